@@ -146,10 +146,10 @@ func (l *Lab) Wire(a *Host, ifA string, b *Host, ifB string) error {
 		"peer", "name", ifB, "netns", b.Namespace); err != nil {
 		return err
 	}
-	if err := a.IP("link", "set", ifA, "up"); err != nil {
+	if err := a.IP("link", "set", "dev", ifA, "up"); err != nil {
 		return err
 	}
-	return b.IP("link", "set", ifB, "up")
+	return b.IP("link", "set", "dev", ifB, "up")
 }
 
 // IP runs the ip command on the host.
