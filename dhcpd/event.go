@@ -1,0 +1,58 @@
+package dhcpd
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// Event is what is known about one packet after its outcome is decided.
+// Addresses that the packet does not have are invalid (the zero netip.Addr).
+type Event struct {
+	Time        time.Time              `json:"time"` // when it was read from the socket
+	Type        wire.MessageType       `json:"type"` // of the request
+	Outcome     Outcome                `json:"outcome"`
+	Ifindex     int                    `json:"ifindex,omitempty"`
+	Interface   string                 `json:"interface,omitempty"`
+	MAC         provision.MAC          `json:"mac,omitzero"`
+	ClientIP    netip.Addr             `json:"client_ip,omitzero"`    // ciaddr
+	RequestedIP netip.Addr             `json:"requested_ip,omitzero"` // option 50
+	GIAddr      netip.Addr             `json:"giaddr,omitzero"`
+	YourIP      netip.Addr             `json:"your_ip,omitzero"` // offered, acknowledged, or what a NAKed client should have
+	Subscriber  provision.SubscriberID `json:"subscriber,omitempty"`
+	Device      provision.DeviceID     `json:"device,omitempty"` // as option 82 names it, else as bound
+	Port        uint32                 `json:"port,omitempty"`
+	Option82    lease.Hex              `json:"option82,omitempty"` // payload; valid only during the call of an Observer
+	XID         uint32                 `json:"xid"`
+	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer
+	Detail      string                 `json:"detail,omitempty"` // constant text: parse error, send error class
+}
+
+// Observer sees every packet once, after its outcome. It is called from
+// several goroutines, must be quick and must not keep e or its slices.
+type Observer interface {
+	// Packet is called once per packet.
+	Packet(e *Event)
+	// Commit is called after each group commit: n records took d; err is the journal's error.
+	Commit(n int, d time.Duration, err error)
+}
+
+// Observers calls each of its members in turn.
+type Observers []Observer
+
+// Packet implements Observer.
+func (o Observers) Packet(e *Event) {
+	for _, m := range o {
+		m.Packet(e)
+	}
+}
+
+// Commit implements Observer.
+func (o Observers) Commit(n int, d time.Duration, err error) {
+	for _, m := range o {
+		m.Commit(n, d, err)
+	}
+}

@@ -1,0 +1,93 @@
+// Package lease keeps what the server granted: one Record per address, in
+// memory for the packet path, in a bbolt file for the next start. The ERP's
+// binding is what makes an address a client's own; a record says who really
+// used it, from where and until when.
+package lease
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// State is what became of a lease. Its zero value is invalid.
+type State uint8
+
+// The states of a lease. Whether a bound one has run out is told by Expires.
+const (
+	StateBound    State = iota + 1 // acknowledged to the client
+	StateReleased                  // the client gave it back
+	StateDeclined                  // the client found the address in use by somebody else
+)
+
+// String gives bound, released, declined or invalid.
+func (s State) String() string {
+	switch s {
+	case StateBound:
+		return "bound"
+	case StateReleased:
+		return "released"
+	case StateDeclined:
+		return "declined"
+	}
+	return "invalid"
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *State) UnmarshalText(b []byte) error {
+	for v := StateBound; v <= StateDeclined; v++ {
+		if v.String() == string(b) {
+			*s = v
+			return nil
+		}
+	}
+	return fmt.Errorf("lease state %q: want bound, released or declined", b)
+}
+
+// Hex is raw bytes that print as hexadecimal in JSON and text.
+type Hex []byte
+
+// MarshalText implements encoding.TextMarshaler.
+func (h Hex) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *Hex) UnmarshalText(b []byte) error {
+	v, err := hex.AppendDecode(nil, b)
+	if err == nil {
+		*h = v
+	}
+	return err
+}
+
+// String gives the bytes in hexadecimal.
+func (h Hex) String() string { return hex.EncodeToString(h) }
+
+// Record is one lease. The slices of a Record that came out of a Table are
+// shared and must not be written to.
+type Record struct {
+	IP         netip.Addr             `json:"ip"`
+	MAC        provision.MAC          `json:"mac"`
+	ClientID   Hex                    `json:"client_id,omitempty"` // option 61, raw
+	Subscriber provision.SubscriberID `json:"subscriber"`
+	Device     provision.DeviceID     `json:"device,omitempty"`
+	Port       uint32                 `json:"port,omitempty"`
+	Option82   Hex                    `json:"option82,omitempty"` // payload as received last
+	GIAddr     netip.Addr             `json:"giaddr,omitzero"`    // relay it came through; invalid: none
+	Ifindex    int                    `json:"ifindex,omitempty"`  // interface it came in on
+	Interface  string                 `json:"interface,omitempty"`
+	State      State                  `json:"state"`
+	Start      time.Time              `json:"start"`   // first ACK of this client for this address
+	Renewed    time.Time              `json:"renewed"` // newest ACK
+	Expires    time.Time              `json:"expires"`
+}
+
+// Live reports whether the client may still use the address at now.
+func (r *Record) Live(now time.Time) bool {
+	return r.State == StateBound && now.Before(r.Expires)
+}

@@ -1,0 +1,137 @@
+package dhcpd
+
+import "fmt"
+
+// Outcome is what became of one packet. Every packet ends in exactly one. The
+// set is closed: it is a metric label. The zero value is invalid.
+type Outcome uint8
+
+// The outcomes; Explain says each in a sentence.
+const (
+	// Answered.
+	OutcomeAck Outcome = iota + 1
+	OutcomeAckBeforeCommit
+	OutcomeOffer
+	OutcomeInformAck
+	// Refused with a NAK.
+	OutcomeNakWrongAddress
+	OutcomeNakNotBound
+	OutcomeNakOtherClient
+	// Taken note of; these messages have no answer.
+	OutcomeReleased
+	OutcomeDeclined
+	// Not answered.
+	OutcomeMalformed
+	OutcomeNotRequest
+	OutcomeBadHardware
+	OutcomeUnexpectedType
+	OutcomeOption82Malformed
+	OutcomeOption82Double
+	OutcomeInterfaceOff
+	OutcomeRelayUntrusted
+	OutcomeNotForUs
+	OutcomeRequestIncomplete
+	OutcomeNotReady
+	OutcomeUnknownClient
+	OutcomeOption82Unread
+	OutcomeUnknownDevice
+	OutcomeUnknownPort
+	OutcomePortFull
+	OutcomeNoSubnet
+	OutcomeRenewUnknown
+	OutcomeInitRebootUnknown
+	OutcomeNotAuthoritative
+	OutcomeReleaseUnknown
+	OutcomeDeclineUnknown
+	OutcomeInformUnknown
+	OutcomeSendFailed
+
+	outcomeEnd // not an outcome
+)
+
+// outcomeTexts is indexed by Outcome and never written to.
+var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
+	OutcomeAck:               {"ack", "The client asked for the address that is bound to it and was acknowledged."},
+	OutcomeAckBeforeCommit:   {"ack_before_commit", "The client was acknowledged before its lease record was on disk, because the disk failed or was slower than the commit time-out; the binding itself is safe in the ERP."},
+	OutcomeOffer:             {"offer", "The client looks for an address and was offered the one bound to it."},
+	OutcomeInformAck:         {"inform_ack", "The client has its bound address already and was told the rest of its settings."},
+	OutcomeNakWrongAddress:   {"nak_wrong_address", "The client asked for another address than the one bound to it now, so it was told to start anew."},
+	OutcomeNakNotBound:       {"nak_not_bound", "The client asked for an address that is not bound to it any more, so it was told to start anew."},
+	OutcomeNakOtherClient:    {"nak_other_client", "The client asked to keep an address that another MAC has leased meanwhile, so it was told to start anew."},
+	OutcomeReleased:          {"released", "The client gave its address back; the binding stays, the lease record is marked released."},
+	OutcomeDeclined:          {"declined", "The client says that somebody else already uses its bound address; the binding stays, look for a device with that address set by hand."},
+	OutcomeMalformed:         {"malformed", "The packet is not a readable DHCP packet."},
+	OutcomeNotRequest:        {"not_request", "The packet is a reply of a server (op is not 1), not a request."},
+	OutcomeBadHardware:       {"bad_hardware", "The packet has no 6-byte hardware address of a client."},
+	OutcomeUnexpectedType:    {"unexpected_type", "The message type is none that clients send to a DHCP server."},
+	OutcomeOption82Malformed: {"option82_malformed", "The sub-options do not fill option 82 exactly, so nobody can say which port it names."},
+	OutcomeOption82Double:    {"option82_double", "The packet has more than one option 82: one of them is forged, or two boxes on the way add theirs."},
+	OutcomeInterfaceOff:      {"interface_off", "The packet came in on an interface that dhcp.interfaces does not list."},
+	OutcomeRelayUntrusted:    {"relay_untrusted", "The relay address (giaddr) is in none of the prefixes of dhcp.relays."},
+	OutcomeNotForUs:          {"not_for_us", "The client chose another DHCP server (option 54)."},
+	OutcomeRequestIncomplete: {"request_incomplete", "The message names no address where its kind must name one."},
+	OutcomeNotReady:          {"not_ready", "No bindings have been loaded yet, neither from the ERP nor from disk."},
+	OutcomeUnknownClient:     {"unknown_client", "The ERP has no binding for this client: its MAC is bound to no address and there is no option 82 to tell its port."},
+	OutcomeOption82Unread:    {"option82_unread", "Option 82 has a layout that cannot be read as switch and port, and the MAC is bound to no address."},
+	OutcomeUnknownDevice:     {"unknown_device", "Option 82 names a switch that the ERP does not know by this MAC or address, and the MAC of the client is bound to no address."},
+	OutcomeUnknownPort:       {"unknown_port", "The switch is known, but the ERP binds no address to this port, and none to the MAC of the client."},
+	OutcomePortFull:          {"port_full", "Every address bound to this port is in use by another client."},
+	OutcomeNoSubnet:          {"no_subnet", "The address bound to the client is in none of the configured dhcp.subnets."},
+	OutcomeRenewUnknown:      {"renew_unknown", "The client wants to renew an address past the relay and neither a lease nor the MAC in the ERP says that it is its own; silence makes it ask again through the relay."},
+	OutcomeInitRebootUnknown: {"init_reboot_unknown", "The client wants its earlier address back and nothing is known about it; RFC 2131 asks for silence."},
+	OutcomeNotAuthoritative:  {"not_authoritative", "The client asked for a wrong address, but dhcp.authoritative is off, so it was not refused."},
+	OutcomeReleaseUnknown:    {"release_unknown", "The client gives back an address that it has no lease for; nothing was changed."},
+	OutcomeDeclineUnknown:    {"decline_unknown", "The client declines an address that is not bound to it; nothing was changed."},
+	OutcomeInformUnknown:     {"inform_unknown", "The client asks for settings for an address that the ERP binds to nobody."},
+	OutcomeSendFailed:        {"send_failed", "The reply was ready but the kernel refused to send it."},
+}
+
+// Outcomes lists every outcome, for metrics and documentation.
+func Outcomes() []Outcome {
+	all := make([]Outcome, 0, outcomeEnd-1)
+	for o := Outcome(1); o < outcomeEnd; o++ {
+		all = append(all, o)
+	}
+	return all
+}
+
+// String gives the label, such as "nak_wrong_address".
+func (o Outcome) String() string {
+	if o == 0 || o >= outcomeEnd {
+		return "invalid"
+	}
+	return outcomeTexts[o].name
+}
+
+// Explain says in a sentence for people what happened and why.
+func (o Outcome) Explain() string {
+	if o == 0 || o >= outcomeEnd {
+		return "Not an outcome."
+	}
+	return outcomeTexts[o].explain
+}
+
+// Answered reports whether a reply was sent: OFFER, ACK or NAK.
+func (o Outcome) Answered() bool { return o >= OutcomeAck && o <= OutcomeNakOtherClient }
+
+// MarshalText implements encoding.TextMarshaler by String.
+func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// ParseOutcome reads the label that String gives.
+func ParseOutcome(s string) (Outcome, error) {
+	for o := Outcome(1); o < outcomeEnd; o++ {
+		if outcomeTexts[o].name == s {
+			return o, nil
+		}
+	}
+	return 0, fmt.Errorf("outcome %q: no such outcome", s)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler by ParseOutcome.
+func (o *Outcome) UnmarshalText(b []byte) error {
+	v, err := ParseOutcome(string(b))
+	if err == nil {
+		*o = v
+	}
+	return err
+}

@@ -1,0 +1,93 @@
+// Package wire reads and writes DHCP packets (RFC 2131, RFC 2132) without
+// copying and without allocating: a Packet is a view of the received bytes with
+// the places of the options that a server needs, and a reply is built into the
+// caller's buffer. It also takes option 82 apart (RFC 3046).
+package wire
+
+import "strconv"
+
+// MessageType is the value of option 53. Zero means "none was read".
+type MessageType uint8
+
+// The message types of RFC 2132 section 9.6.
+const (
+	Discover MessageType = iota + 1
+	Offer
+	Request
+	Decline
+	Ack
+	Nak
+	Release
+	Inform
+)
+
+// MessageTypes lists the types that String names, for metric labels.
+func MessageTypes() []MessageType {
+	return []MessageType{0, Discover, Offer, Request, Decline, Ack, Nak, Release, Inform}
+}
+
+// String gives discover, offer, ... ; none for zero and "type_<n>" for numbers that RFC 2132 does not
+// name. Use Label where the set of words must be closed.
+func (t MessageType) String() string {
+	switch {
+	case t == 0:
+		return "none"
+	case t <= Inform:
+		return t.Label()
+	}
+	return "type_" + strconv.Itoa(int(t))
+}
+
+// Label is String with every number that is not in MessageTypes given as "other": a closed set.
+func (t MessageType) Label() string {
+	switch t {
+	case 0:
+		return "none"
+	case Discover:
+		return "discover"
+	case Offer:
+		return "offer"
+	case Request:
+		return "request"
+	case Decline:
+		return "decline"
+	case Ack:
+		return "ack"
+	case Nak:
+		return "nak"
+	case Release:
+		return "release"
+	case Inform:
+		return "inform"
+	}
+	return "other"
+}
+
+// MarshalText implements encoding.TextMarshaler by String.
+func (t MessageType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// The option codes that this package and its callers name (RFC 2132 unless said).
+const (
+	OptPad             = 0
+	OptSubnetMask      = 1
+	OptRouter          = 3
+	OptDNS             = 6
+	OptHostName        = 12
+	OptDomainName      = 15
+	OptNTP             = 42
+	OptRequestedIP     = 50
+	OptLeaseTime       = 51
+	OptOverload        = 52
+	OptMessageType     = 53
+	OptServerID        = 54
+	OptParameterList   = 55
+	OptMessage         = 56
+	OptMaxMessageSize  = 57
+	OptRenewalTime     = 58
+	OptRebindingTime   = 59
+	OptVendorClass     = 60
+	OptClientID        = 61
+	OptRelayAgentInfo  = 82  // RFC 3046
+	OptClasslessRoutes = 121 // RFC 3442
+	OptEnd             = 255
+)

@@ -1,0 +1,286 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+)
+
+// The sub-options of option 82 that are read here.
+const (
+	SubCircuitID       = 1  // RFC 3046
+	SubRemoteID        = 2  // RFC 3046
+	SubLinkSelection   = 5  // RFC 3527
+	SubServerOverride  = 11 // RFC 5107
+	SubRelaySourcePort = 19 // RFC 8357
+)
+
+// RelayInfo is option 82 taken apart. Codes 0 and 255 are ordinary sub-options
+// in it (RFC 3046 knows no pad and no end there). Of a repeated sub-option the first counts.
+type RelayInfo struct {
+	Raw        []byte
+	CircuitID  []byte // value of sub-option 1; nil if absent, empty if of length 0
+	RemoteID   []byte // value of sub-option 2
+	Link       netip.Addr
+	Override   netip.Addr // server identifier that replies must carry
+	SourcePort bool       // the relay wants replies at the port it sent from
+}
+
+// ParseRelayInfo walks the payload of option 82. ErrSubOption says that the
+// sub-options do not fill it exactly. An empty payload has no sub-options.
+func ParseRelayInfo(b []byte) (RelayInfo, error) {
+	r := RelayInfo{Raw: b}
+	for at := 0; at < len(b); {
+		if at+2 > len(b) {
+			return RelayInfo{Raw: b}, ErrSubOption
+		}
+		code, n := b[at], int(b[at+1])
+		at += 2
+		if at+n > len(b) {
+			return RelayInfo{Raw: b}, ErrSubOption
+		}
+		v := b[at : at+n : at+n]
+		at += n
+		switch {
+		case code == SubCircuitID && r.CircuitID == nil:
+			r.CircuitID = v
+		case code == SubRemoteID && r.RemoteID == nil:
+			r.RemoteID = v
+		case code == SubLinkSelection && n == 4 && !r.Link.IsValid():
+			r.Link = nonZero(v)
+		case code == SubServerOverride && n == 4 && !r.Override.IsValid():
+			r.Override = nonZero(v)
+		case code == SubRelaySourcePort:
+			r.SourcePort = true
+		}
+	}
+	return r, nil
+}
+
+func nonZero(v []byte) netip.Addr {
+	if binary.BigEndian.Uint32(v) == 0 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4([4]byte(v))
+}
+
+// CircuitKind says how a circuit-id was read.
+type CircuitKind uint8
+
+// The readings of a circuit-id. CircuitPort is family A of the known layouts
+// (wrapped type 0, four bytes). Everything that is neither that nor text is opaque.
+const (
+	CircuitNone CircuitKind = iota
+	CircuitPort
+	CircuitText
+	CircuitOpaque
+)
+
+// String gives none, port, text or opaque.
+func (k CircuitKind) String() string {
+	switch k {
+	case CircuitNone:
+		return "none"
+	case CircuitPort:
+		return "port"
+	case CircuitText:
+		return "text"
+	}
+	return "opaque"
+}
+
+// Circuit is a circuit-id as read.
+type Circuit struct {
+	Kind CircuitKind
+	VLAN uint16 // of CircuitPort
+	Unit uint8  // of CircuitPort: stack member or module
+	Port uint8  // of CircuitPort: the byte as sent, before any port offset
+	Text []byte // of CircuitText, without wrapping and trailing NULs
+}
+
+// DecodeCircuit reads the value of sub-option 1.
+func DecodeCircuit(v []byte) Circuit {
+	if len(v) == 0 {
+		return Circuit{Kind: CircuitNone}
+	}
+	if len(v) == 6 && v[0] == 0 && v[1] == 4 {
+		return Circuit{
+			Kind: CircuitPort,
+			VLAN: binary.BigEndian.Uint16(v[2:]),
+			Unit: v[4],
+			Port: v[5],
+		}
+	}
+	if text, ok := decodeText(v); ok {
+		return Circuit{Kind: CircuitText, Text: text}
+	}
+	return Circuit{Kind: CircuitOpaque}
+}
+
+// decodeText reads bare text or text wrapped with type 1. Text may be padded with NULs.
+func decodeText(v []byte) ([]byte, bool) {
+	if len(v) > 2 && v[0] == 1 && int(v[1]) == len(v)-2 {
+		v = v[2:]
+	}
+	v = bytes.TrimRight(v, "\x00")
+	if len(v) == 0 {
+		return nil, false
+	}
+	for _, c := range v {
+		if c < 0x20 || c > 0x7e {
+			return nil, false
+		}
+	}
+	return v, true
+}
+
+// RemoteKind says how a remote-id was read.
+type RemoteKind uint8
+
+// The readings of a remote-id.
+const (
+	RemoteNone RemoteKind = iota
+	RemoteMAC
+	RemoteIP
+	RemoteText
+	RemoteOpaque
+)
+
+// String gives none, mac, ip, text or opaque.
+func (k RemoteKind) String() string {
+	switch k {
+	case RemoteNone:
+		return "none"
+	case RemoteMAC:
+		return "mac"
+	case RemoteIP:
+		return "ip"
+	case RemoteText:
+		return "text"
+	}
+	return "opaque"
+}
+
+// Remote is a remote-id as read.
+type Remote struct {
+	Kind RemoteKind
+	MAC  [6]byte    // of RemoteMAC
+	IP   netip.Addr // of RemoteIP, which is text on the wire
+	Text []byte     // of all that were text
+}
+
+// DecodeRemote reads the value of sub-option 2: a MAC wrapped with 00 06, bare
+// or as text in any spelling, an IPv4 address as text, other text. A MAC need
+// not be a unicast one: some OLTs make theirs up from a serial number.
+func DecodeRemote(v []byte) Remote {
+	switch {
+	case len(v) == 0:
+		return Remote{Kind: RemoteNone}
+	case len(v) == 8 && v[0] == 0 && v[1] == 6:
+		return Remote{Kind: RemoteMAC, MAC: [6]byte(v[2:8])}
+	case len(v) == 6:
+		return Remote{Kind: RemoteMAC, MAC: [6]byte(v)}
+	}
+	text, ok := decodeText(v)
+	if !ok {
+		return Remote{Kind: RemoteOpaque}
+	}
+	if mac, ok := ParseTextMAC(text); ok {
+		return Remote{Kind: RemoteMAC, MAC: mac, Text: text}
+	}
+	if ip, ok := parseTextIPv4(text); ok {
+		return Remote{Kind: RemoteIP, IP: ip, Text: text}
+	}
+	return Remote{Kind: RemoteText, Text: text}
+}
+
+// ParseTextMAC reads a MAC from text: aa:bb:cc:dd:ee:ff, the same with dashes or
+// dots and with octets that lack their leading zero, aabb.ccdd.eeff (with dots,
+// dashes or colons), aabbccddeeff; in any case.
+func ParseTextMAC(b []byte) (mac [6]byte, ok bool) {
+	var sep byte
+	groups := 1
+	for _, c := range b {
+		if c != ':' && c != '-' && c != '.' {
+			continue
+		}
+		if sep != 0 && c != sep {
+			return mac, false
+		}
+		sep = c
+		groups++
+	}
+	var width int // bytes a group
+	switch groups {
+	case 1:
+		width = 6
+	case 3:
+		width = 2
+	case 6:
+		width = 1
+	default:
+		return mac, false
+	}
+	for g := range groups {
+		part := b
+		if i := bytes.IndexByte(b, sep); g < groups-1 && i >= 0 {
+			part, b = b[:i], b[i+1:]
+		}
+		if width == 1 && len(part) == 1 {
+			v, ok := hexDigit(part[0])
+			if !ok {
+				return mac, false
+			}
+			mac[g] = v
+			continue
+		}
+		if len(part) != 2*width {
+			return mac, false
+		}
+		for i := range width {
+			hi, ok1 := hexDigit(part[2*i])
+			lo, ok2 := hexDigit(part[2*i+1])
+			if !ok1 || !ok2 {
+				return mac, false
+			}
+			mac[g*width+i] = hi<<4 | lo
+		}
+	}
+	return mac, true
+}
+
+func hexDigit(c byte) (byte, bool) {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0', true
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10, true
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}
+
+// parseTextIPv4 reads dotted-quad text without allocating.
+func parseTextIPv4(b []byte) (netip.Addr, bool) {
+	var ip [4]byte
+	field, digits, value := 0, 0, 0
+	for i := 0; i <= len(b); i++ {
+		switch {
+		case i == len(b) || b[i] == '.':
+			if digits == 0 || field > 3 {
+				return netip.Addr{}, false
+			}
+			ip[field] = byte(value)
+			field, digits, value = field+1, 0, 0
+		case b[i] >= '0' && b[i] <= '9':
+			value = value*10 + int(b[i]-'0')
+			if digits++; digits > 3 || value > 255 {
+				return netip.Addr{}, false
+			}
+		default:
+			return netip.Addr{}, false
+		}
+	}
+	return netip.AddrFrom4(ip), field == 4
+}
