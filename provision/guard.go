@@ -1,0 +1,165 @@
+package provision
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// GuardLimits say how much of the subscribers one fetch may harm. The shares
+// are of the subscribers that have a binding in the snapshot in use; more than
+// the share holds the fetch.
+type GuardLimits struct {
+	MaxRemoved  float64 // lose all their addresses, 0..1
+	MaxMoved    float64 // lose an address but keep another, or change port, 0..1
+	MaxBlocked  float64 // become stopped or paused, 0..1
+	MinChanged  int     // a count up to this never holds, so that small networks can work
+	AcceptAfter int     // the same answer this many times in a row is accepted; 0: never
+}
+
+// GuardCount is one kind of harm that a fetch would do.
+type GuardCount struct {
+	Count    int            `json:"count"` // subscribers
+	Share    float64        `json:"share"` // of Subscribers in the decision, 0..1
+	Limit    float64        `json:"limit"` // 0..1
+	Over     bool           `json:"over"`
+	Examples []SubscriberID `json:"examples,omitempty"` // the lowest ids, at most 10
+}
+
+// GuardDecision says whether a new snapshot may replace the old one, and why not.
+type GuardDecision struct {
+	Hold        bool       `json:"hold"`
+	NoRows      bool       `json:"no_rows"`     // the answer has no binding at all: never accepted by repetition
+	Subscribers int        `json:"subscribers"` // with a binding, in the snapshot in use
+	Removed     GuardCount `json:"removed"`
+	Moved       GuardCount `json:"moved"`
+	Blocked     GuardCount `json:"blocked"`
+	Reason      string     `json:"reason,omitempty"` // for people; empty unless Hold
+}
+
+// Compare is the guard: it counts the subscribers that candidate would harm and
+// holds it if one count is over its limit. Who gains an address or a port that
+// nobody had told yet is not harmed; a new subscriber neither. A candidate
+// without rows is held always, even if there is no old snapshot; the first one
+// with rows passes.
+func Compare(old, candidate *Snapshot, limits GuardLimits) GuardDecision {
+	d := GuardDecision{
+		Subscribers: old.Counts().Subscribers,
+		Removed:     GuardCount{Limit: limits.MaxRemoved},
+		Moved:       GuardCount{Limit: limits.MaxMoved},
+		Blocked:     GuardCount{Limit: limits.MaxBlocked},
+		NoRows:      candidate.Len() == 0,
+	}
+	if old != nil && candidate != nil {
+		d.count(old, candidate)
+	}
+	d.judge(limits.MinChanged)
+	return d
+}
+
+// count walks the subscribers of both snapshots side by side.
+func (d *GuardDecision) count(old, candidate *Snapshot) {
+	a, b := &old.t.bySubscriber, &candidate.t.bySubscriber
+	j := 0
+	for i := 0; i < len(a.keys); {
+		id, lo := a.keys[i], i
+		for i < len(a.keys) && a.keys[i] == id {
+			i++
+		}
+		for j < len(b.keys) && b.keys[j] < id {
+			j++
+		}
+		from := j
+		for j < len(b.keys) && b.keys[j] == id {
+			j++
+		}
+		switch before, after := a.rows[lo:i], b.rows[from:j]; {
+		case len(after) == 0:
+			d.Removed.add(id)
+			continue
+		case moved(before, after):
+			d.Moved.add(id)
+		}
+		if !blocks(old.State(id)) && blocks(candidate.State(id)) {
+			d.Blocked.add(id)
+		}
+	}
+}
+
+func blocks(s State) bool { return s == StateStop || s == StatePause }
+
+// moved reports whether an address of before is gone or on another port. Both
+// are sorted by address.
+func moved(before, after []*Binding) bool {
+	j := 0
+	for _, r := range before {
+		for j < len(after) && after[j].IP.Less(r.IP) {
+			j++
+		}
+		if j == len(after) || after[j].IP != r.IP {
+			return true
+		}
+		if hasPort(r) && !agree(r, after[j]) {
+			return true
+		}
+	}
+	return false
+}
+
+// agree reports whether two rows name the same access port; a number or name
+// that one of them lacks is no difference, for sources differ in what they tell.
+func agree(a, b *Binding) bool {
+	if a.Device != b.Device {
+		return false
+	}
+	if a.Port != 0 && b.Port != 0 {
+		return a.Port == b.Port
+	}
+	if a.PortName != "" && b.PortName != "" {
+		return a.PortName == b.PortName
+	}
+	return hasPort(b)
+}
+
+func (c *GuardCount) add(id SubscriberID) {
+	c.Count++
+	if len(c.Examples) < 10 {
+		c.Examples = append(c.Examples, id)
+	}
+}
+
+func (d *GuardDecision) judge(minChanged int) {
+	var why []string
+	if d.NoRows {
+		why = append(why, "the answer has no binding at all")
+	}
+	for _, c := range []struct {
+		verb string
+		*GuardCount
+	}{{"remove", &d.Removed}, {"move", &d.Moved}, {"block", &d.Blocked}} {
+		if d.Subscribers > 0 {
+			c.Share = float64(c.Count) / float64(d.Subscribers)
+		}
+		c.Over = c.Count > minChanged && c.Share > c.Limit
+		if c.Over {
+			why = append(why, fmt.Sprintf("would %s %d of %d subscribers (%s), limit %s",
+				c.verb, c.Count, d.Subscribers, percent(c.Share), percent(c.Limit)))
+		}
+	}
+	d.Hold = len(why) > 0
+	d.Reason = strings.Join(why, "; ")
+}
+
+// percent gives 51% or, where that would hide the difference, 0.4%.
+func percent(share float64) string {
+	text := fmt.Sprintf("%.1f", share*100)
+	return strings.TrimSuffix(text, ".0") + "%"
+}
+
+// clone gives a copy that shares nothing.
+func (d GuardDecision) clone() GuardDecision {
+	for _, c := range []*GuardCount{&d.Removed, &d.Moved, &d.Blocked} {
+		c.Examples = slices.Clone(c.Examples)
+	}
+	return d
+}

@@ -1,0 +1,55 @@
+package provision
+
+import "time"
+
+// FetchOutcome is what became of one fetch. A closed set: it is a metric label.
+type FetchOutcome string
+
+// The outcomes of a fetch.
+const (
+	FetchPublished FetchOutcome = "published" // in use now
+	FetchHeld      FetchOutcome = "held"      // the guard holds it
+	FetchFailed    FetchOutcome = "failed"    // the ERP could not be read
+)
+
+// SyncObserver sees what a Syncer does; the console makes metrics of it. Its
+// methods are called one at a time, must not block and must not call back. err
+// is nil unless FetchFailed.
+type SyncObserver interface {
+	Fetched(outcome FetchOutcome, took time.Duration, err error)
+	// Published tells each snapshot that comes into use: fetched, stored,
+	// accepted by hand or changed by an override. problems has a count of every
+	// kind met, and is nil for a snapshot that was read from disk.
+	Published(s *Snapshot, problems map[ProblemKind]int)
+	// Held tells the fetch that the guard holds now, nil when it holds none any more.
+	Held(h *HeldStatus)
+	Stored(took time.Duration, err error)
+}
+
+// EnforceObserver sees what an Enforcer does; the rules of SyncObserver hold.
+type EnforceObserver interface {
+	// Batch tells one commit to the kernel: its number of changes, how long it
+	// took, and the error if it failed.
+	Batch(changes int, took time.Duration, err error)
+	// Drift tells a read-back that found what nobody of us wrote: elements that
+	// were there too many and elements that were missing. Both may be zero.
+	Drift(extra, missing int)
+	// Elements tells the number of elements in the kernel after a round.
+	Elements(stopped, paused int)
+	// Flows tells one clean-up of flows: conntrack entries deleted.
+	Flows(deleted int, err error)
+}
+
+type noSyncObserver struct{}
+
+func (noSyncObserver) Fetched(FetchOutcome, time.Duration, error) {}
+func (noSyncObserver) Published(*Snapshot, map[ProblemKind]int)   {}
+func (noSyncObserver) Held(*HeldStatus)                           {}
+func (noSyncObserver) Stored(time.Duration, error)                {}
+
+type noEnforceObserver struct{}
+
+func (noEnforceObserver) Batch(int, time.Duration, error) {}
+func (noEnforceObserver) Drift(int, int)                  {}
+func (noEnforceObserver) Elements(int, int)               {}
+func (noEnforceObserver) Flows(int, error)                {}

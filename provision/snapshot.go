@@ -1,0 +1,431 @@
+package provision
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Snapshot is what should hold, as one fetch saw it: every bound address with
+// its subscriber and access port, the subscribers' states and the switches. It
+// never changes after Build, so it is shared without locks. All lookups are
+// free of allocation. Rows that a lookup returns belong to the Snapshot and must
+// not be written to. A nil *Snapshot answers like an empty one.
+type Snapshot struct {
+	t         *tables      // shared with copies that WithStates made
+	subs      []Subscriber // by ID
+	source    Source
+	fetchedAt time.Time
+	counts    Counts
+
+	aclOnce sync.Once
+	acl     ACL
+
+	fpOnce      sync.Once
+	fingerprint uint64
+}
+
+// tables is the part of a Snapshot that states do not touch.
+type tables struct {
+	rows      []Binding // by Device, Port (PortName where Port is zero), IP
+	contested []Binding // rows that lost their address to another subscriber's row
+	devices   []Device  // by ID
+
+	byIP         index[uint32]
+	byMAC        index[uint64]
+	bySubscriber index[SubscriberID]
+	ports        []portSpan
+	portNames    map[portName][]Binding
+	deviceByMAC  map[MAC]*Device
+	deviceByIP   map[netip.Addr]*Device
+	bound        int // distinct subscribers in rows
+}
+
+// index finds rows by a key that several rows may share. keys are sorted and
+// stand apart from the rows, so that a search stays in few cache lines.
+type index[K cmp.Ordered] struct {
+	keys []K
+	rows []*Binding
+}
+
+func (x *index[K]) find(k K) []*Binding {
+	lo, ok := slices.BinarySearch(x.keys, k)
+	if !ok {
+		return nil
+	}
+	hi := lo + 1
+	for hi < len(x.keys) && x.keys[hi] == k {
+		hi++
+	}
+	return x.rows[lo:hi:hi]
+}
+
+// portSpan is the place of one access port's rows in tables.rows.
+type portSpan struct {
+	device DeviceID
+	port   uint32
+	lo, hi uint32
+}
+
+type portName struct {
+	device DeviceID
+	name   string
+}
+
+// Counts are sizes of a Snapshot.
+type Counts struct {
+	Bindings    int `json:"bindings"`
+	Subscribers int `json:"subscribers"` // distinct ones that have a binding
+	Devices     int `json:"devices"`
+	WithoutMAC  int `json:"without_mac"`  // bindings
+	WithoutPort int `json:"without_port"` // bindings
+	Contested   int `json:"contested"`    // rows left out because another subscriber has the address
+
+	// Listed subscribers by state, with or without a binding.
+	Active  int `json:"active"`
+	Paused  int `json:"paused"`
+	Stopped int `json:"stopped"`
+	Unknown int `json:"unknown"`
+}
+
+// ByIP gives the row of an address, or nil.
+func (s *Snapshot) ByIP(ip netip.Addr) *Binding {
+	if s == nil || !ip.Is4() && !ip.Is4In6() {
+		return nil
+	}
+	if rows := s.t.byIP.find(ipKey(ip.Unmap())); len(rows) > 0 {
+		return rows[0]
+	}
+	return nil
+}
+
+// ByMAC gives the rows that the ERP has with this MAC, sorted by IP. The zero
+// MAC has none.
+func (s *Snapshot) ByMAC(m MAC) []*Binding {
+	if s == nil || m.IsZero() {
+		return nil
+	}
+	return s.t.byMAC.find(macKey(m))
+}
+
+// BySubscriber gives a subscriber's rows, sorted by IP.
+func (s *Snapshot) BySubscriber(id SubscriberID) []*Binding {
+	if s == nil {
+		return nil
+	}
+	return s.t.bySubscriber.find(id)
+}
+
+// ByPort gives the rows of an access port, sorted by IP. Device or port zero has
+// none.
+func (s *Snapshot) ByPort(d DeviceID, port uint32) []Binding {
+	if s == nil || d == 0 || port == 0 {
+		return nil
+	}
+	i, ok := slices.BinarySearchFunc(s.t.ports, portSpan{device: d, port: port}, comparePortSpan)
+	if !ok {
+		return nil
+	}
+	p := s.t.ports[i]
+	return s.t.rows[p.lo:p.hi:p.hi]
+}
+
+func comparePortSpan(a, b portSpan) int {
+	if c := cmp.Compare(a.device, b.device); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.port, b.port)
+}
+
+// ByPortName gives the rows of an access port by its interface name, compared
+// byte by byte, sorted by IP.
+func (s *Snapshot) ByPortName(d DeviceID, name []byte) []Binding {
+	if s == nil || d == 0 || len(name) == 0 {
+		return nil
+	}
+	return s.t.portNames[portName{d, string(name)}]
+}
+
+// Device gives a switch by the ERP's id, or nil.
+func (s *Snapshot) Device(id DeviceID) *Device {
+	if s == nil {
+		return nil
+	}
+	i, ok := slices.BinarySearchFunc(s.t.devices, id, func(d Device, id DeviceID) int {
+		return cmp.Compare(d.ID, id)
+	})
+	if !ok {
+		return nil
+	}
+	return &s.t.devices[i]
+}
+
+// DeviceByMAC gives the switch with this MAC, as a remote-id names it, or nil.
+// Where the ERP has the MAC twice, the switch that bindings name wins, then the
+// lower id.
+func (s *Snapshot) DeviceByMAC(m MAC) *Device {
+	if s == nil || m.IsZero() {
+		return nil
+	}
+	return s.t.deviceByMAC[m]
+}
+
+// DeviceByIP gives the switch with this management address, by the rule of
+// DeviceByMAC, or nil.
+func (s *Snapshot) DeviceByIP(ip netip.Addr) *Device {
+	if s == nil {
+		return nil
+	}
+	return s.t.deviceByIP[ip.Unmap()]
+}
+
+// Devices gives all switches, sorted by id.
+func (s *Snapshot) Devices() []Device {
+	if s == nil {
+		return nil
+	}
+	return s.t.devices
+}
+
+// Subscriber gives a subscriber that a state list of the ERP had.
+func (s *Snapshot) Subscriber(id SubscriberID) (Subscriber, bool) {
+	if s == nil {
+		return Subscriber{}, false
+	}
+	i, ok := findSubscriber(s.subs, id)
+	if !ok {
+		return Subscriber{}, false
+	}
+	return s.subs[i], true
+}
+
+// Subscribers gives all listed subscribers, sorted by id.
+func (s *Snapshot) Subscribers() []Subscriber {
+	if s == nil {
+		return nil
+	}
+	return s.subs
+}
+
+// State gives a subscriber's state, StateUnknown if no list had one.
+func (s *Snapshot) State(id SubscriberID) State {
+	sub, _ := s.Subscriber(id)
+	return sub.State
+}
+
+// Bindings gives all rows, sorted by device, port and IP.
+func (s *Snapshot) Bindings() []Binding {
+	if s == nil {
+		return nil
+	}
+	return s.t.rows
+}
+
+// Len gives the number of rows.
+func (s *Snapshot) Len() int { return len(s.Bindings()) }
+
+// Counts gives the sizes.
+func (s *Snapshot) Counts() Counts {
+	if s == nil {
+		return Counts{}
+	}
+	return s.counts
+}
+
+// Source says where the rows came from; empty for a nil Snapshot.
+func (s *Snapshot) Source() Source {
+	if s == nil {
+		return ""
+	}
+	return s.source
+}
+
+// FetchedAt says when the fetch began; zero for a nil Snapshot.
+func (s *Snapshot) FetchedAt() time.Time {
+	if s == nil {
+		return time.Time{}
+	}
+	return s.fetchedAt
+}
+
+// ACL gives the kernel state that the subscribers' states ask for. The slices
+// are shared: they must not be written to.
+func (s *Snapshot) ACL() ACL {
+	if s == nil {
+		return ACL{}
+	}
+	s.aclOnce.Do(func() { s.acl = s.buildACL() })
+	return s.acl
+}
+
+// buildACL walks subscribers and rows side by side: both are sorted by id.
+func (s *Snapshot) buildACL() ACL {
+	var acl ACL
+	i, x := 0, &s.t.bySubscriber
+	for _, sub := range s.subs {
+		if sub.State != StateStop && sub.State != StatePause {
+			continue
+		}
+		for i < len(x.keys) && x.keys[i] < sub.ID {
+			i++
+		}
+		for ; i < len(x.keys) && x.keys[i] == sub.ID; i++ {
+			if sub.State == StateStop {
+				acl.Stopped = append(acl.Stopped, x.rows[i].IP)
+			} else {
+				acl.Paused = append(acl.Paused, x.rows[i].IP)
+			}
+		}
+	}
+	slices.SortFunc(acl.Stopped, netip.Addr.Compare)
+	slices.SortFunc(acl.Paused, netip.Addr.Compare)
+	return acl
+}
+
+// WithStates gives a copy in which the named subscribers have the given states.
+// It shares everything else with s; only if one of them disputes an address
+// with another subscriber are the rows chosen anew.
+func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
+	if s == nil {
+		return nil
+	}
+	subs := slices.Clone(s.subs)
+	for id, st := range states {
+		if i, ok := findSubscriber(subs, id); ok {
+			subs[i].State = st
+		} else {
+			subs = slices.Insert(subs, i, Subscriber{ID: id, State: st})
+		}
+	}
+	t := s.t
+	for i := range t.contested {
+		c := &t.contested[i]
+		_, mine := states[c.Subscriber]
+		_, theirs := states[s.ByIP(c.IP).Subscriber]
+		if mine || theirs {
+			t = newTables(slices.Concat(t.rows, t.contested), subs, t.devices, nil)
+			break
+		}
+	}
+	return newSnapshot(t, subs, s.source, s.fetchedAt)
+}
+
+// WithSource gives a copy that says it came from elsewhere.
+func (s *Snapshot) withSource(src Source) *Snapshot {
+	return newSnapshot(s.t, s.subs, src, s.fetchedAt)
+}
+
+// Fingerprint is a hash of the content: rows, states and switches, not times or
+// source. It is the same in every process, and does not depend on the order in
+// which the ERP told the rows.
+func (s *Snapshot) Fingerprint() uint64 {
+	if s == nil {
+		return 0
+	}
+	s.fpOnce.Do(func() { s.fingerprint = s.hash() })
+	return s.fingerprint
+}
+
+func (s *Snapshot) hash() uint64 {
+	h := hasher{h: sha256.New(), buf: make([]byte, 0, 1<<15)}
+	for _, rows := range [][]Binding{s.t.rows, s.t.contested} {
+		h.num(uint64(len(rows)))
+		for i := range rows {
+			r := &rows[i]
+			h.num(uint64(r.Subscriber))
+			h.num(uint64(ipKey(r.IP))<<32 | uint64(r.Port))
+			h.num(macKey(r.MAC)<<16 | uint64(r.VLAN))
+			h.num(uint64(r.Device))
+			h.text(r.PortName)
+		}
+	}
+	h.num(uint64(len(s.subs)))
+	for _, sub := range s.subs {
+		h.num(uint64(sub.ID))
+		h.num(uint64(sub.State))
+	}
+	h.num(uint64(len(s.t.devices)))
+	for i := range s.t.devices {
+		d := &s.t.devices[i]
+		h.num(uint64(d.ID))
+		h.num(macKey(d.MAC))
+		h.text(d.Name)
+		h.text(d.IP.String())
+	}
+	return h.sum()
+}
+
+// hasher feeds fixed-size numbers and length-prefixed texts to a hash in blocks.
+type hasher struct {
+	h   hash.Hash
+	buf []byte
+}
+
+func (h *hasher) num(v uint64) {
+	h.buf = binary.BigEndian.AppendUint64(h.buf, v)
+	if len(h.buf) > 1<<14 {
+		h.h.Write(h.buf)
+		h.buf = h.buf[:0]
+	}
+}
+
+func (h *hasher) text(s string) {
+	h.num(uint64(len(s)))
+	h.buf = append(h.buf, s...)
+}
+
+func (h *hasher) sum() uint64 {
+	h.h.Write(h.buf)
+	return binary.BigEndian.Uint64(h.h.Sum(nil))
+}
+
+func newSnapshot(t *tables, subs []Subscriber, src Source, at time.Time) *Snapshot {
+	s := &Snapshot{t: t, subs: subs, source: src, fetchedAt: at}
+	c := Counts{Bindings: len(t.rows), Subscribers: t.bound, Devices: len(t.devices), Contested: len(t.contested)}
+	for i := range t.rows {
+		if t.rows[i].MAC.IsZero() {
+			c.WithoutMAC++
+		}
+		if !hasPort(&t.rows[i]) {
+			c.WithoutPort++
+		}
+	}
+	for _, sub := range subs {
+		switch sub.State {
+		case StateActive:
+			c.Active++
+		case StatePause:
+			c.Paused++
+		case StateStop:
+			c.Stopped++
+		default:
+			c.Unknown++
+		}
+	}
+	s.counts = c
+	return s
+}
+
+func findSubscriber(subs []Subscriber, id SubscriberID) (int, bool) {
+	return slices.BinarySearchFunc(subs, id, func(s Subscriber, id SubscriberID) int {
+		return cmp.Compare(s.ID, id)
+	})
+}
+
+// hasPort reports whether a row names an access port, by number or name.
+func hasPort(b *Binding) bool { return b.Device != 0 && (b.Port != 0 || b.PortName != "") }
+
+func ipKey(ip netip.Addr) uint32 {
+	a := ip.As4()
+	return binary.BigEndian.Uint32(a[:])
+}
+
+func macKey(m MAC) uint64 {
+	return uint64(m[0])<<40 | uint64(m[1])<<32 | uint64(m[2])<<24 |
+		uint64(m[3])<<16 | uint64(m[4])<<8 | uint64(m[5])
+}

@@ -1,0 +1,316 @@
+package provision
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// newTables chooses one row per address and indexes the result. It takes
+// ownership of rows only to read them. Fed with its own rows and contested it
+// gives the same tables again, which is how stored snapshots and changed states
+// are handled. subs must be sorted.
+func newTables(rows []Binding, subs []Subscriber, devices []Device, p *problems) *tables {
+	t := &tables{devices: devices}
+	chosen := t.chooseRows(rows, subs, p)
+	t.sortRows(chosen)
+	t.indexRows(p)
+	t.indexPorts(p)
+	t.indexDevices(p)
+	return t
+}
+
+// chooseRows gives one row per address, sorted by address, and keeps the rows
+// of other subscribers that lost in t.contested.
+func (t *tables) chooseRows(rows []Binding, subs []Subscriber, p *problems) []Binding {
+	order := make([]uint64, len(rows)) // address, place: sorts fast
+	for i := range rows {
+		order[i] = uint64(ipKey(rows[i].IP))<<32 | uint64(i)
+	}
+	slices.Sort(order)
+	chosen := make([]Binding, 0, len(rows))
+	var group []Binding
+	for i := 0; i < len(order); {
+		j := i + 1
+		for j < len(order) && order[j]>>32 == order[i]>>32 {
+			j++
+		}
+		if j == i+1 {
+			chosen = append(chosen, rows[uint32(order[i])])
+			i = j
+			continue
+		}
+		group = group[:0]
+		for ; i < j; i++ {
+			group = append(group, rows[uint32(order[i])])
+		}
+		chosen = append(chosen, t.chooseRow(group, subs, p))
+	}
+	return chosen
+}
+
+// chooseRow settles who has one address; group has at least two rows of it.
+func (t *tables) chooseRow(group []Binding, subs []Subscriber, p *problems) Binding {
+	active := func(id SubscriberID) bool {
+		i, ok := findSubscriber(subs, id)
+		return ok && subs[i].State == StateActive
+	}
+	slices.SortFunc(group, func(a, b Binding) int {
+		return cmp.Or(
+			compareTrueFirst(active(a.Subscriber), active(b.Subscriber)),
+			compareTrueFirst(hasPort(&a), hasPort(&b)),
+			compareTrueFirst(!a.MAC.IsZero(), !b.MAC.IsZero()),
+			compareRows(&a, &b))
+	})
+	win := group[0]
+	for _, r := range group[1:] {
+		if r.Subscriber == win.Subscriber && absorb(&win, r) {
+			continue
+		}
+		if r.Subscriber != win.Subscriber {
+			if n := len(t.contested); n == 0 || t.contested[n-1] != r {
+				t.contested = append(t.contested, r)
+			}
+			p.add(Problem{Kind: ProblemDuplicateIP, Subscriber: r.Subscriber, IP: r.IP, MAC: r.MAC, Device: r.Device, Port: r.Port,
+				Detail: fmt.Sprintf("address is used by subscriber %d, whose row is kept", win.Subscriber)})
+			continue
+		}
+		p.add(Problem{Kind: ProblemDuplicateIP, Subscriber: r.Subscriber, IP: r.IP, MAC: r.MAC, Device: r.Device, Port: r.Port,
+			Detail: fmt.Sprintf("subscriber has the address twice; the row of device %d port %d mac %q is kept", win.Device, win.Port, win.MAC)})
+	}
+	return win
+}
+
+// absorb fills what win does not know from r, unless they contradict.
+func absorb(win *Binding, r Binding) bool {
+	samePort := win.Device == r.Device && win.Port == r.Port && win.PortName == r.PortName
+	switch {
+	case !win.MAC.IsZero() && !r.MAC.IsZero() && win.MAC != r.MAC,
+		win.VLAN != 0 && r.VLAN != 0 && win.VLAN != r.VLAN,
+		win.Device != 0 && r.Device != 0 && !samePort:
+		return false
+	}
+	if win.MAC.IsZero() {
+		win.MAC = r.MAC
+	}
+	if win.VLAN == 0 {
+		win.VLAN = r.VLAN
+	}
+	if win.Device == 0 {
+		win.Device, win.Port, win.PortName = r.Device, r.Port, r.PortName
+	}
+	return true
+}
+
+func compareTrueFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	default:
+		return 1
+	}
+}
+
+// compareRows is a total order of rows.
+func compareRows(a, b *Binding) int {
+	return cmp.Or(
+		cmp.Compare(a.Subscriber, b.Subscriber), cmp.Compare(a.Device, b.Device), cmp.Compare(a.Port, b.Port),
+		cmp.Compare(a.PortName, b.PortName), compareMAC(a.MAC, b.MAC), cmp.Compare(a.VLAN, b.VLAN))
+}
+
+// sortRows lays the chosen rows out by port and address, each port in one piece.
+func (t *tables) sortRows(chosen []Binding) {
+	type key struct {
+		device DeviceID
+		port   uint32
+		i      uint32 // chosen is sorted by address
+	}
+	keys := make([]key, len(chosen))
+	for i := range chosen {
+		keys[i] = key{chosen[i].Device, chosen[i].Port, uint32(i)}
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		if a.device != b.device {
+			return cmp.Compare(a.device, b.device)
+		}
+		if a.port != b.port {
+			return cmp.Compare(a.port, b.port)
+		}
+		if a.port == 0 {
+			if c := cmp.Compare(chosen[a.i].PortName, chosen[b.i].PortName); c != 0 {
+				return c
+			}
+		}
+		return cmp.Compare(a.i, b.i)
+	})
+	t.rows = make([]Binding, len(chosen))
+	t.byIP = index[uint32]{make([]uint32, len(chosen)), make([]*Binding, len(chosen))}
+	for i, k := range keys {
+		t.rows[i] = chosen[k.i]
+		t.byIP.keys[k.i] = ipKey(chosen[k.i].IP)
+		t.byIP.rows[k.i] = &t.rows[i]
+	}
+}
+
+// indexRows makes the indexes by MAC and subscriber; both list rows by address.
+func (t *tables) indexRows(p *problems) {
+	type key struct {
+		k uint64
+		i uint32 // in byIP
+	}
+	byKey := func(a, b key) int {
+		if a.k != b.k {
+			return cmp.Compare(a.k, b.k)
+		}
+		return cmp.Compare(a.i, b.i)
+	}
+	keys := make([]key, 0, len(t.rows))
+	for i, r := range t.byIP.rows {
+		keys = append(keys, key{uint64(r.Subscriber), uint32(i)})
+	}
+	slices.SortFunc(keys, byKey)
+	t.bySubscriber = index[SubscriberID]{make([]SubscriberID, len(keys)), make([]*Binding, len(keys))}
+	for i, k := range keys {
+		t.bySubscriber.keys[i], t.bySubscriber.rows[i] = SubscriberID(k.k), t.byIP.rows[k.i]
+		if i == 0 || keys[i-1].k != k.k {
+			t.bound++
+		}
+	}
+	keys = keys[:0]
+	for i, r := range t.byIP.rows {
+		if !r.MAC.IsZero() {
+			keys = append(keys, key{macKey(r.MAC), uint32(i)})
+		}
+	}
+	slices.SortFunc(keys, byKey)
+	t.byMAC = index[uint64]{make([]uint64, len(keys)), make([]*Binding, len(keys))}
+	for i, k := range keys {
+		t.byMAC.keys[i], t.byMAC.rows[i] = k.k, t.byIP.rows[k.i]
+	}
+	if p != nil {
+		t.reportMACs(p)
+	}
+}
+
+// reportMACs says each MAC that two subscribers have.
+func (t *tables) reportMACs(p *problems) {
+	x := &t.byMAC
+	for i := 0; i < len(x.keys); {
+		first := x.rows[i]
+		var other *Binding
+		for ; i < len(x.keys) && x.keys[i] == macKey(first.MAC); i++ {
+			if other == nil && x.rows[i].Subscriber != first.Subscriber {
+				other = x.rows[i]
+			}
+		}
+		if other != nil {
+			p.add(Problem{Kind: ProblemDuplicateMAC, Subscriber: other.Subscriber, IP: other.IP, MAC: other.MAC,
+				Detail: fmt.Sprintf("subscriber %d has the same MAC at %s", first.Subscriber, first.IP)})
+		}
+	}
+}
+
+// indexPorts marks the span of each numbered port and groups rows by port name.
+func (t *tables) indexPorts(p *problems) {
+	names := make(map[portName]int)
+	for lo := 0; lo < len(t.rows); {
+		first := &t.rows[lo]
+		hi := lo
+		var other *Binding
+		for ; hi < len(t.rows) && samePort(first, &t.rows[hi]); hi++ {
+			r := &t.rows[hi]
+			if other == nil && r.Subscriber != first.Subscriber {
+				other = r
+			}
+			if r.Device != 0 && r.PortName != "" {
+				names[portName{r.Device, r.PortName}]++
+			}
+		}
+		if first.Device != 0 && first.Port != 0 {
+			t.ports = append(t.ports, portSpan{first.Device, first.Port, uint32(lo), uint32(hi)})
+		}
+		if other != nil && hasPort(first) {
+			p.add(Problem{Kind: ProblemPortConflict, Subscriber: other.Subscriber, IP: other.IP, MAC: other.MAC, Device: other.Device, Port: other.Port,
+				Detail: fmt.Sprintf("subscriber %d is on the same port with %s", first.Subscriber, first.IP)})
+		}
+		lo = hi
+	}
+	t.ports = slices.Clip(t.ports)
+	t.indexPortNames(names)
+}
+
+func samePort(a, b *Binding) bool {
+	return a.Device == b.Device && a.Port == b.Port && (a.Port != 0 || a.PortName == b.PortName)
+}
+
+// indexPortNames makes the rows of each name a slice: a piece of t.rows as a
+// rule, a sorted copy where two ports carry one name. counts has the number of
+// rows of each name.
+func (t *tables) indexPortNames(counts map[portName]int) {
+	t.portNames = make(map[portName][]Binding, len(counts))
+	for i := range t.rows {
+		r := &t.rows[i]
+		if r.Device == 0 || r.PortName == "" {
+			continue
+		}
+		k := portName{r.Device, r.PortName}
+		have, seen := t.portNames[k]
+		n := counts[k]
+		switch {
+		case !seen && i+n <= len(t.rows) && oneName(t.rows[i:i+n]):
+			t.portNames[k] = t.rows[i : i+n : i+n]
+		case !seen:
+			t.portNames[k] = append(make([]Binding, 0, n), *r)
+		case len(have) < n:
+			have = append(have, *r)
+			slices.SortFunc(have, func(a, b Binding) int { return a.IP.Compare(b.IP) })
+			t.portNames[k] = have
+		}
+	}
+}
+
+// oneName reports whether rows all are of one port and name.
+func oneName(rows []Binding) bool {
+	for i := range rows {
+		if rows[i].Device != rows[0].Device || rows[i].Port != rows[0].Port || rows[i].PortName != rows[0].PortName {
+			return false
+		}
+	}
+	return true
+}
+
+// indexDevices makes the look-ups of switches; see Snapshot.DeviceByMAC.
+func (t *tables) indexDevices(p *problems) {
+	used := make(map[DeviceID]bool)
+	for i := range t.rows {
+		used[t.rows[i].Device] = true
+	}
+	t.deviceByMAC = make(map[MAC]*Device, len(t.devices))
+	t.deviceByIP = make(map[netip.Addr]*Device, len(t.devices))
+	for i := range t.devices {
+		d := &t.devices[i]
+		if !d.MAC.IsZero() {
+			old := t.deviceByMAC[d.MAC]
+			if old != nil {
+				p.add(Problem{Kind: ProblemDuplicateDevice, Device: d.ID, MAC: d.MAC,
+					Detail: fmt.Sprintf("device %d has the same MAC", old.ID)})
+			}
+			if old == nil || !used[old.ID] && used[d.ID] {
+				t.deviceByMAC[d.MAC] = d
+			}
+		}
+		if d.IP.IsValid() && !d.IP.IsUnspecified() {
+			old := t.deviceByIP[d.IP]
+			if old != nil {
+				p.add(Problem{Kind: ProblemDuplicateDevice, Device: d.ID, IP: d.IP,
+					Detail: fmt.Sprintf("device %d has the same address", old.ID)})
+			}
+			if old == nil || !used[old.ID] && used[d.ID] {
+				t.deviceByIP[d.IP] = d
+			}
+		}
+	}
+}
