@@ -33,6 +33,10 @@ type Config struct {
 	Control  Control
 	Console  Console
 	Log      Log
+
+	// Warnings is what works but should be known, such as a certificate that
+	// is not verified. It never holds a secret.
+	Warnings []Problem
 }
 
 // ERP is how to reach the UserSide API.

@@ -1,0 +1,440 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/goccy/go-yaml"
+)
+
+var update = flag.Bool("update", false, "write the expected texts in testdata")
+
+const testKey = "k3y-of-the-test-0815"
+
+// testEnv has one good key file, some bad ones and one group.
+func testEnv() Env {
+	type file struct {
+		text string
+		mode fs.FileMode
+	}
+	files := map[string]file{
+		"/etc/usher/userside.key": {testKey + "\n", 0o640},
+		"/etc/usher/open.key":     {testKey, 0o644},
+		"/etc/usher/empty.key":    {" \n", 0o600},
+		"/etc/usher/two.key":      {testKey + "\n" + testKey, 0o600},
+		"/etc/usher/not.pem":      {"hello", 0o644},
+		"/cred/userside-key":      {testKey, 0o400},
+	}
+	return Env{
+		ReadFile: func(path string, limit int64) ([]byte, fs.FileMode, error) {
+			f, ok := files[path]
+			if !ok {
+				return nil, 0, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+			}
+			return []byte(f.text), f.mode, nil
+		},
+		LookupGroup: func(name string) error {
+			if name != "netadmin" {
+				return fmt.Errorf("unknown group %s", name)
+			}
+			return nil
+		},
+	}
+}
+
+func parseFile(t *testing.T, path string) (*Config, error) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return Parse(filepath.Base(path), data, testEnv())
+}
+
+// TestErrors walks testdata: each bad file has the exact text of its errors
+// beside it.
+func TestErrors(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, inputs)
+	for _, in := range inputs {
+		t.Run(strings.TrimSuffix(filepath.Base(in), ".yaml"), func(t *testing.T) {
+			cfg, err := parseFile(t, in)
+			require.Error(t, err)
+			assert.Nil(t, cfg)
+			var list *Errors
+			require.True(t, errors.As(err, &list), "type %T", err)
+			assert.NotContains(t, err.Error(), testKey)
+			golden := strings.TrimSuffix(in, ".yaml") + ".txt"
+			if *update {
+				require.NoError(t, os.WriteFile(golden, []byte(err.Error()+"\n"), 0o644))
+			}
+			want, rerr := os.ReadFile(golden)
+			require.NoError(t, rerr)
+			if diff := cmp.Diff(string(want), err.Error()+"\n"); diff != "" {
+				t.Errorf("errors (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestMinimalHasDefaults(t *testing.T) {
+	got, err := parseFile(t, "usher.example.yaml")
+	require.NoError(t, err)
+	want := &Config{
+		StateDir: "/var/lib/usher",
+		ERP: ERP{
+			URL: "https://erp.example.net/api.php", Key: testKey, Timeout: 30 * time.Second,
+			PollInterval: time.Minute, PollJitter: 0.1, Retries: 3, MaxConcurrent: 1, Bindings: "auto", BatchSize: 100,
+		},
+		Guard: Guard{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
+		DHCP: DHCP{
+			Enabled: true, Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
+			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, Authoritative: true,
+			Subnets: []Subnet{{
+				Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
+				DNS:       []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")},
+				LeaseTime: time.Hour, RenewTime: 30 * time.Minute, RebindTime: 52*time.Minute + 30*time.Second,
+			}},
+		},
+		ACL:     ACL{Enabled: true, VerifyInterval: 30 * time.Second},
+		Reports: Reports{Enabled: true, Rate: 5, Burst: 10},
+		Control: Control{Socket: "/run/usher/usher.sock"},
+		Console: Console{Listen: netip.MustParseAddrPort("127.0.0.1:9467")},
+		Log:     Log{Level: "info", Format: "auto"},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+// TestReferenceStatesDefaults compares the reference with the same file after
+// every key that has a default was taken out.
+func TestReferenceStatesDefaults(t *testing.T) {
+	ref, err := parseFile(t, "usher.reference.yaml")
+	require.NoError(t, err)
+	small, err := Parse("small.yaml", []byte(`
+userside: {url: https://erp.example.net/api.php, key_file: /etc/usher/userside.key}
+dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.53, 192.0.2.54],
+                  options: [{code: 26, type: uint16, value: 1500}]}]}
+`), testEnv())
+	require.NoError(t, err)
+	if diff := cmp.Diff(small, ref, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("the reference says other defaults (-code +reference):\n%s", diff)
+	}
+}
+
+// TestReferenceHasEveryKey compares three lists: what the decoder knows, what
+// the reference shows, and what Config holds.
+func TestReferenceHasEveryKey(t *testing.T) {
+	data, err := os.ReadFile("usher.reference.yaml")
+	require.NoError(t, err)
+	d := &decoder{file: "usher.reference.yaml", env: testEnv(), schema: map[string][]string{}}
+	root, ok := d.parse(data)
+	require.True(t, ok)
+	d.config(root, &Config{})
+	require.Empty(t, d.problems)
+	known := map[string]bool{}
+	for path, keys := range d.schema {
+		for _, k := range keys {
+			known[strings.TrimPrefix(path+"."+k, ".")] = true
+		}
+	}
+
+	shown := map[string]bool{}
+	var doc any
+	require.NoError(t, yaml.Unmarshal(data, &doc))
+	collectKeys(doc, "", shown)
+	assert.Equal(t, slices.Sorted(maps.Keys(known)), slices.Sorted(maps.Keys(shown)), "decoder and reference")
+
+	fields := map[string]bool{}
+	collectFields(reflect.TypeFor[Config](), "", fields)
+	for _, inFileOnly := range []string{"userside.key_file", "userside.allow_inline_key", "dhcp.subnets[].options[].type"} {
+		assert.True(t, known[inFileOnly], inFileOnly)
+		fields[inFileOnly] = true
+	}
+	delete(fields, "warnings") // made by Parse, not read
+	for k := range fields {
+		if strings.HasPrefix(k, "warnings") {
+			delete(fields, k)
+		}
+	}
+	assert.Equal(t, slices.Sorted(maps.Keys(fields)), slices.Sorted(maps.Keys(known)), "Config and decoder")
+}
+
+// TestReferenceCommentsEveryKey: a comment stands above each key, or above the
+// group of keys without a blank line between.
+func TestReferenceCommentsEveryKey(t *testing.T) {
+	data, err := os.ReadFile("usher.reference.yaml")
+	require.NoError(t, err)
+	commented := false
+	for i, line := range strings.Split(string(data), "\n") {
+		trimmed := strings.TrimSpace(line)
+		switch {
+		case trimmed == "":
+			commented = false
+		case strings.HasPrefix(trimmed, "#"):
+			commented = true
+		default:
+			if strings.HasSuffix(trimmed, ":") || trimmed == "enabled: true" || strings.HasPrefix(trimmed, "socket:") {
+				continue // explained by the section's comment or by what is below it
+			}
+			assert.True(t, commented, "line %d: %s has no comment", i+1, trimmed)
+		}
+	}
+}
+
+func collectKeys(doc any, path string, into map[string]bool) {
+	switch n := doc.(type) {
+	case map[string]any:
+		for k, v := range n {
+			p := strings.TrimPrefix(path+"."+k, ".")
+			into[p] = true
+			collectKeys(v, p, into)
+		}
+	case []any:
+		for _, v := range n {
+			collectKeys(v, path+"[]", into)
+		}
+	}
+}
+
+func collectFields(typ reflect.Type, path string, into map[string]bool) {
+	names := map[string]string{"ERP": "userside", "Insecure": "insecure_skip_verify"}
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		key, ok := names[f.Name]
+		if !ok {
+			key = snake(f.Name)
+		}
+		p := strings.TrimPrefix(path+"."+key, ".")
+		into[p] = true
+		ft, suffix := f.Type, ""
+		if ft.Kind() == reflect.Slice {
+			ft, suffix = ft.Elem(), "[]"
+		}
+		if ft.Kind() == reflect.Struct && ft.PkgPath() == typ.PkgPath() {
+			collectFields(ft, p+suffix, into)
+		}
+	}
+}
+
+// snake turns ServerID into server_id and CAFile into ca_file.
+func snake(name string) string {
+	var b strings.Builder
+	r := []rune(name)
+	for i, c := range r {
+		if unicode.IsUpper(c) && i > 0 && (unicode.IsLower(r[i-1]) || i+1 < len(r) && unicode.IsLower(r[i+1])) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(c))
+	}
+	return b.String()
+}
+
+const head = "userside: {url: https://erp.example.net/api.php, key_file: /etc/usher/userside.key}\n"
+
+func TestKeySources(t *testing.T) {
+	tests := map[string]struct {
+		userside, credentials, wantErr string
+	}{
+		"file":                         {userside: "key_file: /etc/usher/userside.key"},
+		"credential by default":        {credentials: "/cred"},
+		"file before credential":       {userside: "key_file: /etc/usher/userside.key", credentials: "/cred"},
+		"inline with consent":          {userside: "key: " + testKey + ", allow_inline_key: true"},
+		"inline without consent":       {userside: "key: " + testKey, wantErr: "userside.key: the API key in clear"},
+		"both":                         {userside: "key_file: /etc/usher/userside.key, key: " + testKey, wantErr: "userside.key: given beside key_file"},
+		"none":                         {wantErr: "userside.key_file: missing"},
+		"unit without this credential": {credentials: "/other", wantErr: "userside.key_file: missing"},
+		"world readable":               {userside: "key_file: /etc/usher/open.key", wantErr: "everybody on this host can read the file (mode 0644)"},
+		"empty":                        {userside: "key_file: /etc/usher/empty.key", wantErr: "the API key is empty"},
+		"two lines":                    {userside: "key_file: /etc/usher/two.key", wantErr: "want one line"},
+		"absent":                       {userside: "key_file: /nowhere", wantErr: "the file cannot be read: file does not exist"},
+		"key in place of its path":     {userside: "key_file: " + testKey, wantErr: "want the absolute path"},
+		"key as a path":                {userside: "key_file: /" + testKey, wantErr: "the file cannot be read: file does not exist"},
+		"key as a list":                {userside: "key: [" + testKey + "], allow_inline_key: true", wantErr: "want the API key as text, got a list"},
+		"key in the URL":               {userside: "key_file: /etc/usher/userside.key, url: 'https://erp.example.net/api.php?key=" + testKey + "'", wantErr: "userside.url: holds the API key"},
+		"key in a broken URL":          {userside: "key_file: /etc/usher/userside.key, url: 'https://erp.example.net:x/api.php?key=" + testKey + "'", wantErr: "userside.url: cannot be read as a URL"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			env := testEnv()
+			env.CredentialsDir = tt.credentials
+			u := tt.userside
+			if !strings.Contains(u, "url:") {
+				u = strings.TrimSuffix("url: https://erp.example.net/api.php, "+u, ", ")
+			}
+			cfg, err := Parse("usher.yaml", []byte("userside: {"+u+"}\ndhcp: {enabled: false}\n"), env)
+			if tt.wantErr == "" {
+				require.NoError(t, err)
+				assert.Equal(t, testKey, cfg.ERP.Key.Reveal())
+				assert.NotContains(t, fmt.Sprintf("%v %+v %#v %s", cfg, cfg.ERP, cfg.ERP, cfg.ERP.Key), testKey)
+				return
+			}
+			require.ErrorContains(t, err, tt.wantErr)
+			assert.NotContains(t, err.Error(), testKey)
+		})
+	}
+}
+
+func TestOptionEncoding(t *testing.T) {
+	tests := map[string]struct {
+		kind, value string
+		want        []byte
+		wantErr     string
+	}{
+		"ip":                {"ip", "192.0.2.9", []byte{192, 0, 2, 9}, ""},
+		"ips":               {"ips", "[192.0.2.9, 192.0.2.10]", []byte{192, 0, 2, 9, 192, 0, 2, 10}, ""},
+		"ips empty":         {"ips", "[]", nil, "0 bytes"},
+		"string":            {"string", "http://192.0.2.9/boot", []byte("http://192.0.2.9/boot"), ""},
+		"string of digits":  {"string", "007", []byte("007"), ""},
+		"hex with colons":   {"hex", "'01:04:c0:00:02:09'", []byte{1, 4, 192, 0, 2, 9}, ""},
+		"hex plain":         {"hex", "'0x0104'", []byte{1, 4}, ""},
+		"hex odd":           {"hex", "'104'", nil, "want hexadecimal bytes"},
+		"uint8":             {"uint8", "255", []byte{255}, ""},
+		"uint8 too large":   {"uint8", "256", nil, "from 0 to 255"},
+		"uint16":            {"uint16", "1500", []byte{5, 220}, ""},
+		"uint16 negative":   {"uint16", "-1", nil, "from 0 to 65535"},
+		"uint32":            {"uint32", "86400", []byte{0, 1, 0x51, 0x80}, ""},
+		"bool true":         {"bool", "true", []byte{1}, ""},
+		"bool false":        {"bool", "false", []byte{0}, ""},
+		"bool word":         {"bool", "'yes'", nil, "want true or false, got text"},
+		"string too long":   {"string", strings.Repeat("x", 256), nil, "256 bytes; an option holds 1 to 255"},
+		"ip as a list":      {"ip", "[192.0.2.9]", nil, "want an IPv4 address, got a list"},
+		"unknown type":      {"int", "1", nil, `"int" is not one of ip, ips`},
+		"ipv6":              {"ip", "'2001:db8::1'", nil, "is not an IPv4 address"},
+		"classless routing": {"hex", "'18c0000200c6336401'", []byte{0x18, 0xc0, 0, 2, 0, 0xc6, 0x33, 0x64, 1}, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			text := head + "dhcp: {subnets: [{prefix: 192.0.2.0/24, options: [{code: 224, type: " + tt.kind + ", value: " + tt.value + "}]}]}\n"
+			cfg, err := Parse("usher.yaml", []byte(text), testEnv())
+			if tt.wantErr != "" {
+				require.ErrorContains(t, err, tt.wantErr)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, []Option{{Code: 224, Value: tt.want}}, cfg.DHCP.Subnets[0].Options)
+		})
+	}
+}
+
+func TestReservedOptionCodesSayWhy(t *testing.T) {
+	for _, code := range []int{0, 1, 3, 6, 12, 15, 42, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 80, 82, 90, 118, 255} {
+		text := head + fmt.Sprintf("dhcp: {subnets: [{prefix: 192.0.2.0/24, options: [{code: %d, type: uint8, value: 1}]}]}\n", code)
+		_, err := Parse("usher.yaml", []byte(text), testEnv())
+		require.ErrorContains(t, err, fmt.Sprintf("dhcp.subnets[0].options[0].code: option %d cannot be set here: ", code))
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	cfg, err := Parse("usher.yaml", []byte(`
+userside:
+  url: http://erp.example.net/api.php
+  key_file: /etc/usher/userside.key
+  insecure_skip_verify: true
+dhcp: {enabled: false}
+console: {listen: "0.0.0.0:9467"}
+`), testEnv())
+	require.NoError(t, err)
+	var got []string
+	for _, w := range cfg.Warnings {
+		got = append(got, w.String())
+	}
+	require.Len(t, got, 3)
+	assert.Contains(t, got[0], "usher.yaml:3:8: userside.url: http, not https")
+	assert.Contains(t, got[1], "usher.yaml:5:25: userside.insecure_skip_verify: ")
+	assert.Contains(t, got[2], "usher.yaml:7:19: console.listen: not a loopback address")
+
+	quiet, err := Parse("usher.yaml", []byte("userside: {url: 'http://127.0.0.1:8080/api.php', key_file: /etc/usher/userside.key}\ndhcp: {enabled: false}\n"), testEnv())
+	require.NoError(t, err)
+	assert.Empty(t, quiet.Warnings)
+}
+
+func TestAnchors(t *testing.T) {
+	cfg, err := Parse("usher.yaml", []byte(head+`
+dhcp:
+  subnets:
+    - {prefix: 192.0.2.0/24, dns: &dns [198.51.100.53]}
+    - {prefix: 198.51.100.0/24, dns: *dns}
+`), testEnv())
+	require.NoError(t, err)
+	assert.Equal(t, cfg.DHCP.Subnets[0].DNS, cfg.DHCP.Subnets[1].DNS)
+}
+
+func TestConsoleOff(t *testing.T) {
+	cfg, err := Parse("usher.yaml", []byte(head+"dhcp: {enabled: false}\nconsole: {listen: off}\n"), testEnv())
+	require.NoError(t, err)
+	assert.False(t, cfg.Console.Listen.IsValid())
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key")
+	require.NoError(t, os.WriteFile(key, []byte(testKey+"\n"), 0o600))
+	path := filepath.Join(dir, "usher.yaml")
+	text := "userside: {url: https://erp.example.net/api.php, key_file: " + key + "}\ndhcp: {enabled: false}\n"
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	cfg, err := Load(path)
+	require.NoError(t, err)
+	assert.Equal(t, testKey, cfg.ERP.Key.Reveal())
+
+	require.NoError(t, os.Chmod(key, 0o604))
+	_, err = Load(path)
+	require.ErrorContains(t, err, path+":1:60: userside.key_file: everybody on this host can read the file (mode 0604)")
+
+	_, err = Load(filepath.Join(dir, "none.yaml"))
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	_, err = Load(dir)
+	require.ErrorContains(t, err, "not a regular file")
+}
+
+// FuzzParse: no text makes Parse panic, give neither result nor error, or
+// repeat the key.
+func FuzzParse(f *testing.F) {
+	inputs, err := filepath.Glob("testdata/*.yaml")
+	require.NoError(f, err)
+	for _, in := range append(inputs, "usher.example.yaml", "usher.reference.yaml") {
+		data, err := os.ReadFile(in)
+		require.NoError(f, err)
+		f.Add(data)
+	}
+	f.Add([]byte("a: &a *a\nb: *a\n"))
+	f.Add([]byte("userside: &u {key: *u}\n"))
+	f.Add([]byte("? [x]\n: y\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		env := testEnv()
+		cfg, err := Parse("fuzz.yaml", data, env)
+		if (cfg == nil) == (err == nil) {
+			t.Fatalf("config %v and error %v", cfg != nil, err)
+		}
+		if err == nil {
+			return
+		}
+		var list *Errors
+		require.True(t, errors.As(err, &list))
+		for _, p := range list.Problems {
+			require.Positive(t, p.Line)
+			require.Positive(t, p.Column)
+			require.NotEmpty(t, p.Reason)
+		}
+		if !strings.Contains(string(data), testKey) {
+			require.NotContains(t, err.Error(), testKey)
+		}
+	})
+}

@@ -1,0 +1,245 @@
+package config
+
+import (
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The sections of the file, one method each. Defaults stand here and nowhere
+// else; usher.reference.yaml repeats them for people and a test compares.
+
+func (d *decoder) config(v value, c *Config) {
+	m := v.mapping("state_dir", "userside", "guard", "dhcp", "acl", "reports", "control", "console", "log")
+	c.StateDir = m.get("state_dir").dir("/var/lib/usher")
+	d.erp(m.get("userside"), &c.ERP)
+	d.guard(m.get("guard"), &c.Guard)
+	d.dhcp(m.get("dhcp"), &c.DHCP)
+	d.acl(m.get("acl"), &c.ACL)
+	d.reports(m.get("reports"), &c.Reports)
+	d.control(m.get("control"), &c.Control)
+	d.console(m.get("console"), &c.Console)
+	d.log(m.get("log"), &c.Log)
+}
+
+func (v value) dir(def string) string {
+	s := v.text(def)
+	if !filepath.IsAbs(s) {
+		v.problem("want an absolute path, got %q", excerpt(s))
+		return def
+	}
+	return filepath.Clean(s)
+}
+
+func (d *decoder) erp(v value, e *ERP) {
+	m := v.mapping("url", "key_file", "key", "allow_inline_key", "ca_file", "insecure_skip_verify", "timeout",
+		"poll_interval", "poll_jitter", "retries", "max_concurrent", "bindings", "batch_size")
+	e.URL = m.get("url").apiURL()
+	e.Key = d.apiKey(m)
+	e.CAFile = m.get("ca_file").caFile()
+	e.Insecure = m.get("insecure_skip_verify").boolean(false)
+	if e.Insecure {
+		m.get("insecure_skip_verify").warn("the certificate of the ERP is not verified: whoever is on the path can read the API key")
+	}
+	e.Timeout = m.get("timeout").duration(30*time.Second, time.Second, 10*time.Minute)
+	e.PollInterval = m.get("poll_interval").duration(time.Minute, time.Second, 24*time.Hour)
+	e.PollJitter = m.get("poll_jitter").share(0.1, 0.5)
+	e.Retries = m.get("retries").integer(3, 0, 10)
+	e.MaxConcurrent = m.get("max_concurrent").integer(1, 1, 16)
+	e.Bindings = m.get("bindings").oneOf("auto", "auto", "direct", "composed")
+	e.BatchSize = m.get("batch_size").integer(100, 1, 1000)
+}
+
+// apiURL never repeats the text: an operator may have pasted the key into it.
+func (v value) apiURL() string {
+	if !v.present() {
+		v.problem("missing; want the address of the ERP's API, such as https://erp.example.net/api.php")
+		return ""
+	}
+	s, ok := v.raw("the address of the ERP's API")
+	if !ok {
+		return ""
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		v.problem("cannot be read as a URL; want such as https://erp.example.net/api.php")
+	case u.Scheme != "http" && u.Scheme != "https":
+		v.problem("want a URL that begins with https:// or http://")
+	case u.Hostname() == "":
+		v.problem("no host in the URL; want such as https://erp.example.net/api.php")
+	case u.User != nil:
+		v.problem("user and password in the URL are not used by the ERP; take them out")
+	case u.Query().Has("key"):
+		v.problem("holds the API key; put the key into key_file and take it out of the URL")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		v.problem("want nothing after /api.php: parameters are added by the agent")
+	case !strings.HasSuffix(u.Path, "/api.php"):
+		v.problem("the path does not end in /api.php; want such as https://%s/api.php", u.Host)
+	default:
+		if addr, err := netip.ParseAddr(u.Hostname()); u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !addr.IsLoopback()) {
+			v.warn("http, not https: whoever is on the path can read the API key")
+		}
+		return u.String()
+	}
+	return ""
+}
+
+func (v value) caFile() string {
+	s, ok := v.raw("a path")
+	if !ok || s == "" {
+		return ""
+	}
+	if !filepath.IsAbs(s) {
+		v.problem("want an absolute path, got %q", excerpt(s))
+		return ""
+	}
+	pem, _, err := v.d.env.read(s, maxCASize)
+	if err != nil {
+		v.problem("cannot be read: %s", errnoText(err))
+		return ""
+	}
+	if !holdsCertificate(pem) {
+		v.problem("no PEM certificate in %s", s)
+		return ""
+	}
+	return s
+}
+
+func (d *decoder) guard(v value, g *Guard) {
+	m := v.mapping("max_removed", "max_moved", "max_blocked", "min_changed", "accept_after")
+	g.MaxRemoved = m.get("max_removed").share(0.1, 1)
+	g.MaxMoved = m.get("max_moved").share(0.1, 1)
+	g.MaxBlocked = m.get("max_blocked").share(0.1, 1)
+	g.MinChanged = m.get("min_changed").integer(20, 0, 1_000_000)
+	g.AcceptAfter = m.get("accept_after").integer(0, 0, 10_000)
+	if g.AcceptAfter == 1 {
+		m.get("accept_after").problem("1 would accept every fetch and guard nothing; want 0 (never) or at least 2")
+	}
+}
+
+func (d *decoder) acl(v value, a *ACL) {
+	m := v.mapping("enabled", "dry_run", "verify_interval")
+	a.Enabled = m.get("enabled").boolean(true)
+	a.DryRun = m.get("dry_run").boolean(false)
+	a.VerifyInterval = m.get("verify_interval").duration(30*time.Second, time.Second, time.Hour)
+}
+
+func (d *decoder) reports(v value, r *Reports) {
+	m := v.mapping("enabled", "rate", "burst")
+	r.Enabled = m.get("enabled").boolean(true)
+	r.Rate = m.get("rate").number(5, 0.01, 1000)
+	r.Burst = m.get("burst").integer(10, 1, 10_000)
+}
+
+func (d *decoder) control(v value, c *Control) {
+	m := v.mapping("socket", "group")
+	socket := m.get("socket")
+	c.Socket = socket.dir("/run/usher/usher.sock")
+	// sun_path of unix(7) holds 108 bytes with the final zero.
+	if len(c.Socket) > 107 {
+		socket.problem("%d bytes; the kernel takes at most 107 for a socket's path", len(c.Socket))
+	}
+	group := m.get("group")
+	c.Group = group.text("")
+	if c.Group != "" && d.env.LookupGroup != nil {
+		if err := d.env.LookupGroup(c.Group); err != nil {
+			group.problem("no group %q on this host", excerpt(c.Group))
+		}
+	}
+}
+
+func (d *decoder) console(v value, c *Console) {
+	m := v.mapping("listen")
+	listen := m.get("listen")
+	c.Listen = listen.listen(netip.MustParseAddrPort("127.0.0.1:9467"), true)
+	if c.Listen.IsValid() && !c.Listen.Addr().IsLoopback() {
+		listen.warn("not a loopback address: everybody who reaches it can read subscribers' addresses; let a firewall or a proxy decide who may")
+	}
+}
+
+func (d *decoder) log(v value, l *Log) {
+	m := v.mapping("level", "format")
+	l.Level = m.get("level").oneOf("info", "debug", "info", "warn", "error")
+	l.Format = m.get("format").oneOf("auto", "auto", "text", "json")
+}
+
+func (d *decoder) dhcp(v value, c *DHCP) {
+	m := v.mapping("enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "relays", "match",
+		"authoritative", "subnets")
+	c.Enabled = m.get("enabled").boolean(true)
+	c.Interfaces = m.get("interfaces").interfaces()
+	listen := m.get("listen")
+	c.Listen = listen.listen(netip.MustParseAddrPort("0.0.0.0:67"), false)
+	if !c.Listen.Addr().Is4() {
+		listen.problem("%s is not an IPv4 address", c.Listen.Addr())
+	}
+	c.RelayPort = uint16(m.get("relay_port").integer(67, 1, 65535))
+	c.ClientPort = uint16(m.get("client_port").integer(68, 1, 65535))
+	if id := m.get("server_id"); id.present() {
+		c.ServerID, _ = id.ipv4()
+	}
+	m.get("relays").list(func(e value) {
+		if p, ok := e.relay(); ok {
+			c.Relays = append(c.Relays, p)
+		}
+	})
+	c.Match = m.get("match").matchOrder()
+	c.Authoritative = m.get("authoritative").boolean(true)
+	d.subnets(m.get("subnets"), c)
+}
+
+// relay reads a prefix of relay addresses, or one address.
+func (v value) relay() (netip.Prefix, bool) {
+	if s, ok := v.raw("an IPv4 prefix or address"); ok && !strings.Contains(s, "/") {
+		a, ok := v.ipv4()
+		if !ok {
+			return netip.Prefix{}, false
+		}
+		return netip.PrefixFrom(a, 32), true
+	} else if !ok {
+		return netip.Prefix{}, false
+	}
+	return v.prefix()
+}
+
+func (v value) interfaces() []string {
+	var out []string
+	v.list(func(e value) {
+		name, ok := e.raw("the name of an interface")
+		switch {
+		case !ok:
+		case name == "" || len(name) > 15 || strings.ContainsAny(name, "/ \t\n:") || name == "." || name == "..":
+			e.problem("%q is no name of an interface: 1 to 15 characters, none of / : or blank", excerpt(name))
+		case slices.Contains(out, name):
+			e.problem("%s is in the list twice", name)
+		default:
+			out = append(out, name)
+		}
+	})
+	return out
+}
+
+func (v value) matchOrder() []string {
+	if !v.present() {
+		return []string{"option82", "mac"}
+	}
+	var out []string
+	v.list(func(e value) {
+		word := e.oneOf("", "option82", "mac")
+		if slices.Contains(out, word) && word != "" {
+			e.problem("%s is in the list twice", word)
+			return
+		}
+		if word != "" {
+			out = append(out, word)
+		}
+	})
+	if n, ok := v.seqLen(); ok && n == 0 {
+		v.problem("an empty list would match nobody; want option82, mac or both")
+	}
+	return out
+}
