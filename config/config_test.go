@@ -438,3 +438,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestUnitAgrees: the packaged unit provides what the defaults rely on.
+func TestUnitAgrees(t *testing.T) {
+	unit, err := os.ReadFile("../systemd/usher.service")
+	require.NoError(t, err)
+	cfg, err := parseFile(t, "usher.example.yaml")
+	require.NoError(t, err)
+	assert.Contains(t, string(unit), "\nLoadCredential="+CredentialName+":")
+	assert.Contains(t, string(unit), "\nStateDirectory="+filepath.Base(cfg.StateDir)+"\n")
+	assert.Equal(t, "/var/lib", filepath.Dir(cfg.StateDir))
+	assert.Contains(t, string(unit), "\nRuntimeDirectory="+filepath.Base(filepath.Dir(cfg.Control.Socket))+"\n")
+	assert.Equal(t, "/run", filepath.Dir(filepath.Dir(cfg.Control.Socket)))
+}
