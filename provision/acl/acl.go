@@ -1,0 +1,347 @@
+// Package acl keeps the block lists of subscribers in the kernel: one nftables
+// table, "inet usher", which is ours alone. It implements provision.Kernel.
+//
+// The table holds two hash sets of IPv4 addresses, stopped and paused, and a
+// base chain at the forward hook that looks both ends of every forwarded packet
+// up in them. Packets of stopped subscribers are dropped; those of paused ones
+// are refused, so that programs at either end give up at once. The rules do not
+// ask for the connection's state: a live flow ends with the commit, and a
+// router without connection tracking does not start it because of us.
+//
+// Packets to and from the router itself are not filtered: a blocked subscriber
+// still gets its address by DHCP. Flows that another table has put into a
+// flowtable bypass the forward hook and so these rules too.
+//
+// Nothing here is removed at the end of the process: see Table.Clear.
+package acl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+const (
+	// chunk is how many elements travel in one netlink message. The list of
+	// elements is one attribute with a 16-bit length, about 3,000 addresses.
+	chunk = 1000
+
+	// A batch is one datagram: the send buffer limits its size (20 bytes an
+	// element). Each message of it that the kernel refuses comes back whole.
+	sendBuffer    = 64 << 20
+	receiveBuffer = 32 << 20
+
+	// attempts bounds how often one operation starts again because the kernel
+	// or somebody else changed the ruleset under it.
+	attempts = 8
+
+	// exchangeTimeout bounds one question to the kernel. It answers within
+	// the system call; the bound is for a kernel that does not.
+	exchangeTimeout = 30 * time.Second
+)
+
+// Options say where the table lives.
+type Options struct {
+	Log *slog.Logger // nil: no log
+
+	// NetNS is an open file descriptor of a network namespace, for tests. Zero
+	// means the namespace of the calling thread at the time of Open.
+	NetNS int
+}
+
+// Table is the table "inet usher" of one network namespace. Its methods may be
+// called from several goroutines; they take turns.
+type Table struct {
+	log   *slog.Logger
+	netns int
+
+	mu    sync.Mutex // guards what follows: one exchange with the kernel at a time
+	write *nftables.Conn
+	read  *netlink.Conn
+
+	// gen is the ruleset's generation at which the contents were last known.
+	// Zero, which the kernel never uses, means that they are not known.
+	gen    uint32
+	counts perSet[int] // elements, as far as we know
+	stale  bool        // the caller has not seen what was found since its last Observe
+}
+
+var _ provision.Kernel = (*Table)(nil)
+
+// Open makes sure that the table is there with our rules, adopts what is in its
+// sets, and gives a handle to it. A table of another schema is replaced in one
+// batch that keeps the elements. It needs CAP_NET_ADMIN.
+func Open(ctx context.Context, o Options) (*Table, error) {
+	t := &Table{log: o.Log, netns: o.NetNS}
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, err := t.observeLocked(ctx); err != nil {
+		_ = t.hangUpLocked()
+		return nil, fmt.Errorf("acl: open: %w", err)
+	}
+	t.stale = true
+	t.log.Info("block lists adopted", "table", tableTitle, "schema", schema,
+		"stopped", t.counts[provision.SetStopped], "paused", t.counts[provision.SetPaused])
+	return t, nil
+}
+
+// Close lets the sockets go. The table stays in the kernel as it is.
+func (t *Table) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hangUpLocked()
+}
+
+// Observe reads both sets. If the table is not as it should be (dropped, edited,
+// of another schema), it is put right first, with the elements that are left.
+//
+// The kernel gives a long set in pieces and may reorder it meanwhile, without
+// saying so; a reading that shows signs of it (an element twice, a number of
+// elements that differs from the kernel's count, a generation that moved) is
+// repeated.
+func (t *Table) Observe(ctx context.Context) (provision.ACL, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, err := t.observeLocked(ctx)
+	if err != nil {
+		return provision.ACL{}, fmt.Errorf("acl: observe: %w", err)
+	}
+	t.stale = false
+	return c.acl(), nil
+}
+
+// Changed tells whether somebody, us excepted, may have written to the ruleset
+// since the last Observe. It costs microseconds. The generation that it compares
+// is that of the whole ruleset, so a foreign table makes it true as well.
+func (t *Table) Changed(ctx context.Context) (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stale {
+		return true, nil
+	}
+	gen, err := t.generationLocked(ctx)
+	if err != nil {
+		return false, fmt.Errorf("acl: read generation: %w", err)
+	}
+	return gen != t.gen, nil
+}
+
+// Generation gives the ruleset's generation at which the sets were last known.
+func (t *Table) Generation() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return uint64(t.gen)
+}
+
+// Apply brings the changes into the kernel in one atomic batch, additions before
+// removals. Nil means that they hold: elements that were there already and
+// removals of absent ones count as done. When the batch fails because the
+// kernel is not as expected, or when its result is not known, Apply reads the
+// sets back and sends what is still missing; the next Changed is then true.
+//
+// An address that is not IPv4, or that is both added to and removed from one
+// set, is an error before anything is sent.
+func (t *Table) Apply(ctx context.Context, changes []provision.Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	b, err := newBatch(changes)
+	if err != nil {
+		return fmt.Errorf("acl: apply: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var last error
+	for range attempts {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("acl: apply: %w", errors.Join(err, last))
+		}
+		err := t.commitLocked(ctx, b)
+		if err == nil {
+			return nil
+		}
+		if last = err; !mayPass(err) {
+			break
+		}
+		t.stale = true
+		t.log.Warn("batch not confirmed, reading back", "changes", b.len(), "error", err)
+		have, err := t.observeLocked(ctx)
+		if err != nil {
+			last = err
+			break
+		}
+		if b = b.missingFrom(have); b.len() == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("acl: apply %d of %d changes: %w", b.len(), len(changes), last)
+}
+
+// Clear removes the table and with it every block. It is no error if there is none.
+func (t *Table) Clear(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("acl: clear: %w", err)
+	}
+	t.gen, t.stale = 0, true
+	err := t.flushLocked(0, func(c *nftables.Conn) error {
+		c.DelTable(wantTable())
+		return nil
+	})
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("acl: clear: %w", err)
+	}
+	t.log.Info("block lists removed", "table", tableTitle)
+	return nil
+}
+
+// errUnconfirmed says that the kernel took a batch without an error, but the
+// number of elements is not what it should be, or cannot be known.
+var errUnconfirmed = errors.New("batch not confirmed")
+
+// commitLocked sends one batch and checks what became of it.
+func (t *Table) commitLocked(ctx context.Context, b batch) error {
+	known := t.gen != 0
+	if err := t.flushLocked(0, b.queue); err != nil {
+		return err
+	}
+	if !known {
+		return fmt.Errorf("%w: earlier contents not known", errUnconfirmed)
+	}
+	gen, err := t.generationLocked(ctx)
+	if err != nil {
+		return err
+	}
+	for set := range b.each() {
+		adds, removes := len(b.adds[set]), len(b.removes[set])
+		info, err := t.setLocked(ctx, set)
+		if err != nil {
+			return err
+		}
+		t.counts[set] += adds - removes
+		switch {
+		case info.count == countUnknown:
+			// An older kernel. One message cannot be cut short and a batch
+			// is refused as a whole: only longer lists are worth a reading.
+			if max(adds, removes) > chunk {
+				return fmt.Errorf("%w: this kernel does not count the elements of set %s", errUnconfirmed, set)
+			}
+		case info.count != t.counts[set]:
+			return fmt.Errorf("%w: set %s has %d elements, want %d", errUnconfirmed, set, info.count, t.counts[set])
+		}
+	}
+	if gen == nextGeneration(t.gen) {
+		t.gen = gen
+	} // else somebody wrote besides us: gen stays behind, so that Changed tells
+	return nil
+}
+
+// flushLocked queues by f and sends all of it as one transaction; with a
+// generation, only if the ruleset still has it (else the error is ERESTART).
+func (t *Table) flushLocked(gen uint32, f func(*nftables.Conn) error) error {
+	if err := t.dialLocked(); err != nil {
+		return err
+	}
+	// An error in encoding is remembered by the library only until the next
+	// Flush, and by an empty one not at all: it is looked at here.
+	err := f(t.write)
+	if err != nil {
+		err = fmt.Errorf("encode batch: %w", err)
+	} else if err = t.write.FlushWithGenID(gen); err != nil {
+		err = fmt.Errorf("commit batch: %w", err)
+	}
+	if err != nil {
+		_ = t.hangUpLocked() // with whatever is queued or still to be received
+	}
+	return err
+}
+
+// mayPass tells the failures after which another look at the kernel helps.
+func mayPass(err error) bool {
+	for _, errno := range []unix.Errno{
+		unix.ENOENT,   // an element to remove, a set or the table is gone
+		unix.ENOBUFS,  // replies were lost, the outcome is not known
+		unix.EINTR,    // interrupted dump
+		unix.EAGAIN,   // the kernel loads a module
+		unix.ERESTART, // the generation is not the one that we based the batch on
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return errors.Is(err, errUnconfirmed)
+}
+
+// nextGeneration is what one commit makes of a generation: zero is skipped.
+func nextGeneration(gen uint32) uint32 {
+	if gen++; gen == 0 {
+		gen = 1
+	}
+	return gen
+}
+
+// dialLocked opens the two sockets unless they are open. Sockets stay in the
+// network namespace in which they were opened.
+func (t *Table) dialLocked() error {
+	if t.write != nil {
+		return nil
+	}
+	write, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(t.netns), nftables.WithSockOptions(
+		func(c *netlink.Conn) error { return c.SetWriteBuffer(sendBuffer) },
+		func(c *netlink.Conn) error { return c.SetReadBuffer(receiveBuffer) },
+		explain,
+	))
+	if err != nil {
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	// Each buffer of a dump makes the kernel walk the set from its head: with
+	// 32 KiB, the most that it fills, 100,000 elements take 0.16 s, with the
+	// pages of the library above 1.4 s.
+	read, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: t.netns, MessageBufferSize: 32 << 10})
+	if err == nil {
+		err = explain(read)
+	}
+	t.write, t.read = write, read
+	if err != nil {
+		_ = t.hangUpLocked()
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	return nil
+}
+
+// explain asks the kernel for its own words with each error. An old kernel has none.
+func explain(c *netlink.Conn) error {
+	// Not together with CapAcknowledge: the netlink library looks for the
+	// words behind the refused message, which is then not there.
+	if err := c.SetOption(netlink.ExtendedAcknowledge, true); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+		return err
+	}
+	return nil
+}
+
+// hangUpLocked closes the sockets. It is also the answer to every failure: late
+// replies to the failed question may wait in them. The next question dials again.
+func (t *Table) hangUpLocked() error {
+	var errs []error
+	if t.write != nil {
+		errs = append(errs, t.write.CloseLasting())
+	}
+	if t.read != nil {
+		errs = append(errs, t.read.Close())
+	}
+	t.write, t.read = nil, nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,485 @@
+package acl_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/link/lab"
+)
+
+// router is one network namespace with the nft command as judge.
+type router struct {
+	t    testing.TB
+	lab  *lab.Lab
+	host *lab.Host
+}
+
+// newLab skips where a kernel test cannot run; where they are required it fails.
+func newLab(t testing.TB) *lab.Lab {
+	t.Helper()
+	if missing := lab.Missing("nft"); len(missing) > 0 {
+		if os.Getenv("USHER_REQUIRE_KERNEL") == "1" {
+			t.Fatalf("the kernel tests are required, but this machine lacks %s", strings.Join(missing, ", "))
+		}
+		t.Skipf("needs %s", strings.Join(missing, ", "))
+	}
+	l, err := lab.New("acl", t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, l.Close()) })
+	return l
+}
+
+func newRouter(t testing.TB) *router {
+	t.Helper()
+	l := newLab(t)
+	h, err := l.Host("router")
+	require.NoError(t, err)
+	return &router{t, l, h}
+}
+
+// nft runs the nft command in the namespace and gives what it printed.
+func (r *router) nft(args ...string) string {
+	r.t.Helper()
+	out, err := r.host.Output(r.t.Context(), "nft", args...)
+	require.NoError(r.t, err)
+	return out
+}
+
+// load loads a file of testdata.
+func (r *router) load(file string) {
+	r.t.Helper()
+	path, err := filepath.Abs(filepath.Join("testdata", file))
+	require.NoError(r.t, err)
+	r.nft("-f", path)
+}
+
+// list gives our table as nft prints it.
+func (r *router) list() string {
+	r.t.Helper()
+	return r.nft("list", "table", "inet", "usher")
+}
+
+// elements gives the elements of a set as nft sees them.
+func (r *router) elements(set string) map[string]bool {
+	r.t.Helper()
+	var doc struct {
+		Nftables []struct {
+			Set struct {
+				Elem []string `json:"elem"`
+			} `json:"set"`
+		} `json:"nftables"`
+	}
+	require.NoError(r.t, json.Unmarshal([]byte(r.nft("-j", "list", "set", "inet", "usher", set)), &doc))
+	out := map[string]bool{}
+	for _, n := range doc.Nftables {
+		for _, e := range n.Set.Elem {
+			require.Falsef(r.t, out[e], "element %s twice", e)
+			out[e] = true
+		}
+	}
+	return out
+}
+
+// open opens the table in the namespace.
+func (r *router) open() *acl.Table {
+	r.t.Helper()
+	ns, err := os.Open(filepath.Join("/run/netns", r.host.Namespace))
+	require.NoError(r.t, err)
+	table, err := acl.Open(r.t.Context(), acl.Options{NetNS: int(ns.Fd())})
+	require.NoError(r.t, err)
+	r.t.Cleanup(func() {
+		assert.NoError(r.t, table.Close())
+		_ = ns.Close()
+	})
+	return table
+}
+
+func observe(t testing.TB, table *acl.Table) provision.ACL {
+	t.Helper()
+	have, err := table.Observe(context.Background())
+	require.NoError(t, err)
+	return have
+}
+
+func changed(t testing.TB, table *acl.Table) bool {
+	t.Helper()
+	c, err := table.Changed(context.Background())
+	require.NoError(t, err)
+	return c
+}
+
+func apply(t testing.TB, table *acl.Table, changes []provision.Change) {
+	t.Helper()
+	require.NoError(t, table.Apply(context.Background(), changes))
+}
+
+// subscribers gives n addresses of 100.64.0.0/10, from the given one on.
+func subscribers(from, n int) []netip.Addr {
+	out := make([]netip.Addr, n)
+	for i := range out {
+		k := from + i
+		out[i] = netip.AddrFrom4([4]byte{100, byte(64 + k>>16), byte(k >> 8), byte(k)})
+	}
+	return out
+}
+
+func changes(op provision.Op, set provision.Set, addrs ...netip.Addr) []provision.Change {
+	out := make([]provision.Change, len(addrs))
+	for i, a := range addrs {
+		out[i] = provision.Change{Op: op, Set: set, Addr: a}
+	}
+	return out
+}
+
+func add(set provision.Set, addrs ...netip.Addr) []provision.Change {
+	return changes(provision.OpAdd, set, addrs...)
+}
+
+func remove(set provision.Set, addrs ...netip.Addr) []provision.Change {
+	return changes(provision.OpRemove, set, addrs...)
+}
+
+// list is an ACL as text, one line an address.
+func text(a provision.ACL) string {
+	var b strings.Builder
+	for _, x := range a.Stopped {
+		fmt.Fprintf(&b, "stopped %s\n", x)
+	}
+	for _, x := range a.Paused {
+		fmt.Fprintf(&b, "paused %s\n", x)
+	}
+	return b.String()
+}
+
+func TestKernelRulesetIsTheOneInTheFile(t *testing.T) {
+	byHand := newRouter(t)
+	byHand.load("usher.nft")
+	want := byHand.list()
+	require.NoError(t, byHand.lab.Close())
+
+	r := newRouter(t)
+	r.open()
+	if diff := cmp.Diff(want, r.list()); diff != "" {
+		t.Errorf("ruleset (-testdata/usher.nft +ours):\n%s", diff)
+	}
+}
+
+func TestKernelTableLoadedByHandIsAdoptedAsItIs(t *testing.T) {
+	r := newRouter(t)
+	r.load("usher.nft")
+	r.nft("add", "element", "inet", "usher", "paused", "{ 100.64.0.9 }")
+	before := r.nft("-a", "list", "table", "inet", "usher") // with handles: a rebuilt table has others
+	table := r.open()
+	require.Equal(t, before, r.nft("-a", "list", "table", "inet", "usher"))
+	require.Equal(t, "paused 100.64.0.9\n", text(observe(t, table)))
+}
+
+func TestKernelOpenTwiceWritesOnce(t *testing.T) {
+	r := newRouter(t)
+	first := r.open()
+	apply(t, first, add(provision.SetStopped, subscribers(0, 3)...))
+	observe(t, first)
+	before, gen := r.nft("-a", "list", "ruleset"), first.Generation()
+
+	second := r.open()
+	require.Equal(t, gen, second.Generation(), "the second Open wrote")
+	require.Equal(t, before, r.nft("-a", "list", "ruleset"))
+	require.False(t, changed(t, first))
+}
+
+func TestKernelApplyIsSeenByNft(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	observe(t, table)
+	a, b, c := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("203.0.113.200"), netip.MustParseAddr("100.64.0.3")
+
+	apply(t, table, append(add(provision.SetStopped, a, b), add(provision.SetPaused, c)...))
+	require.Equal(t, map[string]bool{"100.64.0.1": true, "203.0.113.200": true}, r.elements("stopped"))
+	require.Equal(t, map[string]bool{"100.64.0.3": true}, r.elements("paused"))
+
+	// From one set to the other.
+	apply(t, table, provision.Plan(provision.ACL{Stopped: []netip.Addr{c}, Paused: []netip.Addr{a}}, observe(t, table)))
+	require.Equal(t, map[string]bool{"100.64.0.3": true}, r.elements("stopped"))
+	require.Equal(t, map[string]bool{"100.64.0.1": true}, r.elements("paused"))
+	require.Equal(t, "stopped 100.64.0.3\npaused 100.64.0.1\n", text(observe(t, table)))
+	require.False(t, changed(t, table))
+
+	apply(t, table, provision.Plan(provision.ACL{}, observe(t, table)))
+	require.Empty(t, r.elements("stopped"))
+	require.Empty(t, r.elements("paused"))
+}
+
+func TestKernelApplyTwiceAndRemoveAbsent(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	observe(t, table)
+	addrs := subscribers(0, 2500)
+	apply(t, table, add(provision.SetStopped, addrs...))
+	require.False(t, changed(t, table))
+
+	tests := []struct {
+		name    string
+		changes []provision.Change
+		want    int
+	}{
+		{"add what is there", add(provision.SetStopped, addrs...), 2500},
+		{"add some new", add(provision.SetStopped, subscribers(2400, 200)...), 2600},
+		{"remove one that is absent", remove(provision.SetStopped, subscribers(9000, 1)...), 2600},
+		{"remove absent and present", remove(provision.SetStopped, subscribers(2000, 2000)...), 2000},
+		{"the same twice in one call", append(add(provision.SetStopped, addrs[0]), add(provision.SetStopped, addrs[0])...), 2000},
+		{"remove twice in one call", append(remove(provision.SetStopped, addrs[0]), remove(provision.SetStopped, addrs[0])...), 1999},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			apply(t, table, tt.changes)
+			require.Len(t, r.elements("stopped"), tt.want)
+			require.Len(t, observe(t, table).Stopped, tt.want)
+		})
+	}
+}
+
+// A list of 10,000 elements in one message leaves 1,808 in the set without any
+// error: the attribute's length has 16 bits.
+func TestKernelTenThousandInOneApply(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	observe(t, table)
+	for _, n := range []int{999, 1000, 1001, 4095, 4096, 10_000} {
+		apply(t, table, provision.Plan(provision.ACL{}, observe(t, table)))
+		apply(t, table, add(provision.SetPaused, subscribers(0, n)...))
+		require.Len(t, r.elements("paused"), n)
+		require.False(t, changed(t, table))
+	}
+}
+
+func TestKernelHundredThousand(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	observe(t, table)
+	want := provision.ACL{Stopped: subscribers(0, 100_000)}
+
+	begin := time.Now()
+	apply(t, table, add(provision.SetStopped, want.Stopped...))
+	loaded := time.Since(begin)
+	begin = time.Now()
+	have := observe(t, table)
+	read := time.Since(begin)
+	require.Equal(t, len(want.Stopped), len(have.Stopped))
+	require.Empty(t, provision.Plan(want, have))
+	require.Len(t, r.elements("stopped"), 100_000)
+
+	// The best of a few: what is asserted is the cost, not the machine's mood.
+	one, best := subscribers(200_000, 1), time.Hour
+	for range 5 {
+		begin = time.Now()
+		apply(t, table, add(provision.SetStopped, one...))
+		best = min(best, time.Since(begin))
+		apply(t, table, remove(provision.SetStopped, one...))
+	}
+	require.False(t, changed(t, table))
+	t.Logf("100,000 elements: load %s, read back %s, one more %s", loaded, read, best)
+	require.Less(t, best, 20*time.Millisecond)
+}
+
+func TestKernelForeignTablesStayAsTheyAre(t *testing.T) {
+	r := newRouter(t)
+	r.load("foreign.nft")
+	list := func() string {
+		return r.nft("-a", "list", "table", "inet", "filter") + r.nft("-a", "list", "table", "ip", "usher")
+	}
+	before := list()
+	table := r.open()
+	observe(t, table)
+	apply(t, table, add(provision.SetStopped, subscribers(0, 5000)...))
+	apply(t, table, remove(provision.SetStopped, subscribers(0, 10)...))
+	r.nft("delete", "table", "inet", "usher")
+	observe(t, table)
+	require.Equal(t, before, list())
+	require.NoError(t, table.Clear(t.Context()))
+	require.Equal(t, before, list())
+	require.NotContains(t, r.nft("list", "ruleset"), "table inet usher")
+	require.NoError(t, table.Clear(t.Context()), "a second Clear")
+}
+
+// Whatever somebody does to our table, the next look puts it right and keeps
+// the elements that are left.
+func TestKernelTableIsRepaired(t *testing.T) {
+	const all = "stopped 100.64.0.1\nstopped 100.64.0.2\npaused 100.64.1.1\n"
+	tests := []struct {
+		name string
+		edit []string // arguments of nft
+		want string
+	}{
+		{"table dropped", []string{"delete", "table", "inet", "usher"}, ""},
+		{"ruleset flushed", []string{"flush", "ruleset"}, ""},
+		{"rules flushed", []string{"flush", "table", "inet", "usher"}, all},
+		{"chain flushed", []string{"flush", "chain", "inet", "usher", "paused_in"}, all},
+		{"rule added", []string{"insert", "rule", "inet", "usher", "forward", "accept"}, all},
+		{"rule that counts for itself", []string{"add", "rule", "inet", "usher", "forward", "limit", "rate", "1/second", "log", "drop"}, all},
+		{"chain added", []string{"add", "chain", "inet", "usher", "more"}, all},
+		{"set added", []string{"add", "set", "inet", "usher", "more", "{ type ipv6_addr ; }"}, all},
+		{"policy changed", []string{"add", "chain", "inet", "usher", "forward", "{ policy drop ; }"}, all},
+		{"table put to sleep", []string{"add", "table", "inet", "usher", "{ flags dormant ; }"}, all},
+		{"catch-all element", []string{"add", "element", "inet", "usher", "stopped", "{ * }"}, all},
+		{"element removed", []string{"delete", "element", "inet", "usher", "stopped", "{ 100.64.0.2 }"}, "stopped 100.64.0.1\npaused 100.64.1.1\n"},
+		{"element added", []string{"add", "element", "inet", "usher", "paused", "{ 100.64.1.2 }"}, all + "paused 100.64.1.2\n"},
+		{"set flushed", []string{"flush", "set", "inet", "usher", "stopped"}, "paused 100.64.1.1\n"},
+	}
+	r := newRouter(t)
+	table := r.open()
+	empty := r.list()
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			want := provision.ACL{Stopped: subscribers(1, 2), Paused: subscribers(257, 1)}
+			apply(t, table, provision.Plan(want, observe(t, table)))
+			require.Equal(t, all, text(observe(t, table)))
+			require.False(t, changed(t, table))
+
+			r.nft(tt.edit...)
+			require.True(t, changed(t, table), "the edit was not noticed")
+			have := observe(t, table)
+			require.Equal(t, tt.want, text(have))
+			require.False(t, changed(t, table))
+			apply(t, table, provision.Plan(provision.ACL{}, have))
+			require.Equal(t, empty, r.list())
+		})
+	}
+}
+
+// The table goes away between a look and a batch that rests on it.
+func TestKernelApplyAfterTheTableWasDropped(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	empty := r.list()
+	apply(t, table, add(provision.SetStopped, subscribers(0, 2)...))
+	observe(t, table)
+
+	r.nft("delete", "table", "inet", "usher")
+	apply(t, table, append(add(provision.SetPaused, subscribers(7, 1)...), remove(provision.SetStopped, subscribers(0, 1)...)...))
+	require.Equal(t, map[string]bool{"100.64.0.7": true}, r.elements("paused"))
+	require.True(t, changed(t, table), "what was lost must be found by the next look")
+	require.Equal(t, "paused 100.64.0.7\n", text(observe(t, table)))
+	apply(t, table, remove(provision.SetPaused, subscribers(7, 1)...))
+	require.Equal(t, empty, r.list())
+}
+
+func TestKernelOldSchemaIsReplacedAndElementsKept(t *testing.T) {
+	r := newRouter(t)
+	fresh := newRouterText(t)
+	r.load("schema0.nft")
+	table := r.open()
+	have := observe(t, table)
+	require.Equal(t, "stopped 100.64.0.1\nstopped 100.64.0.2\npaused 100.64.1.1\n", text(have))
+	apply(t, table, provision.Plan(provision.ACL{}, have))
+	require.Equal(t, fresh, r.list())
+}
+
+// newRouterText gives the table as Open makes it from nothing.
+func newRouterText(t *testing.T) string {
+	t.Helper()
+	l := newLab(t)
+	h, err := l.Host("fresh")
+	require.NoError(t, err)
+	r := &router{t, l, h}
+	r.open()
+	return r.list()
+}
+
+func TestKernelForeignWritesBetweenOurs(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	observe(t, table)
+	r.nft("add", "table", "inet", "other")
+	require.True(t, changed(t, table))
+	apply(t, table, add(provision.SetStopped, subscribers(0, 10)...))
+	require.True(t, changed(t, table), "our own commit must not hide a foreign one")
+	require.Len(t, observe(t, table).Stopped, 10)
+	require.False(t, changed(t, table))
+
+	// A foreign hand in our set, unnoticed until our next batch.
+	r.nft("delete", "element", "inet", "usher", "stopped", "{ 100.64.0.3 }")
+	apply(t, table, add(provision.SetStopped, subscribers(10, 1)...))
+	require.True(t, changed(t, table))
+	require.Len(t, observe(t, table).Stopped, 10)
+	require.False(t, changed(t, table))
+}
+
+// Somebody else writes all the time, as a firewall with many rules does at a reload.
+func TestKernelConcurrentForeignEdits(t *testing.T) {
+	r := newRouter(t)
+	r.load("foreign.nft")
+	table := r.open()
+	observe(t, table)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan int)
+	go func() {
+		n := 0
+		for ; ctx.Err() == nil; n++ {
+			if _, err := r.host.Output(context.Background(), "nft",
+				"add element inet filter allowed { 198.51.100.1 } ; delete element inet filter allowed { 198.51.100.1 }"); err != nil {
+				t.Error(err)
+				break
+			}
+		}
+		done <- n
+	}()
+	for round := range 20 {
+		want := provision.ACL{Stopped: subscribers(round*100, 3000), Paused: subscribers(100_000+round, 10)}
+		apply(t, table, provision.Plan(want, observe(t, table)))
+		require.Empty(t, provision.Plan(want, observe(t, table)))
+	}
+	stop()
+	t.Logf("%d foreign commits meanwhile", <-done)
+}
+
+// Each state must come out the same from every predecessor.
+func TestKernelWalkBetweenStates(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	s := func(from, n int) []netip.Addr { return subscribers(from, n) }
+	states := []provision.ACL{
+		{},
+		{Stopped: s(0, 1)},
+		{Paused: s(0, 1)},
+		{Stopped: s(0, 1500), Paused: s(5000, 1500)},
+		{Stopped: s(5000, 1500), Paused: s(0, 1500)},
+		{Stopped: s(700, 1500), Paused: s(4000, 700)},
+	}
+	for i := range len(states) * len(states) {
+		from, to := states[i/len(states)], states[i%len(states)]
+		for _, want := range []provision.ACL{from, to} {
+			apply(t, table, provision.Plan(want, observe(t, table)))
+			require.Equal(t, text(want), text(observe(t, table)), "step %d", i)
+		}
+	}
+}
+
+func TestKernelErrorsSayWhat(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	observe(t, table)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := table.Observe(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, table.Apply(ctx, add(provision.SetPaused, subscribers(0, 1)...)), context.Canceled)
+	require.ErrorIs(t, table.Clear(ctx), context.Canceled)
+	require.Empty(t, r.elements("paused"))
+
+	// Works again, also after the sockets are gone.
+	apply(t, table, add(provision.SetPaused, subscribers(0, 1)...))
+	require.Len(t, r.elements("paused"), 1)
+}

@@ -1,0 +1,251 @@
+package acl
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// observeLocked reads the sets until one reading is consistent, and repairs the
+// table where that is needed.
+func (t *Table) observeLocked(ctx context.Context) (contents, error) {
+	var last error
+	for attempt := range attempts {
+		if attempt > 0 {
+			if err := pause(ctx, attempt); err != nil {
+				return contents{}, errors.Join(err, last)
+			}
+		}
+		c, gen, err := t.readLocked(ctx)
+		if errors.Is(err, errGenerationMoved) && attempt == attempts-1 {
+			// Somebody writes all the time, to other tables as it seems.
+			// The sets as read have no sign of damage; the generation from
+			// before the reading makes Changed ask for another soon.
+			err = nil
+		}
+		if err == nil {
+			t.gen = gen
+			for set := range eachSet() {
+				t.counts[set] = len(c[set])
+			}
+			return c, nil
+		}
+		if last = err; !mayPass(err) && !errors.Is(err, errInconsistent) && !errors.Is(err, errGenerationMoved) {
+			break
+		}
+	}
+	return contents{}, last
+}
+
+// pause waits a little longer at each attempt: what disturbs a reading is
+// over in milliseconds.
+func pause(ctx context.Context, attempt int) error {
+	timer := time.NewTimer(time.Millisecond << attempt)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+var (
+	errInconsistent    = errors.New("the kernel reordered the set during the reading")
+	errGenerationMoved = errors.New("the ruleset changed during the reading")
+)
+
+// readLocked is one reading, after a repair if the table needs one. With
+// errGenerationMoved the contents are given all the same.
+func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
+	var c contents
+	gen, err := t.generationLocked(ctx)
+	if err != nil {
+		return c, 0, err
+	}
+	found, err := t.inspectLocked(ctx)
+	if err != nil {
+		_ = t.hangUpLocked()
+		return c, 0, err
+	}
+	kept := 0
+	strange := 0
+	for set := range eachSet() {
+		if !found.exists {
+			break
+		}
+		info, err := t.setLocked(ctx, set)
+		if found.defect != "" && (errors.Is(err, unix.ENOENT) || err == nil && !info.readable()) {
+			continue
+		}
+		if err != nil {
+			return c, 0, err
+		}
+		keys, odd, err := t.dumpLocked(ctx, set, info.count)
+		if err != nil {
+			return c, 0, err
+		}
+		c[set] = keys
+		kept += len(keys)
+		strange += odd
+	}
+	if found.defect == "" && strange > 0 {
+		found.defect = fmt.Sprintf("%d elements that are not addresses", strange)
+	}
+	if found.defect != "" {
+		// The generation in the batch makes it fail if anybody wrote since the
+		// elements were read.
+		err := t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, found.exists, c) })
+		if err != nil {
+			return c, 0, fmt.Errorf("build table: %w", err)
+		}
+		if found.exists {
+			t.log.Warn("table replaced, its elements kept", "table", tableTitle, "reason", found.defect, "elements", kept)
+		} else {
+			t.log.Info("table made", "table", tableTitle, "schema", schema)
+		}
+		return c, nextGeneration(gen), nil
+	}
+	after, err := t.generationLocked(ctx)
+	if err != nil {
+		return c, 0, err
+	}
+	if after != gen {
+		return c, gen, errGenerationMoved
+	}
+	return c, gen, nil
+}
+
+// dumpLocked reads the elements of a set, sorted. strange counts those that are
+// no single address, such as the catch-all element.
+func (t *Table) dumpLocked(ctx context.Context, set provision.Set, count int) (keys []uint32, strange int, err error) {
+	if count != countUnknown {
+		keys = make([]uint32, 0, count)
+	}
+	interrupted := false
+	err = t.askLocked(ctx, unix.NFT_MSG_GETSETELEM, netlink.Dump, question{
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(tableName)},
+		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: cString(set.String())},
+	}, func(m netlink.Message) error {
+		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
+		var odd int
+		var err error
+		keys, odd, err = appendElements(keys, m.Data)
+		strange += odd
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read elements of set %s: %w", set, err)
+	}
+	keys, repeats := tidy(keys)
+	// The kernel does not count its catch-all element, and whatever else is
+	// strange leads to a new table anyway.
+	short := count != countUnknown && strange == 0 && len(keys) != count
+	if interrupted || repeats > 0 || short {
+		return nil, 0, fmt.Errorf("set %s: %w: %d elements, %d of them twice, want %d",
+			set, errInconsistent, len(keys), repeats, count)
+	}
+	return keys, strange, nil
+}
+
+// generationLocked reads the number that every commit to the ruleset raises.
+func (t *Table) generationLocked(ctx context.Context) (uint32, error) {
+	var gen uint32
+	err := t.askLocked(ctx, unix.NFT_MSG_GETGEN, 0, nil, func(m netlink.Message) error {
+		return eachAttr(payload(m.Data), func(typ uint16, v []byte) error {
+			if typ == unix.NFTA_GEN_ID && len(v) == 4 {
+				gen = binary.BigEndian.Uint32(v)
+			}
+			return nil
+		})
+	})
+	if err == nil && gen == 0 {
+		err = errors.New("no generation in the reply")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read generation: %w", err)
+	}
+	return gen, nil
+}
+
+// setLocked reads the declaration of a set.
+func (t *Table) setLocked(ctx context.Context, set provision.Set) (setInfo, error) {
+	info := setInfo{count: countUnknown}
+	err := t.askLocked(ctx, unix.NFT_MSG_GETSET, 0, question{
+		{Type: unix.NFTA_SET_TABLE, Data: cString(tableName)},
+		{Type: unix.NFTA_SET_NAME, Data: cString(set.String())},
+	}, func(m netlink.Message) (err error) {
+		info, err = parseSet(m.Data)
+		return err
+	})
+	if err != nil {
+		return setInfo{}, fmt.Errorf("read set %s: %w", set, err)
+	}
+	return info, nil
+}
+
+type question []netlink.Attribute
+
+// askLocked puts one question to the kernel and gives each message of the reply
+// to f. It closes the sockets when it fails.
+func (t *Table) askLocked(ctx context.Context, typ uint16, flags netlink.HeaderFlags, q question, f func(netlink.Message) error) error {
+	if err := t.dialLocked(); err != nil {
+		return err
+	}
+	err := t.deadlineLocked(ctx)
+	if err != nil {
+		return err
+	}
+	attrs, err := netlink.MarshalAttributes(q)
+	if err != nil {
+		return err
+	}
+	req, err := t.read.Send(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ),
+			Flags: netlink.Request | flags,
+		},
+		Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attrs...),
+	})
+	if err == nil {
+		for m, e := range t.read.ReceiveIter() {
+			if err = e; err != nil {
+				break
+			}
+			if m.Header.Sequence != req.Header.Sequence {
+				err = errors.New("reply to another question")
+				break
+			}
+			if err = f(m); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		_ = t.hangUpLocked()
+	}
+	return err
+}
+
+// deadlineLocked bounds the wait for replies.
+func (t *Table) deadlineLocked(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(exchangeTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	return t.read.SetReadDeadline(deadline)
+}
+
+// cString is a string as attributes carry it, with its end mark.
+func cString(s string) []byte { return append([]byte(s), 0) }
