@@ -118,7 +118,7 @@ func buildSubscribers(in []Subscriber, told []Problem, p *problems) []Subscriber
 func buildDevices(in []Device, p *problems) []Device {
 	devices := make([]Device, 0, len(in))
 	for _, d := range in {
-		d.IP = d.IP.Unmap()
+		d.IP = d.IP.Unmap().WithZone("")
 		if d.ID <= 0 {
 			p.add(Problem{Kind: ProblemBadRow, Device: d.ID, IP: d.IP, MAC: d.MAC,
 				Detail: fmt.Sprintf("device list: id %d is not positive", d.ID)})

@@ -3,8 +3,10 @@ package provision
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -34,30 +36,300 @@ type EnforceOptions struct {
 	DryRun         bool          // compute and remember, touch nothing
 }
 
+func (o EnforceOptions) filled() EnforceOptions {
+	if o.VerifyInterval <= 0 {
+		o.VerifyInterval = 5 * time.Minute
+	}
+	return o
+}
+
 // ErrNoSnapshot says that nothing is known yet that could be enforced.
 var ErrNoSnapshot = errors.New("no snapshot yet")
 
-// Enforcer keeps the kernel equal to the ACL of the snapshot in use.
-type Enforcer struct{}
+const (
+	// checkInterval is how often the kernel is asked, cheaply, whether anybody
+	// else wrote.
+	checkInterval = 5 * time.Second
+	// firstEnforceRetry and maxEnforceRetry bound the wait after a failed round;
+	// it doubles with each.
+	firstEnforceRetry = 100 * time.Millisecond
+	maxEnforceRetry   = 30 * time.Second
+	// roundTimeout bounds one round.
+	roundTimeout = 30 * time.Second
+)
+
+// Enforcer keeps the kernel equal to the ACL of the snapshot in use. Without a
+// snapshot it leaves the kernel as it is: after a restart that is what the last
+// run put there. All methods are safe for concurrent use; Run runs once.
+type Enforcer struct {
+	kernel   Kernel
+	snapshot func() *Snapshot
+	obs      EnforceObserver
+	log      *slog.Logger
+	wake     chan struct{} // one slot, coalescing
+	cleaner  *flowCleaner  // nil without Flows
+
+	// Owned by the goroutine of Run.
+	have      ACL       // what the kernel has, as far as we know
+	known     bool      // have is true
+	adopted   bool      // have was known once: a later difference is drift
+	verifyDue time.Time // full read-back then
+
+	mu      sync.Mutex // guards everything below
+	opts    EnforceOptions
+	waiters []chan error // of Sync, not yet in a round
+	ended   bool         // Run is over
+	status  EnforceStatus
+}
 
 // NewEnforcer makes an Enforcer. flows and obs may be nil; kernel may be nil
 // with DryRun.
 func NewEnforcer(opts EnforceOptions, kernel Kernel, flows Flows, snapshot func() *Snapshot, obs EnforceObserver, log *slog.Logger) *Enforcer {
-	return &Enforcer{}
+	if obs == nil {
+		obs = noEnforceObserver{}
+	}
+	e := &Enforcer{kernel: kernel, snapshot: snapshot, obs: obs, log: log,
+		wake: make(chan struct{}, 1), opts: opts.filled()}
+	if flows != nil {
+		e.cleaner = newFlowCleaner(flows, obs, log)
+	}
+	return e
 }
 
 // Run enforces until ctx ends; it gives nil then, and leaves the kernel as it is.
-func (e *Enforcer) Run(ctx context.Context) error { return nil }
+func (e *Enforcer) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer e.end()
+	if e.cleaner != nil {
+		wg.Go(func() { e.cleaner.run(ctx) })
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-e.wake:
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		timer.Reset(e.step(ctx))
+	}
+}
+
+// step makes one round, answers those who wait for it and gives the time until
+// the next.
+func (e *Enforcer) step(ctx context.Context) time.Duration {
+	e.mu.Lock()
+	waiters := e.waiters
+	e.waiters = nil
+	opts := e.opts
+	e.mu.Unlock()
+
+	rctx, cancel := context.WithTimeout(ctx, roundTimeout)
+	err := e.round(rctx, opts)
+	cancel()
+	wait := e.record(ctx, err)
+	for _, w := range waiters {
+		w <- err // has one slot
+	}
+	return wait
+}
+
+// record remembers how a round ended and gives the time until the next.
+func (e *Enforcer) record(ctx context.Context, err error) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status.Rounds++
+	switch {
+	case err == nil:
+		if n := e.status.ConsecutiveFailures; n > 0 {
+			e.log.Info("kernel is as wanted again", "failures", n)
+		}
+		e.status.ConsecutiveFailures = 0
+		return checkInterval
+	case errors.Is(err, ErrNoSnapshot) || ctx.Err() != nil:
+		return checkInterval
+	}
+	e.known = false
+	n := e.status.ConsecutiveFailures
+	e.status.ConsecutiveFailures++
+	e.status.LastError, e.status.LastErrorAt = err.Error(), time.Now()
+	wait := min(firstEnforceRetry<<min(n, 20), maxEnforceRetry)
+	e.log.Error("kernel could not be brought to the wanted state, will try again",
+		"error", err, "failures", n+1, "retry_in", wait)
+	return wait
+}
+
+// round brings the kernel to the snapshot in use.
+func (e *Enforcer) round(ctx context.Context, opts EnforceOptions) error {
+	snap := e.snapshot()
+	if snap == nil {
+		return ErrNoSnapshot
+	}
+	want := snap.ACL()
+	e.update(func(s *EnforceStatus) {
+		s.DryRun, s.WantStopped, s.WantPaused = opts.DryRun, len(want.Stopped), len(want.Paused)
+	})
+	if opts.DryRun {
+		e.known = false // whoever switches it off finds what is there then
+		e.update(func(s *EnforceStatus) { s.Pending, s.Ready = want.Len(), true })
+		return nil
+	}
+	if err := e.look(ctx, opts); err != nil {
+		return err
+	}
+	changes := Plan(want, e.have)
+	e.update(func(s *EnforceStatus) { s.Pending = len(changes) })
+	if len(changes) > 0 {
+		if err := e.commit(ctx, want, changes); err != nil {
+			return err
+		}
+	}
+	e.obs.Elements(len(e.have.Stopped), len(e.have.Paused))
+	e.update(func(s *EnforceStatus) {
+		s.Ready, s.Pending = true, 0
+		s.HaveStopped, s.HavePaused = len(e.have.Stopped), len(e.have.Paused)
+		if g, ok := e.kernel.(interface{ Generation() uint64 }); ok {
+			s.Generation = g.Generation()
+		}
+	})
+	return nil
+}
+
+// look reads the kernel back if what we know of it may be wrong.
+func (e *Enforcer) look(ctx context.Context, opts EnforceOptions) error {
+	now := time.Now()
+	if e.known && now.Before(e.verifyDue) {
+		changed, err := e.kernel.Changed(ctx)
+		if err != nil {
+			return fmt.Errorf("ask for foreign changes: %w", err)
+		}
+		if !changed {
+			return nil
+		}
+	}
+	seen, err := e.kernel.Observe(ctx)
+	if err != nil {
+		return fmt.Errorf("read the sets back: %w", err)
+	}
+	seen = ACL{Stopped: sorted(seen.Stopped), Paused: sorted(seen.Paused)}
+	if e.known {
+		e.drift(seen)
+	} else if !e.adopted {
+		e.log.Info("adopting what the kernel has", "stopped", len(seen.Stopped), "paused", len(seen.Paused))
+	}
+	e.have, e.known, e.adopted = seen, true, true
+	e.verifyDue = now.Add(opts.VerifyInterval)
+	e.update(func(s *EnforceStatus) { s.LastVerifiedAt = now })
+	return nil
+}
+
+// drift counts what somebody else did to our sets.
+func (e *Enforcer) drift(seen ACL) {
+	var extra, missing int
+	for _, c := range Plan(e.have, seen) {
+		if c.Op == OpAdd {
+			missing++
+		} else {
+			extra++
+		}
+	}
+	e.obs.Drift(extra, missing)
+	if extra+missing == 0 {
+		return
+	}
+	e.log.Warn("somebody else changed our sets, repairing", "extra", extra, "missing", missing)
+	e.update(func(s *EnforceStatus) {
+		s.DriftExtra += uint64(extra)
+		s.DriftMissing += uint64(missing)
+	})
+}
+
+// commit applies one batch and hands the newly blocked addresses on. The rules
+// block them from the commit on; forgetting their flows is a clean-up which no
+// later batch has to wait for.
+func (e *Enforcer) commit(ctx context.Context, want ACL, changes []Change) error {
+	began := time.Now()
+	err := e.kernel.Apply(ctx, changes)
+	took := time.Since(began)
+	e.obs.Batch(len(changes), took, err)
+	if err != nil {
+		return fmt.Errorf("apply %d changes: %w", len(changes), err)
+	}
+	e.update(func(s *EnforceStatus) {
+		s.LastBatchAt, s.LastBatchChanges, s.LastBatchSeconds = began, len(changes), took.Seconds()
+	})
+	if e.cleaner != nil {
+		e.cleaner.add(newlyBlocked(want, e.have), newlyBlocked(e.have, want))
+	}
+	e.have = want
+	e.log.Debug("kernel sets changed", "changes", len(changes), "took", took)
+	return nil
+}
+
+func (e *Enforcer) update(f func(*EnforceStatus)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f(&e.status)
+}
 
 // Kick asks for a round now; many calls may become one.
-func (e *Enforcer) Kick() {}
+func (e *Enforcer) Kick() { notify(e.wake) }
 
 // Sync waits for a whole round that began after the call and gives its error:
-// ErrNoSnapshot while there is no snapshot. It needs Run running.
-func (e *Enforcer) Sync(ctx context.Context) error { return nil }
+// ErrNoSnapshot while there is no snapshot. The clean-up of flows may still be
+// going on then. It needs Run running.
+func (e *Enforcer) Sync(ctx context.Context) error {
+	w := make(chan error, 1)
+	e.mu.Lock()
+	if e.ended {
+		e.mu.Unlock()
+		return errEnforcerEnded
+	}
+	e.waiters = append(e.waiters, w)
+	e.mu.Unlock()
+	e.Kick()
+	select {
+	case err := <-w:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the kernel: %w", context.Cause(ctx))
+	}
+}
+
+var errEnforcerEnded = errors.New("the enforcer has ended")
+
+// end answers those who still wait.
+func (e *Enforcer) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	for _, w := range e.waiters {
+		w <- errEnforcerEnded
+	}
+	e.waiters = nil
+}
 
 // Status tells everything for "usher status" and the console.
-func (e *Enforcer) Status() EnforceStatus { return EnforceStatus{} }
+func (e *Enforcer) Status() EnforceStatus {
+	e.mu.Lock()
+	st := e.status
+	st.DryRun = e.opts.DryRun
+	e.mu.Unlock()
+	if e.cleaner != nil {
+		st.FlowsDeleted, st.FlowsError = e.cleaner.totals()
+	}
+	return st
+}
 
 // Reconfigure takes new options.
-func (e *Enforcer) Reconfigure(opts EnforceOptions) {}
+func (e *Enforcer) Reconfigure(opts EnforceOptions) {
+	e.mu.Lock()
+	e.opts = opts.filled()
+	e.mu.Unlock()
+	e.Kick()
+}

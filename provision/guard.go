@@ -10,11 +10,11 @@ import (
 // are of the subscribers that have a binding in the snapshot in use; more than
 // the share holds the fetch.
 type GuardLimits struct {
-	MaxRemoved  float64 // lose all their addresses, 0..1
-	MaxMoved    float64 // lose an address but keep another, or change port, 0..1
-	MaxBlocked  float64 // become stopped or paused, 0..1
-	MinChanged  int     // a count up to this never holds, so that small networks can work
-	AcceptAfter int     // the same answer this many times in a row is accepted; 0: never
+	MaxRemoved  float64 `json:"max_removed"`  // lose all their addresses, 0..1
+	MaxMoved    float64 `json:"max_moved"`    // lose an address but keep another, or change port, 0..1
+	MaxBlocked  float64 `json:"max_blocked"`  // become stopped or paused, 0..1
+	MinChanged  int     `json:"min_changed"`  // a count up to this never holds, so that small networks can work
+	AcceptAfter int     `json:"accept_after"` // the same answer this many times in a row is accepted; 0: never
 }
 
 // GuardCount is one kind of harm that a fetch would do.

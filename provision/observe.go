@@ -26,7 +26,8 @@ type SyncObserver interface {
 	Stored(took time.Duration, err error)
 }
 
-// EnforceObserver sees what an Enforcer does; the rules of SyncObserver hold.
+// EnforceObserver sees what an Enforcer does. Its methods may be called by two
+// goroutines at a time, must not block and must not call back.
 type EnforceObserver interface {
 	// Batch tells one commit to the kernel: its number of changes, how long it
 	// took, and the error if it failed.

@@ -140,22 +140,22 @@ func sorted(addrs []netip.Addr) []netip.Addr {
 	return addrs
 }
 
-// newlyBlocked gives the addresses that the changes put into a set and that
-// have blocked in none before, sorted.
-func newlyBlocked(have ACL, changes []Change) []netip.Addr {
-	hs, hp := sorted(have.Stopped), sorted(have.Paused)
+// newlyBlocked gives the addresses that want has in a set and have in none,
+// sorted.
+func newlyBlocked(want, have ACL) []netip.Addr {
+	stopped, paused := sorted(have.Stopped), sorted(have.Paused)
 	var out []netip.Addr
-	for _, c := range changes {
-		if c.Op != OpAdd {
-			continue
+	for _, addrs := range [][]netip.Addr{want.Stopped, want.Paused} {
+		for _, a := range addrs {
+			if !contains(stopped, a) && !contains(paused, a) {
+				out = append(out, a)
+			}
 		}
-		if _, ok := slices.BinarySearchFunc(hs, c.Addr, netip.Addr.Compare); ok {
-			continue
-		}
-		if _, ok := slices.BinarySearchFunc(hp, c.Addr, netip.Addr.Compare); ok {
-			continue
-		}
-		out = append(out, c.Addr)
 	}
 	return sorted(out)
+}
+
+func contains(addrs []netip.Addr, a netip.Addr) bool {
+	_, ok := slices.BinarySearchFunc(addrs, a, netip.Addr.Compare)
+	return ok
 }

@@ -181,7 +181,7 @@ func (s *Snapshot) DeviceByIP(ip netip.Addr) *Device {
 	if s == nil {
 		return nil
 	}
-	return s.t.deviceByIP[ip.Unmap()]
+	return s.t.deviceByIP[ip.Unmap().WithZone("")]
 }
 
 // Devices gives all switches, sorted by id.

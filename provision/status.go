@@ -50,7 +50,7 @@ type GuardStatus struct {
 // EnforceStatus is the state of an Enforcer for people and programs.
 type EnforceStatus struct {
 	DryRun      bool      `json:"dry_run"`
-	Ready       bool      `json:"ready"` // the kernel was equal to a snapshot at least once
+	Ready       bool      `json:"ready"` // the kernel was equal to a snapshot at least once; with DryRun: there is a snapshot
 	WantStopped int       `json:"want_stopped"`
 	WantPaused  int       `json:"want_paused"`
 	HaveStopped int       `json:"have_stopped"`

@@ -3,8 +3,14 @@ package provision
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +24,19 @@ type SyncOptions struct {
 	Reserved     []netip.Addr   // see Input
 }
 
+func (o SyncOptions) filled() SyncOptions {
+	if o.PollInterval <= 0 {
+		o.PollInterval = time.Minute
+	}
+	o.PollJitter = min(max(o.PollJitter, 0), 0.5)
+	if o.FetchTimeout <= 0 {
+		o.FetchTimeout = 5 * time.Minute
+	}
+	o.Subnets = slices.Clone(o.Subnets)
+	o.Reserved = slices.Clone(o.Reserved)
+	return o
+}
+
 // SnapshotStore keeps the last good snapshot over restarts; see Store.
 type SnapshotStore interface {
 	Load() (*Snapshot, error)
@@ -27,49 +46,426 @@ type SnapshotStore interface {
 // ErrNothingHeld says that the guard holds no fetch.
 var ErrNothingHeld = errors.New("the guard holds nothing")
 
-// Syncer polls the ERP, guards what it says and publishes snapshots.
-type Syncer struct{}
+const (
+	// firstRetry is the wait after a first failed fetch. It doubles with each
+	// failure and is never longer than the poll interval, which goes on as it is
+	// while the ERP is down.
+	firstRetry = time.Second
+	// refreshGap is the least time between two fetches, so that a flood of
+	// Refresh calls does not become a flood of requests.
+	refreshGap = 200 * time.Millisecond
+	// saveGap is the least time between two writes of the store.
+	saveGap = time.Second
+	// saveUnchanged is how old the stored copy of an unchanged snapshot may get.
+	saveUnchanged = 10 * time.Minute
+	// maxListedProblems bounds the list in the status.
+	maxListedProblems = 1000
+)
+
+// Syncer polls the ERP, guards what it says and publishes snapshots. One fetch
+// runs at a time. A fetch that fails or is held leaves the snapshot in use as it
+// is. All methods are safe for concurrent use; Run runs once.
+type Syncer struct {
+	source Fetcher
+	store  SnapshotStore // may be nil
+	obs    SyncObserver
+	log    *slog.Logger
+
+	current atomic.Pointer[Snapshot]
+	loaded  atomic.Pointer[Snapshot] // what LoadStored read; nil if nothing
+	wake    chan struct{}            // Refresh and Reconfigure; one slot, coalescing
+	dirty   chan struct{}            // the store is behind; one slot, coalescing
+
+	mu        sync.Mutex // guards everything below; the observer is called under it to keep its order
+	opts      SyncOptions
+	overrides map[SubscriberID]override
+	held      *heldFetch
+	rejected  uint64 // fingerprint that an operator said no to; zero: none
+	updates   []chan struct{}
+	status    SyncStatus // without what Status computes
+}
+
+type override struct {
+	state State
+	at    time.Time
+}
+
+type heldFetch struct {
+	snap     *Snapshot
+	problems []Problem
+	status   HeldStatus
+}
 
 // NewSyncer makes a Syncer. store and obs may be nil.
 func NewSyncer(opts SyncOptions, source Fetcher, store SnapshotStore, obs SyncObserver, log *slog.Logger) *Syncer {
-	return &Syncer{}
+	if obs == nil {
+		obs = noSyncObserver{}
+	}
+	return &Syncer{
+		source: source, store: store, obs: obs, log: log,
+		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		opts: opts.filled(), overrides: make(map[SubscriberID]override),
+	}
 }
 
 // LoadStored publishes the stored snapshot, if there is one and nothing newer
 // is in use. Call it before Run. An error is for the log, never fatal; no stored
 // snapshot is no error.
-func (s *Syncer) LoadStored() error { return nil }
+func (s *Syncer) LoadStored() error {
+	if s.store == nil {
+		return nil
+	}
+	snap, err := s.store.Load()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.status.StoreError = err.Error()
+		return err
+	}
+	if snap == nil || s.current.Load() != nil {
+		return nil
+	}
+	s.loaded.Store(snap)
+	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil)
+	return nil
+}
 
-// Run polls until ctx ends; it gives nil then.
-func (s *Syncer) Run(ctx context.Context) error { return nil }
+// Run polls until ctx ends; it gives nil then, after the store has been brought
+// up to date.
+func (s *Syncer) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if s.store != nil {
+		wg.Go(func() { s.keepStored(ctx) })
+	}
+	for {
+		began := time.Now()
+		s.poll(ctx)
+		if !s.rest(ctx, began) {
+			return nil
+		}
+	}
+}
+
+// rest waits for the next poll; it gives false when ctx has ended.
+func (s *Syncer) rest(ctx context.Context, began time.Time) bool {
+	next := s.plan(began)
+	timer := time.NewTimer(time.Until(next))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	case <-s.wake:
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Until(began.Add(refreshGap))):
+		return true
+	}
+}
+
+// plan chooses the time of the next poll.
+func (s *Syncer) plan(began time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wait := s.opts.PollInterval
+	wait += time.Duration(float64(wait) * s.opts.PollJitter * (2*rand.Float64() - 1))
+	next := began.Add(wait)
+	if rest := time.Now().Add(wait / 10); next.Before(rest) {
+		next = rest // a fetch as long as the interval leaves the ERP some air
+	}
+	if n := s.status.ConsecutiveFailures; n > 0 {
+		retry := time.Now().Add(firstRetry << min(n-1, 20))
+		if retry.Before(next) {
+			next = retry
+		}
+	}
+	s.status.NextPoll = next
+	return next
+}
+
+// poll makes one fetch and deals with its result.
+func (s *Syncer) poll(ctx context.Context) {
+	select { // a refresh asked for up to now is this very poll
+	case <-s.wake:
+	default:
+	}
+	s.mu.Lock()
+	opts := s.opts
+	s.status.Fetching, s.status.NextPoll = true, time.Time{}
+	s.mu.Unlock()
+
+	began := time.Now()
+	fctx, cancel := context.WithTimeout(ctx, opts.FetchTimeout)
+	in, err := s.source.Fetch(fctx, s.Current())
+	cancel()
+	took := time.Since(began)
+	var snap *Snapshot
+	var problems []Problem
+	if err == nil {
+		in.Subnets, in.Reserved = opts.Subnets, opts.Reserved
+		if in.FetchedAt.IsZero() || in.FetchedAt.After(began) {
+			in.FetchedAt = began // what changed after this may be missing
+		}
+		snap, problems = Build(in)
+		snap.Fingerprint() // before the lock is taken: it takes a while
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Fetching = false
+	s.status.LastFetchSeconds = took.Seconds()
+	if err != nil {
+		if ctx.Err() == nil {
+			s.failedLocked(err, took)
+		}
+		return
+	}
+	if n := s.status.ConsecutiveFailures; n > 0 {
+		s.log.Info("the ERP answers again", "failures", n)
+	}
+	s.status.ConsecutiveFailures = 0
+	outcome := FetchHeld
+	if s.judgeLocked(snap, problems) {
+		outcome = FetchPublished
+	}
+	s.obs.Fetched(outcome, took, nil)
+}
+
+func (s *Syncer) failedLocked(err error, took time.Duration) {
+	s.status.ConsecutiveFailures++
+	s.status.LastError, s.status.LastErrorAt = err.Error(), time.Now()
+	s.obs.Fetched(FetchFailed, took, err)
+	s.log.Warn("fetch from the ERP failed, the last good snapshot stays in use",
+		"error", err, "failures", s.status.ConsecutiveFailures, "snapshot_rows", s.Current().Len())
+}
+
+// judgeLocked lets the guard decide on a fetch and publishes or holds it.
+func (s *Syncer) judgeLocked(snap *Snapshot, problems []Problem) (published bool) {
+	old := s.Current()
+	fingerprint := snap.Fingerprint()
+	candidate := s.overriddenLocked(snap, snap.FetchedAt())
+	decision := Compare(old, candidate, s.opts.Guard)
+	if !decision.Hold {
+		s.clearHeldLocked()
+		s.rejected = 0
+		s.publishLocked(candidate, problems)
+		return true
+	}
+
+	same := s.held != nil && s.held.snap.Fingerprint() == fingerprint
+	held := &heldFetch{snap: snap, problems: problems, status: HeldStatus{
+		Fingerprint: fmt.Sprintf("%016x", fingerprint), FetchedAt: snap.FetchedAt(), Since: time.Now(), Seen: 1,
+		AcceptAfter: s.opts.Guard.AcceptAfter, Rejected: s.rejected == fingerprint && s.rejected != 0,
+		Source: snap.Source(), Counts: snap.Counts(), Decision: decision,
+	}}
+	if same {
+		held.status.Since, held.status.Seen = s.held.status.Since, s.held.status.Seen+1
+	}
+	if !held.status.Rejected {
+		s.rejected = 0 // the ERP says something else now
+	}
+	if k := s.opts.Guard.AcceptAfter; k > 0 && held.status.Seen >= k && !decision.NoRows && !held.status.Rejected {
+		s.log.Warn("guard accepts the answer because it came often enough",
+			"seen", held.status.Seen, "reason", decision.Reason, "fingerprint", held.status.Fingerprint)
+		s.clearHeldLocked()
+		s.publishLocked(candidate, problems)
+		return true
+	}
+	s.held = held
+	s.obs.Held(held.copy())
+	if !same && !held.status.Rejected {
+		s.log.Warn("guard holds a fetch, the last good snapshot stays in use; see usher guard show",
+			"reason", decision.Reason, "fingerprint", held.status.Fingerprint, "rows", snap.Len())
+	}
+	return false
+}
+
+func (h *heldFetch) copy() *HeldStatus {
+	if h == nil {
+		return nil
+	}
+	c := h.status
+	c.Decision = c.Decision.clone()
+	return &c
+}
+
+func (s *Syncer) clearHeldLocked() {
+	if s.held != nil {
+		s.held = nil
+		s.obs.Held(nil)
+	}
+}
+
+// overriddenLocked puts those overrides onto snap that a fetch begun at that
+// time cannot have seen.
+func (s *Syncer) overriddenLocked(snap *Snapshot, began time.Time) *Snapshot {
+	var states map[SubscriberID]State
+	for id, o := range s.overrides {
+		if o.at.After(began) && snap.State(id) != o.state {
+			if states == nil {
+				states = make(map[SubscriberID]State)
+			}
+			states[id] = o.state
+		}
+	}
+	if states == nil {
+		return snap
+	}
+	return snap.WithStates(states)
+}
+
+// publishLocked puts a snapshot into use. problems is nil for a stored one.
+func (s *Syncer) publishLocked(snap *Snapshot, problems []Problem) {
+	for id, o := range s.overrides {
+		if !o.at.After(snap.FetchedAt()) {
+			delete(s.overrides, id)
+		}
+	}
+	var counts map[ProblemKind]int
+	if snap.Source() != SourceStored {
+		counts = make(map[ProblemKind]int)
+		for i := range problems {
+			counts[problems[i].Kind]++
+		}
+	}
+	s.status.Problems = counts
+	s.status.ProblemsList = slices.Clone(problems[:min(len(problems), maxListedProblems)])
+	if old := s.Current(); old == nil || old.Source() != snap.Source() {
+		s.log.Info("snapshot source", "source", snap.Source(), "rows", snap.Len(), "problems", len(problems), "fetched_at", snap.FetchedAt())
+	}
+	s.installLocked(snap, counts)
+}
+
+// installLocked makes snap the current one and tells everybody.
+func (s *Syncer) installLocked(snap *Snapshot, counts map[ProblemKind]int) {
+	s.current.Store(snap)
+	s.status.PublishedAt = time.Now()
+	s.obs.Published(snap, counts)
+	for _, c := range s.updates {
+		notify(c)
+	}
+	notify(s.dirty)
+}
+
+// notify fills the one slot of a coalescing channel.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
 
 // Current gives the snapshot in use, nil before the first.
-func (s *Syncer) Current() *Snapshot { return nil }
+func (s *Syncer) Current() *Snapshot { return s.current.Load() }
 
-// Refresh asks for a poll now; many calls may become one.
-func (s *Syncer) Refresh() {}
+// Refresh asks for a poll now; many calls may become one. A call during a fetch
+// makes another fetch after it.
+func (s *Syncer) Refresh() { notify(s.wake) }
 
 // Updates gives a channel with one slot that gets a value after every
 // publication; several may become one. Each call makes a channel of its own,
 // for the life of the Syncer: call it once per consumer.
-func (s *Syncer) Updates() <-chan struct{} { return nil }
+func (s *Syncer) Updates() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.updates = append(s.updates, c)
+	return c
+}
 
 // Override applies a state at once that the ERP has confirmed at the time at. A
 // fetch that began before does not undo it; the first one published that began
 // later replaces it.
-func (s *Syncer) Override(id SubscriberID, st State, at time.Time) {}
+func (s *Syncer) Override(id SubscriberID, st State, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, ok := s.overrides[id]; ok && o.at.After(at) {
+		return
+	}
+	cur := s.Current()
+	if cur != nil && !at.After(cur.FetchedAt()) {
+		return // what is in use was fetched later
+	}
+	s.overrides[id] = override{st, at}
+	if cur == nil || cur.State(id) == st {
+		return
+	}
+	s.installLocked(cur.WithStates(map[SubscriberID]State{id: st}), s.status.Problems)
+}
 
-// Status tells everything for "usher status" and the console.
-func (s *Syncer) Status() SyncStatus { return SyncStatus{} }
+// Accept publishes the newest fetch that the guard holds, even one without
+// rows: the operator has seen what it does. ErrNothingHeld if there is none.
+func (s *Syncer) Accept() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.held
+	if h == nil {
+		return ErrNothingHeld
+	}
+	s.log.Warn("operator accepts the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
+	s.clearHeldLocked()
+	s.rejected = 0
+	s.publishLocked(s.overriddenLocked(h.snap, h.snap.FetchedAt()), h.problems)
+	return nil
+}
 
-// GuardStatus tells what the guard holds.
-func (s *Syncer) GuardStatus() GuardStatus { return GuardStatus{} }
-
-// Accept publishes the newest fetch that the guard holds.
-func (s *Syncer) Accept() error { return ErrNothingHeld }
-
-// Reject forgets the held fetch. See GuardStatus.
-func (s *Syncer) Reject() error { return ErrNothingHeld }
+// Reject drops the held fetch and remembers its content. While the ERP goes on
+// to say the same, each fetch is held and counted as before, but marked as
+// rejected, not logged, and never accepted by repetition; Accept still can. As
+// soon as the ERP says anything else, the mark is forgotten. ErrNothingHeld if
+// no fetch is held.
+func (s *Syncer) Reject() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.held
+	if h == nil {
+		return ErrNothingHeld
+	}
+	s.log.Warn("operator rejects the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
+	s.rejected = h.snap.Fingerprint()
+	s.clearHeldLocked()
+	return nil
+}
 
 // Reconfigure takes new options and asks for a poll with them.
-func (s *Syncer) Reconfigure(opts SyncOptions) {}
+func (s *Syncer) Reconfigure(opts SyncOptions) {
+	s.mu.Lock()
+	s.opts = opts.filled()
+	s.mu.Unlock()
+	s.Refresh()
+}
+
+// GuardStatus tells what the guard holds.
+func (s *Syncer) GuardStatus() GuardStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return GuardStatus{Limits: s.opts.Guard, Held: s.held.copy()}
+}
+
+// Status tells everything for "usher status" and the console.
+func (s *Syncer) Status() SyncStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	snap := s.Current()
+	st.Source, st.FetchedAt, st.Counts = snap.Source(), snap.FetchedAt(), snap.Counts()
+	if snap != nil {
+		st.AgeSeconds = max(time.Since(snap.FetchedAt()).Seconds(), 0)
+		st.Fingerprint = fmt.Sprintf("%016x", snap.Fingerprint())
+	}
+	problems := make(map[ProblemKind]int, len(st.Problems))
+	for k, n := range st.Problems {
+		problems[k] = n
+	}
+	st.Problems = problems
+	st.Overrides = len(s.overrides)
+	st.Held = s.held.copy()
+	return st
+}

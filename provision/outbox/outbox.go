@@ -3,12 +3,19 @@
 package outbox
 
 import (
+	"bytes"
+	"cmp"
+	"container/heap"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/time/rate"
 
 	"github.com/usher-agent/usher/provision"
 )
@@ -30,11 +37,17 @@ const (
 	ResultSettled Result = "settled" // the ERP had it already; dropped unsent
 )
 
-// Observer sees what an Outbox does. Its methods must not block or call back.
+// Observer sees what an Outbox does. Its methods may be called by several
+// goroutines at a time, must not block and must not call back.
 type Observer interface {
 	Delivered(r Result)
 	Depth(n int) // reports that wait, after each change
 }
+
+type noObserver struct{}
+
+func (noObserver) Delivered(Result) {}
+func (noObserver) Depth(int)        {}
 
 // Options direct an Outbox.
 type Options struct {
@@ -46,30 +59,194 @@ type Options struct {
 	Settled func(ip netip.Addr, mac provision.MAC) bool
 }
 
-// Outbox is the durable queue. Its methods are safe for concurrent use.
-type Outbox struct{}
+// bucket is the one that is ours in the database.
+const bucket = "mac_reports"
+
+// maxRefusals bounds the list of refusals that is kept for the status.
+const maxRefusals = 100
+
+// maxAhead is how far in the future the time of a kept report may be to win
+// over a new one: more means that the clock was wrong then.
+const maxAhead = time.Minute
+
+// Outbox is the durable queue. Its methods are safe for concurrent use; Run
+// runs once.
+//
+// The database holds the truth, the memory follows each commit. A report leaves
+// both only if it is still the one that was dealt with, so that a newer one which
+// came in the meantime stays.
+type Outbox struct {
+	db     *bbolt.DB
+	sender Sender
+	obs    Observer
+	log    *slog.Logger
+	opts   Options // as given; Enabled, Rate and Burst live below
+	limit  *rate.Limiter
+	wake   chan struct{} // the schedule changed; one slot, coalescing
+
+	mu          sync.Mutex // guards everything below
+	enabled     bool
+	entries     map[netip.Addr]*entry
+	queue       schedule // the same entries by the time of the next try
+	failures    int      // calls in a row that found no ERP
+	pausedUntil time.Time
+	refusals    []Refusal // newest last
+	totals      Status    // counters and last error only
+}
+
+// entry is one report that waits. Its report never changes: a newer report is a
+// new entry.
+type entry struct {
+	report   provision.MACReport
+	attempts int
+	due      time.Time
+	err      string
+	place    int // in the queue
+}
 
 // Open reads the reports kept in db. A record that cannot be read is skipped,
-// counted and logged. obs may be nil.
+// counted and logged; a later report for its address replaces it. obs may be nil.
 func Open(db *bbolt.DB, opts Options, sender Sender, obs Observer, log *slog.Logger) (*Outbox, error) {
-	return &Outbox{}, nil
+	if obs == nil {
+		obs = noObserver{}
+	}
+	if opts.SendTimeout <= 0 {
+		opts.SendTimeout = 30 * time.Second
+	}
+	o := &Outbox{
+		db: db, sender: sender, obs: obs, log: log, opts: opts,
+		limit: rate.NewLimiter(1, 1), wake: make(chan struct{}, 1),
+		entries: make(map[netip.Addr]*entry),
+	}
+	o.Reconfigure(opts.Rate, opts.Burst, opts.Enabled)
+	now := time.Now()
+	err := db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte(bucket))
+		if err != nil {
+			return err
+		}
+		return b.ForEach(func(k, v []byte) error {
+			r, err := decodeRecord(k, v)
+			if err != nil {
+				o.totals.BadRecords++
+				log.Warn("kept mac report cannot be read, skipped", "key", fmt.Sprintf("%x", k), "value", fmt.Sprintf("%x", v), "error", err)
+				return nil
+			}
+			o.entries[r.IP] = &entry{report: r, due: now}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open mac report outbox: %w", err)
+	}
+	for _, e := range o.entries {
+		o.queue.push(e)
+	}
+	obs.Depth(len(o.entries))
+	return o, nil
 }
 
 // PutTx stores r as part of a transaction of the same database; it is sent
-// after the commit. An older report never replaces a newer one.
-func (o *Outbox) PutTx(tx *bbolt.Tx, r provision.MACReport) error { return nil }
+// after the commit. An older report never replaces a newer one: that is no
+// error.
+func (o *Outbox) PutTx(tx *bbolt.Tx, r provision.MACReport) error {
+	r.IP = r.IP.Unmap().WithZone("")
+	if !r.IP.IsValid() || r.MAC.IsZero() {
+		return fmt.Errorf("mac report for %s: an address and a mac are needed", r.IP)
+	}
+	r.At = time.Unix(0, r.At.UnixNano()) // as it is read back
+	b := tx.Bucket([]byte(bucket))
+	if b == nil {
+		return fmt.Errorf("mac report for %s: the database has no outbox", r.IP)
+	}
+	key, value := encodeRecord(r)
+	if old := b.Get(key); old != nil {
+		kept, err := decodeRecord(key, old)
+		if err == nil && kept.At.After(r.At) && kept.At.Before(time.Now().Add(maxAhead)) {
+			return nil
+		}
+	}
+	if err := b.Put(key, value); err != nil {
+		return fmt.Errorf("mac report for %s: %w", r.IP, err)
+	}
+	tx.OnCommit(func() { o.take(r) })
+	return nil
+}
 
 // Put stores r durably in a transaction of its own.
-func (o *Outbox) Put(r provision.MACReport) error { return nil }
+func (o *Outbox) Put(r provision.MACReport) error {
+	return o.db.Update(func(tx *bbolt.Tx) error { return o.PutTx(tx, r) })
+}
 
-// Run delivers until ctx ends; it gives nil then.
-func (o *Outbox) Run(ctx context.Context) error { return nil }
+// take brings a committed report into memory. Two commits may come here in
+// either order.
+func (o *Outbox) take(r provision.MACReport) {
+	o.mu.Lock()
+	old := o.entries[r.IP]
+	if old != nil && old.report.At.After(r.At) && old.report.At.Before(time.Now().Add(maxAhead)) {
+		o.mu.Unlock()
+		return
+	}
+	e := &entry{report: r, due: time.Now()}
+	if old != nil {
+		o.queue.remove(old)
+		if old.report.MAC == r.MAC { // no news for the ERP: what failed still has to wait
+			e.attempts, e.due, e.err = old.attempts, old.due, old.err
+		}
+	}
+	o.entries[r.IP] = e
+	o.queue.push(e)
+	depth := len(o.entries)
+	o.mu.Unlock()
+	o.obs.Depth(depth)
+	o.kick()
+}
 
-// Reconfigure changes the rate at run time.
-func (o *Outbox) Reconfigure(rate float64, burst int, enabled bool) {}
+// drop removes an entry that is dealt with, unless a newer report has taken its
+// place.
+func (o *Outbox) drop(e *entry) error {
+	key, value := encodeRecord(e.report)
+	err := o.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(bucket))
+		if b == nil || !bytes.Equal(b.Get(key), value) {
+			return nil
+		}
+		return b.Delete(key)
+	})
+	if err != nil {
+		return fmt.Errorf("mac report for %s: remove: %w", e.report.IP, err)
+	}
+	o.mu.Lock()
+	if o.entries[e.report.IP] == e {
+		delete(o.entries, e.report.IP)
+		o.queue.remove(e)
+	}
+	depth := len(o.entries)
+	o.mu.Unlock()
+	o.obs.Depth(depth)
+	return nil
+}
 
-// Status tells the state; at most n entries are listed, the oldest first.
-func (o *Outbox) Status(n int) Status { return Status{} }
+// Reconfigure changes the rate, in calls per second, the burst and whether
+// anything is sent at all. Reports are kept either way.
+func (o *Outbox) Reconfigure(perSecond float64, burst int, enabled bool) {
+	if perSecond <= 0 {
+		perSecond = 1
+	}
+	o.limit.SetLimit(rate.Limit(perSecond))
+	o.limit.SetBurst(max(burst, 1))
+	o.mu.Lock()
+	o.enabled = enabled
+	o.mu.Unlock()
+	o.kick()
+}
+
+func (o *Outbox) kick() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
 
 // Status is the state of an Outbox for people and programs.
 type Status struct {
@@ -77,7 +254,7 @@ type Status struct {
 	Depth       int       `json:"depth"`
 	OldestAt    time.Time `json:"oldest_at,omitzero"`
 	PausedUntil time.Time `json:"paused_until,omitzero"` // the ERP does not answer; no call before
-	Sent        uint64    `json:"sent"`                  // since the start
+	Sent        uint64    `json:"sent"`                  // since the start, as the three below
 	Refused     uint64    `json:"refused"`
 	Failed      uint64    `json:"failed"`
 	Settled     uint64    `json:"settled"`
@@ -92,7 +269,7 @@ type Status struct {
 type Entry struct {
 	provision.MACReport
 	Attempts  int       `json:"attempts"`
-	NextTry   time.Time `json:"next_try"`
+	NextTry   time.Time `json:"next_try"` // not before
 	LastError string    `json:"last_error,omitempty"`
 }
 
@@ -102,3 +279,59 @@ type Refusal struct {
 	RefusedAt time.Time `json:"refused_at"`
 	Reason    string    `json:"reason"`
 }
+
+// Status tells the state; at most n entries are listed, the oldest first.
+func (o *Outbox) Status(n int) Status {
+	o.mu.Lock()
+	st := o.totals
+	st.Enabled, st.Depth = o.enabled, len(o.entries)
+	if o.pausedUntil.After(time.Now()) {
+		st.PausedUntil = o.pausedUntil
+	}
+	st.RefusedList = slices.Clone(o.refusals)
+	all := make([]Entry, 0, len(o.entries))
+	for _, e := range o.entries {
+		all = append(all, Entry{e.report, e.attempts, e.due, e.err})
+	}
+	o.mu.Unlock()
+	slices.Reverse(st.RefusedList)
+	slices.SortFunc(all, func(a, b Entry) int { return cmp.Or(a.At.Compare(b.At), a.IP.Compare(b.IP)) })
+	if len(all) > 0 {
+		st.OldestAt = all[0].At
+	}
+	st.Entries = all[:min(len(all), max(n, 0)):min(len(all), max(n, 0))]
+	return st
+}
+
+// schedule is a heap of entries by the time of their next try.
+type schedule []*entry
+
+func (s schedule) Len() int { return len(s) }
+func (s schedule) Less(i, j int) bool {
+	a, b := s[i], s[j]
+	return cmp.Or(a.due.Compare(b.due), a.report.At.Compare(b.report.At), a.report.IP.Compare(b.report.IP)) < 0
+}
+func (s schedule) Swap(i, j int) {
+	s[i], s[j] = s[j], s[i]
+	s[i].place, s[j].place = i, j
+}
+
+// Push implements heap.Interface.
+func (s *schedule) Push(x any) {
+	e := x.(*entry)
+	e.place = len(*s)
+	*s = append(*s, e)
+}
+
+// Pop implements heap.Interface.
+func (s *schedule) Pop() any {
+	old := *s
+	e := old[len(old)-1]
+	old[len(old)-1] = nil
+	*s = old[:len(old)-1]
+	return e
+}
+
+func (s *schedule) push(e *entry)   { heap.Push(s, e) }
+func (s *schedule) remove(e *entry) { heap.Remove(s, e.place) }
+func (s *schedule) fix(e *entry)    { heap.Fix(s, e.place) }

@@ -1,0 +1,184 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// The waits after failures double and have a jitter of a fifth. One report that
+// fails waits by itself; an ERP that does not answer at all makes everything
+// wait, so that an outage costs one call a minute whatever the number of reports.
+const (
+	firstEntryWait = 5 * time.Second
+	maxEntryWait   = time.Hour
+	firstPause     = time.Second
+	maxPause       = time.Minute
+)
+
+func backoff(first, longest time.Duration, failures int) time.Duration {
+	wait := min(first<<min(failures-1, 20), longest)
+	return time.Duration(float64(wait) * (0.8 + 0.4*rand.Float64()))
+}
+
+// Run delivers until ctx ends; it gives nil then. One call is made at a time.
+func (o *Outbox) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		e, wait := o.next()
+		if e == nil {
+			if !o.sleep(ctx, wait) {
+				return nil
+			}
+			continue
+		}
+		if o.settle(e) {
+			continue
+		}
+		if o.limit.Wait(ctx) != nil {
+			return nil
+		}
+		if !o.current(e) {
+			continue // replaced or switched off while it waited
+		}
+		o.send(ctx, e)
+	}
+	return nil
+}
+
+// next gives the entry to send now, or how long to wait; less than zero: until
+// something changes.
+func (o *Outbox) next() (*entry, time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.enabled || len(o.queue) == 0 {
+		return nil, -1
+	}
+	e, now := o.queue[0], time.Now()
+	at := e.due
+	if o.pausedUntil.After(at) {
+		at = o.pausedUntil
+	}
+	if at.After(now) {
+		return nil, at.Sub(now)
+	}
+	return e, 0
+}
+
+func (o *Outbox) current(e *entry) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.enabled && o.entries[e.report.IP] == e
+}
+
+// sleep waits for a change of the schedule or the time given; false when ctx ended.
+func (o *Outbox) sleep(ctx context.Context, wait time.Duration) bool {
+	var timeout <-chan time.Time
+	if wait >= 0 {
+		timeout = time.After(wait)
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-o.wake:
+	case <-timeout:
+	}
+	return true
+}
+
+// settle drops a report that the ERP knows already.
+func (o *Outbox) settle(e *entry) bool {
+	if o.opts.Settled == nil || !o.opts.Settled(e.report.IP, e.report.MAC) {
+		return false
+	}
+	o.finish(e, ResultSettled)
+	return true
+}
+
+// send makes one call and deals with its result.
+func (o *Outbox) send(ctx context.Context, e *entry) {
+	sctx, cancel := context.WithTimeout(ctx, o.opts.SendTimeout)
+	err := o.sender.SetMAC(sctx, e.report.IP, e.report.MAC)
+	cancel()
+	switch {
+	case err == nil:
+		o.answered()
+		o.finish(e, ResultSent)
+	case errors.Is(err, provision.ErrRefused):
+		o.answered()
+		o.refuse(e, err)
+		o.finish(e, ResultRefused)
+	case ctx.Err() != nil: // our own end, not the ERP's failure
+	default:
+		o.fail(e, err)
+	}
+}
+
+// answered ends an outage: there is an ERP that says yes or no.
+func (o *Outbox) answered() {
+	o.mu.Lock()
+	n := o.failures
+	o.failures, o.pausedUntil = 0, time.Time{}
+	o.mu.Unlock()
+	if n > 0 {
+		o.log.Info("mac reports are taken again", "failures", n)
+	}
+}
+
+// finish drops an entry for good. If the disk fails it stays and is dealt with
+// again later: telling the ERP twice does no harm.
+func (o *Outbox) finish(e *entry, r Result) {
+	if err := o.drop(e); err != nil {
+		o.fail(e, err)
+		return
+	}
+	o.mu.Lock()
+	switch r {
+	case ResultSent:
+		o.totals.Sent++
+	case ResultRefused:
+		o.totals.Refused++
+	case ResultSettled:
+		o.totals.Settled++
+	}
+	o.mu.Unlock()
+	o.obs.Delivered(r)
+	o.log.Debug("mac report done", "result", r, "ip", e.report.IP, "mac", e.report.MAC)
+}
+
+func (o *Outbox) refuse(e *entry, err error) {
+	o.mu.Lock()
+	o.refusals = append(o.refusals, Refusal{e.report, time.Now(), err.Error()})
+	if n := len(o.refusals) - maxRefusals; n > 0 {
+		o.refusals = append(o.refusals[:0], o.refusals[n:]...)
+	}
+	o.mu.Unlock()
+	o.log.Warn("the ERP refuses a mac report, dropped", "ip", e.report.IP, "mac", e.report.MAC,
+		"subscriber", e.report.Subscriber, "error", err)
+}
+
+// fail puts an entry off, and for a while all others.
+func (o *Outbox) fail(e *entry, err error) {
+	o.mu.Lock()
+	now := time.Now()
+	o.failures++
+	first := o.failures == 1
+	pause := backoff(firstPause, maxPause, o.failures)
+	o.pausedUntil = now.Add(pause)
+	o.totals.Failed++
+	o.totals.LastError, o.totals.LastErrorAt = err.Error(), now
+	e.attempts++
+	e.err = err.Error()
+	e.due = now.Add(backoff(firstEntryWait, maxEntryWait, e.attempts))
+	if o.entries[e.report.IP] == e {
+		o.queue.fix(e)
+	}
+	depth := len(o.entries)
+	o.mu.Unlock()
+	o.obs.Delivered(ResultFailed)
+	if first {
+		o.log.Warn("mac report could not be delivered, will try again", "error", err, "waiting", depth, "retry_in", pause)
+	}
+}

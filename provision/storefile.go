@@ -1,0 +1,348 @@
+package provision
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The file of a Store, version 1: lines of fields parted by tabs, so that people
+// can read it with their usual tools. Empty field: not known.
+//
+//	usher snapshot 1
+//	f  time of the fetch (RFC 3339)  source
+//	d  device id  MAC  management address  quoted name
+//	s  subscriber id  state
+//	b  subscriber id  IP  MAC  device id  port  VLAN  quoted port name
+//	e  number of the lines d, s and b  CRC-32C of all bytes before this line, hexadecimal
+const (
+	storeMagic   = "usher snapshot "
+	storeVersion = 1
+	maxStoreLine = 1 << 16
+)
+
+// formatError says what is wrong with the content of a stored snapshot.
+type formatError struct {
+	line   int // from 1
+	reason string
+}
+
+func (e *formatError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
+
+// encode writes a snapshot; nothing is held in memory but one line.
+func encode(w io.Writer, s *Snapshot) error {
+	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	out := io.MultiWriter(w, sum)
+	var err error
+	b := make([]byte, 0, 256)
+	records := 0
+	flush := func() {
+		if len(b) >= maxStoreLine && err == nil {
+			err = fmt.Errorf("a line of %d bytes is too long to be stored", len(b))
+		}
+		if err == nil {
+			_, err = out.Write(append(b, '\n'))
+		}
+		b = b[:0]
+	}
+	num := func(v int64) { b = strconv.AppendInt(append(b, '\t'), v, 10) }
+	text := func(v string) {
+		b = append(b, '\t')
+		if v != "" {
+			b = strconv.AppendQuote(b, v)
+		}
+	}
+	addr := func(a netip.Addr) {
+		b = append(b, '\t')
+		if a.IsValid() {
+			b = a.AppendTo(b)
+		}
+	}
+	mac := func(m MAC) {
+		b = append(b, '\t')
+		if !m.IsZero() {
+			b = m.append(b)
+		}
+	}
+	b = fmt.Appendf(b, "%s%d", storeMagic, storeVersion)
+	flush()
+	b = fmt.Appendf(b, "f\t%s\t%s", s.FetchedAt().UTC().Format(time.RFC3339Nano), s.Source())
+	flush()
+	for i := range s.Devices() {
+		d := &s.t.devices[i]
+		b = append(b, 'd')
+		num(int64(d.ID))
+		mac(d.MAC)
+		addr(d.IP)
+		text(d.Name)
+		records++
+		flush()
+	}
+	for _, sub := range s.Subscribers() {
+		b = append(b, 's')
+		num(int64(sub.ID))
+		b = append(append(b, '\t'), sub.State.String()...)
+		records++
+		flush()
+	}
+	for _, rows := range [][]Binding{s.Bindings(), s.contested()} {
+		for i := range rows {
+			r := &rows[i]
+			b = append(b, 'b')
+			num(int64(r.Subscriber))
+			addr(r.IP)
+			mac(r.MAC)
+			num(int64(r.Device))
+			num(int64(r.Port))
+			num(int64(r.VLAN))
+			text(r.PortName)
+			records++
+			flush()
+		}
+	}
+	crc := sum.Sum32()
+	b = fmt.Appendf(b, "e\t%d\t%08x", records, crc)
+	flush()
+	return err
+}
+
+func (s *Snapshot) contested() []Binding {
+	if s == nil {
+		return nil
+	}
+	return s.t.contested
+}
+
+// decode reads what encode wrote. An error of the content is a *formatError; any
+// other is the reader's.
+func decode(r io.Reader) (*Snapshot, error) {
+	d := decoder{table: crc32.MakeTable(crc32.Castagnoli), names: make(map[string]string)}
+	br := bufio.NewReaderSize(r, maxStoreLine)
+	for {
+		line, err := br.ReadSlice('\n')
+		if err == io.EOF && len(line) == 0 {
+			break
+		}
+		d.line++
+		switch {
+		case err == io.EOF:
+			return nil, d.fail("the file is cut off within this line")
+		case errors.Is(err, bufio.ErrBufferFull):
+			return nil, d.fail("line is longer than %d bytes", maxStoreLine)
+		case err != nil:
+			return nil, fmt.Errorf("read after line %d: %w", d.line, err)
+		}
+		if err := d.read(line); err != nil {
+			return nil, err
+		}
+	}
+	if !d.ended {
+		d.line++
+		return nil, d.fail("the file is cut off: no closing line")
+	}
+	subs := buildSubscribers(d.subs, nil, nil)
+	t := newTables(d.rows, subs, buildDevices(d.devices, nil), nil)
+	return newSnapshot(t, subs, SourceStored, d.fetchedAt), nil
+}
+
+type decoder struct {
+	table     *crc32.Table
+	sum       uint32
+	line      int
+	records   int
+	ended     bool
+	fetchedAt time.Time
+	names     map[string]string
+	devices   []Device
+	subs      []Subscriber
+	rows      []Binding
+}
+
+func (d *decoder) fail(format string, args ...any) error {
+	return &formatError{d.line, fmt.Sprintf(format, args...)}
+}
+
+// read takes one line, with its newline.
+func (d *decoder) read(raw []byte) error {
+	if d.ended {
+		return d.fail("text after the closing line")
+	}
+	line := string(bytes.TrimSuffix(raw, []byte("\n")))
+	if d.line == 1 {
+		if err := d.header(line); err != nil {
+			return err
+		}
+	} else {
+		kind, rest, _ := strings.Cut(line, "\t")
+		if kind == "e" {
+			return d.end(rest)
+		}
+		if err := d.record(kind, rest); err != nil {
+			return d.fail("%v", err)
+		}
+	}
+	d.sum = crc32.Update(d.sum, d.table, raw)
+	return nil
+}
+
+func (d *decoder) header(line string) error {
+	version, ok := strings.CutPrefix(line, storeMagic)
+	if !ok {
+		return d.fail("not a stored snapshot of usher")
+	}
+	v, err := strconv.Atoi(version)
+	switch {
+	case err != nil || v < 1:
+		return d.fail("version %q is not a number", version)
+	case v > storeVersion:
+		return d.fail("version %d was written by a newer usher; this one reads up to %d", v, storeVersion)
+	}
+	return nil
+}
+
+func (d *decoder) end(rest string) error {
+	f := fields{rest: rest}
+	records := f.num("number of records", 0, 1<<40)
+	sum := f.next("checksum")
+	if err := f.done(); err != nil {
+		return d.fail("%v", err)
+	}
+	if records != int64(d.records) {
+		return d.fail("%d records, the closing line says %d", d.records, records)
+	}
+	if want := fmt.Sprintf("%08x", d.sum); sum != want {
+		return d.fail("checksum is %s, the content has %s: the file is damaged", sum, want)
+	}
+	d.ended = true
+	return nil
+}
+
+func (d *decoder) record(kind, rest string) error {
+	f := fields{rest: rest, names: d.names}
+	d.records++
+	switch kind {
+	case "f":
+		d.records--
+		at, err := time.Parse(time.RFC3339Nano, f.next("time"))
+		if err != nil {
+			return fmt.Errorf("time of the fetch: %w", err)
+		}
+		d.fetchedAt = at
+		f.next("source")
+	case "d":
+		v := Device{ID: DeviceID(f.num("device id", 1, 1<<63-1)), MAC: f.mac(), IP: f.addr(), Name: f.text("name")}
+		d.devices = append(d.devices, v)
+	case "s":
+		id := SubscriberID(f.num("subscriber id", 1, 1<<63-1))
+		state, err := ParseState(f.next("state"))
+		if err != nil && f.err == nil {
+			return err
+		}
+		d.subs = append(d.subs, Subscriber{id, state})
+	case "b":
+		r := Binding{Subscriber: SubscriberID(f.num("subscriber id", 1, 1<<63-1)), IP: f.addr(), MAC: f.mac(),
+			Device: DeviceID(f.num("device id", 0, 1<<63-1)), Port: uint32(f.num("port", 0, 1<<32-1)),
+			VLAN: uint16(f.num("vlan", 0, 1<<16-1)), PortName: f.text("port name")}
+		if f.err == nil && !r.IP.Is4() {
+			return errors.New("binding without an IPv4 address")
+		}
+		d.rows = append(d.rows, r)
+	default:
+		return fmt.Errorf("unknown kind of line %q", clip(kind))
+	}
+	return f.done()
+}
+
+// fields takes a line apart and remembers the first error.
+type fields struct {
+	rest  string
+	none  bool // no field is left
+	err   error
+	names map[string]string // one copy of each text
+}
+
+func (f *fields) next(what string) string {
+	if f.none {
+		f.failf("%s is missing", what)
+		return ""
+	}
+	v, rest, more := strings.Cut(f.rest, "\t")
+	f.rest, f.none = rest, !more
+	return v
+}
+
+func (f *fields) failf(format string, args ...any) {
+	if f.err == nil {
+		f.err = fmt.Errorf(format, args...)
+	}
+}
+
+func (f *fields) done() error {
+	if !f.none {
+		f.failf("text after the last field: %q", clip(f.rest))
+	}
+	return f.err
+}
+
+func (f *fields) num(what string, lo, hi int64) int64 {
+	text := f.next(what)
+	v, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || v < lo || v > hi {
+		f.failf("%s %q is not a number from %d to %d", what, clip(text), lo, hi)
+		return lo
+	}
+	return v
+}
+
+func (f *fields) addr() netip.Addr {
+	text := f.next("address")
+	if text == "" {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" {
+		f.failf("address %q cannot be read", clip(text))
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}
+
+func (f *fields) mac() MAC {
+	m, err := ParseMAC(f.next("mac"))
+	if err != nil {
+		f.failf("%v", err)
+	}
+	return m
+}
+
+func (f *fields) text(what string) string {
+	quoted := f.next(what)
+	if quoted == "" {
+		return ""
+	}
+	if v, ok := f.names[quoted]; ok {
+		return v
+	}
+	v, err := strconv.Unquote(quoted)
+	if err != nil {
+		f.failf("%s %s is not a quoted text", what, clip(quoted))
+		return ""
+	}
+	f.names[strings.Clone(quoted)] = v
+	return v
+}
+
+// clip shortens text for an error.
+func clip(s string) string {
+	if len(s) > 60 {
+		return s[:60] + "..."
+	}
+	return s
+}
