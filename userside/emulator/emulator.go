@@ -396,10 +396,10 @@ func (e *Emulator) AddIP(id int64, ip netip.Addr, mac MAC) error { return e.addI
 func (e *Emulator) addIP(id int64, ip netip.Addr, mac MAC, quiet bool) error {
 	return e.changeCustomer(id, quiet, func(c *Customer, now time.Time) (Change, []MACRecord, error) {
 		if !ip.Is4() {
-			return Change{}, nil, fmt.Errorf("address %v: the ERP knows IPv4 only", ip)
+			return Change{}, nil, badRequest("address %v: the ERP knows IPv4 only", ip)
 		}
 		if len(e.byIP[ip]) > 0 {
-			return Change{}, nil, fmt.Errorf("address %v: in use", ip)
+			return Change{}, nil, badRequest("address %v: in use", ip)
 		}
 		c.Addresses = append(c.Addresses, Address{IP: ip, MAC: mac})
 		var seen []MACRecord
