@@ -1,0 +1,234 @@
+package userside
+
+import (
+	"bytes"
+	"strings"
+)
+
+// answer is the envelope of one response, both generations (API page section
+// 2.1). Keys are matched without case; the first non-empty one wins.
+type answer struct {
+	bare    bool // the document is no object, so there is no envelope
+	marked  bool // there was a result
+	ok      bool // and it said OK
+	marker  string
+	failure string // error, ErrorText
+	message string // msg
+	ids     IDs    // Id
+	idErr   error
+	payload bool // data held something
+
+	list    string // scalar under data or list
+	scalars []Entry[String]
+	print   fingerprint
+}
+
+// sink takes the payload of an answer. The zero sink drops it.
+type sink struct {
+	// member is called for each member of the payload. key is nil in a list; both
+	// are good during the call only.
+	member func(key []byte, index int, v value)
+	// whole is called instead of member, with the payload as one value.
+	whole func(v value)
+	// reset forgets what came, before another attempt.
+	reset func()
+	// descend makes members with a wrapper's name (rows, list...) part of the payload.
+	descend bool
+	// missing says that a refusal with this answer means "not found".
+	missing func(a *answer) bool
+}
+
+const maxScalars = 64
+
+// readAnswer decodes one response from s while it arrives.
+func readAnswer(s *scanner, to sink) (*answer, error) {
+	a := &answer{}
+	c, err := s.peek()
+	if err != nil {
+		return a, err
+	}
+	if c != '{' && c != '[' {
+		return a, s.bad("no JSON document")
+	}
+	r := answerReader{answer: a, s: s, to: to}
+	if c == '[' {
+		a.bare = true
+		err = r.readPayload()
+	} else {
+		err = s.members(r.member)
+	}
+	if err != nil {
+		return a, err
+	}
+	return a, s.finish()
+}
+
+type answerReader struct {
+	*answer
+	s    *scanner
+	to   sink
+	tree tree
+}
+
+func (r *answerReader) member(key []byte, _ int) error {
+	c, err := r.s.peek()
+	if err != nil {
+		return err
+	}
+	composite := c == '{' || c == '['
+	name := strings.ToLower(string(key))
+	switch name {
+	case "data", "list":
+		if composite {
+			return r.readPayload()
+		}
+	case "result", "error", "errortext", "error_text", "msg", "message", "id":
+	default:
+		if composite {
+			return r.readPayload() // an own key in place of data
+		}
+	}
+	v, err := r.tree.read(r.s)
+	if err != nil {
+		return err
+	}
+	switch name {
+	case "data", "list":
+		if r.list == "" && !v.empty() {
+			r.list = v.text()
+			r.payload = true
+		}
+	case "result":
+		if r.marker == "" {
+			r.marked = true
+			r.ok = v.kind() == kindBool && !v.empty() || v.kind() == kindString && strings.EqualFold(v.text(), "ok")
+			r.marker = v.text()
+		}
+	case "error", "errortext", "error_text":
+		keepFirst(&r.failure, errorText(v))
+	case "msg", "message":
+		keepFirst(&r.message, errorText(v))
+	case "id":
+		if len(r.ids) == 0 {
+			r.ids, r.idErr = v.ids()
+		}
+	default:
+		if len(r.scalars) < maxScalars {
+			text, _ := v.string()
+			r.scalars = append(r.scalars, Entry[String]{Key: string(key), Value: text})
+		}
+	}
+	return nil
+}
+
+func keepFirst(dst *string, s string) {
+	if *dst == "" {
+		*dst = s
+	}
+}
+
+// errorText gives what an error member says; 0, false and empty ones say nothing.
+func errorText(v value) string {
+	switch v.kind() {
+	case kindBool, kindNumber, kindString:
+		s := v.text()
+		if v.empty() || s == "0" {
+			return ""
+		}
+		if v.kind() == kindBool {
+			return "error without text"
+		}
+		return String(s).Text()
+	case kindArray, kindObject:
+		var parts []string
+		for m := range v.all {
+			if s := errorText(m); s != "" && len(parts) < 8 {
+				parts = append(parts, s)
+			}
+		}
+		return strings.Join(parts, ", ")
+	default:
+		return ""
+	}
+}
+
+// readPayload hands the array or object that comes next to the sink. Once a
+// payload has held something, further ones are dropped: first non-empty wins.
+func (r *answerReader) readPayload() error {
+	dropped := r.payload && !r.to.descend
+	if r.to.whole != nil {
+		v, err := r.tree.read(r.s)
+		if err != nil || dropped || v.empty() {
+			return err
+		}
+		r.payload = true
+		r.print.add("data", v)
+		r.to.whole(v)
+		return nil
+	}
+	return r.stream("data", dropped, 0)
+}
+
+// stream reads member by member, each into the one tree.
+func (r *answerReader) stream(path string, dropped bool, depth int) error {
+	return r.s.members(func(key []byte, index int) error {
+		if r.to.descend && depth < 3 && isWrapper(key) {
+			c, err := r.s.peek()
+			if err != nil {
+				return err
+			}
+			if c == '{' || c == '[' {
+				return r.stream(path+"."+string(key), dropped, depth+1)
+			}
+		}
+		isList := key == nil
+		v, err := r.tree.read(r.s)
+		if err != nil || dropped {
+			return err
+		}
+		r.payload = true
+		if index < 50 {
+			if isList {
+				r.print.add(path+"[]", v)
+			} else {
+				r.print.add(path+"."+maskKey(key), v)
+			}
+		}
+		if r.to.member != nil {
+			r.to.member(key, index, v)
+		}
+		return nil
+	})
+}
+
+// isWrapper knows keys that stand around the rows and say nothing about them.
+func isWrapper(key []byte) bool {
+	switch string(bytes.ToLower(key)) {
+	case "data", "list", "rows", "items", "result":
+		return true
+	}
+	return false
+}
+
+// text is what the server said about a failure.
+func (a *answer) text() string {
+	switch {
+	case a.failure != "":
+		return a.failure
+	case a.message != "":
+		return a.message
+	case a.marker != "" && !a.ok:
+		return "result is " + quote([]byte(a.marker))
+	}
+	return ""
+}
+
+// scalar finds a scalar beside the envelope's own keys.
+func (a *answer) scalar(key string) String {
+	for _, e := range a.scalars {
+		if strings.EqualFold(e.Key, key) {
+			return e.Value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,434 @@
+package userside
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"strconv"
+)
+
+// BindingRow is one address (or one MAC without address) of one customer and
+// the switch port it is used on.
+type BindingRow struct {
+	Customer   int64      // always > 0
+	IP         netip.Addr // IPv4; invalid: the row has only a MAC
+	MAC        MAC        // zero: not known
+	Device     int64      // 0: not told
+	DeviceIP   netip.Addr // invalid: not told
+	DeviceMAC  MAC        // zero: not told
+	DeviceName string     // usually not told
+	Port       uint32     // the ERP's port number; 0: not told
+	PortName   string     // interface name; usually not told
+	VLAN       uint16     // 0: not told
+}
+
+// Bindings is the answer of CustomerBindings.
+type Bindings struct {
+	Rows    []BindingRow
+	Empty   int // rows that were understood and have neither address nor MAC
+	Defects Defects
+}
+
+// CustomerBindings calls customer get_ip_port_device_commutation, the bulk read
+// for DHCP servers. What it answers is published nowhere, so the decoder takes
+// every shape of API page section 3.4 (A to F) with all its aliases:
+//
+//   - a list of flat rows, or one keyed by address, by customer, or by device and then port;
+//   - rows with the names of version 3.12 (usercode, userip, devip);
+//   - customers with ip_mac and commutation inside;
+//   - nothing at all, which is a valid answer without rows.
+//
+// The customer's state is not in it. An answer in which no row can be
+// recognised is ErrUnknownShape; rows are given out only once the whole answer
+// has been OK.
+func (c *Client) CustomerBindings(ctx context.Context) (*Bindings, error) {
+	d := &bindingDecoder{}
+	a, err := c.call(ctx, actCustomerBindings, nil, sink{member: d.member, reset: d.reset, descend: true})
+	if err != nil {
+		return nil, err
+	}
+	d.finish()
+	if a.payload && d.recognised == 0 {
+		return nil, c.unknownShape(actCustomerBindings, a, "no row can be recognised")
+	}
+	return &d.out, nil
+}
+
+// bindingDecoder turns the members of the payload into rows.
+type bindingDecoder struct {
+	out        Bindings
+	recognised int // objects that had a field for an address or a MAC, filled or not
+	open       []openKey
+	differ     int // open rows whose outer key is not their customer
+	self       rowFields
+	names      map[string]string // interned port and device names
+}
+
+// openKey is a row with a customer but no device, below an outer key. Whether
+// that key is the customer once more (shape C) or the device (shape D) is known
+// only when all rows were seen.
+type openKey struct {
+	row      int
+	key      int64
+	port     uint32
+	portName string
+}
+
+func (d *bindingDecoder) reset() { *d = bindingDecoder{} }
+
+// place is where the decoder is, for keys that carry meaning and for defects.
+type place struct {
+	up    *place
+	key   []byte // nil in a list
+	index int
+}
+
+func (p *place) String() string {
+	if p == nil {
+		return "data"
+	}
+	if p.key == nil {
+		return p.up.String() + "[" + strconv.Itoa(p.index) + "]"
+	}
+	k := p.key
+	if len(k) > maxQuote {
+		k = k[:maxQuote]
+	}
+	return p.up.String() + "." + string(bytes.ToValidUTF8(k, []byte("\uFFFD")))
+}
+
+func (d *bindingDecoder) member(key []byte, index int, v value) {
+	if key != nil && !v.composite() {
+		// The payload itself may be the only row.
+		d.scalarRow(key, v)
+		return
+	}
+	d.walk(v, &place{key: key, index: index}, rowFields{}, keys{}.with(key))
+}
+
+// keys are the meaningful keys around a value, outermost first.
+type keys struct {
+	ip     netip.Addr
+	ipText bool
+	ids    [2][]byte
+	n      int
+}
+
+// firstInet is 1.0.0.0: a decimal key from here on is an address, below it an id.
+const firstInet = 1 << 24
+
+func (k keys) with(key []byte) keys {
+	if key == nil || !meaningful(key) {
+		return k
+	}
+	if bytes.Count(key, []byte(".")) == 3 || key[0] == '-' || isInet(key) {
+		if ip, err := parseIP(key); err == nil && ip.IsValid() {
+			k.ip, k.ipText = ip, true
+			return k
+		}
+	}
+	if k.n == len(k.ids) {
+		return k
+	}
+	k.ids[k.n] = key
+	k.n++
+	return k
+}
+
+func isInet(key []byte) bool {
+	n, ok := parseInt(key)
+	return ok && n >= firstInet
+}
+
+// meaningful tells keys that are data (numbers, addresses, interface names)
+// from field names.
+func meaningful(key []byte) bool {
+	if isWrapper(key) || len(key) == 0 {
+		return false
+	}
+	for _, c := range key {
+		if c >= '0' && c <= '9' {
+			return true
+		}
+	}
+	return false
+}
+
+// walk finds the rows in v. base holds what objects around v said, ks the keys
+// around it.
+func (d *bindingDecoder) walk(v value, at *place, base rowFields, ks keys) {
+	switch v.kind() {
+	case kindArray:
+		i := 0
+		for m := range v.all {
+			d.walk(m, &place{up: at, index: i}, base, ks)
+			i++
+		}
+	case kindObject:
+		d.object(v, at, base, ks)
+	default:
+		d.out.Defects.add(at.String(), v.kind().String()+" where a row is wanted")
+	}
+}
+
+func (d *bindingDecoder) object(v value, at *place, base rowFields, ks keys) {
+	var f rowFields
+	nested := false
+	holdsPorts := false
+	for m := range v.all {
+		if m.composite() {
+			if m.kind() == kindObject && isPartOfRow(m.key()) {
+				f.takeNested(m)
+				continue
+			}
+			switch string(m.key()) {
+			case "ports", "ifaces", "interfaces", "customers":
+				holdsPorts = true
+			}
+			nested = nested || m.len() > 0
+			continue
+		}
+		f.take(m.key(), m)
+	}
+	if v.get("ip_mac").kind() != kindAbsent || v.get("commutation").kind() != kindAbsent {
+		d.composite(v, at, f.over(base), ks)
+		return
+	}
+	hasIP, hasMAC := f.has(fieldIP), f.has(fieldMAC)
+	if holdsPorts {
+		// What looks like an address of a customer is the device's own.
+		f.move(fieldIP, fieldDeviceIP)
+		f.move(fieldMAC, fieldDeviceMAC)
+		hasIP, hasMAC = false, false
+	}
+	switch {
+	case hasIP || hasMAC:
+		d.leaf(f.over(base), at, ks)
+	case ks.ipText && f.any():
+		d.leaf(f.over(base), at, ks)
+	case nested:
+		for m := range v.all {
+			if m.composite() && !isPartOfRow(m.key()) {
+				d.walk(m, &place{up: at, key: m.key()}, f.over(base), ks.with(m.key()))
+			}
+		}
+	case f.present(fieldIP) || f.present(fieldMAC):
+		d.recognised++
+		d.out.Empty++
+	case v.len() > 0:
+		d.out.Defects.add(at.String(), "row has neither address nor MAC")
+	}
+}
+
+// composite reads shape C's {ip_mac:{...}, commutation:[...]}: every address on
+// every switch port of the customer.
+func (d *bindingDecoder) composite(v value, at *place, f rowFields, ks keys) {
+	if !f.has(fieldCustomer) {
+		if id := v.get("id"); !id.empty() {
+			f.set(fieldCustomer, 0, id)
+		}
+	}
+	d.recognised++
+	var switches []Link
+	for _, l := range readLinks(v.get("commutation"), at, &d.out.Defects) {
+		if l.ObjectType == "switch" || l.ObjectType == "" {
+			switches = append(switches, l)
+		}
+	}
+	from := len(d.out.Rows)
+	for m := range v.get("ip_mac").all {
+		where := &place{up: &place{up: at, key: []byte("ip_mac")}, key: m.key()}
+		if m.kind() != kindObject {
+			d.out.Defects.add(where.String(), m.kind().String()+" where an address is wanted")
+			continue
+		}
+		row := f
+		for e := range m.all {
+			if !e.composite() {
+				row.take(e.key(), e)
+			}
+		}
+		if !row.has(fieldIP) && !row.has(fieldMAC) {
+			if row.present(fieldIP) || row.present(fieldMAC) || !m.get("ip_net").empty() {
+				d.out.Empty++
+				continue
+			}
+			d.out.Defects.add(where.String(), "row has neither address nor MAC")
+			continue
+		}
+		d.leaf(row, where, ks)
+	}
+	if len(d.out.Rows) == from {
+		d.out.Empty++
+		return
+	}
+	if len(switches) == 0 {
+		return
+	}
+	rows := d.out.Rows[from:len(d.out.Rows):len(d.out.Rows)]
+	for i, l := range switches {
+		if i == 0 {
+			for j := range rows {
+				rows[j].setLink(l)
+			}
+			continue
+		}
+		for _, r := range rows {
+			r.setLink(l)
+			d.out.Rows = append(d.out.Rows, r)
+		}
+	}
+}
+
+func (r *BindingRow) setLink(l Link) {
+	r.Device, r.Port, r.PortName = l.ObjectID, l.Port, l.PortName
+}
+
+// leaf turns the fields of one row, and the keys around it, into a BindingRow.
+func (d *bindingDecoder) leaf(f rowFields, at *place, ks keys) {
+	d.recognised++
+	row, ok := d.row(f, at, ks)
+	if !ok {
+		return
+	}
+	if row.Customer == 0 && ks.n > 0 && !row.portOnly() && (ks.n == 1 || row.Device > 0 || ks.ipText) {
+		// Shape C: the outer key is the customer.
+		row.Customer, _ = parseInt(ks.ids[0])
+	}
+	if row.Customer <= 0 {
+		d.out.Defects.add(at.String(), "row has no customer")
+		return
+	}
+	if ks.n > 0 && f.has(fieldCustomer) {
+		d.outerKeys(&row, ks)
+	}
+	d.out.Rows = append(d.out.Rows, row)
+}
+
+// portOnly reports a port without any device: its device must be an outer key.
+func (r *BindingRow) portOnly() bool {
+	return (r.Port != 0 || r.PortName != "") && r.Device == 0 && !r.DeviceIP.IsValid() && r.DeviceMAC == (MAC{})
+}
+
+// outerKeys uses the keys around a row that names its customer: shape D has
+// the device and the port there.
+func (d *bindingDecoder) outerKeys(row *BindingRow, ks keys) {
+	id, ok := parseInt(ks.ids[0])
+	if !ok || id <= 0 {
+		return
+	}
+	port := BindingRow{Port: row.Port, PortName: row.PortName}
+	if ks.n == 2 && port.Port == 0 && port.PortName == "" {
+		port.setPort(ks.ids[1], d)
+	}
+	switch row.Device {
+	case id:
+		row.Port, row.PortName = port.Port, port.PortName
+	case 0:
+		d.open = append(d.open, openKey{row: len(d.out.Rows), key: id, port: port.Port, portName: port.PortName})
+		if id != row.Customer {
+			d.differ++
+		}
+	}
+}
+
+// row converts the fields. ok is false when the address cannot be used; a bad
+// field beside it is a defect and left out.
+func (d *bindingDecoder) row(f rowFields, at *place, ks keys) (row BindingRow, ok bool) {
+	defect := func(field field, err error) {
+		d.out.Defects.add(at.String()+"."+field.String(), err.Error())
+	}
+	var err error
+	if row.IP, err = f.v[fieldIP].ip(); err != nil {
+		defect(fieldIP, err)
+		return row, false
+	}
+	if !row.IP.IsValid() && !f.has(fieldIP) && ks.ipText {
+		row.IP = ks.ip
+	}
+	if row.MAC, err = f.v[fieldMAC].mac(); err != nil {
+		defect(fieldMAC, err)
+	}
+	if !row.IP.IsValid() && row.MAC == (MAC{}) {
+		if err == nil {
+			d.out.Empty++
+		}
+		return row, false
+	}
+	number := func(field field, limit int64) int64 {
+		n, err := f.v[field].int()
+		if err == nil && (n.Value < 0 || n.Value > limit) {
+			err = f.v[field].mismatch("in range")
+		}
+		if err != nil {
+			defect(field, err)
+			return 0
+		}
+		return n.Value
+	}
+	row.Customer = number(fieldCustomer, 1<<53)
+	if f.objectType == "" || f.objectType == "switch" || !f.deviceByObject {
+		row.Device = number(fieldDevice, 1<<53)
+	}
+	row.VLAN = uint16(number(fieldVLAN, 4095))
+	if row.DeviceIP, err = f.v[fieldDeviceIP].ip(); err != nil && !f.deviceIsHost {
+		defect(fieldDeviceIP, err) // a host may be a name
+	}
+	if row.DeviceMAC, err = f.v[fieldDeviceMAC].mac(); err != nil {
+		defect(fieldDeviceMAC, err)
+	}
+	row.DeviceName = d.intern(f.v[fieldDeviceName].bytes())
+	if f.has(fieldPort) {
+		row.setPort(f.v[fieldPort].bytes(), d)
+	}
+	if f.has(fieldPortName) {
+		row.PortName = d.intern(f.v[fieldPortName].bytes())
+	}
+	return row, true
+}
+
+// setPort takes a port number, or a name such as Gi0/5.
+func (r *BindingRow) setPort(b []byte, d *bindingDecoder) {
+	b = bytes.TrimSpace(b)
+	if n, ok := parseInt(b); ok {
+		if n > 0 && n <= 1<<31 {
+			r.Port = uint32(n)
+		}
+		return
+	}
+	r.PortName = d.intern(b)
+}
+
+func (d *bindingDecoder) intern(b []byte) string {
+	b = bytes.TrimSpace(b)
+	if len(b) == 0 || len(b) > 128 {
+		return ""
+	}
+	if s, ok := d.names[string(b)]; ok {
+		return s
+	}
+	if d.names == nil {
+		d.names = make(map[string]string)
+	}
+	s := String(bytes.ToValidUTF8(b, []byte("\uFFFD"))).Text()
+	d.names[string(b)] = s
+	return s
+}
+
+// scalarRow keeps the scalar members of a payload that is one single row.
+func (d *bindingDecoder) scalarRow(key []byte, v value) {
+	d.self.take(bytes.Clone(key), v.clone())
+}
+
+// finish resolves what only the whole answer could tell.
+func (d *bindingDecoder) finish() {
+	if d.differ > 0 {
+		for _, o := range d.open {
+			r := &d.out.Rows[o.row]
+			r.Device, r.Port, r.PortName = o.key, o.port, o.portName
+		}
+	}
+	if d.self.has(fieldIP) || d.self.has(fieldMAC) {
+		d.leaf(d.self, nil, keys{})
+	}
+}

@@ -1,0 +1,176 @@
+package userside
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"time"
+)
+
+// Observer hears of every request, for metrics. It must be safe for concurrent use.
+type Observer interface {
+	// Call is called after each request (each attempt of a retried call) with
+	// the action's Label and how long it took with its body.
+	Call(action string, took time.Duration, outcome Outcome)
+}
+
+// Options say how to reach one ERP. Zero values mean the stated defaults.
+type Options struct {
+	URL string // up to and with /api.php; http or https, without query and credentials
+	Key Key    // obligatory
+
+	Timeout               time.Duration // of one request with its body; 30 s
+	Retries               int           // further attempts of a read; 0 means none
+	RetryIdempotentWrites bool          // retry set_mac_by_ip and state_change too; off: writes are sent once
+	BackoffBase           time.Duration // before the first retry, doubled each time; 500 ms
+	BackoffMax            time.Duration // bound of the doubling; 30 s
+	MaxConcurrent         int           // requests at the same time; 1
+	MaxBody               int64         // bytes of one unpacked answer; 512 MiB
+
+	CAFile             string            // PEM file of further certificate authorities; empty: the system's only
+	InsecureSkipVerify bool              // do not verify the server's certificate
+	Transport          http.RoundTripper // instead of an own one; CAFile and InsecureSkipVerify are then refused
+
+	ActionParameter string         // "action", or "subcat" for servers before 2024 (API page section 1)
+	SkipInternalAPI bool           // send skip_internal_api=1 with writes: the ERP's own hooks stay quiet
+	Location        *time.Location // of the dates that the server writes; time.Local
+	UserAgent       string         // "usher"
+	Logger          *slog.Logger   // retries are logged here; nil: nowhere
+	Observer        Observer       // nil: nobody
+}
+
+// Client talks to one ERP. It is safe for concurrent use.
+type Client struct {
+	opts     Options
+	endpoint url.URL
+	http     *http.Client
+	gate     chan struct{} // one token per request in flight
+	redactor redactor
+	log      *slog.Logger
+}
+
+// Format hides the key from every verb of package fmt.
+func (c *Client) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "userside.Client(%s)", c.endpoint.Redacted())
+}
+
+// New checks the options and gives a Client. Nothing is sent yet.
+func New(o Options) (*Client, error) {
+	endpoint, err := checkURL(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("userside: url: %w", err)
+	}
+	switch {
+	case o.Key == "":
+		return nil, errors.New("userside: key: is empty")
+	case o.Retries < 0:
+		return nil, fmt.Errorf("userside: retries: %d is negative", o.Retries)
+	case o.MaxConcurrent < 0:
+		return nil, fmt.Errorf("userside: max concurrent requests: %d is negative", o.MaxConcurrent)
+	case o.Timeout < 0 || o.BackoffBase < 0 || o.BackoffMax < 0 || o.MaxBody < 0:
+		return nil, errors.New("userside: a time or size limit is negative")
+	case o.ActionParameter != "" && o.ActionParameter != "action" && o.ActionParameter != "subcat":
+		return nil, fmt.Errorf("userside: action parameter: %q is neither action nor subcat", o.ActionParameter)
+	case o.Transport != nil && (o.CAFile != "" || o.InsecureSkipVerify):
+		return nil, errors.New("userside: an own transport excludes a CA file and insecure verification")
+	}
+	setDefault(&o.Timeout, 30*time.Second)
+	setDefault(&o.BackoffBase, 500*time.Millisecond)
+	setDefault(&o.BackoffMax, 30*time.Second)
+	setDefault(&o.MaxConcurrent, 1)
+	setDefault(&o.MaxBody, 512<<20)
+	setDefault(&o.ActionParameter, "action")
+	setDefault(&o.Location, time.Local)
+	setDefault(&o.UserAgent, "usher")
+	if o.Transport == nil {
+		t, err := newTransport(o)
+		if err != nil {
+			return nil, err
+		}
+		o.Transport = t
+	}
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Client{
+		opts:     o,
+		endpoint: endpoint,
+		http: &http.Client{
+			Transport: o.Transport,
+			// A redirect would carry the URL, and so the key, as referrer to wherever it leads.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		gate:     make(chan struct{}, o.MaxConcurrent),
+		redactor: newRedactor(o.Key),
+		log:      log,
+	}, nil
+}
+
+// CloseIdle closes the connections that no request uses.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// checkURL never repeats the URL in its errors: somebody may have put the key into it.
+func checkURL(raw string) (url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case raw == "":
+		return url.URL{}, errors.New("is empty")
+	case err != nil:
+		return url.URL{}, errors.New("cannot be parsed")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return url.URL{}, errors.New("must begin with http:// or https://")
+	case u.Hostname() == "":
+		return url.URL{}, errors.New("has no host")
+	case u.User != nil:
+		return url.URL{}, errors.New("must not hold credentials")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return url.URL{}, errors.New("must end with /api.php, without query or fragment; the key has its own setting")
+	case path.Base(u.Path) != "api.php":
+		return url.URL{}, errors.New("must end with /api.php")
+	}
+	return *u, nil
+}
+
+func newTransport(o Options) (*http.Transport, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.InsecureSkipVerify}
+	if o.CAFile != "" {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("userside: ca file: %w", err)
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("userside: ca file %s: holds no PEM certificate", o.CAFile)
+		}
+		conf.RootCAs = pool
+	}
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        conf,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    o.MaxConcurrent,
+		IdleConnTimeout:        90 * time.Second,
+		DisableCompression:     true, // gzip is recognised by its magic, for old servers do not announce it
+		MaxResponseHeaderBytes: 1 << 20,
+	}, nil
+}

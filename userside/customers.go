@@ -1,0 +1,347 @@
+package userside
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// CustomerFilter are the conditions of CustomerIDs; those that are set must all
+// hold. API page section 3.1, get_customers_id.
+type CustomerFilter struct {
+	State           *int     // 0 stop, 1 pause, 2 active. Whether 0 alone counts as a condition is unknown
+	BalanceFrom     *float64 // money
+	BalanceTo       *float64
+	BillingID       int64
+	BillingUUID     string // newer servers
+	AccountNumber   string // newer servers
+	HouseID         int64
+	AddressUnitID   int64
+	Apartment       string // sent as appartment, the ERP's spelling
+	ConnectedFrom   time.Time
+	ConnectedTo     time.Time
+	DependsOnDevice int64
+	MarkID          int64
+	TariffID        int64
+	ManagerID       *int64 // 0: without manager; newer servers
+	Corporate       *bool
+	Former          *bool // is_ex
+	Name            string
+	NameLike        bool // Name is a part
+	Limit           int
+}
+
+func (f CustomerFilter) values(loc *time.Location) url.Values {
+	v := url.Values{}
+	text := func(key, s string) {
+		if s != "" {
+			v.Set(key, s)
+		}
+	}
+	id := func(key string, n int64) {
+		if n != 0 {
+			v.Set(key, strconv.FormatInt(n, 10))
+		}
+	}
+	flag := func(key string, b *bool) {
+		if b != nil {
+			v.Set(key, map[bool]string{false: "0", true: "1"}[*b])
+		}
+	}
+	money := func(key string, m *float64) {
+		if m != nil {
+			v.Set(key, strconv.FormatFloat(*m, 'f', -1, 64))
+		}
+	}
+	date := func(key string, t time.Time) {
+		if !t.IsZero() {
+			v.Set(key, t.In(loc).Format(time.DateOnly))
+		}
+	}
+	if f.State != nil {
+		v.Set("state_id", strconv.Itoa(*f.State))
+	}
+	if f.ManagerID != nil {
+		v.Set("manager_id", strconv.FormatInt(*f.ManagerID, 10))
+	}
+	money("balance_from", f.BalanceFrom)
+	money("balance_to", f.BalanceTo)
+	id("billing_id", f.BillingID)
+	text("billing_uuid", f.BillingUUID)
+	text("account_number", f.AccountNumber)
+	id("house_id", f.HouseID)
+	id("address_unit_id", f.AddressUnitID)
+	text("appartment", f.Apartment)
+	date("date_connect_from", f.ConnectedFrom)
+	date("date_connect_to", f.ConnectedTo)
+	id("dependence_device_id", f.DependsOnDevice)
+	id("mark_id", f.MarkID)
+	id("tariff_id", f.TariffID)
+	flag("is_corporate", f.Corporate)
+	flag("is_ex", f.Former)
+	text("name", f.Name)
+	if f.NameLike {
+		v.Set("is_like", "1")
+	}
+	return v
+}
+
+// CustomerIDs calls customer get_customers_id: the ids of the customers that
+// meet all conditions, of which there must be one. No hit is an empty answer,
+// not an error. API page section 3.1.
+func (c *Client) CustomerIDs(ctx context.Context, filter CustomerFilter) (IDs, error) {
+	args := filter.values(c.opts.Location)
+	delete(args, "is_like")
+	if len(args) == 0 {
+		return nil, c.argument(actCustomerIDs, "no condition")
+	}
+	args = filter.values(c.opts.Location)
+	if filter.Limit > 0 {
+		args.Set("limit", strconv.Itoa(filter.Limit))
+	}
+	var out IDs
+	bad := 0
+	to := sink{
+		reset: func() { out, bad = nil, 0 },
+		member: func(_ []byte, _ int, v value) {
+			if v.kind() == kindObject {
+				v = v.first("id", "Id", "customer_id")
+			}
+			ids, err := v.ids()
+			if err != nil {
+				bad++
+			}
+			out = append(out, ids...)
+		},
+	}
+	a, err := c.call(ctx, actCustomerIDs, args, to)
+	if err != nil {
+		return nil, err
+	}
+	if len(out) == 0 && a.list != "" {
+		if out, err = listIDs(a.list); err != nil {
+			bad++
+		}
+	}
+	if len(out) == 0 {
+		out = a.ids
+	}
+	if bad > 0 && len(out) == 0 {
+		return nil, c.unknownShape(actCustomerIDs, a, fmt.Sprintf("%d members are no ids", bad))
+	}
+	return out, nil
+}
+
+// listIDs reads "1,2,3".
+func listIDs(s string) (IDs, error) {
+	t := tree{nodes: []node{{kind: kindString, textTo: uint32(len(s)), next: 1}}, text: []byte(s)}
+	return value{t: &t}.ids()
+}
+
+// Lookup names what FindCustomers searches by: data_typer of get_abon_id.
+type Lookup string
+
+// The lookups of API page section 3.1.
+const (
+	LookupAccount    Lookup = "account"
+	LookupBillingUID Lookup = "billing_uid"
+	LookupBillingID  Lookup = "codeti"
+	LookupAgreement  Lookup = "dognumber"
+	LookupIP         Lookup = "ip"
+	LookupLogin      Lookup = "login"
+	LookupMAC        Lookup = "mac"
+	LookupMail       Lookup = "mail"
+	LookupPhone      Lookup = "phone"
+)
+
+// FindCustomers calls customer get_abon_id. Several customers may share a phone
+// or an address. skipFormer leaves out former customers. No hit is ErrNotFound.
+//
+// The format that the server expects of an address is not documented: the
+// dotted and the colon form are tried first, then once the decimal number and
+// the bare digits (API page section 11).
+func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skipFormer bool) (IDs, error) {
+	spellings := []string{what}
+	switch by {
+	case LookupIP:
+		ip, err := ParseIP(what)
+		if err != nil || !ip.IsValid() {
+			return nil, c.argument(actCustomerFind, "no IPv4 address")
+		}
+		b := ip.As4()
+		n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+		spellings = []string{ip.String(), strconv.FormatUint(uint64(n), 10)}
+	case LookupMAC:
+		mac, err := ParseMAC(what)
+		if err != nil || mac == (MAC{}) {
+			return nil, c.argument(actCustomerFind, "no MAC")
+		}
+		spellings = []string{mac.String(), hex.EncodeToString(mac[:])}
+	case LookupAccount, LookupBillingUID, LookupBillingID, LookupAgreement, LookupLogin, LookupMail, LookupPhone:
+		if strings.TrimSpace(what) == "" {
+			return nil, c.argument(actCustomerFind, "nothing to look for")
+		}
+	default:
+		return nil, c.argument(actCustomerFind, "unknown kind of lookup")
+	}
+	var err error
+	for _, s := range spellings {
+		args := url.Values{"data_typer": {string(by)}, "data_value": {s}}
+		if skipFormer {
+			args.Set("is_skip_old", "1")
+		}
+		var a *answer
+		a, err = c.call(ctx, actCustomerFind, args, sink{missing: func(a *answer) bool { return len(a.ids) == 0 }})
+		if err == nil && len(a.ids) > 0 {
+			return a.ids, nil
+		}
+		if err == nil {
+			err = &c.fail(actions[actCustomerFind], 200, ErrNotFound, "", nil).Error
+		}
+		if e, ok := err.(*Error); !ok || e.Kind != ErrNotFound {
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+// SetMACByIP calls customer set_mac_by_ip: the ERP is told which MAC uses an
+// address that belongs to one of its customers. An address that belongs to
+// nobody is expected to be ErrRefused. API page section 3.2.
+func (c *Client) SetMACByIP(ctx context.Context, ip netip.Addr, mac MAC) error {
+	switch {
+	case !ip.Is4() || ip.IsUnspecified():
+		return c.argument(actCustomerSetMAC, "no IPv4 address")
+	case mac == MAC{}:
+		return c.argument(actCustomerSetMAC, "no MAC")
+	}
+	_, err := c.call(ctx, actCustomerSetMAC, url.Values{"ip": {ip.String()}, "mac": {mac.String()}}, sink{})
+	return err
+}
+
+// ChangeState calls customer state_change: 0 stop, 1 pause, 2 active. API page
+// section 3.2 and 4.
+func (c *Client) ChangeState(ctx context.Context, customer int64, state int) error {
+	switch {
+	case customer <= 0:
+		return c.argument(actCustomerStateChange, "customer id must be positive")
+	case state < 0 || state > 2:
+		return c.argument(actCustomerStateChange, "state must be 0, 1 or 2")
+	}
+	args := url.Values{"customer_id": {strconv.FormatInt(customer, 10)}, "state_id": {strconv.Itoa(state)}}
+	_, err := c.call(ctx, actCustomerStateChange, args, sink{})
+	return err
+}
+
+// Customers is the answer of Customers.
+type Customers struct {
+	Customers []Customer
+	Missing   []int64 // asked for, and not in the answer
+	Defects   Defects
+}
+
+// Customer calls customer get_data for one id. An unknown one is ErrNotFound:
+// an answer without data, with status 200 or 404. API page section 3.3.
+func (c *Client) Customer(ctx context.Context, id int64) (*Customer, error) {
+	all, err := c.Customers(ctx, []int64{id})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(all.Customers) == 0:
+		return nil, &c.fail(actions[actCustomerGetData], 200, ErrNotFound, "", nil).Error
+	}
+	return &all.Customers[0], nil
+}
+
+// Customers calls customer get_data once for all ids; a long list travels by
+// POST. How many ids a server takes is not known, so callers batch them (a few
+// hundred). One id answers the customer itself, several an object keyed by id;
+// either is understood in both cases. API page section 3.3.
+func (c *Client) Customers(ctx context.Context, ids []int64) (*Customers, error) {
+	if len(ids) == 0 {
+		return &Customers{}, nil
+	}
+	list := make([]byte, 0, 8*len(ids))
+	for i, id := range ids {
+		if id <= 0 {
+			return nil, c.argument(actCustomerGetData, "customer id must be positive")
+		}
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = strconv.AppendInt(list, id, 10)
+	}
+	out := &Customers{}
+	to := sink{
+		reset: func() { *out = Customers{} },
+		whole: func(v value) { c.readCustomers(out, v) },
+	}
+	if len(ids) == 1 {
+		to.missing = func(a *answer) bool { return !a.payload }
+	}
+	a, err := c.call(ctx, actCustomerGetData, url.Values{"customer_id": {string(list)}}, to)
+	if err != nil {
+		return nil, err
+	}
+	if len(out.Customers) == 0 && a.payload && out.Defects.Count > 0 {
+		return nil, c.unknownShape(actCustomerGetData, a, "no customer can be recognised")
+	}
+	found := make(map[int64]struct{}, len(out.Customers))
+	for i := range out.Customers {
+		found[out.Customers[i].ID] = struct{}{}
+	}
+	for _, id := range ids {
+		if _, ok := found[id]; !ok {
+			out.Missing = append(out.Missing, id)
+		}
+	}
+	slices.Sort(out.Missing)
+	out.Missing = slices.Compact(out.Missing)
+	return out, nil
+}
+
+// readCustomers tells one customer from a map of them: a map has no member id,
+// or only decimal keys.
+func (c *Client) readCustomers(out *Customers, v value) {
+	if v.kind() == kindObject && v.get("id").kind() != kindAbsent {
+		c.readCustomer(out, v, nil)
+		return
+	}
+	i := 0
+	for m := range v.all {
+		at := &place{index: i}
+		i++
+		if v.kind() == kindObject {
+			at.key = m.key()
+			if string(m.key()) == "error" {
+				continue // stands for the ids that are missing
+			}
+		}
+		if m.kind() != kindObject {
+			if !m.empty() {
+				out.Defects.add(at.String(), m.kind().String()+" where a customer is wanted")
+			}
+			continue
+		}
+		c.readCustomer(out, m, at)
+	}
+}
+
+func (c *Client) readCustomer(out *Customers, v value, at *place) {
+	r := recordReader{v: v, at: at, defects: &out.Defects, loc: c.opts.Location}
+	customer := r.customer()
+	if customer.ID == 0 && at != nil && isDecimal(at.key) {
+		customer.ID, _ = parseInt(at.key)
+	}
+	if customer.ID <= 0 {
+		out.Defects.add(at.String(), "customer without id")
+		return
+	}
+	out.Customers = append(out.Customers, customer)
+}
