@@ -41,6 +41,7 @@ func (t *Table) observeLocked(ctx context.Context) (contents, error) {
 		if last = err; !mayPass(err) && !errors.Is(err, errInconsistent) && !errors.Is(err, errGenerationMoved) {
 			break
 		}
+		t.log.Debug("sets to be read again", "attempt", attempt+1, "error", err)
 	}
 	return contents{}, last
 }
