@@ -22,9 +22,8 @@ func Build(in Input) (*Snapshot, []Problem) {
 	subs := buildSubscribers(in.Subscribers, in.Problems, p)
 	rows := cleanRows(in, p)
 	t := newTables(rows, subs, buildDevices(in.Devices, p), p)
-	p.unlisted(t.rows, subs, t.devices)
-	src := in.Source
-	return newSnapshot(t, subs, src, in.FetchedAt), p.sorted()
+	p.unlisted(t, subs)
+	return newSnapshot(t, subs, in.Source, in.FetchedAt), p.sorted()
 }
 
 // problems collects defects; a nil *problems drops them.
@@ -49,22 +48,23 @@ func (p *problems) sorted() []Problem {
 
 // unlisted reports subscribers and devices that rows name and no list has, once
 // each.
-func (p *problems) unlisted(rows []Binding, subs []Subscriber, devices []Device) {
-	seenSub := make(map[SubscriberID]bool)
-	seenDev := make(map[DeviceID]bool)
-	for i := range rows {
-		r := &rows[i]
-		if _, ok := findSubscriber(subs, r.Subscriber); !ok && !seenSub[r.Subscriber] {
-			seenSub[r.Subscriber] = true
-			p.add(Problem{Kind: ProblemUnknownSubscriber, Subscriber: r.Subscriber,
-				Detail: "has a binding but is in no state list; never blocked"})
-		}
-		if r.Device == 0 || seenDev[r.Device] {
+func (p *problems) unlisted(t *tables, subs []Subscriber) {
+	for i, id := range t.bySubscriber.keys {
+		if i > 0 && t.bySubscriber.keys[i-1] == id {
 			continue
 		}
-		if _, ok := findDevice(devices, r.Device); !ok {
-			seenDev[r.Device] = true
-			p.add(Problem{Kind: ProblemUnknownDevice, Device: r.Device,
+		if _, ok := findSubscriber(subs, id); !ok {
+			p.add(Problem{Kind: ProblemUnknownSubscriber, Subscriber: id,
+				Detail: "has a binding but is in no state list; never blocked"})
+		}
+	}
+	for i := range t.rows {
+		d := t.rows[i].Device
+		if d == 0 || i > 0 && t.rows[i-1].Device == d {
+			continue
+		}
+		if _, ok := findDevice(t.devices, d); !ok {
+			p.add(Problem{Kind: ProblemUnknownDevice, Device: d,
 				Detail: "bindings name a switch that the ERP does not list; option 82 cannot match them"})
 		}
 	}
@@ -95,7 +95,10 @@ func buildSubscribers(in []Subscriber, told []Problem, p *problems) []Subscriber
 		subs = append(subs, s)
 	}
 	slices.SortFunc(subs, func(a, b Subscriber) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(b.State, a.State))
+		if a.ID != b.ID {
+			return cmp.Compare(a.ID, b.ID)
+		}
+		return cmp.Compare(b.State, a.State)
 	})
 	out := subs[:0]
 	for _, s := range subs {

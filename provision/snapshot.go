@@ -40,7 +40,8 @@ type tables struct {
 	byMAC        index[uint64]
 	bySubscriber index[SubscriberID]
 	ports        []portSpan
-	portNames    map[portName][]Binding
+	portNames    []nameSpan
+	loose        []Binding // copies of rows whose port name stands on several ports
 	deviceByMAC  map[MAC]*Device
 	deviceByIP   map[netip.Addr]*Device
 	bound        int // distinct subscribers in rows
@@ -72,9 +73,13 @@ type portSpan struct {
 	lo, hi uint32
 }
 
-type portName struct {
+// nameSpan is the place of one interface name's rows, in tables.rows or, if
+// loose, in tables.loose.
+type nameSpan struct {
 	device DeviceID
 	name   string
+	lo, hi uint32
+	loose  bool
 }
 
 // Counts are sizes of a Snapshot.
@@ -148,7 +153,24 @@ func (s *Snapshot) ByPortName(d DeviceID, name []byte) []Binding {
 	if s == nil || d == 0 || len(name) == 0 {
 		return nil
 	}
-	return s.t.portNames[portName{d, string(name)}]
+	// By hand, for a string made of name would be an allocation.
+	lo, hi := 0, len(s.t.portNames)
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		n := &s.t.portNames[mid]
+		switch {
+		case n.device < d, n.device == d && n.name < string(name):
+			lo = mid + 1
+		case n.device == d && n.name == string(name):
+			if n.loose {
+				return s.t.loose[n.lo:n.hi:n.hi]
+			}
+			return s.t.rows[n.lo:n.hi:n.hi]
+		default:
+			hi = mid
+		}
+	}
+	return nil
 }
 
 // Device gives a switch by the ERP's id, or nil.
@@ -313,11 +335,6 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 		}
 	}
 	return newSnapshot(t, subs, s.source, s.fetchedAt)
-}
-
-// WithSource gives a copy that says it came from elsewhere.
-func (s *Snapshot) withSource(src Source) *Snapshot {
-	return newSnapshot(s.t, s.subs, src, s.fetchedAt)
 }
 
 // Fingerprint is a hash of the content: rows, states and switches, not times or

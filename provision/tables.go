@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // newTables chooses one row per address and indexes the result. It takes
@@ -213,24 +214,27 @@ func (t *tables) reportMACs(p *problems) {
 	}
 }
 
-// indexPorts marks the span of each numbered port and groups rows by port name.
+// indexPorts marks the span of each access port, by number and by name.
 func (t *tables) indexPorts(p *problems) {
-	names := make(map[portName]int)
+	from := 0 // the first name of the device at hand
 	for lo := 0; lo < len(t.rows); {
 		first := &t.rows[lo]
+		if lo > 0 && t.rows[lo-1].Device != first.Device {
+			t.sortPortNames(from)
+			from = len(t.portNames)
+		}
 		hi := lo
 		var other *Binding
 		for ; hi < len(t.rows) && samePort(first, &t.rows[hi]); hi++ {
-			r := &t.rows[hi]
-			if other == nil && r.Subscriber != first.Subscriber {
-				other = r
-			}
-			if r.Device != 0 && r.PortName != "" {
-				names[portName{r.Device, r.PortName}]++
+			if other == nil && t.rows[hi].Subscriber != first.Subscriber {
+				other = &t.rows[hi]
 			}
 		}
-		if first.Device != 0 && first.Port != 0 {
-			t.ports = append(t.ports, portSpan{first.Device, first.Port, uint32(lo), uint32(hi)})
+		if first.Device != 0 {
+			if first.Port != 0 {
+				t.ports = append(t.ports, portSpan{first.Device, first.Port, uint32(lo), uint32(hi)})
+			}
+			t.addPortNames(lo, hi)
 		}
 		if other != nil && hasPort(first) {
 			p.add(Problem{Kind: ProblemPortConflict, Subscriber: other.Subscriber, IP: other.IP, MAC: other.MAC, Device: other.Device, Port: other.Port,
@@ -238,55 +242,64 @@ func (t *tables) indexPorts(p *problems) {
 		}
 		lo = hi
 	}
-	t.ports = slices.Clip(t.ports)
-	t.indexPortNames(names)
+	t.sortPortNames(from)
+	t.ports, t.portNames, t.loose = slices.Clip(t.ports), slices.Clip(t.portNames), slices.Clip(t.loose)
 }
 
 func samePort(a, b *Binding) bool {
 	return a.Device == b.Device && a.Port == b.Port && (a.Port != 0 || a.PortName == b.PortName)
 }
 
-// indexPortNames makes the rows of each name a slice: a piece of t.rows as a
-// rule, a sorted copy where two ports carry one name. counts has the number of
-// rows of each name.
-func (t *tables) indexPortNames(counts map[portName]int) {
-	t.portNames = make(map[portName][]Binding, len(counts))
-	for i := range t.rows {
-		r := &t.rows[i]
-		if r.Device == 0 || r.PortName == "" {
-			continue
+// addPortNames appends a span for each run of one name among the rows of a port.
+func (t *tables) addPortNames(lo, hi int) {
+	for i := lo; i < hi; {
+		name := t.rows[i].PortName
+		j := i + 1
+		for j < hi && t.rows[j].PortName == name {
+			j++
 		}
-		k := portName{r.Device, r.PortName}
-		have, seen := t.portNames[k]
-		n := counts[k]
-		switch {
-		case !seen && i+n <= len(t.rows) && oneName(t.rows[i:i+n]):
-			t.portNames[k] = t.rows[i : i+n : i+n]
-		case !seen:
-			t.portNames[k] = append(make([]Binding, 0, n), *r)
-		case len(have) < n:
-			have = append(have, *r)
-			slices.SortFunc(have, func(a, b Binding) int { return a.IP.Compare(b.IP) })
-			t.portNames[k] = have
+		if name != "" {
+			t.portNames = append(t.portNames, nameSpan{t.rows[i].Device, name, uint32(i), uint32(j), false})
 		}
+		i = j
 	}
 }
 
-// oneName reports whether rows all are of one port and name.
-func oneName(rows []Binding) bool {
-	for i := range rows {
-		if rows[i].Device != rows[0].Device || rows[i].Port != rows[0].Port || rows[i].PortName != rows[0].PortName {
-			return false
+// sortPortNames sorts the spans of one device, which begin at from, and makes
+// those of one name one.
+func (t *tables) sortPortNames(from int) {
+	spans := t.portNames[from:]
+	slices.SortFunc(spans, func(a, b nameSpan) int {
+		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.lo, b.lo))
+	})
+	out := t.portNames[:from]
+	for i := 0; i < len(spans); {
+		j := i + 1
+		for j < len(spans) && spans[j].name == spans[i].name {
+			j++
 		}
+		span := spans[i]
+		if j > i+1 {
+			lo := len(t.loose)
+			for _, s := range spans[i:j] {
+				t.loose = append(t.loose, t.rows[s.lo:s.hi]...)
+			}
+			slices.SortFunc(t.loose[lo:], func(a, b Binding) int { return a.IP.Compare(b.IP) })
+			span.lo, span.hi, span.loose = uint32(lo), uint32(len(t.loose)), true
+		}
+		out = append(out, span)
+		i = j
 	}
-	return true
+	t.portNames = out
 }
 
 // indexDevices makes the look-ups of switches; see Snapshot.DeviceByMAC.
 func (t *tables) indexDevices(p *problems) {
 	used := make(map[DeviceID]bool)
 	for i := range t.rows {
-		used[t.rows[i].Device] = true
+		if i == 0 || t.rows[i-1].Device != t.rows[i].Device {
+			used[t.rows[i].Device] = true
+		}
 	}
 	t.deviceByMAC = make(map[MAC]*Device, len(t.devices))
 	t.deviceByIP = make(map[netip.Addr]*Device, len(t.devices))
