@@ -1,0 +1,261 @@
+package acl
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"math"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+func attr(typ uint16, parts ...[]byte) []byte {
+	var v []byte
+	for _, p := range parts {
+		v = append(v, p...)
+	}
+	b := binary.NativeEndian.AppendUint16(nil, uint16(4+len(v)))
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = append(b, v...)
+	return append(b, make([]byte, (4-len(v)%4)%4)...)
+}
+
+func u32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+
+func message(parts ...[]byte) []byte {
+	b := []byte{unix.NFPROTO_INET, 0, 0, 0}
+	for _, p := range parts {
+		b = append(b, p...)
+	}
+	return b
+}
+
+func element(parts ...[]byte) []byte { return attr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, parts...) }
+
+func key(b ...byte) []byte {
+	return attr(unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, attr(unix.NFTA_DATA_VALUE, b))
+}
+
+func TestAppendElements(t *testing.T) {
+	list := func(elements ...[]byte) []byte {
+		return attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, elements...)
+	}
+	table := attr(unix.NFTA_SET_ELEM_LIST_TABLE, []byte("usher\x00"))
+	tests := []struct {
+		name    string
+		msg     []byte
+		want    []uint32
+		strange int
+		err     error
+	}{
+		{"nothing", nil, nil, 0, nil},
+		{"header only", message(), nil, 0, nil},
+		{"no elements", message(table, list()), nil, 0, nil},
+		{"two", message(table, list(element(key(100, 64, 0, 1)), element(key(100, 64, 0, 2)))), []uint32{0x64400001, 0x64400002}, 0, nil},
+		{"with a counter", message(list(element(attr(unix.NFTA_SET_ELEM_EXPR, []byte("counter")), key(192, 0, 2, 1)))), []uint32{0xc0000201}, 0, nil},
+		{"catch-all", message(list(element(attr(unix.NFTA_SET_ELEM_FLAGS, u32(2))), element(key(192, 0, 2, 1)))), []uint32{0xc0000201}, 1, nil},
+		{"end of an interval", message(list(element(key(192, 0, 2, 1), attr(unix.NFTA_SET_ELEM_FLAGS, u32(1))))), nil, 1, nil},
+		{"key of another type", message(list(element(key(1, 2, 3, 4, 5, 6)))), nil, 1, nil},
+		{"empty element", message(list(element())), nil, 1, nil},
+		{"attribute longer than the message", append(message(), 200, 0, 3, 128), nil, 0, errShort},
+		{"attribute shorter than its header", append(message(), 2, 0, 3, 0), nil, 0, errShort},
+		{"cut in a header", append(message(list(element(key(192, 0, 2, 1)))), 8, 0), []uint32{0xc0000201}, 0, errShort},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, strange, err := appendElements(nil, tt.msg)
+			require.ErrorIs(t, err, tt.err)
+			require.Equal(t, tt.want, got)
+			require.Equal(t, tt.strange, strange)
+		})
+	}
+}
+
+func TestParseSet(t *testing.T) {
+	comment := func(s string) []byte { return append([]byte{7, byte(len(s) + 1)}, s+"\x00"...) }
+	udata := func(b []byte) []byte { return message(attr(unix.NFTA_SET_USERDATA, b)) }
+	flags := attr(unix.NFTA_SET_FLAGS, u32(unix.NFT_SET_INTERVAL))
+	tests := []struct {
+		name string
+		msg  []byte
+		want setInfo
+		err  string
+	}{
+		{"nothing", nil, setInfo{count: countUnknown}, ""},
+		{"all", message(flags, attr(unix.NFTA_SET_KEY_TYPE, u32(7)), attr(unix.NFTA_SET_KEY_LEN, u32(4)),
+			attr(unix.NFTA_SET_USERDATA, append([]byte{0, 4, 2, 0, 0, 0}, comment("hello")...)), attr(attrSetCount, u32(100_000))),
+			setInfo{flags: unix.NFT_SET_INTERVAL, keyType: 7, keyLen: 4, comment: "hello", count: 100_000}, ""},
+		{"comment without its end mark", udata([]byte{7, 2, 'h', 'i'}), setInfo{comment: "hi", count: countUnknown}, ""},
+		{"empty comment", udata([]byte{7, 0}), setInfo{count: countUnknown}, ""},
+		{"comment past the end", udata([]byte{7, 9, 'h'}), setInfo{count: countUnknown}, ""},
+		{"other data past the end", udata([]byte{0, 255}), setInfo{count: countUnknown}, ""},
+		{"short flags", message(attr(unix.NFTA_SET_FLAGS, []byte{1})), setInfo{count: countUnknown}, "set attribute 3: 1 bytes, want 4"},
+		{"long count", message(attr(attrSetCount, make([]byte, 8))), setInfo{count: countUnknown}, "set attribute 20: 8 bytes, want 4"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseSet(tt.msg)
+			if tt.err != "" {
+				require.EqualError(t, err, tt.err)
+			} else {
+				require.NoError(t, err)
+			}
+			require.Equal(t, tt.want, got)
+		})
+	}
+}
+
+// Whatever bytes arrive, nothing panics, and no element is made up: each takes
+// at least the room of its attributes.
+func FuzzParse(f *testing.F) {
+	f.Add(message(attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, element(key(100, 64, 0, 1)), element(key(100, 64, 0, 2)))))
+	f.Add(message(attr(unix.NFTA_SET_FLAGS, u32(4)), attr(unix.NFTA_SET_USERDATA, []byte{7, 2, 'h', 'i'}), attr(attrSetCount, u32(3))))
+	f.Add(append(message(), 200, 0, 3, 128))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		keys, strange, _ := appendElements(nil, b)
+		if n := len(keys)*16 + strange*4; n > len(b) {
+			t.Errorf("%d keys and %d strange elements of %d bytes", len(keys), strange, len(b))
+		}
+		info, _ := parseSet(b)
+		if info.count < countUnknown || len(info.comment) > len(b) {
+			t.Errorf("%+v of %d bytes", info, len(b))
+		}
+	})
+}
+
+func TestNewBatch(t *testing.T) {
+	a, b, v6 := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("2001:db8::1")
+	const add, remove, stopped, paused = provision.OpAdd, provision.OpRemove, provision.SetStopped, provision.SetPaused
+	one := func(op provision.Op, set provision.Set, addr netip.Addr) provision.Change {
+		return provision.Change{Op: op, Set: set, Addr: addr}
+	}
+	tests := []struct {
+		name    string
+		changes []provision.Change
+		len     int
+		err     string
+	}{
+		{"none", nil, 0, ""},
+		{"unsorted, one twice", []provision.Change{one(add, stopped, b), one(add, stopped, a), one(add, stopped, b)}, 2, ""},
+		{"from one set to the other", []provision.Change{one(add, paused, a), one(remove, stopped, a)}, 2, ""},
+		{"mapped form is the same address", []provision.Change{one(add, paused, a), one(add, paused, netip.MustParseAddr("::ffff:100.64.0.1"))}, 1, ""},
+		{"IPv6", []provision.Change{one(add, paused, a), one(add, stopped, v6)}, 0, "change 1: stopped 2001:db8::1: not an IPv4 address"},
+		{"no address", []provision.Change{one(add, stopped, netip.Addr{})}, 0, "change 0: stopped invalid IP: not an IPv4 address"},
+		{"no set", []provision.Change{one(add, 0, a)}, 0, "change 0: set 0 does not exist"},
+		{"a set too many", []provision.Change{one(add, 3, a)}, 0, "change 0: set 3 does not exist"},
+		{"no operation", []provision.Change{one(0, stopped, a)}, 0, "change 0: operation 0 does not exist"},
+		{"contradiction", []provision.Change{one(add, stopped, b), one(add, stopped, a), one(remove, stopped, a)}, 0, "stopped 100.64.0.1: both added and removed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := newBatch(tt.changes)
+			if tt.err != "" {
+				require.EqualError(t, err, tt.err)
+				require.EqualError(t, NewDryRun(nil).Apply(t.Context(), tt.changes), "acl: dry run: "+tt.err)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tt.len, got.len())
+		})
+	}
+}
+
+// sent gives the messages that a batch is made of, without those around them.
+func sent(t *testing.T, b batch) []netlink.Message {
+	t.Helper()
+	var got []netlink.Message
+	c, err := nftables.New(nftables.WithTestDial(func(req []netlink.Message) ([]netlink.Message, error) {
+		got = append(got, req...)
+		return nil, io.EOF
+	}))
+	require.NoError(t, err)
+	require.NoError(t, b.queue(c))
+	require.NoError(t, c.Flush())
+	require.Greater(t, len(got), 2)
+	require.EqualValues(t, unix.NFNL_MSG_BATCH_BEGIN, got[0].Header.Type)
+	require.EqualValues(t, unix.NFNL_MSG_BATCH_END, got[len(got)-1].Header.Type)
+	return got[1 : len(got)-1]
+}
+
+func TestBatchGoesOutInPiecesAdditionsFirst(t *testing.T) {
+	var b batch
+	for i := range uint32(2500) {
+		b.removes[provision.SetStopped] = append(b.removes[provision.SetStopped], i)
+		b.adds[provision.SetPaused] = append(b.adds[provision.SetPaused], i)
+	}
+	b.adds[provision.SetStopped] = []uint32{9999}
+	type piece struct {
+		typ, elements int
+		set           string
+	}
+	const newElem, delElem = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM, unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELSETELEM
+	var got []piece
+	for _, m := range sent(t, b) {
+		p := piece{typ: int(m.Header.Type)}
+		keys, strange, err := appendElements(nil, m.Data)
+		require.NoError(t, err)
+		require.Zero(t, strange)
+		p.elements = len(keys)
+		require.NoError(t, eachAttr(payload(m.Data), func(typ uint16, v []byte) error {
+			require.Less(t, len(v), math.MaxUint16-4)
+			if typ == unix.NFTA_SET_ELEM_LIST_SET {
+				p.set = strings.TrimRight(string(v), "\x00")
+			}
+			return nil
+		}))
+		got = append(got, p)
+	}
+	require.Equal(t, []piece{
+		{newElem, 1, "stopped"},
+		{newElem, 1000, "paused"}, {newElem, 1000, "paused"}, {newElem, 500, "paused"},
+		{delElem, 1000, "stopped"}, {delElem, 1000, "stopped"}, {delElem, 500, "stopped"},
+	}, got)
+}
+
+func TestMissingFrom(t *testing.T) {
+	var b batch
+	var have contents
+	b.adds[provision.SetStopped] = []uint32{1, 2, 3}
+	b.removes[provision.SetPaused] = []uint32{2, 5}
+	have[provision.SetStopped] = []uint32{2, 7}
+	have[provision.SetPaused] = []uint32{1, 5}
+	got := b.missingFrom(have)
+	require.Equal(t, []uint32{1, 3}, got.adds[provision.SetStopped])
+	require.Equal(t, []uint32{5}, got.removes[provision.SetPaused])
+	require.Equal(t, 3, got.len())
+	have[provision.SetStopped], have[provision.SetPaused] = b.adds[provision.SetStopped], nil
+	require.Zero(t, b.missingFrom(have).len())
+}
+
+func TestNextGeneration(t *testing.T) {
+	require.EqualValues(t, 8, nextGeneration(7))
+	require.EqualValues(t, 1, nextGeneration(math.MaxUint32))
+}
+
+func TestDryRunRemembers(t *testing.T) {
+	ctx := context.Background()
+	d := NewDryRun(nil)
+	want := provision.ACL{
+		Stopped: []netip.Addr{netip.MustParseAddr("100.64.0.1")},
+		Paused:  []netip.Addr{netip.MustParseAddr("100.64.0.2")},
+	}
+	require.NoError(t, d.Apply(ctx, provision.Plan(want, provision.ACL{})))
+	have, err := d.Observe(ctx)
+	require.NoError(t, err)
+	require.Equal(t, want, have)
+	changed, err := d.Changed(ctx)
+	require.NoError(t, err)
+	require.False(t, changed)
+	require.NoError(t, d.Apply(ctx, provision.Plan(provision.ACL{}, have)))
+	have, err = d.Observe(ctx)
+	require.NoError(t, err)
+	require.Zero(t, have.Len())
+}
