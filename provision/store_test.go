@@ -1,0 +1,207 @@
+package provision
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func requireSameSnapshot(t testing.TB, want, got *Snapshot) {
+	t.Helper()
+	require.True(t, slices.Equal(want.Bindings(), got.Bindings()))
+	require.True(t, slices.Equal(want.contested(), got.contested()))
+	require.True(t, slices.Equal(want.Subscribers(), got.Subscribers()))
+	require.True(t, slices.Equal(want.Devices(), got.Devices()))
+	require.Equal(t, want.Fingerprint(), got.Fingerprint())
+	require.Equal(t, want.Counts(), got.Counts())
+	require.True(t, want.FetchedAt().Equal(got.FetchedAt()))
+}
+
+func TestStoreKeepsEverything(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "snapshot")
+	store := NewStore(path)
+	_, err := store.Load()
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	rng := rand.New(rand.NewPCG(9, 10))
+	for round := range 30 {
+		in := messyInput(rng, round*5)
+		in.Devices = append(in.Devices, Device{ID: 40, Name: "tab\there \"quoted\" \xff\n second line", IP: addr("2001:db8::40")},
+			Device{ID: 41, IP: addr("fe80::1%eth0")})
+		in.Bindings = append(in.Bindings, Binding{Subscriber: 1<<63 - 1, IP: testIP(60), Device: 1<<63 - 1, Port: 1<<32 - 1, VLAN: 1<<16 - 1, PortName: "Gi0/1\t\"x\""})
+		want, _ := Build(in)
+		require.NoError(t, store.Save(want))
+		got, err := store.Load()
+		require.NoError(t, err)
+		requireSameSnapshot(t, want, got)
+		require.Equal(t, SourceStored, got.Source())
+	}
+	files, err := os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	require.Len(t, files, 1, "nothing else is left behind")
+}
+
+func TestStoreBadFiles(t *testing.T) {
+	var good bytes.Buffer
+	snap := build(t, testInput(50))
+	require.NoError(t, encode(&good, snap))
+	text := good.String()
+	lines := strings.SplitAfter(text, "\n")
+	sealed := func(body string) string {
+		return body + fmt.Sprintf("e\t%d\t%08x\n", strings.Count(body, "\n")-2, crc32.Checksum([]byte(body), crc32.MakeTable(crc32.Castagnoli)))
+	}
+	head := "usher snapshot 1\nf\t2026-11-01T12:00:00Z\tdirect\n"
+	tests := []struct{ name, content, want string }{
+		{"empty", "", "line 1: the file is cut off: no closing line"},
+		{"foreign text", "hello\nworld\n", "line 1: not a stored snapshot of usher"},
+		{"foreign binary", "\x7fELF\x02\x01\x01\n", "line 1: not a stored snapshot of usher"},
+		{"one endless line", strings.Repeat("x", maxStoreLine+1), "line 1: line is longer than 65536 bytes"},
+		{"newer version", strings.Replace(text, "snapshot 1\n", "snapshot 2\n", 1), "line 1: version 2 was written by a newer usher; this one reads up to 1"},
+		{"no version", strings.Replace(text, "snapshot 1\n", "snapshot x\n", 1), `line 1: version "x" is not a number`},
+		{"cut between lines", strings.Join(lines[:20], ""), "line 21: the file is cut off: no closing line"},
+		{"cut within a line", strings.Join(lines[:20], "") + lines[20][:5], "line 21: the file is cut off within this line"},
+		{"a line lost", strings.Join(slices.Delete(slices.Clone(lines), 10, 11), ""), "line 104: 101 records, the closing line says 102"},
+		{"a flipped digit", strings.Replace(text, "\t100.64.0.7\t", "\t100.64.0.8\t", 1), "the file is damaged"},
+		{"text after the end", text + "more\n", "line 106: text after the closing line"},
+		{"bad address", sealed(head + "b\t1\t192.0.2.300\t\t0\t0\t0\t\n"), `line 3: address "192.0.2.300" cannot be read`},
+		{"IPv6 binding", sealed(head + "b\t1\t2001:db8::1\t\t0\t0\t0\t\n"), "line 3: binding without an IPv4 address"},
+		{"bad mac", sealed(head + "b\t1\t192.0.2.3\t00:00\t0\t0\t0\t\n"), `line 3: mac "00:00": 4 hex digits, want 12`},
+		{"big port", sealed(head + "b\t1\t192.0.2.3\t\t0\t4294967296\t0\t\n"), `line 3: port "4294967296" is not a number from 0 to 4294967295`},
+		{"no subscriber", sealed(head + "b\t0\t192.0.2.3\t\t0\t0\t0\t\n"), `line 3: subscriber id "0" is not a number`},
+		{"missing field", sealed(head + "b\t1\t192.0.2.3\n"), "line 3: mac is missing"},
+		{"too many fields", sealed(head + "s\t1\tactive\tx\n"), `line 3: text after the last field: "x"`},
+		{"bad state", sealed(head + "s\t1\tgone\n"), `line 3: state "gone"`},
+		{"bad name", sealed(head + "d\t1\t\t\tname\n"), "line 3: name name is not a quoted text"},
+		{"bad time", sealed("usher snapshot 1\nf\tyesterday\tdirect\n"), "line 2: time of the fetch"},
+		{"unknown line", sealed(head + "z\t1\n"), `line 3: unknown kind of line "z"`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "snapshot")
+			require.NoError(t, os.WriteFile(path, []byte(tt.content), 0o600))
+			snap, err := NewStore(path).Load()
+			require.Nil(t, snap)
+			require.ErrorContains(t, err, "stored snapshot "+path+": ")
+			assert.ErrorContains(t, err, tt.want)
+			assert.ErrorContains(t, err, "kept as snapshot.bad")
+			kept, rerr := os.ReadFile(path + ".bad")
+			require.NoError(t, rerr)
+			assert.Equal(t, tt.content, string(kept))
+			_, err = NewStore(path).Load()
+			assert.ErrorIs(t, err, fs.ErrNotExist, "the next start finds no file")
+		})
+	}
+}
+
+// A file cut anywhere is refused, never read as a smaller network.
+func TestStoreCutAnywhere(t *testing.T) {
+	var good bytes.Buffer
+	require.NoError(t, encode(&good, build(t, testInput(8))))
+	for n := range good.Len() {
+		_, err := decode(bytes.NewReader(good.Bytes()[:n]))
+		require.Error(t, err, "cut after %d bytes", n)
+	}
+}
+
+type brokenReader struct{ err error }
+
+func (r brokenReader) Read([]byte) (int, error) { return 0, r.err }
+
+func TestStoreErrors(t *testing.T) {
+	disk := errors.New("input/output error")
+	_, err := decode(brokenReader{disk})
+	require.ErrorIs(t, err, disk)
+	var format *formatError
+	require.NotErrorAs(t, err, &format, "a disk error is no reason to throw the file away")
+
+	dir := t.TempDir()
+	snap := build(t, testInput(3))
+	err = NewStore(filepath.Join(dir, "missing", "snapshot")).Save(snap)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+
+	path := filepath.Join(dir, "snapshot")
+	store := NewStore(path)
+	require.NoError(t, store.Save(snap))
+	in := testInput(3)
+	in.Bindings[0].PortName = strings.Repeat("x", maxStoreLine)
+	long, _ := Build(in)
+	require.ErrorContains(t, store.Save(long), "too long")
+	got, err := store.Load()
+	require.NoError(t, err, "a failed save leaves the old file")
+	requireSameSnapshot(t, snap, got)
+	_, err = os.Stat(path + ".tmp")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// /dev/full says "no space left on device" to every write.
+func TestStoreFullDisk(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("needs /dev/full: ", err)
+	}
+	path := filepath.Join(t.TempDir(), "snapshot")
+	require.NoError(t, os.Symlink("/dev/full", path+".tmp"))
+	err := NewStore(path).Save(build(t, testInput(3)))
+	require.ErrorContains(t, err, "no space left on device")
+	_, err = os.Stat(path)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+func FuzzStoreDecode(f *testing.F) {
+	var good bytes.Buffer
+	if err := encode(&good, build(f, testInput(3))); err != nil {
+		f.Fatal(err)
+	}
+	body := good.Bytes()
+	f.Add(body)
+	f.Add(body[:bytes.LastIndex(body, []byte("\ne\t"))+1])
+	f.Add([]byte("usher snapshot 1\nb\t1\t192.0.2.3\t\t0\t0\t0\t\"a\\x00\"\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		seal := fmt.Appendf(slices.Clone(data), "e\t%d\t%08x\n", bytes.Count(data, []byte("\n"))-2, crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
+		for _, in := range [][]byte{data, seal} {
+			s, err := decode(bytes.NewReader(in))
+			if err != nil {
+				continue
+			}
+			var again bytes.Buffer
+			if err := encode(&again, s); err != nil {
+				t.Fatal(err)
+			}
+			s2, err := decode(bytes.NewReader(again.Bytes()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Fingerprint() != s2.Fingerprint() {
+				t.Fatal("a second pass through the file changed the content")
+			}
+		}
+	})
+}
+
+func BenchmarkStore100k(b *testing.B) {
+	s, _ := Build(testInput(100_000))
+	store := NewStore(filepath.Join(b.TempDir(), "snapshot"))
+	b.Run("save", func(b *testing.B) {
+		for b.Loop() {
+			if err := store.Save(s); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("load", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := store.Load(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
