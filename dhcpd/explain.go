@@ -1,18 +1,21 @@
 package dhcpd
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
 
 // Query is a client that might ask: Explain answers what would happen.
 type Query struct {
-	MAC       provision.MAC `json:"mac,omitzero"`
-	Option82  lease.Hex     `json:"option82,omitempty"` // payload, without code and length
-	GIAddr    netip.Addr    `json:"giaddr,omitzero"`
-	Interface string        `json:"interface,omitempty"` // empty: not checked
+	MAC      provision.MAC `json:"mac,omitzero"`
+	Option82 lease.Hex     `json:"option82,omitempty"` // payload, without code and length; nil: none
+	GIAddr   netip.Addr    `json:"giaddr,omitzero"`
+	// Interface the packet would come in on; empty: one that is served.
+	Interface string `json:"interface,omitempty"`
 }
 
 // Explanation is what a DISCOVER of a Query would lead to now.
@@ -20,17 +23,112 @@ type Explanation struct {
 	Outcome    Outcome                `json:"outcome"`
 	Text       string                 `json:"text"`       // Outcome.Explain
 	MatchedBy  string                 `json:"matched_by"` // option82, mac or empty
-	Circuit    string                 `json:"circuit"`    // how option 82 was read
-	Remote     string                 `json:"remote"`
+	Circuit    string                 `json:"circuit"`    // how sub-option 1 was read; empty: no option 82
+	Remote     string                 `json:"remote"`     // how sub-option 2 was read
 	YourIP     netip.Addr             `json:"your_ip,omitzero"`
 	Subscriber provision.SubscriberID `json:"subscriber,omitempty"`
 	Device     provision.DeviceID     `json:"device,omitempty"`
 	Port       uint32                 `json:"port,omitempty"`
 	ServerID   netip.Addr             `json:"server_id,omitzero"`
 	Via        string                 `json:"via"`             // relay, unicast, broadcast, frame, or none
-	Swap       bool                   `json:"swap"`            // another MAC than the ERP's would be accepted and reported
-	Lease      *lease.Record          `json:"lease,omitempty"` // of YourIP
+	Swap       bool                   `json:"swap"`            // the ERP has another MAC: the ACK would be reported
+	Lease      *lease.Record          `json:"lease,omitempty"` // record of YourIP
 }
 
-// Explain runs the decision for a hypothetical DISCOVER.
-func (s *Server) Explain(q Query) Explanation { return Explanation{} }
+// String gives option82 or mac; empty for zero.
+func (k MatchKind) String() string {
+	switch k {
+	case MatchOption82:
+		return "option82"
+	case MatchMAC:
+		return "mac"
+	}
+	return ""
+}
+
+// explainXID is the transaction id of hypothetical packets; they never leave the process.
+const explainXID = 0x75736872
+
+// Explain runs the very decision of the packet path for a DISCOVER that q
+// describes, with the bindings and leases of this moment.
+func (s *Server) Explain(q Query) Explanation {
+	if len(q.Option82) > 255 {
+		q.Option82 = q.Option82[:255]
+	}
+	ask := wire.Query{Type: wire.Discover, XID: explainXID, MAC: q.MAC, GIAddr: q.GIAddr, Option82: q.Option82}
+	if q.MAC.IsZero() {
+		ask.MAC = provision.MAC{0x02} // some new client: what would this port get?
+	}
+	set := s.settings.Load()
+	r := request{iface: q.Interface, served: true, local: s.explainLocal(set, q)}
+	if q.Interface != "" {
+		r.served = set.serves(q.Interface, q.Interface == "lo")
+	}
+	r.parse(ask.Append(nil))
+	d := decide(s.now(), &r, s.deps.Snapshot(), s.deps.Leases, set)
+
+	e := Explanation{
+		Outcome:   d.outcome,
+		Text:      d.outcome.Explain(),
+		MatchedBy: d.match.by.String(),
+		YourIP:    d.yourIP,
+		Device:    d.match.loc.device,
+		Port:      d.match.loc.port,
+		ServerID:  d.reply.ServerID,
+		Via:       d.way.String(),
+	}
+	if e.ServerID.IsUnspecified() {
+		e.ServerID = netip.Addr{}
+	}
+	if r.p.RelayInfoCount() > 0 && r.relayErr == nil {
+		e.Circuit = circuitText(wire.DecodeCircuit(r.relay.CircuitID))
+		e.Remote = remoteText(wire.DecodeRemote(r.relay.RemoteID))
+	}
+	if d.binding != nil {
+		e.Subscriber = d.binding.Subscriber
+		if e.Device == 0 {
+			e.Device, e.Port = d.binding.Device, d.binding.Port
+		}
+		e.Swap = d.outcome == OutcomeOffer && !q.MAC.IsZero() && d.binding.MAC != q.MAC
+	}
+	if rec, ok := s.deps.Leases.Get(d.yourIP); ok {
+		e.Lease = &rec
+	}
+	return e
+}
+
+// explainLocal guesses the address that a packet of q would come to; 0.0.0.0
+// stands for one of this host that is not known before a packet comes.
+func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
+	if a := set.listen.Addr(); !a.IsUnspecified() {
+		return a
+	}
+	if socks := s.socks.Load(); socks != nil && q.Interface != "" {
+		if a := socks.addressOf(q.Interface); a.IsValid() {
+			return a
+		}
+	}
+	return netip.IPv4Unspecified()
+}
+
+func circuitText(c wire.Circuit) string {
+	switch c.Kind {
+	case wire.CircuitPort:
+		return fmt.Sprintf("vlan %d unit %d port %d", c.VLAN, c.Unit, c.Port)
+	case wire.CircuitText:
+		return fmt.Sprintf("text %q", c.Text)
+	}
+	return c.Kind.String()
+}
+
+func remoteText(r wire.Remote) string {
+	switch r.Kind {
+	case wire.RemoteMAC:
+		return "mac " + provision.MAC(r.MAC).String()
+	case wire.RemoteIP:
+		return "address " + r.IP.String()
+	case wire.RemoteText:
+		return fmt.Sprintf("text %q", r.Text)
+	}
+	return r.Kind.String()
+}

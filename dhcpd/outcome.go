@@ -38,6 +38,7 @@ const (
 	OutcomeUnknownPort
 	OutcomePortFull
 	OutcomeNoSubnet
+	OutcomeNoServerID
 	OutcomeRenewUnknown
 	OutcomeInitRebootUnknown
 	OutcomeNotAuthoritative
@@ -75,8 +76,9 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeOption82Unread:    {"option82_unread", "Option 82 has a layout that cannot be read as switch and port, and the MAC is bound to no address."},
 	OutcomeUnknownDevice:     {"unknown_device", "Option 82 names a switch that the ERP does not know by this MAC or address, and the MAC of the client is bound to no address."},
 	OutcomeUnknownPort:       {"unknown_port", "The switch is known, but the ERP binds no address to this port, and none to the MAC of the client."},
-	OutcomePortFull:          {"port_full", "Every address bound to this port is in use by another client."},
+	OutcomePortFull:          {"port_full", "Every address bound to this port, or to this MAC, is in use by another client."},
 	OutcomeNoSubnet:          {"no_subnet", "The address bound to the client is in none of the configured dhcp.subnets."},
+	OutcomeNoServerID:        {"no_server_id", "The interface has no address, the subnet no gateway and dhcp.server_id is not set, so the server cannot name itself in a reply."},
 	OutcomeRenewUnknown:      {"renew_unknown", "The client wants to renew an address past the relay and neither a lease nor the MAC in the ERP says that it is its own; silence makes it ask again through the relay."},
 	OutcomeInitRebootUnknown: {"init_reboot_unknown", "The client wants its earlier address back and nothing is known about it; RFC 2131 asks for silence."},
 	OutcomeNotAuthoritative:  {"not_authoritative", "The client asked for a wrong address, but dhcp.authoritative is off, so it was not refused."},

@@ -6,8 +6,12 @@ package dhcpd
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
@@ -15,7 +19,8 @@ import (
 )
 
 // Commit is a changed fact that must be on disk before its ACK leaves: a new
-// client of an address, or the same one behind another port.
+// client of an address, or the same one behind another port. Or only a report
+// that is still due at a renewal; Lease is the current record then.
 type Commit struct {
 	Lease  lease.Record
 	Report *provision.MACReport // nil: the ERP knows the MAC already
@@ -23,35 +28,151 @@ type Commit struct {
 
 // Journal makes changed facts durable.
 type Journal interface {
-	// Commit stores all of recs, leases and reports, in one transaction. It must not keep recs.
+	// Commit stores all of recs, leases and reports, in one transaction. It is
+	// called by one goroutine at a time and must not keep recs.
 	Commit(recs []Commit) error
 }
 
 // Deps is what the server needs from outside. Snapshot and Leases are
-// required. Without a Journal records stay in memory.
+// required. Without a Journal leases are written in the background only and
+// MACs are not reported.
 type Deps struct {
 	Snapshot func() *provision.Snapshot
 	Leases   *lease.Table
 	Journal  Journal
-	Observer Observer
-	Log      *slog.Logger
-	Now      func() time.Time
+	Observer Observer         // may be nil
+	Log      *slog.Logger     // nil: discard
+	Now      func() time.Time // nil: time.Now
 }
 
-// Server is the DHCP server.
-type Server struct{}
+// Server is the DHCP server. Use: New, Listen, Run once.
+type Server struct {
+	deps     Deps
+	now      func() time.Time
+	log      *slog.Logger
+	observer Observer
+	settings atomic.Pointer[settings]
+	socks    atomic.Pointer[sockets]
+}
 
 // New compiles opts and makes a server that does not listen yet.
-func New(opts Options, deps Deps) (*Server, error) { return &Server{}, nil }
+func New(opts Options, deps Deps) (*Server, error) {
+	if deps.Snapshot == nil || deps.Leases == nil {
+		return nil, errors.New("dhcp: snapshot and lease table are required")
+	}
+	set, err := compile(opts)
+	if err != nil {
+		return nil, fmt.Errorf("dhcp: %w", err)
+	}
+	s := &Server{deps: deps, now: deps.Now, log: deps.Log, observer: deps.Observer}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.observer == nil {
+		s.observer = Observers{}
+	}
+	s.settings.Store(set)
+	return s, nil
+}
 
-// Listen opens the sockets.
-func (s *Server) Listen() error { return nil }
+// Listen opens the sockets. Packets wait in the kernel until Run.
+func (s *Server) Listen() error {
+	if s.socks.Load() != nil {
+		return errors.New("dhcp: listens already")
+	}
+	socks, err := openSockets(s.settings.Load().listen)
+	if err != nil {
+		return err
+	}
+	s.socks.Store(socks)
+	return nil
+}
 
-// LocalAddr is the address the server listens on; invalid before Listen.
-func (s *Server) LocalAddr() netip.AddrPort { return netip.AddrPort{} }
+// LocalAddr is the address and port that the server listens on; invalid before Listen.
+func (s *Server) LocalAddr() netip.AddrPort {
+	socks := s.socks.Load()
+	if socks == nil {
+		return netip.AddrPort{}
+	}
+	a, err := netip.ParseAddrPort(socks.conn.LocalAddr().String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return a
+}
 
-// Run serves until ctx ends. It returns nil then.
-func (s *Server) Run(ctx context.Context) error { return nil }
+// Close closes the sockets of a server that listens but will never Run.
+func (s *Server) Close() error {
+	if socks := s.socks.Swap(nil); socks != nil {
+		return socks.close()
+	}
+	return nil
+}
 
-// Reload makes new options take effect for the next packet. The listen address cannot change.
-func (s *Server) Reload(opts Options) error { return nil }
+// Reload makes new options take effect for the next packet, all at once. If
+// opts has a mistake, or another listen address, nothing changes.
+func (s *Server) Reload(opts Options) error {
+	set, err := compile(opts)
+	if err != nil {
+		return fmt.Errorf("dhcp: %w", err)
+	}
+	if old := s.settings.Load().listen; set.listen != old {
+		return fmt.Errorf("dhcp: listen: cannot change from %v to %v while running; restart the agent", old, set.listen)
+	}
+	s.settings.Store(set)
+	return nil
+}
+
+// Run serves until ctx ends, then sends what is still to be acknowledged, closes
+// the sockets and returns nil. A read error never ends it.
+func (s *Server) Run(ctx context.Context) error {
+	socks := s.socks.Load()
+	if socks == nil {
+		return errors.New("dhcp: run before listen")
+	}
+	c := newCommitter(s, newSender(socks))
+	done := make(chan error, 1)
+	go func() { done <- c.run() }()
+
+	// Run reads only; a deadline in the past is what wakes the reader at the end.
+	stop := context.AfterFunc(ctx, func() { _ = socks.conn.SetReadDeadline(time.Unix(1, 0)) })
+	s.receive(ctx, newReader(socks), newHandler(s, c, newSender(socks), newInterfaces(socks)))
+	stop()
+	close(c.queue)
+	err := <-done
+	s.socks.Store(nil)
+	return errors.Join(err, socks.close())
+}
+
+const (
+	minBackOff = time.Millisecond
+	maxBackOff = time.Second
+)
+
+// receive handles packets until ctx ends.
+func (s *Server) receive(ctx context.Context, r *reader, h *handler) {
+	backOff := minBackOff
+	for ctx.Err() == nil {
+		n, err := r.read()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				continue
+			}
+			s.log.Warn("reading DHCP packets failed", "error", err, "retry_in", backOff)
+			select {
+			case <-ctx.Done():
+			case <-time.After(backOff):
+			}
+			backOff = min(2*backOff, maxBackOff)
+			continue
+		}
+		backOff = minBackOff
+		now := s.now()
+		for i := range n {
+			h.handle(now, r.packet(i))
+		}
+	}
+}

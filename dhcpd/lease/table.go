@@ -2,69 +2,350 @@ package lease
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/usher-agent/usher/provision"
+	"go.etcd.io/bbolt"
 )
 
-// Table holds the leases in memory and their copy in a bbolt database.
-type Table struct{}
+// Grace is how long a record stays after it expired, was released or declined:
+// it still says who used an address before.
+const Grace = 30 * 24 * time.Hour
 
-// New makes a table that lives in memory only.
-func New() *Table { return &Table{} }
+// Table holds the leases in memory and their copy in a bbolt database. The
+// packet path reads and changes the memory only. Changed facts are written by
+// PutTx in a transaction of the caller, everything else by Flush in the background.
+// Its methods may be called from several goroutines.
+type Table struct {
+	db      *bbolt.DB // nil: memory only
+	skipped []string
+	bad     int
 
-// Open makes a table from what db holds.
-func Open(db *bbolt.DB) (*Table, error) { return &Table{}, nil }
-
-// Skipped tells how many stored records could not be read.
-func (t *Table) Skipped() (n int, examples []string) { return 0, nil }
-
-// Get gives the record of an address.
-func (t *Table) Get(ip netip.Addr) (Record, bool) { return Record{}, false }
-
-// Store puts rec in memory; PutTx or Dirty must follow.
-func (t *Table) Store(rec Record) {}
-
-// Renew moves the expiry.
-func (t *Table) Renew(ip netip.Addr, mac provision.MAC, now, expires time.Time) bool { return false }
-
-// SetState marks a lease released or declined.
-func (t *Table) SetState(ip netip.Addr, mac provision.MAC, s State, now time.Time) bool {
-	return false
+	mu      sync.RWMutex // guards the fields below
+	records map[uint32]*Record
+	dirty   map[uint32]struct{} // changed since they were last written
 }
 
-// Dirty asks the background journal to write the record of ip.
-func (t *Table) Dirty(ip netip.Addr) {}
+const maxSkippedKept = 20
 
-// PutTx writes rec within tx.
-func (t *Table) PutTx(tx *bbolt.Tx, rec Record) error { return nil }
+// bucketName is the bucket of the database that is the table's own.
+func bucketName() []byte { return []byte("leases") }
 
-// Flush writes what is dirty.
-func (t *Table) Flush() error { return nil }
+// New makes a table that lives in memory only.
+func New() *Table {
+	return &Table{records: map[uint32]*Record{}, dirty: map[uint32]struct{}{}}
+}
 
-// Run flushes and prunes until ctx ends.
-func (t *Table) Run(ctx context.Context, interval time.Duration, onError func(error)) error {
+// Open makes a table from what db holds, in the bucket "leases", which it makes
+// if needed. A record that cannot be read is left out and told by Skipped: it
+// costs its client nothing but a packet more.
+func Open(db *bbolt.DB) (*Table, error) {
+	t := New()
+	t.db = db
+	err := db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(bucketName())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lease table: make bucket: %w", err)
+	}
+	names := map[string]string{} // a few hundred interfaces serve all records
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketName()).ForEach(func(k, v []byte) error {
+			r, err := decode(k, v)
+			if err != nil {
+				t.skip(err)
+				return nil
+			}
+			if shared, ok := names[r.Interface]; ok {
+				r.Interface = shared
+			} else {
+				names[r.Interface] = r.Interface
+			}
+			t.records[ipKey(r.IP)] = &r
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lease table: read: %w", err)
+	}
+	return t, nil
+}
+
+func (t *Table) skip(err error) {
+	t.bad++
+	if len(t.skipped) < maxSkippedKept {
+		t.skipped = append(t.skipped, err.Error())
+	}
+}
+
+// Skipped tells how many stored records Open could not read, and the reasons of the first ones.
+func (t *Table) Skipped() (n int, examples []string) { return t.bad, t.skipped }
+
+// Get gives the record of an address, live or not.
+func (t *Table) Get(ip netip.Addr) (Record, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	r, ok := t.records[ipKey(ip)]
+	if !ok {
+		return Record{}, false
+	}
+	return *r, true
+}
+
+// Store puts rec in memory in place of what its address had. The table keeps
+// rec's slices. To get it on disk the caller uses PutTx or Dirty next. A record
+// without an IPv4 address is ignored.
+func (t *Table) Store(rec Record) {
+	if !rec.IP.Is4() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.records[ipKey(rec.IP)] = &rec
+}
+
+// Renew moves the expiry of a bound lease and leaves writing it to the
+// background. It reports whether ip is leased to mac.
+func (t *Table) Renew(ip netip.Addr, mac provision.MAC, now, expires time.Time) bool {
+	return t.update(ip, mac, func(r *Record) bool {
+		if r.State != StateBound {
+			return false
+		}
+		r.Renewed, r.Expires = now, expires
+		return true
+	})
+}
+
+// SetState marks the lease of ip as s and leaves writing it to the background.
+// It reports whether ip is leased to mac.
+func (t *Table) SetState(ip netip.Addr, mac provision.MAC, s State, now time.Time) bool {
+	return t.update(ip, mac, func(r *Record) bool {
+		r.State, r.Renewed = s, now
+		if s != StateBound && r.Expires.After(now) {
+			r.Expires = now
+		}
+		return true
+	})
+}
+
+func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*Record) bool) bool {
+	key := ipKey(ip)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, ok := t.records[key]
+	if !ok || r.MAC != mac || !change(r) {
+		return false
+	}
+	t.markLocked(key)
+	return true
+}
+
+// Dirty asks the background to write the record of ip.
+func (t *Table) Dirty(ip netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.markLocked(ipKey(ip))
+}
+
+func (t *Table) markLocked(key uint32) {
+	if t.db != nil {
+		t.dirty[key] = struct{}{}
+	}
+}
+
+// PutTx writes rec within a transaction of the caller; the memory is Store's
+// business. If the memory has the lease renewed meanwhile, that newer record is
+// written. It may be called with a table made by New, for tests of journals.
+func (t *Table) PutTx(tx *bbolt.Tx, rec Record) error {
+	key := ipKey(rec.IP)
+	if key == 0 {
+		return fmt.Errorf("lease table: put %v: not an IPv4 address", rec.IP)
+	}
+	if r, ok := t.Get(rec.IP); ok && r.Renewed.After(rec.Renewed) {
+		rec = r
+	}
+	b, err := tx.CreateBucketIfNotExists(bucketName())
+	if err == nil {
+		err = b.Put(keyBytes(key), encode(nil, &rec))
+	}
+	if err != nil {
+		return fmt.Errorf("lease table: put %s: %w", rec.IP, err)
+	}
 	return nil
 }
 
-// Prune forgets old records.
-func (t *Table) Prune(now time.Time, limit int) int { return 0 }
+func keyBytes(key uint32) []byte {
+	return []byte{byte(key >> 24), byte(key >> 16), byte(key >> 8), byte(key)}
+}
 
-// All gives every record, in no order.
-func (t *Table) All() iter.Seq[Record] { return func(func(Record) bool) {} }
+// flushChunk bounds one background transaction, so that a commit that a client
+// waits for never stands behind a long one.
+const flushChunk = 2000
 
-// BySubscriber gives the records of a subscriber, by address.
-func (t *Table) BySubscriber(id provision.SubscriberID) []Record { return nil }
+// Flush writes everything that is dirty. After an error what could not be
+// written stays dirty.
+func (t *Table) Flush() error {
+	if t.db == nil {
+		return nil
+	}
+	for {
+		keys := t.takeDirty(flushChunk)
+		if len(keys) == 0 {
+			return nil
+		}
+		if err := t.write(keys); err != nil {
+			t.mu.Lock()
+			for _, k := range keys {
+				t.dirty[k] = struct{}{}
+			}
+			t.mu.Unlock()
+			return fmt.Errorf("lease table: write %d records: %w", len(keys), err)
+		}
+	}
+}
 
-// ByMAC gives the records of a MAC, by address.
-func (t *Table) ByMAC(mac provision.MAC) []Record { return nil }
+// takeDirty removes up to n keys from the dirty set, in key order as bbolt likes it.
+func (t *Table) takeDirty(n int) []uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	keys := make([]uint32, 0, min(n, len(t.dirty)))
+	for k := range t.dirty {
+		if len(keys) == n {
+			break
+		}
+		keys = append(keys, k)
+		delete(t.dirty, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
 
-// Counts tells how many records there are by what they are at now.
-func (t *Table) Counts(now time.Time) Counts { return Counts{} }
+// write stores what the memory has for keys at the moment the transaction is
+// ours: a PutTx that came before is never overwritten by something older.
+func (t *Table) write(keys []uint32) error {
+	return t.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketName())
+		if b == nil {
+			return errors.New("bucket is gone")
+		}
+		for _, k := range keys {
+			t.mu.RLock()
+			r, ok := t.records[k]
+			var rec Record
+			if ok {
+				rec = *r
+			}
+			t.mu.RUnlock()
+			var err error
+			if ok {
+				err = b.Put(keyBytes(k), encode(nil, &rec))
+			} else {
+				err = b.Delete(keyBytes(k))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Run flushes every interval, forgets old records every hour, and flushes a
+// last time when ctx ends. Errors go to onError, if given; what failed is tried
+// again. It returns the error of the last flush.
+func (t *Table) Run(ctx context.Context, interval time.Duration, onError func(error)) error {
+	flush := time.NewTicker(interval)
+	defer flush.Stop()
+	prune := time.NewTicker(time.Hour)
+	defer prune.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return t.Flush()
+		case now := <-prune.C:
+			t.Prune(now, pruneLimit)
+		case <-flush.C:
+		}
+		if err := t.Flush(); err != nil && onError != nil {
+			onError(err)
+		}
+	}
+}
+
+const pruneLimit = 10000
+
+// Prune forgets up to limit records that ended more than Grace before now, and
+// leaves deleting them from disk to the background. It returns how many.
+func (t *Table) Prune(now time.Time, limit int) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for k, r := range t.records {
+		if n == limit {
+			break
+		}
+		if now.Sub(r.Expires) > Grace && now.Sub(r.Renewed) > Grace {
+			delete(t.records, k)
+			t.markLocked(k)
+			n++
+		}
+	}
+	return n
+}
+
+// All gives a copy of every record, in no order. The table is locked for
+// readers only while it is copied.
+func (t *Table) All() iter.Seq[Record] {
+	return func(yield func(Record) bool) {
+		for _, r := range t.collect(func(*Record) bool { return true }) {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// BySubscriber gives the records of a subscriber, sorted by address. It looks at every record.
+func (t *Table) BySubscriber(id provision.SubscriberID) []Record {
+	return t.sorted(func(r *Record) bool { return r.Subscriber == id })
+}
+
+// ByMAC gives the records of a MAC, sorted by address. It looks at every record.
+func (t *Table) ByMAC(mac provision.MAC) []Record {
+	return t.sorted(func(r *Record) bool { return r.MAC == mac })
+}
+
+func (t *Table) sorted(match func(*Record) bool) []Record {
+	found := t.collect(match)
+	slices.SortFunc(found, func(a, b Record) int { return a.IP.Compare(b.IP) })
+	return found
+}
+
+func (t *Table) collect(match func(*Record) bool) []Record {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var found []Record
+	for _, r := range t.records {
+		if match(r) {
+			found = append(found, *r)
+		}
+	}
+	return found
+}
+
+// Len gives the number of records.
+func (t *Table) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.records)
+}
 
 // Counts is the number of records by what they are; Bound excludes Expired.
 type Counts struct {
@@ -72,5 +353,25 @@ type Counts struct {
 	Expired  int `json:"expired"`
 	Released int `json:"released"`
 	Declined int `json:"declined"`
-	Dirty    int `json:"dirty"` // not yet written to disk
+	Dirty    int `json:"dirty"` // changed and not yet on disk
+}
+
+// Counts tells how many records there are by what they are at now.
+func (t *Table) Counts(now time.Time) Counts {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	c := Counts{Dirty: len(t.dirty)}
+	for _, r := range t.records {
+		switch {
+		case r.State == StateReleased:
+			c.Released++
+		case r.State == StateDeclined:
+			c.Declined++
+		case r.Live(now):
+			c.Bound++
+		default:
+			c.Expired++
+		}
+	}
+	return c
 }

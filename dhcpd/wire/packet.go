@@ -31,7 +31,7 @@ type ParseError uint8
 // The parse errors.
 const (
 	ErrShort           ParseError = iota + 1 // fewer bytes than header and cookie
-	ErrLong                                  // more bytes than a UDP datagram holds
+	ErrLong                                  // more bytes than the receiver takes
 	ErrCookie                                // no DHCP magic cookie: BOOTP or noise
 	ErrHardwareLength                        // hlen above 16
 	ErrOptionTruncated                       // an option runs past the end
@@ -47,7 +47,7 @@ func (e ParseError) Error() string {
 	case ErrShort:
 		return "packet shorter than a DHCP header"
 	case ErrLong:
-		return "packet longer than a datagram"
+		return "packet too long"
 	case ErrCookie:
 		return "no DHCP magic cookie"
 	case ErrHardwareLength:
@@ -107,7 +107,6 @@ func (p *Packet) Parse(b []byte) error {
 	if err != nil {
 		return err
 	}
-	p.main = end
 	// RFC 2131 section 4.1: first the options field, then file, then sname.
 	if p.overload&1 != 0 {
 		if _, err := p.walk(fileAt, fileAt+fileLen); err != nil {
@@ -119,6 +118,7 @@ func (p *Packet) Parse(b []byte) error {
 			return err
 		}
 	}
+	p.main = end
 	if p.msgType == 0 {
 		return ErrNoType
 	}

@@ -15,7 +15,7 @@ type Option struct {
 }
 
 // OptionSet is a list of options serialised once, in the order in which they
-// are needed by a client: where a reply gets too long the last ones are left out first.
+// are needed by a client: where a reply gets too long, room goes to the first ones.
 type OptionSet struct {
 	mask    []byte // option 1, sent whether asked for or not
 	options []encodedOption
@@ -116,7 +116,7 @@ func (w *wanted) has(code uint8) bool {
 // option 82 of the request, byte for byte, last. 53, 54, 51 and 1 are always
 // sent, the others if the client asks for them or has no parameter request list;
 // 61 is returned as RFC 6842 says. Options for which the client's maximum
-// (option 57) leaves no room are left out, the least needed first.
+// (option 57) leaves no room, given those before them, are left out.
 func (r *Reply) Append(dst []byte, p *Packet) []byte {
 	base := len(dst)
 	limit := p.MaxPayload()
@@ -163,13 +163,9 @@ func (r *Reply) Append(dst []byte, p *Packet) []byte {
 	if r.Options != nil {
 		for i := range r.Options.options {
 			o := &r.Options.options[i]
-			if !want.has(o.code) {
-				continue
+			if want.has(o.code) && len(dst)-base+len(o.bytes) <= room {
+				dst = append(dst, o.bytes...)
 			}
-			if len(dst)-base+len(o.bytes) > room {
-				break
-			}
-			dst = append(dst, o.bytes...)
 		}
 	}
 	if p.RelayInfoCount() > 0 {

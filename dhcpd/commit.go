@@ -1,0 +1,240 @@
+package dhcpd
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision"
+)
+
+const (
+	queueLen   = 4096 // commits between the packet goroutine and the committer
+	maxWaiting = 8192 // commits that wait for the journal; beyond it the queue fills, then ACKs do not wait
+	maxGroup   = 4096 // commits in one transaction
+	// stopGrace bounds how long Run waits for a disk that hangs.
+	stopGrace = time.Second
+)
+
+// pending is a commit, with the reply that waits for it unless sent is set.
+type pending struct {
+	lease     lease.Record
+	report    provision.MACReport
+	hasReport bool
+
+	sent     bool
+	deadline time.Time // the reply leaves then, committed or not
+	reply    []byte
+	to       delivery
+	ev       Event // its slices are its own
+}
+
+// committer makes changed facts durable before their ACK: one group commit at
+// a time, everything that came meanwhile goes into the next. Its run method
+// owns the replies; a second goroutine is in the journal, so that a slow disk
+// holds no reply longer than the commit time-out.
+type committer struct {
+	s     *Server
+	out   transport
+	queue chan *pending
+	pool  sync.Pool
+
+	waiting, inFlight []*pending // of run
+	failing           bool       // the last commit failed: the change is logged, not each
+}
+
+func newCommitter(s *Server, out transport) *committer {
+	return &committer{
+		s: s, out: out, queue: make(chan *pending, queueLen),
+		pool: sync.Pool{New: func() any { return new(pending) }},
+	}
+}
+
+func (c *committer) get() *pending { return c.pool.Get().(*pending) }
+
+// enqueue hands p over; false if p is nil or the queue is full.
+func (c *committer) enqueue(p *pending) bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case c.queue <- p:
+		return true
+	default:
+		c.pool.Put(p)
+		return false
+	}
+}
+
+type commitResult struct {
+	d   time.Duration
+	err error
+}
+
+// run works until the queue is closed and empty. The error tells of records
+// that a hanging journal did not take.
+func (c *committer) run() error {
+	groups := make(chan []Commit, 1)
+	results := make(chan commitResult, 1)
+	var journal sync.WaitGroup
+	journal.Go(func() {
+		for g := range groups {
+			begin := time.Now()
+			err := c.s.deps.Journal.Commit(g)
+			results <- commitResult{time.Since(begin), err}
+		}
+	})
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	queue, closing := c.queue, (<-chan time.Time)(nil)
+	for queue != nil || len(c.waiting) > 0 || len(c.inFlight) > 0 {
+		in := queue
+		if len(c.waiting) >= maxWaiting {
+			in = nil
+		}
+		if wait, ok := c.nextDeadline(); ok {
+			timer.Reset(wait)
+		}
+		select {
+		case p, ok := <-in:
+			if !ok {
+				queue = nil
+				stop := time.NewTimer(stopGrace)
+				defer stop.Stop()
+				closing = stop.C
+				break
+			}
+			c.waiting = append(c.waiting, p)
+			c.drain()
+		case res := <-results:
+			c.finish(res)
+		case <-timer.C:
+			c.sendLate()
+		case <-closing:
+			close(groups)
+			return c.abandon()
+		}
+		if len(c.inFlight) == 0 && len(c.waiting) > 0 {
+			groups <- c.group()
+		}
+	}
+	close(groups)
+	journal.Wait()
+	return nil
+}
+
+// drain takes what else is in the queue, for one group commit.
+func (c *committer) drain() {
+	for len(c.waiting) < maxWaiting {
+		select {
+		case p, ok := <-c.queue:
+			if !ok {
+				return // run sees it closed too
+			}
+			c.waiting = append(c.waiting, p)
+		default:
+			return
+		}
+	}
+}
+
+// group moves waiting commits into flight.
+func (c *committer) group() []Commit {
+	n := min(len(c.waiting), maxGroup)
+	c.inFlight = append(c.inFlight, c.waiting[:n]...)
+	c.waiting = append(c.waiting[:0], c.waiting[n:]...)
+	g := make([]Commit, n)
+	for i, p := range c.inFlight {
+		g[i].Lease = p.lease
+		if p.hasReport {
+			r := p.report // a copy: p is used again when the journal may still hold it
+			g[i].Report = &r
+		}
+	}
+	return g
+}
+
+// finish sends the replies that waited for the commit that ended.
+func (c *committer) finish(res commitResult) {
+	c.s.observer.Commit(len(c.inFlight), res.d, res.err)
+	if failing := res.err != nil; failing != c.failing {
+		c.failing = failing
+		if failing {
+			c.s.log.Warn("lease journal failed, bound addresses are acknowledged all the same", "error", res.err)
+		} else {
+			c.s.log.Info("lease journal works again")
+		}
+	}
+	for i, p := range c.inFlight {
+		if res.err != nil {
+			c.s.deps.Leases.Dirty(p.lease.IP)
+			p.ev.Outcome = OutcomeAckBeforeCommit
+		}
+		if !p.sent {
+			c.send(p)
+		}
+		c.pool.Put(p)
+		c.inFlight[i] = nil
+	}
+	c.inFlight = c.inFlight[:0]
+}
+
+// sendLate sends the replies whose time is over; their commits stay in line.
+func (c *committer) sendLate() {
+	now := time.Now()
+	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
+		for _, p := range list {
+			if !p.sent && !now.Before(p.deadline) {
+				p.ev.Outcome = OutcomeAckBeforeCommit
+				c.send(p)
+			}
+		}
+	}
+}
+
+func (c *committer) nextDeadline() (time.Duration, bool) {
+	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
+		for _, p := range list {
+			if !p.sent {
+				return max(0, time.Until(p.deadline)), true
+			}
+		}
+	}
+	return 0, false
+}
+
+func (c *committer) send(p *pending) {
+	p.sent = true
+	if err := c.out.send(&p.to, p.reply); err != nil {
+		p.ev.Outcome, p.ev.Detail = OutcomeSendFailed, errorClass(err)
+	}
+	p.ev.Latency = c.s.now().Sub(p.ev.Time)
+	c.s.observer.Packet(&p.ev)
+}
+
+// abandon gives up on a journal that hangs: the process is to stop in time.
+// Its goroutine ends with the call that hangs.
+func (c *committer) abandon() error {
+	n := len(c.inFlight) + len(c.waiting)
+	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
+		for _, p := range list {
+			if !p.sent {
+				p.ev.Outcome = OutcomeAckBeforeCommit
+				c.send(p)
+			}
+		}
+	}
+	return fmt.Errorf("dhcp: the lease journal hangs: %d records may not be on disk", n)
+}
+
+// errorClass is the name of a send error's kind: constant texts only, for events.
+func errorClass(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return "send failed"
+}

@@ -1,0 +1,466 @@
+package dhcpd
+
+import (
+	"bytes"
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// way is how a reply travels (RFC 2131 section 4.1).
+type way uint8
+
+const (
+	wayNone      way = iota
+	wayRelay         // UDP to the relay
+	wayUnicast       // UDP to the address that the client has
+	wayBroadcast     // link-layer broadcast to 255.255.255.255 on the interface of the request
+	wayFrame         // link-layer unicast to chaddr and yiaddr, which the client has not configured yet
+)
+
+// String gives none, relay, unicast, broadcast or frame.
+func (w way) String() string {
+	return [...]string{"none", "relay", "unicast", "broadcast", "frame"}[w]
+}
+
+// change is what becomes of the lease record.
+type change uint8
+
+const (
+	changeNone       change = iota
+	changeRenew             // the same client in the same place: only the expiry moves
+	changeBackground        // the same client, but details such as the relay differ
+	changeFact              // a new client or place: on disk before the ACK
+	changeRelease
+	changeDecline
+)
+
+// decision is what to do about one request.
+type decision struct {
+	outcome Outcome
+	mac     provision.MAC
+	match   match
+	binding *provision.Binding // that yourIP belongs to; nil: none
+	yourIP  netip.Addr         // given, or for a NAK: what the client would get
+
+	reply wire.Reply // Type 0: no answer
+	way   way
+	to    netip.AddrPort // of wayRelay and wayUnicast
+
+	change change
+	rec    lease.Record // of changeFact and changeBackground; its slices are the packet's
+	report bool         // the ERP does not have this MAC for the address
+}
+
+// decider holds the arguments of one decision.
+type decider struct {
+	matcher
+	d decision
+}
+
+// decide answers one request. It is pure: time, packet, bindings, leases and
+// settings in, a plan out. Nothing in the result outlives the packet's bytes.
+func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, set *settings) decision {
+	c := decider{matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
+	if o := c.admit(); o != 0 {
+		c.d.outcome = o
+		return c.d
+	}
+	switch r.p.Type() {
+	case wire.Discover:
+		c.discover()
+	case wire.Request:
+		c.request()
+	case wire.Release:
+		c.release()
+	case wire.Decline:
+		c.decline()
+	case wire.Inform:
+		c.inform()
+	default:
+		c.end(OutcomeUnexpectedType)
+	}
+	c.d.mac = c.mac
+	return c.d
+}
+
+// admit makes sure that the packet is one to look at; otherwise it says why not.
+func (c *decider) admit() Outcome {
+	p := &c.r.p
+	if !c.r.served {
+		return OutcomeInterfaceOff
+	}
+	if c.r.err != nil {
+		return OutcomeMalformed
+	}
+	if p.Op() != 1 {
+		return OutcomeNotRequest
+	}
+	mac, ok := p.MAC()
+	if !ok {
+		return OutcomeBadHardware
+	}
+	c.mac, c.d.mac = mac, mac
+	switch {
+	case p.RelayInfoCount() > 1:
+		return OutcomeOption82Double
+	case c.r.relayErr != nil:
+		return OutcomeOption82Malformed
+	case p.GIAddr().IsValid() && !c.set.trusts(p.GIAddr()):
+		return OutcomeRelayUntrusted
+	case c.snap.Len() == 0:
+		return OutcomeNotReady
+	}
+	return 0
+}
+
+// end ends the packet without a reply.
+func (c *decider) end(o Outcome) { c.d.outcome = o }
+
+func (c *decider) find(hint netip.Addr) *provision.Binding {
+	c.d.match = c.matcher.find(hint)
+	return c.d.match.binding
+}
+
+func (c *decider) discover() {
+	b := c.find(c.r.p.Requested())
+	if b == nil {
+		c.end(c.d.match.failed)
+		return
+	}
+	c.grant(wire.Offer, b)
+}
+
+// request tells the four kinds of REQUEST apart (RFC 2131 section 4.3.2 and table 4).
+func (c *decider) request() {
+	p := &c.r.p
+	requested, ciaddr := p.Requested(), p.CIAddr()
+	if p.ServerID().IsValid() && !c.chosen(requested) {
+		c.end(OutcomeNotForUs)
+		return
+	}
+	switch {
+	case p.ServerID().IsValid() && requested.IsValid():
+		c.selecting(requested)
+	case ciaddr.IsValid(): // some clients repeat the server id here
+		c.extend(ciaddr)
+	case requested.IsValid():
+		c.initReboot(requested)
+	default:
+		c.end(OutcomeRequestIncomplete)
+	}
+}
+
+// chosen reports whether option 54 names this server.
+func (c *decider) chosen(address netip.Addr) bool {
+	id := c.r.p.ServerID()
+	return c.r.ownID || id == c.serverID(c.set.subnetOf(address))
+}
+
+func (c *decider) selecting(requested netip.Addr) {
+	switch b := c.find(requested); {
+	case b == nil:
+		c.nak(OutcomeNakNotBound, nil)
+	case b.IP != requested:
+		c.nak(OutcomeNakWrongAddress, b)
+	default:
+		c.grant(wire.Ack, b)
+	}
+}
+
+func (c *decider) initReboot(requested netip.Addr) {
+	switch b := c.find(requested); {
+	case b == nil && c.d.match.failed == OutcomePortFull:
+		c.end(OutcomePortFull)
+	case b == nil:
+		c.end(OutcomeInitRebootUnknown)
+	case b.IP == requested:
+		c.grant(wire.Ack, b)
+	case !c.set.authoritative:
+		c.d.binding = b
+		c.end(OutcomeNotAuthoritative)
+	default:
+		c.nak(OutcomeNakWrongAddress, b)
+	}
+}
+
+// extend answers RENEWING and REBINDING. With option 82 the port says what the
+// client is to have. Without, the packet came past the relay (or no box inserts
+// option 82 there), and the lease record says whose the address is.
+func (c *decider) extend(ciaddr netip.Addr) {
+	if c.r.p.RelayInfoCount() > 0 {
+		b := c.find(ciaddr)
+		switch {
+		case b == nil && c.d.match.failed == OutcomePortFull:
+			c.nak(OutcomeNakOtherClient, nil)
+			return
+		case b != nil && b.IP == ciaddr:
+			c.grant(wire.Ack, b)
+			return
+		case b != nil:
+			c.nak(OutcomeNakWrongAddress, b)
+			return
+		}
+	}
+	b := c.snap.ByIP(ciaddr)
+	rec, known := c.leases.Get(ciaddr)
+	switch {
+	case known && rec.MAC != c.mac && rec.Live(c.now):
+		c.nak(OutcomeNakOtherClient, nil)
+	case known && rec.MAC == c.mac && rec.State == lease.StateBound && c.sameClientID(&rec):
+		if b == nil || !samePlace(&rec, b) {
+			c.nak(OutcomeNakNotBound, nil)
+			return
+		}
+		c.grant(wire.Ack, b)
+	case b != nil && b.MAC == c.mac:
+		c.grant(wire.Ack, b)
+	default:
+		c.end(OutcomeRenewUnknown)
+	}
+}
+
+func (c *decider) sameClientID(rec *lease.Record) bool {
+	id := c.r.p.ClientID()
+	return len(id) == 0 || len(rec.ClientID) == 0 || bytes.Equal(id, rec.ClientID)
+}
+
+// samePlace reports whether a lease still is what its binding says: the same
+// customer, or the same port after the contract on it changed hands.
+func samePlace(rec *lease.Record, b *provision.Binding) bool {
+	return rec.Subscriber == b.Subscriber || rec.Port != 0 && rec.Device == b.Device && rec.Port == b.Port
+}
+
+func (c *decider) release() {
+	if !c.ours() {
+		return
+	}
+	ciaddr := c.r.p.CIAddr()
+	rec, known := c.leases.Get(ciaddr)
+	if !known || rec.MAC != c.mac {
+		c.end(OutcomeReleaseUnknown)
+		return
+	}
+	c.d.yourIP, c.d.binding = ciaddr, c.snap.ByIP(ciaddr)
+	c.d.change = changeRelease
+	c.end(OutcomeReleased)
+}
+
+// decline notes that a client found its address in use. The binding is the
+// ERP's word, so the address is not taken out of service: the client gets the
+// same one again, and people are told.
+func (c *decider) decline() {
+	if !c.ours() {
+		return
+	}
+	ip := c.r.p.Requested()
+	b := c.snap.ByIP(ip)
+	rec, known := c.leases.Get(ip)
+	switch {
+	case known && rec.MAC == c.mac:
+		c.d.change = changeDecline
+	case b != nil && b.MAC == c.mac:
+	default:
+		c.end(OutcomeDeclineUnknown)
+		return
+	}
+	c.d.yourIP, c.d.binding = ip, b
+	c.end(OutcomeDeclined)
+}
+
+// ours reports whether a RELEASE or DECLINE is for this server; if not the packet is done.
+func (c *decider) ours() bool {
+	p := &c.r.p
+	at := p.CIAddr()
+	if !at.IsValid() {
+		at = p.Requested()
+	}
+	if !at.IsValid() {
+		c.end(OutcomeRequestIncomplete)
+		return false
+	}
+	if p.ServerID().IsValid() && !c.chosen(at) {
+		c.end(OutcomeNotForUs)
+		return false
+	}
+	return true
+}
+
+// inform answers a client that has its address from elsewhere (RFC 2131 section
+// 4.3.5): no lease times, yiaddr zero.
+func (c *decider) inform() {
+	ciaddr := c.r.p.CIAddr()
+	if !ciaddr.IsValid() {
+		c.end(OutcomeRequestIncomplete)
+		return
+	}
+	b := c.snap.ByIP(ciaddr)
+	if b == nil {
+		c.end(OutcomeInformUnknown)
+		return
+	}
+	n, ok := c.prepare(b)
+	if !ok {
+		return
+	}
+	c.d.outcome = OutcomeInformAck
+	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, n.options
+	c.route()
+}
+
+// prepare fills what every reply about a binding has.
+func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
+	c.d.binding, c.d.yourIP = b, b.IP
+	n := c.set.subnetOf(b.IP)
+	if n == nil {
+		c.end(OutcomeNoSubnet)
+		return nil, false
+	}
+	id := c.serverID(n)
+	if !id.IsValid() {
+		c.end(OutcomeNoServerID)
+		return nil, false
+	}
+	c.d.reply.ServerID = id
+	return n, true
+}
+
+// grant plans an OFFER or an ACK of b's address.
+func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
+	n, ok := c.prepare(b)
+	if !ok {
+		return
+	}
+	r := &c.d.reply
+	r.Type, r.YIAddr, r.Options = t, b.IP, n.options
+	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
+	c.route()
+	if t == wire.Offer {
+		c.d.outcome = OutcomeOffer
+		return
+	}
+	c.d.outcome = OutcomeAck
+	r.CIAddr = c.r.p.CIAddr()
+	c.d.report = b.MAC != c.mac
+	c.record(b, n)
+}
+
+// record plans the lease record of an ACK.
+func (c *decider) record(b *provision.Binding, n *subnet) {
+	p := &c.r.p
+	rec := lease.Record{
+		IP:         b.IP,
+		MAC:        c.mac,
+		ClientID:   p.ClientID(),
+		Subscriber: b.Subscriber,
+		Device:     b.Device,
+		Port:       b.Port,
+		Option82:   p.RelayInfo(),
+		GIAddr:     p.GIAddr(),
+		Ifindex:    c.r.ifindex,
+		Interface:  c.r.iface,
+		State:      lease.StateBound,
+		Start:      c.now,
+		Renewed:    c.now,
+		Expires:    c.now.Add(n.lease),
+	}
+	c.d.change = changeFact
+	if old, known := c.leases.Get(b.IP); known && old.MAC == rec.MAC {
+		rec.Start = old.Start
+		if p.RelayInfoCount() == 0 { // past the relay: where the client sits is known from before
+			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
+			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
+		}
+		if len(rec.ClientID) == 0 {
+			rec.ClientID = old.ClientID
+		}
+		sameFact := old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
+			old.Device == rec.Device && old.Port == rec.Port
+		sameDetails := old.GIAddr == rec.GIAddr && old.Interface == rec.Interface &&
+			old.Ifindex == rec.Ifindex && bytes.Equal(old.Option82, rec.Option82) &&
+			bytes.Equal(old.ClientID, rec.ClientID)
+		switch {
+		case sameFact && sameDetails:
+			c.d.change = changeRenew
+		case sameFact:
+			c.d.change = changeBackground
+		}
+	}
+	c.d.rec = rec
+}
+
+// nak plans a refusal; b is what the client would get, nil if nothing.
+func (c *decider) nak(o Outcome, b *provision.Binding) {
+	at := c.r.p.CIAddr()
+	if !at.IsValid() {
+		at = c.r.p.Requested()
+	}
+	n := c.set.subnetOf(at)
+	if b != nil {
+		c.d.binding, c.d.yourIP = b, b.IP
+	}
+	id := c.serverID(n)
+	if !id.IsValid() && b != nil {
+		id = c.serverID(c.set.subnetOf(b.IP))
+	}
+	if !id.IsValid() {
+		c.end(OutcomeNoServerID)
+		return
+	}
+	c.d.outcome = o
+	c.d.reply = wire.Reply{Type: wire.Nak, ServerID: id, Message: nakMessage(o)}
+	c.route()
+}
+
+// nakMessage is option 56, which some clients log.
+func nakMessage(o Outcome) string {
+	switch o {
+	case OutcomeNakWrongAddress:
+		return "another address is bound to you"
+	case OutcomeNakOtherClient:
+		return "address is leased to another client"
+	}
+	return "address is not bound to you"
+}
+
+// serverID gives the server identifier of a reply: what the relay wants (RFC
+// 5107), what is configured, the address that the packet came to, the gateway of n.
+func (c *decider) serverID(n *subnet) netip.Addr {
+	switch {
+	case c.r.relay.Override.IsValid():
+		return c.r.relay.Override
+	case c.set.serverID.IsValid():
+		return c.set.serverID
+	case c.r.local.IsValid():
+		return c.r.local
+	case n != nil:
+		return n.gateway
+	}
+	return netip.Addr{}
+}
+
+// route chooses how the reply travels (RFC 2131 section 4.1).
+func (c *decider) route() {
+	p := &c.r.p
+	nak := c.d.reply.Type == wire.Nak
+	switch gi := p.GIAddr(); {
+	case gi.IsValid():
+		port := c.set.relayPort
+		if c.r.relay.SourcePort && c.r.from.Port() != 0 { // RFC 8357
+			port = c.r.from.Port()
+		}
+		c.d.way, c.d.to = wayRelay, netip.AddrPortFrom(gi, port)
+		c.d.reply.Broadcast = nak // the relay is to broadcast it: the client has no address to take it at
+	case nak:
+		c.d.way = wayBroadcast
+	case p.CIAddr().IsValid():
+		c.d.way, c.d.to = wayUnicast, netip.AddrPortFrom(p.CIAddr(), c.set.clientPort)
+	case p.Broadcast() || p.HType() != 1:
+		c.d.way = wayBroadcast
+	default:
+		c.d.way = wayFrame
+	}
+}

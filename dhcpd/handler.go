@@ -1,0 +1,196 @@
+package dhcpd
+
+import (
+	"bytes"
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// transport delivers replies; sender is the real one.
+type transport interface {
+	send(d *delivery, payload []byte) error
+}
+
+// handler takes packets through decision, lease table and sending. It belongs
+// to one goroutine and allocates nothing for a renewal.
+type handler struct {
+	s     *Server
+	c     *committer
+	out   transport
+	links *interfaces // nil in tests without sockets: every interface is served
+	r     request
+	d     decision
+	reply []byte
+	to    delivery
+	ev    Event
+}
+
+func newHandler(s *Server, c *committer, out transport, links *interfaces) *handler {
+	return &handler{s: s, c: c, out: out, links: links, reply: make([]byte, 0, wire.MaxReplyLen)}
+}
+
+// handle ends one packet in exactly one outcome.
+func (h *handler) handle(now time.Time, g datagram) {
+	set := h.s.settings.Load()
+	h.read(now, g, set)
+	h.d = decide(now, &h.r, h.s.deps.Snapshot(), h.s.deps.Leases, set)
+	h.fillEvent(now)
+
+	d := &h.d
+	h.reply = h.reply[:0]
+	if d.reply.Type != 0 {
+		h.reply = d.reply.Append(h.reply, &h.r.p)
+		h.to = delivery{
+			way: d.way, to: d.to, from: g.from, ifindex: g.ifindex, source: g.to,
+			id: d.reply.ServerID, yourIP: d.yourIP, mac: d.mac,
+			server: set.listen.Port(), client: set.clientPort,
+		}
+	}
+	if h.apply(now, set) {
+		return // the committer sends the reply and reports the outcome
+	}
+	if d.reply.Type != 0 {
+		if err := h.out.send(&h.to, h.reply); err != nil {
+			h.ev.Outcome, h.ev.Detail = OutcomeSendFailed, errorClass(err)
+		}
+	}
+	h.ev.Latency = h.s.now().Sub(now)
+	h.s.observer.Packet(&h.ev)
+}
+
+func (h *handler) read(now time.Time, g datagram, set *settings) {
+	r := &h.r
+	r.parse(g.data)
+	if g.cut {
+		r.err = wire.ErrLong
+	}
+	r.ifindex, r.from, r.local = g.ifindex, g.from, g.to
+	r.iface, r.served, r.ownID = "", true, false
+	if h.links == nil {
+		return
+	}
+	f := h.links.get(g.ifindex, now)
+	r.iface, r.served = f.name, set.serves(f.name, f.loopback)
+	if !r.local.IsValid() {
+		r.local = f.addr
+	}
+	if r.err == nil {
+		if id := r.p.ServerID(); id.IsValid() && id != r.local {
+			r.ownID = h.links.holds(id, now)
+		}
+	}
+}
+
+// apply changes the lease table as decided. It reports whether the committer took over the reply.
+func (h *handler) apply(now time.Time, set *settings) bool {
+	d, leases := &h.d, h.s.deps.Leases
+	switch d.change {
+	case changeRelease:
+		leases.SetState(d.yourIP, d.mac, lease.StateReleased, now)
+	case changeDecline:
+		leases.SetState(d.yourIP, d.mac, lease.StateDeclined, now)
+	case changeRenew:
+		leases.Renew(d.rec.IP, d.mac, now, d.rec.Expires)
+		if d.report {
+			h.c.enqueue(h.pend(now, set, false))
+		}
+	case changeBackground:
+		h.own()
+		leases.Store(d.rec)
+		leases.Dirty(d.rec.IP)
+		if d.report {
+			h.c.enqueue(h.pend(now, set, false))
+		}
+	case changeFact:
+		h.own()
+		leases.Store(d.rec)
+		if h.s.deps.Journal == nil {
+			leases.Dirty(d.rec.IP)
+			return false
+		}
+		if h.c.enqueue(h.pend(now, set, true)) {
+			return true
+		}
+		// The queue is full: the binding is the lease, so the client is not made
+		// to wait. The record goes to disk in the background; a report that is due is due again at
+		// the next renewal.
+		leases.Dirty(d.rec.IP)
+		h.ev.Outcome = OutcomeAckBeforeCommit
+	}
+	return false
+}
+
+// own copies what of the record still belongs to the packet's buffer.
+func (h *handler) own() {
+	h.d.rec.ClientID = bytes.Clone(h.d.rec.ClientID)
+	h.d.rec.Option82 = bytes.Clone(h.d.rec.Option82)
+}
+
+// pend makes a commit out of the packet at hand; with wait its reply waits for it.
+func (h *handler) pend(now time.Time, set *settings, wait bool) *pending {
+	if h.s.deps.Journal == nil {
+		return nil
+	}
+	p := h.c.get()
+	p.lease, p.hasReport = h.d.rec, h.d.report
+	if !wait { // the slices may be the packet's
+		p.lease.ClientID = bytes.Clone(p.lease.ClientID)
+		p.lease.Option82 = bytes.Clone(p.lease.Option82)
+	}
+	if h.d.report {
+		p.report = provision.MACReport{IP: h.d.rec.IP, MAC: h.d.mac, Subscriber: h.d.rec.Subscriber, At: now}
+	}
+	p.sent = !wait
+	if wait {
+		p.deadline = time.Now().Add(set.commitTimeout)
+		p.reply = append(p.reply[:0], h.reply...)
+		p.to = h.to
+		opt82 := append(p.ev.Option82[:0], h.ev.Option82...)
+		p.ev = h.ev
+		p.ev.Option82 = opt82
+	}
+	return p
+}
+
+func (h *handler) fillEvent(now time.Time) {
+	d, p := &h.d, &h.r.p
+	h.ev = Event{
+		Time: now, Outcome: d.outcome, MAC: d.mac, YourIP: d.yourIP,
+		Ifindex: h.r.ifindex, Interface: h.r.iface,
+		Device: d.match.loc.device, Port: d.match.loc.port,
+	}
+	if h.r.err != nil {
+		h.ev.Detail = h.r.err.Error()
+	}
+	if d.binding != nil {
+		h.ev.Subscriber = d.binding.Subscriber
+		if h.ev.Device == 0 {
+			h.ev.Device, h.ev.Port = d.binding.Device, d.binding.Port
+		}
+	}
+	if !p.HasHeader() {
+		return
+	}
+	h.ev.XID, h.ev.ClientIP, h.ev.GIAddr = p.XID(), p.CIAddr(), p.GIAddr()
+	if mac, ok := p.MAC(); ok {
+		h.ev.MAC = mac
+	}
+	if h.r.err == nil {
+		h.ev.Type, h.ev.RequestedIP, h.ev.Option82 = p.Type(), p.Requested(), p.RelayInfo()
+	}
+}
+
+// target says where a delivery goes, for tests.
+func (d *delivery) target() netip.AddrPort {
+	switch d.way {
+	case wayRelay, wayUnicast:
+		return d.to
+	case wayBroadcast:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.client)
+	}
+	return netip.AddrPortFrom(d.yourIP, d.client)
+}

@@ -1,0 +1,130 @@
+package lease
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// The stored form of a record, version 1, numbers big-endian:
+//
+//	version(1) state(1) mac(6) subscriber(8) device(8) port(4) giaddr(4) ifindex(4)
+//	start(8) renewed(8) expires(8)    milliseconds since 1970
+//	interface, client id, option 82   each length(2) and bytes
+//	crc32c(4)                         of the key and all of the above
+//
+// The key is the address, 4 bytes.
+const (
+	encodingVersion = 1
+	fixedLen        = 2 + 6 + 8 + 8 + 4 + 4 + 4 + 3*8
+	crcLen          = 4
+)
+
+// errRecord is wrapped by every error of decode.
+var errRecord = errors.New("bad stored lease")
+
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // made once by the standard library
+
+// encode appends the stored form of r to dst. Texts too long for the wire are cut.
+func encode(dst []byte, r *Record) []byte {
+	base := len(dst)
+	dst = append(dst, encodingVersion, byte(r.State))
+	dst = append(dst, r.MAC[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Subscriber))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Device))
+	dst = binary.BigEndian.AppendUint32(dst, r.Port)
+	dst = binary.BigEndian.AppendUint32(dst, ipKey(r.GIAddr))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(r.Ifindex))
+	for _, t := range [...]time.Time{r.Start, r.Renewed, r.Expires} {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(t.UnixMilli()))
+	}
+	dst = appendBytes(dst, r.Interface)
+	dst = appendBytes(dst, r.ClientID)
+	dst = appendBytes(dst, r.Option82)
+	return binary.BigEndian.AppendUint32(dst, checksum(ipKey(r.IP), dst[base:]))
+}
+
+func appendBytes[T ~string | ~[]byte](dst []byte, b T) []byte {
+	b = b[:min(len(b), math.MaxUint16)]
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(b)))
+	return append(dst, b...)
+}
+
+func checksum(ip uint32, body []byte) uint32 {
+	var key [4]byte
+	binary.BigEndian.PutUint32(key[:], ip)
+	return crc32.Update(crc32.Checksum(key[:], castagnoli()), castagnoli(), body)
+}
+
+// decode reads what encode wrote; it copies everything out of v.
+func decode(key, v []byte) (Record, error) {
+	if len(key) != 4 {
+		return Record{}, fmt.Errorf("%w: key of %d bytes, want 4", errRecord, len(key))
+	}
+	r := Record{IP: netip.AddrFrom4([4]byte(key))}
+	switch {
+	case len(v) < 1:
+		return r, fmt.Errorf("%w %s: empty", errRecord, r.IP)
+	case v[0] != encodingVersion:
+		return r, fmt.Errorf("%w %s: version %d, want %d", errRecord, r.IP, v[0], encodingVersion)
+	case len(v) < fixedLen+3*2+crcLen:
+		return r, fmt.Errorf("%w %s: %d bytes", errRecord, r.IP, len(v))
+	}
+	body := v[:len(v)-crcLen]
+	if checksum(ipKey(r.IP), body) != binary.BigEndian.Uint32(v[len(body):]) {
+		return r, fmt.Errorf("%w %s: checksum does not match", errRecord, r.IP)
+	}
+	r.State = State(body[1])
+	if r.State < StateBound || r.State > StateDeclined {
+		return r, fmt.Errorf("%w %s: state %d", errRecord, r.IP, body[1])
+	}
+	r.MAC = provision.MAC(body[2:8])
+	r.Subscriber = provision.SubscriberID(binary.BigEndian.Uint64(body[8:]))
+	r.Device = provision.DeviceID(binary.BigEndian.Uint64(body[16:]))
+	r.Port = binary.BigEndian.Uint32(body[24:])
+	if gi := [4]byte(body[28:32]); gi != [4]byte{} {
+		r.GIAddr = netip.AddrFrom4(gi)
+	}
+	r.Ifindex = int(binary.BigEndian.Uint32(body[32:]))
+	for i, t := range [...]*time.Time{&r.Start, &r.Renewed, &r.Expires} {
+		*t = time.UnixMilli(int64(binary.BigEndian.Uint64(body[36+8*i:]))).UTC()
+	}
+	rest := body[fixedLen:]
+	var parts [3][]byte
+	for i := range parts {
+		if len(rest) < 2 || len(rest)-2 < int(binary.BigEndian.Uint16(rest)) {
+			return r, fmt.Errorf("%w %s: text %d runs past the end", errRecord, r.IP, i)
+		}
+		n := int(binary.BigEndian.Uint16(rest))
+		parts[i], rest = rest[2:2+n], rest[2+n:]
+	}
+	if len(rest) != 0 {
+		return r, fmt.Errorf("%w %s: %d bytes left over", errRecord, r.IP, len(rest))
+	}
+	r.Interface = string(parts[0])
+	r.ClientID = cloneOrNil(parts[1])
+	r.Option82 = cloneOrNil(parts[2])
+	return r, nil
+}
+
+func cloneOrNil(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return append([]byte(nil), b...)
+}
+
+// ipKey is an IPv4 address as a number; 0 for an invalid one.
+func ipKey(ip netip.Addr) uint32 {
+	if !ip.Is4() {
+		return 0
+	}
+	b := ip.As4()
+	return binary.BigEndian.Uint32(b[:])
+}

@@ -1,0 +1,214 @@
+package dhcpd
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/wire"
+)
+
+const (
+	defaultServerPort    = 67
+	defaultClientPort    = 68
+	defaultCommitTimeout = 100 * time.Millisecond
+	minLeaseTime         = time.Minute
+)
+
+// settings are Options made ready for the packet path. They never change.
+type settings struct {
+	listen        netip.AddrPort
+	relayPort     uint16
+	clientPort    uint16
+	interfaces    []string
+	relays        []netip.Prefix
+	serverID      netip.Addr
+	match         []MatchKind
+	authoritative bool
+	subnets       []subnet // longest prefix first
+	commitTimeout time.Duration
+}
+
+type subnet struct {
+	prefix          netip.Prefix
+	gateway         netip.Addr
+	lease           time.Duration
+	seconds, t1, t2 uint32
+	options         *wire.OptionSet
+}
+
+// compile checks o and makes it ready. It reports every mistake.
+func compile(o Options) (*settings, error) {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	s := &settings{
+		listen:        o.Listen,
+		relayPort:     cmp.Or(o.RelayPort, defaultServerPort),
+		clientPort:    cmp.Or(o.ClientPort, defaultClientPort),
+		interfaces:    slices.Clone(o.Interfaces),
+		relays:        slices.Clone(o.Relays),
+		serverID:      o.ServerID,
+		match:         slices.Clone(o.Match),
+		authoritative: o.Authoritative,
+		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
+	}
+	if !o.Listen.Addr().Is4() {
+		fail("listen %v: want an IPv4 address and port", o.Listen)
+	}
+	for _, p := range o.Interfaces {
+		if _, err := path.Match(p, ""); err != nil {
+			fail("interface %q: %w", p, err)
+		}
+	}
+	for i, p := range s.relays {
+		if !p.Addr().Is4() {
+			fail("relay %v: want an IPv4 prefix", p)
+		}
+		s.relays[i] = p.Masked()
+	}
+	if o.ServerID.IsValid() && !o.ServerID.Is4() {
+		fail("server id %v: want an IPv4 address", o.ServerID)
+	}
+	if len(s.match) == 0 {
+		s.match = []MatchKind{MatchOption82, MatchMAC}
+	}
+	for _, m := range s.match {
+		if m != MatchOption82 && m != MatchMAC {
+			fail("match %d: no such kind", m)
+		}
+	}
+	if s.commitTimeout < 0 {
+		fail("commit timeout %v: negative", s.commitTimeout)
+	}
+	for _, n := range o.Subnets {
+		c, err := compileSubnet(n)
+		if err != nil {
+			fail("subnet %v: %w", n.Prefix, err)
+			continue
+		}
+		if slices.ContainsFunc(s.subnets, func(x subnet) bool { return x.prefix == c.prefix }) {
+			fail("subnet %v: given twice", n.Prefix)
+		}
+		s.subnets = append(s.subnets, c)
+	}
+	slices.SortStableFunc(s.subnets, func(a, b subnet) int { return b.prefix.Bits() - a.prefix.Bits() })
+	return s, errors.Join(errs...)
+}
+
+func compileSubnet(n Subnet) (subnet, error) {
+	if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() {
+		return subnet{}, errors.New("want an IPv4 prefix")
+	}
+	if n.Gateway.IsValid() && !n.Gateway.Is4() {
+		return subnet{}, fmt.Errorf("gateway %v: want an IPv4 address", n.Gateway)
+	}
+	if n.LeaseTime < minLeaseTime || n.LeaseTime/time.Second >= math.MaxUint32 {
+		return subnet{}, fmt.Errorf("lease time %v: want at least %v", n.LeaseTime, minLeaseTime)
+	}
+	t1 := cmp.Or(n.RenewTime, n.LeaseTime/2)
+	t2 := cmp.Or(n.RebindTime, n.LeaseTime*7/8)
+	if t1 <= 0 || t1 > t2 || t2 > n.LeaseTime {
+		return subnet{}, fmt.Errorf("times: want 0 < renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
+	}
+	options, err := subnetOptions(n)
+	if err != nil {
+		return subnet{}, err
+	}
+	set, err := wire.NewOptionSet(options)
+	if err != nil {
+		return subnet{}, err
+	}
+	return subnet{
+		prefix:  n.Prefix.Masked(),
+		gateway: n.Gateway,
+		lease:   n.LeaseTime,
+		seconds: uint32(n.LeaseTime / time.Second),
+		t1:      uint32(t1 / time.Second),
+		t2:      uint32(t2 / time.Second),
+		options: set,
+	}, nil
+}
+
+// subnetOptions lists what clients of n are told; n.Options replace what the other fields say.
+func subnetOptions(n Subnet) ([]wire.Option, error) {
+	own := map[uint8]bool{}
+	for _, o := range n.Options {
+		own[o.Code] = true
+	}
+	var list []wire.Option
+	add := func(code uint8, value []byte) {
+		if len(value) > 0 && !own[code] {
+			list = append(list, wire.Option{Code: code, Value: value})
+		}
+	}
+	add(wire.OptSubnetMask, net.CIDRMask(n.Prefix.Bits(), 32))
+	if n.Gateway.IsValid() {
+		add(wire.OptRouter, n.Gateway.AsSlice())
+	}
+	for _, l := range []struct {
+		code  uint8
+		name  string
+		addrs []netip.Addr
+	}{{wire.OptDNS, "dns", n.DNS}, {wire.OptNTP, "ntp", n.NTP}} {
+		var value []byte
+		for _, a := range l.addrs {
+			if !a.Is4() {
+				return nil, fmt.Errorf("%s %v: want an IPv4 address", l.name, a)
+			}
+			value = append(value, a.AsSlice()...)
+		}
+		add(l.code, value)
+	}
+	add(wire.OptDomainName, []byte(n.Domain))
+	for _, o := range n.Options {
+		list = append(list, wire.Option{Code: o.Code, Value: o.Value})
+	}
+	return list, nil
+}
+
+// subnetOf gives the smallest configured subnet that holds ip, or nil.
+func (s *settings) subnetOf(ip netip.Addr) *subnet {
+	if !ip.Is4() {
+		return nil
+	}
+	for i := range s.subnets {
+		if s.subnets[i].prefix.Contains(ip) {
+			return &s.subnets[i]
+		}
+	}
+	return nil
+}
+
+// serves reports whether packets from an interface are answered.
+func (s *settings) serves(name string, loopback bool) bool {
+	if len(s.interfaces) == 0 {
+		return !loopback || s.loopback()
+	}
+	for _, p := range s.interfaces {
+		if p == name {
+			return true
+		}
+		if ok, _ := path.Match(p, name); ok { // compile checked the pattern
+			return true
+		}
+	}
+	return loopback && s.loopback()
+}
+
+// loopback reports the unprivileged mode: replies leave by UDP only.
+func (s *settings) loopback() bool { return s.listen.Addr().IsLoopback() }
+
+func (s *settings) trusts(relay netip.Addr) bool {
+	for _, p := range s.relays {
+		if p.Contains(relay) {
+			return true
+		}
+	}
+	return len(s.relays) == 0
+}

@@ -1,0 +1,429 @@
+package dhcpd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// This file is the only one with raw system calls. One UDP socket receives for
+// all interfaces and tells which one by IP_PKTINFO; one AF_PACKET socket sends
+// to clients that have no address yet. It receives nothing (protocol 0), so it
+// costs the forwarded packets of the router nothing.
+
+const (
+	batchSize     = 64
+	maxPacket     = 4096    // a longer datagram is cut, and so told to be malformed
+	receiveBuffer = 8 << 20 // the default holds 250 packets: 10 ms of a busy morning
+	sendBuffer    = 1 << 20
+	oobSpace      = 64
+	interfaceTTL  = 5 * time.Second // names and addresses of interfaces are asked again after so long
+)
+
+type sockets struct {
+	conn   *net.UDPConn
+	raw    syscall.RawConn
+	frames int // AF_PACKET socket; -1 in loopback mode
+}
+
+// openSockets binds. The sockets belong to the network namespace of the calling thread.
+func openSockets(listen netip.AddrPort) (*sockets, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		cerr := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+			growBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer)
+			growBuffer(int(fd), unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
+		})
+		return errors.Join(cerr, err)
+	}}
+	pc, err := lc.ListenPacket(context.Background(), "udp4", listen.String())
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, fmt.Errorf("dhcp: udp port %d of %v is in use: another DHCP server or relay (dnsmasq, dhcpd, dhcrelay, kea) runs here; stop it, or set dhcp.listen to another address or port: %w", listen.Port(), listen.Addr(), err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return nil, fmt.Errorf("dhcp: no permission for udp port %d: run as root or with CAP_NET_BIND_SERVICE: %w", listen.Port(), err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("dhcp: no interface has the address %v of dhcp.listen: %w", listen.Addr(), err)
+	case err != nil:
+		return nil, fmt.Errorf("dhcp: %w", err)
+	}
+	s := &sockets{conn: pc.(*net.UDPConn), frames: -1}
+	if s.raw, err = s.conn.SyscallConn(); err != nil {
+		return nil, errors.Join(fmt.Errorf("dhcp: %w", err), s.conn.Close())
+	}
+	if listen.Addr().IsLoopback() {
+		return s, nil
+	}
+	s.frames, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		s.frames = -1
+		return nil, errors.Join(fmt.Errorf("dhcp: open packet socket: run as root or with CAP_NET_RAW: %w", err), s.conn.Close())
+	}
+	growBuffer(s.frames, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
+	return s, nil
+}
+
+// growBuffer asks for a buffer beyond the system's limit, and for what the limit gives without the right to.
+func growBuffer(fd, force, plain, size int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, size) // a small buffer still works
+	}
+}
+
+func (s *sockets) close() error {
+	err := s.conn.Close()
+	if s.frames >= 0 {
+		err = errors.Join(err, unix.Close(s.frames))
+		s.frames = -1
+	}
+	return err
+}
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// reader receives batches. It belongs to one goroutine.
+type reader struct {
+	raw   syscall.RawConn
+	msgs  [batchSize]mmsghdr
+	iovs  [batchSize]unix.Iovec
+	names [batchSize]unix.RawSockaddrInet4
+	oobs  [batchSize][oobSpace]byte
+	bufs  [batchSize][maxPacket]byte
+
+	call func(fd uintptr) bool // made once: a closure for each batch would be garbage
+	n    int
+	err  error
+}
+
+func newReader(s *sockets) *reader {
+	r := &reader{raw: s.raw}
+	for i := range r.msgs {
+		h := &r.msgs[i].hdr
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Control = &r.oobs[i][0]
+		r.iovs[i].Base = &r.bufs[i][0]
+		r.iovs[i].SetLen(maxPacket)
+	}
+	r.call = func(fd uintptr) bool {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), batchSize,
+			unix.MSG_DONTWAIT, 0, 0)
+		r.n, r.err = int(n), nil
+		if errno != 0 {
+			r.n, r.err = 0, errno
+		}
+		return errno != unix.EAGAIN && errno != unix.EINTR
+	}
+	return r
+}
+
+// read waits for packets and takes up to batchSize of them.
+func (r *reader) read() (int, error) {
+	for i := range r.msgs {
+		h := &r.msgs[i].hdr
+		h.Namelen = unix.SizeofSockaddrInet4
+		h.SetControllen(oobSpace)
+	}
+	if err := r.raw.Read(r.call); err != nil {
+		return 0, err
+	}
+	return r.n, r.err
+}
+
+// datagram is one received packet.
+type datagram struct {
+	data    []byte
+	cut     bool // longer than maxPacket
+	from    netip.AddrPort
+	ifindex int
+	to      netip.Addr // destination if it is an address of this host; invalid for broadcast
+}
+
+func (r *reader) packet(i int) datagram {
+	m := &r.msgs[i]
+	sa := &r.names[i]
+	port := *(*[2]byte)(unsafe.Pointer(&sa.Port))
+	d := datagram{
+		data: r.bufs[i][:min(int(m.n), maxPacket)],
+		cut:  m.hdr.Flags&unix.MSG_TRUNC != 0,
+		from: netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), binary.BigEndian.Uint16(port[:])),
+	}
+	if int(m.hdr.Controllen) < unix.CmsgLen(unix.SizeofInet4Pktinfo) {
+		return d
+	}
+	c := (*unix.Cmsghdr)(unsafe.Pointer(&r.oobs[i][0]))
+	if c.Level != unix.IPPROTO_IP || c.Type != unix.IP_PKTINFO {
+		return d
+	}
+	info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&r.oobs[i][unix.CmsgLen(0)]))
+	d.ifindex = int(info.Ifindex)
+	if info.Addr == info.Spec_dst {
+		d.to = netip.AddrFrom4(info.Addr)
+	}
+	return d
+}
+
+// iface is what is known about an interface.
+type iface struct {
+	name     string
+	loopback bool
+	addr     netip.Addr // the first one; invalid if there is none
+	expires  time.Time
+}
+
+// maxInterfaces bounds the cache; indexes are never used again by the kernel.
+const maxInterfaces = 1 << 16
+
+// interfaces is a cache of interfaces by index. It belongs to one goroutine.
+type interfaces struct {
+	s     *sockets
+	known map[int]*iface
+	own   map[netip.Addr]struct{} // addresses of this host
+	ownAt time.Time
+}
+
+func newInterfaces(s *sockets) *interfaces {
+	return &interfaces{s: s, known: map[int]*iface{}}
+}
+
+// get gives the interface with an index; one that is gone has an empty name.
+func (c *interfaces) get(index int, now time.Time) *iface {
+	if f, ok := c.known[index]; ok && now.Before(f.expires) {
+		return f
+	}
+	if len(c.known) >= maxInterfaces {
+		clear(c.known)
+	}
+	f := c.s.lookup(index)
+	f.expires = now.Add(interfaceTTL)
+	c.known[index] = f
+	return f
+}
+
+// holds reports whether a is an address of this host.
+func (c *interfaces) holds(a netip.Addr, now time.Time) bool {
+	if !a.IsValid() {
+		return false
+	}
+	if c.own == nil || now.Sub(c.ownAt) > interfaceTTL {
+		c.own, c.ownAt = c.s.addresses(), now
+	}
+	_, ok := c.own[a]
+	return ok
+}
+
+// lookup asks for one interface by ioctl: that costs the same with two
+// interfaces and with two thousand, which a netlink dump does not.
+func (s *sockets) lookup(index int) *iface {
+	f := &iface{}
+	_ = s.raw.Control(func(fd uintptr) {
+		ifr, err := unix.NewIfreq("")
+		if err != nil {
+			return
+		}
+		ifr.SetUint32(uint32(index))
+		if unix.IoctlIfreq(int(fd), unix.SIOCGIFNAME, ifr) != nil {
+			return
+		}
+		f.name = ifr.Name()
+		if ifr, err = unix.NewIfreq(f.name); err != nil {
+			return
+		}
+		if unix.IoctlIfreq(int(fd), unix.SIOCGIFFLAGS, ifr) == nil {
+			f.loopback = ifr.Uint16()&unix.IFF_LOOPBACK != 0
+		}
+		f.addr = interfaceAddress(int(fd), f.name)
+	})
+	return f
+}
+
+func interfaceAddress(fd int, name string) netip.Addr {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil || unix.IoctlIfreq(fd, unix.SIOCGIFADDR, ifr) != nil {
+		return netip.Addr{}
+	}
+	ip, err := ifr.Inet4Addr()
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
+// addressOf gives the first address of a named interface; invalid if it has none.
+func (s *sockets) addressOf(name string) (a netip.Addr) {
+	_ = s.raw.Control(func(fd uintptr) { a = interfaceAddress(int(fd), name) })
+	return a
+}
+
+// ifreqSize is sizeof(struct ifreq) on 64-bit and 32-bit systems.
+const ifreqSize = unix.IFNAMSIZ + 16 + 8*(^uintptr(0)>>63)
+
+// addresses gives all IPv4 addresses of the socket's network namespace (SIOCGIFCONF).
+func (s *sockets) addresses() map[netip.Addr]struct{} {
+	all := map[netip.Addr]struct{}{}
+	type ifconf struct {
+		n   int32
+		buf *byte
+	}
+	for size := 64 * int(ifreqSize); size <= 1<<24; size *= 4 {
+		buf := make([]byte, size)
+		conf := ifconf{n: int32(size), buf: &buf[0]}
+		var errno unix.Errno
+		cerr := s.raw.Control(func(fd uintptr) {
+			_, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, unix.SIOCGIFCONF, uintptr(unsafe.Pointer(&conf)))
+		})
+		if cerr != nil || errno != 0 {
+			return all
+		}
+		if int(conf.n) > size-int(ifreqSize) {
+			continue // perhaps not all fitted
+		}
+		for at := 0; at+int(ifreqSize) <= int(conf.n); at += int(ifreqSize) {
+			sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&buf[at+unix.IFNAMSIZ]))
+			if sa.Family == unix.AF_INET {
+				all[netip.AddrFrom4(sa.Addr)] = struct{}{}
+			}
+		}
+		return all
+	}
+	return all
+}
+
+// delivery is where a reply goes.
+type delivery struct {
+	way     way
+	to      netip.AddrPort // of wayRelay and wayUnicast
+	from    netip.AddrPort // sender of the request
+	ifindex int            // interface of the request
+	source  netip.Addr     // address that the request came to; invalid: let the kernel choose
+	id      netip.Addr     // server identifier, the source address of frames
+	yourIP  netip.Addr
+	mac     provision.MAC
+	server  uint16 // our port
+	client  uint16 // the client's port
+}
+
+// sender sends replies. It belongs to one goroutine.
+type sender struct {
+	s     *sockets
+	oob   []byte
+	frame []byte
+	ll    unix.SockaddrLinklayer
+}
+
+func newSender(s *sockets) *sender {
+	x := &sender{s: s, oob: make([]byte, unix.CmsgSpace(unix.SizeofInet4Pktinfo)), frame: make([]byte, 0, 2048)}
+	c := (*unix.Cmsghdr)(unsafe.Pointer(&x.oob[0]))
+	c.Level, c.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
+	c.SetLen(unix.CmsgLen(unix.SizeofInet4Pktinfo))
+	x.ll.Protocol = htons(unix.ETH_P_IP)
+	x.ll.Halen = 6
+	return x
+}
+
+func htons(v uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], v)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+// send delivers a reply once.
+func (x *sender) send(d *delivery, payload []byte) error {
+	switch {
+	case d.way == wayRelay || d.way == wayUnicast:
+		return x.udp(d.to, d.source, payload)
+	case x.s.frames < 0: // loopback mode: the asker hears us at its address
+		return x.udp(netip.AddrPortFrom(d.from.Addr(), d.client), d.source, payload)
+	case d.way == wayBroadcast:
+		x.link(d, provision.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+		x.frame = appendIPv4UDP(x.frame[:0], d.id, netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.server, d.client, payload)
+	default:
+		x.link(d, d.mac)
+		x.frame = appendIPv4UDP(x.frame[:0], d.id, d.yourIP, d.server, d.client, payload)
+	}
+	return unix.Sendto(x.s.frames, x.frame, 0, &x.ll)
+}
+
+func (x *sender) link(d *delivery, mac provision.MAC) {
+	x.ll.Ifindex = d.ifindex
+	copy(x.ll.Addr[:], mac[:])
+}
+
+// udp sends from the address that the request came to, so that firewalls and
+// relays on the way see the answer come from whom they asked.
+func (x *sender) udp(to netip.AddrPort, source netip.Addr, payload []byte) error {
+	info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&x.oob[unix.CmsgLen(0)]))
+	info.Spec_dst = [4]byte{}
+	if source.Is4() {
+		info.Spec_dst = source.As4()
+	}
+	_, _, err := x.s.conn.WriteMsgUDPAddrPort(payload, x.oob, to)
+	return err
+}
+
+// appendIPv4UDP appends an IPv4 packet with a UDP datagram, both checksums made.
+func appendIPv4UDP(dst []byte, src, to netip.Addr, sport, dport uint16, payload []byte) []byte {
+	const ipLen, udpLen = 20, 8
+	var h [ipLen + udpLen]byte
+	h[0] = 0x45
+	h[1] = 0x10 // low delay, as DHCP servers do
+	binary.BigEndian.PutUint16(h[2:], uint16(len(h)+len(payload)))
+	h[6] = 0x40 // do not fragment
+	h[8] = 64   // TTL
+	h[9] = unix.IPPROTO_UDP
+	if src.Is4() {
+		a := src.As4()
+		copy(h[12:], a[:])
+	}
+	if to.Is4() {
+		a := to.As4()
+		copy(h[16:], a[:])
+	}
+	binary.BigEndian.PutUint16(h[10:], ^fold(sum16(0, h[:ipLen])))
+	udp := h[ipLen:]
+	binary.BigEndian.PutUint16(udp, sport)
+	binary.BigEndian.PutUint16(udp[2:], dport)
+	binary.BigEndian.PutUint16(udp[4:], uint16(udpLen+len(payload)))
+	sum := sum16(uint32(unix.IPPROTO_UDP)+uint32(udpLen+len(payload)), h[12:20]) // pseudo header
+	check := ^fold(sum16(sum16(sum, udp), payload))
+	if check == 0 {
+		check = 0xffff
+	}
+	binary.BigEndian.PutUint16(udp[6:], check)
+	return append(append(dst, h[:]...), payload...)
+}
+
+// sum16 adds b as big-endian 16-bit words (RFC 1071). No reply is long enough to overflow 32 bits.
+func sum16(sum uint32, b []byte) uint32 {
+	for ; len(b) >= 2; b = b[2:] {
+		sum += uint32(b[0])<<8 | uint32(b[1])
+	}
+	if len(b) == 1 {
+		sum += uint32(b[0]) << 8
+	}
+	return sum
+}
+
+func fold(sum uint32) uint16 {
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
+}
