@@ -1,0 +1,352 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+var (
+	testNow = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	ip7     = netip.MustParseAddr("192.0.2.7")
+	mac1    = provision.MAC{0, 0, 0x5e, 0, 0x53, 1}
+	mac2    = provision.MAC{0, 0, 0x5e, 0, 0x53, 2}
+)
+
+func openDB(t testing.TB, path string) *bbolt.DB {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoSync: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func openTable(t testing.TB, db *bbolt.DB) *Table {
+	t.Helper()
+	tab, err := Open(db)
+	require.NoError(t, err)
+	return tab
+}
+
+func testRecord(ip netip.Addr) Record {
+	return Record{
+		IP: ip, MAC: mac1, ClientID: Hex{1, 2, 3}, Subscriber: 42, Device: 9, Port: 5,
+		Option82: Hex{1, 1, 'x'}, GIAddr: netip.MustParseAddr("198.51.100.1"), Ifindex: 3, Interface: "eth0",
+		State: StateBound, Start: testNow, Renewed: testNow, Expires: testNow.Add(time.Hour),
+	}
+}
+
+func TestRecordSurvivesEncoding(t *testing.T) {
+	full := testRecord(ip7)
+	bare := Record{IP: ip7, State: StateReleased, Start: testNow, Renewed: testNow, Expires: testNow}
+	for _, want := range []Record{full, bare} {
+		got, err := decode(keyBytes(ipKey(want.IP)), encode(nil, &want))
+		require.NoError(t, err)
+		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
+	rec := testRecord(ip7)
+	good := encode(nil, &rec)
+	flipped := slices.Clone(good)
+	flipped[20] ^= 1
+	newer := slices.Clone(good)
+	newer[0] = 2
+	db := openDB(t, filepath.Join(t.TempDir(), "state.db"))
+	openTable(t, db)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketName())
+		return errors.Join(
+			b.Put(keyBytes(0xc0000207), good),
+			b.Put(keyBytes(0xc0000208), good), // another key than the checksum is for
+			b.Put(keyBytes(0xc0000209), flipped),
+			b.Put(keyBytes(0xc000020a), newer),
+			b.Put(keyBytes(0xc000020b), good[:10]),
+			b.Put(keyBytes(0xc000020c), nil),
+			b.Put([]byte("x"), good),
+		)
+	}))
+	tab := openTable(t, db)
+	assert.Equal(t, 1, tab.Len())
+	_, ok := tab.Get(ip7)
+	assert.True(t, ok)
+	n, why := tab.Skipped()
+	assert.Equal(t, 6, n)
+	assert.Equal(t, []string{
+		"bad stored lease: key of 1 bytes, want 4",
+		"bad stored lease 192.0.2.8: checksum does not match",
+		"bad stored lease 192.0.2.9: checksum does not match",
+		"bad stored lease 192.0.2.10: version 2, want 1",
+		"bad stored lease 192.0.2.11: 10 bytes",
+		"bad stored lease 192.0.2.12: empty",
+	}, why)
+}
+
+func TestTableSurvivesReopen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openDB(t, path)
+	tab := openTable(t, db)
+
+	durable := testRecord(ip7)
+	tab.Store(durable)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tab.PutTx(tx, durable) }))
+	lazy := testRecord(ip7.Next())
+	tab.Store(lazy)
+	tab.Dirty(lazy.IP)
+	lost := testRecord(ip7.Next().Next()) // stored in memory only
+	tab.Store(lost)
+	require.True(t, tab.Renew(ip7, mac1, testNow.Add(time.Minute), testNow.Add(2*time.Hour)))
+	assert.Equal(t, 2, tab.Counts(testNow).Dirty)
+	require.NoError(t, tab.Flush())
+	assert.Zero(t, tab.Counts(testNow).Dirty)
+	require.NoError(t, db.Close())
+
+	tab = openTable(t, openDB(t, path))
+	assert.Equal(t, 2, tab.Len())
+	got, ok := tab.Get(ip7)
+	require.True(t, ok)
+	assert.Equal(t, testNow.Add(2*time.Hour), got.Expires)
+	assert.Equal(t, testNow, got.Start)
+	_, ok = tab.Get(lazy.IP)
+	assert.True(t, ok)
+}
+
+func TestPutTxNeverGoesBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openDB(t, path)
+	tab := openTable(t, db)
+	old := testRecord(ip7)
+	tab.Store(old)
+	require.True(t, tab.Renew(ip7, mac1, testNow.Add(time.Minute), testNow.Add(2*time.Hour)))
+	require.NoError(t, tab.Flush())
+	// The commit of the first ACK comes late: the disk was slow.
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tab.PutTx(tx, old) }))
+	require.NoError(t, db.Close())
+	got, _ := openTable(t, openDB(t, path)).Get(ip7)
+	assert.Equal(t, testNow.Add(2*time.Hour), got.Expires)
+}
+
+func TestPutTxRefusesNoAddress(t *testing.T) {
+	db := openDB(t, filepath.Join(t.TempDir(), "state.db"))
+	tab := openTable(t, db)
+	err := db.Update(func(tx *bbolt.Tx) error { return tab.PutTx(tx, Record{}) })
+	assert.ErrorContains(t, err, "not an IPv4 address")
+	tab.Store(Record{})
+	assert.Zero(t, tab.Len())
+}
+
+func TestFailedFlushIsTriedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openDB(t, path)
+	tab := openTable(t, db)
+	tab.Store(testRecord(ip7))
+	tab.Dirty(ip7)
+	require.NoError(t, db.Close())
+	require.ErrorIs(t, tab.Flush(), bbolt.ErrDatabaseNotOpen)
+	assert.Equal(t, 1, tab.Counts(testNow).Dirty)
+	tab.db = openDB(t, path)
+	require.NoError(t, tab.Flush())
+	assert.Zero(t, tab.Counts(testNow).Dirty)
+}
+
+func TestStates(t *testing.T) {
+	tab := New()
+	tab.Store(testRecord(ip7))
+	assert.False(t, tab.Renew(ip7, mac2, testNow, testNow), "another client's lease")
+	assert.False(t, tab.SetState(ip7, mac2, StateReleased, testNow), "another client's lease")
+	assert.False(t, tab.Renew(ip7.Next(), mac1, testNow, testNow), "no lease")
+	assert.Equal(t, Counts{Bound: 1}, tab.Counts(testNow))
+	assert.Equal(t, Counts{Expired: 1}, tab.Counts(testNow.Add(time.Hour)))
+	assert.True(t, tab.SetState(ip7, mac1, StateReleased, testNow))
+	assert.Equal(t, Counts{Released: 1}, tab.Counts(testNow))
+	assert.False(t, tab.Renew(ip7, mac1, testNow, testNow.Add(time.Hour)), "a released lease is not renewed")
+	assert.True(t, tab.SetState(ip7, mac1, StateDeclined, testNow))
+	assert.Equal(t, Counts{Declined: 1}, tab.Counts(testNow))
+	rec, _ := tab.Get(ip7)
+	assert.False(t, rec.Live(testNow))
+	assert.Equal(t, testNow, rec.Expires)
+	for s := StateBound; s <= StateDeclined; s++ {
+		var back State
+		require.NoError(t, back.UnmarshalText([]byte(s.String())))
+		assert.Equal(t, s, back)
+	}
+	assert.Error(t, new(State).UnmarshalText([]byte("offered")))
+}
+
+func TestFind(t *testing.T) {
+	tab := New()
+	a, b, c := testRecord(ip7.Next()), testRecord(ip7), testRecord(ip7.Next().Next())
+	c.MAC, c.Subscriber = mac2, 43
+	for _, r := range []Record{a, b, c} {
+		tab.Store(r)
+	}
+	assert.Equal(t, []Record{b, a}, tab.ByMAC(mac1))
+	assert.Equal(t, []Record{c}, tab.BySubscriber(43))
+	assert.Len(t, slices.Collect(tab.All()), 3)
+	for range tab.All() {
+		break // stopping early must work
+	}
+}
+
+func TestPruneKeepsTheGraceAndItsBound(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openDB(t, path)
+	tab := openTable(t, db)
+	for i, ip := 0, ip7; i < 10; i, ip = i+1, ip.Next() {
+		tab.Store(testRecord(ip))
+		tab.Dirty(ip)
+	}
+	require.NoError(t, tab.Flush())
+	end := testNow.Add(time.Hour)
+	assert.Zero(t, tab.Prune(end.Add(Grace), 100))
+	assert.Equal(t, 4, tab.Prune(end.Add(Grace+time.Second), 4))
+	assert.Equal(t, 6, tab.Prune(end.Add(Grace+time.Second), 100))
+	require.NoError(t, tab.Flush())
+	require.NoError(t, db.Close())
+	assert.Zero(t, openTable(t, openDB(t, path)).Len())
+}
+
+func TestRunFlushesEveryIntervalAndAtTheEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openDB(t, path)
+	synctest.Test(t, func(t *testing.T) {
+		tab := openTable(t, db)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- tab.Run(ctx, time.Second, func(err error) { t.Errorf("flush: %v", err) }) }()
+		rec := testRecord(ip7)
+		rec.Renewed, rec.Expires = time.Now(), time.Now().Add(48*time.Hour)
+		tab.Store(rec)
+		tab.Dirty(ip7)
+		time.Sleep(time.Second + time.Millisecond) // fake time
+		synctest.Wait()
+		assert.Zero(t, tab.Counts(time.Now()).Dirty)
+		tab.SetState(ip7, mac1, StateReleased, time.Now())
+		cancel()
+		require.NoError(t, <-done)
+		assert.Zero(t, tab.Counts(time.Now()).Dirty)
+	})
+	require.NoError(t, db.Close())
+	rec, ok := openTable(t, openDB(t, path)).Get(ip7)
+	require.True(t, ok)
+	assert.Equal(t, StateReleased, rec.State)
+}
+
+func TestRunTellsErrors(t *testing.T) {
+	db := openDB(t, filepath.Join(t.TempDir(), "state.db"))
+	synctest.Test(t, func(t *testing.T) {
+		tab := openTable(t, db)
+		require.NoError(t, db.Close())
+		tab.Store(testRecord(ip7))
+		tab.Dirty(ip7)
+		ctx, cancel := context.WithCancel(t.Context())
+		errs := make(chan error, 10)
+		done := make(chan error, 1)
+		go func() { done <- tab.Run(ctx, time.Second, func(err error) { errs <- err }) }()
+		assert.ErrorIs(t, <-errs, bbolt.ErrDatabaseNotOpen)
+		assert.ErrorIs(t, <-errs, bbolt.ErrDatabaseNotOpen)
+		cancel()
+		assert.ErrorIs(t, <-done, bbolt.ErrDatabaseNotOpen)
+	})
+}
+
+// Random operations against a plain map, with reopening in between.
+func TestTableAgainstModel(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openDB(t, path)
+	tab := openTable(t, db)
+	model := map[netip.Addr]Record{}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	now := testNow
+	for step := range 3000 {
+		now = now.Add(time.Second)
+		ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(rnd.IntN(20))})
+		mac := mac1
+		if rnd.IntN(2) == 0 {
+			mac = mac2
+		}
+		switch rnd.IntN(6) {
+		case 0, 1:
+			r := testRecord(ip)
+			r.MAC, r.Renewed, r.Expires = mac, now, now.Add(time.Hour)
+			tab.Store(r)
+			if rnd.IntN(2) == 0 {
+				require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tab.PutTx(tx, r) }))
+			} else {
+				tab.Dirty(ip)
+			}
+			model[ip] = r
+		case 2:
+			r, ok := model[ip]
+			ok = ok && r.MAC == mac && r.State == StateBound
+			assert.Equal(t, ok, tab.Renew(ip, mac, now, now.Add(2*time.Hour)))
+			if ok {
+				r.Renewed, r.Expires = now, now.Add(2*time.Hour)
+				model[ip] = r
+			}
+		case 3:
+			r, ok := model[ip]
+			ok = ok && r.MAC == mac
+			assert.Equal(t, ok, tab.SetState(ip, mac, StateReleased, now))
+			if ok {
+				r.State, r.Renewed = StateReleased, now
+				if r.Expires.After(now) {
+					r.Expires = now
+				}
+				model[ip] = r
+			}
+		case 4:
+			require.NoError(t, tab.Flush())
+		case 5:
+			if step%10 != 0 {
+				continue
+			}
+			require.NoError(t, tab.Flush())
+			require.NoError(t, db.Close())
+			db = openDB(t, path)
+			tab = openTable(t, db)
+		}
+	}
+	got := map[netip.Addr]Record{}
+	for r := range tab.All() {
+		got[r.IP] = r
+	}
+	require.Equal(t, len(model), len(got))
+	for ip := range maps.Keys(model) {
+		assert.Equal(t, model[ip], got[ip])
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	rec := testRecord(ip7)
+	f.Add([]byte{192, 0, 2, 7}, encode(nil, &rec))
+	f.Add([]byte{192, 0, 2, 7}, []byte{1})
+	f.Add([]byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, k, v []byte) {
+		r, err := decode(k, v)
+		if err != nil {
+			require.ErrorIs(t, err, errRecord)
+			return
+		}
+		again, err := decode(k, encode(nil, &r))
+		require.NoError(t, err)
+		require.Equal(t, r, again)
+	})
+}
