@@ -1,0 +1,244 @@
+package erp
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/userside"
+)
+
+// batch is the work of one Fetch.
+type batch struct {
+	*Fetcher
+	prev      *provision.Snapshot
+	in        provision.Input
+	directErr error // why the direct source was given up
+	rowsRead  bool  // the direct source answered: later errors are not its own
+
+	states  map[int64]provision.State
+	devices deviceTable
+}
+
+// direct reads rows, states and devices.
+func (b *batch) direct(ctx context.Context) error {
+	rows, err := b.client.CustomerBindings(ctx)
+	if err != nil {
+		return fmt.Errorf("read bindings: %w", err)
+	}
+	b.rowsRead = true
+	b.in.Source = provision.SourceDirect
+	b.defects("bindings", rows.Defects)
+	if err := b.readStates(ctx); err != nil {
+		return err
+	}
+	if err := b.readDevices(ctx); err != nil {
+		return err
+	}
+	b.in.Bindings = make([]provision.Binding, 0, len(rows.Rows))
+	for i := range rows.Rows {
+		b.in.Bindings = append(b.in.Bindings, b.binding(&rows.Rows[i]))
+	}
+	unlisted := make(map[int64]struct{})
+	for i := range rows.Rows {
+		if id := rows.Rows[i].Customer; b.states[id] == provision.StateUnknown {
+			unlisted[id] = struct{}{}
+		}
+	}
+	if err := b.askUnlisted(ctx, unlisted); err != nil {
+		return err
+	}
+	b.finish()
+	return nil
+}
+
+// binding turns a row into our vocabulary, its device found by id, MAC or address.
+func (b *batch) binding(r *userside.BindingRow) provision.Binding {
+	d := b.devices.resolve(r)
+	out := provision.Binding{
+		Subscriber: provision.SubscriberID(r.Customer),
+		IP:         r.IP,
+		MAC:        provision.MAC(r.MAC),
+		Device:     d,
+		Port:       r.Port,
+		PortName:   r.PortName,
+		VLAN:       r.VLAN,
+	}
+	b.devices.completePort(&out)
+	return out
+}
+
+// finish writes subscribers and devices into the input.
+func (b *batch) finish() {
+	b.in.Subscribers = make([]provision.Subscriber, 0, len(b.states))
+	for id, st := range b.states {
+		b.in.Subscribers = append(b.in.Subscribers, provision.Subscriber{ID: provision.SubscriberID(id), State: st})
+	}
+	b.in.Devices = b.devices.list()
+}
+
+// defects turns what the client could not read into problems.
+func (b *batch) defects(what string, d userside.Defects) {
+	for _, e := range d.First {
+		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Detail: what + ": " + e.Error()})
+	}
+	if more := d.Count - len(d.First); more > 0 {
+		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Detail: fmt.Sprintf("%s: %d more defects", what, more)})
+	}
+}
+
+func (b *batch) problem(p provision.Problem) { b.in.Problems = append(b.in.Problems, p) }
+
+// readDevices reads the switches. When the key may not, or the ERP does not
+// have them, they are made up from what rows tell: ACLs and matching by MAC do
+// not need them.
+func (b *batch) readDevices(ctx context.Context) error {
+	got, err := b.client.Devices(ctx, userside.DeviceFilter{})
+	refused := noDirect(err)
+	if err != nil && !refused {
+		return fmt.Errorf("read devices: %w", err)
+	}
+	b.once(ctx, "devices cannot be read", refused, err)
+	if refused {
+		b.problem(provision.Problem{Kind: provision.ProblemUnknownDevice, Detail: "device list cannot be read, devices are taken from the rows: " + err.Error()})
+		got = &userside.Devices{}
+	}
+	b.defects("devices", got.Defects)
+	b.devices = newDeviceTable(got.Devices, !refused)
+	return nil
+}
+
+// deviceTable finds devices and their port names.
+type deviceTable struct {
+	listed bool // the ERP's list could be read
+	byID   map[provision.DeviceID]*provision.Device
+	byMAC  map[provision.MAC]provision.DeviceID
+	byIP   map[netip.Addr]provision.DeviceID
+	ifaces map[provision.DeviceID][]userside.Iface
+	order  []provision.DeviceID
+	all    []provision.Device // as listed, duplicates too: Build reports them
+}
+
+func newDeviceTable(in []userside.Device, listed bool) deviceTable {
+	t := deviceTable{
+		listed: listed,
+		byID:   make(map[provision.DeviceID]*provision.Device, len(in)),
+		byMAC:  make(map[provision.MAC]provision.DeviceID, len(in)),
+		byIP:   make(map[netip.Addr]provision.DeviceID, len(in)),
+		ifaces: make(map[provision.DeviceID][]userside.Iface, len(in)),
+	}
+	for i := range in {
+		d := &in[i]
+		t.add(provision.Device{ID: provision.DeviceID(d.ID), Name: d.Name.Text(), MAC: provision.MAC(d.MAC), IP: d.IP})
+		t.ifaces[provision.DeviceID(d.ID)] = d.Ifaces
+	}
+	return t
+}
+
+func (t *deviceTable) add(d provision.Device) {
+	t.all = append(t.all, d)
+	if _, ok := t.byID[d.ID]; !ok {
+		t.byID[d.ID] = &d
+	}
+	if _, ok := t.byMAC[d.MAC]; !ok && !d.MAC.IsZero() {
+		t.byMAC[d.MAC] = d.ID
+	}
+	if _, ok := t.byIP[d.IP]; !ok && d.IP.IsValid() {
+		t.byIP[d.IP] = d.ID
+	}
+}
+
+// Ids of switches that the ERP never gave one: made of their MAC or address, so
+// that they stay the same from fetch to fetch. They are below 2^53, which every
+// reader of JSON can hold, and above every id of an ERP.
+const (
+	madeOfMAC = 1 << 52
+	madeOfIP  = 1 << 51
+)
+
+// resolve gives the device of a row. One that the list does not have is added
+// as far as the row tells about it.
+func (t *deviceTable) resolve(r *userside.BindingRow) provision.DeviceID {
+	id, mac := provision.DeviceID(r.Device), provision.MAC(r.DeviceMAC)
+	switch {
+	case id != 0:
+		if d, ok := t.byID[id]; ok {
+			t.complete(d, r)
+			return id
+		}
+		if !r.DeviceIP.IsValid() && mac.IsZero() && t.listed {
+			return id // Build reports it
+		}
+	case mac.IsZero() && !r.DeviceIP.IsValid():
+		return 0
+	default:
+		if id, ok := t.byMAC[mac]; ok && !mac.IsZero() {
+			return id
+		}
+		if id, ok := t.byIP[r.DeviceIP]; ok && r.DeviceIP.IsValid() {
+			return id
+		}
+		id = madeID(mac, r.DeviceIP)
+	}
+	t.add(provision.Device{ID: id, Name: r.DeviceName, MAC: mac, IP: r.DeviceIP})
+	return id
+}
+
+func madeID(mac provision.MAC, ip netip.Addr) provision.DeviceID {
+	n := int64(0)
+	if !mac.IsZero() {
+		for _, b := range mac {
+			n = n<<8 | int64(b)
+		}
+		return provision.DeviceID(madeOfMAC | n)
+	}
+	for _, b := range ip.As4() {
+		n = n<<8 | int64(b)
+	}
+	return provision.DeviceID(madeOfIP | n)
+}
+
+// complete fills a device that rows made with what a further row tells. A
+// listed one is left alone: the list is newer than nothing, and rows repeat it.
+func (t *deviceTable) complete(d *provision.Device, r *userside.BindingRow) {
+	if t.listed {
+		return
+	}
+	if d.MAC.IsZero() {
+		d.MAC = provision.MAC(r.DeviceMAC)
+	}
+	if !d.IP.IsValid() {
+		d.IP = r.DeviceIP
+	}
+	if d.Name == "" {
+		d.Name = r.DeviceName
+	}
+}
+
+// list gives the devices for Build.
+func (t *deviceTable) list() []provision.Device {
+	if !t.listed { // rows may have completed them since
+		for i := range t.all {
+			t.all[i] = *t.byID[t.all[i].ID]
+		}
+	}
+	return t.all
+}
+
+// completePort fills the name of a numbered port, or the number of a named one.
+func (t *deviceTable) completePort(b *provision.Binding) {
+	if b.Device == 0 || (b.Port != 0) == (b.PortName != "") {
+		return
+	}
+	for _, i := range t.ifaces[b.Device] {
+		if b.Port != 0 && i.Number == b.Port {
+			b.PortName = i.Name
+			return
+		}
+		if b.Port == 0 && i.Name == b.PortName {
+			b.Port = i.Number
+			return
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package erp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/userside"
+)
+
+// compose builds the rows of customers, commutation and devices (API page
+// section 5.4).
+func (b *batch) compose(ctx context.Context) error {
+	b.in.Source = provision.SourceComposed
+	if err := b.readStates(ctx); err != nil {
+		return err
+	}
+	links, err := b.client.CustomerCommutation(ctx)
+	if err != nil {
+		return fmt.Errorf("read commutation: %w", err)
+	}
+	b.defects("commutation", links.Defects)
+	if err := b.readDevices(ctx); err != nil {
+		return err
+	}
+	ports := make(map[int64][]userside.Link, len(links.Customers))
+	var chained []int64
+	for _, c := range links.Customers {
+		switches := onlySwitches(c.Links)
+		if len(switches) == 0 {
+			chained = append(chained, c.Customer)
+		} else {
+			ports[c.Customer] = append(ports[c.Customer], switches...)
+		}
+	}
+	if err := b.followChains(ctx, chained, ports); err != nil {
+		return err
+	}
+
+	ids := slices.Collect(maps.Keys(b.states))
+	listed := len(ids)
+	for _, c := range links.Customers {
+		if _, ok := b.states[c.Customer]; !ok {
+			ids = append(ids, c.Customer) // of a state of its own, or missed by the lists
+		}
+	}
+	unlisted := ids[listed:]
+	slices.Sort(unlisted)
+	unlisted = slices.Compact(unlisted)
+	ids = ids[:listed+len(unlisted)]
+	slices.Sort(ids)
+
+	got, err := b.ask(ctx, ids, func(c *userside.Customer) { b.rows(c, ports[c.ID]) })
+	if err != nil {
+		return err // also a permission error: without customers there are no rows
+	}
+	b.keepUnanswered(ids, got)
+	b.finish()
+	return nil
+}
+
+// onlySwitches keeps the links to switch ports.
+func onlySwitches(links []userside.Link) []userside.Link {
+	var out []userside.Link
+	for _, l := range links {
+		if l.ObjectType == "switch" && l.ObjectID > 0 {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// rows makes the rows of one customer: every address on every port.
+func (b *batch) rows(c *userside.Customer, ports []userside.Link) {
+	b.setState(c.ID, c.State)
+	for _, a := range c.Addresses {
+		if !a.IP.IsValid() && a.MAC == (userside.MAC{}) {
+			continue // a subnet
+		}
+		row := provision.Binding{Subscriber: provision.SubscriberID(c.ID), IP: a.IP, MAC: provision.MAC(a.MAC)}
+		if len(ports) == 0 {
+			b.in.Bindings = append(b.in.Bindings, row)
+			continue
+		}
+		for _, l := range ports {
+			row.Device = b.devices.resolve(&userside.BindingRow{Device: l.ObjectID})
+			row.Port, row.PortName = l.Port, l.PortName
+			b.devices.completePort(&row)
+			b.in.Bindings = append(b.in.Bindings, row)
+		}
+	}
+}
+
+// keepUnanswered keeps the rows of customers that get_data is refused for, one
+// by one: they are listed, so they exist, and a refusal says nothing about
+// their addresses.
+func (b *batch) keepUnanswered(ids []int64, got *asked) {
+	for _, id := range ids {
+		if got.found[id] || got.missing[id] {
+			continue
+		}
+		sub := provision.SubscriberID(id)
+		rows := b.prev.BySubscriber(sub)
+		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Subscriber: sub,
+			Detail: fmt.Sprintf("get_data is refused for this customer; %d rows of the last fetch are kept", len(rows))})
+		if _, ok := b.states[id]; !ok {
+			b.states[id] = b.prev.State(sub)
+		}
+		for _, r := range rows {
+			b.in.Bindings = append(b.in.Bindings, *r)
+		}
+	}
+}
+
+// chainCache remembers where cabling that does not lead straight to a switch ends.
+type chainCache struct {
+	ends map[int64]chainEnd
+}
+
+type chainEnd struct {
+	link userside.Link // ObjectID 0: nowhere
+	turn int           // when it was asked
+}
+
+// followChains finds the far end of fibre. That is one call per customer, so
+// each fetch asks for MaxChains of them: new ones first, then those asked for
+// longest ago. Until a customer was asked, the port of the previous snapshot stands.
+func (b *batch) followChains(ctx context.Context, customers []int64, ports map[int64][]userside.Link) error {
+	if b.chains.ends == nil {
+		b.chains.ends = make(map[int64]chainEnd)
+	}
+	present := make(map[int64]bool, len(customers))
+	for _, id := range customers {
+		present[id] = true
+	}
+	maps.DeleteFunc(b.chains.ends, func(id int64, _ chainEnd) bool { return !present[id] })
+	order := slices.Clone(customers)
+	slices.Sort(order)
+	slices.SortStableFunc(order, func(x, y int64) int { return b.chains.ends[x].turn - b.chains.ends[y].turn })
+	for _, id := range order[:min(len(order), b.opts.MaxChains)] {
+		c, err := b.client.CustomerChain(ctx, id)
+		switch {
+		case err == nil:
+			end := chainEnd{turn: b.turn}
+			if c.Finish != nil && (c.Finish.ObjectType == "switch" || c.Finish.ObjectType == "olt") {
+				end.link = *c.Finish
+			}
+			b.defects("commutation of a customer", c.Defects)
+			b.chains.ends[id] = end
+		case errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrNotFound) || errors.Is(err, userside.ErrUnknownShape):
+			b.chains.ends[id] = chainEnd{link: b.chains.ends[id].link, turn: b.turn}
+		default:
+			return fmt.Errorf("read commutation of customer %d: %w", id, err)
+		}
+	}
+	for _, id := range customers {
+		end, asked := b.chains.ends[id]
+		switch {
+		case end.link.ObjectID > 0:
+			ports[id] = []userside.Link{end.link}
+		case !asked:
+			for _, row := range b.prev.BySubscriber(provision.SubscriberID(id)) {
+				if row.Device != 0 {
+					ports[id] = []userside.Link{{ObjectType: "switch", ObjectID: int64(row.Device), Port: row.Port, PortName: row.PortName}}
+					break
+				}
+			}
+		}
+	}
+	return nil
+}

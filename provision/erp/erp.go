@@ -1,0 +1,200 @@
+// Package erp fetches what provision needs from the UserSide ERP and sends back
+// what the agent reports.
+//
+// Bindings come from one of two places. The direct one is the action
+// get_ip_port_device_commutation, made for DHCP servers. Where the ERP does not
+// have it, does not allow it, or answers something unknown, bindings are
+// composed of customers, commutation and devices (API page section 5.4). An
+// ERP that cannot be reached, or that answers no sound JSON, is never a reason
+// to change the source: such a fetch fails, and the last snapshot stays.
+package erp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/userside"
+)
+
+// Mode says where bindings come from.
+type Mode string
+
+// The modes, as in the configuration key erp.bindings.
+const (
+	ModeAuto     Mode = "auto"     // direct if the ERP offers it, else composed
+	ModeDirect   Mode = "direct"   // only get_ip_port_device_commutation
+	ModeComposed Mode = "composed" // only customers, commutation and devices
+)
+
+// Options of a Fetcher. Zero values mean the stated defaults.
+type Options struct {
+	Bindings  Mode         // auto
+	BatchSize int          // customers per get_data; 200
+	Log       *slog.Logger // nil: nowhere
+
+	RetryDirect int // in auto mode, try the direct source again after this many composed fetches; 20
+	MaxAsk      int // customers in no state list that one direct fetch asks for one by one list; 2000
+	MaxChains   int // customers whose cabling one composed fetch follows to its end; 100
+}
+
+// Fetcher reads the ERP. It implements provision.Fetcher, and Sender of the
+// outbox. Fetch is called by one goroutine; the other methods by any.
+type Fetcher struct {
+	client *userside.Client
+	opts   Options
+	log    *slog.Logger
+	now    func() time.Time
+
+	// Of Fetch alone:
+	source   provision.Source // in use; empty before the first success
+	composed int              // composed fetches since direct was last tried
+	turn     int              // which customers are asked this time
+	chains   chainCache
+	told     map[string]bool // conditions that were logged and still hold
+}
+
+// New checks the options.
+func New(client *userside.Client, o Options) (*Fetcher, error) {
+	if client == nil {
+		return nil, errors.New("erp: no client")
+	}
+	switch o.Bindings {
+	case "":
+		o.Bindings = ModeAuto
+	case ModeAuto, ModeDirect, ModeComposed:
+	default:
+		return nil, fmt.Errorf("erp: bindings: %q is none of auto, direct, composed", o.Bindings)
+	}
+	for _, d := range []struct {
+		v    *int
+		name string
+		def  int
+	}{
+		{&o.BatchSize, "batch size", 200}, {&o.RetryDirect, "retry direct", 20},
+		{&o.MaxAsk, "max ask", 2000}, {&o.MaxChains, "max chains", 100},
+	} {
+		if *d.v < 0 {
+			return nil, fmt.Errorf("erp: %s: %d is negative", d.name, *d.v)
+		}
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Fetcher{client: client, opts: o, log: log, now: time.Now, told: make(map[string]bool)}, nil
+}
+
+// Fetch reads everything once. prev, which may be nil, supplies the state of
+// customers that cannot all be asked in one fetch, and the ports of customers
+// whose cabling was not followed yet.
+func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {
+	b := &batch{Fetcher: f, prev: prev, in: provision.Input{FetchedAt: f.now()}}
+	f.turn++
+	if f.tryDirect() {
+		err := b.direct(ctx)
+		switch {
+		case err == nil:
+			f.composed = 0
+			f.use(ctx, provision.SourceDirect, nil)
+			return b.in, nil
+		case f.opts.Bindings == ModeDirect || !noDirect(err) || b.rowsRead:
+			return provision.Input{}, err
+		}
+		b = &batch{Fetcher: f, prev: prev, in: provision.Input{FetchedAt: b.in.FetchedAt}, directErr: err}
+		f.composed = 0
+	}
+	if err := b.compose(ctx); err != nil {
+		if b.directErr != nil {
+			err = fmt.Errorf("%w (direct source: %w)", err, b.directErr)
+		}
+		return provision.Input{}, err
+	}
+	f.composed++
+	f.use(ctx, provision.SourceComposed, b.directErr)
+	return b.in, nil
+}
+
+// tryDirect reports whether this fetch begins with the direct source.
+func (f *Fetcher) tryDirect() bool {
+	switch f.opts.Bindings {
+	case ModeDirect:
+		return true
+	case ModeComposed:
+		return false
+	}
+	return f.source != provision.SourceComposed || f.composed >= f.opts.RetryDirect
+}
+
+// noDirect reports whether an error means that this ERP does not offer the
+// direct source to this key. The ERP being down or answering garbage does not.
+func noDirect(err error) bool {
+	return errors.Is(err, userside.ErrPermission) || errors.Is(err, userside.ErrRefused) ||
+		errors.Is(err, userside.ErrNotFound) || errors.Is(err, userside.ErrUnknownShape)
+}
+
+// use logs a change of the source.
+func (f *Fetcher) use(ctx context.Context, src provision.Source, why error) {
+	if f.source == src {
+		return
+	}
+	attrs := []any{"source", string(src)}
+	if f.source != "" {
+		attrs = append(attrs, "was", string(f.source))
+	}
+	if why != nil {
+		attrs = append(attrs, "reason", why.Error())
+		f.log.WarnContext(ctx, "bindings are composed, the direct source is not usable", attrs...)
+	} else {
+		f.log.InfoContext(ctx, "source of bindings chosen", attrs...)
+	}
+	f.source = src
+}
+
+// once logs a condition when it begins, and again after it went away and came back.
+func (f *Fetcher) once(ctx context.Context, condition string, holds bool, err error) {
+	if holds && !f.told[condition] {
+		f.log.WarnContext(ctx, "erp answers only in part", "condition", condition, "error", err)
+	}
+	if f.told[condition] && !holds {
+		f.log.InfoContext(ctx, "erp answers in full again", "condition", condition)
+	}
+	f.told[condition] = holds
+}
+
+// SetMAC reports the MAC that uses an address. A refusal by the ERP is
+// provision.ErrRefused; everything else may be tried again.
+func (f *Fetcher) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
+	return refusal(f.client.SetMACByIP(ctx, ip, userside.MAC(mac)))
+}
+
+// ChangeState sets the state of a customer. A refusal by the ERP is
+// provision.ErrRefused.
+func (f *Fetcher) ChangeState(ctx context.Context, id provision.SubscriberID, state provision.State) error {
+	n, ok := state.ERP()
+	if !ok {
+		return fmt.Errorf("erp: customer %d: state %s cannot be set", id, state)
+	}
+	return refusal(f.client.ChangeState(ctx, int64(id), n))
+}
+
+// refusal marks the errors that say "never". A wrong key or a missing section
+// is not one of them: an administrator can mend it.
+func refusal(err error) error {
+	if errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrNotFound) || errors.Is(err, userside.ErrArgument) {
+		return fmt.Errorf("%w: %w", provision.ErrRefused, err)
+	}
+	return err
+}
+
+// System tells the version of the ERP; it is a cheap test of URL and key.
+func (f *Fetcher) System(ctx context.Context) (*userside.SystemInfo, error) {
+	return f.client.SystemInfo(ctx)
+}

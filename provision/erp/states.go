@@ -1,0 +1,194 @@
+package erp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/userside"
+)
+
+// readStates asks for the customers of each state. The answer for a later
+// state is newer, so it wins where a customer changed state in between; one who
+// slipped through all lists is asked for by itself afterwards.
+func (b *batch) readStates(ctx context.Context) error {
+	b.states = make(map[int64]provision.State)
+	for _, st := range []provision.State{provision.StateActive, provision.StatePause} {
+		id, _ := st.ERP()
+		list, err := b.client.CustomerIDs(ctx, userside.CustomerFilter{State: &id})
+		if err != nil {
+			return fmt.Errorf("read customers in state %s: %w", st, err)
+		}
+		for _, id := range list {
+			b.states[id] = st
+		}
+	}
+	stopped, err := b.stopped(ctx)
+	if err != nil {
+		return fmt.Errorf("read customers in state %s: %w", provision.StateStop, err)
+	}
+	overlap := 0
+	for _, id := range stopped {
+		if b.states[id] != provision.StateUnknown {
+			overlap++
+		}
+	}
+	// An ERP that takes 0 for "no condition" answers everybody, so the stopped
+	// ones are those that are in no other list. A few customers in two lists are
+	// only quick, not everybody.
+	ignored := overlap > 1 && overlap > len(b.states)/2
+	for _, id := range stopped {
+		if !ignored || b.states[id] == provision.StateUnknown {
+			b.states[id] = provision.StateStop
+		}
+	}
+	return nil
+}
+
+// stopped asks for state 0. Whether the ERP takes 0 for a condition is unknown;
+// if it refuses, a balance that everybody has is put beside it. When that is
+// refused too, nobody is in the list and customers are asked one list at a time.
+func (b *batch) stopped(ctx context.Context) (userside.IDs, error) {
+	zero, least := 0, -1e12
+	list, err := b.client.CustomerIDs(ctx, userside.CustomerFilter{State: &zero})
+	if errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrUnknownShape) {
+		list, err = b.client.CustomerIDs(ctx, userside.CustomerFilter{State: &zero, BalanceFrom: &least})
+	}
+	refused := errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrUnknownShape)
+	b.once(ctx, "stopped customers cannot be listed", refused, err)
+	if refused {
+		return nil, nil
+	}
+	return list, err
+}
+
+// askUnlisted learns the state of customers that are in no list. At most MaxAsk
+// are asked, other ones in each fetch; the rest keep the state that they had.
+func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) error {
+	if len(unlisted) == 0 {
+		return nil
+	}
+	ids := slices.Sorted(maps.Keys(unlisted))
+	// Those whose state nobody knows come first, then the others in turns.
+	var fresh, known []int64
+	for _, id := range ids {
+		if b.prev.State(provision.SubscriberID(id)) == provision.StateUnknown {
+			fresh = append(fresh, id)
+		} else {
+			known = append(known, id)
+		}
+	}
+	ids = append(rotate(fresh, b.turn*b.opts.MaxAsk), rotate(known, b.turn*b.opts.MaxAsk)...)
+	ask := ids[:min(len(ids), b.opts.MaxAsk)]
+	got, err := b.ask(ctx, ask, func(c *userside.Customer) { b.setState(c.ID, c.State) })
+	if err != nil && !errors.Is(err, userside.ErrPermission) && !errors.Is(err, errTooManySplits) {
+		return err
+	}
+	if err != nil {
+		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Detail: "states of customers in no list: " + err.Error()})
+	}
+	for _, id := range ids {
+		if got.found[id] || got.missing[id] {
+			continue // Build reports the missing ones
+		}
+		st := b.prev.State(provision.SubscriberID(id))
+		b.states[id] = st
+		if st == provision.StateUnknown {
+			b.problem(provision.Problem{Kind: provision.ProblemUnknownState, Subscriber: provision.SubscriberID(id),
+				Detail: "is in no state list and could not be asked for this time; not blocked"})
+		}
+	}
+	return nil
+}
+
+// setState takes a state_id from get_data.
+func (b *batch) setState(id int64, state userside.Int) {
+	st := provision.StateUnknown
+	if state.Set && state.Value >= 0 && state.Value <= 2 {
+		st = provision.StateFromERP(int(state.Value))
+	}
+	b.states[id] = st
+	if st != provision.StateUnknown {
+		return
+	}
+	detail := "has no state_id; not blocked"
+	if state.Set {
+		detail = "state_id " + strconv.FormatInt(state.Value, 10) + " is none of 0 stop, 1 pause, 2 active; not blocked"
+	}
+	b.problem(provision.Problem{Kind: provision.ProblemUnknownState, Subscriber: provision.SubscriberID(id), Detail: detail})
+}
+
+func rotate(ids []int64, by int) []int64 {
+	if len(ids) == 0 {
+		return nil
+	}
+	by %= len(ids)
+	return append(slices.Clone(ids[by:]), ids[:by]...)
+}
+
+// asked says what get_data answered for which ids. Ids in neither map got no answer.
+type asked struct {
+	found   map[int64]bool
+	missing map[int64]bool // the ERP has no such customer
+	splits  int
+}
+
+// maxSplits bounds the extra calls for lists that are refused as a whole.
+const maxSplits = 64
+
+// errTooManySplits ends the search for the customers that make lists fail.
+var errTooManySplits = errors.New("too many refused lists")
+
+// ask reads customers in batches and visits each one that came. Customers that
+// the ERP will not talk about are left without an answer. With an error, what
+// came before it stands.
+func (b *batch) ask(ctx context.Context, ids []int64, visit func(*userside.Customer)) (*asked, error) {
+	out := &asked{found: make(map[int64]bool, len(ids)), missing: make(map[int64]bool)}
+	var err error
+	for list := range slices.Chunk(ids, b.opts.BatchSize) {
+		if err = b.askList(ctx, list, out, visit); err != nil {
+			err = fmt.Errorf("read customers: %w", err)
+			break
+		}
+	}
+	b.once(ctx, "customers cannot be read", errors.Is(err, userside.ErrPermission), err)
+	return out, err
+}
+
+// askList asks for one list. Some servers may refuse a list because of one id
+// in it, so a refused one is asked for again in halves.
+func (b *batch) askList(ctx context.Context, ids []int64, out *asked, visit func(*userside.Customer)) error {
+	got, err := b.client.Customers(ctx, ids)
+	switch {
+	case err == nil:
+		b.defects("customers", got.Defects)
+		for i := range got.Customers {
+			if c := &got.Customers[i]; !out.found[c.ID] {
+				out.found[c.ID] = true
+				visit(c)
+			}
+		}
+		for _, id := range got.Missing {
+			out.missing[id] = true
+		}
+		return nil
+	case !errors.Is(err, userside.ErrRefused) && !errors.Is(err, userside.ErrNotFound):
+		return err
+	case len(ids) == 1:
+		if errors.Is(err, userside.ErrNotFound) {
+			out.missing[ids[0]] = true
+		}
+		return nil
+	}
+	if out.splits++; out.splits > maxSplits {
+		return fmt.Errorf("%w: %w", errTooManySplits, err)
+	}
+	if err := b.askList(ctx, ids[:len(ids)/2], out, visit); err != nil {
+		return err
+	}
+	return b.askList(ctx, ids[len(ids)/2:], out, visit)
+}
