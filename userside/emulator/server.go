@@ -185,7 +185,9 @@ func parameters(w http.ResponseWriter, hr *http.Request) (map[string]string, err
 		return out, nil
 	}
 	hr.Body = http.MaxBytesReader(w, hr.Body, maxBody)
-	err := hr.ParseMultipartForm(maxBody)
+	// The first knows of a form that is too large, the second of other kinds of
+	// form; all their other complaints are PHP's to overlook.
+	err := errors.Join(hr.ParseForm(), hr.ParseMultipartForm(maxBody))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		return nil, err
