@@ -1,0 +1,239 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+const (
+	maxControlBody = 64 << 10
+	// changeTimeout bounds a change of state from the ERP's call to the kernel.
+	changeTimeout = 2 * time.Minute
+)
+
+// GuardView is what the guard holds and the limits that it holds by.
+type GuardView struct {
+	Limits GuardLimits           `json:"limits"`
+	Held   *provision.HeldStatus `json:"held,omitempty"`
+}
+
+// GuardLimits are provision.GuardLimits for JSON; shares are 0..1.
+type GuardLimits struct {
+	MaxRemoved  float64 `json:"max_removed"`
+	MaxMoved    float64 `json:"max_moved"`
+	MaxBlocked  float64 `json:"max_blocked"`
+	MinChanged  int     `json:"min_changed"`
+	AcceptAfter int     `json:"accept_after"`
+}
+
+// guardRequest is the body of accept and reject. A fingerprint makes sure that
+// what is decided on is what the operator looked at.
+type guardRequest struct {
+	Fingerprint string `json:"fingerprint,omitempty"`
+}
+
+// GuardResult says what was decided on.
+type GuardResult struct {
+	Action string                `json:"action"` // accepted or rejected
+	Held   *provision.HeldStatus `json:"held"`   // what was held
+}
+
+// stateRequest is the body of a change of state.
+type stateRequest struct {
+	State provision.State `json:"state"`
+}
+
+// StateChange says what a change of state did and how long its two halves took.
+type StateChange struct {
+	Subscriber    provision.SubscriberID `json:"subscriber"`
+	Before        provision.State        `json:"before"`
+	State         provision.State        `json:"state"`
+	Addresses     []netip.Addr           `json:"addresses"` // of the subscriber
+	DryRun        bool                   `json:"dry_run"`   // the kernel was not touched
+	ERPSeconds    float64                `json:"erp_seconds"`
+	KernelSeconds float64                `json:"kernel_seconds"`
+}
+
+// errorBody is the body of every answer that is no success.
+type errorBody struct {
+	Error string `json:"error"`
+}
+
+// control serves the API of the unix socket.
+type control struct {
+	d *Deps
+	// changing has one slot: changes of state reach the ERP and the snapshot
+	// in the same order.
+	changing chan struct{}
+}
+
+// NewControl gives the API that the sub-commands of usher talk to. Who may
+// connect to its socket may use all of it.
+func NewControl(d Deps) http.Handler {
+	c := &control{d: &d, changing: make(chan struct{}, 1)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", c.status)
+	mux.HandleFunc("GET /v1/explain", c.explain)
+	mux.HandleFunc("GET /v1/guard", c.guard)
+	mux.HandleFunc("POST /v1/guard/accept", c.decide("accepted", SyncGuard.Accept))
+	mux.HandleFunc("POST /v1/guard/reject", c.decide("rejected", SyncGuard.Reject))
+	mux.HandleFunc("POST /v1/customer/{id}/state", c.setState)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, http.StatusNotFound, fmt.Errorf("no such request: %s %.100s", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+func (c *control) status(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, c.d.status())
+}
+
+func (c *control) explain(w http.ResponseWriter, r *http.Request) {
+	x, err := c.d.explain(r.Context(), r.URL.Query().Get("q"))
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, x)
+}
+
+func (c *control) guard(w http.ResponseWriter, _ *http.Request) {
+	g := c.d.Syncer.GuardStatus()
+	writeJSON(w, http.StatusOK, GuardView{Held: g.Held, Limits: GuardLimits{
+		MaxRemoved: g.Limits.MaxRemoved, MaxMoved: g.Limits.MaxMoved, MaxBlocked: g.Limits.MaxBlocked,
+		MinChanged: g.Limits.MinChanged, AcceptAfter: g.Limits.AcceptAfter,
+	}})
+}
+
+func (c *control) decide(action string, do func(SyncGuard) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var req guardRequest
+		if err := readJSON(r, &req); err != nil {
+			writeError(w, http.StatusBadRequest, err)
+			return
+		}
+		held := c.d.Syncer.GuardStatus().Held
+		if held != nil && req.Fingerprint != "" && req.Fingerprint != held.Fingerprint {
+			writeError(w, http.StatusConflict, fmt.Errorf("the guard holds another answer by now (%s), look at it first", held.Fingerprint))
+			return
+		}
+		err := do(c.d.Syncer)
+		switch {
+		case errors.Is(err, provision.ErrNothingHeld):
+			writeError(w, http.StatusConflict, err)
+		case err != nil:
+			writeError(w, http.StatusInternalServerError, err)
+		default:
+			writeJSON(w, http.StatusOK, GuardResult{Action: action, Held: held})
+		}
+	}
+}
+
+func (c *control) setState(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil || id <= 0 {
+		writeError(w, http.StatusBadRequest, fmt.Errorf("customer %.30q: want the number of a customer", r.PathValue("id")))
+		return
+	}
+	var req stateRequest
+	if err := readJSON(r, &req); err != nil {
+		writeError(w, http.StatusBadRequest, err)
+		return
+	}
+	if _, ok := req.State.ERP(); !ok {
+		writeError(w, http.StatusBadRequest, errors.New("state: want stop, pause or active"))
+		return
+	}
+	if c.d.ERP == nil {
+		writeError(w, http.StatusNotImplemented, errors.New("this agent cannot change states in the ERP"))
+		return
+	}
+	// Whoever asked may go away; a change that the ERP has taken must still
+	// reach the kernel.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+	defer cancel()
+	select {
+	case c.changing <- struct{}{}:
+		defer func() { <-c.changing }()
+	case <-r.Context().Done():
+		return
+	}
+	change, status, err := c.d.changeState(ctx, provision.SubscriberID(id), req.State)
+	if err != nil {
+		writeError(w, status, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, change)
+}
+
+// changeState asks the ERP, applies its yes at once and waits for the kernel.
+// With an error it gives the HTTP status that says whose it is.
+func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st provision.State) (StateChange, int, error) {
+	snap := d.Syncer.Current()
+	ch := StateChange{Subscriber: id, Before: snap.State(id), State: st, Addresses: []netip.Addr{}}
+	for _, b := range snap.BySubscriber(id) {
+		ch.Addresses = append(ch.Addresses, b.IP)
+	}
+	start := time.Now()
+	if err := d.ERP.ChangeState(ctx, id, st); err != nil {
+		status := http.StatusBadGateway
+		if errors.Is(err, provision.ErrRefused) {
+			status = http.StatusConflict
+		}
+		return ch, status, fmt.Errorf("the ERP did not take the change, nothing was done here: %w", err)
+	}
+	ch.ERPSeconds = time.Since(start).Seconds()
+	start = time.Now()
+	d.Syncer.Override(id, st, d.now())
+	if d.Enforcer == nil {
+		return ch, http.StatusOK, nil
+	}
+	ch.DryRun = d.Enforcer.Status().DryRun
+	if err := d.Enforcer.Sync(ctx); err != nil {
+		return ch, http.StatusInternalServerError, fmt.Errorf("the ERP took the change, but the kernel has not followed; it is tried again by itself: %w", err)
+	}
+	ch.KernelSeconds = time.Since(start).Seconds()
+	return ch, http.StatusOK, nil
+}
+
+// readJSON reads a body of known keys; no body at all is the zero value.
+func readJSON(r *http.Request, into any) error {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxControlBody+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read body: %w", err)
+	case len(body) > maxControlBody:
+		return fmt.Errorf("body: larger than %d bytes", maxControlBody)
+	case len(body) == 0:
+		return nil
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("body: %w", err)
+	}
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.MarshalIndent(v, "", "  ")
+	if err != nil { // not with our own types
+		status, body = http.StatusInternalServerError, []byte(`{"error": "the answer cannot be written as JSON"}`)
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the reader may have gone
+}
+
+func writeError(w http.ResponseWriter, status int, err error) {
+	writeJSON(w, status, errorBody{err.Error()})
+}

@@ -1,0 +1,134 @@
+// Package console is what people and programs see of a running agent: metrics
+// and health for the monitoring, an overview page, and the control API on a
+// unix socket that the sub-commands of usher talk to.
+//
+// It only looks, with two exceptions that both live on the unix socket: the
+// guard's accept and reject, and the change of a subscriber's state. Nothing
+// here is needed to serve packets: a listener that fails is retried.
+package console
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/outbox"
+)
+
+// Deps is what the console looks at. Syncer is required; a part that the
+// configuration switches off stays nil (an untyped nil, no nil pointer).
+type Deps struct {
+	Build   Build
+	Started time.Time
+	Now     func() time.Time // nil: time.Now
+
+	Syncer   Syncer
+	Enforcer Enforcer            // nil: acl.enabled is false
+	Kernel   Kernel              // nil: the kernel is not asked for single addresses
+	DHCP     DHCP                // nil: dhcp.enabled is false
+	Leases   Leases              // nil: no leases
+	Events   *dhcpd.EventLog     // nil: packets are not remembered
+	Outbox   Outbox              // nil: MACs are not reported
+	ERP      StateChanger        // nil: states cannot be changed from here
+	Metrics  *Metrics            // nil: no counts by outcome
+	Config   func() ConfigStatus // nil: not told
+}
+
+// Build says which program runs.
+type Build struct {
+	Version   string `json:"version"`
+	Revision  string `json:"revision,omitempty"`
+	GoVersion string `json:"go_version"`
+}
+
+// ConfigStatus says which configuration is in use.
+type ConfigStatus struct {
+	Path      string    `json:"path"`
+	LoadedAt  time.Time `json:"loaded_at"`
+	Hash      string    `json:"hash,omitempty"`
+	LastError string    `json:"last_error,omitempty"` // of a reload that failed; the earlier configuration is in use
+}
+
+// Syncer is the part of provision.Syncer that is shown and steered.
+type Syncer interface {
+	SyncView
+	SyncGuard
+	// Override applies a state that the ERP confirmed at the time at.
+	Override(id provision.SubscriberID, st provision.State, at time.Time)
+}
+
+// SyncView shows what is in use.
+type SyncView interface {
+	Current() *provision.Snapshot
+	Status() provision.SyncStatus
+}
+
+// SyncGuard shows and decides on what the guard holds.
+type SyncGuard interface {
+	GuardStatus() provision.GuardStatus
+	Accept() error
+	Reject() error
+}
+
+// Enforcer is the part of provision.Enforcer that is shown and waited for.
+type Enforcer interface {
+	Status() provision.EnforceStatus
+	// Sync waits for a whole round that began after the call.
+	Sync(ctx context.Context) error
+}
+
+// Kernel tells in which set of the kernel one address is.
+type Kernel interface {
+	Holds(ctx context.Context, addr netip.Addr) (stopped, paused bool, err error)
+}
+
+// DHCP is the part of dhcpd.Server that is shown.
+type DHCP interface {
+	LocalAddr() netip.AddrPort
+	Explain(q dhcpd.Query) dhcpd.Explanation
+}
+
+// Leases is the part of lease.Table that is shown.
+type Leases interface {
+	Get(ip netip.Addr) (lease.Record, bool)
+	BySubscriber(id provision.SubscriberID) []lease.Record
+	ByMAC(mac provision.MAC) []lease.Record
+	Counts(now time.Time) lease.Counts
+}
+
+// Outbox is the part of outbox.Outbox that is shown.
+type Outbox interface {
+	Status(n int) outbox.Status
+}
+
+// StateChanger asks the ERP to change a subscriber's state. An error that is
+// provision.ErrRefused means that the ERP said no.
+type StateChanger interface {
+	ChangeState(ctx context.Context, id provision.SubscriberID, st provision.State) error
+}
+
+func (d *Deps) now() time.Time {
+	if d.Now == nil {
+		return time.Now()
+	}
+	return d.Now()
+}
+
+// notReady gives the reasons why the agent does not do its whole job yet; none
+// when it does.
+func (d *Deps) notReady() []string {
+	reasons := []string{}
+	if d.Syncer.Current() == nil {
+		reasons = append(reasons, "no snapshot yet: the ERP has not answered and none is stored")
+	}
+	if d.DHCP != nil && !d.DHCP.LocalAddr().IsValid() {
+		reasons = append(reasons, "the DHCP socket is not bound")
+	}
+	if d.Enforcer != nil && !d.Enforcer.Status().Ready {
+		reasons = append(reasons, "the ACL has not been applied to the kernel yet")
+	}
+	return reasons
+}

@@ -1,0 +1,381 @@
+package console
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/outbox"
+)
+
+// explainEvents is how many packets an Explanation lists.
+const explainEvents = 20
+
+// Explanation is what is known about one address, MAC or subscriber, and why it
+// has an address or has none.
+type Explanation struct {
+	Query   string `json:"query"`
+	Kind    string `json:"kind"`    // ip, mac or customer
+	Summary string `json:"summary"` // some sentences for people
+
+	Subscribers []SubscriberView    `json:"subscribers"`
+	Bindings    []BindingView       `json:"bindings"`
+	Leases      []lease.Record      `json:"leases"`
+	Problems    []provision.Problem `json:"problems"` // of the ERP's data, that mention it
+	Events      []EventView         `json:"events"`   // newest first
+	Would       *WouldView          `json:"would,omitempty"`
+
+	Source        provision.Source `json:"source"` // of the snapshot; empty: there is none
+	FetchedAt     time.Time        `json:"fetched_at,omitzero"`
+	WatchingSince time.Time        `json:"watching_since"` // packets before are not known
+}
+
+// SubscriberView is a subscriber and its state.
+type SubscriberView struct {
+	ID     provision.SubscriberID `json:"id"`
+	State  provision.State        `json:"state"`
+	Listed bool                   `json:"listed"` // a state list of the ERP has it
+}
+
+// BindingView is one row of the snapshot with what belongs to its address.
+type BindingView struct {
+	Subscriber provision.SubscriberID `json:"subscriber"`
+	IP         netip.Addr             `json:"ip"`
+	MAC        provision.MAC          `json:"mac,omitzero"`
+	Device     provision.DeviceID     `json:"device,omitempty"`
+	DeviceName string                 `json:"device_name,omitempty"`
+	DeviceIP   netip.Addr             `json:"device_ip,omitzero"`
+	Port       uint32                 `json:"port,omitempty"`
+	PortName   string                 `json:"port_name,omitempty"`
+	VLAN       uint16                 `json:"vlan,omitempty"`
+	ACL        ACLView                `json:"acl"`
+	Report     *outbox.Entry          `json:"report,omitempty"` // MAC that waits to be told to the ERP
+}
+
+// ACLView is in which set an address should be and in which it is: open,
+// stopped, paused, or for Have also stopped+paused and unknown.
+type ACLView struct {
+	Want  string `json:"want"`
+	Have  string `json:"have"`
+	Error string `json:"error,omitempty"` // why Have is unknown
+}
+
+// WouldView is what a DISCOVER of the client would lead to now, by the server's
+// own decision.
+type WouldView struct {
+	MAC       provision.MAC `json:"mac,omitzero"`
+	Option82  lease.Hex     `json:"option82,omitempty"`
+	Relay     netip.Addr    `json:"relay,omitzero"`
+	Outcome   string        `json:"outcome"`
+	Text      string        `json:"text"`
+	Advice    string        `json:"advice,omitempty"`
+	MatchedBy string        `json:"matched_by,omitempty"`
+	Circuit   string        `json:"circuit,omitempty"`
+	Remote    string        `json:"remote,omitempty"`
+	YourIP    netip.Addr    `json:"your_ip,omitzero"`
+	Via       string        `json:"via,omitempty"`
+}
+
+// errQuery is an error of whoever asks.
+var errQuery = errors.New("want an IPv4 address, a MAC or a customer id")
+
+// subject is what a query asks about.
+type subject struct {
+	kind string
+	ip   netip.Addr
+	mac  provision.MAC
+	id   provision.SubscriberID
+}
+
+// parseSubject tells the three kinds of a query apart. Twelve digits without
+// separators are a MAC: no ERP has so many customers.
+func parseSubject(q string) (subject, error) {
+	q = strings.TrimSpace(q)
+	if ip, err := netip.ParseAddr(q); err == nil && ip.Unmap().Is4() {
+		return subject{kind: "ip", ip: ip.Unmap()}, nil
+	}
+	if id, err := strconv.ParseInt(q, 10, 64); err == nil && len(q) != 12 && id > 0 {
+		return subject{kind: "customer", id: provision.SubscriberID(id)}, nil
+	}
+	if mac, err := provision.ParseMAC(q); err == nil && !mac.IsZero() {
+		return subject{kind: "mac", mac: mac}, nil
+	}
+	return subject{}, fmt.Errorf("%w, got %.60q", errQuery, q)
+}
+
+func (s subject) String() string {
+	switch s.kind {
+	case "ip":
+		return s.ip.String()
+	case "mac":
+		return s.mac.String()
+	default:
+		return fmt.Sprintf("customer %d", s.id)
+	}
+}
+
+// explain answers one query.
+func (d *Deps) explain(ctx context.Context, q string) (*Explanation, error) {
+	sub, err := parseSubject(q)
+	if err != nil {
+		return nil, err
+	}
+	snap := d.Syncer.Current()
+	x := &explainer{d: d, ctx: ctx, snap: snap, now: d.now(), sub: sub, x: &Explanation{
+		Query: q, Kind: sub.kind, Source: snap.Source(), FetchedAt: snap.FetchedAt(), WatchingSince: d.Started,
+		Subscribers: []SubscriberView{}, Bindings: []BindingView{}, Leases: []lease.Record{},
+		Problems: []provision.Problem{}, Events: []EventView{},
+	}}
+	x.bindings()
+	x.leases()
+	x.subscribers()
+	x.problems()
+	x.events()
+	x.would()
+	x.x.Summary = x.summary()
+	return x.x, nil
+}
+
+// explainer gathers one Explanation from one snapshot.
+type explainer struct {
+	d    *Deps
+	ctx  context.Context
+	snap *provision.Snapshot
+	now  time.Time
+	sub  subject
+	rows []*provision.Binding
+	x    *Explanation
+}
+
+func (x *explainer) bindings() {
+	switch x.sub.kind {
+	case "ip":
+		if b := x.snap.ByIP(x.sub.ip); b != nil {
+			x.rows = []*provision.Binding{b}
+		}
+	case "mac":
+		x.rows = x.snap.ByMAC(x.sub.mac)
+	default:
+		x.rows = x.snap.BySubscriber(x.sub.id)
+	}
+	reports := map[netip.Addr]*outbox.Entry{}
+	if x.d.Outbox != nil && len(x.rows) > 0 {
+		entries := x.d.Outbox.Status(1 << 20).Entries
+		for i := range entries {
+			reports[entries[i].IP] = &entries[i]
+		}
+	}
+	for _, b := range x.rows {
+		v := BindingView{
+			Subscriber: b.Subscriber, IP: b.IP, MAC: b.MAC, Device: b.Device, Port: b.Port, PortName: b.PortName, VLAN: b.VLAN,
+			ACL: x.acl(b), Report: reports[b.IP],
+		}
+		if dev := x.snap.Device(b.Device); dev != nil {
+			v.DeviceName, v.DeviceIP = dev.Name, dev.IP
+		}
+		x.x.Bindings = append(x.x.Bindings, v)
+	}
+}
+
+// setName says in words in which sets an address is.
+func setName(stopped, paused bool) string {
+	switch {
+	case stopped && paused:
+		return "stopped+paused"
+	case stopped:
+		return "stopped"
+	case paused:
+		return "paused"
+	default:
+		return "open"
+	}
+}
+
+func (x *explainer) acl(b *provision.Binding) ACLView {
+	st := x.snap.State(b.Subscriber)
+	v := ACLView{Want: setName(st == provision.StateStop, st == provision.StatePause), Have: "unknown"}
+	if x.d.Enforcer == nil {
+		return ACLView{Want: "open", Have: "unknown", Error: "acl.enabled is false"}
+	}
+	es := x.d.Enforcer.Status()
+	switch {
+	case es.DryRun:
+		v.Error = "acl.dry_run is true: the kernel is not touched"
+	case x.d.Kernel != nil:
+		stopped, paused, err := x.d.Kernel.Holds(x.ctx, b.IP)
+		if err != nil {
+			v.Error = err.Error()
+			return v
+		}
+		v.Have = setName(stopped, paused)
+	case es.Ready && es.Pending == 0 && es.LastError == "":
+		v.Have = v.Want // the last round found the kernel equal to the snapshot
+	case es.LastError != "":
+		v.Error = es.LastError
+	default:
+		v.Error = "the ACL has not been applied yet"
+	}
+	return v
+}
+
+func (x *explainer) leases() {
+	if x.d.Leases == nil {
+		return
+	}
+	found := map[netip.Addr]lease.Record{}
+	for _, b := range x.rows {
+		if rec, ok := x.d.Leases.Get(b.IP); ok {
+			found[b.IP] = rec
+		}
+	}
+	switch x.sub.kind {
+	case "ip":
+		if rec, ok := x.d.Leases.Get(x.sub.ip); ok {
+			found[rec.IP] = rec
+		}
+	case "mac":
+		for _, rec := range x.d.Leases.ByMAC(x.sub.mac) {
+			found[rec.IP] = rec
+		}
+	default:
+		for _, rec := range x.d.Leases.BySubscriber(x.sub.id) {
+			found[rec.IP] = rec
+		}
+	}
+	for _, rec := range found {
+		x.x.Leases = append(x.x.Leases, rec)
+	}
+	slices.SortFunc(x.x.Leases, func(a, b lease.Record) int {
+		return cmp.Or(b.Renewed.Compare(a.Renewed), a.IP.Compare(b.IP))
+	})
+}
+
+func (x *explainer) subscribers() {
+	ids := []provision.SubscriberID{}
+	if x.sub.kind == "customer" {
+		ids = append(ids, x.sub.id)
+	}
+	for _, b := range x.rows {
+		ids = append(ids, b.Subscriber)
+	}
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		s, listed := x.snap.Subscriber(id)
+		if !listed && x.sub.kind == "customer" && len(x.rows) == 0 {
+			continue // unknown altogether
+		}
+		x.x.Subscribers = append(x.x.Subscribers, SubscriberView{ID: id, State: s.State, Listed: listed})
+	}
+}
+
+func (x *explainer) problems() {
+	for _, p := range x.d.Syncer.Status().ProblemsList {
+		if x.mentions(p) {
+			x.x.Problems = append(x.x.Problems, p)
+		}
+	}
+}
+
+func (x *explainer) mentions(p provision.Problem) bool {
+	switch x.sub.kind {
+	case "ip":
+		if p.IP == x.sub.ip {
+			return true
+		}
+	case "mac":
+		if p.MAC == x.sub.mac {
+			return true
+		}
+	default:
+		if p.Subscriber == x.sub.id {
+			return true
+		}
+	}
+	return slices.ContainsFunc(x.rows, func(b *provision.Binding) bool {
+		return p.IP.IsValid() && p.IP == b.IP || p.Subscriber != 0 && p.Subscriber == b.Subscriber ||
+			!p.MAC.IsZero() && p.MAC == b.MAC || p.Device != 0 && p.Device == b.Device && (p.Port == 0 || p.Port == b.Port)
+	})
+}
+
+// events finds the packets of the subject itself, of its addresses, its MACs
+// and its ports. A packet on its port that belongs to somebody else is left out.
+func (x *explainer) events() {
+	if x.d.Events == nil {
+		return
+	}
+	filters := []dhcpd.EventFilter{{IP: x.sub.ip, MAC: x.sub.mac, Subscriber: x.sub.id}}
+	mine := map[provision.SubscriberID]bool{0: true, x.sub.id: true}
+	for _, b := range x.rows {
+		mine[b.Subscriber] = true
+		filters = append(filters, dhcpd.EventFilter{IP: b.IP})
+		if !b.MAC.IsZero() {
+			filters = append(filters, dhcpd.EventFilter{MAC: b.MAC})
+		}
+		if b.Device != 0 && b.Port != 0 {
+			filters = append(filters, dhcpd.EventFilter{Device: b.Device, Port: b.Port})
+		}
+	}
+	var found []dhcpd.Event
+	for i, f := range filters {
+		f.Limit = 4 * explainEvents
+		for _, e := range x.d.Events.Find(f) {
+			if i == 0 || f.Device == 0 || mine[e.Subscriber] {
+				found = append(found, e)
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b dhcpd.Event) int { return b.Time.Compare(a.Time) })
+	type identity struct {
+		at  time.Time
+		xid uint32
+		typ string
+		mac provision.MAC
+	}
+	seen := map[identity]bool{}
+	for i := range found {
+		e := &found[i]
+		id := identity{e.Time, e.XID, e.Type.String(), e.MAC}
+		if seen[id] || len(x.x.Events) == explainEvents {
+			continue
+		}
+		seen[id] = true
+		x.x.Events = append(x.x.Events, viewEvent(e, x.snap))
+	}
+}
+
+// would asks the server what it would answer the client now, with the option
+// 82 and relay that it used last.
+func (x *explainer) would() {
+	if x.d.DHCP == nil {
+		return
+	}
+	q := dhcpd.Query{MAC: x.sub.mac}
+	switch {
+	case len(x.x.Events) > 0 && !x.x.Events[0].MAC.IsZero():
+		e := x.x.Events[0]
+		q.MAC, q.Option82, q.GIAddr = e.MAC, e.Option82, e.Relay
+	case len(x.x.Leases) > 0:
+		l := x.x.Leases[0]
+		q.MAC, q.Option82, q.GIAddr = l.MAC, l.Option82, l.GIAddr
+	case q.MAC.IsZero():
+		i := slices.IndexFunc(x.rows, func(b *provision.Binding) bool { return !b.MAC.IsZero() })
+		if i < 0 {
+			return
+		}
+		q.MAC = x.rows[i].MAC
+	}
+	a := x.d.DHCP.Explain(q)
+	x.x.Would = &WouldView{
+		MAC: q.MAC, Option82: q.Option82, Relay: q.GIAddr, Outcome: a.Outcome.String(), Text: a.Outcome.Explain(),
+		Advice: advice(a.Outcome), MatchedBy: a.MatchedBy, Circuit: a.Circuit, Remote: a.Remote, YourIP: a.YourIP, Via: a.Via,
+	}
+}

@@ -1,0 +1,315 @@
+package console
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/userside"
+)
+
+// Words of labels that no other package owns.
+const (
+	resultOK     = "ok"
+	resultFailed = "failed"
+	labelOther   = "other"
+)
+
+// messageTypes is one more than the highest message type with a name of its
+// own; all above share the last column.
+const messageTypes = int(wire.Inform) + 2
+
+// Metrics are the agent's metrics. It is every package's observer: dhcpd,
+// provision, outbox and userside. docs/metrics.md describes each of them. All
+// label values come from closed sets and exist from the start.
+type Metrics struct {
+	started time.Time
+
+	// The packet path does one array look-up and two atomic additions.
+	packets        [messageTypes][]prometheus.Counter
+	packetDuration prometheus.Histogram
+	commits        map[string]prometheus.Counter
+	commitRecords  prometheus.Counter
+	commitDuration prometheus.Histogram
+	leases         atomic.Pointer[leaseSource]
+
+	fetchedAt     atomic.Int64 // of the snapshot in use, Unix nanoseconds; 0: none
+	sources       map[provision.Source]prometheus.Gauge
+	bindings      prometheus.Gauge
+	withoutMAC    prometheus.Gauge
+	withoutPort   prometheus.Gauge
+	contested     prometheus.Gauge
+	bound         prometheus.Gauge
+	devices       prometheus.Gauge
+	subscribers   map[provision.State]prometheus.Gauge
+	publications  prometheus.Counter
+	problems      map[provision.ProblemKind]prometheus.Gauge
+	fetches       map[provision.FetchOutcome]prometheus.Counter
+	fetchDuration map[provision.FetchOutcome]prometheus.Observer
+	held          prometheus.Gauge
+	heldHarm      map[string]prometheus.Gauge
+	stores        map[string]prometheus.Counter
+	storeDuration prometheus.Histogram
+
+	elements      map[provision.Set]prometheus.Gauge
+	batches       map[string]prometheus.Counter
+	changes       prometheus.Counter
+	batchDuration prometheus.Histogram
+	readBacks     prometheus.Counter
+	drift         map[string]prometheus.Counter
+	flows         prometheus.Counter
+	cleanups      map[string]prometheus.Counter
+
+	outboxDepth   prometheus.Gauge
+	outboxResults map[outbox.Result]prometheus.Counter
+
+	calls        map[string]map[userside.Outcome]prometheus.Counter
+	callDuration map[string]prometheus.Observer
+
+	reloads    map[string]prometheus.Counter
+	reloadOK   prometheus.Gauge
+	reloadTime prometheus.Gauge
+	configHash prometheus.Gauge
+	buildInfo  *prometheus.GaugeVec
+}
+
+// The observers that Metrics is.
+var (
+	_ dhcpd.Observer            = (*Metrics)(nil)
+	_ provision.SyncObserver    = (*Metrics)(nil)
+	_ provision.EnforceObserver = (*Metrics)(nil)
+	_ outbox.Observer           = (*Metrics)(nil)
+	_ userside.Observer         = (*Metrics)(nil)
+)
+
+// NewRegistry makes a registry with the collectors of the Go runtime and of the
+// process, ready for NewMetrics.
+func NewRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}
+
+// Buckets in seconds. A decision takes microseconds, a commit to disk up to the
+// bound of 100 ms, a batch of 100,000 elements some 200 ms, a whole fetch minutes.
+func packetBuckets() []float64 {
+	return []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3, 1}
+}
+
+func commitBuckets() []float64 {
+	return []float64{100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1}
+}
+
+func batchBuckets() []float64 {
+	return []float64{100e-6, 250e-6, 1e-3, 5e-3, 25e-3, 100e-3, 250e-3, 1, 5}
+}
+
+func fetchBuckets() []float64 {
+	return []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}
+}
+
+func callBuckets() []float64 {
+	return []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+}
+
+// factory makes and registers metrics.
+type factory struct{ reg prometheus.Registerer }
+
+func (f factory) counter(name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	f.reg.MustRegister(c)
+	return c
+}
+
+func (f factory) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	f.reg.MustRegister(v)
+	return v
+}
+
+func (f factory) gauge(name, help string) prometheus.Gauge {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	f.reg.MustRegister(g)
+	return g
+}
+
+func (f factory) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+	f.reg.MustRegister(v)
+	return v
+}
+
+func (f factory) computed(name, help string, get func() float64) {
+	f.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, get))
+}
+
+func (f factory) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	f.reg.MustRegister(h)
+	return h
+}
+
+func (f factory) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	f.reg.MustRegister(v)
+	return v
+}
+
+// each makes the series of a closed set of label values.
+func each[K ~string, M any](with func(...string) M, values ...K) map[K]M {
+	m := make(map[K]M, len(values))
+	for _, v := range values {
+		m[v] = with(string(v))
+	}
+	return m
+}
+
+// problemKinds, sources and fetchOutcomes are the closed sets of provision.
+func problemKinds() []provision.ProblemKind {
+	return []provision.ProblemKind{
+		provision.ProblemBadRow, provision.ProblemNoAddress, provision.ProblemDuplicateIP, provision.ProblemDuplicateMAC,
+		provision.ProblemPortConflict, provision.ProblemOutsideSubnets, provision.ProblemReservedAddress,
+		provision.ProblemUnknownDevice, provision.ProblemDuplicateDevice, provision.ProblemUnknownSubscriber,
+		provision.ProblemUnknownState,
+	}
+}
+
+func sources() []provision.Source {
+	return []provision.Source{provision.SourceDirect, provision.SourceComposed, provision.SourceStored}
+}
+
+func fetchOutcomes() []provision.FetchOutcome {
+	return []provision.FetchOutcome{provision.FetchPublished, provision.FetchHeld, provision.FetchFailed}
+}
+
+func states() []provision.State {
+	return []provision.State{provision.StateUnknown, provision.StateStop, provision.StatePause, provision.StateActive}
+}
+
+// NewMetrics makes all metrics and registers them with reg, which must not have
+// them yet.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{started: time.Now()}
+	f := factory{reg}
+	m.registerDHCP(f)
+	m.registerSync(f)
+	m.registerEnforce(f)
+	m.registerRest(f)
+	return m
+}
+
+func (m *Metrics) registerDHCP(f factory) {
+	packets := f.counters("usher_dhcp_packets_total", "DHCP packets received, by message type and by what became of them.", "type", "outcome")
+	for t := range m.packets {
+		label := labelOther
+		if t < messageTypes-1 {
+			label = wire.MessageType(t).Label()
+		}
+		outcomes := dhcpd.Outcomes()
+		m.packets[t] = make([]prometheus.Counter, len(outcomes)+1)
+		for _, o := range outcomes {
+			m.packets[t][o] = packets.WithLabelValues(label, o.String())
+		}
+	}
+	m.packetDuration = f.histogram("usher_dhcp_packet_duration_seconds", "Time from reading a packet to having decided on it and sent its answer.", packetBuckets())
+	m.commits = each(f.counters("usher_dhcp_commits_total", "Group commits of changed leases and MAC reports to disk.", "result").WithLabelValues, resultOK, resultFailed)
+	m.commitRecords = f.counter("usher_dhcp_commit_records_total", "Records in group commits that succeeded.")
+	m.commitDuration = f.histogram("usher_dhcp_commit_duration_seconds", "Duration of group commits.", commitBuckets())
+	f.reg.MustRegister(&leaseCollector{m: m, desc: prometheus.NewDesc("usher_dhcp_leases", "Lease records, by what they are at.", []string{"state"}, nil)})
+}
+
+func (m *Metrics) registerSync(f factory) {
+	f.computed("usher_snapshot_age_seconds", "Age of the snapshot in use; before the first one, time since the start.", m.snapshotAge)
+	f.computed("usher_snapshot_fetched_timestamp_seconds", "When the fetch of the snapshot in use began; 0 before the first one.", m.snapshotTime)
+	m.sources = each(f.gauges("usher_snapshot_source", "1 for the source of the snapshot in use, 0 for the others.", "source").WithLabelValues, sources()...)
+	m.bindings = f.gauge("usher_snapshot_bindings", "Bindings in use.")
+	m.withoutMAC = f.gauge("usher_snapshot_bindings_without_mac", "Bindings whose MAC the ERP does not know.")
+	m.withoutPort = f.gauge("usher_snapshot_bindings_without_port", "Bindings that name no switch port.")
+	m.contested = f.gauge("usher_snapshot_contested_rows", "Rows left out because another subscriber has the address.")
+	m.bound = f.gauge("usher_snapshot_bound_subscribers", "Subscribers that have a binding.")
+	m.devices = f.gauge("usher_snapshot_devices", "Switches and OLTs known.")
+	subscribers := f.gauges("usher_subscribers", "Subscribers that the ERP lists, by state.", "state")
+	m.subscribers = map[provision.State]prometheus.Gauge{}
+	for _, st := range states() {
+		m.subscribers[st] = subscribers.WithLabelValues(st.String())
+	}
+	m.publications = f.counter("usher_snapshot_publications_total", "Snapshots that came into use: fetched, stored, accepted or changed by an override.")
+	m.problems = each(f.gauges("usher_problems", "Defects of the ERP's data in the newest snapshot that was fetched, by kind.", "kind").WithLabelValues, problemKinds()...)
+	m.fetches = each(f.counters("usher_fetches_total", "Fetches from the ERP, by what became of them.", "outcome").WithLabelValues, fetchOutcomes()...)
+	m.fetchDuration = each(f.histograms("usher_fetch_duration_seconds", "Duration of fetches from the ERP.", fetchBuckets(), "outcome").WithLabelValues, fetchOutcomes()...)
+	m.held = f.gauge("usher_guard_held", "1 while the guard holds a fetch for an operator to decide on.")
+	m.heldHarm = each(f.gauges("usher_guard_held_subscribers", "Subscribers that the held fetch would harm; 0 while none is held.", "harm").WithLabelValues, "removed", "moved", "blocked")
+	m.stores = each(f.counters("usher_snapshot_stores_total", "Attempts to store the snapshot on disk.", "result").WithLabelValues, resultOK, resultFailed)
+	m.storeDuration = f.histogram("usher_snapshot_store_duration_seconds", "Duration of storing the snapshot on disk.", fetchBuckets())
+}
+
+func (m *Metrics) registerEnforce(f factory) {
+	elements := f.gauges("usher_acl_elements", "Addresses in the kernel's sets.", "set")
+	m.elements = map[provision.Set]prometheus.Gauge{
+		provision.SetStopped: elements.WithLabelValues(provision.SetStopped.String()),
+		provision.SetPaused:  elements.WithLabelValues(provision.SetPaused.String()),
+	}
+	m.batches = each(f.counters("usher_acl_batches_total", "Commits to the kernel.", "result").WithLabelValues, resultOK, resultFailed)
+	m.changes = f.counter("usher_acl_changes_total", "Element changes in commits that succeeded.")
+	m.batchDuration = f.histogram("usher_acl_batch_duration_seconds", "Duration of commits to the kernel.", batchBuckets())
+	m.readBacks = f.counter("usher_acl_read_backs_total", "Comparisons of the kernel's sets with what was written.")
+	m.drift = each(f.counters("usher_acl_drift_elements_total", "Elements found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
+	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")
+	m.cleanups = each(f.counters("usher_acl_flow_cleanups_total", "Passes over the connection tracking table.", "result").WithLabelValues, resultOK, resultFailed)
+}
+
+func (m *Metrics) registerRest(f factory) {
+	m.outboxDepth = f.gauge("usher_outbox_depth", "MAC reports that wait for the ERP.")
+	m.outboxResults = each(f.counters("usher_outbox_results_total", "What became of attempts to deliver MAC reports.", "result").WithLabelValues,
+		outbox.ResultSent, outbox.ResultRefused, outbox.ResultFailed, outbox.ResultSettled)
+
+	calls := f.counters("usher_erp_calls_total", "Requests to the ERP, retries included, by how they ended.", "action", "outcome")
+	duration := f.histograms("usher_erp_call_duration_seconds", "Duration of requests to the ERP with their answers.", callBuckets(), "action")
+	m.calls = map[string]map[userside.Outcome]prometheus.Counter{}
+	m.callDuration = map[string]prometheus.Observer{}
+	labels := []string{labelOther}
+	for _, a := range userside.Actions() {
+		labels = append(labels, a.Label())
+	}
+	for _, label := range labels {
+		m.calls[label] = each(func(v ...string) prometheus.Counter { return calls.WithLabelValues(label, v[0]) }, userside.Outcomes()...)
+		m.callDuration[label] = duration.WithLabelValues(label)
+	}
+
+	m.reloads = each(f.counters("usher_config_loads_total", "Loads of the configuration: the start and each reload.", "result").WithLabelValues, resultOK, resultFailed)
+	m.reloadOK = f.gauge("usher_config_last_load_successful", "1 if the newest load of the configuration succeeded.")
+	m.reloadTime = f.gauge("usher_config_last_load_success_timestamp_seconds", "When the configuration in use was loaded.")
+	m.configHash = f.gauge("usher_config_hash", "Hash of the configuration in use, to compare hosts; its number means nothing.")
+	m.buildInfo = f.gauges("usher_build_info", "1, with what runs as labels.", "version", "revision", "goversion")
+}
+
+// leaseSource is how leases are counted at a scrape.
+type leaseSource struct{ counts func() lease.Counts }
+
+// WatchLeases makes a scrape count leases by calling counts.
+func (m *Metrics) WatchLeases(counts func() lease.Counts) { m.leases.Store(&leaseSource{counts}) }
+
+// leaseCollector counts at the scrape: leases expire without an event.
+type leaseCollector struct {
+	m    *Metrics
+	desc *prometheus.Desc
+}
+
+func (c *leaseCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
+	var n lease.Counts
+	if src := c.m.leases.Load(); src != nil {
+		n = src.counts()
+	}
+	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined} {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(v), state)
+	}
+}

@@ -1,0 +1,217 @@
+package console
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"maps"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/userside"
+)
+
+var update = flag.Bool("update", false, "write the golden files in testdata")
+
+// scripted is a registry after one of everything happened.
+func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	m := NewMetrics(reg)
+	snap, problems := testSnapshot(t)
+	kinds := map[provision.ProblemKind]int{}
+	for _, p := range problems {
+		kinds[p.Kind]++
+	}
+	boom := errors.New("boom")
+	m.SetBuild(Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"})
+	m.ConfigLoaded(testStart, 0x123456789abcdef0, nil)
+	m.ConfigLoaded(testStart.Add(time.Hour), 0, boom)
+	m.Fetched(provision.FetchPublished, 2*time.Second, nil)
+	m.Fetched(provision.FetchFailed, 30*time.Second, boom)
+	m.Published(snap, kinds)
+	m.Held(&provision.HeldStatus{Decision: provision.GuardDecision{Removed: provision.GuardCount{Count: 3}, Blocked: provision.GuardCount{Count: 4}}})
+	m.Stored(300*time.Millisecond, nil)
+	m.Stored(time.Second, boom)
+	m.Batch(5, 150*time.Microsecond, nil)
+	m.Batch(7, time.Second, boom)
+	m.Drift(0, 0)
+	m.Drift(2, 1)
+	m.Elements(10, 20)
+	m.Flows(12, nil)
+	m.Flows(0, boom)
+	m.Depth(3)
+	m.Delivered(outbox.ResultSent)
+	m.Delivered(outbox.ResultRefused)
+	m.Call("customer.get_data", 80*time.Millisecond, userside.OutcomeOK)
+	m.Call("customer.no_such", time.Second, userside.OutcomeTimeout)
+	m.Commit(4, 900*time.Microsecond, nil)
+	m.Commit(2, 200*time.Millisecond, boom)
+	m.WatchLeases(func() lease.Counts { return lease.Counts{Bound: 5, Expired: 1} })
+	for range 3 {
+		m.Packet(&dhcpd.Event{Type: wire.Discover, Outcome: dhcpd.OutcomeOffer, Latency: 40 * time.Microsecond})
+	}
+	m.Packet(&dhcpd.Event{Type: 200, Outcome: dhcpd.OutcomeUnexpectedType, Latency: 15 * time.Microsecond})
+	m.Packet(&dhcpd.Event{Outcome: dhcpd.OutcomeMalformed, Latency: 5 * time.Microsecond})
+	return reg, m
+}
+
+// TestExposition pins every series, but for the age, which moves with the clock.
+func TestExposition(t *testing.T) {
+	reg, _ := scripted(t)
+	got := exposition(reg)
+	const golden = "testdata/metrics.golden"
+	if *update {
+		require.NoError(t, os.MkdirAll("testdata", 0o755))
+		require.NoError(t, os.WriteFile(golden, got, 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("exposition (-want +got), go test -update writes it anew:\n%s", diff)
+	}
+}
+
+var age = regexp.MustCompile(`(?m)^(usher_snapshot_age_seconds) .*$`)
+
+func exposition(reg *prometheus.Registry) []byte {
+	rec := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	return age.ReplaceAll(rec.Body.Bytes(), []byte("$1 1"))
+}
+
+func TestLint(t *testing.T) {
+	reg, _ := scripted(t)
+	problems, err := promlint.New(bytes.NewReader(exposition(reg))).Lint()
+	require.NoError(t, err)
+	assert.Empty(t, problems)
+}
+
+// TestDocumented compares docs/metrics.md with the exposition, both ways: name,
+// type and labels of each metric.
+func TestDocumented(t *testing.T) {
+	reg, _ := scripted(t)
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	exposed := map[string]string{}
+	for _, f := range families {
+		labels := map[string]bool{}
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				labels[l.GetName()] = true
+			}
+		}
+		exposed[f.GetName()] = strings.ToLower(f.GetType().String()) + " " + strings.Join(slices.Sorted(maps.Keys(labels)), ",")
+	}
+	text, err := os.ReadFile("../docs/metrics.md")
+	require.NoError(t, err)
+	documented := map[string]string{}
+	row := regexp.MustCompile("(?m)^\\| `(usher_[a-z_]+)` \\| ([a-z]+) \\|([^|]*)\\| [^|]+ \\|[^|]*\\|$")
+	for _, m := range row.FindAllStringSubmatch(string(text), -1) {
+		labels := strings.Fields(strings.NewReplacer("`", "", ",", " ").Replace(m[3]))
+		slices.Sort(labels)
+		_, twice := documented[m[1]]
+		assert.False(t, twice, "%s is documented twice", m[1])
+		documented[m[1]] = m[2] + " " + strings.Join(labels, ",")
+	}
+	if diff := cmp.Diff(exposed, documented); diff != "" {
+		t.Errorf("exposition and docs/metrics.md differ (-exposed +documented):\n%s", diff)
+	}
+	for _, name := range regexp.MustCompile(`usher_[a-z_]+`).FindAllString(string(text), -1) {
+		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count")
+		assert.Contains(t, exposed, base, "docs/metrics.md mentions it")
+	}
+}
+
+// TestSeriesExistFromTheStart: a rate over a counter needs its zero.
+func TestSeriesExistFromTheStart(t *testing.T) {
+	fresh := prometheus.NewRegistry()
+	NewMetrics(fresh)
+	used, _ := scripted(t)
+	series := func(reg *prometheus.Registry) []string {
+		families, err := reg.Gather()
+		require.NoError(t, err)
+		var out []string
+		for _, f := range families {
+			for _, m := range f.Metric {
+				if f.GetName() != "usher_build_info" {
+					out = append(out, f.GetName()+" "+labelText(m))
+				}
+			}
+		}
+		return out
+	}
+	assert.Equal(t, series(used), series(fresh), "no event makes a new series")
+}
+
+func labelText(m *dto.Metric) string {
+	var b strings.Builder
+	for _, l := range m.Label {
+		b.WriteString(l.GetName() + "=" + l.GetValue() + " ")
+	}
+	return b.String()
+}
+
+func TestPacketPathDoesNotAllocate(t *testing.T) {
+	m := NewMetrics(prometheus.NewRegistry())
+	e := &dhcpd.Event{Type: wire.Request, Outcome: dhcpd.OutcomeAck, Latency: 80 * time.Microsecond}
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { m.Packet(e) }))
+	assert.Equal(t, uint64(1001), m.Outcomes()[0].Count)
+}
+
+func TestPacketWithoutOutcomeIsIgnored(t *testing.T) {
+	m := NewMetrics(prometheus.NewRegistry())
+	m.Packet(&dhcpd.Event{Type: 255})
+	m.Packet(&dhcpd.Event{Type: 255, Outcome: 255})
+	assert.Empty(t, m.Outcomes())
+}
+
+func TestStoredSnapshotKeepsProblems(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	m := NewMetrics(reg)
+	snap, _ := testSnapshot(t)
+	m.Published(snap, map[provision.ProblemKind]int{provision.ProblemDuplicateIP: 2})
+	m.Published(snap, nil)
+	assert.InDelta(t, 2, testutil.ToFloat64(m.problems[provision.ProblemDuplicateIP]), 0)
+}
+
+func TestClosedSetsAreComplete(t *testing.T) {
+	// Build can only answer with kinds of the set; a new constant that is missing
+	// here would be counted nowhere.
+	src, err := os.ReadFile("../provision/vocabulary.go")
+	require.NoError(t, err)
+	declared := regexp.MustCompile(`ProblemKind = "([a-z_]+)"`).FindAllStringSubmatch(string(src), -1)
+	var kinds []provision.ProblemKind
+	for _, d := range declared {
+		kinds = append(kinds, provision.ProblemKind(d[1]))
+	}
+	assert.ElementsMatch(t, kinds, problemKinds())
+}
+
+func BenchmarkPacket(b *testing.B) {
+	m := NewMetrics(prometheus.NewRegistry())
+	e := &dhcpd.Event{Type: wire.Request, Outcome: dhcpd.OutcomeAck, Latency: 80 * time.Microsecond}
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Packet(e)
+	}
+}

@@ -1,0 +1,220 @@
+package console
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/userside"
+)
+
+// Packet implements dhcpd.Observer without allocating.
+func (m *Metrics) Packet(e *dhcpd.Event) {
+	row := m.packets[min(int(e.Type), messageTypes-1)]
+	if e.Outcome == 0 || int(e.Outcome) >= len(row) {
+		return // no outcome: the server never does this
+	}
+	row[e.Outcome].Inc()
+	m.packetDuration.Observe(e.Latency.Seconds())
+}
+
+// Commit implements dhcpd.Observer.
+func (m *Metrics) Commit(n int, d time.Duration, err error) {
+	m.commits[resultOf(err)].Inc()
+	m.commitDuration.Observe(d.Seconds())
+	if err == nil {
+		m.commitRecords.Add(float64(n))
+	}
+}
+
+// Fetched implements provision.SyncObserver.
+func (m *Metrics) Fetched(outcome provision.FetchOutcome, took time.Duration, err error) {
+	if c, ok := m.fetches[outcome]; ok {
+		c.Inc()
+		m.fetchDuration[outcome].Observe(took.Seconds())
+	}
+}
+
+// Published implements provision.SyncObserver.
+func (m *Metrics) Published(s *provision.Snapshot, problems map[provision.ProblemKind]int) {
+	m.publications.Inc()
+	if at := s.FetchedAt(); !at.IsZero() {
+		m.fetchedAt.Store(at.UnixNano())
+	}
+	for src, g := range m.sources {
+		g.Set(boolean(src == s.Source()))
+	}
+	c := s.Counts()
+	m.bindings.Set(float64(c.Bindings))
+	m.withoutMAC.Set(float64(c.WithoutMAC))
+	m.withoutPort.Set(float64(c.WithoutPort))
+	m.contested.Set(float64(c.Contested))
+	m.bound.Set(float64(c.Subscribers))
+	m.devices.Set(float64(c.Devices))
+	m.subscribers[provision.StateActive].Set(float64(c.Active))
+	m.subscribers[provision.StatePause].Set(float64(c.Paused))
+	m.subscribers[provision.StateStop].Set(float64(c.Stopped))
+	m.subscribers[provision.StateUnknown].Set(float64(c.Unknown))
+	if problems != nil { // nil: read from disk, where problems are not kept
+		for kind, g := range m.problems {
+			g.Set(float64(problems[kind]))
+		}
+	}
+}
+
+// Held implements provision.SyncObserver.
+func (m *Metrics) Held(h *provision.HeldStatus) {
+	m.held.Set(boolean(h != nil))
+	var d provision.GuardDecision
+	if h != nil {
+		d = h.Decision
+	}
+	m.heldHarm["removed"].Set(float64(d.Removed.Count))
+	m.heldHarm["moved"].Set(float64(d.Moved.Count))
+	m.heldHarm["blocked"].Set(float64(d.Blocked.Count))
+}
+
+// Stored implements provision.SyncObserver.
+func (m *Metrics) Stored(took time.Duration, err error) {
+	m.stores[resultOf(err)].Inc()
+	m.storeDuration.Observe(took.Seconds())
+}
+
+// Batch implements provision.EnforceObserver.
+func (m *Metrics) Batch(changes int, took time.Duration, err error) {
+	m.batches[resultOf(err)].Inc()
+	m.batchDuration.Observe(took.Seconds())
+	if err == nil {
+		m.changes.Add(float64(changes))
+	}
+}
+
+// Drift implements provision.EnforceObserver.
+func (m *Metrics) Drift(extra, missing int) {
+	m.readBacks.Inc()
+	m.drift["extra"].Add(float64(extra))
+	m.drift["missing"].Add(float64(missing))
+}
+
+// Elements implements provision.EnforceObserver.
+func (m *Metrics) Elements(stopped, paused int) {
+	m.elements[provision.SetStopped].Set(float64(stopped))
+	m.elements[provision.SetPaused].Set(float64(paused))
+}
+
+// Flows implements provision.EnforceObserver.
+func (m *Metrics) Flows(deleted int, err error) {
+	m.cleanups[resultOf(err)].Inc()
+	m.flows.Add(float64(deleted))
+}
+
+// Delivered implements outbox.Observer.
+func (m *Metrics) Delivered(r outbox.Result) {
+	if c, ok := m.outboxResults[r]; ok {
+		c.Inc()
+	}
+}
+
+// Depth implements outbox.Observer.
+func (m *Metrics) Depth(n int) { m.outboxDepth.Set(float64(n)) }
+
+// Call implements userside.Observer.
+func (m *Metrics) Call(action string, took time.Duration, outcome userside.Outcome) {
+	if _, ok := m.calls[action]; !ok {
+		action = labelOther
+	}
+	if c, ok := m.calls[action][outcome]; ok {
+		c.Inc()
+	}
+	m.callDuration[action].Observe(took.Seconds())
+}
+
+// ConfigLoaded counts a load of the configuration. hash stands for its content;
+// it is looked at only when err is nil.
+func (m *Metrics) ConfigLoaded(at time.Time, hash uint64, err error) {
+	m.reloads[resultOf(err)].Inc()
+	m.reloadOK.Set(boolean(err == nil))
+	if err == nil {
+		m.reloadTime.Set(unixSeconds(at))
+		m.configHash.Set(float64(hash >> 16)) // 48 bits are exact in a float64
+	}
+}
+
+// SetBuild tells what runs.
+func (m *Metrics) SetBuild(b Build) {
+	m.buildInfo.Reset()
+	m.buildInfo.WithLabelValues(b.Version, b.Revision, b.GoVersion).Set(1)
+}
+
+func (m *Metrics) snapshotAge() float64 {
+	at := m.started
+	if ns := m.fetchedAt.Load(); ns != 0 {
+		at = time.Unix(0, ns)
+	}
+	return max(time.Since(at).Seconds(), 0)
+}
+
+func (m *Metrics) snapshotTime() float64 {
+	ns := m.fetchedAt.Load()
+	if ns == 0 {
+		return 0
+	}
+	return unixSeconds(time.Unix(0, ns))
+}
+
+// OutcomeCount is how many packets of one type ended in one outcome.
+type OutcomeCount struct {
+	Type    string `json:"type"`
+	Outcome string `json:"outcome"`
+	Count   uint64 `json:"count"`
+	Text    string `json:"text"` // dhcpd.Outcome.Explain
+}
+
+// Outcomes gives the counts that are not zero, the largest first.
+func (m *Metrics) Outcomes() []OutcomeCount {
+	out := []OutcomeCount{}
+	for t, row := range m.packets {
+		label := labelOther
+		if t < messageTypes-1 {
+			label = wire.MessageType(t).Label()
+		}
+		for _, o := range dhcpd.Outcomes() {
+			if n := valueOf(row[o]); n > 0 {
+				out = append(out, OutcomeCount{label, o.String(), n, o.Explain()})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b OutcomeCount) int { return cmp.Compare(b.Count, a.Count) })
+	return out
+}
+
+func valueOf(c prometheus.Counter) uint64 {
+	var d dto.Metric
+	if err := c.Write(&d); err != nil {
+		return 0
+	}
+	return uint64(d.GetCounter().GetValue())
+}
+
+func resultOf(err error) string {
+	if err != nil {
+		return resultFailed
+	}
+	return resultOK
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func unixSeconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }

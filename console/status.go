@@ -1,0 +1,176 @@
+package console
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/outbox"
+)
+
+// How much of long lists a status holds.
+const (
+	statusEvents  = 50
+	statusEntries = 20
+)
+
+// Status is everything that "usher status" and the overview page show. Parts
+// that are switched off are nil.
+type Status struct {
+	Build         Build     `json:"build"`
+	StartedAt     time.Time `json:"started_at"`
+	UptimeSeconds float64   `json:"uptime_seconds"`
+	Ready         bool      `json:"ready"`
+	NotReady      []string  `json:"not_ready"` // reasons; empty when ready
+
+	Config *ConfigStatus            `json:"config,omitempty"`
+	Sync   provision.SyncStatus     `json:"sync"`
+	ACL    *provision.EnforceStatus `json:"acl,omitempty"`
+	DHCP   *DHCPStatus              `json:"dhcp,omitempty"`
+	Outbox *outbox.Status           `json:"outbox,omitempty"`
+}
+
+// DHCPStatus is the state of the DHCP server.
+type DHCPStatus struct {
+	Listen   netip.AddrPort `json:"listen,omitzero"` // absent: not bound
+	Packets  uint64         `json:"packets"`
+	Outcomes []OutcomeCount `json:"outcomes"` // not zero, the largest first
+	Leases   *lease.Counts  `json:"leases,omitempty"`
+	Events   []EventView    `json:"events"` // the newest first
+}
+
+// EventView is one packet for people: what came and what became of it, why.
+type EventView struct {
+	Time        time.Time              `json:"time"`
+	Type        string                 `json:"type"`
+	Outcome     string                 `json:"outcome"`
+	Text        string                 `json:"text"`             // what the outcome means
+	Advice      string                 `json:"advice,omitempty"` // what an operator may do
+	Detail      string                 `json:"detail,omitempty"`
+	Answered    bool                   `json:"answered"`
+	MAC         provision.MAC          `json:"mac,omitzero"`
+	ClientIP    netip.Addr             `json:"client_ip,omitzero"`
+	RequestedIP netip.Addr             `json:"requested_ip,omitzero"`
+	YourIP      netip.Addr             `json:"your_ip,omitzero"`
+	Relay       netip.Addr             `json:"relay,omitzero"`
+	Interface   string                 `json:"interface,omitempty"`
+	Subscriber  provision.SubscriberID `json:"subscriber,omitempty"`
+	Device      provision.DeviceID     `json:"device,omitempty"`
+	DeviceName  string                 `json:"device_name,omitempty"`
+	Port        uint32                 `json:"port,omitempty"`
+	Option82    lease.Hex              `json:"option82,omitempty"`
+	XID         uint32                 `json:"xid"`
+
+	LatencySeconds float64 `json:"latency_seconds"`
+}
+
+// IP is the address that the packet is about, the most telling one of it.
+func (e EventView) IP() netip.Addr {
+	for _, a := range []netip.Addr{e.YourIP, e.RequestedIP, e.ClientIP} {
+		if a.IsValid() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+func viewEvent(e *dhcpd.Event, s *provision.Snapshot) EventView {
+	v := EventView{
+		Time: e.Time, Type: e.Type.String(), Outcome: e.Outcome.String(), Text: e.Outcome.Explain(),
+		Advice: advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
+		MAC: e.MAC, ClientIP: e.ClientIP, RequestedIP: e.RequestedIP, YourIP: e.YourIP, Relay: e.GIAddr,
+		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port,
+		Option82: e.Option82, XID: e.XID, LatencySeconds: e.Latency.Seconds(),
+	}
+	if d := s.Device(e.Device); d != nil {
+		v.DeviceName = d.Name
+	}
+	return v
+}
+
+// status gathers what is known now.
+func (d *Deps) status() Status {
+	now := d.now()
+	st := Status{
+		Build: d.Build, StartedAt: d.Started, UptimeSeconds: now.Sub(d.Started).Seconds(),
+		NotReady: d.notReady(), Sync: d.Syncer.Status(),
+	}
+	st.Ready = len(st.NotReady) == 0
+	if d.Config != nil {
+		c := d.Config()
+		st.Config = &c
+	}
+	if d.Enforcer != nil {
+		s := d.Enforcer.Status()
+		st.ACL = &s
+	}
+	if d.Outbox != nil {
+		s := d.Outbox.Status(statusEntries)
+		st.Outbox = &s
+	}
+	if d.DHCP != nil {
+		st.DHCP = d.dhcpStatus(now)
+	}
+	return st
+}
+
+func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
+	st := &DHCPStatus{Listen: d.DHCP.LocalAddr(), Outcomes: []OutcomeCount{}, Events: []EventView{}}
+	if d.Metrics != nil {
+		st.Outcomes = d.Metrics.Outcomes()
+	}
+	for _, o := range st.Outcomes {
+		st.Packets += o.Count
+	}
+	if d.Leases != nil {
+		c := d.Leases.Counts(now)
+		st.Leases = &c
+	}
+	if d.Events != nil {
+		s := d.Syncer.Current()
+		events := d.Events.Find(dhcpd.EventFilter{Limit: statusEvents})
+		for i := range events {
+			st.Events = append(st.Events, viewEvent(&events[i], s))
+		}
+	}
+	return st
+}
+
+// advice says what an operator may do about an outcome; empty where nothing is
+// wrong or the outcome's own text says it.
+func advice(o dhcpd.Outcome) string {
+	switch o {
+	case dhcpd.OutcomeAckBeforeCommit:
+		return "Look at the disk of state_dir: its latency and its free space."
+	case dhcpd.OutcomeNakOtherClient, dhcpd.OutcomePortFull:
+		return "Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end."
+	case dhcpd.OutcomeDeclined:
+		return "Find the device that has the address set by hand."
+	case dhcpd.OutcomeOption82Malformed, dhcpd.OutcomeOption82Unread:
+		return "Compare the option 82 format of the switch with that of one that works."
+	case dhcpd.OutcomeOption82Double:
+		return "Let access ports drop or replace option 82 that comes from the customer."
+	case dhcpd.OutcomeInterfaceOff:
+		return "Add the interface to dhcp.interfaces if its clients are to be served."
+	case dhcpd.OutcomeRelayUntrusted:
+		return "Add the relay's address to dhcp.relays if it is yours."
+	case dhcpd.OutcomeNotReady:
+		return "See in the status why there is no snapshot: the ERP's address, its key, its answer."
+	case dhcpd.OutcomeUnknownClient:
+		return "Bind the MAC or the port to an address in the ERP, and see that the relay inserts option 82."
+	case dhcpd.OutcomeUnknownDevice:
+		return "Give the switch its MAC and management address in the ERP, as it sends them in option 82."
+	case dhcpd.OutcomeUnknownPort:
+		return "Link the subscriber with this port of the switch in the ERP."
+	case dhcpd.OutcomeNoSubnet:
+		return "Add the network to dhcp.subnets, or correct the address in the ERP."
+	case dhcpd.OutcomeNotAuthoritative:
+		return "Set dhcp.authoritative to true if no other server answers here."
+	case dhcpd.OutcomeSendFailed:
+		return "Look for the interface's state and for dropped packets of the kernel."
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,171 @@
+package console
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/provision"
+)
+
+// summary answers "why did this subscriber get no address?" or "why is it cut
+// off?" in a few sentences, from what was gathered.
+func (x *explainer) summary() string {
+	var s []string
+	s = append(s, x.bindingSentence())
+	s = append(s, x.packetSentences()...)
+	s = append(s, x.accessSentences()...)
+	if len(x.x.Problems) > 0 {
+		s = append(s, fmt.Sprintf("The ERP's data has %s about it.", count(len(x.x.Problems), "problem")))
+	}
+	return strings.Join(s, " ")
+}
+
+func (x *explainer) bindingSentence() string {
+	switch {
+	case x.snap == nil:
+		return "No bindings have been loaded yet, neither from the ERP nor from disk."
+	case len(x.rows) == 0 && x.sub.kind == "customer" && len(x.x.Subscribers) == 0:
+		return fmt.Sprintf("The ERP has no customer %d, or gives it neither state nor address.", x.sub.id)
+	case len(x.rows) == 0 && x.sub.kind == "customer":
+		return fmt.Sprintf("The ERP binds no address to customer %d.", x.sub.id)
+	case len(x.rows) == 0 && x.sub.kind == "ip":
+		return fmt.Sprintf("The ERP binds %s to nobody.", x.sub.ip)
+	case len(x.rows) == 0:
+		return fmt.Sprintf("The ERP binds no address to the MAC %s.", x.sub.mac)
+	}
+	b := x.x.Bindings[0]
+	where := "no switch port"
+	switch name := b.DeviceName; {
+	case b.Device == 0:
+	case name == "":
+		where = fmt.Sprintf("port %s of device %d", portText(b), b.Device)
+	default:
+		where = fmt.Sprintf("port %s of %s", portText(b), name)
+	}
+	mac := "no MAC known yet"
+	if !b.MAC.IsZero() {
+		mac = "MAC " + b.MAC.String()
+	}
+	more := ""
+	if n := len(x.rows) - 1; n > 0 {
+		more = fmt.Sprintf(" (and %s more)", count(n, "address"))
+	}
+	return fmt.Sprintf("Customer %d (%s) is bound to %s on %s, %s%s.", b.Subscriber, x.snap.State(b.Subscriber), b.IP, where, mac, more)
+}
+
+func portText(b BindingView) string {
+	switch {
+	case b.PortName != "":
+		return b.PortName
+	case b.Port != 0:
+		return fmt.Sprint(b.Port)
+	default:
+		return "unknown"
+	}
+}
+
+// packetSentences derives the verdict from the newest packet or, if there was
+// none, says since when nobody was heard and what the server would do.
+func (x *explainer) packetSentences() []string {
+	if x.d.DHCP == nil {
+		return []string{"DHCP is switched off (dhcp.enabled)."}
+	}
+	if len(x.x.Events) > 0 {
+		e := x.x.Events[0]
+		s := []string{fmt.Sprintf("Its newest packet, %s ago, was a %s with the outcome %s: %s",
+			brief(x.now.Sub(e.Time)), strings.ToUpper(e.Type), e.Outcome, e.Text)}
+		if e.Advice != "" {
+			s = append(s, e.Advice)
+		}
+		if w := x.x.Would; w != nil && !e.Answered && w.Outcome != e.Outcome {
+			s = append(s, fmt.Sprintf("A DISCOVER now would have the outcome %s: %s", w.Outcome, w.Text))
+		}
+		return s
+	}
+	none := "No packet from it was seen since " + stamp(x.d.Started)
+	switch last := x.lastOfAnybody(); {
+	case len(x.x.Leases) > 0:
+		l := x.x.Leases[0]
+		none += fmt.Sprintf("; the last acknowledgement of %s to %s was at %s.", l.IP, l.MAC, stamp(l.Renewed))
+	case last.IsZero():
+		none += "; the last packet of anybody: none either. Look whether packets reach this host at all."
+	default:
+		none += fmt.Sprintf("; the last packet of anybody came %s ago. Look at the cable, the VLAN and the relay on its way.", brief(x.now.Sub(last)))
+	}
+	s := []string{none}
+	if w := x.x.Would; w != nil {
+		s = append(s, fmt.Sprintf("A DISCOVER of %s now would have the outcome %s: %s", w.MAC, w.Outcome, w.Text))
+		if w.Advice != "" {
+			s = append(s, w.Advice)
+		}
+	}
+	return s
+}
+
+func (x *explainer) lastOfAnybody() time.Time {
+	if x.d.Events == nil {
+		return time.Time{}
+	}
+	for _, e := range x.d.Events.Find(dhcpd.EventFilter{Limit: 1}) {
+		return e.Time
+	}
+	return time.Time{}
+}
+
+func (x *explainer) accessSentences() []string {
+	var s []string
+	told := map[provision.SubscriberID]bool{}
+	for _, b := range x.x.Bindings {
+		if b.ACL.Want != "open" && !told[b.Subscriber] {
+			told[b.Subscriber] = true
+			verb := "dropped"
+			if b.ACL.Want == "paused" {
+				verb = "refused"
+			}
+			s = append(s, fmt.Sprintf("Customer %d is %s, so forwarded traffic is %s.", b.Subscriber, b.ACL.Want, verb))
+		}
+		if b.ACL.Have != "unknown" && b.ACL.Have != b.ACL.Want {
+			s = append(s, fmt.Sprintf("Attention: in the kernel %s is %s, not %s; the next round repairs it.", b.IP, b.ACL.Have, b.ACL.Want))
+		}
+	}
+	return s
+}
+
+// count gives "1 problem", "2 problems" or "2 addresses".
+func count(n int, noun string) string {
+	switch {
+	case n == 1:
+		return "1 " + noun
+	case strings.HasSuffix(noun, "s"):
+		return fmt.Sprintf("%d %ses", n, noun)
+	default:
+		return fmt.Sprintf("%d %ss", n, noun)
+	}
+}
+
+// stamp is a time for people.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.Format("2006-01-02 15:04:05 MST")
+}
+
+// brief is a duration for people: 3s, 12m, 5h 10m, 2d 4h.
+func brief(d time.Duration) string {
+	d = d.Round(time.Second)
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm %ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh %dm", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%dd %dh", int(d.Hours())/24, int(d.Hours())%24)
+	}
+}
