@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,6 +51,8 @@ type Host struct {
 // Process is a program that runs on a host.
 type Process struct {
 	Name    string
+	Command string // as typed on Host
+	Host    string
 	LogPath string // its standard output and error
 	cmd     *exec.Cmd
 	done    chan struct{}
@@ -198,7 +201,7 @@ func (h *Host) StartEnv(env []string, name string, args ...string) (*Process, er
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = file, file
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	p := &Process{Name: filepath.Base(name), LogPath: path, cmd: cmd, done: make(chan struct{})}
+	p := &Process{Name: filepath.Base(name), Command: strings.Join(append([]string{name}, args...), " "), Host: h.Name, LogPath: path, cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	l.spawn <- func() { started <- cmd.Start() }
 	if err := <-started; err != nil {
@@ -270,6 +273,16 @@ func (h *Host) Listen(address string) (net.Listener, error) {
 	return ln, err
 }
 
+// ListenPacket opens a UDP socket on the host.
+func (h *Host) ListenPacket(address string) (net.PacketConn, error) {
+	var conn net.PacketConn
+	err := h.do(func() (err error) {
+		conn, err = net.ListenPacket("udp4", address)
+		return err
+	})
+	return conn, err
+}
+
 // Dial opens a TCP connection from the host.
 func (h *Host) Dial(address string, timeout time.Duration) (net.Conn, error) {
 	var conn net.Conn
@@ -302,6 +315,13 @@ func (h *Host) do(f func() error) error {
 		}()
 	}()
 	return <-result
+}
+
+// Processes gives everything that was started, in order.
+func (l *Lab) Processes() []*Process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.procs)
 }
 
 // Close ends every process and removes every namespace. It may be called twice.

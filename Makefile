@@ -1,0 +1,45 @@
+# usher: `make demo` shows the main job, `make test` proves it. Both install what they need.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
+
+# Real peers of the tests and of the demo, as "command:debian-package".
+DEMO_TOOLS := ip:iproute2 ping:iputils-ping udhcpc:udhcpc dhcrelay:isc-dhcp-relay nft:nftables
+TEST_TOOLS := $(DEMO_TOOLS) dhclient:isc-dhcp-client tcpdump:tcpdump conntrack:conntrack curl:curl gcc:gcc systemd-analyze:systemd
+
+.PHONY: all build demo test unit lint bench fuzz check-tools-demo check-tools-test clean
+all: build
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/usher ./cmd/usher
+
+# The main job on embedded defaults: namespaces with root, loopback without.
+demo: build check-tools-demo
+	./bin/usher demo $(DEMO_ARGS)
+
+# Everything, with the race detector; the kernel tests must run, not skip.
+test: check-tools-test
+	USHER_REQUIRE_KERNEL=1 $(GO) test -race -timeout 9m $(TESTFLAGS) ./...
+
+# What needs no root, no kernel and no real peers.
+unit:
+	$(GO) test ./...
+
+lint:
+	$(GO) vet ./...
+	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	$(GO) run $(LINT) run ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin dist artifacts
+
+# Installs the Debian packages of commands that are missing; without root it says which.
+check-tools-demo: TOOLS = $(DEMO_TOOLS)
+check-tools-demo: OPTIONAL = 1
+check-tools-test: TOOLS = $(TEST_TOOLS)
+check-tools-demo check-tools-test:
+	@.ci/tools $(if $(OPTIONAL),--optional) $(TOOLS)

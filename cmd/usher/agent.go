@@ -1,0 +1,406 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/link"
+	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/userside"
+)
+
+// leaseFlush is how often renewals are written to disk.
+const leaseFlush = time.Second
+
+// agent is the wiring of one "usher run".
+type agent struct {
+	path   string
+	dryRun bool // from the command line: stays over reloads
+	log    *slog.Logger
+	cfg    atomic.Pointer[config.Config]
+	status atomic.Pointer[console.ConfigStatus]
+
+	metrics  *console.Metrics
+	erp      *liveERP
+	syncer   *provision.Syncer
+	enforcer *provision.Enforcer
+	db       *bbolt.DB      // nil: from memory
+	outbox   *outbox.Outbox // nil with db
+	leases   *lease.Table
+	dhcp     *dhcpd.Server // nil: dhcp.enabled is false
+	deps     console.Deps
+	control  net.Listener
+	registry *prometheus.Registry
+
+	closers []func() error // in order of making
+}
+
+// newAgent makes every part and opens its sockets; nothing runs yet. On error
+// nothing is left open.
+func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a *agent, err error) {
+	a = &agent{path: path, dryRun: dryRun, log: log, erp: &liveERP{}}
+	a.cfg.Store(cfg)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	reg := console.NewRegistry()
+	a.metrics = console.NewMetrics(reg)
+	build := console.Build{Version: version, Revision: revision(), GoVersion: runtime.Version()}
+	a.metrics.SetBuild(build)
+	a.configLoaded(nil)
+
+	// Two agents on one host would undo each other's work: the socket tells.
+	if a.control, err = console.ListenUnix(cfg.Control.Socket, cfg.Control.Group); err != nil {
+		return a, err
+	}
+	a.onClose(a.control.Close)
+	fetcher, err := a.newFetcher(cfg)
+	if err != nil {
+		return a, err
+	}
+	a.erp.p.Store(fetcher)
+	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
+		log.Error("state directory cannot be made; the agent runs from memory", "path", cfg.StateDir, "error", err)
+	}
+	a.syncer = provision.NewSyncer(syncOptions(cfg), a.erp,
+		provision.NewStore(filepath.Join(cfg.StateDir, "snapshot")), a.metrics, log)
+	if err := a.syncer.LoadStored(); err != nil {
+		log.Error("stored snapshot cannot be used; waiting for the ERP", "error", err)
+	}
+	if err := a.openLeases(cfg); err != nil {
+		return a, err
+	}
+	events := dhcpd.NewEventLog(0)
+	if err := a.openDHCP(cfg, events); err != nil {
+		return a, err
+	}
+	if err := a.openKernel(cfg); err != nil {
+		return a, err
+	}
+	a.deps = console.Deps{
+		Build: build, Started: time.Now(),
+		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Events: events,
+		ERP: a.erp, Metrics: a.metrics,
+		Config: func() console.ConfigStatus { return *a.status.Load() },
+	}
+	if a.dhcp != nil {
+		a.deps.DHCP = a.dhcp
+	}
+	if a.outbox != nil {
+		a.deps.Outbox = a.outbox
+	}
+	a.registry = reg
+	return a, nil
+}
+
+func (a *agent) onClose(f func() error) { a.closers = append(a.closers, f) }
+
+// close lets everything go, newest first. Kernel state and leases stay.
+func (a *agent) close() error {
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		errs = append(errs, a.closers[i]())
+	}
+	a.closers = nil
+	return errors.Join(errs...)
+}
+
+func (a *agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
+	client, err := userside.New(clientOptions(cfg.ERP, a.log, a.metrics))
+	if err != nil {
+		return nil, err
+	}
+	return erp.New(client, fetchOptions(cfg.ERP, a.log))
+}
+
+func (a *agent) openLeases(cfg *config.Config) (err error) {
+	if a.db, err = openState(cfg.StateDir, a.log); err != nil {
+		return err
+	}
+	if a.db == nil {
+		a.leases = lease.New()
+		return nil
+	}
+	a.onClose(a.db.Close)
+	if a.leases, err = lease.Open(a.db); err != nil {
+		return fmt.Errorf("leases: %w", err)
+	}
+	if n, examples := a.leases.Skipped(); n > 0 {
+		a.log.Warn("stored leases cannot be read and are left out", "count", n, "examples", examples)
+	}
+	a.outbox, err = outbox.Open(a.db, outboxOptions(cfg.Reports, a.syncer.Current), a.erp, a.metrics, a.log)
+	return err
+}
+
+func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
+	if !cfg.DHCP.Enabled {
+		return nil
+	}
+	opts, err := dhcpOptions(cfg.DHCP)
+	if err != nil {
+		return err
+	}
+	deps := dhcpd.Deps{
+		Snapshot: a.syncer.Current, Leases: a.leases,
+		Observer: dhcpd.Observers{a.metrics, events}, Log: a.log, Now: time.Now,
+	}
+	if a.db != nil {
+		deps.Journal = journal{a.db, a.leases, a.outbox}
+	}
+	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
+	srv, err := dhcpd.New(opts, deps)
+	if err != nil {
+		return err
+	}
+	if err := srv.Listen(); err != nil {
+		return err
+	}
+	a.onClose(srv.Close)
+	a.dhcp = srv
+	return nil
+}
+
+// openKernel opens the ACL. With dry_run, or when it is off, nothing in the kernel is touched.
+func (a *agent) openKernel(cfg *config.Config) error {
+	var kernel provision.Kernel
+	var flows provision.Flows
+	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
+		table, err := acl.Open(context.Background(), acl.Options{Log: a.log})
+		if err != nil {
+			return fmt.Errorf("acl: %w (it needs CAP_NET_ADMIN; with acl.dry_run: true nothing is touched)", err)
+		}
+		a.onClose(table.Close)
+		f, err := link.OpenFlows(link.Options{Log: a.log})
+		if err != nil {
+			return fmt.Errorf("conntrack: %w", err)
+		}
+		a.onClose(f.Close)
+		kernel, flows = table, f
+	} else {
+		kernel = acl.NewDryRun(a.log)
+	}
+	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	return nil
+}
+
+// run serves until ctx ends or an essential part fails.
+func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	task := func(name string, f func(context.Context) error) {
+		g.Go(func() error {
+			if err := f(ctx); !isCanceled(err) {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	task("poll", a.syncer.Run)
+	task("enforce", a.enforcer.Run)
+	task("enforce", a.kickOnUpdate)
+	task("leases", func(ctx context.Context) error {
+		return a.leases.Run(ctx, leaseFlush, func(err error) {
+			a.log.Error("leases cannot be written; they are kept in memory and tried again", "error", err)
+		})
+	})
+	if a.outbox != nil {
+		task("reports", a.outbox.Run)
+	}
+	if a.dhcp != nil {
+		task("dhcp", a.dhcp.Run)
+	}
+	task("control", func(ctx context.Context) error {
+		return console.ServeControl(ctx, a.control, console.NewControl(a.deps), a.log)
+	})
+	cfg := a.cfg.Load()
+	if cfg.Console.Listen.IsValid() {
+		// It may fail without taking DHCP with it: it tries again by itself.
+		task("console", func(ctx context.Context) error {
+			return console.ServeHTTP(ctx, cfg.Console.Listen, console.NewHTTP(a.deps, a.registry, a.log), a.log, nil)
+		})
+	}
+	task("reload", func(ctx context.Context) error { return a.reloadOn(ctx, hup) })
+	task("watchdog", func(ctx context.Context) error {
+		feedWatchdog(ctx, a.log, a.alive)
+		return nil
+	})
+	a.log.Info("agent started", "version", version, "erp", cfg.ERP.URL, "dhcp", cfg.DHCP.Enabled,
+		"acl", cfg.ACL.Enabled, "dry_run", cfg.ACL.DryRun, "socket", cfg.Control.Socket, "console", cfg.Console.Listen)
+	notify(a.log, daemon.SdNotifyReady)
+
+	done := make(chan error, 1)
+	go func() { done <- g.Wait() }()
+	err := boundedStop(ctx, stopLimit-200*time.Millisecond, done)
+	notify(a.log, daemon.SdNotifyStopping)
+	// Renewals answered while the parts were stopping.
+	if ferr := a.leases.Flush(); ferr != nil {
+		a.log.Error("last leases could not be written", "error", ferr)
+	}
+	err = errors.Join(err, a.close())
+	a.log.Info("agent stopped; kernel state and leases are left as they are", "error", err)
+	return err
+}
+
+// kickOnUpdate asks for a round of the enforcer after each new snapshot.
+func (a *agent) kickOnUpdate(ctx context.Context) error {
+	updates := a.syncer.Updates()
+	a.enforcer.Kick()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-updates:
+			a.enforcer.Kick()
+		}
+	}
+}
+
+// alive proves that no part is stuck on a lock, within the context's time.
+func (a *agent) alive(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() {
+		a.syncer.Status()
+		a.enforcer.Status()
+		if a.outbox != nil {
+			a.outbox.Status(0)
+		}
+		done <- nil
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("no answer from the agent's parts: %w", ctx.Err())
+	}
+}
+
+func (a *agent) configLoaded(err error) {
+	now := time.Now()
+	data, _ := os.ReadFile(a.path)
+	h := fnv.New64a()
+	_, _ = h.Write(data)
+	a.metrics.ConfigLoaded(now, h.Sum64(), err)
+	st := console.ConfigStatus{Path: a.path, LoadedAt: now, Hash: fmt.Sprintf("%016x", h.Sum64())}
+	if err != nil {
+		if old := a.status.Load(); old != nil {
+			st = *old
+		}
+		st.LastError = err.Error()
+	}
+	a.status.Store(&st)
+}
+
+func (a *agent) reloadOn(ctx context.Context, hup <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			notify(a.log, reloading())
+			err := a.reload()
+			a.configLoaded(err)
+			if err != nil {
+				a.log.Error("reload failed; the earlier configuration stays in use", "error", err)
+			} else {
+				a.log.Info("configuration reloaded", "path", a.path)
+			}
+			notify(a.log, daemon.SdNotifyReady)
+		}
+	}
+}
+
+// reload does what can fail first and touches live parts only then.
+func (a *agent) reload() error {
+	cfg, err := config.Load(a.path)
+	if err != nil {
+		return err
+	}
+	cfg.ACL.DryRun = cfg.ACL.DryRun || a.dryRun
+	old := a.cfg.Load()
+	if keys := needRestart(old, cfg); len(keys) > 0 {
+		return fmt.Errorf("%v cannot change while the agent runs: restart it", keys)
+	}
+	fetcher, err := a.newFetcher(cfg)
+	if err != nil {
+		return err
+	}
+	if a.dhcp != nil {
+		opts, err := dhcpOptions(cfg.DHCP)
+		if err != nil {
+			return err
+		}
+		if err := a.dhcp.Reload(opts); err != nil {
+			return err
+		}
+	}
+	a.erp.p.Store(fetcher)
+	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
+	if a.outbox != nil {
+		a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
+	}
+	a.syncer.Reconfigure(syncOptions(cfg))
+	a.cfg.Store(cfg)
+	return nil
+}
+
+// needRestart lists the changed keys that a running agent cannot take.
+func needRestart(old, new *config.Config) []string {
+	var keys []string
+	for _, k := range []struct {
+		key     string
+		changed bool
+	}{
+		{"state_dir", old.StateDir != new.StateDir},
+		{"control", old.Control != new.Control},
+		{"console.listen", old.Console != new.Console},
+		{"dhcp.enabled", old.DHCP.Enabled != new.DHCP.Enabled},
+		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
+		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},
+		{"acl.dry_run", old.ACL.DryRun != new.ACL.DryRun},
+		{"log", old.Log != new.Log},
+	} {
+		if k.changed {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys
+}
+
+// revision gives the commit that the program was built from, if the build knows.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/usher-agent/usher/"
+
+// arrows are the imports between our own packages that the architecture allows
+// (docs/architecture.md). A new one needs a reason there first.
+var arrows = map[string][]string{
+	"config":             {"provision"}, // the words of the vocabulary, nothing that runs
+	"userside":           {},            // a client of the ERP knows nothing of what it is used for
+	"userside/emulator":  {"userside"},  // words of the wire only
+	"provision":          {},            // the core is the standard library and nothing else
+	"provision/erp":      {"provision", "userside"},
+	"provision/outbox":   {"provision"},
+	"provision/acl":      {"provision"},
+	"provision/link":     {"provision"},
+	"provision/link/lab": {},
+	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease"},
+	"dhcpd/wire":         {},
+	"dhcpd/lease":        {"provision"},
+	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/acl", "provision/link",
+		"dhcpd", "dhcpd/wire", "dhcpd/lease"}, // it shows everything
+	"systemd": {},
+	"cmd/usher": {"config", "userside", "userside/emulator", "provision", "provision/erp", "provision/outbox", "provision/acl",
+		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "console"}, // it wires everything
+}
+
+// edges are libraries that stay inside one package, with the only ones that may import them.
+var edges = map[string][]string{
+	"github.com/google/nftables":          {"provision/acl"},
+	"github.com/mdlayher/netlink":         {"provision/acl"},
+	"github.com/vishvananda/netlink":      {"provision/link"},
+	"github.com/vishvananda/netns":        {"provision/link"},
+	"go.etcd.io/bbolt":                    {"cmd/usher", "dhcpd/lease", "provision/outbox", "userside/emulator"},
+	"github.com/goccy/go-yaml":            {"config"},
+	"github.com/spf13/cobra":              {"cmd/usher"},
+	"github.com/coreos/go-systemd":        {"cmd/usher"},
+	"github.com/prometheus/client_golang": {"console"},
+	"github.com/insomniacslk/dhcp":        {"cmd/usher", "dhcpd"},
+	"golang.org/x/net":                    {"dhcpd"},
+	"net/http":                            {"cmd/usher", "console", "userside", "userside/emulator"},
+	"os/exec":                             {"provision/link/lab"},
+	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
+}
+
+// imports gives the imports of every non-test file of the repository, by folder.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	found := map[string][]string{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && path != root) {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		found[dir] = slices.Grow(found[dir], len(f.Imports))
+		for _, im := range f.Imports {
+			name, err := strconv.Unquote(im.Path.Value)
+			if err != nil {
+				return err
+			}
+			found[dir] = append(found[dir], name)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	return found
+}
+
+func TestArrowsBetweenPackages(t *testing.T) {
+	found := imports(t)
+	require.NotEmpty(t, found)
+	for pkg, names := range found {
+		allowed, known := arrows[pkg]
+		require.True(t, known, "package %s is not in docs/architecture.md and this test", pkg)
+		for _, name := range names {
+			if own, ok := strings.CutPrefix(name, module); ok {
+				require.Contains(t, allowed, own, "%s imports %s", pkg, own)
+			}
+		}
+	}
+}
+
+func TestLibrariesStayInTheirPackage(t *testing.T) {
+	for pkg, names := range imports(t) {
+		for _, name := range names {
+			for lib, users := range edges {
+				if name == lib || strings.HasPrefix(name, lib+"/") {
+					require.Contains(t, users, pkg, "%s imports %s", pkg, name)
+				}
+			}
+		}
+	}
+}
+
+func TestTheCoreUsesTheStandardLibraryOnly(t *testing.T) {
+	for _, name := range imports(t)["provision"] {
+		require.NotContains(t, strings.SplitN(name, "/", 2)[0], ".", "provision imports %s", name)
+	}
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/config"
+)
+
+// configFlag adds --config to a command.
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", "/etc/usher/usher.yaml", "configuration file")
+	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
+}
+
+func newCheck(c *cli) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Validate a configuration and say everything that is wrong with it",
+		Long: `check reads a configuration as "usher run" would and prints every mistake at once, each as
+file:line:column: key: reason. It exits 0 when the file is good and 1 when it is not.`,
+		Example: "  usher check --config /etc/usher/usher.yaml\n  usher check --config new.yaml --output json",
+		Args:    exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			var wrong *config.Errors
+			if err != nil && !errors.As(err, &wrong) {
+				return err
+			}
+			problems := []config.Problem{}
+			if wrong != nil {
+				problems = wrong.Problems
+			}
+			if c.output == "json" {
+				if err := printJSON(cmd.OutOrStdout(), struct {
+					File     string           `json:"file"`
+					OK       bool             `json:"ok"`
+					Problems []config.Problem `json:"problems"`
+				}{path, len(problems) == 0, problems}); err != nil {
+					return err
+				}
+			} else {
+				for _, p := range problems {
+					fmt.Fprintln(cmd.ErrOrStderr(), p)
+				}
+			}
+			if len(problems) > 0 {
+				return errSilent
+			}
+			if c.output != "json" {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %d subnets, ERP %s\n", path, len(cfg.DHCP.Subnets), cfg.ERP.URL)
+			}
+			return nil
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/usher-agent/usher/userside/emulator"
+)
+
+func newEmulator(c *cli) *cobra.Command {
+	var listen, admin, data, profile, shape, key string
+	var customers int
+	var seed uint64
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "emulator",
+		Short: "Serve the stand-in of the UserSide ERP",
+		Long: `emulator serves /api.php as a UserSide ERP does, from a store of its own that a seeded generator
+fills with switches, ports, VLANs, subnets and customers in all states. A second listener has a page
+where states and defects of the server are switched at run time.
+
+The generated data is the same for the same seed and number of customers. With --data it is kept in a
+file; a file that holds data is used as it is.`,
+		Example: `  usher emulator --listen 127.0.0.1:8480
+  usher emulator --listen 127.0.0.1:8480 --customers 100000 --data /tmp/erp.db
+  usher emulator --listen 127.0.0.1:8480 --profile legacy --shape C
+  curl 'http://127.0.0.1:8480/api.php?key=demo-key&cat=system&action=get_system_info'`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := emulator.ParseProfile(profile)
+			if err != nil {
+				return usageError{fmt.Errorf("--profile: %w", err)}
+			}
+			s, err := emulator.ParseShape(shape)
+			if err != nil {
+				return usageError{fmt.Errorf("--shape: %w", err)}
+			}
+			for flag, addr := range map[string]string{"--listen": listen, "--admin": admin} {
+				if _, err := netip.ParseAddrPort(addr); err != nil && addr != "" {
+					return usageError{fmt.Errorf("%s %q: want ADDRESS:PORT", flag, addr)}
+				}
+			}
+			level := slog.LevelInfo
+			if verbose {
+				level = slog.LevelDebug
+			}
+			log := newLogger(cmd.ErrOrStderr(), "auto", level)
+			erp, err := emulator.Open(emulator.Options{
+				Path: data, Keys: []emulator.Key{{Key: key}}, Profile: p, Shape: s,
+				Seed: seed, Customers: customers, Log: log,
+			})
+			if err != nil {
+				return err
+			}
+			defer erp.Close()
+			var ready struct {
+				URL       string         `json:"url"`
+				Admin     string         `json:"admin,omitempty"`
+				Customers int            `json:"customers"`
+				Devices   int            `json:"devices"`
+				Subnets   []netip.Prefix `json:"subnets"`
+			}
+			g, ctx := errgroup.WithContext(cmd.Context())
+			api, err := net.Listen("tcp", listen)
+			if err != nil {
+				return err
+			}
+			serveHTTP(ctx, g, api, erp)
+			ready.URL = "http://" + api.Addr().String() + "/api.php"
+			if admin != "" {
+				ln, err := net.Listen("tcp", admin)
+				if err != nil {
+					return errors.Join(err, api.Close())
+				}
+				serveHTTP(ctx, g, ln, erp.AdminHandler())
+				ready.Admin = "http://" + ln.Addr().String() + "/admin/"
+			}
+			ready.Customers, ready.Devices, ready.Subnets = len(erp.Customers()), len(erp.Devices()), erp.Subnets()
+			if c.output == "json" {
+				err = printJSON(cmd.OutOrStdout(), ready)
+			} else {
+				err = printReady(cmd.OutOrStdout(), ready.URL, ready.Admin, ready.Customers, ready.Devices, ready.Subnets)
+			}
+			return errors.Join(err, g.Wait())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&listen, "listen", "127.0.0.1:8480", "address of the API")
+	f.StringVar(&admin, "admin", "127.0.0.1:8481", "address of the page that switches states and defects; empty: off")
+	f.StringVar(&data, "data", "", "file that keeps the data; empty: memory only")
+	f.IntVar(&customers, "customers", 100, "customers to generate")
+	f.Uint64Var(&seed, "seed", 1, "seed of the generator")
+	f.StringVar(&profile, "profile", "modern", "generation of the ERP: legacy, modern or v321")
+	f.StringVar(&shape, "shape", "A", "shape of get_ip_port_device_commutation: A to F")
+	f.StringVar(&key, "key", "demo-key", "API key to accept")
+	f.BoolVarP(&verbose, "verbose", "v", false, "log every call")
+	must(cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"legacy", "modern", "v321"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("shape", cobra.FixedCompletions(strings.Split("ABCDEF", ""), cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+func printReady(w io.Writer, url, admin string, customers, devices int, subnets []netip.Prefix) error {
+	rows := [][]string{{"api", url}, {"customers", fmt.Sprint(customers)}, {"switches", fmt.Sprint(devices)}}
+	if admin != "" {
+		rows = append(rows, []string{"controls", admin})
+	}
+	for i, s := range subnets {
+		if i == 4 && len(subnets) > 5 {
+			rows = append(rows, []string{"", fmt.Sprintf("and %d more", len(subnets)-i)})
+			break
+		}
+		rows = append(rows, []string{map[bool]string{true: "subnets"}[i == 0], s.String()})
+	}
+	return table(w, rows)
+}
+
+// serveHTTP serves h on ln in g until ctx ends.
+func serveHTTP(ctx context.Context, g *errgroup.Group, ln net.Listener, h http.Handler) {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	g.Go(func() error {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if srv.Shutdown(stop) != nil {
+			return srv.Close()
+		}
+		return nil
+	})
+}

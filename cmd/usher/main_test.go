@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision/link/lab"
+)
+
+// runCLI runs the command line in this process.
+func runCLI(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	root := newRoot()
+	var out, errs bytes.Buffer
+	root.SetOut(&out)
+	root.SetErr(&errs)
+	code = execute(t.Context(), root, args)
+	return code, out.String(), errs.String()
+}
+
+// build makes the real program once, for tests that run it as a process of its own.
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "usher-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "usher")
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Stderr = os.Stderr
+	return path, cmd.Run()
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := build(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// program gives the path of the real program.
+func program(t *testing.T) string {
+	t.Helper()
+	path, err := build()
+	require.NoError(t, err)
+	return path
+}
+
+// needKernel skips without root or the named programs; where the kernel tests
+// are required it fails.
+func needKernel(t *testing.T, commands ...string) {
+	t.Helper()
+	missing := lab.Missing(commands...)
+	if len(missing) == 0 {
+		return
+	}
+	if os.Getenv("USHER_REQUIRE_KERNEL") == "1" {
+		t.Fatalf("the kernel tests are required, but this machine lacks %s", strings.Join(missing, ", "))
+	}
+	t.Skipf("needs %s", strings.Join(missing, ", "))
+}
+
+func TestEveryCommandHasHelpWithExamples(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Name() == "completion" || cmd.Name() == "help" || cmd.Parent() != nil && cmd.Parent().Name() == "completion" {
+			return
+		}
+		t.Run(cmd.CommandPath(), func(t *testing.T) {
+			require.NotEmpty(t, cmd.Short)
+			require.NotEmpty(t, cmd.Example)
+			code, out, _ := runCLI(t, append(strings.Fields(cmd.CommandPath())[1:], "--help")...)
+			require.Zero(t, code)
+			require.Contains(t, out, "Examples:")
+			require.Contains(t, out, "--output")
+		})
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot())
+}
+
+func TestExitCodesAndErrors(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none.sock")
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		want string // in standard error
+	}{
+		{"unknown command", []string{"fly"}, exitUsage, `unknown command "fly"`},
+		{"unknown flag", []string{"status", "--fast"}, exitUsage, "unknown flag: --fast"},
+		{"unknown output", []string{"version", "--output", "xml"}, exitUsage, "want table or json"},
+		{"too many arguments", []string{"version", "now"}, exitUsage, "accepts 0 arg(s)"},
+		{"explain without a subject", []string{"explain"}, exitUsage, "usher explain IP|MAC|CUSTOMER"},
+		{"customer id is a word", []string{"customer", "pause", "bob"}, exitUsage, `customer id "bob"`},
+		{"no agent", []string{"status", "--socket", missing}, exitFailure, "no agent answers on " + missing},
+		{"bad shape", []string{"emulator", "--shape", "Z"}, exitUsage, "A to F"},
+		{"bad profile", []string{"emulator", "--profile", "v9"}, exitUsage, "legacy, modern or v321"},
+		{"bad address", []string{"emulator", "--listen", "here"}, exitUsage, "--listen"},
+		{"no configuration", []string{"run", "--config", missing}, exitFailure, "no such file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, _, stderr := runCLI(t, c.args...)
+			require.Equal(t, c.code, code, stderr)
+			require.Contains(t, stderr, c.want)
+		})
+	}
+}
+
+func TestVersionAsJSON(t *testing.T) {
+	code, out, _ := runCLI(t, "version", "--output", "json")
+	require.Zero(t, code)
+	var v map[string]string
+	require.NoError(t, json.Unmarshal([]byte(out), &v))
+	require.Contains(t, v["go"], "go1.")
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		code, out, _ := runCLI(t, "completion", shell)
+		require.Zero(t, code)
+		require.Contains(t, out, "usher")
+	}
+	_, out, _ := runCLI(t, "__complete", "emulator", "--profile", "")
+	require.Contains(t, out, "v321")
+}
+
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key")
+	require.NoError(t, os.WriteFile(key, []byte("secret-key-value\n"), 0o600))
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	good := write("good.yaml", "userside:\n  url: https://erp.example.net/api.php\n  key_file: "+key+`
+dhcp:
+  subnets:
+    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1}
+`)
+	code, out, stderr := runCLI(t, "check", "--config", good)
+	require.Zero(t, code, stderr)
+	require.Contains(t, out, "good")
+	require.NotContains(t, out, "secret-key-value")
+
+	bad := write("bad.yaml", `userside:
+  url: ftp://erp.example.net/api.php
+  key_fle: /nowhere
+dhcp:
+  subnets:
+    - {prefix: 192.0.2.0/24, gateway: 198.51.100.1}
+`)
+	code, _, stderr = runCLI(t, "check", "--config", bad)
+	require.Equal(t, exitFailure, code)
+	for _, want := range []string{bad + ":2:8: userside.url: ", bad + ":3:3: userside.key_fle: ", bad + ":6:", "dhcp.subnets[0].gateway"} {
+		require.Contains(t, stderr, want)
+	}
+	code, out, _ = runCLI(t, "check", "--config", bad, "--output", "json")
+	require.Equal(t, exitFailure, code)
+	var got struct {
+		OK       bool
+		Problems []struct {
+			Line int
+			Key  string
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &got))
+	require.False(t, got.OK)
+	require.GreaterOrEqual(t, len(got.Problems), 3)
+}

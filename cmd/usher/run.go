@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/config"
+)
+
+// stopLimit is how long the agent may take to end after SIGTERM.
+const stopLimit = 2 * time.Second
+
+func newRun(*cli) *cobra.Command {
+	var path string
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the agent in the foreground",
+		Long: `run is the agent: it polls the ERP, answers DHCP, reports MACs and blocks stopped and paused
+customers. SIGHUP reloads the configuration; a faulty file leaves the old one in use. SIGTERM stops
+within two seconds and leaves kernel state and leases as they are.`,
+		Example: "  usher run --config /etc/usher/usher.yaml\n  usher run --config usher.yaml --dry-run",
+		Args:    exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				cfg.ACL.DryRun = true
+			}
+			log := newLogger(cmd.ErrOrStderr(), cfg.Log.Format, logLevel(cfg.Log.Level))
+			a, err := newAgent(path, cfg, dryRun, log)
+			if err != nil {
+				return err
+			}
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
+			return a.run(cmd.Context(), hup)
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compute the ACL but do not touch the kernel's rules")
+	return cmd
+}
+
+// boundedStop waits for done after ctx ended, at most limit.
+func boundedStop(ctx context.Context, limit time.Duration, done <-chan error) error {
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("some part did not stop within %s", limit)
+	}
+}
+
+// isCanceled reports an end that was asked for.
+func isCanceled(err error) bool { return err == nil || errors.Is(err, context.Canceled) }

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/userside"
+)
+
+// The configuration's words become each package's own options here and nowhere
+// else, so that no package knows another's.
+
+func clientOptions(c config.ERP, log *slog.Logger, obs userside.Observer) userside.Options {
+	return userside.Options{
+		URL: c.URL, Key: userside.Key(c.Key.Reveal()),
+		Timeout: c.Timeout, Retries: c.Retries, MaxConcurrent: c.MaxConcurrent,
+		CAFile: c.CAFile, InsecureSkipVerify: c.Insecure,
+		UserAgent: "usher/" + version, Logger: log, Observer: obs,
+	}
+}
+
+func fetchOptions(c config.ERP, log *slog.Logger) erp.Options {
+	return erp.Options{Bindings: erp.Mode(c.Bindings), BatchSize: c.BatchSize, Log: log}
+}
+
+func syncOptions(c *config.Config) provision.SyncOptions {
+	return provision.SyncOptions{
+		PollInterval: c.ERP.PollInterval,
+		PollJitter:   c.ERP.PollJitter,
+		Guard: provision.GuardLimits{
+			MaxRemoved: c.Guard.MaxRemoved, MaxMoved: c.Guard.MaxMoved, MaxBlocked: c.Guard.MaxBlocked,
+			MinChanged: c.Guard.MinChanged, AcceptAfter: c.Guard.AcceptAfter,
+		},
+		Subnets:  c.Prefixes(),
+		Reserved: c.Reserved(),
+	}
+}
+
+func enforceOptions(c config.ACL) provision.EnforceOptions {
+	return provision.EnforceOptions{VerifyInterval: c.VerifyInterval, DryRun: c.DryRun || !c.Enabled}
+}
+
+func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot) outbox.Options {
+	return outbox.Options{Enabled: c.Enabled, Rate: c.Rate, Burst: c.Burst, Settled: settled(snapshot)}
+}
+
+func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
+	o := dhcpd.Options{
+		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
+		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative,
+	}
+	for _, m := range c.Match {
+		switch m {
+		case "option82":
+			o.Match = append(o.Match, dhcpd.MatchOption82)
+		case "mac":
+			o.Match = append(o.Match, dhcpd.MatchMAC)
+		default:
+			return o, fmt.Errorf("dhcp.match: %q: want option82 or mac", m)
+		}
+	}
+	for _, s := range c.Subnets {
+		sub := dhcpd.Subnet{
+			Prefix: s.Prefix, Gateway: s.Gateway, DNS: s.DNS, NTP: s.NTP, Domain: s.Domain,
+			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
+		}
+		for _, x := range s.Options {
+			sub.Options = append(sub.Options, dhcpd.Option{Code: x.Code, Value: x.Value})
+		}
+		o.Subnets = append(o.Subnets, sub)
+	}
+	return o, nil
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/outbox"
+)
+
+// errStateInUse says that another process has the state open.
+var errStateInUse = errors.New("another usher runs with this state_dir; stop it first")
+
+// openState opens the database of leases and MAC reports. A damaged file is put
+// aside and a new one begun. If the disk gives nothing at all, db is nil and the
+// agent runs from memory: bound addresses need no disk.
+func openState(dir string, log *slog.Logger) (db *bbolt.DB, err error) {
+	path := filepath.Join(dir, "state.db")
+	db, err = openBolt(path)
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("%s: %w", path, errStateInUse)
+	case isDamage(err):
+		bad := path + ".bad"
+		log.Error("state file is damaged, put aside; leases are learned anew", "path", path, "kept_as", bad, "error", err)
+		if err := os.Rename(path, bad); err != nil {
+			break
+		}
+		if db, err = openBolt(path); err == nil {
+			return db, nil
+		}
+	}
+	log.Error("state file cannot be used; leases and MAC reports live in memory only until a restart", "path", path, "error", err)
+	return nil, nil
+}
+
+// openBolt opens path and walks all of it, since bbolt notices most damage only
+// when it stumbles over it, by a panic.
+func openBolt(path string) (db *bbolt.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = damage{fmt.Errorf("%v", r)}
+			if db != nil {
+				_ = db.Close()
+				db = nil
+			}
+		}
+	}()
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: 2 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return db, db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(_, _ []byte) error { return nil })
+		})
+	})
+}
+
+// damage is a file that is not a whole database.
+type damage struct{ error }
+
+func isDamage(err error) bool {
+	return errors.As(err, &damage{}) || errors.Is(err, bolterrors.ErrInvalid) ||
+		errors.Is(err, bolterrors.ErrChecksum) || errors.Is(err, bolterrors.ErrVersionMismatch)
+}
+
+// journal stores new facts of leases together with the reports that follow from
+// them: one transaction, one sync.
+type journal struct {
+	db     *bbolt.DB
+	leases *lease.Table
+	outbox *outbox.Outbox
+}
+
+// Commit implements dhcpd.Journal.
+func (j journal) Commit(recs []dhcpd.Commit) error {
+	return j.db.Update(func(tx *bbolt.Tx) error {
+		for _, r := range recs {
+			if err := j.leases.PutTx(tx, r.Lease); err != nil {
+				return err
+			}
+			if r.Report == nil {
+				continue
+			}
+			if err := j.outbox.PutTx(tx, *r.Report); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// settled says that a snapshot has what a report would tell.
+func settled(snapshot func() *provision.Snapshot) func(netip.Addr, provision.MAC) bool {
+	return func(ip netip.Addr, mac provision.MAC) bool {
+		b := snapshot().ByIP(ip)
+		return b != nil && b.MAC == mac
+	}
+}
+
+// liveERP is the ERP as configured now: a reload exchanges it whole.
+type liveERP struct{ p atomic.Pointer[erp.Fetcher] }
+
+// Fetch implements provision.Fetcher.
+func (l *liveERP) Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {
+	return l.p.Load().Fetch(ctx, prev)
+}
+
+// SetMAC implements outbox.Sender.
+func (l *liveERP) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
+	return l.p.Load().SetMAC(ctx, ip, mac)
+}
+
+// ChangeState sets a customer's state in the ERP.
+func (l *liveERP) ChangeState(ctx context.Context, id provision.SubscriberID, st provision.State) error {
+	return l.p.Load().ChangeState(ctx, id, st)
+}
