@@ -61,8 +61,8 @@ type Options struct {
 // Table is the table "inet usher" of one network namespace. Its methods may be
 // called from several goroutines; they take turns.
 type Table struct {
-	log   *slog.Logger
-	netns int
+	log  *slog.Logger
+	dial func() (write *nftables.Conn, read *netlink.Conn, err error)
 
 	mu    sync.Mutex // guards what follows: one exchange with the kernel at a time
 	write *nftables.Conn
@@ -81,10 +81,14 @@ var _ provision.Kernel = (*Table)(nil)
 // sets, and gives a handle to it. A table of another schema is replaced in one
 // batch that keeps the elements. It needs CAP_NET_ADMIN.
 func Open(ctx context.Context, o Options) (*Table, error) {
-	t := &Table{log: o.Log, netns: o.NetNS}
-	if t.log == nil {
-		t.log = slog.New(slog.DiscardHandler)
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
+	return open(ctx, &Table{log: log, dial: func() (*nftables.Conn, *netlink.Conn, error) { return dialKernel(o.NetNS) }})
+}
+
+func open(ctx context.Context, t *Table) (*Table, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, err := t.observeLocked(ctx); err != nil {
@@ -299,27 +303,38 @@ func (t *Table) dialLocked() error {
 	if t.write != nil {
 		return nil
 	}
-	write, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(t.netns), nftables.WithSockOptions(
+	var err error
+	if t.write, t.read, err = t.dial(); err != nil {
+		t.write, t.read = nil, nil
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	return nil
+}
+
+// dialKernel opens one socket for batches and one for questions.
+func dialKernel(netNS int) (write *nftables.Conn, read *netlink.Conn, err error) {
+	write, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netNS), nftables.WithSockOptions(
 		func(c *netlink.Conn) error { return c.SetWriteBuffer(sendBuffer) },
 		func(c *netlink.Conn) error { return c.SetReadBuffer(receiveBuffer) },
 		explain,
 	))
 	if err != nil {
-		return fmt.Errorf("open netlink socket: %w", err)
+		return nil, nil, err
 	}
 	// Each buffer of a dump makes the kernel walk the set from its head: with
 	// 32 KiB, the most that it fills, 100,000 elements take 0.16 s, with the
 	// pages of the library above 1.4 s.
-	read, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: t.netns, MessageBufferSize: 32 << 10})
-	if err == nil {
-		err = explain(read)
-	}
-	t.write, t.read = write, read
+	read, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netNS, MessageBufferSize: 32 << 10})
 	if err != nil {
-		_ = t.hangUpLocked()
-		return fmt.Errorf("open netlink socket: %w", err)
+		_ = write.CloseLasting()
+		return nil, nil, err
 	}
-	return nil
+	if err = explain(read); err != nil {
+		_ = read.Close()
+		_ = write.CloseLasting()
+		return nil, nil, err
+	}
+	return write, read, nil
 }
 
 // explain asks the kernel for its own words with each error. An old kernel has none.

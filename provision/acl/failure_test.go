@@ -1,0 +1,265 @@
+package acl
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+
+	"github.com/mdlayher/netlink"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// stop gives n additions to the stopped set.
+func stop(n int) []provision.Change {
+	out := make([]provision.Change, n)
+	for i := range out {
+		out[i] = provision.Change{Op: provision.OpAdd, Set: provision.SetStopped,
+			Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})}
+	}
+	return out
+}
+
+func requireStopped(t *testing.T, k *fakeKernel, table *Table, n int) {
+	t.Helper()
+	require.Len(t, k.table.sets["stopped"].keys, n, "in the kernel")
+	k.onDump = nil
+	have, err := table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Len(t, have.Stopped, n)
+}
+
+func TestOpenMakesTheTableOnce(t *testing.T) {
+	k := &fakeKernel{}
+	first := openFake(t, k)
+	require.Equal(t, 1, k.batches)
+	require.NoError(t, first.Apply(t.Context(), stop(3)))
+	require.NoError(t, first.Close())
+	second, err := open(t.Context(), k.handle())
+	require.NoError(t, err)
+	require.Equal(t, 2, k.batches, "the second Open wrote")
+	requireStopped(t, k, second, 3)
+	changed, err := second.Changed(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed)
+}
+
+// What became of a batch is not always known at once.
+func TestApplyOutcomes(t *testing.T) {
+	const n = 2500
+	tests := []struct {
+		name    string
+		kernel  fakeKernel
+		batches int // of this Apply
+		err     error
+		changed bool // the next Changed
+	}{
+		{name: "all is well", batches: 1},
+		{name: "older kernel without a count", kernel: fakeKernel{noCount: true}, batches: 1, changed: true},
+		{name: "committed, replies lost", batches: 1, changed: true,
+			kernel: fakeKernel{onBatch: func(i int) (bool, unix.Errno) { return true, lostAt(i, 2) }}},
+		{name: "not committed, replies lost", batches: 2, changed: true,
+			kernel: fakeKernel{onBatch: func(i int) (bool, unix.Errno) { return i != 2, lostAt(i, 2) }}},
+		{name: "elements lost in silence", batches: 2, changed: true,
+			kernel: fakeKernel{onAdd: func() func([]uint32) []uint32 {
+				calls := 0
+				return func(keys []uint32) []uint32 {
+					if calls++; calls == 2 {
+						return keys[:10]
+					}
+					return keys
+				}
+			}()}},
+		{name: "not permitted", batches: 1, err: unix.EPERM,
+			kernel: fakeKernel{onBatch: func(i int) (bool, unix.Errno) {
+				if i >= 2 {
+					return false, unix.EPERM
+				}
+				return true, 0
+			}}},
+		{name: "nothing ever gets through", batches: attempts, err: unix.ENOBUFS, changed: true,
+			kernel: fakeKernel{onBatch: func(i int) (bool, unix.Errno) {
+				if i >= 2 {
+					return false, unix.ENOBUFS
+				}
+				return true, 0
+			}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			k := &tt.kernel
+			table := openFake(t, k)
+			_, err := table.Observe(t.Context())
+			require.NoError(t, err)
+			before := k.batches
+			err = table.Apply(t.Context(), stop(n))
+			require.Equal(t, tt.batches, k.batches-before)
+			require.ErrorIs(t, err, tt.err)
+			changed, e := table.Changed(t.Context())
+			require.NoError(t, e)
+			require.Equal(t, tt.changed, changed)
+			if tt.err != nil {
+				require.ErrorContains(t, err, "acl: apply 2500 of 2500 changes: commit batch: ")
+				requireStopped(t, k, table, 0)
+				return
+			}
+			requireStopped(t, k, table, n)
+		})
+	}
+}
+
+func lostAt(i, at int) unix.Errno {
+	if i == at {
+		return unix.ENOBUFS
+	}
+	return 0
+}
+
+// A small batch on an older kernel is believed without a reading of the set.
+func TestApplyOfFewReadsNothingBack(t *testing.T) {
+	for _, noCount := range []bool{false, true} {
+		k := &fakeKernel{noCount: noCount}
+		table := openFake(t, k)
+		_, err := table.Observe(t.Context())
+		require.NoError(t, err)
+		before := k.dumps
+		require.NoError(t, table.Apply(t.Context(), stop(chunk)))
+		require.Equal(t, before, k.dumps)
+		changed, err := table.Changed(t.Context())
+		require.NoError(t, err)
+		require.False(t, changed)
+		requireStopped(t, k, table, chunk)
+	}
+}
+
+func TestObserveReadsAgain(t *testing.T) {
+	const n = 2000
+	// A rehash in the middle of a dump: some elements twice, as many not at all.
+	reorder := func(keys []uint32) []uint32 {
+		if len(keys) == 0 {
+			return keys
+		}
+		return append(keys[:len(keys)-100:len(keys)-100], keys[:100]...)
+	}
+	type spoil func(k *fakeKernel, i int, keys []uint32) ([]uint32, netlink.HeaderFlags)
+	tests := []struct {
+		name    string
+		noCount bool
+		spoil   spoil
+		dumps   int // 0: any
+		err     error
+		changed bool
+	}{
+		{name: "quiet", dumps: 2, spoil: func(_ *fakeKernel, _ int, keys []uint32) ([]uint32, netlink.HeaderFlags) { return keys, 0 }},
+		{name: "said to be interrupted", dumps: 3, spoil: func(_ *fakeKernel, i int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+			if i == 1 {
+				return keys, netlink.DumpInterrupted
+			}
+			return keys, 0
+		}},
+		{name: "reordered in silence", dumps: 3, spoil: func(_ *fakeKernel, i int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+			if i == 1 {
+				return reorder(keys), 0
+			}
+			return keys, 0
+		}},
+		{name: "reordered in silence, no count", noCount: true, dumps: 3, spoil: func(_ *fakeKernel, i int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+			if i == 1 {
+				return reorder(keys), 0
+			}
+			return keys, 0
+		}},
+		{name: "some missing", dumps: 3, spoil: func(_ *fakeKernel, i int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+			if i == 1 {
+				return keys[7:], 0
+			}
+			return keys, 0
+		}},
+		{name: "somebody wrote meanwhile", dumps: 4, spoil: func(k *fakeKernel, i int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+			if i == 1 {
+				k.gen++
+			}
+			return keys, 0
+		}},
+		{name: "somebody writes all the time", changed: true, spoil: func(k *fakeKernel, _ int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+			k.gen++
+			return keys, 0
+		}},
+		{name: "never in order", err: errInconsistent, changed: true, spoil: func(_ *fakeKernel, _ int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+			return reorder(keys), 0
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // for the pauses between readings
+				k := &fakeKernel{noCount: tt.noCount}
+				table := openFake(t, k)
+				_, err := table.Observe(t.Context())
+				require.NoError(t, err)
+				require.NoError(t, table.Apply(t.Context(), stop(n)))
+
+				k.dumps = 0
+				k.onDump = func(i int, keys []uint32) ([]uint32, netlink.HeaderFlags) { return tt.spoil(k, i, keys) }
+				if tt.err != nil {
+					k.gen++ // so that there is something to find
+				}
+				have, err := table.Observe(t.Context())
+				require.ErrorIs(t, err, tt.err)
+				if tt.dumps > 0 {
+					require.Equal(t, tt.dumps, k.dumps)
+				}
+				if tt.err == nil {
+					require.Len(t, have.Stopped, n)
+				} else {
+					require.Empty(t, have.Stopped, "half a reading must not be used")
+				}
+				changed, err := table.Changed(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, tt.changed, changed)
+			})
+		})
+	}
+}
+
+// Somebody writes between our reading of an old table and the batch that
+// replaces it: the batch is refused, and the second one has the new element.
+func TestRebuildLosesNoElementWrittenMeanwhile(t *testing.T) {
+	k := &fakeKernel{}
+	table := openFake(t, k)
+	require.NoError(t, table.Apply(t.Context(), stop(1)))
+	k.table.rules = k.table.rules[1:]
+	k.gen++
+	k.dumps = 0
+	k.onDump = func(i int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+		if i == 1 {
+			k.table.sets["stopped"].keys[0x64400063] = true
+			k.gen++
+		}
+		return keys, 0
+	}
+	have, err := table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Len(t, have.Stopped, 2)
+	require.Len(t, k.table.rules, len(wantRules()))
+	requireStopped(t, k, table, 2)
+}
+
+func TestTheContextEndsTheRepetitions(t *testing.T) {
+	k := &fakeKernel{}
+	table := openFake(t, k)
+	require.NoError(t, table.Apply(t.Context(), stop(10)))
+	ctx, cancel := context.WithCancel(t.Context())
+	k.onDump = func(_ int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+		cancel()
+		return keys, netlink.DumpInterrupted
+	}
+	_, err := table.Observe(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	requireStopped(t, k, table, 10)
+}
