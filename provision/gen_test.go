@@ -117,3 +117,5 @@ func build(t testing.TB, in Input) *Snapshot {
 	require.Empty(t, problems)
 	return s
 }
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed)) }
