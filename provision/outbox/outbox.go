@@ -115,10 +115,9 @@ func Open(db *bbolt.DB, opts Options, sender Sender, obs Observer, log *slog.Log
 	}
 	o := &Outbox{
 		db: db, sender: sender, obs: obs, log: log, opts: opts,
-		limit: rate.NewLimiter(1, 1), wake: make(chan struct{}, 1),
-		entries: make(map[netip.Addr]*entry),
+		limit: rate.NewLimiter(limits(opts.Rate, opts.Burst)), wake: make(chan struct{}, 1),
+		entries: make(map[netip.Addr]*entry), enabled: opts.Enabled,
 	}
-	o.Reconfigure(opts.Rate, opts.Burst, opts.Enabled)
 	now := time.Now()
 	err := db.Update(func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists([]byte(bucket))
@@ -230,15 +229,21 @@ func (o *Outbox) drop(e *entry) error {
 // Reconfigure changes the rate, in calls per second, the burst and whether
 // anything is sent at all. Reports are kept either way.
 func (o *Outbox) Reconfigure(perSecond float64, burst int, enabled bool) {
-	if perSecond <= 0 {
-		perSecond = 1
-	}
-	o.limit.SetLimit(rate.Limit(perSecond))
-	o.limit.SetBurst(max(burst, 1))
+	limit, burst := limits(perSecond, burst)
+	o.limit.SetLimit(limit)
+	o.limit.SetBurst(burst)
 	o.mu.Lock()
 	o.enabled = enabled
 	o.mu.Unlock()
 	o.kick()
+}
+
+// limits fills in the defaults.
+func limits(perSecond float64, burst int) (rate.Limit, int) {
+	if perSecond <= 0 {
+		perSecond = 1
+	}
+	return rate.Limit(perSecond), max(burst, 1)
 }
 
 func (o *Outbox) kick() {
