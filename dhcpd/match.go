@@ -62,9 +62,11 @@ func locate(r *request, mac provision.MAC, snap *provision.Snapshot) location {
 	case remote.Kind == wire.RemoteIP:
 		dev = snap.DeviceByIP(remote.IP)
 	case remote.Kind == wire.RemoteNone || remote.Kind == wire.RemoteMAC:
-		if gi := r.p.GIAddr(); gi.IsValid() {
-			dev = snap.DeviceByIP(gi)
+		gi := r.p.GIAddr()
+		if !gi.IsValid() {
+			return location{failed: OutcomeOption82Unread} // it names no switch
 		}
+		dev = snap.DeviceByIP(gi)
 	default:
 		return location{failed: OutcomeOption82Unread}
 	}

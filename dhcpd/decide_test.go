@@ -1,0 +1,634 @@
+package dhcpd
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+var (
+	testNow = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+	relayIP  = ip("198.51.100.1")
+	serverIP = ip("192.0.2.254")
+	switch1  = provision.MAC{0, 0, 0x5e, 0, 0x53, 0xf1}
+	switch2  = provision.MAC{0, 0, 0x5e, 0, 0x53, 0xf2}
+	stranger = client(0x99)
+)
+
+func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// host gives 192.0.2.n.
+func host(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
+
+func client(n byte) provision.MAC { return provision.MAC{0, 0, 0x5e, 0, 0x53, n} }
+
+// world is the ERP's data of these tests: two switches, customers on ports and without.
+func world(t testing.TB) *provision.Snapshot {
+	t.Helper()
+	in := provision.Input{
+		Devices: []provision.Device{
+			{ID: 1, Name: "sw1", MAC: switch1, IP: ip("198.51.100.11")},
+			{ID: 2, Name: "sw2", MAC: switch2, IP: ip("198.51.100.12")},
+		},
+		Bindings: []provision.Binding{
+			{Subscriber: 1, IP: host(11), MAC: client(0x11), Device: 1, Port: 1},
+			{Subscriber: 2, IP: host(21), Device: 1, Port: 2},
+			{Subscriber: 3, IP: host(31), MAC: client(0x31), Device: 1, Port: 3},
+			{Subscriber: 3, IP: host(32), Device: 1, Port: 3},
+			{Subscriber: 3, IP: host(33), Device: 1, Port: 3},
+			{Subscriber: 4, IP: host(41), MAC: client(0x41), Device: 1, Port: 4},
+			{Subscriber: 5, IP: host(42), MAC: client(0x42), Device: 1, Port: 4},
+			{Subscriber: 6, IP: ip("100.64.9.9"), MAC: client(0x61), Device: 1, Port: 6},
+			{Subscriber: 7, IP: host(71), MAC: client(0x71), Device: 2, PortName: "ge-0/0/5"},
+			{Subscriber: 8, IP: host(81), MAC: client(0x81)},
+			{Subscriber: 8, IP: ip("203.0.113.81"), MAC: client(0x81)},
+		},
+	}
+	for id := provision.SubscriberID(1); id <= 8; id++ {
+		in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: provision.StateActive})
+	}
+	snap, problems := provision.Build(in)
+	for _, p := range problems {
+		require.Equal(t, provision.ProblemPortConflict, p.Kind, "%+v", p)
+	}
+	require.Equal(t, len(in.Bindings), snap.Len())
+	return snap
+}
+
+func testOptions() Options {
+	return Options{
+		Listen:        netip.MustParseAddrPort("0.0.0.0:67"),
+		Authoritative: true,
+		Relays:        []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24")},
+		Subnets: []Subnet{
+			{
+				Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour,
+				DNS: []netip.Addr{host(3)}, Domain: "example.net",
+			},
+			{Prefix: netip.MustParsePrefix("203.0.113.0/24"), LeaseTime: 2 * time.Hour},
+		},
+	}
+}
+
+// port gives option 82 of a port as switch sw inserts it: family A with the MAC of the switch.
+func port(sw provision.MAC, n byte) []byte {
+	return append([]byte{1, 6, 0, 4, 0, 100, 0, n, 2, 8, 0, 6}, sw[:]...)
+}
+
+// named gives option 82 with a text circuit-id, and a remote-id if there is one.
+func named(name string, remote ...byte) []byte {
+	b := append([]byte{1, byte(len(name))}, name...)
+	if len(remote) > 0 {
+		b = append(append(b, 2, byte(len(remote))), remote...)
+	}
+	return b
+}
+
+// leases makes a table of bound leases.
+func leases(recs ...lease.Record) *lease.Table {
+	t := lease.New()
+	for _, r := range recs {
+		t.Store(r)
+	}
+	return t
+}
+
+func bound(a netip.Addr, mac provision.MAC, sub provision.SubscriberID) lease.Record {
+	return lease.Record{
+		IP: a, MAC: mac, Subscriber: sub, State: lease.StateBound,
+		Start: testNow.Add(-time.Hour), Renewed: testNow.Add(-time.Minute), Expires: testNow.Add(time.Minute),
+	}
+}
+
+func expired(a netip.Addr, mac provision.MAC, sub provision.SubscriberID) lease.Record {
+	r := bound(a, mac, sub)
+	r.Expires = testNow
+	return r
+}
+
+func addrOption(code uint8, a netip.Addr) wire.Option {
+	return wire.Option{Code: code, Value: a.AsSlice()}
+}
+
+func requested(a netip.Addr) wire.Option { return addrOption(wire.OptRequestedIP, a) }
+func chosen(a netip.Addr) wire.Option    { return addrOption(wire.OptServerID, a) }
+
+// run decides about a request that came to serverIP on a served interface.
+func run(t testing.TB, q wire.Query, tab *lease.Table, change ...func(*request, *Options)) decision {
+	t.Helper()
+	r := &request{ifindex: 3, iface: "eth0", served: true, local: serverIP}
+	opts := testOptions()
+	for _, f := range change {
+		f(r, &opts)
+	}
+	r.parse(q.Append(nil))
+	set, err := compile(opts)
+	require.NoError(t, err)
+	if tab == nil {
+		tab = lease.New()
+	}
+	return decide(testNow, r, world(t), tab, set)
+}
+
+// told says a decision in one line.
+func told(d decision) string {
+	var b strings.Builder
+	b.WriteString(d.outcome.String())
+	if d.yourIP.IsValid() {
+		fmt.Fprintf(&b, " %s", d.yourIP)
+	}
+	if d.reply.Type != 0 {
+		fmt.Fprintf(&b, " by %s", d.way)
+		if d.to.IsValid() {
+			fmt.Fprintf(&b, " to %s", d.to)
+		}
+	}
+	if names := [...]string{"", " renew", " background", " fact", " release", " decline"}; d.change != changeNone {
+		b.WriteString(names[d.change])
+	}
+	if d.report {
+		b.WriteString(" report")
+	}
+	return b.String()
+}
+
+func TestDiscover(t *testing.T) {
+	relayed := func(mac provision.MAC, opt82 []byte, more ...wire.Option) wire.Query {
+		return wire.Query{Type: wire.Discover, MAC: mac, GIAddr: relayIP, Option82: opt82, Options: more}
+	}
+	const toRelay = " by relay to 198.51.100.1:67"
+	for _, tc := range []struct {
+		name   string
+		q      wire.Query
+		leases *lease.Table
+		want   string
+	}{
+		{"port and MAC known", relayed(client(0x11), port(switch1, 1)), nil, "offer 192.0.2.11" + toRelay},
+		{"new router on a port with one row", relayed(stranger, port(switch1, 1)), nil, "offer 192.0.2.11" + toRelay},
+		{"new router while the old one's lease lives", relayed(stranger, port(switch1, 1)), leases(bound(host(11), client(0x11), 1)), "offer 192.0.2.11" + toRelay},
+		{"row without MAC is learnt", relayed(stranger, port(switch1, 2)), nil, "offer 192.0.2.21" + toRelay},
+		{"several rows: the client's own", relayed(client(0x31), port(switch1, 3)), nil, "offer 192.0.2.31" + toRelay},
+		{"several rows: one without MAC", relayed(stranger, port(switch1, 3)), nil, "offer 192.0.2.32" + toRelay},
+		{"several rows: the one asked for", relayed(stranger, port(switch1, 3), requested(host(33))), nil, "offer 192.0.2.33" + toRelay},
+		{"several rows: asking for another's does not help", relayed(stranger, port(switch1, 3), requested(host(31))), nil, "offer 192.0.2.32" + toRelay},
+		{"several rows: not one that is leased to another", relayed(stranger, port(switch1, 3)), leases(bound(host(32), client(0x77), 3)), "offer 192.0.2.33" + toRelay},
+		{"several rows: the one leased before", relayed(stranger, port(switch1, 3)), leases(bound(host(33), stranger, 3)), "offer 192.0.2.33" + toRelay},
+		{"several rows: the one leased long ago", relayed(stranger, port(switch1, 3)), leases(expired(host(33), stranger, 3)), "offer 192.0.2.33" + toRelay},
+		{"all MACs differ: one never used", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4)), "offer 192.0.2.42" + toRelay},
+		{"all MACs differ: one whose lease is over, before one never used", relayed(stranger, port(switch1, 4)), leases(expired(host(42), client(0x42), 5)), "offer 192.0.2.42" + toRelay},
+		{"all MACs differ: released", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4), func() lease.Record {
+			r := bound(host(42), client(0x42), 5)
+			r.State = lease.StateReleased
+			return r
+		}()), "offer 192.0.2.42" + toRelay},
+		{"all in use", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), "port_full"},
+		{"a full port is not walked around by MAC", relayed(client(0x11), port(switch1, 4)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), "port_full"},
+		{"the port wins over the MAC's own port", relayed(client(0x11), port(switch1, 2)), nil, "offer 192.0.2.21" + toRelay},
+		{"text circuit-id is an interface name", relayed(client(0x71), named("ge-0/0/5", switch2[:]...)), nil, "offer 192.0.2.71" + toRelay},
+		{"remote-id MAC as text", relayed(stranger, named("ge-0/0/5", []byte("0:0:5E:0:53:F2")...)), nil, "offer 192.0.2.71" + toRelay},
+		{"remote-id address as text", relayed(stranger, named("ge-0/0/5", []byte("198.51.100.12")...)), nil, "offer 192.0.2.71" + toRelay},
+		{"switch named by giaddr", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("198.51.100.12"), Option82: named("ge-0/0/5")}, nil, "offer 192.0.2.71 by relay to 198.51.100.12:67"},
+		{"remote-id is the client: giaddr names the switch", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("198.51.100.12"), Option82: named("ge-0/0/5", stranger[:]...)}, nil, "offer 192.0.2.71 by relay to 198.51.100.12:67"},
+		{"remote-id of an unknown switch is not overruled by giaddr", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("198.51.100.11"), Option82: port(client(0xee), 1)}, nil, "unknown_device"},
+		{"remote-id of a text that names nobody", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("198.51.100.11"), Option82: append([]byte{1, 6, 0, 4, 0, 1, 0, 1}, 2, 3, 'a', 'g', 'g')}, nil, "option82_unread"},
+		{"second stack unit is not taken for the first", relayed(stranger, append([]byte{1, 6, 0, 4, 0, 100, 2, 1, 2, 6}, switch1[:]...)), nil, "option82_unread"},
+		{"unreadable circuit-id", relayed(stranger, append([]byte{1, 2, 0, 5, 2, 6}, switch1[:]...)), nil, "option82_unread"},
+		{"no switch named at all", wire.Query{Type: wire.Discover, MAC: stranger, Option82: []byte{1, 6, 0, 4, 0, 100, 0, 1}}, nil, "option82_unread"},
+		{"giaddr names no switch", relayed(stranger, []byte{1, 6, 0, 4, 0, 100, 0, 1}), nil, "unknown_device"},
+		{"port without bindings", relayed(stranger, port(switch1, 9)), nil, "unknown_port"},
+		{"port without bindings, MAC known", relayed(client(0x81), port(switch1, 9)), nil, "offer 192.0.2.81" + toRelay},
+		{"unknown switch, MAC known", relayed(client(0x11), port(client(0xee), 9)), nil, "offer 192.0.2.11" + toRelay},
+		{"MAC only", relayed(client(0x11), nil), nil, "offer 192.0.2.11" + toRelay},
+		{"MAC only, but the address is used on its port by another now", relayed(client(0x11), nil), leases(bound(host(11), stranger, 1)), "port_full"},
+		{"MAC with several addresses: the one that fits the relay", wire.Query{Type: wire.Discover, MAC: client(0x81), GIAddr: ip("203.0.113.1")}, nil, "offer 203.0.113.81 by relay to 203.0.113.1:67"},
+		{"MAC with several addresses: link selection before giaddr", relayed(client(0x81), []byte{5, 4, 203, 0, 113, 1}), nil, "offer 203.0.113.81" + toRelay},
+		{"MAC with several addresses: the one asked for", wire.Query{Type: wire.Discover, MAC: client(0x81), Options: []wire.Option{requested(ip("203.0.113.81"))}}, nil, "offer 203.0.113.81 by frame"},
+		{"nobody knows it", relayed(stranger, nil), nil, "unknown_client"},
+		{"address outside every subnet", relayed(client(0x61), port(switch1, 6)), nil, "no_subnet 100.64.9.9"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			assert.Equal(t, tc.want, told(run(t, tc.q, tc.leases)))
+		})
+	}
+}
+
+func TestRequest(t *testing.T) {
+	const toRelay = " by relay to 198.51.100.1:67"
+	selecting := func(mac provision.MAC, opt82 []byte, server, want netip.Addr) wire.Query {
+		return wire.Query{Type: wire.Request, MAC: mac, GIAddr: relayIP, Option82: opt82, Options: []wire.Option{chosen(server), requested(want)}}
+	}
+	reboot := func(mac provision.MAC, opt82 []byte, want netip.Addr) wire.Query {
+		return wire.Query{Type: wire.Request, MAC: mac, GIAddr: relayIP, Option82: opt82, Options: []wire.Option{requested(want)}}
+	}
+	renew := func(mac provision.MAC, has netip.Addr, more ...wire.Option) wire.Query {
+		return wire.Query{Type: wire.Request, MAC: mac, CIAddr: has, Options: more}
+	}
+	rebind := func(mac provision.MAC, opt82 []byte, has netip.Addr) wire.Query {
+		return wire.Query{Type: wire.Request, MAC: mac, CIAddr: has, GIAddr: relayIP, Option82: opt82}
+	}
+	here := func(r lease.Record, p uint32) lease.Record {
+		r.Device, r.Port = 1, p
+		return r
+	}
+	withID := func(r lease.Record, id string) lease.Record {
+		r.ClientID = lease.Hex(id)
+		return r
+	}
+	own := func(r *request, _ *Options) { r.ownID = true }
+	lax := func(_ *request, o *Options) { o.Authoritative = false }
+	for _, tc := range []struct {
+		name   string
+		q      wire.Query
+		leases *lease.Table
+		change func(*request, *Options)
+		want   string
+	}{
+		{"selecting", selecting(client(0x11), port(switch1, 1), serverIP, host(11)), nil, nil, "ack 192.0.2.11" + toRelay + " fact"},
+		{"selecting, MAC learnt", selecting(stranger, port(switch1, 2), serverIP, host(21)), nil, nil, "ack 192.0.2.21" + toRelay + " fact report"},
+		{"selecting, router swapped", selecting(stranger, port(switch1, 1), serverIP, host(11)), leases(bound(host(11), client(0x11), 1)), nil, "ack 192.0.2.11" + toRelay + " fact report"},
+		{"selecting, other server", selecting(client(0x11), port(switch1, 1), host(253), host(11)), nil, nil, "not_for_us"},
+		{"selecting, another address of this host", selecting(client(0x11), port(switch1, 1), host(253), host(11)), nil, own, "ack 192.0.2.11" + toRelay + " fact"},
+		{"selecting, wrong address", selecting(client(0x11), port(switch1, 1), serverIP, host(21)), nil, nil, "nak_wrong_address 192.0.2.11" + toRelay},
+		{"selecting, binding gone since the OFFER", selecting(stranger, nil, serverIP, host(11)), nil, nil, "nak_not_bound" + toRelay},
+		{"init-reboot", reboot(client(0x11), port(switch1, 1), host(11)), nil, nil, "ack 192.0.2.11" + toRelay + " fact"},
+		{"init-reboot of a live lease", reboot(client(0x11), port(switch1, 1), host(11)), leases(here(bound(host(11), client(0x11), 1), 1)), nil, "ack 192.0.2.11" + toRelay + " background"},
+		{"init-reboot, wrong address", reboot(client(0x11), port(switch1, 1), host(99)), nil, nil, "nak_wrong_address 192.0.2.11" + toRelay},
+		{"init-reboot, wrong address, not authoritative", reboot(client(0x11), port(switch1, 1), host(99)), nil, lax, "not_authoritative"},
+		{"init-reboot, unknown client", reboot(stranger, nil, host(99)), nil, nil, "init_reboot_unknown"},
+		{"init-reboot, full port", reboot(stranger, port(switch1, 4), host(41)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), nil, "port_full"},
+		{"renewing by lease record, same port", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 1), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew report"},
+		{"renewing, the ERP knows the MAC", renew(client(0x11), host(11)), leases(here(bound(host(11), client(0x11), 1), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew"},
+		{"renewing an expired lease that is still bound", renew(client(0x11), host(11)), leases(here(expired(host(11), client(0x11), 1), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew"},
+		{"renewing after the contract on the port changed hands", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 77), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact report"},
+		{"renewing after the customer moved port", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 1), 9)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact report"},
+		{"renewing, address now another customer's elsewhere", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 77), 9)), nil, "nak_not_bound by broadcast"},
+		{"renewing, binding gone", renew(stranger, host(99)), leases(bound(host(99), stranger, 1)), nil, "nak_not_bound by broadcast"},
+		{"renewing another's lease", renew(stranger, host(11)), leases(bound(host(11), client(0x11), 1)), nil, "nak_other_client by broadcast"},
+		{"renewing without a record, MAC in the ERP", renew(client(0x11), host(11)), nil, nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact"},
+		{"renewing without a record, MAC not in the ERP", renew(stranger, host(11)), nil, nil, "renew_unknown"},
+		{"renewing another's expired lease", renew(stranger, host(11)), leases(expired(host(11), client(0x11), 1)), nil, "renew_unknown"},
+		{"renewing a released lease", renew(stranger, host(21)), func() *lease.Table {
+			tab := leases(bound(host(21), stranger, 2))
+			tab.SetState(host(21), stranger, lease.StateReleased, testNow)
+			return tab
+		}(), nil, "renew_unknown"},
+		{"renewing with another client id", renew(stranger, host(21), wire.Option{Code: wire.OptClientID, Value: []byte("b")}), leases(withID(bound(host(21), stranger, 2), "a")), nil, "renew_unknown"},
+		{"renewing with the same client id", renew(stranger, host(21), wire.Option{Code: wire.OptClientID, Value: []byte("a")}), leases(withID(here(bound(host(21), stranger, 2), 2), "a")), nil, "ack 192.0.2.21 by unicast to 192.0.2.21:68 renew report"},
+		{"renewing with our server id, as some clients do", renew(client(0x11), host(11), chosen(serverIP)), leases(here(bound(host(11), client(0x11), 1), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew"},
+		{"renewing with another's server id", renew(client(0x11), host(11), chosen(host(250))), nil, nil, "not_for_us"},
+		{"renewing through a snooping switch", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(21), Option82: port(switch1, 2)}, nil, nil, "ack 192.0.2.21 by unicast to 192.0.2.21:68 fact report"},
+		{"rebinding", rebind(stranger, port(switch1, 2), host(21)), leases(here(bound(host(21), stranger, 2), 2)), nil, "ack 192.0.2.21" + toRelay + " background report"},
+		{"rebinding on another port", rebind(client(0x11), port(switch1, 2), host(11)), leases(here(bound(host(11), client(0x11), 1), 1)), nil, "nak_wrong_address 192.0.2.21" + toRelay},
+		{"rebinding keeps the second of several rows", rebind(stranger, port(switch1, 3), host(33)), nil, nil, "ack 192.0.2.33" + toRelay + " fact report"},
+		{"rebinding on a port that is full", rebind(stranger, port(switch1, 4), host(41)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), nil, "nak_other_client" + toRelay},
+		{"rebinding on a port nobody knows, by record", rebind(stranger, port(switch1, 9), host(21)), leases(here(bound(host(21), stranger, 2), 2)), nil, "ack 192.0.2.21" + toRelay + " background report"},
+		{"no address anywhere", wire.Query{Type: wire.Request, MAC: client(0x11)}, nil, nil, "request_incomplete"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.change == nil {
+				tc.change = func(*request, *Options) {}
+			}
+			assert.Equal(t, tc.want, told(run(t, tc.q, tc.leases, tc.change)))
+		})
+	}
+}
+
+func TestReleaseDeclineInform(t *testing.T) {
+	mine := leases(bound(host(21), stranger, 2))
+	for _, tc := range []struct {
+		name   string
+		q      wire.Query
+		leases *lease.Table
+		want   string
+	}{
+		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Options: []wire.Option{chosen(serverIP)}}, mine, "released 192.0.2.21 release"},
+		{"release for another server", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Options: []wire.Option{chosen(host(2))}}, mine, "not_for_us"},
+		{"release of another's lease", wire.Query{Type: wire.Release, MAC: client(1), CIAddr: host(21)}, mine, "release_unknown"},
+		{"release of nothing", wire.Query{Type: wire.Release, MAC: stranger}, mine, "request_incomplete"},
+		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{requested(host(21)), chosen(serverIP)}}, mine, "declined 192.0.2.21 decline"},
+		{"decline by the MAC of the ERP", wire.Query{Type: wire.Decline, MAC: client(0x11), Options: []wire.Option{requested(host(11))}}, nil, "declined 192.0.2.11"},
+		{"decline of another's address", wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{requested(host(11))}}, nil, "decline_unknown"},
+		{"inform", wire.Query{Type: wire.Inform, MAC: stranger, CIAddr: host(11)}, nil, "inform_ack 192.0.2.11 by unicast to 192.0.2.11:68"},
+		{"inform through a relay", wire.Query{Type: wire.Inform, MAC: stranger, CIAddr: host(11), GIAddr: relayIP}, nil, "inform_ack 192.0.2.11 by relay to 198.51.100.1:67"},
+		{"inform of an unbound address", wire.Query{Type: wire.Inform, MAC: stranger, CIAddr: host(99)}, nil, "inform_unknown"},
+		{"inform without address", wire.Query{Type: wire.Inform, MAC: stranger}, nil, "request_incomplete"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			assert.Equal(t, tc.want, told(run(t, tc.q, tc.leases)))
+		})
+	}
+	t.Run("a declined address is offered again", func(t *testing.T) {
+		tab := leases(bound(host(21), stranger, 2))
+		tab.SetState(host(21), stranger, lease.StateDeclined, testNow)
+		q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 2)}
+		assert.Equal(t, "offer 192.0.2.21 by relay to 198.51.100.1:67", told(run(t, q, tab)))
+	})
+	t.Run("inform tells settings but no lease", func(t *testing.T) {
+		d := run(t, wire.Query{Type: wire.Inform, MAC: stranger, CIAddr: host(11)}, nil)
+		assert.Zero(t, d.reply.LeaseTime)
+		assert.False(t, d.reply.YIAddr.IsValid())
+		assert.Equal(t, changeNone, d.change)
+	})
+}
+
+func TestRefusedBeforeMatching(t *testing.T) {
+	good := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1)}
+	for _, tc := range []struct {
+		name string
+		raw  func(b []byte) []byte
+		r    func(*request)
+		want Outcome
+	}{
+		{"reply of a server", func(b []byte) []byte { b[0] = 2; return b }, nil, OutcomeNotRequest},
+		{"garbage", func([]byte) []byte { return []byte("some text that is no packet") }, nil, OutcomeMalformed},
+		{"truncated", func(b []byte) []byte { return b[:len(b)-10] }, nil, OutcomeMalformed},
+		{"no hardware address", func(b []byte) []byte { b[2] = 0; return b }, nil, OutcomeBadHardware},
+		{"infiniband", func(b []byte) []byte { b[1], b[2] = 32, 16; return b }, nil, OutcomeBadHardware},
+		{"OFFER", func(b []byte) []byte { b[242] = 2; return b }, nil, OutcomeUnexpectedType},
+		{"ACK", func(b []byte) []byte { b[242] = 5; return b }, nil, OutcomeUnexpectedType},
+		{"lease query", func(b []byte) []byte { b[242] = 10; return b }, nil, OutcomeUnexpectedType},
+		{"relay that is not ours", func(b []byte) []byte { copy(b[24:], []byte{192, 0, 2, 66}); return b }, nil, OutcomeRelayUntrusted},
+		{"interface that is off", nil, func(r *request) { r.served = false }, OutcomeInterfaceOff},
+		{"forged option 82 before the switch's", func(b []byte) []byte {
+			forged := append([]byte{82, 8, 1, 6}, "SPOOF!"...)
+			return append(append(b[:243:243], forged...), b[243:]...)
+		}, nil, OutcomeOption82Double},
+		{"no local address and no gateway to name the server", func(b []byte) []byte {
+			q := wire.Query{Type: wire.Discover, MAC: client(0x81), GIAddr: ip("203.0.113.1")}
+			return q.Append(nil)
+		}, func(r *request) { r.local = netip.Addr{} }, OutcomeNoServerID},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := &request{served: true, local: serverIP}
+			if tc.r != nil {
+				tc.r(r)
+			}
+			raw := good.Append(nil)
+			if tc.raw != nil {
+				raw = tc.raw(raw)
+			}
+			r.parse(raw)
+			set, err := compile(testOptions())
+			require.NoError(t, err)
+			d := decide(testNow, r, world(t), lease.New(), set)
+			assert.Equal(t, tc.want, d.outcome)
+			assert.Zero(t, d.reply.Type, "nothing is answered")
+			assert.Equal(t, changeNone, d.change)
+		})
+	}
+	for _, bad := range []string{"01060004006900", "01", "0106000400690005ff", "736f6d652d74657874"} {
+		t.Run("option 82 "+bad, func(t *testing.T) {
+			q := good
+			q.Option82, _ = hex.DecodeString(bad)
+			assert.Equal(t, OutcomeOption82Malformed, run(t, q, nil).outcome)
+		})
+	}
+	t.Run("nothing loaded yet", func(t *testing.T) {
+		set, err := compile(testOptions())
+		require.NoError(t, err)
+		r := &request{served: true}
+		r.parse(good.Append(nil))
+		assert.Equal(t, OutcomeNotReady, decide(testNow, r, nil, lease.New(), set).outcome)
+	})
+}
+
+// RFC 2131 section 4.1: how replies travel.
+func TestRoute(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		q    wire.Query
+		flag bool
+		want string
+	}{
+		{"no relay, no address: frame to chaddr", wire.Query{Type: wire.Discover, MAC: client(0x11)}, false, "offer 192.0.2.11 by frame"},
+		{"no relay, no address, broadcast flag", wire.Query{Type: wire.Discover, MAC: client(0x11)}, true, "offer 192.0.2.11 by broadcast"},
+		{"ACK to a client without address: frame", wire.Query{Type: wire.Request, MAC: client(0x11), Options: []wire.Option{requested(host(11))}}, false, "ack 192.0.2.11 by frame fact"},
+		{"broadcast flag does not matter with ciaddr", wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(11)}, true, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact"},
+		{"NAK without relay: broadcast", wire.Query{Type: wire.Request, MAC: client(0x11), Options: []wire.Option{requested(host(12))}}, false, "nak_wrong_address 192.0.2.11 by broadcast"},
+		{"relay before ciaddr", wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(11), GIAddr: relayIP}, false, "ack 192.0.2.11 by relay to 198.51.100.1:67 fact"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			raw := tc.q.Append(nil)
+			if tc.flag {
+				raw[10] = 0x80
+			}
+			r := &request{served: true, local: serverIP, iface: "eth0", ifindex: 3}
+			r.parse(raw)
+			set, err := compile(testOptions())
+			require.NoError(t, err)
+			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), lease.New(), set)))
+		})
+	}
+	t.Run("a relayed NAK carries the broadcast flag", func(t *testing.T) {
+		d := run(t, wire.Query{Type: wire.Request, MAC: client(0x11), GIAddr: relayIP, Options: []wire.Option{requested(host(12))}}, nil)
+		assert.True(t, d.reply.Broadcast)
+	})
+	t.Run("a relay that asks for it gets replies at its source port", func(t *testing.T) {
+		q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: append(port(switch1, 1), 19, 0)}
+		d := run(t, q, nil, func(r *request, _ *Options) { r.from = netip.MustParseAddrPort("198.51.100.1:5067") })
+		assert.Equal(t, "offer 192.0.2.11 by relay to 198.51.100.1:5067", told(d))
+	})
+}
+
+func TestServerIdentifier(t *testing.T) {
+	q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP}
+	for _, tc := range []struct {
+		name   string
+		opt82  []byte
+		change func(*request, *Options)
+		want   netip.Addr
+	}{
+		{"the address it came to", nil, func(*request, *Options) {}, serverIP},
+		{"configured", nil, func(_ *request, o *Options) { o.ServerID = host(250) }, host(250)},
+		{"what the relay says (RFC 5107)", []byte{11, 4, 198, 51, 100, 1}, func(_ *request, o *Options) { o.ServerID = host(250) }, relayIP},
+		{"the gateway, on an interface without address", nil, func(r *request, _ *Options) { r.local = netip.Addr{} }, host(1)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			q.Option82 = tc.opt82
+			d := run(t, q, nil, tc.change)
+			assert.Equal(t, OutcomeOffer, d.outcome)
+			assert.Equal(t, tc.want, d.reply.ServerID)
+			// And a client that chooses it is ours.
+			sel := q
+			sel.Type, sel.Options = wire.Request, []wire.Option{chosen(tc.want), requested(host(11))}
+			assert.Equal(t, OutcomeAck, run(t, sel, nil, tc.change).outcome)
+		})
+	}
+}
+
+func TestMatchOrder(t *testing.T) {
+	q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 2)}
+	for _, tc := range []struct {
+		match []MatchKind
+		want  string
+	}{
+		{nil, "192.0.2.21"},
+		{[]MatchKind{MatchOption82}, "192.0.2.21"},
+		{[]MatchKind{MatchMAC, MatchOption82}, "192.0.2.11"},
+		{[]MatchKind{MatchMAC}, "192.0.2.11"},
+	} {
+		d := run(t, q, nil, func(_ *request, o *Options) { o.Match = tc.match })
+		assert.Equal(t, tc.want, d.yourIP.String(), "%v", tc.match)
+	}
+	q.Option82 = nil
+	d := run(t, q, nil, func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82} })
+	assert.Equal(t, OutcomeUnknownClient, d.outcome, "by MAC only if configured")
+}
+
+// Option 82 comes back byte for byte as the last option of every reply, NAK and INIT-REBOOT included.
+func TestOption82IsEchoedLast(t *testing.T) {
+	opt82 := port(switch1, 1)
+	for _, q := range []wire.Query{
+		{Type: wire.Discover},
+		{Type: wire.Request, Options: []wire.Option{requested(host(11))}},
+		{Type: wire.Request, Options: []wire.Option{requested(host(12))}},
+		{Type: wire.Request, CIAddr: host(11)},
+		{Type: wire.Inform, CIAddr: host(11)},
+	} {
+		q.MAC, q.Option82, q.GIAddr = client(0x11), opt82, relayIP
+		r := &request{served: true, local: serverIP}
+		r.parse(q.Append(nil))
+		set, err := compile(testOptions())
+		require.NoError(t, err)
+		d := decide(testNow, r, world(t), lease.New(), set)
+		reply := d.reply.Append(nil, &r.p)
+		tail := append([]byte{82, byte(len(opt82))}, append(opt82, 255)...)
+		at := strings.Index(string(reply), string(tail))
+		require.Positive(t, at, "%s", d.outcome)
+		assert.Equal(t, strings.Repeat("\x00", len(reply)-at-len(tail)), string(reply[at+len(tail):]))
+		lib, err := dhcpv4.FromBytes(reply)
+		require.NoError(t, err)
+		assert.Equal(t, opt82, lib.Options.Get(dhcpv4.OptionRelayAgentInformation))
+	}
+}
+
+func TestCompileReportsEveryMistake(t *testing.T) {
+	n := netip.MustParsePrefix("192.0.2.0/24")
+	_, err := compile(Options{
+		Listen:     netip.MustParseAddrPort("[2001:db8::1]:67"),
+		Interfaces: []string{"eth["},
+		Relays:     []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")},
+		ServerID:   ip("2001:db8::1"),
+		Match:      []MatchKind{9},
+		Subnets: []Subnet{
+			{Prefix: n, LeaseTime: time.Hour},
+			{Prefix: n, LeaseTime: time.Hour},
+			{Prefix: netip.MustParsePrefix("192.0.3.0/24"), LeaseTime: time.Second},
+			{Prefix: netip.MustParsePrefix("192.0.4.0/24"), LeaseTime: time.Hour, RenewTime: 2 * time.Hour},
+			{Prefix: netip.MustParsePrefix("192.0.5.0/24"), LeaseTime: time.Hour, DNS: []netip.Addr{ip("2001:db8::2")}},
+			{Prefix: netip.MustParsePrefix("192.0.6.0/24"), LeaseTime: time.Hour, Options: []Option{{Code: 82}}},
+		},
+	})
+	for _, want := range []string{
+		`listen [2001:db8::1]:67: want an IPv4 address and port`, `interface "eth[": syntax error in pattern`,
+		`relay 2001:db8::/32: want an IPv4 prefix`, `server id 2001:db8::1: want an IPv4 address`, `match 9: no such kind`,
+		`subnet 192.0.2.0/24: given twice`, `subnet 192.0.3.0/24: lease time 1s: want at least 1m0s`,
+		`subnet 192.0.4.0/24: times: want 0 < renew 2h0m0s <= rebind 52m30s <= lease 1h0m0s`,
+		`subnet 192.0.5.0/24: dns 2001:db8::2: want an IPv4 address`,
+		`subnet 192.0.6.0/24: option 82: this option is filled by the server itself`,
+	} {
+		assert.ErrorContains(t, err, want)
+	}
+}
+
+func TestSubnetOptions(t *testing.T) {
+	opts := testOptions()
+	opts.Subnets[0].Options = []Option{{Code: 6, Value: []byte{192, 0, 2, 9}}, {Code: 43, Value: []byte("v")}}
+	opts.Subnets = append(opts.Subnets, Subnet{Prefix: netip.MustParsePrefix("192.0.2.16/28"), LeaseTime: time.Hour})
+	set, err := compile(opts)
+	require.NoError(t, err)
+	assert.Equal(t, "192.0.2.16/28", set.subnetOf(host(21)).prefix.String(), "the smallest subnet wins")
+	n := set.subnetOf(host(11))
+	assert.EqualValues(t, []uint32{3600, 1800, 3150}, []uint32{n.seconds, n.t1, n.t2})
+	q := wire.Query{Type: wire.Discover, MAC: client(0x11)}
+	var p wire.Packet
+	require.NoError(t, p.Parse(q.Append(nil)))
+	lib, err := dhcpv4.FromBytes((&wire.Reply{Type: wire.Offer, Options: n.options}).Append(nil, &p))
+	require.NoError(t, err)
+	assert.Equal(t, []byte{192, 0, 2, 9}, lib.Options.Get(dhcpv4.OptionDomainNameServer), "extra options replace")
+	assert.Equal(t, []byte("v"), lib.Options.Get(dhcpv4.OptionVendorSpecificInformation))
+	assert.Equal(t, "255.255.255.0", dhcpv4.GetIP(dhcpv4.OptionSubnetMask, lib.Options).String())
+	assert.Equal(t, "192.0.2.1", lib.Router()[0].String())
+}
+
+func TestServes(t *testing.T) {
+	for _, tc := range []struct {
+		listen     string
+		interfaces []string
+		name       string
+		loopback   bool
+		want       bool
+	}{
+		{"0.0.0.0:67", nil, "eth0", false, true},
+		{"0.0.0.0:67", nil, "lo", true, false},
+		{"0.0.0.0:67", []string{"lo"}, "lo", true, true},
+		{"0.0.0.0:67", []string{"vlan*", "eth1"}, "vlan100", false, true},
+		{"0.0.0.0:67", []string{"vlan*", "eth1"}, "eth1", false, true},
+		{"0.0.0.0:67", []string{"vlan*", "eth1"}, "eth10", false, false},
+		{"0.0.0.0:67", []string{"vlan*"}, "", false, false},
+		{"127.0.0.1:6767", nil, "lo", true, true},
+		{"127.0.0.1:6767", []string{"eth1"}, "lo", true, true},
+	} {
+		set, err := compile(Options{Listen: netip.MustParseAddrPort(tc.listen), Interfaces: tc.interfaces})
+		require.NoError(t, err)
+		assert.Equal(t, tc.want, set.serves(tc.name, tc.loopback), "%+v", tc)
+	}
+}
+
+func TestOutcomes(t *testing.T) {
+	seen := map[string]bool{}
+	for _, o := range Outcomes() {
+		assert.NotEmpty(t, o.String())
+		assert.False(t, seen[o.String()], "%s twice", o)
+		seen[o.String()] = true
+		assert.True(t, strings.HasSuffix(o.Explain(), "."), "%s is explained in a sentence", o)
+		back, err := ParseOutcome(o.String())
+		require.NoError(t, err)
+		assert.Equal(t, o, back)
+	}
+	assert.Equal(t, "invalid", Outcome(0).String())
+	_, err := ParseOutcome("invalid")
+	assert.Error(t, err)
+}
+
+// Whatever the packet, decide gives one outcome and a reply only with a way.
+func FuzzDecide(f *testing.F) {
+	snap := world(f)
+	set, err := compile(testOptions())
+	require.NoError(f, err)
+	for _, q := range []wire.Query{
+		{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1)},
+		{Type: wire.Request, MAC: client(0x11), Options: []wire.Option{requested(host(11)), chosen(serverIP)}},
+		{Type: wire.Request, MAC: client(0x11), CIAddr: host(11)},
+		{Type: wire.Release, MAC: client(0x11), CIAddr: host(11)},
+		{Type: wire.Inform, MAC: client(0x11), CIAddr: host(11)},
+	} {
+		f.Add(q.Append(nil))
+	}
+	tab := leases(bound(host(11), client(0x11), 1), bound(host(41), client(0x41), 4))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r := &request{served: true, local: serverIP, iface: "eth0"}
+		r.parse(raw)
+		d := decide(testNow, r, snap, tab, set)
+		require.NotEqual(t, "invalid", d.outcome.String())
+		require.Equal(t, d.outcome.Answered(), d.reply.Type != 0, d.outcome.String())
+		require.Equal(t, d.outcome.Answered(), d.way != wayNone)
+		if d.reply.Type != 0 {
+			var p wire.Packet
+			require.NoError(t, p.Parse(d.reply.Append(nil, &r.p)))
+			require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
+		}
+	})
+}
