@@ -14,7 +14,18 @@ import (
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/outbox"
+)
+
+// What the agent passes for the interfaces.
+var (
+	_ Syncer       = (*provision.Syncer)(nil)
+	_ Enforcer     = (*provision.Enforcer)(nil)
+	_ DHCP         = (*dhcpd.Server)(nil)
+	_ Leases       = (*lease.Table)(nil)
+	_ Outbox       = (*outbox.Outbox)(nil)
+	_ StateChanger = (*erp.Fetcher)(nil)
 )
 
 // The world of the tests: one switch, customers 1001 (active), 1002 (paused),
