@@ -77,7 +77,7 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if a.control, err = console.ListenUnix(cfg.Control.Socket, cfg.Control.Group); err != nil {
 		return a, err
 	}
-	a.onClose(a.control.Close)
+	a.onClose(func() error { return ignoreClosed(a.control.Close()) })
 	fetcher, err := a.newFetcher(cfg)
 	if err != nil {
 		return a, err
@@ -403,4 +403,12 @@ func revision() string {
 		}
 	}
 	return ""
+}
+
+// ignoreClosed drops the error of closing what is closed already.
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
 }

@@ -20,12 +20,12 @@ import (
 
 // The addresses of a world, all of them inside its namespaces.
 const (
-	worldERP      = "127.0.0.1:8480" // on the router
-	worldConsole  = "127.0.0.1:9467" // on the router
-	worldInternet = "203.0.113.10"   // host "internet"
-	worldGateway  = "100.64.0.1"     // the switch, as its customers and the relay see it
-	worldKey      = "demo-key"       // of the emulated ERP
-	worldPrefix   = "100.64.0.0/24"  // where the customers live
+	worldERP      = "127.0.0.1:8480"  // on the router
+	worldConsole  = "127.0.0.1:9467"  // on the router
+	worldInternet = "203.0.113.10"    // host "internet"
+	worldGateway  = "198.51.100.1"    // the switch, as its customers and the relay see it
+	worldKey      = "demo-key"        // of the emulated ERP
+	worldPrefix   = "198.51.100.0/24" // where the customers live
 	worldTCP      = "203.0.113.10:7007"
 )
 
