@@ -127,7 +127,7 @@ func TestPage(t *testing.T) {
 	}
 	text := visible(t, rec.Body.String())
 	for _, want := range []string{
-		"ready", "source direct", "age 1m 0s", "active / paused / stopped 2 / 1 / 1",
+		"ready", "source direct", "age 1m 0s", "active 2 paused, stopped 1, 1 switches 1",
 		"The guard holds an answer of the ERP", "half of the subscribers would lose their addresses", "52,000 subscribers (52.0%, limit 10.0%)",
 		"seen 3 times", "usher guard accept",
 		"The ERP could not be read", "permission denied", "5s ago; 2 times in a row",
