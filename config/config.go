@@ -66,7 +66,7 @@ type Guard struct {
 // DHCP is the server.
 type DHCP struct {
 	Enabled       bool
-	Interfaces    []string       // names to answer on; empty: all but loopback
+	Interfaces    []string       // names or path.Match patterns to answer on; empty: all but loopback
 	Listen        netip.AddrPort // 0.0.0.0:67
 	RelayPort     uint16         // port of relays, 67
 	ClientPort    uint16         // port of clients, 68

@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"net/url"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -206,14 +207,19 @@ func (v value) relay() (netip.Prefix, bool) {
 	return v.prefix()
 }
 
+// interfaces reads names of interfaces or patterns of path.Match.
 func (v value) interfaces() []string {
 	var out []string
 	v.list(func(e value) {
 		name, ok := e.raw("the name of an interface")
+		pattern := strings.ContainsAny(name, `*?[\`)
+		_, err := path.Match(name, "")
 		switch {
 		case !ok:
-		case name == "" || len(name) > 15 || strings.ContainsAny(name, "/ \t\n:") || name == "." || name == "..":
+		case name == "" || !pattern && len(name) > 15 || strings.ContainsAny(name, "/ \t\n:") || name == "." || name == "..":
 			e.problem("%q is no name of an interface: 1 to 15 characters, none of / : or blank", excerpt(name))
+		case err != nil:
+			e.problem("%q is no pattern: a [ without its ], or a \\ at the end", excerpt(name))
 		case slices.Contains(out, name):
 			e.problem("%s is in the list twice", name)
 		default:
