@@ -124,6 +124,12 @@ func TestGetCustomersID(t *testing.T) {
 		"tariff":                   {"tariff_id=12", Quirks{}, `[1001]`, 200},
 		"billing":                  {"billing_id=1&account_number=10002", Quirks{}, `[1002]`, 200},
 		"billing uuid":             {"billing_uuid=501", Quirks{}, `[1001]`, 200},
+		"connected":                {"date_connect_from=2025-01-01&date_connect_to=2025-01-31", Quirks{}, `[1002]`, 200},
+		"connected later":          {"date_connect_from=2025-01-16", Quirks{}, `[]`, 200},
+		"apartment":                {"appartment=7a", Quirks{}, `[1002]`, 200},
+		"manager":                  {"manager_id=3", Quirks{}, `[1002]`, 200},
+		"bad balance":              {"balance_to=much", Quirks{}, `{"result":"ERROR","error":"parameter balance_to: not a number"}`, 400},
+		"bad limit":                {"limit=few", Quirks{}, `{"result":"ERROR","error":"parameter limit: not a number"}`, 400},
 		"device":                   {"dependence_device_id=6001", Quirks{}, `[1001,1002,1004]`, 200},
 		"half gone":                {"is_ex=0", Quirks{HalfGone: true}, `[1001,1003]`, 200},
 		"numbers as text":          {"state_id=2", Quirks{NumericStrings: true}, `["1001","1004"]`, 200},
@@ -403,6 +409,12 @@ func TestDeviceData(t *testing.T) {
 		require.ElementsMatch(t, want, keys, filter)
 	}
 	require.Equal(t, 400, get(t, e, params+"shoe").status)
+	require.Equal(t, 400, get(t, e, params+"all&object_id=x").status)
+	require.Equal(t, 400, get(t, e, params+"all&customer_id=x").status)
+
+	// Old PHP escapes slashes in JSON.
+	old := small(t, Options{Profile: ProfileLegacy})
+	require.Contains(t, get(t, old, params+"switch").body, `"5":{"ifIndex":"10005","ifType":"6","ifName":"Gi0\/5","ifNumber":"5"}`)
 }
 
 func TestDeviceID(t *testing.T) {

@@ -133,6 +133,7 @@ func small(t testing.TB, o Options) *Emulator {
 			AgreementNumber: "A-1", Group: 2, Phones: []string{"380000000001"}, Emails: []string{"u1001@example.net"}, House: 55, Tariff: "12",
 			Comment: "line 1\nline 2", Addresses: []Address{{IP: ip("100.64.0.10"), MAC: mac(t, "00:00:5e:00:53:01")}}, Links: []Link{{Device: 6001, Port: 5}}},
 		{ID: 1002, Login: "u1002", FullName: "Абонент 2", State: StatePause, BalanceCents: -50, AccountNumber: "10002", BillingUID: "502", Phones: []string{"380000000001"},
+			Manager: 3, Apartment: "7a", Connected: time.Date(2025, 1, 15, 0, 0, 0, 0, time.UTC),
 			Addresses: []Address{{IP: ip("100.64.0.20"), MAC: mac(t, "00:00:5e:00:53:02")}, {IP: ip("100.64.0.21")}}, Links: []Link{{Device: 6001, Port: 6}}},
 		{ID: 1003, Login: "u1003", State: StateStop, Corporate: true, Marks: []int64{7}, Addresses: []Address{{IP: ip("100.64.0.30")}}},
 		{ID: 1004, Login: "u1004", State: StateActive, Addresses: []Address{{MAC: mac(t, "00:00:5e:00:53:04")}, {Net: netip.MustParsePrefix("192.0.2.0/29")}},
@@ -364,4 +365,33 @@ func TestCallsAreCounted(t *testing.T) {
 
 func debugLog(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// Over a real connection: the answer is streamed, and a client that leaves in
+// the middle is no harm to the next.
+func TestOverHTTP(t *testing.T) {
+	e := open(t, Options{Customers: 20_000})
+	srv := httptest.NewServer(e)
+	defer srv.Close()
+	address := srv.URL + "/api.php?key=" + testKey + "&cat=customer&action=get_ip_port_device_commutation"
+
+	resp, err := srv.Client().Get(address)
+	require.NoError(t, err)
+	first := make([]byte, 100)
+	_, err = io.ReadFull(resp.Body, first)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, "application/json; charset=utf-8", resp.Header.Get("Content-Type"))
+	require.Empty(t, resp.Header.Get("Content-Length"), "streamed")
+
+	resp, err = srv.Client().Get(address)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	all, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	rows := 0
+	for _, c := range e.Customers() {
+		rows += len(c.Addresses)
+	}
+	require.Len(t, at(t, decode(t, string(all)), "data"), rows)
 }

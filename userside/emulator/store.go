@@ -44,7 +44,9 @@ type dataset struct {
 type store struct{ db *bbolt.DB }
 
 func openStore(path string) (*store, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	// Address space for 100,000 customers from the start: to grow the mapping
+	// within a transaction costs a copy of all that it has touched.
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, InitialMmapSize: 128 << 20})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, fmt.Errorf("open data file %s: another process has it open", path)

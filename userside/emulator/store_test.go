@@ -392,8 +392,12 @@ func TestHundredThousand(t *testing.T) {
 	if testing.Short() {
 		t.Skip("generates 100,000 customers")
 	}
+	customers := 100_000
+	if raceEnabled {
+		customers = 10_000 // the race detector takes ten times as long, and nothing is learned from it here
+	}
 	path := filepath.Join(t.TempDir(), "erp.db")
-	first, err := Open(Options{Keys: []Key{{Key: testKey}}, Customers: 100_000, Path: path})
+	first, err := Open(Options{Keys: []Key{{Key: testKey}}, Customers: customers, Path: path})
 	require.NoError(t, err)
 	require.NoError(t, first.Close())
 	began := time.Now()
@@ -405,7 +409,7 @@ func TestHundredThousand(t *testing.T) {
 		n := ask(e, "cat=customer&action=get_ip_port_device_commutation")
 		took := time.Since(began)
 		t.Logf("shape %v: %.1f MB in %v", sh, float64(n)/1e6, took)
-		assert.Greater(t, n, 5_000_000)
+		assert.Greater(t, n, customers*50)
 		assert.Less(t, took, 5*time.Second)
 	}
 	t.Logf("loaded in %v", loaded)
