@@ -48,7 +48,9 @@ type world struct {
 	internet *lab.Host
 	homes    []home
 	erp      *emulator.Emulator
-	device   int64 // the switch in the ERP
+	device   int64    // the switch in the ERP
+	program  string   // the usher to run
+	agentEnv []string // more environment for it
 	agent    *lab.Process
 	client   *console.Client
 	teardown []func()
@@ -57,17 +59,23 @@ type world struct {
 // worldOptions are what differs between the demo and the tests.
 type worldOptions struct {
 	name      string // of the lab
+	program   string // the usher to run; empty: this one
 	dir       string
 	homes     int           // number of customers with a host of their own
 	customers int           // generated customers besides
 	poll      time.Duration // of the agent
 	extra     string        // more YAML for the agent
-	erpPath   string        // emulator's file; empty: memory
+	noRelay   bool          // the test is the relay
 }
 
 // newWorld builds everything but starts no agent. On error nothing is left.
 func newWorld(o worldOptions) (w *world, err error) {
-	w = &world{dir: o.dir}
+	w = &world{dir: o.dir, program: o.program}
+	if w.program == "" {
+		if w.program, err = os.Executable(); err != nil {
+			return nil, err
+		}
+	}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -163,7 +171,7 @@ func (w *world) startERP(o worldOptions) error {
 	}
 	w.onClose(func() { log.Close() })
 	w.erp, err = emulator.Open(emulator.Options{
-		Path: o.erpPath, Keys: []emulator.Key{{Key: worldKey}}, Customers: o.customers, Seed: 1,
+		Keys: []emulator.Key{{Key: worldKey}}, Customers: o.customers, Seed: 1,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
@@ -278,14 +286,11 @@ func (w *world) startRelay(ctx context.Context) error {
 
 // startAgent starts "usher run" on the router and waits until it is ready.
 func (w *world) startAgent(ctx context.Context) error {
-	self, err := os.Executable()
+	agent, err := w.router.StartEnv(w.agentEnv, w.program, "run", "--config", w.configPath())
 	if err != nil {
 		return err
 	}
-	if w.agent, err = w.router.Start(self, "run", "--config", w.configPath()); err != nil {
-		return err
-	}
-	agent := w.agent
+	w.agent = agent
 	return until(ctx, 20*time.Second, "the agent is ready", func() (bool, error) {
 		select {
 		case <-agent.Done():

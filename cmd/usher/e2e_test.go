@@ -1,0 +1,640 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/userside/emulator"
+)
+
+// startWorld builds a world for a test, with a capture of the router's side of
+// the relay. When the test fails, everything that ran is named and all files
+// are kept.
+func startWorld(t *testing.T, o worldOptions) *world {
+	t.Helper()
+	needKernel(t, "ping", "udhcpc", "dhcrelay", "tcpdump", "nft")
+	o.name, o.program = "e2e", program(t)
+	o.dir = t.TempDir()
+	if o.poll == 0 {
+		o.poll = time.Second
+	}
+	w, err := newWorld(o)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		w.close()
+		if t.Failed() {
+			keepEvidence(t, w)
+		}
+	})
+	_, err = w.router.Start("tcpdump", "-U", "-n", "-i", "any", "-w", filepath.Join(w.dir, "router.pcap"), "udp port 67 or udp port 68")
+	require.NoError(t, err)
+	require.NoError(t, w.echoServer())
+	if !o.noRelay {
+		require.NoError(t, w.startRelay(t.Context()))
+	}
+	return w
+}
+
+// keepEvidence names the processes of a failed test and copies its files.
+func keepEvidence(t *testing.T, w *world) {
+	t.Helper()
+	base := os.Getenv("USHER_ARTIFACTS")
+	if base == "" {
+		base = filepath.Join(os.TempDir(), "usher-artifacts")
+	}
+	dir := filepath.Join(base, strings.ReplaceAll(t.Name(), "/", "_"))
+	if err := os.RemoveAll(dir); err != nil {
+		t.Log(err)
+	}
+	err := os.CopyFS(dir, os.DirFS(w.dir))
+	t.Logf("captures, logs and files: %s (copy: %v)", dir, err)
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".log") {
+			b, _ := os.ReadFile(path)
+			t.Logf("%s: %s", d.Name(), lastLines(string(b), 5))
+		}
+		return nil
+	})
+}
+
+// nft runs the real tool on the router.
+func (w *world) nft(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := w.router.Output(t.Context(), "nft", args...)
+	require.NoError(t, err)
+	return out
+}
+
+func (w *world) status(t *testing.T) *console.Status {
+	t.Helper()
+	st, err := w.client.Status(t.Context())
+	require.NoError(t, err)
+	return st
+}
+
+func eventually(t *testing.T, limit time.Duration, what string, ok func() (bool, error)) {
+	t.Helper()
+	require.NoError(t, until(t.Context(), limit, what, ok))
+}
+
+// noNamespaces checks that a lab left nothing behind.
+func noNamespaces(t *testing.T, part string) {
+	t.Helper()
+	out, err := exec.Command("ip", "netns", "list").Output()
+	require.NoError(t, err)
+	require.NotContains(t, string(out), part)
+}
+
+func TestKernelDemo(t *testing.T) {
+	needKernel(t, "ping", "udhcpc", "dhcrelay")
+	cmd := exec.CommandContext(t.Context(), program(t), "demo", "--once")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for _, want := range []string{"got its address 198.51.100.17", "the ERP learned", "the neighbour's goes on", "the whole job"} {
+		require.Contains(t, string(out), want)
+	}
+	require.NotContains(t, string(out), "FAILED")
+	require.NotContains(t, string(out), "\x1b[", "colour only on a terminal")
+	noNamespaces(t, fmt.Sprintf("usher-demo-%d-", cmd.Process.Pid))
+}
+
+func TestKernelDemoCleansUpAfterInterrupt(t *testing.T) {
+	needKernel(t, "ping", "udhcpc", "dhcrelay")
+	cmd := exec.Command(program(t), "demo", "--once")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	buf := make([]byte, 1) // the first step is printed: namespaces are there
+	_, err = out.Read(buf)
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.Error(t, cmd.Wait())
+	noNamespaces(t, fmt.Sprintf("usher-demo-%d-", cmd.Process.Pid))
+}
+
+func TestDemoOnLoopback(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), program(t), "demo", "--loopback", "--once").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "got its address 198.51.100.17")
+	require.Contains(t, string(out), "the ACL would block 1 addresses")
+}
+
+func TestKernelRealClientsThroughARealRelay(t *testing.T) {
+	needKernel(t, "dhclient")
+	w := startWorld(t, worldOptions{homes: 2})
+	require.NoError(t, w.startAgent(t.Context()))
+
+	t.Run("udhcpc renews past the relay and releases", func(t *testing.T) {
+		h := w.homes[0]
+		p, err := w.dhcpClient(h, "-R")
+		require.NoError(t, err)
+		eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) {
+			return strings.Contains(p.Log(), "bound ip="+h.ip.String()+" "), nil
+		})
+		require.Contains(t, p.Log(), "router=198.51.100.1 dns=203.0.113.10 lease=600")
+		require.NoError(t, p.Signal(syscall.SIGUSR1)) // renew now: unicast to the server, no option 82
+		eventually(t, 10*time.Second, "udhcpc has renewed", func() (bool, error) {
+			return strings.Contains(p.Log(), "renew ip="+h.ip.String()+" "), nil
+		})
+		x, err := w.client.Explain(t.Context(), h.ip.String())
+		require.NoError(t, err)
+		// dhcrelay also relays a copy of the unicast packet that it sees pass by.
+		require.True(t, slices.ContainsFunc(x.Events, func(e console.EventView) bool {
+			return e.Type == "request" && e.Outcome == "ack" && e.ClientIP == h.ip && !e.Relay.IsValid() && len(e.Option82) == 0
+		}), "the renewal came past the relay and was acknowledged: %+v", x.Events)
+		require.NoError(t, p.Signal(syscall.SIGTERM)) // -R: release at exit
+		eventually(t, 5*time.Second, "the lease is released", func() (bool, error) {
+			x, err := w.client.Explain(t.Context(), h.ip.String())
+			return err == nil && len(x.Leases) == 1 && x.Leases[0].State.String() == "released", err
+		})
+	})
+	t.Run("dhclient gets its address, reboots, and keeps it over a restart of the agent", func(t *testing.T) {
+		h := w.homes[1]
+		script := filepath.Join(w.dir, "dhclient.sh")
+		require.NoError(t, os.WriteFile(script, []byte(dhclientScript), 0o755))
+		leases := filepath.Join(w.dir, "dhclient.leases")
+		dhclient := func() *lab.Process {
+			p, err := h.host.Start("dhclient", "-4", "-d", "-sf", script, "-lf", leases, "-pf", filepath.Join(w.dir, "dhclient.pid"), "eth0")
+			require.NoError(t, err)
+			eventually(t, 20*time.Second, "dhclient is bound", func() (bool, error) {
+				return strings.Contains(p.Log(), "bound to "+h.ip.String()), nil
+			})
+			return p
+		}
+		p := dhclient()
+		_, err := h.host.Output(t.Context(), "ping", "-c1", "-W2", worldInternet)
+		require.NoError(t, err)
+		p.Kill()
+		w.agent.Kill()
+		require.NoError(t, w.startAgent(t.Context()))
+		p = dhclient() // INIT-REBOOT with the lease file
+		require.Contains(t, p.Log(), "DHCPREQUEST for "+h.ip.String())
+		require.NotContains(t, p.Log(), "DHCPDISCOVER")
+	})
+	t.Run("a router swap is accepted and reported", func(t *testing.T) {
+		h := w.homes[0]
+		require.NoError(t, h.host.IP("link", "set", "dev", "eth0", "address", "00:00:5e:00:53:99"))
+		p, err := w.dhcpClient(h)
+		require.NoError(t, err)
+		eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) {
+			return strings.Contains(p.Log(), "bound ip="+h.ip.String()+" "), nil
+		})
+		eventually(t, 10*time.Second, "the ERP has the new MAC", func() (bool, error) {
+			c, _ := w.erp.Customer(h.id)
+			return c.Addresses[0].MAC.String() == "00:00:5e:00:53:99", nil
+		})
+	})
+}
+
+// dhclientScript does what the demo's udhcpc script does, with dhclient's words.
+const dhclientScript = `#!/bin/sh
+case "$reason" in
+PREINIT|EXPIRE|FAIL|RELEASE|STOP) ip -4 addr flush dev "$interface"; ip link set dev "$interface" up ;;
+BOUND|RENEW|REBIND|REBOOT)
+	ip -4 addr replace "$new_ip_address/24" dev "$interface"
+	ip route replace default via "$new_routers" dev "$interface" ;;
+esac
+exit 0
+`
+
+func TestKernelBlockIsFast(t *testing.T) {
+	const poll = time.Second
+	w := startWorld(t, worldOptions{homes: 2, poll: poll})
+	require.NoError(t, w.startAgent(t.Context()))
+	for _, h := range w.homes {
+		require.NoError(t, w.lease(t.Context(), h))
+	}
+	h := w.homes[0]
+	neighbour, err := startFlow(w.homes[1].host)
+	require.NoError(t, err)
+	defer neighbour.close()
+
+	for _, state := range []emulator.State{emulator.StatePause, emulator.StateStop} {
+		t.Run("poll sees "+state.String(), func(t *testing.T) {
+			live, err := startFlow(h.host)
+			require.NoError(t, err)
+			defer live.close()
+			require.NoError(t, beating(t.Context(), live))
+			began := time.Now()
+			require.NoError(t, w.erp.SetState(h.id, state))
+			ended, err := live.waitEnd(t.Context(), 10*time.Second)
+			require.NoError(t, err)
+			// At worst a poll had just read the states; its length and the jitter come on top.
+			took := ended.Sub(began)
+			t.Logf("flow ended %v after the change in the ERP", took)
+			require.Less(t, took, poll*12/10+200*time.Millisecond)
+			require.NoError(t, beating(t.Context(), neighbour))
+			require.NoError(t, w.erp.SetState(h.id, emulator.StateActive))
+			eventually(t, 5*time.Second, "the customer is back", func() (bool, error) {
+				f, err := startFlow(h.host)
+				if err != nil {
+					return false, nil
+				}
+				f.close()
+				return true, nil
+			})
+		})
+	}
+	for _, state := range []provision.State{provision.StatePause, provision.StateStop} {
+		t.Run("usher customer "+state.String(), func(t *testing.T) {
+			live, err := startFlow(h.host)
+			require.NoError(t, err)
+			defer live.close()
+			require.NoError(t, beating(t.Context(), live))
+			began := time.Now()
+			ch, err := w.client.SetState(t.Context(), provision.SubscriberID(h.id), state)
+			require.NoError(t, err)
+			ended, err := live.waitEnd(t.Context(), 10*time.Second)
+			require.NoError(t, err)
+			after := ended.Sub(began) - time.Duration(ch.ERPSeconds*float64(time.Second))
+			t.Logf("flow ended %v after the ERP's answer", after)
+			require.Less(t, after, 100*time.Millisecond)
+			require.NoError(t, beating(t.Context(), neighbour))
+			c, _ := w.erp.Customer(h.id)
+			require.Equal(t, state.String(), c.State.String())
+			_, err = w.client.SetState(t.Context(), provision.SubscriberID(h.id), provision.StateActive)
+			require.NoError(t, err)
+			back, err := startFlow(h.host)
+			require.NoError(t, err, "back at once after resume")
+			back.close()
+		})
+	}
+}
+
+func TestKernelForeignTablesAreUntouched(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 1})
+	file := filepath.Join(w.dir, "foreign.nft")
+	require.NoError(t, os.WriteFile(file, []byte(`table inet operator {
+	set friends {
+		type ipv4_addr
+		elements = { 192.0.2.1, 192.0.2.2 }
+	}
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		ct state established,related accept
+		ip saddr @friends counter packets 0 bytes 0 accept
+	}
+}
+`), 0o600))
+	w.nft(t, "-f", file)
+	before := w.nft(t, "list", "table", "inet", "operator")
+	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, w.lease(t.Context(), w.homes[0]))
+	live, err := startFlow(w.homes[0].host)
+	require.NoError(t, err)
+	defer live.close()
+	_, err = w.client.SetState(t.Context(), provision.SubscriberID(w.homes[0].id), provision.StateStop)
+	require.NoError(t, err)
+	_, err = live.waitEnd(t.Context(), 5*time.Second)
+	require.NoError(t, err, "the block stands before the operator's established accept")
+	require.Equal(t, before, w.nft(t, "list", "table", "inet", "operator"))
+}
+
+func TestKernelStopLeavesEverything(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 1})
+	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, w.lease(t.Context(), w.homes[0]))
+	_, err := w.client.SetState(t.Context(), provision.SubscriberID(w.homes[0].id), provision.StatePause)
+	require.NoError(t, err)
+	before := w.nft(t, "list", "table", "inet", "usher")
+	require.Contains(t, before, w.homes[0].ip.String())
+
+	began := time.Now()
+	require.NoError(t, w.agent.Signal(syscall.SIGTERM))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	require.NoError(t, w.agent.Wait(ctx))
+	require.Less(t, time.Since(began), 2*time.Second)
+	require.Equal(t, withoutCounters(before), withoutCounters(w.nft(t, "list", "table", "inet", "usher")))
+	_, err = w.client.Status(t.Context())
+	require.ErrorContains(t, err, "no agent answers")
+
+	require.NoError(t, w.startAgent(t.Context()))
+	require.Equal(t, withoutCounters(before), withoutCounters(w.nft(t, "list", "table", "inet", "usher")))
+	require.Equal(t, 1, w.status(t).DHCP.Leases.Bound)
+}
+
+// withoutCounters drops the numbers that packets change.
+func withoutCounters(s string) string {
+	f := strings.Fields(s)
+	for i := range f {
+		if f[i] == "packets" || f[i] == "bytes" {
+			f[i+1] = "n"
+		}
+	}
+	return strings.Join(f, " ")
+}
+
+func TestKernelReload(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 1})
+	require.NoError(t, w.startAgent(t.Context()))
+	good, err := os.ReadFile(w.configPath())
+	require.NoError(t, err)
+	reloaded := func(config, want string) {
+		t.Helper()
+		require.NoError(t, os.WriteFile(w.configPath(), []byte(config), 0o600))
+		require.NoError(t, w.agent.Signal(syscall.SIGHUP))
+		eventually(t, 5*time.Second, "the agent says "+want, func() (bool, error) {
+			return strings.Contains(w.agent.Log(), want), nil
+		})
+	}
+	reloaded("nonsense: true\n"+string(good), "usher.yaml:1:1: nonsense: unknown key")
+	require.NoError(t, w.lease(t.Context(), w.homes[0]), "the earlier configuration still serves")
+	reloaded(strings.Replace(string(good), "state_dir: /", "state_dir: /x/", 1), "[state_dir] cannot change while the agent runs")
+	reloaded(strings.Replace(string(good), "lease_time: 10m", "lease_time: 20m", 1), "configuration reloaded")
+	require.NoError(t, w.homes[0].host.IP("addr", "flush", "dev", "eth0"))
+	p, err := w.dhcpClient(w.homes[0])
+	require.NoError(t, err)
+	eventually(t, 15*time.Second, "the new lease time", func() (bool, error) {
+		return strings.Contains(p.Log(), "lease=1200"), nil
+	})
+}
+
+func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 1, customers: 300})
+	require.NoError(t, w.startAgent(t.Context()))
+	h := w.homes[0]
+	before := withoutCounters(w.nft(t, "list", "table", "inet", "usher"))
+	bindings := w.status(t).Sync.Counts.Bindings
+
+	for _, c := range []struct {
+		name   string
+		quirks emulator.Quirks
+		want   string // in the last error or the guard's reason
+	}{
+		{"forbidden", emulator.Quirks{Forbidden: true}, "403"},
+		{"proxy page", emulator.Quirks{HTMLPage: 502}, "502"},
+		{"login page", emulator.Quirks{HTMLPage: 200}, "JSON"},
+		{"truncated", emulator.Quirks{Truncated: true}, ""},
+		{"php warning", emulator.Quirks{PHPWarning: true}, ""},
+		{"empty list", emulator.Quirks{EmptyBindings: true}, "no binding"},
+		{"half of the rows gone", emulator.Quirks{HalfGone: true}, "remove"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.NoError(t, w.erp.SetQuirks(c.quirks))
+			eventually(t, 15*time.Second, "the agent notices", func() (bool, error) {
+				st := w.status(t)
+				if st.Sync.Held != nil {
+					return strings.Contains(st.Sync.Held.Decision.Reason, c.want), nil
+				}
+				return st.Sync.ConsecutiveFailures > 0 && strings.Contains(st.Sync.LastError, c.want), nil
+			})
+			st := w.status(t)
+			require.True(t, st.Ready)
+			require.Equal(t, bindings, st.Sync.Counts.Bindings, "the last good snapshot stays in use")
+			require.Equal(t, before, withoutCounters(w.nft(t, "list", "table", "inet", "usher")))
+			require.NoError(t, w.erp.SetQuirks(emulator.Quirks{}))
+			eventually(t, 15*time.Second, "the agent is well again", func() (bool, error) {
+				st := w.status(t)
+				return st.Sync.ConsecutiveFailures == 0 && st.Sync.Held == nil, nil
+			})
+		})
+	}
+	require.NoError(t, w.lease(t.Context(), h))
+	require.NotContains(t, w.agent.Log(), worldKey, "the key never reaches the log")
+
+	t.Run("accepted by hand", func(t *testing.T) {
+		require.NoError(t, w.erp.SetQuirks(emulator.Quirks{HalfGone: true}))
+		eventually(t, 15*time.Second, "the guard holds", func() (bool, error) { return w.status(t).Sync.Held != nil, nil })
+		out, err := exec.Command(program(t), "guard", "accept", "--socket", w.socket()).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Less(t, w.status(t).Sync.Counts.Bindings, bindings)
+	})
+	t.Run("start with a dead ERP", func(t *testing.T) {
+		require.NoError(t, w.erp.SetQuirks(emulator.Quirks{HTMLPage: 502}))
+		w.agent.Kill()
+		require.NoError(t, w.startAgent(t.Context()))
+		st := w.status(t)
+		require.Equal(t, provision.SourceStored, st.Sync.Source)
+		require.Positive(t, st.Sync.Counts.Bindings)
+	})
+}
+
+func TestKernelComposedFallback(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 1, customers: 200})
+	require.NoError(t, w.erp.SetQuirks(emulator.Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}))
+	require.NoError(t, w.startAgent(t.Context()))
+	require.Equal(t, provision.SourceComposed, w.status(t).Sync.Source)
+	require.Contains(t, w.agent.Log(), "composed")
+	require.NoError(t, w.lease(t.Context(), w.homes[0]), "the port by name, from commutation and devices")
+}
+
+func TestKernelGarbageEndsInCountedOutcomes(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 1})
+	require.NoError(t, w.startAgent(t.Context()))
+	conn, err := w.access.ListenPacket("10.0.0.2:0")
+	require.NoError(t, err)
+	defer conn.Close()
+	server := &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 67}
+	r := rand.New(rand.NewPCG(1, 2))
+	mac := net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 1}
+	good, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithGatewayIP(net.IPv4(198, 51, 100, 1)))
+	require.NoError(t, err)
+	wire := good.ToBytes()
+	sent := 0
+	send := func(b []byte) {
+		_, err := conn.WriteTo(b, server)
+		require.NoError(t, err)
+		sent++
+	}
+	for range 200 {
+		junk := make([]byte, r.IntN(1400))
+		for i := range junk {
+			junk[i] = byte(r.Uint32())
+		}
+		send(junk)
+		flipped := slices.Clone(wire)
+		flipped[r.IntN(len(flipped))] ^= byte(1 + r.IntN(255))
+		send(flipped[:1+r.IntN(len(flipped))])
+	}
+	two := slices.Clone(wire[:len(wire)-1]) // without End
+	for two[len(two)-1] == 255 || two[len(two)-1] == 0 {
+		two = two[:len(two)-1]
+	}
+	opt := []byte{82, 8, 1, 6, 0, 4, 0, 5, 0, 7}
+	send(slices.Concat(two, opt, opt, []byte{255}))
+	untrusted := slices.Clone(wire)
+	copy(untrusted[24:28], []byte{203, 0, 113, 99})
+	send(untrusted)
+	send(append(slices.Clone(wire), make([]byte, 9000)...))
+
+	eventually(t, 10*time.Second, "every packet is counted", func() (bool, error) {
+		return w.status(t).DHCP.Packets >= uint64(sent), nil
+	})
+	outcomes := map[string]uint64{}
+	for _, o := range w.status(t).DHCP.Outcomes {
+		outcomes[o.Outcome] += o.Count
+	}
+	require.Equal(t, uint64(1), outcomes["option82_double"])
+	require.Positive(t, outcomes["relay_untrusted"])
+	require.Positive(t, outcomes["malformed"])
+	require.NoError(t, w.lease(t.Context(), w.homes[0]), "real clients are still served")
+}
+
+func TestKernelKillNineLosesNothing(t *testing.T) {
+	const customers = 120
+	w := startWorld(t, worldOptions{homes: 1, customers: customers, noRelay: true, extra: "reports: {rate: 200, burst: 50}\n"})
+	paused := w.erp.Customers()[7]
+	require.NoError(t, w.erp.SetState(paused.ID, emulator.StatePause))
+	relay, err := w.access.ListenPacket(worldGateway + ":67")
+	require.NoError(t, err)
+	defer relay.Close()
+
+	targets := relayTargets(w.erp)
+	require.Greater(t, len(targets), 50)
+	acked := map[netip.Addr]net.HardwareAddr{}
+	// The request in flight when the agent died may be on disk although its
+	// ACK never came: the one thing that may stand in place of what was acknowledged.
+	inFlight := map[netip.Addr][]string{}
+	r := rand.New(rand.NewPCG(3, 4))
+	for round := range 8 {
+		require.NoError(t, w.startAgent(t.Context()))
+		killed := time.AfterFunc(time.Duration(5+r.IntN(60))*time.Millisecond, w.agent.Kill)
+		for _, i := range r.Perm(len(targets)) {
+			target := targets[i]
+			mac := net.HardwareAddr{0x02, byte(round), 0, byte(i >> 8), byte(i), 1}
+			ip, err := target.lease(relay, mac, 150*time.Millisecond)
+			if err != nil { // killed
+				inFlight[target.ip] = append(inFlight[target.ip], mac.String())
+				break
+			}
+			require.Equal(t, target.ip, ip)
+			acked[ip] = mac
+			delete(inFlight, ip)
+		}
+		killed.Stop()
+		<-w.agentGone()
+	}
+	require.NotEmpty(t, acked)
+	require.NoError(t, w.startAgent(t.Context()))
+	t.Logf("%d addresses acknowledged over 8 kills", len(acked))
+
+	leases := map[netip.Addr]string{}
+	for ip := range acked {
+		x, err := w.client.Explain(t.Context(), ip.String())
+		require.NoError(t, err)
+		require.NotEmpty(t, x.Leases, "the lease of %s is lost", ip)
+		leases[ip] = x.Leases[0].MAC.String()
+	}
+	for ip, mac := range acked {
+		require.Contains(t, append(inFlight[ip], mac.String()), leases[ip], "lease of %s", ip)
+	}
+	eventually(t, 60*time.Second, "every report reaches the ERP", func() (bool, error) {
+		for ip := range acked {
+			if got := erpMAC(w.erp, ip); got != leases[ip] {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	// Each client is known by its MAC again.
+	for ip := range acked {
+		mac, err := net.ParseMAC(leases[ip])
+		require.NoError(t, err)
+		x, err := w.client.Explain(t.Context(), mac.String())
+		require.NoError(t, err)
+		require.Equal(t, ip, x.Leases[0].IP)
+	}
+	require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), paused.Addresses[0].IP.String())
+}
+
+func (w *world) agentGone() <-chan struct{} {
+	w.agent.Kill()
+	return w.agent.Done()
+}
+
+func erpMAC(erp *emulator.Emulator, ip netip.Addr) string {
+	for _, c := range erp.Customers() {
+		for _, a := range c.Addresses {
+			if a.IP == ip {
+				return a.MAC.String()
+			}
+		}
+	}
+	return ""
+}
+
+func TestKernelHundredThousandCustomers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: 100,000 customers")
+	}
+	w := startWorld(t, worldOptions{homes: 1, customers: 100_000, poll: time.Minute})
+	ready := func() (took time.Duration, rss int) {
+		began := time.Now()
+		require.NoError(t, w.startAgent(t.Context()))
+		took = time.Since(began)
+		return took, residentKB(t, w.agent.PID())
+	}
+	first, rss := ready()
+	t.Logf("100,000 customers: ready after %v, resident %d MiB", first, rss/1024)
+	require.Less(t, first, 5*time.Second)
+	eventually(t, 20*time.Second, "the snapshot is stored", func() (bool, error) { return !w.status(t).Sync.StoredAt.IsZero(), nil })
+	require.NoError(t, w.lease(t.Context(), w.homes[0]))
+	w.agent.Kill()
+	require.NoError(t, w.erp.SetQuirks(emulator.Quirks{HTMLPage: 502}))
+	stored, rss := ready()
+	t.Logf("from the stored snapshot: ready after %v, resident %d MiB", stored, rss/1024)
+	require.Equal(t, provision.SourceStored, w.status(t).Sync.Source)
+	require.Less(t, stored, time.Second)
+}
+
+func residentKB(t *testing.T, pid int) (kb int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(b)) {
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kb); err == nil {
+			return kb
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}
+
+func TestKernelServiceManagerIsTold(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 1})
+	socket := filepath.Join(w.dir, "notify.sock")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	require.NoError(t, err)
+	defer conn.Close()
+	w.agentEnv = []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=200000"}
+	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	next := func(want string) {
+		t.Helper()
+		buf := make([]byte, 4096)
+		for {
+			n, err := conn.Read(buf)
+			require.NoError(t, err, "waiting for %s", want)
+			if strings.HasPrefix(string(buf[:n]), want) {
+				return
+			}
+		}
+	}
+	next("READY=1")
+	next("WATCHDOG=1")
+	next("WATCHDOG=1")
+	require.NoError(t, w.agent.Signal(syscall.SIGHUP))
+	next("RELOADING=1")
+	next("READY=1")
+	require.NoError(t, w.agent.Signal(syscall.SIGTERM))
+	next("STOPPING=1")
+}
