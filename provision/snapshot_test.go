@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -331,6 +332,26 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 	})
 	assert.Zero(t, allocs)
 	assert.Greater(t, found, 1000)
+}
+
+// A row costs 80 bytes itself; indexes, subscribers and switches must not make
+// much more of it.
+func TestSnapshotIsCompact(t *testing.T) {
+	const n = 100_000
+	in := testInput(n)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	s, _ := Build(in)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	perRow := float64(after.HeapAlloc-before.HeapAlloc) / n
+	t.Logf("%.0f bytes per row", perRow)
+	assert.Less(t, perRow, 240.0)
+	assert.Equal(t, n, s.Len())
+	runtime.KeepAlive(in)
+	assert.Len(t, s.t.ports, cap(s.t.ports))
+	assert.Len(t, s.t.portNames, cap(s.t.portNames))
 }
 
 func BenchmarkBuild100k(b *testing.B) {

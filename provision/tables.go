@@ -216,6 +216,7 @@ func (t *tables) reportMACs(p *problems) {
 
 // indexPorts marks the span of each access port, by number and by name.
 func (t *tables) indexPorts(p *problems) {
+	t.reservePorts()
 	from := 0 // the first name of the device at hand
 	for lo := 0; lo < len(t.rows); {
 		first := &t.rows[lo]
@@ -243,7 +244,26 @@ func (t *tables) indexPorts(p *problems) {
 		lo = hi
 	}
 	t.sortPortNames(from)
-	t.ports, t.portNames, t.loose = slices.Clip(t.ports), slices.Clip(t.portNames), slices.Clip(t.loose)
+}
+
+// reservePorts makes room for the spans: grown slices would keep a quarter too much.
+func (t *tables) reservePorts() {
+	ports, names := 0, 0
+	for i := range t.rows {
+		r := &t.rows[i]
+		if r.Device == 0 {
+			continue
+		}
+		next := i == 0 || !samePort(&t.rows[i-1], r)
+		if next && r.Port != 0 {
+			ports++
+		}
+		if r.PortName != "" && (next || t.rows[i-1].PortName != r.PortName) {
+			names++
+		}
+	}
+	t.ports = make([]portSpan, 0, ports)
+	t.portNames = make([]nameSpan, 0, names)
 }
 
 func samePort(a, b *Binding) bool {

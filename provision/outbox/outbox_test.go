@@ -328,6 +328,49 @@ func TestPoisonousReport(t *testing.T) {
 	})
 }
 
+// What waits for its turn under the rate may be replaced or switched off.
+func TestReplacedBeforeItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := start(t, Options{Enabled: true, Rate: 0.1, Burst: 1})
+		require.NoError(t, o.Put(report(9, 9, time.Now())))
+		pass(time.Second)
+		o.erp.take()
+		require.NoError(t, o.Put(report(1, 1, time.Now())))
+		pass(time.Second)
+		require.NoError(t, o.Put(report(1, 2, time.Now())))
+		pass(time.Minute)
+		assert.Equal(t, []string{"100.64.0.1 00:00:5e:00:53:02"}, o.erp.take())
+
+		require.NoError(t, o.Put(report(1, 3, time.Now())))
+		require.NoError(t, o.Put(report(2, 3, time.Now())))
+		pass(time.Second)
+		o.erp.take()
+		o.Reconfigure(0.1, 1, false)
+		pass(time.Minute)
+		assert.Empty(t, o.erp.take())
+		assert.Len(t, o.kept(t), 1)
+	})
+}
+
+// After an outage the next failure is a first one again.
+func TestOutageIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := start(t, fast)
+		o.erp.set(0, down)
+		require.NoError(t, o.Put(report(1, 1, time.Now())))
+		pass(6 * time.Hour)
+		o.erp.set(0, nil)
+		pass(2 * time.Hour)
+		require.Empty(t, o.kept(t))
+		require.NoError(t, o.Put(report(2, 2, time.Now())))
+		pass(time.Second)
+		o.erp.set(0, down)
+		require.NoError(t, o.Put(report(3, 3, time.Now())))
+		pass(time.Millisecond)
+		assert.Less(t, time.Until(o.Status(0).PausedUntil), 2*time.Second)
+	})
+}
+
 func TestHungCallEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opts := fast
@@ -365,9 +408,11 @@ func TestReplacedInFlight(t *testing.T) {
 				tt.second.At = time.Now()
 				require.NoError(t, o.Put(tt.second))
 				pass(4 * time.Second)
-				o.erp.set(0, nil)
-				pass(time.Second)
-				require.Len(t, append(o.kept(t), o.kept(t)...), 2*o.Status(0).Depth, "database and memory agree")
+				o.erp.set(10*time.Second, nil)
+				pass(2 * time.Second) // the first call is over, the second is not
+				require.Equal(t, 1, o.Status(0).Depth)
+				require.Len(t, o.kept(t), 1, "a kill now must not lose the new one")
+				assert.True(t, o.kept(t)[0].At.Equal(tt.second.At))
 				pass(time.Minute)
 				assert.Equal(t, tt.sent, o.erp.take())
 				assert.Empty(t, o.kept(t))
