@@ -1,6 +1,7 @@
 package link_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -106,30 +107,57 @@ func TestKernelForgetDeletesTheFlowsOfTheAddresses(t *testing.T) {
 	require.Len(t, flows(t, h), 3)
 }
 
+// fill makes entries for some subscribers, so many for each. The conntrack
+// command takes a file of commands, so one process makes all.
+func fill(t testing.TB, h *lab.Host, subscribers, each int) {
+	t.Helper()
+	var script strings.Builder
+	for i := range subscribers {
+		addr := fmt.Sprintf("100.64.%d.%d", i/200, i%200)
+		for j := range each {
+			fmt.Fprintf(&script, "-I -p udp -s %s -d 192.0.2.1 -r 192.0.2.1 -q %s --sport %d --dport 53 --reply-port-src 53 --reply-port-dst %d -t 600\n",
+				addr, addr, 1000+j, 1000+j)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "flows")
+	require.NoError(t, os.WriteFile(path, []byte(script.String()), 0o644))
+	_, err := h.Output(t.Context(), "conntrack", "--load-file", path)
+	require.NoError(t, err)
+}
+
+// One subscriber without flows among 50,000: the cost of the pass itself.
+func BenchmarkKernelPassOver50k(b *testing.B) {
+	l := newLab(b)
+	h, err := l.Host("router")
+	require.NoError(b, err)
+	fill(b, h, 5000, 10)
+	f := openFlows(b, h)
+	for b.Loop() {
+		n, err := f.Forget(b.Context(), []netip.Addr{netip.MustParseAddr("198.51.100.1")})
+		require.NoError(b, err)
+		require.Zero(b, n)
+	}
+}
+
 // Thousands of flows and hundreds of addresses are one pass over the table.
 func TestKernelForgetManyInOnePass(t *testing.T) {
 	l := newLab(t)
 	h, err := l.Host("router")
 	require.NoError(t, err)
-	// The conntrack command takes a file of commands, so one process makes all.
-	var script strings.Builder
 	const subscribers, each = 500, 10
-	for i := range subscribers {
-		for j := range each {
-			fmt.Fprintf(&script, "-I -p udp -s 100.64.%d.%d -d 192.0.2.1 -r 192.0.2.1 -q 100.64.%d.%d --sport %d --dport 53 --reply-port-src 53 --reply-port-dst %d -t 600\n",
-				i/200, i%200, i/200, i%200, 1000+j, 1000+j)
-		}
-	}
-	path := filepath.Join(t.TempDir(), "flows")
-	require.NoError(t, os.WriteFile(path, []byte(script.String()), 0o644))
-	_, err = h.Output(t.Context(), "conntrack", "--load-file", path)
-	require.NoError(t, err)
+	fill(t, h, subscribers, each)
 
 	var addrs []netip.Addr
 	for i := range subscribers - 1 { // all but the last
 		addrs = append(addrs, netip.AddrFrom4([4]byte{100, 64, byte(i / 200), byte(i % 200)}))
 	}
 	f := openFlows(t, h)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = f.Forget(ended, addrs)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Len(t, flows(t, h), subscribers*each)
+
 	begin := time.Now()
 	n, err := f.Forget(t.Context(), addrs)
 	require.NoError(t, err)

@@ -8,26 +8,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
 )
 
-const (
-	// receiveBuffer is for the dump: ample for one piece of it.
-	receiveBuffer = 4 << 20
-
-	// exchangeTimeout bounds one question to the kernel. It answers within
-	// the system call; the bound is for a kernel that does not.
-	exchangeTimeout = 30 * time.Second
-)
+// exchangeTimeout bounds the wait for one reply of the kernel. It comes within
+// the system call; the bound is for a kernel that fails to.
+const exchangeTimeout = 30 * time.Second
 
 // Options say where the connections are.
 type Options struct {
@@ -45,7 +40,7 @@ type Flows struct {
 	netns int
 
 	mu     sync.Mutex // guards what follows
-	handle *netlink.Handle
+	socket *nl.SocketHandle
 	told   bool // that this kernel tracks no connections
 }
 
@@ -74,8 +69,7 @@ func (f *Flows) Close() error {
 
 // Forget deletes the connections that have one of the addresses at either end,
 // before or after address translation, and gives their number. It reads the
-// table once, however many addresses there are: about 4 ms for each 1,000
-// connections. Where no connections are tracked there is nothing to forget and
+// table once, however many addresses there are. Where no connections are tracked there is nothing to forget and
 // no error.
 //
 // Forgetting is the clean-up after a block, not the block: a packet of the
@@ -92,14 +86,61 @@ func (f *Flows) Forget(ctx context.Context, addrs []netip.Addr) (int, error) {
 	if err := f.dialLocked(); err != nil {
 		return 0, fmt.Errorf("link: forget flows: %w", err)
 	}
-	deleted, err := f.handle.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, newMatch(ctx, addrs))
-	if err == nil {
-		err = ctx.Err()
-	}
+	deleted, err := f.forgetLocked(ctx, newMatch(addrs))
 	if err != nil {
 		_ = f.hangUpLocked() // late replies may wait in the socket
 	}
-	return f.outcomeLocked(int(deleted), len(addrs), err)
+	return f.outcomeLocked(deleted, len(addrs), err)
+}
+
+// forgetLocked makes one pass: entries are judged as they come, and only those
+// to delete are kept, for a busy router tracks a million.
+func (f *Flows) forgetLocked(ctx context.Context, m match) (deleted int, err error) {
+	var entries []entry
+	read := 0
+	err = f.request(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, nil).ExecuteIter(unix.NETLINK_NETFILTER, 0, func(msg []byte) bool {
+		if read++; read%1024 == 0 && ctx.Err() != nil {
+			return false
+		}
+		if e, ok := m.find(msg); ok {
+			entries = append(entries, e)
+		}
+		return true
+	})
+	// An interrupted reading lacks entries; those that it gave are true.
+	interrupted := errors.Is(err, netlink.ErrDumpInterrupted)
+	if err != nil && !interrupted {
+		if absent(err) {
+			err = fmt.Errorf("%w: %w", errNoTracking, err)
+		}
+		return 0, fmt.Errorf("read connections: %w", err)
+	}
+	for _, e := range entries {
+		if ctxErr := ctx.Err(); ctxErr != nil {
+			return deleted, ctxErr
+		}
+		_, delErr := f.request(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, e).Execute(unix.NETLINK_NETFILTER, 0)
+		switch {
+		case delErr == nil:
+			deleted++
+		case errors.Is(delErr, unix.ENOENT): // it ended by itself
+		default:
+			return deleted, fmt.Errorf("delete connection: %w", delErr)
+		}
+	}
+	if interrupted {
+		return deleted, err
+	}
+	return deleted, ctx.Err()
+}
+
+// request makes a message to the connection tracking subsystem about IPv4.
+func (f *Flows) request(typ, flags int, attrs []byte) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(netlink.ConntrackTable<<8|typ, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: f.socket}
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	req.AddRawData(attrs)
+	return req
 }
 
 // outcomeLocked makes of a pass what Forget gives.
@@ -107,7 +148,7 @@ func (f *Flows) outcomeLocked(deleted, addrs int, err error) (int, error) {
 	switch {
 	case err == nil:
 		return deleted, nil
-	case absent(err):
+	case errors.Is(err, errNoTracking):
 		if !f.told {
 			f.told = true
 			f.log.Info("this kernel tracks no connections, none to forget", "error", err)
@@ -118,81 +159,44 @@ func (f *Flows) outcomeLocked(deleted, addrs int, err error) (int, error) {
 	}
 }
 
+// errNoTracking says that there is no connection table to ask for.
+var errNoTracking = errors.New("no connection tracking")
+
 // absent tells whether the kernel lacks connection tracking or the netlink
 // access to it: nfnetlink gives EINVAL for a subsystem that it cannot load.
 func absent(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT)
 }
 
-// match picks the flows with one of the addresses. After the end of the context
-// it picks no more.
-type match struct {
-	ctx   context.Context
-	addrs map[netip.Addr]struct{}
-}
-
-var _ netlink.CustomConntrackFilter = match{}
-
-func newMatch(ctx context.Context, addrs []netip.Addr) match {
-	m := match{ctx, make(map[netip.Addr]struct{}, len(addrs))}
-	for _, a := range addrs {
-		m.addrs[a.Unmap()] = struct{}{}
-	}
-	return m
-}
-
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (m match) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	return (m.has(flow.Forward.SrcIP) || m.has(flow.Forward.DstIP) ||
-		m.has(flow.Reverse.SrcIP) || m.has(flow.Reverse.DstIP)) && m.ctx.Err() == nil
-}
-
-func (m match) has(ip net.IP) bool {
-	addr, ok := netip.AddrFromSlice(ip)
-	if !ok {
-		return false
-	}
-	_, ok = m.addrs[addr.Unmap()]
-	return ok
-}
-
 // dialLocked opens the socket unless it is open. It stays in the network
 // namespace in which it was opened.
 func (f *Flows) dialLocked() error {
-	if f.handle != nil {
+	if f.socket != nil {
 		return nil
 	}
 	ns := netns.None()
 	if f.netns != 0 {
 		ns = netns.NsHandle(f.netns)
 	}
-	h, err := netlink.NewHandleWithOptions(netlink.HandleOptions{
-		NetNS:            &ns,
-		RetryInterrupted: true,
-	}, unix.NETLINK_NETFILTER)
+	s, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("open netlink socket: %w", err)
 	}
-	if err := h.SetSocketReceiveBufferSize(receiveBuffer, true); err != nil {
-		err = h.SetSocketReceiveBufferSize(receiveBuffer, false)
-		if err != nil {
-			_ = h.Close()
-			return fmt.Errorf("set receive buffer: %w", err)
-		}
+	timeout := unix.NsecToTimeval(exchangeTimeout.Nanoseconds())
+	err = errors.Join(s.SetSendTimeout(&timeout), s.SetReceiveTimeout(&timeout))
+	if err != nil {
+		_ = s.Close()
+		return fmt.Errorf("set up netlink socket: %w", err)
 	}
-	if err := h.SetSocketTimeout(exchangeTimeout); err != nil {
-		_ = h.Close()
-		return fmt.Errorf("set time-out: %w", err)
-	}
-	f.handle = h
+	f.socket = &nl.SocketHandle{Socket: s}
 	return nil
 }
 
 func (f *Flows) hangUpLocked() error {
-	if f.handle == nil {
+	if f.socket == nil {
 		return nil
 	}
-	err := f.handle.Close()
-	f.handle = nil
+	err := f.socket.Close()
+	f.socket = nil
 	return err
 }
