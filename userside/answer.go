@@ -2,6 +2,7 @@ package userside
 
 import (
 	"bytes"
+	"strconv"
 	"strings"
 )
 
@@ -218,7 +219,7 @@ func (a *answer) text() string {
 	case a.message != "":
 		return a.message
 	case a.marker != "" && !a.ok:
-		return "result is " + quote([]byte(a.marker))
+		return "result is " + strconv.Quote(a.marker) // whole: what is cut cannot be redacted
 	}
 	return ""
 }

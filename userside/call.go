@@ -43,7 +43,7 @@ func (c *Client) call(ctx context.Context, act action, args url.Values, to sink)
 			return a, &err.Error
 		}
 		wait := c.backoff(attempt, err.retryAfter)
-		if wait > maxRetryAfter {
+		if err.retryAfter > maxRetryAfter {
 			return a, &err.Error
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
@@ -376,8 +376,17 @@ func (b *body) readText(p []byte) (int, error) {
 	return n, err
 }
 
-// head gives the beginning of the body and whether there may be more.
-func (b *body) head() ([]byte, bool) { return b.start, !b.ended || b.read > int64(len(b.start)) }
+// head gives the beginning of the body and whether there may be more. It reads
+// on as far as an excerpt reaches.
+func (b *body) head() ([]byte, bool) {
+	var p [1024]byte
+	for b.r != nil && !b.ended && len(b.start) < excerptWindow {
+		if n, _ := b.readText(p[:]); n == 0 {
+			break
+		}
+	}
+	return b.start, !b.ended || b.read > int64(len(b.start))
+}
 
 // unknownShape is for an answer that is OK and says nothing we know.
 func (c *Client) unknownShape(act action, a *answer, text string) error {

@@ -67,9 +67,10 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("userside: url: %w", err)
 	}
+	if err := o.Key.validate(); err != nil {
+		return nil, fmt.Errorf("userside: key: %w", err)
+	}
 	switch {
-	case o.Key == "":
-		return nil, errors.New("userside: key: is empty")
 	case o.Retries < 0:
 		return nil, fmt.Errorf("userside: retries: %d is negative", o.Retries)
 	case o.MaxConcurrent < 0:

@@ -1,13 +1,11 @@
 package userside
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"log/slog"
-	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -18,6 +16,21 @@ const redacted = "[redacted]"
 // Key is the API key (API page section 1.1). No way of printing or encoding it
 // shows it.
 type Key string
+
+// maxKey bounds a key; those of the ERP have 32 characters or so.
+const maxKey = 256
+
+func (k Key) validate() error {
+	switch {
+	case k == "":
+		return errors.New("is empty")
+	case len(k) > maxKey:
+		return fmt.Errorf("is longer than %d bytes", maxKey)
+	case !utf8.ValidString(string(k)) || strings.ContainsFunc(string(k), unicode.IsControl):
+		return errors.New("holds a line break or another character that is no text")
+	}
+	return nil
+}
 
 // String hides the value.
 func (Key) String() string { return redacted }
@@ -36,46 +49,47 @@ const maxText = 300
 
 // redactor takes the key out of texts that others wrote.
 type redactor struct {
-	spellings []string // of the key, longest first
-	longest   int
-	parameter *regexp.Regexp
+	key       *regexp.Regexp // the key with each character in any spelling
+	parameter *regexp.Regexp // key=... in something like a URL, whatever it says
+	longest   int            // bytes of the longest spelling of the key
 }
 
+// newRedactor knows each character of the key raw, percent-encoded, as HTML
+// entity, as \u escape, and behind backslashes, in any mixture: a server may
+// echo the key in a URL inside HTML inside JSON.
 func newRedactor(key Key) redactor {
-	k := string(key)
-	quoted, _ := json.Marshal(k) // with \u0026 and the like
-	all := []string{k, url.QueryEscape(k), url.PathEscape(k), html.EscapeString(k), strings.Trim(string(quoted), `"`),
-		strings.ReplaceAll(strings.Trim(string(quoted), `"`), "/", `\/`)}
-	for _, s := range all[1:3] {
-		all = append(all, lowerEscapes(s))
-	}
-	slices.SortFunc(all, func(a, b string) int {
-		if len(a) != len(b) {
-			return len(b) - len(a)
+	var b strings.Builder
+	longest := 0
+	for _, c := range string(key) {
+		var percent strings.Builder
+		for _, octet := range []byte(string(c)) {
+			fmt.Fprintf(&percent, "%%(?:25)?%02x", octet)
 		}
-		return strings.Compare(a, b)
-	})
-	all = slices.Compact(all)
-	// Whatever follows key= in something like a URL goes too, however it is spelled.
-	return redactor{spellings: all, longest: len(all[0]), parameter: regexp.MustCompile(`(?i)\b(key=)[^&\s"'<>]+`)}
-}
-
-// lowerEscapes turns %2F into %2f, the other legal spelling.
-func lowerEscapes(s string) string {
-	b := []byte(s)
-	for i := 0; i+2 < len(b); i++ {
-		if b[i] == '%' {
-			copy(b[i+1:i+3], strings.ToLower(string(b[i+1:i+3])))
+		spellings := []string{
+			regexp.QuoteMeta(string(c)), "(?i:" + percent.String() + ")", fmt.Sprintf("(?i:u%04x)", c), fmt.Sprintf("(?i:&#x0{0,4}%x;)", c),
+			fmt.Sprintf("&#0{0,4}%d;", c), regexp.QuoteMeta(html.EscapeString(string(c))),
 		}
+		if c == '"' {
+			spellings = append(spellings, "&quot;")
+		}
+		if c == '\'' {
+			spellings = append(spellings, "&apos;")
+		}
+		if c == ' ' {
+			spellings = append(spellings, `\+`)
+		}
+		b.WriteString(`\\{0,4}(?:` + strings.Join(spellings, "|") + ")")
+		longest += 4 + 5*utf8.UTFMax
 	}
-	return string(b)
+	return redactor{
+		key:       regexp.MustCompile(b.String()),
+		parameter: regexp.MustCompile(`(?i)\b(key=)[^&\s"'<>]+`),
+		longest:   longest,
+	}
 }
 
 func (r redactor) redact(s string) string {
-	for _, k := range r.spellings {
-		s = strings.ReplaceAll(s, k, redacted)
-	}
-	return r.parameter.ReplaceAllString(s, "${1}"+redacted)
+	return r.parameter.ReplaceAllString(r.key.ReplaceAllString(s, redacted), "${1}"+redacted)
 }
 
 // text makes a foreign text fit for an error: redacted, printable, one line, bounded.
@@ -94,15 +108,12 @@ func (r redactor) text(s string) string {
 }
 
 // excerptWindow is how much of a body's beginning is kept for an excerpt.
-const excerptWindow = 2048
+const excerptWindow = 8 << 10
 
 // excerpt is text for the head of a body. When the head was cut off, its end
 // may be the beginning of a key; the longest spelling is dropped there.
 func (r redactor) excerpt(head []byte, cut bool) string {
-	s := string(head)
-	for _, k := range r.spellings {
-		s = strings.ReplaceAll(s, k, redacted)
-	}
+	s := r.key.ReplaceAllString(string(head), redacted)
 	if cut {
 		s = s[:max(0, len(s)-r.longest)]
 	}

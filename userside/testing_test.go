@@ -130,10 +130,9 @@ func requireKind(t *testing.T, err, kind error) *Error {
 
 func requireNoKey(t *testing.T, s string) {
 	t.Helper()
-	for _, k := range newRedactor(testKey).spellings {
-		require.NotContains(t, s, k)
-	}
 	require.NotContains(t, strings.ToLower(s), "s3cr")
+	require.NotContains(t, strings.ToLower(s), "y+7")
+	require.NotContains(t, strings.ToLower(s), "y%2b7")
 }
 
 var ctx = context.Background()
