@@ -1,0 +1,235 @@
+package dhcpd
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netns"
+)
+
+// needKernel skips a test that may not make namespaces, unless that must not happen.
+func needKernel(t *testing.T, tools ...string) {
+	t.Helper()
+	missing := ""
+	if os.Geteuid() != 0 {
+		missing = "root"
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = tool
+		}
+	}
+	switch {
+	case missing == "":
+	case os.Getenv("USHER_REQUIRE_KERNEL") == "1":
+		t.Fatalf("needs %s", missing)
+	default:
+		t.Skipf("needs %s", missing)
+	}
+}
+
+// cable is a router and a customer's router, each in a namespace, on one veth pair.
+type cable struct {
+	t      *testing.T
+	router string // names of the namespaces; the interface is eth0 in both
+	cpe    string
+}
+
+func newCable(t *testing.T) *cable {
+	t.Helper()
+	id := fmt.Sprintf("ud%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)
+	c := &cable{t: t, router: id + "-r", cpe: id + "-c"}
+	for _, ns := range []string{c.router, c.cpe} {
+		c.ip("netns", "add", ns)
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+		c.ip("-n", ns, "link", "set", "lo", "up")
+	}
+	c.ip("-n", c.router, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", c.cpe)
+	c.ip("-n", c.cpe, "link", "set", "eth0", "address", stranger.String())
+	for _, ns := range []string{c.router, c.cpe} {
+		c.ip("-n", ns, "link", "set", "eth0", "up")
+	}
+	return c
+}
+
+func (c *cable) ip(args ...string) {
+	c.t.Helper()
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	require.NoError(c.t, err, "ip %s: %s", strings.Join(args, " "), out)
+}
+
+// in runs f on a thread that is in a namespace. The thread is thrown away, so
+// it never comes back to other goroutines.
+func in(ns string, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		h, err := netns.GetFromName(ns)
+		if err == nil {
+			err = netns.Set(h)
+			_ = h.Close()
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func (c *cable) serve(opts Options, path string) *site {
+	c.t.Helper()
+	return startSiteWith(c.t, path, opts, func(s *Server) error { return in(c.router, s.Listen) })
+}
+
+func kernelOptions() Options {
+	opts := loopbackOptions(67, 68)
+	opts.Listen = netip.MustParseAddrPort("0.0.0.0:67")
+	opts.Subnets[0].DNS = []netip.Addr{host(3)}
+	return opts
+}
+
+// udhcpc runs a real client once; it gives what the client told its script.
+func (c *cable) udhcpc(s *site, args ...string) string {
+	c.t.Helper()
+	dir := c.t.TempDir()
+	out := filepath.Join(dir, "told")
+	script := filepath.Join(dir, "script")
+	require.NoError(c.t, os.WriteFile(script, fmt.Appendf(nil, `#!/bin/sh
+case "$1" in
+deconfig) ip addr flush dev "$interface" ;;
+bound|renew)
+	ip addr replace "$ip/$mask" dev "$interface"
+	echo "$1 $ip/$mask via $router dns $dns lease $lease from $serverid" >> %s ;;
+nak) echo "$1" >> %s ;;
+esac
+`, out, out), 0o700))
+	ctx, cancel := context.WithTimeout(c.t.Context(), 15*time.Second)
+	defer cancel()
+	all := append([]string{"netns", "exec", c.cpe, "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "5", "-T", "1", "-s", script}, args...)
+	cmd := exec.CommandContext(ctx, "ip", all...)
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	err := cmd.Run()
+	require.NoError(c.t, err, "udhcpc: %s\nevents: %+v", log.String(), s.events.Find(EventFilter{}))
+	told, err := os.ReadFile(out)
+	require.NoError(c.t, err, "udhcpc: %s", log.String())
+	return strings.TrimSpace(string(told))
+}
+
+// A real client without an address gets its own through a switch that inserts
+// option 82, by a frame to its MAC, and by broadcast if it asks for that.
+func TestKernelClientWithoutAddress(t *testing.T) {
+	needKernel(t, "ip", "udhcpc")
+	opt82 := "0x52:" + hex.EncodeToString(port(switch1, 2))
+	for _, tc := range []struct {
+		name    string
+		address string // of the router's interface
+		args    []string
+		want    string
+	}{
+		{"link-layer unicast", "192.0.2.5/24", nil, "192.0.2.5"},
+		{"broadcast", "192.0.2.5/24", []string{"-B"}, "192.0.2.5"},
+		{"interface without an address", "", nil, "192.0.2.1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCable(t)
+			if tc.address != "" {
+				c.ip("-n", c.router, "addr", "add", tc.address, "dev", "eth0")
+			}
+			s := c.serve(kernelOptions(), filepath.Join(t.TempDir(), "state.db"))
+			told := c.udhcpc(s, append(tc.args, "-x", opt82)...)
+			assert.Equal(t, "bound 192.0.2.21/24 via 192.0.2.1 dns 192.0.2.3 lease 3600 from "+tc.want, told)
+			require.NoError(t, s.stop())
+			events := s.events.Find(EventFilter{MAC: stranger})
+			require.Len(t, events, 2, "%+v", events)
+			assert.Equal(t, OutcomeAck, events[0].Outcome)
+			assert.Equal(t, OutcomeOffer, events[1].Outcome)
+			assert.Equal(t, "eth0", events[0].Interface)
+			require.Len(t, s.journal.reports, 1, "the ERP is to learn the MAC")
+		})
+	}
+}
+
+// A renewal is unicast and has no option 82: the lease record answers it, also
+// after the server was started anew.
+func TestKernelRenewalAfterRestart(t *testing.T) {
+	needKernel(t, "ip", "udhcpc")
+	c := newCable(t)
+	c.ip("-n", c.router, "addr", "add", "192.0.2.5/24", "dev", "eth0")
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := c.serve(kernelOptions(), path)
+	c.udhcpc(s, "-x", "0x52:"+hex.EncodeToString(port(switch1, 2)))
+	require.NoError(t, s.stop())
+
+	s = c.serve(kernelOptions(), path)
+	var cpe *net.UDPConn
+	require.NoError(t, in(c.cpe, func() (err error) {
+		cpe, err = net.ListenUDP("udp4", &net.UDPAddr{IP: subscriberIP.AsSlice(), Port: 68})
+		return err
+	}))
+	defer cpe.Close()
+	s.addr = netip.MustParseAddrPort("192.0.2.5:67")
+	ack := s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(subscriberIP.AsSlice())))
+	assert.Equal(t, dhcpv4.MessageTypeAck, ack.MessageType())
+	assert.Equal(t, subscriberIP.String(), ack.YourIPAddr.String())
+	assert.Equal(t, "192.0.2.5", ack.ServerIdentifier().String())
+
+	// Server ids of this host are ours on whatever interface the client asks; others are not.
+	c.ip("-n", c.router, "addr", "add", "198.51.100.77/32", "dev", "lo")
+	ack = s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(subscriberIP.AsSlice()),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(198, 51, 100, 77)))))
+	assert.Equal(t, dhcpv4.MessageTypeAck, ack.MessageType())
+	_, err := cpe.WriteToUDPAddrPort(packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(subscriberIP.AsSlice()),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(198, 51, 100, 78)))).ToBytes(), s.addr)
+	require.NoError(t, err)
+	s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeInform), dhcpv4.WithClientIP(subscriberIP.AsSlice())))
+	require.NoError(t, s.stop())
+	events := s.events.Find(EventFilter{MAC: stranger})
+	require.Len(t, events, 4)
+	assert.Equal(t, OutcomeNotForUs, events[1].Outcome)
+}
+
+// Only the interfaces that are listed are answered on.
+func TestKernelInterfaceOff(t *testing.T) {
+	needKernel(t, "ip")
+	c := newCable(t)
+	c.ip("-n", c.router, "addr", "add", "192.0.2.5/24", "dev", "eth0")
+	c.ip("-n", c.cpe, "addr", "add", "192.0.2.21/24", "dev", "eth0")
+	opts := kernelOptions()
+	opts.Interfaces = []string{"vlan*"}
+	s := c.serve(opts, filepath.Join(t.TempDir(), "state.db"))
+	var cpe *net.UDPConn
+	require.NoError(t, in(c.cpe, func() (err error) {
+		cpe, err = net.ListenUDP("udp4", &net.UDPAddr{IP: subscriberIP.AsSlice(), Port: 68})
+		return err
+	}))
+	defer cpe.Close()
+	s.addr = netip.MustParseAddrPort("192.0.2.5:67")
+	inform := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeInform), dhcpv4.WithClientIP(subscriberIP.AsSlice()))
+	_, err := cpe.WriteToUDPAddrPort(inform.ToBytes(), s.addr)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return s.events.Seen() == 1 }, 5*time.Second, time.Millisecond)
+	opts.Interfaces = []string{"eth?"}
+	require.NoError(t, s.server.Reload(opts))
+	assert.Equal(t, dhcpv4.MessageTypeAck, s.exchange(cpe, inform).MessageType())
+	require.NoError(t, s.stop())
+	events := s.events.Find(EventFilter{})
+	require.Len(t, events, 2)
+	assert.Equal(t, OutcomeInterfaceOff, events[1].Outcome)
+	assert.Equal(t, "eth0", events[1].Interface)
+}
