@@ -27,7 +27,12 @@ type Options struct {
 	Shape Shape
 	// Seed makes the generated data; the same seed and number give the same data.
 	Seed uint64
-	// Customers is how many customers are generated; 0: an empty ERP to be filled by hand.
+	// Customers is how many customers are generated; 0: an empty ERP to be filled
+	// by hand. About 92 in 100 are active, 5 paused, 3 stopped; 15 have no MAC yet, 3
+	// several addresses, 4 no port. The last ones carry the defects of real data:
+	// from 20 on a name full of HTML, a former, a potential and a disabled
+	// customer, and one who left the billing; from 100 on two behind a cross-connect
+	// and one without address; above 1000 one address twice.
 	Customers int
 	// Quirks are the defects to begin with.
 	Quirks Quirks
@@ -216,7 +221,7 @@ func (e *Emulator) SetQuirks(q Quirks) error {
 
 // Calls gives how often each action was asked for, keyed "category.action",
 // whatever became of it. Calls of actions that no server has are under
-// "unknown", calls refused for their key under "refused".
+// "unknown"; those refused for their key are under "refused" besides.
 func (e *Emulator) Calls() map[string]int { return e.calls.snapshot() }
 
 // Changes gives the feed that stands for the ERP's hooks: every change but

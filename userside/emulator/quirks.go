@@ -21,8 +21,8 @@ type Quirks struct {
 	// EmptyMapAsList prints an empty keyed object as [], as PHP does. Always on in ProfileLegacy.
 	EmptyMapAsList bool `json:"empty_map_as_list"`
 	// ListForMap prints keyed objects whose members carry their own id as lists:
-	// group, ip_mac, ifaces, devices, get_user_list... Commutation keeps its
-	// keys, they are the only place of the id there.
+	// group, ip_mac, ifaces, devices, get_user_list... Commutation and bindings
+	// keep their keys, they are the only place of the id there.
 	ListForMap bool `json:"list_for_map"`
 	// OmitOptional leaves out fields that servers leave out: is_potential,
 	// account_number, comment, billing..., and in bindings the fields without a value.
