@@ -108,11 +108,13 @@ func (j journal) Commit(recs []dhcpd.Commit) error {
 	})
 }
 
-// settled says that a snapshot has what a report would tell.
-func settled(snapshot func() *provision.Snapshot) func(netip.Addr, provision.MAC) bool {
-	return func(ip netip.Addr, mac provision.MAC) bool {
-		b := snapshot().ByIP(ip)
-		return b != nil && b.MAC == mac
+// settled says that a snapshot, fetched after the report was made, has what it
+// would tell. An earlier one may show what another report has changed since.
+func settled(snapshot func() *provision.Snapshot) func(provision.MACReport) bool {
+	return func(r provision.MACReport) bool {
+		s := snapshot()
+		b := s.ByIP(r.IP)
+		return b != nil && b.MAC == r.MAC && s.FetchedAt().After(r.At)
 	}
 }
 

@@ -90,7 +90,7 @@ func (o *Outbox) sleep(ctx context.Context, wait time.Duration) bool {
 
 // settle drops a report that the ERP knows already.
 func (o *Outbox) settle(e *entry) bool {
-	if o.opts.Settled == nil || !o.opts.Settled(e.report.IP, e.report.MAC) {
+	if o.opts.Settled == nil || !o.opts.Settled(e.report) {
 		return false
 	}
 	o.finish(e, ResultSettled)

@@ -55,8 +55,10 @@ type Options struct {
 	Rate        float64       // calls per second; zero or less: one
 	Burst       int           // zero or less: one
 	SendTimeout time.Duration // of one call; zero: 30 s
-	// Settled says that the ERP has the MAC for the address by now; nil: never.
-	Settled func(ip netip.Addr, mac provision.MAC) bool
+	// Settled says that r need not be sent any more: a snapshot fetched after
+	// r.At has the MAC for the address. An earlier snapshot proves nothing, for
+	// another report may have been delivered since. nil: never.
+	Settled func(r provision.MACReport) bool
 }
 
 // bucket is the one that is ours in the database.

@@ -424,7 +424,7 @@ func TestReplacedInFlight(t *testing.T) {
 func TestSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opts := fast
-		opts.Settled = func(a netip.Addr, m provision.MAC) bool { return a == ip(2) && m == mac(2) }
+		opts.Settled = func(r provision.MACReport) bool { return r.IP == ip(2) && r.MAC == mac(2) }
 		o := start(t, opts)
 		require.NoError(t, o.Put(report(1, 2, time.Now())))
 		require.NoError(t, o.Put(report(2, 2, time.Now())))
