@@ -9,7 +9,7 @@
 // router without connection tracking does not start it because of us.
 //
 // Packets to and from the router itself are not filtered: a blocked subscriber
-// still gets its address by DHCP. Flows that another table has put into a
+// still gets its address by DHCP. Neither is IPv6, which no binding names. Flows that another table has put into a
 // flowtable bypass the forward hook and so these rules too.
 //
 // Nothing here is removed at the end of the process: see Table.Clear.

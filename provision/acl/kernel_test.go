@@ -389,15 +389,26 @@ func TestKernelApplyAfterTheTableWasDropped(t *testing.T) {
 	require.Equal(t, empty, r.list())
 }
 
-func TestKernelOldSchemaIsReplacedAndElementsKept(t *testing.T) {
-	r := newRouter(t)
+func TestKernelOtherSchemaIsReplacedAndElementsKept(t *testing.T) {
+	tests := []struct {
+		file string
+		want string
+	}{
+		{"schema0.nft", "stopped 100.64.0.1\nstopped 100.64.0.2\npaused 100.64.1.1\n"},
+		{"schema9.nft", "stopped 100.64.0.1\nstopped 100.64.0.2\n"},
+	}
 	fresh := newRouterText(t)
-	r.load("schema0.nft")
-	table := r.open()
-	have := observe(t, table)
-	require.Equal(t, "stopped 100.64.0.1\nstopped 100.64.0.2\npaused 100.64.1.1\n", text(have))
-	apply(t, table, provision.Plan(provision.ACL{}, have))
-	require.Equal(t, fresh, r.list())
+	for _, tt := range tests {
+		t.Run(tt.file, func(t *testing.T) {
+			r := newRouter(t)
+			r.load(tt.file)
+			table := r.open()
+			have := observe(t, table)
+			require.Equal(t, tt.want, text(have))
+			apply(t, table, provision.Plan(provision.ACL{}, have))
+			require.Equal(t, fresh, r.list())
+		})
+	}
 }
 
 // newRouterText gives the table as Open makes it from nothing.

@@ -77,14 +77,17 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 		_ = t.hangUpLocked()
 		return c, 0, err
 	}
-	kept := 0
-	strange := 0
+	kept, strange := 0, 0
 	for set := range eachSet() {
 		if !found.exists {
 			break
 		}
 		info, err := t.setLocked(ctx, set)
-		if found.defect != "" && (errors.Is(err, unix.ENOENT) || err == nil && !info.readable()) {
+		if found.defect != "" && errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if found.defect != "" && err == nil && !info.readable() {
+			t.log.Warn("elements not kept, the set is of another type", "table", tableTitle, "set", set.String(), "elements", info.count)
 			continue
 		}
 		if err != nil {

@@ -276,7 +276,6 @@ func setTo(t *testing.T, k applier, want provision.ACL) {
 func testPaused(t *testing.T, n *isp, k applier, routed bool) {
 	t.Helper()
 	idle := n.dial(n.first)
-	busy := startFlow(t.Context(), n.dial(n.first))
 	var inside net.Listener
 	if routed {
 		var err error
@@ -288,12 +287,12 @@ func testPaused(t *testing.T, n *isp, k applier, routed bool) {
 		_ = c.Close()
 	}
 
-	begin := time.Now()
-	setTo(t, k, provision.ACL{Paused: []netip.Addr{n.firstAddr}})
-	<-busy.done
-	require.ErrorIs(t, errors.Join(busy.errs...), syscall.ECONNRESET, "the live flow of a paused subscriber")
-	took := busy.at.Sub(begin)
-	t.Logf("a paused subscriber's live flow was reset %s after the decision", took)
+	took := pause(t, n, k)
+	for tries := 1; took > 200*time.Millisecond && tries < 3; tries++ {
+		// A busy machine may be late; one that never is in time is not.
+		setTo(t, k, provision.ACL{})
+		took = pause(t, n, k)
+	}
 	require.Less(t, took, 200*time.Millisecond)
 
 	if routed {
@@ -301,7 +300,7 @@ func testPaused(t *testing.T, n *isp, k applier, routed bool) {
 		peer := n.server.peer(t, idle)
 		_, err := peer.Write([]byte{1})
 		require.NoError(t, err)
-		begin = time.Now()
+		begin := time.Now()
 		select {
 		case err := <-peer.ended:
 			require.ErrorIs(t, err, syscall.ECONNRESET)
@@ -317,7 +316,7 @@ func testPaused(t *testing.T, n *isp, k applier, routed bool) {
 	}
 	require.ErrorIs(t, exchange(idle, patience), syscall.ECONNRESET, "the idle flow of a paused subscriber")
 
-	begin = time.Now()
+	begin := time.Now()
 	_, err := n.first.Dial(serverAddr, patience)
 	require.ErrorIs(t, err, syscall.ECONNREFUSED, "a new connection of a paused subscriber")
 	require.Less(t, time.Since(begin), time.Second)
@@ -331,6 +330,22 @@ func testPaused(t *testing.T, n *isp, k applier, routed bool) {
 	n.dial(n.first)
 	_, err = n.ping(n.first, serverIP)
 	require.NoError(t, err)
+}
+
+// pause blocks the first subscriber, and gives the time from the decision to the
+// end of a live flow.
+func pause(t *testing.T, n *isp, k applier) time.Duration {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	busy := startFlow(ctx, n.dial(n.first))
+	begin := time.Now()
+	setTo(t, k, provision.ACL{Paused: []netip.Addr{n.firstAddr}})
+	<-busy.done
+	require.ErrorIs(t, errors.Join(busy.errs...), syscall.ECONNRESET, "the live flow of a paused subscriber")
+	took := busy.at.Sub(begin)
+	t.Logf("a paused subscriber's live flow was reset %s after the decision", took)
+	return took
 }
 
 func testStopped(t *testing.T, n *isp, k applier) {
@@ -357,4 +372,24 @@ func testStopped(t *testing.T, n *isp, k applier) {
 	require.NoError(t, err)
 	require.NoError(t, exchange(c, patience))
 	require.Greater(t, n.passed(), passed)
+}
+
+// A table of another shape is replaced while packets of a stopped subscriber
+// arrive without a pause: none passes, for the old rules go with the new ones' coming.
+func TestKernelReplacementLetsNothingThrough(t *testing.T) {
+	n := newISP(t, "")
+	table := n.open()
+	setTo(t, table, provision.ACL{Stopped: append(subscribers(1, 1), subscribers(5000, 5000)...)})
+	flood, err := n.first.Start("ping", "-n", "-q", "-i", "0.001", serverIP)
+	require.NoError(t, err)
+	before := n.passed()
+	for range 20 {
+		n.nft("add", "chain", "inet", "usher", "strange")
+		require.Len(t, observe(t, table).Stopped, 5001)
+		require.NotContains(t, n.list(), "strange")
+	}
+	require.NoError(t, flood.Signal(syscall.SIGINT)) // ping prints its counts
+	_ = flood.Wait(t.Context())
+	require.Regexp(t, `[0-9]{2,} packets transmitted, 0 received`, flood.Log())
+	require.Equal(t, before, n.passed())
 }
