@@ -267,9 +267,10 @@ func (g *generator) oddities() {
 	}
 	if len(all) >= 100 {
 		// Behind a patch panel: commutation names the cross, the switch is at its end.
-		for i, back := range []int{6, 7} {
-			for j := range odd(back).Links {
-				odd(back).Links[j].Cross = int64(301 + i)
+		for back, cross := 12, int64(301); cross <= 302 && back < len(all); back++ {
+			if c := odd(back); len(c.Links) > 0 {
+				c.Links[0].Cross = cross
+				cross++
 			}
 		}
 		odd(8).Addresses = append(odd(8).Addresses, Address{MAC: g.mac()})

@@ -293,6 +293,8 @@ func TestGenerator(t *testing.T) {
 		count("potential", c.Potential)
 		count("disabled", c.Disabled)
 		count("escaped", strings.Contains(c.FullName, "&"))
+		count("first cross", len(c.Links) > 0 && c.Links[0].Cross == 301)
+		count("second cross", len(c.Links) > 0 && c.Links[0].Cross == 302)
 		count("no address", len(c.Addresses) == 0)
 	}
 	duplicates := slices.DeleteFunc(slices.Collect(maps.Values(addrs)), func(n int) bool { return n == 1 })
@@ -306,7 +308,7 @@ func TestGenerator(t *testing.T) {
 	assert.InDelta(t, 0.03, share(seen["several"]), 0.01)
 	assert.InDelta(t, 0.04, share(seen["no port"]), 0.01)
 	assert.InDelta(t, 0.005, share(seen["MAC only"]), 0.003)
-	for _, one := range []string{"former", "potential", "disabled", "escaped", "no address"} {
+	for _, one := range []string{"former", "potential", "disabled", "escaped", "no address", "first cross", "second cross"} {
 		assert.Equal(t, 1, seen[one], one)
 	}
 }
