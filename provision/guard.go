@@ -14,7 +14,7 @@ type GuardLimits struct {
 	MaxMoved    float64 `json:"max_moved"`    // lose an address but keep another, or change port, 0..1
 	MaxBlocked  float64 `json:"max_blocked"`  // become stopped or paused, 0..1
 	MinChanged  int     `json:"min_changed"`  // a count up to this never holds, so that small networks can work
-	AcceptAfter int     `json:"accept_after"` // the same answer this many times in a row is accepted; 0: never
+	AcceptAfter int     `json:"accept_after"` // the same answer this many polls in a row is accepted; 0: never
 }
 
 // GuardCount is one kind of harm that a fetch would do.

@@ -143,6 +143,24 @@ func TestStoreErrors(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
 
+// A process killed while it wrote leaves a part of a temporary file.
+func TestStoreAfterKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "snapshot")
+	store := NewStore(path)
+	first, second := build(t, testInput(30)), build(t, testInput(3))
+	require.NoError(t, store.Save(first))
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path+".tmp", content[:len(content)/2], 0o600))
+	got, err := store.Load()
+	require.NoError(t, err)
+	requireSameSnapshot(t, first, got)
+	require.NoError(t, store.Save(second), "shorter than what is left there")
+	got, err = store.Load()
+	require.NoError(t, err)
+	requireSameSnapshot(t, second, got)
+}
+
 // /dev/full says "no space left on device" to every write.
 func TestStoreFullDisk(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {

@@ -271,7 +271,7 @@ func (s *Syncer) judgeLocked(snap *Snapshot, problems []Problem) (published bool
 	if !held.status.Rejected {
 		s.rejected = 0 // the ERP says something else now
 	}
-	if k := s.opts.Guard.AcceptAfter; k > 0 && held.status.Seen >= k && !decision.NoRows && !held.status.Rejected {
+	if s.oftenEnoughLocked(&held.status) {
 		s.log.Warn("guard accepts the answer because it came often enough",
 			"seen", held.status.Seen, "reason", decision.Reason, "fingerprint", held.status.Fingerprint)
 		s.clearHeldLocked()
@@ -285,6 +285,15 @@ func (s *Syncer) judgeLocked(snap *Snapshot, problems []Problem) (published bool
 			"reason", decision.Reason, "fingerprint", held.status.Fingerprint, "rows", snap.Len())
 	}
 	return false
+}
+
+// oftenEnoughLocked reports whether a held answer is accepted by repetition. It
+// must also have lasted for about as many polls, so that a burst of Refresh calls
+// does not pass for patience.
+func (s *Syncer) oftenEnoughLocked(h *HeldStatus) bool {
+	k := s.opts.Guard.AcceptAfter
+	lasted := time.Since(h.Since) >= time.Duration(k-1)*s.opts.PollInterval/2
+	return k > 0 && h.Seen >= k && lasted && !h.Decision.NoRows && !h.Rejected
 }
 
 func (h *heldFetch) copy() *HeldStatus {
@@ -336,11 +345,31 @@ func (s *Syncer) publishLocked(snap *Snapshot, problems []Problem) {
 		}
 	}
 	s.status.Problems = counts
-	s.status.ProblemsList = slices.Clone(problems[:min(len(problems), maxListedProblems)])
+	s.status.ProblemsList = someOfEach(problems, counts, maxListedProblems)
 	if old := s.Current(); old == nil || old.Source() != snap.Source() {
 		s.log.Info("snapshot source", "source", snap.Source(), "rows", snap.Len(), "problems", len(problems), "fetched_at", snap.FetchedAt())
 	}
 	s.installLocked(snap, counts)
+}
+
+// someOfEach gives at most n problems, with a fair part of every kind: a flood of
+// one must not hide the others. problems are sorted by kind.
+func someOfEach(problems []Problem, counts map[ProblemKind]int, n int) []Problem {
+	if len(problems) <= n {
+		return problems
+	}
+	out := make([]Problem, 0, n)
+	part := n / len(counts)
+	for i, taken := 0, 0; i < len(problems); i++ {
+		if i > 0 && problems[i].Kind != problems[i-1].Kind {
+			taken = 0
+		}
+		if taken < part {
+			out = append(out, problems[i])
+			taken++
+		}
+	}
+	return out
 }
 
 // installLocked makes snap the current one and tells everybody.

@@ -598,6 +598,42 @@ func TestSyncerListsProblems(t *testing.T) {
 	})
 }
 
+// A flood of one kind of problem does not hide another kind.
+func TestSyncerListsEveryKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := testInput(10)
+		for i := range 1500 {
+			in.Bindings = append(in.Bindings, Binding{Subscriber: SubscriberID(1 + i)})
+		}
+		in.Bindings[3].Device = 999
+		s := startSyncer(t, SyncOptions{}, &fakeERP{answer: says(in)}, nil, nil)
+		st := s.Status()
+		assert.Equal(t, map[ProblemKind]int{ProblemBadRow: 1500, ProblemUnknownDevice: 1}, st.Problems)
+		require.Len(t, st.ProblemsList, 501)
+		assert.Equal(t, ProblemUnknownDevice, st.ProblemsList[500].Kind)
+	})
+}
+
+// A script that asks for a poll again and again is not the patience that
+// AcceptAfter means.
+func TestSyncerRefreshDoesNotAccept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		guard := tightGuard
+		guard.AcceptAfter = 5
+		erp := &fakeERP{answer: says(testInput(100))}
+		s := startSyncer(t, SyncOptions{PollInterval: time.Minute, Guard: guard}, erp, nil, nil)
+		erp.set(says(without(50)))
+		for range 100 {
+			s.Refresh()
+			pass(time.Second)
+		}
+		require.Greater(t, s.GuardStatus().Held.Seen, 50)
+		require.Equal(t, 100, s.Current().Len())
+		pass(2 * time.Minute)
+		require.Equal(t, 50, s.Current().Len())
+	})
+}
+
 // Everything at once, for the race detector.
 func TestSyncerConcurrently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
