@@ -377,6 +377,18 @@ dhcp:
 	assert.Equal(t, cfg.DHCP.Subnets[0].DNS, cfg.DHCP.Subnets[1].DNS)
 }
 
+func TestSocketPathTooLong(t *testing.T) {
+	for length, wantErr := range map[int]string{107: "", 108: "control.socket: 108 bytes; the kernel takes at most 107 for a socket's path"} {
+		text := head + "dhcp: {enabled: false}\ncontrol: {socket: /" + strings.Repeat("s", length-1) + "}\n"
+		_, err := Parse("usher.yaml", []byte(text), testEnv())
+		if wantErr == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, wantErr)
+	}
+}
+
 func TestConsoleOff(t *testing.T) {
 	cfg, err := Parse("usher.yaml", []byte(head+"dhcp: {enabled: false}\nconsole: {listen: off}\n"), testEnv())
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -123,9 +124,9 @@ type fakeEnforcer struct {
 
 func (f *fakeEnforcer) Status() provision.EnforceStatus { return f.status }
 
-func (f *fakeEnforcer) Sync(context.Context) error {
+func (f *fakeEnforcer) Sync(ctx context.Context) error {
 	f.synced++
-	return f.err
+	return cmp.Or(f.err, ctx.Err())
 }
 
 type fakeKernel map[netip.Addr]string

@@ -120,11 +120,14 @@ func (x *explainer) accessSentences() []string {
 	for _, b := range x.x.Bindings {
 		if b.ACL.Want != "open" && !told[b.Subscriber] {
 			told[b.Subscriber] = true
-			verb := "dropped"
+			effect := "is dropped"
 			if b.ACL.Want == "paused" {
-				verb = "refused"
+				effect = "is refused"
 			}
-			s = append(s, fmt.Sprintf("Customer %d is %s, so forwarded traffic is %s.", b.Subscriber, b.ACL.Want, verb))
+			if x.d.Enforcer.Status().DryRun { // not nil: else nothing is wanted
+				effect = strings.Replace(effect, "is", "would be", 1) + ", were it not for acl.dry_run"
+			}
+			s = append(s, fmt.Sprintf("Customer %d is %s, so its forwarded traffic %s.", b.Subscriber, b.ACL.Want, effect))
 		}
 		if b.ACL.Have != "unknown" && b.ACL.Have != b.ACL.Want {
 			s = append(s, fmt.Sprintf("Attention: in the kernel %s is %s, not %s; the next round repairs it.", b.IP, b.ACL.Have, b.ACL.Want))
