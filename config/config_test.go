@@ -44,6 +44,9 @@ func testEnv() Env {
 	}
 	return Env{
 		ReadFile: func(path string, limit int64) ([]byte, fs.FileMode, error) {
+			if path == "/etc/usher/root.key" {
+				return nil, 0, &fs.PathError{Op: "open", Path: path, Err: fs.ErrPermission}
+			}
 			f, ok := files[path]
 			if !ok {
 				return nil, 0, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
@@ -253,23 +256,26 @@ func TestKeySources(t *testing.T) {
 	tests := map[string]struct {
 		userside, credentials, wantErr string
 	}{
-		"file":                         {userside: "key_file: /etc/usher/userside.key"},
-		"credential by default":        {credentials: "/cred"},
-		"file before credential":       {userside: "key_file: /etc/usher/userside.key", credentials: "/cred"},
-		"inline with consent":          {userside: "key: " + testKey + ", allow_inline_key: true"},
-		"inline without consent":       {userside: "key: " + testKey, wantErr: "userside.key: the API key in clear"},
-		"both":                         {userside: "key_file: /etc/usher/userside.key, key: " + testKey, wantErr: "userside.key: given beside key_file"},
-		"none":                         {wantErr: "userside.key_file: missing"},
-		"unit without this credential": {credentials: "/other", wantErr: "userside.key_file: missing"},
-		"world readable":               {userside: "key_file: /etc/usher/open.key", wantErr: "everybody on this host can read the file (mode 0644)"},
-		"empty":                        {userside: "key_file: /etc/usher/empty.key", wantErr: "the API key is empty"},
-		"two lines":                    {userside: "key_file: /etc/usher/two.key", wantErr: "want one line"},
-		"absent":                       {userside: "key_file: /nowhere", wantErr: "the file cannot be read: file does not exist"},
-		"key in place of its path":     {userside: "key_file: " + testKey, wantErr: "want the absolute path"},
-		"key as a path":                {userside: "key_file: /" + testKey, wantErr: "the file cannot be read: file does not exist"},
-		"key as a list":                {userside: "key: [" + testKey + "], allow_inline_key: true", wantErr: "want the API key as text, got a list"},
-		"key in the URL":               {userside: "key_file: /etc/usher/userside.key, url: 'https://erp.example.net/api.php?key=" + testKey + "'", wantErr: "userside.url: holds the API key"},
-		"key in a broken URL":          {userside: "key_file: /etc/usher/userside.key, url: 'https://erp.example.net:x/api.php?key=" + testKey + "'", wantErr: "userside.url: cannot be read as a URL"},
+		"file":                          {userside: "key_file: /etc/usher/userside.key"},
+		"credential by default":         {credentials: "/cred"},
+		"file before credential":        {userside: "key_file: /etc/usher/userside.key", credentials: "/cred"},
+		"file of root, with credential": {userside: "key_file: /etc/usher/root.key", credentials: "/cred"},
+		"file of root, no credential":   {userside: "key_file: /etc/usher/root.key", wantErr: "the file cannot be read: permission denied"},
+		"absent, with credential":       {userside: "key_file: /nowhere", credentials: "/cred", wantErr: "the file cannot be read: file does not exist"},
+		"inline with consent":           {userside: "key: " + testKey + ", allow_inline_key: true"},
+		"inline without consent":        {userside: "key: " + testKey, wantErr: "userside.key: the API key in clear"},
+		"both":                          {userside: "key_file: /etc/usher/userside.key, key: " + testKey, wantErr: "userside.key: given beside key_file"},
+		"none":                          {wantErr: "userside.key_file: missing"},
+		"unit without this credential":  {credentials: "/other", wantErr: "userside.key_file: missing"},
+		"world readable":                {userside: "key_file: /etc/usher/open.key", wantErr: "everybody on this host can read the file (mode 0644)"},
+		"empty":                         {userside: "key_file: /etc/usher/empty.key", wantErr: "the API key is empty"},
+		"two lines":                     {userside: "key_file: /etc/usher/two.key", wantErr: "want one line"},
+		"absent":                        {userside: "key_file: /nowhere", wantErr: "the file cannot be read: file does not exist"},
+		"key in place of its path":      {userside: "key_file: " + testKey, wantErr: "want the absolute path"},
+		"key as a path":                 {userside: "key_file: /" + testKey, wantErr: "the file cannot be read: file does not exist"},
+		"key as a list":                 {userside: "key: [" + testKey + "], allow_inline_key: true", wantErr: "want the API key as text, got a list"},
+		"key in the URL":                {userside: "key_file: /etc/usher/userside.key, url: 'https://erp.example.net/api.php?key=" + testKey + "'", wantErr: "userside.url: holds the API key"},
+		"key in a broken URL":           {userside: "key_file: /etc/usher/userside.key, url: 'https://erp.example.net:x/api.php?key=" + testKey + "'", wantErr: "userside.url: cannot be read as a URL"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"path/filepath"
 	"strings"
 )
@@ -9,7 +11,8 @@ import (
 const CredentialName = "userside-key"
 
 // apiKey resolves the one source of the API key: key_file, or key with the
-// operator's explicit consent, or else the unit's credential. No error repeats
+// operator's explicit consent, or the unit's credential when there is neither
+// or the file may not be read. No error repeats
 // what was found, nor what key_file says: it may be the key, misplaced.
 func (d *decoder) apiKey(m mapping) Secret {
 	file, inline, allow := m.get("key_file"), m.get("key"), m.get("allow_inline_key")
@@ -37,17 +40,28 @@ func (d *decoder) apiKey(m mapping) Secret {
 			file.problem("want the absolute path of a file that holds the API key")
 			return ""
 		}
-		return file.readKey(path)
-	case d.env.CredentialsDir != "":
-		path := filepath.Join(d.env.CredentialsDir, CredentialName)
-		if _, _, err := d.env.read(path, maxKeySize); err == nil {
-			return file.readKey(path)
+		// The same file serves root at the command line, and the unit, whose
+		// user may not read it but was handed it as a credential.
+		if _, _, err := d.env.read(path, maxKeySize); errors.Is(err, fs.ErrPermission) && d.hasCredential() {
+			path = d.credential()
 		}
-		fallthrough
+		return file.readKey(path)
+	case d.hasCredential():
+		return file.readKey(d.credential())
 	default:
 		file.problem("missing; want the absolute path of a file that holds the API key (or start with the systemd credential %s)", CredentialName)
 		return ""
 	}
+}
+
+func (d *decoder) credential() string { return filepath.Join(d.env.CredentialsDir, CredentialName) }
+
+func (d *decoder) hasCredential() bool {
+	if d.env.CredentialsDir == "" {
+		return false
+	}
+	_, _, err := d.env.read(d.credential(), maxKeySize)
+	return err == nil
 }
 
 func (v value) readKey(path string) Secret {
