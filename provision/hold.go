@@ -1,0 +1,120 @@
+package provision
+
+import (
+	"fmt"
+	"time"
+)
+
+// heldFetch is the newest fetch that the guard holds.
+type heldFetch struct {
+	snap     *Snapshot
+	problems []Problem
+	status   HeldStatus
+}
+
+// judgeLocked lets the guard decide on a fetch and publishes or holds it.
+func (s *Syncer) judgeLocked(snap *Snapshot, problems []Problem) (published bool) {
+	old := s.Current()
+	fingerprint := snap.Fingerprint()
+	candidate := s.overriddenLocked(snap, snap.FetchedAt())
+	decision := Compare(old, candidate, s.opts.Guard)
+	if !decision.Hold {
+		s.clearHeldLocked()
+		s.rejected = 0
+		s.publishLocked(candidate, problems)
+		return true
+	}
+
+	same := s.held != nil && s.held.snap.Fingerprint() == fingerprint
+	held := &heldFetch{snap: snap, problems: problems, status: HeldStatus{
+		Fingerprint: fmt.Sprintf("%016x", fingerprint), FetchedAt: snap.FetchedAt(), Since: time.Now(), Seen: 1,
+		AcceptAfter: s.opts.Guard.AcceptAfter, Rejected: s.rejected == fingerprint && s.rejected != 0,
+		Source: snap.Source(), Counts: snap.Counts(), Decision: decision,
+	}}
+	if same {
+		held.status.Since, held.status.Seen = s.held.status.Since, s.held.status.Seen+1
+	}
+	if !held.status.Rejected {
+		s.rejected = 0 // the ERP says something else now
+	}
+	if s.oftenEnoughLocked(&held.status) {
+		s.log.Warn("guard accepts the answer because it came often enough",
+			"seen", held.status.Seen, "reason", decision.Reason, "fingerprint", held.status.Fingerprint)
+		s.clearHeldLocked()
+		s.publishLocked(candidate, problems)
+		return true
+	}
+	s.held = held
+	s.obs.Held(held.copy())
+	if !same && !held.status.Rejected {
+		s.log.Warn("guard holds a fetch, the last good snapshot stays in use; see usher guard show",
+			"reason", decision.Reason, "fingerprint", held.status.Fingerprint, "rows", snap.Len())
+	}
+	return false
+}
+
+// oftenEnoughLocked reports whether a held answer is accepted by repetition. It
+// must also have lasted for about as many polls, so that a burst of Refresh calls
+// does not pass for patience.
+func (s *Syncer) oftenEnoughLocked(h *HeldStatus) bool {
+	k := s.opts.Guard.AcceptAfter
+	lasted := time.Since(h.Since) >= time.Duration(k-1)*s.opts.PollInterval/2
+	return k > 0 && h.Seen >= k && lasted && !h.Decision.NoRows && !h.Rejected
+}
+
+func (h *heldFetch) copy() *HeldStatus {
+	if h == nil {
+		return nil
+	}
+	c := h.status
+	c.Decision = c.Decision.clone()
+	return &c
+}
+
+func (s *Syncer) clearHeldLocked() {
+	if s.held != nil {
+		s.held = nil
+		s.obs.Held(nil)
+	}
+}
+
+// Accept publishes the newest fetch that the guard holds, even one without
+// rows: the operator has seen what it does. ErrNothingHeld if there is none.
+func (s *Syncer) Accept() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.held
+	if h == nil {
+		return ErrNothingHeld
+	}
+	s.log.Warn("operator accepts the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
+	s.clearHeldLocked()
+	s.rejected = 0
+	s.publishLocked(s.overriddenLocked(h.snap, h.snap.FetchedAt()), h.problems)
+	return nil
+}
+
+// Reject drops the held fetch and remembers its content. While the ERP goes on
+// to say the same, each fetch is held and counted as before, but marked as
+// rejected, not logged, and never accepted by repetition; Accept still can. As
+// soon as the ERP says anything else, the mark is forgotten. ErrNothingHeld if
+// no fetch is held.
+func (s *Syncer) Reject() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.held
+	if h == nil {
+		return ErrNothingHeld
+	}
+	s.log.Warn("operator rejects the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
+	s.rejected = h.snap.Fingerprint()
+	s.clearHeldLocked()
+	return nil
+}
+
+// GuardStatus tells what the guard holds.
+func (s *Syncer) GuardStatus() GuardStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return GuardStatus{Limits: s.opts.Guard, Held: s.held.copy()}
+}
