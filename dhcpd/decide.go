@@ -100,7 +100,7 @@ func (c *decider) admit() Outcome {
 		return OutcomeNotRequest
 	}
 	mac, ok := p.MAC()
-	if !ok {
+	if !ok || mac == [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} {
 		return OutcomeBadHardware
 	}
 	c.mac, c.d.mac = mac, mac
@@ -194,7 +194,8 @@ func (c *decider) extend(ciaddr netip.Addr) {
 	if c.r.p.RelayInfoCount() > 0 {
 		b := c.find(ciaddr)
 		switch {
-		case b == nil && c.d.match.failed == OutcomePortFull:
+		case b == nil && c.d.match.failed == OutcomePortFull,
+			b != nil && b.IP == ciaddr && c.leasedToAnother(ciaddr):
 			c.nak(OutcomeNakOtherClient, nil)
 			return
 		case b != nil && b.IP == ciaddr:
@@ -208,7 +209,7 @@ func (c *decider) extend(ciaddr netip.Addr) {
 	b := c.snap.ByIP(ciaddr)
 	rec, known := c.leases.Get(ciaddr)
 	switch {
-	case known && rec.MAC != c.mac && rec.Live(c.now):
+	case c.leasedToAnother(ciaddr):
 		c.nak(OutcomeNakOtherClient, nil)
 	case known && rec.MAC == c.mac && rec.State == lease.StateBound && c.sameClientID(&rec):
 		if b == nil || !samePlace(&rec, b) {
@@ -221,6 +222,13 @@ func (c *decider) extend(ciaddr netip.Addr) {
 	default:
 		c.end(OutcomeRenewUnknown)
 	}
+}
+
+// leasedToAnother reports whether another client took the address over: whoever
+// had it before must not extend it, but may ask anew.
+func (c *decider) leasedToAnother(a netip.Addr) bool {
+	rec, known := c.leases.Get(a)
+	return known && rec.MAC != c.mac && rec.Live(c.now)
 }
 
 func (c *decider) sameClientID(rec *lease.Record) bool {

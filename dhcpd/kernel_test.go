@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +20,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 // needKernel skips a test that may not make namespaces, unless that must not happen.
@@ -93,7 +96,12 @@ func in(ns string, f func() error) error {
 
 func (c *cable) serve(opts Options, path string) *site {
 	c.t.Helper()
-	return startSiteWith(c.t, path, opts, func(s *Server) error { return in(c.router, s.Listen) })
+	return c.serveInput(opts, siteInput(), path)
+}
+
+func (c *cable) serveInput(opts Options, erp provision.Input, path string) *site {
+	c.t.Helper()
+	return startSiteWith(c.t, path, opts, erp, func(s *Server) error { return in(c.router, s.Listen) })
 }
 
 func kernelOptions() Options {
@@ -202,6 +210,68 @@ func TestKernelRenewalAfterRestart(t *testing.T) {
 	events := s.events.Find(EventFilter{MAC: stranger})
 	require.Len(t, events, 4)
 	assert.Equal(t, OutcomeNotForUs, events[1].Outcome)
+}
+
+// A real relay adds option 82 with the name of its interface; the switch is
+// found by the relay's address. The client then renews past the relay.
+func TestKernelRelay(t *testing.T) {
+	needKernel(t, "ip", "udhcpc", "dhcrelay")
+	c := newCable(t)
+	relay := c.router + "l"
+	c.ip("netns", "add", relay)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", relay).Run() })
+	// cpe eth0 - relay eth2, relay up0 - router eth0
+	c.ip("-n", c.cpe, "link", "del", "eth0")
+	c.ip("-n", c.cpe, "link", "add", "eth0", "address", stranger.String(), "type", "veth", "peer", "name", "eth2", "netns", relay)
+	c.ip("-n", c.router, "link", "add", "eth0", "type", "veth", "peer", "name", "up0", "netns", relay)
+	for _, l := range [][2]string{{c.cpe, "eth0"}, {relay, "eth2"}, {relay, "up0"}, {c.router, "eth0"}} {
+		c.ip("-n", l[0], "link", "set", l[1], "up")
+	}
+	c.ip("-n", relay, "addr", "add", "192.0.2.1/24", "dev", "eth2")
+	c.ip("-n", relay, "addr", "add", "198.51.100.11/24", "dev", "up0")
+	c.ip("netns", "exec", relay, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+	c.ip("-n", c.router, "addr", "add", "198.51.100.5/24", "dev", "eth0")
+	c.ip("-n", c.router, "route", "add", "192.0.2.0/24", "via", "198.51.100.11")
+	opts := kernelOptions()
+	opts.Relays = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}
+	erp := siteInput()
+	erp.Devices[0].IP = host(1) // the relay is the switch
+	s := c.serveInput(opts, erp, filepath.Join(t.TempDir(), "state.db"))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var log bytes.Buffer
+	cmd := exec.CommandContext(ctx, "ip", "netns", "exec", relay, "dhcrelay", "-d", "-a", "-4",
+		"-id", "eth2", "-iu", "up0", "-pf", filepath.Join(t.TempDir(), "pid"), "198.51.100.5")
+	cmd.Stdout, cmd.Stderr = &log, &log
+	require.NoError(t, cmd.Start())
+	stop := sync.OnceFunc(func() { cancel(); _ = cmd.Wait() })
+	t.Cleanup(func() {
+		stop()
+		if t.Failed() {
+			t.Logf("dhcrelay: %s", log.String())
+		}
+	})
+	// udhcpc asks once a second until the relay is up.
+	told := c.udhcpc(s)
+	assert.Equal(t, "bound 192.0.2.21/24 via 192.0.2.1 dns 192.0.2.3 lease 3600 from 198.51.100.5", told)
+	ack := s.events.Find(EventFilter{Outcome: OutcomeAck})
+	require.Len(t, ack, 1)
+	assert.Equal(t, "192.0.2.1", ack[0].GIAddr.String())
+	assert.EqualValues(t, 1, ack[0].Device)
+	assert.Contains(t, string(ack[0].Option82), "eth2")
+
+	stop() // the renewal goes past the relay
+	c.ip("-n", c.cpe, "route", "add", "default", "via", "192.0.2.1")
+	var cpe *net.UDPConn
+	require.NoError(t, in(c.cpe, func() (err error) {
+		cpe, err = net.ListenUDP("udp4", &net.UDPAddr{IP: subscriberIP.AsSlice(), Port: 68})
+		return err
+	}))
+	defer cpe.Close()
+	s.addr = netip.MustParseAddrPort("198.51.100.5:67")
+	renewed := s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(subscriberIP.AsSlice())))
+	assert.Equal(t, dhcpv4.MessageTypeAck, renewed.MessageType())
+	require.NoError(t, s.stop())
 }
 
 // Only the interfaces that are listed are answered on.

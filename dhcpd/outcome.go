@@ -63,7 +63,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeDeclined:          {"declined", "The client says that somebody else already uses its bound address; the binding stays, look for a device with that address set by hand."},
 	OutcomeMalformed:         {"malformed", "The packet is not a readable DHCP packet."},
 	OutcomeNotRequest:        {"not_request", "The packet is a reply of a server (op is not 1), not a request."},
-	OutcomeBadHardware:       {"bad_hardware", "The packet has no 6-byte hardware address of a client."},
+	OutcomeBadHardware:       {"bad_hardware", "The packet has no usable 6-byte hardware address of a client."},
 	OutcomeUnexpectedType:    {"unexpected_type", "The message type is none that clients send to a DHCP server."},
 	OutcomeOption82Malformed: {"option82_malformed", "The sub-options do not fill option 82 exactly, so nobody can say which port it names."},
 	OutcomeOption82Double:    {"option82_double", "The packet has more than one option 82: one of them is forged, or two boxes on the way add theirs."},

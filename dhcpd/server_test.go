@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -71,20 +72,24 @@ func loopbackOptions(relayPort, clientPort uint16) Options {
 
 func startSite(t *testing.T, path string, opts Options) *site {
 	t.Helper()
-	return startSiteWith(t, path, opts, (*Server).Listen)
+	return startSiteWith(t, path, opts, siteInput(), (*Server).Listen)
 }
 
-// startSiteWith lets the caller choose where the sockets are opened.
-func startSiteWith(t *testing.T, path string, opts Options, listen func(*Server) error) *site {
+func siteInput() provision.Input {
+	return provision.Input{
+		Devices:  []provision.Device{{ID: 1, MAC: switch1, IP: loopRelay}},
+		Bindings: []provision.Binding{{Subscriber: 2, IP: subscriberIP, Device: 1, Port: 2, PortName: "eth2"}},
+	}
+}
+
+// startSiteWith lets the caller choose what the ERP says and where the sockets are opened.
+func startSiteWith(t *testing.T, path string, opts Options, in provision.Input, listen func(*Server) error) *site {
 	t.Helper()
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
 	require.NoError(t, err)
 	tab, err := lease.Open(db)
 	require.NoError(t, err)
-	snap, _ := provision.Build(provision.Input{
-		Devices:  []provision.Device{{ID: 1, MAC: switch1, IP: loopRelay}},
-		Bindings: []provision.Binding{{Subscriber: 2, IP: subscriberIP, Device: 1, Port: 2, PortName: "eth2"}},
-	})
+	snap, _ := provision.Build(in)
 	s := &site{t: t, events: NewEventLog(0), journal: &boltJournal{db: db, leases: tab}}
 	s.server, err = New(opts, Deps{
 		Snapshot: func() *provision.Snapshot { return snap }, Leases: tab, Journal: s.journal, Observer: s.events,
@@ -317,6 +322,19 @@ func TestExplain(t *testing.T) {
 	assert.Equal(t, `text "some-switch"`, e.Remote)
 	assert.Equal(t, OutcomeOption82Unread, e.Outcome)
 	assert.Equal(t, "none", e.Via)
+}
+
+// The receiver of a frame checks both checksums; an odd payload has a half word at its end.
+func TestFrameChecksums(t *testing.T) {
+	for _, payload := range []string{"", "x", "even", strings.Repeat("\xff", 1472), strings.Repeat("odd", 99)} {
+		b := appendIPv4UDP([]byte("before"), host(1), host(21), 67, 68, []byte(payload))[6:]
+		require.Len(t, b, 28+len(payload))
+		assert.Equal(t, uint16(0xffff), fold(sum16(0, b[:20])), "IP header")
+		pseudo := sum16(17+uint32(len(b)-20), b[12:20])
+		assert.Equal(t, uint16(0xffff), fold(sum16(pseudo, b[20:])), "UDP, %d bytes", len(payload))
+		assert.Equal(t, []byte{0x45, 0x10}, b[:2])
+		assert.Equal(t, []byte{192, 0, 2, 1, 192, 0, 2, 21, 0, 67, 0, 68}, b[12:24])
+	}
 }
 
 func TestNewRefuses(t *testing.T) {

@@ -122,13 +122,21 @@ func newReader(s *sockets) *reader {
 		r.iovs[i].SetLen(maxPacket)
 	}
 	r.call = func(fd uintptr) bool {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), batchSize,
-			unix.MSG_DONTWAIT, 0, 0)
-		r.n, r.err = int(n), nil
-		if errno != 0 {
-			r.n, r.err = 0, errno
+		for {
+			n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), batchSize,
+				unix.MSG_DONTWAIT, 0, 0)
+			switch errno {
+			case 0:
+				r.n, r.err = int(n), nil
+				return true
+			case unix.EAGAIN:
+				return false // the runtime's poller waits
+			case unix.EINTR:
+			default:
+				r.n, r.err = 0, errno
+				return true
+			}
 		}
-		return errno != unix.EAGAIN && errno != unix.EINTR
 	}
 	return r
 }
