@@ -49,11 +49,15 @@ func (p *problems) sorted() []Problem {
 // unlisted reports subscribers and devices that rows name and no list has, once
 // each.
 func (p *problems) unlisted(t *tables, subs []Subscriber) {
-	for i, id := range t.bySubscriber.keys {
+	j := 0
+	for i, id := range t.bySubscriber.keys { // sorted, as subs are
 		if i > 0 && t.bySubscriber.keys[i-1] == id {
 			continue
 		}
-		if _, ok := findSubscriber(subs, id); !ok {
+		for j < len(subs) && subs[j].ID < id {
+			j++
+		}
+		if j == len(subs) || subs[j].ID != id {
 			p.add(Problem{Kind: ProblemUnknownSubscriber, Subscriber: id,
 				Detail: "has a binding but is in no state list; never blocked"})
 		}
@@ -95,10 +99,13 @@ func buildSubscribers(in []Subscriber, told []Problem, p *problems) []Subscriber
 		subs = append(subs, s)
 	}
 	slices.SortFunc(subs, func(a, b Subscriber) int {
-		if a.ID != b.ID {
-			return cmp.Compare(a.ID, b.ID)
+		switch {
+		case a.ID < b.ID:
+			return -1
+		case a.ID > b.ID:
+			return 1
 		}
-		return cmp.Compare(b.State, a.State)
+		return int(b.State) - int(a.State)
 	})
 	out := subs[:0]
 	for _, s := range subs {
@@ -148,9 +155,11 @@ func buildDevices(in []Device, p *problems) []Device {
 // cleanRows leaves out what cannot be a binding and gives a copy of the rest.
 func cleanRows(in Input, p *problems) []Binding {
 	nets := newSubnetTable(in.Subnets)
-	reserved := make(map[netip.Addr]bool, len(in.Reserved))
+	reserved := make(map[uint32]bool, len(in.Reserved))
 	for _, a := range in.Reserved {
-		reserved[a.Unmap()] = true
+		if a = a.Unmap(); a.Is4() {
+			reserved[ipKey(a)] = true
+		}
 	}
 	names := make(map[string]string) // one copy of each interface name
 	rows := make([]Binding, 0, len(in.Bindings))
@@ -180,7 +189,7 @@ func cleanRows(in Input, p *problems) []Binding {
 }
 
 // rowDefect says what is wrong with one row by itself; empty if nothing is.
-func rowDefect(r *Binding, nets *subnetTable, reserved map[netip.Addr]bool) (ProblemKind, string) {
+func rowDefect(r *Binding, nets *subnetTable, reserved map[uint32]bool) (ProblemKind, string) {
 	switch {
 	case !r.IP.IsValid() && !r.MAC.IsZero():
 		return ProblemNoAddress, "row has a MAC but no IP"
@@ -190,7 +199,7 @@ func rowDefect(r *Binding, nets *subnetTable, reserved map[netip.Addr]bool) (Pro
 		return ProblemBadRow, "address is not IPv4"
 	case r.Subscriber <= 0:
 		return ProblemBadRow, "row names no customer"
-	case reserved[r.IP]:
+	case reserved[ipKey(r.IP)]:
 		return ProblemReservedAddress, "address of a gateway"
 	}
 	if a := r.IP.As4(); a[0] == 0 || a[0] == 127 || a[0] >= 224 {

@@ -290,7 +290,10 @@ func (t *tables) addPortNames(lo, hi int) {
 func (t *tables) sortPortNames(from int) {
 	spans := t.portNames[from:]
 	slices.SortFunc(spans, func(a, b nameSpan) int {
-		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.lo, b.lo))
+		if c := strings.Compare(a.name, b.name); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.lo, b.lo)
 	})
 	out := t.portNames[:from]
 	for i := 0; i < len(spans); {
