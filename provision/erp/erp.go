@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -172,7 +173,7 @@ func (f *Fetcher) once(ctx context.Context, condition string, holds bool, err er
 // SetMAC reports the MAC that uses an address. A refusal by the ERP is
 // provision.ErrRefused; everything else may be tried again.
 func (f *Fetcher) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
-	return refusal(f.client.SetMACByIP(ctx, ip, userside.MAC(mac)))
+	return f.refusal(ctx, f.client.SetMACByIP(ctx, ip, userside.MAC(mac)))
 }
 
 // ChangeState sets the state of a customer. A refusal by the ERP is
@@ -182,16 +183,27 @@ func (f *Fetcher) ChangeState(ctx context.Context, id provision.SubscriberID, st
 	if !ok {
 		return fmt.Errorf("erp: customer %d: state %s cannot be set", id, state)
 	}
-	return refusal(f.client.ChangeState(ctx, int64(id), n))
+	return f.refusal(ctx, f.client.ChangeState(ctx, int64(id), n))
 }
 
 // refusal marks the errors that say "never". A wrong key or a missing section
 // is not one of them: an administrator can mend it.
-func refusal(err error) error {
-	if errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrNotFound) || errors.Is(err, userside.ErrArgument) {
-		return fmt.Errorf("%w: %w", provision.ErrRefused, err)
+//
+// An old ERP says both with status 200 and an error text (API page section
+// 2.2), and texts mean nothing. So there a read with the same key and section
+// must succeed before a "no" counts as one about this change.
+func (f *Fetcher) refusal(ctx context.Context, err error) error {
+	if !errors.Is(err, userside.ErrRefused) && !errors.Is(err, userside.ErrNotFound) && !errors.Is(err, userside.ErrArgument) {
+		return err
 	}
-	return err
+	var e *userside.Error
+	if errors.As(err, &e) && e.Status == http.StatusOK {
+		active := 2
+		if _, probe := f.client.CustomerIDs(ctx, userside.CustomerFilter{State: &active, Limit: 1}); probe != nil {
+			return fmt.Errorf("%w (and reads fail too: %w)", err, probe)
+		}
+	}
+	return fmt.Errorf("%w: %w", provision.ErrRefused, err)
 }
 
 // System tells the version of the ERP; it is a cheap test of URL and key.

@@ -1,0 +1,158 @@
+package erp
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/userside"
+	"github.com/usher-agent/usher/userside/emulator"
+)
+
+const emulatorKey = "emulated-key-1"
+
+// openEmulator starts an emulated ERP and gives a client of it.
+func openEmulator(t testing.TB, o emulator.Options) (*emulator.Emulator, *userside.Client) {
+	t.Helper()
+	o.Keys = []emulator.Key{{Key: emulatorKey}}
+	e, err := emulator.Open(o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, e.Close()) })
+	s := httptest.NewServer(e)
+	t.Cleanup(s.Close)
+	c, err := userside.New(userside.Options{URL: s.URL + "/api.php", Key: emulatorKey, Timeout: 30 * time.Second, Location: time.UTC})
+	require.NoError(t, err)
+	t.Cleanup(c.CloseIdle)
+	return e, c
+}
+
+// truth is what a Snapshot of the emulator's data must hold by address.
+func truth(e *emulator.Emulator) map[netip.Addr]provision.Binding {
+	names := map[int64]map[uint32]string{}
+	for _, d := range e.Devices() {
+		names[d.ID] = map[uint32]string{}
+		for _, i := range d.Ports {
+			names[d.ID][i.Number] = i.Name
+		}
+	}
+	out := map[netip.Addr]provision.Binding{}
+	for _, c := range e.Customers() {
+		for _, a := range c.Addresses {
+			if !a.IP.IsValid() {
+				continue
+			}
+			b := provision.Binding{Subscriber: provision.SubscriberID(c.ID), IP: a.IP, MAC: provision.MAC(a.MAC)}
+			if len(c.Links) > 0 {
+				l := c.Links[0]
+				b.Device, b.Port, b.PortName = provision.DeviceID(l.Device), l.Port, names[l.Device][l.Port]
+			}
+			out[a.IP] = b
+		}
+	}
+	return out
+}
+
+func snapshotRows(s *provision.Snapshot) map[netip.Addr]provision.Binding {
+	out := map[netip.Addr]provision.Binding{}
+	for _, b := range s.Bindings() {
+		b.VLAN = 0 // only the direct source tells it
+		out[b.IP] = b
+	}
+	return out
+}
+
+// Every generation, shape and harmless quirk of the emulator gives the same snapshot.
+func TestEmulatorAllWaysAgree(t *testing.T) {
+	quirks := map[string]emulator.Quirks{
+		"plain":          {},
+		"php":            {NumericStrings: true, EmptyMapAsList: true, UpperCaseColumns: true, IDAsList: true},
+		"lists":          {ListForMap: true, GzipNoHeader: true, BOM: true},
+		"escaped":        {HTMLEscaped: true, OmitOptional: true},
+		"composite rows": {CompositeRows: true},
+	}
+	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
+		for quirk, q := range quirks {
+			for _, way := range []string{"A", "B", "C", "D", "E", "composed"} {
+				t.Run(fmt.Sprintf("%s %s %s", profile, quirk, way), func(t *testing.T) {
+					o := emulator.Options{Profile: profile, Quirks: q, Seed: 7, Customers: 300}
+					mode := ModeDirect
+					if way == "composed" {
+						mode = ModeComposed
+					} else {
+						o.Shape = emulator.Shape(way[0])
+					}
+					e, c := openEmulator(t, o)
+					f, err := New(c, Options{Bindings: mode, BatchSize: 50})
+					require.NoError(t, err)
+					in, err := f.Fetch(ctx, nil)
+					require.NoError(t, err)
+					for _, p := range in.Problems {
+						require.NotEqual(t, provision.ProblemBadRow, p.Kind, "%+v", p)
+					}
+					snap, _ := provision.Build(in)
+					want := truth(e)
+					if diff := cmp.Diff(want, snapshotRows(snap), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.EquateEmpty()); diff != "" {
+						t.Errorf("bindings (-want +got):\n%.3000s", diff)
+					}
+					for _, customer := range e.Customers() {
+						if snap.BySubscriber(provision.SubscriberID(customer.ID)) == nil {
+							continue
+						}
+						require.Equal(t, provision.StateFromERP(int(customer.State)), snap.State(provision.SubscriberID(customer.ID)), "customer %d", customer.ID)
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestEmulatorFallsBack(t *testing.T) {
+	e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 100})
+	f, err := New(c, Options{})
+	require.NoError(t, err)
+	source := func() provision.Source {
+		in, err := f.Fetch(ctx, nil)
+		require.NoError(t, err)
+		return in.Source
+	}
+	require.Equal(t, provision.SourceDirect, source())
+	require.NoError(t, e.SetQuirks(emulator.Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}))
+	require.Equal(t, provision.SourceComposed, source())
+	for _, q := range []emulator.Quirks{{Truncated: true}, {HTMLPage: 200}, {HTMLPage: 502}, {Forbidden: true}, {PHPWarning: true}} {
+		require.NoError(t, e.SetQuirks(q))
+		_, err := f.Fetch(ctx, nil)
+		require.Error(t, err, "%+v", q)
+		require.NotContains(t, err.Error(), emulatorKey)
+	}
+}
+
+func TestEmulatorReports(t *testing.T) {
+	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
+		t.Run(profile.String(), func(t *testing.T) {
+			e, c := openEmulator(t, emulator.Options{Profile: profile, Seed: 7, Customers: 20})
+			f, err := New(c, Options{})
+			require.NoError(t, err)
+			customer := e.Customers()[0]
+			ip := customer.Addresses[0].IP
+			require.NoError(t, f.SetMAC(ctx, ip, mac2))
+			require.NoError(t, f.ChangeState(ctx, provision.SubscriberID(customer.ID), provision.StatePause))
+			got, _ := e.Customer(customer.ID)
+			require.Equal(t, emulator.StatePause, got.State)
+			require.Equal(t, mac2, provision.MAC(got.Addresses[0].MAC))
+			require.ErrorIs(t, f.SetMAC(ctx, netip.MustParseAddr("198.51.100.1"), mac2), provision.ErrRefused)
+			require.ErrorIs(t, f.ChangeState(ctx, 999_999, provision.StatePause), provision.ErrRefused)
+			info, err := f.System(ctx)
+			require.NoError(t, err)
+			require.NotEmpty(t, info.Version)
+			require.NoError(t, e.SetQuirks(emulator.Quirks{Forbidden: true}))
+			require.NotErrorIs(t, f.SetMAC(ctx, ip, mac1), provision.ErrRefused)
+		})
+	}
+}
