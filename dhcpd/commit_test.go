@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -27,9 +29,10 @@ type sink struct {
 }
 
 type sentReply struct {
-	at   time.Time
-	to   string
-	kind wire.MessageType
+	at     time.Time
+	to     string
+	kind   wire.MessageType
+	yourIP netip.Addr
 }
 
 func (s *sink) send(d *delivery, payload []byte) error {
@@ -42,7 +45,7 @@ func (s *sink) send(d *delivery, payload []byte) error {
 	if err := p.Parse(payload); err != nil {
 		return err
 	}
-	s.sent = append(s.sent, sentReply{time.Now(), d.target().String(), p.Type()})
+	s.sent = append(s.sent, sentReply{time.Now(), d.target().String(), p.Type(), p.YIAddr()})
 	return nil
 }
 
@@ -132,18 +135,23 @@ type rig struct {
 	out *sink
 	j   *journal
 	n   *counter
+	log *EventLog
 	end func() error // waits for the committer
 }
 
 func newRig(t testing.TB, j *journal) *rig {
 	t.Helper()
 	snap := world(t)
-	r := &rig{out: &sink{}, j: j, n: &counter{}}
-	deps := Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New(), Observer: r.n, Log: slog.New(slog.DiscardHandler)}
+	r := &rig{out: &sink{}, j: j, n: &counter{}, log: NewEventLog(100)}
+	db, err := bbolt.Open(filepath.Join(t.TempDir(), "state.db"), 0o600, &bbolt.Options{NoSync: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	tab, err := lease.Open(db)
+	require.NoError(t, err)
+	deps := Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: tab, Observer: Observers{r.n, r.log}, Log: slog.New(slog.DiscardHandler)}
 	if j != nil {
 		deps.Journal = j
 	}
-	var err error
 	r.s, err = New(testOptions(), deps)
 	require.NoError(t, err)
 	r.c = newCommitter(r.s, r.out)
@@ -157,10 +165,23 @@ func newRig(t testing.TB, j *journal) *rig {
 	return r
 }
 
+// ask hands over a packet whose memory is used for something else afterwards, as the socket's is.
 func (r *rig) ask(q wire.Query) {
-	r.h.handle(time.Now(), datagram{
-		data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP,
-	})
+	data := q.Append(nil)
+	r.h.handle(time.Now(), datagram{data: data, from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP})
+	for i := range data {
+		data[i] = 0xee
+	}
+}
+
+func (r *rig) dirty() int { return r.s.deps.Leases.Counts(time.Now()).Dirty }
+
+// seen gives option 82 of every event, newest first.
+func (r *rig) seen() (all []lease.Hex) {
+	for _, e := range r.log.Find(EventFilter{}) {
+		all = append(all, e.Option82)
+	}
+	return all
 }
 
 func selectingOn(p byte, mac provision.MAC, a netip.Addr) wire.Query {
@@ -184,6 +205,14 @@ func TestCommitBeforeAck(t *testing.T) {
 		synctest.Wait()
 		sent := r.out.all()
 		require.Len(t, sent, 3)
+		for i, want := range []netip.Addr{host(21), host(11), host(31)} {
+			assert.Equal(t, want, sent[i].yourIP)
+			rec, _ := r.s.deps.Leases.Get(want)
+			assert.Equal(t, lease.Hex(port(switch1, byte(rec.Port))), rec.Option82)
+			require.Equal(t, wire.Ack, sent[i].kind)
+		}
+		assert.Equal(t, []lease.Hex{port(switch1, 3), port(switch1, 1), port(switch1, 2)}, r.seen())
+		assert.Zero(t, r.dirty(), "the journal wrote them")
 		assert.Equal(t, 20*time.Millisecond, sent[0].at.Sub(begin))
 		assert.Equal(t, 40*time.Millisecond, sent[2].at.Sub(begin))
 		assert.Equal(t, []int{1, 2}, r.j.sizes())
@@ -258,6 +287,7 @@ func TestFailingDisk(t *testing.T) {
 		assert.Len(t, r.out.all(), 1, "acknowledged all the same")
 		assert.Equal(t, map[string]int{"request ack_before_commit": 1}, r.n.get())
 		assert.Equal(t, 1, r.n.failed)
+		assert.Equal(t, 1, r.dirty(), "the background writes it when the disk works again")
 		r.j.fail(nil)
 		r.ask(selectingOn(1, client(0x11), host(11)))
 		synctest.Wait()
@@ -288,6 +318,7 @@ func TestFullQueueDoesNotHoldBoundAddresses(t *testing.T) {
 		r.ask(selectingOn(2, stranger, host(21)))
 		assert.Len(t, r.out.all(), 1)
 		assert.Equal(t, map[string]int{"request ack_before_commit": 1}, r.n.get())
+		assert.Equal(t, 1, r.dirty())
 	})
 }
 
@@ -326,6 +357,7 @@ func TestReleaseAndDeclineReachTheTable(t *testing.T) {
 		r := newRig(t, nil)
 		r.ask(selectingOn(2, stranger, host(21)))
 		require.Len(t, r.out.all(), 1, "without a journal nothing is waited for")
+		assert.Equal(t, 1, r.dirty())
 		r.ask(wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21)})
 		rec, _ := r.s.deps.Leases.Get(host(21))
 		assert.Equal(t, lease.StateReleased, rec.State)

@@ -186,6 +186,7 @@ func TestDiscover(t *testing.T) {
 		{"several rows: not one that is leased to another", relayed(stranger, port(switch1, 3)), leases(bound(host(32), client(0x77), 3)), "offer 192.0.2.33" + toRelay},
 		{"several rows: the one leased before", relayed(stranger, port(switch1, 3)), leases(bound(host(33), stranger, 3)), "offer 192.0.2.33" + toRelay},
 		{"several rows: the one leased long ago", relayed(stranger, port(switch1, 3)), leases(expired(host(33), stranger, 3)), "offer 192.0.2.33" + toRelay},
+		{"several rows: a lease that is over gives no right to another's row", relayed(stranger, port(switch1, 3)), leases(expired(host(31), stranger, 3)), "offer 192.0.2.32" + toRelay},
 		{"all MACs differ: one never used", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4)), "offer 192.0.2.42" + toRelay},
 		{"all MACs differ: one whose lease is over, before one never used", relayed(stranger, port(switch1, 4)), leases(expired(host(42), client(0x42), 5)), "offer 192.0.2.42" + toRelay},
 		{"all MACs differ: released", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4), func() lease.Record {
@@ -274,6 +275,7 @@ func TestRequest(t *testing.T) {
 		{"renewing after the contract on the port changed hands", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 77), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact report"},
 		{"renewing after the customer moved port", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 1), 9)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact report"},
 		{"renewing, address now another customer's elsewhere", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 77), 9)), nil, "nak_not_bound by broadcast"},
+		{"renewing, address now another customer's, neither has a port", renew(stranger, host(81)), leases(bound(host(81), stranger, 77)), nil, "nak_not_bound by broadcast"},
 		{"renewing, binding gone", renew(stranger, host(99)), leases(bound(host(99), stranger, 1)), nil, "nak_not_bound by broadcast"},
 		{"renewing another's lease", renew(stranger, host(11)), leases(bound(host(11), client(0x11), 1)), nil, "nak_other_client by broadcast"},
 		{"renewing without a record, MAC in the ERP", renew(client(0x11), host(11)), nil, nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact"},
@@ -304,6 +306,23 @@ func TestRequest(t *testing.T) {
 			assert.Equal(t, tc.want, told(run(t, tc.q, tc.leases, tc.change)))
 		})
 	}
+}
+
+func TestRecordOfAck(t *testing.T) {
+	old := bound(host(21), stranger, 2)
+	old.Device, old.Port, old.ClientID, old.GIAddr = 1, 2, lease.Hex("id"), ip("198.51.100.9")
+	q := wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(21), GIAddr: relayIP, Option82: port(switch1, 2)}
+	d := run(t, q, leases(old))
+	assert.Equal(t, lease.Record{
+		IP: host(21), MAC: stranger, ClientID: lease.Hex("id"), Subscriber: 2, Device: 1, Port: 2,
+		Option82: port(switch1, 2), GIAddr: relayIP, Ifindex: 3, Interface: "eth0",
+		State: lease.StateBound, Start: old.Start, Renewed: testNow, Expires: testNow.Add(time.Hour),
+	}, d.rec, "the same client came by another relay")
+	d = run(t, q, leases(bound(host(21), client(0x77), 2)), func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82} })
+	assert.Equal(t, OutcomeNakOtherClient, d.outcome)
+	q.CIAddr, q.Options = netip.Addr{}, []wire.Option{requested(host(21))}
+	d = run(t, q, leases(bound(host(21), client(0x77), 2)))
+	assert.Equal(t, testNow, d.rec.Start, "a new client starts anew")
 }
 
 func TestReleaseDeclineInform(t *testing.T) {

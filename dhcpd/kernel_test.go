@@ -197,6 +197,12 @@ func TestKernelRenewalAfterRestart(t *testing.T) {
 	assert.Equal(t, subscriberIP.String(), ack.YourIPAddr.String())
 	assert.Equal(t, "192.0.2.5", ack.ServerIdentifier().String())
 
+	// The answer comes from the address that was asked, also if it is not the first one.
+	c.ip("-n", c.router, "addr", "add", "192.0.2.6/24", "dev", "eth0")
+	s.addr = netip.MustParseAddrPort("192.0.2.6:67")
+	ack = s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(subscriberIP.AsSlice())))
+	assert.Equal(t, "192.0.2.6", ack.ServerIdentifier().String())
+
 	// Server ids of this host are ours on whatever interface the client asks; others are not.
 	c.ip("-n", c.router, "addr", "add", "198.51.100.77/32", "dev", "lo")
 	ack = s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(subscriberIP.AsSlice()),
@@ -208,7 +214,7 @@ func TestKernelRenewalAfterRestart(t *testing.T) {
 	s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeInform), dhcpv4.WithClientIP(subscriberIP.AsSlice())))
 	require.NoError(t, s.stop())
 	events := s.events.Find(EventFilter{MAC: stranger})
-	require.Len(t, events, 4)
+	require.Len(t, events, 5)
 	assert.Equal(t, OutcomeNotForUs, events[1].Outcome)
 }
 

@@ -170,7 +170,7 @@ func (p *Packet) note(code byte, at, n int) error {
 		if n != 1 {
 			return ErrOptionLength
 		}
-		if at < optionsAt || p.overload != 0 { // overload within an overloaded field means nothing
+		if p.overload != 0 { // within an overloaded field it means nothing
 			p.duplicate = true
 			return nil
 		}

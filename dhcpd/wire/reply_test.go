@@ -134,6 +134,22 @@ func TestReplyFitsMaximum(t *testing.T) {
 	assert.Contains(t, codes(t, got), 82)
 }
 
+// Whatever the sizes, the limit holds to the byte, and is used to the byte.
+func TestReplyUsesTheRoomExactly(t *testing.T) {
+	longest := 0
+	for n := range 256 {
+		for _, m := range []int{0, 7, 100, 200} {
+			req := append(bare(53, 1, 3, 61, byte(n)), make([]byte, n)...)
+			req = append(append(req, 82, byte(m)), make([]byte, m)...)
+			set := testSet(t, Option{201, make([]byte, 100)}, Option{202, []byte{1}})
+			got := ack(set).Append(nil, parsed(t, req))
+			require.LessOrEqual(t, len(got), 548, "client id %d, option 82 %d", n, m)
+			longest = max(longest, len(got))
+		}
+	}
+	assert.Equal(t, 548, longest)
+}
+
 func TestOptionSetSplitsLongValues(t *testing.T) {
 	long := bytes.Repeat([]byte("0123456789"), 60)
 	req := bare(53, 1, 3, 57, 2, 5, 220, 255)
