@@ -152,7 +152,7 @@ func (a *agent) openLeases(cfg *config.Config) (err error) {
 	if n, examples := a.leases.Skipped(); n > 0 {
 		a.log.Warn("stored leases cannot be read and are left out", "count", n, "examples", examples)
 	}
-	a.outbox, err = outbox.Open(a.db, outboxOptions(cfg.Reports, a.syncer.Current), a.erp, a.metrics, a.log)
+	a.outbox, err = outbox.Open(a.db, outboxOptions(cfg.Reports, a.syncer.Current, a.leases), a.erp, a.metrics, a.log)
 	return err
 }
 

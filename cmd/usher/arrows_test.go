@@ -47,11 +47,11 @@ var edges = map[string][]string{
 	"github.com/goccy/go-yaml":            {"config"},
 	"github.com/spf13/cobra":              {"cmd/usher"},
 	"github.com/coreos/go-systemd":        {"cmd/usher"},
-	"github.com/prometheus/client_golang": {"console"},
+	"github.com/prometheus/client_golang": {"console", "cmd/usher"},
 	"github.com/insomniacslk/dhcp":        {"cmd/usher", "dhcpd"},
 	"golang.org/x/net":                    {"dhcpd"},
 	"net/http":                            {"cmd/usher", "console", "userside", "userside/emulator"},
-	"os/exec":                             {"provision/link/lab"},
+	"os/exec":                             {"provision/link/lab", "cmd/usher"}, // the demo runs real programs; the agent never does
 	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/outbox"
@@ -45,8 +46,8 @@ func enforceOptions(c config.ACL) provision.EnforceOptions {
 	return provision.EnforceOptions{VerifyInterval: c.VerifyInterval, DryRun: c.DryRun || !c.Enabled}
 }
 
-func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot) outbox.Options {
-	return outbox.Options{Enabled: c.Enabled, Rate: c.Rate, Burst: c.Burst, Settled: settled(snapshot)}
+func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
+	return outbox.Options{Enabled: c.Enabled, Rate: c.Rate, Burst: c.Burst, Settled: settled(snapshot, leases)}
 }
 
 func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {

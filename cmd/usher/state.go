@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -50,8 +51,11 @@ func openState(dir string, log *slog.Logger) (db *bbolt.DB, err error) {
 }
 
 // openBolt opens path and walks all of it, since bbolt notices most damage only
-// when it stumbles over it, by a panic.
+// when it stumbles over it, by a panic; a file cut short is a fault of memory.
+// The list of free pages is kept in the file: without it bbolt would look for
+// them in a goroutine of its own, where its panic ends the process.
 func openBolt(path string) (db *bbolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			err = damage{fmt.Errorf("%v", r)}
@@ -62,7 +66,7 @@ func openBolt(path string) (db *bbolt.DB, err error) {
 		}
 	}()
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: 2 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
+		Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType,
 	})
 	if err != nil {
 		return nil, err
@@ -108,13 +112,18 @@ func (j journal) Commit(recs []dhcpd.Commit) error {
 	})
 }
 
-// settled says that a snapshot, fetched after the report was made, has what it
-// would tell. An earlier one may show what another report has changed since.
-func settled(snapshot func() *provision.Snapshot) func(provision.MACReport) bool {
+// settled says that a report need not be sent: a snapshot, fetched after it was
+// made, has what it would tell (an earlier one may show what another report has
+// changed since), or another client holds the address by now, whose own MAC the
+// ERP has or will be told.
+func settled(snapshot func() *provision.Snapshot, leases *lease.Table) func(provision.MACReport) bool {
 	return func(r provision.MACReport) bool {
 		s := snapshot()
-		b := s.ByIP(r.IP)
-		return b != nil && b.MAC == r.MAC && s.FetchedAt().After(r.At)
+		if b := s.ByIP(r.IP); b != nil && b.MAC == r.MAC && s.FetchedAt().After(r.At) {
+			return true
+		}
+		rec, ok := leases.Get(r.IP)
+		return ok && rec.MAC != r.MAC && rec.Start.After(r.At)
 	}
 }
 
