@@ -50,8 +50,8 @@ var edges = map[string][]string{
 	"github.com/prometheus/client_golang": {"console", "cmd/usher"},
 	"github.com/insomniacslk/dhcp":        {"cmd/usher", "dhcpd"},
 	"golang.org/x/net":                    {"dhcpd"},
-	"net/http":                            {"cmd/usher", "console", "userside", "userside/emulator"},
-	"os/exec":                             {"provision/link/lab", "cmd/usher"}, // the demo runs real programs; the agent never does
+	"net/http":                            {"cmd/usher", "console", "userside", "userside/emulator", "provision/erp"}, // erp: the name of a status code
+	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                        // the demo runs real programs; the agent never does
 	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
 }
 
