@@ -81,7 +81,7 @@ func TestEmulatorAllWaysAgree(t *testing.T) {
 		for quirk, q := range quirks {
 			for _, way := range []string{"A", "B", "C", "D", "E", "composed"} {
 				t.Run(fmt.Sprintf("%s %s %s", profile, quirk, way), func(t *testing.T) {
-					o := emulator.Options{Profile: profile, Quirks: q, Seed: 7, Customers: 300}
+					o := emulator.Options{Profile: profile, Quirks: q, Seed: 7, Customers: 150}
 					mode := ModeDirect
 					if way == "composed" {
 						mode = ModeComposed
@@ -153,6 +153,23 @@ func TestEmulatorReports(t *testing.T) {
 			require.NotEmpty(t, info.Version)
 			require.NoError(t, e.SetQuirks(emulator.Quirks{Forbidden: true}))
 			require.NotErrorIs(t, f.SetMAC(ctx, ip, mac1), provision.ErrRefused)
+		})
+	}
+}
+
+// BenchmarkFetch reads 100,000 customers over HTTP; the emulator's share is in it.
+func BenchmarkFetch(b *testing.B) {
+	for _, mode := range []Mode{ModeDirect, ModeComposed} {
+		b.Run(string(mode), func(b *testing.B) {
+			_, c := openEmulator(b, emulator.Options{Seed: 7, Customers: 100_000})
+			f, err := New(c, Options{Bindings: mode})
+			require.NoError(b, err)
+			b.ReportAllocs()
+			for b.Loop() {
+				in, err := f.Fetch(ctx, nil)
+				require.NoError(b, err)
+				require.Greater(b, len(in.Bindings), 90_000)
+			}
 		})
 	}
 }
