@@ -1,7 +1,3 @@
-// Package dhcpd is the DHCPv4 server: it answers clients with the addresses
-// that the ERP binds to their switch port or MAC. One pure function, decide,
-// turns a request into a reply plan and an Outcome; the server around it owns
-// the sockets, the durable commit before an ACK and the observers.
 package dhcpd
 
 import (

@@ -10,7 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -335,6 +338,36 @@ func TestFrameChecksums(t *testing.T) {
 		assert.Equal(t, []byte{0x45, 0x10}, b[:2])
 		assert.Equal(t, []byte{192, 0, 2, 1, 192, 0, 2, 21, 0, 67, 0, 68}, b[12:24])
 	}
+}
+
+// brokenConn fails every read, as a socket does while memory is short.
+type brokenConn struct{ reads atomic.Int32 }
+
+func (b *brokenConn) Control(func(uintptr)) error    { return nil }
+func (b *brokenConn) Write(func(uintptr) bool) error { return nil }
+func (b *brokenConn) Read(func(uintptr) bool) error {
+	b.reads.Add(1)
+	return syscall.ENOMEM
+}
+
+func TestReadErrorsNeverEndTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(testOptions(), Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
+		require.NoError(t, err)
+		conn := &brokenConn{}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.receive(ctx, newReader(&sockets{raw: conn, frames: -1}), nil)
+		}()
+		time.Sleep(time.Minute)
+		n := conn.reads.Load()
+		assert.Greater(t, n, int32(50), "it goes on reading")
+		assert.Less(t, n, int32(80), "but takes its time")
+		cancel()
+		<-done
+	})
 }
 
 func TestNewRefuses(t *testing.T) {
