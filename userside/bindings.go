@@ -48,7 +48,7 @@ func (c *Client) CustomerBindings(ctx context.Context) (*Bindings, error) {
 		return nil, err
 	}
 	d.finish()
-	if a.payload && d.recognised == 0 {
+	if d.recognised == 0 && (d.out.Defects.Count > 0 || d.foreign > 0) {
 		return nil, c.unknownShape(actCustomerBindings, a, "no row can be recognised")
 	}
 	return &d.out, nil
@@ -60,6 +60,7 @@ type bindingDecoder struct {
 	recognised int // objects that had a field for an address or a MAC, filled or not
 	open       []openKey
 	differ     int // open rows whose outer key is not their customer
+	foreign    int // scalars beside rows, or in place of them
 	self       rowFields
 	names      map[string]string // interned port and device names
 }
@@ -98,6 +99,9 @@ func (p *place) String() string {
 }
 
 func (d *bindingDecoder) member(key []byte, index int, v value) {
+	if v.empty() {
+		return
+	}
 	if key != nil && !v.composite() {
 		// The payload itself may be the only row.
 		d.scalarRow(key, v)
@@ -167,14 +171,15 @@ func (d *bindingDecoder) walk(v value, at *place, base rowFields, ks keys) {
 	case kindObject:
 		d.object(v, at, base, ks)
 	default:
-		d.out.Defects.add(at.String(), v.kind().String()+" where a row is wanted")
+		if !v.empty() {
+			d.out.Defects.add(at.String(), v.kind().String()+" where a row is wanted")
+		}
 	}
 }
 
 func (d *bindingDecoder) object(v value, at *place, base rowFields, ks keys) {
 	var f rowFields
-	nested := false
-	holdsPorts := false
+	nested, scalars, holdsPorts := false, false, false
 	for m := range v.all {
 		if m.composite() {
 			if m.kind() == kindObject && isPartOfRow(m.key()) {
@@ -188,6 +193,7 @@ func (d *bindingDecoder) object(v value, at *place, base rowFields, ks keys) {
 			nested = nested || m.len() > 0
 			continue
 		}
+		scalars = true
 		f.take(m.key(), m)
 	}
 	if v.get("ip_mac").kind() != kindAbsent || v.get("commutation").kind() != kindAbsent {
@@ -215,7 +221,7 @@ func (d *bindingDecoder) object(v value, at *place, base rowFields, ks keys) {
 	case f.present(fieldIP) || f.present(fieldMAC):
 		d.recognised++
 		d.out.Empty++
-	case v.len() > 0:
+	case scalars:
 		d.out.Defects.add(at.String(), "row has neither address nor MAC")
 	}
 }
@@ -417,6 +423,7 @@ func (d *bindingDecoder) intern(b []byte) string {
 
 // scalarRow keeps the scalar members of a payload that is one single row.
 func (d *bindingDecoder) scalarRow(key []byte, v value) {
+	d.foreign++
 	d.self.take(bytes.Clone(key), v.clone())
 }
 

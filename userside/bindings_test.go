@@ -139,13 +139,15 @@ func TestCustomerBindingsShapes(t *testing.T) {
 		"result after data": {
 			doc:  `{"Data":[{"customer_id":1001,"ip":1681915914,"mac":"00005e005301","device_id":6918,"port":5}],"ErrorText":"","Result":"OK"}`,
 			want: []BindingRow{wantRow}},
-		"F: empty list":            {data: `[]`},
-		"F: empty object":          {data: `{}`},
-		"F: null":                  {data: `null`},
-		"F: false":                 {data: `false`},
-		"F: empty text":            {data: `""`},
-		"F: no data":               {doc: `{"result":"OK"}`},
-		"rows without any address": {data: `[{"customer_id":1001,"ip":"0","mac":"","device_id":6918}]`},
+		"F: empty list":             {data: `[]`},
+		"F: empty object":           {data: `{}`},
+		"F: null":                   {data: `null`},
+		"F: false":                  {data: `false`},
+		"F: empty text":             {data: `""`},
+		"F: no data":                {doc: `{"result":"OK"}`},
+		"F: customers without rows": {data: `{"1001":[],"1002":{},"1003":null}`},
+		"F: devices without ports":  {data: `{"6918":{"5":[]},"6919":[]}`},
+		"rows without any address":  {data: `[{"customer_id":1001,"ip":"0","mac":"","device_id":6918}]`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -256,6 +258,7 @@ func TestCustomerBindingsUnknownShape(t *testing.T) {
 		"foreign rows":  {`{"result":"OK","data":[{"alpha":1,"beta":"ivanov@example.org"}]}`, "data[].alpha:number data[].beta:string"},
 		"keyed":         {`{"result":"OK","data":{"1001":{"alpha":null}}}`, "data.#.alpha:null"},
 		"list of texts": {`{"result":"OK","data":["a"]}`, "data[]:string"},
+		"single value":  {`{"result":"OK","data":{"alpha":5}}`, "data.alpha:number"},
 		"named keys":    {`{"result":"OK","data":{"ivanov77":{"alpha":true}}}`, "data.*.alpha:bool"},
 		"no marker":     {`{"data":[{"customer_id":1,"ip":"10.0.0.1"}]}`, "data[].customer_id:number data[].ip:string"},
 	} {

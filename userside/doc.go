@@ -16,10 +16,11 @@
 //
 // The wire format is loose: keys change their case, numbers come as text, empty
 // PHP arrays stand for objects, addresses are signed decimal numbers. The
-// decoders accept all of that, exactly as the API page (docs/userside-api.md,
-// section 8) lists it. A row that cannot be read is reported as a [RowError] and
-// never fails the rest of its answer. What is not an answer of the API at all
-// (a PHP warning, a login page, truncated JSON) is [ErrMalformed].
+// decoders accept all of that. "API page section N" in this package cites the
+// project's notes on the wire contract, whose section 8 lists the looseness. A
+// row that cannot be read is reported as a [RowError] and never fails the rest
+// of its answer. What is not an answer of the API at all (a PHP warning, a login
+// page, truncated JSON) is [ErrMalformed].
 //
 // Answers are decoded while they arrive, by a pull scanner that holds one row
 // at a time, so the largest of them (100,000 rows) is never in memory as text.
