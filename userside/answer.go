@@ -16,8 +16,7 @@ type answer struct {
 	failure string // error, ErrorText
 	message string // msg
 	ids     IDs    // Id
-	idErr   error
-	payload bool // data held something
+	payload bool   // data held something
 
 	list    string // scalar under data or list
 	scalars []Entry[String]
@@ -111,7 +110,7 @@ func (r *answerReader) member(key []byte, _ int) error {
 		keepFirst(&r.message, errorText(v))
 	case "id":
 		if len(r.ids) == 0 {
-			r.ids, r.idErr = v.ids()
+			r.ids, _ = v.ids() // what is no id is as good as absent
 		}
 	default:
 		if len(r.scalars) < maxScalars {

@@ -116,7 +116,6 @@ type deviceTable struct {
 	byMAC  map[provision.MAC]provision.DeviceID
 	byIP   map[netip.Addr]provision.DeviceID
 	ifaces map[provision.DeviceID][]userside.Iface
-	order  []provision.DeviceID
 	all    []provision.Device // as listed, duplicates too: Build reports them
 }
 
