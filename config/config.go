@@ -26,6 +26,8 @@ func (s Secret) Reveal() string { return string(s) }
 type Config struct {
 	StateDir string // snapshot, leases, outbox; /var/lib/usher
 	ERP      ERP
+	Policy   Policy
+	Hooks    Hooks
 	Guard    Guard
 	DHCP     DHCP
 	ACL      ACL
@@ -41,17 +43,19 @@ type Config struct {
 
 // ERP is how to reach the UserSide API.
 type ERP struct {
-	URL           string // up to and with /api.php
-	Key           Secret // resolved from key_file, credential or key
-	CAFile        string // extra CA for a private certificate; empty: system pool
-	Insecure      bool   // do not verify the certificate
-	Timeout       time.Duration
-	PollInterval  time.Duration
-	PollJitter    float64 // share of PollInterval, 0..0.5
-	Retries       int     // of reads
-	MaxConcurrent int
-	Bindings      string // auto, direct, composed
-	BatchSize     int    // ids per get_data
+	URL               string // up to and with /api.php
+	Key               Secret // resolved from key_file, credential or key
+	CAFile            string // extra CA for a private certificate; empty: system pool
+	Insecure          bool   // do not verify the certificate
+	Timeout           time.Duration
+	PollInterval      time.Duration // of states
+	PollJitter        float64       // share of PollInterval, 0..0.5
+	RefreshInterval   time.Duration // of everything
+	RequestsPerMinute int           // 0: unlimited
+	Retries           int           // of reads
+	MaxConcurrent     int
+	Bindings          string // auto, direct, composed
+	BatchSize         int    // ids per get_data
 }
 
 // Guard holds a suspicious fetch; see provision.Guard.

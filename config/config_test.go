@@ -26,6 +26,8 @@ import (
 
 var update = flag.Bool("update", false, "write the expected texts in testdata")
 
+const testSecret = "s3cret-of-the-test-4711"
+
 const testKey = "k3y-of-the-test-0815"
 
 // testEnv has one good key file, some bad ones and one group.
@@ -41,6 +43,10 @@ func testEnv() Env {
 		"/etc/usher/two.key":      {testKey + "\n" + testKey, 0o600},
 		"/etc/usher/not.pem":      {"hello", 0o644},
 		"/cred/userside-key":      {testKey, 0o400},
+
+		"/etc/usher/hook.secret":     {testSecret + "\n", 0o640},
+		"/etc/usher/short.secret":    {"0123456789", 0o600},
+		"/cred/userside-hook-secret": {testSecret, 0o400},
 	}
 	return Env{
 		ReadFile: func(path string, limit int64) ([]byte, fs.FileMode, error) {
@@ -103,8 +109,14 @@ func TestMinimalHasDefaults(t *testing.T) {
 		StateDir: "/var/lib/usher",
 		ERP: ERP{
 			URL: "https://erp.example.net/api.php", Key: testKey, Timeout: 30 * time.Second,
-			PollInterval: time.Minute, PollJitter: 0.1, Retries: 3, MaxConcurrent: 1, Bindings: "auto", BatchSize: 100,
+			PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, PollJitter: 0.1, RequestsPerMinute: 1200,
+			Retries: 3, MaxConcurrent: 1, Bindings: "auto", BatchSize: 100,
 		},
+		Policy: Policy{
+			States: map[int]string{0: "stop", 1: "pause", 2: "allow"}, OtherStates: "unknown",
+			Disabled: "stop", Potential: "stop", NotInBilling: "allow", Former: "stop",
+		},
+		Hooks: Hooks{Window: time.Minute},
 		Guard: Guard{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
 		DHCP: DHCP{
 			Enabled: true, Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
@@ -163,6 +175,11 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	var doc any
 	require.NoError(t, yaml.Unmarshal(data, &doc))
 	collectKeys(doc, "", shown)
+	for k := range shown {
+		if strings.HasPrefix(k, "policy.states.") {
+			delete(shown, k) // numbers, not keys
+		}
+	}
 	assert.Equal(t, slices.Sorted(maps.Keys(known)), slices.Sorted(maps.Keys(shown)), "decoder and reference")
 
 	fields := map[string]bool{}
@@ -171,6 +188,8 @@ func TestReferenceHasEveryKey(t *testing.T) {
 		assert.True(t, known[inFileOnly], inFileOnly)
 		fields[inFileOnly] = true
 	}
+	delete(fields, "hooks.secret") // resolved from secret_file
+	fields["hooks.secret_file"] = true
 	delete(fields, "warnings") // made by Parse, not read
 	for k := range fields {
 		if strings.HasPrefix(k, "warnings") {

@@ -30,7 +30,7 @@ func (d *decoder) apiKey(m mapping) Secret {
 			inline.problem("the API key in clear in this file; put it into key_file, or set allow_inline_key: true")
 			return ""
 		}
-		return inline.checkKey(s)
+		return inline.checkSecret(s, "the API key")
 	case file.present():
 		path, ok := file.raw("a path")
 		if !ok {
@@ -40,31 +40,37 @@ func (d *decoder) apiKey(m mapping) Secret {
 			file.problem("want the absolute path of a file that holds the API key")
 			return ""
 		}
-		// The same file serves root at the command line, and the unit, whose
-		// user may not read it but was handed it as a credential.
-		if _, _, err := d.env.read(path, maxKeySize); errors.Is(err, fs.ErrPermission) && d.hasCredential() {
-			path = d.credential()
-		}
-		return file.readKey(path)
-	case d.hasCredential():
-		return file.readKey(d.credential())
+		return file.readSecret(d.orCredential(path, CredentialName), "the API key")
+	case d.hasCredential(CredentialName):
+		return file.readSecret(d.credential(CredentialName), "the API key")
 	default:
 		file.problem("missing; want the absolute path of a file that holds the API key (or start with the systemd credential %s)", CredentialName)
 		return ""
 	}
 }
 
-func (d *decoder) credential() string { return filepath.Join(d.env.CredentialsDir, CredentialName) }
+// orCredential gives path, or the credential where the file is root's alone: the
+// same file serves root at the command line, and the unit, whose user may not
+// read it but was handed it as a credential.
+func (d *decoder) orCredential(path, name string) string {
+	if _, _, err := d.env.read(path, maxKeySize); errors.Is(err, fs.ErrPermission) && d.hasCredential(name) {
+		return d.credential(name)
+	}
+	return path
+}
 
-func (d *decoder) hasCredential() bool {
+func (d *decoder) credential(name string) string { return filepath.Join(d.env.CredentialsDir, name) }
+
+func (d *decoder) hasCredential(name string) bool {
 	if d.env.CredentialsDir == "" {
 		return false
 	}
-	_, _, err := d.env.read(d.credential(), maxKeySize)
+	_, _, err := d.env.read(d.credential(name), maxKeySize)
 	return err == nil
 }
 
-func (v value) readKey(path string) Secret {
+// readSecret reads what nobody else may know: the API key, a secret.
+func (v value) readSecret(path, what string) Secret {
 	data, mode, err := v.d.env.read(path, maxKeySize)
 	if err != nil {
 		v.problem("the file cannot be read: %s", errnoText(err))
@@ -74,19 +80,19 @@ func (v value) readKey(path string) Secret {
 		v.problem("everybody on this host can read the file (mode %04o); want mode 0640 or 0600", mode.Perm())
 		return ""
 	}
-	return v.checkKey(string(data))
+	return v.checkSecret(string(data), what)
 }
 
-// checkKey trims what editors append and refuses what cannot be a key.
-func (v value) checkKey(s string) Secret {
+// checkSecret trims what editors append and refuses what cannot be a key.
+func (v value) checkSecret(s, what string) Secret {
 	s = strings.TrimSpace(s)
 	if s == "" {
-		v.problem("the API key is empty")
+		v.problem("%s is empty", what)
 		return ""
 	}
 	for _, c := range s {
 		if c <= ' ' || c == 0x7f {
-			v.problem("the API key has a blank, a line break or a control character inside; want one line")
+			v.problem("%s has a blank, a line break or a control character inside; want one line", what)
 			return ""
 		}
 	}

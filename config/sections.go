@@ -14,9 +14,11 @@ import (
 // else; usher.reference.yaml repeats them for people and a test compares.
 
 func (d *decoder) config(v value, c *Config) {
-	m := v.mapping("state_dir", "userside", "guard", "dhcp", "acl", "reports", "control", "console", "log")
+	m := v.mapping("state_dir", "userside", "policy", "hooks", "guard", "dhcp", "acl", "reports", "control", "console", "log")
 	c.StateDir = m.get("state_dir").dir("/var/lib/usher")
 	d.erp(m.get("userside"), &c.ERP)
+	d.policy(m.get("policy"), &c.Policy)
+	d.hooks(m.get("hooks"), &c.Hooks)
 	d.guard(m.get("guard"), &c.Guard)
 	d.dhcp(m.get("dhcp"), &c.DHCP)
 	d.acl(m.get("acl"), &c.ACL)
@@ -37,7 +39,7 @@ func (v value) dir(def string) string {
 
 func (d *decoder) erp(v value, e *ERP) {
 	m := v.mapping("url", "key_file", "key", "allow_inline_key", "ca_file", "insecure_skip_verify", "timeout",
-		"poll_interval", "poll_jitter", "retries", "max_concurrent", "bindings", "batch_size")
+		"poll_interval", "refresh_interval", "poll_jitter", "requests_per_minute", "retries", "max_concurrent", "bindings", "batch_size")
 	e.URL = m.get("url").apiURL()
 	e.Key = d.apiKey(m)
 	e.CAFile = m.get("ca_file").caFile()
@@ -47,7 +49,12 @@ func (d *decoder) erp(v value, e *ERP) {
 	}
 	e.Timeout = m.get("timeout").duration(30*time.Second, time.Second, 10*time.Minute)
 	e.PollInterval = m.get("poll_interval").duration(time.Minute, time.Second, 24*time.Hour)
+	// Ten polls of states to one of everything, but bindings are never older
+	// than ten minutes because of it.
+	usual := min(10*e.PollInterval, max(e.PollInterval, 10*time.Minute))
+	e.RefreshInterval = m.get("refresh_interval").duration(usual, time.Second, 24*time.Hour)
 	e.PollJitter = m.get("poll_jitter").share(0.1, 0.5)
+	e.RequestsPerMinute = m.get("requests_per_minute").integer(1200, 0, 1_000_000)
 	e.Retries = m.get("retries").integer(3, 0, 10)
 	e.MaxConcurrent = m.get("max_concurrent").integer(1, 1, 16)
 	e.Bindings = m.get("bindings").oneOf("auto", "auto", "direct", "composed")
