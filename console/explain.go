@@ -333,21 +333,14 @@ func (x *explainer) events() {
 			}
 		}
 	}
-	slices.SortStableFunc(found, func(a, b dhcpd.Event) int { return b.Time.Compare(a.Time) })
-	type identity struct {
-		at  time.Time
-		xid uint32
-		typ string
-		mac provision.MAC
-	}
-	seen := map[identity]bool{}
+	slices.SortFunc(found, func(a, b dhcpd.Event) int { return cmp.Compare(b.Seq, a.Seq) })
+	seen := map[uint64]bool{}
 	for i := range found {
 		e := &found[i]
-		id := identity{e.Time, e.XID, e.Type.String(), e.MAC}
-		if seen[id] || len(x.x.Events) == explainEvents {
+		if seen[e.Seq] || len(x.x.Events) == explainEvents {
 			continue
 		}
-		seen[id] = true
+		seen[e.Seq] = true
 		x.x.Events = append(x.x.Events, viewEvent(e, x.snap))
 	}
 }

@@ -290,6 +290,20 @@ func TestEventsAreLimited(t *testing.T) {
 	assert.Equal(t, uint32(50), x.Events[0].XID)
 }
 
+// One read from the socket gives several packets the same time: a renewal and
+// the copy of it that a relay sends have the same transaction, too.
+func TestPacketsOfOneReadAreAllShown(t *testing.T) {
+	w := newWorld(t)
+	e := dhcpd.Event{Time: testStart, XID: 7, Outcome: dhcpd.OutcomeAck, Type: wire.Request, YourIP: ip("198.51.100.11")}
+	w.packet(e)
+	e.GIAddr = ip("192.0.2.70")
+	w.packet(e)
+	x, err := w.explain(t.Context(), "198.51.100.11")
+	require.NoError(t, err)
+	require.Len(t, x.Events, 2)
+	assert.Equal(t, e.GIAddr, x.Events[0].Relay, "the newer one first")
+}
+
 func FuzzExplain(f *testing.F) {
 	for _, q := range []string{"1001", "198.51.100.11", "00:00:5e:00:53:11", "", "::", "%", "\x00"} {
 		f.Add(q)

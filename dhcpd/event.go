@@ -12,6 +12,7 @@ import (
 // Event is what is known about one packet after its outcome is decided.
 // Addresses that the packet does not have are invalid (the zero netip.Addr).
 type Event struct {
+	Seq         uint64                 `json:"seq"`  // place in the EventLog, from 1; zero elsewhere
 	Time        time.Time              `json:"time"` // when it was read from the socket
 	Type        wire.MessageType       `json:"type"` // of the request
 	Outcome     Outcome                `json:"outcome"`

@@ -38,6 +38,7 @@ func (l *EventLog) Packet(e *Event) {
 	*slot = *e
 	slot.Option82 = append(kept, e.Option82...)
 	l.n++
+	slot.Seq = l.n
 }
 
 // Commit implements Observer; commits are not kept.
