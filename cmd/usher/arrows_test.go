@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -116,6 +117,24 @@ func TestLibrariesStayInTheirPackage(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A sleep is no synchronisation. Under testing/synctest it only moves the
+// bubble's clock, so test files that import that may have it.
+func TestNobodySleeps(t *testing.T) {
+	root := filepath.Join("..", "..")
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "arrows_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(b), "time.Sleep(") {
+			return err
+		}
+		require.True(t, strings.HasSuffix(path, "_test.go") && strings.Contains(string(b), `"testing/synctest"`), "%s sleeps", path)
+		return nil
+	})
+	require.NoError(t, err)
 }
 
 func TestTheCoreUsesTheStandardLibraryOnly(t *testing.T) {

@@ -64,7 +64,7 @@ unprivileged ports and an ACL that is only computed.`,
 			if err != nil && ctx.Err() != nil {
 				err = context.Cause(ctx)
 				if cmd.Context().Err() != nil {
-					err = errors.New("interrupted; everything was cleaned up")
+					return errors.Join(errors.New("interrupted; everything was cleaned up"), os.RemoveAll(dir))
 				}
 			}
 			return d.finish(err, keep)

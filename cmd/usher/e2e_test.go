@@ -39,8 +39,12 @@ func startWorld(t *testing.T, o worldOptions) *world {
 	w, err := newWorld(o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
+		started := w.lab.Processes()
 		w.close()
 		if t.Failed() {
+			for _, p := range started {
+				t.Logf("started on %s: %s", p.Host, p.Command)
+			}
 			keepEvidence(t, w)
 		}
 	})
@@ -118,7 +122,9 @@ func TestKernelDemo(t *testing.T) {
 
 func TestKernelDemoCleansUpAfterInterrupt(t *testing.T) {
 	needKernel(t, "ping", "udhcpc", "dhcrelay")
+	tmp := t.TempDir()
 	cmd := exec.Command(program(t), "demo", "--once")
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -127,6 +133,9 @@ func TestKernelDemoCleansUpAfterInterrupt(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	require.Error(t, cmd.Wait())
+	after, err := filepath.Glob(filepath.Join(tmp, "*"))
+	require.NoError(t, err)
+	require.Empty(t, after, "no files are left")
 	noNamespaces(t, fmt.Sprintf("usher-demo-%d-", cmd.Process.Pid))
 }
 

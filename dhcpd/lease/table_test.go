@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/usher-agent/usher/provision"
 )
@@ -159,7 +160,7 @@ func TestFailedFlushIsTriedAgain(t *testing.T) {
 	tab.Store(testRecord(ip7))
 	tab.Dirty(ip7)
 	require.NoError(t, db.Close())
-	require.ErrorIs(t, tab.Flush(), bbolt.ErrDatabaseNotOpen)
+	require.ErrorIs(t, tab.Flush(), bolterrors.ErrDatabaseNotOpen)
 	assert.Equal(t, 1, tab.Counts(testNow).Dirty)
 	tab.db = openDB(t, path)
 	require.NoError(t, tab.Flush())
@@ -260,10 +261,10 @@ func TestRunTellsErrors(t *testing.T) {
 		errs := make(chan error, 10)
 		done := make(chan error, 1)
 		go func() { done <- tab.Run(ctx, time.Second, func(err error) { errs <- err }) }()
-		assert.ErrorIs(t, <-errs, bbolt.ErrDatabaseNotOpen)
-		assert.ErrorIs(t, <-errs, bbolt.ErrDatabaseNotOpen)
+		assert.ErrorIs(t, <-errs, bolterrors.ErrDatabaseNotOpen)
+		assert.ErrorIs(t, <-errs, bolterrors.ErrDatabaseNotOpen)
 		cancel()
-		assert.ErrorIs(t, <-done, bbolt.ErrDatabaseNotOpen)
+		assert.ErrorIs(t, <-done, bolterrors.ErrDatabaseNotOpen)
 	})
 }
 
