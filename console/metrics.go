@@ -51,8 +51,11 @@ type Metrics struct {
 	subscribers   map[provision.State]prometheus.Gauge
 	publications  prometheus.Counter
 	problems      map[provision.ProblemKind]prometheus.Gauge
-	fetches       map[provision.FetchOutcome]prometheus.Counter
-	fetchDuration map[provision.FetchOutcome]prometheus.Observer
+	statesAt      atomic.Int64 // of the states in use, Unix nanoseconds; 0: none
+	fetches       map[provision.FetchKind]map[provision.FetchOutcome]prometheus.Counter
+	fetchDuration map[provision.FetchKind]map[provision.FetchOutcome]prometheus.Observer
+	hints         map[HookOutcome]prometheus.Counter
+	hintDuration  prometheus.Histogram
 	held          prometheus.Gauge
 	heldHarm      map[string]prometheus.Gauge
 	stores        map[string]prometheus.Counter
@@ -113,6 +116,10 @@ func batchBuckets() []float64 {
 
 func fetchBuckets() []float64 {
 	return []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}
+}
+
+func hintBuckets() []float64 {
+	return []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 }
 
 func callBuckets() []float64 {
@@ -189,6 +196,10 @@ func fetchOutcomes() []provision.FetchOutcome {
 	return []provision.FetchOutcome{provision.FetchPublished, provision.FetchHeld, provision.FetchFailed}
 }
 
+func fetchKinds() []provision.FetchKind {
+	return []provision.FetchKind{provision.FetchFull, provision.FetchStates, provision.FetchCustomers}
+}
+
 func states() []provision.State {
 	return []provision.State{provision.StateUnknown, provision.StateStop, provision.StatePause, provision.StateActive}
 }
@@ -242,8 +253,17 @@ func (m *Metrics) registerSync(f factory) {
 	}
 	m.publications = f.counter("usher_snapshot_publications_total", "Snapshots that came into use: fetched, stored, accepted or changed by an override.")
 	m.problems = each(f.gauges("usher_problems", "Defects of the ERP's data in the newest snapshot that was fetched, by kind.", "kind").WithLabelValues, problemKinds()...)
-	m.fetches = each(f.counters("usher_fetches_total", "Fetches from the ERP, by what became of them.", "outcome").WithLabelValues, fetchOutcomes()...)
-	m.fetchDuration = each(f.histograms("usher_fetch_duration_seconds", "Duration of fetches from the ERP.", fetchBuckets(), "outcome").WithLabelValues, fetchOutcomes()...)
+	fetches := f.counters("usher_fetches_total", "Fetches from the ERP, by how much they read and by what became of them.", "kind", "outcome")
+	durations := f.histograms("usher_fetch_duration_seconds", "Duration of fetches from the ERP.", fetchBuckets(), "kind", "outcome")
+	m.fetches = map[provision.FetchKind]map[provision.FetchOutcome]prometheus.Counter{}
+	m.fetchDuration = map[provision.FetchKind]map[provision.FetchOutcome]prometheus.Observer{}
+	for _, kind := range fetchKinds() {
+		m.fetches[kind] = each(func(v ...string) prometheus.Counter { return fetches.WithLabelValues(string(kind), v[0]) }, fetchOutcomes()...)
+		m.fetchDuration[kind] = each(func(v ...string) prometheus.Observer { return durations.WithLabelValues(string(kind), v[0]) }, fetchOutcomes()...)
+	}
+	f.computed("usher_states_age_seconds", "Age of the states in use; before the first ones, time since the start.", m.statesAge)
+	m.hints = each(f.counters("usher_hints_total", "Requests at the hint endpoint, by what became of them.", "outcome").WithLabelValues, HookOutcomes()...)
+	m.hintDuration = f.histogram("usher_hint_duration_seconds", "Time from a hint to having its customer's state in the snapshot.", hintBuckets())
 	m.held = f.gauge("usher_guard_held", "1 while the guard holds a fetch for an operator to decide on.")
 	m.heldHarm = each(f.gauges("usher_guard_held_subscribers", "Subscribers that the held fetch would harm; 0 while none is held.", "harm").WithLabelValues, "removed", "moved", "blocked")
 	m.stores = each(f.counters("usher_snapshot_stores_total", "Attempts to store the snapshot on disk.", "result").WithLabelValues, resultOK, resultFailed)

@@ -46,8 +46,14 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.SetBuild(Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"})
 	m.ConfigLoaded(testStart, 0x123456789abcdef0, nil)
 	m.ConfigLoaded(testStart.Add(time.Hour), 0, boom)
-	m.Fetched(provision.FetchPublished, 2*time.Second, nil)
-	m.Fetched(provision.FetchFailed, 30*time.Second, boom)
+	m.Fetched(provision.FetchReport{Kind: provision.FetchFull, Outcome: provision.FetchPublished, Took: 2 * time.Second})
+	m.Fetched(provision.FetchReport{Kind: provision.FetchFull, Outcome: provision.FetchFailed, Took: 30 * time.Second, Err: boom})
+	m.Fetched(provision.FetchReport{Kind: provision.FetchStates, Outcome: provision.FetchPublished, Took: 80 * time.Millisecond})
+	m.Fetched(provision.FetchReport{Kind: provision.FetchCustomers, Outcome: provision.FetchPublished, Took: 8 * time.Millisecond, Waited: 12 * time.Millisecond})
+	m.Fetched(provision.FetchReport{Kind: "whole", Outcome: provision.FetchPublished})
+	m.Hint(HookAccepted)
+	m.Hint(HookReplayed)
+	m.Hint("no_such")
 	m.Published(snap, kinds)
 	m.Held(&provision.HeldStatus{Decision: provision.GuardDecision{Removed: provision.GuardCount{Count: 3}, Blocked: provision.GuardCount{Count: 4}}})
 	m.Stored(300*time.Millisecond, nil)
@@ -91,7 +97,7 @@ func TestExposition(t *testing.T) {
 	}
 }
 
-var age = regexp.MustCompile(`(?m)^(usher_snapshot_age_seconds) .*$`)
+var age = regexp.MustCompile(`(?m)^(usher_(?:snapshot|states)_age_seconds) .*$`)
 
 func exposition(reg *prometheus.Registry) []byte {
 	rec := httptest.NewRecorder()

@@ -35,10 +35,26 @@ func (m *Metrics) Commit(n int, d time.Duration, err error) {
 }
 
 // Fetched implements provision.SyncObserver.
-func (m *Metrics) Fetched(outcome provision.FetchOutcome, took time.Duration, err error) {
-	if c, ok := m.fetches[outcome]; ok {
+func (m *Metrics) Fetched(r provision.FetchReport) {
+	c, ok := m.fetches[r.Kind][r.Outcome]
+	if !ok {
+		return
+	}
+	c.Inc()
+	m.fetchDuration[r.Kind][r.Outcome].Observe(r.Took.Seconds())
+	switch {
+	case r.Outcome != provision.FetchPublished:
+	case r.Kind == provision.FetchCustomers:
+		m.hintDuration.Observe(r.Waited.Seconds())
+	default:
+		m.statesAt.Store(time.Now().Add(-r.Took).UnixNano())
+	}
+}
+
+// Hint counts a request at the hint endpoint.
+func (m *Metrics) Hint(o HookOutcome) {
+	if c, ok := m.hints[o]; ok {
 		c.Inc()
-		m.fetchDuration[outcome].Observe(took.Seconds())
 	}
 }
 
@@ -151,6 +167,14 @@ func (m *Metrics) ConfigLoaded(at time.Time, hash uint64, err error) {
 func (m *Metrics) SetBuild(b Build) {
 	m.buildInfo.Reset()
 	m.buildInfo.WithLabelValues(b.Version, b.Revision, b.GoVersion).Set(1)
+}
+
+func (m *Metrics) statesAge() float64 {
+	at := m.started
+	if ns := max(m.statesAt.Load(), m.fetchedAt.Load()); ns != 0 {
+		at = time.Unix(0, ns)
+	}
+	return max(time.Since(at).Seconds(), 0)
 }
 
 func (m *Metrics) snapshotAge() float64 {

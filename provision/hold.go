@@ -7,29 +7,36 @@ import (
 
 // heldFetch is the newest fetch that the guard holds.
 type heldFetch struct {
+	fetched
+	status HeldStatus
+}
+
+// fetched is what a poll made of the ERP's answer, without overrides.
+type fetched struct {
+	kind     FetchKind
 	snap     *Snapshot
-	problems []Problem
-	status   HeldStatus
+	problems []Problem // of FetchFull
+	began    time.Time // when its states were read
 }
 
 // judgeLocked lets the guard decide on a fetch and publishes or holds it.
-func (s *Syncer) judgeLocked(snap *Snapshot, problems []Problem) (published bool) {
+func (s *Syncer) judgeLocked(f fetched) (published bool) {
 	old := s.Current()
-	fingerprint := snap.Fingerprint()
-	candidate := s.overriddenLocked(snap, snap.FetchedAt())
+	candidate := s.overriddenLocked(f.snap, f.began)
 	decision := Compare(old, candidate, s.opts.Guard)
 	if !decision.Hold {
 		s.clearHeldLocked()
 		s.rejected = 0
-		s.publishLocked(candidate, problems)
+		s.putLocked(f, candidate)
 		return true
 	}
 
+	fingerprint := f.snap.Fingerprint()
 	same := s.held != nil && s.held.snap.Fingerprint() == fingerprint
-	held := &heldFetch{snap: snap, problems: problems, status: HeldStatus{
-		Fingerprint: fmt.Sprintf("%016x", fingerprint), FetchedAt: snap.FetchedAt(), Since: time.Now(), Seen: 1,
+	held := &heldFetch{fetched: f, status: HeldStatus{
+		Fingerprint: fmt.Sprintf("%016x", fingerprint), FetchedAt: f.began, Since: time.Now(), Seen: 1,
 		AcceptAfter: s.opts.Guard.AcceptAfter, Rejected: s.rejected == fingerprint && s.rejected != 0,
-		Source: snap.Source(), Counts: snap.Counts(), Decision: decision,
+		Source: f.snap.Source(), Kind: f.kind, Counts: f.snap.Counts(), Decision: decision,
 	}}
 	if same {
 		held.status.Since, held.status.Seen = s.held.status.Since, s.held.status.Seen+1
@@ -41,16 +48,26 @@ func (s *Syncer) judgeLocked(snap *Snapshot, problems []Problem) (published bool
 		s.log.Warn("guard accepts the answer because it came often enough",
 			"seen", held.status.Seen, "reason", decision.Reason, "fingerprint", held.status.Fingerprint)
 		s.clearHeldLocked()
-		s.publishLocked(candidate, problems)
+		s.putLocked(f, candidate)
 		return true
 	}
 	s.held = held
 	s.obs.Held(held.copy())
 	if !same && !held.status.Rejected {
 		s.log.Warn("guard holds a fetch, the last good snapshot stays in use; see usher guard show",
-			"reason", decision.Reason, "fingerprint", held.status.Fingerprint, "rows", snap.Len())
+			"reason", decision.Reason, "kind", f.kind, "fingerprint", held.status.Fingerprint, "rows", f.snap.Len())
 	}
 	return false
+}
+
+// putLocked puts what a fetch made, with overrides, into use.
+func (s *Syncer) putLocked(f fetched, candidate *Snapshot) {
+	if f.kind == FetchFull {
+		s.publishLocked(candidate, f.problems)
+		return
+	}
+	s.settleLocked(f.began)
+	s.installLocked(candidate, s.status.Problems) // rows and their problems are the same
 }
 
 // oftenEnoughLocked reports whether a held answer is accepted by repetition. It
@@ -90,7 +107,7 @@ func (s *Syncer) Accept() error {
 	s.log.Warn("operator accepts the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
 	s.clearHeldLocked()
 	s.rejected = 0
-	s.publishLocked(s.overriddenLocked(h.snap, h.snap.FetchedAt()), h.problems)
+	s.putLocked(h.fetched, s.overriddenLocked(h.snap, h.began))
 	return nil
 }
 

@@ -12,11 +12,29 @@ const (
 	FetchFailed    FetchOutcome = "failed"    // the ERP could not be read
 )
 
+// FetchKind says how much of the ERP a fetch reads. A closed set: it is a metric label.
+type FetchKind string
+
+// The kinds of fetches.
+const (
+	FetchFull      FetchKind = "full"      // bindings, states and devices
+	FetchStates    FetchKind = "states"    // who is stopped and who is paused
+	FetchCustomers FetchKind = "customers" // a few customers that hints named
+)
+
+// FetchReport tells one fetch.
+type FetchReport struct {
+	Kind    FetchKind
+	Outcome FetchOutcome
+	Took    time.Duration
+	Waited  time.Duration // FetchCustomers: from the oldest of the hints to the end
+	Err     error         // nil unless FetchFailed
+}
+
 // SyncObserver sees what a Syncer does; the console makes metrics of it. Its
-// methods are called one at a time, must not block and must not call back. err
-// is nil unless FetchFailed.
+// methods are called one at a time, must not block and must not call back.
 type SyncObserver interface {
-	Fetched(outcome FetchOutcome, took time.Duration, err error)
+	Fetched(r FetchReport)
 	// Published tells each snapshot that comes into use: fetched, stored,
 	// accepted by hand or changed by an override. problems has a count of every
 	// kind met, and is nil for a snapshot that was read from disk.
@@ -43,10 +61,10 @@ type EnforceObserver interface {
 
 type noSyncObserver struct{}
 
-func (noSyncObserver) Fetched(FetchOutcome, time.Duration, error) {}
-func (noSyncObserver) Published(*Snapshot, map[ProblemKind]int)   {}
-func (noSyncObserver) Held(*HeldStatus)                           {}
-func (noSyncObserver) Stored(time.Duration, error)                {}
+func (noSyncObserver) Fetched(FetchReport)                      {}
+func (noSyncObserver) Published(*Snapshot, map[ProblemKind]int) {}
+func (noSyncObserver) Held(*HeldStatus)                         {}
+func (noSyncObserver) Stored(time.Duration, error)              {}
 
 type noEnforceObserver struct{}
 

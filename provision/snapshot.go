@@ -316,11 +316,14 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 	}
 	subs := slices.Clone(s.subs)
 	for id, st := range states {
-		if i, ok := findSubscriber(subs, id); ok {
+		if i, ok := findSubscriber(s.subs, id); ok {
 			subs[i].State = st
 		} else {
-			subs = slices.Insert(subs, i, Subscriber{ID: id, State: st})
+			subs = append(subs, Subscriber{ID: id, State: st})
 		}
+	}
+	if len(subs) > len(s.subs) {
+		slices.SortFunc(subs, func(a, b Subscriber) int { return cmp.Compare(a.ID, b.ID) })
 	}
 	t := s.t
 	for i := range t.contested {

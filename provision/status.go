@@ -15,16 +15,35 @@ type SyncStatus struct {
 	ProblemsList []Problem           `json:"problems_list,omitzero"` // at most 1000 of them
 
 	Fetching            bool      `json:"fetching"`
-	LastFetchSeconds    float64   `json:"last_fetch_seconds"`
-	LastError           string    `json:"last_error,omitempty"` // of the newest fetch that failed
+	LastKind            FetchKind `json:"last_kind,omitempty"`  // of the newest poll: full or states
+	LastFetchSeconds    float64   `json:"last_fetch_seconds"`   // of the newest poll
+	LastError           string    `json:"last_error,omitempty"` // of the newest fetch that failed, of any kind
 	LastErrorAt         time.Time `json:"last_error_at,omitzero"`
-	ConsecutiveFailures int       `json:"consecutive_failures"`
+	ConsecutiveFailures int       `json:"consecutive_failures"` // of whole fetches
 	NextPoll            time.Time `json:"next_poll,omitzero"`
-	Overrides           int       `json:"overrides"` // states set here that no fetch has confirmed yet
+
+	StatesAt         time.Time  `json:"states_at,omitzero"` // when the states in use were read, by either kind of poll
+	StatesAgeSeconds float64    `json:"states_age_seconds"`
+	StateFailures    int        `json:"state_failures"`     // of polls of states, in a row
+	NextFull         time.Time  `json:"next_full,omitzero"` // when a poll becomes a whole fetch
+	Hints            HintStatus `json:"hints"`
+	Overrides        int        `json:"overrides"` // states set here that no fetch has confirmed yet
 
 	StoredAt   time.Time   `json:"stored_at,omitzero"`
 	StoreError string      `json:"store_error,omitempty"`
 	Held       *HeldStatus `json:"held,omitempty"`
+}
+
+// HintStatus tells what became of hints that a customer changed.
+type HintStatus struct {
+	Pending       int       `json:"pending"`   // customers that wait to be read again
+	Received      uint64    `json:"received"`  // since the start
+	Overflows     uint64    `json:"overflows"` // hints that a poll of all states stood in for
+	LastAt        time.Time `json:"last_at,omitzero"`
+	LastAppliedAt time.Time `json:"last_applied_at,omitzero"`
+	LastSeconds   float64   `json:"last_seconds"` // from the hint to the snapshot, of the newest batch
+	LastError     string    `json:"last_error,omitempty"`
+	LastErrorAt   time.Time `json:"last_error_at,omitzero"`
 }
 
 // HeldStatus is a fetch that the guard holds. The snapshot in use before it
@@ -37,6 +56,7 @@ type HeldStatus struct {
 	AcceptAfter int           `json:"accept_after,omitempty"`
 	Rejected    bool          `json:"rejected"` // an operator said no to this answer before
 	Source      Source        `json:"source"`
+	Kind        FetchKind     `json:"kind"`
 	Counts      Counts        `json:"counts"`
 	Decision    GuardDecision `json:"decision"`
 }

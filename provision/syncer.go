@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -19,9 +18,15 @@ type SyncOptions struct {
 	PollInterval time.Duration // between the starts of two polls; zero: a minute
 	PollJitter   float64       // each interval is longer or shorter by up to this share, 0..0.5
 	FetchTimeout time.Duration // of one fetch; zero: five minutes
-	Guard        GuardLimits
-	Subnets      []netip.Prefix // see Input
-	Reserved     []netip.Addr   // see Input
+
+	// RefreshInterval is between the starts of two whole fetches; polls between
+	// them read the states alone, if the fetcher is a StateFetcher. Zero, or not
+	// longer than PollInterval: every poll is a whole fetch.
+	RefreshInterval time.Duration
+
+	Guard    GuardLimits
+	Subnets  []netip.Prefix // see Input
+	Reserved []netip.Addr   // see Input
 }
 
 func (o SyncOptions) filled() SyncOptions {
@@ -74,7 +79,9 @@ type Syncer struct {
 	current atomic.Pointer[Snapshot]
 	loaded  atomic.Pointer[Snapshot] // what LoadStored read; nil if nothing
 	wake    chan struct{}            // Refresh and Reconfigure; one slot, coalescing
+	replan  chan struct{}            // the next poll may be due earlier; one slot, coalescing
 	dirty   chan struct{}            // the store is behind; one slot, coalescing
+	hints   *hintQueue
 
 	mu        sync.Mutex // guards everything below; the observer is called under it to keep its order
 	opts      SyncOptions
@@ -82,7 +89,14 @@ type Syncer struct {
 	held      *heldFetch
 	rejected  uint64 // fingerprint that an operator said no to; zero: none
 	updates   []chan struct{}
-	status    SyncStatus // without what Status computes
+
+	statesAt  time.Time // when the states in use were read: what changed after may be missing
+	lastFull  time.Time // start of the newest whole fetch that succeeded here
+	pollEnded time.Time
+	wantFull  bool      // the next poll is a whole fetch
+	fullDue   time.Time // a poll from then on is a whole fetch; zero: by the interval
+
+	status SyncStatus // without what Status computes
 }
 
 type override struct {
@@ -97,7 +111,7 @@ func NewSyncer(opts SyncOptions, source Fetcher, store SnapshotStore, obs SyncOb
 	}
 	return &Syncer{
 		source: source, store: store, obs: obs, log: log,
-		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), replan: make(chan struct{}, 1), dirty: make(chan struct{}, 1), hints: newHintQueue(),
 		opts: opts.filled(), overrides: make(map[SubscriberID]override),
 	}
 }
@@ -135,6 +149,9 @@ func (s *Syncer) Run(ctx context.Context) error {
 	if s.store != nil {
 		wg.Go(func() { s.keepStored(ctx) })
 	}
+	if source, ok := s.source.(CustomerFetcher); ok {
+		wg.Go(func() { s.followHints(ctx, source) })
+	}
 	for {
 		began := time.Now()
 		s.poll(ctx)
@@ -142,102 +159,6 @@ func (s *Syncer) Run(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// rest waits for the next poll; it gives false when ctx has ended.
-func (s *Syncer) rest(ctx context.Context, began time.Time) bool {
-	next := s.plan(began)
-	timer := time.NewTimer(time.Until(next))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	case <-s.wake:
-	}
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(time.Until(began.Add(refreshGap))):
-		return true
-	}
-}
-
-// plan chooses the time of the next poll.
-func (s *Syncer) plan(began time.Time) time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	wait := s.opts.PollInterval
-	wait += time.Duration(float64(wait) * s.opts.PollJitter * (2*rand.Float64() - 1))
-	next := began.Add(wait)
-	if rest := time.Now().Add(wait / 10); next.Before(rest) {
-		next = rest // a fetch as long as the interval leaves the ERP some air
-	}
-	if n := s.status.ConsecutiveFailures; n > 0 {
-		retry := time.Now().Add(firstRetry << min(n-1, 20))
-		if retry.Before(next) {
-			next = retry
-		}
-	}
-	s.status.NextPoll = next
-	return next
-}
-
-// poll makes one fetch and deals with its result.
-func (s *Syncer) poll(ctx context.Context) {
-	select { // a refresh asked for up to now is this very poll
-	case <-s.wake:
-	default:
-	}
-	s.mu.Lock()
-	opts := s.opts
-	s.status.Fetching, s.status.NextPoll = true, time.Time{}
-	s.mu.Unlock()
-
-	began := time.Now()
-	fctx, cancel := context.WithTimeout(ctx, opts.FetchTimeout)
-	in, err := s.source.Fetch(fctx, s.Current())
-	cancel()
-	took := time.Since(began)
-	var snap *Snapshot
-	var problems []Problem
-	if err == nil {
-		in.Subnets, in.Reserved = opts.Subnets, opts.Reserved
-		if in.FetchedAt.IsZero() || in.FetchedAt.After(began) {
-			in.FetchedAt = began // what changed after this may be missing
-		}
-		snap, problems = Build(in)
-		snap.Fingerprint() // before the lock is taken: it takes a while
-	}
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.status.Fetching = false
-	s.status.LastFetchSeconds = took.Seconds()
-	if err != nil {
-		if ctx.Err() == nil {
-			s.failedLocked(err, took)
-		}
-		return
-	}
-	if n := s.status.ConsecutiveFailures; n > 0 {
-		s.log.Info("the ERP answers again", "failures", n)
-	}
-	s.status.ConsecutiveFailures = 0
-	outcome := FetchHeld
-	if s.judgeLocked(snap, problems) {
-		outcome = FetchPublished
-	}
-	s.obs.Fetched(outcome, took, nil)
-}
-
-func (s *Syncer) failedLocked(err error, took time.Duration) {
-	s.status.ConsecutiveFailures++
-	s.status.LastError, s.status.LastErrorAt = err.Error(), time.Now()
-	s.obs.Fetched(FetchFailed, took, err)
-	s.log.Warn("fetch from the ERP failed, the last good snapshot stays in use",
-		"error", err, "failures", s.status.ConsecutiveFailures, "snapshot_rows", s.Current().Len())
 }
 
 // overriddenLocked puts those overrides onto snap that a fetch begun at that
@@ -260,11 +181,7 @@ func (s *Syncer) overriddenLocked(snap *Snapshot, began time.Time) *Snapshot {
 
 // publishLocked puts a snapshot into use. problems is nil for a stored one.
 func (s *Syncer) publishLocked(snap *Snapshot, problems []Problem) {
-	for id, o := range s.overrides {
-		if !o.at.After(snap.FetchedAt()) {
-			delete(s.overrides, id)
-		}
-	}
+	s.settleLocked(snap.FetchedAt())
 	var counts map[ProblemKind]int
 	if snap.Source() != SourceStored {
 		counts = make(map[ProblemKind]int)
@@ -278,6 +195,17 @@ func (s *Syncer) publishLocked(snap *Snapshot, problems []Problem) {
 		s.log.Info("snapshot source", "source", snap.Source(), "rows", snap.Len(), "problems", len(problems), "fetched_at", snap.FetchedAt())
 	}
 	s.installLocked(snap, counts)
+}
+
+// settleLocked notes when the states in use were read, and drops the overrides
+// that this read has seen.
+func (s *Syncer) settleLocked(began time.Time) {
+	s.statesAt = began
+	for id, o := range s.overrides {
+		if !o.at.After(began) {
+			delete(s.overrides, id)
+		}
+	}
 }
 
 // someOfEach gives at most n problems, with a fair part of every kind: a flood of
@@ -322,9 +250,14 @@ func notify(c chan struct{}) {
 // Current gives the snapshot in use, nil before the first.
 func (s *Syncer) Current() *Snapshot { return s.current.Load() }
 
-// Refresh asks for a poll now; many calls may become one. A call during a fetch
-// makes another fetch after it.
-func (s *Syncer) Refresh() { notify(s.wake) }
+// Refresh asks for a whole fetch now; many calls may become one. A call during a
+// fetch makes another fetch after it.
+func (s *Syncer) Refresh() {
+	s.mu.Lock()
+	s.wantFull = true
+	s.mu.Unlock()
+	notify(s.wake)
+}
 
 // Updates gives a channel with one slot that gets a value after every
 // publication; several may become one. Each call makes a channel of its own,
@@ -343,18 +276,32 @@ func (s *Syncer) Updates() <-chan struct{} {
 func (s *Syncer) Override(id SubscriberID, st State, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if o, ok := s.overrides[id]; ok && o.at.After(at) {
-		return
+	if next := s.overrideLocked(map[SubscriberID]State{id: st}, at); next != nil {
+		s.installLocked(next, s.status.Problems)
 	}
+}
+
+// overrideLocked notes states that were read or confirmed at the time at, and
+// gives the snapshot that they make of the one in use; nil if it stays.
+func (s *Syncer) overrideLocked(states map[SubscriberID]State, at time.Time) *Snapshot {
 	cur := s.Current()
-	if cur != nil && !at.After(cur.FetchedAt()) {
-		return // what is in use was fetched later
+	if cur != nil && !at.After(s.statesAt) {
+		return nil // what is in use was read later
 	}
-	s.overrides[id] = override{st, at}
-	if cur == nil || cur.State(id) == st {
-		return
+	changed := make(map[SubscriberID]State)
+	for id, st := range states {
+		if o, ok := s.overrides[id]; ok && o.at.After(at) {
+			continue
+		}
+		s.overrides[id] = override{st, at}
+		if cur.State(id) != st {
+			changed[id] = st
+		}
 	}
-	s.installLocked(cur.WithStates(map[SubscriberID]State{id: st}), s.status.Problems)
+	if cur == nil || len(changed) == 0 {
+		return nil
+	}
+	return cur.WithStates(changed)
 }
 
 // Reconfigure takes new options and asks for a poll with them.
@@ -382,6 +329,12 @@ func (s *Syncer) Status() SyncStatus {
 	}
 	st.Problems = problems
 	st.Overrides = len(s.overrides)
+	st.StatesAt = s.statesAt
+	if !s.statesAt.IsZero() {
+		st.StatesAgeSeconds = max(time.Since(s.statesAt).Seconds(), 0)
+	}
+	st.NextFull = s.nextFullLocked()
+	st.Hints.Pending = s.hints.len()
 	st.Held = s.held.copy()
 	return st
 }

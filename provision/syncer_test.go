@@ -136,7 +136,13 @@ func (l *syncLog) take() []string {
 	return out
 }
 
-func (l *syncLog) Fetched(o FetchOutcome, _ time.Duration, err error) { l.add("fetched %s %v", o, err) }
+func (l *syncLog) Fetched(r FetchReport) {
+	if r.Kind == FetchFull {
+		l.add("fetched %s %v", r.Outcome, r.Err)
+	} else {
+		l.add("fetched %s %s %v", r.Kind, r.Outcome, r.Err)
+	}
+}
 func (l *syncLog) Published(s *Snapshot, p map[ProblemKind]int) {
 	l.add("published %s %d rows %d kinds", s.Source(), s.Len(), len(p))
 }

@@ -1,0 +1,135 @@
+package provision
+
+import "fmt"
+
+// Flag is what is known of one of a customer's flags. Its zero value is "not
+// read", which counts for nothing.
+type Flag uint8
+
+// The values of a Flag.
+const (
+	FlagUnread Flag = iota
+	FlagNo
+	FlagYes
+)
+
+// String gives unread, no or yes.
+func (f Flag) String() string { return [...]string{"unread", "no", "yes"}[min(f, FlagYes)] }
+
+// Flags are what the ERP says of a customer beside the state (API page section 4).
+type Flags struct {
+	Disabled     Flag // is_disable = 1
+	Potential    Flag // is_potential = 1: not yet a customer
+	NotInBilling Flag // is_in_billing = 0: vanished from the billing
+	Former       Flag // in the list of is_ex=1
+}
+
+// Merge takes over what other has read.
+func (f *Flags) Merge(other Flags) {
+	for _, p := range []struct{ to, from *Flag }{
+		{&f.Disabled, &other.Disabled}, {&f.Potential, &other.Potential},
+		{&f.NotInBilling, &other.NotInBilling}, {&f.Former, &other.Former},
+	} {
+		if *p.from != FlagUnread {
+			*p.to = *p.from
+		}
+	}
+}
+
+// NoStateID stands for a state_id that was not read. Every negative number does.
+const NoStateID = -1
+
+// Policy says what the states and flags of the ERP mean for a customer:
+// StateActive, StatePause or StateStop. The strictest of state and flags wins.
+type Policy struct {
+	States map[int]State // by state_id
+	Other  State         // of numbers that States has not; StateUnknown: never blocked
+
+	// What a flag that is set means; StateActive: nothing.
+	Disabled, Potential, NotInBilling, Former State
+}
+
+// PlainPolicy takes the three states of the ERP as they are and heeds no flag.
+func PlainPolicy() Policy {
+	return Policy{
+		States:   map[int]State{0: StateStop, 1: StatePause, 2: StateActive},
+		Disabled: StateActive, Potential: StateActive, NotInBilling: StateActive, Former: StateActive,
+	}
+}
+
+// DefaultPolicy is what an installation gets that configures nothing: disabled,
+// potential and former customers are stopped. Customers of the ERP's own manual
+// billing may be "not in billing" for good, so that alone stops nobody.
+func DefaultPolicy() Policy {
+	p := PlainPolicy()
+	p.Disabled, p.Potential, p.Former = StateStop, StateStop, StateStop
+	return p
+}
+
+// ParseAccess reads the words of the configuration: allow, pause, stop, and
+// unknown for what is neither.
+func ParseAccess(word string) (State, error) {
+	switch word {
+	case "allow":
+		return StateActive, nil
+	case "pause":
+		return StatePause, nil
+	case "stop":
+		return StateStop, nil
+	case "unknown":
+		return StateUnknown, nil
+	}
+	return StateUnknown, fmt.Errorf("%q: want allow, pause, stop or unknown", word)
+}
+
+// State gives what a customer may do. A number without a meaning gives
+// StateUnknown unless a flag blocks; a flag that was not read counts for nothing.
+func (p *Policy) State(stateID int, flags Flags) State {
+	st := StateUnknown
+	if stateID >= 0 {
+		var ok bool
+		if st, ok = p.States[stateID]; !ok {
+			st = p.Other
+		}
+	}
+	for _, f := range []struct {
+		flag  Flag
+		means State
+	}{
+		{flags.Disabled, p.Disabled}, {flags.Potential, p.Potential},
+		{flags.NotInBilling, p.NotInBilling}, {flags.Former, p.Former},
+	} {
+		if f.flag == FlagYes && blocks(f.means) {
+			st = stricter(st, f.means)
+		}
+	}
+	return st
+}
+
+// Knows reports whether a state_id has a meaning.
+func (p *Policy) Knows(stateID int) bool {
+	_, ok := p.States[stateID]
+	return stateID >= 0 && (ok || p.Other != StateUnknown)
+}
+
+// Heeds reports whether a flag that only the card of a customer tells can block:
+// if not, nobody needs to read them.
+func (p *Policy) Heeds() bool {
+	return blocks(p.Disabled) || blocks(p.Potential) || blocks(p.NotInBilling)
+}
+
+// HeedsFormer reports whether being a former customer can block.
+func (p *Policy) HeedsFormer() bool { return blocks(p.Former) }
+
+// stricter gives the one that blocks more: stop, pause, then the others.
+func stricter(a, b State) State {
+	switch {
+	case a == StateStop || b == StateStop:
+		return StateStop
+	case a == StatePause || b == StatePause:
+		return StatePause
+	case a == StateUnknown:
+		return b
+	}
+	return a
+}
