@@ -46,8 +46,8 @@ type agent struct {
 	erp      *liveERP
 	syncer   *provision.Syncer
 	enforcer *provision.Enforcer
-	db       *bbolt.DB      // nil: from memory
-	outbox   *outbox.Outbox // nil with db
+	db       *bbolt.DB
+	outbox   *outbox.Outbox
 	leases   *lease.Table
 	dhcp     *dhcpd.Server // nil: dhcp.enabled is false
 	deps     console.Deps
@@ -103,15 +103,12 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	}
 	a.deps = console.Deps{
 		Build: build, Started: time.Now(),
-		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Events: events,
+		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
 		ERP: a.erp, Metrics: a.metrics,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
 	}
 	if a.dhcp != nil {
 		a.deps.DHCP = a.dhcp
-	}
-	if a.outbox != nil {
-		a.deps.Outbox = a.outbox
 	}
 	a.registry = reg
 	return a, nil
@@ -141,10 +138,6 @@ func (a *agent) openLeases(cfg *config.Config) (err error) {
 	if a.db, err = openState(cfg.StateDir, a.log); err != nil {
 		return err
 	}
-	if a.db == nil {
-		a.leases = lease.New()
-		return nil
-	}
 	a.onClose(a.db.Close)
 	if a.leases, err = lease.Open(a.db); err != nil {
 		return fmt.Errorf("leases: %w", err)
@@ -165,11 +158,8 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return err
 	}
 	deps := dhcpd.Deps{
-		Snapshot: a.syncer.Current, Leases: a.leases,
+		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox},
 		Observer: dhcpd.Observers{a.metrics, events}, Log: a.log, Now: time.Now,
-	}
-	if a.db != nil {
-		deps.Journal = journal{a.db, a.leases, a.outbox}
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
 	srv, err := dhcpd.New(opts, deps)
@@ -228,9 +218,7 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 			a.log.Error("leases cannot be written; they are kept in memory and tried again", "error", err)
 		})
 	})
-	if a.outbox != nil {
-		task("reports", a.outbox.Run)
-	}
+	task("reports", a.outbox.Run)
 	if a.dhcp != nil {
 		task("dhcp", a.dhcp.Run)
 	}
@@ -286,9 +274,7 @@ func (a *agent) alive(ctx context.Context) error {
 	go func() {
 		a.syncer.Status()
 		a.enforcer.Status()
-		if a.outbox != nil {
-			a.outbox.Status(0)
-		}
+		a.outbox.Status(0)
 		done <- nil
 	}()
 	select {
@@ -360,9 +346,7 @@ func (a *agent) reload() error {
 	}
 	a.erp.p.Store(fetcher)
 	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
-	if a.outbox != nil {
-		a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
-	}
+	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	a.cfg.Store(cfg)
 	return nil

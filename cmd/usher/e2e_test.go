@@ -648,3 +648,52 @@ func TestKernelServiceManagerIsTold(t *testing.T) {
 	require.NoError(t, w.agent.Signal(syscall.SIGTERM))
 	next("STOPPING=1")
 }
+
+func TestKernelFullDiskCutsNobodyOff(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 2})
+	state := filepath.Join(w.dir, "state")
+	require.NoError(t, os.Mkdir(state, 0o755))
+	require.NoError(t, syscall.Mount("tmpfs", state, "tmpfs", 0, "size=2m"))
+	t.Cleanup(func() {
+		w.close()
+		require.NoError(t, syscall.Unmount(state, 0))
+	})
+	fill := func() {
+		f, err := os.Create(filepath.Join(state, "filler"))
+		require.NoError(t, err)
+		defer f.Close()
+		block := make([]byte, 4096)
+		for err == nil {
+			_, err = f.Write(block)
+		}
+		require.ErrorIs(t, err, syscall.ENOSPC)
+	}
+	t.Run("full while it runs", func(t *testing.T) {
+		require.NoError(t, w.startAgent(t.Context()))
+		fill()
+		require.NoError(t, w.lease(t.Context(), w.homes[0]))
+		_, err := w.client.SetState(t.Context(), provision.SubscriberID(w.homes[0].id), provision.StatePause)
+		require.NoError(t, err)
+		require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), w.homes[0].ip.String())
+	})
+	t.Run("full at the start, nothing stored", func(t *testing.T) {
+		w.agent.Kill()
+		entries, err := os.ReadDir(state)
+		require.NoError(t, err)
+		for _, e := range entries {
+			require.NoError(t, os.Remove(filepath.Join(state, e.Name())))
+		}
+		fill()
+		require.NoError(t, w.startAgent(t.Context()))
+		require.Contains(t, w.agent.Log(), "no space left on device")
+		require.NoError(t, w.lease(t.Context(), w.homes[1]))
+		_, err = learnedMAC(t.Context(), w.erp, w.homes[1].id, w.homes[1].ip)
+		require.NoError(t, err, "reports go out from memory")
+	})
+	t.Run("space again", func(t *testing.T) {
+		require.NoError(t, os.Remove(filepath.Join(state, "filler")))
+		w.agent.Kill()
+		require.NoError(t, w.startAgent(t.Context()))
+		eventually(t, 10*time.Second, "the snapshot is stored", func() (bool, error) { return !w.status(t).Sync.StoredAt.IsZero(), nil })
+	})
+}

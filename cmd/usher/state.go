@@ -14,6 +14,7 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
@@ -26,11 +27,11 @@ import (
 var errStateInUse = errors.New("another usher runs with this state_dir; stop it first")
 
 // openState opens the database of leases and MAC reports. A damaged file is put
-// aside and a new one begun. If the disk gives nothing at all, db is nil and the
-// agent runs from memory: bound addresses need no disk.
+// aside and a new one begun. If the disk gives nothing at all, the database lives
+// in memory until the next start: bound addresses need no disk.
 func openState(dir string, log *slog.Logger) (db *bbolt.DB, err error) {
 	path := filepath.Join(dir, "state.db")
-	db, err = openBolt(path)
+	db, err = openBolt(path, nil)
 	switch {
 	case err == nil:
 		return db, nil
@@ -42,19 +43,28 @@ func openState(dir string, log *slog.Logger) (db *bbolt.DB, err error) {
 		if err := os.Rename(path, bad); err != nil {
 			break
 		}
-		if db, err = openBolt(path); err == nil {
+		if db, err = openBolt(path, nil); err == nil {
 			return db, nil
 		}
 	}
 	log.Error("state file cannot be used; leases and MAC reports live in memory only until a restart", "path", path, "error", err)
-	return nil, nil
+	return openBolt("memory", memoryFile)
+}
+
+// memoryFile stands for a file on disk.
+func memoryFile(string, int, os.FileMode) (*os.File, error) {
+	fd, err := unix.MemfdCreate("usher-state", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("state in memory: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "memory"), nil
 }
 
 // openBolt opens path and walks all of it, since bbolt notices most damage only
 // when it stumbles over it, by a panic; a file cut short is a fault of memory.
 // The list of free pages is kept in the file: without it bbolt would look for
 // them in a goroutine of its own, where its panic ends the process.
-func openBolt(path string) (db *bbolt.DB, err error) {
+func openBolt(path string, open func(string, int, os.FileMode) (*os.File, error)) (db *bbolt.DB, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
@@ -66,7 +76,7 @@ func openBolt(path string) (db *bbolt.DB, err error) {
 		}
 	}()
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType,
+		OpenFile: open, Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType,
 	})
 	if err != nil {
 		return nil, err

@@ -106,7 +106,12 @@ func TestOpenState(t *testing.T) {
 	t.Run("no place to write is no reason to stop", func(t *testing.T) {
 		db, err := openState(filepath.Join(t.TempDir(), "missing"), log)
 		require.NoError(t, err)
-		require.Nil(t, db)
+		tab, err := lease.Open(db)
+		require.NoError(t, err)
+		require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+			return tab.PutTx(tx, lease.Record{IP: testIP, MAC: testMAC, State: lease.StateBound, Expires: time.Now()})
+		}))
+		require.NoError(t, db.Close())
 	})
 	t.Run("another agent has it", func(t *testing.T) {
 		dir := t.TempDir()
