@@ -26,7 +26,7 @@ const maxRetryAfter = 2 * time.Minute
 // call sends one action and decodes its answer into the sink, with retries
 // where the table and the options allow them.
 func (c *Client) call(ctx context.Context, act action, args url.Values, to sink) (*answer, error) {
-	spec := actions[act]
+	spec := act.row()
 	retries := c.opts.Retries
 	if spec.Write && !(spec.Idempotent && c.opts.RetryIdempotentWrites) {
 		retries = 0
@@ -88,7 +88,7 @@ type failure struct {
 }
 
 // gated waits for its turn, then does one attempt and reports it.
-func (c *Client) gated(ctx context.Context, spec Action, args url.Values, to sink) (*answer, *failure) {
+func (c *Client) gated(ctx context.Context, spec *Action, args url.Values, to sink) (*answer, *failure) {
 	select {
 	case c.gate <- struct{}{}:
 	case <-ctx.Done():
@@ -126,7 +126,7 @@ func outcomeOf(err *failure) Outcome {
 }
 
 // fail makes a failure. text is redacted here, so callers pass it as it came.
-func (c *Client) fail(spec Action, status int, kind error, text string, cause error) *failure {
+func (c *Client) fail(spec *Action, status int, kind error, text string, cause error) *failure {
 	return &failure{
 		Error: Error{Action: spec.Label(), Status: status, Kind: kind, Text: c.redactor.text(text), cause: cause},
 		retry: kind == ErrUnavailable,
@@ -135,7 +135,7 @@ func (c *Client) fail(spec Action, status int, kind error, text string, cause er
 
 // request builds the HTTP request: key, cat and action in the query string;
 // arguments there too, or in the form body of a write and of a long read.
-func (c *Client) request(ctx context.Context, spec Action, args url.Values) (*http.Request, error) {
+func (c *Client) request(ctx context.Context, spec *Action, args url.Values) (*http.Request, error) {
 	q := url.Values{"key": {string(c.opts.Key)}, "cat": {spec.Category}}
 	q.Set(c.opts.ActionParameter, spec.Name)
 	u := c.endpoint
@@ -166,7 +166,7 @@ func (c *Client) request(ctx context.Context, spec Action, args url.Values) (*ht
 }
 
 // attempt is one request and its answer.
-func (c *Client) attempt(parent context.Context, spec Action, args url.Values, to sink) (*answer, *failure) {
+func (c *Client) attempt(parent context.Context, spec *Action, args url.Values, to sink) (*answer, *failure) {
 	ctx, cancel := context.WithTimeout(parent, c.opts.Timeout)
 	defer cancel()
 	req, err := c.request(ctx, spec, args)
@@ -195,7 +195,7 @@ func (c *Client) attempt(parent context.Context, spec Action, args url.Values, t
 
 // judge turns a decoded 2xx answer into a failure unless it is OK. Only OK and
 // true are success; everything else is not, whatever it says (API page section 2.3).
-func (c *Client) judge(spec Action, status int, a *answer, to sink) *failure {
+func (c *Client) judge(spec *Action, status int, a *answer, to sink) *failure {
 	switch {
 	case !a.marked && a.failure == "" && a.message == "":
 		f := c.fail(spec, status, ErrUnknownShape, "no result in the answer", nil)
@@ -210,7 +210,7 @@ func (c *Client) judge(spec Action, status int, a *answer, to sink) *failure {
 }
 
 // errorAnswer turns an answer with another status than 2xx into a failure.
-func (c *Client) errorAnswer(spec Action, resp *http.Response, body *body, to sink) (*answer, *failure) {
+func (c *Client) errorAnswer(spec *Action, resp *http.Response, body *body, to sink) (*answer, *failure) {
 	status := resp.StatusCode
 	body.left = min(body.left, 1<<20)
 	// The payload of a failure is no payload, but whether there was one matters for 404.
@@ -254,7 +254,7 @@ func retryAfter(s string, now time.Time) time.Duration {
 
 // malformed describes a body that is no answer. Its beginning is shown when
 // that is where the trouble is; deeper in, it is rows of customers.
-func (c *Client) malformed(spec Action, status int, body *body, err error) *failure {
+func (c *Client) malformed(spec *Action, status int, body *body, err error) *failure {
 	var syntax *syntaxError
 	switch {
 	case errors.As(err, &syntax):
@@ -275,7 +275,7 @@ func (c *Client) malformed(spec Action, status int, body *body, err error) *fail
 }
 
 // network turns an error of the transport into a failure that no longer holds the URL.
-func (c *Client) network(parent, ctx context.Context, spec Action, status int, err error) *failure {
+func (c *Client) network(parent, ctx context.Context, spec *Action, status int, err error) *failure {
 	var timeout net.Error
 	switch {
 	case parent.Err() != nil:
@@ -390,12 +390,12 @@ func (b *body) head() ([]byte, bool) {
 
 // unknownShape is for an answer that is OK and says nothing we know.
 func (c *Client) unknownShape(act action, a *answer, text string) error {
-	f := c.fail(actions[act], http.StatusOK, ErrUnknownShape, text, nil)
+	f := c.fail(act.row(), http.StatusOK, ErrUnknownShape, text, nil)
 	f.Fingerprint = c.redactor.redact(a.print.String())
 	return &f.Error
 }
 
 // argument is for a call that cannot be right and is not sent.
 func (c *Client) argument(act action, text string) error {
-	return &c.fail(actions[act], 0, ErrArgument, text, nil).Error
+	return &c.fail(act.row(), 0, ErrArgument, text, nil).Error
 }

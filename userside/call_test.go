@@ -69,7 +69,7 @@ func TestRequestShape(t *testing.T) {
 		s := newTestServer(t, answerWith(200, `{"result":"OK","Id":1,"data":{"erp_version":"3.19"}}`))
 		c := newTestClient(t, s)
 		for i, a := range Actions() {
-			_, err := c.call(ctx, action(i), nil, sink{})
+			_, err := c.call(ctx, action(a.Label()), nil, sink{})
 			require.NoError(t, err)
 			got := s.seen()[i]
 			require.Equal(t, a.Write, got.method == "POST")

@@ -38,6 +38,7 @@ type Options struct {
 	InsecureSkipVerify bool              // do not verify the server's certificate
 	Transport          http.RoundTripper // instead of an own one; CAFile and InsecureSkipVerify are then refused
 
+	ERPVersion      Version        // of the server; zero: asked for at the first call
 	ActionParameter string         // "action", or "subcat" for servers before 2024 (API page section 1)
 	SkipInternalAPI bool           // send skip_internal_api=1 with writes: the ERP's own hooks stay quiet
 	Location        *time.Location // of the dates that the server writes; time.Local

@@ -202,7 +202,7 @@ func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skip
 			return a.ids, nil
 		}
 		if err == nil {
-			err = &c.fail(actions[actCustomerFind], 200, ErrNotFound, "", nil).Error
+			err = &c.fail(actCustomerFind.row(), 200, ErrNotFound, "", nil).Error
 		}
 		if e, ok := err.(*Error); !ok || e.Kind != ErrNotFound {
 			return nil, err
@@ -254,7 +254,7 @@ func (c *Client) Customer(ctx context.Context, id int64) (*Customer, error) {
 	case err != nil:
 		return nil, err
 	case len(all.Customers) == 0:
-		return nil, &c.fail(actions[actCustomerGetData], 200, ErrNotFound, "", nil).Error
+		return nil, &c.fail(actCustomerGetData.row(), 200, ErrNotFound, "", nil).Error
 	}
 	return &all.Customers[0], nil
 }

@@ -28,6 +28,9 @@ var (
 	ErrUnavailable = errors.New("unavailable")
 	// ErrArgument means that the call was not sent, for its arguments cannot be right.
 	ErrArgument = errors.New("bad argument")
+	// ErrUnsupported means that the call was not sent, for the server's version
+	// lacks the action or one of the parameters. It is ErrRefused, too.
+	ErrUnsupported = fmt.Errorf("not supported by the version of the server: %w", ErrRefused)
 )
 
 // Outcome says how one request ended. A closed set: it is a metric label.
