@@ -102,7 +102,7 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 		return a, err
 	}
 	a.deps = console.Deps{
-		Build: build, Started: time.Now(),
+		Build: build, Started: time.Now(), Kernel: a.deps.Kernel,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
 		ERP: a.erp, Metrics: a.metrics,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
@@ -189,7 +189,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 			return fmt.Errorf("conntrack: %w", err)
 		}
 		a.onClose(f.Close)
-		kernel, flows = table, f
+		kernel, flows, a.deps.Kernel = table, f, table
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}

@@ -222,6 +222,32 @@ func TestKernelApplyIsSeenByNft(t *testing.T) {
 	require.Empty(t, r.elements("paused"))
 }
 
+func TestKernelHoldsAsksForOneAddress(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	addrs := subscribers(0, 5000)
+	apply(t, table, append(add(provision.SetStopped, addrs...), add(provision.SetPaused, addrs[7])...))
+	observe(t, table)
+	holds := func(a netip.Addr, wantStopped, wantPaused bool) {
+		t.Helper()
+		stopped, paused, err := table.Holds(t.Context(), a)
+		require.NoError(t, err)
+		require.Equal(t, [2]bool{wantStopped, wantPaused}, [2]bool{stopped, paused}, a)
+	}
+	holds(addrs[0], true, false)
+	holds(addrs[7], true, true)
+	holds(netip.MustParseAddr("203.0.113.200"), false, false)
+	require.False(t, changed(t, table))
+
+	r.nft("delete element inet usher stopped { " + addrs[0].String() + " }")
+	holds(addrs[0], false, false)
+	require.True(t, changed(t, table), "what somebody else did is still to be seen by Observe")
+	r.nft("delete table inet usher")
+	holds(addrs[7], false, false)
+	_, _, err := table.Holds(t.Context(), netip.MustParseAddr("2001:db8::1"))
+	require.ErrorContains(t, err, "not IPv4")
+}
+
 func TestKernelApplyTwiceAndRemoveAbsent(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
