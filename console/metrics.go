@@ -296,7 +296,9 @@ func (m *Metrics) registerRest(f factory) {
 	m.callDuration = map[string]prometheus.Observer{}
 	labels := []string{labelOther}
 	for _, a := range userside.Actions() {
-		labels = append(labels, a.Label())
+		if a.Agent {
+			labels = append(labels, a.Label())
+		}
 	}
 	for _, label := range labels {
 		m.calls[label] = each(func(v ...string) prometheus.Counter { return calls.WithLabelValues(label, v[0]) }, userside.Outcomes()...)

@@ -94,6 +94,7 @@ type Action struct {
 	Write      bool   // changes data: sent by POST, never retried unless Idempotent and so configured
 	Idempotent bool   // doing it twice is the same as doing it once
 	Danger     bool   // cannot be undone: a person is asked before
+	Agent      bool   // the running agent calls it: it has metrics of its own
 
 	Since, Until Version // there from Since on, no more from Until on; zero: no bound
 	Params       []Param

@@ -128,7 +128,7 @@ func customerChanges() []Action {
 			Params:  []Param{newCustomerParam(), {Name: "ip", Kind: KindIP, Required: true, Help: "first address"}},
 		},
 		{
-			Category: "customer", Name: "set_mac_by_ip", Since: since("3.12beta35"), Write: true, Idempotent: true, Answer: AnswerOK, Confidence: "H", Section: "3.2", Method: "SetMACByIP",
+			Category: "customer", Name: "set_mac_by_ip", Since: since("3.12beta35"), Write: true, Idempotent: true, Agent: true, Answer: AnswerOK, Confidence: "H", Section: "3.2", Method: "SetMACByIP",
 			Summary: "say which MAC uses an address of a customer",
 			Notes:   "The address must belong to a customer. Meant for a DHCP server that writes a learned MAC back.",
 			Params: []Param{
@@ -187,7 +187,7 @@ func customerChanges() []Action {
 			Params:  []Param{newCustomerParam(), {Name: "service_id", Kind: KindID, Required: true, Help: "service"}},
 		},
 		{
-			Category: "customer", Name: "state_change", Since: since("3.12.8"), Write: true, Idempotent: true, Answer: AnswerOK, Confidence: "H", Section: "3.2", Method: "ChangeState",
+			Category: "customer", Name: "state_change", Since: since("3.12.8"), Write: true, Idempotent: true, Agent: true, Answer: AnswerOK, Confidence: "H", Section: "3.2", Method: "ChangeState",
 			Summary: "stop, pause or activate a customer",
 			Params:  []Param{customerParam(), {Name: "state_id", Kind: KindInt, Required: true, Help: "0 stop, 1 pause, 2 active"}},
 		},

@@ -23,7 +23,7 @@ func customerLookups() []Action {
 	accountSince := map[string]Version{"account": since("3.14.34")}
 	return []Action{
 		{
-			Category: "customer", Name: "get_data", Idempotent: true, Answer: AnswerRecord, Confidence: "H", Section: "3.3", Method: "Customers",
+			Category: "customer", Name: "get_data", Idempotent: true, Agent: true, Answer: AnswerRecord, Confidence: "H", Section: "3.3", Method: "Customers",
 			Summary: "show customers with addresses, state, balance and contacts",
 			Notes:   "One id answers the customer, several an object keyed by id. Instead of ids, account_number with billing_id names one customer.",
 			Params: []Param{
@@ -34,7 +34,7 @@ func customerLookups() []Action {
 			},
 		},
 		{
-			Category: "customer", Name: "get_abon_id", Idempotent: true, Answer: AnswerIDs, Confidence: "H", Section: "3.1", Method: "FindCustomers",
+			Category: "customer", Name: "get_abon_id", Idempotent: true, Agent: true, Answer: AnswerIDs, Confidence: "H", Section: "3.1", Method: "FindCustomers",
 			Summary: "find customers by address, phone, login or agreement",
 			Notes:   "Several customers may share a phone or an address. The format of an address is not documented: on \"not found\" the Go method tries the decimal or bare form once.",
 			Params:  findParams(typers, accountSince),
@@ -46,7 +46,7 @@ func customerLookups() []Action {
 			Params:  findParams(append(append([]string{}, typers...), "agreement_number"), nil),
 		},
 		{
-			Category: "customer", Name: "get_customers_id", Since: since("3.12.8"), Idempotent: true, Answer: AnswerIDs, Confidence: "H", Section: "3.1", Method: "CustomerIDs",
+			Category: "customer", Name: "get_customers_id", Since: since("3.12.8"), Idempotent: true, Agent: true, Answer: AnswerIDs, Confidence: "H", Section: "3.1", Method: "CustomerIDs",
 			Summary: "list the ids of customers that meet all conditions",
 			Notes:   "At least one condition is obligatory; limit and is_like are none. Whether state_id=0 alone counts as a condition is not known.",
 			Params: []Param{
@@ -73,7 +73,7 @@ func customerLookups() []Action {
 			},
 		},
 		{
-			Category: "customer", Name: "get_ip_port_device_commutation", Since: since("3.12beta35"), Idempotent: true, Answer: AnswerRows, Confidence: "L", Section: "3.4", Method: "CustomerBindings",
+			Category: "customer", Name: "get_ip_port_device_commutation", Since: since("3.12beta35"), Idempotent: true, Agent: true, Answer: AnswerRows, Confidence: "L", Section: "3.4", Method: "CustomerBindings",
 			Summary: "list addresses and MACs of all customers with their switch ports, for DHCP",
 			Notes:   "The form of the answer is published nowhere; shapes A to F are understood.",
 		},

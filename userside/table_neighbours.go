@@ -10,7 +10,7 @@ func neighbours() []Action {
 	objectID := Param{Name: "object_id", Kind: KindID, Help: "id of the object"}
 	return []Action{
 		{
-			Category: "commutation", Name: "get_data", Idempotent: true, Answer: AnswerMap, Confidence: "H", Section: "5.1", Method: "CommutationOf",
+			Category: "commutation", Name: "get_data", Idempotent: true, Agent: true, Answer: AnswerMap, Confidence: "H", Section: "5.1", Method: "CommutationOf",
 			Summary: "show what is connected to customers, switches and cables",
 			Notes:   "Without object_id the answer has all objects of the type. With is_finish_data=1 the far end of the chain is told, behind splices and splitters.",
 			Params: []Param{
@@ -20,7 +20,7 @@ func neighbours() []Action {
 			},
 		},
 		{
-			Category: "device", Name: "get_data", Idempotent: true, Answer: AnswerMap, Confidence: "H", Section: "5.2", Method: "Devices",
+			Category: "device", Name: "get_data", Idempotent: true, Agent: true, Answer: AnswerMap, Confidence: "H", Section: "5.2", Method: "Devices",
 			Summary: "show switches, OLTs, ONUs and radios with their ports",
 			Notes:   "is_hide_access_data=1 is sent unless given, for the answer has the devices' passwords otherwise.",
 			Params: []Param{
@@ -87,7 +87,7 @@ func neighbours() []Action {
 			Summary: "list tariffs",
 		},
 		{
-			Category: "system", Name: "get_system_info", Idempotent: true, Answer: AnswerRecord, Confidence: "M", Section: "5.5", Method: "SystemInfo",
+			Category: "system", Name: "get_system_info", Idempotent: true, Agent: true, Answer: AnswerRecord, Confidence: "M", Section: "5.5", Method: "SystemInfo",
 			Summary: "show version and clock of the server",
 		},
 	}
