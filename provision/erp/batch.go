@@ -17,8 +17,18 @@ type batch struct {
 	directErr error // why the direct source was given up
 	rowsRead  bool  // the direct source answered: later errors are not its own
 
-	states  map[int64]provision.State
+	numbers map[int64]int             // state_id of customers; provision.NoStateID: the card tells none
+	kept    map[int64]provision.State // state of the previous snapshot, of those that gave no answer
+	cards   map[int64]bool            // customers whose card was read
+	zero    bool                      // state 0 can be listed
 	devices deviceTable
+}
+
+func (f *Fetcher) newBatch(prev *provision.Snapshot) *batch {
+	return &batch{
+		Fetcher: f, prev: prev, in: provision.Input{FetchedAt: f.now()},
+		numbers: make(map[int64]int), kept: make(map[int64]provision.State), cards: make(map[int64]bool),
+	}
 }
 
 // direct reads rows, states and devices.
@@ -42,13 +52,15 @@ func (b *batch) direct(ctx context.Context) error {
 	}
 	unlisted := make(map[int64]struct{})
 	for i := range rows.Rows {
-		if id := rows.Rows[i].Customer; b.states[id] == provision.StateUnknown {
+		id := rows.Rows[i].Customer
+		if _, listed := b.numbers[id]; !listed {
 			unlisted[id] = struct{}{}
 		}
 	}
 	if err := b.askUnlisted(ctx, unlisted); err != nil {
 		return err
 	}
+	b.learnFlags(ctx)
 	b.finish()
 	return nil
 }
@@ -71,9 +83,17 @@ func (b *batch) binding(r *userside.BindingRow) provision.Binding {
 
 // finish writes subscribers and devices into the input.
 func (b *batch) finish() {
-	b.in.Subscribers = make([]provision.Subscriber, 0, len(b.states))
-	for id, st := range b.states {
-		b.in.Subscribers = append(b.in.Subscribers, provision.Subscriber{ID: provision.SubscriberID(id), State: st})
+	b.memory.remember(b.numbers, b.zero)
+	b.in.Subscribers = make([]provision.Subscriber, 0, len(b.numbers)+len(b.kept))
+	for id, n := range b.numbers {
+		b.in.Subscribers = append(b.in.Subscribers, provision.Subscriber{
+			ID: provision.SubscriberID(id), State: b.policy.State(n, b.memory.flags(id)),
+		})
+	}
+	for id, st := range b.kept {
+		if _, told := b.numbers[id]; !told {
+			b.in.Subscribers = append(b.in.Subscribers, provision.Subscriber{ID: provision.SubscriberID(id), State: st})
+		}
 	}
 	b.in.Devices = b.devices.list()
 }

@@ -40,10 +40,10 @@ func (b *batch) compose(ctx context.Context) error {
 		return err
 	}
 
-	ids := slices.Collect(maps.Keys(b.states))
+	ids := slices.Collect(maps.Keys(b.numbers))
 	listed := len(ids)
 	for _, c := range links.Customers {
-		if _, ok := b.states[c.Customer]; !ok {
+		if _, ok := b.numbers[c.Customer]; !ok {
 			ids = append(ids, c.Customer) // of a state of its own, or missed by the lists
 		}
 	}
@@ -75,7 +75,7 @@ func onlySwitches(links []userside.Link) []userside.Link {
 
 // rows makes the rows of one customer: every address on every port.
 func (b *batch) rows(c *userside.Customer, ports []userside.Link) {
-	b.setState(c.ID, c.State)
+	b.card(c)
 	for _, a := range c.Addresses {
 		if !a.IP.IsValid() && a.MAC == (userside.MAC{}) {
 			continue // a subnet
@@ -106,9 +106,7 @@ func (b *batch) keepUnanswered(ids []int64, got *asked) {
 		rows := b.prev.BySubscriber(sub)
 		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Subscriber: sub,
 			Detail: fmt.Sprintf("get_data is refused for this customer; %d rows of the last fetch are kept", len(rows))})
-		if _, ok := b.states[id]; !ok {
-			b.states[id] = b.prev.State(sub)
-		}
+		b.kept[id] = b.prev.State(sub)
 		for _, r := range rows {
 			b.in.Bindings = append(b.in.Bindings, *r)
 		}
@@ -137,6 +135,9 @@ func (b *batch) followChains(ctx context.Context, customers []int64, ports map[i
 		present[id] = true
 	}
 	maps.DeleteFunc(b.chains.ends, func(id int64, _ chainEnd) bool { return !present[id] })
+	for id := range b.memory.takeStale() {
+		delete(b.chains.ends, id)
+	}
 	order := slices.Clone(customers)
 	slices.Sort(order)
 	slices.SortStableFunc(order, func(x, y int64) int { return b.chains.ends[x].turn - b.chains.ends[y].turn })

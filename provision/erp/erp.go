@@ -41,17 +41,24 @@ type Options struct {
 	RetryDirect int // in auto mode, try the direct source again after this many composed fetches; 20
 	MaxAsk      int // customers in no state list that one direct fetch asks for one by one list; 2000
 	MaxChains   int // customers whose cabling one composed fetch follows to its end; 100
+	MaxFlags    int // customers whose card one direct fetch reads for the flags on it; 5000
+
+	Policy *provision.Policy // what states and flags mean; nil: provision.PlainPolicy
+	Memory *Memory           // of an earlier Fetcher for the same ERP; nil: a new one
 }
 
-// Fetcher reads the ERP. It implements provision.Fetcher, and Sender of the
-// outbox. Fetch is called by one goroutine; the other methods by any.
+// Fetcher reads the ERP. It implements provision.Fetcher, StateFetcher and
+// CustomerFetcher, and Sender of the outbox. Fetch and FetchStates are called by
+// one goroutine; the other methods by any.
 type Fetcher struct {
 	client *userside.Client
 	opts   Options
+	policy provision.Policy
+	memory *Memory
 	log    *slog.Logger
 	now    func() time.Time
 
-	// Of Fetch alone:
+	// Of Fetch and FetchStates alone:
 	source   provision.Source // in use; empty before the first success
 	composed int              // composed fetches since direct was last tried
 	turn     int              // which customers are asked this time
@@ -78,6 +85,7 @@ func New(client *userside.Client, o Options) (*Fetcher, error) {
 	}{
 		{&o.BatchSize, "batch size", 200}, {&o.RetryDirect, "retry direct", 20},
 		{&o.MaxAsk, "max ask", 2000}, {&o.MaxChains, "max chains", 100},
+		{&o.MaxFlags, "max flags", 5000},
 	} {
 		if *d.v < 0 {
 			return nil, fmt.Errorf("erp: %s: %d is negative", d.name, *d.v)
@@ -90,14 +98,21 @@ func New(client *userside.Client, o Options) (*Fetcher, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Fetcher{client: client, opts: o, log: log, now: time.Now, told: make(map[string]bool)}, nil
+	policy := provision.PlainPolicy()
+	if o.Policy != nil {
+		policy = *o.Policy
+	}
+	if o.Memory == nil {
+		o.Memory = NewMemory()
+	}
+	return &Fetcher{client: client, opts: o, policy: policy, memory: o.Memory, log: log, now: time.Now, told: make(map[string]bool)}, nil
 }
 
 // Fetch reads everything once. prev, which may be nil, supplies the state of
 // customers that cannot all be asked in one fetch, and the ports of customers
 // whose cabling was not followed yet.
 func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {
-	b := &batch{Fetcher: f, prev: prev, in: provision.Input{FetchedAt: f.now()}}
+	b := f.newBatch(prev)
 	f.turn++
 	if f.tryDirect() {
 		err := b.direct(ctx)
@@ -109,7 +124,9 @@ func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 		case f.opts.Bindings == ModeDirect || !noDirect(err) || b.rowsRead:
 			return provision.Input{}, err
 		}
-		b = &batch{Fetcher: f, prev: prev, in: provision.Input{FetchedAt: b.in.FetchedAt}, directErr: err}
+		began := b.in.FetchedAt
+		b = f.newBatch(prev)
+		b.in.FetchedAt, b.directErr = began, err
 		f.composed = 0
 	}
 	if err := b.compose(ctx); err != nil {

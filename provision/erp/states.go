@@ -12,38 +12,73 @@ import (
 	"github.com/usher-agent/usher/userside"
 )
 
-// readStates asks for the customers of each state. The answer for a later
-// state is newer, so it wins where a customer changed state in between; one who
-// slipped through all lists is asked for by itself afterwards.
+// readStates asks for the customers of each state that has a meaning. The answer
+// for a later state is newer, so it wins where a customer changed state in
+// between; one who slipped through all lists is asked for by itself afterwards.
 func (b *batch) readStates(ctx context.Context) error {
-	b.states = make(map[int64]provision.State)
-	for _, st := range []provision.State{provision.StateActive, provision.StatePause} {
-		id, _ := st.ERP()
-		list, err := b.client.CustomerIDs(ctx, userside.CustomerFilter{State: &id})
-		if err != nil {
-			return fmt.Errorf("read customers in state %s: %w", st, err)
-		}
-		for _, id := range list {
-			b.states[id] = st
+	for _, n := range append([]int{2, 1}, b.furtherStates()...) {
+		if err := b.list(ctx, n); err != nil {
+			return err
 		}
 	}
+	if err := b.listStopped(ctx); err != nil {
+		return err
+	}
+	b.readFormer(ctx)
+	return nil
+}
+
+// furtherStates gives the numbers beside 0, 1 and 2 that the policy knows.
+func (b *batch) furtherStates() []int {
+	var out []int
+	for n := range b.policy.States {
+		if n > 2 {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// list asks for the customers in one state.
+func (b *batch) list(ctx context.Context, n int) error {
+	list, err := b.client.CustomerIDs(ctx, userside.CustomerFilter{State: &n})
+	if err != nil {
+		return fmt.Errorf("read customers in state %s: %w", stateName(n), err)
+	}
+	for _, id := range list {
+		b.numbers[id] = n
+	}
+	return nil
+}
+
+func stateName(n int) string {
+	if st := provision.StateFromERP(n); st != provision.StateUnknown {
+		return st.String()
+	}
+	return strconv.Itoa(n)
+}
+
+// listStopped asks for the customers in state 0.
+func (b *batch) listStopped(ctx context.Context) error {
 	stopped, err := b.stopped(ctx)
 	if err != nil {
 		return fmt.Errorf("read customers in state %s: %w", provision.StateStop, err)
 	}
 	overlap := 0
 	for _, id := range stopped {
-		if b.states[id] != provision.StateUnknown {
+		if _, listed := b.numbers[id]; listed {
 			overlap++
 		}
 	}
 	// An ERP that takes 0 for "no condition" answers everybody, so the stopped
 	// ones are those that are in no other list. A few customers in two lists are
 	// only quick, not everybody.
-	ignored := overlap > 1 && overlap > len(b.states)/2
+	ignored := overlap > 1 && overlap > len(b.numbers)/2
+	b.zero = len(stopped) > 0 && !ignored
 	for _, id := range stopped {
-		if !ignored || b.states[id] == provision.StateUnknown {
-			b.states[id] = provision.StateStop
+		if _, listed := b.numbers[id]; !ignored || !listed {
+			b.numbers[id] = 0
 		}
 	}
 	return nil
@@ -84,7 +119,7 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) er
 	}
 	ids = append(rotate(fresh, b.turn*b.opts.MaxAsk), rotate(known, b.turn*b.opts.MaxAsk)...)
 	ask := ids[:min(len(ids), b.opts.MaxAsk)]
-	got, err := b.ask(ctx, ask, func(c *userside.Customer) { b.setState(c.ID, c.State) })
+	got, err := b.ask(ctx, ask, b.card)
 	if err != nil && !errors.Is(err, userside.ErrPermission) && !errors.Is(err, errTooManySplits) {
 		return err
 	}
@@ -96,7 +131,7 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) er
 			continue // Build reports the missing ones
 		}
 		st := b.prev.State(provision.SubscriberID(id))
-		b.states[id] = st
+		b.kept[id] = st
 		if st == provision.StateUnknown {
 			b.problem(provision.Problem{Kind: provision.ProblemUnknownState, Subscriber: provision.SubscriberID(id),
 				Detail: "is in no state list and could not be asked for this time; not blocked"})
@@ -105,19 +140,20 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) er
 	return nil
 }
 
-// setState takes a state_id from get_data.
+// setState takes a state_id from get_data. A card without one leaves what the
+// lists told.
 func (b *batch) setState(id int64, state userside.Int) {
-	st := provision.StateUnknown
-	if state.Set && state.Value >= 0 && state.Value <= 2 {
-		st = provision.StateFromERP(int(state.Value))
+	n := stateID(state)
+	if _, listed := b.numbers[id]; listed && n == provision.NoStateID {
+		return
 	}
-	b.states[id] = st
-	if st != provision.StateUnknown {
+	b.numbers[id] = n
+	if b.policy.Knows(n) {
 		return
 	}
 	detail := "has no state_id; not blocked"
 	if state.Set {
-		detail = "state_id " + strconv.FormatInt(state.Value, 10) + " is none of 0 stop, 1 pause, 2 active; not blocked"
+		detail = "state_id " + strconv.FormatInt(state.Value, 10) + " is none of those that the policy knows; not blocked"
 	}
 	b.problem(provision.Problem{Kind: provision.ProblemUnknownState, Subscriber: provision.SubscriberID(id), Detail: detail})
 }

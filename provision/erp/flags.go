@@ -1,0 +1,102 @@
+package erp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/userside"
+)
+
+// What of a customer's flags is known when: composed fetches read every card, so
+// they know all flags. Direct ones read none; where the policy heeds flags, each
+// whole fetch reads the cards of up to MaxFlags customers: first of those who
+// were blocked and would not be any more, then of those never read, then of
+// those read longest ago. Hints read the card of their customer. The list of
+// former customers comes whole with each whole fetch.
+
+// readFormer asks for the list of former customers, one call.
+func (b *batch) readFormer(ctx context.Context) {
+	if !b.policy.HeedsFormer() {
+		return
+	}
+	yes := true
+	list, err := b.client.CustomerIDs(ctx, userside.CustomerFilter{Former: &yes})
+	if err == nil {
+		// A server that does not know the filter answers everybody, or everybody
+		// that is not former. Active former customers are an oddity.
+		active, both := 0, 0
+		for _, n := range b.numbers {
+			if b.policy.State(n, provision.Flags{}) == provision.StateActive {
+				active++
+			}
+		}
+		for _, id := range list {
+			if n, ok := b.numbers[id]; ok && b.policy.State(n, provision.Flags{}) == provision.StateActive {
+				both++
+			}
+		}
+		if both > 1 && both > active/2 {
+			err = errImplausible
+		}
+	}
+	b.once(ctx, "former customers cannot be listed", err != nil, err)
+	if err == nil {
+		b.memory.setFormer(list)
+	}
+}
+
+var errImplausible = errors.New("more than half of the active customers are in the list")
+
+// learnFlags reads cards for the flags on them. That it fails is no reason to do
+// without the rest: what was read before goes on to count.
+func (b *batch) learnFlags(ctx context.Context) {
+	if !b.policy.Heeds() {
+		return
+	}
+	type candidate struct {
+		id      int64
+		blocked bool
+		read    uint32
+	}
+	var list []candidate
+	seen := make(map[int64]struct{})
+	for i := range b.in.Bindings {
+		id := int64(b.in.Bindings[i].Subscriber)
+		n, listed := b.numbers[id]
+		if _, again := seen[id]; again || !listed || b.cards[id] {
+			continue
+		}
+		seen[id] = struct{}{}
+		if b.policy.State(n, provision.Flags{}) == provision.StateStop {
+			continue // no flag can do more
+		}
+		now, was := b.policy.State(n, b.memory.flags(id)), b.prev.State(provision.SubscriberID(id))
+		blocked := was == provision.StateStop || was == provision.StatePause && now != provision.StateStop
+		list = append(list, candidate{id, blocked && was != now, b.memory.lastRead(id)})
+	}
+	slices.SortFunc(list, func(x, y candidate) int {
+		if x.blocked != y.blocked {
+			if x.blocked {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(x.read, y.read), cmp.Compare(x.id, y.id))
+	})
+	ids := make([]int64, 0, b.opts.MaxFlags)
+	for _, c := range list[:min(len(list), b.opts.MaxFlags)] {
+		ids = append(ids, c.id)
+	}
+	_, err := b.ask(ctx, ids, b.card)
+	b.once(ctx, "flags of customers cannot be read", err != nil, err)
+}
+
+// card takes state and flags from a customer's card.
+func (b *batch) card(c *userside.Customer) {
+	b.cards[c.ID] = true
+	b.memory.card(c)
+	b.setState(c.ID, c.State)
+}

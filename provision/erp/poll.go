@@ -1,0 +1,211 @@
+package erp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/userside"
+)
+
+// FetchStates reads who is stopped and who is paused: two get_customers_id
+// calls, and one for each further state that the policy blocks by. Where the ERP
+// does not take state_id=0 for a condition, the active and the paused are read
+// instead. Customers who left these lists are read one list of cards at a time.
+// It builds on what an earlier Fetch found, and asks for one
+// (provision.ErrFetchFirst) before the first, and when what it sees is not
+// plausible.
+func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (provision.StatesAnswer, error) {
+	prior, zero, whole := f.memory.prior()
+	if !whole {
+		return provision.StatesAnswer{}, provision.ErrFetchFirst
+	}
+	b := f.newBatch(prev)
+	asked := []int{1}
+	if !zero {
+		asked = []int{2, 1}
+	}
+	for _, n := range b.furtherStates() {
+		if st := f.policy.States[n]; st == provision.StateStop || st == provision.StatePause {
+			asked = append(asked, n)
+		}
+	}
+	for _, n := range asked {
+		if err := b.list(ctx, n); err != nil {
+			return provision.StatesAnswer{}, err
+		}
+	}
+	if zero {
+		if err := b.listStopped(ctx); err != nil {
+			return provision.StatesAnswer{}, err
+		}
+		if !b.plausible(prior) {
+			return provision.StatesAnswer{}, provision.ErrFetchFirst
+		}
+		asked = append(asked, 0)
+	}
+	var left []int64
+	for id, n := range prior {
+		if _, listed := b.numbers[id]; !listed && slices.Contains(asked, n) {
+			left = append(left, id)
+		}
+	}
+	answer := provision.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
+	if err := b.askLeft(ctx, left, prior, &answer); err != nil {
+		return provision.StatesAnswer{}, err
+	}
+	f.memory.setStates(b.numbers)
+	for id, n := range b.numbers {
+		answer.States[provision.SubscriberID(id)] = f.policy.State(n, f.memory.flags(id))
+	}
+	return answer, nil
+}
+
+// plausible reports whether the list of state 0 can be one of stopped customers.
+// An ERP that answers everybody is left to a whole fetch, which sees all lists.
+func (b *batch) plausible(prior map[int64]int) bool {
+	active, fell := 0, 0
+	for id, n := range prior {
+		if n != 2 {
+			continue
+		}
+		active++
+		if now, listed := b.numbers[id]; listed && now == 0 {
+			fell++
+		}
+	}
+	return fell <= 1 || fell <= active/2
+}
+
+// askLeft reads the cards of customers who are in no list any more that had them.
+func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *provision.StatesAnswer) error {
+	switch {
+	case len(left) == 0:
+		return nil
+	case len(left) > b.opts.MaxAsk:
+		return provision.ErrFetchFirst
+	}
+	slices.Sort(left)
+	for _, id := range left {
+		b.numbers[id] = prior[id] // stands unless the card tells
+	}
+	got, err := b.ask(ctx, left, b.card)
+	if err != nil && !errors.Is(err, userside.ErrPermission) && !errors.Is(err, errTooManySplits) {
+		return err
+	}
+	// Gone from the ERP, or no card to be had: only a whole fetch can tell.
+	answer.Refresh = len(got.found) < len(left)
+	return nil
+}
+
+// FetchCustomers reads the cards of customers that hints named. Other addresses
+// than prev has, or a customer that it has and the ERP does not, ask for a
+// whole fetch.
+func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (provision.StatesAnswer, error) {
+	b := f.newBatch(prev)
+	answer := provision.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
+	want := make([]int64, 0, len(ids))
+	for _, id := range ids {
+		if id > 0 {
+			want = append(want, int64(id))
+		}
+	}
+	got := &asked{found: make(map[int64]bool), missing: make(map[int64]bool)}
+	for list := range slices.Chunk(want, f.opts.BatchSize) {
+		err := b.askList(ctx, list, got, func(c *userside.Customer) {
+			n, flags := f.memory.card(c)
+			id := provision.SubscriberID(c.ID)
+			answer.States[id] = f.policy.State(n, flags)
+			if flags.Former == provision.FlagYes || otherAddresses(c, prev.BySubscriber(id)) {
+				answer.Refresh = true // the card does not tell who is former no more
+			}
+		})
+		if err != nil {
+			return provision.StatesAnswer{}, fmt.Errorf("read customers that hints named: %w", err)
+		}
+	}
+	for id := range got.missing {
+		if _, known := prev.Subscriber(provision.SubscriberID(id)); known {
+			answer.Refresh = true
+		}
+	}
+	return answer, nil
+}
+
+// otherAddresses reports whether a card has other addresses or MACs than rows.
+func otherAddresses(c *userside.Customer, rows []*provision.Binding) bool {
+	n := 0
+	for _, a := range c.Addresses {
+		if !a.IP.IsValid() {
+			continue
+		}
+		n++
+		i := slices.IndexFunc(rows, func(r *provision.Binding) bool { return r.IP == a.IP })
+		if i < 0 || rows[i].MAC != provision.MAC(a.MAC) {
+			return true
+		}
+	}
+	distinct := make(map[netip.Addr]bool, len(rows))
+	for _, r := range rows {
+		distinct[r.IP] = true
+	}
+	return n != len(distinct)
+}
+
+// Moved follows the cabling of each customer, one call each, and tells if one of
+// them is on another port than prev has. A difference is told once: two sources
+// of one ERP may disagree for good.
+func (f *Fetcher) Moved(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (bool, error) {
+	moved := false
+	for _, id := range ids {
+		rows := prev.BySubscriber(id)
+		if len(rows) == 0 {
+			continue
+		}
+		chain, err := f.client.CustomerChain(ctx, int64(id))
+		switch {
+		case noDirect(err):
+			continue // the key may not see cabling, or this ERP tells none
+		case err != nil:
+			return moved, err
+		}
+		links := onlySwitches(chain.Links)
+		if len(links) == 0 && chain.Finish != nil {
+			links = []userside.Link{*chain.Finish}
+		}
+		if !samePort(links, rows) && f.memory.newlyMoved(int64(id), cabling(links)) {
+			moved = true
+		}
+	}
+	return moved, nil
+}
+
+// samePort reports whether every row stands on one of the links.
+func samePort(links []userside.Link, rows []*provision.Binding) bool {
+	for _, r := range rows {
+		switch {
+		case r.Device >= madeOfIP:
+			continue // the ERP has no id for it: nothing to compare
+		case r.Device == 0 && len(links) == 0:
+			continue
+		case !slices.ContainsFunc(links, func(l userside.Link) bool {
+			return l.ObjectID == int64(r.Device) && (l.Port == r.Port || l.Port == 0 && l.PortName == r.PortName)
+		}):
+			return false
+		}
+	}
+	return true
+}
+
+func cabling(links []userside.Link) string {
+	var b strings.Builder
+	for _, l := range links {
+		b.WriteString(strconv.FormatInt(l.ObjectID, 10) + "/" + strconv.FormatUint(uint64(l.Port), 10) + "/" + l.PortName + ";")
+	}
+	return b.String() + "."
+}
