@@ -1,0 +1,224 @@
+package emulator
+
+import (
+	"cmp"
+	"fmt"
+	"html"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// getCustomersID answers get_customers_id: the ids of the customers that meet
+// all conditions given; at least one must be given. Former customers are in it
+// unless is_ex=0 leaves them out.
+func getCustomersID(e *Emulator, r *request) (answer, error) {
+	conds, err := conditions(r)
+	if err != nil {
+		return answer{}, err
+	}
+	limit := int64(0)
+	if r.has("limit") {
+		if limit, err = r.int("limit"); err != nil {
+			return answer{}, err
+		}
+	}
+	if len(conds) == 0 && limit <= 0 {
+		return answer{}, badRequest("no condition given")
+	}
+	var ids []int64
+	for _, c := range e.bulk(r) {
+		if limit > 0 && int64(len(ids)) == limit {
+			break
+		}
+		if !slices.ContainsFunc(conds, func(cond condition) bool { return !cond(c) }) {
+			ids = append(ids, c.ID)
+		}
+	}
+	if len(ids) == 0 && r.profile == ProfileLegacy {
+		return answer{}, nil // old servers: OK and no data
+	}
+	return data(func(enc *encoder) {
+		enc.list(func() {
+			for _, id := range ids {
+				enc.int(id)
+			}
+		})
+	}), nil
+}
+
+// condition says whether a customer is listed.
+type condition func(*Customer) bool
+
+// numberFilters are the filters of get_customers_id that compare a number.
+func numberFilters() map[string]func(*Customer, int64) bool {
+	return map[string]func(*Customer, int64) bool{
+		"state_id":   func(c *Customer, n int64) bool { return int64(c.State) == n },
+		"billing_id": func(c *Customer, n int64) bool { return cmp.Or(c.Billing, 1) == n },
+		"house_id":   func(c *Customer, n int64) bool { return c.House == n },
+		"mark_id":    func(c *Customer, n int64) bool { return slices.Contains(c.Marks, n) },
+		"manager_id": func(c *Customer, n int64) bool { return c.Manager == n },
+		"is_ex":      func(c *Customer, n int64) bool { return c.Former == (n == 1) },
+		"is_corporate": func(c *Customer, n int64) bool {
+			return c.Corporate == (n == 1)
+		},
+		"dependence_device_id": func(c *Customer, n int64) bool {
+			return slices.ContainsFunc(c.Links, func(l Link) bool { return l.Device == n })
+		},
+	}
+}
+
+// textFilters are the filters that compare text.
+func textFilters(like bool) map[string]func(*Customer, string) bool {
+	return map[string]func(*Customer, string) bool{
+		"name": func(c *Customer, s string) bool {
+			if like {
+				return strings.Contains(strings.ToLower(c.FullName), strings.ToLower(s))
+			}
+			return c.FullName == s
+		},
+		"tariff_id":         func(c *Customer, s string) bool { return c.Tariff == s },
+		"account_number":    func(c *Customer, s string) bool { return c.AccountNumber == s },
+		"billing_uuid":      func(c *Customer, s string) bool { return c.BillingUID == s },
+		"appartment":        func(c *Customer, s string) bool { return c.Apartment == s }, // sic
+		"date_connect_from": func(c *Customer, s string) bool { return !c.Connected.IsZero() && day(c.Connected) >= s },
+		"date_connect_to":   func(c *Customer, s string) bool { return !c.Connected.IsZero() && day(c.Connected) <= s },
+	}
+}
+
+func day(t time.Time) string { return t.Format(time.DateOnly) }
+
+// conditions reads the filters of get_customers_id.
+func conditions(r *request) ([]condition, error) {
+	if r.has("address_unit_id") {
+		return nil, badRequest("the filter address_unit_id is not emulated")
+	}
+	var out []condition
+	for name, holds := range numberFilters() {
+		if !r.has(name) || name == "state_id" && r.style.stateZeroIgnore && r.param(name) == "0" {
+			continue
+		}
+		n, err := r.int(name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, func(c *Customer) bool { return holds(c, n) })
+	}
+	for name, holds := range textFilters(r.flag("is_like")) {
+		if r.has(name) {
+			s := html.UnescapeString(r.param(name))
+			out = append(out, func(c *Customer) bool { return holds(c, s) })
+		}
+	}
+	for _, name := range []string{"balance_from", "balance_to"} {
+		if !r.has(name) {
+			continue
+		}
+		bound, err := strconv.ParseFloat(r.param(name), 64)
+		if err != nil {
+			return nil, badRequest("parameter %s: not a number", name)
+		}
+		from := name == "balance_from"
+		out = append(out, func(c *Customer) bool {
+			balance := float64(c.BalanceCents) / 100
+			return from && balance >= bound || !from && balance <= bound
+		})
+	}
+	return out, nil
+}
+
+// getCustomerID answers get_abon_id and get_customer_id: the id, or a list of
+// ids, of who has a login, an address, a phone...
+func getCustomerID(e *Emulator, r *request) (answer, error) {
+	value := html.UnescapeString(r.param("data_value"))
+	var found []int64
+	if r.param("data_typer") == "ip" {
+		if ip, err := netip.ParseAddr(value); err == nil {
+			found = e.holders(ip)
+			slices.Sort(found)
+		}
+	} else {
+		match, err := lookup(r.param("data_typer"), value)
+		if err != nil {
+			return answer{}, err
+		}
+		for _, c := range e.customerList() {
+			if match(c) {
+				found = append(found, c.ID)
+			}
+		}
+	}
+	if r.flag("is_skip_old") {
+		found = slices.DeleteFunc(found, func(id int64) bool { return e.customer(id).Former })
+	}
+	if len(found) == 0 {
+		return answer{}, notFound("customer not found")
+	}
+	return answer{body: func(enc *encoder) {
+		enc.key("Id") // capital in both generations
+		if len(found) == 1 && !enc.idAsList {
+			enc.int(found[0])
+			return
+		}
+		enc.list(func() {
+			for _, id := range found {
+				enc.int(id)
+			}
+		})
+	}}, nil
+}
+
+// lookup gives the test for a data_typer other than ip. Nobody matches a value
+// whose form is wrong.
+func lookup(typer, value string) (condition, error) {
+	switch typer {
+	case "account":
+		return func(c *Customer) bool { return c.AccountNumber == value }, nil
+	case "billing_uid", "codeti":
+		return func(c *Customer) bool { return c.BillingUID == value }, nil
+	case "dognumber", "agreement_number":
+		return func(c *Customer) bool { return c.AgreementNumber == value }, nil
+	case "login":
+		return func(c *Customer) bool { return c.Login == value }, nil
+	case "mail":
+		return func(c *Customer) bool { return slices.Contains(c.Emails, value) }, nil
+	case "phone":
+		return func(c *Customer) bool { return slices.Contains(c.Phones, value) }, nil
+	case "mac":
+		mac, err := ParseMAC(value)
+		return func(c *Customer) bool {
+			return err == nil && !mac.IsZero() &&
+				slices.ContainsFunc(c.Addresses, func(a Address) bool { return a.MAC == mac })
+		}, nil
+	default:
+		return nil, badRequest("parameter data_typer: unknown type")
+	}
+}
+
+// getCustomerGroup answers get_customer_group: the groups that customers are in.
+func getCustomerGroup(e *Emulator, _ *request) (answer, error) {
+	groups := map[int64]bool{1: true, 2: true, 3: true}
+	for _, c := range e.customerList() {
+		if c.Group != 0 {
+			groups[c.Group] = true
+		}
+	}
+	ids := make([]int64, 0, len(groups))
+	for id := range groups {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return data(func(enc *encoder) {
+		enc.keyed(true, func() {
+			for _, id := range ids {
+				enc.id(id)
+				enc.object(func() {
+					enc.intField("id", id)
+					enc.textField("name", fmt.Sprintf("Group %d", id))
+				})
+			}
+		})
+	}), nil
+}
