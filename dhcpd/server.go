@@ -49,6 +49,8 @@ type Server struct {
 	observer Observer
 	settings atomic.Pointer[settings]
 	socks    atomic.Pointer[sockets]
+	reads    atomic.Uint64 // batches taken from the socket
+	stalled  atomic.Uint64 // reads+1 when Alive last found packets waiting; 0: none waited
 }
 
 // New compiles opts and makes a server that does not listen yet.
@@ -143,6 +145,26 @@ func (s *Server) Run(ctx context.Context) error {
 	return errors.Join(err, socks.close())
 }
 
+// Alive says whether packets are taken from the socket. It is an error that some
+// wait there and none was taken since the call before, at which some waited too.
+// A watchdog calls it every few seconds, from one goroutine.
+func (s *Server) Alive() error {
+	socks := s.socks.Load()
+	if socks == nil {
+		return nil // not yet, or no more
+	}
+	waiting, err := socks.waiting()
+	if err != nil || !waiting {
+		s.stalled.Store(0)
+		return err
+	}
+	mark := s.reads.Load() + 1
+	if s.stalled.Swap(mark) == mark {
+		return errors.New("dhcp: packets wait and nobody takes them from the socket")
+	}
+	return nil
+}
+
 const (
 	minBackOff = time.Millisecond
 	maxBackOff = time.Second
@@ -166,6 +188,7 @@ func (s *Server) receive(ctx context.Context, r *reader, h *handler) {
 			continue
 		}
 		backOff = minBackOff
+		s.reads.Add(1)
 		now := s.now()
 		for i := range n {
 			h.handle(now, r.packet(i))

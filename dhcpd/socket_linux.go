@@ -74,6 +74,19 @@ func openSockets(listen netip.AddrPort) (*sockets, error) {
 	return s, nil
 }
 
+// waiting reports whether a packet is in the receive queue.
+func (s *sockets) waiting() (bool, error) {
+	var n int
+	var err error
+	if cerr := s.raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCINQ) }); cerr != nil {
+		return false, nil // closed meanwhile
+	}
+	if err != nil {
+		return false, fmt.Errorf("dhcp: receive queue: %w", err)
+	}
+	return n > 0, nil
+}
+
 // growBuffer asks for a buffer beyond the system's limit, and for what the limit gives without the right to.
 func growBuffer(fd, force, plain, size int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) != nil {

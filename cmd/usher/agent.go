@@ -275,6 +275,10 @@ func (a *agent) alive(ctx context.Context) error {
 		a.syncer.Status()
 		a.enforcer.Status()
 		a.outbox.Status(0)
+		if a.dhcp != nil {
+			done <- a.dhcp.Alive()
+			return
+		}
 		done <- nil
 	}()
 	select {
