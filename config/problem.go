@@ -9,11 +9,11 @@ import (
 
 // Problem is one mistake of the file, or one thing an operator should know.
 type Problem struct {
-	File   string
-	Line   int    // from 1
-	Column int    // from 1
-	Key    string // dotted path such as dhcp.subnets[1].gateway; empty for syntax errors
-	Reason string // what is wrong and what would be right; never a secret
+	File   string `json:"file"`
+	Line   int    `json:"line"`          // from 1
+	Column int    `json:"column"`        // from 1
+	Key    string `json:"key,omitempty"` // dotted path such as dhcp.subnets[1].gateway; empty for syntax errors
+	Reason string `json:"reason"`        // what is wrong and what would be right; never a secret
 }
 
 // String gives file:line:column: key: reason.

@@ -172,8 +172,8 @@ dhcp:
 	var got struct {
 		OK       bool
 		Problems []struct {
-			Line int
-			Key  string
+			Line int `json:"line"`
+			Key  string `json:"key"`
 		}
 	}
 	require.NoError(t, json.Unmarshal([]byte(out), &got))
