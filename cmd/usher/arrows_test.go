@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"config":             {"provision"}, // the words of the vocabulary, nothing that runs
 	"userside":           {},            // a client of the ERP knows nothing of what it is used for
 	"userside/emulator":  {"userside"},  // words of the wire only
+	"userside/record":    {},            // it masks and serves text, whatever it means
 	"provision":          {},            // the core is the standard library and nothing else
 	"provision/erp":      {"provision", "userside"},
 	"provision/outbox":   {"provision"},
@@ -34,7 +35,7 @@ var arrows = map[string][]string{
 	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/acl", "provision/link",
 		"dhcpd", "dhcpd/wire", "dhcpd/lease"}, // it shows everything
 	"systemd": {},
-	"cmd/usher": {"config", "userside", "userside/emulator", "provision", "provision/erp", "provision/outbox", "provision/acl",
+	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
 		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "console"}, // it wires everything
 }
 
@@ -51,8 +52,8 @@ var edges = map[string][]string{
 	"github.com/prometheus/client_golang": {"console", "cmd/usher"},
 	"github.com/insomniacslk/dhcp":        {"cmd/usher", "dhcpd"},
 	"golang.org/x/net":                    {"dhcpd"},
-	"net/http":                            {"cmd/usher", "console", "userside", "userside/emulator", "provision/erp"}, // erp: the name of a status code
-	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                        // the demo runs real programs; the agent never does
+	"net/http":                            {"cmd/usher", "console", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
+	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                                           // the demo runs real programs; the agent never does
 	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
 }
 
