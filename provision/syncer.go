@@ -279,6 +279,9 @@ func (s *Syncer) Override(id SubscriberID, st State, at time.Time) {
 	if next := s.overrideLocked(map[SubscriberID]State{id: st}, at); next != nil {
 		s.installLocked(next, s.status.Problems)
 	}
+	if _, able := s.source.(CustomerFetcher); able {
+		s.hints.add(id, time.Now()) // flags and policy may say otherwise than the state alone
+	}
 }
 
 // overrideLocked notes states that were read or confirmed at the time at, and

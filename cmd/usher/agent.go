@@ -49,7 +49,8 @@ type agent struct {
 	db       *bbolt.DB
 	outbox   *outbox.Outbox
 	leases   *lease.Table
-	dhcp     *dhcpd.Server // nil: dhcp.enabled is false
+	dhcp     *dhcpd.Server  // nil: dhcp.enabled is false
+	hooks    *console.Hooks // nil: hooks.listen is off
 	deps     console.Deps
 	control  net.Listener
 	registry *prometheus.Registry
@@ -101,6 +102,7 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openKernel(cfg); err != nil {
 		return a, err
 	}
+	a.openHooks(cfg)
 	a.deps = console.Deps{
 		Build: build, Started: time.Now(), Kernel: a.deps.Kernel,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
@@ -131,7 +133,11 @@ func (a *agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return erp.New(client, fetchOptions(cfg.ERP, a.log))
+	policy, err := policyOf(cfg.Policy)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	return erp.New(client, fetchOptions(cfg.ERP, policy, a.erp.memoryFor(cfg.ERP.URL), a.log))
 }
 
 func (a *agent) openLeases(cfg *config.Config) (err error) {
@@ -231,6 +237,9 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 		task("console", func(ctx context.Context) error {
 			return console.ServeHTTP(ctx, cfg.Console.Listen, console.NewHTTP(a.deps, a.registry, a.log), a.log, nil)
 		})
+	}
+	if a.hooks != nil {
+		task("hooks", a.serveHooks)
 	}
 	task("reload", func(ctx context.Context) error { return a.reloadOn(ctx, hup) })
 	task("watchdog", func(ctx context.Context) error {
@@ -352,6 +361,9 @@ func (a *agent) reload() error {
 	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
+	if a.hooks != nil {
+		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
+	}
 	a.cfg.Store(cfg)
 	return nil
 }
@@ -366,6 +378,7 @@ func needRestart(old, new *config.Config) []string {
 		{"state_dir", old.StateDir != new.StateDir},
 		{"control", old.Control != new.Control},
 		{"console.listen", old.Console != new.Console},
+		{"hooks.listen", old.Hooks.Listen != new.Hooks.Listen},
 		{"dhcp.enabled", old.DHCP.Enabled != new.DHCP.Enabled},
 		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},

@@ -123,7 +123,7 @@ func (d *demo) loopbackAgent(ctx context.Context, client *console.Client, api st
 	}
 	config := filepath.Join(d.dir, "usher.yaml")
 	yaml := fmt.Sprintf(`state_dir: %s
-userside: {url: "http://%s/api.php", key_file: %s, poll_interval: 1s}
+userside: {url: "http://%s/api.php", key_file: %s, poll_interval: 1s, refresh_interval: 1s}
 dhcp:
   listen: 127.0.0.1:%d
   relay_port: %d

@@ -25,14 +25,15 @@ func clientOptions(c config.ERP, log *slog.Logger, obs userside.Observer) usersi
 	}
 }
 
-func fetchOptions(c config.ERP, log *slog.Logger) erp.Options {
-	return erp.Options{Bindings: erp.Mode(c.Bindings), BatchSize: c.BatchSize, Log: log}
+func fetchOptions(c config.ERP, policy provision.Policy, memory *erp.Memory, log *slog.Logger) erp.Options {
+	return erp.Options{Bindings: erp.Mode(c.Bindings), BatchSize: c.BatchSize, Policy: &policy, Memory: memory, Log: log}
 }
 
 func syncOptions(c *config.Config) provision.SyncOptions {
 	return provision.SyncOptions{
-		PollInterval: c.ERP.PollInterval,
-		PollJitter:   c.ERP.PollJitter,
+		PollInterval:    c.ERP.PollInterval,
+		PollJitter:      c.ERP.PollJitter,
+		RefreshInterval: c.ERP.RefreshInterval,
 		Guard: provision.GuardLimits{
 			MaxRemoved: c.Guard.MaxRemoved, MaxMoved: c.Guard.MaxMoved, MaxBlocked: c.Guard.MaxBlocked,
 			MinChanged: c.Guard.MinChanged, AcceptAfter: c.Guard.AcceptAfter,

@@ -138,7 +138,11 @@ func settled(snapshot func() *provision.Snapshot, leases *lease.Table) func(prov
 }
 
 // liveERP is the ERP as configured now: a reload exchanges it whole.
-type liveERP struct{ p atomic.Pointer[erp.Fetcher] }
+type liveERP struct {
+	p      atomic.Pointer[erp.Fetcher]
+	memory *erp.Memory // handed from one Fetcher to the next for the same ERP
+	url    string      // of memory
+}
 
 // Fetch implements provision.Fetcher.
 func (l *liveERP) Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {

@@ -237,6 +237,7 @@ userside:
   url: http://%s/api.php
   key_file: %s
   poll_interval: %s
+  refresh_interval: %s
 dhcp:
   interfaces: [access]
   relays: [%s/32]
@@ -249,7 +250,7 @@ dhcp:
   socket: %s
 console:
   listen: %s
-`, filepath.Join(w.dir, "state"), worldERP, key, o.poll, worldGateway, worldPrefix, worldGateway, worldInternet, generatedSubnets(w.erp), w.socket(), worldConsole)
+`, filepath.Join(w.dir, "state"), worldERP, key, o.poll, o.poll, worldGateway, worldPrefix, worldGateway, worldInternet, generatedSubnets(w.erp), w.socket(), worldConsole)
 	return os.WriteFile(w.configPath(), []byte(yaml+o.extra), 0o600)
 }
 

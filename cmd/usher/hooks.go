@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/erp"
+)
+
+// FetchStates implements provision.StateFetcher.
+func (l *liveERP) FetchStates(ctx context.Context, prev *provision.Snapshot) (provision.StatesAnswer, error) {
+	return l.p.Load().FetchStates(ctx, prev)
+}
+
+// FetchCustomers implements provision.CustomerFetcher.
+func (l *liveERP) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (provision.StatesAnswer, error) {
+	return l.p.Load().FetchCustomers(ctx, ids, prev)
+}
+
+// Moved implements provision.CustomerFetcher.
+func (l *liveERP) Moved(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (bool, error) {
+	return l.p.Load().Moved(ctx, ids, prev)
+}
+
+// memoryFor gives what is known of the ERP, and begins anew for another one.
+func (l *liveERP) memoryFor(url string) *erp.Memory {
+	if l.memory == nil || l.url != url {
+		l.memory, l.url = erp.NewMemory(), url
+	}
+	return l.memory
+}
+
+func hookOptions(h config.Hooks) console.HookOptions {
+	return console.HookOptions{Secret: []byte(h.Secret.Reveal()), Window: h.Window, Allow: h.Allow}
+}
+
+// openHooks makes the endpoint of hints, if the configuration has one.
+func (a *agent) openHooks(cfg *config.Config) {
+	if cfg.Hooks.Listen.IsValid() {
+		a.hooks = console.NewHooks(hookOptions(cfg.Hooks), a.syncer.Hint, a.metrics.Hint, a.log)
+	}
+}
+
+// serveHooks may fail without taking DHCP with it: it tries again by itself.
+func (a *agent) serveHooks(ctx context.Context) error {
+	return console.ServeHTTP(ctx, a.cfg.Load().Hooks.Listen, a.hooks, a.log, nil)
+}
+
+// policyOf turns the configuration's words, which it has checked, into a policy.
+func policyOf(c config.Policy) (provision.Policy, error) {
+	p := provision.Policy{States: make(map[int]provision.State, len(c.States))}
+	var err error
+	read := func(word string) provision.State {
+		st, e := provision.ParseAccess(word)
+		if e != nil && err == nil {
+			err = e
+		}
+		return st
+	}
+	for n, word := range c.States {
+		p.States[n] = read(word)
+	}
+	p.Other = read(c.OtherStates)
+	p.Disabled, p.Potential = read(c.Disabled), read(c.Potential)
+	p.NotInBilling, p.Former = read(c.NotInBilling), read(c.Former)
+	return p, err
+}
