@@ -73,6 +73,7 @@ type Metrics struct {
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
 
+	budget       atomic.Pointer[func() userside.Budget]
 	calls        map[string]map[userside.Outcome]prometheus.Counter
 	callDuration map[string]prometheus.Observer
 
@@ -305,11 +306,25 @@ func (m *Metrics) registerRest(f factory) {
 		m.callDuration[label] = duration.WithLabelValues(label)
 	}
 
+	f.computed("usher_erp_budget_requests_per_minute", "Limit of requests to the ERP; 0: none.", func() float64 { return float64(m.erpBudget().PerMinute) })
+	f.computed("usher_erp_requests_last_minute", "Requests to the ERP within the last 60 seconds, retries included.", func() float64 { return float64(m.erpBudget().LastMinute) })
+	f.computed("usher_erp_budget_waited_seconds", "Time that requests have waited for the limit, since the configuration was loaded.", func() float64 { return m.erpBudget().Waited.Seconds() })
+
 	m.reloads = each(f.counters("usher_config_loads_total", "Loads of the configuration: the start and each reload.", "result").WithLabelValues, resultOK, resultFailed)
 	m.reloadOK = f.gauge("usher_config_last_load_successful", "1 if the newest load of the configuration succeeded.")
 	m.reloadTime = f.gauge("usher_config_last_load_success_timestamp_seconds", "When the configuration in use was loaded.")
 	m.configHash = f.gauge("usher_config_hash", "Hash of the configuration in use, to compare hosts; its number means nothing.")
 	m.buildInfo = f.gauges("usher_build_info", "1, with what runs as labels.", "version", "revision", "goversion")
+}
+
+// WatchBudget makes a scrape look at the budget of requests by calling look.
+func (m *Metrics) WatchBudget(look func() userside.Budget) { m.budget.Store(&look) }
+
+func (m *Metrics) erpBudget() userside.Budget {
+	if look := m.budget.Load(); look != nil {
+		return (*look)()
+	}
+	return userside.Budget{}
 }
 
 // leaseSource is how leases are counted at a scrape.

@@ -72,6 +72,9 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Call("customer.no_such", time.Second, userside.OutcomeTimeout)
 	m.Commit(4, 900*time.Microsecond, nil)
 	m.Commit(2, 200*time.Millisecond, boom)
+	m.WatchBudget(func() userside.Budget {
+		return userside.Budget{PerMinute: 1200, LastMinute: 4, Waited: 1500 * time.Millisecond}
+	})
 	m.WatchLeases(func() lease.Counts { return lease.Counts{Bound: 5, Expired: 1} })
 	for range 3 {
 		m.Packet(&dhcpd.Event{Type: wire.Discover, Outcome: dhcpd.OutcomeOffer, Latency: 40 * time.Microsecond})

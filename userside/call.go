@@ -95,6 +95,9 @@ func (c *Client) gated(ctx context.Context, spec *Action, args url.Values, to si
 		return nil, c.fail(spec, 0, ErrUnavailable, "waiting for another call to end", ctx.Err())
 	}
 	defer func() { <-c.gate }()
+	if err := c.budget.take(ctx); err != nil {
+		return nil, c.fail(spec, 0, ErrUnavailable, "waiting for the request budget: "+err.Error(), ctx.Err())
+	}
 	begin := time.Now()
 	a, err := c.attempt(ctx, spec, args, to)
 	if o := c.opts.Observer; o != nil {

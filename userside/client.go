@@ -32,6 +32,7 @@ type Options struct {
 	BackoffBase           time.Duration // before the first retry, doubled each time; 500 ms
 	BackoffMax            time.Duration // bound of the doubling; 30 s
 	MaxConcurrent         int           // requests at the same time; 1
+	RequestsPerMinute     int           // in the long run, whatever causes them; 0: no limit
 	MaxBody               int64         // bytes of one unpacked answer; 512 MiB
 
 	CAFile             string            // PEM file of further certificate authorities; empty: the system's only
@@ -53,6 +54,7 @@ type Client struct {
 	endpoint url.URL
 	http     *http.Client
 	gate     chan struct{} // one token per request in flight
+	budget   *budget
 	redactor redactor
 	log      *slog.Logger
 }
@@ -76,6 +78,8 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("userside: retries: %d is negative", o.Retries)
 	case o.MaxConcurrent < 0:
 		return nil, fmt.Errorf("userside: max concurrent requests: %d is negative", o.MaxConcurrent)
+	case o.RequestsPerMinute < 0:
+		return nil, fmt.Errorf("userside: requests per minute: %d is negative", o.RequestsPerMinute)
 	case o.Timeout < 0 || o.BackoffBase < 0 || o.BackoffMax < 0 || o.MaxBody < 0:
 		return nil, errors.New("userside: a time or size limit is negative")
 	case o.ActionParameter != "" && o.ActionParameter != "action" && o.ActionParameter != "subcat":
@@ -111,6 +115,7 @@ func New(o Options) (*Client, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		gate:     make(chan struct{}, o.MaxConcurrent),
+		budget:   newBudget(o.RequestsPerMinute),
 		redactor: newRedactor(o.Key),
 		log:      log,
 	}, nil

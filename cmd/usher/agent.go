@@ -84,6 +84,7 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 		return a, err
 	}
 	a.erp.p.Store(fetcher)
+	a.metrics.WatchBudget(func() userside.Budget { return a.erp.p.Load().Budget() })
 	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
 		log.Error("state directory cannot be made; the agent runs from memory", "path", cfg.StateDir, "error", err)
 	}

@@ -20,7 +20,8 @@ func clientOptions(c config.ERP, log *slog.Logger, obs userside.Observer) usersi
 	return userside.Options{
 		URL: c.URL, Key: userside.Key(c.Key.Reveal()),
 		Timeout: c.Timeout, Retries: c.Retries, MaxConcurrent: c.MaxConcurrent,
-		CAFile: c.CAFile, InsecureSkipVerify: c.Insecure,
+		RequestsPerMinute: c.RequestsPerMinute,
+		CAFile:            c.CAFile, InsecureSkipVerify: c.Insecure,
 		UserAgent: "usher/" + version, Logger: log, Observer: obs,
 	}
 }

@@ -223,6 +223,9 @@ func (f *Fetcher) refusal(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", provision.ErrRefused, err)
 }
 
+// Budget tells how many requests the ERP gets.
+func (f *Fetcher) Budget() userside.Budget { return f.client.Budget() }
+
 // System tells the version of the ERP; it is a cheap test of URL and key.
 func (f *Fetcher) System(ctx context.Context) (*userside.SystemInfo, error) {
 	return f.client.SystemInfo(ctx)
