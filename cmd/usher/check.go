@@ -11,7 +11,7 @@ import (
 
 // configFlag adds --config to a command.
 func configFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVarP(path, "config", "c", "/etc/usher/usher.yaml", "configuration file")
+	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "configuration file")
 	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
 }
 
