@@ -38,58 +38,18 @@ type CustomerFilter struct {
 }
 
 func (f CustomerFilter) values(loc *time.Location) url.Values {
-	v := url.Values{}
-	text := func(key, s string) {
-		if s != "" {
-			v.Set(key, s)
-		}
-	}
-	id := func(key string, n int64) {
-		if n != 0 {
-			v.Set(key, strconv.FormatInt(n, 10))
-		}
-	}
-	flag := func(key string, b *bool) {
-		if b != nil {
-			v.Set(key, map[bool]string{false: "0", true: "1"}[*b])
-		}
-	}
-	money := func(key string, m *float64) {
-		if m != nil {
-			v.Set(key, strconv.FormatFloat(*m, 'f', -1, 64))
-		}
-	}
-	date := func(key string, t time.Time) {
-		if !t.IsZero() {
-			v.Set(key, t.In(loc).Format(time.DateOnly))
-		}
-	}
+	a := arguments{}
 	if f.State != nil {
-		v.Set("state_id", strconv.Itoa(*f.State))
+		a.text("state_id", strconv.Itoa(*f.State))
 	}
-	if f.ManagerID != nil {
-		v.Set("manager_id", strconv.FormatInt(*f.ManagerID, 10))
-	}
-	money("balance_from", f.BalanceFrom)
-	money("balance_to", f.BalanceTo)
-	id("billing_id", f.BillingID)
-	text("billing_uuid", f.BillingUUID)
-	text("account_number", f.AccountNumber)
-	id("house_id", f.HouseID)
-	id("address_unit_id", f.AddressUnitID)
-	text("appartment", f.Apartment)
-	date("date_connect_from", f.ConnectedFrom)
-	date("date_connect_to", f.ConnectedTo)
-	id("dependence_device_id", f.DependsOnDevice)
-	id("mark_id", f.MarkID)
-	id("tariff_id", f.TariffID)
-	flag("is_corporate", f.Corporate)
-	flag("is_ex", f.Former)
-	text("name", f.Name)
-	if f.NameLike {
-		v.Set("is_like", "1")
-	}
-	return v
+	a.moneySet("balance_from", f.BalanceFrom).moneySet("balance_to", f.BalanceTo)
+	a.id("billing_id", f.BillingID).text("billing_uuid", f.BillingUUID).text("account_number", f.AccountNumber)
+	a.id("house_id", f.HouseID).id("address_unit_id", f.AddressUnitID).text("appartment", f.Apartment)
+	a.date("date_connect_from", f.ConnectedFrom, loc).date("date_connect_to", f.ConnectedTo, loc)
+	a.id("dependence_device_id", f.DependsOnDevice).id("mark_id", f.MarkID).id("tariff_id", f.TariffID).idSet("manager_id", f.ManagerID)
+	a.flagSet("is_corporate", f.Corporate).flagSet("is_ex", f.Former)
+	a.text("name", f.Name).flag("is_like", f.NameLike)
+	return a.values()
 }
 
 // CustomerIDs calls customer get_customers_id: the ids of the customers that

@@ -94,6 +94,7 @@ func response(status int, body string, header ...string) *http.Response {
 func newTimeClient(t *testing.T, o Options, rt roundTrip) *Client {
 	t.Helper()
 	o.URL, o.Key, o.Transport = "http://192.0.2.1/api.php", testKey, rt
+	o.ERPVersion = Version{Major: 3, Minor: 21, Stage: StageRelease}
 	c, err := New(o)
 	require.NoError(t, err)
 	return c

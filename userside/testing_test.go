@@ -80,6 +80,7 @@ func newTestClient(t *testing.T, s *testServer, change ...func(*Options)) *Clien
 	o := Options{
 		URL: s.URL + "/api.php", Key: testKey, Timeout: 5 * time.Second,
 		BackoffBase: time.Microsecond, BackoffMax: time.Millisecond, Location: time.UTC,
+		ERPVersion: Version{Major: 3, Minor: 21, Stage: StageRelease},
 	}
 	for _, f := range change {
 		f(&o)
