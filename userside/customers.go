@@ -3,7 +3,9 @@ package userside
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -127,12 +129,16 @@ const (
 // dotted and the colon form are tried first, then once the decimal number and
 // the bare digits (API page section 11).
 func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skipFormer bool) (IDs, error) {
+	return c.find(ctx, actCustomerFind, by, what, skipFormer)
+}
+
+func (c *Client) find(ctx context.Context, act action, by Lookup, what string, skipFormer bool) (IDs, error) {
 	spellings := []string{what}
 	switch by {
 	case LookupIP:
 		ip, err := ParseIP(what)
 		if err != nil || !ip.IsValid() {
-			return nil, c.argument(actCustomerFind, "no IPv4 address")
+			return nil, c.argument(act, "no IPv4 address")
 		}
 		b := ip.As4()
 		n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
@@ -140,15 +146,15 @@ func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skip
 	case LookupMAC:
 		mac, err := ParseMAC(what)
 		if err != nil || mac == (MAC{}) {
-			return nil, c.argument(actCustomerFind, "no MAC")
+			return nil, c.argument(act, "no MAC")
 		}
 		spellings = []string{mac.String(), hex.EncodeToString(mac[:])}
-	case LookupAccount, LookupBillingUID, LookupBillingID, LookupAgreement, LookupLogin, LookupMail, LookupPhone:
+	case LookupAccount, LookupBillingUID, LookupBillingID, LookupAgreement, LookupLogin, LookupMail, LookupPhone, LookupAgreementNumber:
 		if strings.TrimSpace(what) == "" {
-			return nil, c.argument(actCustomerFind, "nothing to look for")
+			return nil, c.argument(act, "nothing to look for")
 		}
 	default:
-		return nil, c.argument(actCustomerFind, "unknown kind of lookup")
+		return nil, c.argument(act, "unknown kind of lookup")
 	}
 	var err error
 	for _, s := range spellings {
@@ -157,18 +163,23 @@ func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skip
 			args.Set("is_skip_old", "1")
 		}
 		var a *answer
-		a, err = c.call(ctx, actCustomerFind, args, sink{missing: func(a *answer) bool { return len(a.ids) == 0 }})
+		a, err = c.call(ctx, act, args, sink{missing: func(a *answer) bool { return len(a.ids) == 0 }})
 		if err == nil && len(a.ids) > 0 {
 			return a.ids, nil
 		}
 		if err == nil {
-			err = &c.fail(actCustomerFind.row(), 200, ErrNotFound, "", nil).Error
+			err = c.notFound(act)
 		}
-		if e, ok := err.(*Error); !ok || e.Kind != ErrNotFound {
+		if !errors.Is(err, ErrNotFound) {
 			return nil, err
 		}
 	}
 	return nil, err
+}
+
+// notFound is for an answer that is OK and empty where one thing was looked for.
+func (c *Client) notFound(act action) error {
+	return &c.fail(act.row(), http.StatusOK, ErrNotFound, "", nil).Error
 }
 
 // SetMACByIP calls customer set_mac_by_ip: the ERP is told which MAC uses an
@@ -214,7 +225,7 @@ func (c *Client) Customer(ctx context.Context, id int64) (*Customer, error) {
 	case err != nil:
 		return nil, err
 	case len(all.Customers) == 0:
-		return nil, &c.fail(actCustomerGetData.row(), 200, ErrNotFound, "", nil).Error
+		return nil, c.notFound(actCustomerGetData)
 	}
 	return &all.Customers[0], nil
 }
