@@ -225,7 +225,8 @@ func TestAdmin(t *testing.T) {
 	require.Equal(t, json.Number("1"), at(t, list, "total"))
 	require.Equal(t, map[string]any{"id": json.Number("1002"), "login": "u1002", "name": "Абонент 2", "state": "pause",
 		"addresses": []any{map[string]any{"ip": "100.64.0.20", "mac": "00:00:5e:00:53:02"}, map[string]any{"ip": "100.64.0.21"}},
-		"device":    json.Number("6001"), "port": json.Number("6"), "port_name": "Gi0/6"}, at(t, list, "customers", 0))
+		"device":    json.Number("6001"), "port": json.Number("6"), "port_name": "Gi0/6",
+		"balance": "-0.50", "messages": json.Number("0"), "password_set": false}, at(t, list, "customers", 0))
 	list = decode(t, admin(t, h, "GET", "/admin/customers?limit=2&offset=3", "", "").body)
 	require.Equal(t, json.Number("5"), at(t, list, "total"))
 	require.Equal(t, json.Number("1004"), at(t, list, "customers", 0, "id"))
@@ -265,6 +266,37 @@ func TestAdmin(t *testing.T) {
 	// The two listeners do not mix.
 	require.Equal(t, 404, admin(t, h, "GET", "/api.php?key="+testKey+"&cat=system&action=get_system_info", "", "").status)
 	require.Equal(t, 404, serve(e, httptest.NewRequest("GET", "/admin/", nil)).status)
+}
+
+func TestAdminSwitches(t *testing.T) {
+	const form = "application/x-www-form-urlencoded"
+	e := small(t, Options{})
+	h := e.AdminHandler()
+	do := func(path, kind, body string) reply { return admin(t, h, "POST", path, kind, body) }
+
+	got := do("/admin/profile", "application/json", `{"profile":"v316"}`)
+	require.Equal(t, 200, got.status, got.body)
+	require.Equal(t, "v316", at(t, decode(t, got.body), "profile"))
+	require.Equal(t, "3.16dev1", at(t, decode(t, got.body), "version"))
+	require.Contains(t, get(t, e, "cat=customer&subcat=get_data&usercode=1001").body, `{"Result":"OK"`)
+	require.Equal(t, 303, do("/admin/profile", form, "profile=v321").status)
+	require.Equal(t, ProfileV321, e.Profile())
+	require.Equal(t, 405, get(t, e, "cat=customer&action=to_ex&customer_id=1001").status)
+
+	require.Equal(t, "D", at(t, decode(t, do("/admin/shape", "", `{"shape":"d"}`).body), "shape"))
+	require.Equal(t, 303, do("/admin/shape", form, "shape=B").status)
+	require.Equal(t, ShapeB, e.Shape())
+	for path, body := range map[string]string{"/admin/profile": `{"profile":"v9"}`, "/admin/shape": `{"shape":"G"}`} {
+		require.Equal(t, 400, do(path, "", body).status)
+		require.Equal(t, 400, do(path, "", `{}`).status)
+		require.Equal(t, 400, do(path, "", `x`).status)
+	}
+	require.Equal(t, ProfileV321, e.Profile())
+	require.Equal(t, ShapeB, e.Shape())
+	require.Error(t, e.SetProfile(9))
+	page := admin(t, h, "GET", "/admin/", "", "").body
+	require.Contains(t, page, `value="v321" class="on"`)
+	require.Contains(t, page, `value="B" class="on"`)
 }
 
 // A web page of somebody else must not be able to switch customers off.
