@@ -271,13 +271,22 @@ func printGuard(w io.Writer, g *console.GuardView) error {
 func newCustomer(c *cli) *cobra.Command {
 	customer := &cobra.Command{
 		Use:   "customer",
-		Short: "Change a customer in the ERP and apply it at once",
+		Short: "Look at customers of the ERP and change them",
+		Long: `pause, stop and resume ask the running agent: it changes the state in the ERP and, when that has agreed,
+in the kernel at once.
+
+All the others talk to the ERP directly, with the address and the key of the configuration (or --url and
+--key-file), and do not need an agent. What they change, state-change included, an agent learns at its
+next poll or by the ERP's hook; they do not wait for the kernel.`,
 		Example: `  usher customer pause 1001
   usher customer resume 1001 --output json
-  usher customer stop 1001`,
-		Args: exactly(0),
+  usher customer get-data --customer-id 1001
+  usher customer get-abon-id --data-typer ip --data-value 192.0.2.17
+  usher customer ip-add --customer-id 1001 --value 192.0.2.17 --dry-run`,
+		Args: subcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	customer.AddGroup(&cobra.Group{ID: groupAgent, Title: "Through the running agent, applied in the kernel at once:"})
 	for _, s := range []struct {
 		verb, short string
 		state       provision.State
@@ -287,12 +296,14 @@ func newCustomer(c *cli) *cobra.Command {
 		{"resume", "Make a customer active again", provision.StateActive},
 	} {
 		customer.AddCommand(c.socketFlag(&cobra.Command{
-			Use:   s.verb + " ID",
-			Short: s.short,
+			Use:     s.verb + " ID",
+			Short:   s.short,
+			GroupID: groupAgent,
 			Long: s.short + `.
 
 The running agent calls state_change of the ERP and, when that has agreed, applies the state to the
-kernel without waiting for a poll. A billing that is imported into the ERP may overwrite the state later.`,
+kernel without waiting for a poll. A billing that is imported into the ERP may overwrite the state later.
+("usher customer state-change" tells the ERP alone, without an agent.)`,
 			Example: "  usher customer " + s.verb + " 1001",
 			Args:    exactly(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
@@ -306,6 +317,7 @@ kernel without waiting for a poll. A billing that is imported into the ERP may o
 			},
 		}))
 	}
+	addActions(c, customer, "customer")
 	return customer
 }
 
