@@ -134,4 +134,3 @@ func (c *Client) ActivityCounter(ctx context.Context, kind ActivityKind) (int64,
 func (c *Client) MaxAgreementNumber(ctx context.Context, billing int64) (String, error) {
 	return c.scalar(ctx, actMaxAgreement, arguments{}.id("billing_id", billing))
 }
-

@@ -156,4 +156,3 @@ func TestEveryRowHasItsMethod(t *testing.T) {
 		assert.True(t, rows[m.Name] || beside[m.Name], "no row has the method %s", m.Name)
 	}
 }
-
