@@ -1,6 +1,10 @@
 package emulator
 
-import "github.com/usher-agent/usher/userside"
+import (
+	"slices"
+
+	"github.com/usher-agent/usher/userside"
+)
 
 // action is one row of the API: what a call with this cat and action does.
 type action struct {
@@ -19,6 +23,13 @@ type action struct {
 
 // name is how the action is counted and named in Quirks.MissingActions.
 func (a *action) name() string { return a.cat + "." + a.action }
+
+// usercode reports whether the action is documented to have said usercode for
+// customer_id before 3.17. Of the others nothing is known.
+func (a *action) usercode() bool {
+	said := []string{"abon_hist", "msg", "list_tarif_available", "pass_change", "state_change", "tarif_change", "to_ex", "to_normal"}
+	return a.cat == "customer" && slices.Contains(said, a.action)
+}
 
 const (
 	read  = false

@@ -24,8 +24,9 @@ const (
 	// ProfileV321 is ProfileModern with writes by GET refused (405).
 	ProfileV321
 	// Profile316 is a server from before 3.16dev2 to the letter: ProfileLegacy
-	// that knows subcat alone, usercode and operator_id, and not today's names
-	// action (in cat=customer), customer_id and employee_id.
+	// that knows no name of today where the old one is documented: subcat in
+	// cat=customer and not action, usercode and not customer_id at the actions that
+	// said so, operator_id and not employee_id.
 	Profile316
 )
 

@@ -24,6 +24,7 @@ const maxBody = 8 << 20
 type request struct {
 	params  map[string]string
 	cat     string // category by today's name
+	act     *action
 	profile Profile
 	version userside.Version
 	quirks  *Quirks
@@ -261,6 +262,7 @@ func (e *Emulator) call(hr *http.Request, r *request) (*action, answer, error) {
 	if act.write && r.profile == ProfileV321 && hr.Method != http.MethodPost {
 		return nil, answer{}, &apiError{http.StatusMethodNotAllowed, "requests that change data must be sent by POST"}
 	}
+	r.act = act
 	r.rename()
 	for _, p := range act.need {
 		if !r.has(p) {
@@ -277,7 +279,7 @@ func (r *request) rename() {
 		return
 	}
 	for _, p := range renamings() {
-		if !r.version.Before(p.until) || r.profile != Profile316 && r.has(p.name) {
+		if !r.version.Before(p.until) || !r.strict(p) && r.has(p.name) {
 			continue
 		}
 		delete(r.params, p.name)
@@ -293,8 +295,13 @@ type renaming struct {
 	until     userside.Version
 }
 
-// renamings are those of cat=customer. The API page notes the first at some
-// actions only; servers of that age are taken to use it everywhere.
+// strict reports whether the emulated server knows the old name alone.
+func (r *request) strict(p renaming) bool {
+	return r.profile == Profile316 && (p.was != "usercode" || r.act != nil && r.act.usercode())
+}
+
+// renamings are those of cat=customer. The API page notes usercode at some
+// actions only: the others take both names, for nothing is known of them.
 func renamings() []renaming {
 	return []renaming{
 		{"customer_id", "usercode", level("3.17")},
@@ -305,9 +312,9 @@ func renamings() []renaming {
 // wire gives the name that the emulated server has for a parameter, or for a
 // field of that name.
 func (r *request) wire(name string) string {
-	if r.cat == "customer" && r.profile == Profile316 {
+	if r.cat == "customer" {
 		for _, p := range renamings() {
-			if p.name == name {
+			if p.name == name && r.strict(p) {
 				return p.was
 			}
 		}
