@@ -1,7 +1,11 @@
 package userside
 
 import (
+	"bytes"
+	"flag"
 	"net/url"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -10,29 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+var update = flag.Bool("update", false, "write generated files anew")
+
 // sampleValue gives a good value for a parameter.
-func sampleValue(p Param) string {
-	switch p.Kind {
-	case KindInt, KindID, KindIDs:
-		return "7"
-	case KindFlag:
-		return "1"
-	case KindIP:
-		return "192.0.2.7"
-	case KindMAC:
-		return "00:00:5e:00:53:01"
-	case KindDate, KindDateTime:
-		return "2026-02-03"
-	case KindMoney:
-		return "-12.50"
-	case KindEnum:
-		return strings.Replace(p.Enum[0], "_N", "_1", 1)
-	case KindPrefixLen:
-		return "29"
-	default:
-		return "text"
-	}
-}
+func sampleValue(p Param) string { return exampleValue(&p) }
 
 // sampleArgs gives every obligatory parameter, and the first of each group.
 func sampleArgs(a Action) url.Values {
@@ -154,5 +139,23 @@ func TestEveryRowHasItsMethod(t *testing.T) {
 	}
 	for m := range client.Methods() {
 		assert.True(t, rows[m.Name] || beside[m.Name], "no row has the method %s", m.Name)
+	}
+}
+
+func TestActionsDoc(t *testing.T) {
+	var b bytes.Buffer
+	require.NoError(t, WriteActionsDoc(&b))
+	file := filepath.Join("..", "docs", "userside-actions.md")
+	if *update {
+		require.NoError(t, os.WriteFile(file, b.Bytes(), 0o644))
+	}
+	got, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, b.String(), string(got), "run go test ./userside -run TestActionsDoc -update")
+	for _, a := range Actions() {
+		require.Contains(t, b.String(), "\n### "+a.Label()+"\n")
+		for _, p := range a.Params {
+			require.Contains(t, b.String(), "`--"+strings.ReplaceAll(p.Name, "_", "-")+"`")
+		}
 	}
 }
