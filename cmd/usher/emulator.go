@@ -16,10 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/usher-agent/usher/userside/emulator"
+	"github.com/usher-agent/usher/userside/record"
 )
 
 func newEmulator(c *cli) *cobra.Command {
-	var listen, admin, data, profile, shape, key string
+	var listen, admin, data, profile, shape, key, replay string
 	var customers int
 	var seed uint64
 	var verbose bool
@@ -31,10 +32,14 @@ fills with switches, ports, VLANs, subnets and customers in all states. A second
 where states and defects of the server are switched at run time.
 
 The generated data is the same for the same seed and number of customers. With --data it is kept in a
-file; a file that holds data is used as it is.`,
+file; a file that holds data is used as it is.
+
+With --replay it serves a recording of "usher erp record" instead: what was answered then, to any key.
+It takes no changes and has no second listener.`,
 		Example: `  usher emulator --listen 127.0.0.1:8480
   usher emulator --listen 127.0.0.1:8480 --customers 100000 --data /tmp/erp.db
   usher emulator --listen 127.0.0.1:8480 --profile legacy --shape C
+  usher emulator --listen 127.0.0.1:8480 --replay case
   curl 'http://127.0.0.1:8480/api.php?key=demo-key&cat=system&action=get_system_info'`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,6 +55,14 @@ file; a file that holds data is used as it is.`,
 				if _, err := netip.ParseAddrPort(addr); err != nil && addr != "" {
 					return usageError{fmt.Errorf("%s %q: want ADDRESS:PORT", flag, addr)}
 				}
+			}
+			if replay != "" {
+				for _, other := range []string{"admin", "data", "customers", "seed", "profile", "shape", "key", "verbose"} {
+					if cmd.Flags().Changed(other) {
+						return usageError{fmt.Errorf("--%s says nothing about a recording; leave it out with --replay", other)}
+					}
+				}
+				return serveReplay(c, cmd, listen, replay)
 			}
 			level := slog.LevelInfo
 			if verbose {
@@ -105,9 +118,41 @@ file; a file that holds data is used as it is.`,
 	f.StringVar(&shape, "shape", "A", "shape of get_ip_port_device_commutation: A to F")
 	f.StringVar(&key, "key", "demo-key", "API key to accept")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log every call")
+	f.StringVar(&replay, "replay", "", "directory of a recording to serve instead of generated data")
+	must(cmd.MarkFlagDirname("replay"))
 	must(cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"legacy", "modern", "v321"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("shape", cobra.FixedCompletions(strings.Split("ABCDEF", ""), cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
+}
+
+// serveReplay serves a recording.
+func serveReplay(c *cli, cmd *cobra.Command, listen, dir string) error {
+	set, err := record.Load(dir)
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(cmd.Context())
+	serveHTTP(ctx, g, ln, set)
+	ready := struct {
+		URL       string   `json:"url"`
+		Replay    string   `json:"replay"`
+		Exchanges int      `json:"exchanges"`
+		Actions   []string `json:"actions"`
+	}{"http://" + ln.Addr().String() + "/api.php", dir, len(set.Exchanges()), set.Actions()}
+	if c.output == "json" {
+		err = printJSON(cmd.OutOrStdout(), ready)
+	} else {
+		rows := [][]string{{"api", ready.URL}, {"replay", dir}, {"exchanges", fmt.Sprint(ready.Exchanges)}}
+		for i, a := range ready.Actions {
+			rows = append(rows, []string{map[bool]string{true: "actions"}[i == 0], a})
+		}
+		err = table(cmd.OutOrStdout(), rows)
+	}
+	return errors.Join(err, g.Wait())
 }
 
 func printReady(w io.Writer, url, admin string, customers, devices int, subnets []netip.Prefix) error {

@@ -92,8 +92,10 @@ them, reports the MACs it sees, and turns customer states into rules of the kern
 	root.AddCommand(
 		newRun(c), newCheck(c), newEmulator(c), newDemo(c),
 		newStatus(c), newExplain(c), newGuard(c), newCustomer(c),
+		newERP(c),
 		newVersion(c),
 	)
+	root.AddCommand(newNeighbours(c)...)
 	return root
 }
 
