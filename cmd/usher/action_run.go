@@ -81,10 +81,7 @@ func (call *actionCall) show(client *userside.Client, a userside.Action, args ur
 			p.Form.Set(name, redactedText)
 		}
 	}
-	rules := "newest"
-	if v := p.Level.Version; !v.IsZero() {
-		rules = v.String()
-	}
+	rules := p.Level.Version.String()
 	w := call.cmd.OutOrStdout()
 	if call.output == "json" {
 		return printDecoded(w, object{
@@ -101,7 +98,12 @@ func (call *actionCall) show(client *userside.Client, a userside.Action, args ur
 	if err := (sheet{rows: rows}).write(w, 0); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(call.cmd.ErrOrStderr(), "nothing was sent; by the rules of ERP version %s (--erp-version sets another)\n", rules)
+	if rules == "" {
+		rules = "the newest version of the ERP"
+	} else {
+		rules = "version " + rules
+	}
+	_, err = fmt.Fprintf(call.cmd.ErrOrStderr(), "nothing was sent; by the rules of %s (--erp-version sets another)\n", rules)
 	return err
 }
 
@@ -182,14 +184,13 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 		_, err := fmt.Fprintf(w, "done: %s\n", strings.TrimSuffix(fmt.Sprintf("%s (%s)", commandOf(a), named(a, args)), " ()"))
 		return err
 	}
+	s := layOut(scalarKey(a), data)
+	if len(s.rows) == 0 && looksForOne(a) {
+		return &advised{a.Label() + ": not found\nnext: " + notFoundAdvice, userside.ErrNotFound}
+	}
 	if call.output == "json" {
 		return printDecoded(w, data)
 	}
-	key := ""
-	if a.Name == "get_last_ip" {
-		key = "ip"
-	}
-	s := layOut(key, data)
 	if len(s.rows) == 0 {
 		_, err := fmt.Fprintln(errs, "the ERP has nothing to show")
 		return err
@@ -202,6 +203,22 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 		return err
 	}
 	return nil
+}
+
+const notFoundAdvice = "the ERP has nothing under these words; look for it another way"
+
+// looksForOne reports whether an empty answer means that something is not there.
+func looksForOne(a userside.Action) bool {
+	_, lookup := a.Param("data_typer")
+	return a.Answer == userside.AnswerRecord || lookup
+}
+
+// scalarKey gives the name under which a bare value is known.
+func scalarKey(a userside.Action) string {
+	if a.Name == "get_last_ip" {
+		return "ip"
+	}
+	return ""
 }
 
 // advise adds what to do next to a failure, makes a mistake of the command line
@@ -236,7 +253,7 @@ func advise(err error, a userside.Action, secrets []string) error {
 	case errors.Is(err, userside.ErrPermission):
 		next = "check the key, and its entry in the ERP: the address of this host and the section " + a.Category + " must be allowed"
 	case errors.Is(err, userside.ErrNotFound):
-		next = "the ERP has nothing by these words"
+		next = notFoundAdvice
 	case errors.Is(err, userside.ErrUnavailable):
 		next = "check the address of the ERP and the way to it; nothing on this host is wrong otherwise"
 		if e.Status >= http.StatusInternalServerError {

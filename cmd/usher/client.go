@@ -119,6 +119,22 @@ func syncRows(p paint, s provision.SyncStatus, now time.Time) [][]string {
 			{"", fmt.Sprintf("%d active, %d paused, %d stopped, %d unknown", s.Counts.Active, s.Counts.Paused, s.Counts.Stopped, s.Counts.Unknown)},
 		}
 	}
+	if s.StatesAt.After(s.FetchedAt) && s.Source != "" {
+		rows = append(rows, []string{"", fmt.Sprintf("states read %s, everything again %s", ago(s.StatesAt, now), ago(s.NextFull, now))})
+	}
+	if h := s.Hints; h.Received > 0 {
+		text := fmt.Sprintf("%d, the last %s", h.Received, ago(h.LastAt, now))
+		if !h.LastAppliedAt.IsZero() {
+			text += fmt.Sprintf(", applied within %.0f ms", 1000*h.LastSeconds)
+		}
+		if h.Pending > 0 {
+			text += fmt.Sprintf(", %d customers wait", h.Pending)
+		}
+		rows = append(rows, []string{"hints", text})
+		if h.LastErrorAt.After(h.LastAppliedAt) {
+			rows = append(rows, []string{"", p.red("error " + ago(h.LastErrorAt, now) + ": " + h.LastError)})
+		}
+	}
 	kinds := make([]string, 0, len(s.Problems))
 	for k, n := range s.Problems {
 		if n > 0 {
@@ -130,6 +146,9 @@ func syncRows(p paint, s provision.SyncStatus, now time.Time) [][]string {
 	}
 	if s.ConsecutiveFailures > 0 {
 		rows = append(rows, []string{"erp", p.red(fmt.Sprintf("%d polls failed in a row, the last %s: %s", s.ConsecutiveFailures, ago(s.LastErrorAt, now), s.LastError))})
+	}
+	if s.StateFailures > 0 {
+		rows = append(rows, []string{"erp", p.red(fmt.Sprintf("%d polls of states failed in a row, the last %s: %s", s.StateFailures, ago(s.LastErrorAt, now), s.LastError))})
 	}
 	if s.Held != nil {
 		rows = append(rows, []string{"guard", p.red("holds a fetch: " + s.Held.Decision.Reason + " (see: usher guard show)")})
@@ -198,7 +217,7 @@ func newGuard(c *cli) *cobra.Command {
 		Long: `The guard holds a fetch that would remove, move or block more subscribers than configured. The earlier
 snapshot stays in use until the fetch is accepted or the ERP answers differently.`,
 		Example: "  usher guard show\n  usher guard accept\n  usher guard reject",
-		Args:    exactly(0),
+		Args:    subcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	guard.AddCommand(c.socketFlag(&cobra.Command{

@@ -16,14 +16,15 @@ import (
 func newERP(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "erp",
-		Short: "Find out what an ERP answers, and record it as a test case",
-		Long: `erp talks to a UserSide ERP without a running agent. It only reads.
+		Short: "Find out what an ERP answers, record it as a test case, call any action",
+		Long: `erp talks to a UserSide ERP without a running agent. probe and record only read; call does what it is told.
 
 The server is that of a configuration (--config), or one given by --url and --key-file.`,
 		Example: `  usher erp probe --config /etc/usher/usher.yaml
   usher erp probe --url https://erp.example.net/api.php --key-file /etc/usher/key
-  usher erp record --out case --config /etc/usher/usher.yaml`,
-		Args: exactly(0),
+  usher erp record --out case --config /etc/usher/usher.yaml
+  usher erp call customer get_data customer_id=1001`,
+		Args: subcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newERPProbe(c), newERPRecord(c), newERPCall(c))

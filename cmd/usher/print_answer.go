@@ -151,7 +151,7 @@ func rowsOf(first object, v any) []object {
 // preferred are the columns that people look for first, in this order.
 var preferred = []string{
 	"key", "id", "customer_id", "usercode", "name", "full_name", "login", "account_number", "state_id", "balance", "ip", "userip", "ip_mac", "mac",
-	"host", "device_id", "object_type", "object_id", "interface", "port", "vlan_id", "is_online", "finish", "date", "datedo", "datemsg", "date_last", "text", "comment",
+	"host", "device_id", "object_type", "object_id", "interface", "port", "vlan_id", "is_online", "finish", "date", "datedo", "datemsg", "date_last", "typer", "msgtyper", "amount", "text", "comment",
 }
 
 // columns makes a table of rows: columns with a value in any row, the looked
@@ -268,10 +268,14 @@ func compactObject(key string, v object) string {
 	numbered := !slices.ContainsFunc(v, func(e userside.Entry[any]) bool { return !isNumber(e.Key) })
 	parts := make([]string, 0, len(v))
 	for _, e := range v {
-		s := compact(e.Key, e.Value)
+		member := e.Key
+		if numbered {
+			member = key
+		}
+		s := compact(member, e.Value)
 		switch {
 		case s == "":
-		case numbered:
+		case numbered || key == "ip_mac":
 			parts = append(parts, s)
 		case isObject(e.Value):
 			parts = append(parts, clean(e.Key)+" ("+s+")")
@@ -282,7 +286,7 @@ func compactObject(key string, v object) string {
 	if numbered {
 		return strings.Join(parts, "; ")
 	}
-	if key == "ip_mac" || len(parts) == 1 {
+	if key == "ip_mac" {
 		return strings.Join(parts, " ")
 	}
 	return strings.Join(parts, ", ")
