@@ -327,3 +327,50 @@ func TestWithStatesTakesManyNewSubscribers(t *testing.T) {
 	assert.Equal(t, StateStop, next.State(1500))
 	assert.Equal(t, 200_000, next.Counts().Paused-s.Counts().Paused)
 }
+
+// TestStatesAloneAreJudgedLikeAll: where only states differ, guard and counts
+// take a short way; it must lead to the same place.
+func TestStatesAloneAreJudgedLikeAll(t *testing.T) {
+	rng := newRand(11)
+	limits := GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 1}
+	blocked, short := 0, 0
+	for range 400 {
+		in := messyInput(rng, 60)
+		old, _ := Build(in)
+		states := map[SubscriberID]State{}
+		for range rng.IntN(8) {
+			states[SubscriberID(1+rng.IntN(14))] = State(rng.IntN(4))
+		}
+		next := old.WithStates(states)
+		if next.t != old.t {
+			continue // a disputed address went to somebody else: the long way
+		}
+		short++
+		same := *in.withStates(old, states)
+		whole, _ := Build(same)
+		require.Equal(t, whole.Fingerprint(), next.Fingerprint())
+		require.Equal(t, whole.Counts(), next.Counts())
+		want, got := Compare(old, whole, limits), Compare(old, next, limits)
+		require.Equal(t, want, got)
+		blocked += got.Blocked.Count
+	}
+	assert.Positive(t, blocked)
+	assert.Greater(t, short, 20)
+}
+
+// withStates gives the input that Build would have needed for old with states.
+func (in Input) withStates(old *Snapshot, states map[SubscriberID]State) *Input {
+	in.Subscribers = nil
+	for _, sub := range old.Subscribers() {
+		if st, ok := states[sub.ID]; ok {
+			sub.State = st
+		}
+		in.Subscribers = append(in.Subscribers, sub)
+	}
+	for id, st := range states {
+		if _, known := old.Subscriber(id); !known {
+			in.Subscribers = append(in.Subscribers, Subscriber{id, st})
+		}
+	}
+	return &in
+}
