@@ -59,7 +59,7 @@ func (c *Customer) activeInternet() time.Time {
 
 // getLastIP answers get_last_ip: the highest address that a customer has, as a
 // hint for the next one to give out. Old profiles print it as a number, newer
-// ones dotted; the true form is not published. Nobody with an address: no hit.
+// ones dotted; the true form is not published. With no address in use it is empty.
 func getLastIP(e *Emulator, r *request) (answer, error) {
 	var last netip.Addr
 	for _, c := range e.customerList() {
@@ -69,12 +69,13 @@ func getLastIP(e *Emulator, r *request) (answer, error) {
 			}
 		}
 	}
-	if !last.IsValid() {
-		return answer{}, notFound("no address is in use")
-	}
 	return scalar(r, "ip", func(enc *encoder) {
 		if r.profile.old() {
 			enc.decimal(int64(ipNumber(last)))
+			return
+		}
+		if !last.IsValid() {
+			enc.str("")
 			return
 		}
 		enc.str(last.String())

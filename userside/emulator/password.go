@@ -34,7 +34,7 @@ func passwordChange(e *Emulator, r *request) (answer, error) {
 	}
 	return alter(e, r, "customer_id", ChangePassword, func(c *Customer, now time.Time) error {
 		if old != "" && !c.passwordIs(old) {
-			return &apiError{403, "the old password is wrong"}
+			return badRequest("the old password is wrong")
 		}
 		c.PasswordHash, c.ActiveCabinet = hash, now
 		return nil

@@ -342,8 +342,11 @@ func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
 		"cat=customer&action=get_data&customer_id=1001", "cat=customer&action=set_mac_by_ip&ip=1.2.3.4&mac=x", "cat=module&request=get_user_list&billing_id=%zz",
 		"cat=device&action=get_data&object_type=all&dataset=,", "cat=customer&action=get_customers_id&balance_from=NaN&name=%ff", "key=&cat=", "a=b&&&=;",
+		"cat=customer&action=edit&id=1001&phone4=1&floor=-9&coordinates=1,2&date_connect=", "cat=customer&action=change_balance&customer_id=1001&amount=-1.5&comment=x",
+		"cat=customer&action=merge&dst_id=1001&src_id=1002", "cat=customer&action=ip_subnet_add&customer_id=1001&ip=198.51.100.0&subnet=255.255.255.0",
+		"cat=customer&action=msg&date_add_from=2025-01-01T00:00:00&date_add_to=2025.01.01", "cat=module&request=get_connect_list&object_type=other",
+		"cat=customer&action=pass_change&customer_id=1001&pass_new=%00", "cat=customer&action=service_add&customer_id=1001&service_id=1&price=9999999999999",
 	} {
-
 		f.Add(s)
 	}
 	e, err := Open(Options{Keys: []Key{{Key: testKey}}, Customers: 50})

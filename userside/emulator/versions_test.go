@@ -148,7 +148,7 @@ func TestFigures(t *testing.T) {
 		require.Equal(t, bad(p, "parameter type: want net, internet or personal_area"), do(t, e, "get_activity_counter", "type=shoe"))
 		require.Equal(t, bad(p, "parameter type is missing"), do(t, e, "get_activity_counter", ""))
 		require.Equal(t, bad(p, "parameter billing_id: not a number"), do(t, e, "get_max_agreement_number", "billing_id=x"))
-		require.Equal(t, bad(p, "no address is in use"), do(t, open(t, Options{Profile: p}), "get_last_ip", ""))
+		require.Regexp(t, `:"0?"}$`, do(t, open(t, Options{Profile: p}), "get_last_ip", ""))
 	}
 }
 
