@@ -58,7 +58,7 @@ func (c *Client) send(ctx context.Context, out *outgoing, to sink) (*answer, err
 	spec := out.spec
 	to.bare = spec.Answer == AnswerBare
 	retries := c.opts.Retries
-	if spec.Write && !(spec.Idempotent && c.opts.RetryIdempotentWrites) {
+	if spec.Write && (!spec.Idempotent || !c.opts.RetryIdempotentWrites) {
 		retries = 0
 	}
 	for attempt := 0; ; attempt++ {
@@ -69,7 +69,7 @@ func (c *Client) send(ctx context.Context, out *outgoing, to sink) (*answer, err
 		if err == nil {
 			return a, nil
 		}
-		if err.Kind == ErrRefused || err.Kind == ErrUnknownShape {
+		if errors.Is(err.Kind, ErrRefused) || errors.Is(err.Kind, ErrUnknownShape) {
 			c.doubtLevel()
 		}
 		if attempt >= retries || !err.retry || ctx.Err() != nil {
@@ -148,15 +148,15 @@ func outcomeOf(err *failure) Outcome {
 		return OutcomeCanceled
 	case errors.Is(err.cause, context.DeadlineExceeded):
 		return OutcomeTimeout
-	case err.Kind == ErrPermission:
+	case errors.Is(err.Kind, ErrPermission):
 		return OutcomePermission
-	case err.Kind == ErrNotFound:
+	case errors.Is(err.Kind, ErrNotFound):
 		return OutcomeNotFound
-	case err.Kind == ErrRefused:
+	case errors.Is(err.Kind, ErrRefused):
 		return OutcomeRefused
-	case err.Kind == ErrMalformed:
+	case errors.Is(err.Kind, ErrMalformed):
 		return OutcomeMalformed
-	case err.Kind == ErrUnknownShape:
+	case errors.Is(err.Kind, ErrUnknownShape):
 		return OutcomeUnknownShape
 	}
 	return OutcomeUnavailable
@@ -166,7 +166,7 @@ func outcomeOf(err *failure) Outcome {
 func (c *Client) fail(spec *Action, status int, kind error, text string, cause error) *failure {
 	return &failure{
 		Error: Error{Action: spec.Label(), Status: status, Kind: kind, Text: c.redactor.text(text), cause: cause},
-		retry: kind == ErrUnavailable,
+		retry: errors.Is(kind, ErrUnavailable),
 	}
 }
 

@@ -137,7 +137,7 @@ func TestTLS(t *testing.T) {
 				require.Equal(t, "3.19", info.Version.Text())
 				return
 			}
-			require.Contains(t, requireKind(t, err, ErrUnavailable).Text, "certificate")
+			require.Contains(t, errorOf(t, err, ErrUnavailable).Text, "certificate")
 		})
 	}
 }

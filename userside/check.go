@@ -152,8 +152,11 @@ func (p *Param) check(text string, v Version) (string, *argumentProblem) {
 	if want == "" {
 		return out, nil
 	}
-	if len(p.Enum) > 0 {
-		want = strings.TrimPrefix(want+" or one of ", " or ") + strings.Join(p.Enum, ", ")
+	switch words := strings.Join(p.Enum, ", "); {
+	case p.Kind == KindEnum:
+		want = "one of " + words
+	case len(p.Enum) > 0:
+		want += " or one of " + words
 	}
 	return "", badArgument(ErrFormat, p.Name, "%s is not %s", quote([]byte(text)), want)
 }
@@ -173,8 +176,8 @@ func (p *Param) word(text string) (string, bool) {
 	return "", false
 }
 
-// normalise gives text in the documented form, or what it should have been.
-// One want is a lonely space: that of KindEnum, whose words follow.
+// normalise gives text in the documented form, or what it should have been. The
+// words of a parameter were looked at before.
 func (k Kind) normalise(text string) (out, want string) {
 	switch k {
 	case KindText:
@@ -227,7 +230,7 @@ func (k Kind) normalise(text string) (out, want string) {
 		}
 		return strconv.Itoa(n), ""
 	}
-	return "", " "
+	return "", "known"
 }
 
 func normaliseDate(text string, k Kind) (out, want string) {

@@ -51,22 +51,32 @@ func corpusCalls() map[string]func(*Client, url.Values) (any, error) {
 		"customer.get_max_agreement_number":       func(c *Client, v url.Values) (any, error) { return c.MaxAgreementNumber(ctx, id(v, "billing_id")) },
 		"customer.get_mac_history":                func(c *Client, v url.Values) (any, error) { return c.MACHistory(ctx, id(v, "customer_id")) },
 		"customer.abon_hist":                      func(c *Client, v url.Values) (any, error) { return c.CustomerHistory(ctx, id(v, "customer_id")) },
-		"customer.msg":                            func(c *Client, v url.Values) (any, error) { return c.Messages(ctx, MessageFilter{Customer: id(v, "customer_id")}) },
-		"customer.list_tarif_available":           func(c *Client, v url.Values) (any, error) { return c.AvailableTariffs(ctx, id(v, "customer_id")) },
-		"customer.add":                            func(c *Client, v url.Values) (any, error) { return c.AddCustomer(ctx, NewCustomer{FullName: v.Get("fio"), Potential: true}) },
+		"customer.msg": func(c *Client, v url.Values) (any, error) {
+			return c.Messages(ctx, MessageFilter{Customer: id(v, "customer_id")})
+		},
+		"customer.list_tarif_available": func(c *Client, v url.Values) (any, error) { return c.AvailableTariffs(ctx, id(v, "customer_id")) },
+		"customer.add": func(c *Client, v url.Values) (any, error) {
+			return c.AddCustomer(ctx, NewCustomer{FullName: v.Get("fio"), Potential: true})
+		},
 		"customer.msg_add": func(c *Client, v url.Values) (any, error) {
 			return c.AddMessage(ctx, NewMessage{Customer: id(v, "customer_id"), Text: v.Get("text")})
 		},
-		"customer.mark_add":     func(c *Client, v url.Values) (any, error) { return nil, c.AddMark(ctx, id(v, "customer_id"), id(v, "mark_id")) },
+		"customer.mark_add": func(c *Client, v url.Values) (any, error) {
+			return nil, c.AddMark(ctx, id(v, "customer_id"), id(v, "mark_id"))
+		},
 		"customer.state_change": func(c *Client, v url.Values) (any, error) { return nil, c.ChangeState(ctx, id(v, "customer_id"), 2) },
 		"commutation.get_data": func(c *Client, v url.Values) (any, error) {
 			return c.CommutationOf(ctx, CommutationFilter{ObjectType: v.Get("object_type"), ObjectID: id(v, "object_id"), Finish: v.Has("is_finish_data")})
 		},
-		"device.get_data":      func(c *Client, v url.Values) (any, error) { return c.Devices(ctx, DeviceFilter{ObjectID: id(v, "object_id")}) },
-		"device.get_device_id": func(c *Client, v url.Values) (any, error) { return c.FindDevice(ctx, "switch", DeviceByIP, v.Get("data_value")) },
-		"device.get_mac_list":  func(c *Client, v url.Values) (any, error) { return c.DeviceMACs(ctx, id(v, "object_id")) },
-		"device.find_mac":      func(c *Client, _ url.Values) (any, error) { return c.FindMAC(ctx, mac("00005e005301")) },
-		"device.get_ont_data":  func(c *Client, v url.Values) (any, error) { return c.ONT(ctx, v.Get("id")) },
+		"device.get_data": func(c *Client, v url.Values) (any, error) {
+			return c.Devices(ctx, DeviceFilter{ObjectID: id(v, "object_id")})
+		},
+		"device.get_device_id": func(c *Client, v url.Values) (any, error) {
+			return c.FindDevice(ctx, "switch", DeviceByIP, v.Get("data_value"))
+		},
+		"device.get_mac_list": func(c *Client, v url.Values) (any, error) { return c.DeviceMACs(ctx, id(v, "object_id")) },
+		"device.find_mac":     func(c *Client, _ url.Values) (any, error) { return c.FindMAC(ctx, mac("00005e005301")) },
+		"device.get_ont_data": func(c *Client, v url.Values) (any, error) { return c.ONT(ctx, v.Get("id")) },
 		"module.get_user_list": func(c *Client, v url.Values) (any, error) {
 			return c.UserList(ctx, UserListFilter{ByBillingUser: v.Has("is_id_billing_user_id")})
 		},
@@ -226,4 +236,3 @@ func dump(b *strings.Builder, path string, v reflect.Value) {
 		line(fmt.Sprint(v.Interface()))
 	}
 }
-

@@ -30,8 +30,15 @@ var (
 	ErrArgument = errors.New("bad argument")
 	// ErrUnsupported means that the call was not sent, for the server's version
 	// lacks the action or one of the parameters. It is ErrRefused, too.
-	ErrUnsupported = fmt.Errorf("not supported by the version of the server: %w", ErrRefused)
+	ErrUnsupported error = unsupportedError{}
 )
+
+type unsupportedError struct{}
+
+func (unsupportedError) Error() string { return "not supported by the server's version" }
+
+// Is makes it a refusal, too, for who does not care who refused.
+func (unsupportedError) Is(target error) bool { return target == ErrRefused }
 
 // What is wrong with an argument, to be asked with errors.Is beside ErrArgument;
 // Error.Param names it.

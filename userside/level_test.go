@@ -44,7 +44,7 @@ func TestParameterNamesByVersion(t *testing.T) {
 			before := len(s.seen())
 			err = c.ChangeBalance(ctx, BalanceChange{Customer: 1001, Amount: -5.5, Comment: "c", Employee: 3})
 			if w.employee == "" {
-				require.Equal(t, "employee_id", requireKind(t, err, ErrUnsupported).Param)
+				require.Equal(t, "employee_id", errorOf(t, err, ErrUnsupported).Param)
 				require.Len(t, s.seen(), before, "nothing was sent")
 			} else {
 				require.NoError(t, err)
@@ -84,7 +84,7 @@ func TestWhatAVersionLacksIsNotSent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newTestServer(t, answerWith(200, `{"result":"OK"}`))
 			err := tt.call(newTestClient(t, s, func(o *Options) { o.ERPVersion = version(t, tt.server) }))
-			e := requireKind(t, err, ErrUnsupported)
+			e := errorOf(t, err, ErrUnsupported)
 			require.ErrorIs(t, err, ErrRefused, "it is a refusal for who only asks that")
 			require.Contains(t, e.Text, tt.text)
 			require.Empty(t, s.seen())

@@ -46,7 +46,7 @@ func (s *scanner) fill() error {
 	s.pos, s.end = 0, 0
 	for range 100 {
 		if s.err != nil {
-			if s.err == io.EOF {
+			if errors.Is(s.err, io.EOF) {
 				return errTruncated
 			}
 			return s.err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,9 +37,11 @@ func sampleArgs(a Action) url.Values {
 func allArgs(a Action, v Version) url.Values {
 	out := url.Values{}
 	for _, p := range a.Params {
-		if v.Has(p.Since, p.Until) {
-			out.Set(p.Name, sampleValue(p))
+		if !v.Has(p.Since, p.Until) {
+			continue
 		}
+		p.Enum = slices.DeleteFunc(p.Enum, func(w string) bool { return !v.Has(p.EnumSince[w], Version{}) })
+		out.Set(p.Name, sampleValue(p))
 	}
 	return out
 }
