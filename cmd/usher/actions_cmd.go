@@ -152,7 +152,7 @@ func actionLong(a userside.Action) string {
 		word = "request"
 	}
 	fmt.Fprintf(&b, "\nIn the ERP: cat=%s, %s=%s, %s.\n", a.Category, word, a.Name, span(a))
-	fmt.Fprintf(&b, "Contract: docs/userside-actions.md (API page, section %s); %s.", a.Section, confidence(a.Confidence))
+	fmt.Fprintf(&b, "See docs/userside-actions.md (section %s of the notes on the contract); %s.", a.Section, confidence(a.Confidence))
 	return b.String()
 }
 

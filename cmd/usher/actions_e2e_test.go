@@ -133,7 +133,7 @@ func customerScenarios() map[string]func(*erpWorld) {
 			c, _ = w.erp.Customer(id)
 			if w.erp.Profile().Version().Before(version319()) {
 				require.Equal(w, exitFailure, code)
-				require.Contains(w, errs, "not supported by the version")
+				require.Contains(w, errs, "not supported by")
 				require.Len(w, c.Addresses, 1)
 			} else {
 				require.Zero(w, code, errs)
@@ -316,7 +316,7 @@ func TestEveryActionOnEveryGeneration(t *testing.T) {
 				code, out, errs := w.run(line...)
 				require.Equal(t, exitFailure, code)
 				require.Empty(t, out)
-				require.Contains(t, errs, "not supported by the version of the server")
+				require.Contains(t, errs, "not supported by")
 				require.Contains(t, errs, "next: ")
 				require.Zero(t, w.erp.Calls()[a.Label()], "a call that the version lacks was sent")
 				require.Zero(t, w.erp.Calls()["unknown"])

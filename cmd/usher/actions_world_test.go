@@ -37,8 +37,8 @@ func newERPWorld(t *testing.T, p emulator.Profile) *erpWorld {
 	t.Helper()
 	erp, err := emulator.Open(emulator.Options{Keys: []emulator.Key{{Key: secretKey}}, Profile: p, Seed: 1, Customers: 30})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, erp.Close()) })
 	w := worldOf(t, erp)
+	t.Cleanup(func() { require.NoError(t, erp.Close()) }) // before the server, which waits for what the emulator delays
 	w.erp = erp
 	return w
 }

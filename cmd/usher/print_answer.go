@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"encoding/json"
@@ -54,10 +55,68 @@ func readable(v any) any {
 // printDecoded prints an answer as JSON, with what an engineer reads rather
 // than what HTML needs.
 func printDecoded(w io.Writer, data any) error {
-	enc := json.NewEncoder(w)
+	var b bytes.Buffer
+	if err := encodeDecoded(&b, readable(data), "\n"); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// encodeDecoded keeps the order of objects, and letters that package json would
+// escape for HTML inside of them. indent is a line break with the present margin.
+func encodeDecoded(b *bytes.Buffer, v any, indent string) error {
+	inner := indent + "  "
+	switch v := v.(type) {
+	case object:
+		for i, e := range v {
+			b.WriteString(opening(i, '{') + inner)
+			if err := encodeScalar(b, e.Key); err != nil {
+				return err
+			}
+			b.WriteString(": ")
+			if err := encodeDecoded(b, e.Value, inner); err != nil {
+				return err
+			}
+		}
+		b.WriteString(closing(len(v), "{", indent, "}"))
+	case []any:
+		for i, x := range v {
+			b.WriteString(opening(i, '[') + inner)
+			if err := encodeDecoded(b, x, inner); err != nil {
+				return err
+			}
+		}
+		b.WriteString(closing(len(v), "[", indent, "]"))
+	default:
+		return encodeScalar(b, v)
+	}
+	return nil
+}
+
+func encodeScalar(b *bytes.Buffer, v any) error {
+	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(readable(data))
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	b.Truncate(b.Len() - 1) // the line break of Encode
+	return nil
+}
+
+func opening(i int, bracket rune) string {
+	if i == 0 {
+		return string(bracket)
+	}
+	return ","
+}
+
+func closing(n int, open, indent, end string) string {
+	if n == 0 {
+		return open + end
+	}
+	return indent + end
 }
 
 // sheet is an answer as lines of cells.
