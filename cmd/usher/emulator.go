@@ -114,13 +114,13 @@ It takes no changes and has no second listener.`,
 	f.StringVar(&data, "data", "", "file that keeps the data; empty: memory only")
 	f.IntVar(&customers, "customers", 100, "customers to generate")
 	f.Uint64Var(&seed, "seed", 1, "seed of the generator")
-	f.StringVar(&profile, "profile", "modern", "generation of the ERP: legacy, modern or v321")
+	f.StringVar(&profile, "profile", "modern", "generation of the ERP: v316, legacy, modern or v321")
 	f.StringVar(&shape, "shape", "A", "shape of get_ip_port_device_commutation: A to F")
 	f.StringVar(&key, "key", "demo-key", "API key to accept")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log every call")
 	f.StringVar(&replay, "replay", "", "directory of a recording to serve instead of generated data")
 	must(cmd.MarkFlagDirname("replay"))
-	must(cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"legacy", "modern", "v321"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"v316", "legacy", "modern", "v321"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("shape", cobra.FixedCompletions(strings.Split("ABCDEF", ""), cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
