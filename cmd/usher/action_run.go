@@ -59,7 +59,7 @@ func (call *actionCall) run(a userside.Action, args url.Values) error {
 		return call.show(client, a, args)
 	}
 	if a.Danger {
-		if err := call.confirm(a, args); err != nil {
+		if err := call.confirm(client, a, args); err != nil {
 			return err
 		}
 	}
@@ -117,7 +117,7 @@ func formObject(form url.Values) object {
 }
 
 // confirm asks a person on a terminal; elsewhere only --yes will do.
-func (call *actionCall) confirm(a userside.Action, args url.Values) error {
+func (call *actionCall) confirm(client *userside.Client, a userside.Action, args url.Values) error {
 	if call.yes {
 		return nil
 	}
@@ -125,7 +125,8 @@ func (call *actionCall) confirm(a userside.Action, args url.Values) error {
 	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return usageError{fmt.Errorf("%s cannot be undone: say --yes if it is meant (nothing was sent)", commandOf(a))}
 	}
-	fmt.Fprintf(call.cmd.ErrOrStderr(), "%s: %s (%s). This cannot be undone.\nType yes to go on: ", commandOf(a), a.Summary, named(a, args))
+	fmt.Fprintf(call.cmd.ErrOrStderr(), "%s: %s (%s). This cannot be undone.\n%sType yes to go on: ",
+		commandOf(a), a.Summary, named(a, args), call.who(client, a, args))
 	line := make(chan string, 1)
 	// The read cannot be ended from here; it ends with the program, or with the line.
 	go func() {
@@ -141,6 +142,36 @@ func (call *actionCall) confirm(a userside.Action, args url.Values) error {
 		}
 		return nil
 	}
+}
+
+// who describes the customers that an action is about, so that a wrong id is
+// seen before it is too late. What cannot be looked up is said to be so.
+func (call *actionCall) who(client *userside.Client, a userside.Action, args url.Values) string {
+	var b strings.Builder
+	for _, p := range a.Params {
+		if a.Category != "customer" || p.Kind != userside.KindID || !args.Has(p.Name) {
+			continue
+		}
+		fmt.Fprintf(&b, "  %s %s: ", dashes(p.Name), args.Get(p.Name))
+		answer, err := client.Call(call.cmd.Context(), "customer", "get_data", url.Values{"customer_id": {args.Get(p.Name)}})
+		card, ok := object(nil), false
+		if err == nil {
+			card, ok = readable(answer.Data()).(object)
+		}
+		if !ok {
+			b.WriteString("cannot be looked up\n")
+			continue
+		}
+		var parts []string
+		for _, key := range []string{"full_name", "login", "account_number", "state_id", "balance", "ip_mac"} {
+			v, _ := card.Get(key)
+			if text := compact(key, v); text != "" {
+				parts = append(parts, dashes(strings.TrimSuffix(key, "_id"))+" "+text)
+			}
+		}
+		b.WriteString(shorten(strings.Join(parts, ", "), 200) + "\n")
+	}
+	return b.String()
 }
 
 func commandOf(a userside.Action) string { return a.Category + " " + dashes(a.Name) }
@@ -231,7 +262,7 @@ func advise(err error, a userside.Action, secrets []string) error {
 	text := strings.TrimPrefix(err.Error(), "userside: ")
 	for _, s := range secrets {
 		for _, spelling := range []string{s, url.QueryEscape(s), url.PathEscape(s), html.EscapeString(s)} {
-			text = strings.ReplaceAll(text, spelling, redactedText)
+			text = hide(text, spelling)
 		}
 	}
 	next := ""
@@ -270,6 +301,19 @@ func advise(err error, a userside.Action, secrets []string) error {
 		return &advised{text, err}
 	}
 	return &advised{text + "\nnext: " + next, err}
+}
+
+// hide takes a secret out of an error's text, also where the text was cut off
+// inside of it.
+func hide(text, secret string) string {
+	text = strings.ReplaceAll(text, secret, redactedText)
+	body, cut := strings.CutSuffix(text, "...")
+	for n := len(secret) - 1; cut && n > 2; n-- {
+		if rest, ok := strings.CutSuffix(body, secret[:n]); ok {
+			return rest + redactedText + "..."
+		}
+	}
+	return text
 }
 
 // advised is a failure with its advice. The text replaces that of the error,

@@ -218,6 +218,7 @@ func TestDangerIsConfirmed(t *testing.T) {
 	}{{"yes", "yes\n", true}, {"no", "no\n", false}, {"nothing", "\n", false}, {"almost", "y\n", false}} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newERPWorld(t, emulator.ProfileModern)
+			before, _ := w.erp.Customer(1001)
 			keyboard, screen := terminal(t)
 			_, err := keyboard.WriteString(c.typed)
 			require.NoError(t, err)
@@ -229,6 +230,7 @@ func TestDangerIsConfirmed(t *testing.T) {
 			code := execute(t.Context(), root, append([]string{"customer", "delete", "--id", "1001"}, w.access...))
 			require.Contains(t, said.String(), "delete a customer (id 1001)")
 			require.Contains(t, said.String(), "cannot be undone")
+			require.Contains(t, said.String(), "login "+before.Login, "the question does not say who it is")
 			_, there := w.erp.Customer(1001)
 			require.Equal(t, c.deleted, !there)
 			require.Equal(t, c.deleted, code == exitOK, said.String())

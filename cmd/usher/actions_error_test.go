@@ -182,3 +182,14 @@ func TestTroubleWithTheERP(t *testing.T) {
 		}
 	})
 }
+
+func TestSecretsAreHiddenInErrors(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"whole", "no: open sesame, open sesame!", "no: [redacted], [redacted]!"},
+		{"cut off", "no: open ses...", "no: [redacted]..."},
+		{"beginning of another word", "no: op...", "no: op..."},
+		{"not cut", "no: open ses", "no: open ses"},
+	} {
+		t.Run(c.name, func(t *testing.T) { require.Equal(t, c.want, hide(c.text, "open sesame")) })
+	}
+}
