@@ -63,6 +63,7 @@ type bindingDecoder struct {
 	foreign    int // scalars beside rows, or in place of them
 	self       rowFields
 	names      map[string]string // interned port and device names
+	at         place             // of the member that is read
 }
 
 // openKey is a row with a customer but no device, below an outer key. Whether
@@ -107,7 +108,8 @@ func (d *bindingDecoder) member(key []byte, index int, v value) {
 		d.scalarRow(key, v)
 		return
 	}
-	d.walk(v, &place{key: key, index: index}, rowFields{}, keys{}.with(key))
+	d.at = place{key: key, index: index}
+	d.walk(v, &d.at, rowFields{}, keys{}.with(key))
 }
 
 // keys are the meaningful keys around a value, outermost first.

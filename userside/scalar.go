@@ -231,8 +231,8 @@ func parseIP(b []byte) (netip.Addr, error) {
 		return netip.Addr{}, nil
 	}
 	if bytes.Count(b, []byte(".")) == 3 {
-		a, err := netip.ParseAddr(string(b))
-		if err != nil || !a.Is4() {
+		a, ok := parseDotted(b)
+		if !ok {
 			return netip.Addr{}, fmt.Errorf("%s is not an IPv4 address", quote(b))
 		}
 		if a.IsUnspecified() {
@@ -252,6 +252,27 @@ func parseIP(b []byte) (netip.Addr, error) {
 	var a [4]byte
 	binary.BigEndian.PutUint32(a[:], uint32(n))
 	return netip.AddrFrom4(a), nil
+}
+
+// parseDotted is netip.ParseAddr for IPv4 without making a string.
+func parseDotted(b []byte) (netip.Addr, bool) {
+	var a [4]byte
+	octet, digits, n := 0, 0, 0
+	for _, c := range b {
+		switch {
+		case c == '.' && digits > 0 && octet < 3:
+			octet, digits, n = octet+1, 0, 0
+		case c >= '0' && c <= '9' && (digits == 0 || n > 0):
+			digits++
+			if n = 10*n + int(c-'0'); n > 255 {
+				return netip.Addr{}, false
+			}
+			a[octet] = byte(n)
+		default:
+			return netip.Addr{}, false
+		}
+	}
+	return netip.AddrFrom4(a), octet == 3 && digits > 0
 }
 
 func (v value) ip() (netip.Addr, error) {
