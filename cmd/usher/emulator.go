@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 )
 
 func newEmulator(c *cli) *cobra.Command {
-	var listen, admin, data, profile, shape, key, replay string
+	var listen, admin, data, profile, shape, key, replay, hookURL, hookSecret string
 	var customers int
 	var seed uint64
 	var verbose bool
@@ -57,7 +58,7 @@ It takes no changes and has no second listener.`,
 				}
 			}
 			if replay != "" {
-				for _, other := range []string{"admin", "data", "customers", "seed", "profile", "shape", "key", "verbose"} {
+				for _, other := range []string{"admin", "data", "customers", "seed", "profile", "shape", "key", "verbose", "hook-url"} {
 					if cmd.Flags().Changed(other) {
 						return usageError{fmt.Errorf("--%s says nothing about a recording; leave it out with --replay", other)}
 					}
@@ -69,9 +70,16 @@ It takes no changes and has no second listener.`,
 				level = slog.LevelDebug
 			}
 			log := newLogger(cmd.ErrOrStderr(), "auto", level)
+			var secret []byte
+			if hookURL != "" {
+				if secret, err = os.ReadFile(hookSecret); err != nil {
+					return usageError{fmt.Errorf("--hook-url wants --hook-secret-file: %w", err)}
+				}
+			}
 			erp, err := emulator.Open(emulator.Options{
 				Path: data, Keys: []emulator.Key{{Key: key}}, Profile: p, Shape: s,
 				Seed: seed, Customers: customers, Log: log,
+				HookURL: hookURL, HookSecret: emulator.Secret(strings.TrimSpace(string(secret))),
 			})
 			if err != nil {
 				return err
@@ -117,6 +125,9 @@ It takes no changes and has no second listener.`,
 	f.StringVar(&profile, "profile", "modern", "generation of the ERP: v316, legacy, modern or v321")
 	f.StringVar(&shape, "shape", "A", "shape of get_ip_port_device_commutation: A to F")
 	f.StringVar(&key, "key", "demo-key", "API key to accept")
+	f.StringVar(&hookURL, "hook-url", "", "hint endpoint of an agent to call on each change, such as http://127.0.0.1:9468/hooks/customer")
+	f.StringVar(&hookSecret, "hook-secret-file", "", "file with the secret that signs the hints")
+	must(cmd.MarkFlagFilename("hook-secret-file"))
 	f.BoolVarP(&verbose, "verbose", "v", false, "log every call")
 	f.StringVar(&replay, "replay", "", "directory of a recording to serve instead of generated data")
 	must(cmd.MarkFlagDirname("replay"))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -39,7 +40,7 @@ type HookStatus struct {
 }
 
 // hook calls the agent's endpoint of hints on each change of a customer, as the
-// PHP handler inside the ERP would: POST with {"customer_id":N}, signed with
+// PHP handler inside the ERP would: POST with {"customer_id":N,"nonce":"..."}, signed with
 // HMAC-SHA256 over timestamp, a dot and the body. It hears of changes through a
 // feed of its own, so that no answer of the API waits for it; what does not fit
 // into the feed's buffer is lost, as a hint may be.
@@ -113,7 +114,9 @@ func (h *hook) stop() {
 }
 
 func (h *hook) send(ctx context.Context, customer int64) error {
-	body := fmt.Appendf(nil, `{"customer_id":%d}`, customer)
+	// The agent takes a request that it has seen for a replay; the nonce tells
+	// two changes of one second apart.
+	body := fmt.Appendf(nil, `{"customer_id":%d,"nonce":%q}`, customer, rand.Text())
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url, bytes.NewReader(body))
 	if err != nil {
 		return err

@@ -223,6 +223,7 @@ func TestEveryChange(t *testing.T) {
 type hints struct {
 	got    chan string
 	status int
+	seen   map[string]bool // nonces; hints come one at a time
 }
 
 func (h *hints) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -234,7 +235,15 @@ func (h *hints) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		signed = "signed"
 	}
 	w.WriteHeader(h.status)
-	h.got <- strings.Join([]string{r.Method, r.URL.Path, r.Header.Get("Content-Type"), r.Header.Get("X-Usher-Timestamp"), string(body), signed}, " ")
+	plain, nonce, _ := strings.Cut(string(body), `,"nonce":"`)
+	if len(nonce) < 20 || h.seen[nonce] {
+		signed += ", no new nonce"
+	}
+	if h.seen == nil {
+		h.seen = map[string]bool{}
+	}
+	h.seen[nonce] = true
+	h.got <- strings.Join([]string{r.Method, r.URL.Path, r.Header.Get("Content-Type"), r.Header.Get("X-Usher-Timestamp"), plain + "}", signed}, " ")
 }
 
 func TestHook(t *testing.T) {
