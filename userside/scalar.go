@@ -105,7 +105,7 @@ func (v value) mismatch(want string) error {
 
 // int reads "0", 0, true, "", null, "0.00", 1e3.
 func (v value) int() (Int, error) {
-	b := bytes.TrimSpace(v.bytes())
+	b := trimSpace(v.bytes())
 	if len(b) == 0 {
 		if v.composite() && !v.empty() {
 			return Int{}, v.mismatch("a whole number")
@@ -138,7 +138,7 @@ func parseInt(b []byte) (int64, bool) {
 
 // float reads numbers and numeric text, also with a decimal comma.
 func (v value) float() (Float, error) {
-	b := bytes.TrimSpace(v.bytes())
+	b := trimSpace(v.bytes())
 	if len(b) == 0 {
 		if v.composite() && !v.empty() {
 			return Float{}, v.mismatch("a number")
@@ -226,7 +226,7 @@ func ParseIP(s string) (netip.Addr, error) { return parseIP([]byte(s)) }
 var errWide = errors.New("is no 32-bit number")
 
 func parseIP(b []byte) (netip.Addr, error) {
-	b = bytes.TrimSpace(b)
+	b = trimSpace(b)
 	if len(b) == 0 || len(b) == 1 && (b[0] == '-' || b[0] == '0') {
 		return netip.Addr{}, nil
 	}
@@ -338,7 +338,7 @@ func (v value) ids() (IDs, error) {
 	var out IDs
 	var bad error
 	one := func(b []byte) {
-		b = bytes.TrimSpace(b)
+		b = trimSpace(b)
 		if len(b) == 0 {
 			return
 		}
