@@ -133,7 +133,7 @@ func (w *editor) texts() {
 
 func (w *editor) numbers() {
 	c := w.c
-	var entrance, floor int64 = int64(c.Entrance), int64(c.Floor)
+	entrance, floor := int64(c.Entrance), int64(c.Floor)
 	fields := []*int64{&entrance, &floor, &c.House, &c.Manager, &c.Parent, &c.Group}
 	names := []string{"entrance", "floor", "house_id", "manager_id", "parent_id", "group_id"}
 	if w.r.before("3.16dev3") {

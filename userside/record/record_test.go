@@ -433,6 +433,9 @@ func TestRecorderFilesAreTheOwnersAlone(t *testing.T) {
 		require.Zero(t, info.Mode().Perm()&0o077)
 		return nil
 	}))
-	_, err = (&http.Client{Transport: rec}).Get(s.URL)
+	resp, err = (&http.Client{Transport: rec}).Get(s.URL)
+	if err == nil {
+		resp.Body.Close()
+	}
 	require.ErrorContains(t, err, "recording has ended")
 }
