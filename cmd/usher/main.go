@@ -45,7 +45,7 @@ func run(args []string) int {
 // execute runs a command line and gives the exit code.
 func execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -53,7 +53,7 @@ func execute(ctx context.Context, root *cobra.Command, args []string) int {
 		fmt.Fprintf(root.ErrOrStderr(), "usher: %v\n", err)
 	}
 	if errors.As(err, &usageError{}) || strings.HasPrefix(err.Error(), "unknown command") {
-		fmt.Fprintln(root.ErrOrStderr(), "see: usher help")
+		fmt.Fprintf(root.ErrOrStderr(), "see: %s --help\n", cmd.CommandPath())
 		return exitUsage
 	}
 	return exitFailure
