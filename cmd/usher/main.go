@@ -92,7 +92,7 @@ them, reports the MACs it sees, and turns customer states into rules of the kern
 	root.AddCommand(
 		newRun(c), newCheck(c), newEmulator(c), newDemo(c),
 		newStatus(c), newExplain(c), newGuard(c), newCustomer(c),
-		newVersion(c),
+		newProbe(c), newVersion(c),
 	)
 	return root
 }
