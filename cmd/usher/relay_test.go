@@ -57,3 +57,8 @@ func (r relayTarget) lease(ctx context.Context, conn net.PacketConn, mac net.Har
 	client := probe.Client{Port: probe.NewUDP(conn.(*net.UDPConn), netip.MustParseAddrPort("10.0.0.1:67")), Timeout: patience}
 	return client.Lease(ctx, probe.Query{MAC: mac, GIAddr: netip.MustParseAddr(worldGateway), RelayInfo: [][]byte{info}})
 }
+
+// relayClient asks the agent from a relay's socket.
+func (w *world) relayClient(conn net.PacketConn) probe.Client {
+	return probe.Client{Port: probe.NewUDP(conn.(*net.UDPConn), netip.MustParseAddrPort("10.0.0.1:67")), Timeout: 5 * time.Second}
+}

@@ -73,7 +73,7 @@ func (p *Packet) Text(indent string) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, indent+format+"\n", args...) }
 	m := p.Payload
-	line("op %d, htype %d, hops %d, xid 0x%08x, secs %d, flags 0x%02x%02x%s", m[0], m[1], m[3], p.xid,
+	line("op %d, htype %d, hops %d, xid 0x%x, secs %d, flags 0x%02x%02x%s", m[0], m[1], m[3], m[4:8],
 		int(m[8])<<8|int(m[9]), m[10], m[11], map[bool]string{true: " (broadcast)"}[m[10]&0x80 != 0])
 	for i, name := range []string{"ciaddr", "yiaddr", "siaddr", "giaddr"} {
 		if ip := net.IP(m[12+4*i : 16+4*i]); !ip.IsUnspecified() {
