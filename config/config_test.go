@@ -483,6 +483,7 @@ func TestUnitAgrees(t *testing.T) {
 	cfg, err := parseFile(t, "usher.example.yaml")
 	require.NoError(t, err)
 	assert.Contains(t, string(unit), "\nLoadCredential="+CredentialName+":")
+	assert.Contains(t, string(unit), "\n#LoadCredential="+HookCredentialName+":", "optional: the unit would not start without the file")
 	assert.Contains(t, string(unit), "\nStateDirectory="+filepath.Base(cfg.StateDir)+"\n")
 	assert.Equal(t, "/var/lib", filepath.Dir(cfg.StateDir))
 	assert.Contains(t, string(unit), "\nRuntimeDirectory="+filepath.Base(filepath.Dir(cfg.Control.Socket))+"\n")
