@@ -521,7 +521,7 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 		for _, i := range r.Perm(len(targets)) {
 			target := targets[i]
 			mac := net.HardwareAddr{0x02, byte(round), 0, byte(i >> 8), byte(i), 1}
-			ip, err := target.lease(relay, mac, 150*time.Millisecond)
+			ip, err := target.lease(t.Context(), relay, mac, 150*time.Millisecond)
 			if err != nil { // killed
 				inFlight[target.ip] = append(inFlight[target.ip], mac.String())
 				break
