@@ -8,45 +8,46 @@ import (
 	"strings"
 )
 
-// newTables chooses one row per address and indexes the result. It takes
-// ownership of rows only to read them. Fed with its own rows and contested it
+// newTables chooses one row per address and indexes the result. It takes rows
+// over and writes to them, but keeps none of their memory. Fed with its own rows and contested it
 // gives the same tables again, which is how stored snapshots and changed states
 // are handled. subs must be sorted.
 func newTables(rows []Binding, subs []Subscriber, devices []Device, p *problems) *tables {
 	t := &tables{devices: devices}
 	chosen := t.chooseRows(rows, subs, p)
-	t.sortRows(chosen)
+	t.sortRows(rows, chosen)
 	t.indexRows(p)
 	t.indexPorts(p)
 	t.indexDevices(p)
 	return t
 }
 
-// chooseRows gives one row per address, sorted by address, and keeps the rows
-// of other subscribers that lost in t.contested.
-func (t *tables) chooseRows(rows []Binding, subs []Subscriber, p *problems) []Binding {
-	order := make([]uint64, len(rows)) // address, place: sorts fast
+// chooseRows gives one row per address, sorted by address: the address in the
+// upper half, the place in rows in the lower one, which sorts fast and spares a
+// copy. It keeps the rows of other subscribers that lost in t.contested.
+func (t *tables) chooseRows(rows []Binding, subs []Subscriber, p *problems) []uint64 {
+	order := make([]uint64, len(rows))
 	for i := range rows {
 		order[i] = uint64(ipKey(rows[i].IP))<<32 | uint64(i)
 	}
 	slices.Sort(order)
-	chosen := make([]Binding, 0, len(rows))
+	chosen := order[:0]
 	var group []Binding
 	for i := 0; i < len(order); {
+		first := order[i]
 		j := i + 1
-		for j < len(order) && order[j]>>32 == order[i]>>32 {
+		for j < len(order) && order[j]>>32 == first>>32 {
 			j++
 		}
-		if j == i+1 {
-			chosen = append(chosen, rows[uint32(order[i])])
-			i = j
-			continue
+		if j > i+1 {
+			group = group[:0]
+			for _, o := range order[i:j] {
+				group = append(group, rows[uint32(o)])
+			}
+			rows[uint32(first)] = t.chooseRow(group, subs, p)
 		}
-		group = group[:0]
-		for ; i < j; i++ {
-			group = append(group, rows[uint32(order[i])])
-		}
-		chosen = append(chosen, t.chooseRow(group, subs, p))
+		chosen = append(chosen, first)
+		i = j
 	}
 	return chosen
 }
@@ -123,15 +124,17 @@ func compareRows(a, b *Binding) int {
 }
 
 // sortRows lays the chosen rows out by port and address, each port in one piece.
-func (t *tables) sortRows(chosen []Binding) {
+func (t *tables) sortRows(rows []Binding, chosen []uint64) {
+	row := func(i uint32) *Binding { return &rows[uint32(chosen[i])] }
 	type key struct {
 		device DeviceID
 		port   uint32
 		i      uint32 // chosen is sorted by address
 	}
 	keys := make([]key, len(chosen))
-	for i := range chosen {
-		keys[i] = key{chosen[i].Device, chosen[i].Port, uint32(i)}
+	for i := range keys {
+		r := row(uint32(i))
+		keys[i] = key{r.Device, r.Port, uint32(i)}
 	}
 	slices.SortFunc(keys, func(a, b key) int {
 		if a.device != b.device {
@@ -141,7 +144,7 @@ func (t *tables) sortRows(chosen []Binding) {
 			return cmp.Compare(a.port, b.port)
 		}
 		if a.port == 0 {
-			if c := cmp.Compare(chosen[a.i].PortName, chosen[b.i].PortName); c != 0 {
+			if c := cmp.Compare(row(a.i).PortName, row(b.i).PortName); c != 0 {
 				return c
 			}
 		}
@@ -150,8 +153,8 @@ func (t *tables) sortRows(chosen []Binding) {
 	t.rows = make([]Binding, len(chosen))
 	t.byIP = index[uint32]{make([]uint32, len(chosen)), make([]*Binding, len(chosen))}
 	for i, k := range keys {
-		t.rows[i] = chosen[k.i]
-		t.byIP.keys[k.i] = ipKey(chosen[k.i].IP)
+		t.rows[i] = *row(k.i)
+		t.byIP.keys[k.i] = uint32(chosen[k.i] >> 32)
 		t.byIP.rows[k.i] = &t.rows[i]
 	}
 }

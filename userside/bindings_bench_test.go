@@ -67,7 +67,7 @@ func decodeOwn(r io.Reader) ([]BindingRow, error) {
 	var d bindingDecoder
 	_, err := readAnswer(newScanner(r), sink{member: d.member, descend: true})
 	d.finish()
-	return d.out.Rows, err
+	return d.out.bindings().Rows, err
 }
 
 func decodeV1Stream(r io.Reader) ([]BindingRow, error) {

@@ -75,11 +75,13 @@ func (c *Client) CustomerIDs(ctx context.Context, filter CustomerFilter) (IDs, e
 			if v.kind() == kindObject {
 				v = v.first("id", "Id", "customer_id")
 			}
-			ids, err := v.ids()
-			if err != nil {
+			if len(out) == cap(out) {
+				out = slices.Grow(out, len(out)+64) // doubled: half the garbage of append's steps
+			}
+			var err error
+			if out, err = v.appendIDs(out); err != nil {
 				bad++
 			}
-			out = append(out, ids...)
 		},
 	}
 	a, err := c.call(ctx, actCustomerIDs, args, to)

@@ -347,8 +347,9 @@ func (v value) mac() (MAC, error) {
 }
 
 // ids reads 5, "5", "1,2,3", [1,"2"], {"0":1,"1":2}, [{"id":1}].
-func (v value) ids() (IDs, error) {
-	var out IDs
+func (v value) ids() (IDs, error) { return v.appendIDs(nil) }
+
+func (v value) appendIDs(out IDs) (IDs, error) {
 	var bad error
 	one := func(b []byte) {
 		b = trimSpace(b)

@@ -128,7 +128,7 @@ func TestEveryRowHasItsMethod(t *testing.T) {
 		"Call": true, "Prepare": true, "Level": true, "Format": true, "CloseIdle": true, "Try": true,
 		"Customer": true, "CustomerByAccount": true, // get_data for one
 		"CustomerCommutation": true, "CustomerChain": true, // commutation get_data
-		"Budget": true,
+		"Budget": true, "CustomerBindingList": true, // get_ip_port_device_commutation
 	}
 	rows := map[string]bool{}
 	client := reflect.TypeFor[*Client]()

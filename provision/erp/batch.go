@@ -33,7 +33,7 @@ func (f *Fetcher) newBatch(prev *provision.Snapshot) *batch {
 
 // direct reads rows, states and devices.
 func (b *batch) direct(ctx context.Context) error {
-	rows, err := b.client.CustomerBindings(ctx)
+	rows, err := b.client.CustomerBindingList(ctx)
 	if err != nil {
 		return fmt.Errorf("read bindings: %w", err)
 	}
@@ -46,15 +46,12 @@ func (b *batch) direct(ctx context.Context) error {
 	if err := b.readDevices(ctx); err != nil {
 		return err
 	}
-	b.in.Bindings = make([]provision.Binding, 0, len(rows.Rows))
-	for i := range rows.Rows {
-		b.in.Bindings = append(b.in.Bindings, b.binding(&rows.Rows[i]))
-	}
+	b.in.Bindings = make([]provision.Binding, 0, rows.Len())
 	unlisted := make(map[int64]struct{})
-	for i := range rows.Rows {
-		id := rows.Rows[i].Customer
-		if _, listed := b.numbers[id]; !listed {
-			unlisted[id] = struct{}{}
+	for r := range rows.All() {
+		b.in.Bindings = append(b.in.Bindings, b.binding(&r))
+		if _, listed := b.numbers[r.Customer]; !listed {
+			unlisted[r.Customer] = struct{}{}
 		}
 	}
 	if err := b.askUnlisted(ctx, unlisted); err != nil {

@@ -46,6 +46,9 @@ func (b *batch) list(ctx context.Context, n int) error {
 	if err != nil {
 		return fmt.Errorf("read customers in state %s: %w", stateName(n), err)
 	}
+	if len(b.numbers) == 0 { // the first list is the one of nearly everybody
+		b.numbers = make(map[int64]int, len(list)+len(list)/8)
+	}
 	for _, id := range list {
 		b.numbers[id] = n
 	}
