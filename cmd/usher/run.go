@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -37,6 +38,7 @@ within two seconds and leaves kernel state and leases as they are.`,
 				cfg.ACL.DryRun = true
 			}
 			log := newLogger(cmd.ErrOrStderr(), cfg.Log.Format, logLevel(cfg.Log.Level))
+			leaveRoomForPackets()
 			a, err := newAgent(path, cfg, dryRun, log)
 			if err != nil {
 				return err
@@ -50,6 +52,17 @@ within two seconds and leaves kernel state and leases as they are.`,
 	configFlag(cmd, &path)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compute the ACL but do not touch the kernel's rules")
 	return cmd
+}
+
+// leaveRoomForPackets makes Go run at least four threads at once, also on one or
+// two processors. With no more threads than processors, a garbage collection
+// beside the building of a snapshot can take them all, and a packet waits for
+// milliseconds until Go gives one back; the kernel shares processors among
+// threads sooner. Whoever sets GOMAXPROCS knows better.
+func leaveRoomForPackets() {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < 4 {
+		runtime.GOMAXPROCS(4)
+	}
 }
 
 // boundedStop waits for done after ctx ended, at most limit.
