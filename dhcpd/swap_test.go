@@ -62,9 +62,12 @@ func BenchmarkDecisionDuringSwap(b *testing.B) {
 	const packets = 5_000
 	measure := func(handle, answer []time.Duration) ([]time.Duration, []time.Duration) {
 		due := time.Now()
+		timer := time.NewTimer(0)
+		defer timer.Stop()
 		for range packets {
 			due = due.Add(200 * time.Microsecond)
-			time.Sleep(time.Until(due))
+			timer.Reset(time.Until(due))
+			<-timer.C
 			began := time.Now()
 			h.handle(began, g)
 			handle, answer = append(handle, time.Since(began)), append(answer, time.Since(due))
