@@ -306,7 +306,7 @@ func TestExplain(t *testing.T) {
 	e := s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), GIAddr: relayIP})
 	assert.Equal(t, Explanation{
 		Outcome: OutcomeOffer, Text: OutcomeOffer.Explain(), MatchedBy: "option82",
-		Circuit: "vlan 100 unit 0 port 1", Remote: "mac 00:00:5e:00:53:f1",
+		Circuit: "vlan 100 unit 0 port 1", Remote: "mac 00:00:5e:00:53:f1", Profile: "dlink",
 		YourIP: host(11), Subscriber: 1, Device: 1, Port: 1, Via: "relay", Swap: true, Lease: &rec,
 	}, e)
 	e = s.Explain(Query{MAC: client(0x81)})
