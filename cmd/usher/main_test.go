@@ -172,7 +172,7 @@ dhcp:
 	var got struct {
 		OK       bool
 		Problems []struct {
-			Line int `json:"line"`
+			Line int    `json:"line"`
 			Key  string `json:"key"`
 		}
 	}
