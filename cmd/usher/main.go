@@ -91,7 +91,7 @@ them, reports the MACs it sees, and turns customer states into rules of the kern
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	root.AddCommand(
 		newRun(c), newCheck(c), newEmulator(c), newDemo(c),
-		newStatus(c), newExplain(c), newGuard(c), newCustomer(c),
+		newStatus(c), newExplain(c), newOption82(c), newGuard(c), newCustomer(c),
 		newVersion(c),
 	)
 	return root

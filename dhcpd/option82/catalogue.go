@@ -236,7 +236,7 @@ func ponAndOthers() []Entry {
 		},
 		{
 			Profile: Profile{Name: "onu-mac", Vendor: "Any OLT whose remote-id is the MAC of the ONU, where the ERP has the ONU as a device", Layout: LayoutIgnore, PortOffset: 1, Switch: SwitchPrefix, Confidence: Parsed},
-			Note:    "Every subscriber hangs on port 1 of the ONU; another port by port_offset.",
+			Note:    "The port is not read at all: every subscriber hangs on port 1 of the ONU (port_offset says another). Match it with OLTs only, for behind a switch it would be one customer for all.",
 			Vectors: []Vector{
 				{"epon-1", "0105007400071d 02061c877912e61a", "switch 1c:87:79:12:e6:1a, port 1, sent as 0, unit 0", "test data of a billing system"},
 				{"lone-rid", "0206001122334455", "switch 00:11:22:33:44:55, port 1, sent as 0, unit 0", "built"},

@@ -161,12 +161,6 @@ func (d *Decoder) switchOf(v []byte, out *Decoded) bool {
 		return true
 	}
 	switch form {
-	case SwitchPrefix:
-		if len(v) < 6 {
-			return false
-		}
-		out.Switch = Switch{Kind: ByMAC, MAC: [6]byte(v)}
-		return true
 	case SwitchEnterprise:
 		if len(v) < 9 || len(v) > 12 || v[0] != 0 {
 			return false
@@ -187,8 +181,12 @@ func (d *Decoder) switchOf(v []byte, out *Decoded) bool {
 		return true
 	}
 	switch {
+	case form == SwitchPrefix && remote.Kind == wire.RemoteOpaque && len(v) > 6:
+		out.Switch = Switch{Kind: ByMAC, MAC: [6]byte(v)}
 	case remote.Kind == wire.RemoteMAC && form != SwitchName:
 		out.Switch = Switch{Kind: ByMAC, MAC: remote.MAC}
+	case form == SwitchPrefix:
+		return false
 	case remote.Kind == wire.RemoteIP && form != SwitchName:
 		out.Switch = Switch{Kind: ByIP, IP: remote.IP}
 	case len(remote.Text) > 0 && form != SwitchID:

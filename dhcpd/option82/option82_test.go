@@ -167,6 +167,8 @@ func TestSwitchForms(t *testing.T) {
 		{"any: MAC", SwitchAny, "", port + sub(2, "00005e0053f1"), "switch 00:00:5e:00:53:f1,"},
 		{"any: name", SwitchAny, "", port + sub(2, "sw-west"), `switch "sw-west",`},
 		{"MAC and more", SwitchPrefix, "", port + "020800005e0053f10001", "switch 00:00:5e:00:53:f1,"},
+		{"wrapped MAC, as in id", SwitchPrefix, "", port + "0208000600005e0053f1", "switch 00:00:5e:00:53:f1,"},
+		{"text is no MAC", SwitchPrefix, "", port + sub(2, "switch-7"), "no: the remote-id"},
 		{"too short for a MAC", SwitchPrefix, "", port + "020500005e0053", "no: the remote-id"},
 		{"enterprise number", SwitchEnterprise, "", port + "02090089c100005e0053f1", "switch 00:00:5e:00:53:f1,"},
 		{"enterprise number with header", SwitchEnterprise, "", port + "020a000089c100005e0053f1", "switch 00:00:5e:00:53:f1,"},

@@ -67,8 +67,8 @@ const (
 	SwitchID         SwitchForm = "id"             // MAC (00 06 before it, bare, or as text in any spelling), or IPv4 as text
 	SwitchName       SwitchForm = "name"           // text, the name that the ERP has for the switch
 	SwitchAny        SwitchForm = "any"            // SwitchID, else SwitchName
-	SwitchPrefix     SwitchForm = "mac-prefix"     // MAC(6), then anything
-	SwitchEnterprise SwitchForm = "enterprise-mac" // 00 00 89 c1 or 00 89 c1 (or 00 00 before a number), then MAC(6) at the end
+	SwitchPrefix     SwitchForm = "mac-prefix"     // a MAC as in SwitchID, or MAC(6) and then anything
+	SwitchEnterprise SwitchForm = "enterprise-mac" // an enterprise number such as 00 89 c1, then MAC(6)
 	SwitchTemplate   SwitchForm = "template"       // by Profile.SwitchTemplates: {mac}, {ip} or {host}
 	SwitchPort       SwitchForm = "port"           // what names the port names the switch too
 	SwitchRelay      SwitchForm = "relay"          // giaddr; the remote-id is not needed
