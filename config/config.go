@@ -56,6 +56,7 @@ type ERP struct {
 	MaxConcurrent     int
 	Bindings          string // auto, direct, composed
 	BatchSize         int    // ids per get_data
+	ERPVersion        string // of the server, such as "3.17"; empty: it is asked
 }
 
 // Guard holds a suspicious fetch; see provision.Guard.

@@ -486,8 +486,20 @@ func TestUnitAgrees(t *testing.T) {
 	cfg, err := parseFile(t, "usher.example.yaml")
 	require.NoError(t, err)
 	assert.Contains(t, string(unit), "\nLoadCredential="+CredentialName+":")
+	assert.Contains(t, string(unit), "\n#LoadCredential="+HookCredentialName+":", "optional: the unit would not start without the file")
 	assert.Contains(t, string(unit), "\nStateDirectory="+filepath.Base(cfg.StateDir)+"\n")
 	assert.Equal(t, "/var/lib", filepath.Dir(cfg.StateDir))
 	assert.Contains(t, string(unit), "\nRuntimeDirectory="+filepath.Base(filepath.Dir(cfg.Control.Socket))+"\n")
 	assert.Equal(t, "/run", filepath.Dir(filepath.Dir(cfg.Control.Socket)))
+}
+
+// A version is a word, not a number: 3.20 is not 3.2.
+func TestERPVersion(t *testing.T) {
+	for text, want := range map[string]string{
+		"auto": "", "3.17": "3.17", "3.20": "3.20", "3.16dev3": "3.16dev3", "3.12beta35": "3.12beta35", "3.12rc2": "3.12rc2", "3.18.15": "3.18.15",
+	} {
+		cfg, err := Parse("usher.yaml", []byte(strings.Replace(head, "}", ", erp_version: "+text+"}", 1)+"dhcp: {enabled: false}\n"), testEnv())
+		require.NoError(t, err, text)
+		require.Equal(t, want, cfg.ERP.ERPVersion)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -39,7 +40,8 @@ func (v value) dir(def string) string {
 
 func (d *decoder) erp(v value, e *ERP) {
 	m := v.mapping("url", "key_file", "key", "allow_inline_key", "ca_file", "insecure_skip_verify", "timeout",
-		"poll_interval", "refresh_interval", "poll_jitter", "requests_per_minute", "retries", "max_concurrent", "bindings", "batch_size")
+		"poll_interval", "refresh_interval", "poll_jitter", "requests_per_minute", "retries", "max_concurrent", "bindings", "batch_size",
+		"erp_version")
 	e.URL = m.get("url").apiURL()
 	e.Key = d.apiKey(m)
 	e.CAFile = m.get("ca_file").caFile()
@@ -59,6 +61,37 @@ func (d *decoder) erp(v value, e *ERP) {
 	e.MaxConcurrent = m.get("max_concurrent").integer(1, 1, 16)
 	e.Bindings = m.get("bindings").oneOf("auto", "auto", "direct", "composed")
 	e.BatchSize = m.get("batch_size").integer(100, 1, 1000)
+	e.ERPVersion = m.get("erp_version").erpVersion()
+}
+
+// erpVersion gives the empty string for auto.
+func (v value) erpVersion() string {
+	s, ok := v.raw("auto or a version of the ERP such as 3.17")
+	if !ok || s == "auto" {
+		return ""
+	}
+	number, _ := cutAny(s, "dev", "beta", "rc")
+	parts := strings.Split(number, ".")
+	if len(parts) < 2 || len(parts) > 3 || slices.ContainsFunc(parts, func(p string) bool {
+		_, err := strconv.ParseUint(p, 10, 16)
+		return err != nil
+	}) {
+		v.problem("want auto or a version of the ERP such as 3.17, 3.16dev3 or 3.18.15, got %q", excerpt(s))
+		return ""
+	}
+	return s
+}
+
+// cutAny cuts s before the first of seps that is in it and has a number behind it.
+func cutAny(s string, seps ...string) (before string, found bool) {
+	for _, sep := range seps {
+		if b, after, ok := strings.Cut(s, sep); ok {
+			if _, err := strconv.ParseUint(after, 10, 16); err == nil {
+				return b, true
+			}
+		}
+	}
+	return s, false
 }
 
 // apiURL never repeats the text: an operator may have pasted the key into it.

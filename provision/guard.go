@@ -59,6 +59,10 @@ func Compare(old, candidate *Snapshot, limits GuardLimits) GuardDecision {
 
 // count walks the subscribers of both snapshots side by side.
 func (d *GuardDecision) count(old, candidate *Snapshot) {
+	if old.t == candidate.t {
+		d.countStates(old, candidate)
+		return
+	}
 	a, b := &old.t.bySubscriber, &candidate.t.bySubscriber
 	j := 0
 	for i := 0; i < len(a.keys); {
@@ -82,6 +86,23 @@ func (d *GuardDecision) count(old, candidate *Snapshot) {
 		}
 		if !blocks(old.State(id)) && blocks(candidate.State(id)) {
 			d.Blocked.add(id)
+		}
+	}
+}
+
+// countStates is count for snapshots that differ in states only.
+func (d *GuardDecision) countStates(old, candidate *Snapshot) {
+	j := 0
+	for _, sub := range candidate.subs {
+		for j < len(old.subs) && old.subs[j].ID < sub.ID {
+			j++
+		}
+		was := StateUnknown
+		if j < len(old.subs) && old.subs[j].ID == sub.ID {
+			was = old.subs[j].State
+		}
+		if !blocks(was) && blocks(sub.State) && len(old.BySubscriber(sub.ID)) > 0 {
+			d.Blocked.add(sub.ID)
 		}
 	}
 }

@@ -183,8 +183,8 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher) bool {
 // poll that began before does not undo them. What the guard would hold is left
 // to a whole fetch, where an operator can see and decide.
 func (s *Syncer) applyHintsLocked(answer StatesAnswer) bool {
-	cur := s.Current()
-	if next := derive(cur, answer.States); next != cur && cur.Len() > 0 {
+	next := s.withLocked(answer.States, answer.FetchedAt)
+	if cur := s.Current(); next != nil && cur.Len() > 0 {
 		if decision := Compare(cur, next, s.opts.Guard); decision.Hold {
 			s.log.Warn("guard holds the states that hints led to, a whole fetch is made", "reason", decision.Reason)
 			s.wantFull = true
@@ -192,7 +192,8 @@ func (s *Syncer) applyHintsLocked(answer StatesAnswer) bool {
 			return false
 		}
 	}
-	if next := s.overrideLocked(answer.States, answer.FetchedAt); next != nil {
+	s.noteLocked(answer.States, answer.FetchedAt)
+	if next != nil {
 		s.installLocked(next, s.status.Problems)
 	}
 	return true

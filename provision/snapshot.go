@@ -345,6 +345,11 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 			break
 		}
 	}
+	if t == s.t { // the rows are the same, so what is counted of them is
+		next := &Snapshot{t: t, subs: subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts}
+		next.countStates()
+		return next
+	}
 	return newSnapshot(t, subs, s.source, s.fetchedAt)
 }
 
@@ -359,7 +364,15 @@ func newSnapshot(t *tables, subs []Subscriber, src Source, at time.Time) *Snapsh
 			c.WithoutPort++
 		}
 	}
-	for _, sub := range subs {
+	s.counts = c
+	s.countStates()
+	return s
+}
+
+func (s *Snapshot) countStates() {
+	c := &s.counts
+	c.Active, c.Paused, c.Stopped, c.Unknown = 0, 0, 0, 0
+	for _, sub := range s.subs {
 		switch sub.State {
 		case StateActive:
 			c.Active++
@@ -371,8 +384,6 @@ func newSnapshot(t *tables, subs []Subscriber, src Source, at time.Time) *Snapsh
 			c.Unknown++
 		}
 	}
-	s.counts = c
-	return s
 }
 
 func findSubscriber(subs []Subscriber, id SubscriberID) (int, bool) {

@@ -276,7 +276,10 @@ func (s *Syncer) Updates() <-chan struct{} {
 func (s *Syncer) Override(id SubscriberID, st State, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if next := s.overrideLocked(map[SubscriberID]State{id: st}, at); next != nil {
+	states := map[SubscriberID]State{id: st}
+	next := s.withLocked(states, at)
+	s.noteLocked(states, at)
+	if next != nil {
 		s.installLocked(next, s.status.Problems)
 	}
 	if _, able := s.source.(CustomerFetcher); able {
@@ -284,24 +287,35 @@ func (s *Syncer) Override(id SubscriberID, st State, at time.Time) {
 	}
 }
 
-// overrideLocked notes states that were read or confirmed at the time at, and
-// gives the snapshot that they make of the one in use; nil if it stays.
-func (s *Syncer) overrideLocked(states map[SubscriberID]State, at time.Time) *Snapshot {
+// noteLocked remembers states of the time at, so that no earlier read undoes them.
+func (s *Syncer) noteLocked(states map[SubscriberID]State, at time.Time) {
+	if s.Current() != nil && !at.After(s.statesAt) {
+		return // what is in use was read later
+	}
+	for id, st := range states {
+		if o, ok := s.overrides[id]; !ok || !o.at.After(at) {
+			s.overrides[id] = override{st, at}
+		}
+	}
+}
+
+// withLocked gives the snapshot that states of the time at make of the one in
+// use; nil if it stays, for they are the same or what is known is newer.
+func (s *Syncer) withLocked(states map[SubscriberID]State, at time.Time) *Snapshot {
 	cur := s.Current()
-	if cur != nil && !at.After(s.statesAt) {
-		return nil // what is in use was read later
+	if cur == nil || !at.After(s.statesAt) {
+		return nil
 	}
 	changed := make(map[SubscriberID]State)
 	for id, st := range states {
 		if o, ok := s.overrides[id]; ok && o.at.After(at) {
 			continue
 		}
-		s.overrides[id] = override{st, at}
-		if cur.State(id) != st {
+		if sub, known := cur.Subscriber(id); !known || sub.State != st {
 			changed[id] = st
 		}
 	}
-	if cur == nil || len(changed) == 0 {
+	if len(changed) == 0 {
 		return nil
 	}
 	return cur.WithStates(changed)

@@ -34,6 +34,8 @@ type sink struct {
 	reset func()
 	// descend makes members with a wrapper's name (rows, list...) part of the payload.
 	descend bool
+	// bare says that there is no envelope: what is no failure is payload, member by member.
+	bare bool
 	// missing says that a refusal with this answer means "not found".
 	missing func(a *answer) bool
 }
@@ -54,6 +56,8 @@ func readAnswer(s *scanner, to sink) (*answer, error) {
 	if c == '[' {
 		a.bare = true
 		err = r.readPayload()
+	} else if to.bare {
+		err = s.members(r.bareMember)
 	} else {
 		err = s.members(r.member)
 	}
@@ -117,6 +121,38 @@ func (r *answerReader) member(key []byte, _ int) error {
 			text, _ := v.string()
 			r.scalars = append(r.scalars, Entry[String]{Key: string(key), Value: text})
 		}
+	}
+	return nil
+}
+
+// bareMember reads a member of an answer of cat=module, which has no envelope
+// unless it failed. A payload in an envelope is taken all the same.
+func (r *answerReader) bareMember(key []byte, index int) error {
+	c, err := r.s.peek()
+	if err != nil {
+		return err
+	}
+	composite := c == '{' || c == '['
+	switch strings.ToLower(string(key)) {
+	case "data":
+		if composite {
+			return r.readPayload()
+		}
+	case "result", "error", "errortext", "error_text":
+		if !composite {
+			return r.member(key, index)
+		}
+	}
+	v, err := r.tree.read(r.s)
+	if err != nil {
+		return err
+	}
+	r.payload = true
+	if index < 50 {
+		r.print.add("data."+maskKey(key), v)
+	}
+	if r.to.member != nil {
+		r.to.member(key, index, v)
 	}
 	return nil
 }

@@ -63,6 +63,7 @@ type bindingDecoder struct {
 	foreign    int // scalars beside rows, or in place of them
 	self       rowFields
 	names      map[string]string // interned port and device names
+	at         place             // of the member that is read
 }
 
 // openKey is a row with a customer but no device, below an outer key. Whether
@@ -107,7 +108,8 @@ func (d *bindingDecoder) member(key []byte, index int, v value) {
 		d.scalarRow(key, v)
 		return
 	}
-	d.walk(v, &place{key: key, index: index}, rowFields{}, keys{}.with(key))
+	d.at = place{key: key, index: index}
+	d.walk(v, &d.at, rowFields{}, keys{}.with(key))
 }
 
 // keys are the meaningful keys around a value, outermost first.
@@ -179,8 +181,12 @@ func (d *bindingDecoder) walk(v value, at *place, base rowFields, ks keys) {
 
 func (d *bindingDecoder) object(v value, at *place, base rowFields, ks keys) {
 	var f rowFields
-	nested, scalars, holdsPorts := false, false, false
+	nested, scalars, holdsPorts, composite := false, false, false, false
 	for m := range v.all {
+		switch string(m.key()) {
+		case "ip_mac", "commutation":
+			composite = true
+		}
 		if m.composite() {
 			if m.kind() == kindObject && isPartOfRow(m.key()) {
 				f.takeNested(m)
@@ -196,7 +202,7 @@ func (d *bindingDecoder) object(v value, at *place, base rowFields, ks keys) {
 		scalars = true
 		f.take(m.key(), m)
 	}
-	if v.get("ip_mac").kind() != kindAbsent || v.get("commutation").kind() != kindAbsent {
+	if composite {
 		d.composite(v, at, f.over(base), ks)
 		return
 	}
@@ -395,7 +401,7 @@ func (d *bindingDecoder) row(f rowFields, at *place, ks keys) (row BindingRow, o
 
 // setPort takes a port number, or a name such as Gi0/5.
 func (r *BindingRow) setPort(b []byte, d *bindingDecoder) {
-	b = bytes.TrimSpace(b)
+	b = trimSpace(b)
 	if n, ok := parseInt(b); ok {
 		if n > 0 && n <= 1<<31 {
 			r.Port = uint32(n)
@@ -406,7 +412,7 @@ func (r *BindingRow) setPort(b []byte, d *bindingDecoder) {
 }
 
 func (d *bindingDecoder) intern(b []byte) string {
-	b = bytes.TrimSpace(b)
+	b = trimSpace(b)
 	if len(b) == 0 || len(b) > 128 {
 		return ""
 	}

@@ -264,7 +264,7 @@ func TestCustomerBindingsUnknownShape(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := clientOf(t, tt.doc).CustomerBindings(ctx)
-			e := requireKind(t, err, ErrUnknownShape)
+			e := errorOf(t, err, ErrUnknownShape)
 			require.Equal(t, tt.print, e.Fingerprint)
 			require.Contains(t, err.Error(), tt.print)
 			require.NotContains(t, err.Error(), "ivanov")
@@ -280,7 +280,7 @@ func TestCustomerBindingsErrorAfterData(t *testing.T) {
 	} {
 		got, err := clientOf(t, doc).CustomerBindings(ctx)
 		require.Nil(t, got)
-		require.Contains(t, requireKind(t, err, ErrRefused).Text, "too many")
+		require.Contains(t, errorOf(t, err, ErrRefused).Text, "too many")
 	}
 }
 

@@ -225,7 +225,7 @@ func nothing(v value) bool {
 	if v.empty() {
 		return true
 	}
-	b := bytes.TrimSpace(v.bytes())
+	b := trimSpace(v.bytes())
 	return len(b) == 1 && (b[0] == '0' || b[0] == '-')
 }
 

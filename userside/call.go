@@ -27,17 +27,50 @@ const maxRetryAfter = 2 * time.Minute
 // where the table and the options allow them.
 func (c *Client) call(ctx context.Context, act action, args url.Values, to sink) (*answer, error) {
 	spec := act.row()
+	lv := c.level(ctx)
+	out, err := c.outgoing(spec, args, lv)
+	if err != nil {
+		return nil, err
+	}
+	return c.send(ctx, out, to)
+}
+
+// outgoing is a checked call as one server wants it.
+type outgoing struct {
+	spec          *Action
+	nameParameter string // action, subcat or request
+	args          url.Values
+}
+
+// outgoing checks the arguments against the table and gives them the names that the server knows.
+func (c *Client) outgoing(spec *Action, args url.Values, lv level) (*outgoing, error) {
+	checked, bad := spec.check(args, lv.Version)
+	if bad != nil {
+		f := c.fail(spec, 0, bad.kind, bad.text, bad.detail)
+		f.Param = bad.param
+		return nil, &f.Error
+	}
+	return &outgoing{spec: spec, nameParameter: c.nameParameter(spec, lv), args: checked}, nil
+}
+
+// send does the attempts of one call.
+func (c *Client) send(ctx context.Context, out *outgoing, to sink) (*answer, error) {
+	spec := out.spec
+	to.bare = spec.Answer == AnswerBare
 	retries := c.opts.Retries
-	if spec.Write && !(spec.Idempotent && c.opts.RetryIdempotentWrites) {
+	if spec.Write && (!spec.Idempotent || !c.opts.RetryIdempotentWrites) {
 		retries = 0
 	}
 	for attempt := 0; ; attempt++ {
 		if to.reset != nil {
 			to.reset()
 		}
-		a, err := c.gated(ctx, spec, args, to)
+		a, err := c.gated(ctx, out, to)
 		if err == nil {
 			return a, nil
+		}
+		if errors.Is(err.Kind, ErrRefused) || errors.Is(err.Kind, ErrUnknownShape) {
+			c.doubtLevel()
 		}
 		if attempt >= retries || !err.retry || ctx.Err() != nil {
 			return a, &err.Error
@@ -88,7 +121,8 @@ type failure struct {
 }
 
 // gated waits for its turn, then does one attempt and reports it.
-func (c *Client) gated(ctx context.Context, spec *Action, args url.Values, to sink) (*answer, *failure) {
+func (c *Client) gated(ctx context.Context, out *outgoing, to sink) (*answer, *failure) {
+	spec := out.spec
 	select {
 	case c.gate <- struct{}{}:
 	case <-ctx.Done():
@@ -99,7 +133,7 @@ func (c *Client) gated(ctx context.Context, spec *Action, args url.Values, to si
 		return nil, c.fail(spec, 0, ErrUnavailable, "waiting for the request budget: "+err.Error(), ctx.Err())
 	}
 	begin := time.Now()
-	a, err := c.attempt(ctx, spec, args, to)
+	a, err := c.attempt(ctx, out, to)
 	if o := c.opts.Observer; o != nil {
 		o.Call(spec.Label(), time.Since(begin), outcomeOf(err))
 	}
@@ -110,19 +144,19 @@ func outcomeOf(err *failure) Outcome {
 	switch {
 	case err == nil:
 		return OutcomeOK
-	case err.cause == context.Canceled:
+	case errors.Is(err.cause, context.Canceled):
 		return OutcomeCanceled
-	case err.cause == context.DeadlineExceeded:
+	case errors.Is(err.cause, context.DeadlineExceeded):
 		return OutcomeTimeout
-	case err.Kind == ErrPermission:
+	case errors.Is(err.Kind, ErrPermission):
 		return OutcomePermission
-	case err.Kind == ErrNotFound:
+	case errors.Is(err.Kind, ErrNotFound):
 		return OutcomeNotFound
-	case err.Kind == ErrRefused:
+	case errors.Is(err.Kind, ErrRefused):
 		return OutcomeRefused
-	case err.Kind == ErrMalformed:
+	case errors.Is(err.Kind, ErrMalformed):
 		return OutcomeMalformed
-	case err.Kind == ErrUnknownShape:
+	case errors.Is(err.Kind, ErrUnknownShape):
 		return OutcomeUnknownShape
 	}
 	return OutcomeUnavailable
@@ -132,28 +166,36 @@ func outcomeOf(err *failure) Outcome {
 func (c *Client) fail(spec *Action, status int, kind error, text string, cause error) *failure {
 	return &failure{
 		Error: Error{Action: spec.Label(), Status: status, Kind: kind, Text: c.redactor.text(text), cause: cause},
-		retry: kind == ErrUnavailable,
+		retry: errors.Is(kind, ErrUnavailable),
 	}
 }
 
-// request builds the HTTP request: key, cat and action in the query string;
-// arguments there too, or in the form body of a write and of a long read.
-func (c *Client) request(ctx context.Context, spec *Action, args url.Values) (*http.Request, error) {
-	q := url.Values{"key": {string(c.opts.Key)}, "cat": {spec.Category}}
-	q.Set(c.opts.ActionParameter, spec.Name)
-	u := c.endpoint
+// address says how a call travels: key, cat and action in the query string;
+// arguments there too, or in the form body of a write and of a long read. Writes
+// are POSTed to every version: 3.21 takes nothing else, and the older ones take both.
+func (c *Client) address(out *outgoing, key string) (method string, u url.URL, form string) {
+	q := url.Values{"key": {key}, "cat": {out.spec.Category}, out.nameParameter: {out.spec.Name}}
+	u = c.endpoint
 	u.RawQuery = q.Encode()
-	encoded := args.Encode()
-	if spec.Write && c.opts.SkipInternalAPI {
+	encoded := out.args.Encode()
+	if out.spec.Write && c.opts.SkipInternalAPI {
 		encoded = strings.TrimPrefix(encoded+"&skip_internal_api=1", "&")
 	}
-	var body io.Reader
-	method := http.MethodGet
 	switch {
-	case spec.Write || len(u.String())+1+len(encoded) > maxURL:
-		method, body = http.MethodPost, strings.NewReader(encoded)
+	case out.spec.Write || len(u.String())+1+len(encoded) > maxURL:
+		return http.MethodPost, u, encoded
 	case encoded != "":
 		u.RawQuery += "&" + encoded
+	}
+	return http.MethodGet, u, ""
+}
+
+// request builds the HTTP request.
+func (c *Client) request(ctx context.Context, out *outgoing) (*http.Request, error) {
+	method, u, form := c.address(out, string(c.opts.Key))
+	var body io.Reader
+	if method == http.MethodPost {
+		body = strings.NewReader(form)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
@@ -169,10 +211,11 @@ func (c *Client) request(ctx context.Context, spec *Action, args url.Values) (*h
 }
 
 // attempt is one request and its answer.
-func (c *Client) attempt(parent context.Context, spec *Action, args url.Values, to sink) (*answer, *failure) {
+func (c *Client) attempt(parent context.Context, out *outgoing, to sink) (*answer, *failure) {
+	spec := out.spec
 	ctx, cancel := context.WithTimeout(parent, c.opts.Timeout)
 	defer cancel()
-	req, err := c.request(ctx, spec, args)
+	req, err := c.request(ctx, out)
 	if err != nil {
 		return nil, c.fail(spec, 0, ErrArgument, bareError(err), nil)
 	}
@@ -183,6 +226,10 @@ func (c *Client) attempt(parent context.Context, spec *Action, args url.Values, 
 	defer resp.Body.Close()
 
 	body := newBody(resp.Body, c.opts.MaxBody)
+	if raw := rawFrom(parent); raw != nil {
+		*raw = Raw{Status: resp.StatusCode}
+		body.raw = raw
+	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return c.errorAnswer(spec, resp, body, to)
 	}
@@ -200,6 +247,8 @@ func (c *Client) attempt(parent context.Context, spec *Action, args url.Values, 
 // true are success; everything else is not, whatever it says (API page section 2.3).
 func (c *Client) judge(spec *Action, status int, a *answer, to sink) *failure {
 	switch {
+	case to.bare && !a.marked && a.failure == "":
+		return nil
 	case !a.marked && a.failure == "" && a.message == "":
 		f := c.fail(spec, status, ErrUnknownShape, "no result in the answer", nil)
 		f.Fingerprint = c.redactor.redact(a.print.String())
@@ -325,6 +374,7 @@ type body struct {
 	read  int64
 	start []byte
 	ended bool
+	raw   *Raw // nil: nobody wants it
 }
 
 func newBody(r io.Reader, limit int64) *body {
@@ -373,6 +423,9 @@ func (b *body) readText(p []byte) (int, error) {
 	b.left -= int64(n)
 	b.read += int64(n)
 	b.ended = err != nil
+	if b.raw != nil {
+		b.raw.add(p[:n])
+	}
 	if keep := excerptWindow - len(b.start); keep > 0 {
 		b.start = append(b.start, p[:min(n, keep)]...)
 	}

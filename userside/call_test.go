@@ -68,12 +68,21 @@ func TestRequestShape(t *testing.T) {
 	t.Run("every action of the table is sent as it says", func(t *testing.T) {
 		s := newTestServer(t, answerWith(200, `{"result":"OK","Id":1,"data":{"erp_version":"3.19"}}`))
 		c := newTestClient(t, s)
-		for i, a := range Actions() {
-			_, err := c.call(ctx, action(a.Label()), nil, sink{})
+		n := 0
+		for _, a := range Actions() {
+			if !a.Until.IsZero() {
+				continue
+			}
+			_, err := c.call(ctx, action(a.Label()), sampleArgs(a), sink{})
 			require.NoError(t, err)
-			got := s.seen()[i]
+			got := s.seen()[n]
+			n++
 			require.Equal(t, a.Write, got.method == "POST")
-			require.Equal(t, a.Label(), got.query.Get("cat")+"."+got.query.Get("action"))
+			name := "action"
+			if a.Category == "module" {
+				name = "request"
+			}
+			require.Equal(t, a.Label(), got.query.Get("cat")+"."+got.query.Get(name))
 		}
 	})
 }
@@ -128,7 +137,7 @@ func TestTLS(t *testing.T) {
 				require.Equal(t, "3.19", info.Version.Text())
 				return
 			}
-			require.Contains(t, requireKind(t, err, ErrUnavailable).Text, "certificate")
+			require.Contains(t, errorOf(t, err, ErrUnavailable).Text, "certificate")
 		})
 	}
 }

@@ -28,7 +28,7 @@ type Options struct {
 
 	Timeout               time.Duration // of one request with its body; 30 s
 	Retries               int           // further attempts of a read; 0 means none
-	RetryIdempotentWrites bool          // retry set_mac_by_ip and state_change too; off: writes are sent once
+	RetryIdempotentWrites bool          // retry writes that the table calls idempotent, too; off: writes are sent once
 	BackoffBase           time.Duration // before the first retry, doubled each time; 500 ms
 	BackoffMax            time.Duration // bound of the doubling; 30 s
 	MaxConcurrent         int           // requests at the same time; 1
@@ -40,7 +40,7 @@ type Options struct {
 	Transport          http.RoundTripper // instead of an own one; CAFile and InsecureSkipVerify are then refused
 
 	ERPVersion      Version        // of the server; zero: asked for at the first call
-	ActionParameter string         // "action", or "subcat" for servers before 2024 (API page section 1)
+	ActionParameter string         // "action" or "subcat" (API page section 1); empty: what the version wants
 	SkipInternalAPI bool           // send skip_internal_api=1 with writes: the ERP's own hooks stay quiet
 	Location        *time.Location // of the dates that the server writes; time.Local
 	UserAgent       string         // "usher"
@@ -54,6 +54,7 @@ type Client struct {
 	endpoint url.URL
 	http     *http.Client
 	gate     chan struct{} // one token per request in flight
+	levels   levels
 	budget   *budget
 	redactor redactor
 	log      *slog.Logger
@@ -92,7 +93,6 @@ func New(o Options) (*Client, error) {
 	setDefault(&o.BackoffMax, 30*time.Second)
 	setDefault(&o.MaxConcurrent, 1)
 	setDefault(&o.MaxBody, 512<<20)
-	setDefault(&o.ActionParameter, "action")
 	setDefault(&o.Location, time.Local)
 	setDefault(&o.UserAgent, "usher")
 	if o.Transport == nil {
@@ -115,6 +115,7 @@ func New(o Options) (*Client, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		gate:     make(chan struct{}, o.MaxConcurrent),
+		levels:   levels{turn: make(chan struct{}, 1)},
 		budget:   newBudget(o.RequestsPerMinute),
 		redactor: newRedactor(o.Key),
 		log:      log,

@@ -172,3 +172,73 @@ func readLink(v value, at *place, defects *Defects) (Link, bool) {
 	}
 	return l, true
 }
+
+// CommutationFilter says what CommutationOf asks for.
+type CommutationFilter struct {
+	ObjectType string // obligatory: customer, switch, radio, cross, fiber or splitter
+	ObjectID   int64  // 0: every object of the type
+	Finish     bool   // tell the far end of each chain
+}
+
+// ObjectLinks are the links of one object, or of one port of it.
+type ObjectLinks struct {
+	Key    String // id of the object without CommutationFilter.ObjectID; its port with; "": of the object as a whole
+	Links  []Link
+	Finish *Link // with CommutationFilter.Finish; nil: the chain ends nowhere
+}
+
+// CommutationOf calls commutation get_data for objects of any type: those of
+// customers, the ports of a switch. CustomerCommutation and CustomerChain are
+// the shorter forms for customers. API page section 5.1.
+func (c *Client) CommutationOf(ctx context.Context, filter CommutationFilter) (*List[ObjectLinks], error) {
+	out := &List[ObjectLinks]{}
+	args := arguments{}.text("object_type", filter.ObjectType).id("object_id", filter.ObjectID).flag("is_finish_data", filter.Finish)
+	to := sink{
+		reset: func() { *out = List[ObjectLinks]{} },
+		whole: func(v value) {
+			if filter.ObjectID != 0 && !keyedByPort(v) {
+				addLinks(out, "", v, nil)
+				return
+			}
+			for m := range v.all {
+				at := &place{key: m.key()}
+				addLinks(out, String(m.key()), m, at)
+			}
+		},
+	}
+	a, err := c.call(ctx, actCommutationGetData, args.values(), to)
+	if err != nil {
+		return nil, err
+	}
+	if len(out.Rows) == 0 && out.Defects.Count > 0 {
+		return nil, c.unknownShape(actCommutationGetData, a, "no links can be recognised")
+	}
+	return out, nil
+}
+
+// keyedByPort tells port -> links from the links of one object, which may have
+// numeric keys, too, beside their finish.
+func keyedByPort(v value) bool {
+	if v.kind() != kindObject {
+		return false
+	}
+	for m := range v.all {
+		if string(m.key()) == "finish" {
+			continue
+		}
+		if m.kind() == kindArray || m.kind() == kindObject && m.get("object_type").kind() == kindAbsent {
+			return true
+		}
+	}
+	return false
+}
+
+func addLinks(l *List[ObjectLinks], key String, v value, at *place) {
+	row := ObjectLinks{Key: key, Links: readLinks(v, at, &l.Defects)}
+	if ends := readLinks(v.get("finish"), at, &l.Defects); len(ends) > 0 {
+		row.Finish = &ends[0]
+	}
+	if len(row.Links) > 0 || row.Finish != nil {
+		l.Rows = append(l.Rows, row)
+	}
+}

@@ -43,6 +43,7 @@ type Customer struct {
 	Phones     []Contact
 	Emails     []Contact
 	Tariffs    []Tariff // current
+	Services   []Service
 	Groups     IDs
 	Marks      IDs
 	Tags       IDs
@@ -81,6 +82,14 @@ type Contact struct {
 type Tariff struct {
 	ID    String
 	Until time.Time
+}
+
+// Service is one member of service: something that the customer has beside the tariff.
+type Service struct {
+	ID      int64
+	Cost    Float
+	Comment String
+	Added   time.Time
 }
 
 // recordReader reads members of one object by their exact keys and turns what
@@ -195,6 +204,17 @@ func (r recordReader) customer() Customer {
 		t.each("current", func(m recordReader) {
 			c.Tariffs = append(c.Tariffs, Tariff{ID: m.string("id"), Until: m.time("date_finish")})
 		})
+	}
+	for list := range r.v.get("service").all {
+		id, _ := parseInt(list.key())
+		i := 0
+		for m := range list.all {
+			s := r.in(m, "service", i)
+			i++
+			if m.kind() == kindObject {
+				c.Services = append(c.Services, Service{ID: id, Cost: s.float("cost"), Comment: s.string("comment"), Added: s.time("date_add")})
+			}
+		}
 	}
 	c.Additional = mapOf(r.v.first("additional_data", "additional_customer_data"), func(v value) String {
 		s, _ := v.get("value").string()

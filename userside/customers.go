@@ -3,7 +3,9 @@ package userside
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -38,58 +40,18 @@ type CustomerFilter struct {
 }
 
 func (f CustomerFilter) values(loc *time.Location) url.Values {
-	v := url.Values{}
-	text := func(key, s string) {
-		if s != "" {
-			v.Set(key, s)
-		}
-	}
-	id := func(key string, n int64) {
-		if n != 0 {
-			v.Set(key, strconv.FormatInt(n, 10))
-		}
-	}
-	flag := func(key string, b *bool) {
-		if b != nil {
-			v.Set(key, map[bool]string{false: "0", true: "1"}[*b])
-		}
-	}
-	money := func(key string, m *float64) {
-		if m != nil {
-			v.Set(key, strconv.FormatFloat(*m, 'f', -1, 64))
-		}
-	}
-	date := func(key string, t time.Time) {
-		if !t.IsZero() {
-			v.Set(key, t.In(loc).Format(time.DateOnly))
-		}
-	}
+	a := arguments{}
 	if f.State != nil {
-		v.Set("state_id", strconv.Itoa(*f.State))
+		a.text("state_id", strconv.Itoa(*f.State))
 	}
-	if f.ManagerID != nil {
-		v.Set("manager_id", strconv.FormatInt(*f.ManagerID, 10))
-	}
-	money("balance_from", f.BalanceFrom)
-	money("balance_to", f.BalanceTo)
-	id("billing_id", f.BillingID)
-	text("billing_uuid", f.BillingUUID)
-	text("account_number", f.AccountNumber)
-	id("house_id", f.HouseID)
-	id("address_unit_id", f.AddressUnitID)
-	text("appartment", f.Apartment)
-	date("date_connect_from", f.ConnectedFrom)
-	date("date_connect_to", f.ConnectedTo)
-	id("dependence_device_id", f.DependsOnDevice)
-	id("mark_id", f.MarkID)
-	id("tariff_id", f.TariffID)
-	flag("is_corporate", f.Corporate)
-	flag("is_ex", f.Former)
-	text("name", f.Name)
-	if f.NameLike {
-		v.Set("is_like", "1")
-	}
-	return v
+	a.moneySet("balance_from", f.BalanceFrom).moneySet("balance_to", f.BalanceTo)
+	a.id("billing_id", f.BillingID).text("billing_uuid", f.BillingUUID).text("account_number", f.AccountNumber)
+	a.id("house_id", f.HouseID).id("address_unit_id", f.AddressUnitID).text("appartment", f.Apartment)
+	a.date("date_connect_from", f.ConnectedFrom, loc).date("date_connect_to", f.ConnectedTo, loc)
+	a.id("dependence_device_id", f.DependsOnDevice).id("mark_id", f.MarkID).id("tariff_id", f.TariffID).idSet("manager_id", f.ManagerID)
+	a.flagSet("is_corporate", f.Corporate).flagSet("is_ex", f.Former)
+	a.text("name", f.Name).flag("is_like", f.NameLike)
+	return a.values()
 }
 
 // CustomerIDs calls customer get_customers_id: the ids of the customers that
@@ -167,12 +129,16 @@ const (
 // dotted and the colon form are tried first, then once the decimal number and
 // the bare digits (API page section 11).
 func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skipFormer bool) (IDs, error) {
+	return c.find(ctx, actCustomerFind, by, what, skipFormer)
+}
+
+func (c *Client) find(ctx context.Context, act action, by Lookup, what string, skipFormer bool) (IDs, error) {
 	spellings := []string{what}
 	switch by {
 	case LookupIP:
 		ip, err := ParseIP(what)
 		if err != nil || !ip.IsValid() {
-			return nil, c.argument(actCustomerFind, "no IPv4 address")
+			return nil, c.argument(act, "no IPv4 address")
 		}
 		b := ip.As4()
 		n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
@@ -180,15 +146,15 @@ func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skip
 	case LookupMAC:
 		mac, err := ParseMAC(what)
 		if err != nil || mac == (MAC{}) {
-			return nil, c.argument(actCustomerFind, "no MAC")
+			return nil, c.argument(act, "no MAC")
 		}
 		spellings = []string{mac.String(), hex.EncodeToString(mac[:])}
-	case LookupAccount, LookupBillingUID, LookupBillingID, LookupAgreement, LookupLogin, LookupMail, LookupPhone:
+	case LookupAccount, LookupBillingUID, LookupBillingID, LookupAgreement, LookupLogin, LookupMail, LookupPhone, LookupAgreementNumber:
 		if strings.TrimSpace(what) == "" {
-			return nil, c.argument(actCustomerFind, "nothing to look for")
+			return nil, c.argument(act, "nothing to look for")
 		}
 	default:
-		return nil, c.argument(actCustomerFind, "unknown kind of lookup")
+		return nil, c.argument(act, "unknown kind of lookup")
 	}
 	var err error
 	for _, s := range spellings {
@@ -197,18 +163,23 @@ func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skip
 			args.Set("is_skip_old", "1")
 		}
 		var a *answer
-		a, err = c.call(ctx, actCustomerFind, args, sink{missing: func(a *answer) bool { return len(a.ids) == 0 }})
+		a, err = c.call(ctx, act, args, sink{missing: func(a *answer) bool { return len(a.ids) == 0 }})
 		if err == nil && len(a.ids) > 0 {
 			return a.ids, nil
 		}
 		if err == nil {
-			err = &c.fail(actCustomerFind.row(), 200, ErrNotFound, "", nil).Error
+			err = c.notFound(act)
 		}
-		if e, ok := err.(*Error); !ok || e.Kind != ErrNotFound {
+		if !errors.Is(err, ErrNotFound) {
 			return nil, err
 		}
 	}
 	return nil, err
+}
+
+// notFound is for an answer that is OK and empty where one thing was looked for.
+func (c *Client) notFound(act action) error {
+	return &c.fail(act.row(), http.StatusOK, ErrNotFound, "", nil).Error
 }
 
 // SetMACByIP calls customer set_mac_by_ip: the ERP is told which MAC uses an
@@ -254,7 +225,7 @@ func (c *Client) Customer(ctx context.Context, id int64) (*Customer, error) {
 	case err != nil:
 		return nil, err
 	case len(all.Customers) == 0:
-		return nil, &c.fail(actCustomerGetData.row(), 200, ErrNotFound, "", nil).Error
+		return nil, c.notFound(actCustomerGetData)
 	}
 	return &all.Customers[0], nil
 }

@@ -12,6 +12,19 @@
 //
 // Reads are retried with back-off and jitter; writes are sent once, by POST.
 //
+// # The table
+//
+// [Actions] is the one table of what can be called: parameters, versions,
+// answers. Each row is a method of Client; [Client.Call] calls any row by name,
+// [Client.Prepare] shows what it would send. Both and the methods check their
+// arguments against the table first, so what cannot be right, or what the
+// server's version lacks, is never sent.
+//
+// The version of the server ([Client.Level]) is asked for once, before the first
+// call, and decides the names of parameters; [Options].ERPVersion sets it. A
+// server that does not tell is treated as the newest. [WithRaw] gives the text
+// behind any answer.
+//
 // # Tolerance
 //
 // The wire format is loose: keys change their case, numbers come as text, empty

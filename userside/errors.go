@@ -30,7 +30,23 @@ var (
 	ErrArgument = errors.New("bad argument")
 	// ErrUnsupported means that the call was not sent, for the server's version
 	// lacks the action or one of the parameters. It is ErrRefused, too.
-	ErrUnsupported = fmt.Errorf("not supported by the version of the server: %w", ErrRefused)
+	ErrUnsupported error = unsupportedError{}
+)
+
+type unsupportedError struct{}
+
+func (unsupportedError) Error() string { return "not supported by the server's version" }
+
+// Is makes it a refusal, too, for who does not care who refused.
+func (unsupportedError) Is(target error) bool { return target == ErrRefused }
+
+// What is wrong with an argument, to be asked with errors.Is beside ErrArgument;
+// Error.Param names it.
+var (
+	ErrMissing       = errors.New("obligatory parameter is missing")
+	ErrUnknown       = errors.New("no such parameter")
+	ErrFormat        = errors.New("value has the wrong form")
+	ErrUnknownAction = errors.New("no such action")
 )
 
 // Outcome says how one request ended. A closed set: it is a metric label.
@@ -60,13 +76,14 @@ type Error struct {
 	Action string // category and name, such as customer.get_data
 	Status int    // HTTP status; 0 when no answer came
 	Kind   error  // one of the Err values of this package
+	Param  string // the parameter that ErrArgument or ErrUnsupported is about; may be empty
 	Text   string // what the server or the network said: redacted, printable, at most 300 bytes
 
 	// Fingerprint is set with ErrUnknownShape: the key paths and types of the
 	// payload, without values, so that an operator can report it.
 	Fingerprint string
 
-	cause error // context.Canceled, context.DeadlineExceeded or nil: nothing that could print a URL
+	cause error // context.Canceled, context.DeadlineExceeded, what is wrong with an argument, or nil: nothing that could print a URL
 }
 
 // Error gives one line: action, kind, status and text.
@@ -91,7 +108,7 @@ func (e *Error) Error() string {
 }
 
 // Unwrap makes errors.Is true for the kind and, where one is behind it, for
-// context.Canceled or context.DeadlineExceeded.
+// context.Canceled, context.DeadlineExceeded, or what is wrong with an argument.
 func (e *Error) Unwrap() []error {
 	if e.cause == nil {
 		return []error{e.Kind}

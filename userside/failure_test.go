@@ -74,7 +74,7 @@ func TestFailureTable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newTestServer(t, answerWith(tt.status, tt.body))
 			o := &observed{}
-			e := requireKind(t, tt.do(newTestClient(t, s, func(opts *Options) { opts.Observer = o })), tt.kind)
+			e := errorOf(t, tt.do(newTestClient(t, s, func(opts *Options) { opts.Observer = o })), tt.kind)
 			require.Equal(t, tt.status, e.Status)
 			require.Contains(t, e.Text, tt.text)
 			require.Len(t, s.seen(), 1)
@@ -200,7 +200,7 @@ func TestLoosenessGzipWithoutHeader(t *testing.T) {
 		_, _ = z.Write(bytes.Repeat([]byte("x"), 1<<20))
 		require.NoError(t, z.Close())
 		_, err := clientOf(t, bomb.String(), func(o *Options) { o.MaxBody = 64 << 10 }).CustomerBindings(ctx)
-		require.Contains(t, requireKind(t, err, ErrMalformed).Text, "larger than 65536 bytes")
+		require.Contains(t, errorOf(t, err, ErrMalformed).Text, "larger than 65536 bytes")
 	})
 }
 
@@ -210,7 +210,7 @@ func TestBodyLimit(t *testing.T) {
 	_, err := clientOf(t, doc, limit(len(doc))).CustomerIDs(ctx, CustomerFilter{State: new(1)})
 	require.NoError(t, err)
 	_, err = clientOf(t, doc, limit(len(doc)-1)).CustomerIDs(ctx, CustomerFilter{State: new(1)})
-	require.Contains(t, requireKind(t, err, ErrMalformed).Text, fmt.Sprintf("larger than %d bytes", len(doc)-1))
+	require.Contains(t, errorOf(t, err, ErrMalformed).Text, fmt.Sprintf("larger than %d bytes", len(doc)-1))
 }
 
 func FuzzAnswer(f *testing.F) {

@@ -50,7 +50,9 @@ func TestKeyNeverShows(t *testing.T) {
 				})
 				_, err := c.CustomerBindings(ctx)
 				require.Error(t, err)
-				requireKind(t, err, err.(*Error).Kind)
+				var e *Error
+				require.ErrorAs(t, err, &e)
+				requireKind(t, err, e.Kind)
 				requireNoKey(t, log.String())
 			})
 		}
@@ -119,13 +121,13 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		http.Redirect(w, r, other.URL+"/login?next="+r.URL.String(), http.StatusFound)
 	})
 	_, err := newTestClient(t, s).CustomerBindings(ctx)
-	require.Contains(t, requireKind(t, err, ErrMalformed).Text, "redirected to "+other.URL)
+	require.Contains(t, errorOf(t, err, ErrMalformed).Text, "redirected to "+other.URL)
 	require.False(t, reached.Load())
 }
 
 func TestExcerptIsPrintableAndBounded(t *testing.T) {
 	_, err := clientOf(t, "\x1b[31mRED\x00\x07\xff\u202e "+strings.Repeat("long ", 1000)).CustomerBindings(ctx)
-	text := requireKind(t, err, ErrMalformed).Text
+	text := errorOf(t, err, ErrMalformed).Text
 	require.Contains(t, text, ".[31mRED....")
 	require.True(t, strings.HasSuffix(text, "..."))
 	require.NotContains(t, text, "\x1b")
@@ -134,7 +136,7 @@ func TestExcerptIsPrintableAndBounded(t *testing.T) {
 // Deep inside a document there are customers, so an error there shows none of it.
 func TestExcerptShowsNoCustomers(t *testing.T) {
 	_, err := clientOf(t, `{"result":"OK","data":[{"full_name":"Ivanov","phone":"380000000000"},{"full_name":?]}`).CustomerBindings(ctx)
-	text := requireKind(t, err, ErrMalformed).Text
+	text := errorOf(t, err, ErrMalformed).Text
 	require.Contains(t, text, "no value at byte 82")
 	require.NotContains(t, text, "Ivanov")
 }

@@ -1,6 +1,13 @@
 package userside
 
-import "context"
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
 
 // LevelSource says how the version of a server is known.
 type LevelSource string
@@ -13,16 +20,276 @@ const (
 	LevelAssumed LevelSource = "assumed" // nobody told: the newest rules
 )
 
-// Level is the version of a server, which decides names of parameters and what exists.
+// Level is the version of a server, which decides what exists and how it is named.
 type Level struct {
 	Version Version // zero: not known, the newest rules hold
 	Source  LevelSource
-	Text    string // what the server said, when it is no version that can be read
+	Text    string // what the server said about its version; may be empty
 	Err     error  // why the version is not known; nil otherwise
 }
 
-// Level gives the version of the server, asking for it at most once. A server
-// that does not tell is not an error: the newest rules hold then.
-func (c *Client) Level(ctx context.Context) Level {
-	return Level{Version: c.opts.ERPVersion, Source: LevelAssumed}
+// detectTimeout bounds each request of a detection, so that a server which only
+// hangs there does not cost more than this.
+const detectTimeout = 10 * time.Second
+
+// How long a detection holds. One that failed because the server could not be
+// asked is tried again soon; every other one holds until a call is refused that
+// an upgrade of the server could explain.
+const (
+	detectAgain = time.Minute
+	doubtAfter  = time.Hour
+)
+
+// level is a Level with what only calls need.
+type level struct {
+	Level
+	nameParameter string // by which cat=system answered; empty: not asked
+	info          *SystemInfo
+}
+
+// levels remembers the level of the server. turn is held by who detects.
+type levels struct {
+	turn chan struct{}
+
+	mu      sync.Mutex // guards the rest
+	known   *level
+	expires time.Time // zero: not by itself
+	at      time.Time
+}
+
+func (l *levels) get(now time.Time) *level {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known == nil || !l.expires.IsZero() && !now.Before(l.expires) {
+		return nil
+	}
+	return l.known
+}
+
+func (l *levels) put(lv level, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known, l.at, l.expires = &lv, now, time.Time{}
+	if errors.Is(lv.Err, ErrUnavailable) {
+		l.expires = now.Add(detectAgain)
+	}
+}
+
+// doubtLevel makes the next call detect anew if the last detection is old.
+func (c *Client) doubtLevel() {
+	l := &c.levels
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known != nil && time.Since(l.at) > doubtAfter {
+		l.known = nil
+	}
+}
+
+// Level gives the version of the server, asking for it at most once: by system
+// get_system_info under both names of the action parameter, then by module
+// get_system_information. A server that does not tell is no error: the newest
+// rules hold then. Options.ERPVersion makes it ask nobody.
+func (c *Client) Level(ctx context.Context) Level { return c.level(ctx).Level }
+
+func (c *Client) level(ctx context.Context) level {
+	if v := c.opts.ERPVersion; !v.IsZero() {
+		return level{Level: Level{Version: v, Source: LevelSet, Text: v.String()}}
+	}
+	if lv := c.levels.get(time.Now()); lv != nil {
+		return *lv
+	}
+	select {
+	case c.levels.turn <- struct{}{}:
+		defer func() { <-c.levels.turn }()
+	case <-ctx.Done():
+		return level{Level: Level{Source: LevelAssumed, Err: ctx.Err()}}
+	}
+	if lv := c.levels.get(time.Now()); lv != nil {
+		return *lv
+	}
+	lv := c.detect(ctx)
+	if ctx.Err() == nil { // otherwise it was not the server's fault
+		c.levels.put(lv, time.Now())
+		c.log.DebugContext(ctx, "erp version detected", "version", lv.Version.String(), "source", string(lv.Source))
+	}
+	return lv
+}
+
+// knownLevel is level without asking anybody.
+func (c *Client) knownLevel() level {
+	if v := c.opts.ERPVersion; !v.IsZero() {
+		return level{Level: Level{Version: v, Source: LevelSet, Text: v.String()}}
+	}
+	if lv := c.levels.get(time.Now()); lv != nil {
+		return *lv
+	}
+	return level{Level: Level{Source: LevelAssumed}}
+}
+
+// detect asks the server for its version, each way once.
+func (c *Client) detect(ctx context.Context) level {
+	lv := level{Level: Level{Source: LevelAssumed}}
+	names := []string{"action", "subcat"}
+	if c.opts.ActionParameter != "" {
+		names = []string{c.opts.ActionParameter}
+	}
+	for _, name := range names {
+		info, err := c.askSystem(ctx, name)
+		if err == nil {
+			lv.nameParameter, lv.info, lv.Err = name, info, nil
+			lv.Text = info.Version.Text()
+			if lv.Version = findVersion(lv.Text); !lv.Version.IsZero() {
+				lv.Source = LevelSystem
+				return lv
+			}
+			break
+		}
+		if lv.Err == nil {
+			lv.Err = err
+		}
+		if errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+			lv.Err = err
+			return lv
+		}
+		if errors.Is(err, ErrPermission) {
+			break // the section is closed, whatever the parameter is called
+		}
+	}
+	v, text, err := c.askModule(ctx)
+	if err != nil || v.IsZero() {
+		if lv.Err == nil && lv.info == nil {
+			lv.Err = err
+		}
+		return lv
+	}
+	lv.Version, lv.Text, lv.Source, lv.Err = v, text, LevelModule, nil
+	return lv
+}
+
+// askSystem does one request of system get_system_info.
+func (c *Client) askSystem(ctx context.Context, nameParameter string) (*SystemInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, detectTimeout)
+	defer cancel()
+	r := systemReader{found: map[string]String{}}
+	a, f := c.gated(ctx, &outgoing{spec: actSystemInfo.row(), nameParameter: nameParameter}, r.sink())
+	if f != nil {
+		return nil, &f.Error
+	}
+	info := r.info(a, c.opts.Location)
+	if info == nil {
+		return nil, c.unknownShape(actSystemInfo, a, "none of the known members")
+	}
+	return info, nil
+}
+
+// askModule does one request of module get_system_information, whose form is
+// published nowhere: a version counts if its place says that it is the ERP's.
+func (c *Client) askModule(ctx context.Context) (Version, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, detectTimeout)
+	defer cancel()
+	var found Version
+	var text string
+	take := func(v value) {
+		if v.composite() {
+			return
+		}
+		if got := findVersion(v.text()); found.IsZero() && got.Major >= firstMajor {
+			found, text = got, v.text()
+		}
+	}
+	to := sink{bare: true, member: func(key []byte, _ int, v value) {
+		switch string(key) {
+		case "erp_version", "userside_version", "version":
+			take(v)
+		case "erp", "userside", "system":
+			take(v.first("erp_version", "version"))
+		}
+	}}
+	out := &outgoing{spec: row("module", "get_system_information"), nameParameter: "request"}
+	if _, f := c.gated(ctx, out, to); f != nil {
+		return Version{}, "", &f.Error
+	}
+	return found, text, nil
+}
+
+// firstMajor is the oldest generation that this contract knows; a lower number
+// is the version of something else.
+const firstMajor = 3
+
+var versionText = regexp.MustCompile(`(?i)\d+\.\d+(\.\d+)?[ ._-]*((dev|beta|rc)[ ._-]*\d*)?`)
+
+// findVersion reads the first version in a text such as "UserSide 3.19 beta 1"; zero when there is none.
+func findVersion(s string) Version {
+	found := strings.ToLower(versionText.FindString(s[:min(len(s), 256)]))
+	i := strings.IndexAny(found, "drb")
+	numbers, stage := found, ""
+	if i >= 0 {
+		numbers, stage = found[:i], found[i:]
+	}
+	clean := func(s string, also string) string {
+		return strings.Trim(strings.NewReplacer(" ", "", "-", "", "_", "", also, "").Replace(s), ".")
+	}
+	v, err := ParseVersion(clean(numbers, " ") + clean(stage, "."))
+	if err != nil {
+		return Version{}
+	}
+	return v
+}
+
+// actionBorder is where customer actions stopped to be called subcat for sure.
+// Newer servers took both names for years (API page section 1).
+func actionBorder() Version { return Version{Major: 3, Minor: 17, Stage: StageRelease} }
+
+// nameParameter gives the name of the parameter that carries the action: request
+// in cat=module; in cat=customer of servers before 3.17 subcat; else what
+// cat=system answered to, or action.
+func (c *Client) nameParameter(spec *Action, lv level) string {
+	switch {
+	case spec.Category == "module":
+		return "request"
+	case c.opts.ActionParameter != "":
+		return c.opts.ActionParameter
+	case lv.nameParameter == "subcat":
+		return "subcat"
+	case spec.Category == "customer" && !lv.Version.IsZero() && lv.Version.Before(actionBorder()):
+		return "subcat"
+	}
+	return "action"
+}
+
+// systemReader collects the members of get_system_info.
+type systemReader struct{ found map[string]String }
+
+func systemKeys() []string {
+	return []string{"erp_version", "date_time_unix", "date_time_string", "os", "php_version"}
+}
+
+func (r systemReader) sink() sink {
+	return sink{
+		reset: func() { clear(r.found) },
+		whole: func(v value) {
+			for _, k := range systemKeys() {
+				if s, err := v.get(k).string(); err == nil && s != "" {
+					r.found[k] = s
+				}
+			}
+		},
+	}
+}
+
+// info gives nil when nothing was recognised.
+func (r systemReader) info(a *answer, loc *time.Location) *SystemInfo {
+	for _, k := range systemKeys() {
+		if _, ok := r.found[k]; !ok {
+			r.found[k] = a.scalar(k)
+		}
+	}
+	info := &SystemInfo{Version: r.found["erp_version"], DateTime: r.found["date_time_string"], OS: r.found["os"], PHPVersion: r.found["php_version"]}
+	if n, ok := parseInt([]byte(r.found["date_time_unix"])); ok && n > 0 {
+		info.Time = time.Unix(n, 0).In(loc)
+	}
+	if *info == (SystemInfo{}) {
+		return nil
+	}
+	return info
 }

@@ -94,6 +94,7 @@ func response(status int, body string, header ...string) *http.Response {
 func newTimeClient(t *testing.T, o Options, rt roundTrip) *Client {
 	t.Helper()
 	o.URL, o.Key, o.Transport = "http://192.0.2.1/api.php", testKey, rt
+	o.ERPVersion = Version{Major: 3, Minor: 21, Stage: StageRelease}
 	c, err := New(o)
 	require.NoError(t, err)
 	return c
@@ -165,7 +166,7 @@ func TestTimeoutPerAttempt(t *testing.T) {
 			})
 		begin := time.Now()
 		_, err := c.CustomerBindings(ctx)
-		e := requireKind(t, err, ErrUnavailable)
+		e := errorOf(t, err, ErrUnavailable)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Contains(t, e.Text, "no answer within 3s")
 		require.Equal(t, 2, n)
@@ -227,7 +228,7 @@ func TestCallerEndsTheCall(t *testing.T) {
 			time.AfterFunc(time.Second, cancel)
 			begin := time.Now()
 			_, err := c.CustomerBindings(ctx)
-			require.Contains(t, requireKind(t, err, ErrUnavailable).Text, "down")
+			require.Contains(t, errorOf(t, err, ErrUnavailable).Text, "down")
 			require.Equal(t, time.Second, time.Since(begin))
 		})
 	})
@@ -284,7 +285,7 @@ func TestGate(t *testing.T) {
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
 			err := c.ChangeState(ctx, 2, 1)
-			require.Contains(t, requireKind(t, err, ErrUnavailable).Text, "waiting")
+			require.Contains(t, errorOf(t, err, ErrUnavailable).Text, "waiting")
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			close(release)
 			require.NoError(t, <-first)

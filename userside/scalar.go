@@ -105,7 +105,7 @@ func (v value) mismatch(want string) error {
 
 // int reads "0", 0, true, "", null, "0.00", 1e3.
 func (v value) int() (Int, error) {
-	b := bytes.TrimSpace(v.bytes())
+	b := trimSpace(v.bytes())
 	if len(b) == 0 {
 		if v.composite() && !v.empty() {
 			return Int{}, v.mismatch("a whole number")
@@ -138,7 +138,7 @@ func parseInt(b []byte) (int64, bool) {
 
 // float reads numbers and numeric text, also with a decimal comma.
 func (v value) float() (Float, error) {
-	b := bytes.TrimSpace(v.bytes())
+	b := trimSpace(v.bytes())
 	if len(b) == 0 {
 		if v.composite() && !v.empty() {
 			return Float{}, v.mismatch("a number")
@@ -226,13 +226,13 @@ func ParseIP(s string) (netip.Addr, error) { return parseIP([]byte(s)) }
 var errWide = errors.New("is no 32-bit number")
 
 func parseIP(b []byte) (netip.Addr, error) {
-	b = bytes.TrimSpace(b)
+	b = trimSpace(b)
 	if len(b) == 0 || len(b) == 1 && (b[0] == '-' || b[0] == '0') {
 		return netip.Addr{}, nil
 	}
 	if bytes.Count(b, []byte(".")) == 3 {
-		a, err := netip.ParseAddr(string(b))
-		if err != nil || !a.Is4() {
+		a, ok := parseDotted(b)
+		if !ok {
 			return netip.Addr{}, fmt.Errorf("%s is not an IPv4 address", quote(b))
 		}
 		if a.IsUnspecified() {
@@ -252,6 +252,27 @@ func parseIP(b []byte) (netip.Addr, error) {
 	var a [4]byte
 	binary.BigEndian.PutUint32(a[:], uint32(n))
 	return netip.AddrFrom4(a), nil
+}
+
+// parseDotted is netip.ParseAddr for IPv4 without making a string.
+func parseDotted(b []byte) (netip.Addr, bool) {
+	var a [4]byte
+	octet, digits, n := 0, 0, 0
+	for _, c := range b {
+		switch {
+		case c == '.' && digits > 0 && octet < 3:
+			octet, digits, n = octet+1, 0, 0
+		case c >= '0' && c <= '9' && (digits == 0 || n > 0):
+			digits++
+			if n = 10*n + int(c-'0'); n > 255 {
+				return netip.Addr{}, false
+			}
+			a[octet] = byte(n)
+		default:
+			return netip.Addr{}, false
+		}
+	}
+	return netip.AddrFrom4(a), octet == 3 && digits > 0
 }
 
 func (v value) ip() (netip.Addr, error) {
@@ -317,7 +338,7 @@ func (v value) ids() (IDs, error) {
 	var out IDs
 	var bad error
 	one := func(b []byte) {
-		b = bytes.TrimSpace(b)
+		b = trimSpace(b)
 		if len(b) == 0 {
 			return
 		}

@@ -325,3 +325,17 @@ func FuzzMap(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseDotted(f *testing.F) {
+	for _, s := range []string{"192.0.2.7", "0.0.0.0", "255.255.255.255", "256.1.1.1", "01.1.1.1", "1.1.1.00", "1..1.1", "1.1.1.", ".1.1.1", "1.1.1.1.1", "1.1.1", "-1.1.1.1", " 1.1.1.1", "::1.2.3.4"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		want, err := netip.ParseAddr(s)
+		got, ok := parseDotted([]byte(s))
+		require.Equal(t, err == nil && want.Is4(), ok)
+		if ok {
+			require.Equal(t, want, got)
+		}
+	})
+}

@@ -31,6 +31,7 @@ type scanner struct {
 	base     int64 // offset of buf[0] in the stream
 	err      error // sticky, of r
 	depth    int
+	keys     [][]byte // one buffer for the key at each depth
 }
 
 func newScanner(r io.Reader) *scanner { return &scanner{r: r, buf: make([]byte, 64<<10)} }
@@ -46,7 +47,7 @@ func (s *scanner) fill() error {
 	s.pos, s.end = 0, 0
 	for range 100 {
 		if s.err != nil {
-			if s.err == io.EOF {
+			if errors.Is(s.err, io.EOF) {
 				return errTruncated
 			}
 			return s.err
@@ -120,7 +121,10 @@ func (s *scanner) members(fn func(key []byte, index int) error) error {
 		return s.bad("nested too deep")
 	}
 	s.pos++
-	var key []byte
+	for len(s.keys) <= s.depth {
+		s.keys = append(s.keys, nil)
+	}
+	var key []byte // nil in a list
 	for i := 0; ; i++ {
 		c, err := s.peek()
 		if err != nil {
@@ -145,9 +149,13 @@ func (s *scanner) members(fn func(key []byte, index int) error) error {
 			if c != '"' {
 				return s.bad("no key")
 			}
-			if key, err = s.appendString(key[:0]); err != nil {
+			if key, err = s.appendString(s.keys[s.depth][:0]); err != nil {
 				return err
 			}
+			if key == nil {
+				key = []byte{}
+			}
+			s.keys[s.depth] = key
 			if c, err = s.peek(); err != nil {
 				return err
 			}

@@ -15,34 +15,26 @@ type SystemInfo struct {
 }
 
 // SystemInfo calls system get_system_info: the version of the ERP, and a cheap
-// test of URL and key.
+// test of URL and key. It is the call by which the version is detected, so the
+// first one serves for both.
 func (c *Client) SystemInfo(ctx context.Context) (*SystemInfo, error) {
-	found := map[string]String{}
-	keys := []string{"erp_version", "date_time_unix", "date_time_string", "os", "php_version"}
-	to := sink{
-		reset: func() { clear(found) },
-		whole: func(v value) {
-			for _, k := range keys {
-				if s, err := v.get(k).string(); err == nil && s != "" {
-					found[k] = s
-				}
-			}
-		},
+	r := systemReader{found: map[string]String{}}
+	fresh := c.opts.ERPVersion.IsZero() && c.levels.get(time.Now()) == nil
+	lv := c.level(ctx)
+	if fresh && lv.info != nil {
+		info := *lv.info
+		return &info, nil
 	}
-	a, err := c.call(ctx, actSystemInfo, nil, to)
+	out, err := c.outgoing(actSystemInfo.row(), nil, lv)
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range keys {
-		if _, ok := found[k]; !ok {
-			found[k] = a.scalar(k)
-		}
+	a, err := c.send(ctx, out, r.sink())
+	if err != nil {
+		return nil, err
 	}
-	info := &SystemInfo{Version: found["erp_version"], DateTime: found["date_time_string"], OS: found["os"], PHPVersion: found["php_version"]}
-	if n, ok := parseInt([]byte(found["date_time_unix"])); ok && n > 0 {
-		info.Time = time.Unix(n, 0).In(c.opts.Location)
-	}
-	if *info == (SystemInfo{}) {
+	info := r.info(a, c.opts.Location)
+	if info == nil {
 		return nil, c.unknownShape(actSystemInfo, a, "none of the known members")
 	}
 	return info, nil

@@ -1,13 +1,14 @@
 package userside
 
-// customerParam is the customer's id where older servers call it usercode.
+// customerParam is the customer's id of actions where servers before 3.17 call it usercode.
 func customerParam() Param {
 	return Param{Name: "customer_id", Kind: KindID, Required: true, Was: "usercode", WasUntil: since("3.17"), Help: "id of the customer in the ERP"}
 }
 
-// newCustomerParam is the customer's id of actions that never said usercode.
-// Servers before 3.17 understand usercode everywhere, so it is sent there too.
-func newCustomerParam() Param { return customerParam() }
+// newCustomerParam is the customer's id of actions for which no former name is documented.
+func newCustomerParam() Param {
+	return Param{Name: "customer_id", Kind: KindID, Required: true, Help: "id of the customer in the ERP"}
+}
 
 func findParams(typers []string, typerSince map[string]Version) []Param {
 	return []Param{
@@ -27,7 +28,7 @@ func customerLookups() []Action {
 			Summary: "show customers with addresses, state, balance and contacts",
 			Notes:   "One id answers the customer, several an object keyed by id. Instead of ids, account_number with billing_id names one customer.",
 			Params: []Param{
-				{Name: "customer_id", Kind: KindIDs, OneOf: "customer", Was: "usercode", WasUntil: since("3.17"), Help: "ids of the customers, with commas between"},
+				{Name: "customer_id", Kind: KindIDs, OneOf: "customer", Help: "ids of the customers, with commas between"},
 				{Name: "id", Kind: KindIDs, OneOf: "customer", Since: since("3.19"), Help: "the same as customer_id, on newer servers"},
 				{Name: "account_number", Kind: KindText, OneOf: "customer", Needs: "billing_id", Help: "personal account"},
 				{Name: "billing_id", Kind: KindInt, Needs: "account_number", Help: "billing that the account belongs to"},

@@ -80,6 +80,7 @@ func newTestClient(t *testing.T, s *testServer, change ...func(*Options)) *Clien
 	o := Options{
 		URL: s.URL + "/api.php", Key: testKey, Timeout: 5 * time.Second,
 		BackoffBase: time.Microsecond, BackoffMax: time.Millisecond, Location: time.UTC,
+		ERPVersion: Version{Major: 3, Minor: 21, Stage: StageRelease},
 	}
 	for _, f := range change {
 		f(&o)
@@ -117,8 +118,14 @@ func (o *observed) all() []string {
 	return o.calls
 }
 
-// requireKind checks the kind of an error, and that nothing in it shows the key.
-func requireKind(t *testing.T, err, kind error) *Error {
+// requireKind is errorOf for who wants no more.
+func requireKind(t *testing.T, err, kind error) {
+	t.Helper()
+	_ = errorOf(t, err, kind)
+}
+
+// errorOf checks the kind of an error, and that nothing in it shows the key.
+func errorOf(t *testing.T, err, kind error) *Error {
 	t.Helper()
 	require.ErrorIs(t, err, kind)
 	var e *Error

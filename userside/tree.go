@@ -127,7 +127,7 @@ func (v value) bytes() []byte {
 
 // text gives the trimmed text of a scalar as an own string of valid UTF-8.
 func (v value) text() string {
-	return strings.ToValidUTF8(string(bytes.TrimSpace(v.bytes())), "\uFFFD")
+	return strings.ToValidUTF8(string(trimSpace(v.bytes())), "\uFFFD")
 }
 
 func (v value) key() []byte {
@@ -191,12 +191,20 @@ func (v value) empty() bool {
 	case kindBool:
 		return v.bytes()[0] == '0'
 	case kindString:
-		return len(bytes.TrimSpace(v.bytes())) == 0
+		return len(trimSpace(v.bytes())) == 0
 	case kindArray, kindObject:
 		return v.node().next == v.i+1
 	default:
 		return false
 	}
+}
+
+// trimSpace is bytes.TrimSpace, quick for what has nothing to trim.
+func trimSpace(b []byte) []byte {
+	if n := len(b); n > 0 && b[0]-'!' < 0x5e && b[n-1]-'!' < 0x5e {
+		return b
+	}
+	return bytes.TrimSpace(b)
 }
 
 // clone copies a scalar out of its tree, which will be reused.

@@ -130,7 +130,11 @@ func (a *agent) close() error {
 }
 
 func (a *agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
-	client, err := userside.New(clientOptions(cfg.ERP, a.log, a.metrics))
+	opts, err := clientOptions(cfg.ERP, a.log, a.metrics)
+	if err != nil {
+		return nil, err
+	}
+	client, err := userside.New(opts)
 	if err != nil {
 		return nil, err
 	}

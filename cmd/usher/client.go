@@ -119,6 +119,22 @@ func syncRows(p paint, s provision.SyncStatus, now time.Time) [][]string {
 			{"", fmt.Sprintf("%d active, %d paused, %d stopped, %d unknown", s.Counts.Active, s.Counts.Paused, s.Counts.Stopped, s.Counts.Unknown)},
 		}
 	}
+	if s.StatesAt.After(s.FetchedAt) && s.Source != "" {
+		rows = append(rows, []string{"", fmt.Sprintf("states read %s, everything again %s", ago(s.StatesAt, now), ago(s.NextFull, now))})
+	}
+	if h := s.Hints; h.Received > 0 {
+		text := fmt.Sprintf("%d, the last %s", h.Received, ago(h.LastAt, now))
+		if !h.LastAppliedAt.IsZero() {
+			text += fmt.Sprintf(", applied within %.0f ms", 1000*h.LastSeconds)
+		}
+		if h.Pending > 0 {
+			text += fmt.Sprintf(", %d customers wait", h.Pending)
+		}
+		rows = append(rows, []string{"hints", text})
+		if h.LastErrorAt.After(h.LastAppliedAt) {
+			rows = append(rows, []string{"", p.red("error " + ago(h.LastErrorAt, now) + ": " + h.LastError)})
+		}
+	}
 	kinds := make([]string, 0, len(s.Problems))
 	for k, n := range s.Problems {
 		if n > 0 {
@@ -130,6 +146,9 @@ func syncRows(p paint, s provision.SyncStatus, now time.Time) [][]string {
 	}
 	if s.ConsecutiveFailures > 0 {
 		rows = append(rows, []string{"erp", p.red(fmt.Sprintf("%d polls failed in a row, the last %s: %s", s.ConsecutiveFailures, ago(s.LastErrorAt, now), s.LastError))})
+	}
+	if s.StateFailures > 0 {
+		rows = append(rows, []string{"erp", p.red(fmt.Sprintf("%d polls of states failed in a row, the last %s: %s", s.StateFailures, ago(s.LastErrorAt, now), s.LastError))})
 	}
 	if s.Held != nil {
 		rows = append(rows, []string{"guard", p.red("holds a fetch: " + s.Held.Decision.Reason + " (see: usher guard show)")})
@@ -205,7 +224,7 @@ func newGuard(c *cli) *cobra.Command {
 		Long: `The guard holds a fetch that would remove, move or block more subscribers than configured. The earlier
 snapshot stays in use until the fetch is accepted or the ERP answers differently.`,
 		Example: "  usher guard show\n  usher guard accept\n  usher guard reject",
-		Args:    exactly(0),
+		Args:    subcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	guard.AddCommand(c.socketFlag(&cobra.Command{
@@ -278,13 +297,22 @@ func printGuard(w io.Writer, g *console.GuardView) error {
 func newCustomer(c *cli) *cobra.Command {
 	customer := &cobra.Command{
 		Use:   "customer",
-		Short: "Change a customer in the ERP and apply it at once",
+		Short: "Look at customers of the ERP and change them",
+		Long: `pause, stop and resume ask the running agent: it changes the state in the ERP and, when that has agreed,
+in the kernel at once.
+
+All the others talk to the ERP directly, with the address and the key of the configuration (or --url and
+--key-file), and do not need an agent. What they change, state-change included, an agent learns at its
+next poll or by the ERP's hook; they do not wait for the kernel.`,
 		Example: `  usher customer pause 1001
   usher customer resume 1001 --output json
-  usher customer stop 1001`,
-		Args: exactly(0),
+  usher customer get-data --customer-id 1001
+  usher customer get-abon-id --data-typer ip --data-value 192.0.2.17
+  usher customer ip-add --customer-id 1001 --value 192.0.2.17 --dry-run`,
+		Args: subcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	customer.AddGroup(&cobra.Group{ID: groupAgent, Title: "Through the running agent, applied in the kernel at once:"})
 	for _, s := range []struct {
 		verb, short string
 		state       provision.State
@@ -294,12 +322,14 @@ func newCustomer(c *cli) *cobra.Command {
 		{"resume", "Make a customer active again", provision.StateActive},
 	} {
 		customer.AddCommand(c.socketFlag(&cobra.Command{
-			Use:   s.verb + " ID",
-			Short: s.short,
+			Use:     s.verb + " ID",
+			Short:   s.short,
+			GroupID: groupAgent,
 			Long: s.short + `.
 
 The running agent calls state_change of the ERP and, when that has agreed, applies the state to the
-kernel without waiting for a poll. A billing that is imported into the ERP may overwrite the state later.`,
+kernel without waiting for a poll. A billing that is imported into the ERP may overwrite the state later.
+("usher customer state-change" tells the ERP alone, without an agent.)`,
 			Example: "  usher customer " + s.verb + " 1001",
 			Args:    exactly(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
@@ -313,6 +343,7 @@ kernel without waiting for a poll. A billing that is imported into the ERP may o
 			},
 		}))
 	}
+	addActions(c, customer, "customer")
 	return customer
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -16,10 +17,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/usher-agent/usher/userside/emulator"
+	"github.com/usher-agent/usher/userside/record"
 )
 
 func newEmulator(c *cli) *cobra.Command {
-	var listen, admin, data, profile, shape, key string
+	var listen, admin, data, profile, shape, key, replay, hookURL, hookSecret string
 	var customers int
 	var seed uint64
 	var verbose bool
@@ -31,10 +33,14 @@ fills with switches, ports, VLANs, subnets and customers in all states. A second
 where states and defects of the server are switched at run time.
 
 The generated data is the same for the same seed and number of customers. With --data it is kept in a
-file; a file that holds data is used as it is.`,
+file; a file that holds data is used as it is.
+
+With --replay it serves a recording of "usher erp record" instead: what was answered then, to any key.
+It takes no changes and has no second listener.`,
 		Example: `  usher emulator --listen 127.0.0.1:8480
   usher emulator --listen 127.0.0.1:8480 --customers 100000 --data /tmp/erp.db
   usher emulator --listen 127.0.0.1:8480 --profile legacy --shape C
+  usher emulator --listen 127.0.0.1:8480 --replay case
   curl 'http://127.0.0.1:8480/api.php?key=demo-key&cat=system&action=get_system_info'`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,14 +57,29 @@ file; a file that holds data is used as it is.`,
 					return usageError{fmt.Errorf("%s %q: want ADDRESS:PORT", flag, addr)}
 				}
 			}
+			if replay != "" {
+				for _, other := range []string{"admin", "data", "customers", "seed", "profile", "shape", "key", "verbose", "hook-url"} {
+					if cmd.Flags().Changed(other) {
+						return usageError{fmt.Errorf("--%s says nothing about a recording; leave it out with --replay", other)}
+					}
+				}
+				return serveReplay(c, cmd, listen, replay)
+			}
 			level := slog.LevelInfo
 			if verbose {
 				level = slog.LevelDebug
 			}
 			log := newLogger(cmd.ErrOrStderr(), "auto", level)
+			var secret []byte
+			if hookURL != "" {
+				if secret, err = os.ReadFile(hookSecret); err != nil {
+					return usageError{fmt.Errorf("--hook-url wants --hook-secret-file: %w", err)}
+				}
+			}
 			erp, err := emulator.Open(emulator.Options{
 				Path: data, Keys: []emulator.Key{{Key: key}}, Profile: p, Shape: s,
 				Seed: seed, Customers: customers, Log: log,
+				HookURL: hookURL, HookSecret: emulator.Secret(strings.TrimSpace(string(secret))),
 			})
 			if err != nil {
 				return err
@@ -101,13 +122,48 @@ file; a file that holds data is used as it is.`,
 	f.StringVar(&data, "data", "", "file that keeps the data; empty: memory only")
 	f.IntVar(&customers, "customers", 100, "customers to generate")
 	f.Uint64Var(&seed, "seed", 1, "seed of the generator")
-	f.StringVar(&profile, "profile", "modern", "generation of the ERP: legacy, modern or v321")
+	f.StringVar(&profile, "profile", "modern", "generation of the ERP: v316, legacy, modern or v321")
 	f.StringVar(&shape, "shape", "A", "shape of get_ip_port_device_commutation: A to F")
 	f.StringVar(&key, "key", "demo-key", "API key to accept")
+	f.StringVar(&hookURL, "hook-url", "", "hint endpoint of an agent to call on each change, such as http://127.0.0.1:9468/hooks/customer")
+	f.StringVar(&hookSecret, "hook-secret-file", "", "file with the secret that signs the hints")
+	must(cmd.MarkFlagFilename("hook-secret-file"))
 	f.BoolVarP(&verbose, "verbose", "v", false, "log every call")
-	must(cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"legacy", "modern", "v321"}, cobra.ShellCompDirectiveNoFileComp)))
+	f.StringVar(&replay, "replay", "", "directory of a recording to serve instead of generated data")
+	must(cmd.MarkFlagDirname("replay"))
+	must(cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"v316", "legacy", "modern", "v321"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("shape", cobra.FixedCompletions(strings.Split("ABCDEF", ""), cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
+}
+
+// serveReplay serves a recording.
+func serveReplay(c *cli, cmd *cobra.Command, listen, dir string) error {
+	set, err := record.Load(dir)
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(cmd.Context())
+	serveHTTP(ctx, g, ln, set)
+	ready := struct {
+		URL       string   `json:"url"`
+		Replay    string   `json:"replay"`
+		Exchanges int      `json:"exchanges"`
+		Actions   []string `json:"actions"`
+	}{"http://" + ln.Addr().String() + "/api.php", dir, len(set.Exchanges()), set.Actions()}
+	if c.output == "json" {
+		err = printJSON(cmd.OutOrStdout(), ready)
+	} else {
+		rows := [][]string{{"api", ready.URL}, {"replay", dir}, {"exchanges", fmt.Sprint(ready.Exchanges)}}
+		for i, a := range ready.Actions {
+			rows = append(rows, []string{map[bool]string{true: "actions"}[i == 0], a})
+		}
+		err = table(cmd.OutOrStdout(), rows)
+	}
+	return errors.Join(err, g.Wait())
 }
 
 func printReady(w io.Writer, url, admin string, customers, devices int, subnets []netip.Prefix) error {

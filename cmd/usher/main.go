@@ -45,7 +45,7 @@ func run(args []string) int {
 // execute runs a command line and gives the exit code.
 func execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -53,7 +53,7 @@ func execute(ctx context.Context, root *cobra.Command, args []string) int {
 		fmt.Fprintf(root.ErrOrStderr(), "usher: %v\n", err)
 	}
 	if errors.As(err, &usageError{}) || strings.HasPrefix(err.Error(), "unknown command") {
-		fmt.Fprintln(root.ErrOrStderr(), "see: usher help")
+		fmt.Fprintf(root.ErrOrStderr(), "see: %s --help\n", cmd.CommandPath())
 		return exitUsage
 	}
 	return exitFailure
@@ -76,7 +76,8 @@ them, reports the MACs it sees, and turns customer states into rules of the kern
 		Example: `  usher demo                               the whole job on this machine, in a minute
   usher check --config /etc/usher/usher.yaml
   usher run --config /etc/usher/usher.yaml
-  usher explain 100.64.0.17`,
+  usher explain 100.64.0.17
+  usher customer get-data --customer-id 1001`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -89,11 +90,21 @@ them, reports the MACs it sees, and turns customer states into rules of the kern
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", "table", "how to print: table or json")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
-	root.AddCommand(
-		newRun(c), newCheck(c), newEmulator(c), newDemo(c),
-		newStatus(c), newExplain(c), newOption82(c), newGuard(c), newCustomer(c),
-		newVersion(c),
-	)
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"agent", "The agent:", []*cobra.Command{newRun(c), newCheck(c), newStatus(c), newExplain(c), newOption82(c), newGuard(c)}},
+		{"erp", "The ERP:", append([]*cobra.Command{newCustomer(c), newERP(c)}, newNeighbours(c)...)},
+		{"try", "Without an ERP:", []*cobra.Command{newDemo(c), newEmulator(c)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.id
+			root.AddCommand(cmd)
+		}
+	}
+	root.AddCommand(newVersion(c))
 	return root
 }
 

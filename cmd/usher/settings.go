@@ -16,14 +16,22 @@ import (
 // The configuration's words become each package's own options here and nowhere
 // else, so that no package knows another's.
 
-func clientOptions(c config.ERP, log *slog.Logger, obs userside.Observer) userside.Options {
-	return userside.Options{
+func clientOptions(c config.ERP, log *slog.Logger, obs userside.Observer) (userside.Options, error) {
+	o := userside.Options{
 		URL: c.URL, Key: userside.Key(c.Key.Reveal()),
 		Timeout: c.Timeout, Retries: c.Retries, MaxConcurrent: c.MaxConcurrent,
 		RequestsPerMinute: c.RequestsPerMinute,
 		CAFile:            c.CAFile, InsecureSkipVerify: c.Insecure,
 		UserAgent: "usher/" + version, Logger: log, Observer: obs,
 	}
+	if c.ERPVersion == "" {
+		return o, nil
+	}
+	var err error
+	if o.ERPVersion, err = userside.ParseVersion(c.ERPVersion); err != nil {
+		err = fmt.Errorf("userside.erp_version: %w", err)
+	}
+	return o, err
 }
 
 func fetchOptions(c config.ERP, policy provision.Policy, memory *erp.Memory, log *slog.Logger) erp.Options {

@@ -45,7 +45,8 @@ func newFakeERP(t *testing.T, rules map[string]string) (*fakeERP, *userside.Clie
 	e := &fakeERP{t: t, rules: rules}
 	s := httptest.NewServer(e)
 	t.Cleanup(s.Close)
-	c, err := userside.New(userside.Options{URL: s.URL + "/api.php", Key: "k-12345", Timeout: 5 * time.Second, Location: time.UTC})
+	c, err := userside.New(userside.Options{URL: s.URL + "/api.php", Key: "k-12345", Timeout: 5 * time.Second, Location: time.UTC,
+		ERPVersion: userside.Version{Major: 3, Minor: 19, Stage: userside.StageRelease}})
 	require.NoError(t, err)
 	t.Cleanup(c.CloseIdle)
 	return e, c

@@ -117,12 +117,6 @@ func (m *Memory) setFormer(ids []int64) {
 	m.formerRead = true
 }
 
-func (m *Memory) isFormer(id int64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.former[id]
-}
-
 // remember takes the numbers that a whole fetch found. Customers that it did
 // not find are forgotten.
 func (m *Memory) remember(numbers map[int64]int, zero bool) {

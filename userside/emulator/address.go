@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // ipMAC writes ip_mac: keyed by the decimal address; entries without one, and
@@ -38,7 +40,7 @@ func getMACHistory(e *Emulator, r *request) (answer, error) {
 		return answer{}, err
 	}
 	date, ip := "date", "ip"
-	if r.profile == ProfileLegacy {
+	if r.profile.old() {
 		date, ip = "datestop", "userip"
 	}
 	recs := e.MACHistory(id)
@@ -80,7 +82,7 @@ func ipAdd(e *Emulator, r *request) (answer, error) {
 		return answer{}, err
 	}
 	var mac MAC
-	if r.has("mac") {
+	if r.has("mac") && !r.before("3.17.36") {
 		if mac, err = colons(r); err != nil {
 			return answer{}, err
 		}
@@ -97,10 +99,10 @@ func ipDelete(e *Emulator, r *request) (answer, error) {
 	}
 	var match func(Address) bool
 	bulk := true
-	switch r.param("value") {
-	case "-1":
+	switch value := r.param("value"); {
+	case value == "-1":
 		match = func(a Address) bool { return !a.IP.IsValid() && !a.Net.IsValid() }
-	case "all":
+	case value == "all" && !r.before("3.19beta1"):
 		match = func(a Address) bool { return !a.Net.IsValid() }
 	default:
 		ip, err := dotted(r, "value")
@@ -131,4 +133,56 @@ func colons(r *request) (MAC, error) {
 		return MAC{}, badRequest("parameter mac: want the form 00:11:22:33:44:55")
 	}
 	return mac, nil
+}
+
+// ipSubnetAdd answers ip_subnet_add: a subnet by its first address and the
+// length of its prefix, which may come as a mask too.
+func ipSubnetAdd(e *Emulator, r *request) (answer, error) {
+	id, err := existing(e, r)
+	if err != nil {
+		return answer{}, err
+	}
+	ip, err := dotted(r, "ip")
+	if err != nil {
+		return answer{}, err
+	}
+	bits, ok := prefixLen(r.param("subnet"))
+	if !ok {
+		return answer{}, badRequest("parameter subnet: want the length of a prefix, 0 to 32, or a mask")
+	}
+	p := netip.PrefixFrom(ip, bits)
+	if p != p.Masked() {
+		return answer{}, badRequest("parameter ip: not the first address of the subnet")
+	}
+	return answer{}, e.addSubnet(id, p, quiet(r))
+}
+
+func prefixLen(s string) (int, bool) {
+	if n, err := strconv.Atoi(strings.TrimPrefix(s, "/")); err == nil {
+		return n, n >= 0 && n <= 32
+	}
+	ip, err := netip.ParseAddr(s)
+	if err != nil || !ip.Is4() {
+		return 0, false
+	}
+	mask := ipNumber(ip)
+	for bits := 0; bits <= 32; bits++ {
+		if uint64(mask) == uint64(0xffffffff)<<(32-bits)&0xffffffff {
+			return bits, true
+		}
+	}
+	return 0, false
+}
+
+// ipSubnetDelete answers ip_subnet_delete: the subnets that begin with ip.
+func ipSubnetDelete(e *Emulator, r *request) (answer, error) {
+	id, err := existing(e, r)
+	if err != nil {
+		return answer{}, err
+	}
+	ip, err := dotted(r, "ip")
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{}, e.removeSubnet(id, ip, quiet(r))
 }

@@ -37,8 +37,10 @@ const pageCustomers = 20
 //	POST /admin/quirks                JSON object of the quirks to change; answers with all
 //	GET  /admin/customers             ?state=stop|pause|active &q= &limit= &offset=
 //	POST /admin/customers/{id}/state  {"state":"pause"}
+//	POST /admin/profile               {"profile":"v316"}; answers with the status
+//	POST /admin/shape                 {"shape":"B"}; answers with the status
 //
-// Both POSTs also take the forms of the page and then lead back to it. Errors are
+// All POSTs also take the forms of the page and then lead back to it. Errors are
 // {"error": text} with a status of 4xx.
 func (e *Emulator) AdminHandler() http.Handler {
 	tmpl := template.Must(template.New("admin").Parse(adminPage))
@@ -49,12 +51,27 @@ func (e *Emulator) AdminHandler() http.Handler {
 	mux.HandleFunc("POST /admin/quirks", e.serveSetQuirks)
 	mux.HandleFunc("GET /admin/customers", e.serveCustomers)
 	mux.HandleFunc("POST /admin/customers/{id}/state", e.serveSetState)
+	mux.HandleFunc("POST /admin/profile", e.serveSwitch("profile", func(s string) error {
+		p, err := ParseProfile(s)
+		if err != nil {
+			return err
+		}
+		return e.SetProfile(p)
+	}))
+	mux.HandleFunc("POST /admin/shape", e.serveSwitch("shape", func(s string) error {
+		sh, err := ParseShape(s)
+		if err != nil {
+			return err
+		}
+		return e.SetShape(sh)
+	}))
 	return http.NewCrossOriginProtection().Handler(mux)
 }
 
 // adminStatus is what /admin/status and the page tell.
 type adminStatus struct {
 	Profile       Profile        `json:"profile"`
+	Version       string         `json:"version"`
 	Shape         Shape          `json:"shape"`
 	Customers     int            `json:"customers"`
 	States        map[string]int `json:"customers_by_state"`
@@ -64,13 +81,18 @@ type adminStatus struct {
 	Calls         map[string]int `json:"calls"`
 	UptimeSeconds float64        `json:"uptime_seconds"`
 	Persistent    bool           `json:"persistent"`
+	Hook          *HookStatus    `json:"hook,omitempty"`
 }
 
 func (e *Emulator) adminStatus() adminStatus {
+	p := e.Profile()
 	s := adminStatus{
-		Profile: e.profile, Shape: e.Shape(), Devices: len(e.deviceList()), Subnets: e.Subnets(),
+		Profile: p, Version: p.Version().String(), Shape: e.Shape(), Devices: len(e.deviceList()), Subnets: e.Subnets(),
 		Calls: e.Calls(), UptimeSeconds: e.now().Sub(e.started).Seconds(), Persistent: e.store != nil,
 		States: map[string]int{StateStop.String(): 0, StatePause.String(): 0, StateActive.String(): 0},
+	}
+	if h, ok := e.Hook(); ok {
+		s.Hook = &h
 	}
 	for _, c := range e.customerList() {
 		s.Customers++
@@ -97,6 +119,13 @@ type adminCustomer struct {
 	Device    int64          `json:"device,omitempty"`
 	Port      uint32         `json:"port,omitempty"`
 	PortName  string         `json:"port_name,omitempty"`
+	Balance   string         `json:"balance"`
+	Tariff    string         `json:"tariff,omitempty"`
+	Marks     []int64        `json:"marks,omitempty"`
+	Services  []int64        `json:"services,omitempty"`
+	Messages  int            `json:"messages"`
+	Coords    string         `json:"coordinates,omitempty"` // no action of the API tells them
+	Password  bool           `json:"password_set"`
 }
 
 type adminAddress struct {
@@ -109,6 +138,11 @@ func (e *Emulator) adminCustomer(c *Customer) adminCustomer {
 	a := adminCustomer{
 		ID: c.ID, Login: c.Login, Name: c.FullName, State: c.State.String(),
 		Disabled: c.Disabled, Potential: c.Potential, Former: c.Former, Addresses: []adminAddress{},
+		Balance: money(c.BalanceCents), Tariff: c.Tariff, Marks: c.Marks, Messages: len(c.Messages),
+		Coords: c.Coordinates, Password: c.PasswordHash != "",
+	}
+	for _, s := range c.Services {
+		a.Services = append(a.Services, s.ID)
 	}
 	for _, addr := range c.Addresses {
 		var x adminAddress
@@ -217,6 +251,34 @@ func (e *Emulator) serveSetState(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/admin/?"+url.Values{"q": {form.Get("q")}}.Encode(), http.StatusSeeOther)
 	default:
 		writeJSON(w, e.adminCustomer(e.customer(id)))
+	}
+}
+
+// serveSwitch serves a POST of one word, as the member name of a JSON object or
+// as a field of the page's form.
+func (e *Emulator) serveSwitch(name string, set func(string) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, form, err := adminBody(w, r)
+		word := form.Get(name)
+		if err == nil && form == nil {
+			var req map[string]string
+			if err = json.Unmarshal(body, &req); err != nil {
+				err = fmt.Errorf("body: %w", err)
+			}
+			word = req[name]
+		}
+		if err == nil {
+			err = set(word)
+		}
+		switch {
+		case err != nil:
+			writeError(w, http.StatusBadRequest, err)
+		case form != nil:
+			http.Redirect(w, r, "/admin/", http.StatusSeeOther)
+		default:
+			e.log.Info("emulator switched", "what", name, "to", word)
+			writeJSON(w, e.adminStatus())
+		}
 	}
 }
 
@@ -343,6 +405,7 @@ func (e *Emulator) servePage(w http.ResponseWriter, r *http.Request, tmpl *templ
 	var b bytes.Buffer
 	err = tmpl.Execute(&b, map[string]any{
 		"Status": status, "Calls": sortedKeys(status.Calls), "Quirks": quirks,
+		"Profiles": Profiles(), "Shapes": []Shape{ShapeA, ShapeB, ShapeC, ShapeD, ShapeE, ShapeF},
 		"Customers": found, "Total": total, "Query": q, "State": state,
 	})
 	if err != nil {

@@ -49,7 +49,7 @@ func getBindings(e *Emulator, r *request) (answer, error) {
 	case ShapeE:
 		// The siblings of that age have Data or data.
 		key := "data"
-		if r.profile == ProfileLegacy {
+		if r.profile.old() {
 			key = "Data"
 		}
 		names := bindingKeys{"usercode", "userip", "mac", "devcode", "devip", "port"}

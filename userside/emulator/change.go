@@ -1,21 +1,21 @@
 package emulator
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 )
 
 // errNothing ends a change that would change nothing; the caller hears success.
 var errNothing = errors.New("nothing to change")
 
-// edit is one object after a change; exactly one of customer, device and vlan
-// is set.
+// edit is one object after a change, or a customer who is no more; exactly one
+// of customer, deleted, device and vlan is set.
 type edit struct {
 	customer *Customer
+	deleted  *Customer
 	device   *Device
 	vlan     *VLAN
 	history  []MACRecord
@@ -50,8 +50,8 @@ func (e *Emulator) change(quiet bool, plan func(now time.Time) ([]edit, error)) 
 	for _, ed := range edits {
 		ev := ed.change
 		ev.At = now
-		if ed.customer != nil {
-			ev.Customer, ev.State = ed.customer.ID, ed.customer.State
+		if c := cmp.Or(ed.customer, ed.deleted); c != nil {
+			ev.Customer, ev.State = c.ID, c.State
 		}
 		e.feed.publish(ev)
 	}
@@ -90,6 +90,12 @@ func (e *Emulator) installLocked(ed edit) {
 		}
 	case ed.vlan != nil:
 		e.vlans = append(e.vlans, *ed.vlan)
+	case ed.deleted != nil:
+		if i, found := slices.BinarySearchFunc(e.customers, ed.deleted.ID, customerOrder); found {
+			e.unindexLocked(e.customers[i])
+			e.customers = slices.Concat(e.customers[:i], e.customers[i+1:])
+		}
+		delete(e.history, ed.deleted.ID)
 	default:
 		e.installCustomerLocked(ed.customer)
 		if len(ed.history) > 0 {
@@ -105,7 +111,14 @@ func (e *Emulator) installCustomerLocked(c *Customer) {
 		e.indexLocked(c)
 		return
 	}
-	for _, a := range e.customers[i].Addresses {
+	e.unindexLocked(e.customers[i])
+	e.customers[i] = c
+	e.indexLocked(c)
+}
+
+// unindexLocked takes the addresses of c from byIP.
+func (e *Emulator) unindexLocked(c *Customer) {
+	for _, a := range c.Addresses {
 		if a.IP.IsValid() {
 			left := slices.DeleteFunc(e.byIP[a.IP], func(id int64) bool { return id == c.ID })
 			if len(left) == 0 {
@@ -115,8 +128,6 @@ func (e *Emulator) installCustomerLocked(c *Customer) {
 			}
 		}
 	}
-	e.customers[i] = c
-	e.indexLocked(c)
 }
 
 // indexLocked adds the addresses of c to byIP.
@@ -133,69 +144,4 @@ func trimHistory(h []MACRecord) []MACRecord {
 		return slices.Clone(h[len(h)-maxHistory:])
 	}
 	return h
-}
-
-// feedBuffer is how many changes wait for a reader of the feed.
-const feedBuffer = 256
-
-// feed hands changes to those who listen.
-type feed struct {
-	mu     sync.Mutex
-	subs   map[*subscription]struct{} // guarded by mu
-	closed bool                       // guarded by mu
-}
-
-type subscription struct {
-	ch   chan Change
-	stop func() bool // ends the watch over the subscriber's context
-}
-
-func (f *feed) subscribe(ctx context.Context) <-chan Change {
-	s := &subscription{ch: make(chan Change, feedBuffer)}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		close(s.ch)
-		return s.ch
-	}
-	if f.subs == nil {
-		f.subs = map[*subscription]struct{}{}
-	}
-	f.subs[s] = struct{}{}
-	s.stop = context.AfterFunc(ctx, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.endLocked(s)
-	})
-	return s.ch
-}
-
-func (f *feed) endLocked(s *subscription) {
-	if _, ok := f.subs[s]; ok {
-		delete(f.subs, s)
-		close(s.ch)
-	}
-}
-
-// publish never waits: a channel that is full loses the change. The lock is
-// held while sending, so that no channel is closed meanwhile.
-func (f *feed) publish(c Change) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for s := range f.subs {
-		select {
-		case s.ch <- c:
-		default:
-		}
-	}
-}
-
-func (f *feed) close() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.closed = true
-	for s := range f.subs {
-		s.stop()
-		f.endLocked(s)
-	}
 }

@@ -100,7 +100,7 @@ func (e *encoder) link(r *request, p endpoint) {
 	e.object(func() {
 		e.strField("object_type", p.kind)
 		e.intField("object_id", p.id)
-		if r.profile != ProfileLegacy && e.optional() {
+		if !r.profile.old() && e.optional() {
 			e.strField("object_uuid", fmt.Sprintf("%08x-0000-4000-8000-%012x", len(p.kind), p.id))
 		}
 		e.intField("direction", 0)
@@ -174,4 +174,94 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// socket is a place that a cable can be plugged into.
+type socket struct {
+	kind      string // customer, switch or cross
+	id        int64
+	direction int64
+	port      uint32
+}
+
+// getConnectList answers module get_connect_list: type, object, direction and
+// interface as keys, and what is plugged in there. A cross has its customer in
+// direction 0 and its switch in direction 1.
+func getConnectList(e *Emulator, r *request) (answer, error) {
+	only := r.param("object_type")
+	if !slices.Contains([]string{"", "customer", "switch", "other"}, only) {
+		return answer{}, badRequest("parameter object_type: unknown type")
+	}
+	id := int64(0)
+	if r.has("object_id") {
+		var err error
+		if id, err = r.positive("object_id"); err != nil {
+			return answer{}, err
+		}
+	}
+	plugs := map[string]map[int64]map[int64]map[uint32][]socket{}
+	plug := func(a, b socket) {
+		kind := a.kind
+		if kind == "cross" {
+			kind = "other"
+		}
+		if only != "" && only != kind || id != 0 && id != a.id {
+			return
+		}
+		byID := submap(plugs, a.kind)
+		byPort := submap(submap(byID, a.id), a.direction)
+		byPort[a.port] = append(byPort[a.port], b)
+	}
+	join := func(a, b socket) { plug(a, b); plug(b, a) }
+	for _, c := range e.bulk(r) {
+		for _, l := range c.Links {
+			end, sw := socket{"customer", c.ID, 0, 1}, socket{"switch", l.Device, 0, l.Port}
+			if l.Cross == 0 {
+				join(end, sw)
+				continue
+			}
+			join(end, socket{"cross", l.Cross, 0, 1})
+			join(socket{"cross", l.Cross, 1, 1}, sw)
+		}
+	}
+	return bare(func(enc *encoder) {
+		levels(enc, plugs, enc.key, func(byID map[int64]map[int64]map[uint32][]socket) {
+			levels(enc, byID, enc.id, func(byDirection map[int64]map[uint32][]socket) {
+				levels(enc, byDirection, enc.id, func(byPort map[uint32][]socket) {
+					levels(enc, byPort, func(p uint32) { enc.id(int64(p)) }, enc.sockets)
+				})
+			})
+		})
+	}), nil
+}
+
+// submap gives the map under k, which is made when it is missing.
+func submap[K, L comparable, V any](m map[K]map[L]V, k K) map[L]V {
+	if m[k] == nil {
+		m[k] = map[L]V{}
+	}
+	return m[k]
+}
+
+// levels writes a map by its keys in their order.
+func levels[K cmp.Ordered, V any](e *encoder, m map[K]V, key func(K), value func(V)) {
+	e.keyed(false, func() {
+		for _, k := range sortedKeys(m) {
+			key(k)
+			value(m[k])
+		}
+	})
+}
+
+func (e *encoder) sockets(list []socket) {
+	e.list(func() {
+		for _, s := range list {
+			e.object(func() {
+				e.strField("type", s.kind)
+				e.intField("id", s.id)
+				e.intField("direction", s.direction)
+				e.intField("interface", int64(s.port))
+			})
+		}
+	})
 }

@@ -2,7 +2,6 @@ package emulator
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strconv"
 )
@@ -97,6 +96,7 @@ func (e *encoder) customer(r *request, c *Customer) {
 			e.ipMAC(c)
 		}
 		e.customerContacts(c)
+		e.customerServices(r, c)
 		if len(c.Marks) > 0 {
 			e.key("mark")
 			e.keyed(true, func() {
@@ -118,7 +118,7 @@ func (e *encoder) customerDates(r *request, c *Customer) {
 	e.strField("date_create", r.date(c.Created))
 	e.strField("date_connect", r.day(c.Connected))
 	e.strField("date_activity", r.date(c.Active))
-	e.strField("date_activity_inet", r.date(c.Active))
+	e.strField("date_activity_inet", r.date(c.activeInternet()))
 	e.strField("date_positive_balance", r.day(c.Active))
 }
 
@@ -143,7 +143,7 @@ func (e *encoder) customerAddress(c *Customer) {
 func (e *encoder) customerBilling(r *request, c *Customer) {
 	e.flagField("is_in_billing", !c.NotInBilling)
 	e.strField("billing_id", c.BillingUID) // despite its name: the id in the billing
-	if r.profile != ProfileLegacy && e.optional() {
+	if !r.profile.old() && e.optional() {
 		e.key("billing")
 		e.object(func() {
 			e.intField("id", cmp.Or(c.Billing, 1))
@@ -162,6 +162,9 @@ func (e *encoder) customerBilling(r *request, c *Customer) {
 	if e.optional() {
 		e.textField("account_number", c.AccountNumber)
 		e.intField("manager_id", c.Manager)
+		if c.Parent != 0 {
+			e.intField("parent_id", c.Parent)
+		}
 	}
 }
 
@@ -197,42 +200,3 @@ func (e *encoder) customerContacts(c *Customer) {
 	}
 	e.strField("comment2", "")
 }
-
-func money(cents int64) string {
-	sign := ""
-	if cents < 0 {
-		sign, cents = "-", -cents
-	}
-	return fmt.Sprintf("%s%d.%02d", sign, cents/100, cents%100)
-}
-
-// existing reads customer_id and makes sure that there is such a customer.
-func existing(e *Emulator, r *request) (int64, error) {
-	id, err := r.int("customer_id")
-	if err != nil {
-		return 0, err
-	}
-	if e.customer(id) == nil {
-		return 0, notFound("customer not found")
-	}
-	return id, nil
-}
-
-// stateChange answers state_change.
-func stateChange(e *Emulator, r *request) (answer, error) {
-	id, err := existing(e, r)
-	if err != nil {
-		return answer{}, err
-	}
-	s, err := r.int("state_id")
-	if err != nil {
-		return answer{}, err
-	}
-	if s < int64(StateStop) || s > int64(StateActive) {
-		return answer{}, badRequest("parameter state_id: want 0, 1 or 2")
-	}
-	return answer{}, e.setState(id, State(s), quiet(r))
-}
-
-// quiet reads skip_internal_api: the change is kept from the feed.
-func quiet(r *request) bool { return r.flag("skip_internal_api") }

@@ -1,6 +1,8 @@
 package emulator
 
 import (
+	"net/http"
+
 	"encoding/hex"
 	"iter"
 	"net/netip"
@@ -126,11 +128,7 @@ func (e *encoder) device(r *request, d *Device, shown func(string) bool) {
 			})
 		}
 		str("dnlink_iface", "")
-		active := r.now
-		if d.Offline {
-			active = r.now.Add(-26 * time.Hour)
-		}
-		str("activity_time", r.date(active))
+		str("activity_time", r.date(d.active(r.now)))
 		if shown("is_online") {
 			e.flagField("is_online", !d.Offline)
 		}
@@ -229,7 +227,7 @@ func getDeviceID(e *Emulator, r *request) (answer, error) {
 	for _, d := range e.deviceList() {
 		if (kind == "all" || kind == d.Type) && match(d) {
 			key := "id"
-			if r.profile == ProfileLegacy {
+			if r.profile.old() {
 				key = "Id"
 			}
 			return answer{body: func(enc *encoder) { enc.intField(key, d.ID) }}, nil
@@ -325,4 +323,74 @@ func findMAC(e *Emulator, r *request) (answer, error) {
 		return answer{}, badRequest("parameter mac: not a MAC address")
 	}
 	return sighted(e, r, "device_id", func(s sighting) bool { return s.mac == mac }), nil
+}
+
+// livePoll answers what would ask a device over SNMP: there is none.
+func livePoll(*Emulator, *request) (answer, error) {
+	return answer{}, &apiError{http.StatusNotImplemented, "live polls of devices are not emulated"}
+}
+
+// getONTData answers get_ont_data: no optical terminals are emulated, and an
+// unknown one is an empty list.
+func getONTData(*Emulator, *request) (answer, error) {
+	return data(func(enc *encoder) { enc.list(func() {}) }), nil
+}
+
+// getDeviceList answers module get_device_list, with dotted addresses as billings
+// have them. Switches are type 1, OLTs 2 and "other".
+func getDeviceList(e *Emulator, r *request) (answer, error) {
+	kind := r.param("device_type")
+	if !slices.Contains([]string{"", "switch", "radio", "other"}, kind) {
+		return answer{}, badRequest("parameter device_type: unknown type")
+	}
+	all := e.deviceList()
+	return bare(func(enc *encoder) {
+		enc.keyed(true, func() {
+			for _, d := range all {
+				of, typeID := "switch", int64(1)
+				if d.Type != "switch" {
+					of, typeID = "other", 2
+				}
+				if kind == "" || kind == of {
+					enc.id(d.ID)
+					enc.moduleDevice(r, d, typeID)
+				}
+			}
+		})
+	}), nil
+}
+
+func (e *encoder) moduleDevice(r *request, d *Device, typeID int64) {
+	host := ""
+	if d.IP.IsValid() {
+		host = d.IP.String()
+	}
+	e.object(func() {
+		e.intField("id", d.ID)
+		e.intField("type_id", typeID)
+		e.intField("model_id", 0)
+		e.strField("ip", host)
+		e.strField("mac", d.MAC.hex())
+		e.intField("house_id", d.Node)
+		e.intField("node_id", d.Node)
+		e.intField("entrance", int64(d.Entrance))
+		e.textField("location", d.Location)
+		e.textField("comment", d.Name)
+		e.strField("geo", "")
+		e.strField("date_activity", r.date(d.active(r.now)))
+		e.strField("date_create", r.date(time.Time{}))
+		e.intField("telnet_port", 23)
+		e.intField("snmp_version", 2)
+		e.intField("snmp_port", 161)
+		e.textField("snmp_read_community", d.Community)
+		e.strField("software_version", "")
+	})
+}
+
+// active gives when the ERP last reached the device.
+func (d *Device) active(now time.Time) time.Time {
+	if d.Offline {
+		return now.Add(-26 * time.Hour)
+	}
+	return now
 }

@@ -10,23 +10,29 @@ import (
 
 // AddCustomer adds a customer and gives its id, which is the next free one when
 // c.ID is 0. A zero State is StateStop, as in the ERP.
-func (e *Emulator) AddCustomer(c Customer) (int64, error) {
+func (e *Emulator) AddCustomer(c Customer) (int64, error) { return e.addCustomer(c, false) }
+
+func (e *Emulator) addCustomer(c Customer, quiet bool) (int64, error) {
 	next := c.clone()
-	err := e.change(false, func(now time.Time) ([]edit, error) {
+	err := e.change(quiet, func(now time.Time) ([]edit, error) {
 		if err := next.validate(); err != nil {
 			return nil, err
 		}
 		if next.ID == 0 {
-			next.ID = 1001
-			if n := len(e.customers); n > 0 {
-				next.ID = max(next.ID, e.customers[n-1].ID+1)
-			}
+			next.ID = max(1001, e.lastCustomer+1)
 		}
 		if e.customer(next.ID) != nil {
 			return nil, fmt.Errorf("customer %d: exists already", next.ID)
 		}
 		if next.Created.IsZero() {
 			next.Created = now
+		}
+		e.lastCustomer = max(e.lastCustomer, next.ID)
+		for _, m := range next.Movements {
+			e.lastMovement = max(e.lastMovement, m.ID)
+		}
+		for _, m := range next.Messages {
+			e.lastMessage = max(e.lastMessage, m.ID)
 		}
 		return []edit{{customer: next, change: Change{Kind: ChangeNew}}}, nil
 	})
@@ -169,5 +175,71 @@ func (e *Emulator) Link(id, device int64, port uint32) error {
 		}
 		c.Links = []Link{{Device: device, Port: port}}
 		return Change{Kind: ChangeLink, Device: device, Port: port}, nil, nil
+	})
+}
+
+// addSubnet gives a customer a subnet. One that overlaps with a subnet or an
+// address of any customer is refused.
+func (e *Emulator) addSubnet(id int64, p netip.Prefix, quiet bool) error {
+	return e.changeCustomer(id, quiet, func(c *Customer, _ time.Time) (Change, []MACRecord, error) {
+		for _, other := range e.customerList() {
+			for _, a := range other.Addresses {
+				if a.Net.IsValid() && a.Net.Overlaps(p) || a.IP.IsValid() && p.Contains(a.IP) {
+					return Change{}, nil, badRequest("subnet %v: in use", p)
+				}
+			}
+		}
+		c.Addresses = append(c.Addresses, Address{Net: p})
+		return Change{Kind: ChangeSubnetAdd, IP: p.Addr()}, nil, nil
+	})
+}
+
+// removeSubnet takes the subnets that begin with ip.
+func (e *Emulator) removeSubnet(id int64, ip netip.Addr, quiet bool) error {
+	return e.changeCustomer(id, quiet, func(c *Customer, _ time.Time) (Change, []MACRecord, error) {
+		before := len(c.Addresses)
+		c.Addresses = slices.DeleteFunc(c.Addresses, func(a Address) bool { return a.Net.IsValid() && a.Net.Addr() == ip })
+		if len(c.Addresses) == before {
+			return Change{}, nil, notFound("subnet not found")
+		}
+		return Change{Kind: ChangeSubnetDelete, IP: ip}, nil, nil
+	})
+}
+
+// ChangeBalance adds to the balance of a customer, like an import of a payment
+// from the billing; a negative amount is taken away.
+func (e *Emulator) ChangeBalance(id, cents int64, comment string) error {
+	return e.changeCustomer(id, false, func(c *Customer, now time.Time) (Change, []MACRecord, error) {
+		err := e.moveMoney(c, Movement{At: now, Kind: movementPay, AmountCents: cents, Comment: comment})
+		return Change{Kind: ChangeBalance}, nil, err
+	})
+}
+
+// DeleteCustomer removes a customer with everything that belongs to it.
+func (e *Emulator) DeleteCustomer(id int64) error { return e.deleteCustomer(id, false) }
+
+func (e *Emulator) deleteCustomer(id int64, quiet bool) error {
+	return e.change(quiet, func(time.Time) ([]edit, error) {
+		c := e.customer(id)
+		if c == nil {
+			return nil, fmt.Errorf("customer %d: %w", id, ErrNotFound)
+		}
+		return []edit{{deleted: c, change: Change{Kind: ChangeDelete}}}, nil
+	})
+}
+
+// merge moves what src has to dst and deletes src, in one transaction.
+func (e *Emulator) merge(dst, src int64, quiet bool) error {
+	return e.change(quiet, func(time.Time) ([]edit, error) {
+		to, from := e.customer(dst), e.customer(src)
+		if to == nil || from == nil {
+			return nil, fmt.Errorf("customer: %w", ErrNotFound)
+		}
+		to = to.clone()
+		to.join(from)
+		return []edit{
+			{deleted: from, change: Change{Kind: ChangeDelete}},
+			{customer: to, history: e.MACHistory(src), change: Change{Kind: ChangeMerge}},
+		}, nil
 	})
 }

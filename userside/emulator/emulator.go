@@ -36,6 +36,12 @@ type Options struct {
 	Customers int
 	// Quirks are the defects to begin with.
 	Quirks Quirks
+	// HookURL is the agent's endpoint of hints, .../hooks/customer: it is called on
+	// each change that the feed tells of too, as the PHP handler in the ERP would,
+	// within 500 ms and without keeping an answer waiting. Empty: off.
+	HookURL string
+	// HookSecret signs the hints; obligatory with HookURL.
+	HookSecret Secret
 	// Log gets a line per API call at debug, and what happened at start; nil: nothing.
 	Log *slog.Logger
 	// Now is the clock; its time zone is the server's. nil: time.Now in UTC.
@@ -58,7 +64,7 @@ type Emulator struct {
 	keys    []Key
 	log     *slog.Logger
 	now     func() time.Time
-	profile Profile
+	profile atomic.Uint32
 	shape   atomic.Uint32
 	quirks  atomic.Pointer[Quirks]
 	started time.Time
@@ -66,12 +72,15 @@ type Emulator struct {
 	actions map[string]*action
 	calls   counters
 	feed    feed
+	hook    *hook // nil: none
 
 	// write serialises changes: a change is planned, stored and installed under
 	// it. It is taken before mu.
 	write  sync.Mutex
 	closed bool
 	store  *store // nil: memory only
+	// The highest ids so far; none is given out again.
+	lastCustomer, lastMovement, lastMessage int64
 
 	// mu guards the model. What the slices and maps point to is never modified:
 	// a change replaces it, so readers may keep what they took.
@@ -87,7 +96,7 @@ type Emulator struct {
 // other process may have open.
 func Open(o Options) (*Emulator, error) {
 	e := &Emulator{
-		keys: slices.Clone(o.Keys), log: o.Log, now: o.Now, profile: o.Profile,
+		keys: slices.Clone(o.Keys), log: o.Log, now: o.Now,
 		done:    make(chan struct{}),
 		byIP:    map[netip.Addr][]int64{},
 		history: map[int64][]MACRecord{},
@@ -105,6 +114,7 @@ func Open(o Options) (*Emulator, error) {
 	if err := e.fill(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("emulator: %w", err), e.store.close())
 	}
+	e.hook.start(&e.feed)
 	return e, nil
 }
 
@@ -117,11 +127,8 @@ func (e *Emulator) configure(o Options) error {
 			return fmt.Errorf("key %d: %w", i+1, err)
 		}
 	}
-	if e.profile == 0 {
-		e.profile = ProfileModern
-	}
-	if !e.profile.valid() {
-		return fmt.Errorf("unknown %v", e.profile)
+	if err := e.SetProfile(cmp.Or(o.Profile, ProfileModern)); err != nil {
+		return err
 	}
 	if o.Customers < 0 || o.Customers > maxCustomers {
 		return fmt.Errorf("%d customers: want 0 to %d", o.Customers, maxCustomers)
@@ -134,6 +141,10 @@ func (e *Emulator) configure(o Options) error {
 	}
 	e.started = e.now()
 	e.actions = actionTable()
+	var err error
+	if e.hook, err = newHook(o, e.now, e.log); err != nil {
+		return err
+	}
 	if err := e.SetShape(cmp.Or(o.Shape, ShapeA)); err != nil {
 		return err
 	}
@@ -170,6 +181,13 @@ func (e *Emulator) install(d *dataset) {
 	e.byIP = make(map[netip.Addr][]int64, len(d.customers))
 	for _, c := range d.customers {
 		e.indexLocked(c)
+		e.lastCustomer = max(e.lastCustomer, c.ID)
+		for _, m := range c.Movements {
+			e.lastMovement = max(e.lastMovement, m.ID)
+		}
+		for _, m := range c.Messages {
+			e.lastMessage = max(e.lastMessage, m.ID)
+		}
 	}
 }
 
@@ -183,12 +201,22 @@ func (e *Emulator) Close() error {
 	}
 	e.closed = true
 	close(e.done)
+	e.hook.stop()
 	e.feed.close()
 	return e.store.close()
 }
 
 // Profile gives the emulated generation.
-func (e *Emulator) Profile() Profile { return e.profile }
+func (e *Emulator) Profile() Profile { return Profile(e.profile.Load()) }
+
+// SetProfile changes the emulated generation for the calls to come.
+func (e *Emulator) SetProfile(p Profile) error {
+	if !p.valid() {
+		return fmt.Errorf("unknown %v", p)
+	}
+	e.profile.Store(uint32(p))
+	return nil
+}
 
 // Shape gives the form of the bindings answer.
 func (e *Emulator) Shape() Shape { return Shape(e.shape.Load()) }
@@ -281,7 +309,10 @@ func (e *Emulator) Subnets() []netip.Prefix {
 func (e *Emulator) MACHistory(id int64) []MACRecord {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return slices.Clone(e.history[id])
+	recs := slices.Clone(e.history[id])
+	// Those of a merged customer were appended.
+	slices.SortStableFunc(recs, func(a, b MACRecord) int { return a.At.Compare(b.At) })
+	return recs
 }
 
 // customerList gives the customers as of now, by id. The slice is the caller's,

@@ -171,13 +171,13 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestParsers(t *testing.T) {
-	for _, p := range []Profile{ProfileLegacy, ProfileModern, ProfileV321} {
+	for _, p := range Profiles() {
 		got, err := ParseProfile(p.String())
 		require.NoError(t, err)
 		require.Equal(t, p, got)
 	}
 	_, err := ParseProfile("3.21")
-	require.EqualError(t, err, `profile "3.21": want legacy, modern or v321`)
+	require.EqualError(t, err, `profile "3.21": want v316, legacy, modern or v321`)
 	for s, want := range map[string]Shape{"A": ShapeA, "b": ShapeB, "F": ShapeF} {
 		got, err := ParseShape(s)
 		require.NoError(t, err)

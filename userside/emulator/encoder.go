@@ -29,7 +29,7 @@ type style struct {
 }
 
 func styleOf(p Profile, q *Quirks) style {
-	legacy := p == ProfileLegacy
+	legacy := p.old()
 	return style{
 		legacy:          legacy,
 		numericStrings:  legacy || q.NumericStrings,

@@ -73,6 +73,7 @@ func generate(seed uint64, n int) *dataset {
 		g.d.customers = append(g.d.customers, g.customer())
 	}
 	g.oddities()
+	g.extras(seed)
 	return g.d
 }
 

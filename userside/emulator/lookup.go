@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // getCustomersID answers get_customers_id: the ids of the customers that meet
@@ -37,7 +36,7 @@ func getCustomersID(e *Emulator, r *request) (answer, error) {
 			ids = append(ids, c.ID)
 		}
 	}
-	if len(ids) == 0 && r.profile == ProfileLegacy {
+	if len(ids) == 0 && r.profile.old() {
 		return answer{}, nil // old servers: OK and no data
 	}
 	return data(func(enc *encoder) {
@@ -79,19 +78,31 @@ func textFilters(like bool) map[string]func(*Customer, string) bool {
 			}
 			return c.FullName == s
 		},
-		"tariff_id":         func(c *Customer, s string) bool { return c.Tariff == s },
-		"account_number":    func(c *Customer, s string) bool { return c.AccountNumber == s },
-		"billing_uuid":      func(c *Customer, s string) bool { return c.BillingUID == s },
-		"appartment":        func(c *Customer, s string) bool { return c.Apartment == s }, // sic
-		"date_connect_from": func(c *Customer, s string) bool { return !c.Connected.IsZero() && day(c.Connected) >= s },
-		"date_connect_to":   func(c *Customer, s string) bool { return !c.Connected.IsZero() && day(c.Connected) <= s },
+		"tariff_id":      func(c *Customer, s string) bool { return c.Tariff == s },
+		"account_number": func(c *Customer, s string) bool { return c.AccountNumber == s },
+		"billing_uuid":   func(c *Customer, s string) bool { return c.BillingUID == s },
+		"appartment":     func(c *Customer, s string) bool { return c.Apartment == s }, // sic
 	}
 }
 
-func day(t time.Time) string { return t.Format(time.DateOnly) }
+// filterSince are the versions in which filters came. Older servers do not know
+// them, and PHP overlooks what it does not know.
+func filterSince() map[string]string {
+	return map[string]string{
+		"address_unit_id": "3.14.5", "date_connect_from": "3.14.41", "date_connect_to": "3.14.41", "state_id": "3.14.58",
+		"dependence_device_id": "3.14.71", "mark_id": "3.13.35", "tariff_id": "3.13.48", "is_ex": "3.15.26",
+		"is_like": "3.16dev3", "is_corporate": "3.18.10",
+		"account_number": afterSeed, "billing_uuid": afterSeed, "manager_id": afterSeed,
+	}
+}
 
 // conditions reads the filters of get_customers_id.
 func conditions(r *request) ([]condition, error) {
+	for name, since := range filterSince() {
+		if r.before(since) {
+			delete(r.params, name)
+		}
+	}
 	if r.has("address_unit_id") {
 		return nil, badRequest("the filter address_unit_id is not emulated")
 	}
@@ -111,6 +122,20 @@ func conditions(r *request) ([]condition, error) {
 			s := html.UnescapeString(r.param(name))
 			out = append(out, func(c *Customer) bool { return holds(c, s) })
 		}
+	}
+	for _, name := range []string{"date_connect_from", "date_connect_to"} {
+		if !r.has(name) {
+			continue
+		}
+		t, _, err := r.time(name)
+		if err != nil {
+			return nil, err
+		}
+		bound, from := r.day(t), name == "date_connect_from"
+		out = append(out, func(c *Customer) bool {
+			day := r.day(c.Connected)
+			return !c.Connected.IsZero() && (from && day >= bound || !from && day <= bound)
+		})
 	}
 	for _, name := range []string{"balance_from", "balance_to"} {
 		if !r.has(name) {

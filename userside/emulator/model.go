@@ -103,6 +103,36 @@ type Link struct {
 	Cross int64
 }
 
+// Service is a service that a customer has beside the tariff. A customer may
+// have the same one several times.
+type Service struct {
+	ID         int64
+	PriceCents int64
+	Comment    string
+	Added      time.Time
+}
+
+// Movement is one line of the history of a customer's account (abon_hist).
+type Movement struct {
+	ID          int64
+	At          time.Time
+	Kind        string // pay or change
+	Employee    int64  // 0: nobody, an import
+	BeforeCents int64
+	AmountCents int64
+	Comment     string
+}
+
+// Message is a message from or to a customer.
+type Message struct {
+	ID         int64
+	At         time.Time
+	ToCustomer bool
+	Employee   int64 // who wrote to the customer; 0: the customer wrote
+	Archived   bool
+	Text       string
+}
+
 // Customer is a customer as the ERP holds it. Texts are plain here; the wire
 // has them HTML-escaped.
 type Customer struct {
@@ -124,17 +154,25 @@ type Customer struct {
 	Group           int64  // 0: none
 	Tariff          string // id in the billing; may be empty
 	Manager         int64
-	Phones          []string
+	Parent          int64    // the customer that this one belongs to; 0: none
+	Phones          []string // by position: phone0 is the mobile, phone1 the one at home...
 	Emails          []string
 	Marks           []int64
 	House           int64
 	Apartment       string
 	Entrance        int
 	Floor           int
+	Coordinates     string // "lat,lon"
 	Created         time.Time
 	Connected       time.Time // zero: never, 1970-01-01 on the wire
 	Active          time.Time // last seen on the network
+	ActiveInternet  time.Time // last seen on the internet; zero: as Active
+	ActiveCabinet   time.Time // last seen in the personal area
 	Comment         string
+	PasswordHash    string // of the personal area, see Emulator.SetPassword; empty: none
+	Services        []Service
+	Movements       []Movement // oldest first, at most 100
+	Messages        []Message  // oldest first, at most 100
 	Addresses       []Address
 	Links           []Link
 }
@@ -144,6 +182,9 @@ func (c *Customer) clone() *Customer {
 	d.Phones = slices.Clone(c.Phones)
 	d.Emails = slices.Clone(c.Emails)
 	d.Marks = slices.Clone(c.Marks)
+	d.Services = slices.Clone(c.Services)
+	d.Movements = slices.Clone(c.Movements)
+	d.Messages = slices.Clone(c.Messages)
 	d.Addresses = slices.Clone(c.Addresses)
 	d.Links = slices.Clone(c.Links)
 	return &d
@@ -251,31 +292,4 @@ type MACRecord struct {
 	At  time.Time
 	IP  netip.Addr // invalid: an entry with only a MAC
 	MAC MAC
-}
-
-// ChangeKind says what a Change is about.
-type ChangeKind string
-
-// The kinds of Change.
-const (
-	ChangeState     ChangeKind = "state"
-	ChangeMAC       ChangeKind = "mac"
-	ChangeIPAdd     ChangeKind = "ip_add"
-	ChangeIPDelete  ChangeKind = "ip_delete"
-	ChangeLink      ChangeKind = "link"
-	ChangeNew       ChangeKind = "new"
-	ChangeNewDevice ChangeKind = "new_device"
-)
-
-// Change is one event of the feed that stands for the ERP's internal hooks
-// (API page, section 6).
-type Change struct {
-	At       time.Time
-	Kind     ChangeKind
-	Customer int64      // 0 for ChangeNewDevice
-	State    State      // after the change
-	IP       netip.Addr // ChangeMAC, ChangeIPAdd, ChangeIPDelete
-	MAC      MAC        // ChangeMAC, ChangeIPAdd
-	Device   int64      // ChangeLink, ChangeNewDevice
-	Port     uint32     // ChangeLink
 }

@@ -1,5 +1,10 @@
 package emulator
 
+import (
+	"slices"
+	"strings"
+)
+
 // bare answers without envelope, as cat=module does.
 func bare(fn func(*encoder)) answer { return answer{bare: fn} }
 
@@ -62,20 +67,60 @@ func getUserStateList(*Emulator, *request) (answer, error) {
 
 // getSystemInfo answers system get_system_info; the version is that of the profile.
 func getSystemInfo(_ *Emulator, r *request) (answer, error) {
-	version, php := "3.19.5", "8.1.27"
+	php := "8.1.27"
 	switch r.profile {
-	case ProfileLegacy:
-		version, php = "3.16.30", "7.2.34"
+	case ProfileLegacy, Profile316:
+		php = "7.2.34"
 	case ProfileV321:
-		version, php = "3.21.2", "8.3.6"
+		php = "8.3.6"
 	}
 	return data(func(enc *encoder) {
 		enc.object(func() {
-			enc.strField("erp_version", version)
+			enc.strField("erp_version", r.version.String())
 			enc.intField("date_time_unix", r.now.Unix())
 			enc.strField("date_time_string", r.date(r.now))
 			enc.strField("os", "Linux")
 			enc.strField("php_version", php)
+		})
+	}), nil
+}
+
+// The three probes of the universal interface. Their members are those of
+// billings that serve the same interface; of the ERP itself none are published.
+
+func getSystemInformation(_ *Emulator, r *request) (answer, error) {
+	return bare(func(enc *encoder) {
+		enc.object(func() {
+			enc.strField("date", r.date(r.now))
+			enc.strField("os", "Linux")
+			enc.key("billing")
+			enc.object(func() {
+				enc.strField("name", "usher emulator")
+				enc.strField("version", r.version.String())
+			})
+		})
+	}), nil
+}
+
+func getAPIInformation(*Emulator, *request) (answer, error) {
+	return bare(func(enc *encoder) {
+		enc.object(func() {
+			enc.strField("version", "1.1")
+			enc.strField("date", "2015-10-19")
+		})
+	}), nil
+}
+
+func getSupportedMethods(e *Emulator, r *request) (answer, error) {
+	return bare(func(enc *encoder) {
+		enc.keyed(false, func() {
+			for _, name := range sortedKeys(e.actions) {
+				act := e.actions[name]
+				if act.cat == "module" && r.version.Has(act.since, act.until) && !slices.Contains(r.quirks.MissingActions, name) {
+					enc.key(act.action)
+					enc.object(func() { enc.strField("comment", strings.ReplaceAll(act.action, "_", " ")) })
+				}
+			}
 		})
 	}), nil
 }

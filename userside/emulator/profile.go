@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/usher-agent/usher/userside"
 )
 
 // Profile is the generation of the ERP that is imitated (API page, sections 2
@@ -12,18 +14,23 @@ import (
 type Profile uint8
 
 const (
-	// ProfileLegacy is 3.16 and before: envelope Result/ErrorText, errors with
-	// HTTP status 200, numbers and empty arrays the way old PHP prints them,
-	// usercode accepted for customer_id.
+	// ProfileLegacy is a late 3.16: envelope Result/ErrorText, errors with HTTP
+	// status 200, numbers and empty arrays the way old PHP prints them. It is
+	// lenient: usercode and customer_id, subcat and action are all understood.
 	ProfileLegacy Profile = iota + 1
 	// ProfileModern is 3.18 to 3.20: envelope result/error, errors with a status
 	// other than 200, writes by GET or POST. The default.
 	ProfileModern
 	// ProfileV321 is ProfileModern with writes by GET refused (405).
 	ProfileV321
+	// Profile316 is a server from before 3.16dev2 to the letter: ProfileLegacy
+	// that knows no name of today where the old one is documented: subcat in
+	// cat=customer and not action, usercode and not customer_id at the actions that
+	// said so, operator_id and not employee_id.
+	Profile316
 )
 
-// String gives legacy, modern or v321, the words that ParseProfile reads.
+// String gives legacy, modern, v321 or v316, the words that ParseProfile reads.
 func (p Profile) String() string {
 	switch p {
 	case ProfileLegacy:
@@ -32,6 +39,8 @@ func (p Profile) String() string {
 		return "modern"
 	case ProfileV321:
 		return "v321"
+	case Profile316:
+		return "v316"
 	default:
 		return fmt.Sprintf("profile(%d)", uint8(p))
 	}
@@ -40,17 +49,51 @@ func (p Profile) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (p Profile) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// ParseProfile reads legacy, modern or v321.
+// Profiles gives all profiles, the oldest server first.
+func Profiles() []Profile { return []Profile{Profile316, ProfileLegacy, ProfileModern, ProfileV321} }
+
+// ParseProfile reads v316, legacy, modern or v321.
 func ParseProfile(s string) (Profile, error) {
-	for p := ProfileLegacy; p <= ProfileV321; p++ {
+	for _, p := range Profiles() {
 		if p.String() == s {
 			return p, nil
 		}
 	}
-	return 0, fmt.Errorf("profile %q: want legacy, modern or v321", s)
+	return 0, fmt.Errorf("profile %q: want v316, legacy, modern or v321", s)
 }
 
-func (p Profile) valid() bool { return p >= ProfileLegacy && p <= ProfileV321 }
+func (p Profile) valid() bool { return p >= ProfileLegacy && p <= Profile316 }
+
+// Version gives the level of the server: what it tells in get_system_info, and
+// what decides which actions and parameters it knows. It is the zero Version
+// for a Profile that does not exist.
+func (p Profile) Version() userside.Version {
+	switch p {
+	case ProfileLegacy:
+		return level("3.16.30")
+	case ProfileModern:
+		return level("3.19.5")
+	case ProfileV321:
+		return level("3.21.2")
+	case Profile316:
+		return level("3.16dev1")
+	default:
+		return userside.Version{}
+	}
+}
+
+// old reports whether the profile has the old envelope and way of printing.
+func (p Profile) old() bool { return p == ProfileLegacy || p == Profile316 }
+
+// level reads a version that is written in this package; the tests parse all of
+// them. Nothing gives the zero Version, which as a bound means none.
+func level(s string) userside.Version {
+	var v userside.Version
+	if err := v.UnmarshalText([]byte(s)); err != nil {
+		panic(err)
+	}
+	return v
+}
 
 // Shape is the form of the answer to get_ip_port_device_commutation, whose real
 // form is published nowhere. The letters are those of the API page, section 3.4:

@@ -225,7 +225,8 @@ func TestAdmin(t *testing.T) {
 	require.Equal(t, json.Number("1"), at(t, list, "total"))
 	require.Equal(t, map[string]any{"id": json.Number("1002"), "login": "u1002", "name": "Абонент 2", "state": "pause",
 		"addresses": []any{map[string]any{"ip": "100.64.0.20", "mac": "00:00:5e:00:53:02"}, map[string]any{"ip": "100.64.0.21"}},
-		"device":    json.Number("6001"), "port": json.Number("6"), "port_name": "Gi0/6"}, at(t, list, "customers", 0))
+		"device":    json.Number("6001"), "port": json.Number("6"), "port_name": "Gi0/6",
+		"balance": "-0.50", "messages": json.Number("0"), "password_set": false}, at(t, list, "customers", 0))
 	list = decode(t, admin(t, h, "GET", "/admin/customers?limit=2&offset=3", "", "").body)
 	require.Equal(t, json.Number("5"), at(t, list, "total"))
 	require.Equal(t, json.Number("1004"), at(t, list, "customers", 0, "id"))
@@ -265,6 +266,37 @@ func TestAdmin(t *testing.T) {
 	// The two listeners do not mix.
 	require.Equal(t, 404, admin(t, h, "GET", "/api.php?key="+testKey+"&cat=system&action=get_system_info", "", "").status)
 	require.Equal(t, 404, serve(e, httptest.NewRequest("GET", "/admin/", nil)).status)
+}
+
+func TestAdminSwitches(t *testing.T) {
+	const form = "application/x-www-form-urlencoded"
+	e := small(t, Options{})
+	h := e.AdminHandler()
+	do := func(path, kind, body string) reply { return admin(t, h, "POST", path, kind, body) }
+
+	got := do("/admin/profile", "application/json", `{"profile":"v316"}`)
+	require.Equal(t, 200, got.status, got.body)
+	require.Equal(t, "v316", at(t, decode(t, got.body), "profile"))
+	require.Equal(t, "3.16dev1", at(t, decode(t, got.body), "version"))
+	require.Contains(t, get(t, e, "cat=customer&subcat=get_data&usercode=1001").body, `{"Result":"OK"`)
+	require.Equal(t, 303, do("/admin/profile", form, "profile=v321").status)
+	require.Equal(t, ProfileV321, e.Profile())
+	require.Equal(t, 405, get(t, e, "cat=customer&action=to_ex&customer_id=1001").status)
+
+	require.Equal(t, "D", at(t, decode(t, do("/admin/shape", "", `{"shape":"d"}`).body), "shape"))
+	require.Equal(t, 303, do("/admin/shape", form, "shape=B").status)
+	require.Equal(t, ShapeB, e.Shape())
+	for path, body := range map[string]string{"/admin/profile": `{"profile":"v9"}`, "/admin/shape": `{"shape":"G"}`} {
+		require.Equal(t, 400, do(path, "", body).status)
+		require.Equal(t, 400, do(path, "", `{}`).status)
+		require.Equal(t, 400, do(path, "", `x`).status)
+	}
+	require.Equal(t, ProfileV321, e.Profile())
+	require.Equal(t, ShapeB, e.Shape())
+	require.Error(t, e.SetProfile(9))
+	page := admin(t, h, "GET", "/admin/", "", "").body
+	require.Contains(t, page, `value="v321" class="on"`)
+	require.Contains(t, page, `value="B" class="on"`)
 }
 
 // A web page of somebody else must not be able to switch customers off.
@@ -310,8 +342,11 @@ func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
 		"cat=customer&action=get_data&customer_id=1001", "cat=customer&action=set_mac_by_ip&ip=1.2.3.4&mac=x", "cat=module&request=get_user_list&billing_id=%zz",
 		"cat=device&action=get_data&object_type=all&dataset=,", "cat=customer&action=get_customers_id&balance_from=NaN&name=%ff", "key=&cat=", "a=b&&&=;",
+		"cat=customer&action=edit&id=1001&phone4=1&floor=-9&coordinates=1,2&date_connect=", "cat=customer&action=change_balance&customer_id=1001&amount=-1.5&comment=x",
+		"cat=customer&action=merge&dst_id=1001&src_id=1002", "cat=customer&action=ip_subnet_add&customer_id=1001&ip=198.51.100.0&subnet=255.255.255.0",
+		"cat=customer&action=msg&date_add_from=2025-01-01T00:00:00&date_add_to=2025.01.01", "cat=module&request=get_connect_list&object_type=other",
+		"cat=customer&action=pass_change&customer_id=1001&pass_new=%00", "cat=customer&action=service_add&customer_id=1001&service_id=1&price=9999999999999",
 	} {
-
 		f.Add(s)
 	}
 	e, err := Open(Options{Keys: []Key{{Key: testKey}}, Customers: 50})

@@ -1,12 +1,9 @@
 package emulator
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/usher-agent/usher/userside"
 )
 
 // maxBody bounds the form of a request.
@@ -24,40 +23,14 @@ const maxBody = 8 << 20
 // request is one call: query and form merged, as PHP does.
 type request struct {
 	params  map[string]string
+	cat     string // category by today's name
+	act     *action
 	profile Profile
+	version userside.Version
 	quirks  *Quirks
 	style   style
 	loc     *time.Location
 	now     time.Time
-}
-
-// answer is what a successful action sends.
-type answer struct {
-	// body writes the members that follow the marker; nil: the marker only.
-	body func(*encoder)
-	// bare writes the whole answer without envelope, as cat=module has it.
-	bare func(*encoder)
-}
-
-// data answers with fn's value under the key data.
-func data(fn func(*encoder)) answer {
-	return answer{body: func(e *encoder) { e.key("data"); fn(e) }}
-}
-
-// apiError is an answer that is not OK. Its text is ours: the vendor publishes none.
-type apiError struct {
-	status int // HTTP status; the legacy profile sends 200
-	text   string
-}
-
-func (e *apiError) Error() string { return e.text }
-
-func badRequest(format string, args ...any) error {
-	return &apiError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
-}
-
-func notFound(format string, args ...any) error {
-	return &apiError{http.StatusNotFound, fmt.Sprintf(format, args...)}
 }
 
 // param gives a parameter, empty when it is not there.
@@ -73,7 +46,7 @@ func (r *request) flag(name string) bool { return r.params[name] == "1" }
 func (r *request) int(name string) (int64, error) {
 	n, err := strconv.ParseInt(r.params[name], 10, 64)
 	if err != nil {
-		return 0, badRequest("parameter %s: not a number", name)
+		return 0, badRequest("parameter %s: not a number", r.wire(name))
 	}
 	return n, nil
 }
@@ -85,7 +58,7 @@ func (r *request) ids(name string) ([]int64, error) {
 	for field := range strings.SplitSeq(r.params[name], ",") {
 		n, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
-			return nil, badRequest("parameter %s: not a list of numbers", name)
+			return nil, badRequest("parameter %s: not a list of numbers", r.wire(name))
 		}
 		if !seen[n] {
 			seen[n] = true
@@ -135,10 +108,11 @@ func (e *Emulator) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		return
 	}
 	now := e.now()
-	r := &request{params: params, profile: e.profile, quirks: q, style: styleOf(e.profile, q), loc: now.Location(), now: now}
+	p := e.Profile()
+	r := &request{params: params, profile: p, version: p.Version(), quirks: q, style: styleOf(p, q), loc: now.Location(), now: now}
 	began := time.Now()
 	out := &countingWriter{ResponseWriter: w}
-	status := e.answer(out, hr, r)
+	status := e.respond(out, hr, r)
 	e.log.LogAttrs(hr.Context(), slog.LevelDebug, "api call",
 		slog.String("method", hr.Method), slog.String("params", loggable(params)), slog.Int("status", status),
 		slog.Int64("bytes", out.n), slog.Float64("duration_seconds", time.Since(began).Seconds()))
@@ -215,8 +189,8 @@ func loggable(params map[string]string) string {
 	return s
 }
 
-// answer sends the answer to w and gives its HTTP status.
-func (e *Emulator) answer(w http.ResponseWriter, hr *http.Request, r *request) int {
+// respond sends the answer to w and gives its HTTP status.
+func (e *Emulator) respond(w http.ResponseWriter, hr *http.Request, r *request) int {
 	q := r.quirks
 	if q.HTMLPage != 0 {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -262,97 +236,16 @@ func (e *Emulator) status(r *request, err *error) int {
 		e.log.Error("api call failed", "err", *err)
 		status, *err = http.StatusInternalServerError, errors.New("internal error")
 	}
-	if r.profile == ProfileLegacy {
+	if r.profile.old() {
 		return http.StatusOK
 	}
 	return status
 }
 
-// dress sends what write writes, with the quirks that work on bytes.
-func dress(w io.Writer, r *request, write func(io.Writer) error) error {
-	q := r.quirks
-	plain := write
-	write = func(w io.Writer) error {
-		if q.BOM {
-			if _, err := io.WriteString(w, "\ufeff"); err != nil {
-				return err
-			}
-		}
-		if q.PHPWarning {
-			if _, err := io.WriteString(w, phpWarning); err != nil {
-				return err
-			}
-		}
-		return plain(w)
-	}
-	if q.Truncated {
-		whole := write
-		write = func(w io.Writer) error {
-			var b bytes.Buffer
-			if err := whole(&b); err != nil {
-				return err
-			}
-			_, err := w.Write(b.Bytes()[:b.Len()/2])
-			return err
-		}
-	}
-	if q.GzipNoHeader && r.param("gz") != "disable" {
-		z := gzip.NewWriter(w)
-		if err := write(z); err != nil {
-			return err
-		}
-		return z.Close()
-	}
-	return write(w)
-}
-
-const phpWarning = "<br />\n<b>Warning</b>:  Undefined array key &quot;comment&quot; in <b>/var/www/erp/api.php</b> on line <b>214</b><br />\n"
-
-func htmlPage(status int) string {
-	if status == http.StatusOK {
-		return "<!DOCTYPE html>\n<html><head><title>Log in</title></head><body><form method=\"post\" action=\"/oper/\">" +
-			"<input name=\"login\"><input name=\"password\" type=\"password\"></form></body></html>\n"
-	}
-	return fmt.Sprintf("<html>\r\n<head><title>%d %s</title></head>\r\n<body>\r\n<center><h1>%[1]d %[2]s</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
-		status, http.StatusText(status))
-}
-
-// success writes the envelope of an OK answer.
-func (e *encoder) success(p Profile, body func(*encoder)) {
-	e.object(func() {
-		e.strField(envelope(p, "result"), "OK")
-		if body != nil {
-			body(e)
-		}
-	})
-}
-
-// refusal writes the envelope of an error.
-func (e *encoder) refusal(p Profile, err error) {
-	e.object(func() {
-		e.strField(envelope(p, "result"), "ERROR")
-		e.strField(envelope(p, "error"), err.Error())
-	})
-}
-
-// envelope gives the name of an envelope key in a profile (API page, section 2.1).
-func envelope(p Profile, key string) string {
-	if p != ProfileLegacy {
-		return key
-	}
-	switch key {
-	case "result":
-		return "Result"
-	case "error":
-		return "ErrorText"
-	default:
-		return key
-	}
-}
-
 // call finds and runs the action.
 func (e *Emulator) call(hr *http.Request, r *request) (*action, answer, error) {
-	cat, name := category(r)
+	cat, name := r.category()
+	r.cat = cat
 	act := e.actions[cat+"."+name]
 	if act == nil {
 		e.calls.add("unknown")
@@ -363,27 +256,79 @@ func (e *Emulator) call(hr *http.Request, r *request) (*action, answer, error) {
 		e.calls.add("refused")
 		return nil, answer{}, err
 	}
-	if act == nil || slices.Contains(r.quirks.MissingActions, cat+"."+name) {
+	if act == nil || !r.version.Has(act.since, act.until) || slices.Contains(r.quirks.MissingActions, cat+"."+name) {
 		return nil, answer{}, badRequest("unknown action")
 	}
 	if act.write && r.profile == ProfileV321 && hr.Method != http.MethodPost {
 		return nil, answer{}, &apiError{http.StatusMethodNotAllowed, "requests that change data must be sent by POST"}
 	}
-	if _, old := r.params["usercode"]; old && r.profile == ProfileLegacy && !r.has("customer_id") {
-		r.params["customer_id"] = r.params["usercode"]
-	}
+	r.act = act
+	r.rename()
 	for _, p := range act.need {
 		if !r.has(p) {
-			return nil, answer{}, badRequest("parameter %s is missing", p)
+			return nil, answer{}, badRequest("parameter %s is missing", r.wire(p))
 		}
 	}
 	ans, err := act.run(e, r)
 	return act, ans, err
 }
 
+// rename gives the parameters of cat=customer the names they have today.
+func (r *request) rename() {
+	if r.cat != "customer" {
+		return
+	}
+	for _, p := range renamings() {
+		if !r.version.Before(p.until) || !r.strict(p) && r.has(p.name) {
+			continue
+		}
+		delete(r.params, p.name)
+		if v, ok := r.params[p.was]; ok {
+			r.params[p.name] = v
+		}
+	}
+}
+
+// renaming is a parameter that had another name before the version until.
+type renaming struct {
+	name, was string
+	until     userside.Version
+}
+
+// strict reports whether the emulated server knows the old name alone.
+func (r *request) strict(p renaming) bool {
+	return r.profile == Profile316 && (p.was != "usercode" || r.act != nil && r.act.usercode())
+}
+
+// renamings are those of cat=customer. The API page notes usercode at some
+// actions only: the others take both names, for nothing is known of them.
+func renamings() []renaming {
+	return []renaming{
+		{"customer_id", "usercode", level("3.17")},
+		{"employee_id", "operator_id", level("3.16dev2")},
+	}
+}
+
+// wire gives the name that the emulated server has for a parameter, or for a
+// field of that name.
+func (r *request) wire(name string) string {
+	if r.cat == "customer" {
+		for _, p := range renamings() {
+			if p.name == name && r.strict(p) {
+				return p.was
+			}
+		}
+	}
+	return name
+}
+
+// before reports whether the emulated server is older than a version.
+func (r *request) before(version string) bool { return r.version.Before(level(version)) }
+
 // category gives cat and action by today's names: abon is customer, and the
-// action may come as subcat, in cat=module as request.
-func category(r *request) (cat, name string) {
+// action may come as subcat, in cat=module as request. Profile316 has subcat
+// alone in cat=customer; other categories had action early.
+func (r *request) category() (cat, name string) {
 	cat = r.param("cat")
 	if cat == "abon" {
 		cat = "customer"
@@ -391,7 +336,7 @@ func category(r *request) (cat, name string) {
 	if cat == "module" {
 		return cat, r.param("request")
 	}
-	if name = r.param("action"); name == "" {
+	if name = r.param("action"); name == "" || cat == "customer" && r.profile == Profile316 {
 		name = r.param("subcat")
 	}
 	return cat, name
@@ -430,16 +375,4 @@ func (e *Emulator) authorize(hr *http.Request, r *request, cat string) error {
 	default:
 		return refuse("this key may not use the section")
 	}
-}
-
-// countingWriter counts the bytes of an answer.
-type countingWriter struct {
-	http.ResponseWriter
-	n int64
-}
-
-func (c *countingWriter) Write(b []byte) (int, error) {
-	n, err := c.ResponseWriter.Write(b)
-	c.n += int64(n)
-	return n, err
 }

@@ -207,6 +207,8 @@ func (s *store) put(edits []edit) error {
 				err = putJSON(tx, bucketDevices, idKey(ed.device.ID), storeDevice(ed.device))
 			case ed.vlan != nil:
 				err = putVLAN(tx, *ed.vlan)
+			case ed.deleted != nil:
+				err = deleteCustomerKeys(tx, ed.deleted.ID)
 			default:
 				err = cmp.Or(
 					putJSON(tx, bucketCustomers, idKey(ed.customer.ID), storeCustomer(ed.customer)),
@@ -249,17 +251,37 @@ func putHistory(tx *bbolt.Tx, id int64, recs []MACRecord) error {
 			return err
 		}
 	}
+	keys := historyKeys(b, id)
+	for len(keys) > maxHistory {
+		if err := b.Delete(keys[0]); err != nil {
+			return err
+		}
+		keys = keys[1:]
+	}
+	return nil
+}
+
+// historyKeys gives the keys of a customer's records, oldest first.
+func historyKeys(b *bbolt.Bucket, id int64) [][]byte {
 	var keys [][]byte
 	prefix := idKey(id)
 	cur := b.Cursor()
 	for k, _ := cur.Seek(prefix); len(k) == 16 && string(k[:8]) == string(prefix); k, _ = cur.Next() {
 		keys = append(keys, slices.Clone(k))
 	}
-	for len(keys) > maxHistory {
-		if err := b.Delete(keys[0]); err != nil {
+	return keys
+}
+
+// deleteCustomerKeys removes a customer with the history.
+func deleteCustomerKeys(tx *bbolt.Tx, id int64) error {
+	if err := tx.Bucket(bucketCustomers).Delete(idKey(id)); err != nil {
+		return err
+	}
+	b := tx.Bucket(bucketHistory)
+	for _, k := range historyKeys(b, id) {
+		if err := b.Delete(k); err != nil {
 			return err
 		}
-		keys = keys[1:]
 	}
 	return nil
 }

@@ -36,6 +36,40 @@ type storedCustomer struct {
 	Comment    string          `json:"cm,omitempty"`
 	Addresses  []storedAddress `json:"ip,omitempty"`
 	Links      []storedLink    `json:"ln,omitempty"`
+	Parent     int64           `json:"pa,omitempty"`
+	Coords     string          `json:"cd,omitempty"`
+	ActiveNet  int64           `json:"an,omitempty"`
+	ActiveCab  int64           `json:"cb,omitempty"`
+	Password   string          `json:"pw,omitempty"` // a hash
+	Services   []storedService `json:"sv,omitempty"`
+	Movements  []storedMove    `json:"mv,omitempty"`
+	Messages   []storedMessage `json:"ms,omitempty"`
+}
+
+type storedService struct {
+	ID      int64  `json:"i"`
+	Price   int64  `json:"p,omitempty"`
+	Comment string `json:"c,omitempty"`
+	Added   int64  `json:"t,omitempty"`
+}
+
+type storedMove struct {
+	ID       int64  `json:"i"`
+	At       int64  `json:"t"`
+	Kind     string `json:"k,omitempty"`
+	Employee int64  `json:"e,omitempty"`
+	Before   int64  `json:"b,omitempty"`
+	Amount   int64  `json:"a"`
+	Comment  string `json:"c,omitempty"`
+}
+
+type storedMessage struct {
+	ID       int64  `json:"i"`
+	At       int64  `json:"t"`
+	To       bool   `json:"o,omitempty"`
+	Employee int64  `json:"e,omitempty"`
+	Archived bool   `json:"r,omitempty"`
+	Text     string `json:"x"`
 }
 
 type storedAddress struct {
@@ -68,7 +102,17 @@ func storeCustomer(c *Customer) *storedCustomer {
 		Billing: c.Billing, BillingUID: c.BillingUID, Group: c.Group, Tariff: c.Tariff, Manager: c.Manager,
 		Phones: c.Phones, Emails: c.Emails, Marks: c.Marks, House: c.House, Apartment: c.Apartment,
 		Entrance: c.Entrance, Floor: c.Floor, Created: unix(c.Created), Connected: unix(c.Connected),
-		Active: unix(c.Active), Comment: c.Comment,
+		Active: unix(c.Active), Comment: c.Comment, Parent: c.Parent, Coords: c.Coordinates,
+		ActiveNet: unix(c.ActiveInternet), ActiveCab: unix(c.ActiveCabinet), Password: c.PasswordHash,
+	}
+	for _, v := range c.Services {
+		s.Services = append(s.Services, storedService{v.ID, v.PriceCents, v.Comment, unix(v.Added)})
+	}
+	for _, m := range c.Movements {
+		s.Movements = append(s.Movements, storedMove{m.ID, unix(m.At), m.Kind, m.Employee, m.BeforeCents, m.AmountCents, m.Comment})
+	}
+	for _, m := range c.Messages {
+		s.Messages = append(s.Messages, storedMessage{m.ID, unix(m.At), m.ToCustomer, m.Employee, m.Archived, m.Text})
 	}
 	for i, f := range customerFlags(c) {
 		if *f {
@@ -95,7 +139,17 @@ func (s *storedCustomer) customer() *Customer {
 		Billing: s.Billing, BillingUID: s.BillingUID, Group: s.Group, Tariff: s.Tariff, Manager: s.Manager,
 		Phones: s.Phones, Emails: s.Emails, Marks: s.Marks, House: s.House, Apartment: s.Apartment,
 		Entrance: s.Entrance, Floor: s.Floor, Created: fromUnix(s.Created), Connected: fromUnix(s.Connected),
-		Active: fromUnix(s.Active), Comment: s.Comment,
+		Active: fromUnix(s.Active), Comment: s.Comment, Parent: s.Parent, Coordinates: s.Coords,
+		ActiveInternet: fromUnix(s.ActiveNet), ActiveCabinet: fromUnix(s.ActiveCab), PasswordHash: s.Password,
+	}
+	for _, v := range s.Services {
+		c.Services = append(c.Services, Service{v.ID, v.Price, v.Comment, fromUnix(v.Added)})
+	}
+	for _, m := range s.Movements {
+		c.Movements = append(c.Movements, Movement{m.ID, fromUnix(m.At), m.Kind, m.Employee, m.Before, m.Amount, m.Comment})
+	}
+	for _, m := range s.Messages {
+		c.Messages = append(c.Messages, Message{m.ID, fromUnix(m.At), m.To, m.Employee, m.Archived, m.Text})
 	}
 	for i, f := range customerFlags(c) {
 		*f = s.Flags&(1<<i) != 0

@@ -149,8 +149,14 @@ func (m *idMasker) draw(id uint64) uint64 {
 	from, to := firstID+m.offset, uint64(topID)
 	for hi-lo > 1 {
 		mid := (lo + hi) / 2
+		// The spare room is shared about evenly, else most ids would have none.
 		r := m.prf("ids", lo, hi)
-		split := from + (mid - lo) + binary.BigEndian.Uint64(r[:])%(to-from-(hi-lo)+1)
+		spare := to - from - (hi - lo)
+		least, play := spare*3/8, spare/4
+		if spare < 8 {
+			least, play = 0, spare
+		}
+		split := from + (mid - lo) + least + binary.BigEndian.Uint64(r[:])%(play+1)
 		if id < mid {
 			hi, to = mid, split
 		} else {

@@ -210,8 +210,9 @@ func (s *Set) send(w http.ResponseWriter, i int) {
 		h.Set("Content-Length", strconv.Itoa(len(body)+1))
 	}
 	w.WriteHeader(e.Status)
-	_, err := w.Write(body)
-	if e.Cut && e.Gzip == "" || err != nil {
+	_, _ = w.Write(body) // an error is a client that went away
+	if e.Cut && e.Gzip == "" {
+		_ = http.NewResponseController(w).Flush() // what came must leave before the connection breaks
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -1,0 +1,460 @@
+package erp
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/userside"
+	"github.com/usher-agent/usher/userside/emulator"
+)
+
+// primed gives a Fetcher after one whole fetch, and the snapshot of it.
+func primed(t *testing.T, rules map[string]string, o Options) (*fakeERP, *Fetcher, *provision.Snapshot) {
+	t.Helper()
+	e, c := newFakeERP(t, rules)
+	f, _ := newFetcher(t, c, o)
+	s, _ := provision.Build(fetch(t, f, nil))
+	e.calls()
+	return e, f, s
+}
+
+func words(a provision.StatesAnswer) map[provision.SubscriberID]string {
+	out := map[provision.SubscriberID]string{}
+	for id, st := range a.States {
+		out[id] = st.String()
+	}
+	return out
+}
+
+func with(rules map[string]string, more ...string) map[string]string {
+	out := maps.Clone(rules)
+	for i := 0; i < len(more); i += 2 {
+		out[more[i]] = more[i+1]
+	}
+	return out
+}
+
+const (
+	list0 = "customer.get_customers_id?state_id=0"
+	list1 = "customer.get_customers_id?state_id=1"
+	list2 = "customer.get_customers_id?state_id=2"
+)
+
+func ids(list ...int) string {
+	return "200 {\"result\":\"OK\",\"data\":" + strings.ReplaceAll(fmt.Sprint(list), " ", ",") + "}"
+}
+
+func TestFetchStatesNeedsAFetch(t *testing.T) {
+	_, c := newFakeERP(t, good())
+	f, _ := newFetcher(t, c, Options{})
+	_, err := f.FetchStates(ctx, nil)
+	require.ErrorIs(t, err, provision.ErrFetchFirst)
+	fetch(t, f, nil)
+	_, err = f.FetchStates(ctx, nil)
+	require.NoError(t, err)
+
+	next, _ := newFetcher(t, c, Options{Memory: f.memory}) // a reload
+	_, err = next.FetchStates(ctx, nil)
+	require.NoError(t, err)
+}
+
+func TestFetchStates(t *testing.T) {
+	// Customer 3 is not blocked for good: seven more keep half of all active.
+	rules := with(good(), list2, ids(1, 4, 5, 6, 7))
+	policy := provision.PlainPolicy()
+	policy.States[5] = provision.StatePause
+	policy.States[6] = provision.StateActive
+	tests := map[string]struct {
+		before, after []string // rules
+		policy        *provision.Policy
+		want          map[provision.SubscriberID]string
+		calls         []string
+		refresh       bool
+		wantErr       string
+	}{
+		"nothing changed": {
+			want:  map[provision.SubscriberID]string{2: "pause", 3: "stop"},
+			calls: []string{list1, list0},
+		},
+		"one paused, one stopped": {
+			after: []string{list1, ids(2, 4), list0, ids(3, 5)},
+			want:  map[provision.SubscriberID]string{2: "pause", 3: "stop", 4: "pause", 5: "stop"},
+			calls: []string{list1, list0},
+		},
+		"one resumed": {
+			after: []string{list1, ids(), "customer.get_data?customer_id=2", `200 {"result":"OK","data":{"id":2,"state_id":2}}`},
+			want:  map[provision.SubscriberID]string{2: "active", 3: "stop"},
+			calls: []string{list1, list0, "customer.get_data?customer_id=2"},
+		},
+		"one has a state of its own": {
+			after: []string{list1, ids(), "customer.get_data?customer_id=2", `200 {"result":"OK","data":{"id":2,"state_id":7}}`},
+			want:  map[provision.SubscriberID]string{2: "unknown", 3: "stop"},
+			calls: []string{list1, list0, "customer.get_data?customer_id=2"},
+		},
+		"one was deleted": {
+			after:   []string{list1, ids(), "customer.get_data?customer_id=2", `404 {"error":"no such customer"}`},
+			want:    map[provision.SubscriberID]string{2: "pause", 3: "stop"},
+			calls:   []string{list1, list0, "customer.get_data?customer_id=2"},
+			refresh: true,
+		},
+		"cards are not allowed": {
+			after:   []string{list1, ids(), "customer.get_data", `403 {"error":"forbidden"}`},
+			want:    map[provision.SubscriberID]string{2: "pause", 3: "stop"},
+			calls:   []string{list1, list0, "customer.get_data?customer_id=2"},
+			refresh: true,
+		},
+		"the list of stopped is empty for a moment": {
+			after: []string{list0, ids(), "customer.get_data?customer_id=3", `200 {"result":"OK","data":{"id":3,"state_id":0}}`},
+			want:  map[provision.SubscriberID]string{2: "pause", 3: "stop"},
+			calls: []string{list1, list0, "customer.get_data?customer_id=3"},
+		},
+		"state 0 answers everybody all at once": {
+			after:   []string{list0, ids(1, 2, 3, 4, 5, 6, 7)},
+			wantErr: provision.ErrFetchFirst.Error(),
+		},
+		"state 0 is no condition": {
+			before: []string{list0, ids(1, 2, 3, 4, 5, 6, 7)},
+			want:   map[provision.SubscriberID]string{1: "active", 2: "pause", 4: "active", 5: "active", 6: "active", 7: "active"},
+			calls:  []string{list2, list1},
+		},
+		"state 0 is no condition, one stopped": {
+			before: []string{list0, ids(1, 2, 3, 4, 5, 6, 7)},
+			after:  []string{list2, ids(1, 4, 5, 6), "customer.get_data?customer_id=7", `200 {"result":"OK","data":{"id":7,"state_id":0}}`},
+			want:   map[provision.SubscriberID]string{1: "active", 2: "pause", 4: "active", 5: "active", 6: "active", 7: "stop"},
+			calls:  []string{list2, list1, "customer.get_data?customer_id=7"},
+		},
+		"nobody was stopped before": {
+			before: []string{list0, ids()},
+			want:   map[provision.SubscriberID]string{1: "active", 2: "pause", 4: "active", 5: "active", 6: "active", 7: "active"},
+			calls:  []string{list2, list1, "customer.get_data?customer_id=3"},
+		},
+		"further blocking states are read, others are not": {
+			policy: &policy,
+			before: []string{"customer.get_customers_id?state_id=5", ids(4), "customer.get_customers_id?state_id=6", ids(5)},
+			after:  []string{"customer.get_customers_id?state_id=5", ids(4, 6)},
+			want:   map[provision.SubscriberID]string{2: "pause", 3: "stop", 4: "pause", 6: "pause"},
+			calls:  []string{list1, "customer.get_customers_id?state_id=5", list0},
+		},
+		"a list cannot be read": {
+			after:   []string{list1, `502 bad gateway`},
+			wantErr: "read customers in state pause",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			start := with(with(rules, "customer.get_data?customer_id=3", `200 {"result":"OK","data":{"id":3,"state_id":0}}`), tt.before...)
+			e, f, prev := primed(t, start, Options{Bindings: ModeDirect, Policy: tt.policy})
+			for i := 0; i < len(tt.after); i += 2 {
+				e.set(tt.after[i], tt.after[i+1])
+			}
+			got, err := f.FetchStates(ctx, prev)
+			if tt.wantErr != "" {
+				require.ErrorContains(t, err, tt.wantErr)
+				return
+			}
+			require.NoError(t, err)
+			if name == "nobody was stopped before" {
+				tt.calls = tt.calls[:2]
+			}
+			assert.Equal(t, tt.calls, e.calls())
+			assert.Equal(t, tt.want, words(got))
+			assert.Equal(t, tt.refresh, got.Refresh)
+			assert.False(t, got.FetchedAt.IsZero())
+		})
+	}
+}
+
+const card1 = "customer.get_data?customer_id=1"
+
+func card(member string) string {
+	return `200 {"result":"OK","data":{"id":1,"state_id":2,"ip_mac":{"1681915905":{"ip":"1681915905","mac":"00005e005301"}}` + member + `}}`
+}
+
+func TestFetchCustomers(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	tests := map[string]struct {
+		answer  string
+		want    map[provision.SubscriberID]string
+		refresh bool
+		wantErr bool
+	}{
+		"same":              {card(""), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"paused":            {strings.Replace(card(""), `"state_id":2`, `"state_id":"1"`, 1), map[provision.SubscriberID]string{1: "pause"}, false, false},
+		"disabled":          {card(`,"is_disable":1`), map[provision.SubscriberID]string{1: "stop"}, false, false},
+		"potential":         {card(`,"is_potential":"1"`), map[provision.SubscriberID]string{1: "stop"}, false, false},
+		"not in billing":    {card(`,"is_in_billing":0`), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"other MAC":         {strings.Replace(card(""), "00005e005301", "00005e0053ff", 1), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"other address":     {strings.ReplaceAll(card(""), "1681915905", "1681915999"), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"one more address":  {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1681915950":{"ip":"1681915950"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"a subnet besides":  {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1":{"ip_net":"100.64.9.0/24"},`, 1), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"no address":        {`200 {"result":"OK","data":{"id":1,"state_id":2}}`, map[provision.SubscriberID]string{1: "active"}, true, false},
+		"deleted":           {`404 {"error":"no"}`, map[provision.SubscriberID]string{}, true, false},
+		"not to be had":     {`400 {"error":"no"}`, map[provision.SubscriberID]string{}, false, false},
+		"forbidden":         {`403 {"error":"no"}`, nil, false, true},
+		"not JSON":          {`200 <html>`, nil, false, true},
+		"state of its own":  {strings.Replace(card(""), `"state_id":2`, `"state_id":9`, 1), map[provision.SubscriberID]string{1: "unknown"}, false, false},
+		"no state on it":    {strings.Replace(card(""), `"state_id":2,`, ``, 1), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"flags by the text": {card(`,"is_disable":"0","is_potential":""`), map[provision.SubscriberID]string{1: "active"}, false, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			e, f, prev := primed(t, good(), Options{Bindings: ModeDirect, Policy: &policy})
+			e.set(card1, tt.answer)
+			got, err := f.FetchCustomers(ctx, []provision.SubscriberID{1}, prev)
+			if tt.wantErr {
+				require.Error(t, err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, words(got))
+			assert.Equal(t, tt.refresh, got.Refresh)
+		})
+	}
+	t.Run("a stranger", func(t *testing.T) {
+		e, f, prev := primed(t, good(), Options{Bindings: ModeDirect})
+		e.set("customer.get_data?customer_id=999", `404 {"error":"no"}`)
+		got, err := f.FetchCustomers(ctx, []provision.SubscriberID{999, -3, 0}, prev)
+		require.NoError(t, err)
+		assert.Empty(t, got.States)
+		assert.False(t, got.Refresh, "nobody we knew")
+		assert.Equal(t, []string{"customer.get_data?customer_id=999"}, e.calls())
+	})
+}
+
+// TestHintedFlagsAreKept: what a hint read of a customer's flags goes on to
+// count in later polls and whole fetches.
+func TestHintedFlagsAreKept(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	e, f, prev := primed(t, good(), Options{Bindings: ModeDirect, Policy: &policy})
+	require.Equal(t, provision.StateActive, prev.State(1))
+	e.set(card1, card(`,"is_disable":1`))
+	_, err := f.FetchCustomers(ctx, []provision.SubscriberID{1}, prev)
+	require.NoError(t, err)
+	e.set(card1, refused)
+	e.set("customer.get_data", refused)
+	e.set(list1, ids(1, 2))
+	got, err := f.FetchStates(ctx, prev)
+	require.NoError(t, err)
+	assert.Equal(t, provision.StateStop, got.States[1], "paused and disabled: stop")
+	e.set(list1, ids(2))
+	assert.Equal(t, "stop", states(fetch(t, f, prev))[1], "active and disabled")
+
+	e.set("customer.get_data?customer_id=2,1", `200 {"result":"OK","data":{"1":{"id":1,"state_id":2,"is_disable":0},"2":{"id":2,"state_id":1}}}`)
+	assert.Equal(t, "active", states(fetch(t, f, prev))[1], "read again")
+}
+
+func TestFlagsOfTheDirectSource(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	disabled := `200 {"result":"OK","data":{"1":{"id":1,"state_id":2,"is_disable":1},"2":{"id":2,"state_id":1}}}`
+	t.Run("no flag is heeded: no card is read", func(t *testing.T) {
+		_, c := newFakeERP(t, good())
+		e, c2 := newFakeERP(t, good())
+		_ = c
+		f, _ := newFetcher(t, c2, Options{Bindings: ModeDirect})
+		fetch(t, f, nil)
+		for _, call := range e.calls() {
+			assert.NotContains(t, call, "get_data?customer_id")
+			assert.NotContains(t, call, "is_ex")
+		}
+	})
+	t.Run("read with the first fetch, the stopped left out", func(t *testing.T) {
+		e, c := newFakeERP(t, with(good(), "customer.get_data?customer_id=1,2", disabled))
+		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy})
+		assert.Equal(t, map[provision.SubscriberID]string{1: "stop", 2: "pause", 3: "stop"}, states(fetch(t, f, nil)))
+		assert.Contains(t, e.calls(), "customer.get_data?customer_id=1,2")
+	})
+	t.Run("cards refused: nobody is blocked for it, bindings come", func(t *testing.T) {
+		_, c := newFakeERP(t, good())
+		f, log := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy})
+		in := fetch(t, f, nil)
+		assert.Equal(t, map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "stop"}, states(in))
+		assert.Len(t, in.Bindings, 4)
+		assert.Contains(t, log.String(), "former customers cannot be listed")
+	})
+	t.Run("by turns within the bound", func(t *testing.T) {
+		e, c := newFakeERP(t, with(good(), card1, `200 {"result":"OK","data":{"id":1,"state_id":2}}`, "customer.get_data?customer_id=2", `200 {"result":"OK","data":{"id":2,"state_id":1}}`))
+		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, MaxFlags: 1})
+		var asked []string
+		for range 4 {
+			fetch(t, f, nil)
+			for _, call := range e.calls() {
+				if strings.HasPrefix(call, "customer.get_data") {
+					asked = append(asked, call)
+				}
+			}
+		}
+		assert.Equal(t, []string{card1, "customer.get_data?customer_id=2", card1, "customer.get_data?customer_id=2"}, asked)
+	})
+	t.Run("after a restart the blocked come first", func(t *testing.T) {
+		e, c := newFakeERP(t, with(good(), "customer.get_data?customer_id=2", `200 {"result":"OK","data":{"id":2,"state_id":1,"is_disable":1}}`))
+		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, MaxFlags: 1})
+		stored, _ := provision.Build(provision.Input{Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateActive}, {ID: 2, State: provision.StateStop}}})
+		assert.Equal(t, "stop", states(fetch(t, f, stored))[2])
+		assert.Contains(t, e.calls(), "customer.get_data?customer_id=2")
+	})
+	t.Run("former customers", func(t *testing.T) {
+		_, c := newFakeERP(t, with(good(), list2, ids(1, 4, 5), "customer.get_customers_id?is_ex=1", ids(1, 77)))
+		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy})
+		assert.Equal(t, "stop", states(fetch(t, f, nil))[1])
+	})
+	t.Run("a list of former customers with everybody in it is not believed", func(t *testing.T) {
+		_, c := newFakeERP(t, with(good(), list2, ids(1, 4, 5), "customer.get_customers_id?is_ex=1", ids(1, 2, 3, 4, 5)))
+		f, log := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy})
+		assert.Equal(t, "active", states(fetch(t, f, nil))[1])
+		assert.Contains(t, log.String(), "more than half of the active customers")
+	})
+}
+
+func TestMoved(t *testing.T) {
+	chain := "commutation.get_data?is_finish_data=1&object_id=1"
+	link := func(device, port int) string {
+		return fmt.Sprintf(`200 {"result":"OK","data":{"0":{"object_type":"switch","object_id":%d,"interface":%d}}}`, device, port)
+	}
+	tests := map[string]struct {
+		answer string
+		want   bool
+	}{
+		"same":         {link(10, 1), false},
+		"other port":   {link(10, 2), true},
+		"other switch": {link(11, 1), true},
+		"unplugged":    {`200 {"result":"OK","data":[]}`, true},
+		"behind fibre": {`200 {"result":"OK","data":{"0":{"object_type":"fiber","object_id":7},"finish":{"object_type":"switch","object_id":10,"interface":1}}}`, false},
+		"forbidden":    {`403 {"error":"no"}`, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			e, f, prev := primed(t, good(), Options{Bindings: ModeDirect})
+			e.set(chain, tt.answer)
+			for i, want := range []bool{tt.want, false} {
+				moved, err := f.Moved(ctx, []provision.SubscriberID{1, 999}, prev)
+				require.NoError(t, err)
+				assert.Equal(t, want, moved, "turn %d: a difference is told once", i)
+			}
+		})
+	}
+	t.Run("down", func(t *testing.T) {
+		e, f, prev := primed(t, good(), Options{Bindings: ModeDirect})
+		e.set(chain, "502 x")
+		_, err := f.Moved(ctx, []provision.SubscriberID{1}, prev)
+		require.Error(t, err)
+	})
+}
+
+// TestComposedEqualsDirect: the two sources give snapshots of one content, on
+// data with every oddity that the emulator makes: in every shape of the direct
+// answer, under the default policy, with former, potential, disabled customers
+// and those behind a cross-connect. Two differences are of the data: only the
+// direct source tells the VLAN, and an answer keyed by address (shape B) cannot
+// tell that two customers have the same one, so there the data has none.
+func TestComposedEqualsDirect(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
+		for _, shape := range "ABCDE" {
+			t.Run(fmt.Sprintf("%s %c", profile, shape), func(t *testing.T) {
+				customers := 1200
+				if shape == 'B' {
+					customers = 900
+				}
+				_, c := openEmulator(t, emulator.Options{Profile: profile, Shape: emulator.Shape(shape), Seed: 3, Customers: customers})
+				print := map[Mode]uint64{}
+				var snaps []*provision.Snapshot
+				for _, mode := range []Mode{ModeDirect, ModeComposed} {
+					f, err := New(c, Options{Bindings: mode, BatchSize: 200, Policy: &policy})
+					require.NoError(t, err)
+					in, err := f.Fetch(ctx, nil)
+					require.NoError(t, err)
+					require.Equal(t, provision.Source(mode), in.Source)
+					for i := range in.Bindings {
+						in.Bindings[i].VLAN = 0
+					}
+					s, _ := provision.Build(in)
+					print[mode] = s.Fingerprint()
+					snaps = append(snaps, s)
+				}
+				assert.Equal(t, snaps[0].Counts(), snaps[1].Counts())
+				assert.True(t, slices.Equal(snaps[0].Bindings(), snaps[1].Bindings()), "bindings")
+				assert.True(t, slices.Equal(snaps[0].Devices(), snaps[1].Devices()), "devices")
+				assert.True(t, slices.Equal(snaps[0].Subscribers(), snaps[1].Subscribers()), "subscribers")
+				assert.Equal(t, print[ModeDirect], print[ModeComposed])
+				assert.Equal(t, shape != 'B', snaps[0].Counts().Contested > 0, "the data has oddities")
+			})
+		}
+	}
+}
+
+// TestEmulatorFollows: polls of states and reads of customers see what changes
+// in the emulated ERP, in every generation.
+func TestEmulatorFollows(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
+		t.Run(profile.String(), func(t *testing.T) {
+			e, c := openEmulator(t, emulator.Options{Profile: profile, Seed: 7, Customers: 300})
+			f, err := New(c, Options{Policy: &policy})
+			require.NoError(t, err)
+			in, err := f.Fetch(ctx, nil)
+			require.NoError(t, err)
+			snap, _ := provision.Build(in)
+			var some []emulator.Customer
+			for _, customer := range e.Customers() {
+				if customer.State == emulator.StateActive && snap.State(provision.SubscriberID(customer.ID)) == provision.StateActive && len(customer.Addresses) == 1 {
+					some = append(some, customer)
+				}
+			}
+			id := func(i int) provision.SubscriberID { return provision.SubscriberID(some[i].ID) }
+			require.NoError(t, e.SetState(some[0].ID, emulator.StateStop))
+			require.NoError(t, e.SetState(some[1].ID, emulator.StatePause))
+			answer, err := f.FetchStates(ctx, snap)
+			require.NoError(t, err)
+			assert.Equal(t, provision.StateStop, answer.States[id(0)])
+			assert.Equal(t, provision.StatePause, answer.States[id(1)])
+			require.NoError(t, e.SetState(some[0].ID, emulator.StateActive))
+			answer, err = f.FetchStates(ctx, snap)
+			require.NoError(t, err)
+			assert.Equal(t, provision.StateActive, answer.States[id(0)])
+			assert.Equal(t, provision.StatePause, answer.States[id(1)])
+			for customer, st := range answer.States {
+				if customer != id(1) {
+					assert.Equal(t, snap.State(customer), st, "customer %d", customer)
+				}
+			}
+
+			answer, err = f.FetchCustomers(ctx, []provision.SubscriberID{id(1), id(2)}, snap)
+			require.NoError(t, err)
+			assert.Equal(t, map[provision.SubscriberID]string{id(1): "pause", id(2): "active"}, words(answer))
+			assert.False(t, answer.Refresh)
+			moved, err := f.Moved(ctx, []provision.SubscriberID{id(1), id(2)}, snap)
+			require.NoError(t, err)
+			assert.False(t, moved)
+			require.NoError(t, e.SetIPMAC(some[2].Addresses[0].IP, emulator.MAC{2, 0, 0, 0, 0, 9}))
+			answer, err = f.FetchCustomers(ctx, []provision.SubscriberID{id(2)}, snap)
+			require.NoError(t, err)
+			assert.True(t, answer.Refresh)
+		})
+	}
+}
+
+var _ interface {
+	provision.Fetcher
+	provision.StateFetcher
+	provision.CustomerFetcher
+} = (*Fetcher)(nil)
+
+// TestCardFlags: a flag that the card leaves out is not read, whatever was read before.
+func TestCardFlags(t *testing.T) {
+	m := NewMemory()
+	set := func(v bool) userside.Bool { return userside.Bool{Set: true, Value: v} }
+	state := userside.Int{Set: true, Value: 2}
+	_, flags := m.card(&userside.Customer{ID: 1, State: state, Potential: set(true), Disabled: set(false), InBilling: set(false)})
+	assert.Equal(t, provision.Flags{Disabled: provision.FlagNo, Potential: provision.FlagYes, NotInBilling: provision.FlagYes}, flags)
+	m.setFormer([]int64{1})
+	n, flags := m.card(&userside.Customer{ID: 1, InBilling: set(true)})
+	assert.Equal(t, provision.Flags{NotInBilling: provision.FlagNo, Former: provision.FlagYes}, flags)
+	assert.Equal(t, 2, n, "a card without a state leaves the one that was known")
+}

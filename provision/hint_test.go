@@ -1,0 +1,259 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestHintIsReadAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &syncLog{}
+		erp, s := startStates(t, everyMinute(), log)
+		pass(10 * time.Second)
+		log.take()
+		erp.tell(map[SubscriberID]State{active: StateStop, 1006: StatePause})
+		s.Hint(active)
+		synctest.Wait() // no time passes
+		assert.Equal(t, StateStop, s.Current().State(active))
+		assert.Equal(t, StateActive, s.Current().State(1006), "nobody hinted at it")
+		assert.Equal(t, [][]SubscriberID{{active}}, erp.takeAsked())
+		assert.Equal(t, []string{"published direct 100 rows 0 kinds", "fetched customers published <nil>"}, log.take())
+		st := s.Status().Hints
+		assert.EqualValues(t, 1, st.Received)
+		assert.Zero(t, st.Pending)
+		assert.Equal(t, time.Now(), st.LastAppliedAt)
+		full, states := erp.counts()
+		assert.Equal(t, []int{1, 0}, []int{full, states})
+		assert.Equal(t, []SubscriberID{active}, erp.followed, "its port is looked at, too")
+	})
+}
+
+func TestHintsAreCoalesced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		release := make(chan struct{})
+		erp.mu.Lock()
+		erp.customers = func(ctx context.Context, _ []SubscriberID) (StatesAnswer, error) {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+			return StatesAnswer{}, nil
+		}
+		erp.mu.Unlock()
+		s.Hint(1000)
+		synctest.Wait()
+		for range 5 {
+			for i := range 150 {
+				s.Hint(SubscriberID(1001 + i))
+			}
+		}
+		synctest.Wait()
+		assert.Equal(t, 150, s.Status().Hints.Pending)
+		close(release)
+		synctest.Wait()
+		asked := erp.takeAsked()
+		require.Len(t, asked, 3)
+		assert.Len(t, asked[0], 1)
+		assert.Len(t, asked[1], hintBatch)
+		assert.Len(t, asked[2], 50)
+		assert.Equal(t, SubscriberID(1001), asked[1][0], "in the order they came")
+		assert.EqualValues(t, 751, s.Status().Hints.Received)
+	})
+}
+
+func TestTooManyHintsBecomeAPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(10 * time.Second)
+		release := make(chan struct{})
+		erp.mu.Lock()
+		erp.customers = func(ctx context.Context, _ []SubscriberID) (StatesAnswer, error) {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+			return StatesAnswer{}, nil
+		}
+		erp.mu.Unlock()
+		s.Hint(1)
+		synctest.Wait()
+		for i := range maxHints + 5 {
+			s.Hint(SubscriberID(10 + i))
+		}
+		pass(time.Second)
+		assert.Equal(t, maxHints, s.Status().Hints.Pending)
+		assert.EqualValues(t, 5, s.Status().Hints.Overflows)
+		_, states := erp.counts()
+		assert.Equal(t, 1, states, "one poll stands in for all of them")
+		close(release)
+		pass(time.Second)
+		assert.Zero(t, s.Status().Hints.Pending)
+	})
+}
+
+func TestHintDuringAWholeFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		erp.set(slow(30*time.Second, says(testInput(100)))) // says "active", as read when it began
+		s.Refresh()
+		pass(time.Second)
+		require.True(t, s.Status().Fetching)
+		erp.tell(map[SubscriberID]State{active: StateStop})
+		s.Hint(active)
+		synctest.Wait()
+		assert.Equal(t, StateStop, s.Current().State(active), "it does not wait for the fetch")
+		pass(time.Minute)
+		assert.Equal(t, StateStop, s.Current().State(active), "a fetch that began before does not undo it")
+	})
+}
+
+func TestHintOfOtherAddressesAsksForEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(90 * time.Second)
+		erp.mu.Lock()
+		erp.customers = func(context.Context, []SubscriberID) (StatesAnswer, error) { return StatesAnswer{Refresh: true}, nil }
+		erp.mu.Unlock()
+		s.Hint(active)
+		pass(time.Second)
+		full, _ := erp.counts()
+		assert.Equal(t, 2, full, "at once, for the last one is longer ago than an interval")
+		for range 20 { // an import changes many
+			s.Hint(active)
+			pass(time.Second)
+		}
+		full, _ = erp.counts()
+		assert.Equal(t, 2, full, "but not one for each hint")
+		pass(time.Minute)
+		full, _ = erp.counts()
+		assert.Equal(t, 3, full)
+	})
+}
+
+func TestHintOfAnotherPort(t *testing.T) {
+	tests := map[string]struct {
+		moved bool
+		err   error
+		want  int
+	}{
+		"moved": {true, nil, 2}, "same": {false, nil, 1}, "not told": {false, errors.New("time-out"), 1},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				erp, s := startStates(t, everyMinute(), nil)
+				pass(90 * time.Second)
+				erp.mu.Lock()
+				erp.moved = func([]SubscriberID) (bool, error) { return tt.moved, tt.err }
+				erp.mu.Unlock()
+				s.Hint(active)
+				pass(time.Second)
+				full, _ := erp.counts()
+				assert.Equal(t, tt.want, full)
+			})
+		})
+	}
+}
+
+func TestHintThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &syncLog{}
+		erp, s := startStates(t, everyMinute(), log)
+		pass(10 * time.Second)
+		erp.tell(map[SubscriberID]State{active: StateStop})
+		erp.mu.Lock()
+		erp.customers = func(context.Context, []SubscriberID) (StatesAnswer, error) {
+			return StatesAnswer{}, errors.New("refused")
+		}
+		erp.mu.Unlock()
+		log.take()
+		s.Hint(active)
+		pass(time.Second)
+		assert.Equal(t, StateStop, s.Current().State(active), "a poll of states is made instead")
+		assert.Equal(t, "refused", s.Status().Hints.LastError)
+		assert.Contains(t, log.take(), "fetched customers failed refused")
+	})
+}
+
+func TestGuardCountsHints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &syncLog{}
+		erp, s := startStates(t, everyMinute(), log)
+		pass(10 * time.Second)
+		stopped := map[SubscriberID]State{}
+		in := testInput(100)
+		for i := range 40 {
+			stopped[SubscriberID(1000+i)] = StateStop
+			in.Subscribers[i].State = StateStop
+		}
+		erp.tell(stopped)
+		erp.set(says(in))
+		before := s.Current()
+		erp.mu.Lock()
+		inner := erp.customers
+		release := make(chan struct{})
+		erp.customers = func(ctx context.Context, ids []SubscriberID) (StatesAnswer, error) {
+			<-release
+			return inner(ctx, ids)
+		}
+		erp.mu.Unlock()
+		s.Hint(5)
+		synctest.Wait()
+		for i := range 40 {
+			s.Hint(SubscriberID(1000 + i))
+		}
+		log.take()
+		close(release)
+		pass(time.Second)
+		assert.Same(t, before, s.Current())
+		held := s.Status().Held
+		require.NotNil(t, held, "a whole fetch shows it to the operator")
+		assert.Equal(t, FetchFull, held.Kind)
+		assert.Contains(t, log.take(), "fetched customers held <nil>")
+	})
+}
+
+func TestHintBeforeTheFirstFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp := &statesERP{fakeERP: fakeERP{answer: slow(10*time.Second, says(testInput(100)))}}
+		erp.tell(map[SubscriberID]State{active: StateStop})
+		s := NewSyncer(everyMinute(), erp, nil, nil, quiet())
+		runSyncer(t, s)
+		pass(time.Second)
+		s.Hint(active)
+		pass(20 * time.Second)
+		assert.Equal(t, StateStop, s.Current().State(active))
+	})
+}
+
+func TestHintWithoutTheAbility(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp := &fakeERP{answer: says(testInput(100))}
+		s := startSyncer(t, SyncOptions{PollInterval: time.Minute}, erp, nil, nil)
+		pass(30 * time.Second)
+		s.Hint(active)
+		pass(31 * time.Second)
+		assert.Equal(t, 2, erp.count(), "the next fetch tells")
+	})
+}
+
+// TestOverrideIsReadAgain: what the command line set may mean something else by
+// the policy, or for a customer whose flags block.
+func TestOverrideIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(time.Second)
+		erp.tell(map[SubscriberID]State{1001: StateStop}) // resumed, but disabled
+		require.Equal(t, StateStop, s.Current().State(1001))
+		s.Override(1001, StateActive, time.Now())
+		pass(time.Millisecond)
+		assert.Equal(t, [][]SubscriberID{{1001}}, erp.takeAsked())
+	})
+}
