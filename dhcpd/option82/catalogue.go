@@ -70,7 +70,7 @@ func numbered() []Entry {
 			Vectors: []Vector{{"single box is unit 1", "0106000400640105", "switch by relay address, port 5, unit 1, vlan 100", "built"}},
 		},
 		{
-			Profile: Profile{Name: "edge-core", Vendor: "Edge-Core / Accton ECS41xx, ES35xx, default", Layout: LayoutWrappedUnitPort, Confidence: Captured},
+			Profile: Profile{Name: "edge-core", Vendor: "Edge-Core / Accton ECS41xx, ES35xx, default", Layout: LayoutWrappedUnitPort, Confidence: Documented},
 			Vectors: []Vector{{"edge-1", "0106000403e9010d 020800060012cffbeeb9", "switch 00:12:cf:fb:ee:b9, port 13, unit 1, vlan 1001", "test request of a billing system"}},
 		},
 		{
@@ -198,12 +198,12 @@ func named() []Entry {
 				`switch 28:a6:db:11:22:33, port 5, unit 0, vlan 100, inner vlan 20, host "hw-1"`, "built from the manual"}},
 		},
 		{
-			Profile: Profile{Name: "mikrotik-bridge", Vendor: "MikroTik bridge with DHCP snooping", Layout: LayoutText, Templates: []string{"{host} eth {unit}/{port}", "{host} eth {unit}/{port}:{vlan}"}, Switch: SwitchPort, Confidence: Captured},
+			Profile: Profile{Name: "mikrotik-bridge", Vendor: "MikroTik bridge with DHCP snooping", Layout: LayoutText, Templates: []string{"{host} eth {unit}/{port}", "{host} eth {unit}/{port}:{vlan}"}, Switch: SwitchPort, Confidence: Documented},
 			Note:    "The identity must be the switch's name in the ERP.",
 			Vectors: []Vector{{"mtik-br", "01134d79204d696b726f74696b2065746820302f32", `switch "My Mikrotik", port 2, unit 0, host "My Mikrotik"`, "manual of a billing system"}},
 		},
 		{
-			Profile: Profile{Name: "mikrotik-relay", Vendor: "MikroTik relay with add-relay-info: MAC of the interface", Layout: LayoutMAC, Switch: SwitchRelay, PortName: "{mac}", Confidence: Captured},
+			Profile: Profile{Name: "mikrotik-relay", Vendor: "MikroTik relay with add-relay-info: MAC of the interface", Layout: LayoutMAC, Switch: SwitchRelay, PortName: "{mac}", Confidence: Documented},
 			Note:    "The ERP's interface must be named by the MAC. Where the interface's name is sent it is ifname.",
 			Vectors: []Vector{{"mtik-rl", "0106500300010001", `switch by relay address, port "50:03:00:01:00:01"`, "manual of a billing system"}},
 		},
