@@ -21,7 +21,8 @@ import (
 )
 
 func newEmulator(c *cli) *cobra.Command {
-	var listen, admin, data, profile, shape, key, replay, hookURL, hookSecret string
+	var listen, admin, data, profile, shape, replay, hookURL, hookSecret string
+	var keys []string
 	var customers int
 	var seed uint64
 	var verbose bool
@@ -40,6 +41,7 @@ It takes no changes and has no second listener.`,
 		Example: `  usher emulator --listen 127.0.0.1:8480
   usher emulator --listen 127.0.0.1:8480 --customers 100000 --data /tmp/erp.db
   usher emulator --listen 127.0.0.1:8480 --profile legacy --shape C
+  usher emulator --listen 127.0.0.1:8480 --key demo-key --key reader@127.0.0.1/customer,device
   usher emulator --listen 127.0.0.1:8480 --replay case
   curl 'http://127.0.0.1:8480/api.php?key=demo-key&cat=system&action=get_system_info'`,
 		Args: exactly(0),
@@ -70,6 +72,10 @@ It takes no changes and has no second listener.`,
 				level = slog.LevelDebug
 			}
 			log := newLogger(cmd.ErrOrStderr(), "auto", level)
+			accepted, err := parseKeys(keys)
+			if err != nil {
+				return usageError{err}
+			}
 			var secret []byte
 			if hookURL != "" {
 				if secret, err = os.ReadFile(hookSecret); err != nil {
@@ -77,7 +83,7 @@ It takes no changes and has no second listener.`,
 				}
 			}
 			erp, err := emulator.Open(emulator.Options{
-				Path: data, Keys: []emulator.Key{{Key: key}}, Profile: p, Shape: s,
+				Path: data, Keys: accepted, Profile: p, Shape: s,
 				Seed: seed, Customers: customers, Log: log,
 				HookURL: hookURL, HookSecret: emulator.Secret(strings.TrimSpace(string(secret))),
 			})
@@ -124,7 +130,7 @@ It takes no changes and has no second listener.`,
 	f.Uint64Var(&seed, "seed", 1, "seed of the generator")
 	f.StringVar(&profile, "profile", "modern", "generation of the ERP: v316, legacy, modern or v321")
 	f.StringVar(&shape, "shape", "A", "shape of get_ip_port_device_commutation: A to F")
-	f.StringVar(&key, "key", "demo-key", "API key to accept")
+	f.StringArrayVar(&keys, "key", []string{"demo-key"}, "API key to accept: KEY[@ADDRESS][/SECTION,SECTION]; may be repeated")
 	f.StringVar(&hookURL, "hook-url", "", "hint endpoint of an agent to call on each change, such as http://127.0.0.1:9468/hooks/customer")
 	f.StringVar(&hookSecret, "hook-secret-file", "", "file with the secret that signs the hints")
 	must(cmd.MarkFlagFilename("hook-secret-file"))
@@ -164,6 +170,28 @@ func serveReplay(c *cli, cmd *cobra.Command, listen, dir string) error {
 		err = table(cmd.OutOrStdout(), rows)
 	}
 	return errors.Join(err, g.Wait())
+}
+
+// parseKeys reads keys as the flag has them: KEY[@ADDRESS][/SECTION,SECTION].
+func parseKeys(words []string) ([]emulator.Key, error) {
+	keys := make([]emulator.Key, len(words))
+	for i, w := range words {
+		w, sections, limited := strings.Cut(w, "/")
+		key, ip, bound := strings.Cut(w, "@")
+		if bound {
+			if _, err := netip.ParseAddr(ip); err != nil {
+				return nil, fmt.Errorf("--key number %d: want an address behind the @", i+1)
+			}
+		}
+		if key == "" || limited && sections == "" {
+			return nil, fmt.Errorf("--key number %d: want KEY[@ADDRESS][/SECTION,SECTION]", i+1)
+		}
+		keys[i] = emulator.Key{Key: key, IP: ip}
+		if limited {
+			keys[i].Sections = strings.Split(sections, ",")
+		}
+	}
+	return keys, nil
 }
 
 func printReady(w io.Writer, url, admin string, customers, devices int, subnets []netip.Prefix) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/userside/emulator"
 )
 
 // runCLI runs the command line in this process.
@@ -107,6 +108,8 @@ func TestExitCodesAndErrors(t *testing.T) {
 		{"no agent", []string{"status", "--socket", missing}, exitFailure, "no agent answers on " + missing},
 		{"bad shape", []string{"emulator", "--shape", "Z"}, exitUsage, "A to F"},
 		{"bad profile", []string{"emulator", "--profile", "v9"}, exitUsage, "legacy, modern or v321"},
+		{"bad key address", []string{"emulator", "--key", "k@here"}, exitUsage, "--key number 1: want an address"},
+		{"key without sections", []string{"emulator", "--key", "k", "--key", "j/"}, exitUsage, "--key number 2: want KEY"},
 		{"bad address", []string{"emulator", "--listen", "here"}, exitUsage, "--listen"},
 		{"no configuration", []string{"run", "--config", missing}, exitFailure, "no such file"},
 	} {
@@ -179,4 +182,13 @@ dhcp:
 	require.NoError(t, json.Unmarshal([]byte(out), &got))
 	require.False(t, got.OK)
 	require.GreaterOrEqual(t, len(got.Problems), 3)
+}
+
+func TestParseKeys(t *testing.T) {
+	got, err := parseKeys([]string{"a", "b@192.0.2.1", "c/customer,device", "d@192.0.2.2/module"})
+	require.NoError(t, err)
+	require.Equal(t, []emulator.Key{
+		{Key: "a"}, {Key: "b", IP: "192.0.2.1"}, {Key: "c", Sections: []string{"customer", "device"}},
+		{Key: "d", IP: "192.0.2.2", Sections: []string{"module"}},
+	}, got)
 }
