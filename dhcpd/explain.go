@@ -89,8 +89,11 @@ func (s *Server) Explain(q Query) Explanation {
 	}
 	if loc := d.match.loc; loc.profile != "" {
 		e.Profile = loc.profile
-		if loc.fault != option82.FaultNone {
+		switch {
+		case loc.fault != option82.FaultNone:
 			e.Fault = loc.fault.String()
+		case loc.failed == OutcomeOption82Unread:
+			e.Fault = "nothing names the switch: want a remote-id other than the client's MAC, or a relay address"
 		}
 	}
 	if d.binding != nil {

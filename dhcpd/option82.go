@@ -290,7 +290,8 @@ func readPort(dec *option82.Decoder, r *request, mac provision.MAC, snap *provis
 	loc = location{profile: dec.Name(), failed: OutcomeOption82Unread}
 	loc.fault = dec.Decode(&r.relay, o)
 	dev, named := switchOf(&o.Switch, r, mac, snap)
-	if !named {
+	byRelay := o.Switch.Kind == option82.ByRelay || o.Switch.Kind == option82.ByMAC && o.Switch.MAC == mac
+	if !named || byRelay && !dec.RelayMayName() {
 		return loc, false
 	}
 	if dev == nil {

@@ -75,6 +75,9 @@ func TestLocateByProfile(t *testing.T) {
 		{"an OLT by the relay, its ONU by the remote-id", Option82{Profiles: []Option82Profile{{
 			Profile: option82.Profile{Name: "olt", Layout: option82.LayoutEPON, Switch: option82.SwitchRelay, UnitPorts: 1},
 			Match:   Option82Match{Devices: []provision.DeviceID{1}}}}}, "01050064000301 02061c877912e61a", ip("198.51.100.11"), "offer 192.0.2.32 by relay to 198.51.100.11:67", "olt"},
+		{"ONU as a device", Option82{Default: []option82.Profile{ready(t, "onu-mac")}}, "0206" + sw1, relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "onu-mac"},
+		{"no ONU: not port 1 of the relay", Option82{Default: []option82.Profile{ready(t, "onu-mac")}}, "010161", ip("198.51.100.11"), "option82_unread", "onu-mac"},
+		{"the client for an ONU: not port 1 of the relay", Option82{Default: []option82.Profile{ready(t, "onu-mac")}}, "0206" + hex.EncodeToString(stranger[:]), ip("198.51.100.11"), "option82_unread", "onu-mac"},
 		{"exact bytes go first", Option82{Exact: []Option82Exact{{Value: unhex(t, portByte("009")), Device: 1, Port: 1}}}, portByte("009"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "exact"},
 		{"exact bytes by name", Option82{Exact: []Option82Exact{{Value: unhex(t, "0103010203"), Device: 2, PortName: "ge-0/0/5"}}}, "0103010203", relayIP, "offer 192.0.2.71 by relay to 198.51.100.1:67", "exact"},
 		{"exact bytes of an unknown switch", Option82{Exact: []Option82Exact{{Value: unhex(t, "0103010203"), Device: 77, Port: 1}}}, "0103010203", relayIP, "unknown_device", "exact"},

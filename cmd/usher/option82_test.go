@@ -35,7 +35,7 @@ func TestOption82WithoutAgent(t *testing.T) {
 	_, out, _ = runCLI(t, "option82", "010401020304ff00", "--socket", missing)
 	require.Contains(t, out, "cmts")
 	_, out, _ = runCLI(t, "option82", "0103010203", "--socket", missing)
-	require.Contains(t, out, "onu-mac")
+	require.Contains(t, out, "No ready profile reads it")
 }
 
 func TestOption82Mistakes(t *testing.T) {

@@ -116,7 +116,7 @@ func (o *Decoded) capture(f field, b []byte) {
 func (d *Decoder) Decode(r *wire.RelayInfo, out *Decoded) Fault {
 	*out = Decoded{}
 	named := d.switchOf(r.RemoteID, out)
-	if !named && d.p.Switch != SwitchPort {
+	if !named && d.p.Switch != SwitchPort || out.Switch.Kind == ByRelay && !d.RelayMayName() {
 		return FaultSwitch
 	}
 	value := r.CircuitID
@@ -134,6 +134,11 @@ func (d *Decoder) Decode(r *wire.RelayInfo, out *Decoded) Fault {
 	}
 	return d.number(out)
 }
+
+// RelayMayName reports whether the relay's address may name the switch where the
+// remote-id does not. A profile that does not read the port must not fall back so:
+// its port on the relay is another customer's.
+func (d *Decoder) RelayMayName() bool { return d.p.Layout != LayoutIgnore || d.p.Switch == SwitchRelay }
 
 // nameSwitch takes the switch from what was captured.
 func (o *Decoded) nameSwitch() bool {

@@ -124,6 +124,7 @@ func TestNumbering(t *testing.T) {
 		{"name of a port below zero", Profile{Layout: LayoutWrappedUnitPort, PortName: "Gi{port}", PortOffset: -9}, "0106000400640005", "no: no port"},
 		{"name of what was not sent", Profile{Layout: LayoutWrappedUnitPort, PortName: "{serial}"}, "0106000400640005", "no: the bytes"},
 		{"name of the ONU", Profile{Layout: LayoutIgnore, Switch: SwitchRelay, PortName: "{onu}"}, "0206001122334455", `port "00:11:22:33:44:55"`},
+		{"an ignored port is not the relay's", Profile{Layout: LayoutIgnore, PortOffset: 1}, sub(1, "x"), "no: the remote-id"},
 		{"name of the interface's MAC", Profile{Layout: LayoutUnitPort, PortName: "{mac}"}, "010400010203", "no: the bytes"},
 		{"too long a name", Profile{Layout: LayoutText, PortName: "{iface}x"}, sub(1, strings.Repeat("i", 240)), "no: no port"},
 		{"vendor2 of unit 3", Profile{Layout: LayoutDLinkVendor2, UnitPorts: 64}, sub(1, "p129"), "port 129, sent as 1, unit 3"},
