@@ -264,6 +264,7 @@ func TestRequest(t *testing.T) {
 		{"selecting, another address of this host", selecting(client(0x11), port(switch1, 1), host(253), host(11)), nil, own, "ack 192.0.2.11" + toRelay + " fact"},
 		{"selecting, wrong address", selecting(client(0x11), port(switch1, 1), serverIP, host(21)), nil, nil, "nak_wrong_address 192.0.2.11" + toRelay},
 		{"selecting, binding gone since the OFFER", selecting(stranger, nil, serverIP, host(11)), nil, nil, "nak_not_bound" + toRelay},
+		{"selecting, another client was faster", selecting(stranger, port(switch1, 3), serverIP, host(32)), leases(bound(host(32), client(0x77), 3)), nil, "nak_wrong_address 192.0.2.33" + toRelay},
 		{"init-reboot", reboot(client(0x11), port(switch1, 1), host(11)), nil, nil, "ack 192.0.2.11" + toRelay + " fact"},
 		{"init-reboot of a live lease", reboot(client(0x11), port(switch1, 1), host(11)), leases(here(bound(host(11), client(0x11), 1), 1)), nil, "ack 192.0.2.11" + toRelay + " background"},
 		{"init-reboot, wrong address", reboot(client(0x11), port(switch1, 1), host(99)), nil, nil, "nak_wrong_address 192.0.2.11" + toRelay},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/netip"
+	"slices"
 	"strconv"
 )
 
@@ -57,6 +58,7 @@ func (c *Client) CustomerBindings(ctx context.Context) (*Bindings, error) {
 // bindingDecoder turns the members of the payload into rows.
 type bindingDecoder struct {
 	out        Bindings
+	rows       rowList
 	recognised int // objects that had a field for an address or a MAC, filled or not
 	open       []openKey
 	differ     int // open rows whose outer key is not their customer
@@ -77,6 +79,38 @@ type openKey struct {
 }
 
 func (d *bindingDecoder) reset() { *d = bindingDecoder{} }
+
+// rowList grows by chunks: one slice that grows copies its rows time and again,
+// and holds the old ones beside the new ones each time.
+type rowList struct {
+	chunks [][]BindingRow // all full but the last
+	n      int
+}
+
+const rowChunk = 2048 // 256 KiB
+
+func (l *rowList) add(r *BindingRow) {
+	last := len(l.chunks) - 1
+	if l.n%rowChunk == 0 {
+		size := rowChunk
+		if l.n == 0 {
+			size = 0 // a short answer needs no whole chunk
+		}
+		l.chunks = append(l.chunks, make([]BindingRow, 0, size))
+		last++
+	}
+	l.chunks[last] = append(l.chunks[last], *r)
+	l.n++
+}
+
+func (l *rowList) at(i int) *BindingRow { return &l.chunks[i/rowChunk][i%rowChunk] }
+
+// join gives all rows as one slice and forgets them.
+func (l *rowList) join() []BindingRow {
+	rows := slices.Concat(l.chunks...)
+	*l = rowList{}
+	return rows
+}
 
 // place is where the decoder is, for keys that carry meaning and for defects.
 type place struct {
@@ -109,7 +143,7 @@ func (d *bindingDecoder) member(key []byte, index int, v value) {
 		return
 	}
 	d.at = place{key: key, index: index}
-	d.walk(v, &d.at, rowFields{}, keys{}.with(key))
+	d.walk(v, &d.at, &rowFields{}, keys{}.with(key))
 }
 
 // keys are the meaningful keys around a value, outermost first.
@@ -162,7 +196,7 @@ func meaningful(key []byte) bool {
 
 // walk finds the rows in v. base holds what objects around v said, ks the keys
 // around it.
-func (d *bindingDecoder) walk(v value, at *place, base rowFields, ks keys) {
+func (d *bindingDecoder) walk(v value, at *place, base *rowFields, ks keys) {
 	switch v.kind() {
 	case kindArray:
 		i := 0
@@ -179,10 +213,12 @@ func (d *bindingDecoder) walk(v value, at *place, base rowFields, ks keys) {
 	}
 }
 
-func (d *bindingDecoder) object(v value, at *place, base rowFields, ks keys) {
+func (d *bindingDecoder) object(v value, at *place, base *rowFields, ks keys) {
 	var f rowFields
 	nested, scalars, holdsPorts, composite := false, false, false, false
-	for m := range v.all {
+	nodes := v.t.nodes
+	for i := v.i + 1; i < nodes[v.i].next; i = nodes[i].next { // as v.all, for every member of every row
+		m := value{v.t, i}
 		switch string(m.key()) {
 		case "ip_mac", "commutation":
 			composite = true
@@ -203,7 +239,8 @@ func (d *bindingDecoder) object(v value, at *place, base rowFields, ks keys) {
 		f.take(m.key(), m)
 	}
 	if composite {
-		d.composite(v, at, f.over(base), ks)
+		f.fill(base)
+		d.composite(v, at, f, ks)
 		return
 	}
 	hasIP, hasMAC := f.has(fieldIP), f.has(fieldMAC)
@@ -214,14 +251,14 @@ func (d *bindingDecoder) object(v value, at *place, base rowFields, ks keys) {
 		hasIP, hasMAC = false, false
 	}
 	switch {
-	case hasIP || hasMAC:
-		d.leaf(f.over(base), at, ks)
-	case ks.ipText && f.any():
-		d.leaf(f.over(base), at, ks)
+	case hasIP || hasMAC, ks.ipText && f.any():
+		f.fill(base)
+		d.leaf(&f, at, ks)
 	case nested:
+		f.fill(base)
 		for m := range v.all {
 			if m.composite() && !isPartOfRow(m.key()) {
-				d.walk(m, &place{up: at, key: m.key()}, f.over(base), ks.with(m.key()))
+				d.walk(m, &place{up: at, key: m.key()}, &f, ks.with(m.key()))
 			}
 		}
 	case f.present(fieldIP) || f.present(fieldMAC):
@@ -247,7 +284,7 @@ func (d *bindingDecoder) composite(v value, at *place, f rowFields, ks keys) {
 			switches = append(switches, l)
 		}
 	}
-	from := len(d.out.Rows)
+	from := d.rows.n
 	for m := range v.get("ip_mac").all {
 		where := &place{up: &place{up: at, key: []byte("ip_mac")}, key: m.key()}
 		if m.kind() != kindObject {
@@ -268,26 +305,25 @@ func (d *bindingDecoder) composite(v value, at *place, f rowFields, ks keys) {
 			d.out.Defects.add(where.String(), "row has neither address nor MAC")
 			continue
 		}
-		d.leaf(row, where, ks)
+		d.leaf(&row, where, ks)
 	}
-	if len(d.out.Rows) == from {
+	if d.rows.n == from {
 		d.out.Empty++
 		return
 	}
 	if len(switches) == 0 {
 		return
 	}
-	rows := d.out.Rows[from:len(d.out.Rows):len(d.out.Rows)]
+	to := d.rows.n
 	for i, l := range switches {
-		if i == 0 {
-			for j := range rows {
-				rows[j].setLink(l)
+		for j := from; j < to; j++ {
+			if i == 0 {
+				d.rows.at(j).setLink(l)
+				continue
 			}
-			continue
-		}
-		for _, r := range rows {
+			r := *d.rows.at(j)
 			r.setLink(l)
-			d.out.Rows = append(d.out.Rows, r)
+			d.rows.add(&r)
 		}
 	}
 }
@@ -297,7 +333,7 @@ func (r *BindingRow) setLink(l Link) {
 }
 
 // leaf turns the fields of one row, and the keys around it, into a BindingRow.
-func (d *bindingDecoder) leaf(f rowFields, at *place, ks keys) {
+func (d *bindingDecoder) leaf(f *rowFields, at *place, ks keys) {
 	d.recognised++
 	row, ok := d.row(f, at, ks)
 	if !ok {
@@ -314,7 +350,7 @@ func (d *bindingDecoder) leaf(f rowFields, at *place, ks keys) {
 	if ks.n > 0 && f.has(fieldCustomer) {
 		d.outerKeys(&row, ks)
 	}
-	d.out.Rows = append(d.out.Rows, row)
+	d.rows.add(&row)
 }
 
 // portOnly reports a port without any device: its device must be an outer key.
@@ -337,7 +373,7 @@ func (d *bindingDecoder) outerKeys(row *BindingRow, ks keys) {
 	case id:
 		row.Port, row.PortName = port.Port, port.PortName
 	case 0:
-		d.open = append(d.open, openKey{row: len(d.out.Rows), key: id, port: port.Port, portName: port.PortName})
+		d.open = append(d.open, openKey{row: d.rows.n, key: id, port: port.Port, portName: port.PortName})
 		if id != row.Customer {
 			d.differ++
 		}
@@ -346,7 +382,7 @@ func (d *bindingDecoder) outerKeys(row *BindingRow, ks keys) {
 
 // row converts the fields. ok is false when the address cannot be used; a bad
 // field beside it is a defect and left out.
-func (d *bindingDecoder) row(f rowFields, at *place, ks keys) (row BindingRow, ok bool) {
+func (d *bindingDecoder) row(f *rowFields, at *place, ks keys) (row BindingRow, ok bool) {
 	defect := func(field field, err error) {
 		d.out.Defects.add(at.String()+"."+field.String(), err.Error())
 	}
@@ -368,6 +404,9 @@ func (d *bindingDecoder) row(f rowFields, at *place, ks keys) (row BindingRow, o
 		return row, false
 	}
 	number := func(field field, limit int64) int64 {
+		if !f.present(field) {
+			return 0
+		}
 		n, err := f.v[field].int()
 		if err == nil && (n.Value < 0 || n.Value > limit) {
 			err = f.v[field].mismatch("in range")
@@ -389,7 +428,9 @@ func (d *bindingDecoder) row(f rowFields, at *place, ks keys) (row BindingRow, o
 	if row.DeviceMAC, err = f.v[fieldDeviceMAC].mac(); err != nil {
 		defect(fieldDeviceMAC, err)
 	}
-	row.DeviceName = d.intern(f.v[fieldDeviceName].bytes())
+	if f.present(fieldDeviceName) {
+		row.DeviceName = d.intern(f.v[fieldDeviceName].bytes())
+	}
 	if f.has(fieldPort) {
 		row.setPort(f.v[fieldPort].bytes(), d)
 	}
@@ -437,11 +478,12 @@ func (d *bindingDecoder) scalarRow(key []byte, v value) {
 func (d *bindingDecoder) finish() {
 	if d.differ > 0 {
 		for _, o := range d.open {
-			r := &d.out.Rows[o.row]
+			r := d.rows.at(o.row)
 			r.Device, r.Port, r.PortName = o.key, o.port, o.portName
 		}
 	}
 	if d.self.has(fieldIP) || d.self.has(fieldMAC) {
-		d.leaf(d.self, nil, keys{})
+		d.leaf(&d.self, nil, keys{})
 	}
+	d.out.Rows = d.rows.join()
 }

@@ -297,6 +297,7 @@ func TestCustomerBindingsAnyReads(t *testing.T) {
 			a, err := readAnswer(newScanner(r), sink{member: d.member, descend: true})
 			require.NoError(t, err)
 			require.True(t, a.ok)
+			d.finish()
 			require.Len(t, d.out.Rows, 300)
 			require.True(t, slices.IsSortedFunc(d.out.Rows, func(a, b BindingRow) int { return int(a.Customer - b.Customer) }))
 		})

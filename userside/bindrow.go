@@ -151,12 +151,26 @@ const (
 
 // rowFields are the members of one row by field.
 type rowFields struct {
-	v    [fieldCount]value
-	rank [fieldCount]uint8
+	v     [fieldCount]value
+	rank  [fieldCount]uint8
+	there fieldSet // present, even if it says "none"
+	says  fieldSet // present and no "none"
 
 	objectType     string
 	deviceByObject bool // the device came from object_id
 	deviceIsHost   bool // the device's address came from a member that may be a name
+}
+
+// fieldSet has a bit for each field.
+type fieldSet uint16
+
+func (s fieldSet) has(f field) bool { return s>>f&1 != 0 }
+
+func (s *fieldSet) put(f field, on bool) {
+	*s &^= 1 << f
+	if on {
+		*s |= 1 << f
+	}
 }
 
 // take sorts one scalar member in.
@@ -179,11 +193,13 @@ func (f *rowFields) take(key []byte, v value) {
 }
 
 func (f *rowFields) set(field field, rank uint8, v value) {
-	old := f.v[field]
-	if old.kind() != kindAbsent && !nothing(old) && (nothing(v) || f.rank[field] <= rank) {
+	says := !nothing(v)
+	if f.says.has(field) && (!says || f.rank[field] <= rank) {
 		return
 	}
 	f.v[field], f.rank[field] = v, rank
+	f.there.put(field, v.kind() != kindAbsent)
+	f.says.put(field, says)
 	switch field {
 	case fieldObjectType:
 		f.objectType = v.text()
@@ -222,50 +238,54 @@ func isPartOfRow(key []byte) bool {
 
 // nothing reports whether a field says "none": empty, or zero.
 func nothing(v value) bool {
-	if v.empty() {
-		return true
+	switch v.kind() {
+	case kindBool, kindNumber, kindString:
+		b := trimSpace(v.bytes())
+		return len(b) == 0 || len(b) == 1 && (b[0] == '0' || b[0] == '-')
 	}
-	b := trimSpace(v.bytes())
-	return len(b) == 1 && (b[0] == '0' || b[0] == '-')
+	return v.empty()
 }
 
 // has reports whether the field is there and says something.
-func (f *rowFields) has(field field) bool { return !nothing(f.v[field]) }
+func (f *rowFields) has(field field) bool { return f.says.has(field) }
 
 // present reports whether the field is there, even if it says "none".
-func (f *rowFields) present(field field) bool { return f.v[field].kind() != kindAbsent }
+func (f *rowFields) present(field field) bool { return f.there.has(field) }
 
 // any reports whether the row says anything.
-func (f *rowFields) any() bool {
-	for _, v := range f.v {
-		if !nothing(v) {
-			return true
-		}
-	}
-	return false
-}
+func (f *rowFields) any() bool { return f.says != 0 }
 
 func (f *rowFields) move(from, to field) {
 	if !f.has(to) {
 		f.v[to], f.rank[to] = f.v[from], f.rank[from]
+		f.there.put(to, f.present(from))
+		f.says.put(to, f.has(from))
 	}
 	f.v[from] = value{}
+	f.there.put(from, false)
+	f.says.put(from, false)
 }
 
-// over gives f with the gaps filled from base: what an object around the row said.
-func (f rowFields) over(base rowFields) rowFields {
-	for i := range f.v {
-		if nothing(f.v[i]) && !nothing(base.v[i]) {
-			f.v[i], f.rank[i] = base.v[i], base.rank[i]
-			switch field(i) {
-			case fieldObjectType:
-				f.objectType = base.objectType
-			case fieldDevice:
-				f.deviceByObject = base.deviceByObject
-			case fieldDeviceIP:
-				f.deviceIsHost = base.deviceIsHost
-			}
+// fill closes the gaps of f from base: what an object around the row said.
+func (f *rowFields) fill(base *rowFields) {
+	gaps := base.says &^ f.says
+	if gaps == 0 {
+		return
+	}
+	for i := fieldNone; i < fieldCount; i++ {
+		if !gaps.has(i) {
+			continue
+		}
+		f.v[i], f.rank[i] = base.v[i], base.rank[i]
+		switch i {
+		case fieldObjectType:
+			f.objectType = base.objectType
+		case fieldDevice:
+			f.deviceByObject = base.deviceByObject
+		case fieldDeviceIP:
+			f.deviceIsHost = base.deviceIsHost
 		}
 	}
-	return f
+	f.there |= gaps
+	f.says |= gaps
 }

@@ -123,6 +123,9 @@ func (v value) int() (Int, error) {
 
 // parseInt reads a whole number, also when it is written as a decimal fraction or with an exponent.
 func parseInt(b []byte) (int64, bool) {
+	if n, ok := parseDigits(b); ok {
+		return n, true
+	}
 	if n, err := strconv.ParseInt(string(b), 10, 64); err == nil {
 		return n, true
 	}
@@ -134,6 +137,17 @@ func parseInt(b []byte) (int64, bool) {
 		return 0, false
 	}
 	return int64(f), true
+}
+
+// parseDigits reads what nearly all numbers are: up to 18 digits.
+func parseDigits(b []byte) (n int64, ok bool) {
+	for _, c := range b {
+		if c -= '0'; c > 9 {
+			return 0, false
+		}
+		n = 10*n + int64(c)
+	}
+	return n, len(b) > 0 && len(b) <= 18
 }
 
 // float reads numbers and numeric text, also with a decimal comma.
@@ -230,15 +244,14 @@ func parseIP(b []byte) (netip.Addr, error) {
 	if len(b) == 0 || len(b) == 1 && (b[0] == '-' || b[0] == '0') {
 		return netip.Addr{}, nil
 	}
-	if bytes.Count(b, []byte(".")) == 3 {
-		a, ok := parseDotted(b)
-		if !ok {
-			return netip.Addr{}, fmt.Errorf("%s is not an IPv4 address", quote(b))
-		}
+	if a, ok := parseDotted(b); ok {
 		if a.IsUnspecified() {
 			return netip.Addr{}, nil
 		}
 		return a, nil
+	}
+	if bytes.Count(b, []byte(".")) == 3 {
+		return netip.Addr{}, fmt.Errorf("%s is not an IPv4 address", quote(b))
 	}
 	n, ok := parseInt(b)
 	switch {

@@ -63,6 +63,13 @@ func (s *scanner) fill() error {
 
 // peek gives the first byte of the next token without consuming it.
 func (s *scanner) peek() (byte, error) {
+	if s.pos < s.end && s.buf[s.pos] > ' ' {
+		return s.buf[s.pos], nil
+	}
+	return s.skipSpace()
+}
+
+func (s *scanner) skipSpace() (byte, error) {
 	for {
 		for ; s.pos < s.end; s.pos++ {
 			switch c := s.buf[s.pos]; c {
@@ -101,6 +108,57 @@ func (s *scanner) finish() error {
 	return s.bad("text after the document")
 }
 
+// enter consumes the bracket of the array or object that comes next.
+func (s *scanner) enter() error {
+	if s.depth++; s.depth > maxDepth {
+		return s.bad("nested too deep")
+	}
+	s.pos++
+	return nil
+}
+
+// more comes to member i of the array or object that closing ends, or consumes
+// closing and reports false.
+func (s *scanner) more(closing byte, i int) (bool, error) {
+	c, err := s.peek()
+	switch {
+	case err != nil:
+		return false, err
+	case c == closing:
+		s.pos++
+		s.depth--
+		return false, nil
+	case i == 0:
+		return true, nil
+	case c != ',':
+		return false, s.bad("no comma between members")
+	}
+	s.pos++
+	return true, nil
+}
+
+// appendKey consumes the key that comes next, and its colon, and appends its text.
+func (s *scanner) appendKey(dst []byte) ([]byte, error) {
+	c, err := s.peek()
+	if err != nil {
+		return dst, err
+	}
+	if c != '"' {
+		return dst, s.bad("no key")
+	}
+	if dst, err = s.appendString(dst); err != nil {
+		return dst, err
+	}
+	if c, err = s.peek(); err != nil {
+		return dst, err
+	}
+	if c != ':' {
+		return dst, s.bad("no colon after a key")
+	}
+	s.pos++
+	return dst, nil
+}
+
 // members walks the array or object that comes next. fn must consume exactly
 // one value for each member; key is nil in an array and good until fn consumes it.
 func (s *scanner) members(fn func(key []byte, index int) error) error {
@@ -108,70 +166,39 @@ func (s *scanner) members(fn func(key []byte, index int) error) error {
 	if err != nil {
 		return err
 	}
-	var closing byte
-	switch open {
-	case '{':
-		closing = '}'
-	case '[':
-		closing = ']'
-	default:
+	if open != '{' && open != '[' {
 		return s.bad("no array or object")
 	}
-	if s.depth++; s.depth > maxDepth {
-		return s.bad("nested too deep")
+	if err := s.enter(); err != nil {
+		return err
 	}
-	s.pos++
 	for len(s.keys) <= s.depth {
-		s.keys = append(s.keys, nil)
+		s.keys = append(s.keys, []byte{})
 	}
 	var key []byte // nil in a list
 	for i := 0; ; i++ {
-		c, err := s.peek()
-		if err != nil {
+		if ok, err := s.more(open+2, i); err != nil || !ok { // ] and } are two behind [ and {
 			return err
 		}
-		if c == closing && i == 0 {
-			break
-		}
-		if i > 0 {
-			if c == closing {
-				break
-			}
-			if c != ',' {
-				return s.bad("no comma between members")
-			}
-			s.pos++
-			if c, err = s.peek(); err != nil {
-				return err
-			}
-		}
 		if open == '{' {
-			if c != '"' {
-				return s.bad("no key")
-			}
-			if key, err = s.appendString(s.keys[s.depth][:0]); err != nil {
+			if key, err = s.appendKey(s.keys[s.depth][:0]); err != nil {
 				return err
-			}
-			if key == nil {
-				key = []byte{}
 			}
 			s.keys[s.depth] = key
-			if c, err = s.peek(); err != nil {
-				return err
-			}
-			if c != ':' {
-				return s.bad("no colon after a key")
-			}
-			s.pos++
 		}
 		if err := fn(key, i); err != nil {
 			return err
 		}
 	}
-	s.pos++
-	s.depth--
-	return nil
 }
+
+// plainBytes marks the bytes that stand for themselves in a string.
+var plainBytes = func() (t [256]bool) {
+	for c := ' '; c < 256; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
 
 // appendString consumes the string that comes next and appends its text.
 // Invalid UTF-8 is kept as it is.
@@ -180,7 +207,7 @@ func (s *scanner) appendString(dst []byte) ([]byte, error) {
 	for {
 		chunk := s.buf[s.pos:s.end]
 		i := 0
-		for i < len(chunk) && chunk[i] != '"' && chunk[i] != '\\' && chunk[i] >= ' ' {
+		for i < len(chunk) && plainBytes[chunk[i]] {
 			i++
 		}
 		dst = append(dst, chunk[:i]...)

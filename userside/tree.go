@@ -46,11 +46,13 @@ func (t *tree) reset() { t.nodes, t.text = t.nodes[:0], t.text[:0] }
 // read replaces t by the value that comes next in s.
 func (t *tree) read(s *scanner) (value, error) {
 	t.reset()
-	err := t.append(s, nil)
+	err := t.append(s, 0)
 	return value{t: t}, err
 }
 
-func (t *tree) append(s *scanner, key []byte) error {
+// append adds the value that comes next in s. Its key, if any, is the text from
+// keyFrom on.
+func (t *tree) append(s *scanner, keyFrom int) error {
 	c, err := s.peek()
 	if err != nil {
 		return err
@@ -58,46 +60,63 @@ func (t *tree) append(s *scanner, key []byte) error {
 	if len(t.text) > math.MaxInt32 || len(t.nodes) > math.MaxInt32/2 {
 		return errTooLarge
 	}
-	i := len(t.nodes)
-	n := node{keyFrom: uint32(len(t.text))}
-	t.text = append(t.text, key...)
-	n.keyTo = uint32(len(t.text))
-	n.textFrom = n.keyTo
-	t.nodes = append(t.nodes, n)
+	i, from := len(t.nodes), len(t.text)
+	t.nodes = append(t.nodes, node{keyFrom: uint32(keyFrom), keyTo: uint32(from), textFrom: uint32(from), textTo: uint32(from)})
+	var k kind
 	switch {
-	case c == '{' || c == '[':
-		n.kind = kindObject
-		if c == '[' {
-			n.kind = kindArray
-		}
-		err = s.members(func(key []byte, _ int) error { return t.append(s, key) })
 	case c == '"':
-		n.kind = kindString
+		k = kindString
 		t.text, err = s.appendString(t.text)
 	case c == '-' || c >= '0' && c <= '9':
-		n.kind = kindNumber
+		k = kindNumber
 		t.text, err = s.appendNumber(t.text)
+	case c == '{':
+		k = kindObject
+		err = t.appendMembers(s, '}')
+	case c == '[':
+		k = kindArray
+		err = t.appendMembers(s, ']')
 	case c == 't':
-		n.kind = kindBool
+		k = kindBool
 		t.text = append(t.text, '1')
 		err = s.literal("true")
 	case c == 'f':
-		n.kind = kindBool
+		k = kindBool
 		t.text = append(t.text, '0')
 		err = s.literal("false")
 	case c == 'n':
-		n.kind = kindNull
+		k = kindNull
 		err = s.literal("null")
 	default:
 		err = s.bad("no value")
 	}
-	n.textTo = uint32(len(t.text))
-	if n.kind == kindArray || n.kind == kindObject {
-		n.textTo = n.textFrom
+	n := &t.nodes[i]
+	n.kind, n.next = k, int32(len(t.nodes))
+	if k != kindArray && k != kindObject {
+		n.textTo = uint32(len(t.text))
 	}
-	n.next = int32(len(t.nodes))
-	t.nodes[i] = n
 	return err
+}
+
+func (t *tree) appendMembers(s *scanner, closing byte) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		ok, err := s.more(closing, i)
+		if err != nil || !ok {
+			return err
+		}
+		keyFrom := len(t.text)
+		if closing == '}' {
+			if t.text, err = s.appendKey(t.text); err != nil {
+				return err
+			}
+		}
+		if err := t.append(s, keyFrom); err != nil {
+			return err
+		}
+	}
 }
 
 // value is one value of a tree; the zero value is absent. It is good until the

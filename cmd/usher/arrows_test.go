@@ -32,12 +32,13 @@ var arrows = map[string][]string{
 	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82"},
 	"dhcpd/wire":         {},
 	"dhcpd/option82":     {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
+	"dhcpd/probe":        {},             // it asks servers with another codec than ours, so that the two check each other
 	"dhcpd/lease":        {"provision"},
 	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/acl", "provision/link",
 		"dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
-		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "console"}, // it wires everything
+		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/probe", "console"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.
@@ -51,11 +52,11 @@ var edges = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/usher"},
 	"github.com/coreos/go-systemd":        {"cmd/usher"},
 	"github.com/prometheus/client_golang": {"console", "cmd/usher"},
-	"github.com/insomniacslk/dhcp":        {"cmd/usher", "dhcpd"},
+	"github.com/insomniacslk/dhcp":        {"dhcpd/probe"},
 	"golang.org/x/net":                    {"dhcpd"},
 	"net/http":                            {"cmd/usher", "console", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
 	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                                           // the demo runs real programs; the agent never does
-	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
+	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
 }
 
 // imports gives the imports of every non-test file of the repository, by folder.

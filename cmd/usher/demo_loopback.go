@@ -13,9 +13,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
-
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd/probe"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -196,60 +195,13 @@ func freeUDPPort() (int, error) {
 // relayedLease gets a lease as a D-Link switch would relay it: option 82 with
 // VLAN 100, port 3 and the switch's MAC.
 func relayedLease(ctx context.Context, relay *net.UDPConn, server int, mac net.HardwareAddr) (netip.Addr, error) {
-	opt82 := dhcpv4.OptRelayAgentInfo(
-		dhcpv4.OptGeneric(dhcpv4.AgentCircuitIDSubOption, []byte{0, 4, 0, 100, 0, 3}),
-		dhcpv4.OptGeneric(dhcpv4.AgentRemoteIDSubOption, []byte{0, 6, 0x00, 0x00, 0x5e, 0x00, 0x53, 0x01}),
-	)
-	relayed := []dhcpv4.Modifier{dhcpv4.WithGatewayIP(net.IPv4(127, 0, 0, 1)), dhcpv4.WithOption(opt82)}
-	discover, err := dhcpv4.NewDiscovery(mac, relayed...)
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	info, err := probe.RelayInfo([]byte{0, 4, 0, 100, 0, 3}, []byte{0, 6, 0x00, 0x00, 0x5e, 0x00, 0x53, 0x01})
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	offer, err := exchange(ctx, relay, server, discover, dhcpv4.MessageTypeOffer)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	request, err := dhcpv4.NewRequestFromOffer(offer, relayed...)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	ack, err := exchange(ctx, relay, server, request, dhcpv4.MessageTypeAck)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	ip, _ := netip.AddrFromSlice(ack.YourIPAddr.To4())
-	return ip, nil
-}
-
-// exchange sends a packet and waits for the answer, three times at most.
-func exchange(ctx context.Context, relay *net.UDPConn, server int, p *dhcpv4.DHCPv4, want dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
-	buf := make([]byte, 4096)
-	for range 3 {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if _, err := relay.WriteToUDP(p.ToBytes(), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: server}); err != nil {
-			return nil, err
-		}
-		if err := relay.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
-			return nil, err
-		}
-		for {
-			n, _, err := relay.ReadFromUDP(buf)
-			if err != nil {
-				break
-			}
-			r, err := dhcpv4.FromBytes(buf[:n])
-			if err != nil || r.TransactionID != p.TransactionID {
-				continue
-			}
-			if r.MessageType() != want {
-				return nil, fmt.Errorf("%s was answered by %s, not %s", p.MessageType(), r.MessageType(), want)
-			}
-			return r, nil
-		}
-	}
-	return nil, fmt.Errorf("%s was not answered", p.MessageType())
+	client := probe.Client{Port: probe.NewUDP(relay, netip.AddrPortFrom(loopback, uint16(server))), Retries: 2}
+	return client.Lease(ctx, probe.Query{MAC: mac, GIAddr: loopback, RelayInfo: [][]byte{info}})
 }
 
 // learnedMAC waits until the ERP has a MAC for the address.

@@ -96,7 +96,7 @@ them, reports the MACs it sees, and turns customer states into rules of the kern
 	}{
 		{"agent", "The agent:", []*cobra.Command{newRun(c), newCheck(c), newStatus(c), newExplain(c), newOption82(c), newGuard(c)}},
 		{"erp", "The ERP:", append([]*cobra.Command{newCustomer(c), newERP(c)}, newNeighbours(c)...)},
-		{"try", "Without an ERP:", []*cobra.Command{newDemo(c), newEmulator(c)}},
+		{"try", "Without an ERP:", []*cobra.Command{newDemo(c), newEmulator(c), newProbe(c)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, cmd := range g.commands {

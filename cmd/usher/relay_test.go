@@ -1,14 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
-
+	"github.com/usher-agent/usher/dhcpd/probe"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -48,55 +48,17 @@ func relayTargets(erp *emulator.Emulator) []relayTarget {
 }
 
 // lease asks for an address as the target's switch would relay it, DISCOVER to ACK.
-func (r relayTarget) lease(conn net.PacketConn, mac net.HardwareAddr, patience time.Duration) (netip.Addr, error) {
+func (r relayTarget) lease(ctx context.Context, conn net.PacketConn, mac net.HardwareAddr, patience time.Duration) (netip.Addr, error) {
 	circuit := binary.BigEndian.AppendUint16([]byte{0, 4, 0, 100}, r.port)
-	remote := append([]byte{0, 6}, r.remote[:]...)
-	relayed := []dhcpv4.Modifier{
-		dhcpv4.WithGatewayIP(net.IPv4(198, 51, 100, 1)),
-		dhcpv4.WithOption(dhcpv4.OptRelayAgentInfo(
-			dhcpv4.OptGeneric(dhcpv4.AgentCircuitIDSubOption, circuit),
-			dhcpv4.OptGeneric(dhcpv4.AgentRemoteIDSubOption, remote))),
-	}
-	discover, err := dhcpv4.NewDiscovery(mac, relayed...)
+	info, err := probe.RelayInfo(circuit, append([]byte{0, 6}, r.remote[:]...))
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	offer, err := ask1(conn, discover, patience)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	request, err := dhcpv4.NewRequestFromOffer(offer, relayed...)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	ack, err := ask1(conn, request, patience)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	if ack.MessageType() != dhcpv4.MessageTypeAck {
-		return netip.Addr{}, fmt.Errorf("got %s", ack.MessageType())
-	}
-	ip, _ := netip.AddrFromSlice(ack.YourIPAddr.To4())
-	return ip, nil
+	client := probe.Client{Port: probe.NewUDP(conn.(*net.UDPConn), netip.MustParseAddrPort("10.0.0.1:67")), Timeout: patience}
+	return client.Lease(ctx, probe.Query{MAC: mac, GIAddr: netip.MustParseAddr(worldGateway), RelayInfo: [][]byte{info}})
 }
 
-// ask1 sends one packet to the server and waits for its answer.
-func ask1(conn net.PacketConn, p *dhcpv4.DHCPv4, patience time.Duration) (*dhcpv4.DHCPv4, error) {
-	if _, err := conn.WriteTo(p.ToBytes(), &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 67}); err != nil {
-		return nil, err
-	}
-	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return nil, err
-	}
-	buf := make([]byte, 4096)
-	for {
-		n, _, err := conn.ReadFrom(buf)
-		if err != nil {
-			return nil, err
-		}
-		r, err := dhcpv4.FromBytes(buf[:n])
-		if err == nil && r.TransactionID == p.TransactionID {
-			return r, nil
-		}
-	}
+// relayClient asks the agent from a relay's socket.
+func (w *world) relayClient(conn net.PacketConn) probe.Client {
+	return probe.Client{Port: probe.NewUDP(conn.(*net.UDPConn), netip.MustParseAddrPort("10.0.0.1:67")), Timeout: 5 * time.Second}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type home struct {
 	id   int64 // in the ERP
 	port string
 	ip   netip.Addr
+	mac  string // set by tests
 }
 
 // world is a provider in miniature: customers, a switch with a real DHCP
@@ -44,6 +46,7 @@ type world struct {
 	dir      string
 	lab      *lab.Lab
 	access   *lab.Host // the switch
+	upstream *lab.Host // in a chain: the relay behind the switch's; else nil
 	router   *lab.Host
 	internet *lab.Host
 	homes    []home
@@ -66,6 +69,11 @@ type worldOptions struct {
 	poll      time.Duration // of the agent
 	extra     string        // more YAML for the agent
 	noRelay   bool          // the test is the relay
+
+	times      string   // more YAML keys of the customers' subnet; empty: lease_time: 10m
+	interfaces []string // of the router that are served besides "access"
+	subnets    string   // more YAML items of dhcp.subnets
+	chain      bool     // a second relay between the customers' switch and the router
 }
 
 // newWorld builds everything but starts no agent. On error nothing is left.
@@ -86,7 +94,7 @@ func newWorld(o worldOptions) (w *world, err error) {
 		return w, err
 	}
 	w.onClose(func() { _ = w.lab.Close() })
-	if err := w.wire(o.homes); err != nil {
+	if err := w.wire(o.homes, o.chain); err != nil {
 		return w, err
 	}
 	if err := w.startERP(o); err != nil {
@@ -114,7 +122,7 @@ func (w *world) configPath() string { return filepath.Join(w.dir, "usher.yaml") 
 
 // wire makes the hosts. The switch routes: each customer port is unnumbered,
 // with the gateway's address and a route to its customer.
-func (w *world) wire(homes int) error {
+func (w *world) wire(homes int, chain bool) error {
 	var err error
 	host := func(name string) *lab.Host {
 		if err != nil {
@@ -136,21 +144,36 @@ func (w *world) wire(homes int) error {
 			ip:   netip.AddrFrom4([4]byte{198, 51, 100, byte(17 + i)}),
 		})
 	}
+	edge := w.access // next to the router
+	if chain {
+		w.upstream = host("upstream")
+		edge = w.upstream
+	}
 	if err != nil {
 		return err
 	}
 	steps := []error{
-		w.lab.Wire(w.access, "uplink", w.router, "access"),
+		w.lab.Wire(edge, "uplink", w.router, "access"),
 		w.lab.Wire(w.router, "internet", w.internet, "eth0"),
-		w.access.IP("addr", "add", "10.0.0.2/30", "dev", "uplink"),
+		edge.IP("addr", "add", "10.0.0.2/30", "dev", "uplink"),
 		w.router.IP("addr", "add", "10.0.0.1/30", "dev", "access"),
 		w.router.IP("addr", "add", "203.0.113.1/24", "dev", "internet"),
 		w.internet.IP("addr", "add", worldInternet+"/24", "dev", "eth0"),
-		w.access.IP("route", "add", "default", "via", "10.0.0.1"),
+		edge.IP("route", "add", "default", "via", "10.0.0.1"),
 		w.router.IP("route", "add", worldPrefix, "via", "10.0.0.2"),
 		w.internet.IP("route", "add", "default", "via", "203.0.113.1"),
-		w.access.Sysctl("net.ipv4.ip_forward", "1"),
+		edge.Sysctl("net.ipv4.ip_forward", "1"),
 		w.router.Sysctl("net.ipv4.ip_forward", "1"),
+	}
+	if chain {
+		steps = append(steps,
+			w.lab.Wire(w.access, "uplink", edge, "downlink"),
+			w.access.IP("addr", "add", "10.0.1.2/30", "dev", "uplink"),
+			edge.IP("addr", "add", "10.0.1.1/30", "dev", "downlink"),
+			w.access.IP("route", "add", "default", "via", "10.0.1.1"),
+			edge.IP("route", "add", worldPrefix, "via", "10.0.1.2"),
+			w.access.Sysctl("net.ipv4.ip_forward", "1"),
+		)
 	}
 	for _, h := range w.homes {
 		steps = append(steps,
@@ -239,18 +262,20 @@ userside:
   poll_interval: %s
   refresh_interval: %s
 dhcp:
-  interfaces: [access]
+  interfaces: [%s]
   relays: [%s/32]
   subnets:
     - prefix: %s
       gateway: %s
       dns: [%s]
-      lease_time: 10m
-%scontrol:
+      %s
+%s%scontrol:
   socket: %s
 console:
   listen: %s
-`, filepath.Join(w.dir, "state"), worldERP, key, o.poll, o.poll, worldGateway, worldPrefix, worldGateway, worldInternet, generatedSubnets(w.erp), w.socket(), worldConsole)
+`, filepath.Join(w.dir, "state"), worldERP, key, o.poll, o.poll,
+		strings.Join(append([]string{"access"}, o.interfaces...), ", "), worldGateway, worldPrefix, worldGateway, worldInternet,
+		cmp.Or(o.times, "lease_time: 10m"), generatedSubnets(w.erp), o.subnets, w.socket(), worldConsole)
 	return os.WriteFile(w.configPath(), []byte(yaml+o.extra), 0o600)
 }
 
@@ -271,7 +296,19 @@ func (w *world) startRelay(ctx context.Context) error {
 	for _, h := range w.homes {
 		args = append(args, "-id", h.port)
 	}
-	p, err := w.access.Start("dhcrelay", append(args, "-iu", "uplink", "10.0.0.1")...)
+	if w.upstream == nil {
+		return relayOn(ctx, w.access, append(args, "-iu", "uplink", "10.0.0.1")...)
+	}
+	// The one behind sees the giaddr of the first and leaves message and option 82 as they are.
+	if err := relayOn(ctx, w.upstream, "-4", "-d", "-m", "forward", "-id", "downlink", "-iu", "uplink", "10.0.0.1"); err != nil {
+		return err
+	}
+	return relayOn(ctx, w.access, append(args, "-iu", "uplink", "10.0.1.1")...)
+}
+
+// relayOn starts dhcrelay on a host and waits until it listens.
+func relayOn(ctx context.Context, h *lab.Host, args ...string) error {
+	p, err := h.Start("dhcrelay", args...)
 	if err != nil {
 		return err
 	}

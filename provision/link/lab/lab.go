@@ -295,6 +295,10 @@ func (h *Host) Dial(address string, timeout time.Duration) (net.Conn, error) {
 	return conn, err
 }
 
+// Do runs f on a thread that stands in the host's network namespace: sockets
+// that f opens belong to the host. f must not start goroutines that do.
+func (h *Host) Do(f func() error) error { return h.do(f) }
+
 // do runs f on a thread that stands in the host's namespace.
 func (h *Host) do(f func() error) error {
 	result := make(chan error, 1)
