@@ -113,8 +113,9 @@ func (w *wanted) has(code uint8) bool {
 
 // Append appends the reply to the request p to dst. The options come in this
 // order: 53, 54, 51, 58, 59, 1, 56, 61, then those of the set by need, and
-// option 82 of the request, byte for byte, last. 53, 54, 51 and 1 are always
-// sent, the others if the client asks for them or has no parameter request list;
+// option 82 of the request, byte for byte, last. 53, 54, 51, 58, 59 and 1 are
+// always sent (most clients do not ask for 58 and 59, but follow them: T1 and T2
+// are the operator's, not the client's), the others if the client asks for them or has no parameter request list;
 // 61 is returned as RFC 6842 says. Options for which the client's maximum
 // (option 57) leaves no room, given those before them, are left out.
 func (r *Reply) Append(dst []byte, p *Packet) []byte {
@@ -142,12 +143,8 @@ func (r *Reply) Append(dst []byte, p *Packet) []byte {
 	}
 	if r.LeaseTime != 0 {
 		dst = appendUint32Option(dst, OptLeaseTime, r.LeaseTime)
-		if want.has(OptRenewalTime) {
-			dst = appendUint32Option(dst, OptRenewalTime, r.RenewTime)
-		}
-		if want.has(OptRebindingTime) {
-			dst = appendUint32Option(dst, OptRebindingTime, r.RebindTime)
-		}
+		dst = appendUint32Option(dst, OptRenewalTime, r.RenewTime)
+		dst = appendUint32Option(dst, OptRebindingTime, r.RebindTime)
 	}
 	if r.Options != nil {
 		dst = append(dst, r.Options.mask...)

@@ -69,12 +69,12 @@ func TestReplyOrderAndSelection(t *testing.T) {
 	})
 	t.Run("only what is asked for, and what every client needs", func(t *testing.T) {
 		got := ack(set).Append(nil, parsed(t, bare(53, 1, 3, 55, 2, 6, 200, 255)))
-		assert.Equal(t, []int{53, 54, 51, 1, 6, 200}, codes(t, got))
+		assert.Equal(t, []int{53, 54, 51, 58, 59, 1, 6, 200}, codes(t, got))
 		assert.Len(t, got, MinReplyLen)
 	})
 	t.Run("an empty list asks for nothing", func(t *testing.T) {
 		got := ack(set).Append(nil, parsed(t, bare(53, 1, 3, 55, 0, 255)))
-		assert.Equal(t, []int{53, 54, 51, 1}, codes(t, got))
+		assert.Equal(t, []int{53, 54, 51, 58, 59, 1}, codes(t, got))
 	})
 	t.Run("NAK", func(t *testing.T) {
 		nak := &Reply{Type: Nak, ServerID: netip.MustParseAddr("192.0.2.1"), Message: "no", Broadcast: true}
