@@ -78,6 +78,7 @@ type DHCP struct {
 	ServerID      netip.Addr     // invalid: the address of the receiving interface
 	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
 	Match         []string       // option82, mac; in order
+	Option82      Option82       // how option 82 is read
 	Authoritative bool
 	Subnets       []Subnet
 }

@@ -210,7 +210,7 @@ func (d *decoder) log(v value, l *Log) {
 
 func (d *decoder) dhcp(v value, c *DHCP) {
 	m := v.mapping("enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "relays", "match",
-		"authoritative", "subnets")
+		"option82", "authoritative", "subnets")
 	c.Enabled = m.get("enabled").boolean(true)
 	c.Interfaces = m.get("interfaces").interfaces()
 	listen := m.get("listen")
@@ -229,6 +229,7 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 		}
 	})
 	c.Match = m.get("match").matchOrder()
+	d.option82(m.get("option82"), &c.Option82)
 	c.Authoritative = m.get("authoritative").boolean(true)
 	d.subnets(m.get("subnets"), c)
 }

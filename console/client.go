@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"syscall"
 
@@ -42,6 +44,24 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 // Explain asks about an IPv4 address, a MAC or a customer id.
 func (c *Client) Explain(ctx context.Context, q string) (*Explanation, error) {
 	return call[Explanation](ctx, c, http.MethodGet, "/v1/explain?q="+url.QueryEscape(q), nil)
+}
+
+// Option82 asks what an option 82 says and would lead to. relay may be invalid,
+// mac zero.
+func (c *Client) Option82(ctx context.Context, payload []byte, relay netip.Addr, mac provision.MAC) (*Option82View, error) {
+	q := url.Values{"value": {hex.EncodeToString(payload)}}
+	if relay.IsValid() {
+		q.Set("giaddr", relay.String())
+	}
+	if !mac.IsZero() {
+		q.Set("mac", mac.String())
+	}
+	return call[Option82View](ctx, c, http.MethodGet, "/v1/option82?"+q.Encode(), nil)
+}
+
+// UnknownOption82 asks for the values lately seen that led to no port.
+func (c *Client) UnknownOption82(ctx context.Context) (*Option82Unknowns, error) {
+	return call[Option82Unknowns](ctx, c, http.MethodGet, "/v1/option82/unknown", nil)
 }
 
 // Guard asks what the guard holds.

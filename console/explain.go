@@ -81,8 +81,13 @@ type WouldView struct {
 	MatchedBy string        `json:"matched_by,omitempty"`
 	Circuit   string        `json:"circuit,omitempty"`
 	Remote    string        `json:"remote,omitempty"`
-	YourIP    netip.Addr    `json:"your_ip,omitzero"`
-	Via       string        `json:"via,omitempty"`
+	Profile   string        `json:"profile,omitempty"` // that read option 82, or was to
+	Fault     string        `json:"fault,omitempty"`   // why it could not
+
+	Device provision.DeviceID `json:"device,omitempty"`
+	Port   uint32             `json:"port,omitempty"`
+	YourIP netip.Addr         `json:"your_ip,omitzero"`
+	Via    string             `json:"via,omitempty"`
 }
 
 // errQuery is an error of whoever asks.
@@ -366,9 +371,6 @@ func (x *explainer) would() {
 		}
 		q.MAC = x.rows[i].MAC
 	}
-	a := x.d.DHCP.Explain(q)
-	x.x.Would = &WouldView{
-		MAC: q.MAC, Option82: q.Option82, Relay: q.GIAddr, Outcome: a.Outcome.String(), Text: a.Outcome.Explain(),
-		Advice: advice(a.Outcome), MatchedBy: a.MatchedBy, Circuit: a.Circuit, Remote: a.Remote, YourIP: a.YourIP, Via: a.Via,
-	}
+	would := x.d.wouldOf(q)
+	x.x.Would = &would
 }

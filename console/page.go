@@ -54,6 +54,7 @@ type pageData struct {
 	Now      time.Time
 	Style    template.CSS
 	Problems []problemGroup
+	Unknown  Option82Unknowns
 }
 
 // problemGroup is one kind of problem with the first ones of it.
@@ -66,7 +67,7 @@ type problemGroup struct {
 // ServeHTTP implements http.Handler.
 func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	st := p.d.status()
-	data := pageData{Status: st, Now: p.d.now(), Style: template.CSS(pageStyle), Problems: groupProblems(st.Sync)}
+	data := pageData{Status: st, Now: p.d.now(), Style: template.CSS(pageStyle), Problems: groupProblems(st.Sync), Unknown: p.d.unknownOption82(pageUnknown)}
 	var body bytes.Buffer
 	if err := p.template.Execute(&body, data); err != nil {
 		p.log.ErrorContext(r.Context(), "overview page failed", "error", err)

@@ -148,8 +148,10 @@ func advice(o dhcpd.Outcome) string {
 		return "Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end."
 	case dhcpd.OutcomeDeclined:
 		return "Find the device that has the address set by hand."
-	case dhcpd.OutcomeOption82Malformed, dhcpd.OutcomeOption82Unread:
+	case dhcpd.OutcomeOption82Malformed:
 		return "Compare the option 82 format of the switch with that of one that works."
+	case dhcpd.OutcomeOption82Unread:
+		return "Choose a profile for the switch: usher option82 suggest proposes one."
 	case dhcpd.OutcomeOption82Double:
 		return "Let access ports drop or replace option 82 that comes from the customer."
 	case dhcpd.OutcomeInterfaceOff:

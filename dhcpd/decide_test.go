@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -630,6 +631,17 @@ func FuzzDecide(f *testing.F) {
 	snap := world(f)
 	set, err := compile(testOptions())
 	require.NoError(f, err)
+	profiled := testOptions()
+	for _, e := range option82.Catalogue() { // some matched, all by default
+		profiled.Option82.Default = append(profiled.Option82.Default, e.Profile)
+		profiled.Option82.Profiles = append(profiled.Option82.Profiles, Option82Profile{Profile: e.Profile, Match: Option82Match{RemoteID: "*" + e.Name[:1] + "*", DeviceName: "sw?"}})
+		for _, v := range e.Vectors {
+			q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: unhex(f, v.Payload)}
+			f.Add(q.Append(nil))
+		}
+	}
+	byProfile, err := compile(profiled)
+	require.NoError(f, err)
 	for _, q := range []wire.Query{
 		{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1)},
 		{Type: wire.Request, MAC: client(0x11), Options: []wire.Option{requested(host(11)), chosen(serverIP)}},
@@ -641,16 +653,21 @@ func FuzzDecide(f *testing.F) {
 	}
 	tab := leases(bound(host(11), client(0x11), 1), bound(host(41), client(0x41), 4))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		r := &request{served: true, local: serverIP, iface: "eth0"}
-		r.parse(raw)
-		d := decide(testNow, r, snap, tab, set)
-		require.NotEqual(t, "invalid", d.outcome.String())
-		require.Equal(t, d.outcome.Answered(), d.reply.Type != 0, d.outcome.String())
-		require.Equal(t, d.outcome.Answered(), d.way != wayNone)
-		if d.reply.Type != 0 {
-			var p wire.Packet
-			require.NoError(t, p.Parse(d.reply.Append(nil, &r.p)))
-			require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
+		for _, set := range []*settings{set, byProfile} {
+			r := &request{served: true, local: serverIP, iface: "eth0"}
+			r.parse(raw)
+			d := decide(testNow, r, snap, tab, set)
+			require.NotEqual(t, "invalid", d.outcome.String())
+			require.Equal(t, d.outcome.Answered(), d.reply.Type != 0, d.outcome.String())
+			require.Equal(t, d.outcome.Answered(), d.way != wayNone)
+			if r.err == nil && r.p.GIAddr().IsValid() && !set.trusts(r.p.GIAddr()) {
+				require.False(t, d.outcome.Answered(), "never an answer to an untrusted relay")
+			}
+			if d.reply.Type != 0 {
+				var p wire.Packet
+				require.NoError(t, p.Parse(d.reply.Append(nil, &r.p)))
+				require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
+			}
 		}
 	})
 }

@@ -7,9 +7,10 @@
 //
 // The ways of Options.Match are tried in order; normally option 82 first.
 //
-// Option 82 names a switch (remote-id: MAC or address; without a remote-id the
-// relay's address) and a port on it (circuit-id: number or interface name). The
-// port wins over everything else: whoever is plugged in there gets an address of
+// Option 82 names a switch and a port on it, read by the profile that
+// Options.Option82 chooses for the device (package option82); without configuration
+// remote-id is a MAC or address, without a remote-id the relay's address counts,
+// and circuit-id is VLAN, unit and port or an interface name. The port wins over everything else: whoever is plugged in there gets an address of
 // that port, even if the ERP has the MAC on another port. Of several rows the
 // client gets, in this order: the one with its MAC; the one it has leased; one
 // without a MAC that no other client has leased, which so learns the MAC; one with

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -25,6 +26,8 @@ type Explanation struct {
 	MatchedBy  string                 `json:"matched_by"` // option82, mac or empty
 	Circuit    string                 `json:"circuit"`    // how sub-option 1 was read; empty: no option 82
 	Remote     string                 `json:"remote"`     // how sub-option 2 was read
+	Profile    string                 `json:"profile"`    // that read option 82, or the first that was to; empty: no option 82
+	Fault      string                 `json:"fault"`      // why the profile could not read it
 	YourIP     netip.Addr             `json:"your_ip,omitzero"`
 	Subscriber provision.SubscriberID `json:"subscriber,omitempty"`
 	Device     provision.DeviceID     `json:"device,omitempty"`
@@ -83,6 +86,15 @@ func (s *Server) Explain(q Query) Explanation {
 	if r.p.RelayInfoCount() > 0 && r.relayErr == nil {
 		e.Circuit = circuitText(wire.DecodeCircuit(r.relay.CircuitID))
 		e.Remote = remoteText(wire.DecodeRemote(r.relay.RemoteID))
+	}
+	if loc := d.match.loc; loc.profile != "" {
+		e.Profile = loc.profile
+		switch {
+		case loc.fault != option82.FaultNone:
+			e.Fault = loc.fault.String()
+		case loc.failed == OutcomeOption82Unread:
+			e.Fault = "nothing names the switch: want a remote-id other than the client's MAC, or a relay address"
+		}
 	}
 	if d.binding != nil {
 		e.Subscriber = d.binding.Subscriber

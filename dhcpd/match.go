@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -23,6 +24,8 @@ type request struct {
 	local   netip.Addr     // address the packet came to, else the first one of the interface; may be invalid
 	from    netip.AddrPort // sender
 	ownID   bool           // option 54 is an address of this host
+
+	decoded option82.Decoded // room for what a profile reads
 }
 
 // parse fills the views of r from b.
@@ -36,63 +39,6 @@ func (r *request) parse(b []byte) {
 // leaseView is what a decision may ask the lease table.
 type leaseView interface {
 	Get(ip netip.Addr) (lease.Record, bool)
-}
-
-// location is the access port that option 82 names.
-type location struct {
-	rows   []provision.Binding // of the port; empty if failed
-	device provision.DeviceID  // zero if not known
-	port   uint32              // number as sent, or as the ERP has it for a name; zero if not known
-	failed Outcome             // why there are no rows
-}
-
-// locate finds the access port by option 82. The switch is the one that the
-// remote-id names; without a remote-id, or with one that is the client's own
-// MAC (some relays put that there), the relay's address names it. A remote-id
-// that names an unknown switch is never overruled by the relay address: the
-// port number belongs to the switch, and on the relay it is another customer's.
-func locate(r *request, mac provision.MAC, snap *provision.Snapshot) location {
-	if r.p.RelayInfoCount() == 0 {
-		return location{failed: OutcomeUnknownClient}
-	}
-	var dev *provision.Device
-	switch remote := wire.DecodeRemote(r.relay.RemoteID); {
-	case remote.Kind == wire.RemoteMAC && remote.MAC != mac:
-		dev = snap.DeviceByMAC(remote.MAC)
-	case remote.Kind == wire.RemoteIP:
-		dev = snap.DeviceByIP(remote.IP)
-	case remote.Kind == wire.RemoteNone || remote.Kind == wire.RemoteMAC:
-		gi := r.p.GIAddr()
-		if !gi.IsValid() {
-			return location{failed: OutcomeOption82Unread} // it names no switch
-		}
-		dev = snap.DeviceByIP(gi)
-	default:
-		return location{failed: OutcomeOption82Unread}
-	}
-	if dev == nil {
-		return location{failed: OutcomeUnknownDevice}
-	}
-	loc := location{device: dev.ID, failed: OutcomeUnknownPort}
-	switch c := wire.DecodeCircuit(r.relay.CircuitID); c.Kind {
-	case wire.CircuitPort:
-		// Boxes that do not stack send unit 0 or 1. Port 5 of unit 2 must not be
-		// taken for port 5 of unit 1: numbering across a stack needs a profile.
-		if c.Unit > 1 {
-			loc.failed = OutcomeOption82Unread
-			return loc
-		}
-		loc.port = uint32(c.Port)
-		loc.rows = snap.ByPort(dev.ID, loc.port)
-	case wire.CircuitText:
-		loc.rows = snap.ByPortName(dev.ID, c.Text)
-		if len(loc.rows) > 0 {
-			loc.port = loc.rows[0].Port
-		}
-	default:
-		loc.failed = OutcomeOption82Unread
-	}
-	return loc
 }
 
 // match is the binding that a client is to have, or why there is none.
@@ -116,7 +62,7 @@ type matcher struct {
 // find tries the configured ways in order. hint is the address that the client
 // would like to have: it decides between rows that are equally good.
 func (m *matcher) find(hint netip.Addr) match {
-	res := match{loc: locate(m.r, m.mac, m.snap)}
+	res := match{loc: m.set.option82.locate(m.r, m.mac, m.snap)}
 	res.failed = res.loc.failed
 	link := m.link()
 	for _, kind := range m.set.match {

@@ -23,6 +23,7 @@ type Options struct {
 	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
 	ServerID      netip.Addr     // option 54; invalid: the address that the packet came to
 	Match         []MatchKind    // in order; empty: option 82, then MAC
+	Option82      Option82       // how option 82 is read
 	Authoritative bool           // NAK a wrong address in INIT-REBOOT
 	Subnets       []Subnet
 	CommitTimeout time.Duration // how long an ACK waits for the disk; 0: 100 ms

@@ -22,6 +22,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -306,7 +307,7 @@ func TestExplain(t *testing.T) {
 	e := s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), GIAddr: relayIP})
 	assert.Equal(t, Explanation{
 		Outcome: OutcomeOffer, Text: OutcomeOffer.Explain(), MatchedBy: "option82",
-		Circuit: "vlan 100 unit 0 port 1", Remote: "mac 00:00:5e:00:53:f1",
+		Circuit: "vlan 100 unit 0 port 1", Remote: "mac 00:00:5e:00:53:f1", Profile: "dlink",
 		YourIP: host(11), Subscriber: 1, Device: 1, Port: 1, Via: "relay", Swap: true, Lease: &rec,
 	}, e)
 	e = s.Explain(Query{MAC: client(0x81)})
@@ -325,6 +326,10 @@ func TestExplain(t *testing.T) {
 	assert.Equal(t, `text "some-switch"`, e.Remote)
 	assert.Equal(t, OutcomeOption82Unread, e.Outcome)
 	assert.Equal(t, "none", e.Via)
+	assert.Equal(t, "dlink", e.Profile)
+	assert.Equal(t, option82.FaultSwitch.String(), e.Fault)
+	e = s.Explain(Query{MAC: stranger, Option82: port(switch1, 1)[:8]})
+	assert.Contains(t, e.Fault, "nothing names the switch")
 }
 
 // The receiver of a frame checks both checksums; an odd payload has a half word at its end.

@@ -30,6 +30,7 @@ type settings struct {
 	relays        []netip.Prefix
 	serverID      netip.Addr
 	match         []MatchKind
+	option82      *portReader
 	authoritative bool
 	subnets       []subnet // longest prefix first
 	commitTimeout time.Duration
@@ -82,6 +83,10 @@ func compile(o Options) (*settings, error) {
 		if m != MatchOption82 && m != MatchMAC {
 			fail("match %d: no such kind", m)
 		}
+	}
+	var err error
+	if s.option82, err = compileOption82(o.Option82); err != nil {
+		errs = append(errs, err)
 	}
 	if s.commitTimeout < 0 {
 		fail("commit timeout %v: negative", s.commitTimeout)

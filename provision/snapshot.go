@@ -42,7 +42,8 @@ type tables struct {
 	loose        []Binding // copies of rows whose port name stands on several ports
 	deviceByMAC  map[MAC]*Device
 	deviceByIP   map[netip.Addr]*Device
-	bound        int // distinct subscribers in rows
+	deviceByName map[string]*Device // nil: several have it
+	bound        int                // distinct subscribers in rows
 }
 
 // index finds rows by a key that several rows may share. keys are sorted and
@@ -202,6 +203,15 @@ func (s *Snapshot) DeviceByIP(ip netip.Addr) *Device {
 		return nil
 	}
 	return s.t.deviceByIP[ip.Unmap().WithZone("")]
+}
+
+// DeviceByName gives the switch that alone has this name, compared byte by
+// byte, or nil.
+func (s *Snapshot) DeviceByName(name []byte) *Device {
+	if s == nil || len(name) == 0 {
+		return nil
+	}
+	return s.t.deviceByName[string(name)]
 }
 
 // Devices gives all switches, sorted by id.

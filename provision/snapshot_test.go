@@ -139,6 +139,17 @@ func TestBuildLists(t *testing.T) {
 		"unknown_state 7 0": 1, "unknown_state 8 0": 1, "duplicate_device 0 4": 3}, counts)
 }
 
+func TestDeviceByName(t *testing.T) {
+	s, _ := Build(Input{Devices: []Device{{ID: 1, Name: "west"}, {ID: 2, Name: "east"}, {ID: 3, Name: "east"}, {ID: 4, Name: "east"}, {ID: 5}}})
+	require.NotNil(t, s.DeviceByName([]byte("west")))
+	assert.EqualValues(t, 1, s.DeviceByName([]byte("west")).ID)
+	assert.Nil(t, s.DeviceByName([]byte("east")), "which one?")
+	assert.Nil(t, s.DeviceByName([]byte("West")))
+	assert.Nil(t, s.DeviceByName(nil))
+	name := []byte("west")
+	assert.Zero(t, testing.AllocsPerRun(10, func() { s.DeviceByName(name) }))
+}
+
 func TestNilSnapshot(t *testing.T) {
 	var s *Snapshot
 	assert.Nil(t, s.ByIP(addr("192.0.2.1")))
@@ -149,6 +160,7 @@ func TestNilSnapshot(t *testing.T) {
 	assert.Nil(t, s.Device(1))
 	assert.Nil(t, s.DeviceByMAC(mac("00:00:5e:00:53:01")))
 	assert.Nil(t, s.DeviceByIP(addr("192.0.2.1")))
+	assert.Nil(t, s.DeviceByName([]byte("sw")))
 	assert.Equal(t, StateUnknown, s.State(1))
 	assert.Zero(t, s.Len()+s.Counts().Bindings+s.ACL().Len()+len(s.Subscribers())+len(s.Devices()))
 	assert.Zero(t, s.Fingerprint())

@@ -329,6 +329,7 @@ func (t *tables) indexDevices(p *problems) {
 	}
 	t.deviceByMAC = make(map[MAC]*Device, len(t.devices))
 	t.deviceByIP = make(map[netip.Addr]*Device, len(t.devices))
+	t.deviceByName = make(map[string]*Device, len(t.devices))
 	for i := range t.devices {
 		d := &t.devices[i]
 		if !d.MAC.IsZero() {
@@ -349,6 +350,13 @@ func (t *tables) indexDevices(p *problems) {
 			}
 			if old == nil || !used[old.ID] && used[d.ID] {
 				t.deviceByIP[d.IP] = d
+			}
+		}
+		if d.Name != "" {
+			if _, twice := t.deviceByName[d.Name]; twice {
+				t.deviceByName[d.Name] = nil // two switches of one name: neither can be told by it
+			} else {
+				t.deviceByName[d.Name] = d
 			}
 		}
 	}

@@ -19,25 +19,26 @@ const module = "github.com/usher-agent/usher/"
 // arrows are the imports between our own packages that the architecture allows
 // (docs/architecture.md). A new one needs a reason there first.
 var arrows = map[string][]string{
-	"config":             {"provision"}, // the words of the vocabulary, nothing that runs
-	"userside":           {},            // a client of the ERP knows nothing of what it is used for
-	"userside/emulator":  {"userside"},  // words of the wire only
-	"userside/record":    {},            // it masks and serves text, whatever it means
-	"provision":          {},            // the core is the standard library and nothing else
+	"config":             {"provision", "dhcpd/option82"}, // words of the vocabulary; profiles and templates are checked where their line is known
+	"userside":           {},                              // a client of the ERP knows nothing of what it is used for
+	"userside/emulator":  {"userside"},                    // words of the wire only
+	"userside/record":    {},                              // it masks and serves text, whatever it means
+	"provision":          {},                              // the core is the standard library and nothing else
 	"provision/erp":      {"provision", "userside"},
 	"provision/outbox":   {"provision"},
 	"provision/acl":      {"provision"},
 	"provision/link":     {"provision"},
 	"provision/link/lab": {},
-	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease"},
+	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82"},
 	"dhcpd/wire":         {},
-	"dhcpd/probe":        {}, // it asks servers with another codec than ours, so that the two check each other
+	"dhcpd/option82":     {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
+	"dhcpd/probe":        {},             // it asks servers with another codec than ours, so that the two check each other
 	"dhcpd/lease":        {"provision"},
 	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/acl", "provision/link",
-		"dhcpd", "dhcpd/wire", "dhcpd/lease"}, // it shows everything
+		"dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
-		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/probe", "console"}, // it wires everything
+		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/probe", "console"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.

@@ -196,6 +196,13 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	}
 	if x.Would != nil {
 		rows = append(rows, []string{"now", fmt.Sprintf("a DISCOVER would end in %s: %s", x.Would.Outcome, x.Would.Text)})
+		if x.Would.Profile != "" {
+			how := fmt.Sprintf("read by profile %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Circuit, x.Would.Remote)
+			if x.Would.Fault != "" {
+				how = fmt.Sprintf("not read by profile %s, %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Fault, x.Would.Circuit, x.Would.Remote)
+			}
+			rows = append(rows, []string{"option 82", how})
+		}
 	}
 	for _, e := range x.Events {
 		rows = append(rows, []string{"packet", fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))})

@@ -75,6 +75,7 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 			return o, fmt.Errorf("dhcp.match: %q: want option82 or mac", m)
 		}
 	}
+	o.Option82 = option82Options(c.Option82)
 	for _, s := range c.Subnets {
 		sub := dhcpd.Subnet{
 			Prefix: s.Prefix, Gateway: s.Gateway, DNS: s.DNS, NTP: s.NTP, Domain: s.Domain,
@@ -86,4 +87,19 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 		o.Subnets = append(o.Subnets, sub)
 	}
 	return o, nil
+}
+
+func option82Options(c config.Option82) dhcpd.Option82 {
+	o := dhcpd.Option82{Default: c.DefaultProfiles()}
+	for _, p := range c.Profiles {
+		m := dhcpd.Option82Match{DeviceName: p.Match.DeviceName, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
+		for _, id := range p.Match.Device {
+			m.Devices = append(m.Devices, provision.DeviceID(id))
+		}
+		o.Profiles = append(o.Profiles, dhcpd.Option82Profile{Profile: p.Profile(), Match: m})
+	}
+	for _, x := range c.Exact {
+		o.Exact = append(o.Exact, dhcpd.Option82Exact{Value: x.Value, Device: provision.DeviceID(x.Device), Port: x.Port, PortName: x.PortName})
+	}
+	return o
 }

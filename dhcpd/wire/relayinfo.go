@@ -11,6 +11,7 @@ const (
 	SubCircuitID       = 1  // RFC 3046
 	SubRemoteID        = 2  // RFC 3046
 	SubLinkSelection   = 5  // RFC 3527
+	SubSubscriberID    = 6  // RFC 3993
 	SubServerOverride  = 11 // RFC 5107
 	SubRelaySourcePort = 19 // RFC 8357
 )
@@ -24,6 +25,8 @@ type RelayInfo struct {
 	Link       netip.Addr
 	Override   netip.Addr // server identifier that replies must carry
 	SourcePort bool       // the relay wants replies at the port it sent from
+
+	RelaySubscriberID []byte // value of sub-option 6, text that the relay was told (RFC 3993)
 }
 
 // ParseRelayInfo walks the payload of option 82. ErrSubOption says that the
@@ -48,6 +51,8 @@ func ParseRelayInfo(b []byte) (RelayInfo, error) {
 			r.RemoteID = v
 		case code == SubLinkSelection && n == 4 && !r.Link.IsValid():
 			r.Link = nonZero(v)
+		case code == SubSubscriberID && r.RelaySubscriberID == nil:
+			r.RelaySubscriberID = v
 		case code == SubServerOverride && n == 4 && !r.Override.IsValid():
 			r.Override = nonZero(v)
 		case code == SubRelaySourcePort:
@@ -111,14 +116,14 @@ func DecodeCircuit(v []byte) Circuit {
 			Port: v[5],
 		}
 	}
-	if text, ok := decodeText(v); ok {
+	if text, ok := DecodeText(v); ok {
 		return Circuit{Kind: CircuitText, Text: text}
 	}
 	return Circuit{Kind: CircuitOpaque}
 }
 
-// decodeText reads bare text or text wrapped with type 1. Text may be padded with NULs.
-func decodeText(v []byte) ([]byte, bool) {
+// DecodeText reads bare text or text wrapped with type 1. Text may be padded with NULs.
+func DecodeText(v []byte) ([]byte, bool) {
 	if len(v) > 2 && v[0] == 1 && int(v[1]) == len(v)-2 {
 		v = v[2:]
 	}
@@ -181,14 +186,14 @@ func DecodeRemote(v []byte) Remote {
 	case len(v) == 6:
 		return Remote{Kind: RemoteMAC, MAC: [6]byte(v)}
 	}
-	text, ok := decodeText(v)
+	text, ok := DecodeText(v)
 	if !ok {
 		return Remote{Kind: RemoteOpaque}
 	}
 	if mac, ok := ParseTextMAC(text); ok {
 		return Remote{Kind: RemoteMAC, MAC: mac, Text: text}
 	}
-	if ip, ok := parseTextIPv4(text); ok {
+	if ip, ok := ParseTextIPv4(text); ok {
 		return Remote{Kind: RemoteIP, IP: ip, Text: text}
 	}
 	return Remote{Kind: RemoteText, Text: text}
@@ -261,8 +266,8 @@ func hexDigit(c byte) (byte, bool) {
 	return 0, false
 }
 
-// parseTextIPv4 reads dotted-quad text without allocating.
-func parseTextIPv4(b []byte) (netip.Addr, bool) {
+// ParseTextIPv4 reads dotted-quad text without allocating.
+func ParseTextIPv4(b []byte) (netip.Addr, bool) {
 	var ip [4]byte
 	field, digits, value := 0, 0, 0
 	for i := 0; i <= len(b); i++ {

@@ -118,6 +118,10 @@ func TestRelayInfoOfRelays(t *testing.T) {
 	assert.Equal(t, netip.MustParseAddr("198.51.100.1"), r.Link)
 	assert.True(t, r.SourcePort)
 
+	r, err = ParseRelayInfo(unhex(t, "0603666c31 0603666c32"))
+	require.NoError(t, err)
+	assert.Equal(t, "fl1", string(r.RelaySubscriberID), "the first counts")
+
 	r, err = ParseRelayInfo(unhex(t, "0b0400000000 050100"))
 	require.NoError(t, err)
 	assert.False(t, r.Override.IsValid(), "0.0.0.0 names nobody")
@@ -145,11 +149,11 @@ func TestParseTextMAC(t *testing.T) {
 }
 
 func TestParseTextIPv4(t *testing.T) {
-	ip, ok := parseTextIPv4([]byte("192.0.2.45"))
+	ip, ok := ParseTextIPv4([]byte("192.0.2.45"))
 	require.True(t, ok)
 	assert.Equal(t, netip.MustParseAddr("192.0.2.45"), ip)
 	for _, s := range []string{"", "192.0.2", "192.0.2.1.5", "192.0.2.256", "192..2.1", "192.0.2.", ".192.0.2", "192.0.2.x", "0192.0.2.1"} {
-		_, ok := parseTextIPv4([]byte(s))
+		_, ok := ParseTextIPv4([]byte(s))
 		assert.False(t, ok, "%q", s)
 	}
 }
