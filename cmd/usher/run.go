@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -55,13 +56,17 @@ within two seconds and leaves kernel state and leases as they are.`,
 }
 
 // leaveRoomForPackets makes Go run at least four threads at once, also on one or
-// two processors. With no more threads than processors, a garbage collection
-// beside the building of a snapshot can take them all, and a packet waits for
-// milliseconds until Go gives one back; the kernel shares processors among
-// threads sooner. Whoever sets GOMAXPROCS knows better.
+// two processors, and collect garbage less often. With no more threads than
+// processors a collection beside the building of a snapshot can take them all,
+// and a packet waits for milliseconds until Go gives one back; the kernel shares
+// processors among threads sooner. Fewer collections cost some tens of MiB
+// (docs/benchmarks.md). Whoever sets GOMAXPROCS or GOGC knows better.
 func leaveRoomForPackets() {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < 4 {
 		runtime.GOMAXPROCS(4)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
 	}
 }
 
