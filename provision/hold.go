@@ -26,7 +26,9 @@ func (s *Syncer) judgeLocked(f fetched) (published bool) {
 	decision := Compare(old, candidate, s.opts.Guard)
 	if !decision.Hold {
 		s.clearHeldLocked()
-		s.rejected = 0
+		if f.kind == FetchFull { // the states alone do not tell whether the rest is another one now
+			s.rejected = 0
+		}
 		s.putLocked(f, candidate)
 		return true
 	}
@@ -41,7 +43,7 @@ func (s *Syncer) judgeLocked(f fetched) (published bool) {
 	if same {
 		held.status.Since, held.status.Seen = s.held.status.Since, s.held.status.Seen+1
 	}
-	if !held.status.Rejected {
+	if !held.status.Rejected && f.kind == FetchFull {
 		s.rejected = 0 // the ERP says something else now
 	}
 	if s.oftenEnoughLocked(&held.status) {
