@@ -202,6 +202,9 @@ func (s *Syncer) publishLocked(snap *Snapshot, problems []Problem) {
 // settleLocked notes when the states in use were read, and drops the overrides
 // that this read has seen.
 func (s *Syncer) settleLocked(began time.Time) {
+	if now := time.Now(); began.After(now) {
+		began = now // stored by a clock that was ahead: what comes from now on is newer all the same
+	}
 	s.statesAt = began
 	for id, o := range s.overrides {
 		if !o.at.After(began) {
