@@ -36,14 +36,16 @@ within two seconds and leaves kernel state and leases as they are.`,
 			if dryRun {
 				cfg.ACL.DryRun = true
 			}
+			// From here on a reload that comes while the agent starts waits; unheeded, the
+			// signal would end the process.
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
 			log := newLogger(cmd.ErrOrStderr(), cfg.Log.Format, logLevel(cfg.Log.Level))
 			a, err := newAgent(path, cfg, dryRun, log)
 			if err != nil {
 				return err
 			}
-			hup := make(chan os.Signal, 1)
-			signal.Notify(hup, syscall.SIGHUP)
-			defer signal.Stop(hup)
 			return a.run(cmd.Context(), hup)
 		},
 	}

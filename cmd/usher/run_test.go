@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A reload that comes while the agent starts must not end it. The start is held
+// up by a state file that somebody else has open, behind the control socket.
+func TestReloadDuringStart(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "usher.yaml")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "key"), []byte("test-key\n"), 0o600))
+	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, `
+state_dir: %[1]s
+userside: {url: "http://127.0.0.1:1/api.php", key_file: %[1]s/key}
+dhcp: {enabled: false}
+acl: {dry_run: true}
+control: {socket: %[1]s/usher.sock}
+console: {listen: off}
+`, dir), 0o600))
+	db, err := openBolt(filepath.Join(dir, "state.db"), nil)
+	require.NoError(t, err)
+	defer db.Close()
+
+	root := newRoot()
+	root.SetOut(io.Discard)
+	root.SetErr(io.Discard)
+	root.SetArgs([]string{"run", "--config", path})
+	done := make(chan error, 1)
+	go func() { done <- root.ExecuteContext(t.Context()) }()
+	require.Eventually(t, func() bool {
+		_, err := os.Lstat(filepath.Join(dir, "usher.sock"))
+		return err == nil
+	}, 5*time.Second, time.Millisecond)
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP)) // unheeded, it ends this test
+	select {
+	case err := <-done:
+		require.ErrorIs(t, err, errStateInUse, "it lived until the state could not be had")
+	case <-time.After(10 * time.Second):
+		t.Fatal("the agent neither started nor failed")
+	}
+}
