@@ -54,6 +54,9 @@ within two seconds and leaves kernel state and leases as they are.`,
 	return cmd
 }
 
+// errStuck is the end of an agent of which a part goes on.
+var errStuck = errors.New("some part did not stop")
+
 // boundedStop waits for done after ctx ended, at most limit.
 func boundedStop(ctx context.Context, limit time.Duration, done <-chan error) error {
 	select {
@@ -65,7 +68,7 @@ func boundedStop(ctx context.Context, limit time.Duration, done <-chan error) er
 	case err := <-done:
 		return err
 	case <-time.After(limit):
-		return fmt.Errorf("some part did not stop within %s", limit)
+		return fmt.Errorf("%w within %s", errStuck, limit)
 	}
 }
 
