@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 )
@@ -180,23 +181,33 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher) bool {
 }
 
 // applyHintsLocked applies states that were read for hints, like overrides: a
-// poll that began before does not undo them. What the guard would hold is left
-// to a whole fetch, where an operator can see and decide.
+// poll that began before does not undo them. The guard counts all that hints did
+// since it let something pass. What it would hold is left to a whole fetch, where
+// an operator can see and decide.
 func (s *Syncer) applyHintsLocked(answer StatesAnswer) bool {
 	next := s.withLocked(answer.States, answer.FetchedAt)
-	if cur := s.Current(); next != nil && cur.Len() > 0 {
-		if decision := Compare(cur, next, s.opts.Guard); decision.Hold {
-			s.log.Warn("guard holds the states that hints led to, a whole fetch is made", "reason", decision.Reason)
-			s.wantFull = true
-			notify(s.wake)
+	if next != nil && s.Current().Len() > 0 {
+		if decision := Compare(s.approved, next, s.opts.Guard); decision.Hold {
+			if s.held == nil && !s.wantFull {
+				s.log.Warn("guard holds the states that hints led to, a whole fetch is made", "reason", decision.Reason)
+				s.wantFull = true
+				notify(s.wake)
+			}
+			// Who is to be let in need not wait for what becomes of the others.
+			maps.DeleteFunc(answer.States, func(_ SubscriberID, st State) bool { return blocks(st) })
+			s.putHintsLocked(answer, s.withLocked(answer.States, answer.FetchedAt))
 			return false
 		}
 	}
+	s.putHintsLocked(answer, next)
+	return true
+}
+
+func (s *Syncer) putHintsLocked(answer StatesAnswer, next *Snapshot) {
 	s.noteLocked(answer.States, answer.FetchedAt)
 	if next != nil {
 		s.installLocked(next, s.status.Problems)
 	}
-	return true
 }
 
 // lookForMoves asks whether customers that were read again have another port;

@@ -220,6 +220,50 @@ func TestGuardCountsHints(t *testing.T) {
 	})
 }
 
+// A mass change that comes hint by hint is as bad as one that a poll sees.
+func TestGuardAddsHintsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := testInput(1000)
+		erp := &statesERP{fakeERP: fakeERP{answer: says(in)}}
+		s := NewSyncer(SyncOptions{PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, Guard: tightGuard}, erp, nil, nil, quiet())
+		runSyncer(t, s)
+		pass(10 * time.Second)
+		before := s.Current().Counts()
+		require.Equal(t, StateStop, s.Current().State(1001))
+
+		wrong := map[SubscriberID]State{1001: StateActive}
+		bad := testInput(1000)
+		for i := range bad.Subscribers {
+			switch sub := &bad.Subscribers[i]; {
+			case sub.ID == 1001:
+				sub.State = StateActive
+			case i < 400 && sub.State == StateActive:
+				sub.State, wrong[sub.ID] = StateStop, StateStop
+			}
+		}
+		erp.set(says(bad))
+		erp.tell(wrong)
+		for id := range SubscriberID(400) {
+			if id != 1 {
+				s.Hint(1000 + id)
+				synctest.Wait() // each is read by itself
+			}
+		}
+		pass(10 * time.Minute)
+		now := s.Current().Counts()
+		assert.LessOrEqual(t, now.Stopped-before.Stopped, 100, "10% of 1000")
+		held := s.Status().Held
+		require.NotNil(t, held, "a whole fetch shows it to the operator")
+		assert.Equal(t, len(wrong)-1, held.Decision.Blocked.Count, "those that hints blocked are among them")
+
+		s.Hint(1001)
+		synctest.Wait()
+		assert.Equal(t, StateActive, s.Current().State(1001), "who paid need not wait")
+		require.NoError(t, s.Accept())
+		assert.Equal(t, StateStop, s.Current().State(1399))
+	})
+}
+
 func TestHintBeforeTheFirstFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		erp := &statesERP{fakeERP: fakeERP{answer: slow(10*time.Second, says(testInput(100)))}}

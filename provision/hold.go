@@ -21,12 +21,15 @@ type fetched struct {
 
 // judgeLocked lets the guard decide on a fetch and publishes or holds it.
 func (s *Syncer) judgeLocked(f fetched) (published bool) {
-	old := s.Current()
 	candidate := s.overriddenLocked(f.snap, f.began)
-	decision := Compare(old, candidate, s.opts.Guard)
+	// Not with what is in use: many hints would add up to what the guard is there
+	// to hold, some customers at a time.
+	decision := Compare(s.approved, candidate, s.opts.Guard)
 	if !decision.Hold {
 		s.clearHeldLocked()
-		s.rejected = 0
+		if f.kind == FetchFull { // the states alone do not tell whether the rest is another one now
+			s.rejected = 0
+		}
 		s.putLocked(f, candidate)
 		return true
 	}
@@ -41,7 +44,7 @@ func (s *Syncer) judgeLocked(f fetched) (published bool) {
 	if same {
 		held.status.Since, held.status.Seen = s.held.status.Since, s.held.status.Seen+1
 	}
-	if !held.status.Rejected {
+	if !held.status.Rejected && f.kind == FetchFull {
 		s.rejected = 0 // the ERP says something else now
 	}
 	if s.oftenEnoughLocked(&held.status) {
@@ -62,6 +65,7 @@ func (s *Syncer) judgeLocked(f fetched) (published bool) {
 
 // putLocked puts what a fetch made, with overrides, into use.
 func (s *Syncer) putLocked(f fetched, candidate *Snapshot) {
+	s.approved = candidate
 	if f.kind == FetchFull {
 		s.publishLocked(candidate, f.problems)
 		return

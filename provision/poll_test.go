@@ -374,3 +374,41 @@ func (in Input) withStates(old *Snapshot, states map[SubscriberID]State) *Input 
 	}
 	return &in
 }
+
+// A rejected answer stays rejected while whole fetches repeat it, whatever the
+// polls of states between them say.
+func TestSyncerStatesDoNotForgetRejection(t *testing.T) {
+	for name, stop := range map[string]int{"states pass the guard": 1, "states are held too": 30} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				erp := &statesERP{fakeERP: fakeERP{answer: says(testInput(100))}}
+				limits := tightGuard
+				limits.AcceptAfter = 2
+				s := NewSyncer(SyncOptions{PollInterval: time.Minute, RefreshInterval: 5 * time.Minute, Guard: limits}, erp, nil, nil, quiet())
+				runSyncer(t, s)
+				require.Equal(t, 100, s.Current().Len())
+
+				bad := without(50)
+				states := map[SubscriberID]State{}
+				for i := range bad.Subscribers {
+					if sub := &bad.Subscribers[i]; len(states) < stop && s.Current().State(sub.ID) == StateActive {
+						sub.State = StateStop
+						states[sub.ID] = StateStop
+					}
+				}
+				require.Len(t, states, stop)
+				erp.set(says(bad))
+				s.Refresh()
+				pass(time.Second)
+				require.NotNil(t, s.GuardStatus().Held)
+				require.NoError(t, s.Reject())
+				erp.tell(states)
+				pass(time.Hour)
+				require.NotEmpty(t, erp.polls)
+				require.NotNil(t, s.GuardStatus().Held)
+				assert.True(t, s.GuardStatus().Held.Rejected)
+				assert.Equal(t, 100, s.Current().Len(), "what an operator rejected is not accepted by repetition")
+			})
+		})
+	}
+}

@@ -90,6 +90,7 @@ type Syncer struct {
 	rejected  uint64 // fingerprint that an operator said no to; zero: none
 	updates   []chan struct{}
 
+	approved  *Snapshot // what the guard or the operator let pass last; what hints changed since is not in it
 	statesAt  time.Time // when the states in use were read: what changed after may be missing
 	lastFull  time.Time // start of the newest whole fetch that succeeded here
 	pollEnded time.Time
@@ -137,7 +138,8 @@ func (s *Syncer) LoadStored() error {
 		return nil
 	}
 	s.loaded.Store(snap)
-	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil)
+	s.approved = s.overriddenLocked(snap, snap.FetchedAt())
+	s.publishLocked(s.approved, nil)
 	return nil
 }
 
@@ -200,6 +202,9 @@ func (s *Syncer) publishLocked(snap *Snapshot, problems []Problem) {
 // settleLocked notes when the states in use were read, and drops the overrides
 // that this read has seen.
 func (s *Syncer) settleLocked(began time.Time) {
+	if now := time.Now(); began.After(now) {
+		began = now // stored by a clock that was ahead: what comes from now on is newer all the same
+	}
 	s.statesAt = began
 	for id, o := range s.overrides {
 		if !o.at.After(began) {
@@ -280,6 +285,7 @@ func (s *Syncer) Override(id SubscriberID, st State, at time.Time) {
 	next := s.withLocked(states, at)
 	s.noteLocked(states, at)
 	if next != nil {
+		s.approved = s.approved.WithStates(states)
 		s.installLocked(next, s.status.Problems)
 	}
 	if _, able := s.source.(CustomerFetcher); able {

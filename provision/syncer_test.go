@@ -672,3 +672,20 @@ func TestSyncerConcurrently(t *testing.T) {
 		assert.Equal(t, 50, s.Current().Len())
 	})
 }
+
+// The clock was ahead when the snapshot was stored, and the ERP gives no other.
+func TestSyncerChangesSnapshotOfTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := testInput(10)
+		in.FetchedAt = time.Now().Add(24 * time.Hour)
+		snap, _ := Build(in)
+		erp := &fakeERP{answer: fails(errors.New("no rows for you"))}
+		s := NewSyncer(SyncOptions{PollInterval: time.Minute}, erp, &memoryStore{snap: snap}, nil, quiet())
+		require.NoError(t, s.LoadStored())
+		runSyncer(t, s)
+		pass(time.Second)
+		require.Equal(t, StateActive, s.Current().State(1005))
+		s.Override(1005, StateStop, time.Now())
+		assert.Equal(t, StateStop, s.Current().State(1005), "what the ERP confirmed holds at once")
+	})
+}

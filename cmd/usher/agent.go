@@ -259,13 +259,32 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	go func() { done <- g.Wait() }()
 	err := boundedStop(ctx, stopLimit-200*time.Millisecond, done)
 	notify(a.log, daemon.SdNotifyStopping)
-	// Renewals answered while the parts were stopping.
-	if ferr := a.leases.Flush(); ferr != nil {
-		a.log.Error("last leases could not be written", "error", ferr)
+	limit := stopLimit // a slow disk may need it for what is left
+	if errors.Is(err, errStuck) {
+		limit = 200 * time.Millisecond // the time is over
 	}
-	err = errors.Join(err, a.close())
+	err = errors.Join(err, a.letGo(limit))
 	a.log.Info("agent stopped; kernel state and leases are left as they are", "error", err)
 	return err
+}
+
+// letGo writes what is left and closes everything. A disk that hangs is waited for
+// no longer than limit: the end of the process closes what is open then.
+func (a *agent) letGo(limit time.Duration) error {
+	done := make(chan error, 1)
+	go func() {
+		// Renewals answered while the parts were stopping.
+		if err := a.leases.Flush(); err != nil {
+			a.log.Error("last leases could not be written", "error", err)
+		}
+		done <- a.close()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("state: not written and closed within %s: does the disk hang?", limit)
+	}
 }
 
 // kickOnUpdate asks for a round of the enforcer after each new snapshot.

@@ -54,10 +54,13 @@ func table(w io.Writer, rows [][]string) error {
 	return tw.Flush()
 }
 
-// ago says how long ago t was, for people.
+// ago says how long ago t was, or how far ahead it is, for people.
 func ago(t, now time.Time) string {
 	if t.IsZero() {
 		return "never"
+	}
+	if d := t.Sub(now).Round(time.Second); d > 0 {
+		return "in " + d.String()
 	}
 	return now.Sub(t).Round(time.Second).String() + " ago"
 }

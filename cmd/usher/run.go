@@ -38,15 +38,17 @@ within two seconds and leaves kernel state and leases as they are.`,
 			if dryRun {
 				cfg.ACL.DryRun = true
 			}
+			// From here on a reload that comes while the agent starts waits; unheeded, the
+			// signal would end the process.
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
 			log := newLogger(cmd.ErrOrStderr(), cfg.Log.Format, logLevel(cfg.Log.Level))
 			leaveRoomForPackets()
 			a, err := newAgent(path, cfg, dryRun, log)
 			if err != nil {
 				return err
 			}
-			hup := make(chan os.Signal, 1)
-			signal.Notify(hup, syscall.SIGHUP)
-			defer signal.Stop(hup)
 			return a.run(cmd.Context(), hup)
 		},
 	}
@@ -70,6 +72,9 @@ func leaveRoomForPackets() {
 	}
 }
 
+// errStuck is the end of an agent of which a part goes on.
+var errStuck = errors.New("some part did not stop")
+
 // boundedStop waits for done after ctx ended, at most limit.
 func boundedStop(ctx context.Context, limit time.Duration, done <-chan error) error {
 	select {
@@ -81,7 +86,7 @@ func boundedStop(ctx context.Context, limit time.Duration, done <-chan error) er
 	case err := <-done:
 		return err
 	case <-time.After(limit):
-		return fmt.Errorf("some part did not stop within %s", limit)
+		return fmt.Errorf("%w within %s", errStuck, limit)
 	}
 }
 

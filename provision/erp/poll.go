@@ -63,7 +63,26 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (pr
 	for id, n := range b.numbers {
 		answer.States[provision.SubscriberID(id)] = f.policy.State(n, f.memory.flags(id))
 	}
+	f.freed(prior, prev, answer.States)
 	return answer, nil
+}
+
+// freed adds customers who are blocked in prev and whom an earlier read, of which
+// nothing came, found active: a whole fetch that the guard held, a hint that came
+// too late. They left the lists then, so no list tells of them any more.
+func (f *Fetcher) freed(prior map[int64]int, prev *provision.Snapshot, states map[provision.SubscriberID]provision.State) {
+	for _, sub := range prev.Subscribers() {
+		if sub.State != provision.StateStop && sub.State != provision.StatePause {
+			continue
+		}
+		if _, listed := states[sub.ID]; listed {
+			continue
+		}
+		n, known := prior[int64(sub.ID)]
+		if known && f.policy.State(n, f.memory.flags(int64(sub.ID))) == provision.StateActive {
+			states[sub.ID] = provision.StateActive
+		}
+	}
 }
 
 // plausible reports whether the list of state 0 can be one of stopped customers.

@@ -171,6 +171,24 @@ func TestFetchStates(t *testing.T) {
 	}
 }
 
+// The guard holds a whole fetch in which customer 2 is active again, the operator
+// rejects it: the polls of states after it must not leave customer 2 blocked.
+func TestFetchStatesTellsWhomAnUnusedFetchFreed(t *testing.T) {
+	e, f, prev := primed(t, with(good(), list2, ids(1, 4, 5, 6, 7)), Options{Bindings: ModeDirect})
+	require.Equal(t, provision.StatePause, prev.State(2))
+	e.set(list1, ids())
+	e.set(list2, ids(1, 2, 4, 5, 6, 7))
+	fetch(t, f, prev) // what it gives is not used
+	got, err := f.FetchStates(ctx, prev)
+	require.NoError(t, err)
+	assert.Equal(t, map[provision.SubscriberID]string{2: "active", 3: "stop"}, words(got))
+
+	e.set(list1, ids(2))
+	got, err = f.FetchStates(ctx, prev)
+	require.NoError(t, err)
+	assert.Equal(t, map[provision.SubscriberID]string{2: "pause", 3: "stop"}, words(got), "paused anew")
+}
+
 const card1 = "customer.get_data?customer_id=1"
 
 func card(member string) string {
