@@ -222,6 +222,10 @@ func (m *masker) text(us []unit, known bool) string {
 		}
 	}
 	s := string(plain)
+	var groups spans
+	if known {
+		groups = grouped(s)
+	}
 	for i := 0; i < len(us); {
 		if n, masked := m.address(s, i); n > 0 {
 			writeOver(&b, us[i:i+n], masked)
@@ -242,10 +246,41 @@ func (m *masker) text(us []unit, known bool) string {
 			i++
 			continue
 		}
-		m.writeWord(&b, us[i:n], known)
+		m.writeWord(&b, us[i:n], known && !groups.covers(i))
 		i = n
 	}
 	return b.String()
+}
+
+// spans are parts of a text, in order.
+type spans [][]int
+
+// covers reports whether i lies in one of them.
+func (s spans) covers(i int) bool {
+	for _, p := range s {
+		if p[0] <= i && i < p[1] {
+			return true
+		}
+	}
+	return false
+}
+
+// grouped finds numbers written in groups, such as 067 123-45-67 or 2001:db8::1:
+// each group is short, all of them are somebody.
+func grouped(s string) spans {
+	var out spans
+	for _, p := range numberGroups.FindAllStringIndex(s, -1) {
+		digits := 0
+		for _, c := range []byte(s[p[0]:p[1]]) {
+			if digit(c) {
+				digits++
+			}
+		}
+		if digits >= 5 {
+			out = append(out, p)
+		}
+	}
+	return append(out, inet6.FindAllStringIndex(s, -1)...)
 }
 
 // writeOver writes a masked address in place of us.
@@ -320,14 +355,17 @@ func (m *masker) known(word string) bool {
 }
 
 var (
-	dotted      = regexp.MustCompile(`^(?:[0-9]{1,3}\.){3}[0-9]{1,3}`)
-	prefixLen   = regexp.MustCompile(`^/([0-9]{1,2})(?:[^0-9]|$)`)
-	separated   = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}|^(?:[0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2}|^(?:[0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}`)
-	bareMAC     = regexp.MustCompile(`^[0-9a-fA-F]{12}`)
-	uuid        = regexp.MustCompile(`^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`)
-	alnum       = func(c byte) bool { return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' }
-	digit       = func(c byte) bool { return c >= '0' && c <= '9' }
-	endsWithout = func(s string, i int, not func(byte) bool) bool { return i >= len(s) || !not(s[i]) }
+	dotted    = regexp.MustCompile(`^(?:[0-9]{1,3}\.){3}[0-9]{1,3}`)
+	prefixLen = regexp.MustCompile(`^/([0-9]{1,2})(?:[^0-9]|$)`)
+	separated = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}|^(?:[0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2}|^(?:[0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}`)
+	// numberGroups are groups of up to three digits with little between them.
+	numberGroups = regexp.MustCompile(`\b[0-9]{1,3}(?:[ ().-]{1,2}[0-9]{1,4})+\b`)
+	inet6        = regexp.MustCompile(`(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}`)
+	bareMAC      = regexp.MustCompile(`^[0-9a-fA-F]{12}`)
+	uuid         = regexp.MustCompile(`^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`)
+	alnum        = func(c byte) bool { return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' }
+	digit        = func(c byte) bool { return c >= '0' && c <= '9' }
+	endsWithout  = func(s string, i int, not func(byte) bool) bool { return i >= len(s) || !not(s[i]) }
 )
 
 // address finds an address at s[i:] and gives its length and its mask; 0 when
