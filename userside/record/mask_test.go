@@ -73,6 +73,17 @@ func TestBodyKeepsWhatIsPeculiar(t *testing.T) {
 	}
 }
 
+// A key may be made of words that stay elsewhere.
+func TestKeyOfKnownWords(t *testing.T) {
+	m := testMasker()
+	m.key = "read-only-123"
+	got := string(m.body([]byte(`{"error":"read access: key read-only-123 denied, see /api.php?key=read-only-123&cat=customer"}`)))
+	require.NotContains(t, got, "only")
+	require.NotContains(t, got, "123")
+	require.Contains(t, got, `{"error":"read access: key `)
+	require.Contains(t, got, "&cat=customer")
+}
+
 func TestEverySpellingOfAnAddressMeansTheSame(t *testing.T) {
 	m := testMasker()
 	for _, c := range []struct{ name, dotted, decimal, signed string }{

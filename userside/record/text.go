@@ -222,9 +222,9 @@ func (m *masker) text(us []unit, known bool) string {
 		}
 	}
 	s := string(plain)
-	var groups spans
+	var people []bool
 	if known {
-		groups = grouped(s)
+		people = personal(s, m.key)
 	}
 	for i := 0; i < len(us); {
 		if n, masked := m.address(s, i); n > 0 {
@@ -246,29 +246,22 @@ func (m *masker) text(us []unit, known bool) string {
 			i++
 			continue
 		}
-		m.writeWord(&b, us[i:n], known && !groups.covers(i))
+		m.writeWord(&b, us[i:n], known && !people[i])
 		i = n
 	}
 	return b.String()
 }
 
-// spans are parts of a text, in order.
-type spans [][]int
-
-// covers reports whether i lies in one of them.
-func (s spans) covers(i int) bool {
-	for _, p := range s {
-		if p[0] <= i && i < p[1] {
-			return true
+// personal marks the parts of a message in which nothing is known: numbers
+// written in groups, such as 067 123-45-67 or 2001:db8::1, of which each group is
+// short and all of them are somebody; and the key.
+func personal(s, key string) []bool {
+	marks := make([]bool, len(s))
+	mark := func(from, to int) {
+		for i := from; i < to; i++ {
+			marks[i] = true
 		}
 	}
-	return false
-}
-
-// grouped finds numbers written in groups, such as 067 123-45-67 or 2001:db8::1:
-// each group is short, all of them are somebody.
-func grouped(s string) spans {
-	var out spans
 	for _, p := range numberGroups.FindAllStringIndex(s, -1) {
 		digits := 0
 		for _, c := range []byte(s[p[0]:p[1]]) {
@@ -277,10 +270,21 @@ func grouped(s string) spans {
 			}
 		}
 		if digits >= 5 {
-			out = append(out, p)
+			mark(p[0], p[1])
 		}
 	}
-	return append(out, inet6.FindAllStringIndex(s, -1)...)
+	for _, p := range inet6.FindAllStringIndex(s, -1) {
+		mark(p[0], p[1])
+	}
+	for i := 0; len(key) >= 4; { // a shorter one may be part of every word
+		at := strings.Index(s[i:], key)
+		if at < 0 {
+			break
+		}
+		mark(i+at, i+at+len(key))
+		i += at + len(key)
+	}
+	return marks
 }
 
 // writeOver writes a masked address in place of us.
