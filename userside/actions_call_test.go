@@ -199,6 +199,21 @@ func TestCallChecksArguments(t *testing.T) {
 	require.Empty(t, s.seen())
 }
 
+// Nobody knows what a server makes of a customer that is merged with itself; it
+// may well delete it.
+func TestCallRefusesToMergeACustomerWithItself(t *testing.T) {
+	s := newTestServer(t, answerWith(200, `{"result":"OK"}`))
+	c := newTestClient(t, s, func(o *Options) { o.ERPVersion = version(t, "3.19") })
+	for _, src := range []string{"7", "007", " 7"} {
+		_, err := c.Call(ctx, "customer", "merge", url.Values{"dst_id": {"7"}, "src_id": {src}})
+		require.ErrorIs(t, err, ErrArgument)
+		require.ErrorContains(t, err, "same as dst_id")
+	}
+	require.Empty(t, s.seen())
+	_, err := c.Call(ctx, "customer", "merge", url.Values{"dst_id": {"7"}, "src_id": {"8"}})
+	require.NoError(t, err)
+}
+
 func TestCallNormalises(t *testing.T) {
 	s := newTestServer(t, answerWith(200, `{"result":"OK","data":[]}`))
 	c := newTestClient(t, s)

@@ -167,8 +167,13 @@ func docExample(a *Action) string {
 func exampleValue(p *Param) string {
 	switch p.Kind {
 	case KindInt, KindID, KindIDs:
-		if p.Name == "customer_id" || p.Name == "id" {
+		switch p.Name {
+		case "customer_id", "id", "dst_id":
 			return "1001"
+		case "src_id":
+			return "1002"
+		case "state_id":
+			return "2"
 		}
 		return "7"
 	case KindFlag:

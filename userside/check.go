@@ -94,6 +94,8 @@ func (a *Action) complete(given map[string]string, v Version) *argumentProblem {
 			return badArgument(ErrMissing, p.Name, "is obligatory")
 		case ok && p.Needs != "" && given[p.Needs] == "":
 			return badArgument(ErrMissing, p.Needs, "is obligatory beside %s", p.Name)
+		case ok && p.Differs != "" && strings.TrimLeft(text, "0") == strings.TrimLeft(given[p.Differs], "0"):
+			return badArgument(ErrFormat, p.Name, "is the same as %s", p.Differs)
 		}
 		if p.OneOf != "" {
 			groups[p.OneOf] = append(groups[p.OneOf], p.Name)

@@ -64,6 +64,7 @@ type Param struct {
 	RequiredUntil Version
 	OneOf         string             // name of a group of which at least one is obligatory
 	Needs         string             // another parameter that must come with this one
+	Differs       string             // another parameter whose value must be another one
 	Default       string             // sent when the parameter is not given
 	Enum          []string           // of KindEnum, or words beside a KindIP; a final N stands for digits
 	EnumSince     map[string]Version // those of Enum that came later

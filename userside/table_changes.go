@@ -68,7 +68,7 @@ func customerChanges() []Action {
 			Notes:   "Not in the documentation of 3.19; the first version that has it and its answer are not known.",
 			Params: []Param{
 				{Name: "dst_id", Kind: KindID, Required: true, Help: "customer who receives the data"},
-				{Name: "src_id", Kind: KindID, Required: true, Help: "customer whose data is moved away"},
+				{Name: "src_id", Kind: KindID, Required: true, Differs: "dst_id", Help: "customer whose data is moved away"},
 			},
 		},
 		{

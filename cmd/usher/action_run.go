@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"html"
@@ -208,6 +209,12 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 		return errors.New("the answer is too large to be shown")
 	}
 	data := answer.Data()
+	if looksForOne(a) && isZero(data) {
+		data = nil // id 0: nobody
+	}
+	if a.Name == "add" && data == nil {
+		return &advised{a.Label() + ": the answer has no id\nnext: the ERP may have created the customer all the same: look before doing it again", userside.ErrUnknownShape}
+	}
 	if data == nil && a.Answer == userside.AnswerOK {
 		if call.output == "json" {
 			return printDecoded(w, object{{Key: "ok", Value: true}})
@@ -242,6 +249,17 @@ const notFoundAdvice = "the ERP has nothing under these words; look for it anoth
 func looksForOne(a userside.Action) bool {
 	_, lookup := a.Param("data_typer")
 	return a.Answer == userside.AnswerRecord || lookup
+}
+
+// isZero reports an answer of nothing but 0, as servers write an id that is not there.
+func isZero(data any) bool {
+	switch v := data.(type) {
+	case json.Number:
+		return v == "0"
+	case string:
+		return v == "0"
+	}
+	return false
 }
 
 // scalarKey gives the name under which a bare value is known.

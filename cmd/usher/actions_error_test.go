@@ -183,6 +183,30 @@ func TestTroubleWithTheERP(t *testing.T) {
 	})
 }
 
+// An answer that says OK and has not what was asked for is no success.
+func TestAnswersWithoutAnID(t *testing.T) {
+	for _, c := range []struct {
+		name, body string
+		line, want []string
+	}{
+		{"device 0", `{"result":"OK","id":0}`, []string{"device", "get-device-id", "--object-type", "switch", "--data-typer", "ip", "--data-value", "192.0.2.1"}, []string{"not found"}},
+		{"customer 0 as text", `{"Result":"OK","Id":"0"}`, []string{"customer", "get-abon-id", "--data-typer", "login", "--data-value", "nobody"}, []string{"not found"}},
+		{"created without an id", `{"result":"OK"}`, []string{"customer", "add", "--fio", "Test", "--is-potential"}, []string{"no id", "look before doing it again"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := worldOf(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, c.body) }))
+			for _, form := range []string{"--output=table", "--output=json"} {
+				code, out, errs := w.run(append(c.line, "--erp-version", "3.19", form)...)
+				require.Equal(t, exitFailure, code, errs)
+				require.Empty(t, out)
+				for _, want := range append(c.want, "next: ") {
+					require.Contains(t, errs, want)
+				}
+			}
+		})
+	}
+}
+
 func TestSecretsAreHiddenInErrors(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"whole", "no: open sesame, open sesame!", "no: [redacted], [redacted]!"},

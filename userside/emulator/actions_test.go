@@ -133,7 +133,9 @@ func TestGetCustomersID(t *testing.T) {
 		"device":                   {"dependence_device_id=6001", Quirks{}, `[1001,1002,1004]`, 200},
 		"half gone":                {"is_ex=0", Quirks{HalfGone: true}, `[1001,1003]`, 200},
 		"numbers as text":          {"state_id=2", Quirks{NumericStrings: true}, `["1001","1004"]`, 200},
-		"address unit":             {"address_unit_id=5", Quirks{}, `{"result":"ERROR","error":"the filter address_unit_id is not emulated"}`, 400},
+		"address unit":             {"address_unit_id=6", Quirks{}, `[1001]`, 200}, // houses 51 to 60
+		"address unit of nobody":   {"address_unit_id=5", Quirks{}, `[]`, 200},
+		"bad address unit":         {"address_unit_id=x", Quirks{}, `{"result":"ERROR","error":"parameter address_unit_id: not a number"}`, 400},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

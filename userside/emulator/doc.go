@@ -33,8 +33,8 @@
 // is used as it is and the generator does not run. What an action changes, every
 // related look-up shows; the exception is the coordinates of edit, which no
 // action of the API tells and only the admin API shows. Tariffs and services
-// are fixed lists; marks and employees are any numbers; the filter
-// address_unit_id is refused, for there is no address directory. Passwords of
+// are fixed lists; marks and employees are any numbers; there is no
+// directory of addresses, so each ten houses are one address unit. Passwords of
 // the personal area are kept as salted hashes and shown nowhere.
 //
 // # Changes

@@ -60,7 +60,7 @@ func TestFiltersByVersion(t *testing.T) {
 		"manager_id=3":              {Profile316: "none", ProfileModern: "[1002]"},
 		"name=Test&is_like=1":       {Profile316: "empty", ProfileLegacy: `["1001"]`, ProfileModern: "[1001]"},
 		"is_ex=1":                   {Profile316: `["1005"]`, ProfileModern: "[1005]"},
-		"address_unit_id=5&limit=1": {Profile316: "refused", ProfileModern: "refused"},
+		"address_unit_id=6&limit=1": {Profile316: `["1001"]`, ProfileModern: "[1001]"},
 	} {
 		for p, want := range want {
 			got := post(t, small(t, Options{Profile: p}), "cat=customer&subcat=get_customers_id&"+params).body
@@ -69,8 +69,6 @@ func TestFiltersByVersion(t *testing.T) {
 				require.Equal(t, bad(p, "no condition given"), got, params)
 			case "empty":
 				require.Equal(t, good(p), got, params)
-			case "refused":
-				require.Equal(t, bad(p, "the filter address_unit_id is not emulated"), got, params)
 			default:
 				require.Equal(t, strings.TrimSuffix(good(p), "}")+`,"data":`+want+"}", got, params)
 			}

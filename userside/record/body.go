@@ -313,10 +313,50 @@ var (
 	fraction   = regexp.MustCompile(`^-?[0-9]{1,20}[.,][0-9]+$`)
 	figures    = regexp.MustCompile(`^-?[0-9.,]{1,24}$`)
 	isDate     = regexp.MustCompile(`^(?:[0-9]{4}[-.][0-9]{2}[-.][0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}(?::[0-9]{2})?(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?|[0-9]{2}\.[0-9]{2}\.[0-9]{4}(?: [0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?)$`)
-	isIface    = regexp.MustCompile(`^[A-Za-z]{0,20}[ -]?[0-9]{1,5}(?:(?:\\?/|&#0?47;|[.:-])[0-9]{1,5}){0,5}$`)
+	isIface    = regexp.MustCompile(`^([A-Za-z]{0,20})[ -]?[0-9]{1,5}(?:(?:\\?/|&#0?47;|[.:-])[0-9]{1,5}){0,5}$`)
 	isRelease  = regexp.MustCompile(`^[vV]?[0-9]{1,4}(?:\.[0-9]{1,5}){0,3}(?:[-+~._]?(?:dev|alpha|beta|rc|p|ubuntu|deb)?[0-9.]{0,10})?$`)
-	scientific = regexp.MustCompile(`[eE]`)
+	cents      = regexp.MustCompile(`^-?[0-9]+(?:[.,][0-9]{1,2})?$`)
+	longDigits = regexp.MustCompile(`[0-9]{7,}`)
+	quad       = regexp.MustCompile(`^(?:[0-9]{1,3}\.){3}[0-9]{1,3}$`)
 )
+
+// longFigure are the digits of the longest figure that stays, a Unix time; a
+// phone with its country has more.
+const longFigure = 10
+
+// isFigure reports a figure or a date. An address or a phone is none, whatever
+// key it stands under.
+func isFigure(s string) bool {
+	switch {
+	case isDate.MatchString(s):
+		return true
+	case quad.MatchString(s):
+		return false
+	case figures.MatchString(s) || number.MatchString(s):
+		whole, _, _ := strings.Cut(strings.TrimPrefix(s, "-"), ".")
+		return len(whole) <= longFigure && !(len(whole) > 1 && len(whole) >= longFigure && whole[0] == '0')
+	}
+	return false
+}
+
+// isInterface reports the name of an interface as devices give it. "Franka 12/5"
+// looks like one and is where somebody lives.
+func isInterface(s string) bool {
+	m := isIface.FindStringSubmatch(s)
+	if m == nil {
+		return false
+	}
+	switch strings.ToLower(m[1]) {
+	case "", "e", "g", "p", "s", "t", "x", "ge", "xe", "et", "fe", "fa", "gi", "te", "tw", "twe", "hu", "fo", "xlge", "ten",
+		"gei", "fei", "xgei", "eth", "en", "eno", "ens", "enp", "lan", "wan", "swp", "sfp", "sfpplus", "ether", "combo",
+		"ethernet", "fastethernet", "gigabitethernet", "gigaethernet", "gigabit", "tengigabitethernet", "tengige", "tgigaethernet",
+		"xgigabitethernet", "twentyfivegige", "fortygige", "hundredgige", "port", "po", "portchannel", "lag", "ae", "trunk", "bond",
+		"bridge", "br", "vlan", "vl", "vlanif", "irb", "bvi", "lo", "loopback", "mgmt", "me", "meth", "null", "tunnel", "uplink",
+		"slot", "unit", "radio", "wlan", "ath", "dsl", "adsl", "vdsl", "pon", "gpon", "epon", "xgpon", "onu", "olt":
+		return true
+	}
+	return false
+}
 
 // value masks a scalar. escapes says that raw is the inside of a string.
 func (m *masker) value(raw string, c class, escapes bool) string {
@@ -326,9 +366,9 @@ func (m *masker) value(raw string, c class, escapes bool) string {
 	case strings.TrimSpace(text) == "":
 		return raw
 	case c == keyword && isKeyword(text),
-		c == iface && (isIface.MatchString(raw) || isDecimal(text)),
-		c == release && isRelease.MatchString(raw),
-		c == figure && (figures.MatchString(text) || isDate.MatchString(text) || number.MatchString(text)):
+		c == iface && (isInterface(raw) || isDecimal(text) && len(text) <= longFigure),
+		c == release && isRelease.MatchString(raw) && !longDigits.MatchString(text),
+		c == figure && isFigure(text):
 		return raw
 	case c == message || c == release:
 		return m.text(us, true)
@@ -356,8 +396,8 @@ func (m *masker) value(raw string, c class, escapes bool) string {
 		}
 		masked = strings.Join(parts, ",")
 	case fraction.MatchString(core) || number.MatchString(core):
-		if len(core) <= 7 && !scientific.MatchString(core) {
-			return raw
+		if len(core) <= 7 && cents.MatchString(core) {
+			return raw // an amount; with more places it could be a coordinate
 		}
 		masked = m.digits(core)
 	default:

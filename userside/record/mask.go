@@ -17,6 +17,7 @@ type masker struct {
 	vocabulary map[string]bool // words of an API, lower case
 
 	mu    sync.Mutex // guards what follows
+	key   string     // the API key of the newest call; words of the vocabulary in it are masked, too
 	mac   hash.Hash
 	ips   ipMasker
 	macs  map[[6]byte][6]byte

@@ -46,6 +46,15 @@ func TestBodyKeepsWhatIsPeculiar(t *testing.T) {
 			[]string{`{"ifaces":{"1":{"ifName":"Gi0\/5","ifNumber":1},"1005":{"ifName":"`}, []string{"Ivanov"}},
 		{"code page", "{\"full_name\":\"\xc8\xe2\xe0\xed\"}", nil, []string{"\xc8\xe2\xe0\xed"}},
 		{"coordinates", `{"coordinates":"50.450123,30.523456","foo":50.450123}`, nil, []string{"450123", "523456"}},
+		{"short coordinates under a new key", `{"data":[{"latitude":50.4501,"x":"30.5234"}]}`, nil, []string{"50.4501", "30.5234"}},
+		{"amounts under a new key", `{"zzz":12.50,"qqq":"-3.5"}`, []string{":12.50", `"-3.5"`}, nil},
+		{"addresses under keys of figures", `{"subnet":"10.5.6.0","entrance":"10.5.6.7","date_ip":"10.5.6.8"}`, nil, []string{"10.5.6."}},
+		{"phones under keys of figures", `{"is_phone":"380441234567","date_x":"0441234567","port":380441234567,"software_version":"0441234567"}`, nil, []string{"441234567"}},
+		{"figures", `{"timestamp_ready":1700000000,"subnet":"29","is_x":"0","port":"5","balance":"1234567.50","date_x":"1700000000"}`,
+			[]string{`{"timestamp_ready":1700000000,"subnet":"29","is_x":"0","port":"5","balance":"1234567.50","date_x":"1700000000"}`}, nil},
+		{"streets as names of interfaces", `{"ifaces":{"1":{"ifName":"Franka 12/5"},"2":{"ifName":"Petrenko1"}}}`, nil, []string{"Franka", "12/5", "Petrenko"}},
+		{"phone in groups in a message", `{"error":"customer 067 123-45-67 on line 214 in port 5, tel. 2-34-56"}`, []string{"customer ", "on line 214", "port 5"}, []string{"067", "123", "-45-", "2-34-56"}},
+		{"ipv6", `{"ip6":"2001:db8:85a3::8a2e:370:7334","error":"no route to 2001:db8:0:12::1 port 5"}`, []string{"no route to ", " port 5"}, []string{"85a3", "370", "db8", ":12:", "::1 "}},
 		{"versions", `{"erp_version":"3.16dev3","php_version":"8.1.27","os":"Linux"}`, []string{"3.16dev3", "8.1.27", "Linux"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,6 +71,17 @@ func TestBodyKeepsWhatIsPeculiar(t *testing.T) {
 			require.Equal(t, got, string(testMasker().body([]byte(c.in))), "the same key gives the same mask")
 		})
 	}
+}
+
+// A key may be made of words that stay elsewhere.
+func TestKeyOfKnownWords(t *testing.T) {
+	m := testMasker()
+	m.key = "read-only-123"
+	got := string(m.body([]byte(`{"error":"read access: key read-only-123 denied, see /api.php?key=read-only-123&cat=customer"}`)))
+	require.NotContains(t, got, "only")
+	require.NotContains(t, got, "123")
+	require.Contains(t, got, `{"error":"read access: key `)
+	require.Contains(t, got, "&cat=customer")
 }
 
 func TestEverySpellingOfAnAddressMeansTheSame(t *testing.T) {

@@ -219,6 +219,23 @@ func newRecorder(t *testing.T, next http.RoundTripper) (*record.Recorder, string
 	return rec, dir
 }
 
+// A server that repeats a key made of words that a message may hold.
+func TestEchoedKeyOfKnownWords(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"result":"ERROR","error":"not permitted: %s"}`, r.URL)
+	}))
+	defer srv.Close()
+	rec, dir := newRecorder(t, http.DefaultTransport)
+	resp, err := (&http.Client{Transport: rec}).Get(srv.URL + "/api.php?key=read-only-123&cat=customer&action=get_data&customer_id=1")
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.NoError(t, rec.Close())
+	text, err := os.ReadFile(filepath.Join(dir, "0001-customer.get_data.json"))
+	require.NoError(t, err)
+	require.Contains(t, string(text), "not permitted: /api.php?key=")
+	require.NotContains(t, string(text), "only")
+}
+
 func TestNothingLeaks(t *testing.T) {
 	quirks := map[string]emulator.Quirks{
 		"plain": {}, "numbers as text": {NumericStrings: true, EmptyMapAsList: true}, "lists": {ListForMap: true, IDAsList: true},

@@ -241,6 +241,7 @@ func (r *Recorder) describe(req *http.Request, form url.Values) *Exchange {
 	e := &Exchange{Method: req.Method, Category: c.category, Action: c.action, Named: c.named, Args: make(map[string]string, len(c.args))}
 	r.mask.mu.Lock()
 	defer r.mask.mu.Unlock()
+	r.mask.key = form.Get("key")
 	if !isName(e.Category) {
 		e.Category = r.mask.argument(e.Category, plain)
 	}

@@ -222,6 +222,10 @@ func (m *masker) text(us []unit, known bool) string {
 		}
 	}
 	s := string(plain)
+	var people []bool
+	if known {
+		people = personal(s, m.key)
+	}
 	for i := 0; i < len(us); {
 		if n, masked := m.address(s, i); n > 0 {
 			writeOver(&b, us[i:i+n], masked)
@@ -242,10 +246,45 @@ func (m *masker) text(us []unit, known bool) string {
 			i++
 			continue
 		}
-		m.writeWord(&b, us[i:n], known)
+		m.writeWord(&b, us[i:n], known && !people[i])
 		i = n
 	}
 	return b.String()
+}
+
+// personal marks the parts of a message in which nothing is known: numbers
+// written in groups, such as 067 123-45-67 or 2001:db8::1, of which each group is
+// short and all of them are somebody; and the key.
+func personal(s, key string) []bool {
+	marks := make([]bool, len(s))
+	mark := func(from, to int) {
+		for i := from; i < to; i++ {
+			marks[i] = true
+		}
+	}
+	for _, p := range numberGroups.FindAllStringIndex(s, -1) {
+		digits := 0
+		for _, c := range []byte(s[p[0]:p[1]]) {
+			if digit(c) {
+				digits++
+			}
+		}
+		if digits >= 5 {
+			mark(p[0], p[1])
+		}
+	}
+	for _, p := range inet6.FindAllStringIndex(s, -1) {
+		mark(p[0], p[1])
+	}
+	for i := 0; len(key) >= 4; { // a shorter one may be part of every word
+		at := strings.Index(s[i:], key)
+		if at < 0 {
+			break
+		}
+		mark(i+at, i+at+len(key))
+		i += at + len(key)
+	}
+	return marks
 }
 
 // writeOver writes a masked address in place of us.
@@ -320,14 +359,17 @@ func (m *masker) known(word string) bool {
 }
 
 var (
-	dotted      = regexp.MustCompile(`^(?:[0-9]{1,3}\.){3}[0-9]{1,3}`)
-	prefixLen   = regexp.MustCompile(`^/([0-9]{1,2})(?:[^0-9]|$)`)
-	separated   = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}|^(?:[0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2}|^(?:[0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}`)
-	bareMAC     = regexp.MustCompile(`^[0-9a-fA-F]{12}`)
-	uuid        = regexp.MustCompile(`^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`)
-	alnum       = func(c byte) bool { return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' }
-	digit       = func(c byte) bool { return c >= '0' && c <= '9' }
-	endsWithout = func(s string, i int, not func(byte) bool) bool { return i >= len(s) || !not(s[i]) }
+	dotted    = regexp.MustCompile(`^(?:[0-9]{1,3}\.){3}[0-9]{1,3}`)
+	prefixLen = regexp.MustCompile(`^/([0-9]{1,2})(?:[^0-9]|$)`)
+	separated = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}|^(?:[0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2}|^(?:[0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}`)
+	// numberGroups are groups of up to three digits with little between them.
+	numberGroups = regexp.MustCompile(`\b[0-9]{1,3}(?:[ ().-]{1,2}[0-9]{1,4})+\b`)
+	inet6        = regexp.MustCompile(`(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}`)
+	bareMAC      = regexp.MustCompile(`^[0-9a-fA-F]{12}`)
+	uuid         = regexp.MustCompile(`^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`)
+	alnum        = func(c byte) bool { return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' }
+	digit        = func(c byte) bool { return c >= '0' && c <= '9' }
+	endsWithout  = func(s string, i int, not func(byte) bool) bool { return i >= len(s) || !not(s[i]) }
 )
 
 // address finds an address at s[i:] and gives its length and its mask; 0 when
