@@ -81,6 +81,10 @@ func TestTooManyHintsBecomeAPoll(t *testing.T) {
 			}
 			return StatesAnswer{}, nil
 		}
+		erp.states = func(context.Context) (StatesAnswer, error) { // hints come while it is asked
+			<-time.After(100 * time.Millisecond)
+			return StatesAnswer{}, nil
+		}
 		erp.mu.Unlock()
 		s.Hint(1)
 		synctest.Wait()
@@ -91,7 +95,10 @@ func TestTooManyHintsBecomeAPoll(t *testing.T) {
 		assert.Equal(t, maxHints, s.Status().Hints.Pending)
 		assert.EqualValues(t, 5, s.Status().Hints.Overflows)
 		_, states := erp.counts()
-		assert.Equal(t, 1, states, "one poll stands in for all of them")
+		// One poll stands in for all that came before it; one that had begun with
+		// the first of them is followed by one for the others.
+		assert.Positive(t, states)
+		assert.LessOrEqual(t, states, 2)
 		close(release)
 		pass(time.Second)
 		assert.Zero(t, s.Status().Hints.Pending)

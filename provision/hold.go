@@ -60,7 +60,24 @@ func (s *Syncer) judgeLocked(f fetched) (published bool) {
 		s.log.Warn("guard holds a fetch, the last good snapshot stays in use; see usher guard show",
 			"reason", decision.Reason, "kind", f.kind, "fingerprint", held.status.Fingerprint, "rows", f.snap.Len())
 	}
+	if !decision.NoRows {
+		s.letInLocked(candidate, f.began)
+	}
 	return false
+}
+
+// letInLocked opens whom a held fetch found active. The guard is there against
+// harm, and who has paid need not wait for what becomes of the others.
+func (s *Syncer) letInLocked(candidate *Snapshot, began time.Time) {
+	open := make(map[SubscriberID]State)
+	for _, sub := range s.Current().Subscribers() {
+		if blocks(sub.State) && candidate.State(sub.ID) == StateActive {
+			open[sub.ID] = StateActive
+		}
+	}
+	if len(open) > 0 {
+		s.putHintsLocked(StatesAnswer{States: open, FetchedAt: began}, s.withLocked(open, began))
+	}
 }
 
 // putLocked puts what a fetch made, with overrides, into use.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -439,6 +440,44 @@ func TestSyncerOverrideWhileHeld(t *testing.T) {
 		require.NoError(t, s.Accept())
 		assert.Equal(t, 50, s.Current().Len())
 		assert.Equal(t, StateStop, s.Current().State(1099), "the held fetch is older than the override")
+	})
+}
+
+// Who has paid is let in although the guard holds the rest of what the ERP says;
+// nobody is blocked or removed by it.
+func TestSyncerLetsInWhileHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp := &fakeERP{answer: says(testInput(100))}
+		s := startSyncer(t, SyncOptions{PollInterval: time.Minute, Guard: tightGuard}, erp, nil, nil)
+		const stopped, active = 1067, 1070
+		require.Equal(t, StateStop, s.Current().State(stopped))
+		half := without(50)
+		half.Subscribers = slices.Clone(half.Subscribers)
+		for i := range half.Subscribers {
+			switch half.Subscribers[i].ID {
+			case stopped:
+				half.Subscribers[i].State = StateActive
+			case active:
+				half.Subscribers[i].State = StateStop
+			}
+		}
+		erp.set(says(half))
+		pass(time.Minute)
+		require.NotNil(t, s.GuardStatus().Held)
+		assert.Equal(t, 100, s.Current().Len())
+		assert.Equal(t, StateActive, s.Current().State(stopped))
+		assert.Equal(t, StateActive, s.Current().State(active))
+		pass(3 * time.Minute)
+		assert.Equal(t, StateActive, s.Current().State(stopped))
+
+		s.Override(stopped, StatePause, time.Now())
+		pass(time.Second)
+		assert.Equal(t, StatePause, s.Current().State(stopped), "an operator's word is newer than the answer")
+		empty := without(100)
+		empty.Subscribers = nil
+		erp.set(says(empty))
+		pass(time.Minute)
+		assert.Equal(t, 100, s.Current().Len())
 	})
 }
 
