@@ -53,7 +53,10 @@ func syncOptions(c *config.Config) provision.SyncOptions {
 }
 
 func enforceOptions(c config.ACL) provision.EnforceOptions {
-	return provision.EnforceOptions{VerifyInterval: c.VerifyInterval, DryRun: c.DryRun || !c.Enabled}
+	return provision.EnforceOptions{
+		VerifyInterval: c.VerifyInterval, FlowsInterval: c.FlowsInterval, DryRun: c.DryRun || !c.Enabled,
+		Inputs: func() provision.Inputs { return aclInputs(c) },
+	}
 }
 
 func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
