@@ -39,6 +39,7 @@ type tables struct {
 	bySubscriber index[SubscriberID]
 	ports        []portSpan
 	portNames    []nameSpan
+	vlans        []vlanRows // by VLAN
 	loose        []Binding // copies of rows whose port name stands on several ports
 	deviceByMAC  map[MAC]*Device
 	deviceByIP   map[netip.Addr]*Device
