@@ -77,10 +77,20 @@ type DHCP struct {
 	ClientPort    uint16         // port of clients, 68
 	ServerID      netip.Addr     // invalid: the address of the receiving interface
 	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
-	Match         []string       // option82, mac; in order
+	Match         []string       // option82, vlan, client_id, mac, or several joined by +; in order
 	Option82      Option82       // how option 82 is read
 	Authoritative bool
 	Subnets       []Subnet
+
+	// Whom the server believes and how it knows clients again; see dhcpd.Options.
+	TrustedInterfaces []string // names or patterns; empty: all that are served
+	CheckRelaySource  bool
+	ClientIDs         []ClientID
+	VLANInterfaces    []string // templates of vlanname
+	ClientKey         string   // mac, client_id
+	MACChange         string   // accept, report, refuse
+	MaxMACsPerPort    int      // 0: no limit
+	OnBindingChange   string   // nak, shorten
 }
 
 // Subnet is one served network and what its clients are told.

@@ -120,7 +120,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		Guard: Guard{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
 		DHCP: DHCP{
 			Enabled: true, Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
-			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, Option82: Option82{Default: []string{"dlink", "ifname"}}, Authoritative: true,
+			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, ClientKey: "mac", MACChange: "accept", OnBindingChange: "nak", Option82: Option82{Default: []string{"dlink", "ifname"}}, Authoritative: true,
 			Subnets: []Subnet{{
 				Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
 				DNS:       []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")},
@@ -147,6 +147,7 @@ func TestReferenceStatesDefaults(t *testing.T) {
 userside: {url: https://erp.example.net/api.php, key_file: /etc/usher/userside.key}
 dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.53, 192.0.2.54],
                   options: [{code: 26, type: uint16, value: 1500}]}],
+       client_ids: [{text: gateway-7, ip: 198.51.100.7}, {hex: "ff00000007000480", ip: 198.51.100.8}],
        option82: {profiles: [{name: west-catalyst, use: cisco-catalyst, unit_ports: 52,
                               match: {device: [12, 13], device_name: "sw-west-*", remote_id: "00:00:5e:*", giaddr: [198.51.100.0/24]}}],
                   exact: [{value: "0106000400640018", device: 12, port: 24}, {value: "0106000400640019", device: 12, port_name: uplink-2}]}}
@@ -240,7 +241,7 @@ func collectKeys(doc any, path string, into map[string]bool) {
 }
 
 func collectFields(typ reflect.Type, path string, into map[string]bool) {
-	names := map[string]string{"ERP": "userside", "Insecure": "insecure_skip_verify", "GIAddr": "giaddr"}
+	names := map[string]string{"ERP": "userside", "Insecure": "insecure_skip_verify", "GIAddr": "giaddr", "ClientIDs": "client_ids", "MaxMACsPerPort": "max_macs_per_port"}
 	for i := range typ.NumField() {
 		f := typ.Field(i)
 		key, ok := names[f.Name]

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
@@ -30,10 +31,20 @@ type settings struct {
 	relays        []netip.Prefix
 	serverID      netip.Addr
 	match         []MatchKind
+	matches       MatchKind // all of match
 	option82      *portReader
 	authoritative bool
 	subnets       []subnet // longest prefix first
 	commitTimeout time.Duration
+
+	trusted       []string // interfaces; empty: all
+	checkSource   bool
+	clientIDs     map[string]netip.Addr // by option 61
+	vlans         []vlanname.Template
+	clientKey     ClientKey
+	macChange     MACChange
+	maxMACs       int // of a port; 0: no limit
+	bindingChange BindingChange
 }
 
 type subnet struct {
@@ -80,9 +91,13 @@ func compile(o Options) (*settings, error) {
 		s.match = []MatchKind{MatchOption82, MatchMAC}
 	}
 	for _, m := range s.match {
-		if m != MatchOption82 && m != MatchMAC {
+		if m == 0 || m >= matchEnd {
 			fail("match %d: no such kind", m)
 		}
+		s.matches |= m
+	}
+	if err := s.compileMatching(o); err != nil {
+		errs = append(errs, err)
 	}
 	var err error
 	if s.option82, err = compileOption82(o.Option82); err != nil {
@@ -104,6 +119,51 @@ func compile(o Options) (*settings, error) {
 	}
 	slices.SortStableFunc(s.subnets, func(a, b subnet) int { return b.prefix.Bits() - a.prefix.Bits() })
 	return s, errors.Join(errs...)
+}
+
+// compileMatching checks what goes with the ways of matching and makes it ready.
+func (s *settings) compileMatching(o Options) error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	s.trusted, s.checkSource = slices.Clone(o.TrustedInterfaces), o.CheckRelaySource
+	s.clientKey, s.macChange, s.maxMACs, s.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
+	for _, p := range o.TrustedInterfaces {
+		if _, err := path.Match(p, ""); err != nil {
+			fail("trusted interface %q: %w", p, err)
+		}
+	}
+	for _, v := range o.VLANInterfaces {
+		t, err := vlanname.Compile(v)
+		if err != nil {
+			fail("vlan interface %q: %w", v, err)
+			continue
+		}
+		s.vlans = append(s.vlans, t)
+	}
+	s.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
+	for _, c := range o.ClientIDs {
+		values := []string{string(c.Value)}
+		if c.Text {
+			values = append(values, "\x00"+string(c.Value))
+		}
+		if len(c.Value) == 0 || len(c.Value) > 254 || !c.IP.Is4() {
+			fail("client id %x: want 1 to 254 bytes and an IPv4 address", c.Value)
+			continue
+		}
+		for _, v := range values {
+			if _, twice := s.clientIDs[v]; twice {
+				fail("client id %x: given twice", c.Value)
+			}
+			s.clientIDs[v] = c.IP
+		}
+	}
+	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
+		fail("client key %d, mac change %d, binding change %d: no such word", o.ClientKey, o.MACChange, o.BindingChange)
+	}
+	if o.MaxPortMACs < 0 || o.MaxPortMACs > maxPortMACs {
+		fail("macs per port %d: want 0 to %d", o.MaxPortMACs, maxPortMACs)
+	}
+	return errors.Join(errs...)
 }
 
 func compileSubnet(n Subnet) (subnet, error) {
@@ -216,4 +276,11 @@ func (s *settings) trusts(relay netip.Addr) bool {
 		}
 	}
 	return len(s.relays) == 0
+}
+
+// trustsSource reports whether a packet that names a relay comes from it, or
+// from another relay of ours that forwarded it.
+func (s *settings) trustsSource(from, relay netip.Addr) bool {
+	from = from.Unmap()
+	return !from.IsValid() || from == relay || len(s.relays) > 0 && s.trusts(from)
 }

@@ -65,15 +65,8 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
 		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative,
 	}
-	for _, m := range c.Match {
-		switch m {
-		case "option82":
-			o.Match = append(o.Match, dhcpd.MatchOption82)
-		case "mac":
-			o.Match = append(o.Match, dhcpd.MatchMAC)
-		default:
-			return o, fmt.Errorf("dhcp.match: %q: want option82 or mac", m)
-		}
+	if err := matchingOptions(c, &o); err != nil {
+		return o, err
 	}
 	o.Option82 = option82Options(c.Option82)
 	for _, s := range c.Subnets {
@@ -87,6 +80,38 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 		o.Subnets = append(o.Subnets, sub)
 	}
 	return o, nil
+}
+
+func matchingOptions(c config.DHCP, o *dhcpd.Options) error {
+	for _, m := range c.Match {
+		kind, err := dhcpd.ParseMatchKind(m)
+		if err != nil {
+			return fmt.Errorf("dhcp.match: %w", err)
+		}
+		o.Match = append(o.Match, kind)
+	}
+	o.TrustedInterfaces, o.CheckRelaySource = c.TrustedInterfaces, c.CheckRelaySource
+	o.VLANInterfaces, o.MaxPortMACs = c.VLANInterfaces, c.MaxMACsPerPort
+	for _, id := range c.ClientIDs {
+		x := dhcpd.ClientID{Value: id.Hex, IP: id.IP}
+		if id.Text != "" {
+			x.Value, x.Text = []byte(id.Text), true
+		}
+		o.ClientIDs = append(o.ClientIDs, x)
+	}
+	if c.ClientKey == "client_id" {
+		o.ClientKey = dhcpd.ClientKeyID
+	}
+	switch c.MACChange {
+	case "report":
+		o.MACChange = dhcpd.MACReport
+	case "refuse":
+		o.MACChange = dhcpd.MACRefuse
+	}
+	if c.OnBindingChange == "shorten" {
+		o.BindingChange = dhcpd.BindingShorten
+	}
+	return nil
 }
 
 func option82Options(c config.Option82) dhcpd.Option82 {
