@@ -81,6 +81,10 @@ type DHCP struct {
 	Option82      Option82       // how option 82 is read
 	Authoritative bool
 	Subnets       []Subnet
+
+	UnknownClients string        // silence, nak, guest
+	Pools          []Pool        // addresses that the server gives out by itself
+	Quarantine     time.Duration // how long a pool's address that somebody else uses is kept from clients
 }
 
 // Subnet is one served network and what its clients are told.
