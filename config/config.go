@@ -84,6 +84,10 @@ type DHCP struct {
 	Common        OptionSet // for the clients of all subnets
 	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
+
+	UnknownClients string        // silence, nak, guest
+	Pools          []Pool        // addresses that the server gives out by itself
+	Quarantine     time.Duration // how long a pool's address that somebody else uses is kept from clients
 }
 
 // Subnet is one served network and what its clients are told.

@@ -29,13 +29,14 @@ var arrows = map[string][]string{
 	"provision/acl":      {"provision"},
 	"provision/link":     {"provision"},
 	"provision/link/lab": {},
-	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82"},
+	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool"},
 	"dhcpd/wire":         {},
 	"dhcpd/option82":     {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
 	"dhcpd/probe":        {},             // it asks servers with another codec than ours, so that the two check each other
 	"dhcpd/lease":        {"provision"},
+	"dhcpd/pool":         {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
 	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/acl", "provision/link",
-		"dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82"}, // it shows everything
+		"dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
 		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/probe", "console"}, // it wires everything
