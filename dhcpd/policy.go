@@ -2,10 +2,15 @@ package dhcpd
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"net/netip"
+	"path"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -147,11 +152,56 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	}
 	c.d.outcome, c.d.yourIP, c.d.binding = OutcomeAckShortened, ciaddr, nil
 	c.d.reply = wire.Reply{
-		Type: wire.Ack, CIAddr: ciaddr, YIAddr: ciaddr, ServerID: id, Options: n.options,
+		Type: wire.Ack, CIAddr: ciaddr, YIAddr: ciaddr, ServerID: id, Options: c.options(n),
 		LeaseTime: uint32(shortLease / time.Second), RenewTime: shortRenew, RebindTime: shortRebind,
 	}
 	c.d.change, c.d.rec = changeRenew, rec
 	c.d.rec.Renewed, c.d.rec.Expires = c.now, c.now.Add(shortLease)
 	c.route()
 	return true
+}
+
+// compileMatching checks what goes with the ways of matching and makes it ready.
+func (s *settings) compileMatching(o Options) error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	s.trusted, s.checkSource = slices.Clone(o.TrustedInterfaces), o.CheckRelaySource
+	s.clientKey, s.macChange, s.maxMACs, s.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
+	for _, p := range o.TrustedInterfaces {
+		if _, err := path.Match(p, ""); err != nil {
+			fail("trusted interface %q: %w", p, err)
+		}
+	}
+	for _, v := range o.VLANInterfaces {
+		t, err := vlanname.Compile(v)
+		if err != nil {
+			fail("vlan interface %q: %w", v, err)
+			continue
+		}
+		s.vlans = append(s.vlans, t)
+	}
+	s.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
+	for _, c := range o.ClientIDs {
+		values := []string{string(c.Value)}
+		if c.Text {
+			values = append(values, "\x00"+string(c.Value))
+		}
+		if len(c.Value) == 0 || len(c.Value) > 254 || !c.IP.Is4() {
+			fail("client id %x: want 1 to 254 bytes and an IPv4 address", c.Value)
+			continue
+		}
+		for _, v := range values {
+			if _, twice := s.clientIDs[v]; twice {
+				fail("client id %x: given twice", c.Value)
+			}
+			s.clientIDs[v] = c.IP
+		}
+	}
+	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
+		fail("client key %d, mac change %d, binding change %d: no such word", o.ClientKey, o.MACChange, o.BindingChange)
+	}
+	if o.MaxPortMACs < 0 || o.MaxPortMACs > maxPortMACs {
+		fail("macs per port %d: want 0 to %d", o.MaxPortMACs, maxPortMACs)
+	}
+	return errors.Join(errs...)
 }

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"path"
 	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/vlanname"
-	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
 const (
@@ -34,6 +32,8 @@ type settings struct {
 	matches       MatchKind // all of match
 	option82      *portReader
 	authoritative bool
+	rapidCommit   bool
+	classes       []class
 	subnets       []subnet // longest prefix first
 	commitTimeout time.Duration
 
@@ -52,7 +52,8 @@ type subnet struct {
 	gateway         netip.Addr
 	lease           time.Duration
 	seconds, t1, t2 uint32
-	options         *wire.OptionSet
+	options         optionSets
+	alwaysBroadcast bool
 }
 
 // compile checks o and makes it ready. It reports every mistake.
@@ -68,6 +69,7 @@ func compile(o Options) (*settings, error) {
 		serverID:      o.ServerID,
 		match:         slices.Clone(o.Match),
 		authoritative: o.Authoritative,
+		rapidCommit:   o.RapidCommit,
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
 	}
 	if !o.Listen.Addr().Is4() {
@@ -106,8 +108,15 @@ func compile(o Options) (*settings, error) {
 	if s.commitTimeout < 0 {
 		fail("commit timeout %v: negative", s.commitTimeout)
 	}
+	for _, c := range o.Classes {
+		made, err := compileClass(c)
+		if err != nil {
+			fail("class %s: %w", c.Name, err)
+		}
+		s.classes = append(s.classes, made)
+	}
 	for _, n := range o.Subnets {
-		c, err := compileSubnet(n)
+		c, err := compileSubnet(&o, n)
 		if err != nil {
 			fail("subnet %v: %w", n.Prefix, err)
 			continue
@@ -121,52 +130,7 @@ func compile(o Options) (*settings, error) {
 	return s, errors.Join(errs...)
 }
 
-// compileMatching checks what goes with the ways of matching and makes it ready.
-func (s *settings) compileMatching(o Options) error {
-	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	s.trusted, s.checkSource = slices.Clone(o.TrustedInterfaces), o.CheckRelaySource
-	s.clientKey, s.macChange, s.maxMACs, s.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
-	for _, p := range o.TrustedInterfaces {
-		if _, err := path.Match(p, ""); err != nil {
-			fail("trusted interface %q: %w", p, err)
-		}
-	}
-	for _, v := range o.VLANInterfaces {
-		t, err := vlanname.Compile(v)
-		if err != nil {
-			fail("vlan interface %q: %w", v, err)
-			continue
-		}
-		s.vlans = append(s.vlans, t)
-	}
-	s.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
-	for _, c := range o.ClientIDs {
-		values := []string{string(c.Value)}
-		if c.Text {
-			values = append(values, "\x00"+string(c.Value))
-		}
-		if len(c.Value) == 0 || len(c.Value) > 254 || !c.IP.Is4() {
-			fail("client id %x: want 1 to 254 bytes and an IPv4 address", c.Value)
-			continue
-		}
-		for _, v := range values {
-			if _, twice := s.clientIDs[v]; twice {
-				fail("client id %x: given twice", c.Value)
-			}
-			s.clientIDs[v] = c.IP
-		}
-	}
-	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
-		fail("client key %d, mac change %d, binding change %d: no such word", o.ClientKey, o.MACChange, o.BindingChange)
-	}
-	if o.MaxPortMACs < 0 || o.MaxPortMACs > maxPortMACs {
-		fail("macs per port %d: want 0 to %d", o.MaxPortMACs, maxPortMACs)
-	}
-	return errors.Join(errs...)
-}
-
-func compileSubnet(n Subnet) (subnet, error) {
+func compileSubnet(o *Options, n Subnet) (subnet, error) {
 	if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() {
 		return subnet{}, errors.New("want an IPv4 prefix")
 	}
@@ -181,11 +145,7 @@ func compileSubnet(n Subnet) (subnet, error) {
 	if t1 <= 0 || t1 > t2 || t2 > n.LeaseTime {
 		return subnet{}, fmt.Errorf("times: want 0 < renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
 	}
-	options, err := subnetOptions(n)
-	if err != nil {
-		return subnet{}, err
-	}
-	set, err := wire.NewOptionSet(options)
+	sets, err := compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet)
 	if err != nil {
 		return subnet{}, err
 	}
@@ -196,45 +156,10 @@ func compileSubnet(n Subnet) (subnet, error) {
 		seconds: uint32(n.LeaseTime / time.Second),
 		t1:      uint32(t1 / time.Second),
 		t2:      uint32(t2 / time.Second),
-		options: set,
-	}, nil
-}
+		options: sets,
 
-// subnetOptions lists what clients of n are told; n.Options replace what the other fields say.
-func subnetOptions(n Subnet) ([]wire.Option, error) {
-	own := map[uint8]bool{}
-	for _, o := range n.Options {
-		own[o.Code] = true
-	}
-	var list []wire.Option
-	add := func(code uint8, value []byte) {
-		if len(value) > 0 && !own[code] {
-			list = append(list, wire.Option{Code: code, Value: value})
-		}
-	}
-	add(wire.OptSubnetMask, net.CIDRMask(n.Prefix.Bits(), 32))
-	if n.Gateway.IsValid() {
-		add(wire.OptRouter, n.Gateway.AsSlice())
-	}
-	for _, l := range []struct {
-		code  uint8
-		name  string
-		addrs []netip.Addr
-	}{{wire.OptDNS, "dns", n.DNS}, {wire.OptNTP, "ntp", n.NTP}} {
-		var value []byte
-		for _, a := range l.addrs {
-			if !a.Is4() {
-				return nil, fmt.Errorf("%s %v: want an IPv4 address", l.name, a)
-			}
-			value = append(value, a.AsSlice()...)
-		}
-		add(l.code, value)
-	}
-	add(wire.OptDomainName, []byte(n.Domain))
-	for _, o := range n.Options {
-		list = append(list, wire.Option{Code: o.Code, Value: o.Value})
-	}
-	return list, nil
+		alwaysBroadcast: n.AlwaysBroadcast,
+	}, nil
 }
 
 // subnetOf gives the smallest configured subnet that holds ip, or nil.

@@ -40,7 +40,7 @@ type tables struct {
 	ports        []portSpan
 	portNames    []nameSpan
 	vlans        []vlanRows // by VLAN
-	loose        []Binding // copies of rows whose port name stands on several ports
+	loose        []Binding  // copies of rows whose port name stands on several ports
 	deviceByMAC  map[MAC]*Device
 	deviceByIP   map[netip.Addr]*Device
 	deviceByName map[string]*Device // nil: several have it

@@ -63,55 +63,56 @@ func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases
 func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	o := dhcpd.Options{
 		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
-		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative,
+		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
 	}
 	if err := matchingOptions(c, &o); err != nil {
 		return o, err
 	}
 	o.Option82 = option82Options(c.Option82)
+	o.Common = optionSet(c.Common)
+	for _, k := range c.Classes {
+		m := dhcpd.ClassMatch{VendorClass: k.Match.VendorClass, UserClass: k.Match.UserClass, MACPrefix: k.Match.MACPrefix}
+		for _, x := range k.Match.Options {
+			m.Options = append(m.Options, dhcpd.OptionMatch{Code: x.Code, Text: x.Text, Value: x.Hex})
+		}
+		o.Classes = append(o.Classes, dhcpd.Class{Name: k.Name, Match: m, AlwaysBroadcast: k.AlwaysBroadcast, OptionSet: optionSet(k.OptionSet)})
+	}
 	for _, s := range c.Subnets {
-		sub := dhcpd.Subnet{
-			Prefix: s.Prefix, Gateway: s.Gateway, DNS: s.DNS, NTP: s.NTP, Domain: s.Domain,
+		o.Subnets = append(o.Subnets, dhcpd.Subnet{
+			Prefix: s.Prefix, Gateway: s.Gateway,
 			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
-		}
-		for _, x := range s.Options {
-			sub.Options = append(sub.Options, dhcpd.Option{Code: x.Code, Value: x.Value})
-		}
-		o.Subnets = append(o.Subnets, sub)
+			AlwaysBroadcast: s.AlwaysBroadcast, OptionSet: optionSet(s.OptionSet),
+		})
 	}
 	return o, nil
 }
 
-func matchingOptions(c config.DHCP, o *dhcpd.Options) error {
-	for _, m := range c.Match {
-		kind, err := dhcpd.ParseMatchKind(m)
-		if err != nil {
-			return fmt.Errorf("dhcp.match: %w", err)
-		}
-		o.Match = append(o.Match, kind)
+// optionSet makes what clients are told, in whatever place of the file it stands.
+func optionSet(c config.OptionSet) dhcpd.OptionSet {
+	o := dhcpd.OptionSet{
+		DNS: c.DNS, NTP: c.NTP, Domain: c.Domain, Search: c.Search, MTU: c.MTU,
+		NextServer: c.NextServer, ServerName: c.ServerName, BootFile: c.BootFile,
+		CaptivePortal: c.CaptivePortal, IPv6OnlyWait: c.IPv6OnlyWait, TZDatabase: c.Timezone, TZPOSIX: c.TimezonePOSIX,
+		VendorSpecific: subOptions(c.VendorSpecific),
 	}
-	o.TrustedInterfaces, o.CheckRelaySource = c.TrustedInterfaces, c.CheckRelaySource
-	o.VLANInterfaces, o.MaxPortMACs = c.VLANInterfaces, c.MaxMACsPerPort
-	for _, id := range c.ClientIDs {
-		x := dhcpd.ClientID{Value: id.Hex, IP: id.IP}
-		if id.Text != "" {
-			x.Value, x.Text = []byte(id.Text), true
-		}
-		o.ClientIDs = append(o.ClientIDs, x)
+	for _, r := range c.Routes {
+		o.Routes = append(o.Routes, dhcpd.Route{To: r.To, Via: r.Via})
 	}
-	if c.ClientKey == "client_id" {
-		o.ClientKey = dhcpd.ClientKeyID
+	for _, v := range c.Vendor {
+		o.Vendor = append(o.Vendor, dhcpd.VendorOptions{Enterprise: v.Enterprise, Options: subOptions(v.Options)})
 	}
-	switch c.MACChange {
-	case "report":
-		o.MACChange = dhcpd.MACReport
-	case "refuse":
-		o.MACChange = dhcpd.MACRefuse
+	for _, x := range c.Options {
+		o.Options = append(o.Options, dhcpd.Option{Code: x.Code, Value: x.Value, Always: x.Always})
 	}
-	if c.OnBindingChange == "shorten" {
-		o.BindingChange = dhcpd.BindingShorten
+	return o
+}
+
+func subOptions(list []config.SubOption) []dhcpd.Option {
+	var out []dhcpd.Option
+	for _, x := range list {
+		out = append(out, dhcpd.Option{Code: x.Code, Value: x.Value})
 	}
-	return nil
+	return out
 }
 
 func option82Options(c config.Option82) dhcpd.Option82 {
