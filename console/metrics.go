@@ -70,6 +70,8 @@ type Metrics struct {
 	flows         prometheus.Counter
 	cleanups      map[string]prometheus.Counter
 
+	routing routeMetrics
+
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
 
@@ -90,6 +92,7 @@ var (
 	_ provision.SyncObserver    = (*Metrics)(nil)
 	_ provision.EnforceObserver = (*Metrics)(nil)
 	_ outbox.Observer           = (*Metrics)(nil)
+	_ provision.RouteObserver   = (*Metrics)(nil)
 	_ userside.Observer         = (*Metrics)(nil)
 )
 
@@ -213,6 +216,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.registerDHCP(f)
 	m.registerSync(f)
 	m.registerEnforce(f)
+	m.registerRoutes(f)
 	m.registerRest(f)
 	return m
 }
