@@ -31,6 +31,7 @@ type Config struct {
 	Guard    Guard
 	DHCP     DHCP
 	ACL      ACL
+	Portal   Portal
 	Reports  Reports
 	Control  Control
 	Console  Console
@@ -107,6 +108,12 @@ type ACL struct {
 	Enabled        bool
 	DryRun         bool          // compute and report, touch nothing
 	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
+
+	Pause           ACLPause
+	Guest           ACLGuest
+	Resolvers       []netip.AddrPort // name servers for the gardens; empty: those of the host
+	ResolveInterval time.Duration
+	ResolveKeep     time.Duration // how long an address stays after the DNS stopped naming it
 }
 
 // Reports is the outbox of set_mac_by_ip.

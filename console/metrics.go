@@ -73,6 +73,8 @@ type Metrics struct {
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
 
+	limitedMetrics
+
 	budget       atomic.Pointer[func() userside.Budget]
 	calls        map[string]map[userside.Outcome]prometheus.Counter
 	callDuration map[string]prometheus.Observer
@@ -213,6 +215,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.registerDHCP(f)
 	m.registerSync(f)
 	m.registerEnforce(f)
+	m.registerLimited(f)
 	m.registerRest(f)
 	return m
 }

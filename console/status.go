@@ -7,6 +7,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/outbox"
 )
 
@@ -30,6 +31,7 @@ type Status struct {
 	ACL    *provision.EnforceStatus `json:"acl,omitempty"`
 	DHCP   *DHCPStatus              `json:"dhcp,omitempty"`
 	Outbox *outbox.Status           `json:"outbox,omitempty"`
+	Garden *garden.Status           `json:"garden,omitempty"`
 }
 
 // DHCPStatus is the state of the DHCP server.
@@ -109,6 +111,10 @@ func (d *Deps) status() Status {
 	if d.Outbox != nil {
 		s := d.Outbox.Status(statusEntries)
 		st.Outbox = &s
+	}
+	if d.Garden != nil {
+		s := d.Garden.Status()
+		st.Garden = &s
 	}
 	if d.DHCP != nil {
 		st.DHCP = d.dhcpStatus(now)

@@ -21,11 +21,13 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/userside"
@@ -51,6 +53,8 @@ type agent struct {
 	leases   *lease.Table
 	dhcp     *dhcpd.Server  // nil: dhcp.enabled is false
 	hooks    *console.Hooks // nil: hooks.listen is off
+	garden   *garden.Resolver
+	portal   *portal.Server // nil: portal.listen and portal.https.listen are off
 	deps     console.Deps
 	control  net.Listener
 	registry *prometheus.Registry
@@ -100,14 +104,18 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
 	}
+	a.openGarden(cfg)
 	if err := a.openKernel(cfg); err != nil {
+		return a, err
+	}
+	if err := a.openPortal(cfg); err != nil {
 		return a, err
 	}
 	a.openHooks(cfg)
 	a.deps = console.Deps{
 		Build: build, Started: time.Now(), Kernel: a.deps.Kernel,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
-		ERP: a.erp, Metrics: a.metrics,
+		ERP: a.erp, Metrics: a.metrics, Garden: a.garden,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
 	}
 	if a.dhcp != nil {
@@ -246,6 +254,10 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	if a.hooks != nil {
 		task("hooks", a.serveHooks)
 	}
+	task("garden", a.garden.Run)
+	if a.portal != nil {
+		task("portal", a.runPortal)
+	}
 	task("reload", func(ctx context.Context) error { return a.reloadOn(ctx, hup) })
 	task("watchdog", func(ctx context.Context) error {
 		feedWatchdog(ctx, a.log, a.alive)
@@ -308,6 +320,7 @@ func (a *agent) alive(ctx context.Context) error {
 		a.syncer.Status()
 		a.enforcer.Status()
 		a.outbox.Status(0)
+		a.garden.Status()
 		if a.dhcp != nil {
 			done <- a.dhcp.Alive()
 			return
@@ -372,6 +385,10 @@ func (a *agent) reload() error {
 	if err != nil {
 		return err
 	}
+	usePortal, err := a.preparePortal(cfg)
+	if err != nil {
+		return err
+	}
 	if a.dhcp != nil {
 		opts, err := dhcpOptions(cfg.DHCP)
 		if err != nil {
@@ -385,6 +402,8 @@ func (a *agent) reload() error {
 	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
+	usePortal()
+	a.garden.Reconfigure(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers))
 	if a.hooks != nil {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
@@ -403,6 +422,8 @@ func needRestart(old, new *config.Config) []string {
 		{"control", old.Control != new.Control},
 		{"console.listen", old.Console != new.Console},
 		{"hooks.listen", old.Hooks.Listen != new.Hooks.Listen},
+		{"portal.listen", old.Portal.Listen != new.Portal.Listen},
+		{"portal.https.listen", old.Portal.HTTPS.Listen != new.Portal.HTTPS.Listen},
 		{"dhcp.enabled", old.DHCP.Enabled != new.DHCP.Enabled},
 		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},

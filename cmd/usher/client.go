@@ -98,6 +98,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 			rows = append(rows, []string{"", p.red("error " + ago(a.LastErrorAt, now) + ": " + a.LastError)})
 		}
 	}
+	rows = append(rows, gardenRows(p, st)...)
 	if o := st.Outbox; o != nil {
 		rows = append(rows, []string{"reports", fmt.Sprintf("%d waiting, %d sent, %d refused", o.Depth, o.Sent, o.Refused)})
 		if o.LastError != "" {
