@@ -63,10 +63,12 @@ func Open(db *bbolt.DB) (*Table, error) {
 				t.skip(err)
 				return nil
 			}
-			if shared, ok := names[r.Interface]; ok {
-				r.Interface = shared
-			} else {
-				names[r.Interface] = r.Interface
+			for _, name := range [...]*string{&r.Interface, &r.Pool} {
+				if shared, ok := names[*name]; ok {
+					*name = shared
+				} else {
+					names[*name] = *name
+				}
 			}
 			t.records[ipKey(r.IP)] = &r
 			return nil
@@ -353,7 +355,9 @@ type Counts struct {
 	Expired  int `json:"expired"`
 	Released int `json:"released"`
 	Declined int `json:"declined"`
-	Dirty    int `json:"dirty"` // changed and not yet on disk
+	// Quarantined are addresses of pools that somebody else was found to use.
+	Quarantined int `json:"quarantined"`
+	Dirty       int `json:"dirty"` // changed and not yet on disk
 }
 
 // Counts tells how many records there are by what they are at now.
@@ -367,6 +371,8 @@ func (t *Table) Counts(now time.Time) Counts {
 			c.Released++
 		case r.State == StateDeclined:
 			c.Declined++
+		case r.State == StateQuarantined && now.Before(r.Expires):
+			c.Quarantined++
 		case r.Live(now):
 			c.Bound++
 		default:
