@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -322,6 +323,15 @@ func (t *Table) BySubscriber(id provision.SubscriberID) []Record {
 // ByMAC gives the records of a MAC, sorted by address. It looks at every record.
 func (t *Table) ByMAC(mac provision.MAC) []Record {
 	return t.sorted(func(r *Record) bool { return r.MAC == mac })
+}
+
+// InRange gives the records of the addresses from first to last, those that end
+// first at the beginning. It looks at every record.
+func (t *Table) InRange(first, last netip.Addr) []Record {
+	lo, hi := ipKey(first), ipKey(last)
+	found := t.collect(func(r *Record) bool { k := ipKey(r.IP); return k >= lo && k <= hi })
+	slices.SortFunc(found, func(a, b Record) int { return cmp.Or(a.Expires.Compare(b.Expires), a.IP.Compare(b.IP)) })
+	return found
 }
 
 func (t *Table) sorted(match func(*Record) bool) []Record {

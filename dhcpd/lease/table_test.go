@@ -228,6 +228,9 @@ func TestFind(t *testing.T) {
 	assert.Equal(t, []Record{b, a}, tab.ByMAC(mac1))
 	assert.Equal(t, []Record{c}, tab.BySubscriber(43))
 	assert.Len(t, slices.Collect(tab.All()), 3)
+	b.Expires = b.Expires.Add(time.Hour)
+	tab.Store(b)
+	assert.Equal(t, []Record{a, b}, tab.InRange(ip7, ip7.Next()), "what ends first")
 	for range tab.All() {
 		break // stopping early must work
 	}
