@@ -80,6 +80,9 @@ type DHCP struct {
 	Match         []string       // option82, mac; in order
 	Option82      Option82       // how option 82 is read
 	Authoritative bool
+	RapidCommit   bool
+	Common        OptionSet // for the clients of all subnets
+	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
 
 	UnknownClients string        // silence, nak, guest
@@ -89,21 +92,13 @@ type DHCP struct {
 
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
-	Prefix     netip.Prefix // masked
-	Gateway    netip.Addr   // invalid: none
-	DNS        []netip.Addr
-	NTP        []netip.Addr
-	Domain     string
-	LeaseTime  time.Duration
-	RenewTime  time.Duration // T1; LeaseTime/2 when not set
-	RebindTime time.Duration // T2; LeaseTime*7/8 when not set
-	Options    []Option
-}
-
-// Option is an extra DHCP option, already encoded.
-type Option struct {
-	Code  uint8
-	Value []byte
+	Prefix          netip.Prefix // masked
+	Gateway         netip.Addr   // invalid: none
+	LeaseTime       time.Duration
+	RenewTime       time.Duration // T1; LeaseTime/2 when not set
+	RebindTime      time.Duration // T2; LeaseTime*7/8 when not set
+	AlwaysBroadcast bool
+	OptionSet
 }
 
 // ACL is the kernel side of states.

@@ -29,12 +29,9 @@ type Pool struct {
 	For       string         // guests, subscribers
 	Links     []netip.Prefix // wires that the pool serves, besides that of its subnet
 	LeaseTime time.Duration
-	DNS       []netip.Addr // like NTP and Domain: empty: those of the subnet
-	NTP       []netip.Addr
-	Domain    string
-	Probe     bool     // ask by ARP before an offer
-	WarnAt    float64  // share in use that is worth a warning, 0..1
-	Options   []Option // besides those of the subnet, or in their place
+	Probe     bool    // ask by ARP before an offer
+	WarnAt    float64 // share in use that is worth a warning, 0..1
+	OptionSet         // besides what the subnet tells, or in its place
 }
 
 // AddrRange is the first and the last address of a range.
@@ -81,7 +78,7 @@ const (
 func (d *decoder) pools(v, unknown value, c *DHCP) {
 	var at []value
 	v.list(func(e value) {
-		m := e.mapping("name", "range", "for", "links", "lease_time", "dns", "ntp", "domain", "probe", "warn_at", "options")
+		m := e.mapping(optionSetKeys("name", "range", "for", "links", "lease_time", "probe", "warn_at")...)
 		p, ok := d.pool(m, c)
 		if !ok {
 			return
@@ -136,15 +133,9 @@ func (d *decoder) pool(m mapping, c *DHCP) (Pool, bool) {
 		def = subnet.LeaseTime
 	}
 	p.LeaseTime = m.get("lease_time").duration(def, minLease, maxLease).Truncate(time.Second)
-	p.DNS, p.NTP, p.Domain = m.get("dns").ipv4s(), m.get("ntp").ipv4s(), m.get("domain").domain()
 	p.Probe = m.get("probe").boolean(true)
 	p.WarnAt = m.get("warn_at").share(0.9, 1)
-	used := map[uint8]int{}
-	m.get("options").list(func(e value) {
-		if o, good := d.option(e, used); good {
-			p.Options = append(p.Options, o)
-		}
-	})
+	p.OptionSet = d.optionSet(m)
 	return p, ok && named
 }
 

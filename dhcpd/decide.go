@@ -58,7 +58,8 @@ type decision struct {
 // decider holds the arguments of one decision.
 type decider struct {
 	matcher
-	d decision
+	d               decision
+	alwaysBroadcast bool // as the client's subnet or class wants it
 }
 
 // decide answers one request. It is pure: time, packet, bindings, leases and
@@ -129,6 +130,11 @@ func (c *decider) discover() {
 	b := c.find(c.r.p.Requested())
 	if b == nil {
 		c.end(c.d.match.failed)
+		return
+	}
+	if c.set.rapidCommit && c.r.p.RapidCommit() {
+		c.grant(wire.Ack, b)
+		c.d.reply.RapidCommit = c.d.reply.Type == wire.Ack
 		return
 	}
 	c.grant(wire.Offer, b)
@@ -315,7 +321,7 @@ func (c *decider) inform() {
 		return
 	}
 	c.d.outcome = OutcomeInformAck
-	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, n.options
+	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, c.options(n)
 	c.route()
 }
 
@@ -336,6 +342,13 @@ func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
 	return n, true
 }
 
+// options gives what the client is told in n.
+func (c *decider) options(n *subnet) *wire.OptionSet {
+	class := c.set.classOf(&c.r.p, c.mac)
+	c.alwaysBroadcast = n.alwaysBroadcast || class > 0 && c.set.classes[class-1].alwaysBroadcast
+	return n.options[class]
+}
+
 // grant plans an OFFER or an ACK of b's address.
 func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
 	n, ok := c.prepare(b)
@@ -343,7 +356,7 @@ func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
 		return
 	}
 	r := &c.d.reply
-	r.Type, r.YIAddr, r.Options = t, b.IP, n.options
+	r.Type, r.YIAddr, r.Options = t, b.IP, c.options(n)
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
@@ -461,12 +474,13 @@ func (c *decider) route() {
 			port = c.r.from.Port()
 		}
 		c.d.way, c.d.to = wayRelay, netip.AddrPortFrom(gi, port)
-		c.d.reply.Broadcast = nak // the relay is to broadcast it: the client has no address to take it at
+		// The relay is to broadcast it: the client has no address to take it at.
+		c.d.reply.Broadcast = nak || c.alwaysBroadcast && !p.CIAddr().IsValid()
 	case nak:
 		c.d.way = wayBroadcast
 	case p.CIAddr().IsValid():
 		c.d.way, c.d.to = wayUnicast, netip.AddrPortFrom(p.CIAddr(), c.set.clientPort)
-	case p.Broadcast() || p.HType() != 1:
+	case p.Broadcast() || c.alwaysBroadcast || p.HType() != 1:
 		c.d.way = wayBroadcast
 	default:
 		c.d.way = wayFrame

@@ -25,6 +25,9 @@ type Options struct {
 	Match         []MatchKind    // in order; empty: option 82, then MAC
 	Option82      Option82       // how option 82 is read
 	Authoritative bool           // NAK a wrong address in INIT-REBOOT
+	RapidCommit   bool           // answer a DISCOVER that asks for it with an ACK (RFC 4039)
+	Common        OptionSet      // what clients of all subnets are told
+	Classes       []Class        // the first that fits a client counts
 	Subnets       []Subnet
 	CommitTimeout time.Duration // how long an ACK waits for the disk; 0: 100 ms
 }
@@ -32,19 +35,12 @@ type Options struct {
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
 	Prefix     netip.Prefix
-	Gateway    netip.Addr // invalid: none
-	DNS        []netip.Addr
-	NTP        []netip.Addr
-	Domain     string
+	Gateway    netip.Addr    // invalid: none
 	LeaseTime  time.Duration // at least a minute
 	RenewTime  time.Duration // T1; 0: half of LeaseTime
 	RebindTime time.Duration // T2; 0: seven eighths of LeaseTime
-	Options    []Option
-}
-
-// Option is an extra option, already encoded. One whose code the server fills
-// itself in a subnet (mask, router, DNS, ...) replaces that.
-type Option struct {
-	Code  uint8
-	Value []byte
+	// AlwaysBroadcast is for clients that miss unicast replies before they have
+	// an address, and do not set the broadcast flag.
+	AlwaysBroadcast bool
+	OptionSet
 }

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"path"
 	"slices"
 	"time"
-
-	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
 const (
@@ -32,6 +29,8 @@ type settings struct {
 	match         []MatchKind
 	option82      *portReader
 	authoritative bool
+	rapidCommit   bool
+	classes       []class
 	subnets       []subnet // longest prefix first
 	commitTimeout time.Duration
 }
@@ -41,7 +40,8 @@ type subnet struct {
 	gateway         netip.Addr
 	lease           time.Duration
 	seconds, t1, t2 uint32
-	options         *wire.OptionSet
+	options         optionSets
+	alwaysBroadcast bool
 }
 
 // compile checks o and makes it ready. It reports every mistake.
@@ -57,6 +57,7 @@ func compile(o Options) (*settings, error) {
 		serverID:      o.ServerID,
 		match:         slices.Clone(o.Match),
 		authoritative: o.Authoritative,
+		rapidCommit:   o.RapidCommit,
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
 	}
 	if !o.Listen.Addr().Is4() {
@@ -91,8 +92,15 @@ func compile(o Options) (*settings, error) {
 	if s.commitTimeout < 0 {
 		fail("commit timeout %v: negative", s.commitTimeout)
 	}
+	for _, c := range o.Classes {
+		made, err := compileClass(c)
+		if err != nil {
+			fail("class %s: %w", c.Name, err)
+		}
+		s.classes = append(s.classes, made)
+	}
 	for _, n := range o.Subnets {
-		c, err := compileSubnet(n)
+		c, err := compileSubnet(&o, n)
 		if err != nil {
 			fail("subnet %v: %w", n.Prefix, err)
 			continue
@@ -106,7 +114,7 @@ func compile(o Options) (*settings, error) {
 	return s, errors.Join(errs...)
 }
 
-func compileSubnet(n Subnet) (subnet, error) {
+func compileSubnet(o *Options, n Subnet) (subnet, error) {
 	if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() {
 		return subnet{}, errors.New("want an IPv4 prefix")
 	}
@@ -121,11 +129,7 @@ func compileSubnet(n Subnet) (subnet, error) {
 	if t1 <= 0 || t1 > t2 || t2 > n.LeaseTime {
 		return subnet{}, fmt.Errorf("times: want 0 < renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
 	}
-	options, err := subnetOptions(n)
-	if err != nil {
-		return subnet{}, err
-	}
-	set, err := wire.NewOptionSet(options)
+	sets, err := compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet)
 	if err != nil {
 		return subnet{}, err
 	}
@@ -136,45 +140,10 @@ func compileSubnet(n Subnet) (subnet, error) {
 		seconds: uint32(n.LeaseTime / time.Second),
 		t1:      uint32(t1 / time.Second),
 		t2:      uint32(t2 / time.Second),
-		options: set,
-	}, nil
-}
+		options: sets,
 
-// subnetOptions lists what clients of n are told; n.Options replace what the other fields say.
-func subnetOptions(n Subnet) ([]wire.Option, error) {
-	own := map[uint8]bool{}
-	for _, o := range n.Options {
-		own[o.Code] = true
-	}
-	var list []wire.Option
-	add := func(code uint8, value []byte) {
-		if len(value) > 0 && !own[code] {
-			list = append(list, wire.Option{Code: code, Value: value})
-		}
-	}
-	add(wire.OptSubnetMask, net.CIDRMask(n.Prefix.Bits(), 32))
-	if n.Gateway.IsValid() {
-		add(wire.OptRouter, n.Gateway.AsSlice())
-	}
-	for _, l := range []struct {
-		code  uint8
-		name  string
-		addrs []netip.Addr
-	}{{wire.OptDNS, "dns", n.DNS}, {wire.OptNTP, "ntp", n.NTP}} {
-		var value []byte
-		for _, a := range l.addrs {
-			if !a.Is4() {
-				return nil, fmt.Errorf("%s %v: want an IPv4 address", l.name, a)
-			}
-			value = append(value, a.AsSlice()...)
-		}
-		add(l.code, value)
-	}
-	add(wire.OptDomainName, []byte(n.Domain))
-	for _, o := range n.Options {
-		list = append(list, wire.Option{Code: o.Code, Value: o.Value})
-	}
-	return list, nil
+		alwaysBroadcast: n.AlwaysBroadcast,
+	}, nil
 }
 
 // subnetOf gives the smallest configured subnet that holds ip, or nil.
