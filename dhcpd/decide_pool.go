@@ -184,7 +184,7 @@ func (c *decider) grantPool(t wire.MessageType, i int, a netip.Addr) {
 	}
 	c.d.pool, c.d.yourIP = i+1, a
 	c.d.reply = wire.Reply{
-		Type: t, ServerID: id, YIAddr: a, Options: p.options,
+		Type: t, ServerID: id, YIAddr: a, Options: c.options(&p.subnet),
 		LeaseTime: p.seconds, RenewTime: p.t1, RebindTime: p.t2,
 	}
 	c.route()
@@ -265,7 +265,7 @@ func (c *decider) informPool(ciaddr netip.Addr) bool {
 		return true
 	}
 	c.d.yourIP, c.d.outcome = ciaddr, OutcomeInformAck
-	c.d.reply = wire.Reply{Type: wire.Ack, ServerID: id, CIAddr: ciaddr, Options: p.options}
+	c.d.reply = wire.Reply{Type: wire.Ack, ServerID: id, CIAddr: ciaddr, Options: c.options(&p.subnet)}
 	c.route()
 	return true
 }

@@ -36,6 +36,7 @@ type Explanation struct {
 	Via        string                 `json:"via"`             // relay, unicast, broadcast, frame, or none
 	Swap       bool                   `json:"swap"`            // the ERP has another MAC: the ACK would be reported
 	Lease      *lease.Record          `json:"lease,omitempty"` // record of YourIP
+	Pool       string                 `json:"pool,omitempty"`  // that YourIP is of; empty: the ERP binds it
 }
 
 // String gives option82 or mac; empty for zero.
@@ -68,7 +69,9 @@ func (s *Server) Explain(q Query) Explanation {
 		r.served = set.serves(q.Interface, q.Interface == "lo")
 	}
 	r.parse(ask.Append(nil))
-	d := decide(s.now(), &r, s.deps.Snapshot(), s.deps.Leases, set)
+	snap := s.deps.Snapshot()
+	set.adopt(snap, s.deps.Leases, s.now())
+	d := decide(s.now(), &r, snap, s.deps.Leases, set, set)
 
 	e := Explanation{
 		Outcome:   d.outcome,
@@ -79,6 +82,9 @@ func (s *Server) Explain(q Query) Explanation {
 		Port:      d.match.loc.port,
 		ServerID:  d.reply.ServerID,
 		Via:       d.way.String(),
+	}
+	if d.pool > 0 {
+		e.Pool = set.pools[d.pool-1].Name
 	}
 	if e.ServerID.IsUnspecified() {
 		e.ServerID = netip.Addr{}

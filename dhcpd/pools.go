@@ -53,12 +53,9 @@ type Pool struct {
 	First, Last netip.Addr
 	Links       []netip.Prefix // wires it serves besides that of its subnet
 	LeaseTime   time.Duration  // at least a minute
-	DNS         []netip.Addr   // like NTP and Domain: empty: those of the subnet
-	NTP         []netip.Addr
-	Domain      string
-	Options     []Option // besides those of the subnet, or in their place
-	Probe       bool     // ask the wire by ARP before an offer
-	WarnAt      float64  // share in use that is worth a warning; 0: none
+	Probe       bool           // ask the wire by ARP before an offer
+	WarnAt      float64        // share in use that is worth a warning; 0: none
+	OptionSet                  // besides what the subnet tells, or in its place
 }
 
 const (
@@ -74,8 +71,8 @@ const (
 // dynamicPool is one pool ready for the packet path.
 type dynamicPool struct {
 	Pool
-	subnet          // what its clients are told; prefix is the wire's
-	alloc *allocator
+	subnet // what its clients are told; prefix is the wire's
+	alloc  *allocator
 }
 
 // serves reports whether the pool is for the wire of at, the address of its relay or interface.
@@ -106,7 +103,7 @@ func (s *settings) compilePools(o Options) error {
 		errs = append(errs, fmt.Errorf("quarantine %v: negative", s.quarantine))
 	}
 	for _, p := range o.Pools {
-		c, err := compilePool(p, o.Subnets)
+		c, err := compilePool(&o, p)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pool %q: %w", p.Name, err))
 			continue
@@ -121,29 +118,21 @@ func (s *settings) compilePools(o Options) error {
 	return errors.Join(errs...)
 }
 
-func compilePool(p Pool, subnets []Subnet) (dynamicPool, error) {
+func compilePool(o *Options, p Pool) (dynamicPool, error) {
 	if p.Name == "" || p.Kind != PoolGuests && p.Kind != PoolSubscribers {
 		return dynamicPool{}, errors.New("want a name, and a kind: guests or subscribers")
 	}
-	i := slices.IndexFunc(subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
+	i := slices.IndexFunc(o.Subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
 	if i < 0 {
 		return dynamicPool{}, fmt.Errorf("%v-%v is not within one subnet", p.First, p.Last)
 	}
-	n := subnets[i]
+	n := o.Subnets[i]
 	n.LeaseTime, n.RenewTime, n.RebindTime = p.LeaseTime, 0, 0
-	if len(p.DNS) > 0 {
-		n.DNS = p.DNS
+	sub, err := compileSubnet(o, n)
+	if err != nil {
+		return dynamicPool{}, err
 	}
-	if len(p.NTP) > 0 {
-		n.NTP = p.NTP
-	}
-	n.Domain = cmp.Or(p.Domain, n.Domain)
-	n.Options = slices.Clone(n.Options)
-	for _, o := range p.Options {
-		n.Options = slices.DeleteFunc(n.Options, func(x Option) bool { return x.Code == o.Code })
-		n.Options = append(n.Options, o)
-	}
-	sub, err := compileSubnet(n)
+	sub.options, err = compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet, p.OptionSet)
 	if err != nil {
 		return dynamicPool{}, err
 	}
@@ -222,11 +211,10 @@ type allocatorKey struct {
 
 // PoolCounters are events of a pool since the start.
 type PoolCounters struct {
-	Exhausted   uint64 `json:"exhausted"`   // clients that found no free address
-	Probes      uint64 `json:"probes"`      // addresses asked for by ARP before an offer
-	Conflicts   uint64 `json:"conflicts"`   // of these, used by somebody else
-	Declined    uint64 `json:"declined"`    // addresses that a client found in use
-	Quarantined uint64 `json:"quarantined"` // by conflicts and declines
+	Exhausted uint64 `json:"exhausted"` // clients that found no free address
+	Probes    uint64 `json:"probes"`    // addresses asked for by ARP before an offer
+	Conflicts uint64 `json:"conflicts"` // of these, used by somebody else
+	Declines  uint64 `json:"declines"`  // addresses that a client found in use
 }
 
 func newAllocator(p Pool, n Subnet) (*allocator, error) {
@@ -265,20 +253,22 @@ func (s *settings) takeOver(old *settings, leases *lease.Table, now time.Time) [
 				continue
 			}
 		}
-		p.alloc.restore(leases, now)
+		p.alloc.restore(leases, now, true)
 		fresh = append(fresh, p.alloc)
 	}
 	return fresh
 }
 
 // restore takes what the lease table has. Any live lease counts, whoever gave
-// the address: its client still uses it.
-func (a *allocator) restore(leases *lease.Table, now time.Time) {
+// the address: its client still uses it. What is over is taken only if the allocator is unused.
+func (a *allocator) restore(leases *lease.Table, now time.Time, unused bool) {
 	recs := leases.InRange(a.key.first, a.key.last)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range recs {
-		a.restoreLocked(&recs[i], now)
+		if unused || recs[i].Live(now) {
+			a.restoreLocked(&recs[i], now)
+		}
 	}
 }
 
@@ -291,6 +281,13 @@ func (a *allocator) restoreLocked(rec *lease.Record, now time.Time) {
 	case rec.Pool != "" && rec.State != lease.StateQuarantined:
 		a.p.Restore(rec.IP, rec.MAC, pool.StateFree, time.Time{})
 	}
+}
+
+// avoid takes an address out of use without a word about it.
+func (a *allocator) avoid(ip netip.Addr, now time.Time, quarantine time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.p.Quarantine(ip, now, now.Add(quarantine))
 }
 
 // adopt excludes what snap binds. It is called for every packet that pools may
@@ -337,21 +334,19 @@ func (s *settings) reserve(d *decision, now time.Time, log *slog.Logger) bool {
 	case d.change == changeRelease:
 		a.p.Release(d.yourIP, d.mac, now)
 	case d.change == changeQuarantine:
-		a.Declined++
-		a.Quarantined++
+		a.Declines++
 		a.p.Quarantine(d.yourIP, now, d.rec.Expires)
 	}
-	p.watchLocked(now, log)
+	p.watchLocked(log)
 	return ok
 }
 
 // watchLocked says once that a pool gets full, and once that it is not any more.
-func (p *dynamicPool) watchLocked(now time.Time, log *slog.Logger) {
+func (p *dynamicPool) watchLocked(log *slog.Logger) {
 	if p.WarnAt <= 0 {
 		return
 	}
-	// Free addresses of leases that have just ended are found by the next packets.
-	used := p.alloc.p.Counts(now).Used()
+	used := p.alloc.p.Used()
 	switch {
 	case !p.alloc.warned && used >= p.WarnAt:
 		p.alloc.warned = true
@@ -385,10 +380,11 @@ func (s *Server) Pools() []PoolStatus {
 	for i := range set.pools {
 		p := &set.pools[i]
 		p.alloc.mu.Lock()
-		p.watchLocked(now, s.log)
+		counts := p.alloc.p.Counts(now)
+		p.watchLocked(s.log)
 		st := PoolStatus{
 			Name: p.Name, For: p.Kind.String(), First: p.First, Last: p.Last, WarnAt: p.WarnAt, Full: p.alloc.warned,
-			Counts: p.alloc.p.Counts(now), PoolCounters: p.alloc.PoolCounters,
+			Counts: counts, PoolCounters: p.alloc.PoolCounters,
 		}
 		p.alloc.mu.Unlock()
 		st.Used = st.Counts.Used()

@@ -380,6 +380,12 @@ func (p *Pool) Counts(now time.Time) Counts {
 	}
 }
 
+// Used is the share of the pool that no new client can have, with leases that
+// have just run out still counted: it costs nothing.
+func (p *Pool) Used() float64 {
+	return Counts{Size: len(p.slots) - p.counts[StateReserved] - p.bound, Free: p.counts[StateFree]}.Used()
+}
+
 // All gives what every address that somebody has or had is at now, ascending.
 func (p *Pool) All(now time.Time) iter.Seq2[netip.Addr, Slot] {
 	return func(yield func(netip.Addr, Slot) bool) {
