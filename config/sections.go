@@ -209,8 +209,8 @@ func (d *decoder) log(v value, l *Log) {
 }
 
 func (d *decoder) dhcp(v value, c *DHCP) {
-	m := v.mapping("enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "relays", "match",
-		"option82", "authoritative", "rapid_commit", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine")
+	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "relays", "match",
+		"option82", "authoritative", "rapid_commit", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
 	c.Enabled = m.get("enabled").boolean(true)
 	c.Interfaces = m.get("interfaces").interfaces()
 	listen := m.get("listen")
@@ -229,6 +229,7 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 		}
 	})
 	c.Match = m.get("match").matchOrder()
+	d.matching(m, c)
 	d.option82(m.get("option82"), &c.Option82)
 	c.Authoritative = m.get("authoritative").boolean(true)
 	c.RapidCommit = m.get("rapid_commit").boolean(false)
@@ -274,26 +275,5 @@ func (v value) interfaces() []string {
 			out = append(out, name)
 		}
 	})
-	return out
-}
-
-func (v value) matchOrder() []string {
-	if !v.present() {
-		return []string{"option82", "mac"}
-	}
-	var out []string
-	v.list(func(e value) {
-		word := e.oneOf("", "option82", "mac")
-		if slices.Contains(out, word) && word != "" {
-			e.problem("%s is in the list twice", word)
-			return
-		}
-		if word != "" {
-			out = append(out, word)
-		}
-	})
-	if n, ok := v.seqLen(); ok && n == 0 {
-		v.problem("an empty list would match nobody; want option82, mac or both")
-	}
 	return out
 }

@@ -16,7 +16,7 @@ import (
 // for not finding a binding, such as a full port, are answers of the ERP.
 func (m *match) unknown() bool {
 	switch m.failed {
-	case OutcomeUnknownClient, OutcomeOption82Unread, OutcomeUnknownDevice, OutcomeUnknownPort:
+	case OutcomeUnknownClient, OutcomeOption82Unread, OutcomeUnknownDevice, OutcomeUnknownPort, OutcomeUnknownVLAN:
 		return m.binding == nil
 	}
 	return false

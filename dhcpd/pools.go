@@ -332,7 +332,7 @@ func (s *settings) reserve(d *decision, now time.Time, log *slog.Logger) bool {
 	case d.change == changePool, d.change == changePoolRenew:
 		ok = a.p.Lease(d.yourIP, d.mac, now, d.rec.Expires.Add(leaseSlack))
 	case d.change == changeRelease:
-		a.p.Release(d.yourIP, d.mac, now)
+		a.p.Release(d.yourIP, d.rec.MAC, now)
 	case d.change == changeQuarantine:
 		a.Declines++
 		a.p.Quarantine(d.yourIP, now, d.rec.Expires)

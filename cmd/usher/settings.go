@@ -65,15 +65,8 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
 		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
 	}
-	for _, m := range c.Match {
-		switch m {
-		case "option82":
-			o.Match = append(o.Match, dhcpd.MatchOption82)
-		case "mac":
-			o.Match = append(o.Match, dhcpd.MatchMAC)
-		default:
-			return o, fmt.Errorf("dhcp.match: %q: want option82 or mac", m)
-		}
+	if err := matchingOptions(c, &o); err != nil {
+		return o, err
 	}
 	o.Option82 = option82Options(c.Option82)
 	o.Common = optionSet(c.Common)
