@@ -164,10 +164,11 @@ func (d *decoder) guard(v value, g *Guard) {
 }
 
 func (d *decoder) acl(v value, a *ACL, subnets []Subnet) {
-	m := v.mapping("enabled", "dry_run", "verify_interval", "pause", "guest", "resolvers", "resolve_interval", "resolve_keep")
+	m := v.mapping("enabled", "dry_run", "verify_interval", "flows_interval", "pause", "guest", "resolvers", "resolve_interval", "resolve_keep")
 	a.Enabled = m.get("enabled").boolean(true)
 	a.DryRun = m.get("dry_run").boolean(false)
 	a.VerifyInterval = m.get("verify_interval").duration(30*time.Second, time.Second, time.Hour)
+	a.FlowsInterval = m.get("flows_interval").duration(time.Second, 100*time.Millisecond, time.Minute)
 	a.Pause.Garden = m.get("pause").mapping("garden").get("garden").garden(subnets)
 	a.Guest.Garden = m.get("guest").mapping("garden").get("garden").garden(subnets)
 	a.Resolvers = m.get("resolvers").resolvers()

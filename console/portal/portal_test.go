@@ -399,6 +399,14 @@ func listenOn(t *testing.T, s *Server, overTLS bool) string {
 	return l.Addr().String()
 }
 
+// serveOn serves a handler on a loopback port until the test ends.
+func serveOn(t *testing.T, h http.Handler) string {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().String()
+}
+
 func TestConnectionsAreBounded(t *testing.T) {
 	s, c := newServer(t, testOptions())
 	addr := listenOn(t, s, false)
