@@ -70,23 +70,40 @@ type Guard struct {
 
 // DHCP is the server.
 type DHCP struct {
-	Enabled       bool
-	Interfaces    []string       // names or path.Match patterns to answer on; empty: all but loopback
-	Listen        netip.AddrPort // 0.0.0.0:67
-	RelayPort     uint16         // port of relays, 67
-	ClientPort    uint16         // port of clients, 68
-	ServerID      netip.Addr     // invalid: the address of the receiving interface
-	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
-	Match         []string       // option82, mac; in order
-	Option82      Option82       // how option 82 is read
-	Authoritative bool
-	Subnets       []Subnet
+	Enabled    bool
+	Interfaces []string       // names or path.Match patterns to answer on; empty: all but loopback
+	Listen     netip.AddrPort // 0.0.0.0:67
+	RelayPort  uint16         // port of relays, 67
+	ClientPort uint16         // port of clients, 68
+	ServerID   netip.Addr     // invalid: the address of the receiving interface
+
+	AnswerWhileHolding netip.Addr // invalid: always
+	Limits             DHCPLimits
+	Relays             []netip.Prefix // giaddr must be in one of these; empty: any
+	Match              []string       // option82, mac; in order
+	Option82           Option82       // how option 82 is read
+	Authoritative      bool
+	Subnets            []Subnet
+}
+
+// DHCPLimits bound the packets of one sender.
+type DHCPLimits struct {
+	Client DHCPLimit // a MAC
+	Port   DHCPLimit // an option 82 value, or an interface
+	Relay  DHCPLimit
+}
+
+// DHCPLimit is packets a second, and at once after a pause.
+type DHCPLimit struct {
+	Rate  float64 // 0: no limit
+	Burst int
 }
 
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
 	Prefix     netip.Prefix // masked
 	Gateway    netip.Addr   // invalid: none
+	ServerID   netip.Addr   // invalid: DHCP.ServerID
 	DNS        []netip.Addr
 	NTP        []netip.Addr
 	Domain     string

@@ -121,6 +121,9 @@ func TestMinimalHasDefaults(t *testing.T) {
 		DHCP: DHCP{
 			Enabled: true, Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
 			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, Option82: Option82{Default: []string{"dlink", "ifname"}}, Authoritative: true,
+			Limits: DHCPLimits{
+				Client: DHCPLimit{Rate: 5, Burst: 20}, Port: DHCPLimit{Rate: 200, Burst: 2000}, Relay: DHCPLimit{Rate: 5000, Burst: 20_000},
+			},
 			Subnets: []Subnet{{
 				Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
 				DNS:       []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")},

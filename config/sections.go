@@ -209,8 +209,8 @@ func (d *decoder) log(v value, l *Log) {
 }
 
 func (d *decoder) dhcp(v value, c *DHCP) {
-	m := v.mapping("enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "relays", "match",
-		"option82", "authoritative", "subnets")
+	m := v.mapping("enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "answer_while_holding",
+		"limits", "relays", "match", "option82", "authoritative", "subnets")
 	c.Enabled = m.get("enabled").boolean(true)
 	c.Interfaces = m.get("interfaces").interfaces()
 	listen := m.get("listen")
@@ -223,6 +223,10 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 	if id := m.get("server_id"); id.present() {
 		c.ServerID, _ = id.ipv4()
 	}
+	if hold := m.get("answer_while_holding"); hold.present() {
+		c.AnswerWhileHolding, _ = hold.ipv4()
+	}
+	d.limits(m.get("limits"), &c.Limits)
 	m.get("relays").list(func(e value) {
 		if p, ok := e.relay(); ok {
 			c.Relays = append(c.Relays, p)
@@ -232,6 +236,24 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 	d.option82(m.get("option82"), &c.Option82)
 	c.Authoritative = m.get("authoritative").boolean(true)
 	d.subnets(m.get("subnets"), c)
+}
+
+// limits are generous: after a power cut whole streets ask at once, and what is
+// let through by them is a small part of what the server answers.
+func (d *decoder) limits(v value, l *DHCPLimits) {
+	m := v.mapping("client", "port", "relay")
+	limit := func(v value, rate float64, burst int) DHCPLimit {
+		m := v.mapping("rate", "burst")
+		r := m.get("rate")
+		got := DHCPLimit{Rate: r.number(rate, 0, 1_000_000), Burst: m.get("burst").integer(burst, 1, 1_000_000)}
+		if got.Rate > 0 && got.Rate < 0.1 {
+			r.problem("%g: want 0 (no limit) or at least 0.1 packets a second", got.Rate)
+		}
+		return got
+	}
+	l.Client = limit(m.get("client"), 5, 20)
+	l.Port = limit(m.get("port"), 200, 2000)
+	l.Relay = limit(m.get("relay"), 5000, 20_000)
 }
 
 // relay reads a prefix of relay addresses, or one address.

@@ -30,7 +30,7 @@ func (d *decoder) subnets(v value, c *DHCP) {
 	}
 	var prefixes []value
 	v.list(func(e value) {
-		m := e.mapping("prefix", "gateway", "dns", "ntp", "domain", "lease_time", "renew_time", "rebind_time", "options")
+		m := e.mapping("prefix", "gateway", "server_id", "dns", "ntp", "domain", "lease_time", "renew_time", "rebind_time", "options")
 		s, ok := d.subnet(m)
 		if !ok {
 			return
@@ -64,6 +64,9 @@ func (d *decoder) subnet(m mapping) (Subnet, bool) {
 				gw.inside(a, s.Prefix)
 			}
 		}
+	}
+	if id := m.get("server_id"); id.present() {
+		s.ServerID, _ = id.ipv4()
 	}
 	s.DNS = m.get("dns").ipv4s()
 	s.NTP = m.get("ntp").ipv4s()

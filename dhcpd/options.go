@@ -16,23 +16,27 @@ const (
 
 // Options is what the server runs with. Compiled once by New and Reload.
 type Options struct {
-	Listen        netip.AddrPort // normally 0.0.0.0:67; a loopback address: unprivileged mode, UDP only
-	RelayPort     uint16         // port of relays; 0: 67
-	ClientPort    uint16         // port of clients; 0: 68
-	Interfaces    []string       // names or path.Match patterns; empty: all but loopback
-	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
-	ServerID      netip.Addr     // option 54; invalid: the address that the packet came to
-	Match         []MatchKind    // in order; empty: option 82, then MAC
-	Option82      Option82       // how option 82 is read
-	Authoritative bool           // NAK a wrong address in INIT-REBOOT
-	Subnets       []Subnet
-	CommitTimeout time.Duration // how long an ACK waits for the disk; 0: 100 ms
+	Listen     netip.AddrPort // normally 0.0.0.0:67; a loopback address: unprivileged mode, UDP only
+	RelayPort  uint16         // port of relays; 0: 67
+	ClientPort uint16         // port of clients; 0: 68
+	Interfaces []string       // names or path.Match patterns; empty: all but loopback
+	Relays     []netip.Prefix // giaddr must be in one of these; empty: any
+	ServerID   netip.Addr     // option 54; invalid: the address that the packet came to
+	// AnswerWhileHolding is an address that this host must have to answer; invalid: always.
+	AnswerWhileHolding netip.Addr
+	Limits             Limits
+	Match              []MatchKind // in order; empty: option 82, then MAC
+	Option82           Option82    // how option 82 is read
+	Authoritative      bool        // NAK a wrong address in INIT-REBOOT
+	Subnets            []Subnet
+	CommitTimeout      time.Duration // how long an ACK waits for the disk; 0: 100 ms
 }
 
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
 	Prefix     netip.Prefix
 	Gateway    netip.Addr // invalid: none
+	ServerID   netip.Addr // option 54 here; invalid: Options.ServerID
 	DNS        []netip.Addr
 	NTP        []netip.Addr
 	Domain     string

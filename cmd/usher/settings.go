@@ -64,6 +64,8 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	o := dhcpd.Options{
 		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
 		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative,
+		AnswerWhileHolding: c.AnswerWhileHolding,
+		Limits:             dhcpd.Limits{Client: dhcpd.Limit(c.Limits.Client), Port: dhcpd.Limit(c.Limits.Port), Relay: dhcpd.Limit(c.Limits.Relay)},
 	}
 	for _, m := range c.Match {
 		switch m {
@@ -78,7 +80,7 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	o.Option82 = option82Options(c.Option82)
 	for _, s := range c.Subnets {
 		sub := dhcpd.Subnet{
-			Prefix: s.Prefix, Gateway: s.Gateway, DNS: s.DNS, NTP: s.NTP, Domain: s.Domain,
+			Prefix: s.Prefix, Gateway: s.Gateway, ServerID: s.ServerID, DNS: s.DNS, NTP: s.NTP, Domain: s.Domain,
 			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
 		}
 		for _, x := range s.Options {
