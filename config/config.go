@@ -70,53 +70,49 @@ type Guard struct {
 
 // DHCP is the server.
 type DHCP struct {
-	Enabled    bool
-	Interfaces []string       // names or path.Match patterns to answer on; empty: all but loopback
-	Listen     netip.AddrPort // 0.0.0.0:67
-	RelayPort  uint16         // port of relays, 67
-	ClientPort uint16         // port of clients, 68
-	ServerID   netip.Addr     // invalid: the address of the receiving interface
+	Enabled       bool
+	Interfaces    []string       // names or path.Match patterns to answer on; empty: all but loopback
+	Listen        netip.AddrPort // 0.0.0.0:67
+	RelayPort     uint16         // port of relays, 67
+	ClientPort    uint16         // port of clients, 68
+	ServerID      netip.Addr     // invalid: the address of the receiving interface
+	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
+	Match         []string       // option82, vlan, client_id, mac, or several joined by +; in order
+	Option82      Option82       // how option 82 is read
+	Authoritative bool
+	RapidCommit   bool
+	Common        OptionSet // for the clients of all subnets
+	Classes       []Class   // the first that fits a client counts
+	Subnets       []Subnet
 
 	AnswerWhileHolding netip.Addr // invalid: always
 	Limits             DHCPLimits
-	Relays             []netip.Prefix // giaddr must be in one of these; empty: any
-	Match              []string       // option82, mac; in order
-	Option82           Option82       // how option 82 is read
-	Authoritative      bool
-	Subnets            []Subnet
-}
 
-// DHCPLimits bound the packets of one sender.
-type DHCPLimits struct {
-	Client DHCPLimit // a MAC
-	Port   DHCPLimit // an option 82 value, or an interface
-	Relay  DHCPLimit
-}
+	// Whom the server believes and how it knows clients again; see dhcpd.Options.
+	TrustedInterfaces []string // names or patterns; empty: all that are served
+	CheckRelaySource  bool
+	ClientIDs         []ClientID
+	VLANInterfaces    []string // templates of vlanname
+	ClientKey         string   // mac, client_id
+	MACChange         string   // accept, report, refuse
+	MaxMACsPerPort    int      // 0: no limit
+	OnBindingChange   string   // nak, shorten
 
-// DHCPLimit is packets a second, and at once after a pause.
-type DHCPLimit struct {
-	Rate  float64 // 0: no limit
-	Burst int
+	UnknownClients string        // silence, nak, guest
+	Pools          []Pool        // addresses that the server gives out by itself
+	Quarantine     time.Duration // how long a pool's address that somebody else uses is kept from clients
 }
 
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
-	Prefix     netip.Prefix // masked
-	Gateway    netip.Addr   // invalid: none
-	ServerID   netip.Addr   // invalid: DHCP.ServerID
-	DNS        []netip.Addr
-	NTP        []netip.Addr
-	Domain     string
-	LeaseTime  time.Duration
-	RenewTime  time.Duration // T1; LeaseTime/2 when not set
-	RebindTime time.Duration // T2; LeaseTime*7/8 when not set
-	Options    []Option
-}
-
-// Option is an extra DHCP option, already encoded.
-type Option struct {
-	Code  uint8
-	Value []byte
+	Prefix          netip.Prefix // masked
+	Gateway         netip.Addr   // invalid: none
+	ServerID        netip.Addr   // invalid: DHCP.ServerID
+	LeaseTime       time.Duration
+	RenewTime       time.Duration // T1; LeaseTime/2 when not set
+	RebindTime      time.Duration // T2; LeaseTime*7/8 when not set
+	AlwaysBroadcast bool
+	OptionSet
 }
 
 // ACL is the kernel side of states.

@@ -209,8 +209,8 @@ func (d *decoder) log(v value, l *Log) {
 }
 
 func (d *decoder) dhcp(v value, c *DHCP) {
-	m := v.mapping("enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "answer_while_holding",
-		"limits", "relays", "match", "option82", "authoritative", "subnets")
+	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "answer_while_holding", "limits", "relays", "match",
+		"option82", "authoritative", "rapid_commit", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
 	c.Enabled = m.get("enabled").boolean(true)
 	c.Interfaces = m.get("interfaces").interfaces()
 	listen := m.get("listen")
@@ -226,34 +226,24 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 	if hold := m.get("answer_while_holding"); hold.present() {
 		c.AnswerWhileHolding, _ = hold.ipv4()
 	}
-	d.limits(m.get("limits"), &c.Limits)
+	c.Limits = m.get("limits").limits()
 	m.get("relays").list(func(e value) {
 		if p, ok := e.relay(); ok {
 			c.Relays = append(c.Relays, p)
 		}
 	})
 	c.Match = m.get("match").matchOrder()
+	d.matching(m, c)
 	d.option82(m.get("option82"), &c.Option82)
 	c.Authoritative = m.get("authoritative").boolean(true)
+	c.RapidCommit = m.get("rapid_commit").boolean(false)
+	c.Common = d.optionSet(m.get("common").mapping(optionSetKeys()...))
+	c.Classes = d.classes(m.get("classes"))
 	d.subnets(m.get("subnets"), c)
-}
-
-// limits are generous: after a power cut whole streets ask at once, and what is
-// let through by them is a small part of what the server answers.
-func (d *decoder) limits(v value, l *DHCPLimits) {
-	m := v.mapping("client", "port", "relay")
-	limit := func(v value, rate float64, burst int) DHCPLimit {
-		m := v.mapping("rate", "burst")
-		r := m.get("rate")
-		got := DHCPLimit{Rate: r.number(rate, 0, 1_000_000), Burst: m.get("burst").integer(burst, 1, 1_000_000)}
-		if got.Rate > 0 && got.Rate < 0.1 {
-			r.problem("%g: want 0 (no limit) or at least 0.1 packets a second", got.Rate)
-		}
-		return got
-	}
-	l.Client = limit(m.get("client"), 5, 20)
-	l.Port = limit(m.get("port"), 200, 2000)
-	l.Relay = limit(m.get("relay"), 5000, 20_000)
+	unknown := m.get("unknown_clients")
+	c.UnknownClients = unknown.oneOf(UnknownSilence, UnknownSilence, UnknownNak, UnknownGuest)
+	d.pools(m.get("pools"), unknown, c)
+	c.Quarantine = m.get("quarantine").duration(defaultQuarantine, time.Minute, maxQuarantine)
 }
 
 // relay reads a prefix of relay addresses, or one address.
@@ -289,26 +279,5 @@ func (v value) interfaces() []string {
 			out = append(out, name)
 		}
 	})
-	return out
-}
-
-func (v value) matchOrder() []string {
-	if !v.present() {
-		return []string{"option82", "mac"}
-	}
-	var out []string
-	v.list(func(e value) {
-		word := e.oneOf("", "option82", "mac")
-		if slices.Contains(out, word) && word != "" {
-			e.problem("%s is in the list twice", word)
-			return
-		}
-		if word != "" {
-			out = append(out, word)
-		}
-	})
-	if n, ok := v.seqLen(); ok && n == 0 {
-		v.problem("an empty list would match nobody; want option82, mac or both")
-	}
 	return out
 }

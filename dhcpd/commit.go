@@ -170,7 +170,9 @@ func (c *committer) finish(res commitResult) {
 	}
 	for i, p := range c.inFlight {
 		if res.err != nil {
-			c.s.deps.Leases.Dirty(p.lease.IP)
+			if p.lease.IP.IsValid() {
+				c.s.deps.Leases.Dirty(p.lease.IP)
+			}
 			p.ev.Outcome = OutcomeAckBeforeCommit
 		}
 		if !p.sent {

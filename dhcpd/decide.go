@@ -51,14 +51,15 @@ type decision struct {
 	to    netip.AddrPort // of wayRelay and wayUnicast
 
 	change change
-	rec    lease.Record // of changeFact and changeBackground; its slices are the packet's
-	report bool         // the ERP does not have this MAC for the address
+	rec    lease.Record // of changeFact and changeBackground; its slices are the packet's. Of changeRelease and changeDecline the MAC
+	report bool         // the ERP does not have this MAC for the address; without a change: of rec's IP and subscriber alone
 }
 
 // decider holds the arguments of one decision.
 type decider struct {
 	matcher
-	d decision
+	d               decision
+	alwaysBroadcast bool // as the client's subnet or class wants it
 }
 
 // decide answers one request. It is pure: time, packet, bindings, leases and
@@ -117,6 +118,10 @@ func (c *decider) admit() Outcome {
 		return OutcomeOption82Malformed
 	case p.GIAddr().IsValid() && !c.set.trusts(p.GIAddr()):
 		return OutcomeRelayUntrusted
+	case p.GIAddr().IsValid() && c.set.checkSource && !c.set.trustsSource(c.r.from.Addr(), p.GIAddr()):
+		return OutcomeRelaySource
+	case p.RelayInfoCount() > 0 && !p.GIAddr().IsValid() && c.r.untrusted:
+		return OutcomeOption82Untrusted
 	case c.snap.Len() == 0:
 		return OutcomeNotReady
 	}
@@ -135,6 +140,11 @@ func (c *decider) discover() {
 	b := c.find(c.r.p.Requested())
 	if b == nil {
 		c.end(c.d.match.failed)
+		return
+	}
+	if c.set.rapidCommit && c.r.p.RapidCommit() {
+		c.grant(wire.Ack, b)
+		c.d.reply.RapidCommit = c.d.reply.Type == wire.Ack
 		return
 	}
 	c.grant(wire.Offer, b)
@@ -194,12 +204,15 @@ func (c *decider) initReboot(requested netip.Addr) {
 }
 
 // extend answers RENEWING and REBINDING. With option 82 the port says what the
-// client is to have. Without, the packet came past the relay (or no box inserts
-// option 82 there), and the lease record says whose the address is.
+// client is to have, and so does the interface of a VLAN. Without, the packet came past
+// the relay (or no box inserts option 82 there), and the lease record says whose
+// the address is.
 func (c *decider) extend(ciaddr netip.Addr) {
-	if c.r.p.RelayInfoCount() > 0 {
+	if c.r.p.RelayInfoCount() > 0 || c.set.matches&MatchVLAN != 0 && c.vlan() != 0 {
 		b := c.find(ciaddr)
+		placed := c.r.p.RelayInfoCount() > 0 || c.d.match.by&MatchVLAN != 0
 		switch {
+		case !placed:
 		case b == nil && c.d.match.failed == OutcomePortFull,
 			b != nil && b.IP == ciaddr && c.leasedToAnother(ciaddr):
 			c.nak(OutcomeNakOtherClient, nil)
@@ -208,7 +221,7 @@ func (c *decider) extend(ciaddr netip.Addr) {
 			c.grant(wire.Ack, b)
 			return
 		case b != nil:
-			c.nak(OutcomeNakWrongAddress, b)
+			c.move(OutcomeNakWrongAddress, b)
 			return
 		}
 	}
@@ -217,16 +230,30 @@ func (c *decider) extend(ciaddr netip.Addr) {
 	switch {
 	case c.leasedToAnother(ciaddr):
 		c.nak(OutcomeNakOtherClient, nil)
-	case known && rec.MAC == c.mac && rec.State == lease.StateBound && c.sameClientID(&rec):
+	case known && c.same(&rec) && rec.State == lease.StateBound && c.sameClientID(&rec):
 		if b == nil || !samePlace(&rec, b) {
-			c.nak(OutcomeNakNotBound, nil)
+			c.move(OutcomeNakNotBound, nil)
 			return
 		}
 		c.grant(wire.Ack, b)
 	case b != nil && b.MAC == c.mac:
 		c.grant(wire.Ack, b)
 	default:
+		if c.set.matches&MatchClientID != 0 {
+			if b := c.find(ciaddr); b != nil && b.IP == ciaddr {
+				c.grant(wire.Ack, b)
+				return
+			}
+		}
 		c.end(OutcomeRenewUnknown)
+	}
+}
+
+// move takes a client's address away, at once or after a moment; b is what it
+// is to have, nil if nothing.
+func (c *decider) move(o Outcome, b *provision.Binding) {
+	if !c.shorten(c.r.p.CIAddr()) {
+		c.nak(o, b)
 	}
 }
 
@@ -234,7 +261,7 @@ func (c *decider) extend(ciaddr netip.Addr) {
 // had it before must not extend it, but may ask anew.
 func (c *decider) leasedToAnother(a netip.Addr) bool {
 	rec, known := c.leases.Get(a)
-	return known && rec.MAC != c.mac && rec.Live(c.now)
+	return known && !c.same(&rec) && rec.Live(c.now)
 }
 
 func (c *decider) sameClientID(rec *lease.Record) bool {
@@ -254,10 +281,11 @@ func (c *decider) release() {
 	}
 	ciaddr := c.r.p.CIAddr()
 	rec, known := c.leases.Get(ciaddr)
-	if !known || rec.MAC != c.mac {
+	if !known || !c.same(&rec) {
 		c.end(OutcomeReleaseUnknown)
 		return
 	}
+	c.d.rec.MAC = rec.MAC
 	c.d.yourIP, c.d.binding = ciaddr, c.snap.ByIP(ciaddr)
 	c.d.change = changeRelease
 	c.end(OutcomeReleased)
@@ -274,8 +302,8 @@ func (c *decider) decline() {
 	b := c.snap.ByIP(ip)
 	rec, known := c.leases.Get(ip)
 	switch {
-	case known && rec.MAC == c.mac:
-		c.d.change = changeDecline
+	case known && c.same(&rec):
+		c.d.change, c.d.rec.MAC = changeDecline, rec.MAC
 	case b != nil && b.MAC == c.mac:
 	default:
 		c.end(OutcomeDeclineUnknown)
@@ -321,7 +349,7 @@ func (c *decider) inform() {
 		return
 	}
 	c.d.outcome = OutcomeInformAck
-	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, n.options
+	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, c.options(n)
 	c.route()
 }
 
@@ -342,14 +370,26 @@ func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
 	return n, true
 }
 
+// options gives what the client is told in n.
+func (c *decider) options(n *subnet) *wire.OptionSet {
+	class := c.set.classOf(&c.r.p, c.mac)
+	c.alwaysBroadcast = n.alwaysBroadcast || class > 0 && c.set.classes[class-1].alwaysBroadcast
+	return n.options[class]
+}
+
 // grant plans an OFFER or an ACK of b's address.
 func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
+	if o := c.permit(b); o != 0 {
+		c.d.binding, c.d.yourIP = b, b.IP
+		c.end(o)
+		return
+	}
 	n, ok := c.prepare(b)
 	if !ok {
 		return
 	}
 	r := &c.d.reply
-	r.Type, r.YIAddr, r.Options = t, b.IP, n.options
+	r.Type, r.YIAddr, r.Options = t, b.IP, c.options(n)
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
@@ -358,7 +398,7 @@ func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
 	}
 	c.d.outcome = OutcomeAck
 	r.CIAddr = c.r.p.CIAddr()
-	c.d.report = b.MAC != c.mac
+	c.d.report = c.differs(b)
 	c.record(b, n)
 }
 
@@ -382,8 +422,10 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 		Expires:    c.now.Add(n.lease),
 	}
 	c.d.change = changeFact
-	if old, known := c.leases.Get(b.IP); known && old.MAC == rec.MAC {
-		rec.Start = old.Start
+	if old, known := c.leases.Get(b.IP); known && c.same(&old) {
+		if old.MAC == rec.MAC {
+			rec.Start = old.Start
+		}
 		if p.RelayInfoCount() == 0 { // past the relay: where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
@@ -391,7 +433,7 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
 		}
-		sameFact := old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
+		sameFact := old.MAC == rec.MAC && old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
 			old.Device == rec.Device && old.Port == rec.Port
 		sameDetails := old.GIAddr == rec.GIAddr && old.Interface == rec.Interface &&
 			old.Ifindex == rec.Ifindex && bytes.Equal(old.Option82, rec.Option82) &&
@@ -481,12 +523,13 @@ func (c *decider) route() {
 			port = c.r.from.Port()
 		}
 		c.d.way, c.d.to = wayRelay, netip.AddrPortFrom(gi, port)
-		c.d.reply.Broadcast = nak // the relay is to broadcast it: the client has no address to take it at
+		// The relay is to broadcast it: the client has no address to take it at.
+		c.d.reply.Broadcast = nak || c.alwaysBroadcast && !p.CIAddr().IsValid()
 	case nak:
 		c.d.way = wayBroadcast
 	case p.CIAddr().IsValid():
 		c.d.way, c.d.to = wayUnicast, netip.AddrPortFrom(p.CIAddr(), c.set.clientPort)
-	case p.Broadcast() || p.HType() != 1:
+	case p.Broadcast() || c.alwaysBroadcast || p.HType() != 1:
 		c.d.way = wayBroadcast
 	default:
 		c.d.way = wayFrame

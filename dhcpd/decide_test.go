@@ -76,7 +76,7 @@ func testOptions() Options {
 		Subnets: []Subnet{
 			{
 				Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour,
-				DNS: []netip.Addr{host(3)}, Domain: "example.net",
+				OptionSet: OptionSet{DNS: []netip.Addr{host(3)}, Domain: "example.net"},
 			},
 			{Prefix: netip.MustParsePrefix("203.0.113.0/24"), LeaseTime: 2 * time.Hour},
 		},
@@ -544,19 +544,19 @@ func TestCompileReportsEveryMistake(t *testing.T) {
 		Interfaces: []string{"eth["},
 		Relays:     []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")},
 		ServerID:   ip("2001:db8::1"),
-		Match:      []MatchKind{9},
+		Match:      []MatchKind{99},
 		Subnets: []Subnet{
 			{Prefix: n, LeaseTime: time.Hour},
 			{Prefix: n, LeaseTime: time.Hour},
 			{Prefix: netip.MustParsePrefix("192.0.3.0/24"), LeaseTime: time.Second},
 			{Prefix: netip.MustParsePrefix("192.0.4.0/24"), LeaseTime: time.Hour, RenewTime: 2 * time.Hour},
-			{Prefix: netip.MustParsePrefix("192.0.5.0/24"), LeaseTime: time.Hour, DNS: []netip.Addr{ip("2001:db8::2")}},
-			{Prefix: netip.MustParsePrefix("192.0.6.0/24"), LeaseTime: time.Hour, Options: []Option{{Code: 82}}},
+			{Prefix: netip.MustParsePrefix("192.0.5.0/24"), LeaseTime: time.Hour, OptionSet: OptionSet{DNS: []netip.Addr{ip("2001:db8::2")}}},
+			{Prefix: netip.MustParsePrefix("192.0.6.0/24"), LeaseTime: time.Hour, OptionSet: OptionSet{Options: []Option{{Code: 82}}}},
 		},
 	})
 	for _, want := range []string{
 		`listen [2001:db8::1]:67: want an IPv4 address and port`, `interface "eth[": syntax error in pattern`,
-		`relay 2001:db8::/32: want an IPv4 prefix`, `server id 2001:db8::1: want an IPv4 address`, `match 9: no such kind`,
+		`relay 2001:db8::/32: want an IPv4 prefix`, `server id 2001:db8::1: want an IPv4 address`, `match 99: no such kind`,
 		`subnet 192.0.2.0/24: given twice`, `subnet 192.0.3.0/24: lease time 1s: want at least 1m0s`,
 		`subnet 192.0.4.0/24: times: want 0 < renew 2h0m0s <= rebind 52m30s <= lease 1h0m0s`,
 		`subnet 192.0.5.0/24: dns 2001:db8::2: want an IPv4 address`,
@@ -578,7 +578,7 @@ func TestSubnetOptions(t *testing.T) {
 	q := wire.Query{Type: wire.Discover, MAC: client(0x11)}
 	var p wire.Packet
 	require.NoError(t, p.Parse(q.Append(nil)))
-	lib, err := dhcpv4.FromBytes((&wire.Reply{Type: wire.Offer, Options: n.options}).Append(nil, &p))
+	lib, err := dhcpv4.FromBytes((&wire.Reply{Type: wire.Offer, Options: n.options[0]}).Append(nil, &p))
 	require.NoError(t, err)
 	assert.Equal(t, []byte{192, 0, 2, 9}, lib.Options.Get(dhcpv4.OptionDomainNameServer), "extra options replace")
 	assert.Equal(t, []byte("v"), lib.Options.Get(dhcpv4.OptionVendorSpecificInformation))

@@ -18,16 +18,17 @@ type transport interface {
 // handler takes packets through decision, lease table and sending. It belongs
 // to one goroutine and allocates nothing for a renewal.
 type handler struct {
-	s     *Server
-	c     *committer
-	out   transport
-	links *interfaces // nil in tests without sockets: every interface is served
-	limit *limiter
-	r     request
-	d     decision
-	reply []byte
-	to    delivery
-	ev    Event
+	s      *Server
+	c      *committer
+	out    transport
+	links  *interfaces // nil in tests without sockets: every interface is served
+	places places
+	limit  *limiter
+	r      request
+	d      decision
+	reply  []byte
+	to     delivery
+	ev     Event
 }
 
 func newHandler(s *Server, c *committer, out transport, links *interfaces) *handler {
@@ -70,11 +71,13 @@ func (h *handler) read(now time.Time, g datagram, set *settings) {
 		r.err = wire.ErrLong
 	}
 	r.ifindex, r.from, r.local = g.ifindex, g.from, g.to
-	r.on, r.iface, r.served, r.standby, r.ownID = nil, "", true, false, false
+	r.on, r.iface, r.served, r.standby, r.ownID, r.vlan, r.untrusted = nil, "", true, false, false, 0, false
 	r.limited, r.repeat = 0, false
 	if h.links != nil {
 		f := h.links.get(g.ifindex, now, set)
 		r.on, r.iface, r.served = f.of, f.of.Name, f.served
+		at := h.places.of(set, g.ifindex, r.iface)
+		r.vlan, r.untrusted = at.vlan, at.untrusted
 		r.standby = set.holding.IsValid() && !h.links.holds(set.holding, now)
 	}
 	if r.err != nil || !r.served || r.standby {
@@ -92,10 +95,14 @@ func (h *handler) read(now time.Time, g datagram, set *settings) {
 func (h *handler) apply(now time.Time, set *settings) bool {
 	d, leases := &h.d, h.s.deps.Leases
 	switch d.change {
+	case changeNone:
+		if d.report {
+			h.c.enqueue(h.pendReport(now))
+		}
 	case changeRelease:
-		leases.SetState(d.yourIP, d.mac, lease.StateReleased, now)
+		leases.SetState(d.yourIP, d.rec.MAC, lease.StateReleased, now)
 	case changeDecline:
-		leases.SetState(d.yourIP, d.mac, lease.StateDeclined, now)
+		leases.SetState(d.yourIP, d.rec.MAC, lease.StateDeclined, now)
 	case changeRenew:
 		leases.Renew(d.rec.IP, d.mac, now, d.rec.Expires)
 		if d.report {
@@ -131,6 +138,17 @@ func (h *handler) apply(now time.Time, set *settings) bool {
 func (h *handler) own() {
 	h.d.rec.ClientID = bytes.Clone(h.d.rec.ClientID)
 	h.d.rec.Option82 = bytes.Clone(h.d.rec.Option82)
+}
+
+// pendReport makes a commit of a report alone: the client gets nothing yet.
+func (h *handler) pendReport(now time.Time) *pending {
+	if h.s.deps.Journal == nil {
+		return nil
+	}
+	p := h.c.get()
+	p.lease, p.hasReport, p.sent = lease.Record{}, true, true
+	p.report = provision.MACReport{IP: h.d.rec.IP, MAC: h.d.mac, Subscriber: h.d.rec.Subscriber, At: now}
+	return p
 }
 
 // pend makes a commit out of the packet at hand; with wait its reply waits for it.

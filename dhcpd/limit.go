@@ -3,6 +3,7 @@ package dhcpd
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"time"
 )
@@ -41,6 +42,21 @@ func compileLimit(l Limit) (limit, error) {
 
 // limits are Limits made ready.
 type limits struct{ client, port, relay limit }
+
+func (s *limits) compile(l Limits) error {
+	var errs []error
+	for _, x := range []struct {
+		name string
+		from Limit
+		to   *limit
+	}{{"client", l.Client, &s.client}, {"port", l.Port, &s.port}, {"relay", l.Relay, &s.relay}} {
+		var err error
+		if *x.to, err = compileLimit(x.from); err != nil {
+			errs = append(errs, fmt.Errorf("limit of a %s: %w", x.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // bucket is the token bucket of one key, as the time at which it is full again
 // (the generic cell rate algorithm). An empty slot is a full bucket.

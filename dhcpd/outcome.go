@@ -11,6 +11,7 @@ const (
 	// Answered.
 	OutcomeAck Outcome = iota + 1
 	OutcomeAckBeforeCommit
+	OutcomeAckShortened
 	OutcomeOffer
 	OutcomeInformAck
 	// Refused with a NAK.
@@ -33,6 +34,8 @@ const (
 	OutcomeLimitedPort
 	OutcomeLimitedRelay
 	OutcomeRelayUntrusted
+	OutcomeRelaySource
+	OutcomeOption82Untrusted
 	OutcomeNotForUs
 	OutcomeRequestIncomplete
 	OutcomeNotReady
@@ -40,7 +43,13 @@ const (
 	OutcomeOption82Unread
 	OutcomeUnknownDevice
 	OutcomeUnknownPort
+	OutcomeUnknownVLAN
+	OutcomeVLANShared
+	OutcomeMatchDisagrees
 	OutcomePortFull
+	OutcomePortMACLimit
+	OutcomeMACReported
+	OutcomeMACRefused
 	OutcomeNoSubnet
 	OutcomeNoServerID
 	OutcomeRenewUnknown
@@ -58,6 +67,7 @@ const (
 var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeAck:               {"ack", "The client asked for the address that is bound to it and was acknowledged."},
 	OutcomeAckBeforeCommit:   {"ack_before_commit", "The client was acknowledged before its lease record was on disk, because the disk failed or was slower than the commit time-out; the binding itself is safe in the ERP."},
+	OutcomeAckShortened:      {"ack_shortened", "The address is not bound to the client any more, and to nobody else: it may keep it for a minute more, then it is told to start anew (dhcp.on_binding_change)."},
 	OutcomeOffer:             {"offer", "The client looks for an address and was offered the one bound to it."},
 	OutcomeInformAck:         {"inform_ack", "The client has its bound address already and was told the rest of its settings."},
 	OutcomeNakWrongAddress:   {"nak_wrong_address", "The client asked for another address than the one bound to it now, so it was told to start anew."},
@@ -77,6 +87,8 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeLimitedPort:       {"limited_port", "More packets come from this port (one option 82 value, or one interface) than dhcp.limits.port allows: a loop, a broken device or a flood; clients behind other ports are not touched."},
 	OutcomeLimitedRelay:      {"limited_relay", "More packets come through this relay, or this interface, than dhcp.limits.relay allows; clients behind other relays are not touched."},
 	OutcomeRelayUntrusted:    {"relay_untrusted", "The relay address (giaddr) is in none of the prefixes of dhcp.relays."},
+	OutcomeRelaySource:       {"relay_source", "The packet names a relay (giaddr) but comes from another address, which is in none of the prefixes of dhcp.relays either."},
+	OutcomeOption82Untrusted: {"option82_untrusted", "The packet has option 82 without a relay address and came in on an interface that dhcp.trusted_interfaces does not list: the client may have made it up."},
 	OutcomeNotForUs:          {"not_for_us", "The client chose another DHCP server (option 54)."},
 	OutcomeRequestIncomplete: {"request_incomplete", "The message names no address where its kind must name one."},
 	OutcomeNotReady:          {"not_ready", "No bindings have been loaded yet, neither from the ERP nor from disk."},
@@ -84,7 +96,13 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeOption82Unread:    {"option82_unread", "Option 82 has a layout that cannot be read as switch and port, and the MAC is bound to no address."},
 	OutcomeUnknownDevice:     {"unknown_device", "Option 82 names a switch that the ERP does not know by this MAC or address, and the MAC of the client is bound to no address."},
 	OutcomeUnknownPort:       {"unknown_port", "The switch is known, but the ERP binds no address to this port, and none to the MAC of the client."},
+	OutcomeUnknownVLAN:       {"unknown_vlan", "The interface is that of a VLAN, but the ERP binds no address to this VLAN, and none to the MAC of the client."},
+	OutcomeVLANShared:        {"vlan_shared", "Several customers of the ERP are in the VLAN of this interface, so it cannot tell which one asks."},
+	OutcomeMatchDisagrees:    {"match_disagrees", "The ways of dhcp.match that must agree name different addresses: for example, the ERP has the MAC on another port than option 82 names."},
 	OutcomePortFull:          {"port_full", "Every address bound to this port, or to this MAC, is in use by another client."},
+	OutcomePortMACLimit:      {"port_mac_limit", "As many other clients as dhcp.max_macs_per_port allows have live leases on this port."},
+	OutcomeMACReported:       {"mac_reported", "The ERP has another MAC for this address: the new one was reported, and the client is answered when the ERP has it (dhcp.mac_change: report)."},
+	OutcomeMACRefused:        {"mac_refused", "The ERP has another MAC for this address, and dhcp.mac_change: refuse keeps it."},
 	OutcomeNoSubnet:          {"no_subnet", "The address bound to the client is in none of the configured dhcp.subnets."},
 	OutcomeNoServerID:        {"no_server_id", "The interface has no address, the subnet no gateway and dhcp.server_id is not set, so the server cannot name itself in a reply."},
 	OutcomeRenewUnknown:      {"renew_unknown", "The client wants to renew an address past the relay and neither a lease nor the MAC in the ERP says that it is its own; silence makes it ask again through the relay."},

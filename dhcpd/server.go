@@ -17,7 +17,8 @@ import (
 
 // Commit is a changed fact that must be on disk before its ACK leaves: a new
 // client of an address, or the same one behind another port. Or only a report
-// that is still due at a renewal; Lease is the current record then.
+// that is still due at a renewal; Lease is the current record then. Of a client
+// that is not answered before the ERP has its MAC there is no lease: its IP is invalid.
 type Commit struct {
 	Lease  lease.Record
 	Report *provision.MACReport // nil: the ERP knows the MAC already

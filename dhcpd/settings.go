@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"path"
 	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/dhcpd/vlanname"
 )
 
 const (
@@ -32,10 +31,22 @@ type settings struct {
 	holding       netip.Addr
 	limits        limits
 	match         []MatchKind
+	matches       MatchKind // all of match
 	option82      *portReader
 	authoritative bool
+	rapidCommit   bool
+	classes       []class
 	subnets       []subnet // longest prefix first
 	commitTimeout time.Duration
+
+	trusted       []string // interfaces; empty: all
+	checkSource   bool
+	clientIDs     map[string]netip.Addr // by option 61
+	vlans         []vlanname.Template
+	clientKey     ClientKey
+	macChange     MACChange
+	maxMACs       int // of a port; 0: no limit
+	bindingChange BindingChange
 }
 
 type subnet struct {
@@ -44,7 +55,8 @@ type subnet struct {
 	serverID        netip.Addr
 	lease           time.Duration
 	seconds, t1, t2 uint32
-	options         *wire.OptionSet
+	options         optionSets
+	alwaysBroadcast bool
 }
 
 // compile checks o and makes it ready. It reports every mistake.
@@ -61,6 +73,7 @@ func compile(o Options) (*settings, error) {
 		holding:       o.AnswerWhileHolding,
 		match:         slices.Clone(o.Match),
 		authoritative: o.Authoritative,
+		rapidCommit:   o.RapidCommit,
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
 	}
 	if !o.Listen.Addr().Is4() {
@@ -83,27 +96,20 @@ func compile(o Options) (*settings, error) {
 	if o.AnswerWhileHolding.IsValid() && !o.AnswerWhileHolding.Is4() {
 		fail("answer while holding %v: want an IPv4 address", o.AnswerWhileHolding)
 	}
-	for _, l := range []struct {
-		name string
-		from Limit
-		to   *limit
-	}{
-		{"client", o.Limits.Client, &s.limits.client},
-		{"port", o.Limits.Port, &s.limits.port},
-		{"relay", o.Limits.Relay, &s.limits.relay},
-	} {
-		var err error
-		if *l.to, err = compileLimit(l.from); err != nil {
-			fail("limit of a %s: %w", l.name, err)
-		}
+	if err := s.limits.compile(o.Limits); err != nil {
+		errs = append(errs, err)
 	}
 	if len(s.match) == 0 {
 		s.match = []MatchKind{MatchOption82, MatchMAC}
 	}
 	for _, m := range s.match {
-		if m != MatchOption82 && m != MatchMAC {
+		if m == 0 || m >= matchEnd {
 			fail("match %d: no such kind", m)
 		}
+		s.matches |= m
+	}
+	if err := s.compileMatching(o); err != nil {
+		errs = append(errs, err)
 	}
 	var err error
 	if s.option82, err = compileOption82(o.Option82); err != nil {
@@ -112,8 +118,15 @@ func compile(o Options) (*settings, error) {
 	if s.commitTimeout < 0 {
 		fail("commit timeout %v: negative", s.commitTimeout)
 	}
+	for _, c := range o.Classes {
+		made, err := compileClass(c)
+		if err != nil {
+			fail("class %s: %w", c.Name, err)
+		}
+		s.classes = append(s.classes, made)
+	}
 	for _, n := range o.Subnets {
-		c, err := compileSubnet(n)
+		c, err := compileSubnet(&o, n)
 		if err != nil {
 			fail("subnet %v: %w", n.Prefix, err)
 			continue
@@ -127,7 +140,7 @@ func compile(o Options) (*settings, error) {
 	return s, errors.Join(errs...)
 }
 
-func compileSubnet(n Subnet) (subnet, error) {
+func compileSubnet(o *Options, n Subnet) (subnet, error) {
 	if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() {
 		return subnet{}, errors.New("want an IPv4 prefix")
 	}
@@ -145,11 +158,7 @@ func compileSubnet(n Subnet) (subnet, error) {
 	if t1 <= 0 || t1 > t2 || t2 > n.LeaseTime {
 		return subnet{}, fmt.Errorf("times: want 0 < renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
 	}
-	options, err := subnetOptions(n)
-	if err != nil {
-		return subnet{}, err
-	}
-	set, err := wire.NewOptionSet(options)
+	sets, err := compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet)
 	if err != nil {
 		return subnet{}, err
 	}
@@ -161,45 +170,10 @@ func compileSubnet(n Subnet) (subnet, error) {
 		seconds:  uint32(n.LeaseTime / time.Second),
 		t1:       uint32(t1 / time.Second),
 		t2:       uint32(t2 / time.Second),
-		options:  set,
-	}, nil
-}
+		options:  sets,
 
-// subnetOptions lists what clients of n are told; n.Options replace what the other fields say.
-func subnetOptions(n Subnet) ([]wire.Option, error) {
-	own := map[uint8]bool{}
-	for _, o := range n.Options {
-		own[o.Code] = true
-	}
-	var list []wire.Option
-	add := func(code uint8, value []byte) {
-		if len(value) > 0 && !own[code] {
-			list = append(list, wire.Option{Code: code, Value: value})
-		}
-	}
-	add(wire.OptSubnetMask, net.CIDRMask(n.Prefix.Bits(), 32))
-	if n.Gateway.IsValid() {
-		add(wire.OptRouter, n.Gateway.AsSlice())
-	}
-	for _, l := range []struct {
-		code  uint8
-		name  string
-		addrs []netip.Addr
-	}{{wire.OptDNS, "dns", n.DNS}, {wire.OptNTP, "ntp", n.NTP}} {
-		var value []byte
-		for _, a := range l.addrs {
-			if !a.Is4() {
-				return nil, fmt.Errorf("%s %v: want an IPv4 address", l.name, a)
-			}
-			value = append(value, a.AsSlice()...)
-		}
-		add(l.code, value)
-	}
-	add(wire.OptDomainName, []byte(n.Domain))
-	for _, o := range n.Options {
-		list = append(list, wire.Option{Code: o.Code, Value: o.Value})
-	}
-	return list, nil
+		alwaysBroadcast: n.AlwaysBroadcast,
+	}, nil
 }
 
 // subnetOf gives the smallest configured subnet that holds ip, or nil.
@@ -241,4 +215,11 @@ func (s *settings) trusts(relay netip.Addr) bool {
 		}
 	}
 	return len(s.relays) == 0
+}
+
+// trustsSource reports whether a packet that names a relay comes from it, or
+// from another relay of ours that forwarded it.
+func (s *settings) trustsSource(from, relay netip.Addr) bool {
+	from = from.Unmap()
+	return !from.IsValid() || from == relay || len(s.relays) > 0 && s.trusts(from)
 }

@@ -63,32 +63,58 @@ func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases
 func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	o := dhcpd.Options{
 		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
-		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative,
 		AnswerWhileHolding: c.AnswerWhileHolding,
 		Limits:             dhcpd.Limits{Client: dhcpd.Limit(c.Limits.Client), Port: dhcpd.Limit(c.Limits.Port), Relay: dhcpd.Limit(c.Limits.Relay)},
+		Interfaces:         c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
 	}
-	for _, m := range c.Match {
-		switch m {
-		case "option82":
-			o.Match = append(o.Match, dhcpd.MatchOption82)
-		case "mac":
-			o.Match = append(o.Match, dhcpd.MatchMAC)
-		default:
-			return o, fmt.Errorf("dhcp.match: %q: want option82 or mac", m)
-		}
+	if err := matchingOptions(c, &o); err != nil {
+		return o, err
 	}
 	o.Option82 = option82Options(c.Option82)
+	o.Common = optionSet(c.Common)
+	for _, k := range c.Classes {
+		m := dhcpd.ClassMatch{VendorClass: k.Match.VendorClass, UserClass: k.Match.UserClass, MACPrefix: k.Match.MACPrefix}
+		for _, x := range k.Match.Options {
+			m.Options = append(m.Options, dhcpd.OptionMatch{Code: x.Code, Text: x.Text, Value: x.Hex})
+		}
+		o.Classes = append(o.Classes, dhcpd.Class{Name: k.Name, Match: m, AlwaysBroadcast: k.AlwaysBroadcast, OptionSet: optionSet(k.OptionSet)})
+	}
 	for _, s := range c.Subnets {
-		sub := dhcpd.Subnet{
-			Prefix: s.Prefix, Gateway: s.Gateway, ServerID: s.ServerID, DNS: s.DNS, NTP: s.NTP, Domain: s.Domain,
+		o.Subnets = append(o.Subnets, dhcpd.Subnet{
+			Prefix: s.Prefix, Gateway: s.Gateway, ServerID: s.ServerID,
 			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
-		}
-		for _, x := range s.Options {
-			sub.Options = append(sub.Options, dhcpd.Option{Code: x.Code, Value: x.Value})
-		}
-		o.Subnets = append(o.Subnets, sub)
+			AlwaysBroadcast: s.AlwaysBroadcast, OptionSet: optionSet(s.OptionSet),
+		})
 	}
 	return o, nil
+}
+
+// optionSet makes what clients are told, in whatever place of the file it stands.
+func optionSet(c config.OptionSet) dhcpd.OptionSet {
+	o := dhcpd.OptionSet{
+		DNS: c.DNS, NTP: c.NTP, Domain: c.Domain, Search: c.Search, MTU: c.MTU,
+		NextServer: c.NextServer, ServerName: c.ServerName, BootFile: c.BootFile,
+		CaptivePortal: c.CaptivePortal, IPv6OnlyWait: c.IPv6OnlyWait, TZDatabase: c.Timezone, TZPOSIX: c.TimezonePOSIX,
+		VendorSpecific: subOptions(c.VendorSpecific),
+	}
+	for _, r := range c.Routes {
+		o.Routes = append(o.Routes, dhcpd.Route{To: r.To, Via: r.Via})
+	}
+	for _, v := range c.Vendor {
+		o.Vendor = append(o.Vendor, dhcpd.VendorOptions{Enterprise: v.Enterprise, Options: subOptions(v.Options)})
+	}
+	for _, x := range c.Options {
+		o.Options = append(o.Options, dhcpd.Option{Code: x.Code, Value: x.Value, Always: x.Always})
+	}
+	return o
+}
+
+func subOptions(list []config.SubOption) []dhcpd.Option {
+	var out []dhcpd.Option
+	for _, x := range list {
+		out = append(out, dhcpd.Option{Code: x.Code, Value: x.Value})
+	}
+	return out
 }
 
 func option82Options(c config.Option82) dhcpd.Option82 {

@@ -108,8 +108,10 @@ type journal struct {
 func (j journal) Commit(recs []dhcpd.Commit) error {
 	return j.db.Update(func(tx *bbolt.Tx) error {
 		for _, r := range recs {
-			if err := j.leases.PutTx(tx, r.Lease); err != nil {
-				return err
+			if r.Lease.IP.IsValid() {
+				if err := j.leases.PutTx(tx, r.Lease); err != nil {
+					return err
+				}
 			}
 			if r.Report == nil {
 				continue
