@@ -131,7 +131,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 			}},
 			UnknownClients: "silence", Quarantine: time.Hour,
 		},
-		ACL:     ACL{Enabled: true, VerifyInterval: 30 * time.Second},
+		ACL:     ACL{Enabled: true, VerifyInterval: 30 * time.Second, FlowsInterval: time.Second},
 		Reports: Reports{Enabled: true, Rate: 5, Burst: 10},
 		Control: Control{Socket: "/run/usher/usher.sock"},
 		Console: Console{Listen: netip.MustParseAddrPort("127.0.0.1:9467")},
@@ -159,7 +159,7 @@ dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.
                   match: {vendor_class: "stb-*", mac_prefix: ["00:00:5e"], options: [{code: 93, hex: "0000"}, {code: 97}]}}],
        pools: [{name: guests, range: 198.51.100.200-198.51.100.250, captive_portal: "https://portal.example.net/api"}],
        option82: {profiles: [{name: west-catalyst, use: cisco-catalyst, unit_ports: 52,
-                              match: {device: [12, 13], device_name: "sw-west-*", remote_id: "00:00:5e:*", giaddr: [198.51.100.0/24]}}],
+                              match: {device: [12, 13], device_name: "sw-west-*", model: "*Catalyst 2960*", remote_id: "00:00:5e:*", giaddr: [198.51.100.0/24]}}],
                   exact: [{value: "0106000400640018", device: 12, port: 24}, {value: "0106000400640019", device: 12, port_name: uplink-2}]}}
 `), testEnv())
 	require.NoError(t, err)

@@ -40,7 +40,7 @@ func world(t testing.TB) *provision.Snapshot {
 	t.Helper()
 	in := provision.Input{
 		Devices: []provision.Device{
-			{ID: 1, Name: "sw1", MAC: switch1, IP: ip("198.51.100.11")},
+			{ID: 1, Name: "sw1", Model: "Cisco Catalyst 2960-24TT", MAC: switch1, IP: ip("198.51.100.11")},
 			{ID: 2, Name: "sw2", MAC: switch2, IP: ip("198.51.100.12")},
 		},
 		Bindings: []provision.Binding{

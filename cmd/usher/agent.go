@@ -220,7 +220,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	var kernel provision.Kernel
 	var flows provision.Flows
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
-		table, err := acl.Open(context.Background(), acl.Options{Log: a.log})
+		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: aclPolicy(cfg.ACL)})
 		if err != nil {
 			return fmt.Errorf("acl: %w (it needs CAP_NET_ADMIN; with acl.dry_run: true nothing is touched)", err)
 		}

@@ -53,7 +53,10 @@ func syncOptions(c *config.Config) provision.SyncOptions {
 }
 
 func enforceOptions(c config.ACL) provision.EnforceOptions {
-	return provision.EnforceOptions{VerifyInterval: c.VerifyInterval, DryRun: c.DryRun || !c.Enabled}
+	return provision.EnforceOptions{
+		VerifyInterval: c.VerifyInterval, FlowsInterval: c.FlowsInterval, DryRun: c.DryRun || !c.Enabled,
+		Inputs: func() provision.Inputs { return aclInputs(c) },
+	}
 }
 
 func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
@@ -120,7 +123,7 @@ func subOptions(list []config.SubOption) []dhcpd.Option {
 func option82Options(c config.Option82) dhcpd.Option82 {
 	o := dhcpd.Option82{Default: c.DefaultProfiles()}
 	for _, p := range c.Profiles {
-		m := dhcpd.Option82Match{DeviceName: p.Match.DeviceName, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
+		m := dhcpd.Option82Match{DeviceName: p.Match.DeviceName, Model: p.Match.Model, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
 		for _, id := range p.Match.Device {
 			m.Devices = append(m.Devices, provision.DeviceID(id))
 		}
