@@ -37,6 +37,9 @@ type Options struct {
 	// AnswerWhileHolding is an address that this host must have to answer; invalid: always.
 	AnswerWhileHolding netip.Addr
 	Limits             Limits
+	Unknown            Unknown       // what becomes of clients that the ERP does not know
+	Pools              []Pool        // addresses that the server gives out by itself
+	Quarantine         time.Duration // how long a pool's address in use by somebody else is kept; 0: an hour
 	CommitTimeout      time.Duration // how long an ACK waits for the disk; 0: 100 ms
 
 	// TrustedInterfaces are names or path.Match patterns of the interfaces where

@@ -89,6 +89,23 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 			AlwaysBroadcast: s.AlwaysBroadcast, OptionSet: optionSet(s.OptionSet),
 		})
 	}
+	switch c.UnknownClients {
+	case config.UnknownNak:
+		o.Unknown = dhcpd.UnknownNak
+	case config.UnknownGuest:
+		o.Unknown = dhcpd.UnknownGuest
+	}
+	o.Quarantine = c.Quarantine
+	for _, p := range c.Pools {
+		kind := dhcpd.PoolGuests
+		if p.For == config.ForSubscribers {
+			kind = dhcpd.PoolSubscribers
+		}
+		o.Pools = append(o.Pools, dhcpd.Pool{
+			Name: p.Name, Kind: kind, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
+			LeaseTime: p.LeaseTime, Probe: p.Probe, WarnAt: p.WarnAt, OptionSet: optionSet(p.OptionSet),
+		})
+	}
 	return o, nil
 }
 
