@@ -86,6 +86,9 @@ type DHCP struct {
 	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
 
+	AnswerWhileHolding netip.Addr // invalid: always
+	Limits             DHCPLimits
+
 	// Whom the server believes and how it knows clients again; see dhcpd.Options.
 	TrustedInterfaces []string // names or patterns; empty: all that are served
 	CheckRelaySource  bool
@@ -105,6 +108,7 @@ type DHCP struct {
 type Subnet struct {
 	Prefix          netip.Prefix // masked
 	Gateway         netip.Addr   // invalid: none
+	ServerID        netip.Addr   // invalid: DHCP.ServerID
 	LeaseTime       time.Duration
 	RenewTime       time.Duration // T1; LeaseTime/2 when not set
 	RebindTime      time.Duration // T2; LeaseTime*7/8 when not set

@@ -121,6 +121,9 @@ func TestMinimalHasDefaults(t *testing.T) {
 		Guard: Guard{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
 		DHCP: DHCP{
 			Enabled: true, Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
+			Limits: DHCPLimits{
+				Client: DHCPLimit{Rate: 5, Burst: 20}, Port: DHCPLimit{Rate: 200, Burst: 2000}, Relay: DHCPLimit{Rate: 5000, Burst: 20_000},
+			},
 			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, ClientKey: "mac", MACChange: "accept", OnBindingChange: "nak", Option82: Option82{Default: []string{"dlink", "ifname"}}, Authoritative: true,
 			Subnets: []Subnet{{
 				Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),

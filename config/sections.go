@@ -216,7 +216,7 @@ func (d *decoder) log(v value, l *Log) {
 }
 
 func (d *decoder) dhcp(v value, c *DHCP) {
-	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "relays", "match",
+	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "answer_while_holding", "limits", "relays", "match",
 		"option82", "authoritative", "rapid_commit", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
 	c.Enabled = m.get("enabled").boolean(true)
 	c.Interfaces = m.get("interfaces").interfaces()
@@ -230,6 +230,10 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 	if id := m.get("server_id"); id.present() {
 		c.ServerID, _ = id.ipv4()
 	}
+	if hold := m.get("answer_while_holding"); hold.present() {
+		c.AnswerWhileHolding, _ = hold.ipv4()
+	}
+	c.Limits = m.get("limits").limits()
 	m.get("relays").list(func(e value) {
 		if p, ok := e.relay(); ok {
 			c.Relays = append(c.Relays, p)

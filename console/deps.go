@@ -90,6 +90,7 @@ type Kernel interface {
 type DHCP interface {
 	LocalAddr() netip.AddrPort
 	Explain(q dhcpd.Query) dhcpd.Explanation
+	Sockets() dhcpd.SocketStatus
 }
 
 // Leases is the part of lease.Table that is shown.

@@ -84,6 +84,9 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.WatchBudget(func() userside.Budget {
 		return userside.Budget{PerMinute: 1200, LastMinute: 4, Waited: 1500 * time.Millisecond}
 	})
+	m.WatchSockets(func() SocketCounts {
+		return SocketCounts{Sockets: dhcpd.SocketStatus{Interfaces: 9, Served: 7, ReceiveDrops: 11, Standby: true}, Changes: 40, Resyncs: 1}
+	})
 	m.WatchLeases(func() lease.Counts { return lease.Counts{Bound: 5, Expired: 1} })
 	for range 3 {
 		m.Packet(&dhcpd.Event{Type: wire.Discover, Outcome: dhcpd.OutcomeOffer, Latency: 40 * time.Microsecond})

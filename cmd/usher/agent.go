@@ -52,6 +52,7 @@ type agent struct {
 	outbox   *outbox.Outbox
 	leases   *lease.Table
 	dhcp     *dhcpd.Server  // nil: dhcp.enabled is false
+	links    *link.Watch    // nil: dhcp.enabled is false, or netlink does not work
 	hooks    *console.Hooks // nil: hooks.listen is off
 	garden   *garden.Resolver
 	portal   *portal.Server // nil: portal.listen and portal.https.listen are off
@@ -181,6 +182,7 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		Observer: dhcpd.Observers{a.metrics, events}, Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
+	a.openLinks(&deps)
 	srv, err := dhcpd.New(opts, deps)
 	if err != nil {
 		return err
@@ -190,7 +192,35 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	}
 	a.onClose(srv.Close)
 	a.dhcp = srv
+	a.metrics.WatchSockets(func() console.SocketCounts {
+		n := console.SocketCounts{Sockets: srv.Sockets()}
+		if a.links != nil {
+			st := a.links.Status()
+			n.Changes, n.Resyncs = st.Changes, st.Resyncs
+		}
+		return n
+	})
+	a.warnOfServerIDs()
 	return nil
+}
+
+// openLinks follows the interfaces. Without it the server asks for them by itself.
+func (a *agent) openLinks(deps *dhcpd.Deps) {
+	w, err := link.OpenWatch(link.WatchOptions{Log: a.log})
+	if err != nil {
+		a.log.Warn("interfaces cannot be followed; the server asks for each every few seconds", "error", err)
+		return
+	}
+	a.onClose(w.Close)
+	a.links, deps.Links = w, w
+}
+
+// warnOfServerIDs tells of server identifiers that clients could not renew at. Where
+// an address moves between routers it is right on one of them at a time.
+func (a *agent) warnOfServerIDs() {
+	if ids := a.dhcp.Sockets().ForeignServerIDs; len(ids) > 0 {
+		a.log.Warn("server identifiers that are no address of this host: clients would renew elsewhere", "server_ids", ids)
+	}
 }
 
 // openKernel opens the ACL. With dry_run, or when it is off, nothing in the kernel is touched.
@@ -240,6 +270,9 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	task("reports", a.outbox.Run)
 	if a.dhcp != nil {
 		task("dhcp", a.dhcp.Run)
+	}
+	if a.links != nil {
+		task("interfaces", a.links.Run)
 	}
 	task("control", func(ctx context.Context) error {
 		return console.ServeControl(ctx, a.control, console.NewControl(a.deps), a.log)
@@ -397,6 +430,9 @@ func (a *agent) reload() error {
 		if err := a.dhcp.Reload(opts); err != nil {
 			return err
 		}
+	}
+	if a.dhcp != nil {
+		a.warnOfServerIDs()
 	}
 	a.erp.p.Store(fetcher)
 	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
