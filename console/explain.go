@@ -81,8 +81,9 @@ type WouldView struct {
 	MatchedBy string        `json:"matched_by,omitempty"`
 	Circuit   string        `json:"circuit,omitempty"`
 	Remote    string        `json:"remote,omitempty"`
-	Profile   string        `json:"profile,omitempty"` // that read option 82, or was to
-	Fault     string        `json:"fault,omitempty"`   // why it could not
+	RelaySays string        `json:"relay_says,omitempty"` // what else is in option 82
+	Profile   string        `json:"profile,omitempty"`    // that read option 82, or was to
+	Fault     string        `json:"fault,omitempty"`      // why it could not
 
 	Device provision.DeviceID `json:"device,omitempty"`
 	Port   uint32             `json:"port,omitempty"`

@@ -144,7 +144,11 @@ func (c *decider) discover() {
 func (c *decider) request() {
 	p := &c.r.p
 	requested, ciaddr := p.Requested(), p.CIAddr()
-	if p.ServerID().IsValid() && !c.chosen(requested) {
+	at := requested
+	if !at.IsValid() {
+		at = ciaddr
+	}
+	if p.ServerID().IsValid() && !c.chosen(at) {
 		c.end(OutcomeNotForUs)
 		return
 	}
@@ -160,10 +164,20 @@ func (c *decider) request() {
 	}
 }
 
-// chosen reports whether option 54 names this server.
+// chosen reports whether option 54 names this server: by an address of this host,
+// by what it tells now, or by what a relay had it tell (RFC 5107) when it gave out
+// address. Such a relay need not say so again when it passes a renewal on.
 func (c *decider) chosen(address netip.Addr) bool {
 	id := c.r.p.ServerID()
-	return c.r.ownID || id == c.serverID(c.set.subnetOf(address))
+	if c.r.ownID || id == c.r.local || id == c.set.serverID || id == c.serverID(c.set.subnetOf(address)) {
+		return true
+	}
+	rec, known := c.leases.Get(address)
+	if !known || len(rec.Option82) == 0 {
+		return false
+	}
+	told, err := wire.ParseRelayInfo(rec.Option82)
+	return err == nil && told.Override == id
 }
 
 func (c *decider) selecting(requested netip.Addr) {
@@ -307,6 +321,12 @@ func (c *decider) ours() bool {
 // 4.3.5): no lease times, yiaddr zero.
 func (c *decider) inform() {
 	ciaddr := c.r.p.CIAddr()
+	silent := !ciaddr.IsValid() && !c.r.p.GIAddr().IsValid()
+	if silent { // some leave ciaddr out and send from the address
+		if from := c.r.from.Addr(); from.IsValid() && !from.IsUnspecified() {
+			ciaddr = from
+		}
+	}
 	if !ciaddr.IsValid() {
 		c.end(OutcomeRequestIncomplete)
 		return
@@ -323,6 +343,9 @@ func (c *decider) inform() {
 	c.d.outcome = OutcomeInformAck
 	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, c.options(n)
 	c.route()
+	if silent {
+		c.d.way, c.d.to, c.d.reply.CIAddr = wayUnicast, netip.AddrPortFrom(ciaddr, c.set.clientPort), netip.Addr{}
+	}
 }
 
 // prepare fills what every reply about a binding has.

@@ -202,6 +202,9 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 				how = fmt.Sprintf("not read by profile %s, %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Fault, x.Would.Circuit, x.Would.Remote)
 			}
 			rows = append(rows, []string{"option 82", how})
+			if x.Would.RelaySays != "" {
+				rows = append(rows, []string{"", "the relay also says: " + x.Would.RelaySays})
+			}
 		}
 	}
 	for _, e := range x.Events {
