@@ -158,6 +158,8 @@ func advice(o dhcpd.Outcome) string {
 		return "Add the interface to dhcp.interfaces if its clients are to be served."
 	case dhcpd.OutcomeRelayUntrusted:
 		return "Add the relay's address to dhcp.relays if it is yours."
+	case dhcpd.OutcomeLeaseQueryRefused:
+		return "Add the access node's address to dhcp.leasequery.from if it is yours."
 	case dhcpd.OutcomeNotReady:
 		return "See in the status why there is no snapshot: the ERP's address, its key, its answer."
 	case dhcpd.OutcomeUnknownClient:

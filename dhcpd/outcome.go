@@ -13,6 +13,9 @@ const (
 	OutcomeAckBeforeCommit
 	OutcomeOffer
 	OutcomeInformAck
+	OutcomeLeaseActive
+	OutcomeLeaseUnassigned
+	OutcomeLeaseUnknown
 	// Refused with a NAK.
 	OutcomeNakWrongAddress
 	OutcomeNakNotBound
@@ -45,6 +48,7 @@ const (
 	OutcomeReleaseUnknown
 	OutcomeDeclineUnknown
 	OutcomeInformUnknown
+	OutcomeLeaseQueryRefused
 	OutcomeSendFailed
 
 	outcomeEnd // not an outcome
@@ -56,6 +60,9 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeAckBeforeCommit:   {"ack_before_commit", "The client was acknowledged before its lease record was on disk, because the disk failed or was slower than the commit time-out; the binding itself is safe in the ERP."},
 	OutcomeOffer:             {"offer", "The client looks for an address and was offered the one bound to it."},
 	OutcomeInformAck:         {"inform_ack", "The client has its bound address already and was told the rest of its settings."},
+	OutcomeLeaseActive:       {"lease_active", "An access node asked who has an address and was told the lease."},
+	OutcomeLeaseUnassigned:   {"lease_unassigned", "An access node asked about an address that is served here and leased to nobody."},
+	OutcomeLeaseUnknown:      {"lease_unknown", "An access node asked about a client without a lease, or about an address that is not served here."},
 	OutcomeNakWrongAddress:   {"nak_wrong_address", "The client asked for another address than the one bound to it now, so it was told to start anew."},
 	OutcomeNakNotBound:       {"nak_not_bound", "The client asked for an address that is not bound to it any more, so it was told to start anew."},
 	OutcomeNakOtherClient:    {"nak_other_client", "The client asked to keep an address that another MAC has leased meanwhile, so it was told to start anew."},
@@ -85,6 +92,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeReleaseUnknown:    {"release_unknown", "The client gives back an address that it has no lease for; nothing was changed."},
 	OutcomeDeclineUnknown:    {"decline_unknown", "The client declines an address that is not bound to it; nothing was changed."},
 	OutcomeInformUnknown:     {"inform_unknown", "The client asks for settings for an address that the ERP binds to nobody."},
+	OutcomeLeaseQueryRefused: {"leasequery_refused", "Somebody asked who has which address, and its relay address (giaddr) is in none of the prefixes of dhcp.leasequery.from."},
 	OutcomeSendFailed:        {"send_failed", "The reply was ready but the kernel refused to send it."},
 }
 

@@ -30,6 +30,7 @@ type settings struct {
 	option82      *portReader
 	authoritative bool
 	rapidCommit   bool
+	leaseQuery    []netip.Prefix
 	classes       []class
 	subnets       []subnet // longest prefix first
 	commitTimeout time.Duration
@@ -58,6 +59,7 @@ func compile(o Options) (*settings, error) {
 		match:         slices.Clone(o.Match),
 		authoritative: o.Authoritative,
 		rapidCommit:   o.RapidCommit,
+		leaseQuery:    slices.Clone(o.LeaseQuery),
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
 	}
 	if !o.Listen.Addr().Is4() {
@@ -73,6 +75,12 @@ func compile(o Options) (*settings, error) {
 			fail("relay %v: want an IPv4 prefix", p)
 		}
 		s.relays[i] = p.Masked()
+	}
+	for i, p := range s.leaseQuery {
+		if !p.Addr().Is4() {
+			fail("leasequery from %v: want an IPv4 prefix", p)
+		}
+		s.leaseQuery[i] = p.Masked()
 	}
 	if o.ServerID.IsValid() && !o.ServerID.Is4() {
 		fail("server id %v: want an IPv4 address", o.ServerID)

@@ -64,6 +64,7 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	o := dhcpd.Options{
 		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
 		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
+		LeaseQuery: c.Leasequery.From,
 	}
 	for _, m := range c.Match {
 		switch m {
