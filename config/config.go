@@ -77,7 +77,7 @@ type DHCP struct {
 	ClientPort    uint16         // port of clients, 68
 	ServerID      netip.Addr     // invalid: the address of the receiving interface
 	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
-	Match         []string       // option82, mac; in order
+	Match         []string       // option82, vlan, client_id, mac, or several joined by +; in order
 	Option82      Option82       // how option 82 is read
 	Authoritative bool
 	RapidCommit   bool
@@ -85,6 +85,16 @@ type DHCP struct {
 	Common        OptionSet // for the clients of all subnets
 	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
+
+	// Whom the server believes and how it knows clients again; see dhcpd.Options.
+	TrustedInterfaces []string // names or patterns; empty: all that are served
+	CheckRelaySource  bool
+	ClientIDs         []ClientID
+	VLANInterfaces    []string // templates of vlanname
+	ClientKey         string   // mac, client_id
+	MACChange         string   // accept, report, refuse
+	MaxMACsPerPort    int      // 0: no limit
+	OnBindingChange   string   // nak, shorten
 
 	UnknownClients string        // silence, nak, guest
 	Pools          []Pool        // addresses that the server gives out by itself
@@ -112,6 +122,7 @@ type ACL struct {
 	Enabled        bool
 	DryRun         bool          // compute and report, touch nothing
 	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
+	FlowsInterval  time.Duration // between two passes over the connection tracking table
 }
 
 // Reports is the outbox of set_mac_by_ip.

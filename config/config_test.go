@@ -120,7 +120,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		Guard: Guard{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
 		DHCP: DHCP{
 			Enabled: true, Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
-			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, Option82: Option82{Default: []string{"dlink", "ifname"}}, Authoritative: true,
+			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, ClientKey: "mac", MACChange: "accept", OnBindingChange: "nak", Option82: Option82{Default: []string{"dlink", "ifname"}}, Authoritative: true,
 			Subnets: []Subnet{{
 				Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
 				LeaseTime: time.Hour, RenewTime: 30 * time.Minute, RebindTime: 52*time.Minute + 30*time.Second,
@@ -128,7 +128,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 			}},
 			UnknownClients: "silence", Quarantine: time.Hour,
 		},
-		ACL:     ACL{Enabled: true, VerifyInterval: 30 * time.Second},
+		ACL:     ACL{Enabled: true, VerifyInterval: 30 * time.Second, FlowsInterval: time.Second},
 		Reports: Reports{Enabled: true, Rate: 5, Burst: 10},
 		Control: Control{Socket: "/run/usher/usher.sock"},
 		Console: Console{Listen: netip.MustParseAddrPort("127.0.0.1:9467")},
@@ -151,11 +151,12 @@ dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.
                   vendor_specific: [{code: 1, type: string, value: "https://acs.example.net/"}],
                   vendor: [{enterprise: 3561, options: [{code: 11, type: string, value: "https://acs.example.net/"}]}],
                   options: [{code: 26, type: uint16, value: 1500}]}],
+       client_ids: [{text: gateway-7, ip: 198.51.100.7}, {hex: "ff00000007000480", ip: 198.51.100.8}],
        classes: [{name: iptv, next_server: 192.0.2.80, boot_file: stb.img,
                   match: {vendor_class: "stb-*", mac_prefix: ["00:00:5e"], options: [{code: 93, hex: "0000"}, {code: 97}]}}],
        pools: [{name: guests, range: 198.51.100.200-198.51.100.250, captive_portal: "https://portal.example.net/api"}],
        option82: {profiles: [{name: west-catalyst, use: cisco-catalyst, unit_ports: 52,
-                              match: {device: [12, 13], device_name: "sw-west-*", remote_id: "00:00:5e:*", giaddr: [198.51.100.0/24]}}],
+                              match: {device: [12, 13], device_name: "sw-west-*", model: "*Catalyst 2960*", remote_id: "00:00:5e:*", giaddr: [198.51.100.0/24]}}],
                   exact: [{value: "0106000400640018", device: 12, port: 24}, {value: "0106000400640019", device: 12, port_name: uplink-2}]}}
 `), testEnv())
 	require.NoError(t, err)
@@ -253,6 +254,7 @@ func collectKeys(doc any, path string, into map[string]bool) {
 func collectFields(typ reflect.Type, path string, into map[string]bool) {
 	names := map[string]string{
 		"ERP": "userside", "Insecure": "insecure_skip_verify", "GIAddr": "giaddr", "MACPrefix": "mac_prefix", "IPv6OnlyWait": "ipv6_only_wait",
+		"ClientIDs": "client_ids", "MaxMACsPerPort": "max_macs_per_port",
 	}
 	for i := range typ.NumField() {
 		f := typ.Field(i)

@@ -163,10 +163,11 @@ func (d *decoder) guard(v value, g *Guard) {
 }
 
 func (d *decoder) acl(v value, a *ACL) {
-	m := v.mapping("enabled", "dry_run", "verify_interval")
+	m := v.mapping("enabled", "dry_run", "verify_interval", "flows_interval")
 	a.Enabled = m.get("enabled").boolean(true)
 	a.DryRun = m.get("dry_run").boolean(false)
 	a.VerifyInterval = m.get("verify_interval").duration(30*time.Second, time.Second, time.Hour)
+	a.FlowsInterval = m.get("flows_interval").duration(time.Second, 100*time.Millisecond, time.Minute)
 }
 
 func (d *decoder) reports(v value, r *Reports) {
@@ -209,8 +210,8 @@ func (d *decoder) log(v value, l *Log) {
 }
 
 func (d *decoder) dhcp(v value, c *DHCP) {
-	m := v.mapping("enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "relays", "match",
-		"option82", "authoritative", "rapid_commit", "leasequery", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine")
+	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "relays", "match",
+		"option82", "authoritative", "rapid_commit", "leasequery", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
 	c.Enabled = m.get("enabled").boolean(true)
 	c.Interfaces = m.get("interfaces").interfaces()
 	listen := m.get("listen")
@@ -229,6 +230,7 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 		}
 	})
 	c.Match = m.get("match").matchOrder()
+	d.matching(m, c)
 	d.option82(m.get("option82"), &c.Option82)
 	c.Authoritative = m.get("authoritative").boolean(true)
 	c.RapidCommit = m.get("rapid_commit").boolean(false)
@@ -279,26 +281,5 @@ func (v value) interfaces() []string {
 			out = append(out, name)
 		}
 	})
-	return out
-}
-
-func (v value) matchOrder() []string {
-	if !v.present() {
-		return []string{"option82", "mac"}
-	}
-	var out []string
-	v.list(func(e value) {
-		word := e.oneOf("", "option82", "mac")
-		if slices.Contains(out, word) && word != "" {
-			e.problem("%s is in the list twice", word)
-			return
-		}
-		if word != "" {
-			out = append(out, word)
-		}
-	})
-	if n, ok := v.seqLen(); ok && n == 0 {
-		v.problem("an empty list would match nobody; want option82, mac or both")
-	}
 	return out
 }

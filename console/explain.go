@@ -54,6 +54,7 @@ type BindingView struct {
 	Device     provision.DeviceID     `json:"device,omitempty"`
 	DeviceName string                 `json:"device_name,omitempty"`
 	DeviceIP   netip.Addr             `json:"device_ip,omitzero"`
+	Model      string                 `json:"device_model,omitempty"`
 	Port       uint32                 `json:"port,omitempty"`
 	PortName   string                 `json:"port_name,omitempty"`
 	VLAN       uint16                 `json:"vlan,omitempty"`
@@ -186,7 +187,7 @@ func (x *explainer) bindings() {
 			ACL: x.acl(b), Report: reports[b.IP],
 		}
 		if dev := x.snap.Device(b.Device); dev != nil {
-			v.DeviceName, v.DeviceIP = dev.Name, dev.IP
+			v.DeviceName, v.DeviceIP, v.Model = dev.Name, dev.IP, dev.Model
 		}
 		x.x.Bindings = append(x.x.Bindings, v)
 	}

@@ -160,6 +160,10 @@ func advice(o dhcpd.Outcome) string {
 		return "Add the relay's address to dhcp.relays if it is yours."
 	case dhcpd.OutcomeLeaseQueryRefused:
 		return "Add the access node's address to dhcp.leasequery.from if it is yours."
+	case dhcpd.OutcomeRelaySource:
+		return "Add the address that the relay sends from to dhcp.relays, or switch dhcp.check_relay_source off."
+	case dhcpd.OutcomeOption82Untrusted:
+		return "Add the interface to dhcp.trusted_interfaces if a switch there drops option 82 of customers and inserts its own."
 	case dhcpd.OutcomeNotReady:
 		return "See in the status why there is no snapshot: the ERP's address, its key, its answer."
 	case dhcpd.OutcomeUnknownClient:
@@ -168,6 +172,18 @@ func advice(o dhcpd.Outcome) string {
 		return "Give the switch its MAC and management address in the ERP, as it sends them in option 82."
 	case dhcpd.OutcomeUnknownPort:
 		return "Link the subscriber with this port of the switch in the ERP."
+	case dhcpd.OutcomeUnknownVLAN:
+		return "Give the customer's address its VLAN in the ERP."
+	case dhcpd.OutcomeVLANShared:
+		return "Give each customer a VLAN of its own in the ERP, or use vlan+mac in dhcp.match."
+	case dhcpd.OutcomeMatchDisagrees:
+		return "Compare the MAC, the port and the VLAN of the address in the ERP with those of the packet."
+	case dhcpd.OutcomePortMACLimit:
+		return "Ask who else is on this port; wait for their leases to end, or raise dhcp.max_macs_per_port."
+	case dhcpd.OutcomeMACRefused:
+		return "Give the address its new MAC in the ERP if the customer has a new router."
+	case dhcpd.OutcomeMACReported:
+		return "Wait for the next fetch; if it goes on, see why the ERP does not take the report."
 	case dhcpd.OutcomeNoSubnet:
 		return "Add the network to dhcp.subnets, or correct the address in the ERP."
 	case dhcpd.OutcomeNotAuthoritative:

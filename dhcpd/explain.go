@@ -3,6 +3,7 @@ package dhcpd
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
@@ -17,19 +18,22 @@ type Query struct {
 	Option82 lease.Hex     `json:"option82,omitempty"` // payload, without code and length; nil: none
 	GIAddr   netip.Addr    `json:"giaddr,omitzero"`
 	// Interface the packet would come in on; empty: one that is served.
-	Interface string `json:"interface,omitempty"`
+	Interface string    `json:"interface,omitempty"`
+	ClientID  lease.Hex `json:"client_id,omitempty"` // option 61; nil: none
 }
 
 // Explanation is what a DISCOVER of a Query would lead to now.
 type Explanation struct {
 	Outcome    Outcome                `json:"outcome"`
-	Text       string                 `json:"text"`       // Outcome.Explain
-	MatchedBy  string                 `json:"matched_by"` // option82, mac or empty
-	Circuit    string                 `json:"circuit"`    // how sub-option 1 was read; empty: no option 82
-	Remote     string                 `json:"remote"`     // how sub-option 2 was read
-	Relay      string                 `json:"relay"`      // what else the relay says in option 82; empty: nothing
-	Profile    string                 `json:"profile"`    // that read option 82, or the first that was to; empty: no option 82
-	Fault      string                 `json:"fault"`      // why the profile could not read it
+	Text       string                 `json:"text"`                // Outcome.Explain
+	MatchedBy  string                 `json:"matched_by"`          // as of MatchKind.String; empty: by nothing
+	ClientID   string                 `json:"client_id,omitempty"` // how option 61 was read
+	VLAN       uint16                 `json:"vlan,omitempty"`      // that the interface is named after
+	Circuit    string                 `json:"circuit"`             // how sub-option 1 was read; empty: no option 82
+	Remote     string                 `json:"remote"`              // how sub-option 2 was read
+	Relay      string                 `json:"relay"`               // what else the relay says in option 82; empty: nothing
+	Profile    string                 `json:"profile"`             // that read option 82, or the first that was to; empty: no option 82
+	Fault      string                 `json:"fault"`               // why the profile could not read it
 	YourIP     netip.Addr             `json:"your_ip,omitzero"`
 	Subscriber provision.SubscriberID `json:"subscriber,omitempty"`
 	Device     provision.DeviceID     `json:"device,omitempty"`
@@ -38,17 +42,34 @@ type Explanation struct {
 	Via        string                 `json:"via"`             // relay, unicast, broadcast, frame, or none
 	Swap       bool                   `json:"swap"`            // the ERP has another MAC: the ACK would be reported
 	Lease      *lease.Record          `json:"lease,omitempty"` // record of YourIP
+	Pool       string                 `json:"pool,omitempty"`  // that YourIP is of; empty: the ERP binds it
 }
 
-// String gives option82 or mac; empty for zero.
+// matchWords are the words of match kinds, in the order that they are written in.
+func matchWords() []string { return []string{"option82", "vlan", "client_id", "mac"} }
+
+// String gives option82, vlan, client_id or mac, several joined by "+"; empty for zero.
 func (k MatchKind) String() string {
-	switch k {
-	case MatchOption82:
-		return "option82"
-	case MatchMAC:
-		return "mac"
+	var words []string
+	for i, w := range matchWords() {
+		if k&(1<<i) != 0 {
+			words = append(words, w)
+		}
 	}
-	return ""
+	return strings.Join(words, "+")
+}
+
+// ParseMatchKind reads what String gives, in any order.
+func ParseMatchKind(s string) (MatchKind, error) {
+	var k MatchKind
+	for word := range strings.SplitSeq(s, "+") {
+		i := slices.Index(matchWords(), word)
+		if i < 0 || k&(1<<i) != 0 {
+			return 0, fmt.Errorf("match %q: want %s, or several of them joined by +", s, strings.Join(matchWords(), ", "))
+		}
+		k |= 1 << i
+	}
+	return k, nil
 }
 
 // explainXID is the transaction id of hypothetical packets; they never leave the process.
@@ -64,23 +85,35 @@ func (s *Server) Explain(q Query) Explanation {
 	if q.MAC.IsZero() {
 		ask.MAC = provision.MAC{0x02} // some new client: what would this port get?
 	}
+	if n := len(q.ClientID); n > 0 && n <= 255 {
+		ask.Options = append(ask.Options, wire.Option{Code: wire.OptClientID, Value: q.ClientID})
+	}
 	set := s.settings.Load()
 	r := request{iface: q.Interface, served: true, local: s.explainLocal(set, q)}
 	if q.Interface != "" {
 		r.served = set.serves(q.Interface, q.Interface == "lo")
+		at := set.placeOf(q.Interface)
+		r.vlan, r.untrusted = at.vlan, at.untrusted
 	}
 	r.parse(ask.Append(nil))
-	d := decide(s.now(), &r, s.deps.Snapshot(), s.deps.Leases, set)
+	snap := s.deps.Snapshot()
+	set.adopt(snap, s.deps.Leases, s.now())
+	d := decide(s.now(), &r, snap, s.deps.Leases, set, set)
 
 	e := Explanation{
 		Outcome:   d.outcome,
 		Text:      d.outcome.Explain(),
 		MatchedBy: d.match.by.String(),
+		ClientID:  wire.DescribeClientID(q.ClientID),
+		VLAN:      r.vlan,
 		YourIP:    d.yourIP,
 		Device:    d.match.loc.device,
 		Port:      d.match.loc.port,
 		ServerID:  d.reply.ServerID,
 		Via:       d.way.String(),
+	}
+	if d.pool > 0 {
+		e.Pool = set.pools[d.pool-1].Name
 	}
 	if e.ServerID.IsUnspecified() {
 		e.ServerID = netip.Addr{}

@@ -32,7 +32,7 @@ func asked(t *testing.T, q wire.Query, tab *lease.Table, mangle ...func([]byte))
 	require.NoError(t, err)
 	r := &request{served: true, local: serverIP, iface: "eth0"}
 	r.parse(raw)
-	d := decide(testNow, r, world(t), tab, set)
+	d := decide(testNow, r, world(t), tab, set, set)
 	if d.reply.Type == 0 {
 		return d, nil
 	}
@@ -148,7 +148,7 @@ func TestLeaseQueryFits(t *testing.T) {
 		other.Renewed = testNow.Add(-time.Hour)
 		tab.Store(other)
 	}
-	for limit, size := range map[int][]byte{548: nil, 672: {2, 188}, 1472: {5, 220}} {
+	for limit, size := range map[int][]byte{548: nil, 872: {3, 132}, 1472: {5, 220}} {
 		q := wire.Query{Type: wire.LeaseQuery, MAC: client(0x11), GIAddr: relayIP}
 		if size != nil {
 			q.Options = []wire.Option{{Code: wire.OptMaxMessageSize, Value: size}}

@@ -123,7 +123,7 @@ func TestRouteOfOddPackets(t *testing.T) {
 			r.parse(raw)
 			set, err := compile(testOptions())
 			require.NoError(t, err)
-			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), leases(), set)))
+			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), leases(), set, set)))
 		})
 	}
 }

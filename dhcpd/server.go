@@ -16,7 +16,8 @@ import (
 
 // Commit is a changed fact that must be on disk before its ACK leaves: a new
 // client of an address, or the same one behind another port. Or only a report
-// that is still due at a renewal; Lease is the current record then.
+// that is still due at a renewal; Lease is the current record then. Of a client
+// that is not answered before the ERP has its MAC there is no lease: its IP is invalid.
 type Commit struct {
 	Lease  lease.Record
 	Report *provision.MACReport // nil: the ERP knows the MAC already
@@ -36,6 +37,7 @@ type Deps struct {
 	Snapshot func() *provision.Snapshot
 	Leases   *lease.Table
 	Journal  Journal
+	Volatile bool             // the Journal does not outlive the process: pools lease nothing
 	Observer Observer         // may be nil
 	Log      *slog.Logger     // nil: discard
 	Now      func() time.Time // nil: time.Now
@@ -72,6 +74,7 @@ func New(opts Options, deps Deps) (*Server, error) {
 	if s.observer == nil {
 		s.observer = Observers{}
 	}
+	set.takeOver(nil, deps.Leases, s.now())
 	s.settings.Store(set)
 	return s, nil
 }
@@ -120,7 +123,11 @@ func (s *Server) Reload(opts Options) error {
 	if old := s.settings.Load().listen; set.listen != old {
 		return fmt.Errorf("dhcp: listen: cannot change from %v to %v while running; restart the agent", old, set.listen)
 	}
+	fresh := set.takeOver(s.settings.Load(), s.deps.Leases, s.now())
 	s.settings.Store(set)
+	for _, a := range fresh { // leases that were given while the first look was on
+		a.restore(s.deps.Leases, s.now(), false)
+	}
 	return nil
 }
 

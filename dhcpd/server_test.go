@@ -288,8 +288,8 @@ func TestReload(t *testing.T) {
 	assert.Equal(t, 2*time.Hour, s.exchange(relay, discover).IPAddressLeaseTime(0))
 
 	bad := opts
-	bad.Match = []MatchKind{7}
-	assert.ErrorContains(t, s.server.Reload(bad), "match 7")
+	bad.Match = []MatchKind{77}
+	assert.ErrorContains(t, s.server.Reload(bad), "match 77")
 	moved := opts
 	moved.Listen = netip.MustParseAddrPort("127.0.0.1:6767")
 	assert.ErrorContains(t, s.server.Reload(moved), "cannot change from 127.0.0.1:0 to 127.0.0.1:6767 while running")

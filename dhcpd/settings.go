@@ -9,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"time"
+
+	"github.com/usher-agent/usher/dhcpd/vlanname"
 )
 
 const (
@@ -27,13 +29,26 @@ type settings struct {
 	relays        []netip.Prefix
 	serverID      netip.Addr
 	match         []MatchKind
+	matches       MatchKind // all of match
 	option82      *portReader
 	authoritative bool
 	rapidCommit   bool
 	leaseQuery    []netip.Prefix
 	classes       []class
 	subnets       []subnet // longest prefix first
+	unknown       Unknown
+	pools         []dynamicPool
+	quarantine    time.Duration
 	commitTimeout time.Duration
+
+	trusted       []string // interfaces; empty: all
+	checkSource   bool
+	clientIDs     map[string]netip.Addr // by option 61
+	vlans         []vlanname.Template
+	clientKey     ClientKey
+	macChange     MACChange
+	maxMACs       int // of a port; 0: no limit
+	bindingChange BindingChange
 }
 
 type subnet struct {
@@ -89,9 +104,13 @@ func compile(o Options) (*settings, error) {
 		s.match = []MatchKind{MatchOption82, MatchMAC}
 	}
 	for _, m := range s.match {
-		if m != MatchOption82 && m != MatchMAC {
+		if m == 0 || m >= matchEnd {
 			fail("match %d: no such kind", m)
 		}
+		s.matches |= m
+	}
+	if err := s.compileMatching(o); err != nil {
+		errs = append(errs, err)
 	}
 	var err error
 	if s.option82, err = compileOption82(o.Option82); err != nil {
@@ -119,6 +138,9 @@ func compile(o Options) (*settings, error) {
 		s.subnets = append(s.subnets, c)
 	}
 	slices.SortStableFunc(s.subnets, func(a, b subnet) int { return b.prefix.Bits() - a.prefix.Bits() })
+	if err := s.compilePools(o); err != nil {
+		errs = append(errs, err)
+	}
 	return s, errors.Join(errs...)
 }
 
@@ -193,4 +215,11 @@ func (s *settings) trusts(relay netip.Addr) bool {
 		}
 	}
 	return len(s.relays) == 0
+}
+
+// trustsSource reports whether a packet that names a relay comes from it, or
+// from another relay of ours that forwarded it.
+func (s *settings) trustsSource(from, relay netip.Addr) bool {
+	from = from.Unmap()
+	return !from.IsValid() || from == relay || len(s.relays) > 0 && s.trusts(from)
 }

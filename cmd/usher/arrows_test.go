@@ -19,20 +19,21 @@ const module = "github.com/usher-agent/usher/"
 // arrows are the imports between our own packages that the architecture allows
 // (docs/architecture.md). A new one needs a reason there first.
 var arrows = map[string][]string{
-	"config":             {"provision", "dhcpd/option82"}, // words of the vocabulary; profiles and templates are checked where their line is known
-	"userside":           {},                              // a client of the ERP knows nothing of what it is used for
-	"userside/emulator":  {"userside"},                    // words of the wire only
-	"userside/record":    {},                              // it masks and serves text, whatever it means
-	"provision":          {},                              // the core is the standard library and nothing else
+	"config":             {"provision", "dhcpd/option82", "dhcpd/vlanname"}, // words of the vocabulary; profiles and templates are checked where their line is known
+	"userside":           {},                                                // a client of the ERP knows nothing of what it is used for
+	"userside/emulator":  {"userside"},                                      // words of the wire only
+	"userside/record":    {},                                                // it masks and serves text, whatever it means
+	"provision":          {},                                                // the core is the standard library and nothing else
 	"provision/erp":      {"provision", "userside"},
 	"provision/outbox":   {"provision"},
 	"provision/acl":      {"provision"},
 	"provision/link":     {"provision"},
 	"provision/link/lab": {},
-	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool"},
+	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool", "dhcpd/vlanname"},
 	"dhcpd/wire":         {},
 	"dhcpd/option82":     {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
-	"dhcpd/probe":        {},             // it asks servers with another codec than ours, so that the two check each other
+	"dhcpd/vlanname":     {},
+	"dhcpd/probe":        {}, // it asks servers with another codec than ours, so that the two check each other
 	"dhcpd/lease":        {"provision"},
 	"dhcpd/pool":         {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
 	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/acl", "provision/link",

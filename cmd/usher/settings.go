@@ -53,7 +53,10 @@ func syncOptions(c *config.Config) provision.SyncOptions {
 }
 
 func enforceOptions(c config.ACL) provision.EnforceOptions {
-	return provision.EnforceOptions{VerifyInterval: c.VerifyInterval, DryRun: c.DryRun || !c.Enabled}
+	return provision.EnforceOptions{
+		VerifyInterval: c.VerifyInterval, FlowsInterval: c.FlowsInterval, DryRun: c.DryRun || !c.Enabled,
+		Inputs: func() provision.Inputs { return aclInputs(c) },
+	}
 }
 
 func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
@@ -66,15 +69,8 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
 		LeaseQuery: c.Leasequery.From,
 	}
-	for _, m := range c.Match {
-		switch m {
-		case "option82":
-			o.Match = append(o.Match, dhcpd.MatchOption82)
-		case "mac":
-			o.Match = append(o.Match, dhcpd.MatchMAC)
-		default:
-			return o, fmt.Errorf("dhcp.match: %q: want option82 or mac", m)
-		}
+	if err := matchingOptions(c, &o); err != nil {
+		return o, err
 	}
 	o.Option82 = option82Options(c.Option82)
 	o.Common = optionSet(c.Common)
@@ -90,6 +86,23 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 			Prefix: s.Prefix, Gateway: s.Gateway,
 			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
 			AlwaysBroadcast: s.AlwaysBroadcast, OptionSet: optionSet(s.OptionSet),
+		})
+	}
+	switch c.UnknownClients {
+	case config.UnknownNak:
+		o.Unknown = dhcpd.UnknownNak
+	case config.UnknownGuest:
+		o.Unknown = dhcpd.UnknownGuest
+	}
+	o.Quarantine = c.Quarantine
+	for _, p := range c.Pools {
+		kind := dhcpd.PoolGuests
+		if p.For == config.ForSubscribers {
+			kind = dhcpd.PoolSubscribers
+		}
+		o.Pools = append(o.Pools, dhcpd.Pool{
+			Name: p.Name, Kind: kind, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
+			LeaseTime: p.LeaseTime, Probe: p.Probe, WarnAt: p.WarnAt, OptionSet: optionSet(p.OptionSet),
 		})
 	}
 	return o, nil
@@ -126,7 +139,7 @@ func subOptions(list []config.SubOption) []dhcpd.Option {
 func option82Options(c config.Option82) dhcpd.Option82 {
 	o := dhcpd.Option82{Default: c.DefaultProfiles()}
 	for _, p := range c.Profiles {
-		m := dhcpd.Option82Match{DeviceName: p.Match.DeviceName, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
+		m := dhcpd.Option82Match{DeviceName: p.Match.DeviceName, Model: p.Match.Model, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
 		for _, id := range p.Match.Device {
 			m.Devices = append(m.Devices, provision.DeviceID(id))
 		}

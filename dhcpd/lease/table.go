@@ -2,6 +2,7 @@ package lease
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,10 +70,12 @@ func Open(db *bbolt.DB) (*Table, error) {
 				t.skip(err)
 				return nil
 			}
-			if shared, ok := names[r.Interface]; ok {
-				r.Interface = shared
-			} else {
-				names[r.Interface] = r.Interface
+			for _, name := range [...]*string{&r.Interface, &r.Pool} {
+				if shared, ok := names[*name]; ok {
+					*name = shared
+				} else {
+					names[*name] = *name
+				}
 			}
 			t.putLocked(&r) // nobody else has t yet
 			return nil
@@ -381,6 +384,15 @@ func (t *Table) ofLocked(keys []uint32) []Record {
 	return found
 }
 
+// InRange gives the records of the addresses from first to last, those that end
+// first at the beginning. It looks at every record.
+func (t *Table) InRange(first, last netip.Addr) []Record {
+	lo, hi := ipKey(first), ipKey(last)
+	found := t.collect(func(r *Record) bool { k := ipKey(r.IP); return k >= lo && k <= hi })
+	slices.SortFunc(found, func(a, b Record) int { return cmp.Or(a.Expires.Compare(b.Expires), a.IP.Compare(b.IP)) })
+	return found
+}
+
 func (t *Table) sorted(match func(*Record) bool) []Record {
 	found := t.collect(match)
 	slices.SortFunc(found, func(a, b Record) int { return a.IP.Compare(b.IP) })
@@ -412,7 +424,9 @@ type Counts struct {
 	Expired  int `json:"expired"`
 	Released int `json:"released"`
 	Declined int `json:"declined"`
-	Dirty    int `json:"dirty"` // changed and not yet on disk
+	// Quarantined are addresses of pools that somebody else was found to use.
+	Quarantined int `json:"quarantined"`
+	Dirty       int `json:"dirty"` // changed and not yet on disk
 }
 
 // Counts tells how many records there are by what they are at now.
@@ -426,6 +440,8 @@ func (t *Table) Counts(now time.Time) Counts {
 			c.Released++
 		case r.State == StateDeclined:
 			c.Declined++
+		case r.State == StateQuarantined && now.Before(r.Expires):
+			c.Quarantined++
 		case r.Live(now):
 			c.Bound++
 		default:
