@@ -52,6 +52,7 @@ type decision struct {
 
 	change change
 	rec    lease.Record // of changeFact and changeBackground; its slices are the packet's. Of changeRelease and changeDecline the MAC
+	swap   bool         // of an OFFER: its ACK would be reported
 	report bool         // the ERP does not have this MAC for the address; without a change: of rec's IP and subscriber alone
 }
 
@@ -387,7 +388,7 @@ func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.outcome = OutcomeOffer
+		c.d.outcome, c.d.swap = OutcomeOffer, c.differs(b)
 		return
 	}
 	c.d.outcome = OutcomeAck
