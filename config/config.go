@@ -116,6 +116,7 @@ type ACL struct {
 	Enabled        bool
 	DryRun         bool          // compute and report, touch nothing
 	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
+	FlowsInterval  time.Duration // between two passes over the connection tracking table
 }
 
 // Reports is the outbox of set_mac_by_ip.

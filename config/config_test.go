@@ -128,7 +128,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 			}},
 			UnknownClients: "silence", Quarantine: time.Hour,
 		},
-		ACL:     ACL{Enabled: true, VerifyInterval: 30 * time.Second},
+		ACL:     ACL{Enabled: true, VerifyInterval: 30 * time.Second, FlowsInterval: time.Second},
 		Reports: Reports{Enabled: true, Rate: 5, Burst: 10},
 		Control: Control{Socket: "/run/usher/usher.sock"},
 		Console: Console{Listen: netip.MustParseAddrPort("127.0.0.1:9467")},

@@ -67,6 +67,7 @@ type Metrics struct {
 	batchDuration prometheus.Histogram
 	readBacks     prometheus.Counter
 	drift         map[string]prometheus.Counter
+	tableRepairs  prometheus.Counter
 	flows         prometheus.Counter
 	cleanups      map[string]prometheus.Counter
 
@@ -272,16 +273,17 @@ func (m *Metrics) registerSync(f factory) {
 }
 
 func (m *Metrics) registerEnforce(f factory) {
-	elements := f.gauges("usher_acl_elements", "Addresses in the kernel's sets.", "set")
-	m.elements = map[provision.Set]prometheus.Gauge{
-		provision.SetStopped: elements.WithLabelValues(provision.SetStopped.String()),
-		provision.SetPaused:  elements.WithLabelValues(provision.SetPaused.String()),
+	elements := f.gauges("usher_acl_elements", "Elements of the kernel's sets.", "set")
+	m.elements = map[provision.Set]prometheus.Gauge{}
+	for set := range provision.Sets() {
+		m.elements[set] = elements.WithLabelValues(set.String())
 	}
 	m.batches = each(f.counters("usher_acl_batches_total", "Commits to the kernel.", "result").WithLabelValues, resultOK, resultFailed)
 	m.changes = f.counter("usher_acl_changes_total", "Element changes in commits that succeeded.")
 	m.batchDuration = f.histogram("usher_acl_batch_duration_seconds", "Duration of commits to the kernel.", batchBuckets())
 	m.readBacks = f.counter("usher_acl_read_backs_total", "Comparisons of the kernel's sets with what was written.")
 	m.drift = each(f.counters("usher_acl_drift_elements_total", "Elements found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
+	m.tableRepairs = f.counter("usher_acl_table_repairs_total", "Replacements of the kernel's table, because its rules or sets were not as written.")
 	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")
 	m.cleanups = each(f.counters("usher_acl_flow_cleanups_total", "Passes over the connection tracking table.", "result").WithLabelValues, resultOK, resultFailed)
 }

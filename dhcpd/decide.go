@@ -36,6 +36,10 @@ const (
 	changeFact              // a new client or place: on disk before the ACK
 	changeRelease
 	changeDecline
+	changeHold       // a pool's address is kept for whom it was offered
+	changePool       // a lease of a pool's address: on disk before the ACK, or there is none
+	changePoolRenew  // the same client in the same place: only the expiry moves, but that is on disk too
+	changeQuarantine // a pool's address is in use by somebody else
 )
 
 // decision is what to do about one request.
@@ -44,6 +48,7 @@ type decision struct {
 	mac     provision.MAC
 	match   match
 	binding *provision.Binding // that yourIP belongs to; nil: none
+	pool    int                // place of the pool that yourIP is of, from 1; 0: none
 	yourIP  netip.Addr         // given, or for a NAK: what the client would get
 
 	reply wire.Reply // Type 0: no answer
@@ -51,7 +56,7 @@ type decision struct {
 	to    netip.AddrPort // of wayRelay and wayUnicast
 
 	change change
-	rec    lease.Record // of changeFact and changeBackground; its slices are the packet's. Of changeRelease and changeDecline the MAC
+	rec    lease.Record // of changes that store one; its slices are the packet's. Of changeRelease and changeDecline the MAC
 	swap   bool         // of an OFFER: its ACK would be reported
 	report bool         // the ERP does not have this MAC for the address; without a change: of rec's IP and subscriber alone
 }
@@ -60,13 +65,14 @@ type decision struct {
 type decider struct {
 	matcher
 	d               decision
+	pools           poolView
 	alwaysBroadcast bool // as the client's subnet or class wants it
 }
 
-// decide answers one request. It is pure: time, packet, bindings, leases and
+// decide answers one request. It is pure: time, packet, bindings, leases, pools and
 // settings in, a plan out. Nothing in the result outlives the packet's bytes.
-func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, set *settings) decision {
-	c := decider{matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
+func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, pools poolView, set *settings) decision {
+	c := decider{pools: pools, matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
 	if o := c.admit(); o != 0 {
 		c.d.outcome = o
 		return c.d
@@ -134,7 +140,7 @@ func (c *decider) find(hint netip.Addr) *provision.Binding {
 func (c *decider) discover() {
 	b := c.find(c.r.p.Requested())
 	if b == nil {
-		c.end(c.d.match.failed)
+		c.discoverPool()
 		return
 	}
 	if c.set.rapidCommit && c.r.p.RapidCommit() {
@@ -173,6 +179,9 @@ func (c *decider) chosen(address netip.Addr) bool {
 
 func (c *decider) selecting(requested netip.Addr) {
 	switch b := c.find(requested); {
+	case b == nil && c.requestPool(requested):
+	case b == nil && c.set.unknown == UnknownNak && c.d.match.unknown():
+		c.nak(OutcomeNakUnknown, nil)
 	case b == nil:
 		c.nak(OutcomeNakNotBound, nil)
 	case b.IP != requested:
@@ -187,7 +196,7 @@ func (c *decider) initReboot(requested netip.Addr) {
 	case b == nil && c.d.match.failed == OutcomePortFull:
 		c.end(OutcomePortFull)
 	case b == nil:
-		c.end(OutcomeInitRebootUnknown)
+		c.rebootPool(requested)
 	case b.IP == requested:
 		c.grant(wire.Ack, b)
 	case !c.set.authoritative:
@@ -220,6 +229,10 @@ func (c *decider) extend(ciaddr netip.Addr) {
 			return
 		}
 	}
+	if rec, ok := c.pooled(ciaddr); ok {
+		c.extendPool(&rec)
+		return
+	}
 	b := c.snap.ByIP(ciaddr)
 	rec, known := c.leases.Get(ciaddr)
 	switch {
@@ -240,7 +253,7 @@ func (c *decider) extend(ciaddr netip.Addr) {
 				return
 			}
 		}
-		c.end(OutcomeRenewUnknown)
+		c.refuseUnknown(OutcomeRenewUnknown)
 	}
 }
 
@@ -281,6 +294,9 @@ func (c *decider) release() {
 		return
 	}
 	c.d.rec.MAC = rec.MAC
+	if c.releasePool(&rec) {
+		return
+	}
 	c.d.yourIP, c.d.binding = ciaddr, c.snap.ByIP(ciaddr)
 	c.d.change = changeRelease
 	c.end(OutcomeReleased)
@@ -297,7 +313,9 @@ func (c *decider) decline() {
 	b := c.snap.ByIP(ip)
 	rec, known := c.leases.Get(ip)
 	switch {
-	case known && c.same(&rec):
+	case known && c.declinePool(&rec):
+		return
+	case known && c.same(&rec) && rec.Pool == "":
 		c.d.change, c.d.rec.MAC = changeDecline, rec.MAC
 	case b != nil && b.MAC == c.mac:
 	default:
@@ -335,6 +353,9 @@ func (c *decider) inform() {
 		return
 	}
 	b := c.snap.ByIP(ciaddr)
+	if b == nil && c.informPool(ciaddr) {
+		return
+	}
 	if b == nil {
 		c.end(OutcomeInformUnknown)
 		return
@@ -473,6 +494,8 @@ func nakMessage(o Outcome) string {
 		return "another address is bound to you"
 	case OutcomeNakOtherClient:
 		return "address is leased to another client"
+	case OutcomeNakUnknown:
+		return "client is not known here"
 	}
 	return "address is not bound to you"
 }

@@ -41,6 +41,7 @@ type Explanation struct {
 	Via        string                 `json:"via"`             // relay, unicast, broadcast, frame, or none
 	Swap       bool                   `json:"swap"`            // the ERP has another MAC: the ACK would be reported
 	Lease      *lease.Record          `json:"lease,omitempty"` // record of YourIP
+	Pool       string                 `json:"pool,omitempty"`  // that YourIP is of; empty: the ERP binds it
 }
 
 // matchWords are the words of match kinds, in the order that they are written in.
@@ -94,7 +95,9 @@ func (s *Server) Explain(q Query) Explanation {
 		r.vlan, r.untrusted = at.vlan, at.untrusted
 	}
 	r.parse(ask.Append(nil))
-	d := decide(s.now(), &r, s.deps.Snapshot(), s.deps.Leases, set)
+	snap := s.deps.Snapshot()
+	set.adopt(snap, s.deps.Leases, s.now())
+	d := decide(s.now(), &r, snap, s.deps.Leases, set, set)
 
 	e := Explanation{
 		Outcome:   d.outcome,
@@ -107,6 +110,9 @@ func (s *Server) Explain(q Query) Explanation {
 		Port:      d.match.loc.port,
 		ServerID:  d.reply.ServerID,
 		Via:       d.way.String(),
+	}
+	if d.pool > 0 {
+		e.Pool = set.pools[d.pool-1].Name
 	}
 	if e.ServerID.IsUnspecified() {
 		e.ServerID = netip.Addr{}

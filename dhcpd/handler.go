@@ -38,7 +38,7 @@ func newHandler(s *Server, c *committer, out transport, links *interfaces) *hand
 func (h *handler) handle(now time.Time, g datagram) {
 	set := h.s.settings.Load()
 	h.read(now, g, set)
-	h.d = decide(now, &h.r, h.s.deps.Snapshot(), h.s.deps.Leases, set)
+	h.decide(now, set)
 	h.fillEvent(now)
 
 	d := &h.d
@@ -62,6 +62,38 @@ func (h *handler) handle(now time.Time, g datagram) {
 	h.ev.Latency = h.s.now().Sub(now)
 	h.s.observer.Packet(&h.ev)
 }
+
+// maxDecisions bounds how often a packet is decided on when somebody else takes the
+// pool's address between decision and reservation.
+const maxDecisions = 3
+
+// decide decides, and takes what was decided on from its pool.
+func (h *handler) decide(now time.Time, set *settings) {
+	snap := h.s.deps.Snapshot()
+	set.adopt(snap, h.s.deps.Leases, now)
+	for range maxDecisions {
+		h.d = decide(now, &h.r, snap, h.s.deps.Leases, set, set)
+		if h.d.durable() && (h.s.deps.Journal == nil || h.s.deps.Volatile) {
+			break // nothing is promised that a restart would forget
+		}
+		if h.d.change == changeHold && h.links != nil && h.links.holds(h.d.yourIP, now) {
+			set.pools[h.d.pool-1].alloc.avoid(h.d.yourIP, now, set.quarantine)
+			continue // an address of this host
+		}
+		if set.reserve(&h.d, now, h.s.log) {
+			return
+		}
+	}
+	o := OutcomePoolExhausted
+	if h.d.durable() {
+		o = OutcomePoolNotDurable
+	}
+	h.d = decision{outcome: o, mac: h.d.mac, match: h.d.match, yourIP: h.d.yourIP, pool: h.d.pool}
+	set.reserve(&h.d, now, h.s.log)
+}
+
+// durable reports whether the answer must not leave before its lease is on disk.
+func (d *decision) durable() bool { return d.change == changePool || d.change == changePoolRenew }
 
 func (h *handler) read(now time.Time, g datagram, set *settings) {
 	r := &h.r
@@ -100,6 +132,13 @@ func (h *handler) apply(now time.Time, set *settings) bool {
 		leases.SetState(d.yourIP, d.rec.MAC, lease.StateReleased, now)
 	case changeDecline:
 		leases.SetState(d.yourIP, d.rec.MAC, lease.StateDeclined, now)
+	case changeQuarantine:
+		h.own()
+		leases.Store(d.rec)
+		leases.Dirty(d.rec.IP)
+		h.s.log.Warn("pool address declined, put in quarantine", "ip", d.rec.IP, "pool", d.rec.Pool, "mac", d.mac, "until", d.rec.Expires)
+	case changePool, changePoolRenew:
+		return h.applyPool(now, set)
 	case changeRenew:
 		leases.Renew(d.rec.IP, d.mac, now, d.rec.Expires)
 		if d.report {
@@ -128,6 +167,23 @@ func (h *handler) apply(now time.Time, set *settings) bool {
 		leases.Dirty(d.rec.IP)
 		h.ev.Outcome = OutcomeAckBeforeCommit
 	}
+	return false
+}
+
+// applyPool hands a lease of a pool to the committer. The memory may be ahead of
+// the disk: then the address is kept longer than its client knows, never shorter.
+func (h *handler) applyPool(now time.Time, set *settings) bool {
+	d, leases := &h.d, h.s.deps.Leases
+	if d.change == changePool || !leases.Renew(d.rec.IP, d.mac, now, d.rec.Expires) {
+		h.own()
+		leases.Store(d.rec)
+	}
+	if h.c.enqueue(h.pend(now, set, true)) {
+		return true
+	}
+	leases.Dirty(d.rec.IP)
+	d.reply.Type = 0
+	h.ev.Outcome = OutcomePoolNotDurable
 	return false
 }
 
@@ -162,7 +218,7 @@ func (h *handler) pend(now time.Time, set *settings, wait bool) *pending {
 	if h.d.report {
 		p.report = provision.MACReport{IP: h.d.rec.IP, MAC: h.d.mac, Subscriber: h.d.rec.Subscriber, At: now}
 	}
-	p.sent = !wait
+	p.sent, p.durable = !wait, wait && h.d.durable()
 	if wait {
 		p.deadline = time.Now().Add(set.commitTimeout)
 		p.reply = append(p.reply[:0], h.reply...)
@@ -186,6 +242,9 @@ func (h *handler) fillEvent(now time.Time) {
 	}
 	if h.r.err != nil {
 		h.ev.Detail = h.r.err.Error()
+	}
+	if d.rec.Pool != "" {
+		h.ev.Subscriber = d.rec.Subscriber
 	}
 	if d.binding != nil {
 		h.ev.Subscriber = d.binding.Subscriber

@@ -53,7 +53,7 @@ func decideIn(t testing.TB, iface string, q wire.Query, tab *lease.Table, change
 	if tab == nil {
 		tab = lease.New()
 	}
-	return decide(testNow, r, vlanWorld(t), tab, set)
+	return decide(testNow, r, vlanWorld(t), tab, set, set)
 }
 
 func order(kinds ...MatchKind) func(*Options) { return func(o *Options) { o.Match = kinds } }
@@ -406,7 +406,7 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 			var d decision
 			assert.Zero(t, testing.AllocsPerRun(100, func() {
 				r.parse(raw)
-				d = decide(testNow, r, snap, tab, set)
+				d = decide(testNow, r, snap, tab, set, set)
 			}))
 			assert.Equal(t, tc.want, d.outcome)
 		})

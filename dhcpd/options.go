@@ -34,6 +34,9 @@ type Options struct {
 	Common        OptionSet      // what clients of all subnets are told
 	Classes       []Class        // the first that fits a client counts
 	Subnets       []Subnet
+	Unknown       Unknown       // what becomes of clients that the ERP does not know
+	Pools         []Pool        // addresses that the server gives out by itself
+	Quarantine    time.Duration // how long a pool's address in use by somebody else is kept; 0: an hour
 	CommitTimeout time.Duration // how long an ACK waits for the disk; 0: 100 ms
 
 	// TrustedInterfaces are names or path.Match patterns of the interfaces where

@@ -14,13 +14,18 @@ const (
 	OutcomeAckShortened
 	OutcomeOffer
 	OutcomeInformAck
+	OutcomePoolOffer
+	OutcomePoolAck
 	// Refused with a NAK.
 	OutcomeNakWrongAddress
 	OutcomeNakNotBound
+	OutcomeNakUnknown
 	OutcomeNakOtherClient
 	// Taken note of; these messages have no answer.
 	OutcomeReleased
 	OutcomeDeclined
+	OutcomePoolReleased
+	OutcomePoolDeclined
 	// Not answered.
 	OutcomeMalformed
 	OutcomeNotRequest
@@ -54,6 +59,10 @@ const (
 	OutcomeReleaseUnknown
 	OutcomeDeclineUnknown
 	OutcomeInformUnknown
+	OutcomeNoPool
+	OutcomePoolExhausted
+	OutcomePoolConflict
+	OutcomePoolNotDurable
 	OutcomeSendFailed
 
 	outcomeEnd // not an outcome
@@ -66,11 +75,16 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeAckShortened:      {"ack_shortened", "The address is not bound to the client any more, and to nobody else: it may keep it for a minute more, then it is told to start anew (dhcp.on_binding_change)."},
 	OutcomeOffer:             {"offer", "The client looks for an address and was offered the one bound to it."},
 	OutcomeInformAck:         {"inform_ack", "The client has its bound address already and was told the rest of its settings."},
+	OutcomePoolOffer:         {"pool_offer", "The ERP binds no address to the client, so it was offered one of a pool."},
+	OutcomePoolAck:           {"pool_ack", "The client got, or keeps, an address of a pool; the lease was on disk before the answer."},
+	OutcomeNakUnknown:        {"nak_unknown", "The ERP does not know the client, and dhcp.unknown_clients is nak, so it was told that the address is not its own."},
 	OutcomeNakWrongAddress:   {"nak_wrong_address", "The client asked for another address than the one bound to it now, so it was told to start anew."},
 	OutcomeNakNotBound:       {"nak_not_bound", "The client asked for an address that is not bound to it any more, so it was told to start anew."},
 	OutcomeNakOtherClient:    {"nak_other_client", "The client asked to keep an address that another MAC has leased meanwhile, so it was told to start anew."},
 	OutcomeReleased:          {"released", "The client gave its address back; the binding stays, the lease record is marked released."},
 	OutcomeDeclined:          {"declined", "The client says that somebody else already uses its bound address; the binding stays, look for a device with that address set by hand."},
+	OutcomePoolReleased:      {"pool_released", "The client gave an address of a pool back; others may have it now."},
+	OutcomePoolDeclined:      {"pool_declined", "The client says that somebody else already uses the address it got from a pool; the address is in quarantine for dhcp.quarantine, and the client asks for another."},
 	OutcomeMalformed:         {"malformed", "The packet is not a readable DHCP packet."},
 	OutcomeNotRequest:        {"not_request", "The packet is a reply of a server (op is not 1), not a request."},
 	OutcomeBadHardware:       {"bad_hardware", "The packet has no usable 6-byte hardware address of a client."},
@@ -103,6 +117,10 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeReleaseUnknown:    {"release_unknown", "The client gives back an address that it has no lease for; nothing was changed."},
 	OutcomeDeclineUnknown:    {"decline_unknown", "The client declines an address that is not bound to it; nothing was changed."},
 	OutcomeInformUnknown:     {"inform_unknown", "The client asks for settings for an address that the ERP binds to nobody."},
+	OutcomeNoPool:            {"no_pool", "The client is to get an address of a pool, but no pool of its kind serves the wire that it is on."},
+	OutcomePoolExhausted:     {"pool_exhausted", "The client is to get an address of a pool, and none is free there: all are leased, offered to others, in quarantine or bound by the ERP."},
+	OutcomePoolConflict:      {"pool_conflict", "The address that was to be offered answered to ARP: somebody uses it whom nobody gave it to. It is in quarantine; the client gets another one when it asks again."},
+	OutcomePoolNotDurable:    {"pool_not_durable", "The lease of a pool's address could not be written to disk in time, so the client got no answer: after a crash the address might go to somebody else. The client asks again."},
 	OutcomeSendFailed:        {"send_failed", "The reply was ready but the kernel refused to send it."},
 }
 

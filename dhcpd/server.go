@@ -37,6 +37,7 @@ type Deps struct {
 	Snapshot func() *provision.Snapshot
 	Leases   *lease.Table
 	Journal  Journal
+	Volatile bool             // the Journal does not outlive the process: pools lease nothing
 	Observer Observer         // may be nil
 	Log      *slog.Logger     // nil: discard
 	Now      func() time.Time // nil: time.Now
@@ -73,6 +74,7 @@ func New(opts Options, deps Deps) (*Server, error) {
 	if s.observer == nil {
 		s.observer = Observers{}
 	}
+	set.takeOver(nil, deps.Leases, s.now())
 	s.settings.Store(set)
 	return s, nil
 }
@@ -121,7 +123,11 @@ func (s *Server) Reload(opts Options) error {
 	if old := s.settings.Load().listen; set.listen != old {
 		return fmt.Errorf("dhcp: listen: cannot change from %v to %v while running; restart the agent", old, set.listen)
 	}
+	fresh := set.takeOver(s.settings.Load(), s.deps.Leases, s.now())
 	s.settings.Store(set)
+	for _, a := range fresh { // leases that were given while the first look was on
+		a.restore(s.deps.Leases, s.now(), false)
+	}
 	return nil
 }
 

@@ -35,6 +35,9 @@ type settings struct {
 	rapidCommit   bool
 	classes       []class
 	subnets       []subnet // longest prefix first
+	unknown       Unknown
+	pools         []dynamicPool
+	quarantine    time.Duration
 	commitTimeout time.Duration
 
 	trusted       []string // interfaces; empty: all
@@ -127,6 +130,9 @@ func compile(o Options) (*settings, error) {
 		s.subnets = append(s.subnets, c)
 	}
 	slices.SortStableFunc(s.subnets, func(a, b subnet) int { return b.prefix.Bits() - a.prefix.Bits() })
+	if err := s.compilePools(o); err != nil {
+		errs = append(errs, err)
+	}
 	return s, errors.Join(errs...)
 }
 

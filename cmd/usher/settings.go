@@ -53,7 +53,10 @@ func syncOptions(c *config.Config) provision.SyncOptions {
 }
 
 func enforceOptions(c config.ACL) provision.EnforceOptions {
-	return provision.EnforceOptions{VerifyInterval: c.VerifyInterval, DryRun: c.DryRun || !c.Enabled}
+	return provision.EnforceOptions{
+		VerifyInterval: c.VerifyInterval, FlowsInterval: c.FlowsInterval, DryRun: c.DryRun || !c.Enabled,
+		Inputs: func() provision.Inputs { return aclInputs(c) },
+	}
 }
 
 func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
@@ -82,6 +85,23 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 			Prefix: s.Prefix, Gateway: s.Gateway,
 			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
 			AlwaysBroadcast: s.AlwaysBroadcast, OptionSet: optionSet(s.OptionSet),
+		})
+	}
+	switch c.UnknownClients {
+	case config.UnknownNak:
+		o.Unknown = dhcpd.UnknownNak
+	case config.UnknownGuest:
+		o.Unknown = dhcpd.UnknownGuest
+	}
+	o.Quarantine = c.Quarantine
+	for _, p := range c.Pools {
+		kind := dhcpd.PoolGuests
+		if p.For == config.ForSubscribers {
+			kind = dhcpd.PoolSubscribers
+		}
+		o.Pools = append(o.Pools, dhcpd.Pool{
+			Name: p.Name, Kind: kind, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
+			LeaseTime: p.LeaseTime, Probe: p.Probe, WarnAt: p.WarnAt, OptionSet: optionSet(p.OptionSet),
 		})
 	}
 	return o, nil

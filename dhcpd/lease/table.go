@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,10 +64,12 @@ func Open(db *bbolt.DB) (*Table, error) {
 				t.skip(err)
 				return nil
 			}
-			if shared, ok := names[r.Interface]; ok {
-				r.Interface = shared
-			} else {
-				names[r.Interface] = r.Interface
+			for _, name := range [...]*string{&r.Interface, &r.Pool} {
+				if shared, ok := names[*name]; ok {
+					*name = shared
+				} else {
+					names[*name] = *name
+				}
 			}
 			t.records[ipKey(r.IP)] = &r
 			return nil
@@ -322,6 +325,15 @@ func (t *Table) ByMAC(mac provision.MAC) []Record {
 	return t.sorted(func(r *Record) bool { return r.MAC == mac })
 }
 
+// InRange gives the records of the addresses from first to last, those that end
+// first at the beginning. It looks at every record.
+func (t *Table) InRange(first, last netip.Addr) []Record {
+	lo, hi := ipKey(first), ipKey(last)
+	found := t.collect(func(r *Record) bool { k := ipKey(r.IP); return k >= lo && k <= hi })
+	slices.SortFunc(found, func(a, b Record) int { return cmp.Or(a.Expires.Compare(b.Expires), a.IP.Compare(b.IP)) })
+	return found
+}
+
 func (t *Table) sorted(match func(*Record) bool) []Record {
 	found := t.collect(match)
 	slices.SortFunc(found, func(a, b Record) int { return a.IP.Compare(b.IP) })
@@ -353,7 +365,9 @@ type Counts struct {
 	Expired  int `json:"expired"`
 	Released int `json:"released"`
 	Declined int `json:"declined"`
-	Dirty    int `json:"dirty"` // changed and not yet on disk
+	// Quarantined are addresses of pools that somebody else was found to use.
+	Quarantined int `json:"quarantined"`
+	Dirty       int `json:"dirty"` // changed and not yet on disk
 }
 
 // Counts tells how many records there are by what they are at now.
@@ -367,6 +381,8 @@ func (t *Table) Counts(now time.Time) Counts {
 			c.Released++
 		case r.State == StateDeclined:
 			c.Declined++
+		case r.State == StateQuarantined && now.Before(r.Expires):
+			c.Quarantined++
 		case r.Live(now):
 			c.Bound++
 		default:
