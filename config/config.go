@@ -31,6 +31,7 @@ type Config struct {
 	Guard    Guard
 	DHCP     DHCP
 	ACL      ACL
+	Portal   Portal
 	Reports  Reports
 	Control  Control
 	Console  Console
@@ -85,6 +86,9 @@ type DHCP struct {
 	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
 
+	AnswerWhileHolding netip.Addr // invalid: always
+	Limits             DHCPLimits
+
 	// Whom the server believes and how it knows clients again; see dhcpd.Options.
 	TrustedInterfaces []string // names or patterns; empty: all that are served
 	CheckRelaySource  bool
@@ -104,6 +108,7 @@ type DHCP struct {
 type Subnet struct {
 	Prefix          netip.Prefix // masked
 	Gateway         netip.Addr   // invalid: none
+	ServerID        netip.Addr   // invalid: DHCP.ServerID
 	LeaseTime       time.Duration
 	RenewTime       time.Duration // T1; LeaseTime/2 when not set
 	RebindTime      time.Duration // T2; LeaseTime*7/8 when not set
@@ -117,6 +122,12 @@ type ACL struct {
 	DryRun         bool          // compute and report, touch nothing
 	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
 	FlowsInterval  time.Duration // between two passes over the connection tracking table
+
+	Pause           ACLPause
+	Guest           ACLGuest
+	Resolvers       []netip.AddrPort // name servers for the gardens; empty: those of the host
+	ResolveInterval time.Duration
+	ResolveKeep     time.Duration // how long an address stays after the DNS stopped naming it
 }
 
 // Reports is the outbox of set_mac_by_ip.

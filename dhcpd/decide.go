@@ -101,8 +101,14 @@ func (c *decider) admit() Outcome {
 	if !c.r.served {
 		return OutcomeInterfaceOff
 	}
+	if c.r.standby {
+		return OutcomeStandby
+	}
 	if c.r.err != nil {
 		return OutcomeMalformed
+	}
+	if c.r.limited != 0 {
+		return c.r.limited
 	}
 	if p.Op() != 1 {
 		return OutcomeNotRequest
@@ -501,16 +507,30 @@ func nakMessage(o Outcome) string {
 }
 
 // serverID gives the server identifier of a reply: what the relay wants (RFC
-// 5107), what is configured, the address that the packet came to, the gateway of n.
+// 5107), what is configured for n or at all, the address that the packet came to,
+// one of the interface, best in n, the gateway of n.
 func (c *decider) serverID(n *subnet) netip.Addr {
 	switch {
 	case c.r.relay.Override.IsValid():
 		return c.r.relay.Override
+	case n != nil && n.serverID.IsValid():
+		return n.serverID
 	case c.set.serverID.IsValid():
 		return c.set.serverID
 	case c.r.local.IsValid():
 		return c.r.local
-	case n != nil:
+	}
+	if c.r.on != nil {
+		if n != nil {
+			if a := c.r.on.AddrIn(n.prefix); a.IsValid() {
+				return a
+			}
+		}
+		if a := c.r.on.Addr(); a.IsValid() {
+			return a
+		}
+	}
+	if n != nil {
 		return n.gateway
 	}
 	return netip.Addr{}

@@ -29,8 +29,12 @@ func NewEventLog(size int) *EventLog {
 	return &EventLog{ring: make([]Event, size)}
 }
 
-// Packet implements Observer.
+// Packet implements Observer. A flood that is shed does not push out the rest:
+// repeats are left out.
 func (l *EventLog) Packet(e *Event) {
+	if e.Repeat {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	slot := &l.ring[l.n%uint64(len(l.ring))]

@@ -149,8 +149,17 @@ func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
 	if a := set.listen.Addr(); !a.IsUnspecified() {
 		return a
 	}
-	if socks := s.socks.Load(); socks != nil && q.Interface != "" {
-		if a := socks.addressOf(q.Interface); a.IsValid() {
+	if q.Interface != "" {
+		var a netip.Addr
+		switch socks := s.socks.Load(); {
+		case s.deps.Links != nil:
+			if f := s.deps.Links.View().ByName(q.Interface); f != nil {
+				a = f.Addr()
+			}
+		case socks != nil:
+			a = socks.addressOf(q.Interface)
+		}
+		if a.IsValid() {
 			return a
 		}
 	}

@@ -23,6 +23,7 @@ type handler struct {
 	out    transport
 	links  *interfaces // nil in tests without sockets: every interface is served
 	places places
+	limit  *limiter
 	r      request
 	d      decision
 	reply  []byte
@@ -31,7 +32,7 @@ type handler struct {
 }
 
 func newHandler(s *Server, c *committer, out transport, links *interfaces) *handler {
-	return &handler{s: s, c: c, out: out, links: links, reply: make([]byte, 0, wire.MaxReplyLen)}
+	return &handler{s: s, c: c, out: out, links: links, limit: newLimiter(), reply: make([]byte, 0, wire.MaxReplyLen)}
 }
 
 // handle ends one packet in exactly one outcome.
@@ -102,21 +103,23 @@ func (h *handler) read(now time.Time, g datagram, set *settings) {
 		r.err = wire.ErrLong
 	}
 	r.ifindex, r.from, r.local = g.ifindex, g.from, g.to
-	r.iface, r.served, r.ownID, r.vlan, r.untrusted = "", true, false, 0, false
-	if h.links == nil {
+	r.on, r.iface, r.served, r.standby, r.ownID, r.vlan, r.untrusted = nil, "", true, false, false, 0, false
+	r.limited, r.repeat = 0, false
+	if h.links != nil {
+		f := h.links.get(g.ifindex, now, set)
+		r.on, r.iface, r.served = f.of, f.of.Name, f.served
+		at := h.places.of(set, g.ifindex, r.iface)
+		r.vlan, r.untrusted = at.vlan, at.untrusted
+		r.standby = set.holding.IsValid() && !h.links.holds(set.holding, now)
+	}
+	if r.err != nil || !r.served || r.standby {
 		return
 	}
-	f := h.links.get(g.ifindex, now)
-	r.iface, r.served = f.name, set.serves(f.name, f.loopback)
-	at := h.places.of(set, g.ifindex, f.name)
-	r.vlan, r.untrusted = at.vlan, at.untrusted
-	if !r.local.IsValid() {
-		r.local = f.addr
+	if r.limited, r.repeat = h.limit.check(now, r, &set.limits); r.limited != 0 || h.links == nil {
+		return
 	}
-	if r.err == nil {
-		if id := r.p.ServerID(); id.IsValid() && id != r.local {
-			r.ownID = h.links.holds(id, now)
-		}
+	if id := r.p.ServerID(); id.IsValid() && id != r.local {
+		r.ownID = h.links.holds(id, now)
 	}
 }
 
@@ -238,7 +241,7 @@ func (h *handler) fillEvent(now time.Time) {
 	h.ev = Event{
 		Time: now, Outcome: d.outcome, MAC: d.mac, YourIP: d.yourIP,
 		Ifindex: h.r.ifindex, Interface: h.r.iface,
-		Device: d.match.loc.device, Port: d.match.loc.port,
+		Device: d.match.loc.device, Port: d.match.loc.port, Repeat: h.r.repeat,
 	}
 	if h.r.err != nil {
 		h.ev.Detail = h.r.err.Error()

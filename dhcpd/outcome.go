@@ -34,6 +34,10 @@ const (
 	OutcomeOption82Malformed
 	OutcomeOption82Double
 	OutcomeInterfaceOff
+	OutcomeStandby
+	OutcomeLimitedClient
+	OutcomeLimitedPort
+	OutcomeLimitedRelay
 	OutcomeRelayUntrusted
 	OutcomeRelaySource
 	OutcomeOption82Untrusted
@@ -92,6 +96,10 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeOption82Malformed: {"option82_malformed", "The sub-options do not fill option 82 exactly, so nobody can say which port it names."},
 	OutcomeOption82Double:    {"option82_double", "The packet has more than one option 82: one of them is forged, or two boxes on the way add theirs."},
 	OutcomeInterfaceOff:      {"interface_off", "The packet came in on an interface that dhcp.interfaces does not list."},
+	OutcomeStandby:           {"standby", "This host does not have the address of dhcp.answer_while_holding now, so it leaves the answer to the one that has it."},
+	OutcomeLimitedClient:     {"limited_client", "This MAC sends more packets than dhcp.limits.client allows; the packet was dropped unread, as are its others until it calms down."},
+	OutcomeLimitedPort:       {"limited_port", "More packets come from this port (one option 82 value, or one interface) than dhcp.limits.port allows: a loop, a broken device or a flood; clients behind other ports are not touched."},
+	OutcomeLimitedRelay:      {"limited_relay", "More packets come through this relay, or this interface, than dhcp.limits.relay allows; clients behind other relays are not touched."},
 	OutcomeRelayUntrusted:    {"relay_untrusted", "The relay address (giaddr) is in none of the prefixes of dhcp.relays."},
 	OutcomeRelaySource:       {"relay_source", "The packet names a relay (giaddr) but comes from another address, which is in none of the prefixes of dhcp.relays either."},
 	OutcomeOption82Untrusted: {"option82_untrusted", "The packet has option 82 without a relay address and came in on an interface that dhcp.trusted_interfaces does not list: the client may have made it up."},

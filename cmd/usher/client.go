@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -78,6 +79,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 	rows = append(rows, syncRows(p, st.Sync, now)...)
 	if d := st.DHCP; d != nil {
 		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", d.Listen, d.Packets)})
+		rows = append(rows, socketRows(p, d.Sockets)...)
 		if d.Leases != nil {
 			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
 		}
@@ -98,6 +100,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 			rows = append(rows, []string{"", p.red("error " + ago(a.LastErrorAt, now) + ": " + a.LastError)})
 		}
 	}
+	rows = append(rows, gardenRows(p, st)...)
 	if o := st.Outbox; o != nil {
 		rows = append(rows, []string{"reports", fmt.Sprintf("%d waiting, %d sent, %d refused", o.Depth, o.Sent, o.Refused)})
 		if o.LastError != "" {
@@ -108,6 +111,31 @@ func printStatus(w io.Writer, st *console.Status) error {
 		}
 	}
 	return table(w, rows)
+}
+
+// socketRows tells of interfaces and of what is not as it should be.
+func socketRows(p paint, s dhcpd.SocketStatus) [][]string {
+	var rows [][]string
+	if s.Interfaces > 0 {
+		text := fmt.Sprintf("%d of %d interfaces served", s.Served, s.Interfaces)
+		if n := len(s.Names); n > 0 {
+			text += ": " + strings.Join(s.Names[:min(8, n)], ", ")
+			if s.Served > 8 {
+				text += ", ..."
+			}
+		}
+		rows = append(rows, []string{"", text})
+	}
+	if s.Standby {
+		rows = append(rows, []string{"", p.red(fmt.Sprintf("standby: %s is not on this host", s.AnswerWhileHolding))})
+	}
+	if s.ReceiveDrops > 0 {
+		rows = append(rows, []string{"", p.red(fmt.Sprintf("%d packets lost before they were read: the receive queue was full", s.ReceiveDrops))})
+	}
+	for _, id := range s.ForeignServerIDs {
+		rows = append(rows, []string{"", p.red(fmt.Sprintf("server id %s is no address of this host", id))})
+	}
+	return rows
 }
 
 func syncRows(p paint, s provision.SyncStatus, now time.Time) [][]string {
