@@ -58,6 +58,7 @@ type decision struct {
 
 	change change
 	rec    lease.Record // of changes that store one; its slices are the packet's. Of changeRelease and changeDecline the MAC
+	swap   bool         // of an OFFER: its ACK would be reported
 	report bool         // the ERP does not have this MAC for the address; without a change: of rec's IP and subscriber alone
 }
 
@@ -442,7 +443,7 @@ func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.outcome = OutcomeOffer
+		c.d.outcome, c.d.swap = OutcomeOffer, c.differs(b)
 		return
 	}
 	c.d.outcome = OutcomeAck

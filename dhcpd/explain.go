@@ -137,7 +137,7 @@ func (s *Server) Explain(q Query) Explanation {
 		if e.Device == 0 {
 			e.Device, e.Port = d.binding.Device, d.binding.Port
 		}
-		e.Swap = d.outcome == OutcomeOffer && !q.MAC.IsZero() && d.binding.MAC != q.MAC
+		e.Swap = d.swap && !q.MAC.IsZero()
 	}
 	if rec, ok := s.deps.Leases.Get(d.yourIP); ok {
 		e.Lease = &rec
