@@ -6,6 +6,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/outbox"
@@ -65,6 +66,7 @@ type EventView struct {
 	DeviceName  string                 `json:"device_name,omitempty"`
 	Port        uint32                 `json:"port,omitempty"`
 	Option82    lease.Hex              `json:"option82,omitempty"`
+	ClientID    string                 `json:"client_id,omitempty"` // in words
 	XID         uint32                 `json:"xid"`
 
 	LatencySeconds float64 `json:"latency_seconds"`
@@ -86,7 +88,7 @@ func viewEvent(e *dhcpd.Event, s *provision.Snapshot) EventView {
 		Advice: advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
 		MAC: e.MAC, ClientIP: e.ClientIP, RequestedIP: e.RequestedIP, YourIP: e.YourIP, Relay: e.GIAddr,
 		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port,
-		Option82: e.Option82, XID: e.XID, LatencySeconds: e.Latency.Seconds(),
+		Option82: e.Option82, ClientID: wire.DescribeClientID(e.ClientID), XID: e.XID, LatencySeconds: e.Latency.Seconds(),
 	}
 	if d := s.Device(e.Device); d != nil {
 		v.DeviceName = d.Name
@@ -185,6 +187,8 @@ func advice(o dhcpd.Outcome) string {
 		return "Look for a flood behind the relay; raise dhcp.limits.relay if so many clients live there."
 	case dhcpd.OutcomeRelayUntrusted:
 		return "Add the relay's address to dhcp.relays if it is yours."
+	case dhcpd.OutcomeLeaseQueryRefused:
+		return "Add the access node's address to dhcp.leasequery.from if it is yours."
 	case dhcpd.OutcomeRelaySource:
 		return "Add the address that the relay sends from to dhcp.relays, or switch dhcp.check_relay_source off."
 	case dhcpd.OutcomeOption82Untrusted:

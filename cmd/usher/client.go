@@ -234,12 +234,18 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	}
 	if x.Would != nil {
 		rows = append(rows, []string{"now", fmt.Sprintf("a DISCOVER would end in %s: %s", x.Would.Outcome, x.Would.Text)})
+		if how := matchedBy(x.Would); how != "" {
+			rows = append(rows, []string{"found by", how})
+		}
 		if x.Would.Profile != "" {
 			how := fmt.Sprintf("read by profile %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Circuit, x.Would.Remote)
 			if x.Would.Fault != "" {
 				how = fmt.Sprintf("not read by profile %s, %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Fault, x.Would.Circuit, x.Would.Remote)
 			}
 			rows = append(rows, []string{"option 82", how})
+			if x.Would.RelaySays != "" {
+				rows = append(rows, []string{"", "the relay also says: " + x.Would.RelaySays})
+			}
 		}
 	}
 	for _, e := range x.Events {
@@ -253,6 +259,21 @@ func ofPool(name string) string {
 		return ""
 	}
 	return "  pool " + name
+}
+
+// matchedBy says by what the client would be found, and what else is known of it.
+func matchedBy(w *console.WouldView) string {
+	var s []string
+	if w.MatchedBy != "" {
+		s = append(s, w.MatchedBy)
+	}
+	if w.VLAN != 0 {
+		s = append(s, fmt.Sprintf("VLAN %d of interface %s", w.VLAN, w.Interface))
+	}
+	if w.ClientID != "" {
+		s = append(s, "client-id "+w.ClientID)
+	}
+	return strings.Join(s, ", ")
 }
 
 func orDash(s string, empty bool) string {
