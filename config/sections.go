@@ -217,7 +217,7 @@ func (d *decoder) log(v value, l *Log) {
 
 func (d *decoder) dhcp(v value, c *DHCP) {
 	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "answer_while_holding", "limits", "relays", "match",
-		"option82", "authoritative", "rapid_commit", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
+		"option82", "authoritative", "rapid_commit", "leasequery", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
 	c.Enabled = m.get("enabled").boolean(true)
 	c.Interfaces = m.get("interfaces").interfaces()
 	listen := m.get("listen")
@@ -244,6 +244,11 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 	d.option82(m.get("option82"), &c.Option82)
 	c.Authoritative = m.get("authoritative").boolean(true)
 	c.RapidCommit = m.get("rapid_commit").boolean(false)
+	m.get("leasequery").mapping("from").get("from").list(func(e value) {
+		if p, ok := e.relay(); ok {
+			c.Leasequery.From = append(c.Leasequery.From, p)
+		}
+	})
 	c.Common = d.optionSet(m.get("common").mapping(optionSetKeys()...))
 	c.Classes = d.classes(m.get("classes"))
 	d.subnets(m.get("subnets"), c)
