@@ -31,6 +31,7 @@ type Config struct {
 	Guard      Guard
 	DHCP       DHCP
 	ACL        ACL
+	Portal     Portal
 	Routes     Routes
 	Neighbours Neighbours
 	Reports    Reports
@@ -79,29 +80,48 @@ type DHCP struct {
 	ClientPort    uint16         // port of clients, 68
 	ServerID      netip.Addr     // invalid: the address of the receiving interface
 	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
-	Match         []string       // option82, mac; in order
+	Match         []string       // option82, vlan, client_id, mac, or several joined by +; in order
 	Option82      Option82       // how option 82 is read
 	Authoritative bool
+	RapidCommit   bool
+	Leasequery    Leasequery
+	Common        OptionSet // for the clients of all subnets
+	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
+
+	AnswerWhileHolding netip.Addr // invalid: always
+	Limits             DHCPLimits
+
+	// Whom the server believes and how it knows clients again; see dhcpd.Options.
+	TrustedInterfaces []string // names or patterns; empty: all that are served
+	CheckRelaySource  bool
+	ClientIDs         []ClientID
+	VLANInterfaces    []string // templates of vlanname
+	ClientKey         string   // mac, client_id
+	MACChange         string   // accept, report, refuse
+	MaxMACsPerPort    int      // 0: no limit
+	OnBindingChange   string   // nak, shorten
+
+	UnknownClients string        // silence, nak, guest
+	Pools          []Pool        // addresses that the server gives out by itself
+	Quarantine     time.Duration // how long a pool's address that somebody else uses is kept from clients
+}
+
+// Leasequery says who may ask who has an address (RFC 4388).
+type Leasequery struct {
+	From []netip.Prefix // addresses of access nodes (giaddr); empty: nobody
 }
 
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
-	Prefix     netip.Prefix // masked
-	Gateway    netip.Addr   // invalid: none
-	DNS        []netip.Addr
-	NTP        []netip.Addr
-	Domain     string
-	LeaseTime  time.Duration
-	RenewTime  time.Duration // T1; LeaseTime/2 when not set
-	RebindTime time.Duration // T2; LeaseTime*7/8 when not set
-	Options    []Option
-}
-
-// Option is an extra DHCP option, already encoded.
-type Option struct {
-	Code  uint8
-	Value []byte
+	Prefix          netip.Prefix // masked
+	Gateway         netip.Addr   // invalid: none
+	ServerID        netip.Addr   // invalid: DHCP.ServerID
+	LeaseTime       time.Duration
+	RenewTime       time.Duration // T1; LeaseTime/2 when not set
+	RebindTime      time.Duration // T2; LeaseTime*7/8 when not set
+	AlwaysBroadcast bool
+	OptionSet
 }
 
 // ACL is the kernel side of states.
@@ -109,6 +129,13 @@ type ACL struct {
 	Enabled        bool
 	DryRun         bool          // compute and report, touch nothing
 	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
+	FlowsInterval  time.Duration // between two passes over the connection tracking table
+
+	Pause           ACLPause
+	Guest           ACLGuest
+	Resolvers       []netip.AddrPort // name servers for the gardens; empty: those of the host
+	ResolveInterval time.Duration
+	ResolveKeep     time.Duration // how long an address stays after the DNS stopped naming it
 }
 
 // Reports is the outbox of set_mac_by_ip.

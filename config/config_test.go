@@ -42,6 +42,7 @@ func testEnv() Env {
 		"/etc/usher/empty.key":    {" \n", 0o600},
 		"/etc/usher/two.key":      {testKey + "\n" + testKey, 0o600},
 		"/etc/usher/not.pem":      {"hello", 0o644},
+		"/etc/usher/bad.html":     {"<p>\n{{.Balance}}", 0o644},
 		"/cred/userside-key":      {testKey, 0o400},
 
 		"/etc/usher/hook.secret":     {testSecret + "\n", 0o640},
@@ -120,14 +121,19 @@ func TestMinimalHasDefaults(t *testing.T) {
 		Guard: Guard{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
 		DHCP: DHCP{
 			Enabled: true, Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
-			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, Option82: Option82{Default: []string{"dlink", "ifname"}}, Authoritative: true,
+			Limits: DHCPLimits{
+				Client: DHCPLimit{Rate: 5, Burst: 20}, Port: DHCPLimit{Rate: 200, Burst: 2000}, Relay: DHCPLimit{Rate: 5000, Burst: 20_000},
+			},
+			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, ClientKey: "mac", MACChange: "accept", OnBindingChange: "nak", Option82: Option82{Default: []string{"dlink", "ifname"}}, Authoritative: true,
 			Subnets: []Subnet{{
 				Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
-				DNS:       []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")},
 				LeaseTime: time.Hour, RenewTime: 30 * time.Minute, RebindTime: 52*time.Minute + 30*time.Second,
+				OptionSet: OptionSet{DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")}},
 			}},
+			UnknownClients: "silence", Quarantine: time.Hour,
 		},
-		ACL:    ACL{Enabled: true, VerifyInterval: 30 * time.Second},
+		ACL:    ACL{Enabled: true, VerifyInterval: 30 * time.Second, FlowsInterval: time.Second, ResolveInterval: time.Minute, ResolveKeep: time.Hour},
+		Portal: Portal{Languages: []string{"en", "uk", "ru"}},
 		Routes: Routes{Table: 254, Protocol: 207, VerifyInterval: time.Minute}, Neighbours: Neighbours{MinTime: 10 * time.Second},
 		Reports: Reports{Enabled: true, Rate: 5, Burst: 10},
 		Control: Control{Socket: "/run/usher/usher.sock"},
@@ -147,12 +153,20 @@ func TestReferenceStatesDefaults(t *testing.T) {
 	small, err := Parse("small.yaml", []byte(`
 userside: {url: https://erp.example.net/api.php, key_file: /etc/usher/userside.key}
 dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.53, 192.0.2.54],
+                  routes: [{to: 10.0.0.0/8, via: 198.51.100.2}],
+                  vendor_specific: [{code: 1, type: string, value: "https://acs.example.net/"}],
+                  vendor: [{enterprise: 3561, options: [{code: 11, type: string, value: "https://acs.example.net/"}]}],
                   options: [{code: 26, type: uint16, value: 1500}]}],
+       client_ids: [{text: gateway-7, ip: 198.51.100.7}, {hex: "ff00000007000480", ip: 198.51.100.8}],
+       classes: [{name: iptv, next_server: 192.0.2.80, boot_file: stb.img,
+                  match: {vendor_class: "stb-*", mac_prefix: ["00:00:5e"], options: [{code: 93, hex: "0000"}, {code: 97}]}}],
+       pools: [{name: guests, range: 198.51.100.200-198.51.100.250, captive_portal: "https://portal.example.net/api"}],
        option82: {profiles: [{name: west-catalyst, use: cisco-catalyst, unit_ports: 52,
-                              match: {device: [12, 13], device_name: "sw-west-*", remote_id: "00:00:5e:*", giaddr: [198.51.100.0/24]}}],
+                              match: {device: [12, 13], device_name: "sw-west-*", model: "*Catalyst 2960*", remote_id: "00:00:5e:*", giaddr: [198.51.100.0/24]}}],
                   exact: [{value: "0106000400640018", device: 12, port: 24}, {value: "0106000400640019", device: 12, port_name: uplink-2}]}}
 `), testEnv())
 	require.NoError(t, err)
+	small.Warnings, ref.Warnings = nil, nil // places in files; of the pool for guests that nobody gets yet
 	if diff := cmp.Diff(small, ref, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("the reference says other defaults (-code +reference):\n%s", diff)
 	}
@@ -188,12 +202,19 @@ func TestReferenceHasEveryKey(t *testing.T) {
 
 	fields := map[string]bool{}
 	collectFields(reflect.TypeFor[Config](), "", fields)
-	for _, inFileOnly := range []string{"userside.key_file", "userside.allow_inline_key", "dhcp.subnets[].options[].type"} {
+	for _, inFileOnly := range []string{
+		"userside.key_file", "userside.allow_inline_key", "dhcp.subnets[].options[].type",
+		"dhcp.subnets[].vendor_specific[].type", "dhcp.subnets[].vendor[].options[].type",
+	} {
 		assert.True(t, known[inFileOnly], inFileOnly)
 		fields[inFileOnly] = true
 	}
 	delete(fields, "hooks.secret") // resolved from secret_file
 	fields["hooks.secret_file"] = true
+	for _, list := range []string{"acl.pause.garden", "acl.guest.garden"} { // one list in the file
+		delete(fields, list+".prefixes")
+		delete(fields, list+".names")
+	}
 	delete(fields, "warnings") // made by Parse, not read
 	for k := range fields {
 		if strings.HasPrefix(k, "warnings") {
@@ -241,9 +262,16 @@ func collectKeys(doc any, path string, into map[string]bool) {
 }
 
 func collectFields(typ reflect.Type, path string, into map[string]bool) {
-	names := map[string]string{"ERP": "userside", "Insecure": "insecure_skip_verify", "GIAddr": "giaddr"}
+	names := map[string]string{
+		"ERP": "userside", "Insecure": "insecure_skip_verify", "GIAddr": "giaddr", "MACPrefix": "mac_prefix", "IPv6OnlyWait": "ipv6_only_wait",
+		"ClientIDs": "client_ids", "MaxMACsPerPort": "max_macs_per_port", "HTTPS": "https", "PayURL": "pay_url",
+	}
 	for i := range typ.NumField() {
 		f := typ.Field(i)
+		if f.Anonymous { // its keys stand beside the others
+			collectFields(f.Type, path, into)
+			continue
+		}
 		key, ok := names[f.Name]
 		if !ok {
 			key = snake(f.Name)
@@ -253,6 +281,10 @@ func collectFields(typ reflect.Type, path string, into map[string]bool) {
 		ft, suffix := f.Type, ""
 		if ft.Kind() == reflect.Slice {
 			ft, suffix = ft.Elem(), "[]"
+		}
+		// What is below an option set's keys is shown at the subnets' only.
+		if typ == reflect.TypeFor[OptionSet]() && path != "dhcp.subnets[]" {
+			continue
 		}
 		if ft.Kind() == reflect.Struct && ft.PkgPath() == typ.PkgPath() {
 			collectFields(ft, p+suffix, into)
@@ -343,7 +375,8 @@ func TestOptionEncoding(t *testing.T) {
 		"bool true":         {"bool", "true", []byte{1}, ""},
 		"bool false":        {"bool", "false", []byte{0}, ""},
 		"bool word":         {"bool", "'yes'", nil, "want true or false, got text"},
-		"string too long":   {"string", strings.Repeat("x", 256), nil, "256 bytes; an option holds 1 to 255"},
+		"string in parts":   {"string", strings.Repeat("x", 256), []byte(strings.Repeat("x", 256)), ""},
+		"string too long":   {"string", strings.Repeat("x", 1025), nil, "1025 bytes; an option holds 1 to 1024"},
 		"ip as a list":      {"ip", "[192.0.2.9]", nil, "want an IPv4 address, got a list"},
 		"unknown type":      {"int", "1", nil, `"int" is not one of ip, ips`},
 		"ipv6":              {"ip", "'2001:db8::1'", nil, "is not an IPv4 address"},

@@ -13,7 +13,7 @@ import (
 func serverOwns(code int) string {
 	switch code {
 	case 0, 255:
-		return "it is framing (pad, end), no option"
+		return framing(code)
 	case 1:
 		return "the mask is that of prefix"
 	case 3:
@@ -43,7 +43,7 @@ func serverOwns(code int) string {
 	case 59:
 		return "set rebind_time instead"
 	case 80:
-		return "rapid commit is not served"
+		return "set dhcp.rapid_commit instead"
 	case 82:
 		return "it is the relay's, echoed as it came (RFC 3046)"
 	case 90:
@@ -53,19 +53,41 @@ func serverOwns(code int) string {
 	}
 }
 
+// framing says why a code is none in any list of options; empty: it is one.
+func framing(code int) string {
+	if code == 0 || code == 255 {
+		return "it is framing (pad, end), no option"
+	}
+	return ""
+}
+
+// maxOptionLen bounds options longer than 255 bytes, which are sent in parts (RFC 3396).
+const maxOptionLen = 1024
+
 // option reads and encodes one extra option; used holds the lines of codes
 // that the subnet already has.
 func (d *decoder) option(v value, used map[uint8]int) (Option, bool) {
+	m := v.mapping("code", "type", "value", "always")
+	always := m.get("always").boolean(false)
+	code, b, ok := d.encoded(m, used, maxOptionLen, serverOwns)
+	return Option{code, b, always}, ok
+}
+
+// encoded reads code, type and value of an option of at most most bytes; refuse
+// says why a code is none here.
+func (d *decoder) encoded(m mapping, used map[uint8]int, most int, refuse func(int) string) (uint8, []byte, bool) {
 	before := len(d.problems)
-	m := v.mapping("code", "type", "value")
 	code, kind, val := m.get("code"), m.get("type"), m.get("value")
+	if m.hush {
+		return 0, nil, false
+	}
 	if !code.present() {
 		code.problem("missing; want the number of the option, 1 to 254")
 	}
 	n := code.integer(0, 0, 255)
 	if code.present() && len(d.problems) == before {
 		line, twice := used[uint8(n)]
-		if why := serverOwns(n); why != "" {
+		if why := refuse(n); why != "" {
 			code.problem("option %d cannot be set here: %s", n, why)
 		} else if twice {
 			code.problem("option %d is set twice, first in line %d", n, line)
@@ -80,17 +102,17 @@ func (d *decoder) option(v value, used map[uint8]int) (Option, bool) {
 	}
 	word := kind.oneOf("", "ip", "ips", "string", "hex", "uint8", "uint16", "uint32", "bool")
 	if word == "" || !val.present() {
-		return Option{}, false
+		return 0, nil, false
 	}
 	b := val.encode(word)
 	if len(d.problems) > before {
-		return Option{}, false
+		return 0, nil, false
 	}
-	if len(b) == 0 || len(b) > 255 {
-		val.problem("%d bytes; an option holds 1 to 255", len(b))
-		return Option{}, false
+	if len(b) == 0 || len(b) > most {
+		val.problem("%d bytes; an option holds 1 to %d", len(b), most)
+		return 0, nil, false
 	}
-	return Option{Code: uint8(n), Value: b}, true
+	return uint8(n), b, true
 }
 
 // encode gives the bytes of v as an option of the type kind.

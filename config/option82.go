@@ -36,6 +36,7 @@ type Option82Profile struct {
 type Option82Match struct {
 	Device     []int64
 	DeviceName string
+	Model      string
 	RemoteID   string
 	GIAddr     []netip.Prefix
 }
@@ -96,12 +97,12 @@ func (d *decoder) option82(v value, o *Option82) {
 }
 
 func (m *Option82Match) empty() bool {
-	return len(m.Device) == 0 && m.DeviceName == "" && m.RemoteID == "" && len(m.GIAddr) == 0
+	return len(m.Device) == 0 && m.DeviceName == "" && m.Model == "" && m.RemoteID == "" && len(m.GIAddr) == 0
 }
 
 func (d *decoder) profile(m mapping, lines map[string]int) Option82Profile {
 	p := Option82Profile{Name: d.profileName(m.get("name"), lines)}
-	d.profileMatch(m.get("match").mapping("device", "device_name", "remote_id", "giaddr"), &p.Match)
+	d.profileMatch(m.get("match").mapping("device", "device_name", "model", "remote_id", "giaddr"), &p.Match)
 	base := option82.Profile{PortIn: option82.InCircuitID, Layout: option82.LayoutText, Switch: option82.SwitchID}
 	use := m.get("use")
 	if p.Use = use.text(""); p.Use != "" {
@@ -181,6 +182,7 @@ func (d *decoder) profileMatch(m mapping, p *Option82Match) {
 		p.Device = append(p.Device, int64(n))
 	})
 	p.DeviceName = m.get("device_name").pattern()
+	p.Model = m.get("model").pattern()
 	p.RemoteID = m.get("remote_id").pattern()
 	m.get("giaddr").list(func(e value) {
 		if g, ok := e.relay(); ok {

@@ -30,7 +30,7 @@ func (d *decoder) subnets(v value, c *DHCP) {
 	}
 	var prefixes []value
 	v.list(func(e value) {
-		m := e.mapping("prefix", "gateway", "dns", "ntp", "domain", "lease_time", "renew_time", "rebind_time", "options")
+		m := e.mapping(optionSetKeys("prefix", "gateway", "server_id", "lease_time", "renew_time", "rebind_time", "always_broadcast")...)
 		s, ok := d.subnet(m)
 		if !ok {
 			return
@@ -65,16 +65,12 @@ func (d *decoder) subnet(m mapping) (Subnet, bool) {
 			}
 		}
 	}
-	s.DNS = m.get("dns").ipv4s()
-	s.NTP = m.get("ntp").ipv4s()
-	s.Domain = m.get("domain").domain()
+	if id := m.get("server_id"); id.present() {
+		s.ServerID, _ = id.ipv4()
+	}
 	d.times(m, &s)
-	used := map[uint8]int{}
-	m.get("options").list(func(e value) {
-		if o, good := d.option(e, used); good {
-			s.Options = append(s.Options, o)
-		}
-	})
+	s.AlwaysBroadcast = m.get("always_broadcast").boolean(false)
+	s.OptionSet = d.optionSet(m)
 	return s, ok
 }
 

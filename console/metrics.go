@@ -39,6 +39,8 @@ type Metrics struct {
 	commitRecords  prometheus.Counter
 	commitDuration prometheus.Histogram
 	leases         atomic.Pointer[leaseSource]
+	pools          atomic.Pointer[poolSource]
+	sockets        atomic.Pointer[func() SocketCounts]
 
 	fetchedAt     atomic.Int64 // of the snapshot in use, Unix nanoseconds; 0: none
 	sources       map[provision.Source]prometheus.Gauge
@@ -67,6 +69,7 @@ type Metrics struct {
 	batchDuration prometheus.Histogram
 	readBacks     prometheus.Counter
 	drift         map[string]prometheus.Counter
+	tableRepairs  prometheus.Counter
 	flows         prometheus.Counter
 	cleanups      map[string]prometheus.Counter
 
@@ -74,6 +77,8 @@ type Metrics struct {
 
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
+
+	limitedMetrics
 
 	budget       atomic.Pointer[func() userside.Budget]
 	calls        map[string]map[userside.Outcome]prometheus.Counter
@@ -216,6 +221,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.registerDHCP(f)
 	m.registerSync(f)
 	m.registerEnforce(f)
+	m.registerLimited(f)
 	m.registerRoutes(f)
 	m.registerRest(f)
 	return m
@@ -239,6 +245,8 @@ func (m *Metrics) registerDHCP(f factory) {
 	m.commitRecords = f.counter("usher_dhcp_commit_records_total", "Records in group commits that succeeded.")
 	m.commitDuration = f.histogram("usher_dhcp_commit_duration_seconds", "Duration of group commits.", commitBuckets())
 	f.reg.MustRegister(&leaseCollector{m: m, desc: prometheus.NewDesc("usher_dhcp_leases", "Lease records, by what they are at.", []string{"state"}, nil)})
+	f.reg.MustRegister(newPoolCollector(m))
+	f.reg.MustRegister(newSocketCollector(m))
 }
 
 func (m *Metrics) registerSync(f factory) {
@@ -276,16 +284,17 @@ func (m *Metrics) registerSync(f factory) {
 }
 
 func (m *Metrics) registerEnforce(f factory) {
-	elements := f.gauges("usher_acl_elements", "Addresses in the kernel's sets.", "set")
-	m.elements = map[provision.Set]prometheus.Gauge{
-		provision.SetStopped: elements.WithLabelValues(provision.SetStopped.String()),
-		provision.SetPaused:  elements.WithLabelValues(provision.SetPaused.String()),
+	elements := f.gauges("usher_acl_elements", "Elements of the kernel's sets.", "set")
+	m.elements = map[provision.Set]prometheus.Gauge{}
+	for set := range provision.Sets() {
+		m.elements[set] = elements.WithLabelValues(set.String())
 	}
 	m.batches = each(f.counters("usher_acl_batches_total", "Commits to the kernel.", "result").WithLabelValues, resultOK, resultFailed)
 	m.changes = f.counter("usher_acl_changes_total", "Element changes in commits that succeeded.")
 	m.batchDuration = f.histogram("usher_acl_batch_duration_seconds", "Duration of commits to the kernel.", batchBuckets())
 	m.readBacks = f.counter("usher_acl_read_backs_total", "Comparisons of the kernel's sets with what was written.")
 	m.drift = each(f.counters("usher_acl_drift_elements_total", "Elements found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
+	m.tableRepairs = f.counter("usher_acl_table_repairs_total", "Replacements of the kernel's table, because its rules or sets were not as written.")
 	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")
 	m.cleanups = each(f.counters("usher_acl_flow_cleanups_total", "Passes over the connection tracking table.", "result").WithLabelValues, resultOK, resultFailed)
 }
@@ -350,7 +359,7 @@ func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
 	if src := c.m.leases.Load(); src != nil {
 		n = src.counts()
 	}
-	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined} {
+	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined, "quarantined": n.Quarantined} {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(v), state)
 	}
 }

@@ -113,16 +113,18 @@ func (m *Metrics) Batch(changes int, took time.Duration, err error) {
 }
 
 // Drift implements provision.EnforceObserver.
-func (m *Metrics) Drift(extra, missing int) {
+func (m *Metrics) Drift(extra, missing, rebuilt int) {
 	m.readBacks.Inc()
+	m.tableRepairs.Add(float64(rebuilt))
 	m.drift["extra"].Add(float64(extra))
 	m.drift["missing"].Add(float64(missing))
 }
 
 // Elements implements provision.EnforceObserver.
-func (m *Metrics) Elements(stopped, paused int) {
-	m.elements[provision.SetStopped].Set(float64(stopped))
-	m.elements[provision.SetPaused].Set(float64(paused))
+func (m *Metrics) Elements(n provision.SetCounts) {
+	for set := range provision.Sets() {
+		m.elements[set].Set(float64(n[set]))
+	}
 }
 
 // Flows implements provision.EnforceObserver.

@@ -36,6 +36,10 @@ const (
 	changeFact              // a new client or place: on disk before the ACK
 	changeRelease
 	changeDecline
+	changeHold       // a pool's address is kept for whom it was offered
+	changePool       // a lease of a pool's address: on disk before the ACK, or there is none
+	changePoolRenew  // the same client in the same place: only the expiry moves, but that is on disk too
+	changeQuarantine // a pool's address is in use by somebody else
 )
 
 // decision is what to do about one request.
@@ -44,27 +48,36 @@ type decision struct {
 	mac     provision.MAC
 	match   match
 	binding *provision.Binding // that yourIP belongs to; nil: none
+	pool    int                // place of the pool that yourIP is of, from 1; 0: none
 	yourIP  netip.Addr         // given, or for a NAK: what the client would get
 
-	reply wire.Reply // Type 0: no answer
+	reply wire.Reply       // Type 0: no answer
+	lease *wire.LeaseReply // what is sent instead of reply: the answer to a leasequery
 	way   way
 	to    netip.AddrPort // of wayRelay and wayUnicast
 
 	change change
-	rec    lease.Record // of changeFact and changeBackground; its slices are the packet's
-	report bool         // the ERP does not have this MAC for the address
+	rec    lease.Record // of changes that store one; its slices are the packet's. Of changeRelease and changeDecline the MAC
+	swap   bool         // of an OFFER: its ACK would be reported
+	report bool         // the ERP does not have this MAC for the address; without a change: of rec's IP and subscriber alone
 }
 
 // decider holds the arguments of one decision.
 type decider struct {
 	matcher
-	d decision
+	d               decision
+	pools           poolView
+	alwaysBroadcast bool // as the client's subnet or class wants it
 }
 
-// decide answers one request. It is pure: time, packet, bindings, leases and
+// decide answers one request. It is pure: time, packet, bindings, leases, pools and
 // settings in, a plan out. Nothing in the result outlives the packet's bytes.
-func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, set *settings) decision {
-	c := decider{matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
+func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, pools poolView, set *settings) decision {
+	c := decider{pools: pools, matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
+	if r.served && r.err == nil && r.p.Op() == 1 && r.p.Type() == wire.LeaseQuery {
+		c.leaseQuery() // no client: it need not have a MAC
+		return c.d
+	}
 	if o := c.admit(); o != 0 {
 		c.d.outcome = o
 		return c.d
@@ -93,8 +106,14 @@ func (c *decider) admit() Outcome {
 	if !c.r.served {
 		return OutcomeInterfaceOff
 	}
+	if c.r.standby {
+		return OutcomeStandby
+	}
 	if c.r.err != nil {
 		return OutcomeMalformed
+	}
+	if c.r.limited != 0 {
+		return c.r.limited
 	}
 	if p.Op() != 1 {
 		return OutcomeNotRequest
@@ -111,6 +130,10 @@ func (c *decider) admit() Outcome {
 		return OutcomeOption82Malformed
 	case p.GIAddr().IsValid() && !c.set.trusts(p.GIAddr()):
 		return OutcomeRelayUntrusted
+	case p.GIAddr().IsValid() && c.set.checkSource && !c.set.trustsSource(c.r.from.Addr(), p.GIAddr()):
+		return OutcomeRelaySource
+	case p.RelayInfoCount() > 0 && !p.GIAddr().IsValid() && c.r.untrusted:
+		return OutcomeOption82Untrusted
 	case c.snap.Len() == 0:
 		return OutcomeNotReady
 	}
@@ -128,7 +151,12 @@ func (c *decider) find(hint netip.Addr) *provision.Binding {
 func (c *decider) discover() {
 	b := c.find(c.r.p.Requested())
 	if b == nil {
-		c.end(c.d.match.failed)
+		c.discoverPool()
+		return
+	}
+	if c.set.rapidCommit && c.r.p.RapidCommit() {
+		c.grant(wire.Ack, b)
+		c.d.reply.RapidCommit = c.d.reply.Type == wire.Ack
 		return
 	}
 	c.grant(wire.Offer, b)
@@ -138,7 +166,11 @@ func (c *decider) discover() {
 func (c *decider) request() {
 	p := &c.r.p
 	requested, ciaddr := p.Requested(), p.CIAddr()
-	if p.ServerID().IsValid() && !c.chosen(requested) {
+	at := requested
+	if !at.IsValid() {
+		at = ciaddr
+	}
+	if p.ServerID().IsValid() && !c.chosen(at) {
 		c.end(OutcomeNotForUs)
 		return
 	}
@@ -154,14 +186,27 @@ func (c *decider) request() {
 	}
 }
 
-// chosen reports whether option 54 names this server.
+// chosen reports whether option 54 names this server: by an address of this host,
+// by what it tells now, or by what a relay had it tell (RFC 5107) when it gave out
+// address. Such a relay need not say so again when it passes a renewal on.
 func (c *decider) chosen(address netip.Addr) bool {
 	id := c.r.p.ServerID()
-	return c.r.ownID || id == c.serverID(c.set.subnetOf(address))
+	if c.r.ownID || id == c.r.local || id == c.set.serverID || id == c.serverID(c.set.subnetOf(address)) {
+		return true
+	}
+	rec, known := c.leases.Get(address)
+	if !known || len(rec.Option82) == 0 {
+		return false
+	}
+	told, err := wire.ParseRelayInfo(rec.Option82)
+	return err == nil && told.Override == id
 }
 
 func (c *decider) selecting(requested netip.Addr) {
 	switch b := c.find(requested); {
+	case b == nil && c.requestPool(requested):
+	case b == nil && c.set.unknown == UnknownNak && c.d.match.unknown():
+		c.nak(OutcomeNakUnknown, nil)
 	case b == nil:
 		c.nak(OutcomeNakNotBound, nil)
 	case b.IP != requested:
@@ -176,7 +221,7 @@ func (c *decider) initReboot(requested netip.Addr) {
 	case b == nil && c.d.match.failed == OutcomePortFull:
 		c.end(OutcomePortFull)
 	case b == nil:
-		c.end(OutcomeInitRebootUnknown)
+		c.rebootPool(requested)
 	case b.IP == requested:
 		c.grant(wire.Ack, b)
 	case !c.set.authoritative:
@@ -188,12 +233,15 @@ func (c *decider) initReboot(requested netip.Addr) {
 }
 
 // extend answers RENEWING and REBINDING. With option 82 the port says what the
-// client is to have. Without, the packet came past the relay (or no box inserts
-// option 82 there), and the lease record says whose the address is.
+// client is to have, and so does the interface of a VLAN. Without, the packet came past
+// the relay (or no box inserts option 82 there), and the lease record says whose
+// the address is.
 func (c *decider) extend(ciaddr netip.Addr) {
-	if c.r.p.RelayInfoCount() > 0 {
+	if c.r.p.RelayInfoCount() > 0 || c.set.matches&MatchVLAN != 0 && c.vlan() != 0 {
 		b := c.find(ciaddr)
+		placed := c.r.p.RelayInfoCount() > 0 || c.d.match.by&MatchVLAN != 0
 		switch {
+		case !placed:
 		case b == nil && c.d.match.failed == OutcomePortFull,
 			b != nil && b.IP == ciaddr && c.leasedToAnother(ciaddr):
 			c.nak(OutcomeNakOtherClient, nil)
@@ -202,25 +250,43 @@ func (c *decider) extend(ciaddr netip.Addr) {
 			c.grant(wire.Ack, b)
 			return
 		case b != nil:
-			c.nak(OutcomeNakWrongAddress, b)
+			c.move(OutcomeNakWrongAddress, b)
 			return
 		}
+	}
+	if rec, ok := c.pooled(ciaddr); ok {
+		c.extendPool(&rec)
+		return
 	}
 	b := c.snap.ByIP(ciaddr)
 	rec, known := c.leases.Get(ciaddr)
 	switch {
 	case c.leasedToAnother(ciaddr):
 		c.nak(OutcomeNakOtherClient, nil)
-	case known && rec.MAC == c.mac && rec.State == lease.StateBound && c.sameClientID(&rec):
+	case known && c.same(&rec) && rec.State == lease.StateBound && c.sameClientID(&rec):
 		if b == nil || !samePlace(&rec, b) {
-			c.nak(OutcomeNakNotBound, nil)
+			c.move(OutcomeNakNotBound, nil)
 			return
 		}
 		c.grant(wire.Ack, b)
 	case b != nil && b.MAC == c.mac:
 		c.grant(wire.Ack, b)
 	default:
-		c.end(OutcomeRenewUnknown)
+		if c.set.matches&MatchClientID != 0 {
+			if b := c.find(ciaddr); b != nil && b.IP == ciaddr {
+				c.grant(wire.Ack, b)
+				return
+			}
+		}
+		c.refuseUnknown(OutcomeRenewUnknown)
+	}
+}
+
+// move takes a client's address away, at once or after a moment; b is what it
+// is to have, nil if nothing.
+func (c *decider) move(o Outcome, b *provision.Binding) {
+	if !c.shorten(c.r.p.CIAddr()) {
+		c.nak(o, b)
 	}
 }
 
@@ -228,7 +294,7 @@ func (c *decider) extend(ciaddr netip.Addr) {
 // had it before must not extend it, but may ask anew.
 func (c *decider) leasedToAnother(a netip.Addr) bool {
 	rec, known := c.leases.Get(a)
-	return known && rec.MAC != c.mac && rec.Live(c.now)
+	return known && !c.same(&rec) && rec.Live(c.now)
 }
 
 func (c *decider) sameClientID(rec *lease.Record) bool {
@@ -248,8 +314,12 @@ func (c *decider) release() {
 	}
 	ciaddr := c.r.p.CIAddr()
 	rec, known := c.leases.Get(ciaddr)
-	if !known || rec.MAC != c.mac {
+	if !known || !c.same(&rec) {
 		c.end(OutcomeReleaseUnknown)
+		return
+	}
+	c.d.rec.MAC = rec.MAC
+	if c.releasePool(&rec) {
 		return
 	}
 	c.d.yourIP, c.d.binding = ciaddr, c.snap.ByIP(ciaddr)
@@ -268,8 +338,10 @@ func (c *decider) decline() {
 	b := c.snap.ByIP(ip)
 	rec, known := c.leases.Get(ip)
 	switch {
-	case known && rec.MAC == c.mac:
-		c.d.change = changeDecline
+	case known && c.declinePool(&rec):
+		return
+	case known && c.same(&rec) && rec.Pool == "":
+		c.d.change, c.d.rec.MAC = changeDecline, rec.MAC
 	case b != nil && b.MAC == c.mac:
 	default:
 		c.end(OutcomeDeclineUnknown)
@@ -301,11 +373,20 @@ func (c *decider) ours() bool {
 // 4.3.5): no lease times, yiaddr zero.
 func (c *decider) inform() {
 	ciaddr := c.r.p.CIAddr()
+	silent := !ciaddr.IsValid() && !c.r.p.GIAddr().IsValid()
+	if silent { // some leave ciaddr out and send from the address
+		if from := c.r.from.Addr(); from.IsValid() && !from.IsUnspecified() {
+			ciaddr = from
+		}
+	}
 	if !ciaddr.IsValid() {
 		c.end(OutcomeRequestIncomplete)
 		return
 	}
 	b := c.snap.ByIP(ciaddr)
+	if b == nil && c.informPool(ciaddr) {
+		return
+	}
 	if b == nil {
 		c.end(OutcomeInformUnknown)
 		return
@@ -315,8 +396,11 @@ func (c *decider) inform() {
 		return
 	}
 	c.d.outcome = OutcomeInformAck
-	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, n.options
+	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, c.options(n)
 	c.route()
+	if silent {
+		c.d.way, c.d.to, c.d.reply.CIAddr = wayUnicast, netip.AddrPortFrom(ciaddr, c.set.clientPort), netip.Addr{}
+	}
 }
 
 // prepare fills what every reply about a binding has.
@@ -336,23 +420,35 @@ func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
 	return n, true
 }
 
+// options gives what the client is told in n.
+func (c *decider) options(n *subnet) *wire.OptionSet {
+	class := c.set.classOf(&c.r.p, c.mac)
+	c.alwaysBroadcast = n.alwaysBroadcast || class > 0 && c.set.classes[class-1].alwaysBroadcast
+	return n.options[class]
+}
+
 // grant plans an OFFER or an ACK of b's address.
 func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
+	if o := c.permit(b); o != 0 {
+		c.d.binding, c.d.yourIP = b, b.IP
+		c.end(o)
+		return
+	}
 	n, ok := c.prepare(b)
 	if !ok {
 		return
 	}
 	r := &c.d.reply
-	r.Type, r.YIAddr, r.Options = t, b.IP, n.options
+	r.Type, r.YIAddr, r.Options = t, b.IP, c.options(n)
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.outcome = OutcomeOffer
+		c.d.outcome, c.d.swap = OutcomeOffer, c.differs(b)
 		return
 	}
 	c.d.outcome = OutcomeAck
 	r.CIAddr = c.r.p.CIAddr()
-	c.d.report = b.MAC != c.mac
+	c.d.report = c.differs(b)
 	c.record(b, n)
 }
 
@@ -376,8 +472,10 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 		Expires:    c.now.Add(n.lease),
 	}
 	c.d.change = changeFact
-	if old, known := c.leases.Get(b.IP); known && old.MAC == rec.MAC {
-		rec.Start = old.Start
+	if old, known := c.leases.Get(b.IP); known && c.same(&old) {
+		if old.MAC == rec.MAC {
+			rec.Start = old.Start
+		}
 		if p.RelayInfoCount() == 0 { // past the relay: where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
@@ -390,7 +488,7 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
 		}
-		sameFact := old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
+		sameFact := old.MAC == rec.MAC && old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
 			old.Device == rec.Device && old.Port == rec.Port
 		sameDetails := old.GIAddr == rec.GIAddr && old.Interface == rec.Interface &&
 			old.Ifindex == rec.Ifindex && bytes.Equal(old.Option82, rec.Option82) &&
@@ -435,21 +533,37 @@ func nakMessage(o Outcome) string {
 		return "another address is bound to you"
 	case OutcomeNakOtherClient:
 		return "address is leased to another client"
+	case OutcomeNakUnknown:
+		return "client is not known here"
 	}
 	return "address is not bound to you"
 }
 
 // serverID gives the server identifier of a reply: what the relay wants (RFC
-// 5107), what is configured, the address that the packet came to, the gateway of n.
+// 5107), what is configured for n or at all, the address that the packet came to,
+// one of the interface, best in n, the gateway of n.
 func (c *decider) serverID(n *subnet) netip.Addr {
 	switch {
 	case c.r.relay.Override.IsValid():
 		return c.r.relay.Override
+	case n != nil && n.serverID.IsValid():
+		return n.serverID
 	case c.set.serverID.IsValid():
 		return c.set.serverID
 	case c.r.local.IsValid():
 		return c.r.local
-	case n != nil:
+	}
+	if c.r.on != nil {
+		if n != nil {
+			if a := c.r.on.AddrIn(n.prefix); a.IsValid() {
+				return a
+			}
+		}
+		if a := c.r.on.Addr(); a.IsValid() {
+			return a
+		}
+	}
+	if n != nil {
 		return n.gateway
 	}
 	return netip.Addr{}
@@ -466,12 +580,13 @@ func (c *decider) route() {
 			port = c.r.from.Port()
 		}
 		c.d.way, c.d.to = wayRelay, netip.AddrPortFrom(gi, port)
-		c.d.reply.Broadcast = nak // the relay is to broadcast it: the client has no address to take it at
+		// The relay is to broadcast it: the client has no address to take it at.
+		c.d.reply.Broadcast = nak || c.alwaysBroadcast && !p.CIAddr().IsValid()
 	case nak:
 		c.d.way = wayBroadcast
 	case p.CIAddr().IsValid():
 		c.d.way, c.d.to = wayUnicast, netip.AddrPortFrom(p.CIAddr(), c.set.clientPort)
-	case p.Broadcast() || p.HType() != 1:
+	case p.Broadcast() || c.alwaysBroadcast || p.HType() != 1:
 		c.d.way = wayBroadcast
 	default:
 		c.d.way = wayFrame

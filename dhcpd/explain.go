@@ -3,6 +3,8 @@ package dhcpd
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/dhcpd/option82"
@@ -16,18 +18,22 @@ type Query struct {
 	Option82 lease.Hex     `json:"option82,omitempty"` // payload, without code and length; nil: none
 	GIAddr   netip.Addr    `json:"giaddr,omitzero"`
 	// Interface the packet would come in on; empty: one that is served.
-	Interface string `json:"interface,omitempty"`
+	Interface string    `json:"interface,omitempty"`
+	ClientID  lease.Hex `json:"client_id,omitempty"` // option 61; nil: none
 }
 
 // Explanation is what a DISCOVER of a Query would lead to now.
 type Explanation struct {
 	Outcome    Outcome                `json:"outcome"`
-	Text       string                 `json:"text"`       // Outcome.Explain
-	MatchedBy  string                 `json:"matched_by"` // option82, mac or empty
-	Circuit    string                 `json:"circuit"`    // how sub-option 1 was read; empty: no option 82
-	Remote     string                 `json:"remote"`     // how sub-option 2 was read
-	Profile    string                 `json:"profile"`    // that read option 82, or the first that was to; empty: no option 82
-	Fault      string                 `json:"fault"`      // why the profile could not read it
+	Text       string                 `json:"text"`                // Outcome.Explain
+	MatchedBy  string                 `json:"matched_by"`          // as of MatchKind.String; empty: by nothing
+	ClientID   string                 `json:"client_id,omitempty"` // how option 61 was read
+	VLAN       uint16                 `json:"vlan,omitempty"`      // that the interface is named after
+	Circuit    string                 `json:"circuit"`             // how sub-option 1 was read; empty: no option 82
+	Remote     string                 `json:"remote"`              // how sub-option 2 was read
+	Relay      string                 `json:"relay"`               // what else the relay says in option 82; empty: nothing
+	Profile    string                 `json:"profile"`             // that read option 82, or the first that was to; empty: no option 82
+	Fault      string                 `json:"fault"`               // why the profile could not read it
 	YourIP     netip.Addr             `json:"your_ip,omitzero"`
 	Subscriber provision.SubscriberID `json:"subscriber,omitempty"`
 	Device     provision.DeviceID     `json:"device,omitempty"`
@@ -36,17 +42,34 @@ type Explanation struct {
 	Via        string                 `json:"via"`             // relay, unicast, broadcast, frame, or none
 	Swap       bool                   `json:"swap"`            // the ERP has another MAC: the ACK would be reported
 	Lease      *lease.Record          `json:"lease,omitempty"` // record of YourIP
+	Pool       string                 `json:"pool,omitempty"`  // that YourIP is of; empty: the ERP binds it
 }
 
-// String gives option82 or mac; empty for zero.
+// matchWords are the words of match kinds, in the order that they are written in.
+func matchWords() []string { return []string{"option82", "vlan", "client_id", "mac"} }
+
+// String gives option82, vlan, client_id or mac, several joined by "+"; empty for zero.
 func (k MatchKind) String() string {
-	switch k {
-	case MatchOption82:
-		return "option82"
-	case MatchMAC:
-		return "mac"
+	var words []string
+	for i, w := range matchWords() {
+		if k&(1<<i) != 0 {
+			words = append(words, w)
+		}
 	}
-	return ""
+	return strings.Join(words, "+")
+}
+
+// ParseMatchKind reads what String gives, in any order.
+func ParseMatchKind(s string) (MatchKind, error) {
+	var k MatchKind
+	for word := range strings.SplitSeq(s, "+") {
+		i := slices.Index(matchWords(), word)
+		if i < 0 || k&(1<<i) != 0 {
+			return 0, fmt.Errorf("match %q: want %s, or several of them joined by +", s, strings.Join(matchWords(), ", "))
+		}
+		k |= 1 << i
+	}
+	return k, nil
 }
 
 // explainXID is the transaction id of hypothetical packets; they never leave the process.
@@ -62,23 +85,35 @@ func (s *Server) Explain(q Query) Explanation {
 	if q.MAC.IsZero() {
 		ask.MAC = provision.MAC{0x02} // some new client: what would this port get?
 	}
+	if n := len(q.ClientID); n > 0 && n <= 255 {
+		ask.Options = append(ask.Options, wire.Option{Code: wire.OptClientID, Value: q.ClientID})
+	}
 	set := s.settings.Load()
 	r := request{iface: q.Interface, served: true, local: s.explainLocal(set, q)}
 	if q.Interface != "" {
 		r.served = set.serves(q.Interface, q.Interface == "lo")
+		at := set.placeOf(q.Interface)
+		r.vlan, r.untrusted = at.vlan, at.untrusted
 	}
 	r.parse(ask.Append(nil))
-	d := decide(s.now(), &r, s.deps.Snapshot(), s.deps.Leases, set)
+	snap := s.deps.Snapshot()
+	set.adopt(snap, s.deps.Leases, s.now())
+	d := decide(s.now(), &r, snap, s.deps.Leases, set, set)
 
 	e := Explanation{
 		Outcome:   d.outcome,
 		Text:      d.outcome.Explain(),
 		MatchedBy: d.match.by.String(),
+		ClientID:  wire.DescribeClientID(q.ClientID),
+		VLAN:      r.vlan,
 		YourIP:    d.yourIP,
 		Device:    d.match.loc.device,
 		Port:      d.match.loc.port,
 		ServerID:  d.reply.ServerID,
 		Via:       d.way.String(),
+	}
+	if d.pool > 0 {
+		e.Pool = set.pools[d.pool-1].Name
 	}
 	if e.ServerID.IsUnspecified() {
 		e.ServerID = netip.Addr{}
@@ -86,6 +121,7 @@ func (s *Server) Explain(q Query) Explanation {
 	if r.p.RelayInfoCount() > 0 && r.relayErr == nil {
 		e.Circuit = circuitText(wire.DecodeCircuit(r.relay.CircuitID))
 		e.Remote = remoteText(wire.DecodeRemote(r.relay.RemoteID))
+		e.Relay = relayText(&r.relay)
 	}
 	if loc := d.match.loc; loc.profile != "" {
 		e.Profile = loc.profile
@@ -101,7 +137,7 @@ func (s *Server) Explain(q Query) Explanation {
 		if e.Device == 0 {
 			e.Device, e.Port = d.binding.Device, d.binding.Port
 		}
-		e.Swap = d.outcome == OutcomeOffer && !q.MAC.IsZero() && d.binding.MAC != q.MAC
+		e.Swap = d.swap && !q.MAC.IsZero()
 	}
 	if rec, ok := s.deps.Leases.Get(d.yourIP); ok {
 		e.Lease = &rec
@@ -115,12 +151,57 @@ func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
 	if a := set.listen.Addr(); !a.IsUnspecified() {
 		return a
 	}
-	if socks := s.socks.Load(); socks != nil && q.Interface != "" {
-		if a := socks.addressOf(q.Interface); a.IsValid() {
+	if q.Interface != "" {
+		var a netip.Addr
+		switch socks := s.socks.Load(); {
+		case s.deps.Links != nil:
+			if f := s.deps.Links.View().ByName(q.Interface); f != nil {
+				a = f.Addr()
+			}
+		case socks != nil:
+			a = socks.addressOf(q.Interface)
+		}
+		if a.IsValid() {
 			return a
 		}
 	}
 	return netip.IPv4Unspecified()
+}
+
+// relayText lists the sub-options beside circuit-id and remote-id.
+func relayText(r *wire.RelayInfo) string {
+	var list []string
+	add := func(there bool, format string, args ...any) {
+		if there {
+			list = append(list, fmt.Sprintf(format, args...))
+		}
+	}
+	add(r.Link.IsValid(), "link %s", r.Link)
+	add(r.Override.IsValid(), "server identifier %s", r.Override)
+	add(r.RelaySubscriberID != nil, "subscriber-id %s", textOrHex(r.RelaySubscriberID))
+	add(r.RelayID != nil, "relay-id %s", textOrHex(r.RelayID))
+	add(r.Cast != wire.CastNone, "received by %s", r.Cast)
+	add(r.SourcePort, "replies to its source port")
+	if vss, ok := wire.DecodeVSS(r.VSS); ok {
+		switch {
+		case vss.Global:
+			list = append(list, "global address space")
+		case vss.HasID:
+			list = append(list, fmt.Sprintf("VPN %x", vss.ID))
+		default:
+			list = append(list, fmt.Sprintf("VPN %q", vss.Name))
+		}
+	} else {
+		add(r.VSS != nil, "VPN 0x%x", r.VSS)
+	}
+	return strings.Join(list, ", ")
+}
+
+func textOrHex(v []byte) string {
+	if text, ok := wire.DecodeText(v); ok && len(text) == len(v) {
+		return fmt.Sprintf("%q", text)
+	}
+	return fmt.Sprintf("0x%x", v)
 }
 
 func circuitText(c wire.Circuit) string {

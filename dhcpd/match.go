@@ -19,11 +19,18 @@ type request struct {
 	relayErr error
 
 	ifindex int
+	on      *provision.Interface // that it came in on; nil: not known
 	iface   string
 	served  bool           // the interface is one that we answer on
-	local   netip.Addr     // address the packet came to, else the first one of the interface; may be invalid
+	standby bool           // another host holds the address that answering depends on
+	limited Outcome        // OutcomeLimited...: too much of the like came lately; 0: not
+	repeat  bool           // such a one was told about within this second
+	local   netip.Addr     // address of this host that the packet came to; invalid: it was a broadcast
 	from    netip.AddrPort // sender
 	ownID   bool           // option 54 is an address of this host
+
+	vlan      uint16 // that the interface is named after; zero: none
+	untrusted bool   // option 82 without a relay address is not believed on the interface
 
 	decoded option82.Decoded // room for what a profile reads
 }
@@ -39,6 +46,8 @@ func (r *request) parse(b []byte) {
 // leaseView is what a decision may ask the lease table.
 type leaseView interface {
 	Get(ip netip.Addr) (lease.Record, bool)
+	ByMAC(mac provision.MAC) []lease.Record
+	ByClientID(id []byte) []lease.Record
 }
 
 // match is the binding that a client is to have, or why there is none.
@@ -63,34 +72,154 @@ type matcher struct {
 // would like to have: it decides between rows that are equally good.
 func (m *matcher) find(hint netip.Addr) match {
 	res := match{loc: m.set.option82.locate(m.r, m.mac, m.snap)}
-	res.failed = res.loc.failed
+	if res.failed = res.loc.failed; len(res.loc.rows) > 0 {
+		res.failed = OutcomeUnknownClient // unless one of the ways says better
+	}
 	link := m.link()
 	for _, kind := range m.set.match {
-		switch kind {
-		case MatchOption82:
-			if len(res.loc.rows) == 0 {
-				continue
+		c, failed := m.candidates(kind, &res.loc)
+		if c.n == 0 {
+			if res.failed == OutcomeUnknownClient && failed != 0 {
+				res.failed = failed
 			}
+			continue
+		}
+		if b := m.choose(&c, hint, link); b != nil {
+			res.by, res.binding = kind, b
+			return res
+		}
+		res.failed = OutcomePortFull
+		if c.placed {
 			// The port wins: whoever is plugged in here gets the port's address, even
 			// if the ERP has the MAC elsewhere, and a full port is not walked around.
 			res.by = kind
-			if res.binding = m.choose(res.loc.rows, hint, link); res.binding == nil {
-				res.failed = OutcomePortFull
-			}
 			return res
-		case MatchMAC:
-			rows := m.snap.ByMAC(m.mac)
-			if len(rows) == 0 {
-				continue
-			}
-			if b := m.chooseByMAC(rows, hint, link); b != nil {
-				res.by, res.binding = kind, b
-				return res
-			}
-			res.failed = OutcomePortFull
 		}
 	}
 	return res
+}
+
+// candidates are the rows that one way of matching gives.
+type candidates struct {
+	port []provision.Binding  // of a port, or
+	rows []*provision.Binding // by VLAN or MAC, or
+	one  *provision.Binding   // named by hand
+	kind MatchKind            // what a row must agree with
+	id   namedClient          // of MatchClientID
+	n    int                  // how many rows do
+	// placed: the client is where the rows belong, or is named by hand. Another
+	// client that has the only row then gave it up: a new router.
+	placed bool
+}
+
+func (c *candidates) size() int {
+	if c.one != nil {
+		return 1
+	}
+	return len(c.port) + len(c.rows)
+}
+
+func (c *candidates) at(i int) *provision.Binding {
+	switch {
+	case c.one != nil:
+		return c.one
+	case len(c.port) > 0:
+		return &c.port[i]
+	}
+	return c.rows[i]
+}
+
+// candidates gives the rows of one way; n is zero if there are none, and failed
+// may say why.
+func (m *matcher) candidates(kind MatchKind, loc *location) (c candidates, failed Outcome) {
+	c.kind = kind
+	if kind&MatchVLAN != 0 {
+		if m.vlan() == 0 {
+			return c, 0
+		}
+		c.placed = true
+	}
+	if kind&MatchClientID != 0 {
+		if c.id = m.clientID(); !c.id.known {
+			return c, 0
+		}
+	}
+	switch {
+	case kind&MatchOption82 != 0:
+		c.port, c.placed = loc.rows, true
+	case kind&MatchMAC != 0:
+		c.rows = m.snap.ByMAC(m.mac)
+	case kind&MatchClientID != 0 && c.id.ip.IsValid():
+		c.one, c.placed = m.snap.ByIP(c.id.ip), true
+	case kind&MatchClientID != 0:
+		c.rows = m.snap.ByMAC(c.id.mac)
+	default:
+		var shared bool
+		if c.rows, shared = m.snap.ByVLAN(m.vlan()); shared {
+			return c, OutcomeVLANShared
+		}
+		if len(c.rows) == 0 {
+			return c, OutcomeUnknownVLAN
+		}
+	}
+	for i := range c.size() {
+		if m.agrees(&c, c.at(i)) {
+			c.n++
+		}
+	}
+	if c.n == 0 && c.size() > 0 {
+		failed = OutcomeMatchDisagrees
+	}
+	return c, failed
+}
+
+// agrees reports whether a row is what every part of the way asks for. Rows of
+// MatchOption82 are the port's anyway.
+func (m *matcher) agrees(c *candidates, b *provision.Binding) bool {
+	switch {
+	case c.kind&MatchMAC != 0 && b.MAC != m.mac,
+		c.kind&MatchVLAN != 0 && b.VLAN != m.vlan():
+		return false
+	case c.kind&MatchClientID == 0:
+		return true
+	case c.id.ip.IsValid():
+		return b.IP == c.id.ip
+	}
+	return b.MAC == c.id.mac
+}
+
+// vlan gives the VLAN that the client is in by the interface's name; zero if
+// that is not told. What a relay forwards came in somewhere else.
+func (m *matcher) vlan() uint16 {
+	if m.r.p.GIAddr().IsValid() {
+		return 0
+	}
+	return m.r.vlan
+}
+
+// namedClient is what a client identifier names.
+type namedClient struct {
+	known bool
+	ip    netip.Addr    // of dhcp.client_ids; invalid: by mac
+	mac   provision.MAC // within the identifier
+}
+
+func (m *matcher) clientID() namedClient {
+	id := m.r.p.ClientID()
+	if ip, ok := m.set.clientIDs[string(id)]; ok && len(id) > 0 {
+		return namedClient{known: true, ip: ip}
+	}
+	mac, ok := m.idMAC()
+	return namedClient{known: ok, mac: mac}
+}
+
+// idMAC gives the MAC within the client identifier, if clients are found by it.
+func (m *matcher) idMAC() (provision.MAC, bool) {
+	if m.set.matches&MatchClientID == 0 {
+		return provision.MAC{}, false
+	}
+	mac, ok := wire.ClientIDMAC(m.r.p.ClientID())
+	return mac, ok
 }
 
 // link is the subnet that the client's wire is in, as far as known: link
@@ -102,6 +231,9 @@ func (m *matcher) link() netip.Prefix {
 	}
 	if !at.IsValid() {
 		at = m.r.local
+	}
+	if !at.IsValid() && m.r.on != nil {
+		at = m.r.on.Addr()
 	}
 	if n := m.set.subnetOf(at); n != nil {
 		return n.prefix
@@ -126,18 +258,20 @@ const (
 	weightUnused = 1 // its last lease is known to be over
 )
 
-// choose takes the row of a port that suits the client best; nil if all of
-// several rows are taken. Equal rows: the lowest address.
-func (m *matcher) choose(rows []provision.Binding, hint netip.Addr, link netip.Prefix) *provision.Binding {
+// choose takes the row that suits the client best; nil if all of several rows
+// are taken. Equal rows: the lowest address.
+func (m *matcher) choose(c *candidates, hint netip.Addr, link netip.Prefix) *provision.Binding {
 	var best *provision.Binding
 	bestScore := -1
-	for i := range rows {
-		b := &rows[i]
-		class, extra := m.rate(b)
-		if class == classTaken && len(rows) > 1 {
+	for i := range c.size() {
+		b := c.at(i)
+		if !m.agrees(c, b) {
 			continue
 		}
-		score := class*weightClass + extra
+		score, ok := m.score(c, b)
+		if !ok {
+			continue
+		}
 		if b.IP == hint {
 			score += weightHint
 		}
@@ -151,9 +285,26 @@ func (m *matcher) choose(rows []provision.Binding, hint netip.Addr, link netip.P
 	return best
 }
 
+// score says how well a row suits, without what it has in common with others.
+// ok is false for one that another client has.
+func (m *matcher) score(c *candidates, b *provision.Binding) (score int, ok bool) {
+	if c.placed {
+		class, extra := m.rate(b)
+		return class*weightClass + extra, class != classTaken || c.n == 1
+	}
+	rec, known := m.leases.Get(b.IP)
+	switch {
+	case known && m.same(&rec):
+		return weightLease, true
+	case known && rec.Live(m.now): // another client now has it through its port
+		return 0, false
+	}
+	return 0, true
+}
+
 func (m *matcher) rate(b *provision.Binding) (class, extra int) {
 	rec, known := m.leases.Get(b.IP)
-	mine := known && rec.MAC == m.mac
+	mine := known && m.same(&rec)
 	live := known && rec.Live(m.now)
 	switch {
 	case mine:
@@ -162,8 +313,10 @@ func (m *matcher) rate(b *provision.Binding) (class, extra int) {
 		extra = weightUnused
 	}
 	switch {
-	case b.MAC == m.mac:
+	case !m.differs(b):
 		return classOwn, extra
+	case m.set.macChange != MACAccept && !b.MAC.IsZero() && (mine || !live):
+		return classOther, extra // it would be refused: any other row is better
 	case mine && live:
 		return classLeased, extra
 	case live:
@@ -172,31 +325,4 @@ func (m *matcher) rate(b *provision.Binding) (class, extra int) {
 		return classFree, extra
 	}
 	return classOther, extra
-}
-
-// chooseByMAC takes one of the rows that the ERP has with the client's MAC: not
-// one that another client now has through its port.
-func (m *matcher) chooseByMAC(rows []*provision.Binding, hint netip.Addr, link netip.Prefix) *provision.Binding {
-	var best *provision.Binding
-	bestScore := -1
-	for _, b := range rows {
-		score := 0
-		if rec, known := m.leases.Get(b.IP); known {
-			if rec.MAC == m.mac {
-				score += weightLease
-			} else if rec.Live(m.now) {
-				continue
-			}
-		}
-		if b.IP == hint {
-			score += weightHint
-		}
-		if link.IsValid() && link.Contains(b.IP) {
-			score += weightLink
-		}
-		if score > bestScore {
-			best, bestScore = b, score
-		}
-	}
-	return best
 }

@@ -32,12 +32,13 @@ type Option82Profile struct {
 type Option82Match struct {
 	Devices    []provision.DeviceID // the switch that remote-id, or else giaddr, names
 	DeviceName string               // pattern of option82.Glob for the name that the ERP has for that switch
+	Model      string               // the same for its model, as far as the ERP tells it
 	RemoteID   string               // pattern of option82.Glob for the remote-id; see Glob.MatchRemote
 	GIAddr     []netip.Prefix       // relay address
 }
 
 func (m *Option82Match) empty() bool {
-	return len(m.Devices) == 0 && m.DeviceName == "" && m.RemoteID == "" && len(m.GIAddr) == 0
+	return len(m.Devices) == 0 && m.DeviceName == "" && m.Model == "" && m.RemoteID == "" && len(m.GIAddr) == 0
 }
 
 // Option82Exact names a port by the bytes that stand for it. It goes before all
@@ -70,6 +71,7 @@ type rule struct {
 	dec      *option82.Decoder
 	devices  []provision.DeviceID
 	device   option82.Glob
+	model    option82.Glob
 	remote   option82.Glob
 	giaddr   []netip.Prefix
 	byDevice bool // the switch has to be looked up
@@ -142,6 +144,11 @@ func compileRule(p Option82Profile) (rule, error) {
 			errs = append(errs, err)
 		}
 	}
+	if p.Match.Model != "" {
+		if ru.model, err = option82.CompileGlob(p.Match.Model); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if p.Match.RemoteID != "" {
 		if ru.remote, err = option82.CompileGlob(p.Match.RemoteID); err != nil {
 			errs = append(errs, err)
@@ -156,7 +163,7 @@ func compileRule(p Option82Profile) (rule, error) {
 	}
 	ru.devices = slices.Clone(p.Match.Devices)
 	slices.Sort(ru.devices)
-	ru.byDevice = len(ru.devices) > 0 || !ru.device.IsZero()
+	ru.byDevice = len(ru.devices) > 0 || !ru.device.IsZero() || !ru.model.IsZero()
 	return ru, errors.Join(errs...)
 }
 
@@ -257,6 +264,9 @@ func (ru *rule) match(r *request, dev *provision.Device) bool {
 			return false
 		}
 		if !ru.device.IsZero() && !ru.device.MatchString(dev.Name) {
+			return false
+		}
+		if !ru.model.IsZero() && !ru.model.MatchString(dev.Model) {
 			return false
 		}
 	}

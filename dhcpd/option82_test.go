@@ -54,6 +54,9 @@ func TestLocateByProfile(t *testing.T) {
 		{"by device", catalyst(Option82Match{Devices: []provision.DeviceID{9, 1}}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
 		{"by another device", catalyst(Option82Match{Devices: []provision.DeviceID{2}}), portByte("001"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "dlink"},
 		{"by name of the device", catalyst(Option82Match{DeviceName: "SW?"}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
+		{"by model", catalyst(Option82Match{Model: "*catalyst 2960*"}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
+		{"by another model", catalyst(Option82Match{Model: "*catalyst 3750*"}), portByte("001"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "dlink"},
+		{"by model of the relay's device, as the remote-id tells none", catalyst(Option82Match{Model: "*2960*"}), "010600040064" + "0003", ip("198.51.100.11"), "offer 192.0.2.11 by relay to 198.51.100.11:67", "cisco-catalyst"},
 		{"by remote-id", catalyst(Option82Match{RemoteID: "00:00:5e:00:53:f*"}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
 		{"by relay", catalyst(Option82Match{GIAddr: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")}}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
 		{"by relay, without one", catalyst(Option82Match{GIAddr: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}), portByte("001"), netip.Addr{}, "offer 192.0.2.11 by frame", "dlink"},
@@ -112,7 +115,7 @@ func TestProfilesDoNotChangeTrust(t *testing.T) {
 	require.NoError(t, err)
 	r := &request{served: true, local: serverIP}
 	r.parse(raw)
-	assert.Equal(t, OutcomeOption82Double, decide(testNow, r, world(t), lease.New(), set).outcome)
+	assert.Equal(t, OutcomeOption82Double, decide(testNow, r, world(t), lease.New(), set, set).outcome)
 
 	for _, bad := range []string{"01060004006900", "01", "0106000400690005ff", "736f6d652d74657874"} {
 		q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: unhex(t, bad)}
@@ -124,7 +127,7 @@ func TestCompileOption82Refuses(t *testing.T) {
 	_, err := compileOption82(Option82{
 		Profiles: []Option82Profile{
 			{Profile: option82.Profile{Name: "a", Layout: "wrapped"}},
-			{Profile: option82.Profile{Name: "b"}, Match: Option82Match{GIAddr: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}, RemoteID: "\n", DeviceName: "\n"}},
+			{Profile: option82.Profile{Name: "b"}, Match: Option82Match{GIAddr: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}, RemoteID: "\n", DeviceName: "\n", Model: "\n"}},
 		},
 		Default: []option82.Profile{{}},
 		Exact:   []Option82Exact{{}, {Value: []byte{1}}, {Value: []byte{2}, Device: 1, Port: 1}, {Value: []byte{2}, Device: 1, Port: 2}},

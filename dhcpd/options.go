@@ -5,13 +5,18 @@ import (
 	"time"
 )
 
-// MatchKind is one way to find the binding of a client.
+// MatchKind is one way to find the binding of a client. Several of them in one
+// value must agree: MatchOption82|MatchMAC is the address of the port that the ERP has with the client's MAC.
 type MatchKind uint8
 
 // The ways to find a binding.
 const (
-	MatchOption82 MatchKind = iota + 1 // by the switch and port that option 82 names
-	MatchMAC                           // by the client's MAC
+	MatchOption82 MatchKind = 1 << iota // by the switch and port that option 82 names
+	MatchVLAN                           // by the VLAN that the interface is named after
+	MatchClientID                       // by the client identifier
+	MatchMAC                            // by the client's MAC
+
+	matchEnd
 )
 
 // Options is what the server runs with. Compiled once by New and Reload.
@@ -25,26 +30,52 @@ type Options struct {
 	Match         []MatchKind    // in order; empty: option 82, then MAC
 	Option82      Option82       // how option 82 is read
 	Authoritative bool           // NAK a wrong address in INIT-REBOOT
+	RapidCommit   bool           // answer a DISCOVER that asks for it with an ACK (RFC 4039)
+	LeaseQuery    []netip.Prefix // access nodes that may ask who has an address (RFC 4388), by giaddr; empty: none
+	Common        OptionSet      // what clients of all subnets are told
+	Classes       []Class        // the first that fits a client counts
 	Subnets       []Subnet
-	CommitTimeout time.Duration // how long an ACK waits for the disk; 0: 100 ms
+	// AnswerWhileHolding is an address that this host must have to answer; invalid: always.
+	AnswerWhileHolding netip.Addr
+	Limits             Limits
+	Unknown            Unknown       // what becomes of clients that the ERP does not know
+	Pools              []Pool        // addresses that the server gives out by itself
+	Quarantine         time.Duration // how long a pool's address in use by somebody else is kept; 0: an hour
+	CommitTimeout      time.Duration // how long an ACK waits for the disk; 0: 100 ms
+
+	// TrustedInterfaces are names or path.Match patterns of the interfaces where
+	// option 82 is believed without a relay address; empty: all served ones.
+	TrustedInterfaces []string
+	// CheckRelaySource drops packets that name a relay but come from an address
+	// that is neither the relay's nor in Relays.
+	CheckRelaySource bool
+	ClientIDs        []ClientID // addresses by client identifier, for MatchClientID
+	// VLANInterfaces are templates for MatchVLAN, such as "eth1.{svlan}.{vlan}". The
+	// first that fits the name of an interface counts.
+	VLANInterfaces []string
+	ClientKey      ClientKey
+	MACChange      MACChange
+	MaxPortMACs    int // different clients live on one port at a time; 0: no limit
+	BindingChange  BindingChange
+}
+
+// ClientID gives the client with an identifier an address, if the ERP binds it.
+type ClientID struct {
+	Value []byte // of option 61
+	Text  bool   // Value is text: it may follow a type of 0 on the wire (RFC 2132 section 9.14)
+	IP    netip.Addr
 }
 
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
 	Prefix     netip.Prefix
-	Gateway    netip.Addr // invalid: none
-	DNS        []netip.Addr
-	NTP        []netip.Addr
-	Domain     string
+	Gateway    netip.Addr    // invalid: none
+	ServerID   netip.Addr    // option 54 here; invalid: Options.ServerID
 	LeaseTime  time.Duration // at least a minute
 	RenewTime  time.Duration // T1; 0: half of LeaseTime
 	RebindTime time.Duration // T2; 0: seven eighths of LeaseTime
-	Options    []Option
-}
-
-// Option is an extra option, already encoded. One whose code the server fills
-// itself in a subnet (mask, router, DNS, ...) replaces that.
-type Option struct {
-	Code  uint8
-	Value []byte
+	// AlwaysBroadcast is for clients that miss unicast replies before they have
+	// an address, and do not set the broadcast flag.
+	AlwaysBroadcast bool
+	OptionSet
 }

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"path"
 	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/dhcpd/vlanname"
 )
 
 const (
@@ -29,19 +28,39 @@ type settings struct {
 	interfaces    []string
 	relays        []netip.Prefix
 	serverID      netip.Addr
+	holding       netip.Addr
+	limits        limits
 	match         []MatchKind
+	matches       MatchKind // all of match
 	option82      *portReader
 	authoritative bool
+	rapidCommit   bool
+	leaseQuery    []netip.Prefix
+	classes       []class
 	subnets       []subnet // longest prefix first
+	unknown       Unknown
+	pools         []dynamicPool
+	quarantine    time.Duration
 	commitTimeout time.Duration
+
+	trusted       []string // interfaces; empty: all
+	checkSource   bool
+	clientIDs     map[string]netip.Addr // by option 61
+	vlans         []vlanname.Template
+	clientKey     ClientKey
+	macChange     MACChange
+	maxMACs       int // of a port; 0: no limit
+	bindingChange BindingChange
 }
 
 type subnet struct {
 	prefix          netip.Prefix
 	gateway         netip.Addr
+	serverID        netip.Addr
 	lease           time.Duration
 	seconds, t1, t2 uint32
-	options         *wire.OptionSet
+	options         optionSets
+	alwaysBroadcast bool
 }
 
 // compile checks o and makes it ready. It reports every mistake.
@@ -55,8 +74,11 @@ func compile(o Options) (*settings, error) {
 		interfaces:    slices.Clone(o.Interfaces),
 		relays:        slices.Clone(o.Relays),
 		serverID:      o.ServerID,
+		holding:       o.AnswerWhileHolding,
 		match:         slices.Clone(o.Match),
 		authoritative: o.Authoritative,
+		rapidCommit:   o.RapidCommit,
+		leaseQuery:    slices.Clone(o.LeaseQuery),
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
 	}
 	if !o.Listen.Addr().Is4() {
@@ -73,16 +95,32 @@ func compile(o Options) (*settings, error) {
 		}
 		s.relays[i] = p.Masked()
 	}
+	for i, p := range s.leaseQuery {
+		if !p.Addr().Is4() {
+			fail("leasequery from %v: want an IPv4 prefix", p)
+		}
+		s.leaseQuery[i] = p.Masked()
+	}
 	if o.ServerID.IsValid() && !o.ServerID.Is4() {
 		fail("server id %v: want an IPv4 address", o.ServerID)
+	}
+	if o.AnswerWhileHolding.IsValid() && !o.AnswerWhileHolding.Is4() {
+		fail("answer while holding %v: want an IPv4 address", o.AnswerWhileHolding)
+	}
+	if err := s.limits.compile(o.Limits); err != nil {
+		errs = append(errs, err)
 	}
 	if len(s.match) == 0 {
 		s.match = []MatchKind{MatchOption82, MatchMAC}
 	}
 	for _, m := range s.match {
-		if m != MatchOption82 && m != MatchMAC {
+		if m == 0 || m >= matchEnd {
 			fail("match %d: no such kind", m)
 		}
+		s.matches |= m
+	}
+	if err := s.compileMatching(o); err != nil {
+		errs = append(errs, err)
 	}
 	var err error
 	if s.option82, err = compileOption82(o.Option82); err != nil {
@@ -91,8 +129,15 @@ func compile(o Options) (*settings, error) {
 	if s.commitTimeout < 0 {
 		fail("commit timeout %v: negative", s.commitTimeout)
 	}
+	for _, c := range o.Classes {
+		made, err := compileClass(c)
+		if err != nil {
+			fail("class %s: %w", c.Name, err)
+		}
+		s.classes = append(s.classes, made)
+	}
 	for _, n := range o.Subnets {
-		c, err := compileSubnet(n)
+		c, err := compileSubnet(&o, n)
 		if err != nil {
 			fail("subnet %v: %w", n.Prefix, err)
 			continue
@@ -103,15 +148,21 @@ func compile(o Options) (*settings, error) {
 		s.subnets = append(s.subnets, c)
 	}
 	slices.SortStableFunc(s.subnets, func(a, b subnet) int { return b.prefix.Bits() - a.prefix.Bits() })
+	if err := s.compilePools(o); err != nil {
+		errs = append(errs, err)
+	}
 	return s, errors.Join(errs...)
 }
 
-func compileSubnet(n Subnet) (subnet, error) {
+func compileSubnet(o *Options, n Subnet) (subnet, error) {
 	if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() {
 		return subnet{}, errors.New("want an IPv4 prefix")
 	}
 	if n.Gateway.IsValid() && !n.Gateway.Is4() {
 		return subnet{}, fmt.Errorf("gateway %v: want an IPv4 address", n.Gateway)
+	}
+	if n.ServerID.IsValid() && !n.ServerID.Is4() {
+		return subnet{}, fmt.Errorf("server id %v: want an IPv4 address", n.ServerID)
 	}
 	if n.LeaseTime < minLeaseTime || n.LeaseTime/time.Second >= math.MaxUint32 {
 		return subnet{}, fmt.Errorf("lease time %v: want at least %v", n.LeaseTime, minLeaseTime)
@@ -121,60 +172,22 @@ func compileSubnet(n Subnet) (subnet, error) {
 	if t1 <= 0 || t1 > t2 || t2 > n.LeaseTime {
 		return subnet{}, fmt.Errorf("times: want 0 < renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
 	}
-	options, err := subnetOptions(n)
-	if err != nil {
-		return subnet{}, err
-	}
-	set, err := wire.NewOptionSet(options)
+	sets, err := compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet)
 	if err != nil {
 		return subnet{}, err
 	}
 	return subnet{
-		prefix:  n.Prefix.Masked(),
-		gateway: n.Gateway,
-		lease:   n.LeaseTime,
-		seconds: uint32(n.LeaseTime / time.Second),
-		t1:      uint32(t1 / time.Second),
-		t2:      uint32(t2 / time.Second),
-		options: set,
-	}, nil
-}
+		prefix:   n.Prefix.Masked(),
+		gateway:  n.Gateway,
+		serverID: n.ServerID,
+		lease:    n.LeaseTime,
+		seconds:  uint32(n.LeaseTime / time.Second),
+		t1:       uint32(t1 / time.Second),
+		t2:       uint32(t2 / time.Second),
+		options:  sets,
 
-// subnetOptions lists what clients of n are told; n.Options replace what the other fields say.
-func subnetOptions(n Subnet) ([]wire.Option, error) {
-	own := map[uint8]bool{}
-	for _, o := range n.Options {
-		own[o.Code] = true
-	}
-	var list []wire.Option
-	add := func(code uint8, value []byte) {
-		if len(value) > 0 && !own[code] {
-			list = append(list, wire.Option{Code: code, Value: value})
-		}
-	}
-	add(wire.OptSubnetMask, net.CIDRMask(n.Prefix.Bits(), 32))
-	if n.Gateway.IsValid() {
-		add(wire.OptRouter, n.Gateway.AsSlice())
-	}
-	for _, l := range []struct {
-		code  uint8
-		name  string
-		addrs []netip.Addr
-	}{{wire.OptDNS, "dns", n.DNS}, {wire.OptNTP, "ntp", n.NTP}} {
-		var value []byte
-		for _, a := range l.addrs {
-			if !a.Is4() {
-				return nil, fmt.Errorf("%s %v: want an IPv4 address", l.name, a)
-			}
-			value = append(value, a.AsSlice()...)
-		}
-		add(l.code, value)
-	}
-	add(wire.OptDomainName, []byte(n.Domain))
-	for _, o := range n.Options {
-		list = append(list, wire.Option{Code: o.Code, Value: o.Value})
-	}
-	return list, nil
+		alwaysBroadcast: n.AlwaysBroadcast,
+	}, nil
 }
 
 // subnetOf gives the smallest configured subnet that holds ip, or nil.
@@ -216,4 +229,11 @@ func (s *settings) trusts(relay netip.Addr) bool {
 		}
 	}
 	return len(s.relays) == 0
+}
+
+// trustsSource reports whether a packet that names a relay comes from it, or
+// from another relay of ours that forwarded it.
+func (s *settings) trustsSource(from, relay netip.Addr) bool {
+	from = from.Unmap()
+	return !from.IsValid() || from == relay || len(s.relays) > 0 && s.trusts(from)
 }

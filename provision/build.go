@@ -137,7 +137,7 @@ func buildDevices(in []Device, p *problems) []Device {
 		devices = append(devices, d)
 	}
 	slices.SortFunc(devices, func(a, b Device) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), compareMAC(b.MAC, a.MAC), b.IP.Compare(a.IP), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.ID, b.ID), compareMAC(b.MAC, a.MAC), b.IP.Compare(a.IP), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Model, b.Model))
 	})
 	out := devices[:0]
 	for _, d := range devices {

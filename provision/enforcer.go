@@ -23,6 +23,32 @@ type Kernel interface {
 	Changed(ctx context.Context) (bool, error)
 }
 
+// A Watcher is a Kernel that tells of foreign writes by itself. Without it they
+// are found at the next look.
+type Watcher interface {
+	// Watch calls wake soon after each commit, not ours, that touched the table.
+	// It may call it more often. It returns when ctx ends, and with an error when
+	// something may have been missed; it is called again then.
+	Watch(ctx context.Context, wake func()) error
+	// Writers names who wrote to the table, us excepted, since the last call, as
+	// far as is known.
+	Writers() []string
+}
+
+// A Repairer is a Kernel that puts more right than elements in Observe: rules,
+// or the whole table.
+type Repairer interface {
+	// Repairs counts that, from the start on.
+	Repairs() uint64
+}
+
+// An Opener is a Kernel with a switch that lets everybody through for a time.
+// The switch is no part of an ACL: it is the kernel that ends the time.
+type Opener interface {
+	// OpenUntil tells when it ends; zero: it is not on.
+	OpenUntil() time.Time
+}
+
 // Flows is the table of live connections.
 type Flows interface {
 	// Forget deletes the connections from and to the addresses in one pass and
@@ -33,12 +59,22 @@ type Flows interface {
 // EnforceOptions direct an Enforcer.
 type EnforceOptions struct {
 	VerifyInterval time.Duration // between two full read-backs; zero: five minutes
+	FlowsInterval  time.Duration // at least this between two passes over the flows; zero: one second
 	DryRun         bool          // compute and remember, touch nothing
+	// Inputs gives what is wanted besides the snapshot, at each round; nil: nothing.
+	// Who knows that it gives something else now calls Kick.
+	Inputs func() Inputs
 }
 
 func (o EnforceOptions) filled() EnforceOptions {
 	if o.VerifyInterval <= 0 {
 		o.VerifyInterval = 5 * time.Minute
+	}
+	if o.FlowsInterval <= 0 {
+		o.FlowsInterval = time.Second
+	}
+	if o.Inputs == nil {
+		o.Inputs = func() Inputs { return Inputs{} }
 	}
 	return o
 }
@@ -74,6 +110,7 @@ type Enforcer struct {
 	known     bool      // have is true
 	adopted   bool      // have was known once: a later difference is drift
 	verifyDue time.Time // full read-back then
+	repairs   uint64    // of the Repairer, as last told
 
 	mu      sync.Mutex // guards everything below
 	opts    EnforceOptions
@@ -91,7 +128,7 @@ func NewEnforcer(opts EnforceOptions, kernel Kernel, flows Flows, snapshot func(
 	e := &Enforcer{kernel: kernel, snapshot: snapshot, obs: obs, log: log,
 		wake: make(chan struct{}, 1), opts: opts.filled()}
 	if flows != nil {
-		e.cleaner = newFlowCleaner(flows, obs, log)
+		e.cleaner = newFlowCleaner(flows, e.opts.FlowsInterval, obs, log)
 	}
 	return e
 }
@@ -103,6 +140,9 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	defer e.end()
 	if e.cleaner != nil {
 		wg.Go(func() { e.cleaner.run(ctx) })
+	}
+	if w, ok := e.kernel.(Watcher); ok {
+		wg.Go(func() { e.watch(ctx, w) })
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -117,6 +157,29 @@ func (e *Enforcer) Run(ctx context.Context) error {
 			return nil
 		}
 		timer.Reset(e.step(ctx))
+	}
+}
+
+// watch has foreign writes looked at at once. What was missed while nobody
+// listened is found by the look that follows.
+func (e *Enforcer) watch(ctx context.Context, w Watcher) {
+	for failures := 0; ; failures++ {
+		began := time.Now()
+		err := w.Watch(ctx, e.Kick)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > maxEnforceRetry {
+			failures = 0
+		}
+		wait := min(firstEnforceRetry<<min(failures, 20), maxEnforceRetry)
+		e.log.Warn("the kernel's events were not all heard, listening again", "error", err, "retry_in", wait)
+		e.Kick()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
 	}
 }
 
@@ -170,9 +233,10 @@ func (e *Enforcer) round(ctx context.Context, opts EnforceOptions) error {
 	if snap == nil {
 		return ErrNoSnapshot
 	}
-	want := snap.ACL()
+	want := Want(snap, opts.Inputs())
 	e.update(func(s *EnforceStatus) {
 		s.DryRun, s.WantStopped, s.WantPaused = opts.DryRun, len(want.Stopped), len(want.Paused)
+		s.Want = want.Counts()
 	})
 	if opts.DryRun {
 		e.known = false // whoever switches it off finds what is there then
@@ -189,10 +253,11 @@ func (e *Enforcer) round(ctx context.Context, opts EnforceOptions) error {
 			return err
 		}
 	}
-	e.obs.Elements(len(e.have.Stopped), len(e.have.Paused))
+	e.obs.Elements(e.have.Counts())
 	e.update(func(s *EnforceStatus) {
 		s.Ready, s.Pending = true, 0
 		s.HaveStopped, s.HavePaused = len(e.have.Stopped), len(e.have.Paused)
+		s.Have = e.have.Counts()
 		if g, ok := e.kernel.(interface{ Generation() uint64 }); ok {
 			s.Generation = g.Generation()
 		}
@@ -216,11 +281,14 @@ func (e *Enforcer) look(ctx context.Context, opts EnforceOptions) error {
 	if err != nil {
 		return fmt.Errorf("read the sets back: %w", err)
 	}
-	seen = ACL{Stopped: sorted(seen.Stopped), Paused: sorted(seen.Paused)}
+	seen = seen.Sorted()
 	if e.known {
 		e.drift(seen)
 	} else if !e.adopted {
-		e.log.Info("adopting what the kernel has", "stopped", len(seen.Stopped), "paused", len(seen.Paused))
+		e.log.Info("adopting what the kernel has", "stopped", len(seen.Stopped), "paused", len(seen.Paused), "elements", seen.Len())
+	}
+	if r, ok := e.kernel.(Repairer); ok && !e.adopted {
+		e.repairs = r.Repairs()
 	}
 	e.have, e.known, e.adopted = seen, true, true
 	e.verifyDue = now.Add(opts.VerifyInterval)
@@ -228,25 +296,56 @@ func (e *Enforcer) look(ctx context.Context, opts EnforceOptions) error {
 	return nil
 }
 
-// drift counts what somebody else did to our sets.
+// drift counts what somebody else did to our sets and to the table.
 func (e *Enforcer) drift(seen ACL) {
+	changes := Plan(e.have, seen)
 	var extra, missing int
-	for _, c := range Plan(e.have, seen) {
+	for _, c := range changes {
 		if c.Op == OpAdd {
 			missing++
 		} else {
 			extra++
 		}
 	}
-	e.obs.Drift(extra, missing)
-	if extra+missing == 0 {
+	var writers []string
+	if w, ok := e.kernel.(Watcher); ok {
+		writers = w.Writers()
+	}
+	var rebuilt uint64
+	if r, ok := e.kernel.(Repairer); ok {
+		n := r.Repairs()
+		rebuilt, e.repairs = n-e.repairs, n
+	}
+	e.obs.Drift(extra, missing, int(rebuilt))
+	if extra+missing == 0 && rebuilt == 0 {
 		return
 	}
-	e.log.Warn("somebody else changed our sets, repairing", "extra", extra, "missing", missing)
+	e.log.Warn("somebody else changed our table, repairing", "extra", extra, "missing", missing,
+		"table_rebuilt", rebuilt > 0, "what", describe(changes), "by", writers)
 	e.update(func(s *EnforceStatus) {
 		s.DriftExtra += uint64(extra)
 		s.DriftMissing += uint64(missing)
+		s.TableRepairs += rebuilt
+		s.LastDriftAt, s.LastDriftBy, s.LastDrift = time.Now(), writers, describe(changes)
 	})
+}
+
+// describe tells the first few of the changes that repair, as what was done
+// before them: what must be added was missing.
+func describe(changes []Change) []string {
+	const most = 5
+	out := make([]string, 0, min(len(changes), most+1))
+	for i, c := range changes {
+		if i == most {
+			return append(out, fmt.Sprintf("and %d more", len(changes)-most))
+		}
+		what := "missing"
+		if c.Op == OpRemove {
+			what = "extra"
+		}
+		out = append(out, fmt.Sprintf("%s in %s: %s", what, c.Set, c.Element))
+	}
+	return out
 }
 
 // commit applies one batch and hands the newly blocked addresses on. The rules
@@ -264,7 +363,7 @@ func (e *Enforcer) commit(ctx context.Context, want ACL, changes []Change) error
 		s.LastBatchAt, s.LastBatchChanges, s.LastBatchSeconds = began, len(changes), took.Seconds()
 	})
 	if e.cleaner != nil {
-		e.cleaner.add(newlyBlocked(want, e.have), newlyBlocked(e.have, want))
+		e.cleaner.add(newlyBlocked(want, e.have), freed(want, e.have))
 	}
 	e.have = want
 	e.log.Debug("kernel sets changed", "changes", len(changes), "took", took)
@@ -320,6 +419,9 @@ func (e *Enforcer) Status() EnforceStatus {
 	st := e.status
 	st.DryRun = e.opts.DryRun
 	e.mu.Unlock()
+	if o, ok := e.kernel.(Opener); ok && !st.DryRun {
+		st.OpenUntil = o.OpenUntil()
+	}
 	if e.cleaner != nil {
 		st.FlowsDeleted, st.FlowsError = e.cleaner.totals()
 	}
@@ -330,6 +432,9 @@ func (e *Enforcer) Status() EnforceStatus {
 func (e *Enforcer) Reconfigure(opts EnforceOptions) {
 	e.mu.Lock()
 	e.opts = opts.filled()
+	if e.cleaner != nil {
+		e.cleaner.every(e.opts.FlowsInterval)
+	}
 	e.mu.Unlock()
 	e.Kick()
 }

@@ -59,9 +59,9 @@ func (k *fakeKernel) Apply(_ context.Context, changes []Change) error {
 	k.batches = append(k.batches, changes)
 	for _, c := range changes[:n] {
 		if c.Op == OpAdd {
-			k.sets[c.Set][c.Addr] = true
+			k.sets[c.Set][c.Element] = true
 		} else {
-			delete(k.sets[c.Set], c.Addr)
+			delete(k.sets[c.Set], c.Element)
 		}
 	}
 	return k.late
@@ -147,16 +147,16 @@ func (l *enforceLog) Batch(_ int, _ time.Duration, err error) {
 		l.errors++
 	}
 }
-func (l *enforceLog) Drift(extra, missing int) {
+func (l *enforceLog) Drift(extra, missing, _ int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.extra += extra
 	l.missing += missing
 }
-func (l *enforceLog) Elements(stopped, paused int) {
+func (l *enforceLog) Elements(n SetCounts) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stopped, l.paused = stopped, paused
+	l.stopped, l.paused = n[SetStopped], n[SetPaused]
 }
 func (l *enforceLog) Flows(int, error) {
 	l.mu.Lock()
@@ -227,7 +227,7 @@ func TestEnforcerWithoutSnapshotTouchesNothing(t *testing.T) {
 		assert.Empty(t, e.Status().LastError)
 
 		e.want(t, ACL{Stopped: addrs("192.0.2.1"), Paused: addrs("192.0.2.2")})
-		assert.Equal(t, [][]Change{{{OpAdd, SetPaused, addr("192.0.2.2")}}}, e.kernel.batches, "adopts what is there, repairs the difference")
+		assert.Equal(t, [][]Change{{{OpAdd, SetPaused, Element{Addr: addr("192.0.2.2")}}}}, e.kernel.batches, "adopts what is there, repairs the difference")
 		assert.Zero(t, e.log.extra+e.log.missing, "which is no drift")
 		assert.True(t, e.Status().Ready)
 	})
@@ -237,6 +237,7 @@ func TestEnforcerFollowsSnapshots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := startEnforcer(t, EnforceOptions{VerifyInterval: time.Hour}, ACL{}, wanted(t, ACL{Stopped: addrs("192.0.2.1")}))
 		e.want(t, ACL{Stopped: addrs("192.0.2.1", "192.0.2.2"), Paused: addrs("192.0.2.3")})
+		pass(2 * time.Second)
 		e.want(t, ACL{Paused: addrs("192.0.2.1", "192.0.2.3")})
 		assert.Empty(t, cmp.Diff(ACL{Paused: addrs("192.0.2.1", "192.0.2.3")}, e.kernel.acl(), cmpAddr))
 		observed, batches := e.kernel.used()
@@ -245,7 +246,7 @@ func TestEnforcerFollowsSnapshots(t *testing.T) {
 		assert.Equal(t, [][]netip.Addr{addrs("192.0.2.1"), addrs("192.0.2.2", "192.0.2.3")}, e.flows.take(),
 			"who was blocked before has no flows")
 		st := e.Status()
-		assert.Equal(t, EnforceStatus{Ready: true, WantPaused: 2, HavePaused: 2, Generation: 42, Rounds: 3, LastBatchAt: st.LastBatchAt,
+		assert.Equal(t, EnforceStatus{Ready: true, WantPaused: 2, HavePaused: 2, Generation: 42, Want: SetCounts{SetPaused: 2}, Have: SetCounts{SetPaused: 2}, Rounds: 3, LastBatchAt: st.LastBatchAt,
 			LastBatchChanges: 3, LastVerifiedAt: st.LastVerifiedAt, FlowsDeleted: 6}, st)
 		assert.Equal(t, []int{0, 2, 3, 0}, []int{e.log.stopped, e.log.paused, e.log.batches, e.log.errors})
 
@@ -263,9 +264,9 @@ func TestEnforcerRepairsDrift(t *testing.T) {
 		e := startEnforcer(t, EnforceOptions{VerifyInterval: time.Hour}, ACL{}, wanted(t, want))
 		pass(time.Minute)
 		e.kernel.do(func() { // nft delete element, nft add element
-			delete(e.kernel.sets[SetStopped], addr("192.0.2.1"))
-			e.kernel.sets[SetPaused][addr("192.0.2.7")] = true
-			e.kernel.sets[SetPaused][addr("192.0.2.8")] = true
+			delete(e.kernel.sets[SetStopped], Element{Addr: addr("192.0.2.1")})
+			e.kernel.sets[SetPaused][Element{Addr: addr("192.0.2.7")}] = true
+			e.kernel.sets[SetPaused][Element{Addr: addr("192.0.2.8")}] = true
 			e.kernel.foreign = true
 		})
 		pass(checkInterval + time.Second)
@@ -274,7 +275,7 @@ func TestEnforcerRepairsDrift(t *testing.T) {
 		assert.EqualValues(t, 2, e.Status().DriftExtra)
 		assert.EqualValues(t, 1, e.Status().DriftMissing)
 
-		e.kernel.do(func() { delete(e.kernel.sets[SetStopped], addr("192.0.2.2")) }) // and the generation says nothing
+		e.kernel.do(func() { delete(e.kernel.sets[SetStopped], Element{Addr: addr("192.0.2.2")}) }) // and the generation says nothing
 		pass(30 * time.Minute)
 		assert.NotEmpty(t, cmp.Diff(want, e.kernel.acl(), cmpAddr))
 		pass(31 * time.Minute)
@@ -343,10 +344,116 @@ func TestEnforcerFlowsAreCoalesced(t *testing.T) {
 		e.want(t, ACL{Stopped: list})
 		assert.Equal(t, "interrupted", e.Status().FlowsError)
 		e.flows.set(0, nil)
-		pass(time.Second)
+		pass(2 * time.Second)
 		passes := e.flows.take()
 		assert.Equal(t, list[3:], passes[len(passes)-1], "tried again")
 		assert.Empty(t, e.Status().FlowsError)
+	})
+}
+
+// Changes that trickle in lead to no more passes than are allowed, whatever the
+// table's size; the first after a quiet time waits for nothing.
+func TestEnforcerFlowPassesHaveAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := startEnforcer(t, EnforceOptions{FlowsInterval: 3 * time.Second}, ACL{}, wanted(t, ACL{}))
+		var list []netip.Addr
+		trickle := func(n int) {
+			for range n {
+				list = append(list, testIP(len(list)))
+				e.want(t, ACL{Paused: list})
+				pass(100 * time.Millisecond)
+			}
+		}
+		trickle(1)
+		assert.Len(t, e.flows.take(), 1, "at once")
+		trickle(119) // twelve seconds
+		pass(3 * time.Second)
+		passes := e.flows.take()
+		assert.Len(t, passes, 4)
+		n := 0
+		for _, p := range passes {
+			n += len(p)
+		}
+		assert.Equal(t, 119, n, "each address once")
+
+		pass(time.Minute)
+		e.Reconfigure(EnforceOptions{FlowsInterval: time.Second})
+		trickle(1)
+		assert.Len(t, e.flows.take(), 1)
+		trickle(20)
+		pass(time.Second)
+		assert.InDelta(t, 2, len(e.flows.take()), 1)
+	})
+}
+
+// eventKernel tells of foreign writes, and sometimes loses its voice.
+type eventKernel struct {
+	*fakeKernel
+	events  chan error // nil: somebody wrote
+	writers []string
+	repairs uint64
+}
+
+func (k *eventKernel) Watch(ctx context.Context, wake func()) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-k.events:
+			if err != nil {
+				return err
+			}
+			wake()
+		}
+	}
+}
+
+func (k *eventKernel) Writers() []string { return k.writers }
+func (k *eventKernel) Repairs() uint64   { return k.repairs }
+
+func TestEnforcerHearsOfForeignWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &eventKernel{fakeKernel: newFakeKernel(ACL{}), events: make(chan error), writers: []string{"nft (123)"}}
+		snap := wanted(t, ACL{Stopped: addrs("192.0.2.1")})
+		e := NewEnforcer(EnforceOptions{VerifyInterval: time.Hour}, k, nil, func() *Snapshot { return snap }, nil, quiet())
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { assert.NoError(t, e.Run(ctx)) }()
+		synctest.Wait()
+
+		edit := func() {
+			k.do(func() {
+				k.foreign = true
+				delete(k.sets[SetStopped], Element{Addr: addr("192.0.2.1")})
+			})
+		}
+		began := time.Now()
+		edit()
+		k.events <- nil
+		synctest.Wait()
+		assert.Zero(t, time.Since(began), "no wait for the next look")
+		assert.Equal(t, addrs("192.0.2.1"), k.acl().Stopped)
+		st := e.Status()
+		assert.EqualValues(t, 1, st.DriftMissing)
+		assert.Equal(t, []string{"missing in stopped: 192.0.2.1"}, st.LastDrift)
+		assert.Equal(t, []string{"nft (123)"}, st.LastDriftBy)
+		assert.Zero(t, st.TableRepairs)
+
+		// Events were lost: whatever they told of is looked for at once.
+		edit()
+		k.do(func() { k.repairs = 3 })
+		k.events <- errors.New("no buffer space")
+		synctest.Wait()
+		assert.Zero(t, time.Since(began))
+		assert.Equal(t, addrs("192.0.2.1"), k.acl().Stopped)
+		assert.EqualValues(t, 2, e.Status().DriftMissing)
+		assert.EqualValues(t, 3, e.Status().TableRepairs)
+		time.Sleep(firstEnforceRetry)
+		synctest.Wait()
+		edit()
+		k.events <- nil // somebody listens again
+		synctest.Wait()
+		assert.Equal(t, addrs("192.0.2.1"), k.acl().Stopped)
 	})
 }
 
@@ -410,14 +517,31 @@ func TestEnforcerSync(t *testing.T) {
 	})
 }
 
+// inputsOf gives the inputs that lead to the ACL, but for who is stopped or paused.
+func inputsOf(a ACL) *Inputs {
+	in := &Inputs{
+		Garden: a.Garden, GuestGarden: a.GuestGarden, Resolvers: a.Resolvers,
+		GuardDirect: a.Guard.Direct, GuardVLAN: a.Guard.VLAN, BoundDirect: a.Guard.BoundDirect, BoundVLAN: a.Guard.BoundVLAN,
+	}
+	for _, g := range a.Guests {
+		in.GuestRanges = append(in.GuestRanges, AddrRange{g, g})
+	}
+	return in
+}
+
 // From every state of the kernel, in any order of wishes, with foreign writes
 // and failures in between, it ends where it should.
 func TestEnforcerConverges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rng := newRand(11)
-		e := startEnforcer(t, EnforceOptions{VerifyInterval: 10 * time.Minute}, randomACL(rng, false), nil)
+		var in atomic.Pointer[Inputs]
+		in.Store(&Inputs{})
+		opts := EnforceOptions{VerifyInterval: 10 * time.Minute, Inputs: func() Inputs { return *in.Load() }}
+		e := startEnforcer(t, opts, randomACL(rng, false), nil)
 		for range 300 {
-			want := sortedACL(randomACL(rng, true))
+			want := randomACL(rng, true).Sorted()
+			want.Guard.Exempt = nil // would take addresses out
+			in.Store(inputsOf(want))
 			e.kernel.do(func() {
 				e.kernel.late = nil
 				switch rng.IntN(4) {

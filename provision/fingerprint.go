@@ -41,6 +41,9 @@ func (s *Snapshot) hash() uint64 {
 		h.num(uint64(d.ID))
 		h.num(macKey(d.MAC))
 		h.text(d.Name)
+		if d.Model != "" { // most ERPs do not tell it, and then nothing changes by it
+			h.text(d.Model)
+		}
 		h.text(d.IP.String())
 	}
 	return h.sum()

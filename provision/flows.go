@@ -9,23 +9,32 @@ import (
 )
 
 // flowCleaner deletes the live connections of newly blocked addresses. What
-// comes while a pass runs is done in the next one, all at once, for a pass reads
-// the whole connection table however few addresses it is for.
+// comes while a pass runs, or before the next may, is done in that one, all at
+// once, for a pass reads the whole connection table however few addresses it is
+// for. The first after a quiet time begins at once.
 type flowCleaner struct {
 	flows Flows
 	obs   EnforceObserver
 	log   *slog.Logger
 	wake  chan struct{} // one slot, coalescing
 
-	mu      sync.Mutex // guards everything below
+	mu      sync.Mutex    // guards everything below
+	pause   time.Duration // at least this from the end of a pass to the next
 	pending map[netip.Addr]struct{}
 	deleted uint64
 	err     string
 }
 
-func newFlowCleaner(flows Flows, obs EnforceObserver, log *slog.Logger) *flowCleaner {
-	return &flowCleaner{flows: flows, obs: obs, log: log,
+func newFlowCleaner(flows Flows, pause time.Duration, obs EnforceObserver, log *slog.Logger) *flowCleaner {
+	return &flowCleaner{flows: flows, pause: pause, obs: obs, log: log,
 		wake: make(chan struct{}, 1), pending: make(map[netip.Addr]struct{})}
+}
+
+// every takes another pause.
+func (c *flowCleaner) every(pause time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pause = pause
 }
 
 // add asks for a pass that includes the blocked addresses and no more the freed
@@ -61,6 +70,15 @@ func (c *flowCleaner) run(ctx context.Context) {
 			failures = 0
 		} else {
 			failures++
+		}
+		c.mu.Lock()
+		pause := time.NewTimer(c.pause)
+		c.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
 		}
 	}
 }

@@ -51,10 +51,11 @@ type EnforceObserver interface {
 	// took, and the error if it failed.
 	Batch(changes int, took time.Duration, err error)
 	// Drift tells a read-back that found what nobody of us wrote: elements that
-	// were there too many and elements that were missing. Both may be zero.
-	Drift(extra, missing int)
+	// were there too many, elements that were missing, and how often the table
+	// itself had to be replaced. All may be zero.
+	Drift(extra, missing, rebuilt int)
 	// Elements tells the number of elements in the kernel after a round.
-	Elements(stopped, paused int)
+	Elements(n SetCounts)
 	// Flows tells one clean-up of flows: conntrack entries deleted.
 	Flows(deleted int, err error)
 }
@@ -69,6 +70,6 @@ func (noSyncObserver) Stored(time.Duration, error)              {}
 type noEnforceObserver struct{}
 
 func (noEnforceObserver) Batch(int, time.Duration, error) {}
-func (noEnforceObserver) Drift(int, int)                  {}
-func (noEnforceObserver) Elements(int, int)               {}
+func (noEnforceObserver) Drift(int, int, int)             {}
+func (noEnforceObserver) Elements(SetCounts)              {}
 func (noEnforceObserver) Flows(int, error)                {}

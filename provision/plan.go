@@ -1,20 +1,96 @@
 package provision
 
 import (
+	"cmp"
+	"encoding/json"
+	"iter"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
-// ACL is the kernel state that follows from the subscribers' states: addresses
-// of stopped and of paused subscribers, each sorted. In a wanted ACL no address
-// is in both; in an observed one it may be.
+// ACL is the kernel state that follows from the subscribers' states and from
+// the configuration: the elements of each set, sorted. In a wanted ACL no
+// address is in two of Stopped, Paused and Guests; in an observed one it may be.
+// Addresses and prefixes are IPv4; in a wanted ACL no prefix lies in another of
+// its list.
 type ACL struct {
 	Stopped []netip.Addr
 	Paused  []netip.Addr
+	Guests  []netip.Addr // who has an address but is nobody's customer
+
+	Garden      []netip.Prefix // where the paused may go
+	GuestGarden []netip.Prefix // where guests may go
+	Resolvers   []netip.Prefix // where both may ask DNS
+
+	Guard SourceGuard
 }
 
-// Len gives the number of elements in both sets.
-func (a ACL) Len() int { return len(a.Stopped) + len(a.Paused) }
+// SourceGuard is what may be a source on the interfaces that are guarded. All
+// lists are sorted.
+type SourceGuard struct {
+	Direct      []string        // interfaces to which subscribers are linked directly
+	VLAN        []string        // interfaces with one subscriber, or few, each
+	BoundDirect []DirectBinding // what may come in by Direct
+	BoundVLAN   []VLANBinding   // what may come in by VLAN
+	Exempt      []netip.Prefix  // what may come in by any of them
+}
+
+// DirectBinding is an address with the only MAC that may use it.
+type DirectBinding struct {
+	IP  netip.Addr
+	MAC MAC
+}
+
+// VLANBinding is an address with the only interface that it may come from.
+type VLANBinding struct {
+	Interface string
+	IP        netip.Addr
+}
+
+// Len gives the number of elements in all sets.
+func (a ACL) Len() int {
+	n := 0
+	for _, c := range a.Counts() {
+		n += c
+	}
+	return n
+}
+
+// SetCounts holds a number for each set, indexed by the set; index 0 is unused.
+type SetCounts [setEnd]int
+
+// MarshalJSON gives an object with the sets' names.
+func (c SetCounts) MarshalJSON() ([]byte, error) {
+	m := make(map[string]int, len(c))
+	for s := range Sets() {
+		m[s.String()] = c[s]
+	}
+	return json.Marshal(m)
+}
+
+// UnmarshalJSON is the reverse. Names of a later version's sets are passed over.
+func (c *SetCounts) UnmarshalJSON(b []byte) error {
+	var m map[string]int
+	if err := json.Unmarshal(b, &m); err != nil {
+		return err
+	}
+	for s := range Sets() {
+		c[s] = m[s.String()]
+	}
+	return nil
+}
+
+// Counts gives the number of elements in each set.
+func (a ACL) Counts() SetCounts {
+	return SetCounts{
+		SetStopped: len(a.Stopped), SetPaused: len(a.Paused), SetGuests: len(a.Guests),
+		SetGarden: len(a.Garden), SetGuestGarden: len(a.GuestGarden), SetResolvers: len(a.Resolvers),
+		SetGuardedDirect: len(a.Guard.Direct), SetGuardedVLAN: len(a.Guard.VLAN),
+		SetBoundDirect: len(a.Guard.BoundDirect), SetBoundVLAN: len(a.Guard.BoundVLAN),
+		SetExempt: len(a.Guard.Exempt),
+	}
+}
 
 // Op is what a Change does. Its zero value is invalid.
 type Op uint8
@@ -37,117 +113,278 @@ func (o Op) String() string {
 	}
 }
 
-// Set names one of the two address sets of an ACL. Its zero value is invalid.
+// Set names one of the sets of an ACL. Its zero value is invalid.
 type Set uint8
 
-// The sets.
+// The sets, a closed list: their names are metric labels and names in the kernel.
 const (
 	SetStopped Set = iota + 1
 	SetPaused
+	SetGuests
+	SetGarden
+	SetGuestGarden
+	SetResolvers
+	SetGuardedDirect
+	SetGuardedVLAN
+	SetBoundDirect
+	SetBoundVLAN
+	SetExempt
+
+	setEnd // one past the last set
 )
 
-// String gives stopped or paused.
+// Sets gives the sets in their order.
+func Sets() iter.Seq[Set] {
+	return func(yield func(Set) bool) {
+		for s := SetStopped; s < setEnd; s++ {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// String gives the set's name, which it has in the kernel too.
 func (s Set) String() string {
 	switch s {
 	case SetStopped:
 		return "stopped"
 	case SetPaused:
 		return "paused"
+	case SetGuests:
+		return "guests"
+	case SetGarden:
+		return "garden"
+	case SetGuestGarden:
+		return "guest_garden"
+	case SetResolvers:
+		return "resolvers"
+	case SetGuardedDirect:
+		return "guarded_direct"
+	case SetGuardedVLAN:
+		return "guarded_vlan"
+	case SetBoundDirect:
+		return "bound_direct"
+	case SetBoundVLAN:
+		return "bound_vlan"
+	case SetExempt:
+		return "exempt"
 	default:
 		return "invalid"
 	}
 }
 
+// Element is one element of a set. Which fields it has follows from the set.
+type Element struct {
+	Addr      netip.Addr   // in SetStopped, SetPaused, SetGuests, SetBoundDirect and SetBoundVLAN
+	Prefix    netip.Prefix // in SetGarden, SetGuestGarden, SetResolvers and SetExempt
+	MAC       MAC          // in SetBoundDirect
+	Interface string       // in SetGuardedDirect, SetGuardedVLAN and SetBoundVLAN
+}
+
+// String gives what the element has, in the order of its key in the kernel.
+func (e Element) String() string {
+	var parts []string
+	if e.Interface != "" {
+		parts = append(parts, e.Interface)
+	}
+	if e.Prefix.IsValid() {
+		parts = append(parts, e.Prefix.String())
+	}
+	if e.Addr.IsValid() {
+		parts = append(parts, e.Addr.String())
+	}
+	if e.MAC != (MAC{}) {
+		parts = append(parts, e.MAC.String())
+	}
+	return strings.Join(parts, " . ")
+}
+
 // Change is one step from an ACL to another.
 type Change struct {
-	Op   Op
-	Set  Set
-	Addr netip.Addr
+	Op  Op
+	Set Set
+	Element
 }
 
 // Plan gives the changes that turn have into want: none if they are equal. All
 // additions stand before all removals, so that an address which goes from one
 // set to the other is at no time in neither, whatever the batch is cut into.
-// The inputs need not be sorted and are not changed.
+// For the same reason what lets through is added first and removed last. The
+// inputs need not be sorted and are not changed.
 func Plan(want, have ACL) []Change {
-	ws, wp := sorted(want.Stopped), sorted(want.Paused)
-	hs, hp := sorted(have.Stopped), sorted(have.Paused)
-	var out []Change
-	out = appendMissing(out, OpAdd, SetStopped, ws, hs)
-	out = appendMissing(out, OpAdd, SetPaused, wp, hp)
-	out = appendMissing(out, OpRemove, SetStopped, hs, ws)
-	out = appendMissing(out, OpRemove, SetPaused, hp, wp)
+	want, have = want.Sorted(), have.Sorted()
+	return appendMissing(appendMissing(nil, OpAdd, want, have), OpRemove, have, want)
+}
+
+// appendMissing appends a change for every element of a that b lacks. Both are sorted.
+func appendMissing(out []Change, op Op, a, b ACL) []Change {
+	open := func() {
+		out = missing(out, op, SetGarden, a.Garden, b.Garden, comparePrefixes, prefixElement)
+		out = missing(out, op, SetGuestGarden, a.GuestGarden, b.GuestGarden, comparePrefixes, prefixElement)
+		out = missing(out, op, SetResolvers, a.Resolvers, b.Resolvers, comparePrefixes, prefixElement)
+		out = missing(out, op, SetBoundDirect, a.Guard.BoundDirect, b.Guard.BoundDirect, compareDirect, directElement)
+		out = missing(out, op, SetBoundVLAN, a.Guard.BoundVLAN, b.Guard.BoundVLAN, compareVLAN, vlanElement)
+		out = missing(out, op, SetExempt, a.Guard.Exempt, b.Guard.Exempt, comparePrefixes, prefixElement)
+	}
+	if op == OpAdd {
+		open()
+	}
+	out = missing(out, op, SetStopped, a.Stopped, b.Stopped, netip.Addr.Compare, addrElement)
+	out = missing(out, op, SetPaused, a.Paused, b.Paused, netip.Addr.Compare, addrElement)
+	out = missing(out, op, SetGuests, a.Guests, b.Guests, netip.Addr.Compare, addrElement)
+	out = missing(out, op, SetGuardedDirect, a.Guard.Direct, b.Guard.Direct, cmp.Compare[string], interfaceElement)
+	out = missing(out, op, SetGuardedVLAN, a.Guard.VLAN, b.Guard.VLAN, cmp.Compare[string], interfaceElement)
+	if op == OpRemove {
+		open()
+	}
 	return out
+}
+
+func missing[T any](out []Change, op Op, set Set, a, b []T, compare func(T, T) int, element func(T) Element) []Change {
+	j := 0
+	for _, x := range a {
+		for j < len(b) && compare(b[j], x) < 0 {
+			j++
+		}
+		if j == len(b) || compare(b[j], x) != 0 {
+			out = append(out, Change{op, set, element(x)})
+		}
+	}
+	return out
+}
+
+func addrElement(a netip.Addr) Element      { return Element{Addr: a} }
+func prefixElement(p netip.Prefix) Element  { return Element{Prefix: p} }
+func directElement(b DirectBinding) Element { return Element{Addr: b.IP, MAC: b.MAC} }
+func vlanElement(b VLANBinding) Element     { return Element{Addr: b.IP, Interface: b.Interface} }
+func interfaceElement(name string) Element  { return Element{Interface: name} }
+func elementAddr(e Element) netip.Addr      { return e.Addr }
+func elementPrefix(e Element) netip.Prefix  { return e.Prefix }
+func elementDirect(e Element) DirectBinding { return DirectBinding{e.Addr, e.MAC} }
+func elementVLAN(e Element) VLANBinding     { return VLANBinding{e.Interface, e.Addr} }
+func elementInterface(e Element) string     { return e.Interface }
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits())
+}
+func compareDirect(a, b DirectBinding) int {
+	return cmp.Or(a.IP.Compare(b.IP), slices.Compare(a.MAC[:], b.MAC[:]))
+}
+func compareVLAN(a, b VLANBinding) int {
+	return cmp.Or(a.IP.Compare(b.IP), cmp.Compare(a.Interface, b.Interface))
 }
 
 // Apply gives the ACL after the changes; a itself is left as it is. Adding what
 // is there and removing what is not there change nothing.
 func (a ACL) Apply(changes []Change) ACL {
-	return ACL{
-		Stopped: applySet(sorted(a.Stopped), SetStopped, changes),
-		Paused:  applySet(sorted(a.Paused), SetPaused, changes),
-	}
-}
-
-func applySet(addrs []netip.Addr, set Set, changes []Change) []netip.Addr {
-	in := make(map[netip.Addr]bool, len(changes))
+	a = a.Sorted()
+	bySet := map[Set]map[Element]bool{}
 	for _, c := range changes {
-		if c.Set == set {
-			in[c.Addr] = c.Op == OpAdd
+		if bySet[c.Set] == nil {
+			bySet[c.Set] = map[Element]bool{}
 		}
+		bySet[c.Set][c.Element] = c.Op == OpAdd
 	}
+	addrs := func(list *[]netip.Addr, set Set) {
+		*list = applied(*list, bySet[set], netip.Addr.Compare, addrElement, elementAddr)
+	}
+	prefixes := func(list *[]netip.Prefix, set Set) {
+		*list = applied(*list, bySet[set], comparePrefixes, prefixElement, elementPrefix)
+	}
+	names := func(list *[]string, set Set) {
+		*list = applied(*list, bySet[set], cmp.Compare[string], interfaceElement, elementInterface)
+	}
+	addrs(&a.Stopped, SetStopped)
+	addrs(&a.Paused, SetPaused)
+	addrs(&a.Guests, SetGuests)
+	prefixes(&a.Garden, SetGarden)
+	prefixes(&a.GuestGarden, SetGuestGarden)
+	prefixes(&a.Resolvers, SetResolvers)
+	prefixes(&a.Guard.Exempt, SetExempt)
+	names(&a.Guard.Direct, SetGuardedDirect)
+	names(&a.Guard.VLAN, SetGuardedVLAN)
+	a.Guard.BoundDirect = applied(a.Guard.BoundDirect, bySet[SetBoundDirect], compareDirect, directElement, elementDirect)
+	a.Guard.BoundVLAN = applied(a.Guard.BoundVLAN, bySet[SetBoundVLAN], compareVLAN, vlanElement, elementVLAN)
+	return a
+}
+
+func applied[T any](list []T, in map[Element]bool, compare func(T, T) int, to func(T) Element, from func(Element) T) []T {
 	if len(in) == 0 {
-		return addrs
+		return list
 	}
-	out := make([]netip.Addr, 0, len(addrs)+len(in))
-	for _, a := range addrs {
-		if _, changed := in[a]; !changed {
-			out = append(out, a)
+	out := make([]T, 0, len(list)+len(in))
+	for _, x := range list {
+		if _, changed := in[to(x)]; !changed {
+			out = append(out, x)
 		}
 	}
-	for a, present := range in {
+	for e, present := range in {
 		if present {
-			out = append(out, a)
+			out = append(out, from(e))
 		}
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
+	slices.SortFunc(out, compare)
 	return out
 }
 
-// appendMissing appends a change for every address of a that b lacks.
-func appendMissing(out []Change, op Op, set Set, a, b []netip.Addr) []Change {
-	j := 0
-	for _, addr := range a {
-		for j < len(b) && b[j].Less(addr) {
-			j++
-		}
-		if j == len(b) || b[j] != addr {
-			out = append(out, Change{op, set, addr})
-		}
+// Sorted gives the ACL with every list in order and without repeats. Lists that
+// are so already are shared with a, which is left as it is.
+func (a ACL) Sorted() ACL {
+	return ACL{
+		Stopped: sorted(a.Stopped), Paused: sorted(a.Paused), Guests: sorted(a.Guests),
+		Garden:      sortedBy(a.Garden, comparePrefixes),
+		GuestGarden: sortedBy(a.GuestGarden, comparePrefixes),
+		Resolvers:   sortedBy(a.Resolvers, comparePrefixes),
+		Guard: SourceGuard{
+			Direct: sortedBy(a.Guard.Direct, cmp.Compare[string]), VLAN: sortedBy(a.Guard.VLAN, cmp.Compare[string]),
+			BoundDirect: sortedBy(a.Guard.BoundDirect, compareDirect), BoundVLAN: sortedBy(a.Guard.BoundVLAN, compareVLAN),
+			Exempt: sortedBy(a.Guard.Exempt, comparePrefixes),
+		},
 	}
-	return out
 }
 
 // sorted gives addrs in order and without repeats, itself if it is so already.
-func sorted(addrs []netip.Addr) []netip.Addr {
-	for i := 1; i < len(addrs); i++ {
-		if !addrs[i-1].Less(addrs[i]) {
-			addrs = slices.Clone(addrs)
-			slices.SortFunc(addrs, netip.Addr.Compare)
-			return slices.Compact(addrs)
+func sorted(addrs []netip.Addr) []netip.Addr { return sortedBy(addrs, netip.Addr.Compare) }
+
+func sortedBy[T comparable](list []T, compare func(T, T) int) []T {
+	for i := 1; i < len(list); i++ {
+		if compare(list[i-1], list[i]) >= 0 {
+			list = slices.Clone(list)
+			slices.SortFunc(list, compare)
+			return slices.Compact(list)
 		}
 	}
-	return addrs
+	return list
 }
 
-// newlyBlocked gives the addresses that want has in a set and have in none,
-// sorted.
+// newlyBlocked gives the addresses that may do less by want than by have,
+// sorted: those newly stopped, and those newly paused or guests that were in no
+// set. Who is paused instead of stopped had no flows to lose.
 func newlyBlocked(want, have ACL) []netip.Addr {
-	stopped, paused := sorted(have.Stopped), sorted(have.Paused)
+	stopped, paused, guests := sorted(have.Stopped), sorted(have.Paused), sorted(have.Guests)
 	var out []netip.Addr
-	for _, addrs := range [][]netip.Addr{want.Stopped, want.Paused} {
+	for _, a := range want.Stopped {
+		if !contains(stopped, a) {
+			out = append(out, a)
+		}
+	}
+	for _, addrs := range [][]netip.Addr{want.Paused, want.Guests} {
 		for _, a := range addrs {
-			if !contains(stopped, a) && !contains(paused, a) {
+			if !contains(stopped, a) && !contains(paused, a) && !contains(guests, a) {
+				out = append(out, a)
+			}
+		}
+	}
+	return sorted(out)
+}
+
+// freed gives the addresses that are in a set by have and in none by want, sorted.
+func freed(want, have ACL) []netip.Addr {
+	stopped, paused, guests := sorted(want.Stopped), sorted(want.Paused), sorted(want.Guests)
+	var out []netip.Addr
+	for _, addrs := range [][]netip.Addr{have.Stopped, have.Paused, have.Guests} {
+		for _, a := range addrs {
+			if !contains(stopped, a) && !contains(paused, a) && !contains(guests, a) {
 				out = append(out, a)
 			}
 		}

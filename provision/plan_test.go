@@ -22,15 +22,15 @@ func TestPlan(t *testing.T) {
 		{name: "equal", want: ACL{Stopped: addrs("192.0.2.1")}, have: ACL{Stopped: addrs("192.0.2.1")}},
 		{name: "equal in other order", want: ACL{Paused: addrs("192.0.2.1", "192.0.2.2")}, have: ACL{Paused: addrs("192.0.2.2", "192.0.2.1", "192.0.2.2")}},
 		{name: "add and remove", want: ACL{Stopped: addrs("192.0.2.1")}, have: ACL{Stopped: addrs("192.0.2.2")},
-			changes: []Change{{OpAdd, SetStopped, a}, {OpRemove, SetStopped, b}}},
+			changes: []Change{{OpAdd, SetStopped, Element{Addr: a}}, {OpRemove, SetStopped, Element{Addr: b}}}},
 		{name: "from stopped to paused, never in neither", want: ACL{Paused: addrs("192.0.2.1")}, have: ACL{Stopped: addrs("192.0.2.1")},
-			changes: []Change{{OpAdd, SetPaused, a}, {OpRemove, SetStopped, a}}},
+			changes: []Change{{OpAdd, SetPaused, Element{Addr: a}}, {OpRemove, SetStopped, Element{Addr: a}}}},
 		{name: "from paused to stopped, never in neither", want: ACL{Stopped: addrs("192.0.2.1")}, have: ACL{Paused: addrs("192.0.2.1")},
-			changes: []Change{{OpAdd, SetStopped, a}, {OpRemove, SetPaused, a}}},
+			changes: []Change{{OpAdd, SetStopped, Element{Addr: a}}, {OpRemove, SetPaused, Element{Addr: a}}}},
 		{name: "in both of the kernel", want: ACL{Stopped: addrs("192.0.2.1")}, have: ACL{Stopped: addrs("192.0.2.1"), Paused: addrs("192.0.2.1")},
-			changes: []Change{{OpRemove, SetPaused, a}}},
+			changes: []Change{{OpRemove, SetPaused, Element{Addr: a}}}},
 		{name: "all away", have: ACL{Stopped: addrs("192.0.2.1"), Paused: addrs("192.0.2.2")},
-			changes: []Change{{OpRemove, SetStopped, a}, {OpRemove, SetPaused, b}}},
+			changes: []Change{{OpRemove, SetStopped, Element{Addr: a}}, {OpRemove, SetPaused, Element{Addr: b}}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -41,52 +41,124 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// randomACL has elements of every kind. disjoint: as a wanted one is.
 func randomACL(rng *rand.Rand, disjoint bool) ACL {
 	var acl ACL
+	some := func(n int, f func(i int)) {
+		for i := range n {
+			if rng.IntN(3) == 0 {
+				f(i)
+			}
+		}
+	}
 	for i := range 40 {
-		switch rng.IntN(4) {
+		switch rng.IntN(5) {
 		case 0:
 			acl.Stopped = append(acl.Stopped, testIP(i))
 		case 1:
 			acl.Paused = append(acl.Paused, testIP(i))
 		case 2:
+			acl.Guests = append(acl.Guests, testIP(i))
+		case 3:
 			if !disjoint {
 				acl.Stopped = append(acl.Stopped, testIP(i))
 				acl.Paused = append(acl.Paused, testIP(i))
 			}
 		}
 	}
-	rng.Shuffle(len(acl.Stopped), func(i, j int) { acl.Stopped[i], acl.Stopped[j] = acl.Stopped[j], acl.Stopped[i] })
+	prefixes := []*[]netip.Prefix{&acl.Garden, &acl.GuestGarden, &acl.Resolvers, &acl.Guard.Exempt}
+	some(40, func(i int) {
+		list := prefixes[rng.IntN(len(prefixes))]
+		*list = append(*list, netip.PrefixFrom(testIP(256*i), 24+rng.IntN(9)))
+	})
+	for _, list := range prefixes {
+		if disjoint {
+			*list = tidyPrefixes(*list)
+		}
+	}
+	names := []string{"eth0", "eth0.1", "eth0.2", "br0"}
+	some(len(names), func(i int) { acl.Guard.Direct = append(acl.Guard.Direct, names[i]) })
+	some(len(names), func(i int) { acl.Guard.VLAN = append(acl.Guard.VLAN, names[i]) })
+	some(20, func(i int) {
+		if disjoint && len(acl.Guard.Direct) == 0 {
+			return
+		}
+		acl.Guard.BoundDirect = append(acl.Guard.BoundDirect, DirectBinding{testIP(i), MAC{2, 0, 0, 0, 0, byte(rng.IntN(3))}})
+	})
+	some(20, func(i int) {
+		name := names[rng.IntN(len(names))]
+		if disjoint && !slices.Contains(acl.Guard.VLAN, name) {
+			return
+		}
+		acl.Guard.BoundVLAN = append(acl.Guard.BoundVLAN, VLANBinding{name, testIP(i)})
+	})
+	shuffle(rng, acl.Stopped)
+	shuffle(rng, acl.Garden)
+	shuffle(rng, acl.Guard.BoundVLAN)
 	return acl
 }
 
-func sortedACL(a ACL) ACL { return ACL{Stopped: sorted(a.Stopped), Paused: sorted(a.Paused)} }
+func shuffle[T any](rng *rand.Rand, list []T) {
+	rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+}
 
-// kernelModel applies changes one by one to two sets, as the kernel does.
-type kernelModel map[Set]map[netip.Addr]bool
+// kernelModel applies changes one by one to sets, as the kernel does.
+type kernelModel map[Set]map[Element]bool
 
+// newKernelModel takes the way over a plan from nothing: that Plan tells of
+// every element is shown by TestPlanTellsOfEveryElement.
 func newKernelModel(a ACL) kernelModel {
-	m := kernelModel{SetStopped: {}, SetPaused: {}}
-	for _, x := range a.Stopped {
-		m[SetStopped][x] = true
+	m := kernelModel{}
+	for s := range Sets() {
+		m[s] = map[Element]bool{}
 	}
-	for _, x := range a.Paused {
-		m[SetPaused][x] = true
+	for _, c := range Plan(a, ACL{}) {
+		m[c.Set][c.Element] = true
 	}
 	return m
 }
 
 func (m kernelModel) acl() ACL {
-	var a ACL
-	for x := range m[SetStopped] {
-		a.Stopped = append(a.Stopped, x)
+	var changes []Change
+	for set, elements := range m {
+		for e := range elements {
+			changes = append(changes, Change{OpAdd, set, e})
+		}
 	}
-	for x := range m[SetPaused] {
-		a.Paused = append(a.Paused, x)
+	return ACL{}.Apply(changes)
+}
+
+func TestPlanTellsOfEveryElement(t *testing.T) {
+	a := ACL{
+		Stopped: addrs("192.0.2.1"), Paused: addrs("192.0.2.2"), Guests: addrs("192.0.2.3"),
+		Garden:      []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
+		GuestGarden: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32")},
+		Resolvers:   []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")},
+		Guard: SourceGuard{
+			Direct: []string{"br0"}, VLAN: []string{"eth0.7"},
+			BoundDirect: []DirectBinding{{addr("192.0.2.4"), MAC{2, 0, 0, 0, 0, 4}}},
+			BoundVLAN:   []VLANBinding{{"eth0.7", addr("192.0.2.5")}},
+			Exempt:      []netip.Prefix{netip.MustParsePrefix("203.0.113.0/25")},
+		},
 	}
-	slices.SortFunc(a.Stopped, netip.Addr.Compare)
-	slices.SortFunc(a.Paused, netip.Addr.Compare)
-	return a
+	var got []string
+	for _, c := range Plan(a, ACL{}) {
+		got = append(got, c.Op.String()+" "+c.Set.String()+" "+c.Element.String())
+	}
+	require.Equal(t, []string{
+		"add garden 198.51.100.0/24", "add guest_garden 198.51.100.1/32", "add resolvers 0.0.0.0/0",
+		"add bound_direct 192.0.2.4 . 02:00:00:00:00:04", "add bound_vlan eth0.7 . 192.0.2.5", "add exempt 203.0.113.0/25",
+		"add stopped 192.0.2.1", "add paused 192.0.2.2", "add guests 192.0.2.3",
+		"add guarded_direct br0", "add guarded_vlan eth0.7",
+	}, got)
+	require.Equal(t, len(got), a.Len())
+	for s := range Sets() {
+		require.Equal(t, 1, a.Counts()[s], s)
+	}
+	removals := Plan(ACL{}, a)
+	require.Len(t, removals, len(got))
+	require.Equal(t, SetStopped, removals[0].Set, "what lets through is removed last")
+	require.Zero(t, a.Apply(removals).Len())
 }
 
 // From every state to every other: the walk ends where it should, a second plan
@@ -95,7 +167,8 @@ func (m kernelModel) acl() ACL {
 func TestPlanConverges(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	have := ACL{}
-	for range 3000 {
+	blockedBy := func(m kernelModel, e Element) bool { return m[SetStopped][e] || m[SetPaused][e] || m[SetGuests][e] }
+	for range 1000 {
 		if rng.IntN(5) == 0 {
 			have = randomACL(rng, false) // somebody else wrote
 		}
@@ -105,36 +178,43 @@ func TestPlanConverges(t *testing.T) {
 		require.Equal(t, beforeWant, cloneACL(want), "inputs are not touched")
 		require.Equal(t, beforeHave, cloneACL(have))
 
-		m := newKernelModel(have)
+		m, before, after := newKernelModel(have), newKernelModel(have), newKernelModel(want)
 		removing := false
 		for _, c := range changes {
-			require.Equal(t, c.Op == OpRemove, m[c.Set][c.Addr], "%v does nothing", c)
+			require.Equal(t, c.Op == OpRemove, m[c.Set][c.Element], "%v does nothing", c)
 			require.False(t, removing && c.Op == OpAdd, "addition after removal")
 			removing = removing || c.Op == OpRemove
-			m[c.Set][c.Addr] = c.Op == OpAdd
-			if !m[c.Set][c.Addr] {
-				delete(m[c.Set], c.Addr)
+			m[c.Set][c.Element] = c.Op == OpAdd
+			if !m[c.Set][c.Element] {
+				delete(m[c.Set], c.Element)
 			}
-			blockedBefore := slices.Contains(have.Stopped, c.Addr) || slices.Contains(have.Paused, c.Addr)
-			blockedAfter := slices.Contains(want.Stopped, c.Addr) || slices.Contains(want.Paused, c.Addr)
-			if blockedBefore && blockedAfter {
-				require.True(t, m[SetStopped][c.Addr] || m[SetPaused][c.Addr], "%s is open for a moment", c.Addr)
+			if c.Set <= SetGuests && blockedBy(before, c.Element) && blockedBy(after, c.Element) {
+				require.True(t, blockedBy(m, c.Element), "%s is open for a moment", c.Element)
 			}
 		}
-		require.Empty(t, cmp.Diff(sortedACL(want), m.acl(), cmpAddr))
-		require.Empty(t, cmp.Diff(sortedACL(want), have.Apply(changes), cmpAddr))
+		require.Empty(t, cmp.Diff(want.Sorted(), m.acl(), cmpAddr))
+		require.Empty(t, cmp.Diff(want.Sorted(), have.Apply(changes), cmpAddr))
 		require.Empty(t, Plan(want, have.Apply(changes)))
 		require.Empty(t, Plan(want, want))
 		for _, x := range newlyBlocked(want, have) {
-			require.False(t, slices.Contains(have.Stopped, x) || slices.Contains(have.Paused, x))
-			require.True(t, slices.Contains(want.Stopped, x) || slices.Contains(want.Paused, x))
+			require.False(t, slices.Contains(have.Stopped, x))
+			require.True(t, blockedBy(after, Element{Addr: x}))
+		}
+		for _, x := range freed(want, have) {
+			require.True(t, blockedBy(before, Element{Addr: x}))
+			require.False(t, blockedBy(after, Element{Addr: x}))
 		}
 		have = m.acl()
 	}
 }
 
+// cloneACL copies the lists that a plan might sort.
 func cloneACL(a ACL) ACL {
-	return ACL{Stopped: append([]netip.Addr{}, a.Stopped...), Paused: append([]netip.Addr{}, a.Paused...)}
+	a.Stopped, a.Paused, a.Guests = slices.Clone(a.Stopped), slices.Clone(a.Paused), slices.Clone(a.Guests)
+	a.Garden, a.GuestGarden, a.Resolvers = slices.Clone(a.Garden), slices.Clone(a.GuestGarden), slices.Clone(a.Resolvers)
+	a.Guard.BoundDirect, a.Guard.BoundVLAN = slices.Clone(a.Guard.BoundDirect), slices.Clone(a.Guard.BoundVLAN)
+	a.Guard.Direct, a.Guard.VLAN, a.Guard.Exempt = slices.Clone(a.Guard.Direct), slices.Clone(a.Guard.VLAN), slices.Clone(a.Guard.Exempt)
+	return a
 }
 
 func TestNewlyBlocked(t *testing.T) {
@@ -142,6 +222,9 @@ func TestNewlyBlocked(t *testing.T) {
 		ACL{Stopped: addrs("192.0.2.1", "192.0.2.3"), Paused: addrs("192.0.2.2", "192.0.2.4")},
 		ACL{Stopped: addrs("192.0.2.2", "192.0.2.3"), Paused: addrs("192.0.2.9")})
 	assert.Equal(t, addrs("192.0.2.1", "192.0.2.4"), got)
+	got = newlyBlocked(ACL{Stopped: addrs("192.0.2.1"), Paused: addrs("192.0.2.2"), Guests: addrs("192.0.2.3", "192.0.2.4")},
+		ACL{Paused: addrs("192.0.2.1"), Guests: addrs("192.0.2.2", "192.0.2.3")})
+	assert.Equal(t, addrs("192.0.2.1", "192.0.2.4"), got, "who was paused may have flows to the garden")
 }
 
 func TestChangeNames(t *testing.T) {

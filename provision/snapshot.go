@@ -39,7 +39,8 @@ type tables struct {
 	bySubscriber index[SubscriberID]
 	ports        []portSpan
 	portNames    []nameSpan
-	loose        []Binding // copies of rows whose port name stands on several ports
+	vlans        []vlanRows // by VLAN
+	loose        []Binding  // copies of rows whose port name stands on several ports
 	deviceByMAC  map[MAC]*Device
 	deviceByIP   map[netip.Addr]*Device
 	deviceByName map[string]*Device // nil: several have it

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var cmpAddr = cmp.Options{cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateEmpty()}
+var cmpAddr = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
 
 func TestBuildRows(t *testing.T) {
 	const a, b = SubscriberID(1), SubscriberID(2)
@@ -321,6 +321,9 @@ func TestFingerprintIsStable(t *testing.T) {
 	in := testInput(10)
 	in.FetchedAt, in.Source = in.FetchedAt.Add(time.Hour), SourceComposed
 	assert.Equal(t, s.Fingerprint(), build(t, in).Fingerprint(), "times and source are no content")
+	in.Devices[0].Model = "DES-3200-28"
+	assert.NotEqual(t, s.Fingerprint(), build(t, in).Fingerprint(), "a model may choose a profile")
+	in.Devices[0].Model = ""
 	in.Bindings[3].VLAN++
 	assert.NotEqual(t, s.Fingerprint(), build(t, in).Fingerprint())
 }

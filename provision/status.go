@@ -75,6 +75,8 @@ type EnforceStatus struct {
 	WantPaused  int       `json:"want_paused"`
 	HaveStopped int       `json:"have_stopped"`
 	HavePaused  int       `json:"have_paused"`
+	Want        SetCounts `json:"want"` // of every set
+	Have        SetCounts `json:"have"`
 	Pending     int       `json:"pending"` // changes that are planned but not in the kernel
 	Generation  uint64    `json:"generation,omitempty"`
 	Rounds      uint64    `json:"rounds"`
@@ -85,7 +87,12 @@ type EnforceStatus struct {
 	LastVerifiedAt   time.Time `json:"last_verified_at,omitzero"`
 	DriftExtra       uint64    `json:"drift_extra"`   // since the start
 	DriftMissing     uint64    `json:"drift_missing"` // since the start
-	FlowsDeleted     uint64    `json:"flows_deleted"` // since the start
+	TableRepairs     uint64    `json:"table_repairs"` // since the start: rules or the whole table
+	LastDriftAt      time.Time `json:"last_drift_at,omitzero"`
+	LastDrift        []string  `json:"last_drift,omitempty"`    // the first few elements
+	LastDriftBy      []string  `json:"last_drift_by,omitempty"` // programs with their process ids
+	OpenUntil        time.Time `json:"open_until,omitzero"`     // maintenance: everybody passes
+	FlowsDeleted     uint64    `json:"flows_deleted"`           // since the start
 	FlowsError       string    `json:"flows_error,omitempty"`
 
 	LastError           string    `json:"last_error,omitempty"`

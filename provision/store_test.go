@@ -36,7 +36,7 @@ func TestStoreKeepsEverything(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	for round := range 30 {
 		in := messyInput(rng, round*5)
-		in.Devices = append(in.Devices, Device{ID: 40, Name: "tab\there \"quoted\" \xff\n second line", IP: addr("2001:db8::40")},
+		in.Devices = append(in.Devices, Device{ID: 40, Name: "tab\there \"quoted\" \xff\n second line", Model: "DES-3200\t\n", IP: addr("2001:db8::40")},
 			Device{ID: 41, IP: addr("fe80::1%eth0")})
 		in.Bindings = append(in.Bindings, Binding{Subscriber: 1<<63 - 1, IP: testIP(60), Device: 1<<63 - 1, Port: 1<<32 - 1, VLAN: 1<<16 - 1, PortName: "Gi0/1\t\"x\""})
 		want, _ := Build(in)
@@ -49,6 +49,16 @@ func TestStoreKeepsEverything(t *testing.T) {
 	files, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
 	require.Len(t, files, 1, "nothing else is left behind")
+}
+
+// A file of version 1 has no models; everything else in it is used.
+func TestStoreReadsVersion1(t *testing.T) {
+	body := "usher snapshot 1\nf\t2026-11-01T12:00:00Z\tdirect\nd\t7\t00:00:5e:00:53:f1\t192.0.2.70\t\"sw1\"\nb\t1\t192.0.2.3\t\t7\t4\t0\t\n"
+	sum := crc32.Checksum([]byte(body), crc32.MakeTable(crc32.Castagnoli))
+	snap, err := decode(strings.NewReader(body + fmt.Sprintf("e\t2\t%08x\n", sum)))
+	require.NoError(t, err)
+	require.Equal(t, []Device{{ID: 7, Name: "sw1", MAC: MAC{0, 0, 0x5e, 0, 0x53, 0xf1}, IP: addr("192.0.2.70")}}, snap.Devices())
+	require.Len(t, snap.ByPort(7, 4), 1)
 }
 
 func TestStoreBadFiles(t *testing.T) {
@@ -66,8 +76,8 @@ func TestStoreBadFiles(t *testing.T) {
 		{"foreign text", "hello\nworld\n", "line 1: not a stored snapshot of usher"},
 		{"foreign binary", "\x7fELF\x02\x01\x01\n", "line 1: not a stored snapshot of usher"},
 		{"one endless line", strings.Repeat("x", maxStoreLine+1), "line 1: line is longer than 65536 bytes"},
-		{"newer version", strings.Replace(text, "snapshot 1\n", "snapshot 2\n", 1), "line 1: version 2 was written by a newer usher; this one reads up to 1"},
-		{"no version", strings.Replace(text, "snapshot 1\n", "snapshot x\n", 1), `line 1: version "x" is not a number`},
+		{"newer version", strings.Replace(text, "snapshot 2\n", "snapshot 3\n", 1), "line 1: version 3 was written by a newer usher; this one reads up to 2"},
+		{"no version", strings.Replace(text, "snapshot 2\n", "snapshot x\n", 1), `line 1: version "x" is not a number`},
 		{"cut between lines", strings.Join(lines[:20], ""), "line 21: the file is cut off: no closing line"},
 		{"cut within a line", strings.Join(lines[:20], "") + lines[20][:5], "line 21: the file is cut off within this line"},
 		{"a line lost", strings.Join(slices.Delete(slices.Clone(lines), 10, 11), ""), "line 104: 101 records, the closing line says 102"},

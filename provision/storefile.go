@@ -13,18 +13,18 @@ import (
 	"time"
 )
 
-// The file of a Store, version 1: lines of fields parted by tabs, so that people
+// The file of a Store, version 2: lines of fields parted by tabs, so that people
 // can read it with their usual tools. Empty field: not known.
 //
-//	usher snapshot 1
+//	usher snapshot 2
 //	f  time of the fetch (RFC 3339)  source
-//	d  device id  MAC  management address  quoted name
+//	d  device id  MAC  management address  quoted name  quoted model (not in version 1)
 //	s  subscriber id  state
 //	b  subscriber id  IP  MAC  device id  port  VLAN  quoted port name
 //	e  number of the lines d, s and b  CRC-32C of all bytes before this line, hexadecimal
 const (
 	storeMagic   = "usher snapshot "
-	storeVersion = 1
+	storeVersion = 2
 	maxStoreLine = 1 << 16
 )
 
@@ -82,6 +82,7 @@ func encode(w io.Writer, s *Snapshot) error {
 		mac(d.MAC)
 		addr(d.IP)
 		text(d.Name)
+		text(d.Model)
 		records++
 		flush()
 	}
@@ -157,6 +158,7 @@ type decoder struct {
 	sum       uint32
 	line      int
 	records   int
+	version   int
 	ended     bool
 	fetchedAt time.Time
 	names     map[string]string
@@ -204,6 +206,7 @@ func (d *decoder) header(line string) error {
 	case v > storeVersion:
 		return d.fail("version %d was written by a newer usher; this one reads up to %d", v, storeVersion)
 	}
+	d.version = v
 	return nil
 }
 
@@ -238,6 +241,9 @@ func (d *decoder) record(kind, rest string) error {
 		f.next("source")
 	case "d":
 		v := Device{ID: DeviceID(f.num("device id", 1, 1<<63-1)), MAC: f.mac(), IP: f.addr(), Name: f.text("name")}
+		if d.version > 1 {
+			v.Model = f.text("model")
+		}
 		d.devices = append(d.devices, v)
 	case "s":
 		id := SubscriberID(f.num("subscriber id", 1, 1<<63-1))

@@ -18,6 +18,7 @@ func newTables(rows []Binding, subs []Subscriber, devices []Device, p *problems)
 	t.sortRows(rows, chosen)
 	t.indexRows(p)
 	t.indexPorts(p)
+	t.indexVLANs()
 	t.indexDevices(p)
 	return t
 }

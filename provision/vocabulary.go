@@ -163,10 +163,11 @@ type Subscriber struct {
 
 // Device is a switch or OLT that subscribers hang on.
 type Device struct {
-	ID   DeviceID
-	Name string
-	MAC  MAC        // as in remote-id; zero if the ERP has none
-	IP   netip.Addr // management address, often the relay's giaddr; invalid if none
+	ID    DeviceID
+	Name  string
+	Model string     // such as "D-Link DES-3200-28"; empty if the ERP does not tell
+	MAC   MAC        // as in remote-id; zero if the ERP has none
+	IP    netip.Addr // management address, often the relay's giaddr; invalid if none
 }
 
 // Binding is one row of what should hold: an address of a subscriber and the

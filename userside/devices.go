@@ -14,6 +14,7 @@ import (
 type Device struct {
 	ID     int64
 	Name   String
+	Model  string     // empty: not told
 	IP     netip.Addr // from host, else ip; invalid: none
 	Host   String     // as the server has it: dotted, or a name
 	MAC    MAC
@@ -105,7 +106,7 @@ func (c *Client) Devices(ctx context.Context, filter DeviceFilter) (*Devices, er
 
 func (r recordReader) device(names map[string]string) Device {
 	d := Device{
-		ID: r.id("id"), Name: r.string("name", "nazv"), Host: r.string("host"), MAC: r.mac("mac"),
+		ID: r.id("id"), Name: r.string("name", "nazv"), Model: r.model(names), Host: r.string("host"), MAC: r.mac("mac"),
 		Online: r.bool("is_online"), Active: r.time("activity_time"),
 	}
 	if ip, err := ParseIP(string(d.Host)); err == nil {
@@ -139,6 +140,21 @@ func (r recordReader) device(names map[string]string) Device {
 	}
 	slices.SortStableFunc(d.Ifaces, func(a, b Iface) int { return int(int64(a.Number) - int64(b.Number)) })
 	return d
+}
+
+// model gives the name of a device's model: text, or an object with a name. A
+// number is that of a list of models which the API does not have.
+func (r recordReader) model(names map[string]string) string {
+	for _, key := range []string{"model", "model_name"} {
+		v := r.v.get(key)
+		if v.kind() == kindObject {
+			v = v.get("name")
+		}
+		if v.kind() == kindString && !v.empty() {
+			return intern(names, v)
+		}
+	}
+	return ""
 }
 
 // intern keeps one copy of a name that thousands of ports share.

@@ -50,10 +50,10 @@ func routeLeaseOf(rec *lease.Record) provision.RouteLease {
 // routeEvents tells the keeper of routes whose lease a packet has changed.
 type routeEvents struct{ keeper *provision.RouteKeeper }
 
-// Packet implements dhcpd.Observer.
+// Packet implements dhcpd.Observer. Looking at a lease once too often costs
+// less than to know which outcomes change one.
 func (r routeEvents) Packet(e *dhcpd.Event) {
-	switch e.Outcome {
-	case dhcpd.OutcomeAck, dhcpd.OutcomeAckBeforeCommit, dhcpd.OutcomeReleased, dhcpd.OutcomeDeclined:
+	if e.YourIP.IsValid() && e.Outcome != dhcpd.OutcomeOffer {
 		r.keeper.Touch(e.YourIP, time.Now())
 	}
 }

@@ -48,8 +48,14 @@ func openState(dir string, log *slog.Logger) (db *bbolt.DB, err error) {
 		}
 	}
 	log.Error("state file cannot be used; leases and MAC reports live in memory only until a restart", "path", path, "error", err)
-	return openBolt("memory", memoryFile)
+	return openBolt(memoryPath, memoryFile)
 }
+
+// memoryPath is what a database in memory says for its path.
+const memoryPath = "memory"
+
+// inMemory reports whether what is committed to db is lost with the process.
+func inMemory(db *bbolt.DB) bool { return db.Path() == memoryPath }
 
 // memoryFile stands for a file on disk.
 func memoryFile(string, int, os.FileMode) (*os.File, error) {
@@ -108,8 +114,10 @@ type journal struct {
 func (j journal) Commit(recs []dhcpd.Commit) error {
 	return j.db.Update(func(tx *bbolt.Tx) error {
 		for _, r := range recs {
-			if err := j.leases.PutTx(tx, r.Lease); err != nil {
-				return err
+			if r.Lease.IP.IsValid() {
+				if err := j.leases.PutTx(tx, r.Lease); err != nil {
+					return err
+				}
 			}
 			if r.Report == nil {
 				continue

@@ -66,9 +66,13 @@ func (e ParseError) Error() string {
 	return "unknown parse error"
 }
 
-// span is the place of an option's value; zero is "absent", for no value
+// span is the place of an option's value in the packet, or in Packet.joined if
+// its parts had to be put together. Zero is "absent", for no value of a packet
 // starts at offset 0.
-type span struct{ at, n uint16 }
+type span struct {
+	at, n  uint16
+	joined bool
+}
 
 // Packet is a view of one DHCP packet. Its methods return parts of the parsed
 // bytes, which must stay unchanged as long as the view is used. It can be
@@ -77,22 +81,43 @@ type Packet struct {
 	raw  []byte
 	main int // end of the options field that was walked: the place of End, or len(raw)
 
-	msgType   MessageType
-	overload  byte
-	duplicate bool
-	relays    uint8 // instances of option 82
+	msgType     MessageType
+	overload    byte
+	duplicate   bool
+	rapidCommit bool
+	relays      uint8 // instances of option 82
 
 	requested, serverID, clientID, params, maxSize span
 	relay, hostName, vendorClass, message          span
-	leaseTime                                      span
+	userClass, vendorID, vendorInfo, leaseTime     span
+
+	split  uint16 // texts that came in several parts, as bits in the order of texts
+	joined []byte // those texts, each whole (RFC 3396)
+}
+
+// texts are the options whose parts are joined, with the places of their values:
+// one longer than 255 bytes comes in parts, and the fields of an overloaded packet
+// may cut it anywhere (RFC 3396 section 7).
+func (p *Packet) texts() [8]text {
+	return [...]text{
+		{OptClientID, &p.clientID}, {OptParameterList, &p.params}, {OptHostName, &p.hostName},
+		{OptVendorClass, &p.vendorClass}, {OptMessage, &p.message}, {OptUserClass, &p.userClass},
+		{OptVendorIdentifyingClass, &p.vendorID}, {OptVendorIdentifying, &p.vendorInfo},
+	}
+}
+
+type text struct {
+	code byte
+	at   *span
 }
 
 // Parse makes p a view of b. It accepts a packet without End if its options
-// fill it exactly, whatever bytes follow End, and an unknown message type; of
-// an option that may come once the first one counts and Duplicate tells. After
-// an error only the header's methods may be used, and only if b has a header.
+// fill it exactly, whatever bytes follow End, and an unknown message type. Texts
+// in parts are joined (RFC 3396); of another option that may come once the first
+// one counts, and Duplicate tells of both. After an error only the header's
+// methods may be used, and only if b has a header.
 func (p *Packet) Parse(b []byte) error {
-	*p = Packet{raw: b}
+	*p = Packet{raw: b, joined: p.joined[:0]}
 	switch {
 	case len(b) < optionsAt:
 		return ErrShort
@@ -122,7 +147,30 @@ func (p *Packet) Parse(b []byte) error {
 	if p.msgType == 0 {
 		return ErrNoType
 	}
+	if p.split != 0 {
+		p.join()
+	}
 	return nil
+}
+
+// join puts the texts together that came in parts.
+func (p *Packet) join() {
+	for i, t := range p.texts() {
+		if p.split&(1<<i) != 0 {
+			at := len(p.joined)
+			p.joined = p.AppendOption(p.joined, t.code)
+			*t.at = span{uint16(at), uint16(len(p.joined) - at), true}
+		}
+	}
+}
+
+// part notes that a text goes on in another instance of its option.
+func (p *Packet) part(code byte) {
+	for i, t := range p.texts() {
+		if t.code == code {
+			p.split |= 1 << i
+		}
+	}
 }
 
 // walk reads the options of one field and notes those that a server needs.
@@ -184,7 +232,7 @@ func (p *Packet) note(code byte, at, n int) error {
 			p.relays++
 		}
 		if p.relays == 1 {
-			p.relay = span{uint16(at), uint16(n)}
+			p.relay = span{at: uint16(at), n: uint16(n)}
 		}
 		return nil
 	case OptRequestedIP, OptServerID:
@@ -209,18 +257,31 @@ func (p *Packet) note(code byte, at, n int) error {
 		s = &p.message
 	case OptLeaseTime:
 		s = &p.leaseTime
+	case OptUserClass:
+		s = &p.userClass
+	case OptVendorIdentifyingClass:
+		s = &p.vendorID
+	case OptVendorIdentifying:
+		s = &p.vendorInfo
+	case OptRapidCommit:
+		p.rapidCommit = true
+		return nil
 	default:
 		return nil
 	}
 	if s.at != 0 {
 		p.duplicate = true
+		p.part(code)
 		return nil
 	}
-	*s = span{uint16(at), uint16(n)}
+	*s = span{at: uint16(at), n: uint16(n)}
 	return nil
 }
 
 func (p *Packet) bytes(s span) []byte {
+	if s.joined {
+		return p.joined[s.at : s.at+s.n : s.at+s.n]
+	}
 	if s.at == 0 {
 		return nil
 	}
@@ -307,6 +368,27 @@ func (p *Packet) HostName() []byte { return p.bytes(p.hostName) }
 // VendorClass is option 60; nil if absent.
 func (p *Packet) VendorClass() []byte { return p.bytes(p.vendorClass) }
 
+// UserClass is option 77 (RFC 3004), raw; nil if absent.
+func (p *Packet) UserClass() []byte { return p.bytes(p.userClass) }
+
+// RapidCommit reports whether the client takes an ACK for its DISCOVER (option 80, RFC 4039).
+func (p *Packet) RapidCommit() bool { return p.rapidCommit }
+
+// FromEnterprise reports whether option 124 or 125 (RFC 3925) names an
+// enterprise, and whether the packet has such an option at all.
+func (p *Packet) FromEnterprise(n uint32) (named, any bool) {
+	for _, v := range [...][]byte{p.bytes(p.vendorID), p.bytes(p.vendorInfo)} {
+		for len(v) >= 5 && len(v) >= 5+int(v[4]) {
+			any = true
+			if binary.BigEndian.Uint32(v) == n {
+				return true, true
+			}
+			v = v[5+int(v[4]):]
+		}
+	}
+	return false, any
+}
+
 // Message is option 56, the reason of a NAK or DECLINE; nil if absent.
 func (p *Packet) Message() []byte { return p.bytes(p.message) }
 
@@ -339,8 +421,8 @@ func (p *Packet) RelayInfo() []byte { return p.bytes(p.relay) }
 // never joined, for a second one mixes forged with real sub-options.
 func (p *Packet) RelayInfoCount() int { return int(p.relays) }
 
-// Duplicate reports whether an option that may come once came more often; the
-// first one is used. Parts of a long option (RFC 3396) count as duplicates here.
+// Duplicate reports whether an option that may come once came more often. Parts
+// of a long option (RFC 3396) count as duplicates here.
 func (p *Packet) Duplicate() bool { return p.duplicate }
 
 // Option gives the first instance of any option by a new walk; ok is false if absent.

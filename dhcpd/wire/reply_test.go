@@ -164,8 +164,10 @@ func TestOptionSetRefuses(t *testing.T) {
 	for code := range 256 {
 		_, err := NewOptionSet([]Option{{uint8(code), []byte{1, 2, 3, 4}}})
 		switch code {
-		case 0, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 82, 255:
+		case 0, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 80, 82, 255:
 			assert.ErrorIs(t, err, ErrOptionReserved, "option %d", code)
+		case OptVendorIdentifying:
+			assert.ErrorContains(t, err, "option 125: want blocks of enterprise number, length and data")
 		default:
 			assert.NoError(t, err, "option %d", code)
 		}

@@ -1,15 +1,19 @@
 // Package acl keeps the block lists of subscribers in the kernel: one nftables
 // table, "inet usher", which is ours alone. It implements provision.Kernel.
 //
-// The table holds two hash sets of IPv4 addresses, stopped and paused, and a
-// base chain at the forward hook that looks both ends of every forwarded packet
-// up in them. Packets of stopped subscribers are dropped; those of paused ones
-// are refused, so that programs at either end give up at once. The rules do not
+// The table holds sets of addresses (stopped, paused, guests) and a base chain
+// at the forward hook that looks both ends of every forwarded packet up in them.
+// Packets of stopped subscribers are dropped. Paused ones and guests reach DNS
+// and their garden, and HTTP leads them to the portal if there is one; all else
+// is refused, so that programs at either end give up at once. The rules do not
 // ask for the connection's state: a live flow ends with the commit, and a
-// router without connection tracking does not start it because of us.
+// router without connection tracking does not start it because of us (but for
+// the portal, which needs address translation). A second chain, if wanted, looks
+// at the sources of what comes in by guarded interfaces.
 //
-// Packets to and from the router itself are not filtered: a blocked subscriber
-// still gets its address by DHCP. Neither is IPv6, which no binding names. Flows that another table has put into a
+// Packets to and from the router itself are not filtered, but for the source
+// guard, which lets DHCP in: a blocked subscriber still gets its address.
+// Neither is IPv6, which no binding names. Flows that another table has put into a
 // flowtable bypass the forward hook and so these rules too.
 //
 // Nothing here is removed at the end of the process: see Table.Clear.
@@ -20,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -53,6 +58,8 @@ const (
 type Options struct {
 	Log *slog.Logger // nil: no log
 
+	Policy Policy
+
 	// NetNS is an open file descriptor of a network namespace, for tests. Zero
 	// means the namespace of the calling thread at the time of Open.
 	NetNS int
@@ -64,6 +71,12 @@ type Table struct {
 	log  *slog.Logger
 	dial func() (write *nftables.Conn, read *netlink.Conn, err error)
 
+	listen func() (*netlink.Conn, error) // for events
+	owner  net.Listener                  // nil: nobody to be kept out, in tests
+
+	writersMu sync.Mutex // guards writers
+	writers   []string   // who else wrote, not yet asked for
+
 	mu    sync.Mutex // guards what follows: one exchange with the kernel at a time
 	write *nftables.Conn
 	read  *netlink.Conn
@@ -73,27 +86,44 @@ type Table struct {
 	gen    uint32
 	counts perSet[int] // elements, as far as we know
 	stale  bool        // the caller has not seen what was found since its last Observe
+
+	policy    Policy
+	adopted   bool      // the table was as it should be once
+	repairs   uint64    // how often it was not, after that
+	openUntil time.Time // end of the maintenance as far as we know
 }
 
-var _ provision.Kernel = (*Table)(nil)
+var (
+	_ provision.Kernel   = (*Table)(nil)
+	_ provision.Watcher  = (*Table)(nil)
+	_ provision.Repairer = (*Table)(nil)
+	_ provision.Opener   = (*Table)(nil)
+)
 
 // Open makes sure that the table is there with our rules, adopts what is in its
 // sets, and gives a handle to it. A table of another schema is replaced in one
-// batch that keeps the elements. It needs CAP_NET_ADMIN.
+// batch that keeps the elements. It needs CAP_NET_ADMIN. The table is ours until
+// Close: a second Open in the same network namespace, by any process, is refused
+// with ErrOwned.
 func Open(ctx context.Context, o Options) (*Table, error) {
 	log := o.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return open(ctx, &Table{log: log, dial: func() (*nftables.Conn, *netlink.Conn, error) { return dialKernel(o.NetNS) }})
+	owner, err := own(o.NetNS)
+	if err != nil {
+		return nil, fmt.Errorf("acl: open: %w", err)
+	}
+	return open(ctx, &Table{log: log, policy: o.Policy, owner: owner,
+		listen: func() (*netlink.Conn, error) { return listenKernel(o.NetNS) },
+		dial:   func() (*nftables.Conn, *netlink.Conn, error) { return dialKernel(o.NetNS) }})
 }
 
 func open(ctx context.Context, t *Table) (*Table, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, err := t.observeLocked(ctx); err != nil {
-		_ = t.hangUpLocked()
-		return nil, fmt.Errorf("acl: open: %w", err)
+		return nil, fmt.Errorf("acl: open: %w", errors.Join(err, t.hangUpLocked(), t.disown()))
 	}
 	t.stale = true
 	t.log.Info("block lists adopted", "table", tableTitle, "schema", schema,
@@ -105,7 +135,17 @@ func open(ctx context.Context, t *Table) (*Table, error) {
 func (t *Table) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.hangUpLocked()
+	return errors.Join(t.hangUpLocked(), t.disown())
+}
+
+// disown lets another process have the table.
+func (t *Table) disown() error {
+	if t.owner == nil {
+		return nil
+	}
+	err := t.owner.Close()
+	t.owner = nil
+	return err
 }
 
 // Observe reads both sets. If the table is not as it should be (dropped, edited,
@@ -168,11 +208,17 @@ func (t *Table) Apply(ctx context.Context, changes []provision.Change) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var last error
-	for range attempts {
+	for attempt := range attempts {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("acl: apply: %w", errors.Join(err, last))
 		}
-		err := t.commitLocked(ctx, b)
+		base := t.gen
+		if attempt >= attempts/2 {
+			// Somebody writes all the time. What we send has been read back
+			// several times by now; an element less or more fails the batch.
+			base = 0
+		}
+		err := t.commitLocked(ctx, b, base)
 		if err == nil {
 			return nil
 		}
@@ -180,7 +226,11 @@ func (t *Table) Apply(ctx context.Context, changes []provision.Change) error {
 			break
 		}
 		t.stale = true
-		t.log.Warn("batch not confirmed, reading back", "changes", b.len(), "error", err)
+		if errors.Is(err, unix.ERESTART) {
+			t.log.Debug("somebody else wrote meanwhile, reading back", "changes", b.len())
+		} else {
+			t.log.Warn("batch not confirmed, reading back", "changes", b.len(), "error", err)
+		}
 		have, err := t.observeLocked(ctx)
 		if err != nil {
 			last = err
@@ -193,6 +243,24 @@ func (t *Table) Apply(ctx context.Context, changes []provision.Change) error {
 	return fmt.Errorf("acl: apply %d of %d changes: %w", b.len(), len(changes), last)
 }
 
+// Reconfigure takes another policy. The next Changed is true and the Observe
+// after it brings the rules into the kernel, with all elements kept.
+func (t *Table) Reconfigure(p Policy) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.policy != p {
+		t.policy, t.stale, t.adopted = p, true, false
+	}
+}
+
+// Repairs tells how often the table itself, not only an element of it, was found
+// otherwise than we had left it and was replaced.
+func (t *Table) Repairs() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.repairs
+}
+
 // Clear removes the table and with it every block. It is no error if there is none.
 func (t *Table) Clear(ctx context.Context) error {
 	t.mu.Lock()
@@ -200,7 +268,7 @@ func (t *Table) Clear(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("acl: clear: %w", err)
 	}
-	t.gen, t.stale = 0, true
+	t.gen, t.stale, t.adopted, t.openUntil = 0, true, false, time.Time{}
 	err := t.flushLocked(0, func(c *nftables.Conn) error {
 		c.DelTable(wantTable())
 		return nil
@@ -216,10 +284,11 @@ func (t *Table) Clear(ctx context.Context) error {
 // number of elements is not what it should be, or cannot be known.
 var errUnconfirmed = errors.New("batch not confirmed")
 
-// commitLocked sends one batch and checks what became of it.
-func (t *Table) commitLocked(ctx context.Context, b batch) error {
+// commitLocked sends one batch and checks what became of it. base is the
+// generation that the ruleset must still have; zero: any.
+func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 	known := t.gen != 0
-	if err := t.flushLocked(0, b.queue); err != nil {
+	if err := t.flushLocked(base, b.queue); err != nil {
 		return err
 	}
 	if !known {
@@ -230,8 +299,8 @@ func (t *Table) commitLocked(ctx context.Context, b batch) error {
 		return err
 	}
 	for set := range b.each() {
-		adds, removes := len(b.adds[set]), len(b.removes[set])
-		info, err := t.setLocked(ctx, set)
+		adds, removes := raw(set, b.adds[set]), raw(set, b.removes[set])
+		info, err := t.setLocked(ctx, set.String())
 		if err != nil {
 			return err
 		}
@@ -277,6 +346,7 @@ func (t *Table) flushLocked(gen uint32, f func(*nftables.Conn) error) error {
 func mayPass(err error) bool {
 	for _, errno := range []unix.Errno{
 		unix.ENOENT,   // an element to remove, a set or the table is gone
+		unix.EEXIST,   // an interval overlaps one that somebody else put there
 		unix.ENOBUFS,  // replies were lost, the outcome is not known
 		unix.EINTR,    // interrupted dump
 		unix.EAGAIN,   // the kernel loads a module

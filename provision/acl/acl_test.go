@@ -38,13 +38,29 @@ func message(parts ...[]byte) []byte {
 	return b
 }
 
-func element(parts ...[]byte) []byte { return attr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, parts...) }
+func elementAttr(parts ...[]byte) []byte {
+	return attr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, parts...)
+}
 
-func key(b ...byte) []byte {
+func keyAttr(b ...byte) []byte {
 	return attr(unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, attr(unix.NFTA_DATA_VALUE, b))
 }
 
-func TestAppendElements(t *testing.T) {
+// appendElements reads the elements of a message as those of the set stopped.
+func appendElements(msg []byte) (keys []uint32, strange int, err error) {
+	var elements []element
+	err = eachElement(msg, func(e element) error {
+		elements = append(elements, e)
+		return nil
+	})
+	all, strange, _ := keysOf(provision.SetStopped, elements)
+	for _, k := range all {
+		keys = append(keys, binary.BigEndian.Uint32(k[:]))
+	}
+	return keys, strange, err
+}
+
+func TestEachElement(t *testing.T) {
 	list := func(elements ...[]byte) []byte {
 		return attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, elements...)
 	}
@@ -59,19 +75,19 @@ func TestAppendElements(t *testing.T) {
 		{"nothing", nil, nil, 0, nil},
 		{"header only", message(), nil, 0, nil},
 		{"no elements", message(table, list()), nil, 0, nil},
-		{"two", message(table, list(element(key(100, 64, 0, 1)), element(key(100, 64, 0, 2)))), []uint32{0x64400001, 0x64400002}, 0, nil},
-		{"with a counter", message(list(element(attr(unix.NFTA_SET_ELEM_EXPR, []byte("counter")), key(192, 0, 2, 1)))), []uint32{0xc0000201}, 0, nil},
-		{"catch-all", message(list(element(attr(unix.NFTA_SET_ELEM_FLAGS, u32(2))), element(key(192, 0, 2, 1)))), []uint32{0xc0000201}, 1, nil},
-		{"end of an interval", message(list(element(key(192, 0, 2, 1), attr(unix.NFTA_SET_ELEM_FLAGS, u32(1))))), nil, 1, nil},
-		{"key of another type", message(list(element(key(1, 2, 3, 4, 5, 6)))), nil, 1, nil},
-		{"empty element", message(list(element())), nil, 1, nil},
+		{"two", message(table, list(elementAttr(keyAttr(100, 64, 0, 1)), elementAttr(keyAttr(100, 64, 0, 2)))), []uint32{0x64400001, 0x64400002}, 0, nil},
+		{"with a counter", message(list(elementAttr(attr(unix.NFTA_SET_ELEM_EXPR, attr(unix.NFTA_EXPR_NAME, []byte("counter\x00"))), keyAttr(192, 0, 2, 1)))), []uint32{0xc0000201}, 0, nil},
+		{"catch-all", message(list(elementAttr(attr(unix.NFTA_SET_ELEM_FLAGS, u32(2))), elementAttr(keyAttr(192, 0, 2, 1)))), []uint32{0xc0000201}, 1, nil},
+		{"end of an interval", message(list(elementAttr(keyAttr(192, 0, 2, 1), attr(unix.NFTA_SET_ELEM_FLAGS, u32(1))))), nil, 1, nil},
+		{"key of another type", message(list(elementAttr(keyAttr(1, 2, 3, 4, 5, 6)))), nil, 1, nil},
+		{"empty element", message(list(elementAttr())), nil, 1, nil},
 		{"attribute longer than the message", append(message(), 200, 0, 3, 128), nil, 0, errShort},
 		{"attribute shorter than its header", append(message(), 2, 0, 3, 0), nil, 0, errShort},
-		{"cut in a header", append(message(list(element(key(192, 0, 2, 1)))), 8, 0), []uint32{0xc0000201}, 0, errShort},
+		{"cut in a header", append(message(list(elementAttr(keyAttr(192, 0, 2, 1)))), 8, 0), []uint32{0xc0000201}, 0, errShort},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, strange, err := appendElements(nil, tt.msg)
+			got, strange, err := appendElements(tt.msg)
 			require.ErrorIs(t, err, tt.err)
 			require.Equal(t, tt.want, got)
 			require.Equal(t, tt.strange, strange)
@@ -116,11 +132,11 @@ func TestParseSet(t *testing.T) {
 // Whatever bytes arrive, nothing panics, and no element is made up: each takes
 // at least the room of its attributes.
 func FuzzParse(f *testing.F) {
-	f.Add(message(attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, element(key(100, 64, 0, 1)), element(key(100, 64, 0, 2)))))
+	f.Add(message(attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, elementAttr(keyAttr(100, 64, 0, 1)), elementAttr(keyAttr(100, 64, 0, 2)))))
 	f.Add(message(attr(unix.NFTA_SET_FLAGS, u32(4)), attr(unix.NFTA_SET_USERDATA, []byte{7, 2, 'h', 'i'}), attr(attrSetCount, u32(3))))
 	f.Add(append(message(), 200, 0, 3, 128))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		keys, strange, _ := appendElements(nil, b)
+		keys, strange, _ := appendElements(b)
 		if n := len(keys)*16 + strange*4; n > len(b) {
 			t.Errorf("%d keys and %d strange elements of %d bytes", len(keys), strange, len(b))
 		}
@@ -135,7 +151,7 @@ func TestNewBatch(t *testing.T) {
 	a, b, v6 := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("2001:db8::1")
 	const add, remove, stopped, paused = provision.OpAdd, provision.OpRemove, provision.SetStopped, provision.SetPaused
 	one := func(op provision.Op, set provision.Set, addr netip.Addr) provision.Change {
-		return provision.Change{Op: op, Set: set, Addr: addr}
+		return provision.Change{Op: op, Set: set, Element: provision.Element{Addr: addr}}
 	}
 	tests := []struct {
 		name    string
@@ -150,7 +166,7 @@ func TestNewBatch(t *testing.T) {
 		{"IPv6", []provision.Change{one(add, paused, a), one(add, stopped, v6)}, 0, "change 1: stopped 2001:db8::1: not an IPv4 address"},
 		{"no address", []provision.Change{one(add, stopped, netip.Addr{})}, 0, "change 0: stopped invalid IP: not an IPv4 address"},
 		{"no set", []provision.Change{one(add, 0, a)}, 0, "change 0: set 0 does not exist"},
-		{"a set too many", []provision.Change{one(add, 3, a)}, 0, "change 0: set 3 does not exist"},
+		{"a set too many", []provision.Change{one(add, 12, a)}, 0, "change 0: set 12 does not exist"},
 		{"no operation", []provision.Change{one(0, stopped, a)}, 0, "change 0: operation 0 does not exist"},
 		{"contradiction", []provision.Change{one(add, stopped, b), one(add, stopped, a), one(remove, stopped, a)}, 0, "stopped 100.64.0.1: both added and removed"},
 	}
@@ -188,10 +204,10 @@ func sent(t *testing.T, b batch) []netlink.Message {
 func TestBatchGoesOutInPiecesAdditionsFirst(t *testing.T) {
 	var b batch
 	for i := range uint32(2500) {
-		b.removes[provision.SetStopped] = append(b.removes[provision.SetStopped], i)
-		b.adds[provision.SetPaused] = append(b.adds[provision.SetPaused], i)
+		b.removes[provision.SetStopped] = append(b.removes[provision.SetStopped], num(i))
+		b.adds[provision.SetPaused] = append(b.adds[provision.SetPaused], num(i))
 	}
-	b.adds[provision.SetStopped] = []uint32{9999}
+	b.adds[provision.SetStopped] = nums(9999)
 	type piece struct {
 		typ, elements int
 		set           string
@@ -200,7 +216,7 @@ func TestBatchGoesOutInPiecesAdditionsFirst(t *testing.T) {
 	var got []piece
 	for _, m := range sent(t, b) {
 		p := piece{typ: int(m.Header.Type)}
-		keys, strange, err := appendElements(nil, m.Data)
+		keys, strange, err := appendElements(m.Data)
 		require.NoError(t, err)
 		require.Zero(t, strange)
 		p.elements = len(keys)
@@ -220,16 +236,30 @@ func TestBatchGoesOutInPiecesAdditionsFirst(t *testing.T) {
 	}, got)
 }
 
+// num is an address as a key.
+func num(v uint32) (k key) {
+	binary.BigEndian.PutUint32(k[:], v)
+	return k
+}
+
+func nums(v ...uint32) []key {
+	var out []key
+	for _, x := range v {
+		out = append(out, num(x))
+	}
+	return out
+}
+
 func TestMissingFrom(t *testing.T) {
 	var b batch
 	var have contents
-	b.adds[provision.SetStopped] = []uint32{1, 2, 3}
-	b.removes[provision.SetPaused] = []uint32{2, 5}
-	have[provision.SetStopped] = []uint32{2, 7}
-	have[provision.SetPaused] = []uint32{1, 5}
+	b.adds[provision.SetStopped] = nums(1, 2, 3)
+	b.removes[provision.SetPaused] = nums(2, 5)
+	have[provision.SetStopped] = nums(2, 7)
+	have[provision.SetPaused] = nums(1, 5)
 	got := b.missingFrom(have)
-	require.Equal(t, []uint32{1, 3}, got.adds[provision.SetStopped])
-	require.Equal(t, []uint32{5}, got.removes[provision.SetPaused])
+	require.Equal(t, nums(1, 3), got.adds[provision.SetStopped])
+	require.Equal(t, nums(5), got.removes[provision.SetPaused])
 	require.Equal(t, 3, got.len())
 	have[provision.SetStopped], have[provision.SetPaused] = b.adds[provision.SetStopped], nil
 	require.Zero(t, b.missingFrom(have).len())

@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"iter"
@@ -13,38 +14,165 @@ import (
 )
 
 // perSet holds one value for each set, indexed by the set; index 0 is unused.
-type perSet[T any] [provision.SetPaused + 1]T
+type perSet[T any] [len(provision.SetCounts{})]T
 
 // eachSet gives the sets in their order.
-func eachSet() iter.Seq[provision.Set] {
-	return func(yield func(provision.Set) bool) {
-		for set := provision.SetStopped; set <= provision.SetPaused; set++ {
-			if !yield(set) {
-				return
-			}
-		}
+func eachSet() iter.Seq[provision.Set] { return provision.Sets() }
+
+// kind is what the elements of a set are.
+type kind uint8
+
+const (
+	kindAddr     kind = iota // ipv4_addr
+	kindPrefix               // ipv4_addr in an interval set
+	kindName                 // ifname
+	kindAddrMAC              // ipv4_addr . ether_addr
+	kindNameAddr             // ifname . ipv4_addr
+)
+
+func kindOf(set provision.Set) kind {
+	switch set {
+	case provision.SetGarden, provision.SetGuestGarden, provision.SetResolvers, provision.SetExempt:
+		return kindPrefix
+	case provision.SetGuardedDirect, provision.SetGuardedVLAN:
+		return kindName
+	case provision.SetBoundDirect:
+		return kindAddrMAC
+	case provision.SetBoundVLAN:
+		return kindNameAddr
+	default:
+		return kindAddr
 	}
 }
 
-// contents are the elements of the sets, each sorted and without repeats. An
-// address is a number here: its four octets, the first one highest.
-type contents perSet[[]uint32]
+// nameLen is the size of an interface's name in a key (IFNAMSIZ), with its end mark.
+const nameLen = 16
+
+// size is the length of the kind's keys in bytes. Each part of a concatenation
+// is padded to four.
+func (k kind) size() int {
+	switch k {
+	case kindName:
+		return nameLen
+	case kindAddrMAC:
+		return 4 + 8
+	case kindNameAddr:
+		return nameLen + 4
+	default:
+		return 4
+	}
+}
+
+// key is an element as the kernel has it, filled up with zeros: the octets of
+// an address, then those of a MAC, or a name and then an address. Of a prefix
+// the kernel has the two ends; here its length in bits stands behind the address.
+type key [nameLen + 4]byte
+
+func (k key) addr(at int) netip.Addr { return netip.AddrFrom4([4]byte(k[at : at+4])) }
+
+func compareKeys(a, b key) int { return bytes.Compare(a[:], b[:]) }
+
+func addrKey(a netip.Addr) key {
+	var k key
+	b := a.As4()
+	copy(k[:], b[:])
+	return k
+}
+
+// keyOf gives the key of an element, or an error for what no such set can hold.
+func keyOf(set provision.Set, e provision.Element) (key, error) {
+	var k key
+	what := kindOf(set)
+	if what == kindPrefix {
+		if p := e.Prefix; !p.IsValid() || !p.Addr().Is4() || p.Masked() != p {
+			return k, fmt.Errorf("%s: not an IPv4 prefix", p)
+		}
+		e.Addr = e.Prefix.Addr()
+	}
+	if what != kindName {
+		e.Addr = e.Addr.Unmap()
+		if !e.Addr.Is4() {
+			return k, fmt.Errorf("%s: not an IPv4 address", e.Addr)
+		}
+		k = addrKey(e.Addr)
+	}
+	switch what {
+	case kindPrefix:
+		k[4] = byte(e.Prefix.Bits())
+	case kindAddrMAC:
+		copy(k[4:], e.MAC[:])
+	case kindName, kindNameAddr:
+		if e.Interface == "" || len(e.Interface) >= nameLen {
+			return k, fmt.Errorf("interface %q: want a name of 1 to %d bytes", e.Interface, nameLen-1)
+		}
+		if what == kindNameAddr {
+			copy(k[nameLen:], k[:4])
+			clear(k[:4])
+		}
+		copy(k[:nameLen], e.Interface)
+	}
+	return k, nil
+}
+
+// element is the reverse of keyOf.
+func (k key) element(set provision.Set) provision.Element {
+	name := func() string { return string(bytes.TrimRight(k[:nameLen], "\x00")) }
+	switch kindOf(set) {
+	case kindPrefix:
+		return provision.Element{Prefix: netip.PrefixFrom(k.addr(0), int(k[4]))}
+	case kindName:
+		return provision.Element{Interface: name()}
+	case kindAddrMAC:
+		return provision.Element{Addr: k.addr(0), MAC: provision.MAC(k[4:10])}
+	case kindNameAddr:
+		return provision.Element{Addr: k.addr(nameLen), Interface: name()}
+	default:
+		return provision.Element{Addr: k.addr(0)}
+	}
+}
+
+// contents are the elements of the sets, each sorted and without repeats.
+type contents perSet[[]key]
 
 func (c contents) acl() provision.ACL {
-	return provision.ACL{
-		Stopped: addresses(c[provision.SetStopped]),
-		Paused:  addresses(c[provision.SetPaused]),
+	addrs := func(set provision.Set) []netip.Addr {
+		out := make([]netip.Addr, len(c[set]))
+		for i, k := range c[set] {
+			out[i] = k.addr(0)
+		}
+		return out
 	}
-}
-
-func addresses(keys []uint32) []netip.Addr {
-	out := make([]netip.Addr, len(keys))
-	for i, k := range keys {
-		var a [4]byte
-		binary.BigEndian.PutUint32(a[:], k)
-		out[i] = netip.AddrFrom4(a)
+	prefixes := func(set provision.Set) []netip.Prefix {
+		var out []netip.Prefix
+		for _, k := range c[set] {
+			out = append(out, netip.PrefixFrom(k.addr(0), int(k[4])))
+		}
+		return out
 	}
-	return out
+	names := func(set provision.Set) []string {
+		var out []string
+		for _, k := range c[set] {
+			out = append(out, k.element(set).Interface)
+		}
+		return out
+	}
+	a := provision.ACL{
+		Stopped: addrs(provision.SetStopped), Paused: addrs(provision.SetPaused), Guests: addrs(provision.SetGuests),
+		Garden: prefixes(provision.SetGarden), GuestGarden: prefixes(provision.SetGuestGarden), Resolvers: prefixes(provision.SetResolvers),
+		Guard: provision.SourceGuard{
+			Direct: names(provision.SetGuardedDirect), VLAN: names(provision.SetGuardedVLAN),
+			Exempt: prefixes(provision.SetExempt),
+		},
+	}
+	for _, k := range c[provision.SetBoundDirect] {
+		e := k.element(provision.SetBoundDirect)
+		a.Guard.BoundDirect = append(a.Guard.BoundDirect, provision.DirectBinding{IP: e.Addr, MAC: e.MAC})
+	}
+	for _, k := range c[provision.SetBoundVLAN] {
+		e := k.element(provision.SetBoundVLAN)
+		a.Guard.BoundVLAN = append(a.Guard.BoundVLAN, provision.VLANBinding{Interface: e.Interface, IP: e.Addr})
+	}
+	return a
 }
 
 // batch is a set of changes, each list sorted and without repeats.
@@ -55,20 +183,18 @@ type batch struct {
 func newBatch(changes []provision.Change) (batch, error) {
 	var b batch
 	for i, c := range changes {
-		if c.Set != provision.SetStopped && c.Set != provision.SetPaused {
+		if c.Set == 0 || int(c.Set) >= len(b.adds) {
 			return batch{}, fmt.Errorf("change %d: set %d does not exist", i, c.Set)
 		}
-		addr := c.Addr.Unmap()
-		if !addr.Is4() {
-			return batch{}, fmt.Errorf("change %d: %s %s: not an IPv4 address", i, c.Set, c.Addr)
+		k, err := keyOf(c.Set, c.Element)
+		if err != nil {
+			return batch{}, fmt.Errorf("change %d: %s %w", i, c.Set, err)
 		}
-		a := addr.As4()
-		key := binary.BigEndian.Uint32(a[:])
 		switch c.Op {
 		case provision.OpAdd:
-			b.adds[c.Set] = append(b.adds[c.Set], key)
+			b.adds[c.Set] = append(b.adds[c.Set], k)
 		case provision.OpRemove:
-			b.removes[c.Set] = append(b.removes[c.Set], key)
+			b.removes[c.Set] = append(b.removes[c.Set], k)
 		default:
 			return batch{}, fmt.Errorf("change %d: operation %d does not exist", i, c.Op)
 		}
@@ -76,9 +202,9 @@ func newBatch(changes []provision.Change) (batch, error) {
 	for set := range eachSet() {
 		b.adds[set], _ = tidy(b.adds[set])
 		b.removes[set], _ = tidy(b.removes[set])
-		for _, key := range b.removes[set] {
-			if _, both := slices.BinarySearch(b.adds[set], key); both {
-				return batch{}, fmt.Errorf("%s %s: both added and removed", set, addresses([]uint32{key})[0])
+		for _, k := range b.removes[set] {
+			if _, both := slices.BinarySearchFunc(b.adds[set], k, compareKeys); both {
+				return batch{}, fmt.Errorf("%s %s: both added and removed", set, k.element(set))
 			}
 		}
 	}
@@ -86,9 +212,9 @@ func newBatch(changes []provision.Change) (batch, error) {
 }
 
 // tidy sorts keys in place and removes repeats; it gives how many there were.
-func tidy(keys []uint32) (out []uint32, repeats int) {
-	if !slices.IsSorted(keys) {
-		slices.Sort(keys)
+func tidy(keys []key) (out []key, repeats int) {
+	if !slices.IsSortedFunc(keys, compareKeys) {
+		slices.SortFunc(keys, compareKeys)
 	}
 	out = slices.Compact(keys)
 	return out, len(keys) - len(out)
@@ -125,42 +251,84 @@ func (b batch) missingFrom(have contents) batch {
 }
 
 // keep gives the keys that are (or are not) in the sorted list.
-func keep(keys, list []uint32, in bool) []uint32 {
-	var out []uint32
-	for _, key := range keys {
-		if _, found := slices.BinarySearch(list, key); found == in {
-			out = append(out, key)
+func keep(keys, list []key, in bool) []key {
+	var out []key
+	for _, k := range keys {
+		if _, found := slices.BinarySearchFunc(list, k, compareKeys); found == in {
+			out = append(out, k)
 		}
 	}
 	return out
 }
 
-// queue encodes the batch: additions to both sets before removals.
+// queue encodes the batch: additions before removals, but where elements may
+// overlap the other way round, for the kernel refuses an interval that overlaps
+// one which is still there. Within the batch the order is nobody's to see.
 func (b batch) queue(c *nftables.Conn) error {
 	for set := range eachSet() {
-		if err := queueElements(c.SetAddElements, wantSet(set), b.adds[set]); err != nil {
+		if kindOf(set) == kindPrefix {
+			if err := queueElements(c.SetDeleteElements, set, b.removes[set]); err != nil {
+				return err
+			}
+		}
+		if err := queueElements(c.SetAddElements, set, b.adds[set]); err != nil {
 			return err
 		}
 	}
 	for set := range eachSet() {
-		if err := queueElements(c.SetDeleteElements, wantSet(set), b.removes[set]); err != nil {
-			return err
+		if kindOf(set) != kindPrefix {
+			if err := queueElements(c.SetDeleteElements, set, b.removes[set]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // queueElements puts elements into messages of a bounded size.
-func queueElements(f func(*nftables.Set, []nftables.SetElement) error, set *nftables.Set, keys []uint32) error {
-	elements := make([]nftables.SetElement, 0, min(len(keys), chunk))
+func queueElements(f func(*nftables.Set, []nftables.SetElement) error, set provision.Set, keys []key) error {
+	what, declared := kindOf(set), wantSet(set)
+	elements := make([]nftables.SetElement, 0, min(2*len(keys), 2*chunk))
 	for part := range slices.Chunk(keys, chunk) {
 		elements = elements[:0]
-		for _, key := range part {
-			elements = append(elements, nftables.SetElement{Key: binary.BigEndian.AppendUint32(nil, key)})
+		for _, k := range part {
+			if what != kindPrefix {
+				elements = append(elements, nftables.SetElement{Key: slices.Clone(k[:what.size()])})
+				continue
+			}
+			first, end, open := interval(k)
+			elements = append(elements, nftables.SetElement{Key: binary.BigEndian.AppendUint32(nil, first), IntervalOpen: open})
+			if !open {
+				elements = append(elements, nftables.SetElement{Key: binary.BigEndian.AppendUint32(nil, end), IntervalEnd: true})
+			}
 		}
-		if err := f(set, elements); err != nil {
+		if err := f(declared, elements); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// interval gives the ends of a prefix as the kernel keeps them: its first
+// address and the one behind its last. A prefix up to the last of all addresses
+// has no such end.
+func interval(k key) (first, end uint32, open bool) {
+	first = binary.BigEndian.Uint32(k[:4])
+	last := uint64(first) + 1<<(32-uint(k[4]))
+	return first, uint32(last), last>>32 != 0
+}
+
+// raw is the number of elements that the kernel counts for the keys of a set.
+func raw(set provision.Set, keys []key) int {
+	if kindOf(set) != kindPrefix {
+		return len(keys)
+	}
+	n := 0
+	for _, k := range keys {
+		n += 2
+		if _, _, open := interval(k); open {
+			n--
+		}
+	}
+	return n
 }

@@ -48,6 +48,6 @@ func (d *DryRun) Apply(_ context.Context, changes []provision.Change) error {
 	defer d.mu.Unlock()
 	d.acl = d.acl.Apply(changes)
 	d.log.Info("block lists not written, dry run", "changes", b.len(),
-		"stopped", len(d.acl.Stopped), "paused", len(d.acl.Paused))
+		"stopped", len(d.acl.Stopped), "paused", len(d.acl.Paused), "elements", d.acl.Len())
 	return nil
 }

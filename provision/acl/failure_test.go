@@ -21,7 +21,7 @@ func stop(n int) []provision.Change {
 	out := make([]provision.Change, n)
 	for i := range out {
 		out[i] = provision.Change{Op: provision.OpAdd, Set: provision.SetStopped,
-			Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})}
+			Element: provision.Element{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})}}
 	}
 	return out
 }
@@ -246,7 +246,7 @@ func TestRebuildLosesNoElementWrittenMeanwhile(t *testing.T) {
 	have, err := table.Observe(t.Context())
 	require.NoError(t, err)
 	require.Len(t, have.Stopped, 2)
-	require.Len(t, k.table.rules, len(wantRules()))
+	require.Len(t, k.table.rules, len(wantRules(Policy{})))
 	requireStopped(t, k, table, 2)
 }
 

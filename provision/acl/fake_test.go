@@ -165,14 +165,16 @@ func (k *fakeKernel) elements(m netlink.Message, s *fakeSet) []netlink.Message {
 		return failure(m, unix.ENOENT)
 	}
 	keys, flags := slices.Collect(maps.Keys(s.keys)), netlink.HeaderFlags(0)
-	if k.dumps++; k.onDump != nil {
+	if name := k.attrs(m)[unix.NFTA_SET_ELEM_LIST_SET]; name != "stopped" && name != "paused" {
+		// The sets that no test of failures fills.
+	} else if k.dumps++; k.onDump != nil {
 		keys, flags = k.onDump(k.dumps, keys)
 	}
 	var out []netlink.Message
 	for part := range slices.Chunk(keys, 700) {
 		var list [][]byte
 		for _, x := range part {
-			list = append(list, element(key(u32(x)...)))
+			list = append(list, elementAttr(keyAttr(u32(x)...)))
 		}
 		out = append(out, reply(m, unix.NFT_MSG_NEWSETELEM, attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, list...))...)
 	}
@@ -240,7 +242,7 @@ func (k *fakeKernel) change(table **fakeTable, m netlink.Message) unix.Errno {
 		if s == nil {
 			return unix.ENOENT
 		}
-		keys, strange, err := appendElements(nil, m.Data)
+		keys, strange, err := appendElements(m.Data)
 		require.NoError(k.t, err)
 		require.Zero(k.t, strange)
 		add := msgType(m) == unix.NFT_MSG_NEWSETELEM

@@ -29,26 +29,61 @@ func (t *Table) Holds(ctx context.Context, addr netip.Addr) (stopped, paused boo
 }
 
 func (t *Table) holdsLocked(ctx context.Context, set provision.Set, addr netip.Addr) (bool, error) {
+	_, found, err := t.lookUpLocked(ctx, set.String(), addr)
+	return found, err
+}
+
+// Counter is what the rules counted.
+type Counter struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Counters tells what was refused from and to each of the addresses since its
+// counting began: with the first refused packet after a day without any, or
+// after the table was replaced. What passed to a garden or resolver is not in it.
+func (t *Table) Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Counter, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make(map[netip.Addr]Counter, len(addrs))
+	for _, a := range addrs {
+		if !a.Unmap().Is4() {
+			return nil, fmt.Errorf("acl: %s is not IPv4", a)
+		}
+		e, found, err := t.lookUpLocked(ctx, setRefused, a.Unmap())
+		if err != nil {
+			return nil, fmt.Errorf("acl: %w", err)
+		}
+		if found {
+			out[a] = e.counter
+		}
+	}
+	return out, nil
+}
+
+// lookUpLocked asks for one address of a set, without reading the set.
+func (t *Table) lookUpLocked(ctx context.Context, set string, addr netip.Addr) (e element, found bool, err error) {
 	elements, err := elementList(addr)
 	if err != nil {
-		return false, err
+		return element{}, false, err
 	}
-	found := false
 	err = t.askLocked(ctx, unix.NFT_MSG_GETSETELEM, 0, question{
 		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(tableName)},
-		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: cString(set.String())},
+		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: cString(set)},
 		{Type: unix.NFTA_SET_ELEM_LIST_ELEMENTS | unix.NLA_F_NESTED, Data: elements},
-	}, func(netlink.Message) error {
-		found = true
-		return nil
+	}, func(m netlink.Message) error {
+		return eachElement(m.Data, func(x element) error {
+			e, found = x, true
+			return nil
+		})
 	})
 	if errors.Is(err, unix.ENOENT) {
-		return false, nil
+		return element{}, false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look up %s in set %s: %w", addr, set, err)
+		return element{}, false, fmt.Errorf("look up %s in set %s: %w", addr, set, err)
 	}
-	return found, nil
+	return e, found, nil
 }
 
 // elementList is the list of one element as a request has it.

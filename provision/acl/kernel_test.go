@@ -42,10 +42,12 @@ func newLab(t testing.TB) *lab.Lab {
 	return l
 }
 
-func newRouter(t testing.TB) *router {
+func newRouter(t testing.TB) *router { return newRouterNamed(t, "router") }
+
+func newRouterNamed(t testing.TB, name string) *router {
 	t.Helper()
 	l := newLab(t)
-	h, err := l.Host("router")
+	h, err := l.Host(name)
 	require.NoError(t, err)
 	return &router{t, l, h}
 }
@@ -96,15 +98,24 @@ func (r *router) elements(set string) map[string]bool {
 // open opens the table in the namespace.
 func (r *router) open() *acl.Table {
 	r.t.Helper()
+	return r.openWith(acl.Options{})
+}
+
+func (r *router) openWith(o acl.Options) *acl.Table {
+	r.t.Helper()
+	table, err := r.tryOpen(o)
+	require.NoError(r.t, err)
+	r.t.Cleanup(func() { assert.NoError(r.t, table.Close()) })
+	return table
+}
+
+func (r *router) tryOpen(o acl.Options) (*acl.Table, error) {
+	r.t.Helper()
 	ns, err := os.Open(filepath.Join("/run/netns", r.host.Namespace))
 	require.NoError(r.t, err)
-	table, err := acl.Open(r.t.Context(), acl.Options{NetNS: int(ns.Fd())})
-	require.NoError(r.t, err)
-	r.t.Cleanup(func() {
-		assert.NoError(r.t, table.Close())
-		_ = ns.Close()
-	})
-	return table
+	r.t.Cleanup(func() { _ = ns.Close() })
+	o.NetNS = int(ns.Fd())
+	return acl.Open(r.t.Context(), o)
 }
 
 func observe(t testing.TB, table *acl.Table) provision.ACL {
@@ -139,7 +150,7 @@ func subscribers(from, n int) []netip.Addr {
 func changes(op provision.Op, set provision.Set, addrs ...netip.Addr) []provision.Change {
 	out := make([]provision.Change, len(addrs))
 	for i, a := range addrs {
-		out[i] = provision.Change{Op: op, Set: set, Addr: a}
+		out[i] = provision.Change{Op: op, Set: set, Element: provision.Element{Addr: a}}
 	}
 	return out
 }
@@ -165,15 +176,24 @@ func text(a provision.ACL) string {
 }
 
 func TestKernelRulesetIsTheOneInTheFile(t *testing.T) {
-	byHand := newRouter(t)
-	byHand.load("usher.nft")
-	want := byHand.list()
-	require.NoError(t, byHand.lab.Close())
+	for file, policy := range map[string]acl.Policy{
+		"usher.nft":  {},
+		"portal.nft": {SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")},
+	} {
+		t.Run(file, func(t *testing.T) {
+			r := newRouter(t)
+			r.load(file)
+			want := r.list()
+			before := r.nft("-a", "list", "table", "inet", "usher")
+			r.openWith(acl.Options{Policy: policy})
+			require.Equal(t, before, r.nft("-a", "list", "table", "inet", "usher"), "adopted as it is: a rebuilt table has other handles")
 
-	r := newRouter(t)
-	r.open()
-	if diff := cmp.Diff(want, r.list()); diff != "" {
-		t.Errorf("ruleset (-testdata/usher.nft +ours):\n%s", diff)
+			fresh := newRouterNamed(t, "fresh")
+			fresh.openWith(acl.Options{Policy: policy})
+			if diff := cmp.Diff(want, fresh.list()); diff != "" {
+				t.Errorf("ruleset (-testdata/%s +ours):\n%s", file, diff)
+			}
+		})
 	}
 }
 
@@ -194,6 +214,7 @@ func TestKernelOpenTwiceWritesOnce(t *testing.T) {
 	observe(t, first)
 	before, gen := r.nft("-a", "list", "ruleset"), first.Generation()
 
+	require.NoError(t, first.Close())
 	second := r.open()
 	require.Equal(t, gen, second.Generation(), "the second Open wrote")
 	require.Equal(t, before, r.nft("-a", "list", "ruleset"))
@@ -365,7 +386,7 @@ func TestKernelTableIsRepaired(t *testing.T) {
 		{"table dropped", []string{"delete", "table", "inet", "usher"}, ""},
 		{"ruleset flushed", []string{"flush", "ruleset"}, ""},
 		{"rules flushed", []string{"flush", "table", "inet", "usher"}, all},
-		{"chain flushed", []string{"flush", "chain", "inet", "usher", "paused_in"}, all},
+		{"chain flushed", []string{"flush", "chain", "inet", "usher", "to_paused"}, all},
 		{"rule added", []string{"insert", "rule", "inet", "usher", "forward", "accept"}, all},
 		{"rule that counts for itself", []string{"add", "rule", "inet", "usher", "forward", "limit", "rate", "1/second", "log", "drop"}, all},
 		{"chain added", []string{"add", "chain", "inet", "usher", "more"}, all},
@@ -421,6 +442,7 @@ func TestKernelOtherSchemaIsReplacedAndElementsKept(t *testing.T) {
 		want string
 	}{
 		{"schema0.nft", "stopped 100.64.0.1\nstopped 100.64.0.2\npaused 100.64.1.1\n"},
+		{"schema1.nft", "stopped 100.64.0.1\nstopped 100.64.0.2\npaused 100.64.1.1\n"},
 		{"schema9.nft", "stopped 100.64.0.1\nstopped 100.64.0.2\n"},
 	}
 	fresh := newRouterText(t)
@@ -440,10 +462,7 @@ func TestKernelOtherSchemaIsReplacedAndElementsKept(t *testing.T) {
 // newRouterText gives the table as Open makes it from nothing.
 func newRouterText(t *testing.T) string {
 	t.Helper()
-	l := newLab(t)
-	h, err := l.Host("fresh")
-	require.NoError(t, err)
-	r := &router{t, l, h}
+	r := newRouterNamed(t, "fresh")
 	r.open()
 	return r.list()
 }

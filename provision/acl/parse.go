@@ -1,12 +1,20 @@
 package acl
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"math/bits"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 // countUnknown stands for the number of elements where the kernel does not tell.
@@ -55,6 +63,7 @@ type setInfo struct {
 	flags   uint32
 	keyType uint32 // nft's number of the type, 7 is ipv4_addr
 	keyLen  uint32 // bytes
+	timeout time.Duration
 	comment string
 	count   int // elements, or countUnknown
 }
@@ -76,6 +85,8 @@ func parseSet(msg []byte) (setInfo, error) {
 			info.keyType = binary.BigEndian.Uint32(v)
 		case unix.NFTA_SET_KEY_LEN:
 			info.keyLen = binary.BigEndian.Uint32(v)
+		case unix.NFTA_SET_TIMEOUT:
+			info.timeout = milliseconds(v)
 		case unix.NFTA_SET_USERDATA:
 			info.comment = parseComment(v)
 		case attrSetCount:
@@ -106,45 +117,167 @@ func parseComment(b []byte) string {
 	return ""
 }
 
-// appendElements appends the IPv4 keys of a NFT_MSG_NEWSETELEM message. strange
-// counts the elements that are no single address.
-func appendElements(keys []uint32, msg []byte) (out []uint32, strange int, err error) {
-	err = eachAttr(payload(msg), func(typ uint16, list []byte) error {
+// element is one set element as the kernel gives it.
+type element struct {
+	key     []byte // nil: none, such as the catch-all element
+	flags   uint32 // NFT_SET_ELEM_...
+	timeout time.Duration
+	expires time.Duration // until then; zero: never
+	counter Counter
+}
+
+// eachElement calls f with each element of a NFT_MSG_NEWSETELEM message.
+func eachElement(msg []byte, f func(element) error) error {
+	return eachAttr(payload(msg), func(typ uint16, list []byte) error {
 		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			return nil
 		}
-		return eachAttr(list, func(_ uint16, elem []byte) error {
-			key, ok, err := parseElement(elem)
+		return eachAttr(list, func(_ uint16, b []byte) error {
+			e, err := parseElement(b)
 			if err != nil {
 				return err
 			}
-			if !ok {
-				strange++
-				return nil
-			}
-			keys = append(keys, key)
-			return nil
+			return f(e)
 		})
 	})
-	return keys, strange, err
 }
 
-// parseElement reads one element; ok is false if it is no single IPv4 address.
-func parseElement(elem []byte) (key uint32, ok bool, err error) {
-	flagged := false
-	err = eachAttr(elem, func(typ uint16, v []byte) error {
+// attrExpressions is NFTA_SET_ELEM_EXPRESSIONS of linux/netfilter/nf_tables.h:
+// a list where NFTA_SET_ELEM_EXPR holds one.
+const attrExpressions = 11
+
+// parseElement reads one element.
+func parseElement(b []byte) (element, error) {
+	var e element
+	err := eachAttr(b, func(typ uint16, v []byte) error {
 		switch typ {
 		case unix.NFTA_SET_ELEM_FLAGS:
-			flagged = true // the end of an interval or the catch-all element
+			if len(v) == 4 {
+				e.flags = binary.BigEndian.Uint32(v)
+			}
 		case unix.NFTA_SET_ELEM_KEY:
 			return eachAttr(v, func(typ uint16, v []byte) error {
-				if typ == unix.NFTA_DATA_VALUE && len(v) == 4 {
-					key, ok = binary.BigEndian.Uint32(v), true
+				if typ == unix.NFTA_DATA_VALUE {
+					e.key = v
 				}
 				return nil
 			})
+		case unix.NFTA_SET_ELEM_TIMEOUT:
+			e.timeout = milliseconds(v)
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			e.expires = milliseconds(v)
+		case unix.NFTA_SET_ELEM_EXPR:
+			return parseCounter(v, &e.counter)
+		case attrExpressions:
+			return eachAttr(v, func(_ uint16, v []byte) error { return parseCounter(v, &e.counter) })
 		}
 		return nil
 	})
-	return key, ok && !flagged, err
+	return e, err
+}
+
+func milliseconds(v []byte) time.Duration {
+	if len(v) != 8 {
+		return 0
+	}
+	return time.Duration(min(binary.BigEndian.Uint64(v), uint64(math.MaxInt64/time.Millisecond))) * time.Millisecond
+}
+
+// parseCounter reads an expression if it is a counter.
+func parseCounter(b []byte, c *Counter) error {
+	name, data := "", []byte(nil)
+	err := eachAttr(b, func(typ uint16, v []byte) error {
+		switch typ {
+		case unix.NFTA_EXPR_NAME:
+			name = strings.TrimRight(string(v), "\x00")
+		case unix.NFTA_EXPR_DATA:
+			data = v
+		}
+		return nil
+	})
+	if err != nil || name != "counter" {
+		return err
+	}
+	return eachAttr(data, func(typ uint16, v []byte) error {
+		switch {
+		case len(v) != 8:
+		case typ == unix.NFTA_COUNTER_BYTES:
+			c.Bytes = binary.BigEndian.Uint64(v)
+		case typ == unix.NFTA_COUNTER_PACKETS:
+			c.Packets = binary.BigEndian.Uint64(v)
+		}
+		return nil
+	})
+}
+
+// keysOf makes keys of the elements of a set, sorted. strange counts those that
+// a set of its kind should not have; repeats those that came twice.
+func keysOf(set provision.Set, elements []element) (keys []key, strange, repeats int) {
+	what := kindOf(set)
+	if what == kindPrefix {
+		return prefixKeys(elements)
+	}
+	keys = make([]key, 0, len(elements))
+	for _, e := range elements {
+		if e.flags != 0 || len(e.key) != what.size() {
+			strange++
+			continue
+		}
+		var k key
+		copy(k[:], e.key)
+		keys = append(keys, k)
+	}
+	keys, repeats = tidy(keys)
+	return keys, strange, repeats
+}
+
+// prefixKeys joins the ends of intervals. nft puts an end before the first
+// interval of a set, which says nothing.
+func prefixKeys(elements []element) (keys []key, strange, repeats int) {
+	type end struct {
+		at    uint32
+		start bool
+	}
+	ends := make([]end, 0, len(elements))
+	for _, e := range elements {
+		if e.flags&^unix.NFT_SET_ELEM_INTERVAL_END != 0 || len(e.key) != 4 {
+			strange++
+			continue
+		}
+		ends = append(ends, end{binary.BigEndian.Uint32(e.key), e.flags == 0})
+	}
+	slices.SortFunc(ends, func(a, b end) int {
+		if a.at != b.at {
+			return cmp.Compare(a.at, b.at)
+		}
+		switch {
+		case a.start == b.start:
+			return 0
+		case b.start: // an interval ends before the next begins
+			return -1
+		default:
+			return 1
+		}
+	})
+	all := len(ends)
+	ends = slices.Compact(ends)
+	repeats = all - len(ends)
+	for i, e := range ends {
+		if !e.start {
+			continue
+		}
+		size := uint64(1)<<32 - uint64(e.at)
+		if i+1 < len(ends) {
+			size = uint64(ends[i+1].at) - uint64(e.at)
+		}
+		if size == 0 || size&(size-1) != 0 || uint64(e.at)&(size-1) != 0 {
+			strange++ // a range that is no prefix
+			continue
+		}
+		var k key
+		binary.BigEndian.PutUint32(k[:], e.at)
+		k[4] = byte(32 - bits.TrailingZeros64(size))
+		keys = append(keys, k)
+	}
+	return keys, strange, repeats
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -32,10 +33,7 @@ func (t *Table) observeLocked(ctx context.Context) (contents, error) {
 			err = nil
 		}
 		if err == nil {
-			t.gen = gen
-			for set := range eachSet() {
-				t.counts[set] = len(c[set])
-			}
+			t.gen, t.adopted = gen, true
 			return c, nil
 		}
 		if last = err; !mayPass(err) && !errors.Is(err, errInconsistent) && !errors.Is(err, errGenerationMoved) {
@@ -78,38 +76,55 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 		return c, 0, err
 	}
 	kept, strange := 0, 0
+	var counts perSet[int]
+	var open time.Duration
 	for set := range eachSet() {
 		if !found.exists {
 			break
 		}
-		info, err := t.setLocked(ctx, set)
+		info, err := t.setLocked(ctx, set.String())
 		if found.defect != "" && errors.Is(err, unix.ENOENT) {
 			continue
 		}
-		if found.defect != "" && err == nil && !info.readable() {
+		if found.defect != "" && err == nil && !info.readable(wantSet(set)) {
 			t.log.Warn("elements not kept, the set is of another type", "table", tableTitle, "set", set.String(), "elements", info.count)
 			continue
 		}
 		if err != nil {
 			return c, 0, err
 		}
-		keys, odd, err := t.dumpLocked(ctx, set, info.count)
+		keys, n, odd, err := t.dumpLocked(ctx, set, info.count)
 		if err != nil {
 			return c, 0, err
 		}
-		c[set] = keys
+		c[set], counts[set] = keys, n
 		kept += len(keys)
 		strange += odd
 	}
+	if found.exists {
+		if open, err = t.openLeftLocked(ctx); err != nil {
+			return c, 0, err
+		}
+	} else {
+		open = time.Until(t.openUntil) // who dropped the table did not mean to end it
+	}
 	if found.defect == "" && strange > 0 {
-		found.defect = fmt.Sprintf("%d elements that are not addresses", strange)
+		found.defect = fmt.Sprintf("%d elements that no set of ours has", strange)
 	}
 	if found.defect != "" {
 		// The generation in the batch makes it fail if anybody wrote since the
 		// elements were read.
-		err := t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, found.exists, c) })
+		err := t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
 		if err != nil {
 			return c, 0, fmt.Errorf("build table: %w", err)
+		}
+		for set := range eachSet() {
+			counts[set] = raw(set, c[set])
+		}
+		t.counts = counts
+		t.setOpenLocked(open)
+		if t.adopted {
+			t.repairs++
 		}
 		if found.exists {
 			t.log.Warn("table replaced, its elements kept", "table", tableTitle, "reason", found.defect, "elements", kept)
@@ -122,42 +137,56 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 	if err != nil {
 		return c, 0, err
 	}
+	t.counts = counts
+	t.setOpenLocked(open)
 	if after != gen {
 		return c, gen, errGenerationMoved
 	}
 	return c, gen, nil
 }
 
-// dumpLocked reads the elements of a set, sorted. strange counts those that are
-// no single address, such as the catch-all element.
-func (t *Table) dumpLocked(ctx context.Context, set provision.Set, count int) (keys []uint32, strange int, err error) {
+// dumpLocked reads the elements of a set, sorted. n is how many the kernel has
+// for them. strange counts those that such a set should not have, such as the
+// catch-all element.
+func (t *Table) dumpLocked(ctx context.Context, set provision.Set, count int) (keys []key, n, strange int, err error) {
+	var elements []element
 	if count != countUnknown {
-		keys = make([]uint32, 0, count)
+		elements = make([]element, 0, count)
 	}
-	interrupted := false
-	err = t.askLocked(ctx, unix.NFT_MSG_GETSETELEM, netlink.Dump, question{
-		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(tableName)},
-		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: cString(set.String())},
-	}, func(m netlink.Message) error {
-		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
-		var odd int
-		var err error
-		keys, odd, err = appendElements(keys, m.Data)
-		strange += odd
-		return err
+	interrupted, err := t.elementsLocked(ctx, set.String(), func(e element) error {
+		e.key = slices.Clone(e.key)
+		elements = append(elements, e)
+		return nil
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("read elements of set %s: %w", set, err)
+		return nil, 0, 0, err
 	}
-	keys, repeats := tidy(keys)
+	keys, strange, repeats := keysOf(set, elements)
+	n = len(elements)
 	// The kernel does not count its catch-all element, and whatever else is
 	// strange leads to a new table anyway.
-	short := count != countUnknown && strange == 0 && len(keys) != count
+	short := count != countUnknown && strange == 0 && n-repeats != count
 	if interrupted || repeats > 0 || short {
-		return nil, 0, fmt.Errorf("set %s: %w: %d elements, %d of them twice, want %d",
-			set, errInconsistent, len(keys), repeats, count)
+		return nil, 0, 0, fmt.Errorf("set %s: %w: %d elements, %d of them twice, want %d",
+			set, errInconsistent, n, repeats, count)
 	}
-	return keys, strange, nil
+	return keys, n, strange, nil
+}
+
+// elementsLocked gives each element of a set to f, in the kernel's order. The
+// element's key is valid during the call.
+func (t *Table) elementsLocked(ctx context.Context, set string, f func(element) error) (interrupted bool, err error) {
+	err = t.askLocked(ctx, unix.NFT_MSG_GETSETELEM, netlink.Dump, question{
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(tableName)},
+		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: cString(set)},
+	}, func(m netlink.Message) error {
+		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
+		return eachElement(m.Data, f)
+	})
+	if err != nil {
+		return false, fmt.Errorf("read elements of set %s: %w", set, err)
+	}
+	return interrupted, nil
 }
 
 // generationLocked reads the number that every commit to the ruleset raises.
@@ -181,11 +210,11 @@ func (t *Table) generationLocked(ctx context.Context) (uint32, error) {
 }
 
 // setLocked reads the declaration of a set.
-func (t *Table) setLocked(ctx context.Context, set provision.Set) (setInfo, error) {
+func (t *Table) setLocked(ctx context.Context, set string) (setInfo, error) {
 	info := setInfo{count: countUnknown}
 	err := t.askLocked(ctx, unix.NFT_MSG_GETSET, 0, question{
 		{Type: unix.NFTA_SET_TABLE, Data: cString(tableName)},
-		{Type: unix.NFTA_SET_NAME, Data: cString(set.String())},
+		{Type: unix.NFTA_SET_NAME, Data: cString(set)},
 	}, func(m netlink.Message) (err error) {
 		info, err = parseSet(m.Data)
 		return err

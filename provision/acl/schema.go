@@ -2,10 +2,13 @@ package acl
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -20,7 +23,7 @@ import (
 // schema numbers what this package builds. It stands in the comments of the
 // sets, so that an operator and another version of usher can see it. Raise it
 // whenever the rules or sets change; testdata/usher.nft shows them.
-const schema = 1
+const schema = 2
 
 const (
 	tableName  = "usher"
@@ -29,82 +32,274 @@ const (
 	// Before every ordinary filter chain (priority 0), so before its
 	// "ct state established accept" and before others spend time on the packet.
 	priority = -10
+	// Before connection tracking (-200): what is spoofed makes no entry there.
+	prioritySource = -300
+	// Before others translate addresses (-100): the first translation of a
+	// flow is the only one.
+	priorityPortal = -110
 )
 
-// The chains. The two others hold what happens to a paused subscriber's packets.
+// Policy is what the rules follow from besides the sets. It changes rarely: a
+// table with the rules of another policy is replaced, its elements kept. Its
+// zero value has no portal and guards no source.
+type Policy struct {
+	// Portal is where HTTP of paused subscribers and guests goes instead of to
+	// its destination. With a zero address it is the port of the router itself,
+	// at the address of the interface by which the packet came. A zero port:
+	// HTTP is refused like everything else. The portal needs connection
+	// tracking, which the kernel starts because of it.
+	Portal netip.AddrPort
+	// SourceGuard makes the chain that looks at sources. Without it the sets of
+	// the guard do nothing.
+	SourceGuard bool
+}
+
+// The chains. Three are where packets come in, the others hold what happens to
+// the packets of somebody.
 const (
-	chainForward   = "forward"
-	chainPausedOut = "paused_out"
-	chainPausedIn  = "paused_in"
+	chainForward     = "forward"
+	chainFromStopped = "from_stopped"
+	chainToStopped   = "to_stopped"
+	chainFromPaused  = "from_paused"
+	chainToPaused    = "to_paused"
+	chainFromGuests  = "from_guests"
+	chainToGuests    = "to_guests"
+	chainPortal      = "portal"
+	chainSource      = "source"
+	chainUnbound     = "unbound"
+)
+
+// The sets that are no part of an ACL.
+const (
+	// setOpen has an element while the maintenance switch is on. The kernel
+	// takes it away when its time is over, whether an agent runs or not.
+	setOpen = "open"
+	// setRefused has an element with a counter for each address that something
+	// was refused to or from lately. The rules put them there.
+	setRefused = "refused"
+)
+
+const (
+	refusedSize    = 1 << 17
+	refusedTimeout = 24 * time.Hour
 )
 
 func wantTable() *nftables.Table {
 	return &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 }
 
-// wantSet gives the declaration of a set: a plain hash of IPv4 addresses.
+// wantSet gives the declaration of a set of an ACL.
 func wantSet(set provision.Set) *nftables.Set {
+	s := &nftables.Set{Table: wantTable(), Name: set.String(), Comment: setComment(set.String())}
+	switch kindOf(set) {
+	case kindName:
+		s.KeyType, s.KeyByteOrder = nftables.TypeIFName, binaryutil.NativeEndian
+	case kindAddrMAC:
+		s.KeyType = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeEtherAddr)
+	case kindNameAddr:
+		s.KeyType = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIPAddr)
+	case kindPrefix:
+		s.KeyType, s.KeyByteOrder, s.Interval = nftables.TypeIPAddr, binaryutil.BigEndian, true
+	default:
+		s.KeyType, s.KeyByteOrder = nftables.TypeIPAddr, binaryutil.BigEndian
+	}
+	return s
+}
+
+// wantSets gives the declarations of all sets in the order in which they are made.
+func wantSets() []*nftables.Set {
+	var out []*nftables.Set
+	for set := range eachSet() {
+		out = append(out, wantSet(set))
+	}
+	return append(out, openSet(), refusedSet())
+}
+
+func openSet() *nftables.Set {
 	return &nftables.Set{
-		Table:        wantTable(),
-		Name:         set.String(),
-		KeyType:      nftables.TypeIPAddr,
-		KeyByteOrder: binaryutil.BigEndian,
-		Comment:      setComment(set),
+		Table: wantTable(), Name: setOpen, Comment: setComment(setOpen),
+		KeyType: nftables.TypeNFProto, KeyByteOrder: binaryutil.BigEndian, HasTimeout: true,
 	}
 }
 
-func setComment(set provision.Set) string {
-	return fmt.Sprintf("usher schema %d: %s subscribers", schema, set)
+func refusedSet() *nftables.Set {
+	return &nftables.Set{
+		Table: wantTable(), Name: setRefused, Comment: setComment(setRefused),
+		KeyType: nftables.TypeIPAddr, KeyByteOrder: binaryutil.BigEndian,
+		Dynamic: true, HasTimeout: true, Timeout: refusedTimeout, Counter: true, Size: refusedSize,
+	}
 }
 
-func wantChains() []*nftables.Chain {
+// setComment says of what schema a set is and what it is for.
+func setComment(name string) string {
+	what := "subscribers"
+	switch name {
+	case provision.SetGuests.String():
+		what = "addresses of nobody's customers"
+	case provision.SetGarden.String():
+		what = "where the paused may go"
+	case provision.SetGuestGarden.String():
+		what = "where guests may go"
+	case provision.SetResolvers.String():
+		what = "where both may ask DNS"
+	case provision.SetGuardedDirect.String(), provision.SetGuardedVLAN.String():
+		what = "guarded interfaces"
+	case provision.SetBoundDirect.String(), provision.SetBoundVLAN.String():
+		what = "sources they let in"
+	case provision.SetExempt.String():
+		what = "sources they let in always"
+	case setOpen:
+		what = "everything passes meanwhile"
+	case setRefused:
+		what = "counts per address"
+	default:
+		what = name + " " + what
+	}
+	return fmt.Sprintf("usher schema %d: %s", schema, what)
+}
+
+func wantChains(p Policy) []*nftables.Chain {
 	accept := nftables.ChainPolicyAccept
-	return []*nftables.Chain{
-		{Table: wantTable(), Name: chainForward, Type: nftables.ChainTypeFilter,
-			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRef(priority), Policy: &accept},
-		{Table: wantTable(), Name: chainPausedOut},
-		{Table: wantTable(), Name: chainPausedIn},
+	base := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, prio nftables.ChainPriority) *nftables.Chain {
+		return &nftables.Chain{Table: wantTable(), Name: name, Type: typ, Hooknum: hook,
+			Priority: nftables.ChainPriorityRef(prio), Policy: &accept}
 	}
+	out := []*nftables.Chain{base(chainForward, nftables.ChainTypeFilter, nftables.ChainHookForward, priority)}
+	for _, name := range []string{chainFromStopped, chainToStopped, chainFromPaused, chainToPaused, chainFromGuests, chainToGuests} {
+		out = append(out, &nftables.Chain{Table: wantTable(), Name: name})
+	}
+	if p.Portal.Port() != 0 {
+		out = append(out, base(chainPortal, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, priorityPortal))
+	}
+	if p.SourceGuard {
+		out = append(out, base(chainSource, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, prioritySource),
+			&nftables.Chain{Table: wantTable(), Name: chainUnbound})
+	}
+	return out
 }
 
+// rule is one rule as nft prints it and as the kernel has it.
 type rule struct {
 	chain   string
 	comment string
+	text    string
 	exprs   []expr.Any
 }
 
-// wantRules gives the rules in their order. A packet that concerns nobody costs
-// four look-ups and nothing else.
-func wantRules() []rule {
-	const source, destination = 12, 16 // offsets in the IPv4 header
-	return []rule{
-		// ip saddr @stopped counter drop
-		{chainForward, "from a stopped subscriber", join(inSet(source, provision.SetStopped), counted(drop()))},
-		// ip daddr @stopped counter drop
-		{chainForward, "to a stopped subscriber", join(inSet(destination, provision.SetStopped), counted(drop()))},
-		// ip saddr @paused goto paused_out
-		{chainForward, "from a paused subscriber", join(inSet(source, provision.SetPaused), jumpTo(chainPausedOut))},
-		// ip daddr @paused goto paused_in
-		{chainForward, "to a paused subscriber", join(inSet(destination, provision.SetPaused), jumpTo(chainPausedIn))},
+// Offsets in the IPv4 header.
+const (
+	source      = 12
+	destination = 16
+)
 
+// wantRules gives the rules in their order. A packet that concerns nobody costs
+// seven look-ups and nothing else.
+func wantRules(p Policy) []rule {
+	open := join(isOpen(), accept())
+	out := []rule{
+		{chainForward, "maintenance", "meta nfproto @open counter accept", join(isOpen(), counter(), accept())},
+		{chainForward, "from a stopped subscriber", "ip saddr @stopped goto from_stopped", join(inSet(source, provision.SetStopped), jumpTo(chainFromStopped))},
+		{chainForward, "to a stopped subscriber", "ip daddr @stopped goto to_stopped", join(inSet(destination, provision.SetStopped), jumpTo(chainToStopped))},
+		{chainForward, "from a paused subscriber", "ip saddr @paused goto from_paused", join(inSet(source, provision.SetPaused), jumpTo(chainFromPaused))},
+		{chainForward, "to a paused subscriber", "ip daddr @paused goto to_paused", join(inSet(destination, provision.SetPaused), jumpTo(chainToPaused))},
+		{chainForward, "from a guest", "ip saddr @guests goto from_guests", join(inSet(source, provision.SetGuests), jumpTo(chainFromGuests))},
+		{chainForward, "to a guest", "ip daddr @guests goto to_guests", join(inSet(destination, provision.SetGuests), jumpTo(chainToGuests))},
+
+		// The count is a rule of its own: when the set is full, the rule ends
+		// there, and the packet must be dropped all the same.
+		{chainFromStopped, "", "update @refused { ip saddr }", count(source)},
+		{chainFromStopped, "", "counter drop", join(counter(), drop())},
+		{chainToStopped, "", "update @refused { ip daddr }", count(destination)},
+		{chainToStopped, "", "counter drop", join(counter(), drop())},
+	}
+	out = append(out, limited(chainFromPaused, chainToPaused, provision.SetGarden)...)
+	out = append(out, limited(chainFromGuests, chainToGuests, provision.SetGuestGarden)...)
+	if p.Portal.Port() != 0 {
+		target, text := p.redirect()
+		out = append(out, rule{chainPortal, "maintenance", "meta nfproto @open accept", open})
+		for _, who := range []struct{ set, garden provision.Set }{
+			{provision.SetPaused, provision.SetGarden}, {provision.SetGuests, provision.SetGuestGarden},
+		} {
+			out = append(out, rule{chainPortal, "",
+				fmt.Sprintf("ip saddr @%s tcp dport 80 ip daddr != @%s counter %s", who.set, who.garden, text),
+				join(inSet(source, who.set), isProto(unix.IPPROTO_TCP), port(2, 80), notIn(destination, who.garden), counter(), target)})
+		}
+	}
+	if p.SourceGuard {
+		out = append(out,
+			rule{chainSource, "maintenance", "meta nfproto @open accept", open},
+			rule{chainSource, "", "iifname @guarded_direct ip saddr . ether saddr != @bound_direct goto unbound", join(notBoundDirect(), jumpTo(chainUnbound))},
+			rule{chainSource, "", "iifname @guarded_vlan iifname . ip saddr != @bound_vlan goto unbound", join(notBoundVLAN(), jumpTo(chainUnbound))},
+			// Who has no address, or not any more, asks for one.
+			rule{chainUnbound, "", "udp sport 68 udp dport 67 accept", join(isProto(unix.IPPROTO_UDP), ports(68, 67), accept())},
+			rule{chainUnbound, "", "ip saddr @exempt accept", join(inSet(source, provision.SetExempt), accept())},
+			rule{chainUnbound, "", "counter drop", join(counter(), drop())})
+	}
+	return out
+}
+
+// limited gives the rules for those who may go to a garden and ask DNS, and
+// whose other packets are refused.
+func limited(from, to string, garden provision.Set) []rule {
+	const sport, dport = 0, 2
+	dns := func(chain, way string, addr uint32, portAt uint32, proto byte) rule {
+		name, side := "udp", "dport"
+		if proto == unix.IPPROTO_TCP {
+			name = "tcp"
+		}
+		if portAt == sport {
+			side = "sport"
+		}
+		return rule{chain, "", fmt.Sprintf("ip %s @resolvers %s %s 53 accept", way, name, side),
+			join(inSet(addr, provision.SetResolvers), isProto(proto), port(portAt, 53), accept())}
+	}
+	return []rule{
+		dns(from, "daddr", destination, dport, unix.IPPROTO_UDP),
+		dns(from, "daddr", destination, dport, unix.IPPROTO_TCP),
+		{from, "", fmt.Sprintf("ip daddr @%s accept", garden), join(inSet(destination, garden), accept())},
+		{from, "", "update @refused { ip saddr }", count(source)},
 		// The subscriber's own packets come back as refusals: a reset ends a
 		// connection at once and fails a new one with "connection refused".
-		// meta l4proto tcp counter reject with tcp reset
-		{chainPausedOut, "", join(isTCP(), counted(reset()))},
-		// counter reject with icmpx admin-prohibited
-		{chainPausedOut, "", counted(prohibited())},
+		{from, "", "meta l4proto tcp counter reject with tcp reset", join(isProto(unix.IPPROTO_TCP), counter(), reset())},
+		{from, "", "counter reject with icmpx admin-prohibited", join(counter(), prohibited())},
 
+		// The answers are known by where they come from, not by the state of a
+		// connection: some routers track nothing.
+		dns(to, "saddr", source, sport, unix.IPPROTO_UDP),
+		dns(to, "saddr", source, sport, unix.IPPROTO_TCP),
+		{to, "", fmt.Sprintf("ip saddr @%s accept", garden), join(inSet(source, garden), accept())},
+		{to, "", "update @refused { ip daddr }", count(destination)},
 		// Towards the internet a reset is sent only for segments that belong
 		// to a connection (they have ACK set), so that the far end closes it
 		// too. An attempt to open one learns that it is administratively
 		// prohibited: the host is not down and its port not closed. The flag
 		// is looked at instead of the connection's state, for the entry of a
-		// blocked flow is deleted, and some routers track nothing.
-		// tcp flags ack counter reject with tcp reset
-		{chainPausedIn, "", join(isTCP(), hasACK(), counted(reset()))},
-		// counter reject with icmpx admin-prohibited
-		{chainPausedIn, "", counted(prohibited())},
+		// blocked flow is deleted.
+		{to, "", "tcp flags ack counter reject with tcp reset", join(isProto(unix.IPPROTO_TCP), hasACK(), counter(), reset())},
+		{to, "", "counter reject with icmpx admin-prohibited", join(counter(), prohibited())},
 	}
+}
+
+// redirect gives the end of a rule that sends a packet to the portal.
+func (p Policy) redirect() ([]expr.Any, string) {
+	port := binary.BigEndian.AppendUint16(nil, p.Portal.Port())
+	if addr := p.Portal.Addr().Unmap(); addr.Is4() && !addr.IsUnspecified() {
+		ip := addr.As4()
+		return []expr.Any{
+			// [ immediate reg 1 address ] [ immediate reg 2 port ]
+			&expr.Immediate{Register: 1, Data: ip[:]},
+			&expr.Immediate{Register: 2, Data: port},
+			// [ nat dnat ip addr_min reg 1 proto_min reg 2 flags 0x2 ]
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4,
+				RegAddrMin: 1, RegAddrMax: 1, RegProtoMin: 2, RegProtoMax: 2, Specified: true},
+		}, fmt.Sprintf("dnat ip to %s:%d", addr, p.Portal.Port())
+	}
+	const specified = 2 // NF_NAT_RANGE_PROTO_SPECIFIED
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: port},
+		// [ redir proto_min reg 1 flags 0x2 ]
+		&expr.Redir{RegisterProtoMin: 1, RegisterProtoMax: 1, Flags: specified},
+	}, fmt.Sprintf("redirect to :%d", p.Portal.Port())
 }
 
 func join(parts ...[]expr.Any) []expr.Any {
@@ -115,8 +310,16 @@ func join(parts ...[]expr.Any) []expr.Any {
 	return out
 }
 
-// inSet is what "ip saddr @set" stands for in an inet table.
-func inSet(offset uint32, set provision.Set) []expr.Any {
+// isOpen is "meta nfproto @open".
+func isOpen() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Lookup{SourceRegister: 1, SetName: setOpen},
+	}
+}
+
+// ipv4 loads four octets of the IPv4 header, as "ip saddr" does in an inet table.
+func ipv4(offset uint32) []expr.Any {
 	return []expr.Any{
 		// [ meta load nfproto => reg 1 ]
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
@@ -124,17 +327,84 @@ func inSet(offset uint32, set provision.Set) []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.NFPROTO_IPV4}},
 		// [ payload load 4b @ network header + 12 => reg 1 ]
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
-		// [ lookup reg 1 set stopped ]
+	}
+}
+
+// inSet is what "ip saddr @set" stands for in an inet table.
+func inSet(offset uint32, set provision.Set) []expr.Any {
+	return append(ipv4(offset), &expr.Lookup{SourceRegister: 1, SetName: set.String()})
+}
+
+// notIn is "ip daddr != @set" where the packet is known to be IPv4.
+func notIn(offset uint32, set provision.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Lookup{SourceRegister: 1, SetName: set.String(), Invert: true},
+	}
+}
+
+// count is "update @refused { ip saddr }".
+func count(offset uint32) []expr.Any {
+	return append(ipv4(offset), &expr.Dynset{SrcRegKey: 1, SetName: setRefused, Operation: unix.NFT_DYNSET_OP_UPDATE})
+}
+
+// inInterfaces is "iifname @set".
+func inInterfaces(set provision.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&expr.Lookup{SourceRegister: 1, SetName: set.String()},
 	}
 }
 
-func isTCP() []expr.Any {
+// notBoundDirect is "iifname @guarded_direct ip saddr . ether saddr != @bound_direct".
+// The parts of the key stand in registers of four bytes: the MAC in the one
+// that the kernel numbers 9, behind the address.
+func notBoundDirect() []expr.Any {
+	const reg32nd, etherSource = 9, 6
+	load := ipv4(source)
+	return join(inInterfaces(provision.SetGuardedDirect), load[:2], []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER)},
+	}, load[2:], []expr.Any{
+		&expr.Payload{DestRegister: reg32nd, Base: expr.PayloadBaseLLHeader, Offset: etherSource, Len: 6},
+		&expr.Lookup{SourceRegister: 1, SetName: provision.SetBoundDirect.String(), Invert: true},
+	})
+}
+
+// notBoundVLAN is "iifname @guarded_vlan iifname . ip saddr != @bound_vlan". A
+// name fills the first of the large registers, the address begins the second.
+func notBoundVLAN() []expr.Any {
+	load := ipv4(source)
+	return join(inInterfaces(provision.SetGuardedVLAN), load[:2], []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Payload{DestRegister: 2, Base: expr.PayloadBaseNetworkHeader, Offset: source, Len: 4},
+		&expr.Lookup{SourceRegister: 1, SetName: provision.SetBoundVLAN.String(), Invert: true},
+	})
+}
+
+func isProto(proto byte) []expr.Any {
 	return []expr.Any{
 		// [ meta load l4proto => reg 1 ]
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		// [ cmp eq reg 1 0x00000006 ]
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+	}
+}
+
+// port compares the port at an offset of the transport header.
+func port(offset uint32, n uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, n)},
+	}
+}
+
+// ports compares both ports at once, as nft does.
+func ports(from, to uint16) []expr.Any {
+	data := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, from), to)
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 4},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data},
 	}
 }
 
@@ -150,41 +420,49 @@ func hasACK() []expr.Any {
 	}
 }
 
-func counted(e expr.Any) []expr.Any { return []expr.Any{&expr.Counter{}, e} }
+func counter() []expr.Any { return []expr.Any{&expr.Counter{}} }
 
-func drop() expr.Any { return &expr.Verdict{Kind: expr.VerdictDrop} }
+func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
 func jumpTo(chain string) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
 }
 
-func reset() expr.Any { return &expr.Reject{Type: unix.NFT_REJECT_TCP_RST} }
+func reset() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
 
-func prohibited() expr.Any {
-	return &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}
+func prohibited() []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
 }
 
-// queueSchema encodes the whole table with the given elements. Where the table
-// exists it is replaced: within the batch, so the old rules work until the new
-// ones do.
-func queueSchema(c *nftables.Conn, replace bool, have contents) error {
+// queueSchema encodes the whole table with the given elements, open for what is
+// left of the maintenance. Where the table exists it is replaced: within the
+// batch, so the old rules work until the new ones do.
+func queueSchema(c *nftables.Conn, p Policy, replace bool, have contents, open time.Duration) error {
 	if replace {
 		c.DelTable(wantTable())
 	}
 	c.AddTable(wantTable())
-	for set := range eachSet() {
-		s := wantSet(set)
+	for _, s := range wantSets() {
 		if err := c.AddSet(s, nil); err != nil {
-			return fmt.Errorf("set %s: %w", set, err)
+			return fmt.Errorf("set %s: %w", s.Name, err)
 		}
-		if err := queueElements(c.SetAddElements, s, have[set]); err != nil {
+	}
+	for set := range eachSet() {
+		if err := queueElements(c.SetAddElements, set, have[set]); err != nil {
 			return fmt.Errorf("set %s: %w", set, err)
 		}
 	}
-	for _, ch := range wantChains() {
+	if open > 0 {
+		if err := c.SetAddElements(openSet(), openElements(open)); err != nil {
+			return fmt.Errorf("set %s: %w", setOpen, err)
+		}
+	}
+	for _, ch := range wantChains(p) {
 		c.AddChain(ch)
 	}
-	for _, r := range wantRules() {
+	for _, r := range wantRules(p) {
 		c.AddRule(&nftables.Rule{
 			Table:    wantTable(),
 			Chain:    &nftables.Chain{Name: r.chain},
@@ -230,24 +508,24 @@ func (t *Table) inspectLocked(ctx context.Context) (table, error) {
 }
 
 func (t *Table) defectLocked(ctx context.Context, have *nftables.Table) (string, error) {
-	chains, rules := wantChains(), wantRules()
+	chains, rules, sets := wantChains(t.policy), wantRules(t.policy), wantSets()
 	if have.Flags != 0 {
 		return fmt.Sprintf("table flags %#x", uint32(have.Flags)), nil
 	}
 	// The kernel counts what is in the table: a chain, set or other object of
 	// somebody else shows here.
-	if want := uint32(len(perSet[int]{}) - 1 + len(chains)); have.Use != want {
+	if want := uint32(len(sets) + len(chains)); have.Use != want {
 		return fmt.Sprintf("%d objects in the table, want %d", have.Use, want), nil
 	}
-	for set := range eachSet() {
-		info, err := t.setLocked(ctx, set)
+	for _, want := range sets {
+		info, err := t.setLocked(ctx, want.Name)
 		if errors.Is(err, unix.ENOENT) {
-			return fmt.Sprintf("no set %s", set), nil
+			return fmt.Sprintf("no set %s", want.Name), nil
 		}
 		if err != nil {
 			return "", err
 		}
-		if d := info.defect(set); d != "" {
+		if d := info.defect(want); d != "" {
 			return d, nil
 		}
 	}
@@ -319,19 +597,36 @@ func resetCounters(exprs []expr.Any) []expr.Any {
 }
 
 // defect tells how a set differs from its declaration.
-func (s setInfo) defect(want provision.Set) string {
+func (s setInfo) defect(want *nftables.Set) string {
 	switch {
-	case s.flags != 0 || s.keyType != nftables.TypeIPAddr.GetNFTMagic() || s.keyLen != nftables.TypeIPAddr.Bytes:
-		return fmt.Sprintf("set %s has another type or other flags", want)
-	case s.comment != setComment(want):
-		return fmt.Sprintf("set %s is of another schema: comment %q", want, strings.ToValidUTF8(s.comment, "?"))
+	case !s.fits(want) || s.timeout != want.Timeout:
+		return fmt.Sprintf("set %s has another type or other flags", want.Name)
+	case s.comment != want.Comment:
+		return fmt.Sprintf("set %s is of another schema: comment %q", want.Name, strings.ToValidUTF8(s.comment, "?"))
 	}
 	return ""
 }
 
-// readable tells whether the elements of a set of any schema can be taken over:
-// they are single IPv4 addresses.
-func (s setInfo) readable() bool {
-	const others = unix.NFT_SET_ANONYMOUS | unix.NFT_SET_INTERVAL | unix.NFT_SET_MAP | unix.NFT_SET_OBJECT | nftables.NFT_SET_CONCAT
-	return s.flags&others == 0 && s.keyType == nftables.TypeIPAddr.GetNFTMagic() && s.keyLen == nftables.TypeIPAddr.Bytes
+// readable tells whether the elements of a set, of any schema, can be taken over.
+func (s setInfo) readable(want *nftables.Set) bool {
+	const others = unix.NFT_SET_ANONYMOUS | unix.NFT_SET_INTERVAL | unix.NFT_SET_MAP | unix.NFT_SET_OBJECT
+	var flags uint32
+	if want.Interval {
+		flags = unix.NFT_SET_INTERVAL
+	}
+	return s.flags&others == flags && s.keyType == want.KeyType.GetNFTMagic() && s.keyLen == want.KeyType.Bytes
+}
+
+// fits tells whether a set is declared as wanted.
+func (s setInfo) fits(want *nftables.Set) bool {
+	var flags uint32
+	for _, f := range []struct {
+		on   bool
+		flag uint32
+	}{{want.Interval, unix.NFT_SET_INTERVAL}, {want.HasTimeout, unix.NFT_SET_TIMEOUT}, {want.Dynamic, unix.NFT_SET_EVAL}} {
+		if f.on {
+			flags |= f.flag
+		}
+	}
+	return s.flags == flags && s.keyType == want.KeyType.GetNFTMagic() && s.keyLen == want.KeyType.Bytes
 }

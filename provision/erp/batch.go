@@ -146,7 +146,7 @@ func newDeviceTable(in []userside.Device, listed bool) deviceTable {
 	}
 	for i := range in {
 		d := &in[i]
-		t.add(provision.Device{ID: provision.DeviceID(d.ID), Name: d.Name.Text(), MAC: provision.MAC(d.MAC), IP: d.IP})
+		t.add(provision.Device{ID: provision.DeviceID(d.ID), Name: d.Name.Text(), Model: d.Model, MAC: provision.MAC(d.MAC), IP: d.IP})
 		t.ifaces[provision.DeviceID(d.ID)] = d.Ifaces
 	}
 	return t

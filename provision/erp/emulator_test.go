@@ -101,6 +101,11 @@ func TestEmulatorAllWaysAgree(t *testing.T) {
 					if diff := cmp.Diff(want, snapshotRows(snap), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.EquateEmpty()); diff != "" {
 						t.Errorf("bindings (-want +got):\n%.3000s", diff)
 					}
+					for _, d := range e.Devices() {
+						if dev := snap.Device(provision.DeviceID(d.ID)); dev != nil {
+							require.Equal(t, d.Model, dev.Model)
+						}
+					}
 					for _, customer := range e.Customers() {
 						if snap.BySubscriber(provision.SubscriberID(customer.ID)) == nil {
 							continue

@@ -1,0 +1,43 @@
+package config
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestPoolsOfTheFile(t *testing.T) {
+	c, err := Parse("pools.yaml", []byte(head+`
+dhcp:
+  unknown_clients: guest
+  subnets: [{prefix: 198.51.100.0/24, lease_time: 8h}, {prefix: 203.0.113.0/24}]
+  pools:
+    - {name: guests, range: 198.51.100.200 - 198.51.100.250}
+    - {name: more, range: 203.0.113.0/25, lease_time: 5m, links: [198.51.100.0/24, 192.0.2.1]}
+    - {name: dynamic, range: 198.51.100.128/26, for: subscribers}
+`), testEnv())
+	require.NoError(t, err)
+	assert.Empty(t, c.Warnings)
+	require.Len(t, c.DHCP.Pools, 3)
+	assert.Equal(t, "2m0s", c.DHCP.Pools[0].LeaseTime.String())
+	assert.Equal(t, "5m0s", c.DHCP.Pools[1].LeaseTime.String())
+	assert.Equal(t, "8h0m0s", c.DHCP.Pools[2].LeaseTime.String(), "that of the subnet")
+	assert.Equal(t, "198.51.100.128-198.51.100.191", c.DHCP.Pools[2].Range.String())
+	assert.Equal(t, "[198.51.100.0/24 192.0.2.1/32]", formatted(c.DHCP.Pools[1].Links))
+	assert.Equal(t, "[198.51.100.200-198.51.100.250 203.0.113.0-203.0.113.127]", formatted(c.GuestRanges()))
+}
+
+func TestGuestPoolsWithoutGuestsAreWarnedOf(t *testing.T) {
+	c, err := Parse("pools.yaml", []byte(head+`
+dhcp:
+  subnets: [{prefix: 198.51.100.0/24}]
+  pools: [{name: guests, range: 198.51.100.200-198.51.100.250}]
+`), testEnv())
+	require.NoError(t, err)
+	require.Len(t, c.Warnings, 1)
+	assert.Contains(t, c.Warnings[0].Reason, "dhcp.unknown_clients is not guest")
+}
+
+func formatted(v any) string { return fmt.Sprint(v) }

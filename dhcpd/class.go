@@ -1,0 +1,140 @@
+package dhcpd
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/wire"
+)
+
+// Class is a kind of client, such as the set-top boxes of one vendor, and what
+// its clients are told besides or instead. The first class that fits counts.
+type Class struct {
+	Name            string
+	Match           ClassMatch
+	AlwaysBroadcast bool
+	OptionSet
+}
+
+// ClassMatch says which clients are of a class; all that is given must hold.
+// Patterns are those of option82.Glob: * is any text, ? one character, case
+// does not matter.
+type ClassMatch struct {
+	VendorClass string   // pattern for option 60
+	UserClass   string   // pattern for option 77, or for one of the classes in it (RFC 3004)
+	MACPrefix   [][]byte // the first bytes of the MAC, any of these
+	Options     []OptionMatch
+}
+
+// OptionMatch asks for an option of the client. With neither Text nor Value the
+// option must be there.
+type OptionMatch struct {
+	Code  uint8
+	Text  string // pattern
+	Value []byte // the very bytes
+}
+
+// class is a Class made ready.
+type class struct {
+	name            string
+	vendor, user    option82.Glob
+	macs            [][]byte
+	options         []optionMatch
+	alwaysBroadcast bool
+}
+
+type optionMatch struct {
+	code  uint8
+	text  option82.Glob
+	value []byte
+}
+
+func compileClass(c Class) (class, error) {
+	out := class{name: c.Name, macs: c.Match.MACPrefix, alwaysBroadcast: c.AlwaysBroadcast}
+	var errs []error
+	glob := func(s string) (g option82.Glob) {
+		if s == "" {
+			return g
+		}
+		g, err := option82.CompileGlob(s)
+		errs = append(errs, err)
+		return g
+	}
+	m := c.Match
+	if m.VendorClass == "" && m.UserClass == "" && len(m.MACPrefix) == 0 && len(m.Options) == 0 {
+		errs = append(errs, errors.New("no match: every client would be of it"))
+	}
+	for _, p := range m.MACPrefix {
+		if len(p) == 0 || len(p) > 6 {
+			errs = append(errs, fmt.Errorf("MAC prefix %x: want 1 to 6 bytes", p))
+		}
+	}
+	out.vendor, out.user = glob(m.VendorClass), glob(m.UserClass)
+	for _, o := range m.Options {
+		if o.Code == wire.OptPad || o.Code == wire.OptEnd {
+			errs = append(errs, fmt.Errorf("match of option %d: no option", o.Code))
+		}
+		out.options = append(out.options, optionMatch{o.Code, glob(o.Text), o.Value})
+	}
+	return out, errors.Join(errs...)
+}
+
+func (c *class) matches(p *wire.Packet, mac [6]byte) bool {
+	if !c.vendor.IsZero() && !c.vendor.Match(p.VendorClass()) {
+		return false
+	}
+	if !c.user.IsZero() && !matchUserClass(c.user, p.UserClass()) {
+		return false
+	}
+	if len(c.macs) > 0 && !hasPrefix(mac, c.macs) {
+		return false
+	}
+	for i := range c.options {
+		o := &c.options[i]
+		v, ok := p.Option(o.code)
+		if !ok || !o.text.IsZero() && !o.text.Match(v) || o.value != nil && !bytes.Equal(v, o.value) {
+			return false
+		}
+	}
+	return true
+}
+
+func hasPrefix(mac [6]byte, prefixes [][]byte) bool {
+	for _, p := range prefixes {
+		if bytes.HasPrefix(mac[:], p) {
+			return true
+		}
+	}
+	return false
+}
+
+// matchUserClass tries the whole option, as iPXE and Windows send plain text, and
+// each of its counted parts, as RFC 3004 has it.
+func matchUserClass(g option82.Glob, v []byte) bool {
+	if len(v) == 0 {
+		return false
+	}
+	if g.Match(v) {
+		return true
+	}
+	for len(v) > 0 && int(v[0]) < len(v) {
+		n := 1 + int(v[0])
+		if g.Match(v[1:n]) {
+			return true
+		}
+		v = v[n:]
+	}
+	return false
+}
+
+// classOf gives the number of the first class that a client is of, as optionSets counts; 0: none.
+func (s *settings) classOf(p *wire.Packet, mac [6]byte) int {
+	for i := range s.classes {
+		if s.classes[i].matches(p, mac) {
+			return i + 1
+		}
+	}
+	return 0
+}

@@ -1,0 +1,471 @@
+package dhcpd
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// vlanWorld has customers by VLAN, on two ports and by MAC alone.
+func vlanWorld(t testing.TB) *provision.Snapshot {
+	t.Helper()
+	snap, _ := provision.Build(provision.Input{
+		Devices: []provision.Device{{ID: 1, Name: "sw1", MAC: switch1, IP: ip("198.51.100.11")}},
+		Bindings: []provision.Binding{
+			{Subscriber: 1, IP: host(11), MAC: client(0x11), Device: 1, Port: 1, VLAN: 101},
+			{Subscriber: 1, IP: host(12), Device: 1, Port: 1, VLAN: 102},
+			{Subscriber: 2, IP: host(21), VLAN: 200},
+			{Subscriber: 3, IP: host(31), MAC: client(0x31), VLAN: 300},
+			{Subscriber: 4, IP: host(41), MAC: client(0x41), VLAN: 300},
+			{Subscriber: 5, IP: host(51), MAC: client(0x51), Device: 1, Port: 2},
+			{Subscriber: 5, IP: host(52), Device: 1, Port: 2},
+			{Subscriber: 5, IP: host(53), Device: 1, Port: 2},
+		},
+	})
+	require.Equal(t, 8, snap.Len())
+	return snap
+}
+
+// decideIn decides about q as in run, with the data of vlanWorld and on the
+// interface of a name.
+func decideIn(t testing.TB, iface string, q wire.Query, tab *lease.Table, change func(*Options)) decision {
+	t.Helper()
+	opts := testOptions()
+	opts.VLANInterfaces = []string{"vlan{vlan}", "eth1.{svlan}.{vlan}"}
+	opts.Match = []MatchKind{MatchOption82, MatchVLAN, MatchClientID, MatchMAC}
+	if change != nil {
+		change(&opts)
+	}
+	set, err := compile(opts)
+	require.NoError(t, err)
+	at := set.placeOf(iface)
+	r := &request{ifindex: 3, iface: iface, served: true, local: serverIP, vlan: at.vlan, untrusted: at.untrusted}
+	r.parse(q.Append(nil))
+	if tab == nil {
+		tab = lease.New()
+	}
+	return decide(testNow, r, vlanWorld(t), tab, set, set)
+}
+
+func order(kinds ...MatchKind) func(*Options) { return func(o *Options) { o.Match = kinds } }
+
+func clientID(b ...byte) wire.Option { return wire.Option{Code: wire.OptClientID, Value: b} }
+
+func TestMatchByVLAN(t *testing.T) {
+	vlanOnly, both := order(MatchVLAN), order(MatchVLAN|MatchMAC)
+	for _, tc := range []struct {
+		name   string
+		iface  string
+		q      wire.Query
+		change func(*Options)
+		want   string
+		by     string
+	}{
+		{"the customer of the VLAN", "vlan200", wire.Query{Type: wire.Discover, MAC: stranger}, nil, "offer 192.0.2.21 by frame", "vlan"},
+		{"QinQ", "eth1.7.200", wire.Query{Type: wire.Discover, MAC: stranger}, nil, "offer 192.0.2.21 by frame", "vlan"},
+		{"another interface", "eth0", wire.Query{Type: wire.Discover, MAC: stranger}, nil, "unknown_client", ""},
+		{"a VLAN of nobody", "vlan400", wire.Query{Type: wire.Discover, MAC: stranger}, nil, "unknown_vlan", ""},
+		{"a VLAN of nobody, but the MAC is known", "vlan400", wire.Query{Type: wire.Discover, MAC: client(0x51)}, nil, "offer 192.0.2.51 by frame", "mac"},
+		{"a VLAN of two", "vlan300", wire.Query{Type: wire.Discover, MAC: stranger}, nil, "vlan_shared", ""},
+		{"a VLAN of two, and the MAC", "vlan300", wire.Query{Type: wire.Discover, MAC: client(0x41)}, both, "offer 192.0.2.41 by frame", "vlan+mac"},
+		{"the MAC is in another VLAN", "vlan200", wire.Query{Type: wire.Discover, MAC: client(0x41)}, both, "match_disagrees", ""},
+		{"relayed: the interface is not the client's", "vlan200", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP}, vlanOnly, "unknown_client", ""},
+		{"option 82 first", "vlan200", wire.Query{Type: wire.Discover, MAC: stranger, Option82: port(switch1, 2)}, nil, "offer 192.0.2.52 by frame", "option82"},
+		{"vlan first", "vlan200", wire.Query{Type: wire.Discover, MAC: stranger, Option82: port(switch1, 2)}, order(MatchVLAN, MatchOption82), "offer 192.0.2.21 by frame", "vlan"},
+		{"port and VLAN: one of the port's addresses", "vlan102", wire.Query{Type: wire.Discover, MAC: stranger, Option82: port(switch1, 1)}, order(MatchOption82 | MatchVLAN), "offer 192.0.2.12 by frame", "option82+vlan"},
+		{"port and MAC", "eth0", wire.Query{Type: wire.Discover, MAC: client(0x11), Option82: port(switch1, 1)}, order(MatchOption82 | MatchMAC), "offer 192.0.2.11 by frame", "option82+mac"},
+		{"port without the MAC", "eth0", wire.Query{Type: wire.Discover, MAC: client(0x51), Option82: port(switch1, 1)}, order(MatchOption82 | MatchMAC), "match_disagrees", ""},
+		{"an unknown port stays the reason", "eth0", wire.Query{Type: wire.Discover, MAC: stranger, Option82: port(switch1, 9)}, nil, "unknown_port", ""},
+		{"renewal past no relay: the VLAN says", "vlan200", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(21)}, nil, "ack 192.0.2.21 by unicast to 192.0.2.21:68 fact report", "vlan"},
+		{"renewal of what the VLAN does not have", "vlan200", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(22)}, nil, "nak_wrong_address 192.0.2.21 by broadcast", "vlan"},
+		{"renewal in a VLAN of two: by MAC", "vlan300", wire.Query{Type: wire.Request, MAC: client(0x41), CIAddr: host(41)}, nil, "ack 192.0.2.41 by unicast to 192.0.2.41:68 fact", "mac"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := decideIn(t, tc.iface, tc.q, nil, tc.change)
+			assert.Equal(t, tc.want, told(d))
+			assert.Equal(t, tc.by, d.match.by.String())
+		})
+	}
+}
+
+func TestMatchByClientID(t *testing.T) {
+	duidLL := append([]byte{255, 0, 0, 0, 1, 0, 3, 0, 1}, stranger[:]...)
+	withTable := func(o *Options) {
+		o.ClientIDs = []ClientID{
+			{Value: []byte("gateway-7"), Text: true, IP: host(21)}, {Value: []byte{255, 1}, IP: host(99)}, {Value: duidLL, IP: host(53)},
+		}
+	}
+	mac51 := client(0x51)
+	type1 := append([]byte{1}, mac51[:]...)
+	for _, tc := range []struct {
+		name   string
+		id     []byte
+		q      wire.Query
+		change func(*Options)
+		want   string
+		by     string
+	}{
+		{"text, bare", []byte("gateway-7"), wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "offer 192.0.2.21 by frame", "client_id"},
+		{"text after its type", []byte("\x00gateway-7"), wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "offer 192.0.2.21 by frame", "client_id"},
+		{"text and more", []byte("gateway-77"), wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "unknown_client", ""},
+		{"an address that is nobody's", []byte{255, 1}, wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "unknown_client", ""},
+		{"bytes", duidLL, wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "offer 192.0.2.53 by frame", "client_id"},
+		{"MAC of type 1", type1, wire.Query{Type: wire.Discover, MAC: stranger}, nil, "offer 192.0.2.51 by frame", "client_id"},
+		{"MAC of a DUID-LL", append([]byte{255, 0, 0, 0, 1, 0, 3, 0, 1}, mac51[:]...), wire.Query{Type: wire.Discover, MAC: stranger}, nil, "offer 192.0.2.51 by frame", "client_id"},
+		{"MAC of a DUID-LLT", append([]byte{255, 0, 0, 0, 1, 0, 1, 0, 1, 1, 2, 3, 4}, mac51[:]...), wire.Query{Type: wire.Discover, MAC: stranger}, nil, "offer 192.0.2.51 by frame", "client_id"},
+		{"not in the order", type1, wire.Query{Type: wire.Discover, MAC: stranger}, order(MatchOption82, MatchMAC), "unknown_client", ""},
+		{"both MACs must agree", type1, wire.Query{Type: wire.Discover, MAC: stranger}, order(MatchClientID | MatchMAC), "unknown_client", ""},
+		{"both MACs agree", type1, wire.Query{Type: wire.Discover, MAC: mac51}, order(MatchClientID | MatchMAC), "offer 192.0.2.51 by frame", "client_id+mac"},
+		{"the port's address with that identifier", duidLL, wire.Query{Type: wire.Discover, MAC: stranger, Option82: port(switch1, 2)}, func(o *Options) {
+			withTable(o)
+			o.Match = []MatchKind{MatchOption82 | MatchClientID}
+		}, "offer 192.0.2.53 by frame", "option82+client_id"},
+		{"another port than the identifier's address", duidLL, wire.Query{Type: wire.Discover, MAC: stranger, Option82: port(switch1, 1)}, func(o *Options) {
+			withTable(o)
+			o.Match = []MatchKind{MatchOption82 | MatchClientID}
+		}, "match_disagrees", ""},
+		{"the ERP's MAC is the identifier's: nothing to report", type1, wire.Query{Type: wire.Request, MAC: stranger, Options: []wire.Option{requested(host(51))}}, nil, "ack 192.0.2.51 by frame fact", "client_id"},
+		{"an address without a MAC learns chaddr", []byte("gateway-7"), wire.Query{Type: wire.Request, MAC: stranger, Options: []wire.Option{requested(host(21))}}, withTable, "ack 192.0.2.21 by frame fact report", "client_id"},
+		{"renewal without a lease record", []byte("gateway-7"), wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(21)}, withTable, "ack 192.0.2.21 by unicast to 192.0.2.21:68 fact report", "client_id"},
+		{"renewal of an address that is not the identifier's", []byte("gateway-7"), wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(11)}, withTable, "renew_unknown", "client_id"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.q.Options = append(tc.q.Options, clientID(tc.id...))
+			d := decideIn(t, "eth0", tc.q, nil, tc.change)
+			assert.Equal(t, tc.want, told(d))
+			assert.Equal(t, tc.by, d.match.by.String())
+		})
+	}
+	t.Run("not from a live lease of another", func(t *testing.T) {
+		q := wire.Query{Type: wire.Discover, MAC: stranger, Options: []wire.Option{clientID(type1...)}}
+		assert.Equal(t, "port_full", told(decideIn(t, "eth0", q, leases(bound(host(51), client(0x77), 5)), nil)))
+	})
+}
+
+func TestTrust(t *testing.T) {
+	only := func(o *Options) { o.TrustedInterfaces = []string{"eth1.*", "core"} }
+	direct := wire.Query{Type: wire.Discover, MAC: client(0x11), Option82: port(switch1, 1)}
+	relayed := direct
+	relayed.GIAddr = relayIP
+	bare := wire.Query{Type: wire.Discover, MAC: client(0x11)}
+	for _, tc := range []struct {
+		name   string
+		iface  string
+		q      wire.Query
+		change func(*Options)
+		want   Outcome
+	}{
+		{"no list: everywhere", "eth9", direct, nil, OutcomeOffer},
+		{"by name", "core", direct, only, OutcomeOffer},
+		{"by pattern", "eth1.7", direct, only, OutcomeOffer},
+		{"elsewhere", "eth9", direct, only, OutcomeOption82Untrusted},
+		{"an interface that is gone", "", direct, only, OutcomeOption82Untrusted},
+		{"through a relay the relay is trusted", "eth9", relayed, only, OutcomeOffer},
+		{"without option 82 there is nothing to believe", "eth9", bare, only, OutcomeOffer},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := decideIn(t, tc.iface, tc.q, nil, tc.change)
+			assert.Equal(t, tc.want, d.outcome)
+			assert.Equal(t, tc.want == OutcomeOffer, d.reply.Type != 0)
+		})
+	}
+	for _, tc := range []struct {
+		name  string
+		from  string
+		check bool
+		want  Outcome
+	}{
+		{"not checked", "192.0.2.66", false, OutcomeOffer},
+		{"the relay itself", "198.51.100.1", true, OutcomeOffer},
+		{"another listed relay that forwards", "198.51.100.9", true, OutcomeOffer},
+		{"somebody else", "192.0.2.66", true, OutcomeRelaySource},
+		{"as IPv6 sockets give it", "::ffff:198.51.100.1", true, OutcomeOffer},
+	} {
+		t.Run("source: "+tc.name, func(t *testing.T) {
+			d := run(t, relayed, nil, func(r *request, o *Options) {
+				r.from = netip.AddrPortFrom(ip(tc.from), 67)
+				o.CheckRelaySource = tc.check
+			})
+			assert.Equal(t, tc.want, d.outcome)
+		})
+	}
+}
+
+func TestMACChange(t *testing.T) {
+	discover := func(n byte) wire.Query {
+		return wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, n)}
+	}
+	renew := wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(11)}
+	for _, tc := range []struct {
+		name string
+		how  MACChange
+		q    wire.Query
+		tab  *lease.Table
+		want string
+	}{
+		{"accept", MACAccept, discover(1), nil, "offer 192.0.2.11 by relay to 198.51.100.1:67"},
+		{"report", MACReport, discover(1), nil, "mac_reported 192.0.2.11 report"},
+		{"refuse", MACRefuse, discover(1), nil, "mac_refused 192.0.2.11"},
+		{"an address without a MAC learns it", MACRefuse, discover(2), nil, "offer 192.0.2.21 by relay to 198.51.100.1:67"},
+		{"a free address of the port is better than a refusal", MACRefuse, discover(3), nil, "offer 192.0.2.32 by relay to 198.51.100.1:67"},
+		{"even if the client had the other one", MACRefuse, discover(3), leases(bound(host(31), stranger, 3)), "offer 192.0.2.32 by relay to 198.51.100.1:67"},
+		{"the ERP's own MAC", MACRefuse, wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1)}, nil, "offer 192.0.2.11 by relay to 198.51.100.1:67"},
+		{"a renewal is not answered either", MACRefuse, renew, leases(bound(host(11), stranger, 1)), "mac_refused 192.0.2.11"},
+		{"a renewal is reported", MACReport, renew, leases(bound(host(11), stranger, 1)), "mac_reported 192.0.2.11 report"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := run(t, tc.q, tc.tab, func(_ *request, o *Options) { o.MACChange = tc.how })
+			assert.Equal(t, tc.want, told(d))
+			assert.Equal(t, d.outcome.Answered(), d.reply.Type != 0)
+			if d.outcome == OutcomeMACReported {
+				assert.Equal(t, lease.Record{IP: host(11), Subscriber: 1}, d.rec)
+			}
+		})
+	}
+}
+
+func TestMACsPerPort(t *testing.T) {
+	q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 3)} // .31 is 0x31's, .32 and .33 are free
+	two := leases(bound(host(31), client(0x31), 3), bound(host(32), client(0x77), 3))
+	for _, tc := range []struct {
+		name  string
+		q     wire.Query
+		limit int
+		tab   *lease.Table
+		want  string
+	}{
+		{"no limit", q, 0, two, "offer 192.0.2.33 by relay to 198.51.100.1:67"},
+		{"below it", q, 3, two, "offer 192.0.2.33 by relay to 198.51.100.1:67"},
+		{"at it", q, 2, two, "port_mac_limit 192.0.2.33"},
+		{"one MAC with two addresses counts once", q, 2, leases(bound(host(31), client(0x31), 3), bound(host(32), client(0x31), 3)), "offer 192.0.2.33 by relay to 198.51.100.1:67"},
+		{"a lease that is over does not count", q, 2, leases(bound(host(31), client(0x31), 3), expired(host(32), client(0x77), 3)), "offer 192.0.2.32 by relay to 198.51.100.1:67"},
+		{"who is there already stays", wire.Query{Type: wire.Request, MAC: client(0x77), CIAddr: host(32)}, 1, two, "ack 192.0.2.32 by unicast to 192.0.2.32:68 fact report"},
+		{"who is there already may ask for the same", wire.Query{Type: wire.Discover, MAC: client(0x77), GIAddr: relayIP, Option82: port(switch1, 3)}, 1, two, "offer 192.0.2.32 by relay to 198.51.100.1:67"},
+		{"a new router takes the only address over", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 1)}, 1, leases(bound(host(11), client(0x11), 1)), "offer 192.0.2.11 by relay to 198.51.100.1:67"},
+		{"a port known by name", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: named("ge-0/0/5", switch2[:]...)}, 1, nil, "offer 192.0.2.71 by relay to 198.51.100.1:67"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := run(t, tc.q, tc.tab, func(_ *request, o *Options) { o.MaxPortMACs = tc.limit })
+			assert.Equal(t, tc.want, told(d))
+		})
+	}
+}
+
+func TestClientKey(t *testing.T) {
+	byID := func(_ *request, o *Options) { o.ClientKey = ClientKeyID }
+	laptop := bound(host(21), client(0x77), 2)
+	laptop.ClientID = []byte("laptop")
+	id := func(s string, o ...wire.Option) []wire.Option { return append(o, clientID([]byte(s)...)) }
+	for _, tc := range []struct {
+		name       string
+		q          wire.Query
+		byMAC, key string
+	}{
+		{"the same identifier behind another card renews", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(21), Options: id("laptop")},
+			"nak_other_client by broadcast", "ack 192.0.2.21 by unicast to 192.0.2.21:68 fact report"},
+		{"the same card with another identifier does not", wire.Query{Type: wire.Request, MAC: client(0x77), CIAddr: host(21), Options: id("other")},
+			"renew_unknown", "nak_other_client by broadcast"},
+		{"the same card without one does not", wire.Query{Type: wire.Request, MAC: client(0x77), CIAddr: host(21)},
+			"ack 192.0.2.21 by unicast to 192.0.2.21:68 fact report", "nak_other_client by broadcast"},
+		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Options: id("laptop")},
+			"release_unknown", "released 192.0.2.21 release"},
+		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, Options: id("laptop", requested(host(21)))},
+			"decline_unknown", "declined 192.0.2.21 decline"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			assert.Equal(t, tc.byMAC, told(run(t, tc.q, leases(laptop))))
+			d := run(t, tc.q, leases(laptop), byID)
+			assert.Equal(t, tc.key, told(d))
+			if d.change == changeRelease || d.change == changeDecline {
+				assert.Equal(t, client(0x77), d.rec.MAC, "the lease is found by the MAC that it has")
+			}
+		})
+	}
+}
+
+// A client whose address the ERP took away: NAK at once, or a minute more and then NAK.
+func TestBindingChange(t *testing.T) {
+	shorten := func(_ *request, o *Options) { o.BindingChange = BindingShorten }
+	old := bound(host(99), client(0x11), 1) // customer 1 has .11 now
+	old.Expires = testNow.Add(time.Hour)
+	renew := wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(99)}
+	rebind := renew
+	rebind.GIAddr, rebind.Option82 = relayIP, port(switch1, 1)
+	short := old
+	short.Renewed, short.Expires = testNow.Add(-30*time.Second), testNow.Add(30*time.Second)
+	gone := expired(host(99), client(0x11), 1)
+	taken := bound(host(21), client(0x11), 1) // bound to customer 2 by now
+	taken.Expires = testNow.Add(time.Hour)
+	for _, tc := range []struct {
+		name           string
+		q              wire.Query
+		tab            *lease.Table
+		nak, shortened string
+	}{
+		{"renewing past the relay", renew, leases(old), "nak_not_bound by broadcast", "ack_shortened 192.0.2.99 by unicast to 192.0.2.99:68 renew"},
+		{"with option 82", rebind, leases(old), "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67", "ack_shortened 192.0.2.99 by relay to 198.51.100.1:67 renew"},
+		{"a second time", rebind, leases(short), "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67", "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67"},
+		{"a lease that is over", renew, leases(gone), "nak_not_bound by broadcast", "nak_not_bound by broadcast"},
+		{"somebody else has it", wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(21)}, leases(taken), "nak_not_bound by broadcast", "nak_not_bound by broadcast"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			assert.Equal(t, tc.nak, told(run(t, tc.q, tc.tab)))
+			d := run(t, tc.q, tc.tab, shorten)
+			assert.Equal(t, tc.shortened, told(d))
+			if d.outcome == OutcomeAckShortened {
+				assert.EqualValues(t, []uint32{60, 30, 52}, []uint32{d.reply.LeaseTime, d.reply.RenewTime, d.reply.RebindTime})
+				assert.Equal(t, testNow.Add(time.Minute), d.rec.Expires)
+				assert.Equal(t, host(99), d.reply.YIAddr)
+			}
+		})
+	}
+}
+
+func TestMatchKindWords(t *testing.T) {
+	for k := MatchKind(1); k < matchEnd; k++ {
+		back, err := ParseMatchKind(k.String())
+		require.NoError(t, err)
+		assert.Equal(t, k, back)
+	}
+	k, err := ParseMatchKind("mac+option82")
+	require.NoError(t, err)
+	assert.Equal(t, "option82+mac", k.String())
+	for _, bad := range []string{"", "port", "mac+mac", "mac+", "+"} {
+		_, err := ParseMatchKind(bad)
+		assert.Error(t, err, bad)
+	}
+	assert.Empty(t, MatchKind(0).String())
+}
+
+func TestCompileMatchingRefuses(t *testing.T) {
+	opts := testOptions()
+	opts.TrustedInterfaces, opts.VLANInterfaces = []string{"eth["}, []string{"eth1"}
+	opts.ClientIDs = []ClientID{{}, {Value: []byte("a"), Text: true, IP: host(1)}, {Value: []byte("\x00a"), IP: host(2)}}
+	opts.ClientKey, opts.MaxPortMACs = 9, 65
+	_, err := compile(opts)
+	for _, want := range []string{`trusted interface "eth["`, `vlan interface "eth1": no {vlan} in it`, "client id : want 1 to 254 bytes",
+		"client id 0061: given twice", "client key 9", "macs per port 65: want 0 to 64"} {
+		assert.ErrorContains(t, err, want)
+	}
+}
+
+// What an interface is called is read once, until it is renamed or the settings change.
+func TestPlaces(t *testing.T) {
+	opts := testOptions()
+	opts.VLANInterfaces, opts.TrustedInterfaces = []string{"vlan{vlan}"}, []string{"core"}
+	one, err := compile(opts)
+	require.NoError(t, err)
+	opts.TrustedInterfaces = nil
+	two, err := compile(opts)
+	require.NoError(t, err)
+	var p places
+	assert.Equal(t, place{name: "vlan7", vlan: 7, untrusted: true}, p.of(one, 3, "vlan7"))
+	assert.Equal(t, place{name: "core"}, p.of(one, 4, "core"))
+	assert.Zero(t, testing.AllocsPerRun(10, func() { p.of(one, 3, "vlan7"); p.of(one, 4, "core") }))
+	assert.Equal(t, place{name: "vlan8", vlan: 8, untrusted: true}, p.of(one, 3, "vlan8"))
+	assert.Equal(t, place{name: "vlan8", vlan: 8}, p.of(two, 3, "vlan8"))
+}
+
+// The ways of matching cost no allocation, for clients that are found and for those that are not.
+func TestMatchingDoesNotAllocate(t *testing.T) {
+	snap := vlanWorld(t)
+	opts := testOptions()
+	opts.Match = []MatchKind{MatchOption82 | MatchMAC, MatchVLAN | MatchMAC, MatchVLAN, MatchClientID, MatchMAC}
+	opts.VLANInterfaces = []string{"vlan{vlan}"}
+	opts.ClientIDs = []ClientID{{Value: []byte("gateway-7"), Text: true, IP: host(31)}}
+	opts.MaxPortMACs, opts.CheckRelaySource = 2, true
+	set, err := compile(opts)
+	require.NoError(t, err)
+	tab := leases(bound(host(21), stranger, 2), bound(host(52), client(0x77), 5))
+	mac51 := client(0x51)
+	for _, tc := range []struct {
+		name string
+		vlan uint16
+		q    wire.Query
+		want Outcome
+	}{
+		{"vlan", 200, wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(21)}, OutcomeAck},
+		{"shared vlan", 300, wire.Query{Type: wire.Discover, MAC: stranger}, OutcomeVLANShared},
+		{"client_id of the table", 0, wire.Query{Type: wire.Discover, MAC: stranger, Options: []wire.Option{clientID([]byte("gateway-7")...)}}, OutcomeOffer},
+		{"client_id with a MAC", 0, wire.Query{Type: wire.Discover, MAC: stranger, Options: []wire.Option{clientID(append([]byte{1}, mac51[:]...)...)}}, OutcomeOffer},
+		{"port and MAC", 0, wire.Query{Type: wire.Discover, MAC: mac51, GIAddr: relayIP, Option82: port(switch1, 2)}, OutcomeOffer},
+		{"port without the MAC", 0, wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 2)}, OutcomeMatchDisagrees},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			raw := tc.q.Append(nil)
+			r := &request{served: true, local: serverIP, vlan: tc.vlan, from: netip.AddrPortFrom(relayIP, 67)}
+			var d decision
+			assert.Zero(t, testing.AllocsPerRun(100, func() {
+				r.parse(raw)
+				d = decide(testNow, r, snap, tab, set, set)
+			}))
+			assert.Equal(t, tc.want, d.outcome)
+		})
+	}
+}
+
+// A MAC that is to be reported first goes to the journal without a lease, and
+// nothing is sent, whether the disk takes it or not.
+func TestReportBeforeAnswer(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			j := &journal{}
+			if broken {
+				j.fail(errors.New("disk"))
+			}
+			r := newRig(t, j)
+			opts := testOptions()
+			opts.MACChange = MACReport
+			require.NoError(t, r.s.Reload(opts))
+			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 1), Options: []wire.Option{clientID([]byte("\x00cpe")...)}}
+			r.ask(q)
+			require.NoError(t, r.end())
+			assert.Empty(t, r.out.all())
+			assert.Zero(t, r.dirty())
+			assert.Zero(t, r.s.deps.Leases.Counts(time.Now()).Bound)
+			assert.Equal(t, map[string]int{"discover mac_reported": 1}, r.n.get())
+			events := r.log.Find(EventFilter{})
+			require.Len(t, events, 1)
+			assert.Equal(t, lease.Hex("\x00cpe"), events[0].ClientID, "the log has its own copy")
+			if broken {
+				assert.Empty(t, j.groups)
+				return
+			}
+			require.Len(t, j.groups, 1)
+			require.Len(t, j.groups[0], 1)
+			assert.Zero(t, j.groups[0][0].Lease)
+			assert.Equal(t, &provision.MACReport{IP: host(11), MAC: stranger, Subscriber: 1, At: events[0].Time}, j.groups[0][0].Report)
+		})
+	}
+}
+
+func TestExplainMatching(t *testing.T) {
+	snap := vlanWorld(t)
+	opts := testOptions()
+	opts.Match = []MatchKind{MatchOption82 | MatchMAC, MatchVLAN, MatchClientID, MatchMAC}
+	opts.VLANInterfaces, opts.TrustedInterfaces = []string{"vlan{vlan}"}, []string{"core"}
+	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New()})
+	require.NoError(t, err)
+	e := s.Explain(Query{MAC: stranger, Interface: "vlan200"})
+	assert.Equal(t, OutcomeOffer, e.Outcome)
+	assert.Equal(t, "vlan", e.MatchedBy)
+	assert.EqualValues(t, 200, e.VLAN)
+	mac51 := client(0x51)
+	e = s.Explain(Query{MAC: stranger, ClientID: append([]byte{255, 0, 0, 0, 1, 0, 3, 0, 1}, mac51[:]...)})
+	assert.Equal(t, "client_id", e.MatchedBy)
+	assert.Equal(t, host(51), e.YourIP)
+	assert.Equal(t, "iaid 00000001 duid-ll ethernet 00:00:5e:00:53:51", e.ClientID)
+	assert.False(t, e.Swap, "the ERP has the identifier's MAC")
+	e = s.Explain(Query{MAC: client(0x11), Option82: port(switch1, 1), Interface: "core"})
+	assert.Equal(t, "option82+mac", e.MatchedBy)
+	assert.Equal(t, OutcomeOption82Untrusted, s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "vlan200"}).Outcome)
+}

@@ -1,0 +1,208 @@
+package dhcpd
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/vlanname"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// ClientKey says by what a client is known again, in renewals and leases.
+type ClientKey uint8
+
+// The client keys. The zero value is today's default.
+const (
+	ClientKeyMAC ClientKey = iota // by its hardware address (chaddr)
+	ClientKeyID                   // by its client identifier (option 61), else by its hardware address: RFC 2131 section 4.2
+)
+
+// MACChange says what is done about a client whose MAC is not the one that the
+// ERP has for its address. An address without a MAC learns it whatever it says.
+type MACChange uint8
+
+// The ways to deal with a changed MAC.
+const (
+	MACAccept MACChange = iota // answer, and tell the ERP
+	MACReport                  // tell the ERP, answer when it has the MAC
+	MACRefuse                  // neither
+)
+
+// BindingChange says what a renewing client is told whose address is not bound
+// to it any more.
+type BindingChange uint8
+
+// The ways to take an address away.
+const (
+	// BindingNAK refuses the renewal.
+	BindingNAK BindingChange = iota
+	// BindingShorten grants the old address once more for shortLease, if the ERP
+	// binds it to nobody, and refuses it after that. A NAK for a renewal past the relay is
+	// broadcast on the server's own wire (RFC 2131 section 4.1), where a client behind a relay does
+	// not hear it: it would keep the address until it rebinds. The short ACK reaches it, and so it
+	// rebinds through the relay within a minute.
+	BindingShorten
+)
+
+// shortLease is how long a client keeps an address that is about to be taken
+// away, and what T1 and T2 of it are in seconds.
+const (
+	shortLease              = time.Minute
+	shortRenew, shortRebind = 30, 52
+)
+
+// same reports whether the client that asks is the one of a lease.
+func (m *matcher) same(rec *lease.Record) bool {
+	if m.set.clientKey == ClientKeyID {
+		if id := m.r.p.ClientID(); len(id) > 0 || len(rec.ClientID) > 0 {
+			return bytes.Equal(id, rec.ClientID)
+		}
+	}
+	return rec.MAC == m.mac
+}
+
+// differs reports whether the ERP does not have the client's MAC for b. Where
+// clients are found by their client-id, the MAC in it counts as well.
+func (m *matcher) differs(b *provision.Binding) bool {
+	if b.MAC == m.mac {
+		return false
+	}
+	mac, ok := m.idMAC()
+	return !ok || b.MAC != mac
+}
+
+// permit says why the client may not have b now, although it was found; zero: it may.
+func (c *decider) permit(b *provision.Binding) Outcome {
+	if c.set.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b) {
+		if c.set.macChange == MACRefuse {
+			return OutcomeMACRefused
+		}
+		c.d.report = true
+		c.d.rec = lease.Record{IP: b.IP, Subscriber: b.Subscriber}
+		return OutcomeMACReported
+	}
+	if c.set.maxMACs > 0 && c.crowded(b) {
+		return OutcomePortMACLimit
+	}
+	return 0
+}
+
+// maxPortMACs bounds dhcp.max_macs_per_port: so many MACs are compared on the stack.
+const maxPortMACs = 64
+
+// crowded reports whether as many other clients as may be are live on b's port.
+// One that has the address already is not the next one, and who had b before
+// makes room for it.
+func (c *decider) crowded(b *provision.Binding) bool {
+	if rec, ok := c.leases.Get(b.IP); ok && rec.MAC == c.mac && rec.Live(c.now) {
+		return false
+	}
+	rows := c.d.match.loc.rows // of a port without a number
+	if b.Port != 0 {
+		rows = c.snap.ByPort(b.Device, b.Port)
+	}
+	var seen [maxPortMACs]provision.MAC
+	n := 0
+	for i := range rows {
+		rec, ok := c.leases.Get(rows[i].IP)
+		if !ok || rows[i].IP == b.IP || rec.MAC == c.mac || !rec.Live(c.now) || holds(seen[:n], rec.MAC) {
+			continue
+		}
+		if seen[n] = rec.MAC; n+1 >= c.set.maxMACs {
+			return true
+		}
+		n++
+	}
+	return false
+}
+
+func holds(list []provision.MAC, mac provision.MAC) bool {
+	for _, m := range list {
+		if m == mac {
+			return true
+		}
+	}
+	return false
+}
+
+// shorten plans an ACK for an address that the client is to leave, if it may
+// keep it a moment longer: nobody else is to have it, nor may get it from a pool, and
+// this is the first time.
+func (c *decider) shorten(ciaddr netip.Addr) bool {
+	if c.set.bindingChange != BindingShorten || c.snap.ByIP(ciaddr) != nil || c.set.poolOf(ciaddr) >= 0 {
+		return false
+	}
+	rec, known := c.leases.Get(ciaddr)
+	if !known || rec.MAC != c.mac || !c.same(&rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
+		return false
+	}
+	n := c.set.subnetOf(ciaddr)
+	if n == nil {
+		return false
+	}
+	id := c.serverID(n)
+	if !id.IsValid() {
+		return false
+	}
+	c.d.outcome, c.d.yourIP, c.d.binding = OutcomeAckShortened, ciaddr, nil
+	c.d.reply = wire.Reply{
+		Type: wire.Ack, CIAddr: ciaddr, YIAddr: ciaddr, ServerID: id, Options: c.options(n),
+		LeaseTime: uint32(shortLease / time.Second), RenewTime: shortRenew, RebindTime: shortRebind,
+	}
+	c.d.change, c.d.rec = changeRenew, rec
+	c.d.rec.Renewed, c.d.rec.Expires = c.now, c.now.Add(shortLease)
+	c.route()
+	return true
+}
+
+// compileMatching checks what goes with the ways of matching and makes it ready.
+func (s *settings) compileMatching(o Options) error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	s.trusted, s.checkSource = slices.Clone(o.TrustedInterfaces), o.CheckRelaySource
+	s.clientKey, s.macChange, s.maxMACs, s.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
+	for _, p := range o.TrustedInterfaces {
+		if _, err := path.Match(p, ""); err != nil {
+			fail("trusted interface %q: %w", p, err)
+		}
+	}
+	for _, v := range o.VLANInterfaces {
+		t, err := vlanname.Compile(v)
+		if err != nil {
+			fail("vlan interface %q: %w", v, err)
+			continue
+		}
+		s.vlans = append(s.vlans, t)
+	}
+	s.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
+	for _, c := range o.ClientIDs {
+		values := []string{string(c.Value)}
+		if c.Text {
+			values = append(values, "\x00"+string(c.Value))
+		}
+		if len(c.Value) == 0 || len(c.Value) > 254 || !c.IP.Is4() {
+			fail("client id %x: want 1 to 254 bytes and an IPv4 address", c.Value)
+			continue
+		}
+		for _, v := range values {
+			if _, twice := s.clientIDs[v]; twice {
+				fail("client id %x: given twice", c.Value)
+			}
+			s.clientIDs[v] = c.IP
+		}
+	}
+	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
+		fail("client key %d, mac change %d, binding change %d: no such word", o.ClientKey, o.MACChange, o.BindingChange)
+	}
+	if o.MaxPortMACs < 0 || o.MaxPortMACs > maxPortMACs {
+		fail("macs per port %d: want 0 to %d", o.MaxPortMACs, maxPortMACs)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,95 @@
+package pool
+
+import (
+	"hash/maphash"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// The index finds the slot that a MAC has or had last. A map of Go would
+// allocate while clients come and go; this table never has more entries than there
+// are slots, which is half of it at most. The seed keeps clients that choose their
+// MACs from making it slow.
+
+func (p *Pool) home(mac provision.MAC) uint32 {
+	return uint32(maphash.Bytes(p.seed, mac[:]) >> p.shift)
+}
+
+// place gives where mac is in the index, or where it belongs.
+func (p *Pool) place(mac provision.MAC) (at uint32, found bool) {
+	mask := uint32(len(p.index) - 1)
+	for at = p.home(mac); p.index[at] != 0; at = (at + 1) & mask {
+		if p.slots[p.index[at]-1].mac == mac {
+			return at, true
+		}
+	}
+	return at, false
+}
+
+func (p *Pool) find(mac provision.MAC) (uint32, bool) {
+	at, found := p.place(mac)
+	if !found {
+		return 0, false
+	}
+	return p.index[at] - 1, true
+}
+
+// setMAC says whose slot i is from now on; the slot that mac had before is nobody's
+// in the index, and keeps the name only while it is not free.
+func (p *Pool) setMAC(i uint32, mac provision.MAC) {
+	s := &p.slots[i]
+	if s.mac == mac {
+		if at, found := p.place(mac); found && p.index[at] == i+1 {
+			return
+		}
+	}
+	if !s.mac.IsZero() {
+		if at, found := p.place(s.mac); found && p.index[at] == i+1 {
+			p.remove(at)
+		}
+	}
+	s.mac = mac
+	if mac.IsZero() {
+		return
+	}
+	at, found := p.place(mac)
+	if found {
+		if old := &p.slots[p.index[at]-1]; old != s && old.state == StateFree {
+			// Nobody's any more: the entry is taken over below.
+			p.remove(at)
+			old.mac = provision.MAC{}
+			at, _ = p.place(mac)
+		}
+	}
+	p.index[at] = i + 1
+}
+
+// remove empties a place and moves those behind it up (Knuth 6.4, algorithm R).
+func (p *Pool) remove(at uint32) {
+	mask := uint32(len(p.index) - 1)
+	for next := at; ; {
+		p.index[at] = 0
+		for {
+			next = (next + 1) & mask
+			if p.index[next] == 0 {
+				return
+			}
+			home := p.home(p.slots[p.index[next]-1].mac)
+			// Leave it if its home lies behind the gap, in the circle.
+			if (next-home)&mask >= (next-at)&mask {
+				break
+			}
+		}
+		p.index[at] = p.index[next]
+		at = next
+	}
+}
+
+// fnv is FNV-1a. It must stay as it is: it decides which address a new client gets.
+func fnv(mac provision.MAC) uint32 {
+	h := uint32(2166136261)
+	for _, b := range mac {
+		h = (h ^ uint32(b)) * 16777619
+	}
+	return h
+}

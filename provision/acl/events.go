@@ -1,0 +1,171 @@
+package acl
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// eventBuffer holds the kernel's messages until they are read. A table of
+	// 100,000 elements that somebody fills makes some 10 MB of them.
+	eventBuffer = 16 << 20
+	// maxWriters bounds the names kept until somebody asks.
+	maxWriters = 8
+)
+
+// Watch calls wake after each commit to the ruleset that touched our table and
+// was made by another process. It subscribes to the kernel's events and returns
+// an error when some of them were lost, nil when ctx ends.
+func (t *Table) Watch(ctx context.Context, wake func()) error {
+	conn, err := t.listen()
+	if err != nil {
+		return fmt.Errorf("acl: listen for events: %w", err)
+	}
+	defer conn.Close()
+	// The deadline in the past makes a Receive that waits give up.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	wake() // for what happened before we listened
+	var tr transaction
+	for {
+		messages, err := conn.Receive()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("acl: events: %w", err)
+		}
+		for _, m := range messages {
+			if t.heard(&tr, m) {
+				wake()
+			}
+		}
+	}
+}
+
+// transaction is what was told of a commit so far: the kernel tells each
+// change and then the new generation with its author.
+type transaction struct {
+	ours bool // it touched our table
+}
+
+// heard takes one event; it tells whether somebody else has changed our table.
+func (t *Table) heard(tr *transaction, m netlink.Message) bool {
+	if uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES {
+		return false
+	}
+	if uint16(m.Header.Type)&0xff != unix.NFT_MSG_NEWGEN {
+		tr.ours = tr.ours || touches(m.Data)
+		return false
+	}
+	w, err := parseWriter(m.Data)
+	touched := tr.ours
+	tr.ours = false
+	if !touched || err == nil && t.isSelf(w) {
+		return false
+	}
+	t.note(w)
+	return true
+}
+
+// touches tells whether a change is one of our table. In the messages of all
+// kinds of objects the table's name is the first attribute.
+func touches(msg []byte) bool {
+	if len(msg) < 4 || msg[0] != unix.NFPROTO_INET {
+		return false
+	}
+	const attrTable = unix.NFTA_TABLE_NAME
+	found := false
+	_ = eachAttr(payload(msg), func(typ uint16, v []byte) error {
+		found = found || typ == attrTable && strings.TrimRight(string(v), "\x00") == tableName
+		return nil
+	})
+	return found
+}
+
+// writer is the author of a generation.
+type writer struct {
+	pid  uint32
+	name string
+}
+
+func (w writer) String() string {
+	if w == (writer{}) {
+		return "unknown"
+	}
+	return fmt.Sprintf("%s (%d)", w.name, w.pid)
+}
+
+// The attributes of NFT_MSG_NEWGEN (enum nft_gen_attributes).
+const (
+	attrGenPID  = 2
+	attrGenName = 3
+)
+
+func parseWriter(msg []byte) (writer, error) {
+	var w writer
+	err := eachAttr(payload(msg), func(typ uint16, v []byte) error {
+		switch {
+		case typ == attrGenPID && len(v) == 4:
+			w.pid = binary.BigEndian.Uint32(v)
+		case typ == attrGenName:
+			w.name = strings.ToValidUTF8(strings.TrimRight(string(v), "\x00"), "?")
+		}
+		return nil
+	})
+	return w, err
+}
+
+// isSelf tells whether we are the writer. In a pid namespace the kernel's number
+// is not ours: then our own commits wake us up as well, and Changed, which goes
+// by the generation, finds nothing.
+func (t *Table) isSelf(w writer) bool { return w.pid == uint32(os.Getpid()) }
+
+// note remembers who wrote.
+func (t *Table) note(w writer) {
+	t.writersMu.Lock()
+	defer t.writersMu.Unlock()
+	s := w.String()
+	for _, have := range t.writers {
+		if have == s {
+			return
+		}
+	}
+	if len(t.writers) < maxWriters {
+		t.writers = append(t.writers, s)
+	}
+}
+
+// Writers names the processes that wrote to the table since the last call, us
+// excepted, as far as Watch heard of them.
+func (t *Table) Writers() []string {
+	t.writersMu.Lock()
+	defer t.writersMu.Unlock()
+	w := t.writers
+	t.writers = nil
+	return w
+}
+
+// listenKernel subscribes to the events of nftables.
+func listenKernel(netNS int) (*netlink.Conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netNS})
+	if err != nil {
+		return nil, err
+	}
+	err = c.SetReadBuffer(eventBuffer)
+	if err == nil {
+		err = c.JoinGroup(unix.NFNLGRP_NFTABLES)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}

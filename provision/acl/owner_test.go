@@ -1,0 +1,77 @@
+package acl_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision/acl"
+)
+
+// TestHelperOwner is no test: TestKernelSecondAgentIsRefused runs it as another process.
+func TestHelperOwner(t *testing.T) {
+	if os.Getenv("USHER_TEST_OWNER") == "" {
+		t.Skip("runs as a process of another test only")
+	}
+	table, err := acl.Open(t.Context(), acl.Options{})
+	fmt.Println("opened:", err)
+	if err != nil {
+		return
+	}
+	_, _ = os.Stdin.Read(make([]byte, 1)) // until the other end is closed
+	_ = table.Close()
+}
+
+func (r *router) startOwner() (cmd *exec.Cmd, said string) {
+	r.t.Helper()
+	cmd = exec.Command("ip", "netns", "exec", r.host.Namespace, os.Args[0], "-test.run=^TestHelperOwner$", "-test.v")
+	cmd.Env = append(os.Environ(), "USHER_TEST_OWNER=1")
+	in, err := cmd.StdinPipe()
+	require.NoError(r.t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(r.t, err)
+	require.NoError(r.t, cmd.Start())
+	r.t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if said, ok := strings.CutPrefix(lines.Text(), "opened: "); ok {
+			return cmd, said
+		}
+	}
+	require.FailNow(r.t, "the other process said nothing")
+	return nil, ""
+}
+
+func TestKernelSecondAgentIsRefused(t *testing.T) {
+	r := newRouter(t)
+	first, said := r.startOwner()
+	require.Equal(t, "<nil>", said)
+
+	_, err := r.tryOpen(acl.Options{})
+	require.ErrorIs(t, err, acl.ErrOwned)
+	require.ErrorContains(t, err, fmt.Sprintf("process %d of user 0; end it first", first.Process.Pid))
+	_, said = r.startOwner()
+	require.Contains(t, said, "another process keeps the table inet usher")
+
+	other, err := r.lab.Host("other")
+	require.NoError(t, err)
+	elsewhere := &router{t, r.lab, other}
+	elsewhere.open()
+
+	// Whatever the end of the first, the next one may come.
+	require.NoError(t, first.Process.Kill())
+	_ = first.Wait()
+	mine := r.open()
+	_, err = r.tryOpen(acl.Options{})
+	require.ErrorIs(t, err, acl.ErrOwned, "within one process too")
+	require.NoError(t, mine.Close())
+	r.open()
+}
