@@ -24,17 +24,20 @@ func (s Secret) Reveal() string { return string(s) }
 
 // Config is the whole validated configuration. All defaults are filled in.
 type Config struct {
-	StateDir string // snapshot, leases, outbox; /var/lib/usher
-	ERP      ERP
-	Policy   Policy
-	Hooks    Hooks
-	Guard    Guard
-	DHCP     DHCP
-	ACL      ACL
-	Reports  Reports
-	Control  Control
-	Console  Console
-	Log      Log
+	StateDir   string // snapshot, leases, outbox; /var/lib/usher
+	ERP        ERP
+	Policy     Policy
+	Hooks      Hooks
+	Guard      Guard
+	DHCP       DHCP
+	ACL        ACL
+	Portal     Portal
+	Routes     Routes
+	Neighbours Neighbours
+	Reports    Reports
+	Control    Control
+	Console    Console
+	Log        Log
 
 	// Warnings is what works but should be known, such as a certificate that
 	// is not verified. It never holds a secret.
@@ -81,9 +84,13 @@ type DHCP struct {
 	Option82      Option82       // how option 82 is read
 	Authoritative bool
 	RapidCommit   bool
+	Leasequery    Leasequery
 	Common        OptionSet // for the clients of all subnets
 	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
+
+	AnswerWhileHolding netip.Addr // invalid: always
+	Limits             DHCPLimits
 
 	// Whom the server believes and how it knows clients again; see dhcpd.Options.
 	TrustedInterfaces []string // names or patterns; empty: all that are served
@@ -100,10 +107,16 @@ type DHCP struct {
 	Quarantine     time.Duration // how long a pool's address that somebody else uses is kept from clients
 }
 
+// Leasequery says who may ask who has an address (RFC 4388).
+type Leasequery struct {
+	From []netip.Prefix // addresses of access nodes (giaddr); empty: nobody
+}
+
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
 	Prefix          netip.Prefix // masked
 	Gateway         netip.Addr   // invalid: none
+	ServerID        netip.Addr   // invalid: DHCP.ServerID
 	LeaseTime       time.Duration
 	RenewTime       time.Duration // T1; LeaseTime/2 when not set
 	RebindTime      time.Duration // T2; LeaseTime*7/8 when not set
@@ -117,6 +130,12 @@ type ACL struct {
 	DryRun         bool          // compute and report, touch nothing
 	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
 	FlowsInterval  time.Duration // between two passes over the connection tracking table
+
+	Pause           ACLPause
+	Guest           ACLGuest
+	Resolvers       []netip.AddrPort // name servers for the gardens; empty: those of the host
+	ResolveInterval time.Duration
+	ResolveKeep     time.Duration // how long an address stays after the DNS stopped naming it
 }
 
 // Reports is the outbox of set_mac_by_ip.

@@ -29,9 +29,12 @@ type Deps struct {
 	Enforcer Enforcer            // nil: acl.enabled is false
 	Kernel   Kernel              // nil: the kernel is not asked for single addresses
 	DHCP     DHCP                // nil: dhcp.enabled is false
+	Pools    Pools               // nil: dhcp.enabled is false
 	Leases   Leases              // nil: no leases
+	Routes   Routes              // nil: routes.enabled is false
 	Events   *dhcpd.EventLog     // nil: packets are not remembered
 	Outbox   Outbox              // nil: MACs are not reported
+	Garden   Garden              // nil: there are no gardens
 	ERP      StateChanger        // nil: states cannot be changed from here
 	Metrics  *Metrics            // nil: no counts by outcome
 	Config   func() ConfigStatus // nil: not told
@@ -89,6 +92,7 @@ type Kernel interface {
 type DHCP interface {
 	LocalAddr() netip.AddrPort
 	Explain(q dhcpd.Query) dhcpd.Explanation
+	Sockets() dhcpd.SocketStatus
 }
 
 // Leases is the part of lease.Table that is shown.
@@ -97,6 +101,11 @@ type Leases interface {
 	BySubscriber(id provision.SubscriberID) []lease.Record
 	ByMAC(mac provision.MAC) []lease.Record
 	Counts(now time.Time) lease.Counts
+}
+
+// Routes is the part of provision.RouteKeeper that is shown.
+type Routes interface {
+	Status() provision.RouteStatus
 }
 
 // Outbox is the part of outbox.Outbox that is shown.

@@ -15,6 +15,9 @@ const (
 	queueLen   = 4096 // commits between the packet goroutine and the committer
 	maxWaiting = 8192 // commits that wait for the journal; beyond it the queue fills, then ACKs do not wait
 	maxGroup   = 4096 // commits in one transaction
+	// maxPoolWait is how late an ACK for a pool's address may leave: some clients
+	// count the lease from the ACK, and must not count beyond leaseSlack.
+	maxPoolWait = 3 * time.Second
 	// stopGrace bounds how long Run waits for a disk that hangs.
 	stopGrace = time.Second
 )
@@ -26,7 +29,8 @@ type pending struct {
 	hasReport bool
 
 	sent     bool
-	deadline time.Time // the reply leaves then, committed or not
+	durable  bool      // the reply leaves only after the commit
+	deadline time.Time // the reply leaves then, committed or not, unless durable
 	reply    []byte
 	to       delivery
 	ev       Event // its slices are its own
@@ -35,7 +39,8 @@ type pending struct {
 // committer makes changed facts durable before their ACK: one group commit at
 // a time, everything that came meanwhile goes into the next. Its run method
 // owns the replies; a second goroutine is in the journal, so that a slow disk
-// holds no reply longer than the commit time-out.
+// holds no reply longer than the commit time-out. A lease of a pool is different: its
+// ACK waits for the disk, or there is none.
 type committer struct {
 	s     *Server
 	out   transport
@@ -173,9 +178,13 @@ func (c *committer) finish(res commitResult) {
 			if p.lease.IP.IsValid() {
 				c.s.deps.Leases.Dirty(p.lease.IP)
 			}
-			p.ev.Outcome = OutcomeAckBeforeCommit
+			p.ev.Outcome = OutcomeAckBeforeCommit // refuse says otherwise for pools
 		}
-		if !p.sent {
+		switch {
+		case p.sent:
+		case p.durable && (res.err != nil || c.s.now().Sub(p.ev.Time) > maxPoolWait):
+			c.refuse(p)
+		default:
 			c.send(p)
 		}
 		c.pool.Put(p)
@@ -189,7 +198,7 @@ func (c *committer) sendLate() {
 	now := time.Now()
 	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
 		for _, p := range list {
-			if !p.sent && !now.Before(p.deadline) {
+			if !p.sent && !p.durable && !now.Before(p.deadline) {
 				p.ev.Outcome = OutcomeAckBeforeCommit
 				c.send(p)
 			}
@@ -200,7 +209,7 @@ func (c *committer) sendLate() {
 func (c *committer) nextDeadline() (time.Duration, bool) {
 	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
 		for _, p := range list {
-			if !p.sent {
+			if !p.sent && !p.durable {
 				return max(0, time.Until(p.deadline)), true
 			}
 		}
@@ -217,13 +226,25 @@ func (c *committer) send(p *pending) {
 	c.s.observer.Packet(&p.ev)
 }
 
+// refuse ends a packet whose lease of a pool is not on disk: no answer.
+func (c *committer) refuse(p *pending) {
+	p.sent = true
+	p.ev.Outcome = OutcomePoolNotDurable
+	p.ev.Latency = c.s.now().Sub(p.ev.Time)
+	c.s.observer.Packet(&p.ev)
+}
+
 // abandon gives up on a journal that hangs: the process is to stop in time.
 // Its goroutine ends with the call that hangs.
 func (c *committer) abandon() error {
 	n := len(c.inFlight) + len(c.waiting)
 	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
 		for _, p := range list {
-			if !p.sent {
+			switch {
+			case p.sent:
+			case p.durable:
+				c.refuse(p)
+			default:
 				p.ev.Outcome = OutcomeAckBeforeCommit
 				c.send(p)
 			}

@@ -36,6 +36,10 @@ const (
 	changeFact              // a new client or place: on disk before the ACK
 	changeRelease
 	changeDecline
+	changeHold       // a pool's address is kept for whom it was offered
+	changePool       // a lease of a pool's address: on disk before the ACK, or there is none
+	changePoolRenew  // the same client in the same place: only the expiry moves, but that is on disk too
+	changeQuarantine // a pool's address is in use by somebody else
 )
 
 // decision is what to do about one request.
@@ -44,14 +48,17 @@ type decision struct {
 	mac     provision.MAC
 	match   match
 	binding *provision.Binding // that yourIP belongs to; nil: none
+	pool    int                // place of the pool that yourIP is of, from 1; 0: none
 	yourIP  netip.Addr         // given, or for a NAK: what the client would get
 
-	reply wire.Reply // Type 0: no answer
+	reply wire.Reply       // Type 0: no answer
+	lease *wire.LeaseReply // what is sent instead of reply: the answer to a leasequery
 	way   way
 	to    netip.AddrPort // of wayRelay and wayUnicast
 
 	change change
-	rec    lease.Record // of changeFact and changeBackground; its slices are the packet's. Of changeRelease and changeDecline the MAC
+	rec    lease.Record // of changes that store one; its slices are the packet's. Of changeRelease and changeDecline the MAC
+	swap   bool         // of an OFFER: its ACK would be reported
 	report bool         // the ERP does not have this MAC for the address; without a change: of rec's IP and subscriber alone
 }
 
@@ -59,13 +66,18 @@ type decision struct {
 type decider struct {
 	matcher
 	d               decision
+	pools           poolView
 	alwaysBroadcast bool // as the client's subnet or class wants it
 }
 
-// decide answers one request. It is pure: time, packet, bindings, leases and
+// decide answers one request. It is pure: time, packet, bindings, leases, pools and
 // settings in, a plan out. Nothing in the result outlives the packet's bytes.
-func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, set *settings) decision {
-	c := decider{matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
+func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, pools poolView, set *settings) decision {
+	c := decider{pools: pools, matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
+	if r.served && r.err == nil && r.p.Op() == 1 && r.p.Type() == wire.LeaseQuery {
+		c.leaseQuery() // no client: it need not have a MAC
+		return c.d
+	}
 	if o := c.admit(); o != 0 {
 		c.d.outcome = o
 		return c.d
@@ -94,8 +106,14 @@ func (c *decider) admit() Outcome {
 	if !c.r.served {
 		return OutcomeInterfaceOff
 	}
+	if c.r.standby {
+		return OutcomeStandby
+	}
 	if c.r.err != nil {
 		return OutcomeMalformed
+	}
+	if c.r.limited != 0 {
+		return c.r.limited
 	}
 	if p.Op() != 1 {
 		return OutcomeNotRequest
@@ -133,7 +151,7 @@ func (c *decider) find(hint netip.Addr) *provision.Binding {
 func (c *decider) discover() {
 	b := c.find(c.r.p.Requested())
 	if b == nil {
-		c.end(c.d.match.failed)
+		c.discoverPool()
 		return
 	}
 	if c.set.rapidCommit && c.r.p.RapidCommit() {
@@ -148,7 +166,11 @@ func (c *decider) discover() {
 func (c *decider) request() {
 	p := &c.r.p
 	requested, ciaddr := p.Requested(), p.CIAddr()
-	if p.ServerID().IsValid() && !c.chosen(requested) {
+	at := requested
+	if !at.IsValid() {
+		at = ciaddr
+	}
+	if p.ServerID().IsValid() && !c.chosen(at) {
 		c.end(OutcomeNotForUs)
 		return
 	}
@@ -164,14 +186,27 @@ func (c *decider) request() {
 	}
 }
 
-// chosen reports whether option 54 names this server.
+// chosen reports whether option 54 names this server: by an address of this host,
+// by what it tells now, or by what a relay had it tell (RFC 5107) when it gave out
+// address. Such a relay need not say so again when it passes a renewal on.
 func (c *decider) chosen(address netip.Addr) bool {
 	id := c.r.p.ServerID()
-	return c.r.ownID || id == c.serverID(c.set.subnetOf(address))
+	if c.r.ownID || id == c.r.local || id == c.set.serverID || id == c.serverID(c.set.subnetOf(address)) {
+		return true
+	}
+	rec, known := c.leases.Get(address)
+	if !known || len(rec.Option82) == 0 {
+		return false
+	}
+	told, err := wire.ParseRelayInfo(rec.Option82)
+	return err == nil && told.Override == id
 }
 
 func (c *decider) selecting(requested netip.Addr) {
 	switch b := c.find(requested); {
+	case b == nil && c.requestPool(requested):
+	case b == nil && c.set.unknown == UnknownNak && c.d.match.unknown():
+		c.nak(OutcomeNakUnknown, nil)
 	case b == nil:
 		c.nak(OutcomeNakNotBound, nil)
 	case b.IP != requested:
@@ -186,7 +221,7 @@ func (c *decider) initReboot(requested netip.Addr) {
 	case b == nil && c.d.match.failed == OutcomePortFull:
 		c.end(OutcomePortFull)
 	case b == nil:
-		c.end(OutcomeInitRebootUnknown)
+		c.rebootPool(requested)
 	case b.IP == requested:
 		c.grant(wire.Ack, b)
 	case !c.set.authoritative:
@@ -219,6 +254,10 @@ func (c *decider) extend(ciaddr netip.Addr) {
 			return
 		}
 	}
+	if rec, ok := c.pooled(ciaddr); ok {
+		c.extendPool(&rec)
+		return
+	}
 	b := c.snap.ByIP(ciaddr)
 	rec, known := c.leases.Get(ciaddr)
 	switch {
@@ -239,7 +278,7 @@ func (c *decider) extend(ciaddr netip.Addr) {
 				return
 			}
 		}
-		c.end(OutcomeRenewUnknown)
+		c.refuseUnknown(OutcomeRenewUnknown)
 	}
 }
 
@@ -280,6 +319,9 @@ func (c *decider) release() {
 		return
 	}
 	c.d.rec.MAC = rec.MAC
+	if c.releasePool(&rec) {
+		return
+	}
 	c.d.yourIP, c.d.binding = ciaddr, c.snap.ByIP(ciaddr)
 	c.d.change = changeRelease
 	c.end(OutcomeReleased)
@@ -296,7 +338,9 @@ func (c *decider) decline() {
 	b := c.snap.ByIP(ip)
 	rec, known := c.leases.Get(ip)
 	switch {
-	case known && c.same(&rec):
+	case known && c.declinePool(&rec):
+		return
+	case known && c.same(&rec) && rec.Pool == "":
 		c.d.change, c.d.rec.MAC = changeDecline, rec.MAC
 	case b != nil && b.MAC == c.mac:
 	default:
@@ -329,11 +373,20 @@ func (c *decider) ours() bool {
 // 4.3.5): no lease times, yiaddr zero.
 func (c *decider) inform() {
 	ciaddr := c.r.p.CIAddr()
+	silent := !ciaddr.IsValid() && !c.r.p.GIAddr().IsValid()
+	if silent { // some leave ciaddr out and send from the address
+		if from := c.r.from.Addr(); from.IsValid() && !from.IsUnspecified() {
+			ciaddr = from
+		}
+	}
 	if !ciaddr.IsValid() {
 		c.end(OutcomeRequestIncomplete)
 		return
 	}
 	b := c.snap.ByIP(ciaddr)
+	if b == nil && c.informPool(ciaddr) {
+		return
+	}
 	if b == nil {
 		c.end(OutcomeInformUnknown)
 		return
@@ -345,6 +398,9 @@ func (c *decider) inform() {
 	c.d.outcome = OutcomeInformAck
 	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, c.options(n)
 	c.route()
+	if silent {
+		c.d.way, c.d.to, c.d.reply.CIAddr = wayUnicast, netip.AddrPortFrom(ciaddr, c.set.clientPort), netip.Addr{}
+	}
 }
 
 // prepare fills what every reply about a binding has.
@@ -387,7 +443,7 @@ func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.outcome = OutcomeOffer
+		c.d.outcome, c.d.swap = OutcomeOffer, c.differs(b)
 		return
 	}
 	c.d.outcome = OutcomeAck
@@ -423,6 +479,11 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 		if p.RelayInfoCount() == 0 { // past the relay: where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
+			// A client that has no address yet and came without a relay, or that has
+			// never come through one, is where its packet came in.
+			if !p.GIAddr().IsValid() && (!p.CIAddr().IsValid() || old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0) {
+				rec.GIAddr, rec.Ifindex, rec.Interface = netip.Addr{}, c.r.ifindex, c.r.iface
+			}
 		}
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
@@ -472,21 +533,37 @@ func nakMessage(o Outcome) string {
 		return "another address is bound to you"
 	case OutcomeNakOtherClient:
 		return "address is leased to another client"
+	case OutcomeNakUnknown:
+		return "client is not known here"
 	}
 	return "address is not bound to you"
 }
 
 // serverID gives the server identifier of a reply: what the relay wants (RFC
-// 5107), what is configured, the address that the packet came to, the gateway of n.
+// 5107), what is configured for n or at all, the address that the packet came to,
+// one of the interface, best in n, the gateway of n.
 func (c *decider) serverID(n *subnet) netip.Addr {
 	switch {
 	case c.r.relay.Override.IsValid():
 		return c.r.relay.Override
+	case n != nil && n.serverID.IsValid():
+		return n.serverID
 	case c.set.serverID.IsValid():
 		return c.set.serverID
 	case c.r.local.IsValid():
 		return c.r.local
-	case n != nil:
+	}
+	if c.r.on != nil {
+		if n != nil {
+			if a := c.r.on.AddrIn(n.prefix); a.IsValid() {
+				return a
+			}
+		}
+		if a := c.r.on.Addr(); a.IsValid() {
+			return a
+		}
+	}
+	if n != nil {
 		return n.gateway
 	}
 	return netip.Addr{}

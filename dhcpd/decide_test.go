@@ -140,7 +140,10 @@ func run(t testing.TB, q wire.Query, tab *lease.Table, change ...func(*request, 
 	if tab == nil {
 		tab = lease.New()
 	}
-	return decide(testNow, r, world(t), tab, set)
+	snap := world(t)
+	set.takeOver(nil, tab, testNow)
+	set.adopt(snap, tab, testNow)
+	return decide(testNow, r, snap, tab, set, set)
 }
 
 // told says a decision in one line.
@@ -156,7 +159,7 @@ func told(d decision) string {
 			fmt.Fprintf(&b, " to %s", d.to)
 		}
 	}
-	if names := [...]string{"", " renew", " background", " fact", " release", " decline"}; d.change != changeNone {
+	if names := [...]string{"", " renew", " background", " fact", " release", " decline", " hold", " pool", " pool-renew", " quarantine"}; d.change != changeNone {
 		b.WriteString(names[d.change])
 	}
 	if d.report {
@@ -381,7 +384,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		{"infiniband", func(b []byte) []byte { b[1], b[2] = 32, 16; return b }, nil, OutcomeBadHardware},
 		{"OFFER", func(b []byte) []byte { b[242] = 2; return b }, nil, OutcomeUnexpectedType},
 		{"ACK", func(b []byte) []byte { b[242] = 5; return b }, nil, OutcomeUnexpectedType},
-		{"lease query", func(b []byte) []byte { b[242] = 10; return b }, nil, OutcomeUnexpectedType},
+		{"lease query", func(b []byte) []byte { b[242] = 10; return b }, nil, OutcomeLeaseQueryRefused},
 		{"relay that is not ours", func(b []byte) []byte { copy(b[24:], []byte{192, 0, 2, 66}); return b }, nil, OutcomeRelayUntrusted},
 		{"interface that is off", nil, func(r *request) { r.served = false }, OutcomeInterfaceOff},
 		{"forged option 82 before the switch's", func(b []byte) []byte {
@@ -405,7 +408,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 			r.parse(raw)
 			set, err := compile(testOptions())
 			require.NoError(t, err)
-			d := decide(testNow, r, world(t), lease.New(), set)
+			d := decide(testNow, r, world(t), lease.New(), set, set)
 			assert.Equal(t, tc.want, d.outcome)
 			assert.Zero(t, d.reply.Type, "nothing is answered")
 			assert.Equal(t, changeNone, d.change)
@@ -423,7 +426,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		require.NoError(t, err)
 		r := &request{served: true}
 		r.parse(good.Append(nil))
-		assert.Equal(t, OutcomeNotReady, decide(testNow, r, nil, lease.New(), set).outcome)
+		assert.Equal(t, OutcomeNotReady, decide(testNow, r, nil, lease.New(), set, set).outcome)
 	})
 }
 
@@ -451,7 +454,7 @@ func TestRoute(t *testing.T) {
 			r.parse(raw)
 			set, err := compile(testOptions())
 			require.NoError(t, err)
-			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), lease.New(), set)))
+			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), lease.New(), set, set)))
 		})
 	}
 	t.Run("a relayed NAK carries the broadcast flag", func(t *testing.T) {
@@ -525,7 +528,7 @@ func TestOption82IsEchoedLast(t *testing.T) {
 		r.parse(q.Append(nil))
 		set, err := compile(testOptions())
 		require.NoError(t, err)
-		d := decide(testNow, r, world(t), lease.New(), set)
+		d := decide(testNow, r, world(t), lease.New(), set, set)
 		reply := d.reply.Append(nil, &r.p)
 		tail := append([]byte{82, byte(len(opt82))}, append(opt82, 255)...)
 		at := strings.Index(string(reply), string(tail))
@@ -656,7 +659,7 @@ func FuzzDecide(f *testing.F) {
 		for _, set := range []*settings{set, byProfile} {
 			r := &request{served: true, local: serverIP, iface: "eth0"}
 			r.parse(raw)
-			d := decide(testNow, r, snap, tab, set)
+			d := decide(testNow, r, snap, tab, set, set)
 			require.NotEqual(t, "invalid", d.outcome.String())
 			require.Equal(t, d.outcome.Answered(), d.reply.Type != 0, d.outcome.String())
 			require.Equal(t, d.outcome.Answered(), d.way != wayNone)
@@ -665,8 +668,10 @@ func FuzzDecide(f *testing.F) {
 			}
 			if d.reply.Type != 0 {
 				var p wire.Packet
-				require.NoError(t, p.Parse(d.reply.Append(nil, &r.p)))
-				require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
+				require.NoError(t, p.Parse(d.appendReply(nil, &r.p)))
+				if d.lease == nil {
+					require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
+				}
 			}
 		}
 	})

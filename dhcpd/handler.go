@@ -23,6 +23,7 @@ type handler struct {
 	out    transport
 	links  *interfaces // nil in tests without sockets: every interface is served
 	places places
+	limit  *limiter
 	r      request
 	d      decision
 	reply  []byte
@@ -31,20 +32,20 @@ type handler struct {
 }
 
 func newHandler(s *Server, c *committer, out transport, links *interfaces) *handler {
-	return &handler{s: s, c: c, out: out, links: links, reply: make([]byte, 0, wire.MaxReplyLen)}
+	return &handler{s: s, c: c, out: out, links: links, limit: newLimiter(), reply: make([]byte, 0, wire.MaxReplyLen)}
 }
 
 // handle ends one packet in exactly one outcome.
 func (h *handler) handle(now time.Time, g datagram) {
 	set := h.s.settings.Load()
 	h.read(now, g, set)
-	h.d = decide(now, &h.r, h.s.deps.Snapshot(), h.s.deps.Leases, set)
+	h.decide(now, set)
 	h.fillEvent(now)
 
 	d := &h.d
 	h.reply = h.reply[:0]
 	if d.reply.Type != 0 {
-		h.reply = d.reply.Append(h.reply, &h.r.p)
+		h.reply = d.appendReply(h.reply, &h.r.p)
 		h.to = delivery{
 			way: d.way, to: d.to, from: g.from, ifindex: g.ifindex, source: g.to,
 			id: d.reply.ServerID, yourIP: d.yourIP, mac: d.mac,
@@ -63,6 +64,38 @@ func (h *handler) handle(now time.Time, g datagram) {
 	h.s.observer.Packet(&h.ev)
 }
 
+// maxDecisions bounds how often a packet is decided on when somebody else takes the
+// pool's address between decision and reservation.
+const maxDecisions = 3
+
+// decide decides, and takes what was decided on from its pool.
+func (h *handler) decide(now time.Time, set *settings) {
+	snap := h.s.deps.Snapshot()
+	set.adopt(snap, h.s.deps.Leases, now)
+	for range maxDecisions {
+		h.d = decide(now, &h.r, snap, h.s.deps.Leases, set, set)
+		if h.d.durable() && (h.s.deps.Journal == nil || h.s.deps.Volatile) {
+			break // nothing is promised that a restart would forget
+		}
+		if h.d.change == changeHold && h.links != nil && h.links.holds(h.d.yourIP, now) {
+			set.pools[h.d.pool-1].alloc.avoid(h.d.yourIP, now, set.quarantine)
+			continue // an address of this host
+		}
+		if set.reserve(&h.d, now, h.s.log) {
+			return
+		}
+	}
+	o := OutcomePoolExhausted
+	if h.d.durable() {
+		o = OutcomePoolNotDurable
+	}
+	h.d = decision{outcome: o, mac: h.d.mac, match: h.d.match, yourIP: h.d.yourIP, pool: h.d.pool}
+	set.reserve(&h.d, now, h.s.log)
+}
+
+// durable reports whether the answer must not leave before its lease is on disk.
+func (d *decision) durable() bool { return d.change == changePool || d.change == changePoolRenew }
+
 func (h *handler) read(now time.Time, g datagram, set *settings) {
 	r := &h.r
 	r.parse(g.data)
@@ -70,21 +103,23 @@ func (h *handler) read(now time.Time, g datagram, set *settings) {
 		r.err = wire.ErrLong
 	}
 	r.ifindex, r.from, r.local = g.ifindex, g.from, g.to
-	r.iface, r.served, r.ownID, r.vlan, r.untrusted = "", true, false, 0, false
-	if h.links == nil {
+	r.on, r.iface, r.served, r.standby, r.ownID, r.vlan, r.untrusted = nil, "", true, false, false, 0, false
+	r.limited, r.repeat = 0, false
+	if h.links != nil {
+		f := h.links.get(g.ifindex, now, set)
+		r.on, r.iface, r.served = f.of, f.of.Name, f.served
+		at := h.places.of(set, g.ifindex, r.iface)
+		r.vlan, r.untrusted = at.vlan, at.untrusted
+		r.standby = set.holding.IsValid() && !h.links.holds(set.holding, now)
+	}
+	if r.err != nil || !r.served || r.standby {
 		return
 	}
-	f := h.links.get(g.ifindex, now)
-	r.iface, r.served = f.name, set.serves(f.name, f.loopback)
-	at := h.places.of(set, g.ifindex, f.name)
-	r.vlan, r.untrusted = at.vlan, at.untrusted
-	if !r.local.IsValid() {
-		r.local = f.addr
+	if r.limited, r.repeat = h.limit.check(now, r, &set.limits); r.limited != 0 || h.links == nil {
+		return
 	}
-	if r.err == nil {
-		if id := r.p.ServerID(); id.IsValid() && id != r.local {
-			r.ownID = h.links.holds(id, now)
-		}
+	if id := r.p.ServerID(); id.IsValid() && id != r.local {
+		r.ownID = h.links.holds(id, now)
 	}
 }
 
@@ -100,6 +135,13 @@ func (h *handler) apply(now time.Time, set *settings) bool {
 		leases.SetState(d.yourIP, d.rec.MAC, lease.StateReleased, now)
 	case changeDecline:
 		leases.SetState(d.yourIP, d.rec.MAC, lease.StateDeclined, now)
+	case changeQuarantine:
+		h.own()
+		leases.Store(d.rec)
+		leases.Dirty(d.rec.IP)
+		h.s.log.Warn("pool address declined, put in quarantine", "ip", d.rec.IP, "pool", d.rec.Pool, "mac", d.mac, "until", d.rec.Expires)
+	case changePool, changePoolRenew:
+		return h.applyPool(now, set)
 	case changeRenew:
 		leases.Renew(d.rec.IP, d.mac, now, d.rec.Expires)
 		if d.report {
@@ -128,6 +170,23 @@ func (h *handler) apply(now time.Time, set *settings) bool {
 		leases.Dirty(d.rec.IP)
 		h.ev.Outcome = OutcomeAckBeforeCommit
 	}
+	return false
+}
+
+// applyPool hands a lease of a pool to the committer. The memory may be ahead of
+// the disk: then the address is kept longer than its client knows, never shorter.
+func (h *handler) applyPool(now time.Time, set *settings) bool {
+	d, leases := &h.d, h.s.deps.Leases
+	if d.change == changePool || !leases.Renew(d.rec.IP, d.mac, now, d.rec.Expires) {
+		h.own()
+		leases.Store(d.rec)
+	}
+	if h.c.enqueue(h.pend(now, set, true)) {
+		return true
+	}
+	leases.Dirty(d.rec.IP)
+	d.reply.Type = 0
+	h.ev.Outcome = OutcomePoolNotDurable
 	return false
 }
 
@@ -162,27 +221,33 @@ func (h *handler) pend(now time.Time, set *settings, wait bool) *pending {
 	if h.d.report {
 		p.report = provision.MACReport{IP: h.d.rec.IP, MAC: h.d.mac, Subscriber: h.d.rec.Subscriber, At: now}
 	}
-	p.sent = !wait
+	p.sent, p.durable = !wait, wait && h.d.durable()
 	if wait {
 		p.deadline = time.Now().Add(set.commitTimeout)
 		p.reply = append(p.reply[:0], h.reply...)
 		p.to = h.to
-		opt82 := append(p.ev.Option82[:0], h.ev.Option82...)
+		opt82, id := append(p.ev.Option82[:0], h.ev.Option82...), append(p.ev.ClientID[:0], h.ev.ClientID...)
 		p.ev = h.ev
-		p.ev.Option82 = opt82
+		p.ev.Option82, p.ev.ClientID = opt82, id
 	}
 	return p
 }
+
+// maxShownID bounds the client identifier in an event: events are kept by the thousand.
+const maxShownID = 255
 
 func (h *handler) fillEvent(now time.Time) {
 	d, p := &h.d, &h.r.p
 	h.ev = Event{
 		Time: now, Outcome: d.outcome, MAC: d.mac, YourIP: d.yourIP,
 		Ifindex: h.r.ifindex, Interface: h.r.iface,
-		Device: d.match.loc.device, Port: d.match.loc.port,
+		Device: d.match.loc.device, Port: d.match.loc.port, Repeat: h.r.repeat,
 	}
 	if h.r.err != nil {
 		h.ev.Detail = h.r.err.Error()
+	}
+	if d.rec.Pool != "" {
+		h.ev.Subscriber = d.rec.Subscriber
 	}
 	if d.binding != nil {
 		h.ev.Subscriber = d.binding.Subscriber
@@ -199,6 +264,9 @@ func (h *handler) fillEvent(now time.Time) {
 	}
 	if h.r.err == nil {
 		h.ev.Type, h.ev.RequestedIP, h.ev.Option82 = p.Type(), p.Requested(), p.RelayInfo()
+		if id := p.ClientID(); len(id) <= maxShownID {
+			h.ev.ClientID = id
+		}
 	}
 }
 

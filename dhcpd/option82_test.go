@@ -115,7 +115,7 @@ func TestProfilesDoNotChangeTrust(t *testing.T) {
 	require.NoError(t, err)
 	r := &request{served: true, local: serverIP}
 	r.parse(raw)
-	assert.Equal(t, OutcomeOption82Double, decide(testNow, r, world(t), lease.New(), set).outcome)
+	assert.Equal(t, OutcomeOption82Double, decide(testNow, r, world(t), lease.New(), set, set).outcome)
 
 	for _, bad := range []string{"01060004006900", "01", "0106000400690005ff", "736f6d652d74657874"} {
 		q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: unhex(t, bad)}

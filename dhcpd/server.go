@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,8 @@ type Deps struct {
 	Snapshot func() *provision.Snapshot
 	Leases   *lease.Table
 	Journal  Journal
+	Links    Links            // nil: interfaces are asked for by ioctl, and again every 5 s
+	Volatile bool             // the Journal does not outlive the process: pools lease nothing
 	Observer Observer         // may be nil
 	Log      *slog.Logger     // nil: discard
 	Now      func() time.Time // nil: time.Now
@@ -52,6 +55,10 @@ type Server struct {
 	socks    atomic.Pointer[sockets]
 	reads    atomic.Uint64 // batches taken from the socket
 	stalled  atomic.Uint64 // reads+1 when Alive last found packets waiting; 0: none waited
+
+	dropsMu   sync.Mutex // guards what follows
+	dropsSeen uint32     // the kernel's count at the last look
+	dropsSum  uint64
 }
 
 // New compiles opts and makes a server that does not listen yet.
@@ -73,6 +80,7 @@ func New(opts Options, deps Deps) (*Server, error) {
 	if s.observer == nil {
 		s.observer = Observers{}
 	}
+	set.takeOver(nil, deps.Leases, s.now())
 	s.settings.Store(set)
 	return s, nil
 }
@@ -121,7 +129,11 @@ func (s *Server) Reload(opts Options) error {
 	if old := s.settings.Load().listen; set.listen != old {
 		return fmt.Errorf("dhcp: listen: cannot change from %v to %v while running; restart the agent", old, set.listen)
 	}
+	fresh := set.takeOver(s.settings.Load(), s.deps.Leases, s.now())
 	s.settings.Store(set)
+	for _, a := range fresh { // leases that were given while the first look was on
+		a.restore(s.deps.Leases, s.now(), false)
+	}
 	return nil
 }
 
@@ -138,7 +150,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	// Run reads only; a deadline in the past is what wakes the reader at the end.
 	stop := context.AfterFunc(ctx, func() { _ = socks.conn.SetReadDeadline(time.Unix(1, 0)) })
-	s.receive(ctx, newReader(socks), newHandler(s, c, newSender(socks), newInterfaces(socks)))
+	s.receive(ctx, newReader(socks), newHandler(s, c, newSender(socks), newInterfaces(socks, s.deps.Links)))
 	stop()
 	close(c.queue)
 	err := <-done

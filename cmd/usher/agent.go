@@ -21,11 +21,13 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/userside"
@@ -42,18 +44,23 @@ type agent struct {
 	cfg    atomic.Pointer[config.Config]
 	status atomic.Pointer[console.ConfigStatus]
 
-	metrics  *console.Metrics
-	erp      *liveERP
-	syncer   *provision.Syncer
-	enforcer *provision.Enforcer
-	db       *bbolt.DB
-	outbox   *outbox.Outbox
-	leases   *lease.Table
-	dhcp     *dhcpd.Server  // nil: dhcp.enabled is false
-	hooks    *console.Hooks // nil: hooks.listen is off
-	deps     console.Deps
-	control  net.Listener
-	registry *prometheus.Registry
+	metrics    *console.Metrics
+	erp        *liveERP
+	syncer     *provision.Syncer
+	enforcer   *provision.Enforcer
+	db         *bbolt.DB
+	outbox     *outbox.Outbox
+	leases     *lease.Table
+	dhcp       *dhcpd.Server          // nil: dhcp.enabled is false
+	links      *link.Watch            // nil: dhcp.enabled is false, or netlink does not work
+	hooks      *console.Hooks         // nil: hooks.listen is off
+	routes     *provision.RouteKeeper // nil: routes.enabled is false
+	routeTable *link.Routes           // of routes
+	garden     *garden.Resolver
+	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
+	deps       console.Deps
+	control    net.Listener
+	registry   *prometheus.Registry
 
 	closers []func() error // in order of making
 }
@@ -63,6 +70,7 @@ type agent struct {
 func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a *agent, err error) {
 	a = &agent{path: path, dryRun: dryRun, log: log, erp: &liveERP{}}
 	a.cfg.Store(cfg)
+	logWarnings(cfg, log)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -96,22 +104,30 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openLeases(cfg); err != nil {
 		return a, err
 	}
+	if err := a.openRoutes(cfg); err != nil {
+		return a, err
+	}
 	events := dhcpd.NewEventLog(0)
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
 	}
+	a.openGarden(cfg)
 	if err := a.openKernel(cfg); err != nil {
+		return a, err
+	}
+	if err := a.openPortal(cfg); err != nil {
 		return a, err
 	}
 	a.openHooks(cfg)
 	a.deps = console.Deps{
-		Build: build, Started: time.Now(), Kernel: a.deps.Kernel,
+		Build: build, Started: time.Now(), Kernel: a.deps.Kernel, Routes: a.deps.Routes,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
-		ERP: a.erp, Metrics: a.metrics,
+		ERP: a.erp, Metrics: a.metrics, Garden: a.garden,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
 	}
 	if a.dhcp != nil {
-		a.deps.DHCP = a.dhcp
+		a.deps.DHCP, a.deps.Pools = a.dhcp, a.dhcp
+		a.metrics.WatchPools(a.dhcp.Pools)
 	}
 	a.registry = reg
 	return a, nil
@@ -169,10 +185,11 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return err
 	}
 	deps := dhcpd.Deps{
-		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox},
-		Observer: dhcpd.Observers{a.metrics, events}, Log: a.log, Now: time.Now,
+		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox}, Volatile: inMemory(a.db),
+		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
+	a.openLinks(&deps)
 	srv, err := dhcpd.New(opts, deps)
 	if err != nil {
 		return err
@@ -182,7 +199,35 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	}
 	a.onClose(srv.Close)
 	a.dhcp = srv
+	a.metrics.WatchSockets(func() console.SocketCounts {
+		n := console.SocketCounts{Sockets: srv.Sockets()}
+		if a.links != nil {
+			st := a.links.Status()
+			n.Changes, n.Resyncs = st.Changes, st.Resyncs
+		}
+		return n
+	})
+	a.warnOfServerIDs()
 	return nil
+}
+
+// openLinks follows the interfaces. Without it the server asks for them by itself.
+func (a *agent) openLinks(deps *dhcpd.Deps) {
+	w, err := link.OpenWatch(link.WatchOptions{Log: a.log})
+	if err != nil {
+		a.log.Warn("interfaces cannot be followed; the server asks for each every few seconds", "error", err)
+		return
+	}
+	a.onClose(w.Close)
+	a.links, deps.Links = w, w
+}
+
+// warnOfServerIDs tells of server identifiers that clients could not renew at. Where
+// an address moves between routers it is right on one of them at a time.
+func (a *agent) warnOfServerIDs() {
+	if ids := a.dhcp.Sockets().ForeignServerIDs; len(ids) > 0 {
+		a.log.Warn("server identifiers that are no address of this host: clients would renew elsewhere", "server_ids", ids)
+	}
 }
 
 // openKernel opens the ACL. With dry_run, or when it is off, nothing in the kernel is touched.
@@ -233,6 +278,12 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	if a.dhcp != nil {
 		task("dhcp", a.dhcp.Run)
 	}
+	if a.links != nil {
+		task("interfaces", a.links.Run)
+	}
+	if a.routes != nil {
+		task("routes", a.keepRoutes)
+	}
 	task("control", func(ctx context.Context) error {
 		return console.ServeControl(ctx, a.control, console.NewControl(a.deps), a.log)
 	})
@@ -245,6 +296,10 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if a.hooks != nil {
 		task("hooks", a.serveHooks)
+	}
+	task("garden", a.garden.Run)
+	if a.portal != nil {
+		task("portal", a.runPortal)
 	}
 	task("reload", func(ctx context.Context) error { return a.reloadOn(ctx, hup) })
 	task("watchdog", func(ctx context.Context) error {
@@ -308,6 +363,7 @@ func (a *agent) alive(ctx context.Context) error {
 		a.syncer.Status()
 		a.enforcer.Status()
 		a.outbox.Status(0)
+		a.garden.Status()
 		if a.dhcp != nil {
 			done <- a.dhcp.Alive()
 			return
@@ -364,11 +420,16 @@ func (a *agent) reload() error {
 		return err
 	}
 	cfg.ACL.DryRun = cfg.ACL.DryRun || a.dryRun
+	cfg.Routes.DryRun = cfg.Routes.DryRun || a.dryRun
 	old := a.cfg.Load()
 	if keys := needRestart(old, cfg); len(keys) > 0 {
 		return fmt.Errorf("%v cannot change while the agent runs: restart it", keys)
 	}
 	fetcher, err := a.newFetcher(cfg)
+	if err != nil {
+		return err
+	}
+	usePortal, err := a.preparePortal(cfg)
 	if err != nil {
 		return err
 	}
@@ -381,15 +442,29 @@ func (a *agent) reload() error {
 			return err
 		}
 	}
+	if a.dhcp != nil {
+		a.warnOfServerIDs()
+	}
 	a.erp.p.Store(fetcher)
 	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
+	usePortal()
+	a.garden.Reconfigure(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers))
 	if a.hooks != nil {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
+	a.reloadRoutes(cfg)
 	a.cfg.Store(cfg)
+	logWarnings(cfg, a.log)
 	return nil
+}
+
+// logWarnings tells of what works but should be known.
+func logWarnings(cfg *config.Config, log *slog.Logger) {
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "file", w.File, "line", w.Line, "key", w.Key, "warning", w.Reason)
+	}
 }
 
 // needRestart lists the changed keys that a running agent cannot take.
@@ -403,10 +478,14 @@ func needRestart(old, new *config.Config) []string {
 		{"control", old.Control != new.Control},
 		{"console.listen", old.Console != new.Console},
 		{"hooks.listen", old.Hooks.Listen != new.Hooks.Listen},
+		{"portal.listen", old.Portal.Listen != new.Portal.Listen},
+		{"portal.https.listen", old.Portal.HTTPS.Listen != new.Portal.HTTPS.Listen},
 		{"dhcp.enabled", old.DHCP.Enabled != new.DHCP.Enabled},
 		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},
 		{"acl.dry_run", old.ACL.DryRun != new.ACL.DryRun},
+		{"routes.enabled", old.Routes.Enabled != new.Routes.Enabled},
+		{"routes.protocol", old.Routes.Protocol != new.Routes.Protocol},
 		{"log", old.Log != new.Log},
 	} {
 		if k.changed {

@@ -66,7 +66,10 @@ func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases
 func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	o := dhcpd.Options{
 		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
-		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
+		AnswerWhileHolding: c.AnswerWhileHolding,
+		Limits:             dhcpd.Limits{Client: dhcpd.Limit(c.Limits.Client), Port: dhcpd.Limit(c.Limits.Port), Relay: dhcpd.Limit(c.Limits.Relay)},
+		Interfaces:         c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
+		LeaseQuery: c.Leasequery.From,
 	}
 	if err := matchingOptions(c, &o); err != nil {
 		return o, err
@@ -82,9 +85,26 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	}
 	for _, s := range c.Subnets {
 		o.Subnets = append(o.Subnets, dhcpd.Subnet{
-			Prefix: s.Prefix, Gateway: s.Gateway,
+			Prefix: s.Prefix, Gateway: s.Gateway, ServerID: s.ServerID,
 			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
 			AlwaysBroadcast: s.AlwaysBroadcast, OptionSet: optionSet(s.OptionSet),
+		})
+	}
+	switch c.UnknownClients {
+	case config.UnknownNak:
+		o.Unknown = dhcpd.UnknownNak
+	case config.UnknownGuest:
+		o.Unknown = dhcpd.UnknownGuest
+	}
+	o.Quarantine = c.Quarantine
+	for _, p := range c.Pools {
+		kind := dhcpd.PoolGuests
+		if p.For == config.ForSubscribers {
+			kind = dhcpd.PoolSubscribers
+		}
+		o.Pools = append(o.Pools, dhcpd.Pool{
+			Name: p.Name, Kind: kind, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
+			LeaseTime: p.LeaseTime, Probe: p.Probe, WarnAt: p.WarnAt, OptionSet: optionSet(p.OptionSet),
 		})
 	}
 	return o, nil

@@ -48,8 +48,14 @@ func openState(dir string, log *slog.Logger) (db *bbolt.DB, err error) {
 		}
 	}
 	log.Error("state file cannot be used; leases and MAC reports live in memory only until a restart", "path", path, "error", err)
-	return openBolt("memory", memoryFile)
+	return openBolt(memoryPath, memoryFile)
 }
+
+// memoryPath is what a database in memory says for its path.
+const memoryPath = "memory"
+
+// inMemory reports whether what is committed to db is lost with the process.
+func inMemory(db *bbolt.DB) bool { return db.Path() == memoryPath }
 
 // memoryFile stands for a file on disk.
 func memoryFile(string, int, os.FileMode) (*os.File, error) {

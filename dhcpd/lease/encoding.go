@@ -12,16 +12,17 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// The stored form of a record, version 1, numbers big-endian:
+// The stored form of a record, version 2, numbers big-endian:
 //
 //	version(1) state(1) mac(6) subscriber(8) device(8) port(4) giaddr(4) ifindex(4)
 //	start(8) renewed(8) expires(8)    milliseconds since 1970
-//	interface, client id, option 82   each length(2) and bytes
+//	interface, client id, option 82, pool   each length(2) and bytes
 //	crc32c(4)                         of the key and all of the above
 //
-// The key is the address, 4 bytes.
+// The key is the address, 4 bytes. Version 1 has no pool and is still read.
 const (
-	encodingVersion = 1
+	encodingVersion = 2
+	versionPoolless = 1
 	fixedLen        = 2 + 6 + 8 + 8 + 4 + 4 + 4 + 3*8
 	crcLen          = 4
 )
@@ -47,6 +48,7 @@ func encode(dst []byte, r *Record) []byte {
 	dst = appendBytes(dst, r.Interface)
 	dst = appendBytes(dst, r.ClientID)
 	dst = appendBytes(dst, r.Option82)
+	dst = appendBytes(dst, r.Pool)
 	return binary.BigEndian.AppendUint32(dst, checksum(ipKey(r.IP), dst[base:]))
 }
 
@@ -71,8 +73,8 @@ func decode(key, v []byte) (Record, error) {
 	switch {
 	case len(v) < 1:
 		return r, fmt.Errorf("%w %s: empty", errRecord, r.IP)
-	case v[0] != encodingVersion:
-		return r, fmt.Errorf("%w %s: version %d, want %d", errRecord, r.IP, v[0], encodingVersion)
+	case v[0] != encodingVersion && v[0] != versionPoolless:
+		return r, fmt.Errorf("%w %s: version %d, want up to %d", errRecord, r.IP, v[0], encodingVersion)
 	case len(v) < fixedLen+3*2+crcLen:
 		return r, fmt.Errorf("%w %s: %d bytes", errRecord, r.IP, len(v))
 	}
@@ -81,7 +83,7 @@ func decode(key, v []byte) (Record, error) {
 		return r, fmt.Errorf("%w %s: checksum does not match", errRecord, r.IP)
 	}
 	r.State = State(body[1])
-	if r.State < StateBound || r.State > StateDeclined {
+	if r.State < StateBound || r.State > StateQuarantined {
 		return r, fmt.Errorf("%w %s: state %d", errRecord, r.IP, body[1])
 	}
 	r.MAC = provision.MAC(body[2:8])
@@ -96,8 +98,12 @@ func decode(key, v []byte) (Record, error) {
 		*t = time.UnixMilli(int64(binary.BigEndian.Uint64(body[36+8*i:]))).UTC()
 	}
 	rest := body[fixedLen:]
-	var parts [3][]byte
-	for i := range parts {
+	var parts [4][]byte
+	texts := len(parts)
+	if v[0] == versionPoolless {
+		texts--
+	}
+	for i := range texts {
 		if len(rest) < 2 || len(rest)-2 < int(binary.BigEndian.Uint16(rest)) {
 			return r, fmt.Errorf("%w %s: text %d runs past the end", errRecord, r.IP, i)
 		}
@@ -110,6 +116,7 @@ func decode(key, v []byte) (Record, error) {
 	r.Interface = string(parts[0])
 	r.ClientID = cloneOrNil(parts[1])
 	r.Option82 = cloneOrNil(parts[2])
+	r.Pool = string(parts[3])
 	return r, nil
 }
 

@@ -21,9 +21,12 @@ const (
 	StateBound    State = iota + 1 // acknowledged to the client
 	StateReleased                  // the client gave it back
 	StateDeclined                  // the client found the address in use by somebody else
+	// StateQuarantined is an address of a pool that somebody else was found to
+	// use: no client gets it before Expires.
+	StateQuarantined
 )
 
-// String gives bound, released, declined or invalid.
+// String gives bound, released, declined, quarantined or invalid.
 func (s State) String() string {
 	switch s {
 	case StateBound:
@@ -32,6 +35,8 @@ func (s State) String() string {
 		return "released"
 	case StateDeclined:
 		return "declined"
+	case StateQuarantined:
+		return "quarantined"
 	}
 	return "invalid"
 }
@@ -41,13 +46,13 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *State) UnmarshalText(b []byte) error {
-	for v := StateBound; v <= StateDeclined; v++ {
+	for v := StateBound; v <= StateQuarantined; v++ {
 		if v.String() == string(b) {
 			*s = v
 			return nil
 		}
 	}
-	return fmt.Errorf("lease state %q: want bound, released or declined", b)
+	return fmt.Errorf("lease state %q: want bound, released, declined or quarantined", b)
 }
 
 // Hex is raw bytes that print as hexadecimal in JSON and text.
@@ -81,6 +86,7 @@ type Record struct {
 	GIAddr     netip.Addr             `json:"giaddr,omitzero"`    // relay it came through; invalid: none
 	Ifindex    int                    `json:"ifindex,omitempty"`  // interface it came in on
 	Interface  string                 `json:"interface,omitempty"`
+	Pool       string                 `json:"pool,omitempty"` // it was given from; empty: the ERP binds the address
 	State      State                  `json:"state"`
 	Start      time.Time              `json:"start"`   // first ACK of this client for this address
 	Renewed    time.Time              `json:"renewed"` // newest ACK

@@ -2,6 +2,8 @@ package lease
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"maps"
 	"math/rand/v2"
@@ -46,7 +48,7 @@ func openTable(t testing.TB, db *bbolt.DB) *Table {
 func testRecord(ip netip.Addr) Record {
 	return Record{
 		IP: ip, MAC: mac1, ClientID: Hex{1, 2, 3}, Subscriber: 42, Device: 9, Port: 5,
-		Option82: Hex{1, 1, 'x'}, GIAddr: netip.MustParseAddr("198.51.100.1"), Ifindex: 3, Interface: "eth0",
+		Option82: Hex{1, 1, 'x'}, Pool: "guests", GIAddr: netip.MustParseAddr("198.51.100.1"), Ifindex: 3, Interface: "eth0",
 		State: StateBound, Start: testNow, Renewed: testNow, Expires: testNow.Add(time.Hour),
 	}
 }
@@ -63,13 +65,38 @@ func TestRecordSurvivesEncoding(t *testing.T) {
 	}
 }
 
+// Records of the version before pools are read as they were written.
+func TestRecordsWithoutPoolAreStillRead(t *testing.T) {
+	const stored = "0101" + "00005e005301" + "000000000000002a" + "0000000000000009" + "00000005" + "c6336401" + "00000003" +
+		"0000019de368f600" + "0000019de368f600" + "0000019de39fe480" + // 2026-05-01 12:00, and an hour later
+		"0004" + "65746830" + "0003" + "010203" + "0003" + "010178"
+	body, err := hex.DecodeString(stored)
+	require.NoError(t, err)
+	v := binary.BigEndian.AppendUint32(body, checksum(ipKey(ip7), body))
+	got, err := decode(keyBytes(ipKey(ip7)), v)
+	require.NoError(t, err)
+	want := testRecord(ip7)
+	want.Pool = ""
+	assert.Equal(t, want, got)
+}
+
+func TestQuarantineEnds(t *testing.T) {
+	tab := New()
+	rec := testRecord(ip7)
+	rec.State = StateQuarantined
+	tab.Store(rec)
+	assert.Equal(t, Counts{Quarantined: 1}, tab.Counts(testNow))
+	assert.Equal(t, Counts{Expired: 1}, tab.Counts(rec.Expires))
+	assert.False(t, rec.Live(testNow))
+}
+
 func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 	rec := testRecord(ip7)
 	good := encode(nil, &rec)
 	flipped := slices.Clone(good)
 	flipped[20] ^= 1
 	newer := slices.Clone(good)
-	newer[0] = 2
+	newer[0] = 3
 	db := openDB(t, filepath.Join(t.TempDir(), "state.db"))
 	openTable(t, db)
 	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
@@ -94,7 +121,7 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 		"bad stored lease: key of 1 bytes, want 4",
 		"bad stored lease 192.0.2.8: checksum does not match",
 		"bad stored lease 192.0.2.9: checksum does not match",
-		"bad stored lease 192.0.2.10: version 2, want 1",
+		"bad stored lease 192.0.2.10: version 3, want up to 2",
 		"bad stored lease 192.0.2.11: 10 bytes",
 		"bad stored lease 192.0.2.12: empty",
 	}, why)
@@ -183,7 +210,7 @@ func TestStates(t *testing.T) {
 	rec, _ := tab.Get(ip7)
 	assert.False(t, rec.Live(testNow))
 	assert.Equal(t, testNow, rec.Expires)
-	for s := StateBound; s <= StateDeclined; s++ {
+	for s := StateBound; s <= StateQuarantined; s++ {
 		var back State
 		require.NoError(t, back.UnmarshalText([]byte(s.String())))
 		assert.Equal(t, s, back)
@@ -201,9 +228,52 @@ func TestFind(t *testing.T) {
 	assert.Equal(t, []Record{b, a}, tab.ByMAC(mac1))
 	assert.Equal(t, []Record{c}, tab.BySubscriber(43))
 	assert.Len(t, slices.Collect(tab.All()), 3)
+	b.Expires = b.Expires.Add(time.Hour)
+	tab.Store(b)
+	assert.Equal(t, []Record{a, b}, tab.InRange(ip7, ip7.Next()), "what ends first")
 	for range tab.All() {
 		break // stopping early must work
 	}
+}
+
+// The indexes follow every change, also of who has an address.
+func TestFindFollowsChanges(t *testing.T) {
+	tab := New()
+	at := func(found []Record) (list []string) {
+		for _, r := range found {
+			list = append(list, r.IP.String())
+		}
+		return list
+	}
+	a, b := testRecord(ip7), testRecord(ip7.Next())
+	a.ClientID, b.ClientID = Hex("one"), Hex("one")
+	tab.Store(b)
+	tab.Store(a)
+	tab.Store(a)
+	assert.Equal(t, []string{a.IP.String(), b.IP.String()}, at(tab.ByMAC(mac1)))
+	assert.Equal(t, []string{a.IP.String(), b.IP.String()}, at(tab.ByClientID([]byte("one"))))
+	a.MAC, a.ClientID = mac2, nil
+	tab.Store(a)
+	assert.Equal(t, []string{b.IP.String()}, at(tab.ByMAC(mac1)))
+	assert.Equal(t, []string{a.IP.String()}, at(tab.ByMAC(mac2)))
+	assert.Equal(t, []string{b.IP.String()}, at(tab.ByClientID([]byte("one"))))
+	assert.Empty(t, tab.ByClientID(nil))
+	assert.Equal(t, 2, tab.Prune(testNow.Add(2*Grace), 10))
+	assert.Empty(t, tab.ByMAC(mac1))
+	assert.Empty(t, tab.ByClientID([]byte("one")))
+	assert.Empty(t, tab.byMAC)
+	assert.Empty(t, tab.byID)
+
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openDB(t, path)
+	tab = openTable(t, db)
+	tab.Store(b)
+	tab.Dirty(b.IP)
+	require.NoError(t, tab.Flush())
+	require.NoError(t, db.Close())
+	tab = openTable(t, openDB(t, path))
+	assert.Equal(t, []string{b.IP.String()}, at(tab.ByMAC(mac1)), "from disk")
+	assert.Equal(t, []string{b.IP.String()}, at(tab.ByClientID([]byte("one"))))
 }
 
 func TestPruneKeepsTheGraceAndItsBound(t *testing.T) {

@@ -212,33 +212,43 @@ func (p *Pool) Get(a netip.Addr, now time.Time) Slot {
 	return out
 }
 
+// Fit is how well an address suits a client; the greater the better. Zero: there is none.
+type Fit uint8
+
+// The fits, in the order of RFC 2131 section 4.3.1.
+const (
+	FitNew    Fit = iota + 1 // it is free
+	FitWanted                // and the client asks for it
+	FitOwn                   // the client has it or had it
+)
+
 // probes is how far from its hash a new client looks for an address that nobody had yet.
 const probes = 8
 
 // Pick chooses an address for mac and changes nothing: the one it has or had,
 // the one it wants, one that nobody had yet near its hash, the longest unused
-// one (the order of RFC 2131 section 4.3.1). ok is false if none is free.
-func (p *Pool) Pick(mac provision.MAC, want netip.Addr, now time.Time) (a netip.Addr, ok bool) {
+// one. The Fit is zero if none is free.
+func (p *Pool) Pick(mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, Fit) {
 	ms := now.UnixMilli()
 	p.expire(ms, expireStep)
 	if i, known := p.find(mac); known && p.may(i, mac, ms) {
-		return p.addr(i), true
+		return p.addr(i), FitOwn
 	}
 	if i, inside := p.at(want); inside && p.may(i, mac, ms) {
-		return p.addr(i), true
+		return p.addr(i), FitWanted
 	}
 	n := uint32(len(p.slots))
 	start := fnv(mac) % n
 	for j := range uint32(min(probes, len(p.slots))) {
 		i := (start + j) % n
 		if p.slots[i].mac.IsZero() && p.may(i, mac, ms) {
-			return p.addr(i), true
+			return p.addr(i), FitNew
 		}
 	}
 	if i := p.lists[listFree].head; i != none {
-		return p.addr(i), true
+		return p.addr(i), FitNew
 	}
-	return netip.Addr{}, false
+	return netip.Addr{}, 0
 }
 
 // May reports whether mac may have a at now: it is free, or held for or leased to mac.
@@ -368,6 +378,12 @@ func (p *Pool) Counts(now time.Time) Counts {
 		Size: len(p.slots) - p.counts[StateReserved] - p.bound, Bound: p.bound, Free: p.counts[StateFree],
 		Offered: p.counts[StateOffered], Leased: p.counts[StateLeased], Quarantined: p.counts[StateQuarantined],
 	}
+}
+
+// Used is the share of the pool that no new client can have, with leases that
+// have just run out still counted: it costs nothing.
+func (p *Pool) Used() float64 {
+	return Counts{Size: len(p.slots) - p.counts[StateReserved] - p.bound, Free: p.counts[StateFree]}.Used()
 }
 
 // All gives what every address that somebody has or had is at now, ascending.

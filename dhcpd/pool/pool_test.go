@@ -49,41 +49,41 @@ func TestNewRefuses(t *testing.T) {
 
 func TestClientKeepsItsAddress(t *testing.T) {
 	p := testPool(t, 10, 19)
-	a, ok := p.Pick(mac(1), netip.Addr{}, testNow)
+	a, ok := pick(p, mac(1), netip.Addr{}, testNow)
 	require.True(t, ok)
 	again := testPool(t, 10, 19)
-	b, _ := again.Pick(mac(1), netip.Addr{}, testNow)
+	b, _ := pick(again, mac(1), netip.Addr{}, testNow)
 	assert.Equal(t, a, b, "the hash decides, whatever was before")
 
 	want := host(17)
-	a, _ = p.Pick(mac(1), want, testNow)
+	a, _ = pick(p, mac(1), want, testNow)
 	assert.Equal(t, want, a, "a wish is heard")
 	require.True(t, p.Offer(a, mac(1), testNow, testNow.Add(time.Minute)))
 	require.True(t, p.Lease(a, mac(1), testNow, testNow.Add(time.Hour)))
-	other, _ := p.Pick(mac(2), want, testNow)
+	other, _ := pick(p, mac(2), want, testNow)
 	assert.NotEqual(t, want, other, "it is another's")
 	assert.False(t, p.Offer(want, mac(2), testNow, testNow.Add(time.Minute)))
 	assert.False(t, p.Lease(want, mac(2), testNow, testNow.Add(time.Minute)))
 	assert.False(t, p.Release(want, mac(2), testNow))
 
 	later := testNow.Add(2 * time.Hour)
-	a, _ = p.Pick(mac(1), host(12), later)
+	a, _ = pick(p, mac(1), host(12), later)
 	assert.Equal(t, want, a, "the earlier address comes before a wish")
 	require.True(t, p.Lease(want, mac(2), later, later.Add(time.Hour)), "it is free by now")
-	a, _ = p.Pick(mac(1), netip.Addr{}, later)
+	a, _ = pick(p, mac(1), netip.Addr{}, later)
 	assert.NotEqual(t, want, a)
 }
 
 func TestOfferedAddressIsHeld(t *testing.T) {
 	p := testPool(t, 10, 11)
-	a, _ := p.Pick(mac(1), netip.Addr{}, testNow)
+	a, _ := pick(p, mac(1), netip.Addr{}, testNow)
 	require.True(t, p.Offer(a, mac(1), testNow, testNow.Add(time.Minute)))
-	b, _ := p.Pick(mac(2), a, testNow)
+	b, _ := pick(p, mac(2), a, testNow)
 	require.NotEqual(t, a, b)
 	require.True(t, p.Offer(b, mac(2), testNow, testNow.Add(time.Minute)))
-	_, ok := p.Pick(mac(3), netip.Addr{}, testNow)
+	_, ok := pick(p, mac(3), netip.Addr{}, testNow)
 	assert.False(t, ok, "both are held")
-	_, ok = p.Pick(mac(3), netip.Addr{}, testNow.Add(time.Minute))
+	_, ok = pick(p, mac(3), netip.Addr{}, testNow.Add(time.Minute))
 	assert.True(t, ok, "nobody asked for them")
 	// A client that is offered another address gives the first one up.
 	require.True(t, p.Offer(a, mac(1), testNow, testNow.Add(time.Minute)))
@@ -106,7 +106,7 @@ func TestReservedQuarantinedAndBoundAreNotGiven(t *testing.T) {
 	assert.InDelta(t, 0.5, p.Counts(testNow).Used(), 1e-9)
 	assert.False(t, p.May(host(4), mac(4), testNow), "the ERP gave the leased address to a subscriber")
 	for n := range byte(5) {
-		a, ok := p.Pick(mac(9), host(n), testNow)
+		a, ok := pick(p, mac(9), host(n), testNow)
 		require.True(t, ok)
 		assert.Equal(t, host(5), a, "the only one")
 	}
@@ -133,7 +133,7 @@ func TestRestore(t *testing.T) {
 	assert.False(t, p.Restore(host(6), mac(6), StateReserved, testNow))
 	assert.False(t, p.Restore(host(66), mac(6), StateLeased, testNow))
 	for n := 1; n <= 4; n++ {
-		a, ok := p.Pick(mac(n), netip.Addr{}, testNow)
+		a, ok := pick(p, mac(n), netip.Addr{}, testNow)
 		require.True(t, ok)
 		assert.Equal(t, host(byte(n)), a)
 	}
@@ -152,14 +152,14 @@ func TestManyExpiriesAtOnce(t *testing.T) {
 	p, err := New(netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.15.255"))
 	require.NoError(t, err)
 	for i := range 4096 {
-		a, ok := p.Pick(mac(i+1), netip.Addr{}, testNow)
+		a, ok := pick(p, mac(i+1), netip.Addr{}, testNow)
 		require.True(t, ok, i)
 		require.True(t, p.Lease(a, mac(i+1), testNow, testNow.Add(time.Minute)))
 	}
-	_, ok := p.Pick(mac(5000), netip.Addr{}, testNow)
+	_, ok := pick(p, mac(5000), netip.Addr{}, testNow)
 	require.False(t, ok)
 	later := testNow.Add(time.Minute)
-	a, ok := p.Pick(mac(5000), netip.Addr{}, later)
+	a, ok := pick(p, mac(5000), netip.Addr{}, later)
 	require.True(t, ok)
 	require.True(t, p.Lease(a, mac(5000), later, later.Add(time.Minute)))
 	assert.Equal(t, Counts{Size: 4096, Free: 4095, Leased: 1}, p.Counts(later))
@@ -220,7 +220,8 @@ func walk(t testing.TB, data []byte) {
 		m.settle(now)
 		switch op {
 		case 0, 1:
-			got, ok := p.Pick(who, a, now)
+			got, fit := p.Pick(who, a, now)
+			ok := fit != 0
 			free := 0
 			for b := range m.slots {
 				if m.may(b, who) && (m.slots[b].State == StateFree || m.last[who] == b) {
@@ -235,8 +236,12 @@ func walk(t testing.TB, data []byte) {
 			switch had, ok := m.last[who]; {
 			case ok && m.may(had, who):
 				require.Equal(t, had, got, "what it has or had")
+				require.Equal(t, FitOwn, fit)
 			case m.may(a, who):
 				require.Equal(t, a, got, "what it wants")
+				require.Equal(t, FitWanted, fit)
+			default:
+				require.Equal(t, FitNew, fit)
 			}
 			if op == 1 {
 				a = got
@@ -351,10 +356,15 @@ func full(t testing.TB, clients int) (*Pool, time.Time) {
 	return p, now
 }
 
+func pick(p *Pool, k provision.MAC, want netip.Addr, now time.Time) (netip.Addr, bool) {
+	a, fit := p.Pick(k, want, now)
+	return a, fit != 0
+}
+
 // serve is DISCOVER and REQUEST of a client.
 func serve(t testing.TB, p *Pool, i int, now time.Time) {
 	k := provision.MAC{2, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
-	a, ok := p.Pick(k, netip.Addr{}, now)
+	a, ok := pick(p, k, netip.Addr{}, now)
 	if !ok || !p.Offer(a, k, now, now.Add(time.Minute)) || !p.Lease(a, k, now, now.Add(30*time.Second)) {
 		t.Fatal("no address")
 	}

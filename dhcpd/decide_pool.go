@@ -1,0 +1,290 @@
+package dhcpd
+
+import (
+	"bytes"
+	"net/netip"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/pool"
+	"github.com/usher-agent/usher/dhcpd/wire"
+)
+
+// This file decides about clients for whom the ERP binds no address: what becomes
+// of unknown ones, and who gets an address of a pool.
+
+// unknown reports whether the ERP says nothing about the client. Other reasons
+// for not finding a binding, such as a full port, are answers of the ERP.
+func (m *match) unknown() bool {
+	switch m.failed {
+	case OutcomeUnknownClient, OutcomeOption82Unread, OutcomeUnknownDevice, OutcomeUnknownPort, OutcomeUnknownVLAN:
+		return m.binding == nil
+	}
+	return false
+}
+
+// poolKind gives the kind of pools that the client may have an address of; 0: none.
+func (c *decider) poolKind() PoolKind {
+	if c.d.match.unknown() && c.set.unknown == UnknownGuest {
+		return PoolGuests
+	}
+	return 0
+}
+
+// wire gives the address that tells which wire the client is on, as far as known: link
+// selection of the relay, relay address, address of the interface.
+func (c *decider) wire() netip.Addr {
+	switch {
+	case c.r.relay.Link.IsValid():
+		return c.r.relay.Link
+	case c.r.p.GIAddr().IsValid():
+		return c.r.p.GIAddr()
+	}
+	if !c.r.local.IsValid() && c.r.on != nil {
+		return c.r.on.Addr()
+	}
+	return c.r.local
+}
+
+// near reports whether a pool serves the client's wire. An interface may have
+// several addresses, such as one of the customers' network and one of the guests'.
+func (c *decider) near(p *dynamicPool) bool {
+	if p.serves(c.wire()) {
+		return true
+	}
+	if c.r.relay.Link.IsValid() || c.r.p.GIAddr().IsValid() || c.r.on == nil {
+		return false
+	}
+	for _, a := range c.r.on.Addrs {
+		if p.serves(a.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+// discoverPool answers a DISCOVER of a client without a binding.
+func (c *decider) discoverPool() {
+	kind := c.poolKind()
+	if kind == 0 {
+		c.end(c.d.match.failed)
+		return
+	}
+	var best netip.Addr
+	var bestFit pool.Fit
+	bestPool, served := 0, -1
+	want := c.r.p.Requested()
+	for i := range c.set.pools {
+		p := &c.set.pools[i]
+		if p.Kind != kind || !c.near(p) {
+			continue
+		}
+		served = i
+		if a, fit := c.pools.pick(i, c.mac, want, c.now); fit > bestFit && c.snap.ByIP(a) == nil {
+			best, bestFit, bestPool = a, fit, i
+		}
+	}
+	switch {
+	case served < 0:
+		c.end(OutcomeNoPool)
+	case bestFit == 0:
+		c.d.pool = served + 1
+		c.end(OutcomePoolExhausted)
+	default:
+		c.grantPool(wire.Offer, bestPool, best)
+	}
+}
+
+// requestPool answers a REQUEST for an address of a pool, if the client may have
+// one of that pool; false: it may not.
+func (c *decider) requestPool(a netip.Addr) bool {
+	i := c.set.poolOf(a)
+	if i < 0 || c.set.pools[i].Kind != c.poolKind() || !c.near(&c.set.pools[i]) {
+		return false
+	}
+	c.takePool(i, a)
+	return true
+}
+
+// takePool acknowledges a if nobody else has it, else refuses it.
+func (c *decider) takePool(i int, a netip.Addr) {
+	switch {
+	case c.snap.ByIP(a) != nil:
+		c.nak(OutcomeNakNotBound, nil)
+	case !usable(c.pools.slot(i, a, c.now), c.mac):
+		c.nak(OutcomeNakOtherClient, nil)
+	default:
+		c.grantPool(wire.Ack, i, a)
+	}
+}
+
+// rebootPool answers INIT-REBOOT of a client without a binding. A client of whom
+// there is no record gets silence (RFC 2131 section 4.3.2), but not when its address is
+// of another network than its wire, or unknown clients are to be told.
+func (c *decider) rebootPool(a netip.Addr) {
+	n := c.set.subnetOf(c.wire())
+	rec, known := c.leases.Get(a)
+	switch {
+	case known && rec.Pool != "" && rec.MAC == c.mac && c.requestPool(a):
+	case c.set.unknown == UnknownNak && c.d.match.unknown():
+		c.nak(OutcomeNakUnknown, nil)
+	case c.poolKind() != 0 && c.set.authoritative && n != nil && c.servedKind() && !n.prefix.Contains(a) && c.set.poolOf(a) < 0:
+		c.nak(OutcomeNakNotBound, nil)
+	default:
+		c.end(OutcomeInitRebootUnknown)
+	}
+}
+
+// servedKind reports whether a pool of the client's kind serves its wire.
+func (c *decider) servedKind() bool {
+	kind := c.poolKind()
+	for i := range c.set.pools {
+		if p := &c.set.pools[i]; p.Kind == kind && c.near(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// extendPool answers RENEWING and REBINDING of whom the lease record says that
+// the address is one of a pool. A client that the ERP binds an address by now is
+// refused, so that it asks anew and moves there.
+func (c *decider) extendPool(rec *lease.Record) {
+	a := rec.IP
+	if c.r.p.RelayInfoCount() == 0 { // else find was asked already
+		c.find(a)
+	}
+	i := c.set.poolOf(a)
+	switch b := c.d.match.binding; {
+	case b != nil && b.IP == a:
+		c.grant(wire.Ack, b)
+	case b != nil:
+		c.nak(OutcomeNakWrongAddress, b)
+	case i < 0, c.set.pools[i].Kind != c.poolKind(),
+		len(c.snap.ByPort(rec.Device, rec.Port)) > 0, // past the relay: the record knows the port
+		!c.onWire(i, rec):
+		c.nak(OutcomeNakNotBound, nil)
+	default:
+		c.takePool(i, a)
+	}
+}
+
+// onWire reports whether the client still is on a wire of the pool. A renewal that
+// came past the relay does not tell.
+func (c *decider) onWire(i int, rec *lease.Record) bool {
+	past := !c.r.relay.Link.IsValid() && !c.r.p.GIAddr().IsValid() && rec.GIAddr.IsValid()
+	return past || c.near(&c.set.pools[i])
+}
+
+// pooled gives the record of an address that this client has or had from a pool.
+func (c *decider) pooled(a netip.Addr) (lease.Record, bool) {
+	rec, known := c.leases.Get(a)
+	return rec, known && rec.Pool != "" && rec.MAC == c.mac
+}
+
+// refuseUnknown ends a REQUEST of which nothing is known.
+func (c *decider) refuseUnknown(o Outcome) {
+	p := &c.r.p
+	// Past a relay nobody can say that the client is unknown: its port is.
+	told := p.GIAddr().IsValid() || p.RelayInfoCount() > 0
+	if c.set.unknown == UnknownNak && told && c.d.match.unknown() {
+		c.nak(OutcomeNakUnknown, nil)
+		return
+	}
+	c.end(o)
+}
+
+// grantPool plans an OFFER or an ACK of an address of pool i.
+func (c *decider) grantPool(t wire.MessageType, i int, a netip.Addr) {
+	p := &c.set.pools[i]
+	id := c.serverID(&p.subnet)
+	if !id.IsValid() {
+		c.end(OutcomeNoServerID)
+		return
+	}
+	c.d.pool, c.d.yourIP = i+1, a
+	c.d.reply = wire.Reply{
+		Type: t, ServerID: id, YIAddr: a, Options: c.options(&p.subnet),
+		LeaseTime: p.seconds, RenewTime: p.t1, RebindTime: p.t2,
+	}
+	c.route()
+	if t == wire.Offer {
+		c.d.outcome, c.d.change = OutcomePoolOffer, changeHold
+		return
+	}
+	c.d.outcome = OutcomePoolAck
+	c.d.reply.CIAddr = c.r.p.CIAddr()
+	c.recordPool(p, a)
+}
+
+// recordPool plans the lease record of an ACK.
+func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
+	q := &c.r.p
+	rec := lease.Record{
+		IP: a, MAC: c.mac, ClientID: q.ClientID(), Pool: p.Name,
+		Device: c.d.match.loc.device, Port: c.d.match.loc.port,
+		Option82: q.RelayInfo(), GIAddr: q.GIAddr(), Ifindex: c.r.ifindex, Interface: c.r.iface,
+		State: lease.StateBound, Start: c.now, Renewed: c.now, Expires: c.now.Add(p.lease),
+	}
+	c.d.change = changePool
+	if old, known := c.leases.Get(a); known && old.MAC == rec.MAC && old.Pool == p.Name {
+		rec.Start = old.Start
+		if q.RelayInfoCount() == 0 && !q.GIAddr().IsValid() && old.GIAddr.IsValid() { // past the relay
+			rec.Option82, rec.GIAddr, rec.Device, rec.Port = old.Option82, old.GIAddr, old.Device, old.Port
+			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
+		}
+		if len(rec.ClientID) == 0 {
+			rec.ClientID = old.ClientID
+		}
+		if old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
+			old.Device == rec.Device && old.Port == rec.Port && old.GIAddr == rec.GIAddr && old.Ifindex == rec.Ifindex &&
+			old.Interface == rec.Interface && bytes.Equal(old.Option82, rec.Option82) && bytes.Equal(old.ClientID, rec.ClientID) {
+			rec.Option82, rec.ClientID = old.Option82, old.ClientID // the table's own: nothing is copied
+			c.d.change = changePoolRenew
+		}
+	}
+	c.d.rec = rec
+}
+
+// releasePool plans the release of an address of a pool; false if it is none.
+func (c *decider) releasePool(rec *lease.Record) bool {
+	i := c.set.poolOf(rec.IP)
+	if rec.Pool == "" || i < 0 {
+		return false
+	}
+	c.d.pool, c.d.yourIP, c.d.change = i+1, rec.IP, changeRelease
+	c.end(OutcomePoolReleased)
+	return true
+}
+
+// declinePool takes an address of a pool out of service for a time. Only a client
+// that has it now can do that: else anybody could empty the pool.
+func (c *decider) declinePool(rec *lease.Record) bool {
+	i := c.set.poolOf(rec.IP)
+	if rec.Pool == "" || i < 0 || rec.MAC != c.mac || !rec.Live(c.now) || c.snap.ByIP(rec.IP) != nil {
+		return false
+	}
+	c.d.pool, c.d.yourIP, c.d.change = i+1, rec.IP, changeQuarantine
+	c.d.rec = *rec
+	c.d.rec.State, c.d.rec.Renewed, c.d.rec.Expires = lease.StateQuarantined, c.now, c.now.Add(c.set.quarantine)
+	c.end(OutcomePoolDeclined)
+	return true
+}
+
+// informPool tells a client of a pool its settings.
+func (c *decider) informPool(ciaddr netip.Addr) bool {
+	rec, ok := c.pooled(ciaddr)
+	i := c.set.poolOf(ciaddr)
+	if !ok || i < 0 || !rec.Live(c.now) {
+		return false
+	}
+	p := &c.set.pools[i]
+	id := c.serverID(&p.subnet)
+	if !id.IsValid() {
+		c.end(OutcomeNoServerID)
+		return true
+	}
+	c.d.yourIP, c.d.outcome = ciaddr, OutcomeInformAck
+	c.d.reply = wire.Reply{Type: wire.Ack, ServerID: id, CIAddr: ciaddr, Options: c.options(&p.subnet)}
+	c.route()
+	return true
+}
