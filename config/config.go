@@ -24,18 +24,20 @@ func (s Secret) Reveal() string { return string(s) }
 
 // Config is the whole validated configuration. All defaults are filled in.
 type Config struct {
-	StateDir string // snapshot, leases, outbox; /var/lib/usher
-	ERP      ERP
-	Policy   Policy
-	Hooks    Hooks
-	Guard    Guard
-	DHCP     DHCP
-	ACL      ACL
-	Portal   Portal
-	Reports  Reports
-	Control  Control
-	Console  Console
-	Log      Log
+	StateDir   string // snapshot, leases, outbox; /var/lib/usher
+	ERP        ERP
+	Policy     Policy
+	Hooks      Hooks
+	Guard      Guard
+	DHCP       DHCP
+	ACL        ACL
+	Portal     Portal
+	Routes     Routes
+	Neighbours Neighbours
+	Reports    Reports
+	Control    Control
+	Console    Console
+	Log        Log
 
 	// Warnings is what works but should be known, such as a certificate that
 	// is not verified. It never holds a secret.
@@ -82,6 +84,7 @@ type DHCP struct {
 	Option82      Option82       // how option 82 is read
 	Authoritative bool
 	RapidCommit   bool
+	Leasequery    Leasequery
 	Common        OptionSet // for the clients of all subnets
 	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
@@ -102,6 +105,11 @@ type DHCP struct {
 	UnknownClients string        // silence, nak, guest
 	Pools          []Pool        // addresses that the server gives out by itself
 	Quarantine     time.Duration // how long a pool's address that somebody else uses is kept from clients
+}
+
+// Leasequery says who may ask who has an address (RFC 4388).
+type Leasequery struct {
+	From []netip.Prefix // addresses of access nodes (giaddr); empty: nobody
 }
 
 // Subnet is one served network and what its clients are told.

@@ -15,7 +15,7 @@ import (
 // else; usher.reference.yaml repeats them for people and a test compares.
 
 func (d *decoder) config(v value, c *Config) {
-	m := v.mapping("state_dir", "userside", "policy", "hooks", "guard", "dhcp", "acl", "portal", "reports", "control", "console", "log")
+	m := v.mapping("state_dir", "userside", "policy", "hooks", "guard", "dhcp", "acl", "portal", "routes", "neighbours", "reports", "control", "console", "log")
 	c.StateDir = m.get("state_dir").dir("/var/lib/usher")
 	d.erp(m.get("userside"), &c.ERP)
 	d.policy(m.get("policy"), &c.Policy)
@@ -23,7 +23,9 @@ func (d *decoder) config(v value, c *Config) {
 	d.guard(m.get("guard"), &c.Guard)
 	d.dhcp(m.get("dhcp"), &c.DHCP)
 	d.acl(m.get("acl"), &c.ACL, c.DHCP.Subnets)
-	d.portal(m.get("portal"), &c.Portal)
+	d.portal(m.get("portal"), &c.Portal, &c.DHCP)
+	d.routes(m.get("routes"), &c.Routes)
+	d.neighbours(m.get("neighbours"), &c.Neighbours)
 	d.reports(m.get("reports"), &c.Reports)
 	d.control(m.get("control"), &c.Control)
 	d.console(m.get("console"), &c.Console)
@@ -217,7 +219,7 @@ func (d *decoder) log(v value, l *Log) {
 
 func (d *decoder) dhcp(v value, c *DHCP) {
 	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "answer_while_holding", "limits", "relays", "match",
-		"option82", "authoritative", "rapid_commit", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
+		"option82", "authoritative", "rapid_commit", "leasequery", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
 	c.Enabled = m.get("enabled").boolean(true)
 	c.Interfaces = m.get("interfaces").interfaces()
 	listen := m.get("listen")
@@ -244,6 +246,11 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 	d.option82(m.get("option82"), &c.Option82)
 	c.Authoritative = m.get("authoritative").boolean(true)
 	c.RapidCommit = m.get("rapid_commit").boolean(false)
+	m.get("leasequery").mapping("from").get("from").list(func(e value) {
+		if p, ok := e.relay(); ok {
+			c.Leasequery.From = append(c.Leasequery.From, p)
+		}
+	})
 	c.Common = d.optionSet(m.get("common").mapping(optionSetKeys()...))
 	c.Classes = d.classes(m.get("classes"))
 	d.subnets(m.get("subnets"), c)

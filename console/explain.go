@@ -30,8 +30,9 @@ type Explanation struct {
 	Subscribers []SubscriberView    `json:"subscribers"`
 	Bindings    []BindingView       `json:"bindings"`
 	Leases      []lease.Record      `json:"leases"`
-	Problems    []provision.Problem `json:"problems"` // of the ERP's data, that mention it
-	Events      []EventView         `json:"events"`   // newest first
+	Problems    []provision.Problem `json:"problems"`       // of the ERP's data, that mention it
+	Events      []EventView         `json:"events"`         // newest first
+	Pool        *dhcpd.PoolAddress  `json:"pool,omitempty"` // of an address in the range of a pool
 	Would       *WouldView          `json:"would,omitempty"`
 
 	Source        provision.Source `json:"source"` // of the snapshot; empty: there is none
@@ -85,8 +86,9 @@ type WouldView struct {
 	ClientID  string        `json:"client_id,omitempty"` // in words
 	Circuit   string        `json:"circuit,omitempty"`
 	Remote    string        `json:"remote,omitempty"`
-	Profile   string        `json:"profile,omitempty"` // that read option 82, or was to
-	Fault     string        `json:"fault,omitempty"`   // why it could not
+	RelaySays string        `json:"relay_says,omitempty"` // what else is in option 82
+	Profile   string        `json:"profile,omitempty"`    // that read option 82, or was to
+	Fault     string        `json:"fault,omitempty"`      // why it could not
 
 	Device provision.DeviceID `json:"device,omitempty"`
 	Port   uint32             `json:"port,omitempty"`
@@ -146,6 +148,7 @@ func (d *Deps) explain(ctx context.Context, q string) (*Explanation, error) {
 	}}
 	x.bindings()
 	x.leases()
+	x.pool()
 	x.subscribers()
 	x.problems()
 	x.events()

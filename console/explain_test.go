@@ -274,6 +274,7 @@ func TestAdviceForEveryDrop(t *testing.T) {
 	for _, o := range []dhcpd.Outcome{
 		dhcpd.OutcomeUnknownClient, dhcpd.OutcomeUnknownDevice, dhcpd.OutcomeUnknownPort, dhcpd.OutcomePortFull, dhcpd.OutcomeNoSubnet,
 		dhcpd.OutcomeRelayUntrusted, dhcpd.OutcomeInterfaceOff, dhcpd.OutcomeOption82Double, dhcpd.OutcomeOption82Malformed, dhcpd.OutcomeSendFailed,
+		dhcpd.OutcomeLeaseQueryRefused,
 	} {
 		assert.NotEmpty(t, advice(o), o.String())
 	}

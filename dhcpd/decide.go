@@ -51,7 +51,8 @@ type decision struct {
 	pool    int                // place of the pool that yourIP is of, from 1; 0: none
 	yourIP  netip.Addr         // given, or for a NAK: what the client would get
 
-	reply wire.Reply // Type 0: no answer
+	reply wire.Reply       // Type 0: no answer
+	lease *wire.LeaseReply // what is sent instead of reply: the answer to a leasequery
 	way   way
 	to    netip.AddrPort // of wayRelay and wayUnicast
 
@@ -73,6 +74,10 @@ type decider struct {
 // settings in, a plan out. Nothing in the result outlives the packet's bytes.
 func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, pools poolView, set *settings) decision {
 	c := decider{pools: pools, matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
+	if r.served && r.err == nil && r.p.Op() == 1 && r.p.Type() == wire.LeaseQuery {
+		c.leaseQuery() // no client: it need not have a MAC
+		return c.d
+	}
 	if o := c.admit(); o != 0 {
 		c.d.outcome = o
 		return c.d
@@ -161,7 +166,11 @@ func (c *decider) discover() {
 func (c *decider) request() {
 	p := &c.r.p
 	requested, ciaddr := p.Requested(), p.CIAddr()
-	if p.ServerID().IsValid() && !c.chosen(requested) {
+	at := requested
+	if !at.IsValid() {
+		at = ciaddr
+	}
+	if p.ServerID().IsValid() && !c.chosen(at) {
 		c.end(OutcomeNotForUs)
 		return
 	}
@@ -177,10 +186,20 @@ func (c *decider) request() {
 	}
 }
 
-// chosen reports whether option 54 names this server.
+// chosen reports whether option 54 names this server: by an address of this host,
+// by what it tells now, or by what a relay had it tell (RFC 5107) when it gave out
+// address. Such a relay need not say so again when it passes a renewal on.
 func (c *decider) chosen(address netip.Addr) bool {
 	id := c.r.p.ServerID()
-	return c.r.ownID || id == c.serverID(c.set.subnetOf(address))
+	if c.r.ownID || id == c.r.local || id == c.set.serverID || id == c.serverID(c.set.subnetOf(address)) {
+		return true
+	}
+	rec, known := c.leases.Get(address)
+	if !known || len(rec.Option82) == 0 {
+		return false
+	}
+	told, err := wire.ParseRelayInfo(rec.Option82)
+	return err == nil && told.Override == id
 }
 
 func (c *decider) selecting(requested netip.Addr) {
@@ -354,6 +373,12 @@ func (c *decider) ours() bool {
 // 4.3.5): no lease times, yiaddr zero.
 func (c *decider) inform() {
 	ciaddr := c.r.p.CIAddr()
+	silent := !ciaddr.IsValid() && !c.r.p.GIAddr().IsValid()
+	if silent { // some leave ciaddr out and send from the address
+		if from := c.r.from.Addr(); from.IsValid() && !from.IsUnspecified() {
+			ciaddr = from
+		}
+	}
 	if !ciaddr.IsValid() {
 		c.end(OutcomeRequestIncomplete)
 		return
@@ -373,6 +398,9 @@ func (c *decider) inform() {
 	c.d.outcome = OutcomeInformAck
 	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, c.options(n)
 	c.route()
+	if silent {
+		c.d.way, c.d.to, c.d.reply.CIAddr = wayUnicast, netip.AddrPortFrom(ciaddr, c.set.clientPort), netip.Addr{}
+	}
 }
 
 // prepare fills what every reply about a binding has.
@@ -451,6 +479,11 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 		if p.RelayInfoCount() == 0 { // past the relay: where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
+			// A client that has no address yet and came without a relay, or that has
+			// never come through one, is where its packet came in.
+			if !p.GIAddr().IsValid() && (!p.CIAddr().IsValid() || old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0) {
+				rec.GIAddr, rec.Ifindex, rec.Interface = netip.Addr{}, c.r.ifindex, c.r.iface
+			}
 		}
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID

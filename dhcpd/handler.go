@@ -45,7 +45,7 @@ func (h *handler) handle(now time.Time, g datagram) {
 	d := &h.d
 	h.reply = h.reply[:0]
 	if d.reply.Type != 0 {
-		h.reply = d.reply.Append(h.reply, &h.r.p)
+		h.reply = d.appendReply(h.reply, &h.r.p)
 		h.to = delivery{
 			way: d.way, to: d.to, from: g.from, ifindex: g.ifindex, source: g.to,
 			id: d.reply.ServerID, yourIP: d.yourIP, mac: d.mac,

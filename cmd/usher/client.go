@@ -83,6 +83,16 @@ func printStatus(w io.Writer, st *console.Status) error {
 		if d.Leases != nil {
 			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
 		}
+		for _, x := range d.Pools {
+			text := fmt.Sprintf("%s: %.0f%% used, %d of %d free", x.Name, 100*x.Used, x.Free, x.Size)
+			if x.Quarantined > 0 {
+				text += fmt.Sprintf(", %d in quarantine", x.Quarantined)
+			}
+			if x.Full {
+				text = p.red(text)
+			}
+			rows = append(rows, []string{"pool", text})
+		}
 		for _, o := range d.Outcomes[:min(8, len(d.Outcomes))] {
 			rows = append(rows, []string{"", fmt.Sprintf("%8d  %s %s", o.Count, o.Type, o.Outcome)})
 		}
@@ -95,12 +105,24 @@ func printStatus(w io.Writer, st *console.Status) error {
 		if a.Pending > 0 {
 			text += fmt.Sprintf(", %d changes pending", a.Pending)
 		}
+		if n := a.Have[provision.SetGuests]; n > 0 && !a.DryRun {
+			text += fmt.Sprintf(", %d guest addresses", n)
+		}
 		rows = append(rows, []string{"acl", text})
+		if !a.OpenUntil.IsZero() {
+			rows = append(rows, []string{"", p.red(fmt.Sprintf("maintenance: everybody passes for %s more", a.OpenUntil.Sub(now).Round(time.Second)))})
+		}
+		if !a.LastDriftAt.IsZero() {
+			rows = append(rows, []string{"", driftText(a, now)})
+		}
 		if a.LastError != "" {
 			rows = append(rows, []string{"", p.red("error " + ago(a.LastErrorAt, now) + ": " + a.LastError)})
 		}
 	}
 	rows = append(rows, gardenRows(p, st)...)
+	if r := st.Routes; r != nil {
+		rows = append(rows, routeRows(p, r, now)...)
+	}
 	if o := st.Outbox; o != nil {
 		rows = append(rows, []string{"reports", fmt.Sprintf("%d waiting, %d sent, %d refused", o.Depth, o.Sent, o.Refused)})
 		if o.LastError != "" {
@@ -217,7 +239,7 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 	}
 	for _, l := range x.Leases {
-		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s until %s", l.IP, l.MAC, l.State, l.Expires.Local().Format(time.DateTime))})
+		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s until %s%s", l.IP, l.MAC, l.State, l.Expires.Local().Format(time.DateTime), ofPool(l.Pool))})
 	}
 	for _, pr := range x.Problems {
 		rows = append(rows, []string{"problem", fmt.Sprintf("%s: %s", pr.Kind, pr.Detail)})
@@ -233,12 +255,22 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 				how = fmt.Sprintf("not read by profile %s, %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Fault, x.Would.Circuit, x.Would.Remote)
 			}
 			rows = append(rows, []string{"option 82", how})
+			if x.Would.RelaySays != "" {
+				rows = append(rows, []string{"", "the relay also says: " + x.Would.RelaySays})
+			}
 		}
 	}
 	for _, e := range x.Events {
 		rows = append(rows, []string{"packet", fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))})
 	}
 	return table(w, rows)
+}
+
+func ofPool(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "  pool " + name
 }
 
 // matchedBy says by what the client would be found, and what else is known of it.
@@ -396,4 +428,16 @@ kernel without waiting for a poll. A billing that is imported into the ERP may o
 func printStateChange(w io.Writer, ch *console.StateChange) error {
 	_, err := fmt.Fprintf(w, "customer %d: %s, was %s (ERP %.0f ms, kernel %.0f ms)\n", ch.Subscriber, ch.State, ch.Before, 1000*ch.ERPSeconds, 1000*ch.KernelSeconds)
 	return err
+}
+
+// driftText tells the newest change by somebody else.
+func driftText(a *provision.EnforceStatus, now time.Time) string {
+	who, what := "somebody", "rules"
+	if len(a.LastDriftBy) > 0 {
+		who = strings.Join(a.LastDriftBy, ", ")
+	}
+	if len(a.LastDrift) > 0 {
+		what = strings.Join(a.LastDrift, ", ")
+	}
+	return fmt.Sprintf("repaired %s what %s had changed: %s", ago(a.LastDriftAt, now), who, what)
 }

@@ -6,13 +6,14 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/garden"
 )
 
@@ -47,6 +48,23 @@ func (a *agent) openPortal(cfg *config.Config) (err error) {
 	return err
 }
 
+// withPortal lets the rules lead HTTP to the portal.
+func withPortal(p acl.Policy, c config.Portal) acl.Policy {
+	p.Portal = c.Listen
+	return p
+}
+
+// withGarden adds what the gardens have at each round.
+func (a *agent) withGarden(o provision.EnforceOptions) provision.EnforceOptions {
+	rest := o.Inputs
+	o.Inputs = func() provision.Inputs {
+		in := rest()
+		in.Garden, in.GuestGarden = a.garden.Paused(), a.garden.Guests()
+		return in
+	}
+	return o
+}
+
 // ownAddresses gives the addresses of this host; what cannot be read is none.
 func ownAddresses() []netip.Addr {
 	list, err := net.InterfaceAddrs()
@@ -62,20 +80,26 @@ func ownAddresses() []netip.Addr {
 	return out
 }
 
-// visitor says who has an address, by the snapshot in use.
+// visitor says who has an address: by its binding, or by its lease from a pool.
 func (a *agent) visitor(addr netip.Addr) portal.Visitor {
 	snap := a.syncer.Current()
-	b := snap.ByIP(addr)
-	if b == nil {
-		// An address of a served network that nobody is bound to is a guest's.
-		served := slices.ContainsFunc(a.cfg.Load().DHCP.Subnets, func(s config.Subnet) bool { return s.Prefix.Contains(addr) })
-		if snap != nil && served {
+	if b := snap.ByIP(addr); b != nil {
+		return visitorOf(snap, b.Subscriber)
+	}
+	if rec, ok := a.leases.Get(addr); ok && rec.Subscriber != 0 && rec.Live(time.Now()) {
+		return visitorOf(snap, rec.Subscriber)
+	}
+	for _, p := range a.cfg.Load().DHCP.Pools {
+		if p.For == config.ForGuests && !addr.Less(p.Range.First()) && !p.Range.Last().Less(addr) {
 			return portal.Visitor{State: portal.StateGuest}
 		}
-		return portal.Visitor{State: portal.StateUnknown}
 	}
-	v := portal.Visitor{State: portal.StateActive, Subscriber: b.Subscriber}
-	switch snap.State(b.Subscriber) {
+	return portal.Visitor{State: portal.StateUnknown}
+}
+
+func visitorOf(snap *provision.Snapshot, id provision.SubscriberID) portal.Visitor {
+	v := portal.Visitor{State: portal.StateActive, Subscriber: id}
+	switch snap.State(id) {
 	case provision.StatePause:
 		v.State = portal.StatePaused
 	case provision.StateStop:

@@ -105,7 +105,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		"paused": {from: paused, url: "http://any.example.org/", code: 511, state: StatePaused,
 			want: []string{"Internet access is paused", ">1001<", "198.51.100.1", "Pay now", `href="https://pay.example.net/?account=1001&amp;from=portal"`, "Example &amp; Sons", "202 555 0143"}},
-		"stopped":                              {from: stopped, url: "http://any.example.org/", code: 511, state: StateStopped, want: []string{"is switched off", "account=1002"}},
+		"stopped":                              {from: stopped, url: "http://any.example.org/", code: 511, state: StateStopped, want: []string{"is switched off", ">1002<"}, not: []string{"Pay now"}},
 		"guest":                                {from: guest, url: "http://any.example.org/", code: 511, state: StateGuest, want: []string{"not registered", "198.51.100.3"}, not: []string{"Customer number", "Pay now"}},
 		"nobody's address":                     {from: unknown, url: "http://any.example.org/", code: 511, state: StateUnknown, want: []string{"No contract is known"}, not: []string{"Customer number", "Pay now"}},
 		"active, by the way":                   {from: active, url: "http://any.example.org/", code: 503, state: StateActive, want: []string{"You are online"}, not: []string{"Pay now"}},
@@ -201,7 +201,7 @@ func TestAPI(t *testing.T) {
 	o := testOptions()
 	s, _ := newServer(t, o)
 	s.live.Load().host, s.live.Load().opts.HTTPS.URL = "portal.example.net:8443", "https://portal.example.net:8443"
-	for from, captive := range map[string]bool{"198.51.100.1": true, "198.51.100.2": true, "198.51.100.3": true, "198.51.100.4": false, "203.0.113.99": true} {
+	for from, captive := range map[string]bool{"198.51.100.1": true, "198.51.100.2": true, "198.51.100.3": true, "198.51.100.4": false, "203.0.113.99": false} {
 		w := ask(s, true, httptest.NewRequest("GET", "https://portal.example.net:8443"+APIPath, nil), from)
 		require.Equal(t, 200, w.Code)
 		require.Equal(t, "application/captive+json", w.Header().Get("Content-Type"))
@@ -384,6 +384,21 @@ func TestSourcesAreBounded(t *testing.T) {
 	require.Equal(t, maxConns, s.conns)
 }
 
+// A few that hold all the connections they can leave room for everybody else.
+func TestAFewCannotTakeAll(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	s := newSources(func() time.Time { return now })
+	for attacker := range byte(64) {
+		for range 2 * maxPerSource {
+			_, _ = s.admit(netip.AddrFrom4([4]byte{198, 51, 100, attacker}))
+		}
+	}
+	require.Less(t, s.conns, maxConns, "64 of them")
+	src, why := s.admit(netip.MustParseAddr("203.0.113.1"))
+	require.Empty(t, why)
+	require.NotNil(t, src)
+}
+
 // listenOn serves on a loopback port until the test ends and gives its address.
 func listenOn(t *testing.T, s *Server, overTLS bool) string {
 	t.Helper()
@@ -531,6 +546,13 @@ func TestCertificateIsRenewedWithoutAReload(t *testing.T) {
 	require.EqualValues(t, 200, serial(second))
 	_, err = s.Prepare(o)
 	require.ErrorContains(t, err, "portal: certificate: ")
+}
+
+// An address that the host does not have is no obstacle: it may come.
+func TestListenOnAnAddressToCome(t *testing.T) {
+	l, err := (&net.ListenConfig{Control: freebind}).Listen(t.Context(), "tcp4", "192.0.2.77:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
 }
 
 // A busy address keeps Run trying and harms nobody.
