@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -262,7 +263,7 @@ func TestListenSaysWhoHasThePort(t *testing.T) {
 	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
 	require.NoError(t, err)
 	err = s.Listen()
-	assert.ErrorContains(t, err, "is in use: another DHCP server or relay")
+	assert.ErrorContains(t, err, fmt.Sprintf("is in use by dhcpd.test (pid %d) at %v; stop it", os.Getpid(), other.LocalAddr()))
 	assert.ErrorContains(t, err, "dhcp.listen")
 	assert.False(t, s.LocalAddr().IsValid())
 	assert.Error(t, s.Run(t.Context()), "run before listen")
