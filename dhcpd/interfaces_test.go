@@ -53,9 +53,13 @@ func discoverOn(index int) datagram {
 // Patterns are compared when an interface or the settings change; a renamed or
 // a new interface is served or not by its name of now.
 func TestInterfacesThatComeAndGo(t *testing.T) {
+	most := Limit{Rate: 1e6, Burst: 1e6}
+	plenty := Limits{Client: most, Port: most, Relay: most} // the limiter runs and lets all pass
 	links := &fakeLinks{}
 	links.set(provision.Interface{Index: 3, Name: "eth1.100", Kind: "vlan", VLAN: 100, Parent: 2}, provision.Interface{Index: 2, Name: "eth1"})
-	h, events := linkRig(t, links, func(o *Options) { o.Interfaces = []string{"eth1.*"} })
+	h, events := linkRig(t, links, func(o *Options) {
+		o.Interfaces, o.Limits = []string{"eth1.*"}, plenty
+	})
 	outcome := func(index int) string {
 		h.handle(testNow, discoverOn(index))
 		e := events.Find(EventFilter{Limit: 1})[0]
@@ -69,7 +73,7 @@ func TestInterfacesThatComeAndGo(t *testing.T) {
 	assert.Equal(t, "eth1.100 offer", outcome(9), "made again, with another index")
 
 	opts := testOptions()
-	opts.Interfaces = []string{"eth1"}
+	opts.Interfaces, opts.Limits = []string{"eth1"}, plenty
 	require.NoError(t, h.s.Reload(opts))
 	assert.Equal(t, "eth1 offer", outcome(2))
 	assert.Equal(t, "eth1.100 interface_off", outcome(9))
