@@ -31,6 +31,7 @@ type Config struct {
 	Guard    Guard
 	DHCP     DHCP
 	ACL      ACL
+	Portal   Portal
 	Reports  Reports
 	Control  Control
 	Console  Console
@@ -81,6 +82,7 @@ type DHCP struct {
 	Option82      Option82       // how option 82 is read
 	Authoritative bool
 	RapidCommit   bool
+	Leasequery    Leasequery
 	Common        OptionSet // for the clients of all subnets
 	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
@@ -103,6 +105,11 @@ type DHCP struct {
 	Quarantine     time.Duration // how long a pool's address that somebody else uses is kept from clients
 }
 
+// Leasequery says who may ask who has an address (RFC 4388).
+type Leasequery struct {
+	From []netip.Prefix // addresses of access nodes (giaddr); empty: nobody
+}
+
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
 	Prefix          netip.Prefix // masked
@@ -121,6 +128,12 @@ type ACL struct {
 	DryRun         bool          // compute and report, touch nothing
 	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
 	FlowsInterval  time.Duration // between two passes over the connection tracking table
+
+	Pause           ACLPause
+	Guest           ACLGuest
+	Resolvers       []netip.AddrPort // name servers for the gardens; empty: those of the host
+	ResolveInterval time.Duration
+	ResolveKeep     time.Duration // how long an address stays after the DNS stopped naming it
 }
 
 // Reports is the outbox of set_mac_by_ip.

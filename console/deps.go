@@ -29,9 +29,11 @@ type Deps struct {
 	Enforcer Enforcer            // nil: acl.enabled is false
 	Kernel   Kernel              // nil: the kernel is not asked for single addresses
 	DHCP     DHCP                // nil: dhcp.enabled is false
+	Pools    Pools               // nil: dhcp.enabled is false
 	Leases   Leases              // nil: no leases
 	Events   *dhcpd.EventLog     // nil: packets are not remembered
 	Outbox   Outbox              // nil: MACs are not reported
+	Garden   Garden              // nil: there are no gardens
 	ERP      StateChanger        // nil: states cannot be changed from here
 	Metrics  *Metrics            // nil: no counts by outcome
 	Config   func() ConfigStatus // nil: not told

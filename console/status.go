@@ -6,7 +6,9 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/outbox"
 )
 
@@ -30,6 +32,7 @@ type Status struct {
 	ACL    *provision.EnforceStatus `json:"acl,omitempty"`
 	DHCP   *DHCPStatus              `json:"dhcp,omitempty"`
 	Outbox *outbox.Status           `json:"outbox,omitempty"`
+	Garden *garden.Status           `json:"garden,omitempty"`
 }
 
 // DHCPStatus is the state of the DHCP server.
@@ -39,6 +42,7 @@ type DHCPStatus struct {
 	Packets  uint64             `json:"packets"`
 	Outcomes []OutcomeCount     `json:"outcomes"` // not zero, the largest first
 	Leases   *lease.Counts      `json:"leases,omitempty"`
+	Pools    []dhcpd.PoolStatus `json:"pools,omitempty"`
 	Events   []EventView        `json:"events"` // the newest first
 }
 
@@ -62,6 +66,7 @@ type EventView struct {
 	DeviceName  string                 `json:"device_name,omitempty"`
 	Port        uint32                 `json:"port,omitempty"`
 	Option82    lease.Hex              `json:"option82,omitempty"`
+	ClientID    string                 `json:"client_id,omitempty"` // in words
 	XID         uint32                 `json:"xid"`
 
 	LatencySeconds float64 `json:"latency_seconds"`
@@ -83,7 +88,7 @@ func viewEvent(e *dhcpd.Event, s *provision.Snapshot) EventView {
 		Advice: advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
 		MAC: e.MAC, ClientIP: e.ClientIP, RequestedIP: e.RequestedIP, YourIP: e.YourIP, Relay: e.GIAddr,
 		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port,
-		Option82: e.Option82, XID: e.XID, LatencySeconds: e.Latency.Seconds(),
+		Option82: e.Option82, ClientID: wire.DescribeClientID(e.ClientID), XID: e.XID, LatencySeconds: e.Latency.Seconds(),
 	}
 	if d := s.Device(e.Device); d != nil {
 		v.DeviceName = d.Name
@@ -111,6 +116,10 @@ func (d *Deps) status() Status {
 		s := d.Outbox.Status(statusEntries)
 		st.Outbox = &s
 	}
+	if d.Garden != nil {
+		s := d.Garden.Status()
+		st.Garden = &s
+	}
 	if d.DHCP != nil {
 		st.DHCP = d.dhcpStatus(now)
 	}
@@ -128,6 +137,9 @@ func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
 	if d.Leases != nil {
 		c := d.Leases.Counts(now)
 		st.Leases = &c
+	}
+	if d.Pools != nil {
+		st.Pools = d.Pools.Pools()
 	}
 	if d.Events != nil {
 		s := d.Syncer.Current()
@@ -149,6 +161,14 @@ func advice(o dhcpd.Outcome) string {
 		return "Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end."
 	case dhcpd.OutcomeDeclined:
 		return "Find the device that has the address set by hand."
+	case dhcpd.OutcomePoolExhausted:
+		return "Widen the pool or shorten its lease_time; usher pools NAME lists who has its addresses."
+	case dhcpd.OutcomeNoPool:
+		return "Add a pool in the subnet of the relay's or the interface's address, or add that network to links of a pool."
+	case dhcpd.OutcomePoolConflict, dhcpd.OutcomePoolDeclined:
+		return "Find the device that has the address set by hand, or keep such addresses out of the pool's range."
+	case dhcpd.OutcomePoolNotDurable:
+		return "Look at the disk of state_dir: its latency and its free space."
 	case dhcpd.OutcomeOption82Malformed:
 		return "Compare the option 82 format of the switch with that of one that works."
 	case dhcpd.OutcomeOption82Unread:
@@ -167,6 +187,8 @@ func advice(o dhcpd.Outcome) string {
 		return "Look for a flood behind the relay; raise dhcp.limits.relay if so many clients live there."
 	case dhcpd.OutcomeRelayUntrusted:
 		return "Add the relay's address to dhcp.relays if it is yours."
+	case dhcpd.OutcomeLeaseQueryRefused:
+		return "Add the access node's address to dhcp.leasequery.from if it is yours."
 	case dhcpd.OutcomeRelaySource:
 		return "Add the address that the relay sends from to dhcp.relays, or switch dhcp.check_relay_source off."
 	case dhcpd.OutcomeOption82Untrusted:

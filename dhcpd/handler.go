@@ -45,7 +45,7 @@ func (h *handler) handle(now time.Time, g datagram) {
 	d := &h.d
 	h.reply = h.reply[:0]
 	if d.reply.Type != 0 {
-		h.reply = d.reply.Append(h.reply, &h.r.p)
+		h.reply = d.appendReply(h.reply, &h.r.p)
 		h.to = delivery{
 			way: d.way, to: d.to, from: g.from, ifindex: g.ifindex, source: g.to,
 			id: d.reply.ServerID, yourIP: d.yourIP, mac: d.mac,
@@ -226,12 +226,15 @@ func (h *handler) pend(now time.Time, set *settings, wait bool) *pending {
 		p.deadline = time.Now().Add(set.commitTimeout)
 		p.reply = append(p.reply[:0], h.reply...)
 		p.to = h.to
-		opt82 := append(p.ev.Option82[:0], h.ev.Option82...)
+		opt82, id := append(p.ev.Option82[:0], h.ev.Option82...), append(p.ev.ClientID[:0], h.ev.ClientID...)
 		p.ev = h.ev
-		p.ev.Option82 = opt82
+		p.ev.Option82, p.ev.ClientID = opt82, id
 	}
 	return p
 }
+
+// maxShownID bounds the client identifier in an event: events are kept by the thousand.
+const maxShownID = 255
 
 func (h *handler) fillEvent(now time.Time) {
 	d, p := &h.d, &h.r.p
@@ -261,6 +264,9 @@ func (h *handler) fillEvent(now time.Time) {
 	}
 	if h.r.err == nil {
 		h.ev.Type, h.ev.RequestedIP, h.ev.Option82 = p.Type(), p.Requested(), p.RelayInfo()
+		if id := p.ClientID(); len(id) <= maxShownID {
+			h.ev.ClientID = id
+		}
 	}
 }
 

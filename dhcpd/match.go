@@ -46,6 +46,8 @@ func (r *request) parse(b []byte) {
 // leaseView is what a decision may ask the lease table.
 type leaseView interface {
 	Get(ip netip.Addr) (lease.Record, bool)
+	ByMAC(mac provision.MAC) []lease.Record
+	ByClientID(id []byte) []lease.Record
 }
 
 // match is the binding that a client is to have, or why there is none.

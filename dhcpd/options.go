@@ -31,6 +31,7 @@ type Options struct {
 	Option82      Option82       // how option 82 is read
 	Authoritative bool           // NAK a wrong address in INIT-REBOOT
 	RapidCommit   bool           // answer a DISCOVER that asks for it with an ACK (RFC 4039)
+	LeaseQuery    []netip.Prefix // access nodes that may ask who has an address (RFC 4388), by giaddr; empty: none
 	Common        OptionSet      // what clients of all subnets are told
 	Classes       []Class        // the first that fits a client counts
 	Subnets       []Subnet

@@ -14,6 +14,9 @@ const (
 	OutcomeAckShortened
 	OutcomeOffer
 	OutcomeInformAck
+	OutcomeLeaseActive
+	OutcomeLeaseUnassigned
+	OutcomeLeaseUnknown
 	OutcomePoolOffer
 	OutcomePoolAck
 	// Refused with a NAK.
@@ -63,6 +66,7 @@ const (
 	OutcomeReleaseUnknown
 	OutcomeDeclineUnknown
 	OutcomeInformUnknown
+	OutcomeLeaseQueryRefused
 	OutcomeNoPool
 	OutcomePoolExhausted
 	OutcomePoolConflict
@@ -79,6 +83,9 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeAckShortened:      {"ack_shortened", "The address is not bound to the client any more, and to nobody else: it may keep it for a minute more, then it is told to start anew (dhcp.on_binding_change)."},
 	OutcomeOffer:             {"offer", "The client looks for an address and was offered the one bound to it."},
 	OutcomeInformAck:         {"inform_ack", "The client has its bound address already and was told the rest of its settings."},
+	OutcomeLeaseActive:       {"lease_active", "An access node asked who has an address and was told the lease."},
+	OutcomeLeaseUnassigned:   {"lease_unassigned", "An access node asked about an address that is served here and leased to nobody."},
+	OutcomeLeaseUnknown:      {"lease_unknown", "An access node asked about a client without a lease, or about an address that is not served here."},
 	OutcomePoolOffer:         {"pool_offer", "The ERP binds no address to the client, so it was offered one of a pool."},
 	OutcomePoolAck:           {"pool_ack", "The client got, or keeps, an address of a pool; the lease was on disk before the answer."},
 	OutcomeNakUnknown:        {"nak_unknown", "The ERP does not know the client, and dhcp.unknown_clients is nak, so it was told that the address is not its own."},
@@ -125,6 +132,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeReleaseUnknown:    {"release_unknown", "The client gives back an address that it has no lease for; nothing was changed."},
 	OutcomeDeclineUnknown:    {"decline_unknown", "The client declines an address that is not bound to it; nothing was changed."},
 	OutcomeInformUnknown:     {"inform_unknown", "The client asks for settings for an address that the ERP binds to nobody."},
+	OutcomeLeaseQueryRefused: {"leasequery_refused", "Somebody asked who has which address, and its relay address (giaddr) is in none of the prefixes of dhcp.leasequery.from."},
 	OutcomeNoPool:            {"no_pool", "The client is to get an address of a pool, but no pool of its kind serves the wire that it is on."},
 	OutcomePoolExhausted:     {"pool_exhausted", "The client is to get an address of a pool, and none is free there: all are leased, offered to others, in quarantine or bound by the ERP."},
 	OutcomePoolConflict:      {"pool_conflict", "The address that was to be offered answered to ARP: somebody uses it whom nobody gave it to. It is in quarantine; the client gets another one when it asks again."},

@@ -35,6 +35,7 @@ type settings struct {
 	option82      *portReader
 	authoritative bool
 	rapidCommit   bool
+	leaseQuery    []netip.Prefix
 	classes       []class
 	subnets       []subnet // longest prefix first
 	unknown       Unknown
@@ -77,6 +78,7 @@ func compile(o Options) (*settings, error) {
 		match:         slices.Clone(o.Match),
 		authoritative: o.Authoritative,
 		rapidCommit:   o.RapidCommit,
+		leaseQuery:    slices.Clone(o.LeaseQuery),
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
 	}
 	if !o.Listen.Addr().Is4() {
@@ -92,6 +94,12 @@ func compile(o Options) (*settings, error) {
 			fail("relay %v: want an IPv4 prefix", p)
 		}
 		s.relays[i] = p.Masked()
+	}
+	for i, p := range s.leaseQuery {
+		if !p.Addr().Is4() {
+			fail("leasequery from %v: want an IPv4 prefix", p)
+		}
+		s.leaseQuery[i] = p.Masked()
 	}
 	if o.ServerID.IsValid() && !o.ServerID.Is4() {
 		fail("server id %v: want an IPv4 address", o.ServerID)

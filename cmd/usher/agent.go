@@ -21,11 +21,13 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/userside"
@@ -52,6 +54,8 @@ type agent struct {
 	dhcp     *dhcpd.Server  // nil: dhcp.enabled is false
 	links    *link.Watch    // nil: dhcp.enabled is false, or netlink does not work
 	hooks    *console.Hooks // nil: hooks.listen is off
+	garden   *garden.Resolver
+	portal   *portal.Server // nil: portal.listen and portal.https.listen are off
 	deps     console.Deps
 	control  net.Listener
 	registry *prometheus.Registry
@@ -64,6 +68,7 @@ type agent struct {
 func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a *agent, err error) {
 	a = &agent{path: path, dryRun: dryRun, log: log, erp: &liveERP{}}
 	a.cfg.Store(cfg)
+	logWarnings(cfg, log)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -101,18 +106,23 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
 	}
+	a.openGarden(cfg)
 	if err := a.openKernel(cfg); err != nil {
+		return a, err
+	}
+	if err := a.openPortal(cfg); err != nil {
 		return a, err
 	}
 	a.openHooks(cfg)
 	a.deps = console.Deps{
 		Build: build, Started: time.Now(), Kernel: a.deps.Kernel,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
-		ERP: a.erp, Metrics: a.metrics,
+		ERP: a.erp, Metrics: a.metrics, Garden: a.garden,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
 	}
 	if a.dhcp != nil {
-		a.deps.DHCP = a.dhcp
+		a.deps.DHCP, a.deps.Pools = a.dhcp, a.dhcp
+		a.metrics.WatchPools(a.dhcp.Pools)
 	}
 	a.registry = reg
 	return a, nil
@@ -279,6 +289,10 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	if a.hooks != nil {
 		task("hooks", a.serveHooks)
 	}
+	task("garden", a.garden.Run)
+	if a.portal != nil {
+		task("portal", a.runPortal)
+	}
 	task("reload", func(ctx context.Context) error { return a.reloadOn(ctx, hup) })
 	task("watchdog", func(ctx context.Context) error {
 		feedWatchdog(ctx, a.log, a.alive)
@@ -341,6 +355,7 @@ func (a *agent) alive(ctx context.Context) error {
 		a.syncer.Status()
 		a.enforcer.Status()
 		a.outbox.Status(0)
+		a.garden.Status()
 		if a.dhcp != nil {
 			done <- a.dhcp.Alive()
 			return
@@ -405,6 +420,10 @@ func (a *agent) reload() error {
 	if err != nil {
 		return err
 	}
+	usePortal, err := a.preparePortal(cfg)
+	if err != nil {
+		return err
+	}
 	if a.dhcp != nil {
 		opts, err := dhcpOptions(cfg.DHCP)
 		if err != nil {
@@ -421,11 +440,21 @@ func (a *agent) reload() error {
 	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
+	usePortal()
+	a.garden.Reconfigure(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers))
 	if a.hooks != nil {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
 	a.cfg.Store(cfg)
+	logWarnings(cfg, a.log)
 	return nil
+}
+
+// logWarnings tells of what works but should be known.
+func logWarnings(cfg *config.Config, log *slog.Logger) {
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "file", w.File, "line", w.Line, "key", w.Key, "warning", w.Reason)
+	}
 }
 
 // needRestart lists the changed keys that a running agent cannot take.
@@ -439,6 +468,8 @@ func needRestart(old, new *config.Config) []string {
 		{"control", old.Control != new.Control},
 		{"console.listen", old.Console != new.Console},
 		{"hooks.listen", old.Hooks.Listen != new.Hooks.Listen},
+		{"portal.listen", old.Portal.Listen != new.Portal.Listen},
+		{"portal.https.listen", old.Portal.HTTPS.Listen != new.Portal.HTTPS.Listen},
 		{"dhcp.enabled", old.DHCP.Enabled != new.DHCP.Enabled},
 		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},

@@ -83,6 +83,16 @@ func printStatus(w io.Writer, st *console.Status) error {
 		if d.Leases != nil {
 			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
 		}
+		for _, x := range d.Pools {
+			text := fmt.Sprintf("%s: %.0f%% used, %d of %d free", x.Name, 100*x.Used, x.Free, x.Size)
+			if x.Quarantined > 0 {
+				text += fmt.Sprintf(", %d in quarantine", x.Quarantined)
+			}
+			if x.Full {
+				text = p.red(text)
+			}
+			rows = append(rows, []string{"pool", text})
+		}
 		for _, o := range d.Outcomes[:min(8, len(d.Outcomes))] {
 			rows = append(rows, []string{"", fmt.Sprintf("%8d  %s %s", o.Count, o.Type, o.Outcome)})
 		}
@@ -100,6 +110,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 			rows = append(rows, []string{"", p.red("error " + ago(a.LastErrorAt, now) + ": " + a.LastError)})
 		}
 	}
+	rows = append(rows, gardenRows(p, st)...)
 	if o := st.Outbox; o != nil {
 		rows = append(rows, []string{"reports", fmt.Sprintf("%d waiting, %d sent, %d refused", o.Depth, o.Sent, o.Refused)})
 		if o.LastError != "" {
@@ -216,25 +227,53 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 	}
 	for _, l := range x.Leases {
-		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s until %s", l.IP, l.MAC, l.State, l.Expires.Local().Format(time.DateTime))})
+		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s until %s%s", l.IP, l.MAC, l.State, l.Expires.Local().Format(time.DateTime), ofPool(l.Pool))})
 	}
 	for _, pr := range x.Problems {
 		rows = append(rows, []string{"problem", fmt.Sprintf("%s: %s", pr.Kind, pr.Detail)})
 	}
 	if x.Would != nil {
 		rows = append(rows, []string{"now", fmt.Sprintf("a DISCOVER would end in %s: %s", x.Would.Outcome, x.Would.Text)})
+		if how := matchedBy(x.Would); how != "" {
+			rows = append(rows, []string{"found by", how})
+		}
 		if x.Would.Profile != "" {
 			how := fmt.Sprintf("read by profile %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Circuit, x.Would.Remote)
 			if x.Would.Fault != "" {
 				how = fmt.Sprintf("not read by profile %s, %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Fault, x.Would.Circuit, x.Would.Remote)
 			}
 			rows = append(rows, []string{"option 82", how})
+			if x.Would.RelaySays != "" {
+				rows = append(rows, []string{"", "the relay also says: " + x.Would.RelaySays})
+			}
 		}
 	}
 	for _, e := range x.Events {
 		rows = append(rows, []string{"packet", fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))})
 	}
 	return table(w, rows)
+}
+
+func ofPool(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "  pool " + name
+}
+
+// matchedBy says by what the client would be found, and what else is known of it.
+func matchedBy(w *console.WouldView) string {
+	var s []string
+	if w.MatchedBy != "" {
+		s = append(s, w.MatchedBy)
+	}
+	if w.VLAN != 0 {
+		s = append(s, fmt.Sprintf("VLAN %d of interface %s", w.VLAN, w.Interface))
+	}
+	if w.ClientID != "" {
+		s = append(s, "client-id "+w.ClientID)
+	}
+	return strings.Join(s, ", ")
 }
 
 func orDash(s string, empty bool) string {

@@ -69,6 +69,7 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 		AnswerWhileHolding: c.AnswerWhileHolding,
 		Limits:             dhcpd.Limits{Client: dhcpd.Limit(c.Limits.Client), Port: dhcpd.Limit(c.Limits.Port), Relay: dhcpd.Limit(c.Limits.Relay)},
 		Interfaces:         c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
+		LeaseQuery: c.Leasequery.From,
 	}
 	if err := matchingOptions(c, &o); err != nil {
 		return o, err
