@@ -114,6 +114,8 @@ func TestServerIdentifierOfInterfaces(t *testing.T) {
 			q := wire.Query{Type: wire.Request, MAC: client(0x11), Option82: port(switch1, 1), Options: []wire.Option{chosen(h.d.reply.ServerID), requested(host(11))}}
 			h.handle(testNow, datagram{data: q.Append(nil), from: netip.AddrPortFrom(netip.IPv4Unspecified(), 68), ifindex: 3})
 			require.Equal(t, OutcomeAck, h.d.outcome, "a client that chooses it is ours")
+			e := h.s.Explain(Query{MAC: client(0x11), Interface: "eth0"})
+			require.Equal(t, tc.want, e.ServerID.String(), "and is told before")
 		})
 	}
 }
@@ -126,6 +128,7 @@ func TestAnswerWhileHolding(t *testing.T) {
 	h.handle(testNow, discoverOn(3))
 	require.Equal(t, OutcomeStandby, h.ev.Outcome)
 	require.True(t, h.s.Sockets().Standby)
+	require.Equal(t, OutcomeStandby, h.s.Explain(Query{MAC: client(0x11)}).Outcome)
 	links.set(provision.Interface{Index: 3, Name: "eth0", Addrs: prefixes("192.0.2.9/24", "192.0.2.254/32")})
 	h.handle(testNow, discoverOn(3))
 	require.Equal(t, OutcomeOffer, h.ev.Outcome)
