@@ -73,6 +73,8 @@ type Metrics struct {
 	flows         prometheus.Counter
 	cleanups      map[string]prometheus.Counter
 
+	routing routeMetrics
+
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
 
@@ -95,6 +97,7 @@ var (
 	_ provision.SyncObserver    = (*Metrics)(nil)
 	_ provision.EnforceObserver = (*Metrics)(nil)
 	_ outbox.Observer           = (*Metrics)(nil)
+	_ provision.RouteObserver   = (*Metrics)(nil)
 	_ userside.Observer         = (*Metrics)(nil)
 )
 
@@ -219,6 +222,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.registerSync(f)
 	m.registerEnforce(f)
 	m.registerLimited(f)
+	m.registerRoutes(f)
 	m.registerRest(f)
 	return m
 }

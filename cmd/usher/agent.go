@@ -44,21 +44,23 @@ type agent struct {
 	cfg    atomic.Pointer[config.Config]
 	status atomic.Pointer[console.ConfigStatus]
 
-	metrics  *console.Metrics
-	erp      *liveERP
-	syncer   *provision.Syncer
-	enforcer *provision.Enforcer
-	db       *bbolt.DB
-	outbox   *outbox.Outbox
-	leases   *lease.Table
-	dhcp     *dhcpd.Server  // nil: dhcp.enabled is false
-	links    *link.Watch    // nil: dhcp.enabled is false, or netlink does not work
-	hooks    *console.Hooks // nil: hooks.listen is off
-	garden   *garden.Resolver
-	portal   *portal.Server // nil: portal.listen and portal.https.listen are off
-	deps     console.Deps
-	control  net.Listener
-	registry *prometheus.Registry
+	metrics    *console.Metrics
+	erp        *liveERP
+	syncer     *provision.Syncer
+	enforcer   *provision.Enforcer
+	db         *bbolt.DB
+	outbox     *outbox.Outbox
+	leases     *lease.Table
+	dhcp       *dhcpd.Server          // nil: dhcp.enabled is false
+	links      *link.Watch            // nil: dhcp.enabled is false, or netlink does not work
+	hooks      *console.Hooks         // nil: hooks.listen is off
+	routes     *provision.RouteKeeper // nil: routes.enabled is false
+	routeTable *link.Routes           // of routes
+	garden     *garden.Resolver
+	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
+	deps       console.Deps
+	control    net.Listener
+	registry   *prometheus.Registry
 
 	closers []func() error // in order of making
 }
@@ -102,6 +104,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openLeases(cfg); err != nil {
 		return a, err
 	}
+	if err := a.openRoutes(cfg); err != nil {
+		return a, err
+	}
 	events := dhcpd.NewEventLog(0)
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
@@ -115,7 +120,7 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	}
 	a.openHooks(cfg)
 	a.deps = console.Deps{
-		Build: build, Started: time.Now(), Kernel: a.deps.Kernel,
+		Build: build, Started: time.Now(), Kernel: a.deps.Kernel, Routes: a.deps.Routes,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
 		ERP: a.erp, Metrics: a.metrics, Garden: a.garden,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
@@ -181,7 +186,7 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	}
 	deps := dhcpd.Deps{
 		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox}, Volatile: inMemory(a.db),
-		Observer: dhcpd.Observers{a.metrics, events}, Log: a.log, Now: time.Now,
+		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
 	a.openLinks(&deps)
@@ -275,6 +280,9 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if a.links != nil {
 		task("interfaces", a.links.Run)
+	}
+	if a.routes != nil {
+		task("routes", a.keepRoutes)
 	}
 	task("control", func(ctx context.Context) error {
 		return console.ServeControl(ctx, a.control, console.NewControl(a.deps), a.log)
@@ -412,6 +420,7 @@ func (a *agent) reload() error {
 		return err
 	}
 	cfg.ACL.DryRun = cfg.ACL.DryRun || a.dryRun
+	cfg.Routes.DryRun = cfg.Routes.DryRun || a.dryRun
 	old := a.cfg.Load()
 	if keys := needRestart(old, cfg); len(keys) > 0 {
 		return fmt.Errorf("%v cannot change while the agent runs: restart it", keys)
@@ -445,6 +454,7 @@ func (a *agent) reload() error {
 	if a.hooks != nil {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
+	a.reloadRoutes(cfg)
 	a.cfg.Store(cfg)
 	logWarnings(cfg, a.log)
 	return nil
@@ -474,6 +484,8 @@ func needRestart(old, new *config.Config) []string {
 		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},
 		{"acl.dry_run", old.ACL.DryRun != new.ACL.DryRun},
+		{"routes.enabled", old.Routes.Enabled != new.Routes.Enabled},
+		{"routes.protocol", old.Routes.Protocol != new.Routes.Protocol},
 		{"log", old.Log != new.Log},
 	} {
 		if k.changed {

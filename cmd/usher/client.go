@@ -111,6 +111,9 @@ func printStatus(w io.Writer, st *console.Status) error {
 		}
 	}
 	rows = append(rows, gardenRows(p, st)...)
+	if r := st.Routes; r != nil {
+		rows = append(rows, routeRows(p, r, now)...)
+	}
 	if o := st.Outbox; o != nil {
 		rows = append(rows, []string{"reports", fmt.Sprintf("%d waiting, %d sent, %d refused", o.Depth, o.Sent, o.Refused)})
 		if o.LastError != "" {
