@@ -239,7 +239,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	var kernel provision.Kernel
 	var flows provision.Flows
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
-		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: aclPolicy(cfg.ACL)})
+		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: withPortal(aclPolicy(cfg.ACL), cfg.Portal)})
 		if err != nil {
 			return fmt.Errorf("acl: %w (it needs CAP_NET_ADMIN; with acl.dry_run: true nothing is touched)", err)
 		}
@@ -253,7 +253,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}
-	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.enforcer = provision.NewEnforcer(a.withGarden(enforceOptions(cfg.ACL)), kernel, flows, a.syncer.Current, a.metrics, a.log)
 	return nil
 }
 
@@ -349,15 +349,18 @@ func (a *agent) letGo(limit time.Duration) error {
 	}
 }
 
-// kickOnUpdate asks for a round of the enforcer after each new snapshot.
+// kickOnUpdate asks for a round of the enforcer after each new snapshot and
+// each change of a garden.
 func (a *agent) kickOnUpdate(ctx context.Context) error {
-	updates := a.syncer.Updates()
+	updates, garden := a.syncer.Updates(), a.garden.Updates()
 	a.enforcer.Kick()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-updates:
+			a.enforcer.Kick()
+		case <-garden:
 			a.enforcer.Kick()
 		}
 	}
@@ -453,7 +456,7 @@ func (a *agent) reload() error {
 		a.warnOfServerIDs()
 	}
 	a.erp.p.Store(fetcher)
-	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
+	a.enforcer.Reconfigure(a.withGarden(enforceOptions(cfg.ACL)))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	usePortal()
