@@ -29,6 +29,7 @@ type Deps struct {
 	Enforcer Enforcer            // nil: acl.enabled is false
 	Kernel   Kernel              // nil: the kernel is not asked for single addresses
 	DHCP     DHCP                // nil: dhcp.enabled is false
+	Pools    Pools               // nil: dhcp.enabled is false
 	Leases   Leases              // nil: no leases
 	Events   *dhcpd.EventLog     // nil: packets are not remembered
 	Outbox   Outbox              // nil: MACs are not reported

@@ -39,6 +39,7 @@ type Metrics struct {
 	commitRecords  prometheus.Counter
 	commitDuration prometheus.Histogram
 	leases         atomic.Pointer[leaseSource]
+	pools          atomic.Pointer[poolSource]
 	sockets        atomic.Pointer[func() SocketCounts]
 
 	fetchedAt     atomic.Int64 // of the snapshot in use, Unix nanoseconds; 0: none
@@ -240,6 +241,7 @@ func (m *Metrics) registerDHCP(f factory) {
 	m.commitRecords = f.counter("usher_dhcp_commit_records_total", "Records in group commits that succeeded.")
 	m.commitDuration = f.histogram("usher_dhcp_commit_duration_seconds", "Duration of group commits.", commitBuckets())
 	f.reg.MustRegister(&leaseCollector{m: m, desc: prometheus.NewDesc("usher_dhcp_leases", "Lease records, by what they are at.", []string{"state"}, nil)})
+	f.reg.MustRegister(newPoolCollector(m))
 	f.reg.MustRegister(newSocketCollector(m))
 }
 
@@ -353,7 +355,7 @@ func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
 	if src := c.m.leases.Load(); src != nil {
 		n = src.counts()
 	}
-	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined} {
+	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined, "quarantined": n.Quarantined} {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(v), state)
 	}
 }

@@ -120,7 +120,8 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 		Config: func() console.ConfigStatus { return *a.status.Load() },
 	}
 	if a.dhcp != nil {
-		a.deps.DHCP = a.dhcp
+		a.deps.DHCP, a.deps.Pools = a.dhcp, a.dhcp
+		a.metrics.WatchPools(a.dhcp.Pools)
 	}
 	a.registry = reg
 	return a, nil
