@@ -51,11 +51,12 @@ type agent struct {
 	db         *bbolt.DB
 	outbox     *outbox.Outbox
 	leases     *lease.Table
-	dhcp       *dhcpd.Server          // nil: dhcp.enabled is false
-	links      *link.Watch            // nil: dhcp.enabled is false, or netlink does not work
-	hooks      *console.Hooks         // nil: hooks.listen is off
-	routes     *provision.RouteKeeper // nil: routes.enabled is false
-	routeTable *link.Routes           // of routes
+	dhcp       *dhcpd.Server               // nil: dhcp.enabled is false
+	links      *link.Watch                 // nil: dhcp.enabled is false, or netlink does not work
+	hooks      *console.Hooks              // nil: hooks.listen is off
+	routes     *provision.RouteKeeper      // nil: routes.enabled is false
+	routeTable *link.Routes                // of routes
+	neighbours *provision.NeighbourWatcher // nil: neighbours.enabled is false
 	garden     *garden.Resolver
 	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
 	deps       console.Deps
@@ -105,6 +106,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 		return a, err
 	}
 	if err := a.openRoutes(cfg); err != nil {
+		return a, err
+	}
+	if err := a.openNeighbours(cfg); err != nil {
 		return a, err
 	}
 	events := dhcpd.NewEventLog(0)
@@ -235,7 +239,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	var kernel provision.Kernel
 	var flows provision.Flows
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
-		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: aclPolicy(cfg.ACL)})
+		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: withPortal(aclPolicy(cfg.ACL), cfg.Portal)})
 		if err != nil {
 			return fmt.Errorf("acl: %w (it needs CAP_NET_ADMIN; with acl.dry_run: true nothing is touched)", err)
 		}
@@ -249,7 +253,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}
-	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.enforcer = provision.NewEnforcer(a.withGarden(enforceOptions(cfg.ACL)), kernel, flows, a.syncer.Current, a.metrics, a.log)
 	return nil
 }
 
@@ -283,6 +287,9 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if a.routes != nil {
 		task("routes", a.keepRoutes)
+	}
+	if a.neighbours != nil {
+		task("neighbours", a.watchNeighbours)
 	}
 	task("control", func(ctx context.Context) error {
 		return console.ServeControl(ctx, a.control, console.NewControl(a.deps), a.log)
@@ -342,15 +349,18 @@ func (a *agent) letGo(limit time.Duration) error {
 	}
 }
 
-// kickOnUpdate asks for a round of the enforcer after each new snapshot.
+// kickOnUpdate asks for a round of the enforcer after each new snapshot and
+// each change of a garden.
 func (a *agent) kickOnUpdate(ctx context.Context) error {
-	updates := a.syncer.Updates()
+	updates, garden := a.syncer.Updates(), a.garden.Updates()
 	a.enforcer.Kick()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-updates:
+			a.enforcer.Kick()
+		case <-garden:
 			a.enforcer.Kick()
 		}
 	}
@@ -446,7 +456,7 @@ func (a *agent) reload() error {
 		a.warnOfServerIDs()
 	}
 	a.erp.p.Store(fetcher)
-	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
+	a.enforcer.Reconfigure(a.withGarden(enforceOptions(cfg.ACL)))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	usePortal()
@@ -455,6 +465,7 @@ func (a *agent) reload() error {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
 	a.reloadRoutes(cfg)
+	a.reloadNeighbours(cfg)
 	a.cfg.Store(cfg)
 	logWarnings(cfg, a.log)
 	return nil
@@ -485,6 +496,7 @@ func needRestart(old, new *config.Config) []string {
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},
 		{"acl.dry_run", old.ACL.DryRun != new.ACL.DryRun},
 		{"routes.enabled", old.Routes.Enabled != new.Routes.Enabled},
+		{"neighbours.enabled", old.Neighbours.Enabled != new.Neighbours.Enabled},
 		{"routes.protocol", old.Routes.Protocol != new.Routes.Protocol},
 		{"log", old.Log != new.Log},
 	} {
