@@ -112,7 +112,11 @@ func (h *handler) read(now time.Time, g datagram, set *settings) {
 		r.vlan, r.untrusted = at.vlan, at.untrusted
 		r.standby = set.holding.IsValid() && !h.links.holds(set.holding, now)
 	}
-	if r.err != nil || !r.served || r.standby {
+	if r.err != nil || !r.served {
+		r.repeat = h.limit.noise(now)
+		return
+	}
+	if r.standby {
 		return
 	}
 	if r.limited, r.repeat = h.limit.check(now, r, &set.limits); r.limited != 0 || h.links == nil {
