@@ -23,7 +23,7 @@ func (d *decoder) config(v value, c *Config) {
 	d.guard(m.get("guard"), &c.Guard)
 	d.dhcp(m.get("dhcp"), &c.DHCP)
 	d.acl(m.get("acl"), &c.ACL, c.DHCP.Subnets)
-	d.portal(m.get("portal"), &c.Portal)
+	d.portal(m.get("portal"), &c.Portal, &c.DHCP)
 	d.reports(m.get("reports"), &c.Reports)
 	d.control(m.get("control"), &c.Control)
 	d.console(m.get("console"), &c.Console)

@@ -68,6 +68,7 @@ type agent struct {
 func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a *agent, err error) {
 	a = &agent{path: path, dryRun: dryRun, log: log, erp: &liveERP{}}
 	a.cfg.Store(cfg)
+	logWarnings(cfg, log)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -445,7 +446,15 @@ func (a *agent) reload() error {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
 	a.cfg.Store(cfg)
+	logWarnings(cfg, a.log)
 	return nil
+}
+
+// logWarnings tells of what works but should be known.
+func logWarnings(cfg *config.Config, log *slog.Logger) {
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "file", w.File, "line", w.Line, "key", w.Key, "warning", w.Reason)
+	}
 }
 
 // needRestart lists the changed keys that a running agent cannot take.
