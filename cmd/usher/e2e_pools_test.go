@@ -39,7 +39,7 @@ func between(a netip.Addr, first, last string) bool {
 // keeps its address over kill -9 of the agent, and moves to its own within the
 // guests' lease when the ERP learns it.
 func TestKernelGuestBehindRelay(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 3, dhcp: `  unknown_clients: guest
+	w := startWorld(t, worldOptions{homes: 3, extra: "acl: {enabled: false}\n", dhcp: `  unknown_clients: guest
   pools:
     - name: guests
       range: 198.51.100.200-198.51.100.201
@@ -50,7 +50,9 @@ func TestKernelGuestBehindRelay(t *testing.T) {
 	for _, h := range w.homes {
 		require.NoError(t, w.erp.RemoveIP(h.id, h.ip))
 	}
-	require.NoError(t, w.erp.AddIP(third.id, netip.MustParseAddr("198.51.100.77"), emulator.MAC{})) // one binding, or nothing is served
+	_, err := w.erp.AddCustomer(emulator.Customer{Login: "elsewhere", FullName: "elsewhere", State: emulator.StateActive, // without any binding nothing is served
+		Addresses: []emulator.Address{{IP: netip.MustParseAddr("198.51.100.77"), MAC: emulator.MAC{0, 0, 0x5e, 0, 0x53, 0xee}}}})
+	require.NoError(t, err)
 	require.NoError(t, w.startAgent(t.Context()))
 
 	p, err := w.dhcpClient(guest)
@@ -80,8 +82,6 @@ func TestKernelGuestBehindRelay(t *testing.T) {
 		})
 	})
 	t.Run("a third one finds the pool exhausted", func(t *testing.T) {
-		require.NoError(t, w.erp.RemoveIP(third.id, netip.MustParseAddr("198.51.100.77")))
-		require.NoError(t, w.erp.AddIP(other.id, netip.MustParseAddr("198.51.100.78"), emulator.MAC{0, 0, 0x5e, 0, 0x53, 0xee}))
 		q, err := w.dhcpClient(third)
 		require.NoError(t, err)
 		defer q.Kill()
@@ -109,7 +109,7 @@ func TestKernelGuestBehindRelay(t *testing.T) {
 // address, and one that gives its address back.
 func TestKernelGuestsDirectlyAttached(t *testing.T) {
 	needKernel(t, "dhclient")
-	w := startWorld(t, worldOptions{homes: 1, noRelay: true, interfaces: []string{"lan"},
+	w := startWorld(t, worldOptions{homes: 1, noRelay: true, extra: "acl: {enabled: false}\n", interfaces: []string{"lan"},
 		subnets: "    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1, lease_time: 10m}\n",
 		dhcp: `  unknown_clients: guest
   pools: [{name: lan, range: 192.0.2.100-192.0.2.105, lease_time: 2m}]
