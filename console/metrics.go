@@ -70,8 +70,11 @@ type Metrics struct {
 	readBacks     prometheus.Counter
 	drift         map[string]prometheus.Counter
 	tableRepairs  prometheus.Counter
+	maintenance   prometheus.Gauge
 	flows         prometheus.Counter
 	cleanups      map[string]prometheus.Counter
+
+	routing routeMetrics
 
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
@@ -95,6 +98,7 @@ var (
 	_ provision.SyncObserver    = (*Metrics)(nil)
 	_ provision.EnforceObserver = (*Metrics)(nil)
 	_ outbox.Observer           = (*Metrics)(nil)
+	_ provision.RouteObserver   = (*Metrics)(nil)
 	_ userside.Observer         = (*Metrics)(nil)
 )
 
@@ -219,6 +223,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.registerSync(f)
 	m.registerEnforce(f)
 	m.registerLimited(f)
+	m.registerRoutes(f)
 	m.registerRest(f)
 	return m
 }
@@ -291,6 +296,7 @@ func (m *Metrics) registerEnforce(f factory) {
 	m.readBacks = f.counter("usher_acl_read_backs_total", "Comparisons of the kernel's sets with what was written.")
 	m.drift = each(f.counters("usher_acl_drift_elements_total", "Elements found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
 	m.tableRepairs = f.counter("usher_acl_table_repairs_total", "Replacements of the kernel's table, because its rules or sets were not as written.")
+	m.maintenance = f.gauge("usher_acl_maintenance", "1 while everybody is let through for a time; known to the nearest few seconds.")
 	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")
 	m.cleanups = each(f.counters("usher_acl_flow_cleanups_total", "Passes over the connection tracking table.", "result").WithLabelValues, resultOK, resultFailed)
 }

@@ -31,6 +31,7 @@ type Status struct {
 	Sync   provision.SyncStatus     `json:"sync"`
 	ACL    *provision.EnforceStatus `json:"acl,omitempty"`
 	DHCP   *DHCPStatus              `json:"dhcp,omitempty"`
+	Routes *provision.RouteStatus   `json:"routes,omitempty"`
 	Outbox *outbox.Status           `json:"outbox,omitempty"`
 	Garden *garden.Status           `json:"garden,omitempty"`
 }
@@ -111,6 +112,10 @@ func (d *Deps) status() Status {
 	if d.Enforcer != nil {
 		s := d.Enforcer.Status()
 		st.ACL = &s
+	}
+	if d.Routes != nil {
+		s := d.Routes.Status()
+		st.Routes = &s
 	}
 	if d.Outbox != nil {
 		s := d.Outbox.Status(statusEntries)

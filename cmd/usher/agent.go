@@ -44,21 +44,23 @@ type agent struct {
 	cfg    atomic.Pointer[config.Config]
 	status atomic.Pointer[console.ConfigStatus]
 
-	metrics  *console.Metrics
-	erp      *liveERP
-	syncer   *provision.Syncer
-	enforcer *provision.Enforcer
-	db       *bbolt.DB
-	outbox   *outbox.Outbox
-	leases   *lease.Table
-	dhcp     *dhcpd.Server  // nil: dhcp.enabled is false
-	links    *link.Watch    // nil: dhcp.enabled is false, or netlink does not work
-	hooks    *console.Hooks // nil: hooks.listen is off
-	garden   *garden.Resolver
-	portal   *portal.Server // nil: portal.listen and portal.https.listen are off
-	deps     console.Deps
-	control  net.Listener
-	registry *prometheus.Registry
+	metrics    *console.Metrics
+	erp        *liveERP
+	syncer     *provision.Syncer
+	enforcer   *provision.Enforcer
+	db         *bbolt.DB
+	outbox     *outbox.Outbox
+	leases     *lease.Table
+	dhcp       *dhcpd.Server          // nil: dhcp.enabled is false
+	links      *link.Watch            // nil: dhcp.enabled is false, or netlink does not work
+	hooks      *console.Hooks         // nil: hooks.listen is off
+	routes     *provision.RouteKeeper // nil: routes.enabled is false
+	routeTable *link.Routes           // of routes
+	garden     *garden.Resolver
+	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
+	deps       console.Deps
+	control    net.Listener
+	registry   *prometheus.Registry
 
 	closers []func() error // in order of making
 }
@@ -102,6 +104,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openLeases(cfg); err != nil {
 		return a, err
 	}
+	if err := a.openRoutes(cfg); err != nil {
+		return a, err
+	}
 	events := dhcpd.NewEventLog(0)
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
@@ -115,7 +120,7 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	}
 	a.openHooks(cfg)
 	a.deps = console.Deps{
-		Build: build, Started: time.Now(), Kernel: a.deps.Kernel,
+		Build: build, Started: time.Now(), Kernel: a.deps.Kernel, Routes: a.deps.Routes,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
 		ERP: a.erp, Metrics: a.metrics, Garden: a.garden,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
@@ -181,7 +186,7 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	}
 	deps := dhcpd.Deps{
 		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox}, Volatile: inMemory(a.db),
-		Observer: dhcpd.Observers{a.metrics, events}, Log: a.log, Now: time.Now,
+		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
 	a.openLinks(&deps)
@@ -230,7 +235,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	var kernel provision.Kernel
 	var flows provision.Flows
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
-		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: aclPolicy(cfg.ACL)})
+		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: withPortal(aclPolicy(cfg.ACL), cfg.Portal)})
 		if err != nil {
 			return fmt.Errorf("acl: %w (it needs CAP_NET_ADMIN; with acl.dry_run: true nothing is touched)", err)
 		}
@@ -244,7 +249,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}
-	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.enforcer = provision.NewEnforcer(a.withGarden(enforceOptions(cfg.ACL)), kernel, flows, a.syncer.Current, a.metrics, a.log)
 	return nil
 }
 
@@ -275,6 +280,9 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if a.links != nil {
 		task("interfaces", a.links.Run)
+	}
+	if a.routes != nil {
+		task("routes", a.keepRoutes)
 	}
 	task("control", func(ctx context.Context) error {
 		return console.ServeControl(ctx, a.control, console.NewControl(a.deps), a.log)
@@ -334,15 +342,18 @@ func (a *agent) letGo(limit time.Duration) error {
 	}
 }
 
-// kickOnUpdate asks for a round of the enforcer after each new snapshot.
+// kickOnUpdate asks for a round of the enforcer after each new snapshot and
+// each change of a garden.
 func (a *agent) kickOnUpdate(ctx context.Context) error {
-	updates := a.syncer.Updates()
+	updates, garden := a.syncer.Updates(), a.garden.Updates()
 	a.enforcer.Kick()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-updates:
+			a.enforcer.Kick()
+		case <-garden:
 			a.enforcer.Kick()
 		}
 	}
@@ -412,6 +423,7 @@ func (a *agent) reload() error {
 		return err
 	}
 	cfg.ACL.DryRun = cfg.ACL.DryRun || a.dryRun
+	cfg.Routes.DryRun = cfg.Routes.DryRun || a.dryRun
 	old := a.cfg.Load()
 	if keys := needRestart(old, cfg); len(keys) > 0 {
 		return fmt.Errorf("%v cannot change while the agent runs: restart it", keys)
@@ -437,7 +449,7 @@ func (a *agent) reload() error {
 		a.warnOfServerIDs()
 	}
 	a.erp.p.Store(fetcher)
-	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
+	a.enforcer.Reconfigure(a.withGarden(enforceOptions(cfg.ACL)))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	usePortal()
@@ -445,6 +457,7 @@ func (a *agent) reload() error {
 	if a.hooks != nil {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
+	a.reloadRoutes(cfg)
 	a.cfg.Store(cfg)
 	logWarnings(cfg, a.log)
 	return nil
@@ -474,6 +487,8 @@ func needRestart(old, new *config.Config) []string {
 		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},
 		{"acl.dry_run", old.ACL.DryRun != new.ACL.DryRun},
+		{"routes.enabled", old.Routes.Enabled != new.Routes.Enabled},
+		{"routes.protocol", old.Routes.Protocol != new.Routes.Protocol},
 		{"log", old.Log != new.Log},
 	} {
 		if k.changed {

@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/garden"
 )
 
@@ -45,6 +46,23 @@ func (a *agent) openPortal(cfg *config.Config) (err error) {
 		a.portal, err = portal.New(portalOptions(cfg.Portal), a.visitor, a.metrics, a.log)
 	}
 	return err
+}
+
+// withPortal lets the rules lead HTTP to the portal.
+func withPortal(p acl.Policy, c config.Portal) acl.Policy {
+	p.Portal = c.Listen
+	return p
+}
+
+// withGarden adds what the gardens have at each round.
+func (a *agent) withGarden(o provision.EnforceOptions) provision.EnforceOptions {
+	rest := o.Inputs
+	o.Inputs = func() provision.Inputs {
+		in := rest()
+		in.Garden, in.GuestGarden = a.garden.Paused(), a.garden.Guests()
+		return in
+	}
+	return o
 }
 
 // ownAddresses gives the addresses of this host; what cannot be read is none.

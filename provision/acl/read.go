@@ -114,7 +114,9 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 	if found.defect != "" {
 		// The generation in the batch makes it fail if anybody wrote since the
 		// elements were read.
-		err := t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
+		err := t.mutedLocked(kept, func() error {
+			return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
+		})
 		if err != nil {
 			return c, 0, fmt.Errorf("build table: %w", err)
 		}
@@ -165,7 +167,7 @@ func (t *Table) dumpLocked(ctx context.Context, set provision.Set, count int) (k
 	n = len(elements)
 	// The kernel does not count its catch-all element, and whatever else is
 	// strange leads to a new table anyway.
-	short := count != countUnknown && strange == 0 && n-repeats != count
+	short := strange == 0 && !countFits(set, count, n-repeats)
 	if interrupted || repeats > 0 || short {
 		return nil, 0, 0, fmt.Errorf("set %s: %w: %d elements, %d of them twice, want %d",
 			set, errInconsistent, n, repeats, count)
