@@ -62,7 +62,7 @@ type Counter struct {
 
 // Counters tells what was refused from and to each of the addresses since its
 // counting began: with the first refused packet after a day without any, or
-// after the table was replaced. What passed to a garden or resolver is not in it.
+// after the whole table was replaced. What passed to a garden or resolver is not in it.
 func (t *Table) Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Counter, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
