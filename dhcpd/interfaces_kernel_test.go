@@ -280,12 +280,15 @@ func TestKernelManyInterfaces(t *testing.T) {
 		}))
 		p := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithBroadcast(true),
 			dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}), dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2)))
-		_, err := conn.WriteToUDPAddrPort(p.ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
-		require.NoError(t, err, name)
-		require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 		buf := make([]byte, 2048)
-		k, _, err := conn.ReadFromUDPAddrPort(buf)
-		require.NoError(t, err, "%s: %+v", name, s.events.Find(EventFilter{Limit: 3}))
+		k := 0
+		for try := 0; k == 0; try++ { // a busy machine loses a packet now and then
+			require.Less(t, try, 10, "%s: %+v", name, s.events.Find(EventFilter{Limit: 3}))
+			_, err := conn.WriteToUDPAddrPort(p.ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
+			require.NoError(t, err, name)
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Second)))
+			k, _, _ = conn.ReadFromUDPAddrPort(buf)
+		}
 		reply, err := dhcpv4.FromBytes(buf[:k])
 		require.NoError(t, err)
 		require.Equal(t, p.TransactionID, reply.TransactionID, "its own answer and no other's")
@@ -295,7 +298,7 @@ func TestKernelManyInterfaces(t *testing.T) {
 	require.NoError(t, s.stop())
 	for i := range n {
 		events := s.events.Find(EventFilter{MAC: provision.MAC{2, 0, 0, 0, 1, byte(i)}})
-		require.Len(t, events, 1)
+		require.NotEmpty(t, events)
 		require.Equal(t, fmt.Sprintf("c%d", i), events[0].Interface)
 	}
 }
