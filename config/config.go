@@ -117,6 +117,10 @@ type ACL struct {
 	DryRun         bool          // compute and report, touch nothing
 	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
 	FlowsInterval  time.Duration // between two passes over the connection tracking table
+
+	DNS         []netip.Prefix // name servers for the paused and guests, besides those that DHCP tells
+	Exempt      ACLExempt
+	SourceGuard ACLSourceGuard
 }
 
 // Reports is the outbox of set_mac_by_ip.

@@ -163,11 +163,12 @@ func (d *decoder) guard(v value, g *Guard) {
 }
 
 func (d *decoder) acl(v value, a *ACL) {
-	m := v.mapping("enabled", "dry_run", "verify_interval", "flows_interval")
+	m := v.mapping("enabled", "dry_run", "verify_interval", "flows_interval", "dns", "exempt", "source_guard")
 	a.Enabled = m.get("enabled").boolean(true)
 	a.DryRun = m.get("dry_run").boolean(false)
 	a.VerifyInterval = m.get("verify_interval").duration(30*time.Second, time.Second, time.Hour)
 	a.FlowsInterval = m.get("flows_interval").duration(time.Second, 100*time.Millisecond, time.Minute)
+	d.aclLists(m, a)
 }
 
 func (d *decoder) reports(v value, r *Reports) {

@@ -46,6 +46,8 @@ type agent struct {
 	erp      *liveERP
 	syncer   *provision.Syncer
 	enforcer *provision.Enforcer
+	sources  *aclSources // what the ACL follows from besides the snapshot
+	table    *acl.Table  // nil: the kernel is not touched
 	db       *bbolt.DB
 	outbox   *outbox.Outbox
 	leases   *lease.Table
@@ -156,6 +158,7 @@ func (a *agent) openLeases(cfg *config.Config) (err error) {
 	if n, examples := a.leases.Skipped(); n > 0 {
 		a.log.Warn("stored leases cannot be read and are left out", "count", n, "examples", examples)
 	}
+	a.sources = newACLSources(a.leases)
 	a.outbox, err = outbox.Open(a.db, outboxOptions(cfg.Reports, a.syncer.Current, a.leases), a.erp, a.metrics, a.log)
 	return err
 }
@@ -169,8 +172,8 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return err
 	}
 	deps := dhcpd.Deps{
-		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox}, Volatile: inMemory(a.db),
-		Observer: dhcpd.Observers{a.metrics, events}, Log: a.log, Now: time.Now,
+		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox, a.sources.admit}, Volatile: inMemory(a.db),
+		Observer: dhcpd.Observers{a.metrics, events, a.sources}, Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
 	srv, err := dhcpd.New(opts, deps)
@@ -190,7 +193,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	var kernel provision.Kernel
 	var flows provision.Flows
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
-		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: aclPolicy(cfg.ACL)})
+		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: aclPolicy(cfg)})
 		if err != nil {
 			return fmt.Errorf("acl: %w (it needs CAP_NET_ADMIN; with acl.dry_run: true nothing is touched)", err)
 		}
@@ -200,11 +203,12 @@ func (a *agent) openKernel(cfg *config.Config) error {
 			return fmt.Errorf("conntrack: %w", err)
 		}
 		a.onClose(f.Close)
-		kernel, flows, a.deps.Kernel = table, f, table
+		kernel, flows, a.table, a.deps.Kernel = table, f, table, table
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}
-	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL, a.sources.use(cfg)), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.sources.enforcer.Store(a.enforcer)
 	return nil
 }
 
@@ -382,7 +386,10 @@ func (a *agent) reload() error {
 		}
 	}
 	a.erp.p.Store(fetcher)
-	a.enforcer.Reconfigure(enforceOptions(cfg.ACL))
+	if a.table != nil {
+		a.table.Reconfigure(aclPolicy(cfg)) // the round that follows replaces the rules in one batch
+	}
+	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.sources.use(cfg)))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	if a.hooks != nil {
