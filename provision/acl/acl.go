@@ -315,7 +315,7 @@ func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 			if max(adds, removes) > chunk {
 				return fmt.Errorf("%w: this kernel does not count the elements of set %s", errUnconfirmed, set)
 			}
-		case info.count != t.counts[set]:
+		case !countFits(set, info.count, t.counts[set]):
 			return fmt.Errorf("%w: set %s has %d elements, want %d", errUnconfirmed, set, info.count, t.counts[set])
 		}
 	}

@@ -332,3 +332,10 @@ func raw(set provision.Set, keys []key) int {
 	}
 	return n
 }
+
+// countFits tells whether the kernel's count of a set is that of n elements. Of
+// intervals it counts pairs of ends, as some versions do, or the ends. An
+// unknown count fits.
+func countFits(set provision.Set, count, n int) bool {
+	return count == countUnknown || count == n || kindOf(set) == kindPrefix && count == n/2
+}

@@ -176,7 +176,7 @@ func (t *Table) dumpLocked(ctx context.Context, set provision.Set, count int) (k
 	n = len(elements)
 	// The kernel does not count its catch-all element, and whatever else is
 	// strange leads to a new table anyway.
-	short := count != countUnknown && strange == 0 && n-repeats != count
+	short := strange == 0 && !countFits(set, count, n-repeats)
 	if interrupted || repeats > 0 || short {
 		return nil, 0, 0, fmt.Errorf("set %s: %w: %d elements, %d of them twice, want %d",
 			set, errInconsistent, n, repeats, count)

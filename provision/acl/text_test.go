@@ -1,0 +1,132 @@
+package acl_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/acl"
+)
+
+var cmpACL = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
+
+// randomWish is an ACL with some elements of every kind, as the enforcer may want it.
+func randomWish(rng *rand.Rand) provision.ACL {
+	ip := func() netip.Addr {
+		return netip.AddrFrom4([4]byte{byte(1 + rng.IntN(254)), byte(rng.IntN(256)), byte(rng.IntN(3)), byte(rng.IntN(256))})
+	}
+	var in provision.Inputs
+	prefixes := func(list *[]netip.Prefix) {
+		for range rng.IntN(12) {
+			*list = append(*list, netip.PrefixFrom(ip(), []int{1, 3, 8, 16, 24, 30, 31, 32, 32}[rng.IntN(9)]))
+		}
+		if rng.IntN(4) == 0 { // neighbours, and the end of all addresses
+			*list = append(*list, netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.2.0.0/16"),
+				netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("0.0.0.0/32"))
+		}
+	}
+	prefixes(&in.Garden)
+	prefixes(&in.GuestGarden)
+	prefixes(&in.ExemptAddrs)
+	if in.Resolvers = nil; rng.IntN(3) > 0 {
+		in.Resolvers = append(in.Resolvers, netip.MustParsePrefix("0.0.0.0/0"))
+	}
+	names := []string{"eth0.1", "eth0.2", "eth0.12", "a", "b", "az", "za", "fifteenletters0"}
+	for range rng.IntN(6) {
+		in.GuardDirect = append(in.GuardDirect, names[rng.IntN(len(names))])
+		in.GuardVLAN = append(in.GuardVLAN, names[rng.IntN(len(names))])
+	}
+	for range rng.IntN(30) {
+		in.BoundDirect = append(in.BoundDirect, provision.DirectBinding{IP: ip(), MAC: provision.MAC{2, byte(rng.IntN(3)), 0, 0, 0, byte(rng.IntN(4))}})
+		in.BoundVLAN = append(in.BoundVLAN, provision.VLANBinding{Interface: names[rng.IntN(len(names))], IP: ip()})
+	}
+	want := provision.Want(nil, in)
+	for _, list := range []*[]netip.Addr{&want.Stopped, &want.Paused, &want.Guests} {
+		for range rng.IntN(9) {
+			*list = append(*list, ip())
+		}
+	}
+	return want.Sorted()
+}
+
+// From any state to any other, elements of all kinds, in the kernel: the kernel
+// agrees, and the text is nft's to the byte.
+func TestKernelRandomWalkAndText(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	policies := []acl.Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:8080")},
+		{Portal: netip.MustParseAddrPort("192.0.2.1:80"), SourceGuard: true}}
+	r := newRouter(t)
+	table := r.open()
+	var have provision.ACL
+	for i := range 40 {
+		if rng.IntN(8) == 0 {
+			table.Reconfigure(policies[rng.IntN(len(policies))])
+			require.Empty(t, cmp.Diff(have, observe(t, table).Sorted(), cmpACL), "a new policy keeps the elements")
+		}
+		want := randomWish(rng)
+		apply(t, table, provision.Plan(want, observe(t, table)))
+		have = observe(t, table).Sorted()
+		require.Empty(t, cmp.Diff(want, have, cmpACL), "step %d", i)
+		require.False(t, changed(t, table))
+		text, err := table.AsNFT(t.Context())
+		require.NoError(t, err)
+		if diff := cmp.Diff(r.list(), text); diff != "" {
+			t.Fatalf("step %d: (-nft +ours):\n%s", i, diff)
+		}
+	}
+	require.Zero(t, table.Repairs())
+}
+
+func TestKernelTextOfCountersAndTimes(t *testing.T) {
+	r := newRouter(t)
+	table := r.openWith(acl.Options{Policy: acl.Policy{SourceGuard: true}})
+	_, err := table.OpenFor(t.Context(), 25*time.Hour-time.Hour)
+	require.NoError(t, err)
+	for i := range 5 {
+		r.nft(fmt.Sprintf("add element inet usher refused { 100.64.0.%d counter packets %d bytes %d }", 10-i, i, 84*i))
+	}
+	text, err := table.AsNFT(t.Context())
+	require.NoError(t, err)
+	// What is left of a time runs on between the two readings.
+	left := regexp.MustCompile(`expires (\d+[dhms]+)+`)
+	require.Len(t, left.FindAllString(text, -1), 6)
+	if diff := cmp.Diff(left.ReplaceAllString(r.list(), "expires X"), left.ReplaceAllString(text, "expires X")); diff != "" {
+		t.Fatalf("(-nft +ours):\n%s", diff)
+	}
+	require.Contains(t, text, "counter packets 4 bytes 336 expires 23h59m5")
+
+	r.nft("add chain inet usher more")
+	_, err = table.AsNFT(t.Context())
+	require.ErrorIs(t, err, acl.ErrNotAsWritten)
+}
+
+// What a dry run shows can be loaded, and is then what the agent would have made.
+func TestKernelTextOfAWishCanBeLoaded(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	want := randomWish(rng)
+	policy := acl.Policy{Portal: netip.MustParseAddrPort("0.0.0.0:8080"), SourceGuard: true}
+	text, err := acl.AsNFT(policy, want)
+	require.NoError(t, err)
+	r := newRouter(t)
+	r.nft(text)
+	if diff := cmp.Diff(r.list(), text); diff != "" {
+		t.Fatalf("(-nft +ours):\n%s", diff)
+	}
+	before := r.nft("-a", "list", "table", "inet", "usher")
+	table := r.openWith(acl.Options{Policy: policy})
+	require.Empty(t, cmp.Diff(want, observe(t, table).Sorted(), cmpACL))
+	require.Equal(t, before, r.nft("-a", "list", "table", "inet", "usher"), "adopted, not replaced")
+
+	_, err = acl.AsNFT(policy, provision.ACL{Guard: provision.SourceGuard{Direct: []string{"a name too long for an interface"}}})
+	require.ErrorContains(t, err, "want a name of 1 to 15 bytes")
+}
