@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
@@ -229,3 +232,92 @@ func (s *aclSources) Packet(e *dhcpd.Event) {
 
 // Commit implements dhcpd.Observer.
 func (*aclSources) Commit(int, time.Duration, error) {}
+
+// aclView is the table of this host for the control API. It implements
+// console.ACLKernel.
+type aclView struct {
+	*acl.Reader
+	agent *agent
+}
+
+// Read implements console.ACLKernel.
+func (v aclView) Read(ctx context.Context) (acl.View, error) {
+	return v.Reader.Read(ctx, aclPolicy(v.agent.cfg.Load()))
+}
+
+// AsNFT implements console.ACLKernel. Of a dry run it is what would be there.
+func (v aclView) AsNFT(ctx context.Context) (string, error) {
+	policy := aclPolicy(v.agent.cfg.Load())
+	if !v.agent.cfg.Load().ACL.DryRun {
+		return v.Reader.AsNFT(ctx, policy)
+	}
+	want, err := v.agent.enforcer.Want()
+	if err != nil {
+		return "", err
+	}
+	return acl.AsNFT(policy, want)
+}
+
+// maintenance is the switch with the reason for which it was thrown. It
+// implements console.Maintenance.
+type maintenance struct {
+	table *acl.Table
+	log   *slog.Logger
+
+	mu     sync.Mutex // guards what follows
+	until  time.Time
+	reason string
+}
+
+// OpenFor implements console.Maintenance.
+func (m *maintenance) OpenFor(ctx context.Context, d time.Duration, reason string) (time.Time, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	until, err := m.table.OpenFor(ctx, d)
+	if err == nil {
+		m.until, m.reason = until, reason
+		m.log.Warn("an operator lets everybody through", "until", until.UTC(), "reason", reason)
+	}
+	return until, err
+}
+
+// Shut implements console.Maintenance.
+func (m *maintenance) Shut(ctx context.Context) error { return m.table.Shut(ctx) }
+
+// Reason implements console.Maintenance.
+func (m *maintenance) Reason(until time.Time) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// What is left in the kernel is counted in its ticks: the end moves a little when it is read back.
+	if until.Sub(m.until).Abs() < time.Second {
+		return m.reason
+	}
+	return ""
+}
+
+// aclDeps gives the control API its way to the block lists; nil if there are none.
+func (a *agent) aclDeps(cfg *config.Config) *console.ACLDeps {
+	if !cfg.ACL.Enabled {
+		return nil
+	}
+	reader := acl.NewReader(acl.Options{})
+	a.onClose(reader.Close)
+	d := &console.ACLDeps{Wishes: a.enforcer, Kernel: aclView{reader, a}, Exempt: a.exempt}
+	if a.table != nil {
+		d.Maintenance = &maintenance{table: a.table, log: a.log}
+	}
+	return d
+}
+
+// exempt implements console.ACLDeps.Exempt.
+func (a *agent) exempt(id provision.SubscriberID, addr netip.Addr) string {
+	e := a.cfg.Load().ACL.Exempt
+	switch {
+	case id != 0 && slices.Contains(e.Customers, int64(id)):
+		return "acl.exempt.customers"
+	case slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(addr) }):
+		return "acl.exempt.addresses"
+	default:
+		return ""
+	}
+}

@@ -115,6 +115,8 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if a.dhcp != nil {
 		a.deps.DHCP = a.dhcp
 	}
+	a.deps.ACL = a.aclDeps(cfg)
+	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
 	a.registry = reg
 	return a, nil
 }

@@ -93,3 +93,11 @@ func Remove(ctx context.Context, o Options) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	return r.t.Clear(ctx)
 }
+
+// AsNFT is Table.AsNFT for a table of a policy.
+func (r *Reader) AsNFT(ctx context.Context, p Policy) (string, error) {
+	r.t.mu.Lock()
+	r.t.policy = p
+	r.t.mu.Unlock()
+	return r.t.AsNFT(ctx)
+}
