@@ -31,6 +31,7 @@ type Config struct {
 	Guard    Guard
 	DHCP     DHCP
 	ACL      ACL
+	Portal   Portal
 	Reports  Reports
 	Control  Control
 	Console  Console
@@ -81,9 +82,13 @@ type DHCP struct {
 	Option82      Option82       // how option 82 is read
 	Authoritative bool
 	RapidCommit   bool
+	Leasequery    Leasequery
 	Common        OptionSet // for the clients of all subnets
 	Classes       []Class   // the first that fits a client counts
 	Subnets       []Subnet
+
+	AnswerWhileHolding netip.Addr // invalid: always
+	Limits             DHCPLimits
 
 	// Whom the server believes and how it knows clients again; see dhcpd.Options.
 	TrustedInterfaces []string // names or patterns; empty: all that are served
@@ -100,10 +105,16 @@ type DHCP struct {
 	Quarantine     time.Duration // how long a pool's address that somebody else uses is kept from clients
 }
 
+// Leasequery says who may ask who has an address (RFC 4388).
+type Leasequery struct {
+	From []netip.Prefix // addresses of access nodes (giaddr); empty: nobody
+}
+
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
 	Prefix          netip.Prefix // masked
 	Gateway         netip.Addr   // invalid: none
+	ServerID        netip.Addr   // invalid: DHCP.ServerID
 	LeaseTime       time.Duration
 	RenewTime       time.Duration // T1; LeaseTime/2 when not set
 	RebindTime      time.Duration // T2; LeaseTime*7/8 when not set
@@ -121,6 +132,12 @@ type ACL struct {
 	DNS         []netip.Prefix // name servers for the paused and guests, besides those that DHCP tells
 	Exempt      ACLExempt
 	SourceGuard ACLSourceGuard
+
+	Pause           ACLPause
+	Guest           ACLGuest
+	Resolvers       []netip.AddrPort // name servers for the gardens; empty: those of the host
+	ResolveInterval time.Duration
+	ResolveKeep     time.Duration // how long an address stays after the DNS stopped naming it
 }
 
 // Reports is the outbox of set_mac_by_ip.

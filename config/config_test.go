@@ -42,6 +42,7 @@ func testEnv() Env {
 		"/etc/usher/empty.key":    {" \n", 0o600},
 		"/etc/usher/two.key":      {testKey + "\n" + testKey, 0o600},
 		"/etc/usher/not.pem":      {"hello", 0o644},
+		"/etc/usher/bad.html":     {"<p>\n{{.Balance}}", 0o644},
 		"/cred/userside-key":      {testKey, 0o400},
 
 		"/etc/usher/hook.secret":     {testSecret + "\n", 0o640},
@@ -120,6 +121,9 @@ func TestMinimalHasDefaults(t *testing.T) {
 		Guard: Guard{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
 		DHCP: DHCP{
 			Enabled: true, Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
+			Limits: DHCPLimits{
+				Client: DHCPLimit{Rate: 5, Burst: 20}, Port: DHCPLimit{Rate: 200, Burst: 2000}, Relay: DHCPLimit{Rate: 5000, Burst: 20_000},
+			},
 			RelayPort: 67, ClientPort: 68, Match: []string{"option82", "mac"}, ClientKey: "mac", MACChange: "accept", OnBindingChange: "nak", Option82: Option82{Default: []string{"dlink", "ifname"}}, Authoritative: true,
 			Subnets: []Subnet{{
 				Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
@@ -128,7 +132,8 @@ func TestMinimalHasDefaults(t *testing.T) {
 			}},
 			UnknownClients: "silence", Quarantine: time.Hour,
 		},
-		ACL:     ACL{Enabled: true, VerifyInterval: 30 * time.Second, FlowsInterval: time.Second},
+		ACL:     ACL{Enabled: true, VerifyInterval: 30 * time.Second, FlowsInterval: time.Second, ResolveInterval: time.Minute, ResolveKeep: time.Hour},
+		Portal:  Portal{Languages: []string{"en", "uk", "ru"}},
 		Reports: Reports{Enabled: true, Rate: 5, Burst: 10},
 		Control: Control{Socket: "/run/usher/usher.sock"},
 		Console: Console{Listen: netip.MustParseAddrPort("127.0.0.1:9467")},
@@ -205,6 +210,10 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	}
 	delete(fields, "hooks.secret") // resolved from secret_file
 	fields["hooks.secret_file"] = true
+	for _, list := range []string{"acl.pause.garden", "acl.guest.garden"} { // one list in the file
+		delete(fields, list+".prefixes")
+		delete(fields, list+".names")
+	}
 	delete(fields, "warnings") // made by Parse, not read
 	for k := range fields {
 		if strings.HasPrefix(k, "warnings") {
@@ -254,7 +263,7 @@ func collectKeys(doc any, path string, into map[string]bool) {
 func collectFields(typ reflect.Type, path string, into map[string]bool) {
 	names := map[string]string{
 		"ERP": "userside", "Insecure": "insecure_skip_verify", "GIAddr": "giaddr", "MACPrefix": "mac_prefix", "IPv6OnlyWait": "ipv6_only_wait",
-		"ClientIDs": "client_ids", "MaxMACsPerPort": "max_macs_per_port",
+		"ClientIDs": "client_ids", "MaxMACsPerPort": "max_macs_per_port", "HTTPS": "https", "PayURL": "pay_url",
 	}
 	for i := range typ.NumField() {
 		f := typ.Field(i)

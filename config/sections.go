@@ -15,14 +15,15 @@ import (
 // else; usher.reference.yaml repeats them for people and a test compares.
 
 func (d *decoder) config(v value, c *Config) {
-	m := v.mapping("state_dir", "userside", "policy", "hooks", "guard", "dhcp", "acl", "reports", "control", "console", "log")
+	m := v.mapping("state_dir", "userside", "policy", "hooks", "guard", "dhcp", "acl", "portal", "reports", "control", "console", "log")
 	c.StateDir = m.get("state_dir").dir("/var/lib/usher")
 	d.erp(m.get("userside"), &c.ERP)
 	d.policy(m.get("policy"), &c.Policy)
 	d.hooks(m.get("hooks"), &c.Hooks)
 	d.guard(m.get("guard"), &c.Guard)
 	d.dhcp(m.get("dhcp"), &c.DHCP)
-	d.acl(m.get("acl"), &c.ACL)
+	d.acl(m.get("acl"), &c.ACL, c.DHCP.Subnets)
+	d.portal(m.get("portal"), &c.Portal)
 	d.reports(m.get("reports"), &c.Reports)
 	d.control(m.get("control"), &c.Control)
 	d.console(m.get("console"), &c.Console)
@@ -162,12 +163,17 @@ func (d *decoder) guard(v value, g *Guard) {
 	}
 }
 
-func (d *decoder) acl(v value, a *ACL) {
-	m := v.mapping("enabled", "dry_run", "verify_interval", "flows_interval", "dns", "exempt", "source_guard")
+func (d *decoder) acl(v value, a *ACL, subnets []Subnet) {
+	m := v.mapping("enabled", "dry_run", "verify_interval", "flows_interval", "pause", "guest", "resolvers", "resolve_interval", "resolve_keep", "dns", "exempt", "source_guard")
 	a.Enabled = m.get("enabled").boolean(true)
 	a.DryRun = m.get("dry_run").boolean(false)
 	a.VerifyInterval = m.get("verify_interval").duration(30*time.Second, time.Second, time.Hour)
 	a.FlowsInterval = m.get("flows_interval").duration(time.Second, 100*time.Millisecond, time.Minute)
+	a.Pause.Garden = m.get("pause").mapping("garden").get("garden").garden(subnets)
+	a.Guest.Garden = m.get("guest").mapping("garden").get("garden").garden(subnets)
+	a.Resolvers = m.get("resolvers").resolvers()
+	a.ResolveInterval = m.get("resolve_interval").duration(time.Minute, 10*time.Second, time.Hour)
+	a.ResolveKeep = m.get("resolve_keep").duration(time.Hour, time.Minute, 24*time.Hour)
 	d.aclLists(m, a)
 }
 
@@ -211,8 +217,8 @@ func (d *decoder) log(v value, l *Log) {
 }
 
 func (d *decoder) dhcp(v value, c *DHCP) {
-	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "relays", "match",
-		"option82", "authoritative", "rapid_commit", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
+	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "answer_while_holding", "limits", "relays", "match",
+		"option82", "authoritative", "rapid_commit", "leasequery", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
 	c.Enabled = m.get("enabled").boolean(true)
 	c.Interfaces = m.get("interfaces").interfaces()
 	listen := m.get("listen")
@@ -225,6 +231,10 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 	if id := m.get("server_id"); id.present() {
 		c.ServerID, _ = id.ipv4()
 	}
+	if hold := m.get("answer_while_holding"); hold.present() {
+		c.AnswerWhileHolding, _ = hold.ipv4()
+	}
+	c.Limits = m.get("limits").limits()
 	m.get("relays").list(func(e value) {
 		if p, ok := e.relay(); ok {
 			c.Relays = append(c.Relays, p)
@@ -235,6 +245,11 @@ func (d *decoder) dhcp(v value, c *DHCP) {
 	d.option82(m.get("option82"), &c.Option82)
 	c.Authoritative = m.get("authoritative").boolean(true)
 	c.RapidCommit = m.get("rapid_commit").boolean(false)
+	m.get("leasequery").mapping("from").get("from").list(func(e value) {
+		if p, ok := e.relay(); ok {
+			c.Leasequery.From = append(c.Leasequery.From, p)
+		}
+	})
 	c.Common = d.optionSet(m.get("common").mapping(optionSetKeys()...))
 	c.Classes = d.classes(m.get("classes"))
 	d.subnets(m.get("subnets"), c)

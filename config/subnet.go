@@ -30,7 +30,7 @@ func (d *decoder) subnets(v value, c *DHCP) {
 	}
 	var prefixes []value
 	v.list(func(e value) {
-		m := e.mapping(optionSetKeys("prefix", "gateway", "lease_time", "renew_time", "rebind_time", "always_broadcast")...)
+		m := e.mapping(optionSetKeys("prefix", "gateway", "server_id", "lease_time", "renew_time", "rebind_time", "always_broadcast")...)
 		s, ok := d.subnet(m)
 		if !ok {
 			return
@@ -64,6 +64,9 @@ func (d *decoder) subnet(m mapping) (Subnet, bool) {
 				gw.inside(a, s.Prefix)
 			}
 		}
+	}
+	if id := m.get("server_id"); id.present() {
+		s.ServerID, _ = id.ipv4()
 	}
 	d.times(m, &s)
 	s.AlwaysBroadcast = m.get("always_broadcast").boolean(false)

@@ -34,6 +34,7 @@ type Deps struct {
 	Leases   Leases              // nil: no leases
 	Events   *dhcpd.EventLog     // nil: packets are not remembered
 	Outbox   Outbox              // nil: MACs are not reported
+	Garden   Garden              // nil: there are no gardens
 	ERP      StateChanger        // nil: states cannot be changed from here
 	Metrics  *Metrics            // nil: no counts by outcome
 	Config   func() ConfigStatus // nil: not told
@@ -91,6 +92,7 @@ type Kernel interface {
 type DHCP interface {
 	LocalAddr() netip.AddrPort
 	Explain(q dhcpd.Query) dhcpd.Explanation
+	Sockets() dhcpd.SocketStatus
 }
 
 // Leases is the part of lease.Table that is shown.

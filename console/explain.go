@@ -79,11 +79,15 @@ type WouldView struct {
 	Outcome   string        `json:"outcome"`
 	Text      string        `json:"text"`
 	Advice    string        `json:"advice,omitempty"`
-	MatchedBy string        `json:"matched_by,omitempty"`
+	MatchedBy string        `json:"matched_by,omitempty"` // ways of dhcp.match, joined by +
+	Interface string        `json:"interface,omitempty"`
+	VLAN      uint16        `json:"vlan,omitempty"`      // that the interface is named after
+	ClientID  string        `json:"client_id,omitempty"` // in words
 	Circuit   string        `json:"circuit,omitempty"`
 	Remote    string        `json:"remote,omitempty"`
-	Profile   string        `json:"profile,omitempty"` // that read option 82, or was to
-	Fault     string        `json:"fault,omitempty"`   // why it could not
+	RelaySays string        `json:"relay_says,omitempty"` // what else is in option 82
+	Profile   string        `json:"profile,omitempty"`    // that read option 82, or was to
+	Fault     string        `json:"fault,omitempty"`      // why it could not
 
 	Device provision.DeviceID `json:"device,omitempty"`
 	Port   uint32             `json:"port,omitempty"`
@@ -160,6 +164,8 @@ type explainer struct {
 	sub  subject
 	rows []*provision.Binding
 	x    *Explanation
+
+	clientID lease.Hex // of the newest packet
 }
 
 func (x *explainer) bindings() {
@@ -347,6 +353,9 @@ func (x *explainer) events() {
 			continue
 		}
 		seen[e.Seq] = true
+		if len(x.x.Events) == 0 {
+			x.clientID = e.ClientID
+		}
 		x.x.Events = append(x.x.Events, viewEvent(e, x.snap))
 	}
 }
@@ -361,10 +370,10 @@ func (x *explainer) would() {
 	switch {
 	case len(x.x.Events) > 0 && !x.x.Events[0].MAC.IsZero():
 		e := x.x.Events[0]
-		q.MAC, q.Option82, q.GIAddr = e.MAC, e.Option82, e.Relay
+		q.MAC, q.Option82, q.GIAddr, q.Interface, q.ClientID = e.MAC, e.Option82, e.Relay, e.Interface, x.clientID
 	case len(x.x.Leases) > 0:
 		l := x.x.Leases[0]
-		q.MAC, q.Option82, q.GIAddr = l.MAC, l.Option82, l.GIAddr
+		q.MAC, q.Option82, q.GIAddr, q.Interface, q.ClientID = l.MAC, l.Option82, l.GIAddr, l.Interface, l.ClientID
 	case q.MAC.IsZero():
 		i := slices.IndexFunc(x.rows, func(b *provision.Binding) bool { return !b.MAC.IsZero() })
 		if i < 0 {

@@ -274,6 +274,7 @@ func TestAdviceForEveryDrop(t *testing.T) {
 	for _, o := range []dhcpd.Outcome{
 		dhcpd.OutcomeUnknownClient, dhcpd.OutcomeUnknownDevice, dhcpd.OutcomeUnknownPort, dhcpd.OutcomePortFull, dhcpd.OutcomeNoSubnet,
 		dhcpd.OutcomeRelayUntrusted, dhcpd.OutcomeInterfaceOff, dhcpd.OutcomeOption82Double, dhcpd.OutcomeOption82Malformed, dhcpd.OutcomeSendFailed,
+		dhcpd.OutcomeLeaseQueryRefused,
 	} {
 		assert.NotEmpty(t, advice(o), o.String())
 	}
@@ -321,4 +322,19 @@ func TestIPOfEvent(t *testing.T) {
 	assert.Equal(t, ip("198.51.100.1"), EventView{YourIP: ip("198.51.100.1"), ClientIP: ip("198.51.100.2")}.IP())
 	assert.Equal(t, ip("198.51.100.3"), EventView{RequestedIP: ip("198.51.100.3"), ClientIP: ip("198.51.100.2")}.IP())
 	assert.Equal(t, netip.Addr{}, EventView{}.IP())
+}
+
+// What the server would do now is asked with all that the client showed last.
+func TestWouldAsksAsTheClientDid(t *testing.T) {
+	w := newWorld(t)
+	m := mac(t, "00:00:5e:00:53:11")
+	id := append([]byte{1}, m[:]...)
+	w.packet(dhcpd.Event{Time: testStart, Outcome: dhcpd.OutcomeVLANShared, MAC: m, Interface: "vlan100", ClientID: id})
+	w.dhcp.answer = dhcpd.Explanation{Outcome: dhcpd.OutcomeOffer, MatchedBy: "vlan+mac", VLAN: 100, ClientID: "ethernet 00:00:5e:00:53:11"}
+	x, err := w.explain(t.Context(), m.String())
+	require.NoError(t, err)
+	assert.Equal(t, []dhcpd.Query{{MAC: m, Interface: "vlan100", ClientID: id}}, w.dhcp.queries)
+	assert.Equal(t, "vlan+mac", x.Would.MatchedBy)
+	assert.EqualValues(t, 100, x.Would.VLAN)
+	assert.Equal(t, "ethernet 00:00:5e:00:53:11", x.Events[0].ClientID)
 }

@@ -138,10 +138,13 @@ func (f fakeKernel) Holds(_ context.Context, a netip.Addr) (stopped, paused bool
 type fakeDHCP struct {
 	addr    netip.AddrPort
 	answer  dhcpd.Explanation
+	sockets dhcpd.SocketStatus
 	queries []dhcpd.Query
 }
 
 func (f *fakeDHCP) LocalAddr() netip.AddrPort { return f.addr }
+
+func (f *fakeDHCP) Sockets() dhcpd.SocketStatus { return f.sockets }
 
 func (f *fakeDHCP) Explain(q dhcpd.Query) dhcpd.Explanation {
 	f.queries = append(f.queries, q)

@@ -39,6 +39,7 @@ type Metrics struct {
 	commitRecords  prometheus.Counter
 	commitDuration prometheus.Histogram
 	leases         atomic.Pointer[leaseSource]
+	sockets        atomic.Pointer[func() SocketCounts]
 
 	fetchedAt     atomic.Int64 // of the snapshot in use, Unix nanoseconds; 0: none
 	sources       map[provision.Source]prometheus.Gauge
@@ -74,6 +75,8 @@ type Metrics struct {
 
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
+
+	limitedMetrics
 
 	budget       atomic.Pointer[func() userside.Budget]
 	calls        map[string]map[userside.Outcome]prometheus.Counter
@@ -215,6 +218,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.registerDHCP(f)
 	m.registerSync(f)
 	m.registerEnforce(f)
+	m.registerLimited(f)
 	m.registerRest(f)
 	return m
 }
@@ -237,6 +241,7 @@ func (m *Metrics) registerDHCP(f factory) {
 	m.commitRecords = f.counter("usher_dhcp_commit_records_total", "Records in group commits that succeeded.")
 	m.commitDuration = f.histogram("usher_dhcp_commit_duration_seconds", "Duration of group commits.", commitBuckets())
 	f.reg.MustRegister(&leaseCollector{m: m, desc: prometheus.NewDesc("usher_dhcp_leases", "Lease records, by what they are at.", []string{"state"}, nil)})
+	f.reg.MustRegister(newSocketCollector(m))
 }
 
 func (m *Metrics) registerSync(f factory) {

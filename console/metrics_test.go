@@ -22,10 +22,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/userside"
 )
@@ -65,6 +67,13 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Elements(provision.SetCounts{provision.SetStopped: 10, provision.SetPaused: 20, provision.SetGarden: 3})
 	m.Flows(12, nil)
 	m.Flows(0, boom)
+	m.PortalRequest(portal.StatePaused, 511)
+	m.PortalRequest("no_such", 200)
+	m.PortalRefused(portal.RefusedRate)
+	m.PortalCertificate(testStart)
+	m.GardenLookup(garden.ResultFailed)
+	m.GardenRefused(garden.RefusedPrivate)
+	m.GardenSize(2, 1, 5)
 	m.Depth(3)
 	m.Delivered(outbox.ResultSent)
 	m.Delivered(outbox.ResultRefused)
@@ -74,6 +83,9 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Commit(2, 200*time.Millisecond, boom)
 	m.WatchBudget(func() userside.Budget {
 		return userside.Budget{PerMinute: 1200, LastMinute: 4, Waited: 1500 * time.Millisecond}
+	})
+	m.WatchSockets(func() SocketCounts {
+		return SocketCounts{Sockets: dhcpd.SocketStatus{Interfaces: 9, Served: 7, ReceiveDrops: 11, Standby: true}, Changes: 40, Resyncs: 1}
 	})
 	m.WatchLeases(func() lease.Counts { return lease.Counts{Bound: 5, Expired: 1} })
 	for range 3 {

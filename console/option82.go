@@ -87,8 +87,9 @@ func (d *Deps) wouldOf(q dhcpd.Query) WouldView {
 	a := d.DHCP.Explain(q)
 	return WouldView{
 		MAC: q.MAC, Option82: q.Option82, Relay: q.GIAddr, Outcome: a.Outcome.String(), Text: a.Outcome.Explain(),
-		Advice: advice(a.Outcome), MatchedBy: a.MatchedBy, Circuit: a.Circuit, Remote: a.Remote, Profile: a.Profile, Fault: a.Fault,
+		Advice: advice(a.Outcome), MatchedBy: a.MatchedBy, Circuit: a.Circuit, Remote: a.Remote, RelaySays: a.Relay, Profile: a.Profile, Fault: a.Fault,
 		Device: a.Device, Port: a.Port, YourIP: a.YourIP, Via: a.Via,
+		Interface: q.Interface, VLAN: a.VLAN, ClientID: a.ClientID,
 	}
 }
 

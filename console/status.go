@@ -6,7 +6,9 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/outbox"
 )
 
@@ -31,15 +33,17 @@ type Status struct {
 	Open   *MaintenanceView         `json:"open,omitempty"` // everybody passes
 	DHCP   *DHCPStatus              `json:"dhcp,omitempty"`
 	Outbox *outbox.Status           `json:"outbox,omitempty"`
+	Garden *garden.Status           `json:"garden,omitempty"`
 }
 
 // DHCPStatus is the state of the DHCP server.
 type DHCPStatus struct {
-	Listen   netip.AddrPort `json:"listen,omitzero"` // absent: not bound
-	Packets  uint64         `json:"packets"`
-	Outcomes []OutcomeCount `json:"outcomes"` // not zero, the largest first
-	Leases   *lease.Counts  `json:"leases,omitempty"`
-	Events   []EventView    `json:"events"` // the newest first
+	Listen   netip.AddrPort     `json:"listen,omitzero"` // absent: not bound
+	Sockets  dhcpd.SocketStatus `json:"sockets"`
+	Packets  uint64             `json:"packets"`
+	Outcomes []OutcomeCount     `json:"outcomes"` // not zero, the largest first
+	Leases   *lease.Counts      `json:"leases,omitempty"`
+	Events   []EventView        `json:"events"` // the newest first
 }
 
 // EventView is one packet for people: what came and what became of it, why.
@@ -62,6 +66,7 @@ type EventView struct {
 	DeviceName  string                 `json:"device_name,omitempty"`
 	Port        uint32                 `json:"port,omitempty"`
 	Option82    lease.Hex              `json:"option82,omitempty"`
+	ClientID    string                 `json:"client_id,omitempty"` // in words
 	XID         uint32                 `json:"xid"`
 
 	LatencySeconds float64 `json:"latency_seconds"`
@@ -83,7 +88,7 @@ func viewEvent(e *dhcpd.Event, s *provision.Snapshot) EventView {
 		Advice: advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
 		MAC: e.MAC, ClientIP: e.ClientIP, RequestedIP: e.RequestedIP, YourIP: e.YourIP, Relay: e.GIAddr,
 		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port,
-		Option82: e.Option82, XID: e.XID, LatencySeconds: e.Latency.Seconds(),
+		Option82: e.Option82, ClientID: wire.DescribeClientID(e.ClientID), XID: e.XID, LatencySeconds: e.Latency.Seconds(),
 	}
 	if d := s.Device(e.Device); d != nil {
 		v.DeviceName = d.Name
@@ -112,6 +117,10 @@ func (d *Deps) status() Status {
 		s := d.Outbox.Status(statusEntries)
 		st.Outbox = &s
 	}
+	if d.Garden != nil {
+		s := d.Garden.Status()
+		st.Garden = &s
+	}
 	if d.DHCP != nil {
 		st.DHCP = d.dhcpStatus(now)
 	}
@@ -119,7 +128,7 @@ func (d *Deps) status() Status {
 }
 
 func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
-	st := &DHCPStatus{Listen: d.DHCP.LocalAddr(), Outcomes: []OutcomeCount{}, Events: []EventView{}}
+	st := &DHCPStatus{Listen: d.DHCP.LocalAddr(), Sockets: d.DHCP.Sockets(), Outcomes: []OutcomeCount{}, Events: []EventView{}}
 	if d.Metrics != nil {
 		st.Outcomes = d.Metrics.Outcomes()
 	}
@@ -158,8 +167,18 @@ func advice(o dhcpd.Outcome) string {
 		return "Let access ports drop or replace option 82 that comes from the customer."
 	case dhcpd.OutcomeInterfaceOff:
 		return "Add the interface to dhcp.interfaces if its clients are to be served."
+	case dhcpd.OutcomeStandby:
+		return "Nothing, if another host answers; else look where the address is."
+	case dhcpd.OutcomeLimitedClient:
+		return "Look what is wrong with the device; raise dhcp.limits.client if all is well with it."
+	case dhcpd.OutcomeLimitedPort:
+		return "Look for a loop or a flooding device behind the port; raise dhcp.limits.port if so many clients live there."
+	case dhcpd.OutcomeLimitedRelay:
+		return "Look for a flood behind the relay; raise dhcp.limits.relay if so many clients live there."
 	case dhcpd.OutcomeRelayUntrusted:
 		return "Add the relay's address to dhcp.relays if it is yours."
+	case dhcpd.OutcomeLeaseQueryRefused:
+		return "Add the access node's address to dhcp.leasequery.from if it is yours."
 	case dhcpd.OutcomeRelaySource:
 		return "Add the address that the relay sends from to dhcp.relays, or switch dhcp.check_relay_source off."
 	case dhcpd.OutcomeOption82Untrusted:

@@ -51,12 +51,14 @@ type decision struct {
 	pool    int                // place of the pool that yourIP is of, from 1; 0: none
 	yourIP  netip.Addr         // given, or for a NAK: what the client would get
 
-	reply wire.Reply // Type 0: no answer
+	reply wire.Reply       // Type 0: no answer
+	lease *wire.LeaseReply // what is sent instead of reply: the answer to a leasequery
 	way   way
 	to    netip.AddrPort // of wayRelay and wayUnicast
 
 	change change
 	rec    lease.Record // of changes that store one; its slices are the packet's. Of changeRelease and changeDecline the MAC
+	swap   bool         // of an OFFER: its ACK would be reported
 	report bool         // the ERP does not have this MAC for the address; without a change: of rec's IP and subscriber alone
 }
 
@@ -72,6 +74,10 @@ type decider struct {
 // settings in, a plan out. Nothing in the result outlives the packet's bytes.
 func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, pools poolView, set *settings) decision {
 	c := decider{pools: pools, matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
+	if r.served && r.err == nil && r.p.Op() == 1 && r.p.Type() == wire.LeaseQuery {
+		c.leaseQuery() // no client: it need not have a MAC
+		return c.d
+	}
 	if o := c.admit(); o != 0 {
 		c.d.outcome = o
 		return c.d
@@ -100,8 +106,14 @@ func (c *decider) admit() Outcome {
 	if !c.r.served {
 		return OutcomeInterfaceOff
 	}
+	if c.r.standby {
+		return OutcomeStandby
+	}
 	if c.r.err != nil {
 		return OutcomeMalformed
+	}
+	if c.r.limited != 0 {
+		return c.r.limited
 	}
 	if p.Op() != 1 {
 		return OutcomeNotRequest
@@ -154,7 +166,11 @@ func (c *decider) discover() {
 func (c *decider) request() {
 	p := &c.r.p
 	requested, ciaddr := p.Requested(), p.CIAddr()
-	if p.ServerID().IsValid() && !c.chosen(requested) {
+	at := requested
+	if !at.IsValid() {
+		at = ciaddr
+	}
+	if p.ServerID().IsValid() && !c.chosen(at) {
 		c.end(OutcomeNotForUs)
 		return
 	}
@@ -170,10 +186,20 @@ func (c *decider) request() {
 	}
 }
 
-// chosen reports whether option 54 names this server.
+// chosen reports whether option 54 names this server: by an address of this host,
+// by what it tells now, or by what a relay had it tell (RFC 5107) when it gave out
+// address. Such a relay need not say so again when it passes a renewal on.
 func (c *decider) chosen(address netip.Addr) bool {
 	id := c.r.p.ServerID()
-	return c.r.ownID || id == c.serverID(c.set.subnetOf(address))
+	if c.r.ownID || id == c.r.local || id == c.set.serverID || id == c.serverID(c.set.subnetOf(address)) {
+		return true
+	}
+	rec, known := c.leases.Get(address)
+	if !known || len(rec.Option82) == 0 {
+		return false
+	}
+	told, err := wire.ParseRelayInfo(rec.Option82)
+	return err == nil && told.Override == id
 }
 
 func (c *decider) selecting(requested netip.Addr) {
@@ -347,6 +373,12 @@ func (c *decider) ours() bool {
 // 4.3.5): no lease times, yiaddr zero.
 func (c *decider) inform() {
 	ciaddr := c.r.p.CIAddr()
+	silent := !ciaddr.IsValid() && !c.r.p.GIAddr().IsValid()
+	if silent { // some leave ciaddr out and send from the address
+		if from := c.r.from.Addr(); from.IsValid() && !from.IsUnspecified() {
+			ciaddr = from
+		}
+	}
 	if !ciaddr.IsValid() {
 		c.end(OutcomeRequestIncomplete)
 		return
@@ -366,6 +398,9 @@ func (c *decider) inform() {
 	c.d.outcome = OutcomeInformAck
 	c.d.reply.Type, c.d.reply.CIAddr, c.d.reply.Options = wire.Ack, ciaddr, c.options(n)
 	c.route()
+	if silent {
+		c.d.way, c.d.to, c.d.reply.CIAddr = wayUnicast, netip.AddrPortFrom(ciaddr, c.set.clientPort), netip.Addr{}
+	}
 }
 
 // prepare fills what every reply about a binding has.
@@ -408,7 +443,7 @@ func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.outcome = OutcomeOffer
+		c.d.outcome, c.d.swap = OutcomeOffer, c.differs(b)
 		return
 	}
 	c.d.outcome = OutcomeAck
@@ -500,16 +535,30 @@ func nakMessage(o Outcome) string {
 }
 
 // serverID gives the server identifier of a reply: what the relay wants (RFC
-// 5107), what is configured, the address that the packet came to, the gateway of n.
+// 5107), what is configured for n or at all, the address that the packet came to,
+// one of the interface, best in n, the gateway of n.
 func (c *decider) serverID(n *subnet) netip.Addr {
 	switch {
 	case c.r.relay.Override.IsValid():
 		return c.r.relay.Override
+	case n != nil && n.serverID.IsValid():
+		return n.serverID
 	case c.set.serverID.IsValid():
 		return c.set.serverID
 	case c.r.local.IsValid():
 		return c.r.local
-	case n != nil:
+	}
+	if c.r.on != nil {
+		if n != nil {
+			if a := c.r.on.AddrIn(n.prefix); a.IsValid() {
+				return a
+			}
+		}
+		if a := c.r.on.Addr(); a.IsValid() {
+			return a
+		}
+	}
+	if n != nil {
 		return n.gateway
 	}
 	return netip.Addr{}

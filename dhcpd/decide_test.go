@@ -384,7 +384,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		{"infiniband", func(b []byte) []byte { b[1], b[2] = 32, 16; return b }, nil, OutcomeBadHardware},
 		{"OFFER", func(b []byte) []byte { b[242] = 2; return b }, nil, OutcomeUnexpectedType},
 		{"ACK", func(b []byte) []byte { b[242] = 5; return b }, nil, OutcomeUnexpectedType},
-		{"lease query", func(b []byte) []byte { b[242] = 10; return b }, nil, OutcomeUnexpectedType},
+		{"lease query", func(b []byte) []byte { b[242] = 10; return b }, nil, OutcomeLeaseQueryRefused},
 		{"relay that is not ours", func(b []byte) []byte { copy(b[24:], []byte{192, 0, 2, 66}); return b }, nil, OutcomeRelayUntrusted},
 		{"interface that is off", nil, func(r *request) { r.served = false }, OutcomeInterfaceOff},
 		{"forged option 82 before the switch's", func(b []byte) []byte {
@@ -668,8 +668,10 @@ func FuzzDecide(f *testing.F) {
 			}
 			if d.reply.Type != 0 {
 				var p wire.Packet
-				require.NoError(t, p.Parse(d.reply.Append(nil, &r.p)))
-				require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
+				require.NoError(t, p.Parse(d.appendReply(nil, &r.p)))
+				if d.lease == nil {
+					require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
+				}
 			}
 		}
 	})

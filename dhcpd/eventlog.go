@@ -29,14 +29,18 @@ func NewEventLog(size int) *EventLog {
 	return &EventLog{ring: make([]Event, size)}
 }
 
-// Packet implements Observer.
+// Packet implements Observer. A flood that is shed does not push out the rest:
+// repeats are left out.
 func (l *EventLog) Packet(e *Event) {
+	if e.Repeat {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	slot := &l.ring[l.n%uint64(len(l.ring))]
-	kept := slot.Option82[:0] // the slot's own memory is used again
+	opt82, id := slot.Option82[:0], slot.ClientID[:0] // the slot's own memory is used again
 	*slot = *e
-	slot.Option82 = append(kept, e.Option82...)
+	slot.Option82, slot.ClientID = append(opt82, e.Option82...), append(id, e.ClientID...)
 	l.n++
 	slot.Seq = l.n
 }
@@ -95,7 +99,7 @@ func (l *EventLog) Find(f EventFilter) []Event {
 			continue
 		}
 		c := *e
-		c.Option82 = bytes.Clone(e.Option82)
+		c.Option82, c.ClientID = bytes.Clone(e.Option82), bytes.Clone(e.ClientID)
 		found = append(found, c)
 		if f.Limit > 0 && len(found) == f.Limit {
 			break

@@ -31,6 +31,7 @@ type Explanation struct {
 	VLAN       uint16                 `json:"vlan,omitempty"`      // that the interface is named after
 	Circuit    string                 `json:"circuit"`             // how sub-option 1 was read; empty: no option 82
 	Remote     string                 `json:"remote"`              // how sub-option 2 was read
+	Relay      string                 `json:"relay"`               // what else the relay says in option 82; empty: nothing
 	Profile    string                 `json:"profile"`             // that read option 82, or the first that was to; empty: no option 82
 	Fault      string                 `json:"fault"`               // why the profile could not read it
 	YourIP     netip.Addr             `json:"your_ip,omitzero"`
@@ -120,6 +121,7 @@ func (s *Server) Explain(q Query) Explanation {
 	if r.p.RelayInfoCount() > 0 && r.relayErr == nil {
 		e.Circuit = circuitText(wire.DecodeCircuit(r.relay.CircuitID))
 		e.Remote = remoteText(wire.DecodeRemote(r.relay.RemoteID))
+		e.Relay = relayText(&r.relay)
 	}
 	if loc := d.match.loc; loc.profile != "" {
 		e.Profile = loc.profile
@@ -135,7 +137,7 @@ func (s *Server) Explain(q Query) Explanation {
 		if e.Device == 0 {
 			e.Device, e.Port = d.binding.Device, d.binding.Port
 		}
-		e.Swap = d.outcome == OutcomeOffer && !q.MAC.IsZero() && d.binding.MAC != q.MAC
+		e.Swap = d.swap && !q.MAC.IsZero()
 	}
 	if rec, ok := s.deps.Leases.Get(d.yourIP); ok {
 		e.Lease = &rec
@@ -149,12 +151,57 @@ func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
 	if a := set.listen.Addr(); !a.IsUnspecified() {
 		return a
 	}
-	if socks := s.socks.Load(); socks != nil && q.Interface != "" {
-		if a := socks.addressOf(q.Interface); a.IsValid() {
+	if q.Interface != "" {
+		var a netip.Addr
+		switch socks := s.socks.Load(); {
+		case s.deps.Links != nil:
+			if f := s.deps.Links.View().ByName(q.Interface); f != nil {
+				a = f.Addr()
+			}
+		case socks != nil:
+			a = socks.addressOf(q.Interface)
+		}
+		if a.IsValid() {
 			return a
 		}
 	}
 	return netip.IPv4Unspecified()
+}
+
+// relayText lists the sub-options beside circuit-id and remote-id.
+func relayText(r *wire.RelayInfo) string {
+	var list []string
+	add := func(there bool, format string, args ...any) {
+		if there {
+			list = append(list, fmt.Sprintf(format, args...))
+		}
+	}
+	add(r.Link.IsValid(), "link %s", r.Link)
+	add(r.Override.IsValid(), "server identifier %s", r.Override)
+	add(r.RelaySubscriberID != nil, "subscriber-id %s", textOrHex(r.RelaySubscriberID))
+	add(r.RelayID != nil, "relay-id %s", textOrHex(r.RelayID))
+	add(r.Cast != wire.CastNone, "received by %s", r.Cast)
+	add(r.SourcePort, "replies to its source port")
+	if vss, ok := wire.DecodeVSS(r.VSS); ok {
+		switch {
+		case vss.Global:
+			list = append(list, "global address space")
+		case vss.HasID:
+			list = append(list, fmt.Sprintf("VPN %x", vss.ID))
+		default:
+			list = append(list, fmt.Sprintf("VPN %q", vss.Name))
+		}
+	} else {
+		add(r.VSS != nil, "VPN 0x%x", r.VSS)
+	}
+	return strings.Join(list, ", ")
+}
+
+func textOrHex(v []byte) string {
+	if text, ok := wire.DecodeText(v); ok && len(text) == len(v) {
+		return fmt.Sprintf("%q", text)
+	}
+	return fmt.Sprintf("0x%x", v)
 }
 
 func circuitText(c wire.Circuit) string {

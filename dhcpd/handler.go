@@ -23,6 +23,7 @@ type handler struct {
 	out    transport
 	links  *interfaces // nil in tests without sockets: every interface is served
 	places places
+	limit  *limiter
 	r      request
 	d      decision
 	reply  []byte
@@ -31,7 +32,7 @@ type handler struct {
 }
 
 func newHandler(s *Server, c *committer, out transport, links *interfaces) *handler {
-	return &handler{s: s, c: c, out: out, links: links, reply: make([]byte, 0, wire.MaxReplyLen)}
+	return &handler{s: s, c: c, out: out, links: links, limit: newLimiter(), reply: make([]byte, 0, wire.MaxReplyLen)}
 }
 
 // handle ends one packet in exactly one outcome.
@@ -44,7 +45,7 @@ func (h *handler) handle(now time.Time, g datagram) {
 	d := &h.d
 	h.reply = h.reply[:0]
 	if d.reply.Type != 0 {
-		h.reply = d.reply.Append(h.reply, &h.r.p)
+		h.reply = d.appendReply(h.reply, &h.r.p)
 		h.to = delivery{
 			way: d.way, to: d.to, from: g.from, ifindex: g.ifindex, source: g.to,
 			id: d.reply.ServerID, yourIP: d.yourIP, mac: d.mac,
@@ -102,21 +103,23 @@ func (h *handler) read(now time.Time, g datagram, set *settings) {
 		r.err = wire.ErrLong
 	}
 	r.ifindex, r.from, r.local = g.ifindex, g.from, g.to
-	r.iface, r.served, r.ownID, r.vlan, r.untrusted = "", true, false, 0, false
-	if h.links == nil {
+	r.on, r.iface, r.served, r.standby, r.ownID, r.vlan, r.untrusted = nil, "", true, false, false, 0, false
+	r.limited, r.repeat = 0, false
+	if h.links != nil {
+		f := h.links.get(g.ifindex, now, set)
+		r.on, r.iface, r.served = f.of, f.of.Name, f.served
+		at := h.places.of(set, g.ifindex, r.iface)
+		r.vlan, r.untrusted = at.vlan, at.untrusted
+		r.standby = set.holding.IsValid() && !h.links.holds(set.holding, now)
+	}
+	if r.err != nil || !r.served || r.standby {
 		return
 	}
-	f := h.links.get(g.ifindex, now)
-	r.iface, r.served = f.name, set.serves(f.name, f.loopback)
-	at := h.places.of(set, g.ifindex, f.name)
-	r.vlan, r.untrusted = at.vlan, at.untrusted
-	if !r.local.IsValid() {
-		r.local = f.addr
+	if r.limited, r.repeat = h.limit.check(now, r, &set.limits); r.limited != 0 || h.links == nil {
+		return
 	}
-	if r.err == nil {
-		if id := r.p.ServerID(); id.IsValid() && id != r.local {
-			r.ownID = h.links.holds(id, now)
-		}
+	if id := r.p.ServerID(); id.IsValid() && id != r.local {
+		r.ownID = h.links.holds(id, now)
 	}
 }
 
@@ -223,19 +226,22 @@ func (h *handler) pend(now time.Time, set *settings, wait bool) *pending {
 		p.deadline = time.Now().Add(set.commitTimeout)
 		p.reply = append(p.reply[:0], h.reply...)
 		p.to = h.to
-		opt82 := append(p.ev.Option82[:0], h.ev.Option82...)
+		opt82, id := append(p.ev.Option82[:0], h.ev.Option82...), append(p.ev.ClientID[:0], h.ev.ClientID...)
 		p.ev = h.ev
-		p.ev.Option82 = opt82
+		p.ev.Option82, p.ev.ClientID = opt82, id
 	}
 	return p
 }
+
+// maxShownID bounds the client identifier in an event: events are kept by the thousand.
+const maxShownID = 255
 
 func (h *handler) fillEvent(now time.Time) {
 	d, p := &h.d, &h.r.p
 	h.ev = Event{
 		Time: now, Outcome: d.outcome, MAC: d.mac, YourIP: d.yourIP,
 		Ifindex: h.r.ifindex, Interface: h.r.iface,
-		Device: d.match.loc.device, Port: d.match.loc.port,
+		Device: d.match.loc.device, Port: d.match.loc.port, Repeat: h.r.repeat,
 	}
 	if h.r.err != nil {
 		h.ev.Detail = h.r.err.Error()
@@ -258,6 +264,9 @@ func (h *handler) fillEvent(now time.Time) {
 	}
 	if h.r.err == nil {
 		h.ev.Type, h.ev.RequestedIP, h.ev.Option82 = p.Type(), p.Requested(), p.RelayInfo()
+		if id := p.ClientID(); len(id) <= maxShownID {
+			h.ev.ClientID = id
+		}
 	}
 }
 

@@ -19,9 +19,13 @@ type request struct {
 	relayErr error
 
 	ifindex int
+	on      *provision.Interface // that it came in on; nil: not known
 	iface   string
 	served  bool           // the interface is one that we answer on
-	local   netip.Addr     // address the packet came to, else the first one of the interface; may be invalid
+	standby bool           // another host holds the address that answering depends on
+	limited Outcome        // OutcomeLimited...: too much of the like came lately; 0: not
+	repeat  bool           // such a one was told about within this second
+	local   netip.Addr     // address of this host that the packet came to; invalid: it was a broadcast
 	from    netip.AddrPort // sender
 	ownID   bool           // option 54 is an address of this host
 
@@ -42,6 +46,8 @@ func (r *request) parse(b []byte) {
 // leaseView is what a decision may ask the lease table.
 type leaseView interface {
 	Get(ip netip.Addr) (lease.Record, bool)
+	ByMAC(mac provision.MAC) []lease.Record
+	ByClientID(id []byte) []lease.Record
 }
 
 // match is the binding that a client is to have, or why there is none.
@@ -225,6 +231,9 @@ func (m *matcher) link() netip.Prefix {
 	}
 	if !at.IsValid() {
 		at = m.r.local
+	}
+	if !at.IsValid() && m.r.on != nil {
+		at = m.r.on.Addr()
 	}
 	if n := m.set.subnetOf(at); n != nil {
 		return n.prefix

@@ -1,8 +1,10 @@
 package dhcpd
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -409,4 +411,61 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 			assert.Equal(t, tc.want, d.outcome)
 		})
 	}
+}
+
+// A MAC that is to be reported first goes to the journal without a lease, and
+// nothing is sent, whether the disk takes it or not.
+func TestReportBeforeAnswer(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			j := &journal{}
+			if broken {
+				j.fail(errors.New("disk"))
+			}
+			r := newRig(t, j)
+			opts := testOptions()
+			opts.MACChange = MACReport
+			require.NoError(t, r.s.Reload(opts))
+			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 1), Options: []wire.Option{clientID([]byte("\x00cpe")...)}}
+			r.ask(q)
+			require.NoError(t, r.end())
+			assert.Empty(t, r.out.all())
+			assert.Zero(t, r.dirty())
+			assert.Zero(t, r.s.deps.Leases.Counts(time.Now()).Bound)
+			assert.Equal(t, map[string]int{"discover mac_reported": 1}, r.n.get())
+			events := r.log.Find(EventFilter{})
+			require.Len(t, events, 1)
+			assert.Equal(t, lease.Hex("\x00cpe"), events[0].ClientID, "the log has its own copy")
+			if broken {
+				assert.Empty(t, j.groups)
+				return
+			}
+			require.Len(t, j.groups, 1)
+			require.Len(t, j.groups[0], 1)
+			assert.Zero(t, j.groups[0][0].Lease)
+			assert.Equal(t, &provision.MACReport{IP: host(11), MAC: stranger, Subscriber: 1, At: events[0].Time}, j.groups[0][0].Report)
+		})
+	}
+}
+
+func TestExplainMatching(t *testing.T) {
+	snap := vlanWorld(t)
+	opts := testOptions()
+	opts.Match = []MatchKind{MatchOption82 | MatchMAC, MatchVLAN, MatchClientID, MatchMAC}
+	opts.VLANInterfaces, opts.TrustedInterfaces = []string{"vlan{vlan}"}, []string{"core"}
+	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New()})
+	require.NoError(t, err)
+	e := s.Explain(Query{MAC: stranger, Interface: "vlan200"})
+	assert.Equal(t, OutcomeOffer, e.Outcome)
+	assert.Equal(t, "vlan", e.MatchedBy)
+	assert.EqualValues(t, 200, e.VLAN)
+	mac51 := client(0x51)
+	e = s.Explain(Query{MAC: stranger, ClientID: append([]byte{255, 0, 0, 0, 1, 0, 3, 0, 1}, mac51[:]...)})
+	assert.Equal(t, "client_id", e.MatchedBy)
+	assert.Equal(t, host(51), e.YourIP)
+	assert.Equal(t, "iaid 00000001 duid-ll ethernet 00:00:5e:00:53:51", e.ClientID)
+	assert.False(t, e.Swap, "the ERP has the identifier's MAC")
+	e = s.Explain(Query{MAC: client(0x11), Option82: port(switch1, 1), Interface: "core"})
+	assert.Equal(t, "option82+mac", e.MatchedBy)
+	assert.Equal(t, OutcomeOption82Untrusted, s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "vlan200"}).Outcome)
 }

@@ -31,13 +31,17 @@ type Options struct {
 	Option82      Option82       // how option 82 is read
 	Authoritative bool           // NAK a wrong address in INIT-REBOOT
 	RapidCommit   bool           // answer a DISCOVER that asks for it with an ACK (RFC 4039)
+	LeaseQuery    []netip.Prefix // access nodes that may ask who has an address (RFC 4388), by giaddr; empty: none
 	Common        OptionSet      // what clients of all subnets are told
 	Classes       []Class        // the first that fits a client counts
 	Subnets       []Subnet
-	Unknown       Unknown       // what becomes of clients that the ERP does not know
-	Pools         []Pool        // addresses that the server gives out by itself
-	Quarantine    time.Duration // how long a pool's address in use by somebody else is kept; 0: an hour
-	CommitTimeout time.Duration // how long an ACK waits for the disk; 0: 100 ms
+	// AnswerWhileHolding is an address that this host must have to answer; invalid: always.
+	AnswerWhileHolding netip.Addr
+	Limits             Limits
+	Unknown            Unknown       // what becomes of clients that the ERP does not know
+	Pools              []Pool        // addresses that the server gives out by itself
+	Quarantine         time.Duration // how long a pool's address in use by somebody else is kept; 0: an hour
+	CommitTimeout      time.Duration // how long an ACK waits for the disk; 0: 100 ms
 
 	// TrustedInterfaces are names or path.Match patterns of the interfaces where
 	// option 82 is believed without a relay address; empty: all served ones.
@@ -66,6 +70,7 @@ type ClientID struct {
 type Subnet struct {
 	Prefix     netip.Prefix
 	Gateway    netip.Addr    // invalid: none
+	ServerID   netip.Addr    // option 54 here; invalid: Options.ServerID
 	LeaseTime  time.Duration // at least a minute
 	RenewTime  time.Duration // T1; 0: half of LeaseTime
 	RebindTime time.Duration // T2; 0: seven eighths of LeaseTime

@@ -14,6 +14,9 @@ const (
 	OutcomeAckShortened
 	OutcomeOffer
 	OutcomeInformAck
+	OutcomeLeaseActive
+	OutcomeLeaseUnassigned
+	OutcomeLeaseUnknown
 	OutcomePoolOffer
 	OutcomePoolAck
 	// Refused with a NAK.
@@ -34,6 +37,10 @@ const (
 	OutcomeOption82Malformed
 	OutcomeOption82Double
 	OutcomeInterfaceOff
+	OutcomeStandby
+	OutcomeLimitedClient
+	OutcomeLimitedPort
+	OutcomeLimitedRelay
 	OutcomeRelayUntrusted
 	OutcomeRelaySource
 	OutcomeOption82Untrusted
@@ -59,6 +66,7 @@ const (
 	OutcomeReleaseUnknown
 	OutcomeDeclineUnknown
 	OutcomeInformUnknown
+	OutcomeLeaseQueryRefused
 	OutcomeNoPool
 	OutcomePoolExhausted
 	OutcomePoolConflict
@@ -75,6 +83,9 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeAckShortened:      {"ack_shortened", "The address is not bound to the client any more, and to nobody else: it may keep it for a minute more, then it is told to start anew (dhcp.on_binding_change)."},
 	OutcomeOffer:             {"offer", "The client looks for an address and was offered the one bound to it."},
 	OutcomeInformAck:         {"inform_ack", "The client has its bound address already and was told the rest of its settings."},
+	OutcomeLeaseActive:       {"lease_active", "An access node asked who has an address and was told the lease."},
+	OutcomeLeaseUnassigned:   {"lease_unassigned", "An access node asked about an address that is served here and leased to nobody."},
+	OutcomeLeaseUnknown:      {"lease_unknown", "An access node asked about a client without a lease, or about an address that is not served here."},
 	OutcomePoolOffer:         {"pool_offer", "The ERP binds no address to the client, so it was offered one of a pool."},
 	OutcomePoolAck:           {"pool_ack", "The client got, or keeps, an address of a pool; the lease was on disk before the answer."},
 	OutcomeNakUnknown:        {"nak_unknown", "The ERP does not know the client, and dhcp.unknown_clients is nak, so it was told that the address is not its own."},
@@ -92,6 +103,10 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeOption82Malformed: {"option82_malformed", "The sub-options do not fill option 82 exactly, so nobody can say which port it names."},
 	OutcomeOption82Double:    {"option82_double", "The packet has more than one option 82: one of them is forged, or two boxes on the way add theirs."},
 	OutcomeInterfaceOff:      {"interface_off", "The packet came in on an interface that dhcp.interfaces does not list."},
+	OutcomeStandby:           {"standby", "This host does not have the address of dhcp.answer_while_holding now, so it leaves the answer to the one that has it."},
+	OutcomeLimitedClient:     {"limited_client", "This MAC sends more packets than dhcp.limits.client allows; the packet was dropped unread, as are its others until it calms down."},
+	OutcomeLimitedPort:       {"limited_port", "More packets come from this port (one option 82 value, or one interface) than dhcp.limits.port allows: a loop, a broken device or a flood; clients behind other ports are not touched."},
+	OutcomeLimitedRelay:      {"limited_relay", "More packets come through this relay, or this interface, than dhcp.limits.relay allows; clients behind other relays are not touched."},
 	OutcomeRelayUntrusted:    {"relay_untrusted", "The relay address (giaddr) is in none of the prefixes of dhcp.relays."},
 	OutcomeRelaySource:       {"relay_source", "The packet names a relay (giaddr) but comes from another address, which is in none of the prefixes of dhcp.relays either."},
 	OutcomeOption82Untrusted: {"option82_untrusted", "The packet has option 82 without a relay address and came in on an interface that dhcp.trusted_interfaces does not list: the client may have made it up."},
@@ -117,6 +132,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeReleaseUnknown:    {"release_unknown", "The client gives back an address that it has no lease for; nothing was changed."},
 	OutcomeDeclineUnknown:    {"decline_unknown", "The client declines an address that is not bound to it; nothing was changed."},
 	OutcomeInformUnknown:     {"inform_unknown", "The client asks for settings for an address that the ERP binds to nobody."},
+	OutcomeLeaseQueryRefused: {"leasequery_refused", "Somebody asked who has which address, and its relay address (giaddr) is in none of the prefixes of dhcp.leasequery.from."},
 	OutcomeNoPool:            {"no_pool", "The client is to get an address of a pool, but no pool of its kind serves the wire that it is on."},
 	OutcomePoolExhausted:     {"pool_exhausted", "The client is to get an address of a pool, and none is free there: all are leased, offered to others, in quarantine or bound by the ERP."},
 	OutcomePoolConflict:      {"pool_conflict", "The address that was to be offered answered to ARP: somebody uses it whom nobody gave it to. It is in quarantine; the client gets another one when it asks again."},

@@ -133,9 +133,10 @@ func holds(list []provision.MAC, mac provision.MAC) bool {
 }
 
 // shorten plans an ACK for an address that the client is to leave, if it may
-// keep it a moment longer: nobody else is to have it, and this is the first time.
+// keep it a moment longer: nobody else is to have it, nor may get it from a pool, and
+// this is the first time.
 func (c *decider) shorten(ciaddr netip.Addr) bool {
-	if c.set.bindingChange != BindingShorten || c.snap.ByIP(ciaddr) != nil {
+	if c.set.bindingChange != BindingShorten || c.snap.ByIP(ciaddr) != nil || c.set.poolOf(ciaddr) >= 0 {
 		return false
 	}
 	rec, known := c.leases.Get(ciaddr)

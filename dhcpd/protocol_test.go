@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -52,5 +53,91 @@ func TestAlwaysBroadcast(t *testing.T) {
 			assert.Equal(t, tc.want, told(d))
 			require.Equal(t, tc.flag, d.reply.Broadcast)
 		})
+	}
+}
+
+// RFC 5107: renewals come through the relay that had itself named as the server.
+func TestServerOverride(t *testing.T) {
+	via := netip.MustParseAddr("198.51.100.77")
+	with := append(port(switch1, 1), 11, 4, 198, 51, 100, 77)
+	tab := leases(bound(host(11), client(0x11), 1))
+	rec, _ := tab.Get(host(11))
+	rec.Option82 = with
+	tab.Store(rec)
+	renew := wire.Query{Type: wire.Request, MAC: client(0x11), GIAddr: relayIP, CIAddr: host(11), Option82: with}
+
+	d := run(t, renew, tab)
+	assert.Equal(t, OutcomeAck, d.outcome)
+	assert.Equal(t, "relay to 198.51.100.1:67", d.way.String()+" to "+d.to.String())
+	assert.Equal(t, via, d.reply.ServerID, "so that the next renewal comes this way too")
+
+	renew.Options = []wire.Option{chosen(via)}
+	assert.Equal(t, OutcomeAck, run(t, renew, tab).outcome, "with the server identifier that it was told")
+	renew.Option82 = port(switch1, 1)
+	assert.Equal(t, OutcomeAck, run(t, renew, tab).outcome, "though the relay does not say so again")
+	assert.Equal(t, OutcomeNotForUs, run(t, renew, nil).outcome, "but nobody was told so")
+	renew.Options = []wire.Option{chosen(netip.MustParseAddr("198.51.100.78"))}
+	assert.Equal(t, OutcomeNotForUs, run(t, renew, tab).outcome)
+
+	release := wire.Query{Type: wire.Release, MAC: client(0x11), CIAddr: host(11), Options: []wire.Option{chosen(via)}}
+	assert.Equal(t, OutcomeReleased, run(t, release, tab).outcome)
+
+	// A relay that began to override after the client had its lease.
+	renew.Option82, renew.Options = with, []wire.Option{chosen(host(250))}
+	configured := func(_ *request, o *Options) { o.ServerID = host(250) }
+	assert.Equal(t, OutcomeAck, run(t, renew, tab, configured).outcome)
+}
+
+// RFC 2131 section 4.1, RFC 1542: what TestRoute leaves out.
+func TestRouteOfOddPackets(t *testing.T) {
+	l2 := wire.Query{Type: wire.Discover, MAC: client(0x11), Option82: port(switch1, 1)}
+	assert.Equal(t, "offer 192.0.2.11 by frame", told(run(t, l2, nil)), "a switch that snoops puts in option 82 and no giaddr")
+	nak := wire.Query{Type: wire.Request, MAC: client(0x11), Option82: port(switch1, 1), Options: []wire.Option{requested(host(12))}}
+	d := run(t, nak, nil)
+	assert.Equal(t, "nak_wrong_address 192.0.2.11 by broadcast", told(d))
+	var p wire.Packet
+	require.NoError(t, p.Parse(nak.Append(nil)))
+	back := d.reply.Append(nil, &p)
+	require.NoError(t, p.Parse(back))
+	assert.Equal(t, port(switch1, 1), p.RelayInfo(), "a NAK has option 82 too")
+	assert.False(t, p.YIAddr().IsValid())
+
+	for name, tc := range map[string]struct {
+		q      wire.Query
+		mangle func([]byte)
+		want   string
+	}{
+		"flag of a switch's packet": {l2, func(b []byte) { b[10] = 0x80 }, "offer 192.0.2.11 by broadcast"},
+		"other flags mean nothing":  {l2, func(b []byte) { b[10], b[11] = 0x7f, 0xff }, "offer 192.0.2.11 by frame"},
+		"IEEE 802 hardware":         {l2, func(b []byte) { b[1] = 6 }, "offer 192.0.2.11 by broadcast"},
+		"hops mean nothing":         {l2, func(b []byte) { b[3] = 17 }, "offer 192.0.2.11 by frame"},
+		"INFORM without ciaddr from its address": {
+			wire.Query{Type: wire.Inform, MAC: client(0x11)}, func([]byte) {}, "inform_ack 192.0.2.11 by unicast to 192.0.2.11:68",
+		},
+		"INFORM without ciaddr through a relay": {wire.Query{Type: wire.Inform, MAC: client(0x11), GIAddr: relayIP}, func([]byte) {}, "request_incomplete"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			raw := tc.q.Append(nil)
+			tc.mangle(raw)
+			r := &request{served: true, local: serverIP, from: netip.AddrPortFrom(host(11), 68)}
+			r.parse(raw)
+			set, err := compile(testOptions())
+			require.NoError(t, err)
+			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), leases(), set, set)))
+		})
+	}
+}
+
+func TestExplainTellsWhatTheRelaySays(t *testing.T) {
+	for want, payload := range map[string]string{
+		"": "0106000400640001",
+		`link 198.51.100.1, server identifier 198.51.100.3, subscriber-id "sub1", relay-id 0x000200000a, received by unicast, replies to its source port, VPN "vpn1"`: "0504c6336401 060473756231 0a0180 0b04c6336403 0c05000200000a 1300 970500 76706e31 9800",
+		"received by broadcast, VPN 01020304050607": "0a0100 97080101020304050607",
+		"global address space":                      "9701ff",
+		"VPN 0x02ab":                                "970202ab",
+	} {
+		r, err := wire.ParseRelayInfo(unhex(t, payload))
+		require.NoError(t, err)
+		assert.Equal(t, want, relayText(&r))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,7 @@ type Deps struct {
 	Snapshot func() *provision.Snapshot
 	Leases   *lease.Table
 	Journal  Journal
+	Links    Links            // nil: interfaces are asked for by ioctl, and again every 5 s
 	Volatile bool             // the Journal does not outlive the process: pools lease nothing
 	Observer Observer         // may be nil
 	Log      *slog.Logger     // nil: discard
@@ -53,6 +55,10 @@ type Server struct {
 	socks    atomic.Pointer[sockets]
 	reads    atomic.Uint64 // batches taken from the socket
 	stalled  atomic.Uint64 // reads+1 when Alive last found packets waiting; 0: none waited
+
+	dropsMu   sync.Mutex // guards what follows
+	dropsSeen uint32     // the kernel's count at the last look
+	dropsSum  uint64
 }
 
 // New compiles opts and makes a server that does not listen yet.
@@ -144,7 +150,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	// Run reads only; a deadline in the past is what wakes the reader at the end.
 	stop := context.AfterFunc(ctx, func() { _ = socks.conn.SetReadDeadline(time.Unix(1, 0)) })
-	s.receive(ctx, newReader(socks), newHandler(s, c, newSender(socks), newInterfaces(socks)))
+	s.receive(ctx, newReader(socks), newHandler(s, c, newSender(socks), newInterfaces(socks, s.deps.Links)))
 	stop()
 	close(c.queue)
 	err := <-done

@@ -89,6 +89,11 @@ func siteInput() provision.Input {
 // startSiteWith lets the caller choose what the ERP says and where the sockets are opened.
 func startSiteWith(t *testing.T, path string, opts Options, in provision.Input, listen func(*Server) error) *site {
 	t.Helper()
+	return startSiteLinks(t, path, opts, in, nil, listen)
+}
+
+func startSiteLinks(t *testing.T, path string, opts Options, in provision.Input, links Links, listen func(*Server) error) *site {
+	t.Helper()
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
 	require.NoError(t, err)
 	tab, err := lease.Open(db)
@@ -96,7 +101,7 @@ func startSiteWith(t *testing.T, path string, opts Options, in provision.Input, 
 	snap, _ := provision.Build(in)
 	s := &site{t: t, events: NewEventLog(0), journal: &boltJournal{db: db, leases: tab}}
 	s.server, err = New(opts, Deps{
-		Snapshot: func() *provision.Snapshot { return snap }, Leases: tab, Journal: s.journal, Observer: s.events,
+		Snapshot: func() *provision.Snapshot { return snap }, Leases: tab, Journal: s.journal, Observer: s.events, Links: links,
 	})
 	require.NoError(t, err)
 	require.NoError(t, listen(s.server))

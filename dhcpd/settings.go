@@ -28,11 +28,14 @@ type settings struct {
 	interfaces    []string
 	relays        []netip.Prefix
 	serverID      netip.Addr
+	holding       netip.Addr
+	limits        limits
 	match         []MatchKind
 	matches       MatchKind // all of match
 	option82      *portReader
 	authoritative bool
 	rapidCommit   bool
+	leaseQuery    []netip.Prefix
 	classes       []class
 	subnets       []subnet // longest prefix first
 	unknown       Unknown
@@ -53,6 +56,7 @@ type settings struct {
 type subnet struct {
 	prefix          netip.Prefix
 	gateway         netip.Addr
+	serverID        netip.Addr
 	lease           time.Duration
 	seconds, t1, t2 uint32
 	options         optionSets
@@ -70,9 +74,11 @@ func compile(o Options) (*settings, error) {
 		interfaces:    slices.Clone(o.Interfaces),
 		relays:        slices.Clone(o.Relays),
 		serverID:      o.ServerID,
+		holding:       o.AnswerWhileHolding,
 		match:         slices.Clone(o.Match),
 		authoritative: o.Authoritative,
 		rapidCommit:   o.RapidCommit,
+		leaseQuery:    slices.Clone(o.LeaseQuery),
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
 	}
 	if !o.Listen.Addr().Is4() {
@@ -89,8 +95,20 @@ func compile(o Options) (*settings, error) {
 		}
 		s.relays[i] = p.Masked()
 	}
+	for i, p := range s.leaseQuery {
+		if !p.Addr().Is4() {
+			fail("leasequery from %v: want an IPv4 prefix", p)
+		}
+		s.leaseQuery[i] = p.Masked()
+	}
 	if o.ServerID.IsValid() && !o.ServerID.Is4() {
 		fail("server id %v: want an IPv4 address", o.ServerID)
+	}
+	if o.AnswerWhileHolding.IsValid() && !o.AnswerWhileHolding.Is4() {
+		fail("answer while holding %v: want an IPv4 address", o.AnswerWhileHolding)
+	}
+	if err := s.limits.compile(o.Limits); err != nil {
+		errs = append(errs, err)
 	}
 	if len(s.match) == 0 {
 		s.match = []MatchKind{MatchOption82, MatchMAC}
@@ -143,6 +161,9 @@ func compileSubnet(o *Options, n Subnet) (subnet, error) {
 	if n.Gateway.IsValid() && !n.Gateway.Is4() {
 		return subnet{}, fmt.Errorf("gateway %v: want an IPv4 address", n.Gateway)
 	}
+	if n.ServerID.IsValid() && !n.ServerID.Is4() {
+		return subnet{}, fmt.Errorf("server id %v: want an IPv4 address", n.ServerID)
+	}
 	if n.LeaseTime < minLeaseTime || n.LeaseTime/time.Second >= math.MaxUint32 {
 		return subnet{}, fmt.Errorf("lease time %v: want at least %v", n.LeaseTime, minLeaseTime)
 	}
@@ -156,13 +177,14 @@ func compileSubnet(o *Options, n Subnet) (subnet, error) {
 		return subnet{}, err
 	}
 	return subnet{
-		prefix:  n.Prefix.Masked(),
-		gateway: n.Gateway,
-		lease:   n.LeaseTime,
-		seconds: uint32(n.LeaseTime / time.Second),
-		t1:      uint32(t1 / time.Second),
-		t2:      uint32(t2 / time.Second),
-		options: sets,
+		prefix:   n.Prefix.Masked(),
+		gateway:  n.Gateway,
+		serverID: n.ServerID,
+		lease:    n.LeaseTime,
+		seconds:  uint32(n.LeaseTime / time.Second),
+		t1:       uint32(t1 / time.Second),
+		t2:       uint32(t2 / time.Second),
+		options:  sets,
 
 		alwaysBroadcast: n.AlwaysBroadcast,
 	}, nil

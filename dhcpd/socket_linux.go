@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +26,6 @@ const (
 	receiveBuffer = 8 << 20 // the default holds 250 packets: 10 ms of a busy morning
 	sendBuffer    = 1 << 20
 	oobSpace      = 64
-	interfaceTTL  = 5 * time.Second // names and addresses of interfaces are asked again after so long
 )
 
 type sockets struct {
@@ -85,6 +83,19 @@ func (s *sockets) waiting() (bool, error) {
 		return false, fmt.Errorf("dhcp: receive queue: %w", err)
 	}
 	return n > 0, nil
+}
+
+// dropped gives how many packets the kernel threw away on the socket: SK_MEMINFO_DROPS.
+func (s *sockets) dropped() (n uint32, ok bool) {
+	const drops = 8 // place in SO_MEMINFO, linux/sock_diag.h
+	var info [drops + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	cerr := s.raw.Control(func(fd uintptr) {
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+		ok = errno == 0 && size == uint32(unsafe.Sizeof(info))
+	})
+	return info[drops], ok && cerr == nil
 }
 
 // growBuffer asks for a buffer beyond the system's limit, and for what the limit gives without the right to.
@@ -200,59 +211,10 @@ func (r *reader) packet(i int) datagram {
 	return d
 }
 
-// iface is what is known about an interface.
-type iface struct {
-	name     string
-	loopback bool
-	addr     netip.Addr // the first one; invalid if there is none
-	expires  time.Time
-}
-
-// maxInterfaces bounds the cache; indexes are never used again by the kernel.
-const maxInterfaces = 1 << 16
-
-// interfaces is a cache of interfaces by index. It belongs to one goroutine.
-type interfaces struct {
-	s     *sockets
-	known map[int]*iface
-	own   map[netip.Addr]struct{} // addresses of this host
-	ownAt time.Time
-}
-
-func newInterfaces(s *sockets) *interfaces {
-	return &interfaces{s: s, known: map[int]*iface{}}
-}
-
-// get gives the interface with an index; one that is gone has an empty name.
-func (c *interfaces) get(index int, now time.Time) *iface {
-	if f, ok := c.known[index]; ok && now.Before(f.expires) {
-		return f
-	}
-	if len(c.known) >= maxInterfaces {
-		clear(c.known)
-	}
-	f := c.s.lookup(index)
-	f.expires = now.Add(interfaceTTL)
-	c.known[index] = f
-	return f
-}
-
-// holds reports whether a is an address of this host.
-func (c *interfaces) holds(a netip.Addr, now time.Time) bool {
-	if !a.IsValid() {
-		return false
-	}
-	if c.own == nil || now.Sub(c.ownAt) > interfaceTTL {
-		c.own, c.ownAt = c.s.addresses(), now
-	}
-	_, ok := c.own[a]
-	return ok
-}
-
 // lookup asks for one interface by ioctl: that costs the same with two
 // interfaces and with two thousand, which a netlink dump does not.
-func (s *sockets) lookup(index int) *iface {
-	f := &iface{}
+func (s *sockets) lookup(index int) *provision.Interface {
+	f := &provision.Interface{Index: index}
 	_ = s.raw.Control(func(fd uintptr) {
 		ifr, err := unix.NewIfreq("")
 		if err != nil {
@@ -262,14 +224,16 @@ func (s *sockets) lookup(index int) *iface {
 		if unix.IoctlIfreq(int(fd), unix.SIOCGIFNAME, ifr) != nil {
 			return
 		}
-		f.name = ifr.Name()
-		if ifr, err = unix.NewIfreq(f.name); err != nil {
+		f.Name = ifr.Name()
+		if ifr, err = unix.NewIfreq(f.Name); err != nil {
 			return
 		}
 		if unix.IoctlIfreq(int(fd), unix.SIOCGIFFLAGS, ifr) == nil {
-			f.loopback = ifr.Uint16()&unix.IFF_LOOPBACK != 0
+			f.Loopback, f.Up = ifr.Uint16()&unix.IFF_LOOPBACK != 0, ifr.Uint16()&unix.IFF_UP != 0
 		}
-		f.addr = interfaceAddress(int(fd), f.name)
+		if a := interfaceAddress(int(fd), f.Name); a.IsValid() {
+			f.Addrs = []netip.Prefix{netip.PrefixFrom(a, 32)} // which network it is in is not asked
+		}
 	})
 	return f
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/garden"
 )
 
 // admitLimit bounds how long an acknowledgement waits until the source guard
@@ -28,14 +29,15 @@ const admitLimit = 50 * time.Millisecond
 
 // aclPolicy gives what the rules follow from.
 func aclPolicy(cfg *config.Config) acl.Policy {
-	return acl.Policy{SourceGuard: cfg.ACL.SourceGuard.On()}
+	return acl.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
 }
 
 // aclSources knows what the ACL follows from besides the snapshot: the
 // configuration, the leases and the interfaces of this host.
 type aclSources struct {
 	leases *lease.Table
-	names  func() []string // of the interfaces that exist
+	names  func() []string  // of the interfaces that exist
+	garden *garden.Resolver // nil: nobody has one
 
 	enforcer atomic.Pointer[provision.Enforcer]
 	guarded  atomic.Pointer[config.ACLSourceGuard]
@@ -74,6 +76,9 @@ func (s *aclSources) use(cfg *config.Config) func() provision.Inputs {
 	}
 	return func() provision.Inputs {
 		in := fixed
+		if s.garden != nil {
+			in.Garden, in.GuestGarden = s.garden.Paused(), s.garden.Guests()
+		}
 		s.addInterfaces(cfg.ACL.SourceGuard, templates, &in)
 		s.addLeases(cfg, &in, time.Now())
 		return in

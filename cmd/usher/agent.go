@@ -21,11 +21,13 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/userside"
@@ -52,7 +54,10 @@ type agent struct {
 	outbox   *outbox.Outbox
 	leases   *lease.Table
 	dhcp     *dhcpd.Server  // nil: dhcp.enabled is false
+	links    *link.Watch    // nil: dhcp.enabled is false, or netlink does not work
 	hooks    *console.Hooks // nil: hooks.listen is off
+	garden   *garden.Resolver
+	portal   *portal.Server // nil: portal.listen and portal.https.listen are off
 	deps     console.Deps
 	control  net.Listener
 	registry *prometheus.Registry
@@ -102,14 +107,18 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
 	}
+	a.openGarden(cfg)
 	if err := a.openKernel(cfg); err != nil {
+		return a, err
+	}
+	if err := a.openPortal(cfg); err != nil {
 		return a, err
 	}
 	a.openHooks(cfg)
 	a.deps = console.Deps{
 		Build: build, Started: time.Now(), Kernel: a.deps.Kernel,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
-		ERP: a.erp, Metrics: a.metrics,
+		ERP: a.erp, Metrics: a.metrics, Garden: a.garden,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
 	}
 	if a.dhcp != nil {
@@ -178,6 +187,7 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		Observer: dhcpd.Observers{a.metrics, events, a.sources}, Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
+	a.openLinks(&deps)
 	srv, err := dhcpd.New(opts, deps)
 	if err != nil {
 		return err
@@ -187,7 +197,35 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	}
 	a.onClose(srv.Close)
 	a.dhcp = srv
+	a.metrics.WatchSockets(func() console.SocketCounts {
+		n := console.SocketCounts{Sockets: srv.Sockets()}
+		if a.links != nil {
+			st := a.links.Status()
+			n.Changes, n.Resyncs = st.Changes, st.Resyncs
+		}
+		return n
+	})
+	a.warnOfServerIDs()
 	return nil
+}
+
+// openLinks follows the interfaces. Without it the server asks for them by itself.
+func (a *agent) openLinks(deps *dhcpd.Deps) {
+	w, err := link.OpenWatch(link.WatchOptions{Log: a.log})
+	if err != nil {
+		a.log.Warn("interfaces cannot be followed; the server asks for each every few seconds", "error", err)
+		return
+	}
+	a.onClose(w.Close)
+	a.links, deps.Links = w, w
+}
+
+// warnOfServerIDs tells of server identifiers that clients could not renew at. Where
+// an address moves between routers it is right on one of them at a time.
+func (a *agent) warnOfServerIDs() {
+	if ids := a.dhcp.Sockets().ForeignServerIDs; len(ids) > 0 {
+		a.log.Warn("server identifiers that are no address of this host: clients would renew elsewhere", "server_ids", ids)
+	}
 }
 
 // openKernel opens the ACL. With dry_run, or when it is off, nothing in the kernel is touched.
@@ -239,6 +277,9 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	if a.dhcp != nil {
 		task("dhcp", a.dhcp.Run)
 	}
+	if a.links != nil {
+		task("interfaces", a.links.Run)
+	}
 	task("control", func(ctx context.Context) error {
 		return console.ServeControl(ctx, a.control, console.NewControl(a.deps), a.log)
 	})
@@ -251,6 +292,10 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if a.hooks != nil {
 		task("hooks", a.serveHooks)
+	}
+	task("garden", a.garden.Run)
+	if a.portal != nil {
+		task("portal", a.runPortal)
 	}
 	task("reload", func(ctx context.Context) error { return a.reloadOn(ctx, hup) })
 	task("watchdog", func(ctx context.Context) error {
@@ -293,7 +338,8 @@ func (a *agent) letGo(limit time.Duration) error {
 	}
 }
 
-// kickOnUpdate asks for a round of the enforcer after each new snapshot.
+// kickOnUpdate asks for a round of the enforcer after each new snapshot and each
+// change of a garden.
 func (a *agent) kickOnUpdate(ctx context.Context) error {
 	updates := a.syncer.Updates()
 	a.enforcer.Kick()
@@ -302,6 +348,8 @@ func (a *agent) kickOnUpdate(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-updates:
+			a.enforcer.Kick()
+		case <-a.garden.Updates():
 			a.enforcer.Kick()
 		}
 	}
@@ -314,6 +362,7 @@ func (a *agent) alive(ctx context.Context) error {
 		a.syncer.Status()
 		a.enforcer.Status()
 		a.outbox.Status(0)
+		a.garden.Status()
 		if a.dhcp != nil {
 			done <- a.dhcp.Alive()
 			return
@@ -378,6 +427,10 @@ func (a *agent) reload() error {
 	if err != nil {
 		return err
 	}
+	usePortal, err := a.preparePortal(cfg)
+	if err != nil {
+		return err
+	}
 	if a.dhcp != nil {
 		opts, err := dhcpOptions(cfg.DHCP)
 		if err != nil {
@@ -387,6 +440,9 @@ func (a *agent) reload() error {
 			return err
 		}
 	}
+	if a.dhcp != nil {
+		a.warnOfServerIDs()
+	}
 	a.erp.p.Store(fetcher)
 	if a.table != nil {
 		a.table.Reconfigure(aclPolicy(cfg)) // the round that follows replaces the rules in one batch
@@ -394,6 +450,8 @@ func (a *agent) reload() error {
 	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.sources.use(cfg)))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
+	usePortal()
+	a.garden.Reconfigure(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers))
 	if a.hooks != nil {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
@@ -412,6 +470,8 @@ func needRestart(old, new *config.Config) []string {
 		{"control", old.Control != new.Control},
 		{"console.listen", old.Console != new.Console},
 		{"hooks.listen", old.Hooks.Listen != new.Hooks.Listen},
+		{"portal.listen", old.Portal.Listen != new.Portal.Listen},
+		{"portal.https.listen", old.Portal.HTTPS.Listen != new.Portal.HTTPS.Listen},
 		{"dhcp.enabled", old.DHCP.Enabled != new.DHCP.Enabled},
 		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},

@@ -19,15 +19,17 @@ const module = "github.com/usher-agent/usher/"
 // arrows are the imports between our own packages that the architecture allows
 // (docs/architecture.md). A new one needs a reason there first.
 var arrows = map[string][]string{
-	"config":             {"provision", "dhcpd/option82", "dhcpd/vlanname"}, // words of the vocabulary; profiles and templates are checked where their line is known
-	"userside":           {},                                                // a client of the ERP knows nothing of what it is used for
-	"userside/emulator":  {"userside"},                                      // words of the wire only
-	"userside/record":    {},                                                // it masks and serves text, whatever it means
-	"provision":          {},                                                // the core is the standard library and nothing else
+	"config":             {"provision", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // words of the vocabulary; profiles, templates and the portal's page are checked where their line is known
+	"userside":           {},                                                                  // a client of the ERP knows nothing of what it is used for
+	"userside/emulator":  {"userside"},                                                        // words of the wire only
+	"userside/record":    {},                                                                  // it masks and serves text, whatever it means
+	"provision":          {},                                                                  // the core is the standard library and nothing else
 	"provision/erp":      {"provision", "userside"},
 	"provision/outbox":   {"provision"},
 	"provision/acl":      {"provision"},
 	"provision/link":     {"provision"},
+	"provision/garden":   {},            // names and prefixes, whoever uses them
+	"console/portal":     {"provision"}, // reachable for subscribers, so it has no way to what the console shows
 	"provision/link/lab": {},
 	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool", "dhcpd/vlanname"},
 	"dhcpd/wire":         {},
@@ -36,11 +38,11 @@ var arrows = map[string][]string{
 	"dhcpd/probe":        {}, // it asks servers with another codec than ours, so that the two check each other
 	"dhcpd/lease":        {"provision"},
 	"dhcpd/pool":         {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
-	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/acl", "provision/link",
-		"dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool"}, // it shows everything
+	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/garden", "provision/acl", "provision/link",
+		"console/portal", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
-		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console"}, // it wires everything
+		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.
@@ -56,8 +58,8 @@ var edges = map[string][]string{
 	"github.com/prometheus/client_golang": {"console", "cmd/usher"},
 	"github.com/insomniacslk/dhcp":        {"dhcpd/probe"},
 	"golang.org/x/net":                    {"dhcpd"},
-	"net/http":                            {"cmd/usher", "console", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
-	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                                           // the demo runs real programs; the agent never does
+	"net/http":                            {"cmd/usher", "console", "console/portal", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
+	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                                                             // the demo runs real programs; the agent never does
 	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
 }
 

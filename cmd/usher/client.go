@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -78,6 +79,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 	rows = append(rows, syncRows(p, st.Sync, now)...)
 	if d := st.DHCP; d != nil {
 		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", d.Listen, d.Packets)})
+		rows = append(rows, socketRows(p, d.Sockets)...)
 		if d.Leases != nil {
 			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
 		}
@@ -98,6 +100,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 			rows = append(rows, []string{"", p.red("error " + ago(a.LastErrorAt, now) + ": " + a.LastError)})
 		}
 	}
+	rows = append(rows, gardenRows(p, st)...)
 	if o := st.Outbox; o != nil {
 		rows = append(rows, []string{"reports", fmt.Sprintf("%d waiting, %d sent, %d refused", o.Depth, o.Sent, o.Refused)})
 		if o.LastError != "" {
@@ -108,6 +111,31 @@ func printStatus(w io.Writer, st *console.Status) error {
 		}
 	}
 	return table(w, rows)
+}
+
+// socketRows tells of interfaces and of what is not as it should be.
+func socketRows(p paint, s dhcpd.SocketStatus) [][]string {
+	var rows [][]string
+	if s.Interfaces > 0 {
+		text := fmt.Sprintf("%d of %d interfaces served", s.Served, s.Interfaces)
+		if n := len(s.Names); n > 0 {
+			text += ": " + strings.Join(s.Names[:min(8, n)], ", ")
+			if s.Served > 8 {
+				text += ", ..."
+			}
+		}
+		rows = append(rows, []string{"", text})
+	}
+	if s.Standby {
+		rows = append(rows, []string{"", p.red(fmt.Sprintf("standby: %s is not on this host", s.AnswerWhileHolding))})
+	}
+	if s.ReceiveDrops > 0 {
+		rows = append(rows, []string{"", p.red(fmt.Sprintf("%d packets lost before they were read: the receive queue was full", s.ReceiveDrops))})
+	}
+	for _, id := range s.ForeignServerIDs {
+		rows = append(rows, []string{"", p.red(fmt.Sprintf("server id %s is no address of this host", id))})
+	}
+	return rows
 }
 
 func syncRows(p paint, s provision.SyncStatus, now time.Time) [][]string {
@@ -196,18 +224,39 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	}
 	if x.Would != nil {
 		rows = append(rows, []string{"now", fmt.Sprintf("a DISCOVER would end in %s: %s", x.Would.Outcome, x.Would.Text)})
+		if how := matchedBy(x.Would); how != "" {
+			rows = append(rows, []string{"found by", how})
+		}
 		if x.Would.Profile != "" {
 			how := fmt.Sprintf("read by profile %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Circuit, x.Would.Remote)
 			if x.Would.Fault != "" {
 				how = fmt.Sprintf("not read by profile %s, %s: circuit-id %s, remote-id %s", x.Would.Profile, x.Would.Fault, x.Would.Circuit, x.Would.Remote)
 			}
 			rows = append(rows, []string{"option 82", how})
+			if x.Would.RelaySays != "" {
+				rows = append(rows, []string{"", "the relay also says: " + x.Would.RelaySays})
+			}
 		}
 	}
 	for _, e := range x.Events {
 		rows = append(rows, []string{"packet", fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))})
 	}
 	return table(w, rows)
+}
+
+// matchedBy says by what the client would be found, and what else is known of it.
+func matchedBy(w *console.WouldView) string {
+	var s []string
+	if w.MatchedBy != "" {
+		s = append(s, w.MatchedBy)
+	}
+	if w.VLAN != 0 {
+		s = append(s, fmt.Sprintf("VLAN %d of interface %s", w.VLAN, w.Interface))
+	}
+	if w.ClientID != "" {
+		s = append(s, "client-id "+w.ClientID)
+	}
+	return strings.Join(s, ", ")
 }
 
 func orDash(s string, empty bool) string {

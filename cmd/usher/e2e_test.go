@@ -18,6 +18,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision"
@@ -479,12 +480,26 @@ func TestKernelGarbageEndsInCountedOutcomes(t *testing.T) {
 	for two[len(two)-1] == 255 || two[len(two)-1] == 0 {
 		two = two[:len(two)-1]
 	}
+	two[33] = 2 // the MAC of the flood above is over its limit
 	opt := []byte{82, 8, 1, 6, 0, 4, 0, 5, 0, 7}
 	send(slices.Concat(two, opt, opt, []byte{255}))
 	untrusted := slices.Clone(wire)
 	copy(untrusted[24:28], []byte{203, 0, 113, 99})
+	untrusted[33] = 3
 	send(untrusted)
-	send(append(slices.Clone(wire), make([]byte, 9000)...))
+	send(append(slices.Clone(wire), make([]byte, 9000)...)) // in fragments
+	send(nil)
+	reply := slices.Clone(wire)
+	reply[0], reply[33] = 2, 4
+	send(reply)
+	raw, err := conn.(*net.UDPConn).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		require.NoError(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1))
+	}))
+	unsummed := slices.Clone(wire)
+	unsummed[33] = 5
+	send(unsummed) // without a UDP checksum, which IPv4 allows
 
 	eventually(t, 10*time.Second, "every packet is counted", func() (bool, error) {
 		return w.status(t).DHCP.Packets >= uint64(sent), nil
@@ -496,6 +511,10 @@ func TestKernelGarbageEndsInCountedOutcomes(t *testing.T) {
 	require.Equal(t, uint64(1), outcomes["option82_double"])
 	require.Positive(t, outcomes["relay_untrusted"])
 	require.Positive(t, outcomes["malformed"])
+	require.Positive(t, outcomes["limited_client"])
+	require.Equal(t, uint64(1), outcomes["not_request"])
+	events := w.status(t).DHCP.Events
+	require.True(t, slices.ContainsFunc(events, func(e console.EventView) bool { return e.MAC[5] == 5 && e.Type == "discover" }), "%+v", events)
 	require.NoError(t, w.lease(t.Context(), w.homes[0]), "real clients are still served")
 }
 

@@ -104,6 +104,9 @@ func printOption82(w io.Writer, v *console.Option82View) error {
 			rows = append(rows, []string{"", p.red(n.Fault)})
 		}
 		rows = append(rows, []string{"circuit-id", n.Circuit}, []string{"remote-id", n.Remote})
+		if n.RelaySays != "" {
+			rows = append(rows, []string{"relay", n.RelaySays})
+		}
 		if n.Device != 0 {
 			rows = append(rows, []string{"port", fmt.Sprintf("device %d port %d", n.Device, n.Port)})
 		}

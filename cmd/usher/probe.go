@@ -21,6 +21,7 @@ import (
 type probeFlags struct {
 	iface, relayFrom, giaddr, server        string
 	mac, xid, ciaddr, requested, serverID   string
+	ip                                      string
 	clientID, vendorClass, hostName, expect string
 	circuitID, remoteID, pcap               string
 	parameters                              []uint
@@ -51,11 +52,15 @@ Text in --circuit-id, --remote-id, --client-id and --vendor-class that begins wi
 hexadecimal. Nothing is corrected: --option82 may be given twice, and --option may replace
 the message type (--option 53=0a).
 
+leasequery asks as an access node (RFC 4388) who has an address: by --ip, --client-id or --mac. The
+server answers nodes of its dhcp.leasequery.from.
+
 Exit code 0: answered as expected (--expect); 1: not; 2: the command line is wrong.`,
 		Example: `  usher probe dora --interface eth1
   usher probe discover --interface eth1 --mac 00:00:5e:00:53:17 --circuit-id 0x000400640003
   usher probe dora --relay-from 198.51.100.1 --server 192.0.2.1 --circuit-id ge3
   usher probe renewing --ciaddr 198.51.100.17 --server 192.0.2.1 --relay-from 198.51.100.17:68
+  usher probe leasequery --relay-from 198.51.100.1 --server 192.0.2.1 --ip 198.51.100.17
   usher probe discover --relay-from 198.51.100.1 --server 192.0.2.1 --option82 0106000400640003 --option82 0106000400640004 --expect silence`,
 		Args:      exactly(1),
 		ValidArgs: kinds,
@@ -77,6 +82,7 @@ Exit code 0: answered as expected (--expect); 1: not; 2: the command line is wro
 	fl.Uint16Var(&f.secs, "secs", 0, "seconds that the client says it has been trying")
 	fl.BoolVar(&f.broadcast, "broadcast", false, "ask for a broadcast answer")
 	fl.StringVar(&f.ciaddr, "ciaddr", "", "address that the client has")
+	fl.StringVar(&f.ip, "ip", "", "address that a leasequery asks about; the same as --ciaddr")
 	fl.StringVar(&f.requested, "requested", "", "address that the client wants (option 50)")
 	fl.StringVar(&f.serverID, "server-id", "", "server that the client has chosen (option 54)")
 	fl.StringVar(&f.clientID, "client-id", "", "option 61; text is sent after a zero byte")
@@ -87,14 +93,14 @@ Exit code 0: answered as expected (--expect); 1: not; 2: the command line is wro
 	fl.StringVar(&f.circuitID, "circuit-id", "", "of option 82")
 	fl.StringVar(&f.remoteID, "remote-id", "", "of option 82")
 	fl.StringArrayVar(&f.option82, "option82", nil, "a whole option 82 in hexadecimal; may be repeated, also beside --circuit-id")
-	fl.StringVar(&f.expect, "expect", "", "offer, ack, nak or silence (default: what the message hopes for)")
+	fl.StringVar(&f.expect, "expect", "", "offer, ack, nak, active, unassigned, unknown or silence (default: what the message hopes for)")
 	fl.DurationVar(&f.timeout, "timeout", 2*time.Second, "how long to wait for an answer")
 	fl.IntVar(&f.retries, "retries", 0, "how often to send again when nothing comes")
 	fl.IntVar(&f.count, "count", 1, "how often to do all of it")
 	fl.BoolVar(&f.all, "all", false, "wait for the answers of all servers until the time is over")
 	fl.BoolVar(&f.quiet, "quiet", false, "print results only, no messages")
 	fl.StringVar(&f.pcap, "pcap", "", "file to write the messages to, for tcpdump or Wireshark")
-	must(cmd.RegisterFlagCompletionFunc("expect", cobra.FixedCompletions([]string{"offer", "ack", "nak", "silence"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("expect", cobra.FixedCompletions([]string{"offer", "ack", "nak", "active", "unassigned", "unknown", "silence"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 
@@ -125,6 +131,7 @@ func (f *probeFlags) prepare(message string) (*probing, error) {
 		}
 	}
 	addr("ciaddr", f.ciaddr, &q.ClientIP)
+	addr("ip", f.ip, &q.ClientIP)
 	addr("requested", f.requested, &q.RequestedIP)
 	addr("server-id", f.serverID, &q.ServerID)
 	addr("giaddr", f.giaddr, &q.GIAddr)
@@ -244,7 +251,7 @@ func (p *probing) place() error {
 	if f.relayFrom != "" && f.giaddr == "" && p.relay.Addr() != q.ClientIP {
 		q.GIAddr = p.relay.Addr()
 	}
-	if len(q.MAC) == 0 {
+	if len(q.MAC) == 0 && q.Kind != probe.LeaseQuery {
 		q.MAC = probe.RandomMAC()
 		if f.iface != "" {
 			if i, err := net.InterfaceByName(f.iface); err == nil && len(i.HardwareAddr) == 6 {
@@ -426,6 +433,9 @@ func describeStep(s *probe.Step) string {
 		}
 		if t := s.Reply.IPAddressLeaseTime(0); t > 0 {
 			line += fmt.Sprintf(", lease %s", t)
+		}
+		if s.Answer == probe.Active {
+			line += fmt.Sprintf(", client %s", s.Reply.ClientHWAddr)
 		}
 	}
 	return line

@@ -32,7 +32,9 @@ func TestProbeSaysWhatIsWrong(t *testing.T) {
 		{"bad circuit-id", append([]string{"dora", "--circuit-id", "0x0"}, relay...), "--circuit-id: "},
 		{"bad option", append([]string{"dora", "--option", "82"}, relay...), "want CODE=HEX"},
 		{"bad parameter", append([]string{"dora", "--parameters", "0"}, relay...), "--parameters: 0"},
-		{"bad expectation", append([]string{"dora", "--expect", "joy"}, relay...), "want offer, ack, nak or silence"},
+		{"bad expectation", append([]string{"dora", "--expect", "joy"}, relay...), "want offer, ack, nak, active, unassigned, unknown or silence"},
+		{"leasequery about nothing", append([]string{"leasequery"}, relay...), "leasequery needs an address, a MAC or a client identifier"},
+		{"leasequery by no relay", []string{"leasequery", "-i", "lo", "--ip", "192.0.2.7"}, "leasequery needs a giaddr"},
 		{"count of nothing", append([]string{"dora", "--count", "0"}, relay...), "--count"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

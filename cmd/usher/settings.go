@@ -66,7 +66,10 @@ func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases
 func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	o := dhcpd.Options{
 		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
-		Interfaces: c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
+		AnswerWhileHolding: c.AnswerWhileHolding,
+		Limits:             dhcpd.Limits{Client: dhcpd.Limit(c.Limits.Client), Port: dhcpd.Limit(c.Limits.Port), Relay: dhcpd.Limit(c.Limits.Relay)},
+		Interfaces:         c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
+		LeaseQuery: c.Leasequery.From,
 	}
 	if err := matchingOptions(c, &o); err != nil {
 		return o, err
@@ -82,7 +85,7 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	}
 	for _, s := range c.Subnets {
 		o.Subnets = append(o.Subnets, dhcpd.Subnet{
-			Prefix: s.Prefix, Gateway: s.Gateway,
+			Prefix: s.Prefix, Gateway: s.Gateway, ServerID: s.ServerID,
 			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
 			AlwaysBroadcast: s.AlwaysBroadcast, OptionSet: optionSet(s.OptionSet),
 		})

@@ -135,6 +135,8 @@ func TestJournalStoresLeaseAndReportTogether(t *testing.T) {
 	require.NoError(t, journal{db: db, leases: leases, outbox: box}.Commit([]dhcpd.Commit{{
 		Lease:  lease.Record{IP: testIP, MAC: testMAC, State: lease.StateBound, Start: at, Renewed: at, Expires: at.Add(time.Hour)},
 		Report: &provision.MACReport{IP: testIP, MAC: testMAC, At: at},
+	}, { // of a client that is not answered yet
+		Report: &provision.MACReport{IP: testIP.Next(), MAC: otherMAC, At: at},
 	}}))
 	require.NoError(t, db.Close())
 
@@ -148,5 +150,6 @@ func TestJournalStoresLeaseAndReportTogether(t *testing.T) {
 	require.Equal(t, testMAC, rec.MAC)
 	box, err = outbox.Open(db, outbox.Options{}, nil, nil, nil)
 	require.NoError(t, err)
-	require.Equal(t, 1, box.Status(0).Depth)
+	require.Equal(t, 1, leases.Len())
+	require.Equal(t, 2, box.Status(0).Depth)
 }

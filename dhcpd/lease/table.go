@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -31,6 +32,8 @@ type Table struct {
 	mu      sync.RWMutex // guards the fields below
 	records map[uint32]*Record
 	dirty   map[uint32]struct{} // changed since they were last written
+	byMAC   map[provision.MAC][]uint32
+	byID    map[string][]uint32 // by client identifier, of records that have one
 }
 
 const maxSkippedKept = 20
@@ -40,7 +43,10 @@ func bucketName() []byte { return []byte("leases") }
 
 // New makes a table that lives in memory only.
 func New() *Table {
-	return &Table{records: map[uint32]*Record{}, dirty: map[uint32]struct{}{}}
+	return &Table{
+		records: map[uint32]*Record{}, dirty: map[uint32]struct{}{},
+		byMAC: map[provision.MAC][]uint32{}, byID: map[string][]uint32{},
+	}
 }
 
 // Open makes a table from what db holds, in the bucket "leases", which it makes
@@ -71,7 +77,7 @@ func Open(db *bbolt.DB) (*Table, error) {
 					names[*name] = *name
 				}
 			}
-			t.records[ipKey(r.IP)] = &r
+			t.putLocked(&r) // nobody else has t yet
 			return nil
 		})
 	})
@@ -111,7 +117,41 @@ func (t *Table) Store(rec Record) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.records[ipKey(rec.IP)] = &rec
+	t.putLocked(&rec)
+}
+
+// putLocked puts rec in place of what its address had.
+func (t *Table) putLocked(rec *Record) {
+	key := ipKey(rec.IP)
+	old := t.records[key]
+	t.records[key] = rec
+	if old != nil && old.MAC == rec.MAC && bytes.Equal(old.ClientID, rec.ClientID) {
+		return
+	}
+	if old != nil {
+		t.unindexLocked(key, old)
+	}
+	t.byMAC[rec.MAC] = append(t.byMAC[rec.MAC], key)
+	if len(rec.ClientID) > 0 {
+		t.byID[string(rec.ClientID)] = append(t.byID[string(rec.ClientID)], key)
+	}
+}
+
+// unindexLocked forgets by what a record is found.
+func (t *Table) unindexLocked(key uint32, rec *Record) {
+	remove(t.byMAC, rec.MAC, key)
+	if len(rec.ClientID) > 0 {
+		remove(t.byID, string(rec.ClientID), key)
+	}
+}
+
+func remove[K comparable](index map[K][]uint32, k K, key uint32) {
+	rest := slices.DeleteFunc(index[k], func(x uint32) bool { return x == key })
+	if len(rest) == 0 {
+		delete(index, k)
+		return
+	}
+	index[k] = rest
 }
 
 // Renew moves the expiry of a bound lease and leaves writing it to the
@@ -296,6 +336,7 @@ func (t *Table) Prune(now time.Time, limit int) int {
 		}
 		if now.Sub(r.Expires) > Grace && now.Sub(r.Renewed) > Grace {
 			delete(t.records, k)
+			t.unindexLocked(k, r)
 			t.markLocked(k)
 			n++
 		}
@@ -320,9 +361,27 @@ func (t *Table) BySubscriber(id provision.SubscriberID) []Record {
 	return t.sorted(func(r *Record) bool { return r.Subscriber == id })
 }
 
-// ByMAC gives the records of a MAC, sorted by address. It looks at every record.
+// ByMAC gives the records of a MAC, sorted by address.
 func (t *Table) ByMAC(mac provision.MAC) []Record {
-	return t.sorted(func(r *Record) bool { return r.MAC == mac })
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.ofLocked(t.byMAC[mac])
+}
+
+// ByClientID gives the records of a client identifier (option 61), sorted by address.
+func (t *Table) ByClientID(id []byte) []Record {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.ofLocked(t.byID[string(id)])
+}
+
+func (t *Table) ofLocked(keys []uint32) []Record {
+	var found []Record
+	for _, k := range keys {
+		found = append(found, *t.records[k])
+	}
+	slices.SortFunc(found, func(a, b Record) int { return a.IP.Compare(b.IP) })
+	return found
 }
 
 // InRange gives the records of the addresses from first to last, those that end

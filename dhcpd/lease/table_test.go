@@ -236,6 +236,46 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// The indexes follow every change, also of who has an address.
+func TestFindFollowsChanges(t *testing.T) {
+	tab := New()
+	at := func(found []Record) (list []string) {
+		for _, r := range found {
+			list = append(list, r.IP.String())
+		}
+		return list
+	}
+	a, b := testRecord(ip7), testRecord(ip7.Next())
+	a.ClientID, b.ClientID = Hex("one"), Hex("one")
+	tab.Store(b)
+	tab.Store(a)
+	tab.Store(a)
+	assert.Equal(t, []string{a.IP.String(), b.IP.String()}, at(tab.ByMAC(mac1)))
+	assert.Equal(t, []string{a.IP.String(), b.IP.String()}, at(tab.ByClientID([]byte("one"))))
+	a.MAC, a.ClientID = mac2, nil
+	tab.Store(a)
+	assert.Equal(t, []string{b.IP.String()}, at(tab.ByMAC(mac1)))
+	assert.Equal(t, []string{a.IP.String()}, at(tab.ByMAC(mac2)))
+	assert.Equal(t, []string{b.IP.String()}, at(tab.ByClientID([]byte("one"))))
+	assert.Empty(t, tab.ByClientID(nil))
+	assert.Equal(t, 2, tab.Prune(testNow.Add(2*Grace), 10))
+	assert.Empty(t, tab.ByMAC(mac1))
+	assert.Empty(t, tab.ByClientID([]byte("one")))
+	assert.Empty(t, tab.byMAC)
+	assert.Empty(t, tab.byID)
+
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openDB(t, path)
+	tab = openTable(t, db)
+	tab.Store(b)
+	tab.Dirty(b.IP)
+	require.NoError(t, tab.Flush())
+	require.NoError(t, db.Close())
+	tab = openTable(t, openDB(t, path))
+	assert.Equal(t, []string{b.IP.String()}, at(tab.ByMAC(mac1)), "from disk")
+	assert.Equal(t, []string{b.IP.String()}, at(tab.ByClientID([]byte("one"))))
+}
+
 func TestPruneKeepsTheGraceAndItsBound(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	db := openDB(t, path)

@@ -21,17 +21,22 @@ const (
 	Offered Answer = "offer"
 	Acked   Answer = "ack"
 	Naked   Answer = "nak"
+	// Of a leasequery.
+	Active     Answer = "active"
+	Unassigned Answer = "unassigned"
+	Unknown    Answer = "unknown"
+
 	Silence Answer = "silence"
 	Other   Answer = "other" // a message of another type
 )
 
-// ParseAnswer reads offer, ack, nak or silence.
+// ParseAnswer reads offer, ack, nak, active, unassigned, unknown or silence.
 func ParseAnswer(s string) (Answer, error) {
 	switch a := Answer(s); a {
-	case Offered, Acked, Naked, Silence:
+	case Offered, Acked, Naked, Active, Unassigned, Unknown, Silence:
 		return a, nil
 	}
-	return "", fmt.Errorf("answer %q: want offer, ack, nak or silence", s)
+	return "", fmt.Errorf("answer %q: want offer, ack, nak, active, unassigned, unknown or silence", s)
 }
 
 // Hoped is the answer that a client of this kind hopes for.
@@ -47,10 +52,13 @@ type Step struct {
 	Got    []Packet       // more than one: with All
 }
 
-// Address is what the server gave; invalid without an answer or an address.
+// Address is what the server gave or, asked by a leasequery, told of; invalid without an answer or an address.
 func (s *Step) Address() netip.Addr {
 	if s.Reply == nil {
 		return netip.Addr{}
+	}
+	if s.Kind == LeaseQuery {
+		return addressOf(s.Reply.ClientIPAddr)
 	}
 	return addressOf(s.Reply.YourIPAddr)
 }
@@ -133,7 +141,7 @@ func (c *Client) collect(ctx context.Context, s *Step, q *Query, sent time.Time,
 			continue
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
-		case !p.fromServer || p.xid != q.XID || p.chaddr != [6]byte(q.MAC):
+		case !p.fromServer || p.xid != q.XID || q.Kind != LeaseQuery && p.chaddr != [6]byte(q.MAC):
 			continue
 		}
 		s.Got = append(s.Got, p)
@@ -159,6 +167,12 @@ func read(b []byte) (*dhcpv4.DHCPv4, Answer) {
 		return m, Acked
 	case dhcpv4.MessageTypeNak:
 		return m, Naked
+	case 11: // RFC 4388
+		return m, Unassigned
+	case 12:
+		return m, Unknown
+	case 13:
+		return m, Active
 	}
 	return m, Other
 }

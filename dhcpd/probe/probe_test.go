@@ -90,7 +90,7 @@ func TestWords(t *testing.T) {
 	_, err := ParseKind("offer")
 	assert.ErrorContains(t, err, "no such kind")
 	_, err = ParseAnswer("yes")
-	assert.ErrorContains(t, err, "want offer, ack, nak or silence")
+	assert.ErrorContains(t, err, "want offer, ack, nak, active, unassigned, unknown or silence")
 
 	for in, want := range map[string]string{"ge1": "676531", "0x00:04": "0004", "0x0004": "0004", "": ""} {
 		b, err := ParseBytes(in)

@@ -28,6 +28,7 @@ const (
 	Release
 	Decline
 	Inform
+	LeaseQuery // asks who has an address (RFC 4388): by ClientIP, else by client identifier, else by MAC
 
 	kindEnd
 )
@@ -40,7 +41,7 @@ type kindInfo struct {
 }
 
 // need is the set of fields that a kind cannot do without.
-type need struct{ ciaddr, requested, serverID bool }
+type need struct{ ciaddr, requested, serverID, giaddr bool }
 
 func (k Kind) info() kindInfo {
 	switch k {
@@ -62,6 +63,8 @@ func (k Kind) info() kindInfo {
 		return kindInfo{"decline", 4, need{requested: true, serverID: true}, Silence}
 	case Inform:
 		return kindInfo{"inform", 8, need{ciaddr: true}, Acked}
+	case LeaseQuery:
+		return kindInfo{"leasequery", 10, need{giaddr: true}, Active}
 	}
 	return kindInfo{name: "invalid"}
 }
@@ -79,7 +82,7 @@ func Kinds() []Kind {
 }
 
 // ParseKind reads discover, selecting, init-reboot, renewing, rebinding,
-// request, release, decline or inform.
+// request, release, decline, inform or leasequery.
 func ParseKind(s string) (Kind, error) {
 	for _, k := range Kinds() {
 		if k.String() == s {
@@ -100,7 +103,7 @@ type Option struct {
 // options, not at all.
 type Query struct {
 	Kind        Kind
-	MAC         net.HardwareAddr // chaddr, 6 bytes
+	MAC         net.HardwareAddr // chaddr, 6 bytes; none: a LeaseQuery by something else
 	XID         uint32           // 0: a random one
 	Secs        uint16
 	Broadcast   bool
@@ -119,7 +122,11 @@ func (q *Query) Check() error {
 	if i.message == 0 {
 		return errors.New("no kind of message is given")
 	}
-	if len(q.MAC) != 6 {
+	if q.Kind == LeaseQuery && len(q.MAC) == 0 {
+		if !q.ClientIP.IsValid() && !slices.ContainsFunc(q.Options, func(o Option) bool { return o.Code == 61 }) {
+			return errors.New("leasequery needs an address, a MAC or a client identifier")
+		}
+	} else if len(q.MAC) != 6 {
 		return fmt.Errorf("MAC %q: want 6 bytes", q.MAC)
 	}
 	for _, f := range []struct {
@@ -130,7 +137,7 @@ func (q *Query) Check() error {
 		{"ciaddr", q.ClientIP, i.needs.ciaddr},
 		{"requested address", q.RequestedIP, i.needs.requested},
 		{"server id", q.ServerID, i.needs.serverID},
-		{"giaddr", q.GIAddr, false},
+		{"giaddr", q.GIAddr, i.needs.giaddr},
 	} {
 		if f.needed && !f.addr.IsValid() {
 			return fmt.Errorf("%s needs a %s", q.Kind, f.name)
@@ -152,7 +159,10 @@ const (
 // packet gives the message as it goes on the wire.
 func (q *Query) packet() []byte {
 	b := make([]byte, headerLen, minLen)
-	b[0], b[1], b[2] = 1, 1, 6 // BOOTREQUEST, Ethernet
+	b[0] = 1 // BOOTREQUEST
+	if len(q.MAC) > 0 {
+		b[1], b[2] = 1, 6 // Ethernet
+	}
 	if q.GIAddr.IsValid() {
 		b[3] = 1
 	}

@@ -21,19 +21,29 @@ const (
 	Inform
 )
 
+// The message types of RFC 4388.
+const (
+	LeaseQuery MessageType = iota + 10
+	LeaseUnassigned
+	LeaseUnknown
+	LeaseActive
+)
+
 // MessageTypes lists the types that String names, for metric labels.
 func MessageTypes() []MessageType {
 	return []MessageType{0, Discover, Offer, Request, Decline, Ack, Nak, Release, Inform}
 }
 
-// String gives discover, offer, ... ; none for zero and "type_<n>" for numbers that RFC 2132 does not
-// name. Use Label where the set of words must be closed.
+// String gives discover, offer, ... , leasequery, ... ; none for zero and "type_<n>" for numbers that
+// have no name here. Use Label where the set of words must be closed.
 func (t MessageType) String() string {
 	switch {
 	case t == 0:
 		return "none"
 	case t <= Inform:
 		return t.Label()
+	case t >= LeaseQuery && t <= LeaseActive:
+		return [...]string{"leasequery", "leaseunassigned", "leaseunknown", "leaseactive"}[t-LeaseQuery]
 	}
 	return "type_" + strconv.Itoa(int(t))
 }

@@ -216,7 +216,7 @@ func TestMessageTypeText(t *testing.T) {
 	}
 	assert.Equal(t, []string{"none", "discover", "offer", "request", "decline", "ack", "nak", "release", "inform"}, labels)
 	assert.Equal(t, "other", MessageType(13).Label())
-	assert.Equal(t, "type_13", MessageType(13).String())
+	assert.Equal(t, []string{"leasequery", "leaseactive", "type_14", "type_9"}, []string{LeaseQuery.String(), MessageType(13).String(), MessageType(14).String(), MessageType(9).String()})
 }
 
 func TestParseDoesNotAllocate(t *testing.T) {

@@ -8,12 +8,16 @@ import (
 
 // The sub-options of option 82 that are read here.
 const (
-	SubCircuitID       = 1  // RFC 3046
-	SubRemoteID        = 2  // RFC 3046
-	SubLinkSelection   = 5  // RFC 3527
-	SubSubscriberID    = 6  // RFC 3993
-	SubServerOverride  = 11 // RFC 5107
-	SubRelaySourcePort = 19 // RFC 8357
+	SubCircuitID       = 1   // RFC 3046
+	SubRemoteID        = 2   // RFC 3046
+	SubLinkSelection   = 5   // RFC 3527
+	SubSubscriberID    = 6   // RFC 3993
+	SubFlags           = 10  // RFC 5010
+	SubServerOverride  = 11  // RFC 5107
+	SubRelayID         = 12  // RFC 6925
+	SubRelaySourcePort = 19  // RFC 8357
+	SubVSS             = 151 // RFC 6607
+	SubVSSControl      = 152 // RFC 6607
 )
 
 // RelayInfo is option 82 taken apart. Codes 0 and 255 are ordinary sub-options
@@ -27,6 +31,56 @@ type RelayInfo struct {
 	SourcePort bool       // the relay wants replies at the port it sent from
 
 	RelaySubscriberID []byte // value of sub-option 6, text that the relay was told (RFC 3993)
+	RelayID           []byte // value of sub-option 12: the relay's DUID or the like (RFC 6925)
+	Cast              Cast   // how the client's message came to the relay (RFC 5010)
+
+	// VSS is the value of sub-option 151: whose address space the client is in (RFC
+	// 6607). It is not served here, so it goes back together with VSSControl,
+	// by which the relay knows.
+	VSS        []byte
+	VSSControl bool
+}
+
+// Cast is how a relay received a message, as it says in sub-option 10.
+type Cast uint8
+
+// The ways; CastNone: the relay does not say.
+const (
+	CastNone Cast = iota
+	CastBroadcast
+	CastUnicast
+)
+
+// String gives broadcast, unicast or, if the relay does not say, nothing.
+func (c Cast) String() string {
+	switch c {
+	case CastBroadcast:
+		return "broadcast"
+	case CastUnicast:
+		return "unicast"
+	}
+	return ""
+}
+
+// VSSInfo is a virtual subnet selection as read (RFC 6607 section 3.4).
+type VSSInfo struct {
+	Global bool    // type 255: the global address space
+	Name   []byte  // type 0: an ASCII name
+	ID     [7]byte // type 1: an identifier of RFC 2685
+	HasID  bool
+}
+
+// DecodeVSS reads the value of sub-option 151; ok is false if it has none of the known forms.
+func DecodeVSS(v []byte) (i VSSInfo, ok bool) {
+	switch {
+	case len(v) > 1 && v[0] == 0:
+		return VSSInfo{Name: v[1:]}, true
+	case len(v) == 8 && v[0] == 1:
+		return VSSInfo{ID: [7]byte(v[1:]), HasID: true}, true
+	case len(v) == 1 && v[0] == 255:
+		return VSSInfo{Global: true}, true
+	}
+	return VSSInfo{}, false
 }
 
 // ParseRelayInfo walks the payload of option 82. ErrSubOption says that the
@@ -55,8 +109,19 @@ func ParseRelayInfo(b []byte) (RelayInfo, error) {
 			r.RelaySubscriberID = v
 		case code == SubServerOverride && n == 4 && !r.Override.IsValid():
 			r.Override = nonZero(v)
+		case code == SubFlags && n == 1 && r.Cast == CastNone:
+			r.Cast = CastBroadcast
+			if v[0]&0x80 != 0 {
+				r.Cast = CastUnicast
+			}
+		case code == SubRelayID && r.RelayID == nil:
+			r.RelayID = v
 		case code == SubRelaySourcePort:
 			r.SourcePort = true
+		case code == SubVSS && r.VSS == nil:
+			r.VSS = v
+		case code == SubVSSControl:
+			r.VSSControl = true
 		}
 	}
 	return r, nil

@@ -177,3 +177,38 @@ func FuzzRelayInfo(f *testing.F) {
 		_ = describe(r)
 	})
 }
+
+// The sub-options of RFC 3527, 3993, 5010, 5107, 6925, 8357 and 6607.
+func TestRelayInfoOfTheRFCs(t *testing.T) {
+	all := unhex(t, "0501ff 0504c6336401 0504c6336402 060473756231 0a0180 0a0100 0b04c6336403 0c05000200000a 1300 9705007870 6e31 9800")
+	r, err := ParseRelayInfo(all)
+	require.NoError(t, err)
+	assert.Equal(t, "198.51.100.1", r.Link.String(), "one of another length is none, and the first counts")
+	assert.Equal(t, "sub1", string(r.RelaySubscriberID))
+	assert.Equal(t, CastUnicast, r.Cast)
+	assert.Equal(t, "198.51.100.3", r.Override.String())
+	assert.Equal(t, unhex(t, "000200000a"), r.RelayID)
+	assert.True(t, r.SourcePort)
+	assert.True(t, r.VSSControl)
+	vss, ok := DecodeVSS(r.VSS)
+	assert.True(t, ok)
+	assert.Equal(t, "xpn1", string(vss.Name))
+
+	r, err = ParseRelayInfo(unhex(t, "0a0100 0a02ffff 0b0400000000 970101"))
+	require.NoError(t, err)
+	assert.Equal(t, CastBroadcast, r.Cast)
+	assert.False(t, r.Override.IsValid(), "0.0.0.0 is none")
+	assert.False(t, r.VSSControl)
+	assert.Equal(t, []string{"", "broadcast", "unicast"}, []string{CastNone.String(), CastBroadcast.String(), CastUnicast.String()})
+
+	vss, ok = DecodeVSS(unhex(t, "0101020304050607"))
+	assert.True(t, ok)
+	assert.Equal(t, VSSInfo{ID: [7]byte{1, 2, 3, 4, 5, 6, 7}, HasID: true}, vss)
+	vss, ok = DecodeVSS([]byte{255})
+	assert.True(t, ok)
+	assert.True(t, vss.Global)
+	for _, bad := range []string{"", "00", "01", "010203", "ff00", "02ab"} {
+		_, ok := DecodeVSS(unhex(t, bad))
+		assert.False(t, ok, bad)
+	}
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/garden"
+)
+
+func gardenOptions(c *config.Config) garden.Options {
+	list := func(g config.Garden) garden.List { return garden.List{Prefixes: g.Prefixes, Names: g.Names} }
+	return garden.Options{
+		Paused: list(c.ACL.Pause.Garden), Guests: list(c.ACL.Guest.Garden), Refuse: c.Prefixes(),
+		Interval: c.ACL.ResolveInterval, Keep: c.ACL.ResolveKeep,
+	}
+}
+
+func portalOptions(c config.Portal) portal.Options {
+	return portal.Options{
+		Listen:   c.Listen,
+		HTTPS:    portal.HTTPS{Listen: c.HTTPS.Listen, URL: c.HTTPS.URL, CertFile: c.HTTPS.CertFile, KeyFile: c.HTTPS.KeyFile},
+		Template: c.Template, Languages: c.Languages, Provider: c.Provider, PayURL: c.PayURL, Contact: c.Contact,
+	}
+}
+
+// openGarden makes the gardens, which are there from the start: with what is
+// configured and with what an earlier run has looked up.
+func (a *agent) openGarden(cfg *config.Config) {
+	a.garden = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
+		filepath.Join(cfg.StateDir, "garden.json"), a.metrics, a.log)
+	a.sources.garden = a.garden
+}
+
+// openPortal makes the portal, if the configuration has one.
+func (a *agent) openPortal(cfg *config.Config) (err error) {
+	if cfg.Portal.Listen.IsValid() || cfg.Portal.HTTPS.Listen.IsValid() {
+		a.portal, err = portal.New(portalOptions(cfg.Portal), a.visitor, a.metrics, a.log)
+	}
+	return err
+}
+
+// ownAddresses gives the addresses of this host; what cannot be read is none.
+func ownAddresses() []netip.Addr {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var out []netip.Addr
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Addr().Unmap())
+		}
+	}
+	return out
+}
+
+// visitor says who has an address, by the snapshot in use.
+func (a *agent) visitor(addr netip.Addr) portal.Visitor {
+	snap := a.syncer.Current()
+	b := snap.ByIP(addr)
+	if b == nil {
+		// An address of a served network that nobody is bound to is a guest's.
+		served := slices.ContainsFunc(a.cfg.Load().DHCP.Subnets, func(s config.Subnet) bool { return s.Prefix.Contains(addr) })
+		if snap != nil && served {
+			return portal.Visitor{State: portal.StateGuest}
+		}
+		return portal.Visitor{State: portal.StateUnknown}
+	}
+	v := portal.Visitor{State: portal.StateActive, Subscriber: b.Subscriber}
+	switch snap.State(b.Subscriber) {
+	case provision.StatePause:
+		v.State = portal.StatePaused
+	case provision.StateStop:
+		v.State = portal.StateStopped
+	}
+	return v // a state that nobody knows blocks nothing
+}
+
+// preparePortal does what can fail of a reload; the portal changes with the call
+// of use.
+func (a *agent) preparePortal(cfg *config.Config) (use func(), err error) {
+	if a.portal == nil {
+		return func() {}, nil
+	}
+	return a.portal.Prepare(portalOptions(cfg.Portal))
+}
+
+// runPortal may fail without taking DHCP with it: it tries again by itself.
+func (a *agent) runPortal(ctx context.Context) error { return a.portal.Run(ctx) }
+
+// gardenRows are the lines of "usher status" about the gardens.
+func gardenRows(p paint, st *console.Status) [][]string {
+	g := st.Garden
+	if g == nil || len(g.Paused)+len(g.Guests)+len(g.Names) == 0 {
+		return nil
+	}
+	addresses, failing := 0, []string{}
+	for _, n := range g.Names {
+		addresses += len(n.Addresses)
+		if n.Error != "" {
+			failing = append(failing, n.Name)
+		}
+	}
+	rows := [][]string{{"garden", fmt.Sprintf("%d prefixes for paused, %d for guests; %d names with %d addresses",
+		len(g.Paused), len(g.Guests), len(g.Names), addresses)}}
+	if len(failing) > 0 {
+		rows = append(rows, []string{"", p.red("cannot be looked up: " + strings.Join(failing, ", "))})
+	}
+	return rows
+}

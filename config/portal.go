@@ -1,0 +1,331 @@
+package config
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/usher-agent/usher/console/portal"
+)
+
+// Portal is the page for paused subscribers and guests; see portal.Options.
+type Portal struct {
+	Listen    netip.AddrPort // for redirected HTTP; invalid: off
+	HTTPS     PortalHTTPS
+	Template  string // text of the file, which has been tried; empty: the shipped page
+	Languages []string
+	Provider  string
+	PayURL    string
+	Contact   string
+}
+
+// PortalHTTPS is the listener of the captive portal API; see portal.HTTPS.
+type PortalHTTPS struct {
+	Listen   netip.AddrPort // invalid: off
+	URL      string         // without a path
+	CertFile string
+	KeyFile  string
+}
+
+// Garden is what limited subscribers may reach all the same; see garden.List.
+type Garden struct {
+	Prefixes []netip.Prefix
+	Names    []string
+}
+
+// ACLPause is what applies to paused subscribers.
+type ACLPause struct{ Garden Garden }
+
+// ACLGuest is what applies to guests.
+type ACLGuest struct{ Garden Garden }
+
+const (
+	maxTemplateSize = 256 << 10
+	maxCertSize     = 256 << 10
+	// maxGarden bounds each kind of entry of a garden. More is a sign that
+	// something else is wanted than a few payment sites.
+	maxGarden = 256
+)
+
+func (d *decoder) portal(v value, p *Portal) {
+	m := v.mapping("listen", "https", "template", "languages", "provider", "pay_url", "contact")
+	p.Listen = m.get("listen").portalListen()
+	https := m.get("https").mapping("listen", "url", "cert_file", "key_file")
+	d.portalHTTPS(https, &p.HTTPS)
+	p.Languages = m.get("languages").languages()
+	p.Provider = m.get("provider").shortText(80)
+	p.Contact = m.get("contact").shortText(400)
+	p.PayURL = m.get("pay_url").payURL()
+	p.Template = m.get("template").template(p.Languages)
+	if p.Listen.IsValid() && p.Listen == p.HTTPS.Listen {
+		https.get("listen").problem("%s is portal.listen, too; want another port", p.Listen)
+	}
+}
+
+// portalListen has no default address: which one customers reach is theirs to say.
+func (v value) portalListen() netip.AddrPort {
+	s, ok := v.raw("an address with a port, or off")
+	if !ok || s == "off" {
+		return netip.AddrPort{}
+	}
+	ap, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil:
+		v.problem("want an IP address with a port such as 198.51.100.1:8080, or off, got %q", excerpt(s))
+	case !ap.Addr().Unmap().Is4():
+		v.problem("%s is not an IPv4 address", ap.Addr())
+	case ap.Port() == 0:
+		v.problem("port 0; want the port that HTTP is redirected to, such as 8080")
+	default:
+		return ap
+	}
+	return netip.AddrPort{}
+}
+
+func (d *decoder) portalHTTPS(m mapping, h *PortalHTTPS) {
+	h.Listen = m.get("listen").portalListen()
+	if !h.Listen.IsValid() {
+		return
+	}
+	h.URL = m.get("url").portalURL()
+	cert, key := m.get("cert_file"), m.get("key_file")
+	certPEM, ok := cert.pemFile(&h.CertFile)
+	if !ok {
+		return
+	}
+	keyPEM, ok := key.pemFile(&h.KeyFile)
+	if !ok {
+		return
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		cert.problem("certificate and key cannot be used: %s", strings.TrimPrefix(err.Error(), "tls: "))
+		return
+	}
+	if u, err := url.Parse(h.URL); err == nil && u.Hostname() != "" {
+		if err := pair.Leaf.VerifyHostname(u.Hostname()); err != nil {
+			cert.warn("the certificate is not for %s, so devices do not use the API", u.Hostname())
+		}
+	}
+}
+
+// portalURL reads the address of the HTTPS listener, which clients insist on
+// being https (RFC 8910 section 2).
+func (v value) portalURL() string {
+	if !v.present() {
+		v.problem("missing; want how customers reach it, such as https://portal.example.net:8443")
+		return ""
+	}
+	s := v.text("")
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil:
+		v.problem("want an address such as https://portal.example.net:8443, got %q", excerpt(s))
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		v.problem("want nothing after host and port, got %q", excerpt(s))
+	default:
+		return strings.TrimSuffix(s, "/")
+	}
+	return ""
+}
+
+// pemFile reads a file and puts its path into path. No error repeats what was found.
+func (v value) pemFile(path *string) ([]byte, bool) {
+	if !v.present() {
+		v.problem("missing; want the absolute path of a PEM file")
+		return nil, false
+	}
+	s := v.text("")
+	if !filepath.IsAbs(s) {
+		v.problem("want the absolute path of a PEM file")
+		return nil, false
+	}
+	data, mode, err := v.d.env.read(s, maxCertSize)
+	switch {
+	case err != nil:
+		v.problem("the file cannot be read: %s", errnoText(err))
+		return nil, false
+	case strings.HasSuffix(v.path, "key_file") && mode.Perm()&0o007 != 0:
+		v.problem("everybody on this host can read the file (mode %04o); want mode 0640 or 0600", mode.Perm())
+		return nil, false
+	}
+	*path = s
+	return data, true
+}
+
+// template reads the file, tries it and gives its text.
+func (v value) template(languages []string) string {
+	path, ok := v.raw("the path of a template")
+	if !ok || path == "" {
+		return ""
+	}
+	if !filepath.IsAbs(path) {
+		v.problem("want the absolute path of a template, got %q", excerpt(path))
+		return ""
+	}
+	data, _, err := v.d.env.read(path, maxTemplateSize)
+	if err != nil {
+		v.problem("the file cannot be read: %s", errnoText(err))
+		return ""
+	}
+	if err := portal.CheckTemplate(string(data), languages); err != nil {
+		v.problem("%s: %s", path, err)
+		return ""
+	}
+	return string(data)
+}
+
+func (v value) languages() []string {
+	if !v.present() {
+		return portal.Languages()
+	}
+	var out []string
+	v.list(func(e value) {
+		s := e.text("")
+		switch {
+		case len(s) < 2 || len(s) > 3 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") != "":
+			e.problem("want a language of two or three lower-case letters such as en or uk, got %q", excerpt(s))
+		case slices.Contains(out, s):
+			e.problem("%s is in the list twice", s)
+		default:
+			out = append(out, s)
+		}
+	})
+	if n, ok := v.seqLen(); ok && n == 0 {
+		v.problem("an empty list; want at least one language, or leave it out for %s", strings.Join(portal.Languages(), ", "))
+	}
+	return out
+}
+
+// shortText reads text of at most most bytes.
+func (v value) shortText(most int) string {
+	s := strings.TrimSpace(v.text(""))
+	if len(s) > most {
+		v.problem("%d bytes; want at most %d", len(s), most)
+		return ""
+	}
+	return s
+}
+
+// payURL reads where to pay; {customer} in it stands for the subscriber's id.
+func (v value) payURL() string {
+	s := v.text("")
+	if s == "" {
+		return ""
+	}
+	u, err := url.Parse(strings.ReplaceAll(s, "{customer}", "1"))
+	switch {
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
+		v.problem("want an address such as https://pay.example.net/?account={customer}, got %q", excerpt(s))
+	case u.User != nil:
+		v.problem("a user or password in the address would be shown to everybody")
+	case strings.ContainsAny(strings.ReplaceAll(s, "{customer}", ""), "{}"):
+		v.problem("only {customer} stands for something; got %q", excerpt(s))
+	default:
+		return s
+	}
+	return ""
+}
+
+// garden reads prefixes, addresses and names.
+func (v value) garden(subnets []Subnet) Garden {
+	var g Garden
+	v.list(func(e value) {
+		s, ok := e.raw("a prefix, an address or a name")
+		switch _, bits, slash := strings.Cut(s, "/"); {
+		case !ok:
+		case slash && strings.Trim(bits, "0123456789") == "", isAddr(s):
+			if p, ok := e.gardenPrefix(subnets); ok {
+				if slices.Contains(g.Prefixes, p) {
+					e.problem("%s is in the list twice", s)
+				}
+				g.Prefixes = append(g.Prefixes, p)
+			}
+		default:
+			name, err := gardenName(s)
+			switch {
+			case err != nil:
+				e.problem("%s", err)
+			case slices.Contains(g.Names, name):
+				e.problem("%s is in the list twice", name)
+			default:
+				g.Names = append(g.Names, name)
+			}
+		}
+	})
+	if len(g.Prefixes) > maxGarden || len(g.Names) > maxGarden {
+		v.problem("%d prefixes and %d names; want at most %d of each", len(g.Prefixes), len(g.Names), maxGarden)
+	}
+	return g
+}
+
+func isAddr(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+func (v value) gardenPrefix(subnets []Subnet) (netip.Prefix, bool) {
+	p, ok := v.relay()
+	if !ok {
+		return p, false
+	}
+	a := p.Addr()
+	switch {
+	case p.Bits() < 8:
+		v.problem("/%d would open much of the internet; want /8 or longer", p.Bits())
+	case a.IsMulticast() || a.IsLoopback() || a.As4()[0] == 0 || a.As4()[0] >= 240:
+		v.problem("%s is no network of hosts", p)
+	default:
+		for _, s := range subnets {
+			if p.Overlaps(s.Prefix) {
+				v.warn("%s overlaps the served subnet %s: who is blocked reaches those subscribers", p, s.Prefix)
+			}
+		}
+		return p, true
+	}
+	return p, false
+}
+
+// gardenName gives a name in lower case without its final dot.
+func gardenName(s string) (string, error) {
+	name := strings.ToLower(strings.TrimSuffix(s, "."))
+	switch {
+	case strings.Contains(name, "*"):
+		return "", errors.New("a name with * cannot be looked up; list the names that the site really uses, or its prefixes")
+	case strings.Contains(name, "/"):
+		return "", errors.New("want the name alone, without https:// and without a path")
+	case strings.ContainsFunc(name, func(r rune) bool { return r > 0x7e }):
+		return "", errors.New("want the name as the DNS has it, in ASCII (xn--...)")
+	case !strings.Contains(name, ".") || len(name) > 253 || !domainName.MatchString(name):
+		return "", errors.New("want an IPv4 prefix, an address or a whole name such as pay.example.net, got \"" + excerpt(s) + "\"")
+	}
+	return name, nil
+}
+
+// resolvers reads name servers with or without a port.
+func (v value) resolvers() []netip.AddrPort {
+	var out []netip.AddrPort
+	v.list(func(e value) {
+		s, ok := e.raw("the address of a name server")
+		if !ok {
+			return
+		}
+		ap, err := netip.ParseAddrPort(s)
+		if a, aerr := netip.ParseAddr(s); aerr == nil && a.Zone() == "" {
+			ap, err = netip.AddrPortFrom(a, 53), nil
+		}
+		switch {
+		case err != nil || ap.Port() == 0 || ap.Addr().IsUnspecified() || ap.Addr().IsMulticast():
+			e.problem("want the address of a name server such as 192.0.2.53 or 127.0.0.1:5353, got %q", excerpt(s))
+		case slices.Contains(out, ap):
+			e.problem("%s is in the list twice", s)
+		default:
+			out = append(out, ap)
+		}
+	})
+	return out
+}

@@ -1,0 +1,313 @@
+// Package portal is the page that paused subscribers and guests see in place of
+// the site they asked for by plain HTTP, and the captive portal API of RFC 8908.
+//
+// It is reachable for every subscriber, so it is a package of its own beside the
+// console: it knows who asks by the source address and nothing else, serves this
+// page and no other, and has no way to metrics, status or control. Whoever forges
+// an address gets no answer; whoever sees the page sees what is his own.
+package portal
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// APIPath is where the captive portal API is, on the HTTPS listener.
+const APIPath = "/captive-portal/api"
+
+// StateHeader tells the state of the one who asks. The page looks at it every
+// second to notice that access is back; an answer of the real site lacks it.
+const StateHeader = "Portal-State"
+
+// State is what the portal knows of the one who asks. A closed set: it is a
+// metric label.
+type State string
+
+// The states.
+const (
+	StatePaused  State = "paused"
+	StateStopped State = "stopped"
+	StateGuest   State = "guest"
+	StateActive  State = "active"  // nothing is blocked
+	StateUnknown State = "unknown" // no subscriber has the address
+)
+
+// States lists every State.
+func States() []State {
+	return []State{StatePaused, StateStopped, StateGuest, StateActive, StateUnknown}
+}
+
+// Codes lists every status that the portal answers with.
+func Codes() []int {
+	return []int{http.StatusOK, http.StatusFound, http.StatusMethodNotAllowed, http.StatusServiceUnavailable, http.StatusNetworkAuthenticationRequired}
+}
+
+// Visitor is the one who asks.
+type Visitor struct {
+	State      State
+	Subscriber provision.SubscriberID // zero: none
+}
+
+// Refusal is why a connection is closed before anything is read from it. A
+// closed set: it is a metric label.
+type Refusal string
+
+// The refusals.
+const (
+	RefusedSource Refusal = "source" // too many connections of one address at once
+	RefusedRate   Refusal = "rate"   // too many connections of one address in a short time
+	RefusedTotal  Refusal = "total"  // too many connections at once
+)
+
+// Refusals lists every Refusal.
+func Refusals() []Refusal { return []Refusal{RefusedSource, RefusedRate, RefusedTotal} }
+
+// Observer is told what happens. Its methods must not block.
+type Observer interface {
+	PortalRequest(s State, code int)
+	PortalRefused(Refusal)
+	// PortalCertificate tells when the certificate in use expires.
+	PortalCertificate(expires time.Time)
+}
+
+type noObserver struct{}
+
+func (noObserver) PortalRequest(State, int)    {}
+func (noObserver) PortalRefused(Refusal)       {}
+func (noObserver) PortalCertificate(time.Time) {}
+
+// Options direct a Server.
+type Options struct {
+	Listen netip.AddrPort // for redirected HTTP; invalid: off
+	HTTPS  HTTPS
+
+	Template  string   // text of a template; empty: the shipped page
+	Languages []string // offered, the first is for those who want none of them; empty: English
+	Provider  string   // name of the provider; may be empty
+	PayURL    string   // where to pay; {customer} stands for the subscriber's id; may be empty
+	Contact   string   // phone, address, opening hours: text; may be empty
+}
+
+// HTTPS is the listener of the API.
+type HTTPS struct {
+	Listen   netip.AddrPort // invalid: off
+	URL      string         // how customers reach it, such as https://portal.example.net:8443
+	CertFile string         // PEM, with the intermediate certificates
+	KeyFile  string
+}
+
+// Server answers. All methods are safe for concurrent use.
+type Server struct {
+	who     func(netip.Addr) Visitor
+	obs     Observer
+	log     *slog.Logger
+	now     func() time.Time
+	sources *sources
+	live    atomic.Pointer[live]
+}
+
+// live is what one configuration is made into.
+type live struct {
+	opts Options
+	page *page
+	host string       // of HTTPS.URL, with its port unless that is 443
+	cert *certificate // nil without HTTPS
+}
+
+// New makes a Server. who must not block; obs may be nil.
+func New(o Options, who func(netip.Addr) Visitor, obs Observer, log *slog.Logger) (*Server, error) {
+	if obs == nil {
+		obs = noObserver{}
+	}
+	s := &Server{who: who, obs: obs, log: log, now: time.Now, sources: newSources(time.Now)}
+	use, err := s.Prepare(o)
+	if err != nil {
+		return nil, err
+	}
+	use()
+	return s, nil
+}
+
+// Prepare makes ready what a new configuration needs: template, texts and
+// certificate. Nothing changes before use is called, which cannot fail. The
+// addresses to listen on are those of New.
+func (s *Server) Prepare(o Options) (use func(), err error) {
+	p, err := newPage(o)
+	if err != nil {
+		return nil, fmt.Errorf("portal: template: %w", err)
+	}
+	l := &live{opts: o, page: p}
+	if o.HTTPS.Listen.IsValid() {
+		u, err := url.Parse(o.HTTPS.URL)
+		if err != nil {
+			return nil, fmt.Errorf("portal: %w", err)
+		}
+		l.host = strings.TrimSuffix(strings.ToLower(u.Host), ":443")
+		l.cert = &certificate{certFile: o.HTTPS.CertFile, keyFile: o.HTTPS.KeyFile, log: s.log, obs: s.obs, now: s.now}
+		if err := l.cert.load(); err != nil {
+			return nil, fmt.Errorf("portal: certificate: %w", err)
+		}
+	}
+	return func() { s.live.Store(l) }, nil
+}
+
+// certificateFor implements tls.Config.GetCertificate.
+func (s *Server) certificateFor(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return s.live.Load().cert.get(), nil
+}
+
+// request is one request as far as the portal cares.
+type request struct {
+	r       *http.Request
+	visitor Visitor
+	addr    netip.Addr
+	tls     bool
+	direct  bool   // for a page of ours by its own address, not for another site
+	url     string // of the page
+}
+
+// handler gives the handler of one listener.
+func (s *Server) handler(overTLS bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		l := s.live.Load()
+		q := request{r: r, tls: overTLS}
+		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			q.addr = ap.Addr().Unmap().WithZone("")
+		}
+		q.visitor = s.who(q.addr)
+		q.url, q.direct = l.place(r, overTLS)
+		code := s.answer(w, l, q)
+		s.obs.PortalRequest(q.visitor.State, code)
+		s.log.DebugContext(r.Context(), "portal request", "source", q.addr, "state", string(q.visitor.State), "code", code, "method", r.Method)
+	})
+}
+
+// place gives the page's own address, and whether it is what was asked for.
+func (l *live) place(r *http.Request, overTLS bool) (page string, direct bool) {
+	local := ""
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		if ap, err := netip.ParseAddrPort(a.String()); err == nil {
+			local = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String()
+		}
+	}
+	page = "http://" + local + "/"
+	if l.host != "" {
+		page = strings.TrimSuffix(l.opts.HTTPS.URL, "/") + "/"
+	}
+	return page, overTLS || local != "" && strings.TrimSuffix(r.Host, ":80") == strings.TrimSuffix(local, ":80")
+}
+
+// answer writes the whole answer and gives its status.
+func (s *Server) answer(w http.ResponseWriter, l *live, q request) int {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set(StateHeader, string(q.visitor.State))
+	if !q.direct {
+		// A connection that was redirected stays so until it ends, also after
+		// the subscriber has paid: the next request must open another one.
+		h.Set("Connection", "close")
+	}
+	switch {
+	case q.tls && q.r.URL.Path == APIPath:
+		return api(w, q)
+	case !q.direct && q.visitor.captive() && isProbe(q.r):
+		h.Set("Location", q.url)
+		w.WriteHeader(http.StatusFound)
+		return http.StatusFound
+	}
+	code := http.StatusOK
+	switch {
+	case q.direct:
+	case q.visitor.State == StateActive:
+		// The kernel redirects an instant longer than the state lasts.
+		h.Set("Retry-After", "1")
+		code = http.StatusServiceUnavailable
+	default:
+		code = http.StatusNetworkAuthenticationRequired // RFC 6585 section 6
+	}
+	s.write(w, l, q, code)
+	return code
+}
+
+// captive reports whether something is blocked.
+func (v Visitor) captive() bool { return v.State != StateActive }
+
+// write writes the page. Who asks more often than people do gets a short one.
+func (s *Server) write(w http.ResponseWriter, l *live, q request, code int) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Vary", "Accept-Language")
+	h.Set("X-Frame-Options", "DENY")
+	lang := l.page.language(q.r.Header.Get("Accept-Language"))
+	h.Set("Content-Language", lang)
+	h.Set("Content-Security-Policy", l.page.policy)
+	if q.r.Method == http.MethodHead {
+		w.WriteHeader(code)
+		return
+	}
+	body := shortPage(q.url)
+	if s.sources.mayRender(q.addr, strings.Contains(q.r.Header.Get("Accept"), "text/html")) {
+		full, err := l.page.render(lang, q)
+		if err != nil { // a template of the operator may fail with some data only
+			s.log.DebugContext(q.r.Context(), "portal page cannot be rendered", "error", err)
+		} else {
+			body = full
+		}
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(code)
+	_, _ = w.Write(body) // the reader may have gone
+}
+
+// api answers by RFC 8908 section 5.
+func api(w http.ResponseWriter, q request) int {
+	if q.r.Method != http.MethodGet && q.r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return http.StatusMethodNotAllowed
+	}
+	body, _ := json.Marshal(struct { // two plain members: it cannot fail
+		Captive bool   `json:"captive"`
+		Portal  string `json:"user-portal-url,omitempty"`
+	}{q.visitor.captive(), q.url})
+	h := w.Header()
+	h.Set("Cache-Control", "private, no-store")
+	h.Set("Content-Type", "application/captive+json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(http.StatusOK)
+	if q.r.Method == http.MethodGet {
+		_, _ = w.Write(body)
+	}
+	return http.StatusOK
+}
+
+// isProbe recognises the requests with which systems look for a captive portal.
+// They are sent to the page's own address: Android takes a status from 200 to
+// 399 for a portal and 511 for a network without internet, where it shows
+// nothing; the others follow the redirection, too.
+func isProbe(r *http.Request) bool {
+	switch r.URL.Path {
+	case "/generate_204", "/gen_204", // Android, Chrome OS and their many relatives
+		"/hotspot-detect.html", "/library/test/success.html", // Apple
+		"/connecttest.txt", "/ncsi.txt", "/redirect", // Windows
+		"/success.txt", "/canonical.html", // Firefox
+		"/check_network_status.txt", "/nm-check.txt", "/nm": // NetworkManager
+	default:
+		return false
+	}
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.URL.RawQuery == ""
+}

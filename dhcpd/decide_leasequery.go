@@ -1,0 +1,102 @@
+package dhcpd
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+)
+
+// leaseQuery answers an access node that lost its tables and asks who has an
+// address (RFC 4388). It tells where customers are, so only configured ones are
+// answered, at giaddr, which is theirs whatever the sender's address.
+func (c *decider) leaseQuery() {
+	p := &c.r.p
+	if !c.set.mayQuery(p.GIAddr()) {
+		c.end(OutcomeLeaseQueryRefused)
+		return
+	}
+	var found []lease.Record
+	ip := p.CIAddr()
+	mac, hasMAC := p.MAC()
+	switch { // RFC 4388 section 6.4.1: by address, by client identifier, by MAC
+	case ip.IsValid():
+		if rec, known := c.leases.Get(ip); known {
+			found = []lease.Record{rec}
+		}
+	case len(p.ClientID()) > 0:
+		found = c.leases.ByClientID(p.ClientID())
+	case hasMAC:
+		found = c.leases.ByMAC(mac)
+	default:
+		c.end(OutcomeRequestIncomplete)
+		return
+	}
+	var best *lease.Record // the one heard last
+	a := &wire.LeaseReply{Type: wire.LeaseUnknown, IP: ip}
+	for i := range found {
+		r := &found[i]
+		if !r.Live(c.now) {
+			continue
+		}
+		if best == nil || r.Renewed.After(best.Renewed) {
+			best = r
+		}
+	}
+	n := c.set.subnetOf(ip)
+	c.d.outcome = OutcomeLeaseUnknown
+	switch {
+	case best != nil:
+		n = c.set.subnetOf(best.IP)
+		c.leaseActive(a, best, found, n)
+	case ip.IsValid() && n != nil:
+		a.Type, c.d.outcome = wire.LeaseUnassigned, OutcomeLeaseUnassigned
+	}
+	if a.ServerID = c.serverID(n); !a.ServerID.IsValid() {
+		c.end(OutcomeNoServerID)
+		return
+	}
+	c.d.yourIP, c.d.lease = a.IP, a
+	c.d.reply.Type, c.d.reply.ServerID = a.Type, a.ServerID
+	c.route()
+}
+
+func (c *decider) leaseActive(a *wire.LeaseReply, best *lease.Record, found []lease.Record, n *subnet) {
+	a.Type, c.d.outcome = wire.LeaseActive, OutcomeLeaseActive
+	a.IP, a.MAC, a.ClientID, a.RelayInfo = best.IP, best.MAC, best.ClientID, best.Option82
+	a.LeaseTime = seconds(best.Expires.Sub(c.now))
+	a.LastTransaction = seconds(c.now.Sub(best.Renewed))
+	if n != nil {
+		a.RenewTime = seconds(best.Renewed.Add(time.Duration(n.t1) * time.Second).Sub(c.now))
+		a.RebindTime = seconds(best.Renewed.Add(time.Duration(n.t2) * time.Second).Sub(c.now))
+		a.Options = n.options[0]
+	}
+	for i := range found {
+		if r := &found[i]; r.IP != best.IP && r.Live(c.now) {
+			a.Associated = append(a.Associated, r.IP)
+		}
+	}
+	c.d.binding = c.snap.ByIP(best.IP)
+}
+
+// seconds counts whole ones; what is past is none.
+func seconds(d time.Duration) uint32 { return uint32(max(0, d) / time.Second) }
+
+// mayQuery reports whether an access node may ask who has which address.
+func (s *settings) mayQuery(node netip.Addr) bool {
+	for _, p := range s.leaseQuery {
+		if p.Contains(node) {
+			return true
+		}
+	}
+	return false
+}
+
+// appendReply appends what is to be sent.
+func (d *decision) appendReply(dst []byte, p *wire.Packet) []byte {
+	if d.lease != nil {
+		return d.lease.Append(dst, p)
+	}
+	return d.reply.Append(dst, p)
+}

@@ -1,0 +1,116 @@
+package garden
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	storeVersion = 1
+	maxStored    = 8 << 20
+)
+
+// store is the path of the file that keeps what was looked up; empty: none.
+type store string
+
+// stored is the content of the file.
+type stored struct {
+	Version int                   `json:"version"`
+	Names   map[string]storedName `json:"names"`
+}
+
+type storedName struct {
+	Good      time.Time                `json:"good"`
+	Addresses map[netip.Addr]time.Time `json:"addresses"`
+}
+
+func encode(names map[string]*entry) ([]byte, error) {
+	s := stored{Version: storeVersion, Names: map[string]storedName{}}
+	for name, e := range names {
+		if !e.good.IsZero() {
+			s.Names[name] = storedName{e.good, e.seen}
+		}
+	}
+	data, err := json.MarshalIndent(s, "", " ")
+	return append(data, '\n'), err
+}
+
+// decode reads what encode wrote. Nothing of it is trusted more than an answer.
+func decode(data []byte) (map[string]*entry, error) {
+	var s stored
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, err
+	}
+	if s.Version != storeVersion {
+		return nil, fmt.Errorf("version %d; this usher reads %d", s.Version, storeVersion)
+	}
+	names := make(map[string]*entry, len(s.Names))
+	for name, n := range s.Names {
+		e := &entry{seen: map[netip.Addr]time.Time{}, good: n.Good}
+		for a, at := range n.Addresses {
+			if a.Is4() && len(e.seen) < maxPerName {
+				e.seen[a] = at
+			}
+		}
+		names[name] = e
+	}
+	return names, nil
+}
+
+// load gives nothing and no error where there is no file.
+func (s store) load() (map[string]*entry, error) {
+	if s == "" {
+		return nil, nil
+	}
+	info, err := os.Stat(string(s))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular() || info.Size() > maxStored:
+		return nil, fmt.Errorf("%s: not a file of at most %d bytes", string(s), maxStored)
+	}
+	data, err := os.ReadFile(string(s))
+	if err != nil {
+		return nil, err
+	}
+	names, err := decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", string(s), err)
+	}
+	return names, nil
+}
+
+// save replaces the file; after a crash it is the old or the new one, whole.
+func (s store) save(data []byte) (err error) {
+	if s == "" {
+		return nil
+	}
+	tmp := string(s) + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	if err := os.Rename(tmp, string(s)); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(string(s)))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
