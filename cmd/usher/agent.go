@@ -342,6 +342,10 @@ func (a *agent) letGo(limit time.Duration) error {
 // change of a garden.
 func (a *agent) kickOnUpdate(ctx context.Context) error {
 	updates := a.syncer.Updates()
+	var gardens <-chan struct{}
+	if a.garden != nil {
+		gardens = a.garden.Updates()
+	}
 	a.enforcer.Kick()
 	for {
 		select {
@@ -349,7 +353,7 @@ func (a *agent) kickOnUpdate(ctx context.Context) error {
 			return nil
 		case <-updates:
 			a.enforcer.Kick()
-		case <-a.garden.Updates():
+		case <-gardens:
 			a.enforcer.Kick()
 		}
 	}
