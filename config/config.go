@@ -24,18 +24,20 @@ func (s Secret) Reveal() string { return string(s) }
 
 // Config is the whole validated configuration. All defaults are filled in.
 type Config struct {
-	StateDir string // snapshot, leases, outbox; /var/lib/usher
-	ERP      ERP
-	Policy   Policy
-	Hooks    Hooks
-	Guard    Guard
-	DHCP     DHCP
-	ACL      ACL
-	Portal   Portal
-	Reports  Reports
-	Control  Control
-	Console  Console
-	Log      Log
+	StateDir   string // snapshot, leases, outbox; /var/lib/usher
+	ERP        ERP
+	Policy     Policy
+	Hooks      Hooks
+	Guard      Guard
+	DHCP       DHCP
+	ACL        ACL
+	Portal     Portal
+	Routes     Routes
+	Neighbours Neighbours
+	Reports    Reports
+	Control    Control
+	Console    Console
+	Log        Log
 
 	// Warnings is what works but should be known, such as a certificate that
 	// is not verified. It never holds a secret.

@@ -51,11 +51,14 @@ const (
 	maxGarden = 256
 )
 
-func (d *decoder) portal(v value, p *Portal) {
+func (d *decoder) portal(v value, p *Portal, c *DHCP) {
 	m := v.mapping("listen", "https", "template", "languages", "provider", "pay_url", "contact")
 	p.Listen = m.get("listen").portalListen()
 	https := m.get("https").mapping("listen", "url", "cert_file", "key_file")
 	d.portalHTTPS(https, &p.HTTPS)
+	if api := p.HTTPS.URL + portal.APIPath; p.HTTPS.URL != "" && c.Enabled && !c.tellsOf(api) {
+		https.get("url").warn("no lease tells of the API (option 114): set captive_portal: %s in dhcp.common, a subnet, a pool or a class", api)
+	}
 	p.Languages = m.get("languages").languages()
 	p.Provider = m.get("provider").shortText(80)
 	p.Contact = m.get("contact").shortText(400)
@@ -64,6 +67,21 @@ func (d *decoder) portal(v value, p *Portal) {
 	if p.Listen.IsValid() && p.Listen == p.HTTPS.Listen {
 		https.get("listen").problem("%s is portal.listen, too; want another port", p.Listen)
 	}
+}
+
+// tellsOf reports whether any client is told of a captive portal.
+func (c *DHCP) tellsOf(api string) bool {
+	sets := []OptionSet{c.Common}
+	for _, s := range c.Subnets {
+		sets = append(sets, s.OptionSet)
+	}
+	for _, p := range c.Pools {
+		sets = append(sets, p.OptionSet)
+	}
+	for _, k := range c.Classes {
+		sets = append(sets, k.OptionSet)
+	}
+	return slices.ContainsFunc(sets, func(s OptionSet) bool { return s.CaptivePortal == api })
 }
 
 // portalListen has no default address: which one customers reach is theirs to say.

@@ -15,7 +15,7 @@ import (
 // else; usher.reference.yaml repeats them for people and a test compares.
 
 func (d *decoder) config(v value, c *Config) {
-	m := v.mapping("state_dir", "userside", "policy", "hooks", "guard", "dhcp", "acl", "portal", "reports", "control", "console", "log")
+	m := v.mapping("state_dir", "userside", "policy", "hooks", "guard", "dhcp", "acl", "portal", "routes", "neighbours", "reports", "control", "console", "log")
 	c.StateDir = m.get("state_dir").dir("/var/lib/usher")
 	d.erp(m.get("userside"), &c.ERP)
 	d.policy(m.get("policy"), &c.Policy)
@@ -23,7 +23,9 @@ func (d *decoder) config(v value, c *Config) {
 	d.guard(m.get("guard"), &c.Guard)
 	d.dhcp(m.get("dhcp"), &c.DHCP)
 	d.acl(m.get("acl"), &c.ACL, c.DHCP.Subnets)
-	d.portal(m.get("portal"), &c.Portal)
+	d.portal(m.get("portal"), &c.Portal, &c.DHCP)
+	d.routes(m.get("routes"), &c.Routes)
+	d.neighbours(m.get("neighbours"), &c.Neighbours)
 	d.reports(m.get("reports"), &c.Reports)
 	d.control(m.get("control"), &c.Control)
 	d.console(m.get("console"), &c.Console)

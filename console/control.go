@@ -85,6 +85,7 @@ func NewControl(d Deps) http.Handler {
 	mux.HandleFunc("GET /v1/explain", c.explain)
 	mux.HandleFunc("GET /v1/option82", c.option82)
 	mux.HandleFunc("GET /v1/option82/unknown", c.unknownOption82)
+	mux.HandleFunc("GET /v1/pools", c.pools)
 	mux.HandleFunc("GET /v1/guard", c.guard)
 	mux.HandleFunc("POST /v1/guard/accept", c.decide("accepted", SyncGuard.Accept))
 	mux.HandleFunc("POST /v1/guard/reject", c.decide("rejected", SyncGuard.Reject))

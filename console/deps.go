@@ -31,7 +31,9 @@ type Deps struct {
 	Kernel   Kernel              // nil: the kernel is not asked for single addresses
 	ACL      *ACLDeps            // nil: acl.enabled is false
 	DHCP     DHCP                // nil: dhcp.enabled is false
+	Pools    Pools               // nil: dhcp.enabled is false
 	Leases   Leases              // nil: no leases
+	Routes   Routes              // nil: routes.enabled is false
 	Events   *dhcpd.EventLog     // nil: packets are not remembered
 	Outbox   Outbox              // nil: MACs are not reported
 	Garden   Garden              // nil: there are no gardens
@@ -101,6 +103,11 @@ type Leases interface {
 	BySubscriber(id provision.SubscriberID) []lease.Record
 	ByMAC(mac provision.MAC) []lease.Record
 	Counts(now time.Time) lease.Counts
+}
+
+// Routes is the part of provision.RouteKeeper that is shown.
+type Routes interface {
+	Status() provision.RouteStatus
 }
 
 // Outbox is the part of outbox.Outbox that is shown.

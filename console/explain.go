@@ -30,8 +30,9 @@ type Explanation struct {
 	Subscribers []SubscriberView    `json:"subscribers"`
 	Bindings    []BindingView       `json:"bindings"`
 	Leases      []lease.Record      `json:"leases"`
-	Problems    []provision.Problem `json:"problems"` // of the ERP's data, that mention it
-	Events      []EventView         `json:"events"`   // newest first
+	Problems    []provision.Problem `json:"problems"`       // of the ERP's data, that mention it
+	Events      []EventView         `json:"events"`         // newest first
+	Pool        *dhcpd.PoolAddress  `json:"pool,omitempty"` // of an address in the range of a pool
 	Would       *WouldView          `json:"would,omitempty"`
 
 	Source        provision.Source `json:"source"` // of the snapshot; empty: there is none
@@ -149,6 +150,7 @@ func (d *Deps) explain(ctx context.Context, q string) (*Explanation, error) {
 	}}
 	x.bindings()
 	x.leases()
+	x.pool()
 	x.subscribers()
 	x.problems()
 	x.events()

@@ -39,6 +39,7 @@ type Metrics struct {
 	commitRecords  prometheus.Counter
 	commitDuration prometheus.Histogram
 	leases         atomic.Pointer[leaseSource]
+	pools          atomic.Pointer[poolSource]
 	sockets        atomic.Pointer[func() SocketCounts]
 
 	fetchedAt     atomic.Int64 // of the snapshot in use, Unix nanoseconds; 0: none
@@ -73,6 +74,8 @@ type Metrics struct {
 	cleanups      map[string]prometheus.Counter
 	openUntil     atomic.Pointer[func() time.Time] // of the maintenance
 
+	routing routeMetrics
+
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
 
@@ -95,6 +98,7 @@ var (
 	_ provision.SyncObserver    = (*Metrics)(nil)
 	_ provision.EnforceObserver = (*Metrics)(nil)
 	_ outbox.Observer           = (*Metrics)(nil)
+	_ provision.RouteObserver   = (*Metrics)(nil)
 	_ userside.Observer         = (*Metrics)(nil)
 )
 
@@ -219,6 +223,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.registerSync(f)
 	m.registerEnforce(f)
 	m.registerLimited(f)
+	m.registerRoutes(f)
 	m.registerRest(f)
 	return m
 }
@@ -241,6 +246,7 @@ func (m *Metrics) registerDHCP(f factory) {
 	m.commitRecords = f.counter("usher_dhcp_commit_records_total", "Records in group commits that succeeded.")
 	m.commitDuration = f.histogram("usher_dhcp_commit_duration_seconds", "Duration of group commits.", commitBuckets())
 	f.reg.MustRegister(&leaseCollector{m: m, desc: prometheus.NewDesc("usher_dhcp_leases", "Lease records, by what they are at.", []string{"state"}, nil)})
+	f.reg.MustRegister(newPoolCollector(m))
 	f.reg.MustRegister(newSocketCollector(m))
 }
 
@@ -355,7 +361,7 @@ func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
 	if src := c.m.leases.Load(); src != nil {
 		n = src.counts()
 	}
-	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined} {
+	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined, "quarantined": n.Quarantined} {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(v), state)
 	}
 }

@@ -88,6 +88,7 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 		return SocketCounts{Sockets: dhcpd.SocketStatus{Interfaces: 9, Served: 7, ReceiveDrops: 11, Standby: true}, Changes: 40, Resyncs: 1}
 	})
 	m.WatchLeases(func() lease.Counts { return lease.Counts{Bound: 5, Expired: 1} })
+	m.WatchPools(func() []dhcpd.PoolStatus { return []dhcpd.PoolStatus{testPool()} })
 	for range 3 {
 		m.Packet(&dhcpd.Event{Type: wire.Discover, Outcome: dhcpd.OutcomeOffer, Latency: 40 * time.Microsecond})
 	}
@@ -174,7 +175,8 @@ func TestSeriesExistFromTheStart(t *testing.T) {
 		var out []string
 		for _, f := range families {
 			for _, m := range f.Metric {
-				if f.GetName() != "usher_build_info" {
+				// Pools are those of the configuration, and stay while it does.
+				if f.GetName() != "usher_build_info" && !strings.HasPrefix(f.GetName(), "usher_dhcp_pool_") {
 					out = append(out, f.GetName()+" "+labelText(m))
 				}
 			}

@@ -32,6 +32,7 @@ type Status struct {
 	ACL    *provision.EnforceStatus `json:"acl,omitempty"`
 	Open   *MaintenanceView         `json:"open,omitempty"` // everybody passes
 	DHCP   *DHCPStatus              `json:"dhcp,omitempty"`
+	Routes *provision.RouteStatus   `json:"routes,omitempty"`
 	Outbox *outbox.Status           `json:"outbox,omitempty"`
 	Garden *garden.Status           `json:"garden,omitempty"`
 }
@@ -43,6 +44,7 @@ type DHCPStatus struct {
 	Packets  uint64             `json:"packets"`
 	Outcomes []OutcomeCount     `json:"outcomes"` // not zero, the largest first
 	Leases   *lease.Counts      `json:"leases,omitempty"`
+	Pools    []dhcpd.PoolStatus `json:"pools,omitempty"`
 	Events   []EventView        `json:"events"` // the newest first
 }
 
@@ -113,6 +115,10 @@ func (d *Deps) status() Status {
 		st.ACL = &s
 		st.Open = d.maintenance(s.OpenUntil)
 	}
+	if d.Routes != nil {
+		s := d.Routes.Status()
+		st.Routes = &s
+	}
 	if d.Outbox != nil {
 		s := d.Outbox.Status(statusEntries)
 		st.Outbox = &s
@@ -139,6 +145,9 @@ func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
 		c := d.Leases.Counts(now)
 		st.Leases = &c
 	}
+	if d.Pools != nil {
+		st.Pools = d.Pools.Pools()
+	}
 	if d.Events != nil {
 		s := d.Syncer.Current()
 		events := d.Events.Find(dhcpd.EventFilter{Limit: statusEvents})
@@ -159,6 +168,14 @@ func advice(o dhcpd.Outcome) string {
 		return "Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end."
 	case dhcpd.OutcomeDeclined:
 		return "Find the device that has the address set by hand."
+	case dhcpd.OutcomePoolExhausted:
+		return "Widen the pool or shorten its lease_time; usher pools NAME lists who has its addresses."
+	case dhcpd.OutcomeNoPool:
+		return "Add a pool in the subnet of the relay's or the interface's address, or add that network to links of a pool."
+	case dhcpd.OutcomePoolConflict, dhcpd.OutcomePoolDeclined:
+		return "Find the device that has the address set by hand, or keep such addresses out of the pool's range."
+	case dhcpd.OutcomePoolNotDurable:
+		return "Look at the disk of state_dir: its latency and its free space."
 	case dhcpd.OutcomeOption82Malformed:
 		return "Compare the option 82 format of the switch with that of one that works."
 	case dhcpd.OutcomeOption82Unread:

@@ -14,6 +14,7 @@ import (
 func (x *explainer) summary() string {
 	var s []string
 	s = append(s, x.bindingSentence())
+	s = append(s, x.poolSentences()...)
 	s = append(s, x.packetSentences()...)
 	s = append(s, x.accessSentences()...)
 	if len(x.x.Problems) > 0 {

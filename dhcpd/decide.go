@@ -479,6 +479,11 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 		if p.RelayInfoCount() == 0 { // past the relay: where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
+			// A client that has no address yet and came without a relay, or that has
+			// never come through one, is where its packet came in.
+			if !p.GIAddr().IsValid() && (!p.CIAddr().IsValid() || old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0) {
+				rec.GIAddr, rec.Ifindex, rec.Interface = netip.Addr{}, c.r.ifindex, c.r.iface
+			}
 		}
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID

@@ -39,7 +39,27 @@ func (c *decider) wire() netip.Addr {
 	case c.r.p.GIAddr().IsValid():
 		return c.r.p.GIAddr()
 	}
+	if !c.r.local.IsValid() && c.r.on != nil {
+		return c.r.on.Addr()
+	}
 	return c.r.local
+}
+
+// near reports whether a pool serves the client's wire. An interface may have
+// several addresses, such as one of the customers' network and one of the guests'.
+func (c *decider) near(p *dynamicPool) bool {
+	if p.serves(c.wire()) {
+		return true
+	}
+	if c.r.relay.Link.IsValid() || c.r.p.GIAddr().IsValid() || c.r.on == nil {
+		return false
+	}
+	for _, a := range c.r.on.Addrs {
+		if p.serves(a.Addr()) {
+			return true
+		}
+	}
+	return false
 }
 
 // discoverPool answers a DISCOVER of a client without a binding.
@@ -52,10 +72,10 @@ func (c *decider) discoverPool() {
 	var best netip.Addr
 	var bestFit pool.Fit
 	bestPool, served := 0, -1
-	at, want := c.wire(), c.r.p.Requested()
+	want := c.r.p.Requested()
 	for i := range c.set.pools {
 		p := &c.set.pools[i]
-		if p.Kind != kind || !p.serves(at) {
+		if p.Kind != kind || !c.near(p) {
 			continue
 		}
 		served = i
@@ -78,7 +98,7 @@ func (c *decider) discoverPool() {
 // one of that pool; false: it may not.
 func (c *decider) requestPool(a netip.Addr) bool {
 	i := c.set.poolOf(a)
-	if i < 0 || c.set.pools[i].Kind != c.poolKind() || !c.set.pools[i].serves(c.wire()) {
+	if i < 0 || c.set.pools[i].Kind != c.poolKind() || !c.near(&c.set.pools[i]) {
 		return false
 	}
 	c.takePool(i, a)
@@ -101,25 +121,24 @@ func (c *decider) takePool(i int, a netip.Addr) {
 // there is no record gets silence (RFC 2131 section 4.3.2), but not when its address is
 // of another network than its wire, or unknown clients are to be told.
 func (c *decider) rebootPool(a netip.Addr) {
-	at := c.wire()
-	n := c.set.subnetOf(at)
+	n := c.set.subnetOf(c.wire())
 	rec, known := c.leases.Get(a)
 	switch {
 	case known && rec.Pool != "" && rec.MAC == c.mac && c.requestPool(a):
 	case c.set.unknown == UnknownNak && c.d.match.unknown():
 		c.nak(OutcomeNakUnknown, nil)
-	case c.poolKind() != 0 && c.set.authoritative && n != nil && c.servedKind(at) && !n.prefix.Contains(a) && c.set.poolOf(a) < 0:
+	case c.poolKind() != 0 && c.set.authoritative && n != nil && c.servedKind() && !n.prefix.Contains(a) && c.set.poolOf(a) < 0:
 		c.nak(OutcomeNakNotBound, nil)
 	default:
 		c.end(OutcomeInitRebootUnknown)
 	}
 }
 
-// servedKind reports whether a pool of the client's kind serves the wire of at.
-func (c *decider) servedKind(at netip.Addr) bool {
+// servedKind reports whether a pool of the client's kind serves its wire.
+func (c *decider) servedKind() bool {
 	kind := c.poolKind()
 	for i := range c.set.pools {
-		if p := &c.set.pools[i]; p.Kind == kind && p.serves(at) {
+		if p := &c.set.pools[i]; p.Kind == kind && c.near(p) {
 			return true
 		}
 	}
@@ -153,7 +172,7 @@ func (c *decider) extendPool(rec *lease.Record) {
 // came past the relay does not tell.
 func (c *decider) onWire(i int, rec *lease.Record) bool {
 	past := !c.r.relay.Link.IsValid() && !c.r.p.GIAddr().IsValid() && rec.GIAddr.IsValid()
-	return past || c.set.pools[i].serves(c.wire())
+	return past || c.near(&c.set.pools[i])
 }
 
 // pooled gives the record of an address that this client has or had from a pool.

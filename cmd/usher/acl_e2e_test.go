@@ -206,4 +206,3 @@ func withoutTimes(s string) string {
 	}
 	return strings.Join(f, " ")
 }
-

@@ -44,23 +44,25 @@ type agent struct {
 	cfg    atomic.Pointer[config.Config]
 	status atomic.Pointer[console.ConfigStatus]
 
-	metrics  *console.Metrics
-	erp      *liveERP
-	syncer   *provision.Syncer
-	enforcer *provision.Enforcer
-	sources  *aclSources // what the ACL follows from besides the snapshot
-	table    *acl.Table  // nil: the kernel is not touched
-	db       *bbolt.DB
-	outbox   *outbox.Outbox
-	leases   *lease.Table
-	dhcp     *dhcpd.Server  // nil: dhcp.enabled is false
-	links    *link.Watch    // nil: dhcp.enabled is false, or netlink does not work
-	hooks    *console.Hooks // nil: hooks.listen is off
-	garden   *garden.Resolver
-	portal   *portal.Server // nil: portal.listen and portal.https.listen are off
-	deps     console.Deps
-	control  net.Listener
-	registry *prometheus.Registry
+	metrics    *console.Metrics
+	erp        *liveERP
+	syncer     *provision.Syncer
+	enforcer   *provision.Enforcer
+	sources    *aclSources // what the ACL follows from besides the snapshot
+	table      *acl.Table  // nil: the kernel is not touched
+	db         *bbolt.DB
+	outbox     *outbox.Outbox
+	leases     *lease.Table
+	dhcp       *dhcpd.Server          // nil: dhcp.enabled is false
+	links      *link.Watch            // nil: dhcp.enabled is false, or netlink does not work
+	hooks      *console.Hooks         // nil: hooks.listen is off
+	routes     *provision.RouteKeeper // nil: routes.enabled is false
+	routeTable *link.Routes           // of routes
+	garden     *garden.Resolver
+	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
+	deps       console.Deps
+	control    net.Listener
+	registry   *prometheus.Registry
 
 	closers []func() error // in order of making
 }
@@ -70,6 +72,7 @@ type agent struct {
 func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a *agent, err error) {
 	a = &agent{path: path, dryRun: dryRun, log: log, erp: &liveERP{}}
 	a.cfg.Store(cfg)
+	logWarnings(cfg, log)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -103,6 +106,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openLeases(cfg); err != nil {
 		return a, err
 	}
+	if err := a.openRoutes(cfg); err != nil {
+		return a, err
+	}
 	events := dhcpd.NewEventLog(0)
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
@@ -116,13 +122,14 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	}
 	a.openHooks(cfg)
 	a.deps = console.Deps{
-		Build: build, Started: time.Now(), Kernel: a.deps.Kernel,
+		Build: build, Started: time.Now(), Kernel: a.deps.Kernel, Routes: a.deps.Routes,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
 		ERP: a.erp, Metrics: a.metrics, Garden: a.garden,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
 	}
 	if a.dhcp != nil {
-		a.deps.DHCP = a.dhcp
+		a.deps.DHCP, a.deps.Pools = a.dhcp, a.dhcp
+		a.metrics.WatchPools(a.dhcp.Pools)
 	}
 	a.deps.ACL = a.aclDeps(cfg)
 	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
@@ -184,7 +191,7 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	}
 	deps := dhcpd.Deps{
 		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox, a.sources.admit}, Volatile: inMemory(a.db),
-		Observer: dhcpd.Observers{a.metrics, events, a.sources}, Log: a.log, Now: time.Now,
+		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
 	a.openLinks(&deps)
@@ -279,6 +286,9 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if a.links != nil {
 		task("interfaces", a.links.Run)
+	}
+	if a.routes != nil {
+		task("routes", a.keepRoutes)
 	}
 	task("control", func(ctx context.Context) error {
 		return console.ServeControl(ctx, a.control, console.NewControl(a.deps), a.log)
@@ -423,6 +433,7 @@ func (a *agent) reload() error {
 		return err
 	}
 	cfg.ACL.DryRun = cfg.ACL.DryRun || a.dryRun
+	cfg.Routes.DryRun = cfg.Routes.DryRun || a.dryRun
 	old := a.cfg.Load()
 	if keys := needRestart(old, cfg); len(keys) > 0 {
 		return fmt.Errorf("%v cannot change while the agent runs: restart it", keys)
@@ -459,8 +470,17 @@ func (a *agent) reload() error {
 	if a.hooks != nil {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
+	a.reloadRoutes(cfg)
 	a.cfg.Store(cfg)
+	logWarnings(cfg, a.log)
 	return nil
+}
+
+// logWarnings tells of what works but should be known.
+func logWarnings(cfg *config.Config, log *slog.Logger) {
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "file", w.File, "line", w.Line, "key", w.Key, "warning", w.Reason)
+	}
 }
 
 // needRestart lists the changed keys that a running agent cannot take.
@@ -480,6 +500,8 @@ func needRestart(old, new *config.Config) []string {
 		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},
 		{"acl.dry_run", old.ACL.DryRun != new.ACL.DryRun},
+		{"routes.enabled", old.Routes.Enabled != new.Routes.Enabled},
+		{"routes.protocol", old.Routes.Protocol != new.Routes.Protocol},
 		{"log", old.Log != new.Log},
 	} {
 		if k.changed {

@@ -21,7 +21,8 @@ func newCheck(c *cli) *cobra.Command {
 		Use:   "check",
 		Short: "Validate a configuration and say everything that is wrong with it",
 		Long: `check reads a configuration as "usher run" would and prints every mistake at once, each as
-file:line:column: key: reason. It exits 0 when the file is good and 1 when it is not.`,
+file:line:column: key: reason. It exits 0 when the file is good and 1 when it is not. Warnings tell
+of what works but should be known; they do not change the exit code.`,
 		Example: "  usher check --config /etc/usher/usher.yaml\n  usher check --config new.yaml --output json",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -30,21 +31,27 @@ file:line:column: key: reason. It exits 0 when the file is good and 1 when it is
 			if err != nil && !errors.As(err, &wrong) {
 				return err
 			}
-			problems := []config.Problem{}
+			problems, warnings := []config.Problem{}, []config.Problem{}
 			if wrong != nil {
 				problems = wrong.Problems
+			} else {
+				warnings = append(warnings, cfg.Warnings...)
 			}
 			if c.output == "json" {
 				if err := printJSON(cmd.OutOrStdout(), struct {
 					File     string           `json:"file"`
 					OK       bool             `json:"ok"`
 					Problems []config.Problem `json:"problems"`
-				}{path, len(problems) == 0, problems}); err != nil {
+					Warnings []config.Problem `json:"warnings"`
+				}{path, len(problems) == 0, problems, warnings}); err != nil {
 					return err
 				}
 			} else {
 				for _, p := range problems {
 					fmt.Fprintln(cmd.ErrOrStderr(), p)
+				}
+				for _, p := range warnings {
+					fmt.Fprintln(cmd.ErrOrStderr(), "warning:", p)
 				}
 			}
 			if len(problems) > 0 {

@@ -83,6 +83,16 @@ func printStatus(w io.Writer, st *console.Status) error {
 		if d.Leases != nil {
 			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
 		}
+		for _, x := range d.Pools {
+			text := fmt.Sprintf("%s: %.0f%% used, %d of %d free", x.Name, 100*x.Used, x.Free, x.Size)
+			if x.Quarantined > 0 {
+				text += fmt.Sprintf(", %d in quarantine", x.Quarantined)
+			}
+			if x.Full {
+				text = p.red(text)
+			}
+			rows = append(rows, []string{"pool", text})
+		}
 		for _, o := range d.Outcomes[:min(8, len(d.Outcomes))] {
 			rows = append(rows, []string{"", fmt.Sprintf("%8d  %s %s", o.Count, o.Type, o.Outcome)})
 		}
@@ -107,6 +117,9 @@ func printStatus(w io.Writer, st *console.Status) error {
 		}
 	}
 	rows = append(rows, gardenRows(p, st)...)
+	if r := st.Routes; r != nil {
+		rows = append(rows, routeRows(p, r, now)...)
+	}
 	if o := st.Outbox; o != nil {
 		rows = append(rows, []string{"reports", fmt.Sprintf("%d waiting, %d sent, %d refused", o.Depth, o.Sent, o.Refused)})
 		if o.LastError != "" {
@@ -227,7 +240,7 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 	}
 	for _, l := range x.Leases {
-		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s until %s", l.IP, l.MAC, l.State, l.Expires.Local().Format(time.DateTime))})
+		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s until %s%s", l.IP, l.MAC, l.State, l.Expires.Local().Format(time.DateTime), ofPool(l.Pool))})
 	}
 	for _, pr := range x.Problems {
 		rows = append(rows, []string{"problem", fmt.Sprintf("%s: %s", pr.Kind, pr.Detail)})
@@ -252,6 +265,13 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		rows = append(rows, []string{"packet", fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))})
 	}
 	return table(w, rows)
+}
+
+func ofPool(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "  pool " + name
 }
 
 // matchedBy says by what the client would be found, and what else is known of it.

@@ -158,6 +158,14 @@ dhcp:
 	require.Contains(t, out, "good")
 	require.NotContains(t, out, "secret-key-value")
 
+	warned := write("warned.yaml", "userside:\n  url: https://erp.example.net/api.php\n  insecure_skip_verify: true\n  key_file: "+key+"\ndhcp: {enabled: false}\n")
+	code, _, stderr = runCLI(t, "check", "--config", warned)
+	require.Zero(t, code, stderr)
+	require.Contains(t, stderr, "warning: "+warned+":3:25: userside.insecure_skip_verify: ")
+	code, out, _ = runCLI(t, "check", "--config", warned, "--output", "json")
+	require.Zero(t, code)
+	require.Contains(t, out, `"key": "userside.insecure_skip_verify"`)
+
 	bad := write("bad.yaml", `userside:
   url: ftp://erp.example.net/api.php
   key_fle: /nowhere

@@ -6,8 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
@@ -63,20 +63,26 @@ func ownAddresses() []netip.Addr {
 	return out
 }
 
-// visitor says who has an address, by the snapshot in use.
+// visitor says who has an address: by its binding, or by its lease from a pool.
 func (a *agent) visitor(addr netip.Addr) portal.Visitor {
 	snap := a.syncer.Current()
-	b := snap.ByIP(addr)
-	if b == nil {
-		// An address of a served network that nobody is bound to is a guest's.
-		served := slices.ContainsFunc(a.cfg.Load().DHCP.Subnets, func(s config.Subnet) bool { return s.Prefix.Contains(addr) })
-		if snap != nil && served {
+	if b := snap.ByIP(addr); b != nil {
+		return visitorOf(snap, b.Subscriber)
+	}
+	if rec, ok := a.leases.Get(addr); ok && rec.Subscriber != 0 && rec.Live(time.Now()) {
+		return visitorOf(snap, rec.Subscriber)
+	}
+	for _, p := range a.cfg.Load().DHCP.Pools {
+		if p.For == config.ForGuests && !addr.Less(p.Range.First()) && !p.Range.Last().Less(addr) {
 			return portal.Visitor{State: portal.StateGuest}
 		}
-		return portal.Visitor{State: portal.StateUnknown}
 	}
-	v := portal.Visitor{State: portal.StateActive, Subscriber: b.Subscriber}
-	switch snap.State(b.Subscriber) {
+	return portal.Visitor{State: portal.StateUnknown}
+}
+
+func visitorOf(snap *provision.Snapshot, id provision.SubscriberID) portal.Visitor {
+	v := portal.Visitor{State: portal.StateActive, Subscriber: id}
+	switch snap.State(id) {
 	case provision.StatePause:
 		v.State = portal.StatePaused
 	case provision.StateStop:

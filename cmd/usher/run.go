@@ -36,7 +36,7 @@ within two seconds and leaves kernel state and leases as they are.`,
 				return err
 			}
 			if dryRun {
-				cfg.ACL.DryRun = true
+				cfg.ACL.DryRun, cfg.Routes.DryRun = true, true
 			}
 			// From here on a reload that comes while the agent starts waits; unheeded, the
 			// signal would end the process.
@@ -53,7 +53,7 @@ within two seconds and leaves kernel state and leases as they are.`,
 		},
 	}
 	configFlag(cmd, &path)
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compute the ACL but do not touch the kernel's rules")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compute ACL and routes but do not touch the kernel's")
 	return cmd
 }
 

@@ -2,6 +2,8 @@ package portal
 
 import (
 	"fmt"
+	"image/color"
+	"image/png"
 	"net/http"
 	"net/netip"
 	"os"
@@ -79,22 +81,47 @@ func TestKernelBrowser(t *testing.T) {
 	require.GreaterOrEqual(t, looks.Load(), int32(2))
 }
 
-// With USHER_SCREENSHOTS=DIR pictures of the page are left there, for eyes.
-func TestKernelScreenshots(t *testing.T) {
-	dir := os.Getenv("USHER_SCREENSHOTS")
-	if dir == "" {
-		t.Skip("set USHER_SCREENSHOTS to a folder for pictures of the page")
-	}
+// The page fits a phone and a desk: it is a card in the middle with background
+// on both sides, so nothing runs out of the window. The pictures stay as
+// artifacts for eyes.
+func TestKernelBrowserLayout(t *testing.T) {
 	needChromium(t)
-	for _, st := range States() {
-		s, err := New(testOptions(), func(netip.Addr) Visitor { return Visitor{st, 1001} }, nil, quiet())
-		require.NoError(t, err)
-		addr := listenOn(t, s, false)
-		for name, size := range map[string]string{"phone": "390,844", "desktop": "1280,800"} {
-			lang := map[string]string{"phone": "uk", "desktop": "en"}[name]
-			file := filepath.Join(dir, fmt.Sprintf("%s-%s.png", st, name))
-			chromium(t, "--screenshot="+file, "--window-size="+size, "--accept-lang="+lang, "http://"+addr+"/")
-			require.FileExists(t, file)
-		}
+	dir := os.Getenv("USHER_ARTIFACTS")
+	if dir == "" {
+		dir = t.TempDir()
 	}
+	o := testOptions()
+	o.Contact = "support@a-very-long-name-of-a-provider.example.net, +1 202 555 0143, Mon-Fri 9-18"
+	for _, tt := range []struct {
+		name, lang    string
+		width, height int
+	}{{"phone", "uk", 390, 844}, {"desktop", "en", 1280, 800}} {
+		s, err := New(o, func(netip.Addr) Visitor { return Visitor{StatePaused, 1001} }, nil, quiet())
+		require.NoError(t, err)
+		file := filepath.Join(dir, "portal-"+tt.name+".png")
+		chromium(t, "--screenshot="+file, fmt.Sprintf("--window-size=%d,%d", tt.width, tt.height), "--accept-lang="+tt.lang, "http://"+listenOn(t, s, false)+"/")
+		f, err := os.Open(file)
+		require.NoError(t, err)
+		defer f.Close()
+		img, err := png.Decode(f)
+		require.NoError(t, err)
+		require.Equal(t, tt.width, img.Bounds().Dx())
+		back, other := img.At(0, 0), false
+		for y := range tt.height {
+			for _, x := range []int{1, 3, tt.width - 4, tt.width - 2} {
+				near(t, back, img.At(x, y), x, y)
+			}
+			other = other || img.At(tt.width/2, y) != back
+		}
+		require.True(t, other, "there is a page")
+	}
+}
+
+// near allows for the card's soft shadow.
+func near(t *testing.T, a, b color.Color, x, y int) {
+	t.Helper()
+	ar, ag, ab, _ := a.RGBA()
+	br, bg, bb, _ := b.RGBA()
+	off := max(ar, br) - min(ar, br) + max(ag, bg) - min(ag, bg) + max(ab, bb) - min(ab, bb)
+	require.Less(t, off, uint32(3*0x0c00), "at %d,%d there is no background", x, y)
 }

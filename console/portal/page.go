@@ -116,7 +116,7 @@ func (p *page) render(lang string, q request) ([]byte, error) {
 		Style:  template.HTML("<style>" + pageStyle + "</style>"),
 		Script: template.HTML("<script>" + pageScript + "</script>"),
 	}
-	if q.visitor.State == StatePaused || q.visitor.State == StateStopped {
+	if q.visitor.State == StatePaused { // who is stopped reaches no payment site
 		d.PayURL = payURL(p.opts.PayURL, q.visitor.Subscriber)
 	}
 	var b bounded

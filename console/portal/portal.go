@@ -224,7 +224,7 @@ func (s *Server) answer(w http.ResponseWriter, l *live, q request) int {
 	switch {
 	case q.tls && q.r.URL.Path == APIPath:
 		return api(w, q)
-	case !q.direct && q.visitor.captive() && isProbe(q.r):
+	case !q.direct && q.visitor.State != StateActive && isProbe(q.r):
 		h.Set("Location", q.url)
 		w.WriteHeader(http.StatusFound)
 		return http.StatusFound
@@ -243,8 +243,11 @@ func (s *Server) answer(w http.ResponseWriter, l *live, q request) int {
 	return code
 }
 
-// captive reports whether something is blocked.
-func (v Visitor) captive() bool { return v.State != StateActive }
+// captive reports whether something is blocked: nothing is for an address that
+// no subscriber and no guest has.
+func (v Visitor) captive() bool {
+	return v.State == StatePaused || v.State == StateStopped || v.State == StateGuest
+}
 
 // write writes the page. Who asks more often than people do gets a short one.
 func (s *Server) write(w http.ResponseWriter, l *live, q request, code int) {

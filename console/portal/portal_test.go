@@ -105,7 +105,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		"paused": {from: paused, url: "http://any.example.org/", code: 511, state: StatePaused,
 			want: []string{"Internet access is paused", ">1001<", "198.51.100.1", "Pay now", `href="https://pay.example.net/?account=1001&amp;from=portal"`, "Example &amp; Sons", "202 555 0143"}},
-		"stopped":                              {from: stopped, url: "http://any.example.org/", code: 511, state: StateStopped, want: []string{"is switched off", "account=1002"}},
+		"stopped":                              {from: stopped, url: "http://any.example.org/", code: 511, state: StateStopped, want: []string{"is switched off", ">1002<"}, not: []string{"Pay now"}},
 		"guest":                                {from: guest, url: "http://any.example.org/", code: 511, state: StateGuest, want: []string{"not registered", "198.51.100.3"}, not: []string{"Customer number", "Pay now"}},
 		"nobody's address":                     {from: unknown, url: "http://any.example.org/", code: 511, state: StateUnknown, want: []string{"No contract is known"}, not: []string{"Customer number", "Pay now"}},
 		"active, by the way":                   {from: active, url: "http://any.example.org/", code: 503, state: StateActive, want: []string{"You are online"}, not: []string{"Pay now"}},
@@ -201,7 +201,7 @@ func TestAPI(t *testing.T) {
 	o := testOptions()
 	s, _ := newServer(t, o)
 	s.live.Load().host, s.live.Load().opts.HTTPS.URL = "portal.example.net:8443", "https://portal.example.net:8443"
-	for from, captive := range map[string]bool{"198.51.100.1": true, "198.51.100.2": true, "198.51.100.3": true, "198.51.100.4": false, "203.0.113.99": true} {
+	for from, captive := range map[string]bool{"198.51.100.1": true, "198.51.100.2": true, "198.51.100.3": true, "198.51.100.4": false, "203.0.113.99": false} {
 		w := ask(s, true, httptest.NewRequest("GET", "https://portal.example.net:8443"+APIPath, nil), from)
 		require.Equal(t, 200, w.Code)
 		require.Equal(t, "application/captive+json", w.Header().Get("Content-Type"))

@@ -1,0 +1,52 @@
+package console
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// routeMetrics are those of routes to single leases.
+type routeMetrics struct {
+	routes   map[string]prometheus.Gauge
+	changes  map[string]prometheus.Counter
+	drift    map[string]prometheus.Counter
+	delay    prometheus.Histogram
+	findings map[provision.RouteFinding]prometheus.Gauge
+}
+
+// A route takes some 20 us, and waits for a batch at most.
+func routeBuckets() []float64 {
+	return []float64{50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 1, 10}
+}
+
+func (m *Metrics) registerRoutes(f factory) {
+	r := &m.routing
+	r.routes = each(f.gauges("usher_routes", "Routes to leases, by what they are at.", "state").WithLabelValues, "installed", "waiting")
+	r.changes = each(f.counters("usher_route_changes_total", "Changes of routes in the kernel, by what became of them.", "result").WithLabelValues, "added", "removed", resultFailed)
+	r.drift = each(f.counters("usher_route_drift_total", "Routes of ours found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
+	r.delay = f.histogram("usher_route_delay_seconds", "Time from having sent an ACK to having its route in the kernel.", routeBuckets())
+	r.findings = each(f.gauges("usher_route_interface_findings", "Interfaces with routes whose settings do not go with them, by finding.", "finding").WithLabelValues, provision.RouteFindings()...)
+}
+
+// Routes implements provision.RouteObserver.
+func (m *Metrics) Routes(rep provision.RouteReport) {
+	r := &m.routing
+	r.routes["installed"].Set(float64(rep.Installed))
+	r.routes["waiting"].Set(float64(rep.Waiting))
+	r.changes["added"].Add(float64(rep.Added))
+	r.changes["removed"].Add(float64(rep.Removed))
+	r.changes[resultFailed].Add(float64(rep.Failed))
+	r.drift["extra"].Add(float64(rep.Extra))
+	r.drift["missing"].Add(float64(rep.Missing))
+	for _, d := range rep.Delays {
+		r.delay.Observe(d.Seconds())
+	}
+}
+
+// RouteSettings implements provision.RouteObserver.
+func (m *Metrics) RouteSettings(findings map[provision.RouteFinding]int) {
+	for f, g := range m.routing.findings {
+		g.Set(float64(findings[f]))
+	}
+}

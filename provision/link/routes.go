@@ -1,0 +1,464 @@
+package link
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+const (
+	// routeBatch bounds the messages of one send: 500 are about 30 KB of the
+	// 208 KiB that a socket may send by default. Only the last one is acknowledged, the
+	// others speak up when they fail.
+	routeBatch = 500
+	// eventBuffer is for bursts: a parent interface that goes down takes
+	// thousands of others along. The kernel's default holds some 200 events.
+	eventBuffer = 8 << 20
+	// dumpTries is how often a list that changed while it was read is read again.
+	dumpTries = 5
+
+	// Of linux/rtnetlink.h, which the unix package lacks.
+	skipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS
+	rtaNHID   = 30     // RTA_NH_ID
+)
+
+// RouteOptions say which routes are ours and where.
+type RouteOptions struct {
+	Protocol uint8 // our number, see rt_protos of iproute2; routes of others are never touched
+
+	// NetNS is an open file descriptor of a network namespace, for tests. Zero
+	// means the namespace of the calling thread at the time of Open.
+	NetNS int
+}
+
+// Routes are the host routes with our protocol number in one network
+// namespace. It implements provision.RouteKernel.
+type Routes struct {
+	protocol uint8
+	netns    int
+
+	mu     sync.Mutex // guards what follows
+	socket *nl.SocketHandle
+	port   uint32 // of socket: events with it are the echo of our own changes
+	buf    []byte
+}
+
+var _ provision.RouteKernel = (*Routes)(nil)
+
+// OpenRoutes gives access to the routes. Changing them needs CAP_NET_ADMIN.
+func OpenRoutes(o RouteOptions) (*Routes, error) {
+	if o.Protocol == 0 {
+		return nil, errors.New("link: open routes: protocol 0 would be everybody's")
+	}
+	r := &Routes{protocol: o.Protocol, netns: o.NetNS}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.dialLocked(); err != nil {
+		return nil, fmt.Errorf("link: open routes: %w", err)
+	}
+	return r, nil
+}
+
+// Close lets the socket go; the routes stay.
+func (r *Routes) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.hangUpLocked()
+}
+
+func (r *Routes) namespace() netns.NsHandle {
+	if r.netns != 0 {
+		return netns.NsHandle(r.netns)
+	}
+	return netns.None()
+}
+
+func (r *Routes) dialLocked() error {
+	if r.socket != nil {
+		return nil
+	}
+	s, err := nl.GetNetlinkSocketAt(r.namespace(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	// Without strict checking (before Linux 4.20) the kernel lists everything, a
+	// whole BGP table may be; what it gives is looked through here in either case.
+	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	timeout := unix.NsecToTimeval(exchangeTimeout.Nanoseconds())
+	// A whole batch may fail, with a message for each of its parts.
+	err = errors.Join(s.SetSendTimeout(&timeout), s.SetReceiveTimeout(&timeout), s.SetReceiveBufferSize(1<<20, false))
+	port, portErr := s.GetPid()
+	if err = errors.Join(err, portErr); err != nil {
+		_ = s.Close()
+		return fmt.Errorf("set up netlink socket: %w", err)
+	}
+	r.socket, r.port = &nl.SocketHandle{Socket: s}, port
+	return nil
+}
+
+func (r *Routes) hangUpLocked() error {
+	if r.socket == nil {
+		return nil
+	}
+	err := r.socket.Close()
+	r.socket = nil
+	return err
+}
+
+// list reads a table of the kernel and gives each message to take.
+func (r *Routes) list(ctx context.Context, ask, answer int, body []byte, begin func(), take func(msg []byte)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for try := 1; ; try++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.dialLocked(); err != nil {
+			return err
+		}
+		begin()
+		req := nl.NewNetlinkRequest(ask, unix.NLM_F_DUMP)
+		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: r.socket}
+		req.AddRawData(body)
+		err := req.ExecuteIter(unix.NETLINK_ROUTE, uint16(answer), func(msg []byte) bool {
+			take(msg)
+			return true
+		})
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == dumpTries {
+			_ = r.hangUpLocked() // late replies may wait in the socket
+			return err
+		}
+	}
+}
+
+// Links implements provision.RouteKernel.
+func (r *Routes) Links(ctx context.Context) (links []provision.Link, err error) {
+	body := make([]byte, unix.SizeofIfInfomsg, unix.SizeofIfInfomsg+8)
+	body = appendAttr32(body, unix.IFLA_EXT_MASK, skipStats)
+	err = r.list(ctx, unix.RTM_GETLINK, unix.RTM_NEWLINK, body,
+		func() { links = links[:0] },
+		func(msg []byte) {
+			if l, ok := parseLink(msg); ok {
+				links = append(links, l)
+			}
+		})
+	if err != nil {
+		return nil, fmt.Errorf("link: list links: %w", err)
+	}
+	return links, nil
+}
+
+// Routes implements provision.RouteKernel.
+func (r *Routes) Routes(ctx context.Context) (routes []provision.Route, err error) {
+	body := make([]byte, unix.SizeofRtMsg)
+	body[0], body[5], body[7] = unix.AF_INET, r.protocol, unix.RTN_UNICAST
+	err = r.list(ctx, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, body,
+		func() { routes = routes[:0] },
+		func(msg []byte) {
+			if rt, ok := r.parseRoute(msg); ok {
+				routes = append(routes, rt)
+			}
+		})
+	if err != nil {
+		return nil, fmt.Errorf("link: list routes: %w", err)
+	}
+	return routes, nil
+}
+
+// Apply implements provision.RouteKernel. Routes are appended, never replaced:
+// a replacement would hit the first route of the same destination and metric,
+// whoever made it. Removals name the protocol, which the kernel compares.
+func (r *Routes) Apply(ctx context.Context, changes []provision.RouteChange) ([]error, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	results := make([]error, len(changes))
+	for at := 0; at < len(changes); at += routeBatch {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		end := min(at+routeBatch, len(changes))
+		if err := r.sendLocked(changes[at:end], results[at:end]); err != nil {
+			_ = r.hangUpLocked()
+			return nil, fmt.Errorf("link: change routes: %w", err)
+		}
+	}
+	return results, nil
+}
+
+// sendLocked makes one send of the changes and reads what failed, up to the
+// acknowledgement of the last.
+func (r *Routes) sendLocked(changes []provision.RouteChange, results []error) error {
+	if err := r.dialLocked(); err != nil {
+		return err
+	}
+	first := r.socket.Seq + 1
+	r.buf = r.buf[:0]
+	for i, c := range changes {
+		flags := uint16(unix.NLM_F_REQUEST)
+		if i == len(changes)-1 {
+			flags |= unix.NLM_F_ACK
+		}
+		r.buf = r.appendChange(r.buf, c, flags, first+uint32(i))
+	}
+	last := first + uint32(len(changes)) - 1
+	r.socket.Seq = last
+	if err := unix.Sendto(r.socket.Socket.GetFd(), r.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("send: %w", err)
+	}
+	for {
+		msgs, from, err := r.socket.Socket.Receive()
+		if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		if from.Pid != nl.PidKernel {
+			continue
+		}
+		for _, m := range msgs {
+			i := m.Header.Seq - first
+			if m.Header.Type != unix.NLMSG_ERROR || m.Header.Pid != r.port || int(i) >= len(changes) || len(m.Data) < 4 {
+				continue
+			}
+			errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.Data)))
+			results[i] = routeError(changes[i].Op, errno)
+			if m.Header.Seq == last {
+				return nil
+			}
+		}
+	}
+}
+
+// routeError makes of the kernel's answer what Apply gives.
+func routeError(op provision.Op, errno unix.Errno) error {
+	switch {
+	case errno == 0,
+		op == provision.OpAdd && errno == unix.EEXIST,
+		op == provision.OpRemove && (errno == unix.ESRCH || errno == unix.ENODEV):
+		return nil
+	case errno == unix.ENETDOWN || errno == unix.ENODEV:
+		return fmt.Errorf("%w: %w", provision.ErrRouteNoLink, errno)
+	}
+	return errno
+}
+
+// appendChange appends a message of linux/rtnetlink.h.
+func (r *Routes) appendChange(b []byte, c provision.RouteChange, flags uint16, seq uint32) []byte {
+	typ, scope := uint16(unix.RTM_DELROUTE), byte(unix.RT_SCOPE_NOWHERE)
+	if c.Op == provision.OpAdd {
+		typ, scope = unix.RTM_NEWROUTE, unix.RT_SCOPE_LINK
+		flags |= unix.NLM_F_CREATE | unix.NLM_F_APPEND
+	}
+	begin := len(b)
+	b = append(b, 0, 0, 0, 0)
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	// family, lengths of destination and source, TOS, table (in an attribute), protocol, scope, type, flags
+	b = append(b, unix.AF_INET, 32, 0, 0, unix.RT_TABLE_UNSPEC, r.protocol, scope, unix.RTN_UNICAST, 0, 0, 0, 0)
+	addr := c.Route.Addr.As4()
+	b = binary.NativeEndian.AppendUint16(b, 8)
+	b = binary.NativeEndian.AppendUint16(b, unix.RTA_DST)
+	b = append(b, addr[:]...)
+	b = appendAttr32(b, unix.RTA_OIF, uint32(c.Route.Ifindex))
+	b = appendAttr32(b, unix.RTA_TABLE, c.Route.Table)
+	if c.Route.Metric != 0 {
+		b = appendAttr32(b, unix.RTA_PRIORITY, c.Route.Metric)
+	}
+	binary.NativeEndian.PutUint32(b[begin:], uint32(len(b)-begin))
+	return b
+}
+
+func appendAttr32(b []byte, typ uint16, v uint32) []byte {
+	b = binary.NativeEndian.AppendUint16(b, 8)
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	return binary.NativeEndian.AppendUint32(b, v)
+}
+
+// parseRoute reads a struct rtmsg with its attributes; ok is false for what is
+// not a host route of ours straight to an interface.
+func (r *Routes) parseRoute(msg []byte) (rt provision.Route, ok bool) {
+	if len(msg) < unix.SizeofRtMsg || msg[0] != unix.AF_INET || msg[1] != 32 ||
+		msg[5] != r.protocol || msg[7] != unix.RTN_UNICAST {
+		return rt, false
+	}
+	if binary.NativeEndian.Uint32(msg[8:])&unix.RTM_F_CLONED != 0 {
+		return rt, false
+	}
+	rt.Table = uint32(msg[4])
+	for b := msg[unix.SizeofRtMsg:]; ; {
+		typ, value, _, rest, more := nextAttr(b)
+		if !more {
+			return rt, rt.Addr.IsValid() && rt.Ifindex > 0
+		}
+		switch {
+		case typ == unix.RTA_GATEWAY || typ == unix.RTA_VIA || typ == unix.RTA_MULTIPATH || typ == rtaNHID:
+			return rt, false
+		case len(value) != 4:
+		case typ == unix.RTA_DST:
+			rt.Addr = netip.AddrFrom4([4]byte(value))
+		case typ == unix.RTA_OIF:
+			rt.Ifindex = int(binary.NativeEndian.Uint32(value))
+		case typ == unix.RTA_TABLE:
+			rt.Table = binary.NativeEndian.Uint32(value)
+		case typ == unix.RTA_PRIORITY:
+			rt.Metric = binary.NativeEndian.Uint32(value)
+		}
+		b = rest
+	}
+}
+
+// parseLink reads a struct ifinfomsg with its name. What a bridge tells of its
+// ports comes as the same message with another family and is no link.
+func parseLink(msg []byte) (l provision.Link, ok bool) {
+	if len(msg) < unix.SizeofIfInfomsg || msg[0] != unix.AF_UNSPEC {
+		return l, false
+	}
+	l.Index = int(int32(binary.NativeEndian.Uint32(msg[4:])))
+	l.Up = binary.NativeEndian.Uint32(msg[8:])&unix.IFF_UP != 0
+	for b := msg[unix.SizeofIfInfomsg:]; ; {
+		typ, value, _, rest, more := nextAttr(b)
+		if !more {
+			return l, l.Name != "" && l.Index > 0
+		}
+		if typ == unix.IFLA_IFNAME {
+			l.Name = nl.BytesToString(value)
+		}
+		b = rest
+	}
+}
+
+// Watch implements provision.RouteKernel. A burst that overflows the buffer
+// costs a look at everything, not the watch.
+func (r *Routes) Watch(ctx context.Context, on func(provision.RouteEvent)) error {
+	s, err := nl.SubscribeAt(r.namespace(), netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE)
+	if err != nil {
+		return fmt.Errorf("link: watch: %w", err)
+	}
+	if s.SetReceiveBufferSize(eventBuffer, true) != nil {
+		_ = s.SetReceiveBufferSize(eventBuffer, false) // as much as rmem_max gives
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer func() {
+		if stop() {
+			_ = s.Close()
+		}
+	}()
+	on(provision.RouteEvent{Lost: true})
+	lost := false
+	for {
+		// The kernel drops everything from the overflow on until the buffer has been
+		// read empty, and tells of it once: only then is a look worth it.
+		if lost && drained(s) {
+			lost = false
+			on(provision.RouteEvent{Lost: true})
+		}
+		msgs, from, err := s.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, unix.ENOBUFS):
+			lost = true
+			continue
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return fmt.Errorf("link: watch: %w", err)
+		case from.Pid != nl.PidKernel:
+			continue
+		}
+		for _, m := range msgs {
+			if ev, ok := r.event(m.Header.Type, m.Header.Pid, m.Data); ok {
+				on(ev)
+			}
+		}
+	}
+}
+
+// drained tells whether no message waits in a socket.
+func drained(s *nl.NetlinkSocket) bool {
+	var b [1]byte
+	_, _, err := unix.Recvfrom(s.GetFd(), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return errors.Is(err, unix.EAGAIN)
+}
+
+// event reads one message of a subscription.
+func (r *Routes) event(typ uint16, by uint32, data []byte) (ev provision.RouteEvent, ok bool) {
+	switch typ {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		l, ok := parseLink(data)
+		l.Gone = typ == unix.RTM_DELLINK
+		return provision.RouteEvent{Link: &l}, ok
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		rt, ok := r.parseRoute(data)
+		if !ok || by == r.ownPort() {
+			return ev, false
+		}
+		op := provision.OpAdd
+		if typ == unix.RTM_DELROUTE {
+			op = provision.OpRemove
+		}
+		return provision.RouteEvent{Route: &rt, Op: op}, true
+	}
+	return ev, false
+}
+
+func (r *Routes) ownPort() uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.port
+}
+
+// Settings reads the settings of an interface from /proc, and whether it has an
+// IPv4 address. It changes nothing.
+func (r *Routes) Settings(l provision.Link) (provision.LinkSettings, error) {
+	s := provision.LinkSettings{Interface: l.Name}
+	var errs []error
+	read := func(iface, key string) int {
+		b, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv4/conf", iface, key))
+		n, convErr := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err = errors.Join(err, convErr); err != nil {
+			errs = append(errs, err)
+		}
+		return n
+	}
+	either := func(key string) int { return max(read("all", key), read(l.Name, key)) }
+	s.Forwarding = read(l.Name, "forwarding") != 0
+	s.ProxyARP = either("proxy_arp") != 0
+	s.RPFilter, s.ARPIgnore = either("rp_filter"), either("arp_ignore")
+	if err := errors.Join(errs...); err != nil {
+		return s, fmt.Errorf("link: settings of %s: %w", l.Name, err)
+	}
+	if s.ARPIgnore == 0 {
+		return s, nil
+	}
+	body := make([]byte, unix.SizeofIfAddrmsg)
+	body[0] = unix.AF_INET
+	binary.NativeEndian.PutUint32(body[4:], uint32(l.Index))
+	err := r.list(context.Background(), unix.RTM_GETADDR, unix.RTM_NEWADDR, body, func() { s.Numbered = false }, func(msg []byte) {
+		if len(msg) >= unix.SizeofIfAddrmsg && binary.NativeEndian.Uint32(msg[4:]) == uint32(l.Index) {
+			s.Numbered = true
+		}
+	})
+	if err != nil {
+		return s, fmt.Errorf("link: addresses of %s: %w", l.Name, err)
+	}
+	return s, nil
+}
