@@ -177,6 +177,40 @@ func vlanInterfaces(templates []vlanname.Template, guarded []string) map[uint16]
 	return at
 }
 
+// followLinks takes the names from a view of the interfaces that is kept up to
+// date, and asks for a round soon after one of a pattern has come or gone.
+func (s *aclSources) followLinks(ctx context.Context, view func() *provision.Interfaces) error {
+	tick := time.NewTicker(linkTick)
+	defer tick.Stop()
+	last := view()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		// A view is a new one only if something changed.
+		if now := view(); now != last {
+			last = now
+			if e, g := s.enforcer.Load(), s.guarded.Load(); e != nil && g.On() {
+				e.Kick()
+			}
+		}
+	}
+}
+
+// linkTick is how soon a new interface is guarded, if only a pattern names it.
+const linkTick = 100 * time.Millisecond
+
+// linkNames gives the names of a view.
+func linkNames(v *provision.Interfaces) []string {
+	out := make([]string, 0, v.Len())
+	for _, f := range v.All() {
+		out = append(out, f.Name)
+	}
+	return out
+}
+
 // interfaceNames asks the kernel; what cannot be read is none.
 func interfaceNames() []string {
 	list, err := net.Interfaces()

@@ -154,7 +154,7 @@ func TestKernelSourceGuard(t *testing.T) {
 		require.NoError(t, w.lab.Wire(host, "eth0", w.router, "per1"))
 		require.NoError(t, w.router.IP("addr", "add", "203.0.113.129/25", "dev", "per1"))
 		require.NoError(t, host.IP("addr", "add", "203.0.113.130/25", "dev", "eth0"))
-		eventually(t, 10*time.Second, "it is guarded", func() (bool, error) { return !ping(t, host, "203.0.113.130", "203.0.113.129"), nil })
+		eventually(t, 2*time.Second, "it is guarded", func() (bool, error) { return !ping(t, host, "203.0.113.130", "203.0.113.129"), nil })
 	})
 }
 

@@ -225,6 +225,7 @@ func (a *agent) openLinks(deps *dhcpd.Deps) {
 	}
 	a.onClose(w.Close)
 	a.links, deps.Links = w, w
+	a.sources.names = func() []string { return linkNames(w.View()) }
 }
 
 // warnOfServerIDs tells of server identifiers that clients could not renew at. Where
@@ -286,6 +287,7 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if a.links != nil {
 		task("interfaces", a.links.Run)
+		task("interfaces", func(ctx context.Context) error { return a.sources.followLinks(ctx, a.links.View) })
 	}
 	if a.routes != nil {
 		task("routes", a.keepRoutes)
