@@ -70,6 +70,7 @@ type Metrics struct {
 	readBacks     prometheus.Counter
 	drift         map[string]prometheus.Counter
 	tableRepairs  prometheus.Counter
+	maintenance   prometheus.Gauge
 	flows         prometheus.Counter
 	cleanups      map[string]prometheus.Counter
 	openUntil     atomic.Pointer[func() time.Time] // of the maintenance
@@ -296,6 +297,7 @@ func (m *Metrics) registerEnforce(f factory) {
 	m.readBacks = f.counter("usher_acl_read_backs_total", "Comparisons of the kernel's sets with what was written.")
 	m.drift = each(f.counters("usher_acl_drift_elements_total", "Elements found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
 	m.tableRepairs = f.counter("usher_acl_table_repairs_total", "Replacements of the kernel's table, because its rules or sets were not as written.")
+	m.maintenance = f.gauge("usher_acl_maintenance", "1 while everybody is let through for a time; known to the nearest few seconds.")
 	f.computed("usher_acl_open_seconds", "What is left of the maintenance in which everybody passes; 0: there is none.", m.openSeconds)
 	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")
 	m.cleanups = each(f.counters("usher_acl_flow_cleanups_total", "Passes over the connection tracking table.", "result").WithLabelValues, resultOK, resultFailed)

@@ -64,6 +64,7 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Batch(7, time.Second, boom)
 	m.Drift(0, 0, 0)
 	m.Drift(2, 1, 1)
+	m.Maintenance(true)
 	m.Elements(provision.SetCounts{provision.SetStopped: 10, provision.SetPaused: 20, provision.SetGarden: 3})
 	m.Flows(12, nil)
 	m.Flows(0, boom)

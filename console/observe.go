@@ -127,6 +127,14 @@ func (m *Metrics) Elements(n provision.SetCounts) {
 	}
 }
 
+// Maintenance implements provision.EnforceObserver.
+func (m *Metrics) Maintenance(open bool) {
+	m.maintenance.Set(0)
+	if open {
+		m.maintenance.Set(1)
+	}
+}
+
 // Flows implements provision.EnforceObserver.
 func (m *Metrics) Flows(deleted int, err error) {
 	m.cleanups[resultOf(err)].Inc()

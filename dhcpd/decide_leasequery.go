@@ -67,6 +67,9 @@ func (c *decider) leaseActive(a *wire.LeaseReply, best *lease.Record, found []le
 	a.IP, a.MAC, a.ClientID, a.RelayInfo = best.IP, best.MAC, best.ClientID, best.Option82
 	a.LeaseTime = seconds(best.Expires.Sub(c.now))
 	a.LastTransaction = seconds(c.now.Sub(best.Renewed))
+	if i := c.set.poolOf(best.IP); i >= 0 && best.Pool != "" {
+		n = &c.set.pools[i].subnet
+	}
 	if n != nil {
 		a.RenewTime = seconds(best.Renewed.Add(time.Duration(n.t1) * time.Second).Sub(c.now))
 		a.RebindTime = seconds(best.Renewed.Add(time.Duration(n.t2) * time.Second).Sub(c.now))

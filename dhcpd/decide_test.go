@@ -645,18 +645,29 @@ func FuzzDecide(f *testing.F) {
 	}
 	byProfile, err := compile(profiled)
 	require.NoError(f, err)
+	extended := testOptions()
+	extended.RapidCommit, extended.LeaseQuery = true, extended.Relays
+	extended.Common = OptionSet{Search: []string{"example.net"}, Routes: []Route{{netip.MustParsePrefix("10.0.0.0/8"), host(2)}}, IPv6OnlyWait: time.Hour}
+	extended.Classes = []Class{
+		{Name: "vendor", Match: ClassMatch{VendorClass: "stb*"}, OptionSet: OptionSet{BootFile: "stb.img", VendorSpecific: []Option{{Code: 1, Value: make([]byte, 200)}}}},
+		{Name: "old", Match: ClassMatch{UserClass: "old"}, AlwaysBroadcast: true},
+	}
+	full, err := compile(extended)
+	require.NoError(f, err)
 	for _, q := range []wire.Query{
 		{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1)},
 		{Type: wire.Request, MAC: client(0x11), Options: []wire.Option{requested(host(11)), chosen(serverIP)}},
 		{Type: wire.Request, MAC: client(0x11), CIAddr: host(11)},
 		{Type: wire.Release, MAC: client(0x11), CIAddr: host(11)},
 		{Type: wire.Inform, MAC: client(0x11), CIAddr: host(11)},
+		{Type: wire.LeaseQuery, MAC: client(0x11), GIAddr: relayIP},
+		{Type: wire.Discover, MAC: client(0x11), Options: []wire.Option{{Code: wire.OptRapidCommit}, {Code: wire.OptVendorClass, Value: []byte("stb1")}, {Code: wire.OptUserClass, Value: []byte("\x03old")}}},
 	} {
 		f.Add(q.Append(nil))
 	}
 	tab := leases(bound(host(11), client(0x11), 1), bound(host(41), client(0x41), 4))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, set := range []*settings{set, byProfile} {
+		for _, set := range []*settings{set, byProfile, full} {
 			r := &request{served: true, local: serverIP, iface: "eth0"}
 			r.parse(raw)
 			d := decide(testNow, r, snap, tab, set, set)
@@ -671,6 +682,14 @@ func FuzzDecide(f *testing.F) {
 				require.NoError(t, p.Parse(d.appendReply(nil, &r.p)))
 				if d.lease == nil {
 					require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
+				}
+				if d.reply.Type == wire.Nak { // RFC 2131 table 3
+					require.False(t, p.YIAddr().IsValid() || p.CIAddr().IsValid() || p.SIAddr().IsValid())
+					for code := 1; code < 255; code++ {
+						if _, there := p.Option(byte(code)); there {
+							require.Contains(t, []int{wire.OptMessageType, wire.OptServerID, wire.OptMessage, wire.OptClientID, wire.OptRelayAgentInfo}, code)
+						}
+					}
 				}
 			}
 		}

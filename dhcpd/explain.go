@@ -89,9 +89,12 @@ func (s *Server) Explain(q Query) Explanation {
 		ask.Options = append(ask.Options, wire.Option{Code: wire.OptClientID, Value: q.ClientID})
 	}
 	set := s.settings.Load()
-	r := request{iface: q.Interface, served: true, local: s.explainLocal(set, q)}
+	r := request{iface: q.Interface, served: true, standby: s.standby(set)}
+	if r.on = s.linkNamed(q.Interface); r.on == nil || !set.listen.Addr().IsUnspecified() {
+		r.local = s.explainLocal(set, q)
+	}
 	if q.Interface != "" {
-		r.served = set.serves(q.Interface, q.Interface == "lo")
+		r.served = set.serves(q.Interface, q.Interface == "lo" || r.on != nil && r.on.Loopback)
 		at := set.placeOf(q.Interface)
 		r.vlan, r.untrusted = at.vlan, at.untrusted
 	}
@@ -151,17 +154,8 @@ func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
 	if a := set.listen.Addr(); !a.IsUnspecified() {
 		return a
 	}
-	if q.Interface != "" {
-		var a netip.Addr
-		switch socks := s.socks.Load(); {
-		case s.deps.Links != nil:
-			if f := s.deps.Links.View().ByName(q.Interface); f != nil {
-				a = f.Addr()
-			}
-		case socks != nil:
-			a = socks.addressOf(q.Interface)
-		}
-		if a.IsValid() {
+	if socks := s.socks.Load(); socks != nil && q.Interface != "" {
+		if a := socks.addressOf(q.Interface); a.IsValid() {
 			return a
 		}
 	}

@@ -109,32 +109,52 @@ type SocketStatus struct {
 // Sockets tells about interfaces and sockets now. It may be called from any goroutine.
 func (s *Server) Sockets() SocketStatus {
 	set := s.settings.Load()
-	st := SocketStatus{Names: []string{}, AnswerWhileHolding: set.holding, ReceiveDrops: s.drops()}
-	holds := func(netip.Addr) bool { return true }
-	switch socks := s.socks.Load(); {
-	case s.deps.Links != nil:
+	st := SocketStatus{Names: []string{}, AnswerWhileHolding: set.holding, Standby: s.standby(set), ReceiveDrops: s.drops()}
+	if s.deps.Links != nil {
 		view := s.deps.Links.View()
-		holds = view.Holds
 		st.Interfaces = view.Len()
 		for _, f := range view.All() {
 			if set.serves(f.Name, f.Loopback) {
 				st.Names = append(st.Names, f.Name)
 			}
 		}
-	case socks != nil:
-		own := socks.addresses()
-		holds = func(a netip.Addr) bool { _, ok := own[a]; return ok }
 	}
 	st.Served = len(st.Names)
 	slices.Sort(st.Names)
 	st.Names = st.Names[:min(len(st.Names), statusInterfaces)]
-	st.Standby = set.holding.IsValid() && !holds(set.holding)
+	holds := s.holder()
 	for _, id := range set.serverIDs() {
 		if !holds(id) {
 			st.ForeignServerIDs = append(st.ForeignServerIDs, id)
 		}
 	}
 	return st
+}
+
+// holder gives what tells this host's addresses; before Listen, without Links,
+// every address counts as ours.
+func (s *Server) holder() func(netip.Addr) bool {
+	switch socks := s.socks.Load(); {
+	case s.deps.Links != nil:
+		return s.deps.Links.View().Holds
+	case socks != nil:
+		own := socks.addresses()
+		return func(a netip.Addr) bool { _, ok := own[a]; return ok }
+	}
+	return func(netip.Addr) bool { return true }
+}
+
+// standby reports whether another host is to answer now.
+func (s *Server) standby(set *settings) bool {
+	return set.holding.IsValid() && !s.holder()(set.holding)
+}
+
+// linkNamed gives an interface by name; nil: not known.
+func (s *Server) linkNamed(name string) *provision.Interface {
+	if s.deps.Links == nil || name == "" {
+		return nil
+	}
+	return s.deps.Links.View().ByName(name)
 }
 
 // drops adds up what the kernel counts in 32 bits.

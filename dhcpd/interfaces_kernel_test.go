@@ -2,18 +2,24 @@ package dhcpd
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
 )
 
@@ -233,4 +239,64 @@ func TestKernelServerIdentifierPerRelayPath(t *testing.T) {
 		require.Equal(t, p.server, offer.ServerIdentifier().String())
 	}
 	require.NoError(t, s.stop())
+}
+
+// Hundreds of interfaces with a client each, made while the server runs, none
+// with an address: every client is answered on its own one.
+func TestKernelManyInterfaces(t *testing.T) {
+	needKernel(t, "ip")
+	c := newCable(t)
+	w := watchIn(t, c.router)
+	opts := kernelOptions()
+	opts.Interfaces = []string{"c[0-9]*"}
+	s := startSiteIn(t, c, w, opts)
+	const n = 220
+	var script strings.Builder
+	for i := range n {
+		fmt.Fprintf(&script, "link add c%d type veth peer name e%d netns %s\nlink set c%d up\n", i, i, c.cpe, i)
+	}
+	path := filepath.Join(t.TempDir(), "router")
+	require.NoError(t, os.WriteFile(path, []byte(script.String()), 0o600))
+	c.ip("-n", c.router, "-batch", path)
+	script.Reset()
+	for i := range n {
+		fmt.Fprintf(&script, "link set e%d up\n", i)
+	}
+	require.NoError(t, os.WriteFile(path, []byte(script.String()), 0o600))
+	c.ip("-n", c.cpe, "-batch", path)
+	require.Eventually(t, func() bool { return s.server.Sockets().Served == n }, 20*time.Second, 5*time.Millisecond)
+
+	for i := range n {
+		name := fmt.Sprintf("e%d", i)
+		var conn *net.UDPConn
+		require.NoError(t, in(c.cpe, func() error {
+			lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+				return errors.Join(raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), name) }), err)
+			}}
+			pc, err := lc.ListenPacket(t.Context(), "udp4", "0.0.0.0:68")
+			if err == nil {
+				conn = pc.(*net.UDPConn)
+			}
+			return err
+		}))
+		p := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithBroadcast(true),
+			dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}), dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2)))
+		_, err := conn.WriteToUDPAddrPort(p.ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
+		require.NoError(t, err, name)
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		buf := make([]byte, 2048)
+		k, _, err := conn.ReadFromUDPAddrPort(buf)
+		require.NoError(t, err, "%s: %+v", name, s.events.Find(EventFilter{Limit: 3}))
+		reply, err := dhcpv4.FromBytes(buf[:k])
+		require.NoError(t, err)
+		require.Equal(t, p.TransactionID, reply.TransactionID, "its own answer and no other's")
+		require.NoError(t, conn.Close())
+	}
+	require.Len(t, s.server.Sockets().Names, statusInterfaces)
+	require.NoError(t, s.stop())
+	for i := range n {
+		events := s.events.Find(EventFilter{MAC: provision.MAC{2, 0, 0, 0, 1, byte(i)}})
+		require.Len(t, events, 1)
+		require.Equal(t, fmt.Sprintf("c%d", i), events[0].Interface)
+	}
 }

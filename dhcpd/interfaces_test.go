@@ -53,9 +53,13 @@ func discoverOn(index int) datagram {
 // Patterns are compared when an interface or the settings change; a renamed or
 // a new interface is served or not by its name of now.
 func TestInterfacesThatComeAndGo(t *testing.T) {
+	most := Limit{Rate: 1e6, Burst: 1e6}
+	plenty := Limits{Client: most, Port: most, Relay: most} // the limiter runs and lets all pass
 	links := &fakeLinks{}
 	links.set(provision.Interface{Index: 3, Name: "eth1.100", Kind: "vlan", VLAN: 100, Parent: 2}, provision.Interface{Index: 2, Name: "eth1"})
-	h, events := linkRig(t, links, func(o *Options) { o.Interfaces = []string{"eth1.*"} })
+	h, events := linkRig(t, links, func(o *Options) {
+		o.Interfaces, o.Limits = []string{"eth1.*"}, plenty
+	})
 	outcome := func(index int) string {
 		h.handle(testNow, discoverOn(index))
 		e := events.Find(EventFilter{Limit: 1})[0]
@@ -69,7 +73,7 @@ func TestInterfacesThatComeAndGo(t *testing.T) {
 	assert.Equal(t, "eth1.100 offer", outcome(9), "made again, with another index")
 
 	opts := testOptions()
-	opts.Interfaces = []string{"eth1"}
+	opts.Interfaces, opts.Limits = []string{"eth1"}, plenty
 	require.NoError(t, h.s.Reload(opts))
 	assert.Equal(t, "eth1 offer", outcome(2))
 	assert.Equal(t, "eth1.100 interface_off", outcome(9))
@@ -110,6 +114,8 @@ func TestServerIdentifierOfInterfaces(t *testing.T) {
 			q := wire.Query{Type: wire.Request, MAC: client(0x11), Option82: port(switch1, 1), Options: []wire.Option{chosen(h.d.reply.ServerID), requested(host(11))}}
 			h.handle(testNow, datagram{data: q.Append(nil), from: netip.AddrPortFrom(netip.IPv4Unspecified(), 68), ifindex: 3})
 			require.Equal(t, OutcomeAck, h.d.outcome, "a client that chooses it is ours")
+			e := h.s.Explain(Query{MAC: client(0x11), Interface: "eth0"})
+			require.Equal(t, tc.want, e.ServerID.String(), "and is told before")
 		})
 	}
 }
@@ -122,6 +128,7 @@ func TestAnswerWhileHolding(t *testing.T) {
 	h.handle(testNow, discoverOn(3))
 	require.Equal(t, OutcomeStandby, h.ev.Outcome)
 	require.True(t, h.s.Sockets().Standby)
+	require.Equal(t, OutcomeStandby, h.s.Explain(Query{MAC: client(0x11)}).Outcome)
 	links.set(provision.Interface{Index: 3, Name: "eth0", Addrs: prefixes("192.0.2.9/24", "192.0.2.254/32")})
 	h.handle(testNow, discoverOn(3))
 	require.Equal(t, OutcomeOffer, h.ev.Outcome)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -53,7 +54,7 @@ func (j *boltJournal) Commit(recs []Commit) error {
 // site is a running server on loopback with a relay at 127.0.0.2, so nothing
 // needs a right. Nothing is ever sent to the customers' own addresses.
 type site struct {
-	t       *testing.T
+	t       testing.TB
 	server  *Server
 	events  *EventLog
 	journal *boltJournal
@@ -92,7 +93,7 @@ func startSiteWith(t *testing.T, path string, opts Options, in provision.Input, 
 	return startSiteLinks(t, path, opts, in, nil, listen)
 }
 
-func startSiteLinks(t *testing.T, path string, opts Options, in provision.Input, links Links, listen func(*Server) error) *site {
+func startSiteLinks(t testing.TB, path string, opts Options, in provision.Input, links Links, listen func(*Server) error) *site {
 	t.Helper()
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
 	require.NoError(t, err)
@@ -123,7 +124,7 @@ func startSiteLinks(t *testing.T, path string, opts Options, in provision.Input,
 }
 
 // socket opens a loopback socket for a relay or a client; port 0 is any.
-func socket(t *testing.T, a netip.Addr, port uint16) *net.UDPConn {
+func socket(t testing.TB, a netip.Addr, port uint16) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
 	require.NoError(t, err)
@@ -262,7 +263,7 @@ func TestListenSaysWhoHasThePort(t *testing.T) {
 	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
 	require.NoError(t, err)
 	err = s.Listen()
-	assert.ErrorContains(t, err, "is in use: another DHCP server or relay")
+	assert.ErrorContains(t, err, fmt.Sprintf("is in use by dhcpd.test (pid %d) at %v; stop it", os.Getpid(), other.LocalAddr()))
 	assert.ErrorContains(t, err, "dhcp.listen")
 	assert.False(t, s.LocalAddr().IsValid())
 	assert.Error(t, s.Run(t.Context()), "run before listen")

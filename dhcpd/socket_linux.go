@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -48,7 +49,10 @@ func openSockets(listen netip.AddrPort) (*sockets, error) {
 	pc, err := lc.ListenPacket(context.Background(), "udp4", listen.String())
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return nil, fmt.Errorf("dhcp: udp port %d of %v is in use: another DHCP server or relay (dnsmasq, dhcpd, dhcrelay, kea) runs here; stop it, or set dhcp.listen to another address or port: %w", listen.Port(), listen.Addr(), err)
+		// Nobody shares the port with us, whatever the other one allows: without
+		// SO_REUSEADDR on both sides the kernel refuses the second one.
+		who := describeRivals(findRivals(os.DirFS("/proc"), listen.Port()), listen.Port())
+		return nil, fmt.Errorf("dhcp: udp port %d of %v is in use by %s; stop it, or set dhcp.listen to another address or port: %w", listen.Port(), listen.Addr(), who, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return nil, fmt.Errorf("dhcp: no permission for udp port %d: run as root or with CAP_NET_BIND_SERVICE: %w", listen.Port(), err)
 	case errors.Is(err, unix.EADDRNOTAVAIL):

@@ -258,6 +258,9 @@ func (e *Enforcer) round(ctx context.Context, opts EnforceOptions) error {
 		}
 	}
 	e.obs.Elements(e.have.Counts())
+	if o, ok := e.kernel.(Opener); ok {
+		e.obs.Maintenance(!o.OpenUntil().IsZero())
+	}
 	e.update(func(s *EnforceStatus) {
 		s.Ready, s.Pending = true, 0
 		s.HaveStopped, s.HavePaused = len(e.have.Stopped), len(e.have.Paused)

@@ -158,6 +158,7 @@ func (l *enforceLog) Elements(n SetCounts) {
 	defer l.mu.Unlock()
 	l.stopped, l.paused = n[SetStopped], n[SetPaused]
 }
+func (l *enforceLog) Maintenance(bool) {}
 func (l *enforceLog) Flows(int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -56,6 +56,8 @@ type EnforceObserver interface {
 	Drift(extra, missing, rebuilt int)
 	// Elements tells the number of elements in the kernel after a round.
 	Elements(n SetCounts)
+	// Maintenance tells after a round whether everybody is let through for a time.
+	Maintenance(open bool)
 	// Flows tells one clean-up of flows: conntrack entries deleted.
 	Flows(deleted int, err error)
 }
@@ -72,4 +74,5 @@ type noEnforceObserver struct{}
 func (noEnforceObserver) Batch(int, time.Duration, error) {}
 func (noEnforceObserver) Drift(int, int, int)             {}
 func (noEnforceObserver) Elements(SetCounts)              {}
+func (noEnforceObserver) Maintenance(bool)                {}
 func (noEnforceObserver) Flows(int, error)                {}

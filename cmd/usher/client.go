@@ -105,12 +105,15 @@ func printStatus(w io.Writer, st *console.Status) error {
 		if a.Pending > 0 {
 			text += fmt.Sprintf(", %d changes pending", a.Pending)
 		}
+		if n := a.Have[provision.SetGuests]; n > 0 && !a.DryRun {
+			text += fmt.Sprintf(", %d guest addresses", n)
+		}
 		rows = append(rows, []string{"acl", text})
 		if st.Open != nil {
 			rows = append(rows, openRow(p, st.Open))
 		}
-		if !a.DryRun {
-			rows = append(rows, driftRows(p, a, now)...)
+		if !a.LastDriftAt.IsZero() {
+			rows = append(rows, []string{"", driftText(a, now)})
 		}
 		if a.LastError != "" {
 			rows = append(rows, []string{"", p.red("error " + ago(a.LastErrorAt, now) + ": " + a.LastError)})
@@ -429,4 +432,16 @@ kernel without waiting for a poll. A billing that is imported into the ERP may o
 func printStateChange(w io.Writer, ch *console.StateChange) error {
 	_, err := fmt.Fprintf(w, "customer %d: %s, was %s (ERP %.0f ms, kernel %.0f ms)\n", ch.Subscriber, ch.State, ch.Before, 1000*ch.ERPSeconds, 1000*ch.KernelSeconds)
 	return err
+}
+
+// driftText tells the newest change by somebody else.
+func driftText(a *provision.EnforceStatus, now time.Time) string {
+	who, what := "somebody", "rules"
+	if len(a.LastDriftBy) > 0 {
+		who = strings.Join(a.LastDriftBy, ", ")
+	}
+	if len(a.LastDrift) > 0 {
+		what = strings.Join(a.LastDrift, ", ")
+	}
+	return fmt.Sprintf("repaired %s what %s had changed: %s", ago(a.LastDriftAt, now), who, what)
 }

@@ -51,7 +51,7 @@ func TestProbeSaysWhatIsWrong(t *testing.T) {
 // The command as an engineer types it, at a customer and on the switch.
 func TestKernelProbe(t *testing.T) {
 	needKernel(t, "tcpdump")
-	w := startWorld(t, worldOptions{homes: 1, noRelay: true})
+	w := startWorld(t, worldOptions{homes: 1, noRelay: true, subnets: "  leasequery: {from: [" + worldGateway + "]}\n"})
 	require.NoError(t, w.startAgent(t.Context()))
 	h := w.setMAC(t, 0, 0x11)
 	run := func(where string, args ...string) (int, string) {
@@ -100,6 +100,10 @@ func TestKernelProbe(t *testing.T) {
 		{"untrusted relay", "switch", with("discover", "--giaddr", "192.0.2.66", "--circuit-id", "ge1", "--expect", "silence", "--timeout", "200ms"), 0, "giaddr 192.0.2.66"},
 		{"renewal by record, past the relay", "switch", []string{"renewing", "--relay-from", worldGateway + ":67", "--giaddr", worldGateway, "--server", "10.0.0.1", "--mac", "00:00:5e:00:53:71", "--ciaddr", h.ip.String()}, 0, "renewing: ack of " + h.ip.String()},
 		{"several times", "switch", with("dora", "--circuit-id", "ge1", "--count", "3", "--quiet"), 0, "ok: ack"},
+		{"leasequery by address", "switch", with("leasequery", "--ip", h.ip.String()), 0, "leasequery: active of " + h.ip.String() + " from 10.0.0.1"},
+		{"leasequery by MAC", "switch", with("leasequery"), 0, "Agent Circuit ID Sub-option: \"ge1\""},
+		{"leasequery of nobody", "switch", with("leasequery", "--ip", "198.51.100.99", "--expect", "unassigned"), 0, "ok: unassigned"},
+		{"leasequery of a stranger", "switch", with("leasequery", "--giaddr", "192.0.2.66", "--ip", h.ip.String(), "--expect", "silence", "--timeout", "200ms"), 0, "ok: silence"},
 		{"release", "switch", with("release", "--ciaddr", h.ip.String(), "--server-id", "10.0.0.1", "--timeout", "200ms"), 0, "release: silence"},
 		{"nobody relays", "customer", []string{"discover", "--interface", "eth0", "--timeout", "200ms"}, 1, "chaddr " + h.mac},
 	} {

@@ -15,6 +15,7 @@ import (
 const (
 	maxConns     = 2048  // at once
 	maxPerSource = 64    // at once, of one address
+	maxInCrowd   = 8     // the same, once half of maxConns is in use: a few that hold all they can leave room for others
 	maxSources   = 16384 // addresses that are remembered
 	forgetAfter  = time.Minute
 
@@ -85,7 +86,7 @@ func (s *sources) admit(a netip.Addr) (*source, Refusal) {
 	switch {
 	case s.conns >= maxConns:
 		return nil, RefusedTotal
-	case src.conns >= maxPerSource && src != s.crowd:
+	case src != s.crowd && (src.conns >= maxPerSource || src.conns >= maxInCrowd && s.conns >= maxConns/2):
 		return nil, RefusedSource
 	case !src.accepts.AllowN(now, 1):
 		return nil, RefusedRate

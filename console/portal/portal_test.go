@@ -384,6 +384,21 @@ func TestSourcesAreBounded(t *testing.T) {
 	require.Equal(t, maxConns, s.conns)
 }
 
+// A few that hold all the connections they can leave room for everybody else.
+func TestAFewCannotTakeAll(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	s := newSources(func() time.Time { return now })
+	for attacker := range byte(64) {
+		for range 2 * maxPerSource {
+			_, _ = s.admit(netip.AddrFrom4([4]byte{198, 51, 100, attacker}))
+		}
+	}
+	require.Less(t, s.conns, maxConns, "64 of them")
+	src, why := s.admit(netip.MustParseAddr("203.0.113.1"))
+	require.Empty(t, why)
+	require.NotNil(t, src)
+}
+
 // listenOn serves on a loopback port until the test ends and gives its address.
 func listenOn(t *testing.T, s *Server, overTLS bool) string {
 	t.Helper()
@@ -531,6 +546,13 @@ func TestCertificateIsRenewedWithoutAReload(t *testing.T) {
 	require.EqualValues(t, 200, serial(second))
 	_, err = s.Prepare(o)
 	require.ErrorContains(t, err, "portal: certificate: ")
+}
+
+// An address that the host does not have is no obstacle: it may come.
+func TestListenOnAnAddressToCome(t *testing.T) {
+	l, err := (&net.ListenConfig{Control: freebind}).Listen(t.Context(), "tcp4", "192.0.2.77:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
 }
 
 // A busy address keeps Run trying and harms nobody.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -41,7 +42,7 @@ func (s *Server) listen(ctx context.Context, addr netip.AddrPort, overTLS bool) 
 	wait := retryFirst
 	for ctx.Err() == nil {
 		began := time.Now()
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr.String())
+		l, err := (&net.ListenConfig{Control: freebind}).Listen(ctx, "tcp", addr.String())
 		if err == nil {
 			s.log.InfoContext(ctx, "portal listens", "address", l.Addr().String(), "https", overTLS)
 			err = s.serve(ctx, l, overTLS)
@@ -59,6 +60,16 @@ func (s *Server) listen(ctx context.Context, addr netip.AddrPort, overTLS bool) 
 		}
 		wait = min(2*wait, retryMost)
 	}
+}
+
+// freebind lets the portal listen on an address that this router does not have
+// yet: keepalived may bring it, or take it away, at any time.
+func freebind(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_IP, syscall.IP_FREEBIND, 1) }); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // serve answers on l until ctx ends, and then gives nil.

@@ -74,8 +74,11 @@ type Table struct {
 	listen func() (*netlink.Conn, error) // for events
 	owner  net.Listener                  // nil: nobody to be kept out, in tests
 
-	writersMu sync.Mutex // guards writers
-	writers   []string   // who else wrote, not yet asked for
+	eventsMu sync.Mutex      // guards what follows
+	events   *netlink.Conn   // of Watch, while it runs
+	wake     func()          // of Watch
+	ports    map[uint32]bool // our sockets for batches, as netlink numbers them
+	writers  []string        // who else wrote, not yet asked for
 
 	mu    sync.Mutex // guards what follows: one exchange with the kernel at a time
 	write *nftables.Conn
@@ -117,9 +120,10 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("acl: open: %w", err)
 	}
-	return open(ctx, &Table{log: log, policy: o.Policy, owner: owner,
-		listen: func() (*netlink.Conn, error) { return listenKernel(o.NetNS) },
-		dial:   func() (*nftables.Conn, *netlink.Conn, error) { return dialKernel(o.NetNS) }})
+	t := &Table{log: log, policy: o.Policy, owner: owner,
+		listen: func() (*netlink.Conn, error) { return listenKernel(o.NetNS) }}
+	t.dial = func() (*nftables.Conn, *netlink.Conn, error) { return dialKernel(o.NetNS, t.ownPort) }
+	return open(ctx, t)
 }
 
 func open(ctx context.Context, t *Table) (*Table, error) {
@@ -291,7 +295,7 @@ var errUnconfirmed = errors.New("batch not confirmed")
 // generation that the ruleset must still have; zero: any.
 func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 	known := t.gen != 0
-	if err := t.flushLocked(base, b.queue); err != nil {
+	if err := t.mutedLocked(b.len(), func() error { return t.flushLocked(base, b.queue) }); err != nil {
 		return err
 	}
 	if !known {
@@ -385,11 +389,11 @@ func (t *Table) dialLocked() error {
 }
 
 // dialKernel opens one socket for batches and one for questions.
-func dialKernel(netNS int) (write *nftables.Conn, read *netlink.Conn, err error) {
+func dialKernel(netNS int, own func(*netlink.Conn) error) (write *nftables.Conn, read *netlink.Conn, err error) {
 	write, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netNS), nftables.WithSockOptions(
 		func(c *netlink.Conn) error { return c.SetWriteBuffer(sendBuffer) },
 		func(c *netlink.Conn) error { return c.SetReadBuffer(receiveBuffer) },
-		explain,
+		explain, own,
 	))
 	if err != nil {
 		return nil, nil, err

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -17,6 +16,12 @@ const (
 	// eventBuffer holds the kernel's messages until they are read. A table of
 	// 100,000 elements that somebody fills makes some 10 MB of them.
 	eventBuffer = 16 << 20
+	// muteFrom is the number of elements from which on a batch of ours is not
+	// told to ourselves: the kernel then makes no message of each element, which
+	// takes it longer than the change.
+	muteFrom = chunk
+	// maxPorts bounds the numbers of sockets that are remembered.
+	maxPorts = 64
 	// maxWriters bounds the names kept until somebody asks.
 	maxWriters = 8
 )
@@ -30,6 +35,8 @@ func (t *Table) Watch(ctx context.Context, wake func()) error {
 		return fmt.Errorf("acl: listen for events: %w", err)
 	}
 	defer conn.Close()
+	t.hear(conn, wake)
+	defer t.hear(nil, nil)
 	// The deadline in the past makes a Receive that waits give up.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -51,6 +58,31 @@ func (t *Table) Watch(ctx context.Context, wake func()) error {
 	}
 }
 
+// hear says who listens now; nil: nobody.
+func (t *Table) hear(conn *netlink.Conn, wake func()) {
+	t.eventsMu.Lock()
+	defer t.eventsMu.Unlock()
+	t.events, t.wake = conn, wake
+}
+
+// mutedLocked runs f, which commits n elements, without listening to it if it is
+// big. Whoever wrote meanwhile is found by the generation.
+func (t *Table) mutedLocked(n int, f func() error) error {
+	t.eventsMu.Lock()
+	conn, wake := t.events, t.wake
+	t.eventsMu.Unlock()
+	if n < muteFrom || conn == nil || conn.LeaveGroup(unix.NFNLGRP_NFTABLES) != nil {
+		return f()
+	}
+	err := f()
+	// Somebody may have written meanwhile whom nobody heard: the generation tells.
+	if conn.JoinGroup(unix.NFNLGRP_NFTABLES) != nil {
+		_ = conn.SetReadDeadline(time.Unix(1, 0)) // Watch ends, and begins anew
+	}
+	wake()
+	return err
+}
+
 // transaction is what was told of a commit so far: the kernel tells each
 // change and then the new generation with its author.
 type transaction struct {
@@ -66,12 +98,12 @@ func (t *Table) heard(tr *transaction, m netlink.Message) bool {
 		tr.ours = tr.ours || touches(m.Data)
 		return false
 	}
-	w, err := parseWriter(m.Data)
 	touched := tr.ours
 	tr.ours = false
-	if !touched || err == nil && t.isSelf(w) {
+	if !touched || t.isSelf(m) {
 		return false
 	}
+	w, _ := parseWriter(m.Data) // a name that cannot be read is not known
 	t.note(w)
 	return true
 }
@@ -124,15 +156,42 @@ func parseWriter(msg []byte) (writer, error) {
 	return w, err
 }
 
-// isSelf tells whether we are the writer. In a pid namespace the kernel's number
-// is not ours: then our own commits wake us up as well, and Changed, which goes
-// by the generation, finds nothing.
-func (t *Table) isSelf(w writer) bool { return w.pid == uint32(os.Getpid()) }
+// isSelf tells whether the event is of a commit of ours: it carries the number
+// of the socket that sent it. (The process id in it is that of a thread.)
+func (t *Table) isSelf(m netlink.Message) bool {
+	t.eventsMu.Lock()
+	defer t.eventsMu.Unlock()
+	return t.ports[m.Header.PID]
+}
+
+// ownPort remembers a socket for batches by its number.
+func (t *Table) ownPort(c *netlink.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var name unix.Sockaddr
+	var e error
+	if err := raw.Control(func(fd uintptr) { name, e = unix.Getsockname(int(fd)) }); err != nil {
+		return err
+	}
+	sa, ok := name.(*unix.SockaddrNetlink)
+	if e != nil || !ok {
+		return fmt.Errorf("number of the netlink socket: %w", e)
+	}
+	t.eventsMu.Lock()
+	defer t.eventsMu.Unlock()
+	if t.ports == nil || len(t.ports) >= maxPorts {
+		t.ports = map[uint32]bool{} // whose last commit is heard long since
+	}
+	t.ports[sa.Pid] = true
+	return nil
+}
 
 // note remembers who wrote.
 func (t *Table) note(w writer) {
-	t.writersMu.Lock()
-	defer t.writersMu.Unlock()
+	t.eventsMu.Lock()
+	defer t.eventsMu.Unlock()
 	s := w.String()
 	for _, have := range t.writers {
 		if have == s {
@@ -147,8 +206,8 @@ func (t *Table) note(w writer) {
 // Writers names the processes that wrote to the table since the last call, us
 // excepted, as far as Watch heard of them.
 func (t *Table) Writers() []string {
-	t.writersMu.Lock()
-	defer t.writersMu.Unlock()
+	t.eventsMu.Lock()
+	defer t.eventsMu.Unlock()
 	w := t.writers
 	t.writers = nil
 	return w

@@ -121,6 +121,41 @@ func lostAt(i, at int) unix.Errno {
 	return 0
 }
 
+// A batch carries the generation that it rests on: who wrote meanwhile makes the
+// kernel refuse it, and what is still missing is sent after a reading.
+func TestApplyAfterAForeignWrite(t *testing.T) { synctest.Test(t, testApplyAfterAForeignWrite) }
+
+func testApplyAfterAForeignWrite(t *testing.T) {
+	k := &fakeKernel{}
+	table := openFake(t, k)
+	_, err := table.Observe(t.Context())
+	require.NoError(t, err)
+	before := k.batches
+	k.table.sets["stopped"].keys[0x64400000] = true // the first of what is to be added
+	k.table.sets["paused"].keys[7] = true
+	k.gen++
+	require.NoError(t, table.Apply(t.Context(), stop(3)))
+	require.Equal(t, 2, k.batches-before, "refused, and sent again")
+	changed, err := table.Changed(t.Context())
+	require.NoError(t, err)
+	require.True(t, changed, "the element that is not ours is still to be seen")
+	have, err := table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Len(t, have.Stopped, 3)
+	require.Len(t, have.Paused, 1)
+
+	// Somebody who writes faster than we read does not keep us from blocking.
+	before = k.batches
+	k.onDump = func(_ int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+		k.gen++
+		return keys, 0
+	}
+	k.gen++
+	require.NoError(t, table.Apply(t.Context(), stop(9)))
+	require.Equal(t, 1+attempts/2, k.batches-before)
+	require.Len(t, k.table.sets["stopped"].keys, 9)
+}
+
 // A small batch on an older kernel is believed without a reading of the set.
 func TestApplyOfFewReadsNothingBack(t *testing.T) {
 	for _, noCount := range []bool{false, true} {

@@ -125,7 +125,9 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 	if found.defect != "" {
 		// The generation in the batch makes it fail if anybody wrote since the
 		// elements were read.
-		err := t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
+		err := t.mutedLocked(kept, func() error {
+			return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
+		})
 		if err != nil {
 			return c, 0, fmt.Errorf("build table: %w", err)
 		}

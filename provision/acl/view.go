@@ -30,10 +30,9 @@ type View struct {
 
 // NewReader makes a Reader. It opens its sockets with the first question.
 func NewReader(o Options) *Reader {
-	return &Reader{&Table{
-		log: slog.New(slog.DiscardHandler), policy: o.Policy, look: true,
-		dial: func() (*nftables.Conn, *netlink.Conn, error) { return dialKernel(o.NetNS) },
-	}}
+	t := &Table{log: slog.New(slog.DiscardHandler), policy: o.Policy, look: true}
+	t.dial = func() (*nftables.Conn, *netlink.Conn, error) { return dialKernel(o.NetNS, t.ownPort) }
+	return &Reader{t}
 }
 
 // Close lets the sockets go.

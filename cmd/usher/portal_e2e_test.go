@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/link/lab"
+)
+
+// The internet of these tests: any site, a payment site known by its address,
+// and one known by its name, which a name server tells.
+const (
+	siteAny    = worldInternet
+	siteByAddr = "203.0.113.20"
+	siteByName = "203.0.113.21"
+	payName    = "pay.example.net"
+)
+
+// startSites opens the sites, and a name server on the internet's first address.
+func (w *world) startSites(t *testing.T) *lab.Process {
+	t.Helper()
+	for _, a := range []string{siteByAddr, siteByName} {
+		require.NoError(t, w.internet.IP("addr", "add", a+"/24", "dev", "eth0"))
+	}
+	for _, a := range []string{siteAny, siteByAddr, siteByName} {
+		for _, port := range []string{"80", "443"} {
+			ln, err := w.internet.Listen(a + ":" + port)
+			require.NoError(t, err)
+			w.serve(ln, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				_, _ = fmt.Fprintf(rw, "the real site at %s", a)
+			}))
+		}
+	}
+	return w.startDNS(t)
+}
+
+func (w *world) startDNS(t *testing.T) *lab.Process {
+	t.Helper()
+	p, err := w.internet.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file=",
+		"--user=root", "--listen-address="+siteAny, "--bind-interfaces", "--log-facility=-", "--address=/"+payName+"/"+siteByName)
+	require.NoError(t, err)
+	eventually(t, 10*time.Second, "dnsmasq answers", func() (bool, error) {
+		_, err := lookupFrom(t.Context(), w.internet, payName)
+		return err == nil, nil
+	})
+	return p
+}
+
+// lookupFrom asks the name server from a host, by UDP as its programs do.
+func lookupFrom(ctx context.Context, h *lab.Host, name string) ([]netip.Addr, error) {
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
+		derr := h.Do(func() error {
+			conn, err = (&net.Dialer{}).DialContext(ctx, "udp4", siteAny+":53")
+			return err
+		})
+		return conn, derr
+	}}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return r.LookupNetIP(ctx, "ip4", name+".")
+}
+
+// answer is what curl got.
+type answer struct {
+	code     string
+	location string
+	state    string
+	body     string
+	took     time.Duration
+	err      error
+}
+
+// curl asks for a URL from a host; at says where the name in it is.
+func curl(t *testing.T, h *lab.Host, url, at string, args ...string) answer {
+	t.Helper()
+	host, port, _ := strings.Cut(strings.SplitN(url, "/", 4)[2], ":")
+	if port == "" {
+		port = map[bool]string{true: "443", false: "80"}[strings.HasPrefix(url, "https")]
+	}
+	began := time.Now()
+	out, err := h.Output(t.Context(), "curl", append([]string{"-sS", "--max-time", "5", "--noproxy", "*", "--resolve", host + ":" + port + ":" + at,
+		"-w", "\n%{http_code} %{redirect_url} %header{portal-state}", url}, args...)...)
+	a := answer{took: time.Since(began), err: err}
+	i := strings.LastIndex(out, "\n")
+	if err == nil && i >= 0 {
+		a.body = out[:i]
+		f := strings.Split(out[i+1:], " ")
+		a.code, a.location, a.state = f[0], f[1], f[2]
+	}
+	return a
+}
+
+// portalPair writes a certificate for portal.example.net and its key.
+func portalPair(t *testing.T, dir string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "portal.example.net"}, DNSNames: []string{"portal.example.net"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, private.Public(), private)
+	require.NoError(t, err)
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	require.NoError(t, err)
+	cert, key = filepath.Join(dir, "portal.crt"), filepath.Join(dir, "portal.key")
+	require.NoError(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	require.NoError(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), 0o600))
+	return cert, key
+}
+
+// A paused customer in the flesh: sees why, reaches the payment sites, and is
+// back as soon as the ERP says so. The neighbour notices nothing.
+func TestKernelPortal(t *testing.T) {
+	needKernel(t, "curl", "dnsmasq")
+	cert, key := portalPair(t, t.TempDir())
+	w := startWorld(t, worldOptions{homes: 2, extra: fmt.Sprintf(`portal:
+  listen: 10.0.0.1:8080
+  https: {listen: "10.0.0.1:8443", url: "https://portal.example.net:8443", cert_file: %s, key_file: %s}
+  pay_url: http://%s/?account={customer}
+acl:
+  pause: {garden: [%s, %s]}
+  resolvers: [%s]
+  resolve_interval: 10s
+`, cert, key, payName, siteByAddr, payName, siteAny)})
+	dns := w.startSites(t)
+	require.NoError(t, w.startAgent(t.Context()))
+	for _, h := range w.homes {
+		p, err := w.dhcpClient(h)
+		require.NoError(t, err)
+		eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) { return strings.Contains(p.Log(), "bound ip="+h.ip.String()+" "), nil })
+	}
+	customer, id := w.homes[0].host, provision.SubscriberID(w.homes[0].id)
+	neighbour, err := startFlow(w.homes[1].host)
+	require.NoError(t, err)
+	defer neighbour.close()
+	set := func(st provision.State) {
+		t.Helper()
+		_, err := w.client.SetState(t.Context(), id, st)
+		require.NoError(t, err)
+	}
+	real := func(a answer, site string) {
+		t.Helper()
+		require.NoError(t, a.err)
+		require.Equal(t, "200", a.code)
+		require.Equal(t, "the real site at "+site, a.body)
+	}
+	captive := func() (captive bool) {
+		t.Helper()
+		a := curl(t, customer, "https://portal.example.net:8443/captive-portal/api", "10.0.0.1", "--cacert", cert)
+		require.NoError(t, a.err)
+		var body map[string]any
+		require.NoError(t, json.Unmarshal([]byte(a.body), &body), a.body)
+		require.Equal(t, "https://portal.example.net:8443/", body["user-portal-url"])
+		return body["captive"].(bool)
+	}
+	eventually(t, 10*time.Second, "the name of the garden is known", func() (bool, error) {
+		return len(w.status(t).Garden.Paused) == 2, nil
+	})
+
+	real(curl(t, customer, "http://any.example.org/", siteAny), siteAny)
+	require.False(t, captive())
+
+	t.Run("paused", func(t *testing.T) {
+		set(provision.StatePause)
+		a := curl(t, customer, "http://any.example.org/deep/path?x=1", siteAny)
+		require.NoError(t, a.err)
+		require.Equal(t, "511", a.code)
+		require.Equal(t, "paused", a.state)
+		for _, text := range []string{"Internet access is paused", fmt.Sprintf(">%d<", id), w.homes[0].ip.String(), fmt.Sprintf("http://%s/?account=%d", payName, id)} {
+			require.Contains(t, a.body, text)
+		}
+		a = curl(t, customer, "http://any.example.org/", siteAny, "-X", "POST", "-d", "x=1", "-H", "Accept-Language: uk")
+		require.Equal(t, "511", a.code)
+		require.Contains(t, a.body, "призупинено")
+
+		a = curl(t, customer, "http://connectivitycheck.gstatic.com/generate_204", siteAny)
+		require.Equal(t, "302", a.code)
+		require.Equal(t, "https://portal.example.net:8443/", a.location)
+		a = curl(t, customer, a.location, "10.0.0.1", "--cacert", cert)
+		require.Equal(t, "200", a.code)
+		require.Contains(t, a.body, "Internet access is paused")
+		require.True(t, captive())
+
+		a = curl(t, customer, "https://any.example.org/", siteAny)
+		require.ErrorContains(t, a.err, "exit status 7", "refused")
+		require.Less(t, a.took, 2*time.Second, "at once")
+	})
+	t.Run("the garden is open", func(t *testing.T) {
+		real(curl(t, customer, "http://"+siteByAddr+"/", siteByAddr), siteByAddr)
+		found, err := lookupFrom(t.Context(), customer, payName)
+		require.NoError(t, err, "DNS is open")
+		require.Equal(t, siteByName, found[0].String())
+		real(curl(t, customer, "http://"+payName+"/", siteByName), siteByName)
+	})
+	t.Run("resumed", func(t *testing.T) {
+		set(provision.StateActive)
+		began := time.Now()
+		real(curl(t, customer, "http://any.example.org/", siteAny), siteAny)
+		require.Less(t, time.Since(began), time.Second)
+		require.False(t, captive())
+		a := curl(t, customer, "http://10.0.0.1:8080/", "10.0.0.1")
+		require.Equal(t, "200", a.code)
+		require.Contains(t, a.body, "You are online")
+	})
+	t.Run("stopped customers reach nothing", func(t *testing.T) {
+		set(provision.StateStop)
+		a := curl(t, customer, "http://"+siteByAddr+"/", siteByAddr, "--max-time", "1")
+		require.Error(t, a.err)
+		set(provision.StatePause)
+	})
+	t.Run("a template that is broken leaves the page", func(t *testing.T) {
+		page := filepath.Join(w.dir, "page.html")
+		config, err := os.ReadFile(w.configPath())
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(w.configPath(), []byte(strings.Replace(string(config), "portal:\n", "portal:\n  template: "+page+"\n", 1)), 0o600))
+		require.NoError(t, os.WriteFile(page, []byte("<h1>our own page, {{.Customer}}</h1>"), 0o600))
+		reload := func(text, lastError string) {
+			t.Helper()
+			before := w.status(t).Config
+			require.NoError(t, w.agent.Signal(syscall.SIGHUP))
+			eventually(t, 5*time.Second, "the configuration is loaded", func() (bool, error) {
+				c := w.status(t).Config
+				return c.LastError != before.LastError || c.LoadedAt != before.LoadedAt, nil
+			})
+			require.Contains(t, w.status(t).Config.LastError, lastError)
+			a := curl(t, customer, "http://any.example.org/", siteAny)
+			require.Equal(t, "511", a.code)
+			require.Contains(t, a.body, text)
+		}
+		reload(fmt.Sprintf("our own page, %d", id), "")
+		require.NoError(t, os.WriteFile(page, []byte("<h1>{{.Balance}}</h1>"), 0o600))
+		reload(fmt.Sprintf("our own page, %d", id), "portal.template: "+page+": line 1:")
+		require.NoError(t, os.WriteFile(w.configPath(), config, 0o600))
+		reload("Internet access is paused", "")
+	})
+	t.Run("a restart with the DNS down keeps the garden", func(t *testing.T) {
+		require.NoError(t, dns.Signal(syscall.SIGKILL))
+		<-dns.Done()
+		w.agent.Kill()
+		require.NoError(t, w.startAgent(t.Context()))
+		real(curl(t, customer, "http://"+payName+"/", siteByName), siteByName)
+		eventually(t, 15*time.Second, "the failure is told", func() (bool, error) {
+			n := w.status(t).Garden.Names[0]
+			return n.Error != "" && len(n.Addresses) == 1, nil
+		})
+		real(curl(t, customer, "http://"+payName+"/", siteByName), siteByName)
+		require.Equal(t, "511", curl(t, customer, "http://any.example.org/", siteAny).code)
+	})
+	alive, beats := neighbour.alive()
+	require.True(t, alive, "the neighbour's connection lives on: %v", neighbour.failure())
+	require.Positive(t, beats)
+}

@@ -1,0 +1,164 @@
+package dhcpd
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// flood sends DISCOVERs of ever new MACs from one port as fast as it can, until
+// stop is called; it counts them in sent.
+func flood(t testing.TB, s *site) (sent *atomic.Uint64, stop func()) {
+	t.Helper()
+	conn := socket(t, loopRelay, 0)
+	q := wire.Query{Type: wire.Discover, MAC: provision.MAC{2}, GIAddr: loopRelay, Option82: port(switch1, 66)}
+	p := q.Append(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	sent = &atomic.Uint64{}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := uint32(0); ctx.Err() == nil; n++ {
+			p[30], p[31], p[32], p[33] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n) // chaddr
+			if _, err := conn.WriteToUDPAddrPort(p, s.addr); err == nil {
+				sent.Add(1)
+			}
+		}
+	})
+	return sent, func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// latencies asks n times, one after another, from another port behind another
+// relay, and gives how long each answer took, sorted, and how many did not come
+// within a second.
+func latencies(t testing.TB, s *site, n int) (took []time.Duration, lost int) {
+	t.Helper()
+	relay := ip("127.0.0.3")
+	conn := socket(t, relay, portOfSite(s))
+	buf := make([]byte, 2048)
+	for i := range n {
+		q := wire.Query{Type: wire.Discover, XID: uint32(i + 1), MAC: provision.MAC{2, 0, 0, 0, 9, byte(i)}, GIAddr: relay, Option82: port(switch1, 2)}
+		began := time.Now()
+		_, err := conn.WriteToUDPAddrPort(q.Append(nil), s.addr)
+		require.NoError(t, err)
+		require.NoError(t, conn.SetReadDeadline(began.Add(time.Second)))
+		for {
+			k, _, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				lost++
+				break
+			}
+			var p wire.Packet
+			if p.Parse(buf[:k]) == nil && p.XID() == q.XID { // else a late one
+				took = append(took, time.Since(began))
+				break
+			}
+		}
+	}
+	slices.Sort(took)
+	_ = conn.Close()
+	return took, lost
+}
+
+func portOfSite(s *site) uint16 { return s.server.settings.Load().relayPort }
+
+// floodSite is a server whose relays answer at a port of their own.
+func floodSite(t testing.TB, limits Limits) *site {
+	t.Helper()
+	free := socket(t, ip("127.0.0.3"), 0)
+	opts := loopbackOptions(portOf(free), 68)
+	require.NoError(t, free.Close())
+	opts.Relays = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/29")}
+	opts.Limits = limits
+	return startSiteLinks(t, filepath.Join(t.TempDir(), "state.db"), opts, siteInput(), nil, (*Server).Listen)
+}
+
+func defaultLimits() Limits {
+	return Limits{Client: Limit{Rate: 5, Burst: 20}, Port: Limit{Rate: 200, Burst: 2000}, Relay: Limit{Rate: 5000, Burst: 20_000}}
+}
+
+// A port that sends as fast as the machine can is shed and counted; the clients
+// behind others are answered, all of them.
+func TestFloodFromOnePortHarmsNoOther(t *testing.T) {
+	s := floodSite(t, defaultLimits())
+	sent, stop := flood(t, s)
+	require.Eventually(t, func() bool { return sent.Load() > 5000 }, 30*time.Second, time.Millisecond, "more than the burst of a port")
+	took, lost := latencies(t, s, 200)
+	stop()
+	require.LessOrEqual(t, lost, 2, "of 200, while %d were sent", sent.Load())
+	t.Logf("%d flooded, median %v, 99th percentile %v, lost %d", sent.Load(), took[len(took)/2], took[len(took)*99/100], lost)
+	require.NoError(t, s.stop())
+	shed := s.events.Find(EventFilter{Outcome: OutcomeLimitedPort})
+	require.NotEmpty(t, shed)
+	require.LessOrEqual(t, len(shed), 64*4, "they do not fill the event log")
+}
+
+// BenchmarkFlood tells how long answers take behind a quiet port while another
+// one floods, with limits and without, against an idle server of the same run.
+func BenchmarkFlood(b *testing.B) {
+	for _, tc := range []struct {
+		name   string
+		limits Limits
+	}{{"limits", defaultLimits()}, {"no-limits", Limits{}}} {
+		b.Run(tc.name, func(b *testing.B) {
+			var idle, busy []time.Duration
+			var total uint64
+			var drops uint64
+			lost, rounds := 0, 0
+			flooded := time.Duration(0)
+			for b.Loop() {
+				s := floodSite(b, tc.limits) // whose limits are whole: those who are timed ask far quicker than clients do
+				i, _ := latencies(b, s, 250)
+				sent, stop := flood(b, s)
+				at := time.Now()
+				l, n := latencies(b, s, 250)
+				flooded += time.Since(at)
+				stop()
+				total += sent.Load()
+				drops += s.server.Sockets().ReceiveDrops
+				require.NoError(b, s.stop())
+				idle, busy, lost, rounds = append(idle, i...), append(busy, l...), lost+n, rounds+1
+			}
+			slices.Sort(idle)
+			slices.Sort(busy)
+			for _, p := range []int{50, 99} {
+				i, l := idle[len(idle)*p/100], busy[len(busy)*p/100]
+				b.ReportMetric(float64(i.Microseconds()), fmt.Sprintf("p%d-idle-µs", p))
+				b.ReportMetric(float64(l.Microseconds()), fmt.Sprintf("p%d-flood-µs", p))
+				b.ReportMetric(float64(l)/float64(i), fmt.Sprintf("p%d-ratio", p))
+			}
+			b.ReportMetric(float64(lost)/float64(rounds*250), "lost/op")
+			b.ReportMetric(float64(total)/flooded.Seconds()/1000, "kflood/s")
+			b.ReportMetric(float64(drops)/float64(max(total, 1)), "dropped-by-kernel/flooded")
+		})
+	}
+}
+
+// What a packet costs that is shed, all but the sockets.
+func BenchmarkShed(b *testing.B) {
+	links := &fakeLinks{}
+	links.set(provision.Interface{Index: 3, Name: "eth0"})
+	h, _ := linkRig(b, links, func(o *Options) { o.Limits = defaultLimits() })
+	q := wire.Query{Type: wire.Discover, MAC: provision.MAC{2}, GIAddr: relayIP, Option82: port(switch1, 66)}
+	g := datagram{data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+	n := uint32(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		n++
+		g.data[30], g.data[31], g.data[32], g.data[33] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
+		h.handle(testNow, g)
+	}
+}

@@ -1,0 +1,468 @@
+package dhcpd
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// What holds whatever the ERP says, whatever is configured and whatever clients
+// send is checked here over random worlds. A new kind of lease, way of matching
+// or policy is added to randomOptions and, where it makes an exception, to the
+// rules in universe.check; a new kind of packet to universe.packet.
+
+// universe is a server with random settings and clients that remember what
+// they were granted.
+type universe struct {
+	t    testing.TB
+	rng  *rand.Rand
+	now  time.Time
+	opts Options
+	set  *settings
+	snap *provision.Snapshot
+	h    *handler
+	// beliefs are the addresses that clients think are theirs, until when.
+	beliefs map[netip.Addr]map[string]belief
+	static  bool // the ERP's data did not change since the beginning
+	last    wire.Query
+	from    traveller
+	step    int
+}
+
+// belief is what a client remembers of a lease.
+type belief struct {
+	until time.Time
+	mac   provision.MAC
+	id    []byte
+}
+
+func (u *universe) one(n int) bool { return u.rng.IntN(n) == 0 }
+
+func pick[T any](u *universe, list ...T) T { return list[u.rng.IntN(len(list))] }
+
+func newUniverse(t testing.TB, seed uint64) *universe {
+	t.Helper()
+	u := &universe{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: testNow, beliefs: map[netip.Addr]map[string]belief{}, static: true}
+	u.snap = u.erp()
+	u.opts = u.options()
+	s, err := New(u.opts, Deps{
+		Snapshot: func() *provision.Snapshot { return u.snap }, Leases: lease.New(), Journal: &journal{},
+		Observer: Observers{}, Log: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	u.set = s.settings.Load()
+	u.h = newHandler(s, newCommitter(s, discard{}), discard{}, nil)
+	return u
+}
+
+// erp makes bindings: few MACs, ports and VLANs for many rows, so that they meet.
+func (u *universe) erp() *provision.Snapshot {
+	in := provision.Input{
+		FetchedAt: u.now,
+		Devices:   []provision.Device{{ID: 1, Name: "sw1", Model: "A", MAC: switch1, IP: ip("198.51.100.11")}, {ID: 2, Name: "sw2", Model: "B", MAC: switch2, IP: ip("198.51.100.12")}},
+	}
+	for i := range 12 {
+		b := provision.Binding{Subscriber: provision.SubscriberID(1 + u.rng.IntN(6)), IP: host(byte(10 + i))}
+		if u.one(8) {
+			continue
+		}
+		if !u.one(3) {
+			b.MAC = client(byte(1 + u.rng.IntN(4)))
+		}
+		if !u.one(4) {
+			b.Device, b.Port = provision.DeviceID(1+u.rng.IntN(2)), uint32(1+u.rng.IntN(2))
+		}
+		if u.one(5) {
+			b.Port, b.PortName = 0, pick(u, "ge-0/0/1", "ge-0/0/2")
+		}
+		if !u.one(3) {
+			b.VLAN = uint16(100 + u.rng.IntN(4))
+		}
+		in.Bindings = append(in.Bindings, b)
+	}
+	snap, _ := provision.Build(in)
+	return snap
+}
+
+func (u *universe) options() Options {
+	o := testOptions()
+	o.Subnets[0].LeaseTime = pick(u, time.Minute, 10*time.Minute, time.Hour)
+	o.Authoritative, o.CheckRelaySource, o.RapidCommit = u.one(2), u.one(3), u.one(3)
+	if u.one(4) {
+		o.Relays = nil
+	}
+	for _, k := range u.rng.Perm(int(matchEnd) - 1)[:1+u.rng.IntN(4)] {
+		o.Match = append(o.Match, MatchKind(1+k))
+	}
+	if u.one(3) {
+		o.Match = nil
+	}
+	o.VLANInterfaces = []string{"vlan{vlan}"}
+	if u.one(2) {
+		o.TrustedInterfaces = []string{"core", "vlan101"}
+	}
+	o.ClientIDs = []ClientID{{Value: []byte("cpe"), Text: true, IP: host(12)}, {Value: []byte{9, 9}, IP: host(200)}}
+	o.ClientKey, o.MACChange, o.BindingChange = ClientKey(u.rng.IntN(2)), pick(u, MACAccept, MACAccept, MACReport, MACRefuse), BindingChange(u.rng.IntN(2))
+	o.MaxPortMACs = pick(u, 0, 0, 1, 2)
+	if u.one(2) {
+		for _, e := range option82.Catalogue() {
+			o.Option82.Default = append(o.Option82.Default, e.Profile)
+		}
+	}
+	o.Unknown = Unknown(u.rng.IntN(3))
+	if u.one(2) {
+		o.Pools = []Pool{{Name: "guests", Kind: PoolGuests, First: host(20), Last: host(23), LeaseTime: time.Minute}}
+	}
+	return o
+}
+
+// traveller is a packet and how it comes in.
+type traveller struct {
+	raw   []byte
+	from  netip.AddrPort
+	iface string
+	off   bool // the interface is not served
+}
+
+// packet makes what a client or an attacker might send.
+func (u *universe) packet() traveller {
+	if d := &u.h.d; d.reply.Type == wire.Offer && !u.one(4) { // the client takes it
+		q, x := u.last, u.from
+		q.Type = wire.Request
+		q.Options = append(slices.DeleteFunc(slices.Clone(q.Options), func(o wire.Option) bool { return o.Code == wire.OptRequestedIP || o.Code == wire.OptServerID }),
+			requested(d.yourIP), chosen(d.reply.ServerID))
+		x.raw = q.Append(nil)
+		u.last, u.from = q, x
+		return x
+	}
+	q := wire.Query{XID: u.rng.Uint32(), MAC: client(byte(1 + u.rng.IntN(5)))}
+	q.Type = pick(u, wire.Discover, wire.Discover, wire.Request, wire.Request, wire.Request, wire.Request, wire.Release, wire.Decline, wire.Inform, wire.MessageType(10))
+	addr := host(byte(10 + u.rng.IntN(14)))
+	var known *belief
+	if !u.one(3) { // rather a client that has an address
+		addr, known = u.believer(addr)
+	}
+	if !u.one(3) {
+		q.Options = append(q.Options, requested(addr))
+	} else if q.Type != wire.Discover {
+		q.CIAddr = addr
+	}
+	if u.one(3) {
+		q.Options = append(q.Options, chosen(pick(u, serverIP, serverIP, host(250))))
+	}
+	if u.one(5) {
+		q.Options = append(q.Options, wire.Option{Code: 80})
+	}
+	other := client(byte(1 + u.rng.IntN(6)))
+	way := u.rng.IntN(5)
+	if known != nil && !u.one(8) {
+		q.MAC, way = known.mac, -1
+		if len(known.id) > 0 {
+			q.Options = append(q.Options, clientID(known.id...))
+		}
+		if u.one(2) { // it renews
+			q.Type, q.CIAddr = wire.Request, addr
+			q.Options = slices.DeleteFunc(q.Options, func(o wire.Option) bool { return o.Code == wire.OptRequestedIP || o.Code == wire.OptServerID })
+		}
+	}
+	switch way {
+	case 0:
+		q.Options = append(q.Options, clientID([]byte("cpe")...))
+	case 1:
+		q.Options = append(q.Options, clientID(append([]byte{1}, other[:]...)...))
+	case 2:
+		q.Options = append(q.Options, clientID(9, byte(u.rng.IntN(10))))
+	}
+	x := traveller{iface: pick(u, "eth0", "core", "vlan100", "vlan101", "vlan102", "vlan103"), off: u.one(30)}
+	if u.one(2) {
+		q.GIAddr = pick(u, relayIP, relayIP, relayIP, ip("198.51.100.11"), ip("203.0.113.1"), ip("192.0.2.66"))
+	}
+	x.from = netip.AddrPortFrom(pick(u, q.GIAddr, q.GIAddr, q.GIAddr, relayIP, ip("192.0.2.66")), 67)
+	if u.one(2) {
+		n := byte(1 + u.rng.IntN(3))
+		q.Option82 = pick(u, port(switch1, n), port(switch2, n), port(switch1, 1), port(switch2, 1), named("ge-0/0/1", switch2[:]...), append(port(switch1, n), 5, 4, 203, 0, 113, 1),
+			append(port(switch1, n), 11, 4, 198, 51, 100, 1), []byte{1, 6, 0}, []byte{0, 2, 0xaa, 0xbb})
+	}
+	x.raw = q.Append(nil)
+	u.last, u.from = q, x
+	if u.one(20) { // a second option 82 before the first
+		i := len(x.raw) - 1
+		for x.raw[i] != wire.OptEnd {
+			i--
+		}
+		x.raw = append(x.raw[:i:i], 82, 3, 1, 1, 7, 82, 2, 9, 0, wire.OptEnd)
+	}
+	if u.one(10) {
+		x.raw[u.rng.IntN(len(x.raw))] ^= byte(1 << u.rng.IntN(8))
+	}
+	return x
+}
+
+// believer chooses a client that thinks it has an address, in a way that is the
+// same for every run of a seed.
+func (u *universe) believer(otherwise netip.Addr) (netip.Addr, *belief) {
+	type one struct {
+		a    netip.Addr
+		name string
+	}
+	var all []one
+	for a, who := range u.beliefs {
+		for name := range who {
+			all = append(all, one{a, name})
+		}
+	}
+	if len(all) == 0 {
+		return otherwise, nil
+	}
+	slices.SortFunc(all, func(x, y one) int { return cmp.Or(x.a.Compare(y.a), cmp.Compare(x.name, y.name)) })
+	x := pick(u, all...)
+	b := u.beliefs[x.a][x.name]
+	return x.a, &b
+}
+
+// send takes a packet through the server and checks what came of it.
+func (u *universe) send(x traveller) {
+	u.step++
+	h := u.h
+	h.read(u.now, datagram{data: x.raw, from: x.from, ifindex: 3, to: serverIP}, u.set)
+	at := u.set.placeOf(x.iface)
+	h.r.iface, h.r.served, h.r.vlan, h.r.untrusted = x.iface, !x.off, at.vlan, at.untrusted
+	before := u.leases()
+	h.decide(u.now, u.set)
+	h.fillEvent(u.now)
+	h.reply = h.reply[:0]
+	if h.d.reply.Type != 0 {
+		h.reply = h.d.reply.Append(h.reply, &h.r.p)
+	}
+	u.check(x, before)
+	h.apply(u.now, u.set)
+	for len(h.c.queue) > 0 {
+		h.c.pool.Put(<-h.c.queue)
+	}
+	u.believe()
+}
+
+// leases gives a copy of the lease table.
+func (u *universe) leases() map[netip.Addr]lease.Record {
+	all := map[netip.Addr]lease.Record{}
+	for r := range u.h.s.deps.Leases.All() {
+		all[r.IP] = r
+	}
+	return all
+}
+
+// key is how the server knows the client again.
+func (u *universe) key() string {
+	if id := u.h.r.p.ClientID(); u.opts.ClientKey == ClientKeyID && len(id) > 0 {
+		return fmt.Sprintf("id %x", id)
+	}
+	return u.h.d.mac.String()
+}
+
+func (u *universe) check(x traveller, before map[netip.Addr]lease.Record) {
+	t, d, r := u.t, &u.h.d, &u.h.r
+	say := fmt.Sprintf("step %d: %s on %s: %s", u.step, r.p.Type(), x.iface, d.outcome)
+	require.NotEqual(t, "invalid", d.outcome.String(), say)
+	require.Equal(t, d.outcome.Answered(), d.reply.Type != 0, say)
+	require.Equal(t, d.outcome.Answered(), d.way != wayNone, say)
+	if d.reply.Type == 0 {
+		return
+	}
+	p := &r.p
+	gi := p.GIAddr()
+	inRelays := func(a netip.Addr) bool {
+		return slices.ContainsFunc(u.opts.Relays, func(n netip.Prefix) bool { return n.Contains(a) })
+	}
+	require.NoError(t, r.err, say)
+	require.False(t, x.off, "%s: an answer on an interface that is off", say)
+	if gi.IsValid() && len(u.opts.Relays) > 0 {
+		require.True(t, inRelays(gi), "%s: an answer to an untrusted relay", say)
+		if u.opts.CheckRelaySource && x.from.Addr().IsValid() {
+			require.True(t, x.from.Addr() == gi || inRelays(x.from.Addr()), "%s: an answer to %s for relay %s", say, x.from, gi)
+		}
+	}
+	require.LessOrEqual(t, p.RelayInfoCount(), 1, "%s: which option 82 is the real one?", say)
+	if p.RelayInfoCount() == 1 {
+		require.NoError(t, r.relayErr, say)
+		if !gi.IsValid() && len(u.opts.TrustedInterfaces) > 0 {
+			require.Contains(t, u.opts.TrustedInterfaces, x.iface, "%s: option 82 of an untrusted interface", say)
+		}
+	}
+	u.checkReply(say)
+	switch d.reply.Type {
+	case wire.Nak:
+		return
+	case wire.Ack, wire.Offer:
+		if d.outcome != OutcomeInformAck {
+			u.checkGrant(say, before)
+		}
+	default:
+		t.Fatalf("%s: reply of type %s", say, d.reply.Type)
+	}
+}
+
+// checkReply looks at the bytes of the answer.
+func (u *universe) checkReply(say string) {
+	t, r, b := u.t, &u.h.r, u.h.reply
+	var p wire.Packet
+	require.NoError(t, p.Parse(b), say)
+	require.Equal(t, r.p.XID(), p.XID(), say)
+	nak := p.Type() == wire.Nak
+	if nak {
+		require.Equal(t, make([]byte, 12), b[12:24], "%s: ciaddr, yiaddr and siaddr of a NAK", say)
+		require.Equal(t, make([]byte, 192), b[44:236], "%s: sname and file of a NAK", say)
+	}
+	last := byte(0)
+	for i := 240; b[i] != wire.OptEnd; i += 2 + int(b[i+1]) {
+		last = b[i]
+		if nak {
+			require.Contains(t, []byte{wire.OptMessageType, wire.OptServerID, wire.OptMessage, wire.OptClientID, wire.OptRelayAgentInfo}, last, "%s: RFC 2131 table 3", say)
+		}
+	}
+	require.Equal(t, r.p.RelayInfoCount(), p.RelayInfoCount(), "%s: the echo of option 82", say)
+	require.Equal(t, r.p.RelayInfo(), p.RelayInfo(), say)
+	if r.p.RelayInfoCount() > 0 {
+		require.EqualValues(t, wire.OptRelayAgentInfo, last, "%s: option 82 is the last one", say)
+	}
+}
+
+// checkGrant makes sure that nobody gets what is another's.
+func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
+	t, d, r := u.t, &u.h.d, &u.h.r
+	a, me := d.yourIP, u.key()
+	require.Equal(t, a, d.reply.YIAddr, say)
+	b := u.snap.ByIP(a)
+	switch {
+	case d.pool > 0:
+		require.Nil(t, b, "%s: a pool gives %s, which is bound", say, a)
+	case d.outcome == OutcomeAckShortened:
+		require.Nil(t, b, "%s: %s is bound to somebody", say, a)
+		require.Equal(t, changeRenew, d.change, say)
+	default:
+		require.Same(t, b, d.binding, "%s: %s is not the ERP's", say, a)
+		if idMAC, ok := wire.ClientIDMAC(r.p.ClientID()); u.opts.MACChange != MACAccept && !b.MAC.IsZero() && (!ok || idMAC != b.MAC) {
+			require.Equal(t, b.MAC, d.mac, "%s: another MAC than the ERP's", say)
+		}
+	}
+	for who, other := range u.beliefs[a] {
+		if who == me || !u.now.Before(other.until) || d.pool > 0 && other.mac == d.mac { // pools know clients by MAC
+			continue
+		}
+		// Another client uses it. It may be taken over only by who is where it belongs
+		// or is named for it, and only if the lease table knows the other one no longer or the place
+		// says so; never by a renewal, never from a pool.
+		require.Zero(t, d.pool, "%s: a pool gives %s to %s while %s has it", say, a, me, who)
+		require.NotEqual(t, OutcomeAckShortened, d.outcome, "%s: %s has it", say, who)
+		rec, known := before[a]
+		if known && u.holder(&rec) == me {
+			continue // taken over before; the other one has not heard of it yet
+		}
+		require.True(t, !known || !rec.Live(u.now) || u.placed(), "%s: %s of %s goes to %s", say, a, who, me)
+		if r.p.CIAddr().IsValid() && r.p.Type() == wire.Request && !r.p.ServerID().IsValid() {
+			require.False(t, known && rec.Live(u.now), "%s: %s renews %s of %s", say, me, a, who)
+		}
+	}
+	if u.static && u.opts.MaxPortMACs > 0 && b != nil && b.Port != 0 {
+		live := map[provision.MAC]bool{d.mac: true}
+		for _, row := range u.snap.ByPort(b.Device, b.Port) {
+			if rec, ok := before[row.IP]; ok && row.IP != a && rec.Live(u.now) {
+				live[rec.MAC] = true
+			}
+		}
+		rec, mine := before[a]
+		require.True(t, len(live) <= u.opts.MaxPortMACs || mine && rec.MAC == d.mac && rec.Live(u.now), "%s: %d clients on a port", say, len(live))
+	}
+}
+
+func (u *universe) holder(rec *lease.Record) string {
+	if u.opts.ClientKey == ClientKeyID && len(rec.ClientID) > 0 {
+		return fmt.Sprintf("id %x", []byte(rec.ClientID))
+	}
+	return rec.MAC.String()
+}
+
+// placed reports whether the client was found by something that outweighs a live lease.
+func (u *universe) placed() bool {
+	by := u.h.d.match.by
+	id := u.h.r.p.ClientID()
+	_, listed := u.set.clientIDs[string(id)]
+	return by&(MatchOption82|MatchVLAN) != 0 || by == MatchClientID && listed && len(id) > 0
+}
+
+// believe is what clients make of the answer.
+func (u *universe) believe() {
+	d, me := &u.h.d, u.key()
+	switch {
+	case d.outcome == OutcomeReleased || d.outcome == OutcomePoolReleased || d.outcome == OutcomeDeclined || d.outcome == OutcomePoolDeclined:
+		delete(u.beliefs[d.yourIP], me)
+	case d.reply.Type == wire.Nak:
+		for _, who := range u.beliefs {
+			delete(who, me)
+		}
+	case d.reply.Type == wire.Ack && d.outcome != OutcomeInformAck:
+		if u.beliefs[d.yourIP] == nil {
+			u.beliefs[d.yourIP] = map[string]belief{}
+		}
+		until := u.now.Add(time.Duration(d.reply.LeaseTime) * time.Second)
+		u.beliefs[d.yourIP][me] = belief{until, d.mac, slices.Clone(u.h.r.p.ClientID())}
+	}
+}
+
+// live lets a universe go on for a number of packets.
+func (u *universe) live(packets int) {
+	for range packets {
+		u.now = u.now.Add(time.Duration(u.rng.IntN(40)) * time.Second)
+		if u.one(25) {
+			u.snap, u.static = u.erp(), false
+		}
+		u.send(u.packet())
+	}
+}
+
+func TestDecisionProperties(t *testing.T) {
+	seen := map[string]bool{}
+	for seed := range uint64(500) {
+		u := newUniverse(t, seed)
+		for range 80 {
+			u.live(1)
+			seen[u.h.d.outcome.String()] = true
+		}
+	}
+	// The worlds are worth nothing if what they are about does not happen in them.
+	for _, o := range []Outcome{
+		OutcomeAck, OutcomeOffer, OutcomeAckShortened, OutcomeNakWrongAddress, OutcomeNakNotBound, OutcomeNakOtherClient, OutcomePoolOffer, OutcomePoolAck,
+		OutcomeRelayUntrusted, OutcomeRelaySource, OutcomeOption82Untrusted, OutcomeOption82Double, OutcomeOption82Malformed, OutcomeUnknownVLAN,
+		OutcomeVLANShared, OutcomeMatchDisagrees, OutcomePortFull, OutcomePortMACLimit, OutcomeMACRefused, OutcomeMACReported, OutcomeReleased,
+	} {
+		require.True(t, seen[o.String()], "%s never happened", o)
+	}
+}
+
+// FuzzDecideWorlds lets the fuzzer choose worlds and one packet in each.
+func FuzzDecideWorlds(f *testing.F) {
+	for seed := range uint64(8) {
+		u := newUniverse(f, seed)
+		f.Add(seed, u.packet().raw)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, raw []byte) {
+		u := newUniverse(t, seed)
+		u.live(30)
+		x := u.packet()
+		if x.raw = raw; len(raw) <= 1500 {
+			u.send(x)
+		}
+		u.live(3)
+	})
+}

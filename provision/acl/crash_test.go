@@ -1,0 +1,132 @@
+package acl_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/acl"
+)
+
+// crashStates are two states that differ in every element, of several messages each.
+func crashStates() [2]provision.ACL {
+	return [2]provision.ACL{
+		{Stopped: subscribers(0, 15_000), Paused: subscribers(20_000, 5000), Garden: prefixesOf("192.0.2.0/24", "198.51.100.0/25")},
+		{Stopped: subscribers(20_000, 5000), Paused: subscribers(0, 15_000), Garden: prefixesOf("198.51.100.0/24"), Guests: subscribers(50_000, 3000)},
+	}
+}
+
+// TestHelperCrash is no test: TestKernelKilledInTheMiddleOfABatch runs it as
+// another process, until it is killed.
+func TestHelperCrash(t *testing.T) {
+	if os.Getenv("USHER_TEST_CRASH") == "" {
+		t.Skip("runs as a process of another test only")
+	}
+	table, err := acl.Open(t.Context(), acl.Options{})
+	require.NoError(t, err)
+	states := crashStates()
+	fmt.Println("opened")
+	for i := 0; ; i++ {
+		apply(t, table, provision.Plan(states[i%2], observe(t, table)))
+	}
+}
+
+// Whenever the agent is killed, the kernel has the state before a batch or the
+// one after it, and the next agent goes on from there.
+func TestKernelKilledInTheMiddleOfABatch(t *testing.T) {
+	r := newRouter(t)
+	states := crashStates()
+	seen := [2]int{}
+	for i := range 6 {
+		cmd := exec.Command("ip", "netns", "exec", r.host.Namespace, os.Args[0], "-test.run=^TestHelperCrash$")
+		cmd.Env = append(os.Environ(), "USHER_TEST_CRASH=1")
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		_, err = out.Read(make([]byte, 8)) // it is open
+		require.NoError(t, err)
+		time.Sleep(100*time.Millisecond + rand.N(150*time.Millisecond)) // a random moment, not a synchronisation
+		require.NoError(t, cmd.Process.Kill())
+		_ = cmd.Wait()
+
+		table := r.open()
+		have := observe(t, table).Sorted()
+		switch {
+		case cmp.Equal(states[0], have, cmpACL):
+			seen[0]++
+		case cmp.Equal(states[1], have, cmpACL):
+			seen[1]++
+		default:
+			require.Zero(t, have.Len(), "kill %d: %v, which is neither of the two states", i, have.Counts())
+		}
+		apply(t, table, provision.Plan(states[i%2], have))
+		require.Empty(t, cmp.Diff(states[i%2], observe(t, table).Sorted(), cmpACL))
+		require.NoError(t, table.Close())
+	}
+	t.Logf("found in one state %d times, in the other %d times", seen[0], seen[1])
+	require.Positive(t, seen[0]+seen[1])
+}
+
+// Somebody edits our own table without a pause while we change it.
+func TestKernelConcurrentEditorOfOurTable(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan int)
+	ns, err := os.Open(filepath.Join("/run/netns", r.host.Namespace))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ns.Close() })
+	editor, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(int(ns.Fd())))
+	require.NoError(t, err)
+	go func() {
+		edits := 0
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ctx.Err() == nil; n++ {
+			<-tick.C
+			set := &nftables.Set{Table: &nftables.Table{Name: "usher", Family: nftables.TableFamilyINet}, Name: []string{"stopped", "paused"}[n%2], KeyType: nftables.TypeIPAddr}
+			element := []nftables.SetElement{{Key: []byte{100, 64, 0, byte(n)}}}
+			if n%3 == 0 {
+				_ = editor.SetDeleteElements(set, element) // fails if it is gone
+			} else {
+				_ = editor.SetAddElements(set, element)
+			}
+			if editor.Flush() == nil {
+				edits++
+			}
+		}
+		_ = editor.CloseLasting()
+		done <- edits
+	}()
+	rng := rand.New(rand.NewPCG(3, uint64(time.Now().UnixNano())))
+	var want provision.ACL
+	failed := 0
+	for range 30 {
+		want = provision.ACL{
+			Stopped: subscribers(rng.IntN(300), 100+rng.IntN(2000)), Paused: subscribers(256+rng.IntN(100), 100),
+			Garden: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr("192.0.2.0"), 24+rng.IntN(2))},
+		}
+		if err := table.Apply(t.Context(), provision.Plan(want, observe(t, table))); err != nil {
+			failed++ // given up after several attempts: the enforcer begins anew
+		}
+	}
+	stop()
+	edits := <-done
+	t.Logf("%d foreign edits meanwhile, %d of 30 batches were given up", edits, failed)
+	require.Greater(t, edits, 10)
+	require.Less(t, failed, 15)
+	apply(t, table, provision.Plan(want, observe(t, table)))
+	require.Empty(t, cmp.Diff(want, observe(t, table).Sorted(), cmpACL))
+	require.False(t, changed(t, table))
+}
