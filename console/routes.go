@@ -13,6 +13,8 @@ type routeMetrics struct {
 	drift    map[string]prometheus.Counter
 	delay    prometheus.Histogram
 	findings map[provision.RouteFinding]prometheus.Gauge
+
+	neighbours map[provision.NeighbourOutcome]prometheus.Counter
 }
 
 // A route takes some 20 us, and waits for a batch at most.
@@ -27,7 +29,11 @@ func (m *Metrics) registerRoutes(f factory) {
 	r.drift = each(f.counters("usher_route_drift_total", "Routes of ours found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
 	r.delay = f.histogram("usher_route_delay_seconds", "Time from having sent an ACK to having its route in the kernel.", routeBuckets())
 	r.findings = each(f.gauges("usher_route_interface_findings", "Interfaces with routes whose settings do not go with them, by finding.", "finding").WithLabelValues, provision.RouteFindings()...)
+	r.neighbours = each(f.counters("usher_neighbours_total", "Confirmed neighbours on interfaces that are watched, by what became of them.", "outcome").WithLabelValues, provision.NeighbourOutcomes()...)
 }
+
+// Neighbour counts what became of a confirmed neighbour.
+func (m *Metrics) Neighbour(o provision.NeighbourOutcome) { m.routing.neighbours[o].Inc() }
 
 // Routes implements provision.RouteObserver.
 func (m *Metrics) Routes(rep provision.RouteReport) {

@@ -31,8 +31,8 @@ type Event struct {
 	XID         uint32                 `json:"xid"`
 	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer
 	Detail      string                 `json:"detail,omitempty"` // constant text: parse error, send error class
-	// Repeat marks a shed packet whose like was told within the same second: it
-	// is to be counted, not remembered.
+	// Repeat marks a shed or unreadable packet whose like was told within the same
+	// second: it is to be counted, not remembered.
 	Repeat bool `json:"-"`
 }
 

@@ -105,6 +105,8 @@ type Enforcer struct {
 	wake     chan struct{} // one slot, coalescing
 	cleaner  *flowCleaner  // nil without Flows
 
+	standing standing
+
 	// Owned by the goroutine of Run.
 	have      ACL       // what the kernel has, as far as we know
 	known     bool      // have is true
@@ -244,6 +246,7 @@ func (e *Enforcer) round(ctx context.Context, opts EnforceOptions) error {
 	})
 	if opts.DryRun {
 		e.known = false // whoever switches it off finds what is there then
+		e.standing.acl.Store(&want)
 		e.update(func(s *EnforceStatus) { s.Pending, s.Ready = want.Len(), true })
 		return nil
 	}
@@ -257,6 +260,7 @@ func (e *Enforcer) round(ctx context.Context, opts EnforceOptions) error {
 			return err
 		}
 	}
+	e.standing.acl.Store(&want)
 	e.obs.Elements(e.have.Counts())
 	if o, ok := e.kernel.(Opener); ok {
 		e.obs.Maintenance(!o.OpenUntil().IsZero())

@@ -53,11 +53,12 @@ type agent struct {
 	db         *bbolt.DB
 	outbox     *outbox.Outbox
 	leases     *lease.Table
-	dhcp       *dhcpd.Server          // nil: dhcp.enabled is false
-	links      *link.Watch            // nil: dhcp.enabled is false, or netlink does not work
-	hooks      *console.Hooks         // nil: hooks.listen is off
-	routes     *provision.RouteKeeper // nil: routes.enabled is false
-	routeTable *link.Routes           // of routes
+	dhcp       *dhcpd.Server               // nil: dhcp.enabled is false
+	links      *link.Watch                 // nil: dhcp.enabled is false, or netlink does not work
+	hooks      *console.Hooks              // nil: hooks.listen is off
+	routes     *provision.RouteKeeper      // nil: routes.enabled is false
+	routeTable *link.Routes                // of routes
+	neighbours *provision.NeighbourWatcher // nil: neighbours.enabled is false
 	garden     *garden.Resolver
 	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
 	deps       console.Deps
@@ -107,6 +108,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 		return a, err
 	}
 	if err := a.openRoutes(cfg); err != nil {
+		return a, err
+	}
+	if err := a.openNeighbours(cfg); err != nil {
 		return a, err
 	}
 	events := dhcpd.NewEventLog(0)
@@ -292,6 +296,9 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	if a.routes != nil {
 		task("routes", a.keepRoutes)
 	}
+	if a.neighbours != nil {
+		task("neighbours", a.watchNeighbours)
+	}
 	task("control", func(ctx context.Context) error {
 		return console.ServeControl(ctx, a.control, console.NewControl(a.deps), a.log)
 	})
@@ -473,6 +480,7 @@ func (a *agent) reload() error {
 		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
 	}
 	a.reloadRoutes(cfg)
+	a.reloadNeighbours(cfg)
 	a.cfg.Store(cfg)
 	logWarnings(cfg, a.log)
 	return nil
@@ -503,6 +511,7 @@ func needRestart(old, new *config.Config) []string {
 		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},
 		{"acl.dry_run", old.ACL.DryRun != new.ACL.DryRun},
 		{"routes.enabled", old.Routes.Enabled != new.Routes.Enabled},
+		{"neighbours.enabled", old.Neighbours.Enabled != new.Neighbours.Enabled},
 		{"routes.protocol", old.Routes.Protocol != new.Routes.Protocol},
 		{"log", old.Log != new.Log},
 	} {

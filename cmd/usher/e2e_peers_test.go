@@ -342,3 +342,32 @@ func TestKernelPeersDirect(t *testing.T) {
 		})
 	}
 }
+
+// With on_binding_change: shorten a client behind a relay, which would not hear
+// a NAK for its renewal past the relay, is given a minute, asks through the relay within
+// it, and takes its new address.
+func TestKernelPeersReservationChangeShortened(t *testing.T) {
+	needKernel(t, "dhclient")
+	w := startWorld(t, worldOptions{
+		homes: 1, times: "lease_time: 10m\n      renew_time: 2s\n      rebind_time: 9m", subnets: "  on_binding_change: shorten\n",
+	})
+	require.NoError(t, w.startAgent(t.Context()))
+	h := w.setMAC(t, 0, 0x11)
+	next := netip.MustParseAddr("198.51.100.39")
+	p := w.dhclient(t, h.host)
+	logged(t, p, "bound to "+h.ip.String(), 1)
+	require.NoError(t, w.erp.AddIP(h.id, next, emulator.MAC{}))
+	require.NoError(t, w.erp.RemoveIP(h.id, h.ip))
+	w.bound(t, next, 1)
+	w.sees(t, "the short lease", h.ip, func(e console.EventView) bool { return e.Outcome == "ack_shortened" && !e.Relay.IsValid() })
+	began := time.Now()
+	eventually(t, 90*time.Second, "the client moves", func() (bool, error) {
+		return strings.Contains(p.Log(), "bound to "+next.String()), nil
+	})
+	require.Less(t, time.Since(began), 75*time.Second, "within the short lease and a first DISCOVER")
+	require.Contains(t, p.Log(), "DHCPNAK")
+	w.sees(t, "the refusal through the relay", next, func(e console.EventView) bool {
+		return e.Outcome == "nak_wrong_address" && e.Relay.IsValid()
+	})
+	p.Kill()
+}

@@ -63,32 +63,36 @@ func ownAddresses() []netip.Addr {
 	return out
 }
 
-// visitor says who has an address: by its binding, or by its lease from a pool.
+// visitor says who has an address, by its binding or its lease from a pool, and
+// what the kernel does with it: whoever is told that access is back has it.
 func (a *agent) visitor(addr netip.Addr) portal.Visitor {
 	snap := a.syncer.Current()
+	v := portal.Visitor{State: portal.StateUnknown}
 	if b := snap.ByIP(addr); b != nil {
-		return visitorOf(snap, b.Subscriber)
+		v.Subscriber = b.Subscriber
+	} else if rec, ok := a.leases.Get(addr); ok && rec.Live(time.Now()) {
+		v.Subscriber = rec.Subscriber
 	}
-	if rec, ok := a.leases.Get(addr); ok && rec.Subscriber != 0 && rec.Live(time.Now()) {
-		return visitorOf(snap, rec.Subscriber)
-	}
-	for _, p := range a.cfg.Load().DHCP.Pools {
-		if p.For == config.ForGuests && !addr.Less(p.Range.First()) && !p.Range.Last().Less(addr) {
-			return portal.Visitor{State: portal.StateGuest}
+	set, known := a.enforcer.Standing(addr)
+	if !known { // the first round is under way
+		switch snap.State(v.Subscriber) {
+		case provision.StatePause:
+			set = provision.SetPaused
+		case provision.StateStop:
+			set = provision.SetStopped
 		}
 	}
-	return portal.Visitor{State: portal.StateUnknown}
-}
-
-func visitorOf(snap *provision.Snapshot, id provision.SubscriberID) portal.Visitor {
-	v := portal.Visitor{State: portal.StateActive, Subscriber: id}
-	switch snap.State(id) {
-	case provision.StatePause:
+	switch {
+	case set == provision.SetPaused:
 		v.State = portal.StatePaused
-	case provision.StateStop:
+	case set == provision.SetStopped:
 		v.State = portal.StateStopped
+	case set == provision.SetGuests:
+		v.State = portal.StateGuest
+	case v.Subscriber != 0: // also with a state that nobody knows: it blocks nothing
+		v.State = portal.StateActive
 	}
-	return v // a state that nobody knows blocks nothing
+	return v
 }
 
 // preparePortal does what can fail of a reload; the portal changes with the call

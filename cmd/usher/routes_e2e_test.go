@@ -24,7 +24,8 @@ type unnumbered struct {
 	subs []home
 }
 
-const unnumberedConfig = `routes:
+const unnumberedConfig = `acl: {enabled: false}
+routes:
   enabled: true
   interfaces: ["cust*"]
 `

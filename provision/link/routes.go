@@ -10,11 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
@@ -25,15 +22,7 @@ const (
 	// 208 KiB that a socket may send by default. Only the last one is acknowledged, the
 	// others speak up when they fail.
 	routeBatch = 500
-	// eventBuffer is for bursts: a parent interface that goes down takes
-	// thousands of others along. The kernel's default holds some 200 events.
-	eventBuffer = 8 << 20
-	// dumpTries is how often a list that changed while it was read is read again.
-	dumpTries = 5
-
-	// Of linux/rtnetlink.h, which the unix package lacks.
-	skipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS
-	rtaNHID   = 30     // RTA_NH_ID
+	rtaNHID    = 30 // RTA_NH_ID of linux/rtnetlink.h, which the unix package lacks
 )
 
 // RouteOptions say which routes are ours and where.
@@ -48,13 +37,9 @@ type RouteOptions struct {
 // Routes are the host routes with our protocol number in one network
 // namespace. It implements provision.RouteKernel.
 type Routes struct {
+	rtnl
 	protocol uint8
-	netns    int
-
-	mu     sync.Mutex // guards what follows
-	socket *nl.SocketHandle
-	port   uint32 // of socket: events with it are the echo of our own changes
-	buf    []byte
+	buf      []byte // guarded by mu
 }
 
 var _ provision.RouteKernel = (*Routes)(nil)
@@ -64,106 +49,13 @@ func OpenRoutes(o RouteOptions) (*Routes, error) {
 	if o.Protocol == 0 {
 		return nil, errors.New("link: open routes: protocol 0 would be everybody's")
 	}
-	r := &Routes{protocol: o.Protocol, netns: o.NetNS}
+	r := &Routes{protocol: o.Protocol, rtnl: rtnl{netns: o.NetNS}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.dialLocked(); err != nil {
 		return nil, fmt.Errorf("link: open routes: %w", err)
 	}
 	return r, nil
-}
-
-// Close lets the socket go; the routes stay.
-func (r *Routes) Close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.hangUpLocked()
-}
-
-func (r *Routes) namespace() netns.NsHandle {
-	if r.netns != 0 {
-		return netns.NsHandle(r.netns)
-	}
-	return netns.None()
-}
-
-func (r *Routes) dialLocked() error {
-	if r.socket != nil {
-		return nil
-	}
-	s, err := nl.GetNetlinkSocketAt(r.namespace(), netns.None(), unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink socket: %w", err)
-	}
-	// Without strict checking (before Linux 4.20) the kernel lists everything, a
-	// whole BGP table may be; what it gives is looked through here in either case.
-	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	timeout := unix.NsecToTimeval(exchangeTimeout.Nanoseconds())
-	// A whole batch may fail, with a message for each of its parts.
-	err = errors.Join(s.SetSendTimeout(&timeout), s.SetReceiveTimeout(&timeout), s.SetReceiveBufferSize(1<<20, false))
-	port, portErr := s.GetPid()
-	if err = errors.Join(err, portErr); err != nil {
-		_ = s.Close()
-		return fmt.Errorf("set up netlink socket: %w", err)
-	}
-	r.socket, r.port = &nl.SocketHandle{Socket: s}, port
-	return nil
-}
-
-func (r *Routes) hangUpLocked() error {
-	if r.socket == nil {
-		return nil
-	}
-	err := r.socket.Close()
-	r.socket = nil
-	return err
-}
-
-// list reads a table of the kernel and gives each message to take.
-func (r *Routes) list(ctx context.Context, ask, answer int, body []byte, begin func(), take func(msg []byte)) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for try := 1; ; try++ {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := r.dialLocked(); err != nil {
-			return err
-		}
-		begin()
-		req := nl.NewNetlinkRequest(ask, unix.NLM_F_DUMP)
-		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: r.socket}
-		req.AddRawData(body)
-		err := req.ExecuteIter(unix.NETLINK_ROUTE, uint16(answer), func(msg []byte) bool {
-			take(msg)
-			return true
-		})
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == dumpTries {
-			_ = r.hangUpLocked() // late replies may wait in the socket
-			return err
-		}
-	}
-}
-
-// Links implements provision.RouteKernel.
-func (r *Routes) Links(ctx context.Context) (links []provision.Link, err error) {
-	body := make([]byte, unix.SizeofIfInfomsg, unix.SizeofIfInfomsg+8)
-	body = appendAttr32(body, unix.IFLA_EXT_MASK, skipStats)
-	err = r.list(ctx, unix.RTM_GETLINK, unix.RTM_NEWLINK, body,
-		func() { links = links[:0] },
-		func(msg []byte) {
-			if l, ok := parseLink(msg); ok {
-				links = append(links, l)
-			}
-		})
-	if err != nil {
-		return nil, fmt.Errorf("link: list links: %w", err)
-	}
-	return links, nil
 }
 
 // Routes implements provision.RouteKernel.
@@ -286,12 +178,6 @@ func (r *Routes) appendChange(b []byte, c provision.RouteChange, flags uint16, s
 	return b
 }
 
-func appendAttr32(b []byte, typ uint16, v uint32) []byte {
-	b = binary.NativeEndian.AppendUint16(b, 8)
-	b = binary.NativeEndian.AppendUint16(b, typ)
-	return binary.NativeEndian.AppendUint32(b, v)
-}
-
 // parseRoute reads a struct rtmsg with its attributes; ok is false for what is
 // not a host route of ours straight to an interface.
 func (r *Routes) parseRoute(msg []byte) (rt provision.Route, ok bool) {
@@ -325,78 +211,16 @@ func (r *Routes) parseRoute(msg []byte) (rt provision.Route, ok bool) {
 	}
 }
 
-// parseLink reads a struct ifinfomsg with its name. What a bridge tells of its
-// ports comes as the same message with another family and is no link.
-func parseLink(msg []byte) (l provision.Link, ok bool) {
-	if len(msg) < unix.SizeofIfInfomsg || msg[0] != unix.AF_UNSPEC {
-		return l, false
-	}
-	l.Index = int(int32(binary.NativeEndian.Uint32(msg[4:])))
-	l.Up = binary.NativeEndian.Uint32(msg[8:])&unix.IFF_UP != 0
-	for b := msg[unix.SizeofIfInfomsg:]; ; {
-		typ, value, _, rest, more := nextAttr(b)
-		if !more {
-			return l, l.Name != "" && l.Index > 0
-		}
-		if typ == unix.IFLA_IFNAME {
-			l.Name = nl.BytesToString(value)
-		}
-		b = rest
-	}
-}
-
-// Watch implements provision.RouteKernel. A burst that overflows the buffer
-// costs a look at everything, not the watch.
+// Watch implements provision.RouteKernel.
 func (r *Routes) Watch(ctx context.Context, on func(provision.RouteEvent)) error {
-	s, err := nl.SubscribeAt(r.namespace(), netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE)
-	if err != nil {
-		return fmt.Errorf("link: watch: %w", err)
-	}
-	if s.SetReceiveBufferSize(eventBuffer, true) != nil {
-		_ = s.SetReceiveBufferSize(eventBuffer, false) // as much as rmem_max gives
-	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer func() {
-		if stop() {
-			_ = s.Close()
+	return r.watch(ctx, func() error {
+		on(provision.RouteEvent{Lost: true})
+		return nil
+	}, func(typ uint16, by uint32, data []byte) {
+		if ev, ok := r.event(typ, by, data); ok {
+			on(ev)
 		}
-	}()
-	on(provision.RouteEvent{Lost: true})
-	lost := false
-	for {
-		// The kernel drops everything from the overflow on until the buffer has been
-		// read empty, and tells of it once: only then is a look worth it.
-		if lost && drained(s) {
-			lost = false
-			on(provision.RouteEvent{Lost: true})
-		}
-		msgs, from, err := s.Receive()
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, unix.ENOBUFS):
-			lost = true
-			continue
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return fmt.Errorf("link: watch: %w", err)
-		case from.Pid != nl.PidKernel:
-			continue
-		}
-		for _, m := range msgs {
-			if ev, ok := r.event(m.Header.Type, m.Header.Pid, m.Data); ok {
-				on(ev)
-			}
-		}
-	}
-}
-
-// drained tells whether no message waits in a socket.
-func drained(s *nl.NetlinkSocket) bool {
-	var b [1]byte
-	_, _, err := unix.Recvfrom(s.GetFd(), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return errors.Is(err, unix.EAGAIN)
+	}, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE)
 }
 
 // event reads one message of a subscription.
@@ -418,12 +242,6 @@ func (r *Routes) event(typ uint16, by uint32, data []byte) (ev provision.RouteEv
 		return provision.RouteEvent{Route: &rt, Op: op}, true
 	}
 	return ev, false
-}
-
-func (r *Routes) ownPort() uint32 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.port
 }
 
 // Settings reads the settings of an interface from /proc, and whether it has an

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/link"
+)
+
+func neighbourOptions(c config.Neighbours) provision.NeighbourOptions {
+	return provision.NeighbourOptions{Serves: matcher(c.Interfaces), MinTime: c.MinTime}
+}
+
+// openNeighbours makes the watch for MACs of subscribers without DHCP, if the
+// configuration wants one.
+func (a *agent) openNeighbours(cfg *config.Config) error {
+	if !cfg.Neighbours.Enabled {
+		return nil
+	}
+	k, err := link.OpenNeighbours(0)
+	if err != nil {
+		return fmt.Errorf("neighbours: %w", err)
+	}
+	a.onClose(k.Close)
+	a.neighbours = provision.NewNeighbourWatcher(neighbourOptions(cfg.Neighbours), k, provision.NeighbourDeps{
+		Snapshot: a.syncer.Current,
+		Leased: func(ip netip.Addr, now time.Time) bool {
+			rec, ok := a.leases.Get(ip)
+			return ok && rec.Live(now)
+		},
+		Report: a.outbox.Put,
+		Count:  a.metrics.Neighbour,
+	}, a.log)
+	return nil
+}
+
+func (a *agent) watchNeighbours(ctx context.Context) error { return a.neighbours.Run(ctx) }
+
+// reloadNeighbours takes over what a running watch can.
+func (a *agent) reloadNeighbours(cfg *config.Config) {
+	if a.neighbours != nil {
+		a.neighbours.Reconfigure(neighbourOptions(cfg.Neighbours))
+	}
+}

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/userside/emulator"
+)
+
+// A subscriber with static settings and a router that the ERP does not know: its
+// MAC gets into the ERP without a single DHCP packet.
+func TestKernelStaticSubscriberIsReported(t *testing.T) {
+	u := startUnnumbered(t, 2, "acl: {enabled: false}\nneighbours: {enabled: true, interfaces: [\"cust*\"], min_time: 1s}\n")
+	a, known := u.subs[0], u.subs[1]
+	for _, h := range u.subs {
+		require.NoError(t, u.router.IP("route", "add", h.ip.String()+"/32", "dev", h.port))
+	}
+	require.NoError(t, a.host.IP("link", "set", "dev", "eth0", "address", "00:00:5e:00:53:aa"))
+	require.NoError(t, u.startAgent(t.Context()))
+	for _, h := range u.subs {
+		require.NoError(t, h.host.IP("addr", "add", h.ip.String()+"/24", "dev", "eth0"))
+		require.NoError(t, h.host.IP("route", "add", "default", "via", "192.0.2.1"))
+		// The router asks for the subscriber and is answered: that is a confirmation.
+		u.pings(t, u.router, h.ip.String())
+	}
+	macInERP := func(h home) emulator.MAC {
+		c, ok := u.erp.Customer(h.id)
+		require.True(t, ok)
+		return c.Addresses[0].MAC
+	}
+	eventually(t, 15*time.Second, "the ERP has the MAC", func() (bool, error) {
+		return macInERP(a) == emulator.MAC{0, 0, 0x5e, 0, 0x53, 0xaa}, nil
+	})
+	require.Equal(t, emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x21}, macInERP(known))
+	require.EqualValues(t, 1, u.status(t).Outbox.Sent)
+}

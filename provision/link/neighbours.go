@@ -1,0 +1,111 @@
+package link
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// Neighbours is the ARP table of one network namespace. It implements
+// provision.NeighbourKernel and changes nothing.
+type Neighbours struct {
+	rtnl
+}
+
+var _ provision.NeighbourKernel = (*Neighbours)(nil)
+
+// OpenNeighbours gives access to the table of a network namespace: that of an
+// open file descriptor, for tests, or with zero that of the calling thread.
+func OpenNeighbours(netNS int) (*Neighbours, error) {
+	n := &Neighbours{rtnl{netns: netNS}}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.dialLocked(); err != nil {
+		return nil, fmt.Errorf("link: open neighbours: %w", err)
+	}
+	return n, nil
+}
+
+// Watch implements provision.NeighbourKernel.
+func (n *Neighbours) Watch(ctx context.Context, on func(provision.Neighbour)) error {
+	names := map[int]string{}
+	take := func(data []byte, gone bool) {
+		if nb, ifindex, ok := parseNeighbour(data); ok {
+			if nb.Interface = names[ifindex]; nb.Interface == "" {
+				return
+			}
+			if gone {
+				nb.State = provision.NeighbourGone
+			}
+			on(nb)
+		}
+	}
+	return n.watch(ctx, func() error {
+		links, err := n.Links(ctx)
+		if err != nil {
+			return err
+		}
+		clear(names)
+		for _, l := range links {
+			names[l.Index] = l.Name
+		}
+		body := make([]byte, unix.SizeofNdMsg)
+		body[0] = unix.AF_INET
+		return n.list(ctx, unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, body, func() {}, func(msg []byte) { take(msg, false) })
+	}, func(typ uint16, _ uint32, data []byte) {
+		switch typ {
+		case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+			if l, ok := parseLink(data); ok && typ == unix.RTM_NEWLINK {
+				names[l.Index] = l.Name
+			} else if ok {
+				delete(names, l.Index)
+			}
+		case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+			take(data, typ == unix.RTM_DELNEIGH)
+		}
+	}, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH)
+}
+
+// parseNeighbour reads a struct ndmsg with its attributes.
+func parseNeighbour(msg []byte) (nb provision.Neighbour, ifindex int, ok bool) {
+	const proxy = unix.NTF_PROXY
+	if len(msg) < unix.SizeofNdMsg || msg[0] != unix.AF_INET || msg[10]&proxy != 0 {
+		return nb, 0, false
+	}
+	ifindex = int(int32(binary.NativeEndian.Uint32(msg[4:])))
+	nb.State = neighbourState(binary.NativeEndian.Uint16(msg[8:]))
+	for b := msg[unix.SizeofNdMsg:]; ; {
+		typ, value, _, rest, more := nextAttr(b)
+		if !more {
+			return nb, ifindex, nb.IP.IsValid() && nb.State != 0
+		}
+		switch {
+		case typ == unix.NDA_DST && len(value) == 4:
+			nb.IP = netip.AddrFrom4([4]byte(value))
+		case typ == unix.NDA_LLADDR && len(value) == 6:
+			nb.MAC = provision.MAC(value)
+		}
+		b = rest
+	}
+}
+
+// neighbourState says what a state of the kernel proves. Only REACHABLE is a
+// confirmation: somebody answered the router itself, or a connection goes on. STALE
+// also comes of a broadcast that nobody asked for, DELAY and PROBE are its way to
+// an answer, and PERMANENT is an administrator's word. Zero: nothing at all.
+func neighbourState(s uint16) provision.NeighbourState {
+	switch {
+	case s&unix.NUD_REACHABLE != 0:
+		return provision.NeighbourConfirmed
+	case s&(unix.NUD_STALE|unix.NUD_DELAY|unix.NUD_PROBE) != 0:
+		return provision.NeighbourClaimed
+	case s&unix.NUD_FAILED != 0:
+		return provision.NeighbourGone
+	}
+	return 0
+}

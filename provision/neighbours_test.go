@@ -1,0 +1,204 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+type fakeNeighbours struct{ entries chan Neighbour }
+
+func (f *fakeNeighbours) Watch(ctx context.Context, on func(Neighbour)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case n := <-f.entries:
+			on(n)
+		}
+	}
+}
+
+type neighbourWorld struct {
+	kernel  fakeNeighbours
+	told    []string
+	counts  map[NeighbourOutcome]int
+	leased  map[netip.Addr]bool
+	fail    error
+	fetched Input
+	snap    *Snapshot
+}
+
+func newNeighbourWorld(t *testing.T) *neighbourWorld {
+	t.Helper()
+	w := &neighbourWorld{kernel: fakeNeighbours{make(chan Neighbour)}, counts: map[NeighbourOutcome]int{}, leased: map[netip.Addr]bool{}}
+	w.fetched = Input{Source: SourceDirect, Subnets: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}
+	for i := range 20 {
+		w.bind(byte(i), byte(i))
+	}
+	w.fetch()
+	watcher := NewNeighbourWatcher(
+		NeighbourOptions{Serves: func(name string) bool { return name == "c1" }, MinTime: 10 * time.Second}, &w.kernel,
+		NeighbourDeps{
+			Snapshot: func() *Snapshot { return w.snap },
+			Leased:   func(ip netip.Addr, _ time.Time) bool { return w.leased[ip] },
+			Count:    func(o NeighbourOutcome) { w.counts[o]++ },
+			Report: func(r MACReport) error {
+				w.told = append(w.told, fmt.Sprintf("%s is %s of %d", r.IP, r.MAC, r.Subscriber))
+				return w.fail
+			},
+		}, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- watcher.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	return w
+}
+
+func macOf(last byte) MAC { return MAC{0, 0, 0x5e, 0, 0x53, last} }
+
+// bind makes the ERP know a MAC for the address with the same last byte.
+func (w *neighbourWorld) bind(last, mac byte) {
+	row := Binding{Subscriber: SubscriberID(1000 + int(last)), IP: route(last, 0).Addr, MAC: macOf(mac)}
+	for i, b := range w.fetched.Bindings {
+		if b.IP == row.IP {
+			w.fetched.Bindings[i] = row
+			return
+		}
+	}
+	w.fetched.Bindings = append(w.fetched.Bindings, row)
+}
+
+func (w *neighbourWorld) fetch() { w.snap, _ = Build(w.fetched) }
+
+func (w *neighbourWorld) see(last, mac byte, s NeighbourState) {
+	w.kernel.entries <- Neighbour{IP: route(last, 0).Addr, MAC: macOf(mac), Interface: "c1", State: s}
+	synctest.Wait()
+}
+
+func (w *neighbourWorld) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestNeighbourWatcher(t *testing.T) {
+	const told = "198.51.100.7 is 00:00:5e:00:53:aa of 1007"
+	tests := []struct {
+		name   string
+		run    func(*neighbourWorld)
+		told   []string
+		counts map[NeighbourOutcome]int
+	}{
+		{"another MAC, confirmed", func(w *neighbourWorld) {
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.wait(9 * time.Second)
+			w.told = append(w.told, "nothing yet")
+			w.wait(time.Second)
+		}, []string{"nothing yet", told}, map[NeighbourOutcome]int{NeighbourReported: 1}},
+		{"ages and is confirmed again meanwhile", func(w *neighbourWorld) {
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.see(7, 0xaa, NeighbourClaimed)
+			w.wait(5 * time.Second)
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.wait(5 * time.Second)
+		}, []string{told}, map[NeighbourOutcome]int{NeighbourReported: 1}},
+		{"the ERP's own", func(w *neighbourWorld) {
+			w.see(7, 7, NeighbourConfirmed)
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{NeighbourKnown: 1}},
+		{"only claimed, such as by a broadcast", func(w *neighbourWorld) {
+			w.see(7, 0xaa, NeighbourClaimed)
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{}},
+		{"a group address", func(w *neighbourWorld) {
+			w.kernel.entries <- Neighbour{IP: route(7, 0).Addr, MAC: MAC{1, 0, 0x5e, 0, 0, 1}, Interface: "c1", State: NeighbourConfirmed}
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{}},
+		{"bound to nobody", func(w *neighbourWorld) {
+			w.see(200, 0xaa, NeighbourConfirmed)
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{NeighbourUnbound: 1}},
+		{"an interface that does not count", func(w *neighbourWorld) {
+			w.kernel.entries <- Neighbour{IP: route(7, 0).Addr, MAC: macOf(0xaa), Interface: "uplink", State: NeighbourConfirmed}
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{}},
+		{"a DHCP lease is the better witness", func(w *neighbourWorld) {
+			w.leased[route(7, 0).Addr] = true
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{NeighbourLeased: 1}},
+		{"a lease that begins within the time", func(w *neighbourWorld) {
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.leased[route(7, 0).Addr] = true
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{NeighbourLeased: 1}},
+		{"two fight for one address", func(w *neighbourWorld) {
+			for range 10 {
+				w.see(7, 0xaa, NeighbourConfirmed)
+				w.wait(5 * time.Second)
+				w.see(7, 0xbb, NeighbourConfirmed)
+				w.wait(5 * time.Second)
+			}
+			w.see(7, 7, NeighbourConfirmed)
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{NeighbourContradicted: 19, NeighbourKnown: 1}},
+		{"somebody else claims it within the time", func(w *neighbourWorld) {
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.see(7, 7, NeighbourClaimed)
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{NeighbourContradicted: 1}},
+		{"gone within the time", func(w *neighbourWorld) {
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.see(7, 0, NeighbourGone)
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{}},
+		{"the ERP learns it within the time", func(w *neighbourWorld) {
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.bind(7, 0xaa)
+			w.fetch()
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{NeighbourKnown: 1}},
+		{"told once, and after an hour once more", func(w *neighbourWorld) {
+			for range 3 {
+				w.see(7, 0xaa, NeighbourConfirmed)
+				w.wait(25 * time.Minute)
+			}
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.wait(time.Minute)
+		}, []string{told, told}, map[NeighbourOutcome]int{NeighbourReported: 2, NeighbourRepeated: 2}},
+		{"the outbox fails", func(w *neighbourWorld) {
+			w.fail = errors.New("disk full")
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.wait(time.Minute)
+			w.fail = nil
+			w.see(7, 0xaa, NeighbourConfirmed)
+			w.wait(time.Minute)
+		}, []string{told, told}, map[NeighbourOutcome]int{NeighbourFailed: 1, NeighbourReported: 1}},
+		{"a switch that answers for everybody", func(w *neighbourWorld) {
+			for last := range byte(10) {
+				w.see(1+last, 0xaa, NeighbourConfirmed)
+			}
+			w.wait(time.Minute)
+		}, nil, map[NeighbourOutcome]int{NeighbourShared: 10}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newNeighbourWorld(t)
+				tt.run(w)
+				require.Equal(t, tt.told, w.told)
+				require.Equal(t, tt.counts, w.counts)
+			})
+		})
+	}
+}
