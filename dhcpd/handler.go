@@ -24,6 +24,7 @@ type handler struct {
 	links  *interfaces // nil in tests without sockets: every interface is served
 	places places
 	limit  *limiter
+	prober *prober // nil: offers leave at once
 	r      request
 	d      decision
 	reply  []byte
@@ -53,7 +54,7 @@ func (h *handler) handle(now time.Time, g datagram) {
 		}
 	}
 	if h.apply(now, set) {
-		return // the committer sends the reply and reports the outcome
+		return // the committer or the prober sends the reply and reports the outcome
 	}
 	if d.reply.Type != 0 {
 		if err := h.out.send(&h.to, h.reply); err != nil {
@@ -112,7 +113,11 @@ func (h *handler) read(now time.Time, g datagram, set *settings) {
 		r.vlan, r.untrusted = at.vlan, at.untrusted
 		r.standby = set.holding.IsValid() && !h.links.holds(set.holding, now)
 	}
-	if r.err != nil || !r.served || r.standby {
+	if r.err != nil || !r.served {
+		r.repeat = h.limit.noise(now)
+		return
+	}
+	if r.standby {
 		return
 	}
 	if r.limited, r.repeat = h.limit.check(now, r, &set.limits); r.limited != 0 || h.links == nil {
@@ -123,7 +128,7 @@ func (h *handler) read(now time.Time, g datagram, set *settings) {
 	}
 }
 
-// apply changes the lease table as decided. It reports whether the committer took over the reply.
+// apply changes the lease table as decided. It reports whether the committer or the prober took over the reply.
 func (h *handler) apply(now time.Time, set *settings) bool {
 	d, leases := &h.d, h.s.deps.Leases
 	switch d.change {
@@ -140,6 +145,8 @@ func (h *handler) apply(now time.Time, set *settings) bool {
 		leases.Store(d.rec)
 		leases.Dirty(d.rec.IP)
 		h.s.log.Warn("pool address declined, put in quarantine", "ip", d.rec.IP, "pool", d.rec.Pool, "mac", d.mac, "until", d.rec.Expires)
+	case changeHold:
+		return h.probe(now, set)
 	case changePool, changePoolRenew:
 		return h.applyPool(now, set)
 	case changeRenew:

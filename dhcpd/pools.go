@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -196,6 +197,7 @@ type allocator struct {
 	snap    *provision.Snapshot // whose addresses are excluded
 	adopted bool                // snap is meant, though it may be nil
 	warned  bool
+	asked   []int64 // when the wire was last asked for each address in vain, in milliseconds; nil: never asked
 	PoolCounters
 }
 
@@ -207,6 +209,7 @@ type allocatorKey struct {
 	gateway     netip.Addr
 	lease       time.Duration
 	quarantine  time.Duration
+	probe       bool
 }
 
 // PoolCounters are events of a pool since the start.
@@ -227,9 +230,18 @@ func newAllocator(p Pool, n Subnet) (*allocator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &allocator{p: alloc, key: allocatorKey{
-		name: p.Name, first: p.First, last: p.Last, prefix: prefix, gateway: n.Gateway, lease: p.LeaseTime,
-	}}, nil
+	a := &allocator{p: alloc, key: allocatorKey{
+		name: p.Name, first: p.First, last: p.Last, prefix: prefix, gateway: n.Gateway, lease: p.LeaseTime, probe: p.Probe,
+	}}
+	if p.Probe {
+		a.asked = make([]int64, addrNumber(p.Last)-addrNumber(p.First)+1)
+	}
+	return a, nil
+}
+
+func addrNumber(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
 }
 
 func lastAddress(p netip.Prefix) netip.Addr {

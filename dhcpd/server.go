@@ -150,8 +150,18 @@ func (s *Server) Run(ctx context.Context) error {
 
 	// Run reads only; a deadline in the past is what wakes the reader at the end.
 	stop := context.AfterFunc(ctx, func() { _ = socks.conn.SetReadDeadline(time.Unix(1, 0)) })
-	s.receive(ctx, newReader(socks), newHandler(s, c, newSender(socks), newInterfaces(socks, s.deps.Links)))
+	h := newHandler(s, c, newSender(socks), newInterfaces(socks, s.deps.Links))
+	var probing sync.WaitGroup
+	if socks.arp != nil {
+		h.prober = newProber(s, newSender(socks), socks.arp)
+		probing.Go(h.prober.run)
+	}
+	s.receive(ctx, newReader(socks), h)
 	stop()
+	if h.prober != nil {
+		close(h.prober.queue)
+		probing.Wait()
+	}
 	close(c.queue)
 	err := <-done
 	s.socks.Store(nil)

@@ -32,7 +32,8 @@ const (
 type sockets struct {
 	conn   *net.UDPConn
 	raw    syscall.RawConn
-	frames int // AF_PACKET socket; -1 in loopback mode
+	frames int        // AF_PACKET socket; -1 in loopback mode
+	arp    *arpSocket // nil in loopback mode
 }
 
 // openSockets binds. The sockets belong to the network namespace of the calling thread.
@@ -73,6 +74,9 @@ func openSockets(listen netip.AddrPort) (*sockets, error) {
 		return nil, errors.Join(fmt.Errorf("dhcp: open packet socket: run as root or with CAP_NET_RAW: %w", err), s.conn.Close())
 	}
 	growBuffer(s.frames, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
+	if s.arp, err = openARP(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	return s, nil
 }
 
@@ -111,6 +115,10 @@ func growBuffer(fd, force, plain, size int) {
 
 func (s *sockets) close() error {
 	err := s.conn.Close()
+	if s.arp != nil {
+		err = errors.Join(err, s.arp.close())
+		s.arp = nil
+	}
 	if s.frames >= 0 {
 		err = errors.Join(err, unix.Close(s.frames))
 		s.frames = -1

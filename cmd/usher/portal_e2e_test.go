@@ -99,7 +99,7 @@ func curl(t *testing.T, h *lab.Host, url, at string, args ...string) answer {
 	}
 	began := time.Now()
 	out, err := h.Output(t.Context(), "curl", append([]string{"-sS", "--max-time", "5", "--noproxy", "*", "--resolve", host + ":" + port + ":" + at,
-		"-w", "\n%{http_code} %{redirect_url} %header{portal-state}", url}, args...)...)
+		"-H", "Accept: text/html,*/*;q=0.8", "-w", "\n%{http_code} %{redirect_url} %header{portal-state}", url}, args...)...)
 	a := answer{took: time.Since(began), err: err}
 	i := strings.LastIndex(out, "\n")
 	if err == nil && i >= 0 {
@@ -145,9 +145,11 @@ acl:
 `, cert, key, payName, siteByAddr, payName, siteAny)})
 	dns := w.startSites(t)
 	require.NoError(t, w.startAgent(t.Context()))
+	var clients []*lab.Process
 	for _, h := range w.homes {
 		p, err := w.dhcpClient(h)
 		require.NoError(t, err)
+		clients = append(clients, p)
 		eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) { return strings.Contains(p.Log(), "bound ip="+h.ip.String()+" "), nil })
 	}
 	customer, id := w.homes[0].host, provision.SubscriberID(w.homes[0].id)
@@ -205,6 +207,26 @@ acl:
 		a = curl(t, customer, "https://any.example.org/", siteAny)
 		require.ErrorContains(t, a.err, "exit status 7", "refused")
 		require.Less(t, a.took, 2*time.Second, "at once")
+	})
+	t.Run("a wild computer harms nobody", func(t *testing.T) {
+		flood, err := customer.Start("curl", "-sS", "--parallel", "--parallel-immediate", "--parallel-max", "200", "-o", "/dev/null", "http://"+siteAny+"/[1-20000]")
+		require.NoError(t, err)
+		defer flood.Kill()
+		eventually(t, 10*time.Second, "the portal refuses some of it", func() (bool, error) {
+			out, err := w.router.Output(t.Context(), "curl", "-sS", "http://"+worldConsole+"/metrics")
+			return strings.Contains(out, "usher_portal_connections_refused_total") && !strings.Contains(out, `usher_portal_connections_refused_total{bound="source"} 0`), err
+		})
+		a := curl(t, w.homes[1].host, "http://10.0.0.1:8080/", "10.0.0.1")
+		require.Equal(t, "200", a.code, "others see their page")
+		require.NoError(t, clients[1].Signal(syscall.SIGUSR1))
+		eventually(t, 10*time.Second, "DHCP goes on", func() (bool, error) {
+			return strings.Contains(clients[1].Log(), "renew ip="+w.homes[1].ip.String()+" "), nil
+		})
+		select {
+		case <-flood.Done():
+			t.Fatal("the flood was over too soon: " + lastLines(flood.Log(), 2))
+		default:
+		}
 	})
 	t.Run("the garden is open", func(t *testing.T) {
 		real(curl(t, customer, "http://"+siteByAddr+"/", siteByAddr), siteByAddr)

@@ -73,6 +73,7 @@ type worldOptions struct {
 	times      string   // more YAML keys of the customers' subnet; empty: lease_time: 10m
 	interfaces []string // of the router that are served besides "access"
 	subnets    string   // more YAML items of dhcp.subnets
+	dhcp       string   // more YAML keys of dhcp
 	chain      bool     // a second relay between the customers' switch and the router
 }
 
@@ -275,7 +276,7 @@ console:
   listen: %s
 `, filepath.Join(w.dir, "state"), worldERP, key, o.poll, o.poll,
 		strings.Join(append([]string{"access"}, o.interfaces...), ", "), worldGateway, worldPrefix, worldGateway, worldInternet,
-		cmp.Or(o.times, "lease_time: 10m"), generatedSubnets(w.erp), o.subnets, w.socket(), worldConsole)
+		cmp.Or(o.times, "lease_time: 10m"), generatedSubnets(w.erp), o.subnets+o.dhcp, w.socket(), worldConsole)
 	return os.WriteFile(w.configPath(), []byte(yaml+o.extra), 0o600)
 }
 

@@ -1,0 +1,303 @@
+package dhcpd
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/pool"
+	"github.com/usher-agent/usher/provision"
+)
+
+// Before a pool's address is offered on a wire of our own, the wire is asked
+// whether somebody uses it (RFC 2131 section 2.2, by the probe of RFC 5227). The
+// packet goroutine never waits for that: it hands the finished OFFER to the prober.
+
+const (
+	// probeWait is how long an answer may take. RFC 5227 has clients wait for seconds
+	// before they use an address; the client will do so itself, and a host on the same
+	// wire answers within a millisecond.
+	probeWait = 300 * time.Millisecond
+	// probeAgain is when the question is asked once more, should it have been lost.
+	probeAgain = 100 * time.Millisecond
+	// probeTries is how many addresses are tried for one DISCOVER.
+	probeTries = 3
+	// probeFresh is how long an address that nobody answered for is not asked again.
+	probeFresh = 10 * time.Minute
+
+	probeQueue = 1024
+	maxProbing = 4096 // offers that wait; beyond it they leave unasked
+)
+
+// sighting is an ARP reply: on an interface somebody says that an address is theirs.
+type sighting struct {
+	ifindex int
+	ip      netip.Addr
+	mac     provision.MAC
+}
+
+// arpWire asks wires and hears their answers.
+type arpWire interface {
+	ask(ifindex int, target netip.Addr) error
+	heard() <-chan sighting
+}
+
+// parseARP reads an ARP reply for IPv4 on Ethernet (RFC 826).
+func parseARP(b []byte) (s sighting, ok bool) {
+	if len(b) < arpLen || [8]byte(b) != [8]byte{0, 1, 8, 0, 6, 4, 0, 2} {
+		return s, false
+	}
+	s.mac = provision.MAC(b[8:14])
+	s.ip = netip.AddrFrom4([4]byte(b[14:18]))
+	return s, !s.mac.IsZero() && !s.ip.IsUnspecified()
+}
+
+const arpLen = 28
+
+// appendProbe appends the ARP request that asks for target: the sender's address is
+// zero, so that nobody learns anything from it (RFC 5227 section 2.1.1).
+func appendProbe(dst []byte, own provision.MAC, target netip.Addr) []byte {
+	dst = append(dst, 0, 1, 8, 0, 6, 4, 0, 1)
+	dst = append(dst, own[:]...)
+	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	to := target.As4()
+	return append(dst, to[:]...)
+}
+
+// probeJob is an OFFER that waits for the wire.
+type probeJob struct {
+	set   *settings
+	pool  int // place in set.pools
+	tries int
+	asked int       // questions sent for the address at hand
+	next  time.Time // when something is to be done
+	end   time.Time // the address is free if nobody has answered by then
+	mac   provision.MAC
+	reply []byte
+	to    delivery
+	ev    Event
+}
+
+// prober owns the OFFERs that wait. Its run method is one goroutine.
+type prober struct {
+	s     *Server
+	out   transport
+	wire  arpWire
+	queue chan *probeJob
+	jobs  sync.Pool
+
+	waiting []*probeJob
+}
+
+func newProber(s *Server, out transport, wire arpWire) *prober {
+	return &prober{s: s, out: out, wire: wire, queue: make(chan *probeJob, probeQueue),
+		jobs: sync.Pool{New: func() any { return new(probeJob) }}}
+}
+
+// probe hands the OFFER at hand to the prober; false: it may leave at once.
+func (h *handler) probe(now time.Time, set *settings) bool {
+	d := &h.d
+	p := &set.pools[d.pool-1]
+	if h.prober == nil || !p.Probe || h.r.p.GIAddr().IsValid() || h.r.ifindex == 0 || !p.alloc.unsure(d.yourIP, d.mac, now) {
+		return false
+	}
+	j := h.prober.jobs.Get().(*probeJob)
+	j.set, j.pool, j.tries, j.asked, j.mac = set, d.pool-1, 0, 0, d.mac
+	j.reply = append(j.reply[:0], h.reply...)
+	j.to = h.to
+	opt82, id := append(j.ev.Option82[:0], h.ev.Option82...), append(j.ev.ClientID[:0], h.ev.ClientID...)
+	j.ev = h.ev
+	j.ev.Option82, j.ev.ClientID = opt82, id
+	select {
+	case h.prober.queue <- j:
+		return true
+	default:
+		h.prober.jobs.Put(j)
+		return false
+	}
+}
+
+// run works until the queue is closed. Offers that wait then leave at once.
+func (b *prober) run() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	heard := b.wire.heard()
+	for {
+		if wait, ok := b.nextWait(); ok {
+			timer.Reset(wait)
+		}
+		select {
+		case j, ok := <-b.queue:
+			if !ok {
+				for _, j := range b.waiting {
+					b.offer(j)
+				}
+				return
+			}
+			if len(b.waiting) >= maxProbing {
+				b.offer(j)
+				continue
+			}
+			b.begin(j)
+			b.waiting = append(b.waiting, j)
+		case s, ok := <-heard:
+			if !ok {
+				heard = nil
+				continue
+			}
+			b.saw(s)
+		case <-timer.C:
+		}
+		b.due()
+	}
+}
+
+func (b *prober) nextWait() (time.Duration, bool) {
+	if len(b.waiting) == 0 {
+		return 0, false
+	}
+	next := b.waiting[0].next
+	for _, j := range b.waiting[1:] {
+		if j.next.Before(next) {
+			next = j.next
+		}
+	}
+	return max(0, time.Until(next)), true
+}
+
+// begin sets a job up for the address that it has.
+func (b *prober) begin(j *probeJob) {
+	now := time.Now()
+	j.asked, j.next, j.end = 0, now, now.Add(probeWait)
+	j.set.pools[j.pool].alloc.countProbe()
+}
+
+// due does what is to be done by now.
+func (b *prober) due() {
+	now := time.Now()
+	keep := b.waiting[:0]
+	for _, j := range b.waiting {
+		switch {
+		case now.Before(j.next):
+		case !now.Before(j.end):
+			j.set.pools[j.pool].alloc.verify(j.to.yourIP, b.s.now())
+			b.offer(j)
+			continue
+		default:
+			// A question that cannot be sent is as good as one that nobody answers.
+			_ = b.wire.ask(j.to.ifindex, j.to.yourIP)
+			j.asked++
+			j.next = j.end
+			if j.asked == 1 {
+				j.next = now.Add(probeAgain)
+			}
+		}
+		keep = append(keep, j)
+	}
+	clear(b.waiting[len(keep):])
+	b.waiting = keep
+}
+
+// saw looks whether an address that is asked for is in use.
+func (b *prober) saw(s sighting) {
+	keep := b.waiting[:0]
+	for _, j := range b.waiting {
+		if j.to.yourIP != s.ip || j.to.ifindex != s.ifindex || j.mac == s.mac || b.another(j, s) {
+			keep = append(keep, j)
+		}
+	}
+	clear(b.waiting[len(keep):])
+	b.waiting = keep
+}
+
+// another puts the address into quarantine and begins with another one; false: there is none, the packet is done.
+func (b *prober) another(j *probeJob, s sighting) bool {
+	p := &j.set.pools[j.pool]
+	now := b.s.now()
+	rec := lease.Record{
+		IP: s.ip, MAC: s.mac, Pool: p.Name, Ifindex: s.ifindex, Interface: j.ev.Interface, State: lease.StateQuarantined,
+		Start: now, Renewed: now, Expires: now.Add(j.set.quarantine),
+	}
+	b.s.deps.Leases.Store(rec)
+	b.s.deps.Leases.Dirty(rec.IP)
+	b.s.log.Warn("pool address is in use by somebody else, put in quarantine", "ip", s.ip, "pool", p.Name, "used_by", s.mac, "interface", j.ev.Interface, "until", rec.Expires)
+	j.tries++
+	a, ok := p.alloc.replace(s.ip, j.mac, now, rec.Expires, j.tries < probeTries)
+	if !ok {
+		j.ev.Outcome = OutcomePoolConflict
+		b.end(j)
+		return false
+	}
+	// yiaddr of the finished reply; nothing else of it depends on the address.
+	four := a.As4()
+	copy(j.reply[16:20], four[:])
+	j.to.yourIP, j.ev.YourIP = a, a
+	b.begin(j)
+	return true
+}
+
+// offer sends a job's OFFER and is done with it.
+func (b *prober) offer(j *probeJob) {
+	if err := b.out.send(&j.to, j.reply); err != nil {
+		j.ev.Outcome, j.ev.Detail = OutcomeSendFailed, errorClass(err)
+	}
+	b.end(j)
+}
+
+func (b *prober) end(j *probeJob) {
+	j.ev.Latency = b.s.now().Sub(j.ev.Time)
+	b.s.observer.Packet(&j.ev)
+	j.set = nil
+	b.jobs.Put(j)
+}
+
+// unsure reports whether the wire is to be asked before a is offered to mac: it has no
+// lease on it, and nobody was asked lately.
+func (a *allocator) unsure(ip netip.Addr, mac provision.MAC, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.p.Get(ip, now); s.State == pool.StateLeased && s.MAC == mac {
+		return false
+	}
+	i, ok := a.place(ip)
+	return !ok || now.UnixMilli()-a.asked[i] >= probeFresh.Milliseconds()
+}
+
+// verify notes that nobody answered for an address.
+func (a *allocator) verify(ip netip.Addr, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i, ok := a.place(ip); ok {
+		a.asked[i] = now.UnixMilli()
+	}
+}
+
+func (a *allocator) place(ip netip.Addr) (int, bool) {
+	if a.asked == nil || !a.p.Contains(ip) {
+		return 0, false
+	}
+	return int(addrNumber(ip) - addrNumber(a.key.first)), true
+}
+
+func (a *allocator) countProbe() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.Probes++
+}
+
+// replace puts an address into quarantine and holds another one for mac, if more is set.
+func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Time, more bool) (netip.Addr, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.Conflicts++
+	a.p.Quarantine(ip, now, until)
+	if !more {
+		return netip.Addr{}, false
+	}
+	next, fit := a.p.Pick(mac, netip.Addr{}, now)
+	if fit == 0 || !a.p.Offer(next, mac, now, now.Add(offerHold)) {
+		return netip.Addr{}, false
+	}
+	return next, true
+}

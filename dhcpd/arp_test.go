@@ -1,0 +1,170 @@
+package dhcpd
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+func TestARPBytes(t *testing.T) {
+	// As in RFC 5227 section 2.1.1: the sender's IP and the target's hardware address are zero.
+	assert.Equal(t, "0001"+"0800"+"0604"+"0001"+"00005e005301"+"00000000"+"000000000000"+"c00002c8",
+		hex.EncodeToString(appendProbe(nil, client(1), host(200))))
+	reply := unhex(t, "0001"+"0800"+"0604"+"0002"+"00005e005399"+"c00002c8"+"00005e005301"+"00000000")
+	s, ok := parseARP(reply)
+	require.True(t, ok)
+	assert.Equal(t, sighting{ip: host(200), mac: stranger}, s)
+	for name, bad := range map[string]string{
+		"short":      "000108000604000200005e005399c00002c8",
+		"request":    "0001080006040001" + "00005e005399c00002c800005e00530100000000",
+		"not IPv4":   "000186dd06040002" + "00005e005399c00002c800005e00530100000000",
+		"no address": "0001080006040002" + "00005e0053990000000000005e00530100000000",
+		"no MAC":     "0001080006040002" + "000000000000c00002c800005e00530100000000",
+		"nothing":    "",
+	} {
+		_, ok := parseARP(unhex(t, bad))
+		assert.False(t, ok, name)
+	}
+}
+
+func FuzzARP(f *testing.F) {
+	f.Add(unhex(f, "0001080006040002"+"00005e005399c00002c800005e00530100000000"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s, ok := parseARP(b); ok {
+			require.True(t, s.ip.Is4())
+			require.False(t, s.mac.IsZero())
+		}
+	})
+}
+
+// fakeWire is a wire with squatters on it; they answer after a millisecond.
+type fakeWire struct {
+	squatters map[netip.Addr]provision.MAC
+	asked     []netip.Addr
+	answers   chan sighting
+}
+
+func (f *fakeWire) heard() <-chan sighting { return f.answers }
+
+func (f *fakeWire) ask(ifindex int, target netip.Addr) error {
+	f.asked = append(f.asked, target)
+	if mac, ok := f.squatters[target]; ok {
+		time.AfterFunc(time.Millisecond, func() { f.answers <- sighting{ifindex, target, mac} })
+	}
+	return nil
+}
+
+// probeRig is a pool rig whose pool is probed.
+func probeRig(t *testing.T, squatters map[netip.Addr]provision.MAC) (*rig, *fakeWire) {
+	r, _ := poolRig(t, &journal{})
+	o := testOptions()
+	withGuests(nil, &o)
+	o.Pools[0].Probe = true
+	require.NoError(t, r.s.Reload(o))
+	w := &fakeWire{squatters: squatters, answers: make(chan sighting, 10)}
+	r.h.prober = newProber(r.s, r.out, w)
+	done := make(chan struct{})
+	go func() { defer close(done); r.h.prober.run() }()
+	end := r.end
+	r.end = func() error {
+		close(r.h.prober.queue)
+		<-done
+		return end()
+	}
+	return r, w
+}
+
+func directBy(mac provision.MAC) wire.Query { return wire.Query{Type: wire.Discover, MAC: mac} }
+
+func TestProbeBeforeOffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := probeRig(t, nil)
+		begin := time.Now()
+		r.ask(directBy(stranger))
+		r.ask(selectingOn(2, client(0x77), host(21))) // others do not wait
+		synctest.Wait()
+		require.Len(t, r.out.all(), 1)
+		assert.Equal(t, host(21), r.last().yourIP)
+		time.Sleep(time.Second)
+		require.Len(t, r.out.all(), 2)
+		a := r.last().yourIP
+		assert.Equal(t, wire.Offer, r.last().kind)
+		assert.Equal(t, probeWait, r.last().at.Sub(begin))
+		assert.Equal(t, []netip.Addr{a, a}, w.asked, "twice")
+		r.ask(directBy(stranger))
+		synctest.Wait()
+		assert.Len(t, r.out.all(), 3, "asked for lately: at once")
+		r.ask(discoverBy(client(1)))
+		assert.Len(t, r.out.all(), 4, "behind a relay nobody can be asked")
+		require.Len(t, w.asked, 2)
+		time.Sleep(probeFresh)
+		r.ask(directBy(stranger))
+		synctest.Wait()
+		require.Len(t, w.asked, 3, "asked again after a time")
+		require.NoError(t, r.end())
+		assert.Len(t, r.out.all(), 5, "what waits at the end leaves")
+		assert.EqualValues(t, 2, r.s.Pools()[0].Probes)
+		assert.Equal(t, 4, r.n.get()["discover pool_offer"])
+	})
+}
+
+func TestConflictLeadsToAnotherAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := probeRig(t, map[netip.Addr]provision.MAC{host(203): client(0x66)}) // where the hash of stranger points
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		sent := r.out.all()
+		require.Len(t, sent, 1)
+		a := sent[0].yourIP
+		require.NotEqual(t, host(203), a)
+		assert.Equal(t, []netip.Addr{host(203), a, a}, w.asked)
+		events := r.log.Find(EventFilter{})
+		require.Len(t, events, 1)
+		assert.Equal(t, a, events[0].YourIP)
+		rec, ok := r.s.deps.Leases.Get(host(203))
+		require.True(t, ok)
+		assert.Equal(t, lease.StateQuarantined, rec.State)
+		assert.Equal(t, client(0x66), rec.MAC, "who uses it is on record")
+		assert.Equal(t, 1, r.dirty(), "and comes to disk")
+		q := directBy(stranger)
+		q.Type, q.Options = wire.Request, []wire.Option{chosen(serverIP), requested(a)}
+		r.ask(q)
+		time.Sleep(time.Second)
+		assert.Equal(t, wire.Ack, r.last().kind)
+		// The client that answers for its own address is no conflict.
+		w.squatters[a] = stranger
+		time.Sleep(probeFresh)
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		assert.Equal(t, a, r.last().yourIP)
+		st := r.s.Pools()[0]
+		assert.EqualValues(t, 1, st.Conflicts)
+		assert.Equal(t, 1, st.Quarantined)
+		require.NoError(t, r.end())
+	})
+}
+
+func TestConflictEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := probeRig(t, map[netip.Addr]provision.MAC{host(200): client(6), host(201): client(6), host(202): client(6), host(203): client(6)})
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		assert.Empty(t, r.out.all())
+		assert.Len(t, w.asked, probeTries)
+		assert.Equal(t, map[string]int{"discover pool_conflict": 1}, r.n.get())
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		r.ask(directBy(stranger))
+		assert.Equal(t, map[string]int{"discover pool_conflict": 2, "discover pool_exhausted": 1}, r.n.get())
+		require.NoError(t, r.end())
+	})
+}
