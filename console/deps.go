@@ -2,8 +2,9 @@
 // and health for the monitoring, an overview page, and the control API on a
 // unix socket that the sub-commands of usher talk to.
 //
-// It only looks, with two exceptions that both live on the unix socket: the
-// guard's accept and reject, and the change of a subscriber's state. Nothing
+// It only looks, with three exceptions that all live on the unix socket: the
+// guard's accept and reject, the change of a subscriber's state, and the
+// maintenance of the block lists. Nothing
 // here is needed to serve packets: a listener that fails is retried.
 package console
 
@@ -29,6 +30,7 @@ type Deps struct {
 	Syncer   Syncer
 	Enforcer Enforcer            // nil: acl.enabled is false
 	Kernel   Kernel              // nil: the kernel is not asked for single addresses
+	ACL      *ACLDeps            // nil: acl.enabled is false
 	DHCP     DHCP                // nil: dhcp.enabled is false
 	Pools    Pools               // nil: dhcp.enabled is false
 	Leases   Leases              // nil: no leases
