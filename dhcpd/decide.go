@@ -74,7 +74,7 @@ type decider struct {
 // settings in, a plan out. Nothing in the result outlives the packet's bytes.
 func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, pools poolView, set *settings) decision {
 	c := decider{pools: pools, matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
-	if r.served && r.err == nil && r.p.Op() == 1 && r.p.Type() == wire.LeaseQuery {
+	if r.served && !r.standby && r.err == nil && r.limited == 0 && r.p.Op() == 1 && r.p.Type() == wire.LeaseQuery {
 		c.leaseQuery() // no client: it need not have a MAC
 		return c.d
 	}

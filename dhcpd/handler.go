@@ -113,7 +113,11 @@ func (h *handler) read(now time.Time, g datagram, set *settings) {
 		r.vlan, r.untrusted = at.vlan, at.untrusted
 		r.standby = set.holding.IsValid() && !h.links.holds(set.holding, now)
 	}
-	if r.err != nil || !r.served || r.standby {
+	if r.err != nil || !r.served {
+		r.repeat = h.limit.noise(now)
+		return
+	}
+	if r.standby {
 		return
 	}
 	if r.limited, r.repeat = h.limit.check(now, r, &set.limits); r.limited != 0 || h.links == nil {
@@ -267,6 +271,7 @@ func (h *handler) fillEvent(now time.Time) {
 	}
 	if h.r.err == nil {
 		h.ev.Type, h.ev.RequestedIP, h.ev.Option82 = p.Type(), p.Requested(), p.RelayInfo()
+		h.ev.Lost = d.match.lost
 		if id := p.ClientID(); len(id) <= maxShownID {
 			h.ev.ClientID = id
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/maphash"
 	"time"
+
+	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
 // Limit bounds the packets of one sender. Rate 0: no limit.
@@ -120,6 +122,9 @@ type limiter struct {
 	relay  buckets
 	told   [64]int64 // by key: the second in which a shed packet was last told about
 	buf    []byte
+
+	noiseAt int64 // second of noiseN
+	noiseN  int   // packets of noise in it
 }
 
 func newLimiter() *limiter {
@@ -163,8 +168,24 @@ func (l *limiter) check(now time.Time, r *request, set *limits) (o Outcome, repe
 	return 0, false
 }
 
+// noiseTold is how many packets a second are remembered of those that say
+// nothing of a client: unreadable ones, and those of interfaces that are off.
+const noiseTold = 20
+
+// noise reports whether such a packet is one too many to be remembered.
+func (l *limiter) noise(now time.Time) (repeat bool) {
+	if second := now.Unix(); second != l.noiseAt {
+		l.noiseAt, l.noiseN = second, 0
+	}
+	l.noiseN++
+	return l.noiseN > noiseTold
+}
+
 // key names the client (0), port (1) or relay (2) of a packet; 0: it has none.
 func (l *limiter) key(kind int, r *request) uint64 {
+	if kind != 2 && r.p.Type() == wire.LeaseQuery {
+		return 0 // an access node asks about many clients
+	}
 	b := l.buf[:0]
 	gi := r.p.GIAddr()
 	switch {

@@ -106,6 +106,9 @@ func TestLimits(t *testing.T) {
 		{"a relay without option 82 has no ports", Limits{Port: few(1, 1)}, []step{
 			{0, 100, asks(client1, via(relayIP, nil)), 100, 0},
 		}},
+		{"leasequeries are of no client and no port", Limits{Client: few(1, 1), Port: few(1, 1), Relay: few(1, 50)}, []step{
+			{0, 100, asks(provision.MAC{}, via(relayIP, nil), func(q *wire.Query, _ *request) { q.Type = wire.LeaseQuery }), 50, OutcomeLimitedRelay},
+		}},
 		{"releases and declines count as well", Limits{Client: few(5, 2)}, []step{
 			{0, 5, asks(client1, func(q *wire.Query, _ *request) { q.Type = wire.Release }), 2, OutcomeLimitedClient},
 			{0, 5, asks(client1, func(q *wire.Query, _ *request) { q.Type = wire.Decline }), 0, OutcomeLimitedClient},
@@ -210,6 +213,23 @@ func TestShedPacketsAreToldOnce(t *testing.T) {
 	h.handle(now, g)
 	assert.Zero(t, testing.AllocsPerRun(200, func() { h.handle(now, g) }), "shedding allocates nothing")
 	assert.Equal(t, OutcomeLimitedClient, h.ev.Outcome)
+}
+
+// Junk does not fill the event log either.
+func TestNoiseIsToldSomeTimesASecond(t *testing.T) {
+	links := &fakeLinks{}
+	links.set(provision.Interface{Index: 3, Name: "eth0"}, provision.Interface{Index: 4, Name: "other"})
+	h, events := linkRig(t, links, func(o *Options) { o.Interfaces = []string{"eth0"} })
+	before := events.Seen()
+	for range 1000 {
+		h.handle(testNow, datagram{data: []byte("junk"), ifindex: 3})
+		h.handle(testNow, discoverOn(4))
+	}
+	assert.EqualValues(t, noiseTold, events.Seen()-before)
+	h.handle(testNow.Add(time.Second), datagram{data: []byte("junk"), ifindex: 3})
+	assert.EqualValues(t, noiseTold+1, events.Seen()-before)
+	h.handle(testNow.Add(time.Second), discoverOn(3))
+	assert.Equal(t, OutcomeOffer, events.Find(EventFilter{Limit: 1})[0].Outcome)
 }
 
 type countOutcomes struct{ n [outcomeEnd]int }

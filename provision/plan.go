@@ -244,10 +244,14 @@ func appendMissing(out []Change, op Op, a, b ACL) []Change {
 func missing[T any](out []Change, op Op, set Set, a, b []T, compare func(T, T) int, element func(T) Element) []Change {
 	j := 0
 	for _, x := range a {
-		for j < len(b) && compare(b[j], x) < 0 {
-			j++
+		found := false
+		for ; j < len(b); j++ {
+			if c := compare(b[j], x); c >= 0 {
+				found = c == 0
+				break
+			}
 		}
-		if j == len(b) || compare(b[j], x) != 0 {
+		if !found {
 			out = append(out, Change{op, set, element(x)})
 		}
 	}

@@ -245,3 +245,25 @@ func BenchmarkPlan100k(b *testing.B) {
 		}
 	}
 }
+
+// Everything that a round works out of 100,000 bindings, with leases, guests,
+// exemptions and a source guard.
+func BenchmarkWant100k(b *testing.B) {
+	var in Input
+	inputs := Inputs{
+		Exempt: []SubscriberID{7, 70, 700}, ExemptAddrs: prefixes("203.0.113.0/24"), Garden: prefixes("198.51.100.0/24"),
+		GuestRanges: []AddrRange{{addr("172.16.0.0"), addr("172.16.15.255")}}, GuardDirect: []string{"br0"},
+	}
+	for i := range 100_000 {
+		id := SubscriberID(i + 1)
+		in.Bindings = append(in.Bindings, Binding{Subscriber: id, IP: testIP(i), MAC: MAC{2, 0, 0, byte(i >> 16), byte(i >> 8), byte(i)}})
+		in.Subscribers = append(in.Subscribers, Subscriber{id, []State{StateActive, StateStop, StatePause}[i%3]})
+	}
+	snap, _ := Build(in)
+	b.ReportAllocs()
+	for b.Loop() {
+		if a := Want(snap, inputs); len(a.Guests) != 4096 || len(a.Guard.BoundDirect) != 100_000 {
+			b.Fatal(a.Counts())
+		}
+	}
+}

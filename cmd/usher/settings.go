@@ -52,10 +52,10 @@ func syncOptions(c *config.Config) provision.SyncOptions {
 	}
 }
 
-func enforceOptions(c config.ACL) provision.EnforceOptions {
+func enforceOptions(c config.ACL, inputs func() provision.Inputs) provision.EnforceOptions {
 	return provision.EnforceOptions{
 		VerifyInterval: c.VerifyInterval, FlowsInterval: c.FlowsInterval, DryRun: c.DryRun || !c.Enabled,
-		Inputs: func() provision.Inputs { return aclInputs(c) },
+		Inputs: inputs,
 	}
 }
 

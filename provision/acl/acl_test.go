@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -95,6 +96,79 @@ func TestEachElement(t *testing.T) {
 	}
 }
 
+func TestParseElement(t *testing.T) {
+	u64 := func(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
+	counter := func(packets, bytes uint64) []byte {
+		return append(attr(unix.NFTA_EXPR_NAME, []byte("counter\x00")),
+			attr(unix.NFTA_EXPR_DATA, attr(unix.NFTA_COUNTER_BYTES, u64(bytes)), attr(unix.NFTA_COUNTER_PACKETS, u64(packets)))...)
+	}
+	tests := []struct {
+		name string
+		in   []byte
+		want element
+	}{
+		{"nothing", nil, element{}},
+		{"key", keyAttr(100, 64, 0, 1), element{key: []byte{100, 64, 0, 1}}},
+		{"times", append(attr(unix.NFTA_SET_ELEM_TIMEOUT, u64(60_000)), attr(unix.NFTA_SET_ELEM_EXPIRATION, u64(1500))...),
+			element{timeout: time.Minute, expires: 1500 * time.Millisecond}},
+		{"a time past all counting", attr(unix.NFTA_SET_ELEM_EXPIRATION, u64(math.MaxUint64)),
+			element{expires: math.MaxInt64 / time.Millisecond * time.Millisecond}},
+		{"a short time", attr(unix.NFTA_SET_ELEM_TIMEOUT, u32(5)), element{}},
+		{"one expression", attr(unix.NFTA_SET_ELEM_EXPR, counter(3, 252)), element{counter: Counter{3, 252}}},
+		{"a list of expressions", attr(attrExpressions, attr(unix.NFTA_LIST_ELEM, counter(1, 84))), element{counter: Counter{1, 84}}},
+		{"another expression", attr(unix.NFTA_SET_ELEM_EXPR, attr(unix.NFTA_EXPR_NAME, []byte("quota\x00")), attr(unix.NFTA_EXPR_DATA, u64(9))), element{}},
+		{"flags", attr(unix.NFTA_SET_ELEM_FLAGS, u32(1)), element{flags: 1}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseElement(tt.in)
+			require.NoError(t, err)
+			require.Equal(t, tt.want, got)
+		})
+	}
+}
+
+func TestPrefixKeys(t *testing.T) {
+	start := func(a string) element {
+		b := netip.MustParseAddr(a).As4()
+		return element{key: b[:]}
+	}
+	end := func(a string) element {
+		e := start(a)
+		e.flags = unix.NFT_SET_ELEM_INTERVAL_END
+		return e
+	}
+	tests := []struct {
+		name             string
+		in               []element
+		want             string
+		strange, repeats int
+	}{
+		{"none", nil, "", 0, 0},
+		{"one, in the kernel's order", []element{end("192.0.3.0"), start("192.0.2.0")}, "192.0.2.0/24", 0, 0},
+		{"neighbours", []element{start("10.1.0.0"), end("10.1.0.0"), start("10.0.0.0"), end("10.2.0.0")}, "10.0.0.0/16 10.1.0.0/16", 0, 0},
+		{"neighbours without the end between", []element{start("10.1.0.0"), start("10.0.0.0"), end("10.2.0.0")}, "10.0.0.0/16 10.1.0.0/16", 0, 0},
+		{"everything", []element{start("0.0.0.0")}, "0.0.0.0/0", 0, 0},
+		{"up to the last address", []element{start("255.255.255.255")}, "255.255.255.255/32", 0, 0},
+		{"nft's end before all", []element{end("0.0.0.0"), start("192.0.2.1"), end("192.0.2.2")}, "192.0.2.1/32", 0, 0},
+		{"a range that is no prefix", []element{start("192.0.2.1"), end("192.0.2.4")}, "", 1, 0},
+		{"a range of a prefix's size in another place", []element{start("192.0.2.1"), end("192.0.2.3")}, "", 1, 0},
+		{"twice", []element{start("192.0.2.0"), end("192.0.2.1"), start("192.0.2.0")}, "192.0.2.0/32", 0, 1},
+		{"catch-all", []element{{flags: 2}}, "", 1, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			keys, strange, repeats := prefixKeys(tt.in)
+			var got []string
+			for _, k := range keys {
+				got = append(got, k.element(provision.SetGarden).String())
+			}
+			require.Equal(t, tt.want, strings.Join(got, " "))
+			require.Equal(t, [2]int{tt.strange, tt.repeats}, [2]int{strange, repeats})
+		})
+	}
+}
+
 func TestParseSet(t *testing.T) {
 	comment := func(s string) []byte { return append([]byte{7, byte(len(s) + 1)}, s+"\x00"...) }
 	udata := func(b []byte) []byte { return message(attr(unix.NFTA_SET_USERDATA, b)) }
@@ -135,11 +209,25 @@ func FuzzParse(f *testing.F) {
 	f.Add(message(attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, elementAttr(keyAttr(100, 64, 0, 1)), elementAttr(keyAttr(100, 64, 0, 2)))))
 	f.Add(message(attr(unix.NFTA_SET_FLAGS, u32(4)), attr(unix.NFTA_SET_USERDATA, []byte{7, 2, 'h', 'i'}), attr(attrSetCount, u32(3))))
 	f.Add(append(message(), 200, 0, 3, 128))
+	f.Add(message(attr(attrGenPID, u32(7)), attr(attrGenName, []byte("nft\x00"))))
+	f.Add(message(attr(unix.NFTA_TABLE_NAME, []byte("usher\x00"))))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		keys, strange, _ := appendElements(b)
 		if n := len(keys)*16 + strange*4; n > len(b) {
 			t.Errorf("%d keys and %d strange elements of %d bytes", len(keys), strange, len(b))
 		}
+		_ = eachElement(b, func(e element) error {
+			for _, k := range func() []key { keys, _, _ := keysOf(provision.SetGarden, []element{e}); return keys }() {
+				if !k.element(provision.SetGarden).Prefix.IsValid() {
+					t.Errorf("%x is no prefix", k)
+				}
+			}
+			return nil
+		})
+		if w, err := parseWriter(b); err == nil && len(w.name) > 3*len(b) {
+			t.Errorf("%v of %d bytes", w, len(b))
+		}
+		touches(b)
 		info, _ := parseSet(b)
 		if info.count < countUnknown || len(info.comment) > len(b) {
 			t.Errorf("%+v of %d bytes", info, len(b))

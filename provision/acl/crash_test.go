@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -84,10 +83,7 @@ func TestKernelConcurrentEditorOfOurTable(t *testing.T) {
 	table := r.open()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan int)
-	ns, err := os.Open(filepath.Join("/run/netns", r.host.Namespace))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = ns.Close() })
-	editor, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(int(ns.Fd())))
+	editor, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(r.namespace()))
 	require.NoError(t, err)
 	go func() {
 		edits := 0

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,10 +142,7 @@ func TestKernelOwnAndUnrelatedCommitsAreNoDrift(t *testing.T) {
 func TestKernelLostEvents(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
-	ns, err := os.Open(filepath.Join("/run/netns", r.host.Namespace))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = ns.Close() })
-	table.ListenWith(int(ns.Fd()), 2304) // the least that the kernel allows
+	table.ListenWith(r.namespace(), 2304) // the least that the kernel allows
 
 	woken := make(chan struct{}, 1)
 	result := make(chan error, 1)
@@ -176,18 +174,26 @@ func TestKernelLostEvents(t *testing.T) {
 	within(t, "repaired", func() bool { return e.Status().DriftExtra > 4000 && len(r.elements("stopped")) == 10 })
 }
 
-func BenchmarkKernelLoad100kWithListener(b *testing.B) {
-	table := loaded(b, 0)
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan error)
-	go func() { done <- table.Watch(ctx, func() {}) }()
-	fill, empty := add(provision.SetStopped, subscribers(0, 100_000)...), remove(provision.SetStopped, subscribers(0, 100_000)...)
-	for b.Loop() {
-		apply(b, table, fill)
-		b.StopTimer()
-		apply(b, table, empty)
-		b.StartTimer()
+// The table is dropped while a stopped subscriber and another one send without a
+// pause: the first gets through for less than a second, the second loses nothing.
+func TestKernelDroppedUnderTraffic(t *testing.T) {
+	w := newWorld(t, "", acl.Policy{})
+	e := w.enforce(w.table, []netip.Addr{w.firstAddr})
+	end := w.lossless(w.second, serverIP)
+	flood, err := w.first.Start("ping", "-n", "-q", "-i", "0.002", serverIP)
+	require.NoError(t, err)
+	for i := range uint64(5) {
+		passed := w.passed()
+		w.nft("delete table inet usher")
+		within(t, "repaired", func() bool { return e.Status().TableRepairs == i+1 && e.Status().Pending == 0 })
+		require.NoError(t, e.Sync(t.Context()))
+		after := w.passed()
+		t.Logf("%d packets of the stopped subscriber and answers to them passed", after-passed)
+		require.Less(t, after-passed, 2*500, "a second's packets, there and back")
+		require.Equal(t, "silence", w.try(w.first, "ping", serverIP, 100*time.Millisecond))
+		require.Equal(t, after, w.passed(), "blocked again")
 	}
-	cancel()
-	b.Log(<-done)
+	require.NoError(t, flood.Signal(syscall.SIGINT))
+	_ = flood.Wait(t.Context())
+	end()
 }

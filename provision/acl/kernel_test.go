@@ -111,11 +111,17 @@ func (r *router) openWith(o acl.Options) *acl.Table {
 
 func (r *router) tryOpen(o acl.Options) (*acl.Table, error) {
 	r.t.Helper()
+	o.NetNS = r.namespace()
+	return acl.Open(r.t.Context(), o)
+}
+
+// namespace opens the router's network namespace.
+func (r *router) namespace() int {
+	r.t.Helper()
 	ns, err := os.Open(filepath.Join("/run/netns", r.host.Namespace))
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() { _ = ns.Close() })
-	o.NetNS = int(ns.Fd())
-	return acl.Open(r.t.Context(), o)
+	return int(ns.Fd())
 }
 
 func observe(t testing.TB, table *acl.Table) provision.ACL {

@@ -7,9 +7,11 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/acl"
 )
 
@@ -74,4 +76,36 @@ func TestKernelSecondAgentIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, acl.ErrOwned, "within one process too")
 	require.NoError(t, mine.Close())
 	r.open()
+}
+
+func TestKernelHandlesBesideAnAgent(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	apply(t, table, append(add(provision.SetStopped, subscribers(0, 2)...), add(provision.SetGuests, subscribers(5, 1)...)...))
+	o := acl.Options{NetNS: r.namespace()}
+
+	reader := acl.Attach(o)
+	defer reader.Close()
+	text, err := reader.AsNFT(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, r.list(), text)
+	sets, err := reader.SetsOf(t.Context(), subscribers(5, 1)[0])
+	require.NoError(t, err)
+	require.Equal(t, []provision.Set{provision.SetGuests}, sets)
+	sets, err = reader.SetsOf(t.Context(), subscribers(9, 1)[0])
+	require.NoError(t, err)
+	require.Empty(t, sets)
+	require.ErrorIs(t, reader.Apply(t.Context(), add(provision.SetStopped, subscribers(7, 1)...)), acl.ErrReader)
+	require.ErrorIs(t, reader.Clear(t.Context()), acl.ErrReader)
+	_, err = reader.OpenFor(t.Context(), time.Minute)
+	require.ErrorIs(t, err, acl.ErrReader)
+	require.Equal(t, text, r.list())
+
+	require.ErrorIs(t, acl.Clear(t.Context(), o), acl.ErrOwned)
+	require.NoError(t, table.Close())
+	require.NoError(t, acl.Clear(t.Context(), o))
+	require.NotContains(t, r.nft("list ruleset"), "usher")
+	require.NoError(t, acl.Clear(t.Context(), o), "again")
+	_, err = reader.AsNFT(t.Context())
+	require.ErrorIs(t, err, acl.ErrNotAsWritten)
 }
