@@ -131,6 +131,10 @@ type ACL struct {
 	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
 	FlowsInterval  time.Duration // between two passes over the connection tracking table
 
+	DNS         []netip.Prefix // name servers for the paused and guests, besides those that DHCP tells
+	Exempt      ACLExempt
+	SourceGuard ACLSourceGuard
+
 	Pause           ACLPause
 	Guest           ACLGuest
 	Resolvers       []netip.AddrPort // name servers for the gardens; empty: those of the host

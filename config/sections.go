@@ -166,7 +166,7 @@ func (d *decoder) guard(v value, g *Guard) {
 }
 
 func (d *decoder) acl(v value, a *ACL, subnets []Subnet) {
-	m := v.mapping("enabled", "dry_run", "verify_interval", "flows_interval", "pause", "guest", "resolvers", "resolve_interval", "resolve_keep")
+	m := v.mapping("enabled", "dry_run", "verify_interval", "flows_interval", "pause", "guest", "resolvers", "resolve_interval", "resolve_keep", "dns", "exempt", "source_guard")
 	a.Enabled = m.get("enabled").boolean(true)
 	a.DryRun = m.get("dry_run").boolean(false)
 	a.VerifyInterval = m.get("verify_interval").duration(30*time.Second, time.Second, time.Hour)
@@ -176,6 +176,7 @@ func (d *decoder) acl(v value, a *ACL, subnets []Subnet) {
 	a.Resolvers = m.get("resolvers").resolvers()
 	a.ResolveInterval = m.get("resolve_interval").duration(time.Minute, 10*time.Second, time.Hour)
 	a.ResolveKeep = m.get("resolve_keep").duration(time.Hour, time.Minute, 24*time.Hour)
+	d.aclLists(m, a)
 }
 
 func (d *decoder) reports(v value, r *Reports) {

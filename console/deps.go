@@ -2,8 +2,9 @@
 // and health for the monitoring, an overview page, and the control API on a
 // unix socket that the sub-commands of usher talk to.
 //
-// It only looks, with two exceptions that both live on the unix socket: the
-// guard's accept and reject, and the change of a subscriber's state. Nothing
+// It only looks, with three exceptions that all live on the unix socket: the
+// guard's accept and reject, the change of a subscriber's state, and the
+// maintenance of the block lists. Nothing
 // here is needed to serve packets: a listener that fails is retried.
 package console
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/outbox"
 )
@@ -28,6 +30,7 @@ type Deps struct {
 	Syncer   Syncer
 	Enforcer Enforcer            // nil: acl.enabled is false
 	Kernel   Kernel              // nil: the kernel is not asked for single addresses
+	ACL      *ACLDeps            // nil: acl.enabled is false
 	DHCP     DHCP                // nil: dhcp.enabled is false
 	Pools    Pools               // nil: dhcp.enabled is false
 	Leases   Leases              // nil: no leases
@@ -93,6 +96,7 @@ type DHCP interface {
 	LocalAddr() netip.AddrPort
 	Explain(q dhcpd.Query) dhcpd.Explanation
 	Sockets() dhcpd.SocketStatus
+	Option82Profiles() []option82.Profile
 }
 
 // Leases is the part of lease.Table that is shown.

@@ -69,6 +69,8 @@ type ACLView struct {
 	Want  string `json:"want"`
 	Have  string `json:"have"`
 	Error string `json:"error,omitempty"` // why Have is unknown
+
+	Exempt string `json:"exempt,omitempty"` // key of the configuration by which it is never blocked
 }
 
 // WouldView is what a DISCOVER of the client would lead to now, by the server's
@@ -217,6 +219,11 @@ func setName(stopped, paused bool) string {
 func (x *explainer) acl(b *provision.Binding) ACLView {
 	st := x.snap.State(b.Subscriber)
 	v := ACLView{Want: setName(st == provision.StateStop, st == provision.StatePause), Have: "unknown"}
+	if x.d.ACL != nil && x.d.ACL.Exempt != nil {
+		if v.Exempt = x.d.ACL.Exempt(b.Subscriber, b.IP); v.Exempt != "" {
+			v.Want = "open"
+		}
+	}
 	if x.d.Enforcer == nil {
 		return ACLView{Want: "open", Have: "unknown", Error: "acl.enabled is false"}
 	}

@@ -73,6 +73,7 @@ type Metrics struct {
 	maintenance   prometheus.Gauge
 	flows         prometheus.Counter
 	cleanups      map[string]prometheus.Counter
+	openUntil     atomic.Pointer[func() time.Time] // of the maintenance
 
 	routing routeMetrics
 
@@ -297,6 +298,7 @@ func (m *Metrics) registerEnforce(f factory) {
 	m.drift = each(f.counters("usher_acl_drift_elements_total", "Elements found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
 	m.tableRepairs = f.counter("usher_acl_table_repairs_total", "Replacements of the kernel's table, because its rules or sets were not as written.")
 	m.maintenance = f.gauge("usher_acl_maintenance", "1 while everybody is let through for a time; known to the nearest few seconds.")
+	f.computed("usher_acl_open_seconds", "What is left of the maintenance in which everybody passes; 0: there is none.", m.openSeconds)
 	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")
 	m.cleanups = each(f.counters("usher_acl_flow_cleanups_total", "Passes over the connection tracking table.", "result").WithLabelValues, resultOK, resultFailed)
 }
@@ -364,4 +366,19 @@ func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
 	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined, "quarantined": n.Quarantined} {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(v), state)
 	}
+}
+
+// WatchOpen makes a scrape ask for the end of the maintenance; zero: there is none.
+func (m *Metrics) WatchOpen(until func() time.Time) { m.openUntil.Store(&until) }
+
+func (m *Metrics) openSeconds() float64 {
+	until := m.openUntil.Load()
+	if until == nil {
+		return 0
+	}
+	end := (*until)()
+	if end.IsZero() {
+		return 0
+	}
+	return max(time.Until(end).Seconds(), 0)
 }

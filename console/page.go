@@ -41,6 +41,7 @@ func newPage(d *Deps, log *slog.Logger) *page {
 		d: d, log: log,
 		template: template.Must(template.New("page").Funcs(template.FuncMap{
 			"number": number, "ago": func(t, now time.Time) string { return ago(t, now) }, "seconds": seconds, "clock": clock,
+			"sets":    setRows,
 			"percent": func(f float64) string { return strconv.FormatFloat(f*100, 'f', 1, 64) + "%" },
 		}).Parse(pageText)),
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
@@ -135,3 +136,22 @@ func seconds(s float64) string {
 }
 
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
+
+// setRow is one set on the page.
+type setRow struct {
+	Name       string
+	Want, Have int
+}
+
+// setRows gives the sets that have or should have an element, but for those
+// that the page shows large.
+func setRows(st *provision.EnforceStatus) []setRow {
+	var out []setRow
+	for set := range provision.Sets() {
+		if set == provision.SetStopped || set == provision.SetPaused || st.Want[set]+st.Have[set] == 0 {
+			continue
+		}
+		out = append(out, setRow{set.String(), st.Want[set], st.Have[set]})
+	}
+	return out
+}

@@ -30,6 +30,7 @@ type Status struct {
 	Config *ConfigStatus            `json:"config,omitempty"`
 	Sync   provision.SyncStatus     `json:"sync"`
 	ACL    *provision.EnforceStatus `json:"acl,omitempty"`
+	Open   *MaintenanceView         `json:"open,omitempty"` // everybody passes
 	DHCP   *DHCPStatus              `json:"dhcp,omitempty"`
 	Routes *provision.RouteStatus   `json:"routes,omitempty"`
 	Outbox *outbox.Status           `json:"outbox,omitempty"`
@@ -112,6 +113,7 @@ func (d *Deps) status() Status {
 	if d.Enforcer != nil {
 		s := d.Enforcer.Status()
 		st.ACL = &s
+		st.Open = d.maintenance(s.OpenUntil)
 	}
 	if d.Routes != nil {
 		s := d.Routes.Status()

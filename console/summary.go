@@ -119,6 +119,10 @@ func (x *explainer) accessSentences() []string {
 	var s []string
 	told := map[provision.SubscriberID]bool{}
 	for _, b := range x.x.Bindings {
+		if b.ACL.Exempt != "" && !told[b.Subscriber] {
+			told[b.Subscriber] = true
+			s = append(s, fmt.Sprintf("Customer %d is exempt (%s): it is never blocked.", b.Subscriber, b.ACL.Exempt))
+		}
 		if b.ACL.Want != "open" && !told[b.Subscriber] {
 			told[b.Subscriber] = true
 			effect := "is dropped"

@@ -81,9 +81,9 @@ func (c *cable) plug(name string, k *customer) {
 }
 
 // discover sends one DISCOVER and gives the OFFER; nil if none comes within the time.
-func (k *customer) discover(t *testing.T, within time.Duration) *dhcpv4.DHCPv4 {
+func (k *customer) discover(t *testing.T, within time.Duration, mods ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
 	t.Helper()
-	p := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2)))
+	p := packet(t, append(mods, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2)))...)
 	_, err := k.conn.WriteToUDPAddrPort(p.ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
 	if err != nil {
 		return nil // the wire is away
@@ -178,8 +178,7 @@ func TestKernelAnswersStayOnTheirInterface(t *testing.T) {
 	require.NoError(t, s.stop())
 }
 
-// Two routers on one segment: the one with the address answers, and after the
-// address moved the other one does.
+// The server answers from the moment that the address comes, and no more when it is gone.
 func TestKernelAnswerWhileHolding(t *testing.T) {
 	needKernel(t, "ip")
 	c := newCable(t)
@@ -281,12 +280,15 @@ func TestKernelManyInterfaces(t *testing.T) {
 		}))
 		p := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithBroadcast(true),
 			dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}), dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2)))
-		_, err := conn.WriteToUDPAddrPort(p.ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
-		require.NoError(t, err, name)
-		require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 		buf := make([]byte, 2048)
-		k, _, err := conn.ReadFromUDPAddrPort(buf)
-		require.NoError(t, err, "%s: %+v", name, s.events.Find(EventFilter{Limit: 3}))
+		k := 0
+		for try := 0; k == 0; try++ { // a busy machine loses a packet now and then
+			require.Less(t, try, 10, "%s: %+v", name, s.events.Find(EventFilter{Limit: 3}))
+			_, err := conn.WriteToUDPAddrPort(p.ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
+			require.NoError(t, err, name)
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Second)))
+			k, _, _ = conn.ReadFromUDPAddrPort(buf)
+		}
 		reply, err := dhcpv4.FromBytes(buf[:k])
 		require.NoError(t, err)
 		require.Equal(t, p.TransactionID, reply.TransactionID, "its own answer and no other's")
@@ -296,7 +298,63 @@ func TestKernelManyInterfaces(t *testing.T) {
 	require.NoError(t, s.stop())
 	for i := range n {
 		events := s.events.Find(EventFilter{MAC: provision.MAC{2, 0, 0, 0, 1, byte(i)}})
-		require.Len(t, events, 1)
+		require.NotEmpty(t, events)
 		require.Equal(t, fmt.Sprintf("c%d", i), events[0].Interface)
+	}
+}
+
+// Two routers on one segment hear every packet. The one with the shared address
+// answers; when it moves, as keepalived moves it, the other one does.
+func TestKernelSharedAddressMovesBetweenRouters(t *testing.T) {
+	needKernel(t, "ip")
+	c := newCable(t)
+	second := &cable{t: t, router: c.router + "2", cpe: c.cpe}
+	c.ip("netns", "add", second.router)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", second.router).Run() })
+	c.ip("-n", second.router, "link", "add", "eth0", "type", "veth", "peer", "name", "eth1", "netns", c.cpe)
+	c.ip("-n", second.router, "link", "set", "eth0", "up")
+	c.ip("-n", c.cpe, "link", "add", "br0", "type", "bridge")
+	for _, port := range []string{"eth0", "eth1"} {
+		c.ip("-n", c.cpe, "link", "set", port, "master", "br0", "up")
+	}
+	c.ip("-n", c.cpe, "link", "set", "br0", "address", client(0x77).String(), "up")
+	c.ip("-n", c.cpe, "addr", "add", "192.0.2.21/24", "dev", "br0")
+	c.ip("-n", c.cpe, "route", "add", "default", "dev", "br0")
+	k := &customer{ns: c.cpe}
+	require.NoError(t, in(c.cpe, func() (err error) {
+		k.conn, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 68})
+		return err
+	}))
+	t.Cleanup(func() { _ = k.conn.Close() })
+
+	opts := kernelOptions()
+	opts.AnswerWhileHolding = host(254)
+	routers := []*cable{c, second}
+	var sites []*site
+	var watches []*link.Watch
+	for _, r := range routers {
+		w := watchIn(t, r.router)
+		watches = append(watches, w)
+		sites = append(sites, startSiteIn(t, r, w, opts))
+	}
+	hold := func(i int, verb string) {
+		c.ip("-n", routers[i].router, "addr", verb, "192.0.2.254/32", "dev", "eth0")
+		require.Eventually(t, func() bool { return watches[i].View().Holds(host(254)) == (verb == "add") }, 5*time.Second, time.Millisecond)
+	}
+	answered := func(i int) int { return len(sites[i].events.Find(EventFilter{Outcome: OutcomeOffer})) }
+	// The broadcast flag: the MAC in the packet is not the bridge's.
+	ask := func() bool { return k.discover(t, 300*time.Millisecond, dhcpv4.WithBroadcast(true)) != nil }
+	require.False(t, ask(), "nobody has the address")
+	for _, i := range []int{0, 1, 0} {
+		hold(i, "add")
+		mine, other := answered(i), answered(1-i)
+		require.Eventually(t, ask, 15*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return answered(i) > mine }, 5*time.Second, time.Millisecond)
+		require.Equal(t, other, answered(1-i), "one of them only")
+		hold(i, "del")
+	}
+	for _, s := range sites {
+		require.NotEmpty(t, s.events.Find(EventFilter{Outcome: OutcomeStandby}))
+		require.NoError(t, s.stop())
 	}
 }

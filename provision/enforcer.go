@@ -117,6 +117,7 @@ type Enforcer struct {
 	mu      sync.Mutex // guards everything below
 	opts    EnforceOptions
 	waiters []chan error // of Sync, not yet in a round
+	verify  bool         // the next round reads everything back
 	ended   bool         // Run is over
 	status  EnforceStatus
 }
@@ -192,6 +193,9 @@ func (e *Enforcer) step(ctx context.Context) time.Duration {
 	waiters := e.waiters
 	e.waiters = nil
 	opts := e.opts
+	if e.verify {
+		e.verify, e.verifyDue = false, time.Time{}
+	}
 	e.mu.Unlock()
 
 	rctx, cancel := context.WithTimeout(ctx, roundTimeout)
@@ -405,6 +409,57 @@ func (e *Enforcer) Sync(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the kernel: %w", context.Cause(ctx))
 	}
+}
+
+// Verification is what a full comparison of the kernel with what is wanted found,
+// all of which is repaired by now.
+type Verification struct {
+	Extra    uint64    `json:"extra"`   // elements that were in the kernel and should not have been
+	Missing  uint64    `json:"missing"` // elements that were not in the kernel
+	Rebuilt  bool      `json:"rebuilt"` // rules or the whole table were not as they should be
+	What     []string  `json:"what,omitempty"`
+	By       []string  `json:"by,omitempty"` // who did it, as far as is known
+	Elements SetCounts `json:"elements"`     // in the kernel now
+	Seconds  float64   `json:"seconds"`
+	DryRun   bool      `json:"dry_run"`
+}
+
+// Equal tells that nothing was to be repaired.
+func (v Verification) Equal() bool { return v.Extra+v.Missing == 0 && !v.Rebuilt }
+
+// Verify reads everything back now, repairs what is not as wanted, and tells what
+// that was. It needs Run running.
+func (e *Enforcer) Verify(ctx context.Context) (Verification, error) {
+	began := time.Now()
+	e.mu.Lock()
+	e.verify = true
+	before := e.status
+	e.mu.Unlock()
+	if err := e.Sync(ctx); err != nil {
+		return Verification{}, err
+	}
+	st := e.Status()
+	v := Verification{
+		Extra: st.DriftExtra - before.DriftExtra, Missing: st.DriftMissing - before.DriftMissing,
+		Rebuilt: st.TableRepairs > before.TableRepairs, Elements: st.Have,
+		Seconds: time.Since(began).Seconds(), DryRun: st.DryRun,
+	}
+	if !v.Equal() {
+		v.What, v.By = st.LastDrift, st.LastDriftBy
+	}
+	return v, nil
+}
+
+// Want gives what is wanted now; ErrNoSnapshot while nothing is known.
+func (e *Enforcer) Want() (ACL, error) {
+	e.mu.Lock()
+	inputs := e.opts.Inputs
+	e.mu.Unlock()
+	snap := e.snapshot()
+	if snap == nil {
+		return ACL{}, ErrNoSnapshot
+	}
+	return Want(snap, inputs()), nil
 }
 
 var errEnforcerEnded = errors.New("the enforcer has ended")

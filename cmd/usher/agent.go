@@ -48,6 +48,8 @@ type agent struct {
 	erp        *liveERP
 	syncer     *provision.Syncer
 	enforcer   *provision.Enforcer
+	sources    *aclSources // what the ACL follows from besides the snapshot
+	table      *acl.Table  // nil: the kernel is not touched
 	db         *bbolt.DB
 	outbox     *outbox.Outbox
 	leases     *lease.Table
@@ -133,6 +135,8 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 		a.deps.DHCP, a.deps.Pools = a.dhcp, a.dhcp
 		a.metrics.WatchPools(a.dhcp.Pools)
 	}
+	a.deps.ACL = a.aclDeps(cfg)
+	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
 	a.registry = reg
 	return a, nil
 }
@@ -176,6 +180,7 @@ func (a *agent) openLeases(cfg *config.Config) (err error) {
 	if n, examples := a.leases.Skipped(); n > 0 {
 		a.log.Warn("stored leases cannot be read and are left out", "count", n, "examples", examples)
 	}
+	a.sources = newACLSources(a.leases)
 	a.outbox, err = outbox.Open(a.db, outboxOptions(cfg.Reports, a.syncer.Current, a.leases), a.erp, a.metrics, a.log)
 	return err
 }
@@ -189,7 +194,7 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return err
 	}
 	deps := dhcpd.Deps{
-		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox}, Volatile: inMemory(a.db),
+		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox, a.sources.admit}, Volatile: inMemory(a.db),
 		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
@@ -224,6 +229,7 @@ func (a *agent) openLinks(deps *dhcpd.Deps) {
 	}
 	a.onClose(w.Close)
 	a.links, deps.Links = w, w
+	a.sources.names = func() []string { return linkNames(w.View()) }
 }
 
 // warnOfServerIDs tells of server identifiers that clients could not renew at. Where
@@ -239,7 +245,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	var kernel provision.Kernel
 	var flows provision.Flows
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
-		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: withPortal(aclPolicy(cfg.ACL), cfg.Portal)})
+		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: aclPolicy(cfg)})
 		if err != nil {
 			return fmt.Errorf("acl: %w (it needs CAP_NET_ADMIN; with acl.dry_run: true nothing is touched)", err)
 		}
@@ -249,11 +255,12 @@ func (a *agent) openKernel(cfg *config.Config) error {
 			return fmt.Errorf("conntrack: %w", err)
 		}
 		a.onClose(f.Close)
-		kernel, flows, a.deps.Kernel = table, f, table
+		kernel, flows, a.table, a.deps.Kernel = table, f, table, table
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}
-	a.enforcer = provision.NewEnforcer(a.withGarden(enforceOptions(cfg.ACL)), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL, a.sources.use(cfg)), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.sources.enforcer.Store(a.enforcer)
 	return nil
 }
 
@@ -284,6 +291,7 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if a.links != nil {
 		task("interfaces", a.links.Run)
+		task("interfaces", func(ctx context.Context) error { return a.sources.followLinks(ctx, a.links.View) })
 	}
 	if a.routes != nil {
 		task("routes", a.keepRoutes)
@@ -349,10 +357,14 @@ func (a *agent) letGo(limit time.Duration) error {
 	}
 }
 
-// kickOnUpdate asks for a round of the enforcer after each new snapshot and
-// each change of a garden.
+// kickOnUpdate asks for a round of the enforcer after each new snapshot and each
+// change of a garden.
 func (a *agent) kickOnUpdate(ctx context.Context) error {
-	updates, garden := a.syncer.Updates(), a.garden.Updates()
+	updates := a.syncer.Updates()
+	var gardens <-chan struct{}
+	if a.garden != nil {
+		gardens = a.garden.Updates()
+	}
 	a.enforcer.Kick()
 	for {
 		select {
@@ -360,7 +372,7 @@ func (a *agent) kickOnUpdate(ctx context.Context) error {
 			return nil
 		case <-updates:
 			a.enforcer.Kick()
-		case <-garden:
+		case <-gardens:
 			a.enforcer.Kick()
 		}
 	}
@@ -456,7 +468,10 @@ func (a *agent) reload() error {
 		a.warnOfServerIDs()
 	}
 	a.erp.p.Store(fetcher)
-	a.enforcer.Reconfigure(a.withGarden(enforceOptions(cfg.ACL)))
+	if a.table != nil {
+		a.table.Reconfigure(aclPolicy(cfg)) // the round that follows replaces the rules in one batch
+	}
+	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.sources.use(cfg)))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	usePortal()

@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 		"console/portal", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
-		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
+		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.

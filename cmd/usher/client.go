@@ -109,8 +109,8 @@ func printStatus(w io.Writer, st *console.Status) error {
 			text += fmt.Sprintf(", %d guest addresses", n)
 		}
 		rows = append(rows, []string{"acl", text})
-		if !a.OpenUntil.IsZero() {
-			rows = append(rows, []string{"", p.red(fmt.Sprintf("maintenance: everybody passes for %s more", a.OpenUntil.Sub(now).Round(time.Second)))})
+		if st.Open != nil {
+			rows = append(rows, openRow(p, st.Open))
 		}
 		if !a.LastDriftAt.IsZero() {
 			rows = append(rows, []string{"", driftText(a, now)})
@@ -233,7 +233,11 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 			port = fmt.Sprint(b.Port)
 		}
 		rows = append(rows, []string{"binding", fmt.Sprintf("customer %d  %s  %s  %s port %s", b.Subscriber, b.IP, orDash(b.MAC.String(), b.MAC.IsZero()), orDash(b.DeviceName, b.DeviceName == ""), orDash(port, port == ""))})
-		rows = append(rows, []string{"acl", fmt.Sprintf("%s: wanted %s, in the kernel %s", b.IP, b.ACL.Want, b.ACL.Have)})
+		access := fmt.Sprintf("%s: wanted %s, in the kernel %s", b.IP, b.ACL.Want, b.ACL.Have)
+		if b.ACL.Exempt != "" {
+			access += fmt.Sprintf(", exempt (%s)", b.ACL.Exempt)
+		}
+		rows = append(rows, []string{"acl", access})
 		if b.Report != nil {
 			rows = append(rows, []string{"report", fmt.Sprintf("%s waits to be told to the ERP (%d attempts)", b.Report.MAC, b.Report.Attempts)})
 		}

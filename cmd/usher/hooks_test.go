@@ -87,7 +87,7 @@ func TestKernelHint(t *testing.T) {
 	require.NoError(t, err)
 	a.erp.p.Store(fetcher)
 	a.syncer = provision.NewSyncer(syncOptions(cfg), a.erp, nil, metrics, quiet)
-	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL), table, nil, a.syncer.Current, metrics, quiet)
+	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL, newACLSources(a.leases).use(cfg)), table, nil, a.syncer.Current, metrics, quiet)
 	hooks := httptest.NewServer(console.NewHooks(console.HookOptions{Secret: []byte(testHookSecret), Window: time.Minute}, a.syncer.Hint, metrics.Hint, quiet))
 	t.Cleanup(hooks.Close)
 

@@ -13,7 +13,6 @@ import (
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/provision"
-	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/garden"
 )
 
@@ -38,6 +37,7 @@ func portalOptions(c config.Portal) portal.Options {
 func (a *agent) openGarden(cfg *config.Config) {
 	a.garden = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
 		filepath.Join(cfg.StateDir, "garden.json"), a.metrics, a.log)
+	a.sources.garden = a.garden
 }
 
 // openPortal makes the portal, if the configuration has one.
@@ -46,23 +46,6 @@ func (a *agent) openPortal(cfg *config.Config) (err error) {
 		a.portal, err = portal.New(portalOptions(cfg.Portal), a.visitor, a.metrics, a.log)
 	}
 	return err
-}
-
-// withPortal lets the rules lead HTTP to the portal.
-func withPortal(p acl.Policy, c config.Portal) acl.Policy {
-	p.Portal = c.Listen
-	return p
-}
-
-// withGarden adds what the gardens have at each round.
-func (a *agent) withGarden(o provision.EnforceOptions) provision.EnforceOptions {
-	rest := o.Inputs
-	o.Inputs = func() provision.Inputs {
-		in := rest()
-		in.Garden, in.GuestGarden = a.garden.Paused(), a.garden.Guests()
-		return in
-	}
-	return o
 }
 
 // ownAddresses gives the addresses of this host; what cannot be read is none.

@@ -99,7 +99,7 @@ func curl(t *testing.T, h *lab.Host, url, at string, args ...string) answer {
 	}
 	began := time.Now()
 	out, err := h.Output(t.Context(), "curl", append([]string{"-sS", "--max-time", "5", "--noproxy", "*", "--resolve", host + ":" + port + ":" + at,
-		"-w", "\n%{http_code} %{redirect_url} %header{portal-state}", url}, args...)...)
+		"-H", "Accept: text/html,*/*;q=0.8", "-w", "\n%{http_code} %{redirect_url} %header{portal-state}", url}, args...)...)
 	a := answer{took: time.Since(began), err: err}
 	i := strings.LastIndex(out, "\n")
 	if err == nil && i >= 0 {
@@ -145,9 +145,11 @@ acl:
 `, cert, key, payName, siteByAddr, payName, siteAny)})
 	dns := w.startSites(t)
 	require.NoError(t, w.startAgent(t.Context()))
+	var clients []*lab.Process
 	for _, h := range w.homes {
 		p, err := w.dhcpClient(h)
 		require.NoError(t, err)
+		clients = append(clients, p)
 		eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) { return strings.Contains(p.Log(), "bound ip="+h.ip.String()+" "), nil })
 	}
 	customer, id := w.homes[0].host, provision.SubscriberID(w.homes[0].id)
@@ -205,6 +207,26 @@ acl:
 		a = curl(t, customer, "https://any.example.org/", siteAny)
 		require.ErrorContains(t, a.err, "exit status 7", "refused")
 		require.Less(t, a.took, 2*time.Second, "at once")
+	})
+	t.Run("a wild computer harms nobody", func(t *testing.T) {
+		flood, err := customer.Start("curl", "-sS", "--parallel", "--parallel-immediate", "--parallel-max", "200", "-o", "/dev/null", "http://"+siteAny+"/[1-20000]")
+		require.NoError(t, err)
+		defer flood.Kill()
+		eventually(t, 10*time.Second, "the portal refuses some of it", func() (bool, error) {
+			out, err := w.router.Output(t.Context(), "curl", "-sS", "http://"+worldConsole+"/metrics")
+			return strings.Contains(out, "usher_portal_connections_refused_total") && !strings.Contains(out, `usher_portal_connections_refused_total{bound="source"} 0`), err
+		})
+		a := curl(t, w.homes[1].host, "http://10.0.0.1:8080/", "10.0.0.1")
+		require.Equal(t, "200", a.code, "others see their page")
+		require.NoError(t, clients[1].Signal(syscall.SIGUSR1))
+		eventually(t, 10*time.Second, "DHCP goes on", func() (bool, error) {
+			return strings.Contains(clients[1].Log(), "renew ip="+w.homes[1].ip.String()+" "), nil
+		})
+		select {
+		case <-flood.Done():
+			t.Fatal("the flood was over too soon: " + lastLines(flood.Log(), 2))
+		default:
+		}
 	})
 	t.Run("the garden is open", func(t *testing.T) {
 		real(curl(t, customer, "http://"+siteByAddr+"/", siteByAddr), siteByAddr)
@@ -270,4 +292,41 @@ acl:
 	alive, beats := neighbour.alive()
 	require.True(t, alive, "the neighbour's connection lives on: %v", neighbour.failure())
 	require.Positive(t, beats)
+}
+
+// A guest has an address of a pool that nobody is bound to: he sees the page that
+// invites him, and reaches his garden and nothing else.
+func TestKernelPortalGuests(t *testing.T) {
+	needKernel(t, "curl", "dnsmasq")
+	w := startWorld(t, worldOptions{homes: 1, noRelay: true, extra: fmt.Sprintf(`portal: {listen: 10.0.0.1:8080, languages: [uk, en], contact: "+1 202 555 0143"}
+acl:
+  pause: {garden: [%s]}
+  guest: {garden: [%s]}
+`, siteByName, siteByAddr), subnets: "  unknown_clients: guest\n  pools: [{name: guests, range: 198.51.100.200-198.51.100.250, for: guests}]\n"})
+	w.startSites(t)
+	require.NoError(t, w.startAgent(t.Context()))
+	guest := w.homes[0].host
+	require.NoError(t, w.access.IP("route", "add", "198.51.100.200/32", "dev", "ge1"))
+	require.NoError(t, guest.IP("addr", "add", "198.51.100.200/24", "dev", "eth0"))
+	require.NoError(t, guest.IP("route", "add", "default", "via", worldGateway))
+
+	a := curl(t, guest, "http://any.example.org/", siteAny, "-H", "Accept-Language: de")
+	require.NoError(t, a.err)
+	require.Equal(t, "511", a.code)
+	require.Equal(t, "guest", a.state)
+	require.Contains(t, a.body, "не зареєстровано", "the first language for who wants none of them")
+	require.Contains(t, a.body, "202 555 0143")
+	a = curl(t, guest, "http://captive.apple.com/hotspot-detect.html", siteAny)
+	require.Equal(t, "302", a.code)
+	require.Equal(t, "http://10.0.0.1:8080/", a.location)
+	a = curl(t, guest, a.location, "10.0.0.1")
+	require.Equal(t, "200", a.code)
+	require.Contains(t, a.body, "198.51.100.200")
+
+	a = curl(t, guest, "http://"+siteByAddr+"/", siteByAddr)
+	require.NoError(t, a.err)
+	require.Equal(t, "the real site at "+siteByAddr, a.body)
+	require.Equal(t, "511", curl(t, guest, "http://"+siteByName+"/", siteByName).code, "the garden of paused customers is another")
+	a = curl(t, guest, "https://any.example.org/", siteAny)
+	require.ErrorContains(t, a.err, "exit status 7", "refused")
 }

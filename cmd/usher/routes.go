@@ -103,7 +103,7 @@ func (a *agent) openRoutes(cfg *config.Config) error {
 
 // packetObservers are those who see every packet.
 func (a *agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
-	o := dhcpd.Observers{a.metrics, events}
+	o := dhcpd.Observers{a.metrics, events, a.sources}
 	if a.routes != nil {
 		o = append(o, routeEvents{a.routes})
 	}

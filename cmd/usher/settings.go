@@ -52,10 +52,10 @@ func syncOptions(c *config.Config) provision.SyncOptions {
 	}
 }
 
-func enforceOptions(c config.ACL) provision.EnforceOptions {
+func enforceOptions(c config.ACL, inputs func() provision.Inputs) provision.EnforceOptions {
 	return provision.EnforceOptions{
 		VerifyInterval: c.VerifyInterval, FlowsInterval: c.FlowsInterval, DryRun: c.DryRun || !c.Enabled,
-		Inputs: func() provision.Inputs { return aclInputs(c) },
+		Inputs: inputs,
 	}
 }
 
@@ -98,12 +98,8 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	}
 	o.Quarantine = c.Quarantine
 	for _, p := range c.Pools {
-		kind := dhcpd.PoolGuests
-		if p.For == config.ForSubscribers {
-			kind = dhcpd.PoolSubscribers
-		}
 		o.Pools = append(o.Pools, dhcpd.Pool{
-			Name: p.Name, Kind: kind, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
+			Name: p.Name, Kind: dhcpd.PoolGuests, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
 			LeaseTime: p.LeaseTime, Probe: p.Probe, WarnAt: p.WarnAt, OptionSet: optionSet(p.OptionSet),
 		})
 	}

@@ -108,10 +108,14 @@ type journal struct {
 	db     *bbolt.DB
 	leases *lease.Table
 	outbox *outbox.Outbox
+	admit  func([]dhcpd.Commit, time.Time) (wait func()) // nil: nobody else is told
 }
 
 // Commit implements dhcpd.Journal.
 func (j journal) Commit(recs []dhcpd.Commit) error {
+	if j.admit != nil {
+		defer j.admit(recs, time.Now())()
+	}
 	return j.db.Update(func(tx *bbolt.Tx) error {
 		for _, r := range recs {
 			if r.Lease.IP.IsValid() {

@@ -132,7 +132,7 @@ func TestJournalStoresLeaseAndReportTogether(t *testing.T) {
 	box, err := outbox.Open(db, outbox.Options{}, nil, nil, nil)
 	require.NoError(t, err)
 	at := time.Now()
-	require.NoError(t, journal{db, leases, box}.Commit([]dhcpd.Commit{{
+	require.NoError(t, journal{db: db, leases: leases, outbox: box}.Commit([]dhcpd.Commit{{
 		Lease:  lease.Record{IP: testIP, MAC: testMAC, State: lease.StateBound, Start: at, Renewed: at, Expires: at.Add(time.Hour)},
 		Report: &provision.MACReport{IP: testIP, MAC: testMAC, At: at},
 	}, { // of a client that is not answered yet

@@ -33,7 +33,7 @@ func needChromium(t *testing.T) {
 func chromium(t *testing.T, args ...string) string {
 	t.Helper()
 	args = append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr",
 		"--host-resolver-rules=MAP * 127.0.0.1", "--user-data-dir=" + t.TempDir()}, args...)
 	cmd := exec.CommandContext(t.Context(), "chromium", args...)
 	cmd.WaitDelay = 5 * time.Second
@@ -41,6 +41,7 @@ func chromium(t *testing.T, args ...string) string {
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	require.NoError(t, err, "%s", errs.String())
+	require.NotContains(t, errs.String(), "Content Security Policy", "the page needs what its own policy forbids")
 	return string(out)
 }
 

@@ -95,6 +95,9 @@ type Table struct {
 	adopted   bool      // the table was as it should be once
 	repairs   uint64    // how often it was not, after that
 	openUntil time.Time // end of the maintenance as far as we know
+
+	look bool  // of a Reader: nothing is repaired
+	seen table // what it found
 }
 
 var (

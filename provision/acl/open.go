@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxOpen bounds a maintenance: whoever forgets it has it for a day.
-const maxOpen = 24 * time.Hour
+// MaxOpen bounds a maintenance: whoever forgets it has it for a day.
+const MaxOpen = 24 * time.Hour
 
 // OpenFor lets everybody through for a time, at most a day, and gives the end:
 // the states, the garden and the source guard do nothing meanwhile. The kernel
 // ends it by itself. A second call replaces the first.
 func (t *Table) OpenFor(ctx context.Context, d time.Duration) (until time.Time, err error) {
-	if d < time.Second || d > maxOpen {
-		return time.Time{}, fmt.Errorf("acl: open for %s: want 1s to %s", d, maxOpen)
+	if d < time.Second || d > MaxOpen {
+		return time.Time{}, fmt.Errorf("acl: open for %s: want 1s to %s", d, MaxOpen)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -103,7 +103,7 @@ func (t *Table) openLeftLocked(ctx context.Context) (time.Duration, error) {
 		if len(e.key) == 1 && e.key[0] == unix.NFPROTO_IPV4 {
 			left = max(left, e.expires)
 			if e.timeout == 0 {
-				left = maxOpen // put there by hand without an end: it gets one
+				left = MaxOpen // put there by hand without an end: it gets one
 			}
 		}
 		return nil

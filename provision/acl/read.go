@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -106,12 +107,22 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 			return c, 0, err
 		}
 	} else {
-		open = time.Until(t.openUntil) // who dropped the table did not mean to end it
+		if !t.look {
+			open = time.Until(t.openUntil) // who dropped the table did not mean to end it
+		}
 	}
 	if found.defect == "" && strange > 0 {
 		found.defect = fmt.Sprintf("%d elements that no set of ours has", strange)
 	}
 	chainsOnly := found.soundSets && strange == 0
+	if t.look {
+		t.seen, t.counts = found, counts
+		t.setOpenLocked(open)
+		if after, err := t.generationLocked(ctx); err != nil || after != gen {
+			return c, gen, cmp.Or(err, errGenerationMoved)
+		}
+		return c, gen, nil
+	}
 	if found.defect != "" {
 		// The generation in the batch makes it fail if anybody wrote since the
 		// elements were read.

@@ -9,7 +9,10 @@ import (
 )
 
 // match picks the entries of the connection table that have one of the
-// addresses at either end.
+// addresses at either end: the source of the original tuple is who opened the
+// connection, the source of the reply tuple who answers, both without what address
+// translation puts in their place. These are also the addresses that a rule in the
+// forward hook sees.
 type match map[[4]byte]struct{}
 
 func newMatch(addrs []netip.Addr) match {
@@ -59,7 +62,7 @@ func (m match) find(msg []byte) (e entry, ok bool) {
 	}
 }
 
-// inTuple tells whether the source or the destination of a tuple is wanted.
+// inTuple tells whether the source of a tuple is wanted.
 func (m match) inTuple(tuple []byte) bool {
 	for {
 		typ, value, _, rest, more := nextAttr(tuple)
@@ -79,7 +82,7 @@ func (m match) inAddresses(b []byte) bool {
 		if !more {
 			return false
 		}
-		if (typ == nl.CTA_IP_V4_SRC || typ == nl.CTA_IP_V4_DST) && len(value) == 4 {
+		if typ == nl.CTA_IP_V4_SRC && len(value) == 4 {
 			if _, ok := m[[4]byte(value)]; ok {
 				return true
 			}

@@ -125,20 +125,6 @@ func fill(t testing.TB, h *lab.Host, subscribers, each int) {
 	require.NoError(t, err)
 }
 
-// One subscriber without flows among 50,000: the cost of the pass itself.
-func BenchmarkKernelPassOver50k(b *testing.B) {
-	l := newLab(b)
-	h, err := l.Host("router")
-	require.NoError(b, err)
-	fill(b, h, 5000, 10)
-	f := openFlows(b, h)
-	for b.Loop() {
-		n, err := f.Forget(b.Context(), []netip.Addr{netip.MustParseAddr("198.51.100.1")})
-		require.NoError(b, err)
-		require.Zero(b, n)
-	}
-}
-
 // Thousands of flows and hundreds of addresses are one pass over the table.
 func TestKernelForgetManyInOnePass(t *testing.T) {
 	l := newLab(t)
@@ -255,4 +241,68 @@ func exchange(c net.Conn, within time.Duration) error {
 	}
 	_, err := io.ReadFull(c, make([]byte, 1))
 	return err
+}
+
+// What the kernel filters is what one reading of everything finds: with and
+// without address translation, opened from either side.
+func TestKernelFilteredReadingFindsTheSame(t *testing.T) {
+	l := newLab(t)
+	h, err := l.Host("router")
+	require.NoError(t, err)
+	const server, outside = "192.0.2.1", "203.0.113.1"
+	fillIn := func() {
+		insert(t, h, "tcp", 1001, "100.64.0.1", server, server, "100.64.0.1")
+		insert(t, h, "udp", 1002, "100.64.0.1", server, server, outside)        // masqueraded
+		insert(t, h, "tcp", 1003, server, "100.64.0.1", "100.64.0.1", server)   // from the internet
+		insert(t, h, "udp", 1004, server, outside, "100.64.0.1", server)        // to a forwarded port
+		insert(t, h, "udp", 1005, "192.0.2.9", server, server, "100.64.0.1")    // another one, masqueraded as the address
+		insert(t, h, "tcp", 1006, server, "100.64.0.1", "192.0.2.9", server)    // the address forwards to another
+		insert(t, h, "tcp", 1007, "100.64.0.2", server, server, "100.64.0.2")   // the second
+		insert(t, h, "tcp", 1008, "100.64.0.11", server, server, "100.64.0.11") // nobody's
+		insert(t, h, "udp", 1009, "100.64.1.0", server, server, "100.64.1.0")
+	}
+	one, two := []netip.Addr{netip.MustParseAddr("100.64.0.1")}, []netip.Addr{netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2")}
+	many := append(two[:2:2], netip.MustParseAddr("198.51.100.7")) // read as a whole
+	for name, addrs := range map[string][]netip.Addr{"one": one, "two": two, "many": many} {
+		t.Run(name, func(t *testing.T) {
+			fillIn()
+			f := openFlows(t, h)
+			n, err := f.Forget(t.Context(), addrs)
+			require.NoError(t, err)
+			want, left := 5, []string{"100.64.0.11 > 192.0.2.1", "100.64.1.0 > 192.0.2.1", "192.0.2.1 > 100.64.0.1", "192.0.2.9 > 192.0.2.1"}
+			if name == "one" {
+				want, left = 4, []string{"100.64.0.11 > 192.0.2.1", "100.64.0.2 > 192.0.2.1", "100.64.1.0 > 192.0.2.1", "192.0.2.1 > 100.64.0.1", "192.0.2.9 > 192.0.2.1"}
+			}
+			require.Equal(t, want, n)
+			require.Equal(t, left, flows(t, h))
+			n, err = f.Forget(t.Context(), addrs)
+			require.NoError(t, err)
+			require.Zero(t, n)
+			_, err = h.Output(t.Context(), "conntrack", "-F")
+			require.NoError(t, err)
+		})
+	}
+}
+
+// The cost of one address among 50,000 flows: filtered by the kernel, and by one
+// reading of everything, which three addresses need.
+func BenchmarkKernelForget(b *testing.B) {
+	l := newLab(b)
+	h, err := l.Host("router")
+	require.NoError(b, err)
+	fill(b, h, 5000, 10)
+	f := openFlows(b, h)
+	nobody := []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("198.51.100.3")}
+	for _, bb := range []struct {
+		name  string
+		addrs []netip.Addr
+	}{{"filtered/addresses=1", nobody[:1]}, {"filtered/addresses=2", nobody[:2]}, {"whole/addresses=3", nobody}} {
+		b.Run(bb.name, func(b *testing.B) {
+			for b.Loop() {
+				n, err := f.Forget(b.Context(), bb.addrs)
+				require.NoError(b, err)
+				require.Zero(b, n)
+			}
+		})
+	}
 }

@@ -42,6 +42,8 @@ type Flows struct {
 	mu     sync.Mutex // guards what follows
 	socket *nl.SocketHandle
 	told   bool // that this kernel tracks no connections
+
+	unfiltered bool // the kernel does not filter a reading
 }
 
 var _ provision.Flows = (*Flows)(nil)
@@ -68,8 +70,9 @@ func (f *Flows) Close() error {
 }
 
 // Forget deletes the connections that have one of the addresses at either end,
-// before or after address translation, and gives their number. It reads the
-// table once, however many addresses there are. Where no connections are tracked there is nothing to forget and
+// whatever address translation puts in its place, and gives their number. Of one or two
+// addresses only their entries are read, of more the whole table once, however
+// many there are. Where no connections are tracked there is nothing to forget and
 // no error.
 //
 // Forgetting is the clean-up after a block, not the block: a packet of the
@@ -93,27 +96,13 @@ func (f *Flows) Forget(ctx context.Context, addrs []netip.Addr) (int, error) {
 	return f.outcomeLocked(deleted, len(addrs), err)
 }
 
-// forgetLocked makes one pass: entries are judged as they come, and only those
-// to delete are kept, for a busy router tracks a million.
+// forgetLocked deletes one by one what findLocked finds, by tuple and id: only
+// those are kept, for a busy router tracks a million.
 func (f *Flows) forgetLocked(ctx context.Context, m match) (deleted int, err error) {
-	var entries []entry
-	read := 0
-	err = f.request(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, nil).ExecuteIter(unix.NETLINK_NETFILTER, 0, func(msg []byte) bool {
-		if read++; read%1024 == 0 && ctx.Err() != nil {
-			return false
-		}
-		if e, ok := m.find(msg); ok {
-			entries = append(entries, e)
-		}
-		return true
-	})
-	// An interrupted reading lacks entries; those that it gave are true.
+	entries, err := f.findLocked(ctx, m)
 	interrupted := errors.Is(err, netlink.ErrDumpInterrupted)
 	if err != nil && !interrupted {
-		if absent(err) {
-			err = fmt.Errorf("%w: %w", errNoTracking, err)
-		}
-		return 0, fmt.Errorf("read connections: %w", err)
+		return 0, err
 	}
 	for _, e := range entries {
 		if ctxErr := ctx.Err(); ctxErr != nil {

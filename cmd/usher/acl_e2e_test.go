@@ -1,0 +1,208 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/link/lab"
+)
+
+// usherOn runs usher on the router, with the world's socket and configuration,
+// and gives what it printed and its exit code.
+func (w *world) usherOn(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	all := append([]string{}, args...)
+	if args[1] != "clear" {
+		all = append(all, "--socket", w.socket())
+	}
+	if args[1] == "show" || args[1] == "verify" {
+		all = append(all, "--config", w.configPath())
+	}
+	var out []byte
+	var err error
+	require.NoError(t, w.router.Do(func() error {
+		out, err = exec.CommandContext(t.Context(), w.program, all...).CombinedOutput()
+		return nil
+	}))
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return string(out), exit.ExitCode()
+	}
+	require.NoError(t, err)
+	return string(out), 0
+}
+
+// reaches tells whether a host gets an answer from the internet.
+func reaches(h *lab.Host) bool {
+	conn, err := h.Dial(worldTCP, time.Second)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
+}
+
+// setState changes a state in the ERP and returns when the kernel has followed.
+func (w *world) setState(t *testing.T, h home, st provision.State) {
+	t.Helper()
+	_, err := w.client.SetState(t.Context(), provision.SubscriberID(h.id), st)
+	require.NoError(t, err)
+}
+
+func TestKernelACLCommand(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 2, extra: "acl: {exempt: {customers: [1002]}}\n"})
+	paused, exempt := w.homes[0], w.homes[1]
+	require.EqualValues(t, 1002, exempt.id)
+	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, w.lease(t.Context(), paused))
+	require.NoError(t, w.lease(t.Context(), exempt))
+	w.setState(t, paused, provision.StatePause)
+	w.setState(t, exempt, provision.StateStop)
+	require.False(t, reaches(paused.host))
+	require.True(t, reaches(exempt.host), "the exempt are never blocked")
+
+	t.Run("show", func(t *testing.T) {
+		out, code := w.usherOn(t, "acl", "show")
+		require.Zero(t, code, out)
+		require.Regexp(t, `set paused +want 1, have 1`, out)
+		require.Regexp(t, `set stopped +want 0, have 0`, out)
+		out, code = w.usherOn(t, "acl", "show", fmt.Sprint(paused.id))
+		require.Zero(t, code, out)
+		require.Contains(t, out, "wanted paused, in the kernel paused")
+		require.Contains(t, out, "why: customer 1001 is paused")
+		require.NotContains(t, out, "refused: 0 packets")
+		out, code = w.usherOn(t, "acl", "show", exempt.ip.String())
+		require.Zero(t, code, out)
+		require.Contains(t, out, "wanted open, in the kernel open")
+		require.Contains(t, out, "why: exempt by acl.exempt.customers; customer 1002 is stopped")
+		out, code = w.usherOn(t, "acl", "show", "4711")
+		require.Equal(t, 1, code)
+		require.Contains(t, out, "the ERP has no customer 4711")
+		out, code = w.usherOn(t, "acl", "show", "00:00:5e:00:53:01")
+		require.Equal(t, 1, code)
+		require.Contains(t, out, "block lists know no MACs")
+		x, err := w.client.Explain(t.Context(), "1002")
+		require.NoError(t, err)
+		require.Contains(t, x.Summary, "Customer 1002 is exempt (acl.exempt.customers)")
+	})
+	t.Run("show as nft", func(t *testing.T) {
+		out, code := w.usherOn(t, "acl", "show", "--as-nft")
+		require.Zero(t, code, out)
+		require.Equal(t, withoutTimes(w.nft(t, "list", "table", "inet", "usher")), withoutTimes(out))
+	})
+	t.Run("diff and verify", func(t *testing.T) {
+		out, code := w.usherOn(t, "acl", "diff")
+		require.Zero(t, code, out)
+		require.Equal(t, "the kernel is as wanted\n", out)
+		out, code = w.usherOn(t, "acl", "verify")
+		require.Zero(t, code, out)
+		require.Contains(t, out, "equal: ")
+	})
+	t.Run("open closes by itself", func(t *testing.T) {
+		out, code := w.usherOn(t, "acl", "open", "--for", "100h")
+		require.Equal(t, 2, code)
+		require.Contains(t, out, "want 1s to 24h")
+		out, code = w.usherOn(t, "acl", "open", "--for", "3s", "--reason", "a test")
+		require.Zero(t, code, out)
+		require.Contains(t, out, "EVERYBODY PASSES until")
+		require.True(t, reaches(paused.host))
+		out, _ = w.usherOn(t, "acl", "show")
+		require.Contains(t, out, "a test; end it with usher acl close")
+		require.NotNil(t, w.status(t).Open)
+		require.Contains(t, w.page(t), "Everybody passes")
+		require.Regexp(t, `usher_acl_open_seconds [12]\.`, w.metrics(t))
+		eventually(t, 5*time.Second, "the kernel ends it", func() (bool, error) { return !reaches(paused.host), nil })
+	})
+	t.Run("open outlives the agent and close ends it", func(t *testing.T) {
+		_, code := w.usherOn(t, "acl", "open", "--for", "1h")
+		require.Zero(t, code)
+		w.agent.Kill()
+		require.True(t, reaches(paused.host))
+		out, code := w.usherOn(t, "acl", "open", "--for", "1h")
+		require.Equal(t, 1, code)
+		require.Contains(t, out, "usher acl clear takes every block away")
+		require.NoError(t, w.startAgent(t.Context()))
+		require.InDelta(t, 3600, w.status(t).Open.LeftSeconds, 60)
+		require.True(t, reaches(paused.host))
+		out, code = w.usherOn(t, "acl", "close")
+		require.Zero(t, code)
+		require.Contains(t, out, "in force again")
+		require.False(t, reaches(paused.host))
+		require.Nil(t, w.status(t).Open)
+	})
+	t.Run("open ends with a dead agent", func(t *testing.T) {
+		_, code := w.usherOn(t, "acl", "open", "--for", "2s")
+		require.Zero(t, code)
+		w.agent.Kill()
+		require.True(t, reaches(paused.host))
+		eventually(t, 4*time.Second, "the kernel ends it", func() (bool, error) { return !reaches(paused.host), nil })
+	})
+	t.Run("without an agent", func(t *testing.T) {
+		out, code := w.usherOn(t, "acl", "show")
+		require.Zero(t, code, out)
+		require.Regexp(t, `set paused +want -, have 1`, out)
+		out, code = w.usherOn(t, "acl", "show", paused.ip.String())
+		require.Zero(t, code, out)
+		require.Contains(t, out, "in the kernel paused")
+		out, code = w.usherOn(t, "acl", "show", "1")
+		require.Equal(t, 1, code)
+		require.Contains(t, out, "without an agent only addresses can be asked for")
+		out, code = w.usherOn(t, "acl", "show", "--as-nft")
+		require.Zero(t, code, out)
+		require.Equal(t, withoutTimes(w.nft(t, "list", "table", "inet", "usher")), withoutTimes(out))
+		out, code = w.usherOn(t, "acl", "verify")
+		require.Zero(t, code, out)
+	})
+	t.Run("clear", func(t *testing.T) {
+		require.NoError(t, w.startAgent(t.Context()))
+		out, code := w.usherOn(t, "acl", "clear")
+		require.Equal(t, 2, code)
+		require.Contains(t, out, "say --yes")
+		out, code = w.usherOn(t, "acl", "clear", "--yes")
+		require.Equal(t, 1, code)
+		require.Contains(t, out, "another process keeps the table")
+		require.Contains(t, out, "usher acl open --for 30m")
+		require.False(t, reaches(paused.host))
+		w.agent.Kill()
+		out, code = w.usherOn(t, "acl", "clear", "--yes")
+		require.Zero(t, code, out)
+		require.NotContains(t, w.nft(t, "list", "tables"), "usher")
+		require.True(t, reaches(paused.host))
+		out, code = w.usherOn(t, "acl", "verify")
+		require.Equal(t, 1, code)
+		require.Contains(t, out, "there is none")
+		out, code = w.usherOn(t, "acl", "show")
+		require.Zero(t, code)
+		require.Contains(t, out, "nobody is blocked")
+		require.NoError(t, w.startAgent(t.Context()))
+		require.False(t, reaches(paused.host))
+	})
+}
+
+// get reads a page of the console on the router.
+func (w *world) get(t *testing.T, path string) string {
+	t.Helper()
+	out, err := w.router.Output(t.Context(), "curl", "-sS", "http://"+worldConsole+path)
+	require.NoError(t, err)
+	return out
+}
+
+func (w *world) page(t *testing.T) string    { return w.get(t, "/") }
+func (w *world) metrics(t *testing.T) string { return w.get(t, "/metrics") }
+
+// withoutTimes drops counters and what is left of time-outs.
+func withoutTimes(s string) string {
+	f := strings.Fields(withoutCounters(s))
+	for i := range f {
+		if f[i] == "expires" {
+			f[i+1] = "t"
+		}
+	}
+	return strings.Join(f, " ")
+}
