@@ -16,17 +16,14 @@ const (
 	UnknownGuest   = "guest"
 )
 
-// Whom a pool is for.
-const (
-	ForGuests      = "guests"
-	ForSubscribers = "subscribers"
-)
+// ForGuests is whom a pool is for: clients that the ERP does not know.
+const ForGuests = "guests"
 
 // Pool is a range of addresses that the server gives out by itself.
 type Pool struct {
 	Name      string
 	Range     AddrRange
-	For       string         // guests, subscribers
+	For       string         // guests
 	Links     []netip.Prefix // wires that the pool serves, besides that of its subnet
 	LeaseTime time.Duration
 	Probe     bool    // ask by ARP before an offer
@@ -107,7 +104,7 @@ var poolName = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?$`)
 
 // pool reads one pool; ok is false when it has no usable name or range.
 func (d *decoder) pool(m mapping, c *DHCP) (Pool, bool) {
-	p := Pool{For: m.get("for").oneOf(ForGuests, ForGuests, ForSubscribers)}
+	p := Pool{For: m.get("for").oneOf(ForGuests, ForGuests)}
 	name, rng := m.get("name"), m.get("range")
 	p.Name = name.text("")
 	named := poolName.MatchString(p.Name)
@@ -118,44 +115,52 @@ func (d *decoder) pool(m mapping, c *DHCP) (Pool, bool) {
 		name.problem("%q is no name of a pool: 1 to 32 small letters, digits, - and _", excerpt(p.Name))
 	}
 	r, ok := rng.addrRange()
-	var subnet *Subnet
 	if ok {
 		p.Range = r
-		subnet, ok = rng.subnetOfRange(r, c.Subnets)
+		ok = rng.inOneSubnet(r, c.Subnets)
 	}
 	m.get("links").list(func(e value) {
 		if l, good := e.relay(); good {
 			p.Links = append(p.Links, l)
 		}
 	})
-	def := defaultGuestLease
-	if p.For == ForSubscribers && subnet != nil {
-		def = subnet.LeaseTime
-	}
-	p.LeaseTime = m.get("lease_time").duration(def, minLease, maxLease).Truncate(time.Second)
+	p.LeaseTime = m.get("lease_time").duration(defaultGuestLease, minLease, maxLease).Truncate(time.Second)
 	p.Probe = m.get("probe").boolean(true)
 	p.WarnAt = m.get("warn_at").share(0.9, 1)
 	p.OptionSet = d.optionSet(m)
 	return p, ok && named
 }
 
-// subnetOfRange finds the subnet that a range lies in.
-func (v value) subnetOfRange(r AddrRange, subnets []Subnet) (*Subnet, bool) {
+// inOneSubnet says what is wrong with a range that is not within one subnet, or has
+// no address for a client.
+func (v value) inOneSubnet(r AddrRange, subnets []Subnet) bool {
 	for i := range subnets {
 		n := &subnets[i]
 		switch in := n.Prefix.Contains(r.First()); {
 		case in != n.Prefix.Contains(r.Last()):
 			v.problem("%s is only partly in %s", r, n.Prefix)
-			return nil, false
-		case in && r.size() == 1 && (r.First() == n.Gateway || r.First() == n.Prefix.Addr() || r.First() == lastAddr(n.Prefix)):
-			v.problem("%s is no address for a client: the network's, the broadcast's or the gateway's", r.First())
-			return nil, false
+			return false
+		case in && n.usable(r) == 0:
+			v.problem("%s has no address for a client: only the network's, the broadcast's or the gateway's", r)
+			return false
 		case in:
-			return n, true
+			return true
 		}
 	}
 	v.problem("%s is in none of dhcp.subnets", r)
-	return nil, false
+	return false
+}
+
+// usable gives how many addresses of a range within n are neither the network's, nor
+// the broadcast's, nor the gateway's.
+func (n *Subnet) usable(r AddrRange) int {
+	left := r.size()
+	for _, a := range []netip.Addr{n.Prefix.Addr(), lastAddr(n.Prefix), n.Gateway} {
+		if a.IsValid() && r.overlaps(AddrRange{a, a}) {
+			left--
+		}
+	}
+	return left
 }
 
 // addrRange reads first-last, or a prefix.

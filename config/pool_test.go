@@ -16,17 +16,16 @@ dhcp:
   pools:
     - {name: guests, range: 198.51.100.200 - 198.51.100.250}
     - {name: more, range: 203.0.113.0/25, lease_time: 5m, links: [198.51.100.0/24, 192.0.2.1]}
-    - {name: dynamic, range: 198.51.100.128/26, for: subscribers}
+    - {name: dynamic, range: 198.51.100.128/26, for: guests}
 `), testEnv())
 	require.NoError(t, err)
 	assert.Empty(t, c.Warnings)
 	require.Len(t, c.DHCP.Pools, 3)
 	assert.Equal(t, "2m0s", c.DHCP.Pools[0].LeaseTime.String())
 	assert.Equal(t, "5m0s", c.DHCP.Pools[1].LeaseTime.String())
-	assert.Equal(t, "8h0m0s", c.DHCP.Pools[2].LeaseTime.String(), "that of the subnet")
 	assert.Equal(t, "198.51.100.128-198.51.100.191", c.DHCP.Pools[2].Range.String())
 	assert.Equal(t, "[198.51.100.0/24 192.0.2.1/32]", formatted(c.DHCP.Pools[1].Links))
-	assert.Equal(t, "[198.51.100.200-198.51.100.250 203.0.113.0-203.0.113.127]", formatted(c.GuestRanges()))
+	assert.Equal(t, "[198.51.100.200-198.51.100.250 203.0.113.0-203.0.113.127 198.51.100.128-198.51.100.191]", formatted(c.GuestRanges()))
 }
 
 func TestGuestPoolsWithoutGuestsAreWarnedOf(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/outbox"
 )
@@ -96,6 +97,7 @@ type DHCP interface {
 	LocalAddr() netip.AddrPort
 	Explain(q dhcpd.Query) dhcpd.Explanation
 	Sockets() dhcpd.SocketStatus
+	Option82Profiles() []option82.Profile
 }
 
 // Leases is the part of lease.Table that is shown.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/erp"
@@ -140,7 +141,11 @@ type fakeDHCP struct {
 	answer  dhcpd.Explanation
 	sockets dhcpd.SocketStatus
 	queries []dhcpd.Query
+
+	profiles []option82.Profile
 }
+
+func (f *fakeDHCP) Option82Profiles() []option82.Profile { return f.profiles }
 
 func (f *fakeDHCP) LocalAddr() netip.AddrPort { return f.addr }
 

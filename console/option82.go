@@ -29,7 +29,7 @@ const (
 type Option82View struct {
 	Option82 lease.Hex       `json:"option82"`
 	Relay    netip.Addr      `json:"relay,omitzero"`
-	Readings []dhcpd.Reading `json:"readings"`       // by the ready profiles
+	Readings []dhcpd.Reading `json:"readings"`       // by the profiles of the configuration and the ready ones
 	Now      *WouldView      `json:"now,omitempty"`  // nil: nobody answers DHCP here
 	Note     string          `json:"note,omitempty"` // why Now is missing
 }
@@ -39,7 +39,7 @@ type Option82Unknown struct {
 	Option82  lease.Hex       `json:"option82"`
 	Relay     netip.Addr      `json:"relay,omitzero"`
 	Interface string          `json:"interface,omitempty"`
-	Outcome   string          `json:"outcome"` // of the newest packet
+	Outcome   string          `json:"outcome"` // why the newest packet led to no port; its client may have been found otherwise
 	Packets   int             `json:"packets"`
 	First     time.Time       `json:"first"`
 	Last      time.Time       `json:"last"`
@@ -60,7 +60,7 @@ type Option82Unknowns struct {
 
 // option82 answers about one value.
 func (d *Deps) option82(payload []byte, relay netip.Addr, mac provision.MAC) (*Option82View, error) {
-	readings, err := dhcpd.ReadOption82(payload, relay, d.Syncer.Current(), catalogue())
+	readings, err := dhcpd.ReadOption82(payload, relay, d.Syncer.Current(), d.profiles())
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +72,15 @@ func (d *Deps) option82(payload []byte, relay netip.Addr, mac provision.MAC) (*O
 	would := d.wouldOf(dhcpd.Query{MAC: mac, Option82: payload, GIAddr: relay})
 	v.Now = &would
 	return v, nil
+}
+
+// profiles gives those of the configuration, then the ready ones.
+func (d *Deps) profiles() []option82.Profile {
+	var out []option82.Profile
+	if d.DHCP != nil {
+		out = d.DHCP.Option82Profiles()
+	}
+	return append(out, catalogue()...)
 }
 
 func catalogue() []option82.Profile {
@@ -105,28 +114,26 @@ func (d *Deps) unknownOption82(limit int) Option82Unknowns {
 	}
 	var all []*Option82Unknown
 	found := map[key]*Option82Unknown{}
-	for _, o := range []dhcpd.Outcome{dhcpd.OutcomeOption82Unread, dhcpd.OutcomeUnknownDevice, dhcpd.OutcomeUnknownPort} {
-		for _, e := range d.Events.Find(dhcpd.EventFilter{Outcome: o}) {
-			if len(e.Option82) == 0 {
-				continue
-			}
-			k := key{string(e.Option82), e.Interface, e.GIAddr}
-			u := found[k]
-			if u == nil {
-				u = &Option82Unknown{Option82: e.Option82, Relay: e.GIAddr, Interface: e.Interface, First: e.Time, MACs: []provision.MAC{}}
-				found[k] = u
-				all = append(all, u)
-			}
-			u.Packets++
-			if e.Time.After(u.Last) {
-				u.Last, u.Outcome = e.Time, e.Outcome.String()
-			}
-			if e.Time.Before(u.First) {
-				u.First = e.Time
-			}
-			if len(u.MACs) < unknownMACs && !slices.Contains(u.MACs, e.MAC) {
-				u.MACs = append(u.MACs, e.MAC)
-			}
+	for _, e := range d.Events.Find(dhcpd.EventFilter{Lost: true}) {
+		if len(e.Option82) == 0 {
+			continue
+		}
+		k := key{string(e.Option82), e.Interface, e.GIAddr}
+		u := found[k]
+		if u == nil {
+			u = &Option82Unknown{Option82: e.Option82, Relay: e.GIAddr, Interface: e.Interface, First: e.Time, MACs: []provision.MAC{}}
+			found[k] = u
+			all = append(all, u)
+		}
+		u.Packets++
+		if e.Time.After(u.Last) {
+			u.Last, u.Outcome = e.Time, e.Lost.String()
+		}
+		if e.Time.Before(u.First) {
+			u.First = e.Time
+		}
+		if len(u.MACs) < unknownMACs && !slices.Contains(u.MACs, e.MAC) {
+			u.MACs = append(u.MACs, e.MAC)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b *Option82Unknown) int {

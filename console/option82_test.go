@@ -68,6 +68,14 @@ func TestClientOption82(t *testing.T) {
 		assert.ErrorContains(t, err, want, path)
 	}
 
+	w.dhcp.profiles = []option82.Profile{{Name: "ours", Layout: option82.LayoutWrappedUnitPort, PortOffset: -2}}
+	w.DHCP = w.dhcp
+	v, err = serveWorld(t, w).Option82(t.Context(), unhex(t, "010600040064000302080006"+"00005e005370"), netip.Addr{}, mac(t, ""))
+	require.NoError(t, err)
+	assert.Equal(t, "ours", v.Readings[0].Profile, "those of the configuration go first")
+	assert.Equal(t, "bound", v.Readings[0].Result)
+	assert.Greater(t, len(v.Readings), 1)
+
 	w = newWorld(t)
 	w.DHCP = nil
 	v, err = serveWorld(t, w).Option82(t.Context(), unhex(t, "01020005"), netip.Addr{}, mac(t, ""))
@@ -81,13 +89,19 @@ func TestUnknownOption82(t *testing.T) {
 	w.serve(t)
 	relay := ip("192.0.2.9")
 	see := func(payload string, from netip.Addr, o dhcpd.Outcome, client string, at time.Duration) {
-		w.packet(dhcpd.Event{Time: testStart.Add(at), Outcome: o, MAC: mac(t, client), GIAddr: from, Interface: "eth1", Option82: unhex(t, payload)})
+		lost := o
+		if o == dhcpd.OutcomeOffer {
+			lost = 0
+		}
+		w.packet(dhcpd.Event{Time: testStart.Add(at), Outcome: o, Lost: lost, MAC: mac(t, client), GIAddr: from, Interface: "eth1", Option82: unhex(t, payload)})
 	}
 	const sw = "0208000600005e005370"
 	stacked, higher, stranger := "0106000400640205"+sw, "0106000400640005"+sw, "0106000400640005"+"0208000600005e0053ee"
 	snr := "0114" + hex.EncodeToString([]byte("Vlan1+Ethernet1/0/12")) + sw
 	epon, noise := "0105007400071d02061c877912e61a", "01030102030203010203"
-	for i := range 3 {
+	// One client of the port is known by its MAC and got its address all the same.
+	w.packet(dhcpd.Event{Time: testStart.Add(2 * time.Second), Outcome: dhcpd.OutcomeAck, Lost: dhcpd.OutcomeUnknownPort, MAC: mac(t, "00:00:5e:00:53:a2"), GIAddr: relay, Interface: "eth1", Option82: unhex(t, higher)})
+	for i := range 2 {
 		see(higher, relay, dhcpd.OutcomeUnknownPort, "00:00:5e:00:53:a"+string(rune('0'+i)), time.Duration(i)*time.Second)
 	}
 	see(stacked, relay, dhcpd.OutcomeOption82Unread, "00:00:5e:00:53:b1", 5*time.Second)

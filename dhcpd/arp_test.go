@@ -3,6 +3,8 @@ package dhcpd
 import (
 	"encoding/hex"
 	"net/netip"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,14 +50,31 @@ func FuzzARP(f *testing.F) {
 
 // fakeWire is a wire with squatters on it; they answer after a millisecond.
 type fakeWire struct {
+	answers chan sighting
+
+	mu        sync.Mutex // guards the fields below
 	squatters map[netip.Addr]provision.MAC
 	asked     []netip.Addr
-	answers   chan sighting
+}
+
+// questions gives the addresses that were asked for.
+func (f *fakeWire) questions() []netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.asked)
+}
+
+func (f *fakeWire) squat(a netip.Addr, mac provision.MAC) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.squatters[a] = mac
 }
 
 func (f *fakeWire) heard() <-chan sighting { return f.answers }
 
 func (f *fakeWire) ask(ifindex int, target netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.asked = append(f.asked, target)
 	if mac, ok := f.squatters[target]; ok {
 		time.AfterFunc(time.Millisecond, func() { f.answers <- sighting{ifindex, target, mac} })
@@ -99,17 +118,17 @@ func TestProbeBeforeOffer(t *testing.T) {
 		a := r.last().yourIP
 		assert.Equal(t, wire.Offer, r.last().kind)
 		assert.Equal(t, probeWait, r.last().at.Sub(begin))
-		assert.Equal(t, []netip.Addr{a, a}, w.asked, "twice")
+		assert.Equal(t, []netip.Addr{a, a}, w.questions(), "twice")
 		r.ask(directBy(stranger))
 		synctest.Wait()
 		assert.Len(t, r.out.all(), 3, "asked for lately: at once")
 		r.ask(discoverBy(client(1)))
 		assert.Len(t, r.out.all(), 4, "behind a relay nobody can be asked")
-		require.Len(t, w.asked, 2)
+		require.Len(t, w.questions(), 2)
 		time.Sleep(probeFresh)
 		r.ask(directBy(stranger))
 		synctest.Wait()
-		require.Len(t, w.asked, 3, "asked again after a time")
+		require.Len(t, w.questions(), 3, "asked again after a time")
 		require.NoError(t, r.end())
 		assert.Len(t, r.out.all(), 5, "what waits at the end leaves")
 		assert.EqualValues(t, 2, r.s.Pools()[0].Probes)
@@ -126,7 +145,7 @@ func TestConflictLeadsToAnotherAddress(t *testing.T) {
 		require.Len(t, sent, 1)
 		a := sent[0].yourIP
 		require.NotEqual(t, host(203), a)
-		assert.Equal(t, []netip.Addr{host(203), a, a}, w.asked)
+		assert.Equal(t, []netip.Addr{host(203), a, a}, w.questions())
 		events := r.log.Find(EventFilter{})
 		require.Len(t, events, 1)
 		assert.Equal(t, a, events[0].YourIP)
@@ -141,7 +160,7 @@ func TestConflictLeadsToAnotherAddress(t *testing.T) {
 		time.Sleep(time.Second)
 		assert.Equal(t, wire.Ack, r.last().kind)
 		// The client that answers for its own address is no conflict.
-		w.squatters[a] = stranger
+		w.squat(a, stranger)
 		time.Sleep(probeFresh)
 		r.ask(directBy(stranger))
 		time.Sleep(time.Second)
@@ -159,7 +178,7 @@ func TestConflictEverywhere(t *testing.T) {
 		r.ask(directBy(stranger))
 		time.Sleep(time.Second)
 		assert.Empty(t, r.out.all())
-		assert.Len(t, w.asked, probeTries)
+		assert.Len(t, w.questions(), probeTries)
 		assert.Equal(t, map[string]int{"discover pool_conflict": 1}, r.n.get())
 		r.ask(directBy(stranger))
 		time.Sleep(time.Second)

@@ -665,13 +665,33 @@ func FuzzDecide(f *testing.F) {
 	} {
 		f.Add(q.Append(nil))
 	}
-	tab := leases(bound(host(11), client(0x11), 1), bound(host(41), client(0x41), 4))
+	tab := leases(bound(host(11), client(0x11), 1), bound(host(41), client(0x41), 4), guest(host(35), stranger), guest(host(33), client(0x98)))
+	pooled := testOptions()
+	withGuests(nil, &pooled)
+	pooled.Pools[0].First, pooled.Pools[0].Last = host(30), host(37) // 31 to 33 are bound
+	guested, err := compile(pooled)
+	require.NoError(f, err)
+	guested.takeOver(nil, tab, testNow)
+	guested.adopt(snap, tab, testNow)
+	for _, q := range []wire.Query{
+		{Type: wire.Discover, MAC: stranger, Options: []wire.Option{requested(host(31))}},
+		{Type: wire.Request, MAC: stranger, CIAddr: host(35)},
+		{Type: wire.Request, MAC: client(0x98), CIAddr: host(33)},
+		{Type: wire.Request, MAC: client(0x97), Options: []wire.Option{requested(host(35)), chosen(serverIP)}},
+		{Type: wire.Decline, MAC: stranger, Options: []wire.Option{requested(host(35))}},
+	} {
+		f.Add(q.Append(nil))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, set := range []*settings{set, byProfile, full} {
+		for _, set := range []*settings{set, byProfile, full, guested} {
 			r := &request{served: true, local: serverIP, iface: "eth0"}
 			r.parse(raw)
 			d := decide(testNow, r, snap, tab, set, set)
 			require.NotEqual(t, "invalid", d.outcome.String())
+			if d.outcome == OutcomePoolOffer || d.outcome == OutcomePoolAck {
+				require.Nil(t, snap.ByIP(d.yourIP), "never an address of the ERP to a client of a pool")
+				require.False(t, d.yourIP == host(35) && d.mac != stranger, "never one that another has")
+			}
 			require.Equal(t, d.outcome.Answered(), d.reply.Type != 0, d.outcome.String())
 			require.Equal(t, d.outcome.Answered(), d.way != wayNone)
 			if r.err == nil && r.p.GIAddr().IsValid() && !set.trusts(r.p.GIAddr()) {

@@ -26,8 +26,9 @@ type Event struct {
 	Subscriber  provision.SubscriberID `json:"subscriber,omitempty"`
 	Device      provision.DeviceID     `json:"device,omitempty"` // as option 82 names it, else as bound
 	Port        uint32                 `json:"port,omitempty"`
-	Option82    lease.Hex              `json:"option82,omitempty"`  // payload; valid only during the call of an Observer
-	ClientID    lease.Hex              `json:"client_id,omitempty"` // option 61; valid as long as Option82
+	Option82    lease.Hex              `json:"option82,omitempty"`     // payload; valid only during the call of an Observer
+	ClientID    lease.Hex              `json:"client_id,omitempty"`    // option 61; valid as long as Option82
+	Lost        Outcome                `json:"option82_lost,omitzero"` // why Option82 led to no port, also where the client was found otherwise
 	XID         uint32                 `json:"xid"`
 	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer
 	Detail      string                 `json:"detail,omitempty"` // constant text: parse error, send error class

@@ -67,6 +67,7 @@ type EventFilter struct {
 	XID        uint32
 	Type       wire.MessageType
 	Outcome    Outcome
+	Lost       bool // Option82 led to no port
 	Since      time.Time
 	Limit      int // at most so many; 0: all
 }
@@ -82,6 +83,7 @@ func (f *EventFilter) match(e *Event) bool {
 		f.XID != 0 && e.XID != f.XID,
 		f.Type != 0 && e.Type != f.Type,
 		f.Outcome != 0 && e.Outcome != f.Outcome,
+		f.Lost && e.Lost == 0,
 		!f.Since.IsZero() && e.Time.Before(f.Since):
 		return false
 	}

@@ -271,6 +271,7 @@ func (h *handler) fillEvent(now time.Time) {
 	}
 	if h.r.err == nil {
 		h.ev.Type, h.ev.RequestedIP, h.ev.Option82 = p.Type(), p.Requested(), p.RelayInfo()
+		h.ev.Lost = d.match.lost
 		if id := p.ClientID(); len(id) <= maxShownID {
 			h.ev.ClientID = id
 		}

@@ -56,6 +56,7 @@ type match struct {
 	by      MatchKind
 	loc     location
 	failed  Outcome
+	lost    Outcome // why option 82 led to no port, if it was to; zero: it did
 }
 
 // matcher finds bindings for one request.
@@ -72,6 +73,9 @@ type matcher struct {
 // would like to have: it decides between rows that are equally good.
 func (m *matcher) find(hint netip.Addr) match {
 	res := match{loc: m.set.option82.locate(m.r, m.mac, m.snap)}
+	if m.set.matches&MatchOption82 != 0 && m.r.p.RelayInfoCount() > 0 && len(res.loc.rows) == 0 {
+		res.lost = res.loc.failed
+	}
 	if res.failed = res.loc.failed; len(res.loc.rows) > 0 {
 		res.failed = OutcomeUnknownClient // unless one of the ways says better
 	}

@@ -448,6 +448,32 @@ func TestReportBeforeAnswer(t *testing.T) {
 	}
 }
 
+// A client that is found by its MAC does not hide that its port is not.
+func TestLostOption82IsTold(t *testing.T) {
+	r := newRig(t, nil)
+	for _, tc := range []struct {
+		opt82 []byte
+		match []MatchKind
+		want  Outcome
+	}{
+		{port(switch1, 9), nil, OutcomeUnknownPort},
+		{port(stranger, 9), nil, OutcomeUnknownDevice},
+		{port(switch1, 9), []MatchKind{MatchMAC}, 0},
+		{port(switch1, 1), nil, 0},
+		{nil, nil, 0},
+	} {
+		opts := testOptions()
+		opts.Match = tc.match
+		require.NoError(t, r.s.Reload(opts))
+		r.ask(wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: tc.opt82})
+		e := r.log.Find(EventFilter{Limit: 1})[0]
+		assert.Equal(t, OutcomeOffer, e.Outcome)
+		assert.Equal(t, tc.want, e.Lost)
+	}
+	assert.Len(t, r.log.Find(EventFilter{Lost: true}), 2)
+	assert.NoError(t, r.end())
+}
+
 func TestExplainMatching(t *testing.T) {
 	snap := vlanWorld(t)
 	opts := testOptions()

@@ -142,6 +142,20 @@ func TestCompileOption82Refuses(t *testing.T) {
 	assert.ErrorContains(t, err, "dhcp: option 82: exact")
 }
 
+func TestOption82ProfilesOfTheConfiguration(t *testing.T) {
+	opts := testOptions()
+	own := option82.Profile{Name: "own", Layout: option82.LayoutPort}
+	opts.Option82 = Option82{
+		Profiles: []Option82Profile{{Profile: own, Match: Option82Match{RemoteID: "*"}}, {Profile: option82.Profile{Name: "other", Layout: option82.LayoutPort}}},
+		Default:  []option82.Profile{ready(t, "dlink"), own},
+	}
+	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
+	require.NoError(t, err)
+	got := s.Option82Profiles()
+	require.Len(t, got, 1, "once, without ready ones and those for nobody")
+	assert.Equal(t, "own", got[0].Name)
+}
+
 // locateBefore is how option 82 was read before there were profiles.
 func locateBefore(r *request, mac provision.MAC, snap *provision.Snapshot) location {
 	var dev *provision.Device

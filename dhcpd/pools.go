@@ -29,19 +29,16 @@ const (
 // PoolKind is whom a pool serves. Its zero value is invalid.
 type PoolKind uint8
 
-// The kinds of pools.
+// The kinds of pools. A customer of the ERP without an address is a guest like one
+// whom it does not know: only a binding says what is a customer's own.
 const (
-	PoolGuests      PoolKind = iota + 1 // clients that the ERP does not know
-	PoolSubscribers                     // customers of the ERP without an address
+	PoolGuests PoolKind = iota + 1 // clients that the ERP does not know
 )
 
-// String gives guests, subscribers or invalid.
+// String gives guests or invalid.
 func (k PoolKind) String() string {
-	switch k {
-	case PoolGuests:
+	if k == PoolGuests {
 		return "guests"
-	case PoolSubscribers:
-		return "subscribers"
 	}
 	return "invalid"
 }
@@ -120,8 +117,8 @@ func (s *settings) compilePools(o Options) error {
 }
 
 func compilePool(o *Options, p Pool) (dynamicPool, error) {
-	if p.Name == "" || p.Kind != PoolGuests && p.Kind != PoolSubscribers {
-		return dynamicPool{}, errors.New("want a name, and a kind: guests or subscribers")
+	if p.Name == "" || p.Kind != PoolGuests {
+		return dynamicPool{}, errors.New("want a name, and the kind guests")
 	}
 	i := slices.IndexFunc(o.Subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
 	if i < 0 {
@@ -374,7 +371,7 @@ func percent(share float64) string { return fmt.Sprintf("%.0f%%", 100*share) }
 // PoolStatus is the state of one pool.
 type PoolStatus struct {
 	Name   string     `json:"name"`
-	For    string     `json:"for"` // guests or subscribers
+	For    string     `json:"for"` // guests
 	First  netip.Addr `json:"first"`
 	Last   netip.Addr `json:"last"`
 	Used   float64    `json:"used"`    // share that no new client can have, 0 to 1

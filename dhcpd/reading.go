@@ -24,6 +24,27 @@ type Reading struct {
 	Subscriber provision.SubscriberID `json:"subscriber,omitempty"`
 }
 
+// Option82Profiles gives the profiles of the configuration that are not ready
+// ones, in its order.
+func (s *Server) Option82Profiles() []option82.Profile {
+	set := s.settings.Load()
+	var out []option82.Profile
+	seen := map[string]bool{}
+	add := func(d *option82.Decoder) {
+		if _, ready := option82.Find(d.Name()); !ready && !seen[d.Name()] {
+			seen[d.Name()] = true
+			out = append(out, d.Profile())
+		}
+	}
+	for i := range set.option82.rules {
+		add(set.option82.rules[i].dec)
+	}
+	for _, d := range set.option82.defaults {
+		add(d)
+	}
+	return out
+}
+
 // ResultBound is the Result of a Reading whose port has an address.
 const ResultBound = "bound"
 

@@ -86,7 +86,9 @@ func (w *neighbourWorld) see(last, mac byte, s NeighbourState) {
 	synctest.Wait()
 }
 
+// wait lets the watcher see what the test has written, and time pass.
 func (w *neighbourWorld) wait(d time.Duration) {
+	w.kernel.entries <- Neighbour{Interface: "none"}
 	time.Sleep(d)
 	synctest.Wait()
 }

@@ -23,9 +23,9 @@ func newOption82(c *cli) *cobra.Command {
 	cmd := c.socketFlag(&cobra.Command{
 		Use:   "option82 HEX",
 		Short: "Decode an option 82 and say what it would match",
-		Long: `option82 reads the bytes of option 82 by every ready profile that fits, and asks the running agent
-what the ERP has for each of them and what it would do with a packet that carries them. Without an agent
-it decodes only.
+		Long: `option82 reads the bytes of option 82 by every profile that fits, ready ones and those of the running agent's
+configuration, and asks the agent what the ERP has for each of them and what it would do with a packet that
+carries them. Without an agent it decodes by the ready ones only.
 
 HEX is the payload, with or without the leading 52 and length; blanks, colons and dashes do not matter.`,
 		Example: `  usher option82 0106000400640005020800063c3332664350

@@ -293,3 +293,40 @@ acl:
 	require.True(t, alive, "the neighbour's connection lives on: %v", neighbour.failure())
 	require.Positive(t, beats)
 }
+
+// A guest has an address of a pool that nobody is bound to: he sees the page that
+// invites him, and reaches his garden and nothing else.
+func TestKernelPortalGuests(t *testing.T) {
+	needKernel(t, "curl", "dnsmasq")
+	w := startWorld(t, worldOptions{homes: 1, noRelay: true, extra: fmt.Sprintf(`portal: {listen: 10.0.0.1:8080, languages: [uk, en], contact: "+1 202 555 0143"}
+acl:
+  pause: {garden: [%s]}
+  guest: {garden: [%s]}
+`, siteByName, siteByAddr), subnets: "  unknown_clients: guest\n  pools: [{name: guests, range: 198.51.100.200-198.51.100.250, for: guests}]\n"})
+	w.startSites(t)
+	require.NoError(t, w.startAgent(t.Context()))
+	guest := w.homes[0].host
+	require.NoError(t, w.access.IP("route", "add", "198.51.100.200/32", "dev", "ge1"))
+	require.NoError(t, guest.IP("addr", "add", "198.51.100.200/24", "dev", "eth0"))
+	require.NoError(t, guest.IP("route", "add", "default", "via", worldGateway))
+
+	a := curl(t, guest, "http://any.example.org/", siteAny, "-H", "Accept-Language: de")
+	require.NoError(t, a.err)
+	require.Equal(t, "511", a.code)
+	require.Equal(t, "guest", a.state)
+	require.Contains(t, a.body, "не зареєстровано", "the first language for who wants none of them")
+	require.Contains(t, a.body, "202 555 0143")
+	a = curl(t, guest, "http://captive.apple.com/hotspot-detect.html", siteAny)
+	require.Equal(t, "302", a.code)
+	require.Equal(t, "http://10.0.0.1:8080/", a.location)
+	a = curl(t, guest, a.location, "10.0.0.1")
+	require.Equal(t, "200", a.code)
+	require.Contains(t, a.body, "198.51.100.200")
+
+	a = curl(t, guest, "http://"+siteByAddr+"/", siteByAddr)
+	require.NoError(t, a.err)
+	require.Equal(t, "the real site at "+siteByAddr, a.body)
+	require.Equal(t, "511", curl(t, guest, "http://"+siteByName+"/", siteByName).code, "the garden of paused customers is another")
+	a = curl(t, guest, "https://any.example.org/", siteAny)
+	require.ErrorContains(t, a.err, "exit status 7", "refused")
+}

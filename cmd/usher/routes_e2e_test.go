@@ -111,6 +111,15 @@ func TestKernelRoutesOfLeases(t *testing.T) {
 	st := u.status(t)
 	require.Equal(t, 2, st.Routes.Installed)
 	require.Empty(t, st.Routes.Findings)
+	metrics, err := u.router.Output(t.Context(), "curl", "-s", "http://"+worldConsole+"/metrics")
+	require.NoError(t, err)
+	for line := range strings.Lines(metrics) {
+		if strings.HasPrefix(line, "usher_route_delay_seconds") {
+			t.Log(strings.TrimSpace(line)) // from ACK to route
+		}
+	}
+	require.Contains(t, metrics, "usher_route_delay_seconds_count 2")
+	require.Contains(t, metrics, `usher_routes{state="installed"} 2`)
 
 	// Somebody deletes it: it comes back, and so it does after the link flapped.
 	require.NoError(t, u.router.IP("route", "del", a.ip.String()+"/32"))

@@ -125,20 +125,6 @@ func fill(t testing.TB, h *lab.Host, subscribers, each int) {
 	require.NoError(t, err)
 }
 
-// One subscriber without flows among 50,000: the cost of the pass itself.
-func BenchmarkKernelPassOver50k(b *testing.B) {
-	l := newLab(b)
-	h, err := l.Host("router")
-	require.NoError(b, err)
-	fill(b, h, 5000, 10)
-	f := openFlows(b, h)
-	for b.Loop() {
-		n, err := f.Forget(b.Context(), []netip.Addr{netip.MustParseAddr("198.51.100.1")})
-		require.NoError(b, err)
-		require.Zero(b, n)
-	}
-}
-
 // Thousands of flows and hundreds of addresses are one pass over the table.
 func TestKernelForgetManyInOnePass(t *testing.T) {
 	l := newLab(t)
