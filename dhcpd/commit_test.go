@@ -412,6 +412,37 @@ func TestRenewalDoesNotAllocate(t *testing.T) {
 	assert.Zero(t, testing.AllocsPerRun(200, func() { h.handle(testNow, g) }))
 }
 
+// Nor does it with classes to look through and an answer that overflows into file and sname.
+func TestRenewalInClassDoesNotAllocate(t *testing.T) {
+	snap := world(t)
+	opts := testOptions()
+	opts.Classes = []Class{
+		{Name: "user", Match: ClassMatch{UserClass: "x*y"}},
+		{Name: "mac", Match: ClassMatch{MACPrefix: [][]byte{{2}}}},
+		{Name: "big", Match: ClassMatch{VendorClass: "stb*", Options: []OptionMatch{{Code: 12, Text: "*box*"}}}, OptionSet: OptionSet{
+			Options: []Option{{Code: 224, Value: make([]byte, 200)}, {Code: 225, Value: make([]byte, 100)}, {Code: 226, Value: make([]byte, 40)}},
+			Vendor:  []VendorOptions{{9, []Option{{Code: 1, Value: []byte("x")}}}},
+		}},
+	}
+	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New(), Observer: Observers{NewEventLog(16)}})
+	require.NoError(t, err)
+	h := newHandler(s, newCommitter(s, discard{}), discard{}, nil)
+	q := wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(11), GIAddr: relayIP, Option82: port(switch1, 1), Options: []wire.Option{
+		{Code: 12, Value: []byte("a box here")}, {Code: 55, Value: []byte{1, 3, 125, 224, 225, 226}}, {Code: 60, Value: []byte("stb")},
+		{Code: 60, Value: []byte("-4k")}, {Code: 61, Value: make([]byte, 100)}, {Code: 77, Value: []byte("\x02ab\x02cd")}, {Code: 124, Value: []byte{0, 0, 0, 9, 0}},
+	}}
+	g := datagram{data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+	for range 20 {
+		h.handle(time.Now(), g)
+	}
+	var p wire.Packet
+	require.NoError(t, p.Parse(h.reply))
+	overload, there := p.Option(wire.OptOverload)
+	require.True(t, there)
+	require.Equal(t, []byte{1}, overload)
+	assert.Zero(t, testing.AllocsPerRun(200, func() { h.handle(testNow, g) }))
+}
+
 // Parse, decide, update the lease, build the reply, observe: everything but the sockets.
 func BenchmarkRenewal(b *testing.B) {
 	h, g := renewalRig(b)
