@@ -106,10 +106,8 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 		if open, err = t.openLeftLocked(ctx); err != nil {
 			return c, 0, err
 		}
-	} else {
-		if !t.look {
-			open = time.Until(t.openUntil) // who dropped the table did not mean to end it
-		}
+	} else if !t.look {
+		open = time.Until(t.openUntil) // who dropped the table did not mean to end it
 	}
 	if found.defect == "" && strange > 0 {
 		found.defect = fmt.Sprintf("%d elements that no set of ours has", strange)
