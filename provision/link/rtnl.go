@@ -209,9 +209,14 @@ func (r *rtnl) watch(ctx context.Context, lost func() error, on func(typ uint16,
 	}
 }
 
-// drained tells whether no message waits in a socket.
+// drained tells whether no message waits in a socket. An overflow meanwhile is told
+// here and not again: the caller knows of one already.
 func drained(s *nl.NetlinkSocket) bool {
 	var b [1]byte
-	_, _, err := unix.Recvfrom(s.GetFd(), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return errors.Is(err, unix.EAGAIN)
+	for {
+		_, _, err := unix.Recvfrom(s.GetFd(), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
+			return errors.Is(err, unix.EAGAIN)
+		}
+	}
 }
