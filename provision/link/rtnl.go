@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -141,7 +142,8 @@ func parseLink(msg []byte) (l provision.Link, ok bool) {
 			return l, l.Name != "" && l.Index > 0
 		}
 		if typ == unix.IFLA_IFNAME {
-			l.Name = nl.BytesToString(value)
+			name, _, _ := bytes.Cut(value, []byte{0}) // the library's way panics where there is no end
+			l.Name = string(name)
 		}
 		b = rest
 	}
