@@ -157,6 +157,10 @@ func (c *control) setState(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, errors.New("state: want stop, pause or active"))
 		return
 	}
+	if c.d.DryRun {
+		writeError(w, http.StatusConflict, errors.New("this agent is a dry run: it changes nothing in the ERP or in the kernel"))
+		return
+	}
 	if c.d.ERP == nil {
 		writeError(w, http.StatusNotImplemented, errors.New("this agent cannot change states in the ERP"))
 		return

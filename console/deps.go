@@ -25,6 +25,7 @@ import (
 type Deps struct {
 	Build   Build
 	Started time.Time
+	DryRun  bool             // nothing is touched and nobody answered
 	Now     func() time.Time // nil: time.Now
 
 	Syncer   Syncer
@@ -137,7 +138,7 @@ func (d *Deps) notReady() []string {
 	if d.Syncer.Current() == nil {
 		reasons = append(reasons, "no snapshot yet: the ERP has not answered and none is stored")
 	}
-	if d.DHCP != nil && !d.DHCP.LocalAddr().IsValid() {
+	if d.DHCP != nil && !d.DryRun && !d.DHCP.LocalAddr().IsValid() {
 		reasons = append(reasons, "the DHCP socket is not bound")
 	}
 	if d.Enforcer != nil && !d.Enforcer.Status().Ready {

@@ -26,6 +26,7 @@ type Status struct {
 	UptimeSeconds float64   `json:"uptime_seconds"`
 	Ready         bool      `json:"ready"`
 	NotReady      []string  `json:"not_ready"` // reasons; empty when ready
+	DryRun        bool      `json:"dry_run"`   // the whole agent: nothing is touched and nobody answered
 
 	Config *ConfigStatus            `json:"config,omitempty"`
 	Sync   provision.SyncStatus     `json:"sync"`
@@ -103,7 +104,7 @@ func (d *Deps) status() Status {
 	now := d.now()
 	st := Status{
 		Build: d.Build, StartedAt: d.Started, UptimeSeconds: now.Sub(d.Started).Seconds(),
-		NotReady: d.notReady(), Sync: d.Syncer.Status(),
+		NotReady: d.notReady(), DryRun: d.DryRun, Sync: d.Syncer.Status(),
 	}
 	st.Ready = len(st.NotReady) == 0
 	if d.Config != nil {

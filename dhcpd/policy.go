@@ -140,7 +140,8 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 		return false
 	}
 	rec, known := c.leases.Get(ciaddr)
-	if !known || rec.MAC != c.mac || !c.same(&rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
+	// A pool's address is not extended without the disk; its lease is short anyway.
+	if !known || rec.Pool != "" || rec.MAC != c.mac || !c.same(&rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
 		return false
 	}
 	n := c.set.subnetOf(ciaddr)

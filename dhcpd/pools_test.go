@@ -117,6 +117,7 @@ func TestPoolDecisions(t *testing.T) {
 		{"renewing when the pool is gone", renewing(host(201)), leases(guest(host(201), stranger)), "nak_not_bound by broadcast", func(_ *request, o *Options) { o.Pools[0].First = host(202) }},
 		{"renewing, by now the ERP knows the MAC", wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(201)}, leases(guest(host(201), client(0x11))), "nak_wrong_address 192.0.2.11 by broadcast", nil},
 		{"rebinding, by now the ERP knows the port", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(201), GIAddr: relayIP, Option82: port(switch1, 2)}, leases(guest(host(201), stranger)), "nak_wrong_address 192.0.2.21" + toRelay, nil},
+		{"rebinding, by now the ERP knows the port, shorten", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(201), GIAddr: relayIP, Option82: port(switch1, 2)}, leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Expires = testNow.Add(time.Hour) })), "nak_wrong_address 192.0.2.21" + toRelay, func(_ *request, o *Options) { o.BindingChange = BindingShorten }},
 		{"renewing past the relay, by now the ERP knows the port", renewing(host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.GIAddr, r.Device, r.Port = relayIP, 1, 2 })), "nak_not_bound by broadcast", nil},
 		{"rebinding through the relay, nak", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(201), GIAddr: relayIP, Option82: port(switch1, 40)}, nil, "nak_unknown" + toRelay, nak},
 		{"renewing past the relay, nak", renewing(host(201)), nil, "renew_unknown", nak},

@@ -22,7 +22,7 @@ func (w *world) usherOn(t *testing.T, args ...string) (string, int) {
 	if args[1] != "clear" {
 		all = append(all, "--socket", w.socket())
 	}
-	if args[1] == "show" || args[1] == "verify" {
+	if args[0] == "acl" && (args[1] == "show" || args[1] == "verify") {
 		all = append(all, "--config", w.configPath())
 	}
 	var out []byte

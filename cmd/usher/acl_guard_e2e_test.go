@@ -115,6 +115,13 @@ func TestKernelSourceGuard(t *testing.T) {
 			require.Contains(t, p.Log(), "first packet answered", "client %d", i)
 		}
 		require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "bound_direct"), "00:00:5e:00:53:77")
+		require.NoError(t, direct.host.IP("route", "replace", "default", "via", "192.0.2.1"))
+		require.Equal(t, "refused", tcp(direct.host, worldTCP), "a guest reaches no more than DNS and its garden")
+		ip, _, _ := strings.Cut(strings.TrimSpace(lastBound(t, w)), " ")
+		out, code := w.usherOn(t, "acl", "show", ip)
+		require.Zero(t, code, out)
+		require.Contains(t, out, "wanted guests, in the kernel guests")
+		require.Contains(t, out, "it is one of a pool for guests")
 	})
 	t.Run("reload: off and on again", func(t *testing.T) {
 		good, err := os.ReadFile(w.configPath())
@@ -156,6 +163,18 @@ func TestKernelSourceGuard(t *testing.T) {
 		require.NoError(t, host.IP("addr", "add", "203.0.113.130/25", "dev", "eth0"))
 		eventually(t, 2*time.Second, "it is guarded", func() (bool, error) { return !ping(t, host, "203.0.113.130", "203.0.113.129"), nil })
 	})
+}
+
+// lastBound gives the address of the newest acknowledgement.
+func lastBound(t *testing.T, w *world) string {
+	t.Helper()
+	for _, e := range w.status(t).DHCP.Events {
+		if e.Type == "request" && e.YourIP.IsValid() {
+			return e.YourIP.String()
+		}
+	}
+	t.Fatal("nobody was acknowledged")
+	return ""
 }
 
 // firstPacketScript pings the gateway in the moment the address is there.

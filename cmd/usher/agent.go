@@ -135,6 +135,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 		a.deps.DHCP, a.deps.Pools = a.dhcp, a.dhcp
 		a.metrics.WatchPools(a.dhcp.Pools)
 	}
+	if a.dryRun {
+		a.deps.DryRun, a.deps.ERP = true, nil // states are not changed in the ERP either
+	}
 	a.deps.ACL = a.aclDeps(cfg)
 	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
 	a.registry = reg
@@ -203,11 +206,14 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	if err != nil {
 		return err
 	}
+	a.dhcp = srv
+	if a.dryRun {
+		return nil // it decides for "usher explain" and opens no socket
+	}
 	if err := srv.Listen(); err != nil {
 		return err
 	}
 	a.onClose(srv.Close)
-	a.dhcp = srv
 	a.metrics.WatchSockets(func() console.SocketCounts {
 		n := console.SocketCounts{Sockets: srv.Sockets()}
 		if a.links != nil {
@@ -286,7 +292,7 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 		})
 	})
 	task("reports", a.outbox.Run)
-	if a.dhcp != nil {
+	if a.dhcp != nil && !a.dryRun {
 		task("dhcp", a.dhcp.Run)
 	}
 	if a.links != nil {
@@ -322,7 +328,7 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 		return nil
 	})
 	a.log.Info("agent started", "version", version, "erp", cfg.ERP.URL, "dhcp", cfg.DHCP.Enabled,
-		"acl", cfg.ACL.Enabled, "dry_run", cfg.ACL.DryRun, "socket", cfg.Control.Socket, "console", cfg.Console.Listen)
+		"acl", cfg.ACL.Enabled, "dry_run", a.dryRun, "acl_dry_run", cfg.ACL.DryRun, "socket", cfg.Control.Socket, "console", cfg.Console.Listen)
 	notify(a.log, daemon.SdNotifyReady)
 
 	done := make(chan error, 1)
@@ -386,7 +392,7 @@ func (a *agent) alive(ctx context.Context) error {
 		a.enforcer.Status()
 		a.outbox.Status(0)
 		a.garden.Status()
-		if a.dhcp != nil {
+		if a.dhcp != nil && !a.dryRun {
 			done <- a.dhcp.Alive()
 			return
 		}
@@ -441,8 +447,9 @@ func (a *agent) reload() error {
 	if err != nil {
 		return err
 	}
-	cfg.ACL.DryRun = cfg.ACL.DryRun || a.dryRun
-	cfg.Routes.DryRun = cfg.Routes.DryRun || a.dryRun
+	if a.dryRun {
+		touchNothing(cfg)
+	}
 	old := a.cfg.Load()
 	if keys := needRestart(old, cfg); len(keys) > 0 {
 		return fmt.Errorf("%v cannot change while the agent runs: restart it", keys)
@@ -464,7 +471,7 @@ func (a *agent) reload() error {
 			return err
 		}
 	}
-	if a.dhcp != nil {
+	if a.dhcp != nil && !a.dryRun {
 		a.warnOfServerIDs()
 	}
 	a.erp.p.Store(fetcher)

@@ -76,9 +76,12 @@ func printStatus(w io.Writer, st *console.Status) error {
 	rows := [][]string{
 		{"agent", fmt.Sprintf("%s, version %s, up %s", state, st.Build.Version, time.Duration(st.UptimeSeconds*float64(time.Second)).Round(time.Second))},
 	}
+	if st.DryRun {
+		rows = append(rows, []string{"", p.bold("dry run: nobody is answered, neither kernel nor ERP is touched")})
+	}
 	rows = append(rows, syncRows(p, st.Sync, now)...)
 	if d := st.DHCP; d != nil {
-		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", d.Listen, d.Packets)})
+		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", orDash(d.Listen.String(), !d.Listen.IsValid()), d.Packets)})
 		rows = append(rows, socketRows(p, d.Sockets)...)
 		if d.Leases != nil {
 			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})

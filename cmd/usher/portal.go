@@ -42,6 +42,9 @@ func (a *agent) openGarden(cfg *config.Config) {
 
 // openPortal makes the portal, if the configuration has one.
 func (a *agent) openPortal(cfg *config.Config) (err error) {
+	if a.dryRun {
+		return nil
+	}
 	if cfg.Portal.Listen.IsValid() || cfg.Portal.HTTPS.Listen.IsValid() {
 		a.portal, err = portal.New(portalOptions(cfg.Portal), a.visitor, a.metrics, a.log)
 	}

@@ -208,14 +208,12 @@ func TestKernelRouteMovesWithThePort(t *testing.T) {
 	require.Less(t, added, deleted, "%s", monitor.Log())
 }
 
-// With --dry-run the routing table stays as it is, and the status says what would be.
+// With routes.dry_run the routing table stays as it is, and the status says what would be.
 func TestKernelRoutesDryRun(t *testing.T) {
-	u := startUnnumbered(t, 1, unnumberedConfig)
+	u := startUnnumbered(t, 1, unnumberedConfig+"  dry_run: true\n")
 	require.NoError(t, u.router.Sysctl("net.ipv4.conf.cust1.proxy_arp", "0"))
-	agent, err := u.router.StartEnv(u.agentEnv, u.program, "run", "--dry-run", "--config", u.configPath())
-	require.NoError(t, err)
-	u.agent = agent
-	a := u.subs[0]
+	require.NoError(t, u.startAgent(t.Context()))
+	agent, a := u.agent, u.subs[0]
 	u.bound(t, a)
 	eventually(t, 5*time.Second, "the lease is seen", func() (bool, error) {
 		st, err := u.client.Status(context.WithoutCancel(t.Context()))

@@ -27,7 +27,12 @@ func newRun(*cli) *cobra.Command {
 		Short: "Run the agent in the foreground",
 		Long: `run is the agent: it polls the ERP, answers DHCP, reports MACs and blocks stopped and paused
 customers. SIGHUP reloads the configuration; a faulty file leaves the old one in use. SIGTERM stops
-within two seconds and leaves kernel state and leases as they are.`,
+within two seconds and leaves kernel state and leases as they are.
+
+With --dry-run the agent computes and shows, and touches nothing: it reads the ERP and writes nothing to it (no MAC
+reports, no states), opens no DHCP socket and so answers nobody, changes neither rules nor routes nor connections, and
+opens no portal. "usher status", "acl show", "acl diff", "explain" and the console tell what it would do. What it does keep are its own
+files in state_dir, its control socket and its console: beside an agent that works give it others.`,
 		Example: "  usher run --config /etc/usher/usher.yaml\n  usher run --config usher.yaml --dry-run",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,7 +41,7 @@ within two seconds and leaves kernel state and leases as they are.`,
 				return err
 			}
 			if dryRun {
-				cfg.ACL.DryRun, cfg.Routes.DryRun = true, true
+				touchNothing(cfg)
 			}
 			// From here on a reload that comes while the agent starts waits; unheeded, the
 			// signal would end the process.
@@ -53,8 +58,14 @@ within two seconds and leaves kernel state and leases as they are.`,
 		},
 	}
 	configFlag(cmd, &path)
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compute ACL and routes but do not touch the kernel's")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compute and show, touch neither the kernel nor the ERP, answer nobody")
 	return cmd
+}
+
+// touchNothing makes a configuration that of a dry run. What else a dry run leaves
+// undone the agent knows by itself.
+func touchNothing(cfg *config.Config) {
+	cfg.ACL.DryRun, cfg.Routes.DryRun, cfg.Reports.Enabled = true, true, false
 }
 
 // leaveRoomForPackets makes Go run at least four threads at once, also on one or

@@ -73,7 +73,6 @@ type Table struct {
 
 	listen func() (*netlink.Conn, error) // for events
 	owner  net.Listener                  // nil: nobody to be kept out, in tests
-	reader bool                          // writes nothing, see Attach
 
 	eventsMu sync.Mutex      // guards what follows
 	events   *netlink.Conn   // of Watch, while it runs
@@ -125,32 +124,6 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 		listen: func() (*netlink.Conn, error) { return listenKernel(o.NetNS) }}
 	t.dial = func() (*nftables.Conn, *netlink.Conn, error) { return dialKernel(o.NetNS, t.ownPort) }
 	return open(ctx, t)
-}
-
-// Attach gives a handle for questions only, beside an agent or without one:
-// AsNFT, Holds, Counters, OpenUntil. It owns and changes nothing; what would is
-// ErrReader.
-func Attach(o Options) *Table {
-	t := &Table{log: slog.New(slog.DiscardHandler), policy: o.Policy, reader: true}
-	t.listen = func() (*netlink.Conn, error) { return listenKernel(o.NetNS) }
-	t.dial = func() (*nftables.Conn, *netlink.Conn, error) { return dialKernel(o.NetNS, t.ownPort) }
-	return t
-}
-
-// ErrReader says that a handle is for questions only.
-var ErrReader = errors.New("this handle changes nothing")
-
-// Clear removes the table, and with it every block, where no agent runs. It is
-// no error if there is none, and ErrOwned if there is an agent.
-func Clear(ctx context.Context, o Options) (err error) {
-	owner, err := own(o.NetNS)
-	if err != nil {
-		return fmt.Errorf("acl: clear: %w", err)
-	}
-	t := Attach(o)
-	t.owner, t.reader = owner, false
-	defer func() { err = errors.Join(err, t.Close()) }()
-	return t.Clear(ctx)
 }
 
 func open(ctx context.Context, t *Table) (*Table, error) {
@@ -359,9 +332,6 @@ func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 // flushLocked queues by f and sends all of it as one transaction; with a
 // generation, only if the ruleset still has it (else the error is ERESTART).
 func (t *Table) flushLocked(gen uint32, f func(*nftables.Conn) error) error {
-	if t.reader {
-		return ErrReader
-	}
 	if err := t.dialLocked(); err != nil {
 		return err
 	}

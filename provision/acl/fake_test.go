@@ -139,12 +139,11 @@ func (k *fakeKernel) answer(req []netlink.Message) []netlink.Message {
 		}
 		return reply(m, unix.NFT_MSG_NEWSET, s.attrs, attr(attrSetCount, u32(uint32(len(s.keys)))))
 	case unix.NFT_MSG_GETCHAIN:
+		var out []netlink.Message
 		for _, c := range k.table.chains {
-			if k.attrs(c)[unix.NFTA_CHAIN_NAME] == a[unix.NFTA_CHAIN_NAME] {
-				return reply(m, unix.NFT_MSG_NEWCHAIN, payload(c.Data))
-			}
+			out = append(out, reply(m, unix.NFT_MSG_NEWCHAIN, payload(c.Data))...)
 		}
-		return failure(m, unix.ENOENT)
+		return dump(m, 0, out...)
 	case unix.NFT_MSG_GETRULE:
 		var out []netlink.Message
 		for _, r := range k.table.rules {
@@ -237,6 +236,10 @@ func (k *fakeKernel) change(table **fakeTable, m netlink.Message) unix.Errno {
 		t.chains = append(t.chains, m)
 	case unix.NFT_MSG_NEWRULE:
 		t.rules = append(t.rules, m)
+	case unix.NFT_MSG_DELRULE: // all of a chain
+		t.rules = slices.DeleteFunc(t.rules, func(r netlink.Message) bool { return k.attrs(r)[unix.NFTA_RULE_CHAIN] == a[unix.NFTA_RULE_CHAIN] })
+	case unix.NFT_MSG_DELCHAIN:
+		t.chains = slices.DeleteFunc(t.chains, func(c netlink.Message) bool { return k.attrs(c)[unix.NFTA_CHAIN_NAME] == a[unix.NFTA_CHAIN_NAME] })
 	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
 		s := t.sets[a[unix.NFTA_SET_ELEM_LIST_SET]]
 		if s == nil {

@@ -28,27 +28,6 @@ func (t *Table) Holds(ctx context.Context, addr netip.Addr) (stopped, paused boo
 	return stopped, paused, err
 }
 
-// SetsOf gives the sets of subscribers and guests that hold an address: none for
-// one that passes, and more than one only while somebody else has written.
-func (t *Table) SetsOf(ctx context.Context, addr netip.Addr) ([]provision.Set, error) {
-	if !addr.Unmap().Is4() {
-		return nil, fmt.Errorf("acl: %s is not IPv4", addr)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var out []provision.Set
-	for _, set := range []provision.Set{provision.SetStopped, provision.SetPaused, provision.SetGuests} {
-		in, err := t.holdsLocked(ctx, set, addr.Unmap())
-		if err != nil {
-			return nil, fmt.Errorf("acl: %w", err)
-		}
-		if in {
-			out = append(out, set)
-		}
-	}
-	return out, nil
-}
-
 func (t *Table) holdsLocked(ctx context.Context, set provision.Set, addr netip.Addr) (bool, error) {
 	_, found, err := t.lookUpLocked(ctx, set.String(), addr)
 	return found, err
@@ -62,7 +41,7 @@ type Counter struct {
 
 // Counters tells what was refused from and to each of the addresses since its
 // counting began: with the first refused packet after a day without any, or
-// after the table was replaced. What passed to a garden or resolver is not in it.
+// after the whole table was replaced. What passed to a garden or resolver is not in it.
 func (t *Table) Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Counter, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -425,6 +425,41 @@ func TestKernelTableIsRepaired(t *testing.T) {
 	}
 }
 
+// Rules are replaced without a touch to the sets: what was counted stays, and so
+// does the maintenance.
+func TestKernelNewRulesLeaveTheSets(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	apply(t, table, add(provision.SetStopped, subscribers(0, 3000)...))
+	observe(t, table)
+	a := subscribers(7, 1)[0]
+	r.nft("add element inet usher refused { " + a.String() + " counter packets 3 bytes 252 }")
+	until, err := table.OpenFor(t.Context(), time.Hour)
+	require.NoError(t, err)
+	for name, change := range map[string]func(){
+		"another policy": func() {
+			table.Reconfigure(acl.Policy{SourceGuard: true, Portal: netip.MustParseAddrPort("0.0.0.0:8080")})
+		},
+		"rules flushed": func() { r.nft("flush table inet usher") },
+		"chain added":   func() { r.nft("add chain inet usher more ; add rule inet usher more goto to_paused") },
+	} {
+		change()
+		require.Len(t, observe(t, table).Stopped, 3000)
+		require.False(t, changed(t, table))
+		counts, err := table.Counters(t.Context(), []netip.Addr{a})
+		require.NoError(t, err)
+		require.Equal(t, acl.Counter{Packets: 3, Bytes: 252}, counts[a], name)
+		require.WithinDuration(t, until, table.OpenUntil(), time.Second, name)
+		_, err = table.AsNFT(t.Context())
+		require.NoError(t, err, name)
+	}
+	// Dropped, the table comes back with what is left of the maintenance.
+	r.nft("delete table inet usher")
+	observe(t, table)
+	require.WithinDuration(t, until, table.OpenUntil(), time.Second)
+	require.Contains(t, r.list(), "ipv4 timeout ")
+}
+
 // The table goes away between a look and a batch that rests on it.
 func TestKernelApplyAfterTheTableWasDropped(t *testing.T) {
 	r := newRouter(t)

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -84,28 +83,31 @@ func TestKernelHandlesBesideAnAgent(t *testing.T) {
 	apply(t, table, append(add(provision.SetStopped, subscribers(0, 2)...), add(provision.SetGuests, subscribers(5, 1)...)...))
 	o := acl.Options{NetNS: r.namespace()}
 
-	reader := acl.Attach(o)
+	reader := acl.NewReader(o)
 	defer reader.Close()
-	text, err := reader.AsNFT(t.Context())
+	text, err := reader.AsNFT(t.Context(), acl.Policy{})
 	require.NoError(t, err)
 	require.Equal(t, r.list(), text)
-	sets, err := reader.SetsOf(t.Context(), subscribers(5, 1)[0])
+	sets, err := reader.Sets(t.Context(), subscribers(5, 1)[0])
 	require.NoError(t, err)
 	require.Equal(t, []provision.Set{provision.SetGuests}, sets)
-	sets, err = reader.SetsOf(t.Context(), subscribers(9, 1)[0])
+	sets, err = reader.Sets(t.Context(), subscribers(9, 1)[0])
 	require.NoError(t, err)
 	require.Empty(t, sets)
-	require.ErrorIs(t, reader.Apply(t.Context(), add(provision.SetStopped, subscribers(7, 1)...)), acl.ErrReader)
-	require.ErrorIs(t, reader.Clear(t.Context()), acl.ErrReader)
-	_, err = reader.OpenFor(t.Context(), time.Minute)
-	require.ErrorIs(t, err, acl.ErrReader)
-	require.Equal(t, text, r.list())
+	// A defect is told and left alone.
+	r.nft("add chain inet usher more")
+	before := r.list()
+	view, err := reader.Read(t.Context(), acl.Policy{})
+	require.NoError(t, err)
+	require.Contains(t, view.Defect, "chains in the table")
+	require.Len(t, view.ACL.Stopped, 2)
+	require.Equal(t, before, r.list())
 
-	require.ErrorIs(t, acl.Clear(t.Context(), o), acl.ErrOwned)
+	require.ErrorIs(t, acl.Remove(t.Context(), o), acl.ErrOwned)
 	require.NoError(t, table.Close())
-	require.NoError(t, acl.Clear(t.Context(), o))
+	require.NoError(t, acl.Remove(t.Context(), o))
 	require.NotContains(t, r.nft("list ruleset"), "usher")
-	require.NoError(t, acl.Clear(t.Context(), o), "again")
-	_, err = reader.AsNFT(t.Context())
+	require.NoError(t, acl.Remove(t.Context(), o), "again")
+	_, err = reader.AsNFT(t.Context(), acl.Policy{})
 	require.ErrorIs(t, err, acl.ErrNotAsWritten)
 }

@@ -106,14 +106,13 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 		if open, err = t.openLeftLocked(ctx); err != nil {
 			return c, 0, err
 		}
-	} else {
-		if !t.look {
-			open = time.Until(t.openUntil) // who dropped the table did not mean to end it
-		}
+	} else if !t.look {
+		open = time.Until(t.openUntil) // who dropped the table did not mean to end it
 	}
 	if found.defect == "" && strange > 0 {
 		found.defect = fmt.Sprintf("%d elements that no set of ours has", strange)
 	}
+	chainsOnly := found.soundSets && strange == 0
 	if t.look {
 		t.seen, t.counts = found, counts
 		t.setOpenLocked(open)
@@ -125,23 +124,33 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 	if found.defect != "" {
 		// The generation in the batch makes it fail if anybody wrote since the
 		// elements were read.
-		err := t.mutedLocked(kept, func() error {
-			return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
-		})
+		var err error
+		if chainsOnly {
+			err = t.flushLocked(gen, func(w *nftables.Conn) error { return queueChains(w, t.policy, found.chains) })
+		} else {
+			err = t.mutedLocked(kept, func() error {
+				return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
+			})
+			for set := range eachSet() {
+				counts[set] = raw(set, c[set])
+			}
+		}
 		if err != nil {
 			return c, 0, fmt.Errorf("build table: %w", err)
-		}
-		for set := range eachSet() {
-			counts[set] = raw(set, c[set])
 		}
 		t.counts = counts
 		t.setOpenLocked(open)
 		if t.adopted {
 			t.repairs++
 		}
-		if found.exists {
+		switch {
+		case chainsOnly && !t.adopted:
+			t.log.Info("rules replaced, the sets left as they are", "table", tableTitle, "reason", found.defect)
+		case chainsOnly:
+			t.log.Warn("rules replaced, the sets left as they are", "table", tableTitle, "reason", found.defect)
+		case found.exists:
 			t.log.Warn("table replaced, its elements kept", "table", tableTitle, "reason", found.defect, "elements", kept)
-		} else {
+		default:
 			t.log.Info("table made", "table", tableTitle, "schema", schema)
 		}
 		return c, nextGeneration(gen), nil

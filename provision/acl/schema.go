@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,9 +40,8 @@ const (
 	priorityPortal = -110
 )
 
-// Policy is what the rules follow from besides the sets. It changes rarely: a
-// table with the rules of another policy is replaced, its elements kept. Its
-// zero value has no portal and guards no source.
+// Policy is what the rules follow from besides the sets. It changes rarely: the
+// rules of another policy are replaced, the sets left as they are. Its zero value has no portal and guards no source.
 type Policy struct {
 	// Portal is where HTTP of paused subscribers and guests goes instead of to
 	// its destination. With a zero address it is the port of the router itself,
@@ -459,6 +459,25 @@ func queueSchema(c *nftables.Conn, p Policy, replace bool, have contents, open t
 			return fmt.Errorf("set %s: %w", setOpen, err)
 		}
 	}
+	queueRules(c, p)
+	return nil
+}
+
+// queueChains replaces the chains that are there and leaves the sets as they
+// are, with all their counters. Within the batch, so the old rules work until
+// the new ones do.
+func queueChains(c *nftables.Conn, p Policy, have []string) error {
+	for _, name := range have {
+		c.FlushChain(&nftables.Chain{Table: wantTable(), Name: name}) // first all: rules lead to other chains
+	}
+	for _, name := range have {
+		c.DelChain(&nftables.Chain{Table: wantTable(), Name: name})
+	}
+	queueRules(c, p)
+	return nil
+}
+
+func queueRules(c *nftables.Conn, p Policy) {
 	for _, ch := range wantChains(p) {
 		c.AddChain(ch)
 	}
@@ -470,7 +489,6 @@ func queueSchema(c *nftables.Conn, p Policy, replace bool, have contents, open t
 			UserData: r.userData(),
 		})
 	}
-	return nil
 }
 
 func (r rule) userData() []byte {
@@ -484,6 +502,10 @@ func (r rule) userData() []byte {
 type table struct {
 	exists bool
 	defect string // empty: exactly what we want
+	// soundSets says that the defect is in the chains alone, and chains names
+	// all that are there.
+	soundSets bool
+	chains    []string
 }
 
 // inspectLocked compares the table in the kernel with the wanted one. It reads
@@ -503,47 +525,67 @@ func (t *Table) inspectLocked(ctx context.Context) (table, error) {
 		return table{}, fmt.Errorf("read table: %w", err)
 	}
 	found := table{exists: true}
-	found.defect, err = t.defectLocked(ctx, have)
-	return found, err
+	return found, t.findDefectLocked(ctx, have, &found)
 }
 
-func (t *Table) defectLocked(ctx context.Context, have *nftables.Table) (string, error) {
-	chains, rules, sets := wantChains(t.policy), wantRules(t.policy), wantSets()
+func (t *Table) findDefectLocked(ctx context.Context, have *nftables.Table, found *table) (err error) {
+	sets := wantSets()
 	if have.Flags != 0 {
-		return fmt.Sprintf("table flags %#x", uint32(have.Flags)), nil
-	}
-	// The kernel counts what is in the table: a chain, set or other object of
-	// somebody else shows here.
-	if want := uint32(len(sets) + len(chains)); have.Use != want {
-		return fmt.Sprintf("%d objects in the table, want %d", have.Use, want), nil
+		found.defect = fmt.Sprintf("table flags %#x", uint32(have.Flags))
+		return nil
 	}
 	for _, want := range sets {
 		info, err := t.setLocked(ctx, want.Name)
 		if errors.Is(err, unix.ENOENT) {
-			return fmt.Sprintf("no set %s", want.Name), nil
+			found.defect = fmt.Sprintf("no set %s", want.Name)
+			return nil
 		}
 		if err != nil {
-			return "", err
+			return err
 		}
-		if d := info.defect(want); d != "" {
-			return d, nil
+		if found.defect = info.defect(want); found.defect != "" {
+			return nil
 		}
 	}
+	all, err := t.write.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return fmt.Errorf("list chains: %w", err)
+	}
+	for _, c := range all {
+		if c.Table.Name == tableName {
+			found.chains = append(found.chains, c.Name)
+		}
+	}
+	// The kernel counts what is in the table: a set or another object of
+	// somebody else shows here.
+	if want := uint32(len(sets) + len(found.chains)); have.Use != want {
+		found.defect = fmt.Sprintf("%d objects in the table, want %d", have.Use, want)
+		return nil
+	}
+	found.soundSets = true
+	found.defect, err = t.chainDefectLocked(all, found.chains)
+	return err
+}
+
+// chainDefectLocked compares the chains, of which all has the declarations of
+// every table, and their rules.
+func (t *Table) chainDefectLocked(all []*nftables.Chain, names []string) (string, error) {
+	chains, rules := wantChains(t.policy), wantRules(t.policy)
 	for _, want := range chains {
-		ch, err := t.write.ListChain(wantTable(), want.Name)
-		if errors.Is(err, unix.ENOENT) {
+		i := slices.IndexFunc(all, func(c *nftables.Chain) bool { return c.Table.Name == tableName && c.Name == want.Name })
+		if i < 0 {
 			return fmt.Sprintf("no chain %s", want.Name), nil
 		}
-		if err != nil {
-			return "", fmt.Errorf("read chain %s: %w", want.Name, err)
-		}
-		if !sameChain(ch, want) {
+		if !sameChain(all[i], want) {
 			return fmt.Sprintf("chain %s has another type, hook, priority or policy", want.Name), nil
 		}
 		d, err := t.ruleDefectLocked(want, rules)
 		if d != "" || err != nil {
 			return d, err
 		}
+	}
+	if len(names) != len(chains) {
+		return fmt.Sprintf("%d chains in the table, want %d", len(names), len(chains)), nil
 	}
 	return "", nil
 }
