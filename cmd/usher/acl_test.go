@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/lease"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/acl"
 )
 
 func TestGuardedNames(t *testing.T) {
@@ -93,4 +95,61 @@ func TestLeasesAreNotReadWhereTheyDoNotMatter(t *testing.T) {
 	assert.Nil(t, s.used.Load())
 	assert.False(t, s.changed(testIP, time.Now()))
 	s.admit([]dhcpd.Commit{{Lease: lease.Record{IP: testIP}}}, time.Now())()
+}
+
+// slowKernel remembers what was applied, and takes its time for it.
+type slowKernel struct {
+	*acl.DryRun
+	takes time.Duration
+}
+
+func (k slowKernel) Apply(ctx context.Context, changes []provision.Change) error {
+	select {
+	case <-time.After(k.takes):
+		return k.DryRun.Apply(ctx, changes)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// The journal returns, and so the acknowledgement leaves, when the kernel lets
+// the client in; a kernel that hangs holds it no longer than the limit.
+func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
+	snap, _ := provision.Build(provision.Input{FetchedAt: time.Now()})
+	for _, c := range []struct {
+		name     string
+		takes    time.Duration
+		admitted bool
+	}{{"kernel works", 5 * time.Millisecond, true}, {"kernel hangs", 5 * time.Second, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			s, leases := testSources(t)
+			cfg := &config.Config{}
+			cfg.ACL.SourceGuard.Direct = []string{"eth1"}
+			kernel := slowKernel{acl.NewDryRun(nil), c.takes}
+			e := provision.NewEnforcer(provision.EnforceOptions{Inputs: s.use(cfg)}, kernel, nil, func() *provision.Snapshot { return snap }, nil, slog.New(slog.DiscardHandler))
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- e.Run(ctx) }()
+			defer func() { cancel(); require.NoError(t, <-done) }()
+			if c.admitted {
+				require.NoError(t, e.Sync(ctx))
+			} else { // the first round is still on
+				require.Eventually(t, func() bool { return s.used.Load() != nil }, 5*time.Second, time.Millisecond)
+			}
+			s.enforcer.Store(e)
+
+			db, err := openState(t.TempDir(), slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			defer db.Close()
+			rec := lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", State: lease.StateBound, Expires: time.Now().Add(time.Hour)}
+			leases.Store(rec)
+			began := time.Now()
+			require.NoError(t, journal{db: db, leases: leases, admit: s.admit}.Commit([]dhcpd.Commit{{Lease: rec}}))
+			took := time.Since(began)
+			have, err := kernel.Observe(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, c.admitted, len(have.Guard.BoundDirect) == 1, "%+v after %v", have.Guard, took)
+			assert.Less(t, took, 2*time.Second)
+		})
+	}
 }

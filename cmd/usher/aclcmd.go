@@ -462,6 +462,8 @@ replaces the first. The status, the console's page, the log and the metric usher
 				return usageError{errors.New("--for and --close: want one of them")}
 			case closeIt:
 				return closeACL(c, cmd)
+			case length == 0:
+				return usageError{errors.New("say for how long: --for 30m, at most 24h")}
 			case length < time.Second || length > acl.MaxOpen:
 				return usageError{fmt.Errorf("--for %s: want 1s to %s, such as 30m", length, acl.MaxOpen)}
 			}

@@ -55,7 +55,7 @@ func TestKernelKilledInTheMiddleOfABatch(t *testing.T) {
 		require.NoError(t, cmd.Start())
 		_, err = out.Read(make([]byte, 8)) // it is open
 		require.NoError(t, err)
-		time.Sleep(100*time.Millisecond + rand.N(150*time.Millisecond)) // a random moment, not a synchronisation
+		<-time.After(100*time.Millisecond + rand.N(150*time.Millisecond)) // a random moment, not a synchronisation
 		require.NoError(t, cmd.Process.Kill())
 		_ = cmd.Wait()
 
