@@ -261,7 +261,11 @@ func (a *allocator) unsure(ip netip.Addr, mac provision.MAC, now time.Time) bool
 		return false
 	}
 	i, ok := a.place(ip)
-	return !ok || now.UnixMilli()-a.asked[i] >= probeFresh.Milliseconds()
+	if !ok {
+		return true
+	}
+	age := now.UnixMilli() - a.asked[i]
+	return age < 0 || age >= probeFresh.Milliseconds() // negative: the clock was set back
 }
 
 // verify notes that nobody answered for an address.

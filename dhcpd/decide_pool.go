@@ -47,12 +47,11 @@ func (c *decider) wire() netip.Addr {
 
 // near reports whether a pool serves the client's wire. An interface may have
 // several addresses, such as one of the customers' network and one of the guests'.
+// What it does not have says nothing of the wire: a packet that was sent to one of our
+// other addresses came from anywhere.
 func (c *decider) near(p *dynamicPool) bool {
-	if p.serves(c.wire()) {
-		return true
-	}
 	if c.r.relay.Link.IsValid() || c.r.p.GIAddr().IsValid() || c.r.on == nil {
-		return false
+		return p.serves(c.wire())
 	}
 	for _, a := range c.r.on.Addrs {
 		if p.serves(a.Addr()) {
@@ -89,9 +88,18 @@ func (c *decider) discoverPool() {
 	case bestFit == 0:
 		c.d.pool = served + 1
 		c.end(OutcomePoolExhausted)
+	case c.set.rapidCommit && c.r.p.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
+		c.grantPool(wire.Ack, bestPool, best)
+		c.d.reply.RapidCommit = c.d.reply.Type == wire.Ack
 	default:
 		c.grantPool(wire.Offer, bestPool, best)
 	}
+}
+
+// asksWire reports whether the wire is asked before an address of pool i is given. An
+// OFFER can wait for that, and a client that asks for rapid commit takes one too (RFC 4039).
+func (c *decider) asksWire(i int) bool {
+	return c.set.pools[i].Probe && !c.r.p.GIAddr().IsValid()
 }
 
 // requestPool answers a REQUEST for an address of a pool, if the client may have
@@ -101,8 +109,30 @@ func (c *decider) requestPool(a netip.Addr) bool {
 	if i < 0 || c.set.pools[i].Kind != c.poolKind() || !c.near(&c.set.pools[i]) {
 		return false
 	}
+	if own := c.leasedPool(); own.IsValid() && own != a {
+		c.d.yourIP = own
+		c.nak(OutcomeNakWrongAddress, nil)
+		return true
+	}
 	c.takePool(i, a)
 	return true
+}
+
+// leasedPool gives the address that the client has leased of a pool it may have one of. It
+// gets no second one: else one client that names address after address would empty the pool.
+func (c *decider) leasedPool() netip.Addr {
+	kind := c.poolKind()
+	for i := range c.set.pools {
+		p := &c.set.pools[i]
+		if p.Kind != kind || !c.near(p) {
+			continue
+		}
+		a, fit := c.pools.pick(i, c.mac, netip.Addr{}, c.now)
+		if fit == pool.FitOwn && c.pools.slot(i, a, c.now).State == pool.StateLeased && c.snap.ByIP(a) == nil {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // takePool acknowledges a if nobody else has it, else refuses it.
@@ -256,6 +286,11 @@ func (c *decider) releasePool(rec *lease.Record) bool {
 	return true
 }
 
+// maxDeclined is the share of a pool that DECLINEs keep away for the whole of
+// dhcp.quarantine. So many addresses are not really in use by others; somebody takes one after
+// another to decline it, and those after that come back as soon as offers do.
+const maxDeclined = 0.25
+
 // declinePool takes an address of a pool out of service for a time. Only a client
 // that has it now can do that: else anybody could empty the pool.
 func (c *decider) declinePool(rec *lease.Record) bool {
@@ -265,7 +300,11 @@ func (c *decider) declinePool(rec *lease.Record) bool {
 	}
 	c.d.pool, c.d.yourIP, c.d.change = i+1, rec.IP, changeQuarantine
 	c.d.rec = *rec
-	c.d.rec.State, c.d.rec.Renewed, c.d.rec.Expires = lease.StateQuarantined, c.now, c.now.Add(c.set.quarantine)
+	hold := c.set.quarantine
+	if c.pools.quarantined(i, c.now) >= maxDeclined {
+		hold = min(hold, offerHold)
+	}
+	c.d.rec.State, c.d.rec.Renewed, c.d.rec.Expires = lease.StateQuarantined, c.now, c.now.Add(hold)
 	c.end(OutcomePoolDeclined)
 	return true
 }

@@ -20,9 +20,10 @@ import (
 func Build(in Input) (*Snapshot, []Problem) {
 	p := &problems{list: slices.Clone(in.Problems)}
 	subs := buildSubscribers(in.Subscribers, in.Problems, p)
-	rows := cleanRows(in, p)
-	t := newTables(rows, subs, buildDevices(in.Devices, p), p)
+	rows, seats := cleanRows(in, p)
+	t := newTables(rows, seats, in.KeepSeats, subs, buildDevices(in.Devices, p), p)
 	p.unlisted(t, subs)
+	p.unlistedSeats(t, subs)
 	return newSnapshot(t, subs, in.Source, in.FetchedAt), p.sorted()
 }
 
@@ -152,8 +153,9 @@ func buildDevices(in []Device, p *problems) []Device {
 	return out
 }
 
-// cleanRows leaves out what cannot be a binding and gives a copy of the rest.
-func cleanRows(in Input, p *problems) []Binding {
+// cleanRows leaves out what cannot be a binding and gives a copy of the rest, those
+// without an address apart.
+func cleanRows(in Input, p *problems) ([]Binding, []Seat) {
 	nets := newSubnetTable(in.Subnets)
 	reserved := make(map[uint32]bool, len(in.Reserved))
 	for _, a := range in.Reserved {
@@ -163,29 +165,43 @@ func cleanRows(in Input, p *problems) []Binding {
 	}
 	names := make(map[string]string) // one copy of each interface name
 	rows := make([]Binding, 0, len(in.Bindings))
+	var seats []Seat
 	for i := range in.Bindings {
 		r := in.Bindings[i]
 		r.IP = r.IP.Unmap()
+		if r.Device <= 0 { // a port without its switch says nothing
+			r.Device, r.Port, r.PortName = 0, 0, ""
+		}
+		if seat, ok := seatOf(&r); ok && !r.IP.IsValid() {
+			switch {
+			case in.KeepSeats:
+				seat.PortName = oneCopy(names, seat.PortName)
+				seats = append(seats, seat)
+				continue
+			case r.MAC.IsZero():
+				continue // a customer without an address is no defect
+			}
+		}
 		if kind, why := rowDefect(&r, nets, reserved); kind != "" {
 			p.add(Problem{Kind: kind, Subscriber: r.Subscriber, IP: r.IP, MAC: r.MAC, Device: r.Device, Port: r.Port, Detail: why})
 			if kind != ProblemOutsideSubnets {
 				continue
 			}
 		}
-		if r.Device <= 0 { // a port without its switch says nothing
-			r.Device, r.Port, r.PortName = 0, 0, ""
-		}
-		if r.PortName != "" {
-			name, ok := names[r.PortName]
-			if !ok {
-				name = strings.Clone(r.PortName)
-				names[name] = name
-			}
-			r.PortName = name
-		}
+		r.PortName = oneCopy(names, r.PortName)
 		rows = append(rows, r)
 	}
-	return rows
+	return rows, seats
+}
+
+// oneCopy gives the copy of a text that all rows share.
+func oneCopy(names map[string]string, text string) string {
+	name, ok := names[text]
+	if !ok && text != "" {
+		name = strings.Clone(text)
+		names[name] = name
+	}
+	return name
 }
 
 // rowDefect says what is wrong with one row by itself; empty if nothing is.

@@ -30,6 +30,14 @@ func (s *Snapshot) hash() uint64 {
 			h.text(r.PortName)
 		}
 	}
+	for i := range s.t.seats.rows { // none unless they are asked for, and then nothing changes by them
+		r := &s.t.seats.rows[i]
+		h.num(uint64(r.Subscriber))
+		h.num(uint64(r.Port))
+		h.num(macKey(r.MAC)<<16 | uint64(r.VLAN))
+		h.num(uint64(r.Device))
+		h.text(r.PortName)
+	}
 	h.num(uint64(len(s.subs)))
 	for _, sub := range s.subs {
 		h.num(uint64(sub.ID))

@@ -7,7 +7,7 @@ import (
 )
 
 // GuardLimits say how much of the subscribers one fetch may harm. The shares
-// are of the subscribers that have a binding in the snapshot in use; more than
+// are of the subscribers that have a binding, or a seat, in the snapshot in use; more than
 // the share holds the fetch.
 type GuardLimits struct {
 	MaxRemoved  float64 `json:"max_removed"`  // lose all their addresses, 0..1
@@ -30,7 +30,7 @@ type GuardCount struct {
 type GuardDecision struct {
 	Hold        bool       `json:"hold"`
 	NoRows      bool       `json:"no_rows"`     // the answer has no binding at all: never accepted by repetition
-	Subscribers int        `json:"subscribers"` // with a binding, in the snapshot in use
+	Subscribers int        `json:"subscribers"` // with a binding or a seat, in the snapshot in use
 	Removed     GuardCount `json:"removed"`
 	Moved       GuardCount `json:"moved"`
 	Blocked     GuardCount `json:"blocked"`
@@ -41,14 +41,17 @@ type GuardDecision struct {
 // holds it if one count is over its limit. Who gains an address or a port that
 // nobody had told yet is not harmed; a new subscriber neither. A candidate
 // without rows is held always, even if there is no old snapshot; the first one
-// with rows passes.
+// with rows, or with seats, passes.
 func Compare(old, candidate *Snapshot, limits GuardLimits) GuardDecision {
 	d := GuardDecision{
 		Subscribers: old.Counts().Subscribers,
 		Removed:     GuardCount{Limit: limits.MaxRemoved},
 		Moved:       GuardCount{Limit: limits.MaxMoved},
 		Blocked:     GuardCount{Limit: limits.MaxBlocked},
-		NoRows:      candidate.Len() == 0,
+		NoRows:      candidate.Empty() || candidate.Len() == 0 && old.Len() > 0,
+	}
+	if candidate.KeepsSeats() && old != nil {
+		d.Subscribers += old.t.seats.alone
 	}
 	if old != nil && candidate != nil {
 		d.count(old, candidate)
@@ -62,6 +65,9 @@ func (d *GuardDecision) count(old, candidate *Snapshot) {
 	if old.t == candidate.t {
 		d.countStates(old, candidate)
 		return
+	}
+	if candidate.KeepsSeats() {
+		defer d.countSeats(old, candidate)
 	}
 	a, b := &old.t.bySubscriber, &candidate.t.bySubscriber
 	j := 0
@@ -101,10 +107,48 @@ func (d *GuardDecision) countStates(old, candidate *Snapshot) {
 		if j < len(old.subs) && old.subs[j].ID == sub.ID {
 			was = old.subs[j].State
 		}
-		if !blocks(was) && blocks(sub.State) && len(old.BySubscriber(sub.ID)) > 0 {
+		if !blocks(was) && blocks(sub.State) && (len(old.BySubscriber(sub.ID)) > 0 || len(old.SeatsOf(sub.ID)) > 0) {
 			d.Blocked.add(sub.ID)
 		}
 	}
+}
+
+// countSeats counts the subscribers that had no binding but a seat. Who has
+// bindings is told by them alone.
+func (d *GuardDecision) countSeats(old, candidate *Snapshot) {
+	for rest := old.Seats(); len(rest) > 0; {
+		id := rest[0].Subscriber
+		before := old.SeatsOf(id)
+		rest = rest[len(before):]
+		if len(old.BySubscriber(id)) > 0 {
+			continue
+		}
+		rows, seats := candidate.BySubscriber(id), candidate.SeatsOf(id)
+		switch {
+		case len(rows) == 0 && len(seats) == 0:
+			d.Removed.add(id)
+			continue
+		case len(rows) == 0 && seatsMoved(before, seats):
+			d.Moved.add(id)
+		}
+		if !blocks(old.State(id)) && blocks(candidate.State(id)) {
+			d.Blocked.add(id)
+		}
+	}
+	for _, c := range []*GuardCount{&d.Removed, &d.Moved, &d.Blocked} {
+		slices.Sort(c.Examples)
+	}
+}
+
+// seatsMoved reports whether a port of before has no seat any more.
+func seatsMoved(before, after []Seat) bool {
+	for i := range before {
+		was := before[i].row()
+		if hasPort(&was) && !slices.ContainsFunc(after, func(s Seat) bool { now := s.row(); return agree(&was, &now) }) {
+			return true
+		}
+	}
+	return false
 }
 
 func blocks(s State) bool { return s == StateStop || s == StatePause }

@@ -125,7 +125,7 @@ func (s *Syncer) pollFull(ctx context.Context, opts SyncOptions) {
 	took := time.Since(began)
 	var f fetched
 	if err == nil {
-		in.Subnets, in.Reserved = opts.Subnets, opts.Reserved
+		in.Subnets, in.Reserved, in.KeepSeats = opts.Subnets, opts.Reserved, opts.KeepSeats
 		if in.FetchedAt.IsZero() || in.FetchedAt.After(began) {
 			in.FetchedAt = began // what changed after this may be missing
 		}

@@ -33,6 +33,7 @@ type tables struct {
 	rows      []Binding // by Device, Port (PortName where Port is zero), IP
 	contested []Binding // rows that lost their address to another subscriber's row
 	devices   []Device  // by ID
+	seats     seatTables
 
 	byIP         index[uint32]
 	byMAC        index[uint64]
@@ -90,6 +91,7 @@ type Counts struct {
 	WithoutMAC  int `json:"without_mac"`  // bindings
 	WithoutPort int `json:"without_port"` // bindings
 	Contested   int `json:"contested"`    // rows left out because another subscriber has the address
+	Seats       int `json:"seats"`        // rows of customers without an address, for pools
 
 	// Listed subscribers by state, with or without a binding.
 	Active  int `json:"active"`
@@ -132,12 +134,7 @@ func (s *Snapshot) ByPort(d DeviceID, port uint32) []Binding {
 	if s == nil || d == 0 || port == 0 {
 		return nil
 	}
-	i, ok := slices.BinarySearchFunc(s.t.ports, portSpan{device: d, port: port}, comparePortSpan)
-	if !ok {
-		return nil
-	}
-	p := s.t.ports[i]
-	return s.t.rows[p.lo:p.hi:p.hi]
+	return s.t.portRows(d, port)
 }
 
 func comparePortSpan(a, b portSpan) int {
@@ -342,7 +339,7 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 		_, mine := states[c.Subscriber]
 		_, theirs := states[s.ByIP(c.IP).Subscriber]
 		if mine || theirs {
-			t = newTables(slices.Concat(t.rows, t.contested), subs, t.devices, nil)
+			t = newTables(slices.Concat(t.rows, t.contested), t.seats.rows, t.seats.kept, subs, t.devices, nil)
 			break
 		}
 	}
@@ -356,7 +353,7 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 
 func newSnapshot(t *tables, subs []Subscriber, src Source, at time.Time) *Snapshot {
 	s := &Snapshot{t: t, subs: subs, source: src, fetchedAt: at}
-	c := Counts{Bindings: len(t.rows), Subscribers: t.bound, Devices: len(t.devices), Contested: len(t.contested)}
+	c := Counts{Bindings: len(t.rows), Subscribers: t.bound, Devices: len(t.devices), Contested: len(t.contested), Seats: len(t.seats.rows)}
 	for i := range t.rows {
 		if t.rows[i].MAC.IsZero() {
 			c.WithoutMAC++

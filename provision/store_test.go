@@ -23,6 +23,7 @@ func requireSameSnapshot(t testing.TB, want, got *Snapshot) {
 	require.True(t, slices.Equal(want.contested(), got.contested()))
 	require.True(t, slices.Equal(want.Subscribers(), got.Subscribers()))
 	require.True(t, slices.Equal(want.Devices(), got.Devices()))
+	require.Equal(t, want.Seats(), got.Seats())
 	require.Equal(t, want.Fingerprint(), got.Fingerprint())
 	require.Equal(t, want.Counts(), got.Counts())
 	require.True(t, want.FetchedAt().Equal(got.FetchedAt()))
@@ -36,6 +37,8 @@ func TestStoreKeepsEverything(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	for round := range 30 {
 		in := messyInput(rng, round*5)
+		in.KeepSeats = round%2 == 1
+		in.Bindings = append(in.Bindings, Binding{Subscriber: 7001, Device: 40, PortName: "Gi0/2\t"}, Binding{Subscriber: 7001, VLAN: 77}, Binding{Subscriber: 7002, MAC: MAC{2, 1}})
 		in.Devices = append(in.Devices, Device{ID: 40, Name: "tab\there \"quoted\" \xff\n second line", Model: "DES-3200\t\n", IP: addr("2001:db8::40")},
 			Device{ID: 41, IP: addr("fe80::1%eth0")})
 		in.Bindings = append(in.Bindings, Binding{Subscriber: 1<<63 - 1, IP: testIP(60), Device: 1<<63 - 1, Port: 1<<32 - 1, VLAN: 1<<16 - 1, PortName: "Gi0/1\t\"x\""})
@@ -76,8 +79,8 @@ func TestStoreBadFiles(t *testing.T) {
 		{"foreign text", "hello\nworld\n", "line 1: not a stored snapshot of usher"},
 		{"foreign binary", "\x7fELF\x02\x01\x01\n", "line 1: not a stored snapshot of usher"},
 		{"one endless line", strings.Repeat("x", maxStoreLine+1), "line 1: line is longer than 65536 bytes"},
-		{"newer version", strings.Replace(text, "snapshot 2\n", "snapshot 3\n", 1), "line 1: version 3 was written by a newer usher; this one reads up to 2"},
-		{"no version", strings.Replace(text, "snapshot 2\n", "snapshot x\n", 1), `line 1: version "x" is not a number`},
+		{"newer version", strings.Replace(text, "snapshot 3\n", "snapshot 4\n", 1), "line 1: version 4 was written by a newer usher; this one reads up to 3"},
+		{"no version", strings.Replace(text, "snapshot 3\n", "snapshot x\n", 1), `line 1: version "x" is not a number`},
 		{"cut between lines", strings.Join(lines[:20], ""), "line 21: the file is cut off: no closing line"},
 		{"cut within a line", strings.Join(lines[:20], "") + lines[20][:5], "line 21: the file is cut off within this line"},
 		{"a line lost", strings.Join(slices.Delete(slices.Clone(lines), 10, 11), ""), "line 104: 101 records, the closing line says 102"},

@@ -13,18 +13,19 @@ import (
 	"time"
 )
 
-// The file of a Store, version 2: lines of fields parted by tabs, so that people
+// The file of a Store, version 3: lines of fields parted by tabs, so that people
 // can read it with their usual tools. Empty field: not known.
 //
-//	usher snapshot 2
+//	usher snapshot 3
 //	f  time of the fetch (RFC 3339)  source
 //	d  device id  MAC  management address  quoted name  quoted model (not in version 1)
 //	s  subscriber id  state
 //	b  subscriber id  IP  MAC  device id  port  VLAN  quoted port name
-//	e  number of the lines d, s and b  CRC-32C of all bytes before this line, hexadecimal
+//	a  subscriber id  MAC  device id  port  VLAN  quoted port name (without an address; not before version 3)
+//	e  number of the lines d, s, b and a  CRC-32C of all bytes before this line, hexadecimal
 const (
 	storeMagic   = "usher snapshot "
-	storeVersion = 2
+	storeVersion = 3
 	maxStoreLine = 1 << 16
 )
 
@@ -108,6 +109,18 @@ func encode(w io.Writer, s *Snapshot) error {
 			flush()
 		}
 	}
+	for i := range s.Seats() {
+		r := &s.t.seats.rows[i]
+		b = append(b, 'a')
+		num(int64(r.Subscriber))
+		mac(r.MAC)
+		num(int64(r.Device))
+		num(int64(r.Port))
+		num(int64(r.VLAN))
+		text(r.PortName)
+		records++
+		flush()
+	}
 	crc := sum.Sum32()
 	b = fmt.Appendf(b, "e\t%d\t%08x", records, crc)
 	flush()
@@ -149,7 +162,7 @@ func decode(r io.Reader) (*Snapshot, error) {
 		return nil, d.fail("the file is cut off: no closing line")
 	}
 	subs := buildSubscribers(d.subs, nil, nil)
-	t := newTables(d.rows, subs, buildDevices(d.devices, nil), nil)
+	t := newTables(d.rows, d.seats, len(d.seats) > 0, subs, buildDevices(d.devices, nil), nil)
 	return newSnapshot(t, subs, SourceStored, d.fetchedAt), nil
 }
 
@@ -165,6 +178,7 @@ type decoder struct {
 	devices   []Device
 	subs      []Subscriber
 	rows      []Binding
+	seats     []Seat
 }
 
 func (d *decoder) fail(format string, args ...any) error {
@@ -260,6 +274,15 @@ func (d *decoder) record(kind, rest string) error {
 			return errors.New("binding without an IPv4 address")
 		}
 		d.rows = append(d.rows, r)
+	case "a":
+		r := Binding{Subscriber: SubscriberID(f.num("subscriber id", 1, 1<<63-1)), MAC: f.mac(),
+			Device: DeviceID(f.num("device id", 0, 1<<63-1)), Port: uint32(f.num("port", 0, 1<<32-1)),
+			VLAN: uint16(f.num("vlan", 0, 1<<16-1)), PortName: f.text("port name")}
+		seat, ok := seatOf(&r)
+		if f.err == nil && !ok {
+			return errors.New("row without an address names no port, MAC or VLAN")
+		}
+		d.seats = append(d.seats, seat)
 	default:
 		return fmt.Errorf("unknown kind of line %q", clip(kind))
 	}

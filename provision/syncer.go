@@ -27,6 +27,8 @@ type SyncOptions struct {
 	Guard    GuardLimits
 	Subnets  []netip.Prefix // see Input
 	Reserved []netip.Addr   // see Input
+	// KeepSeats is for pools of subscribers; see Input.
+	KeepSeats bool
 }
 
 func (o SyncOptions) filled() SyncOptions {

@@ -12,12 +12,13 @@ import (
 // over and writes to them, but keeps none of their memory. Fed with its own rows and contested it
 // gives the same tables again, which is how stored snapshots and changed states
 // are handled. subs must be sorted.
-func newTables(rows []Binding, subs []Subscriber, devices []Device, p *problems) *tables {
-	t := &tables{devices: devices}
+func newTables(rows []Binding, seats []Seat, keepSeats bool, subs []Subscriber, devices []Device, p *problems) *tables {
+	t := &tables{devices: devices, seats: seatTables{kept: keepSeats}}
 	chosen := t.chooseRows(rows, subs, p)
 	t.sortRows(rows, chosen)
 	t.indexRows(p)
 	t.indexPorts(p)
+	t.chooseSeats(seats, p)
 	t.indexVLANs()
 	t.indexDevices(p)
 	return t
@@ -327,6 +328,9 @@ func (t *tables) indexDevices(p *problems) {
 		if i == 0 || t.rows[i-1].Device != t.rows[i].Device {
 			used[t.rows[i].Device] = true
 		}
+	}
+	for i := range t.seats.rows {
+		used[t.seats.rows[i].Device] = true
 	}
 	t.deviceByMAC = make(map[MAC]*Device, len(t.devices))
 	t.deviceByIP = make(map[netip.Addr]*Device, len(t.devices))

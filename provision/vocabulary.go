@@ -199,6 +199,7 @@ type Input struct {
 	Devices     []Device
 	Subnets     []netip.Prefix // the served subnets; empty: no check
 	Reserved    []netip.Addr   // addresses no subscriber may hold: gateways
+	KeepSeats   bool           // there are pools for subscribers: rows without an address become Seats
 	Problems    []Problem      // what the fetch itself had to skip
 	Source      Source
 	FetchedAt   time.Time // when the fetch began: changes after it are not in it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -140,7 +141,7 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 			n, flags := f.memory.card(c)
 			id := provision.SubscriberID(c.ID)
 			answer.States[id] = f.policy.State(n, flags)
-			if flags.Former == provision.FlagYes || otherAddresses(c, prev.BySubscriber(id)) {
+			if flags.Former == provision.FlagYes || otherAddresses(c, prev.BySubscriber(id)) || otherMACs(c, prev) {
 				answer.Refresh = true // the card does not tell who is former no more
 			}
 		})
@@ -176,13 +177,35 @@ func otherAddresses(c *userside.Customer, rows []*provision.Binding) bool {
 	return n != len(distinct)
 }
 
+// otherMACs reports whether the card of a customer without an address has other
+// MACs than its seats, where pools are to know them.
+func otherMACs(c *userside.Customer, prev *provision.Snapshot) bool {
+	seats := prev.SeatsOf(provision.SubscriberID(c.ID))
+	if !prev.KeepsSeats() || slices.ContainsFunc(c.Addresses, func(a userside.CustomerAddress) bool { return a.IP.IsValid() }) {
+		return false
+	}
+	has := make(map[provision.MAC]bool, len(seats))
+	for i := range seats {
+		if !seats[i].MAC.IsZero() {
+			has[seats[i].MAC] = true
+		}
+	}
+	told := make(map[provision.MAC]bool, len(c.Addresses))
+	for _, a := range c.Addresses {
+		if mac := provision.MAC(a.MAC); !mac.IsZero() {
+			told[mac] = true
+		}
+	}
+	return !maps.Equal(has, told)
+}
+
 // Moved follows the cabling of each customer, one call each, and tells if one of
 // them is on another port than prev has. A difference is told once: two sources
 // of one ERP may disagree for good.
 func (f *Fetcher) Moved(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (bool, error) {
 	moved := false
 	for _, id := range ids {
-		rows := prev.BySubscriber(id)
+		rows := known(prev, id)
 		if len(rows) == 0 {
 			continue
 		}

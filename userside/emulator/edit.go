@@ -145,6 +145,18 @@ func (e *Emulator) addIP(id int64, ip netip.Addr, mac MAC, quiet bool) error {
 	})
 }
 
+// AddMAC notes a MAC of a customer without an address for it, as the data of real
+// installations has.
+func (e *Emulator) AddMAC(id int64, mac MAC) error {
+	return e.changeCustomer(id, false, func(c *Customer, _ time.Time) (Change, []MACRecord, error) {
+		if mac.IsZero() {
+			return Change{}, nil, badRequest("no MAC")
+		}
+		c.Addresses = append(c.Addresses, Address{MAC: mac})
+		return Change{Kind: ChangeEdit}, nil, nil
+	})
+}
+
 // RemoveIP takes an address from a customer.
 func (e *Emulator) RemoveIP(id int64, ip netip.Addr) error {
 	return e.removeIPs(id, false, func(a Address) bool { return a.IP == ip })
