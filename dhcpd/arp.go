@@ -295,6 +295,7 @@ func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Ti
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Conflicts++
+	port := a.p.Place(ip)
 	a.p.Quarantine(ip, now, until)
 	if !more {
 		return netip.Addr{}, false
@@ -303,5 +304,6 @@ func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Ti
 	if fit == 0 || !a.p.Offer(next, mac, now, now.Add(offerHold)) {
 		return netip.Addr{}, false
 	}
+	a.p.SetPlace(next, port)
 	return next, true
 }

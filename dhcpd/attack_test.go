@@ -332,3 +332,49 @@ func TestLeaseQueryOfAPool(t *testing.T) {
 	q.CIAddr = host(201)
 	assert.Equal(t, OutcomeLeaseUnassigned, run(t, q, leases(released), withGuests, may).outcome)
 }
+
+// One port with many MACs gets as many addresses of a pool as it may have, also over a restart.
+func TestPortGetsSoManyAddressesOfAPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := poolRig(t, &journal{})
+		o := testOptions()
+		withGuests(nil, &o)
+		o.MaxPortMACs = 2
+		require.NoError(t, r.s.Reload(o))
+		a := r.join(t, client(1))
+		r.ask(discoverBy(client(2)))
+		require.Equal(t, OutcomePoolOffer, r.h.ev.Outcome)
+		b := r.last().yourIP
+		r.ask(discoverBy(client(3)))
+		assert.Equal(t, OutcomePortMACLimit, r.h.ev.Outcome, "an offer counts")
+		r.ask(selectBy(client(2), b))
+		time.Sleep(time.Second)
+		require.Equal(t, wire.Ack, r.last().kind)
+		for n := byte(200); n <= 203; n++ {
+			if host(n) != a && host(n) != b {
+				r.ask(selectBy(client(3), host(n)))
+				assert.Equal(t, OutcomePortMACLimit, r.h.ev.Outcome)
+			}
+		}
+		other := discoverBy(client(4))
+		other.Option82 = port(switch1, 41)
+		r.ask(other)
+		assert.Equal(t, OutcomePoolOffer, r.h.ev.Outcome, "another port")
+		r.ask(wire.Query{Type: wire.Request, MAC: client(1), CIAddr: a})
+		assert.Equal(t, OutcomePoolAck, r.h.ev.Outcome, "who is there stays")
+		time.Sleep(time.Second)
+
+		again, err := New(o, r.s.deps)
+		require.NoError(t, err)
+		e := again.Explain(Query{MAC: client(3), GIAddr: relayIP, Option82: port(switch1, 40)})
+		assert.Equal(t, OutcomePortMACLimit, e.Outcome, "after a restart")
+
+		q := discoverBy(client(1))
+		q.Type, q.CIAddr = wire.Release, a
+		r.ask(q)
+		require.Equal(t, OutcomePoolReleased, r.h.ev.Outcome)
+		r.ask(discoverBy(client(3)))
+		assert.Equal(t, OutcomePoolOffer, r.h.ev.Outcome)
+		require.NoError(t, r.end())
+	})
+}

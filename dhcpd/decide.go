@@ -48,6 +48,7 @@ type decision struct {
 	mac     provision.MAC
 	match   match
 	binding *provision.Binding // that yourIP belongs to; nil: none
+	port    uint64             // of a pool's client, as portKey has it
 	pool    int                // place of the pool that yourIP is of, from 1; 0: none
 	yourIP  netip.Addr         // given, or for a NAK: what the client would get
 

@@ -121,7 +121,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeVLANShared:        {"vlan_shared", "Several customers of the ERP are in the VLAN of this interface, so it cannot tell which one asks."},
 	OutcomeMatchDisagrees:    {"match_disagrees", "The ways of dhcp.match that must agree name different addresses: for example, the ERP has the MAC on another port than option 82 names."},
 	OutcomePortFull:          {"port_full", "Every address bound to this port, or to this MAC, is in use by another client."},
-	OutcomePortMACLimit:      {"port_mac_limit", "As many other clients as dhcp.max_macs_per_port allows have live leases on this port."},
+	OutcomePortMACLimit:      {"port_mac_limit", "As many other clients as dhcp.max_macs_per_port allows have live leases, or offers of a pool, on this port."},
 	OutcomeMACReported:       {"mac_reported", "The ERP has another MAC for this address: the new one was reported, and the client is answered when the ERP has it (dhcp.mac_change: report)."},
 	OutcomeMACRefused:        {"mac_refused", "The ERP has another MAC for this address, and dhcp.mac_change: refuse keeps it."},
 	OutcomeNoSubnet:          {"no_subnet", "The address bound to the client is in none of the configured dhcp.subnets."},
