@@ -38,6 +38,10 @@ lint:
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
+# Every fuzz target for FUZZTIME (30s), with FUZZPARALLEL workers; FUZZ chooses by name.
+fuzz:
+	GO='$(GO)' FUZZTIME='$(FUZZTIME)' FUZZPARALLEL='$(FUZZPARALLEL)' FUZZ='$(FUZZ)' .ci/fuzz
+
 clean:
 	rm -rf bin dist artifacts
 

@@ -262,7 +262,11 @@ func (a *allocator) unsure(ip netip.Addr, mac provision.MAC, now time.Time) bool
 		return false
 	}
 	i, ok := a.place(ip)
-	return !ok || now.UnixMilli()-a.asked[i] >= probeFresh.Milliseconds()
+	if !ok {
+		return true
+	}
+	age := now.UnixMilli() - a.asked[i]
+	return age < 0 || age >= probeFresh.Milliseconds() // negative: the clock was set back
 }
 
 // verify notes that nobody answered for an address.
@@ -292,6 +296,7 @@ func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Ti
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Conflicts++
+	port := a.p.Place(ip)
 	a.p.Quarantine(ip, now, until)
 	if !more {
 		return netip.Addr{}, false
@@ -300,5 +305,6 @@ func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Ti
 	if fit == 0 || !a.p.Offer(next, mac, now, now.Add(offerHold)) {
 		return netip.Addr{}, false
 	}
+	a.p.SetPlace(next, port)
 	return next, true
 }

@@ -168,7 +168,11 @@ func newRig(t testing.TB, j *journal) *rig {
 // ask hands over a packet whose memory is used for something else afterwards, as the socket's is.
 func (r *rig) ask(q wire.Query) {
 	data := q.Append(nil)
-	r.h.handle(time.Now(), datagram{data: data, from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP})
+	from := netip.AddrPortFrom(relayIP, 67)
+	if !q.GIAddr.IsValid() && q.CIAddr.IsValid() {
+		from = netip.AddrPortFrom(q.CIAddr, 68)
+	}
+	r.h.handle(time.Now(), datagram{data: data, from: from, ifindex: 3, to: serverIP})
 	for i := range data {
 		data[i] = 0xee
 	}
@@ -362,7 +366,7 @@ func TestReleaseAndDeclineReachTheTable(t *testing.T) {
 		rec, _ := r.s.deps.Leases.Get(host(21))
 		assert.Equal(t, lease.StateReleased, rec.State)
 		r.ask(selectingOn(2, stranger, host(21)))
-		r.ask(wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{requested(host(21))}})
+		r.ask(wire.Query{Type: wire.Decline, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 2), Options: []wire.Option{requested(host(21))}})
 		rec, _ = r.s.deps.Leases.Get(host(21))
 		assert.Equal(t, lease.StateDeclined, rec.State)
 		require.NoError(t, r.end())

@@ -48,6 +48,7 @@ type decision struct {
 	mac     provision.MAC
 	match   match
 	binding *provision.Binding // that yourIP belongs to; nil: none
+	port    uint64             // of a pool's client, as portKey has it
 	pool    int                // place of the pool that yourIP is of, from 1; 0: none
 	holder  provision.MAC      // whom that pool keeps it for
 	yourIP  netip.Addr         // given, or for a NAK: what the client would get
@@ -314,7 +315,7 @@ func (c *decider) release() {
 	}
 	ciaddr := c.r.p.CIAddr()
 	rec, known := c.leases.Get(ciaddr)
-	if !known || !c.same(&rec) {
+	if !known || !c.same(&rec) || !c.sits(&rec) {
 		c.end(OutcomeReleaseUnknown)
 		return
 	}
@@ -338,6 +339,9 @@ func (c *decider) decline() {
 	b := c.snap.ByIP(ip)
 	rec, known := c.leases.Get(ip)
 	switch {
+	case known && !c.sits(&rec):
+		c.end(OutcomeDeclineUnknown)
+		return
 	case known && c.declinePool(&rec):
 		return
 	case known && c.same(&rec) && rec.Pool == "":
@@ -349,6 +353,25 @@ func (c *decider) decline() {
 	}
 	c.d.yourIP, c.d.binding = ip, b
 	c.end(OutcomeDeclined)
+}
+
+// sits reports whether a RELEASE or DECLINE can come from where the lease is. They
+// have no answer that a liar would miss, and anybody can write another's MAC into one.
+func (c *decider) sits(rec *lease.Record) bool {
+	p := &c.r.p
+	switch {
+	case p.RelayInfoCount() > 0 && len(rec.Option82) > 0:
+		if bytes.Equal(p.RelayInfo(), rec.Option82) {
+			return true
+		}
+		was, err := wire.ParseRelayInfo(rec.Option82) // other sub-options may change
+		return err == nil && bytes.Equal(was.CircuitID, c.r.relay.CircuitID) && bytes.Equal(was.RemoteID, c.r.relay.RemoteID)
+	case p.GIAddr().IsValid():
+		return true
+	case rec.GIAddr.IsValid(): // past the relay, so from the address itself
+		return c.r.from.Addr().Unmap() == rec.IP
+	}
+	return rec.Interface == "" || c.r.iface == "" || rec.Interface == c.r.iface
 }
 
 // ours reports whether a RELEASE or DECLINE is for this server; if not the packet is done.

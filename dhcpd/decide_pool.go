@@ -51,12 +51,11 @@ func (c *decider) wire() netip.Addr {
 
 // near reports whether a pool serves the client's wire. An interface may have
 // several addresses, such as one of the customers' network and one of the guests'.
+// What it does not have says nothing of the wire: a packet that was sent to one of our
+// other addresses came from anywhere.
 func (c *decider) near(p *dynamicPool) bool {
-	if p.serves(c.wire()) {
-		return true
-	}
 	if c.r.relay.Link.IsValid() || c.r.p.GIAddr().IsValid() || c.r.on == nil {
-		return false
+		return p.serves(c.wire())
 	}
 	for _, a := range c.r.on.Addrs {
 		if p.serves(a.Addr()) {
@@ -93,20 +92,21 @@ func (c *decider) discoverPool() {
 	case bestFit == 0:
 		c.d.pool = served + 1
 		c.end(OutcomePoolExhausted)
+	case c.fullPort(kind, bestPool, best):
+		c.end(OutcomePortMACLimit)
+	case kind == PoolSubscribers && c.refusedSeat(best):
+	case c.set.rapidCommit && c.r.p.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
+		c.grantPool(wire.Ack, kind, bestPool, best)
+		c.d.reply.RapidCommit = c.d.reply.Type == wire.Ack
 	default:
-		if kind == PoolSubscribers {
-			rec, known := c.leases.Get(best)
-			switch o := c.refuseSeat(&rec, known); {
-			case o == OutcomeNakOtherClient: // DISCOVER has no NAK
-				c.end(OutcomePortFull)
-				return
-			case o != 0:
-				c.end(o)
-				return
-			}
-		}
 		c.grantPool(wire.Offer, kind, bestPool, best)
 	}
+}
+
+// asksWire reports whether the wire is asked before an address of pool i is given. An
+// OFFER can wait for that, and a client that asks for rapid commit takes one too (RFC 4039).
+func (c *decider) asksWire(i int) bool {
+	return c.set.pools[i].Probe && !c.r.p.GIAddr().IsValid()
 }
 
 // requestPool answers a REQUEST for an address of a pool, if the client may have
@@ -116,8 +116,29 @@ func (c *decider) requestPool(a netip.Addr) bool {
 	if i < 0 || c.set.pools[i].Kind != kind || !c.near(&c.set.pools[i]) {
 		return false
 	}
+	if own := c.leasedPool(kind); own.IsValid() && own != a {
+		c.d.yourIP = own
+		c.nak(OutcomeNakWrongAddress, nil)
+		return true
+	}
 	c.takePool(kind, i, a)
 	return true
+}
+
+// leasedPool gives the address that the client has leased of a pool it may have one of. It
+// gets no second one: else one client that names address after address would empty the pool.
+func (c *decider) leasedPool(kind PoolKind) netip.Addr {
+	for i := range c.set.pools {
+		p := &c.set.pools[i]
+		if p.Kind != kind || !c.near(p) {
+			continue
+		}
+		a, fit := c.pools.pick(i, c.holder(kind), netip.Addr{}, c.now)
+		if fit == pool.FitOwn && c.pools.slot(i, a, c.now).State == pool.StateLeased && c.snap.ByIP(a) == nil {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // takePool acknowledges a if nobody else has it, else refuses it.
@@ -129,19 +150,18 @@ func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 	case !usable(c.pools.slot(i, a, c.now), c.holder(kind)):
 		c.nak(OutcomeNakOtherClient, nil)
 		return
+	case c.fullPort(kind, i, a):
+		c.end(OutcomePortMACLimit)
+		return
 	}
 	if kind == PoolSubscribers {
 		rec, known := c.leases.Get(a)
-		rec.IP = a
 		switch o := c.refuseSeat(&rec, known); {
 		case o == OutcomeNakOtherClient:
 			c.nak(o, nil)
 			return
 		case o != 0:
 			c.end(o)
-			return
-		case c.seatElsewhere(&rec):
-			c.nak(OutcomeNakWrongAddress, nil)
 			return
 		}
 	}
@@ -262,6 +282,7 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 	c.route()
 	if t == wire.Offer {
 		c.d.outcome, c.d.change = OutcomePoolOffer, changeHold
+		c.d.port = portKey(&c.r.relay, c.r.p.GIAddr())
 		return
 	}
 	c.d.outcome = OutcomePoolAck
@@ -304,7 +325,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 			c.d.change = changePoolRenew
 		}
 	}
-	c.d.rec = rec
+	c.d.rec, c.d.port = rec, portOfLease(&rec)
 }
 
 // releasePool plans the release of an address of a pool; false if it is none.
@@ -318,6 +339,61 @@ func (c *decider) releasePool(rec *lease.Record) bool {
 	return true
 }
 
+// fullPort reports whether the client's port holds as many addresses of pools as it may and a
+// would be one more (RFC 3046 section 4.0 wants such a bound). Without
+// option 82 nobody knows the port.
+func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
+	port := portKey(&c.r.relay, c.r.p.GIAddr())
+	if c.set.maxMACs == 0 || port == 0 {
+		return false
+	}
+	if s := c.pools.slot(i, a, c.now); s.MAC == c.holder(kind) && (s.State == pool.StateOffered || s.State == pool.StateLeased) {
+		return false // it has it already
+	}
+	n := 0
+	for j := range c.set.pools {
+		n += c.pools.held(j, port)
+	}
+	return n >= c.set.maxMACs
+}
+
+// portKey is a number for the port that option 82 names, whatever its profile: its very
+// bytes, a hash of them (FNV-1a). 0: it names none.
+func portKey(r *wire.RelayInfo, gi netip.Addr) uint64 {
+	if len(r.CircuitID) == 0 && len(r.RemoteID) == 0 {
+		return 0
+	}
+	h := uint64(14695981039346656037)
+	add := func(b ...byte) {
+		for _, x := range b {
+			h = (h ^ uint64(x)) * 1099511628211
+		}
+	}
+	add(byte(len(r.CircuitID)))
+	add(r.CircuitID...)
+	if len(r.RemoteID) > 0 {
+		add(r.RemoteID...)
+	} else if gi.IsValid() { // a circuit-id alone means something to its relay only
+		four := gi.As4()
+		add(four[:]...)
+	}
+	return max(h, 1)
+}
+
+// portOfLease is portKey for a lease.
+func portOfLease(rec *lease.Record) uint64 {
+	r, err := wire.ParseRelayInfo(rec.Option82)
+	if err != nil || len(rec.Option82) == 0 {
+		return 0
+	}
+	return portKey(&r, rec.GIAddr)
+}
+
+// maxDeclined is the share of a pool that DECLINEs keep away for the whole of
+// dhcp.quarantine. So many addresses are not really in use by others; somebody takes one after
+// another to decline it, and those after that come back as soon as offers do.
+const maxDeclined = 0.25
+
 // declinePool takes an address of a pool out of service for a time. Only a client
 // that has it now can do that: else anybody could empty the pool.
 func (c *decider) declinePool(rec *lease.Record) bool {
@@ -327,7 +403,11 @@ func (c *decider) declinePool(rec *lease.Record) bool {
 	}
 	c.d.pool, c.d.yourIP, c.d.change = i+1, rec.IP, changeQuarantine
 	c.d.rec = *rec
-	c.d.rec.State, c.d.rec.Renewed, c.d.rec.Expires = lease.StateQuarantined, c.now, c.now.Add(c.set.quarantine)
+	hold := c.set.quarantine
+	if c.pools.quarantined(i, c.now) >= maxDeclined {
+		hold = min(hold, offerHold)
+	}
+	c.d.rec.State, c.d.rec.Renewed, c.d.rec.Expires = lease.StateQuarantined, c.now, c.now.Add(hold)
 	c.end(OutcomePoolDeclined)
 	return true
 }

@@ -78,11 +78,11 @@ func (h *handler) decide(now time.Time, set *settings) {
 		if h.d.durable() && (h.s.deps.Journal == nil || h.s.deps.Volatile) {
 			break // nothing is promised that a restart would forget
 		}
-		if h.d.change == changeHold && h.links != nil && h.links.holds(h.d.yourIP, now) {
+		if (h.d.change == changeHold || h.d.change == changePool) && h.links != nil && h.links.holds(h.d.yourIP, now) {
 			set.pools[h.d.pool-1].alloc.avoid(h.d.yourIP, now, set.quarantine)
 			continue // an address of this host
 		}
-		if set.reserve(&h.d, now, h.s.log) {
+		if set.reserve(&h.d, h.s.deps.Leases, now, h.s.log) {
 			return
 		}
 	}
@@ -91,7 +91,7 @@ func (h *handler) decide(now time.Time, set *settings) {
 		o = OutcomePoolNotDurable
 	}
 	h.d = decision{outcome: o, mac: h.d.mac, match: h.d.match, yourIP: h.d.yourIP, pool: h.d.pool}
-	set.reserve(&h.d, now, h.s.log)
+	set.reserve(&h.d, h.s.deps.Leases, now, h.s.log)
 }
 
 // durable reports whether the answer must not leave before its lease is on disk.

@@ -65,6 +65,9 @@ const (
 	// offerHold is how long an offered address is kept for its client: until it
 	// has surely asked for it or taken the offer of somebody else.
 	offerHold = time.Minute
+	// offerLeast is how long an offer stands in any case: a client that means to take it
+	// asks within this time. When a pool has nothing else, older offers go to others.
+	offerLeast = 2 * time.Second
 	// leaseSlack is how long the address of a lease that ran out waits for a
 	// client whose clock is behind or who counts from the ACK.
 	leaseSlack = 10 * time.Second
@@ -161,6 +164,10 @@ type poolView interface {
 	pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit)
 	// slot tells what an address of the pool at place i is.
 	slot(i int, a netip.Addr, now time.Time) pool.Slot
+	// held is how many addresses of the pool at place i are offered or leased at a port.
+	held(i int, port uint64) int
+	// quarantined is the share of the pool at place i that is in quarantine.
+	quarantined(i int, now time.Time) float64
 	// owned gives the address of the pool at place i that mac has or had last.
 	owned(i int, mac provision.MAC) (netip.Addr, bool)
 }
@@ -178,7 +185,28 @@ func (s *settings) pick(i int, mac provision.MAC, want netip.Addr, now time.Time
 	a := s.pools[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.p.Pick(mac, want, now)
+	at, fit := a.p.Pick(mac, want, now)
+	if fit == 0 {
+		return a.p.PickOffered(now, now.Add(offerHold-offerLeast))
+	}
+	return at, fit
+}
+
+// held implements poolView.
+func (s *settings) held(i int, port uint64) int {
+	a := s.pools[i].alloc
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.p.At(port)
+}
+
+// quarantined implements poolView.
+func (s *settings) quarantined(i int, now time.Time) float64 {
+	a := s.pools[i].alloc
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.p.Counts(now)
+	return float64(c.Quarantined) / float64(max(c.Size, 1))
 }
 
 // slot implements poolView.
@@ -296,11 +324,17 @@ func (a *allocator) restore(leases *lease.Table, now time.Time, unused bool) {
 }
 
 func (a *allocator) restoreLocked(rec *lease.Record, now time.Time) {
+	// What is left counts, not when it ends: since the lease was given the clock may have been set.
+	left := rec.Expires.Sub(now)
+	if rec.Renewed.After(now) {
+		left = min(left, rec.Expires.Sub(rec.Renewed))
+	}
 	switch {
 	case rec.Live(now):
-		a.p.Restore(rec.IP, rec.Holder(), pool.StateLeased, rec.Expires.Add(leaseSlack))
+		a.p.Restore(rec.IP, rec.Holder(), pool.StateLeased, now.Add(left+leaseSlack))
+		a.p.SetPlace(rec.IP, portOfLease(rec))
 	case rec.State == lease.StateQuarantined && now.Before(rec.Expires):
-		a.p.Restore(rec.IP, rec.MAC, pool.StateQuarantined, rec.Expires)
+		a.p.Restore(rec.IP, rec.MAC, pool.StateQuarantined, now.Add(left))
 	case rec.Pool != "" && rec.State != lease.StateQuarantined:
 		a.p.Restore(rec.IP, rec.Holder(), pool.StateFree, time.Time{})
 	}
@@ -336,9 +370,27 @@ func (a *allocator) adopt(snap *provision.Snapshot, leases *lease.Table, now tim
 	})
 }
 
+// aheadLocked reports whether the lease table knows more of d's address than the allocator does,
+// and tells it. The table has the last word, for it is what clients were told: the clock
+// was set forward, which makes the allocator forget too early, or a reload came between
+// a decision on the old allocator and the record of it. A record from before the start that
+// seems to come from the future says nothing any more.
+func (a *allocator) aheadLocked(leases *lease.Table, d *decision, now time.Time) bool {
+	rec, known := leases.Get(d.yourIP)
+	if !known || rec.Renewed.After(now.Add(leaseSlack)) {
+		return false
+	}
+	other := rec.Live(now) && rec.Holder() != d.holder
+	if !other && !(rec.State == lease.StateQuarantined && now.Before(rec.Expires)) {
+		return false
+	}
+	a.restoreLocked(&rec, now)
+	return true
+}
+
 // reserve does to the pool what d plans. It reports whether that was possible:
 // between the decision and now somebody else may have taken the address.
-func (s *settings) reserve(d *decision, now time.Time, log *slog.Logger) bool {
+func (s *settings) reserve(d *decision, leases *lease.Table, now time.Time, log *slog.Logger) bool {
 	if d.pool == 0 {
 		return true
 	}
@@ -351,14 +403,18 @@ func (s *settings) reserve(d *decision, now time.Time, log *slog.Logger) bool {
 	case d.outcome == OutcomePoolExhausted:
 		a.Exhausted++
 	case d.change == changeHold:
-		ok = a.p.Offer(d.yourIP, d.holder, now, now.Add(offerHold))
+		if ok = !a.aheadLocked(leases, d, now) && a.p.Reoffer(d.yourIP, d.holder, now, now.Add(offerHold), now.Add(offerHold-offerLeast)); ok {
+			a.p.SetPlace(d.yourIP, d.port)
+		}
 	case d.change == changePool, d.change == changePoolRenew:
-		ok = a.p.Lease(d.yourIP, d.holder, now, d.rec.Expires.Add(leaseSlack))
+		if ok = !a.aheadLocked(leases, d, now) && a.p.Lease(d.yourIP, d.holder, now, d.rec.Expires.Add(leaseSlack)); ok {
+			a.p.SetPlace(d.yourIP, d.port)
+		}
 	case d.change == changeRelease:
 		a.p.Release(d.yourIP, d.rec.Holder(), now)
 	case d.change == changeQuarantine:
 		a.Declines++
-		a.p.Quarantine(d.yourIP, now, d.rec.Expires)
+		a.p.Restore(d.yourIP, d.mac, pool.StateQuarantined, d.rec.Expires)
 	}
 	p.watchLocked(log)
 	return ok

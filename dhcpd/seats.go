@@ -1,8 +1,9 @@
 package dhcpd
 
 import (
+	"net/netip"
+
 	"github.com/usher-agent/usher/dhcpd/lease"
-	"github.com/usher-agent/usher/dhcpd/pool"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -176,20 +177,18 @@ func (c *decider) refuseSeat(rec *lease.Record, known bool) Outcome {
 	return 0
 }
 
-// seatElsewhere reports whether the seat has a lease of another address on this
-// wire: it has one at a time.
-func (c *decider) seatElsewhere(rec *lease.Record) bool {
-	key := c.d.match.seat.Key
-	for i := range c.set.pools {
-		p := &c.set.pools[i]
-		if p.Kind != PoolSubscribers || !c.near(p) {
-			continue
-		}
-		if a, ok := c.pools.owned(i, key); ok && a != rec.IP && c.snap.ByIP(a) == nil && c.pools.slot(i, a, c.now).State == pool.StateLeased {
-			return true
-		}
+// refusedSeat ends a DISCOVER whose seat may not have a.
+func (c *decider) refusedSeat(a netip.Addr) bool {
+	rec, known := c.leases.Get(a)
+	switch o := c.refuseSeat(&rec, known); o {
+	case 0:
+		return false
+	case OutcomeNakOtherClient: // a DISCOVER has no NAK
+		c.end(OutcomePortFull)
+	default:
+		c.end(o)
 	}
-	return false
+	return true
 }
 
 // seatCrowded is crowded for a seat: other clients are live on its port by

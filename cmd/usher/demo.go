@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -168,7 +171,8 @@ func (d *demo) namespaces(ctx context.Context, end func()) error {
 		}
 	}()
 	if err := d.step("ip netns list", func() (string, error) {
-		w, err = newWorld(worldOptions{name: "demo", dir: d.dir, homes: 2, poll: time.Second})
+		w, err = newWorld(worldOptions{name: "demo", dir: d.dir, homes: 2, poll: time.Second,
+			extra: "portal:\n  listen: " + demoPortal + "\n  provider: Example Net\n  pay_url: https://pay.example.net/{customer}\n"})
 		if err != nil {
 			return "", err
 		}
@@ -244,6 +248,11 @@ func (d *demo) namespaces(ctx context.Context, end func()) error {
 	}); err != nil {
 		return err
 	}
+	if err := d.step("ip netns exec "+customer.host.Namespace+" curl -i http://"+worldInternet+"/", func() (string, error) {
+		return w.seePortal(ctx, customer)
+	}); err != nil {
+		return err
+	}
 	if err := d.step(self+" customer pause "+fmt.Sprint(customer.id)+" --socket "+w.socket(), func() (string, error) {
 		began := time.Now()
 		if _, err := w.client.SetState(ctx, provision.SubscriberID(customer.id), provision.StateActive); err != nil {
@@ -264,6 +273,46 @@ func (d *demo) namespaces(ctx context.Context, end func()) error {
 	d.say("%s in %.1f s: pull, lease, report, block, unblock", d.paint.bold("the whole job"), time.Since(d.begun).Seconds())
 	end()
 	return nil
+}
+
+// demoPortal is where the router serves the portal page.
+const demoPortal = "10.0.0.1:8080"
+
+// seePortal tells what a paused customer's browser meets: HTTP leads to the
+// portal, HTTPS is refused at once.
+func (w *world) seePortal(ctx context.Context, h home) (string, error) {
+	client := http.Client{Transport: &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return h.host.Dial(worldInternet+":80", 2*time.Second)
+		},
+		DisableKeepAlives: true,
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+worldInternet+"/", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return "", err
+	}
+	_, title, _ := strings.Cut(string(page), "<title>")
+	title, _, _ = strings.Cut(title, "</title>")
+	if resp.StatusCode != http.StatusNetworkAuthenticationRequired || title == "" {
+		return "", fmt.Errorf("no portal page: status %d", resp.StatusCode)
+	}
+	began := time.Now()
+	if conn, err := h.host.Dial(worldInternet+":443", 2*time.Second); err == nil {
+		return "", errors.Join(errors.New("https passes"), conn.Close())
+	} else if isTimeout(err) {
+		return "", fmt.Errorf("https hangs: %w", err)
+	}
+	return fmt.Sprintf("the customer's browser sees status %d, \"%s\"; HTTPS is refused after %.1f ms", resp.StatusCode,
+		html.UnescapeString(title), float64(time.Since(began).Microseconds())/1000), nil
 }
 
 // lease runs a DHCP client for a home until it has the address that the ERP binds.

@@ -113,7 +113,7 @@ func TestKernelDemo(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), program(t), "demo", "--once")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	for _, want := range []string{"got its address 198.51.100.17", "the ERP learned", "the neighbour's goes on", "the whole job"} {
+	for _, want := range []string{"got its address 198.51.100.17", "the ERP learned", "the neighbour's goes on", "sees status 511", "the whole job"} {
 		require.Contains(t, string(out), want)
 	}
 	require.NotContains(t, string(out), "FAILED")

@@ -94,7 +94,8 @@ const (
 const none = ^uint32(0)
 
 type slot struct {
-	until      int64 // milliseconds since 1970
+	until      int64  // milliseconds since 1970
+	place      uint64 // where the client is; 0: not known
 	prev, next uint32
 	mac        provision.MAC
 	state      State
@@ -114,6 +115,8 @@ type Pool struct {
 	counts      [StateReserved + 1]int // of unbound slots
 	bound       int                    // bound and not reserved
 	index       []uint32               // MAC to slot+1, open addressing
+	newest      int64                  // time of the latest call, milliseconds since 1970
+	places      []placeCount
 	shift       uint8
 	seed        maphash.Seed
 }
@@ -130,7 +133,7 @@ func New(first, last netip.Addr, reserved ...netip.Addr) (*Pool, error) {
 	n := int(p.last-p.first) + 1
 	p.slots = make([]slot, n)
 	size := uint(bits.Len(uint(2*n - 1)))
-	p.index, p.shift = make([]uint32, 1<<size), uint8(64-size)
+	p.index, p.places, p.shift = make([]uint32, 1<<size), make([]placeCount, 1<<size), uint8(64-size)
 	for l := range p.lists {
 		p.lists[l] = list{none, none}
 	}
@@ -203,7 +206,7 @@ func (p *Pool) Get(a netip.Addr, now time.Time) Slot {
 	if !ok {
 		return Slot{}
 	}
-	p.settle(i, now.UnixMilli())
+	p.settle(i, p.clock(now))
 	s := &p.slots[i]
 	out := Slot{State: s.state, Bound: s.bound, MAC: s.mac}
 	if s.state >= StateOffered && s.state <= StateQuarantined {
@@ -217,9 +220,10 @@ type Fit uint8
 
 // The fits, in the order of RFC 2131 section 4.3.1.
 const (
-	FitNew    Fit = iota + 1 // it is free
-	FitWanted                // and the client asks for it
-	FitOwn                   // the client has it or had it
+	FitOffered Fit = iota + 1 // another client was offered it and did not ask for it yet
+	FitNew                    // it is free
+	FitWanted                 // and the client asks for it
+	FitOwn                    // the client has it or had it
 )
 
 // probes is how far from its hash a new client looks for an address that nobody had yet.
@@ -229,7 +233,7 @@ const probes = 8
 // the one it wants, one that nobody had yet near its hash, the longest unused
 // one. The Fit is zero if none is free.
 func (p *Pool) Pick(mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, Fit) {
-	ms := now.UnixMilli()
+	ms := p.clock(now)
 	p.expire(ms, expireStep)
 	if i, known := p.find(mac); known && p.may(i, mac, ms) {
 		return p.addr(i), FitOwn
@@ -263,7 +267,31 @@ func (p *Pool) Of(mac provision.MAC) (netip.Addr, bool) {
 // May reports whether mac may have a at now: it is free, or held for or leased to mac.
 func (p *Pool) May(a netip.Addr, mac provision.MAC, now time.Time) bool {
 	i, ok := p.at(a)
-	return ok && p.may(i, mac, now.UnixMilli())
+	return ok && p.may(i, mac, p.clock(now))
+}
+
+// PickOffered chooses the address whose offer is the oldest, if that runs out before then,
+// and changes nothing; Reoffer takes it. The Fit is zero if there is none.
+func (p *Pool) PickOffered(now, before time.Time) (netip.Addr, Fit) {
+	p.clock(now)
+	if i := p.lists[listOffered].head; i != none && !p.slots[i].bound && p.slots[i].until < before.UnixMilli() {
+		return p.addr(i), FitOffered
+	}
+	return netip.Addr{}, 0
+}
+
+// Reoffer is Offer, also of an address that another client was offered, if that offer
+// runs out before then. Whoever made up MACs to have all of the pool offered
+// loses to the clients that come later.
+func (p *Pool) Reoffer(a netip.Addr, mac provision.MAC, now, until, before time.Time) bool {
+	i, ok := p.at(a)
+	if !ok {
+		return false
+	}
+	if s := &p.slots[i]; s.list == listOffered && s.mac != mac && s.until < before.UnixMilli() {
+		p.free(i)
+	}
+	return p.Offer(a, mac, now, until)
 }
 
 func (p *Pool) may(i uint32, mac provision.MAC, ms int64) bool {
@@ -282,7 +310,7 @@ func (p *Pool) may(i uint32, mac provision.MAC, ms int64) bool {
 // A lease that mac has on it stays one. It reports whether mac may have it.
 func (p *Pool) Offer(a netip.Addr, mac provision.MAC, now, until time.Time) bool {
 	i, ok := p.at(a)
-	if !ok || !p.may(i, mac, now.UnixMilli()) {
+	if !ok || !p.may(i, mac, p.clock(now)) {
 		return false
 	}
 	if p.slots[i].state != StateLeased {
@@ -295,7 +323,7 @@ func (p *Pool) Offer(a netip.Addr, mac provision.MAC, now, until time.Time) bool
 // It reports whether mac may have it.
 func (p *Pool) Lease(a netip.Addr, mac provision.MAC, now, until time.Time) bool {
 	i, ok := p.at(a)
-	if !ok || !p.may(i, mac, now.UnixMilli()) {
+	if !ok || !p.may(i, mac, p.clock(now)) {
 		return false
 	}
 	p.give(i, mac, StateLeased, listLeased, until.UnixMilli())
@@ -305,7 +333,7 @@ func (p *Pool) Lease(a netip.Addr, mac provision.MAC, now, until time.Time) bool
 // Release makes a free if mac has it; mac gets it back if it returns in time.
 func (p *Pool) Release(a netip.Addr, mac provision.MAC, now time.Time) bool {
 	i, ok := p.at(a)
-	if !ok || !p.may(i, mac, now.UnixMilli()) || p.slots[i].state == StateFree {
+	if !ok || !p.may(i, mac, p.clock(now)) || p.slots[i].state == StateFree {
 		return false
 	}
 	p.free(i)
@@ -319,7 +347,7 @@ func (p *Pool) Quarantine(a netip.Addr, now, until time.Time) bool {
 	if !ok || p.slots[i].state == StateReserved {
 		return false
 	}
-	p.settle(i, now.UnixMilli())
+	p.settle(i, p.clock(now))
 	p.give(i, provision.MAC{}, StateQuarantined, listQuarantined, until.UnixMilli())
 	return true
 }
@@ -382,7 +410,7 @@ func (p *Pool) SetBound(addrs iter.Seq[netip.Addr], unbound func(netip.Addr)) {
 
 // Counts tells the sizes at now.
 func (p *Pool) Counts(now time.Time) Counts {
-	p.expire(now.UnixMilli(), len(p.slots))
+	p.expire(p.clock(now), len(p.slots))
 	return Counts{
 		Size: len(p.slots) - p.counts[StateReserved] - p.bound, Bound: p.bound, Free: p.counts[StateFree],
 		Offered: p.counts[StateOffered], Leased: p.counts[StateLeased], Quarantined: p.counts[StateQuarantined],
@@ -419,6 +447,7 @@ func (p *Pool) give(i uint32, mac provision.MAC, st State, l uint8, until int64)
 	}
 	p.setMAC(i, mac)
 	s := &p.slots[i]
+	p.leave(i)
 	p.unlink(i)
 	p.count(s, -1)
 	s.state, s.until = st, until
@@ -433,6 +462,7 @@ func (p *Pool) give(i uint32, mac provision.MAC, st State, l uint8, until int64)
 // free makes a slot free and remembers who had it.
 func (p *Pool) free(i uint32) {
 	s := &p.slots[i]
+	p.leave(i)
 	p.unlink(i)
 	p.count(s, -1)
 	s.state, s.until = StateFree, 0
@@ -446,6 +476,27 @@ func (p *Pool) count(s *slot, by int) {
 	if !s.bound {
 		p.counts[s.state] += by
 	}
+}
+
+// setBack is how far time must go back to be a clock that was set back; less is
+// callers that looked at theirs in another order than they called.
+const setBack = 5000
+
+// clock gives now in milliseconds. When the clock was set back, what is held is held
+// as much longer as it had been: the lists stay in order, and nothing is kept until the clock
+// is where it was.
+func (p *Pool) clock(now time.Time) int64 {
+	ms := now.UnixMilli()
+	if back := p.newest - ms; back > setBack {
+		for i := range p.slots {
+			if s := &p.slots[i]; s.list > listFree {
+				s.until -= back
+			}
+		}
+		p.newest = ms
+	}
+	p.newest = max(p.newest, ms)
+	return ms
 }
 
 // expireStep bounds what one call does for others: when a thousand leases end

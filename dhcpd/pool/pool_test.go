@@ -402,3 +402,32 @@ func BenchmarkAllocate(b *testing.B) {
 		})
 	}
 }
+
+// A clock that is set back must not keep addresses until it is where it was.
+func TestClockSetBack(t *testing.T) {
+	first, last := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.4")
+	p, err := New(first, last)
+	require.NoError(t, err)
+	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	lease := func(n byte, at time.Time) netip.Addr {
+		a, fit := p.Pick(provision.MAC{2, n}, netip.Addr{}, at)
+		require.NotZero(t, fit)
+		require.True(t, p.Lease(a, provision.MAC{2, n}, at, at.Add(2*time.Minute)))
+		return a
+	}
+	a := lease(1, now)
+	now = now.Add(time.Minute)
+	lease(2, now)
+	now = now.Add(-24 * time.Hour)
+	lease(3, now)
+	lease(4, now)
+	assert.Equal(t, 4, p.Counts(now).Leased)
+	assert.Equal(t, now.Add(time.Minute), p.Get(a, now).Until, "as much is left as was")
+	assert.Equal(t, 3, p.Counts(now.Add(61*time.Second)).Leased)
+	assert.Equal(t, 0, p.Counts(now.Add(121*time.Second)).Leased)
+	// A moment back is only another order of looks at the clock.
+	now = now.Add(time.Hour)
+	p.Counts(now)
+	a = lease(1, now.Add(-time.Second))
+	assert.Equal(t, now.Add(119*time.Second), p.Get(a, now).Until)
+}

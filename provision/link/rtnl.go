@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -141,7 +142,8 @@ func parseLink(msg []byte) (l provision.Link, ok bool) {
 			return l, l.Name != "" && l.Index > 0
 		}
 		if typ == unix.IFLA_IFNAME {
-			l.Name = nl.BytesToString(value)
+			name, _, _ := bytes.Cut(value, []byte{0}) // the library's way panics where there is no end
+			l.Name = string(name)
 		}
 		b = rest
 	}
@@ -209,9 +211,14 @@ func (r *rtnl) watch(ctx context.Context, lost func() error, on func(typ uint16,
 	}
 }
 
-// drained tells whether no message waits in a socket.
+// drained tells whether no message waits in a socket. An overflow meanwhile is told
+// here and not again: the caller knows of one already.
 func drained(s *nl.NetlinkSocket) bool {
 	var b [1]byte
-	_, _, err := unix.Recvfrom(s.GetFd(), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return errors.Is(err, unix.EAGAIN)
+	for {
+		_, _, err := unix.Recvfrom(s.GetFd(), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
+			return errors.Is(err, unix.EAGAIN)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,8 @@ const (
 type WatchOptions struct {
 	Log   *slog.Logger // nil: no log
 	NetNS int          // as Options.NetNS
+
+	buffer int // of each subscription; 0: watchBuffer
 }
 
 // WatchStatus is what a Watch has done so far.
@@ -52,6 +55,7 @@ type WatchStatus struct {
 type Watch struct {
 	log    *slog.Logger
 	ns     netns.NsHandle
+	buffer int
 	handle *netlink.Handle
 
 	view    atomic.Pointer[provision.Interfaces]
@@ -66,7 +70,7 @@ type Watch struct {
 // OpenWatch subscribes to changes and reads what is there, so that View is
 // whole when it returns. Run then keeps it so. It needs no right.
 func OpenWatch(o WatchOptions) (*Watch, error) {
-	w := &Watch{log: o.Log, ns: netns.None()}
+	w := &Watch{log: o.Log, ns: netns.None(), buffer: cmp.Or(o.buffer, watchBuffer)}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
@@ -132,8 +136,10 @@ func (w *Watch) Run(ctx context.Context) error {
 }
 
 // resync subscribes first and reads then: what changes in between is seen twice, not never.
+// The subscription is a new one. After an overflow the kernel drops what comes to the old
+// one until that has been read empty, and it has told so already.
 func (w *Watch) resync() error {
-	sub, err := subscribe(w.ns)
+	sub, err := subscribe(w.ns, w.buffer)
 	if err != nil {
 		return err
 	}
@@ -240,7 +246,7 @@ type subscription struct {
 	errs  chan error // the first one
 }
 
-func subscribe(ns netns.NsHandle) (*subscription, error) {
+func subscribe(ns netns.NsHandle, buffer int) (*subscription, error) {
 	s := &subscription{
 		links: make(chan netlink.LinkUpdate), addrs: make(chan netlink.AddrUpdate),
 		done: make(chan struct{}), errs: make(chan error, 1),
@@ -256,7 +262,7 @@ func subscribe(ns netns.NsHandle) (*subscription, error) {
 	var err error
 	for _, force := range []bool{true, false} {
 		err = netlink.LinkSubscribeWithOptions(s.links, s.done, netlink.LinkSubscribeOptions{
-			Namespace: &ns, ErrorCallback: failed, ReceiveBufferSize: watchBuffer, ReceiveBufferForceSize: force,
+			Namespace: &ns, ErrorCallback: failed, ReceiveBufferSize: buffer, ReceiveBufferForceSize: force,
 		})
 		if !errors.Is(err, unix.EPERM) {
 			break
@@ -268,7 +274,7 @@ func subscribe(ns netns.NsHandle) (*subscription, error) {
 	}
 	for _, force := range []bool{true, false} {
 		err = netlink.AddrSubscribeWithOptions(s.addrs, s.done, netlink.AddrSubscribeOptions{
-			Namespace: &ns, ErrorCallback: failed, ReceiveBufferSize: watchBuffer, ReceiveBufferForceSize: force,
+			Namespace: &ns, ErrorCallback: failed, ReceiveBufferSize: buffer, ReceiveBufferForceSize: force,
 		})
 		if !errors.Is(err, unix.EPERM) {
 			break

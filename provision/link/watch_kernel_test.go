@@ -21,9 +21,15 @@ import (
 // watch starts a Watch on a host.
 func watch(t *testing.T, h *lab.Host) *link.Watch {
 	t.Helper()
+	return watchWith(t, h, link.WatchOptions{})
+}
+
+func watchWith(t *testing.T, h *lab.Host, o link.WatchOptions) *link.Watch {
+	t.Helper()
 	ns, err := os.Open(filepath.Join("/run/netns", h.Namespace))
 	require.NoError(t, err)
-	w, err := link.OpenWatch(link.WatchOptions{NetNS: int(ns.Fd())})
+	o.NetNS = int(ns.Fd())
+	w, err := link.OpenWatch(o)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -129,5 +135,50 @@ func TestKernelWatchManyInterfaces(t *testing.T) {
 	})
 	require.NoError(t, h.IP("-batch", script("del", del.String())))
 	becomes(t, w, "all are gone", func(v *provision.Interfaces) bool { return v.Len() == base })
+	t.Logf("%+v", w.Status())
+}
+
+// A buffer that holds a handful of events: most of a burst is lost, and the view
+// ends up as the kernel has it all the same, with nothing that happens afterwards to help.
+func TestKernelWatchConvergesAfterOverflow(t *testing.T) {
+	l := newLab(t)
+	h, err := l.Host("router")
+	require.NoError(t, err)
+	w := watchWith(t, h, link.WatchOptions{}.WithBuffer(2304))
+	const links = 40
+	var setUp, burst strings.Builder
+	for i := range links {
+		fmt.Fprintf(&setUp, "link add a%d type veth peer name b%d\n", i, i)
+		for range 20 { // three changes of address and flags each
+			fmt.Fprintf(&burst, "addr add 198.51.100.%[1]d/32 dev a%[1]d\nlink set a%[1]d up\naddr del 198.51.100.%[1]d/32 dev a%[1]d\nlink set a%[1]d down\n", i)
+		}
+		fmt.Fprintf(&burst, "addr add 192.0.2.%[1]d/32 dev a%[1]d\nlink set a%[1]d up\nlink set a%[1]d name c%[1]d\n", i)
+	}
+	run := func(name, text string) {
+		path := filepath.Join(t.TempDir(), name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		require.NoError(t, h.IP("-batch", path))
+	}
+	run("setup", setUp.String())
+	for round := range 3 {
+		run("burst", burst.String())
+		becomes(t, w, "as the kernel has it", func(v *provision.Interfaces) bool {
+			for i := range links {
+				f := v.ByName(fmt.Sprintf("c%d", i))
+				if f == nil || !f.Up || len(f.Addrs) != 1 || f.Addrs[0] != netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 32) {
+					return false
+				}
+			}
+			return v.Len() == 2*links+1
+		})
+		require.NotZero(t, w.Status().Resyncs, "nothing was lost")
+		if round < 2 {
+			var back strings.Builder
+			for i := range links {
+				fmt.Fprintf(&back, "link set c%[1]d down\nlink set c%[1]d name a%[1]d\naddr flush dev a%[1]d\n", i)
+			}
+			run("back", back.String())
+		}
+	}
 	t.Logf("%+v", w.Status())
 }
