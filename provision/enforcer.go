@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -107,6 +108,7 @@ type Enforcer struct {
 	obs      EnforceObserver
 	log      *slog.Logger
 	wake     chan struct{} // one slot, coalescing
+	noFetch  atomic.Bool   // no fetch will end soon
 	cleaner  *flowCleaner  // nil without Flows
 
 	standing standing
@@ -191,12 +193,20 @@ func (e *Enforcer) watch(ctx context.Context, w Watcher) {
 	}
 }
 
+// NoFetchSoon says that the ERP is down: with a stored snapshot the first round
+// need not wait for what a fetch tells.
+func (e *Enforcer) NoFetchSoon() {
+	if !e.noFetch.Swap(true) {
+		e.Kick()
+	}
+}
+
 // awaitFetch leaves the kernel as it is while the first fetch may still tell more
 // than the stored snapshot. Whoever calls Kick after a publication wakes it.
 func (e *Enforcer) awaitFetch(ctx context.Context) {
 	timer := time.NewTimer(storedPatience)
 	defer timer.Stop()
-	for e.snapshot().Source() == SourceStored {
+	for e.snapshot().Source() == SourceStored && !e.noFetch.Load() {
 		select {
 		case <-ctx.Done():
 			return

@@ -262,6 +262,12 @@ func TestEnforcerWaitsForAFetchBeforeWhatWasStored(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		e := startEnforcer(t, EnforceOptions{}, newer, stored(t, older))
+		e.NoFetchSoon()
+		synctest.Wait()
+		assert.Empty(t, cmp.Diff(older, e.kernel.acl(), cmpAddr), "at once if that is known")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := startEnforcer(t, EnforceOptions{}, newer, stored(t, older))
 		e.stop()
 		assert.Empty(t, e.kernel.times, "the end does not wait")
 	})
