@@ -64,6 +64,11 @@ func (c *Client) UnknownOption82(ctx context.Context) (*Option82Unknowns, error)
 	return call[Option82Unknowns](ctx, c, http.MethodGet, "/v1/option82/unknown", nil)
 }
 
+// Routes asks for the routes that are wanted and those that the kernel has.
+func (c *Client) Routes(ctx context.Context) (*RoutesView, error) {
+	return call[RoutesView](ctx, c, http.MethodGet, "/v1/routes", nil)
+}
+
 // Guard asks what the guard holds.
 func (c *Client) Guard(ctx context.Context) (*GuardView, error) {
 	return call[GuardView](ctx, c, http.MethodGet, "/v1/guard", nil)

@@ -90,6 +90,7 @@ func NewControl(d Deps) http.Handler {
 	mux.HandleFunc("POST /v1/guard/accept", c.decide("accepted", SyncGuard.Accept))
 	mux.HandleFunc("POST /v1/guard/reject", c.decide("rejected", SyncGuard.Reject))
 	mux.HandleFunc("POST /v1/customer/{id}/state", c.setState)
+	mux.HandleFunc("GET /v1/routes", c.routes)
 	c.handleACL(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Errorf("no such request: %s %.100s", r.Method, r.URL.Path))

@@ -20,7 +20,7 @@ import (
 func FuzzControl(f *testing.F) {
 	for _, target := range []string{
 		"/v1/status", "/v1/explain?q=198.51.100.11", "/v1/explain?q=00:00:5e:00:53:11", "/v1/explain?q=1001", "/v1/option82?value=0106000400640018&giaddr=192.0.2.1&mac=00005e005301",
-		"/v1/option82/unknown", "/v1/pools?name=guests", "/v1/guard", "/v1/acl", "/v1/acl/subject?q=1002", "/v1/acl/nft", "/v1/acl/diff?limit=2", "/v2/%zz",
+		"/v1/option82/unknown", "/v1/pools?name=guests", "/v1/guard", "/v1/routes", "/v1/acl", "/v1/acl/subject?q=1002", "/v1/acl/nft", "/v1/acl/diff?limit=2", "/v2/%zz",
 	} {
 		f.Add(false, target, []byte(nil))
 	}

@@ -42,6 +42,8 @@ type Deps struct {
 	ERP      StateChanger        // nil: states cannot be changed from here
 	Metrics  *Metrics            // nil: no counts by outcome
 	Config   func() ConfigStatus // nil: not told
+
+	RouteProtocol uint8 // marks the routes of Routes
 }
 
 // Build says which program runs.
@@ -111,6 +113,7 @@ type Leases interface {
 // Routes is the part of provision.RouteKeeper that is shown.
 type Routes interface {
 	Status() provision.RouteStatus
+	Rows(ctx context.Context, now time.Time) ([]provision.RouteRow, error)
 }
 
 // Outbox is the part of outbox.Outbox that is shown.

@@ -1,6 +1,8 @@
 package console
 
 import (
+	"net/http"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/usher-agent/usher/provision"
@@ -55,4 +57,43 @@ func (m *Metrics) RouteSettings(findings map[provision.RouteFinding]int) {
 	for f, g := range m.routing.findings {
 		g.Set(float64(findings[f]))
 	}
+}
+
+// RoutesView is what "usher routes show" tells.
+type RoutesView struct {
+	Agent    bool                         `json:"agent"`              // false: the kernel alone was asked
+	Enabled  bool                         `json:"enabled"`            // the agent keeps routes
+	Protocol uint8                        `json:"protocol,omitempty"` // marks the routes that are shown
+	Status   *provision.RouteStatus       `json:"status,omitempty"`
+	Counts   map[provision.RouteState]int `json:"counts"`
+	Routes   []provision.RouteRow         `json:"routes"` // sorted by address
+}
+
+// Count fills Counts.
+func (v *RoutesView) Count() {
+	v.Counts = map[provision.RouteState]int{}
+	for _, r := range v.Routes {
+		v.Counts[r.State]++
+	}
+}
+
+// Equal tells whether the kernel is as wanted: what waits for its interface or is
+// kept without a record is in order.
+func (v *RoutesView) Equal() bool {
+	return v.Counts[provision.RouteMissing]+v.Counts[provision.RouteExtra] == 0
+}
+
+func (c *control) routes(w http.ResponseWriter, r *http.Request) {
+	v := RoutesView{Agent: true, Routes: []provision.RouteRow{}}
+	if c.d.Routes != nil {
+		rows, err := c.d.Routes.Rows(r.Context(), c.d.now())
+		if err != nil {
+			writeError(w, http.StatusInternalServerError, err)
+			return
+		}
+		st := c.d.Routes.Status()
+		v.Enabled, v.Protocol, v.Status, v.Routes = true, c.d.RouteProtocol, &st, rows
+	}
+	v.Count()
+	writeJSON(w, http.StatusOK, v)
 }

@@ -215,9 +215,13 @@ func (b *prober) saw(s sighting) {
 func (b *prober) another(j *probeJob, s sighting) bool {
 	p := &j.set.pools[j.pool]
 	now := b.s.now()
+	hold := j.set.quarantine
+	if j.set.quarantined(j.pool, now) >= maxDeclined {
+		hold = min(hold, offerHold) // somebody answers for everything
+	}
 	rec := lease.Record{
 		IP: s.ip, MAC: s.mac, Pool: p.Name, Ifindex: s.ifindex, Interface: j.ev.Interface, State: lease.StateQuarantined,
-		Start: now, Renewed: now, Expires: now.Add(j.set.quarantine),
+		Start: now, Renewed: now, Expires: now.Add(hold),
 	}
 	b.s.deps.Leases.Store(rec)
 	b.s.deps.Leases.Dirty(rec.IP)
@@ -295,7 +299,8 @@ func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Ti
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Conflicts++
-	a.p.Quarantine(ip, now, until)
+	port := a.p.Place(ip)
+	a.p.Restore(ip, mac, pool.StateQuarantined, until)
 	if !more {
 		return netip.Addr{}, false
 	}
@@ -303,5 +308,6 @@ func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Ti
 	if fit == 0 || !a.p.Offer(next, mac, now, now.Add(offerHold)) {
 		return netip.Addr{}, false
 	}
+	a.p.SetPlace(next, port)
 	return next, true
 }

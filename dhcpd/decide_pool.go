@@ -88,6 +88,8 @@ func (c *decider) discoverPool() {
 	case bestFit == 0:
 		c.d.pool = served + 1
 		c.end(OutcomePoolExhausted)
+	case c.fullPort(bestPool, best):
+		c.end(OutcomePortMACLimit)
 	case c.set.rapidCommit && c.r.p.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
 		c.grantPool(wire.Ack, bestPool, best)
 		c.d.reply.RapidCommit = c.d.reply.Type == wire.Ack
@@ -142,6 +144,8 @@ func (c *decider) takePool(i int, a netip.Addr) {
 		c.nak(OutcomeNakNotBound, nil)
 	case !usable(c.pools.slot(i, a, c.now), c.mac):
 		c.nak(OutcomeNakOtherClient, nil)
+	case c.fullPort(i, a):
+		c.end(OutcomePortMACLimit)
 	default:
 		c.grantPool(wire.Ack, i, a)
 	}
@@ -239,6 +243,7 @@ func (c *decider) grantPool(t wire.MessageType, i int, a netip.Addr) {
 	c.route()
 	if t == wire.Offer {
 		c.d.outcome, c.d.change = OutcomePoolOffer, changeHold
+		c.d.port = portKey(&c.r.relay, c.r.p.GIAddr())
 		return
 	}
 	c.d.outcome = OutcomePoolAck
@@ -272,7 +277,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 			c.d.change = changePoolRenew
 		}
 	}
-	c.d.rec = rec
+	c.d.rec, c.d.port = rec, portOfLease(&rec)
 }
 
 // releasePool plans the release of an address of a pool; false if it is none.
@@ -286,9 +291,59 @@ func (c *decider) releasePool(rec *lease.Record) bool {
 	return true
 }
 
-// maxDeclined is the share of a pool that DECLINEs keep away for the whole of
+// fullPort reports whether the client's port holds as many addresses of pools as it may and a
+// would be one more (RFC 3046 section 4.0 wants such a bound). Without
+// option 82 nobody knows the port.
+func (c *decider) fullPort(i int, a netip.Addr) bool {
+	port := portKey(&c.r.relay, c.r.p.GIAddr())
+	if c.set.maxMACs == 0 || port == 0 {
+		return false
+	}
+	if s := c.pools.slot(i, a, c.now); s.MAC == c.mac && (s.State == pool.StateOffered || s.State == pool.StateLeased) {
+		return false // it has it already
+	}
+	n := 0
+	for j := range c.set.pools {
+		n += c.pools.held(j, port)
+	}
+	return n >= c.set.maxMACs
+}
+
+// portKey is a number for the port that option 82 names, whatever its profile: its very
+// bytes, a hash of them (FNV-1a). 0: it names none.
+func portKey(r *wire.RelayInfo, gi netip.Addr) uint64 {
+	if len(r.CircuitID) == 0 && len(r.RemoteID) == 0 {
+		return 0
+	}
+	h := uint64(14695981039346656037)
+	add := func(b ...byte) {
+		for _, x := range b {
+			h = (h ^ uint64(x)) * 1099511628211
+		}
+	}
+	add(byte(len(r.CircuitID)))
+	add(r.CircuitID...)
+	if len(r.RemoteID) > 0 {
+		add(r.RemoteID...)
+	} else if gi.IsValid() { // a circuit-id alone means something to its relay only
+		four := gi.As4()
+		add(four[:]...)
+	}
+	return max(h, 1)
+}
+
+// portOfLease is portKey for a lease.
+func portOfLease(rec *lease.Record) uint64 {
+	r, err := wire.ParseRelayInfo(rec.Option82)
+	if err != nil || len(rec.Option82) == 0 {
+		return 0
+	}
+	return portKey(&r, rec.GIAddr)
+}
+
+// maxDeclined is the share of a pool that DECLINEs and answers to ARP keep away for the whole of
 // dhcp.quarantine. So many addresses are not really in use by others; somebody takes one after
-// another to decline it, and those after that come back as soon as offers do.
+// another to decline it, or answers for all, and those after that come back as soon as offers do.
 const maxDeclined = 0.25
 
 // declinePool takes an address of a pool out of service for a time. Only a client

@@ -160,6 +160,8 @@ type poolView interface {
 	pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit)
 	// slot tells what an address of the pool at place i is.
 	slot(i int, a netip.Addr, now time.Time) pool.Slot
+	// held is how many addresses of the pool at place i are offered or leased at a port.
+	held(i int, port uint64) int
 	// quarantined is the share of the pool at place i that is in quarantine.
 	quarantined(i int, now time.Time) float64
 }
@@ -174,6 +176,14 @@ func (s *settings) pick(i int, mac provision.MAC, want netip.Addr, now time.Time
 		return a.p.PickOffered(now, now.Add(offerHold-offerLeast))
 	}
 	return at, fit
+}
+
+// held implements poolView.
+func (s *settings) held(i int, port uint64) int {
+	a := s.pools[i].alloc
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.p.At(port)
 }
 
 // quarantined implements poolView.
@@ -308,6 +318,7 @@ func (a *allocator) restoreLocked(rec *lease.Record, now time.Time) {
 	switch {
 	case rec.Live(now):
 		a.p.Restore(rec.IP, rec.MAC, pool.StateLeased, now.Add(left+leaseSlack))
+		a.p.SetPlace(rec.IP, portOfLease(rec))
 	case rec.State == lease.StateQuarantined && now.Before(rec.Expires):
 		a.p.Restore(rec.IP, rec.MAC, pool.StateQuarantined, now.Add(left))
 	case rec.Pool != "" && rec.State != lease.StateQuarantined:
@@ -378,9 +389,13 @@ func (s *settings) reserve(d *decision, leases *lease.Table, now time.Time, log 
 	case d.outcome == OutcomePoolExhausted:
 		a.Exhausted++
 	case d.change == changeHold:
-		ok = !a.aheadLocked(leases, d, now) && a.p.Reoffer(d.yourIP, d.mac, now, now.Add(offerHold), now.Add(offerHold-offerLeast))
+		if ok = !a.aheadLocked(leases, d, now) && a.p.Reoffer(d.yourIP, d.mac, now, now.Add(offerHold), now.Add(offerHold-offerLeast)); ok {
+			a.p.SetPlace(d.yourIP, d.port)
+		}
 	case d.change == changePool, d.change == changePoolRenew:
-		ok = !a.aheadLocked(leases, d, now) && a.p.Lease(d.yourIP, d.mac, now, d.rec.Expires.Add(leaseSlack))
+		if ok = !a.aheadLocked(leases, d, now) && a.p.Lease(d.yourIP, d.mac, now, d.rec.Expires.Add(leaseSlack)); ok {
+			a.p.SetPlace(d.yourIP, d.port)
+		}
 	case d.change == changeRelease:
 		a.p.Release(d.yourIP, d.rec.MAC, now)
 	case d.change == changeQuarantine:

@@ -29,8 +29,8 @@ type RouteLeases interface {
 	Leases() iter.Seq[RouteLease]
 }
 
-// RouteKernel is the kernel's routing table. Watch runs beside the other
-// methods, which are called by one goroutine.
+// RouteKernel is the kernel's routing table. Its methods may be called by several
+// goroutines, but for Apply; Watch runs beside them all.
 type RouteKernel interface {
 	Links(ctx context.Context) ([]Link, error)
 	// Routes gives the host routes that carry our protocol number, of all tables.

@@ -126,7 +126,7 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	}
 	a.openHooks(cfg)
 	a.deps = console.Deps{
-		Build: build, Started: time.Now(), Kernel: a.deps.Kernel, Routes: a.deps.Routes,
+		Build: build, Started: time.Now(), Kernel: a.deps.Kernel, Routes: a.deps.Routes, RouteProtocol: cfg.Routes.Protocol,
 		Syncer: a.syncer, Enforcer: a.enforcer, Leases: a.leases, Outbox: a.outbox, Events: events,
 		ERP: a.erp, Metrics: a.metrics, Garden: a.garden,
 		Config: func() console.ConfigStatus { return *a.status.Load() },

@@ -94,7 +94,8 @@ const (
 const none = ^uint32(0)
 
 type slot struct {
-	until      int64 // milliseconds since 1970
+	until      int64  // milliseconds since 1970
+	place      uint64 // where the client is; 0: not known
 	prev, next uint32
 	mac        provision.MAC
 	state      State
@@ -115,6 +116,7 @@ type Pool struct {
 	bound       int                    // bound and not reserved
 	index       []uint32               // MAC to slot+1, open addressing
 	newest      int64                  // time of the latest call, milliseconds since 1970
+	places      []placeCount
 	shift       uint8
 	seed        maphash.Seed
 }
@@ -131,7 +133,7 @@ func New(first, last netip.Addr, reserved ...netip.Addr) (*Pool, error) {
 	n := int(p.last-p.first) + 1
 	p.slots = make([]slot, n)
 	size := uint(bits.Len(uint(2*n - 1)))
-	p.index, p.shift = make([]uint32, 1<<size), uint8(64-size)
+	p.index, p.places, p.shift = make([]uint32, 1<<size), make([]placeCount, 1<<size), uint8(64-size)
 	for l := range p.lists {
 		p.lists[l] = list{none, none}
 	}
@@ -436,6 +438,7 @@ func (p *Pool) give(i uint32, mac provision.MAC, st State, l uint8, until int64)
 	}
 	p.setMAC(i, mac)
 	s := &p.slots[i]
+	p.leave(i)
 	p.unlink(i)
 	p.count(s, -1)
 	s.state, s.until = st, until
@@ -450,6 +453,7 @@ func (p *Pool) give(i uint32, mac provision.MAC, st State, l uint8, until int64)
 // free makes a slot free and remembers who had it.
 func (p *Pool) free(i uint32) {
 	s := &p.slots[i]
+	p.leave(i)
 	p.unlink(i)
 	p.count(s, -1)
 	s.state, s.until = StateFree, 0
