@@ -216,9 +216,13 @@ func (b *prober) saw(s sighting) {
 func (b *prober) another(j *probeJob, s sighting) bool {
 	p := &j.set.pools[j.pool]
 	now := b.s.now()
+	hold := j.set.quarantine
+	if j.set.quarantined(j.pool, now) >= maxDeclined {
+		hold = min(hold, offerHold) // somebody answers for everything
+	}
 	rec := lease.Record{
 		IP: s.ip, MAC: s.mac, Pool: p.Name, Ifindex: s.ifindex, Interface: j.ev.Interface, State: lease.StateQuarantined,
-		Start: now, Renewed: now, Expires: now.Add(j.set.quarantine),
+		Start: now, Renewed: now, Expires: now.Add(hold),
 	}
 	b.s.deps.Leases.Store(rec)
 	b.s.deps.Leases.Dirty(rec.IP)
@@ -297,7 +301,7 @@ func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Ti
 	defer a.mu.Unlock()
 	a.Conflicts++
 	port := a.p.Place(ip)
-	a.p.Quarantine(ip, now, until)
+	a.p.Restore(ip, mac, pool.StateQuarantined, until)
 	if !more {
 		return netip.Addr{}, false
 	}

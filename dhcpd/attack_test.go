@@ -378,3 +378,66 @@ func TestPortGetsSoManyAddressesOfAPool(t *testing.T) {
 		require.NoError(t, r.end())
 	})
 }
+
+// Where relays are not listed, a customer or guest must not pass for one: it would
+// write another's port into option 82.
+func TestClientsArePosingAsRelays(t *testing.T) {
+	anyRelay := func(r *request, o *Options) { withGuests(r, o); o.Relays = nil }
+	from := func(a netip.Addr) func(*request, *Options) {
+		return func(r *request, _ *Options) { r.from = netip.AddrPortFrom(a, 67) }
+	}
+	listed := func(r *request, o *Options) { o.Relays = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }
+	for _, tc := range []struct {
+		name     string
+		gi, from netip.Addr
+		change   func(*request, *Options)
+		want     Outcome
+	}{
+		{"a relay", relayIP, relayIP, nil, OutcomeOffer},
+		{"a relay that sends from another address", relayIP, ip("203.0.113.7"), nil, OutcomeOffer},
+		{"sent by a customer", relayIP, host(21), nil, OutcomeRelayUntrusted},
+		{"sent by a guest", relayIP, host(202), nil, OutcomeRelayUntrusted},
+		{"a customer's address", host(21), relayIP, nil, OutcomeRelayUntrusted},
+		{"a guest's address", host(202), relayIP, nil, OutcomeRelayUntrusted},
+		{"a customer who is listed as a relay", host(21), host(21), listed, OutcomeOffer},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			changes := []func(*request, *Options){anyRelay, from(tc.from)}
+			if tc.change != nil {
+				changes = append(changes, tc.change)
+			}
+			q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: tc.gi, Option82: port(switch1, 1)}
+			assert.Equal(t, tc.want, run(t, q, nil, changes...).outcome)
+		})
+	}
+}
+
+// A host that answers ARP for every address does not take the pool out of service for an hour.
+func TestAnswersToARPDoNotEmptyAPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := map[netip.Addr]provision.MAC{}
+		for n := byte(200); n <= 203; n++ {
+			all[host(n)] = client(6)
+		}
+		r, w := probeRig(t, all)
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		require.Equal(t, map[string]int{"discover pool_conflict": 2}, r.n.get())
+		long := 0
+		for _, a := range r.s.PoolAddresses("") {
+			require.Equal(t, "quarantined", a.State)
+			if time.Until(a.Until) > offerHold {
+				long++
+			}
+			w.squat(a.IP, stranger) // who is gone: stranger would answer for itself
+		}
+		assert.Equal(t, 1, long, "a quarter of the pool")
+		time.Sleep(offerHold)
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		assert.Equal(t, wire.Offer, r.last().kind)
+		require.NoError(t, r.end())
+	})
+}

@@ -129,7 +129,7 @@ func (c *decider) admit() Outcome {
 		return OutcomeOption82Double
 	case c.r.relayErr != nil:
 		return OutcomeOption82Malformed
-	case p.GIAddr().IsValid() && !c.set.trusts(p.GIAddr()):
+	case p.GIAddr().IsValid() && (!c.set.trusts(p.GIAddr()) || c.posesAsRelay()):
 		return OutcomeRelayUntrusted
 	case p.GIAddr().IsValid() && c.set.checkSource && !c.set.trustsSource(c.r.from.Addr(), p.GIAddr()):
 		return OutcomeRelaySource
@@ -139,6 +139,17 @@ func (c *decider) admit() Outcome {
 		return OutcomeNotReady
 	}
 	return 0
+}
+
+// posesAsRelay reports whether a packet with a relay's address is a client's own: where
+// the relays are not listed any address may be one, but not a customer's or a
+// guest's. Else whoever can reach us could write another's port into it.
+func (c *decider) posesAsRelay() bool {
+	if len(c.set.relays) > 0 {
+		return false
+	}
+	gi, from := c.r.p.GIAddr(), c.r.from.Addr().Unmap()
+	return c.snap.ByIP(gi) != nil || c.snap.ByIP(from) != nil || c.set.poolOf(gi) >= 0 || c.set.poolOf(from) >= 0
 }
 
 // end ends the packet without a reply.

@@ -389,9 +389,9 @@ func portOfLease(rec *lease.Record) uint64 {
 	return portKey(&r, rec.GIAddr)
 }
 
-// maxDeclined is the share of a pool that DECLINEs keep away for the whole of
+// maxDeclined is the share of a pool that DECLINEs and answers to ARP keep away for the whole of
 // dhcp.quarantine. So many addresses are not really in use by others; somebody takes one after
-// another to decline it, and those after that come back as soon as offers do.
+// another to decline it, or answers for all, and those after that come back as soon as offers do.
 const maxDeclined = 0.25
 
 // declinePool takes an address of a pool out of service for a time. Only a client

@@ -108,7 +108,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeLimitedClient:     {"limited_client", "This MAC sends more packets than dhcp.limits.client allows; the packet was dropped unread, as are its others until it calms down."},
 	OutcomeLimitedPort:       {"limited_port", "More packets come from this port (one option 82 value, or one interface) than dhcp.limits.port allows: a loop, a broken device or a flood; clients behind other ports are not touched."},
 	OutcomeLimitedRelay:      {"limited_relay", "More packets come through this relay, or this interface, than dhcp.limits.relay allows; clients behind other relays are not touched."},
-	OutcomeRelayUntrusted:    {"relay_untrusted", "The relay address (giaddr) is in none of the prefixes of dhcp.relays."},
+	OutcomeRelayUntrusted:    {"relay_untrusted", "The relay address (giaddr) is in none of the prefixes of dhcp.relays; or, where that is empty, the packet names or comes from an address of a customer or a pool."},
 	OutcomeRelaySource:       {"relay_source", "The packet names a relay (giaddr) but comes from another address, which is in none of the prefixes of dhcp.relays either."},
 	OutcomeOption82Untrusted: {"option82_untrusted", "The packet has option 82 without a relay address and came in on an interface that dhcp.trusted_interfaces does not list: the client may have made it up."},
 	OutcomeNotForUs:          {"not_for_us", "The client chose another DHCP server (option 54)."},

@@ -178,10 +178,13 @@ func TestSysusersAndTmpfiles(t *testing.T) {
 	require.NoError(t, err)
 	key := filepath.Join(root, "etc/usher/userside.key")
 	require.NoError(t, os.MkdirAll(filepath.Dir(key), 0o700))
-	require.NoError(t, os.WriteFile(key, []byte("x"), 0o644))
+	secret, portal := filepath.Join(root, "etc/usher/hook.secret"), filepath.Join(root, "etc/usher/portal.key")
+	for _, path := range []string{key, secret, portal} {
+		require.NoError(t, os.WriteFile(path, []byte("x"), 0o644))
+	}
 	out, err = run(t, "systemd-tmpfiles", "--create", "--root="+root, abs)
 	require.NoError(t, err, out)
-	for path, want := range map[string]os.FileMode{key: 0o600, filepath.Dir(key): 0o755 | os.ModeDir} {
+	for path, want := range map[string]os.FileMode{key: 0o600, secret: 0o600, portal: 0o640, filepath.Dir(key): 0o755 | os.ModeDir} {
 		info, err := os.Stat(path)
 		require.NoError(t, err)
 		assert.Equal(t, want, info.Mode(), path)
