@@ -277,3 +277,45 @@ func must(a PoolAddress, ok bool) PoolAddress {
 	}
 	return a
 }
+
+func TestSeatDecisionsDoNotAllocate(t *testing.T) {
+	snap := seats(t)
+	opts := testOptions()
+	opts.Pools, opts.MaxPortMACs = []Pool{flats(), guests()}, 2
+	set, err := compile(opts)
+	require.NoError(t, err)
+	tab := lease.New()
+	for _, x := range []struct {
+		mac provision.MAC
+		n   byte
+	}{{stranger, 20}, {client(0xa1), 21}} {
+		rec := bound(host(190+x.n), x.mac, provision.SubscriberID(x.n))
+		rec.Pool, rec.Key, rec.GIAddr, rec.Option82 = "flats", keyOf(snap, rec.Subscriber), relayIP, port(switch1, x.n)
+		rec.Device, rec.Port = 1, uint32(x.n)
+		tab.Store(rec)
+	}
+	set.takeOver(nil, tab, testNow)
+	set.adopt(snap, tab, testNow)
+	for name, q := range map[string]wire.Query{
+		"pool_offer port":    {Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 20)},
+		"pool_offer two":     {Type: wire.Discover, MAC: client(0xa2), GIAddr: relayIP, Option82: port(switch1, 21)},
+		"pool_offer mac":     {Type: wire.Discover, MAC: client(0xa3)},
+		"pool_ack renewal":   {Type: wire.Request, MAC: stranger, CIAddr: host(210)},
+		"pool_ack new MAC":   {Type: wire.Request, MAC: client(0x78), GIAddr: relayIP, Option82: port(switch1, 20), Options: []wire.Option{chosen(serverIP), requested(host(210))}},
+		"subscriber_unclear": {Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 25)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &request{ifindex: 3, iface: "eth0", served: true, local: serverIP}
+			raw := q.Append(nil)
+			var d decision
+			allocs := testing.AllocsPerRun(100, func() {
+				r.parse(raw)
+				d = decide(testNow, r, snap, tab, set, set)
+			})
+			require.Contains(t, name, d.outcome.String())
+			if !raced {
+				require.Zero(t, allocs)
+			}
+		})
+	}
+}
