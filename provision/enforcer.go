@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -90,6 +91,10 @@ const (
 	// it doubles with each.
 	firstEnforceRetry = 100 * time.Millisecond
 	maxEnforceRetry   = 30 * time.Second
+	// storedPatience is how long the first round waits for a fetch while there is
+	// only a stored snapshot. What is in the kernel then was made of a newer one if the last
+	// run was killed soon after a change.
+	storedPatience = 2 * time.Second
 	// roundTimeout bounds one round.
 	roundTimeout = 30 * time.Second
 )
@@ -103,6 +108,7 @@ type Enforcer struct {
 	obs      EnforceObserver
 	log      *slog.Logger
 	wake     chan struct{} // one slot, coalescing
+	noFetch  atomic.Bool   // no fetch will end soon
 	cleaner  *flowCleaner  // nil without Flows
 
 	standing standing
@@ -147,6 +153,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	if w, ok := e.kernel.(Watcher); ok {
 		wg.Go(func() { e.watch(ctx, w) })
 	}
+	e.awaitFetch(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -182,6 +189,30 @@ func (e *Enforcer) watch(ctx context.Context, w Watcher) {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
+		}
+	}
+}
+
+// NoFetchSoon says that the ERP is down: with a stored snapshot the first round
+// need not wait for what a fetch tells.
+func (e *Enforcer) NoFetchSoon() {
+	if !e.noFetch.Swap(true) {
+		e.Kick()
+	}
+}
+
+// awaitFetch leaves the kernel as it is while the first fetch may still tell more
+// than the stored snapshot. Whoever calls Kick after a publication wakes it.
+func (e *Enforcer) awaitFetch(ctx context.Context) {
+	timer := time.NewTimer(storedPatience)
+	defer timer.Stop()
+	for e.snapshot().Source() == SourceStored && !e.noFetch.Load() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-e.wake:
 		}
 	}
 }

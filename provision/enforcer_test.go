@@ -234,6 +234,45 @@ func TestEnforcerWithoutSnapshotTouchesNothing(t *testing.T) {
 	})
 }
 
+// stored makes a snapshot as a start reads it from disk.
+func stored(t *testing.T, a ACL) *Snapshot {
+	t.Helper()
+	s := wanted(t, a)
+	s.source = SourceStored
+	return s
+}
+
+func TestEnforcerWaitsForAFetchBeforeWhatWasStored(t *testing.T) {
+	newer, older := ACL{Stopped: addrs("192.0.2.1")}, ACL{Stopped: addrs("192.0.2.2")}
+	synctest.Test(t, func(t *testing.T) {
+		e := startEnforcer(t, EnforceOptions{}, newer, stored(t, older))
+		done := make(chan error, 1)
+		go func() { done <- e.Sync(t.Context()) }()
+		pass(storedPatience / 2)
+		assert.Empty(t, e.kernel.times, "the kernel may know better")
+		e.want(t, newer)
+		require.NoError(t, <-done)
+		pass(time.Minute)
+		assert.Empty(t, e.kernel.batches, "nobody is let in or shut out for a moment")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := startEnforcer(t, EnforceOptions{}, newer, stored(t, older))
+		pass(storedPatience)
+		assert.Empty(t, cmp.Diff(older, e.kernel.acl(), cmpAddr), "with the ERP down, what was stored holds")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := startEnforcer(t, EnforceOptions{}, newer, stored(t, older))
+		e.NoFetchSoon()
+		synctest.Wait()
+		assert.Empty(t, cmp.Diff(older, e.kernel.acl(), cmpAddr), "at once if that is known")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := startEnforcer(t, EnforceOptions{}, newer, stored(t, older))
+		e.stop()
+		assert.Empty(t, e.kernel.times, "the end does not wait")
+	})
+}
+
 func TestEnforcerFollowsSnapshots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := startEnforcer(t, EnforceOptions{VerifyInterval: time.Hour}, ACL{}, wanted(t, ACL{Stopped: addrs("192.0.2.1")}))

@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -205,4 +207,41 @@ func withoutTimes(s string) string {
 		}
 	}
 	return strings.Join(f, " ")
+}
+
+// Killed right after a pause, before the snapshot was stored: the next start reads
+// an older one, and opens nobody for the moment until the ERP has answered.
+func TestKernelRestartWithAnOlderSnapshotOpensNobody(t *testing.T) {
+	w := startWorld(t, worldOptions{homes: 1, noRelay: true})
+	require.NoError(t, w.startAgent(t.Context()))
+	snapshot := filepath.Join(w.dir, "state", "snapshot")
+	var older []byte
+	eventually(t, 5*time.Second, "the snapshot is stored", func() (bool, error) {
+		var err error
+		older, err = os.ReadFile(snapshot)
+		return err == nil, nil
+	})
+	home := w.homes[0]
+	_, err := w.client.SetState(t.Context(), provision.SubscriberID(home.id), provision.StatePause)
+	require.NoError(t, err)
+	require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), home.ip.String())
+	<-w.agentGone()
+	require.NoError(t, os.WriteFile(snapshot, older, 0o640))
+
+	monitor, err := w.router.Start("nft", "monitor")
+	require.NoError(t, err)
+	probe := func(op string) { w.nft(t, op, "table", "inet", "probe") }
+	eventually(t, 5*time.Second, "nft monitor listens", func() (bool, error) {
+		probe("add")
+		probe("delete")
+		return strings.Contains(monitor.Log(), "table inet probe"), nil
+	})
+	before := strings.Count(monitor.Log(), "add table inet probe")
+	require.NoError(t, w.startAgent(t.Context()))
+	require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), home.ip.String())
+	probe("add")
+	eventually(t, 5*time.Second, "nft monitor has told everything", func() (bool, error) {
+		return strings.Count(monitor.Log(), "add table inet probe") > before, nil
+	})
+	require.NotContains(t, monitor.Log(), home.ip.String(), "neither taken out nor put in again")
 }

@@ -157,7 +157,7 @@ func (a *agent) close() error {
 }
 
 func (a *agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
-	opts, err := clientOptions(cfg.ERP, a.log, a.metrics)
+	opts, err := clientOptions(cfg.ERP, a.log, erpObserver{a.metrics, a.erpDown})
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +171,24 @@ func (a *agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
 	}
 	return erp.New(client, fetchOptions(cfg.ERP, policy, a.erp.memoryFor(cfg.ERP.URL), a.log))
 }
+
+// erpObserver counts calls and tells when the ERP turns out to be down.
+type erpObserver struct {
+	userside.Observer
+	down func()
+}
+
+// Call implements userside.Observer.
+func (o erpObserver) Call(action string, took time.Duration, outcome userside.Outcome) {
+	o.Observer.Call(action, took, outcome)
+	if outcome == userside.OutcomeUnavailable || outcome == userside.OutcomeTimeout {
+		o.down()
+	}
+}
+
+// erpDown is called for every call that found the ERP down. Calls begin with run,
+// when all parts are made.
+func (a *agent) erpDown() { a.enforcer.NoFetchSoon() }
 
 func (a *agent) openLeases(cfg *config.Config) (err error) {
 	if a.db, err = openState(cfg.StateDir, a.log); err != nil {
