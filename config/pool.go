@@ -16,14 +16,17 @@ const (
 	UnknownGuest   = "guest"
 )
 
-// ForGuests is whom a pool is for: clients that the ERP does not know.
-const ForGuests = "guests"
+// Whom a pool is for.
+const (
+	ForGuests      = "guests"      // clients that the ERP does not know
+	ForSubscribers = "subscribers" // customers to whom the ERP gives a port, a MAC or a VLAN but no address
+)
 
 // Pool is a range of addresses that the server gives out by itself.
 type Pool struct {
 	Name      string
 	Range     AddrRange
-	For       string         // guests
+	For       string         // guests, subscribers
 	Links     []netip.Prefix // wires that the pool serves, besides that of its subnet
 	LeaseTime time.Duration
 	Probe     bool    // ask by ARP before an offer
@@ -62,6 +65,11 @@ func (c *Config) GuestRanges() []AddrRange {
 		}
 	}
 	return out
+}
+
+// SubscriberPools reports whether customers without an address get one from a pool.
+func (c *Config) SubscriberPools() bool {
+	return slices.ContainsFunc(c.DHCP.Pools, func(p Pool) bool { return p.For == ForSubscribers })
 }
 
 const (
@@ -104,7 +112,7 @@ var poolName = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?$`)
 
 // pool reads one pool; ok is false when it has no usable name or range.
 func (d *decoder) pool(m mapping, c *DHCP) (Pool, bool) {
-	p := Pool{For: m.get("for").oneOf(ForGuests, ForGuests)}
+	p := Pool{For: m.get("for").oneOf(ForGuests, ForGuests, ForSubscribers)}
 	name, rng := m.get("name"), m.get("range")
 	p.Name = name.text("")
 	named := poolName.MatchString(p.Name)
@@ -124,7 +132,11 @@ func (d *decoder) pool(m mapping, c *DHCP) (Pool, bool) {
 			p.Links = append(p.Links, l)
 		}
 	})
-	p.LeaseTime = m.get("lease_time").duration(defaultGuestLease, minLease, maxLease).Truncate(time.Second)
+	usual := defaultGuestLease
+	if p.For == ForSubscribers {
+		usual = defaultLease
+	}
+	p.LeaseTime = m.get("lease_time").duration(usual, minLease, maxLease).Truncate(time.Second)
 	p.Probe = m.get("probe").boolean(true)
 	p.WarnAt = m.get("warn_at").share(0.9, 1)
 	p.OptionSet = d.optionSet(m)

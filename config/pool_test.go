@@ -17,10 +17,13 @@ dhcp:
     - {name: guests, range: 198.51.100.200 - 198.51.100.250}
     - {name: more, range: 203.0.113.0/25, lease_time: 5m, links: [198.51.100.0/24, 192.0.2.1]}
     - {name: dynamic, range: 198.51.100.128/26, for: guests}
+    - {name: flats, range: 203.0.113.128/26, for: subscribers}
 `), testEnv())
 	require.NoError(t, err)
 	assert.Empty(t, c.Warnings)
-	require.Len(t, c.DHCP.Pools, 3)
+	require.Len(t, c.DHCP.Pools, 4)
+	assert.Equal(t, "1h0m0s", c.DHCP.Pools[3].LeaseTime.String())
+	assert.True(t, c.SubscriberPools())
 	assert.Equal(t, "2m0s", c.DHCP.Pools[0].LeaseTime.String())
 	assert.Equal(t, "5m0s", c.DHCP.Pools[1].LeaseTime.String())
 	assert.Equal(t, "198.51.100.128-198.51.100.191", c.DHCP.Pools[2].Range.String())
@@ -35,6 +38,7 @@ dhcp:
   pools: [{name: guests, range: 198.51.100.200-198.51.100.250}]
 `), testEnv())
 	require.NoError(t, err)
+	assert.False(t, c.SubscriberPools())
 	require.Len(t, c.Warnings, 1)
 	assert.Contains(t, c.Warnings[0].Reason, "dhcp.unknown_clients is not guest")
 }

@@ -288,10 +288,15 @@ func (x *explainer) subscribers() {
 	for _, b := range x.rows {
 		ids = append(ids, b.Subscriber)
 	}
+	for _, l := range x.x.Leases {
+		if l.Pool != "" && l.Subscriber != 0 && l.Live(x.now) {
+			ids = append(ids, l.Subscriber)
+		}
+	}
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
 		s, listed := x.snap.Subscriber(id)
-		if !listed && x.sub.kind == "customer" && len(x.rows) == 0 {
+		if !listed && x.sub.kind == "customer" && len(x.rows) == 0 && len(x.snap.SeatsOf(id)) == 0 {
 			continue // unknown altogether
 		}
 		x.x.Subscribers = append(x.x.Subscribers, SubscriberView{ID: id, State: s.State, Listed: listed})

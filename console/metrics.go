@@ -48,6 +48,7 @@ type Metrics struct {
 	withoutMAC    prometheus.Gauge
 	withoutPort   prometheus.Gauge
 	contested     prometheus.Gauge
+	seats         prometheus.Gauge
 	bound         prometheus.Gauge
 	devices       prometheus.Gauge
 	subscribers   map[provision.State]prometheus.Gauge
@@ -259,6 +260,7 @@ func (m *Metrics) registerSync(f factory) {
 	m.withoutMAC = f.gauge("usher_snapshot_bindings_without_mac", "Bindings whose MAC the ERP does not know.")
 	m.withoutPort = f.gauge("usher_snapshot_bindings_without_port", "Bindings that name no switch port.")
 	m.contested = f.gauge("usher_snapshot_contested_rows", "Rows left out because another subscriber has the address.")
+	m.seats = f.gauge("usher_snapshot_seats", "Rows of customers without an address whom pools for subscribers may give one; 0 if there are no such pools.")
 	m.bound = f.gauge("usher_snapshot_bound_subscribers", "Subscribers that have a binding.")
 	m.devices = f.gauge("usher_snapshot_devices", "Switches and OLTs known.")
 	subscribers := f.gauges("usher_subscribers", "Subscribers that the ERP lists, by state.", "state")

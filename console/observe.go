@@ -72,6 +72,7 @@ func (m *Metrics) Published(s *provision.Snapshot, problems map[provision.Proble
 	m.withoutMAC.Set(float64(c.WithoutMAC))
 	m.withoutPort.Set(float64(c.WithoutPort))
 	m.contested.Set(float64(c.Contested))
+	m.seats.Set(float64(c.Seats))
 	m.bound.Set(float64(c.Subscribers))
 	m.devices.Set(float64(c.Devices))
 	m.subscribers[provision.StateActive].Set(float64(c.Active))

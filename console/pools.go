@@ -12,6 +12,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision"
 )
 
 // Pools is the part of dhcpd.Server that tells of pools.
@@ -82,9 +83,9 @@ func (x *explainer) poolSentences() []string {
 		case p.Bound:
 			text += ", but bound by the ERP, so no client of the pool gets it"
 		case p.State == "free" && !p.MAC.IsZero():
-			text += fmt.Sprintf(", and free; %s had it last", p.MAC)
+			text += fmt.Sprintf(", and free; %s had it last", holderOf(p))
 		case p.State == "leased", p.State == "offered":
-			text += fmt.Sprintf(", and %s to %s until %s", p.State, p.MAC, stamp(p.Until))
+			text += fmt.Sprintf(", and %s to %s until %s", p.State, holderOf(p), stamp(p.Until))
 		case p.State == "quarantined":
 			text += fmt.Sprintf(", and in quarantine until %s, because somebody uses it to whom it was not given", stamp(p.Until))
 		case p.State == "reserved":
@@ -94,6 +95,11 @@ func (x *explainer) poolSentences() []string {
 		}
 		return append(s, text+".")
 	}
+	if x.sub.kind == "customer" {
+		for _, seat := range x.snap.SeatsOf(x.sub.id) {
+			s = append(s, fmt.Sprintf("The ERP gives it no address %s: a pool for subscribers may.", placeOf(&seat)))
+		}
+	}
 	for _, l := range x.x.Leases {
 		if l.Pool != "" && l.Live(x.now) {
 			s = append(s, fmt.Sprintf("It has %s of pool %s until %s.", l.IP, l.Pool, stamp(l.Expires)))
@@ -102,6 +108,35 @@ func (x *explainer) poolSentences() []string {
 		}
 	}
 	return s
+}
+
+// holderOf says who has an address of a pool.
+func holderOf(p *dhcpd.PoolAddress) string {
+	switch {
+	case p.Subscriber != 0 && !p.MAC.IsZero():
+		return fmt.Sprintf("%s of customer %d", p.MAC, p.Subscriber)
+	case p.MAC.IsZero():
+		return "a customer's client"
+	}
+	return p.MAC.String()
+}
+
+// placeOf says where a customer without an address is looked for.
+func placeOf(s *provision.Seat) string {
+	var list []string
+	switch {
+	case s.Device != 0 && s.PortName != "":
+		list = append(list, fmt.Sprintf("at device %d port %s", s.Device, s.PortName))
+	case s.Device != 0 && s.Port != 0:
+		list = append(list, fmt.Sprintf("at device %d port %d", s.Device, s.Port))
+	}
+	if !s.MAC.IsZero() {
+		list = append(list, "for MAC "+s.MAC.String())
+	}
+	if s.VLAN != 0 {
+		list = append(list, fmt.Sprintf("in VLAN %d", s.VLAN))
+	}
+	return strings.Join(list, " ")
 }
 
 // poolSource is how pools are looked at during a scrape.

@@ -138,6 +138,24 @@ func (x *explainer) accessSentences() []string {
 			s = append(s, fmt.Sprintf("Attention: in the kernel %s is %s, not %s; the next round repairs it.", b.IP, b.ACL.Have, b.ACL.Want))
 		}
 	}
+	return append(s, x.leaseAccess(told)...)
+}
+
+// leaseAccess tells of customers who are blocked at an address of a pool.
+func (x *explainer) leaseAccess(told map[provision.SubscriberID]bool) []string {
+	var s []string
+	for _, l := range x.x.Leases {
+		st := x.snap.State(l.Subscriber)
+		blocked := st == provision.StateStop || st == provision.StatePause
+		if !blocked || l.Pool == "" || !l.Live(x.now) || told[l.Subscriber] || x.snap.ByIP(l.IP) != nil || x.d.Enforcer == nil {
+			continue
+		}
+		if x.d.ACL != nil && x.d.ACL.Exempt != nil && x.d.ACL.Exempt(l.Subscriber, l.IP) != "" {
+			continue
+		}
+		told[l.Subscriber] = true
+		s = append(s, fmt.Sprintf("Customer %d is %s, and so is the address that it has of pool %s.", l.Subscriber, setName(st == provision.StateStop, st == provision.StatePause), l.Pool))
+	}
 	return s
 }
 

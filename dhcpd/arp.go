@@ -67,16 +67,17 @@ func appendProbe(dst []byte, own provision.MAC, target netip.Addr) []byte {
 
 // probeJob is an OFFER that waits for the wire.
 type probeJob struct {
-	set   *settings
-	pool  int // place in set.pools
-	tries int
-	asked int       // questions sent for the address at hand
-	next  time.Time // when something is to be done
-	end   time.Time // the address is free if nobody has answered by then
-	mac   provision.MAC
-	reply []byte
-	to    delivery
-	ev    Event
+	set    *settings
+	pool   int // place in set.pools
+	tries  int
+	asked  int       // questions sent for the address at hand
+	next   time.Time // when something is to be done
+	end    time.Time // the address is free if nobody has answered by then
+	mac    provision.MAC
+	holder provision.MAC // whom the pool keeps the address for
+	reply  []byte
+	to     delivery
+	ev     Event
 }
 
 // prober owns the OFFERs that wait. Its run method is one goroutine.
@@ -99,11 +100,11 @@ func newProber(s *Server, out transport, wire arpWire) *prober {
 func (h *handler) probe(now time.Time, set *settings) bool {
 	d := &h.d
 	p := &set.pools[d.pool-1]
-	if h.prober == nil || !p.Probe || h.r.p.GIAddr().IsValid() || h.r.ifindex == 0 || !p.alloc.unsure(d.yourIP, d.mac, now) {
+	if h.prober == nil || !p.Probe || h.r.p.GIAddr().IsValid() || h.r.ifindex == 0 || !p.alloc.unsure(d.yourIP, d.holder, now) {
 		return false
 	}
 	j := h.prober.jobs.Get().(*probeJob)
-	j.set, j.pool, j.tries, j.asked, j.mac = set, d.pool-1, 0, 0, d.mac
+	j.set, j.pool, j.tries, j.asked, j.mac, j.holder = set, d.pool-1, 0, 0, d.mac, d.holder
 	j.reply = append(j.reply[:0], h.reply...)
 	j.to = h.to
 	opt82, id := append(j.ev.Option82[:0], h.ev.Option82...), append(j.ev.ClientID[:0], h.ev.ClientID...)
@@ -227,7 +228,7 @@ func (b *prober) another(j *probeJob, s sighting) bool {
 	b.s.deps.Leases.Dirty(rec.IP)
 	b.s.log.Warn("pool address is in use by somebody else, put in quarantine", "ip", s.ip, "pool", p.Name, "used_by", s.mac, "interface", j.ev.Interface, "until", rec.Expires)
 	j.tries++
-	a, ok := p.alloc.replace(s.ip, j.mac, now, rec.Expires, j.tries < probeTries)
+	a, ok := p.alloc.replace(s.ip, j.holder, now, rec.Expires, j.tries < probeTries)
 	if !ok {
 		j.ev.Outcome = OutcomePoolConflict
 		b.end(j)

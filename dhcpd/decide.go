@@ -50,6 +50,7 @@ type decision struct {
 	binding *provision.Binding // that yourIP belongs to; nil: none
 	port    uint64             // of a pool's client, as portKey has it
 	pool    int                // place of the pool that yourIP is of, from 1; 0: none
+	holder  provision.MAC      // whom that pool keeps it for
 	yourIP  netip.Addr         // given, or for a NAK: what the client would get
 
 	reply wire.Reply       // Type 0: no answer
@@ -67,14 +68,13 @@ type decision struct {
 type decider struct {
 	matcher
 	d               decision
-	pools           poolView
 	alwaysBroadcast bool // as the client's subnet or class wants it
 }
 
 // decide answers one request. It is pure: time, packet, bindings, leases, pools and
 // settings in, a plan out. Nothing in the result outlives the packet's bytes.
 func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, pools poolView, set *settings) decision {
-	c := decider{pools: pools, matcher: matcher{now: now, r: r, snap: snap, leases: leases, set: set}}
+	c := decider{matcher: matcher{now: now, r: r, snap: snap, leases: leases, pools: pools, set: set}}
 	if r.served && !r.standby && r.err == nil && r.limited == 0 && r.p.Op() == 1 && r.p.Type() == wire.LeaseQuery {
 		c.leaseQuery() // no client: it need not have a MAC
 		return c.d
@@ -135,7 +135,7 @@ func (c *decider) admit() Outcome {
 		return OutcomeRelaySource
 	case p.RelayInfoCount() > 0 && !p.GIAddr().IsValid() && c.r.untrusted:
 		return OutcomeOption82Untrusted
-	case c.snap.Len() == 0:
+	case c.snap.Empty():
 		return OutcomeNotReady
 	}
 	return 0

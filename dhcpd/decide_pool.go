@@ -16,7 +16,8 @@ import (
 // for not finding a binding, such as a full port, are answers of the ERP.
 func (m *match) unknown() bool {
 	switch m.failed {
-	case OutcomeUnknownClient, OutcomeOption82Unread, OutcomeUnknownDevice, OutcomeUnknownPort, OutcomeUnknownVLAN:
+	case OutcomeUnknownClient, OutcomeOption82Unread, OutcomeUnknownDevice, OutcomeUnknownPort, OutcomeUnknownVLAN,
+		OutcomeSubscriberUnclear: // nobody can say which customer it is
 		return m.binding == nil
 	}
 	return false
@@ -24,7 +25,10 @@ func (m *match) unknown() bool {
 
 // poolKind gives the kind of pools that the client may have an address of; 0: none.
 func (c *decider) poolKind() PoolKind {
-	if c.d.match.unknown() && c.set.unknown == UnknownGuest {
+	switch m := &c.d.match; {
+	case m.seat != nil && c.servedKind(PoolSubscribers):
+		return PoolSubscribers
+	case (m.seat != nil || m.unknown()) && c.set.unknown == UnknownGuest:
 		return PoolGuests
 	}
 	return 0
@@ -78,7 +82,7 @@ func (c *decider) discoverPool() {
 			continue
 		}
 		served = i
-		if a, fit := c.pools.pick(i, c.mac, want, c.now); fit > bestFit && c.snap.ByIP(a) == nil {
+		if a, fit := c.pools.pick(i, c.holder(kind), want, c.now); fit > bestFit && c.snap.ByIP(a) == nil {
 			best, bestFit, bestPool = a, fit, i
 		}
 	}
@@ -88,13 +92,14 @@ func (c *decider) discoverPool() {
 	case bestFit == 0:
 		c.d.pool = served + 1
 		c.end(OutcomePoolExhausted)
-	case c.fullPort(bestPool, best):
+	case c.fullPort(kind, bestPool, best):
 		c.end(OutcomePortMACLimit)
+	case kind == PoolSubscribers && c.refusedSeat(best):
 	case c.set.rapidCommit && c.r.p.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
-		c.grantPool(wire.Ack, bestPool, best)
+		c.grantPool(wire.Ack, kind, bestPool, best)
 		c.d.reply.RapidCommit = c.d.reply.Type == wire.Ack
 	default:
-		c.grantPool(wire.Offer, bestPool, best)
+		c.grantPool(wire.Offer, kind, bestPool, best)
 	}
 }
 
@@ -107,29 +112,28 @@ func (c *decider) asksWire(i int) bool {
 // requestPool answers a REQUEST for an address of a pool, if the client may have
 // one of that pool; false: it may not.
 func (c *decider) requestPool(a netip.Addr) bool {
-	i := c.set.poolOf(a)
-	if i < 0 || c.set.pools[i].Kind != c.poolKind() || !c.near(&c.set.pools[i]) {
+	i, kind := c.set.poolOf(a), c.poolKind()
+	if i < 0 || c.set.pools[i].Kind != kind || !c.near(&c.set.pools[i]) {
 		return false
 	}
-	if own := c.leasedPool(); own.IsValid() && own != a {
+	if own := c.leasedPool(kind); own.IsValid() && own != a {
 		c.d.yourIP = own
 		c.nak(OutcomeNakWrongAddress, nil)
 		return true
 	}
-	c.takePool(i, a)
+	c.takePool(kind, i, a)
 	return true
 }
 
 // leasedPool gives the address that the client has leased of a pool it may have one of. It
 // gets no second one: else one client that names address after address would empty the pool.
-func (c *decider) leasedPool() netip.Addr {
-	kind := c.poolKind()
+func (c *decider) leasedPool(kind PoolKind) netip.Addr {
 	for i := range c.set.pools {
 		p := &c.set.pools[i]
 		if p.Kind != kind || !c.near(p) {
 			continue
 		}
-		a, fit := c.pools.pick(i, c.mac, netip.Addr{}, c.now)
+		a, fit := c.pools.pick(i, c.holder(kind), netip.Addr{}, c.now)
 		if fit == pool.FitOwn && c.pools.slot(i, a, c.now).State == pool.StateLeased && c.snap.ByIP(a) == nil {
 			return a
 		}
@@ -138,17 +142,30 @@ func (c *decider) leasedPool() netip.Addr {
 }
 
 // takePool acknowledges a if nobody else has it, else refuses it.
-func (c *decider) takePool(i int, a netip.Addr) {
+func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 	switch {
 	case c.snap.ByIP(a) != nil:
 		c.nak(OutcomeNakNotBound, nil)
-	case !usable(c.pools.slot(i, a, c.now), c.mac):
+		return
+	case !usable(c.pools.slot(i, a, c.now), c.holder(kind)):
 		c.nak(OutcomeNakOtherClient, nil)
-	case c.fullPort(i, a):
+		return
+	case c.fullPort(kind, i, a):
 		c.end(OutcomePortMACLimit)
-	default:
-		c.grantPool(wire.Ack, i, a)
+		return
 	}
+	if kind == PoolSubscribers {
+		rec, known := c.leases.Get(a)
+		switch o := c.refuseSeat(&rec, known); {
+		case o == OutcomeNakOtherClient:
+			c.nak(o, nil)
+			return
+		case o != 0:
+			c.end(o)
+			return
+		}
+	}
+	c.grantPool(wire.Ack, kind, i, a)
 }
 
 // rebootPool answers INIT-REBOOT of a client without a binding. A client of whom
@@ -161,16 +178,15 @@ func (c *decider) rebootPool(a netip.Addr) {
 	case known && rec.Pool != "" && rec.MAC == c.mac && c.requestPool(a):
 	case c.set.unknown == UnknownNak && c.d.match.unknown():
 		c.nak(OutcomeNakUnknown, nil)
-	case c.poolKind() != 0 && c.set.authoritative && n != nil && c.servedKind() && !n.prefix.Contains(a) && c.set.poolOf(a) < 0:
+	case c.poolKind() != 0 && c.set.authoritative && n != nil && c.servedKind(c.poolKind()) && !n.prefix.Contains(a) && c.set.poolOf(a) < 0:
 		c.nak(OutcomeNakNotBound, nil)
 	default:
 		c.end(OutcomeInitRebootUnknown)
 	}
 }
 
-// servedKind reports whether a pool of the client's kind serves its wire.
-func (c *decider) servedKind() bool {
-	kind := c.poolKind()
+// servedKind reports whether a pool of the kind serves the client's wire.
+func (c *decider) servedKind(kind PoolKind) bool {
 	for i := range c.set.pools {
 		if p := &c.set.pools[i]; p.Kind == kind && c.near(p) {
 			return true
@@ -186,27 +202,50 @@ func (c *decider) extendPool(rec *lease.Record) {
 	a := rec.IP
 	if c.r.p.RelayInfoCount() == 0 { // else find was asked already
 		c.find(a)
+		if s := c.snap.SeatByKey(rec.Subscriber, rec.Key); s != nil && c.d.match.by&MatchVLAN == 0 {
+			c.d.match = match{seat: s, loc: c.d.match.loc} // the packet does not tell where it is from, the record does
+		}
 	}
 	i := c.set.poolOf(a)
+	kind := c.poolKind()
+	past := c.past(rec)
+	if s := c.d.match.seat; s != nil && past && i >= 0 && (c.set.pools[i].Kind == PoolSubscribers || c.set.seated(rec.GIAddr)) {
+		kind = PoolSubscribers
+	}
 	switch b := c.d.match.binding; {
 	case b != nil && b.IP == a:
 		c.grant(wire.Ack, b)
 	case b != nil:
 		c.nak(OutcomeNakWrongAddress, b)
-	case i < 0, c.set.pools[i].Kind != c.poolKind(),
-		len(c.snap.ByPort(rec.Device, rec.Port)) > 0, // past the relay: the record knows the port
-		!c.onWire(i, rec):
+	case i < 0, c.set.pools[i].Kind != kind,
+		kind == PoolGuests && c.learnt(rec, past),
+		!past && !c.near(&c.set.pools[i]): // a renewal past the relay does not tell the wire
 		c.nak(OutcomeNakNotBound, nil)
 	default:
-		c.takePool(i, a)
+		c.takePool(kind, i, a)
 	}
 }
 
-// onWire reports whether the client still is on a wire of the pool. A renewal that
-// came past the relay does not tell.
-func (c *decider) onWire(i int, rec *lease.Record) bool {
-	past := !c.r.relay.Link.IsValid() && !c.r.p.GIAddr().IsValid() && rec.GIAddr.IsValid()
-	return past || c.near(&c.set.pools[i])
+// past reports whether a renewal came past the relay that the lease was given through.
+func (c *decider) past(rec *lease.Record) bool {
+	return !c.r.relay.Link.IsValid() && !c.r.p.GIAddr().IsValid() && rec.GIAddr.IsValid()
+}
+
+// learnt reports whether the ERP knows the port of a guest by now. Past the relay the
+// record alone knows the port.
+func (c *decider) learnt(rec *lease.Record, past bool) bool {
+	return len(c.snap.ByPort(rec.Device, rec.Port)) > 0 ||
+		past && c.set.seated(rec.GIAddr) && len(c.snap.SeatsByPort(rec.Device, rec.Port)) > 0
+}
+
+// seated reports whether a pool for subscribers serves the wire of at.
+func (s *settings) seated(at netip.Addr) bool {
+	for i := range s.pools {
+		if p := &s.pools[i]; p.Kind == PoolSubscribers && p.serves(at) {
+			return true
+		}
+	}
+	return false
 }
 
 // pooled gives the record of an address that this client has or had from a pool.
@@ -228,14 +267,14 @@ func (c *decider) refuseUnknown(o Outcome) {
 }
 
 // grantPool plans an OFFER or an ACK of an address of pool i.
-func (c *decider) grantPool(t wire.MessageType, i int, a netip.Addr) {
+func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Addr) {
 	p := &c.set.pools[i]
 	id := c.serverID(&p.subnet)
 	if !id.IsValid() {
 		c.end(OutcomeNoServerID)
 		return
 	}
-	c.d.pool, c.d.yourIP = i+1, a
+	c.d.pool, c.d.yourIP, c.d.holder = i+1, a, c.holder(kind)
 	c.d.reply = wire.Reply{
 		Type: t, ServerID: id, YIAddr: a, Options: c.options(&p.subnet),
 		LeaseTime: p.seconds, RenewTime: p.t1, RebindTime: p.t2,
@@ -260,17 +299,26 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 		Option82: q.RelayInfo(), GIAddr: q.GIAddr(), Ifindex: c.r.ifindex, Interface: c.r.iface,
 		State: lease.StateBound, Start: c.now, Renewed: c.now, Expires: c.now.Add(p.lease),
 	}
+	if s := c.d.match.seat; p.Kind == PoolSubscribers {
+		rec.Subscriber, rec.Key = s.Subscriber, s.Key
+		if s.Device != 0 {
+			rec.Device, rec.Port = s.Device, s.Port
+		}
+	}
 	c.d.change = changePool
 	if old, known := c.leases.Get(a); known && old.MAC == rec.MAC && old.Pool == p.Name {
 		rec.Start = old.Start
 		if q.RelayInfoCount() == 0 && !q.GIAddr().IsValid() && old.GIAddr.IsValid() { // past the relay
-			rec.Option82, rec.GIAddr, rec.Device, rec.Port = old.Option82, old.GIAddr, old.Device, old.Port
+			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
+			if rec.Key.IsZero() || rec.Device == 0 {
+				rec.Device, rec.Port = old.Device, old.Port
+			}
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
 		}
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
 		}
-		if old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
+		if old.State == lease.StateBound && old.Subscriber == rec.Subscriber && old.Key == rec.Key &&
 			old.Device == rec.Device && old.Port == rec.Port && old.GIAddr == rec.GIAddr && old.Ifindex == rec.Ifindex &&
 			old.Interface == rec.Interface && bytes.Equal(old.Option82, rec.Option82) && bytes.Equal(old.ClientID, rec.ClientID) {
 			rec.Option82, rec.ClientID = old.Option82, old.ClientID // the table's own: nothing is copied
@@ -286,7 +334,7 @@ func (c *decider) releasePool(rec *lease.Record) bool {
 	if rec.Pool == "" || i < 0 {
 		return false
 	}
-	c.d.pool, c.d.yourIP, c.d.change = i+1, rec.IP, changeRelease
+	c.d.pool, c.d.yourIP, c.d.change, c.d.rec.Key = i+1, rec.IP, changeRelease, rec.Key
 	c.end(OutcomePoolReleased)
 	return true
 }
@@ -294,12 +342,12 @@ func (c *decider) releasePool(rec *lease.Record) bool {
 // fullPort reports whether the client's port holds as many addresses of pools as it may and a
 // would be one more (RFC 3046 section 4.0 wants such a bound). Without
 // option 82 nobody knows the port.
-func (c *decider) fullPort(i int, a netip.Addr) bool {
+func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
 	port := portKey(&c.r.relay, c.r.p.GIAddr())
 	if c.set.maxMACs == 0 || port == 0 {
 		return false
 	}
-	if s := c.pools.slot(i, a, c.now); s.MAC == c.mac && (s.State == pool.StateOffered || s.State == pool.StateLeased) {
+	if s := c.pools.slot(i, a, c.now); s.MAC == c.holder(kind) && (s.State == pool.StateOffered || s.State == pool.StateLeased) {
 		return false // it has it already
 	}
 	n := 0

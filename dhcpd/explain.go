@@ -135,6 +135,12 @@ func (s *Server) Explain(q Query) Explanation {
 			e.Fault = "nothing names the switch: want a remote-id other than the client's MAC, or a relay address"
 		}
 	}
+	if s := d.match.seat; s != nil {
+		e.Subscriber = s.Subscriber
+		if e.Device == 0 {
+			e.Device, e.Port = s.Device, s.Port
+		}
+	}
 	if d.binding != nil {
 		e.Subscriber = d.binding.Subscriber
 		if e.Device == 0 {

@@ -256,6 +256,12 @@ func (h *handler) fillEvent(now time.Time) {
 	if d.rec.Pool != "" {
 		h.ev.Subscriber = d.rec.Subscriber
 	}
+	if s := d.match.seat; s != nil && d.pool > 0 {
+		h.ev.Subscriber = s.Subscriber
+		if h.ev.Device == 0 {
+			h.ev.Device, h.ev.Port = s.Device, s.Port
+		}
+	}
 	if d.binding != nil {
 		h.ev.Subscriber = d.binding.Subscriber
 		if h.ev.Device == 0 {

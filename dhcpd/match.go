@@ -56,7 +56,9 @@ type match struct {
 	by      MatchKind
 	loc     location
 	failed  Outcome
-	lost    Outcome // why option 82 led to no port, if it was to; zero: it did
+	lost    Outcome         // why option 82 led to no port, if it was to; zero: it did
+	seat    *provision.Seat // of a client without a binding: the customer whom a pool may give an address
+	taken   bool            // what another client has leased for the seat is the client's: a new router
 }
 
 // matcher finds bindings for one request.
@@ -66,6 +68,7 @@ type matcher struct {
 	mac    provision.MAC
 	snap   *provision.Snapshot
 	leases leaseView
+	pools  poolView
 	set    *settings
 }
 
@@ -73,15 +76,25 @@ type matcher struct {
 // would like to have: it decides between rows that are equally good.
 func (m *matcher) find(hint netip.Addr) match {
 	res := match{loc: m.set.option82.locate(m.r, m.mac, m.snap)}
-	if m.set.matches&MatchOption82 != 0 && m.r.p.RelayInfoCount() > 0 && len(res.loc.rows) == 0 {
+	if m.set.matches&MatchOption82 != 0 && m.r.p.RelayInfoCount() > 0 && len(res.loc.rows)+len(res.loc.seats) == 0 {
 		res.lost = res.loc.failed
 	}
-	if res.failed = res.loc.failed; len(res.loc.rows) > 0 {
+	if res.failed = res.loc.failed; len(res.loc.rows)+len(res.loc.seats) > 0 {
 		res.failed = OutcomeUnknownClient // unless one of the ways says better
 	}
 	link := m.link()
 	for _, kind := range m.set.match {
 		c, failed := m.candidates(kind, &res.loc)
+		switch f := m.seatBy(&c, &res.loc); {
+		case f.seat != nil:
+			res.by, res.seat, res.taken, res.failed = kind, f.seat, f.taken, OutcomeNoPool
+			return res
+		case f.failed != 0 && f.placed:
+			res.by, res.failed = kind, f.failed
+			return res
+		case f.failed != 0:
+			failed = f.failed
+		}
 		if c.n == 0 {
 			if res.failed == OutcomeUnknownClient && failed != 0 {
 				res.failed = failed

@@ -170,6 +170,7 @@ func compileRule(p Option82Profile) (rule, error) {
 // location is the access port that option 82 names.
 type location struct {
 	rows    []provision.Binding // of the port; empty if failed
+	seats   []*provision.Seat   // customers without an address on the port
 	device  provision.DeviceID  // zero if not known
 	port    uint32              // number as the ERP counts, or as it has it for a name; zero if not known
 	failed  Outcome             // why there are no rows
@@ -239,11 +240,15 @@ func (e *exactPort) locate(snap *provision.Snapshot) location {
 // find looks the rows up by number or, without one, by name.
 func (l *location) find(snap *provision.Snapshot, name []byte) {
 	if len(name) == 0 {
-		l.rows = snap.ByPort(l.device, l.port)
+		l.rows, l.seats = snap.ByPort(l.device, l.port), snap.SeatsByPort(l.device, l.port)
 		return
 	}
-	if l.rows = snap.ByPortName(l.device, name); len(l.rows) > 0 {
+	l.rows, l.seats = snap.ByPortName(l.device, name), snap.SeatsByPortName(l.device, name)
+	switch {
+	case len(l.rows) > 0:
 		l.port = l.rows[0].Port
+	case len(l.seats) > 0:
+		l.port = l.seats[0].Port
 	}
 }
 

@@ -56,6 +56,7 @@ const (
 	OutcomeMatchDisagrees
 	OutcomePortFull
 	OutcomePortMACLimit
+	OutcomeSubscriberUnclear
 	OutcomeMACReported
 	OutcomeMACRefused
 	OutcomeNoSubnet
@@ -120,10 +121,11 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	OutcomeUnknownVLAN:       {"unknown_vlan", "The interface is that of a VLAN, but the ERP binds no address to this VLAN, and none to the MAC of the client."},
 	OutcomeVLANShared:        {"vlan_shared", "Several customers of the ERP are in the VLAN of this interface, so it cannot tell which one asks."},
 	OutcomeMatchDisagrees:    {"match_disagrees", "The ways of dhcp.match that must agree name different addresses: for example, the ERP has the MAC on another port than option 82 names."},
-	OutcomePortFull:          {"port_full", "Every address bound to this port, or to this MAC, is in use by another client."},
+	OutcomePortFull:          {"port_full", "Every address bound to this port, or to this MAC, is in use by another client, or the one that a pool gives its customer is."},
 	OutcomePortMACLimit:      {"port_mac_limit", "As many other clients as dhcp.max_macs_per_port allows have live leases, or offers of a pool, on this port."},
+	OutcomeSubscriberUnclear: {"subscriber_unclear", "Several customers of the ERP without an address have this port or this MAC, and none of them alone the client's MAC, so nobody can say whose client it is."},
 	OutcomeMACReported:       {"mac_reported", "The ERP has another MAC for this address: the new one was reported, and the client is answered when the ERP has it (dhcp.mac_change: report)."},
-	OutcomeMACRefused:        {"mac_refused", "The ERP has another MAC for this address, and dhcp.mac_change: refuse keeps it."},
+	OutcomeMACRefused:        {"mac_refused", "The ERP has another MAC for this address, and dhcp.mac_change: refuse keeps it; so does report where the ERP has no address that it could be told by."},
 	OutcomeNoSubnet:          {"no_subnet", "The address bound to the client is in none of the configured dhcp.subnets."},
 	OutcomeNoServerID:        {"no_server_id", "The interface has no address, the subnet no gateway and dhcp.server_id is not set, so the server cannot name itself in a reply."},
 	OutcomeRenewUnknown:      {"renew_unknown", "The client wants to renew an address past the relay and neither a lease nor the MAC in the ERP says that it is its own; silence makes it ask again through the relay."},

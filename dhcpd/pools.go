@@ -29,16 +29,20 @@ const (
 // PoolKind is whom a pool serves. Its zero value is invalid.
 type PoolKind uint8
 
-// The kinds of pools. A customer of the ERP without an address is a guest like one
-// whom it does not know: only a binding says what is a customer's own.
+// The kinds of pools. Where no pool for subscribers serves the wire, a customer
+// of the ERP without an address is a guest like one whom it does not know.
 const (
-	PoolGuests PoolKind = iota + 1 // clients that the ERP does not know
+	PoolGuests      PoolKind = iota + 1 // clients that the ERP does not know
+	PoolSubscribers                     // customers to whom the ERP gives a port, a MAC or a VLAN but no address
 )
 
-// String gives guests or invalid.
+// String gives guests, subscribers or invalid.
 func (k PoolKind) String() string {
-	if k == PoolGuests {
+	switch k {
+	case PoolGuests:
 		return "guests"
+	case PoolSubscribers:
+		return "subscribers"
 	}
 	return "invalid"
 }
@@ -120,8 +124,8 @@ func (s *settings) compilePools(o Options) error {
 }
 
 func compilePool(o *Options, p Pool) (dynamicPool, error) {
-	if p.Name == "" || p.Kind != PoolGuests {
-		return dynamicPool{}, errors.New("want a name, and the kind guests")
+	if p.Name == "" || p.Kind != PoolGuests && p.Kind != PoolSubscribers {
+		return dynamicPool{}, errors.New("want a name, and the kind guests or subscribers")
 	}
 	i := slices.IndexFunc(o.Subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
 	if i < 0 {
@@ -164,6 +168,16 @@ type poolView interface {
 	held(i int, port uint64) int
 	// quarantined is the share of the pool at place i that is in quarantine.
 	quarantined(i int, now time.Time) float64
+	// owned gives the address of the pool at place i that mac has or had last.
+	owned(i int, mac provision.MAC) (netip.Addr, bool)
+}
+
+// owned implements poolView.
+func (s *settings) owned(i int, mac provision.MAC) (netip.Addr, bool) {
+	a := s.pools[i].alloc
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.p.Of(mac)
 }
 
 // pick implements poolView.
@@ -317,12 +331,12 @@ func (a *allocator) restoreLocked(rec *lease.Record, now time.Time) {
 	}
 	switch {
 	case rec.Live(now):
-		a.p.Restore(rec.IP, rec.MAC, pool.StateLeased, now.Add(left+leaseSlack))
+		a.p.Restore(rec.IP, rec.Holder(), pool.StateLeased, now.Add(left+leaseSlack))
 		a.p.SetPlace(rec.IP, portOfLease(rec))
 	case rec.State == lease.StateQuarantined && now.Before(rec.Expires):
 		a.p.Restore(rec.IP, rec.MAC, pool.StateQuarantined, now.Add(left))
 	case rec.Pool != "" && rec.State != lease.StateQuarantined:
-		a.p.Restore(rec.IP, rec.MAC, pool.StateFree, time.Time{})
+		a.p.Restore(rec.IP, rec.Holder(), pool.StateFree, time.Time{})
 	}
 }
 
@@ -366,7 +380,7 @@ func (a *allocator) aheadLocked(leases *lease.Table, d *decision, now time.Time)
 	if !known || rec.Renewed.After(now.Add(leaseSlack)) {
 		return false
 	}
-	other := rec.Live(now) && rec.MAC != d.mac
+	other := rec.Live(now) && rec.Holder() != d.holder
 	if !other && !(rec.State == lease.StateQuarantined && now.Before(rec.Expires)) {
 		return false
 	}
@@ -389,15 +403,15 @@ func (s *settings) reserve(d *decision, leases *lease.Table, now time.Time, log 
 	case d.outcome == OutcomePoolExhausted:
 		a.Exhausted++
 	case d.change == changeHold:
-		if ok = !a.aheadLocked(leases, d, now) && a.p.Reoffer(d.yourIP, d.mac, now, now.Add(offerHold), now.Add(offerHold-offerLeast)); ok {
+		if ok = !a.aheadLocked(leases, d, now) && a.p.Reoffer(d.yourIP, d.holder, now, now.Add(offerHold), now.Add(offerHold-offerLeast)); ok {
 			a.p.SetPlace(d.yourIP, d.port)
 		}
 	case d.change == changePool, d.change == changePoolRenew:
-		if ok = !a.aheadLocked(leases, d, now) && a.p.Lease(d.yourIP, d.mac, now, d.rec.Expires.Add(leaseSlack)); ok {
+		if ok = !a.aheadLocked(leases, d, now) && a.p.Lease(d.yourIP, d.holder, now, d.rec.Expires.Add(leaseSlack)); ok {
 			a.p.SetPlace(d.yourIP, d.port)
 		}
 	case d.change == changeRelease:
-		a.p.Release(d.yourIP, d.rec.MAC, now)
+		a.p.Release(d.yourIP, d.rec.Holder(), now)
 	case d.change == changeQuarantine:
 		a.Declines++
 		a.p.Restore(d.yourIP, d.mac, pool.StateQuarantined, d.rec.Expires)
@@ -427,7 +441,7 @@ func percent(share float64) string { return fmt.Sprintf("%.0f%%", 100*share) }
 // PoolStatus is the state of one pool.
 type PoolStatus struct {
 	Name   string     `json:"name"`
-	For    string     `json:"for"` // guests
+	For    string     `json:"for"` // guests, subscribers
 	First  netip.Addr `json:"first"`
 	Last   netip.Addr `json:"last"`
 	Used   float64    `json:"used"`    // share that no new client can have, 0 to 1
@@ -466,7 +480,9 @@ type PoolAddress struct {
 	State string        `json:"state"` // free, offered, leased, quarantined, reserved
 	Bound bool          `json:"bound"` // the ERP binds it: no client of the pool gets it
 	MAC   provision.MAC `json:"mac,omitzero"`
-	Until time.Time     `json:"until,omitzero"`
+	// Subscriber is whose client has or had it, in a pool for subscribers.
+	Subscriber provision.SubscriberID `json:"subscriber,omitempty"`
+	Until      time.Time              `json:"until,omitzero"`
 }
 
 // PoolAddress tells what an address is; false if it is in no pool.
@@ -477,7 +493,7 @@ func (s *Server) PoolAddress(ip netip.Addr) (PoolAddress, bool) {
 		return PoolAddress{}, false
 	}
 	set.adopt(s.deps.Snapshot(), s.deps.Leases, now)
-	return viewSlot(&set.pools[i], ip, set.slot(i, ip, now)), true
+	return s.viewSlot(&set.pools[i], ip, set.slot(i, ip, now)), true
 }
 
 // PoolAddresses lists what is not free in a pool, and what was somebody's before, ascending;
@@ -493,13 +509,20 @@ func (s *Server) PoolAddresses(name string) []PoolAddress {
 		}
 		p.alloc.mu.Lock()
 		for ip, slot := range p.alloc.p.All(now) {
-			list = append(list, viewSlot(p, ip, slot))
+			list = append(list, s.viewSlot(p, ip, slot))
 		}
 		p.alloc.mu.Unlock()
 	}
 	return list
 }
 
-func viewSlot(p *dynamicPool, ip netip.Addr, s pool.Slot) PoolAddress {
-	return PoolAddress{Pool: p.Name, For: p.Kind.String(), IP: ip, State: s.State.String(), Bound: s.Bound, MAC: s.MAC, Until: s.Until}
+func (s *Server) viewSlot(p *dynamicPool, ip netip.Addr, slot pool.Slot) PoolAddress {
+	v := PoolAddress{Pool: p.Name, For: p.Kind.String(), IP: ip, State: slot.State.String(), Bound: slot.Bound, MAC: slot.MAC, Until: slot.Until}
+	if p.Kind == PoolSubscribers { // the pool knows the seat, the record the client
+		v.MAC = provision.MAC{}
+		if rec, ok := s.deps.Leases.Get(ip); ok && rec.Holder() == slot.MAC {
+			v.MAC, v.Subscriber = rec.MAC, rec.Subscriber
+		}
+	}
+	return v
 }

@@ -55,8 +55,8 @@ func pick[T any](u *universe, list ...T) T { return list[u.rng.IntN(len(list))] 
 func newUniverse(t testing.TB, seed uint64) *universe {
 	t.Helper()
 	u := &universe{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: testNow, beliefs: map[netip.Addr]map[string]belief{}, static: true}
-	u.snap = u.erp()
 	u.opts = u.options()
+	u.snap = u.erp()
 	s, err := New(u.opts, Deps{
 		Snapshot: func() *provision.Snapshot { return u.snap }, Leases: lease.New(), Journal: &journal{},
 		Observer: Observers{}, Log: slog.New(slog.DiscardHandler),
@@ -92,8 +92,30 @@ func (u *universe) erp() *provision.Snapshot {
 		}
 		in.Bindings = append(in.Bindings, b)
 	}
+	if in.KeepSeats = u.opts.hasSeats(); in.KeepSeats { // customers without an address, on the same ports and with the same MACs
+		for range 1 + u.rng.IntN(5) {
+			b := provision.Binding{Subscriber: provision.SubscriberID(4 + u.rng.IntN(6))}
+			if !u.one(2) {
+				b.MAC = client(byte(1 + u.rng.IntN(5)))
+			}
+			if !u.one(3) {
+				b.Device, b.Port = provision.DeviceID(1+u.rng.IntN(2)), uint32(1+u.rng.IntN(3))
+			}
+			if u.one(6) {
+				b.Port, b.PortName = 0, pick(u, "ge-0/0/1", "ge-0/0/2")
+			}
+			if u.one(2) {
+				b.VLAN = uint16(100 + u.rng.IntN(4))
+			}
+			in.Bindings = append(in.Bindings, b)
+		}
+	}
 	snap, _ := provision.Build(in)
 	return snap
+}
+
+func (o *Options) hasSeats() bool {
+	return slices.ContainsFunc(o.Pools, func(p Pool) bool { return p.Kind == PoolSubscribers })
 }
 
 func (u *universe) options() Options {
@@ -124,6 +146,10 @@ func (u *universe) options() Options {
 	o.Unknown = Unknown(u.rng.IntN(3))
 	if u.one(2) {
 		o.Pools = []Pool{{Name: "guests", Kind: PoolGuests, First: host(20), Last: host(23), LeaseTime: time.Minute}}
+	}
+	if u.one(2) {
+		o.Pools = append(o.Pools, Pool{Name: "flats", Kind: PoolSubscribers, First: host(24), Last: host(27), LeaseTime: pick(u, time.Minute, 10*time.Minute),
+			Links: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}})
 	}
 	return o
 }
@@ -347,6 +373,7 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 	switch {
 	case d.pool > 0:
 		require.Nil(t, b, "%s: a pool gives %s, which is bound", say, a)
+		u.checkSeat(say, before)
 	case d.outcome == OutcomeAckShortened:
 		require.Nil(t, b, "%s: %s is bound to somebody", say, a)
 		require.Equal(t, changeRenew, d.change, say)
@@ -363,7 +390,9 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 		// Another client uses it. It may be taken over only by who is where it belongs
 		// or is named for it, and only if the lease table knows the other one no longer or the place
 		// says so; never by a renewal, never from a pool.
-		require.Zero(t, d.pool, "%s: a pool gives %s to %s while %s has it", say, a, me, who)
+		if d.pool == 0 || d.match.seat == nil { // a new router of a customer without an address: see checkSeat
+			require.Zero(t, d.pool, "%s: a pool gives %s to %s while %s has it", say, a, me, who)
+		}
 		require.NotEqual(t, OutcomeAckShortened, d.outcome, "%s: %s has it", say, who)
 		rec, known := before[a]
 		if known && u.holder(&rec) == me {
@@ -383,6 +412,40 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 		}
 		rec, mine := before[a]
 		require.True(t, len(live) <= u.opts.MaxPortMACs || mine && rec.MAC == d.mac && rec.Live(u.now), "%s: %d clients on a port", say, len(live))
+	}
+}
+
+// checkSeat makes sure that a pool for subscribers serves them alone, each with one address.
+func (u *universe) checkSeat(say string, before map[netip.Addr]lease.Record) {
+	t, d := u.t, &u.h.d
+	s, a := d.match.seat, d.yourIP
+	kind := u.set.pools[d.pool-1].Kind
+	if kind == PoolGuests {
+		require.Zero(t, d.rec.Subscriber, say)
+		return
+	}
+	require.NotNil(t, s, "%s: an address for subscribers, and nobody knows whose", say)
+	require.NotNil(t, u.snap.SeatByKey(s.Subscriber, s.Key), "%s: not a seat of the ERP", say)
+	require.False(t, d.report, "%s: there is nothing to report", say)
+	if u.opts.MACChange != MACAccept && !s.MAC.IsZero() && d.match.by != 0 {
+		idMAC, ok := wire.ClientIDMAC(u.h.r.p.ClientID())
+		require.True(t, s.MAC == d.mac || ok && idMAC == s.MAC, "%s: another MAC than the ERP's", say)
+	}
+	rec, known := before[a]
+	if known && rec.Live(u.now) {
+		require.Equal(t, s.Key, rec.Holder(), "%s: %s is another's", say, a)
+		require.Equal(t, s.Subscriber, rec.Subscriber, say)
+		if rec.MAC != d.mac {
+			exact := s.MAC == d.mac
+			if mac, ok := wire.ClientIDMAC(u.h.r.p.ClientID()); ok {
+				exact = exact || mac == s.MAC
+			}
+			require.True(t, u.placed() || exact, "%s: %s of %s goes to %s", say, a, rec.MAC, d.mac)
+			require.False(t, u.h.r.p.CIAddr().IsValid() && u.h.r.p.Type() == wire.Request && !u.h.r.p.ServerID().IsValid(), "%s: a renewal takes nothing over", say)
+		}
+	}
+	if d.reply.Type == wire.Ack {
+		require.Equal(t, []any{s.Subscriber, s.Key}, []any{d.rec.Subscriber, d.rec.Key}, say)
 	}
 }
 
@@ -444,7 +507,7 @@ func TestDecisionProperties(t *testing.T) {
 	for _, o := range []Outcome{
 		OutcomeAck, OutcomeOffer, OutcomeAckShortened, OutcomeNakWrongAddress, OutcomeNakNotBound, OutcomeNakOtherClient, OutcomePoolOffer, OutcomePoolAck,
 		OutcomeRelayUntrusted, OutcomeRelaySource, OutcomeOption82Untrusted, OutcomeOption82Double, OutcomeOption82Malformed, OutcomeUnknownVLAN,
-		OutcomeVLANShared, OutcomeMatchDisagrees, OutcomePortFull, OutcomePortMACLimit, OutcomeMACRefused, OutcomeMACReported, OutcomeReleased,
+		OutcomeSubscriberUnclear, OutcomeVLANShared, OutcomeMatchDisagrees, OutcomePortFull, OutcomePortMACLimit, OutcomeMACRefused, OutcomeMACReported, OutcomeReleased,
 	} {
 		require.True(t, seen[o.String()], "%s never happened", o)
 	}

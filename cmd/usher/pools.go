@@ -79,7 +79,7 @@ func printPools(w io.Writer, v *console.PoolsView) error {
 		return err
 	}
 	now := time.Now()
-	rows = [][]string{{"", "", "", ""}, {"ADDRESS", "STATE", "MAC", "UNTIL"}}
+	rows = [][]string{{"", "", "", "", ""}, {"ADDRESS", "STATE", "MAC", "CUSTOMER", "UNTIL"}}
 	for _, a := range v.Addresses {
 		state := a.State
 		if a.Bound {
@@ -89,7 +89,7 @@ func printPools(w io.Writer, v *console.PoolsView) error {
 		if !a.Until.IsZero() {
 			end = ago(a.Until, now)
 		}
-		rows = append(rows, []string{a.IP.String(), state, orDash(a.MAC.String(), a.MAC.IsZero()), end})
+		rows = append(rows, []string{a.IP.String(), state, orDash(a.MAC.String(), a.MAC.IsZero()), orDash(fmt.Sprint(a.Subscriber), a.Subscriber == 0), end})
 	}
 	return table(w, rows)
 }

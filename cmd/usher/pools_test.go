@@ -33,7 +33,7 @@ guests  guests  198.51.100.200-198.51.100.202  50%   1     0        1       0   
 		{IP: a.Next(), State: "free", Bound: true},
 	}
 	require.NoError(t, printPools(&out, v))
-	assert.Regexp(t, `198.51.100.200 +leased +00:00:5e:00:53:01 +in 1m[01]s\n198.51.100.201 +free, bound by the ERP +- +-\n`, out.String())
+	assert.Regexp(t, `198.51.100.200 +leased +00:00:5e:00:53:01 +- +in 1m[01]s\n198.51.100.201 +free, bound by the ERP +- +- +-\n`, out.String())
 
 	out.Reset()
 	require.NoError(t, printPools(&out, &console.PoolsView{}))

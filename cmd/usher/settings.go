@@ -48,7 +48,7 @@ func syncOptions(c *config.Config) provision.SyncOptions {
 			MinChanged: c.Guard.MinChanged, AcceptAfter: c.Guard.AcceptAfter,
 		},
 		Subnets:  c.Prefixes(),
-		Reserved: c.Reserved(),
+		Reserved: c.Reserved(), KeepSeats: c.SubscriberPools(),
 	}
 }
 
@@ -98,8 +98,12 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	}
 	o.Quarantine = c.Quarantine
 	for _, p := range c.Pools {
+		kind := dhcpd.PoolGuests
+		if p.For == config.ForSubscribers {
+			kind = dhcpd.PoolSubscribers
+		}
 		o.Pools = append(o.Pools, dhcpd.Pool{
-			Name: p.Name, Kind: dhcpd.PoolGuests, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
+			Name: p.Name, Kind: kind, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
 			LeaseTime: p.LeaseTime, Probe: p.Probe, WarnAt: p.WarnAt, OptionSet: optionSet(p.OptionSet),
 		})
 	}

@@ -12,17 +12,19 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// The stored form of a record, version 2, numbers big-endian:
+// The stored form of a record, version 3, numbers big-endian:
 //
 //	version(1) state(1) mac(6) subscriber(8) device(8) port(4) giaddr(4) ifindex(4)
 //	start(8) renewed(8) expires(8)    milliseconds since 1970
-//	interface, client id, option 82, pool   each length(2) and bytes
+//	interface, client id, option 82, pool, key   each length(2) and bytes
 //	crc32c(4)                         of the key and all of the above
 //
-// The key is the address, 4 bytes. Version 1 has no pool and is still read.
+// The key is the address, 4 bytes. Version 1 has no pool, version 2 no key
+// of a seat; both are still read.
 const (
-	encodingVersion = 2
+	encodingVersion = 3
 	versionPoolless = 1
+	versionKeyless  = 2
 	fixedLen        = 2 + 6 + 8 + 8 + 4 + 4 + 4 + 3*8
 	crcLen          = 4
 )
@@ -49,6 +51,11 @@ func encode(dst []byte, r *Record) []byte {
 	dst = appendBytes(dst, r.ClientID)
 	dst = appendBytes(dst, r.Option82)
 	dst = appendBytes(dst, r.Pool)
+	key := r.Key[:]
+	if r.Key.IsZero() {
+		key = nil
+	}
+	dst = appendBytes(dst, key)
 	return binary.BigEndian.AppendUint32(dst, checksum(ipKey(r.IP), dst[base:]))
 }
 
@@ -73,7 +80,7 @@ func decode(key, v []byte) (Record, error) {
 	switch {
 	case len(v) < 1:
 		return r, fmt.Errorf("%w %s: empty", errRecord, r.IP)
-	case v[0] != encodingVersion && v[0] != versionPoolless:
+	case v[0] < versionPoolless || v[0] > encodingVersion:
 		return r, fmt.Errorf("%w %s: version %d, want up to %d", errRecord, r.IP, v[0], encodingVersion)
 	case len(v) < fixedLen+3*2+crcLen:
 		return r, fmt.Errorf("%w %s: %d bytes", errRecord, r.IP, len(v))
@@ -98,9 +105,12 @@ func decode(key, v []byte) (Record, error) {
 		*t = time.UnixMilli(int64(binary.BigEndian.Uint64(body[36+8*i:]))).UTC()
 	}
 	rest := body[fixedLen:]
-	var parts [4][]byte
+	var parts [5][]byte
 	texts := len(parts)
-	if v[0] == versionPoolless {
+	switch v[0] {
+	case versionPoolless:
+		texts -= 2
+	case versionKeyless:
 		texts--
 	}
 	for i := range texts {
@@ -117,6 +127,10 @@ func decode(key, v []byte) (Record, error) {
 	r.ClientID = cloneOrNil(parts[1])
 	r.Option82 = cloneOrNil(parts[2])
 	r.Pool = string(parts[3])
+	if n := len(parts[4]); n != 0 && n != len(r.Key) {
+		return r, fmt.Errorf("%w %s: key of %d bytes", errRecord, r.IP, n)
+	}
+	copy(r.Key[:], parts[4])
 	return r, nil
 }
 

@@ -56,8 +56,10 @@ func testRecord(ip netip.Addr) Record {
 
 func TestRecordSurvivesEncoding(t *testing.T) {
 	full := testRecord(ip7)
+	seat := testRecord(ip7)
+	seat.Key = provision.MAC{3, 1, 2, 3, 4, 5}
 	bare := Record{IP: ip7, State: StateReleased, Start: testNow, Renewed: testNow, Expires: testNow}
-	for _, want := range []Record{full, bare} {
+	for _, want := range []Record{full, seat, bare} {
 		got, err := decode(keyBytes(ipKey(want.IP)), encode(nil, &want))
 		require.NoError(t, err)
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
@@ -79,6 +81,14 @@ func TestRecordsWithoutPoolAreStillRead(t *testing.T) {
 	want := testRecord(ip7)
 	want.Pool = ""
 	assert.Equal(t, want, got)
+
+	// The version after it has the pool, but no key.
+	body[0] = 2
+	body = append(body, append([]byte{0, 6}, "guests"...)...)
+	got, err = decode(keyBytes(ipKey(ip7)), binary.BigEndian.AppendUint32(body, checksum(ipKey(ip7), body)))
+	require.NoError(t, err)
+	assert.Equal(t, testRecord(ip7), got)
+	assert.Equal(t, mac1, got.Holder())
 }
 
 func TestQuarantineEnds(t *testing.T) {
@@ -97,7 +107,7 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 	flipped := slices.Clone(good)
 	flipped[20] ^= 1
 	newer := slices.Clone(good)
-	newer[0] = 3
+	newer[0] = 4
 	db := openDB(t, filepath.Join(t.TempDir(), "state.db"))
 	openTable(t, db)
 	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
@@ -122,7 +132,7 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 		"bad stored lease: key of 1 bytes, want 4",
 		"bad stored lease 192.0.2.8: checksum does not match",
 		"bad stored lease 192.0.2.9: checksum does not match",
-		"bad stored lease 192.0.2.10: version 3, want up to 2",
+		"bad stored lease 192.0.2.10: version 4, want up to 3",
 		"bad stored lease 192.0.2.11: 10 bytes",
 		"bad stored lease 192.0.2.12: empty",
 	}, why)

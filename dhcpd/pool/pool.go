@@ -255,6 +255,15 @@ func (p *Pool) Pick(mac provision.MAC, want netip.Addr, now time.Time) (netip.Ad
 	return netip.Addr{}, 0
 }
 
+// Of gives the address that mac has or had last.
+func (p *Pool) Of(mac provision.MAC) (netip.Addr, bool) {
+	i, known := p.find(mac)
+	if !known {
+		return netip.Addr{}, false
+	}
+	return p.addr(i), true
+}
+
 // May reports whether mac may have a at now: it is free, or held for or leased to mac.
 func (p *Pool) May(a netip.Addr, mac provision.MAC, now time.Time) bool {
 	i, ok := p.at(a)

@@ -1,0 +1,279 @@
+package dhcpd
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// seats are customers without an address, beside those of world.
+func seats(t testing.TB, more ...provision.Binding) *provision.Snapshot {
+	t.Helper()
+	in := provision.Input{
+		KeepSeats: true,
+		Devices:   world(t).Devices(),
+		Bindings: append([]provision.Binding{
+			{Subscriber: 1, IP: host(11), MAC: client(0x11), Device: 1, Port: 1},
+			{Subscriber: 20, Device: 1, Port: 20},                      // a port
+			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa1)},   // a port with two MACs
+			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa2)},   //
+			{Subscriber: 22, Device: 2, PortName: "ge-0/0/9"},          // a port by name
+			{Subscriber: 23, MAC: client(0xa3)},                        // a MAC
+			{Subscriber: 24, VLAN: 104},                                // a VLAN
+			{Subscriber: 25, Device: 1, Port: 25, MAC: client(0xa5)},   // two customers on a port
+			{Subscriber: 26, Device: 1, Port: 25},                      //
+			{Subscriber: 27, Device: 1, Port: 27, MAC: client(0xa7)},   // a port with a MAC
+			{Subscriber: 28, Device: 1, Port: 1, MAC: client(0xa8)},    // on the port of subscriber 1
+			{Subscriber: 29, IP: host(29), Device: 1, Port: 29},        // an address here
+			{Subscriber: 29, Device: 1, Port: 30, MAC: client(0xa9)},   // and none there
+			{Subscriber: 31, IP: host(31), MAC: client(0xb1), VLAN: 9}, // bound
+		}, more...),
+	}
+	snap, _ := provision.Build(in)
+	return snap
+}
+
+func flats() Pool {
+	return Pool{
+		Name: "flats", Kind: PoolSubscribers, First: host(210), Last: host(213), LeaseTime: 10 * time.Minute,
+		Links: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
+	}
+}
+
+// keyOf gives the key of the only seat, or of that with the MAC.
+func keyOf(s *provision.Snapshot, id provision.SubscriberID, mac ...provision.MAC) provision.MAC {
+	for _, x := range s.SeatsOf(id) {
+		if len(mac) == 0 || x.MAC == mac[0] {
+			return x.Key
+		}
+	}
+	panic("no such seat")
+}
+
+func TestSeatDecisions(t *testing.T) {
+	snap := seats(t)
+	at := func(typ wire.MessageType, mac provision.MAC, n byte, more ...wire.Option) wire.Query {
+		return wire.Query{Type: typ, MAC: mac, GIAddr: relayIP, Option82: port(switch1, n), Options: more}
+	}
+	direct := func(typ wire.MessageType, mac provision.MAC, more ...wire.Option) wire.Query {
+		return wire.Query{Type: typ, MAC: mac, Options: more}
+	}
+	renewing := func(mac provision.MAC, a netip.Addr) wire.Query {
+		return wire.Query{Type: wire.Request, MAC: mac, CIAddr: a}
+	}
+	took := func(a netip.Addr, mac provision.MAC, id provision.SubscriberID, of ...provision.MAC) lease.Record {
+		r := bound(a, mac, id)
+		r.Pool, r.Key, r.GIAddr = "flats", keyOf(snap, id, of...), relayIP
+		for _, s := range snap.SeatsOf(id) {
+			if s.Key == r.Key {
+				r.Device, r.Port = s.Device, s.Port
+			}
+		}
+		return r
+	}
+	over := func(r lease.Record) lease.Record { r.Expires = testNow.Add(-time.Hour); return r }
+	const discover, ask = wire.Discover, wire.Request
+	other := client(0x77)
+	type change = func(*request, *Options)
+	vlan := func(n uint16) change {
+		return func(r *request, o *Options) { r.vlan, o.Match = n, []MatchKind{MatchVLAN, MatchMAC} }
+	}
+	limit := func(n int) change { return func(_ *request, o *Options) { o.MaxPortMACs = n } }
+	policy := func(m MACChange) change { return func(_ *request, o *Options) { o.MACChange = m } }
+	elsewhere := func(r *request, o *Options) { r.local = ip("203.0.113.1"); o.Pools[0].Links = nil }
+	for _, tc := range []struct {
+		name   string
+		q      wire.Query
+		leases *lease.Table
+		want   string // outcome, address, subscriber, change
+		sub    provision.SubscriberID
+		change change
+	}{
+		{"a port", at(discover, stranger, 20), nil, "pool_offer hold", 20, nil},
+		{"a port by name", wire.Query{Type: discover, MAC: stranger, GIAddr: relayIP, Option82: named("ge-0/0/9", switch2[:]...)}, nil, "pool_offer hold", 22, nil},
+		{"a MAC", direct(discover, client(0xa3)), nil, "pool_offer hold", 23, nil},
+		{"a MAC behind a port that nobody knows", at(discover, client(0xa3), 99), nil, "pool_offer hold", 23, nil},
+		{"the port goes before the MAC", at(discover, client(0xa3), 20), nil, "pool_offer hold", 20, nil},
+		{"a bound MAC on the port of a seat", at(discover, client(0xb1), 20), nil, "pool_offer hold", 20, nil},
+		{"a VLAN", direct(discover, stranger), nil, "pool_offer hold", 24, vlan(104)},
+		{"not a way that is off", direct(discover, client(0xa3)), nil, "unknown_client", 0, func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82} }},
+		{"port and MAC must agree", at(discover, stranger, 27), nil, "unknown_client", 0, func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC} }},
+		{"port and MAC agree", at(discover, client(0xa7), 27), nil, "pool_offer hold", 27, func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC} }},
+		{"the binding of a port wins", at(discover, stranger, 1), nil, "offer 192.0.2.11", 1, nil},
+		{"unless the ERP has the MAC for the other one", at(discover, client(0xa8), 1), nil, "pool_offer hold", 28, nil},
+		{"two customers on a port: by the MAC", at(discover, client(0xa5), 25), nil, "pool_offer hold", 25, nil},
+		{"two customers on a port: nobody knows", at(discover, stranger, 25), nil, "subscriber_unclear", 0, nil},
+		{"a second port of who has an address", at(discover, client(0xa9), 30), nil, "pool_offer hold", 29, nil},
+		{"another wire", at(discover, stranger, 20), nil, "no_pool", 20, elsewhere},
+		{"a bound customer gets its own", at(discover, client(0x11), 1, requested(host(210))), nil, "offer 192.0.2.11", 1, nil},
+
+		{"the same address again", at(discover, stranger, 20), leases(over(took(host(212), stranger, 20))), "pool_offer 192.0.2.212 hold", 20, nil},
+		{"also for the next router", at(discover, other, 20), leases(over(took(host(212), stranger, 20))), "pool_offer 192.0.2.212 hold", 20, nil},
+		{"also while the last one's lease lives", at(discover, other, 20), leases(took(host(212), stranger, 20)), "pool_offer 192.0.2.212 hold", 20, nil},
+		{"not by the MAC alone", direct(discover, client(0xa7)), leases(took(host(212), stranger, 27)), "pool_offer 192.0.2.212 hold", 27, nil},
+		{"two MACs, two addresses", at(discover, client(0xa2), 21), leases(took(host(212), client(0xa1), 21, client(0xa1))), "pool_offer hold", 21, nil},
+		{"two MACs, and a third one in the place that is free", at(discover, other, 21), leases(took(host(212), client(0xa1), 21, client(0xa1))), "pool_offer hold", 21, nil},
+		{"two MACs, and no place is free", at(discover, other, 21), leases(took(host(212), client(0xa1), 21, client(0xa1)), took(host(213), client(0xa2), 21, client(0xa2))), "port_full", 0, nil},
+		{"as many as may be", at(discover, client(0xa2), 21), leases(took(host(212), client(0xa1), 21, client(0xa1))), "port_mac_limit", 21, limit(1)},
+		{"a new router makes room", at(discover, other, 20), leases(took(host(212), stranger, 20)), "pool_offer 192.0.2.212 hold", 20, limit(1)},
+		{"exhausted", at(discover, stranger, 20), leases(took(host(210), client(0xa1), 21, client(0xa1)), took(host(211), client(0xa2), 21, client(0xa2)), took(host(212), client(0xa3), 23), took(host(213), client(0xa5), 25)), "pool_exhausted", 20, nil},
+		{"another MAC, refuse", at(discover, stranger, 27), nil, "mac_refused", 0, policy(MACRefuse)},
+		{"another MAC, report: nothing to report by", at(discover, stranger, 27), nil, "mac_refused", 0, policy(MACReport)},
+		{"no MAC, refuse", at(discover, stranger, 20), nil, "pool_offer hold", 20, policy(MACRefuse)},
+		{"its MAC, refuse", at(discover, client(0xa7), 27), nil, "pool_offer hold", 27, policy(MACRefuse)},
+
+		{"selecting", at(ask, stranger, 20, chosen(serverIP), requested(host(211))), nil, "pool_ack 192.0.2.211 pool", 20, nil},
+		{"selecting takes over", at(ask, other, 20, chosen(serverIP), requested(host(211))), leases(took(host(211), stranger, 20)), "pool_ack 192.0.2.211 pool", 20, nil},
+		{"selecting another's", at(ask, stranger, 20, chosen(serverIP), requested(host(211))), leases(took(host(211), client(0xa3), 23)), "nak_other_client", 20, nil},
+		{"selecting a second one", at(ask, stranger, 20, chosen(serverIP), requested(host(211))), leases(took(host(212), stranger, 20)), "nak_wrong_address 192.0.2.212", 20, nil},
+		{"selecting what it had before", at(ask, stranger, 20, chosen(serverIP), requested(host(211))), leases(over(took(host(212), stranger, 20))), "pool_ack 192.0.2.211 pool", 20, nil},
+		{"a clone of the MAC gets its own", at(discover, stranger, 20), leases(took(host(212), stranger, 27)), "pool_offer hold", 20, nil},
+		{"and not the other one's", at(ask, stranger, 20, chosen(serverIP), requested(host(212))), leases(took(host(212), stranger, 27)), "nak_other_client", 20, nil},
+		{"init-reboot", at(ask, stranger, 20, requested(host(211))), leases(took(host(211), stranger, 20)), "pool_ack 192.0.2.211 pool", 20, nil},
+		{"init-reboot on another port", at(ask, stranger, 27, requested(host(211))), leases(took(host(211), stranger, 20)), "nak_other_client", 27, nil},
+
+		{"renewing past the relay", renewing(stranger, host(211)), leases(took(host(211), stranger, 20)), "pool_ack 192.0.2.211 pool-renew", 20, elsewhere},
+		{"rebinding", wire.Query{Type: ask, MAC: stranger, CIAddr: host(211), GIAddr: relayIP, Option82: port(switch1, 20)}, leases(took(host(211), stranger, 20)), "pool_ack 192.0.2.211 pool", 20, nil},
+		{"rebinding on another port", wire.Query{Type: ask, MAC: stranger, CIAddr: host(211), GIAddr: relayIP, Option82: port(switch1, 27)}, leases(took(host(211), stranger, 20)), "nak_other_client", 27, nil},
+		{"rebinding on the port of a binding", wire.Query{Type: ask, MAC: stranger, CIAddr: host(211), GIAddr: relayIP, Option82: port(switch1, 1)}, leases(took(host(211), stranger, 20)), "nak_wrong_address 192.0.2.11", 1, nil},
+		{"renewing what a new router has", renewing(stranger, host(211)), leases(took(host(211), other, 20)), "nak_other_client", 0, nil},
+		{"renewing when the customer is gone", renewing(stranger, host(211)), leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.Subscriber = 99 })), "nak_not_bound", 0, nil},
+		{"renewing when subscribers are not served any more", renewing(stranger, host(211)), leases(took(host(211), stranger, 20)), "nak_other_client", 20, func(_ *request, o *Options) { o.Pools[0].Kind, o.Unknown = PoolGuests, UnknownGuest }},
+		{"a guest's renewal when the ERP knows the port by now", renewing(stranger, host(200)), leases(with(guest(host(200), stranger), func(r *lease.Record) { r.GIAddr, r.Device, r.Port = relayIP, 1, 20 })), "nak_not_bound", 0, withGuestsToo},
+		{"a customer without an address is no guest", at(discover, stranger, 20), nil, "pool_offer hold", 20, withGuestsToo},
+		{"but where no pool is for subscribers", at(discover, stranger, 20), nil, "pool_offer 192.0.2.203 hold", 0, func(r *request, o *Options) { withGuestsToo(r, o); o.Pools = o.Pools[1:] }},
+		{"nobody's port is a guest", at(discover, stranger, 99), nil, "pool_offer 192.0.2.203 hold", 0, withGuestsToo},
+		{"two customers on a port: a guest", at(discover, stranger, 25), nil, "pool_offer 192.0.2.203 hold", 0, withGuestsToo},
+		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(211), Options: []wire.Option{chosen(serverIP)}}, leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.GIAddr = netip.Addr{} })), "pool_released 192.0.2.211 release", 0, nil},
+		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{chosen(serverIP), requested(host(211))}}, leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.GIAddr = netip.Addr{} })), "pool_declined 192.0.2.211 quarantine", 20, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := &request{ifindex: 3, iface: "eth0", served: true, local: serverIP}
+			opts := testOptions()
+			opts.Pools = []Pool{flats()}
+			if tc.change != nil {
+				tc.change(r, &opts)
+			}
+			r.parse(tc.q.Append(nil))
+			set, err := compile(opts)
+			require.NoError(t, err)
+			tab := tc.leases
+			if tab == nil {
+				tab = lease.New()
+			}
+			set.takeOver(nil, tab, testNow)
+			set.adopt(snap, tab, testNow)
+			d := decide(testNow, r, snap, tab, set, set)
+			got := d
+			got.way, got.to, got.reply.Type = 0, netip.AddrPort{}, 0
+			if d.outcome == OutcomePoolOffer && len(tc.want) == len("pool_offer hold") {
+				got.yourIP = netip.Addr{} // any
+			}
+			assert.Equal(t, tc.want, told(got))
+			var sub provision.SubscriberID
+			switch {
+			case d.match.seat != nil:
+				sub = d.match.seat.Subscriber
+			case d.binding != nil:
+				sub = d.binding.Subscriber
+			case d.rec.Pool != "":
+				sub = d.rec.Subscriber
+			}
+			if tc.sub != 0 || d.pool > 0 && set.pools[d.pool-1].Kind == PoolSubscribers && d.change != changeRelease {
+				assert.Equal(t, tc.sub, sub)
+			}
+			if d.outcome == OutcomePoolAck {
+				assert.Equal(t, tc.sub, d.rec.Subscriber)
+				assert.Equal(t, keyOf(snap, tc.sub), d.rec.Key)
+				assert.Equal(t, provision.DeviceID(1), d.rec.Device)
+				assert.EqualValues(t, 20, d.rec.Port)
+				assert.Equal(t, testNow.Add(10*time.Minute), d.rec.Expires)
+			}
+			assert.False(t, d.report, "there is no address that the ERP could be told of")
+		})
+	}
+}
+
+func withGuestsToo(_ *request, o *Options) {
+	o.Unknown, o.Pools = UnknownGuest, append(o.Pools, guests())
+}
+
+// A customer without an address keeps one over a router swap and a restart, loses it
+// to the ERP's binding, and the pool says whose it is.
+func TestSeatLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, snap := poolRig(t, &journal{})
+		first := seats(t)
+		snap.Store(first)
+		o := testOptions()
+		o.Pools = []Pool{flats()}
+		require.NoError(t, r.s.Reload(o))
+		on := func(mac provision.MAC, more ...wire.Option) wire.Query {
+			q := wire.Query{Type: wire.Discover, MAC: mac, GIAddr: relayIP, Option82: port(switch1, 20), Options: more}
+			if len(more) > 0 {
+				q.Type = wire.Request
+			}
+			return q
+		}
+		join := func(mac provision.MAC) netip.Addr {
+			r.ask(on(mac))
+			require.Equal(t, OutcomePoolOffer, r.h.ev.Outcome)
+			require.EqualValues(t, 20, r.h.ev.Subscriber)
+			a := r.last().yourIP
+			r.ask(on(mac, chosen(serverIP), requested(a)))
+			synctest.Wait()
+			require.Equal(t, wire.Ack, r.last().kind)
+			return a
+		}
+		a := join(stranger)
+		rec, _ := r.s.deps.Leases.Get(a)
+		require.EqualValues(t, 20, rec.Subscriber)
+		require.Equal(t, []string{"leased", stranger.String()}, []string{must(r.s.PoolAddress(a)).State, must(r.s.PoolAddress(a)).MAC.String()})
+		require.EqualValues(t, 20, must(r.s.PoolAddress(a)).Subscriber)
+
+		next := client(0x78)
+		require.Equal(t, a, join(next), "a new router on the port")
+		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
+		require.Equal(t, OutcomeNakOtherClient, r.h.ev.Outcome, "the old one is told to go")
+		require.Equal(t, 1, r.s.Pools()[0].Leased)
+		require.Equal(t, "subscribers", r.s.Pools()[0].For)
+
+		// A restart: a fresh server on the same table.
+		again, err := New(o, r.s.deps)
+		require.NoError(t, err)
+		r.h.s = again
+		r.ask(on(client(0x79)))
+		require.Equal(t, a, r.last().yourIP, "the address is the seat's, whatever router is there")
+
+		e := again.Explain(Query{MAC: stranger, Option82: port(switch1, 20), GIAddr: relayIP})
+		require.Equal(t, []any{OutcomePoolOffer, "flats", provision.SubscriberID(20), a}, []any{e.Outcome, e.Pool, e.Subscriber, e.YourIP})
+
+		// The ERP binds an address to the customer.
+		snap.Store(seats(t, provision.Binding{Subscriber: 20, IP: host(120), Device: 1, Port: 20}))
+		r.ask(wire.Query{Type: wire.Request, MAC: next, CIAddr: a})
+		require.Equal(t, OutcomeNakNotBound, r.h.ev.Outcome)
+		r.ask(on(next))
+		require.Equal(t, host(120), r.last().yourIP)
+		for _, g := range r.j.groups {
+			for _, c := range g {
+				require.Nil(t, c.Report)
+			}
+		}
+		require.NoError(t, r.end())
+	})
+}
+
+func must(a PoolAddress, ok bool) PoolAddress {
+	if !ok {
+		panic("in no pool")
+	}
+	return a
+}
