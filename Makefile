@@ -23,8 +23,8 @@ demo: build check-tools-demo
 # end-to-end tests measure times, so they have the machine to themselves. Nothing
 # comes from the cache: it does not know what kernel and tools it was filled with.
 test: check-tools-test
-	USHER_REQUIRE_KERNEL=1 $(GO) test -race -count=1 -timeout 9m $(TESTFLAGS) $$($(GO) list ./... | grep -v /cmd/)
-	USHER_REQUIRE_KERNEL=1 $(GO) test -race -count=1 -timeout 9m $(TESTFLAGS) ./cmd/...
+	USHER_REQUIRE_KERNEL=1 $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) $$($(GO) list ./... | grep -v /cmd/)
+	USHER_REQUIRE_KERNEL=1 $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./cmd/...
 
 # What needs no root, no kernel and no real peers.
 unit:

@@ -101,6 +101,8 @@ func TestPoolIsForItsOwnWire(t *testing.T) {
 	selecting := wire.Query{Type: wire.Request, MAC: stranger, Options: []wire.Option{chosen(serverIP), requested(host(201))}}
 	assert.Equal(t, OutcomeNoPool, run(t, discover, nil, withGuests, uplink).outcome)
 	assert.Equal(t, OutcomeNakNotBound, run(t, selecting, nil, withGuests, uplink).outcome)
+	unnumbered := func(r *request, o *Options) { uplink(r, o); r.on.Addrs = nil }
+	assert.Equal(t, OutcomeNoPool, run(t, discover, nil, withGuests, unnumbered).outcome, "nobody can say which wire that is")
 	assert.Equal(t, OutcomePoolOffer, run(t, discover, nil, withGuests, both).outcome)
 	assert.Equal(t, OutcomePoolAck, run(t, selecting, nil, withGuests, both).outcome)
 }

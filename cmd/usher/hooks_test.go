@@ -36,6 +36,11 @@ const testHookSecret = "0123456789abcdef0123456789abcdef"
 // sendHint signs as docs/erp-hooks.md says, by hand.
 func sendHint(t testing.TB, url string, customer int64, nonce int) {
 	t.Helper()
+	sendHintBy(t, http.DefaultClient, url, customer, nonce)
+}
+
+func sendHintBy(t testing.TB, client *http.Client, url string, customer int64, nonce int) {
+	t.Helper()
 	body := fmt.Sprintf(`{"customer_id":%d,"nonce":%d}`, customer, nonce)
 	stamp := strconv.FormatInt(time.Now().Unix(), 10)
 	mac := hmac.New(sha256.New, []byte(testHookSecret))
@@ -44,7 +49,7 @@ func sendHint(t testing.TB, url string, customer int64, nonce int) {
 	require.NoError(t, err)
 	r.Header.Set(console.HookTimestampHeader, stamp)
 	r.Header.Set(console.HookSignatureHeader, "sha256="+hex.EncodeToString(mac.Sum(nil)))
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := client.Do(r)
 	require.NoError(t, err)
 	_, _ = io.Copy(io.Discard, resp.Body)
 	require.NoError(t, resp.Body.Close())

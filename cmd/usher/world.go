@@ -67,6 +67,7 @@ type worldOptions struct {
 	homes     int           // number of customers with a host of their own
 	customers int           // generated customers besides
 	poll      time.Duration // of the agent
+	refresh   time.Duration // of the agent; zero: every poll reads everything
 	extra     string        // more YAML for the agent
 	noRelay   bool          // the test is the relay
 
@@ -274,7 +275,7 @@ dhcp:
   socket: %s
 console:
   listen: %s
-`, filepath.Join(w.dir, "state"), worldERP, key, o.poll, o.poll,
+`, filepath.Join(w.dir, "state"), worldERP, key, o.poll, cmp.Or(o.refresh, o.poll),
 		strings.Join(append([]string{"access"}, o.interfaces...), ", "), worldGateway, worldPrefix, worldGateway, worldInternet,
 		cmp.Or(o.times, "lease_time: 10m"), generatedSubnets(w.erp), o.subnets+o.dhcp, w.socket(), worldConsole)
 	return os.WriteFile(w.configPath(), []byte(yaml+o.extra), 0o600)
