@@ -39,6 +39,7 @@ type universe struct {
 	last    wire.Query
 	from    traveller
 	step    int
+	swapped bool // a new router took an address of a pool over
 }
 
 // belief is what a client remembers of a lease.
@@ -93,13 +94,13 @@ func (u *universe) erp() *provision.Snapshot {
 		in.Bindings = append(in.Bindings, b)
 	}
 	if in.KeepSeats = u.opts.hasSeats(); in.KeepSeats { // customers without an address, on the same ports and with the same MACs
-		for range 1 + u.rng.IntN(5) {
+		for range 1 + u.rng.IntN(8) {
 			b := provision.Binding{Subscriber: provision.SubscriberID(4 + u.rng.IntN(6))}
 			if !u.one(2) {
 				b.MAC = client(byte(1 + u.rng.IntN(5)))
 			}
 			if !u.one(3) {
-				b.Device, b.Port = provision.DeviceID(1+u.rng.IntN(2)), uint32(1+u.rng.IntN(3))
+				b.Device, b.Port = provision.DeviceID(1+u.rng.IntN(2)), uint32(pick(u, 1, 2, 3, 3, 3))
 			}
 			if u.one(6) {
 				b.Port, b.PortName = 0, pick(u, "ge-0/0/1", "ge-0/0/2")
@@ -169,6 +170,13 @@ func (u *universe) packet() traveller {
 		q.Type = wire.Request
 		q.Options = append(slices.DeleteFunc(slices.Clone(q.Options), func(o wire.Option) bool { return o.Code == wire.OptRequestedIP || o.Code == wire.OptServerID }),
 			requested(d.yourIP), chosen(d.reply.ServerID))
+		x.raw = q.Append(nil)
+		u.last, u.from = q, x
+		return x
+	}
+	if u.h.d.match.seat != nil && u.h.d.outcome == OutcomePoolAck && len(u.last.Option82) > 0 && u.one(2) { // then a new router on the port
+		q, x := u.last, u.from
+		q.Type, q.MAC, q.CIAddr, q.Options = wire.Discover, client(byte(1+u.rng.IntN(5))), netip.Addr{}, nil
 		x.raw = q.Append(nil)
 		u.last, u.from = q, x
 		return x
@@ -436,6 +444,7 @@ func (u *universe) checkSeat(say string, before map[netip.Addr]lease.Record) {
 		require.Equal(t, s.Key, rec.Holder(), "%s: %s is another's", say, a)
 		require.Equal(t, s.Subscriber, rec.Subscriber, say)
 		if rec.MAC != d.mac {
+			u.swapped = true
 			exact := s.MAC == d.mac
 			if mac, ok := wire.ClientIDMAC(u.h.r.p.ClientID()); ok {
 				exact = exact || mac == s.MAC
@@ -501,6 +510,7 @@ func TestDecisionProperties(t *testing.T) {
 		for range 80 {
 			u.live(1)
 			seen[u.h.d.outcome.String()] = true
+			seen["a new router of a seat"] = seen["a new router of a seat"] || u.swapped
 		}
 	}
 	// The worlds are worth nothing if what they are about does not happen in them.
@@ -511,6 +521,7 @@ func TestDecisionProperties(t *testing.T) {
 	} {
 		require.True(t, seen[o.String()], "%s never happened", o)
 	}
+	require.True(t, seen["a new router of a seat"])
 }
 
 // FuzzDecideWorlds lets the fuzzer choose worlds and one packet in each.
