@@ -118,6 +118,13 @@ func (f *flow) alive() (bool, int) {
 	return f.err == nil, f.beats
 }
 
+// newest gives when the newest echo came.
+func (f *flow) newest() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last
+}
+
 // waitEnd waits for the flow to break and says when it did and how: the last
 // byte came through no later than that.
 func (f *flow) waitEnd(ctx context.Context, limit time.Duration) (time.Time, error) {
