@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/lease"
-	"github.com/usher-agent/usher/dhcpd/pool"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/pool"
 	"github.com/usher-agent/usher/provision"
 )
 

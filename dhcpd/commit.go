@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
 )
 

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"net/netip"
 
-	"github.com/usher-agent/usher/dhcpd/lease"
-	"github.com/usher-agent/usher/dhcpd/pool"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/pool"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"

@@ -3,7 +3,7 @@ package dhcpd
 import (
 	"net/netip"
 
-	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
 )
 

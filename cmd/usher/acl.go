@@ -16,7 +16,7 @@ import (
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/lease"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/acl"

@@ -31,18 +31,18 @@ var arrows = map[string][]string{
 	"provision/garden":   {},            // names and prefixes, whoever uses them
 	"console/portal":     {"provision"}, // reachable for subscribers, so it has no way to what the console shows
 	"provision/link/lab": {},
-	"dhcpd":              {"provision", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool", "dhcpd/vlanname"},
+	"dhcpd":              {"provision", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool", "dhcpd/vlanname"},
 	"dhcpd/wire":         {},
 	"dhcpd/option82":     {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
 	"dhcpd/vlanname":     {},
 	"dhcpd/probe":        {}, // it asks servers with another codec than ours, so that the two check each other
-	"dhcpd/lease":        {"provision"},
-	"dhcpd/pool":         {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
+	"provision/lease":        {"provision"},
+	"provision/pool":         {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
 	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/garden", "provision/acl", "provision/link",
-		"console/portal", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/pool"}, // it shows everything
+		"console/portal", "dhcpd", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
-		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "dhcpd/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
+		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "provision/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.
@@ -51,7 +51,7 @@ var edges = map[string][]string{
 	"github.com/mdlayher/netlink":         {"provision/acl"},
 	"github.com/vishvananda/netlink":      {"provision/link"},
 	"github.com/vishvananda/netns":        {"provision/link"},
-	"go.etcd.io/bbolt":                    {"cmd/usher", "dhcpd/lease", "provision/outbox", "userside/emulator"},
+	"go.etcd.io/bbolt":                    {"cmd/usher", "provision/lease", "provision/outbox", "userside/emulator"},
 	"github.com/goccy/go-yaml":            {"config"},
 	"github.com/spf13/cobra":              {"cmd/usher"},
 	"github.com/coreos/go-systemd":        {"cmd/usher"},

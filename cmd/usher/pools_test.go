@@ -11,7 +11,7 @@ import (
 
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/pool"
+	"github.com/usher-agent/usher/provision/pool"
 	"github.com/usher-agent/usher/provision"
 )
 
