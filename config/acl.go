@@ -4,90 +4,107 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/garden"
 )
 
-// ACLExempt is who is never blocked, whatever the ERP says.
+// ACL is the kernel side of states.
+type ACL struct {
+	// false: states are not turned into rules.
+	Enabled bool `cfg:"enabled" default:"true" restart:"true"`
+
+	provision.EnforceOptions `cfg:",inline"`
+
+	// Paused subscribers.
+	Pause ACLPause `cfg:"pause"`
+
+	// Guests: devices that the ERP does not know.
+	Guest ACLGuest `cfg:"guest"`
+
+	// Name servers for the names in both gardens, such as 192.0.2.53 or
+	// 127.0.0.1:5353. Empty: those of this host.
+	Resolvers []netip.AddrPort `cfg:"resolvers" read:"name_server" unique:"true"`
+
+	Garden garden.Options `cfg:",inline"`
+
+	// Name servers that paused subscribers and guests may ask, IPv4 prefixes or
+	// addresses, besides those that dhcp tells clients. If neither names one, they may
+	// ask all; 0.0.0.0/0 says so expressly.
+	DNS []netip.Prefix `cfg:"dns" read:"ipv4_network" unique:"true" most:"256"`
+
+	// Never blocked, whatever the ERP says: customers by their number in the ERP, and
+	// addresses or prefixes whoever has them. Exempt addresses pass the source guard too.
+	Exempt ACLExempt `cfg:"exempt"`
+
+	// From these interfaces only bound addresses come in (docs/acl.md): names or
+	// patterns such as "eth1.*", followed as interfaces come and go. direct: subscribers
+	// on the link itself, address and MAC together; vlan: one subscriber, or few, behind
+	// each interface, address and interface together. Off by default.
+	SourceGuard ACLSourceGuard `cfg:"source_guard"`
+}
+
+// ACLPause is what applies to paused subscribers.
+type ACLPause struct {
+	// What they may reach all the same, such as payment sites: IPv4 prefixes,
+	// addresses, or names, which are looked up again and again (docs/portal.md).
+	Garden garden.List `cfg:"garden" read:"garden"`
+}
+
+// ACLGuest is what applies to guests.
+type ACLGuest struct {
+	Garden garden.List `cfg:"garden" read:"garden"`
+}
+
+// ACLExempt is who is never blocked, whatever the ERP says. Both lists are for a
+// few servers and offices; whoever exempts thousands wants another state in the ERP.
 type ACLExempt struct {
-	Customers []int64
-	Addresses []netip.Prefix // masked
+	Customers []provision.SubscriberID `cfg:"customers" read:"customer" unique:"true" most:"10000"`
+	Addresses []netip.Prefix           `cfg:"addresses" read:"ipv4_network" unique:"true" most:"10000"`
 }
 
 // ACLSourceGuard is on which interfaces only bound sources may come in: names or
 // patterns of path.Match. Both empty: nowhere.
 type ACLSourceGuard struct {
-	Direct []string // by address and MAC
-	VLAN   []string // by address and interface
+	Direct []string `cfg:"direct" read:"interface" unique:"true"` // by address and MAC
+	VLAN   []string `cfg:"vlan" read:"interface" unique:"true"`   // by address and interface
 }
 
 // On tells whether any interface is to be guarded.
 func (g ACLSourceGuard) On() bool { return len(g.Direct)+len(g.VLAN) > 0 }
 
-const (
-	// maxExempt bounds both lists of acl.exempt. They are for a few servers and
-	// offices; whoever exempts thousands wants another state in the ERP.
-	maxExempt = 10_000
-	maxGuard  = 256
-	maxDNS    = 256
-)
+// maxGuard bounds both lists of acl.source_guard.
+const maxGuard = 256
 
-// aclLists reads what is never blocked and where sources are guarded.
-func (d *decoder) aclLists(m mapping, a *ACL) {
-	a.DNS = m.get("dns").ipv4Prefixes(maxDNS)
-	exempt := m.get("exempt").mapping("customers", "addresses")
-	customers := exempt.get("customers")
-	customers.list(func(e value) {
-		s, ok := e.raw("the number of a customer")
-		if !ok {
-			return
-		}
-		id, err := strconv.ParseInt(s, 10, 64)
-		switch {
-		case err != nil || id <= 0:
-			e.problem("want the number of a customer in the ERP, from 1, got %q", excerpt(s))
-		case slices.Contains(a.Exempt.Customers, id):
-			e.problem("%d is in the list twice", id)
-		default:
-			a.Exempt.Customers = append(a.Exempt.Customers, id)
-		}
-	})
-	if n := len(a.Exempt.Customers); n > maxExempt {
-		customers.problem("%d of them; want at most %d", n, maxExempt)
+func (g *ACLSourceGuard) together(m mapping) {
+	if len(g.Direct) > maxGuard || len(g.VLAN) > maxGuard {
+		m.problem("more than %d names; want patterns such as eth1.*", maxGuard)
 	}
-	addresses := exempt.get("addresses")
-	a.Exempt.Addresses = addresses.ipv4Prefixes(maxExempt)
-	if slices.ContainsFunc(a.Exempt.Addresses, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
-		addresses.warn("0.0.0.0/0 exempts everybody: nobody is blocked")
-	}
-	guard := m.get("source_guard").mapping("direct", "vlan")
-	direct, vlan := guard.get("direct"), guard.get("vlan")
-	a.SourceGuard = ACLSourceGuard{Direct: direct.interfaces(), VLAN: vlan.interfaces()}
-	if len(a.SourceGuard.Direct) > maxGuard || len(a.SourceGuard.VLAN) > maxGuard {
-		m.get("source_guard").problem("more than %d names; want patterns such as eth1.*", maxGuard)
-	}
-	for _, name := range a.SourceGuard.VLAN {
-		if slices.Contains(a.SourceGuard.Direct, name) {
-			vlan.problem("%s is in direct too: an interface is guarded in one way", name)
+	for _, name := range g.VLAN {
+		if slices.Contains(g.Direct, name) {
+			m.get("vlan").problem("%s is in direct too: an interface is guarded in one way", name)
 		}
 	}
 }
 
-// ipv4Prefixes reads a list of prefixes or addresses.
-func (v value) ipv4Prefixes(most int) []netip.Prefix {
-	var out []netip.Prefix
-	v.list(func(e value) {
-		p, ok := e.relay()
-		switch {
-		case !ok:
-		case slices.Contains(out, p):
-			e.problem("%s is in the list twice", p)
-		default:
-			out = append(out, p)
-		}
-	})
-	if len(out) > most {
-		v.problem("%d of them; want at most %d", len(out), most)
+func (x *ACLExempt) together(m mapping) {
+	if slices.ContainsFunc(x.Addresses, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
+		m.get("addresses").warn("0.0.0.0/0 exempts everybody: nobody is blocked")
 	}
-	return out
+}
+
+// customer reads the number of one.
+func (v value) customer() (int64, bool) {
+	s, ok := v.raw("the number of a customer")
+	if !ok {
+		return 0, false
+	}
+	id, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || id <= 0 {
+		v.problem("want the number of a customer in the ERP, from 1, got %q", excerpt(s))
+		return 0, false
+	}
+	return id, true
 }
 
 // ResolverPrefixes gives the name servers that the paused and guests may ask:

@@ -5,6 +5,12 @@ package config
 import (
 	"net/netip"
 	"time"
+
+	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/userside"
 )
 
 // Secret is a string that no log, error or page ever shows.
@@ -22,60 +28,77 @@ func (Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 // Reveal gives the value to the one place that must send it.
 func (s Secret) Reveal() string { return string(s) }
 
-// Config is the whole validated configuration. All defaults are filled in.
+// Config is the whole validated configuration: the parts' own options, with all
+// defaults filled in, and what is nobody else's.
 type Config struct {
-	StateDir   string // snapshot, leases, outbox; /var/lib/usher
-	ERP        ERP
-	Policy     Policy
-	Hooks      Hooks
-	Guard      Guard
-	DHCP       DHCP
-	ACL        ACL
-	Portal     Portal
-	Routes     Routes
-	Neighbours Neighbours
-	Reports    Reports
-	Control    Control
-	Console    Console
-	Log        Log
+	// Where the last good snapshot, the leases and the MAC reports not yet sent are
+	// kept. Not changed by a reload.
+	StateDir string `cfg:"state_dir" read:"path" default:"/var/lib/usher" restart:"true"`
+
+	// The ERP.
+	ERP ERP `cfg:"userside"`
+
+	// What the states and flags of the ERP mean: allow, pause or stop. Of a
+	// customer's state and flags the strictest counts, and a flag that could not be
+	// read counts for nothing. "usher explain" shows the result.
+	Policy provision.Policy `cfg:"policy"`
+
+	// Where the ERP can say at once that a customer changed, see docs/erp-hooks.md:
+	// POST /hooks/customer, signed. Polling goes on all the same.
+	Hooks Hooks `cfg:"hooks"`
+
+	// The guard holds a fetch that would change more than these shares of all
+	// subscribers at once, until `usher guard accept`. A fetch without a single row
+	// is always held.
+	Guard provision.GuardLimits `cfg:"guard"`
+
+	// The DHCP server.
+	DHCP DHCP `cfg:"dhcp" read:"dhcp"`
+
+	// Stopped and paused subscribers in the kernel: table "inet usher" of nftables.
+	ACL ACL `cfg:"acl"`
+
+	// The page that paused subscribers and guests see in place of the site that they
+	// asked for by plain HTTP, see docs/portal.md.
+	Portal portal.Options `cfg:"portal"`
+
+	// A /32 route in the kernel for every live lease on unnumbered interfaces, see
+	// docs/routes.md.
+	Routes Routes `cfg:"routes"`
+
+	// Subscribers with static settings: the kernel's neighbour table tells their MACs,
+	// which are reported to the ERP like those of DHCP clients, see docs/routes.md.
+	Neighbours Neighbours `cfg:"neighbours"`
+
+	// MACs that were seen, reported to the ERP with set_mac_by_ip.
+	Reports outbox.Options `cfg:"reports"`
+
+	// The local socket of usher status, explain, guard and customer.
+	Control Control `cfg:"control" restart:"true"`
+
+	// Metrics (/metrics), health (/healthz, /readyz) and the overview page.
+	Console Console `cfg:"console"`
+
+	Log Log `cfg:"log" restart:"true"`
 
 	// Warnings is what works but should be known, such as a certificate that
 	// is not verified. It never holds a secret.
 	Warnings []Problem
 }
 
-// ERP is how to reach the UserSide API.
+// ERP is how the UserSide API is reached, how often it is asked and for what.
 type ERP struct {
-	URL               string // up to and with /api.php
-	Key               Secret // resolved from key_file, credential or key
-	CAFile            string // extra CA for a private certificate; empty: system pool
-	Insecure          bool   // do not verify the certificate
-	Timeout           time.Duration
-	PollInterval      time.Duration // of states
-	PollJitter        float64       // share of PollInterval, 0..0.5
-	RefreshInterval   time.Duration // of everything
-	RequestsPerMinute int           // 0: unlimited
-	Retries           int           // of reads
-	MaxConcurrent     int
-	Bindings          string // auto, direct, composed
-	BatchSize         int    // ids per get_data
-	ERPVersion        string // of the server, such as "3.17"; empty: it is asked
-}
-
-// Guard holds a suspicious fetch; see provision.Guard.
-type Guard struct {
-	MaxRemoved  float64 // share of subscribers, 0..1
-	MaxMoved    float64
-	MaxBlocked  float64
-	MinChanged  int // fewer changed subscribers than this never hold
-	AcceptAfter int // the same answer this many times in a row is accepted; 0: never
+	Client    userside.Options `cfg:",inline"`
+	keySource `cfg:",inline" after:"url"`
+	Sync      provision.SyncOptions `cfg:",inline" after:"timeout"`
+	Fetch     erp.Options           `cfg:",inline" after:"max_concurrent"`
 }
 
 // DHCP is the server.
 type DHCP struct {
-	Enabled       bool
+	Enabled       bool           `cfg:"enabled" restart:"true"`
 	Interfaces    []string       // names or path.Match patterns to answer on; empty: all but loopback
-	Listen        netip.AddrPort // 0.0.0.0:67
+	Listen        netip.AddrPort `cfg:"listen" restart:"true"` // 0.0.0.0:67
 	RelayPort     uint16         // port of relays, 67
 	ClientPort    uint16         // port of clients, 68
 	ServerID      netip.Addr     // invalid: the address of the receiving interface
@@ -124,46 +147,29 @@ type Subnet struct {
 	OptionSet
 }
 
-// ACL is the kernel side of states.
-type ACL struct {
-	Enabled        bool
-	DryRun         bool          // compute and report, touch nothing
-	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
-	FlowsInterval  time.Duration // between two passes over the connection tracking table
-
-	DNS         []netip.Prefix // name servers for the paused and guests, besides those that DHCP tells
-	Exempt      ACLExempt
-	SourceGuard ACLSourceGuard
-
-	Pause           ACLPause
-	Guest           ACLGuest
-	Resolvers       []netip.AddrPort // name servers for the gardens; empty: those of the host
-	ResolveInterval time.Duration
-	ResolveKeep     time.Duration // how long an address stays after the DNS stopped naming it
-}
-
-// Reports is the outbox of set_mac_by_ip.
-type Reports struct {
-	Enabled bool
-	Rate    float64 // calls per second
-	Burst   int
-}
-
 // Control is the unix socket of usher status, explain, guard and customer.
 type Control struct {
-	Socket string // /run/usher/usher.sock
-	Group  string // group that may use it; empty: the agent's own
+	Socket string `cfg:"socket" read:"path" default:"/run/usher/usher.sock"`
+
+	// Group whose members may use it (the socket's mode is 0660). Empty: the group
+	// of the agent.
+	Group string `cfg:"group" default:""`
 }
 
 // Console is the HTTP listener for metrics, health and pages.
 type Console struct {
-	Listen netip.AddrPort // 127.0.0.1:9467; invalid: off
+	// An address with a port, or off. There is no login: keep it on loopback or
+	// behind a firewall.
+	Listen netip.AddrPort `cfg:"listen" read:"listen_or_off" default:"127.0.0.1:9467" restart:"true"` // invalid: off
 }
 
 // Log is what is logged and how.
 type Log struct {
-	Level  string // debug, info, warn, error
-	Format string // auto, text, json
+	// debug (every packet), info, warn or error.
+	Level string `cfg:"level" oneof:"debug info warn error" default:"info"`
+
+	// text, json, or auto: text on a terminal, JSON otherwise.
+	Format string `cfg:"format" oneof:"auto text json" default:"auto"`
 }
 
 // Prefixes gives the served subnets, as provision.Input wants them.

@@ -19,7 +19,13 @@ type decoder struct {
 	anchors  map[string]ast.Node
 	problems []Problem
 	warnings []Problem
+	cfg      *Config             // what is read
+	sections map[string]mapping  // those that were read, by path
 	schema   map[string][]string // mapping path -> keys it may have; for tests
+}
+
+func newDecoder(file string, env Env) *decoder {
+	return &decoder{file: file, env: env, cfg: &Config{}, sections: map[string]mapping{}}
 }
 
 // place is a position in the file.

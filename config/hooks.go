@@ -16,36 +16,31 @@ const minSecret = 16
 
 // Hooks is the endpoint where the ERP says that a customer changed.
 type Hooks struct {
-	Listen netip.AddrPort // invalid: off
-	Secret Secret         // resolved from secret_file or the credential; empty when off
-	Window time.Duration  // how far the time of a request may be from ours
-	Allow  []netip.Prefix // who may call; empty: everybody that has the secret
+	// An address with a port such as 127.0.0.1:9468, or off. Another address than a
+	// loopback one needs a firewall or allow.
+	Listen netip.AddrPort `cfg:"listen" read:"listen_or_off" default:"off" like:"127.0.0.1:9468" restart:"true"` // invalid: off
+
+	// A file with the shared secret alone in it, at least 16 characters, not readable
+	// for everybody (example). When it is left out, or belongs to root alone, the
+	// systemd credential "userside-hook-secret" of the unit is used.
+	SecretFile string `cfg:"secret_file" read:"secret"` // empty: nothing stays of it but Secret
+	Secret     Secret // resolved from secret_file or the credential; empty when off
+
+	// How far the clocks of the ERP and of this host may be apart. 5s to 10m.
+	Window time.Duration `cfg:"window" default:"1m" min:"5s" max:"10m"` // between the request's time and ours, in both directions
+
+	// Prefixes or addresses of callers. Empty: whoever reaches it and has the secret.
+	Allow []netip.Prefix `cfg:"allow" read:"network"`
 }
 
-func (d *decoder) hooks(v value, h *Hooks) {
-	m := v.mapping("listen", "secret_file", "window", "allow")
-	listen := m.get("listen")
-	h.Listen = listen.hookListen()
-	h.Window = m.get("window").duration(time.Minute, 5*time.Second, 10*time.Minute)
-	m.get("allow").list(func(e value) {
-		if p, ok := e.network(); ok {
-			h.Allow = append(h.Allow, p)
-		}
-	})
+func (d *decoder) hooksTogether(m mapping, h *Hooks) {
 	if !h.Listen.IsValid() {
 		return
 	}
 	h.Secret = d.hookSecret(m.get("secret_file"))
 	if !h.Listen.Addr().IsLoopback() && len(h.Allow) == 0 {
-		listen.warn("not a loopback address: name the ERP's address in hooks.allow, or let a firewall decide who may call")
+		m.get("listen").warn("not a loopback address: name the ERP's address in hooks.allow, or let a firewall decide who may call")
 	}
-}
-
-func (v value) hookListen() netip.AddrPort {
-	if !v.present() {
-		return netip.AddrPort{}
-	}
-	return v.listen(netip.MustParseAddrPort("127.0.0.1:9468"), true)
 }
 
 // network reads a prefix of IPv4 or IPv6, or one address.

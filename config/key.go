@@ -5,18 +5,37 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+
+	"github.com/usher-agent/usher/userside"
 )
 
 // CredentialName is the name of the systemd credential that holds the API key.
 const CredentialName = "userside-key"
 
+// keySource are the keys that say where the API key is. Nothing stays of them but
+// the key itself.
+type keySource struct {
+	// A file with the API key alone in it, not readable for everybody (example).
+	// When it is left out, or belongs to root alone, the systemd credential
+	// "userside-key" of the unit is used. A reload reads the file again, a changed
+	// credential needs a restart.
+	KeyFile string `cfg:"key_file" read:"secret" example:"/etc/usher/userside.key"`
+
+	// The key itself, instead of key_file. Refused unless allow_inline_key is true,
+	// because configuration files are copied, mailed and committed.
+	Inline Secret `cfg:"key" read:"secret"`
+
+	// Allow key. Better not.
+	AllowInline bool `cfg:"allow_inline_key" default:"false"`
+}
+
 // apiKey resolves the one source of the API key: key_file, or key with the
 // operator's explicit consent, or the unit's credential when there is neither
 // or the file may not be read. No error repeats
 // what was found, nor what key_file says: it may be the key, misplaced.
-func (d *decoder) apiKey(m mapping) Secret {
+func (d *decoder) apiKey(m mapping) userside.Key {
 	file, inline, allow := m.get("key_file"), m.get("key"), m.get("allow_inline_key")
-	allowed := allow.boolean(false)
+	allowed, _ := allow.truth()
 	switch {
 	case file.present() && inline.present():
 		inline.problem("given beside key_file; want exactly one of them")
@@ -30,7 +49,7 @@ func (d *decoder) apiKey(m mapping) Secret {
 			inline.problem("the API key in clear in this file; put it into key_file, or set allow_inline_key: true")
 			return ""
 		}
-		return inline.checkSecret(s, "the API key")
+		return userside.Key(inline.checkSecret(s, "the API key"))
 	case file.present():
 		path, ok := file.raw("a path")
 		if !ok {
@@ -40,9 +59,9 @@ func (d *decoder) apiKey(m mapping) Secret {
 			file.problem("want the absolute path of a file that holds the API key")
 			return ""
 		}
-		return file.readSecret(d.orCredential(path, CredentialName), "the API key")
+		return userside.Key(file.readSecret(d.orCredential(path, CredentialName), "the API key"))
 	case d.hasCredential(CredentialName):
-		return file.readSecret(d.credential(CredentialName), "the API key")
+		return userside.Key(file.readSecret(d.credential(CredentialName), "the API key"))
 	default:
 		file.problem("missing; want the absolute path of a file that holds the API key (or start with the systemd credential %s)", CredentialName)
 		return ""

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"reflect"
 )
 
 // Limits of the files that a configuration names; larger ones are a mistake.
@@ -54,18 +55,17 @@ func Load(path string) (*Config, error) {
 // Parse validates data as a configuration; name stands for the file in errors.
 // The error, if any, is an *Errors.
 func Parse(name string, data []byte, env Env) (*Config, error) {
-	d := &decoder{file: name, env: env}
-	cfg := &Config{}
+	d := newDecoder(name, env)
 	if root, ok := d.parse(data); ok {
-		d.config(root, cfg)
+		d.section(root, reflect.ValueOf(d.cfg).Elem())
 	}
 	if len(d.problems) > 0 {
 		sortProblems(d.problems)
 		return nil, &Errors{Problems: d.problems}
 	}
 	sortProblems(d.warnings)
-	cfg.Warnings = d.warnings
-	return cfg, nil
+	d.cfg.Warnings = d.warnings
+	return d.cfg, nil
 }
 
 // readFile refuses what is no regular file: a FIFO or a device would block

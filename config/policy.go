@@ -1,56 +1,54 @@
 package config
 
 import (
+	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 
 	"github.com/goccy/go-yaml/ast"
-)
 
-// Policy says what the states and flags of the ERP mean; see provision.Policy.
-// The words are allow, pause and stop.
-type Policy struct {
-	States       map[int]string // state_id to word; 0, 1 and 2 are always in it
-	OtherStates  string         // of numbers that are not in States; unknown: never blocked, reported
-	Disabled     string         // is_disable = 1
-	Potential    string         // is_potential = 1
-	NotInBilling string         // is_in_billing = 0
-	Former       string         // in the list of former customers
-}
+	"github.com/usher-agent/usher/provision"
+)
 
 // maxState bounds the numbers of states; an installation has a handful.
 const maxState = 9999
 
-func (d *decoder) policy(v value, p *Policy) {
-	m := v.mapping("states", "other_states", "disabled", "potential", "not_in_billing", "former")
-	p.States = m.get("states").stateTable()
-	p.OtherStates = m.get("other_states").oneOf("unknown", "unknown", "allow", "pause", "stop")
-	p.Disabled = m.get("disabled").access("stop")
-	p.Potential = m.get("potential").access("stop")
-	p.NotInBilling = m.get("not_in_billing").access("allow")
-	p.Former = m.get("former").access("stop")
-	if active := p.States[2]; active != "allow" {
-		m.get("states").warn("state 2 is the ERP's \"active\", and %s is what these customers get", active)
+// access reads what a customer may do, as one of words.
+func (v value) access(words []string) (provision.State, bool) {
+	word, ok := v.word(words)
+	if !ok {
+		return 0, false
 	}
+	state, err := provision.ParseAccess(word)
+	return state, err == nil
 }
 
-func (v value) access(def string) string { return v.oneOf(def, "allow", "pause", "stop") }
+// stateWords are those for what customers of a state may do.
+func stateWords() []string { return []string{"allow", "pause", "stop"} }
 
-// stateTable reads a mapping of state numbers to words. What it leaves out of
+// accessWord is the word that access reads as a state.
+func accessWord(s provision.State) string {
+	words := stateWords()
+	return words[slices.IndexFunc(words, func(w string) bool { st, _ := provision.ParseAccess(w); return st == s })]
+}
+
+// states reads a mapping of state numbers to words. What it leaves out of
 // 0, 1 and 2 keeps the meaning that the ERP gives it.
-func (v value) stateTable() map[int]string {
-	out := map[int]string{0: "stop", 1: "pause", 2: "allow"}
+func (v value) states(into reflect.Value) bool {
+	out := map[int]provision.State{}
+	maps.Copy(out, into.Interface().(map[int]provision.State))
 	var pairs []*ast.MappingValueNode
 	switch n := v.node.(type) {
 	case nil:
-		return out
+		return false
 	case *ast.MappingNode:
 		pairs = n.Values
 	case *ast.MappingValueNode:
 		pairs = []*ast.MappingValueNode{n}
 	default:
 		v.problem("want a mapping of state numbers to allow, pause or stop, got %s", kindOf(v.node))
-		return out
+		return false
 	}
 	var seen []int
 	for _, pair := range pairs {
@@ -75,9 +73,10 @@ func (v value) stateTable() map[int]string {
 			el.problem("missing; want allow, pause or stop")
 			continue
 		}
-		if word := el.access(""); word != "" {
-			out[number] = word
+		if state, ok := el.access(stateWords()); ok {
+			out[number] = state
 		}
 	}
-	return out
+	into.Set(reflect.ValueOf(out))
+	return true
 }

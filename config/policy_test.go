@@ -8,42 +8,47 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 func TestPolicy(t *testing.T) {
-	usual := Policy{
-		States: map[int]string{0: "stop", 1: "pause", 2: "allow"}, OtherStates: "unknown",
-		Disabled: "stop", Potential: "stop", NotInBilling: "allow", Former: "stop",
+	const allow, pause, stop = provision.StateActive, provision.StatePause, provision.StateStop
+	usual := provision.Policy{
+		States: map[int]provision.State{0: stop, 1: pause, 2: allow}, Other: provision.StateUnknown,
+		Disabled: stop, Potential: stop, NotInBilling: allow, Former: stop,
 	}
-	with := func(change func(*Policy)) Policy {
+	with := func(change func(*provision.Policy)) provision.Policy {
 		p := usual
-		p.States = map[int]string{0: "stop", 1: "pause", 2: "allow"}
+		p.States = map[int]provision.State{0: stop, 1: pause, 2: allow}
 		change(&p)
 		return p
 	}
 	tests := map[string]struct {
 		text, wantErr string
-		want          Policy
+		want          provision.Policy
 		warnings      int
 	}{
-		"absent":             {"", "", usual, 0},
-		"empty":              {"{}", "", usual, 0},
-		"further states":     {"{states: {5: pause, 7: allow}}", "", with(func(p *Policy) { p.States[5], p.States[7] = "pause", "allow" }), 0},
-		"one further":        {"\n  states:\n    5: pause\n", "", with(func(p *Policy) { p.States[5] = "pause" }), 0},
-		"quoted numbers":     {`{states: {"5": pause}}`, "", with(func(p *Policy) { p.States[5] = "pause" }), 0},
-		"stop is a pause":    {"{states: {0: pause}}", "", with(func(p *Policy) { p.States[0] = "pause" }), 0},
-		"active is blocked":  {"{states: {2: stop}}", "", with(func(p *Policy) { p.States[2] = "stop" }), 1},
-		"others":             {"{other_states: pause}", "", with(func(p *Policy) { p.OtherStates = "pause" }), 0},
-		"flags":              {"{disabled: pause, potential: allow, not_in_billing: stop, former: allow}", "", with(func(p *Policy) { p.Disabled, p.Potential, p.NotInBilling, p.Former = "pause", "allow", "stop", "allow" }), 0},
-		"states as a list":   {"{states: [stop, pause]}", "policy.states: want a mapping of state numbers", Policy{}, 0},
-		"word for a number":  {"{states: {active: allow}}", `policy.states: want the number of a state from 0 to 9999 as the key, got "active"`, Policy{}, 0},
-		"negative":           {"{states: {-1: allow}}", "want the number of a state from 0 to 9999", Policy{}, 0},
-		"twice":              {"{states: {5: allow, 5: stop}}", "policy.states: state 5 is given twice", Policy{}, 0},
-		"twice, one quoted":  {`{states: {5: allow, "05": stop}}`, "state 5 is given twice", Policy{}, 0},
-		"wrong word":         {"{states: {5: alow}}", `policy.states.5: "alow" is not one of allow, pause, stop, did you mean allow?`, Policy{}, 0},
-		"nothing said":       {"{states: {5: }}", "policy.states.5: missing; want allow, pause or stop", Policy{}, 0},
-		"unknown for a flag": {"{disabled: unknown}", "policy.disabled", Policy{}, 0},
-		"unknown key":        {"{disable: stop}", "policy.disable: unknown key, did you mean disabled?", Policy{}, 0},
+		"absent":            {"", "", usual, 0},
+		"empty":             {"{}", "", usual, 0},
+		"further states":    {"{states: {5: pause, 7: allow}}", "", with(func(p *provision.Policy) { p.States[5], p.States[7] = pause, allow }), 0},
+		"one further":       {"\n  states:\n    5: pause\n", "", with(func(p *provision.Policy) { p.States[5] = pause }), 0},
+		"quoted numbers":    {`{states: {"5": pause}}`, "", with(func(p *provision.Policy) { p.States[5] = pause }), 0},
+		"stop is a pause":   {"{states: {0: pause}}", "", with(func(p *provision.Policy) { p.States[0] = pause }), 0},
+		"active is blocked": {"{states: {2: stop}}", "", with(func(p *provision.Policy) { p.States[2] = stop }), 1},
+		"others":            {"{other_states: pause}", "", with(func(p *provision.Policy) { p.Other = pause }), 0},
+		"flags": {"{disabled: pause, potential: allow, not_in_billing: stop, former: allow}", "", with(func(p *provision.Policy) {
+			p.Disabled, p.Potential, p.NotInBilling, p.Former = pause, allow, stop, allow
+		}), 0},
+		"states as a list":   {"{states: [stop, pause]}", "policy.states: want a mapping of state numbers", provision.Policy{}, 0},
+		"word for a number":  {"{states: {active: allow}}", `policy.states: want the number of a state from 0 to 9999 as the key, got "active"`, provision.Policy{}, 0},
+		"negative":           {"{states: {-1: allow}}", "want the number of a state from 0 to 9999", provision.Policy{}, 0},
+		"twice":              {"{states: {5: allow, 5: stop}}", "policy.states: state 5 is given twice", provision.Policy{}, 0},
+		"twice, one quoted":  {`{states: {5: allow, "05": stop}}`, "state 5 is given twice", provision.Policy{}, 0},
+		"wrong word":         {"{states: {5: alow}}", `policy.states.5: "alow" is not one of allow, pause, stop, did you mean allow?`, provision.Policy{}, 0},
+		"nothing said":       {"{states: {5: }}", "policy.states.5: missing; want allow, pause or stop", provision.Policy{}, 0},
+		"unknown for a flag": {"{disabled: unknown}", "policy.disabled", provision.Policy{}, 0},
+		"unknown key":        {"{disable: stop}", "policy.disable: unknown key, did you mean disabled?", provision.Policy{}, 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -61,6 +66,16 @@ func TestPolicy(t *testing.T) {
 			assert.Len(t, cfg.Warnings, tt.warnings)
 		})
 	}
+}
+
+func TestTheDefaultsAreTheDefaultPolicy(t *testing.T) {
+	cfg, err := Parse("usher.yaml", []byte(head+"dhcp: {enabled: false}\npolicy: {states: {5: pause}}\n"), testEnv())
+	require.NoError(t, err)
+	want := provision.DefaultPolicy()
+	want.States[5] = provision.StatePause
+	assert.Equal(t, want, cfg.Policy)
+	_, err = Parse("usher.yaml", []byte(head+"dhcp: {enabled: false}\npolicy: {states: {0: halt}}\n"), testEnv())
+	require.ErrorContains(t, err, `"halt"`)
 }
 
 func TestHooks(t *testing.T) {
@@ -131,7 +146,7 @@ func TestRefreshInterval(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := Parse("usher.yaml", []byte("userside: {url: 'https://erp.example.net/api.php', key_file: /etc/usher/userside.key, "+tt.text+"}\ndhcp: {enabled: false}\n"), testEnv())
 			require.NoError(t, err)
-			assert.Equal(t, tt.want, cfg.ERP.RefreshInterval)
+			assert.Equal(t, tt.want, cfg.ERP.Sync.RefreshInterval)
 		})
 	}
 }

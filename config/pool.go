@@ -138,7 +138,10 @@ func (d *decoder) pool(m mapping, c *DHCP) (Pool, bool) {
 	}
 	p.LeaseTime = m.get("lease_time").duration(usual, minLease, maxLease).Truncate(time.Second)
 	p.Probe = m.get("probe").boolean(true)
-	p.WarnAt = m.get("warn_at").share(0.9, 1)
+	p.WarnAt = 0.9
+	if f, ok := m.get("warn_at").share("100%"); ok {
+		p.WarnAt = f
+	}
 	p.OptionSet = d.optionSet(m)
 	return p, ok && named
 }

@@ -6,42 +6,13 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/provision/garden"
 )
-
-// Portal is the page for paused subscribers and guests; see portal.Options.
-type Portal struct {
-	Listen    netip.AddrPort // for redirected HTTP; invalid: off
-	HTTPS     PortalHTTPS
-	Template  string // text of the file, which has been tried; empty: the shipped page
-	Languages []string
-	Provider  string
-	PayURL    string
-	Contact   string
-}
-
-// PortalHTTPS is the listener of the captive portal API; see portal.HTTPS.
-type PortalHTTPS struct {
-	Listen   netip.AddrPort // invalid: off
-	URL      string         // without a path
-	CertFile string
-	KeyFile  string
-}
-
-// Garden is what limited subscribers may reach all the same; see garden.List.
-type Garden struct {
-	Prefixes []netip.Prefix
-	Names    []string
-}
-
-// ACLPause is what applies to paused subscribers.
-type ACLPause struct{ Garden Garden }
-
-// ACLGuest is what applies to guests.
-type ACLGuest struct{ Garden Garden }
 
 const (
 	maxTemplateSize = 256 << 10
@@ -51,18 +22,12 @@ const (
 	maxGarden = 256
 )
 
-func (d *decoder) portal(v value, p *Portal, c *DHCP) {
-	m := v.mapping("listen", "https", "template", "languages", "provider", "pay_url", "contact")
-	p.Listen = m.get("listen").portalListen()
-	https := m.get("https").mapping("listen", "url", "cert_file", "key_file")
-	d.portalHTTPS(https, &p.HTTPS)
-	if api := p.HTTPS.URL + portal.APIPath; p.HTTPS.URL != "" && c.Enabled && !c.tellsOf(api) {
+// portalTogether reads the template, and compares with what else the file says.
+func (d *decoder) portalTogether(m mapping, p *portal.Options) {
+	https := d.sections[m.child("https")]
+	if api := p.HTTPS.URL + portal.APIPath; p.HTTPS.URL != "" && d.cfg.DHCP.Enabled && !d.cfg.DHCP.tellsOf(api) {
 		https.get("url").warn("no lease tells of the API (option 114): set captive_portal: %s in dhcp.common, a subnet, a pool or a class", api)
 	}
-	p.Languages = m.get("languages").languages()
-	p.Provider = m.get("provider").shortText(80)
-	p.Contact = m.get("contact").shortText(400)
-	p.PayURL = m.get("pay_url").payURL()
 	p.Template = m.get("template").template(p.Languages)
 	if p.Listen.IsValid() && p.Listen == p.HTTPS.Listen {
 		https.get("listen").problem("%s is portal.listen, too; want another port", p.Listen)
@@ -85,10 +50,10 @@ func (c *DHCP) tellsOf(api string) bool {
 }
 
 // portalListen has no default address: which one customers reach is theirs to say.
-func (v value) portalListen() netip.AddrPort {
+func (v value) portalListen() (netip.AddrPort, bool) {
 	s, ok := v.raw("an address with a port, or off")
 	if !ok || s == "off" {
-		return netip.AddrPort{}
+		return netip.AddrPort{}, ok
 	}
 	ap, err := netip.ParseAddrPort(s)
 	switch {
@@ -99,13 +64,13 @@ func (v value) portalListen() netip.AddrPort {
 	case ap.Port() == 0:
 		v.problem("port 0; want the port that HTTP is redirected to, such as 8080")
 	default:
-		return ap
+		return ap, true
 	}
-	return netip.AddrPort{}
+	return netip.AddrPort{}, false
 }
 
-func (d *decoder) portalHTTPS(m mapping, h *PortalHTTPS) {
-	h.Listen = m.get("listen").portalListen()
+// portalHTTPS reads what goes with HTTPS, if that is on.
+func (d *decoder) portalHTTPS(m mapping, h *portal.HTTPS) {
 	if !h.Listen.IsValid() {
 		return
 	}
@@ -138,7 +103,7 @@ func (v value) portalURL() string {
 		v.problem("missing; want how customers reach it, such as https://portal.example.net:8443")
 		return ""
 	}
-	s := v.text("")
+	s, _ := v.raw("text")
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil:
@@ -157,7 +122,7 @@ func (v value) pemFile(path *string) ([]byte, bool) {
 		v.problem("missing; want the absolute path of a PEM file")
 		return nil, false
 	}
-	s := v.text("")
+	s, _ := v.raw("text")
 	if !filepath.IsAbs(s) {
 		v.problem("want the absolute path of a PEM file")
 		return nil, false
@@ -197,43 +162,34 @@ func (v value) template(languages []string) string {
 	return string(data)
 }
 
-func (v value) languages() []string {
-	if !v.present() {
-		return portal.Languages()
+// language reads the short name of one.
+func (v value) language() (string, bool) {
+	s, ok := v.raw("text")
+	if !ok {
+		return "", false
 	}
-	var out []string
-	v.list(func(e value) {
-		s := e.text("")
-		switch {
-		case len(s) < 2 || len(s) > 3 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") != "":
-			e.problem("want a language of two or three lower-case letters such as en or uk, got %q", excerpt(s))
-		case slices.Contains(out, s):
-			e.problem("%s is in the list twice", s)
-		default:
-			out = append(out, s)
-		}
-	})
-	if n, ok := v.seqLen(); ok && n == 0 {
-		v.problem("an empty list; want at least one language, or leave it out for %s", strings.Join(portal.Languages(), ", "))
+	if len(s) < 2 || len(s) > 3 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") != "" {
+		v.problem("want a language of two or three lower-case letters such as en or uk, got %q", excerpt(s))
+		return "", false
 	}
-	return out
+	return s, true
 }
 
 // shortText reads text of at most most bytes.
-func (v value) shortText(most int) string {
-	s := strings.TrimSpace(v.text(""))
-	if len(s) > most {
+func (v value) shortText(most int) (string, bool) {
+	s, ok := v.raw("text")
+	if s = strings.TrimSpace(s); len(s) > most {
 		v.problem("%d bytes; want at most %d", len(s), most)
-		return ""
+		return "", false
 	}
-	return s
+	return s, ok
 }
 
 // payURL reads where to pay; {customer} in it stands for the subscriber's id.
-func (v value) payURL() string {
-	s := v.text("")
-	if s == "" {
-		return ""
+func (v value) payURL() (string, bool) {
+	s, ok := v.raw("text")
+	if !ok || s == "" {
+		return "", ok
 	}
 	u, err := url.Parse(strings.ReplaceAll(s, "{customer}", "1"))
 	switch {
@@ -244,20 +200,21 @@ func (v value) payURL() string {
 	case strings.ContainsAny(strings.ReplaceAll(s, "{customer}", ""), "{}"):
 		v.problem("only {customer} stands for something; got %q", excerpt(s))
 	default:
-		return s
+		return s, true
 	}
-	return ""
+	return "", false
 }
 
 // garden reads prefixes, addresses and names.
-func (v value) garden(subnets []Subnet) Garden {
-	var g Garden
+func (d *decoder) garden(v value, into reflect.Value) bool {
+	var g garden.List
+	before := len(d.problems)
 	v.list(func(e value) {
 		s, ok := e.raw("a prefix, an address or a name")
 		switch _, bits, slash := strings.Cut(s, "/"); {
 		case !ok:
 		case slash && strings.Trim(bits, "0123456789") == "", isAddr(s):
-			if p, ok := e.gardenPrefix(subnets); ok {
+			if p, ok := e.gardenPrefix(d.cfg.DHCP.Subnets); ok {
 				if slices.Contains(g.Prefixes, p) {
 					e.problem("%s is in the list twice", s)
 				}
@@ -278,7 +235,8 @@ func (v value) garden(subnets []Subnet) Garden {
 	if len(g.Prefixes) > maxGarden || len(g.Names) > maxGarden {
 		v.problem("%d prefixes and %d names; want at most %d of each", len(g.Prefixes), len(g.Names), maxGarden)
 	}
-	return g
+	into.Set(reflect.ValueOf(g))
+	return len(d.problems) == before
 }
 
 func isAddr(s string) bool {
@@ -324,26 +282,19 @@ func gardenName(s string) (string, error) {
 	return name, nil
 }
 
-// resolvers reads name servers with or without a port.
-func (v value) resolvers() []netip.AddrPort {
-	var out []netip.AddrPort
-	v.list(func(e value) {
-		s, ok := e.raw("the address of a name server")
-		if !ok {
-			return
-		}
-		ap, err := netip.ParseAddrPort(s)
-		if a, aerr := netip.ParseAddr(s); aerr == nil && a.Zone() == "" {
-			ap, err = netip.AddrPortFrom(a, 53), nil
-		}
-		switch {
-		case err != nil || ap.Port() == 0 || ap.Addr().IsUnspecified() || ap.Addr().IsMulticast():
-			e.problem("want the address of a name server such as 192.0.2.53 or 127.0.0.1:5353, got %q", excerpt(s))
-		case slices.Contains(out, ap):
-			e.problem("%s is in the list twice", s)
-		default:
-			out = append(out, ap)
-		}
-	})
-	return out
+// nameServer reads the address of one, with or without a port.
+func (v value) nameServer() (netip.AddrPort, bool) {
+	s, ok := v.raw("the address of a name server")
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if a, aerr := netip.ParseAddr(s); aerr == nil && a.Zone() == "" {
+		ap, err = netip.AddrPortFrom(a, 53), nil
+	}
+	if err != nil || ap.Port() == 0 || ap.Addr().IsUnspecified() || ap.Addr().IsMulticast() {
+		v.problem("want the address of a name server such as 192.0.2.53 or 127.0.0.1:5353, got %q", excerpt(s))
+		return netip.AddrPort{}, false
+	}
+	return ap, true
 }

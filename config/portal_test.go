@@ -14,6 +14,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/provision/garden"
 )
 
 func TestGarden(t *testing.T) {
@@ -27,15 +30,15 @@ acl:
   resolve_keep: 2h
 `), testEnv())
 	require.NoError(t, err)
-	assert.Equal(t, Garden{
+	assert.Equal(t, garden.List{
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("10.0.0.5/32")},
 		Names:    []string{"pay.example.net", "xn--80ak6aa92e.example"},
 	}, cfg.ACL.Pause.Garden, "what an operator writes may be private")
 	assert.Equal(t, []netip.AddrPort{
 		netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("127.0.0.1:5353"), netip.MustParseAddrPort("[2001:db8::53]:53"),
 	}, cfg.ACL.Resolvers)
-	assert.Equal(t, 30*time.Second, cfg.ACL.ResolveInterval)
-	assert.Equal(t, 2*time.Hour, cfg.ACL.ResolveKeep)
+	assert.Equal(t, 30*time.Second, cfg.ACL.Garden.Interval)
+	assert.Equal(t, 2*time.Hour, cfg.ACL.Garden.Keep)
 	require.Len(t, cfg.Warnings, 1)
 	assert.Contains(t, cfg.Warnings[0].String(), "acl.guest.garden[0]: 198.51.100.0/28 overlaps the served subnet")
 }
@@ -81,9 +84,9 @@ func TestPortal(t *testing.T) {
 dhcp: {common: {captive_portal: "https://portal.example.net:8443/captive-portal/api"}, subnets: [{prefix: 198.51.100.0/24}]}
 `+portalText), portalEnv(t))
 	require.NoError(t, err)
-	assert.Equal(t, Portal{
+	assert.Equal(t, portal.Options{
 		Listen: netip.MustParseAddrPort("198.51.100.1:8080"),
-		HTTPS: PortalHTTPS{Listen: netip.MustParseAddrPort("198.51.100.1:8443"), URL: "https://portal.example.net:8443",
+		HTTPS: portal.HTTPS{Listen: netip.MustParseAddrPort("198.51.100.1:8443"), URL: "https://portal.example.net:8443",
 			CertFile: "/etc/usher/portal.crt", KeyFile: "/etc/usher/portal.key"},
 		Template: "<h1>{{.Text.Title}}</h1>", Languages: []string{"uk", "de"}, Provider: "Example",
 		PayURL: "https://pay.example.net/?account={customer}",

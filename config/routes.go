@@ -1,23 +1,30 @@
 package config
 
-import "time"
+import "github.com/usher-agent/usher/provision"
 
 // Routes are the /32 routes of leases on unnumbered interfaces.
 type Routes struct {
-	Enabled        bool
-	Interfaces     []string // names or path.Match patterns; at least one when enabled
-	Table          uint32   // 254 is main
-	Protocol       uint8    // marks the routes as ours
-	Metric         uint32
-	VerifyInterval time.Duration // how often the kernel is compared with what is wanted
-	DryRun         bool          // compute and report, touch nothing
+	Enabled bool `cfg:"enabled" default:"false" restart:"true"`
+
+	// Interfaces by name or pattern such as "eth1.*" (quoted). Required when enabled;
+	// leases on others, and those behind a relay, get no route.
+	Interfaces []string `cfg:"interfaces" read:"interface" unique:"true"`
+
+	provision.RouteOptions `cfg:",inline"`
+
+	// Marks the routes as ours ("ip route show proto 207"): those of other numbers are
+	// never touched, so it must be nobody else's on this host. Not changed by a reload.
+	Protocol uint8 `cfg:"protocol" after:"table" default:"207" min:"5" max:"255" restart:"true"`
 }
 
 // Neighbours is the watch for MACs of subscribers without DHCP.
 type Neighbours struct {
-	Enabled    bool
-	Interfaces []string      // names or path.Match patterns; at least one when enabled
-	MinTime    time.Duration // another MAC is believed after it was confirmed for so long
+	Enabled bool `cfg:"enabled" default:"false" restart:"true"`
+
+	// Interfaces by name or pattern such as "eth1.*" (quoted). Required when enabled.
+	Interfaces []string `cfg:"interfaces" read:"interface" unique:"true"`
+
+	provision.NeighbourOptions `cfg:",inline"`
 }
 
 // protocolOwner names the programs of iproute2's rt_protos and of others that
@@ -60,38 +67,20 @@ func protocolOwner(n int) string {
 	return ""
 }
 
-func (d *decoder) routes(v value, r *Routes) {
-	m := v.mapping("enabled", "interfaces", "table", "protocol", "metric", "verify_interval", "dry_run")
-	r.Enabled = m.get("enabled").boolean(false)
-	r.Interfaces = m.get("interfaces").someInterfaces(r.Enabled)
-	table := m.get("table")
-	r.Table = uint32(table.integer(254, 1, 1<<32-1))
+func (r *Routes) together(m mapping) {
+	m.someInterfaces(r.Enabled)
 	if r.Table == 255 {
-		table.problem("255 is the kernel's own table local; want 254 (main) or one of yours")
+		m.get("table").problem("255 is the kernel's own table local; want 254 (main) or one of yours")
 	}
-	protocol := m.get("protocol")
-	n := protocol.integer(207, 5, 255)
-	r.Protocol = uint8(n)
-	if owner := protocolOwner(n); owner != "" {
-		protocol.problem("%d is the number of %s, whose routes would be taken for ours; want one that no other program uses", n, owner)
+	if owner := protocolOwner(int(r.Protocol)); owner != "" {
+		m.get("protocol").problem("%d is the number of %s, whose routes would be taken for ours; want one that no other program uses", r.Protocol, owner)
 	}
-	r.Metric = uint32(m.get("metric").integer(0, 0, 1<<32-1))
-	r.VerifyInterval = m.get("verify_interval").duration(time.Minute, time.Second, time.Hour)
-	r.DryRun = m.get("dry_run").boolean(false)
 }
 
-func (d *decoder) neighbours(v value, n *Neighbours) {
-	m := v.mapping("enabled", "interfaces", "min_time")
-	n.Enabled = m.get("enabled").boolean(false)
-	n.Interfaces = m.get("interfaces").someInterfaces(n.Enabled)
-	n.MinTime = m.get("min_time").duration(10*time.Second, 0, time.Hour)
-}
-
-// someInterfaces reads interfaces of which there must be one if needed.
-func (v value) someInterfaces(needed bool) []string {
-	out := v.interfaces()
+// someInterfaces insists on one at least, if needed.
+func (m mapping) someInterfaces(needed bool) {
+	v := m.get("interfaces")
 	if n, ok := v.seqLen(); needed && (!ok && !v.present() || ok && n == 0) {
 		v.problem("missing; want the interfaces with subscribers, such as [\"eth1.*\"]")
 	}
-	return out
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"math"
 	"net/netip"
+	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,8 +13,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// Readers of scalars. Each takes a default for an absent value; after a
-// mistake, which is recorded, it gives the default and ok is false.
+// Readers of scalars. After a mistake, which is recorded, ok is false.
 
 // raw gives the text of a scalar as it stands in the file, so that an
 // unquoted 10 or 1e3 stays what the operator wrote.
@@ -32,98 +33,95 @@ func (v value) raw(want string) (string, bool) {
 	}
 }
 
-func (v value) text(def string) string {
-	s, ok := v.raw("text")
-	if !ok {
-		return def
-	}
-	return s
-}
-
-func (v value) boolean(def bool) bool {
+func (v value) truth() (b, ok bool) {
 	switch n := v.node.(type) {
 	case nil:
-		return def
 	case *ast.BoolNode:
-		return n.Value
+		return n.Value, true
 	default:
 		v.problem("want true or false, got %s", kindOf(v.node))
-		return def
 	}
+	return false, false
 }
 
-func (v value) integer(def, low, high int) int {
+func (v value) whole(low, high int) (int, bool) {
 	s, ok := v.raw("a whole number")
 	if !ok {
-		return def
+		return 0, false
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil {
+	switch {
+	case err != nil:
 		v.problem("want a whole number from %d to %d, got %q", low, high, excerpt(s))
-		return def
-	}
-	if n < low || n > high {
+	case n < low || n > high:
 		v.problem("%d is outside %d to %d", n, low, high)
-		return def
+	default:
+		return n, true
 	}
-	return n
+	return 0, false
 }
 
-func (v value) number(def, low, high float64) float64 {
+func (v value) real(low, high float64) (float64, bool) {
 	s, ok := v.raw("a number")
 	if !ok {
-		return def
+		return 0, false
 	}
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(f) {
+	switch {
+	case err != nil || math.IsNaN(f):
 		v.problem("want a number from %g to %g, got %q", low, high, excerpt(s))
-		return def
-	}
-	if f < low || f > high {
+	case f < low || f > high:
 		v.problem("%g is outside %g to %g", f, low, high)
-		return def
+	default:
+		return f, true
 	}
-	return f
+	return 0, false
 }
 
-// share reads a percentage and gives it as 0..1. A bare number is refused: one
-// operator's 10 is another's 0.1.
-func (v value) share(def, high float64) float64 {
+// share reads a percentage up to most and returns it as 0..1. A bare number is
+// refused: one operator's 10 is another's 0.1.
+func (v value) share(most string) (float64, bool) {
 	s, ok := v.raw("a percentage such as 10%")
 	if !ok {
-		return def
+		return 0, false
 	}
-	digits, percent := strings.CutSuffix(strings.TrimSpace(s), "%")
-	f, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
-	if err != nil || !percent || math.IsNaN(f) {
+	f, ok := percent(s)
+	high, _ := percent(most)
+	switch {
+	case !ok:
 		v.problem("want a percentage such as 10%%, got %q", excerpt(s))
-		return def
+	case f < 0 || f > high:
+		v.problem("%s is outside 0%% to %s", excerpt(s), most)
+	default:
+		return f / 100, true
 	}
-	if f < 0 || f > high*100 {
-		v.problem("%s is outside 0%% to %g%%", excerpt(s), high*100)
-		return def
-	}
-	return f / 100
+	return 0, false
 }
 
-func (v value) duration(def, low, high time.Duration) time.Duration {
+func percent(s string) (float64, bool) {
+	digits, ok := strings.CutSuffix(strings.TrimSpace(s), "%")
+	f, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
+	return f, ok && err == nil && !math.IsNaN(f)
+}
+
+func (v value) span(low, high time.Duration) (time.Duration, bool) {
 	s, ok := v.raw("a duration such as 30s")
 	if !ok {
-		return def
+		return 0, false
 	}
 	dur, err := time.ParseDuration(s)
 	if _, bare := strconv.ParseFloat(s, 64); err == nil && bare == nil && s != "0" || s == "0" && low > 0 {
 		err = strconv.ErrSyntax
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		v.problem("want a duration with a unit, such as 30s, 5m or 12h, got %q", excerpt(s))
-		return def
-	}
-	if dur < low || dur > high {
+	case dur < low || dur > high:
 		v.problem("%s is outside %s to %s", s, brief(low), brief(high))
-		return def
+	default:
+		return dur, true
 	}
-	return dur
+	return 0, false
 }
 
 // brief writes 1h instead of 1h0m0s.
@@ -138,20 +136,16 @@ func brief(d time.Duration) string {
 	return s
 }
 
-func (v value) oneOf(def string, words ...string) string {
+func (v value) word(words []string) (string, bool) {
 	s, ok := v.raw("one of " + strings.Join(words, ", "))
 	if !ok {
-		return def
+		return "", false
 	}
 	if !slices.Contains(words, s) {
-		hint := ""
-		if n := nearest(s, words); n != "" {
-			hint = ", did you mean " + n + "?"
-		}
-		v.problem("%q is not one of %s%s", excerpt(s), strings.Join(words, ", "), hint)
-		return def
+		v.problem("%q is not one of %s%s", excerpt(s), strings.Join(words, ", "), didYouMean(s, words))
+		return "", false
 	}
-	return s
+	return s, true
 }
 
 // ipv4 reads an IPv4 address that a host can have.
@@ -211,21 +205,71 @@ func (v value) prefix() (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// listen reads host:port with an IP as the host; "off" gives the invalid value.
-func (v value) listen(def netip.AddrPort, offWord bool) netip.AddrPort {
+// listen reads an IP address with a port; like is an example of one.
+func (v value) listen(like string) (netip.AddrPort, bool) {
 	s, ok := v.raw("an address with a port")
 	if !ok {
-		return def
-	}
-	if offWord && s == "off" {
-		return netip.AddrPort{}
+		return netip.AddrPort{}, false
 	}
 	ap, err := netip.ParseAddrPort(s)
 	if err != nil {
-		v.problem("want an IP address with a port such as %s, got %q", def, excerpt(s))
-		return def
+		v.problem("want an IP address with a port such as %s, got %q", like, excerpt(s))
 	}
-	return ap
+	return ap, err == nil
+}
+
+// listenOrOff is listen; "off" is the invalid address.
+func (v value) listenOrOff(like string) (netip.AddrPort, bool) {
+	if n, ok := v.node.(*ast.StringNode); ok && n.Value == "off" {
+		return netip.AddrPort{}, true
+	}
+	return v.listen(like)
+}
+
+// dir reads an absolute path.
+func (v value) dir() (string, bool) {
+	s, ok := v.raw("text")
+	if !ok {
+		return "", false
+	}
+	if !filepath.IsAbs(s) {
+		v.problem("want an absolute path, got %q", excerpt(s))
+		return "", false
+	}
+	return filepath.Clean(s), true
+}
+
+// relay reads an IPv4 prefix, or one address.
+func (v value) relay() (netip.Prefix, bool) {
+	if s, ok := v.raw("an IPv4 prefix or address"); ok && !strings.Contains(s, "/") {
+		a, ok := v.ipv4()
+		if !ok {
+			return netip.Prefix{}, false
+		}
+		return netip.PrefixFrom(a, 32), true
+	} else if !ok {
+		return netip.Prefix{}, false
+	}
+	return v.prefix()
+}
+
+// interfaceName reads the name of an interface or a pattern of path.Match.
+func (v value) interfaceName() (string, bool) {
+	name, ok := v.raw("the name of an interface")
+	if !ok {
+		return "", false
+	}
+	pattern := strings.ContainsAny(name, `*?[\`)
+	_, err := path.Match(name, "")
+	switch {
+	case name == "" || !pattern && len(name) > 15 || strings.ContainsAny(name, "/ \t\n:") || name == "." || name == "..":
+		v.problem("%q is no name of an interface: 1 to 15 characters, none of / : or blank", excerpt(name))
+	case err != nil:
+		v.problem("%q is no pattern: a [ without its ], or a \\ at the end", excerpt(name))
+	default:
+		return name, true
+	}
+	return "", false
 }
 
 // excerpt bounds what an error repeats of the file.

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -83,17 +84,10 @@ func (o HookOutcome) status() int {
 	}
 }
 
-// HookOptions direct a Hooks.
-type HookOptions struct {
-	Secret []byte         // obligatory
-	Window time.Duration  // between the request's time and ours, in both directions
-	Allow  []netip.Prefix // callers; empty: all
-}
-
 // Hooks is the endpoint of hints. A good request is answered before anything is
 // asked of the ERP.
 type Hooks struct {
-	opts     atomic.Pointer[HookOptions]
+	opts     atomic.Pointer[config.Hooks]
 	hint     func(provision.SubscriberID)
 	observe  func(HookOutcome)
 	log      *slog.Logger
@@ -105,7 +99,7 @@ type Hooks struct {
 
 // NewHooks makes the endpoint. hint is called with each customer that a good
 // request names and must not block; observe, which may be nil, with each outcome.
-func NewHooks(o HookOptions, hint func(provision.SubscriberID), observe func(HookOutcome), log *slog.Logger) *Hooks {
+func NewHooks(o config.Hooks, hint func(provision.SubscriberID), observe func(HookOutcome), log *slog.Logger) *Hooks {
 	if observe == nil {
 		observe = func(HookOutcome) {}
 	}
@@ -119,7 +113,7 @@ func NewHooks(o HookOptions, hint func(provision.SubscriberID), observe func(Hoo
 }
 
 // Reconfigure takes new options for the requests to come.
-func (h *Hooks) Reconfigure(o HookOptions) { h.opts.Store(&o) }
+func (h *Hooks) Reconfigure(o config.Hooks) { h.opts.Store(&o) }
 
 // ServeHTTP implements http.Handler.
 func (h *Hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.handlers.ServeHTTP(w, r) }
@@ -143,7 +137,7 @@ func (h *Hooks) customer(w http.ResponseWriter, r *http.Request) {
 // read and one HMAC.
 func (h *Hooks) judge(w http.ResponseWriter, r *http.Request) (provision.SubscriberID, HookOutcome, error) {
 	o, now := h.opts.Load(), h.now()
-	if !o.allows(r.RemoteAddr) {
+	if !allows(o, r.RemoteAddr) {
 		return 0, HookForbidden, errors.New("address not allowed")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, hookBodyLimit))
@@ -151,7 +145,7 @@ func (h *Hooks) judge(w http.ResponseWriter, r *http.Request) (provision.Subscri
 		return 0, HookMalformed, err
 	}
 	stamp, signature := r.Header.Get(HookTimestampHeader), r.Header.Get(HookSignatureHeader)
-	mac, ok := o.verify(stamp, signature, body)
+	mac, ok := verify(o, stamp, signature, body)
 	if !ok {
 		return 0, HookBadSignature, errors.New("signature missing or wrong")
 	}
@@ -170,7 +164,7 @@ func (h *Hooks) judge(w http.ResponseWriter, r *http.Request) (provision.Subscri
 	return id, outcome, nil
 }
 
-func (o *HookOptions) allows(remote string) bool {
+func allows(o *config.Hooks, remote string) bool {
 	if len(o.Allow) == 0 {
 		return true
 	}
@@ -196,8 +190,8 @@ func signatureOf(secret []byte, stamp string, body []byte) [sha256.Size]byte {
 }
 
 // verify compares in constant time. No secret verifies nothing.
-func (o *HookOptions) verify(stamp, signature string, body []byte) ([sha256.Size]byte, bool) {
-	want := signatureOf(o.Secret, stamp, body)
+func verify(o *config.Hooks, stamp, signature string, body []byte) ([sha256.Size]byte, bool) {
+	want := signatureOf([]byte(o.Secret.Reveal()), stamp, body)
 	text, ok := strings.CutPrefix(signature, "sha256=")
 	got, err := hex.DecodeString(text)
 	if !ok || err != nil || len(o.Secret) == 0 {

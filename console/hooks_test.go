@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -39,9 +40,9 @@ type hookBench struct {
 	outcomes []HookOutcome
 }
 
-func newHookBench(o HookOptions) *hookBench {
-	if o.Secret == nil {
-		o.Secret = []byte(hookSecret)
+func newHookBench(o config.Hooks) *hookBench {
+	if o.Secret == "" {
+		o.Secret = hookSecret
 	}
 	if o.Window == 0 {
 		o.Window = time.Minute
@@ -143,7 +144,7 @@ func TestHookRequests(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			b := newHookBench(HookOptions{})
+			b := newHookBench(config.Hooks{})
 			rec := b.do(tt.request)
 			assert.Equal(t, tt.status, rec.Code)
 			assert.Equal(t, []HookOutcome{tt.want}, b.outcomes)
@@ -182,7 +183,7 @@ func signedStamp(stamp, body string) *http.Request {
 }
 
 func TestHookOtherPathsAndMethods(t *testing.T) {
-	b := newHookBench(HookOptions{})
+	b := newHookBench(config.Hooks{})
 	assert.Equal(t, 405, b.do(httptest.NewRequest(http.MethodGet, HookPath, nil)).Code)
 	assert.Equal(t, 404, b.do(httptest.NewRequest(http.MethodPost, "/", nil)).Code)
 	assert.Equal(t, 404, b.do(httptest.NewRequest(http.MethodGet, "/metrics", nil)).Code)
@@ -190,13 +191,14 @@ func TestHookOtherPathsAndMethods(t *testing.T) {
 }
 
 func TestHookWithoutSecretAcceptsNobody(t *testing.T) {
-	b := newHookBench(HookOptions{Secret: []byte{}})
+	b := newHookBench(config.Hooks{})
+	b.Reconfigure(config.Hooks{Window: time.Minute})
 	assert.Equal(t, 401, b.do(signed(testStart, "", "", `{"customer_id":1001}`)).Code)
 	assert.Empty(t, b.hints)
 }
 
 func TestHookReplay(t *testing.T) {
-	b := newHookBench(HookOptions{})
+	b := newHookBench(config.Hooks{})
 	again := func() int { return b.do(signed(testStart, hookSecret, "", `{"customer_id":1001}`)).Code }
 	assert.Equal(t, 202, again())
 	assert.Equal(t, 409, again())
@@ -215,7 +217,7 @@ func TestHookReplay(t *testing.T) {
 }
 
 func TestHookLimit(t *testing.T) {
-	b := newHookBench(HookOptions{})
+	b := newHookBench(config.Hooks{})
 	send := func(i int) int {
 		return b.do(signed(b.at, hookSecret, "", fmt.Sprintf(`{"customer_id":%d}`, i+1))).Code
 	}
@@ -233,7 +235,7 @@ func TestHookLimit(t *testing.T) {
 }
 
 func TestHookAllow(t *testing.T) {
-	b := newHookBench(HookOptions{Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/64")}})
+	b := newHookBench(config.Hooks{Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/64")}})
 	for remote, want := range map[string]int{
 		"192.0.2.7:1234": 202, "192.0.2.8:1234": 403, "[::ffff:192.0.2.7]:1": 202, "[2001:db8::5]:1": 202,
 		"[2001:db8:1::5]:1": 403, "@": 403,
@@ -243,13 +245,13 @@ func TestHookAllow(t *testing.T) {
 		r.Header.Set("X-Forwarded-For", "192.0.2.7")
 		assert.Equal(t, want, b.do(r).Code, remote)
 	}
-	b.Reconfigure(HookOptions{Secret: []byte("another-secret-0123456789"), Window: time.Minute})
+	b.Reconfigure(config.Hooks{Secret: "another-secret-0123456789", Window: time.Minute})
 	assert.Equal(t, 401, b.do(signed(testStart, hookSecret, "", `{"customer_id":2}`)).Code)
 	assert.Equal(t, 202, b.do(signed(testStart, "another-secret-0123456789", "", `{"customer_id":2}`)).Code)
 }
 
 func TestHookLogsLittle(t *testing.T) {
-	b := newHookBench(HookOptions{})
+	b := newHookBench(config.Hooks{})
 	for range 100 {
 		b.do(httptest.NewRequest(http.MethodPost, HookPath, nil))
 	}
@@ -266,7 +268,7 @@ func FuzzHook(f *testing.F) {
 	f.Add("multipart/form-data; boundary=x", "--x", "1772366400", false)
 	f.Add("", "", "", true)
 	f.Fuzz(func(t *testing.T, contentType, body, stamp string, sign bool) {
-		b := newHookBench(HookOptions{})
+		b := newHookBench(config.Hooks{})
 		r := httptest.NewRequest(http.MethodPost, HookPath, strings.NewReader(body))
 		r.Header["Content-Type"] = []string{contentType}
 		r.Header[HookTimestampHeader] = []string{stamp}
@@ -348,7 +350,7 @@ func TestPHPHandlers(t *testing.T) {
 	for transport, flags := range transports {
 		for name, script := range scripts {
 			t.Run(transport+", "+name, func(t *testing.T) {
-				b := newHookBench(HookOptions{})
+				b := newHookBench(config.Hooks{})
 				b.now = time.Now
 				dir := t.TempDir()
 				inOrder := true

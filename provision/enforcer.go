@@ -57,11 +57,21 @@ type Flows interface {
 	Forget(ctx context.Context, addrs []netip.Addr) (int, error)
 }
 
-// EnforceOptions direct an Enforcer.
+// EnforceOptions direct an Enforcer. Fields with a tag are keys of the configuration
+// (package config).
 type EnforceOptions struct {
-	VerifyInterval time.Duration // between two full read-backs; zero: five minutes
-	FlowsInterval  time.Duration // at least this between two passes over the flows; zero: one second
-	DryRun         bool          // compute and remember, touch nothing
+	// Compute and report the difference, change no rules. "usher run --dry-run" is that
+	// for the whole agent.
+	DryRun bool `cfg:"dry_run" default:"false" restart:"true"`
+
+	// How often the kernel is compared with what is wanted, besides after every
+	// change of ours. 1s to 1h.
+	VerifyInterval time.Duration `cfg:"verify_interval" default:"30s" min:"1s" max:"1h"` // zero: five minutes
+
+	// The entries of newly blocked subscribers in the connection tracking table are deleted in passes that read all of it; at least
+	// this lies between two of them. The blocks themselves hold from the first moment. 100ms to 1m.
+	FlowsInterval time.Duration `cfg:"flows_interval" default:"1s" min:"100ms" max:"1m" layout:"close"` // zero: one second
+
 	// Inputs gives what is wanted besides the snapshot, at each round; nil: nothing.
 	// Who knows that it gives something else now calls Kick.
 	Inputs func() Inputs

@@ -8,13 +8,32 @@ import (
 
 // GuardLimits say how much of the subscribers one fetch may harm. The shares
 // are of the subscribers that have a binding, or a seat, in the snapshot in use; more than
-// the share holds the fetch.
+// the share holds the fetch. All are keys of the configuration (package config).
 type GuardLimits struct {
-	MaxRemoved  float64 `json:"max_removed"`  // lose all their addresses, 0..1
-	MaxMoved    float64 `json:"max_moved"`    // lose an address but keep another, or change port, 0..1
-	MaxBlocked  float64 `json:"max_blocked"`  // become stopped or paused, 0..1
-	MinChanged  int     `json:"min_changed"`  // a count up to this never holds, so that small networks can work
-	AcceptAfter int     `json:"accept_after"` // the same answer this many polls in a row is accepted; 0: never
+	// Subscribers that would lose their addresses.
+	MaxRemoved float64 `json:"max_removed" cfg:"max_removed" read:"share" default:"10%" max:"100%"`
+
+	// Subscribers who would keep an address but lose another, or have one on another
+	// port or device.
+	MaxMoved float64 `json:"max_moved" cfg:"max_moved" read:"share" default:"10%" max:"100%"`
+
+	// Subscribers that would newly be stopped or paused.
+	MaxBlocked float64 `json:"max_blocked" cfg:"max_blocked" read:"share" default:"10%" max:"100%"`
+
+	// So many changed subscribers, or fewer, are never held: in a small network one
+	// house is a large share.
+	MinChanged int `json:"min_changed" cfg:"min_changed" default:"20" min:"0" max:"1000000"`
+
+	// Accept what was held when the ERP gave the same answer this many times in a
+	// row. 0: never, an operator decides.
+	AcceptAfter int `json:"accept_after" cfg:"accept_after" default:"0" min:"0" max:"10000"`
+}
+
+// Check reports values that would guard nothing, by their key.
+func (g *GuardLimits) Check(problem func(key, reason string)) {
+	if g.AcceptAfter == 1 {
+		problem("accept_after", "1 would accept every fetch and guard nothing; want 0 (never) or at least 2")
+	}
 }
 
 // GuardCount is one kind of harm that a fetch would do.

@@ -55,10 +55,14 @@ func NeighbourOutcomes() []NeighbourOutcome {
 		NeighbourShared, NeighbourRepeated, NeighbourReported, NeighbourFailed}
 }
 
-// NeighbourOptions direct a NeighbourWatcher.
+// NeighbourOptions direct a NeighbourWatcher. Fields with a tag are keys of the configuration
+// (package config).
 type NeighbourOptions struct {
-	Serves  func(name string) bool // whether neighbours on an interface count
-	MinTime time.Duration          // a MAC is believed after it was the only one for so long
+	Serves func(name string) bool // whether neighbours on an interface count
+
+	// Another MAC than the ERP's is reported when the kernel has confirmed it, and no
+	// other, for so long. 0s to 1h.
+	MinTime time.Duration `cfg:"min_time" default:"10s" min:"0s" max:"1h"`
 }
 
 // NeighbourDeps is what a NeighbourWatcher asks and tells.

@@ -41,12 +41,28 @@ const NoStateID = -1
 
 // Policy says what the states and flags of the ERP mean for a customer:
 // StateActive, StatePause or StateStop. The strictest of state and flags wins.
+// All fields are keys of the configuration (package config).
 type Policy struct {
-	States map[int]State // by state_id
-	Other  State         // of numbers that States has not; StateUnknown: never blocked
+	// The numbers of states (state_id). The ERP has 0 stop, 1 pause and 2 active; an
+	// installation may have more, such as "5: pause".
+	States map[int]State `cfg:"states" read:"states" default:"{0: stop, 1: pause, 2: allow}"`
 
-	// What a flag that is set means; StateActive: nothing.
-	Disabled, Potential, NotInBilling, Former State
+	// Numbers that are not in states: allow, pause, stop, or unknown, which is
+	// allowed and listed among the problems.
+	Other State `cfg:"other_states" read:"access" oneof:"unknown allow pause stop" default:"unknown"`
+
+	// The card says "disabled" (is_disable).
+	Disabled State `cfg:"disabled" read:"access" oneof:"allow pause stop" default:"stop"`
+
+	// Not yet a customer (is_potential).
+	Potential State `cfg:"potential" read:"access" oneof:"allow pause stop" default:"stop"`
+
+	// Vanished from the billing (is_in_billing is 0). Customers of the ERP's own
+	// manual billing may have 0 for good.
+	NotInBilling State `cfg:"not_in_billing" read:"access" oneof:"allow pause stop" default:"allow"`
+
+	// Former customers (is_ex).
+	Former State `cfg:"former" read:"access" oneof:"allow pause stop" default:"stop"`
 }
 
 // PlainPolicy takes the three states of the ERP as they are and heeds no flag.

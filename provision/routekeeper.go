@@ -73,12 +73,25 @@ type RouteReport struct {
 	Delays                 []time.Duration // from the outcome of a packet to its lease's route, of routes added
 }
 
-// RouteOptions direct a RouteKeeper.
+// RouteOptions direct a RouteKeeper. Fields with a tag are keys of the configuration
+// (package config).
 type RouteOptions struct {
-	Serves         func(name string) bool // whether leases of an interface get routes
-	Table, Metric  uint32
-	VerifyInterval time.Duration // between two full comparisons; zero: one minute
-	DryRun         bool          // compute and say, touch nothing
+	Serves func(name string) bool // whether leases of an interface get routes
+
+	// The routing table: 254 is main.
+	Table uint32 `cfg:"table" default:"254" min:"1" max:"4294967295"`
+
+	// Of equal destinations the lowest metric counts. A route of yours with the same
+	// metric stands before ours.
+	Metric uint32 `cfg:"metric" default:"0" min:"0" max:"4294967295"`
+
+	// How often the kernel is compared with what is wanted, besides after every
+	// event. 1s to 1h.
+	VerifyInterval time.Duration `cfg:"verify_interval" default:"1m" min:"1s" max:"1h"` // zero: one minute
+
+	// Compute and report the difference, change nothing. Also with `usher run --dry-run`.
+	DryRun bool `cfg:"dry_run" default:"false"`
+
 	// KeepUnknown is how long after the first look a route stays for which there is
 	// no lease record at all: the records may be lost, the client is not. The
 	// longest lease time is right.

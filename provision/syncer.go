@@ -13,16 +13,22 @@ import (
 	"time"
 )
 
-// SyncOptions direct a Syncer.
+// SyncOptions direct a Syncer. Fields with a tag are keys of the configuration
+// (package config).
 type SyncOptions struct {
-	PollInterval time.Duration // between the starts of two polls; zero: a minute
-	PollJitter   float64       // each interval is longer or shorter by up to this share, 0..0.5
-	FetchTimeout time.Duration // of one fetch; zero: five minutes
+	// How often the ERP is asked who is stopped and who is paused, two cheap calls:
+	// the longest time until a change of state is seen here. 1s to 24h.
+	PollInterval time.Duration `cfg:"poll_interval" default:"1m" min:"1s" max:"24h"` // zero: a minute
 
-	// RefreshInterval is between the starts of two whole fetches; polls between
-	// them read the states alone, if the fetcher is a StateFetcher. Zero, or not
-	// longer than PollInterval: every poll is a whole fetch.
-	RefreshInterval time.Duration
+	// How often it is asked for everything: bindings, states and devices. The
+	// default is ten times poll_interval, but not more than 10m unless poll_interval
+	// is. Not longer than poll_interval: every poll is a whole one. 1s to 24h.
+	RefreshInterval time.Duration `cfg:"refresh_interval" min:"1s" max:"24h" example:"10m"` // zero, or no StateFetcher: every poll is a whole one
+
+	// Each wait is this much longer or shorter by chance, so that several hosts do
+	// not ask at the same instant. 0% to 50%.
+	PollJitter   float64       `cfg:"poll_jitter" read:"share" default:"10%" max:"50%"`
+	FetchTimeout time.Duration // of one fetch; zero: five minutes
 
 	Guard    GuardLimits
 	Subnets  []netip.Prefix // see Input

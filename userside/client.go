@@ -21,25 +21,46 @@ type Observer interface {
 	Call(action string, took time.Duration, outcome Outcome)
 }
 
-// Options say how to reach one ERP. Zero values mean the stated defaults.
+// Options say how to reach one ERP. Fields with a tag are keys of the
+// configuration (package config). Zero values mean the stated defaults.
 type Options struct {
-	URL string // up to and with /api.php; http or https, without query and credentials
+	// Its API, up to and with /api.php. Required (example).
+	URL string `cfg:"url" read:"erp_url" required:"the address of the ERP's API, such as https://erp.example.net/api.php" example:"https://erp.example.net/api.php"`
 	Key Key    // obligatory
 
-	Timeout               time.Duration // of one request with its body; 30 s
-	Retries               int           // further attempts of a read; 0 means none
+	// PEM file with the authority of the ERP's certificate, for a private one.
+	// Empty: the authorities of the system.
+	CAFile string `cfg:"ca_file" read:"ca_file" default:""`
+
+	// Do not verify the ERP's certificate. Whoever is on the path can then read
+	// the key; a warning says so.
+	InsecureSkipVerify bool              `cfg:"insecure_skip_verify" default:"false"`
+	Transport          http.RoundTripper // instead of an own one; CAFile and InsecureSkipVerify are then refused
+
+	// For one call, from the connection to the last byte. 1s to 10m.
+	Timeout time.Duration `cfg:"timeout" default:"30s" min:"1s" max:"10m"` // zero: 30 s
+
+	// The budget: requests to the ERP per minute, whatever causes them; a tenth of
+	// them may follow one another at once. Beyond it calls wait, none is dropped.
+	// The usual load is far below the default. 0: no limit.
+	RequestsPerMinute int `cfg:"requests_per_minute" default:"1200" min:"0" max:"1000000"`
+
+	// How often a failed read is tried again within one poll, with growing pauses.
+	// Changes are never repeated. 0 to 10.
+	Retries               int           `cfg:"retries" default:"3" min:"0" max:"10"`
 	RetryIdempotentWrites bool          // retry writes that the table calls idempotent, too; off: writes are sent once
 	BackoffBase           time.Duration // before the first retry, doubled each time; 500 ms
 	BackoffMax            time.Duration // bound of the doubling; 30 s
-	MaxConcurrent         int           // requests at the same time; 1
-	RequestsPerMinute     int           // in the long run, whatever causes them; 0: no limit
-	MaxBody               int64         // bytes of one unpacked answer; 512 MiB
 
-	CAFile             string            // PEM file of further certificate authorities; empty: the system's only
-	InsecureSkipVerify bool              // do not verify the server's certificate
-	Transport          http.RoundTripper // instead of an own one; CAFile and InsecureSkipVerify are then refused
+	// Calls at the same time. The ERP is a PHP application on one database: 1 is
+	// polite. 1 to 16.
+	MaxConcurrent int   `cfg:"max_concurrent" default:"1" min:"1" max:"16"` // zero: 1
+	MaxBody       int64 // bytes of one unpacked answer; 512 MiB
 
-	ERPVersion      Version        // of the server; zero: asked for at the first call
+	// Version of the server, which decides how actions and parameters are named:
+	// auto asks it once; if the key may not ask, the newest names are used. Or a
+	// version such as 3.16dev3, 3.17 or 3.18.15.
+	ERPVersion      Version        `cfg:"erp_version" read:"erp_version" default:"auto"` // zero: asked for at the first call
 	ActionParameter string         // "action" or "subcat" (API page section 1); empty: what the version wants
 	SkipInternalAPI bool           // send skip_internal_api=1 with writes: the ERP's own hooks stay quiet
 	Location        *time.Location // of the dates that the server writes; time.Local

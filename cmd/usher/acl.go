@@ -61,10 +61,7 @@ func newACLSources(leases *lease.Table) *aclSources {
 // use gives the Inputs of a configuration.
 func (s *aclSources) use(cfg *config.Config) func() provision.Inputs {
 	s.guarded.Store(&cfg.ACL.SourceGuard)
-	fixed := provision.Inputs{ExemptAddrs: cfg.ACL.Exempt.Addresses, Resolvers: cfg.ResolverPrefixes()}
-	for _, id := range cfg.ACL.Exempt.Customers {
-		fixed.Exempt = append(fixed.Exempt, provision.SubscriberID(id))
-	}
+	fixed := provision.Inputs{Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, Resolvers: cfg.ResolverPrefixes()}
 	for _, r := range cfg.GuestRanges() {
 		fixed.GuestRanges = append(fixed.GuestRanges, provision.AddrRange{From: r.First(), To: r.Last()})
 	}
@@ -352,7 +349,7 @@ func (a *agent) aclDeps(cfg *config.Config) *console.ACLDeps {
 func (a *agent) exempt(id provision.SubscriberID, addr netip.Addr) string {
 	e := a.cfg.Load().ACL.Exempt
 	switch {
-	case id != 0 && slices.Contains(e.Customers, int64(id)):
+	case id != 0 && slices.Contains(e.Customers, id):
 		return "acl.exempt.customers"
 	case slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(addr) }):
 		return "acl.exempt.addresses"

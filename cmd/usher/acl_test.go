@@ -62,7 +62,7 @@ func TestInputsOfLeases(t *testing.T) {
 	store(7, func(r *lease.Record) { r.Pool, r.Subscriber = "guests", 0 })
 
 	cfg := &config.Config{}
-	cfg.ACL.Exempt = config.ACLExempt{Customers: []int64{9}, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.8/32")}}
+	cfg.ACL.Exempt = config.ACLExempt{Customers: []provision.SubscriberID{9}, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.8/32")}}
 	cfg.ACL.SourceGuard = config.ACLSourceGuard{Direct: []string{"eth1"}, VLAN: []string{"eth2.*"}}
 	in := s.use(cfg)()
 	assert.Equal(t, []provision.SubscriberID{9}, in.Exempt)

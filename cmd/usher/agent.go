@@ -157,19 +157,11 @@ func (a *agent) close() error {
 }
 
 func (a *agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
-	opts, err := clientOptions(cfg.ERP, a.log, erpObserver{a.metrics, a.erpDown})
+	client, err := userside.New(clientOptions(cfg.ERP, a.log, erpObserver{a.metrics, a.erpDown}))
 	if err != nil {
 		return nil, err
 	}
-	client, err := userside.New(opts)
-	if err != nil {
-		return nil, err
-	}
-	policy, err := policyOf(cfg.Policy)
-	if err != nil {
-		return nil, fmt.Errorf("policy: %w", err)
-	}
-	return erp.New(client, fetchOptions(cfg.ERP, policy, a.erp.memoryFor(cfg.ERP.URL), a.log))
+	return erp.New(client, fetchOptions(cfg, a.erp.memoryFor(cfg.ERP.Client.URL), a.log))
 }
 
 // erpObserver counts calls and tells when the ERP turns out to be down.
@@ -345,7 +337,7 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 		feedWatchdog(ctx, a.log, a.alive)
 		return nil
 	})
-	a.log.Info("agent started", "version", version, "erp", cfg.ERP.URL, "dhcp", cfg.DHCP.Enabled,
+	a.log.Info("agent started", "version", version, "erp", cfg.ERP.Client.URL, "dhcp", cfg.DHCP.Enabled,
 		"acl", cfg.ACL.Enabled, "dry_run", a.dryRun, "acl_dry_run", cfg.ACL.DryRun, "socket", cfg.Control.Socket, "console", cfg.Console.Listen)
 	notify(a.log, daemon.SdNotifyReady)
 
@@ -469,7 +461,7 @@ func (a *agent) reload() error {
 		touchNothing(cfg)
 	}
 	old := a.cfg.Load()
-	if keys := needRestart(old, cfg); len(keys) > 0 {
+	if keys := config.Restart(old, cfg); len(keys) > 0 {
 		return fmt.Errorf("%v cannot change while the agent runs: restart it", keys)
 	}
 	fetcher, err := a.newFetcher(cfg)
@@ -502,7 +494,7 @@ func (a *agent) reload() error {
 	usePortal()
 	a.garden.Reconfigure(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers))
 	if a.hooks != nil {
-		a.hooks.Reconfigure(hookOptions(cfg.Hooks))
+		a.hooks.Reconfigure(cfg.Hooks)
 	}
 	a.reloadRoutes(cfg)
 	a.reloadNeighbours(cfg)
@@ -516,35 +508,6 @@ func logWarnings(cfg *config.Config, log *slog.Logger) {
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "file", w.File, "line", w.Line, "key", w.Key, "warning", w.Reason)
 	}
-}
-
-// needRestart lists the changed keys that a running agent cannot take.
-func needRestart(old, new *config.Config) []string {
-	var keys []string
-	for _, k := range []struct {
-		key     string
-		changed bool
-	}{
-		{"state_dir", old.StateDir != new.StateDir},
-		{"control", old.Control != new.Control},
-		{"console.listen", old.Console != new.Console},
-		{"hooks.listen", old.Hooks.Listen != new.Hooks.Listen},
-		{"portal.listen", old.Portal.Listen != new.Portal.Listen},
-		{"portal.https.listen", old.Portal.HTTPS.Listen != new.Portal.HTTPS.Listen},
-		{"dhcp.enabled", old.DHCP.Enabled != new.DHCP.Enabled},
-		{"dhcp.listen", old.DHCP.Listen != new.DHCP.Listen},
-		{"acl.enabled", old.ACL.Enabled != new.ACL.Enabled},
-		{"acl.dry_run", old.ACL.DryRun != new.ACL.DryRun},
-		{"routes.enabled", old.Routes.Enabled != new.Routes.Enabled},
-		{"neighbours.enabled", old.Neighbours.Enabled != new.Neighbours.Enabled},
-		{"routes.protocol", old.Routes.Protocol != new.Routes.Protocol},
-		{"log", old.Log != new.Log},
-	} {
-		if k.changed {
-			keys = append(keys, k.key)
-		}
-	}
-	return keys
 }
 
 // revision gives the commit that the program was built from, if the build knows.

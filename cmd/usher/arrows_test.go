@@ -19,7 +19,7 @@ const module = "github.com/usher-agent/usher/"
 // arrows are the imports between our own packages that the architecture allows
 // (docs/architecture.md). A new one needs a reason there first.
 var arrows = map[string][]string{
-	"config":             {"provision", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // words of the vocabulary; profiles, templates and the portal's page are checked where their line is known
+	"config":             {"provision", "provision/erp", "provision/outbox", "provision/garden", "userside", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // it fills the parts' own options, and checks profiles, templates and the portal's page where their line is known
 	"userside":           {},                                                                  // a client of the ERP knows nothing of what it is used for
 	"userside/emulator":  {"userside"},                                                        // words of the wire only
 	"userside/record":    {},                                                                  // it masks and serves text, whatever it means

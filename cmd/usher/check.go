@@ -58,7 +58,7 @@ of what works but should be known; they do not change the exit code.`,
 				return errSilent
 			}
 			if c.output != "json" {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %d subnets, ERP %s\n", path, len(cfg.DHCP.Subnets), cfg.ERP.URL)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %d subnets, ERP %s\n", path, len(cfg.DHCP.Subnets), cfg.ERP.Client.URL)
 			}
 			return nil
 		},

@@ -41,11 +41,7 @@ func (a *erpAccess) asConfigured() (erp.ProbeOptions, error) {
 	if err != nil {
 		return erp.ProbeOptions{}, err
 	}
-	policy, err := policyOf(cfg.Policy)
-	if err != nil {
-		return erp.ProbeOptions{}, err
-	}
-	return erp.ProbeOptions{Fetch: fetchOptions(cfg.ERP, policy, nil, nil), Subnets: cfg.Prefixes(), Reserved: cfg.Reserved()}, nil
+	return erp.ProbeOptions{Fetch: fetchOptions(cfg, nil, nil), Subnets: cfg.Prefixes(), Reserved: cfg.Reserved()}, nil
 }
 
 // progress shows one line on a terminal, which each call overwrites. done takes it away.

@@ -98,7 +98,7 @@ func (a *erpAccess) byConfig() (userside.Options, error) {
 	case err != nil:
 		return userside.Options{}, fmt.Errorf("%w (name one with --config, or use --url URL --key-file FILE)", err)
 	}
-	return clientOptions(cfg.ERP, nil, nil)
+	return clientOptions(cfg.ERP, nil, nil), nil
 }
 
 func (a *erpAccess) byAddress(stdin io.Reader, keyless bool) (userside.Options, error) {

@@ -32,38 +32,14 @@ func (l *liveERP) memoryFor(url string) *erp.Memory {
 	return l.memory
 }
 
-func hookOptions(h config.Hooks) console.HookOptions {
-	return console.HookOptions{Secret: []byte(h.Secret.Reveal()), Window: h.Window, Allow: h.Allow}
-}
-
 // openHooks makes the endpoint of hints, if the configuration has one.
 func (a *agent) openHooks(cfg *config.Config) {
 	if cfg.Hooks.Listen.IsValid() {
-		a.hooks = console.NewHooks(hookOptions(cfg.Hooks), a.syncer.Hint, a.metrics.Hint, a.log)
+		a.hooks = console.NewHooks(cfg.Hooks, a.syncer.Hint, a.metrics.Hint, a.log)
 	}
 }
 
 // serveHooks may fail without taking DHCP with it: it tries again by itself.
 func (a *agent) serveHooks(ctx context.Context) error {
 	return console.ServeHTTP(ctx, a.cfg.Load().Hooks.Listen, a.hooks, a.log, nil)
-}
-
-// policyOf turns the configuration's words, which it has checked, into a policy.
-func policyOf(c config.Policy) (provision.Policy, error) {
-	p := provision.Policy{States: make(map[int]provision.State, len(c.States))}
-	var err error
-	read := func(word string) provision.State {
-		st, e := provision.ParseAccess(word)
-		if e != nil && err == nil {
-			err = e
-		}
-		return st
-	}
-	for n, word := range c.States {
-		p.States[n] = read(word)
-	}
-	p.Other = read(c.OtherStates)
-	p.Disabled, p.Potential = read(c.Disabled), read(c.Potential)
-	p.NotInBilling, p.Former = read(c.NotInBilling), read(c.Former)
-	return p, err
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,7 +92,7 @@ func TestKernelHint(t *testing.T) {
 	a.erp.p.Store(fetcher)
 	a.syncer = provision.NewSyncer(syncOptions(cfg), a.erp, nil, metrics, quiet)
 	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL, newACLSources(a.leases).use(cfg)), table, nil, a.syncer.Current, metrics, quiet)
-	hooks := httptest.NewServer(console.NewHooks(console.HookOptions{Secret: []byte(testHookSecret), Window: time.Minute}, a.syncer.Hint, metrics.Hint, quiet))
+	hooks := httptest.NewServer(console.NewHooks(config.Hooks{Secret: testHookSecret, Window: time.Minute}, a.syncer.Hint, metrics.Hint, quiet))
 	t.Cleanup(hooks.Close)
 
 	ctx := t.Context()
@@ -149,31 +148,6 @@ func TestKernelHint(t *testing.T) {
 	sendHint(t, hooks.URL, chosen.ID, 1000)
 	eventually(t, 10*time.Second, "the hint is read", func() (bool, error) { return a.syncer.Status().Hints.Pending == 0, nil })
 	assert.Equal(t, [2]bool{}, held())
-}
-
-func TestPolicyOfTheConfiguration(t *testing.T) {
-	got, err := policyOf(config.Policy{
-		States: map[int]string{0: "stop", 1: "pause", 2: "allow", 5: "pause"}, OtherStates: "unknown",
-		Disabled: "stop", Potential: "stop", NotInBilling: "allow", Former: "stop",
-	})
-	require.NoError(t, err)
-	want := provision.DefaultPolicy()
-	want.States[5] = provision.StatePause
-	assert.Equal(t, want, got, "the defaults of the configuration are the default policy")
-	_, err = policyOf(config.Policy{States: map[int]string{0: "halt"}})
-	require.ErrorContains(t, err, `"halt"`)
-}
-
-func TestHookSettingsAndReload(t *testing.T) {
-	h := config.Hooks{Listen: netip.MustParseAddrPort("127.0.0.1:9468"), Secret: testHookSecret, Window: time.Minute,
-		Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
-	assert.Equal(t, console.HookOptions{Secret: []byte(testHookSecret), Window: time.Minute, Allow: h.Allow}, hookOptions(h))
-	old, changed := &config.Config{Hooks: h}, &config.Config{Hooks: h}
-	assert.Empty(t, needRestart(old, changed))
-	changed.Hooks.Secret, changed.Hooks.Window, changed.Hooks.Allow = "another", time.Hour, nil
-	assert.Empty(t, needRestart(old, changed), "taken by a reload")
-	changed.Hooks.Listen = netip.AddrPort{}
-	assert.Equal(t, []string{"hooks.listen"}, needRestart(old, changed))
 }
 
 // TestMemoryIsOfOneERP: a reload keeps what the ERP said, another ERP begins anew.

@@ -12,7 +12,9 @@ import (
 )
 
 func neighbourOptions(c config.Neighbours) provision.NeighbourOptions {
-	return provision.NeighbourOptions{Serves: matcher(c.Interfaces), MinTime: c.MinTime}
+	o := c.NeighbourOptions
+	o.Serves = matcher(c.Interfaces)
+	return o
 }
 
 // openNeighbours makes the watch for MACs of subscribers without DHCP, if the

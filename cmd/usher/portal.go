@@ -17,19 +17,9 @@ import (
 )
 
 func gardenOptions(c *config.Config) garden.Options {
-	list := func(g config.Garden) garden.List { return garden.List{Prefixes: g.Prefixes, Names: g.Names} }
-	return garden.Options{
-		Paused: list(c.ACL.Pause.Garden), Guests: list(c.ACL.Guest.Garden), Refuse: c.Prefixes(),
-		Interval: c.ACL.ResolveInterval, Keep: c.ACL.ResolveKeep,
-	}
-}
-
-func portalOptions(c config.Portal) portal.Options {
-	return portal.Options{
-		Listen:   c.Listen,
-		HTTPS:    portal.HTTPS{Listen: c.HTTPS.Listen, URL: c.HTTPS.URL, CertFile: c.HTTPS.CertFile, KeyFile: c.HTTPS.KeyFile},
-		Template: c.Template, Languages: c.Languages, Provider: c.Provider, PayURL: c.PayURL, Contact: c.Contact,
-	}
+	o := c.ACL.Garden
+	o.Paused, o.Guests, o.Refuse = c.ACL.Pause.Garden, c.ACL.Guest.Garden, c.Prefixes()
+	return o
 }
 
 // openGarden makes the gardens, which are there from the start: with what is
@@ -46,7 +36,7 @@ func (a *agent) openPortal(cfg *config.Config) (err error) {
 		return nil
 	}
 	if cfg.Portal.Listen.IsValid() || cfg.Portal.HTTPS.Listen.IsValid() {
-		a.portal, err = portal.New(portalOptions(cfg.Portal), a.visitor, a.metrics, a.log)
+		a.portal, err = portal.New(cfg.Portal, a.visitor, a.metrics, a.log)
 	}
 	return err
 }
@@ -104,7 +94,7 @@ func (a *agent) preparePortal(cfg *config.Config) (use func(), err error) {
 	if a.portal == nil {
 		return func() {}, nil
 	}
-	return a.portal.Prepare(portalOptions(cfg.Portal))
+	return a.portal.Prepare(cfg.Portal)
 }
 
 // runPortal may fail without taking DHCP with it: it tries again by itself.

@@ -62,11 +62,8 @@ func (r routeEvents) Packet(e *dhcpd.Event) {
 func (routeEvents) Commit(int, time.Duration, error) {}
 
 func routeOptions(c *config.Config, k *link.Routes) provision.RouteOptions {
-	o := provision.RouteOptions{
-		Serves: matcher(c.Routes.Interfaces), Table: c.Routes.Table, Metric: c.Routes.Metric,
-		VerifyInterval: c.Routes.VerifyInterval, DryRun: c.Routes.DryRun,
-		Settings: k.Settings, KeepUnknown: time.Hour,
-	}
+	o := c.Routes.RouteOptions
+	o.Serves, o.Settings, o.KeepUnknown = matcher(c.Routes.Interfaces), k.Settings, time.Hour
 	for _, s := range c.DHCP.Subnets {
 		o.KeepUnknown = max(o.KeepUnknown, s.LeaseTime)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 
 	"github.com/usher-agent/usher/config"
@@ -13,54 +12,35 @@ import (
 	"github.com/usher-agent/usher/userside"
 )
 
-// The configuration's words become each package's own options here and nowhere
-// else, so that no package knows another's.
+// What the parts need beside their options of the configuration comes to these here.
 
-func clientOptions(c config.ERP, log *slog.Logger, obs userside.Observer) (userside.Options, error) {
-	o := userside.Options{
-		URL: c.URL, Key: userside.Key(c.Key.Reveal()),
-		Timeout: c.Timeout, Retries: c.Retries, MaxConcurrent: c.MaxConcurrent,
-		RequestsPerMinute: c.RequestsPerMinute,
-		CAFile:            c.CAFile, InsecureSkipVerify: c.Insecure,
-		UserAgent: "usher/" + version, Logger: log, Observer: obs,
-	}
-	if c.ERPVersion == "" {
-		return o, nil
-	}
-	var err error
-	if o.ERPVersion, err = userside.ParseVersion(c.ERPVersion); err != nil {
-		err = fmt.Errorf("userside.erp_version: %w", err)
-	}
-	return o, err
+func clientOptions(c config.ERP, log *slog.Logger, obs userside.Observer) userside.Options {
+	o := c.Client
+	o.UserAgent, o.Logger, o.Observer = "usher/"+version, log, obs
+	return o
 }
 
-func fetchOptions(c config.ERP, policy provision.Policy, memory *erp.Memory, log *slog.Logger) erp.Options {
-	return erp.Options{Bindings: erp.Mode(c.Bindings), BatchSize: c.BatchSize, Policy: &policy, Memory: memory, Log: log}
+func fetchOptions(c *config.Config, memory *erp.Memory, log *slog.Logger) erp.Options {
+	o := c.ERP.Fetch
+	o.Policy, o.Memory, o.Log = &c.Policy, memory, log
+	return o
 }
 
 func syncOptions(c *config.Config) provision.SyncOptions {
-	return provision.SyncOptions{
-		PollInterval:    c.ERP.PollInterval,
-		PollJitter:      c.ERP.PollJitter,
-		RefreshInterval: c.ERP.RefreshInterval,
-		Guard: provision.GuardLimits{
-			MaxRemoved: c.Guard.MaxRemoved, MaxMoved: c.Guard.MaxMoved, MaxBlocked: c.Guard.MaxBlocked,
-			MinChanged: c.Guard.MinChanged, AcceptAfter: c.Guard.AcceptAfter,
-		},
-		Subnets:  c.Prefixes(),
-		Reserved: c.Reserved(), KeepSeats: c.SubscriberPools(),
-	}
+	o := c.ERP.Sync
+	o.Guard, o.Subnets, o.Reserved, o.KeepSeats = c.Guard, c.Prefixes(), c.Reserved(), c.SubscriberPools()
+	return o
 }
 
 func enforceOptions(c config.ACL, inputs func() provision.Inputs) provision.EnforceOptions {
-	return provision.EnforceOptions{
-		VerifyInterval: c.VerifyInterval, FlowsInterval: c.FlowsInterval, DryRun: c.DryRun || !c.Enabled,
-		Inputs: inputs,
-	}
+	o := c.EnforceOptions
+	o.DryRun, o.Inputs = c.DryRun || !c.Enabled, inputs
+	return o
 }
 
-func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
-	return outbox.Options{Enabled: c.Enabled, Rate: c.Rate, Burst: c.Burst, Settled: settled(snapshot, leases)}
+func outboxOptions(c outbox.Options, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
+	c.Settled = settled(snapshot, leases)
+	return c
 }
 
 func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {

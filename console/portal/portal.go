@@ -88,24 +88,42 @@ func (noObserver) PortalRequest(State, int)    {}
 func (noObserver) PortalRefused(Refusal)       {}
 func (noObserver) PortalCertificate(time.Time) {}
 
-// Options direct a Server.
+// Options direct a Server. All fields are keys of the configuration (package
+// config).
 type Options struct {
-	Listen netip.AddrPort // for redirected HTTP; invalid: off
-	HTTPS  HTTPS
+	// Where it listens for redirected HTTP: an address with a port above 1024 that
+	// customers reach, such as 198.51.100.1:8080, or off.
+	Listen netip.AddrPort `cfg:"listen" read:"portal_listen" default:"off" restart:"true"` // invalid: off
 
-	Template  string   // text of a template; empty: the shipped page
-	Languages []string // offered, the first is for those who want none of them; empty: English
-	Provider  string   // name of the provider; may be empty
-	PayURL    string   // where to pay; {customer} stands for the subscriber's id; may be empty
-	Contact   string   // phone, address, opening hours: text; may be empty
+	// The same page by HTTPS and the captive portal API (RFC 8908).
+	HTTPS HTTPS `cfg:"https"`
+
+	// A template of your own, tried at every load. Empty: the shipped page.
+	Template string `cfg:"template" read:"template"` // its text, not its path
+
+	// Languages of the page, by the browser's wish; the first for everybody else. Texts
+	// are shipped in these, others are for a template of your own.
+	Languages []string `cfg:"languages" read:"language" unique:"true" default:"[en, uk, ru]" empty:"an empty list; want at least one language, or leave it out for en, uk, ru"` // empty: English
+
+	// What the page says: your name, where to pay ({customer} stands for the customer's
+	// id in the ERP) and how to reach you. Whatever is empty is left out.
+	Provider string `cfg:"provider" read:"short" max:"80" default:""`
+	PayURL   string `cfg:"pay_url" read:"pay_url" default:""`
+	Contact  string `cfg:"contact" read:"short" max:"400" default:""`
 }
 
 // HTTPS is the listener of the API.
 type HTTPS struct {
-	Listen   netip.AddrPort // invalid: off
-	URL      string         // how customers reach it, such as https://portal.example.net:8443
-	CertFile string         // PEM, with the intermediate certificates
-	KeyFile  string
+	// An address with a port, or off.
+	Listen netip.AddrPort `cfg:"listen" read:"portal_listen" default:"off" restart:"true"` // invalid: off
+
+	// How customers reach it, without a path (example): the name in the certificate.
+	URL string `cfg:"url" read:"portal_url" example:"https://portal.example.net:8443"`
+
+	// Certificate with its intermediates and its key, PEM (example). New files are
+	// noticed within ten seconds; everybody else must not be able to read the key.
+	CertFile string `cfg:"cert_file" read:"certificate" example:"/etc/usher/portal.crt"`
+	KeyFile  string `cfg:"key_file" read:"certificate" example:"/etc/usher/portal.key"`
 }
 
 // Server answers. All methods are safe for concurrent use.

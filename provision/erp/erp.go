@@ -32,10 +32,16 @@ const (
 	ModeComposed Mode = "composed" // only customers, commutation and devices
 )
 
-// Options of a Fetcher. Zero values mean the stated defaults.
+// Options of a Fetcher. Fields with a tag are keys of the configuration (package
+// config). Zero values mean the stated defaults.
 type Options struct {
-	Bindings  Mode         // auto
-	BatchSize int          // customers per get_data; 200
+	// Where address, MAC and port of subscribers come from: direct asks
+	// get_ip_port_device_commutation; composed joins customers, commutation and
+	// devices; auto takes direct and falls back to composed.
+	Bindings Mode `cfg:"bindings" oneof:"auto direct composed" default:"auto"` // empty: auto
+
+	// Ids in one get_data call. 1 to 1000.
+	BatchSize int          `cfg:"batch_size" default:"100" min:"1" max:"1000"` // zero: 200
 	Log       *slog.Logger // nil: nowhere
 
 	RetryDirect int // in auto mode, try the direct source again after this many composed fetches; 20

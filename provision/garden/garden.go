@@ -28,12 +28,18 @@ type List struct {
 	Names    []string       // lower case, without the final dot
 }
 
-// Options direct a Resolver.
+// Options direct a Resolver. Fields with a tag are keys of the configuration
+// (package config).
 type Options struct {
 	Paused, Guests List
 	Refuse         []netip.Prefix // networks that no name may open: those of subscribers
-	Interval       time.Duration  // between two look-ups of a name, a tenth more or less; zero: a minute
-	Keep           time.Duration  // how long an address stays after it left the answers; zero: an hour
+
+	// How often names are looked up, a tenth more or less. 10s to 1h.
+	Interval time.Duration `cfg:"resolve_interval" default:"1m" min:"10s" max:"1h"` // zero: a minute
+
+	// How long an address stays in a garden after the answers stopped having it, so
+	// that a payment under way does not break. 1m to 24h.
+	Keep time.Duration `cfg:"resolve_keep" default:"1h" min:"1m" max:"24h"` // zero: an hour
 }
 
 func (o Options) filled() Options {

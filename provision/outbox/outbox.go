@@ -49,11 +49,14 @@ type noObserver struct{}
 func (noObserver) Delivered(Result) {}
 func (noObserver) Depth(int)        {}
 
-// Options direct an Outbox.
+// Options direct an Outbox. Fields with a tag are keys of the configuration
+// (package config).
 type Options struct {
-	Enabled     bool          // false: reports are kept, not sent
-	Rate        float64       // calls per second; zero or less: one
-	Burst       int           // zero or less: one
+	Enabled bool `cfg:"enabled" default:"true"` // false: reports are kept, not sent
+
+	// Calls per second in the long run, and how many may go at once after a pause.
+	Rate        float64       `cfg:"rate" default:"5" min:"0.01" max:"1000"` // zero or less: one
+	Burst       int           `cfg:"burst" default:"10" min:"1" max:"10000"` // zero or less: one
 	SendTimeout time.Duration // of one call; zero: 30 s
 	// Settled says that r need not be sent any more: a snapshot fetched after
 	// r.At has the MAC for the address. An earlier snapshot proves nothing, for
