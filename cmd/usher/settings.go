@@ -6,10 +6,12 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -38,12 +40,12 @@ func fetchOptions(c config.ERP, policy provision.Policy, memory *erp.Memory, log
 	return erp.Options{Bindings: erp.Mode(c.Bindings), BatchSize: c.BatchSize, Policy: &policy, Memory: memory, Log: log}
 }
 
-func syncOptions(c *config.Config) provision.SyncOptions {
-	return provision.SyncOptions{
+func syncOptions(c *config.Config) syncer.Options {
+	return syncer.Options{
 		PollInterval:    c.ERP.PollInterval,
 		PollJitter:      c.ERP.PollJitter,
 		RefreshInterval: c.ERP.RefreshInterval,
-		Guard: provision.GuardLimits{
+		Guard: syncer.GuardLimits{
 			MaxRemoved: c.Guard.MaxRemoved, MaxMoved: c.Guard.MaxMoved, MaxBlocked: c.Guard.MaxBlocked,
 			MinChanged: c.Guard.MinChanged, AcceptAfter: c.Guard.AcceptAfter,
 		},
@@ -52,8 +54,8 @@ func syncOptions(c *config.Config) provision.SyncOptions {
 	}
 }
 
-func enforceOptions(c config.ACL, inputs func() provision.Inputs) provision.EnforceOptions {
-	return provision.EnforceOptions{
+func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
+	return access.Options{
 		VerifyInterval: c.VerifyInterval, FlowsInterval: c.FlowsInterval, DryRun: c.DryRun || !c.Enabled,
 		Inputs: inputs,
 	}
