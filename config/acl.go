@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/garden"
 )
 
@@ -14,7 +15,7 @@ type ACL struct {
 	// false: states are not turned into rules.
 	Enabled bool `cfg:"enabled" default:"true" restart:"true"`
 
-	provision.EnforceOptions `cfg:",inline"`
+	access.Options `cfg:",inline"`
 
 	// Paused subscribers.
 	Pause ACLPause `cfg:"pause"`

@@ -10,6 +10,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -50,7 +51,7 @@ type Config struct {
 	// The guard holds a fetch that would change more than these shares of all
 	// subscribers at once, until `usher guard accept`. A fetch without a single row
 	// is always held.
-	Guard provision.GuardLimits `cfg:"guard"`
+	Guard syncer.GuardLimits `cfg:"guard"`
 
 	// The DHCP server.
 	DHCP DHCP `cfg:"dhcp" read:"dhcp"`
@@ -90,8 +91,8 @@ type Config struct {
 type ERP struct {
 	Client    userside.Options `cfg:",inline"`
 	keySource `cfg:",inline" after:"url"`
-	Sync      provision.SyncOptions `cfg:",inline" after:"timeout"`
-	Fetch     erp.Options           `cfg:",inline" after:"max_concurrent"`
+	Sync      syncer.Options `cfg:",inline" after:"timeout"`
+	Fetch     erp.Options    `cfg:",inline" after:"max_concurrent"`
 }
 
 // DHCP is the server.

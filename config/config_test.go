@@ -15,18 +15,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/garden"
+	"github.com/usher-agent/usher/provision/neighbour"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/route"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -115,8 +118,8 @@ func wholeTypes() cmp.Options {
 		cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.IgnoreUnexported(ERP{}),
 		cmpopts.IgnoreFields(userside.Options{}, "Transport", "Location", "Logger", "Observer"),
 		cmpopts.IgnoreFields(erp.Options{}, "Log", "Policy", "Memory"), cmpopts.IgnoreFields(outbox.Options{}, "Settled"),
-		cmpopts.IgnoreFields(provision.EnforceOptions{}, "Inputs"), cmpopts.IgnoreFields(provision.NeighbourOptions{}, "Serves"),
-		cmpopts.IgnoreFields(provision.RouteOptions{}, "Serves", "Settings"),
+		cmpopts.IgnoreFields(access.Options{}, "Inputs"), cmpopts.IgnoreFields(neighbour.Options{}, "Serves"),
+		cmpopts.IgnoreFields(route.Options{}, "Serves", "Settings"),
 	}
 }
 
@@ -130,12 +133,12 @@ func TestMinimalHasDefaults(t *testing.T) {
 				URL: "https://erp.example.net/api.php", Key: testKey, Timeout: 30 * time.Second, RequestsPerMinute: 1200,
 				Retries: 3, MaxConcurrent: 1,
 			},
-			Sync:  provision.SyncOptions{PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, PollJitter: 0.1},
+			Sync:  syncer.Options{PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, PollJitter: 0.1},
 			Fetch: erp.Options{Bindings: "auto", BatchSize: 100},
 		},
 		Policy: provision.DefaultPolicy(),
 		Hooks:  Hooks{Window: time.Minute},
-		Guard:  provision.GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
+		Guard:  syncer.GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
 		DHCP: DHCP{
 			Enabled: true, Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
 			Limits: DHCPLimits{
@@ -150,12 +153,12 @@ func TestMinimalHasDefaults(t *testing.T) {
 			UnknownClients: "silence", Quarantine: time.Hour,
 		},
 		ACL: ACL{
-			Enabled: true, EnforceOptions: provision.EnforceOptions{VerifyInterval: 30 * time.Second, FlowsInterval: time.Second},
+			Enabled: true, Options: access.Options{VerifyInterval: 30 * time.Second, FlowsInterval: time.Second},
 			Garden: garden.Options{Interval: time.Minute, Keep: time.Hour},
 		},
 		Portal:     portal.Options{Languages: []string{"en", "uk", "ru"}},
-		Routes:     Routes{RouteOptions: provision.RouteOptions{Table: 254, VerifyInterval: time.Minute}, Protocol: 207},
-		Neighbours: Neighbours{NeighbourOptions: provision.NeighbourOptions{MinTime: 10 * time.Second}},
+		Routes:     Routes{Options: route.Options{Table: 254, VerifyInterval: time.Minute}, Protocol: 207},
+		Neighbours: Neighbours{Options: neighbour.Options{MinTime: 10 * time.Second}},
 		Reports:    outbox.Options{Enabled: true, Rate: 5, Burst: 10},
 		Control:    Control{Socket: "/run/usher/usher.sock"},
 		Console:    Console{Listen: netip.MustParseAddrPort("127.0.0.1:9467")},

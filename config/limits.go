@@ -1,5 +1,7 @@
 package config
 
+import ()
+
 // DHCPLimits bound the packets of one sender.
 type DHCPLimits struct {
 	Client DHCPLimit // a MAC

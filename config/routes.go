@@ -1,6 +1,9 @@
 package config
 
-import "github.com/usher-agent/usher/provision"
+import (
+	"github.com/usher-agent/usher/provision/neighbour"
+	"github.com/usher-agent/usher/provision/route"
+)
 
 // Routes are the /32 routes of leases on unnumbered interfaces.
 type Routes struct {
@@ -10,7 +13,7 @@ type Routes struct {
 	// leases on others, and those behind a relay, get no route.
 	Interfaces []string `cfg:"interfaces" read:"interface" unique:"true"`
 
-	provision.RouteOptions `cfg:",inline"`
+	route.Options `cfg:",inline"`
 
 	// Marks the routes as ours ("ip route show proto 207"): those of other numbers are
 	// never touched, so it must be nobody else's on this host. Not changed by a reload.
@@ -24,7 +27,7 @@ type Neighbours struct {
 	// Interfaces by name or pattern such as "eth1.*" (quoted). Required when enabled.
 	Interfaces []string `cfg:"interfaces" read:"interface" unique:"true"`
 
-	provision.NeighbourOptions `cfg:",inline"`
+	neighbour.Options `cfg:",inline"`
 }
 
 // protocolOwner names the programs of iproute2's rt_protos and of others that

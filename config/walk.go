@@ -9,6 +9,7 @@ import (
 
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // A key of the file has one home: a field, with the tag cfg, of the options of
@@ -135,7 +136,7 @@ func (d *decoder) together(m mapping, section any) {
 		}
 	case *Hooks:
 		d.hooksTogether(m, s)
-	case *provision.GuardLimits:
+	case *syncer.GuardLimits:
 		m.check(s.Check)
 	case *ACLExempt:
 		s.together(m)

@@ -11,9 +11,10 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // ACLDeps are what the block lists are shown and steered by.
@@ -26,16 +27,16 @@ type ACLDeps struct {
 	Exempt func(id provision.SubscriberID, addr netip.Addr) string
 }
 
-// ACLWishes is the part of provision.Enforcer that knows what should be.
+// ACLWishes is the part of access.Enforcer that knows what should be.
 type ACLWishes interface {
-	Want() (provision.ACL, error)
-	Verify(ctx context.Context) (provision.Verification, error)
+	Want() (access.ACL, error)
+	Verify(ctx context.Context) (access.Verification, error)
 }
 
 // ACLKernel tells what is in the kernel and changes nothing.
 type ACLKernel interface {
 	Read(ctx context.Context) (acl.View, error)
-	Sets(ctx context.Context, addr netip.Addr) ([]provision.Set, error)
+	Sets(ctx context.Context, addr netip.Addr) ([]access.Set, error)
 	Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]acl.Counter, error)
 	AsNFT(ctx context.Context) (string, error)
 }
@@ -62,12 +63,12 @@ type ACLSummary struct {
 	Exists bool   `json:"exists"`           // the table, in the kernel
 	Defect string `json:"defect,omitempty"` // how the table differs from that of the configuration
 
-	Sets        []ACLSetView             `json:"sets"`
-	Open        *MaintenanceView         `json:"open,omitempty"`
-	GuardDirect []string                 `json:"guard_direct"` // interfaces
-	GuardVLAN   []string                 `json:"guard_vlan"`
-	Generation  uint64                   `json:"generation"`
-	Status      *provision.EnforceStatus `json:"status,omitempty"`
+	Sets        []ACLSetView     `json:"sets"`
+	Open        *MaintenanceView `json:"open,omitempty"`
+	GuardDirect []string         `json:"guard_direct"` // interfaces
+	GuardVLAN   []string         `json:"guard_vlan"`
+	Generation  uint64           `json:"generation"`
+	Status      *access.Status   `json:"status,omitempty"`
 }
 
 // ACLSetView is one set.
@@ -108,13 +109,13 @@ type ACLText struct {
 
 // ACLDiff is what would be changed in the kernel now.
 type ACLDiff struct {
-	DryRun  bool                `json:"dry_run"`
-	Exists  bool                `json:"exists"`
-	Defect  string              `json:"defect,omitempty"`
-	Add     provision.SetCounts `json:"add"`
-	Remove  provision.SetCounts `json:"remove"`
-	Changes []ACLChange         `json:"changes"` // the first ones
-	More    int                 `json:"more"`
+	DryRun  bool             `json:"dry_run"`
+	Exists  bool             `json:"exists"`
+	Defect  string           `json:"defect,omitempty"`
+	Add     access.SetCounts `json:"add"`
+	Remove  access.SetCounts `json:"remove"`
+	Changes []ACLChange      `json:"changes"` // the first ones
+	More    int              `json:"more"`
 }
 
 // Equal tells that nothing would be changed.
@@ -191,7 +192,7 @@ func (c *control) withACL(f func(*http.Request) (any, error)) http.HandlerFunc {
 		switch {
 		case errors.As(err, &known):
 			writeError(w, known.status, known.error)
-		case errors.Is(err, provision.ErrNoSnapshot):
+		case errors.Is(err, access.ErrNoSnapshot):
 			writeError(w, http.StatusServiceUnavailable, fmt.Errorf("%w: the ERP has not answered and none is stored, so nothing is wanted yet", err))
 		case err != nil:
 			writeError(w, http.StatusInternalServerError, err)
@@ -218,7 +219,7 @@ func (d *Deps) aclSummary(ctx context.Context) (*ACLSummary, error) {
 	st := d.Enforcer.Status()
 	s := &ACLSummary{Agent: true, DryRun: st.DryRun, Generation: st.Generation, Status: &st, Open: d.maintenance(st.OpenUntil)}
 	want, err := d.ACL.Wishes.Want()
-	if err != nil && !errors.Is(err, provision.ErrNoSnapshot) {
+	if err != nil && !errors.Is(err, access.ErrNoSnapshot) {
 		return nil, err
 	}
 	known := err == nil
@@ -236,7 +237,7 @@ func (d *Deps) aclSummary(ctx context.Context) (*ACLSummary, error) {
 	}
 	s.GuardDirect, s.GuardVLAN = nonNil(want.Guard.Direct), nonNil(want.Guard.VLAN)
 	wants, haves := want.Counts(), view.ACL.Counts()
-	for set := range provision.Sets() {
+	for set := range access.Sets() {
 		v := ACLSetView{Name: set.String(), Have: haves[set]}
 		if known {
 			n := wants[set]
@@ -322,11 +323,11 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 }
 
 // wantOf names the set that should have an address.
-func wantOf(want provision.ACL, a netip.Addr) string {
+func wantOf(want access.ACL, a netip.Addr) string {
 	for _, s := range []struct {
-		set   provision.Set
+		set   access.Set
 		addrs []netip.Addr
-	}{{provision.SetStopped, want.Stopped}, {provision.SetPaused, want.Paused}, {provision.SetGuests, want.Guests}} {
+	}{{access.SetStopped, want.Stopped}, {access.SetPaused, want.Paused}, {access.SetGuests, want.Guests}} {
 		if _, ok := slices.BinarySearchFunc(s.addrs, a, netip.Addr.Compare); ok {
 			return s.set.String()
 		}
@@ -346,7 +347,7 @@ func whyBlocked(a *ACLAddress) string {
 	switch {
 	case a.Exempt != "":
 		return fmt.Sprintf("exempt by %s; %s", a.Exempt, who)
-	case a.Want == provision.SetGuests.String():
+	case a.Want == access.SetGuests.String():
 		return "it is one of a pool for guests, and " + who
 	default:
 		return who
@@ -381,7 +382,7 @@ func (d *Deps) aclDiff(ctx context.Context, limit int) (*ACLDiff, error) {
 		return nil, err
 	}
 	out := &ACLDiff{DryRun: d.Enforcer.Status().DryRun, Exists: view.Exists, Defect: view.Defect, Changes: []ACLChange{}}
-	for _, c := range provision.Plan(want, view.ACL) {
+	for _, c := range access.Plan(want, view.ACL) {
 		if c.Op == provision.OpAdd {
 			out.Add[c.Set]++
 		} else {
@@ -454,8 +455,8 @@ func (c *Client) ACLDiff(ctx context.Context, limit int) (*ACLDiff, error) {
 }
 
 // VerifyACL has everything read back and repaired now.
-func (c *Client) VerifyACL(ctx context.Context) (*provision.Verification, error) {
-	return call[provision.Verification](ctx, c, http.MethodPost, "/v1/acl/verify", nil)
+func (c *Client) VerifyACL(ctx context.Context) (*access.Verification, error) {
+	return call[access.Verification](ctx, c, http.MethodPost, "/v1/acl/verify", nil)
 }
 
 // OpenACL lets everybody through for a time.

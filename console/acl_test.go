@@ -11,14 +11,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // fakeACL is all that ACLDeps asks.
 type fakeACL struct {
-	want   provision.ACL
+	want   access.ACL
 	view   acl.View
 	err    error
 	until  time.Time
@@ -26,10 +27,10 @@ type fakeACL struct {
 	now    func() time.Time
 }
 
-func (f *fakeACL) Want() (provision.ACL, error) { return f.want, f.err }
+func (f *fakeACL) Want() (access.ACL, error) { return f.want, f.err }
 
-func (f *fakeACL) Verify(context.Context) (provision.Verification, error) {
-	return provision.Verification{Missing: 1, By: []string{"nft (7)"}}, f.err
+func (f *fakeACL) Verify(context.Context) (access.Verification, error) {
+	return access.Verification{Missing: 1, By: []string{"nft (7)"}}, f.err
 }
 func (f *fakeACL) Read(context.Context) (acl.View, error) { return f.view, f.err }
 func (f *fakeACL) AsNFT(context.Context) (string, error)  { return "table inet usher {\n}\n", f.err }
@@ -42,9 +43,9 @@ func (f *fakeACL) exempt(id provision.SubscriberID, _ netip.Addr) string {
 	return ""
 }
 
-func (f *fakeACL) Sets(_ context.Context, a netip.Addr) (out []provision.Set, err error) {
+func (f *fakeACL) Sets(_ context.Context, a netip.Addr) (out []access.Set, err error) {
 	if wantOf(f.view.ACL, a) == "paused" {
-		out = append(out, provision.SetPaused)
+		out = append(out, access.SetPaused)
 	}
 	return out, f.err
 }
@@ -63,8 +64,8 @@ func newACLWorld(t *testing.T) (*world, *fakeACL, *Client) {
 	w := newWorld(t)
 	f := &fakeACL{
 		now:  w.Now,
-		want: provision.ACL{Paused: []netip.Addr{ip("198.51.100.12")}, Guests: []netip.Addr{ip("198.51.100.200")}},
-		view: acl.View{Exists: true, Generation: 9, ACL: provision.ACL{Paused: []netip.Addr{ip("198.51.100.12")}, Stopped: []netip.Addr{ip("198.51.100.13")}}},
+		want: access.ACL{Paused: []netip.Addr{ip("198.51.100.12")}, Guests: []netip.Addr{ip("198.51.100.200")}},
+		view: acl.View{Exists: true, Generation: 9, ACL: access.ACL{Paused: []netip.Addr{ip("198.51.100.12")}, Stopped: []netip.Addr{ip("198.51.100.13")}}},
 	}
 	w.ACL = &ACLDeps{Wishes: f, Kernel: f, Maintenance: f, Exempt: f.exempt}
 	w.Leases = fakeLeases{{IP: ip("198.51.100.201"), Subscriber: 1002, Pool: "more", State: lease.StateBound, Expires: w.now.Add(time.Hour)}}
@@ -110,7 +111,7 @@ func TestACLShow(t *testing.T) {
 	f.err = errors.New("the kernel is gone")
 	_, err = c.ACL(t.Context())
 	require.ErrorContains(t, err, "the kernel is gone")
-	f.err = provision.ErrNoSnapshot
+	f.err = access.ErrNoSnapshot
 	_, err = c.ACLOf(t.Context(), "1002")
 	require.ErrorContains(t, err, "no snapshot yet")
 }
@@ -122,7 +123,7 @@ func TestACLDiffAndVerify(t *testing.T) {
 	assert.False(t, d.Equal())
 	assert.Equal(t, []ACLChange{{"add", "guests", "198.51.100.200"}}, d.Changes)
 	assert.Equal(t, 1, d.More)
-	assert.Equal(t, 1, d.Remove[provision.SetStopped])
+	assert.Equal(t, 1, d.Remove[access.SetStopped])
 	_, err = c.ACLDiff(t.Context(), -1)
 	require.ErrorContains(t, err, "want 0 to 10000")
 	f.view.ACL = f.want

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 const (
@@ -22,8 +23,8 @@ const (
 
 // GuardView is what the guard holds and the limits that it holds by.
 type GuardView struct {
-	Limits GuardLimits           `json:"limits"`
-	Held   *provision.HeldStatus `json:"held,omitempty"`
+	Limits GuardLimits        `json:"limits"`
+	Held   *syncer.HeldStatus `json:"held,omitempty"`
 }
 
 // GuardLimits are provision.GuardLimits for JSON; shares are 0..1.
@@ -43,8 +44,8 @@ type guardRequest struct {
 
 // GuardResult says what was decided on.
 type GuardResult struct {
-	Action string                `json:"action"` // accepted or rejected
-	Held   *provision.HeldStatus `json:"held"`   // what was held
+	Action string             `json:"action"` // accepted or rejected
+	Held   *syncer.HeldStatus `json:"held"`   // what was held
 }
 
 // stateRequest is the body of a change of state.
@@ -133,7 +134,7 @@ func (c *control) decide(action string, do func(SyncGuard) error) http.HandlerFu
 		}
 		err := do(c.d.Syncer)
 		switch {
-		case errors.Is(err, provision.ErrNothingHeld):
+		case errors.Is(err, syncer.ErrNothingHeld):
 			writeError(w, http.StatusConflict, err)
 		case err != nil:
 			writeError(w, http.StatusInternalServerError, err)

@@ -22,8 +22,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // serveWorld runs the control API on a socket until the test ends.
@@ -108,13 +109,13 @@ func TestClientGuard(t *testing.T) {
 	hold := func() {
 		w.syncer.mu.Lock()
 		defer w.syncer.mu.Unlock()
-		w.syncer.guard = provision.GuardStatus{
-			Limits: provision.GuardLimits{MaxRemoved: .1, MinChanged: 20},
-			Held:   &provision.HeldStatus{Fingerprint: "abcd", Seen: 2, Decision: provision.GuardDecision{Hold: true, Reason: "half is gone"}},
+		w.syncer.guard = syncer.GuardStatus{
+			Limits: syncer.GuardLimits{MaxRemoved: .1, MinChanged: 20},
+			Held:   &syncer.HeldStatus{Fingerprint: "abcd", Seen: 2, Decision: syncer.GuardDecision{Hold: true, Reason: "half is gone"}},
 		}
 	}
 	_, err := c.AcceptHeld(t.Context(), "")
-	require.EqualError(t, err, provision.ErrNothingHeld.Error())
+	require.EqualError(t, err, syncer.ErrNothingHeld.Error())
 	hold()
 	g, err := c.Guard(t.Context())
 	require.NoError(t, err)

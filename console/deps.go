@@ -14,10 +14,13 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/route"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // Deps is what the console looks at. Syncer is required; a part that the
@@ -61,7 +64,7 @@ type ConfigStatus struct {
 	LastError string    `json:"last_error,omitempty"` // of a reload that failed; the earlier configuration is in use
 }
 
-// Syncer is the part of provision.Syncer that is shown and steered.
+// Syncer is the part of syncer.Syncer that is shown and steered.
 type Syncer interface {
 	SyncView
 	SyncGuard
@@ -72,19 +75,19 @@ type Syncer interface {
 // SyncView shows what is in use.
 type SyncView interface {
 	Current() *provision.Snapshot
-	Status() provision.SyncStatus
+	Status() syncer.Status
 }
 
 // SyncGuard shows and decides on what the guard holds.
 type SyncGuard interface {
-	GuardStatus() provision.GuardStatus
+	GuardStatus() syncer.GuardStatus
 	Accept() error
 	Reject() error
 }
 
-// Enforcer is the part of provision.Enforcer that is shown and waited for.
+// Enforcer is the part of access.Enforcer that is shown and waited for.
 type Enforcer interface {
-	Status() provision.EnforceStatus
+	Status() access.Status
 	// Sync waits for a whole round that began after the call.
 	Sync(ctx context.Context) error
 }
@@ -110,10 +113,10 @@ type Leases interface {
 	Counts(now time.Time) lease.Counts
 }
 
-// Routes is the part of provision.RouteKeeper that is shown.
+// Routes is the part of route.Keeper that is shown.
 type Routes interface {
-	Status() provision.RouteStatus
-	Rows(ctx context.Context, now time.Time) ([]provision.RouteRow, error)
+	Status() route.Status
+	Rows(ctx context.Context, now time.Time) ([]route.Row, error)
 }
 
 // Outbox is the part of outbox.Outbox that is shown.

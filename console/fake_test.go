@@ -12,18 +12,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // What the agent passes for the interfaces.
 var (
-	_ Syncer       = (*provision.Syncer)(nil)
-	_ Enforcer     = (*provision.Enforcer)(nil)
+	_ Syncer       = (*syncer.Syncer)(nil)
+	_ Enforcer     = (*access.Enforcer)(nil)
 	_ DHCP         = (*dhcpd.Server)(nil)
 	_ Leases       = (*lease.Table)(nil)
 	_ Outbox       = (*outbox.Outbox)(nil)
@@ -69,8 +71,8 @@ func testSnapshot(t testing.TB) (*provision.Snapshot, []provision.Problem) {
 type fakeSyncer struct {
 	mu        sync.Mutex
 	snapshot  *provision.Snapshot
-	status    provision.SyncStatus
-	guard     provision.GuardStatus
+	status    syncer.Status
+	guard     syncer.GuardStatus
 	overrides []provision.State
 	decided   []string
 }
@@ -81,7 +83,7 @@ func (f *fakeSyncer) Current() *provision.Snapshot {
 	return f.snapshot
 }
 
-func (f *fakeSyncer) Status() provision.SyncStatus {
+func (f *fakeSyncer) Status() syncer.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	st := f.status
@@ -90,7 +92,7 @@ func (f *fakeSyncer) Status() provision.SyncStatus {
 	return st
 }
 
-func (f *fakeSyncer) GuardStatus() provision.GuardStatus {
+func (f *fakeSyncer) GuardStatus() syncer.GuardStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.guard
@@ -100,7 +102,7 @@ func (f *fakeSyncer) decide(what string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.guard.Held == nil {
-		return provision.ErrNothingHeld
+		return syncer.ErrNothingHeld
 	}
 	f.guard.Held = nil
 	f.decided = append(f.decided, what)
@@ -118,12 +120,12 @@ func (f *fakeSyncer) Override(id provision.SubscriberID, st provision.State, _ t
 }
 
 type fakeEnforcer struct {
-	status provision.EnforceStatus
+	status access.Status
 	err    error
 	synced int
 }
 
-func (f *fakeEnforcer) Status() provision.EnforceStatus { return f.status }
+func (f *fakeEnforcer) Status() access.Status { return f.status }
 
 func (f *fakeEnforcer) Sync(ctx context.Context) error {
 	f.synced++
@@ -225,8 +227,8 @@ func newWorld(t testing.TB) *world {
 		kinds[p.Kind]++
 	}
 	w := &world{
-		syncer: &fakeSyncer{snapshot: snap, status: provision.SyncStatus{Problems: kinds, ProblemsList: problems, AgeSeconds: 60}},
-		enforcer: &fakeEnforcer{status: provision.EnforceStatus{
+		syncer: &fakeSyncer{snapshot: snap, status: syncer.Status{Problems: kinds, ProblemsList: problems, AgeSeconds: 60}},
+		enforcer: &fakeEnforcer{status: access.Status{
 			Ready: true, WantStopped: 1, WantPaused: 1, HaveStopped: 1, HavePaused: 1,
 		}},
 		dhcp: &fakeDHCP{addr: netip.MustParseAddrPort("0.0.0.0:67"), answer: dhcpd.Explanation{

@@ -25,6 +25,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 func get(t *testing.T, w *world, path string) *httptest.ResponseRecorder {
@@ -94,8 +95,8 @@ func busyWorld(t *testing.T) *world {
 		GIAddr: ip("192.0.2.70"), Detail: "<script>alert(1)</script>",
 	})
 	w.packet(dhcpd.Event{Time: w.now, Outcome: dhcpd.OutcomeOffer, MAC: mac(t, "00:00:5e:00:53:11"), YourIP: ip("198.51.100.11"), Subscriber: 1001})
-	w.syncer.guard.Held = &provision.HeldStatus{Since: w.now.Add(-time.Hour), Seen: 3, Decision: provision.GuardDecision{
-		Reason: "half of the subscribers would lose their addresses", Removed: provision.GuardCount{Count: 52000, Share: .52, Limit: .1},
+	w.syncer.guard.Held = &syncer.HeldStatus{Since: w.now.Add(-time.Hour), Seen: 3, Decision: syncer.GuardDecision{
+		Reason: "half of the subscribers would lose their addresses", Removed: syncer.GuardCount{Count: 52000, Share: .52, Limit: .1},
 	}}
 	w.syncer.status.Problems = map[provision.ProblemKind]int{provision.ProblemDuplicateIP: 1234, provision.ProblemBadRow: 1, provision.ProblemNoAddress: 0}
 	w.syncer.status.ProblemsList = []provision.Problem{
@@ -163,7 +164,7 @@ func TestPageIsSafe(t *testing.T) {
 func TestPageAtTheStart(t *testing.T) {
 	w := newWorld(t)
 	w.syncer.snapshot = nil
-	w.syncer.status = provision.SyncStatus{}
+	w.syncer.status = syncer.Status{}
 	w.dhcp.addr = netip.AddrPort{}
 	rec := get(t, w, "/")
 	require.Equal(t, http.StatusOK, rec.Code)

@@ -8,10 +8,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/route"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -55,8 +58,8 @@ type Metrics struct {
 	publications  prometheus.Counter
 	problems      map[provision.ProblemKind]prometheus.Gauge
 	statesAt      atomic.Int64 // of the states in use, Unix nanoseconds; 0: none
-	fetches       map[provision.FetchKind]map[provision.FetchOutcome]prometheus.Counter
-	fetchDuration map[provision.FetchKind]map[provision.FetchOutcome]prometheus.Observer
+	fetches       map[syncer.FetchKind]map[syncer.FetchOutcome]prometheus.Counter
+	fetchDuration map[syncer.FetchKind]map[syncer.FetchOutcome]prometheus.Observer
 	hints         map[HookOutcome]prometheus.Counter
 	hintDuration  prometheus.Histogram
 	held          prometheus.Gauge
@@ -64,7 +67,7 @@ type Metrics struct {
 	stores        map[string]prometheus.Counter
 	storeDuration prometheus.Histogram
 
-	elements      map[provision.Set]prometheus.Gauge
+	elements      map[access.Set]prometheus.Gauge
 	batches       map[string]prometheus.Counter
 	changes       prometheus.Counter
 	batchDuration prometheus.Histogram
@@ -96,12 +99,12 @@ type Metrics struct {
 
 // The observers that Metrics is.
 var (
-	_ dhcpd.Observer            = (*Metrics)(nil)
-	_ provision.SyncObserver    = (*Metrics)(nil)
-	_ provision.EnforceObserver = (*Metrics)(nil)
-	_ outbox.Observer           = (*Metrics)(nil)
-	_ provision.RouteObserver   = (*Metrics)(nil)
-	_ userside.Observer         = (*Metrics)(nil)
+	_ dhcpd.Observer    = (*Metrics)(nil)
+	_ syncer.Observer   = (*Metrics)(nil)
+	_ access.Observer   = (*Metrics)(nil)
+	_ outbox.Observer   = (*Metrics)(nil)
+	_ route.Observer    = (*Metrics)(nil)
+	_ userside.Observer = (*Metrics)(nil)
 )
 
 // NewRegistry makes a registry with the collectors of the Go runtime and of the
@@ -204,12 +207,12 @@ func sources() []provision.Source {
 	return []provision.Source{provision.SourceDirect, provision.SourceComposed, provision.SourceStored}
 }
 
-func fetchOutcomes() []provision.FetchOutcome {
-	return []provision.FetchOutcome{provision.FetchPublished, provision.FetchHeld, provision.FetchFailed}
+func fetchOutcomes() []syncer.FetchOutcome {
+	return []syncer.FetchOutcome{syncer.FetchPublished, syncer.FetchHeld, syncer.FetchFailed}
 }
 
-func fetchKinds() []provision.FetchKind {
-	return []provision.FetchKind{provision.FetchFull, provision.FetchStates, provision.FetchCustomers}
+func fetchKinds() []syncer.FetchKind {
+	return []syncer.FetchKind{syncer.FetchFull, syncer.FetchStates, syncer.FetchCustomers}
 }
 
 func states() []provision.State {
@@ -272,8 +275,8 @@ func (m *Metrics) registerSync(f factory) {
 	m.problems = each(f.gauges("usher_problems", "Defects of the ERP's data in the newest snapshot that was fetched, by kind.", "kind").WithLabelValues, problemKinds()...)
 	fetches := f.counters("usher_fetches_total", "Fetches from the ERP, by how much they read and by what became of them.", "kind", "outcome")
 	durations := f.histograms("usher_fetch_duration_seconds", "Duration of fetches from the ERP.", fetchBuckets(), "kind", "outcome")
-	m.fetches = map[provision.FetchKind]map[provision.FetchOutcome]prometheus.Counter{}
-	m.fetchDuration = map[provision.FetchKind]map[provision.FetchOutcome]prometheus.Observer{}
+	m.fetches = map[syncer.FetchKind]map[syncer.FetchOutcome]prometheus.Counter{}
+	m.fetchDuration = map[syncer.FetchKind]map[syncer.FetchOutcome]prometheus.Observer{}
 	for _, kind := range fetchKinds() {
 		m.fetches[kind] = each(func(v ...string) prometheus.Counter { return fetches.WithLabelValues(string(kind), v[0]) }, fetchOutcomes()...)
 		m.fetchDuration[kind] = each(func(v ...string) prometheus.Observer { return durations.WithLabelValues(string(kind), v[0]) }, fetchOutcomes()...)
@@ -289,8 +292,8 @@ func (m *Metrics) registerSync(f factory) {
 
 func (m *Metrics) registerEnforce(f factory) {
 	elements := f.gauges("usher_acl_elements", "Elements of the kernel's sets.", "set")
-	m.elements = map[provision.Set]prometheus.Gauge{}
-	for set := range provision.Sets() {
+	m.elements = map[access.Set]prometheus.Gauge{}
+	for set := range access.Sets() {
 		m.elements[set] = elements.WithLabelValues(set.String())
 	}
 	m.batches = each(f.counters("usher_acl_batches_total", "Commits to the kernel.", "result").WithLabelValues, resultOK, resultFailed)

@@ -24,11 +24,13 @@ import (
 
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/garden"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -48,16 +50,16 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.SetBuild(Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"})
 	m.ConfigLoaded(testStart, 0x123456789abcdef0, nil)
 	m.ConfigLoaded(testStart.Add(time.Hour), 0, boom)
-	m.Fetched(provision.FetchReport{Kind: provision.FetchFull, Outcome: provision.FetchPublished, Took: 2 * time.Second})
-	m.Fetched(provision.FetchReport{Kind: provision.FetchFull, Outcome: provision.FetchFailed, Took: 30 * time.Second, Err: boom})
-	m.Fetched(provision.FetchReport{Kind: provision.FetchStates, Outcome: provision.FetchPublished, Took: 80 * time.Millisecond})
-	m.Fetched(provision.FetchReport{Kind: provision.FetchCustomers, Outcome: provision.FetchPublished, Took: 8 * time.Millisecond, Waited: 12 * time.Millisecond})
-	m.Fetched(provision.FetchReport{Kind: "whole", Outcome: provision.FetchPublished})
+	m.Fetched(syncer.FetchReport{Kind: syncer.FetchFull, Outcome: syncer.FetchPublished, Took: 2 * time.Second})
+	m.Fetched(syncer.FetchReport{Kind: syncer.FetchFull, Outcome: syncer.FetchFailed, Took: 30 * time.Second, Err: boom})
+	m.Fetched(syncer.FetchReport{Kind: syncer.FetchStates, Outcome: syncer.FetchPublished, Took: 80 * time.Millisecond})
+	m.Fetched(syncer.FetchReport{Kind: syncer.FetchCustomers, Outcome: syncer.FetchPublished, Took: 8 * time.Millisecond, Waited: 12 * time.Millisecond})
+	m.Fetched(syncer.FetchReport{Kind: "whole", Outcome: syncer.FetchPublished})
 	m.Hint(HookAccepted)
 	m.Hint(HookReplayed)
 	m.Hint("no_such")
 	m.Published(snap, kinds)
-	m.Held(&provision.HeldStatus{Decision: provision.GuardDecision{Removed: provision.GuardCount{Count: 3}, Blocked: provision.GuardCount{Count: 4}}})
+	m.Held(&syncer.HeldStatus{Decision: syncer.GuardDecision{Removed: syncer.GuardCount{Count: 3}, Blocked: syncer.GuardCount{Count: 4}}})
 	m.Stored(300*time.Millisecond, nil)
 	m.Stored(time.Second, boom)
 	m.Batch(5, 150*time.Microsecond, nil)
@@ -65,7 +67,7 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Drift(0, 0, 0)
 	m.Drift(2, 1, 1)
 	m.Maintenance(true)
-	m.Elements(provision.SetCounts{provision.SetStopped: 10, provision.SetPaused: 20, provision.SetGarden: 3})
+	m.Elements(access.SetCounts{access.SetStopped: 10, access.SetPaused: 20, access.SetGarden: 3})
 	m.Flows(12, nil)
 	m.Flows(0, boom)
 	m.PortalRequest(portal.StatePaused, 511)

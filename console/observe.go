@@ -11,7 +11,9 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -34,8 +36,8 @@ func (m *Metrics) Commit(n int, d time.Duration, err error) {
 	}
 }
 
-// Fetched implements provision.SyncObserver.
-func (m *Metrics) Fetched(r provision.FetchReport) {
+// Fetched implements syncer.Observer.
+func (m *Metrics) Fetched(r syncer.FetchReport) {
 	c, ok := m.fetches[r.Kind][r.Outcome]
 	if !ok {
 		return
@@ -43,8 +45,8 @@ func (m *Metrics) Fetched(r provision.FetchReport) {
 	c.Inc()
 	m.fetchDuration[r.Kind][r.Outcome].Observe(r.Took.Seconds())
 	switch {
-	case r.Outcome != provision.FetchPublished:
-	case r.Kind == provision.FetchCustomers:
+	case r.Outcome != syncer.FetchPublished:
+	case r.Kind == syncer.FetchCustomers:
 		m.hintDuration.Observe(r.Waited.Seconds())
 	default:
 		m.statesAt.Store(time.Now().Add(-r.Took).UnixNano())
@@ -58,7 +60,7 @@ func (m *Metrics) Hint(o HookOutcome) {
 	}
 }
 
-// Published implements provision.SyncObserver.
+// Published implements syncer.Observer.
 func (m *Metrics) Published(s *provision.Snapshot, problems map[provision.ProblemKind]int) {
 	m.publications.Inc()
 	if at := s.FetchedAt(); !at.IsZero() {
@@ -86,10 +88,10 @@ func (m *Metrics) Published(s *provision.Snapshot, problems map[provision.Proble
 	}
 }
 
-// Held implements provision.SyncObserver.
-func (m *Metrics) Held(h *provision.HeldStatus) {
+// Held implements syncer.Observer.
+func (m *Metrics) Held(h *syncer.HeldStatus) {
 	m.held.Set(boolean(h != nil))
-	var d provision.GuardDecision
+	var d syncer.GuardDecision
 	if h != nil {
 		d = h.Decision
 	}
@@ -98,13 +100,13 @@ func (m *Metrics) Held(h *provision.HeldStatus) {
 	m.heldHarm["blocked"].Set(float64(d.Blocked.Count))
 }
 
-// Stored implements provision.SyncObserver.
+// Stored implements syncer.Observer.
 func (m *Metrics) Stored(took time.Duration, err error) {
 	m.stores[resultOf(err)].Inc()
 	m.storeDuration.Observe(took.Seconds())
 }
 
-// Batch implements provision.EnforceObserver.
+// Batch implements access.Observer.
 func (m *Metrics) Batch(changes int, took time.Duration, err error) {
 	m.batches[resultOf(err)].Inc()
 	m.batchDuration.Observe(took.Seconds())
@@ -113,7 +115,7 @@ func (m *Metrics) Batch(changes int, took time.Duration, err error) {
 	}
 }
 
-// Drift implements provision.EnforceObserver.
+// Drift implements access.Observer.
 func (m *Metrics) Drift(extra, missing, rebuilt int) {
 	m.readBacks.Inc()
 	m.tableRepairs.Add(float64(rebuilt))
@@ -121,14 +123,14 @@ func (m *Metrics) Drift(extra, missing, rebuilt int) {
 	m.drift["missing"].Add(float64(missing))
 }
 
-// Elements implements provision.EnforceObserver.
-func (m *Metrics) Elements(n provision.SetCounts) {
-	for set := range provision.Sets() {
+// Elements implements access.Observer.
+func (m *Metrics) Elements(n access.SetCounts) {
+	for set := range access.Sets() {
 		m.elements[set].Set(float64(n[set]))
 	}
 }
 
-// Maintenance implements provision.EnforceObserver.
+// Maintenance implements access.Observer.
 func (m *Metrics) Maintenance(open bool) {
 	m.maintenance.Set(0)
 	if open {
@@ -136,7 +138,7 @@ func (m *Metrics) Maintenance(open bool) {
 	}
 }
 
-// Flows implements provision.EnforceObserver.
+// Flows implements access.Observer.
 func (m *Metrics) Flows(deleted int, err error) {
 	m.cleanups[resultOf(err)].Inc()
 	m.flows.Add(float64(deleted))

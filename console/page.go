@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // pageProblems is how many problems of each kind the page lists.
@@ -84,7 +86,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body.Bytes()) // the reader may have gone
 }
 
-func groupProblems(st provision.SyncStatus) []problemGroup {
+func groupProblems(st syncer.Status) []problemGroup {
 	first := map[provision.ProblemKind][]provision.Problem{}
 	for _, p := range st.ProblemsList {
 		if len(first[p.Kind]) < pageProblems {
@@ -145,10 +147,10 @@ type setRow struct {
 
 // setRows gives the sets that have or should have an element, but for those
 // that the page shows large.
-func setRows(st *provision.EnforceStatus) []setRow {
+func setRows(st *access.Status) []setRow {
 	var out []setRow
-	for set := range provision.Sets() {
-		if set == provision.SetStopped || set == provision.SetPaused || st.Want[set]+st.Have[set] == 0 {
+	for set := range access.Sets() {
+		if set == access.SetStopped || set == access.SetPaused || st.Want[set]+st.Have[set] == 0 {
 			continue
 		}
 		out = append(out, setRow{set.String(), st.Want[set], st.Have[set]})

@@ -5,7 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/neighbour"
+	"github.com/usher-agent/usher/provision/route"
 )
 
 // routeMetrics are those of routes to single leases.
@@ -14,9 +15,9 @@ type routeMetrics struct {
 	changes  map[string]prometheus.Counter
 	drift    map[string]prometheus.Counter
 	delay    prometheus.Histogram
-	findings map[provision.RouteFinding]prometheus.Gauge
+	findings map[route.Finding]prometheus.Gauge
 
-	neighbours map[provision.NeighbourOutcome]prometheus.Counter
+	neighbours map[neighbour.Outcome]prometheus.Counter
 }
 
 // A route takes some 20 us, and waits for a batch at most.
@@ -30,15 +31,15 @@ func (m *Metrics) registerRoutes(f factory) {
 	r.changes = each(f.counters("usher_route_changes_total", "Changes of routes in the kernel, by what became of them.", "result").WithLabelValues, "added", "removed", resultFailed)
 	r.drift = each(f.counters("usher_route_drift_total", "Routes of ours found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
 	r.delay = f.histogram("usher_route_delay_seconds", "Time from having sent an ACK to having its route in the kernel.", routeBuckets())
-	r.findings = each(f.gauges("usher_route_interface_findings", "Interfaces with routes whose settings do not go with them, by finding.", "finding").WithLabelValues, provision.RouteFindings()...)
-	r.neighbours = each(f.counters("usher_neighbours_total", "Confirmed neighbours on interfaces that are watched, by what became of them.", "outcome").WithLabelValues, provision.NeighbourOutcomes()...)
+	r.findings = each(f.gauges("usher_route_interface_findings", "Interfaces with routes whose settings do not go with them, by finding.", "finding").WithLabelValues, route.Findings()...)
+	r.neighbours = each(f.counters("usher_neighbours_total", "Confirmed neighbours on interfaces that are watched, by what became of them.", "outcome").WithLabelValues, neighbour.Outcomes()...)
 }
 
 // Neighbour counts what became of a confirmed neighbour.
-func (m *Metrics) Neighbour(o provision.NeighbourOutcome) { m.routing.neighbours[o].Inc() }
+func (m *Metrics) Neighbour(o neighbour.Outcome) { m.routing.neighbours[o].Inc() }
 
-// Routes implements provision.RouteObserver.
-func (m *Metrics) Routes(rep provision.RouteReport) {
+// Routes implements route.Observer.
+func (m *Metrics) Routes(rep route.Report) {
 	r := &m.routing
 	r.routes["installed"].Set(float64(rep.Installed))
 	r.routes["waiting"].Set(float64(rep.Waiting))
@@ -52,8 +53,8 @@ func (m *Metrics) Routes(rep provision.RouteReport) {
 	}
 }
 
-// RouteSettings implements provision.RouteObserver.
-func (m *Metrics) RouteSettings(findings map[provision.RouteFinding]int) {
+// RouteSettings implements route.Observer.
+func (m *Metrics) RouteSettings(findings map[route.Finding]int) {
 	for f, g := range m.routing.findings {
 		g.Set(float64(findings[f]))
 	}
@@ -61,17 +62,17 @@ func (m *Metrics) RouteSettings(findings map[provision.RouteFinding]int) {
 
 // RoutesView is what "usher routes show" tells.
 type RoutesView struct {
-	Agent    bool                         `json:"agent"`              // false: the kernel alone was asked
-	Enabled  bool                         `json:"enabled"`            // the agent keeps routes
-	Protocol uint8                        `json:"protocol,omitempty"` // marks the routes that are shown
-	Status   *provision.RouteStatus       `json:"status,omitempty"`
-	Counts   map[provision.RouteState]int `json:"counts"`
-	Routes   []provision.RouteRow         `json:"routes"` // sorted by address
+	Agent    bool                `json:"agent"`              // false: the kernel alone was asked
+	Enabled  bool                `json:"enabled"`            // the agent keeps routes
+	Protocol uint8               `json:"protocol,omitempty"` // marks the routes that are shown
+	Status   *route.Status       `json:"status,omitempty"`
+	Counts   map[route.State]int `json:"counts"`
+	Routes   []route.Row         `json:"routes"` // sorted by address
 }
 
 // Count fills Counts.
 func (v *RoutesView) Count() {
-	v.Counts = map[provision.RouteState]int{}
+	v.Counts = map[route.State]int{}
 	for _, r := range v.Routes {
 		v.Counts[r.State]++
 	}
@@ -80,11 +81,11 @@ func (v *RoutesView) Count() {
 // Equal tells whether the kernel is as wanted: what waits for its interface or is
 // kept without a record is in order.
 func (v *RoutesView) Equal() bool {
-	return v.Counts[provision.RouteMissing]+v.Counts[provision.RouteExtra] == 0
+	return v.Counts[route.Missing]+v.Counts[route.Extra] == 0
 }
 
 func (c *control) routes(w http.ResponseWriter, r *http.Request) {
-	v := RoutesView{Agent: true, Routes: []provision.RouteRow{}}
+	v := RoutesView{Agent: true, Routes: []route.Row{}}
 	if c.d.Routes != nil {
 		rows, err := c.d.Routes.Rows(r.Context(), c.d.now())
 		if err != nil {

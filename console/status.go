@@ -5,11 +5,14 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/garden"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/route"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // How much of long lists a status holds.
@@ -28,14 +31,14 @@ type Status struct {
 	NotReady      []string  `json:"not_ready"` // reasons; empty when ready
 	DryRun        bool      `json:"dry_run"`   // the whole agent: nothing is touched and nobody answered
 
-	Config *ConfigStatus            `json:"config,omitempty"`
-	Sync   provision.SyncStatus     `json:"sync"`
-	ACL    *provision.EnforceStatus `json:"acl,omitempty"`
-	Open   *MaintenanceView         `json:"open,omitempty"` // everybody passes
-	DHCP   *DHCPStatus              `json:"dhcp,omitempty"`
-	Routes *provision.RouteStatus   `json:"routes,omitempty"`
-	Outbox *outbox.Status           `json:"outbox,omitempty"`
-	Garden *garden.Status           `json:"garden,omitempty"`
+	Config *ConfigStatus    `json:"config,omitempty"`
+	Sync   syncer.Status    `json:"sync"`
+	ACL    *access.Status   `json:"acl,omitempty"`
+	Open   *MaintenanceView `json:"open,omitempty"` // everybody passes
+	DHCP   *DHCPStatus      `json:"dhcp,omitempty"`
+	Routes *route.Status    `json:"routes,omitempty"`
+	Outbox *outbox.Status   `json:"outbox,omitempty"`
+	Garden *garden.Status   `json:"garden,omitempty"`
 }
 
 // DHCPStatus is the state of the DHCP server.

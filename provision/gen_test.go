@@ -119,3 +119,13 @@ func build(t testing.TB, in Input) *Snapshot {
 }
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed)) }
+
+func stopped(s *Snapshot) []netip.Addr {
+	list, _ := s.Blocked()
+	return list
+}
+
+func paused(s *Snapshot) []netip.Addr {
+	_, list := s.Blocked()
+	return list
+}

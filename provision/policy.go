@@ -115,7 +115,7 @@ func (p *Policy) State(stateID int, flags Flags) State {
 		{flags.Disabled, p.Disabled}, {flags.Potential, p.Potential},
 		{flags.NotInBilling, p.NotInBilling}, {flags.Former, p.Former},
 	} {
-		if f.flag == FlagYes && blocks(f.means) {
+		if f.flag == FlagYes && f.means.Blocks() {
 			st = stricter(st, f.means)
 		}
 	}
@@ -131,11 +131,11 @@ func (p *Policy) Knows(stateID int) bool {
 // Heeds reports whether a flag that only the card of a customer tells can block:
 // if not, nobody needs to read them.
 func (p *Policy) Heeds() bool {
-	return blocks(p.Disabled) || blocks(p.Potential) || blocks(p.NotInBilling)
+	return p.Disabled.Blocks() || p.Potential.Blocks() || p.NotInBilling.Blocks()
 }
 
 // HeedsFormer reports whether being a former customer can block.
-func (p *Policy) HeedsFormer() bool { return blocks(p.Former) }
+func (p *Policy) HeedsFormer() bool { return p.Former.Blocks() }
 
 // stricter gives the one that blocks more: stop, pause, then the others.
 func stricter(a, b State) State {

@@ -26,8 +26,8 @@ type Seat struct {
 // hasPort reports whether the seat names an access port, by number or name.
 func (s *Seat) hasPort() bool { return s.Device != 0 && (s.Port != 0 || s.PortName != "") }
 
-// row gives the seat as a Binding without an address.
-func (s *Seat) row() Binding {
+// Row returns the seat as a Binding without an address.
+func (s *Seat) Row() Binding {
 	return Binding{Subscriber: s.Subscriber, MAC: s.MAC, Device: s.Device, Port: s.Port, PortName: s.PortName, VLAN: s.VLAN}
 }
 
@@ -139,9 +139,9 @@ func spare(s *Seat, before, all []Seat, bound []*Binding) string {
 			}
 		}
 	}
-	row := s.row()
+	row := s.Row()
 	for _, b := range bound {
-		if !s.hasPort() || !hasPort(b) || agree(&row, b) {
+		if !s.hasPort() || !b.HasPort() || row.SamePort(b) {
 			return fmt.Sprintf("row has no IP, and the customer has %s", b.IP)
 		}
 	}
@@ -235,6 +235,9 @@ func (s *Snapshot) Seats() []Seat {
 
 // KeepsSeats reports whether the fetch asked for seats: if not, that there is none says nothing.
 func (s *Snapshot) KeepsSeats() bool { return s != nil && s.t.seats.kept }
+
+// WithSeatsOnly returns the number of subscribers who have seats and no binding.
+func (s *Snapshot) WithSeatsOnly() int { return s.t.seats.alone }
 
 // Empty reports whether there is neither a Binding nor a Seat.
 func (s *Snapshot) Empty() bool { return s.Len() == 0 && len(s.Seats()) == 0 }

@@ -21,8 +21,8 @@ type Snapshot struct {
 	fetchedAt time.Time
 	counts    Counts
 
-	aclOnce sync.Once
-	acl     ACL
+	blockedOnce     sync.Once
+	stopped, paused []netip.Addr
 
 	fpOnce      sync.Once
 	fingerprint uint64
@@ -281,22 +281,21 @@ func (s *Snapshot) FetchedAt() time.Time {
 	return s.fetchedAt
 }
 
-// ACL gives the kernel state that the subscribers' states ask for. The slices
-// are shared: they must not be written to.
-func (s *Snapshot) ACL() ACL {
+// Blocked returns the addresses of stopped and of paused subscribers, each list
+// sorted. The slices are shared: they must not be written to.
+func (s *Snapshot) Blocked() (stopped, paused []netip.Addr) {
 	if s == nil {
-		return ACL{}
+		return nil, nil
 	}
-	s.aclOnce.Do(func() { s.acl = s.buildACL() })
-	return s.acl
+	s.blockedOnce.Do(s.findBlocked)
+	return s.stopped, s.paused
 }
 
-// buildACL walks subscribers and rows side by side: both are sorted by id.
-func (s *Snapshot) buildACL() ACL {
-	var acl ACL
+// findBlocked walks subscribers and rows side by side: both are sorted by id.
+func (s *Snapshot) findBlocked() {
 	i, x := 0, &s.t.bySubscriber
 	for _, sub := range s.subs {
-		if sub.State != StateStop && sub.State != StatePause {
+		if !sub.State.Blocks() {
 			continue
 		}
 		for i < len(x.keys) && x.keys[i] < sub.ID {
@@ -304,15 +303,14 @@ func (s *Snapshot) buildACL() ACL {
 		}
 		for ; i < len(x.keys) && x.keys[i] == sub.ID; i++ {
 			if sub.State == StateStop {
-				acl.Stopped = append(acl.Stopped, x.rows[i].IP)
+				s.stopped = append(s.stopped, x.rows[i].IP)
 			} else {
-				acl.Paused = append(acl.Paused, x.rows[i].IP)
+				s.paused = append(s.paused, x.rows[i].IP)
 			}
 		}
 	}
-	slices.SortFunc(acl.Stopped, netip.Addr.Compare)
-	slices.SortFunc(acl.Paused, netip.Addr.Compare)
-	return acl
+	slices.SortFunc(s.stopped, netip.Addr.Compare)
+	slices.SortFunc(s.paused, netip.Addr.Compare)
 }
 
 // WithStates gives a copy in which the named subscribers have the given states.
@@ -358,7 +356,7 @@ func newSnapshot(t *tables, subs []Subscriber, src Source, at time.Time) *Snapsh
 		if t.rows[i].MAC.IsZero() {
 			c.WithoutMAC++
 		}
-		if !hasPort(&t.rows[i]) {
+		if !t.rows[i].HasPort() {
 			c.WithoutPort++
 		}
 	}
@@ -391,7 +389,8 @@ func findSubscriber(subs []Subscriber, id SubscriberID) (int, bool) {
 }
 
 // hasPort reports whether a row names an access port, by number or name.
-func hasPort(b *Binding) bool { return b.Device != 0 && (b.Port != 0 || b.PortName != "") }
+// HasPort reports whether the row names an access port, by number or name.
+func (b *Binding) HasPort() bool { return b.Device != 0 && (b.Port != 0 || b.PortName != "") }
 
 func ipKey(ip netip.Addr) uint32 {
 	a := ip.As4()
@@ -401,4 +400,38 @@ func ipKey(ip netip.Addr) uint32 {
 func macKey(m MAC) uint64 {
 	return uint64(m[0])<<40 | uint64(m[1])<<32 | uint64(m[2])<<24 |
 		uint64(m[3])<<16 | uint64(m[4])<<8 | uint64(m[5])
+}
+
+// SamePort reports whether two rows name the same access port; a number or name
+// that one of them lacks is no difference, for sources differ in what they tell.
+func (a *Binding) SamePort(b *Binding) bool {
+	if a.Device != b.Device {
+		return false
+	}
+	if a.Port != 0 && b.Port != 0 {
+		return a.Port == b.Port
+	}
+	if a.PortName != "" && b.PortName != "" {
+		return a.PortName == b.PortName
+	}
+	return b.HasPort()
+}
+
+// RowsBySubscriber returns every row, by subscriber and address. It is shared and must not be written to.
+func (s *Snapshot) RowsBySubscriber() []*Binding {
+	if s == nil {
+		return nil
+	}
+	return s.t.bySubscriber.rows
+}
+
+// SameRows reports whether both snapshots have the very rows of one fetch: only states differ.
+func (s *Snapshot) SameRows(o *Snapshot) bool { return s.t == o.t }
+
+// Contested returns the rows whose address another subscriber has. It is shared and must not be written to.
+func (s *Snapshot) Contested() []Binding {
+	if s == nil {
+		return nil
+	}
+	return s.t.contested
 }

@@ -162,7 +162,7 @@ func TestNilSnapshot(t *testing.T) {
 	assert.Nil(t, s.DeviceByIP(addr("192.0.2.1")))
 	assert.Nil(t, s.DeviceByName([]byte("sw")))
 	assert.Equal(t, StateUnknown, s.State(1))
-	assert.Zero(t, s.Len()+s.Counts().Bindings+s.ACL().Len()+len(s.Subscribers())+len(s.Devices()))
+	assert.Zero(t, s.Len()+s.Counts().Bindings+len(stopped(s))+len(paused(s))+len(s.Subscribers())+len(s.Devices()))
 	assert.Zero(t, s.Fingerprint())
 	assert.Empty(t, s.Source())
 	assert.True(t, s.FetchedAt().IsZero())
@@ -229,13 +229,13 @@ func TestLookupsAgreeWithModel(t *testing.T) {
 		for id := range SubscriberID(13) {
 			check("by subscriber", model(rows, func(b *Binding) bool { return b.Subscriber == id }), deref(s.BySubscriber(id)))
 		}
-		acl := s.ACL()
+		stopped, paused := s.Blocked()
 		for i := range rows {
 			st := s.State(rows[i].Subscriber)
-			require.Equal(t, st == StateStop, contains(acl.Stopped, rows[i].IP))
-			require.Equal(t, st == StatePause, contains(acl.Paused, rows[i].IP))
+			require.Equal(t, st == StateStop, slices.Contains(stopped, rows[i].IP))
+			require.Equal(t, st == StatePause, slices.Contains(paused, rows[i].IP))
 		}
-		require.LessOrEqual(t, acl.Len(), len(rows))
+		require.LessOrEqual(t, len(stopped)+len(paused), len(rows))
 	}
 }
 
@@ -283,7 +283,7 @@ func TestWithStatesEqualsBuild(t *testing.T) {
 		require.Equal(t, before, s.Fingerprint(), "the original is untouched")
 		for i := range in.Bindings {
 			if b := in.Bindings[i]; got.ByIP(b.IP) != nil && got.State(b.Subscriber) == StateActive {
-				require.False(t, contains(got.ACL().Stopped, b.IP) || contains(got.ACL().Paused, b.IP), "%v", b)
+				require.False(t, slices.Contains(stopped(got), b.IP) || slices.Contains(paused(got), b.IP), "%v", b)
 			}
 		}
 		// Where a row filled from another of the same subscriber competes, a fresh
@@ -305,8 +305,8 @@ func TestWithStates(t *testing.T) {
 	assert.Equal(t, StateActive, s.State(1000))
 	assert.Equal(t, StateStop, blocked.State(1000))
 	assert.Equal(t, StatePause, blocked.State(5), "one that no list had")
-	assert.Contains(t, blocked.ACL().Stopped, testIP(0))
-	assert.NotContains(t, s.ACL().Stopped, testIP(0))
+	assert.Contains(t, stopped(blocked), testIP(0))
+	assert.NotContains(t, stopped(s), testIP(0))
 	assert.NotEqual(t, s.Fingerprint(), blocked.Fingerprint())
 	assert.Equal(t, s.Fingerprint(), s.WithStates(map[SubscriberID]State{1000: StateActive}).Fingerprint(), "nothing changed, nothing differs")
 	assert.Same(t, s.t, blocked.t, "rows are shared")
@@ -330,7 +330,7 @@ func TestFingerprintIsStable(t *testing.T) {
 
 func TestLookupsDoNotAllocate(t *testing.T) {
 	s := build(t, testInput(1000))
-	s.ACL()
+	s.Blocked()
 	s.Fingerprint()
 	ip, m, name := testIP(5), MAC{2, 0, 0, 0, 0, 5}, []byte("ge-0/0/5")
 	sw, swIP := s.Device(1).MAC, s.Device(1).IP
@@ -343,7 +343,7 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 		if _, ok := s.Subscriber(1005); ok {
 			found++
 		}
-		found += s.Counts().Bindings + s.ACL().Len() + int(s.Fingerprint()&1)
+		found += s.Counts().Bindings + len(stopped(s)) + int(s.Fingerprint()&1)
 	})
 	assert.Zero(t, allocs)
 	assert.Greater(t, found, 1000)
@@ -390,7 +390,7 @@ func BenchmarkFingerprint100k(b *testing.B) {
 func BenchmarkWithStates100k(b *testing.B) {
 	s, _ := Build(testInput(100_000))
 	for b.Loop() {
-		s.WithStates(map[SubscriberID]State{5000: StateStop}).ACL()
+		s.WithStates(map[SubscriberID]State{5000: StateStop}).Blocked()
 	}
 }
 

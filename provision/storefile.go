@@ -29,16 +29,17 @@ const (
 	maxStoreLine = 1 << 16
 )
 
-// formatError says what is wrong with the content of a stored snapshot.
-type formatError struct {
+// FormatError says what is wrong with the content of a stored snapshot.
+type FormatError struct {
 	line   int // from 1
 	reason string
 }
 
-func (e *formatError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
+// Error returns the line and the reason.
+func (e *FormatError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
 
-// encode writes a snapshot; nothing is held in memory but one line.
-func encode(w io.Writer, s *Snapshot) error {
+// Encode writes a snapshot; nothing is held in memory but one line.
+func Encode(w io.Writer, s *Snapshot) error {
 	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	out := io.MultiWriter(w, sum)
 	var err error
@@ -94,7 +95,7 @@ func encode(w io.Writer, s *Snapshot) error {
 		records++
 		flush()
 	}
-	for _, rows := range [][]Binding{s.Bindings(), s.contested()} {
+	for _, rows := range [][]Binding{s.Bindings(), s.Contested()} {
 		for i := range rows {
 			r := &rows[i]
 			b = append(b, 'b')
@@ -127,16 +128,9 @@ func encode(w io.Writer, s *Snapshot) error {
 	return err
 }
 
-func (s *Snapshot) contested() []Binding {
-	if s == nil {
-		return nil
-	}
-	return s.t.contested
-}
-
-// decode reads what encode wrote. An error of the content is a *formatError; any
+// Decode reads what Encode wrote. An error of the content is a *FormatError; any
 // other is the reader's.
-func decode(r io.Reader) (*Snapshot, error) {
+func Decode(r io.Reader) (*Snapshot, error) {
 	d := decoder{table: crc32.MakeTable(crc32.Castagnoli), names: make(map[string]string)}
 	br := bufio.NewReaderSize(r, maxStoreLine)
 	for {
@@ -182,7 +176,7 @@ type decoder struct {
 }
 
 func (d *decoder) fail(format string, args ...any) error {
-	return &formatError{d.line, fmt.Sprintf(format, args...)}
+	return &FormatError{d.line, fmt.Sprintf(format, args...)}
 }
 
 // read takes one line, with its newline.

@@ -63,7 +63,7 @@ func (t *tables) chooseRow(group []Binding, subs []Subscriber, p *problems) Bind
 	slices.SortFunc(group, func(a, b Binding) int {
 		return cmp.Or(
 			compareTrueFirst(active(a.Subscriber), active(b.Subscriber)),
-			compareTrueFirst(hasPort(&a), hasPort(&b)),
+			compareTrueFirst(a.HasPort(), b.HasPort()),
 			compareTrueFirst(!a.MAC.IsZero(), !b.MAC.IsZero()),
 			compareRows(&a, &b))
 	})
@@ -242,7 +242,7 @@ func (t *tables) indexPorts(p *problems) {
 			}
 			t.addPortNames(lo, hi)
 		}
-		if other != nil && hasPort(first) {
+		if other != nil && first.HasPort() {
 			p.add(Problem{Kind: ProblemPortConflict, Subscriber: other.Subscriber, IP: other.IP, MAC: other.MAC, Device: other.Device, Port: other.Port,
 				Detail: fmt.Sprintf("subscriber %d is on the same port with %s", first.Subscriber, first.IP)})
 		}

@@ -133,6 +133,9 @@ func (s State) String() string {
 	}
 }
 
+// Blocks reports whether a subscriber in this state is kept off the network.
+func (s State) Blocks() bool { return s == StateStop || s == StatePause }
+
 // ParseState reads the words that String gives.
 func ParseState(s string) (State, error) {
 	for st := StateUnknown; st <= StateActive; st++ {

@@ -16,11 +16,12 @@ import (
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/garden"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // admitLimit bounds how long an acknowledgement waits until the source guard
@@ -39,7 +40,7 @@ type aclSources struct {
 	names  func() []string  // of the interfaces that exist
 	garden *garden.Resolver // nil: nobody has one
 
-	enforcer atomic.Pointer[provision.Enforcer]
+	enforcer atomic.Pointer[access.Enforcer]
 	guarded  atomic.Pointer[config.ACLSourceGuard]
 	// used are the leases in what was last wanted: whoever has another one by
 	// now asks for a round. Nil: not asked for yet.
@@ -59,11 +60,11 @@ func newACLSources(leases *lease.Table) *aclSources {
 }
 
 // use gives the Inputs of a configuration.
-func (s *aclSources) use(cfg *config.Config) func() provision.Inputs {
+func (s *aclSources) use(cfg *config.Config) func() access.Inputs {
 	s.guarded.Store(&cfg.ACL.SourceGuard)
-	fixed := provision.Inputs{Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, Resolvers: cfg.ResolverPrefixes()}
+	fixed := access.Inputs{Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, Resolvers: cfg.ResolverPrefixes()}
 	for _, r := range cfg.GuestRanges() {
-		fixed.GuestRanges = append(fixed.GuestRanges, provision.AddrRange{From: r.First(), To: r.Last()})
+		fixed.GuestRanges = append(fixed.GuestRanges, access.AddrRange{From: r.First(), To: r.Last()})
 	}
 	var templates []vlanname.Template
 	for _, t := range cfg.DHCP.VLANInterfaces {
@@ -71,7 +72,7 @@ func (s *aclSources) use(cfg *config.Config) func() provision.Inputs {
 			templates = append(templates, c)
 		}
 	}
-	return func() provision.Inputs {
+	return func() access.Inputs {
 		in := fixed
 		if s.garden != nil {
 			in.Garden, in.GuestGarden = s.garden.Paused(), s.garden.Guests()
@@ -84,7 +85,7 @@ func (s *aclSources) use(cfg *config.Config) func() provision.Inputs {
 
 // addLeases adds what live leases give their clients: a pool's address shares its
 // subscriber's state, and what a client was told it may use where it was told.
-func (s *aclSources) addLeases(cfg *config.Config, in *provision.Inputs, now time.Time) {
+func (s *aclSources) addLeases(cfg *config.Config, in *access.Inputs, now time.Time) {
 	if len(cfg.DHCP.Pools) == 0 && !cfg.ACL.SourceGuard.On() {
 		return // and so the leases, which may be many, are not read
 	}
@@ -96,14 +97,14 @@ func (s *aclSources) addLeases(cfg *config.Config, in *provision.Inputs, now tim
 		}
 		used[rec.IP] = c
 		if c.pool && c.subscriber != 0 {
-			in.Leases = append(in.Leases, provision.SubscriberAddr{Subscriber: c.subscriber, IP: rec.IP})
+			in.Leases = append(in.Leases, access.SubscriberAddr{Subscriber: c.subscriber, IP: rec.IP})
 		}
 		switch {
 		case c.iface == "":
 		case slices.Contains(in.GuardDirect, c.iface):
-			in.BoundDirect = append(in.BoundDirect, provision.DirectBinding{IP: rec.IP, MAC: c.mac})
+			in.BoundDirect = append(in.BoundDirect, access.DirectBinding{IP: rec.IP, MAC: c.mac})
 		default: // Want takes those of guarded interfaces
-			in.BoundVLAN = append(in.BoundVLAN, provision.VLANBinding{Interface: c.iface, IP: rec.IP})
+			in.BoundVLAN = append(in.BoundVLAN, access.VLANBinding{Interface: c.iface, IP: rec.IP})
 		}
 	}
 	s.used.Store(&used)
@@ -122,7 +123,7 @@ func (s *aclSources) claimOf(rec *lease.Record, now time.Time) (c claim, ok bool
 }
 
 // addInterfaces adds the guarded interfaces, and where bindings with a VLAN live.
-func (s *aclSources) addInterfaces(g config.ACLSourceGuard, templates []vlanname.Template, in *provision.Inputs) {
+func (s *aclSources) addInterfaces(g config.ACLSourceGuard, templates []vlanname.Template, in *access.Inputs) {
 	if !g.On() {
 		return
 	}

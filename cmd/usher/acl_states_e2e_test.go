@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/link/lab"
 	"github.com/usher-agent/usher/userside/emulator"
 )
@@ -342,8 +343,8 @@ func TestKernelKillNineInABatch(t *testing.T) {
 			_, code := w.usherOn(t, "acl", "diff")
 			require.Zero(t, code, "round %d", round)
 			have := w.status(t).ACL.Have
-			require.Equal(t, have[provision.SetPaused], w.inSet(t, "paused"), "round %d", round)
-			require.Equal(t, have[provision.SetStopped], w.inSet(t, "stopped"), "round %d", round)
+			require.Equal(t, have[access.SetPaused], w.inSet(t, "paused"), "round %d", round)
+			require.Equal(t, have[access.SetStopped], w.inSet(t, "stopped"), "round %d", round)
 		}
 	})
 }

@@ -12,10 +12,11 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 func TestGuardedNames(t *testing.T) {
@@ -69,9 +70,9 @@ func TestInputsOfLeases(t *testing.T) {
 	assert.Equal(t, cfg.ACL.Exempt.Addresses, in.ExemptAddrs)
 	assert.Equal(t, []string{"eth1"}, in.GuardDirect)
 	assert.Equal(t, []string{"eth2.100"}, in.GuardVLAN)
-	assert.ElementsMatch(t, []provision.DirectBinding{{IP: ip(1), MAC: testMAC}, {IP: ip(7), MAC: testMAC}}, in.BoundDirect)
-	assert.ElementsMatch(t, []provision.VLANBinding{{Interface: "eth2.100", IP: ip(2)}, {Interface: "eth9", IP: ip(6)}}, in.BoundVLAN)
-	assert.Equal(t, []provision.SubscriberAddr{{Subscriber: 7, IP: ip(6)}}, in.Leases)
+	assert.ElementsMatch(t, []access.DirectBinding{{IP: ip(1), MAC: testMAC}, {IP: ip(7), MAC: testMAC}}, in.BoundDirect)
+	assert.ElementsMatch(t, []access.VLANBinding{{Interface: "eth2.100", IP: ip(2)}, {Interface: "eth9", IP: ip(6)}}, in.BoundVLAN)
+	assert.Equal(t, []access.SubscriberAddr{{Subscriber: 7, IP: ip(6)}}, in.Leases)
 
 	for n := byte(1); n < 9; n++ {
 		assert.False(t, s.changed(ip(n), now), "192.0.2.%d is as it was", n)
@@ -103,7 +104,7 @@ type slowKernel struct {
 	takes time.Duration
 }
 
-func (k slowKernel) Apply(ctx context.Context, changes []provision.Change) error {
+func (k slowKernel) Apply(ctx context.Context, changes []access.Change) error {
 	select {
 	case <-time.After(k.takes):
 		return k.DryRun.Apply(ctx, changes)
@@ -126,7 +127,7 @@ func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
 			cfg := &config.Config{}
 			cfg.ACL.SourceGuard.Direct = []string{"eth1"}
 			kernel := slowKernel{acl.NewDryRun(nil), c.takes}
-			e := provision.NewEnforcer(provision.EnforceOptions{Inputs: s.use(cfg)}, kernel, nil, func() *provision.Snapshot { return snap }, nil, slog.New(slog.DiscardHandler))
+			e := access.NewEnforcer(access.Options{Inputs: s.use(cfg)}, kernel, nil, func() *provision.Snapshot { return snap }, nil, slog.New(slog.DiscardHandler))
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- e.Run(ctx) }()

@@ -16,7 +16,7 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 )
 
@@ -152,7 +152,7 @@ func summaryOffline(ctx context.Context, path string) (*console.ACLSummary, erro
 			s.Open = &console.MaintenanceView{Until: v.OpenUntil, LeftSeconds: left.Seconds()}
 		}
 		counts := v.ACL.Counts()
-		for set := range provision.Sets() {
+		for set := range access.Sets() {
 			s.Sets = append(s.Sets, console.ACLSetView{Name: set.String(), Have: counts[set]})
 		}
 		return nil
@@ -251,7 +251,7 @@ func listOf(names []string) string {
 }
 
 // driftRows tell what somebody else did to the table.
-func driftRows(p paint, st *provision.EnforceStatus, now time.Time) [][]string {
+func driftRows(p paint, st *access.Status, now time.Time) [][]string {
 	var rows [][]string
 	if !st.LastDriftAt.IsZero() {
 		by := "by whom is not known"
@@ -350,7 +350,7 @@ func printACLDiff(w io.Writer, d *console.ACLDiff) error {
 		fmt.Fprintf(w, "and %d more (--limit)\n", d.More)
 	}
 	var parts []string
-	for set := range provision.Sets() {
+	for set := range access.Sets() {
 		if d.Add[set]+d.Remove[set] > 0 {
 			parts = append(parts, fmt.Sprintf("%s +%d -%d", set, d.Add[set], d.Remove[set]))
 		}
@@ -366,7 +366,7 @@ type aclVerified struct {
 	Agent  bool   `json:"agent"`
 	Equal  bool   `json:"equal"`
 	Defect string `json:"defect,omitempty"` // without an agent: how the table differs from that of the configuration
-	provision.Verification
+	access.Verification
 }
 
 func newACLVerify(c *cli) *cobra.Command {

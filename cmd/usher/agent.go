@@ -23,13 +23,16 @@ import (
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/garden"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/link"
+	"github.com/usher-agent/usher/provision/neighbour"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/route"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -46,19 +49,19 @@ type agent struct {
 
 	metrics    *console.Metrics
 	erp        *liveERP
-	syncer     *provision.Syncer
-	enforcer   *provision.Enforcer
+	syncer     *syncer.Syncer
+	enforcer   *access.Enforcer
 	sources    *aclSources // what the ACL follows from besides the snapshot
 	table      *acl.Table  // nil: the kernel is not touched
 	db         *bbolt.DB
 	outbox     *outbox.Outbox
 	leases     *lease.Table
-	dhcp       *dhcpd.Server               // nil: dhcp.enabled is false
-	links      *link.Watch                 // nil: dhcp.enabled is false, or netlink does not work
-	hooks      *console.Hooks              // nil: hooks.listen is off
-	routes     *provision.RouteKeeper      // nil: routes.enabled is false
-	routeTable *link.Routes                // of routes
-	neighbours *provision.NeighbourWatcher // nil: neighbours.enabled is false
+	dhcp       *dhcpd.Server      // nil: dhcp.enabled is false
+	links      *link.Watch        // nil: dhcp.enabled is false, or netlink does not work
+	hooks      *console.Hooks     // nil: hooks.listen is off
+	routes     *route.Keeper      // nil: routes.enabled is false
+	routeTable *link.Routes       // of routes
+	neighbours *neighbour.Watcher // nil: neighbours.enabled is false
 	garden     *garden.Resolver
 	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
 	deps       console.Deps
@@ -99,8 +102,8 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
 		log.Error("state directory cannot be made; the agent runs from memory", "path", cfg.StateDir, "error", err)
 	}
-	a.syncer = provision.NewSyncer(syncOptions(cfg), a.erp,
-		provision.NewStore(filepath.Join(cfg.StateDir, "snapshot")), a.metrics, log)
+	a.syncer = syncer.New(syncOptions(cfg), a.erp,
+		syncer.NewStore(filepath.Join(cfg.StateDir, "snapshot")), a.metrics, log)
 	if err := a.syncer.LoadStored(); err != nil {
 		log.Error("stored snapshot cannot be used; waiting for the ERP", "error", err)
 	}
@@ -258,8 +261,8 @@ func (a *agent) warnOfServerIDs() {
 
 // openKernel opens the ACL. With dry_run, or when it is off, nothing in the kernel is touched.
 func (a *agent) openKernel(cfg *config.Config) error {
-	var kernel provision.Kernel
-	var flows provision.Flows
+	var kernel access.Kernel
+	var flows access.Flows
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
 		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: aclPolicy(cfg)})
 		if err != nil {
@@ -275,7 +278,7 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}
-	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL, a.sources.use(cfg)), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, a.sources.use(cfg)), kernel, flows, a.syncer.Current, a.metrics, a.log)
 	a.sources.enforcer.Store(a.enforcer)
 	return nil
 }

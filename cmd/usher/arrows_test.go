@@ -19,30 +19,38 @@ const module = "github.com/usher-agent/usher/"
 // arrows are the imports between our own packages that the architecture allows
 // (docs/architecture.md). A new one needs a reason there first.
 var arrows = map[string][]string{
-	"config":             {"provision", "provision/erp", "provision/outbox", "provision/garden", "userside", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // it fills the parts' own options, and checks profiles, templates and the portal's page where their line is known
-	"userside":           {},                                                                  // a client of the ERP knows nothing of what it is used for
-	"userside/emulator":  {"userside"},                                                        // words of the wire only
-	"userside/record":    {},                                                                  // it masks and serves text, whatever it means
-	"provision":          {},                                                                  // the core is the standard library and nothing else
-	"provision/erp":      {"provision", "userside"},
-	"provision/outbox":   {"provision"},
-	"provision/acl":      {"provision"},
-	"provision/link":     {"provision"},
-	"provision/garden":   {},            // names and prefixes, whoever uses them
-	"console/portal":     {"provision"}, // reachable for subscribers, so it has no way to what the console shows
-	"provision/link/lab": {},
-	"dhcpd":              {"provision", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool", "dhcpd/vlanname"},
-	"dhcpd/wire":         {},
-	"dhcpd/option82":     {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
-	"dhcpd/vlanname":     {},
-	"dhcpd/probe":        {}, // it asks servers with another codec than ours, so that the two check each other
-	"provision/lease":        {"provision"},
-	"provision/pool":         {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
-	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/garden", "provision/acl", "provision/link",
-		"console/portal", "dhcpd", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // it shows everything
+	"config": {"userside", "provision", "provision/access", "provision/erp", "provision/garden", "provision/neighbour", "provision/outbox", "provision/route",
+		"provision/syncer", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // it fills the parts' own options, and checks profiles, templates and the portal's page where their line is known
+	"userside":                {},            // a client of the ERP knows nothing of what it is used for
+	"userside/emulator":       {"userside"},  // words of the wire only
+	"userside/record":         {},            // it masks and serves text, whatever it means
+	"provision":               {},            // the core is the standard library and nothing else
+	"provision/provisiontest": {"provision"}, // inputs and snapshots for tests
+	"provision/syncer":        {"provision"},
+	"provision/lease":         {"provision"},
+	"provision/pool":          {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
+	"provision/access":        {"provision"},
+	"provision/route":         {"provision"},
+	"provision/neighbour":     {"provision"},
+	"provision/erp":           {"provision", "provision/syncer", "userside"}, // it is the syncer's Fetcher
+	"provision/outbox":        {"provision"},
+	"provision/acl":           {"provision", "provision/access"},                                           // it is the enforcer's Kernel
+	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
+	"provision/garden":        {},                                                                          // names and prefixes, whoever uses them
+	"provision/link/lab":      {},
+	"console/portal":          {"provision", "provision/access"}, // reachable for subscribers, so it has no way to what the console shows; what the kernel was brought to
+	"dhcpd":                   {"provision", "provision/lease", "provision/pool", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},
+	"dhcpd/wire":              {},
+	"dhcpd/option82":          {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
+	"dhcpd/vlanname":          {},
+	"dhcpd/probe":             {}, // it asks servers with another codec than ours, so that the two check each other
+	"console": {"config", "userside", "provision", "provision/access", "provision/erp", "provision/garden", "provision/lease", "provision/neighbour",
+		"provision/outbox", "provision/pool", "provision/route", "provision/syncer", "provision/acl", "provision/link",
+		"console/portal", "dhcpd", "dhcpd/wire", "dhcpd/option82"}, // it shows everything
 	"systemd": {},
-	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
-		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "provision/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
+	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/access", "provision/acl", "provision/erp", "provision/garden",
+		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/syncer",
+		"dhcpd", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.

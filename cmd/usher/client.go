@@ -14,6 +14,8 @@ import (
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // defaultSocket is where "usher run" listens unless its configuration says otherwise.
@@ -108,7 +110,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 		if a.Pending > 0 {
 			text += fmt.Sprintf(", %d changes pending", a.Pending)
 		}
-		if n := a.Have[provision.SetGuests]; n > 0 && !a.DryRun {
+		if n := a.Have[access.SetGuests]; n > 0 && !a.DryRun {
 			text += fmt.Sprintf(", %d guest addresses", n)
 		}
 		rows = append(rows, []string{"acl", text})
@@ -163,7 +165,7 @@ func socketRows(p paint, s dhcpd.SocketStatus) [][]string {
 	return rows
 }
 
-func syncRows(p paint, s provision.SyncStatus, now time.Time) [][]string {
+func syncRows(p paint, s syncer.Status, now time.Time) [][]string {
 	rows := [][]string{{"snapshot", p.red("none")}}
 	if s.Source != "" {
 		rows = [][]string{
@@ -366,7 +368,7 @@ func printGuard(w io.Writer, g *console.GuardView) error {
 	}
 	for _, k := range []struct {
 		name string
-		n    provision.GuardCount
+		n    syncer.GuardCount
 	}{{"removes", h.Decision.Removed}, {"moves", h.Decision.Moved}, {"blocks", h.Decision.Blocked}} {
 		if k.n.Count > 0 {
 			rows = append(rows, []string{k.name, fmt.Sprintf("%d of %d subscribers (%.1f%%, limit %.1f%%), such as %v", k.n.Count, h.Decision.Subscribers, 100*k.n.Share, 100*k.n.Limit, k.n.Examples)})
@@ -438,7 +440,7 @@ func printStateChange(w io.Writer, ch *console.StateChange) error {
 }
 
 // driftText tells the newest change by somebody else.
-func driftText(a *provision.EnforceStatus, now time.Time) string {
+func driftText(a *access.Status, now time.Time) string {
 	who, what := "somebody", "rules"
 	if len(a.LastDriftBy) > 0 {
 		who = strings.Join(a.LastDriftBy, ", ")

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 func newERP(c *cli) *cobra.Command {
@@ -134,7 +134,7 @@ func printProbe(w io.Writer, r *erp.ProbeReport) error {
 			[]string{"", fmt.Sprintf("%d bindings of %d customers on %d switches; %d without MAC, %d without port", k.Bindings, k.Subscribers, k.Devices, k.WithoutMAC, k.WithoutPort)},
 			[]string{"", fmt.Sprintf("%d active, %d paused, %d stopped, %d unknown", k.Active, k.Paused, k.Stopped, k.Unknown)})
 	}
-	problems := syncRows(p, provision.SyncStatus{Problems: r.Problems}, time.Now())
+	problems := syncRows(p, syncer.Status{Problems: r.Problems}, time.Now())
 	for _, row := range problems {
 		if row[0] == "problems" {
 			rows = append(rows, row)

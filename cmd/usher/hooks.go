@@ -7,19 +7,20 @@ import (
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
-// FetchStates implements provision.StateFetcher.
-func (l *liveERP) FetchStates(ctx context.Context, prev *provision.Snapshot) (provision.StatesAnswer, error) {
+// FetchStates implements syncer.StateFetcher.
+func (l *liveERP) FetchStates(ctx context.Context, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
 	return l.p.Load().FetchStates(ctx, prev)
 }
 
-// FetchCustomers implements provision.CustomerFetcher.
-func (l *liveERP) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (provision.StatesAnswer, error) {
+// FetchCustomers implements syncer.CustomerFetcher.
+func (l *liveERP) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
 	return l.p.Load().FetchCustomers(ctx, ids, prev)
 }
 
-// Moved implements provision.CustomerFetcher.
+// Moved implements syncer.CustomerFetcher.
 func (l *liveERP) Moved(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (bool, error) {
 	return l.p.Load().Moved(ctx, ids, prev)
 }

@@ -25,8 +25,10 @@ import (
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -90,8 +92,8 @@ func TestKernelHint(t *testing.T) {
 	fetcher, err := a.newFetcher(cfg)
 	require.NoError(t, err)
 	a.erp.p.Store(fetcher)
-	a.syncer = provision.NewSyncer(syncOptions(cfg), a.erp, nil, metrics, quiet)
-	a.enforcer = provision.NewEnforcer(enforceOptions(cfg.ACL, newACLSources(a.leases).use(cfg)), table, nil, a.syncer.Current, metrics, quiet)
+	a.syncer = syncer.New(syncOptions(cfg), a.erp, nil, metrics, quiet)
+	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, newACLSources(a.leases).use(cfg)), table, nil, a.syncer.Current, metrics, quiet)
 	hooks := httptest.NewServer(console.NewHooks(config.Hooks{Secret: testHookSecret, Window: time.Minute}, a.syncer.Hint, metrics.Hint, quiet))
 	t.Cleanup(hooks.Close)
 

@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
+	"github.com/usher-agent/usher/provision/neighbour"
 )
 
-func neighbourOptions(c config.Neighbours) provision.NeighbourOptions {
-	o := c.NeighbourOptions
+func neighbourOptions(c config.Neighbours) neighbour.Options {
+	o := c.Options
 	o.Serves = matcher(c.Interfaces)
 	return o
 }
@@ -28,7 +28,7 @@ func (a *agent) openNeighbours(cfg *config.Config) error {
 		return fmt.Errorf("neighbours: %w", err)
 	}
 	a.onClose(k.Close)
-	a.neighbours = provision.NewNeighbourWatcher(neighbourOptions(cfg.Neighbours), k, provision.NeighbourDeps{
+	a.neighbours = neighbour.New(neighbourOptions(cfg.Neighbours), k, neighbour.Deps{
 		Snapshot: a.syncer.Current,
 		Leased: func(ip netip.Addr, now time.Time) bool {
 			rec, ok := a.leases.Get(ip)

@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/garden"
 )
 
@@ -70,17 +71,17 @@ func (a *agent) visitor(addr netip.Addr) portal.Visitor {
 	if !known { // the first round is under way
 		switch snap.State(v.Subscriber) {
 		case provision.StatePause:
-			set = provision.SetPaused
+			set = access.SetPaused
 		case provision.StateStop:
-			set = provision.SetStopped
+			set = access.SetStopped
 		}
 	}
 	switch {
-	case set == provision.SetPaused:
+	case set == access.SetPaused:
 		v.State = portal.StatePaused
-	case set == provision.SetStopped:
+	case set == access.SetStopped:
 		v.State = portal.StateStopped
-	case set == provision.SetGuests:
+	case set == access.SetGuests:
 		v.State = portal.StateGuest
 	case v.Subscriber != 0: // also with a state that nobody knows: it blocks nothing
 		v.State = portal.StateActive

@@ -11,22 +11,22 @@ import (
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision/lease"
-	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
+	"github.com/usher-agent/usher/provision/route"
 )
 
 // routeLeases shows the lease table as routes need it.
 type routeLeases struct{ table *lease.Table }
 
-// Lease implements provision.RouteLeases.
-func (r routeLeases) Lease(a netip.Addr) (provision.RouteLease, bool) {
+// Lease implements route.Leases.
+func (r routeLeases) Lease(a netip.Addr) (route.Lease, bool) {
 	rec, ok := r.table.Get(a)
 	return routeLeaseOf(&rec), ok
 }
 
-// Leases implements provision.RouteLeases.
-func (r routeLeases) Leases() iter.Seq[provision.RouteLease] {
-	return func(yield func(provision.RouteLease) bool) {
+// Leases implements route.Leases.
+func (r routeLeases) Leases() iter.Seq[route.Lease] {
+	return func(yield func(route.Lease) bool) {
 		for rec := range r.table.All() {
 			if !yield(routeLeaseOf(&rec)) {
 				return
@@ -36,8 +36,8 @@ func (r routeLeases) Leases() iter.Seq[provision.RouteLease] {
 }
 
 // routeLeaseOf has no interface for a client behind a relay: that one routes to it.
-func routeLeaseOf(rec *lease.Record) provision.RouteLease {
-	l := provision.RouteLease{Addr: rec.IP}
+func routeLeaseOf(rec *lease.Record) route.Lease {
+	l := route.Lease{Addr: rec.IP}
 	if !rec.GIAddr.IsValid() {
 		l.Interface = rec.Interface
 	}
@@ -48,7 +48,7 @@ func routeLeaseOf(rec *lease.Record) provision.RouteLease {
 }
 
 // routeEvents tells the keeper of routes whose lease a packet has changed.
-type routeEvents struct{ keeper *provision.RouteKeeper }
+type routeEvents struct{ keeper *route.Keeper }
 
 // Packet implements dhcpd.Observer. Looking at a lease once too often costs
 // less than to know which outcomes change one.
@@ -61,8 +61,8 @@ func (r routeEvents) Packet(e *dhcpd.Event) {
 // Commit implements dhcpd.Observer.
 func (routeEvents) Commit(int, time.Duration, error) {}
 
-func routeOptions(c *config.Config, k *link.Routes) provision.RouteOptions {
-	o := c.Routes.RouteOptions
+func routeOptions(c *config.Config, k *link.Routes) route.Options {
+	o := c.Routes.Options
 	o.Serves, o.Settings, o.KeepUnknown = matcher(c.Routes.Interfaces), k.Settings, time.Hour
 	for _, s := range c.DHCP.Subnets {
 		o.KeepUnknown = max(o.KeepUnknown, s.LeaseTime)
@@ -93,7 +93,7 @@ func (a *agent) openRoutes(cfg *config.Config) error {
 	}
 	a.onClose(k.Close)
 	a.routeTable = k
-	a.routes = provision.NewRouteKeeper(routeOptions(cfg, k), k, routeLeases{a.leases}, a.metrics, a.log)
+	a.routes = route.New(routeOptions(cfg, k), k, routeLeases{a.leases}, a.metrics, a.log)
 	a.deps.Routes = a.routes
 	return nil
 }
@@ -117,7 +117,7 @@ func (a *agent) reloadRoutes(cfg *config.Config) {
 func (a *agent) keepRoutes(ctx context.Context) error { return a.routes.Run(ctx) }
 
 // routeRows are the lines of "usher status" about routes.
-func routeRows(p paint, r *provision.RouteStatus, now time.Time) [][]string {
+func routeRows(p paint, r *route.Status, now time.Time) [][]string {
 	text := fmt.Sprintf("%d of %d leases have their route", r.Installed, r.Want)
 	if r.DryRun {
 		text = fmt.Sprintf("dry run: %d leases would have a route", r.Want)

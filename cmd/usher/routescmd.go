@@ -14,8 +14,8 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
-	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
+	"github.com/usher-agent/usher/provision/route"
 )
 
 func newRoutes(c *cli) *cobra.Command {
@@ -94,7 +94,7 @@ It exits 0 when the kernel is as wanted and 1 when routes are missing or extra.`
 					return nil, err
 				}
 				if only.IsValid() {
-					v.Routes = slices.DeleteFunc(v.Routes, func(r provision.RouteRow) bool { return r.Addr != only })
+					v.Routes = slices.DeleteFunc(v.Routes, func(r route.Row) bool { return r.Addr != only })
 					v.Count()
 				}
 				equal = v.Equal()
@@ -128,7 +128,7 @@ func kernelRoutes(ctx context.Context, path string, protocol uint8, agent bool) 
 	if err != nil {
 		return nil, err
 	}
-	v := &console.RoutesView{Agent: agent, Protocol: protocol, Routes: provision.RouteRows(links, routes)}
+	v := &console.RoutesView{Agent: agent, Protocol: protocol, Routes: route.Rows(links, routes)}
 	v.Count()
 	return v, nil
 }
@@ -149,11 +149,11 @@ func printRoutes(w io.Writer, v *console.RoutesView, all bool) error {
 	rows = append(rows, []string{})
 	n := 0
 	for _, r := range v.Routes {
-		if !all && r.State == provision.RouteInstalled {
+		if !all && r.State == route.Installed {
 			continue
 		}
 		state, expires := string(r.State), "-"
-		if r.State == provision.RouteMissing || r.State == provision.RouteExtra {
+		if r.State == route.Missing || r.State == route.Extra {
 			state = p.red(state)
 		}
 		if !r.Expires.IsZero() {
@@ -247,8 +247,8 @@ func (c *cli) nobodyKeeps(ctx context.Context, cmd *cobra.Command, path string, 
 }
 
 // removeRoutes removes routes of ours; one that is gone meanwhile is no error.
-func removeRoutes(ctx context.Context, k *link.Routes, routes []provision.Route) error {
-	results, err := k.Apply(ctx, provision.PlanRoutes(nil, routes))
+func removeRoutes(ctx context.Context, k *link.Routes, routes []route.Route) error {
+	results, err := k.Apply(ctx, route.Plan(nil, routes))
 	if err == nil {
 		err = errors.Join(firstOf(results)...)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/console"
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/route"
 )
 
 func TestKernelRoutesCommands(t *testing.T) {
@@ -36,7 +36,7 @@ func TestKernelRoutesCommands(t *testing.T) {
 	v := view()
 	require.True(t, v.Agent && v.Enabled)
 	require.EqualValues(t, 207, v.Protocol)
-	require.Equal(t, map[provision.RouteState]int{provision.RouteInstalled: 2}, v.Counts)
+	require.Equal(t, map[route.State]int{route.Installed: 2}, v.Counts)
 	require.Equal(t, "cust1", v.Routes[0].Interface)
 	require.False(t, v.Routes[0].Expires.IsZero())
 	v = view(b.ip.String())
@@ -44,7 +44,7 @@ func TestKernelRoutesCommands(t *testing.T) {
 	require.Equal(t, "cust2", v.Routes[0].Interface)
 	require.NoError(t, u.router.IP("link", "set", "cust1", "down"))
 	eventually(t, 5*time.Second, "one waits for its interface", func() (bool, error) {
-		return view().Counts[provision.RouteWaiting] == 1, nil
+		return view().Counts[route.Waiting] == 1, nil
 	})
 	out, err := usher("routes", "show")
 	require.NoError(t, err)

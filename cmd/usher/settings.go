@@ -5,10 +5,12 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -26,14 +28,14 @@ func fetchOptions(c *config.Config, memory *erp.Memory, log *slog.Logger) erp.Op
 	return o
 }
 
-func syncOptions(c *config.Config) provision.SyncOptions {
+func syncOptions(c *config.Config) syncer.Options {
 	o := c.ERP.Sync
 	o.Guard, o.Subnets, o.Reserved, o.KeepSeats = c.Guard, c.Prefixes(), c.Reserved(), c.SubscriberPools()
 	return o
 }
 
-func enforceOptions(c config.ACL, inputs func() provision.Inputs) provision.EnforceOptions {
-	o := c.EnforceOptions
+func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
+	o := c.Options
 	o.DryRun, o.Inputs = c.DryRun || !c.Enabled, inputs
 	return o
 }

@@ -156,7 +156,7 @@ type liveERP struct {
 	url    string      // of memory
 }
 
-// Fetch implements provision.Fetcher.
+// Fetch implements syncer.Fetcher.
 func (l *liveERP) Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {
 	return l.p.Load().Fetch(ctx, prev)
 }

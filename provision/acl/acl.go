@@ -1,5 +1,5 @@
 // Package acl keeps the block lists of subscribers in the kernel: one nftables
-// table, "inet usher", which is ours alone. It implements provision.Kernel.
+// table, "inet usher", which is ours alone. It implements access.Kernel.
 //
 // The table holds sets of addresses (stopped, paused, guests) and a base chain
 // at the forward hook that looks both ends of every forwarded packet up in them.
@@ -32,7 +32,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 const (
@@ -100,10 +100,10 @@ type Table struct {
 }
 
 var (
-	_ provision.Kernel   = (*Table)(nil)
-	_ provision.Watcher  = (*Table)(nil)
-	_ provision.Repairer = (*Table)(nil)
-	_ provision.Opener   = (*Table)(nil)
+	_ access.Kernel   = (*Table)(nil)
+	_ access.Watcher  = (*Table)(nil)
+	_ access.Repairer = (*Table)(nil)
+	_ access.Opener   = (*Table)(nil)
 )
 
 // Open makes sure that the table is there with our rules, adopts what is in its
@@ -134,7 +134,7 @@ func open(ctx context.Context, t *Table) (*Table, error) {
 	}
 	t.stale = true
 	t.log.Info("block lists adopted", "table", tableTitle, "schema", schema,
-		"stopped", t.counts[provision.SetStopped], "paused", t.counts[provision.SetPaused])
+		"stopped", t.counts[access.SetStopped], "paused", t.counts[access.SetPaused])
 	return t, nil
 }
 
@@ -162,12 +162,12 @@ func (t *Table) disown() error {
 // saying so; a reading that shows signs of it (an element twice, a number of
 // elements that differs from the kernel's count, a generation that moved) is
 // repeated.
-func (t *Table) Observe(ctx context.Context) (provision.ACL, error) {
+func (t *Table) Observe(ctx context.Context) (access.ACL, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c, err := t.observeLocked(ctx)
 	if err != nil {
-		return provision.ACL{}, fmt.Errorf("acl: observe: %w", err)
+		return access.ACL{}, fmt.Errorf("acl: observe: %w", err)
 	}
 	t.stale = false
 	return c.acl(), nil
@@ -204,7 +204,7 @@ func (t *Table) Generation() uint64 {
 //
 // An address that is not IPv4, or that is both added to and removed from one
 // set, is an error before anything is sent.
-func (t *Table) Apply(ctx context.Context, changes []provision.Change) error {
+func (t *Table) Apply(ctx context.Context, changes []access.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 func attr(typ uint16, parts ...[]byte) []byte {
@@ -54,7 +55,7 @@ func appendElements(msg []byte) (keys []uint32, strange int, err error) {
 		elements = append(elements, e)
 		return nil
 	})
-	all, strange, _ := keysOf(provision.SetStopped, elements)
+	all, strange, _ := keysOf(access.SetStopped, elements)
 	for _, k := range all {
 		keys = append(keys, binary.BigEndian.Uint32(k[:]))
 	}
@@ -161,7 +162,7 @@ func TestPrefixKeys(t *testing.T) {
 			keys, strange, repeats := prefixKeys(tt.in)
 			var got []string
 			for _, k := range keys {
-				got = append(got, k.element(provision.SetGarden).String())
+				got = append(got, k.element(access.SetGarden).String())
 			}
 			require.Equal(t, tt.want, strings.Join(got, " "))
 			require.Equal(t, [2]int{tt.strange, tt.repeats}, [2]int{strange, repeats})
@@ -217,8 +218,8 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%d keys and %d strange elements of %d bytes", len(keys), strange, len(b))
 		}
 		_ = eachElement(b, func(e element) error {
-			for _, k := range func() []key { keys, _, _ := keysOf(provision.SetGarden, []element{e}); return keys }() {
-				if !k.element(provision.SetGarden).Prefix.IsValid() {
+			for _, k := range func() []key { keys, _, _ := keysOf(access.SetGarden, []element{e}); return keys }() {
+				if !k.element(access.SetGarden).Prefix.IsValid() {
 					t.Errorf("%x is no prefix", k)
 				}
 			}
@@ -237,26 +238,26 @@ func FuzzParse(f *testing.F) {
 
 func TestNewBatch(t *testing.T) {
 	a, b, v6 := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("2001:db8::1")
-	const add, remove, stopped, paused = provision.OpAdd, provision.OpRemove, provision.SetStopped, provision.SetPaused
-	one := func(op provision.Op, set provision.Set, addr netip.Addr) provision.Change {
-		return provision.Change{Op: op, Set: set, Element: provision.Element{Addr: addr}}
+	const add, remove, stopped, paused = provision.OpAdd, provision.OpRemove, access.SetStopped, access.SetPaused
+	one := func(op provision.Op, set access.Set, addr netip.Addr) access.Change {
+		return access.Change{Op: op, Set: set, Element: access.Element{Addr: addr}}
 	}
 	tests := []struct {
 		name    string
-		changes []provision.Change
+		changes []access.Change
 		len     int
 		err     string
 	}{
 		{"none", nil, 0, ""},
-		{"unsorted, one twice", []provision.Change{one(add, stopped, b), one(add, stopped, a), one(add, stopped, b)}, 2, ""},
-		{"from one set to the other", []provision.Change{one(add, paused, a), one(remove, stopped, a)}, 2, ""},
-		{"mapped form is the same address", []provision.Change{one(add, paused, a), one(add, paused, netip.MustParseAddr("::ffff:100.64.0.1"))}, 1, ""},
-		{"IPv6", []provision.Change{one(add, paused, a), one(add, stopped, v6)}, 0, "change 1: stopped 2001:db8::1: not an IPv4 address"},
-		{"no address", []provision.Change{one(add, stopped, netip.Addr{})}, 0, "change 0: stopped invalid IP: not an IPv4 address"},
-		{"no set", []provision.Change{one(add, 0, a)}, 0, "change 0: set 0 does not exist"},
-		{"a set too many", []provision.Change{one(add, 12, a)}, 0, "change 0: set 12 does not exist"},
-		{"no operation", []provision.Change{one(0, stopped, a)}, 0, "change 0: operation 0 does not exist"},
-		{"contradiction", []provision.Change{one(add, stopped, b), one(add, stopped, a), one(remove, stopped, a)}, 0, "stopped 100.64.0.1: both added and removed"},
+		{"unsorted, one twice", []access.Change{one(add, stopped, b), one(add, stopped, a), one(add, stopped, b)}, 2, ""},
+		{"from one set to the other", []access.Change{one(add, paused, a), one(remove, stopped, a)}, 2, ""},
+		{"mapped form is the same address", []access.Change{one(add, paused, a), one(add, paused, netip.MustParseAddr("::ffff:100.64.0.1"))}, 1, ""},
+		{"IPv6", []access.Change{one(add, paused, a), one(add, stopped, v6)}, 0, "change 1: stopped 2001:db8::1: not an IPv4 address"},
+		{"no address", []access.Change{one(add, stopped, netip.Addr{})}, 0, "change 0: stopped invalid IP: not an IPv4 address"},
+		{"no set", []access.Change{one(add, 0, a)}, 0, "change 0: set 0 does not exist"},
+		{"a set too many", []access.Change{one(add, 12, a)}, 0, "change 0: set 12 does not exist"},
+		{"no operation", []access.Change{one(0, stopped, a)}, 0, "change 0: operation 0 does not exist"},
+		{"contradiction", []access.Change{one(add, stopped, b), one(add, stopped, a), one(remove, stopped, a)}, 0, "stopped 100.64.0.1: both added and removed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -292,10 +293,10 @@ func sent(t *testing.T, b batch) []netlink.Message {
 func TestBatchGoesOutInPiecesAdditionsFirst(t *testing.T) {
 	var b batch
 	for i := range uint32(2500) {
-		b.removes[provision.SetStopped] = append(b.removes[provision.SetStopped], num(i))
-		b.adds[provision.SetPaused] = append(b.adds[provision.SetPaused], num(i))
+		b.removes[access.SetStopped] = append(b.removes[access.SetStopped], num(i))
+		b.adds[access.SetPaused] = append(b.adds[access.SetPaused], num(i))
 	}
-	b.adds[provision.SetStopped] = nums(9999)
+	b.adds[access.SetStopped] = nums(9999)
 	type piece struct {
 		typ, elements int
 		set           string
@@ -341,15 +342,15 @@ func nums(v ...uint32) []key {
 func TestMissingFrom(t *testing.T) {
 	var b batch
 	var have contents
-	b.adds[provision.SetStopped] = nums(1, 2, 3)
-	b.removes[provision.SetPaused] = nums(2, 5)
-	have[provision.SetStopped] = nums(2, 7)
-	have[provision.SetPaused] = nums(1, 5)
+	b.adds[access.SetStopped] = nums(1, 2, 3)
+	b.removes[access.SetPaused] = nums(2, 5)
+	have[access.SetStopped] = nums(2, 7)
+	have[access.SetPaused] = nums(1, 5)
 	got := b.missingFrom(have)
-	require.Equal(t, nums(1, 3), got.adds[provision.SetStopped])
-	require.Equal(t, nums(5), got.removes[provision.SetPaused])
+	require.Equal(t, nums(1, 3), got.adds[access.SetStopped])
+	require.Equal(t, nums(5), got.removes[access.SetPaused])
 	require.Equal(t, 3, got.len())
-	have[provision.SetStopped], have[provision.SetPaused] = b.adds[provision.SetStopped], nil
+	have[access.SetStopped], have[access.SetPaused] = b.adds[access.SetStopped], nil
 	require.Zero(t, b.missingFrom(have).len())
 }
 
@@ -361,18 +362,18 @@ func TestNextGeneration(t *testing.T) {
 func TestDryRunRemembers(t *testing.T) {
 	ctx := context.Background()
 	d := NewDryRun(nil)
-	want := provision.ACL{
+	want := access.ACL{
 		Stopped: []netip.Addr{netip.MustParseAddr("100.64.0.1")},
 		Paused:  []netip.Addr{netip.MustParseAddr("100.64.0.2")},
 	}
-	require.NoError(t, d.Apply(ctx, provision.Plan(want, provision.ACL{})))
+	require.NoError(t, d.Apply(ctx, access.Plan(want, access.ACL{})))
 	have, err := d.Observe(ctx)
 	require.NoError(t, err)
 	require.Equal(t, want, have)
 	changed, err := d.Changed(ctx)
 	require.NoError(t, err)
 	require.False(t, changed)
-	require.NoError(t, d.Apply(ctx, provision.Plan(provision.ACL{}, have)))
+	require.NoError(t, d.Apply(ctx, access.Plan(access.ACL{}, have)))
 	have, err = d.Observe(ctx)
 	require.NoError(t, err)
 	require.Zero(t, have.Len())

@@ -11,13 +11,14 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 // perSet holds one value for each set, indexed by the set; index 0 is unused.
-type perSet[T any] [len(provision.SetCounts{})]T
+type perSet[T any] [len(access.SetCounts{})]T
 
 // eachSet gives the sets in their order.
-func eachSet() iter.Seq[provision.Set] { return provision.Sets() }
+func eachSet() iter.Seq[access.Set] { return access.Sets() }
 
 // kind is what the elements of a set are.
 type kind uint8
@@ -30,15 +31,15 @@ const (
 	kindNameAddr             // ifname . ipv4_addr
 )
 
-func kindOf(set provision.Set) kind {
+func kindOf(set access.Set) kind {
 	switch set {
-	case provision.SetGarden, provision.SetGuestGarden, provision.SetResolvers, provision.SetExempt:
+	case access.SetGarden, access.SetGuestGarden, access.SetResolvers, access.SetExempt:
 		return kindPrefix
-	case provision.SetGuardedDirect, provision.SetGuardedVLAN:
+	case access.SetGuardedDirect, access.SetGuardedVLAN:
 		return kindName
-	case provision.SetBoundDirect:
+	case access.SetBoundDirect:
 		return kindAddrMAC
-	case provision.SetBoundVLAN:
+	case access.SetBoundVLAN:
 		return kindNameAddr
 	default:
 		return kindAddr
@@ -80,7 +81,7 @@ func addrKey(a netip.Addr) key {
 }
 
 // keyOf gives the key of an element, or an error for what no such set can hold.
-func keyOf(set provision.Set, e provision.Element) (key, error) {
+func keyOf(set access.Set, e access.Element) (key, error) {
 	var k key
 	what := kindOf(set)
 	if what == kindPrefix {
@@ -115,62 +116,62 @@ func keyOf(set provision.Set, e provision.Element) (key, error) {
 }
 
 // element is the reverse of keyOf.
-func (k key) element(set provision.Set) provision.Element {
+func (k key) element(set access.Set) access.Element {
 	name := func() string { return string(bytes.TrimRight(k[:nameLen], "\x00")) }
 	switch kindOf(set) {
 	case kindPrefix:
-		return provision.Element{Prefix: netip.PrefixFrom(k.addr(0), int(k[4]))}
+		return access.Element{Prefix: netip.PrefixFrom(k.addr(0), int(k[4]))}
 	case kindName:
-		return provision.Element{Interface: name()}
+		return access.Element{Interface: name()}
 	case kindAddrMAC:
-		return provision.Element{Addr: k.addr(0), MAC: provision.MAC(k[4:10])}
+		return access.Element{Addr: k.addr(0), MAC: provision.MAC(k[4:10])}
 	case kindNameAddr:
-		return provision.Element{Addr: k.addr(nameLen), Interface: name()}
+		return access.Element{Addr: k.addr(nameLen), Interface: name()}
 	default:
-		return provision.Element{Addr: k.addr(0)}
+		return access.Element{Addr: k.addr(0)}
 	}
 }
 
 // contents are the elements of the sets, each sorted and without repeats.
 type contents perSet[[]key]
 
-func (c contents) acl() provision.ACL {
-	addrs := func(set provision.Set) []netip.Addr {
+func (c contents) acl() access.ACL {
+	addrs := func(set access.Set) []netip.Addr {
 		out := make([]netip.Addr, len(c[set]))
 		for i, k := range c[set] {
 			out[i] = k.addr(0)
 		}
 		return out
 	}
-	prefixes := func(set provision.Set) []netip.Prefix {
+	prefixes := func(set access.Set) []netip.Prefix {
 		var out []netip.Prefix
 		for _, k := range c[set] {
 			out = append(out, netip.PrefixFrom(k.addr(0), int(k[4])))
 		}
 		return out
 	}
-	names := func(set provision.Set) []string {
+	names := func(set access.Set) []string {
 		var out []string
 		for _, k := range c[set] {
 			out = append(out, k.element(set).Interface)
 		}
 		return out
 	}
-	a := provision.ACL{
-		Stopped: addrs(provision.SetStopped), Paused: addrs(provision.SetPaused), Guests: addrs(provision.SetGuests),
-		Garden: prefixes(provision.SetGarden), GuestGarden: prefixes(provision.SetGuestGarden), Resolvers: prefixes(provision.SetResolvers),
-		Guard: provision.SourceGuard{
-			Direct: names(provision.SetGuardedDirect), VLAN: names(provision.SetGuardedVLAN),
-			Exempt: prefixes(provision.SetExempt),
+	a := access.ACL{
+		Stopped: addrs(access.SetStopped), Paused: addrs(access.SetPaused), Guests: addrs(access.SetGuests),
+		Garden: prefixes(access.SetGarden), GuestGarden: prefixes(access.SetGuestGarden), Resolvers: prefixes(access.SetResolvers),
+		Guard: access.SourceGuard{
+			Direct: names(access.SetGuardedDirect), VLAN: names(access.SetGuardedVLAN),
+			Exempt: prefixes(access.SetExempt),
 		},
 	}
-	for _, k := range c[provision.SetBoundDirect] {
-		e := k.element(provision.SetBoundDirect)
-		a.Guard.BoundDirect = append(a.Guard.BoundDirect, provision.DirectBinding{IP: e.Addr, MAC: e.MAC})
+	for _, k := range c[access.SetBoundDirect] {
+		e := k.element(access.SetBoundDirect)
+		a.Guard.BoundDirect = append(a.Guard.BoundDirect, access.DirectBinding{IP: e.Addr, MAC: e.MAC})
 	}
-	for _, k := range c[provision.SetBoundVLAN] {
-		e := k.element(provision.SetBoundVLAN)
-		a.Guard.BoundVLAN = append(a.Guard.BoundVLAN, provision.VLANBinding{Interface: e.Interface, IP: e.Addr})
+	for _, k := range c[access.SetBoundVLAN] {
+		e := k.element(access.SetBoundVLAN)
+		a.Guard.BoundVLAN = append(a.Guard.BoundVLAN, access.VLANBinding{Interface: e.Interface, IP: e.Addr})
 	}
 	return a
 }
@@ -180,7 +181,7 @@ type batch struct {
 	adds, removes contents
 }
 
-func newBatch(changes []provision.Change) (batch, error) {
+func newBatch(changes []access.Change) (batch, error) {
 	var b batch
 	for i, c := range changes {
 		if c.Set == 0 || int(c.Set) >= len(b.adds) {
@@ -230,8 +231,8 @@ func (b batch) len() int {
 }
 
 // each gives the sets that the batch touches.
-func (b batch) each() iter.Seq[provision.Set] {
-	return func(yield func(provision.Set) bool) {
+func (b batch) each() iter.Seq[access.Set] {
+	return func(yield func(access.Set) bool) {
 		for set := range eachSet() {
 			if len(b.adds[set])+len(b.removes[set]) > 0 && !yield(set) {
 				return
@@ -286,7 +287,7 @@ func (b batch) queue(c *nftables.Conn) error {
 }
 
 // queueElements puts elements into messages of a bounded size.
-func queueElements(f func(*nftables.Set, []nftables.SetElement) error, set provision.Set, keys []key) error {
+func queueElements(f func(*nftables.Set, []nftables.SetElement) error, set access.Set, keys []key) error {
 	what, declared := kindOf(set), wantSet(set)
 	elements := make([]nftables.SetElement, 0, min(2*len(keys), 2*chunk))
 	for part := range slices.Chunk(keys, chunk) {
@@ -319,7 +320,7 @@ func interval(k key) (first, end uint32, open bool) {
 }
 
 // raw is the number of elements that the kernel counts for the keys of a set.
-func raw(set provision.Set, keys []key) int {
+func raw(set access.Set, keys []key) int {
 	if kindOf(set) != kindPrefix {
 		return len(keys)
 	}
@@ -336,6 +337,6 @@ func raw(set provision.Set, keys []key) int {
 // countFits tells whether the kernel's count of a set is that of n elements. Of
 // intervals it counts pairs of ends, as some versions do, or the ends. An
 // unknown count fits.
-func countFits(set provision.Set, count, n int) bool {
+func countFits(set access.Set, count, n int) bool {
 	return count == countUnknown || count == n || kindOf(set) == kindPrefix && count == n/2
 }

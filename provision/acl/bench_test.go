@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
@@ -24,7 +25,7 @@ func loaded(b *testing.B, n int) *acl.Table {
 	b.Helper()
 	table := newRouter(b).open()
 	observe(b, table)
-	apply(b, table, add(provision.SetStopped, subscribers(0, n)...))
+	apply(b, table, add(access.SetStopped, subscribers(0, n)...))
 	return table
 }
 
@@ -33,7 +34,7 @@ func loaded(b *testing.B, n int) *acl.Table {
 // an agent that listens to the kernel's events, as a running one does.
 func BenchmarkKernelLoad100k(b *testing.B) {
 	addrs := subscribers(0, 100_000)
-	fill, empty := add(provision.SetStopped, addrs...), remove(provision.SetStopped, addrs...)
+	fill, empty := add(access.SetStopped, addrs...), remove(access.SetStopped, addrs...)
 	ours := func(b *testing.B, table *acl.Table) {
 		b.Helper()
 		for b.Loop() {
@@ -103,7 +104,7 @@ func BenchmarkKernelLoad100k(b *testing.B) {
 // meet the kernel as it enlarges its table.
 func BenchmarkKernelOneMoreTo100k(b *testing.B) {
 	table := loaded(b, 100_000)
-	one, none := add(provision.SetStopped, subscribers(200_000, 1)...), remove(provision.SetStopped, subscribers(200_000, 1)...)
+	one, none := add(access.SetStopped, subscribers(200_000, 1)...), remove(access.SetStopped, subscribers(200_000, 1)...)
 	var times []time.Duration
 	for b.Loop() {
 		began := time.Now()
@@ -119,7 +120,7 @@ func BenchmarkKernelOneMoreTo100k(b *testing.B) {
 
 func BenchmarkKernelThousandMoreTo100k(b *testing.B) {
 	table := loaded(b, 100_000)
-	some, none := add(provision.SetStopped, subscribers(200_000, 1000)...), remove(provision.SetStopped, subscribers(200_000, 1000)...)
+	some, none := add(access.SetStopped, subscribers(200_000, 1000)...), remove(access.SetStopped, subscribers(200_000, 1000)...)
 	for b.Loop() {
 		apply(b, table, some)
 		b.StopTimer()
@@ -149,22 +150,22 @@ func BenchmarkKernelChanged(b *testing.B) {
 func BenchmarkKernelForwardedPacket(b *testing.B) {
 	const n = 100_000
 	self := netip.MustParseAddr("198.51.100.1")
-	var pairs []provision.DirectBinding
+	var pairs []access.DirectBinding
 	for _, a := range subscribers(0, n) {
-		pairs = append(pairs, provision.DirectBinding{IP: a, MAC: provision.MAC{2}})
+		pairs = append(pairs, access.DirectBinding{IP: a, MAC: provision.MAC{2}})
 	}
 	tests := []struct {
 		name   string
 		table  bool
 		policy acl.Policy
-		want   provision.ACL
+		want   access.ACL
 	}{
 		{name: "no table"},
 		{name: "empty table", table: true},
-		{name: "100,000 blocked", table: true, want: provision.ACL{Stopped: subscribers(0, n/2), Paused: subscribers(n/2, n/2)}},
-		{name: "and 100,000 bound sources", table: true, policy: acl.Policy{SourceGuard: true}, want: provision.ACL{
+		{name: "100,000 blocked", table: true, want: access.ACL{Stopped: subscribers(0, n/2), Paused: subscribers(n/2, n/2)}},
+		{name: "and 100,000 bound sources", table: true, policy: acl.Policy{SourceGuard: true}, want: access.ACL{
 			Stopped: subscribers(0, n/2), Paused: subscribers(n/2, n/2),
-			Guard: provision.SourceGuard{Direct: []string{"down0"}, BoundDirect: pairs}}},
+			Guard: access.SourceGuard{Direct: []string{"down0"}, BoundDirect: pairs}}},
 	}
 	for _, tt := range tests {
 		b.Run(tt.name, func(b *testing.B) {
@@ -194,9 +195,9 @@ func BenchmarkKernelForwardedPacket(b *testing.B) {
 			require.NoError(b, r.host.Sysctl("net.ipv4.ip_forward", "1"))
 			if tt.table {
 				want := tt.want
-				want.Guard.BoundDirect = append(want.Guard.BoundDirect, provision.DirectBinding{IP: self, MAC: provision.MAC{2, 0, 0, 0, 0, 1}})
+				want.Guard.BoundDirect = append(want.Guard.BoundDirect, access.DirectBinding{IP: self, MAC: provision.MAC{2, 0, 0, 0, 0, 1}})
 				table := r.openWith(acl.Options{Policy: tt.policy})
-				apply(b, table, provision.Plan(want, observe(b, table)))
+				apply(b, table, access.Plan(want, observe(b, table)))
 			}
 			sink, err := internet.ListenPacket("192.0.2.1:4000")
 			require.NoError(b, err)

@@ -14,13 +14,13 @@ import (
 	"github.com/google/nftables"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 )
 
 // crashStates are two states that differ in every element, of several messages each.
-func crashStates() [2]provision.ACL {
-	return [2]provision.ACL{
+func crashStates() [2]access.ACL {
+	return [2]access.ACL{
 		{Stopped: subscribers(0, 15_000), Paused: subscribers(20_000, 5000), Garden: prefixesOf("192.0.2.0/24", "198.51.100.0/25")},
 		{Stopped: subscribers(20_000, 5000), Paused: subscribers(0, 15_000), Garden: prefixesOf("198.51.100.0/24"), Guests: subscribers(50_000, 3000)},
 	}
@@ -37,7 +37,7 @@ func TestHelperCrash(t *testing.T) {
 	states := crashStates()
 	fmt.Println("opened")
 	for i := 0; ; i++ {
-		apply(t, table, provision.Plan(states[i%2], observe(t, table)))
+		apply(t, table, access.Plan(states[i%2], observe(t, table)))
 	}
 }
 
@@ -69,7 +69,7 @@ func TestKernelKilledInTheMiddleOfABatch(t *testing.T) {
 		default:
 			require.Zero(t, have.Len(), "kill %d: %v, which is neither of the two states", i, have.Counts())
 		}
-		apply(t, table, provision.Plan(states[i%2], have))
+		apply(t, table, access.Plan(states[i%2], have))
 		require.Empty(t, cmp.Diff(states[i%2], observe(t, table).Sorted(), cmpACL))
 		require.NoError(t, table.Close())
 	}
@@ -106,16 +106,16 @@ func TestKernelConcurrentEditorOfOurTable(t *testing.T) {
 		done <- edits
 	}()
 	rng := rand.New(rand.NewPCG(3, uint64(time.Now().UnixNano())))
-	var want provision.ACL
+	var want access.ACL
 	failed := 0
 	for range 30 {
-		want = provision.ACL{
+		want = access.ACL{
 			Stopped: subscribers(rng.IntN(300), 100+rng.IntN(2000)), Paused: subscribers(256+rng.IntN(100), 100),
 			Garden: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr("192.0.2.0"), 24+rng.IntN(2))},
 		}
 		have, err := table.Observe(t.Context())
 		if err == nil {
-			err = table.Apply(t.Context(), provision.Plan(want, have))
+			err = table.Apply(t.Context(), access.Plan(want, have))
 		}
 		if err != nil {
 			failed++ // given up after several attempts: the enforcer begins anew
@@ -126,7 +126,7 @@ func TestKernelConcurrentEditorOfOurTable(t *testing.T) {
 	t.Logf("%d foreign edits meanwhile, %d of 30 batches were given up", edits, failed)
 	require.Greater(t, edits, 10)
 	require.Less(t, failed, 15)
-	apply(t, table, provision.Plan(want, observe(t, table)))
+	apply(t, table, access.Plan(want, observe(t, table)))
 	require.Empty(t, cmp.Diff(want, observe(t, table).Sorted(), cmpACL))
 	require.False(t, changed(t, table))
 }

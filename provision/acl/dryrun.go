@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 // DryRun is a Kernel that only remembers and says what it would do. An agent
@@ -15,10 +15,10 @@ type DryRun struct {
 	log *slog.Logger
 
 	mu  sync.Mutex // guards acl
-	acl provision.ACL
+	acl access.ACL
 }
 
-var _ provision.Kernel = (*DryRun)(nil)
+var _ access.Kernel = (*DryRun)(nil)
 
 // NewDryRun gives an empty DryRun. A nil log is none.
 func NewDryRun(log *slog.Logger) *DryRun {
@@ -29,7 +29,7 @@ func NewDryRun(log *slog.Logger) *DryRun {
 }
 
 // Observe gives what the applied changes add up to.
-func (d *DryRun) Observe(context.Context) (provision.ACL, error) {
+func (d *DryRun) Observe(context.Context) (access.ACL, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.acl, nil
@@ -39,7 +39,7 @@ func (d *DryRun) Observe(context.Context) (provision.ACL, error) {
 func (d *DryRun) Changed(context.Context) (bool, error) { return false, nil }
 
 // Apply remembers the changes. It refuses what Table.Apply refuses.
-func (d *DryRun) Apply(_ context.Context, changes []provision.Change) error {
+func (d *DryRun) Apply(_ context.Context, changes []access.Change) error {
 	b, err := newBatch(changes)
 	if err != nil {
 		return fmt.Errorf("acl: dry run: %w", err)

@@ -19,12 +19,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 )
 
 // enforce runs an enforcer on the table. Its own looks are far apart, but for
 // the question for the generation every five seconds.
-func (r *router) enforce(table *acl.Table, addrs []netip.Addr) *provision.Enforcer {
+func (r *router) enforce(table *acl.Table, addrs []netip.Addr) *access.Enforcer {
 	r.t.Helper()
 	var in provision.Input
 	for i, ip := range addrs {
@@ -33,8 +34,8 @@ func (r *router) enforce(table *acl.Table, addrs []netip.Addr) *provision.Enforc
 		in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: provision.StateStop})
 	}
 	snap, _ := provision.Build(in)
-	inputs := provision.Inputs{Garden: prefixesOf("192.0.2.0/28"), Resolvers: prefixesOf("0.0.0.0/0")}
-	e := provision.NewEnforcer(provision.EnforceOptions{VerifyInterval: time.Hour, Inputs: func() provision.Inputs { return inputs }},
+	inputs := access.Inputs{Garden: prefixesOf("192.0.2.0/28"), Resolvers: prefixesOf("0.0.0.0/0")}
+	e := access.NewEnforcer(access.Options{VerifyInterval: time.Hour, Inputs: func() access.Inputs { return inputs }},
 		table, nil, func() *provision.Snapshot { return snap }, nil, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan struct{})
@@ -117,8 +118,8 @@ func TestKernelOwnAndUnrelatedCommitsAreNoDrift(t *testing.T) {
 	}()
 	within(t, "listens", func() bool { return woken.Load() == 1 })
 	for range 20 {
-		apply(t, table, add(provision.SetPaused, subscribers(5000, 10)...))
-		apply(t, table, remove(provision.SetPaused, subscribers(5000, 10)...))
+		apply(t, table, add(access.SetPaused, subscribers(5000, 10)...))
+		apply(t, table, remove(access.SetPaused, subscribers(5000, 10)...))
 		r.nft("add element inet filter allowed { 198.51.100.1 } ; delete element inet filter allowed { 198.51.100.1 }")
 		r.nft("add table inet usher2 ; delete table inet usher2")
 	}

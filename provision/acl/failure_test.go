@@ -12,16 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // stop gives n additions to the stopped set.
-func stop(n int) []provision.Change {
-	out := make([]provision.Change, n)
+func stop(n int) []access.Change {
+	out := make([]access.Change, n)
 	for i := range out {
-		out[i] = provision.Change{Op: provision.OpAdd, Set: provision.SetStopped,
-			Element: provision.Element{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})}}
+		out[i] = access.Change{Op: provision.OpAdd, Set: access.SetStopped,
+			Element: access.Element{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})}}
 	}
 	return out
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 // Holds asks the kernel for one address, without reading the sets: whether it is
@@ -21,14 +21,14 @@ func (t *Table) Holds(ctx context.Context, addr netip.Addr) (stopped, paused boo
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if stopped, err = t.holdsLocked(ctx, provision.SetStopped, addr.Unmap()); err != nil {
+	if stopped, err = t.holdsLocked(ctx, access.SetStopped, addr.Unmap()); err != nil {
 		return false, false, err
 	}
-	paused, err = t.holdsLocked(ctx, provision.SetPaused, addr.Unmap())
+	paused, err = t.holdsLocked(ctx, access.SetPaused, addr.Unmap())
 	return stopped, paused, err
 }
 
-func (t *Table) holdsLocked(ctx context.Context, set provision.Set, addr netip.Addr) (bool, error) {
+func (t *Table) holdsLocked(ctx context.Context, set access.Set, addr netip.Addr) (bool, error) {
 	_, found, err := t.lookUpLocked(ctx, set.String(), addr)
 	return found, err
 }

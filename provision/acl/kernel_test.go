@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
@@ -124,7 +125,7 @@ func (r *router) namespace() int {
 	return int(ns.Fd())
 }
 
-func observe(t testing.TB, table *acl.Table) provision.ACL {
+func observe(t testing.TB, table *acl.Table) access.ACL {
 	t.Helper()
 	have, err := table.Observe(context.Background())
 	require.NoError(t, err)
@@ -138,7 +139,7 @@ func changed(t testing.TB, table *acl.Table) bool {
 	return c
 }
 
-func apply(t testing.TB, table *acl.Table, changes []provision.Change) {
+func apply(t testing.TB, table *acl.Table, changes []access.Change) {
 	t.Helper()
 	require.NoError(t, table.Apply(context.Background(), changes))
 }
@@ -153,24 +154,24 @@ func subscribers(from, n int) []netip.Addr {
 	return out
 }
 
-func changes(op provision.Op, set provision.Set, addrs ...netip.Addr) []provision.Change {
-	out := make([]provision.Change, len(addrs))
+func changes(op provision.Op, set access.Set, addrs ...netip.Addr) []access.Change {
+	out := make([]access.Change, len(addrs))
 	for i, a := range addrs {
-		out[i] = provision.Change{Op: op, Set: set, Element: provision.Element{Addr: a}}
+		out[i] = access.Change{Op: op, Set: set, Element: access.Element{Addr: a}}
 	}
 	return out
 }
 
-func add(set provision.Set, addrs ...netip.Addr) []provision.Change {
+func add(set access.Set, addrs ...netip.Addr) []access.Change {
 	return changes(provision.OpAdd, set, addrs...)
 }
 
-func remove(set provision.Set, addrs ...netip.Addr) []provision.Change {
+func remove(set access.Set, addrs ...netip.Addr) []access.Change {
 	return changes(provision.OpRemove, set, addrs...)
 }
 
 // text is an ACL as text, one line an address.
-func text(a provision.ACL) string {
+func text(a access.ACL) string {
 	var b strings.Builder
 	for _, x := range a.Stopped {
 		fmt.Fprintf(&b, "stopped %s\n", x)
@@ -216,7 +217,7 @@ func TestKernelTableLoadedByHandIsAdoptedAsItIs(t *testing.T) {
 func TestKernelOpenTwiceWritesOnce(t *testing.T) {
 	r := newRouter(t)
 	first := r.open()
-	apply(t, first, add(provision.SetStopped, subscribers(0, 3)...))
+	apply(t, first, add(access.SetStopped, subscribers(0, 3)...))
 	observe(t, first)
 	before, gen := r.nft("-a", "list", "ruleset"), first.Generation()
 
@@ -233,18 +234,18 @@ func TestKernelApplyIsSeenByNft(t *testing.T) {
 	observe(t, table)
 	a, b, c := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("203.0.113.200"), netip.MustParseAddr("100.64.0.3")
 
-	apply(t, table, append(add(provision.SetStopped, a, b), add(provision.SetPaused, c)...))
+	apply(t, table, append(add(access.SetStopped, a, b), add(access.SetPaused, c)...))
 	require.Equal(t, map[string]bool{"100.64.0.1": true, "203.0.113.200": true}, r.elements("stopped"))
 	require.Equal(t, map[string]bool{"100.64.0.3": true}, r.elements("paused"))
 
 	// From one set to the other.
-	apply(t, table, provision.Plan(provision.ACL{Stopped: []netip.Addr{c}, Paused: []netip.Addr{a}}, observe(t, table)))
+	apply(t, table, access.Plan(access.ACL{Stopped: []netip.Addr{c}, Paused: []netip.Addr{a}}, observe(t, table)))
 	require.Equal(t, map[string]bool{"100.64.0.3": true}, r.elements("stopped"))
 	require.Equal(t, map[string]bool{"100.64.0.1": true}, r.elements("paused"))
 	require.Equal(t, "stopped 100.64.0.3\npaused 100.64.0.1\n", text(observe(t, table)))
 	require.False(t, changed(t, table))
 
-	apply(t, table, provision.Plan(provision.ACL{}, observe(t, table)))
+	apply(t, table, access.Plan(access.ACL{}, observe(t, table)))
 	require.Empty(t, r.elements("stopped"))
 	require.Empty(t, r.elements("paused"))
 }
@@ -253,7 +254,7 @@ func TestKernelHoldsAsksForOneAddress(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
 	addrs := subscribers(0, 5000)
-	apply(t, table, append(add(provision.SetStopped, addrs...), add(provision.SetPaused, addrs[7])...))
+	apply(t, table, append(add(access.SetStopped, addrs...), add(access.SetPaused, addrs[7])...))
 	observe(t, table)
 	holds := func(a netip.Addr, wantStopped, wantPaused bool) {
 		t.Helper()
@@ -280,20 +281,20 @@ func TestKernelApplyTwiceAndRemoveAbsent(t *testing.T) {
 	table := r.open()
 	observe(t, table)
 	addrs := subscribers(0, 2500)
-	apply(t, table, add(provision.SetStopped, addrs...))
+	apply(t, table, add(access.SetStopped, addrs...))
 	require.False(t, changed(t, table))
 
 	tests := []struct {
 		name    string
-		changes []provision.Change
+		changes []access.Change
 		want    int
 	}{
-		{"add what is there", add(provision.SetStopped, addrs...), 2500},
-		{"add some new", add(provision.SetStopped, subscribers(2400, 200)...), 2600},
-		{"remove one that is absent", remove(provision.SetStopped, subscribers(9000, 1)...), 2600},
-		{"remove absent and present", remove(provision.SetStopped, subscribers(2000, 2000)...), 2000},
-		{"the same twice in one call", append(add(provision.SetStopped, addrs[0]), add(provision.SetStopped, addrs[0])...), 2000},
-		{"remove twice in one call", append(remove(provision.SetStopped, addrs[0]), remove(provision.SetStopped, addrs[0])...), 1999},
+		{"add what is there", add(access.SetStopped, addrs...), 2500},
+		{"add some new", add(access.SetStopped, subscribers(2400, 200)...), 2600},
+		{"remove one that is absent", remove(access.SetStopped, subscribers(9000, 1)...), 2600},
+		{"remove absent and present", remove(access.SetStopped, subscribers(2000, 2000)...), 2000},
+		{"the same twice in one call", append(add(access.SetStopped, addrs[0]), add(access.SetStopped, addrs[0])...), 2000},
+		{"remove twice in one call", append(remove(access.SetStopped, addrs[0]), remove(access.SetStopped, addrs[0])...), 1999},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -311,8 +312,8 @@ func TestKernelTenThousandInOneApply(t *testing.T) {
 	table := r.open()
 	observe(t, table)
 	for _, n := range []int{999, 1000, 1001, 4095, 4096, 10_000} {
-		apply(t, table, provision.Plan(provision.ACL{}, observe(t, table)))
-		apply(t, table, add(provision.SetPaused, subscribers(0, n)...))
+		apply(t, table, access.Plan(access.ACL{}, observe(t, table)))
+		apply(t, table, add(access.SetPaused, subscribers(0, n)...))
 		require.Len(t, r.elements("paused"), n)
 		require.False(t, changed(t, table))
 	}
@@ -322,25 +323,25 @@ func TestKernelHundredThousand(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
 	observe(t, table)
-	want := provision.ACL{Stopped: subscribers(0, 100_000)}
+	want := access.ACL{Stopped: subscribers(0, 100_000)}
 
 	begin := time.Now()
-	apply(t, table, add(provision.SetStopped, want.Stopped...))
+	apply(t, table, add(access.SetStopped, want.Stopped...))
 	loaded := time.Since(begin)
 	begin = time.Now()
 	have := observe(t, table)
 	read := time.Since(begin)
 	require.Equal(t, len(want.Stopped), len(have.Stopped))
-	require.Empty(t, provision.Plan(want, have))
+	require.Empty(t, access.Plan(want, have))
 	require.Len(t, r.elements("stopped"), 100_000)
 
 	// The best of a few: what is asserted is the cost, not the machine's mood.
 	one, best := subscribers(200_000, 1), time.Hour
 	for range 5 {
 		begin = time.Now()
-		apply(t, table, add(provision.SetStopped, one...))
+		apply(t, table, add(access.SetStopped, one...))
 		best = min(best, time.Since(begin))
-		apply(t, table, remove(provision.SetStopped, one...))
+		apply(t, table, remove(access.SetStopped, one...))
 	}
 	require.False(t, changed(t, table))
 	t.Logf("100,000 elements: load %s, read back %s, one more %s", loaded, read, best)
@@ -352,11 +353,11 @@ func TestKernelHundredThousand(t *testing.T) {
 func TestKernelReadingWhileTheKernelReorders(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
-	var want provision.ACL
+	var want access.ACL
 	for n := 20_000; n <= 120_000; n += 50_000 {
 		want.Paused = subscribers(0, n)
-		apply(t, table, provision.Plan(want, observe(t, table)))
-		require.Empty(t, provision.Plan(want, observe(t, table)))
+		apply(t, table, access.Plan(want, observe(t, table)))
+		require.Empty(t, access.Plan(want, observe(t, table)))
 	}
 }
 
@@ -369,8 +370,8 @@ func TestKernelForeignTablesStayAsTheyAre(t *testing.T) {
 	before := list()
 	table := r.open()
 	observe(t, table)
-	apply(t, table, add(provision.SetStopped, subscribers(0, 5000)...))
-	apply(t, table, remove(provision.SetStopped, subscribers(0, 10)...))
+	apply(t, table, add(access.SetStopped, subscribers(0, 5000)...))
+	apply(t, table, remove(access.SetStopped, subscribers(0, 10)...))
 	r.nft("delete", "table", "inet", "usher")
 	observe(t, table)
 	require.Equal(t, before, list())
@@ -409,8 +410,8 @@ func TestKernelTableIsRepaired(t *testing.T) {
 	empty := r.list()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			want := provision.ACL{Stopped: subscribers(1, 2), Paused: subscribers(257, 1)}
-			apply(t, table, provision.Plan(want, observe(t, table)))
+			want := access.ACL{Stopped: subscribers(1, 2), Paused: subscribers(257, 1)}
+			apply(t, table, access.Plan(want, observe(t, table)))
 			require.Equal(t, all, text(observe(t, table)))
 			require.False(t, changed(t, table))
 
@@ -419,7 +420,7 @@ func TestKernelTableIsRepaired(t *testing.T) {
 			have := observe(t, table)
 			require.Equal(t, tt.want, text(have))
 			require.False(t, changed(t, table))
-			apply(t, table, provision.Plan(provision.ACL{}, have))
+			apply(t, table, access.Plan(access.ACL{}, have))
 			require.Equal(t, empty, r.list())
 		})
 	}
@@ -430,7 +431,7 @@ func TestKernelTableIsRepaired(t *testing.T) {
 func TestKernelNewRulesLeaveTheSets(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
-	apply(t, table, add(provision.SetStopped, subscribers(0, 3000)...))
+	apply(t, table, add(access.SetStopped, subscribers(0, 3000)...))
 	observe(t, table)
 	a := subscribers(7, 1)[0]
 	r.nft("add element inet usher refused { " + a.String() + " counter packets 3 bytes 252 }")
@@ -465,15 +466,15 @@ func TestKernelApplyAfterTheTableWasDropped(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
 	empty := r.list()
-	apply(t, table, add(provision.SetStopped, subscribers(0, 2)...))
+	apply(t, table, add(access.SetStopped, subscribers(0, 2)...))
 	observe(t, table)
 
 	r.nft("delete", "table", "inet", "usher")
-	apply(t, table, append(add(provision.SetPaused, subscribers(7, 1)...), remove(provision.SetStopped, subscribers(0, 1)...)...))
+	apply(t, table, append(add(access.SetPaused, subscribers(7, 1)...), remove(access.SetStopped, subscribers(0, 1)...)...))
 	require.Equal(t, map[string]bool{"100.64.0.7": true}, r.elements("paused"))
 	require.True(t, changed(t, table), "what was lost must be found by the next look")
 	require.Equal(t, "paused 100.64.0.7\n", text(observe(t, table)))
-	apply(t, table, remove(provision.SetPaused, subscribers(7, 1)...))
+	apply(t, table, remove(access.SetPaused, subscribers(7, 1)...))
 	require.Equal(t, empty, r.list())
 }
 
@@ -494,7 +495,7 @@ func TestKernelOtherSchemaIsReplacedAndElementsKept(t *testing.T) {
 			table := r.open()
 			have := observe(t, table)
 			require.Equal(t, tt.want, text(have))
-			apply(t, table, provision.Plan(provision.ACL{}, have))
+			apply(t, table, access.Plan(access.ACL{}, have))
 			require.Equal(t, fresh, r.list())
 		})
 	}
@@ -514,14 +515,14 @@ func TestKernelForeignWritesBetweenOurs(t *testing.T) {
 	observe(t, table)
 	r.nft("add", "table", "inet", "other")
 	require.True(t, changed(t, table))
-	apply(t, table, add(provision.SetStopped, subscribers(0, 10)...))
+	apply(t, table, add(access.SetStopped, subscribers(0, 10)...))
 	require.True(t, changed(t, table), "our own commit must not hide a foreign one")
 	require.Len(t, observe(t, table).Stopped, 10)
 	require.False(t, changed(t, table))
 
 	// A foreign hand in our set, unnoticed until our next batch.
 	r.nft("delete", "element", "inet", "usher", "stopped", "{ 100.64.0.3 }")
-	apply(t, table, add(provision.SetStopped, subscribers(10, 1)...))
+	apply(t, table, add(access.SetStopped, subscribers(10, 1)...))
 	require.True(t, changed(t, table))
 	require.Len(t, observe(t, table).Stopped, 10)
 	require.False(t, changed(t, table))
@@ -547,9 +548,9 @@ func TestKernelConcurrentForeignEdits(t *testing.T) {
 		done <- n
 	}()
 	for round := range 20 {
-		want := provision.ACL{Stopped: subscribers(round*100, 3000), Paused: subscribers(100_000+round, 10)}
-		apply(t, table, provision.Plan(want, observe(t, table)))
-		require.Empty(t, provision.Plan(want, observe(t, table)))
+		want := access.ACL{Stopped: subscribers(round*100, 3000), Paused: subscribers(100_000+round, 10)}
+		apply(t, table, access.Plan(want, observe(t, table)))
+		require.Empty(t, access.Plan(want, observe(t, table)))
 	}
 	stop()
 	t.Logf("%d foreign commits meanwhile", <-done)
@@ -560,7 +561,7 @@ func TestKernelWalkBetweenStates(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
 	s := func(from, n int) []netip.Addr { return subscribers(from, n) }
-	states := []provision.ACL{
+	states := []access.ACL{
 		{},
 		{Stopped: s(0, 1)},
 		{Paused: s(0, 1)},
@@ -570,8 +571,8 @@ func TestKernelWalkBetweenStates(t *testing.T) {
 	}
 	for i := range len(states) * len(states) {
 		from, to := states[i/len(states)], states[i%len(states)]
-		for _, want := range []provision.ACL{from, to} {
-			apply(t, table, provision.Plan(want, observe(t, table)))
+		for _, want := range []access.ACL{from, to} {
+			apply(t, table, access.Plan(want, observe(t, table)))
 			require.Equal(t, text(want), text(observe(t, table)), "step %d", i)
 		}
 	}
@@ -585,11 +586,11 @@ func TestKernelErrorsSayWhat(t *testing.T) {
 	cancel()
 	_, err := table.Observe(ctx)
 	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorIs(t, table.Apply(ctx, add(provision.SetPaused, subscribers(0, 1)...)), context.Canceled)
+	require.ErrorIs(t, table.Apply(ctx, add(access.SetPaused, subscribers(0, 1)...)), context.Canceled)
 	require.ErrorIs(t, table.Clear(ctx), context.Canceled)
 	require.Empty(t, r.elements("paused"))
 
 	// Works again, also after the sockets are gone.
-	apply(t, table, add(provision.SetPaused, subscribers(0, 1)...))
+	apply(t, table, add(access.SetPaused, subscribers(0, 1)...))
 	require.Len(t, r.elements("paused"), 1)
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 )
 
@@ -80,7 +80,7 @@ func TestKernelSecondAgentIsRefused(t *testing.T) {
 func TestKernelHandlesBesideAnAgent(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
-	apply(t, table, append(add(provision.SetStopped, subscribers(0, 2)...), add(provision.SetGuests, subscribers(5, 1)...)...))
+	apply(t, table, append(add(access.SetStopped, subscribers(0, 2)...), add(access.SetGuests, subscribers(5, 1)...)...))
 	o := acl.Options{NetNS: r.namespace()}
 
 	reader := acl.NewReader(o)
@@ -90,7 +90,7 @@ func TestKernelHandlesBesideAnAgent(t *testing.T) {
 	require.Equal(t, r.list(), text)
 	sets, err := reader.Sets(t.Context(), subscribers(5, 1)[0])
 	require.NoError(t, err)
-	require.Equal(t, []provision.Set{provision.SetGuests}, sets)
+	require.Equal(t, []access.Set{access.SetGuests}, sets)
 	sets, err = reader.Sets(t.Context(), subscribers(9, 1)[0])
 	require.NoError(t, err)
 	require.Empty(t, sets)

@@ -14,7 +14,7 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 // countUnknown stands for the number of elements where the kernel does not tell.
@@ -212,7 +212,7 @@ func parseCounter(b []byte, c *Counter) error {
 
 // keysOf makes keys of the elements of a set, sorted. strange counts those that
 // a set of its kind should not have; repeats those that came twice.
-func keysOf(set provision.Set, elements []element) (keys []key, strange, repeats int) {
+func keysOf(set access.Set, elements []element) (keys []key, strange, repeats int) {
 	what := kindOf(set)
 	if what == kindPrefix {
 		return prefixKeys(elements)

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
@@ -245,7 +246,7 @@ func seen(state string, self func(page string) string) map[string]string {
 
 func (w *world) put(state string) {
 	w.t.Helper()
-	want := provision.ACL{
+	want := access.ACL{
 		Garden: prefixesOf(gardenIP + "/32"), GuestGarden: prefixesOf(guestGardenIP + "/32"), Resolvers: prefixesOf(resolverIP + "/32"),
 	}
 	self := []netip.Addr{w.firstAddr}
@@ -418,13 +419,13 @@ func TestKernelSourceGuard(t *testing.T) {
 		require.NoError(t, err)
 		return m
 	}
-	guard := provision.SourceGuard{
+	guard := access.SourceGuard{
 		Direct: []string{"down0"}, VLAN: []string{"down1"},
-		BoundDirect: []provision.DirectBinding{{IP: w.firstAddr, MAC: mac(w.first)}},
-		BoundVLAN:   []provision.VLANBinding{{Interface: "down1", IP: netip.MustParseAddr("100.64.1.1")}},
+		BoundDirect: []access.DirectBinding{{IP: w.firstAddr, MAC: mac(w.first)}},
+		BoundVLAN:   []access.VLANBinding{{Interface: "down1", IP: netip.MustParseAddr("100.64.1.1")}},
 		Exempt:      prefixesOf("100.64.0.99/32"),
 	}
-	setTo(t, w.table, provision.ACL{Guard: guard})
+	setTo(t, w.table, access.ACL{Guard: guard})
 	ping := func(h *lab.Host, from, to string) bool {
 		_, err := h.Output(t.Context(), "ping", "-n", "-c", "1", "-W", "0.3", "-I", from, to)
 		return err == nil
@@ -476,7 +477,7 @@ func TestKernelSourceGuard(t *testing.T) {
 	require.NoError(t, w.table.Shut(t.Context()))
 	require.False(t, ping(w.first, "100.64.0.77", serverIP))
 	guard.BoundDirect[0].MAC = mac(w.first)
-	setTo(t, w.table, provision.ACL{Guard: guard})
+	setTo(t, w.table, access.ACL{Guard: guard})
 	require.True(t, ping(w.first, "100.64.0.1", serverIP), "bound anew")
 }
 
@@ -506,10 +507,10 @@ func TestKernelUnblockedSubscriberLosesNothing(t *testing.T) {
 	w := newWorld(t, masquerade, acl.Policy{SourceGuard: true})
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 2))
 	self := netip.MustParseAddr("100.64.1.1")
-	wish := func() provision.ACL {
+	wish := func() access.ACL {
 		want := randomWish(rng)
 		want.Guard.VLAN = append(want.Guard.VLAN, "down1")
-		want.Guard.BoundVLAN = append(want.Guard.BoundVLAN, provision.VLANBinding{Interface: "down1", IP: self})
+		want.Guard.BoundVLAN = append(want.Guard.BoundVLAN, access.VLANBinding{Interface: "down1", IP: self})
 		want.Stopped = append(want.Stopped, subscribers(1<<16, rng.IntN(5000))...)
 		return want.Sorted()
 	}

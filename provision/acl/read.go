@@ -13,7 +13,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 // observeLocked reads the sets until one reading is consistent, and repairs the
@@ -170,7 +170,7 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 // dumpLocked reads the elements of a set, sorted. n is how many the kernel has
 // for them. strange counts those that such a set should not have, such as the
 // catch-all element.
-func (t *Table) dumpLocked(ctx context.Context, set provision.Set, count int) (keys []key, n, strange int, err error) {
+func (t *Table) dumpLocked(ctx context.Context, set access.Set, count int) (keys []key, n, strange int, err error) {
 	var elements []element
 	if count != countUnknown {
 		elements = make([]element, 0, count)

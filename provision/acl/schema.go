@@ -18,7 +18,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 // schema numbers what this package builds. It stands in the comments of the
@@ -89,7 +89,7 @@ func wantTable() *nftables.Table {
 }
 
 // wantSet gives the declaration of a set of an ACL.
-func wantSet(set provision.Set) *nftables.Set {
+func wantSet(set access.Set) *nftables.Set {
 	s := &nftables.Set{Table: wantTable(), Name: set.String(), Comment: setComment(set.String())}
 	switch kindOf(set) {
 	case kindName:
@@ -134,19 +134,19 @@ func refusedSet() *nftables.Set {
 func setComment(name string) string {
 	what := "subscribers"
 	switch name {
-	case provision.SetGuests.String():
+	case access.SetGuests.String():
 		what = "addresses of nobody's customers"
-	case provision.SetGarden.String():
+	case access.SetGarden.String():
 		what = "where the paused may go"
-	case provision.SetGuestGarden.String():
+	case access.SetGuestGarden.String():
 		what = "where guests may go"
-	case provision.SetResolvers.String():
+	case access.SetResolvers.String():
 		what = "where both may ask DNS"
-	case provision.SetGuardedDirect.String(), provision.SetGuardedVLAN.String():
+	case access.SetGuardedDirect.String(), access.SetGuardedVLAN.String():
 		what = "guarded interfaces"
-	case provision.SetBoundDirect.String(), provision.SetBoundVLAN.String():
+	case access.SetBoundDirect.String(), access.SetBoundVLAN.String():
 		what = "sources they let in"
-	case provision.SetExempt.String():
+	case access.SetExempt.String():
 		what = "sources they let in always"
 	case setOpen:
 		what = "everything passes meanwhile"
@@ -198,12 +198,12 @@ func wantRules(p Policy) []rule {
 	open := join(isOpen(), accept())
 	out := []rule{
 		{chainForward, "maintenance", "meta nfproto @open counter accept", join(isOpen(), counter(), accept())},
-		{chainForward, "from a stopped subscriber", "ip saddr @stopped goto from_stopped", join(inSet(source, provision.SetStopped), jumpTo(chainFromStopped))},
-		{chainForward, "to a stopped subscriber", "ip daddr @stopped goto to_stopped", join(inSet(destination, provision.SetStopped), jumpTo(chainToStopped))},
-		{chainForward, "from a paused subscriber", "ip saddr @paused goto from_paused", join(inSet(source, provision.SetPaused), jumpTo(chainFromPaused))},
-		{chainForward, "to a paused subscriber", "ip daddr @paused goto to_paused", join(inSet(destination, provision.SetPaused), jumpTo(chainToPaused))},
-		{chainForward, "from a guest", "ip saddr @guests goto from_guests", join(inSet(source, provision.SetGuests), jumpTo(chainFromGuests))},
-		{chainForward, "to a guest", "ip daddr @guests goto to_guests", join(inSet(destination, provision.SetGuests), jumpTo(chainToGuests))},
+		{chainForward, "from a stopped subscriber", "ip saddr @stopped goto from_stopped", join(inSet(source, access.SetStopped), jumpTo(chainFromStopped))},
+		{chainForward, "to a stopped subscriber", "ip daddr @stopped goto to_stopped", join(inSet(destination, access.SetStopped), jumpTo(chainToStopped))},
+		{chainForward, "from a paused subscriber", "ip saddr @paused goto from_paused", join(inSet(source, access.SetPaused), jumpTo(chainFromPaused))},
+		{chainForward, "to a paused subscriber", "ip daddr @paused goto to_paused", join(inSet(destination, access.SetPaused), jumpTo(chainToPaused))},
+		{chainForward, "from a guest", "ip saddr @guests goto from_guests", join(inSet(source, access.SetGuests), jumpTo(chainFromGuests))},
+		{chainForward, "to a guest", "ip daddr @guests goto to_guests", join(inSet(destination, access.SetGuests), jumpTo(chainToGuests))},
 
 		// The count is a rule of its own: when the set is full, the rule ends
 		// there, and the packet must be dropped all the same.
@@ -212,13 +212,13 @@ func wantRules(p Policy) []rule {
 		{chainToStopped, "", "update @refused { ip daddr }", count(destination)},
 		{chainToStopped, "", "counter drop", join(counter(), drop())},
 	}
-	out = append(out, limited(chainFromPaused, chainToPaused, provision.SetGarden)...)
-	out = append(out, limited(chainFromGuests, chainToGuests, provision.SetGuestGarden)...)
+	out = append(out, limited(chainFromPaused, chainToPaused, access.SetGarden)...)
+	out = append(out, limited(chainFromGuests, chainToGuests, access.SetGuestGarden)...)
 	if p.Portal.Port() != 0 {
 		target, text := p.redirect()
 		out = append(out, rule{chainPortal, "maintenance", "meta nfproto @open accept", open})
-		for _, who := range []struct{ set, garden provision.Set }{
-			{provision.SetPaused, provision.SetGarden}, {provision.SetGuests, provision.SetGuestGarden},
+		for _, who := range []struct{ set, garden access.Set }{
+			{access.SetPaused, access.SetGarden}, {access.SetGuests, access.SetGuestGarden},
 		} {
 			out = append(out, rule{chainPortal, "",
 				fmt.Sprintf("ip saddr @%s tcp dport 80 ip daddr != @%s counter %s", who.set, who.garden, text),
@@ -232,7 +232,7 @@ func wantRules(p Policy) []rule {
 			rule{chainSource, "", "iifname @guarded_vlan iifname . ip saddr != @bound_vlan goto unbound", join(notBoundVLAN(), jumpTo(chainUnbound))},
 			// Who has no address, or not any more, asks for one.
 			rule{chainUnbound, "", "udp sport 68 udp dport 67 accept", join(isProto(unix.IPPROTO_UDP), ports(68, 67), accept())},
-			rule{chainUnbound, "", "ip saddr @exempt accept", join(inSet(source, provision.SetExempt), accept())},
+			rule{chainUnbound, "", "ip saddr @exempt accept", join(inSet(source, access.SetExempt), accept())},
 			rule{chainUnbound, "", "counter drop", join(counter(), drop())})
 	}
 	return out
@@ -240,7 +240,7 @@ func wantRules(p Policy) []rule {
 
 // limited gives the rules for those who may go to a garden and ask DNS, and
 // whose other packets are refused.
-func limited(from, to string, garden provision.Set) []rule {
+func limited(from, to string, garden access.Set) []rule {
 	const sport, dport = 0, 2
 	dns := func(chain, way string, addr uint32, portAt uint32, proto byte) rule {
 		name, side := "udp", "dport"
@@ -251,7 +251,7 @@ func limited(from, to string, garden provision.Set) []rule {
 			side = "sport"
 		}
 		return rule{chain, "", fmt.Sprintf("ip %s @resolvers %s %s 53 accept", way, name, side),
-			join(inSet(addr, provision.SetResolvers), isProto(proto), port(portAt, 53), accept())}
+			join(inSet(addr, access.SetResolvers), isProto(proto), port(portAt, 53), accept())}
 	}
 	return []rule{
 		dns(from, "daddr", destination, dport, unix.IPPROTO_UDP),
@@ -331,12 +331,12 @@ func ipv4(offset uint32) []expr.Any {
 }
 
 // inSet is what "ip saddr @set" stands for in an inet table.
-func inSet(offset uint32, set provision.Set) []expr.Any {
+func inSet(offset uint32, set access.Set) []expr.Any {
 	return append(ipv4(offset), &expr.Lookup{SourceRegister: 1, SetName: set.String()})
 }
 
 // notIn is "ip daddr != @set" where the packet is known to be IPv4.
-func notIn(offset uint32, set provision.Set) []expr.Any {
+func notIn(offset uint32, set access.Set) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
 		&expr.Lookup{SourceRegister: 1, SetName: set.String(), Invert: true},
@@ -349,7 +349,7 @@ func count(offset uint32) []expr.Any {
 }
 
 // inInterfaces is "iifname @set".
-func inInterfaces(set provision.Set) []expr.Any {
+func inInterfaces(set access.Set) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&expr.Lookup{SourceRegister: 1, SetName: set.String()},
@@ -362,12 +362,12 @@ func inInterfaces(set provision.Set) []expr.Any {
 func notBoundDirect() []expr.Any {
 	const reg32nd, etherSource = 9, 6
 	load := ipv4(source)
-	return join(inInterfaces(provision.SetGuardedDirect), load[:2], []expr.Any{
+	return join(inInterfaces(access.SetGuardedDirect), load[:2], []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER)},
 	}, load[2:], []expr.Any{
 		&expr.Payload{DestRegister: reg32nd, Base: expr.PayloadBaseLLHeader, Offset: etherSource, Len: 6},
-		&expr.Lookup{SourceRegister: 1, SetName: provision.SetBoundDirect.String(), Invert: true},
+		&expr.Lookup{SourceRegister: 1, SetName: access.SetBoundDirect.String(), Invert: true},
 	})
 }
 
@@ -375,10 +375,10 @@ func notBoundDirect() []expr.Any {
 // name fills the first of the large registers, the address begins the second.
 func notBoundVLAN() []expr.Any {
 	load := ipv4(source)
-	return join(inInterfaces(provision.SetGuardedVLAN), load[:2], []expr.Any{
+	return join(inInterfaces(access.SetGuardedVLAN), load[:2], []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&expr.Payload{DestRegister: 2, Base: expr.PayloadBaseNetworkHeader, Offset: source, Len: 4},
-		&expr.Lookup{SourceRegister: 1, SetName: provision.SetBoundVLAN.String(), Invert: true},
+		&expr.Lookup{SourceRegister: 1, SetName: access.SetBoundVLAN.String(), Invert: true},
 	})
 }
 

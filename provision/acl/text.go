@@ -15,7 +15,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 // ErrNotAsWritten says that the table in the kernel is not the one that this
@@ -48,9 +48,9 @@ func (t *Table) AsNFT(ctx context.Context) (string, error) {
 
 // AsNFT gives the table that a policy and an ACL lead to, as nft prints it: for
 // what a dry run would write.
-func AsNFT(p Policy, a provision.ACL) (string, error) {
+func AsNFT(p Policy, a access.ACL) (string, error) {
 	l := listing{policy: p}
-	b, err := newBatch(provision.Plan(a, provision.ACL{}))
+	b, err := newBatch(access.Plan(a, access.ACL{}))
 	if err != nil {
 		return "", fmt.Errorf("acl: %w", err)
 	}
@@ -232,7 +232,7 @@ func (l listing) printChain(b *strings.Builder, c *nftables.Chain, rules []rule)
 
 // inOrder gives the keys in nft's order: addresses by number, all else as one
 // number in the machine's order, so by its last byte first.
-func inOrder(set provision.Set, keys []key) []key {
+func inOrder(set access.Set, keys []key) []key {
 	switch kindOf(set) {
 	case kindAddr, kindPrefix:
 		return keys
@@ -250,7 +250,7 @@ func inOrder(set provision.Set, keys []key) []key {
 }
 
 // elementText gives an element as nft prints it.
-func elementText(set provision.Set, k key) string {
+func elementText(set access.Set, k key) string {
 	e := k.element(set)
 	switch kindOf(set) {
 	case kindPrefix:

@@ -13,17 +13,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 )
 
 var cmpACL = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
 
 // randomWish is an ACL with some elements of every kind, as the enforcer may want it.
-func randomWish(rng *rand.Rand) provision.ACL {
+func randomWish(rng *rand.Rand) access.ACL {
 	ip := func() netip.Addr {
 		return netip.AddrFrom4([4]byte{byte(1 + rng.IntN(254)), byte(rng.IntN(256)), byte(rng.IntN(3)), byte(rng.IntN(256))})
 	}
-	var in provision.Inputs
+	var in access.Inputs
 	prefixes := func(list *[]netip.Prefix) {
 		for range rng.IntN(12) {
 			*list = append(*list, netip.PrefixFrom(ip(), []int{1, 3, 8, 16, 24, 30, 31, 32, 32}[rng.IntN(9)]))
@@ -45,10 +46,10 @@ func randomWish(rng *rand.Rand) provision.ACL {
 		in.GuardVLAN = append(in.GuardVLAN, names[rng.IntN(len(names))])
 	}
 	for range rng.IntN(30) {
-		in.BoundDirect = append(in.BoundDirect, provision.DirectBinding{IP: ip(), MAC: provision.MAC{2, byte(rng.IntN(3)), 0, 0, 0, byte(rng.IntN(4))}})
-		in.BoundVLAN = append(in.BoundVLAN, provision.VLANBinding{Interface: names[rng.IntN(len(names))], IP: ip()})
+		in.BoundDirect = append(in.BoundDirect, access.DirectBinding{IP: ip(), MAC: provision.MAC{2, byte(rng.IntN(3)), 0, 0, 0, byte(rng.IntN(4))}})
+		in.BoundVLAN = append(in.BoundVLAN, access.VLANBinding{Interface: names[rng.IntN(len(names))], IP: ip()})
 	}
-	want := provision.Want(nil, in)
+	want := access.Want(nil, in)
 	for _, list := range []*[]netip.Addr{&want.Stopped, &want.Paused, &want.Guests} {
 		for range rng.IntN(9) {
 			*list = append(*list, ip())
@@ -67,14 +68,14 @@ func TestKernelRandomWalkAndText(t *testing.T) {
 		{Portal: netip.MustParseAddrPort("192.0.2.1:80"), SourceGuard: true}}
 	r := newRouter(t)
 	table := r.open()
-	var have provision.ACL
+	var have access.ACL
 	for i := range 40 {
 		if rng.IntN(8) == 0 {
 			table.Reconfigure(policies[rng.IntN(len(policies))])
 			require.Empty(t, cmp.Diff(have, observe(t, table).Sorted(), cmpACL), "a new policy keeps the elements")
 		}
 		want := randomWish(rng)
-		apply(t, table, provision.Plan(want, observe(t, table)))
+		apply(t, table, access.Plan(want, observe(t, table)))
 		have = observe(t, table).Sorted()
 		require.Empty(t, cmp.Diff(want, have, cmpACL), "step %d", i)
 		require.False(t, changed(t, table))
@@ -127,6 +128,6 @@ func TestKernelTextOfAWishCanBeLoaded(t *testing.T) {
 	require.Empty(t, cmp.Diff(want, observe(t, table).Sorted(), cmpACL))
 	require.Equal(t, before, r.nft("-a", "list", "table", "inet", "usher"), "adopted, not replaced")
 
-	_, err = acl.AsNFT(policy, provision.ACL{Guard: provision.SourceGuard{Direct: []string{"a name too long for an interface"}}})
+	_, err = acl.AsNFT(policy, access.ACL{Guard: access.SourceGuard{Direct: []string{"a name too long for an interface"}}})
 	require.ErrorContains(t, err, "want a name of 1 to 15 bytes")
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
 
@@ -262,15 +262,15 @@ func TestKernelTrafficOfBlockedSubscribers(t *testing.T) {
 }
 
 type applier interface {
-	Observe(context.Context) (provision.ACL, error)
-	Apply(context.Context, []provision.Change) error
+	Observe(context.Context) (access.ACL, error)
+	Apply(context.Context, []access.Change) error
 }
 
-func setTo(t *testing.T, k applier, want provision.ACL) {
+func setTo(t *testing.T, k applier, want access.ACL) {
 	t.Helper()
 	have, err := k.Observe(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, k.Apply(t.Context(), provision.Plan(want, have)))
+	require.NoError(t, k.Apply(t.Context(), access.Plan(want, have)))
 }
 
 func testPaused(t *testing.T, n *isp, k applier, routed bool) {
@@ -290,7 +290,7 @@ func testPaused(t *testing.T, n *isp, k applier, routed bool) {
 	took := pause(t, n, k)
 	for tries := 1; took > 200*time.Millisecond && tries < 3; tries++ {
 		// A busy machine may be late; one that never is in time is not.
-		setTo(t, k, provision.ACL{})
+		setTo(t, k, access.ACL{})
 		took = pause(t, n, k)
 	}
 	require.Less(t, took, 200*time.Millisecond)
@@ -326,7 +326,7 @@ func testPaused(t *testing.T, n *isp, k applier, routed bool) {
 	_, err = n.ping(n.first, routerIP)
 	require.NoError(t, err, "the router itself, as for DHCP")
 
-	setTo(t, k, provision.ACL{})
+	setTo(t, k, access.ACL{})
 	n.dial(n.first)
 	_, err = n.ping(n.first, serverIP)
 	require.NoError(t, err)
@@ -340,7 +340,7 @@ func pause(t *testing.T, n *isp, k applier) time.Duration {
 	defer cancel()
 	busy := startFlow(ctx, n.dial(n.first))
 	begin := time.Now()
-	setTo(t, k, provision.ACL{Paused: []netip.Addr{n.firstAddr}})
+	setTo(t, k, access.ACL{Paused: []netip.Addr{n.firstAddr}})
 	<-busy.done
 	require.ErrorIs(t, errors.Join(busy.errs...), syscall.ECONNRESET, "the live flow of a paused subscriber")
 	took := busy.at.Sub(begin)
@@ -351,7 +351,7 @@ func pause(t *testing.T, n *isp, k applier) time.Duration {
 func testStopped(t *testing.T, n *isp, k applier) {
 	t.Helper()
 	c := n.dial(n.first)
-	setTo(t, k, provision.ACL{Stopped: []netip.Addr{n.firstAddr}})
+	setTo(t, k, access.ACL{Stopped: []netip.Addr{n.firstAddr}})
 	passed := n.passed()
 	require.ErrorIs(t, exchange(c, 200*time.Millisecond), os.ErrDeadlineExceeded)
 	_, err := n.first.Dial(serverAddr, 200*time.Millisecond)
@@ -366,7 +366,7 @@ func testStopped(t *testing.T, n *isp, k applier) {
 	require.NoError(t, err, "the router itself, as for DHCP")
 
 	// Nobody was told, so the connection goes on where it stood.
-	setTo(t, k, provision.ACL{})
+	setTo(t, k, access.ACL{})
 	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 	_, err = io.ReadFull(c, make([]byte, 1))
 	require.NoError(t, err)
@@ -379,7 +379,7 @@ func testStopped(t *testing.T, n *isp, k applier) {
 func TestKernelReplacementLetsNothingThrough(t *testing.T) {
 	n := newISP(t, "")
 	table := n.open()
-	setTo(t, table, provision.ACL{Stopped: append(subscribers(1, 1), subscribers(5000, 5000)...)})
+	setTo(t, table, access.ACL{Stopped: append(subscribers(1, 1), subscribers(5000, 5000)...)})
 	flood, err := n.first.Start("ping", "-n", "-q", "-i", "0.001", serverIP)
 	require.NoError(t, err)
 	before := n.passed()

@@ -11,7 +11,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 // Reader looks at the table without owning it, and changes nothing: beside an
@@ -22,10 +22,10 @@ type Reader struct{ t *Table }
 // View is the table at one moment.
 type View struct {
 	Exists     bool
-	Defect     string        // how its rules or sets differ from those of the policy; empty: they do not
-	ACL        provision.ACL // what its sets hold, sorted
-	Generation uint64        // of the whole ruleset
-	OpenUntil  time.Time     // maintenance: everybody passes; zero: none
+	Defect     string     // how its rules or sets differ from those of the policy; empty: they do not
+	ACL        access.ACL // what its sets hold, sorted
+	Generation uint64     // of the whole ruleset
+	OpenUntil  time.Time  // maintenance: everybody passes; zero: none
 }
 
 // NewReader makes a Reader. It opens its sockets with the first question.
@@ -53,13 +53,13 @@ func (r *Reader) Read(ctx context.Context, p Policy) (View, error) {
 
 // Sets tells in which of the sets of addresses one address is, in their order.
 // A table or set that is not there holds nobody.
-func (r *Reader) Sets(ctx context.Context, addr netip.Addr) ([]provision.Set, error) {
+func (r *Reader) Sets(ctx context.Context, addr netip.Addr) ([]access.Set, error) {
 	if addr = addr.Unmap(); !addr.Is4() {
 		return nil, fmt.Errorf("acl: %s is not IPv4", addr)
 	}
 	r.t.mu.Lock()
 	defer r.t.mu.Unlock()
-	var out []provision.Set
+	var out []access.Set
 	for set := range eachSet() {
 		if kindOf(set) != kindAddr {
 			continue

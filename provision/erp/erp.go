@@ -53,7 +53,7 @@ type Options struct {
 	Memory *Memory           // of an earlier Fetcher for the same ERP; nil: a new one
 }
 
-// Fetcher reads the ERP. It implements provision.Fetcher, StateFetcher and
+// Fetcher reads the ERP. It implements syncer.Fetcher, StateFetcher and
 // CustomerFetcher, and Sender of the outbox. Fetch and FetchStates are called by
 // one goroutine; the other methods by any.
 type Fetcher struct {

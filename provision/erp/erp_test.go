@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -185,7 +186,7 @@ func states(in provision.Input) map[provision.SubscriberID]string {
 	return out
 }
 
-var _ provision.Fetcher = (*Fetcher)(nil)
+var _ syncer.Fetcher = (*Fetcher)(nil)
 
 func TestFetchDirect(t *testing.T) {
 	e, c := newFakeERP(t, good())
@@ -390,9 +391,10 @@ func TestStatesStop(t *testing.T) {
 				require.Equal(t, tt.problems, kinds(in))
 			}
 			snap, problems := provision.Build(in)
-			require.NotContains(t, snap.ACL().Stopped, addr(1), "an active customer is not blocked")
+			stopped, _ := snap.Blocked()
+			require.NotContains(t, stopped, addr(1), "an active customer is not blocked")
 			if tt.want[3] == "" || tt.want[3] == "unknown" {
-				require.NotContains(t, snap.ACL().Stopped, addr(3), "one of unknown state is not blocked")
+				require.NotContains(t, stopped, addr(3), "one of unknown state is not blocked")
 				require.NotEmpty(t, problems)
 			}
 		})

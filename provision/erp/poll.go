@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -21,10 +22,10 @@ import (
 // It builds on what an earlier Fetch found, and asks for one
 // (provision.ErrFetchFirst) before the first, and when what it sees is not
 // plausible.
-func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (provision.StatesAnswer, error) {
+func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
 	prior, zero, whole := f.memory.prior()
 	if !whole {
-		return provision.StatesAnswer{}, provision.ErrFetchFirst
+		return syncer.StatesAnswer{}, syncer.ErrFetchFirst
 	}
 	b := f.newBatch(prev)
 	asked := []int{1}
@@ -38,15 +39,15 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (pr
 	}
 	for _, n := range asked {
 		if err := b.list(ctx, n); err != nil {
-			return provision.StatesAnswer{}, err
+			return syncer.StatesAnswer{}, err
 		}
 	}
 	if zero {
 		if err := b.listStopped(ctx); err != nil {
-			return provision.StatesAnswer{}, err
+			return syncer.StatesAnswer{}, err
 		}
 		if !b.plausible(prior) {
-			return provision.StatesAnswer{}, provision.ErrFetchFirst
+			return syncer.StatesAnswer{}, syncer.ErrFetchFirst
 		}
 		asked = append(asked, 0)
 	}
@@ -56,9 +57,9 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (pr
 			left = append(left, id)
 		}
 	}
-	answer := provision.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
+	answer := syncer.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
 	if err := b.askLeft(ctx, left, prior, &answer); err != nil {
-		return provision.StatesAnswer{}, err
+		return syncer.StatesAnswer{}, err
 	}
 	f.memory.setStates(b.numbers)
 	for id, n := range b.numbers {
@@ -103,12 +104,12 @@ func (b *batch) plausible(prior map[int64]int) bool {
 }
 
 // askLeft reads the cards of customers who are in no list any more that had them.
-func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *provision.StatesAnswer) error {
+func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) error {
 	switch {
 	case len(left) == 0:
 		return nil
 	case len(left) > b.opts.MaxAsk:
-		return provision.ErrFetchFirst
+		return syncer.ErrFetchFirst
 	}
 	slices.Sort(left)
 	for _, id := range left {
@@ -126,9 +127,9 @@ func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, 
 // FetchCustomers reads the cards of customers that hints named. Other addresses
 // than prev has, or a customer that it has and the ERP does not, ask for a
 // whole fetch.
-func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (provision.StatesAnswer, error) {
+func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
 	b := f.newBatch(prev)
-	answer := provision.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
+	answer := syncer.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
 	want := make([]int64, 0, len(ids))
 	for _, id := range ids {
 		if id > 0 {
@@ -146,7 +147,7 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 			}
 		})
 		if err != nil {
-			return provision.StatesAnswer{}, fmt.Errorf("read customers that hints named: %w", err)
+			return syncer.StatesAnswer{}, fmt.Errorf("read customers that hints named: %w", err)
 		}
 	}
 	for id := range got.missing {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 	"github.com/usher-agent/usher/userside/emulator"
 )
@@ -25,7 +26,7 @@ func primed(t *testing.T, rules map[string]string, o Options) (*fakeERP, *Fetche
 	return e, f, s
 }
 
-func words(a provision.StatesAnswer) map[provision.SubscriberID]string {
+func words(a syncer.StatesAnswer) map[provision.SubscriberID]string {
 	out := map[provision.SubscriberID]string{}
 	for id, st := range a.States {
 		out[id] = st.String()
@@ -55,7 +56,7 @@ func TestFetchStatesNeedsAFetch(t *testing.T) {
 	_, c := newFakeERP(t, good())
 	f, _ := newFetcher(t, c, Options{})
 	_, err := f.FetchStates(ctx, nil)
-	require.ErrorIs(t, err, provision.ErrFetchFirst)
+	require.ErrorIs(t, err, syncer.ErrFetchFirst)
 	fetch(t, f, nil)
 	_, err = f.FetchStates(ctx, nil)
 	require.NoError(t, err)
@@ -117,7 +118,7 @@ func TestFetchStates(t *testing.T) {
 		},
 		"state 0 answers everybody all at once": {
 			after:   []string{list0, ids(1, 2, 3, 4, 5, 6, 7)},
-			wantErr: provision.ErrFetchFirst.Error(),
+			wantErr: syncer.ErrFetchFirst.Error(),
 		},
 		"state 0 is no condition": {
 			before: []string{list0, ids(1, 2, 3, 4, 5, 6, 7)},
@@ -459,9 +460,9 @@ func TestEmulatorFollows(t *testing.T) {
 }
 
 var _ interface {
-	provision.Fetcher
-	provision.StateFetcher
-	provision.CustomerFetcher
+	syncer.Fetcher
+	syncer.StateFetcher
+	syncer.CustomerFetcher
 } = (*Fetcher)(nil)
 
 // TestCardFlags: a flag that the card leaves out is not read, whatever was read before.

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -53,7 +54,7 @@ func TestSeats(t *testing.T) {
 				}
 				require.Len(t, s.SeatsOf(provision.SubscriberID(portOnly.ID)), want)
 
-				hint := func() (provision.StatesAnswer, bool) {
+				hint := func() (syncer.StatesAnswer, bool) {
 					got, err := f.FetchCustomers(ctx, []provision.SubscriberID{id}, s)
 					require.NoError(t, err)
 					moved, err := f.Moved(ctx, []provision.SubscriberID{id}, s)

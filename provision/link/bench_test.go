@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/route"
 )
 
 // 10,000 host routes installed and removed, by usher and by "ip -batch" of the
@@ -20,10 +20,10 @@ func BenchmarkKernelRoutes10k(b *testing.B) {
 	l := newLab(b)
 	h, c := cables(b, l, 1)
 	r := openRoutes(b, h)
-	var routes []provision.Route
+	var routes []route.Route
 	var add, del strings.Builder
 	for i := range n {
-		rt := provision.Route{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), Ifindex: c[0], Table: 254}
+		rt := route.Route{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), Ifindex: c[0], Table: 254}
 		routes = append(routes, rt)
 		fmt.Fprintf(&add, "route add %s/32 dev c0 proto 207\n", rt.Addr)
 		fmt.Fprintf(&del, "route del %s/32 dev c0 proto 207\n", rt.Addr)
@@ -41,10 +41,10 @@ func BenchmarkKernelRoutes10k(b *testing.B) {
 	}
 	b.Run("usher", func(b *testing.B) {
 		for b.Loop() {
-			for _, want := range [][]provision.Route{routes, nil} {
+			for _, want := range [][]route.Route{routes, nil} {
 				have, err := r.Routes(b.Context())
 				require.NoError(b, err)
-				changes := provision.PlanRoutes(want, have)
+				changes := route.Plan(want, have)
 				require.Len(b, changes, n)
 				apply(b, r, changes...)
 			}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/route"
 )
 
 func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
@@ -24,9 +25,9 @@ func FuzzMessages(f *testing.F) {
 	binary.NativeEndian.PutUint32(link[4:], 7)
 	f.Add(uint16(unix.RTM_NEWLINK), append(link, attr(unix.IFLA_IFNAME, []byte("eth1.101\x00"))...))
 	f.Add(uint16(unix.RTM_NEWLINK), append(link, attr(unix.IFLA_IFNAME, []byte("eth1.101"))...)) // not ended
-	route := fixed(unix.SizeofRtMsg, unix.AF_INET, 32, 0, 0, 254, 207, 0, unix.RTN_UNICAST)
-	f.Add(uint16(unix.RTM_NEWROUTE), append(append(append(route, attr(unix.RTA_DST, host)...), attr(unix.RTA_OIF, u32(7))...), attr(unix.RTA_TABLE, u32(1000))...))
-	f.Add(uint16(unix.RTM_DELROUTE), append(route, attr(unix.RTA_MULTIPATH, host)...))
+	routeMsg := fixed(unix.SizeofRtMsg, unix.AF_INET, 32, 0, 0, 254, 207, 0, unix.RTN_UNICAST)
+	f.Add(uint16(unix.RTM_NEWROUTE), append(append(append(routeMsg, attr(unix.RTA_DST, host)...), attr(unix.RTA_OIF, u32(7))...), attr(unix.RTA_TABLE, u32(1000))...))
+	f.Add(uint16(unix.RTM_DELROUTE), append(routeMsg, attr(unix.RTA_MULTIPATH, host)...))
 	neigh := fixed(unix.SizeofNdMsg, unix.AF_INET, 0, 0, 0, 7, 0, 0, 0, unix.NUD_REACHABLE)
 	f.Add(uint16(unix.RTM_NEWNEIGH), append(append(neigh, attr(unix.NDA_DST, host)...), attr(unix.NDA_LLADDR, []byte{0, 0, 0x5e, 0, 0x53, 1})...))
 	f.Add(uint16(unix.RTM_NEWNEIGH), append(neigh, 200, 0, 1, 0))
@@ -50,7 +51,7 @@ func FuzzMessages(f *testing.F) {
 		require.True(t, rt.Addr.Is4())
 		require.Positive(t, rt.Ifindex)
 		// What we write of it reads back as the same, without the header of netlink.
-		again, ok := r.parseRoute(r.appendChange(nil, provision.RouteChange{Op: provision.OpAdd, Route: rt}, 0, 1)[unix.SizeofNlMsghdr:])
+		again, ok := r.parseRoute(r.appendChange(nil, route.Change{Op: provision.OpAdd, Route: rt}, 0, 1)[unix.SizeofNlMsghdr:])
 		require.True(t, ok)
 		require.Equal(t, rt, again)
 	})

@@ -1,6 +1,6 @@
 // Package link reaches the kernel's routing and connection tables through
 // netlink. For now it forgets the tracked connections of blocked subscribers;
-// it implements provision.Flows.
+// it implements access.Flows.
 package link
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 )
 
 // exchangeTimeout bounds the wait for one reply of the kernel. It comes within
@@ -46,7 +46,7 @@ type Flows struct {
 	unfiltered bool // the kernel does not filter a reading
 }
 
-var _ provision.Flows = (*Flows)(nil)
+var _ access.Flows = (*Flows)(nil)
 
 // OpenFlows gives access to the tracked connections. It needs CAP_NET_ADMIN.
 func OpenFlows(o Options) (*Flows, error) {

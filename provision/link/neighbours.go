@@ -9,15 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/neighbour"
 )
 
 // Neighbours is the ARP table of one network namespace. It implements
-// provision.NeighbourKernel and changes nothing.
+// neighbour.Kernel and changes nothing.
 type Neighbours struct {
 	rtnl
 }
 
-var _ provision.NeighbourKernel = (*Neighbours)(nil)
+var _ neighbour.Kernel = (*Neighbours)(nil)
 
 // OpenNeighbours gives access to the table of a network namespace: that of an
 // open file descriptor, for tests, or with zero that of the calling thread.
@@ -31,8 +32,8 @@ func OpenNeighbours(netNS int) (*Neighbours, error) {
 	return n, nil
 }
 
-// Watch implements provision.NeighbourKernel.
-func (n *Neighbours) Watch(ctx context.Context, on func(provision.Neighbour)) error {
+// Watch implements neighbour.Kernel.
+func (n *Neighbours) Watch(ctx context.Context, on func(neighbour.Neighbour)) error {
 	names := map[int]string{}
 	take := func(data []byte, gone bool) {
 		if nb, ifindex, ok := parseNeighbour(data); ok {
@@ -40,7 +41,7 @@ func (n *Neighbours) Watch(ctx context.Context, on func(provision.Neighbour)) er
 				return
 			}
 			if gone {
-				nb.State = provision.NeighbourGone
+				nb.State = neighbour.Gone
 			}
 			on(nb)
 		}
@@ -72,7 +73,7 @@ func (n *Neighbours) Watch(ctx context.Context, on func(provision.Neighbour)) er
 }
 
 // parseNeighbour reads a struct ndmsg with its attributes.
-func parseNeighbour(msg []byte) (nb provision.Neighbour, ifindex int, ok bool) {
+func parseNeighbour(msg []byte) (nb neighbour.Neighbour, ifindex int, ok bool) {
 	const proxy = unix.NTF_PROXY
 	if len(msg) < unix.SizeofNdMsg || msg[0] != unix.AF_INET || msg[10]&proxy != 0 {
 		return nb, 0, false
@@ -98,14 +99,14 @@ func parseNeighbour(msg []byte) (nb provision.Neighbour, ifindex int, ok bool) {
 // confirmation: somebody answered the router itself, or a connection goes on. STALE
 // also comes of a broadcast that nobody asked for, DELAY and PROBE are its way to
 // an answer, and PERMANENT is an administrator's word. Zero: nothing at all.
-func neighbourState(s uint16) provision.NeighbourState {
+func neighbourState(s uint16) neighbour.State {
 	switch {
 	case s&unix.NUD_REACHABLE != 0:
-		return provision.NeighbourConfirmed
+		return neighbour.Confirmed
 	case s&(unix.NUD_STALE|unix.NUD_DELAY|unix.NUD_PROBE) != 0:
-		return provision.NeighbourClaimed
+		return neighbour.Claimed
 	case s&unix.NUD_FAILED != 0:
-		return provision.NeighbourGone
+		return neighbour.Gone
 	}
 	return 0
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/route"
 )
 
 const (
@@ -35,14 +36,14 @@ type RouteOptions struct {
 }
 
 // Routes are the host routes with our protocol number in one network
-// namespace. It implements provision.RouteKernel.
+// namespace. It implements route.Kernel.
 type Routes struct {
 	rtnl
 	protocol uint8
 	buf      []byte // guarded by mu
 }
 
-var _ provision.RouteKernel = (*Routes)(nil)
+var _ route.Kernel = (*Routes)(nil)
 
 // OpenRoutes gives access to the routes. Changing them needs CAP_NET_ADMIN.
 func OpenRoutes(o RouteOptions) (*Routes, error) {
@@ -58,8 +59,8 @@ func OpenRoutes(o RouteOptions) (*Routes, error) {
 	return r, nil
 }
 
-// Routes implements provision.RouteKernel.
-func (r *Routes) Routes(ctx context.Context) (routes []provision.Route, err error) {
+// Routes implements route.Kernel.
+func (r *Routes) Routes(ctx context.Context) (routes []route.Route, err error) {
 	body := make([]byte, unix.SizeofRtMsg)
 	body[0], body[5], body[7] = unix.AF_INET, r.protocol, unix.RTN_UNICAST
 	err = r.list(ctx, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, body,
@@ -75,10 +76,10 @@ func (r *Routes) Routes(ctx context.Context) (routes []provision.Route, err erro
 	return routes, nil
 }
 
-// Apply implements provision.RouteKernel. Routes are appended, never replaced:
+// Apply implements route.Kernel. Routes are appended, never replaced:
 // a replacement would hit the first route of the same destination and metric,
 // whoever made it. Removals name the protocol, which the kernel compares.
-func (r *Routes) Apply(ctx context.Context, changes []provision.RouteChange) ([]error, error) {
+func (r *Routes) Apply(ctx context.Context, changes []route.Change) ([]error, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	results := make([]error, len(changes))
@@ -97,7 +98,7 @@ func (r *Routes) Apply(ctx context.Context, changes []provision.RouteChange) ([]
 
 // sendLocked makes one send of the changes and reads what failed, up to the
 // acknowledgement of the last.
-func (r *Routes) sendLocked(changes []provision.RouteChange, results []error) error {
+func (r *Routes) sendLocked(changes []route.Change, results []error) error {
 	if err := r.dialLocked(); err != nil {
 		return err
 	}
@@ -145,13 +146,13 @@ func routeError(op provision.Op, errno unix.Errno) error {
 		op == provision.OpRemove && (errno == unix.ESRCH || errno == unix.ENODEV):
 		return nil
 	case errno == unix.ENETDOWN || errno == unix.ENODEV:
-		return fmt.Errorf("%w: %w", provision.ErrRouteNoLink, errno)
+		return fmt.Errorf("%w: %w", route.ErrNoLink, errno)
 	}
 	return errno
 }
 
 // appendChange appends a message of linux/rtnetlink.h.
-func (r *Routes) appendChange(b []byte, c provision.RouteChange, flags uint16, seq uint32) []byte {
+func (r *Routes) appendChange(b []byte, c route.Change, flags uint16, seq uint32) []byte {
 	typ, scope := uint16(unix.RTM_DELROUTE), byte(unix.RT_SCOPE_NOWHERE)
 	if c.Op == provision.OpAdd {
 		typ, scope = unix.RTM_NEWROUTE, unix.RT_SCOPE_LINK
@@ -180,7 +181,7 @@ func (r *Routes) appendChange(b []byte, c provision.RouteChange, flags uint16, s
 
 // parseRoute reads a struct rtmsg with its attributes; ok is false for what is
 // not a host route of ours straight to an interface.
-func (r *Routes) parseRoute(msg []byte) (rt provision.Route, ok bool) {
+func (r *Routes) parseRoute(msg []byte) (rt route.Route, ok bool) {
 	if len(msg) < unix.SizeofRtMsg || msg[0] != unix.AF_INET || msg[1] != 32 ||
 		msg[5] != r.protocol || msg[7] != unix.RTN_UNICAST {
 		return rt, false
@@ -211,10 +212,10 @@ func (r *Routes) parseRoute(msg []byte) (rt provision.Route, ok bool) {
 	}
 }
 
-// Watch implements provision.RouteKernel.
-func (r *Routes) Watch(ctx context.Context, on func(provision.RouteEvent)) error {
+// Watch implements route.Kernel.
+func (r *Routes) Watch(ctx context.Context, on func(route.Event)) error {
 	return r.watch(ctx, func() error {
-		on(provision.RouteEvent{Lost: true})
+		on(route.Event{Lost: true})
 		return nil
 	}, func(typ uint16, by uint32, data []byte) {
 		if ev, ok := r.event(typ, by, data); ok {
@@ -224,12 +225,12 @@ func (r *Routes) Watch(ctx context.Context, on func(provision.RouteEvent)) error
 }
 
 // event reads one message of a subscription.
-func (r *Routes) event(typ uint16, by uint32, data []byte) (ev provision.RouteEvent, ok bool) {
+func (r *Routes) event(typ uint16, by uint32, data []byte) (ev route.Event, ok bool) {
 	switch typ {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		l, ok := parseLink(data)
 		l.Gone = typ == unix.RTM_DELLINK
-		return provision.RouteEvent{Link: &l}, ok
+		return route.Event{Link: &l}, ok
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		rt, ok := r.parseRoute(data)
 		if !ok || by == r.ownPort() {
@@ -239,15 +240,15 @@ func (r *Routes) event(typ uint16, by uint32, data []byte) (ev provision.RouteEv
 		if typ == unix.RTM_DELROUTE {
 			op = provision.OpRemove
 		}
-		return provision.RouteEvent{Route: &rt, Op: op}, true
+		return route.Event{Route: &rt, Op: op}, true
 	}
 	return ev, false
 }
 
 // Settings reads the settings of an interface from /proc, and whether it has an
 // IPv4 address. It changes nothing.
-func (r *Routes) Settings(l provision.Link) (provision.LinkSettings, error) {
-	s := provision.LinkSettings{Interface: l.Name}
+func (r *Routes) Settings(l route.Link) (route.LinkSettings, error) {
+	s := route.LinkSettings{Interface: l.Name}
 	var errs []error
 	read := func(iface, key string) int {
 		b, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv4/conf", iface, key))

@@ -17,6 +17,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/route"
 )
 
 const protocol = 207
@@ -72,11 +73,11 @@ func ipRoutes(t testing.TB, h *lab.Host, args ...string) []string {
 	return list
 }
 
-func hostRoute(last byte, ifindex int) provision.Route {
-	return provision.Route{Addr: netip.AddrFrom4([4]byte{198, 51, 100, last}), Ifindex: ifindex, Table: 254}
+func hostRoute(last byte, ifindex int) route.Route {
+	return route.Route{Addr: netip.AddrFrom4([4]byte{198, 51, 100, last}), Ifindex: ifindex, Table: 254}
 }
 
-func apply(t testing.TB, r *link.Routes, changes ...provision.RouteChange) []error {
+func apply(t testing.TB, r *link.Routes, changes ...route.Change) []error {
 	t.Helper()
 	results, err := r.Apply(t.Context(), changes)
 	require.NoError(t, err)
@@ -87,13 +88,13 @@ func TestKernelRoutes(t *testing.T) {
 	l := newLab(t)
 	h, c := cables(t, l, 2)
 	r := openRoutes(t, h)
-	add := func(rt provision.Route) provision.RouteChange {
-		return provision.RouteChange{Op: provision.OpAdd, Route: rt}
+	add := func(rt route.Route) route.Change {
+		return route.Change{Op: provision.OpAdd, Route: rt}
 	}
-	remove := func(rt provision.Route) provision.RouteChange {
-		return provision.RouteChange{Op: provision.OpRemove, Route: rt}
+	remove := func(rt route.Route) route.Change {
+		return route.Change{Op: provision.OpRemove, Route: rt}
 	}
-	have := func() []provision.Route {
+	have := func() []route.Route {
 		routes, err := r.Routes(t.Context())
 		require.NoError(t, err)
 		return routes
@@ -102,7 +103,7 @@ func TestKernelRoutes(t *testing.T) {
 	require.Empty(t, have())
 	require.Equal(t, []error{nil, nil}, apply(t, r, add(hostRoute(1, c[0])), add(hostRoute(2, c[1]))))
 	require.Equal(t, []string{"198.51.100.1 dev c0 proto 207 scope link", "198.51.100.2 dev c1 proto 207 scope link"}, ipRoutes(t, h))
-	require.ElementsMatch(t, []provision.Route{hostRoute(1, c[0]), hostRoute(2, c[1])}, have())
+	require.ElementsMatch(t, []route.Route{hostRoute(1, c[0]), hostRoute(2, c[1])}, have())
 
 	// Again changes nothing; what is not there is removed all the same.
 	require.Equal(t, []error{nil, nil}, apply(t, r, add(hostRoute(1, c[0])), remove(hostRoute(9, c[0]))))
@@ -124,7 +125,7 @@ func TestKernelRoutes(t *testing.T) {
 	require.Equal(t, []string{"198.51.100.1 dev c0 proto static scope link"}, ipRoutes(t, h, "198.51.100.1/32"))
 
 	// Another table, another metric.
-	other := provision.Route{Addr: hostRoute(3, 0).Addr, Ifindex: c[0], Table: 1000, Metric: 7}
+	other := route.Route{Addr: hostRoute(3, 0).Addr, Ifindex: c[0], Table: 1000, Metric: 7}
 	apply(t, r, add(other))
 	require.Equal(t, []string{"198.51.100.3 dev c0 proto 207 scope link metric 7"}, ipRoutes(t, h, "table", "1000"))
 	require.Contains(t, have(), other)
@@ -133,13 +134,13 @@ func TestKernelRoutes(t *testing.T) {
 
 	// One that fails does not hold the others; more than one batch.
 	require.NoError(t, h.IP("link", "set", "c0", "down"))
-	changes := []provision.RouteChange{add(hostRoute(4, c[0])), add(hostRoute(5, 9999))}
+	changes := []route.Change{add(hostRoute(4, c[0])), add(hostRoute(5, 9999))}
 	for i := range 1200 {
-		changes = append(changes, add(provision.Route{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), Ifindex: c[1], Table: 254}))
+		changes = append(changes, add(route.Route{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), Ifindex: c[1], Table: 254}))
 	}
 	results := apply(t, r, changes...)
-	require.ErrorIs(t, results[0], provision.ErrRouteNoLink)
-	require.ErrorIs(t, results[1], provision.ErrRouteNoLink)
+	require.ErrorIs(t, results[0], route.ErrNoLink)
+	require.ErrorIs(t, results[1], route.ErrNoLink)
 	for _, err := range results[2:] {
 		require.NoError(t, err)
 	}
@@ -150,14 +151,14 @@ func TestKernelRoutes(t *testing.T) {
 		changes[i].Route.Ifindex = 9999
 	}
 	for _, err := range apply(t, r, changes...) {
-		require.ErrorIs(t, err, provision.ErrRouteNoLink)
+		require.ErrorIs(t, err, route.ErrNoLink)
 	}
 	require.Equal(t, []error{nil}, apply(t, r, remove(hostRoute(2, c[1]))))
 	require.Len(t, have(), 1200)
 }
 
 // waitEvent gives the first event for which ok is true.
-func waitEvent(t *testing.T, events <-chan provision.RouteEvent, what string, ok func(provision.RouteEvent) bool) {
+func waitEvent(t *testing.T, events <-chan route.Event, what string, ok func(route.Event) bool) {
 	t.Helper()
 	limit := time.After(10 * time.Second)
 	for {
@@ -176,36 +177,36 @@ func TestKernelRouteEvents(t *testing.T) {
 	l := newLab(t)
 	h, c := cables(t, l, 2)
 	r := openRoutes(t, h)
-	events := make(chan provision.RouteEvent, 1000)
+	events := make(chan route.Event, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- r.Watch(ctx, func(ev provision.RouteEvent) { events <- ev }) }()
-	waitEvent(t, events, "the beginning", func(ev provision.RouteEvent) bool { return ev.Lost })
+	go func() { done <- r.Watch(ctx, func(ev route.Event) { events <- ev }) }()
+	waitEvent(t, events, "the beginning", func(ev route.Event) bool { return ev.Lost })
 
 	// Our own change has no echo: the stranger's comes first.
-	apply(t, r, provision.RouteChange{Op: provision.OpAdd, Route: hostRoute(1, c[0])})
+	apply(t, r, route.Change{Op: provision.OpAdd, Route: hostRoute(1, c[0])})
 	require.NoError(t, h.IP("route", "add", "203.0.113.0/24", "dev", "c0", "proto", "static"))
 	require.NoError(t, h.IP("route", "del", "198.51.100.1/32", "dev", "c0"))
-	waitEvent(t, events, "a route", func(ev provision.RouteEvent) bool {
+	waitEvent(t, events, "a route", func(ev route.Event) bool {
 		require.NotNil(t, ev.Route)
 		require.Equal(t, provision.OpRemove, ev.Op)
 		return *ev.Route == hostRoute(1, c[0])
 	})
 	require.NoError(t, h.IP("link", "set", "c0", "down"))
-	waitEvent(t, events, "down", func(ev provision.RouteEvent) bool {
-		return ev.Link != nil && *ev.Link == provision.Link{Index: c[0], Name: "c0"}
+	waitEvent(t, events, "down", func(ev route.Event) bool {
+		return ev.Link != nil && *ev.Link == route.Link{Index: c[0], Name: "c0"}
 	})
 	require.NoError(t, h.IP("link", "set", "c0", "name", "d0"))
 	require.NoError(t, h.IP("link", "set", "d0", "up"))
-	waitEvent(t, events, "up by another name", func(ev provision.RouteEvent) bool {
-		return ev.Link != nil && *ev.Link == provision.Link{Index: c[0], Name: "d0", Up: true}
+	waitEvent(t, events, "up by another name", func(ev route.Event) bool {
+		return ev.Link != nil && *ev.Link == route.Link{Index: c[0], Name: "d0", Up: true}
 	})
 	// A port that leaves a bridge is not a link that is gone.
 	require.NoError(t, h.IP("link", "add", "br0", "type", "bridge"))
 	require.NoError(t, h.IP("link", "set", "c1", "master", "br0"))
 	require.NoError(t, h.IP("link", "set", "c1", "nomaster"))
 	require.NoError(t, h.IP("link", "del", "d0"))
-	waitEvent(t, events, "gone", func(ev provision.RouteEvent) bool {
+	waitEvent(t, events, "gone", func(ev route.Event) bool {
 		return ev.Link != nil && ev.Link.Gone && assert.Equal(t, c[0], ev.Link.Index)
 	})
 	cancel()
@@ -231,7 +232,7 @@ func TestKernelRouteEventsOverflow(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- r.Watch(ctx, func(ev provision.RouteEvent) {
+		done <- r.Watch(ctx, func(ev route.Event) {
 			switch {
 			case ev.Lost:
 				gaps <- struct{}{}
@@ -243,15 +244,15 @@ func TestKernelRouteEventsOverflow(t *testing.T) {
 		})
 	}()
 	wait(gaps)
-	var changes []provision.RouteChange
+	var changes []route.Change
 	for i := range 60000 {
-		changes = append(changes, provision.RouteChange{Op: provision.OpAdd,
-			Route: provision.Route{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), Ifindex: c[0], Table: 254}})
+		changes = append(changes, route.Change{Op: provision.OpAdd,
+			Route: route.Route{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), Ifindex: c[0], Table: 254}})
 	}
 	apply(t, writer, changes...)
 	close(hold)
 	wait(gaps)
-	apply(t, writer, provision.RouteChange{Op: provision.OpAdd, Route: final})
+	apply(t, writer, route.Change{Op: provision.OpAdd, Route: final})
 	wait(last)
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
@@ -261,9 +262,9 @@ func TestKernelLinkSettings(t *testing.T) {
 	l := newLab(t)
 	h, c := cables(t, l, 1)
 	r := openRoutes(t, h)
-	look := func() (s provision.LinkSettings) {
+	look := func() (s route.LinkSettings) {
 		require.NoError(t, h.Do(func() (err error) {
-			s, err = r.Settings(provision.Link{Index: c[0], Name: "c0", Up: true})
+			s, err = r.Settings(route.Link{Index: c[0], Name: "c0", Up: true})
 			return err
 		}))
 		return s
@@ -271,14 +272,14 @@ func TestKernelLinkSettings(t *testing.T) {
 	for key, v := range map[string]string{"all.forwarding": "0", "all.rp_filter": "0", "c0.rp_filter": "0", "all.arp_ignore": "0"} {
 		require.NoError(t, h.Sysctl("net.ipv4.conf."+key, v))
 	}
-	require.Equal(t, provision.LinkSettings{Interface: "c0"}, look())
+	require.Equal(t, route.LinkSettings{Interface: "c0"}, look())
 	require.NoError(t, h.Sysctl("net.ipv4.conf.c0.forwarding", "1"))
 	require.NoError(t, h.Sysctl("net.ipv4.conf.c0.proxy_arp", "1"))
 	require.NoError(t, h.Sysctl("net.ipv4.conf.all.rp_filter", "2"))
 	require.NoError(t, h.Sysctl("net.ipv4.conf.c0.arp_ignore", "1"))
-	require.Equal(t, provision.LinkSettings{Interface: "c0", Forwarding: true, ProxyARP: true, RPFilter: 2, ARPIgnore: 1}, look())
+	require.Equal(t, route.LinkSettings{Interface: "c0", Forwarding: true, ProxyARP: true, RPFilter: 2, ARPIgnore: 1}, look())
 	require.NoError(t, h.IP("addr", "add", "198.51.100.1/32", "dev", "c0"))
 	require.True(t, look().Numbered)
-	_, err := r.Settings(provision.Link{Index: 9999, Name: "nowhere"})
+	_, err := r.Settings(route.Link{Index: 9999, Name: "nowhere"})
 	require.ErrorIs(t, err, os.ErrNotExist)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/route"
 )
 
 const (
@@ -111,8 +111,8 @@ func (r *rtnl) list(ctx context.Context, ask, answer int, body []byte, begin fun
 	}
 }
 
-// Links implements provision.RouteKernel.
-func (r *rtnl) Links(ctx context.Context) (links []provision.Link, err error) {
+// Links implements route.Kernel.
+func (r *rtnl) Links(ctx context.Context) (links []route.Link, err error) {
 	body := make([]byte, unix.SizeofIfInfomsg, unix.SizeofIfInfomsg+8)
 	body = appendAttr32(body, unix.IFLA_EXT_MASK, skipStats)
 	err = r.list(ctx, unix.RTM_GETLINK, unix.RTM_NEWLINK, body,
@@ -130,7 +130,7 @@ func (r *rtnl) Links(ctx context.Context) (links []provision.Link, err error) {
 
 // parseLink reads a struct ifinfomsg with its name. What a bridge tells of its
 // ports comes as the same message with another family and is no link.
-func parseLink(msg []byte) (l provision.Link, ok bool) {
+func parseLink(msg []byte) (l route.Link, ok bool) {
 	if len(msg) < unix.SizeofIfInfomsg || msg[0] != unix.AF_UNSPEC {
 		return l, false
 	}

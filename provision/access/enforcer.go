@@ -1,0 +1,552 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"github.com/usher-agent/usher/provision"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Kernel is where an ACL is enforced. All methods are called by one goroutine.
+// A Kernel that has a method Generation() uint64 gets it shown in the status.
+type Kernel interface {
+	// Observe reads back what the kernel has. Order does not matter.
+	Observe(ctx context.Context) (ACL, error)
+	// Apply commits the changes, additions first. After an error the kernel's
+	// state is taken as unknown and observed anew.
+	Apply(ctx context.Context, changes []Change) error
+	// Changed says cheaply whether anybody else may have written since our
+	// last Observe or Apply.
+	Changed(ctx context.Context) (bool, error)
+}
+
+// A Watcher is a Kernel that tells of foreign writes by itself. Without it they
+// are found at the next look.
+type Watcher interface {
+	// Watch calls wake soon after each commit, not ours, that touched the table.
+	// It may call it more often. It returns when ctx ends, and with an error when
+	// something may have been missed; it is called again then.
+	Watch(ctx context.Context, wake func()) error
+	// Writers names who wrote to the table, us excepted, since the last call, as
+	// far as is known.
+	Writers() []string
+}
+
+// A Repairer is a Kernel that puts more right than elements in Observe: rules,
+// or the whole table.
+type Repairer interface {
+	// Repairs counts that, from the start on.
+	Repairs() uint64
+}
+
+// An Opener is a Kernel with a switch that lets everybody through for a time.
+// The switch is no part of an ACL: it is the kernel that ends the time.
+type Opener interface {
+	// OpenUntil tells when it ends; zero: it is not on.
+	OpenUntil() time.Time
+}
+
+// Flows is the table of live connections.
+type Flows interface {
+	// Forget deletes the connections from and to the addresses in one pass and
+	// gives the number deleted. addrs are sorted.
+	Forget(ctx context.Context, addrs []netip.Addr) (int, error)
+}
+
+// Options direct an Enforcer. Fields with a tag are keys of the configuration
+// (package config).
+type Options struct {
+	// Compute and report the difference, change no rules. "usher run --dry-run" is that
+	// for the whole agent.
+	DryRun bool `cfg:"dry_run" default:"false" restart:"true"`
+
+	// How often the kernel is compared with what is wanted, besides after every
+	// change of ours. 1s to 1h.
+	VerifyInterval time.Duration `cfg:"verify_interval" default:"30s" min:"1s" max:"1h"` // zero: five minutes
+
+	// The entries of newly blocked subscribers in the connection tracking table are deleted in passes that read all of it; at least
+	// this lies between two of them. The blocks themselves hold from the first moment. 100ms to 1m.
+	FlowsInterval time.Duration `cfg:"flows_interval" default:"1s" min:"100ms" max:"1m" layout:"close"` // zero: one second
+
+	// Inputs gives what is wanted besides the snapshot, at each round; nil: nothing.
+	// Who knows that it gives something else now calls Kick.
+	Inputs func() Inputs
+}
+
+func (o Options) filled() Options {
+	if o.VerifyInterval <= 0 {
+		o.VerifyInterval = 5 * time.Minute
+	}
+	if o.FlowsInterval <= 0 {
+		o.FlowsInterval = time.Second
+	}
+	if o.Inputs == nil {
+		o.Inputs = func() Inputs { return Inputs{} }
+	}
+	return o
+}
+
+// ErrNoSnapshot says that nothing is known yet that could be enforced.
+var ErrNoSnapshot = errors.New("no snapshot yet")
+
+const (
+	// checkInterval is how often the kernel is asked, cheaply, whether anybody
+	// else wrote.
+	checkInterval = 5 * time.Second
+	// firstEnforceRetry and maxEnforceRetry bound the wait after a failed round;
+	// it doubles with each.
+	firstRetry = 100 * time.Millisecond
+	maxRetry   = 30 * time.Second
+	// storedPatience is how long the first round waits for a fetch while there is
+	// only a stored snapshot. What is in the kernel then was made of a newer one if the last
+	// run was killed soon after a change.
+	storedPatience = 2 * time.Second
+	// roundTimeout bounds one round.
+	roundTimeout = 30 * time.Second
+)
+
+// Enforcer keeps the kernel equal to the ACL of the snapshot in use. Without a
+// snapshot it leaves the kernel as it is: after a restart that is what the last
+// run put there. All methods are safe for concurrent use; Run runs once.
+type Enforcer struct {
+	kernel   Kernel
+	snapshot func() *provision.Snapshot
+	obs      Observer
+	log      *slog.Logger
+	wake     chan struct{} // one slot, coalescing
+	noFetch  atomic.Bool   // no fetch will end soon
+	cleaner  *flowCleaner  // nil without Flows
+
+	standing standing
+
+	// Owned by the goroutine of Run.
+	have      ACL       // what the kernel has, as far as we know
+	known     bool      // have is true
+	adopted   bool      // have was known once: a later difference is drift
+	verifyDue time.Time // full read-back then
+	repairs   uint64    // of the Repairer, as last told
+
+	mu      sync.Mutex // guards everything below
+	opts    Options
+	waiters []chan error // of Sync, not yet in a round
+	verify  bool         // the next round reads everything back
+	ended   bool         // Run is over
+	status  Status
+}
+
+// NewEnforcer makes an Enforcer. flows and obs may be nil; kernel may be nil
+// with DryRun.
+func NewEnforcer(opts Options, kernel Kernel, flows Flows, snapshot func() *provision.Snapshot, obs Observer, log *slog.Logger) *Enforcer {
+	if obs == nil {
+		obs = noObserver{}
+	}
+	e := &Enforcer{kernel: kernel, snapshot: snapshot, obs: obs, log: log,
+		wake: make(chan struct{}, 1), opts: opts.filled()}
+	if flows != nil {
+		e.cleaner = newFlowCleaner(flows, e.opts.FlowsInterval, obs, log)
+	}
+	return e
+}
+
+// Run enforces until ctx ends; it gives nil then, and leaves the kernel as it is.
+func (e *Enforcer) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer e.end()
+	if e.cleaner != nil {
+		wg.Go(func() { e.cleaner.run(ctx) })
+	}
+	if w, ok := e.kernel.(Watcher); ok {
+		wg.Go(func() { e.watch(ctx, w) })
+	}
+	e.awaitFetch(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-e.wake:
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		timer.Reset(e.step(ctx))
+	}
+}
+
+// watch has foreign writes looked at at once. What was missed while nobody
+// listened is found by the look that follows.
+func (e *Enforcer) watch(ctx context.Context, w Watcher) {
+	for failures := 0; ; failures++ {
+		began := time.Now()
+		err := w.Watch(ctx, e.Kick)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > maxRetry {
+			failures = 0
+		}
+		wait := min(firstRetry<<min(failures, 20), maxRetry)
+		e.log.Warn("the kernel's events were not all heard, listening again", "error", err, "retry_in", wait)
+		e.Kick()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// NoFetchSoon says that the ERP is down: with a stored snapshot the first round
+// need not wait for what a fetch tells.
+func (e *Enforcer) NoFetchSoon() {
+	if !e.noFetch.Swap(true) {
+		e.Kick()
+	}
+}
+
+// awaitFetch leaves the kernel as it is while the first fetch may still tell more
+// than the stored snapshot. Whoever calls Kick after a publication wakes it.
+func (e *Enforcer) awaitFetch(ctx context.Context) {
+	timer := time.NewTimer(storedPatience)
+	defer timer.Stop()
+	for e.snapshot().Source() == provision.SourceStored && !e.noFetch.Load() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-e.wake:
+		}
+	}
+}
+
+// step makes one round, answers those who wait for it and gives the time until
+// the next.
+func (e *Enforcer) step(ctx context.Context) time.Duration {
+	e.mu.Lock()
+	waiters := e.waiters
+	e.waiters = nil
+	opts := e.opts
+	if e.verify {
+		e.verify, e.verifyDue = false, time.Time{}
+	}
+	e.mu.Unlock()
+
+	rctx, cancel := context.WithTimeout(ctx, roundTimeout)
+	err := e.round(rctx, opts)
+	cancel()
+	wait := e.record(ctx, err)
+	for _, w := range waiters {
+		w <- err // has one slot
+	}
+	return wait
+}
+
+// record remembers how a round ended and gives the time until the next.
+func (e *Enforcer) record(ctx context.Context, err error) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status.Rounds++
+	switch {
+	case err == nil:
+		if n := e.status.ConsecutiveFailures; n > 0 {
+			e.log.Info("kernel is as wanted again", "failures", n)
+		}
+		e.status.ConsecutiveFailures = 0
+		return checkInterval
+	case errors.Is(err, ErrNoSnapshot) || ctx.Err() != nil:
+		return checkInterval
+	}
+	e.known = false
+	n := e.status.ConsecutiveFailures
+	e.status.ConsecutiveFailures++
+	e.status.LastError, e.status.LastErrorAt = err.Error(), time.Now()
+	wait := min(firstRetry<<min(n, 20), maxRetry)
+	e.log.Error("kernel could not be brought to the wanted state, will try again",
+		"error", err, "failures", n+1, "retry_in", wait)
+	return wait
+}
+
+// round brings the kernel to the snapshot in use.
+func (e *Enforcer) round(ctx context.Context, opts Options) error {
+	snap := e.snapshot()
+	if snap == nil {
+		return ErrNoSnapshot
+	}
+	want := Want(snap, opts.Inputs())
+	e.update(func(s *Status) {
+		s.DryRun, s.WantStopped, s.WantPaused = opts.DryRun, len(want.Stopped), len(want.Paused)
+		s.Want = want.Counts()
+	})
+	if opts.DryRun {
+		e.known = false // whoever switches it off finds what is there then
+		e.standing.acl.Store(&want)
+		e.update(func(s *Status) { s.Pending, s.Ready = want.Len(), true })
+		return nil
+	}
+	if err := e.look(ctx, opts); err != nil {
+		return err
+	}
+	changes := Plan(want, e.have)
+	e.update(func(s *Status) { s.Pending = len(changes) })
+	if len(changes) > 0 {
+		if err := e.commit(ctx, want, changes); err != nil {
+			return err
+		}
+	}
+	e.standing.acl.Store(&want)
+	e.obs.Elements(e.have.Counts())
+	if o, ok := e.kernel.(Opener); ok {
+		e.obs.Maintenance(!o.OpenUntil().IsZero())
+	}
+	e.update(func(s *Status) {
+		s.Ready, s.Pending = true, 0
+		s.HaveStopped, s.HavePaused = len(e.have.Stopped), len(e.have.Paused)
+		s.Have = e.have.Counts()
+		if g, ok := e.kernel.(interface{ Generation() uint64 }); ok {
+			s.Generation = g.Generation()
+		}
+	})
+	return nil
+}
+
+// look reads the kernel back if what we know of it may be wrong.
+func (e *Enforcer) look(ctx context.Context, opts Options) error {
+	now := time.Now()
+	if e.known && now.Before(e.verifyDue) {
+		changed, err := e.kernel.Changed(ctx)
+		if err != nil {
+			return fmt.Errorf("ask for foreign changes: %w", err)
+		}
+		if !changed {
+			return nil
+		}
+	}
+	seen, err := e.kernel.Observe(ctx)
+	if err != nil {
+		return fmt.Errorf("read the sets back: %w", err)
+	}
+	seen = seen.Sorted()
+	if e.known {
+		e.drift(seen)
+	} else if !e.adopted {
+		e.log.Info("adopting what the kernel has", "stopped", len(seen.Stopped), "paused", len(seen.Paused), "elements", seen.Len())
+	}
+	if r, ok := e.kernel.(Repairer); ok && !e.adopted {
+		e.repairs = r.Repairs()
+	}
+	e.have, e.known, e.adopted = seen, true, true
+	e.verifyDue = now.Add(opts.VerifyInterval)
+	e.update(func(s *Status) { s.LastVerifiedAt = now })
+	return nil
+}
+
+// drift counts what somebody else did to our sets and to the table.
+func (e *Enforcer) drift(seen ACL) {
+	changes := Plan(e.have, seen)
+	var extra, missing int
+	for _, c := range changes {
+		if c.Op == provision.OpAdd {
+			missing++
+		} else {
+			extra++
+		}
+	}
+	var writers []string
+	if w, ok := e.kernel.(Watcher); ok {
+		writers = w.Writers()
+	}
+	var rebuilt uint64
+	if r, ok := e.kernel.(Repairer); ok {
+		n := r.Repairs()
+		rebuilt, e.repairs = n-e.repairs, n
+	}
+	e.obs.Drift(extra, missing, int(rebuilt))
+	if extra+missing == 0 && rebuilt == 0 {
+		return
+	}
+	e.log.Warn("somebody else changed our table, repairing", "extra", extra, "missing", missing,
+		"table_rebuilt", rebuilt > 0, "what", describe(changes), "by", writers)
+	e.update(func(s *Status) {
+		s.DriftExtra += uint64(extra)
+		s.DriftMissing += uint64(missing)
+		s.TableRepairs += rebuilt
+		s.LastDriftAt, s.LastDriftBy, s.LastDrift = time.Now(), writers, describe(changes)
+	})
+}
+
+// describe tells the first few of the changes that repair, as what was done
+// before them: what must be added was missing.
+func describe(changes []Change) []string {
+	const most = 5
+	out := make([]string, 0, min(len(changes), most+1))
+	for i, c := range changes {
+		if i == most {
+			return append(out, fmt.Sprintf("and %d more", len(changes)-most))
+		}
+		what := "missing"
+		if c.Op == provision.OpRemove {
+			what = "extra"
+		}
+		out = append(out, fmt.Sprintf("%s in %s: %s", what, c.Set, c.Element))
+	}
+	return out
+}
+
+// commit applies one batch and hands the newly blocked addresses on. The rules
+// block them from the commit on; forgetting their flows is a clean-up which no
+// later batch has to wait for.
+func (e *Enforcer) commit(ctx context.Context, want ACL, changes []Change) error {
+	began := time.Now()
+	err := e.kernel.Apply(ctx, changes)
+	took := time.Since(began)
+	e.obs.Batch(len(changes), took, err)
+	if err != nil {
+		return fmt.Errorf("apply %d changes: %w", len(changes), err)
+	}
+	e.update(func(s *Status) {
+		s.LastBatchAt, s.LastBatchChanges, s.LastBatchSeconds = began, len(changes), took.Seconds()
+	})
+	if e.cleaner != nil {
+		e.cleaner.add(newlyBlocked(want, e.have), freed(want, e.have))
+	}
+	e.have = want
+	e.log.Debug("kernel sets changed", "changes", len(changes), "took", took)
+	return nil
+}
+
+func (e *Enforcer) update(f func(*Status)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f(&e.status)
+}
+
+// Kick asks for a round now; many calls may become one.
+func (e *Enforcer) Kick() { notify(e.wake) }
+
+// Sync waits for a whole round that began after the call and gives its error:
+// ErrNoSnapshot while there is no snapshot. The clean-up of flows may still be
+// going on then. It needs Run running.
+func (e *Enforcer) Sync(ctx context.Context) error {
+	w := make(chan error, 1)
+	e.mu.Lock()
+	if e.ended {
+		e.mu.Unlock()
+		return errEnforcerEnded
+	}
+	e.waiters = append(e.waiters, w)
+	e.mu.Unlock()
+	e.Kick()
+	select {
+	case err := <-w:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the kernel: %w", context.Cause(ctx))
+	}
+}
+
+// Verification is what a full comparison of the kernel with what is wanted found,
+// all of which is repaired by now.
+type Verification struct {
+	Extra    uint64    `json:"extra"`   // elements that were in the kernel and should not have been
+	Missing  uint64    `json:"missing"` // elements that were not in the kernel
+	Rebuilt  bool      `json:"rebuilt"` // rules or the whole table were not as they should be
+	What     []string  `json:"what,omitempty"`
+	By       []string  `json:"by,omitempty"` // who did it, as far as is known
+	Elements SetCounts `json:"elements"`     // in the kernel now
+	Seconds  float64   `json:"seconds"`
+	DryRun   bool      `json:"dry_run"`
+}
+
+// Equal tells that nothing was to be repaired.
+func (v Verification) Equal() bool { return v.Extra+v.Missing == 0 && !v.Rebuilt }
+
+// Verify reads everything back now, repairs what is not as wanted, and tells what
+// that was. It needs Run running.
+func (e *Enforcer) Verify(ctx context.Context) (Verification, error) {
+	began := time.Now()
+	e.mu.Lock()
+	e.verify = true
+	before := e.status
+	e.mu.Unlock()
+	if err := e.Sync(ctx); err != nil {
+		return Verification{}, err
+	}
+	st := e.Status()
+	v := Verification{
+		Extra: st.DriftExtra - before.DriftExtra, Missing: st.DriftMissing - before.DriftMissing,
+		Rebuilt: st.TableRepairs > before.TableRepairs, Elements: st.Have,
+		Seconds: time.Since(began).Seconds(), DryRun: st.DryRun,
+	}
+	if !v.Equal() {
+		v.What, v.By = st.LastDrift, st.LastDriftBy
+	}
+	return v, nil
+}
+
+// Want gives what is wanted now; ErrNoSnapshot while nothing is known.
+func (e *Enforcer) Want() (ACL, error) {
+	e.mu.Lock()
+	inputs := e.opts.Inputs
+	e.mu.Unlock()
+	snap := e.snapshot()
+	if snap == nil {
+		return ACL{}, ErrNoSnapshot
+	}
+	return Want(snap, inputs()), nil
+}
+
+var errEnforcerEnded = errors.New("the enforcer has ended")
+
+// end answers those who still wait.
+func (e *Enforcer) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	for _, w := range e.waiters {
+		w <- errEnforcerEnded
+	}
+	e.waiters = nil
+}
+
+// Status tells everything for "usher status" and the console.
+func (e *Enforcer) Status() Status {
+	e.mu.Lock()
+	st := e.status
+	st.DryRun = e.opts.DryRun
+	e.mu.Unlock()
+	if o, ok := e.kernel.(Opener); ok && !st.DryRun {
+		st.OpenUntil = o.OpenUntil()
+	}
+	if e.cleaner != nil {
+		st.FlowsDeleted, st.FlowsError = e.cleaner.totals()
+	}
+	return st
+}
+
+// Reconfigure takes new options.
+func (e *Enforcer) Reconfigure(opts Options) {
+	e.mu.Lock()
+	e.opts = opts.filled()
+	if e.cleaner != nil {
+		e.cleaner.every(e.opts.FlowsInterval)
+	}
+	e.mu.Unlock()
+	e.Kick()
+}
+
+// notify fills the one slot of a coalescing channel.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,699 @@
+package route
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"github.com/usher-agent/usher/provision"
+	"iter"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Lease is what a lease means for routes.
+type Lease struct {
+	Addr      netip.Addr
+	Interface string    // where the client is on the link; empty: nowhere here, such as behind a relay
+	Expires   time.Time // zero: released or declined
+}
+
+// Leases is the lease table.
+type Leases interface {
+	// Lease gives what is recorded for an address, live or not.
+	Lease(addr netip.Addr) (Lease, bool)
+	// Leases gives every record, in no order.
+	Leases() iter.Seq[Lease]
+}
+
+// Kernel is the kernel's routing table. Its methods may be called by several
+// goroutines, but for Apply; Watch runs beside them all.
+type Kernel interface {
+	Links(ctx context.Context) ([]Link, error)
+	// Routes gives the host routes that carry our protocol number, of all tables.
+	Routes(ctx context.Context) ([]Route, error)
+	// Apply makes the changes in their order and gives what became of each, nil
+	// or one error per change: adding what is there and removing what is not
+	// there is none, and ErrNoLink tells of an interface that cannot have
+	// routes now. The second error leaves the state unknown.
+	Apply(ctx context.Context, changes []Change) ([]error, error)
+	// Watch reports what others change until ctx ends. The first event, and each
+	// one after a gap, is a Event with Lost.
+	Watch(ctx context.Context, on func(Event)) error
+}
+
+// ErrNoLink says that the interface of a route is down or gone.
+var ErrNoLink = errors.New("interface is down or gone")
+
+// Event is one of: a link that changed, a route of ours that somebody else
+// added or removed, a gap in the events.
+type Event struct {
+	Link  *Link
+	Route *Route
+	Op    provision.Op // of Route
+	Lost  bool
+}
+
+// Observer sees what a Keeper does. Its methods are called by one
+// goroutine, must not block and must not call back.
+type Observer interface {
+	Routes(r Report)
+	// RouteSettings tells the number of interfaces with each finding.
+	RouteSettings(findings map[Finding]int)
+}
+
+// Report tells one round.
+type Report struct {
+	Installed, Waiting     int // routes in the kernel; leases whose interface cannot have them now
+	Added, Removed, Failed int
+	Extra, Missing         int             // what somebody else had changed
+	Delays                 []time.Duration // from the outcome of a packet to its lease's route, of routes added
+}
+
+// Options direct a Keeper. Fields with a tag are keys of the configuration
+// (package config).
+type Options struct {
+	Serves func(name string) bool // whether leases of an interface get routes
+
+	// The routing table: 254 is main.
+	Table uint32 `cfg:"table" default:"254" min:"1" max:"4294967295"`
+
+	// Of equal destinations the lowest metric counts. A route of yours with the same
+	// metric stands before ours.
+	Metric uint32 `cfg:"metric" default:"0" min:"0" max:"4294967295"`
+
+	// How often the kernel is compared with what is wanted, besides after every
+	// event. 1s to 1h.
+	VerifyInterval time.Duration `cfg:"verify_interval" default:"1m" min:"1s" max:"1h"` // zero: one minute
+
+	// Compute and report the difference, change nothing. Also with `usher run --dry-run`.
+	DryRun bool `cfg:"dry_run" default:"false"`
+
+	// KeepUnknown is how long after the first look a route stays for which there is
+	// no lease record at all: the records may be lost, the client is not. The
+	// longest lease time is right.
+	KeepUnknown time.Duration
+	// Settings reads an interface's settings; nil: they are not checked.
+	Settings func(l Link) (LinkSettings, error)
+}
+
+// Status is the state of a Keeper for people and programs.
+type Status struct {
+	DryRun         bool      `json:"dry_run"`
+	Want           int       `json:"want"`      // live leases on interfaces that are served
+	Installed      int       `json:"installed"` // routes of ours in the kernel
+	Waiting        int       `json:"waiting"`   // wanted, but their interface is down or gone
+	Adopted        int       `json:"adopted"`   // found at the start
+	Unknown        int       `json:"unknown"`   // kept although no lease record tells of them
+	Added          uint64    `json:"added"`     // since the start, as those below
+	Removed        uint64    `json:"removed"`
+	Failed         uint64    `json:"failed"`
+	DriftExtra     uint64    `json:"drift_extra"`
+	DriftMissing   uint64    `json:"drift_missing"`
+	LastVerifiedAt time.Time `json:"last_verified_at,omitzero"`
+	LastError      string    `json:"last_error,omitempty"`
+	LastErrorAt    time.Time `json:"last_error_at,omitzero"`
+
+	Findings []InterfaceFinding `json:"findings"` // sorted by interface
+}
+
+// InterfaceFinding is a setting of one interface that should be looked at.
+type InterfaceFinding struct {
+	Interface string  `json:"interface"`
+	Finding   Finding `json:"finding"`
+	Text      string  `json:"text"`
+}
+
+const (
+	firstRetry = 100 * time.Millisecond
+	maxRetry   = 30 * time.Second
+)
+
+// Keeper keeps one host route in the kernel for every live lease on the
+// interfaces that it serves. It changes single routes as leases come and go; a
+// comparison of everything happens at the start, after a gap in the kernel's
+// events and once in a while. On exit the routes stay. All methods are safe for
+// concurrent use; Run runs once.
+type Keeper struct {
+	kernel Kernel
+	leases Leases
+	obs    Observer
+	log    *slog.Logger
+	wake   chan struct{} // one slot, coalescing
+
+	mu     sync.Mutex // guards the inbox and the status
+	opts   Options
+	dirty  map[netip.Addr]time.Time // leases to look at; since when, zero: not from a packet
+	events []Event
+	relist bool // the kernel is to be read back
+	reread bool // the leases too
+	status Status
+
+	// Owned by the goroutine of Run.
+	links     map[int]Link
+	index     map[string]int // of links, by name
+	have      map[netip.Addr][]Route
+	want      map[netip.Addr]string              // the interface of a live lease
+	on        map[string]map[netip.Addr]struct{} // want by interface
+	waiting   map[netip.Addr]struct{}            // part of want without a usable link
+	unknown   map[netip.Addr]struct{}            // part of have without a record
+	until     time.Time                          // they stay so long
+	ends      leaseEnds
+	armed     map[netip.Addr]time.Time // the earliest of a lease in ends
+	known     bool                     // have and want are true
+	verifyDue time.Time
+	retryAt   time.Time // zero: nothing failed
+	failures  int
+	failing   map[netip.Addr]struct{} // to be tried again at retryAt
+	found     []InterfaceFinding
+}
+
+// New makes a Keeper. obs may be nil.
+func New(opts Options, kernel Kernel, leases Leases, obs Observer, log *slog.Logger) *Keeper {
+	if obs == nil {
+		obs = noObserver{}
+	}
+	return &Keeper{
+		kernel: kernel, leases: leases, obs: obs, log: log, opts: opts.filled(), wake: make(chan struct{}, 1),
+		dirty: map[netip.Addr]time.Time{}, failing: map[netip.Addr]struct{}{},
+		have: map[netip.Addr][]Route{}, unknown: map[netip.Addr]struct{}{},
+		status: Status{Findings: []InterfaceFinding{}},
+	}
+}
+
+type noObserver struct{}
+
+func (noObserver) Routes(Report)                 {}
+func (noObserver) RouteSettings(map[Finding]int) {}
+
+func (o Options) filled() Options {
+	if o.VerifyInterval <= 0 {
+		o.VerifyInterval = time.Minute
+	}
+	return o
+}
+
+// Touch says that the lease of addr changed, by a packet whose outcome was
+// known at the time at. It does not block.
+func (k *Keeper) Touch(addr netip.Addr, at time.Time) {
+	k.mu.Lock()
+	if _, ok := k.dirty[addr]; !ok {
+		k.dirty[addr] = at
+	}
+	k.mu.Unlock()
+	notify(k.wake)
+}
+
+// Reconfigure takes new options.
+func (k *Keeper) Reconfigure(opts Options) {
+	k.mu.Lock()
+	k.opts, k.reread = opts.filled(), true
+	k.mu.Unlock()
+	notify(k.wake)
+}
+
+// Status tells everything for "usher status" and the console.
+func (k *Keeper) Status() Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	st := k.status
+	st.DryRun = k.opts.DryRun
+	return st
+}
+
+// Run keeps the routes until ctx ends; it gives nil then, and leaves the kernel as it is.
+func (k *Keeper) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { k.watch(ctx) })
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.wake:
+		case <-timer.C:
+		}
+		now := time.Now()
+		k.round(ctx, now)
+		timer.Reset(max(0, time.Until(k.next())))
+	}
+}
+
+// watch hands on what others change. Without events the comparisons of
+// everything still find it.
+func (k *Keeper) watch(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; failures++ {
+		err := k.kernel.Watch(ctx, func(ev Event) {
+			failures = 0
+			k.mu.Lock()
+			if ev.Lost {
+				k.relist = true
+			} else {
+				k.events = append(k.events, ev)
+			}
+			k.mu.Unlock()
+			notify(k.wake)
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		k.log.Warn("links and routes cannot be watched, trying again", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(firstRetry<<min(failures, 20), maxRetry)):
+		}
+	}
+}
+
+// next gives the time of the next round that nothing else asks for.
+func (k *Keeper) next() time.Time {
+	at := k.verifyDue
+	if len(k.ends) > 0 && k.ends[0].at.Before(at) {
+		at = k.ends[0].at
+	}
+	if len(k.unknown) > 0 && k.until.Before(at) {
+		at = k.until
+	}
+	if !k.retryAt.IsZero() && k.retryAt.Before(at) {
+		at = k.retryAt
+	}
+	return at
+}
+
+// round takes all that waits and brings the kernel in line with it.
+func (k *Keeper) round(ctx context.Context, now time.Time) {
+	k.mu.Lock()
+	dirty, events, opts := k.dirty, k.events, k.opts
+	all := k.reread || !k.known
+	relist := all || k.relist || !now.Before(k.verifyDue)
+	k.dirty, k.events, k.relist, k.reread = map[netip.Addr]time.Time{}, nil, false, false
+	k.mu.Unlock()
+
+	var rep Report
+	look := make(map[netip.Addr]struct{}, len(dirty))
+	retried := !k.retryAt.IsZero() && !now.Before(k.retryAt)
+	if !k.known && !k.retryAt.IsZero() && !retried {
+		return // what failed waits for its time; everything is read anew then
+	}
+	err := error(nil)
+	if relist {
+		err = k.compare(ctx, now, opts, all, &rep, look)
+	}
+	if err == nil {
+		if retried {
+			k.retryAt = time.Time{}
+			maps.Copy(look, k.failing)
+			clear(k.failing)
+		}
+		k.takeEvents(events, &rep, look)
+		for a := range dirty {
+			look[a] = struct{}{}
+		}
+		k.endOf(now, look)
+		err = k.settle(ctx, now, opts, &rep, look, dirty)
+	}
+	if err == nil && (relist || len(events) > 0) {
+		k.check(opts)
+	}
+	k.finish(now, err, &rep)
+}
+
+// finish plans the next try and tells what happened.
+func (k *Keeper) finish(now time.Time, err error, rep *Report) {
+	if err != nil || len(k.failing) > 0 {
+		if k.retryAt.IsZero() || !now.Before(k.retryAt) {
+			k.failures++
+			k.retryAt = now.Add(min(firstRetry<<min(k.failures-1, 20), maxRetry))
+		}
+	} else if k.retryAt.IsZero() {
+		k.failures = 0
+	}
+	if err != nil {
+		k.known = false
+		k.verifyDue = k.retryAt
+	}
+	rep.Waiting = len(k.waiting)
+	for _, rs := range k.have {
+		rep.Installed += len(rs)
+	}
+	k.obs.Routes(*rep)
+	if rep.Extra+rep.Missing > 0 {
+		k.log.Warn("somebody else changed our routes, repairing", "extra", rep.Extra, "missing", rep.Missing)
+	}
+	k.mu.Lock()
+	s := &k.status
+	s.Want, s.Installed, s.Waiting, s.Unknown = len(k.want), rep.Installed, rep.Waiting, len(k.unknown)
+	s.Added += uint64(rep.Added)
+	s.Removed += uint64(rep.Removed)
+	s.Failed += uint64(rep.Failed)
+	s.DriftExtra += uint64(rep.Extra)
+	s.DriftMissing += uint64(rep.Missing)
+	first := err != nil && s.LastError == ""
+	if err != nil {
+		s.LastError, s.LastErrorAt = err.Error(), now
+	} else if len(k.failing) == 0 {
+		s.LastError = ""
+	}
+	k.mu.Unlock()
+	if first {
+		k.log.Warn("routes cannot be kept, trying again", "error", err)
+	}
+}
+
+// compare reads the kernel back and, with all, the leases; what may have to
+// change then is to be looked at.
+func (k *Keeper) compare(ctx context.Context, now time.Time, opts Options, all bool, rep *Report, look map[netip.Addr]struct{}) error {
+	links, err := k.kernel.Links(ctx)
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	routes, err := k.kernel.Routes(ctx)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	k.links, k.index = make(map[int]Link, len(links)), make(map[string]int, len(links))
+	for _, l := range links {
+		k.links[l.Index], k.index[l.Name] = l, l.Index
+	}
+	for _, c := range Plan(flat(k.have), routes) {
+		look[c.Route.Addr] = struct{}{}
+		switch l, ok := k.links[c.Route.Ifindex]; {
+		case !k.known || opts.DryRun:
+		case c.Op == provision.OpRemove:
+			rep.Extra++
+		case ok && l.Up: // a link that was down took its routes along
+			rep.Missing++
+		}
+	}
+	k.have = make(map[netip.Addr][]Route, len(routes))
+	for _, r := range routes {
+		k.have[r.Addr] = append(k.have[r.Addr], r)
+	}
+	if all {
+		k.readLeases(now, opts, look)
+	}
+	maps.Copy(look, k.waiting)
+	for name, members := range k.on {
+		if i, ok := k.index[name]; !ok || !k.links[i].Up || all {
+			maps.Copy(look, members)
+		}
+	}
+	if k.until.IsZero() {
+		k.until = now.Add(opts.KeepUnknown)
+		k.log.Info("adopting our routes in the kernel", "routes", len(routes))
+		k.mu.Lock()
+		k.status.Adopted = len(routes)
+		k.mu.Unlock()
+	}
+	k.known, k.verifyDue = true, now.Add(opts.VerifyInterval)
+	k.mu.Lock()
+	k.status.LastVerifiedAt = now
+	k.mu.Unlock()
+	return nil
+}
+
+// readLeases begins anew with the leases and asks to look at all.
+func (k *Keeper) readLeases(now time.Time, opts Options, look map[netip.Addr]struct{}) {
+	k.want, k.on = map[netip.Addr]string{}, map[string]map[netip.Addr]struct{}{}
+	k.waiting, k.unknown = map[netip.Addr]struct{}{}, map[netip.Addr]struct{}{}
+	k.ends, k.armed = k.ends[:0], map[netip.Addr]time.Time{}
+	for a := range k.have {
+		look[a] = struct{}{}
+	}
+	for l := range k.leases.Leases() {
+		if opts.wants(l, now) {
+			look[l.Addr] = struct{}{}
+		}
+	}
+}
+
+func flat(m map[netip.Addr][]Route) []Route {
+	out := make([]Route, 0, len(m))
+	for _, rs := range m {
+		out = append(out, rs...)
+	}
+	return out
+}
+
+// wants tells whether a lease is to have a route at now.
+func (o *Options) wants(l Lease, now time.Time) bool {
+	return l.Interface != "" && now.Before(l.Expires) && l.Addr.Is4() && o.Serves(l.Interface)
+}
+
+// takeEvents brings what others did into the picture.
+func (k *Keeper) takeEvents(events []Event, rep *Report, look map[netip.Addr]struct{}) {
+	down := map[int]bool{} // links that were down in between: their routes are gone
+	for _, ev := range events {
+		switch {
+		case ev.Link != nil:
+			k.takeLink(*ev.Link, down, look)
+		case ev.Route == nil:
+		case ev.Op == provision.OpAdd && !slices.Contains(k.have[ev.Route.Addr], *ev.Route):
+			k.have[ev.Route.Addr] = append(k.have[ev.Route.Addr], *ev.Route)
+			look[ev.Route.Addr] = struct{}{}
+			rep.Extra++
+		case ev.Op == provision.OpRemove && k.dropRoute(*ev.Route):
+			look[ev.Route.Addr] = struct{}{}
+			rep.Missing++
+		}
+	}
+	if len(down) == 0 {
+		return
+	}
+	for a, rs := range k.have {
+		if kept := slices.DeleteFunc(rs, func(r Route) bool { return down[r.Ifindex] }); len(kept) == 0 {
+			delete(k.have, a)
+		} else {
+			k.have[a] = kept
+		}
+		if _, ok := k.have[a]; !ok || len(k.have[a]) != len(rs) {
+			look[a] = struct{}{}
+		}
+	}
+}
+
+func (k *Keeper) takeLink(l Link, down map[int]bool, look map[netip.Addr]struct{}) {
+	old, had := k.links[l.Index]
+	if had && !l.Gone && old == l {
+		return // its address, its carrier, its statistics
+	}
+	if l.Gone || !l.Up {
+		down[l.Index] = true
+	}
+	if had && k.index[old.Name] == l.Index {
+		delete(k.index, old.Name)
+	}
+	if l.Gone {
+		delete(k.links, l.Index)
+	} else {
+		k.links[l.Index], k.index[l.Name] = l, l.Index
+	}
+	for _, name := range []string{old.Name, l.Name} {
+		for a := range k.on[name] {
+			look[a] = struct{}{}
+		}
+	}
+}
+
+// dropRoute forgets a route; false if it is not known.
+func (k *Keeper) dropRoute(r Route) bool {
+	rs := k.have[r.Addr]
+	i := slices.Index(rs, r)
+	if i < 0 {
+		return false
+	}
+	if rs = slices.Delete(rs, i, i+1); len(rs) == 0 {
+		delete(k.have, r.Addr)
+	} else {
+		k.have[r.Addr] = rs
+	}
+	return true
+}
+
+// endOf adds the leases that have come to their end, as far as known.
+func (k *Keeper) endOf(now time.Time, look map[netip.Addr]struct{}) {
+	for len(k.ends) > 0 && !now.Before(k.ends[0].at) {
+		e := heap.Pop(&k.ends).(leaseEnd)
+		look[e.addr] = struct{}{}
+		if k.armed[e.addr].Equal(e.at) {
+			delete(k.armed, e.addr)
+		}
+	}
+	if len(k.unknown) > 0 && !now.Before(k.until) {
+		maps.Copy(look, k.unknown)
+	}
+}
+
+// settle looks at single leases and makes the kernel follow.
+func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *Report, look map[netip.Addr]struct{}, since map[netip.Addr]time.Time) error {
+	var want, have []Route
+	for a := range look {
+		r, ok, keep := k.wanted(a, now, opts)
+		if keep {
+			continue
+		}
+		if ok {
+			want = append(want, r)
+		}
+		have = append(have, k.have[a]...)
+	}
+	changes := Plan(want, have)
+	if len(changes) == 0 {
+		return nil
+	}
+	results := make([]error, len(changes))
+	if opts.DryRun {
+		k.log.Info("routes not written, dry run", "changes", len(changes), "first", fmt.Sprintf("%s %s", changes[0].Op, changes[0].Route.Addr))
+	} else {
+		var err error
+		if results, err = k.kernel.Apply(ctx, changes); err != nil {
+			return fmt.Errorf("apply %d changes of routes: %w", len(changes), err)
+		}
+	}
+	done := time.Now()
+	var failed error
+	for i, c := range changes {
+		err := error(nil)
+		if results != nil {
+			err = results[i]
+		}
+		switch {
+		case errors.Is(err, ErrNoLink): // its event comes, or has come
+			k.waiting[c.Route.Addr] = struct{}{}
+		case err != nil:
+			rep.Failed++
+			k.failing[c.Route.Addr] = struct{}{}
+			failed = fmt.Errorf("%s the route of %s: %w", c.Op, c.Route.Addr, err)
+		case c.Op == provision.OpAdd:
+			rep.Added++
+			k.have[c.Route.Addr] = append(k.have[c.Route.Addr], c.Route)
+			if at := since[c.Route.Addr]; !at.IsZero() {
+				rep.Delays = append(rep.Delays, done.Sub(at))
+			}
+		default:
+			rep.Removed++
+			k.dropRoute(c.Route)
+		}
+	}
+	if failed != nil {
+		k.mu.Lock()
+		first := k.status.LastError == ""
+		k.status.LastError, k.status.LastErrorAt = failed.Error(), done
+		k.mu.Unlock()
+		if first {
+			k.log.Warn("some routes cannot be changed, trying again", "failed", rep.Failed, "error", failed)
+		}
+	}
+	k.log.Debug("routes changed", "added", rep.Added, "removed", rep.Removed, "failed", rep.Failed)
+	return nil
+}
+
+// wanted looks a lease up and remembers it: the route that it is to have, if
+// any; keep says to leave what is there as it is.
+func (k *Keeper) wanted(a netip.Addr, now time.Time, opts Options) (r Route, ok, keep bool) {
+	l, recorded := k.leases.Lease(a)
+	if old, had := k.want[a]; had && old != l.Interface {
+		delete(k.on[old], a)
+	}
+	delete(k.unknown, a)
+	delete(k.waiting, a)
+	if !recorded {
+		delete(k.want, a)
+		if len(k.have[a]) > 0 && now.Before(k.until) {
+			k.unknown[a] = struct{}{}
+			return Route{}, false, true
+		}
+		return Route{}, false, false
+	}
+	if !opts.wants(l, now) {
+		delete(k.want, a)
+		delete(k.on[l.Interface], a)
+		return Route{}, false, false
+	}
+	if at, ok := k.armed[a]; !ok || l.Expires.Before(at) {
+		k.armed[a] = l.Expires
+		heap.Push(&k.ends, leaseEnd{l.Expires, a})
+	}
+	k.want[a] = l.Interface
+	if k.on[l.Interface] == nil {
+		k.on[l.Interface] = map[netip.Addr]struct{}{}
+	}
+	k.on[l.Interface][a] = struct{}{}
+	i, there := k.index[l.Interface]
+	if !there || !k.links[i].Up {
+		k.waiting[a] = struct{}{}
+		return Route{}, false, false
+	}
+	return Route{Addr: a, Ifindex: i, Table: opts.Table, Metric: opts.Metric}, true, false
+}
+
+// check looks at the settings of the interfaces that are served.
+func (k *Keeper) check(opts Options) {
+	if opts.Settings == nil {
+		return
+	}
+	counts := make(map[Finding]int)
+	found := []InterfaceFinding{}
+	for _, name := range slices.Sorted(maps.Keys(k.index)) {
+		l := k.links[k.index[name]]
+		if !l.Up || !opts.Serves(name) {
+			continue
+		}
+		list := []Finding{FindingUnreadable}
+		if s, err := opts.Settings(l); err == nil {
+			list = CheckLink(s)
+		}
+		for _, f := range list {
+			counts[f]++
+			found = append(found, InterfaceFinding{name, f, f.Explain()})
+		}
+	}
+	for _, f := range found {
+		if !slices.Contains(k.found, f) {
+			k.log.Warn("setting of an interface with routes", "interface", f.Interface, "finding", f.Finding, "text", f.Text)
+		}
+	}
+	k.found = found
+	k.obs.RouteSettings(counts)
+	k.mu.Lock()
+	k.status.Findings = found
+	k.mu.Unlock()
+}
+
+// leaseEnds is a heap of the times when leases end unless they are renewed: one
+// of each live lease at least. A renewal does not move it; that is seen when it is due.
+type leaseEnds []leaseEnd
+
+type leaseEnd struct {
+	at   time.Time
+	addr netip.Addr
+}
+
+func (h leaseEnds) Len() int           { return len(h) }
+func (h leaseEnds) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h leaseEnds) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+
+// Push implements heap.Interface.
+func (h *leaseEnds) Push(x any) { *h = append(*h, x.(leaseEnd)) }
+
+// Pop implements heap.Interface.
+func (h *leaseEnds) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return e
+}
+
+// notify fills the one slot of a coalescing channel.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

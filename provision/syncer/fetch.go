@@ -1,0 +1,47 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"github.com/usher-agent/usher/provision"
+	"time"
+)
+
+// Fetcher reads everything from the ERP once. prev is the snapshot in use and
+// may be nil: a hint only, for a fetcher that wants to save work. Subnets, Reserved
+// and KeepSeats of the answer are filled by the Syncer. A Fetcher is called by one
+// goroutine, never twice at a time. An error means that nothing of the answer
+// may be used; a row that could not be read is a Problem in the Input instead.
+type Fetcher interface {
+	Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error)
+}
+
+// StateFetcher is a Fetcher that can read the states alone, much cheaper than
+// everything. The Syncer then does that between whole fetches. It is called by
+// the goroutine that calls Fetch.
+type StateFetcher interface {
+	// FetchStates reads the states of customers. ErrFetchFirst asks for a whole
+	// fetch instead.
+	FetchStates(ctx context.Context, prev *provision.Snapshot) (StatesAnswer, error)
+}
+
+// CustomerFetcher is a Fetcher that can read a few customers by themselves, for
+// hints. It is called by one goroutine, but not by the one that calls Fetch.
+type CustomerFetcher interface {
+	// FetchCustomers reads the states of some customers, and tells by Refresh if
+	// their addresses are others than those of prev.
+	FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (StatesAnswer, error)
+	// Moved tells if an access port of these customers is another than in prev.
+	// It may take a call to the ERP for each.
+	Moved(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (bool, error)
+}
+
+// StatesAnswer is what a read of states alone gives.
+type StatesAnswer struct {
+	States    map[provision.SubscriberID]provision.State // of whom it tells; all others stay as they are
+	FetchedAt time.Time                                  // when it began; zero: the Syncer's own time
+	Refresh   bool                                       // something was seen that only a whole fetch can tell
+}
+
+// ErrFetchFirst says that states alone cannot be read before a whole fetch.
+var ErrFetchFirst = errors.New("a whole fetch must come first")

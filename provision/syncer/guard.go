@@ -1,0 +1,233 @@
+package syncer
+
+import (
+	"fmt"
+	"github.com/usher-agent/usher/provision"
+	"slices"
+	"strings"
+)
+
+// GuardLimits say how much of the subscribers one fetch may harm. The shares
+// are of the subscribers that have a binding, or a seat, in the snapshot in use; more than
+// the share holds the fetch. All are keys of the configuration (package config).
+type GuardLimits struct {
+	// Subscribers that would lose their addresses.
+	MaxRemoved float64 `json:"max_removed" cfg:"max_removed" read:"share" default:"10%" max:"100%"`
+
+	// Subscribers who would keep an address but lose another, or have one on another
+	// port or device.
+	MaxMoved float64 `json:"max_moved" cfg:"max_moved" read:"share" default:"10%" max:"100%"`
+
+	// Subscribers that would newly be stopped or paused.
+	MaxBlocked float64 `json:"max_blocked" cfg:"max_blocked" read:"share" default:"10%" max:"100%"`
+
+	// So many changed subscribers, or fewer, are never held: in a small network one
+	// house is a large share.
+	MinChanged int `json:"min_changed" cfg:"min_changed" default:"20" min:"0" max:"1000000"`
+
+	// Accept what was held when the ERP gave the same answer this many times in a
+	// row. 0: never, an operator decides.
+	AcceptAfter int `json:"accept_after" cfg:"accept_after" default:"0" min:"0" max:"10000"`
+}
+
+// Check reports values that would guard nothing, by their key.
+func (g *GuardLimits) Check(problem func(key, reason string)) {
+	if g.AcceptAfter == 1 {
+		problem("accept_after", "1 would accept every fetch and guard nothing; want 0 (never) or at least 2")
+	}
+}
+
+// GuardCount is one kind of harm that a fetch would do.
+type GuardCount struct {
+	Count    int                      `json:"count"` // subscribers
+	Share    float64                  `json:"share"` // of Subscribers in the decision, 0..1
+	Limit    float64                  `json:"limit"` // 0..1
+	Over     bool                     `json:"over"`
+	Examples []provision.SubscriberID `json:"examples,omitempty"` // the lowest ids, at most 10
+}
+
+// GuardDecision says whether a new snapshot may replace the old one, and why not.
+type GuardDecision struct {
+	Hold        bool       `json:"hold"`
+	NoRows      bool       `json:"no_rows"`     // the answer has no binding at all: never accepted by repetition
+	Subscribers int        `json:"subscribers"` // with a binding or a seat, in the snapshot in use
+	Removed     GuardCount `json:"removed"`
+	Moved       GuardCount `json:"moved"`
+	Blocked     GuardCount `json:"blocked"`
+	Reason      string     `json:"reason,omitempty"` // for people; empty unless Hold
+}
+
+// Compare is the guard: it counts the subscribers that candidate would harm and
+// holds it if one count is over its limit. Who gains an address or a port that
+// nobody had told yet is not harmed; a new subscriber neither. A candidate
+// without rows is held always, even if there is no old snapshot; the first one
+// with rows, or with seats, passes.
+func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecision {
+	d := GuardDecision{
+		Subscribers: old.Counts().Subscribers,
+		Removed:     GuardCount{Limit: limits.MaxRemoved},
+		Moved:       GuardCount{Limit: limits.MaxMoved},
+		Blocked:     GuardCount{Limit: limits.MaxBlocked},
+		NoRows:      candidate.Empty() || candidate.Len() == 0 && old.Len() > 0,
+	}
+	if candidate.KeepsSeats() && old != nil {
+		d.Subscribers += old.WithSeatsOnly()
+	}
+	if old != nil && candidate != nil {
+		d.count(old, candidate)
+	}
+	d.judge(limits.MinChanged)
+	return d
+}
+
+// count walks the subscribers of both snapshots side by side.
+func (d *GuardDecision) count(old, candidate *provision.Snapshot) {
+	if old.SameRows(candidate) {
+		d.countStates(old, candidate)
+		return
+	}
+	if candidate.KeepsSeats() {
+		defer d.countSeats(old, candidate)
+	}
+	a, b := old.RowsBySubscriber(), candidate.RowsBySubscriber()
+	j := 0
+	for i := 0; i < len(a); {
+		id, lo := a[i].Subscriber, i
+		for i < len(a) && a[i].Subscriber == id {
+			i++
+		}
+		for j < len(b) && b[j].Subscriber < id {
+			j++
+		}
+		from := j
+		for j < len(b) && b[j].Subscriber == id {
+			j++
+		}
+		switch before, after := a[lo:i], b[from:j]; {
+		case len(after) == 0:
+			d.Removed.add(id)
+			continue
+		case moved(before, after):
+			d.Moved.add(id)
+		}
+		if !old.State(id).Blocks() && candidate.State(id).Blocks() {
+			d.Blocked.add(id)
+		}
+	}
+}
+
+// countStates is count for snapshots that differ in states only.
+func (d *GuardDecision) countStates(old, candidate *provision.Snapshot) {
+	j, subs := 0, old.Subscribers()
+	for _, sub := range candidate.Subscribers() {
+		for j < len(subs) && subs[j].ID < sub.ID {
+			j++
+		}
+		was := provision.StateUnknown
+		if j < len(subs) && subs[j].ID == sub.ID {
+			was = subs[j].State
+		}
+		if !was.Blocks() && sub.State.Blocks() && (len(old.BySubscriber(sub.ID)) > 0 || len(old.SeatsOf(sub.ID)) > 0) {
+			d.Blocked.add(sub.ID)
+		}
+	}
+}
+
+// countSeats counts the subscribers that had no binding but a seat. Who has
+// bindings is told by them alone.
+func (d *GuardDecision) countSeats(old, candidate *provision.Snapshot) {
+	for rest := old.Seats(); len(rest) > 0; {
+		id := rest[0].Subscriber
+		before := old.SeatsOf(id)
+		rest = rest[len(before):]
+		if len(old.BySubscriber(id)) > 0 {
+			continue
+		}
+		rows, seats := candidate.BySubscriber(id), candidate.SeatsOf(id)
+		switch {
+		case len(rows) == 0 && len(seats) == 0:
+			d.Removed.add(id)
+			continue
+		case len(rows) == 0 && seatsMoved(before, seats):
+			d.Moved.add(id)
+		}
+		if !old.State(id).Blocks() && candidate.State(id).Blocks() {
+			d.Blocked.add(id)
+		}
+	}
+	for _, c := range []*GuardCount{&d.Removed, &d.Moved, &d.Blocked} {
+		slices.Sort(c.Examples)
+	}
+}
+
+// seatsMoved reports whether a port of before has no seat any more.
+func seatsMoved(before, after []provision.Seat) bool {
+	for i := range before {
+		was := before[i].Row()
+		if was.HasPort() && !slices.ContainsFunc(after, func(s provision.Seat) bool { now := s.Row(); return was.SamePort(&now) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// moved reports whether an address of before is gone or on another port. Both
+// are sorted by address.
+func moved(before, after []*provision.Binding) bool {
+	j := 0
+	for _, r := range before {
+		for j < len(after) && after[j].IP.Less(r.IP) {
+			j++
+		}
+		if j == len(after) || after[j].IP != r.IP {
+			return true
+		}
+		if r.HasPort() && !r.SamePort(after[j]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *GuardCount) add(id provision.SubscriberID) {
+	c.Count++
+	if len(c.Examples) < 10 {
+		c.Examples = append(c.Examples, id)
+	}
+}
+
+func (d *GuardDecision) judge(minChanged int) {
+	var why []string
+	if d.NoRows {
+		why = append(why, "the answer has no binding at all")
+	}
+	for _, c := range []struct {
+		verb string
+		*GuardCount
+	}{{"remove", &d.Removed}, {"move", &d.Moved}, {"block", &d.Blocked}} {
+		if d.Subscribers > 0 {
+			c.Share = float64(c.Count) / float64(d.Subscribers)
+		}
+		c.Over = c.Count > minChanged && c.Share > c.Limit
+		if c.Over {
+			why = append(why, fmt.Sprintf("would %s %d of %d subscribers (%s), limit %s",
+				c.verb, c.Count, d.Subscribers, percent(c.Share), percent(c.Limit)))
+		}
+	}
+	d.Hold = len(why) > 0
+	d.Reason = strings.Join(why, "; ")
+}
+
+// percent gives 51% or, where that would hide the difference, 0.4%.
+func percent(share float64) string {
+	text := fmt.Sprintf("%.1f", share*100)
+	return strings.TrimSuffix(text, ".0") + "%"
+}
+
+// clone gives a copy that shares nothing.
+func (d GuardDecision) clone() GuardDecision {
+	for _, c := range []*GuardCount{&d.Removed, &d.Moved, &d.Blocked} {
+		c.Examples = slices.Clone(c.Examples)
+	}
+	return d
+}

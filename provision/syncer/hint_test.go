@@ -1,0 +1,314 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/provisiontest"
+)
+
+func TestHintIsReadAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &syncLog{}
+		erp, s := startStates(t, everyMinute(), log)
+		pass(10 * time.Second)
+		log.take()
+		erp.tell(map[provision.SubscriberID]provision.State{active: provision.StateStop, 1006: provision.StatePause})
+		s.Hint(active)
+		synctest.Wait() // no time passes
+		assert.Equal(t, provision.StateStop, s.Current().State(active))
+		assert.Equal(t, provision.StateActive, s.Current().State(1006), "nobody hinted at it")
+		assert.Equal(t, [][]provision.SubscriberID{{active}}, erp.takeAsked())
+		assert.Equal(t, []string{"published direct 100 rows 0 kinds", "fetched customers published <nil>"}, log.take())
+		st := s.Status().Hints
+		assert.EqualValues(t, 1, st.Received)
+		assert.Zero(t, st.Pending)
+		assert.Equal(t, time.Now(), st.LastAppliedAt)
+		full, states := erp.counts()
+		assert.Equal(t, []int{1, 0}, []int{full, states})
+		assert.Equal(t, []provision.SubscriberID{active}, erp.followed, "its port is looked at, too")
+	})
+}
+
+func TestHintsAreCoalesced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		release := make(chan struct{})
+		erp.mu.Lock()
+		erp.customers = func(ctx context.Context, _ []provision.SubscriberID) (StatesAnswer, error) {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+			return StatesAnswer{}, nil
+		}
+		erp.mu.Unlock()
+		s.Hint(1000)
+		synctest.Wait()
+		for range 5 {
+			for i := range 150 {
+				s.Hint(provision.SubscriberID(1001 + i))
+			}
+		}
+		synctest.Wait()
+		assert.Equal(t, 150, s.Status().Hints.Pending)
+		close(release)
+		synctest.Wait()
+		asked := erp.takeAsked()
+		require.Len(t, asked, 3)
+		assert.Len(t, asked[0], 1)
+		assert.Len(t, asked[1], hintBatch)
+		assert.Len(t, asked[2], 50)
+		assert.Equal(t, provision.SubscriberID(1001), asked[1][0], "in the order they came")
+		assert.EqualValues(t, 751, s.Status().Hints.Received)
+	})
+}
+
+func TestTooManyHintsBecomeAPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(10 * time.Second)
+		release := make(chan struct{})
+		erp.mu.Lock()
+		erp.customers = func(ctx context.Context, _ []provision.SubscriberID) (StatesAnswer, error) {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+			return StatesAnswer{}, nil
+		}
+		erp.states = func(context.Context) (StatesAnswer, error) { // hints come while it is asked
+			<-time.After(100 * time.Millisecond)
+			return StatesAnswer{}, nil
+		}
+		erp.mu.Unlock()
+		s.Hint(1)
+		synctest.Wait()
+		for i := range maxHints + 5 {
+			s.Hint(provision.SubscriberID(10 + i))
+		}
+		pass(time.Second)
+		assert.Equal(t, maxHints, s.Status().Hints.Pending)
+		assert.EqualValues(t, 5, s.Status().Hints.Overflows)
+		_, states := erp.counts()
+		// One poll stands in for all that came before it; one that had begun with
+		// the first of them is followed by one for the others.
+		assert.Positive(t, states)
+		assert.LessOrEqual(t, states, 2)
+		close(release)
+		pass(time.Second)
+		assert.Zero(t, s.Status().Hints.Pending)
+	})
+}
+
+func TestHintDuringAWholeFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		erp.set(slow(30*time.Second, says(provisiontest.Input(100)))) // says "active", as read when it began
+		s.Refresh()
+		pass(time.Second)
+		require.True(t, s.Status().Fetching)
+		erp.tell(map[provision.SubscriberID]provision.State{active: provision.StateStop})
+		s.Hint(active)
+		synctest.Wait()
+		assert.Equal(t, provision.StateStop, s.Current().State(active), "it does not wait for the fetch")
+		pass(time.Minute)
+		assert.Equal(t, provision.StateStop, s.Current().State(active), "a fetch that began before does not undo it")
+	})
+}
+
+func TestHintOfOtherAddressesAsksForEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(90 * time.Second)
+		erp.mu.Lock()
+		erp.customers = func(context.Context, []provision.SubscriberID) (StatesAnswer, error) {
+			return StatesAnswer{Refresh: true}, nil
+		}
+		erp.mu.Unlock()
+		s.Hint(active)
+		pass(time.Second)
+		full, _ := erp.counts()
+		assert.Equal(t, 2, full, "at once, for the last one is longer ago than an interval")
+		for range 20 { // an import changes many
+			s.Hint(active)
+			pass(time.Second)
+		}
+		full, _ = erp.counts()
+		assert.Equal(t, 2, full, "but not one for each hint")
+		pass(time.Minute)
+		full, _ = erp.counts()
+		assert.Equal(t, 3, full)
+	})
+}
+
+func TestHintOfAnotherPort(t *testing.T) {
+	tests := map[string]struct {
+		moved bool
+		err   error
+		want  int
+	}{
+		"moved": {true, nil, 2}, "same": {false, nil, 1}, "not told": {false, errors.New("time-out"), 1},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				erp, s := startStates(t, everyMinute(), nil)
+				pass(90 * time.Second)
+				erp.mu.Lock()
+				erp.moved = func([]provision.SubscriberID) (bool, error) { return tt.moved, tt.err }
+				erp.mu.Unlock()
+				s.Hint(active)
+				pass(time.Second)
+				full, _ := erp.counts()
+				assert.Equal(t, tt.want, full)
+			})
+		})
+	}
+}
+
+func TestHintThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &syncLog{}
+		erp, s := startStates(t, everyMinute(), log)
+		pass(10 * time.Second)
+		erp.tell(map[provision.SubscriberID]provision.State{active: provision.StateStop})
+		erp.mu.Lock()
+		erp.customers = func(context.Context, []provision.SubscriberID) (StatesAnswer, error) {
+			return StatesAnswer{}, errors.New("refused")
+		}
+		erp.mu.Unlock()
+		log.take()
+		s.Hint(active)
+		pass(time.Second)
+		assert.Equal(t, provision.StateStop, s.Current().State(active), "a poll of states is made instead")
+		assert.Equal(t, "refused", s.Status().Hints.LastError)
+		assert.Contains(t, log.take(), "fetched customers failed refused")
+	})
+}
+
+func TestGuardCountsHints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &syncLog{}
+		erp, s := startStates(t, everyMinute(), log)
+		pass(10 * time.Second)
+		stopped := map[provision.SubscriberID]provision.State{}
+		in := provisiontest.Input(100)
+		for i := range 40 {
+			stopped[provision.SubscriberID(1000+i)] = provision.StateStop
+			in.Subscribers[i].State = provision.StateStop
+		}
+		erp.tell(stopped)
+		erp.set(says(in))
+		before := s.Current()
+		erp.mu.Lock()
+		inner := erp.customers
+		release := make(chan struct{})
+		erp.customers = func(ctx context.Context, ids []provision.SubscriberID) (StatesAnswer, error) {
+			<-release
+			return inner(ctx, ids)
+		}
+		erp.mu.Unlock()
+		s.Hint(5)
+		synctest.Wait()
+		for i := range 40 {
+			s.Hint(provision.SubscriberID(1000 + i))
+		}
+		log.take()
+		close(release)
+		pass(time.Second)
+		assert.Same(t, before, s.Current())
+		held := s.Status().Held
+		require.NotNil(t, held, "a whole fetch shows it to the operator")
+		assert.Equal(t, FetchFull, held.Kind)
+		assert.Contains(t, log.take(), "fetched customers held <nil>")
+	})
+}
+
+// A mass change that comes hint by hint is as bad as one that a poll sees.
+func TestGuardAddsHintsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := provisiontest.Input(1000)
+		erp := &statesERP{fakeERP: fakeERP{answer: says(in)}}
+		s := New(Options{PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, Guard: tightGuard}, erp, nil, nil, provisiontest.Quiet())
+		runSyncer(t, s)
+		pass(10 * time.Second)
+		before := s.Current().Counts()
+		require.Equal(t, provision.StateStop, s.Current().State(1001))
+
+		wrong := map[provision.SubscriberID]provision.State{1001: provision.StateActive}
+		bad := provisiontest.Input(1000)
+		for i := range bad.Subscribers {
+			switch sub := &bad.Subscribers[i]; {
+			case sub.ID == 1001:
+				sub.State = provision.StateActive
+			case i < 400 && sub.State == provision.StateActive:
+				sub.State, wrong[sub.ID] = provision.StateStop, provision.StateStop
+			}
+		}
+		erp.set(says(bad))
+		erp.tell(wrong)
+		for id := range provision.SubscriberID(400) {
+			if id != 1 {
+				s.Hint(1000 + id)
+				synctest.Wait() // each is read by itself
+			}
+		}
+		pass(10 * time.Minute)
+		now := s.Current().Counts()
+		assert.LessOrEqual(t, now.Stopped-before.Stopped, 100, "10% of 1000")
+		held := s.Status().Held
+		require.NotNil(t, held, "a whole fetch shows it to the operator")
+		assert.Equal(t, len(wrong)-1, held.Decision.Blocked.Count, "those that hints blocked are among them")
+
+		s.Hint(1001)
+		synctest.Wait()
+		assert.Equal(t, provision.StateActive, s.Current().State(1001), "who paid need not wait")
+		require.NoError(t, s.Accept())
+		assert.Equal(t, provision.StateStop, s.Current().State(1399))
+	})
+}
+
+func TestHintBeforeTheFirstFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp := &statesERP{fakeERP: fakeERP{answer: slow(10*time.Second, says(provisiontest.Input(100)))}}
+		erp.tell(map[provision.SubscriberID]provision.State{active: provision.StateStop})
+		s := New(everyMinute(), erp, nil, nil, provisiontest.Quiet())
+		runSyncer(t, s)
+		pass(time.Second)
+		s.Hint(active)
+		pass(20 * time.Second)
+		assert.Equal(t, provision.StateStop, s.Current().State(active))
+	})
+}
+
+func TestHintWithoutTheAbility(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp := &fakeERP{answer: says(provisiontest.Input(100))}
+		s := startSyncer(t, Options{PollInterval: time.Minute}, erp, nil, nil)
+		pass(30 * time.Second)
+		s.Hint(active)
+		pass(31 * time.Second)
+		assert.Equal(t, 2, erp.count(), "the next fetch tells")
+	})
+}
+
+// TestOverrideIsReadAgain: what the command line set may mean something else by
+// the policy, or for a customer whose flags block.
+func TestOverrideIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(time.Second)
+		erp.tell(map[provision.SubscriberID]provision.State{1001: provision.StateStop}) // resumed, but disabled
+		require.Equal(t, provision.StateStop, s.Current().State(1001))
+		s.Override(1001, provision.StateActive, time.Now())
+		pass(time.Millisecond)
+		assert.Equal(t, [][]provision.SubscriberID{{1001}}, erp.takeAsked())
+	})
+}

@@ -1,0 +1,372 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"github.com/usher-agent/usher/provision"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options direct a Syncer. Fields with a tag are keys of the configuration
+// (package config).
+type Options struct {
+	// How often the ERP is asked who is stopped and who is paused, two cheap calls:
+	// the longest time until a change of state is seen here. 1s to 24h.
+	PollInterval time.Duration `cfg:"poll_interval" default:"1m" min:"1s" max:"24h"` // zero: a minute
+
+	// How often it is asked for everything: bindings, states and devices. The
+	// default is ten times poll_interval, but not more than 10m unless poll_interval
+	// is. Not longer than poll_interval: every poll is a whole one. 1s to 24h.
+	RefreshInterval time.Duration `cfg:"refresh_interval" min:"1s" max:"24h" example:"10m"` // zero, or no StateFetcher: every poll is a whole one
+
+	// Each wait is this much longer or shorter by chance, so that several hosts do
+	// not ask at the same instant. 0% to 50%.
+	PollJitter   float64       `cfg:"poll_jitter" read:"share" default:"10%" max:"50%"`
+	FetchTimeout time.Duration // of one fetch; zero: five minutes
+
+	Guard    GuardLimits
+	Subnets  []netip.Prefix // see Input
+	Reserved []netip.Addr   // see Input
+	// KeepSeats is for pools of subscribers; see Input.
+	KeepSeats bool
+}
+
+func (o Options) filled() Options {
+	if o.PollInterval <= 0 {
+		o.PollInterval = time.Minute
+	}
+	o.PollJitter = min(max(o.PollJitter, 0), 0.5)
+	if o.FetchTimeout <= 0 {
+		o.FetchTimeout = 5 * time.Minute
+	}
+	o.Subnets = slices.Clone(o.Subnets)
+	o.Reserved = slices.Clone(o.Reserved)
+	return o
+}
+
+// SnapshotStore keeps the last good snapshot over restarts; see Store.
+type SnapshotStore interface {
+	Load() (*provision.Snapshot, error)
+	Save(*provision.Snapshot) error
+}
+
+// ErrNothingHeld says that the guard holds no fetch.
+var ErrNothingHeld = errors.New("the guard holds nothing")
+
+const (
+	// firstRetry is the wait after a first failed fetch. It doubles with each
+	// failure and is never longer than the poll interval, which goes on as it is
+	// while the ERP is down.
+	firstRetry = time.Second
+	// refreshGap is the least time between two fetches, so that a flood of
+	// Refresh calls does not become a flood of requests.
+	refreshGap = 200 * time.Millisecond
+	// saveGap is the least time between two writes of the store.
+	saveGap = time.Second
+	// saveUnchanged is how old the stored copy of an unchanged snapshot may get.
+	saveUnchanged = 10 * time.Minute
+	// maxListedProblems bounds the list in the status.
+	maxListedProblems = 1000
+)
+
+// Syncer polls the ERP, guards what it says and publishes snapshots. One fetch
+// runs at a time. A fetch that fails or is held leaves the snapshot in use as it
+// is. All methods are safe for concurrent use; Run runs once.
+type Syncer struct {
+	source Fetcher
+	store  SnapshotStore // may be nil
+	obs    Observer
+	log    *slog.Logger
+
+	current atomic.Pointer[provision.Snapshot]
+	loaded  atomic.Pointer[provision.Snapshot] // what LoadStored read; nil if nothing
+	wake    chan struct{}                      // Refresh and Reconfigure; one slot, coalescing
+	replan  chan struct{}                      // the next poll may be due earlier; one slot, coalescing
+	dirty   chan struct{}                      // the store is behind; one slot, coalescing
+	hints   *hintQueue
+
+	mu        sync.Mutex // guards everything below; the observer is called under it to keep its order
+	opts      Options
+	overrides map[provision.SubscriberID]override
+	held      *heldFetch
+	rejected  uint64 // fingerprint that an operator said no to; zero: none
+	updates   []chan struct{}
+
+	approved  *provision.Snapshot // what the guard or the operator let pass last; what hints changed since is not in it
+	statesAt  time.Time           // when the states in use were read: what changed after may be missing
+	lastFull  time.Time           // start of the newest whole fetch that succeeded here
+	pollEnded time.Time
+	wantFull  bool      // the next poll is a whole fetch
+	fullDue   time.Time // a poll from then on is a whole fetch; zero: by the interval
+
+	status Status // without what Status computes
+}
+
+type override struct {
+	state provision.State
+	at    time.Time
+}
+
+// New makes a Syncer. store and obs may be nil.
+func New(opts Options, source Fetcher, store SnapshotStore, obs Observer, log *slog.Logger) *Syncer {
+	if obs == nil {
+		obs = noObserver{}
+	}
+	return &Syncer{
+		source: source, store: store, obs: obs, log: log,
+		wake: make(chan struct{}, 1), replan: make(chan struct{}, 1), dirty: make(chan struct{}, 1), hints: newHintQueue(),
+		opts: opts.filled(), overrides: make(map[provision.SubscriberID]override),
+	}
+}
+
+// LoadStored publishes the stored snapshot, if there is one and nothing newer
+// is in use. Call it before Run. An error is for the log, never fatal; no stored
+// snapshot is no error.
+func (s *Syncer) LoadStored() error {
+	if s.store == nil {
+		return nil
+	}
+	snap, err := s.store.Load()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.status.StoreError = err.Error()
+		return err
+	}
+	if snap == nil || s.current.Load() != nil {
+		return nil
+	}
+	s.loaded.Store(snap)
+	s.approved = s.overriddenLocked(snap, snap.FetchedAt())
+	s.publishLocked(s.approved, nil)
+	return nil
+}
+
+// Run polls until ctx ends; it gives nil then, after the store has been brought
+// up to date.
+func (s *Syncer) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if s.store != nil {
+		wg.Go(func() { s.keepStored(ctx) })
+	}
+	if source, ok := s.source.(CustomerFetcher); ok {
+		wg.Go(func() { s.followHints(ctx, source) })
+	}
+	for {
+		began := time.Now()
+		s.poll(ctx)
+		if !s.rest(ctx, began) {
+			return nil
+		}
+	}
+}
+
+// overriddenLocked puts those overrides onto snap that a fetch begun at that
+// time cannot have seen.
+func (s *Syncer) overriddenLocked(snap *provision.Snapshot, began time.Time) *provision.Snapshot {
+	var states map[provision.SubscriberID]provision.State
+	for id, o := range s.overrides {
+		if o.at.After(began) && snap.State(id) != o.state {
+			if states == nil {
+				states = make(map[provision.SubscriberID]provision.State)
+			}
+			states[id] = o.state
+		}
+	}
+	if states == nil {
+		return snap
+	}
+	return snap.WithStates(states)
+}
+
+// publishLocked puts a snapshot into use. problems is nil for a stored one.
+func (s *Syncer) publishLocked(snap *provision.Snapshot, problems []provision.Problem) {
+	s.settleLocked(snap.FetchedAt())
+	var counts map[provision.ProblemKind]int
+	if snap.Source() != provision.SourceStored {
+		counts = make(map[provision.ProblemKind]int)
+		for i := range problems {
+			counts[problems[i].Kind]++
+		}
+	}
+	s.status.Problems = counts
+	s.status.ProblemsList = someOfEach(problems, counts, maxListedProblems)
+	if old := s.Current(); old == nil || old.Source() != snap.Source() {
+		s.log.Info("snapshot source", "source", snap.Source(), "rows", snap.Len(), "problems", len(problems), "fetched_at", snap.FetchedAt())
+	}
+	s.installLocked(snap, counts)
+}
+
+// settleLocked notes when the states in use were read, and drops the overrides
+// that this read has seen.
+func (s *Syncer) settleLocked(began time.Time) {
+	if now := time.Now(); began.After(now) {
+		began = now // stored by a clock that was ahead: what comes from now on is newer all the same
+	}
+	s.statesAt = began
+	for id, o := range s.overrides {
+		if !o.at.After(began) {
+			delete(s.overrides, id)
+		}
+	}
+}
+
+// someOfEach gives at most n problems, with a fair part of every kind: a flood of
+// one must not hide the others. problems are sorted by kind.
+func someOfEach(problems []provision.Problem, counts map[provision.ProblemKind]int, n int) []provision.Problem {
+	if len(problems) <= n {
+		return problems
+	}
+	out := make([]provision.Problem, 0, n)
+	part := n / len(counts)
+	for i, taken := 0, 0; i < len(problems); i++ {
+		if i > 0 && problems[i].Kind != problems[i-1].Kind {
+			taken = 0
+		}
+		if taken < part {
+			out = append(out, problems[i])
+			taken++
+		}
+	}
+	return out
+}
+
+// installLocked makes snap the current one and tells everybody.
+func (s *Syncer) installLocked(snap *provision.Snapshot, counts map[provision.ProblemKind]int) {
+	s.current.Store(snap)
+	s.status.PublishedAt = time.Now()
+	s.obs.Published(snap, counts)
+	for _, c := range s.updates {
+		notify(c)
+	}
+	notify(s.dirty)
+}
+
+// notify fills the one slot of a coalescing channel.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Current gives the snapshot in use, nil before the first.
+func (s *Syncer) Current() *provision.Snapshot { return s.current.Load() }
+
+// Refresh asks for a whole fetch now; many calls may become one. A call during a
+// fetch makes another fetch after it.
+func (s *Syncer) Refresh() {
+	s.mu.Lock()
+	s.wantFull = true
+	s.mu.Unlock()
+	notify(s.wake)
+}
+
+// Updates gives a channel with one slot that gets a value after every
+// publication; several may become one. Each call makes a channel of its own,
+// for the life of the Syncer: call it once per consumer.
+func (s *Syncer) Updates() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.updates = append(s.updates, c)
+	return c
+}
+
+// Override applies a state at once that the ERP has confirmed at the time at. A
+// fetch that began before does not undo it; the first one published that began
+// later replaces it.
+func (s *Syncer) Override(id provision.SubscriberID, st provision.State, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := map[provision.SubscriberID]provision.State{id: st}
+	next := s.withLocked(states, at)
+	s.noteLocked(states, at)
+	if next != nil {
+		s.approved = s.approved.WithStates(states)
+		s.installLocked(next, s.status.Problems)
+	}
+	if _, able := s.source.(CustomerFetcher); able {
+		s.hints.add(id, time.Now()) // flags and policy may say otherwise than the state alone
+	}
+}
+
+// noteLocked remembers states of the time at, so that no earlier read undoes them.
+func (s *Syncer) noteLocked(states map[provision.SubscriberID]provision.State, at time.Time) {
+	if s.Current() != nil && !at.After(s.statesAt) {
+		return // what is in use was read later
+	}
+	for id, st := range states {
+		if o, ok := s.overrides[id]; !ok || !o.at.After(at) {
+			s.overrides[id] = override{st, at}
+		}
+	}
+}
+
+// withLocked gives the snapshot that states of the time at make of the one in
+// use; nil if it stays, for they are the same or what is known is newer.
+func (s *Syncer) withLocked(states map[provision.SubscriberID]provision.State, at time.Time) *provision.Snapshot {
+	cur := s.Current()
+	if cur == nil || !at.After(s.statesAt) {
+		return nil
+	}
+	changed := make(map[provision.SubscriberID]provision.State)
+	for id, st := range states {
+		if o, ok := s.overrides[id]; ok && o.at.After(at) {
+			continue
+		}
+		if sub, known := cur.Subscriber(id); !known || sub.State != st {
+			changed[id] = st
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	return cur.WithStates(changed)
+}
+
+// Reconfigure takes new options and asks for a poll with them.
+func (s *Syncer) Reconfigure(opts Options) {
+	s.mu.Lock()
+	s.opts = opts.filled()
+	s.mu.Unlock()
+	s.Refresh()
+}
+
+// Status tells everything for "usher status" and the console.
+func (s *Syncer) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	snap := s.Current()
+	st.Source, st.FetchedAt, st.Counts = snap.Source(), snap.FetchedAt(), snap.Counts()
+	if snap != nil {
+		st.AgeSeconds = max(time.Since(snap.FetchedAt()).Seconds(), 0)
+		st.Fingerprint = fmt.Sprintf("%016x", snap.Fingerprint())
+	}
+	problems := make(map[provision.ProblemKind]int, len(st.Problems))
+	for k, n := range st.Problems {
+		problems[k] = n
+	}
+	st.Problems = problems
+	st.Overrides = len(s.overrides)
+	st.StatesAt = s.statesAt
+	if !s.statesAt.IsZero() {
+		st.StatesAgeSeconds = max(time.Since(s.statesAt).Seconds(), 0)
+	}
+	st.NextFull = s.nextFullLocked()
+	st.Hints.Pending = s.hints.len()
+	st.Held = s.held.copy()
+	return st
+}
