@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/usher-agent/usher/dhcpd"
 )
 
 func TestResolverPrefixes(t *testing.T) {
@@ -13,9 +15,9 @@ func TestResolverPrefixes(t *testing.T) {
 	dns := func(s string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(s)} }
 	c.ACL.DNS = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	c.DHCP.Common.DNS = dns("198.51.100.1")
-	c.DHCP.Classes = []Class{{OptionSet: OptionSet{DNS: dns("198.51.100.2")}}}
-	c.DHCP.Subnets = []Subnet{{OptionSet: OptionSet{DNS: dns("198.51.100.3")}}}
-	c.DHCP.Pools = []Pool{{OptionSet: OptionSet{DNS: dns("198.51.100.4")}}}
+	c.DHCP.Classes = []dhcpd.Class{{OptionSet: dhcpd.OptionSet{DNS: dns("198.51.100.2")}}}
+	c.DHCP.Subnets = []dhcpd.Subnet{{OptionSet: dhcpd.OptionSet{DNS: dns("198.51.100.3")}}}
+	c.DHCP.Pools = []dhcpd.Pool{{OptionSet: dhcpd.OptionSet{DNS: dns("198.51.100.4")}}}
 	assert.Equal(t, []netip.Prefix{
 		netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("198.51.100.2/32"),
 		netip.MustParsePrefix("198.51.100.3/32"), netip.MustParsePrefix("198.51.100.4/32"),

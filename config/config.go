@@ -4,9 +4,9 @@ package config
 
 import (
 	"net/netip"
-	"time"
 
 	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/outbox"
@@ -54,7 +54,7 @@ type Config struct {
 	Guard syncer.GuardLimits `cfg:"guard"`
 
 	// The DHCP server.
-	DHCP DHCP `cfg:"dhcp" read:"dhcp"`
+	DHCP DHCP `cfg:"dhcp"`
 
 	// Stopped and paused subscribers in the kernel: table "inet usher" of nftables.
 	ACL ACL `cfg:"acl"`
@@ -97,55 +97,10 @@ type ERP struct {
 
 // DHCP is the server.
 type DHCP struct {
-	Enabled       bool           `cfg:"enabled" restart:"true"`
-	Interfaces    []string       // names or path.Match patterns to answer on; empty: all but loopback
-	Listen        netip.AddrPort `cfg:"listen" restart:"true"` // 0.0.0.0:67
-	RelayPort     uint16         // port of relays, 67
-	ClientPort    uint16         // port of clients, 68
-	ServerID      netip.Addr     // invalid: the address of the receiving interface
-	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
-	Match         []string       // option82, vlan, client_id, mac, or several joined by +; in order
-	Option82      Option82       // how option 82 is read
-	Authoritative bool
-	RapidCommit   bool
-	Leasequery    Leasequery
-	Common        OptionSet // for the clients of all subnets
-	Classes       []Class   // the first that fits a client counts
-	Subnets       []Subnet
+	// false: addresses are served by somebody else, only ACLs are kept.
+	Enabled bool `cfg:"enabled" default:"true" restart:"true"`
 
-	AnswerWhileHolding netip.Addr // invalid: always
-	Limits             DHCPLimits
-
-	// Whom the server believes and how it knows clients again; see dhcpd.Options.
-	TrustedInterfaces []string // names or patterns; empty: all that are served
-	CheckRelaySource  bool
-	ClientIDs         []ClientID
-	VLANInterfaces    []string // templates of vlanname
-	ClientKey         string   // mac, client_id
-	MACChange         string   // accept, report, refuse
-	MaxMACsPerPort    int      // 0: no limit
-	OnBindingChange   string   // nak, shorten
-
-	UnknownClients string        // silence, nak, guest
-	Pools          []Pool        // addresses that the server gives out by itself
-	Quarantine     time.Duration // how long a pool's address that somebody else uses is kept from clients
-}
-
-// Leasequery says who may ask who has an address (RFC 4388).
-type Leasequery struct {
-	From []netip.Prefix // addresses of access nodes (giaddr); empty: nobody
-}
-
-// Subnet is one served network and what its clients are told.
-type Subnet struct {
-	Prefix          netip.Prefix // masked
-	Gateway         netip.Addr   // invalid: none
-	ServerID        netip.Addr   // invalid: DHCP.ServerID
-	LeaseTime       time.Duration
-	RenewTime       time.Duration // T1; LeaseTime/2 when not set
-	RebindTime      time.Duration // T2; LeaseTime*7/8 when not set
-	AlwaysBroadcast bool
-	OptionSet
+	dhcpd.Options `cfg:",inline"`
 }
 
 // Control is the unix socket of usher status, explain, guard and customer.

@@ -19,9 +19,8 @@ type decoder struct {
 	anchors  map[string]ast.Node
 	problems []Problem
 	warnings []Problem
-	cfg      *Config             // what is read
-	sections map[string]mapping  // those that were read, by path
-	schema   map[string][]string // mapping path -> keys it may have; for tests
+	cfg      *Config            // what is read
+	sections map[string]mapping // those that were read, by path
 }
 
 func newDecoder(file string, env Env) *decoder {
@@ -162,9 +161,6 @@ func (v value) child(key string) string {
 // mapping reads v as a mapping with no other keys than known. Absent is empty.
 func (v value) mapping(known ...string) mapping {
 	m := mapping{value: v, entries: map[string]value{}}
-	if v.d.schema != nil {
-		v.d.schema[indexes.ReplaceAllString(v.path, "[]")] = known
-	}
 	var pairs []*ast.MappingValueNode
 	switch n := v.node.(type) {
 	case nil:
@@ -181,8 +177,6 @@ func (v value) mapping(known ...string) mapping {
 	}
 	return m
 }
-
-var indexes = regexp.MustCompile(`\[\d+\]`)
 
 func (m mapping) add(p *ast.MappingValueNode, known []string) {
 	at := placeOf(p.Key, m.at)
@@ -212,7 +206,9 @@ func (m mapping) add(p *ast.MappingValueNode, known []string) {
 		here.problem("given twice, first in line %d", first.key.line)
 		return
 	}
-	m.entries[name] = m.d.value(here.path, p.Value, at, at)
+	v := m.d.value(here.path, p.Value, at, at)
+	v.hush = v.hush || m.hush
+	m.entries[name] = v
 }
 
 // get gives the value of key; an absent one carries the place of the mapping.
@@ -227,14 +223,16 @@ func (m mapping) get(key string) value {
 	return value{d: m.d, path: m.child(key), at: at, key: at, hush: m.hush}
 }
 
+func elementPath(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
+
 // list reads v as a sequence and calls each with its elements in order.
 func (v value) list(each func(value)) {
 	switch n := v.node.(type) {
 	case nil:
 	case *ast.SequenceNode:
 		for i, e := range n.Values {
-			el := v.d.value(fmt.Sprintf("%s[%d]", v.path, i), e, place{}, v.at)
-			el.key = el.at
+			el := v.d.value(elementPath(v.path, i), e, place{}, v.at)
+			el.key, el.hush = el.at, el.hush || v.hush
 			if !el.present() {
 				el.problem("an empty element")
 				continue

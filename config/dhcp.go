@@ -2,52 +2,153 @@ package config
 
 import (
 	"net/netip"
-	"time"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/vlanname"
 )
 
-func (d *decoder) dhcp(v value, c *DHCP) {
-	m := v.mapping(append([]string{"enabled", "interfaces", "listen", "relay_port", "client_port", "server_id", "answer_while_holding", "limits", "relays", "match",
-		"option82", "authoritative", "rapid_commit", "leasequery", "common", "classes", "unknown_clients", "subnets", "pools", "quarantine"}, matchingKeys()...)...)
-	c.Enabled = m.get("enabled").boolean(true)
-	c.Interfaces = m.get("interfaces").interfaces()
-	listen := m.get("listen")
-	if ap, ok := listen.listen("0.0.0.0:67"); ok {
-		c.Listen = ap
-	} else {
-		c.Listen = netip.MustParseAddrPort("0.0.0.0:67")
+// dhcpTogether looks at what several keys of dhcp say.
+func (d *decoder) dhcpTogether(m mapping, c *DHCP) {
+	if check := m.get("check_relay_source"); c.CheckRelaySource && len(c.Relays) == 0 {
+		check.problem("true without dhcp.relays: list the relays, those that forward for other relays too")
 	}
-	if !c.Listen.Addr().Is4() {
-		listen.problem("%s is not an IPv4 address", c.Listen.Addr())
+	clientIDsTogether(m, c)
+	matchTogether(m, c)
+	classesTogether(m, c)
+	subnetsTogether(m, c)
+	d.poolsTogether(m, c)
+}
+
+// ipv4Listen reads an IPv4 address with a port.
+func (v value) ipv4Listen(like string) (netip.AddrPort, bool) {
+	ap, ok := v.listen(like)
+	if ok && !ap.Addr().Is4() {
+		v.problem("%s is not an IPv4 address", ap.Addr())
+		return netip.AddrPort{}, false
 	}
-	c.RelayPort = uint16(m.get("relay_port").integer(67, 1, 65535))
-	c.ClientPort = uint16(m.get("client_port").integer(68, 1, 65535))
-	if id := m.get("server_id"); id.present() {
-		c.ServerID, _ = id.ipv4()
+	return ap, ok
+}
+
+// matchTogether compares the ways of matching with what they need.
+func matchTogether(m mapping, c *DHCP) {
+	var used dhcpd.MatchKind
+	for _, way := range c.Match {
+		used |= way
 	}
-	if hold := m.get("answer_while_holding"); hold.present() {
-		c.AnswerWhileHolding, _ = hold.ipv4()
+	vlans := m.get("vlan_interfaces")
+	switch vlan := used&dhcpd.MatchVLAN != 0; {
+	case vlan && !vlans.present():
+		m.get("match").problem("vlan needs dhcp.vlan_interfaces: it says which interfaces are those of a VLAN")
+	case !vlan && len(c.VLANInterfaces) > 0:
+		vlans.warn("not used: dhcp.match has no vlan")
 	}
-	c.Limits = m.get("limits").limits()
-	m.get("relays").list(func(e value) {
-		if p, ok := e.relay(); ok {
-			c.Relays = append(c.Relays, p)
+	if slices.Contains(c.Match, dhcpd.MatchVLAN) && slices.ContainsFunc(c.VLANInterfaces, func(t string) bool { return strings.Contains(t, "{svlan}") }) {
+		vlans.warn("{svlan} is not compared with anything, for the ERP has one VLAN: the inner ones must differ, or use vlan+mac")
+	}
+}
+
+func clientIDTogether(m mapping, c *dhcpd.ClientID) {
+	hexa, text := m.get("hex"), m.get("text")
+	if hexa.present() == text.present() {
+		m.problem("want hex or text, one of them")
+		return
+	}
+	at := hexa
+	if text.present() {
+		at = text
+	}
+	if n := len(c.Values()[0]); !m.wrong("hex", "text") && (n == 0 || n > 254) {
+		at.problem("%d bytes; want 1 to 254", n)
+	}
+}
+
+// clientIDsTogether finds identifiers that are given twice.
+func clientIDsTogether(m mapping, c *DHCP) {
+	lines := map[string]int{}
+	for i, e := range m.elements("client_ids") {
+		at := e.get("hex")
+		if e.get("text").present() {
+			at = e.get("text")
+		}
+		if e.get("hex").present() == e.get("text").present() {
+			continue
+		}
+		for _, id := range c.ClientIDs[i].Values() {
+			line, twice := lines[id]
+			switch {
+			case id == "":
+			case twice:
+				at.problem("the same identifier as in line %d", line)
+			default:
+				lines[id] = at.at.line
+				continue
+			}
+			break
+		}
+	}
+}
+
+// vlanInterface reads the template of a name.
+func (v value) vlanInterface() (string, bool) {
+	name, ok := v.raw("the name of an interface with {vlan} in it")
+	if !ok {
+		return "", false
+	}
+	if _, err := vlanname.Compile(name); err != nil {
+		v.problem("%q: %s", excerpt(name), err)
+		return "", false
+	}
+	return name, true
+}
+
+// matchWords are the ways to find a client.
+func matchWords() []string {
+	return []string{dhcpd.MatchOption82.String(), dhcpd.MatchVLAN.String(), dhcpd.MatchClientID.String(), dhcpd.MatchMAC.String()}
+}
+
+// matchOrder reads the ways to find a client: words, or several joined by + that must agree.
+func (v value) matchOrder(ifEmpty string, into reflect.Value) bool {
+	out := []dhcpd.MatchKind{}
+	seen := map[dhcpd.MatchKind]string{}
+	v.list(func(e value) {
+		s, ok := e.raw("one of " + strings.Join(matchWords(), ", "))
+		if !ok {
+			return
+		}
+		parts := strings.Split(s, "+")
+		for i, word := range parts {
+			if !slices.Contains(matchWords(), word) {
+				e.problem("%q is not one of %s%s", excerpt(word), strings.Join(matchWords(), ", "), didYouMean(word, matchWords()))
+				return
+			}
+			if slices.Contains(parts[:i], word) {
+				e.problem("%s stands twice in %s", word, s)
+				return
+			}
+		}
+		way, err := dhcpd.ParseMatchKind(s)
+		first, twice := seen[way]
+		switch {
+		case err != nil:
+			e.problem("%s", err)
+		case twice && first == s:
+			e.problem("%s is in the list twice", s)
+		case twice:
+			e.problem("%s says the same as %s", s, first)
+		default:
+			seen[way] = s
+			out = append(out, way)
 		}
 	})
-	c.Match = m.get("match").matchOrder()
-	d.matching(m, c)
-	d.option82(m.get("option82"), &c.Option82)
-	c.Authoritative = m.get("authoritative").boolean(true)
-	c.RapidCommit = m.get("rapid_commit").boolean(false)
-	m.get("leasequery").mapping("from").get("from").list(func(e value) {
-		if p, ok := e.relay(); ok {
-			c.Leasequery.From = append(c.Leasequery.From, p)
-		}
-	})
-	c.Common = d.optionSet(m.get("common").mapping(optionSetKeys()...))
-	c.Classes = d.classes(m.get("classes"))
-	d.subnets(m.get("subnets"), c)
-	unknown := m.get("unknown_clients")
-	c.UnknownClients = unknown.oneOf(UnknownSilence, UnknownSilence, UnknownNak, UnknownGuest)
-	d.pools(m.get("pools"), unknown, c)
-	c.Quarantine = m.get("quarantine").duration(defaultQuarantine, time.Minute, maxQuarantine)
+	n, ok := v.seqLen()
+	if ok && n == 0 {
+		v.problem("%s", ifEmpty)
+	}
+	if ok {
+		into.Set(reflect.ValueOf(out))
+	}
+	return ok
 }

@@ -4,8 +4,11 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
+
+	"github.com/usher-agent/usher/dhcpd"
 )
 
 // serverOwns says why an option code cannot be set by hand; empty: it can.
@@ -64,55 +67,72 @@ func framing(code int) string {
 // maxOptionLen bounds options longer than 255 bytes, which are sent in parts (RFC 3396).
 const maxOptionLen = 1024
 
-// option reads and encodes one extra option; used holds the lines of codes
-// that the subnet already has.
-func (d *decoder) option(v value, used map[uint8]int) (Option, bool) {
-	m := v.mapping("code", "type", "value", "always")
-	always := m.get("always").boolean(false)
-	code, b, ok := d.encoded(m, used, maxOptionLen, serverOwns)
-	return Option{code, b, always}, ok
+// optionForm is how an option is written; what becomes of it is a dhcpd.Option.
+type optionForm struct {
+	Code   int    `cfg:"code" min:"0" max:"255" required:"the number of the option, 1 to 254"`
+	Type   string `cfg:"type" oneof:"ip ips string hex uint8 uint16 uint32 bool" required:"one of ip, ips, string, hex, uint8, uint16, uint32, bool"`
+	Value  []byte `cfg:"value" read:"option_value" required:""` // as Type says
+	Always bool   `cfg:"always" default:"false"`
 }
 
-// encoded reads code, type and value of an option of at most most bytes; refuse
+// subOptionForm is how a sub-option is written: nobody asks for it by its code.
+type subOptionForm struct {
+	Code  int    `cfg:"code" min:"0" max:"255" required:"the number of the option, 1 to 254"`
+	Type  string `cfg:"type" oneof:"ip ips string hex uint8 uint16 uint32 bool" required:"one of ip, ips, string, hex, uint8, uint16, uint32, bool"`
+	Value []byte `cfg:"value" read:"option_value" required:""` // as Type says
+}
+
+// optionsReader reads a list of options in a form, each of at most most bytes; refuse
 // says why a code is none here.
-func (d *decoder) encoded(m mapping, used map[uint8]int, most int, refuse func(int) string) (uint8, []byte, bool) {
-	before := len(d.problems)
-	code, kind, val := m.get("code"), m.get("type"), m.get("value")
-	if m.hush {
-		return 0, nil, false
-	}
-	if !code.present() {
-		code.problem("missing; want the number of the option, 1 to 254")
-	}
-	n := code.integer(0, 0, 255)
-	if code.present() && len(d.problems) == before {
-		line, twice := used[uint8(n)]
-		if why := refuse(n); why != "" {
-			code.problem("option %d cannot be set here: %s", n, why)
+func optionsReader(form reflect.Type, most int, refuse func(int) string) reader {
+	return reader{whole: true, schema: func(k key, _ reflect.Type) shape { return listShape(k, sectionShape(form)) },
+		read: func(d *decoder, v value, _ key, into reflect.Value) bool {
+			var out []dhcpd.Option
+			used := map[int]int{} // the lines of codes
+			before := len(d.problems)
+			v.list(func(e value) {
+				var o optionForm
+				written := reflect.New(form)
+				if form == reflect.TypeFor[optionForm]() {
+					written = reflect.ValueOf(&o)
+				}
+				d.section(e, written.Elem())
+				if sub, ok := written.Interface().(*subOptionForm); ok {
+					o = optionForm{Code: sub.Code, Type: sub.Type}
+				}
+				if b, ok := d.encoded(d.sections[e.path], o, used, most, refuse); ok {
+					out = append(out, dhcpd.Option{Code: uint8(o.Code), Value: b, Always: o.Always})
+				}
+			})
+			into.Set(reflect.ValueOf(out))
+			return len(d.problems) == before
+		}}
+}
+
+// encoded makes the bytes of an option.
+func (d *decoder) encoded(m mapping, o optionForm, used map[int]int, most int, refuse func(int) string) ([]byte, bool) {
+	code, val := m.get("code"), m.get("value")
+	if code.present() && !m.wrong("code") {
+		line, twice := used[o.Code]
+		if why := refuse(o.Code); why != "" {
+			code.problem("option %d cannot be set here: %s", o.Code, why)
 		} else if twice {
-			code.problem("option %d is set twice, first in line %d", n, line)
+			code.problem("option %d is set twice, first in line %d", o.Code, line)
 		}
-		used[uint8(n)] = code.at.line
+		used[o.Code] = code.at.line
 	}
-	if !kind.present() {
-		kind.problem("missing; want one of ip, ips, string, hex, uint8, uint16, uint32, bool")
+	if o.Type == "" || !val.present() {
+		return nil, false
 	}
-	if !val.present() {
-		val.problem("missing")
-	}
-	word := kind.oneOf("", "ip", "ips", "string", "hex", "uint8", "uint16", "uint32", "bool")
-	if word == "" || !val.present() {
-		return 0, nil, false
-	}
-	b := val.encode(word)
-	if len(d.problems) > before {
-		return 0, nil, false
+	b := val.encode(o.Type)
+	if m.wrong("code", "type", "value", "always") {
+		return nil, false
 	}
 	if len(b) == 0 || len(b) > most {
 		val.problem("%d bytes; an option holds 1 to %d", len(b), most)
-		return 0, nil, false
+		return nil, false
 	}
-	return uint8(n), b, true
+	return b, true
 }
 
 // encode gives the bytes of v as an option of the type kind.
@@ -129,17 +149,19 @@ func (v value) encode(kind string) []byte {
 		})
 		return b
 	case "string":
-		return []byte(v.text(""))
+		s, _ := v.raw("text")
+		return []byte(s)
 	case "hex":
-		return v.hexBytes()
+		b, _ := v.hexBytes()
+		return b
 	case "uint8":
-		return []byte{byte(v.unsigned(8))}
+		return []byte{byte(v.number(8))}
 	case "uint16":
-		return binary.BigEndian.AppendUint16(nil, uint16(v.unsigned(16)))
+		return binary.BigEndian.AppendUint16(nil, uint16(v.number(16)))
 	case "uint32":
-		return binary.BigEndian.AppendUint32(nil, uint32(v.unsigned(32)))
+		return binary.BigEndian.AppendUint32(nil, uint32(v.number(32)))
 	default: // bool
-		if v.boolean(false) {
+		if b, _ := v.truth(); b {
 			return []byte{1}
 		}
 		return []byte{0}
@@ -154,26 +176,31 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 	return append(b, four[:]...)
 }
 
-func (v value) hexBytes() []byte {
+func (v value) hexBytes() ([]byte, bool) {
 	s, ok := v.raw("hexadecimal bytes such as 0a0b or 0a:0b")
 	if !ok {
-		return nil
+		return nil, false
 	}
 	b, err := hex.DecodeString(strings.NewReplacer(":", "", "-", "", " ", "").Replace(strings.TrimPrefix(s, "0x")))
 	if err != nil {
 		v.problem("want hexadecimal bytes such as 0a0b or 0a:0b, got %q", excerpt(s))
 	}
-	return b
+	return b, err == nil
 }
 
-func (v value) unsigned(bits int) uint64 {
+func (v value) unsigned(bits int) (uint64, bool) {
 	s, ok := v.raw("a whole number")
 	if !ok {
-		return 0
+		return 0, false
 	}
 	n, err := strconv.ParseUint(s, 10, bits)
 	if err != nil {
 		v.problem("want a whole number from 0 to %d, got %q", uint64(1)<<bits-1, excerpt(s))
 	}
+	return n, err == nil
+}
+
+func (v value) number(bits int) uint64 {
+	n, _ := v.unsigned(bits)
 	return n
 }

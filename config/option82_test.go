@@ -25,14 +25,14 @@ dhcp:
 	o := cfg.DHCP.Option82
 	want, _ := option82.Find("cisco-catalyst")
 	want.Name, want.UnitPorts, want.PortIn, want.Switch = "stack", 52, option82.InCircuitID, option82.SwitchID
-	assert.Equal(t, want, o.Profiles[0].Profile())
-	epon := o.Profiles[1].Profile()
+	assert.Equal(t, want, o.Profiles[0].Profile)
+	epon := o.Profiles[1].Profile
 	assert.Empty(t, epon.PortName, "taken away")
 	assert.Equal(t, option82.SwitchRelay, epon.Switch)
 	assert.Equal(t, 64, epon.UnitPorts)
 	assert.Empty(t, o.Profiles[2].Templates, "the ready profile's went with its text")
-	assert.Equal(t, option82.SwitchName, o.Profiles[3].Profile().Switch)
-	defaults := o.DefaultProfiles()
+	assert.Equal(t, option82.SwitchName, o.Profiles[3].Switch)
+	defaults := o.Default
 	require.Len(t, defaults, 2)
 	assert.Equal(t, want, defaults[0])
 	assert.Equal(t, "ifname", defaults[1].Name)

@@ -7,61 +7,27 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/provision/access"
 )
 
-// What becomes of clients that the ERP does not know.
-const (
-	UnknownSilence = "silence"
-	UnknownNak     = "nak"
-	UnknownGuest   = "guest"
-)
+func rangeText(r dhcpd.Range) string { return r.First.String() + "-" + r.Last.String() }
 
-// Whom a pool is for.
-const (
-	ForGuests      = "guests"      // clients that the ERP does not know
-	ForSubscribers = "subscribers" // customers to whom the ERP gives a port, a MAC or a VLAN but no address
-)
-
-// Pool is a range of addresses that the server gives out by itself.
-type Pool struct {
-	Name      string
-	Range     AddrRange
-	For       string         // guests, subscribers
-	Links     []netip.Prefix // wires that the pool serves, besides that of its subnet
-	LeaseTime time.Duration
-	Probe     bool    // ask by ARP before an offer
-	WarnAt    float64 // share in use that is worth a warning, 0..1
-	OptionSet         // besides what the subnet tells, or in its place
-}
-
-// AddrRange is the first and the last address of a range.
-type AddrRange [2]netip.Addr
-
-// First is the lowest address.
-func (r AddrRange) First() netip.Addr { return r[0] }
-
-// Last is the highest address.
-func (r AddrRange) Last() netip.Addr { return r[1] }
-
-// String gives 198.51.100.200-198.51.100.250.
-func (r AddrRange) String() string { return r[0].String() + "-" + r[1].String() }
-
-func (r AddrRange) size() int { return int(addrNumber(r[1])-addrNumber(r[0])) + 1 }
-
-func (r AddrRange) overlaps(o AddrRange) bool { return !r[1].Less(o[0]) && !o[1].Less(r[0]) }
+func rangeSize(r dhcpd.Range) int { return int(addrNumber(r.Last)-addrNumber(r.First)) + 1 }
 
 func addrNumber(a netip.Addr) uint32 {
 	b := a.As4()
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// GuestRanges gives the ranges whose addresses go to guests, unless the ERP
-// binds one of them: those of the pools for guests.
-func (c *Config) GuestRanges() []AddrRange {
-	var out []AddrRange
+// GuestRanges are those whose addresses go to guests, unless the ERP binds one of
+// them: those of the pools for guests.
+func (c *Config) GuestRanges() []access.AddrRange {
+	var out []access.AddrRange
 	for _, p := range c.DHCP.Pools {
-		if p.For == ForGuests {
-			out = append(out, p.Range)
+		if p.Kind == dhcpd.PoolGuests {
+			out = append(out, access.AddrRange{From: p.First, To: p.Last})
 		}
 	}
 	return out
@@ -69,109 +35,93 @@ func (c *Config) GuestRanges() []AddrRange {
 
 // SubscriberPools reports whether customers without an address get one from a pool.
 func (c *Config) SubscriberPools() bool {
-	return slices.ContainsFunc(c.DHCP.Pools, func(p Pool) bool { return p.For == ForSubscribers })
+	return slices.ContainsFunc(c.DHCP.Pools, func(p dhcpd.Pool) bool { return p.Kind == dhcpd.PoolSubscribers })
 }
 
 const (
-	maxPoolSize       = 1 << 20
-	defaultGuestLease = 2 * time.Minute
-	defaultQuarantine = time.Hour
-	maxQuarantine     = 30 * 24 * time.Hour
+	maxPoolSize           = 1 << 20
+	defaultGuestLease     = 2 * time.Minute
+	defaultSubscriberPool = time.Hour
 )
 
-// pools reads the pools; the subnets are known by now.
-func (d *decoder) pools(v, unknown value, c *DHCP) {
-	var at []value
-	v.list(func(e value) {
-		m := e.mapping(optionSetKeys("name", "range", "for", "links", "lease_time", "probe", "warn_at")...)
-		p, ok := d.pool(m, c)
-		if !ok {
-			return
-		}
-		for i, other := range c.Pools {
-			if p.Range.overlaps(other.Range) {
-				m.get("range").problem("%s overlaps the pool in line %d", p.Range, at[i].at.line)
+// poolsTogether compares the pools with one another and with what becomes of unknown clients.
+func (d *decoder) poolsTogether(m mapping, c *DHCP) {
+	all := m.elements("pools")
+	usable := func(p dhcpd.Pool) bool { return p.Name != "" && p.First.IsValid() }
+	for i, p := range c.Pools {
+		for j, other := range c.Pools[:i] {
+			if !usable(p) || !usable(other) {
+				continue
+			}
+			if p.Overlaps(other.Range) {
+				all[i].get("range").problem("%s overlaps the pool in line %d", rangeText(p.Range), all[j].at.line)
 			}
 			if p.Name == other.Name {
-				m.get("name").problem("%s is the name of the pool in line %d", p.Name, at[i].at.line)
+				all[i].get("name").problem("%s is the name of the pool in line %d", p.Name, all[j].at.line)
 			}
 		}
-		c.Pools = append(c.Pools, p)
-		at = append(at, e)
-	})
-	guests := slices.ContainsFunc(c.Pools, func(p Pool) bool { return p.For == ForGuests })
+	}
+	guests := slices.ContainsFunc(c.Pools, func(p dhcpd.Pool) bool { return p.Kind == dhcpd.PoolGuests && usable(p) })
 	switch {
-	case c.UnknownClients == UnknownGuest && !guests && len(d.problems) == 0:
-		unknown.problem("guest needs a pool: want one in dhcp.pools that is for: guests")
-	case c.UnknownClients != UnknownGuest && guests:
-		v.warn("there are pools for guests, but dhcp.unknown_clients is not guest: nobody gets an address of them")
+	case c.Unknown == dhcpd.UnknownGuest && !guests && len(d.problems) == 0:
+		m.get("unknown_clients").problem("guest needs a pool: want one in dhcp.pools that is for: guests")
+	case c.Unknown != dhcpd.UnknownGuest && guests:
+		m.get("pools").warn("there are pools for guests, but dhcp.unknown_clients is not guest: nobody gets an address of them")
 	}
 }
 
 var poolName = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?$`)
 
-// pool reads one pool; ok is false when it has no usable name or range.
-func (d *decoder) pool(m mapping, c *DHCP) (Pool, bool) {
-	p := Pool{For: m.get("for").oneOf(ForGuests, ForGuests, ForSubscribers)}
-	name, rng := m.get("name"), m.get("range")
-	p.Name = name.text("")
-	named := poolName.MatchString(p.Name)
-	switch {
-	case !name.present():
-		name.problem("missing; want a short name such as guests")
-	case !named:
-		name.problem("%q is no name of a pool: 1 to 32 small letters, digits, - and _", excerpt(p.Name))
+// poolName reads the name of a pool, which is a label of metrics.
+func (v value) poolName() (string, bool) {
+	name, ok := v.raw("text")
+	if !ok || !poolName.MatchString(name) {
+		v.problem("%q is no name of a pool: 1 to 32 small letters, digits, - and _", excerpt(name))
+		return "", false
 	}
-	r, ok := rng.addrRange()
-	if ok {
-		p.Range = r
-		ok = rng.inOneSubnet(r, c.Subnets)
-	}
-	m.get("links").list(func(e value) {
-		if l, good := e.relay(); good {
-			p.Links = append(p.Links, l)
+	return name, true
+}
+
+// poolTogether looks at one pool; the subnets are known by now. A range that is not
+// within one of them is none.
+func (d *decoder) poolTogether(m mapping, p *dhcpd.Pool) {
+	if p.LeaseTime == 0 {
+		p.LeaseTime = defaultGuestLease
+		if p.Kind == dhcpd.PoolSubscribers {
+			p.LeaseTime = defaultSubscriberPool
 		}
-	})
-	usual := defaultGuestLease
-	if p.For == ForSubscribers {
-		usual = defaultLease
 	}
-	p.LeaseTime = m.get("lease_time").duration(usual, minLease, maxLease).Truncate(time.Second)
-	p.Probe = m.get("probe").boolean(true)
-	p.WarnAt = 0.9
-	if f, ok := m.get("warn_at").share("100%"); ok {
-		p.WarnAt = f
+	if p.First.IsValid() && !m.get("range").inOneSubnet(p.Range, d.cfg.DHCP.Subnets) {
+		p.Range = dhcpd.Range{}
 	}
-	p.OptionSet = d.optionSet(m)
-	return p, ok && named
 }
 
 // inOneSubnet says what is wrong with a range that is not within one subnet, or has
 // no address for a client.
-func (v value) inOneSubnet(r AddrRange, subnets []Subnet) bool {
+func (v value) inOneSubnet(r dhcpd.Range, subnets []dhcpd.Subnet) bool {
 	for i := range subnets {
 		n := &subnets[i]
-		switch in := n.Prefix.Contains(r.First()); {
-		case in != n.Prefix.Contains(r.Last()):
-			v.problem("%s is only partly in %s", r, n.Prefix)
+		switch in := n.Prefix.Contains(r.First); {
+		case in != n.Prefix.Contains(r.Last):
+			v.problem("%s is only partly in %s", rangeText(r), n.Prefix)
 			return false
-		case in && n.usable(r) == 0:
-			v.problem("%s has no address for a client: only the network's, the broadcast's or the gateway's", r)
+		case in && usable(n, r) == 0:
+			v.problem("%s has no address for a client: only the network's, the broadcast's or the gateway's", rangeText(r))
 			return false
 		case in:
 			return true
 		}
 	}
-	v.problem("%s is in none of dhcp.subnets", r)
+	v.problem("%s is in none of dhcp.subnets", rangeText(r))
 	return false
 }
 
-// usable gives how many addresses of a range within n are neither the network's, nor
+// usable is how many addresses of a range within n are neither the network's, nor
 // the broadcast's, nor the gateway's.
-func (n *Subnet) usable(r AddrRange) int {
-	left := r.size()
+func usable(n *dhcpd.Subnet, r dhcpd.Range) int {
+	left := rangeSize(r)
 	for _, a := range []netip.Addr{n.Prefix.Addr(), lastAddr(n.Prefix), n.Gateway} {
-		if a.IsValid() && r.overlaps(AddrRange{a, a}) {
+		if a.IsValid() && r.Overlaps(dhcpd.Range{First: a, Last: a}) {
 			left--
 		}
 	}
@@ -179,22 +129,18 @@ func (n *Subnet) usable(r AddrRange) int {
 }
 
 // addrRange reads first-last, or a prefix.
-func (v value) addrRange() (AddrRange, bool) {
-	if !v.present() {
-		v.problem("missing; want a range such as 198.51.100.200-198.51.100.250, or a prefix")
-		return AddrRange{}, false
-	}
+func (v value) addrRange() (dhcpd.Range, bool) {
 	s, ok := v.raw("a range of IPv4 addresses")
 	if !ok {
-		return AddrRange{}, false
+		return dhcpd.Range{}, false
 	}
-	var r AddrRange
+	var r dhcpd.Range
 	if strings.Contains(s, "/") {
 		p, good := v.prefix()
 		if !good {
 			return r, false
 		}
-		r = AddrRange{p.Addr(), lastAddr(p)}
+		r = dhcpd.Range{First: p.Addr(), Last: lastAddr(p)}
 	} else {
 		first, last, found := strings.Cut(s, "-")
 		a, err := netip.ParseAddr(strings.TrimSpace(first))
@@ -203,14 +149,14 @@ func (v value) addrRange() (AddrRange, bool) {
 			v.problem("want a range such as 198.51.100.200-198.51.100.250, or a prefix, got %q", excerpt(s))
 			return r, false
 		}
-		r = AddrRange{a, b}
+		r = dhcpd.Range{First: a, Last: b}
 	}
 	switch {
-	case r.Last().Less(r.First()):
-		v.problem("%s ends before it begins", r)
+	case r.Last.Less(r.First):
+		v.problem("%s ends before it begins", rangeText(r))
 		return r, false
-	case r.size() > maxPoolSize:
-		v.problem("%s has more than %d addresses", r, maxPoolSize)
+	case rangeSize(r) > maxPoolSize:
+		v.problem("%s has more than %d addresses", rangeText(r), maxPoolSize)
 		return r, false
 	}
 	return r, true

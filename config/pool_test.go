@@ -26,9 +26,9 @@ dhcp:
 	assert.True(t, c.SubscriberPools())
 	assert.Equal(t, "2m0s", c.DHCP.Pools[0].LeaseTime.String())
 	assert.Equal(t, "5m0s", c.DHCP.Pools[1].LeaseTime.String())
-	assert.Equal(t, "198.51.100.128-198.51.100.191", c.DHCP.Pools[2].Range.String())
+	assert.Equal(t, "198.51.100.128-198.51.100.191", rangeText(c.DHCP.Pools[2].Range))
 	assert.Equal(t, "[198.51.100.0/24 192.0.2.1/32]", formatted(c.DHCP.Pools[1].Links))
-	assert.Equal(t, "[198.51.100.200-198.51.100.250 203.0.113.0-203.0.113.127 198.51.100.128-198.51.100.191]", formatted(c.GuestRanges()))
+	assert.Equal(t, "[{198.51.100.200 198.51.100.250} {203.0.113.0 203.0.113.127} {198.51.100.128 198.51.100.191}]", formatted(c.GuestRanges()))
 }
 
 func TestGuestPoolsWithoutGuestsAreWarnedOf(t *testing.T) {

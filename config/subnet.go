@@ -6,14 +6,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
-)
 
-// Bounds of lease times. Under a minute renewals outrun the relays; a year is
-// long enough, and far from 0xffffffff, which means "for ever" on the wire.
-const (
-	minLease     = time.Minute
-	maxLease     = 365 * 24 * time.Hour
-	defaultLease = time.Hour
+	"github.com/usher-agent/usher/dhcpd"
 )
 
 func (v value) seqLen() (int, bool) {
@@ -24,54 +18,32 @@ func (v value) seqLen() (int, bool) {
 	return len(n.Values), true
 }
 
-func (d *decoder) subnets(v value, c *DHCP) {
+// subnetsTogether insists on one subnet at least, and that none overlaps another.
+// Those whose prefix is wrong have none here.
+func subnetsTogether(m mapping, c *DHCP) {
+	v := m.get("subnets")
 	if n, isList := v.seqLen(); c.Enabled && (!v.present() || isList && n == 0) {
 		v.problem("missing; want at least one subnet to serve, or dhcp.enabled: false")
 	}
-	var prefixes []value
-	v.list(func(e value) {
-		m := e.mapping(optionSetKeys("prefix", "gateway", "server_id", "lease_time", "renew_time", "rebind_time", "always_broadcast")...)
-		s, ok := d.subnet(m)
-		if !ok {
-			return
-		}
-		prefix := m.get("prefix")
-		for i, other := range c.Subnets {
-			if s.Prefix.Overlaps(other.Prefix) {
-				prefix.problem("%s overlaps %s in line %d", s.Prefix, other.Prefix, prefixes[i].at.line)
+	all := m.elements("subnets")
+	for i, s := range c.Subnets {
+		for j, other := range c.Subnets[:i] {
+			if s.Prefix.IsValid() && other.Prefix.IsValid() && s.Prefix.Overlaps(other.Prefix) {
+				all[i].get("prefix").problem("%s overlaps %s in line %d", s.Prefix, other.Prefix, all[j].get("prefix").at.line)
 			}
 		}
-		c.Subnets = append(c.Subnets, s)
-		prefixes = append(prefixes, prefix)
-	})
+	}
 }
 
-// subnet reads one subnet; ok is false when it has no usable prefix.
-func (d *decoder) subnet(m mapping) (Subnet, bool) {
-	var s Subnet
-	prefix := m.get("prefix")
-	ok := false
-	if !prefix.present() {
-		prefix.problem("missing; want an IPv4 prefix such as 192.0.2.0/24")
-	} else if s.Prefix, ok = prefix.prefix(); ok && (s.Prefix.Bits() < 8 || s.Prefix.Bits() > 30) {
-		prefix.problem("/%d; want a prefix from /8 to /30", s.Prefix.Bits())
-		ok = false
+func subnetTogether(m mapping, s *dhcpd.Subnet) {
+	if bits := s.Prefix.Bits(); s.Prefix.IsValid() && (bits < 8 || bits > 30) {
+		m.get("prefix").problem("/%d; want a prefix from /8 to /30", bits)
+		s.Prefix = netip.Prefix{}
 	}
-	if gw := m.get("gateway"); gw.present() {
-		if a, good := gw.ipv4(); good {
-			s.Gateway = a
-			if ok {
-				gw.inside(a, s.Prefix)
-			}
-		}
+	if s.Prefix.IsValid() && s.Gateway.IsValid() {
+		m.get("gateway").inside(s.Gateway, s.Prefix)
 	}
-	if id := m.get("server_id"); id.present() {
-		s.ServerID, _ = id.ipv4()
-	}
-	d.times(m, &s)
-	s.AlwaysBroadcast = m.get("always_broadcast").boolean(false)
-	s.OptionSet = d.optionSet(m)
-	return s, ok
+	timesTogether(m, s)
 }
 
 // inside says what is wrong with a as a host's address of p.
@@ -94,17 +66,19 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// times reads the lease times and insists on T1 < T2 < lease (RFC 2131
-// section 4.4.5), whichever of them are defaults.
-func (d *decoder) times(m mapping, s *Subnet) {
-	lease, renew, rebind := m.get("lease_time"), m.get("renew_time"), m.get("rebind_time")
-	before := len(d.problems)
-	s.LeaseTime = lease.duration(defaultLease, minLease, maxLease).Truncate(time.Second)
-	s.RenewTime = renew.duration((s.LeaseTime / 2).Truncate(time.Second), time.Second, maxLease).Truncate(time.Second)
-	s.RebindTime = rebind.duration((s.LeaseTime * 7 / 8).Truncate(time.Second), time.Second, maxLease).Truncate(time.Second)
-	if len(d.problems) > before {
+// timesTogether insists on T1 < T2 < lease (RFC 2131 section 4.4.5), whichever of
+// them are defaults.
+func timesTogether(m mapping, s *dhcpd.Subnet) {
+	if s.RenewTime == 0 {
+		s.RenewTime = (s.LeaseTime / 2).Truncate(time.Second)
+	}
+	if s.RebindTime == 0 {
+		s.RebindTime = (s.LeaseTime * 7 / 8).Truncate(time.Second)
+	}
+	if m.wrong("lease_time", "renew_time", "rebind_time") {
 		return
 	}
+	renew, rebind := m.get("renew_time"), m.get("rebind_time")
 	switch {
 	case s.RebindTime >= s.LeaseTime:
 		rebind.problem("%s is not before the end of the lease (lease_time %s)", brief(s.RebindTime), brief(s.LeaseTime))
@@ -117,11 +91,11 @@ func (d *decoder) times(m mapping, s *Subnet) {
 
 var domainName = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$`)
 
-func (v value) domain() string {
-	s := v.text("")
+func (v value) domain() (string, bool) {
+	s, ok := v.raw("text")
 	if s != "" && (len(s) > 253 || !domainName.MatchString(s)) {
 		v.problem("%q is no domain name", excerpt(s))
-		return ""
+		return "", false
 	}
-	return s
+	return s, ok
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
 )
@@ -18,7 +19,7 @@ import (
 // field in its line is for readers of the code alone.
 //
 //	cfg       the key; ",inline": the keys of the field's struct stand beside the others
-//	after     the key that it follows in the file, if that is not the field before
+//	after     the key that it follows, with the fields behind it, if not the one before
 //	read      how it is read, where the type does not say it; see readerOf
 //	default   what stands for an absent key, written as in the file
 //	required  what is wanted, if there is nothing that could stand for it
@@ -34,6 +35,7 @@ import (
 // key is the declaration of one key.
 type key struct {
 	name  string
+	after string       // the key that it follows in the reference; empty: as the fields stand
 	owner reflect.Type // the struct that declares it
 	field reflect.StructField
 }
@@ -48,20 +50,50 @@ func (k key) has(tag string) bool {
 // words are those that the key may be.
 func (k key) words() []string { return strings.Fields(k.tag("oneof")) }
 
-// keysOf lists the keys that the fields of a struct declare, in the order of the reference.
+// keysOf lists the keys that the fields of a struct declare, in the order of the
+// reference: that of the fields, but that a key with the tag after, and those
+// behind it, stand where that says.
 func keysOf(t reflect.Type) []key {
+	var out []key
+	var moved [][]key
+	for _, k := range flatKeys(t) {
+		switch {
+		case k.after != "":
+			moved = append(moved, []key{k})
+		case len(moved) > 0:
+			moved[len(moved)-1] = append(moved[len(moved)-1], k)
+		default:
+			out = append(out, k)
+		}
+	}
+	for len(moved) > 0 {
+		run := moved[0]
+		moved = moved[1:]
+		at := slices.IndexFunc(out, func(k key) bool { return k.name == run[0].after })
+		if at < 0 { // it is in a run that is not placed yet
+			moved = append(moved, run)
+			continue
+		}
+		out = slices.Insert(out, at+1, run...)
+	}
+	return out
+}
+
+// flatKeys lists the keys in the order of the fields.
+func flatKeys(t reflect.Type) []key {
 	var out []key
 	for i := range t.NumField() {
 		f := t.Field(i)
-		at := len(out)
-		if after, ok := f.Tag.Lookup("after"); ok {
-			at = 1 + slices.IndexFunc(out, func(k key) bool { return k.name == after })
-		}
+		after := f.Tag.Get("after")
 		switch name, inline := cfgTag(f); {
 		case inline:
-			out = slices.Insert(out, at, keysOf(f.Type)...)
+			group := flatKeys(f.Type)
+			if after != "" {
+				group[0].after = after
+			}
+			out = append(out, group...)
 		case name != "":
-			out = slices.Insert(out, at, key{name, t, f})
+			out = append(out, key{name, after, t, f})
 		}
 	}
 	return out
@@ -87,12 +119,15 @@ func (d *decoder) section(v value, into reflect.Value) {
 // fill reads the keys of one struct, then looks at them together.
 func (d *decoder) fill(m mapping, into reflect.Value) {
 	t := into.Type()
+	if p, ok := profileIn(into); ok {
+		d.beginProfile(m, p)
+	}
 	for i := range t.NumField() {
 		switch name, inline := cfgTag(t.Field(i)); {
 		case inline:
 			d.fill(m, into.Field(i))
 		case name != "":
-			d.read(m.get(name), key{name, t, t.Field(i)}, into.Field(i))
+			d.read(m.get(name), key{name, "", t, t.Field(i)}, into.Field(i))
 		}
 	}
 	if into.CanInterface() {
@@ -104,19 +139,21 @@ func (d *decoder) fill(m mapping, into reflect.Value) {
 func (d *decoder) read(v value, k key, into reflect.Value) {
 	r := readerOf(k, into.Type())
 	if k.has("default") {
-		r.read(d, d.standing(k.tag("default")), k, into)
+		r.read(d, v.standing(k.tag("default")), k, into)
 	}
 	switch {
-	case v.present() || r.sections:
+	case v.present():
 		r.read(d, v, k, into)
 	case k.has("required"):
-		v.problem("missing; want %s", k.tag("required"))
+		v.problem("%s", strings.TrimSuffix("missing; want "+k.tag("required"), "; want "))
+	case r.sections:
+		r.read(d, v, k, into)
 	}
 }
 
-// standing makes the value of a default. A test reads them all.
-func (d *decoder) standing(text string) value {
-	v := value{d: d, hush: true}
+// standing makes the value of a default in place of v. A test reads them all.
+func (v value) standing(text string) value {
+	v.node, v.hush = nil, true
 	if file, err := parser.ParseBytes([]byte(text), 0); err == nil && len(file.Docs) == 1 {
 		v.node = file.Docs[0].Body
 	}
@@ -130,6 +167,30 @@ func (d *decoder) together(m mapping, section any) {
 	switch s := section.(type) {
 	case *ERP:
 		d.erpTogether(m, s)
+	case *DHCP:
+		d.dhcpTogether(m, s)
+	case *dhcpd.Limit:
+		m.check(s.Check)
+	case *dhcpd.ClientID:
+		clientIDTogether(m, s)
+	case *dhcpd.Option82:
+		option82Together(m, s)
+	case *dhcpd.Option82Profile:
+		profileTogether(m, s)
+	case *dhcpd.Option82Exact:
+		exactTogether(m, s)
+	case *dhcpd.OptionSet:
+		optionSetTogether(m, s)
+	case *dhcpd.ClassMatch:
+		classMatchTogether(m, s)
+	case *dhcpd.OptionMatch:
+		if m.get("text").present() && m.get("hex").present() {
+			m.get("hex").problem("given beside text; want one of them")
+		}
+	case *dhcpd.Subnet:
+		subnetTogether(m, s)
+	case *dhcpd.Pool:
+		d.poolTogether(m, s)
 	case *provision.Policy:
 		if active := s.States[2]; active != provision.StateActive {
 			m.get("states").warn("state 2 is the ERP's \"active\", and %s is what these customers get", accessWord(active))
@@ -157,6 +218,26 @@ func (d *decoder) together(m mapping, section any) {
 			m.get("listen").warn("not a loopback address: everybody who reaches it can read subscribers' addresses; let a firewall or a proxy decide who may")
 		}
 	}
+}
+
+// elements are the mappings of the list of a key, each as it was read.
+func (m mapping) elements(key string) []mapping {
+	v := m.get(key)
+	n, _ := v.seqLen()
+	var out []mapping
+	for i := range n {
+		if e, ok := m.d.sections[elementPath(v.path, i)]; ok {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// wrong reports whether anything was wrong with one of the keys.
+func (m mapping) wrong(keys ...string) bool {
+	return slices.ContainsFunc(m.d.problems, func(p Problem) bool {
+		return slices.ContainsFunc(keys, func(k string) bool { return p.Key == m.child(k) })
+	})
 }
 
 // check reports what a part finds wrong with its options.

@@ -304,7 +304,7 @@ func TestRapidCommitOfPools(t *testing.T) {
 
 // Limits and standby hold for queries of access nodes too.
 func TestLeaseQueryIsBoundLikeOthers(t *testing.T) {
-	may := func(_ *request, o *Options) { o.LeaseQuery = []netip.Prefix{netip.PrefixFrom(relayIP, 32)} }
+	may := func(_ *request, o *Options) { o.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(relayIP, 32)} }
 	q := wire.Query{Type: wire.LeaseQuery, CIAddr: host(11), GIAddr: relayIP}
 	for want, change := range map[Outcome]func(*request, *Options){
 		OutcomeLeaseUnassigned: func(*request, *Options) {},
@@ -322,7 +322,7 @@ func TestLeaseQueryOfAPool(t *testing.T) {
 		r.GIAddr, r.Option82 = relayIP, port(switch1, 40)
 		r.Renewed, r.Expires = testNow.Add(-30*time.Second), testNow.Add(90*time.Second)
 	})
-	may := func(_ *request, o *Options) { o.LeaseQuery = []netip.Prefix{netip.PrefixFrom(relayIP, 32)} }
+	may := func(_ *request, o *Options) { o.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(relayIP, 32)} }
 	q := wire.Query{Type: wire.LeaseQuery, CIAddr: host(201), GIAddr: relayIP}
 	d := run(t, q, leases(rec), withGuests, may)
 	require.Equal(t, OutcomeLeaseActive, d.outcome)

@@ -12,28 +12,40 @@ import (
 // Class is a kind of client, such as the set-top boxes of one vendor, and what
 // its clients are told besides or instead. The first class that fits counts.
 type Class struct {
-	Name            string
-	Match           ClassMatch
-	AlwaysBroadcast bool
-	OptionSet
+	// Any name of letters, digits, _ . and -.
+	Name string `cfg:"name" example:"iptv"`
+
+	// Which clients: all that is given must hold. In patterns * is any text, ? one
+	// character, and case does not matter.
+	Match ClassMatch `cfg:"match"`
+
+	// As in subnets.
+	AlwaysBroadcast bool `cfg:"always_broadcast" default:"false"`
+	OptionSet       `cfg:",inline" layout:"plain" example:"next_server: 192.0.2.80\nboot_file: \"stb.img\""`
 }
 
 // ClassMatch says which clients are of a class; all that is given must hold.
 // Patterns are those of option82.Glob: * is any text, ? one character, case
 // does not matter.
 type ClassMatch struct {
-	VendorClass string   // pattern for option 60
-	UserClass   string   // pattern for option 77, or for one of the classes in it (RFC 3004)
-	MACPrefix   [][]byte // the first bytes of the MAC, any of these
-	Options     []OptionMatch
+	// Patterns for the vendor class (option 60) and the user class (option 77).
+	VendorClass string `cfg:"vendor_class" read:"pattern" default:"" example:"\"stb-*\""`
+	UserClass   string `cfg:"user_class" read:"pattern" default:""` // the whole option, or one of the classes in it (RFC 3004)
+
+	// First bytes of the MAC, any of these.
+	MACPrefix [][]byte `cfg:"mac_prefix" read:"mac_prefix" example:"[\"00:00:5e\"]"`
+
+	// Options that the client must send: with text (a pattern), with the very
+	// bytes (hex), or just so.
+	Options []OptionMatch `cfg:"options" example:"- code: 93\n  hex: \"0000\"\n- code: 97\n  text: \"\""`
 }
 
 // OptionMatch asks for an option of the client. With neither Text nor Value the
 // option must be there.
 type OptionMatch struct {
-	Code  uint8
-	Text  string // pattern
-	Value []byte // the very bytes
+	Code  uint8  `cfg:"code" min:"1" max:"254" required:"the number of the option, 1 to 254"`
+	Text  string `cfg:"text" read:"pattern"`
+	Value []byte `cfg:"hex" read:"hex"` // the very bytes
 }
 
 // class is a Class made ready.

@@ -646,7 +646,7 @@ func FuzzDecide(f *testing.F) {
 	byProfile, err := compile(profiled)
 	require.NoError(f, err)
 	extended := testOptions()
-	extended.RapidCommit, extended.LeaseQuery = true, extended.Relays
+	extended.RapidCommit, extended.LeaseQuery.From = true, extended.Relays
 	extended.Common = OptionSet{Search: []string{"example.net"}, Routes: []Route{{netip.MustParsePrefix("10.0.0.0/8"), host(2)}}, IPv6OnlyWait: time.Hour}
 	extended.Classes = []Class{
 		{Name: "vendor", Match: ClassMatch{VendorClass: "stb*"}, OptionSet: OptionSet{BootFile: "stb.img", VendorSpecific: []Option{{Code: 1, Value: make([]byte, 200)}}}},

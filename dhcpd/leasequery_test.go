@@ -27,7 +27,7 @@ func asked(t *testing.T, q wire.Query, tab *lease.Table, mangle ...func([]byte))
 		f(raw)
 	}
 	opts := testOptions()
-	opts.LeaseQuery = []netip.Prefix{netip.PrefixFrom(relayIP, 32)}
+	opts.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(relayIP, 32)}
 	set, err := compile(opts)
 	require.NoError(t, err)
 	r := &request{served: true, local: serverIP, iface: "eth0"}
@@ -167,7 +167,7 @@ func TestLeaseQueryFits(t *testing.T) {
 func TestLeaseQueryOverUDP(t *testing.T) {
 	relay := socket(t, loopRelay, 0)
 	opts := loopbackOptions(portOf(relay), 68)
-	opts.LeaseQuery = []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}
+	opts.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}
 	s := startSite(t, filepath.Join(t.TempDir(), "state.db"), opts)
 	node := probe.Client{Port: probe.NewUDP(relay, s.addr), Timeout: 5 * time.Second}
 	ask := func(q probe.Query) probe.Step {

@@ -12,17 +12,30 @@ import (
 
 // Limit bounds the packets of one sender. Rate 0: no limit.
 type Limit struct {
-	Rate  float64 // packets a second, in the long run
-	Burst int     // packets at once after a pause; at least 1
+	Rate  float64 `cfg:"rate" min:"0" max:"1000000"`  // packets a second, in the long run
+	Burst int     `cfg:"burst" min:"1" max:"1000000"` // packets at once after a pause; at least 1
+}
+
+// Check reports a rate that would be no limit, by its key.
+func (l *Limit) Check(problem func(key, reason string)) {
+	if l.Rate > 0 && l.Rate < 0.1 {
+		problem("rate", fmt.Sprintf("%g: want 0 (no limit) or at least 0.1 packets a second", l.Rate))
+	}
 }
 
 // Limits bound what the server takes in. A packet over a limit is shed right
 // after it was parsed and takes nothing from the other limits, so that one who
 // floods uses up only the own share.
 type Limits struct {
-	Client Limit // one MAC
-	Port   Limit // one value of option 82 behind one relay, or one interface whose clients are heard directly
-	Relay  Limit // one relay address, or one interface for what comes without
+	// One MAC.
+	Client Limit `cfg:"client" default:"{rate: 5, burst: 20}"`
+
+	// One port: one value of option 82 behind one relay, or one interface whose
+	// clients are heard directly.
+	Port Limit `cfg:"port" default:"{rate: 200, burst: 2000}"`
+
+	// One relay (giaddr), or one interface for what comes without.
+	Relay Limit `cfg:"relay" default:"{rate: 5000, burst: 20000}"`
 }
 
 // limit is a Limit in nanoseconds: what one packet costs, and what may be owed.

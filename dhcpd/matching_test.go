@@ -101,7 +101,7 @@ func TestMatchByClientID(t *testing.T) {
 	duidLL := append([]byte{255, 0, 0, 0, 1, 0, 3, 0, 1}, stranger[:]...)
 	withTable := func(o *Options) {
 		o.ClientIDs = []ClientID{
-			{Value: []byte("gateway-7"), Text: true, IP: host(21)}, {Value: []byte{255, 1}, IP: host(99)}, {Value: duidLL, IP: host(53)},
+			{Text: "gateway-7", IP: host(21)}, {Hex: []byte{255, 1}, IP: host(99)}, {Hex: duidLL, IP: host(53)},
 		}
 	}
 	mac51 := client(0x51)
@@ -349,7 +349,7 @@ func TestMatchKindWords(t *testing.T) {
 func TestCompileMatchingRefuses(t *testing.T) {
 	opts := testOptions()
 	opts.TrustedInterfaces, opts.VLANInterfaces = []string{"eth["}, []string{"eth1"}
-	opts.ClientIDs = []ClientID{{}, {Value: []byte("a"), Text: true, IP: host(1)}, {Value: []byte("\x00a"), IP: host(2)}}
+	opts.ClientIDs = []ClientID{{}, {Text: "a", IP: host(1)}, {Hex: []byte("\x00a"), IP: host(2)}}
 	opts.ClientKey, opts.MaxPortMACs = 9, 65
 	_, err := compile(opts)
 	for _, want := range []string{`trusted interface "eth["`, `vlan interface "eth1": no {vlan} in it`, "client id : want 1 to 254 bytes",
@@ -381,7 +381,7 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 	opts := testOptions()
 	opts.Match = []MatchKind{MatchOption82 | MatchMAC, MatchVLAN | MatchMAC, MatchVLAN, MatchClientID, MatchMAC}
 	opts.VLANInterfaces = []string{"vlan{vlan}"}
-	opts.ClientIDs = []ClientID{{Value: []byte("gateway-7"), Text: true, IP: host(31)}}
+	opts.ClientIDs = []ClientID{{Text: "gateway-7", IP: host(31)}}
 	opts.MaxPortMACs, opts.CheckRelaySource = 2, true
 	set, err := compile(opts)
 	require.NoError(t, err)

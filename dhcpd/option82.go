@@ -14,40 +14,62 @@ import (
 // Option82 says how option 82 is read. The zero value is what needs no
 // configuration: option82.Defaults for everybody.
 type Option82 struct {
-	// Profiles are tried in order. Those whose Match fits are the only ones for a
-	// packet; the first that can read it counts.
-	Profiles []Option82Profile
-	Default  []option82.Profile // for packets that no profile matches, in order; none: option82.Defaults
-	Exact    []Option82Exact
+	// Profiles of devices, in order (example). Those whose match fits are the only
+	// ones for a packet, and the first of them that can read it counts.
+	Profiles []Option82Profile `cfg:"profiles"`
+
+	// Names of profiles for packets that none of the above matches, in order.
+	Default []option82.Profile `cfg:"default" read:"default_profiles" default:"[dlink, ifname]" empty:"an empty list would read nothing; leave it out for dlink, ifname"` // none: option82.Defaults
+
+	// Ports named by the very bytes of option 82, without its code and length
+	// (example); these go first. port or port_name.
+	Exact []Option82Exact `cfg:"exact" example:"- value: \"0106000400640018\"\n  device: 12\n  port: 24\n- value: \"0106000400640019\"\n  device: 12\n  port_name: uplink-2"`
 }
 
 // Option82Profile is a profile and the packets that it is for.
 type Option82Profile struct {
-	option82.Profile
-	Match Option82Match
+	option82.Profile `cfg:",inline"`
+
+	// Which packets: all that is given must hold. Nothing: only by default below.
+	Match Option82Match `cfg:"match" after:"name"`
+
+	// The ready profile to begin with (docs/option82.md lists them); what follows
+	// replaces parts of it. Without it layout is required.
+	Use string `cfg:"use" read:"ready_profile" example:"cisco-catalyst"` // Profile has it all already
 }
 
 // Option82Match says which packets a profile is for. All that is given must
 // hold; one without anything holds for no packet.
 type Option82Match struct {
-	Devices    []provision.DeviceID // the switch that remote-id, or else giaddr, names
-	DeviceName string               // pattern of option82.Glob for the name that the ERP has for that switch
-	Model      string               // the same for its model, as far as the ERP tells it
-	RemoteID   string               // pattern of option82.Glob for the remote-id; see Glob.MatchRemote
-	GIAddr     []netip.Prefix       // relay address
+	// Ids of switches in the ERP, as remote-id or, failing that, giaddr names them.
+	Devices []provision.DeviceID `cfg:"device" min:"1" max:"2147483647" unique:"true" example:"[12, 13]"`
+
+	// Pattern for their name in the ERP: * is any text, ? one character.
+	DeviceName string `cfg:"device_name" read:"pattern" example:"\"sw-west-*\""`
+
+	// The same for their model, if the ERP tells it (usher explain --output json).
+	Model string `cfg:"model" read:"pattern" example:"\"*Catalyst 2960*\""`
+
+	// Pattern for the remote-id: a MAC as 00:00:5e:00:53:01, text as it is, other
+	// bytes as hexadecimal digits.
+	RemoteID string `cfg:"remote_id" read:"pattern" example:"\"00:00:5e:*\""` // see Glob.MatchRemote
+
+	// Prefixes or addresses of relays.
+	GIAddr []netip.Prefix `cfg:"giaddr" read:"ipv4_network" example:"[198.51.100.0/24]"`
 }
 
-func (m *Option82Match) empty() bool {
+// Empty reports whether it holds for no packet.
+func (m *Option82Match) Empty() bool {
 	return len(m.Devices) == 0 && m.DeviceName == "" && m.Model == "" && m.RemoteID == "" && len(m.GIAddr) == 0
 }
 
 // Option82Exact names a port by the bytes that stand for it. It goes before all
 // profiles: somebody looked at these very bytes.
 type Option82Exact struct {
-	Value    []byte // payload, without code and length
-	Device   provision.DeviceID
-	Port     uint32 // zero: by PortName
-	PortName string
+	Value    []byte             `cfg:"value" read:"hex" required:"the hexadecimal bytes of option 82, without its code and length"`
+	Device   provision.DeviceID `cfg:"device" min:"1" max:"2147483647" required:"the ERP's id of the switch"`
+	Port     uint32             `cfg:"port" min:"1" max:"2147483647"` // zero: by PortName
+	PortName string             `cfg:"port_name"`
 }
 
 // maxProfiles bounds what a packet may be compared with.
@@ -94,7 +116,7 @@ func compileOption82(o Option82) (*portReader, error) {
 			fail("profile %q: %w", p.Name, err)
 			continue
 		}
-		if !p.Match.empty() {
+		if !p.Match.Empty() {
 			x.rules = append(x.rules, ru)
 		}
 	}

@@ -18,36 +18,64 @@ import (
 // values say nothing. Sets are laid upon each other: all clients', the subnet's
 // and the class's; a later one replaces what an earlier one has under the same code.
 type OptionSet struct {
-	DNS           []netip.Addr
-	NTP           []netip.Addr
-	Domain        string        // option 15
-	Search        []string      // domains to look names up in (option 119, RFC 3397)
-	Routes        []Route       // option 121 (RFC 3442), and 249 for clients that ask for that
-	MTU           uint16        // option 26, at least 68
-	NextServer    netip.Addr    // siaddr
-	ServerName    string        // field sname, at most 63 bytes
-	BootFile      string        // field file, at most 127 bytes
-	CaptivePortal string        // URL (option 114, RFC 8910)
-	IPv6OnlyWait  time.Duration // option 108 (RFC 8925): who asks for it does without IPv4 that long
-	TZDatabase    string        // option 101 (RFC 4833), such as Europe/Vienna
-	TZPOSIX       string        // option 100
+	// Name servers (option 6) and time servers (option 42).
+	DNS []netip.Addr `cfg:"dns" unique:"true" example:"[192.0.2.53, 192.0.2.54]"`
+	NTP []netip.Addr `cfg:"ntp" unique:"true"`
 
-	VendorSpecific []Option        // sub-options of option 43
-	Vendor         []VendorOptions // option 125 (RFC 3925)
-	Options        []Option        // any, already encoded; these replace what the fields above say
+	// Domain name (option 15) and domains to search (option 119). Empty: none.
+	Domain string   `cfg:"domain" read:"domain" default:""`
+	Search []string `cfg:"search" read:"search" unique:"true"` // RFC 3397
+
+	// Routes (option 121, and 249 for clients that ask for that; example); via
+	// 0.0.0.0 is on the link. Clients that take them do not look at the gateway, so
+	// the default route is added to them unless it is given here.
+	Routes []Route `cfg:"routes" example:"- to: 10.0.0.0/8\n  via: 198.51.100.2"` // RFC 3442
+
+	// Largest packet (option 26), from 68. 0: none is told.
+	MTU uint16 `cfg:"mtu" default:"0" min:"0" max:"65535"`
+
+	// For clients that boot from the network: the header's siaddr, sname and file.
+	NextServer netip.Addr `cfg:"next_server"`
+	ServerName string     `cfg:"server_name" read:"field" max:"63" default:""`
+	BootFile   string     `cfg:"boot_file" read:"field" max:"127" default:""`
+
+	// URL of the captive portal's API (option 114). Empty: none.
+	CaptivePortal string `cfg:"captive_portal" read:"link" max:"255" default:""` // RFC 8910
+
+	// How long a host that can do without IPv4 stays without it (option 108), 5m or
+	// more; only those get it that ask. 0s: none.
+	IPv6OnlyWait time.Duration `cfg:"ipv6_only_wait" read:"seconds" default:"0s" min:"0s" max:"8760h"` // RFC 8925
+
+	// Time zone by name, such as Europe/Vienna (option 101), and by POSIX rule, such
+	// as CET-1CEST,M3.5.0,M10.5.0/3 (option 100). Empty: none.
+	TZDatabase string `cfg:"timezone" read:"field" max:"255" default:""` // RFC 4833
+	TZPOSIX    string `cfg:"timezone_posix" read:"field" max:"255" default:""`
+
+	// Sub-options of option 43 (example); type as in options below.
+	VendorSpecific []Option `cfg:"vendor_specific" read:"sub_options" example:"- code: 1\n  type: string\n  value: https://acs.example.net/"`
+
+	// Sub-options by vendor (option 125; example), the number is from IANA's list of
+	// private enterprises. A client that says whose it is (124, 125) gets its vendor's only.
+	Vendor []VendorOptions `cfg:"vendor" example:"- enterprise: 3561\n  options:\n    - code: 11\n      type: string\n      value: https://acs.example.net/"` // RFC 3925
+
+	// Further options (example). type is one of ip, ips, string, hex, uint8,
+	// uint16, uint32, bool. Codes that the server fills itself are refused. More
+	// than 255 bytes go out in parts (RFC 3396). always: send it also to clients
+	// whose parameter request list lacks it.
+	Options []Option `cfg:"options" read:"options" example:"- code: 26\n  type: uint16\n  value: 1500\n  always: false"` // already encoded; these replace what the fields above say
 }
 
 // Route is one destination of option 121.
 type Route struct {
-	To  netip.Prefix
-	Via netip.Addr // 0.0.0.0: on the link
+	To  netip.Prefix `cfg:"to" required:"a destination such as 10.0.0.0/8, or 0.0.0.0/0"`
+	Via netip.Addr   `cfg:"via" read:"via" required:"the router's address, or 0.0.0.0 for on the link"` // 0.0.0.0: on the link
 }
 
 // VendorOptions are the sub-options of one vendor (IANA's private enterprise
 // numbers). A client that says whose it is by option 124 or 125 gets only its own.
 type VendorOptions struct {
-	Enterprise uint32
-	Options    []Option
+	Enterprise uint32   `cfg:"enterprise" read:"enterprise" required:"the vendor's number in IANA's list of private enterprises"`
+	Options    []Option `cfg:"options" read:"sub_options"`
 }
 
 // Option is an extra option or sub-option, already encoded. One whose code the

@@ -24,6 +24,9 @@ const (
 	ClientKeyID                   // by its client identifier (option 61), else by its hardware address: RFC 2131 section 4.2
 )
 
+// Words are those of the configuration, by value.
+func (ClientKey) Words() []string { return []string{"mac", "client_id"} }
+
 // MACChange says what is done about a client whose MAC is not the one that the
 // ERP has for its address. An address without a MAC learns it whatever it says.
 type MACChange uint8
@@ -34,6 +37,9 @@ const (
 	MACReport                  // tell the ERP, answer when it has the MAC
 	MACRefuse                  // neither
 )
+
+// Words are those of the configuration, by value.
+func (MACChange) Words() []string { return []string{"accept", "report", "refuse"} }
 
 // BindingChange says what a renewing client is told whose address is not bound
 // to it any more.
@@ -50,6 +56,9 @@ const (
 	// rebinds through the relay within a minute.
 	BindingShorten
 )
+
+// Words are those of the configuration, by value.
+func (BindingChange) Words() []string { return []string{"nak", "shorten"} }
 
 // shortLease is how long a client keeps an address that is about to be taken
 // away, and what T1 and T2 of it are in seconds.
@@ -184,17 +193,14 @@ func (s *settings) compileMatching(o Options) error {
 	}
 	s.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
 	for _, c := range o.ClientIDs {
-		values := []string{string(c.Value)}
-		if c.Text {
-			values = append(values, "\x00"+string(c.Value))
-		}
-		if len(c.Value) == 0 || len(c.Value) > 254 || !c.IP.Is4() {
-			fail("client id %x: want 1 to 254 bytes and an IPv4 address", c.Value)
+		values := c.Values()
+		if n := len(values[0]); n == 0 || n > 254 || !c.IP.Is4() {
+			fail("client id %x: want 1 to 254 bytes and an IPv4 address", values[0])
 			continue
 		}
 		for _, v := range values {
 			if _, twice := s.clientIDs[v]; twice {
-				fail("client id %x: given twice", c.Value)
+				fail("client id %x: given twice", values[0])
 			}
 			s.clientIDs[v] = c.IP
 		}

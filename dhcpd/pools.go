@@ -11,9 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
-	"github.com/usher-agent/usher/provision"
 )
 
 // Unknown is what becomes of a client that the ERP does not know.
@@ -26,6 +26,9 @@ const (
 	UnknownGuest                  // an address of a pool for guests
 )
 
+// Words are those of the configuration, by value.
+func (Unknown) Words() []string { return []string{"silence", "nak", "guest"} }
+
 // PoolKind is whom a pool serves. Its zero value is invalid.
 type PoolKind uint8
 
@@ -36,28 +39,54 @@ const (
 	PoolSubscribers                     // customers to whom the ERP gives a port, a MAC or a VLAN but no address
 )
 
-// String gives guests, subscribers or invalid.
+// Words are those of the configuration, by value.
+func (PoolKind) Words() []string { return []string{"", "guests", "subscribers"} }
+
+// String returns guests, subscribers or invalid.
 func (k PoolKind) String() string {
-	switch k {
-	case PoolGuests:
-		return "guests"
-	case PoolSubscribers:
-		return "subscribers"
+	if words := k.Words(); k > 0 && int(k) < len(words) {
+		return words[k]
 	}
 	return "invalid"
 }
 
+// Range is the first and the last address of a range.
+type Range struct{ First, Last netip.Addr }
+
+// Overlaps reports whether any address is in both.
+func (r Range) Overlaps(o Range) bool { return !r.Last.Less(o.First) && !o.Last.Less(r.First) }
+
 // Pool is a range that the server gives addresses of by itself. It lies in one of
 // the Subnets, whose settings its clients are told unless the pool has its own.
 type Pool struct {
-	Name        string
-	Kind        PoolKind
-	First, Last netip.Addr
-	Links       []netip.Prefix // wires it serves besides that of its subnet
-	LeaseTime   time.Duration  // at least a minute
-	Probe       bool           // ask the wire by ARP before an offer
-	WarnAt      float64        // share in use that is worth a warning; 0: none
-	OptionSet                  // besides what the subnet tells, or in its place
+	// Small letters, digits, - and _; it is a label of metrics.
+	Name string `cfg:"name" read:"pool_name" required:"a short name such as guests" example:"guests"`
+
+	// First and last address, or a prefix; within one of the subnets.
+	Range `cfg:"range" read:"range" required:"a range such as 198.51.100.200-198.51.100.250, or a prefix" example:"198.51.100.200-198.51.100.250"`
+
+	// guests: clients whom the ERP does not know (unknown_clients: guest).
+	// subscribers: customers to whom the ERP gives a port, a MAC or a VLAN, but
+	// no address. They are found by dhcp.match, and their state decides.
+	Kind PoolKind `cfg:"for" default:"guests"`
+
+	// Other wires that the pool serves, by the address of their relay or interface.
+	// It always serves that of its own subnet.
+	Links []netip.Prefix `cfg:"links" read:"ipv4_network"`
+
+	// Short for guests: a client that the ERP learns to know moves to its own
+	// address when it renews. 1m to a year. For subscribers 1h unless it is set.
+	LeaseTime time.Duration `cfg:"lease_time" read:"seconds" min:"1m" max:"8760h" example:"2m"`
+
+	// Ask the wire by ARP (RFC 5227) before an offer; not behind relays.
+	Probe bool `cfg:"probe" default:"true"`
+
+	// In use beyond this share: a warning in the log and in the metrics.
+	WarnAt float64 `cfg:"warn_at" read:"share" default:"90%" max:"100%"` // 0: no warning
+
+	// As in subnets, in place of what the subnet tells. Empty: what the subnet
+	// tells. captive_portal (example) is where guests learn what to do.
+	OptionSet `cfg:",inline" layout:"plain" example:"captive_portal: https://portal.example.net/api"`
 }
 
 const (

@@ -28,7 +28,7 @@ import (
 // and behind the relays of 198.51.100.0/24.
 func guests() Pool {
 	return Pool{
-		Name: "guests", Kind: PoolGuests, First: host(200), Last: host(203), LeaseTime: 2 * time.Minute,
+		Name: "guests", Kind: PoolGuests, Range: Range{First: host(200), Last: host(203)}, LeaseTime: 2 * time.Minute,
 		Links: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, WarnAt: 0.75,
 		OptionSet: OptionSet{DNS: []netip.Addr{host(5)}, CaptivePortal: "https://portal.example.net/api"},
 	}

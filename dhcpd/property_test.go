@@ -136,7 +136,7 @@ func (u *universe) options() Options {
 	if u.one(2) {
 		o.TrustedInterfaces = []string{"core", "vlan101"}
 	}
-	o.ClientIDs = []ClientID{{Value: []byte("cpe"), Text: true, IP: host(12)}, {Value: []byte{9, 9}, IP: host(200)}}
+	o.ClientIDs = []ClientID{{Text: "cpe", IP: host(12)}, {Hex: []byte{9, 9}, IP: host(200)}}
 	o.ClientKey, o.MACChange, o.BindingChange = ClientKey(u.rng.IntN(2)), pick(u, MACAccept, MACAccept, MACReport, MACRefuse), BindingChange(u.rng.IntN(2))
 	o.MaxPortMACs = pick(u, 0, 0, 1, 2)
 	if u.one(2) {
@@ -146,10 +146,10 @@ func (u *universe) options() Options {
 	}
 	o.Unknown = Unknown(u.rng.IntN(3))
 	if u.one(2) {
-		o.Pools = []Pool{{Name: "guests", Kind: PoolGuests, First: host(20), Last: host(23), LeaseTime: time.Minute}}
+		o.Pools = []Pool{{Name: "guests", Kind: PoolGuests, Range: Range{First: host(20), Last: host(23)}, LeaseTime: time.Minute}}
 	}
 	if u.one(2) {
-		o.Pools = append(o.Pools, Pool{Name: "flats", Kind: PoolSubscribers, First: host(24), Last: host(27), LeaseTime: pick(u, time.Minute, 10*time.Minute),
+		o.Pools = append(o.Pools, Pool{Name: "flats", Kind: PoolSubscribers, Range: Range{First: host(24), Last: host(27)}, LeaseTime: pick(u, time.Minute, 10*time.Minute),
 			Links: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}})
 	}
 	return o

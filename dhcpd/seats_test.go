@@ -43,7 +43,7 @@ func seats(t testing.TB, more ...provision.Binding) *provision.Snapshot {
 
 func flats() Pool {
 	return Pool{
-		Name: "flats", Kind: PoolSubscribers, First: host(210), Last: host(213), LeaseTime: 10 * time.Minute,
+		Name: "flats", Kind: PoolSubscribers, Range: Range{First: host(210), Last: host(213)}, LeaseTime: 10 * time.Minute,
 		Links: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
 	}
 }

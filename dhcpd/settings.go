@@ -78,7 +78,7 @@ func compile(o Options) (*settings, error) {
 		match:         slices.Clone(o.Match),
 		authoritative: o.Authoritative,
 		rapidCommit:   o.RapidCommit,
-		leaseQuery:    slices.Clone(o.LeaseQuery),
+		leaseQuery:    slices.Clone(o.LeaseQuery.From),
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
 	}
 	if !o.Listen.Addr().Is4() {

@@ -62,10 +62,7 @@ func newACLSources(leases *lease.Table) *aclSources {
 // use gives the Inputs of a configuration.
 func (s *aclSources) use(cfg *config.Config) func() access.Inputs {
 	s.guarded.Store(&cfg.ACL.SourceGuard)
-	fixed := access.Inputs{Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, Resolvers: cfg.ResolverPrefixes()}
-	for _, r := range cfg.GuestRanges() {
-		fixed.GuestRanges = append(fixed.GuestRanges, access.AddrRange{From: r.First(), To: r.Last()})
-	}
+	fixed := access.Inputs{GuestRanges: cfg.GuestRanges(), Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, Resolvers: cfg.ResolverPrefixes()}
 	var templates []vlanname.Template
 	for _, t := range cfg.DHCP.VLANInterfaces {
 		if c, err := vlanname.Compile(t); err == nil { // the configuration has checked them

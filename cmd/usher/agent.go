@@ -205,17 +205,13 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	if !cfg.DHCP.Enabled {
 		return nil
 	}
-	opts, err := dhcpOptions(cfg.DHCP)
-	if err != nil {
-		return err
-	}
 	deps := dhcpd.Deps{
 		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox, a.sources.admit}, Volatile: inMemory(a.db),
 		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
 	a.openLinks(&deps)
-	srv, err := dhcpd.New(opts, deps)
+	srv, err := dhcpd.New(cfg.DHCP.Options, deps)
 	if err != nil {
 		return err
 	}
@@ -476,11 +472,7 @@ func (a *agent) reload() error {
 		return err
 	}
 	if a.dhcp != nil {
-		opts, err := dhcpOptions(cfg.DHCP)
-		if err != nil {
-			return err
-		}
-		if err := a.dhcp.Reload(opts); err != nil {
+		if err := a.dhcp.Reload(cfg.DHCP.Options); err != nil {
 			return err
 		}
 	}

@@ -20,7 +20,7 @@ const module = "github.com/usher-agent/usher/"
 // (docs/architecture.md). A new one needs a reason there first.
 var arrows = map[string][]string{
 	"config": {"userside", "provision", "provision/access", "provision/erp", "provision/garden", "provision/neighbour", "provision/outbox", "provision/route",
-		"provision/syncer", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // it fills the parts' own options, and checks profiles, templates and the portal's page where their line is known
+		"provision/syncer", "dhcpd", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // it fills the parts' own options, and checks profiles, templates and the portal's page where their line is known
 	"userside":                {},            // a client of the ERP knows nothing of what it is used for
 	"userside/emulator":       {"userside"},  // words of the wire only
 	"userside/record":         {},            // it masks and serves text, whatever it means

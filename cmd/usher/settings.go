@@ -4,7 +4,6 @@ import (
 	"log/slog"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
@@ -43,94 +42,4 @@ func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
 func outboxOptions(c outbox.Options, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
 	c.Settled = settled(snapshot, leases)
 	return c
-}
-
-func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
-	o := dhcpd.Options{
-		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
-		AnswerWhileHolding: c.AnswerWhileHolding,
-		Limits:             dhcpd.Limits{Client: dhcpd.Limit(c.Limits.Client), Port: dhcpd.Limit(c.Limits.Port), Relay: dhcpd.Limit(c.Limits.Relay)},
-		Interfaces:         c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
-		LeaseQuery: c.Leasequery.From,
-	}
-	if err := matchingOptions(c, &o); err != nil {
-		return o, err
-	}
-	o.Option82 = option82Options(c.Option82)
-	o.Common = optionSet(c.Common)
-	for _, k := range c.Classes {
-		m := dhcpd.ClassMatch{VendorClass: k.Match.VendorClass, UserClass: k.Match.UserClass, MACPrefix: k.Match.MACPrefix}
-		for _, x := range k.Match.Options {
-			m.Options = append(m.Options, dhcpd.OptionMatch{Code: x.Code, Text: x.Text, Value: x.Hex})
-		}
-		o.Classes = append(o.Classes, dhcpd.Class{Name: k.Name, Match: m, AlwaysBroadcast: k.AlwaysBroadcast, OptionSet: optionSet(k.OptionSet)})
-	}
-	for _, s := range c.Subnets {
-		o.Subnets = append(o.Subnets, dhcpd.Subnet{
-			Prefix: s.Prefix, Gateway: s.Gateway, ServerID: s.ServerID,
-			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
-			AlwaysBroadcast: s.AlwaysBroadcast, OptionSet: optionSet(s.OptionSet),
-		})
-	}
-	switch c.UnknownClients {
-	case config.UnknownNak:
-		o.Unknown = dhcpd.UnknownNak
-	case config.UnknownGuest:
-		o.Unknown = dhcpd.UnknownGuest
-	}
-	o.Quarantine = c.Quarantine
-	for _, p := range c.Pools {
-		kind := dhcpd.PoolGuests
-		if p.For == config.ForSubscribers {
-			kind = dhcpd.PoolSubscribers
-		}
-		o.Pools = append(o.Pools, dhcpd.Pool{
-			Name: p.Name, Kind: kind, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
-			LeaseTime: p.LeaseTime, Probe: p.Probe, WarnAt: p.WarnAt, OptionSet: optionSet(p.OptionSet),
-		})
-	}
-	return o, nil
-}
-
-// optionSet makes what clients are told, in whatever place of the file it stands.
-func optionSet(c config.OptionSet) dhcpd.OptionSet {
-	o := dhcpd.OptionSet{
-		DNS: c.DNS, NTP: c.NTP, Domain: c.Domain, Search: c.Search, MTU: c.MTU,
-		NextServer: c.NextServer, ServerName: c.ServerName, BootFile: c.BootFile,
-		CaptivePortal: c.CaptivePortal, IPv6OnlyWait: c.IPv6OnlyWait, TZDatabase: c.Timezone, TZPOSIX: c.TimezonePOSIX,
-		VendorSpecific: subOptions(c.VendorSpecific),
-	}
-	for _, r := range c.Routes {
-		o.Routes = append(o.Routes, dhcpd.Route{To: r.To, Via: r.Via})
-	}
-	for _, v := range c.Vendor {
-		o.Vendor = append(o.Vendor, dhcpd.VendorOptions{Enterprise: v.Enterprise, Options: subOptions(v.Options)})
-	}
-	for _, x := range c.Options {
-		o.Options = append(o.Options, dhcpd.Option{Code: x.Code, Value: x.Value, Always: x.Always})
-	}
-	return o
-}
-
-func subOptions(list []config.SubOption) []dhcpd.Option {
-	var out []dhcpd.Option
-	for _, x := range list {
-		out = append(out, dhcpd.Option{Code: x.Code, Value: x.Value})
-	}
-	return out
-}
-
-func option82Options(c config.Option82) dhcpd.Option82 {
-	o := dhcpd.Option82{Default: c.DefaultProfiles()}
-	for _, p := range c.Profiles {
-		m := dhcpd.Option82Match{DeviceName: p.Match.DeviceName, Model: p.Match.Model, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
-		for _, id := range p.Match.Device {
-			m.Devices = append(m.Devices, provision.DeviceID(id))
-		}
-		o.Profiles = append(o.Profiles, dhcpd.Option82Profile{Profile: p.Profile(), Match: m})
-	}
-	for _, x := range c.Exact {
-		o.Exact = append(o.Exact, dhcpd.Option82Exact{Value: x.Value, Device: provision.DeviceID(x.Device), Port: x.Port, PortName: x.PortName})
-	}
-	return o
 }

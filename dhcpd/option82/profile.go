@@ -45,6 +45,9 @@ func Layouts() []Layout {
 	}
 }
 
+// Words are the layouts as text.
+func (Layout) Words() []string { return texts(Layouts()) }
+
 // SubOption names a sub-option that is read.
 type SubOption string
 
@@ -57,6 +60,9 @@ const (
 
 // SubOptions gives what Profile.PortIn may be.
 func SubOptions() []SubOption { return []SubOption{InCircuitID, InRemoteID, InSubscriberID} }
+
+// Words are the sub-options as text.
+func (SubOption) Words() []string { return texts(SubOptions()) }
 
 // SwitchForm is how the switch is named.
 type SwitchForm string
@@ -79,6 +85,17 @@ func SwitchForms() []SwitchForm {
 	return []SwitchForm{SwitchID, SwitchName, SwitchAny, SwitchPrefix, SwitchEnterprise, SwitchTemplate, SwitchPort, SwitchRelay}
 }
 
+// Words are the forms as text.
+func (SwitchForm) Words() []string { return texts(SwitchForms()) }
+
+func texts[T ~string](list []T) []string {
+	out := make([]string, len(list))
+	for i, w := range list {
+		out[i] = string(w)
+	}
+	return out
+}
+
 // Confidence is how sure a fact about equipment is.
 type Confidence string
 
@@ -92,19 +109,34 @@ const (
 
 // Profile says how one kind of device writes option 82.
 type Profile struct {
-	Name            string
-	Vendor          string // for people: boxes and their setting
-	PortIn          SubOption
-	Layout          Layout
-	Templates       []string // of LayoutText, in order; none: the whole text is the interface's name
-	Switch          SwitchForm
-	SwitchTemplates []string // of SwitchTemplate
-	PortOffset      int      // is added to the port as sent
-	UnitOffset      int      // is added to the unit as sent
-	// UnitPorts is how many ports of the ERP's numbering a unit has: port 5 of unit
-	// 2 is UnitPorts+5. Zero: only units 0 and 1 have port numbers.
-	UnitPorts  int
-	PortName   string // such as EPON{slot}/{unit}:{port}: the interface's name in the ERP; empty: by number, or {iface}
+	// Any name that is not a ready profile's.
+	Name   string `cfg:"name" read:"name" required:"a name for the profile" example:"west-catalyst"`
+	Vendor string // for people: boxes and their setting
+
+	// Where the port is: circuit_id, remote_id or subscriber_id (sub-option 6).
+	PortIn SubOption `cfg:"port_in" example:"circuit_id"`
+
+	// How the bytes say it; text is read by templates.
+	Layout    Layout   `cfg:"layout" example:"wrapped-unit-port"`
+	Templates []string `cfg:"templates"` // in order; none: the whole text is the interface's name
+
+	// How the switch is named: id (MAC or IPv4 in the remote-id), name, any,
+	// mac-prefix, enterprise-mac, template (by switch_templates), port (what names
+	// the port names the switch) or relay (giaddr).
+	Switch          SwitchForm `cfg:"switch" example:"id"`
+	SwitchTemplates []string   `cfg:"switch_templates"`
+
+	// Added to port and unit as sent.
+	PortOffset int `cfg:"port_offset" min:"-10000" max:"10000" example:"-2"`
+	UnitOffset int `cfg:"unit_offset" min:"-10000" max:"10000" example:"0"`
+
+	// Ports that the ERP counts per unit of a stack: port 5 of unit 2 is 52+5. 0:
+	// units beyond the first are not read.
+	UnitPorts int `cfg:"unit_ports" min:"0" max:"10000" example:"52"`
+
+	// The interface's name in the ERP, made of what was read, such as
+	// "EPON{slot}/{unit}:{port}". Empty: the port is found by its number.
+	PortName   string `cfg:"port_name" example:"\"\""` // or {iface}
 	Confidence Confidence
 }
 
