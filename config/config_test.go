@@ -451,8 +451,8 @@ func TestLoad(t *testing.T) {
 	require.ErrorContains(t, err, "not a regular file")
 }
 
-// FuzzParse: no text makes Parse panic, give neither result nor error, or
-// repeat the key.
+// FuzzParse: no text makes Parse panic, give neither result nor error, repeat the
+// key, or take what the schema refuses.
 func FuzzParse(f *testing.F) {
 	inputs, err := filepath.Glob("testdata/*.yaml")
 	require.NoError(f, err)
@@ -461,6 +461,8 @@ func FuzzParse(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(data)
 	}
+	f.Add([]byte(head + "dhcp: {enabled: false, max_macs_per_port: \"5\", common: {mtu: \"1500\", domain: 7, dns: }}\nneighbours: {min_time: 0}\npolicy: \nlog:\n"))
+	schema := compiled(f)
 	f.Add([]byte("a: &a *a\nb: *a\n"))
 	f.Add([]byte("userside: &u {key: *u}\n"))
 	f.Add([]byte("? [x]\n: y\n"))
@@ -471,6 +473,9 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("config %v and error %v", cfg != nil, err)
 		}
 		if err == nil {
+			if keys, ok := refused(schema, data); ok {
+				require.Empty(t, keys)
+			}
 			return
 		}
 		var list *Errors

@@ -94,7 +94,7 @@ them, reports the MACs it sees, and turns customer states into rules of the kern
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"agent", "The agent:", []*cobra.Command{newRun(c), newCheck(c), newStatus(c), newExplain(c), newOption82(c), newPools(c), newGuard(c), newACL(c), newRoutes(c)}},
+		{"agent", "The agent:", []*cobra.Command{newRun(c), newCheck(c), newConfig(), newStatus(c), newExplain(c), newOption82(c), newPools(c), newGuard(c), newACL(c), newRoutes(c)}},
 		{"erp", "The ERP:", append([]*cobra.Command{newCustomer(c), newERP(c)}, newNeighbours(c)...)},
 		{"try", "Without an ERP:", []*cobra.Command{newDemo(c), newEmulator(c), newProbe(c)}},
 	} {
