@@ -110,7 +110,7 @@ func matchWords() []string {
 }
 
 // matchOrder reads the ways to find a client: words, or several joined by + that must agree.
-func (v value) matchOrder(ifEmpty string, into reflect.Value) bool {
+func (v value) matchOrder(k key, into reflect.Value) bool {
 	out := []dhcpd.MatchKind{}
 	seen := map[dhcpd.MatchKind]string{}
 	v.list(func(e value) {
@@ -145,7 +145,7 @@ func (v value) matchOrder(ifEmpty string, into reflect.Value) bool {
 	})
 	n, ok := v.seqLen()
 	if ok && n == 0 {
-		v.problem("%s", ifEmpty)
+		v.emptyList(k)
 	}
 	if ok {
 		into.Set(reflect.ValueOf(out))

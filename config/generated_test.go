@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -10,13 +11,19 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/dhcpd/option82"
 )
 
 // What is made from the declarations: the reference file and the JSON Schema.
@@ -310,8 +317,9 @@ func everyKey(typ reflect.Type, path string, do func(path string, k key)) {
 	}
 }
 
-// TestDeclarations: what the tags say can be read, and is possible.
+// TestDeclarations: what the tags say can be read, is possible, and is what the sentences say.
 func TestDeclarations(t *testing.T) {
+	sentences := newSentences(t)
 	count := 0
 	everyKey(reflect.TypeFor[Config](), "", func(path string, k key) {
 		count++
@@ -326,10 +334,53 @@ func TestDeclarations(t *testing.T) {
 			assert.Empty(t, d.problems)
 		}
 		for _, bound := range []string{"min", "max", "most"} {
-			if !k.has(bound) || k.tag("read") == "share" {
-				continue
+			if k.has(bound) {
+				assert.NoError(t, possible(k, bound), "%s %s", path, bound)
+			}
+		}
+		sentence := strings.Join(sentences.of(k.owner, k.field.Name), " ")
+		if said := bounds.FindStringSubmatch(sentence); said != nil && k.has("max") {
+			assert.Equal(t, k.tag("max"), strings.Replace(said[2], "30 days", "720h", 1), "%s: %s", path, sentence)
+			if k.has("min") && !strings.Contains(sentence, " 0: ") { // which has a meaning of its own
+				assert.Equal(t, k.tag("min"), said[1], "%s: %s", path, sentence)
 			}
 		}
 	})
 	assert.Greater(t, count, 100)
+}
+
+// bounds are what a sentence says of them.
+var bounds = regexp.MustCompile(`\b([0-9]+(?:ms|s|m|h|%)?) to ([0-9]+ days|[0-9]+(?:s|m|h|%)?)(?:[.,]|$)`)
+
+// possible says what is wrong with a bound.
+func possible(k key, bound string) error {
+	text := k.tag(bound)
+	var err error
+	switch kind := k.field.Type.Kind(); {
+	case bound == "most":
+		_, err = strconv.Atoi(text)
+	case k.tag("read") == "share":
+		if _, ok := percent(text); !ok {
+			err = errors.New("no percentage")
+		}
+	case k.field.Type == reflect.TypeFor[time.Duration]():
+		_, err = time.ParseDuration(text)
+	case kind == reflect.Float64:
+		_, err = strconv.ParseFloat(text, 64)
+	default:
+		_, err = strconv.Atoi(text)
+	}
+	return err
+}
+
+// Some defaults are known to the parts as well, which serve without a configuration too.
+func TestDefaultsThatPartsKnow(t *testing.T) {
+	cfg, err := parseFile(t, "usher.example.yaml")
+	require.NoError(t, err)
+	assert.Equal(t, portal.Languages(), cfg.Portal.Languages)
+	var names []string
+	for _, p := range cfg.DHCP.Option82.Default {
+		names = append(names, p.Name)
+	}
+	assert.Equal(t, option82.Defaults(), names)
 }

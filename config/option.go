@@ -67,50 +67,50 @@ func framing(code int) string {
 // maxOptionLen bounds options longer than 255 bytes, which are sent in parts (RFC 3396).
 const maxOptionLen = 1024
 
-// optionForm is how an option is written; what becomes of it is a dhcpd.Option.
-type optionForm struct {
-	Code   int    `cfg:"code" min:"0" max:"255" required:"the number of the option, 1 to 254"`
-	Type   string `cfg:"type" oneof:"ip ips string hex uint8 uint16 uint32 bool" required:"one of ip, ips, string, hex, uint8, uint16, uint32, bool"`
-	Value  []byte `cfg:"value" read:"option_value" required:""` // as Type says
-	Always bool   `cfg:"always" default:"false"`
-}
-
-// subOptionForm is how a sub-option is written: nobody asks for it by its code.
+// subOptionForm is how a sub-option is written; what becomes of it is a dhcpd.Option.
 type subOptionForm struct {
 	Code  int    `cfg:"code" min:"0" max:"255" required:"the number of the option, 1 to 254"`
 	Type  string `cfg:"type" oneof:"ip ips string hex uint8 uint16 uint32 bool" required:"one of ip, ips, string, hex, uint8, uint16, uint32, bool"`
 	Value []byte `cfg:"value" read:"option_value" required:""` // as Type says
 }
 
-// optionsReader reads a list of options in a form, each of at most most bytes; refuse
-// says why a code is none here.
-func optionsReader(form reflect.Type, most int, refuse func(int) string) reader {
-	return reader{whole: true, schema: func(k key, _ reflect.Type) shape { return listShape(k, sectionShape(form)) },
+// optionForm is how an option is written.
+type optionForm struct {
+	subOptionForm `cfg:",inline"`
+	Always        bool `cfg:"always" default:"false"`
+}
+
+// optionsReader reads a list of options, or of sub-options, each of at most most
+// bytes; refuse says why a code is none here.
+func optionsReader(whole bool, most int, refuse func(int) string) reader {
+	form := func(o *optionForm) reflect.Value {
+		if whole {
+			return reflect.ValueOf(o).Elem()
+		}
+		return reflect.ValueOf(&o.subOptionForm).Elem()
+	}
+	return reader{
+		whole:  true,
+		schema: func(k key, _ reflect.Type) shape { return listShape(k, sectionShape(form(&optionForm{}).Type())) },
 		read: func(d *decoder, v value, _ key, into reflect.Value) bool {
 			var out []dhcpd.Option
 			used := map[int]int{} // the lines of codes
 			before := len(d.problems)
 			v.list(func(e value) {
 				var o optionForm
-				written := reflect.New(form)
-				if form == reflect.TypeFor[optionForm]() {
-					written = reflect.ValueOf(&o)
-				}
-				d.section(e, written.Elem())
-				if sub, ok := written.Interface().(*subOptionForm); ok {
-					o = optionForm{Code: sub.Code, Type: sub.Type}
-				}
-				if b, ok := d.encoded(d.sections[e.path], o, used, most, refuse); ok {
+				d.section(e, form(&o))
+				if b, ok := d.sections[e.path].encoded(o.subOptionForm, used, most, refuse); ok {
 					out = append(out, dhcpd.Option{Code: uint8(o.Code), Value: b, Always: o.Always})
 				}
 			})
 			into.Set(reflect.ValueOf(out))
 			return len(d.problems) == before
-		}}
+		},
+	}
 }
 
 // encoded makes the bytes of an option.
-func (d *decoder) encoded(m mapping, o optionForm, used map[int]int, most int, refuse func(int) string) ([]byte, bool) {
+func (m mapping) encoded(o subOptionForm, used map[int]int, most int, refuse func(int) string) ([]byte, bool) {
 	code, val := m.get("code"), m.get("value")
 	if code.present() && !m.wrong("code") {
 		line, twice := used[o.Code]

@@ -153,7 +153,7 @@ func (v value) pattern() (string, bool) {
 }
 
 // defaultProfiles reads names of profiles, of the file's own and of ready ones.
-func (d *decoder) defaultProfiles(v value, ifEmpty string, into reflect.Value) bool {
+func (d *decoder) defaultProfiles(v value, k key, into reflect.Value) bool {
 	own := d.cfg.DHCP.Option82.Profiles
 	names := option82.Names()
 	for _, p := range own {
@@ -177,7 +177,7 @@ func (d *decoder) defaultProfiles(v value, ifEmpty string, into reflect.Value) b
 	})
 	n, ok := v.seqLen()
 	if ok && n == 0 {
-		v.problem("%s", ifEmpty)
+		v.emptyList(k)
 	}
 	if ok {
 		into.Set(reflect.ValueOf(out))

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
@@ -40,23 +41,26 @@ func list(elem reader) reader {
 	return reader{schema: func(k key, t reflect.Type) shape { return listShape(k, elem.schema(k, t.Elem())) }, read: func(d *decoder, v value, k key, into reflect.Value) bool {
 		n, ok := v.seqLen()
 		out := reflect.Zero(into.Type())
+		seen := map[any]bool{} // of keys that are unique
 		v.list(func(e value) {
 			x := reflect.New(into.Type().Elem()).Elem()
 			switch {
 			case !elem.read(d, e, k, x) && !elem.sections: // those keep their places: they are compared later
-			case k.has("unique") && holds(out, x):
+			case k.has("unique") && seen[x.Interface()]:
 				name := fmt.Sprint(x)
 				if elem.verbatim {
 					name, _ = e.raw("")
 				}
 				e.problem("%s is in the list twice", name)
 			default:
-				out = reflect.Append(out, x)
+				if out = reflect.Append(out, x); k.has("unique") {
+					seen[x.Interface()] = true
+				}
 			}
 		})
 		switch most := k.whole("most"); {
 		case ok && n == 0 && k.has("empty"):
-			v.problem("%s", k.tag("empty"))
+			v.emptyList(k)
 		case k.has("most") && out.Len() > most:
 			v.problem("%d of them; want at most %d", out.Len(), most)
 		}
@@ -67,13 +71,9 @@ func list(elem reader) reader {
 	}}
 }
 
-func holds(list, x reflect.Value) bool {
-	for i := range list.Len() {
-		if reflect.DeepEqual(list.Index(i).Interface(), x.Interface()) {
-			return true
-		}
-	}
-	return false
+// emptyList says why the list of a key may not be empty.
+func (v value) emptyList(k key) {
+	v.problem("%s leave it out for %s", k.tag("empty"), strings.Trim(k.tag("default"), "[]"))
 }
 
 // sectionReader reads a mapping whose keys a struct declares.
@@ -183,7 +183,7 @@ func named(name string) reader {
 		return scalar(matching(`^`+ipv4Pattern+`:[0-9]{1,5}$`), func(v value, k key) (netip.AddrPort, bool) { return v.ipv4Listen(k.likeThis()) })
 	case "match":
 		return reader{whole: true, schema: func(k key, _ reflect.Type) shape { return listShape(k, matchShape()) },
-			read: func(_ *decoder, v value, k key, into reflect.Value) bool { return v.matchOrder(k.tag("empty"), into) }}
+			read: func(_ *decoder, v value, k key, into reflect.Value) bool { return v.matchOrder(k, into) }}
 	case "vlan_interface":
 		return scalar(matching(`\{vlan\}`), func(v value, _ key) (string, bool) { return v.vlanInterface() })
 	case "hex":
@@ -199,7 +199,7 @@ func named(name string) reader {
 	case "default_profiles":
 		return reader{whole: true, schema: func(k key, _ reflect.Type) shape { return listShape(k, textShape()) },
 			read: func(d *decoder, v value, k key, into reflect.Value) bool {
-				return d.defaultProfiles(v, k.tag("empty"), into)
+				return d.defaultProfiles(v, k, into)
 			}}
 	case "domain":
 		return scalar(textShape(), func(v value, _ key) (string, bool) { return v.domain() })
@@ -225,9 +225,9 @@ func named(name string) reader {
 	case "enterprise":
 		return scalar(shape{"type": []string{"integer", "string"}, "minimum": 0, "maximum": 1<<32 - 1, "pattern": wholePattern}, func(v value, _ key) (uint64, bool) { return v.unsigned(32) })
 	case "options":
-		return optionsReader(reflect.TypeFor[optionForm](), maxOptionLen, serverOwns)
+		return optionsReader(true, maxOptionLen, serverOwns)
 	case "sub_options":
-		return optionsReader(reflect.TypeFor[subOptionForm](), 255, framing)
+		return optionsReader(false, 255, framing)
 	case "option_value":
 		return later(shape{})
 	case "pool_name":

@@ -27,7 +27,7 @@ import (
 //	oneof     the words that it may be
 //	most      how many elements a list may have
 //	unique    no element of a list may stand there twice
-//	empty     why a list may not be empty
+//	empty     why a list may not be empty, to which "leave it out for" the default is added
 //	restart   a running agent cannot take another value
 //	example   what the reference shows in place of the default
 //	layout    of the reference: see the test that makes it
@@ -66,17 +66,20 @@ func keysOf(t reflect.Type) []key {
 			out = append(out, k)
 		}
 	}
-	for len(moved) > 0 {
+	for range len(moved) * len(moved) {
 		run := moved[0]
 		moved = moved[1:]
 		at := slices.IndexFunc(out, func(k key) bool { return k.name == run[0].after })
-		if at < 0 { // it is in a run that is not placed yet
+		if at >= 0 {
+			out = slices.Insert(out, at+1, run...)
+		} else { // it is in a run that is not placed yet
 			moved = append(moved, run)
-			continue
 		}
-		out = slices.Insert(out, at+1, run...)
+		if len(moved) == 0 {
+			break
+		}
 	}
-	return out
+	return slices.Concat(append([][]key{out}, moved...)...)
 }
 
 // flatKeys lists the keys in the order of the fields.

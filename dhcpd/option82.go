@@ -19,7 +19,7 @@ type Option82 struct {
 	Profiles []Option82Profile `cfg:"profiles"`
 
 	// Names of profiles for packets that none of the above matches, in order.
-	Default []option82.Profile `cfg:"default" read:"default_profiles" default:"[dlink, ifname]" empty:"an empty list would read nothing; leave it out for dlink, ifname"` // none: option82.Defaults
+	Default []option82.Profile `cfg:"default" read:"default_profiles" default:"[dlink, ifname]" empty:"an empty list would read nothing;"` // none: option82.Defaults
 
 	// Ports named by the very bytes of option 82, without its code and length
 	// (example); these go first. port or port_name.

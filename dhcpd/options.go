@@ -65,7 +65,7 @@ type Options struct {
 	// How a client is found, in this order (docs/dhcp-matching.md): option82, the port
 	// that a relay or switch wrote down; vlan, the VLAN of the interface; client_id;
 	// mac. Joined by + they must agree: option82+mac is the port's address with that MAC.
-	Match []MatchKind `cfg:"match" read:"match" default:"[option82, mac]" empty:"an empty list would match nobody; leave it out for option82, mac"` // empty: the default
+	Match []MatchKind `cfg:"match" read:"match" default:"[option82, mac]" empty:"an empty list would match nobody;"` // empty: the default
 
 	// What interfaces of one customer's VLAN are called, for vlan, such as "eth1.{vlan}",
 	// "vlan{vlan}" or "eth1.{svlan}.{vlan}". {vlan} is what the ERP has for the address.

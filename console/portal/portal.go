@@ -103,7 +103,7 @@ type Options struct {
 
 	// Languages of the page, by the browser's wish; the first for everybody else. Texts
 	// are shipped in these, others are for a template of your own.
-	Languages []string `cfg:"languages" read:"language" unique:"true" default:"[en, uk, ru]" empty:"an empty list; want at least one language, or leave it out for en, uk, ru"` // empty: English
+	Languages []string `cfg:"languages" read:"language" unique:"true" default:"[en, uk, ru]" empty:"an empty list; want at least one language, or"` // empty: English
 
 	// What the page says: your name, where to pay ({customer} stands for the customer's
 	// id in the ERP) and how to reach you. Whatever is empty is left out.
