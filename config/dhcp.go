@@ -110,7 +110,7 @@ func matchWords() []string {
 }
 
 // matchOrder reads the ways to find a client: words, or several joined by + that must agree.
-func (v value) matchOrder(k key, into reflect.Value) bool {
+func (*decoder) matchOrder(v value, k key, into reflect.Value) bool {
 	out := []dhcpd.MatchKind{}
 	seen := map[dhcpd.MatchKind]string{}
 	v.list(func(e value) {

@@ -90,7 +90,7 @@ func optionsReader(whole bool, most int, refuse func(int) string) reader {
 		return reflect.ValueOf(&o.subOptionForm).Elem()
 	}
 	return reader{
-		whole:  true,
+		ofList: true,
 		schema: func(k key, _ reflect.Type) shape { return listShape(k, sectionShape(form(&optionForm{}).Type())) },
 		read: func(d *decoder, v value, _ key, into reflect.Value) bool {
 			var out []dhcpd.Option
@@ -149,7 +149,7 @@ func (v value) encode(kind string) []byte {
 		})
 		return b
 	case "string":
-		s, _ := v.raw("text")
+		s, _ := v.text()
 		return []byte(s)
 	case "hex":
 		b, _ := v.hexBytes()
@@ -199,6 +199,9 @@ func (v value) unsigned(bits int) (uint64, bool) {
 	}
 	return n, err == nil
 }
+
+// enterprise reads a number of IANA's list of private enterprises.
+func (v value) enterprise() (uint64, bool) { return v.unsigned(32) }
 
 func (v value) number(bits int) uint64 {
 	n, _ := v.unsigned(bits)

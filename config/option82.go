@@ -65,7 +65,7 @@ func profileIn(into reflect.Value) (*dhcpd.Option82Profile, bool) {
 func (d *decoder) beginProfile(m mapping, p *dhcpd.Option82Profile) {
 	base := option82.Profile{Layout: option82.LayoutText}
 	use := m.get("use")
-	p.Use, _ = use.raw("text")
+	p.Use, _ = use.text()
 	switch found, ok := option82.Find(p.Use); {
 	case ok:
 		base = found
@@ -122,7 +122,7 @@ func profileTogether(m mapping, p *dhcpd.Option82Profile) {
 
 // profileName reads the name of a profile.
 func (v value) profileName() (string, bool) {
-	name, ok := v.raw("text")
+	name, ok := v.text()
 	if ok && !plainKey.MatchString(name) {
 		v.problem("%q is no name: a letter, then up to 39 letters, digits, _ . or -", excerpt(name))
 		return "", false
@@ -141,7 +141,7 @@ func exactTogether(m mapping, x *dhcpd.Option82Exact) {
 
 // pattern reads a pattern of option82.Glob.
 func (v value) pattern() (string, bool) {
-	s, ok := v.raw("text")
+	s, ok := v.text()
 	if !ok || s == "" {
 		return "", ok
 	}
@@ -161,7 +161,7 @@ func (d *decoder) defaultProfiles(v value, k key, into reflect.Value) bool {
 	}
 	out := []option82.Profile{}
 	v.list(func(e value) {
-		name, _ := e.raw("text")
+		name, _ := e.text()
 		ready, ok := option82.Find(name)
 		if i := slices.IndexFunc(own, func(p dhcpd.Option82Profile) bool { return p.Name == name }); i >= 0 && name != "" {
 			ready, ok = own[i].Profile, true

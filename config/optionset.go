@@ -52,7 +52,7 @@ func vendorTogether(m mapping, before []dhcpd.VendorOptions, v dhcpd.VendorOptio
 
 // field reads text of at most most bytes.
 func (v value) field(most int) (string, bool) {
-	s, ok := v.raw("text")
+	s, ok := v.text()
 	if len(s) > most || strings.ContainsRune(s, 0) {
 		v.problem("%d bytes; want at most %d, without zero bytes", len(s), most)
 		return "", false

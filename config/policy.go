@@ -35,7 +35,7 @@ func accessWord(s provision.State) string {
 
 // states reads a mapping of state numbers to words. What it leaves out of
 // 0, 1 and 2 keeps the meaning that the ERP gives it.
-func (v value) states(into reflect.Value) bool {
+func (*decoder) states(v value, _ key, into reflect.Value) bool {
 	out := map[int]provision.State{}
 	maps.Copy(out, into.Interface().(map[int]provision.State))
 	var pairs []*ast.MappingValueNode

@@ -74,7 +74,7 @@ var poolName = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?$`)
 
 // poolName reads the name of a pool, which is a label of metrics.
 func (v value) poolName() (string, bool) {
-	name, ok := v.raw("text")
+	name, ok := v.text()
 	if !ok || !poolName.MatchString(name) {
 		v.problem("%q is no name of a pool: 1 to 32 small letters, digits, - and _", excerpt(name))
 		return "", false

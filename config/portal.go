@@ -104,7 +104,7 @@ func (v value) portalURL() string {
 		v.problem("missing; want how customers reach it, such as https://portal.example.net:8443")
 		return ""
 	}
-	s, _ := v.raw("text")
+	s, _ := v.text()
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil:
@@ -123,7 +123,7 @@ func (v value) pemFile(path *string) ([]byte, bool) {
 		v.problem("missing; want the absolute path of a PEM file")
 		return nil, false
 	}
-	s, _ := v.raw("text")
+	s, _ := v.text()
 	if !filepath.IsAbs(s) {
 		v.problem("want the absolute path of a PEM file")
 		return nil, false
@@ -165,7 +165,7 @@ func (v value) template(languages []string) string {
 
 // language reads the short name of one.
 func (v value) language() (string, bool) {
-	s, ok := v.raw("text")
+	s, ok := v.text()
 	if !ok {
 		return "", false
 	}
@@ -178,7 +178,7 @@ func (v value) language() (string, bool) {
 
 // shortText reads text of at most most bytes.
 func (v value) shortText(most int) (string, bool) {
-	s, ok := v.raw("text")
+	s, ok := v.text()
 	if s = strings.TrimSpace(s); len(s) > most {
 		v.problem("%d bytes; want at most %d", len(s), most)
 		return "", false
@@ -188,7 +188,7 @@ func (v value) shortText(most int) (string, bool) {
 
 // payURL reads where to pay; {customer} in it stands for the subscriber's id.
 func (v value) payURL() (string, bool) {
-	s, ok := v.raw("text")
+	s, ok := v.text()
 	if !ok || s == "" {
 		return "", ok
 	}
@@ -207,7 +207,7 @@ func (v value) payURL() (string, bool) {
 }
 
 // garden reads prefixes, addresses and names.
-func (d *decoder) garden(v value, into reflect.Value) bool {
+func (d *decoder) garden(v value, _ key, into reflect.Value) bool {
 	var g garden.List
 	before := len(d.problems)
 	v.list(func(e value) {

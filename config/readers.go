@@ -9,10 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
-	"github.com/usher-agent/usher/userside"
 )
 
 // reader is one way to read a value. A read that fails reports why and leaves
@@ -21,14 +19,14 @@ type reader struct {
 	read     func(d *decoder, v value, k key, into reflect.Value) bool
 	schema   func(k key, t reflect.Type) shape // what it takes
 	sections bool                              // an absent mapping is read too, for its keys have defaults
-	whole    bool                              // it reads the list itself, not an element
+	ofList   bool                              // it reads the list itself, not an element
 	verbatim bool                              // an element that stands in a list twice is named as it is written
 }
 
-// scalar is the reader of what f reads, and of a shape that is the same for all keys.
-func scalar[T any](takes shape, f func(v value, k key) (T, bool)) reader {
-	return reader{schema: takes.fixed, read: func(_ *decoder, v value, k key, into reflect.Value) bool {
-		x, ok := f(v, k)
+// scalar is the reader of what f reads.
+func scalar[T any](takes shape, f func(value) (T, bool)) reader {
+	return reader{schema: takes.fixed, read: func(_ *decoder, v value, _ key, into reflect.Value) bool {
+		x, ok := f(v)
 		if ok {
 			into.Set(reflect.ValueOf(x).Convert(into.Type()))
 		}
@@ -38,7 +36,8 @@ func scalar[T any](takes shape, f func(v value, k key) (T, bool)) reader {
 
 // list is the reader of a list of what elem reads.
 func list(elem reader) reader {
-	return reader{schema: func(k key, t reflect.Type) shape { return listShape(k, elem.schema(k, t.Elem())) }, read: func(d *decoder, v value, k key, into reflect.Value) bool {
+	takes := func(k key, t reflect.Type) shape { return listShape(k, elem.schema(k, t.Elem())) }
+	return reader{schema: takes, read: func(d *decoder, v value, k key, into reflect.Value) bool {
 		n, ok := v.seqLen()
 		out := reflect.Zero(into.Type())
 		seen := map[any]bool{} // of keys that are unique
@@ -78,7 +77,8 @@ func (v value) emptyList(k key) {
 
 // sectionReader reads a mapping whose keys a struct declares.
 func sectionReader() reader {
-	return reader{sections: true, schema: func(_ key, t reflect.Type) shape { return sectionShape(t) }, read: func(d *decoder, v value, _ key, into reflect.Value) bool {
+	takes := func(_ key, t reflect.Type) shape { return sectionShape(t) }
+	return reader{sections: true, schema: takes, read: func(d *decoder, v value, _ key, into reflect.Value) bool {
 		before := len(d.problems)
 		d.section(v, into)
 		return len(d.problems) == before
@@ -93,39 +93,50 @@ func later(takes shape) reader {
 
 // readerOf is the reader of a key: the one that its declaration names, else that of its type.
 func readerOf(k key, t reflect.Type) reader {
-	if name := k.tag("read"); name != "" {
-		r := named(name)
-		if t.Kind() == reflect.Slice && t != reflect.TypeFor[[]byte]() && !r.whole {
-			return list(r)
-		}
-		return r
+	name := k.tag("read")
+	if name == "" {
+		return typed(k, t)
 	}
+	for _, table := range []func(string, key) (reader, bool){readers, erpReaders, dhcpReaders, portalReaders} {
+		if r, ok := table(name, k); ok {
+			if t.Kind() == reflect.Slice && t != reflect.TypeFor[[]byte]() && !r.ofList {
+				return list(r)
+			}
+			return r
+		}
+	}
+	panic(fmt.Sprintf("key %s: no reader %s", k.name, name))
+}
+
+// typed is the reader of a type.
+func typed(k key, t reflect.Type) reader {
 	if words, ok := wordsOf(t); ok {
 		return words
 	}
-	switch {
-	case t == reflect.TypeFor[netip.Addr]():
-		return scalar(matching(`^`+ipv4Pattern+`$`), func(v value, _ key) (netip.Addr, bool) { return v.ipv4() })
-	case t == reflect.TypeFor[netip.Prefix]():
-		return scalar(matching(`^`+ipv4Pattern+`/[0-9]{1,2}$`), func(v value, _ key) (netip.Prefix, bool) { return v.prefix() })
-	case k.has("oneof"):
-		return scalar(wordShape(k.words()), func(v value, k key) (string, bool) { return v.word(k.words()) })
-	case t == reflect.TypeFor[time.Duration]():
-		return scalar(spanShape(k), func(v value, k key) (time.Duration, bool) { return v.span(k.span("min"), k.span("max")) })
+	switch t {
+	case reflect.TypeFor[netip.Addr]():
+		return scalar(matching(`^`+ipv4Pattern+`$`), value.ipv4)
+	case reflect.TypeFor[netip.Prefix]():
+		return scalar(matching(`^`+ipv4Pattern+`/[0-9]{1,2}$`), value.prefix)
+	case reflect.TypeFor[time.Duration]():
+		return scalar(spanShape(k), func(v value) (time.Duration, bool) { return v.span(k.span("min"), k.span("max")) })
 	}
 	switch t.Kind() {
 	case reflect.Bool:
-		return scalar(shape{"type": "boolean"}, func(v value, _ key) (bool, bool) { return v.truth() })
+		return scalar(shape{"type": "boolean"}, value.truth)
 	case reflect.Int, reflect.Int64, reflect.Uint8, reflect.Uint16, reflect.Uint32:
-		return scalar(wholeShape(k), func(v value, k key) (int, bool) { return v.whole(k.whole("min"), k.whole("max")) })
+		return scalar(wholeShape(k), func(v value) (int, bool) { return v.whole(k.whole("min"), k.whole("max")) })
 	case reflect.Float64:
-		return scalar(realShape(k), func(v value, k key) (float64, bool) { return v.real(k.real("min"), k.real("max")) })
+		return scalar(realShape(k), func(v value) (float64, bool) { return v.real(k.real("min"), k.real("max")) })
 	case reflect.String:
-		return scalar(textShape(), func(v value, _ key) (string, bool) { return v.raw("text") })
+		if k.has("oneof") {
+			return scalar(wordShape(k.words()), func(v value) (string, bool) { return v.word(k.words()) })
+		}
+		return scalar(textShape(), value.text)
 	case reflect.Struct:
 		return sectionReader()
 	case reflect.Slice:
-		return list(readerOf(k, t.Elem()))
+		return list(typed(k, t.Elem()))
 	}
 	panic(fmt.Sprintf("key %s: nothing reads a %s", k.name, t))
 }
@@ -152,113 +163,119 @@ func wordsOf(t reflect.Type) (reader, bool) {
 	}}, true
 }
 
-// named is the closed table of readers that declarations name.
-func named(name string) reader {
+// The closed table of readers that declarations name: those of everybody, then by part.
+
+func readers(name string, k key) (reader, bool) {
 	switch name {
 	case "path":
-		return scalar(matching(`^/`), func(v value, _ key) (string, bool) { return v.dir() })
-	case "erp_url":
-		return scalar(matching(`^https?://[^/?#@]+(/[^?#]*)?/api\.php$`), func(v value, _ key) (string, bool) { return v.apiURL() })
-	case "erp_version":
-		return scalar(shape{"type": []string{"string", "number"}, "pattern": `^(auto|[0-9]+\.[0-9]+.*)$`}, func(v value, _ key) (userside.Version, bool) { return v.erpVersion() })
-	case "ca_file":
-		return scalar(matching(`^(/.*)?$`), func(v value, _ key) (string, bool) { return v.caFile() })
+		return scalar(matching(`^/`), value.dir), true
 	case "share":
-		return scalar(matching(`^\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*%\s*$`), func(v value, k key) (float64, bool) { return v.share(k.tag("max")) })
-	case "access":
-		r := scalar(nil, func(v value, k key) (provision.State, bool) { return v.access(k.words()) })
-		r.schema = func(k key, _ reflect.Type) shape { return wordShape(k.words()) }
-		return r
-	case "states":
-		return reader{schema: statesShape().fixed, read: func(_ *decoder, v value, _ key, into reflect.Value) bool { return v.states(into) }}
-	case "listen_or_off":
-		return scalar(matching(`^(off|.+:[0-9]{1,5})$`), func(v value, k key) (netip.AddrPort, bool) { return v.listenOrOff(k.likeThis()) })
-	case "portal_listen":
-		return scalar(matching(`^(off|.+:[0-9]{1,5})$`), func(v value, _ key) (netip.AddrPort, bool) { return v.portalListen() })
-	case "network":
-		return scalar(matching(`^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$`), func(v value, _ key) (netip.Prefix, bool) { return v.network() })
-	case "ipv4_network":
-		return scalar(matching(`^`+ipv4Pattern+`(/[0-9]{1,2})?$`), func(v value, _ key) (netip.Prefix, bool) { return v.relay() })
-	case "ipv4_listen":
-		return scalar(matching(`^`+ipv4Pattern+`:[0-9]{1,5}$`), func(v value, k key) (netip.AddrPort, bool) { return v.ipv4Listen(k.likeThis()) })
-	case "match":
-		return reader{whole: true, schema: func(k key, _ reflect.Type) shape { return listShape(k, matchShape()) },
-			read: func(_ *decoder, v value, k key, into reflect.Value) bool { return v.matchOrder(k, into) }}
-	case "vlan_interface":
-		return scalar(matching(`\{vlan\}`), func(v value, _ key) (string, bool) { return v.vlanInterface() })
-	case "hex":
-		return scalar(shape{"type": []string{"string", "integer"}, "pattern": hexPattern}, func(v value, _ key) ([]byte, bool) { return v.hexBytes() })
-	case "mac_prefix":
-		return scalar(shape{"type": []string{"string", "integer"}, "pattern": hexPattern}, func(v value, _ key) ([]byte, bool) { return v.macPrefix() })
-	case "pattern":
-		return scalar(textShape(), func(v value, _ key) (string, bool) { return v.pattern() })
-	case "name":
-		return scalar(matching(plainKey.String()), func(v value, _ key) (string, bool) { return v.profileName() })
-	case "ready_profile":
-		return later(shape{"enum": option82.Names()})
-	case "default_profiles":
-		return reader{whole: true, schema: func(k key, _ reflect.Type) shape { return listShape(k, textShape()) },
-			read: func(d *decoder, v value, k key, into reflect.Value) bool {
-				return d.defaultProfiles(v, k, into)
-			}}
-	case "domain":
-		return scalar(textShape(), func(v value, _ key) (string, bool) { return v.domain() })
-	case "search":
-		return scalar(textShape(), func(v value, _ key) (string, bool) { return v.searchDomain() })
-	case "field":
-		r := scalar(nil, func(v value, k key) (string, bool) { return v.field(k.whole("max")) })
-		r.schema = func(k key, _ reflect.Type) shape {
-			return shape{"type": []string{"string", "number", "boolean"}, "maxLength": k.whole("max")}
-		}
-		return r
-	case "link":
-		return scalar(matching(`^(https?://.+)?$`), func(v value, k key) (string, bool) { return v.link(k.whole("max")) })
+		return scalar(matching(`^\s*[+-]?[0-9.]+([eE][+-]?[0-9]+)?\s*%\s*$`), func(v value) (float64, bool) { return v.share(k.tag("max")) }), true
 	case "seconds":
-		r := scalar(nil, func(v value, k key) (time.Duration, bool) {
+		return scalar(spanShape(k), func(v value) (time.Duration, bool) {
 			x, ok := v.span(k.span("min"), k.span("max"))
 			return x.Truncate(time.Second), ok
-		})
-		r.schema = func(k key, _ reflect.Type) shape { return spanShape(k) }
-		return r
-	case "via":
-		return scalar(matching(`^`+ipv4Pattern+`$`), func(v value, _ key) (netip.Addr, bool) { return v.via() })
-	case "enterprise":
-		return scalar(shape{"type": []string{"integer", "string"}, "minimum": 0, "maximum": 1<<32 - 1, "pattern": wholePattern}, func(v value, _ key) (uint64, bool) { return v.unsigned(32) })
-	case "options":
-		return optionsReader(true, maxOptionLen, serverOwns)
-	case "sub_options":
-		return optionsReader(false, 255, framing)
-	case "option_value":
-		return later(shape{})
-	case "pool_name":
-		return scalar(matching(poolName.String()), func(v value, _ key) (string, bool) { return v.poolName() })
-	case "range":
-		return scalar(matching(`^`+ipv4Pattern+`(/[0-9]{1,2}|\s*-\s*`+ipv4Pattern+`)$`), func(v value, _ key) (dhcpd.Range, bool) { return v.addrRange() })
+		}), true
+	case "listen_or_off":
+		return scalar(matching(listenPattern), func(v value) (netip.AddrPort, bool) { return v.listenOrOff(k.likeThis()) }), true
+	case "network":
+		return scalar(matching(`^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$`), value.network), true
+	case "ipv4_network":
+		return scalar(matching(`^`+ipv4Pattern+`(/[0-9]{1,2})?$`), value.relay), true
 	case "interface":
-		return scalar(matching(`^[^/:\s]+$`), func(v value, _ key) (string, bool) { return v.interfaceName() })
+		return scalar(matching(`^[^/: \t\n]+$`), value.interfaceName), true
 	case "customer":
-		return scalar(shape{"type": []string{"integer", "string"}, "minimum": 1, "pattern": wholePattern}, func(v value, _ key) (int64, bool) { return v.customer() })
+		return scalar(shape{"type": []string{"integer", "string"}, "minimum": 1, "pattern": wholePattern}, value.customer), true
 	case "name_server":
-		r := scalar(matching(`^[0-9A-Fa-f:.\[\]]+$`), func(v value, _ key) (netip.AddrPort, bool) { return v.nameServer() })
+		r := scalar(matching(`^[0-9A-Fa-f:.\[\]]+$`), value.nameServer)
 		r.verbatim = true
-		return r
+		return r, true
 	case "garden":
-		return reader{schema: shape{"type": "array", "items": shape{"type": "string"}}.fixed,
-			read: func(d *decoder, v value, _ key, into reflect.Value) bool { return d.garden(v, into) }}
-	case "language":
-		return scalar(matching(`^[a-z]{2,3}$`), func(v value, _ key) (string, bool) { return v.language() })
-	case "short":
-		return scalar(textShape(), func(v value, k key) (string, bool) { return v.shortText(k.whole("max")) })
-	case "pay_url":
-		return scalar(matching(`^(https?://.*)?$`), func(v value, _ key) (string, bool) { return v.payURL() })
+		return reader{schema: shape{"type": "array", "items": shape{"type": "string"}}.fixed, read: (*decoder).garden}, true
 	case "secret":
-		return later(textShape())
-	case "certificate", "template":
-		return later(matching(`^(/.*)?$`))
-	case "portal_url":
-		return later(matching(`^https://[^/?#@]+/?$`))
+		return later(textShape()), true
 	}
-	panic("no reader " + name)
+	return reader{}, false
+}
+
+func erpReaders(name string, k key) (reader, bool) {
+	switch name {
+	case "erp_url":
+		return scalar(matching(`^`+httpPattern+`[^/?#@]+(/[^?#]*)?/api\.php$`), value.apiURL), true
+	case "erp_version":
+		return scalar(shape{"type": []string{"string", "number"}, "pattern": `^(auto|[0-9]+\.[0-9]+.*)$`}, value.erpVersion), true
+	case "ca_file":
+		return scalar(matching(`^(/.*)?$`), value.caFile), true
+	case "access":
+		return scalar(wordShape(k.words()), func(v value) (provision.State, bool) { return v.access(k.words()) }), true
+	case "states":
+		return reader{schema: statesShape().fixed, read: (*decoder).states}, true
+	}
+	return reader{}, false
+}
+
+func dhcpReaders(name string, k key) (reader, bool) {
+	switch name {
+	case "ipv4_listen":
+		return scalar(matching(`^`+ipv4Pattern+`:[0-9]{1,5}$`), func(v value) (netip.AddrPort, bool) { return v.ipv4Listen(k.likeThis()) }), true
+	case "match":
+		return reader{ofList: true, schema: listShape(k, matchShape()).fixed, read: (*decoder).matchOrder}, true
+	case "vlan_interface":
+		return scalar(matching(`\{vlan\}`), value.vlanInterface), true
+	case "hex":
+		return scalar(hexShape(), value.hexBytes), true
+	case "mac_prefix":
+		return scalar(hexShape(), value.macPrefix), true
+	case "pattern":
+		return scalar(textShape(), value.pattern), true
+	case "name":
+		return scalar(matching(plainKey.String()), value.profileName), true
+	case "ready_profile":
+		return later(wordShape(option82.Names())), true
+	case "default_profiles":
+		return reader{ofList: true, schema: listShape(k, textShape()).fixed, read: (*decoder).defaultProfiles}, true
+	case "domain":
+		return scalar(textShape(), value.domain), true
+	case "search":
+		return scalar(textShape(), value.searchDomain), true
+	case "field":
+		return scalar(fieldShape(k), func(v value) (string, bool) { return v.field(k.whole("max")) }), true
+	case "link":
+		return scalar(matching(`^(`+httpPattern+`.+)?$`), func(v value) (string, bool) { return v.link(k.whole("max")) }), true
+	case "via":
+		return scalar(matching(`^`+ipv4Pattern+`$`), value.via), true
+	case "enterprise":
+		return scalar(shape{"type": []string{"integer", "string"}, "minimum": 0, "maximum": 1<<32 - 1, "pattern": wholePattern}, value.enterprise), true
+	case "options":
+		return optionsReader(true, maxOptionLen, serverOwns), true
+	case "sub_options":
+		return optionsReader(false, 255, framing), true
+	case "option_value":
+		return later(shape{}), true
+	case "pool_name":
+		return scalar(matching(poolName.String()), value.poolName), true
+	case "range":
+		return scalar(matching(`^`+ipv4Pattern+`(/[0-9]{1,2}|\s*-\s*`+ipv4Pattern+`)$`), value.addrRange), true
+	}
+	return reader{}, false
+}
+
+func portalReaders(name string, k key) (reader, bool) {
+	switch name {
+	case "portal_listen":
+		return scalar(matching(listenPattern), value.portalListen), true
+	case "language":
+		return scalar(matching(`^[a-z]{2,3}$`), value.language), true
+	case "short":
+		return scalar(textShape(), func(v value) (string, bool) { return v.shortText(k.whole("max")) }), true
+	case "pay_url":
+		return scalar(matching(`^(`+httpPattern+`.*)?$`), value.payURL), true
+	case "certificate", "template":
+		return later(matching(`^(/.*)?$`)), true
+	case "portal_url":
+		return later(matching(`^[Hh][Tt][Tt][Pp][Ss]://[^/?#@]+/?$`)), true
+	}
+	return reader{}, false
 }
 
 // The bounds of a key, as the declaration writes them; a test reads them all.

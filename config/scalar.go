@@ -33,6 +33,8 @@ func (v value) raw(want string) (string, bool) {
 	}
 }
 
+func (v value) text() (string, bool) { return v.raw("text") }
+
 func (v value) truth() (b, ok bool) {
 	switch n := v.node.(type) {
 	case nil:

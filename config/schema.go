@@ -26,9 +26,11 @@ type shape map[string]any
 func (s shape) fixed(key, reflect.Type) shape { return s }
 
 const (
-	ipv4Pattern  = `[0-9]{1,3}(\.[0-9]{1,3}){3}`
-	wholePattern = `^[+-]?[0-9]+$`
-	hexPattern   = `^(0x)?[0-9A-Fa-f:. -]*$`
+	ipv4Pattern   = `[0-9]{1,3}(\.[0-9]{1,3}){3}`
+	wholePattern  = `^[+-]?[0-9]+$`
+	httpPattern   = `[Hh][Tt][Tt][Pp][Ss]?://`
+	listenPattern = `^(off|.+:[0-9]{1,5})$`
+	spanPattern   = `[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+`
 )
 
 // Numbers may be quoted, and text need not be: the reader takes what stands in the file.
@@ -48,16 +50,25 @@ func realShape(k key) shape {
 }
 
 func spanShape(k key) shape {
-	s := matching(`^[+-]?([0-9]+\.?[0-9]*(ns|us|µs|ms|s|m|h))+$`)
-	if k.span("min") <= 0 { // 0 alone needs no unit
-		s = shape{"type": []string{"string", "integer"}, "minimum": 0, "maximum": 0, "pattern": `^([+-]?([0-9]+\.?[0-9]*(ns|us|µs|ms|s|m|h))+|0)$`}
+	if k.span("min") > 0 {
+		return matching(`^` + spanPattern + `$`)
 	}
-	return s
+	return shape{"type": []string{"string", "integer"}, "minimum": 0, "maximum": 0, "pattern": `^(` + spanPattern + `|0)$`} // 0 alone needs no unit
 }
 
 func matchShape() shape {
 	way := "(" + strings.Join(matchWords(), "|") + ")"
 	return matching("^" + way + `(\+` + way + ")*$")
+}
+
+func hexShape() shape {
+	return shape{"type": []string{"string", "integer"}, "pattern": `^(0x)?[0-9A-Fa-f:. -]*$`}
+}
+
+func fieldShape(k key) shape {
+	s := textShape()
+	s["maxLength"] = k.whole("max")
+	return s
 }
 
 func statesShape() shape {

@@ -92,7 +92,7 @@ func timesTogether(m mapping, s *dhcpd.Subnet) {
 var domainName = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$`)
 
 func (v value) domain() (string, bool) {
-	s, ok := v.raw("text")
+	s, ok := v.text()
 	if s != "" && (len(s) > 253 || !domainName.MatchString(s)) {
 		v.problem("%q is no domain name", excerpt(s))
 		return "", false
