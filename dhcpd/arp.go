@@ -5,9 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
-	"github.com/usher-agent/usher/provision"
 )
 
 // Before a pool's address is offered on a wire of our own, the wire is asked
@@ -204,7 +204,11 @@ func (b *prober) due() {
 func (b *prober) saw(s sighting) {
 	keep := b.waiting[:0]
 	for _, j := range b.waiting {
-		if j.to.yourIP != s.ip || j.to.ifindex != s.ifindex || j.mac == s.mac || b.another(j, s) {
+		waits := true
+		if j.to.yourIP == s.ip && j.to.ifindex == s.ifindex && j.mac != s.mac {
+			waits = b.another(j, s)
+		}
+		if waits {
 			keep = append(keep, j)
 		}
 	}

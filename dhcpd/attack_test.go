@@ -9,10 +9,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
-	"github.com/usher-agent/usher/provision/pool"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/pool"
 )
 
 // This file has what ill-meaning clients try, and accidents between packets.

@@ -5,9 +5,9 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // way is how a reply travels (RFC 2131 section 4.1).
@@ -215,12 +215,10 @@ func (c *decider) chosen(address netip.Addr) bool {
 }
 
 func (c *decider) selecting(requested netip.Addr) {
-	switch b := c.find(requested); {
-	case b == nil && c.requestPool(requested):
-	case b == nil && c.set.unknown == UnknownNak && c.d.match.unknown():
-		c.nak(OutcomeNakUnknown, nil)
+	b := c.find(requested)
+	switch {
 	case b == nil:
-		c.nak(OutcomeNakNotBound, nil)
+		c.selectPool(requested)
 	case b.IP != requested:
 		c.nak(OutcomeNakWrongAddress, b)
 	default:
@@ -229,7 +227,8 @@ func (c *decider) selecting(requested netip.Addr) {
 }
 
 func (c *decider) initReboot(requested netip.Addr) {
-	switch b := c.find(requested); {
+	b := c.find(requested)
+	switch {
 	case b == nil && c.d.match.failed == OutcomePortFull:
 		c.end(OutcomePortFull)
 	case b == nil:
@@ -321,7 +320,8 @@ func samePlace(rec *lease.Record, b *provision.Binding) bool {
 }
 
 func (c *decider) release() {
-	if !c.ours() {
+	if o := c.foreign(); o != 0 {
+		c.end(o)
 		return
 	}
 	ciaddr := c.r.p.CIAddr()
@@ -331,7 +331,8 @@ func (c *decider) release() {
 		return
 	}
 	c.d.rec.MAC = rec.MAC
-	if c.releasePool(&rec) {
+	if i := c.set.poolOf(rec.IP); i >= 0 && rec.Pool != "" {
+		c.releasePool(i, &rec)
 		return
 	}
 	c.d.yourIP, c.d.binding = ciaddr, c.snap.ByIP(ciaddr)
@@ -343,17 +344,20 @@ func (c *decider) release() {
 // ERP's word, so the address is not taken out of service: the client gets the
 // same one again, and people are told.
 func (c *decider) decline() {
-	if !c.ours() {
+	if o := c.foreign(); o != 0 {
+		c.end(o)
 		return
 	}
 	ip := c.r.p.Requested()
 	b := c.snap.ByIP(ip)
 	rec, known := c.leases.Get(ip)
+	i := c.set.poolOf(ip)
 	switch {
 	case known && !c.sits(&rec):
 		c.end(OutcomeDeclineUnknown)
 		return
-	case known && c.declinePool(&rec):
+	case known && i >= 0 && b == nil && c.hasFromPool(&rec):
+		c.declinePool(i, &rec)
 		return
 	case known && c.same(&rec) && rec.Pool == "":
 		c.d.change, c.d.rec.MAC = changeDecline, rec.MAC
@@ -385,22 +389,20 @@ func (c *decider) sits(rec *lease.Record) bool {
 	return rec.Interface == "" || c.r.iface == "" || rec.Interface == c.r.iface
 }
 
-// ours reports whether a RELEASE or DECLINE is for this server; if not the packet is done.
-func (c *decider) ours() bool {
+// foreign says why a RELEASE or DECLINE is none for this server; zero: it is one.
+func (c *decider) foreign() Outcome {
 	p := &c.r.p
 	at := p.CIAddr()
 	if !at.IsValid() {
 		at = p.Requested()
 	}
-	if !at.IsValid() {
-		c.end(OutcomeRequestIncomplete)
-		return false
+	switch {
+	case !at.IsValid():
+		return OutcomeRequestIncomplete
+	case p.ServerID().IsValid() && !c.chosen(at):
+		return OutcomeNotForUs
 	}
-	if p.ServerID().IsValid() && !c.chosen(at) {
-		c.end(OutcomeNotForUs)
-		return false
-	}
-	return true
+	return 0
 }
 
 // inform answers a client that has its address from elsewhere (RFC 2131 section
@@ -418,11 +420,8 @@ func (c *decider) inform() {
 		return
 	}
 	b := c.snap.ByIP(ciaddr)
-	if b == nil && c.informPool(ciaddr) {
-		return
-	}
 	if b == nil {
-		c.end(OutcomeInformUnknown)
+		c.informPool(ciaddr)
 		return
 	}
 	n, ok := c.prepare(b)
@@ -465,6 +464,9 @@ func (c *decider) options(n *subnet) *wire.OptionSet {
 func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
 	if o := c.permit(b); o != 0 {
 		c.d.binding, c.d.yourIP = b, b.IP
+		if o == OutcomeMACReported {
+			c.d.report, c.d.rec = true, lease.Record{IP: b.IP, Subscriber: b.Subscriber}
+		}
 		c.end(o)
 		return
 	}

@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // leaseQuery answers an access node that lost its tables and asks who has an

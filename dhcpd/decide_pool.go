@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"net/netip"
 
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
-	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
 // This file decides about clients for whom the ERP binds no address: what becomes
@@ -89,12 +89,21 @@ func (c *decider) discoverPool() {
 	switch {
 	case served < 0:
 		c.end(OutcomeNoPool)
+		return
 	case bestFit == 0:
 		c.d.pool = served + 1
 		c.end(OutcomePoolExhausted)
+		return
 	case c.fullPort(kind, bestPool, best):
 		c.end(OutcomePortMACLimit)
-	case kind == PoolSubscribers && c.refusedSeat(best):
+		return
+	}
+	refused := c.refuseSeat(kind, best)
+	switch {
+	case refused == OutcomeNakOtherClient: // a DISCOVER has no NAK
+		c.end(OutcomePortFull)
+	case refused != 0:
+		c.end(refused)
 	case c.set.rapidCommit && c.r.p.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
 		c.grantPool(wire.Ack, kind, bestPool, best)
 		c.d.reply.RapidCommit = c.d.reply.Type == wire.Ack
@@ -109,20 +118,34 @@ func (c *decider) asksWire(i int) bool {
 	return c.set.pools[i].Probe && !c.r.p.GIAddr().IsValid()
 }
 
-// requestPool answers a REQUEST for an address of a pool, if the client may have
-// one of that pool; false: it may not.
-func (c *decider) requestPool(a netip.Addr) bool {
-	i, kind := c.set.poolOf(a), c.poolKind()
-	if i < 0 || c.set.pools[i].Kind != kind || !c.near(&c.set.pools[i]) {
-		return false
+// selectPool answers SELECTING of a client without a binding.
+func (c *decider) selectPool(a netip.Addr) {
+	i, open := c.openPool(a)
+	switch {
+	case open:
+		c.requestPool(i, a)
+	case c.set.unknown == UnknownNak && c.d.match.unknown():
+		c.nak(OutcomeNakUnknown, nil)
+	default:
+		c.nak(OutcomeNakNotBound, nil)
 	}
+}
+
+// openPool returns the pool that a is of, and reports whether the client may have one of its addresses.
+func (c *decider) openPool(a netip.Addr) (i int, open bool) {
+	i = c.set.poolOf(a)
+	return i, i >= 0 && c.set.pools[i].Kind == c.poolKind() && c.near(&c.set.pools[i])
+}
+
+// requestPool answers a REQUEST for an address of a pool that is open to the client.
+func (c *decider) requestPool(i int, a netip.Addr) {
+	kind := c.set.pools[i].Kind
 	if own := c.leasedPool(kind); own.IsValid() && own != a {
 		c.d.yourIP = own
 		c.nak(OutcomeNakWrongAddress, nil)
-		return true
+		return
 	}
 	c.takePool(kind, i, a)
-	return true
 }
 
 // leasedPool gives the address that the client has leased of a pool it may have one of. It
@@ -154,18 +177,14 @@ func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 		c.end(OutcomePortMACLimit)
 		return
 	}
-	if kind == PoolSubscribers {
-		rec, known := c.leases.Get(a)
-		switch o := c.refuseSeat(&rec, known); {
-		case o == OutcomeNakOtherClient:
-			c.nak(o, nil)
-			return
-		case o != 0:
-			c.end(o)
-			return
-		}
+	switch o := c.refuseSeat(kind, a); o {
+	case 0:
+		c.grantPool(wire.Ack, kind, i, a)
+	case OutcomeNakOtherClient:
+		c.nak(o, nil)
+	default:
+		c.end(o)
 	}
-	c.grantPool(wire.Ack, kind, i, a)
 }
 
 // rebootPool answers INIT-REBOOT of a client without a binding. A client of whom
@@ -173,12 +192,14 @@ func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 // of another network than its wire, or unknown clients are to be told.
 func (c *decider) rebootPool(a netip.Addr) {
 	n := c.set.subnetOf(c.wire())
-	rec, known := c.leases.Get(a)
+	_, known := c.pooled(a)
+	i, open := c.openPool(a)
 	switch {
-	case known && rec.Pool != "" && rec.MAC == c.mac && c.requestPool(a):
+	case known && open:
+		c.requestPool(i, a)
 	case c.set.unknown == UnknownNak && c.d.match.unknown():
 		c.nak(OutcomeNakUnknown, nil)
-	case c.poolKind() != 0 && c.set.authoritative && n != nil && c.servedKind(c.poolKind()) && !n.prefix.Contains(a) && c.set.poolOf(a) < 0:
+	case c.poolKind() != 0 && c.set.authoritative && n != nil && c.servedKind(c.poolKind()) && !n.prefix.Contains(a) && i < 0:
 		c.nak(OutcomeNakNotBound, nil)
 	default:
 		c.end(OutcomeInitRebootUnknown)
@@ -212,7 +233,8 @@ func (c *decider) extendPool(rec *lease.Record) {
 	if s := c.d.match.seat; s != nil && past && i >= 0 && (c.set.pools[i].Kind == PoolSubscribers || c.set.seated(rec.GIAddr)) {
 		kind = PoolSubscribers
 	}
-	switch b := c.d.match.binding; {
+	b := c.d.match.binding
+	switch {
 	case b != nil && b.IP == a:
 		c.grant(wire.Ack, b)
 	case b != nil:
@@ -328,15 +350,10 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 	c.d.rec, c.d.port = rec, portOfLease(&rec)
 }
 
-// releasePool plans the release of an address of a pool; false if it is none.
-func (c *decider) releasePool(rec *lease.Record) bool {
-	i := c.set.poolOf(rec.IP)
-	if rec.Pool == "" || i < 0 {
-		return false
-	}
+// releasePool plans the release of an address of pool i.
+func (c *decider) releasePool(i int, rec *lease.Record) {
 	c.d.pool, c.d.yourIP, c.d.change, c.d.rec.Key = i+1, rec.IP, changeRelease, rec.Key
 	c.end(OutcomePoolReleased)
-	return true
 }
 
 // fullPort reports whether the client's port holds as many addresses of pools as it may and a
@@ -394,13 +411,14 @@ func portOfLease(rec *lease.Record) uint64 {
 // another to decline it, or answers for all, and those after that come back as soon as offers do.
 const maxDeclined = 0.25
 
-// declinePool takes an address of a pool out of service for a time. Only a client
+// hasFromPool reports whether the client has the address of rec from a pool now.
+func (c *decider) hasFromPool(rec *lease.Record) bool {
+	return rec.Pool != "" && rec.MAC == c.mac && rec.Live(c.now)
+}
+
+// declinePool takes an address of pool i out of service for a time. Only a client
 // that has it now can do that: else anybody could empty the pool.
-func (c *decider) declinePool(rec *lease.Record) bool {
-	i := c.set.poolOf(rec.IP)
-	if rec.Pool == "" || i < 0 || rec.MAC != c.mac || !rec.Live(c.now) || c.snap.ByIP(rec.IP) != nil {
-		return false
-	}
+func (c *decider) declinePool(i int, rec *lease.Record) {
 	c.d.pool, c.d.yourIP, c.d.change = i+1, rec.IP, changeQuarantine
 	c.d.rec = *rec
 	hold := c.set.quarantine
@@ -409,24 +427,23 @@ func (c *decider) declinePool(rec *lease.Record) bool {
 	}
 	c.d.rec.State, c.d.rec.Renewed, c.d.rec.Expires = lease.StateQuarantined, c.now, c.now.Add(hold)
 	c.end(OutcomePoolDeclined)
-	return true
 }
 
 // informPool tells a client of a pool its settings.
-func (c *decider) informPool(ciaddr netip.Addr) bool {
-	rec, ok := c.pooled(ciaddr)
+func (c *decider) informPool(ciaddr netip.Addr) {
+	rec, known := c.leases.Get(ciaddr)
 	i := c.set.poolOf(ciaddr)
-	if !ok || i < 0 || !rec.Live(c.now) {
-		return false
+	if !known || i < 0 || !c.hasFromPool(&rec) {
+		c.end(OutcomeInformUnknown)
+		return
 	}
 	p := &c.set.pools[i]
 	id := c.serverID(&p.subnet)
 	if !id.IsValid() {
 		c.end(OutcomeNoServerID)
-		return true
+		return
 	}
 	c.d.yourIP, c.d.outcome = ciaddr, OutcomeInformAck
 	c.d.reply = wire.Reply{Type: wire.Ack, ServerID: id, CIAddr: ciaddr, Options: c.options(&p.subnet)}
 	c.route()
-	return true
 }

@@ -4,9 +4,9 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // Event is what is known about one packet after its outcome is decided.

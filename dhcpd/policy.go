@@ -9,10 +9,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // ClientKey says by what a client is known again, in renewals and leases.
@@ -84,8 +84,6 @@ func (c *decider) permit(b *provision.Binding) Outcome {
 		if c.set.macChange == MACRefuse {
 			return OutcomeMACRefused
 		}
-		c.d.report = true
-		c.d.rec = lease.Record{IP: b.IP, Subscriber: b.Subscriber}
 		return OutcomeMACReported
 	}
 	if c.set.maxMACs > 0 && c.crowded(b) {

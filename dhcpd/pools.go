@@ -11,9 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
-	"github.com/usher-agent/usher/provision"
 )
 
 // Unknown is what becomes of a client that the ERP does not know.

@@ -18,10 +18,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
-	"github.com/usher-agent/usher/provision/lease"
-	"github.com/usher-agent/usher/provision/pool"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/pool"
 )
 
 // guests are four addresses for unknown clients, on the wire of 192.0.2.0/24

@@ -3,8 +3,8 @@ package dhcpd
 import (
 	"net/netip"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // This file finds the customer without an address of the ERP (a seat) to whom a
@@ -164,10 +164,14 @@ func (c *decider) holder(kind PoolKind) provision.MAC {
 	return c.mac
 }
 
-// refuseSeat says why the client may not have a for its seat; zero: it may.
-// The address is free or the seat's by what the pool says.
-func (c *decider) refuseSeat(rec *lease.Record, known bool) Outcome {
+// refuseSeat says why the client may not have an address of a pool of the kind for
+// its seat; zero: it may, or is no subscriber. The address is free or the seat's by what the pool says.
+func (c *decider) refuseSeat(kind PoolKind, a netip.Addr) Outcome {
+	if kind != PoolSubscribers {
+		return 0
+	}
 	s := c.d.match.seat
+	rec, known := c.leases.Get(a)
 	switch {
 	case known && rec.Live(c.now) && (rec.Key != s.Key || rec.Subscriber != s.Subscriber || rec.MAC != c.mac && !c.d.match.taken):
 		return OutcomeNakOtherClient
@@ -175,20 +179,6 @@ func (c *decider) refuseSeat(rec *lease.Record, known bool) Outcome {
 		return OutcomePortMACLimit
 	}
 	return 0
-}
-
-// refusedSeat ends a DISCOVER whose seat may not have a.
-func (c *decider) refusedSeat(a netip.Addr) bool {
-	rec, known := c.leases.Get(a)
-	switch o := c.refuseSeat(&rec, known); o {
-	case 0:
-		return false
-	case OutcomeNakOtherClient: // a DISCOVER has no NAK
-		c.end(OutcomePortFull)
-	default:
-		c.end(o)
-	}
-	return true
 }
 
 // seatCrowded is crowded for a seat: other clients are live on its port by
