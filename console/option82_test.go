@@ -13,8 +13,9 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 func unhex(t testing.TB, s string) []byte {
@@ -46,15 +47,15 @@ func TestClientOption82(t *testing.T) {
 	assert.Equal(t, ip("198.51.100.13"), v.Now.YourIP)
 	assert.EqualValues(t, 7, v.Now.Device)
 	assert.EqualValues(t, 3, v.Now.Port)
-	by := map[string]dhcpd.Reading{}
+	by := map[string]line.Reading{}
 	for _, r := range v.Readings {
 		by[r.Profile] = r
 	}
-	assert.Equal(t, dhcpd.Reading{
+	assert.Equal(t, line.Reading{
 		Profile: "cisco-catalyst", Vendor: by["cisco-catalyst"].Vendor, Confidence: "doc", Text: "switch 00:00:5e:00:53:70, port 1, sent as 3, unit 0, vlan 100",
-		Device: 7, DeviceName: "sw-west-1", Port: 1, Result: "bound", Subscriber: 1001, Addresses: []netip.Addr{ip("198.51.100.11"), ip("198.51.100.21")},
+		Device: 7, DeviceName: "sw-west-1", Port: 1, Result: line.Bound, Subscriber: 1001, Addresses: []netip.Addr{ip("198.51.100.11"), ip("198.51.100.21")},
 	}, by["cisco-catalyst"])
-	assert.Equal(t, "unknown_port", by["h3c-extended"].Result)
+	assert.Equal(t, line.UnknownPort, by["h3c-extended"].Result)
 	assert.NotContains(t, by, "snr-ascii")
 
 	_, err = c.Option82(t.Context(), unhex(t, "0106000400"), netip.Addr{}, mac(t, ""))
@@ -73,7 +74,7 @@ func TestClientOption82(t *testing.T) {
 	v, err = serveWorld(t, w).Option82(t.Context(), unhex(t, "010600040064000302080006"+"00005e005370"), netip.Addr{}, mac(t, ""))
 	require.NoError(t, err)
 	assert.Equal(t, "ours", v.Readings[0].Profile, "those of the configuration go first")
-	assert.Equal(t, "bound", v.Readings[0].Result)
+	assert.Equal(t, line.Bound, v.Readings[0].Result)
 	assert.Greater(t, len(v.Readings), 1)
 
 	w = newWorld(t)

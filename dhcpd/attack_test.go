@@ -28,10 +28,10 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 		return r
 	}
 	from := func(a netip.Addr) func(*request, *Options) {
-		return func(r *request, _ *Options) { r.from = netip.AddrPortFrom(a, 68) }
+		return func(r *request, _ *Options) { r.p.From = netip.AddrPortFrom(a, 68) }
 	}
 	heardOn := func(name string) func(*request, *Options) {
-		return func(r *request, _ *Options) { r.iface = name }
+		return func(r *request, _ *Options) { r.p.Ingress.Name = name }
 	}
 	flagged := append(port(switch1, 40), wire.SubFlags, 1, 0x80)
 	for _, tc := range []struct {
@@ -386,7 +386,7 @@ func TestPortGetsSoManyAddressesOfAPool(t *testing.T) {
 func TestClientsArePosingAsRelays(t *testing.T) {
 	anyRelay := func(r *request, o *Options) { withGuests(r, o); o.Relays = nil }
 	from := func(a netip.Addr) func(*request, *Options) {
-		return func(r *request, _ *Options) { r.from = netip.AddrPortFrom(a, 67) }
+		return func(r *request, _ *Options) { r.p.From = netip.AddrPortFrom(a, 67) }
 	}
 	listed := func(r *request, o *Options) { o.Relays = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }
 	for _, tc := range []struct {

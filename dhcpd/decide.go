@@ -75,7 +75,7 @@ type decider struct {
 // settings in, a plan out. Nothing in the result outlives the packet's bytes.
 func decide(now time.Time, r *request, snap *provision.Snapshot, leases leaseView, pools poolView, set *settings) decision {
 	c := decider{matcher: matcher{now: now, r: r, snap: snap, leases: leases, pools: pools, set: set}}
-	if r.served && !r.standby && r.err == nil && r.limited == 0 && r.p.Op() == 1 && r.p.Type() == wire.LeaseQuery {
+	if r.served && !r.standby && r.p.Err == nil && r.limited == 0 && r.p.Op() == 1 && r.p.Type() == wire.LeaseQuery {
 		c.leaseQuery() // no client: it need not have a MAC
 		return c.d
 	}
@@ -110,7 +110,7 @@ func (c *decider) admit() Outcome {
 	if c.r.standby {
 		return OutcomeStandby
 	}
-	if c.r.err != nil {
+	if c.r.p.Err != nil {
 		return OutcomeMalformed
 	}
 	if c.r.limited != 0 {
@@ -127,13 +127,13 @@ func (c *decider) admit() Outcome {
 	switch {
 	case p.RelayInfoCount() > 1:
 		return OutcomeOption82Double
-	case c.r.relayErr != nil:
+	case c.r.p.RelayErr != nil:
 		return OutcomeOption82Malformed
-	case p.GIAddr().IsValid() && (!c.set.trusts(p.GIAddr()) || c.posesAsRelay()):
+	case p.GIAddr().IsValid() && (!c.set.line.Trusts(p.GIAddr()) || c.posesAsRelay()):
 		return OutcomeRelayUntrusted
-	case p.GIAddr().IsValid() && c.set.checkSource && !c.set.trustsSource(c.r.from.Addr(), p.GIAddr()):
+	case p.GIAddr().IsValid() && !c.set.line.TrustsSource(p):
 		return OutcomeRelaySource
-	case p.RelayInfoCount() > 0 && !p.GIAddr().IsValid() && c.r.untrusted:
+	case p.RelayInfoCount() > 0 && !p.GIAddr().IsValid() && c.r.p.Ingress.Untrusted:
 		return OutcomeOption82Untrusted
 	case c.snap.Empty():
 		return OutcomeNotReady
@@ -145,10 +145,10 @@ func (c *decider) admit() Outcome {
 // the relays are not listed any address may be one, but not a customer's or a
 // guest's. Else whoever can reach us could write another's port into it.
 func (c *decider) posesAsRelay() bool {
-	if len(c.set.relays) > 0 {
+	if c.set.line.ListsRelays() {
 		return false
 	}
-	gi, from := c.r.p.GIAddr(), c.r.from.Addr().Unmap()
+	gi, from := c.r.p.GIAddr(), c.r.p.From.Addr().Unmap()
 	return c.snap.ByIP(gi) != nil || c.snap.ByIP(from) != nil || c.set.poolOf(gi) >= 0 || c.set.poolOf(from) >= 0
 }
 
@@ -248,7 +248,7 @@ func (c *decider) initReboot(requested netip.Addr) {
 // the relay (or no box inserts option 82 there), and the lease record says whose
 // the address is.
 func (c *decider) extend(ciaddr netip.Addr) {
-	if c.r.p.RelayInfoCount() > 0 || c.set.matches&MatchVLAN != 0 && c.vlan() != 0 {
+	if c.r.p.RelayInfoCount() > 0 || c.set.matches&MatchVLAN != 0 && c.r.p.VLAN() != 0 {
 		b := c.find(ciaddr)
 		placed := c.r.p.RelayInfoCount() > 0 || c.d.match.by&MatchVLAN != 0
 		switch {
@@ -380,13 +380,13 @@ func (c *decider) sits(rec *lease.Record) bool {
 			return true
 		}
 		was, err := wire.ParseRelayInfo(rec.Option82) // other sub-options may change
-		return err == nil && bytes.Equal(was.CircuitID, c.r.relay.CircuitID) && bytes.Equal(was.RemoteID, c.r.relay.RemoteID)
+		return err == nil && bytes.Equal(was.CircuitID, c.r.p.Relay.CircuitID) && bytes.Equal(was.RemoteID, c.r.p.Relay.RemoteID)
 	case p.GIAddr().IsValid():
 		return true
 	case rec.GIAddr.IsValid(): // past the relay, so from the address itself
-		return c.r.from.Addr().Unmap() == rec.IP
+		return c.r.p.From.Addr().Unmap() == rec.IP
 	}
-	return rec.Interface == "" || c.r.iface == "" || rec.Interface == c.r.iface
+	return rec.Interface == "" || c.r.p.Ingress.Name == "" || rec.Interface == c.r.p.Ingress.Name
 }
 
 // foreign says why a RELEASE or DECLINE is none for this server; zero: it is one.
@@ -411,7 +411,7 @@ func (c *decider) inform() {
 	ciaddr := c.r.p.CIAddr()
 	silent := !ciaddr.IsValid() && !c.r.p.GIAddr().IsValid()
 	if silent { // some leave ciaddr out and send from the address
-		if from := c.r.from.Addr(); from.IsValid() && !from.IsUnspecified() {
+		if from := c.r.p.From.Addr(); from.IsValid() && !from.IsUnspecified() {
 			ciaddr = from
 		}
 	}
@@ -455,7 +455,7 @@ func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
 
 // options gives what the client is told in n.
 func (c *decider) options(n *subnet) *wire.OptionSet {
-	class := c.set.classOf(&c.r.p, c.mac)
+	class := c.set.classOf(&c.r.p.Packet, c.mac)
 	c.alwaysBroadcast = n.alwaysBroadcast || class > 0 && c.set.classes[class-1].alwaysBroadcast
 	return n.options[class]
 }
@@ -501,7 +501,7 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 		Option82:   p.RelayInfo(),
 		GIAddr:     p.GIAddr(),
 		Ifindex:    c.r.ifindex,
-		Interface:  c.r.iface,
+		Interface:  c.r.p.Ingress.Name,
 		State:      lease.StateBound,
 		Start:      c.now,
 		Renewed:    c.now,
@@ -518,7 +518,7 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 			// A client that has no address yet and came without a relay, or that has
 			// never come through one, is where its packet came in.
 			if !p.GIAddr().IsValid() && (!p.CIAddr().IsValid() || old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0) {
-				rec.GIAddr, rec.Ifindex, rec.Interface = netip.Addr{}, c.r.ifindex, c.r.iface
+				rec.GIAddr, rec.Ifindex, rec.Interface = netip.Addr{}, c.r.ifindex, c.r.p.Ingress.Name
 			}
 		}
 		if len(rec.ClientID) == 0 {
@@ -580,8 +580,8 @@ func nakMessage(o Outcome) string {
 // one of the interface, best in n, the gateway of n.
 func (c *decider) serverID(n *subnet) netip.Addr {
 	switch {
-	case c.r.relay.Override.IsValid():
-		return c.r.relay.Override
+	case c.r.p.Relay.Override.IsValid():
+		return c.r.p.Relay.Override
 	case n != nil && n.serverID.IsValid():
 		return n.serverID
 	case c.set.serverID.IsValid():
@@ -612,8 +612,8 @@ func (c *decider) route() {
 	switch gi := p.GIAddr(); {
 	case gi.IsValid():
 		port := c.set.relayPort
-		if c.r.relay.SourcePort && c.r.from.Port() != 0 { // RFC 8357
-			port = c.r.from.Port()
+		if c.r.p.Relay.SourcePort && c.r.p.From.Port() != 0 { // RFC 8357
+			port = c.r.p.From.Port()
 		}
 		c.d.way, c.d.to = wayRelay, netip.AddrPortFrom(gi, port)
 		// The relay is to broadcast it: the client has no address to take it at.

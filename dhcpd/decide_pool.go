@@ -38,8 +38,8 @@ func (c *decider) poolKind() PoolKind {
 // selection of the relay, relay address, address of the interface.
 func (c *decider) wire() netip.Addr {
 	switch {
-	case c.r.relay.Link.IsValid():
-		return c.r.relay.Link
+	case c.r.p.Relay.Link.IsValid():
+		return c.r.p.Relay.Link
 	case c.r.p.GIAddr().IsValid():
 		return c.r.p.GIAddr()
 	}
@@ -54,7 +54,7 @@ func (c *decider) wire() netip.Addr {
 // What it does not have says nothing of the wire: a packet that was sent to one of our
 // other addresses came from anywhere.
 func (c *decider) near(p *dynamicPool) bool {
-	if c.r.relay.Link.IsValid() || c.r.p.GIAddr().IsValid() || c.r.on == nil {
+	if c.r.p.Relay.Link.IsValid() || c.r.p.GIAddr().IsValid() || c.r.on == nil {
 		return p.serves(c.wire())
 	}
 	for _, a := range c.r.on.Addrs {
@@ -250,7 +250,7 @@ func (c *decider) extendPool(rec *lease.Record) {
 
 // past reports whether a renewal came past the relay that the lease was given through.
 func (c *decider) past(rec *lease.Record) bool {
-	return !c.r.relay.Link.IsValid() && !c.r.p.GIAddr().IsValid() && rec.GIAddr.IsValid()
+	return !c.r.p.Relay.Link.IsValid() && !c.r.p.GIAddr().IsValid() && rec.GIAddr.IsValid()
 }
 
 // learnt reports whether the ERP knows the port of a guest by now. Past the relay the
@@ -304,7 +304,7 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 	c.route()
 	if t == wire.Offer {
 		c.d.outcome, c.d.change = OutcomePoolOffer, changeHold
-		c.d.port = portKey(&c.r.relay, c.r.p.GIAddr())
+		c.d.port = portKey(&c.r.p.Relay, c.r.p.GIAddr())
 		return
 	}
 	c.d.outcome = OutcomePoolAck
@@ -317,8 +317,8 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 	q := &c.r.p
 	rec := lease.Record{
 		IP: a, MAC: c.mac, ClientID: q.ClientID(), Pool: p.Name,
-		Device: c.d.match.loc.device, Port: c.d.match.loc.port,
-		Option82: q.RelayInfo(), GIAddr: q.GIAddr(), Ifindex: c.r.ifindex, Interface: c.r.iface,
+		Device: c.d.match.loc.Device, Port: c.d.match.loc.Port,
+		Option82: q.RelayInfo(), GIAddr: q.GIAddr(), Ifindex: c.r.ifindex, Interface: c.r.p.Ingress.Name,
 		State: lease.StateBound, Start: c.now, Renewed: c.now, Expires: c.now.Add(p.lease),
 	}
 	if s := c.d.match.seat; p.Kind == PoolSubscribers {
@@ -360,7 +360,7 @@ func (c *decider) releasePool(i int, rec *lease.Record) {
 // would be one more (RFC 3046 section 4.0 wants such a bound). Without
 // option 82 nobody knows the port.
 func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
-	port := portKey(&c.r.relay, c.r.p.GIAddr())
+	port := portKey(&c.r.p.Relay, c.r.p.GIAddr())
 	if c.set.maxMACs == 0 || port == 0 {
 		return false
 	}

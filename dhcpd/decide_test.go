@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -72,7 +73,7 @@ func testOptions() Options {
 	return Options{
 		Listen:        netip.MustParseAddrPort("0.0.0.0:67"),
 		Authoritative: true,
-		Relays:        []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24")},
+		Options:       line.Options{Relays: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24")}},
 		Subnets: []Subnet{
 			{
 				Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour,
@@ -129,12 +130,12 @@ func chosen(a netip.Addr) wire.Option    { return addrOption(wire.OptServerID, a
 // run decides about a request that came to serverIP on a served interface.
 func run(t testing.TB, q wire.Query, tab *lease.Table, change ...func(*request, *Options)) decision {
 	t.Helper()
-	r := &request{ifindex: 3, iface: "eth0", served: true, local: serverIP}
+	r := &request{ifindex: 3, served: true, local: serverIP, p: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
 	opts := testOptions()
 	for _, f := range change {
 		f(r, &opts)
 	}
-	r.parse(q.Append(nil))
+	r.p.Read(q.Append(nil))
 	set, err := compile(opts)
 	require.NoError(t, err)
 	if tab == nil {
@@ -405,7 +406,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 			if tc.raw != nil {
 				raw = tc.raw(raw)
 			}
-			r.parse(raw)
+			r.p.Read(raw)
 			set, err := compile(testOptions())
 			require.NoError(t, err)
 			d := decide(testNow, r, world(t), lease.New(), set, set)
@@ -425,7 +426,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		set, err := compile(testOptions())
 		require.NoError(t, err)
 		r := &request{served: true}
-		r.parse(good.Append(nil))
+		r.p.Read(good.Append(nil))
 		assert.Equal(t, OutcomeNotReady, decide(testNow, r, nil, lease.New(), set, set).outcome)
 	})
 }
@@ -450,8 +451,8 @@ func TestRoute(t *testing.T) {
 			if tc.flag {
 				raw[10] = 0x80
 			}
-			r := &request{served: true, local: serverIP, iface: "eth0", ifindex: 3}
-			r.parse(raw)
+			r := &request{served: true, local: serverIP, ifindex: 3, p: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
+			r.p.Read(raw)
 			set, err := compile(testOptions())
 			require.NoError(t, err)
 			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), lease.New(), set, set)))
@@ -463,7 +464,7 @@ func TestRoute(t *testing.T) {
 	})
 	t.Run("a relay that asks for it gets replies at its source port", func(t *testing.T) {
 		q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: append(port(switch1, 1), 19, 0)}
-		d := run(t, q, nil, func(r *request, _ *Options) { r.from = netip.MustParseAddrPort("198.51.100.1:5067") })
+		d := run(t, q, nil, func(r *request, _ *Options) { r.p.From = netip.MustParseAddrPort("198.51.100.1:5067") })
 		assert.Equal(t, "offer 192.0.2.11 by relay to 198.51.100.1:5067", told(d))
 	})
 }
@@ -525,11 +526,11 @@ func TestOption82IsEchoedLast(t *testing.T) {
 	} {
 		q.MAC, q.Option82, q.GIAddr = client(0x11), opt82, relayIP
 		r := &request{served: true, local: serverIP}
-		r.parse(q.Append(nil))
+		r.p.Read(q.Append(nil))
 		set, err := compile(testOptions())
 		require.NoError(t, err)
 		d := decide(testNow, r, world(t), lease.New(), set, set)
-		reply := d.reply.Append(nil, &r.p)
+		reply := d.reply.Append(nil, &r.p.Packet)
 		tail := append([]byte{82, byte(len(opt82))}, append(opt82, 255)...)
 		at := strings.Index(string(reply), string(tail))
 		require.Positive(t, at, "%s", d.outcome)
@@ -545,7 +546,7 @@ func TestCompileReportsEveryMistake(t *testing.T) {
 	_, err := compile(Options{
 		Listen:     netip.MustParseAddrPort("[2001:db8::1]:67"),
 		Interfaces: []string{"eth["},
-		Relays:     []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")},
+		Options:    line.Options{Relays: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}},
 		ServerID:   ip("2001:db8::1"),
 		Match:      []MatchKind{99},
 		Subnets: []Subnet{
@@ -637,7 +638,7 @@ func FuzzDecide(f *testing.F) {
 	profiled := testOptions()
 	for _, e := range option82.Catalogue() { // some matched, all by default
 		profiled.Option82.Default = append(profiled.Option82.Default, e.Profile)
-		profiled.Option82.Profiles = append(profiled.Option82.Profiles, Option82Profile{Profile: e.Profile, Match: Option82Match{RemoteID: "*" + e.Name[:1] + "*", DeviceName: "sw?"}})
+		profiled.Option82.Profiles = append(profiled.Option82.Profiles, line.Option82Profile{Profile: e.Profile, Match: line.Option82Match{RemoteID: "*" + e.Name[:1] + "*", DeviceName: "sw?"}})
 		for _, v := range e.Vectors {
 			q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: unhex(f, v.Payload)}
 			f.Add(q.Append(nil))
@@ -684,8 +685,8 @@ func FuzzDecide(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, set := range []*settings{set, byProfile, full, guested} {
-			r := &request{served: true, local: serverIP, iface: "eth0"}
-			r.parse(raw)
+			r := &request{served: true, local: serverIP, p: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
+			r.p.Read(raw)
 			d := decide(testNow, r, snap, tab, set, set)
 			require.NotEqual(t, "invalid", d.outcome.String())
 			if d.outcome == OutcomePoolOffer || d.outcome == OutcomePoolAck {
@@ -694,12 +695,12 @@ func FuzzDecide(f *testing.F) {
 			}
 			require.Equal(t, d.outcome.Answered(), d.reply.Type != 0, d.outcome.String())
 			require.Equal(t, d.outcome.Answered(), d.way != wayNone)
-			if r.err == nil && r.p.GIAddr().IsValid() && !set.trusts(r.p.GIAddr()) {
+			if r.p.Err == nil && r.p.GIAddr().IsValid() && !set.line.Trusts(r.p.GIAddr()) {
 				require.False(t, d.outcome.Answered(), "never an answer to an untrusted relay")
 			}
 			if d.reply.Type != 0 {
 				var p wire.Packet
-				require.NoError(t, p.Parse(d.appendReply(nil, &r.p)))
+				require.NoError(t, p.Parse(d.appendReply(nil, &r.p.Packet)))
 				if d.lease == nil {
 					require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
 				}

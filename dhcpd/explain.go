@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -89,16 +90,15 @@ func (s *Server) Explain(q Query) Explanation {
 		ask.Options = append(ask.Options, wire.Option{Code: wire.OptClientID, Value: q.ClientID})
 	}
 	set := s.settings.Load()
-	r := request{iface: q.Interface, served: true, standby: s.standby(set)}
+	r := request{served: true, standby: s.standby(set)}
 	if r.on = s.linkNamed(q.Interface); r.on == nil || !set.listen.Addr().IsUnspecified() {
 		r.local = s.explainLocal(set, q)
 	}
 	if q.Interface != "" {
 		r.served = set.serves(q.Interface, q.Interface == "lo" || r.on != nil && r.on.Loopback)
-		at := set.placeOf(q.Interface)
-		r.vlan, r.untrusted = at.vlan, at.untrusted
+		r.p.Ingress = set.line.Ingress(q.Interface)
 	}
-	r.parse(ask.Append(nil))
+	r.p.Read(ask.Append(nil))
 	snap := s.deps.Snapshot()
 	set.adopt(snap, s.deps.Leases, s.now())
 	d := decide(s.now(), &r, snap, s.deps.Leases, set, set)
@@ -108,10 +108,10 @@ func (s *Server) Explain(q Query) Explanation {
 		Text:      d.outcome.Explain(),
 		MatchedBy: d.match.by.String(),
 		ClientID:  wire.DescribeClientID(q.ClientID),
-		VLAN:      r.vlan,
+		VLAN:      r.p.Ingress.VLAN,
 		YourIP:    d.yourIP,
-		Device:    d.match.loc.device,
-		Port:      d.match.loc.port,
+		Device:    d.match.loc.Device,
+		Port:      d.match.loc.Port,
 		ServerID:  d.reply.ServerID,
 		Via:       d.way.String(),
 	}
@@ -121,17 +121,17 @@ func (s *Server) Explain(q Query) Explanation {
 	if e.ServerID.IsUnspecified() {
 		e.ServerID = netip.Addr{}
 	}
-	if r.p.RelayInfoCount() > 0 && r.relayErr == nil {
-		e.Circuit = circuitText(wire.DecodeCircuit(r.relay.CircuitID))
-		e.Remote = remoteText(wire.DecodeRemote(r.relay.RemoteID))
-		e.Relay = relayText(&r.relay)
+	if r.p.RelayInfoCount() > 0 && r.p.RelayErr == nil {
+		e.Circuit = circuitText(wire.DecodeCircuit(r.p.Relay.CircuitID))
+		e.Remote = remoteText(wire.DecodeRemote(r.p.Relay.RemoteID))
+		e.Relay = relayText(&r.p.Relay)
 	}
-	if loc := d.match.loc; loc.profile != "" {
-		e.Profile = loc.profile
+	if loc := d.match.loc; loc.Profile != "" {
+		e.Profile = loc.Profile
 		switch {
-		case loc.fault != option82.FaultNone:
-			e.Fault = loc.fault.String()
-		case loc.failed == OutcomeOption82Unread:
+		case loc.Fault != option82.FaultNone:
+			e.Fault = loc.Fault.String()
+		case loc.Result == line.Unread:
 			e.Fault = "nothing names the switch: want a remote-id other than the client's MAC, or a relay address"
 		}
 	}
@@ -167,6 +167,10 @@ func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
 	}
 	return netip.IPv4Unspecified()
 }
+
+// Option82Profiles returns the profiles of the configuration that are not ready
+// ones, in its order.
+func (s *Server) Option82Profiles() []option82.Profile { return s.settings.Load().line.OwnProfiles() }
 
 // relayText lists the sub-options beside circuit-id and remote-id.
 func relayText(r *wire.RelayInfo) string {

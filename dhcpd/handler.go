@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -22,7 +23,6 @@ type handler struct {
 	c      *committer
 	out    transport
 	links  *interfaces // nil in tests without sockets: every interface is served
-	places places
 	limit  *limiter
 	prober *prober // nil: offers leave at once
 	r      request
@@ -46,7 +46,7 @@ func (h *handler) handle(now time.Time, g datagram) {
 	d := &h.d
 	h.reply = h.reply[:0]
 	if d.reply.Type != 0 {
-		h.reply = d.appendReply(h.reply, &h.r.p)
+		h.reply = d.appendReply(h.reply, &h.r.p.Packet)
 		h.to = delivery{
 			way: d.way, to: d.to, from: g.from, ifindex: g.ifindex, source: g.to,
 			id: d.reply.ServerID, yourIP: d.yourIP, mac: d.mac,
@@ -99,21 +99,20 @@ func (d *decision) durable() bool { return d.change == changePool || d.change ==
 
 func (h *handler) read(now time.Time, g datagram, set *settings) {
 	r := &h.r
-	r.parse(g.data)
+	r.p.Read(g.data)
 	if g.cut {
-		r.err = wire.ErrLong
+		r.p.Err = wire.ErrLong
 	}
-	r.ifindex, r.from, r.local = g.ifindex, g.from, g.to
-	r.on, r.iface, r.served, r.standby, r.ownID, r.vlan, r.untrusted = nil, "", true, false, false, 0, false
+	r.p.From, r.p.Ingress = g.from, line.Ingress{}
+	r.ifindex, r.local = g.ifindex, g.to
+	r.on, r.served, r.standby, r.ownID = nil, true, false, false
 	r.limited, r.repeat = 0, false
 	if h.links != nil {
 		f := h.links.get(g.ifindex, now, set)
-		r.on, r.iface, r.served = f.of, f.of.Name, f.served
-		at := h.places.of(set, g.ifindex, r.iface)
-		r.vlan, r.untrusted = at.vlan, at.untrusted
+		r.on, r.p.Ingress, r.served = f.of, f.ingress, f.served
 		r.standby = set.holding.IsValid() && !h.links.holds(set.holding, now)
 	}
-	if r.err != nil || !r.served {
+	if r.p.Err != nil || !r.served {
 		r.repeat = h.limit.noise(now)
 		return
 	}
@@ -247,11 +246,11 @@ func (h *handler) fillEvent(now time.Time) {
 	d, p := &h.d, &h.r.p
 	h.ev = Event{
 		Time: now, Outcome: d.outcome, MAC: d.mac, YourIP: d.yourIP,
-		Ifindex: h.r.ifindex, Interface: h.r.iface,
-		Device: d.match.loc.device, Port: d.match.loc.port, Repeat: h.r.repeat,
+		Ifindex: h.r.ifindex, Interface: h.r.p.Ingress.Name,
+		Device: d.match.loc.Device, Port: d.match.loc.Port, Repeat: h.r.repeat,
 	}
-	if h.r.err != nil {
-		h.ev.Detail = h.r.err.Error()
+	if h.r.p.Err != nil {
+		h.ev.Detail = h.r.p.Err.Error()
 	}
 	if d.rec.Pool != "" {
 		h.ev.Subscriber = d.rec.Subscriber
@@ -275,7 +274,7 @@ func (h *handler) fillEvent(now time.Time) {
 	if mac, ok := p.MAC(); ok {
 		h.ev.MAC = mac
 	}
-	if h.r.err == nil {
+	if h.r.p.Err == nil {
 		h.ev.Type, h.ev.RequestedIP, h.ev.Option82 = p.Type(), p.Requested(), p.RelayInfo()
 		h.ev.Lost = d.match.lost
 		if id := p.ClientID(); len(id) <= maxShownID {

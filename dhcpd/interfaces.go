@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -24,8 +25,9 @@ const maxInterfaces = 1 << 14
 // iface is an interface and what the settings say about it.
 type iface struct {
 	of      *provision.Interface // never nil; one that is gone has no name
-	set     *settings            // that served was worked out for
+	set     *settings            // that what follows was worked out for
 	served  bool
+	ingress line.Ingress
 	expires time.Time // of what was asked by ioctl
 }
 
@@ -63,7 +65,7 @@ func (c *interfaces) get(index int, now time.Time, set *settings) *iface {
 	if f == nil && len(c.known) >= maxInterfaces {
 		clear(c.known)
 	}
-	next := &iface{of: of, set: set, served: set.serves(of.Name, of.Loopback), expires: now.Add(interfaceTTL)}
+	next := &iface{of: of, set: set, served: set.serves(of.Name, of.Loopback), ingress: set.line.Ingress(of.Name), expires: now.Add(interfaceTTL)}
 	if f != nil && f.of == of {
 		next.expires = f.expires
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -140,6 +141,26 @@ func TestForeignServerIDs(t *testing.T) {
 	links.set(provision.Interface{Index: 3, Name: "eth0", Addrs: prefixes("192.0.2.9/24")})
 	h, _ := linkRig(t, links, func(o *Options) { o.ServerID, o.Subnets[0].ServerID = host(9), host(8) })
 	require.Equal(t, []netip.Addr{host(8)}, h.s.Sockets().ForeignServerIDs)
+}
+
+// What an interface is called is read once, until it is renamed or the settings change.
+func TestIngressIsReadOnce(t *testing.T) {
+	opts := testOptions()
+	opts.VLANInterfaces, opts.TrustedInterfaces = []string{"vlan{vlan}"}, []string{"core"}
+	one, err := compile(opts)
+	require.NoError(t, err)
+	opts.TrustedInterfaces = nil
+	two, err := compile(opts)
+	require.NoError(t, err)
+	links := &fakeLinks{}
+	links.set(provision.Interface{Index: 3, Name: "vlan7"}, provision.Interface{Index: 4, Name: "core"})
+	c := newInterfaces(nil, links)
+	assert.Equal(t, line.Ingress{Name: "vlan7", VLAN: 7, Untrusted: true}, c.get(3, testNow, one).ingress)
+	assert.Equal(t, line.Ingress{Name: "core"}, c.get(4, testNow, one).ingress)
+	assert.Zero(t, testing.AllocsPerRun(10, func() { c.get(3, testNow, one); c.get(4, testNow, one) }))
+	links.set(provision.Interface{Index: 3, Name: "vlan8"})
+	assert.Equal(t, line.Ingress{Name: "vlan8", VLAN: 8, Untrusted: true}, c.get(3, testNow, one).ingress)
+	assert.Equal(t, line.Ingress{Name: "vlan8", VLAN: 8}, c.get(3, testNow, two).ingress)
 }
 
 // A packet may be quicker than the watch: an index that is new to it is looked

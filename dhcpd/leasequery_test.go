@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/probe"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision/lease"
@@ -30,13 +31,13 @@ func asked(t *testing.T, q wire.Query, tab *lease.Table, mangle ...func([]byte))
 	opts.LeaseQuery = []netip.Prefix{netip.PrefixFrom(relayIP, 32)}
 	set, err := compile(opts)
 	require.NoError(t, err)
-	r := &request{served: true, local: serverIP, iface: "eth0"}
-	r.parse(raw)
+	r := &request{served: true, local: serverIP, p: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
+	r.p.Read(raw)
 	d := decide(testNow, r, world(t), tab, set, set)
 	if d.reply.Type == 0 {
 		return d, nil
 	}
-	lib, err := dhcpv4.FromBytes(d.appendReply(nil, &r.p))
+	lib, err := dhcpv4.FromBytes(d.appendReply(nil, &r.p.Packet))
 	require.NoError(t, err)
 	assert.Equal(t, d.reply.Type, wire.MessageType(lib.MessageType()))
 	assert.Equal(t, serverIP.String(), lib.ServerIdentifier().String())

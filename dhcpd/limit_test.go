@@ -23,7 +23,7 @@ func asks(mac provision.MAC, mods ...func(*wire.Query, *request)) *request {
 	for _, mod := range mods {
 		mod(&q, r)
 	}
-	r.parse(q.Append(nil))
+	r.p.Read(q.Append(nil))
 	return r
 }
 

@@ -4,43 +4,23 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-// request is a packet and what the socket knows about it. err is what parsing
-// p gave, relayErr what parsing its option 82 gave.
+// request is a packet and what the socket and the interfaces say about it.
 type request struct {
-	p        wire.Packet
-	err      error
-	relay    wire.RelayInfo
-	relayErr error
-
+	p       line.Packet
 	ifindex int
 	on      *provision.Interface // that it came in on; nil: not known
-	iface   string
-	served  bool           // the interface is one that we answer on
-	standby bool           // another host holds the address that answering depends on
-	limited Outcome        // OutcomeLimited...: too much of the like came lately; 0: not
-	repeat  bool           // such a one was told about within this second
-	local   netip.Addr     // address of this host that the packet came to; invalid: it was a broadcast
-	from    netip.AddrPort // sender
-	ownID   bool           // option 54 is an address of this host
-
-	vlan      uint16 // that the interface is named after; zero: none
-	untrusted bool   // option 82 without a relay address is not believed on the interface
-
-	decoded option82.Decoded // room for what a profile reads
-}
-
-// parse fills the views of r from b.
-func (r *request) parse(b []byte) {
-	r.relay, r.relayErr = wire.RelayInfo{}, nil
-	if r.err = r.p.Parse(b); r.err == nil && r.p.RelayInfoCount() > 0 {
-		r.relay, r.relayErr = wire.ParseRelayInfo(r.p.RelayInfo())
-	}
+	served  bool                 // the interface is one that we answer on
+	standby bool                 // another host holds the address that answering depends on
+	limited Outcome              // OutcomeLimited...: too much of the like came lately; 0: not
+	repeat  bool                 // such a one was told about within this second
+	local   netip.Addr           // address of this host that the packet came to; invalid: it was a broadcast
+	ownID   bool                 // option 54 is an address of this host
 }
 
 // leaseView is what a decision may ask the lease table.
@@ -54,7 +34,7 @@ type leaseView interface {
 type match struct {
 	binding *provision.Binding // nil: failed says why
 	by      MatchKind
-	loc     location
+	loc     line.Location
 	failed  Outcome
 	lost    Outcome         // why option 82 led to no port, if it was to; zero: it did
 	seat    *provision.Seat // of a client without a binding: the customer whom a pool may give an address
@@ -75,12 +55,12 @@ type matcher struct {
 // find tries the configured ways in order. hint is the address that the client
 // would like to have: it decides between rows that are equally good.
 func (m *matcher) find(hint netip.Addr) match {
-	res := match{loc: m.set.option82.locate(m.r, m.mac, m.snap)}
-	if m.set.matches&MatchOption82 != 0 && m.r.p.RelayInfoCount() > 0 && len(res.loc.rows)+len(res.loc.seats) == 0 {
-		res.lost = res.loc.failed
-	}
-	if res.failed = res.loc.failed; len(res.loc.rows)+len(res.loc.seats) > 0 {
-		res.failed = OutcomeUnknownClient // unless one of the ways says better
+	res := match{loc: m.set.line.Locate(&m.r.p, m.snap), failed: OutcomeUnknownClient} // unless one of the ways says better
+	if m.r.p.RelayInfoCount() > 0 && len(res.loc.Rows)+len(res.loc.Seats) == 0 {
+		res.failed = unlocated(res.loc.Result)
+		if m.set.matches&MatchOption82 != 0 {
+			res.lost = res.failed
+		}
 	}
 	link := m.link()
 	for _, kind := range m.set.match {
@@ -116,12 +96,24 @@ func (m *matcher) find(hint netip.Addr) match {
 	return res
 }
 
+// unlocated is why option 82 led to nobody.
+func unlocated(r line.Result) Outcome {
+	switch r {
+	case line.Unread:
+		return OutcomeOption82Unread
+	case line.UnknownDevice:
+		return OutcomeUnknownDevice
+	}
+	return OutcomeUnknownPort
+}
+
 // candidates are the rows that one way of matching gives.
 type candidates struct {
 	port []provision.Binding  // of a port, or
 	rows []*provision.Binding // by VLAN or MAC, or
 	one  *provision.Binding   // named by hand
 	kind MatchKind            // what a row must agree with
+	vlan uint16               // of MatchVLAN
 	id   namedClient          // of MatchClientID
 	n    int                  // how many rows do
 	// placed: the client is where the rows belong, or is named by hand. Another
@@ -148,13 +140,13 @@ func (c *candidates) at(i int) *provision.Binding {
 
 // candidates gives the rows of one way; n is zero if there are none, and failed
 // may say why.
-func (m *matcher) candidates(kind MatchKind, loc *location) (c candidates, failed Outcome) {
+func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, failed Outcome) {
 	c.kind = kind
 	if kind&MatchVLAN != 0 {
-		if m.vlan() == 0 {
+		if loc.VLAN == 0 {
 			return c, 0
 		}
-		c.placed = true
+		c.vlan, c.placed = loc.VLAN, true
 	}
 	if kind&MatchClientID != 0 {
 		if c.id = m.clientID(); !c.id.known {
@@ -163,7 +155,7 @@ func (m *matcher) candidates(kind MatchKind, loc *location) (c candidates, faile
 	}
 	switch {
 	case kind&MatchOption82 != 0:
-		c.port, c.placed = loc.rows, true
+		c.port, c.placed = loc.Rows, true
 	case kind&MatchMAC != 0:
 		c.rows = m.snap.ByMAC(m.mac)
 	case kind&MatchClientID != 0 && c.id.ip.IsValid():
@@ -172,7 +164,7 @@ func (m *matcher) candidates(kind MatchKind, loc *location) (c candidates, faile
 		c.rows = m.snap.ByMAC(c.id.mac)
 	default:
 		var shared bool
-		if c.rows, shared = m.snap.ByVLAN(m.vlan()); shared {
+		if c.rows, shared = m.snap.ByVLAN(c.vlan); shared {
 			return c, OutcomeVLANShared
 		}
 		if len(c.rows) == 0 {
@@ -195,7 +187,7 @@ func (m *matcher) candidates(kind MatchKind, loc *location) (c candidates, faile
 func (m *matcher) agrees(c *candidates, b *provision.Binding) bool {
 	switch {
 	case c.kind&MatchMAC != 0 && b.MAC != m.mac,
-		c.kind&MatchVLAN != 0 && b.VLAN != m.vlan():
+		c.kind&MatchVLAN != 0 && b.VLAN != c.vlan:
 		return false
 	case c.kind&MatchClientID == 0:
 		return true
@@ -203,15 +195,6 @@ func (m *matcher) agrees(c *candidates, b *provision.Binding) bool {
 		return b.IP == c.id.ip
 	}
 	return b.MAC == c.id.mac
-}
-
-// vlan gives the VLAN that the client is in by the interface's name; zero if
-// that is not told. What a relay forwards came in somewhere else.
-func (m *matcher) vlan() uint16 {
-	if m.r.p.GIAddr().IsValid() {
-		return 0
-	}
-	return m.r.vlan
 }
 
 // namedClient is what a client identifier names.
@@ -242,7 +225,7 @@ func (m *matcher) idMAC() (provision.MAC, bool) {
 // link is the subnet that the client's wire is in, as far as known: link
 // selection of the relay, relay address, address of the interface.
 func (m *matcher) link() netip.Prefix {
-	at := m.r.relay.Link
+	at := m.r.p.Relay.Link
 	if !at.IsValid() {
 		at = m.r.p.GIAddr()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -47,9 +48,8 @@ func decideIn(t testing.TB, iface string, q wire.Query, tab *lease.Table, change
 	}
 	set, err := compile(opts)
 	require.NoError(t, err)
-	at := set.placeOf(iface)
-	r := &request{ifindex: 3, iface: iface, served: true, local: serverIP, vlan: at.vlan, untrusted: at.untrusted}
-	r.parse(q.Append(nil))
+	r := &request{ifindex: 3, served: true, local: serverIP, p: line.Packet{Ingress: set.line.Ingress(iface)}}
+	r.p.Read(q.Append(nil))
 	if tab == nil {
 		tab = lease.New()
 	}
@@ -192,7 +192,7 @@ func TestTrust(t *testing.T) {
 	} {
 		t.Run("source: "+tc.name, func(t *testing.T) {
 			d := run(t, relayed, nil, func(r *request, o *Options) {
-				r.from = netip.AddrPortFrom(ip(tc.from), 67)
+				r.p.From = netip.AddrPortFrom(ip(tc.from), 67)
 				o.CheckRelaySource = tc.check
 			})
 			assert.Equal(t, tc.want, d.outcome)
@@ -358,23 +358,6 @@ func TestCompileMatchingRefuses(t *testing.T) {
 	}
 }
 
-// What an interface is called is read once, until it is renamed or the settings change.
-func TestPlaces(t *testing.T) {
-	opts := testOptions()
-	opts.VLANInterfaces, opts.TrustedInterfaces = []string{"vlan{vlan}"}, []string{"core"}
-	one, err := compile(opts)
-	require.NoError(t, err)
-	opts.TrustedInterfaces = nil
-	two, err := compile(opts)
-	require.NoError(t, err)
-	var p places
-	assert.Equal(t, place{name: "vlan7", vlan: 7, untrusted: true}, p.of(one, 3, "vlan7"))
-	assert.Equal(t, place{name: "core"}, p.of(one, 4, "core"))
-	assert.Zero(t, testing.AllocsPerRun(10, func() { p.of(one, 3, "vlan7"); p.of(one, 4, "core") }))
-	assert.Equal(t, place{name: "vlan8", vlan: 8, untrusted: true}, p.of(one, 3, "vlan8"))
-	assert.Equal(t, place{name: "vlan8", vlan: 8}, p.of(two, 3, "vlan8"))
-}
-
 // The ways of matching cost no allocation, for clients that are found and for those that are not.
 func TestMatchingDoesNotAllocate(t *testing.T) {
 	snap := vlanWorld(t)
@@ -402,10 +385,10 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			raw := tc.q.Append(nil)
-			r := &request{served: true, local: serverIP, vlan: tc.vlan, from: netip.AddrPortFrom(relayIP, 67)}
+			r := &request{served: true, local: serverIP, p: line.Packet{From: netip.AddrPortFrom(relayIP, 67), Ingress: line.Ingress{VLAN: tc.vlan}}}
 			var d decision
 			assert.Zero(t, testing.AllocsPerRun(100, func() {
-				r.parse(raw)
+				r.p.Read(raw)
 				d = decide(testNow, r, snap, tab, set, set)
 			}))
 			assert.Equal(t, tc.want, d.outcome)

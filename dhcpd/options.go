@@ -3,6 +3,8 @@ package dhcpd
 import (
 	"net/netip"
 	"time"
+
+	"github.com/usher-agent/usher/dhcpd/line"
 )
 
 // MatchKind is one way to find the binding of a client. Several of them in one
@@ -21,14 +23,14 @@ const (
 
 // Options is what the server runs with. Compiled once by New and Reload.
 type Options struct {
+	line.Options // where clients are attached, and whose word is taken for that
+
 	Listen        netip.AddrPort // normally 0.0.0.0:67; a loopback address: unprivileged mode, UDP only
 	RelayPort     uint16         // port of relays; 0: 67
 	ClientPort    uint16         // port of clients; 0: 68
 	Interfaces    []string       // names or path.Match patterns; empty: all but loopback
-	Relays        []netip.Prefix // giaddr must be in one of these; empty: any
 	ServerID      netip.Addr     // option 54; invalid: the address that the packet came to
 	Match         []MatchKind    // in order; empty: option 82, then MAC
-	Option82      Option82       // how option 82 is read
 	Authoritative bool           // NAK a wrong address in INIT-REBOOT
 	RapidCommit   bool           // answer a DISCOVER that asks for it with an ACK (RFC 4039)
 	LeaseQuery    []netip.Prefix // access nodes that may ask who has an address (RFC 4388), by giaddr; empty: none
@@ -43,20 +45,11 @@ type Options struct {
 	Quarantine         time.Duration // how long a pool's address in use by somebody else is kept; 0: an hour
 	CommitTimeout      time.Duration // how long an ACK waits for the disk; 0: 100 ms
 
-	// TrustedInterfaces are names or path.Match patterns of the interfaces where
-	// option 82 is believed without a relay address; empty: all served ones.
-	TrustedInterfaces []string
-	// CheckRelaySource drops packets that name a relay but come from an address
-	// that is neither the relay's nor in Relays.
-	CheckRelaySource bool
-	ClientIDs        []ClientID // addresses by client identifier, for MatchClientID
-	// VLANInterfaces are templates for MatchVLAN, such as "eth1.{svlan}.{vlan}". The
-	// first that fits the name of an interface counts.
-	VLANInterfaces []string
-	ClientKey      ClientKey
-	MACChange      MACChange
-	MaxPortMACs    int // different clients live on one port at a time; 0: no limit
-	BindingChange  BindingChange
+	ClientIDs     []ClientID // addresses by client identifier, for MatchClientID
+	ClientKey     ClientKey
+	MACChange     MACChange
+	MaxPortMACs   int // different clients live on one port at a time; 0: no limit
+	BindingChange BindingChange
 }
 
 // ClientID gives the client with an identifier an address, if the ERP binds it.

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path"
-	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -102,7 +99,7 @@ func (c *decider) crowded(b *provision.Binding) bool {
 	if rec, ok := c.leases.Get(b.IP); ok && rec.MAC == c.mac && rec.Live(c.now) {
 		return false
 	}
-	rows := c.d.match.loc.rows // of a port without a number
+	rows := c.d.match.loc.Rows // of a port without a number
 	if b.Port != 0 {
 		rows = c.snap.ByPort(b.Device, b.Port)
 	}
@@ -165,21 +162,7 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 func (s *settings) compileMatching(o Options) error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	s.trusted, s.checkSource = slices.Clone(o.TrustedInterfaces), o.CheckRelaySource
 	s.clientKey, s.macChange, s.maxMACs, s.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
-	for _, p := range o.TrustedInterfaces {
-		if _, err := path.Match(p, ""); err != nil {
-			fail("trusted interface %q: %w", p, err)
-		}
-	}
-	for _, v := range o.VLANInterfaces {
-		t, err := vlanname.Compile(v)
-		if err != nil {
-			fail("vlan interface %q: %w", v, err)
-			continue
-		}
-		s.vlans = append(s.vlans, t)
-	}
 	s.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
 	for _, c := range o.ClientIDs {
 		values := []string{string(c.Value)}

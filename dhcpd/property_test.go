@@ -271,14 +271,13 @@ func (u *universe) send(x traveller) {
 	u.step++
 	h := u.h
 	h.read(u.now, datagram{data: x.raw, from: x.from, ifindex: 3, to: serverIP}, u.set)
-	at := u.set.placeOf(x.iface)
-	h.r.iface, h.r.served, h.r.vlan, h.r.untrusted = x.iface, !x.off, at.vlan, at.untrusted
+	h.r.p.Ingress, h.r.served = u.set.line.Ingress(x.iface), !x.off
 	before := u.leases()
 	h.decide(u.now, u.set)
 	h.fillEvent(u.now)
 	h.reply = h.reply[:0]
 	if h.d.reply.Type != 0 {
-		h.reply = h.d.reply.Append(h.reply, &h.r.p)
+		h.reply = h.d.reply.Append(h.reply, &h.r.p.Packet)
 	}
 	u.check(x, before)
 	h.apply(u.now, u.set)
@@ -319,7 +318,7 @@ func (u *universe) check(x traveller, before map[netip.Addr]lease.Record) {
 	inRelays := func(a netip.Addr) bool {
 		return slices.ContainsFunc(u.opts.Relays, func(n netip.Prefix) bool { return n.Contains(a) })
 	}
-	require.NoError(t, r.err, say)
+	require.NoError(t, r.p.Err, say)
 	require.False(t, x.off, "%s: an answer on an interface that is off", say)
 	if gi.IsValid() && len(u.opts.Relays) > 0 {
 		require.True(t, inRelays(gi), "%s: an answer to an untrusted relay", say)
@@ -329,7 +328,7 @@ func (u *universe) check(x traveller, before map[netip.Addr]lease.Record) {
 	}
 	require.LessOrEqual(t, p.RelayInfoCount(), 1, "%s: which option 82 is the real one?", say)
 	if p.RelayInfoCount() == 1 {
-		require.NoError(t, r.relayErr, say)
+		require.NoError(t, r.p.RelayErr, say)
 		if !gi.IsValid() && len(u.opts.TrustedInterfaces) > 0 {
 			require.Contains(t, u.opts.TrustedInterfaces, x.iface, "%s: option 82 of an untrusted interface", say)
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
@@ -119,8 +120,8 @@ func TestRouteOfOddPackets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			raw := tc.q.Append(nil)
 			tc.mangle(raw)
-			r := &request{served: true, local: serverIP, from: netip.AddrPortFrom(host(11), 68)}
-			r.parse(raw)
+			r := &request{served: true, local: serverIP, p: line.Packet{From: netip.AddrPortFrom(host(11), 68)}}
+			r.p.Read(raw)
 			set, err := compile(testOptions())
 			require.NoError(t, err)
 			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), leases(), set, set)))

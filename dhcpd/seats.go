@@ -3,6 +3,7 @@ package dhcpd
 import (
 	"net/netip"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -23,20 +24,20 @@ type seatFound struct {
 // seatBy gives the seat that one way leads to; c is what it gave of bindings.
 // Where the port or VLAN has bindings too, they win, unless the ERP has the client's MAC
 // for the seat and for none of them.
-func (m *matcher) seatBy(c *candidates, loc *location) seatFound {
+func (m *matcher) seatBy(c *candidates, loc *line.Location) seatFound {
 	f := seatFound{placed: c.kind&(MatchOption82|MatchVLAN) != 0}
 	var list []*provision.Seat
 	switch {
-	case c.kind&MatchVLAN != 0 && m.vlan() == 0, c.kind&MatchClientID != 0 && (!c.id.known || c.id.ip.IsValid()):
+	case c.kind&MatchVLAN != 0 && c.vlan == 0, c.kind&MatchClientID != 0 && (!c.id.known || c.id.ip.IsValid()):
 		return f
 	case c.kind&MatchOption82 != 0:
-		list = loc.seats
+		list = loc.Seats
 	case c.kind&MatchMAC != 0:
 		list = m.snap.SeatsByMAC(m.mac)
 	case c.kind&MatchClientID != 0:
 		list = m.snap.SeatsByMAC(c.id.mac)
 	default:
-		list, _ = m.snap.SeatsByVLAN(m.vlan())
+		list, _ = m.snap.SeatsByVLAN(c.vlan)
 	}
 	var first *provision.Seat // that agrees
 	exact, several, n := false, false, 0
@@ -85,7 +86,7 @@ func (m *matcher) seatBy(c *candidates, loc *location) seatFound {
 
 // seatAgrees reports whether a seat is what every part of the way asks for.
 func (m *matcher) seatAgrees(c *candidates, s *provision.Seat) bool {
-	return (c.kind&MatchMAC == 0 || s.MAC == m.mac) && (c.kind&MatchVLAN == 0 || s.VLAN == m.vlan()) &&
+	return (c.kind&MatchMAC == 0 || s.MAC == m.mac) && (c.kind&MatchVLAN == 0 || s.VLAN == c.vlan) &&
 		(c.kind&MatchClientID == 0 || s.MAC == c.id.mac)
 }
 
@@ -187,7 +188,7 @@ func (c *decider) seatCrowded(s *provision.Seat) bool {
 	if rec, live := c.seatLease(s); live && rec.MAC == c.mac || s.Device == 0 {
 		return false
 	}
-	rows, seats := c.d.match.loc.rows, c.d.match.loc.seats
+	rows, seats := c.d.match.loc.Rows, c.d.match.loc.Seats
 	if s.Port != 0 {
 		rows, seats = c.snap.ByPort(s.Device, s.Port), c.snap.SeatsByPort(s.Device, s.Port)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -84,7 +85,7 @@ func TestSeatDecisions(t *testing.T) {
 	other := client(0x77)
 	type change = func(*request, *Options)
 	vlan := func(n uint16) change {
-		return func(r *request, o *Options) { r.vlan, o.Match = n, []MatchKind{MatchVLAN, MatchMAC} }
+		return func(r *request, o *Options) { r.p.Ingress.VLAN, o.Match = n, []MatchKind{MatchVLAN, MatchMAC} }
 	}
 	limit := func(n int) change { return func(_ *request, o *Options) { o.MaxPortMACs = n } }
 	policy := func(m MACChange) change { return func(_ *request, o *Options) { o.MACChange = m } }
@@ -156,13 +157,13 @@ func TestSeatDecisions(t *testing.T) {
 		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{chosen(serverIP), requested(host(211))}}, leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.GIAddr = netip.Addr{} })), "pool_declined 192.0.2.211 quarantine", 20, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := &request{ifindex: 3, iface: "eth0", served: true, local: serverIP}
+			r := &request{ifindex: 3, served: true, local: serverIP, p: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
 			opts := testOptions()
 			opts.Pools = []Pool{flats()}
 			if tc.change != nil {
 				tc.change(r, &opts)
 			}
-			r.parse(tc.q.Append(nil))
+			r.p.Read(tc.q.Append(nil))
 			set, err := compile(opts)
 			require.NoError(t, err)
 			tab := tc.leases
@@ -305,11 +306,11 @@ func TestSeatDecisionsDoNotAllocate(t *testing.T) {
 		"subscriber_unclear": {Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 25)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &request{ifindex: 3, iface: "eth0", served: true, local: serverIP}
+			r := &request{ifindex: 3, served: true, local: serverIP, p: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
 			raw := q.Append(nil)
 			var d decision
 			allocs := testing.AllocsPerRun(100, func() {
-				r.parse(raw)
+				r.p.Read(raw)
 				d = decide(testNow, r, snap, tab, set, set)
 			})
 			require.Contains(t, name, d.outcome.String())

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -70,7 +71,7 @@ var (
 func loopbackOptions(relayPort, clientPort uint16) Options {
 	return Options{
 		Listen: netip.MustParseAddrPort("127.0.0.1:0"), RelayPort: relayPort, ClientPort: clientPort,
-		Relays: []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}, Authoritative: true,
+		Options: line.Options{Relays: []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}}, Authoritative: true,
 		Subnets: []Subnet{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour}},
 	}
 }

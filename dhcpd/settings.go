@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/vlanname"
+	"github.com/usher-agent/usher/dhcpd/line"
 )
 
 const (
@@ -26,13 +26,12 @@ type settings struct {
 	relayPort     uint16
 	clientPort    uint16
 	interfaces    []string
-	relays        []netip.Prefix
 	serverID      netip.Addr
 	holding       netip.Addr
 	limits        limits
 	match         []MatchKind
 	matches       MatchKind // all of match
-	option82      *portReader
+	line          *line.Config
 	authoritative bool
 	rapidCommit   bool
 	leaseQuery    []netip.Prefix
@@ -43,10 +42,7 @@ type settings struct {
 	quarantine    time.Duration
 	commitTimeout time.Duration
 
-	trusted       []string // interfaces; empty: all
-	checkSource   bool
 	clientIDs     map[string]netip.Addr // by option 61
-	vlans         []vlanname.Template
 	clientKey     ClientKey
 	macChange     MACChange
 	maxMACs       int // of a port; 0: no limit
@@ -72,7 +68,6 @@ func compile(o Options) (*settings, error) {
 		relayPort:     cmp.Or(o.RelayPort, defaultServerPort),
 		clientPort:    cmp.Or(o.ClientPort, defaultClientPort),
 		interfaces:    slices.Clone(o.Interfaces),
-		relays:        slices.Clone(o.Relays),
 		serverID:      o.ServerID,
 		holding:       o.AnswerWhileHolding,
 		match:         slices.Clone(o.Match),
@@ -88,12 +83,6 @@ func compile(o Options) (*settings, error) {
 		if _, err := path.Match(p, ""); err != nil {
 			fail("interface %q: %w", p, err)
 		}
-	}
-	for i, p := range s.relays {
-		if !p.Addr().Is4() {
-			fail("relay %v: want an IPv4 prefix", p)
-		}
-		s.relays[i] = p.Masked()
 	}
 	for i, p := range s.leaseQuery {
 		if !p.Addr().Is4() {
@@ -123,7 +112,7 @@ func compile(o Options) (*settings, error) {
 		errs = append(errs, err)
 	}
 	var err error
-	if s.option82, err = compileOption82(o.Option82); err != nil {
+	if s.line, err = line.Compile(o.Options); err != nil {
 		errs = append(errs, err)
 	}
 	if s.commitTimeout < 0 {
@@ -221,19 +210,3 @@ func (s *settings) serves(name string, loopback bool) bool {
 
 // loopback reports the unprivileged mode: replies leave by UDP only.
 func (s *settings) loopback() bool { return s.listen.Addr().IsLoopback() }
-
-func (s *settings) trusts(relay netip.Addr) bool {
-	for _, p := range s.relays {
-		if p.Contains(relay) {
-			return true
-		}
-	}
-	return len(s.relays) == 0
-}
-
-// trustsSource reports whether a packet that names a relay comes from it, or
-// from another relay of ours that forwarded it.
-func (s *settings) trustsSource(from, relay netip.Addr) bool {
-	from = from.Unmap()
-	return !from.IsValid() || from == relay || len(s.relays) > 0 && s.trusts(from)
-}

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
@@ -53,8 +54,8 @@ func TestRepliesByTable3(t *testing.T) {
 				}
 				raw := q.Append(nil)
 				raw[3], raw[9], raw[11] = 3, 7, 1 // hops, secs, and a flag that nobody has defined
-				r := &request{served: true, local: serverIP, ifindex: 3, iface: "eth0"}
-				r.parse(raw)
+				r := &request{served: true, local: serverIP, ifindex: 3, p: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
+				r.p.Read(raw)
 				opts := testOptions()
 				withGuests(nil, &opts)
 				set, err := compile(opts)
@@ -63,7 +64,7 @@ func TestRepliesByTable3(t *testing.T) {
 				set.takeOver(nil, tab, testNow)
 				set.adopt(snap, tab, testNow)
 				d := decide(testNow, r, snap, tab, set, set)
-				out := d.appendReply(nil, &r.p)
+				out := d.appendReply(nil, &r.p.Packet)
 				lib, err := dhcpv4.FromBytes(out)
 				require.NoError(t, err)
 

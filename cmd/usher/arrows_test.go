@@ -31,18 +31,19 @@ var arrows = map[string][]string{
 	"provision/garden":   {},            // names and prefixes, whoever uses them
 	"console/portal":     {"provision"}, // reachable for subscribers, so it has no way to what the console shows
 	"provision/link/lab": {},
-	"dhcpd":              {"provision", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool", "dhcpd/vlanname"},
+	"dhcpd":              {"provision", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault
+	"dhcpd/line":         {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                  // a port of the ERP, from the bytes that name it
 	"dhcpd/wire":         {},
 	"dhcpd/option82":     {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
 	"dhcpd/vlanname":     {},
 	"dhcpd/probe":        {}, // it asks servers with another codec than ours, so that the two check each other
-	"provision/lease":        {"provision"},
-	"provision/pool":         {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
+	"provision/lease":    {"provision"},
+	"provision/pool":     {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
 	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/garden", "provision/acl", "provision/link",
-		"console/portal", "dhcpd", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // it shows everything
+		"console/portal", "dhcpd", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
-		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/wire", "provision/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
+		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.

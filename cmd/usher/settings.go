@@ -6,9 +6,10 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/userside"
 )
@@ -68,13 +69,13 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
 		AnswerWhileHolding: c.AnswerWhileHolding,
 		Limits:             dhcpd.Limits{Client: dhcpd.Limit(c.Limits.Client), Port: dhcpd.Limit(c.Limits.Port), Relay: dhcpd.Limit(c.Limits.Relay)},
-		Interfaces:         c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
+		Interfaces:         c.Interfaces, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
 		LeaseQuery: c.Leasequery.From,
 	}
 	if err := matchingOptions(c, &o); err != nil {
 		return o, err
 	}
-	o.Option82 = option82Options(c.Option82)
+	o.Relays, o.Option82 = c.Relays, option82Options(c.Option82)
 	o.Common = optionSet(c.Common)
 	for _, k := range c.Classes {
 		m := dhcpd.ClassMatch{VendorClass: k.Match.VendorClass, UserClass: k.Match.UserClass, MACPrefix: k.Match.MACPrefix}
@@ -138,17 +139,17 @@ func subOptions(list []config.SubOption) []dhcpd.Option {
 	return out
 }
 
-func option82Options(c config.Option82) dhcpd.Option82 {
-	o := dhcpd.Option82{Default: c.DefaultProfiles()}
+func option82Options(c config.Option82) line.Option82 {
+	o := line.Option82{Default: c.DefaultProfiles()}
 	for _, p := range c.Profiles {
-		m := dhcpd.Option82Match{DeviceName: p.Match.DeviceName, Model: p.Match.Model, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
+		m := line.Option82Match{DeviceName: p.Match.DeviceName, Model: p.Match.Model, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
 		for _, id := range p.Match.Device {
 			m.Devices = append(m.Devices, provision.DeviceID(id))
 		}
-		o.Profiles = append(o.Profiles, dhcpd.Option82Profile{Profile: p.Profile(), Match: m})
+		o.Profiles = append(o.Profiles, line.Option82Profile{Profile: p.Profile(), Match: m})
 	}
 	for _, x := range c.Exact {
-		o.Exact = append(o.Exact, dhcpd.Option82Exact{Value: x.Value, Device: provision.DeviceID(x.Device), Port: x.Port, PortName: x.PortName})
+		o.Exact = append(o.Exact, line.Option82Exact{Value: x.Value, Device: provision.DeviceID(x.Device), Port: x.Port, PortName: x.PortName})
 	}
 	return o
 }
