@@ -65,7 +65,7 @@ func (c *interfaces) get(index int, now time.Time, set *settings) *iface {
 	if f == nil && len(c.known) >= maxInterfaces {
 		clear(c.known)
 	}
-	next := &iface{of: of, set: set, served: set.serves(of.Name, of.Loopback), ingress: set.line.Ingress(of.Name), expires: now.Add(interfaceTTL)}
+	next := &iface{of: of, set: set, served: set.serves(of.Name, of.Loopback), ingress: set.config.Line().Ingress(of.Name), expires: now.Add(interfaceTTL)}
 	if f != nil && f.of == of {
 		next.expires = f.expires
 	}
@@ -110,7 +110,7 @@ type SocketStatus struct {
 
 // Sockets tells about interfaces and sockets now. It may be called from any goroutine.
 func (s *Server) Sockets() SocketStatus {
-	set := s.settings.Load()
+	set := s.generation.Load().settings
 	st := SocketStatus{Names: []string{}, AnswerWhileHolding: set.holding, Standby: s.standby(set), ReceiveDrops: s.drops()}
 	if s.deps.Links != nil {
 		view := s.deps.Links.View()
@@ -125,7 +125,7 @@ func (s *Server) Sockets() SocketStatus {
 	slices.Sort(st.Names)
 	st.Names = st.Names[:min(len(st.Names), statusInterfaces)]
 	holds := s.holder()
-	for _, id := range set.serverIDs() {
+	for _, id := range set.config.ServerIDs() {
 		if !holds(id) {
 			st.ForeignServerIDs = append(st.ForeignServerIDs, id)
 		}
@@ -170,19 +170,4 @@ func (s *Server) drops() uint64 {
 		}
 	}
 	return s.dropsSum
-}
-
-// serverIDs lists the configured server identifiers, each once.
-func (s *settings) serverIDs() []netip.Addr {
-	var out []netip.Addr
-	add := func(a netip.Addr) {
-		if a.IsValid() && !slices.Contains(out, a) {
-			out = append(out, a)
-		}
-	}
-	add(s.serverID)
-	for i := range s.subnets {
-		add(s.subnets[i].serverID)
-	}
-	return out
 }

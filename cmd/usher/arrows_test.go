@@ -31,8 +31,9 @@ var arrows = map[string][]string{
 	"provision/garden":   {},            // names and prefixes, whoever uses them
 	"console/portal":     {"provision"}, // reachable for subscribers, so it has no way to what the console shows
 	"provision/link/lab": {},
-	"dhcpd":              {"provision", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault
-	"dhcpd/line":         {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                  // a port of the ERP, from the bytes that name it
+	"dhcpd":              {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
+	"dhcpd/v4":           {"provision", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"},             // option82: its patterns choose classes of clients; pool: how well an address fits
+	"dhcpd/line":         {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                              // a port of the ERP, from the bytes that name it
 	"dhcpd/wire":         {},
 	"dhcpd/option82":     {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
 	"dhcpd/vlanname":     {},
@@ -40,10 +41,10 @@ var arrows = map[string][]string{
 	"provision/lease":    {"provision"},
 	"provision/pool":     {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
 	"console": {"config", "userside", "provision", "provision/erp", "provision/outbox", "provision/garden", "provision/acl", "provision/link",
-		"console/portal", "dhcpd", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // it shows everything
+		"console/portal", "dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/erp", "provision/outbox", "provision/acl",
-		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
+		"provision/link", "provision/link/lab", "dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal", "provision/garden"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.

@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
@@ -124,7 +124,7 @@ func (m *matcher) rateSeat(s *provision.Seat) int {
 	switch {
 	case m.hasMAC(s):
 		return seatOwn
-	case m.set.macChange != MACAccept && !s.MAC.IsZero():
+	case m.cfg.macChange != MACAccept && !s.MAC.IsZero():
 		return seatRefused // the ERP cannot be told: there is no address to tell it by
 	case live && rec.MAC == m.mac:
 		return seatLeased
@@ -139,11 +139,11 @@ func (m *matcher) rateSeat(s *provision.Seat) int {
 // seatLease gives the record of the address that a seat has or had last from a
 // pool, and whether it is live.
 func (m *matcher) seatLease(s *provision.Seat) (rec lease.Record, live bool) {
-	for i := range m.set.pools {
-		if m.set.pools[i].Kind != PoolSubscribers {
+	for i := range m.cfg.pools {
+		if m.cfg.pools[i].Kind != PoolSubscribers {
 			continue
 		}
-		a, ok := m.pools.owned(i, s.Key)
+		a, ok := m.pools.Owned(i, s.Key)
 		if !ok {
 			continue
 		}
@@ -160,7 +160,7 @@ func (m *matcher) seatLease(s *provision.Seat) (rec lease.Record, live bool) {
 // holder is whom pools of the kind know the client by.
 func (c *decider) holder(kind PoolKind) provision.MAC {
 	if kind == PoolSubscribers {
-		return c.d.match.seat.Key
+		return c.d.Match.Seat.Key
 	}
 	return c.mac
 }
@@ -171,12 +171,12 @@ func (c *decider) refuseSeat(kind PoolKind, a netip.Addr) Outcome {
 	if kind != PoolSubscribers {
 		return 0
 	}
-	s := c.d.match.seat
+	s := c.d.Match.Seat
 	rec, known := c.leases.Get(a)
 	switch {
-	case known && rec.Live(c.now) && (rec.Key != s.Key || rec.Subscriber != s.Subscriber || rec.MAC != c.mac && !c.d.match.taken):
+	case known && rec.Live(c.now) && (rec.Key != s.Key || rec.Subscriber != s.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
 		return OutcomeNakOtherClient
-	case c.set.maxMACs > 0 && c.seatCrowded(s):
+	case c.cfg.maxMACs > 0 && c.seatCrowded(s):
 		return OutcomePortMACLimit
 	}
 	return 0
@@ -188,7 +188,7 @@ func (c *decider) seatCrowded(s *provision.Seat) bool {
 	if rec, live := c.seatLease(s); live && rec.MAC == c.mac || s.Device == 0 {
 		return false
 	}
-	rows, seats := c.d.match.loc.Rows, c.d.match.loc.Seats
+	rows, seats := c.d.Match.Loc.Rows, c.d.Match.Loc.Seats
 	if s.Port != 0 {
 		rows, seats = c.snap.ByPort(s.Device, s.Port), c.snap.SeatsByPort(s.Device, s.Port)
 	}
@@ -200,7 +200,7 @@ func (c *decider) seatCrowded(s *provision.Seat) bool {
 		}
 		seen[n] = rec.MAC
 		n++
-		return n >= c.set.maxMACs
+		return n >= c.cfg.maxMACs
 	}
 	for i := range rows {
 		if rec, ok := c.leases.Get(rows[i].IP); ok && more(&rec) {

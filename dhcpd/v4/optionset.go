@@ -1,11 +1,10 @@
-package dhcpd
+package v4
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -67,7 +66,7 @@ type optionSets []*wire.OptionSet
 func compileOptionSets(prefix netip.Prefix, gateway netip.Addr, classes []Class, layers ...OptionSet) (optionSets, error) {
 	one := func(layers []OptionSet) (*wire.OptionSet, error) {
 		l := optionList{gateway: gateway}
-		l.set(wire.OptSubnetMask, net.CIDRMask(prefix.Bits(), 32), false)
+		l.set(wire.OptSubnetMask, binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-prefix.Bits())), false)
 		if gateway.IsValid() {
 			l.set(wire.OptRouter, gateway.AsSlice(), false)
 		}

@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
@@ -7,28 +7,12 @@ import (
 	"github.com/usher-agent/usher/dhcpd/line"
 )
 
-// MatchKind is one way to find the binding of a client. Several of them in one
-// value must agree: MatchOption82|MatchMAC is the address of the port that the ERP has with the client's MAC.
-type MatchKind uint8
-
-// The ways to find a binding.
-const (
-	MatchOption82 MatchKind = 1 << iota // by the switch and port that option 82 names
-	MatchVLAN                           // by the VLAN that the interface is named after
-	MatchClientID                       // by the client identifier
-	MatchMAC                            // by the client's MAC
-
-	matchEnd
-)
-
-// Options is what the server runs with. Compiled once by New and Reload.
+// Options is what a configuration asks for.
 type Options struct {
 	line.Options // where clients are attached, and whose word is taken for that
 
-	Listen        netip.AddrPort // normally 0.0.0.0:67; a loopback address: unprivileged mode, UDP only
 	RelayPort     uint16         // port of relays; 0: 67
 	ClientPort    uint16         // port of clients; 0: 68
-	Interfaces    []string       // names or path.Match patterns; empty: all but loopback
 	ServerID      netip.Addr     // option 54; invalid: the address that the packet came to
 	Match         []MatchKind    // in order; empty: option 82, then MAC
 	Authoritative bool           // NAK a wrong address in INIT-REBOOT
@@ -37,13 +21,9 @@ type Options struct {
 	Common        OptionSet      // what clients of all subnets are told
 	Classes       []Class        // the first that fits a client counts
 	Subnets       []Subnet
-	// AnswerWhileHolding is an address that this host must have to answer; invalid: always.
-	AnswerWhileHolding netip.Addr
-	Limits             Limits
-	Unknown            Unknown       // what becomes of clients that the ERP does not know
-	Pools              []Pool        // addresses that the server gives out by itself
-	Quarantine         time.Duration // how long a pool's address in use by somebody else is kept; 0: an hour
-	CommitTimeout      time.Duration // how long an ACK waits for the disk; 0: 100 ms
+	Unknown       Unknown       // what becomes of clients that the ERP does not know
+	Pools         []Pool        // addresses that the server gives out by itself
+	Quarantine    time.Duration // how long a pool's address in use by somebody else is kept; 0: an hour
 
 	ClientIDs     []ClientID // addresses by client identifier, for MatchClientID
 	ClientKey     ClientKey

@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import "fmt"
 

@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
@@ -7,70 +7,49 @@ import (
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
-	"github.com/usher-agent/usher/provision/lease"
 )
 
-// request is a packet and what the socket and the interfaces say about it.
-type request struct {
-	p       line.Packet
-	ifindex int
-	on      *provision.Interface // that it came in on; nil: not known
-	served  bool                 // the interface is one that we answer on
-	standby bool                 // another host holds the address that answering depends on
-	limited Outcome              // OutcomeLimited...: too much of the like came lately; 0: not
-	repeat  bool                 // such a one was told about within this second
-	local   netip.Addr           // address of this host that the packet came to; invalid: it was a broadcast
-	ownID   bool                 // option 54 is an address of this host
-}
-
-// leaseView is what a decision may ask the lease table.
-type leaseView interface {
-	Get(ip netip.Addr) (lease.Record, bool)
-	ByMAC(mac provision.MAC) []lease.Record
-	ByClientID(id []byte) []lease.Record
-}
-
-// match is the binding that a client is to have, or why there is none.
-type match struct {
+// Match is the binding that a client is to have, or why there is none.
+type Match struct {
 	binding *provision.Binding // nil: failed says why
-	by      MatchKind
-	loc     line.Location
+	By      MatchKind
+	Loc     line.Location
 	failed  Outcome
-	lost    Outcome         // why option 82 led to no port, if it was to; zero: it did
-	seat    *provision.Seat // of a client without a binding: the customer whom a pool may give an address
+	Lost    Outcome         // why option 82 led to no port, if it was to; zero: it did
+	Seat    *provision.Seat // of a client without a binding: the customer whom a pool may give an address
 	taken   bool            // what another client has leased for the seat is the client's: a new router
 }
 
 // matcher finds bindings for one request.
 type matcher struct {
 	now    time.Time
-	r      *request
+	r      *Request
 	mac    provision.MAC
 	snap   *provision.Snapshot
-	leases leaseView
-	pools  poolView
-	set    *settings
+	leases LeaseView
+	pools  PoolView
+	cfg    *Config
 }
 
 // find tries the configured ways in order. hint is the address that the client
 // would like to have: it decides between rows that are equally good.
-func (m *matcher) find(hint netip.Addr) match {
-	res := match{loc: m.set.line.Locate(&m.r.p, m.snap), failed: OutcomeUnknownClient} // unless one of the ways says better
-	if m.r.p.RelayInfoCount() > 0 && len(res.loc.Rows)+len(res.loc.Seats) == 0 {
-		res.failed = unlocated(res.loc.Result)
-		if m.set.matches&MatchOption82 != 0 {
-			res.lost = res.failed
+func (m *matcher) find(hint netip.Addr) Match {
+	res := Match{Loc: m.cfg.line.Locate(&m.r.P, m.snap), failed: OutcomeUnknownClient} // unless one of the ways says better
+	if m.r.P.RelayInfoCount() > 0 && len(res.Loc.Rows)+len(res.Loc.Seats) == 0 {
+		res.failed = unlocated(res.Loc.Result)
+		if m.cfg.matches&MatchOption82 != 0 {
+			res.Lost = res.failed
 		}
 	}
 	link := m.link()
-	for _, kind := range m.set.match {
-		c, failed := m.candidates(kind, &res.loc)
-		switch f := m.seatBy(&c, &res.loc); {
+	for _, kind := range m.cfg.match {
+		c, failed := m.candidates(kind, &res.Loc)
+		switch f := m.seatBy(&c, &res.Loc); {
 		case f.seat != nil:
-			res.by, res.seat, res.taken, res.failed = kind, f.seat, f.taken, OutcomeNoPool
+			res.By, res.Seat, res.taken, res.failed = kind, f.seat, f.taken, OutcomeNoPool
 			return res
 		case f.failed != 0 && f.placed:
-			res.by, res.failed = kind, f.failed
+			res.By, res.failed = kind, f.failed
 			return res
 		case f.failed != 0:
 			failed = f.failed
@@ -82,14 +61,14 @@ func (m *matcher) find(hint netip.Addr) match {
 			continue
 		}
 		if b := m.choose(&c, hint, link); b != nil {
-			res.by, res.binding = kind, b
+			res.By, res.binding = kind, b
 			return res
 		}
 		res.failed = OutcomePortFull
 		if c.placed {
 			// The port wins: whoever is plugged in here gets the port's address, even
 			// if the ERP has the MAC elsewhere, and a full port is not walked around.
-			res.by = kind
+			res.By = kind
 			return res
 		}
 	}
@@ -205,8 +184,8 @@ type namedClient struct {
 }
 
 func (m *matcher) clientID() namedClient {
-	id := m.r.p.ClientID()
-	if ip, ok := m.set.clientIDs[string(id)]; ok && len(id) > 0 {
+	id := m.r.P.ClientID()
+	if ip, ok := m.cfg.clientIDs[string(id)]; ok && len(id) > 0 {
 		return namedClient{known: true, ip: ip}
 	}
 	mac, ok := m.idMAC()
@@ -215,27 +194,27 @@ func (m *matcher) clientID() namedClient {
 
 // idMAC gives the MAC within the client identifier, if clients are found by it.
 func (m *matcher) idMAC() (provision.MAC, bool) {
-	if m.set.matches&MatchClientID == 0 {
+	if m.cfg.matches&MatchClientID == 0 {
 		return provision.MAC{}, false
 	}
-	mac, ok := wire.ClientIDMAC(m.r.p.ClientID())
+	mac, ok := wire.ClientIDMAC(m.r.P.ClientID())
 	return mac, ok
 }
 
 // link is the subnet that the client's wire is in, as far as known: link
 // selection of the relay, relay address, address of the interface.
 func (m *matcher) link() netip.Prefix {
-	at := m.r.p.Relay.Link
+	at := m.r.P.Relay.Link
 	if !at.IsValid() {
-		at = m.r.p.GIAddr()
+		at = m.r.P.GIAddr()
 	}
 	if !at.IsValid() {
-		at = m.r.local
+		at = m.r.Local
 	}
-	if !at.IsValid() && m.r.on != nil {
-		at = m.r.on.Addr()
+	if !at.IsValid() && m.r.On != nil {
+		at = m.r.On.Addr()
 	}
-	if n := m.set.subnetOf(at); n != nil {
+	if n := m.cfg.subnetOf(at); n != nil {
 		return n.prefix
 	}
 	return netip.Prefix{}
@@ -315,7 +294,7 @@ func (m *matcher) rate(b *provision.Binding) (class, extra int) {
 	switch {
 	case !m.differs(b):
 		return classOwn, extra
-	case m.set.macChange != MACAccept && !b.MAC.IsZero() && (mine || !live):
+	case m.cfg.macChange != MACAccept && !b.MAC.IsZero() && (mine || !live):
 		return classOther, extra // it would be refused: any other row is better
 	case mine && live:
 		return classLeased, extra

@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import (
 	"bytes"
@@ -57,8 +57,8 @@ const (
 
 // same reports whether the client that asks is the one of a lease.
 func (m *matcher) same(rec *lease.Record) bool {
-	if m.set.clientKey == ClientKeyID {
-		if id := m.r.p.ClientID(); len(id) > 0 || len(rec.ClientID) > 0 {
+	if m.cfg.clientKey == ClientKeyID {
+		if id := m.r.P.ClientID(); len(id) > 0 || len(rec.ClientID) > 0 {
 			return bytes.Equal(id, rec.ClientID)
 		}
 	}
@@ -77,13 +77,13 @@ func (m *matcher) differs(b *provision.Binding) bool {
 
 // permit says why the client may not have b now, although it was found; zero: it may.
 func (c *decider) permit(b *provision.Binding) Outcome {
-	if c.set.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b) {
-		if c.set.macChange == MACRefuse {
+	if c.cfg.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b) {
+		if c.cfg.macChange == MACRefuse {
 			return OutcomeMACRefused
 		}
 		return OutcomeMACReported
 	}
-	if c.set.maxMACs > 0 && c.crowded(b) {
+	if c.cfg.maxMACs > 0 && c.crowded(b) {
 		return OutcomePortMACLimit
 	}
 	return 0
@@ -99,7 +99,7 @@ func (c *decider) crowded(b *provision.Binding) bool {
 	if rec, ok := c.leases.Get(b.IP); ok && rec.MAC == c.mac && rec.Live(c.now) {
 		return false
 	}
-	rows := c.d.match.loc.Rows // of a port without a number
+	rows := c.d.Match.Loc.Rows // of a port without a number
 	if b.Port != 0 {
 		rows = c.snap.ByPort(b.Device, b.Port)
 	}
@@ -110,7 +110,7 @@ func (c *decider) crowded(b *provision.Binding) bool {
 		if !ok || rows[i].IP == b.IP || rec.MAC == c.mac || !rec.Live(c.now) || holds(seen[:n], rec.MAC) {
 			continue
 		}
-		if seen[n] = rec.MAC; n+1 >= c.set.maxMACs {
+		if seen[n] = rec.MAC; n+1 >= c.cfg.maxMACs {
 			return true
 		}
 		n++
@@ -131,7 +131,7 @@ func holds(list []provision.MAC, mac provision.MAC) bool {
 // keep it a moment longer: nobody else is to have it, nor may get it from a pool, and
 // this is the first time.
 func (c *decider) shorten(ciaddr netip.Addr) bool {
-	if c.set.bindingChange != BindingShorten || c.snap.ByIP(ciaddr) != nil || c.set.poolOf(ciaddr) >= 0 {
+	if c.cfg.bindingChange != BindingShorten || c.snap.ByIP(ciaddr) != nil || c.cfg.PoolOf(ciaddr) >= 0 {
 		return false
 	}
 	rec, known := c.leases.Get(ciaddr)
@@ -139,7 +139,7 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	if !known || rec.Pool != "" || rec.MAC != c.mac || !c.same(&rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
 		return false
 	}
-	n := c.set.subnetOf(ciaddr)
+	n := c.cfg.subnetOf(ciaddr)
 	if n == nil {
 		return false
 	}
@@ -147,23 +147,23 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	if !id.IsValid() {
 		return false
 	}
-	c.d.outcome, c.d.yourIP, c.d.binding = OutcomeAckShortened, ciaddr, nil
-	c.d.reply = wire.Reply{
+	c.d.Outcome, c.d.YourIP, c.d.Binding = OutcomeAckShortened, ciaddr, nil
+	c.d.Reply = wire.Reply{
 		Type: wire.Ack, CIAddr: ciaddr, YIAddr: ciaddr, ServerID: id, Options: c.options(n),
 		LeaseTime: uint32(shortLease / time.Second), RenewTime: shortRenew, RebindTime: shortRebind,
 	}
-	c.d.change, c.d.rec = changeRenew, rec
-	c.d.rec.Renewed, c.d.rec.Expires = c.now, c.now.Add(shortLease)
+	c.d.Change, c.d.Rec = ChangeRenew, rec
+	c.d.Rec.Renewed, c.d.Rec.Expires = c.now, c.now.Add(shortLease)
 	c.route()
 	return true
 }
 
 // compileMatching checks what goes with the ways of matching and makes it ready.
-func (s *settings) compileMatching(o Options) error {
+func (cfg *Config) compileMatching(o Options) error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	s.clientKey, s.macChange, s.maxMACs, s.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
-	s.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
+	cfg.clientKey, cfg.macChange, cfg.maxMACs, cfg.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
+	cfg.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
 	for _, c := range o.ClientIDs {
 		values := []string{string(c.Value)}
 		if c.Text {
@@ -174,10 +174,10 @@ func (s *settings) compileMatching(o Options) error {
 			continue
 		}
 		for _, v := range values {
-			if _, twice := s.clientIDs[v]; twice {
+			if _, twice := cfg.clientIDs[v]; twice {
 				fail("client id %x: given twice", c.Value)
 			}
-			s.clientIDs[v] = c.IP
+			cfg.clientIDs[v] = c.IP
 		}
 	}
 	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
