@@ -9,7 +9,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// Links follows the interfaces of this host. View gives the newest view; it is
+// Links follows the interfaces of this host. View returns the newest view; it is
 // called for each packet and must be quick.
 type Links interface {
 	View() *provision.Interfaces
@@ -45,7 +45,7 @@ func newInterfaces(s *sockets, links Links) *interfaces {
 	return &interfaces{s: s, links: links, known: map[int]*iface{}}
 }
 
-// get gives the interface with an index.
+// get returns the interface with an index.
 func (c *interfaces) get(index int, now time.Time, set *settings) *iface {
 	f := c.known[index]
 	var of *provision.Interface
@@ -133,7 +133,7 @@ func (s *Server) Sockets() SocketStatus {
 	return st
 }
 
-// holder gives what tells this host's addresses; before Listen, without Links,
+// holder returns what tells this host's addresses; before Listen, without Links,
 // every address counts as ours.
 func (s *Server) holder() func(netip.Addr) bool {
 	switch socks := s.socks.Load(); {
@@ -151,7 +151,7 @@ func (s *Server) standby(set *settings) bool {
 	return set.holding.IsValid() && !s.holder()(set.holding)
 }
 
-// linkNamed gives an interface by name; nil: not known.
+// linkNamed returns an interface by name; nil: not known.
 func (s *Server) linkNamed(name string) *provision.Interface {
 	if s.deps.Links == nil || name == "" {
 		return nil

@@ -135,7 +135,7 @@ func newLimiter() *limiter {
 	}
 }
 
-// check gives v4.OutcomeLimited... for a packet that is too much, else 0. repeat:
+// check returns v4.OutcomeLimited... for a packet that is too much, else 0. repeat:
 // the like was told within this second already.
 func (l *limiter) check(now time.Time, r *v4.Request, set *limits) (o v4.Outcome, repeat bool) {
 	if *set == (limits{}) {

@@ -45,12 +45,12 @@ func world(t testing.TB, keepSeats bool) *provision.Snapshot {
 	return snap
 }
 
-// port gives option 82 of a port as switch sw inserts it: family A with the MAC of the switch.
+// port returns option 82 of a port as switch sw inserts it: family A with the MAC of the switch.
 func port(sw provision.MAC, n byte) []byte {
 	return append([]byte{1, 6, 0, 4, 0, 100, 0, n, 2, 8, 0, 6}, sw[:]...)
 }
 
-// named gives option 82 with a text circuit-id, and a remote-id if there is one.
+// named returns option 82 with a text circuit-id, and a remote-id if there is one.
 func named(name string, remote ...byte) []byte {
 	b := append([]byte{1, byte(len(name))}, name...)
 	if len(remote) > 0 {

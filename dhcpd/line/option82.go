@@ -253,7 +253,7 @@ func (ru *rule) match(p *Packet, dev *provision.Device) bool {
 	return ru.remote.IsZero() || ru.remote.MatchRemote(p.Relay.RemoteID)
 }
 
-// guessDevice gives the switch that a packet names before a profile is chosen:
+// guessDevice returns the switch that a packet names before a profile is chosen:
 // by a remote-id that the ERP knows, else by the relay's address.
 func guessDevice(p *Packet, mac provision.MAC, snap *provision.Snapshot) *provision.Device {
 	var dev *provision.Device
@@ -302,7 +302,7 @@ func readPort(dec *option82.Decoder, p *Packet, mac provision.MAC, snap *provisi
 	return loc, true
 }
 
-// switchOf gives the switch that was read; named is false if nothing names one.
+// switchOf returns the switch that was read; named is false if nothing names one.
 func switchOf(sw *option82.Switch, p *Packet, mac provision.MAC, snap *provision.Snapshot) (dev *provision.Device, named bool) {
 	switch {
 	case sw.Kind == option82.ByMAC && provision.MAC(sw.MAC) != mac:

@@ -129,7 +129,7 @@ func matchUserClass(g option82.Glob, v []byte) bool {
 	return false
 }
 
-// classOf gives the number of the first class that a client is of, as optionSets counts; 0: none.
+// classOf returns the number of the first class that a client is of, as optionSets counts; 0: none.
 func (c *Config) classOf(p *wire.Packet, mac [6]byte) int {
 	for i := range c.classes {
 		if c.classes[i].matches(p, mac) {

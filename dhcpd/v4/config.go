@@ -115,6 +115,37 @@ func Compile(o Options) (*Config, error) {
 	return cfg, errors.Join(errs...)
 }
 
+// compileMatching checks what goes with the ways of matching and makes it ready.
+func (cfg *Config) compileMatching(o Options) error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	cfg.clientKey, cfg.macChange, cfg.maxMACs, cfg.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
+	cfg.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
+	for _, c := range o.ClientIDs {
+		values := []string{string(c.Value)}
+		if c.Text {
+			values = append(values, "\x00"+string(c.Value))
+		}
+		if len(c.Value) == 0 || len(c.Value) > 254 || !c.IP.Is4() {
+			fail("client id %x: want 1 to 254 bytes and an IPv4 address", c.Value)
+			continue
+		}
+		for _, v := range values {
+			if _, twice := cfg.clientIDs[v]; twice {
+				fail("client id %x: given twice", c.Value)
+			}
+			cfg.clientIDs[v] = c.IP
+		}
+	}
+	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
+		fail("client key %d, mac change %d, binding change %d: no such word", o.ClientKey, o.MACChange, o.BindingChange)
+	}
+	if o.MaxPortMACs < 0 || o.MaxPortMACs > maxPortMACs {
+		fail("macs per port %d: want 0 to %d", o.MaxPortMACs, maxPortMACs)
+	}
+	return errors.Join(errs...)
+}
+
 func compileSubnet(o *Options, n Subnet) (subnet, error) {
 	if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() {
 		return subnet{}, errors.New("want an IPv4 prefix")
@@ -151,7 +182,7 @@ func compileSubnet(o *Options, n Subnet) (subnet, error) {
 	}, nil
 }
 
-// subnetOf gives the smallest configured subnet that holds ip, or nil.
+// subnetOf returns the smallest configured subnet that holds ip, or nil.
 func (c *Config) subnetOf(ip netip.Addr) *subnet {
 	if !ip.Is4() {
 		return nil

@@ -31,7 +31,7 @@ var (
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// host gives 192.0.2.n.
+// host returns 192.0.2.n.
 func host(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
 
 func client(n byte) provision.MAC { return provision.MAC{0, 0, 0x5e, 0, 0x53, n} }
@@ -83,12 +83,12 @@ func testOptions() Options {
 	}
 }
 
-// port gives option 82 of a port as switch sw inserts it: family A with the MAC of the switch.
+// port returns option 82 of a port as switch sw inserts it: family A with the MAC of the switch.
 func port(sw provision.MAC, n byte) []byte {
 	return append([]byte{1, 6, 0, 4, 0, 100, 0, n, 2, 8, 0, 6}, sw[:]...)
 }
 
-// named gives option 82 with a text circuit-id, and a remote-id if there is one.
+// named returns option 82 with a text circuit-id, and a remote-id if there is one.
 func named(name string, remote ...byte) []byte {
 	b := append([]byte{1, byte(len(name))}, name...)
 	if len(remote) > 0 {
@@ -601,7 +601,7 @@ func TestOutcomes(t *testing.T) {
 	assert.Error(t, err)
 }
 
-// Whatever the packet, decide gives one outcome and a reply only with a way.
+// Whatever the packet, decide returns one outcome and a reply only with a way.
 func FuzzDecide(f *testing.F) {
 	snap := world(f)
 	cfg, err := Compile(testOptions())

@@ -19,7 +19,7 @@ const (
 	WayFrame         // link-layer unicast to chaddr and yiaddr, which the client has not configured yet
 )
 
-// String gives none, relay, unicast, broadcast or frame.
+// String returns none, relay, unicast, broadcast or frame.
 func (w Way) String() string {
 	return [...]string{"none", "relay", "unicast", "broadcast", "frame"}[w]
 }

@@ -117,7 +117,7 @@ func (c *candidates) at(i int) *provision.Binding {
 	return c.rows[i]
 }
 
-// candidates gives the rows of one way; n is zero if there are none, and failed
+// candidates returns the rows of one way; n is zero if there are none, and failed
 // may say why.
 func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, failed Outcome) {
 	c.kind = kind
@@ -192,7 +192,7 @@ func (m *matcher) clientID() namedClient {
 	return namedClient{known: ok, mac: mac}
 }
 
-// idMAC gives the MAC within the client identifier, if clients are found by it.
+// idMAC returns the MAC within the client identifier, if clients are found by it.
 func (m *matcher) idMAC() (provision.MAC, bool) {
 	if m.cfg.matches&MatchClientID == 0 {
 		return provision.MAC{}, false

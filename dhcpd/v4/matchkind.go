@@ -23,7 +23,7 @@ const (
 // matchWords are the words of match kinds, in the order that they are written in.
 func matchWords() []string { return []string{"option82", "vlan", "client_id", "mac"} }
 
-// String gives option82, vlan, client_id or mac, several joined by "+"; empty for zero.
+// String returns option82, vlan, client_id or mac, several joined by "+"; empty for zero.
 func (k MatchKind) String() string {
 	var words []string
 	for i, w := range matchWords() {
@@ -34,7 +34,7 @@ func (k MatchKind) String() string {
 	return strings.Join(words, "+")
 }
 
-// ParseMatchKind reads what String gives, in any order.
+// ParseMatchKind reads what String returns, in any order.
 func ParseMatchKind(s string) (MatchKind, error) {
 	var k MatchKind
 	for word := range strings.SplitSeq(s, "+") {

@@ -23,7 +23,7 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-// ready gives a ready profile.
+// ready returns a ready profile.
 func ready(t testing.TB, name string) option82.Profile {
 	t.Helper()
 	p, ok := option82.Find(name)

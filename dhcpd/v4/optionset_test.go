@@ -14,7 +14,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// tell compiles one set for a /24 with a gateway and gives the answer to a client that asks for codes.
+// tell compiles one set for a /24 with a gateway and returns the answer to a client that asks for codes.
 func tell(t *testing.T, set OptionSet, codes ...byte) *dhcpv4.DHCPv4 {
 	t.Helper()
 	sets, err := compileOptionSets(netip.MustParsePrefix("192.0.2.0/24"), host(1), nil, set)

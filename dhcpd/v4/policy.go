@@ -2,8 +2,6 @@ package v4
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -156,35 +154,4 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	c.d.Rec.Renewed, c.d.Rec.Expires = c.now, c.now.Add(shortLease)
 	c.route()
 	return true
-}
-
-// compileMatching checks what goes with the ways of matching and makes it ready.
-func (cfg *Config) compileMatching(o Options) error {
-	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	cfg.clientKey, cfg.macChange, cfg.maxMACs, cfg.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
-	cfg.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
-	for _, c := range o.ClientIDs {
-		values := []string{string(c.Value)}
-		if c.Text {
-			values = append(values, "\x00"+string(c.Value))
-		}
-		if len(c.Value) == 0 || len(c.Value) > 254 || !c.IP.Is4() {
-			fail("client id %x: want 1 to 254 bytes and an IPv4 address", c.Value)
-			continue
-		}
-		for _, v := range values {
-			if _, twice := cfg.clientIDs[v]; twice {
-				fail("client id %x: given twice", c.Value)
-			}
-			cfg.clientIDs[v] = c.IP
-		}
-	}
-	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
-		fail("client key %d, mac change %d, binding change %d: no such word", o.ClientKey, o.MACChange, o.BindingChange)
-	}
-	if o.MaxPortMACs < 0 || o.MaxPortMACs > maxPortMACs {
-		fail("macs per port %d: want 0 to %d", o.MaxPortMACs, maxPortMACs)
-	}
-	return errors.Join(errs...)
 }

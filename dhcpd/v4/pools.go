@@ -1,441 +1,197 @@
 package v4
 
 import (
-	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
-	"github.com/usher-agent/usher/dhcpd/wire"
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/pool"
 )
 
-// This file decides about clients for whom the ERP binds no address: what becomes
-// of unknown ones, and who gets an address of a pool.
+// Unknown is what becomes of a client that the ERP does not know.
+type Unknown uint8
 
-// unknown reports whether the ERP says nothing about the client. Other reasons
-// for not finding a binding, such as a full port, are answers of the ERP.
-func (m *Match) unknown() bool {
-	switch m.failed {
-	case OutcomeUnknownClient, OutcomeOption82Unread, OutcomeUnknownDevice, OutcomeUnknownPort, OutcomeUnknownVLAN,
-		OutcomeSubscriberUnclear: // nobody can say which customer it is
-		return m.binding == nil
+// What becomes of unknown clients.
+const (
+	UnknownSilence Unknown = iota // no answer, as RFC 2131 asks for
+	UnknownNak                    // a NAK if it insists on an address, else no answer
+	UnknownGuest                  // an address of a pool for guests
+)
+
+// PoolKind is whom a pool serves. Its zero value is invalid.
+type PoolKind uint8
+
+// The kinds of pools. Where no pool for subscribers serves the wire, a customer
+// of the ERP without an address is a guest like one whom it does not know.
+const (
+	PoolGuests      PoolKind = iota + 1 // clients that the ERP does not know
+	PoolSubscribers                     // customers to whom the ERP gives a port, a MAC or a VLAN but no address
+)
+
+// String returns guests, subscribers or invalid.
+func (k PoolKind) String() string {
+	switch k {
+	case PoolGuests:
+		return "guests"
+	case PoolSubscribers:
+		return "subscribers"
 	}
-	return false
+	return "invalid"
 }
 
-// poolKind gives the kind of pools that the client may have an address of; 0: none.
-func (c *decider) poolKind() PoolKind {
-	switch m := &c.d.Match; {
-	case m.Seat != nil && c.servedKind(PoolSubscribers):
-		return PoolSubscribers
-	case (m.Seat != nil || m.unknown()) && c.cfg.unknown == UnknownGuest:
-		return PoolGuests
-	}
-	return 0
+// Pool is a range that the server gives addresses of by itself. It lies in one of
+// the Subnets, whose settings its clients are told unless the pool has its own.
+type Pool struct {
+	Name        string
+	Kind        PoolKind
+	First, Last netip.Addr
+	Links       []netip.Prefix // wires it serves besides that of its subnet
+	LeaseTime   time.Duration  // at least a minute
+	Probe       bool           // ask the wire by ARP before an offer
+	WarnAt      float64        // share in use that is worth a warning; 0: none
+	OptionSet                  // besides what the subnet tells, or in its place
 }
 
-// wire gives the address that tells which wire the client is on, as far as known: link
-// selection of the relay, relay address, address of the interface.
-func (c *decider) wire() netip.Addr {
-	switch {
-	case c.r.P.Relay.Link.IsValid():
-		return c.r.P.Relay.Link
-	case c.r.P.GIAddr().IsValid():
-		return c.r.P.GIAddr()
-	}
-	if !c.r.Local.IsValid() && c.r.On != nil {
-		return c.r.On.Addr()
-	}
-	return c.r.Local
+const (
+	defaultQuarantine = time.Hour
+	// OfferHold is how long an offered address is kept for its client: until it
+	// has surely asked for it or taken the offer of somebody else.
+	OfferHold = time.Minute
+)
+
+// dynamicPool is one pool ready for the packet path.
+type dynamicPool struct {
+	Pool
+	subnet // what its clients are told; prefix is the wire's
 }
 
-// near reports whether a pool serves the client's wire. An interface may have
-// several addresses, such as one of the customers' network and one of the guests'.
-// What it does not have says nothing of the wire: a packet that was sent to one of our
-// other addresses came from anywhere.
-func (c *decider) near(p *dynamicPool) bool {
-	if c.r.P.Relay.Link.IsValid() || c.r.P.GIAddr().IsValid() || c.r.On == nil {
-		return p.serves(c.wire())
-	}
-	for _, a := range c.r.On.Addrs {
-		if p.serves(a.Addr()) {
-			return true
-		}
-	}
-	return false
-}
-
-// discoverPool answers a DISCOVER of a client without a binding.
-func (c *decider) discoverPool() {
-	kind := c.poolKind()
-	if kind == 0 {
-		c.end(c.d.Match.failed)
-		return
-	}
-	var best netip.Addr
-	var bestFit pool.Fit
-	bestPool, served := 0, -1
-	want := c.r.P.Requested()
-	for i := range c.cfg.pools {
-		p := &c.cfg.pools[i]
-		if p.Kind != kind || !c.near(p) {
-			continue
-		}
-		served = i
-		if a, fit := c.pools.Pick(i, c.holder(kind), want, c.now); fit > bestFit && c.snap.ByIP(a) == nil {
-			best, bestFit, bestPool = a, fit, i
-		}
-	}
-	switch {
-	case served < 0:
-		c.end(OutcomeNoPool)
-		return
-	case bestFit == 0:
-		c.d.Pool = served + 1
-		c.end(OutcomePoolExhausted)
-		return
-	case c.fullPort(kind, bestPool, best):
-		c.end(OutcomePortMACLimit)
-		return
-	}
-	refused := c.refuseSeat(kind, best)
-	switch {
-	case refused == OutcomeNakOtherClient: // a DISCOVER has no NAK
-		c.end(OutcomePortFull)
-	case refused != 0:
-		c.end(refused)
-	case c.cfg.rapidCommit && c.r.P.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
-		c.grantPool(wire.Ack, kind, bestPool, best)
-		c.d.Reply.RapidCommit = c.d.Reply.Type == wire.Ack
-	default:
-		c.grantPool(wire.Offer, kind, bestPool, best)
-	}
-}
-
-// asksWire reports whether the wire is asked before an address of pool i is given. An
-// OFFER can wait for that, and a client that asks for rapid commit takes one too (RFC 4039).
-func (c *decider) asksWire(i int) bool {
-	return c.cfg.pools[i].Probe && !c.r.P.GIAddr().IsValid()
-}
-
-// selectPool answers SELECTING of a client without a binding.
-func (c *decider) selectPool(a netip.Addr) {
-	i, open := c.openPool(a)
-	switch {
-	case open:
-		c.requestPool(i, a)
-	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
-		c.nak(OutcomeNakUnknown, nil)
-	default:
-		c.nak(OutcomeNakNotBound, nil)
-	}
-}
-
-// openPool returns the pool that a is of, and reports whether the client may have one of its addresses.
-func (c *decider) openPool(a netip.Addr) (i int, open bool) {
-	i = c.cfg.PoolOf(a)
-	return i, i >= 0 && c.cfg.pools[i].Kind == c.poolKind() && c.near(&c.cfg.pools[i])
-}
-
-// requestPool answers a REQUEST for an address of a pool that is open to the client.
-func (c *decider) requestPool(i int, a netip.Addr) {
-	kind := c.cfg.pools[i].Kind
-	if own := c.leasedPool(kind); own.IsValid() && own != a {
-		c.d.YourIP = own
-		c.nak(OutcomeNakWrongAddress, nil)
-		return
-	}
-	c.takePool(kind, i, a)
-}
-
-// leasedPool gives the address that the client has leased of a pool it may have one of. It
-// gets no second one: else one client that names address after address would empty the pool.
-func (c *decider) leasedPool(kind PoolKind) netip.Addr {
-	for i := range c.cfg.pools {
-		p := &c.cfg.pools[i]
-		if p.Kind != kind || !c.near(p) {
-			continue
-		}
-		a, fit := c.pools.Pick(i, c.holder(kind), netip.Addr{}, c.now)
-		if fit == pool.FitOwn && c.pools.Slot(i, a, c.now).State == pool.StateLeased && c.snap.ByIP(a) == nil {
-			return a
-		}
-	}
-	return netip.Addr{}
-}
-
-// takePool acknowledges a if nobody else has it, else refuses it.
-func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
-	switch {
-	case c.snap.ByIP(a) != nil:
-		c.nak(OutcomeNakNotBound, nil)
-		return
-	case !usable(c.pools.Slot(i, a, c.now), c.holder(kind)):
-		c.nak(OutcomeNakOtherClient, nil)
-		return
-	case c.fullPort(kind, i, a):
-		c.end(OutcomePortMACLimit)
-		return
-	}
-	switch o := c.refuseSeat(kind, a); o {
-	case 0:
-		c.grantPool(wire.Ack, kind, i, a)
-	case OutcomeNakOtherClient:
-		c.nak(o, nil)
-	default:
-		c.end(o)
-	}
-}
-
-// rebootPool answers INIT-REBOOT of a client without a binding. A client of whom
-// there is no record gets silence (RFC 2131 section 4.3.2), but not when its address is
-// of another network than its wire, or unknown clients are to be told.
-func (c *decider) rebootPool(a netip.Addr) {
-	n := c.cfg.subnetOf(c.wire())
-	_, known := c.pooled(a)
-	i, open := c.openPool(a)
-	switch {
-	case known && open:
-		c.requestPool(i, a)
-	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
-		c.nak(OutcomeNakUnknown, nil)
-	case c.poolKind() != 0 && c.cfg.authoritative && n != nil && c.servedKind(c.poolKind()) && !n.prefix.Contains(a) && i < 0:
-		c.nak(OutcomeNakNotBound, nil)
-	default:
-		c.end(OutcomeInitRebootUnknown)
-	}
-}
-
-// servedKind reports whether a pool of the kind serves the client's wire.
-func (c *decider) servedKind(kind PoolKind) bool {
-	for i := range c.cfg.pools {
-		if p := &c.cfg.pools[i]; p.Kind == kind && c.near(p) {
-			return true
-		}
-	}
-	return false
-}
-
-// extendPool answers RENEWING and REBINDING of whom the lease record says that
-// the address is one of a pool. A client that the ERP binds an address by now is
-// refused, so that it asks anew and moves there.
-func (c *decider) extendPool(rec *lease.Record) {
-	a := rec.IP
-	if c.r.P.RelayInfoCount() == 0 { // else find was asked already
-		c.find(a)
-		if s := c.snap.SeatByKey(rec.Subscriber, rec.Key); s != nil && c.d.Match.By&MatchVLAN == 0 {
-			c.d.Match = Match{Seat: s, Loc: c.d.Match.Loc} // the packet does not tell where it is from, the record does
-		}
-	}
-	i := c.cfg.PoolOf(a)
-	kind := c.poolKind()
-	past := c.past(rec)
-	if s := c.d.Match.Seat; s != nil && past && i >= 0 && (c.cfg.pools[i].Kind == PoolSubscribers || c.cfg.seated(rec.GIAddr)) {
-		kind = PoolSubscribers
-	}
-	b := c.d.Match.binding
-	switch {
-	case b != nil && b.IP == a:
-		c.grant(wire.Ack, b)
-	case b != nil:
-		c.nak(OutcomeNakWrongAddress, b)
-	case i < 0, c.cfg.pools[i].Kind != kind,
-		kind == PoolGuests && c.learnt(rec, past),
-		!past && !c.near(&c.cfg.pools[i]): // a renewal past the relay does not tell the wire
-		c.nak(OutcomeNakNotBound, nil)
-	default:
-		c.takePool(kind, i, a)
-	}
-}
-
-// past reports whether a renewal came past the relay that the lease was given through.
-func (c *decider) past(rec *lease.Record) bool {
-	return !c.r.P.Relay.Link.IsValid() && !c.r.P.GIAddr().IsValid() && rec.GIAddr.IsValid()
-}
-
-// learnt reports whether the ERP knows the port of a guest by now. Past the relay the
-// record alone knows the port.
-func (c *decider) learnt(rec *lease.Record, past bool) bool {
-	return len(c.snap.ByPort(rec.Device, rec.Port)) > 0 ||
-		past && c.cfg.seated(rec.GIAddr) && len(c.snap.SeatsByPort(rec.Device, rec.Port)) > 0
-}
-
-// seated reports whether a pool for subscribers serves the wire of at.
-func (c *Config) seated(at netip.Addr) bool {
-	for i := range c.pools {
-		if p := &c.pools[i]; p.Kind == PoolSubscribers && p.serves(at) {
-			return true
-		}
-	}
-	return false
-}
-
-// pooled gives the record of an address that this client has or had from a pool.
-func (c *decider) pooled(a netip.Addr) (lease.Record, bool) {
-	rec, known := c.leases.Get(a)
-	return rec, known && rec.Pool != "" && rec.MAC == c.mac
-}
-
-// refuseUnknown ends a REQUEST of which nothing is known.
-func (c *decider) refuseUnknown(o Outcome) {
-	p := &c.r.P
-	// Past a relay nobody can say that the client is unknown: its port is.
-	told := p.GIAddr().IsValid() || p.RelayInfoCount() > 0
-	if c.cfg.unknown == UnknownNak && told && c.d.Match.unknown() {
-		c.nak(OutcomeNakUnknown, nil)
-		return
-	}
-	c.end(o)
-}
-
-// grantPool plans an OFFER or an ACK of an address of pool i.
-func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Addr) {
-	p := &c.cfg.pools[i]
-	id := c.serverID(&p.subnet)
-	if !id.IsValid() {
-		c.end(OutcomeNoServerID)
-		return
-	}
-	c.d.Pool, c.d.YourIP, c.d.Holder = i+1, a, c.holder(kind)
-	c.d.Reply = wire.Reply{
-		Type: t, ServerID: id, YIAddr: a, Options: c.options(&p.subnet),
-		LeaseTime: p.seconds, RenewTime: p.t1, RebindTime: p.t2,
-	}
-	c.route()
-	if t == wire.Offer {
-		c.d.Outcome, c.d.Change = OutcomePoolOffer, ChangeHold
-		c.d.Port = portKey(&c.r.P.Relay, c.r.P.GIAddr())
-		return
-	}
-	c.d.Outcome = OutcomePoolAck
-	c.d.Reply.CIAddr = c.r.P.CIAddr()
-	c.recordPool(p, a)
-}
-
-// recordPool plans the lease record of an ACK.
-func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
-	q := &c.r.P
-	rec := lease.Record{
-		IP: a, MAC: c.mac, ClientID: q.ClientID(), Pool: p.Name,
-		Device: c.d.Match.Loc.Device, Port: c.d.Match.Loc.Port,
-		Option82: q.RelayInfo(), GIAddr: q.GIAddr(), Ifindex: c.r.Ifindex, Interface: c.r.P.Ingress.Name,
-		State: lease.StateBound, Start: c.now, Renewed: c.now, Expires: c.now.Add(p.lease),
-	}
-	if s := c.d.Match.Seat; p.Kind == PoolSubscribers {
-		rec.Subscriber, rec.Key = s.Subscriber, s.Key
-		if s.Device != 0 {
-			rec.Device, rec.Port = s.Device, s.Port
-		}
-	}
-	c.d.Change = ChangePool
-	if old, known := c.leases.Get(a); known && old.MAC == rec.MAC && old.Pool == p.Name {
-		rec.Start = old.Start
-		if q.RelayInfoCount() == 0 && !q.GIAddr().IsValid() && old.GIAddr.IsValid() { // past the relay
-			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
-			if rec.Key.IsZero() || rec.Device == 0 {
-				rec.Device, rec.Port = old.Device, old.Port
-			}
-			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
-		}
-		if len(rec.ClientID) == 0 {
-			rec.ClientID = old.ClientID
-		}
-		if old.State == lease.StateBound && old.Subscriber == rec.Subscriber && old.Key == rec.Key &&
-			old.Device == rec.Device && old.Port == rec.Port && old.GIAddr == rec.GIAddr && old.Ifindex == rec.Ifindex &&
-			old.Interface == rec.Interface && bytes.Equal(old.Option82, rec.Option82) && bytes.Equal(old.ClientID, rec.ClientID) {
-			rec.Option82, rec.ClientID = old.Option82, old.ClientID // the table's own: nothing is copied
-			c.d.Change = ChangePoolRenew
-		}
-	}
-	c.d.Rec, c.d.Port = rec, PortOfLease(&rec)
-}
-
-// releasePool plans the release of an address of pool i.
-func (c *decider) releasePool(i int, rec *lease.Record) {
-	c.d.Pool, c.d.YourIP, c.d.Change, c.d.Rec.Key = i+1, rec.IP, ChangeRelease, rec.Key
-	c.end(OutcomePoolReleased)
-}
-
-// fullPort reports whether the client's port holds as many addresses of pools as it may and a
-// would be one more (RFC 3046 section 4.0 wants such a bound). Without
-// option 82 nobody knows the port.
-func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
-	port := portKey(&c.r.P.Relay, c.r.P.GIAddr())
-	if c.cfg.maxMACs == 0 || port == 0 {
+// serves reports whether the pool is for the wire of at, the address of its relay or interface.
+func (p *dynamicPool) serves(at netip.Addr) bool {
+	if !at.IsValid() {
 		return false
 	}
-	if s := c.pools.Slot(i, a, c.now); s.MAC == c.holder(kind) && (s.State == pool.StateOffered || s.State == pool.StateLeased) {
-		return false // it has it already
+	if p.prefix.Contains(at) {
+		return true
 	}
-	n := 0
-	for j := range c.cfg.pools {
-		n += c.pools.Held(j, port)
-	}
-	return n >= c.cfg.maxMACs
-}
-
-// portKey is a number for the port that option 82 names, whatever its profile: its very
-// bytes, a hash of them (FNV-1a). 0: it names none.
-func portKey(r *wire.RelayInfo, gi netip.Addr) uint64 {
-	if len(r.CircuitID) == 0 && len(r.RemoteID) == 0 {
-		return 0
-	}
-	h := uint64(14695981039346656037)
-	add := func(b ...byte) {
-		for _, x := range b {
-			h = (h ^ uint64(x)) * 1099511628211
+	for _, l := range p.Links {
+		if l.Contains(at) {
+			return true
 		}
 	}
-	add(byte(len(r.CircuitID)))
-	add(r.CircuitID...)
-	if len(r.RemoteID) > 0 {
-		add(r.RemoteID...)
-	} else if gi.IsValid() { // a circuit-id alone means something to its relay only
-		four := gi.As4()
-		add(four[:]...)
-	}
-	return max(h, 1)
+	return false
 }
 
-// PortOfLease is portKey for a lease.
-func PortOfLease(rec *lease.Record) uint64 {
-	r, err := wire.ParseRelayInfo(rec.Option82)
-	if err != nil || len(rec.Option82) == 0 {
-		return 0
+// compilePools checks o.Pools; the subnets of cfg are ready.
+func (cfg *Config) compilePools(o Options) error {
+	cfg.unknown = o.Unknown
+	cfg.quarantine = cmp.Or(o.Quarantine, defaultQuarantine)
+	var errs []error
+	if o.Unknown > UnknownGuest {
+		errs = append(errs, fmt.Errorf("unknown clients %d: no such kind", o.Unknown))
 	}
-	return portKey(&r, rec.GIAddr)
+	if cfg.quarantine < 0 {
+		errs = append(errs, fmt.Errorf("quarantine %v: negative", cfg.quarantine))
+	}
+	for _, p := range o.Pools {
+		c, err := compilePool(&o, p)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("pool %q: %w", p.Name, err))
+			continue
+		}
+		for i := range cfg.pools {
+			if other := &cfg.pools[i]; other.Name == p.Name || !p.Last.Less(other.First) && !other.Last.Less(p.First) {
+				errs = append(errs, fmt.Errorf("pool %q: has the name of pool %q or overlaps it", p.Name, other.Name))
+			}
+		}
+		cfg.pools = append(cfg.pools, c)
+	}
+	return errors.Join(errs...)
 }
 
-// hasFromPool reports whether the client has the address of rec from a pool now.
-func (c *decider) hasFromPool(rec *lease.Record) bool {
-	return rec.Pool != "" && rec.MAC == c.mac && rec.Live(c.now)
+func compilePool(o *Options, p Pool) (dynamicPool, error) {
+	if p.Name == "" || p.Kind != PoolGuests && p.Kind != PoolSubscribers {
+		return dynamicPool{}, errors.New("want a name, and the kind guests or subscribers")
+	}
+	i := slices.IndexFunc(o.Subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
+	if i < 0 {
+		return dynamicPool{}, fmt.Errorf("%v-%v is not within one subnet", p.First, p.Last)
+	}
+	n := o.Subnets[i]
+	n.LeaseTime, n.RenewTime, n.RebindTime = p.LeaseTime, 0, 0
+	sub, err := compileSubnet(o, n)
+	if err != nil {
+		return dynamicPool{}, err
+	}
+	sub.options, err = compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet, p.OptionSet)
+	if err != nil {
+		return dynamicPool{}, err
+	}
+	return dynamicPool{Pool: p, subnet: sub}, nil
 }
 
-// declinePool takes an address of pool i out of service for a time. Only a client
-// that has it now can do that: else anybody could empty the pool.
-func (c *decider) declinePool(i int, rec *lease.Record) {
-	c.d.Pool, c.d.YourIP, c.d.Change = i+1, rec.IP, ChangeQuarantine
-	c.d.Rec = *rec
-	hold := c.cfg.Quarantine(c.pools.Quarantined(i, c.now))
-	c.d.Rec.State, c.d.Rec.Renewed, c.d.Rec.Expires = lease.StateQuarantined, c.now, c.now.Add(hold)
-	c.end(OutcomePoolDeclined)
+// PoolOf returns the place of the pool whose range has a; -1 if there is none.
+func (c *Config) PoolOf(a netip.Addr) int {
+	for i := range c.pools {
+		if p := &c.pools[i]; a.IsValid() && !a.Less(p.First) && !p.Last.Less(a) {
+			return i
+		}
+	}
+	return -1
 }
 
-// informPool tells a client of a pool its settings.
-func (c *decider) informPool(ciaddr netip.Addr) {
-	rec, known := c.leases.Get(ciaddr)
-	i := c.cfg.PoolOf(ciaddr)
-	if !known || i < 0 || !c.hasFromPool(&rec) {
-		c.end(OutcomeInformUnknown)
-		return
+// Pools returns the pools, in the order of the configuration.
+func (c *Config) Pools() []Pool {
+	all := make([]Pool, len(c.pools))
+	for i := range c.pools {
+		all[i] = c.pools[i].Pool
 	}
-	p := &c.cfg.pools[i]
-	id := c.serverID(&p.subnet)
-	if !id.IsValid() {
-		c.end(OutcomeNoServerID)
-		return
+	return all
+}
+
+// PoolNetwork returns the network of the pool at place i, and its gateway; invalid: none.
+func (c *Config) PoolNetwork(i int) (prefix netip.Prefix, gateway netip.Addr) {
+	return c.pools[i].prefix, c.pools[i].gateway
+}
+
+// maxDeclined is the share of a pool that DECLINEs and answers to ARP keep away for the whole of
+// dhcp.quarantine. So many addresses are not really in use by others; somebody takes one after
+// another to decline it, or answers for all, and those after that come back as soon as offers do.
+const maxDeclined = 0.25
+
+// Quarantine returns how long an address of a pool that is in use by somebody else
+// is kept from others, if share of the pool is so already.
+func (c *Config) Quarantine(share float64) time.Duration {
+	if share >= maxDeclined {
+		return min(c.quarantine, OfferHold)
 	}
-	c.d.YourIP, c.d.Outcome = ciaddr, OutcomeInformAck
-	c.d.Reply = wire.Reply{Type: wire.Ack, ServerID: id, CIAddr: ciaddr, Options: c.options(&p.subnet)}
-	c.route()
+	return c.quarantine
+}
+
+// PoolView is what a decision may ask the allocators; it changes nothing.
+type PoolView interface {
+	// Pick chooses an address of the pool at place i for mac; 0: there is none.
+	Pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit)
+	// Slot tells what an address of the pool at place i is.
+	Slot(i int, a netip.Addr, now time.Time) pool.Slot
+	// Held is how many addresses of the pool at place i are offered or leased at a port.
+	Held(i int, port uint64) int
+	// Quarantined is the share of the pool at place i that is in quarantine.
+	Quarantined(i int, now time.Time) float64
+	// Owned returns the address of the pool at place i that mac has or had last.
+	Owned(i int, mac provision.MAC) (netip.Addr, bool)
+}
+
+// usable reports whether mac may have the address of the slot.
+func usable(s pool.Slot, mac provision.MAC) bool {
+	switch s.State {
+	case pool.StateFree:
+		return !s.Bound
+	case pool.StateOffered, pool.StateLeased:
+		return !s.Bound && s.MAC == mac
+	}
+	return false
 }

@@ -26,7 +26,7 @@ func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
 	return n, true
 }
 
-// options gives what the client is told in n.
+// options returns what the client is told in n.
 func (c *decider) options(n *subnet) *wire.OptionSet {
 	class := c.cfg.classOf(&c.r.P.Packet, c.mac)
 	c.alwaysBroadcast = n.alwaysBroadcast || class > 0 && c.cfg.classes[class-1].alwaysBroadcast
@@ -148,7 +148,7 @@ func nakMessage(o Outcome) string {
 	return "address is not bound to you"
 }
 
-// serverID gives the server identifier of a reply: what the relay wants (RFC
+// serverID returns the server identifier of a reply: what the relay wants (RFC
 // 5107), what is configured for n or at all, the address that the packet came to,
 // one of the interface, best in n, the gateway of n.
 func (c *decider) serverID(n *subnet) netip.Addr {

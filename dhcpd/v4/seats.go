@@ -21,7 +21,7 @@ type seatFound struct {
 	placed bool    // the client is where the seats are: no other way is tried
 }
 
-// seatBy gives the seat that one way leads to; c is what it gave of bindings.
+// seatBy returns the seat that one way leads to; c is what it led to of bindings.
 // Where the port or VLAN has bindings too, they win, unless the ERP has the client's MAC
 // for the seat and for none of them.
 func (m *matcher) seatBy(c *candidates, loc *line.Location) seatFound {
@@ -136,7 +136,7 @@ func (m *matcher) rateSeat(s *provision.Seat) int {
 	return seatOther
 }
 
-// seatLease gives the record of the address that a seat has or had last from a
+// seatLease returns the record of the address that a seat has or had last from a
 // pool, and whether it is live.
 func (m *matcher) seatLease(s *provision.Seat) (rec lease.Record, live bool) {
 	for i := range m.cfg.pools {

@@ -48,7 +48,7 @@ func flats() Pool {
 	}
 }
 
-// keyOf gives the key of the only seat, or of that with the MAC.
+// keyOf returns the key of the only seat, or of that with the MAC.
 func keyOf(s *provision.Snapshot, id provision.SubscriberID, mac ...provision.MAC) provision.MAC {
 	for _, x := range s.SeatsOf(id) {
 		if len(mac) == 0 || x.MAC == mac[0] {
