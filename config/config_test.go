@@ -23,7 +23,9 @@ import (
 
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
@@ -148,14 +150,17 @@ func TestMinimalHasDefaults(t *testing.T) {
 			Limits: dhcpd.Limits{
 				Client: dhcpd.Limit{Rate: 5, Burst: 20}, Port: dhcpd.Limit{Rate: 200, Burst: 2000}, Relay: dhcpd.Limit{Rate: 5000, Burst: 20_000},
 			},
-			RelayPort: 67, ClientPort: 68, Match: []dhcpd.MatchKind{dhcpd.MatchOption82, dhcpd.MatchMAC}, ClientKey: dhcpd.ClientKeyMAC,
-			MACChange: dhcpd.MACAccept, BindingChange: dhcpd.BindingNAK, Option82: dhcpd.Option82{Default: []option82.Profile{dlink, ifname}}, Authoritative: true,
-			Subnets: []dhcpd.Subnet{{
-				Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
-				LeaseTime: time.Hour, RenewTime: 30 * time.Minute, RebindTime: 52*time.Minute + 30*time.Second,
-				OptionSet: dhcpd.OptionSet{DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")}},
-			}},
-			Unknown: dhcpd.UnknownSilence, Quarantine: time.Hour,
+			Options: v4.Options{
+				RelayPort: 67, ClientPort: 68, Match: []v4.MatchKind{v4.MatchOption82, v4.MatchMAC}, ClientKey: v4.ClientKeyMAC,
+				MACChange: v4.MACAccept, BindingChange: v4.BindingNAK, Authoritative: true,
+				Options: line.Options{Option82: line.Option82{Default: []option82.Profile{dlink, ifname}}},
+				Subnets: []v4.Subnet{{
+					Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
+					LeaseTime: time.Hour, RenewTime: 30 * time.Minute, RebindTime: 52*time.Minute + 30*time.Second,
+					OptionSet: v4.OptionSet{DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")}},
+				}},
+				Unknown: v4.UnknownSilence, Quarantine: time.Hour,
+			},
 		}},
 		ACL: ACL{
 			Enabled: true, Options: access.Options{VerifyInterval: 30 * time.Second, FlowsInterval: time.Second},
@@ -364,7 +369,7 @@ func TestOptionEncoding(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, []dhcpd.Option{{Code: 224, Value: tt.want}}, cfg.DHCP.Subnets[0].Options)
+			assert.Equal(t, []v4.Option{{Code: 224, Value: tt.want}}, cfg.DHCP.Subnets[0].Options)
 		})
 	}
 }

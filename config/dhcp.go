@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 )
 
@@ -34,23 +34,23 @@ func (v value) ipv4Listen(like string) (netip.AddrPort, bool) {
 
 // matchTogether compares the ways of matching with what they need.
 func matchTogether(m mapping, c *DHCP) {
-	var used dhcpd.MatchKind
+	var used v4.MatchKind
 	for _, way := range c.Match {
 		used |= way
 	}
 	vlans := m.get("vlan_interfaces")
-	switch vlan := used&dhcpd.MatchVLAN != 0; {
+	switch vlan := used&v4.MatchVLAN != 0; {
 	case vlan && !vlans.present():
 		m.get("match").problem("vlan needs dhcp.vlan_interfaces: it says which interfaces are those of a VLAN")
 	case !vlan && len(c.VLANInterfaces) > 0:
 		vlans.warn("not used: dhcp.match has no vlan")
 	}
-	if slices.Contains(c.Match, dhcpd.MatchVLAN) && slices.ContainsFunc(c.VLANInterfaces, func(t string) bool { return strings.Contains(t, "{svlan}") }) {
+	if slices.Contains(c.Match, v4.MatchVLAN) && slices.ContainsFunc(c.VLANInterfaces, func(t string) bool { return strings.Contains(t, "{svlan}") }) {
 		vlans.warn("{svlan} is not compared with anything, for the ERP has one VLAN: the inner ones must differ, or use vlan+mac")
 	}
 }
 
-func clientIDTogether(m mapping, c *dhcpd.ClientID) {
+func clientIDTogether(m mapping, c *v4.ClientID) {
 	hexa, text := m.get("hex"), m.get("text")
 	if hexa.present() == text.present() {
 		m.problem("want hex or text, one of them")
@@ -106,13 +106,13 @@ func (v value) vlanInterface() (string, bool) {
 
 // matchWords are the ways to find a client.
 func matchWords() []string {
-	return []string{dhcpd.MatchOption82.String(), dhcpd.MatchVLAN.String(), dhcpd.MatchClientID.String(), dhcpd.MatchMAC.String()}
+	return []string{v4.MatchOption82.String(), v4.MatchVLAN.String(), v4.MatchClientID.String(), v4.MatchMAC.String()}
 }
 
 // matchOrder reads the ways to find a client: words, or several joined by + that must agree.
 func (*decoder) matchOrder(v value, k key, into reflect.Value) bool {
-	out := []dhcpd.MatchKind{}
-	seen := map[dhcpd.MatchKind]string{}
+	out := []v4.MatchKind{}
+	seen := map[v4.MatchKind]string{}
 	v.list(func(e value) {
 		s, ok := e.raw("one of " + strings.Join(matchWords(), ", "))
 		if !ok {
@@ -129,7 +129,7 @@ func (*decoder) matchOrder(v value, k key, into reflect.Value) bool {
 				return
 			}
 		}
-		way, err := dhcpd.ParseMatchKind(s)
+		way, err := v4.ParseMatchKind(s)
 		first, twice := seen[way]
 		switch {
 		case err != nil:

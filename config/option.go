@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 )
 
 // serverOwns says why an option code cannot be set by hand; empty: it can.
@@ -67,7 +67,7 @@ func framing(code int) string {
 // maxOptionLen bounds options longer than 255 bytes, which are sent in parts (RFC 3396).
 const maxOptionLen = 1024
 
-// subOptionForm is how a sub-option is written; what becomes of it is a dhcpd.Option.
+// subOptionForm is how a sub-option is written; what becomes of it is a v4.Option.
 type subOptionForm struct {
 	Code  int    `cfg:"code" min:"0" max:"255" required:"the number of the option, 1 to 254"`
 	Type  string `cfg:"type" oneof:"ip ips string hex uint8 uint16 uint32 bool" required:"one of ip, ips, string, hex, uint8, uint16, uint32, bool"`
@@ -93,14 +93,14 @@ func optionsReader(whole bool, most int, refuse func(int) string) reader {
 		ofList: true,
 		schema: func(k key, _ reflect.Type) shape { return listShape(k, sectionShape(form(&optionForm{}).Type())) },
 		read: func(d *decoder, v value, _ key, into reflect.Value) bool {
-			var out []dhcpd.Option
+			var out []v4.Option
 			used := map[int]int{} // the lines of codes
 			before := len(d.problems)
 			v.list(func(e value) {
 				var o optionForm
 				d.section(e, form(&o))
 				if b, ok := d.sections[e.path].encoded(o.subOptionForm, used, most, refuse); ok {
-					out = append(out, dhcpd.Option{Code: uint8(o.Code), Value: b, Always: o.Always})
+					out = append(out, v4.Option{Code: uint8(o.Code), Value: b, Always: o.Always})
 				}
 			})
 			into.Set(reflect.ValueOf(out))

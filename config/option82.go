@@ -5,14 +5,14 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 )
 
 const maxProfiles = 256
 
 // option82Together compares profiles, and exact values, with one another.
-func option82Together(m mapping, o *dhcpd.Option82) {
+func option82Together(m mapping, o *line.Option82) {
 	if len(o.Profiles) > maxProfiles {
 		m.get("profiles").problem("%d profiles; want at most %d", len(o.Profiles), maxProfiles)
 	}
@@ -52,17 +52,17 @@ func option82Together(m mapping, o *dhcpd.Option82) {
 }
 
 // profileIn finds the profile that is about to be read.
-func profileIn(into reflect.Value) (*dhcpd.Option82Profile, bool) {
+func profileIn(into reflect.Value) (*line.Option82Profile, bool) {
 	if !into.CanInterface() {
 		return nil, false
 	}
-	p, ok := into.Addr().Interface().(*dhcpd.Option82Profile)
+	p, ok := into.Addr().Interface().(*line.Option82Profile)
 	return p, ok
 }
 
 // beginProfile lets the profile begin with the ready one that use names. If there is
 // none to begin with, nothing is said of the rest.
-func (d *decoder) beginProfile(m mapping, p *dhcpd.Option82Profile) {
+func (d *decoder) beginProfile(m mapping, p *line.Option82Profile) {
 	base := option82.Profile{Layout: option82.LayoutText}
 	use := m.get("use")
 	p.Use, _ = use.text()
@@ -99,7 +99,7 @@ func (m mapping) hushBut(keys ...string) {
 }
 
 // profileTogether tries the profile as a whole.
-func profileTogether(m mapping, p *dhcpd.Option82Profile) {
+func profileTogether(m mapping, p *line.Option82Profile) {
 	if m.get("layout").present() && p.Layout != option82.LayoutText && !m.get("templates").present() {
 		p.Templates = nil // those of the ready profile went with its text
 	}
@@ -130,7 +130,7 @@ func (v value) profileName() (string, bool) {
 	return name, ok
 }
 
-func exactTogether(m mapping, x *dhcpd.Option82Exact) {
+func exactTogether(m mapping, x *line.Option82Exact) {
 	if len(x.Value) > 255 {
 		m.get("value").problem("%d bytes; option 82 holds 1 to 255", len(x.Value))
 	}
@@ -163,7 +163,7 @@ func (d *decoder) defaultProfiles(v value, k key, into reflect.Value) bool {
 	v.list(func(e value) {
 		name, _ := e.text()
 		ready, ok := option82.Find(name)
-		if i := slices.IndexFunc(own, func(p dhcpd.Option82Profile) bool { return p.Name == name }); i >= 0 && name != "" {
+		if i := slices.IndexFunc(own, func(p line.Option82Profile) bool { return p.Name == name }); i >= 0 && name != "" {
 			ready, ok = own[i].Profile, true
 		}
 		switch {

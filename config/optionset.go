@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 )
 
-func optionSetTogether(m mapping, s *dhcpd.OptionSet) {
+func optionSetTogether(m mapping, s *v4.OptionSet) {
 	if s.MTU > 0 && s.MTU < 68 {
 		m.get("mtu").problem("%d; IPv4 needs at least 68, and 0 is none", s.MTU)
 	}
@@ -20,7 +20,7 @@ func optionSetTogether(m mapping, s *dhcpd.OptionSet) {
 	}
 	for i, e := range m.elements("routes") {
 		to := s.Routes[i].To
-		if to.IsValid() && s.Routes[i].Via.IsValid() && slices.ContainsFunc(s.Routes[:i], func(r dhcpd.Route) bool { return r.To == to && r.Via.IsValid() }) {
+		if to.IsValid() && s.Routes[i].Via.IsValid() && slices.ContainsFunc(s.Routes[:i], func(r v4.Route) bool { return r.To == to && r.Via.IsValid() }) {
 			e.get("to").problem("%s is in the list twice", to)
 		}
 	}
@@ -30,7 +30,7 @@ func optionSetTogether(m mapping, s *dhcpd.OptionSet) {
 }
 
 // vendorTogether looks at the sub-options of one vendor; before are those that stand before it.
-func vendorTogether(m mapping, before []dhcpd.VendorOptions, v dhcpd.VendorOptions) {
+func vendorTogether(m mapping, before []v4.VendorOptions, v v4.VendorOptions) {
 	number := m.get("enterprise")
 	if !number.present() {
 		return
@@ -39,7 +39,7 @@ func vendorTogether(m mapping, before []dhcpd.VendorOptions, v dhcpd.VendorOptio
 	for _, o := range v.Options {
 		size += 2 + len(o.Value)
 	}
-	same := func(o dhcpd.VendorOptions) bool { return o.Enterprise == v.Enterprise && len(o.Options) > 0 }
+	same := func(o v4.VendorOptions) bool { return o.Enterprise == v.Enterprise && len(o.Options) > 0 }
 	switch {
 	case size == 0:
 		m.get("options").problem("missing; want at least one sub-option")
@@ -97,13 +97,13 @@ func classesTogether(m mapping, c *DHCP) {
 		switch {
 		case !plainKey.MatchString(name):
 			at.problem("want a name: letters, digits, _ . -, beginning with a letter")
-		case slices.ContainsFunc(c.Classes[:i], func(o dhcpd.Class) bool { return o.Name == name }):
+		case slices.ContainsFunc(c.Classes[:i], func(o v4.Class) bool { return o.Name == name }):
 			at.problem("%s is in the list twice", name)
 		}
 	}
 }
 
-func classMatchTogether(m mapping, c *dhcpd.ClassMatch) {
+func classMatchTogether(m mapping, c *v4.ClassMatch) {
 	if c.VendorClass == "" && c.UserClass == "" && len(c.MACPrefix) == 0 && len(c.Options) == 0 {
 		m.problem("every client would be of this class; want vendor_class, user_class, mac_prefix or options")
 	}

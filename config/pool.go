@@ -8,13 +8,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision/access"
 )
 
-func rangeText(r dhcpd.Range) string { return r.First.String() + "-" + r.Last.String() }
+func rangeText(r v4.Range) string { return r.First.String() + "-" + r.Last.String() }
 
-func rangeSize(r dhcpd.Range) int { return int(addrNumber(r.Last)-addrNumber(r.First)) + 1 }
+func rangeSize(r v4.Range) int { return int(addrNumber(r.Last)-addrNumber(r.First)) + 1 }
 
 func addrNumber(a netip.Addr) uint32 {
 	b := a.As4()
@@ -26,7 +26,7 @@ func addrNumber(a netip.Addr) uint32 {
 func (c *Config) GuestRanges() []access.AddrRange {
 	var out []access.AddrRange
 	for _, p := range c.DHCP.Pools {
-		if p.Kind == dhcpd.PoolGuests {
+		if p.Kind == v4.PoolGuests {
 			out = append(out, access.AddrRange{From: p.First, To: p.Last})
 		}
 	}
@@ -35,7 +35,7 @@ func (c *Config) GuestRanges() []access.AddrRange {
 
 // SubscriberPools reports whether customers without an address get one from a pool.
 func (c *Config) SubscriberPools() bool {
-	return slices.ContainsFunc(c.DHCP.Pools, func(p dhcpd.Pool) bool { return p.Kind == dhcpd.PoolSubscribers })
+	return slices.ContainsFunc(c.DHCP.Pools, func(p v4.Pool) bool { return p.Kind == v4.PoolSubscribers })
 }
 
 const (
@@ -47,7 +47,7 @@ const (
 // poolsTogether compares the pools with one another and with what becomes of unknown clients.
 func (d *decoder) poolsTogether(m mapping, c *DHCP) {
 	all := m.elements("pools")
-	usable := func(p dhcpd.Pool) bool { return p.Name != "" && p.First.IsValid() }
+	usable := func(p v4.Pool) bool { return p.Name != "" && p.First.IsValid() }
 	for i, p := range c.Pools {
 		for j, other := range c.Pools[:i] {
 			if !usable(p) || !usable(other) {
@@ -61,11 +61,11 @@ func (d *decoder) poolsTogether(m mapping, c *DHCP) {
 			}
 		}
 	}
-	guests := slices.ContainsFunc(c.Pools, func(p dhcpd.Pool) bool { return p.Kind == dhcpd.PoolGuests && usable(p) })
+	guests := slices.ContainsFunc(c.Pools, func(p v4.Pool) bool { return p.Kind == v4.PoolGuests && usable(p) })
 	switch {
-	case c.Unknown == dhcpd.UnknownGuest && !guests && len(d.problems) == 0:
+	case c.Unknown == v4.UnknownGuest && !guests && len(d.problems) == 0:
 		m.get("unknown_clients").problem("guest needs a pool: want one in dhcp.pools that is for: guests")
-	case c.Unknown != dhcpd.UnknownGuest && guests:
+	case c.Unknown != v4.UnknownGuest && guests:
 		m.get("pools").warn("there are pools for guests, but dhcp.unknown_clients is not guest: nobody gets an address of them")
 	}
 }
@@ -84,21 +84,21 @@ func (v value) poolName() (string, bool) {
 
 // poolTogether looks at one pool; the subnets are known by now. A range that is not
 // within one of them is none.
-func (d *decoder) poolTogether(m mapping, p *dhcpd.Pool) {
+func (d *decoder) poolTogether(m mapping, p *v4.Pool) {
 	if p.LeaseTime == 0 {
 		p.LeaseTime = defaultGuestLease
-		if p.Kind == dhcpd.PoolSubscribers {
+		if p.Kind == v4.PoolSubscribers {
 			p.LeaseTime = defaultSubscriberPool
 		}
 	}
 	if p.First.IsValid() && !m.get("range").inOneSubnet(p.Range, d.cfg.DHCP.Subnets) {
-		p.Range = dhcpd.Range{}
+		p.Range = v4.Range{}
 	}
 }
 
 // inOneSubnet says what is wrong with a range that is not within one subnet, or has
 // no address for a client.
-func (v value) inOneSubnet(r dhcpd.Range, subnets []dhcpd.Subnet) bool {
+func (v value) inOneSubnet(r v4.Range, subnets []v4.Subnet) bool {
 	for i := range subnets {
 		n := &subnets[i]
 		switch in := n.Prefix.Contains(r.First); {
@@ -118,10 +118,10 @@ func (v value) inOneSubnet(r dhcpd.Range, subnets []dhcpd.Subnet) bool {
 
 // usable is how many addresses of a range within n are neither the network's, nor
 // the broadcast's, nor the gateway's.
-func usable(n *dhcpd.Subnet, r dhcpd.Range) int {
+func usable(n *v4.Subnet, r v4.Range) int {
 	left := rangeSize(r)
 	for _, a := range []netip.Addr{n.Prefix.Addr(), lastAddr(n.Prefix), n.Gateway} {
-		if a.IsValid() && r.Overlaps(dhcpd.Range{First: a, Last: a}) {
+		if a.IsValid() && r.Overlaps(v4.Range{First: a, Last: a}) {
 			left--
 		}
 	}
@@ -129,18 +129,18 @@ func usable(n *dhcpd.Subnet, r dhcpd.Range) int {
 }
 
 // addrRange reads first-last, or a prefix.
-func (v value) addrRange() (dhcpd.Range, bool) {
+func (v value) addrRange() (v4.Range, bool) {
 	s, ok := v.raw("a range of IPv4 addresses")
 	if !ok {
-		return dhcpd.Range{}, false
+		return v4.Range{}, false
 	}
-	var r dhcpd.Range
+	var r v4.Range
 	if strings.Contains(s, "/") {
 		p, good := v.prefix()
 		if !good {
 			return r, false
 		}
-		r = dhcpd.Range{First: p.Addr(), Last: lastAddr(p)}
+		r = v4.Range{First: p.Addr(), Last: lastAddr(p)}
 	} else {
 		first, last, found := strings.Cut(s, "-")
 		a, err := netip.ParseAddr(strings.TrimSpace(first))
@@ -149,7 +149,7 @@ func (v value) addrRange() (dhcpd.Range, bool) {
 			v.problem("want a range such as 198.51.100.200-198.51.100.250, or a prefix, got %q", excerpt(s))
 			return r, false
 		}
-		r = dhcpd.Range{First: a, Last: b}
+		r = v4.Range{First: a, Last: b}
 	}
 	switch {
 	case r.Last.Less(r.First):

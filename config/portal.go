@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/usher-agent/usher/console/portal"
-	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision/garden"
 )
 
@@ -37,7 +37,7 @@ func (d *decoder) portalTogether(m mapping, p *portal.Options) {
 
 // tellsOf reports whether any client is told of a captive portal.
 func (c *DHCP) tellsOf(api string) bool {
-	sets := []dhcpd.OptionSet{c.Common}
+	sets := []v4.OptionSet{c.Common}
 	for _, s := range c.Subnets {
 		sets = append(sets, s.OptionSet)
 	}
@@ -47,7 +47,7 @@ func (c *DHCP) tellsOf(api string) bool {
 	for _, k := range c.Classes {
 		sets = append(sets, k.OptionSet)
 	}
-	return slices.ContainsFunc(sets, func(s dhcpd.OptionSet) bool { return s.CaptivePortal == api })
+	return slices.ContainsFunc(sets, func(s v4.OptionSet) bool { return s.CaptivePortal == api })
 }
 
 // portalListen has no default address: which one customers reach is theirs to say.
@@ -245,7 +245,7 @@ func isAddr(s string) bool {
 	return err == nil
 }
 
-func (v value) gardenPrefix(subnets []dhcpd.Subnet) (netip.Prefix, bool) {
+func (v value) gardenPrefix(subnets []v4.Subnet) (netip.Prefix, bool) {
 	p, ok := v.relay()
 	if !ok {
 		return p, false

@@ -7,7 +7,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
-	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 )
 
 func (v value) seqLen() (int, bool) {
@@ -35,7 +35,7 @@ func subnetsTogether(m mapping, c *DHCP) {
 	}
 }
 
-func subnetTogether(m mapping, s *dhcpd.Subnet) {
+func subnetTogether(m mapping, s *v4.Subnet) {
 	if bits := s.Prefix.Bits(); s.Prefix.IsValid() && (bits < 8 || bits > 30) {
 		m.get("prefix").problem("/%d; want a prefix from /8 to /30", bits)
 		s.Prefix = netip.Prefix{}
@@ -68,7 +68,7 @@ func lastAddr(p netip.Prefix) netip.Addr {
 
 // timesTogether insists on T1 < T2 < lease (RFC 2131 section 4.4.5), whichever of
 // them are defaults.
-func timesTogether(m mapping, s *dhcpd.Subnet) {
+func timesTogether(m mapping, s *v4.Subnet) {
 	if s.RenewTime == 0 {
 		s.RenewTime = (s.LeaseTime / 2).Truncate(time.Second)
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
 )
@@ -174,25 +176,25 @@ func (d *decoder) together(m mapping, section any) {
 		d.dhcpTogether(m, s)
 	case *dhcpd.Limit:
 		m.check(s.Check)
-	case *dhcpd.ClientID:
+	case *v4.ClientID:
 		clientIDTogether(m, s)
-	case *dhcpd.Option82:
+	case *line.Option82:
 		option82Together(m, s)
-	case *dhcpd.Option82Profile:
+	case *line.Option82Profile:
 		profileTogether(m, s)
-	case *dhcpd.Option82Exact:
+	case *line.Option82Exact:
 		exactTogether(m, s)
-	case *dhcpd.OptionSet:
+	case *v4.OptionSet:
 		optionSetTogether(m, s)
-	case *dhcpd.ClassMatch:
+	case *v4.ClassMatch:
 		classMatchTogether(m, s)
-	case *dhcpd.OptionMatch:
+	case *v4.OptionMatch:
 		if m.get("text").present() && m.get("hex").present() {
 			m.get("hex").problem("given beside text; want one of them")
 		}
-	case *dhcpd.Subnet:
+	case *v4.Subnet:
 		subnetTogether(m, s)
-	case *dhcpd.Pool:
+	case *v4.Pool:
 		d.poolTogether(m, s)
 	case *provision.Policy:
 		if active := s.States[2]; active != provision.StateActive {

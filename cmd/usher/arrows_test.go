@@ -20,7 +20,7 @@ const module = "github.com/usher-agent/usher/"
 // (docs/architecture.md). A new one needs a reason there first.
 var arrows = map[string][]string{
 	"config": {"userside", "provision", "provision/access", "provision/erp", "provision/garden", "provision/neighbour", "provision/outbox", "provision/route",
-		"provision/syncer", "dhcpd", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // it fills the parts' own options, and checks profiles, templates and the portal's page where their line is known
+		"provision/syncer", "dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // it fills the parts' own options, and checks profiles, templates and the portal's page where their line is known
 	"userside":                {},            // a client of the ERP knows nothing of what it is used for
 	"userside/emulator":       {"userside"},  // words of the wire only
 	"userside/record":         {},            // it masks and serves text, whatever it means
@@ -38,19 +38,21 @@ var arrows = map[string][]string{
 	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
 	"provision/garden":        {},                                                                          // names and prefixes, whoever uses them
 	"provision/link/lab":      {},
-	"console/portal":          {"provision", "provision/access"}, // reachable for subscribers, so it has no way to what the console shows; what the kernel was brought to
-	"dhcpd":                   {"provision", "provision/lease", "provision/pool", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},
+	"console/portal":          {"provision", "provision/access"},                                                                            // reachable for subscribers, so it has no way to what the console shows; what the kernel was brought to
+	"dhcpd":                   {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
+	"dhcpd/v4":                {"provision", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"},             // option82: its patterns choose classes of clients; pool: how well an address fits
+	"dhcpd/line":              {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                              // a port of the ERP, from the bytes that name it
 	"dhcpd/wire":              {},
 	"dhcpd/option82":          {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
 	"dhcpd/vlanname":          {},
 	"dhcpd/probe":             {}, // it asks servers with another codec than ours, so that the two check each other
 	"console": {"config", "userside", "provision", "provision/access", "provision/erp", "provision/garden", "provision/lease", "provision/neighbour",
 		"provision/outbox", "provision/pool", "provision/route", "provision/syncer", "provision/acl", "provision/link",
-		"console/portal", "dhcpd", "dhcpd/wire", "dhcpd/option82"}, // it shows everything
+		"console/portal", "dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/access", "provision/acl", "provision/erp", "provision/garden",
 		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/syncer",
-		"dhcpd", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal"}, // it wires everything
+		"dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.

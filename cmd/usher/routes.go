@@ -10,6 +10,7 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/route"
@@ -53,7 +54,7 @@ type routeEvents struct{ keeper *route.Keeper }
 // Packet implements dhcpd.Observer. Looking at a lease once too often costs
 // less than to know which outcomes change one.
 func (r routeEvents) Packet(e *dhcpd.Event) {
-	if e.YourIP.IsValid() && e.Outcome != dhcpd.OutcomeOffer {
+	if e.YourIP.IsValid() && e.Outcome != v4.OutcomeOffer {
 		r.keeper.Touch(e.YourIP, time.Now())
 	}
 }

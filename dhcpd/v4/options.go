@@ -1,34 +1,14 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
 	"time"
+
+	"github.com/usher-agent/usher/dhcpd/line"
 )
 
-// MatchKind is one way to find the binding of a client. Several of them in one
-// value must agree: MatchOption82|MatchMAC is the address of the port that the ERP has with the client's MAC.
-type MatchKind uint8
-
-// The ways to find a binding.
-const (
-	MatchOption82 MatchKind = 1 << iota // by the switch and port that option 82 names
-	MatchVLAN                           // by the VLAN that the interface is named after
-	MatchClientID                       // by the client identifier
-	MatchMAC                            // by the client's MAC
-
-	matchEnd
-)
-
-// Options is what the server runs with. Compiled once by New and Reload.
+// Options is what a configuration asks for.
 type Options struct {
-	// Interfaces to answer on, by name or pattern ("eth1.*", quoted); they may come
-	// and go. Empty: all but loopback.
-	Interfaces []string `cfg:"interfaces" read:"interface" unique:"true"`
-
-	// Where packets are received. One socket serves all interfaces. A loopback
-	// address is for trying the agent without privileges: it then answers relays.
-	Listen netip.AddrPort `cfg:"listen" read:"ipv4_listen" default:"0.0.0.0:67" restart:"true"` // a loopback address: unprivileged mode, UDP only
-
 	// Port of relays and of clients; others than these are for tests.
 	RelayPort  uint16 `cfg:"relay_port" default:"67" min:"1" max:"65535"`  // 0: 67
 	ClientPort uint16 `cfg:"client_port" default:"68" min:"1" max:"65535"` // 0: 68
@@ -39,42 +19,15 @@ type Options struct {
 	// A subnet may have its own. See docs/dhcp-interfaces.md.
 	ServerID netip.Addr `cfg:"server_id"`
 
-	// Answer only while this host has this address, which keepalived or the like
-	// moves between routers. Empty: always.
-	AnswerWhileHolding netip.Addr `cfg:"answer_while_holding"`
-
-	// Packets a second that are taken from one sender in the long run, and how many
-	// at once after a pause; what is more is dropped and counted. Whoever floods uses
-	// up the own share only. rate: 0 is no limit.
-	Limits Limits `cfg:"limits"`
-
-	// Prefixes or single addresses of relays (giaddr) that are answered; packets
-	// of others are dropped and counted. Empty: any relay, but not an address that the
-	// ERP binds or that is of a pool.
-	Relays []netip.Prefix `cfg:"relays" read:"ipv4_network"`
-
-	// true: a packet with a relay's address must come from that address or from one
-	// in relays. Leave it off where a relay sends from an address that is not listed.
-	CheckRelaySource bool `cfg:"check_relay_source" default:"false"`
-
-	// Interfaces, by name or pattern, where option 82 is believed though no relay gave
-	// its address: behind a switch that inserts it and drops what clients send. On
-	// others such packets are dropped and counted. Empty: every served interface.
-	TrustedInterfaces []string `cfg:"trusted_interfaces" read:"interface" unique:"true"`
-
 	// How a client is found, in this order (docs/dhcp-matching.md): option82, the port
 	// that a relay or switch wrote down; vlan, the VLAN of the interface; client_id;
 	// mac. Joined by + they must agree: option82+mac is the port's address with that MAC.
-	Match []MatchKind `cfg:"match" read:"match" default:"[option82, mac]" empty:"an empty list would match nobody;"` // empty: the default
-
-	// What interfaces of one customer's VLAN are called, for vlan, such as "eth1.{vlan}",
-	// "vlan{vlan}" or "eth1.{svlan}.{vlan}". {vlan} is what the ERP has for the address.
-	VLANInterfaces []string `cfg:"vlan_interfaces" read:"vlan_interface" unique:"true" most:"64"` // the first that fits the name of an interface counts
+	Match []MatchKind `cfg:"match" read:"match" after:"trusted_interfaces" default:"[option82, mac]" empty:"an empty list would match nobody;"` // empty: the default
 
 	// Addresses by client identifier (option 61), for client_id (example): hex or text. An
 	// address that the ERP binds to nobody is not given. Others are found by the MAC
 	// within the identifier.
-	ClientIDs []ClientID `cfg:"client_ids" most:"10000" example:"- text: gateway-7\n  ip: 198.51.100.7\n- hex: \"ff:00:00:00:07:00:04:80\"\n  ip: 198.51.100.8"`
+	ClientIDs []ClientID `cfg:"client_ids" after:"vlan_interfaces" most:"10000" example:"- text: gateway-7\n  ip: 198.51.100.7\n- hex: \"ff:00:00:00:07:00:04:80\"\n  ip: 198.51.100.8"`
 
 	// By what a client is known again when it renews: mac, or client_id (the MAC if it
 	// sends none).
@@ -94,13 +47,9 @@ type Options struct {
 	// (it may keep the address for a minute, if it is nobody else's).
 	BindingChange BindingChange `cfg:"on_binding_change" default:"nak"`
 
-	// How option 82 is read, see docs/option82.md: `usher option82 HEX` tries it, and
-	// `usher option82 suggest` makes lines of this from what was not understood.
-	Option82 Option82 `cfg:"option82"`
-
 	// Answer NAK to a client that insists on an address which is not its own.
 	// false: stay silent, another server on the segment may know it.
-	Authoritative bool `cfg:"authoritative" default:"true"`
+	Authoritative bool `cfg:"authoritative" after:"option82" default:"true"`
 
 	// Answer a DISCOVER that asks for it (option 80) with an ACK at once (RFC 4039).
 	// Only where this is the one server: every server that is asked so commits.
@@ -133,7 +82,7 @@ type Options struct {
 	// clients. 1m to 30 days.
 	Quarantine time.Duration `cfg:"quarantine" default:"1h" min:"1m" max:"720h"` // 0: an hour
 
-	CommitTimeout time.Duration // how long an ACK waits for the disk; 0: 100 ms
+	line.Options `cfg:",inline" after:"limits"` // where clients are attached, and whose word is taken for that
 }
 
 // LeaseQuery says which access nodes may ask who has an address (RFC 4388).
