@@ -2,6 +2,8 @@ package config
 
 import ()
 
+import ()
+
 // controlTogether checks the socket's path and group against the kernel and the host.
 func (d *decoder) controlTogether(m mapping, c *Control) {
 	// sun_path of unix(7) holds 108 bytes with the final zero.

@@ -3,19 +3,14 @@ package config
 import (
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 )
 
-const maxProfiles = 256
-
 // option82Together compares profiles, and exact values, with one another.
 func option82Together(m mapping, o *line.Option82) {
-	if len(o.Profiles) > maxProfiles {
-		m.get("profiles").problem("%d profiles; want at most %d", len(o.Profiles), maxProfiles)
-	}
+	m.report(o.Check())
 	lines := map[string]int{}
 	for i, e := range m.elements("profiles") {
 		name, at := o.Profiles[i].Name, e.get("name")
@@ -110,13 +105,7 @@ func profileTogether(m mapping, p *line.Option82Profile) {
 		return
 	}
 	if _, err := option82.Compile(p.Profile); err != nil {
-		for _, line := range strings.Split(err.Error(), "\n") {
-			key, reason, ok := strings.Cut(line, ": ")
-			if !ok {
-				key, reason = "name", line
-			}
-			m.get(key).problem("%s", reason)
-		}
+		m.report(err)
 	}
 }
 
@@ -131,9 +120,7 @@ func (v value) profileName() (string, bool) {
 }
 
 func exactTogether(m mapping, x *line.Option82Exact) {
-	if len(x.Value) > 255 {
-		m.get("value").problem("%d bytes; option 82 holds 1 to 255", len(x.Value))
-	}
+	m.report(x.Check())
 	if m.get("port").present() == m.get("port_name").present() {
 		m.problem("want port or port_name, one of them")
 	}

@@ -12,9 +12,7 @@ import (
 )
 
 func optionSetTogether(m mapping, s *v4.OptionSet) {
-	if s.MTU > 0 && s.MTU < 68 {
-		m.get("mtu").problem("%d; IPv4 needs at least 68, and 0 is none", s.MTU)
-	}
+	m.report(s.Check())
 	if w := s.IPv6OnlyWait; w > 0 && w < 5*time.Minute {
 		m.get("ipv6_only_wait").problem("%s; clients take at least 5m (RFC 8925), and 0s is none", brief(w))
 	}
@@ -35,16 +33,12 @@ func vendorTogether(m mapping, before []v4.VendorOptions, v v4.VendorOptions) {
 	if !number.present() {
 		return
 	}
-	size := 0
-	for _, o := range v.Options {
-		size += 2 + len(o.Value)
-	}
 	same := func(o v4.VendorOptions) bool { return o.Enterprise == v.Enterprise && len(o.Options) > 0 }
 	switch {
-	case size == 0:
+	case len(v.Options) == 0:
 		m.get("options").problem("missing; want at least one sub-option")
-	case size > 255:
-		m.get("options").problem("%d bytes; one vendor's sub-options have 255", size)
+	case v.Check() != nil:
+		m.report(v.Check())
 	case !m.wrong("enterprise") && slices.ContainsFunc(before, same):
 		number.problem("%d is in the list twice", v.Enterprise)
 	}
@@ -100,12 +94,6 @@ func classesTogether(m mapping, c *DHCP) {
 		case slices.ContainsFunc(c.Classes[:i], func(o v4.Class) bool { return o.Name == name }):
 			at.problem("%s is in the list twice", name)
 		}
-	}
-}
-
-func classMatchTogether(m mapping, c *v4.ClassMatch) {
-	if c.VendorClass == "" && c.UserClass == "" && len(c.MACPrefix) == 0 && len(c.Options) == 0 {
-		m.problem("every client would be of this class; want vendor_class, user_class, mac_prefix or options")
 	}
 }
 

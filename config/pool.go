@@ -1,7 +1,6 @@
 package config
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -13,13 +12,6 @@ import (
 )
 
 func rangeText(r v4.Range) string { return r.First.String() + "-" + r.Last.String() }
-
-func rangeSize(r v4.Range) int { return int(addrNumber(r.Last)-addrNumber(r.First)) + 1 }
-
-func addrNumber(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
-}
 
 // GuestRanges are those whose addresses go to guests, unless the ERP binds one of
 // them: those of the pools for guests.
@@ -91,41 +83,13 @@ func (d *decoder) poolTogether(m mapping, p *v4.Pool) {
 			p.LeaseTime = defaultSubscriberPool
 		}
 	}
-	if p.First.IsValid() && !m.get("range").inOneSubnet(p.Range, d.cfg.DHCP.Subnets) {
+	if !p.First.IsValid() {
+		return
+	}
+	if err := p.Check(d.cfg.DHCP.Subnets); err != nil {
+		m.report(err)
 		p.Range = v4.Range{}
 	}
-}
-
-// inOneSubnet says what is wrong with a range that is not within one subnet, or has
-// no address for a client.
-func (v value) inOneSubnet(r v4.Range, subnets []v4.Subnet) bool {
-	for i := range subnets {
-		n := &subnets[i]
-		switch in := n.Prefix.Contains(r.First); {
-		case in != n.Prefix.Contains(r.Last):
-			v.problem("%s is only partly in %s", rangeText(r), n.Prefix)
-			return false
-		case in && usable(n, r) == 0:
-			v.problem("%s has no address for a client: only the network's, the broadcast's or the gateway's", rangeText(r))
-			return false
-		case in:
-			return true
-		}
-	}
-	v.problem("%s is in none of dhcp.subnets", rangeText(r))
-	return false
-}
-
-// usable is how many addresses of a range within n are neither the network's, nor
-// the broadcast's, nor the gateway's.
-func usable(n *v4.Subnet, r v4.Range) int {
-	left := rangeSize(r)
-	for _, a := range []netip.Addr{n.Prefix.Addr(), lastAddr(n.Prefix), n.Gateway} {
-		if a.IsValid() && r.Overlaps(v4.Range{First: a, Last: a}) {
-			left--
-		}
-	}
-	return left
 }
 
 // addrRange reads first-last, or a prefix.
@@ -140,7 +104,7 @@ func (v value) addrRange() (v4.Range, bool) {
 		if !good {
 			return r, false
 		}
-		r = v4.Range{First: p.Addr(), Last: lastAddr(p)}
+		r = v4.RangeOf(p)
 	} else {
 		first, last, found := strings.Cut(s, "-")
 		a, err := netip.ParseAddr(strings.TrimSpace(first))
@@ -155,7 +119,7 @@ func (v value) addrRange() (v4.Range, bool) {
 	case r.Last.Less(r.First):
 		v.problem("%s ends before it begins", rangeText(r))
 		return r, false
-	case rangeSize(r) > maxPoolSize:
+	case r.Size() > maxPoolSize:
 		v.problem("%s has more than %d addresses", rangeText(r), maxPoolSize)
 		return r, false
 	}

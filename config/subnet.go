@@ -53,17 +53,9 @@ func (v value) inside(a netip.Addr, p netip.Prefix) {
 		v.problem("%s is outside %s", a, p)
 	case a == p.Addr():
 		v.problem("%s is the network address of %s", a, p)
-	case a == lastAddr(p):
+	case a == v4.RangeOf(p).Last:
 		v.problem("%s is the broadcast address of %s", a, p)
 	}
-}
-
-func lastAddr(p netip.Prefix) netip.Addr {
-	b := p.Addr().As4()
-	for bit := p.Bits(); bit < 32; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	return netip.AddrFrom4(b)
 }
 
 // timesTogether insists on T1 < T2 < lease (RFC 2131 section 4.4.5), whichever of

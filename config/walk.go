@@ -175,7 +175,7 @@ func (d *decoder) together(m mapping, section any) {
 	case *DHCP:
 		d.dhcpTogether(m, s)
 	case *dhcpd.Limit:
-		m.check(s.Check)
+		m.report(s.Check())
 	case *v4.ClientID:
 		clientIDTogether(m, s)
 	case *line.Option82:
@@ -187,7 +187,7 @@ func (d *decoder) together(m mapping, section any) {
 	case *v4.OptionSet:
 		optionSetTogether(m, s)
 	case *v4.ClassMatch:
-		classMatchTogether(m, s)
+		m.report(s.Check())
 	case *v4.OptionMatch:
 		if m.get("text").present() && m.get("hex").present() {
 			m.get("hex").problem("given beside text; want one of them")
@@ -203,7 +203,7 @@ func (d *decoder) together(m mapping, section any) {
 	case *Hooks:
 		d.hooksTogether(m, s)
 	case *syncer.GuardLimits:
-		m.check(s.Check)
+		m.report(s.Check())
 	case *ACLExempt:
 		s.together(m)
 	case *ACLSourceGuard:
@@ -245,9 +245,21 @@ func (m mapping) wrong(keys ...string) bool {
 	})
 }
 
-// check reports what a part finds wrong with its options.
-func (m mapping) check(by func(problem func(key, reason string))) {
-	by(func(key, reason string) { m.get(key).problem("%s", reason) })
+// report says what a part finds wrong with its options: lines of key: reason, or
+// of a reason alone. What is wrong with a key by itself has been said.
+func (m mapping) report(err error) {
+	if err == nil {
+		return
+	}
+	for _, line := range strings.Split(err.Error(), "\n") {
+		key, reason, ok := strings.Cut(line, ": ")
+		switch {
+		case !ok:
+			m.problem("%s", line)
+		case !m.wrong(key):
+			m.get(key).problem("%s", reason)
+		}
+	}
 }
 
 // Restart lists the changed keys that a running agent cannot take.

@@ -17,12 +17,21 @@ type Limit struct {
 	Burst int     `cfg:"burst" min:"1" max:"1000000"` // packets at once after a pause; at least 1
 }
 
-// Check reports a rate that would be no limit, by its key.
-func (l *Limit) Check(problem func(key, reason string)) {
-	if l.Rate > 0 && l.Rate < 0.1 {
-		problem("rate", fmt.Sprintf("%g: want 0 (no limit) or at least 0.1 packets a second", l.Rate))
+// Check reports what is no limit, as key: reason.
+func (l *Limit) Check() error {
+	switch {
+	case l.Rate == 0:
+		return nil
+	case !(l.Rate >= 0.1 && l.Rate <= maxLimit): // also not a number
+		return fmt.Errorf("rate: %g: want 0 (no limit) or at least 0.1 packets a second", l.Rate)
+	case l.Burst < 1 || l.Burst > maxLimit:
+		return fmt.Errorf("burst: %d is outside 1 to %d", l.Burst, maxLimit)
 	}
+	return nil
 }
+
+// maxLimit bounds what a limit counts.
+const maxLimit = 1_000_000
 
 // Limits bound what the server takes in. A packet over a limit is shed right
 // after it was parsed and takes nothing from the other limits, so that one who
@@ -43,14 +52,8 @@ type Limits struct {
 type limit struct{ cost, owed int64 }
 
 func compileLimit(l Limit) (limit, error) {
-	const maxRate, maxBurst = 10e6, 10_000_000
-	switch {
-	case l.Rate == 0:
-		return limit{}, nil
-	case !(l.Rate >= 0.01 && l.Rate <= maxRate): // also not a number
-		return limit{}, errors.New("rate: want 0 (off), or 0.01 to 10,000,000 packets a second")
-	case l.Burst < 1 || l.Burst > maxBurst:
-		return limit{}, errors.New("burst: want 1 to 10,000,000 packets")
+	if err := l.Check(); err != nil || l.Rate == 0 {
+		return limit{}, err
 	}
 	cost := int64(float64(time.Second) / l.Rate)
 	return limit{cost: cost, owed: cost * int64(l.Burst)}, nil

@@ -127,7 +127,7 @@ type PoolCounters struct {
 
 // newAllocator makes an unused allocator for a pool in a network; gateway may be invalid.
 func newAllocator(p v4.Pool, prefix netip.Prefix, gateway netip.Addr, quarantine time.Duration) (*allocator, error) {
-	reserved := []netip.Addr{prefix.Addr(), lastAddress(prefix)}
+	reserved := []netip.Addr{prefix.Addr(), v4.RangeOf(prefix).Last}
 	if gateway.IsValid() {
 		reserved = append(reserved, gateway)
 	}
@@ -140,7 +140,7 @@ func newAllocator(p v4.Pool, prefix netip.Prefix, gateway netip.Addr, quarantine
 		quarantine: quarantine, probe: p.Probe,
 	}}
 	if p.Probe {
-		a.asked = make([]int64, addrNumber(p.Last)-addrNumber(p.First)+1)
+		a.asked = make([]int64, p.Size())
 	}
 	return a, nil
 }
@@ -148,14 +148,6 @@ func newAllocator(p v4.Pool, prefix netip.Prefix, gateway netip.Addr, quarantine
 func addrNumber(a netip.Addr) uint32 {
 	b := a.As4()
 	return binary.BigEndian.Uint32(b[:])
-}
-
-func lastAddress(p netip.Prefix) netip.Addr {
-	b := p.Addr().As4()
-	for bit := p.Bits(); bit < 32; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	return netip.AddrFrom4(b)
 }
 
 // takeOver keeps the allocators of old, which may be nil, for the pools that are as

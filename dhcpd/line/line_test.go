@@ -180,7 +180,7 @@ func TestCompileOption82Refuses(t *testing.T) {
 	})
 	for _, want := range []string{
 		`option 82: profile "a": layout: `, `profile "b": pattern`, "giaddr 2001:db8::/32: want an IPv4 prefix", `profile "": name: missing`,
-		"exact: 0 bytes", "exact 01: want a device, and a port or its name", "exact 02: given twice",
+		"exact: value: 0 bytes", "exact 01: want a device, and a port or its name", "exact 02: given twice",
 	} {
 		assert.ErrorContains(t, err, want)
 	}

@@ -26,6 +26,14 @@ type Option82 struct {
 	Exact []Option82Exact `cfg:"exact" example:"- value: \"0106000400640018\"\n  device: 12\n  port: 24\n- value: \"0106000400640019\"\n  device: 12\n  port_name: uplink-2"`
 }
 
+// Check reports more than a packet may be compared with, as key: reason.
+func (o *Option82) Check() error {
+	if len(o.Profiles) > maxProfiles {
+		return fmt.Errorf("profiles: %d profiles; want at most %d", len(o.Profiles), maxProfiles)
+	}
+	return nil
+}
+
 // Option82Profile is a profile and the packets that it is for.
 type Option82Profile struct {
 	option82.Profile `cfg:",inline"`
@@ -72,6 +80,14 @@ type Option82Exact struct {
 	PortName string             `cfg:"port_name"`
 }
 
+// Check reports bytes that are no option 82, as key: reason.
+func (x *Option82Exact) Check() error {
+	if n := len(x.Value); n == 0 || n > 255 {
+		return fmt.Errorf("value: %d bytes; option 82 holds 1 to 255", n)
+	}
+	return nil
+}
+
 // maxProfiles bounds what a packet may be compared with.
 const maxProfiles = 256
 
@@ -107,8 +123,8 @@ func compileOption82(o Option82) (*option82Reader, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf("option 82: "+format, args...)) }
 	x := &option82Reader{}
-	if len(o.Profiles) > maxProfiles || len(o.Default) > maxProfiles {
-		fail("%d profiles; want at most %d", max(len(o.Profiles), len(o.Default)), maxProfiles)
+	if err := o.Check(); err != nil {
+		fail("%w", err)
 	}
 	for _, p := range o.Profiles {
 		ru, err := compileRule(p)
@@ -137,9 +153,10 @@ func compileOption82(o Option82) (*option82Reader, error) {
 	}
 	for _, e := range o.Exact {
 		_, twice := x.exact[string(e.Value)]
+		err := e.Check()
 		switch {
-		case len(e.Value) == 0 || len(e.Value) > 255:
-			fail("exact: %d bytes; want 1 to 255", len(e.Value))
+		case err != nil:
+			fail("exact: %w", err)
 		case e.Device <= 0 || (e.Port == 0) == (e.PortName == ""):
 			fail("exact %x: want a device, and a port or its name", e.Value)
 		case twice:

@@ -40,6 +40,14 @@ type ClassMatch struct {
 	Options []OptionMatch `cfg:"options" example:"- code: 93\n  hex: \"0000\"\n- code: 97\n  text: \"\""`
 }
 
+// Check reports a match of every client.
+func (m *ClassMatch) Check() error {
+	if m.VendorClass == "" && m.UserClass == "" && len(m.MACPrefix) == 0 && len(m.Options) == 0 {
+		return errors.New("every client would be of this class; want vendor_class, user_class, mac_prefix or options")
+	}
+	return nil
+}
+
 // OptionMatch asks for an option of the client. With neither Text nor Value the
 // option must be there.
 type OptionMatch struct {
@@ -75,9 +83,7 @@ func compileClass(c Class) (class, error) {
 		return g
 	}
 	m := c.Match
-	if m.VendorClass == "" && m.UserClass == "" && len(m.MACPrefix) == 0 && len(m.Options) == 0 {
-		errs = append(errs, errors.New("no match: every client would be of it"))
-	}
+	errs = append(errs, m.Check())
 	for _, p := range m.MACPrefix {
 		if len(p) == 0 || len(p) > 6 {
 			errs = append(errs, fmt.Errorf("MAC prefix %x: want 1 to 6 bytes", p))

@@ -123,8 +123,8 @@ func (cfg *Config) compileMatching(o Options) error {
 	cfg.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
 	for _, c := range o.ClientIDs {
 		values := c.Values()
-		if n := len(values[0]); n == 0 || n > 254 || !c.IP.Is4() {
-			fail("client id %x: want 1 to 254 bytes and an IPv4 address", values[0])
+		if err := c.Check(); err != nil || !c.IP.Is4() {
+			fail("client id %x for %v: want an IPv4 address and an identifier: %w", values[0], c.IP, err)
 			continue
 		}
 		for _, v := range values {

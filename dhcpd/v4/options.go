@@ -1,6 +1,7 @@
 package v4
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -95,6 +96,18 @@ type ClientID struct {
 	Text string     `cfg:"text"`           // it may follow a type of 0 on the wire (RFC 2132 section 9.14)
 	Hex  []byte     `cfg:"hex" read:"hex"` // the very bytes; Text is empty then
 	IP   netip.Addr `cfg:"ip" required:"the address that the ERP binds to the client"`
+}
+
+// Check reports an identifier that cannot be sent, as key: reason.
+func (c ClientID) Check() error {
+	key := "hex"
+	if c.Text != "" {
+		key = "text"
+	}
+	if n := len(c.Values()[0]); n == 0 || n > 254 {
+		return fmt.Errorf("%s: %d bytes; want 1 to 254", key, n)
+	}
+	return nil
 }
 
 // Values are the identifiers that the client may send: the bytes, or the text

@@ -64,6 +64,14 @@ type OptionSet struct {
 	Options []Option `cfg:"options" read:"options" example:"- code: 26\n  type: uint16\n  value: 1500\n  always: false"` // already encoded; these replace what the fields above say
 }
 
+// Check reports what no client would take, as key: reason.
+func (o *OptionSet) Check() error {
+	if o.MTU > 0 && o.MTU < 68 {
+		return fmt.Errorf("mtu: %d; IPv4 needs at least 68, and 0 is none", o.MTU)
+	}
+	return nil
+}
+
 // Route is one destination of option 121.
 type Route struct {
 	To  netip.Prefix `cfg:"to" required:"a destination such as 10.0.0.0/8, or 0.0.0.0/0"`
@@ -75,6 +83,18 @@ type Route struct {
 type VendorOptions struct {
 	Enterprise uint32   `cfg:"enterprise" read:"enterprise" required:"the vendor's number in IANA's list of private enterprises"`
 	Options    []Option `cfg:"options" read:"sub_options"`
+}
+
+// Check reports sub-options that one vendor has no room for, as key: reason.
+func (v *VendorOptions) Check() error {
+	size := 0
+	for _, o := range v.Options {
+		size += 2 + len(o.Value)
+	}
+	if size > 255 {
+		return fmt.Errorf("options: %d bytes; one vendor's sub-options have 255", size)
+	}
+	return nil
 }
 
 // Option is an extra option or sub-option, already encoded. One whose code the
@@ -156,7 +176,7 @@ func (l *optionList) lay(o OptionSet) error {
 	routes, err := encodeRoutes(o.Routes, l.gateway)
 	add(wire.OptClasslessRoutes, routes, err)
 	if o.MTU != 0 {
-		add(wire.OptMTU, binary.BigEndian.AppendUint16(nil, o.MTU), errIf(o.MTU < 68, "mtu %d: want at least 68", o.MTU))
+		add(wire.OptMTU, binary.BigEndian.AppendUint16(nil, o.MTU), o.Check())
 	}
 	add(wire.OptCaptivePortal, []byte(o.CaptivePortal), nil)
 	if s := o.IPv6OnlyWait / time.Second; o.IPv6OnlyWait != 0 {
@@ -301,10 +321,7 @@ func encodeVendors(list []VendorOptions) ([]byte, error) {
 	var out []byte
 	for _, v := range list {
 		data, err := encodeSubOptions(v.Options)
-		if err == nil && len(data) > 255 {
-			err = fmt.Errorf("%d bytes, want at most 255", len(data))
-		}
-		if err != nil {
+		if err = errors.Join(err, v.Check()); err != nil {
 			return nil, fmt.Errorf("vendor %d: %w", v.Enterprise, err)
 		}
 		out = binary.BigEndian.AppendUint32(out, v.Enterprise)

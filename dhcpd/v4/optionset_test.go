@@ -78,13 +78,13 @@ func TestOptionSetOnTheWire(t *testing.T) {
 
 func TestOptionSetMistakes(t *testing.T) {
 	for want, set := range map[string]OptionSet{
-		"mtu 60: want at least 68":                       {MTU: 60},
+		"mtu: 60; IPv4 needs at least 68":                {MTU: 60},
 		"ntp ::1: want an IPv4 address":                  {NTP: []netip.Addr{netip.IPv6Loopback()}},
 		`search "a..b": no domain name`:                  {Search: []string{"a..b"}},
 		"via invalid IP: want an IPv4":                   {Routes: []Route{{To: netip.MustParsePrefix("10.0.0.0/8")}}},
 		"IPv6-only wait 1ms: out of range":               {IPv6OnlyWait: time.Millisecond},
 		"sub-option 1: 256 bytes, want at most 255":      {VendorSpecific: []Option{{Code: 1, Value: make([]byte, 256)}}},
-		"vendor 9: 404 bytes, want at most 255":          {Vendor: []VendorOptions{{9, []Option{{Code: 1, Value: make([]byte, 200)}, {Code: 2, Value: make([]byte, 200)}}}}},
+		"vendor 9: options: 404 bytes; one vendor's":     {Vendor: []VendorOptions{{9, []Option{{Code: 1, Value: make([]byte, 200)}, {Code: 2, Value: make([]byte, 200)}}}}},
 		"option 43: given twice":                         {Options: []Option{{Code: 43}, {Code: 43}}},
 		"boot file of 128 bytes, want at most 127":       {BootFile: strings.Repeat("x", 128)},
 		"option 125: want blocks of enterprise number":   {Options: []Option{{Code: 125, Value: []byte{1}}}},
@@ -159,8 +159,8 @@ func TestClassMistakes(t *testing.T) {
 	}
 	_, err := Compile(opts)
 	for _, want := range []string{
-		"class everybody: no match", "class long: MAC prefix 00000000000000", "class pad: match of option 0",
-		"class wild: pattern", "subnet 192.0.2.0/24: class deep: mtu 1",
+		"class everybody: every client would be of this class", "class long: MAC prefix 00000000000000", "class pad: match of option 0",
+		"class wild: pattern", "subnet 192.0.2.0/24: class deep: mtu: 1;",
 	} {
 		assert.ErrorContains(t, err, want)
 	}

@@ -2,6 +2,7 @@ package v4
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -49,6 +50,19 @@ func (k PoolKind) String() string {
 // Range is the first and the last address of a range.
 type Range struct{ First, Last netip.Addr }
 
+// RangeOf returns the range of an IPv4 prefix, with its network and broadcast addresses.
+func RangeOf(p netip.Prefix) Range {
+	b := p.Masked().Addr().As4()
+	n := binary.BigEndian.Uint32(b[:]) | ^uint32(0)>>p.Bits()
+	return Range{p.Masked().Addr(), netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))}
+}
+
+// Size returns how many addresses it has.
+func (r Range) Size() int {
+	first, last := r.First.As4(), r.Last.As4()
+	return int(binary.BigEndian.Uint32(last[:])-binary.BigEndian.Uint32(first[:])) + 1
+}
+
 // Overlaps reports whether any address is in both.
 func (r Range) Overlaps(o Range) bool { return !r.Last.Less(o.First) && !o.Last.Less(r.First) }
 
@@ -83,6 +97,36 @@ type Pool struct {
 	// As in subnets, in place of what the subnet tells. Empty: what the subnet
 	// tells. captive_portal (example) is where guests learn what to do.
 	OptionSet `cfg:",inline" layout:"plain" example:"captive_portal: https://portal.example.net/api"`
+}
+
+// Check reports a range that is not within one subnet, or has no address for a
+// client, as key: reason.
+func (p *Pool) Check(subnets []Subnet) error {
+	text := fmt.Sprintf("range: %v-%v", p.First, p.Last)
+	for i := range subnets {
+		n := &subnets[i]
+		switch in := n.Prefix.Contains(p.First); {
+		case in != n.Prefix.Contains(p.Last):
+			return fmt.Errorf("%s is only partly in %v", text, n.Prefix)
+		case in && n.usable(p.Range) == 0:
+			return fmt.Errorf("%s has no address for a client: only the network's, the broadcast's or the gateway's", text)
+		case in:
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is in none of dhcp.subnets", text)
+}
+
+// usable returns how many addresses of a range within the subnet are neither the
+// network's, nor the broadcast's, nor the gateway's.
+func (n *Subnet) usable(r Range) int {
+	left, all := r.Size(), RangeOf(n.Prefix)
+	for _, a := range []netip.Addr{all.First, all.Last, n.Gateway} {
+		if a.IsValid() && r.Overlaps(Range{a, a}) {
+			left--
+		}
+	}
+	return left
 }
 
 const (
@@ -132,7 +176,7 @@ func (cfg *Config) compilePools(o Options) error {
 			continue
 		}
 		for i := range cfg.pools {
-			if other := &cfg.pools[i]; other.Name == p.Name || !p.Last.Less(other.First) && !other.Last.Less(p.First) {
+			if other := &cfg.pools[i]; other.Name == p.Name || p.Overlaps(other.Range) {
 				errs = append(errs, fmt.Errorf("pool %q: has the name of pool %q or overlaps it", p.Name, other.Name))
 			}
 		}
@@ -145,10 +189,10 @@ func compilePool(o *Options, p Pool) (dynamicPool, error) {
 	if p.Name == "" || p.Kind != PoolGuests && p.Kind != PoolSubscribers {
 		return dynamicPool{}, errors.New("want a name, and the kind guests or subscribers")
 	}
-	i := slices.IndexFunc(o.Subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
-	if i < 0 {
-		return dynamicPool{}, fmt.Errorf("%v-%v is not within one subnet", p.First, p.Last)
+	if err := p.Check(o.Subnets); err != nil {
+		return dynamicPool{}, err
 	}
+	i := slices.IndexFunc(o.Subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
 	n := o.Subnets[i]
 	n.LeaseTime, n.RenewTime, n.RebindTime = p.LeaseTime, 0, 0
 	sub, err := compileSubnet(o, n)

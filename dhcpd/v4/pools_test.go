@@ -177,7 +177,7 @@ func TestCompilePoolsReportsMistakes(t *testing.T) {
 	o.Pools = []Pool{g, other, nowhere, short, {Name: "kind"}}
 	o.Unknown, o.Quarantine = 9, -1
 	_, err := Compile(o)
-	for _, want := range []string{`pool "other": has the name of pool "guests" or overlaps it`, `pool "nowhere": 10.0.0.1-10.0.0.9 is not within one subnet`,
+	for _, want := range []string{`pool "other": has the name of pool "guests" or overlaps it`, `pool "nowhere": range: 10.0.0.1-10.0.0.9 is in none of dhcp.subnets`,
 		`pool "short": lease time 1s`, `pool "kind": want a name, and the kind guests`, "unknown clients 9", "quarantine -1ns"} {
 		assert.ErrorContains(t, err, want)
 	}

@@ -1,10 +1,12 @@
 package syncer
 
 import (
+	"errors"
 	"fmt"
-	"github.com/usher-agent/usher/provision"
 	"slices"
 	"strings"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 // GuardLimits say how much of the subscribers one fetch may harm. The shares
@@ -30,11 +32,12 @@ type GuardLimits struct {
 	AcceptAfter int `json:"accept_after" cfg:"accept_after" default:"0" min:"0" max:"10000"`
 }
 
-// Check reports values that would guard nothing, by their key.
-func (g *GuardLimits) Check(problem func(key, reason string)) {
+// Check reports values that would guard nothing, as key: reason.
+func (g *GuardLimits) Check() error {
 	if g.AcceptAfter == 1 {
-		problem("accept_after", "1 would accept every fetch and guard nothing; want 0 (never) or at least 2")
+		return errors.New("accept_after: 1 would accept every fetch and guard nothing; want 0 (never) or at least 2")
 	}
+	return nil
 }
 
 // GuardCount is one kind of harm that a fetch would do.
