@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/garden"
@@ -77,32 +78,32 @@ func (g ACLSourceGuard) On() bool { return len(g.Direct)+len(g.VLAN) > 0 }
 // maxGuard bounds both lists of acl.source_guard.
 const maxGuard = 256
 
-func (g *ACLSourceGuard) together(m mapping) {
+func (g *ACLSourceGuard) together(m keys.Mapping) {
 	if len(g.Direct) > maxGuard || len(g.VLAN) > maxGuard {
-		m.problem("more than %d names; want patterns such as eth1.*", maxGuard)
+		m.Problem("more than %d names; want patterns such as eth1.*", maxGuard)
 	}
 	for _, name := range g.VLAN {
 		if slices.Contains(g.Direct, name) {
-			m.get("vlan").problem("%s is in direct too: an interface is guarded in one way", name)
+			m.Get("vlan").Problem("%s is in direct too: an interface is guarded in one way", name)
 		}
 	}
 }
 
-func (x *ACLExempt) together(m mapping) {
+func (x *ACLExempt) together(m keys.Mapping) {
 	if slices.ContainsFunc(x.Addresses, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
-		m.get("addresses").warn("0.0.0.0/0 exempts everybody: nobody is blocked")
+		m.Get("addresses").Warn("0.0.0.0/0 exempts everybody: nobody is blocked")
 	}
 }
 
 // customer reads the number of one.
-func (v value) customer() (int64, bool) {
-	s, ok := v.raw("the number of a customer")
+func customer(v keys.Value) (int64, bool) {
+	s, ok := v.Raw("the number of a customer")
 	if !ok {
 		return 0, false
 	}
 	id, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || id <= 0 {
-		v.problem("want the number of a customer in the ERP, from 1, got %q", excerpt(s))
+		v.Problem("want the number of a customer in the ERP, from 1, got %q", keys.Excerpt(s))
 		return 0, false
 	}
 	return id, true

@@ -5,6 +5,7 @@ package config
 import (
 	"net/netip"
 
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
@@ -84,7 +85,7 @@ type Config struct {
 
 	// Warnings is what works but should be known, such as a certificate that
 	// is not verified. It never holds a secret.
-	Warnings []Problem
+	Warnings []keys.Problem
 }
 
 // ERP is how the UserSide API is reached, how often it is asked and for what.

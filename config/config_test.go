@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/line"
@@ -100,7 +101,7 @@ func TestErrors(t *testing.T) {
 			cfg, err := parseFile(t, in)
 			require.Error(t, err)
 			assert.Nil(t, cfg)
-			var list *Errors
+			var list *keys.Errors
 			require.True(t, errors.As(err, &list), "type %T", err)
 			assert.NotContains(t, err.Error(), testKey)
 			golden := strings.TrimSuffix(in, ".yaml") + ".txt"
@@ -221,7 +222,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 		}
 	}
 	known := map[string]bool{}
-	collectDeclared(sectionShape(reflect.TypeFor[Config]()), "", known)
+	collectDeclared(schemaOf(reflect.TypeFor[Config]()), "", known)
 	for k := range known {
 		if slices.ContainsFunc(empty, func(list string) bool { return strings.HasPrefix(k, list+"[].") }) {
 			delete(known, k)
@@ -270,15 +271,15 @@ func collectKeys(doc any, path string, into map[string]bool, empty *[]string) {
 	}
 }
 
-func collectDeclared(s shape, path string, into map[string]bool) {
-	if properties, ok := s["properties"].(shape); ok {
+func collectDeclared(s keys.Shape, path string, into map[string]bool) {
+	if properties, ok := s["properties"].(keys.Shape); ok {
 		for k, v := range properties {
 			p := strings.TrimPrefix(path+"."+k, ".")
 			into[p] = true
-			collectDeclared(v.(shape), p, into)
+			collectDeclared(v.(keys.Shape), p, into)
 		}
 	}
-	if items, ok := s["items"].(shape); ok {
+	if items, ok := s["items"].(keys.Shape); ok {
 		collectDeclared(items, path+"[]", into)
 	}
 }
@@ -483,7 +484,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		var list *Errors
+		var list *keys.Errors
 		require.True(t, errors.As(err, &list))
 		for _, p := range list.Problems {
 			require.Positive(t, p.Line)

@@ -6,70 +6,71 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 )
 
 // dhcpTogether looks at what several keys of dhcp say.
-func (d *decoder) dhcpTogether(m mapping, c *DHCP) {
-	if check := m.get("check_relay_source"); c.CheckRelaySource && len(c.Relays) == 0 {
-		check.problem("true without dhcp.relays: list the relays, those that forward for other relays too")
+func (l *loader) dhcpTogether(m keys.Mapping, c *DHCP) {
+	if check := m.Get("check_relay_source"); c.CheckRelaySource && len(c.Relays) == 0 {
+		check.Problem("true without dhcp.relays: list the relays, those that forward for other relays too")
 	}
 	clientIDsTogether(m, c)
 	matchTogether(m, c)
 	classesTogether(m, c)
 	subnetsTogether(m, c)
-	d.poolsTogether(m, c)
+	l.poolsTogether(m, c)
 }
 
 // ipv4Listen reads an IPv4 address with a port.
-func (v value) ipv4Listen(like string) (netip.AddrPort, bool) {
-	ap, ok := v.listen(like)
+func ipv4Listen(v keys.Value, like string) (netip.AddrPort, bool) {
+	ap, ok := v.Listen(like)
 	if ok && !ap.Addr().Is4() {
-		v.problem("%s is not an IPv4 address", ap.Addr())
+		v.Problem("%s is not an IPv4 address", ap.Addr())
 		return netip.AddrPort{}, false
 	}
 	return ap, ok
 }
 
 // matchTogether compares the ways of matching with what they need.
-func matchTogether(m mapping, c *DHCP) {
+func matchTogether(m keys.Mapping, c *DHCP) {
 	var used v4.MatchKind
 	for _, way := range c.Match {
 		used |= way
 	}
-	vlans := m.get("vlan_interfaces")
+	vlans := m.Get("vlan_interfaces")
 	switch vlan := used&v4.MatchVLAN != 0; {
-	case vlan && !vlans.present():
-		m.get("match").problem("vlan needs dhcp.vlan_interfaces: it says which interfaces are those of a VLAN")
+	case vlan && !vlans.Present():
+		m.Get("match").Problem("vlan needs dhcp.vlan_interfaces: it says which interfaces are those of a VLAN")
 	case !vlan && len(c.VLANInterfaces) > 0:
-		vlans.warn("not used: dhcp.match has no vlan")
+		vlans.Warn("not used: dhcp.match has no vlan")
 	}
 	if slices.Contains(c.Match, v4.MatchVLAN) && slices.ContainsFunc(c.VLANInterfaces, func(t string) bool { return strings.Contains(t, "{svlan}") }) {
-		vlans.warn("{svlan} is not compared with anything, for the ERP has one VLAN: the inner ones must differ, or use vlan+mac")
+		vlans.Warn("{svlan} is not compared with anything, for the ERP has one VLAN: the inner ones must differ, or use vlan+mac")
 	}
 }
 
-func clientIDTogether(m mapping, c *v4.ClientID) {
-	hexa, text := m.get("hex"), m.get("text")
-	if hexa.present() == text.present() {
-		m.problem("want hex or text, one of them")
+func clientIDTogether(m keys.Mapping, c *v4.ClientID) {
+	hexa, text := m.Get("hex"), m.Get("text")
+	if hexa.Present() == text.Present() {
+		m.Problem("want hex or text, one of them")
 		return
 	}
-	if !m.wrong("hex", "text") {
-		m.report(c.Check())
+	if !m.Wrong("hex", "text") {
+		m.Report(c.Check())
 	}
 }
 
 // clientIDsTogether finds identifiers that are given twice.
-func clientIDsTogether(m mapping, c *DHCP) {
+func clientIDsTogether(m keys.Mapping, c *DHCP) {
 	lines := map[string]int{}
-	for i, e := range m.elements("client_ids") {
-		at := e.get("hex")
-		if e.get("text").present() {
-			at = e.get("text")
+	for i, e := range m.Elements("client_ids") {
+		at := e.Get("hex")
+		if e.Get("text").Present() {
+			at = e.Get("text")
 		}
-		if e.get("hex").present() == e.get("text").present() {
+		if e.Get("hex").Present() == e.Get("text").Present() {
 			continue
 		}
 		for _, id := range c.ClientIDs[i].Values() {
@@ -77,9 +78,9 @@ func clientIDsTogether(m mapping, c *DHCP) {
 			switch {
 			case id == "":
 			case twice:
-				at.problem("the same identifier as in line %d", line)
+				at.Problem("the same identifier as in line %d", line)
 			default:
-				lines[id] = at.at.line
+				lines[id] = at.Line()
 				continue
 			}
 			break
@@ -88,13 +89,13 @@ func clientIDsTogether(m mapping, c *DHCP) {
 }
 
 // vlanInterface reads the template of a name.
-func (v value) vlanInterface() (string, bool) {
-	name, ok := v.raw("the name of an interface with {vlan} in it")
+func vlanInterface(v keys.Value) (string, bool) {
+	name, ok := v.Raw("the name of an interface with {vlan} in it")
 	if !ok {
 		return "", false
 	}
 	if _, err := vlanname.Compile(name); err != nil {
-		v.problem("%q: %s", excerpt(name), err)
+		v.Problem("%q: %s", keys.Excerpt(name), err)
 		return "", false
 	}
 	return name, true
@@ -106,22 +107,22 @@ func matchWords() []string {
 }
 
 // matchOrder reads the ways to find a client: words, or several joined by + that must agree.
-func (*decoder) matchOrder(v value, k key, into reflect.Value) bool {
+func matchOrder(v keys.Value, k keys.Key, into reflect.Value) bool {
 	out := []v4.MatchKind{}
 	seen := map[v4.MatchKind]string{}
-	v.list(func(e value) {
-		s, ok := e.raw("one of " + strings.Join(matchWords(), ", "))
+	v.List(func(e keys.Value) {
+		s, ok := e.Raw("one of " + strings.Join(matchWords(), ", "))
 		if !ok {
 			return
 		}
 		parts := strings.Split(s, "+")
 		for i, word := range parts {
 			if !slices.Contains(matchWords(), word) {
-				e.problem("%q is not one of %s%s", excerpt(word), strings.Join(matchWords(), ", "), didYouMean(word, matchWords()))
+				e.Problem("%q is not one of %s%s", keys.Excerpt(word), strings.Join(matchWords(), ", "), keys.DidYouMean(word, matchWords()))
 				return
 			}
 			if slices.Contains(parts[:i], word) {
-				e.problem("%s stands twice in %s", word, s)
+				e.Problem("%s stands twice in %s", word, s)
 				return
 			}
 		}
@@ -129,19 +130,19 @@ func (*decoder) matchOrder(v value, k key, into reflect.Value) bool {
 		first, twice := seen[way]
 		switch {
 		case err != nil:
-			e.problem("%s", err)
+			e.Problem("%s", err)
 		case twice && first == s:
-			e.problem("%s is in the list twice", s)
+			e.Problem("%s is in the list twice", s)
 		case twice:
-			e.problem("%s says the same as %s", s, first)
+			e.Problem("%s says the same as %s", s, first)
 		default:
 			seen[way] = s
 			out = append(out, way)
 		}
 	})
-	n, ok := v.seqLen()
+	n, ok := v.Len()
 	if ok && n == 0 {
-		v.emptyList(k)
+		v.EmptyList(k)
 	}
 	if ok {
 		into.Set(reflect.ValueOf(out))

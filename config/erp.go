@@ -7,14 +7,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/userside"
 )
 
 // erpTogether resolves the key, and what follows from other keys.
-func (d *decoder) erpTogether(m mapping, e *ERP) {
-	e.Client.Key = d.apiKey(m)
+func (l *loader) erpTogether(m keys.Mapping, e *ERP) {
+	e.Client.Key = l.apiKey(m)
 	if e.Client.InsecureSkipVerify {
-		m.get("insecure_skip_verify").warn("the certificate of the ERP is not verified: whoever is on the path can read the API key")
+		m.Get("insecure_skip_verify").Warn("the certificate of the ERP is not verified: whoever is on the path can read the API key")
 	}
 	if e.Sync.RefreshInterval == 0 {
 		// Ten polls of states to one of everything, but bindings are never older
@@ -24,64 +25,64 @@ func (d *decoder) erpTogether(m mapping, e *ERP) {
 }
 
 // erpVersion reads a version of the ERP; auto is the zero one, which is asked for.
-func (v value) erpVersion() (userside.Version, bool) {
-	s, ok := v.raw("auto or a version of the ERP such as 3.17")
+func erpVersion(v keys.Value) (userside.Version, bool) {
+	s, ok := v.Raw("auto or a version of the ERP such as 3.17")
 	if !ok || s == "auto" {
 		return userside.Version{}, ok
 	}
 	version, err := userside.ParseVersion(s)
 	if err != nil {
-		v.problem("want auto or a version of the ERP such as 3.17, 3.16dev3 or 3.18.15, got %q", excerpt(s))
+		v.Problem("want auto or a version of the ERP such as 3.17, 3.16dev3 or 3.18.15, got %q", keys.Excerpt(s))
 	}
 	return version, err == nil
 }
 
 // apiURL never repeats the text: an operator may have pasted the key into it.
-func (v value) apiURL() (string, bool) {
-	s, ok := v.raw("the address of the ERP's API")
+func apiURL(v keys.Value) (string, bool) {
+	s, ok := v.Raw("the address of the ERP's API")
 	if !ok {
 		return "", false
 	}
 	u, err := url.Parse(s)
 	switch {
 	case err != nil:
-		v.problem("cannot be read as a URL; want such as https://erp.example.net/api.php")
+		v.Problem("cannot be read as a URL; want such as https://erp.example.net/api.php")
 	case u.Scheme != "http" && u.Scheme != "https":
-		v.problem("want a URL that begins with https:// or http://")
+		v.Problem("want a URL that begins with https:// or http://")
 	case u.Hostname() == "":
-		v.problem("no host in the URL; want such as https://erp.example.net/api.php")
+		v.Problem("no host in the URL; want such as https://erp.example.net/api.php")
 	case u.User != nil:
-		v.problem("user and password in the URL are not used by the ERP; take them out")
+		v.Problem("user and password in the URL are not used by the ERP; take them out")
 	case u.Query().Has("key"):
-		v.problem("holds the API key; put the key into key_file and take it out of the URL")
+		v.Problem("holds the API key; put the key into key_file and take it out of the URL")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		v.problem("want nothing after /api.php: parameters are added by the agent")
+		v.Problem("want nothing after /api.php: parameters are added by the agent")
 	case !strings.HasSuffix(u.Path, "/api.php"):
-		v.problem("the path does not end in /api.php; want such as https://%s/api.php", u.Host)
+		v.Problem("the path does not end in /api.php; want such as https://%s/api.php", u.Host)
 	default:
 		if addr, err := netip.ParseAddr(u.Hostname()); u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !addr.IsLoopback()) {
-			v.warn("http, not https: whoever is on the path can read the API key")
+			v.Warn("http, not https: whoever is on the path can read the API key")
 		}
 		return u.String(), true
 	}
 	return "", false
 }
 
-func (v value) caFile() (string, bool) {
-	s, ok := v.raw("a path")
+func (l *loader) caFile(v keys.Value) (string, bool) {
+	s, ok := v.Raw("a path")
 	if !ok || s == "" {
 		return "", ok
 	}
 	if !filepath.IsAbs(s) {
-		v.problem("want an absolute path, got %q", excerpt(s))
+		v.Problem("want an absolute path, got %q", keys.Excerpt(s))
 		return "", false
 	}
-	pem, _, err := v.d.env.read(s, maxCASize)
+	pem, _, err := l.env.read(s, maxCASize)
 	switch {
 	case err != nil:
-		v.problem("cannot be read: %s", errnoText(err))
+		v.Problem("cannot be read: %s", errnoText(err))
 	case !holdsCertificate(pem):
-		v.problem("no PEM certificate in %s", s)
+		v.Problem("no PEM certificate in %s", s)
 	default:
 		return s, true
 	}

@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -22,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd/option82"
 )
@@ -43,7 +43,7 @@ func TestGeneratedReference(t *testing.T) {
 }
 
 func TestGeneratedSchema(t *testing.T) {
-	root := sectionShape(reflect.TypeFor[Config]())
+	root := schemaOf(reflect.TypeFor[Config]())
 	describe(t, newSentences(t), root, reflect.TypeFor[Config]())
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "Configuration of usher"
@@ -142,9 +142,9 @@ func (r *reference) section(t reflect.Type, indent, first string, shown map[stri
 	if shown == nil {
 		shown = plainKeys(t)
 	}
-	for i, k := range keysOf(t) {
-		doc := r.of(k.owner, k.field.Name)
-		plain, isPlain := shown[k.name]
+	for i, k := range keys.Of(t) {
+		doc := r.of(k.Owner, k.Field.Name)
+		plain, isPlain := shown[k.Name]
 		if isPlain {
 			doc = nil
 		}
@@ -160,7 +160,7 @@ func (r *reference) section(t reflect.Type, indent, first string, shown map[stri
 				continue
 			}
 		}
-		if k.tag("layout") != "close" {
+		if k.Tag("layout") != "close" {
 			r.blank(i, len(doc) > 0 || indent == "")
 		}
 		before, lead := indent, indent
@@ -181,8 +181,8 @@ func plainKeys(t reflect.Type) map[string]string {
 		if f.Tag.Get("layout") != "plain" {
 			continue
 		}
-		for _, k := range keysOf(f.Type) {
-			out[k.name] = shownDefault(k)
+		for _, k := range keys.Of(f.Type) {
+			out[k.Name] = shownDefault(k)
 		}
 		for line := range strings.Lines(f.Tag.Get("example")) {
 			name, text, _ := strings.Cut(strings.TrimSpace(line), ":")
@@ -193,10 +193,10 @@ func plainKeys(t reflect.Type) map[string]string {
 }
 
 // groupOf is the inline struct whose first key is k; empty: none.
-func groupOf(t reflect.Type, k key) string {
+func groupOf(t reflect.Type, k keys.Key) string {
 	for i := range t.NumField() {
 		f := t.Field(i)
-		if _, inline := cfgTag(f); inline && keysOf(f.Type)[0].name == k.name && k.owner == f.Type {
+		if f.Tag.Get("cfg") == ",inline" && keys.Of(f.Type)[0].Name == k.Name && k.Owner == f.Type {
 			return f.Name
 		}
 	}
@@ -215,9 +215,9 @@ func (r *reference) comment(indent string, lines []string) {
 	}
 }
 
-func (r *reference) value(k key, lead, indent, plain string, isPlain bool) {
-	r.text.WriteString(lead + k.name + ":")
-	example, typ := k.tag("example"), k.field.Type
+func (r *reference) value(k keys.Key, lead, indent, plain string, isPlain bool) {
+	r.text.WriteString(lead + k.Name + ":")
+	example, typ := k.Tag("example"), k.Field.Type
 	switch {
 	case isPlain:
 		r.text.WriteString(plain + "\n")
@@ -229,10 +229,10 @@ func (r *reference) value(k key, lead, indent, plain string, isPlain bool) {
 		r.text.WriteString("\n")
 	case example != "":
 		r.text.WriteString(" " + example + "\n")
-	case k.tag("read") == "" && typ.Kind() == reflect.Struct && len(keysOf(typ)) > 0:
+	case k.Tag("read") == "" && typ.Kind() == reflect.Struct && len(keys.Of(typ)) > 0:
 		r.text.WriteString("\n")
 		r.section(typ, indent+"  ", "", r.shownIn(k))
-	case k.tag("read") == "" && typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Struct && len(keysOf(typ.Elem())) > 0:
+	case k.Tag("read") == "" && typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Struct && len(keys.Of(typ.Elem())) > 0:
 		r.text.WriteString("\n")
 		r.section(typ.Elem(), indent+"    ", indent+"  - ", nil)
 	default:
@@ -242,16 +242,16 @@ func (r *reference) value(k key, lead, indent, plain string, isPlain bool) {
 
 // shownIn is what is shown of the keys of a section: all plain, or what the
 // section's own default says of them.
-func (r *reference) shownIn(k key) map[string]string {
+func (r *reference) shownIn(k keys.Key) map[string]string {
 	out := map[string]string{}
 	switch {
-	case k.tag("layout") == "plain":
-		for _, x := range keysOf(k.field.Type) {
-			out[x.name] = shownDefault(x)
+	case k.Tag("layout") == "plain":
+		for _, x := range keys.Of(k.Field.Type) {
+			out[x.Name] = shownDefault(x)
 		}
-	case k.has("default"):
+	case k.Has("default"):
 		var def yaml.MapSlice
-		require.NoError(r.t, yaml.Unmarshal([]byte(k.tag("default")), &def))
+		require.NoError(r.t, yaml.Unmarshal([]byte(k.Tag("default")), &def))
 		for _, x := range def {
 			out[x.Key.(string)] = fmt.Sprintf(" %v", x.Value)
 		}
@@ -262,51 +262,61 @@ func (r *reference) shownIn(k key) map[string]string {
 }
 
 // shownDefault is what stands behind the colon.
-func shownDefault(k key) string {
-	switch text, ok := k.field.Tag.Lookup("default"); {
+func shownDefault(k keys.Key) string {
+	switch text, ok := k.Field.Tag.Lookup("default"); {
 	case ok && text == "":
 		return ` ""`
 	case ok:
 		return " " + text
-	case readerOf(k, k.field.Type).schema(k, k.field.Type)["type"] == "array":
+	case isList(k):
 		return " []"
 	}
 	return ""
 }
 
+// only is a struct with one key.
+func only(k keys.Key) reflect.Type {
+	return reflect.StructOf([]reflect.StructField{{Name: k.Field.Name, Type: k.Field.Type, Tag: k.Field.Tag}})
+}
+
+func isList(k keys.Key) bool {
+	properties := keys.SchemaOf(only(k), &loader{})["properties"].(keys.Shape)
+	return strings.Contains(fmt.Sprint(properties[k.Name].(keys.Shape)["type"]), "array")
+}
+
 // describe puts the sentences and defaults of a struct's keys into its shape. A key
 // without a sentence belongs to the one before it.
-func describe(t *testing.T, s *sentences, section shape, typ reflect.Type) {
-	properties := section["properties"].(shape)
+func describe(t *testing.T, s *sentences, section keys.Shape, typ reflect.Type) {
+	properties := section["properties"].(keys.Shape)
 	sentence := ""
-	for _, k := range keysOf(typ) {
-		p := properties[k.name].(shape)
-		if doc := s.of(k.owner, k.field.Name); len(doc) > 0 {
+	for _, k := range keys.Of(typ) {
+		p := properties[k.Name].(keys.Shape)
+		if doc := s.of(k.Owner, k.Field.Name); len(doc) > 0 {
 			sentence = strings.Join(doc, " ")
 		}
 		if sentence != "" {
 			p["description"] = sentence
 		}
-		if text := k.tag("default"); text != "" {
+		if text := k.Tag("default"); text != "" {
 			var def any
 			require.NoError(t, yaml.Unmarshal([]byte(text), &def))
 			p["default"] = def
 		}
 		switch {
 		case p["properties"] != nil:
-			describe(t, s, p, k.field.Type)
-		case k.field.Type.Kind() == reflect.Slice:
-			if items, ok := p["items"].(shape); ok && items["properties"] != nil {
-				describe(t, s, items, k.field.Type.Elem())
+			describe(t, s, p, k.Field.Type)
+		case k.Field.Type.Kind() == reflect.Slice:
+			if items, ok := p["items"].(keys.Shape); ok && items["properties"] != nil {
+				describe(t, s, items, k.Field.Type.Elem())
 			}
 		}
 	}
 }
 
 // everyKey calls do with each key that is declared, and its path.
-func everyKey(typ reflect.Type, path string, do func(path string, k key)) {
-	for _, k := range keysOf(typ) {
-		at, t := strings.TrimPrefix(path+"."+k.name, "."), k.field.Type
+func everyKey(typ reflect.Type, path string, do func(path string, k keys.Key)) {
+	for _, k := range keys.Of(typ) {
+		at, t := strings.TrimPrefix(path+"."+k.Name, "."), k.Field.Type
 		do(at, k)
 		if t.Kind() == reflect.Slice {
 			at, t = at+"[]", t.Elem()
@@ -321,28 +331,24 @@ func everyKey(typ reflect.Type, path string, do func(path string, k key)) {
 func TestDeclarations(t *testing.T) {
 	sentences := newSentences(t)
 	count := 0
-	everyKey(reflect.TypeFor[Config](), "", func(path string, k key) {
+	everyKey(reflect.TypeFor[Config](), "", func(path string, k keys.Key) {
 		count++
-		into := reflect.New(k.field.Type).Elem()
-		r := readerOf(k, k.field.Type)
-		assert.NotNil(t, r.schema(k, k.field.Type), path)
-		if k.has("default") {
-			d := newDecoder("default", testEnv())
-			v := value{d: d, path: path}.standing(k.tag("default"))
-			v.hush = false
-			r.read(d, v, k, into)
-			assert.Empty(t, d.problems)
+		alone, rules := only(k), &loader{env: testEnv(), cfg: &Config{}}
+		assert.NotNil(t, keys.SchemaOf(alone, rules)["properties"], path)
+		if k.Has("default") {
+			_, err := keys.Read(path, []byte(k.Name+": "+shownDefault(k)), reflect.New(alone).Interface(), rules)
+			assert.NoError(t, err)
 		}
 		for _, bound := range []string{"min", "max", "most"} {
-			if k.has(bound) {
+			if k.Has(bound) {
 				assert.NoError(t, possible(k, bound), "%s %s", path, bound)
 			}
 		}
-		sentence := strings.Join(sentences.of(k.owner, k.field.Name), " ")
-		if said := bounds.FindStringSubmatch(sentence); said != nil && k.has("max") {
-			assert.Equal(t, k.tag("max"), strings.Replace(said[2], "30 days", "720h", 1), "%s: %s", path, sentence)
-			if k.has("min") && !strings.Contains(sentence, " 0: ") { // which has a meaning of its own
-				assert.Equal(t, k.tag("min"), said[1], "%s: %s", path, sentence)
+		sentence := strings.Join(sentences.of(k.Owner, k.Field.Name), " ")
+		if said := bounds.FindStringSubmatch(sentence); said != nil && k.Has("max") {
+			assert.Equal(t, k.Tag("max"), strings.Replace(said[2], "30 days", "720h", 1), "%s: %s", path, sentence)
+			if k.Has("min") && !strings.Contains(sentence, " 0: ") { // which has a meaning of its own
+				assert.Equal(t, k.Tag("min"), said[1], "%s: %s", path, sentence)
 			}
 		}
 	})
@@ -353,17 +359,15 @@ func TestDeclarations(t *testing.T) {
 var bounds = regexp.MustCompile(`\b([0-9]+(?:ms|s|m|h|%)?) to ([0-9]+ days|[0-9]+(?:s|m|h|%)?)(?:[.,]|$)`)
 
 // possible says what is wrong with a bound.
-func possible(k key, bound string) error {
-	text := k.tag(bound)
+func possible(k keys.Key, bound string) error {
+	text := k.Tag(bound)
 	var err error
-	switch kind := k.field.Type.Kind(); {
+	switch kind := k.Field.Type.Kind(); {
 	case bound == "most":
 		_, err = strconv.Atoi(text)
-	case k.tag("read") == "share":
-		if _, ok := percent(text); !ok {
-			err = errors.New("no percentage")
-		}
-	case k.field.Type == reflect.TypeFor[time.Duration]():
+	case k.Tag("read") == "share":
+		_, err = strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
+	case k.Field.Type == reflect.TypeFor[time.Duration]():
 		_, err = time.ParseDuration(text)
 	case kind == reflect.Float64:
 		_, err = strconv.ParseFloat(text, 64)
@@ -384,3 +388,5 @@ func TestDefaultsThatPartsKnow(t *testing.T) {
 	}
 	assert.Equal(t, option82.Defaults(), names)
 }
+
+func schemaOf(t reflect.Type) keys.Shape { return keys.SchemaOf(t, &loader{}) }

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"time"
+
+	"github.com/usher-agent/usher/config/keys"
 )
 
 // HookCredentialName is the name of the systemd credential that holds the
@@ -33,19 +35,19 @@ type Hooks struct {
 	Allow []netip.Prefix `cfg:"allow" read:"network"`
 }
 
-func (d *decoder) hooksTogether(m mapping, h *Hooks) {
+func (l *loader) hooksTogether(m keys.Mapping, h *Hooks) {
 	if !h.Listen.IsValid() {
 		return
 	}
-	h.Secret = d.hookSecret(m.get("secret_file"))
+	h.Secret = l.hookSecret(m.Get("secret_file"))
 	if !h.Listen.Addr().IsLoopback() && len(h.Allow) == 0 {
-		m.get("listen").warn("not a loopback address: name the ERP's address in hooks.allow, or let a firewall decide who may call")
+		m.Get("listen").Warn("not a loopback address: name the ERP's address in hooks.allow, or let a firewall decide who may call")
 	}
 }
 
 // network reads a prefix of IPv4 or IPv6, or one address.
-func (v value) network() (netip.Prefix, bool) {
-	s, ok := v.raw("a prefix or an address")
+func network(v keys.Value) (netip.Prefix, bool) {
+	s, ok := v.Raw("a prefix or an address")
 	if !ok {
 		return netip.Prefix{}, false
 	}
@@ -55,9 +57,9 @@ func (v value) network() (netip.Prefix, bool) {
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil || p.Addr().Is4In6():
-		v.problem("want a prefix such as 192.0.2.0/24 or an address, got %q", excerpt(s))
+		v.Problem("want a prefix such as 192.0.2.0/24 or an address, got %q", keys.Excerpt(s))
 	case p != p.Masked():
-		v.problem("%s has host bits set, did you mean %s?", p, p.Masked())
+		v.Problem("%s has host bits set, did you mean %s?", p, p.Masked())
 	default:
 		return p, true
 	}
@@ -66,25 +68,25 @@ func (v value) network() (netip.Prefix, bool) {
 
 // hookSecret reads secret_file, or the unit's credential where that is missing
 // or root's alone. No error repeats what was found, nor what secret_file says.
-func (d *decoder) hookSecret(file value) Secret {
-	path := d.credential(HookCredentialName)
-	if file.present() {
-		s, ok := file.raw("a path")
+func (l *loader) hookSecret(file keys.Value) Secret {
+	path := l.credential(HookCredentialName)
+	if file.Present() {
+		s, ok := file.Raw("a path")
 		if !ok {
 			return ""
 		}
 		if !filepath.IsAbs(s) {
-			file.problem("want the absolute path of a file that holds the secret")
+			file.Problem("want the absolute path of a file that holds the secret")
 			return ""
 		}
-		path = d.orCredential(s, HookCredentialName)
-	} else if !d.hasCredential(HookCredentialName) {
-		file.problem("missing; want the absolute path of a file that holds the secret (or start with the systemd credential %s)", HookCredentialName)
+		path = l.orCredential(s, HookCredentialName)
+	} else if !l.hasCredential(HookCredentialName) {
+		file.Problem("missing; want the absolute path of a file that holds the secret (or start with the systemd credential %s)", HookCredentialName)
 		return ""
 	}
-	s := file.readSecret(path, "the secret")
+	s := l.readSecret(file, path, "the secret")
 	if s != "" && len(s) < minSecret {
-		file.problem("the secret has fewer than %d characters; make one with: openssl rand -hex 32", minSecret)
+		file.Problem("the secret has fewer than %d characters; make one with: openssl rand -hex 32", minSecret)
 		return ""
 	}
 	return s

@@ -8,7 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
-	"reflect"
+
+	"github.com/usher-agent/usher/config/keys"
 )
 
 // Limits of the files that a configuration names; larger ones are a mistake.
@@ -42,7 +43,7 @@ func OSEnv() Env {
 	}
 }
 
-// Load reads and validates the file at path. An error of type *Errors lists
+// Load reads and validates the file at path. An error of type *keys.Errors lists
 // everything that is wrong with it; other errors say why it cannot be read.
 func Load(path string) (*Config, error) {
 	data, _, err := readFile(path, maxConfigSize)
@@ -53,19 +54,21 @@ func Load(path string) (*Config, error) {
 }
 
 // Parse validates data as a configuration; name stands for the file in errors.
-// The error, if any, is an *Errors.
+// The error, if any, is an *keys.Errors.
 func Parse(name string, data []byte, env Env) (*Config, error) {
-	d := newDecoder(name, env)
-	if root, ok := d.parse(data); ok {
-		d.section(root, reflect.ValueOf(d.cfg).Elem())
+	l := &loader{env: env, cfg: &Config{}}
+	warnings, err := keys.Read(name, data, l.cfg, l)
+	if err != nil {
+		return nil, err
 	}
-	if len(d.problems) > 0 {
-		sortProblems(d.problems)
-		return nil, &Errors{Problems: d.problems}
-	}
-	sortProblems(d.warnings)
-	d.cfg.Warnings = d.warnings
-	return d.cfg, nil
+	l.cfg.Warnings = warnings
+	return l.cfg, nil
+}
+
+// loader knows what goes beyond single keys: the rest of the file, and the host.
+type loader struct {
+	env Env
+	cfg *Config
 }
 
 // readFile refuses what is no regular file: a FIFO or a device would block

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/dhcpd/v4"
 )
 
@@ -82,86 +83,88 @@ type optionForm struct {
 
 // optionsReader reads a list of options, or of sub-options, each of at most most
 // bytes; refuse says why a code is none here.
-func optionsReader(whole bool, most int, refuse func(int) string) reader {
+func (l *loader) optionsReader(whole bool, most int, refuse func(int) string) keys.Reader {
 	form := func(o *optionForm) reflect.Value {
 		if whole {
 			return reflect.ValueOf(o).Elem()
 		}
 		return reflect.ValueOf(&o.subOptionForm).Elem()
 	}
-	return reader{
-		ofList: true,
-		schema: func(k key, _ reflect.Type) shape { return listShape(k, sectionShape(form(&optionForm{}).Type())) },
-		read: func(d *decoder, v value, _ key, into reflect.Value) bool {
+	return keys.Reader{
+		OfList: true,
+		Schema: func(k keys.Key, _ reflect.Type) keys.Shape {
+			return keys.ListShape(k, keys.SchemaOf(form(&optionForm{}).Type(), l))
+		},
+		Read: func(v keys.Value, _ keys.Key, into reflect.Value) bool {
 			var out []v4.Option
 			used := map[int]int{} // the lines of codes
-			before := len(d.problems)
-			v.list(func(e value) {
+			before := v.Found()
+			v.List(func(e keys.Value) {
 				var o optionForm
-				d.section(e, form(&o))
-				if b, ok := d.sections[e.path].encoded(o.subOptionForm, used, most, refuse); ok {
+				m := e.Section(form(&o).Addr().Interface())
+				if b, ok := encoded(m, o.subOptionForm, used, most, refuse); ok {
 					out = append(out, v4.Option{Code: uint8(o.Code), Value: b, Always: o.Always})
 				}
 			})
 			into.Set(reflect.ValueOf(out))
-			return len(d.problems) == before
+			return v.Found() == before
 		},
 	}
 }
 
 // encoded makes the bytes of an option.
-func (m mapping) encoded(o subOptionForm, used map[int]int, most int, refuse func(int) string) ([]byte, bool) {
-	code, val := m.get("code"), m.get("value")
-	if code.present() && !m.wrong("code") {
+func encoded(m keys.Mapping, o subOptionForm, used map[int]int, most int, refuse func(int) string) ([]byte, bool) {
+	code, val := m.Get("code"), m.Get("value")
+	if code.Present() && !m.Wrong("code") {
 		line, twice := used[o.Code]
 		if why := refuse(o.Code); why != "" {
-			code.problem("option %d cannot be set here: %s", o.Code, why)
+			code.Problem("option %d cannot be set here: %s", o.Code, why)
 		} else if twice {
-			code.problem("option %d is set twice, first in line %d", o.Code, line)
+			code.Problem("option %d is set twice, first in line %d", o.Code, line)
 		}
-		used[o.Code] = code.at.line
+		used[o.Code] = code.Line()
 	}
-	if o.Type == "" || !val.present() {
+	if o.Type == "" || !val.Present() {
 		return nil, false
 	}
-	b := val.encode(o.Type)
-	if m.wrong("code", "type", "value", "always") {
+	b := encode(val, o.Type)
+	if m.Wrong("code", "type", "value", "always") {
 		return nil, false
 	}
 	if len(b) == 0 || len(b) > most {
-		val.problem("%d bytes; an option holds 1 to %d", len(b), most)
+		val.Problem("%d bytes; an option holds 1 to %d", len(b), most)
 		return nil, false
 	}
 	return b, true
 }
 
 // encode gives the bytes of v as an option of the type kind.
-func (v value) encode(kind string) []byte {
+func encode(v keys.Value, kind string) []byte {
 	switch kind {
 	case "ip":
-		a, _ := v.ipv4()
+		a, _ := v.IPv4()
 		return appendAddr(nil, a)
 	case "ips":
 		var b []byte
-		v.list(func(e value) {
-			a, _ := e.ipv4()
+		v.List(func(e keys.Value) {
+			a, _ := e.IPv4()
 			b = appendAddr(b, a)
 		})
 		return b
 	case "string":
-		s, _ := v.text()
+		s, _ := v.Text()
 		return []byte(s)
 	case "hex":
-		b, _ := v.hexBytes()
+		b, _ := hexBytes(v)
 		return b
 	case "uint8":
-		return []byte{byte(v.number(8))}
+		return []byte{byte(number(v, 8))}
 	case "uint16":
-		return binary.BigEndian.AppendUint16(nil, uint16(v.number(16)))
+		return binary.BigEndian.AppendUint16(nil, uint16(number(v, 16)))
 	case "uint32":
-		return binary.BigEndian.AppendUint32(nil, uint32(v.number(32)))
+		return binary.BigEndian.AppendUint32(nil, uint32(number(v, 32)))
 	default: // bool
-		if b, _ := v.truth(); b {
+		if b, _ := v.Truth(); b {
 			return []byte{1}
 		}
 		return []byte{0}
@@ -176,34 +179,34 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 	return append(b, four[:]...)
 }
 
-func (v value) hexBytes() ([]byte, bool) {
-	s, ok := v.raw("hexadecimal bytes such as 0a0b or 0a:0b")
+func hexBytes(v keys.Value) ([]byte, bool) {
+	s, ok := v.Raw("hexadecimal bytes such as 0a0b or 0a:0b")
 	if !ok {
 		return nil, false
 	}
 	b, err := hex.DecodeString(strings.NewReplacer(":", "", "-", "", " ", "").Replace(strings.TrimPrefix(s, "0x")))
 	if err != nil {
-		v.problem("want hexadecimal bytes such as 0a0b or 0a:0b, got %q", excerpt(s))
+		v.Problem("want hexadecimal bytes such as 0a0b or 0a:0b, got %q", keys.Excerpt(s))
 	}
 	return b, err == nil
 }
 
-func (v value) unsigned(bits int) (uint64, bool) {
-	s, ok := v.raw("a whole number")
+func unsigned(v keys.Value, bits int) (uint64, bool) {
+	s, ok := v.Raw("a whole number")
 	if !ok {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(s, 10, bits)
 	if err != nil {
-		v.problem("want a whole number from 0 to %d, got %q", uint64(1)<<bits-1, excerpt(s))
+		v.Problem("want a whole number from 0 to %d, got %q", uint64(1)<<bits-1, keys.Excerpt(s))
 	}
 	return n, err == nil
 }
 
 // enterprise reads a number of IANA's list of private enterprises.
-func (v value) enterprise() (uint64, bool) { return v.unsigned(32) }
+func enterprise(v keys.Value) (uint64, bool) { return unsigned(v, 32) }
 
-func (v value) number(bits int) uint64 {
-	n, _ := v.unsigned(bits)
+func number(v keys.Value, bits int) uint64 {
+	n, _ := unsigned(v, bits)
 	return n
 }

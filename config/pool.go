@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision/access"
 )
@@ -37,8 +38,8 @@ const (
 )
 
 // poolsTogether compares the pools with one another and with what becomes of unknown clients.
-func (d *decoder) poolsTogether(m mapping, c *DHCP) {
-	all := m.elements("pools")
+func (l *loader) poolsTogether(m keys.Mapping, c *DHCP) {
+	all := m.Elements("pools")
 	usable := func(p v4.Pool) bool { return p.Name != "" && p.First.IsValid() }
 	for i, p := range c.Pools {
 		for j, other := range c.Pools[:i] {
@@ -46,29 +47,29 @@ func (d *decoder) poolsTogether(m mapping, c *DHCP) {
 				continue
 			}
 			if p.Overlaps(other.Range) {
-				all[i].get("range").problem("%s overlaps the pool in line %d", rangeText(p.Range), all[j].at.line)
+				all[i].Get("range").Problem("%s overlaps the pool in line %d", rangeText(p.Range), all[j].Line())
 			}
 			if p.Name == other.Name {
-				all[i].get("name").problem("%s is the name of the pool in line %d", p.Name, all[j].at.line)
+				all[i].Get("name").Problem("%s is the name of the pool in line %d", p.Name, all[j].Line())
 			}
 		}
 	}
 	guests := slices.ContainsFunc(c.Pools, func(p v4.Pool) bool { return p.Kind == v4.PoolGuests && usable(p) })
 	switch {
-	case c.Unknown == v4.UnknownGuest && !guests && len(d.problems) == 0:
-		m.get("unknown_clients").problem("guest needs a pool: want one in dhcp.pools that is for: guests")
+	case c.Unknown == v4.UnknownGuest && !guests && m.Found() == 0:
+		m.Get("unknown_clients").Problem("guest needs a pool: want one in dhcp.pools that is for: guests")
 	case c.Unknown != v4.UnknownGuest && guests:
-		m.get("pools").warn("there are pools for guests, but dhcp.unknown_clients is not guest: nobody gets an address of them")
+		m.Get("pools").Warn("there are pools for guests, but dhcp.unknown_clients is not guest: nobody gets an address of them")
 	}
 }
 
-var poolName = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?$`)
+var poolNames = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?$`)
 
 // poolName reads the name of a pool, which is a label of metrics.
-func (v value) poolName() (string, bool) {
-	name, ok := v.text()
-	if !ok || !poolName.MatchString(name) {
-		v.problem("%q is no name of a pool: 1 to 32 small letters, digits, - and _", excerpt(name))
+func poolName(v keys.Value) (string, bool) {
+	name, ok := v.Text()
+	if !ok || !poolNames.MatchString(name) {
+		v.Problem("%q is no name of a pool: 1 to 32 small letters, digits, - and _", keys.Excerpt(name))
 		return "", false
 	}
 	return name, true
@@ -76,7 +77,7 @@ func (v value) poolName() (string, bool) {
 
 // poolTogether looks at one pool; the subnets are known by now. A range that is not
 // within one of them is none.
-func (d *decoder) poolTogether(m mapping, p *v4.Pool) {
+func (l *loader) poolTogether(m keys.Mapping, p *v4.Pool) {
 	if p.LeaseTime == 0 {
 		p.LeaseTime = defaultGuestLease
 		if p.Kind == v4.PoolSubscribers {
@@ -86,21 +87,21 @@ func (d *decoder) poolTogether(m mapping, p *v4.Pool) {
 	if !p.First.IsValid() {
 		return
 	}
-	if err := p.Check(d.cfg.DHCP.Subnets); err != nil {
-		m.report(err)
+	if err := p.Check(l.cfg.DHCP.Subnets); err != nil {
+		m.Report(err)
 		p.Range = v4.Range{}
 	}
 }
 
 // addrRange reads first-last, or a prefix.
-func (v value) addrRange() (v4.Range, bool) {
-	s, ok := v.raw("a range of IPv4 addresses")
+func addrRange(v keys.Value) (v4.Range, bool) {
+	s, ok := v.Raw("a range of IPv4 addresses")
 	if !ok {
 		return v4.Range{}, false
 	}
 	var r v4.Range
 	if strings.Contains(s, "/") {
-		p, good := v.prefix()
+		p, good := v.Prefix()
 		if !good {
 			return r, false
 		}
@@ -110,17 +111,17 @@ func (v value) addrRange() (v4.Range, bool) {
 		a, err := netip.ParseAddr(strings.TrimSpace(first))
 		b, err2 := netip.ParseAddr(strings.TrimSpace(last))
 		if !found || err != nil || err2 != nil || !a.Is4() || !b.Is4() {
-			v.problem("want a range such as 198.51.100.200-198.51.100.250, or a prefix, got %q", excerpt(s))
+			v.Problem("want a range such as 198.51.100.200-198.51.100.250, or a prefix, got %q", keys.Excerpt(s))
 			return r, false
 		}
 		r = v4.Range{First: a, Last: b}
 	}
 	switch {
 	case r.Last.Less(r.First):
-		v.problem("%s ends before it begins", rangeText(r))
+		v.Problem("%s ends before it begins", rangeText(r))
 		return r, false
 	case r.Size() > maxPoolSize:
-		v.problem("%s has more than %d addresses", rangeText(r), maxPoolSize)
+		v.Problem("%s has more than %d addresses", rangeText(r), maxPoolSize)
 		return r, false
 	}
 	return r, true

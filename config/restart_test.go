@@ -6,17 +6,19 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/usher-agent/usher/config/keys"
 )
 
 func TestRestart(t *testing.T) {
 	h := Hooks{Listen: netip.MustParseAddrPort("127.0.0.1:9468"), Secret: testSecret, Window: time.Minute,
 		Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 	old, changed := &Config{Hooks: h}, &Config{Hooks: h}
-	assert.Empty(t, Restart(old, changed))
+	assert.Empty(t, keys.Restart(old, changed))
 	changed.Hooks.Secret, changed.Hooks.Window, changed.Hooks.Allow = "another", time.Hour, nil
-	assert.Empty(t, Restart(old, changed), "taken by a reload")
+	assert.Empty(t, keys.Restart(old, changed), "taken by a reload")
 	changed.Hooks.Listen = netip.AddrPort{}
-	assert.Equal(t, []string{"hooks.listen"}, Restart(old, changed))
+	assert.Equal(t, []string{"hooks.listen"}, keys.Restart(old, changed))
 }
 
 // A key that needs a restart is found wherever it stands, and told by the name of
@@ -40,7 +42,7 @@ func TestRestartOfEveryMarkedKey(t *testing.T) {
 	} {
 		changed := &Config{}
 		change(changed)
-		assert.Equal(t, []string{key}, Restart(&Config{}, changed))
+		assert.Equal(t, []string{key}, keys.Restart(&Config{}, changed))
 	}
-	assert.Empty(t, Restart(&Config{}, &Config{ACL: ACL{DNS: []netip.Prefix{{}}}}))
+	assert.Empty(t, keys.Restart(&Config{}, &Config{ACL: ACL{DNS: []netip.Prefix{{}}}}))
 }

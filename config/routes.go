@@ -1,6 +1,7 @@
 package config
 
 import (
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/provision/neighbour"
 	"github.com/usher-agent/usher/provision/route"
 )
@@ -70,20 +71,20 @@ func protocolOwner(n int) string {
 	return ""
 }
 
-func (r *Routes) together(m mapping) {
-	m.someInterfaces(r.Enabled)
+func (r *Routes) together(m keys.Mapping) {
+	someInterfaces(m, r.Enabled)
 	if r.Table == 255 {
-		m.get("table").problem("255 is the kernel's own table local; want 254 (main) or one of yours")
+		m.Get("table").Problem("255 is the kernel's own table local; want 254 (main) or one of yours")
 	}
 	if owner := protocolOwner(int(r.Protocol)); owner != "" {
-		m.get("protocol").problem("%d is the number of %s, whose routes would be taken for ours; want one that no other program uses", r.Protocol, owner)
+		m.Get("protocol").Problem("%d is the number of %s, whose routes would be taken for ours; want one that no other program uses", r.Protocol, owner)
 	}
 }
 
 // someInterfaces insists on one at least, if needed.
-func (m mapping) someInterfaces(needed bool) {
-	v := m.get("interfaces")
-	if n, ok := v.seqLen(); needed && (!ok && !v.present() || ok && n == 0) {
-		v.problem("missing; want the interfaces with subscribers, such as [\"eth1.*\"]")
+func someInterfaces(m keys.Mapping, needed bool) {
+	v := m.Get("interfaces")
+	if n, ok := v.Len(); needed && (!ok && !v.Present() || ok && n == 0) {
+		v.Problem("missing; want the interfaces with subscribers, such as [\"eth1.*\"]")
 	}
 }

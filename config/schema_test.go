@@ -14,6 +14,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/config/keys"
 )
 
 // compiled is the schema as another program reads it.
@@ -107,22 +109,22 @@ func TestSchemaRefusesPlainMistakes(t *testing.T) {
 	for _, in := range inputs {
 		data, err := os.ReadFile(in)
 		require.NoError(t, err)
-		keys, ok := refused(s, data)
+		found, ok := refused(s, data)
 		if !ok {
 			continue
 		}
 		_, perr := Parse("x.yaml", data, testEnv())
-		var list *Errors
+		var list *keys.Errors
 		require.True(t, errors.As(perr, &list))
 		for _, p := range list.Problems {
 			if !plainMistake.MatchString(p.Reason) || p.Key == "" || optionValue.MatchString(p.Key) {
 				continue
 			}
 			compared++
-			assert.True(t, keys[p.Key], "%s: %s: %s\nrefused: %v", in, p.Key, p.Reason, keys)
+			assert.True(t, found[p.Key], "%s: %s: %s\nrefused: %v", in, p.Key, p.Reason, found)
 		}
 	}
 	assert.Greater(t, compared, 70)
-	keys, _ := refused(s, nil)
-	assert.True(t, keys["userside"], "it has keys that are required")
+	found, _ := refused(s, nil)
+	assert.True(t, found["userside"], "it has keys that are required")
 }

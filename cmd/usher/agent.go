@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
@@ -460,7 +461,7 @@ func (a *agent) reload() error {
 		touchNothing(cfg)
 	}
 	old := a.cfg.Load()
-	if keys := config.Restart(old, cfg); len(keys) > 0 {
+	if keys := keys.Restart(old, cfg); len(keys) > 0 {
 		return fmt.Errorf("%v cannot change while the agent runs: restart it", keys)
 	}
 	fetcher, err := a.newFetcher(cfg)

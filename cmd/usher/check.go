@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/config/keys"
 )
 
 // configFlag adds --config to a command.
@@ -27,11 +28,11 @@ of what works but should be known; they do not change the exit code.`,
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(path)
-			var wrong *config.Errors
+			var wrong *keys.Errors
 			if err != nil && !errors.As(err, &wrong) {
 				return err
 			}
-			problems, warnings := []config.Problem{}, []config.Problem{}
+			problems, warnings := []keys.Problem{}, []keys.Problem{}
 			if wrong != nil {
 				problems = wrong.Problems
 			} else {
@@ -39,10 +40,10 @@ of what works but should be known; they do not change the exit code.`,
 			}
 			if c.output == "json" {
 				if err := printJSON(cmd.OutOrStdout(), struct {
-					File     string           `json:"file"`
-					OK       bool             `json:"ok"`
-					Problems []config.Problem `json:"problems"`
-					Warnings []config.Problem `json:"warnings"`
+					File     string         `json:"file"`
+					OK       bool           `json:"ok"`
+					Problems []keys.Problem `json:"problems"`
+					Warnings []keys.Problem `json:"warnings"`
 				}{path, len(problems) == 0, problems, warnings}); err != nil {
 					return err
 				}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -91,7 +92,7 @@ func (a *erpAccess) byConfig() (userside.Options, error) {
 		}
 	}
 	cfg, err := config.Load(a.config)
-	var wrong *config.Errors
+	var wrong *keys.Errors
 	switch {
 	case errors.As(err, &wrong):
 		return userside.Options{}, fmt.Errorf("%w\n(or reach the ERP without a configuration: --url URL --key-file FILE)", err)

@@ -1,4 +1,4 @@
-package config
+package keys
 
 import (
 	"math"
@@ -15,9 +15,9 @@ import (
 
 // Readers of scalars. After a mistake, which is recorded, ok is false.
 
-// raw gives the text of a scalar as it stands in the file, so that an
+// Raw returns the text of a scalar as it stands in the file, so that an
 // unquoted 10 or 1e3 stays what the operator wrote.
-func (v value) raw(want string) (string, bool) {
+func (v Value) Raw(want string) (string, bool) {
 	switch n := v.node.(type) {
 	case nil:
 		return "", false
@@ -28,52 +28,55 @@ func (v value) raw(want string) (string, bool) {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		return n.GetToken().Value, true
 	default:
-		v.problem("want %s, got %s", want, kindOf(v.node))
+		v.Problem("want %s, got %s", want, kindOf(v.node))
 		return "", false
 	}
 }
 
-func (v value) text() (string, bool) { return v.raw("text") }
+// Text reads any text.
+func (v Value) Text() (string, bool) { return v.Raw("text") }
 
-func (v value) truth() (b, ok bool) {
+// Truth reads true or false.
+func (v Value) Truth() (b, ok bool) {
 	switch n := v.node.(type) {
 	case nil:
 	case *ast.BoolNode:
 		return n.Value, true
 	default:
-		v.problem("want true or false, got %s", kindOf(v.node))
+		v.Problem("want true or false, got %s", kindOf(v.node))
 	}
 	return false, false
 }
 
-func (v value) whole(low, high int) (int, bool) {
-	s, ok := v.raw("a whole number")
+// Whole reads a whole number.
+func (v Value) Whole(low, high int) (int, bool) {
+	s, ok := v.Raw("a whole number")
 	if !ok {
 		return 0, false
 	}
 	n, err := strconv.Atoi(s)
 	switch {
 	case err != nil:
-		v.problem("want a whole number from %d to %d, got %q", low, high, excerpt(s))
+		v.Problem("want a whole number from %d to %d, got %q", low, high, Excerpt(s))
 	case n < low || n > high:
-		v.problem("%d is outside %d to %d", n, low, high)
+		v.Problem("%d is outside %d to %d", n, low, high)
 	default:
 		return n, true
 	}
 	return 0, false
 }
 
-func (v value) real(low, high float64) (float64, bool) {
-	s, ok := v.raw("a number")
+func (v Value) real(low, high float64) (float64, bool) {
+	s, ok := v.Raw("a number")
 	if !ok {
 		return 0, false
 	}
 	f, err := strconv.ParseFloat(s, 64)
 	switch {
 	case err != nil || math.IsNaN(f):
-		v.problem("want a number from %g to %g, got %q", low, high, excerpt(s))
+		v.Problem("want a number from %g to %g, got %q", low, high, Excerpt(s))
 	case f < low || f > high:
-		v.problem("%g is outside %g to %g", f, low, high)
+		v.Problem("%g is outside %g to %g", f, low, high)
 	default:
 		return f, true
 	}
@@ -82,8 +85,8 @@ func (v value) real(low, high float64) (float64, bool) {
 
 // share reads a percentage up to most and returns it as 0..1. A bare number is
 // refused: one operator's 10 is another's 0.1.
-func (v value) share(most string) (float64, bool) {
-	s, ok := v.raw("a percentage such as 10%")
+func (v Value) share(most string) (float64, bool) {
+	s, ok := v.Raw("a percentage such as 10%")
 	if !ok {
 		return 0, false
 	}
@@ -91,9 +94,9 @@ func (v value) share(most string) (float64, bool) {
 	high, _ := percent(most)
 	switch {
 	case !ok:
-		v.problem("want a percentage such as 10%%, got %q", excerpt(s))
+		v.Problem("want a percentage such as 10%%, got %q", Excerpt(s))
 	case f < 0 || f > high:
-		v.problem("%s is outside 0%% to %s", excerpt(s), most)
+		v.Problem("%s is outside 0%% to %s", Excerpt(s), most)
 	default:
 		return f / 100, true
 	}
@@ -106,8 +109,9 @@ func percent(s string) (float64, bool) {
 	return f, ok && err == nil && !math.IsNaN(f)
 }
 
-func (v value) span(low, high time.Duration) (time.Duration, bool) {
-	s, ok := v.raw("a duration such as 30s")
+// Span reads a duration.
+func (v Value) Span(low, high time.Duration) (time.Duration, bool) {
+	s, ok := v.Raw("a duration such as 30s")
 	if !ok {
 		return 0, false
 	}
@@ -117,17 +121,17 @@ func (v value) span(low, high time.Duration) (time.Duration, bool) {
 	}
 	switch {
 	case err != nil:
-		v.problem("want a duration with a unit, such as 30s, 5m or 12h, got %q", excerpt(s))
+		v.Problem("want a duration with a unit, such as 30s, 5m or 12h, got %q", Excerpt(s))
 	case dur < low || dur > high:
-		v.problem("%s is outside %s to %s", s, brief(low), brief(high))
+		v.Problem("%s is outside %s to %s", s, Brief(low), Brief(high))
 	default:
 		return dur, true
 	}
 	return 0, false
 }
 
-// brief writes 1h instead of 1h0m0s.
-func brief(d time.Duration) string {
+// Brief writes 1h instead of 1h0m0s.
+func Brief(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -138,113 +142,98 @@ func brief(d time.Duration) string {
 	return s
 }
 
-func (v value) word(words []string) (string, bool) {
-	s, ok := v.raw("one of " + strings.Join(words, ", "))
+// Word reads one of some words.
+func (v Value) Word(words []string) (string, bool) {
+	s, ok := v.Raw("one of " + strings.Join(words, ", "))
 	if !ok {
 		return "", false
 	}
 	if !slices.Contains(words, s) {
-		v.problem("%q is not one of %s%s", excerpt(s), strings.Join(words, ", "), didYouMean(s, words))
+		v.Problem("%q is not one of %s%s", Excerpt(s), strings.Join(words, ", "), DidYouMean(s, words))
 		return "", false
 	}
 	return s, true
 }
 
-// ipv4 reads an IPv4 address that a host can have.
-func (v value) ipv4() (netip.Addr, bool) {
-	s, ok := v.raw("an IPv4 address")
+// IPv4 reads an IPv4 address that a host can have.
+func (v Value) IPv4() (netip.Addr, bool) {
+	s, ok := v.Raw("an IPv4 address")
 	if !ok {
 		return netip.Addr{}, false
 	}
 	a, err := netip.ParseAddr(s)
 	switch {
 	case err != nil:
-		v.problem("want an IPv4 address such as 192.0.2.1, got %q", excerpt(s))
+		v.Problem("want an IPv4 address such as 192.0.2.1, got %q", Excerpt(s))
 	case !a.Is4():
-		v.problem("%s is not an IPv4 address", a)
+		v.Problem("%s is not an IPv4 address", a)
 	case a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		v.problem("%s is not the address of a host", a)
+		v.Problem("%s is not the address of a host", a)
 	default:
 		return a, true
 	}
 	return netip.Addr{}, false
 }
 
-func (v value) ipv4s() []netip.Addr {
-	var out []netip.Addr
-	v.list(func(e value) {
-		a, ok := e.ipv4()
-		if !ok {
-			return
-		}
-		if slices.Contains(out, a) {
-			e.problem("%s is in the list twice", a)
-			return
-		}
-		out = append(out, a)
-	})
-	return out
-}
-
-// prefix reads an IPv4 prefix and insists that its host bits are zero: an
+// Prefix reads an IPv4 prefix and insists that its host bits are zero: an
 // operator who wrote 192.0.2.1/24 may have meant something else.
-func (v value) prefix() (netip.Prefix, bool) {
-	s, ok := v.raw("an IPv4 prefix")
+func (v Value) Prefix() (netip.Prefix, bool) {
+	s, ok := v.Raw("an IPv4 prefix")
 	if !ok {
 		return netip.Prefix{}, false
 	}
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil:
-		v.problem("want an IPv4 prefix such as 192.0.2.0/24, got %q", excerpt(s))
+		v.Problem("want an IPv4 prefix such as 192.0.2.0/24, got %q", Excerpt(s))
 	case !p.Addr().Is4():
-		v.problem("%s is not an IPv4 prefix", p)
+		v.Problem("%s is not an IPv4 prefix", p)
 	case p != p.Masked():
-		v.problem("%s has host bits set, did you mean %s?", p, p.Masked())
+		v.Problem("%s has host bits set, did you mean %s?", p, p.Masked())
 	default:
 		return p, true
 	}
 	return netip.Prefix{}, false
 }
 
-// listen reads an IP address with a port; like is an example of one.
-func (v value) listen(like string) (netip.AddrPort, bool) {
-	s, ok := v.raw("an address with a port")
+// Listen reads an IP address with a port; like is an example of one.
+func (v Value) Listen(like string) (netip.AddrPort, bool) {
+	s, ok := v.Raw("an address with a port")
 	if !ok {
 		return netip.AddrPort{}, false
 	}
 	ap, err := netip.ParseAddrPort(s)
 	if err != nil {
-		v.problem("want an IP address with a port such as %s, got %q", like, excerpt(s))
+		v.Problem("want an IP address with a port such as %s, got %q", like, Excerpt(s))
 	}
 	return ap, err == nil
 }
 
-// listenOrOff is listen; "off" is the invalid address.
-func (v value) listenOrOff(like string) (netip.AddrPort, bool) {
+// listenOrOff is Listen; "off" is the invalid address.
+func (v Value) listenOrOff(like string) (netip.AddrPort, bool) {
 	if n, ok := v.node.(*ast.StringNode); ok && n.Value == "off" {
 		return netip.AddrPort{}, true
 	}
-	return v.listen(like)
+	return v.Listen(like)
 }
 
 // dir reads an absolute path.
-func (v value) dir() (string, bool) {
-	s, ok := v.raw("text")
+func (v Value) dir() (string, bool) {
+	s, ok := v.Raw("text")
 	if !ok {
 		return "", false
 	}
 	if !filepath.IsAbs(s) {
-		v.problem("want an absolute path, got %q", excerpt(s))
+		v.Problem("want an absolute path, got %q", Excerpt(s))
 		return "", false
 	}
 	return filepath.Clean(s), true
 }
 
-// relay reads an IPv4 prefix, or one address.
-func (v value) relay() (netip.Prefix, bool) {
-	if s, ok := v.raw("an IPv4 prefix or address"); ok && !strings.Contains(s, "/") {
-		a, ok := v.ipv4()
+// Network reads an IPv4 prefix, or one address.
+func (v Value) Network() (netip.Prefix, bool) {
+	if s, ok := v.Raw("an IPv4 prefix or address"); ok && !strings.Contains(s, "/") {
+		a, ok := v.IPv4()
 		if !ok {
 			return netip.Prefix{}, false
 		}
@@ -252,12 +241,12 @@ func (v value) relay() (netip.Prefix, bool) {
 	} else if !ok {
 		return netip.Prefix{}, false
 	}
-	return v.prefix()
+	return v.Prefix()
 }
 
 // interfaceName reads the name of an interface or a pattern of path.Match.
-func (v value) interfaceName() (string, bool) {
-	name, ok := v.raw("the name of an interface")
+func (v Value) interfaceName() (string, bool) {
+	name, ok := v.Raw("the name of an interface")
 	if !ok {
 		return "", false
 	}
@@ -265,20 +254,28 @@ func (v value) interfaceName() (string, bool) {
 	_, err := path.Match(name, "")
 	switch {
 	case name == "" || !pattern && len(name) > 15 || strings.ContainsAny(name, "/ \t\n:") || name == "." || name == "..":
-		v.problem("%q is no name of an interface: 1 to 15 characters, none of / : or blank", excerpt(name))
+		v.Problem("%q is no name of an interface: 1 to 15 characters, none of / : or blank", Excerpt(name))
 	case err != nil:
-		v.problem("%q is no pattern: a [ without its ], or a \\ at the end", excerpt(name))
+		v.Problem("%q is no pattern: a [ without its ], or a \\ at the end", Excerpt(name))
 	default:
 		return name, true
 	}
 	return "", false
 }
 
-// excerpt bounds what an error repeats of the file.
-func excerpt(s string) string {
+// Excerpt bounds what an error repeats of the file.
+func Excerpt(s string) string {
 	const most = 40
 	if len(s) <= most {
 		return s
 	}
 	return strings.ToValidUTF8(s[:most], "") + "..."
+}
+
+// DidYouMean ends an error with the known word that is near, if one is.
+func DidYouMean(got string, known []string) string {
+	if n := nearest(got, known); n != "" {
+		return ", did you mean " + n + "?"
+	}
+	return ""
 }
