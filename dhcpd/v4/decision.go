@@ -11,6 +11,7 @@ import (
 // Way is how a reply travels (RFC 2131 section 4.1).
 type Way uint8
 
+// The ways of a reply.
 const (
 	WayNone      Way = iota
 	WayRelay         // UDP to the relay
@@ -27,6 +28,7 @@ func (w Way) String() string {
 // Change is what becomes of the lease record.
 type Change uint8
 
+// What may become of a lease record.
 const (
 	ChangeNone       Change = iota
 	ChangeRenew             // the same client in the same place: only the expiry moves
