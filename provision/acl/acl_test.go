@@ -3,6 +3,7 @@ package acl
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math"
 	"net/netip"
@@ -246,6 +247,7 @@ func FuzzParse(f *testing.F) {
 func TestNewBatch(t *testing.T) {
 	a, b, mapped := access.Addrs(netip.MustParseAddr("100.64.0.1")), access.Addrs(netip.MustParseAddr("100.64.0.2")), access.Addrs(netip.MustParseAddr("::ffff:100.64.0.1"))
 	const add, remove, stopped, paused = provision.OpAdd, provision.OpRemove, access.SetStopped, access.SetPaused
+	const tooMany = access.Set(len(access.ACL{}))
 	one := func(op provision.Op, set access.Set, key access.Keys) access.Change {
 		return access.Change{Op: op, Element: access.Element{Set: set, Key: string(key)}}
 	}
@@ -262,7 +264,7 @@ func TestNewBatch(t *testing.T) {
 		{"two addresses for one", []access.Change{one(add, paused, a), one(add, stopped, a+b)}, 0, "change 1: stopped: a key of 8 bytes, want 4"},
 		{"no address", []access.Change{one(add, stopped, "")}, 0, "change 0: stopped: a key of 0 bytes, want 4"},
 		{"no set", []access.Change{one(add, 0, a)}, 0, "change 0: set 0 does not exist"},
-		{"a set too many", []access.Change{one(add, 12, a)}, 0, "change 0: set 12 does not exist"},
+		{"a set too many", []access.Change{one(add, tooMany, a)}, 0, fmt.Sprintf("change 0: set %d does not exist", uint8(tooMany))},
 		{"no operation", []access.Change{one(0, stopped, a)}, 0, "change 0: operation 0 does not exist"},
 		{"contradiction", []access.Change{one(add, stopped, b), one(add, stopped, a), one(remove, stopped, a)}, 0, "stopped 100.64.0.1: both added and removed"},
 	}
