@@ -20,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -29,8 +30,8 @@ import (
 const admitLimit = 50 * time.Millisecond
 
 // aclPolicy gives what the rules follow from.
-func aclPolicy(cfg *config.Config) acl.Policy {
-	return acl.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
+func aclPolicy(cfg *config.Config) ruleset.Policy {
+	return ruleset.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
 }
 
 // aclSources knows what the ACL follows from besides the snapshot: the
@@ -295,7 +296,7 @@ func (v aclView) AsNFT(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return acl.AsNFT(policy, want)
+	return ruleset.Listing{Policy: policy, Have: want}.String(), nil
 }
 
 // maintenance is the switch with the reason for which it was thrown. It

@@ -33,7 +33,8 @@ var arrows = map[string][]string{
 	"provision/neighbour":     {"provision"},
 	"provision/erp":           {"provision", "provision/syncer", "userside"}, // it is the syncer's Fetcher
 	"provision/outbox":        {"provision"},
-	"provision/acl":           {"provision", "provision/access"},                                           // it is the enforcer's Kernel
+	"provision/acl":           {"provision", "provision/access", "provision/acl/ruleset"},                  // it is the enforcer's Kernel
+	"provision/acl/ruleset":   {"provision/access"},                                                        // what the table is, of the sets there are; it talks to nobody
 	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
 	"provision/garden":        {},                                                                          // names and prefixes, whoever uses them
 	"provision/link/lab":      {},
@@ -49,14 +50,14 @@ var arrows = map[string][]string{
 		"provision/outbox", "provision/pool", "provision/route", "provision/syncer", "provision/acl", "provision/link",
 		"console/portal", "dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82"}, // it shows everything
 	"systemd": {},
-	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/access", "provision/acl", "provision/erp", "provision/garden",
+	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/access", "provision/acl", "provision/acl/ruleset", "provision/erp", "provision/garden",
 		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/syncer",
 		"dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.
 var edges = map[string][]string{
-	"github.com/google/nftables":          {"provision/acl"},
+	"github.com/google/nftables":          {"provision/acl", "provision/acl/ruleset"},
 	"github.com/mdlayher/netlink":         {"provision/acl"},
 	"github.com/vishvananda/netlink":      {"provision/link"},
 	"github.com/vishvananda/netns":        {"provision/link"},
@@ -69,7 +70,7 @@ var edges = map[string][]string{
 	"golang.org/x/net":                    {"dhcpd"},
 	"net/http":                            {"cmd/usher", "console", "console/portal", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
 	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                                                             // the demo runs real programs; the agent never does
-	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
+	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/acl/ruleset", "provision/link", "provision/link/lab", "config", "console"},
 }
 
 // imports gives the imports of every non-test file of the repository, by folder.
