@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,12 +15,11 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
 
-	"github.com/usher-agent/usher/provision/lease"
-	"github.com/usher-agent/usher/provision/pool"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/pool"
 )
 
 // guests are four addresses for unknown clients, on the wire of 192.0.2.0/24
@@ -198,17 +196,14 @@ func poolRig(t testing.TB, j *journal) (*rig, *atomic.Pointer[provision.Snapshot
 	var snap atomic.Pointer[provision.Snapshot]
 	snap.Store(world(t))
 	r := &rig{out: &sink{}, j: j, n: &counter{}, log: NewEventLog(1000)}
-	db, err := bbolt.Open(filepath.Join(t.TempDir(), "state.db"), 0o600, &bbolt.Options{NoSync: true})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	tab, err := lease.Open(db)
-	require.NoError(t, err)
+	tab := newTable(t)
 	o := testOptions()
 	withGuests(nil, &o)
 	deps := Deps{Snapshot: snap.Load, Leases: tab, Observer: Observers{r.n, r.log}, Log: slog.New(slog.DiscardHandler)}
 	if j != nil {
 		deps.Journal = j
 	}
+	var err error
 	r.s, err = New(o, deps)
 	require.NoError(t, err)
 	r.c = newCommitter(r.s, r.out)

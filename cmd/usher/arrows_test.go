@@ -31,8 +31,8 @@ var arrows = map[string][]string{
 	"provision/access":        {"provision"},
 	"provision/route":         {"provision"},
 	"provision/neighbour":     {"provision"},
-	"provision/erp":           {"provision", "provision/syncer", "userside"}, // it is the syncer's Fetcher
-	"provision/outbox":        {"provision"},
+	"provision/erp":           {"provision", "provision/syncer", "userside"},                               // it is the syncer's Fetcher
+	"provision/outbox":        {"provision", "provision/lease"},                                            // its queue is kept in the leases' store: one commit for both
 	"provision/acl":           {"provision", "provision/access"},                                           // it is the enforcer's Kernel
 	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
 	"provision/garden":        {},                                                                          // names and prefixes, whoever uses them
@@ -58,7 +58,7 @@ var edges = map[string][]string{
 	"github.com/mdlayher/netlink":         {"provision/acl"},
 	"github.com/vishvananda/netlink":      {"provision/link"},
 	"github.com/vishvananda/netns":        {"provision/link"},
-	"go.etcd.io/bbolt":                    {"cmd/usher", "provision/lease", "provision/outbox", "userside/emulator"},
+	"go.etcd.io/bbolt":                    {"provision/lease", "userside/emulator"},
 	"github.com/goccy/go-yaml":            {"config"},
 	"github.com/spf13/cobra":              {"cmd/usher"},
 	"github.com/coreos/go-systemd":        {"cmd/usher"},
@@ -67,7 +67,7 @@ var edges = map[string][]string{
 	"golang.org/x/net":                    {"dhcpd"},
 	"net/http":                            {"cmd/usher", "console", "console/portal", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
 	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                                                             // the demo runs real programs; the agent never does
-	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
+	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/lease", "provision/link", "provision/link/lab", "config", "console"},
 }
 
 // imports gives the imports of every non-test file of the repository, by folder.

@@ -40,9 +40,13 @@ func TestStopWhileTheDiskHangs(t *testing.T) {
 	require.NoError(t, err)
 	a, err := newAgent(path, cfg, true, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	hanging, err := a.db.Begin(true) // the one writer that bbolt lets in
-	require.NoError(t, err)
-	defer func() { require.NoError(t, hanging.Rollback()) }()
+	holds, end := make(chan struct{}), make(chan struct{})
+	hanging := make(chan error, 1)
+	go func() { // who writes lets nobody else write
+		hanging <- a.store.Commit(func(*lease.Batch) error { close(holds); <-end; return io.ErrClosedPipe })
+	}()
+	<-holds
+	defer func() { close(end); require.ErrorIs(t, <-hanging, io.ErrClosedPipe) }()
 	a.leases.Store(lease.Record{IP: testIP, MAC: testMAC, State: lease.StateBound})
 	a.leases.Dirty(testIP) // something is left to write
 
@@ -63,9 +67,9 @@ func TestStopWhileTheDiskHangs(t *testing.T) {
 func TestReloadDuringStart(t *testing.T) {
 	dir := t.TempDir()
 	path := idleConfig(t, dir)
-	db, err := openBolt(filepath.Join(dir, "state.db"), nil)
+	store, err := lease.OpenStore(dir, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	defer db.Close()
+	defer store.Close()
 
 	root := newRoot()
 	root.SetOut(io.Discard)
@@ -80,7 +84,7 @@ func TestReloadDuringStart(t *testing.T) {
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP)) // unheeded, it ends this test
 	select {
 	case err := <-done:
-		require.ErrorIs(t, err, errStateInUse, "it lived until the state could not be had")
+		require.ErrorIs(t, err, lease.ErrInUse, "it lived until the state could not be had")
 	case <-time.After(10 * time.Second):
 		t.Fatal("the agent neither started nor failed")
 	}
