@@ -371,7 +371,7 @@ func (a *agent) letGo(limit time.Duration) error {
 	done := make(chan error, 1)
 	go func() {
 		// Renewals answered while the parts were stopping.
-		if err := a.leases.Flush(); err != nil {
+		if err := a.leases.Close(); err != nil {
 			a.log.Error("last leases could not be written", "error", err)
 		}
 		done <- a.close()

@@ -53,3 +53,30 @@ func BenchmarkTableGet(b *testing.B) {
 		t.Get(benchAddr(i * 7919 % benchLeases))
 	}
 }
+
+// As BenchmarkTableRenew, with somebody who follows and keeps up.
+func BenchmarkTableRenewFollowed(b *testing.B) {
+	t := benchTable(benchLeases)
+	f := t.Follow()
+	buf := make([]Change, maxTaken)
+	for n, _ := f.take(buf); n > 0; n, _ = f.take(buf) {
+	}
+	b.ReportAllocs()
+	now := testNow
+	for i := uint32(0); b.Loop(); i++ {
+		n := i * 7919 % benchLeases
+		now = now.Add(time.Millisecond)
+		t.Renew(benchAddr(n), [6]byte{2, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, now, now.Add(time.Hour))
+		if i%maxTaken == 0 {
+			f.take(buf)
+		}
+	}
+}
+
+func BenchmarkFollow(b *testing.B) {
+	t := benchTable(benchLeases)
+	b.ReportAllocs()
+	for b.Loop() {
+		t.Follow().Close()
+	}
+}

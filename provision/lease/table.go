@@ -32,6 +32,9 @@ type Table struct {
 	dirty   map[uint32]struct{} // changed since they were last written
 	byMAC   map[provision.MAC][]uint32
 	byID    map[string][]uint32 // by client identifier, of records that have one
+
+	followers []*Follower
+	closed    bool
 }
 
 const maxSkippedKept = 20
@@ -108,6 +111,7 @@ func (t *Table) putLocked(rec *Record) {
 	key := ipKey(rec.IP)
 	old := t.records[key]
 	t.records[key] = rec
+	t.tellLocked(key, old)
 	if old != nil && old.MAC == rec.MAC && bytes.Equal(old.ClientID, rec.ClientID) {
 		return
 	}
@@ -166,9 +170,17 @@ func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*Record) bo
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r, ok := t.records[key]
-	if !ok || r.MAC != mac || !change(r) {
+	if !ok || r.MAC != mac {
 		return false
 	}
+	var before Record
+	if len(t.followers) > 0 {
+		before = *r
+	}
+	if !change(r) {
+		return false
+	}
+	t.tellLocked(key, &before)
 	t.markLocked(key)
 	return true
 }
@@ -298,11 +310,23 @@ func (t *Table) Prune(now time.Time, limit int) int {
 		if now.Sub(r.Expires) > Grace && now.Sub(r.Renewed) > Grace {
 			delete(t.records, k)
 			t.unindexLocked(k, r)
+			t.tellLocked(k, r)
 			t.markLocked(k)
 			n++
 		}
 	}
 	return n
+}
+
+// Close writes what is left and ends the feed: who follows is told the rest.
+// The Store stays open. Closing again writes what has changed since.
+func (t *Table) Close() error {
+	err := t.Flush()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	t.endFeedLocked()
+	return err
 }
 
 // All gives a copy of every record, in no order. The table is locked for
