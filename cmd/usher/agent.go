@@ -31,6 +31,7 @@ import (
 	"github.com/usher-agent/usher/provision/neighbour"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/route"
+	"github.com/usher-agent/usher/provision/statedir"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
@@ -103,7 +104,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	}
 	a.syncer = syncer.New(syncOptions(cfg), a.erp,
 		syncer.NewStore(filepath.Join(cfg.StateDir, "snapshot")), a.metrics, log)
-	if err := a.syncer.LoadStored(); err != nil {
+	if err := a.syncer.LoadStored(); errors.As(err, new(*statedir.NewerError)) {
+		return a, err
+	} else if err != nil {
 		log.Error("stored snapshot cannot be used; waiting for the ERP", "error", err)
 	}
 	if err := a.openLeases(cfg); err != nil {
@@ -119,7 +122,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
 	}
-	a.openGarden(cfg)
+	if err := a.openGarden(cfg); err != nil {
+		return a, err
+	}
 	if err := a.openKernel(cfg); err != nil {
 		return a, err
 	}

@@ -25,9 +25,10 @@ var arrows = map[string][]string{
 	"userside/record":         {},                                                                  // it masks and serves text, whatever it means
 	"provision":               {},                                                                  // the core is the standard library and nothing else
 	"provision/provisiontest": {"provision"},                                                       // inputs and snapshots for tests
-	"provision/syncer":        {"provision"},
-	"provision/lease":         {"provision"},
-	"provision/pool":          {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
+	"provision/statedir":      {},                                                                  // files of state_dir, whatever is in them
+	"provision/syncer":        {"provision", "provision/statedir"},                                 // its stored snapshot is one
+	"provision/lease":         {"provision", "provision/statedir"},                                 // state.db is one
+	"provision/pool":          {"provision"},                                                       // the word MAC; it allocates and knows nothing of packets, leases or disks
 	"provision/access":        {"provision"},
 	"provision/route":         {"provision"},
 	"provision/neighbour":     {"provision"},
@@ -35,7 +36,7 @@ var arrows = map[string][]string{
 	"provision/outbox":        {"provision", "provision/lease"},                                            // its queue is kept in the leases' store: one commit for both
 	"provision/acl":           {"provision", "provision/access"},                                           // it is the enforcer's Kernel
 	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
-	"provision/garden":        {},                                                                          // names and prefixes, whoever uses them
+	"provision/garden":        {"provision/statedir"},                                                      // names and prefixes, whoever uses them; garden.json is a file of state_dir
 	"provision/link/lab":      {},
 	"console/portal":          {"provision", "provision/access"}, // reachable for subscribers, so it has no way to what the console shows; what the kernel was brought to
 	"dhcpd":                   {"provision", "provision/lease", "provision/pool", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},
@@ -48,7 +49,7 @@ var arrows = map[string][]string{
 		"console/portal", "dhcpd", "dhcpd/wire", "dhcpd/option82"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/access", "provision/acl", "provision/erp", "provision/garden",
-		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/syncer",
+		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/statedir", "provision/syncer",
 		"dhcpd", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal"}, // it wires everything
 }
 

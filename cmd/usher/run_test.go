@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"os"
@@ -12,9 +14,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/statedir"
 )
 
 // idleConfig writes the configuration of an agent without ERP, DHCP and kernel.
@@ -87,5 +91,49 @@ func TestReloadDuringStart(t *testing.T) {
 		require.ErrorIs(t, err, lease.ErrInUse, "it lived until the state could not be had")
 	case <-time.After(10 * time.Second):
 		t.Fatal("the agent neither started nor failed")
+	}
+}
+
+// State of a newer usher ends the start: nothing is served, and no file or kernel
+// is touched.
+func TestNewerStateEndsTheStart(t *testing.T) {
+	snapshot := "usher snapshot 99\nf\t2026-11-01T12:00:00Z\tdirect\n"
+	snapshot += fmt.Sprintf("e\t0\t%08x\n", crc32.Checksum([]byte(snapshot), crc32.MakeTable(crc32.Castagnoli)))
+	for name, write := range map[string]func(path string) error{
+		"snapshot":    func(path string) error { return os.WriteFile(path, []byte(snapshot), 0o600) },
+		"garden.json": func(path string) error { return os.WriteFile(path, []byte(`{"version": 99}`), 0o600) },
+		"state.db": func(path string) error {
+			db, err := bbolt.Open(path, 0o600, nil)
+			if err != nil {
+				return err
+			}
+			return errors.Join(db.Update(func(tx *bbolt.Tx) error {
+				b, err := tx.CreateBucket([]byte("format"))
+				if err != nil {
+					return err
+				}
+				return b.Put([]byte("state"), fmt.Appendf(nil, "99 %08x", crc32.Checksum([]byte("99"), crc32.MakeTable(crc32.Castagnoli))))
+			}), db.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			config, path := idleConfig(t, dir), filepath.Join(dir, name)
+			require.NoError(t, write(path))
+			before, err := os.ReadFile(path)
+			require.NoError(t, err)
+			root := newRoot()
+			root.SetOut(io.Discard)
+			root.SetErr(io.Discard)
+			root.SetArgs([]string{"run", "--config", config})
+			err = root.ExecuteContext(t.Context())
+			require.ErrorAs(t, err, new(*statedir.NewerError))
+			require.ErrorContains(t, err, path+" has ")
+			require.ErrorContains(t, err, "a newer usher wrote it")
+			after, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, before, after)
+			require.NoFileExists(t, path+".bad")
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"runtime/debug"
@@ -27,9 +28,10 @@ func buckets() [][]byte { return [][]byte{[]byte(leaseBucket), []byte(reportBuck
 // bolt is the Store in a bbolt database. What is in a turn of Commit is that
 // database's writer, of which there is one.
 type bolt struct {
-	db    *bbolt.DB
-	batch Batch  // of the writer, used again
-	room  []byte // of the writer: what its transaction writes
+	db     *bbolt.DB
+	format format // that is written
+	batch  Batch  // of the writer, used again
+	room   []byte // of the writer: what its transaction writes
 }
 
 // memoryPath is what a database in memory says for its path.
@@ -44,16 +46,24 @@ func memoryFile(string, int, os.FileMode) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "memory"), nil
 }
 
+// openFile opens the file of a database; nil: one on disk.
+type openFile = func(string, int, os.FileMode) (*os.File, error)
+
 // openBolt opens path and walks all of it, since bbolt notices most damage only
 // when it stumbles over it, by a panic; a file cut short is a fault of memory.
 // The list of free pages is kept in the file: without it bbolt would look for
-// them in a goroutine of its own, where its panic ends the process.
-func openBolt(path string, open func(string, int, os.FileMode) (*os.File, error)) (s *bolt, err error) {
+// them in a goroutine of its own, where its panic ends the process. What a newer
+// usher wrote is left as it is, with a *statedir.NewerError.
+func openBolt(path string, open openFile, all []format, log *slog.Logger) (s *bolt, err error) {
 	var db *bbolt.DB
+	var c content
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			err = damage{fmt.Errorf("%v", r)}
+			if newer := c.newer(path, all[len(all)-1]); newer != nil {
+				err = newer // which is for a newer usher to deal with
+			}
 		}
 		if err != nil && db != nil {
 			_ = db.Close() // the first error counts
@@ -67,17 +77,16 @@ func openBolt(path string, open func(string, int, os.FileMode) (*os.File, error)
 		return nil, err
 	}
 	s = &bolt{db: db}
-	if err := db.View(walk); err != nil {
-		return nil, err
+	if err = db.View(c.walk); err == nil {
+		err = c.newer(path, all[len(all)-1])
 	}
-	return s, s.makeBuckets()
-}
-
-// walk reads all of a database.
-func walk(tx *bbolt.Tx) error {
-	return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-		return b.ForEach(func(_, _ []byte) error { return nil })
-	})
+	if err == nil {
+		err = s.makeBuckets()
+	}
+	if err == nil {
+		err = s.chooseFormat(&c, all, log)
+	}
+	return s, err
 }
 
 // damage is a file that is not a whole database.
@@ -161,7 +170,7 @@ func (s *bolt) Commit(fill func(*Batch) error) error {
 func (s *bolt) writeLeases(bucket *bbolt.Bucket, b *Batch) error {
 	for i := range b.Leases {
 		r, start := &b.Leases[i], len(s.room)
-		s.room = encode(s.room, r) // what it was before, if it moves, stays valid for the transaction
+		s.room = s.format.encode(s.room, r) // what it was before, if it moves, stays valid for the transaction
 		if err := bucket.Put(keyBytes(ipKey(r.IP)), s.room[start:]); err != nil {
 			return fmt.Errorf("lease of %s: %w", r.IP, err)
 		}

@@ -11,6 +11,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/statedir"
 )
 
 // Store is the disk behind a Table and behind the queue of MAC reports: who got
@@ -95,14 +96,17 @@ func (j Journal) Commit(recs []Commit) error {
 var ErrInUse = errors.New("another usher runs with this state_dir; stop it first")
 
 // OpenStore opens the database of leases and MAC reports in dir. A damaged file
-// is put aside and a new one begun. If the disk gives nothing at all, the
+// is put aside and a new one begun. One that a newer usher wrote is refused with
+// a *statedir.NewerError. If the disk gives nothing at all, the
 // database lives in memory until the next start: bound addresses need no disk.
 func OpenStore(dir string, log *slog.Logger) (Store, error) {
 	path := filepath.Join(dir, "state.db")
-	s, err := openBolt(path, nil)
+	s, err := openBolt(path, nil, formats(), log)
 	switch {
 	case err == nil:
 		return s, nil
+	case errors.As(err, new(*statedir.NewerError)):
+		return nil, err
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("%s: %w", path, ErrInUse)
 	case isDamage(err):
@@ -111,7 +115,7 @@ func OpenStore(dir string, log *slog.Logger) (Store, error) {
 		if err := os.Rename(path, bad); err != nil {
 			break
 		}
-		if s, err = openBolt(path, nil); err == nil {
+		if s, err = openBolt(path, nil, formats(), log); err == nil {
 			return s, nil
 		}
 	}
@@ -121,7 +125,7 @@ func OpenStore(dir string, log *slog.Logger) (Store, error) {
 
 // OpenMemory opens a store that is lost with the process.
 func OpenMemory() (Store, error) {
-	s, err := openBolt(memoryPath, memoryFile)
+	s, err := openBolt(memoryPath, memoryFile, formats(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

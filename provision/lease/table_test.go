@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -33,7 +34,7 @@ var (
 
 func openStore(t testing.TB, path string) *bolt {
 	t.Helper()
-	store, err := openBolt(path, nil)
+	store, err := openBolt(path, nil, formats(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	store.db.NoSync = true
 	t.Cleanup(func() { _ = store.Close() })
