@@ -281,14 +281,14 @@ func TestFeedAgainstModel(t *testing.T) {
 	others := []*mirror{follow(tab, 7)}
 	joined := map[*mirror]int{others[0]: 0}
 	var history []Change
-	for i := range 40000 {
+	for i := range 15000 {
 		now = now.Add(time.Second)
 		ip := benchAddr(rnd.Uint32N(60))
 		before, after, changed := step(rnd, tab, model, ip, now)
 		if changed {
 			history = append(history, Change{IP: ip, Before: before, After: after})
 		}
-		if i%5000 == 4999 { // an address goes
+		if i%2000 == 1999 { // an address goes
 			later := now.Add(2 * Grace)
 			require.Equal(t, 1, tab.Prune(later, 1))
 			for ip, r := range model {
@@ -299,7 +299,7 @@ func TestFeedAgainstModel(t *testing.T) {
 			}
 		}
 		quick.catchUp(t)
-		switch r := rnd.IntN(2000); {
+		switch r := rnd.IntN(1000); {
 		case r == 0 && len(others) < 6:
 			m := follow(tab, 1+rnd.IntN(300))
 			joined[m] = len(history)
@@ -308,7 +308,7 @@ func TestFeedAgainstModel(t *testing.T) {
 			m := others[rnd.IntN(len(others))]
 			m.catchUp(t)
 			m.sameAs(t, tab)
-		case r < 12 && len(others) > 0: // some now and then, some hardly ever
+		case r < 8 && len(others) > 0: // some now and then, some hardly ever
 			m := others[rnd.IntN(len(others))]
 			n, _ := m.take(m.buf)
 			require.NoError(t, m.apply(m.buf[:n]))

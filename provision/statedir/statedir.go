@@ -65,13 +65,14 @@ func newestCopy(path string) (name string) {
 func CopyAside(path string, format int) (name string, err error) {
 	for n := 1; ; n++ {
 		name = copyName(path, format, n)
-		same, err := sameContent(path, name)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 			return name, copyFile(path, name)
-		case err != nil:
+		}
+		same, err := sameContent(path, name)
+		if err != nil {
 			return "", fmt.Errorf("copy %s aside: %w", path, err)
-		case same:
+		}
+		if same {
 			return name, nil
 		}
 	}
@@ -96,18 +97,18 @@ func copyFile(path, name string) error {
 	return nil
 }
 
-// sameContent compares two files. That b is not there is an error that is fs.ErrNotExist.
+// sameContent compares two files.
 func sameContent(a, b string) (bool, error) {
+	f, err := os.Open(a)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
 	g, err := os.Open(b)
 	if err != nil {
 		return false, err
 	}
 	defer g.Close()
-	f, err := os.Open(a)
-	if err != nil {
-		return false, fmt.Errorf("%s: %s", a, err) // not that b is missing
-	}
-	defer f.Close()
 	one, other := make([]byte, 1<<16), make([]byte, 1<<16)
 	for {
 		n, err := io.ReadFull(f, one)
@@ -121,7 +122,7 @@ func sameContent(a, b string) (bool, error) {
 	}
 }
 
-func over(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
+func over(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
 func failure(err error) error {
 	if over(err) {
