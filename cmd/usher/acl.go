@@ -246,9 +246,9 @@ func (s *aclSources) changed(ip netip.Addr, now time.Time) bool {
 // admit has the kernel let clients in while their leases are written to disk.
 // The acknowledgements leave after the call of wait, so that the first packet of a
 // client meets its element; at most admitLimit later if the kernel is slow.
-func (s *aclSources) admit(recs []dhcpd.Commit, now time.Time) (wait func()) {
+func (s *aclSources) admit(recs []lease.Commit, now time.Time) (wait func()) {
 	e := s.enforcer.Load()
-	if e == nil || !slices.ContainsFunc(recs, func(r dhcpd.Commit) bool { return r.Lease.IP.IsValid() && s.changed(r.Lease.IP, now) }) {
+	if e == nil || !slices.ContainsFunc(recs, func(r lease.Commit) bool { return r.Lease.IP.IsValid() && s.changed(r.Lease.IP, now) }) {
 		return func() {}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), admitLimit)
@@ -258,6 +258,18 @@ func (s *aclSources) admit(recs []dhcpd.Commit, now time.Time) (wait func()) {
 		_ = e.Sync(ctx) // its error is the enforcer's to tell; the next round tries again
 	}()
 	return func() { <-done; cancel() }
+}
+
+// admitting is a journal whose clients the kernel lets in meanwhile.
+type admitting struct {
+	dhcpd.Journal
+	sources *aclSources
+}
+
+// Commit implements dhcpd.Journal.
+func (j admitting) Commit(recs []lease.Commit) error {
+	defer j.sources.admit(recs, time.Now())()
+	return j.Journal.Commit(recs)
 }
 
 // Packet implements dhcpd.Observer: what a packet changed and no commit told of,

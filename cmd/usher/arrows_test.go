@@ -25,18 +25,19 @@ var arrows = map[string][]string{
 	"userside/record":         {},                                                                  // it masks and serves text, whatever it means
 	"provision":               {},                                                                  // the core is the standard library and nothing else
 	"provision/provisiontest": {"provision"},                                                       // inputs and snapshots for tests
-	"provision/syncer":        {"provision"},
-	"provision/lease":         {"provision"},
-	"provision/pool":          {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
+	"provision/statedir":      {},                                                                  // files of state_dir, whatever is in them
+	"provision/syncer":        {"provision", "provision/statedir"},                                 // its stored snapshot is one
+	"provision/lease":         {"provision", "provision/statedir"},                                 // state.db is one
+	"provision/pool":          {"provision"},                                                       // the word MAC; it allocates and knows nothing of packets, leases or disks
 	"provision/access":        {"provision"},
 	"provision/route":         {"provision"},
 	"provision/neighbour":     {"provision"},
-	"provision/erp":           {"provision", "provision/syncer", "userside"}, // it is the syncer's Fetcher
-	"provision/outbox":        {"provision"},
+	"provision/erp":           {"provision", "provision/syncer", "userside"},                               // it is the syncer's Fetcher
+	"provision/outbox":        {"provision", "provision/lease"},                                            // its queue is kept in the leases' store: one commit for both
 	"provision/acl":           {"provision", "provision/access", "provision/acl/ruleset"},                  // it is the enforcer's Kernel
 	"provision/acl/ruleset":   {"provision/access"},                                                        // what the table is, of the sets there are; it talks to nobody
 	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
-	"provision/garden":        {},                                                                          // names and prefixes, whoever uses them
+	"provision/garden":        {"provision/statedir"},                                                      // names and prefixes, whoever uses them; garden.json is a file of state_dir
 	"provision/link/lab":      {},
 	"console/portal":          {"provision", "provision/access"},                                                                            // reachable for subscribers, so it has no way to what the console shows; what the kernel was brought to
 	"dhcpd":                   {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
@@ -51,7 +52,7 @@ var arrows = map[string][]string{
 		"console/portal", "dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/access", "provision/acl", "provision/acl/ruleset", "provision/erp", "provision/garden",
-		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/syncer",
+		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/statedir", "provision/syncer",
 		"dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal"}, // it wires everything
 }
 
@@ -61,7 +62,7 @@ var edges = map[string][]string{
 	"github.com/mdlayher/netlink":         {"provision/acl"},
 	"github.com/vishvananda/netlink":      {"provision/link"},
 	"github.com/vishvananda/netns":        {"provision/link"},
-	"go.etcd.io/bbolt":                    {"cmd/usher", "provision/lease", "provision/outbox", "userside/emulator"},
+	"go.etcd.io/bbolt":                    {"provision/lease", "userside/emulator"},
 	"github.com/goccy/go-yaml":            {"config"},
 	"github.com/spf13/cobra":              {"cmd/usher"},
 	"github.com/coreos/go-systemd":        {"cmd/usher"},
@@ -70,7 +71,7 @@ var edges = map[string][]string{
 	"golang.org/x/net":                    {"dhcpd"},
 	"net/http":                            {"cmd/usher", "console", "console/portal", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
 	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                                                             // the demo runs real programs; the agent never does
-	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/acl/ruleset", "provision/link", "provision/link/lab", "config", "console"},
+	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/acl/ruleset", "provision/lease", "provision/link", "provision/link/lab", "config", "console"},
 }
 
 // imports gives the imports of every non-test file of the repository, by folder.

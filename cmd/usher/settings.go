@@ -64,7 +64,7 @@ func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
 }
 
 func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
-	return outbox.Options{Enabled: c.Enabled, Rate: c.Rate, Burst: c.Burst, Settled: settled(snapshot, leases)}
+	return outbox.Options{Enabled: c.Enabled, Rate: c.Rate, Burst: c.Burst, Settled: outbox.Settled(snapshot, leases)}
 }
 
 func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
