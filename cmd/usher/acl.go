@@ -20,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -29,8 +30,8 @@ import (
 const admitLimit = 50 * time.Millisecond
 
 // aclPolicy gives what the rules follow from.
-func aclPolicy(cfg *config.Config) acl.Policy {
-	return acl.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
+func aclPolicy(cfg *config.Config) ruleset.Policy {
+	return ruleset.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
 }
 
 // aclSources knows what the ACL follows from besides the snapshot: the
@@ -239,9 +240,9 @@ func (s *aclSources) changed(ip netip.Addr, now time.Time) bool {
 // admit has the kernel let clients in while their leases are written to disk.
 // The acknowledgements leave after the call of wait, so that the first packet of a
 // client meets its element; at most admitLimit later if the kernel is slow.
-func (s *aclSources) admit(recs []dhcpd.Commit, now time.Time) (wait func()) {
+func (s *aclSources) admit(recs []lease.Commit, now time.Time) (wait func()) {
 	e := s.enforcer.Load()
-	if e == nil || !slices.ContainsFunc(recs, func(r dhcpd.Commit) bool { return r.Lease.IP.IsValid() && s.changed(r.Lease.IP, now) }) {
+	if e == nil || !slices.ContainsFunc(recs, func(r lease.Commit) bool { return r.Lease.IP.IsValid() && s.changed(r.Lease.IP, now) }) {
 		return func() {}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), admitLimit)
@@ -251,6 +252,18 @@ func (s *aclSources) admit(recs []dhcpd.Commit, now time.Time) (wait func()) {
 		_ = e.Sync(ctx) // its error is the enforcer's to tell; the next round tries again
 	}()
 	return func() { <-done; cancel() }
+}
+
+// admitting is a journal whose clients the kernel lets in meanwhile.
+type admitting struct {
+	dhcpd.Journal
+	sources *aclSources
+}
+
+// Commit implements dhcpd.Journal.
+func (j admitting) Commit(recs []lease.Commit) error {
+	defer j.sources.admit(recs, time.Now())()
+	return j.Journal.Commit(recs)
 }
 
 // Packet implements dhcpd.Observer: what a packet changed and no commit told of,
@@ -289,7 +302,7 @@ func (v aclView) AsNFT(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return acl.AsNFT(policy, want)
+	return ruleset.Listing{Policy: policy, Have: want}.String(), nil
 }
 
 // maintenance is the switch with the reason for which it was thrown. It

@@ -16,7 +16,6 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.etcd.io/bbolt"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/usher-agent/usher/config"
@@ -33,6 +32,7 @@ import (
 	"github.com/usher-agent/usher/provision/neighbour"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/route"
+	"github.com/usher-agent/usher/provision/statedir"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
@@ -54,7 +54,7 @@ type agent struct {
 	enforcer   *access.Enforcer
 	sources    *aclSources // what the ACL follows from besides the snapshot
 	table      *acl.Table  // nil: the kernel is not touched
-	db         *bbolt.DB
+	store      lease.Store
 	outbox     *outbox.Outbox
 	leases     *lease.Table
 	dhcp       *dhcpd.Server      // nil: dhcp.enabled is false
@@ -105,7 +105,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	}
 	a.syncer = syncer.New(syncOptions(cfg), a.erp,
 		syncer.NewStore(filepath.Join(cfg.StateDir, "snapshot")), a.metrics, log)
-	if err := a.syncer.LoadStored(); err != nil {
+	if err := a.syncer.LoadStored(); errors.As(err, new(*statedir.NewerError)) {
+		return a, err
+	} else if err != nil {
 		log.Error("stored snapshot cannot be used; waiting for the ERP", "error", err)
 	}
 	if err := a.openLeases(cfg); err != nil {
@@ -121,7 +123,9 @@ func newAgent(path string, cfg *config.Config, dryRun bool, log *slog.Logger) (a
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
 	}
-	a.openGarden(cfg)
+	if err := a.openGarden(cfg); err != nil {
+		return a, err
+	}
 	if err := a.openKernel(cfg); err != nil {
 		return a, err
 	}
@@ -187,18 +191,18 @@ func (o erpObserver) Call(action string, took time.Duration, outcome userside.Ou
 func (a *agent) erpDown() { a.enforcer.NoFetchSoon() }
 
 func (a *agent) openLeases(cfg *config.Config) (err error) {
-	if a.db, err = openState(cfg.StateDir, a.log); err != nil {
+	if a.store, err = lease.OpenStore(cfg.StateDir, a.log); err != nil {
 		return err
 	}
-	a.onClose(a.db.Close)
-	if a.leases, err = lease.Open(a.db); err != nil {
+	a.onClose(a.store.Close)
+	if a.leases, err = lease.Open(a.store); err != nil {
 		return fmt.Errorf("leases: %w", err)
 	}
 	if n, examples := a.leases.Skipped(); n > 0 {
 		a.log.Warn("stored leases cannot be read and are left out", "count", n, "examples", examples)
 	}
 	a.sources = newACLSources(a.leases)
-	a.outbox, err = outbox.Open(a.db, outboxOptions(cfg.Reports, a.syncer.Current, a.leases), a.erp, a.metrics, a.log)
+	a.outbox, err = outbox.Open(a.store, outboxOptions(cfg.Reports, a.syncer.Current, a.leases), a.erp, a.metrics, a.log)
 	return err
 }
 
@@ -207,7 +211,8 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return nil
 	}
 	deps := dhcpd.Deps{
-		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox, a.sources.admit}, Volatile: inMemory(a.db),
+		Snapshot: a.syncer.Current, Leases: a.leases, Volatile: a.store.Volatile(),
+		Journal:  admitting{lease.Journal{Table: a.leases, Reports: a.outbox}, a.sources},
 		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
@@ -360,7 +365,7 @@ func (a *agent) letGo(limit time.Duration) error {
 	done := make(chan error, 1)
 	go func() {
 		// Renewals answered while the parts were stopping.
-		if err := a.leases.Flush(); err != nil {
+		if err := a.leases.Close(); err != nil {
 			a.log.Error("last leases could not be written", "error", err)
 		}
 		done <- a.close()

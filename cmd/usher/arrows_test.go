@@ -22,22 +22,24 @@ var arrows = map[string][]string{
 	"config/keys": {}, // it reads any file by its declarations
 	"config": {"config/keys", "userside", "provision", "provision/access", "provision/erp", "provision/garden", "provision/neighbour", "provision/outbox", "provision/route",
 		"provision/syncer", "dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/option82", "dhcpd/vlanname", "console/portal"}, // it fills the parts' own options, and checks profiles, templates and the portal's page where their line is known
-	"userside":                {},            // a client of the ERP knows nothing of what it is used for
-	"userside/emulator":       {"userside"},  // words of the wire only
-	"userside/record":         {},            // it masks and serves text, whatever it means
-	"provision":               {},            // the core is the standard library and nothing else
-	"provision/provisiontest": {"provision"}, // inputs and snapshots for tests
-	"provision/syncer":        {"provision"},
-	"provision/lease":         {"provision"},
-	"provision/pool":          {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
+	"userside":                {},                                  // a client of the ERP knows nothing of what it is used for
+	"userside/emulator":       {"userside"},                        // words of the wire only
+	"userside/record":         {},                                  // it masks and serves text, whatever it means
+	"provision":               {},                                  // the core is the standard library and nothing else
+	"provision/provisiontest": {"provision"},                       // inputs and snapshots for tests
+	"provision/statedir":      {},                                  // files of state_dir, whatever is in them
+	"provision/syncer":        {"provision", "provision/statedir"}, // its stored snapshot is one
+	"provision/lease":         {"provision", "provision/statedir"}, // state.db is one
+	"provision/pool":          {"provision"},                       // the word MAC; it allocates and knows nothing of packets, leases or disks
 	"provision/access":        {"provision"},
 	"provision/route":         {"provision"},
 	"provision/neighbour":     {"provision"},
-	"provision/erp":           {"provision", "provision/syncer", "userside"}, // it is the syncer's Fetcher
-	"provision/outbox":        {"provision"},
-	"provision/acl":           {"provision", "provision/access"},                                           // it is the enforcer's Kernel
+	"provision/erp":           {"provision", "provision/syncer", "userside"},                               // it is the syncer's Fetcher
+	"provision/outbox":        {"provision", "provision/lease"},                                            // its queue is kept in the leases' store: one commit for both
+	"provision/acl":           {"provision", "provision/access", "provision/acl/ruleset"},                  // it is the enforcer's Kernel
+	"provision/acl/ruleset":   {"provision/access"},                                                        // what the table is, of the sets there are; it talks to nobody
 	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
-	"provision/garden":        {},                                                                          // names and prefixes, whoever uses them
+	"provision/garden":        {"provision/statedir"},                                                      // names and prefixes, whoever uses them; garden.json is a file of state_dir
 	"provision/link/lab":      {},
 	"console/portal":          {"provision", "provision/access"},                                                                            // reachable for subscribers, so it has no way to what the console shows; what the kernel was brought to
 	"dhcpd":                   {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
@@ -51,18 +53,18 @@ var arrows = map[string][]string{
 		"provision/outbox", "provision/pool", "provision/route", "provision/syncer", "provision/acl", "provision/link",
 		"console/portal", "dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82"}, // it shows everything
 	"systemd": {},
-	"cmd/usher": {"config", "config/keys", "userside", "userside/emulator", "userside/record", "provision", "provision/access", "provision/acl", "provision/erp", "provision/garden",
-		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/syncer",
+	"cmd/usher": {"config", "config/keys", "userside", "userside/emulator", "userside/record", "provision", "provision/access", "provision/acl", "provision/acl/ruleset", "provision/erp", "provision/garden",
+		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/statedir", "provision/syncer",
 		"dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.
 var edges = map[string][]string{
-	"github.com/google/nftables":          {"provision/acl"},
+	"github.com/google/nftables":          {"provision/acl", "provision/acl/ruleset"},
 	"github.com/mdlayher/netlink":         {"provision/acl"},
 	"github.com/vishvananda/netlink":      {"provision/link"},
 	"github.com/vishvananda/netns":        {"provision/link"},
-	"go.etcd.io/bbolt":                    {"cmd/usher", "provision/lease", "provision/outbox", "userside/emulator"},
+	"go.etcd.io/bbolt":                    {"provision/lease", "userside/emulator"},
 	"github.com/goccy/go-yaml":            {"config/keys"},
 	"github.com/spf13/cobra":              {"cmd/usher"},
 	"github.com/coreos/go-systemd":        {"cmd/usher"},
@@ -71,7 +73,7 @@ var edges = map[string][]string{
 	"golang.org/x/net":                    {"dhcpd"},
 	"net/http":                            {"cmd/usher", "console", "console/portal", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
 	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                                                             // the demo runs real programs; the agent never does
-	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
+	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/acl/ruleset", "provision/lease", "provision/link", "provision/link/lab", "config", "console"},
 }
 
 // imports gives the imports of every non-test file of the repository, by folder.

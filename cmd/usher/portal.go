@@ -25,10 +25,11 @@ func gardenOptions(c *config.Config) garden.Options {
 
 // openGarden makes the gardens, which are there from the start: with what is
 // configured and with what an earlier run has looked up.
-func (a *agent) openGarden(cfg *config.Config) {
-	a.garden = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
+func (a *agent) openGarden(cfg *config.Config) (err error) {
+	a.garden, err = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
 		filepath.Join(cfg.StateDir, "garden.json"), a.metrics, a.log)
 	a.sources.garden = a.garden
+	return err
 }
 
 // openPortal makes the portal, if the configuration has one.

@@ -40,6 +40,6 @@ func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
 }
 
 func outboxOptions(c outbox.Options, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
-	c.Settled = settled(snapshot, leases)
+	c.Settled = outbox.Settled(snapshot, leases)
 	return c
 }

@@ -601,7 +601,7 @@ func TestOutcomes(t *testing.T) {
 	assert.Error(t, err)
 }
 
-// Whatever the packet, decide returns one outcome and a reply only with a way.
+// Whatever the packet, Decide returns one outcome and a reply only with a way.
 func FuzzDecide(f *testing.F) {
 	snap := world(f)
 	cfg, err := Compile(testOptions())

@@ -11,6 +11,7 @@ import (
 // Way is how a reply travels (RFC 2131 section 4.1).
 type Way uint8
 
+// The ways of a reply.
 const (
 	WayNone      Way = iota
 	WayRelay         // UDP to the relay
@@ -27,6 +28,7 @@ func (w Way) String() string {
 // Change is what becomes of the lease record.
 type Change uint8
 
+// What may become of a lease record.
 const (
 	ChangeNone       Change = iota
 	ChangeRenew             // the same client in the same place: only the expiry moves
@@ -45,21 +47,21 @@ type Decision struct {
 	Outcome Outcome
 	MAC     provision.MAC
 	Match   Match
-	Binding *provision.Binding // that yourIP belongs to; nil: none
+	Binding *provision.Binding // that YourIP belongs to; nil: none
 	Port    uint64             // of a pool's client, as portKey has it
-	Pool    int                // place of the pool that yourIP is of, from 1; 0: none
+	Pool    int                // place of the pool that YourIP is of, from 1; 0: none
 	Holder  provision.MAC      // whom that pool keeps it for
 	YourIP  netip.Addr         // given, or for a NAK: what the client would get
 
 	Reply wire.Reply       // Type 0: no answer
-	Lease *wire.LeaseReply // what is sent instead of reply: the answer to a leasequery
+	Lease *wire.LeaseReply // what is sent instead of Reply: the answer to a leasequery
 	Way   Way
-	To    netip.AddrPort // of wayRelay and wayUnicast
+	To    netip.AddrPort // of WayRelay and WayUnicast
 
 	Change Change
-	Rec    lease.Record // of changes that store one; its slices are the packet's. Of changeRelease and changeDecline the MAC
+	Rec    lease.Record // of changes that store one; its slices are the packet's. Of ChangeRelease and ChangeDecline the MAC
 	Swap   bool         // of an OFFER: its ACK would be reported
-	Report bool         // the ERP does not have this MAC for the address; without a change: of rec's IP and subscriber alone
+	Report bool         // the ERP does not have this MAC for the address; without a change: of Rec's IP and subscriber alone
 }
 
 // Durable reports whether the answer must not leave before its lease is on disk.
