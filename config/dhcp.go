@@ -57,8 +57,12 @@ func clientIDTogether(m keys.Mapping, c *v4.ClientID) {
 		m.Problem("want hex or text, one of them")
 		return
 	}
-	if !m.Wrong("hex", "text") {
-		m.Report(c.Check())
+	at := hexa
+	if text.Present() {
+		at = text
+	}
+	if err := c.Check(); err != nil && !m.Wrong("hex", "text") {
+		at.Problem("%s", err)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // erpTogether resolves the key, and what follows from other keys.
 func (l *loader) erpTogether(m keys.Mapping, e *ERP) {
-	e.Client.Key = l.apiKey(m)
+	e.Client.Key = l.apiKey(m, e.AllowInline)
 	if e.Client.InsecureSkipVerify {
 		m.Get("insecure_skip_verify").Warn("the certificate of the ERP is not verified: whoever is on the path can read the API key")
 	}

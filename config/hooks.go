@@ -36,11 +36,11 @@ type Hooks struct {
 }
 
 func (l *loader) hooksTogether(m keys.Mapping, h *Hooks) {
-	if !h.Listen.IsValid() {
+	if !h.Listen.IsValid() && !m.Wrong("listen") {
 		return
 	}
 	h.Secret = l.hookSecret(m.Get("secret_file"))
-	if !h.Listen.Addr().IsLoopback() && len(h.Allow) == 0 {
+	if h.Listen.IsValid() && !h.Listen.Addr().IsLoopback() && len(h.Allow) == 0 {
 		m.Get("listen").Warn("not a loopback address: name the ERP's address in hooks.allow, or let a firewall decide who may call")
 	}
 }

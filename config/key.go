@@ -34,9 +34,8 @@ type keySource struct {
 // operator's explicit consent, or the unit's credential when there is neither
 // or the file may not be read. No error repeats
 // what was found, nor what key_file says: it may be the key, misplaced.
-func (l *loader) apiKey(m keys.Mapping) userside.Key {
-	file, inline, allow := m.Get("key_file"), m.Get("key"), m.Get("allow_inline_key")
-	allowed, _ := allow.Truth()
+func (l *loader) apiKey(m keys.Mapping, allowed bool) userside.Key {
+	file, inline := m.Get("key_file"), m.Get("key")
 	switch {
 	case file.Present() && inline.Present():
 		inline.Problem("given beside key_file; want exactly one of them")

@@ -170,12 +170,18 @@ func (m Mapping) Report(err error) {
 	if err == nil {
 		return
 	}
-	for _, line := range strings.Split(err.Error(), "\n") {
+	said := map[string]bool{}
+	lines := strings.Split(err.Error(), "\n")
+	for _, line := range lines {
+		key, _, _ := strings.Cut(line, ": ")
+		said[key] = m.Wrong(key)
+	}
+	for _, line := range lines {
 		key, reason, ok := strings.Cut(line, ": ")
 		switch {
 		case !ok:
 			m.Problem("%s", line)
-		case !m.Wrong(key):
+		case !said[key]:
 			m.Get(key).Problem("%s", reason)
 		}
 	}

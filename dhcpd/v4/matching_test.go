@@ -350,7 +350,7 @@ func TestCompileMatchingRefuses(t *testing.T) {
 	opts.ClientIDs = []ClientID{{}, {Text: "a", IP: host(1)}, {Hex: []byte("\x00a"), IP: host(2)}}
 	opts.ClientKey, opts.MaxPortMACs = 9, 65
 	_, err := Compile(opts)
-	for _, want := range []string{`trusted interface "eth["`, `vlan interface "eth1": no {vlan} in it`, "client id  for invalid IP: want an IPv4 address and an identifier: hex: 0 bytes; want 1 to 254",
+	for _, want := range []string{`trusted interface "eth["`, `vlan interface "eth1": no {vlan} in it`, "client id  for invalid IP: want an IPv4 address and an identifier: 0 bytes; want 1 to 254",
 		"client id 0061: given twice", "client key 9", "macs per port 65: want 0 to 64"} {
 		assert.ErrorContains(t, err, want)
 	}

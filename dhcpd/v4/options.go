@@ -98,14 +98,10 @@ type ClientID struct {
 	IP   netip.Addr `cfg:"ip" required:"the address that the ERP binds to the client"`
 }
 
-// Check reports an identifier that cannot be sent, as key: reason.
+// Check reports an identifier that cannot be sent.
 func (c ClientID) Check() error {
-	key := "hex"
-	if c.Text != "" {
-		key = "text"
-	}
 	if n := len(c.Values()[0]); n == 0 || n > 254 {
-		return fmt.Errorf("%s: %d bytes; want 1 to 254", key, n)
+		return fmt.Errorf("%d bytes; want 1 to 254", n)
 	}
 	return nil
 }
