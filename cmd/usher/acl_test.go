@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,90 +13,45 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-func TestGuardedNames(t *testing.T) {
-	exist := []string{"lo", "eth0", "eth1.100", "eth1.101"}
-	assert.Equal(t, []string{"eth1.100", "eth1.101"}, guardedNames([]string{"eth1.*", "eth1.100"}, exist))
-	assert.Equal(t, []string{"eth7"}, guardedNames([]string{"eth7", "ppp*"}, exist), "a plain name before it exists, a pattern not")
-	assert.Empty(t, guardedNames(nil, exist))
-}
-
-func TestVLANInterfaces(t *testing.T) {
-	template, err := vlanname.Compile("eth1.{svlan}.{vlan}")
-	require.NoError(t, err)
-	got := vlanInterfaces([]vlanname.Template{template}, []string{"eth1.7.100", "eth1.7.101", "eth1.8.101", "eth2"})
-	assert.Equal(t, map[uint16]string{100: "eth1.7.100"}, got, "101 is in two outer VLANs: nobody can tell")
-}
-
-func testSources(t *testing.T) (*aclSources, *lease.Table) {
-	t.Helper()
-	db, err := openState(t.TempDir(), slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	leases, err := lease.Open(db)
-	require.NoError(t, err)
-	s := newACLSources(leases)
-	s.names = func() []string { return []string{"eth1", "eth2.100"} }
-	return s, leases
-}
-
-func TestInputsOfLeases(t *testing.T) {
-	s, leases := testSources(t)
-	now := time.Now()
-	ip := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
-	store := func(n byte, change func(*lease.Record)) {
-		rec := lease.Record{IP: ip(n), MAC: testMAC, Subscriber: 7, Interface: "eth1", State: lease.StateBound, Expires: now.Add(time.Hour)}
-		change(&rec)
-		leases.Store(rec)
-	}
-	store(1, func(*lease.Record) {})
-	store(2, func(r *lease.Record) { r.Interface = "eth2.100" })
-	store(3, func(r *lease.Record) { r.GIAddr = ip(254) })            // behind a relay
-	store(4, func(r *lease.Record) { r.Expires = now })               // over
-	store(5, func(r *lease.Record) { r.State = lease.StateReleased }) // given back
-	store(6, func(r *lease.Record) { r.Pool, r.Interface = "more", "eth9" })
-	store(7, func(r *lease.Record) { r.Pool, r.Subscriber = "guests", 0 })
-
+func TestSourcesOfTheConfiguration(t *testing.T) {
 	cfg := &config.Config{}
 	cfg.ACL.Exempt = config.ACLExempt{Customers: []int64{9}, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.8/32")}}
-	cfg.ACL.SourceGuard = config.ACLSourceGuard{Direct: []string{"eth1"}, VLAN: []string{"eth2.*"}}
-	in := s.use(cfg)()
+	cfg.ACL.SourceGuard = config.ACLSourceGuard{Direct: []string{"eth1"}, VLAN: []string{"eth1.*", "eth2"}}
+	cfg.DHCP.VLANInterfaces = []string{"eth1.{svlan}.{vlan}"}
+	exist := []string{"eth1.7.100", "eth1.7.101", "eth1.8.101", "eth2"}
+	in := access.NewSources(sourceOptions(cfg), lease.New(), nil, func() []string { return exist }).Inputs()
 	assert.Equal(t, []provision.SubscriberID{9}, in.Exempt)
 	assert.Equal(t, cfg.ACL.Exempt.Addresses, in.ExemptAddrs)
 	assert.Equal(t, []string{"eth1"}, in.GuardDirect)
-	assert.Equal(t, []string{"eth2.100"}, in.GuardVLAN)
-	assert.ElementsMatch(t, []access.DirectBinding{{IP: ip(1), MAC: testMAC}, {IP: ip(7), MAC: testMAC}}, in.BoundDirect)
-	assert.ElementsMatch(t, []access.VLANBinding{{Interface: "eth2.100", IP: ip(2)}, {Interface: "eth9", IP: ip(6)}}, in.BoundVLAN)
-	assert.Equal(t, []access.SubscriberAddr{{Subscriber: 7, IP: ip(6)}}, in.Leases)
-
-	for n := byte(1); n < 9; n++ {
-		assert.False(t, s.changed(ip(n), now), "192.0.2.%d is as it was", n)
+	assert.Equal(t, exist, in.GuardVLAN)
+	at := map[uint16]string{}
+	for vlan := range uint16(200) {
+		if name := in.InterfaceOf(&provision.Binding{VLAN: vlan}); name != "" {
+			at[vlan] = name
+		}
 	}
-	store(1, func(r *lease.Record) { r.MAC = otherMAC })
-	store(2, func(r *lease.Record) { r.Interface = "eth1" })
-	leases.SetState(ip(7), testMAC, lease.StateReleased, now)
-	store(8, func(*lease.Record) {})
-	for n, want := range map[byte]bool{1: true, 2: true, 3: false, 6: false, 7: true, 8: true} {
-		assert.Equal(t, want, s.changed(ip(n), now), "192.0.2.%d", n)
-	}
-	event := dhcpd.Event{YourIP: ip(3), Time: now}
-	assert.Zero(t, testing.AllocsPerRun(100, func() { s.Packet(&event) }), "a renewal allocates nothing")
+	assert.Equal(t, map[uint16]string{100: "eth1.7.100"}, at, "101 is in two outer VLANs: nobody can tell")
 }
 
-func TestLeasesAreNotReadWhereTheyDoNotMatter(t *testing.T) {
-	s, leases := testSources(t)
-	leases.Store(lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", State: lease.StateBound, Expires: time.Now().Add(time.Hour)})
-	in := s.use(&config.Config{})()
-	assert.Empty(t, in.BoundDirect)
-	assert.Nil(t, s.used.Load())
-	assert.False(t, s.changed(testIP, time.Now()))
-	s.admit([]dhcpd.Commit{{Lease: lease.Record{IP: testIP}}}, time.Now())()
+// What a renewal costs those who follow leases.
+func TestPacketOfARenewalAllocatesNothing(t *testing.T) {
+	leases := lease.New()
+	now := time.Now()
+	leases.Store(lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", GIAddr: testIP.Next(), State: lease.StateBound, Expires: now.Add(time.Hour)})
+	cfg := &config.Config{}
+	cfg.ACL.SourceGuard.Direct = []string{"eth1"}
+	s := access.NewSources(sourceOptions(cfg), leases, nil, func() []string { return nil })
+	s.Inputs()
+	a := &agent{follower: access.Follow(s, nil)}
+	o := touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })
+	event := dhcpd.Event{YourIP: testIP, Time: now}
+	assert.Zero(t, testing.AllocsPerRun(100, func() { o.Packet(&event) }))
 }
 
 // slowKernel remembers what was applied, and takes its time for it.
@@ -123,11 +79,19 @@ func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
 		admitted bool
 	}{{"kernel works", 5 * time.Millisecond, true}, {"kernel hangs", 5 * time.Second, false}} {
 		t.Run(c.name, func(t *testing.T) {
-			s, leases := testSources(t)
+			leases := lease.New()
 			cfg := &config.Config{}
 			cfg.ACL.SourceGuard.Direct = []string{"eth1"}
 			kernel := slowKernel{acl.NewDryRun(nil), c.takes}
-			e := access.NewEnforcer(access.Options{Inputs: s.use(cfg)}, kernel, nil, func() *provision.Snapshot { return snap }, nil, slog.New(slog.DiscardHandler))
+			s := access.NewSources(sourceOptions(cfg), leases, nil, func() []string { return []string{"eth1"} })
+			var once sync.Once
+			asked := make(chan struct{}) // the first round has its inputs
+			inputs := func() access.Inputs {
+				in := s.Inputs()
+				once.Do(func() { close(asked) })
+				return in
+			}
+			e := access.NewEnforcer(access.Options{Inputs: inputs}, kernel, nil, func() *provision.Snapshot { return snap }, nil, slog.New(slog.DiscardHandler))
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- e.Run(ctx) }()
@@ -135,9 +99,9 @@ func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
 			if c.admitted {
 				require.NoError(t, e.Sync(ctx))
 			} else { // the first round is still on
-				require.Eventually(t, func() bool { return s.used.Load() != nil }, 5*time.Second, time.Millisecond)
+				<-asked
 			}
-			s.enforcer.Store(e)
+			a := &agent{follower: access.Follow(s, e)}
 
 			db, err := openState(t.TempDir(), slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
@@ -145,7 +109,7 @@ func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
 			rec := lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", State: lease.StateBound, Expires: time.Now().Add(time.Hour)}
 			leases.Store(rec)
 			began := time.Now()
-			require.NoError(t, journal{db: db, leases: leases, admit: s.admit}.Commit([]dhcpd.Commit{{Lease: rec}}))
+			require.NoError(t, journal{db: db, leases: leases, admit: a.admit}.Commit([]dhcpd.Commit{{Lease: rec}}))
 			took := time.Since(began)
 			have, err := kernel.Observe(t.Context())
 			require.NoError(t, err)

@@ -51,8 +51,9 @@ type agent struct {
 	erp        *liveERP
 	syncer     *syncer.Syncer
 	enforcer   *access.Enforcer
-	sources    *aclSources // what the ACL follows from besides the snapshot
-	table      *acl.Table  // nil: the kernel is not touched
+	sources    *access.Sources
+	follower   *access.Follower
+	table      *acl.Table // nil: the kernel is not touched
 	db         *bbolt.DB
 	outbox     *outbox.Outbox
 	leases     *lease.Table
@@ -204,7 +205,6 @@ func (a *agent) openLeases(cfg *config.Config) (err error) {
 	if n, examples := a.leases.Skipped(); n > 0 {
 		a.log.Warn("stored leases cannot be read and are left out", "count", n, "examples", examples)
 	}
-	a.sources = newACLSources(a.leases)
 	a.outbox, err = outbox.Open(a.db, outboxOptions(cfg.Reports, a.syncer.Current, a.leases), a.erp, a.metrics, a.log)
 	return err
 }
@@ -218,7 +218,7 @@ func (a *agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return err
 	}
 	deps := dhcpd.Deps{
-		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox, a.sources.admit}, Volatile: inMemory(a.db),
+		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox, a.admit}, Volatile: inMemory(a.db),
 		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
@@ -256,7 +256,6 @@ func (a *agent) openLinks(deps *dhcpd.Deps) {
 	}
 	a.onClose(w.Close)
 	a.links, deps.Links = w, w
-	a.sources.names = func() []string { return linkNames(w.View()) }
 }
 
 // warnOfServerIDs tells of server identifiers that clients could not renew at. Where
@@ -286,8 +285,9 @@ func (a *agent) openKernel(cfg *config.Config) error {
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}
-	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, a.sources.use(cfg)), kernel, flows, a.syncer.Current, a.metrics, a.log)
-	a.sources.enforcer.Store(a.enforcer)
+	a.sources = access.NewSources(sourceOptions(cfg), a.leases, a.garden, a.interfaceNames)
+	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, a.sources.Inputs), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.follower = access.Follow(a.sources, a.enforcer)
 	return nil
 }
 
@@ -318,7 +318,7 @@ func (a *agent) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if a.links != nil {
 		task("interfaces", a.links.Run)
-		task("interfaces", func(ctx context.Context) error { return a.sources.followLinks(ctx, a.links.View) })
+		task("interfaces", func(ctx context.Context) error { return a.follower.Interfaces(ctx, a.links.View) })
 	}
 	if a.routes != nil {
 		task("routes", a.keepRoutes)
@@ -499,7 +499,8 @@ func (a *agent) reload() error {
 	if a.table != nil {
 		a.table.Reconfigure(aclPolicy(cfg)) // the round that follows replaces the rules in one batch
 	}
-	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.sources.use(cfg)))
+	a.sources.Reconfigure(sourceOptions(cfg))
+	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.sources.Inputs))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	usePortal()

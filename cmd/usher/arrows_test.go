@@ -28,9 +28,9 @@ var arrows = map[string][]string{
 	"provision/syncer":        {"provision"},
 	"provision/lease":         {"provision"},
 	"provision/pool":          {"provision"}, // the word MAC; it allocates and knows nothing of packets, leases or disks
-	"provision/access":        {"provision"},
-	"provision/route":         {"provision"},
-	"provision/neighbour":     {"provision"},
+	"provision/access":        {"provision", "provision/lease"}, // the ACL follows leases: from pools, and for the source guard
+	"provision/route":         {"provision", "provision/lease"}, // routes follow leases
+	"provision/neighbour":     {"provision", "provision/lease"}, // a lease is the better witness
 	"provision/erp":           {"provision", "provision/syncer", "userside"}, // it is the syncer's Fetcher
 	"provision/outbox":        {"provision"},
 	"provision/acl":           {"provision", "provision/access"},                                           // it is the enforcer's Kernel

@@ -94,7 +94,7 @@ func TestKernelHint(t *testing.T) {
 	require.NoError(t, err)
 	a.erp.p.Store(fetcher)
 	a.syncer = syncer.New(syncOptions(cfg), a.erp, nil, metrics, quiet)
-	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, newACLSources(a.leases).use(cfg)), table, nil, a.syncer.Current, metrics, quiet)
+	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, access.NewSources(sourceOptions(cfg), a.leases, nil, a.interfaceNames).Inputs), table, nil, a.syncer.Current, metrics, quiet)
 	hooks := httptest.NewServer(console.NewHooks(console.HookOptions{Secret: []byte(testHookSecret), Window: time.Minute}, a.syncer.Hint, metrics.Hint, quiet))
 	t.Cleanup(hooks.Close)
 

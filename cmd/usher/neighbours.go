@@ -3,16 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
-	"time"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/neighbour"
 )
 
 func neighbourOptions(c config.Neighbours) neighbour.Options {
-	return neighbour.Options{Serves: matcher(c.Interfaces), MinTime: c.MinTime}
+	return neighbour.Options{Serves: provision.Patterns(c.Interfaces).Match, MinTime: c.MinTime}
 }
 
 // openNeighbours makes the watch for MACs of subscribers without DHCP, if the
@@ -28,12 +27,9 @@ func (a *agent) openNeighbours(cfg *config.Config) error {
 	a.onClose(k.Close)
 	a.neighbours = neighbour.New(neighbourOptions(cfg.Neighbours), k, neighbour.Deps{
 		Snapshot: a.syncer.Current,
-		Leased: func(ip netip.Addr, now time.Time) bool {
-			rec, ok := a.leases.Get(ip)
-			return ok && rec.Live(now)
-		},
-		Report: a.outbox.Put,
-		Count:  a.metrics.Neighbour,
+		Leases:   a.leases,
+		Report:   a.outbox.Put,
+		Count:    a.metrics.Neighbour,
 	}, a.log)
 	return nil
 }

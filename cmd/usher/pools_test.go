@@ -11,8 +11,8 @@ import (
 
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/pool"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/pool"
 )
 
 func TestPrintPools(t *testing.T) {

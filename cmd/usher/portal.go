@@ -38,7 +38,6 @@ func portalOptions(c config.Portal) portal.Options {
 func (a *agent) openGarden(cfg *config.Config) {
 	a.garden = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
 		filepath.Join(cfg.StateDir, "garden.json"), a.metrics, a.log)
-	a.sources.garden = a.garden
 }
 
 // openPortal makes the portal, if the configuration has one.
@@ -50,6 +49,23 @@ func (a *agent) openPortal(cfg *config.Config) (err error) {
 		a.portal, err = portal.New(portalOptions(cfg.Portal), a.visitor, a.metrics, a.log)
 	}
 	return err
+}
+
+// interfaceNames gives the names of this host's interfaces: of the view that is
+// kept up to date, or asked of the kernel; what cannot be read is none.
+func (a *agent) interfaceNames() []string {
+	if a.links != nil {
+		return a.links.View().Names()
+	}
+	list, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	out := make([]string, 0, len(list))
+	for _, f := range list {
+		out = append(out, f.Name)
+	}
+	return out
 }
 
 // ownAddresses gives the addresses of this host; what cannot be read is none.

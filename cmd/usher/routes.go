@@ -3,67 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
-	"iter"
-	"net/netip"
-	"path"
 	"time"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/route"
 )
 
-// routeLeases shows the lease table as routes need it.
-type routeLeases struct{ table *lease.Table }
-
-// Lease implements route.Leases.
-func (r routeLeases) Lease(a netip.Addr) (route.Lease, bool) {
-	rec, ok := r.table.Get(a)
-	return routeLeaseOf(&rec), ok
-}
-
-// Leases implements route.Leases.
-func (r routeLeases) Leases() iter.Seq[route.Lease] {
-	return func(yield func(route.Lease) bool) {
-		for rec := range r.table.All() {
-			if !yield(routeLeaseOf(&rec)) {
-				return
-			}
-		}
-	}
-}
-
-// routeLeaseOf has no interface for a client behind a relay: that one routes to it.
-func routeLeaseOf(rec *lease.Record) route.Lease {
-	l := route.Lease{Addr: rec.IP}
-	if !rec.GIAddr.IsValid() {
-		l.Interface = rec.Interface
-	}
-	if rec.State == lease.StateBound {
-		l.Expires = rec.Expires
-	}
-	return l
-}
-
-// routeEvents tells the keeper of routes whose lease a packet has changed.
-type routeEvents struct{ keeper *route.Keeper }
-
-// Packet implements dhcpd.Observer. Looking at a lease once too often costs
-// less than to know which outcomes change one.
-func (r routeEvents) Packet(e *dhcpd.Event) {
-	if e.YourIP.IsValid() && e.Outcome != dhcpd.OutcomeOffer {
-		r.keeper.Touch(e.YourIP, time.Now())
-	}
-}
-
-// Commit implements dhcpd.Observer.
-func (routeEvents) Commit(int, time.Duration, error) {}
-
 func routeOptions(c *config.Config, k *link.Routes) route.Options {
 	o := route.Options{
-		Serves: matcher(c.Routes.Interfaces), Table: c.Routes.Table, Metric: c.Routes.Metric,
+		Serves: provision.Patterns(c.Routes.Interfaces).Match, Table: c.Routes.Table, Metric: c.Routes.Metric,
 		VerifyInterval: c.Routes.VerifyInterval, DryRun: c.Routes.DryRun,
 		Settings: k.Settings, KeepUnknown: time.Hour,
 	}
@@ -71,18 +21,6 @@ func routeOptions(c *config.Config, k *link.Routes) route.Options {
 		o.KeepUnknown = max(o.KeepUnknown, s.LeaseTime)
 	}
 	return o
-}
-
-// matcher tells names of interfaces by patterns that the configuration has checked.
-func matcher(patterns []string) func(string) bool {
-	return func(name string) bool {
-		for _, p := range patterns {
-			if ok, _ := path.Match(p, name); ok {
-				return true
-			}
-		}
-		return false
-	}
 }
 
 // openRoutes makes the keeper of routes, if the configuration wants one.
@@ -96,18 +34,9 @@ func (a *agent) openRoutes(cfg *config.Config) error {
 	}
 	a.onClose(k.Close)
 	a.routeTable = k
-	a.routes = route.New(routeOptions(cfg, k), k, routeLeases{a.leases}, a.metrics, a.log)
+	a.routes = route.New(routeOptions(cfg, k), k, a.leases, a.metrics, a.log)
 	a.deps.Routes = a.routes
 	return nil
-}
-
-// packetObservers are those who see every packet.
-func (a *agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
-	o := dhcpd.Observers{a.metrics, events, a.sources}
-	if a.routes != nil {
-		o = append(o, routeEvents{a.routes})
-	}
-	return o
 }
 
 // reloadRoutes takes over what a running keeper can.
