@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/agent"
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision/access"
@@ -122,7 +123,7 @@ func showNFT(c *cli, cmd *cobra.Command, path string) error {
 		}
 		t = &console.ACLText{}
 		return t, readKernel(func(r *acl.Reader) (err error) {
-			t.Text, err = r.AsNFT(ctx, aclPolicy(cfg))
+			t.Text, err = r.AsNFT(ctx, agent.ACLPolicy(cfg))
 			return err
 		})
 	}, func(w io.Writer, t *console.ACLText) error {
@@ -135,7 +136,7 @@ func summaryOffline(ctx context.Context, path string) (*console.ACLSummary, erro
 	var policy acl.Policy
 	cfg, cfgErr := config.Load(path)
 	if cfgErr == nil {
-		policy = aclPolicy(cfg)
+		policy = agent.ACLPolicy(cfg)
 	}
 	s := &console.ACLSummary{GuardDirect: []string{}, GuardVLAN: []string{}}
 	return s, readKernel(func(r *acl.Reader) error {
@@ -414,7 +415,7 @@ func verifyOffline(ctx context.Context, path string) (*aclVerified, error) {
 	}
 	out := &aclVerified{}
 	return out, readKernel(func(r *acl.Reader) error {
-		v, err := r.Read(ctx, aclPolicy(cfg))
+		v, err := r.Read(ctx, agent.ACLPolicy(cfg))
 		out.Defect, out.Equal, out.Elements = v.Defect, err == nil && v.Defect == "", v.ACL.Counts()
 		return err
 	})

@@ -450,3 +450,24 @@ func driftText(a *access.Status, now time.Time) string {
 	}
 	return fmt.Sprintf("repaired %s what %s had changed: %s", ago(a.LastDriftAt, now), who, what)
 }
+
+// gardenRows are the lines of "usher status" about the gardens.
+func gardenRows(p paint, st *console.Status) [][]string {
+	g := st.Garden
+	if g == nil || len(g.Paused)+len(g.Guests)+len(g.Names) == 0 {
+		return nil
+	}
+	addresses, failing := 0, []string{}
+	for _, n := range g.Names {
+		addresses += len(n.Addresses)
+		if n.Error != "" {
+			failing = append(failing, n.Name)
+		}
+	}
+	rows := [][]string{{"garden", fmt.Sprintf("%d prefixes for paused, %d for guests; %d names with %d addresses",
+		len(g.Paused), len(g.Guests), len(g.Names), addresses)}}
+	if len(failing) > 0 {
+		rows = append(rows, []string{"", p.red("cannot be looked up: " + strings.Join(failing, ", "))})
+	}
+	return rows
+}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -178,7 +179,7 @@ func (w *world) processStatus(t *testing.T, key string) string {
 // The agent with everything switched on does its whole work with what the packaged
 // unit leaves to it, and with less it says what is missing.
 func TestKernelLeastPrivilege(t *testing.T) {
-	needKernel(t, "setpriv", "gcc", "systemd-analyze", "curl", "conntrack", "mount", "awk", "ss")
+	labtest.Need(t, "setpriv", "gcc", "systemd-analyze", "curl", "conntrack", "mount", "awk", "ss")
 	u := startLeastPrivilege(t)
 	caps := capabilities(t)
 	require.Len(t, caps, 3)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/agent"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd/probe"
 	"github.com/usher-agent/usher/userside/emulator"
@@ -160,7 +161,7 @@ console: {listen: "off"}
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-ended:
-		case <-time.After(stopLimit):
+		case <-time.After(agent.StopLimit):
 			_ = cmd.Process.Kill()
 			<-ended
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 )
 
 // tellingScript prints everything that udhcpc was told.
@@ -17,7 +18,7 @@ const tellingScript = udhcpcScript + `[ "$1" != bound ] || { env | grep -E '^(se
 // Options on their way through a relay into real clients: compressed names, routes,
 // a class's boot file, more than fits without overload, and a lease in two packets.
 func TestKernelPeersOptions(t *testing.T) {
-	needKernel(t, "dhcpcd", "unshare")
+	labtest.Need(t, "dhcpcd", "unshare")
 	w := startWorld(t, worldOptions{
 		homes: 3,
 		times: `lease_time: 10m

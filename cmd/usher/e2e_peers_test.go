@@ -12,6 +12,7 @@ import (
 
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd/probe"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -20,7 +21,7 @@ const networkdPath = "/lib/systemd/systemd-networkd"
 // Real clients behind a real relay: a first lease, a reboot that asks for the
 // old address, renewals by unicast past the relay at T1, and the release.
 func TestKernelPeersClients(t *testing.T) {
-	needKernel(t, "dhclient", "dhcpcd", networkdPath, "unshare")
+	labtest.Need(t, "dhclient", "dhcpcd", networkdPath, "unshare")
 	w := startWorld(t, worldOptions{homes: 4, times: shortTimes("2s", "50s")})
 	require.NoError(t, w.startAgent(t.Context()))
 	t.Run("all", func(t *testing.T) {
@@ -93,7 +94,7 @@ func TestKernelPeersClients(t *testing.T) {
 // A client whose server is away asks everybody at T2, through the relay, and
 // keeps its address when the server is back.
 func TestKernelPeersRebindAfterTheServerWasAway(t *testing.T) {
-	needKernel(t, "dhclient")
+	labtest.Need(t, "dhclient")
 	w := startWorld(t, worldOptions{homes: 1, times: shortTimes("2s", "4s")})
 	require.NoError(t, w.startAgent(t.Context()))
 	h := w.setMAC(t, 0, 0x11)
@@ -112,7 +113,7 @@ func TestKernelPeersRebindAfterTheServerWasAway(t *testing.T) {
 
 // What changes in the ERP or at the customer while a lease lives.
 func TestKernelPeersChanges(t *testing.T) {
-	needKernel(t, "dhclient")
+	labtest.Need(t, "dhclient")
 	w := startWorld(t, worldOptions{homes: 5, times: shortTimes("2s", "50s")})
 	require.NoError(t, w.startAgent(t.Context()))
 	w.homes[0] = w.setMAC(t, 0, 0x11)
@@ -240,7 +241,7 @@ func TestKernelPeersRestartBetweenOfferAndRequest(t *testing.T) {
 
 // dnsmasq as the relay adds no option 82, so customers are found by MAC.
 func TestKernelPeersDnsmasqRelay(t *testing.T) {
-	needKernel(t, "dnsmasq")
+	labtest.Need(t, "dnsmasq")
 	w := startWorld(t, worldOptions{homes: 1, noRelay: true})
 	h := w.setMAC(t, 0, 0x11)
 	require.NoError(t, w.erp.SetIPMAC(h.ip, emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x11}))
@@ -347,7 +348,7 @@ func TestKernelPeersDirect(t *testing.T) {
 // a NAK for its renewal past the relay, is given a minute, asks through the relay within
 // it, and takes its new address.
 func TestKernelPeersReservationChangeShortened(t *testing.T) {
-	needKernel(t, "dhclient")
+	labtest.Need(t, "dhclient")
 	w := startWorld(t, worldOptions{
 		homes: 1, times: "lease_time: 10m\n      renew_time: 2s\n      rebind_time: 9m", subnets: "  on_binding_change: shorten\n",
 	})

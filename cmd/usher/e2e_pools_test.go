@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -108,7 +109,7 @@ func TestKernelGuestBehindRelay(t *testing.T) {
 // Guests on a wire of the router's own: clients that race, a stranger who squats on an
 // address, and one that gives its address back.
 func TestKernelGuestsDirectlyAttached(t *testing.T) {
-	needKernel(t, "dhclient")
+	labtest.Need(t, "dhclient")
 	w := startWorld(t, worldOptions{homes: 1, noRelay: true, extra: "acl: {enabled: false}\n", interfaces: []string{"lan"},
 		subnets: "    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1, lease_time: 10m}\n",
 		dhcp: `  unknown_clients: guest

@@ -23,6 +23,7 @@ import (
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -31,7 +32,7 @@ import (
 // are kept.
 func startWorld(t *testing.T, o worldOptions) *world {
 	t.Helper()
-	needKernel(t, "ping", "udhcpc", "dhcrelay", "tcpdump", "nft")
+	labtest.Need(t, "ping", "udhcpc", "dhcrelay", "tcpdump", "nft")
 	o.name, o.program = "e2e", program(t)
 	o.dir = t.TempDir()
 	if o.poll == 0 {
@@ -109,7 +110,7 @@ func noNamespaces(t *testing.T, part string) {
 }
 
 func TestKernelDemo(t *testing.T) {
-	needKernel(t, "ping", "udhcpc", "dhcrelay")
+	labtest.Need(t, "ping", "udhcpc", "dhcrelay")
 	cmd := exec.CommandContext(t.Context(), program(t), "demo", "--once")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -122,7 +123,7 @@ func TestKernelDemo(t *testing.T) {
 }
 
 func TestKernelDemoCleansUpAfterInterrupt(t *testing.T) {
-	needKernel(t, "ping", "udhcpc", "dhcrelay")
+	labtest.Need(t, "ping", "udhcpc", "dhcrelay")
 	tmp := t.TempDir()
 	cmd := exec.Command(program(t), "demo", "--once")
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
@@ -148,7 +149,7 @@ func TestDemoOnLoopback(t *testing.T) {
 }
 
 func TestKernelRealClientsThroughARealRelay(t *testing.T) {
-	needKernel(t, "dhclient")
+	labtest.Need(t, "dhclient")
 	w := startWorld(t, worldOptions{homes: 2})
 	require.NoError(t, w.startAgent(t.Context()))
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/agent"
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -41,11 +42,11 @@ func (a *erpAccess) asConfigured() (erp.ProbeOptions, error) {
 	if err != nil {
 		return erp.ProbeOptions{}, err
 	}
-	policy, err := policyOf(cfg.Policy)
+	policy, err := agent.PolicyOf(cfg.Policy)
 	if err != nil {
 		return erp.ProbeOptions{}, err
 	}
-	return erp.ProbeOptions{Fetch: fetchOptions(cfg.ERP, policy, nil, nil), Subnets: cfg.Prefixes(), Reserved: cfg.Reserved()}, nil
+	return erp.ProbeOptions{Fetch: agent.FetchOptions(cfg.ERP, policy, nil, nil), Subnets: cfg.Prefixes(), Reserved: cfg.Reserved()}, nil
 }
 
 // progress shows one line on a terminal, which each call overwrites. done takes it away.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/agent"
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/userside"
 )
@@ -98,7 +99,7 @@ func (a *erpAccess) byConfig() (userside.Options, error) {
 	case err != nil:
 		return userside.Options{}, fmt.Errorf("%w (name one with --config, or use --url URL --key-file FILE)", err)
 	}
-	return clientOptions(cfg.ERP, nil, nil)
+	return agent.ClientOptions(cfg.ERP, "usher/"+version, nil, nil)
 }
 
 func (a *erpAccess) byAddress(stdin io.Reader, keyless bool) (userside.Options, error) {

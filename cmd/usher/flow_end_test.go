@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/console/consoletest"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -107,7 +108,7 @@ func (f *ticks) firstLost(t *testing.T, began time.Time) time.Duration {
 // From the change of a state in the ERP, told by a hint, and by polling, to the first
 // packet of a live flow that does not pass any more.
 func TestKernelChangeEndsLiveFlow(t *testing.T) {
-	const poll = time.Second
+	const poll, testHookSecret = time.Second, "0123456789abcdef0123456789abcdef"
 	secret := filepath.Join(t.TempDir(), "secret")
 	require.NoError(t, os.WriteFile(secret, []byte(testHookSecret), 0o600))
 	w := startWorld(t, worldOptions{homes: 1, customers: 2000, poll: poll, refresh: 10 * time.Minute,
@@ -129,13 +130,13 @@ func TestKernelChangeEndsLiveFlow(t *testing.T) {
 			require.NoError(t, w.erp.SetState(h.id, []emulator.State{emulator.StatePause, emulator.StateStop}[i%2]))
 			if hint {
 				nonce++
-				sendHintBy(t, client, "http://127.0.0.1:9468", h.id, nonce)
+				consoletest.SendHint(t, client, "http://127.0.0.1:9468", testHookSecret, h.id, nonce)
 			}
 			flow.passing(t, false)
 			times = append(times, flow.firstLost(t, began))
 			require.NoError(t, w.erp.SetState(h.id, emulator.StateActive))
 			nonce++
-			sendHintBy(t, client, "http://127.0.0.1:9468", h.id, nonce)
+			consoletest.SendHint(t, client, "http://127.0.0.1:9468", testHookSecret, h.id, nonce)
 		}
 		slices.Sort(times)
 		return times

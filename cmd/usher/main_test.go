@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/link/lab"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -54,20 +53,6 @@ func program(t *testing.T) string {
 	path, err := build()
 	require.NoError(t, err)
 	return path
-}
-
-// needKernel skips without root or the named programs; where the kernel tests
-// are required it fails.
-func needKernel(t *testing.T, commands ...string) {
-	t.Helper()
-	missing := lab.Missing(commands...)
-	if len(missing) == 0 {
-		return
-	}
-	if os.Getenv("USHER_REQUIRE_KERNEL") == "1" {
-		t.Fatalf("the kernel tests are required, but this machine lacks %s", strings.Join(missing, ", "))
-	}
-	t.Skipf("needs %s", strings.Join(missing, ", "))
 }
 
 func TestEveryCommandHasHelpWithExamples(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 )
 
 // The internet of these tests: any site, a payment site known by its address,
@@ -132,7 +133,7 @@ func portalPair(t *testing.T, dir string) (cert, key string) {
 // A paused customer in the flesh: sees why, reaches the payment sites, and is
 // back as soon as the ERP says so. The neighbour notices nothing.
 func TestKernelPortal(t *testing.T) {
-	needKernel(t, "curl", "dnsmasq")
+	labtest.Need(t, "curl", "dnsmasq")
 	cert, key := portalPair(t, t.TempDir())
 	w := startWorld(t, worldOptions{homes: 2, extra: fmt.Sprintf(`portal:
   listen: 10.0.0.1:8080
@@ -297,7 +298,7 @@ acl:
 // A guest has an address of a pool that nobody is bound to: he sees the page that
 // invites him, and reaches his garden and nothing else.
 func TestKernelPortalGuests(t *testing.T) {
-	needKernel(t, "curl", "dnsmasq")
+	labtest.Need(t, "curl", "dnsmasq")
 	w := startWorld(t, worldOptions{homes: 1, noRelay: true, extra: fmt.Sprintf(`portal: {listen: 10.0.0.1:8080, languages: [uk, en], contact: "+1 202 555 0143"}
 acl:
   pause: {garden: [%s]}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/probe"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 )
 
 func TestProbeSaysWhatIsWrong(t *testing.T) {
@@ -50,7 +51,7 @@ func TestProbeSaysWhatIsWrong(t *testing.T) {
 
 // The command as an engineer types it, at a customer and on the switch.
 func TestKernelProbe(t *testing.T) {
-	needKernel(t, "tcpdump")
+	labtest.Need(t, "tcpdump")
 	w := startWorld(t, worldOptions{homes: 1, noRelay: true, subnets: "  leasequery: {from: [" + worldGateway + "]}\n"})
 	require.NoError(t, w.startAgent(t.Context()))
 	h := w.setMAC(t, 0, 0x11)

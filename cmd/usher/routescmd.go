@@ -266,3 +266,29 @@ func firstOf(results []error) []error {
 	}
 	return []error{fmt.Errorf("%d of %d routes cannot be removed, the first: %w", len(failed), len(results), failed[0])}
 }
+
+// routeRows are the lines of "usher status" about routes.
+func routeRows(p paint, r *route.Status, now time.Time) [][]string {
+	text := fmt.Sprintf("%d of %d leases have their route", r.Installed, r.Want)
+	if r.DryRun {
+		text = fmt.Sprintf("dry run: %d leases would have a route", r.Want)
+	}
+	if r.Waiting > 0 {
+		text += fmt.Sprintf(", %d wait for their interface", r.Waiting)
+	}
+	if r.Unknown > 0 {
+		text += fmt.Sprintf(", %d kept without a lease record", r.Unknown)
+	}
+	rows := [][]string{{"routes", text}}
+	for i, f := range r.Findings {
+		if i == 3 {
+			rows = append(rows, []string{"", fmt.Sprintf("and %d more findings", len(r.Findings)-i)})
+			break
+		}
+		rows = append(rows, []string{"", p.red(f.Interface + ": " + f.Text)})
+	}
+	if r.LastError != "" {
+		rows = append(rows, []string{"", p.red("error " + ago(r.LastErrorAt, now) + ": " + r.LastError)})
+	}
+	return rows
+}

@@ -1,11 +1,7 @@
-package main
+package agent
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,43 +20,25 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/console/consoletest"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
-const testHookSecret = "0123456789abcdef0123456789abcdef"
-
-// sendHint signs as docs/erp-hooks.md says, by hand.
-func sendHint(t testing.TB, url string, customer int64, nonce int) {
-	t.Helper()
-	sendHintBy(t, http.DefaultClient, url, customer, nonce)
-}
-
-func sendHintBy(t testing.TB, client *http.Client, url string, customer int64, nonce int) {
-	t.Helper()
-	body := fmt.Sprintf(`{"customer_id":%d,"nonce":%d}`, customer, nonce)
-	stamp := strconv.FormatInt(time.Now().Unix(), 10)
-	mac := hmac.New(sha256.New, []byte(testHookSecret))
-	_, _ = io.WriteString(mac, stamp+"."+body)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+console.HookPath, strings.NewReader(body))
-	require.NoError(t, err)
-	r.Header.Set(console.HookTimestampHeader, stamp)
-	r.Header.Set(console.HookSignatureHeader, "sha256="+hex.EncodeToString(mac.Sum(nil)))
-	resp, err := client.Do(r)
-	require.NoError(t, err)
-	_, _ = io.Copy(io.Discard, resp.Body)
-	require.NoError(t, resp.Body.Close())
-	require.Equal(t, http.StatusAccepted, resp.StatusCode)
-}
+const (
+	testHookSecret = "0123456789abcdef0123456789abcdef"
+	testKey        = "test-key" // of the emulated ERP
+)
 
 // TestKernelHint measures the way of a change from the hint's POST through the
 // ERP's API to the sets of a real kernel, on loopback.
 func TestKernelHint(t *testing.T) {
-	needKernel(t, "nft")
+	labtest.Need(t, "nft")
 	l, err := lab.New("hint", t.TempDir())
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, l.Close()) })
@@ -78,7 +55,7 @@ func TestKernelHint(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("USHER_TEST_CUSTOMERS")); err == nil {
 		customers = n
 	}
-	e, err := emulator.Open(emulator.Options{Seed: 5, Customers: customers, Keys: []emulator.Key{{Key: worldKey}}})
+	e, err := emulator.Open(emulator.Options{Seed: 5, Customers: customers, Keys: []emulator.Key{{Key: testKey}}})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, e.Close()) })
 	erpServer := httptest.NewServer(e)
@@ -86,9 +63,9 @@ func TestKernelHint(t *testing.T) {
 
 	quiet := slog.New(slog.DiscardHandler)
 	metrics := console.NewMetrics(prometheus.NewRegistry())
-	a := &agent{log: quiet, metrics: metrics, erp: &liveERP{}}
+	a := &Agent{log: quiet, metrics: metrics, erp: &liveERP{}}
 	cfg, err := config.Parse("usher.yaml", fmt.Appendf(nil, "userside: {url: %s/api.php, key: %s, allow_inline_key: true, poll_interval: 1h}\ndhcp: {enabled: false}\n",
-		erpServer.URL, worldKey), config.Env{})
+		erpServer.URL, testKey), config.Env{})
 	require.NoError(t, err)
 	fetcher, err := a.newFetcher(cfg)
 	require.NoError(t, err)
@@ -104,9 +81,8 @@ func TestKernelHint(t *testing.T) {
 	wg.Go(func() { assert.NoError(t, a.syncer.Run(ctx)) })
 	wg.Go(func() { assert.NoError(t, a.enforcer.Run(ctx)) })
 	wg.Go(func() { assert.NoError(t, a.kickOnUpdate(ctx)) })
-	eventually(t, time.Minute, "the first snapshot in the kernel", func() (bool, error) {
-		return a.syncer.Current() != nil && a.enforcer.Status().Ready, nil
-	})
+	require.Eventually(t, func() bool { return a.syncer.Current() != nil && a.enforcer.Status().Ready },
+		time.Minute, 5*time.Millisecond, "the first snapshot in the kernel")
 
 	var chosen emulator.Customer
 	for _, c := range e.Customers() {
@@ -134,7 +110,7 @@ func TestKernelHint(t *testing.T) {
 		}
 		require.NoError(t, e.SetState(chosen.ID, state))
 		began := time.Now()
-		sendHint(t, hooks.URL, chosen.ID, i)
+		consoletest.SendHint(t, http.DefaultClient, hooks.URL, testHookSecret, chosen.ID, i)
 		for held() != want {
 			require.Less(t, time.Since(began), 10*time.Second, "state %s does not arrive", state)
 		}
@@ -148,13 +124,13 @@ func TestKernelHint(t *testing.T) {
 	assert.Empty(t, st.LastError)
 
 	// What the request says of the state is not believed.
-	sendHint(t, hooks.URL, chosen.ID, 1000)
-	eventually(t, 10*time.Second, "the hint is read", func() (bool, error) { return a.syncer.Status().Hints.Pending == 0, nil })
+	consoletest.SendHint(t, http.DefaultClient, hooks.URL, testHookSecret, chosen.ID, 1000)
+	require.Eventually(t, func() bool { return a.syncer.Status().Hints.Pending == 0 }, 10*time.Second, 5*time.Millisecond, "the hint is read")
 	assert.Equal(t, [2]bool{}, held())
 }
 
 func TestPolicyOfTheConfiguration(t *testing.T) {
-	got, err := policyOf(config.Policy{
+	got, err := PolicyOf(config.Policy{
 		States: map[int]string{0: "stop", 1: "pause", 2: "allow", 5: "pause"}, OtherStates: "unknown",
 		Disabled: "stop", Potential: "stop", NotInBilling: "allow", Former: "stop",
 	})
@@ -162,7 +138,7 @@ func TestPolicyOfTheConfiguration(t *testing.T) {
 	want := provision.DefaultPolicy()
 	want.States[5] = provision.StatePause
 	assert.Equal(t, want, got, "the defaults of the configuration are the default policy")
-	_, err = policyOf(config.Policy{States: map[int]string{0: "halt"}})
+	_, err = PolicyOf(config.Policy{States: map[int]string{0: "halt"}})
 	require.ErrorContains(t, err, `"halt"`)
 }
 

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"net/netip"
@@ -12,8 +12,8 @@ import (
 	"github.com/usher-agent/usher/provision/acl"
 )
 
-// aclPolicy gives what the rules follow from.
-func aclPolicy(cfg *config.Config) acl.Policy {
+// ACLPolicy returns what the rules follow from.
+func ACLPolicy(cfg *config.Config) acl.Policy {
 	return acl.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
 }
 
@@ -47,13 +47,13 @@ func sourceOptions(cfg *config.Config) access.SourceOptions {
 }
 
 // aclDeps gives the control API its way to the block lists; nil if there are none.
-func (a *agent) aclDeps(cfg *config.Config) *console.ACLDeps {
+func (a *Agent) aclDeps(cfg *config.Config) *console.ACLDeps {
 	if !cfg.ACL.Enabled {
 		return nil
 	}
 	reader := acl.NewReader(acl.Options{})
-	a.onClose(reader.Close)
-	kernel := acl.Inspector{Reader: reader, Policy: func() acl.Policy { return aclPolicy(a.cfg.Load()) }}
+	a.teardown.push("acl reader", reader.Close)
+	kernel := acl.Inspector{Reader: reader, Policy: func() acl.Policy { return ACLPolicy(a.cfg.Load()) }}
 	if cfg.ACL.DryRun {
 		kernel.Want = a.enforcer.Want
 	}
@@ -65,7 +65,7 @@ func (a *agent) aclDeps(cfg *config.Config) *console.ACLDeps {
 }
 
 // exempt implements console.ACLDeps.Exempt.
-func (a *agent) exempt(id provision.SubscriberID, addr netip.Addr) string {
+func (a *Agent) exempt(id provision.SubscriberID, addr netip.Addr) string {
 	e := a.cfg.Load().ACL.Exempt
 	switch {
 	case id != 0 && slices.Contains(e.Customers, int64(id)):

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"context"
@@ -48,7 +48,7 @@ func TestPacketOfARenewalAllocatesNothing(t *testing.T) {
 	cfg.ACL.SourceGuard.Direct = []string{"eth1"}
 	s := access.NewSources(sourceOptions(cfg), leases, nil, func() []string { return nil })
 	s.Inputs()
-	a := &agent{follower: access.Follow(s, nil)}
+	a := &Agent{follower: access.Follow(s, nil)}
 	o := touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })
 	event := dhcpd.Event{YourIP: testIP, Time: now}
 	assert.Zero(t, testing.AllocsPerRun(100, func() { o.Packet(&event) }))
@@ -101,7 +101,7 @@ func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
 			} else { // the first round is still on
 				<-asked
 			}
-			a := &agent{follower: access.Follow(s, e)}
+			a := &Agent{follower: access.Follow(s, e)}
 
 			db, err := openState(t.TempDir(), slog.New(slog.DiscardHandler))
 			require.NoError(t, err)

@@ -1,15 +1,12 @@
-package main
+package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -17,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
-	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 )
 
@@ -147,26 +143,4 @@ func settled(snapshot func() *provision.Snapshot, leases *lease.Table) func(prov
 		rec, ok := leases.Get(r.IP)
 		return ok && rec.MAC != r.MAC && rec.Start.After(r.At)
 	}
-}
-
-// liveERP is the ERP as configured now: a reload exchanges it whole.
-type liveERP struct {
-	p      atomic.Pointer[erp.Fetcher]
-	memory *erp.Memory // handed from one Fetcher to the next for the same ERP
-	url    string      // of memory
-}
-
-// Fetch implements syncer.Fetcher.
-func (l *liveERP) Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {
-	return l.p.Load().Fetch(ctx, prev)
-}
-
-// SetMAC implements outbox.Sender.
-func (l *liveERP) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
-	return l.p.Load().SetMAC(ctx, ip, mac)
-}
-
-// ChangeState sets a customer's state in the ERP.
-func (l *liveERP) ChangeState(ctx context.Context, id provision.SubscriberID, st provision.State) error {
-	return l.p.Load().ChangeState(ctx, id, st)
 }

@@ -1,16 +1,12 @@
-package main
+package agent
 
 import (
-	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -35,13 +31,13 @@ func portalOptions(c config.Portal) portal.Options {
 
 // openGarden makes the gardens, which are there from the start: with what is
 // configured and with what an earlier run has looked up.
-func (a *agent) openGarden(cfg *config.Config) {
+func (a *Agent) openGarden(cfg *config.Config) {
 	a.garden = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
 		filepath.Join(cfg.StateDir, "garden.json"), a.metrics, a.log)
 }
 
 // openPortal makes the portal, if the configuration has one.
-func (a *agent) openPortal(cfg *config.Config) (err error) {
+func (a *Agent) openPortal(cfg *config.Config) (err error) {
 	if a.dryRun {
 		return nil
 	}
@@ -53,7 +49,7 @@ func (a *agent) openPortal(cfg *config.Config) (err error) {
 
 // interfaceNames gives the names of this host's interfaces: of the view that is
 // kept up to date, or asked of the kernel; what cannot be read is none.
-func (a *agent) interfaceNames() []string {
+func (a *Agent) interfaceNames() []string {
 	if a.links != nil {
 		return a.links.View().Names()
 	}
@@ -85,7 +81,7 @@ func ownAddresses() []netip.Addr {
 
 // visitor says who has an address, by its binding or its lease from a pool, and
 // what the kernel does with it: whoever is told that access is back has it.
-func (a *agent) visitor(addr netip.Addr) portal.Visitor {
+func (a *Agent) visitor(addr netip.Addr) portal.Visitor {
 	snap := a.syncer.Current()
 	v := portal.Visitor{State: portal.StateUnknown}
 	if b := snap.ByIP(addr); b != nil {
@@ -117,33 +113,9 @@ func (a *agent) visitor(addr netip.Addr) portal.Visitor {
 
 // preparePortal does what can fail of a reload; the portal changes with the call
 // of use.
-func (a *agent) preparePortal(cfg *config.Config) (use func(), err error) {
+func (a *Agent) preparePortal(cfg *config.Config) (use func(), err error) {
 	if a.portal == nil {
 		return func() {}, nil
 	}
 	return a.portal.Prepare(portalOptions(cfg.Portal))
-}
-
-// runPortal may fail without taking DHCP with it: it tries again by itself.
-func (a *agent) runPortal(ctx context.Context) error { return a.portal.Run(ctx) }
-
-// gardenRows are the lines of "usher status" about the gardens.
-func gardenRows(p paint, st *console.Status) [][]string {
-	g := st.Garden
-	if g == nil || len(g.Paused)+len(g.Guests)+len(g.Names) == 0 {
-		return nil
-	}
-	addresses, failing := 0, []string{}
-	for _, n := range g.Names {
-		addresses += len(n.Addresses)
-		if n.Error != "" {
-			failing = append(failing, n.Name)
-		}
-	}
-	rows := [][]string{{"garden", fmt.Sprintf("%d prefixes for paused, %d for guests; %d names with %d addresses",
-		len(g.Paused), len(g.Guests), len(g.Names), addresses)}}
-	if len(failing) > 0 {
-		rows = append(rows, []string{"", p.red("cannot be looked up: " + strings.Join(failing, ", "))})
-	}
-	return rows
 }

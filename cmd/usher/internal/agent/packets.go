@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"net/netip"
@@ -10,7 +10,7 @@ import (
 // packetObservers are those who see every packet. What follows leases is told
 // their addresses: looking at a lease once too often costs less than to know
 // which outcomes change one.
-func (a *agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
+func (a *Agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
 	o := dhcpd.Observers{a.metrics, events, touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })}
 	if a.routes != nil {
 		o = append(o, touch(func(e *dhcpd.Event) {
@@ -36,7 +36,7 @@ func (t touch) Packet(e *dhcpd.Event) {
 func (touch) Commit(int, time.Duration, error) {}
 
 // admit has clients let in while their leases are written.
-func (a *agent) admit(recs []dhcpd.Commit, now time.Time) (wait func()) {
+func (a *Agent) admit(recs []dhcpd.Commit, now time.Time) (wait func()) {
 	addrs := make([]netip.Addr, 0, len(recs))
 	for _, r := range recs {
 		if r.Lease.IP.IsValid() {

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"fmt"
@@ -18,13 +18,14 @@ import (
 // The configuration's words become each package's own options here and nowhere
 // else, so that no package knows another's.
 
-func clientOptions(c config.ERP, log *slog.Logger, obs userside.Observer) (userside.Options, error) {
+// ClientOptions returns those of a client of the ERP.
+func ClientOptions(c config.ERP, userAgent string, log *slog.Logger, obs userside.Observer) (userside.Options, error) {
 	o := userside.Options{
 		URL: c.URL, Key: userside.Key(c.Key.Reveal()),
 		Timeout: c.Timeout, Retries: c.Retries, MaxConcurrent: c.MaxConcurrent,
 		RequestsPerMinute: c.RequestsPerMinute,
 		CAFile:            c.CAFile, InsecureSkipVerify: c.Insecure,
-		UserAgent: "usher/" + version, Logger: log, Observer: obs,
+		UserAgent: userAgent, Logger: log, Observer: obs,
 	}
 	if c.ERPVersion == "" {
 		return o, nil
@@ -36,7 +37,8 @@ func clientOptions(c config.ERP, log *slog.Logger, obs userside.Observer) (users
 	return o, err
 }
 
-func fetchOptions(c config.ERP, policy provision.Policy, memory *erp.Memory, log *slog.Logger) erp.Options {
+// FetchOptions returns those of what is read from the ERP.
+func FetchOptions(c config.ERP, policy provision.Policy, memory *erp.Memory, log *slog.Logger) erp.Options {
 	return erp.Options{Bindings: erp.Mode(c.Bindings), BatchSize: c.BatchSize, Policy: &policy, Memory: memory, Log: log}
 }
 
@@ -153,4 +155,24 @@ func option82Options(c config.Option82) dhcpd.Option82 {
 		o.Exact = append(o.Exact, dhcpd.Option82Exact{Value: x.Value, Device: provision.DeviceID(x.Device), Port: x.Port, PortName: x.PortName})
 	}
 	return o
+}
+
+// PolicyOf turns the configuration's words, which it has checked, into a policy.
+func PolicyOf(c config.Policy) (provision.Policy, error) {
+	p := provision.Policy{States: make(map[int]provision.State, len(c.States))}
+	var err error
+	read := func(word string) provision.State {
+		st, e := provision.ParseAccess(word)
+		if e != nil && err == nil {
+			err = e
+		}
+		return st
+	}
+	for n, word := range c.States {
+		p.States[n] = read(word)
+	}
+	p.Other = read(c.OtherStates)
+	p.Disabled, p.Potential = read(c.Disabled), read(c.Potential)
+	p.NotInBilling, p.Former = read(c.NotInBilling), read(c.Former)
+	return p, err
 }

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"log/slog"
@@ -12,8 +12,8 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 )
 

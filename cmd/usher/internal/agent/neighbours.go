@@ -1,7 +1,6 @@
-package main
+package agent
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/usher-agent/usher/config"
@@ -16,7 +15,7 @@ func neighbourOptions(c config.Neighbours) neighbour.Options {
 
 // openNeighbours makes the watch for MACs of subscribers without DHCP, if the
 // configuration wants one.
-func (a *agent) openNeighbours(cfg *config.Config) error {
+func (a *Agent) openNeighbours(cfg *config.Config) error {
 	if !cfg.Neighbours.Enabled {
 		return nil
 	}
@@ -24,7 +23,7 @@ func (a *agent) openNeighbours(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("neighbours: %w", err)
 	}
-	a.onClose(k.Close)
+	a.teardown.push("neighbours", k.Close)
 	a.neighbours = neighbour.New(neighbourOptions(cfg.Neighbours), k, neighbour.Deps{
 		Snapshot: a.syncer.Current,
 		Leases:   a.leases,
@@ -34,10 +33,8 @@ func (a *agent) openNeighbours(cfg *config.Config) error {
 	return nil
 }
 
-func (a *agent) watchNeighbours(ctx context.Context) error { return a.neighbours.Run(ctx) }
-
 // reloadNeighbours takes over what a running watch can.
-func (a *agent) reloadNeighbours(cfg *config.Config) {
+func (a *Agent) reloadNeighbours(cfg *config.Config) {
 	if a.neighbours != nil {
 		a.neighbours.Reconfigure(neighbourOptions(cfg.Neighbours))
 	}
