@@ -10,10 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/cmd/usher/internal/agent"
+	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/config"
 )
 
-func newRun(*cli) *cobra.Command {
+func newRun(c *cli.Program) *cobra.Command {
 	var path string
 	var dryRun bool
 	cmd := &cobra.Command{
@@ -28,7 +29,7 @@ reports, no states), opens no DHCP socket and so answers nobody, changes neither
 opens no portal. "usher status", "acl show", "acl diff", "explain" and the console tell what it would do. What it does keep are its own
 files in state_dir, its control socket and its console: beside an agent that works give it others.`,
 		Example: "  usher run --config /etc/usher/usher.yaml\n  usher run --config usher.yaml --dry-run",
-		Args:    exactly(0),
+		Args:    cli.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(path)
 			if err != nil {
@@ -38,16 +39,16 @@ files in state_dir, its control socket and its console: beside an agent that wor
 			// signal would end the process.
 			reload, stop := hangups()
 			defer stop()
-			log := newLogger(cmd.ErrOrStderr(), cfg.Log.Format, logLevel(cfg.Log.Level))
+			log := cli.NewLogger(cmd.ErrOrStderr(), cfg.Log.Format, cli.LogLevel(cfg.Log.Level))
 			leaveRoomForPackets()
-			a, err := agent.New(cfg, agent.Options{Path: path, DryRun: dryRun, Version: version, Service: serviceManager{log}, Log: log})
+			a, err := agent.New(cfg, agent.Options{Path: path, DryRun: dryRun, Version: c.Version, Service: serviceManager{log}, Log: log})
 			if err != nil {
 				return err
 			}
 			return a.Run(cmd.Context(), reload)
 		},
 	}
-	configFlag(cmd, &path)
+	cli.ConfigFlag(cmd, &path)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compute and show, touch neither the kernel nor the ERP, answer nobody")
 	return cmd
 }
