@@ -1,3 +1,5 @@
+// Package neighbour learns MACs of subscribers who do not use DHCP from the
+// kernel's ARP table.
 package neighbour
 
 import (
