@@ -18,7 +18,7 @@ import (
 )
 
 // usherOn runs usher on the router, with the world's socket and configuration,
-// and gives what it printed and its exit code.
+// and returns what it printed and its exit code.
 func (w *world) usherOn(t *testing.T, args ...string) (string, int) {
 	t.Helper()
 	all := append([]string{}, args...)

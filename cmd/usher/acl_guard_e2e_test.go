@@ -166,7 +166,7 @@ func TestKernelSourceGuard(t *testing.T) {
 	})
 }
 
-// lastBound gives the address of the newest acknowledgement.
+// lastBound returns the address of the newest acknowledgement.
 func lastBound(t *testing.T, w *world) string {
 	t.Helper()
 	for _, e := range w.status(t).DHCP.Events {

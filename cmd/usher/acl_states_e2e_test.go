@@ -165,7 +165,7 @@ func startStream(t *testing.T, h *lab.Host) *stream {
 	return s
 }
 
-// end gives how many packets were sent and how many did not come back.
+// end returns how many packets were sent and how many did not come back.
 func (s *stream) end() (sent, lost int) {
 	close(s.stop)
 	_ = s.conn.SetReadDeadline(time.Now().Add(time.Second))

@@ -84,7 +84,7 @@ var edges = map[string][]string{
 	"golang.org/x/sys":                    {"cmd/usher", "cmd/usher/internal/agent", "cmd/usher/internal/show", "dhcpd", "dhcpd/probe", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
 }
 
-// imports gives the imports of every non-test file of the repository, by folder.
+// imports returns the imports of every non-test file of the repository, by folder.
 func imports(t *testing.T) map[string][]string {
 	t.Helper()
 	root := filepath.Join("..", "..")

@@ -22,7 +22,7 @@ import (
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
-// unit gives the words that a key of the packaged unit is set to, line by line.
+// unit returns the words that a key of the packaged unit is set to, line by line.
 func unit(t *testing.T, key string) [][]string {
 	t.Helper()
 	data, err := os.ReadFile("../../systemd/usher.service")
@@ -46,7 +46,7 @@ func capabilities(t *testing.T) []string {
 	return ambient[0]
 }
 
-// systemCalls gives the names of the system calls that the unit allows.
+// systemCalls returns the names of the system calls that the unit allows.
 func systemCalls(t *testing.T) []string {
 	t.Helper()
 	members := map[string][]string{}

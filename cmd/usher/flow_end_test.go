@@ -94,7 +94,7 @@ func (f *ticks) passing(t *testing.T, want bool) {
 	})
 }
 
-// firstLost gives how long after began the first packet was sent that did not come.
+// firstLost returns how long after began the first packet was sent that did not come.
 func (f *ticks) firstLost(t *testing.T, began time.Time) time.Duration {
 	t.Helper()
 	for i := range f.next.Load() {

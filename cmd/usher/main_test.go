@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// program gives the path of the real program.
+// program returns the path of the real program.
 func program(t *testing.T) string {
 	t.Helper()
 	path, err := build()

@@ -21,7 +21,7 @@ import (
 // This file runs the real DHCP clients on a home. Each has files of its own
 // below the world's folder and touches nothing of the machine.
 
-// setMAC gives a home's interface a MAC that golden files can name.
+// setMAC returns a home's interface a MAC that golden files can name.
 func (w *world) setMAC(t *testing.T, i int, last byte) miniature.Home {
 	t.Helper()
 	h := &w.Homes[i]
@@ -185,7 +185,7 @@ func (w *world) leaseState(t *testing.T, ip netip.Addr, state string) {
 	})
 }
 
-// shortTimes gives the YAML of a subnet whose clients renew and rebind soon.
+// shortTimes returns the YAML of a subnet whose clients renew and rebind soon.
 func shortTimes(renew, rebind string) string {
 	return fmt.Sprintf("lease_time: 60s\n      renew_time: %s\n      rebind_time: %s", renew, rebind)
 }

@@ -20,7 +20,7 @@ type relayTarget struct {
 	port   uint16
 }
 
-// relayTargets gives the customers of the emulated ERP that are alone on a port
+// relayTargets returns the customers of the emulated ERP that are alone on a port
 // of a switch with a MAC and have exactly one address.
 func relayTargets(erp *emulator.Emulator) []relayTarget {
 	devices := map[int64]emulator.Device{}

@@ -62,7 +62,7 @@ func (u *unnumbered) plug(t *testing.T, h miniature.Home) {
 	require.NoError(t, u.Router.Sysctl("net.ipv4.conf."+h.Port+".proxy_arp", "1"))
 }
 
-// route gives what the kernel has for an address, as the ip command prints it.
+// route returns what the kernel has for an address, as the ip command prints it.
 func (u *unnumbered) route(t *testing.T, h miniature.Home) string {
 	t.Helper()
 	out, err := u.Router.Output(t.Context(), "ip", "-4", "route", "show", h.IP.String()+"/32")

@@ -17,7 +17,7 @@ func ACLPolicy(cfg *config.Config) acl.Policy {
 	return acl.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
 }
 
-// sourceOptions gives what is configured of what the ACL follows from besides the snapshot.
+// sourceOptions returns what is configured of what the ACL follows from besides the snapshot.
 func sourceOptions(cfg *config.Config) access.SourceOptions {
 	o := access.SourceOptions{
 		ExemptAddrs: cfg.ACL.Exempt.Addresses, Resolvers: cfg.ResolverPrefixes(), Pools: len(cfg.DHCP.Pools) > 0,
@@ -46,7 +46,7 @@ func sourceOptions(cfg *config.Config) access.SourceOptions {
 	return o
 }
 
-// aclDeps gives the control API its way to the block lists; nil if there are none.
+// aclDeps returns the way of the control API to the block lists; nil if there are none.
 func (a *Agent) aclDeps(cfg *config.Config) *console.ACLDeps {
 	if !cfg.ACL.Enabled {
 		return nil

@@ -290,7 +290,7 @@ func touchNothing(cfg *config.Config) {
 	cfg.ACL.DryRun, cfg.Routes.DryRun, cfg.Reports.Enabled = true, true, false
 }
 
-// revision gives the commit that the program was built from, if the build knows.
+// revision returns the commit that the program was built from, if the build knows.
 func revision() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -51,7 +51,7 @@ func (l *liveERP) Moved(ctx context.Context, ids []provision.SubscriberID, prev 
 	return l.p.Load().Moved(ctx, ids, prev)
 }
 
-// memoryFor gives what is known of the ERP, and begins anew for another one.
+// memoryFor returns what is known of the ERP, and begins anew for another one.
 func (l *liveERP) memoryFor(url string) *erp.Memory {
 	if l.memory == nil || l.url != url {
 		l.memory, l.url = erp.NewMemory(), url

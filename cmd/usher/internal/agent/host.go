@@ -5,7 +5,7 @@ import (
 	"net/netip"
 )
 
-// interfaceNames gives the names of this host's interfaces: of the view that is
+// interfaceNames returns the names of this host's interfaces: of the view that is
 // kept up to date, or asked of the kernel; what cannot be read is none.
 func (a *Agent) interfaceNames() []string {
 	if a.links != nil {
@@ -22,7 +22,7 @@ func (a *Agent) interfaceNames() []string {
 	return out
 }
 
-// ownAddresses gives the addresses of this host; what cannot be read is none.
+// ownAddresses returns the addresses of this host; what cannot be read is none.
 func ownAddresses() []netip.Addr {
 	list, err := net.InterfaceAddrs()
 	if err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,11 +32,14 @@ func TestTeardownTakesEveryStep(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var td teardown
+				var mu sync.Mutex // guards taken, against a step that hangs
 				var taken []string
 				hung := make(chan struct{})
 				for _, name := range []string{"a", "b", "c", "d"} {
 					td.push(name, func() error {
+						mu.Lock()
 						taken = append(taken, name)
+						mu.Unlock()
 						switch c.steps[name] {
 						case "fails":
 							return broken
@@ -47,6 +51,8 @@ func TestTeardownTakesEveryStep(t *testing.T) {
 				}
 				began := time.Now()
 				err := td.run(1800 * time.Millisecond)
+				mu.Lock()
+				defer mu.Unlock()
 				assert.Equal(t, []string{"d", "c", "b", "a"}, taken, "newest first, none left out")
 				assert.Equal(t, c.took, time.Since(began))
 				if c.want == nil {

@@ -184,7 +184,7 @@ console: {listen: "off"}
 	return stop, nil
 }
 
-// freeUDPPort gives a port of loopback that nobody uses.
+// freeUDPPort returns a port of loopback that nobody uses.
 func freeUDPPort() (int, error) {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

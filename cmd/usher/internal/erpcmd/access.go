@@ -55,7 +55,7 @@ func erpFlags(c *cli.Program, cmd *cobra.Command) *erpAccess {
 	return a
 }
 
-// options gives the options of a client. The key may be missing with keyless,
+// options returns the options of a client. The key may be missing with keyless,
 // for commands that only show what they would send. An error says which flag is
 // wrong, and never repeats what may be the key.
 func (a *erpAccess) options(stdin io.Reader, keyless bool) (userside.Options, error) {

@@ -168,7 +168,7 @@ func confidence(c string) string {
 	}
 }
 
-// exampleValue gives a value of the documentation's own ranges.
+// exampleValue returns a value of the documentation's own ranges.
 func exampleValue(p userside.Param) string {
 	switch p.Name {
 	case "data_typer":
@@ -213,7 +213,7 @@ func exampleValue(p userside.Param) string {
 	}
 }
 
-// exampleFlags gives a call that is complete: what is required, one of each group.
+// exampleFlags returns a call that is complete: what is required, one of each group.
 func exampleFlags(a userside.Action) []string {
 	var out []string
 	done := map[string]bool{}

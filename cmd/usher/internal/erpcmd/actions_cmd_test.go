@@ -68,7 +68,7 @@ func btoi(b bool) int {
 	return 0
 }
 
-// dryRun gives what a command would send.
+// dryRun returns what a command would send.
 type dryRun struct {
 	Method  string            `json:"method"`
 	URL     string            `json:"url"`
@@ -239,7 +239,7 @@ func TestDangerIsConfirmed(t *testing.T) {
 	}
 }
 
-// terminal gives both ends of a pseudo terminal.
+// terminal returns both ends of a pseudo terminal.
 func terminal(t *testing.T) (keyboard, screen *os.File) {
 	t.Helper()
 	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)

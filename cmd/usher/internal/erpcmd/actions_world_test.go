@@ -101,7 +101,7 @@ func (w *erpWorld) decoded(args ...string) any {
 	return v
 }
 
-// card gives get-data of one customer.
+// card returns get-data of one customer.
 func (w *erpWorld) card(id int64) map[string]any {
 	w.Helper()
 	m, ok := w.decoded("customer", "get-data", "--customer-id", fmt.Sprint(id)).(map[string]any)
@@ -129,7 +129,7 @@ func (w *erpWorld) at(v any, path ...string) string {
 	return fmt.Sprint(v)
 }
 
-// text gives an answer as one text to search in.
+// text returns an answer as one text to search in.
 func (w *erpWorld) text(v any) string {
 	w.Helper()
 	b, err := json.Marshal(v)
@@ -137,7 +137,7 @@ func (w *erpWorld) text(v any) string {
 	return string(b)
 }
 
-// firstIP gives the address of a customer.
+// firstIP returns the address of a customer.
 func (w *erpWorld) firstIP(id int64) netip.Addr {
 	w.Helper()
 	c, ok := w.erp.Customer(id)
@@ -146,7 +146,7 @@ func (w *erpWorld) firstIP(id int64) netip.Addr {
 	return c.Addresses[0].IP
 }
 
-// holder gives the ids that the ERP finds for an address; "" when nobody has it.
+// holder returns the ids that the ERP finds for an address; "" when nobody has it.
 func (w *erpWorld) holder(ip string) string {
 	w.Helper()
 	code, out, errs := w.run("customer", "get-abon-id", "--data-typer", "ip", "--data-value", ip)

@@ -288,7 +288,7 @@ func (s sheet) write(w io.Writer, width int) error {
 	return nil
 }
 
-// terminalWidth gives the width of w, or 0 if it is no terminal.
+// terminalWidth returns the width of w, or 0 if it is no terminal.
 func terminalWidth(w io.Writer) int {
 	if f, ok := w.(*os.File); ok && cli.IsTerminal(w) {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
@@ -298,7 +298,7 @@ func terminalWidth(w io.Writer) int {
 	return 0
 }
 
-// compact gives any value as one line. What is empty is "".
+// compact returns any value as one line. What is empty is "".
 func compact(key string, v any) string {
 	switch v := v.(type) {
 	case []any:
@@ -354,7 +354,7 @@ func compactObject(key string, v object) string {
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
-// plain gives a scalar as text.
+// plain returns a scalar as text.
 func plain(v any) string {
 	switch v := v.(type) {
 	case nil:

@@ -178,7 +178,7 @@ func (call *actionCall) who(client *userside.Client, a userside.Action, args url
 
 func commandOf(a userside.Action) string { return a.Category + " " + dashes(a.Name) }
 
-// named gives the arguments that name what is changed.
+// named returns the arguments that name what is changed.
 func named(a userside.Action, args url.Values) string {
 	var parts []string
 	for _, p := range a.Params {
@@ -263,7 +263,7 @@ func isZero(data any) bool {
 	return false
 }
 
-// scalarKey gives the name under which a bare value is known.
+// scalarKey returns the name under which a bare value is known.
 func scalarKey(a userside.Action) string {
 	if a.Name == "get_last_ip" {
 		return "ip"

@@ -39,7 +39,7 @@ The server is that of a configuration (--config), or one given by --url and --ke
 	return cmd
 }
 
-// asConfigured gives how the agent would use the ERP: as the configuration says
+// asConfigured returns how the agent would use the ERP: as the configuration says
 // it, or with what is assumed for an ERP that was named by --url.
 func (a *erpAccess) asConfigured() (erp.ProbeOptions, error) {
 	if a.url != "" {
@@ -195,7 +195,7 @@ func seconds(s float64) string {
 	return time.Duration(s * float64(time.Second)).Round(time.Millisecond).String()
 }
 
-// size gives bytes for people.
+// size returns bytes for people.
 func size(n int64) string {
 	switch {
 	case n >= 10<<20:

@@ -18,7 +18,7 @@ import (
 	"github.com/usher-agent/usher/userside"
 )
 
-// dashes gives the spelling of the command line: ip_add is ip-add.
+// dashes returns the spelling of the command line: ip_add is ip-add.
 func dashes(name string) string { return strings.ReplaceAll(name, "_", "-") }
 
 // secretParam reports whether nobody may see what a parameter says.
@@ -276,7 +276,7 @@ func paramHelp(p userside.Param) string {
 	return s
 }
 
-// args gives what the flags say. It reads secrets from their files and checks
+// args returns what the flags say. It reads secrets from their files and checks
 // what one flag cannot know: what is missing, and what goes together.
 func (f *actionFlags) args(stdin io.Reader) (url.Values, error) {
 	out := url.Values{}
@@ -337,7 +337,7 @@ func checkTogether(a userside.Action, args url.Values, name func(userside.Param)
 	return nil
 }
 
-// secretsIn gives the values of args that must not be shown.
+// secretsIn returns the values of args that must not be shown.
 func secretsIn(args url.Values) []string {
 	var out []string
 	for name := range args {

@@ -107,6 +107,7 @@ func (f *Flow) run() {
 	}
 }
 
+// IsTimeout reports whether an error of a connection is that nothing came in time.
 func IsTimeout(err error) bool {
 	var ne net.Error
 	return errors.As(err, &ne) && ne.Timeout()
@@ -119,7 +120,7 @@ func (f *Flow) Alive() (bool, int) {
 	return f.err == nil, f.beats
 }
 
-// Newest gives when the newest echo came.
+// Newest returns when the newest echo came.
 func (f *Flow) Newest() time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -141,6 +142,7 @@ func (f *Flow) WaitEnd(ctx context.Context, limit time.Duration) (time.Time, err
 	}
 }
 
+// Close ends the flow.
 func (f *Flow) Close() {
 	_ = f.conn.Close()
 	<-f.done

@@ -286,7 +286,7 @@ console:
 	return os.WriteFile(w.ConfigPath(), []byte(yaml+o.Extra), 0o600)
 }
 
-// generatedSubnets gives the subnets of the emulator's generated customers, as
+// generatedSubnets returns the subnets of the emulator's generated customers, as
 // further items of dhcp.subnets.
 func generatedSubnets(erp *emulator.Emulator) string {
 	var b strings.Builder
@@ -391,7 +391,7 @@ func Until(ctx context.Context, limit time.Duration, what string, ok func() (boo
 	}
 }
 
-// LastLines gives the last n lines of a log, on one line.
+// LastLines returns the last n lines of a log, on one line.
 func LastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], " | ")

@@ -259,7 +259,7 @@ func removeRoutes(ctx context.Context, k *link.Routes, routes []route.Route) err
 	return err
 }
 
-// firstOf gives one error of many at most, with their number.
+// firstOf returns one error of many at most, with their number.
 func firstOf(results []error) []error {
 	failed := slices.DeleteFunc(slices.Clone(results), func(err error) bool { return err == nil })
 	if len(failed) <= 1 {
