@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // How much of unknown option 82 values is told.
@@ -27,11 +29,11 @@ const (
 // Option82View is what an option 82 says by each profile that can read it, and
 // what the running agent would do with it.
 type Option82View struct {
-	Option82 lease.Hex       `json:"option82"`
-	Relay    netip.Addr      `json:"relay,omitzero"`
-	Readings []dhcpd.Reading `json:"readings"`       // by the profiles of the configuration and the ready ones
-	Now      *WouldView      `json:"now,omitempty"`  // nil: nobody answers DHCP here
-	Note     string          `json:"note,omitempty"` // why Now is missing
+	Option82 lease.Hex      `json:"option82"`
+	Relay    netip.Addr     `json:"relay,omitzero"`
+	Readings []line.Reading `json:"readings"`       // by the profiles of the configuration and the ready ones
+	Now      *WouldView     `json:"now,omitempty"`  // nil: nobody answers DHCP here
+	Note     string         `json:"note,omitempty"` // why Now is missing
 }
 
 // Option82Unknown is an option 82 that led to no port, with what may be done.
@@ -46,7 +48,7 @@ type Option82Unknown struct {
 	MACs      []provision.MAC `json:"macs"` // of clients, the newest first, at most 5
 	Profile   string          `json:"profile"`
 	Fault     string          `json:"fault,omitempty"`
-	Readings  []dhcpd.Reading `json:"readings"` // the likeliest first
+	Readings  []line.Reading  `json:"readings"` // the likeliest first
 	Advice    string          `json:"advice"`
 	Config    string          `json:"config"` // lines for the configuration
 }
@@ -60,7 +62,7 @@ type Option82Unknowns struct {
 
 // option82 answers about one value.
 func (d *Deps) option82(payload []byte, relay netip.Addr, mac provision.MAC) (*Option82View, error) {
-	readings, err := dhcpd.ReadOption82(payload, relay, d.Syncer.Current(), d.profiles())
+	readings, err := line.ReadOption82(payload, relay, d.Syncer.Current(), d.profiles())
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +154,7 @@ func (d *Deps) unknownOption82(limit int) Option82Unknowns {
 
 // suggest fills in what the value may mean and what to do.
 func (d *Deps) suggest(u *Option82Unknown) {
-	readings, err := dhcpd.ReadOption82(u.Option82, u.Relay, d.Syncer.Current(), catalogue())
+	readings, err := line.ReadOption82(u.Option82, u.Relay, d.Syncer.Current(), catalogue())
 	if err != nil { // not with an outcome after parsing
 		readings = nil
 	}
@@ -161,20 +163,20 @@ func (d *Deps) suggest(u *Option82Unknown) {
 		would := d.wouldOf(dhcpd.Query{MAC: u.MACs[0], Option82: u.Option82, GIAddr: u.Relay})
 		u.Profile, u.Fault, device = would.Profile, would.Fault, would.Device
 	}
-	slices.SortStableFunc(readings, func(a, b dhcpd.Reading) int { return cmp.Compare(likelihood(a), likelihood(b)) })
-	u.Readings = append([]dhcpd.Reading{}, readings[:min(len(readings), unknownReadings)]...)
+	slices.SortStableFunc(readings, func(a, b line.Reading) int { return cmp.Compare(likelihood(a), likelihood(b)) })
+	u.Readings = append([]line.Reading{}, readings[:min(len(readings), unknownReadings)]...)
 	u.Advice, u.Config = u.proposal(device)
 }
 
 // likelihood ranks a guess, the likeliest 0. A port that the ERP binds says more
 // than a known switch. A profile that takes any text says little, and one that
 // does not look at the port at all nothing: it would find somebody behind every switch.
-func likelihood(r dhcpd.Reading) int {
+func likelihood(r line.Reading) int {
 	p, _ := option82.Find(r.Profile)
 	switch {
 	case p.Layout == option82.LayoutIgnore:
 		return 4
-	case r.Result == dhcpd.ResultBound:
+	case r.Result == line.Bound:
 		return 0
 	case r.Device == 0:
 		return 3
@@ -191,20 +193,20 @@ func (u *Option82Unknown) proposal(device provision.DeviceID) (advice, lines str
 		return "A unit beyond the first: say how many ports the ERP counts per unit.",
 			u.profileLines(device, cmp.Or(useable(u.Profile), option82.DefaultPort), ", unit_ports: 52")
 	}
-	var best *dhcpd.Reading
+	var best *line.Reading
 	for i := range u.Readings {
 		r := &u.Readings[i]
-		if r.Profile != u.Profile && likelihood(*r) < 4 && (best == nil || best.Result != dhcpd.ResultBound && r.Result == dhcpd.ResultBound) {
+		if r.Profile != u.Profile && likelihood(*r) < 4 && (best == nil || best.Result != line.Bound && r.Result == line.Bound) {
 			best = r
 		}
 	}
 	switch {
-	case u.Outcome == dhcpd.OutcomeUnknownDevice.String():
+	case u.Outcome == v4.OutcomeUnknownDevice.String():
 		return "Give the switch its MAC, management address or name in the ERP, as the packet has it. Or name the port by these bytes.", u.exactLines(device)
-	case best != nil && best.Result == dhcpd.ResultBound:
+	case best != nil && best.Result == line.Bound:
 		return fmt.Sprintf("By %s it would be a port with an address of customer %d. If that is the customer at this port, use the profile; an offset by chance finds somebody's port too.",
 			best.Profile, best.Subscriber), u.profileLines(cmp.Or(device, best.Device), best.Profile, "")
-	case u.Outcome == dhcpd.OutcomeUnknownPort.String():
+	case u.Outcome == v4.OutcomeUnknownPort.String():
 		return "Link the subscriber with this port of the switch in the ERP. If the port is another one on the device, choose the profile that counts so. Or name the port by these bytes.", u.exactLines(device)
 	case best != nil:
 		return fmt.Sprintf("It looks like %s. Compare the port with the device's before you use it.", best.Profile), u.profileLines(cmp.Or(device, best.Device), best.Profile, "")

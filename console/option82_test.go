@@ -13,8 +13,10 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 func unhex(t testing.TB, s string) []byte {
@@ -28,8 +30,10 @@ func unhex(t testing.TB, s string) []byte {
 func (w *world) serve(t testing.TB) {
 	t.Helper()
 	s, err := dhcpd.New(dhcpd.Options{
-		Listen:  netip.MustParseAddrPort("0.0.0.0:67"),
-		Subnets: []dhcpd.Subnet{{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: ip("198.51.100.1"), LeaseTime: time.Hour}},
+		Listen: netip.MustParseAddrPort("0.0.0.0:67"),
+		Options: v4.Options{
+			Subnets: []v4.Subnet{{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: ip("198.51.100.1"), LeaseTime: time.Hour}},
+		},
 	}, dhcpd.Deps{Snapshot: w.syncer.Current, Leases: lease.New()})
 	require.NoError(t, err)
 	w.DHCP = s
@@ -46,15 +50,15 @@ func TestClientOption82(t *testing.T) {
 	assert.Equal(t, ip("198.51.100.13"), v.Now.YourIP)
 	assert.EqualValues(t, 7, v.Now.Device)
 	assert.EqualValues(t, 3, v.Now.Port)
-	by := map[string]dhcpd.Reading{}
+	by := map[string]line.Reading{}
 	for _, r := range v.Readings {
 		by[r.Profile] = r
 	}
-	assert.Equal(t, dhcpd.Reading{
+	assert.Equal(t, line.Reading{
 		Profile: "cisco-catalyst", Vendor: by["cisco-catalyst"].Vendor, Confidence: "doc", Text: "switch 00:00:5e:00:53:70, port 1, sent as 3, unit 0, vlan 100",
-		Device: 7, DeviceName: "sw-west-1", Port: 1, Result: "bound", Subscriber: 1001, Addresses: []netip.Addr{ip("198.51.100.11"), ip("198.51.100.21")},
+		Device: 7, DeviceName: "sw-west-1", Port: 1, Result: line.Bound, Subscriber: 1001, Addresses: []netip.Addr{ip("198.51.100.11"), ip("198.51.100.21")},
 	}, by["cisco-catalyst"])
-	assert.Equal(t, "unknown_port", by["h3c-extended"].Result)
+	assert.Equal(t, line.UnknownPort, by["h3c-extended"].Result)
 	assert.NotContains(t, by, "snr-ascii")
 
 	_, err = c.Option82(t.Context(), unhex(t, "0106000400"), netip.Addr{}, mac(t, ""))
@@ -73,7 +77,7 @@ func TestClientOption82(t *testing.T) {
 	v, err = serveWorld(t, w).Option82(t.Context(), unhex(t, "010600040064000302080006"+"00005e005370"), netip.Addr{}, mac(t, ""))
 	require.NoError(t, err)
 	assert.Equal(t, "ours", v.Readings[0].Profile, "those of the configuration go first")
-	assert.Equal(t, "bound", v.Readings[0].Result)
+	assert.Equal(t, line.Bound, v.Readings[0].Result)
 	assert.Greater(t, len(v.Readings), 1)
 
 	w = newWorld(t)
@@ -88,9 +92,9 @@ func TestUnknownOption82(t *testing.T) {
 	w := newWorld(t)
 	w.serve(t)
 	relay := ip("192.0.2.9")
-	see := func(payload string, from netip.Addr, o dhcpd.Outcome, client string, at time.Duration) {
+	see := func(payload string, from netip.Addr, o v4.Outcome, client string, at time.Duration) {
 		lost := o
-		if o == dhcpd.OutcomeOffer {
+		if o == v4.OutcomeOffer {
 			lost = 0
 		}
 		w.packet(dhcpd.Event{Time: testStart.Add(at), Outcome: o, Lost: lost, MAC: mac(t, client), GIAddr: from, Interface: "eth1", Option82: unhex(t, payload)})
@@ -100,18 +104,18 @@ func TestUnknownOption82(t *testing.T) {
 	snr := "0114" + hex.EncodeToString([]byte("Vlan1+Ethernet1/0/12")) + sw
 	epon, noise := "0105007400071d02061c877912e61a", "01030102030203010203"
 	// One client of the port is known by its MAC and got its address all the same.
-	w.packet(dhcpd.Event{Time: testStart.Add(2 * time.Second), Outcome: dhcpd.OutcomeAck, Lost: dhcpd.OutcomeUnknownPort, MAC: mac(t, "00:00:5e:00:53:a2"), GIAddr: relay, Interface: "eth1", Option82: unhex(t, higher)})
+	w.packet(dhcpd.Event{Time: testStart.Add(2 * time.Second), Outcome: v4.OutcomeAck, Lost: v4.OutcomeUnknownPort, MAC: mac(t, "00:00:5e:00:53:a2"), GIAddr: relay, Interface: "eth1", Option82: unhex(t, higher)})
 	for i := range 2 {
-		see(higher, relay, dhcpd.OutcomeUnknownPort, "00:00:5e:00:53:a"+string(rune('0'+i)), time.Duration(i)*time.Second)
+		see(higher, relay, v4.OutcomeUnknownPort, "00:00:5e:00:53:a"+string(rune('0'+i)), time.Duration(i)*time.Second)
 	}
-	see(stacked, relay, dhcpd.OutcomeOption82Unread, "00:00:5e:00:53:b1", 5*time.Second)
-	see(stacked, relay, dhcpd.OutcomeOption82Unread, "00:00:5e:00:53:b1", 6*time.Second)
-	see(stranger, relay, dhcpd.OutcomeUnknownDevice, "00:00:5e:00:53:b2", 4*time.Second)
-	see(snr, relay, dhcpd.OutcomeUnknownPort, "00:00:5e:00:53:b3", 3*time.Second)
-	see(epon, relay, dhcpd.OutcomeUnknownDevice, "00:00:5e:00:53:b4", 2*time.Second)
-	see(noise, ip("192.0.2.70"), dhcpd.OutcomeOption82Unread, "00:00:5e:00:53:b5", time.Second)
-	see(higher, relay, dhcpd.OutcomeOffer, "00:00:5e:00:53:11", time.Second)
-	w.packet(dhcpd.Event{Outcome: dhcpd.OutcomeUnknownPort, MAC: mac(t, "00:00:5e:00:53:b6")}) // no option 82: nothing to learn
+	see(stacked, relay, v4.OutcomeOption82Unread, "00:00:5e:00:53:b1", 5*time.Second)
+	see(stacked, relay, v4.OutcomeOption82Unread, "00:00:5e:00:53:b1", 6*time.Second)
+	see(stranger, relay, v4.OutcomeUnknownDevice, "00:00:5e:00:53:b2", 4*time.Second)
+	see(snr, relay, v4.OutcomeUnknownPort, "00:00:5e:00:53:b3", 3*time.Second)
+	see(epon, relay, v4.OutcomeUnknownDevice, "00:00:5e:00:53:b4", 2*time.Second)
+	see(noise, ip("192.0.2.70"), v4.OutcomeOption82Unread, "00:00:5e:00:53:b5", time.Second)
+	see(higher, relay, v4.OutcomeOffer, "00:00:5e:00:53:11", time.Second)
+	w.packet(dhcpd.Event{Outcome: v4.OutcomeUnknownPort, MAC: mac(t, "00:00:5e:00:53:b6")}) // no option 82: nothing to learn
 
 	got, err := serveWorld(t, w).UnknownOption82(t.Context())
 	require.NoError(t, err)

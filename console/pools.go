@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // Pools is the part of dhcpd.Server that tells of pools.

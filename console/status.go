@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -164,71 +165,71 @@ func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
 
 // advice says what an operator may do about an outcome; empty where nothing is
 // wrong or the outcome's own text says it.
-func advice(o dhcpd.Outcome) string {
+func advice(o v4.Outcome) string {
 	switch o {
-	case dhcpd.OutcomeAckBeforeCommit:
+	case v4.OutcomeAckBeforeCommit:
 		return "Look at the disk of state_dir: its latency and its free space."
-	case dhcpd.OutcomeNakOtherClient, dhcpd.OutcomePortFull:
+	case v4.OutcomeNakOtherClient, v4.OutcomePortFull:
 		return "Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end."
-	case dhcpd.OutcomeDeclined:
+	case v4.OutcomeDeclined:
 		return "Find the device that has the address set by hand."
-	case dhcpd.OutcomePoolExhausted:
+	case v4.OutcomePoolExhausted:
 		return "Widen the pool or shorten its lease_time; usher pools NAME lists who has its addresses."
-	case dhcpd.OutcomeNoPool:
+	case v4.OutcomeNoPool:
 		return "Add a pool in the subnet of the relay's or the interface's address, or add that network to links of a pool."
-	case dhcpd.OutcomePoolConflict, dhcpd.OutcomePoolDeclined:
+	case v4.OutcomePoolConflict, v4.OutcomePoolDeclined:
 		return "Find the device that has the address set by hand, or keep such addresses out of the pool's range."
-	case dhcpd.OutcomePoolNotDurable:
+	case v4.OutcomePoolNotDurable:
 		return "Look at the disk of state_dir: its latency and its free space."
-	case dhcpd.OutcomeOption82Malformed:
+	case v4.OutcomeOption82Malformed:
 		return "Compare the option 82 format of the switch with that of one that works."
-	case dhcpd.OutcomeOption82Unread:
+	case v4.OutcomeOption82Unread:
 		return "Choose a profile for the switch: usher option82 suggest proposes one."
-	case dhcpd.OutcomeOption82Double:
+	case v4.OutcomeOption82Double:
 		return "Let access ports drop or replace option 82 that comes from the customer."
-	case dhcpd.OutcomeInterfaceOff:
+	case v4.OutcomeInterfaceOff:
 		return "Add the interface to dhcp.interfaces if its clients are to be served."
-	case dhcpd.OutcomeStandby:
+	case v4.OutcomeStandby:
 		return "Nothing, if another host answers; else look where the address is."
-	case dhcpd.OutcomeLimitedClient:
+	case v4.OutcomeLimitedClient:
 		return "Look what is wrong with the device; raise dhcp.limits.client if all is well with it."
-	case dhcpd.OutcomeLimitedPort:
+	case v4.OutcomeLimitedPort:
 		return "Look for a loop or a flooding device behind the port; raise dhcp.limits.port if so many clients live there."
-	case dhcpd.OutcomeLimitedRelay:
+	case v4.OutcomeLimitedRelay:
 		return "Look for a flood behind the relay; raise dhcp.limits.relay if so many clients live there."
-	case dhcpd.OutcomeRelayUntrusted:
+	case v4.OutcomeRelayUntrusted:
 		return "Add the relay's address to dhcp.relays if it is yours."
-	case dhcpd.OutcomeLeaseQueryRefused:
+	case v4.OutcomeLeaseQueryRefused:
 		return "Add the access node's address to dhcp.leasequery.from if it is yours."
-	case dhcpd.OutcomeRelaySource:
+	case v4.OutcomeRelaySource:
 		return "Add the address that the relay sends from to dhcp.relays, or switch dhcp.check_relay_source off."
-	case dhcpd.OutcomeOption82Untrusted:
+	case v4.OutcomeOption82Untrusted:
 		return "Add the interface to dhcp.trusted_interfaces if a switch there drops option 82 of customers and inserts its own."
-	case dhcpd.OutcomeNotReady:
+	case v4.OutcomeNotReady:
 		return "See in the status why there is no snapshot: the ERP's address, its key, its answer."
-	case dhcpd.OutcomeUnknownClient:
+	case v4.OutcomeUnknownClient:
 		return "Bind the MAC or the port to an address in the ERP, and see that the relay inserts option 82."
-	case dhcpd.OutcomeUnknownDevice:
+	case v4.OutcomeUnknownDevice:
 		return "Give the switch its MAC and management address in the ERP, as it sends them in option 82."
-	case dhcpd.OutcomeUnknownPort:
+	case v4.OutcomeUnknownPort:
 		return "Link the subscriber with this port of the switch in the ERP."
-	case dhcpd.OutcomeUnknownVLAN:
+	case v4.OutcomeUnknownVLAN:
 		return "Give the customer's address its VLAN in the ERP."
-	case dhcpd.OutcomeVLANShared:
+	case v4.OutcomeVLANShared:
 		return "Give each customer a VLAN of its own in the ERP, or use vlan+mac in dhcp.match."
-	case dhcpd.OutcomeMatchDisagrees:
+	case v4.OutcomeMatchDisagrees:
 		return "Compare the MAC, the port and the VLAN of the address in the ERP with those of the packet."
-	case dhcpd.OutcomePortMACLimit:
+	case v4.OutcomePortMACLimit:
 		return "Ask who else is on this port; wait for their leases to end, or raise dhcp.max_macs_per_port."
-	case dhcpd.OutcomeMACRefused:
+	case v4.OutcomeMACRefused:
 		return "Give the address its new MAC in the ERP if the customer has a new router."
-	case dhcpd.OutcomeMACReported:
+	case v4.OutcomeMACReported:
 		return "Wait for the next fetch; if it goes on, see why the ERP does not take the report."
-	case dhcpd.OutcomeNoSubnet:
+	case v4.OutcomeNoSubnet:
 		return "Add the network to dhcp.subnets, or correct the address in the ERP."
-	case dhcpd.OutcomeNotAuthoritative:
+	case v4.OutcomeNotAuthoritative:
 		return "Set dhcp.authoritative to true if no other server answers here."
-	case dhcpd.OutcomeSendFailed:
+	case v4.OutcomeSendFailed:
 		return "Look for the interface's state and for dropped packets of the kernel."
 	default:
 		return ""

@@ -5,9 +5,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
-	"github.com/usher-agent/usher/provision"
 )
 
 // Before a pool's address is offered on a wire of our own, the wire is asked
@@ -67,8 +68,8 @@ func appendProbe(dst []byte, own provision.MAC, target netip.Addr) []byte {
 
 // probeJob is an OFFER that waits for the wire.
 type probeJob struct {
-	set    *settings
-	pool   int // place in set.pools
+	gen    *generation
+	pool   int // place in gen.pools
 	tries  int
 	asked  int       // questions sent for the address at hand
 	next   time.Time // when something is to be done
@@ -97,19 +98,17 @@ func newProber(s *Server, out transport, wire arpWire) *prober {
 }
 
 // probe hands the OFFER at hand to the prober; false: it may leave at once.
-func (h *handler) probe(now time.Time, set *settings) bool {
+func (h *handler) probe(now time.Time, gen *generation) bool {
 	d := &h.d
-	p := &set.pools[d.pool-1]
-	if h.prober == nil || !p.Probe || h.r.p.GIAddr().IsValid() || h.r.ifindex == 0 || !p.alloc.unsure(d.yourIP, d.holder, now) {
+	p := &gen.pools.all[d.Pool-1]
+	if h.prober == nil || !p.Probe || h.r.P.GIAddr().IsValid() || h.r.Ifindex == 0 || !p.alloc.unsure(d.YourIP, d.Holder, now) {
 		return false
 	}
 	j := h.prober.jobs.Get().(*probeJob)
-	j.set, j.pool, j.tries, j.asked, j.mac, j.holder = set, d.pool-1, 0, 0, d.mac, d.holder
+	j.gen, j.pool, j.tries, j.asked, j.mac, j.holder = gen, d.Pool-1, 0, 0, d.MAC, d.Holder
 	j.reply = append(j.reply[:0], h.reply...)
 	j.to = h.to
-	opt82, id := append(j.ev.Option82[:0], h.ev.Option82...), append(j.ev.ClientID[:0], h.ev.ClientID...)
-	j.ev = h.ev
-	j.ev.Option82, j.ev.ClientID = opt82, id
+	j.ev.copyFrom(&h.ev)
 	select {
 	case h.prober.queue <- j:
 		return true
@@ -171,7 +170,7 @@ func (b *prober) nextWait() (time.Duration, bool) {
 func (b *prober) begin(j *probeJob) {
 	now := time.Now()
 	j.asked, j.next, j.end = 0, now, now.Add(probeWait)
-	j.set.pools[j.pool].alloc.countProbe()
+	j.gen.pools.all[j.pool].alloc.countProbe()
 }
 
 // due does what is to be done by now.
@@ -182,7 +181,7 @@ func (b *prober) due() {
 		switch {
 		case now.Before(j.next):
 		case !now.Before(j.end):
-			j.set.pools[j.pool].alloc.verify(j.to.yourIP, b.s.now())
+			j.gen.pools.all[j.pool].alloc.verify(j.to.yourIP, b.s.now())
 			b.offer(j)
 			continue
 		default:
@@ -204,7 +203,11 @@ func (b *prober) due() {
 func (b *prober) saw(s sighting) {
 	keep := b.waiting[:0]
 	for _, j := range b.waiting {
-		if j.to.yourIP != s.ip || j.to.ifindex != s.ifindex || j.mac == s.mac || b.another(j, s) {
+		waits := true
+		if j.to.yourIP == s.ip && j.to.ifindex == s.ifindex && j.mac != s.mac {
+			waits = b.another(j, s)
+		}
+		if waits {
 			keep = append(keep, j)
 		}
 	}
@@ -214,12 +217,9 @@ func (b *prober) saw(s sighting) {
 
 // another puts the address into quarantine and begins with another one; false: there is none, the packet is done.
 func (b *prober) another(j *probeJob, s sighting) bool {
-	p := &j.set.pools[j.pool]
+	p := &j.gen.pools.all[j.pool]
 	now := b.s.now()
-	hold := j.set.quarantine
-	if j.set.quarantined(j.pool, now) >= maxDeclined {
-		hold = min(hold, offerHold) // somebody answers for everything
-	}
+	hold := j.gen.config.Quarantine(j.gen.pools.Quarantined(j.pool, now)) // short if somebody answers for everything
 	rec := lease.Record{
 		IP: s.ip, MAC: s.mac, Pool: p.Name, Ifindex: s.ifindex, Interface: j.ev.Interface, State: lease.StateQuarantined,
 		Start: now, Renewed: now, Expires: now.Add(hold),
@@ -230,7 +230,7 @@ func (b *prober) another(j *probeJob, s sighting) bool {
 	j.tries++
 	a, ok := p.alloc.replace(s.ip, j.holder, now, rec.Expires, j.tries < probeTries)
 	if !ok {
-		j.ev.Outcome = OutcomePoolConflict
+		j.ev.Outcome = v4.OutcomePoolConflict
 		b.end(j)
 		return false
 	}
@@ -245,7 +245,7 @@ func (b *prober) another(j *probeJob, s sighting) bool {
 // offer sends a job's OFFER and is done with it.
 func (b *prober) offer(j *probeJob) {
 	if err := b.out.send(&j.to, j.reply); err != nil {
-		j.ev.Outcome, j.ev.Detail = OutcomeSendFailed, errorClass(err)
+		j.ev.Outcome, j.ev.Detail = v4.OutcomeSendFailed, errorClass(err)
 	}
 	b.end(j)
 }
@@ -253,7 +253,7 @@ func (b *prober) offer(j *probeJob) {
 func (b *prober) end(j *probeJob) {
 	j.ev.Latency = b.s.now().Sub(j.ev.Time)
 	b.s.observer.Packet(&j.ev)
-	j.set = nil
+	j.gen = nil
 	b.jobs.Put(j)
 }
 
@@ -306,7 +306,7 @@ func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Ti
 		return netip.Addr{}, false
 	}
 	next, fit := a.p.Pick(mac, netip.Addr{}, now)
-	if fit == 0 || !a.p.Offer(next, mac, now, now.Add(offerHold)) {
+	if fit == 0 || !a.p.Offer(next, mac, now, now.Add(v4.OfferHold)) {
 		return netip.Addr{}, false
 	}
 	a.p.SetPlace(next, port)

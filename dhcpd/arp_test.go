@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 func TestARPBytes(t *testing.T) {
@@ -86,7 +86,7 @@ func (f *fakeWire) ask(ifindex int, target netip.Addr) error {
 func probeRig(t *testing.T, squatters map[netip.Addr]provision.MAC) (*rig, *fakeWire) {
 	r, _ := poolRig(t, &journal{})
 	o := testOptions()
-	withGuests(nil, &o)
+	withGuests(&o)
 	o.Pools[0].Probe = true
 	require.NoError(t, r.s.Reload(o))
 	w := &fakeWire{squatters: squatters, answers: make(chan sighting, 10)}

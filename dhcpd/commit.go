@@ -7,8 +7,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 const (
@@ -178,7 +179,7 @@ func (c *committer) finish(res commitResult) {
 			if p.lease.IP.IsValid() {
 				c.s.deps.Leases.Dirty(p.lease.IP)
 			}
-			p.ev.Outcome = OutcomeAckBeforeCommit // refuse says otherwise for pools
+			p.ev.Outcome = v4.OutcomeAckBeforeCommit // refuse says otherwise for pools
 		}
 		switch {
 		case p.sent:
@@ -199,7 +200,7 @@ func (c *committer) sendLate() {
 	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
 		for _, p := range list {
 			if !p.sent && !p.durable && !now.Before(p.deadline) {
-				p.ev.Outcome = OutcomeAckBeforeCommit
+				p.ev.Outcome = v4.OutcomeAckBeforeCommit
 				c.send(p)
 			}
 		}
@@ -220,7 +221,7 @@ func (c *committer) nextDeadline() (time.Duration, bool) {
 func (c *committer) send(p *pending) {
 	p.sent = true
 	if err := c.out.send(&p.to, p.reply); err != nil {
-		p.ev.Outcome, p.ev.Detail = OutcomeSendFailed, errorClass(err)
+		p.ev.Outcome, p.ev.Detail = v4.OutcomeSendFailed, errorClass(err)
 	}
 	p.ev.Latency = c.s.now().Sub(p.ev.Time)
 	c.s.observer.Packet(&p.ev)
@@ -229,7 +230,7 @@ func (c *committer) send(p *pending) {
 // refuse ends a packet whose lease of a pool is not on disk: no answer.
 func (c *committer) refuse(p *pending) {
 	p.sent = true
-	p.ev.Outcome = OutcomePoolNotDurable
+	p.ev.Outcome = v4.OutcomePoolNotDurable
 	p.ev.Latency = c.s.now().Sub(p.ev.Time)
 	c.s.observer.Packet(&p.ev)
 }
@@ -245,7 +246,7 @@ func (c *committer) abandon() error {
 			case p.durable:
 				c.refuse(p)
 			default:
-				p.ev.Outcome = OutcomeAckBeforeCommit
+				p.ev.Outcome = v4.OutcomeAckBeforeCommit
 				c.send(p)
 			}
 		}

@@ -16,9 +16,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // sink is a transport that remembers what was sent, and when.
@@ -47,6 +48,17 @@ func (s *sink) send(d *delivery, payload []byte) error {
 	}
 	s.sent = append(s.sent, sentReply{time.Now(), d.target().String(), p.Type(), p.YIAddr()})
 	return nil
+}
+
+// target says where a delivery goes.
+func (d *delivery) target() netip.AddrPort {
+	switch d.way {
+	case v4.WayRelay, v4.WayUnicast:
+		return d.to
+	case v4.WayBroadcast:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.client)
+	}
+	return netip.AddrPortFrom(d.yourIP, d.client)
 }
 
 func (s *sink) all() []sentReply {
@@ -406,8 +418,8 @@ func renewalRig(t testing.TB) (*handler, datagram) {
 	for range 20 { // the event log's slots have their memory then
 		h.handle(time.Now(), g)
 	}
-	require.Equal(t, OutcomeAck, h.ev.Outcome)
-	require.Equal(t, changeRenew, h.d.change)
+	require.Equal(t, v4.OutcomeAck, h.ev.Outcome)
+	require.Equal(t, v4.ChangeRenew, h.d.Change)
 	return h, g
 }
 
@@ -420,12 +432,12 @@ func TestRenewalDoesNotAllocate(t *testing.T) {
 func TestRenewalInClassDoesNotAllocate(t *testing.T) {
 	snap := world(t)
 	opts := testOptions()
-	opts.Classes = []Class{
-		{Name: "user", Match: ClassMatch{UserClass: "x*y"}},
-		{Name: "mac", Match: ClassMatch{MACPrefix: [][]byte{{2}}}},
-		{Name: "big", Match: ClassMatch{VendorClass: "stb*", Options: []OptionMatch{{Code: 12, Text: "*box*"}}}, OptionSet: OptionSet{
-			Options: []Option{{Code: 224, Value: make([]byte, 200)}, {Code: 225, Value: make([]byte, 100)}, {Code: 226, Value: make([]byte, 40)}},
-			Vendor:  []VendorOptions{{9, []Option{{Code: 1, Value: []byte("x")}}}},
+	opts.Classes = []v4.Class{
+		{Name: "user", Match: v4.ClassMatch{UserClass: "x*y"}},
+		{Name: "mac", Match: v4.ClassMatch{MACPrefix: [][]byte{{2}}}},
+		{Name: "big", Match: v4.ClassMatch{VendorClass: "stb*", Options: []v4.OptionMatch{{Code: 12, Text: "*box*"}}}, OptionSet: v4.OptionSet{
+			Options: []v4.Option{{Code: 224, Value: make([]byte, 200)}, {Code: 225, Value: make([]byte, 100)}, {Code: 226, Value: make([]byte, 40)}},
+			Vendor:  []v4.VendorOptions{{Enterprise: 9, Options: []v4.Option{{Code: 1, Value: []byte("x")}}}},
 		}},
 	}
 	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New(), Observer: Observers{NewEventLog(16)}})
@@ -461,7 +473,7 @@ func TestEventLog(t *testing.T) {
 	at := testNow
 	for i := range byte(6) {
 		opt := []byte{i}
-		l.Packet(&Event{Time: at.Add(time.Duration(i) * time.Second), XID: uint32(i), MAC: client(i % 2), YourIP: host(i), Subscriber: provision.SubscriberID(i), Option82: opt, Outcome: OutcomeAck, Device: 1, Port: uint32(i)})
+		l.Packet(&Event{Time: at.Add(time.Duration(i) * time.Second), XID: uint32(i), MAC: client(i % 2), YourIP: host(i), Subscriber: provision.SubscriberID(i), Option82: opt, Outcome: v4.OutcomeAck, Device: 1, Port: uint32(i)})
 		opt[0] = 0xee // the packet's memory is used again
 	}
 	xids := func(f EventFilter) string {
@@ -481,7 +493,7 @@ func TestEventLog(t *testing.T) {
 	assert.Equal(t, "5432", xids(EventFilter{Device: 1}))
 	assert.Equal(t, "54", xids(EventFilter{Since: at.Add(4 * time.Second)}))
 	assert.Equal(t, "3", xids(EventFilter{Option82: []byte{3}}))
-	assert.Equal(t, "", xids(EventFilter{Outcome: OutcomeOffer}))
+	assert.Equal(t, "", xids(EventFilter{Outcome: v4.OutcomeOffer}))
 	assert.Equal(t, "", xids(EventFilter{Type: wire.Request}))
 	assert.EqualValues(t, 6, l.Seen())
 }

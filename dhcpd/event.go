@@ -4,9 +4,10 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // Event is what is known about one packet after its outcome is decided.
@@ -15,7 +16,7 @@ type Event struct {
 	Seq         uint64                 `json:"seq"`  // place in the EventLog, from 1; zero elsewhere
 	Time        time.Time              `json:"time"` // when it was read from the socket
 	Type        wire.MessageType       `json:"type"` // of the request
-	Outcome     Outcome                `json:"outcome"`
+	Outcome     v4.Outcome             `json:"outcome"`
 	Ifindex     int                    `json:"ifindex,omitempty"`
 	Interface   string                 `json:"interface,omitempty"`
 	MAC         provision.MAC          `json:"mac,omitzero"`
@@ -28,13 +29,20 @@ type Event struct {
 	Port        uint32                 `json:"port,omitempty"`
 	Option82    lease.Hex              `json:"option82,omitempty"`     // payload; valid only during the call of an Observer
 	ClientID    lease.Hex              `json:"client_id,omitempty"`    // option 61; valid as long as Option82
-	Lost        Outcome                `json:"option82_lost,omitzero"` // why Option82 led to no port, also where the client was found otherwise
+	Lost        v4.Outcome             `json:"option82_lost,omitzero"` // why Option82 led to no port, also where the client was found otherwise
 	XID         uint32                 `json:"xid"`
 	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer
 	Detail      string                 `json:"detail,omitempty"` // constant text: parse error, send error class
 	// Repeat marks a shed or unreadable packet whose like was told within the same
 	// second: it is to be counted, not remembered.
 	Repeat bool `json:"-"`
+}
+
+// copyFrom makes e the same as other, in memory of its own, which is used again.
+func (e *Event) copyFrom(other *Event) {
+	opt82, id := append(e.Option82[:0], other.Option82...), append(e.ClientID[:0], other.ClientID...)
+	*e = *other
+	e.Option82, e.ClientID = opt82, id
 }
 
 // Observer sees every packet once, after its outcome. It is called from

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -38,9 +39,7 @@ func (l *EventLog) Packet(e *Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	slot := &l.ring[l.n%uint64(len(l.ring))]
-	opt82, id := slot.Option82[:0], slot.ClientID[:0] // the slot's own memory is used again
-	*slot = *e
-	slot.Option82, slot.ClientID = append(opt82, e.Option82...), append(id, e.ClientID...)
+	slot.copyFrom(e)
 	l.n++
 	slot.Seq = l.n
 }
@@ -66,7 +65,7 @@ type EventFilter struct {
 	Option82   []byte // exact payload
 	XID        uint32
 	Type       wire.MessageType
-	Outcome    Outcome
+	Outcome    v4.Outcome
 	Lost       bool // Option82 led to no port
 	Since      time.Time
 	Limit      int // at most so many; 0: all

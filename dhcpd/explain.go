@@ -3,13 +3,14 @@ package dhcpd
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // Query is a client that might ask: Explain answers what would happen.
@@ -24,7 +25,7 @@ type Query struct {
 
 // Explanation is what a DISCOVER of a Query would lead to now.
 type Explanation struct {
-	Outcome    Outcome                `json:"outcome"`
+	Outcome    v4.Outcome             `json:"outcome"`
 	Text       string                 `json:"text"`                // Outcome.Explain
 	MatchedBy  string                 `json:"matched_by"`          // as of MatchKind.String; empty: by nothing
 	ClientID   string                 `json:"client_id,omitempty"` // how option 61 was read
@@ -45,33 +46,6 @@ type Explanation struct {
 	Pool       string                 `json:"pool,omitempty"`  // that YourIP is of; empty: the ERP binds it
 }
 
-// matchWords are the words of match kinds, in the order that they are written in.
-func matchWords() []string { return []string{"option82", "vlan", "client_id", "mac"} }
-
-// String gives option82, vlan, client_id or mac, several joined by "+"; empty for zero.
-func (k MatchKind) String() string {
-	var words []string
-	for i, w := range matchWords() {
-		if k&(1<<i) != 0 {
-			words = append(words, w)
-		}
-	}
-	return strings.Join(words, "+")
-}
-
-// ParseMatchKind reads what String gives, in any order.
-func ParseMatchKind(s string) (MatchKind, error) {
-	var k MatchKind
-	for word := range strings.SplitSeq(s, "+") {
-		i := slices.Index(matchWords(), word)
-		if i < 0 || k&(1<<i) != 0 {
-			return 0, fmt.Errorf("match %q: want %s, or several of them joined by +", s, strings.Join(matchWords(), ", "))
-		}
-		k |= 1 << i
-	}
-	return k, nil
-}
-
 // explainXID is the transaction id of hypothetical packets; they never leave the process.
 const explainXID = 0x75736872
 
@@ -88,67 +62,66 @@ func (s *Server) Explain(q Query) Explanation {
 	if n := len(q.ClientID); n > 0 && n <= 255 {
 		ask.Options = append(ask.Options, wire.Option{Code: wire.OptClientID, Value: q.ClientID})
 	}
-	set := s.settings.Load()
-	r := request{iface: q.Interface, served: true, standby: s.standby(set)}
-	if r.on = s.linkNamed(q.Interface); r.on == nil || !set.listen.Addr().IsUnspecified() {
-		r.local = s.explainLocal(set, q)
+	gen := s.generation.Load()
+	r := v4.Request{Served: true, Standby: s.standby(gen.settings)}
+	if r.On = s.linkNamed(q.Interface); r.On == nil || !gen.listen.Addr().IsUnspecified() {
+		r.Local = s.explainLocal(gen.settings, q)
 	}
 	if q.Interface != "" {
-		r.served = set.serves(q.Interface, q.Interface == "lo" || r.on != nil && r.on.Loopback)
-		at := set.placeOf(q.Interface)
-		r.vlan, r.untrusted = at.vlan, at.untrusted
+		r.Served = gen.serves(q.Interface, q.Interface == "lo" || r.On != nil && r.On.Loopback)
+		r.P.Ingress = gen.config.Line().Ingress(q.Interface)
 	}
-	r.parse(ask.Append(nil))
+	r.P.Read(ask.Append(nil))
 	snap := s.deps.Snapshot()
-	set.adopt(snap, s.deps.Leases, s.now())
-	d := decide(s.now(), &r, snap, s.deps.Leases, set, set)
+	gen.pools.adopt(snap, s.deps.Leases, s.now())
+	d := v4.Decide(s.now(), &r, snap, s.deps.Leases, gen.pools, gen.config)
 
 	e := Explanation{
-		Outcome:   d.outcome,
-		Text:      d.outcome.Explain(),
-		MatchedBy: d.match.by.String(),
+		Outcome:   d.Outcome,
+		Text:      d.Outcome.Explain(),
+		MatchedBy: d.Match.By.String(),
 		ClientID:  wire.DescribeClientID(q.ClientID),
-		VLAN:      r.vlan,
-		YourIP:    d.yourIP,
-		Device:    d.match.loc.device,
-		Port:      d.match.loc.port,
-		ServerID:  d.reply.ServerID,
-		Via:       d.way.String(),
+		VLAN:      r.P.Ingress.VLAN,
+		YourIP:    d.YourIP,
+		Device:    d.Match.Loc.Device,
+		Port:      d.Match.Loc.Port,
+		ServerID:  d.Reply.ServerID,
+		Via:       d.Way.String(),
 	}
-	if d.pool > 0 {
-		e.Pool = set.pools[d.pool-1].Name
+	if d.Pool > 0 {
+		e.Pool = gen.pools.all[d.Pool-1].Name
 	}
 	if e.ServerID.IsUnspecified() {
 		e.ServerID = netip.Addr{}
 	}
-	if r.p.RelayInfoCount() > 0 && r.relayErr == nil {
-		e.Circuit = circuitText(wire.DecodeCircuit(r.relay.CircuitID))
-		e.Remote = remoteText(wire.DecodeRemote(r.relay.RemoteID))
-		e.Relay = relayText(&r.relay)
+	if r.P.RelayInfoCount() > 0 && r.P.RelayErr == nil {
+		e.Circuit = circuitText(wire.DecodeCircuit(r.P.Relay.CircuitID))
+		e.Remote = remoteText(wire.DecodeRemote(r.P.Relay.RemoteID))
+		e.Relay = relayText(&r.P.Relay)
 	}
-	if loc := d.match.loc; loc.profile != "" {
-		e.Profile = loc.profile
+	if loc := d.Match.Loc; loc.Profile != "" {
+		e.Profile = loc.Profile
 		switch {
-		case loc.fault != option82.FaultNone:
-			e.Fault = loc.fault.String()
-		case loc.failed == OutcomeOption82Unread:
+		case loc.Fault != option82.FaultNone:
+			e.Fault = loc.Fault.String()
+		case loc.Result == line.Unread:
 			e.Fault = "nothing names the switch: want a remote-id other than the client's MAC, or a relay address"
 		}
 	}
-	if s := d.match.seat; s != nil {
+	if s := d.Match.Seat; s != nil {
 		e.Subscriber = s.Subscriber
 		if e.Device == 0 {
 			e.Device, e.Port = s.Device, s.Port
 		}
 	}
-	if d.binding != nil {
-		e.Subscriber = d.binding.Subscriber
+	if d.Binding != nil {
+		e.Subscriber = d.Binding.Subscriber
 		if e.Device == 0 {
-			e.Device, e.Port = d.binding.Device, d.binding.Port
+			e.Device, e.Port = d.Binding.Device, d.Binding.Port
 		}
-		e.Swap = d.swap && !q.MAC.IsZero()
+		e.Swap = d.Swap && !q.MAC.IsZero()
 	}
-	if rec, ok := s.deps.Leases.Get(d.yourIP); ok {
+	if rec, ok := s.deps.Leases.Get(d.YourIP); ok {
 		e.Lease = &rec
 	}
 	return e
@@ -166,6 +139,12 @@ func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
 		}
 	}
 	return netip.IPv4Unspecified()
+}
+
+// Option82Profiles returns the profiles of the configuration that are not ready
+// ones, in its order.
+func (s *Server) Option82Profiles() []option82.Profile {
+	return s.generation.Load().config.Line().OwnProfiles()
 }
 
 // relayText lists the sub-options beside circuit-id and remote-id.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -52,7 +53,7 @@ func flood(t testing.TB, s *site, each uint32) (sent *atomic.Uint64, stop func()
 func latencies(t testing.TB, s *site, n int) (took []time.Duration, lost int) {
 	t.Helper()
 	relay := ip("127.0.0.3")
-	conn := socket(t, relay, portOfSite(s))
+	conn := socket(t, relay, s.relayPort)
 	buf := make([]byte, 2048)
 	for i := range n {
 		q := wire.Query{Type: wire.Discover, XID: uint32(i + 1), MAC: provision.MAC{2, 0, 0, 0, 9, byte(i)}, GIAddr: relay, Option82: port(switch1, 2)}
@@ -77,8 +78,6 @@ func latencies(t testing.TB, s *site, n int) (took []time.Duration, lost int) {
 	_ = conn.Close()
 	return took, lost
 }
-
-func portOfSite(s *site) uint16 { return s.server.settings.Load().relayPort }
 
 // floodSite is a server whose relays answer at a port of their own.
 func floodSite(t testing.TB, limits Limits) *site {
@@ -106,7 +105,7 @@ func TestFloodFromOnePortHarmsNoOther(t *testing.T) {
 	require.LessOrEqual(t, lost, 2, "of 200, while %d were sent", sent.Load())
 	t.Logf("%d flooded, median %v, 99th percentile %v, lost %d", sent.Load(), took[len(took)/2], took[len(took)*99/100], lost)
 	require.NoError(t, s.stop())
-	shed := s.events.Find(EventFilter{Outcome: OutcomeLimitedPort})
+	shed := s.events.Find(EventFilter{Outcome: v4.OutcomeLimitedPort})
 	require.NotEmpty(t, shed)
 	require.LessOrEqual(t, len(shed), 64*4, "they do not fill the event log")
 }

@@ -2,13 +2,16 @@ package dhcpd
 
 import (
 	"bytes"
-	"net/netip"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
+
+// This file is the way of one packet, from top to bottom.
 
 // transport delivers replies; sender is the real one.
 type transport interface {
@@ -22,14 +25,16 @@ type handler struct {
 	c      *committer
 	out    transport
 	links  *interfaces // nil in tests without sockets: every interface is served
-	places places
 	limit  *limiter
 	prober *prober // nil: offers leave at once
-	r      request
-	d      decision
+
+	// Of the packet at hand; the memory is used again for the next one.
+	r      v4.Request
+	repeat bool // its like was shed or unreadable within this second: it is counted, not remembered
+	d      v4.Decision
+	ev     Event
 	reply  []byte
 	to     delivery
-	ev     Event
 }
 
 func newHandler(s *Server, c *committer, out transport, links *interfaces) *handler {
@@ -38,31 +43,53 @@ func newHandler(s *Server, c *committer, out transport, links *interfaces) *hand
 
 // handle ends one packet in exactly one outcome.
 func (h *handler) handle(now time.Time, g datagram) {
-	set := h.s.settings.Load()
-	h.read(now, g, set)
-	h.decide(now, set)
-	h.fillEvent(now)
-
-	d := &h.d
-	h.reply = h.reply[:0]
-	if d.reply.Type != 0 {
-		h.reply = d.appendReply(h.reply, &h.r.p)
-		h.to = delivery{
-			way: d.way, to: d.to, from: g.from, ifindex: g.ifindex, source: g.to,
-			id: d.reply.ServerID, yourIP: d.yourIP, mac: d.mac,
-			server: set.listen.Port(), client: set.clientPort,
-		}
-	}
-	if h.apply(now, set) {
+	gen := h.s.generation.Load()
+	h.read(g)
+	h.enter(now, gen)
+	h.decide(now, gen)
+	h.describe(now)
+	h.answer(gen)
+	if h.apply(now, gen) {
 		return // the committer or the prober sends the reply and reports the outcome
 	}
-	if d.reply.Type != 0 {
-		if err := h.out.send(&h.to, h.reply); err != nil {
-			h.ev.Outcome, h.ev.Detail = OutcomeSendFailed, errorClass(err)
-		}
+	h.send()
+	h.observe(now)
+}
+
+// read takes the packet apart.
+func (h *handler) read(g datagram) {
+	h.r.P.Read(g.data)
+	if g.cut {
+		h.r.P.Err = wire.ErrLong
 	}
-	h.ev.Latency = h.s.now().Sub(now)
-	h.s.observer.Packet(&h.ev)
+	h.r.P.From, h.r.Ifindex, h.r.Local = g.from, g.ifindex, g.to
+}
+
+// enter says what the interface that the packet came in on, the addresses of this
+// host and the limits are to it. What is shed or not ours is looked at no further.
+func (h *handler) enter(now time.Time, gen *generation) {
+	r := &h.r
+	r.On, r.P.Ingress = nil, line.Ingress{}
+	r.Served, r.Standby, r.OwnID, r.Limited = true, false, false, 0
+	h.repeat = false
+	if h.links != nil {
+		f := h.links.get(r.Ifindex, now, gen.settings)
+		r.On, r.P.Ingress, r.Served = f.of, f.ingress, f.served
+		r.Standby = gen.holding.IsValid() && !h.links.holds(gen.holding, now)
+	}
+	if r.P.Err != nil || !r.Served {
+		h.repeat = h.limit.noise(now)
+		return
+	}
+	if r.Standby {
+		return
+	}
+	if r.Limited, h.repeat = h.limit.check(now, r, &gen.limits); r.Limited != 0 || h.links == nil {
+		return
+	}
+	if id := r.P.ServerID(); id.IsValid() && id != r.Local {
+		r.OwnID = h.links.holds(id, now)
+	}
 }
 
 // maxDecisions bounds how often a packet is decided on when somebody else takes the
@@ -70,202 +97,57 @@ func (h *handler) handle(now time.Time, g datagram) {
 const maxDecisions = 3
 
 // decide decides, and takes what was decided on from its pool.
-func (h *handler) decide(now time.Time, set *settings) {
-	snap := h.s.deps.Snapshot()
-	set.adopt(snap, h.s.deps.Leases, now)
+func (h *handler) decide(now time.Time, gen *generation) {
+	snap, leases := h.s.deps.Snapshot(), h.s.deps.Leases
+	gen.pools.adopt(snap, leases, now)
 	for range maxDecisions {
-		h.d = decide(now, &h.r, snap, h.s.deps.Leases, set, set)
-		if h.d.durable() && (h.s.deps.Journal == nil || h.s.deps.Volatile) {
+		h.d = v4.Decide(now, &h.r, snap, leases, gen.pools, gen.config)
+		if h.d.Durable() && (h.s.deps.Journal == nil || h.s.deps.Volatile) {
 			break // nothing is promised that a restart would forget
 		}
-		if (h.d.change == changeHold || h.d.change == changePool) && h.links != nil && h.links.holds(h.d.yourIP, now) {
-			set.pools[h.d.pool-1].alloc.avoid(h.d.yourIP, now, set.quarantine)
+		if (h.d.Change == v4.ChangeHold || h.d.Change == v4.ChangePool) && h.links != nil && h.links.holds(h.d.YourIP, now) {
+			gen.pools.avoid(h.d.Pool-1, h.d.YourIP, now)
 			continue // an address of this host
 		}
-		if set.reserve(&h.d, h.s.deps.Leases, now, h.s.log) {
+		if gen.pools.reserve(&h.d, leases, now, h.s.log) {
 			return
 		}
 	}
-	o := OutcomePoolExhausted
-	if h.d.durable() {
-		o = OutcomePoolNotDurable
+	o := v4.OutcomePoolExhausted
+	if h.d.Durable() {
+		o = v4.OutcomePoolNotDurable
 	}
-	h.d = decision{outcome: o, mac: h.d.mac, match: h.d.match, yourIP: h.d.yourIP, pool: h.d.pool}
-	set.reserve(&h.d, h.s.deps.Leases, now, h.s.log)
-}
-
-// durable reports whether the answer must not leave before its lease is on disk.
-func (d *decision) durable() bool { return d.change == changePool || d.change == changePoolRenew }
-
-func (h *handler) read(now time.Time, g datagram, set *settings) {
-	r := &h.r
-	r.parse(g.data)
-	if g.cut {
-		r.err = wire.ErrLong
-	}
-	r.ifindex, r.from, r.local = g.ifindex, g.from, g.to
-	r.on, r.iface, r.served, r.standby, r.ownID, r.vlan, r.untrusted = nil, "", true, false, false, 0, false
-	r.limited, r.repeat = 0, false
-	if h.links != nil {
-		f := h.links.get(g.ifindex, now, set)
-		r.on, r.iface, r.served = f.of, f.of.Name, f.served
-		at := h.places.of(set, g.ifindex, r.iface)
-		r.vlan, r.untrusted = at.vlan, at.untrusted
-		r.standby = set.holding.IsValid() && !h.links.holds(set.holding, now)
-	}
-	if r.err != nil || !r.served {
-		r.repeat = h.limit.noise(now)
-		return
-	}
-	if r.standby {
-		return
-	}
-	if r.limited, r.repeat = h.limit.check(now, r, &set.limits); r.limited != 0 || h.links == nil {
-		return
-	}
-	if id := r.p.ServerID(); id.IsValid() && id != r.local {
-		r.ownID = h.links.holds(id, now)
-	}
-}
-
-// apply changes the lease table as decided. It reports whether the committer or the prober took over the reply.
-func (h *handler) apply(now time.Time, set *settings) bool {
-	d, leases := &h.d, h.s.deps.Leases
-	switch d.change {
-	case changeNone:
-		if d.report {
-			h.c.enqueue(h.pendReport(now))
-		}
-	case changeRelease:
-		leases.SetState(d.yourIP, d.rec.MAC, lease.StateReleased, now)
-	case changeDecline:
-		leases.SetState(d.yourIP, d.rec.MAC, lease.StateDeclined, now)
-	case changeQuarantine:
-		h.own()
-		leases.Store(d.rec)
-		leases.Dirty(d.rec.IP)
-		h.s.log.Warn("pool address declined, put in quarantine", "ip", d.rec.IP, "pool", d.rec.Pool, "mac", d.mac, "until", d.rec.Expires)
-	case changeHold:
-		return h.probe(now, set)
-	case changePool, changePoolRenew:
-		return h.applyPool(now, set)
-	case changeRenew:
-		leases.Renew(d.rec.IP, d.mac, now, d.rec.Expires)
-		if d.report {
-			h.c.enqueue(h.pend(now, set, false))
-		}
-	case changeBackground:
-		h.own()
-		leases.Store(d.rec)
-		leases.Dirty(d.rec.IP)
-		if d.report {
-			h.c.enqueue(h.pend(now, set, false))
-		}
-	case changeFact:
-		h.own()
-		leases.Store(d.rec)
-		if h.s.deps.Journal == nil {
-			leases.Dirty(d.rec.IP)
-			return false
-		}
-		if h.c.enqueue(h.pend(now, set, true)) {
-			return true
-		}
-		// The queue is full: the binding is the lease, so the client is not made
-		// to wait. The record goes to disk in the background; a report that is due is due again at
-		// the next renewal.
-		leases.Dirty(d.rec.IP)
-		h.ev.Outcome = OutcomeAckBeforeCommit
-	}
-	return false
-}
-
-// applyPool hands a lease of a pool to the committer. The memory may be ahead of
-// the disk: then the address is kept longer than its client knows, never shorter.
-func (h *handler) applyPool(now time.Time, set *settings) bool {
-	d, leases := &h.d, h.s.deps.Leases
-	if d.change == changePool || !leases.Renew(d.rec.IP, d.mac, now, d.rec.Expires) {
-		h.own()
-		leases.Store(d.rec)
-	}
-	if h.c.enqueue(h.pend(now, set, true)) {
-		return true
-	}
-	leases.Dirty(d.rec.IP)
-	d.reply.Type = 0
-	h.ev.Outcome = OutcomePoolNotDurable
-	return false
-}
-
-// own copies what of the record still belongs to the packet's buffer.
-func (h *handler) own() {
-	h.d.rec.ClientID = bytes.Clone(h.d.rec.ClientID)
-	h.d.rec.Option82 = bytes.Clone(h.d.rec.Option82)
-}
-
-// pendReport makes a commit of a report alone: the client gets nothing yet.
-func (h *handler) pendReport(now time.Time) *pending {
-	if h.s.deps.Journal == nil {
-		return nil
-	}
-	p := h.c.get()
-	p.lease, p.hasReport, p.sent = lease.Record{}, true, true
-	p.report = provision.MACReport{IP: h.d.rec.IP, MAC: h.d.mac, Subscriber: h.d.rec.Subscriber, At: now}
-	return p
-}
-
-// pend makes a commit out of the packet at hand; with wait its reply waits for it.
-func (h *handler) pend(now time.Time, set *settings, wait bool) *pending {
-	if h.s.deps.Journal == nil {
-		return nil
-	}
-	p := h.c.get()
-	p.lease, p.hasReport = h.d.rec, h.d.report
-	if !wait { // the slices may be the packet's
-		p.lease.ClientID = bytes.Clone(p.lease.ClientID)
-		p.lease.Option82 = bytes.Clone(p.lease.Option82)
-	}
-	if h.d.report {
-		p.report = provision.MACReport{IP: h.d.rec.IP, MAC: h.d.mac, Subscriber: h.d.rec.Subscriber, At: now}
-	}
-	p.sent, p.durable = !wait, wait && h.d.durable()
-	if wait {
-		p.deadline = time.Now().Add(set.commitTimeout)
-		p.reply = append(p.reply[:0], h.reply...)
-		p.to = h.to
-		opt82, id := append(p.ev.Option82[:0], h.ev.Option82...), append(p.ev.ClientID[:0], h.ev.ClientID...)
-		p.ev = h.ev
-		p.ev.Option82, p.ev.ClientID = opt82, id
-	}
-	return p
+	h.d = v4.Decision{Outcome: o, MAC: h.d.MAC, Match: h.d.Match, YourIP: h.d.YourIP, Pool: h.d.Pool}
+	gen.pools.reserve(&h.d, leases, now, h.s.log)
 }
 
 // maxShownID bounds the client identifier in an event: events are kept by the thousand.
 const maxShownID = 255
 
-func (h *handler) fillEvent(now time.Time) {
-	d, p := &h.d, &h.r.p
+// describe makes the event that tells of the packet.
+func (h *handler) describe(now time.Time) {
+	d, p := &h.d, &h.r.P
 	h.ev = Event{
-		Time: now, Outcome: d.outcome, MAC: d.mac, YourIP: d.yourIP,
-		Ifindex: h.r.ifindex, Interface: h.r.iface,
-		Device: d.match.loc.device, Port: d.match.loc.port, Repeat: h.r.repeat,
+		Time: now, Outcome: d.Outcome, MAC: d.MAC, YourIP: d.YourIP,
+		Ifindex: h.r.Ifindex, Interface: p.Ingress.Name,
+		Device: d.Match.Loc.Device, Port: d.Match.Loc.Port, Repeat: h.repeat,
 	}
-	if h.r.err != nil {
-		h.ev.Detail = h.r.err.Error()
+	if p.Err != nil {
+		h.ev.Detail = p.Err.Error()
 	}
-	if d.rec.Pool != "" {
-		h.ev.Subscriber = d.rec.Subscriber
+	if d.Rec.Pool != "" {
+		h.ev.Subscriber = d.Rec.Subscriber
 	}
-	if s := d.match.seat; s != nil && d.pool > 0 {
+	if s := d.Match.Seat; s != nil && d.Pool > 0 {
 		h.ev.Subscriber = s.Subscriber
 		if h.ev.Device == 0 {
 			h.ev.Device, h.ev.Port = s.Device, s.Port
 		}
 	}
-	if d.binding != nil {
-		h.ev.Subscriber = d.binding.Subscriber
+	if d.Binding != nil {
+		h.ev.Subscriber = d.Binding.Subscriber
 		if h.ev.Device == 0 {
-			h.ev.Device, h.ev.Port = d.binding.Device, d.binding.Port
+			h.ev.Device, h.ev.Port = d.Binding.Device, d.Binding.Port
 		}
 	}
 	if !p.HasHeader() {
@@ -275,22 +157,157 @@ func (h *handler) fillEvent(now time.Time) {
 	if mac, ok := p.MAC(); ok {
 		h.ev.MAC = mac
 	}
-	if h.r.err == nil {
+	if p.Err == nil {
 		h.ev.Type, h.ev.RequestedIP, h.ev.Option82 = p.Type(), p.Requested(), p.RelayInfo()
-		h.ev.Lost = d.match.lost
+		h.ev.Lost = d.Match.Lost
 		if id := p.ClientID(); len(id) <= maxShownID {
 			h.ev.ClientID = id
 		}
 	}
 }
 
-// target says where a delivery goes, for tests.
-func (d *delivery) target() netip.AddrPort {
-	switch d.way {
-	case wayRelay, wayUnicast:
-		return d.to
-	case wayBroadcast:
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.client)
+// answer builds the reply, if there is to be one, and says where it goes.
+func (h *handler) answer(gen *generation) {
+	d := &h.d
+	h.reply = h.reply[:0]
+	if d.Reply.Type == 0 {
+		return
 	}
-	return netip.AddrPortFrom(d.yourIP, d.client)
+	h.reply = d.AppendReply(h.reply, &h.r.P.Packet)
+	h.to = delivery{
+		way: d.Way, to: d.To, from: h.r.P.From, ifindex: h.r.Ifindex, source: h.r.Local,
+		id: d.Reply.ServerID, yourIP: d.YourIP, mac: d.MAC,
+		server: gen.listen.Port(), client: gen.config.ClientPort(),
+	}
+}
+
+// apply changes the lease table as decided. It reports whether the committer or the prober took over the reply.
+func (h *handler) apply(now time.Time, gen *generation) bool {
+	d, leases := &h.d, h.s.deps.Leases
+	switch d.Change {
+	case v4.ChangeNone:
+		if d.Report {
+			h.c.enqueue(h.pendReport(now))
+		}
+	case v4.ChangeRelease:
+		leases.SetState(d.YourIP, d.Rec.MAC, lease.StateReleased, now)
+	case v4.ChangeDecline:
+		leases.SetState(d.YourIP, d.Rec.MAC, lease.StateDeclined, now)
+	case v4.ChangeQuarantine:
+		h.own()
+		leases.Store(d.Rec)
+		leases.Dirty(d.Rec.IP)
+		h.s.log.Warn("pool address declined, put in quarantine", "ip", d.Rec.IP, "pool", d.Rec.Pool, "mac", d.MAC, "until", d.Rec.Expires)
+	case v4.ChangeHold:
+		return h.probe(now, gen)
+	case v4.ChangePool, v4.ChangePoolRenew:
+		return h.applyPool(now, gen)
+	case v4.ChangeRenew:
+		leases.Renew(d.Rec.IP, d.MAC, now, d.Rec.Expires)
+		if d.Report {
+			h.c.enqueue(h.pend(now, gen, false))
+		}
+	case v4.ChangeBackground:
+		h.own()
+		leases.Store(d.Rec)
+		leases.Dirty(d.Rec.IP)
+		if d.Report {
+			h.c.enqueue(h.pend(now, gen, false))
+		}
+	case v4.ChangeFact:
+		h.own()
+		leases.Store(d.Rec)
+		if h.s.deps.Journal == nil {
+			leases.Dirty(d.Rec.IP)
+			return false
+		}
+		if h.c.enqueue(h.pend(now, gen, true)) {
+			return true
+		}
+		// The queue is full: the binding is the lease, so the client is not made
+		// to wait. The record goes to disk in the background; a report that is due is due again at
+		// the next renewal.
+		leases.Dirty(d.Rec.IP)
+		h.ev.Outcome = v4.OutcomeAckBeforeCommit
+	}
+	return false
+}
+
+// applyPool hands a lease of a pool to the committer. The memory may be ahead of
+// the disk: then the address is kept longer than its client knows, never shorter.
+func (h *handler) applyPool(now time.Time, gen *generation) bool {
+	d, leases := &h.d, h.s.deps.Leases
+	if d.Change == v4.ChangePool || !leases.Renew(d.Rec.IP, d.MAC, now, d.Rec.Expires) {
+		h.own()
+		leases.Store(d.Rec)
+	}
+	if h.c.enqueue(h.pend(now, gen, true)) {
+		return true
+	}
+	leases.Dirty(d.Rec.IP)
+	d.Reply.Type = 0
+	h.ev.Outcome = v4.OutcomePoolNotDurable
+	return false
+}
+
+// own copies what of the record still belongs to the packet's buffer.
+func (h *handler) own() {
+	h.d.Rec.ClientID = bytes.Clone(h.d.Rec.ClientID)
+	h.d.Rec.Option82 = bytes.Clone(h.d.Rec.Option82)
+}
+
+// pendReport makes a commit of a report alone: the client gets nothing yet.
+func (h *handler) pendReport(now time.Time) *pending {
+	if h.s.deps.Journal == nil {
+		return nil
+	}
+	p := h.c.get()
+	p.lease, p.hasReport, p.sent = lease.Record{}, true, true
+	p.report = h.macReport(now)
+	return p
+}
+
+// pend makes a commit out of the packet at hand; with wait its reply waits for it.
+func (h *handler) pend(now time.Time, gen *generation, wait bool) *pending {
+	if h.s.deps.Journal == nil {
+		return nil
+	}
+	p := h.c.get()
+	p.lease, p.hasReport = h.d.Rec, h.d.Report
+	if !wait { // the slices may be the packet's
+		p.lease.ClientID = bytes.Clone(p.lease.ClientID)
+		p.lease.Option82 = bytes.Clone(p.lease.Option82)
+	}
+	if h.d.Report {
+		p.report = h.macReport(now)
+	}
+	p.sent, p.durable = !wait, wait && h.d.Durable()
+	if wait {
+		p.deadline = time.Now().Add(gen.commitTimeout)
+		p.reply = append(p.reply[:0], h.reply...)
+		p.to = h.to
+		p.ev.copyFrom(&h.ev)
+	}
+	return p
+}
+
+// macReport tells the ERP of the client's MAC.
+func (h *handler) macReport(now time.Time) provision.MACReport {
+	return provision.MACReport{IP: h.d.Rec.IP, MAC: h.d.MAC, Subscriber: h.d.Rec.Subscriber, At: now}
+}
+
+// send sends the reply, if there is one.
+func (h *handler) send() {
+	if h.d.Reply.Type == 0 {
+		return
+	}
+	if err := h.out.send(&h.to, h.reply); err != nil {
+		h.ev.Outcome, h.ev.Detail = v4.OutcomeSendFailed, errorClass(err)
+	}
+}
+
+// observe reports the outcome.
+func (h *handler) observe(now time.Time) {
+	h.ev.Latency = h.s.now().Sub(now)
+	h.s.observer.Packet(&h.ev)
 }

@@ -5,10 +5,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/provision"
 )
 
-// Links follows the interfaces of this host. View gives the newest view; it is
+// Links follows the interfaces of this host. View returns the newest view; it is
 // called for each packet and must be quick.
 type Links interface {
 	View() *provision.Interfaces
@@ -24,8 +25,9 @@ const maxInterfaces = 1 << 14
 // iface is an interface and what the settings say about it.
 type iface struct {
 	of      *provision.Interface // never nil; one that is gone has no name
-	set     *settings            // that served was worked out for
+	set     *settings            // that what follows was worked out for
 	served  bool
+	ingress line.Ingress
 	expires time.Time // of what was asked by ioctl
 }
 
@@ -43,7 +45,7 @@ func newInterfaces(s *sockets, links Links) *interfaces {
 	return &interfaces{s: s, links: links, known: map[int]*iface{}}
 }
 
-// get gives the interface with an index.
+// get returns the interface with an index.
 func (c *interfaces) get(index int, now time.Time, set *settings) *iface {
 	f := c.known[index]
 	var of *provision.Interface
@@ -63,7 +65,7 @@ func (c *interfaces) get(index int, now time.Time, set *settings) *iface {
 	if f == nil && len(c.known) >= maxInterfaces {
 		clear(c.known)
 	}
-	next := &iface{of: of, set: set, served: set.serves(of.Name, of.Loopback), expires: now.Add(interfaceTTL)}
+	next := &iface{of: of, set: set, served: set.serves(of.Name, of.Loopback), ingress: set.config.Line().Ingress(of.Name), expires: now.Add(interfaceTTL)}
 	if f != nil && f.of == of {
 		next.expires = f.expires
 	}
@@ -108,7 +110,7 @@ type SocketStatus struct {
 
 // Sockets tells about interfaces and sockets now. It may be called from any goroutine.
 func (s *Server) Sockets() SocketStatus {
-	set := s.settings.Load()
+	set := s.generation.Load().settings
 	st := SocketStatus{Names: []string{}, AnswerWhileHolding: set.holding, Standby: s.standby(set), ReceiveDrops: s.drops()}
 	if s.deps.Links != nil {
 		view := s.deps.Links.View()
@@ -123,7 +125,7 @@ func (s *Server) Sockets() SocketStatus {
 	slices.Sort(st.Names)
 	st.Names = st.Names[:min(len(st.Names), statusInterfaces)]
 	holds := s.holder()
-	for _, id := range set.serverIDs() {
+	for _, id := range set.config.ServerIDs() {
 		if !holds(id) {
 			st.ForeignServerIDs = append(st.ForeignServerIDs, id)
 		}
@@ -131,7 +133,7 @@ func (s *Server) Sockets() SocketStatus {
 	return st
 }
 
-// holder gives what tells this host's addresses; before Listen, without Links,
+// holder returns what tells this host's addresses; before Listen, without Links,
 // every address counts as ours.
 func (s *Server) holder() func(netip.Addr) bool {
 	switch socks := s.socks.Load(); {
@@ -149,7 +151,7 @@ func (s *Server) standby(set *settings) bool {
 	return set.holding.IsValid() && !s.holder()(set.holding)
 }
 
-// linkNamed gives an interface by name; nil: not known.
+// linkNamed returns an interface by name; nil: not known.
 func (s *Server) linkNamed(name string) *provision.Interface {
 	if s.deps.Links == nil || name == "" {
 		return nil
@@ -168,19 +170,4 @@ func (s *Server) drops() uint64 {
 		}
 	}
 	return s.dropsSum
-}
-
-// serverIDs lists the configured server identifiers, each once.
-func (s *settings) serverIDs() []netip.Addr {
-	var out []netip.Addr
-	add := func(a netip.Addr) {
-		if a.IsValid() && !slices.Contains(out, a) {
-			out = append(out, a)
-		}
-	}
-	add(s.serverID)
-	for i := range s.subnets {
-		add(s.subnets[i].serverID)
-	}
-	return out
 }

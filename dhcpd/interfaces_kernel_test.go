@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
 )
@@ -129,7 +130,7 @@ func TestKernelInterfacesComeAndGo(t *testing.T) {
 
 	k := c.wire("cust1")
 	k.served(t, s, "made after the start")
-	first := s.events.Find(EventFilter{Outcome: OutcomeOffer, Limit: 1})[0]
+	first := s.events.Find(EventFilter{Outcome: v4.OutcomeOffer, Limit: 1})[0]
 	require.Equal(t, "cust1", first.Interface)
 
 	c.ip("-n", c.router, "link", "set", "cust1", "down")
@@ -139,12 +140,12 @@ func TestKernelInterfacesComeAndGo(t *testing.T) {
 		k.discover(t, 100*time.Millisecond)
 		return s.events.Find(EventFilter{Limit: 1})[0].Interface == "spare"
 	}, 10*time.Second, time.Millisecond)
-	require.Equal(t, OutcomeInterfaceOff, s.events.Find(EventFilter{Limit: 1})[0].Outcome)
+	require.Equal(t, v4.OutcomeInterfaceOff, s.events.Find(EventFilter{Limit: 1})[0].Outcome)
 
 	c.ip("-n", c.router, "link", "del", "spare")
 	c.plug("cust1", k)
 	k.served(t, s, "made again")
-	again := s.events.Find(EventFilter{Outcome: OutcomeOffer, Limit: 1})[0]
+	again := s.events.Find(EventFilter{Outcome: v4.OutcomeOffer, Limit: 1})[0]
 	require.Equal(t, "cust1", again.Interface)
 	require.NotEqual(t, first.Ifindex, again.Ifindex)
 
@@ -189,7 +190,7 @@ func TestKernelAnswerWhileHolding(t *testing.T) {
 	k := c.wire("cust1")
 	require.Eventually(t, func() bool {
 		k.discover(t, 50*time.Millisecond)
-		return len(s.events.Find(EventFilter{Outcome: OutcomeStandby})) > 0
+		return len(s.events.Find(EventFilter{Outcome: v4.OutcomeStandby})) > 0
 	}, 10*time.Second, time.Millisecond)
 	c.ip("-n", c.router, "addr", "add", "192.0.2.254/32", "dev", "cust1")
 	k.served(t, s, "the address came")
@@ -341,7 +342,7 @@ func TestKernelSharedAddressMovesBetweenRouters(t *testing.T) {
 		c.ip("-n", routers[i].router, "addr", verb, "192.0.2.254/32", "dev", "eth0")
 		require.Eventually(t, func() bool { return watches[i].View().Holds(host(254)) == (verb == "add") }, 5*time.Second, time.Millisecond)
 	}
-	answered := func(i int) int { return len(sites[i].events.Find(EventFilter{Outcome: OutcomeOffer})) }
+	answered := func(i int) int { return len(sites[i].events.Find(EventFilter{Outcome: v4.OutcomeOffer})) }
 	// The broadcast flag: the MAC in the packet is not the bridge's.
 	ask := func() bool { return k.discover(t, 300*time.Millisecond, dhcpv4.WithBroadcast(true)) != nil }
 	require.False(t, ask(), "nobody has the address")
@@ -354,7 +355,7 @@ func TestKernelSharedAddressMovesBetweenRouters(t *testing.T) {
 		hold(i, "del")
 	}
 	for _, s := range sites {
-		require.NotEmpty(t, s.events.Find(EventFilter{Outcome: OutcomeStandby}))
+		require.NotEmpty(t, s.events.Find(EventFilter{Outcome: v4.OutcomeStandby}))
 		require.NoError(t, s.stop())
 	}
 }

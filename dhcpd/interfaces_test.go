@@ -9,9 +9,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // fakeLinks is a host whose interfaces a test says.
@@ -109,11 +111,11 @@ func TestServerIdentifierOfInterfaces(t *testing.T) {
 			links.set(provision.Interface{Index: 3, Name: "eth0", Addrs: tc.addrs})
 			h, events := linkRig(t, links, tc.change)
 			h.handle(testNow, discoverOn(3))
-			require.Equal(t, OutcomeOffer, h.d.outcome, "%+v", events.Find(EventFilter{}))
-			require.Equal(t, tc.want, h.d.reply.ServerID.String())
-			q := wire.Query{Type: wire.Request, MAC: client(0x11), Option82: port(switch1, 1), Options: []wire.Option{chosen(h.d.reply.ServerID), requested(host(11))}}
+			require.Equal(t, v4.OutcomeOffer, h.d.Outcome, "%+v", events.Find(EventFilter{}))
+			require.Equal(t, tc.want, h.d.Reply.ServerID.String())
+			q := wire.Query{Type: wire.Request, MAC: client(0x11), Option82: port(switch1, 1), Options: []wire.Option{chosen(h.d.Reply.ServerID), requested(host(11))}}
 			h.handle(testNow, datagram{data: q.Append(nil), from: netip.AddrPortFrom(netip.IPv4Unspecified(), 68), ifindex: 3})
-			require.Equal(t, OutcomeAck, h.d.outcome, "a client that chooses it is ours")
+			require.Equal(t, v4.OutcomeAck, h.d.Outcome, "a client that chooses it is ours")
 			e := h.s.Explain(Query{MAC: client(0x11), Interface: "eth0"})
 			require.Equal(t, tc.want, e.ServerID.String(), "and is told before")
 		})
@@ -126,12 +128,12 @@ func TestAnswerWhileHolding(t *testing.T) {
 	links.set(provision.Interface{Index: 3, Name: "eth0", Addrs: prefixes("192.0.2.9/24")})
 	h, _ := linkRig(t, links, func(o *Options) { o.AnswerWhileHolding = host(254) })
 	h.handle(testNow, discoverOn(3))
-	require.Equal(t, OutcomeStandby, h.ev.Outcome)
+	require.Equal(t, v4.OutcomeStandby, h.ev.Outcome)
 	require.True(t, h.s.Sockets().Standby)
-	require.Equal(t, OutcomeStandby, h.s.Explain(Query{MAC: client(0x11)}).Outcome)
+	require.Equal(t, v4.OutcomeStandby, h.s.Explain(Query{MAC: client(0x11)}).Outcome)
 	links.set(provision.Interface{Index: 3, Name: "eth0", Addrs: prefixes("192.0.2.9/24", "192.0.2.254/32")})
 	h.handle(testNow, discoverOn(3))
-	require.Equal(t, OutcomeOffer, h.ev.Outcome)
+	require.Equal(t, v4.OutcomeOffer, h.ev.Outcome)
 	require.False(t, h.s.Sockets().Standby)
 }
 
@@ -142,6 +144,26 @@ func TestForeignServerIDs(t *testing.T) {
 	require.Equal(t, []netip.Addr{host(8)}, h.s.Sockets().ForeignServerIDs)
 }
 
+// What an interface is called is read once, until it is renamed or the settings change.
+func TestIngressIsReadOnce(t *testing.T) {
+	opts := testOptions()
+	opts.VLANInterfaces, opts.TrustedInterfaces = []string{"vlan{vlan}"}, []string{"core"}
+	one, err := compile(opts)
+	require.NoError(t, err)
+	opts.TrustedInterfaces = nil
+	two, err := compile(opts)
+	require.NoError(t, err)
+	links := &fakeLinks{}
+	links.set(provision.Interface{Index: 3, Name: "vlan7"}, provision.Interface{Index: 4, Name: "core"})
+	c := newInterfaces(nil, links)
+	assert.Equal(t, line.Ingress{Name: "vlan7", VLAN: 7, Untrusted: true}, c.get(3, testNow, one.settings).ingress)
+	assert.Equal(t, line.Ingress{Name: "core"}, c.get(4, testNow, one.settings).ingress)
+	assert.Zero(t, testing.AllocsPerRun(10, func() { c.get(3, testNow, one.settings); c.get(4, testNow, one.settings) }))
+	links.set(provision.Interface{Index: 3, Name: "vlan8"})
+	assert.Equal(t, line.Ingress{Name: "vlan8", VLAN: 8, Untrusted: true}, c.get(3, testNow, one.settings).ingress)
+	assert.Equal(t, line.Ingress{Name: "vlan8", VLAN: 8}, c.get(3, testNow, two.settings).ingress)
+}
+
 // A packet may be quicker than the watch: an index that is new to it is looked
 // up once, and without a watch everything is.
 func TestIndexThatTheWatchDoesNotKnow(t *testing.T) {
@@ -150,7 +172,7 @@ func TestIndexThatTheWatchDoesNotKnow(t *testing.T) {
 	require.NoError(t, s.Listen())
 	defer s.Close()
 	links := &fakeLinks{}
-	set := s.settings.Load()
+	set := s.generation.Load().settings
 	for _, l := range []Links{links, nil} {
 		c := newInterfaces(s.socks.Load(), l)
 		f := c.get(1, testNow, set)
@@ -173,7 +195,7 @@ func TestIndexThatTheWatchDoesNotKnow(t *testing.T) {
 func TestInterfacesAreForgotten(t *testing.T) {
 	links := &fakeLinks{}
 	c := newInterfaces(nil, links)
-	set, err := compile(testOptions())
+	gen, err := compile(testOptions())
 	require.NoError(t, err)
 	for i := 1; i < 3*maxInterfaces; i += 1000 {
 		list := make([]provision.Interface, 1000)
@@ -182,7 +204,7 @@ func TestInterfacesAreForgotten(t *testing.T) {
 		}
 		links.set(list...)
 		for k := range list {
-			c.get(i+k, testNow, set)
+			c.get(i+k, testNow, gen.settings)
 		}
 	}
 	require.LessOrEqual(t, len(c.known), maxInterfaces)

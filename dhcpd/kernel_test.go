@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
 
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -165,8 +166,8 @@ func TestKernelClientWithoutAddress(t *testing.T) {
 			require.NoError(t, s.stop())
 			events := s.events.Find(EventFilter{MAC: stranger})
 			require.Len(t, events, 2, "%+v", events)
-			assert.Equal(t, OutcomeAck, events[0].Outcome)
-			assert.Equal(t, OutcomeOffer, events[1].Outcome)
+			assert.Equal(t, v4.OutcomeAck, events[0].Outcome)
+			assert.Equal(t, v4.OutcomeOffer, events[1].Outcome)
 			assert.Equal(t, "eth0", events[0].Interface)
 			require.Len(t, s.journal.reports, 1, "the ERP is to learn the MAC")
 		})
@@ -215,7 +216,7 @@ func TestKernelRenewalAfterRestart(t *testing.T) {
 	require.NoError(t, s.stop())
 	events := s.events.Find(EventFilter{MAC: stranger})
 	require.Len(t, events, 5)
-	assert.Equal(t, OutcomeNotForUs, events[1].Outcome)
+	assert.Equal(t, v4.OutcomeNotForUs, events[1].Outcome)
 }
 
 // A real relay adds option 82 with the name of its interface; the switch is
@@ -260,7 +261,7 @@ func TestKernelRelay(t *testing.T) {
 	// udhcpc asks once a second until the relay is up.
 	told := c.udhcpc(s)
 	assert.Equal(t, "bound 192.0.2.21/24 via 192.0.2.1 dns 192.0.2.3 lease 3600 from 198.51.100.5", told)
-	ack := s.events.Find(EventFilter{Outcome: OutcomeAck})
+	ack := s.events.Find(EventFilter{Outcome: v4.OutcomeAck})
 	require.Len(t, ack, 1)
 	assert.Equal(t, "192.0.2.1", ack[0].GIAddr.String())
 	assert.EqualValues(t, 1, ack[0].Device)
@@ -306,6 +307,6 @@ func TestKernelInterfaceOff(t *testing.T) {
 	require.NoError(t, s.stop())
 	events := s.events.Find(EventFilter{})
 	require.Len(t, events, 2)
-	assert.Equal(t, OutcomeInterfaceOff, events[1].Outcome)
+	assert.Equal(t, v4.OutcomeInterfaceOff, events[1].Outcome)
 	assert.Equal(t, "eth0", events[1].Interface)
 }

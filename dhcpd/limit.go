@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
@@ -134,9 +135,9 @@ func newLimiter() *limiter {
 	}
 }
 
-// check gives OutcomeLimited... for a packet that is too much, else 0. repeat:
+// check returns v4.OutcomeLimited... for a packet that is too much, else 0. repeat:
 // the like was told within this second already.
-func (l *limiter) check(now time.Time, r *request, set *limits) (o Outcome, repeat bool) {
+func (l *limiter) check(now time.Time, r *v4.Request, set *limits) (o v4.Outcome, repeat bool) {
 	if *set == (limits{}) {
 		return 0, false
 	}
@@ -157,7 +158,7 @@ func (l *limiter) check(now time.Time, r *request, set *limits) (o Outcome, repe
 			told := &l.told[keys[i]>>32%uint64(len(l.told))]
 			second := now.Unix()
 			repeat, *told = *told == second, second
-			return [3]Outcome{OutcomeLimitedClient, OutcomeLimitedPort, OutcomeLimitedRelay}[i], repeat
+			return [3]v4.Outcome{v4.OutcomeLimitedClient, v4.OutcomeLimitedPort, v4.OutcomeLimitedRelay}[i], repeat
 		}
 	}
 	for i, b := range tables {
@@ -182,15 +183,15 @@ func (l *limiter) noise(now time.Time) (repeat bool) {
 }
 
 // key names the client (0), port (1) or relay (2) of a packet; 0: it has none.
-func (l *limiter) key(kind int, r *request) uint64 {
-	if kind != 2 && r.p.Type() == wire.LeaseQuery {
+func (l *limiter) key(kind int, r *v4.Request) uint64 {
+	if kind != 2 && r.P.Type() == wire.LeaseQuery {
 		return 0 // an access node asks about many clients
 	}
 	b := l.buf[:0]
-	gi := r.p.GIAddr()
+	gi := r.P.GIAddr()
 	switch {
 	case kind == 0:
-		mac, ok := r.p.MAC()
+		mac, ok := r.P.MAC()
 		if !ok {
 			return 0
 		}
@@ -199,13 +200,13 @@ func (l *limiter) key(kind int, r *request) uint64 {
 		a := gi.As4()
 		b = append(b, a[:]...)
 	default:
-		b = binary.NativeEndian.AppendUint64(b, uint64(r.ifindex))
+		b = binary.NativeEndian.AppendUint64(b, uint64(r.Ifindex))
 	}
 	if kind == 1 {
 		switch {
-		case r.p.RelayInfoCount() > 0:
-			b = append(b, r.p.RelayInfo()...)
-		case gi.IsValid() || r.local.IsValid():
+		case r.P.RelayInfoCount() > 0:
+			b = append(b, r.P.RelayInfo()...)
+		case gi.IsValid() || r.Local.IsValid():
 			return 0 // relayed without option 82, or past the relay: it tells no port
 		}
 	}

@@ -11,28 +11,29 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // asks is a request as the limiter sees it.
-func asks(mac provision.MAC, mods ...func(*wire.Query, *request)) *request {
+func asks(mac provision.MAC, mods ...func(*wire.Query, *v4.Request)) *v4.Request {
 	q := wire.Query{Type: wire.Discover, MAC: mac}
-	r := &request{ifindex: 3}
+	r := &v4.Request{Ifindex: 3}
 	for _, mod := range mods {
 		mod(&q, r)
 	}
-	r.parse(q.Append(nil))
+	r.P.Read(q.Append(nil))
 	return r
 }
 
-func via(relay netip.Addr, opt82 []byte) func(*wire.Query, *request) {
-	return func(q *wire.Query, _ *request) { q.GIAddr, q.Option82 = relay, opt82 }
+func via(relay netip.Addr, opt82 []byte) func(*wire.Query, *v4.Request) {
+	return func(q *wire.Query, _ *v4.Request) { q.GIAddr, q.Option82 = relay, opt82 }
 }
 
-func onIndex(index int) func(*wire.Query, *request) {
-	return func(_ *wire.Query, r *request) { r.ifindex = index }
+func onIndex(index int) func(*wire.Query, *v4.Request) {
+	return func(_ *wire.Query, r *v4.Request) { r.Ifindex = index }
 }
 
 func mustLimits(t testing.TB, l Limits) *limits {
@@ -48,13 +49,13 @@ func TestLimits(t *testing.T) {
 	port1, port2 := port(switch1, 1), port(switch1, 2)
 	few := func(rate float64, burst int) Limit { return Limit{Rate: rate, Burst: burst} }
 	client1, client2 := client(1), client(2)
-	past := func(q *wire.Query, r *request) { q.CIAddr, r.local = host(11), serverIP }
+	past := func(q *wire.Query, r *v4.Request) { q.CIAddr, r.Local = host(11), serverIP }
 	type step struct {
 		after time.Duration // since the step before
 		n     int           // packets of it
-		r     *request
+		r     *v4.Request
 		want  int // let through
-		over  Outcome
+		over  v4.Outcome
 	}
 	for _, tc := range []struct {
 		name   string
@@ -63,62 +64,62 @@ func TestLimits(t *testing.T) {
 	}{
 		{"no limit", Limits{}, []step{{0, 100_000, asks(client1), 100_000, 0}}},
 		{"a client, its burst and its rate", Limits{Client: few(5, 20)}, []step{
-			{0, 100, asks(client1), 20, OutcomeLimitedClient},
-			{0, 100, asks(client2), 20, OutcomeLimitedClient},
-			{time.Second, 100, asks(client1), 5, OutcomeLimitedClient},
-			{100 * time.Millisecond, 1, asks(client1), 0, OutcomeLimitedClient},
+			{0, 100, asks(client1), 20, v4.OutcomeLimitedClient},
+			{0, 100, asks(client2), 20, v4.OutcomeLimitedClient},
+			{time.Second, 100, asks(client1), 5, v4.OutcomeLimitedClient},
+			{100 * time.Millisecond, 1, asks(client1), 0, v4.OutcomeLimitedClient},
 			{100 * time.Millisecond, 1, asks(client1), 1, 0},
-			{time.Minute, 100, asks(client1), 20, OutcomeLimitedClient},
+			{time.Minute, 100, asks(client1), 20, v4.OutcomeLimitedClient},
 		}},
 		{"a clock set back", Limits{Client: few(5, 20)}, []step{
 			{0, 20, asks(client1), 20, 0},
-			{-time.Hour, 100, asks(client1), 20, OutcomeLimitedClient},
+			{-time.Hour, 100, asks(client1), 20, v4.OutcomeLimitedClient},
 		}},
 		{"a port with ever new MACs", Limits{Client: few(5, 20), Port: few(10, 3)}, []step{
 			{0, 1, asks(client(1), via(relayIP, port1)), 1, 0},
 			{0, 1, asks(client(2), via(relayIP, port1)), 1, 0},
 			{0, 1, asks(client(3), via(relayIP, port1)), 1, 0},
-			{0, 1, asks(client(4), via(relayIP, port1)), 0, OutcomeLimitedPort},
+			{0, 1, asks(client(4), via(relayIP, port1)), 0, v4.OutcomeLimitedPort},
 			{0, 3, asks(client(4), via(relayIP, port2)), 3, 0},
 			{0, 3, asks(client(4), via(host(9), port1)), 3, 0}, // the same value behind another relay
 		}},
 		{"what a client has too much its port does not pay", Limits{Client: few(1, 2), Port: few(1, 5), Relay: few(1, 6)}, []step{
-			{0, 1000, asks(client1, via(relayIP, port1)), 2, OutcomeLimitedClient},
+			{0, 1000, asks(client1, via(relayIP, port1)), 2, v4.OutcomeLimitedClient},
 			{0, 2, asks(client2, via(relayIP, port1)), 2, 0},
 		}},
 		{"what a port has too much the client does not pay", Limits{Client: few(1, 4), Port: few(1, 2)}, []step{
-			{0, 1000, asks(client1, via(relayIP, port1)), 2, OutcomeLimitedPort},
+			{0, 1000, asks(client1, via(relayIP, port1)), 2, v4.OutcomeLimitedPort},
 			{0, 2, asks(client1, via(relayIP, port2)), 2, 0},
-			{0, 1, asks(client1, via(relayIP, port(switch1, 3))), 0, OutcomeLimitedClient},
+			{0, 1, asks(client1, via(relayIP, port(switch1, 3))), 0, v4.OutcomeLimitedClient},
 		}},
 		{"a relay", Limits{Relay: few(1, 3)}, []step{
-			{0, 10, asks(client1, via(relayIP, port1)), 3, OutcomeLimitedRelay},
-			{0, 10, asks(client1, via(host(9), port1)), 3, OutcomeLimitedRelay},
+			{0, 10, asks(client1, via(relayIP, port1)), 3, v4.OutcomeLimitedRelay},
+			{0, 10, asks(client1, via(host(9), port1)), 3, v4.OutcomeLimitedRelay},
 		}},
 		{"an interface whose clients are heard directly is a port", Limits{Port: few(1, 3)}, []step{
-			{0, 10, asks(client1), 3, OutcomeLimitedPort},
-			{0, 10, asks(client1, onIndex(4)), 3, OutcomeLimitedPort},
+			{0, 10, asks(client1), 3, v4.OutcomeLimitedPort},
+			{0, 10, asks(client1, onIndex(4)), 3, v4.OutcomeLimitedPort},
 			{0, 3, asks(client1, via(netip.Addr{}, port1)), 3, 0}, // a switch below that inserts option 82
 		}},
 		{"renewals past the relay are of no port", Limits{Port: few(1, 1), Relay: few(1, 50)}, []step{
-			{0, 100, asks(client1, past), 50, OutcomeLimitedRelay},
+			{0, 100, asks(client1, past), 50, v4.OutcomeLimitedRelay},
 		}},
 		{"a relay without option 82 has no ports", Limits{Port: few(1, 1)}, []step{
 			{0, 100, asks(client1, via(relayIP, nil)), 100, 0},
 		}},
 		{"leasequeries are of no client and no port", Limits{Client: few(1, 1), Port: few(1, 1), Relay: few(1, 50)}, []step{
-			{0, 100, asks(provision.MAC{}, via(relayIP, nil), func(q *wire.Query, _ *request) { q.Type = wire.LeaseQuery }), 50, OutcomeLimitedRelay},
+			{0, 100, asks(provision.MAC{}, via(relayIP, nil), func(q *wire.Query, _ *v4.Request) { q.Type = wire.LeaseQuery }), 50, v4.OutcomeLimitedRelay},
 		}},
 		{"releases and declines count as well", Limits{Client: few(5, 2)}, []step{
-			{0, 5, asks(client1, func(q *wire.Query, _ *request) { q.Type = wire.Release }), 2, OutcomeLimitedClient},
-			{0, 5, asks(client1, func(q *wire.Query, _ *request) { q.Type = wire.Decline }), 0, OutcomeLimitedClient},
+			{0, 5, asks(client1, func(q *wire.Query, _ *v4.Request) { q.Type = wire.Release }), 2, v4.OutcomeLimitedClient},
+			{0, 5, asks(client1, func(q *wire.Query, _ *v4.Request) { q.Type = wire.Decline }), 0, v4.OutcomeLimitedClient},
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l, set, now := newLimiter(), mustLimits(t, tc.limits), testNow
 			for i, s := range tc.steps {
 				now = now.Add(s.after)
-				passed, over := 0, Outcome(0)
+				passed, over := 0, v4.Outcome(0)
 				for range s.n {
 					if o, _ := l.check(now, s.r, set); o == 0 {
 						passed++
@@ -203,16 +204,16 @@ func TestShedPacketsAreToldOnce(t *testing.T) {
 		}
 		now = now.Add(time.Second)
 	}
-	shed := events.Find(EventFilter{Outcome: OutcomeLimitedClient})
+	shed := events.Find(EventFilter{Outcome: v4.OutcomeLimitedClient})
 	require.Len(t, shed, 3)
 	assert.Equal(t, client(0x11), shed[0].MAC)
 	assert.Equal(t, relayIP, shed[0].GIAddr)
-	assert.Len(t, events.Find(EventFilter{Outcome: OutcomeOffer}), 4)
-	assert.Equal(t, 3000-4, counts.n[OutcomeLimitedClient])
+	assert.Len(t, events.Find(EventFilter{Outcome: v4.OutcomeOffer}), 4)
+	assert.Equal(t, 3000-4, counts.n[v4.OutcomeLimitedClient])
 
 	h.handle(now, g)
 	assert.Zero(t, testing.AllocsPerRun(200, func() { h.handle(now, g) }), "shedding allocates nothing")
-	assert.Equal(t, OutcomeLimitedClient, h.ev.Outcome)
+	assert.Equal(t, v4.OutcomeLimitedClient, h.ev.Outcome)
 }
 
 // Junk does not fill the event log either.
@@ -229,10 +230,10 @@ func TestNoiseIsToldSomeTimesASecond(t *testing.T) {
 	h.handle(testNow.Add(time.Second), datagram{data: []byte("junk"), ifindex: 3})
 	assert.EqualValues(t, noiseTold+1, events.Seen()-before)
 	h.handle(testNow.Add(time.Second), discoverOn(3))
-	assert.Equal(t, OutcomeOffer, events.Find(EventFilter{Limit: 1})[0].Outcome)
+	assert.Equal(t, v4.OutcomeOffer, events.Find(EventFilter{Limit: 1})[0].Outcome)
 }
 
-type countOutcomes struct{ n [outcomeEnd]int }
+type countOutcomes struct{ n [256]int }
 
 func (c *countOutcomes) Packet(e *Event)                  { c.n[e.Outcome]++ }
 func (c *countOutcomes) Commit(int, time.Duration, error) {}
@@ -240,7 +241,7 @@ func (c *countOutcomes) Commit(int, time.Duration, error) {}
 // What the limiter costs a packet that it lets through, and one that it sheds.
 func BenchmarkLimits(b *testing.B) {
 	set := mustLimits(b, Limits{Client: Limit{Rate: 1000, Burst: 1000}, Port: Limit{Rate: 200, Burst: 2000}, Relay: Limit{Rate: 5000, Burst: 20_000}})
-	rs := make([]*request, 200)
+	rs := make([]*v4.Request, 200)
 	for i := range rs {
 		rs[i] = asks(provision.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}, via(relayIP, port(provision.MAC{2, 1, 0, 0, 0, byte(i / 48)}, byte(i%48))))
 	}

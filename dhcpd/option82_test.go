@@ -1,152 +1,33 @@
 package dhcpd
 
 import (
-	"encoding/hex"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
-	require.NoError(t, err)
-	return b
-}
-
-// ready gives a ready profile.
-func ready(t testing.TB, name string) option82.Profile {
-	t.Helper()
-	p, ok := option82.Find(name)
-	require.True(t, ok, name)
-	return p
-}
-
-// withProfiles sets how option 82 is read.
-func withProfiles(o Option82) func(*request, *Options) {
-	return func(_ *request, opts *Options) { opts.Option82 = o }
-}
-
-func TestLocateByProfile(t *testing.T) {
-	catalyst := func(m Option82Match) Option82 {
-		return Option82{Profiles: []Option82Profile{{Profile: ready(t, "cisco-catalyst"), Match: m}}}
-	}
-	sw1 := hex.EncodeToString(switch1[:])
-	portByte := func(n string) string { return "0106000400640" + n + " 02080006" + sw1 } // unit and port
-	for _, tc := range []struct {
-		name    string
-		o       Option82
-		payload string
-		giaddr  netip.Addr
-		want    string
-		profile string
-	}{
-		{"no configuration: as sent", Option82{}, portByte("001"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "dlink"},
-		{"by device", catalyst(Option82Match{Devices: []provision.DeviceID{9, 1}}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
-		{"by another device", catalyst(Option82Match{Devices: []provision.DeviceID{2}}), portByte("001"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "dlink"},
-		{"by name of the device", catalyst(Option82Match{DeviceName: "SW?"}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
-		{"by model", catalyst(Option82Match{Model: "*catalyst 2960*"}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
-		{"by another model", catalyst(Option82Match{Model: "*catalyst 3750*"}), portByte("001"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "dlink"},
-		{"by model of the relay's device, as the remote-id tells none", catalyst(Option82Match{Model: "*2960*"}), "010600040064" + "0003", ip("198.51.100.11"), "offer 192.0.2.11 by relay to 198.51.100.11:67", "cisco-catalyst"},
-		{"by remote-id", catalyst(Option82Match{RemoteID: "00:00:5e:00:53:f*"}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
-		{"by relay", catalyst(Option82Match{GIAddr: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")}}), portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
-		{"by relay, without one", catalyst(Option82Match{GIAddr: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}), portByte("001"), netip.Addr{}, "offer 192.0.2.11 by frame", "dlink"},
-		{"all must hold", catalyst(Option82Match{Devices: []provision.DeviceID{1}, RemoteID: "3c:*"}), portByte("001"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "dlink"},
-		{"a profile without match is for nobody", catalyst(Option82Match{}), portByte("001"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "dlink"},
-		{"one that matches and cannot read it is not overruled by the default", Option82{Profiles: []Option82Profile{
-			{Profile: ready(t, "snr-ascii"), Match: Option82Match{Devices: []provision.DeviceID{1}}}}}, portByte("001"), relayIP, "option82_unread", "snr-ascii"},
-		{"the next that matches may read it", Option82{Profiles: []Option82Profile{
-			{Profile: ready(t, "snr-ascii"), Match: Option82Match{Devices: []provision.DeviceID{1}}},
-			{Profile: ready(t, "cisco-catalyst"), Match: Option82Match{Devices: []provision.DeviceID{1}}}}},
-			portByte("003"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "cisco-catalyst"},
-		{"below the first port", catalyst(Option82Match{Devices: []provision.DeviceID{1}}), portByte("001"), relayIP, "option82_unread", "cisco-catalyst"},
-		{"unit 2 without unit_ports", Option82{}, portByte("201"), relayIP, "option82_unread", "dlink"},
-		{"unit 2 has port 3", Option82{Default: []option82.Profile{{Name: "stack", Layout: option82.LayoutWrappedUnitPort, UnitPorts: 2}}}, portByte("201"), relayIP, "offer 192.0.2.32 by relay to 198.51.100.1:67", "stack"},
-		{"another default", Option82{Default: []option82.Profile{ready(t, "h3c-extended")}}, portByte("000"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "h3c-extended"},
-		{"switch by name", Option82{Default: []option82.Profile{ready(t, "sonic")}}, "010867652d302f302f35 0203737732", relayIP, "offer 192.0.2.71 by relay to 198.51.100.1:67", "sonic"},
-		{"switch by an unknown name", Option82{Default: []option82.Profile{ready(t, "sonic")}}, "010867652d302f302f35 0203737739", relayIP, "unknown_device", "sonic"},
-		{"switch in the circuit-id", Option82{Default: []option82.Profile{ready(t, "mikrotik-bridge")}}, "010b" + hex.EncodeToString([]byte("sw1 eth 0/1")), netip.Addr{}, "offer 192.0.2.11 by frame", "mikrotik-bridge"},
-		{"an OLT by the relay, its ONU by the remote-id", Option82{Profiles: []Option82Profile{{
-			Profile: option82.Profile{Name: "olt", Layout: option82.LayoutEPON, Switch: option82.SwitchRelay, UnitPorts: 1},
-			Match:   Option82Match{Devices: []provision.DeviceID{1}}}}}, "01050064000301 02061c877912e61a", ip("198.51.100.11"), "offer 192.0.2.32 by relay to 198.51.100.11:67", "olt"},
-		{"ONU as a device", Option82{Default: []option82.Profile{ready(t, "onu-mac")}}, "0206" + sw1, relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "onu-mac"},
-		{"no ONU: not port 1 of the relay", Option82{Default: []option82.Profile{ready(t, "onu-mac")}}, "010161", ip("198.51.100.11"), "option82_unread", "onu-mac"},
-		{"the client for an ONU: not port 1 of the relay", Option82{Default: []option82.Profile{ready(t, "onu-mac")}}, "0206" + hex.EncodeToString(stranger[:]), ip("198.51.100.11"), "option82_unread", "onu-mac"},
-		{"exact bytes go first", Option82{Exact: []Option82Exact{{Value: unhex(t, portByte("009")), Device: 1, Port: 1}}}, portByte("009"), relayIP, "offer 192.0.2.11 by relay to 198.51.100.1:67", "exact"},
-		{"exact bytes by name", Option82{Exact: []Option82Exact{{Value: unhex(t, "0103010203"), Device: 2, PortName: "ge-0/0/5"}}}, "0103010203", relayIP, "offer 192.0.2.71 by relay to 198.51.100.1:67", "exact"},
-		{"exact bytes of an unknown switch", Option82{Exact: []Option82Exact{{Value: unhex(t, "0103010203"), Device: 77, Port: 1}}}, "0103010203", relayIP, "unknown_device", "exact"},
-		{"other bytes than the exact ones", Option82{Exact: []Option82Exact{{Value: unhex(t, "0103010203"), Device: 1, Port: 1}}}, "0103010204", relayIP, "unknown_device", "dlink"},
-		{"sub-option 6", Option82{Default: []option82.Profile{ready(t, "subscriber-id")}}, "060867652d302f302f35 02080006" + hex.EncodeToString(switch2[:]), relayIP, "offer 192.0.2.71 by relay to 198.51.100.1:67", "subscriber-id"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			d := run(t, wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: tc.giaddr, Option82: unhex(t, tc.payload)}, nil, withProfiles(tc.o))
-			assert.Equal(t, tc.want, told(d))
-			assert.Equal(t, tc.profile, d.match.loc.profile)
-		})
-	}
-}
-
-// Trust does not depend on profiles: what is refused before matching stays refused.
-func TestProfilesDoNotChangeTrust(t *testing.T) {
-	every := withProfiles(Option82{Profiles: []Option82Profile{{Profile: ready(t, "dlink"), Match: Option82Match{GIAddr: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}}},
-		Exact: []Option82Exact{{Value: port(switch1, 1), Device: 1, Port: 1}}})
-	q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("192.0.2.9"), Option82: port(switch1, 1)}
-	assert.Equal(t, OutcomeRelayUntrusted, run(t, q, nil, every).outcome)
-
-	// The client's option 82 and the switch's: joined, they would be a circuit-id nobody sent.
-	forged := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP}
-	raw := forged.Append(nil)
-	end := len(raw) - 1
-	for raw[end] != 255 {
-		end--
-	}
-	raw = append(raw[:end:end], 82, 8, 1, 6, 'S', 'P', 'O', 'O', 'F', '!', 82, 8, 1, 6, 0, 4, 0, 5, 0, 7, 255)
+func TestServerRefusesOption82(t *testing.T) {
 	opts := testOptions()
-	set, err := compile(opts)
-	require.NoError(t, err)
-	r := &request{served: true, local: serverIP}
-	r.parse(raw)
-	assert.Equal(t, OutcomeOption82Double, decide(testNow, r, world(t), lease.New(), set, set).outcome)
-
-	for _, bad := range []string{"01060004006900", "01", "0106000400690005ff", "736f6d652d74657874"} {
-		q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: unhex(t, bad)}
-		assert.Equal(t, OutcomeOption82Malformed, run(t, q, nil, every).outcome, bad)
-	}
-}
-
-func TestCompileOption82Refuses(t *testing.T) {
-	_, err := compileOption82(Option82{
-		Profiles: []Option82Profile{
-			{Profile: option82.Profile{Name: "a", Layout: "wrapped"}},
-			{Profile: option82.Profile{Name: "b"}, Match: Option82Match{GIAddr: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}, RemoteID: "\n", DeviceName: "\n", Model: "\n"}},
-		},
-		Default: []option82.Profile{{}},
-		Exact:   []Option82Exact{{}, {Value: []byte{1}}, {Value: []byte{2}, Device: 1, Port: 1}, {Value: []byte{2}, Device: 1, Port: 2}},
-	})
-	for _, want := range []string{
-		`option 82: profile "a": layout: `, `profile "b": pattern`, "giaddr 2001:db8::/32: want an IPv4 prefix", `profile "": name: missing`,
-		"exact: 0 bytes", "exact 01: want a device, and a port or its name", "exact 02: given twice",
-	} {
-		assert.ErrorContains(t, err, want)
-	}
-	_, err = New(Options{Listen: netip.MustParseAddrPort("0.0.0.0:67"), Option82: Option82{Exact: []Option82Exact{{}}}}, Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
+	opts.Option82 = line.Option82{Exact: []line.Option82Exact{{}}}
+	_, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
 	assert.ErrorContains(t, err, "dhcp: option 82: exact")
 }
 
 func TestOption82ProfilesOfTheConfiguration(t *testing.T) {
 	opts := testOptions()
 	own := option82.Profile{Name: "own", Layout: option82.LayoutPort}
-	opts.Option82 = Option82{
-		Profiles: []Option82Profile{{Profile: own, Match: Option82Match{RemoteID: "*"}}, {Profile: option82.Profile{Name: "other", Layout: option82.LayoutPort}}},
+	opts.Option82 = line.Option82{
+		Profiles: []line.Option82Profile{{Profile: own, Match: line.Option82Match{RemoteID: "*"}}, {Profile: option82.Profile{Name: "other", Layout: option82.LayoutPort}}},
 		Default:  []option82.Profile{ready(t, "dlink"), own},
 	}
 	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
@@ -156,92 +37,16 @@ func TestOption82ProfilesOfTheConfiguration(t *testing.T) {
 	assert.Equal(t, "own", got[0].Name)
 }
 
-// locateBefore is how option 82 was read before there were profiles.
-func locateBefore(r *request, mac provision.MAC, snap *provision.Snapshot) location {
-	var dev *provision.Device
-	switch remote := wire.DecodeRemote(r.relay.RemoteID); {
-	case remote.Kind == wire.RemoteMAC && remote.MAC != mac:
-		dev = snap.DeviceByMAC(remote.MAC)
-	case remote.Kind == wire.RemoteIP:
-		dev = snap.DeviceByIP(remote.IP)
-	case remote.Kind == wire.RemoteNone || remote.Kind == wire.RemoteMAC:
-		gi := r.p.GIAddr()
-		if !gi.IsValid() {
-			return location{failed: OutcomeOption82Unread}
-		}
-		dev = snap.DeviceByIP(gi)
-	default:
-		return location{failed: OutcomeOption82Unread}
-	}
-	if dev == nil {
-		return location{failed: OutcomeUnknownDevice}
-	}
-	loc := location{device: dev.ID, failed: OutcomeUnknownPort}
-	switch c := wire.DecodeCircuit(r.relay.CircuitID); c.Kind {
-	case wire.CircuitPort:
-		if c.Unit > 1 {
-			loc.failed = OutcomeOption82Unread
-			return loc
-		}
-		loc.port = uint32(c.Port)
-		loc.rows = snap.ByPort(dev.ID, loc.port)
-	case wire.CircuitText:
-		loc.rows = snap.ByPortName(dev.ID, c.Text)
-		if len(loc.rows) > 0 {
-			loc.port = loc.rows[0].Port
-		}
-	default:
-		loc.failed = OutcomeOption82Unread
-	}
-	return loc
-}
-
-// Without configuration everything is as it was before there were profiles.
-func FuzzDefaultsAreAsBefore(f *testing.F) {
-	snap := world(f)
-	set, err := compile(testOptions())
-	require.NoError(f, err)
-	for _, e := range option82.Catalogue() {
-		for _, v := range e.Vectors {
-			f.Add(unhex(f, v.Payload), true)
-		}
-	}
-	f.Add(port(switch1, 1), true)
-	f.Add(port(switch1, 0), false)
-	f.Add(port(stranger, 1), false)
-	f.Add(port(client(0x11), 1), true)
-	f.Add(named("ge-0/0/5", switch2[:]...), true)
-	f.Add(named("ge-0/0/5", []byte("198.51.100.12")...), true)
-	f.Add(append([]byte{1, 6, 0, 4, 0, 100, 2, 1, 2, 6}, switch1[:]...), true)
-	f.Fuzz(func(t *testing.T, payload []byte, relayed bool) {
-		if len(payload) == 0 || len(payload) > 255 {
-			return
-		}
-		q := wire.Query{Type: wire.Discover, MAC: client(0x11), Option82: payload}
-		if relayed {
-			q.GIAddr = ip("198.51.100.11")
-		}
-		r := &request{served: true, local: serverIP}
-		r.parse(q.Append(nil))
-		if r.err != nil || r.relayErr != nil || r.p.RelayInfoCount() != 1 {
-			return
-		}
-		got := set.option82.locate(r, client(0x11), snap)
-		got.profile, got.fault = "", 0
-		require.Equal(t, locateBefore(r, client(0x11), snap), got)
-	})
-}
-
 func TestProfilesDoNotAllocate(t *testing.T) {
 	snap := world(t)
 	opts := testOptions()
-	opts.Option82 = Option82{
-		Profiles: []Option82Profile{
-			{Profile: ready(t, "snr-ascii"), Match: Option82Match{DeviceName: "sw*", RemoteID: "00:00:5e:*"}},
-			{Profile: ready(t, "cisco-catalyst"), Match: Option82Match{Devices: []provision.DeviceID{1}, GIAddr: []netip.Prefix{netip.PrefixFrom(relayIP, 32)}}},
-			{Profile: ready(t, "juniper"), Match: Option82Match{Devices: []provision.DeviceID{2}}},
+	opts.Option82 = line.Option82{
+		Profiles: []line.Option82Profile{
+			{Profile: ready(t, "snr-ascii"), Match: line.Option82Match{DeviceName: "sw*", RemoteID: "00:00:5e:*"}},
+			{Profile: ready(t, "cisco-catalyst"), Match: line.Option82Match{Devices: []provision.DeviceID{1}, GIAddr: []netip.Prefix{netip.PrefixFrom(relayIP, 32)}}},
+			{Profile: ready(t, "juniper"), Match: line.Option82Match{Devices: []provision.DeviceID{2}}},
 		},
-		Exact: []Option82Exact{{Value: []byte{1, 2}, Device: 1, Port: 1}},
+		Exact: []line.Option82Exact{{Value: []byte{1, 2}, Device: 1, Port: 1}},
 	}
 	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New(), Observer: Observers{NewEventLog(16)}})
 	require.NoError(t, err)
@@ -257,15 +62,15 @@ func TestProfilesDoNotAllocate(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.profile == "juniper" { // its switch is known by the profile only: the template reads the remote-id
 				o := opts
-				o.Option82.Profiles = []Option82Profile{{Profile: ready(t, "juniper"), Match: Option82Match{RemoteID: "00:00:5e:*"}}}
+				o.Option82.Profiles = []line.Option82Profile{{Profile: ready(t, "juniper"), Match: line.Option82Match{RemoteID: "00:00:5e:*"}}}
 				require.NoError(t, s.Reload(o))
 			}
 			g := datagram{data: tc.q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
 			for range 20 {
 				h.handle(time.Now(), g)
 			}
-			require.Equal(t, OutcomeAck, h.ev.Outcome)
-			require.Equal(t, tc.profile, h.d.match.loc.profile)
+			require.Equal(t, v4.OutcomeAck, h.ev.Outcome)
+			require.Equal(t, tc.profile, h.d.Match.Loc.Profile)
 			assert.Zero(t, testing.AllocsPerRun(200, func() { h.handle(testNow, g) }))
 		})
 	}

@@ -1,70 +1,21 @@
 package dhcpd
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
-	"github.com/usher-agent/usher/provision"
 )
 
-// Unknown is what becomes of a client that the ERP does not know.
-type Unknown uint8
-
-// What becomes of unknown clients.
 const (
-	UnknownSilence Unknown = iota // no answer, as RFC 2131 asks for
-	UnknownNak                    // a NAK if it insists on an address, else no answer
-	UnknownGuest                  // an address of a pool for guests
-)
-
-// PoolKind is whom a pool serves. Its zero value is invalid.
-type PoolKind uint8
-
-// The kinds of pools. Where no pool for subscribers serves the wire, a customer
-// of the ERP without an address is a guest like one whom it does not know.
-const (
-	PoolGuests      PoolKind = iota + 1 // clients that the ERP does not know
-	PoolSubscribers                     // customers to whom the ERP gives a port, a MAC or a VLAN but no address
-)
-
-// String gives guests, subscribers or invalid.
-func (k PoolKind) String() string {
-	switch k {
-	case PoolGuests:
-		return "guests"
-	case PoolSubscribers:
-		return "subscribers"
-	}
-	return "invalid"
-}
-
-// Pool is a range that the server gives addresses of by itself. It lies in one of
-// the Subnets, whose settings its clients are told unless the pool has its own.
-type Pool struct {
-	Name        string
-	Kind        PoolKind
-	First, Last netip.Addr
-	Links       []netip.Prefix // wires it serves besides that of its subnet
-	LeaseTime   time.Duration  // at least a minute
-	Probe       bool           // ask the wire by ARP before an offer
-	WarnAt      float64        // share in use that is worth a warning; 0: none
-	OptionSet                  // besides what the subnet tells, or in its place
-}
-
-const (
-	defaultQuarantine = time.Hour
-	// offerHold is how long an offered address is kept for its client: until it
-	// has surely asked for it or taken the offer of somebody else.
-	offerHold = time.Minute
 	// offerLeast is how long an offer stands in any case: a client that means to take it
 	// asks within this time. When a pool has nothing else, older offers go to others.
 	offerLeast = 2 * time.Second
@@ -73,159 +24,74 @@ const (
 	leaseSlack = 10 * time.Second
 )
 
-// dynamicPool is one pool ready for the packet path.
-type dynamicPool struct {
-	Pool
-	subnet // what its clients are told; prefix is the wire's
-	alloc  *allocator
+// pools are those of one generation, in the order of the configuration: it does not
+// change, the allocators do. It answers what decisions ask (v4.PoolView), and does what they plan.
+type pools struct{ all []servedPool }
+
+// servedPool is a pool as it is configured, and its state.
+type servedPool struct {
+	v4.Pool
+	alloc *allocator
 }
 
-// serves reports whether the pool is for the wire of at, the address of its relay or interface.
-func (p *dynamicPool) serves(at netip.Addr) bool {
-	if !at.IsValid() {
-		return false
-	}
-	if p.prefix.Contains(at) {
-		return true
-	}
-	for _, l := range p.Links {
-		if l.Contains(at) {
-			return true
-		}
-	}
-	return false
-}
-
-// compilePools checks o.Pools; the subnets of s are ready.
-func (s *settings) compilePools(o Options) error {
-	s.unknown = o.Unknown
-	s.quarantine = cmp.Or(o.Quarantine, defaultQuarantine)
+// newPools makes the pools of a configuration, none of them used yet.
+func newPools(cfg *v4.Config) (*pools, error) {
+	p := &pools{}
 	var errs []error
-	if o.Unknown > UnknownGuest {
-		errs = append(errs, fmt.Errorf("unknown clients %d: no such kind", o.Unknown))
-	}
-	if s.quarantine < 0 {
-		errs = append(errs, fmt.Errorf("quarantine %v: negative", s.quarantine))
-	}
-	for _, p := range o.Pools {
-		c, err := compilePool(&o, p)
+	for i, configured := range cfg.Pools() {
+		prefix, gateway := cfg.PoolNetwork(i)
+		a, err := newAllocator(configured, prefix, gateway, cfg.Quarantine(0))
 		if err != nil {
-			errs = append(errs, fmt.Errorf("pool %q: %w", p.Name, err))
-			continue
+			errs = append(errs, fmt.Errorf("pool %q: %w", configured.Name, err))
 		}
-		for i := range s.pools {
-			if other := &s.pools[i]; other.Name == p.Name || !p.Last.Less(other.First) && !other.Last.Less(p.First) {
-				errs = append(errs, fmt.Errorf("pool %q: has the name of pool %q or overlaps it", p.Name, other.Name))
-			}
-		}
-		s.pools = append(s.pools, c)
+		p.all = append(p.all, servedPool{configured, a})
 	}
-	return errors.Join(errs...)
+	return p, errors.Join(errs...)
 }
 
-func compilePool(o *Options, p Pool) (dynamicPool, error) {
-	if p.Name == "" || p.Kind != PoolGuests && p.Kind != PoolSubscribers {
-		return dynamicPool{}, errors.New("want a name, and the kind guests or subscribers")
-	}
-	i := slices.IndexFunc(o.Subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
-	if i < 0 {
-		return dynamicPool{}, fmt.Errorf("%v-%v is not within one subnet", p.First, p.Last)
-	}
-	n := o.Subnets[i]
-	n.LeaseTime, n.RenewTime, n.RebindTime = p.LeaseTime, 0, 0
-	sub, err := compileSubnet(o, n)
-	if err != nil {
-		return dynamicPool{}, err
-	}
-	sub.options, err = compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet, p.OptionSet)
-	if err != nil {
-		return dynamicPool{}, err
-	}
-	a, err := newAllocator(p, n)
-	if err != nil {
-		return dynamicPool{}, err
-	}
-	return dynamicPool{Pool: p, subnet: sub, alloc: a}, nil
-}
-
-// poolOf gives the place of the pool whose range has a; -1 if there is none.
-func (s *settings) poolOf(a netip.Addr) int {
-	for i := range s.pools {
-		if p := &s.pools[i]; a.IsValid() && !a.Less(p.First) && !p.Last.Less(a) {
-			return i
-		}
-	}
-	return -1
-}
-
-// poolView is what a decision may ask the allocators; it changes nothing.
-type poolView interface {
-	// pick chooses an address of the pool at place i for mac; 0: there is none.
-	pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit)
-	// slot tells what an address of the pool at place i is.
-	slot(i int, a netip.Addr, now time.Time) pool.Slot
-	// held is how many addresses of the pool at place i are offered or leased at a port.
-	held(i int, port uint64) int
-	// quarantined is the share of the pool at place i that is in quarantine.
-	quarantined(i int, now time.Time) float64
-	// owned gives the address of the pool at place i that mac has or had last.
-	owned(i int, mac provision.MAC) (netip.Addr, bool)
-}
-
-// owned implements poolView.
-func (s *settings) owned(i int, mac provision.MAC) (netip.Addr, bool) {
-	a := s.pools[i].alloc
+// Owned implements v4.PoolView.
+func (p *pools) Owned(i int, mac provision.MAC) (netip.Addr, bool) {
+	a := p.all[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.p.Of(mac)
 }
 
-// pick implements poolView.
-func (s *settings) pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit) {
-	a := s.pools[i].alloc
+// Pick implements v4.PoolView.
+func (p *pools) Pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit) {
+	a := p.all[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	at, fit := a.p.Pick(mac, want, now)
 	if fit == 0 {
-		return a.p.PickOffered(now, now.Add(offerHold-offerLeast))
+		return a.p.PickOffered(now, now.Add(v4.OfferHold-offerLeast))
 	}
 	return at, fit
 }
 
-// held implements poolView.
-func (s *settings) held(i int, port uint64) int {
-	a := s.pools[i].alloc
+// Held implements v4.PoolView.
+func (p *pools) Held(i int, port uint64) int {
+	a := p.all[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.p.At(port)
 }
 
-// quarantined implements poolView.
-func (s *settings) quarantined(i int, now time.Time) float64 {
-	a := s.pools[i].alloc
+// Quarantined implements v4.PoolView.
+func (p *pools) Quarantined(i int, now time.Time) float64 {
+	a := p.all[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := a.p.Counts(now)
 	return float64(c.Quarantined) / float64(max(c.Size, 1))
 }
 
-// slot implements poolView.
-func (s *settings) slot(i int, at netip.Addr, now time.Time) pool.Slot {
-	a := s.pools[i].alloc
+// Slot implements v4.PoolView.
+func (p *pools) Slot(i int, at netip.Addr, now time.Time) pool.Slot {
+	a := p.all[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.p.Get(at, now)
-}
-
-// usable reports whether mac may have the address of the slot.
-func usable(s pool.Slot, mac provision.MAC) bool {
-	switch s.State {
-	case pool.StateFree:
-		return !s.Bound
-	case pool.StateOffered, pool.StateLeased:
-		return !s.Bound && s.MAC == mac
-	}
-	return false
 }
 
 // allocator is the state of one pool. It outlives a reload that leaves the pool as it is.
@@ -259,18 +125,19 @@ type PoolCounters struct {
 	Declines  uint64 `json:"declines"`  // addresses that a client found in use
 }
 
-func newAllocator(p Pool, n Subnet) (*allocator, error) {
-	prefix := n.Prefix.Masked()
+// newAllocator makes an unused allocator for a pool in a network; gateway may be invalid.
+func newAllocator(p v4.Pool, prefix netip.Prefix, gateway netip.Addr, quarantine time.Duration) (*allocator, error) {
 	reserved := []netip.Addr{prefix.Addr(), lastAddress(prefix)}
-	if n.Gateway.IsValid() {
-		reserved = append(reserved, n.Gateway)
+	if gateway.IsValid() {
+		reserved = append(reserved, gateway)
 	}
 	alloc, err := pool.New(p.First, p.Last, reserved...)
 	if err != nil {
 		return nil, err
 	}
 	a := &allocator{p: alloc, key: allocatorKey{
-		name: p.Name, first: p.First, last: p.Last, prefix: prefix, gateway: n.Gateway, lease: p.LeaseTime, probe: p.Probe,
+		name: p.Name, first: p.First, last: p.Last, prefix: prefix, gateway: gateway, lease: p.LeaseTime,
+		quarantine: quarantine, probe: p.Probe,
 	}}
 	if p.Probe {
 		a.asked = make([]int64, addrNumber(p.Last)-addrNumber(p.First)+1)
@@ -291,23 +158,34 @@ func lastAddress(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// takeOver keeps the allocators of old for the pools that are as they were, and
-// fills the others from the lease table. It gives those that are new.
-func (s *settings) takeOver(old *settings, leases *lease.Table, now time.Time) []*allocator {
+// takeOver keeps the allocators of old, which may be nil, for the pools that are as
+// they were, and fills the others from the lease table. It returns those that are new.
+// It is called before p is published.
+func (p *pools) takeOver(old *pools, leases *lease.Table, now time.Time) []*allocator {
 	var fresh []*allocator
-	for i := range s.pools {
-		p := &s.pools[i]
-		p.alloc.key.quarantine = s.quarantine
-		if old != nil {
-			if j := slices.IndexFunc(old.pools, func(o dynamicPool) bool { return o.alloc.key == p.alloc.key }); j >= 0 {
-				p.alloc = old.pools[j].alloc
-				continue
-			}
+	for i := range p.all {
+		served := &p.all[i]
+		if kept := old.allocator(served.alloc.key); kept != nil {
+			served.alloc = kept
+			continue
 		}
-		p.alloc.restore(leases, now, true)
-		fresh = append(fresh, p.alloc)
+		served.alloc.restore(leases, now, true)
+		fresh = append(fresh, served.alloc)
 	}
 	return fresh
+}
+
+// allocator returns the one with a key; nil: there is none.
+func (p *pools) allocator(key allocatorKey) *allocator {
+	if p == nil {
+		return nil
+	}
+	for i := range p.all {
+		if a := p.all[i].alloc; a.key == key {
+			return a
+		}
+	}
+	return nil
 }
 
 // restore takes what the lease table has. Any live lease counts, whoever gave
@@ -332,7 +210,7 @@ func (a *allocator) restoreLocked(rec *lease.Record, now time.Time) {
 	switch {
 	case rec.Live(now):
 		a.p.Restore(rec.IP, rec.Holder(), pool.StateLeased, now.Add(left+leaseSlack))
-		a.p.SetPlace(rec.IP, portOfLease(rec))
+		a.p.SetPlace(rec.IP, v4.PortOfLease(rec))
 	case rec.State == lease.StateQuarantined && now.Before(rec.Expires):
 		a.p.Restore(rec.IP, rec.MAC, pool.StateQuarantined, now.Add(left))
 	case rec.Pool != "" && rec.State != lease.StateQuarantined:
@@ -340,18 +218,19 @@ func (a *allocator) restoreLocked(rec *lease.Record, now time.Time) {
 	}
 }
 
-// avoid takes an address out of use without a word about it.
-func (a *allocator) avoid(ip netip.Addr, now time.Time, quarantine time.Duration) {
+// avoid takes an address of the pool at place i out of use without a word about it.
+func (p *pools) avoid(i int, ip netip.Addr, now time.Time) {
+	a := p.all[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.p.Quarantine(ip, now, now.Add(quarantine))
+	a.p.Quarantine(ip, now, now.Add(a.key.quarantine))
 }
 
 // adopt excludes what snap binds. It is called for every packet that pools may
 // be asked for, and does something once per snapshot.
-func (s *settings) adopt(snap *provision.Snapshot, leases *lease.Table, now time.Time) {
-	for i := range s.pools {
-		s.pools[i].alloc.adopt(snap, leases, now)
+func (p *pools) adopt(snap *provision.Snapshot, leases *lease.Table, now time.Time) {
+	for i := range p.all {
+		p.all[i].alloc.adopt(snap, leases, now)
 	}
 }
 
@@ -375,12 +254,12 @@ func (a *allocator) adopt(snap *provision.Snapshot, leases *lease.Table, now tim
 // was set forward, which makes the allocator forget too early, or a reload came between
 // a decision on the old allocator and the record of it. A record from before the start that
 // seems to come from the future says nothing any more.
-func (a *allocator) aheadLocked(leases *lease.Table, d *decision, now time.Time) bool {
-	rec, known := leases.Get(d.yourIP)
+func (a *allocator) aheadLocked(leases *lease.Table, d *v4.Decision, now time.Time) bool {
+	rec, known := leases.Get(d.YourIP)
 	if !known || rec.Renewed.After(now.Add(leaseSlack)) {
 		return false
 	}
-	other := rec.Live(now) && rec.Holder() != d.holder
+	other := rec.Live(now) && rec.Holder() != d.Holder
 	if !other && !(rec.State == lease.StateQuarantined && now.Before(rec.Expires)) {
 		return false
 	}
@@ -390,38 +269,52 @@ func (a *allocator) aheadLocked(leases *lease.Table, d *decision, now time.Time)
 
 // reserve does to the pool what d plans. It reports whether that was possible:
 // between the decision and now somebody else may have taken the address.
-func (s *settings) reserve(d *decision, leases *lease.Table, now time.Time, log *slog.Logger) bool {
-	if d.pool == 0 {
+func (p *pools) reserve(d *v4.Decision, leases *lease.Table, now time.Time, log *slog.Logger) bool {
+	if d.Pool == 0 {
 		return true
 	}
-	p := &s.pools[d.pool-1]
-	a := p.alloc
+	served := &p.all[d.Pool-1]
+	a := served.alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ok := true
 	switch {
-	case d.outcome == OutcomePoolExhausted:
+	case d.Outcome == v4.OutcomePoolExhausted:
 		a.Exhausted++
-	case d.change == changeHold:
-		if ok = !a.aheadLocked(leases, d, now) && a.p.Reoffer(d.yourIP, d.holder, now, now.Add(offerHold), now.Add(offerHold-offerLeast)); ok {
-			a.p.SetPlace(d.yourIP, d.port)
-		}
-	case d.change == changePool, d.change == changePoolRenew:
-		if ok = !a.aheadLocked(leases, d, now) && a.p.Lease(d.yourIP, d.holder, now, d.rec.Expires.Add(leaseSlack)); ok {
-			a.p.SetPlace(d.yourIP, d.port)
-		}
-	case d.change == changeRelease:
-		a.p.Release(d.yourIP, d.rec.Holder(), now)
-	case d.change == changeQuarantine:
+	case d.Change == v4.ChangeHold:
+		ok = a.holdLocked(d, leases, now)
+	case d.Durable():
+		ok = a.leaseLocked(d, leases, now)
+	case d.Change == v4.ChangeRelease:
+		a.p.Release(d.YourIP, d.Rec.Holder(), now)
+	case d.Change == v4.ChangeQuarantine:
 		a.Declines++
-		a.p.Restore(d.yourIP, d.mac, pool.StateQuarantined, d.rec.Expires)
+		a.p.Restore(d.YourIP, d.MAC, pool.StateQuarantined, d.Rec.Expires)
 	}
-	p.watchLocked(log)
+	served.watchLocked(log)
 	return ok
 }
 
+// holdLocked keeps the address of an OFFER for whom it was offered, if nobody else has it.
+func (a *allocator) holdLocked(d *v4.Decision, leases *lease.Table, now time.Time) bool {
+	if a.aheadLocked(leases, d, now) || !a.p.Reoffer(d.YourIP, d.Holder, now, now.Add(v4.OfferHold), now.Add(v4.OfferHold-offerLeast)) {
+		return false
+	}
+	a.p.SetPlace(d.YourIP, d.Port)
+	return true
+}
+
+// leaseLocked keeps the address of an ACK for whom it is leased to, if nobody else has it.
+func (a *allocator) leaseLocked(d *v4.Decision, leases *lease.Table, now time.Time) bool {
+	if a.aheadLocked(leases, d, now) || !a.p.Lease(d.YourIP, d.Holder, now, d.Rec.Expires.Add(leaseSlack)) {
+		return false
+	}
+	a.p.SetPlace(d.YourIP, d.Port)
+	return true
+}
+
 // watchLocked says once that a pool gets full, and once that it is not any more.
-func (p *dynamicPool) watchLocked(log *slog.Logger) {
+func (p *servedPool) watchLocked(log *slog.Logger) {
 	if p.WarnAt <= 0 {
 		return
 	}
@@ -453,11 +346,11 @@ type PoolStatus struct {
 
 // Pools tells the state of every pool, in the order of the configuration.
 func (s *Server) Pools() []PoolStatus {
-	set, now := s.settings.Load(), s.now()
-	all := make([]PoolStatus, 0, len(set.pools))
-	set.adopt(s.deps.Snapshot(), s.deps.Leases, now)
-	for i := range set.pools {
-		p := &set.pools[i]
+	pools, now := s.generation.Load().pools, s.now()
+	all := make([]PoolStatus, 0, len(pools.all))
+	pools.adopt(s.deps.Snapshot(), s.deps.Leases, now)
+	for i := range pools.all {
+		p := &pools.all[i]
 		p.alloc.mu.Lock()
 		counts := p.alloc.p.Counts(now)
 		p.watchLocked(s.log)
@@ -487,23 +380,23 @@ type PoolAddress struct {
 
 // PoolAddress tells what an address is; false if it is in no pool.
 func (s *Server) PoolAddress(ip netip.Addr) (PoolAddress, bool) {
-	set, now := s.settings.Load(), s.now()
-	i := set.poolOf(ip)
+	gen, now := s.generation.Load(), s.now()
+	i := gen.config.PoolOf(ip)
 	if i < 0 {
 		return PoolAddress{}, false
 	}
-	set.adopt(s.deps.Snapshot(), s.deps.Leases, now)
-	return s.viewSlot(&set.pools[i], ip, set.slot(i, ip, now)), true
+	gen.pools.adopt(s.deps.Snapshot(), s.deps.Leases, now)
+	return s.viewSlot(&gen.pools.all[i], ip, gen.pools.Slot(i, ip, now)), true
 }
 
 // PoolAddresses lists what is not free in a pool, and what was somebody's before, ascending;
 // of all pools if name is empty.
 func (s *Server) PoolAddresses(name string) []PoolAddress {
-	set, now := s.settings.Load(), s.now()
-	set.adopt(s.deps.Snapshot(), s.deps.Leases, now)
+	pools, now := s.generation.Load().pools, s.now()
+	pools.adopt(s.deps.Snapshot(), s.deps.Leases, now)
 	list := []PoolAddress{}
-	for i := range set.pools {
-		p := &set.pools[i]
+	for i := range pools.all {
+		p := &pools.all[i]
 		if name != "" && p.Name != name {
 			continue
 		}
@@ -516,9 +409,9 @@ func (s *Server) PoolAddresses(name string) []PoolAddress {
 	return list
 }
 
-func (s *Server) viewSlot(p *dynamicPool, ip netip.Addr, slot pool.Slot) PoolAddress {
+func (s *Server) viewSlot(p *servedPool, ip netip.Addr, slot pool.Slot) PoolAddress {
 	v := PoolAddress{Pool: p.Name, For: p.Kind.String(), IP: ip, State: slot.State.String(), Bound: slot.Bound, MAC: slot.MAC, Until: slot.Until}
-	if p.Kind == PoolSubscribers { // the pool knows the seat, the record the client
+	if p.Kind == v4.PoolSubscribers { // the pool knows the seat, the record the client
 		v.MAC = provision.MAC{}
 		if rec, ok := s.deps.Leases.Get(ip); ok && rec.Holder() == slot.MAC {
 			v.MAC, v.Subscriber = rec.MAC, rec.Subscriber

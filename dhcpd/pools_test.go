@@ -3,7 +3,6 @@ package dhcpd
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -13,184 +12,16 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
-	"github.com/usher-agent/usher/provision/lease"
-	"github.com/usher-agent/usher/provision/pool"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/pool"
 )
-
-// guests are four addresses for unknown clients, on the wire of 192.0.2.0/24
-// and behind the relays of 198.51.100.0/24.
-func guests() Pool {
-	return Pool{
-		Name: "guests", Kind: PoolGuests, First: host(200), Last: host(203), LeaseTime: 2 * time.Minute,
-		Links: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, WarnAt: 0.75,
-		OptionSet: OptionSet{DNS: []netip.Addr{host(5)}, CaptivePortal: "https://portal.example.net/api"},
-	}
-}
-
-func withGuests(_ *request, o *Options) {
-	o.Unknown, o.Pools = UnknownGuest, []Pool{guests()}
-}
-
-// guest is a lease of the pool, a minute from its end.
-func guest(a netip.Addr, mac provision.MAC) lease.Record {
-	r := bound(a, mac, 0)
-	r.Pool = "guests"
-	return r
-}
-
-func with(r lease.Record, change func(*lease.Record)) lease.Record {
-	change(&r)
-	return r
-}
-
-func TestPoolDecisions(t *testing.T) {
-	const toRelay = " by relay to 198.51.100.1:67"
-	relayed := func(typ wire.MessageType, more ...wire.Option) wire.Query {
-		return wire.Query{Type: typ, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 40), Options: more}
-	}
-	direct := func(typ wire.MessageType, more ...wire.Option) wire.Query {
-		return wire.Query{Type: typ, MAC: stranger, Options: more}
-	}
-	renewing := func(a netip.Addr) wire.Query {
-		return wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a}
-	}
-	full := leases(guest(host(200), client(1)), guest(host(201), client(2)), guest(host(202), client(3)), guest(host(203), client(4)))
-	known := relayed(wire.Request, chosen(serverIP), requested(host(200)))
-	known.Option82, known.MAC = port(switch1, 1), client(0x11)
-	silent := func(_ *request, o *Options) { o.Unknown = UnknownSilence }
-	nak := func(_ *request, o *Options) { o.Unknown = UnknownNak }
-	elsewhere := func(r *request, _ *Options) { r.local = ip("203.0.113.1") }
-	for _, tc := range []struct {
-		name   string
-		q      wire.Query
-		leases *lease.Table
-		want   string
-		change func(*request, *Options)
-	}{
-		// 203 is where the hash of stranger points.
-		{"unknown port", relayed(wire.Discover), nil, "pool_offer 192.0.2.203" + toRelay + " hold", nil},
-		{"unknown client, directly attached", direct(wire.Discover), nil, "pool_offer 192.0.2.203 by frame hold", nil},
-		{"the wish is heard", direct(wire.Discover, requested(host(202))), nil, "pool_offer 192.0.2.202 by frame hold", nil},
-		{"the earlier address comes first", direct(wire.Discover, requested(host(202))), leases(guest(host(201), stranger)), "pool_offer 192.0.2.201 by frame hold", nil},
-		{"also when it ran out", direct(wire.Discover), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Expires = testNow.Add(-time.Hour) })), "pool_offer 192.0.2.201 by frame hold", nil},
-		{"not one that another has", direct(wire.Discover, requested(host(202))), leases(guest(host(202), client(1))), "pool_offer 192.0.2.203 by frame hold", nil},
-		{"not one in quarantine", direct(wire.Discover, requested(host(202))), leases(with(guest(host(202), stranger), func(r *lease.Record) { r.State = lease.StateQuarantined })), "pool_offer 192.0.2.203 by frame hold", nil},
-		{"not one of a customer whose binding is gone but whose lease lives", direct(wire.Discover, requested(host(202))), leases(bound(host(202), client(1), 9)), "pool_offer 192.0.2.203 by frame hold", nil},
-		{"exhausted", direct(wire.Discover), full, "pool_exhausted", nil},
-		{"another wire", direct(wire.Discover), nil, "no_pool", elsewhere},
-		{"silence", direct(wire.Discover), nil, "unknown_client", silent},
-		{"nak keeps silent to DISCOVER", direct(wire.Discover), nil, "unknown_client", nak},
-		{"a full port is no guest", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 4)}, leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), "port_full", nil},
-		{"a customer gets his own", wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1), Options: []wire.Option{requested(host(200))}}, nil, "offer 192.0.2.11" + toRelay, nil},
-
-		{"selecting", direct(wire.Request, chosen(serverIP), requested(host(201))), nil, "pool_ack 192.0.2.201 by frame pool", nil},
-		{"selecting what another has", direct(wire.Request, chosen(serverIP), requested(host(201))), leases(guest(host(201), client(1))), "nak_other_client by broadcast", nil},
-		{"selecting outside", direct(wire.Request, chosen(serverIP), requested(host(199))), nil, "nak_not_bound by broadcast", nil},
-		{"selecting on another wire", direct(wire.Request, chosen(ip("203.0.113.1")), requested(host(201))), nil, "nak_not_bound by broadcast", elsewhere},
-		{"selecting by a customer", known, nil, "nak_wrong_address 192.0.2.11" + toRelay, nil},
-		{"selecting, other server", direct(wire.Request, chosen(host(9)), requested(host(201))), nil, "not_for_us", nil},
-		{"selecting, nak", direct(wire.Request, chosen(serverIP), requested(host(201))), nil, "nak_unknown by broadcast", nak},
-
-		{"init-reboot", direct(wire.Request, requested(host(201))), leases(guest(host(201), stranger)), "pool_ack 192.0.2.201 by frame pool", nil},
-		{"init-reboot after the end", direct(wire.Request, requested(host(201))), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Expires = testNow.Add(-time.Hour) })), "pool_ack 192.0.2.201 by frame pool", nil},
-		{"init-reboot, no record", direct(wire.Request, requested(host(201))), nil, "init_reboot_unknown", nil},
-		{"init-reboot, wrong network", direct(wire.Request, requested(ip("10.1.2.3"))), nil, "nak_not_bound by broadcast", nil},
-		{"init-reboot, wrong network, not authoritative", direct(wire.Request, requested(ip("10.1.2.3"))), nil, "init_reboot_unknown", func(_ *request, o *Options) { o.Authoritative = false }},
-		{"init-reboot, wrong network, silence", direct(wire.Request, requested(ip("10.1.2.3"))), nil, "init_reboot_unknown", silent},
-		{"init-reboot, nak", direct(wire.Request, requested(ip("10.1.2.3"))), nil, "nak_unknown by broadcast", nak},
-
-		{"renewing", renewing(host(201)), leases(guest(host(201), stranger)), "pool_ack 192.0.2.201 by unicast to 192.0.2.201:68 pool", nil},
-		{"renewing from the same place", renewing(host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 3, "eth0" })), "pool_ack 192.0.2.201 by unicast to 192.0.2.201:68 pool-renew", nil},
-		{"renewing past the relay", renewing(host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.GIAddr = relayIP })), "pool_ack 192.0.2.201 by unicast to 192.0.2.201:68 pool-renew", elsewhere},
-		{"renewing on another wire", renewing(host(201)), leases(guest(host(201), stranger)), "nak_not_bound by broadcast", elsewhere},
-		{"renewing another's", renewing(host(201)), leases(guest(host(201), client(1))), "nak_other_client by broadcast", nil},
-		{"renewing without a record", renewing(host(201)), nil, "renew_unknown", nil},
-		{"renewing one in quarantine", renewing(host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.State = lease.StateQuarantined })), "nak_other_client by broadcast", nil},
-		{"renewing when guests are not served any more", renewing(host(201)), leases(guest(host(201), stranger)), "nak_not_bound by broadcast", silent},
-		{"renewing when the pool is gone", renewing(host(201)), leases(guest(host(201), stranger)), "nak_not_bound by broadcast", func(_ *request, o *Options) { o.Pools[0].First = host(202) }},
-		{"renewing, by now the ERP knows the MAC", wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(201)}, leases(guest(host(201), client(0x11))), "nak_wrong_address 192.0.2.11 by broadcast", nil},
-		{"rebinding, by now the ERP knows the port", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(201), GIAddr: relayIP, Option82: port(switch1, 2)}, leases(guest(host(201), stranger)), "nak_wrong_address 192.0.2.21" + toRelay, nil},
-		{"rebinding, by now the ERP knows the port, shorten", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(201), GIAddr: relayIP, Option82: port(switch1, 2)}, leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Expires = testNow.Add(time.Hour) })), "nak_wrong_address 192.0.2.21" + toRelay, func(_ *request, o *Options) { o.BindingChange = BindingShorten }},
-		{"renewing past the relay, by now the ERP knows the port", renewing(host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.GIAddr, r.Device, r.Port = relayIP, 1, 2 })), "nak_not_bound by broadcast", nil},
-		{"rebinding through the relay, nak", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(201), GIAddr: relayIP, Option82: port(switch1, 40)}, nil, "nak_unknown" + toRelay, nak},
-		{"renewing past the relay, nak", renewing(host(201)), nil, "renew_unknown", nak},
-
-		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(201)}, leases(guest(host(201), stranger)), "pool_released 192.0.2.201 release", nil},
-		{"release of another's", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(201)}, leases(guest(host(201), client(1))), "release_unknown", nil},
-		{"decline", direct(wire.Decline, requested(host(201))), leases(guest(host(201), stranger)), "pool_declined 192.0.2.201 quarantine", nil},
-		{"decline of another's", direct(wire.Decline, requested(host(201))), leases(guest(host(201), client(1))), "decline_unknown", nil},
-		{"decline after the end", direct(wire.Decline, requested(host(201))), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Expires = testNow })), "decline_unknown", nil},
-		{"decline of nothing", direct(wire.Decline, requested(host(201))), nil, "decline_unknown", nil},
-		{"inform", wire.Query{Type: wire.Inform, MAC: stranger, CIAddr: host(201)}, leases(guest(host(201), stranger)), "inform_ack 192.0.2.201 by unicast to 192.0.2.201:68", nil},
-		{"inform by hand", wire.Query{Type: wire.Inform, MAC: stranger, CIAddr: host(201)}, nil, "inform_unknown", nil},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			changes := []func(*request, *Options){withGuests}
-			if tc.change != nil {
-				changes = append(changes, tc.change)
-			}
-			assert.Equal(t, tc.want, told(run(t, tc.q, tc.leases, changes...)))
-		})
-	}
-}
-
-func TestPoolAddressesOfTheERPAreNotGiven(t *testing.T) {
-	ofERP := func(_ *request, o *Options) {
-		withGuests(nil, o)
-		o.Pools[0].First, o.Pools[0].Last = host(30), host(34) // 31, 32 and 33 are bound in world
-	}
-	for n := byte(30); n <= 34; n++ {
-		d := run(t, wire.Query{Type: wire.Discover, MAC: stranger, Options: []wire.Option{requested(host(n))}}, nil, ofERP)
-		require.Contains(t, []netip.Addr{host(30), host(34)}, d.yourIP)
-		d = run(t, wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(n)}, leases(guest(host(n), stranger)), ofERP)
-		if n == 30 || n == 34 {
-			require.Equal(t, OutcomePoolAck, d.outcome)
-		} else {
-			require.Equal(t, OutcomeNakNotBound, d.outcome, "bound while it was leased")
-		}
-	}
-}
-
-func TestPoolOptions(t *testing.T) {
-	d := run(t, wire.Query{Type: wire.Discover, MAC: stranger}, nil, withGuests)
-	q := wire.Query{Type: wire.Discover, MAC: stranger}
-	var p wire.Packet
-	require.NoError(t, p.Parse(q.Append(nil)))
-	lib, err := dhcpv4.FromBytes(d.reply.Append(nil, &p))
-	require.NoError(t, err)
-	assert.Equal(t, "[192.0.2.5]", fmt.Sprint(lib.DNS()), "the pool's")
-	assert.Equal(t, "[192.0.2.1]", fmt.Sprint(lib.Router()), "the subnet's")
-	assert.Equal(t, "example.net", lib.DomainName(), "the subnet's")
-	assert.Equal(t, "https://portal.example.net/api", string(lib.Options.Get(dhcpv4.GenericOptionCode(114))))
-	assert.Equal(t, 2*time.Minute, lib.IPAddressLeaseTime(0))
-	assert.Equal(t, time.Minute, lib.IPAddressRenewalTime(0))
-	assert.Equal(t, 105*time.Second, lib.IPAddressRebindingTime(0))
-}
-
-func TestCompilePoolsReportsMistakes(t *testing.T) {
-	o := testOptions()
-	g := guests()
-	other := g
-	other.Name, other.First, other.Last = "other", host(203), host(210)
-	nowhere := g
-	nowhere.Name, nowhere.First, nowhere.Last = "nowhere", ip("10.0.0.1"), ip("10.0.0.9")
-	short := g
-	short.Name, short.LeaseTime, short.First, short.Last = "short", time.Second, host(220), host(221)
-	o.Pools = []Pool{g, other, nowhere, short, {Name: "kind"}}
-	o.Unknown, o.Quarantine = 9, -1
-	_, err := compile(o)
-	for _, want := range []string{`pool "other": has the name of pool "guests" or overlaps it`, `pool "nowhere": 10.0.0.1-10.0.0.9 is not within one subnet`,
-		`pool "short": lease time 1s`, `pool "kind": want a name, and the kind guests`, "unknown clients 9", "quarantine -1ns"} {
-		assert.ErrorContains(t, err, want)
-	}
-}
 
 // poolRig is a rig whose handler serves guests; the snapshot can be exchanged.
 func poolRig(t testing.TB, j *journal) (*rig, *atomic.Pointer[provision.Snapshot]) {
@@ -204,7 +35,7 @@ func poolRig(t testing.TB, j *journal) (*rig, *atomic.Pointer[provision.Snapshot
 	tab, err := lease.Open(db)
 	require.NoError(t, err)
 	o := testOptions()
-	withGuests(nil, &o)
+	withGuests(&o)
 	deps := Deps{Snapshot: snap.Load, Leases: tab, Observer: Observers{r.n, r.log}, Log: slog.New(slog.DiscardHandler)}
 	if j != nil {
 		deps.Journal = j
@@ -242,7 +73,7 @@ func (r *rig) last() sentReply {
 func (r *rig) join(t testing.TB, mac provision.MAC) netip.Addr {
 	t.Helper()
 	r.ask(discoverBy(mac))
-	require.Equal(t, OutcomePoolOffer, r.h.ev.Outcome)
+	require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
 	a := r.last().yourIP
 	r.ask(selectBy(mac, a))
 	synctest.Wait()
@@ -360,16 +191,16 @@ func TestTwoClientsAreNeverOfferedOneAddress(t *testing.T) {
 			seen[r.last().yourIP] = true
 		}
 		r.ask(discoverBy(client(5)))
-		assert.Equal(t, OutcomePoolExhausted, r.h.ev.Outcome)
+		assert.Equal(t, v4.OutcomePoolExhausted, r.h.ev.Outcome)
 		r.ask(discoverBy(client(2))) // asks again: the same
-		require.Equal(t, OutcomePoolOffer, r.h.ev.Outcome)
+		require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
 		st := r.s.Pools()[0]
 		assert.Equal(t, pool.Counts{Size: 4, Offered: 4}, st.Counts)
 		assert.EqualValues(t, 1, st.Exhausted)
 		assert.True(t, st.Full)
-		time.Sleep(offerHold)
+		time.Sleep(v4.OfferHold)
 		r.ask(discoverBy(client(5)))
-		assert.Equal(t, OutcomePoolOffer, r.h.ev.Outcome, "those who did not ask lost their claim")
+		assert.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome, "those who did not ask lost their claim")
 		assert.False(t, r.s.Pools()[0].Full)
 		require.NoError(t, r.end())
 	})
@@ -390,7 +221,7 @@ func TestGuestMovesWhenTheERPLearnsIt(t *testing.T) {
 		q := discoverBy(stranger)
 		q.Type, q.CIAddr = wire.Request, a
 		r.ask(q)
-		assert.Equal(t, OutcomeNakWrongAddress, r.h.ev.Outcome)
+		assert.Equal(t, v4.OutcomeNakWrongAddress, r.h.ev.Outcome)
 		r.ask(discoverBy(stranger))
 		assert.Equal(t, host(50), r.last().yourIP)
 		// The other way round: a subscriber that vanishes from the ERP is a guest.
@@ -399,7 +230,7 @@ func TestGuestMovesWhenTheERPLearnsIt(t *testing.T) {
 		snap.Store(world(t))
 		q.CIAddr = host(50)
 		r.ask(q)
-		assert.Equal(t, OutcomeNakNotBound, r.h.ev.Outcome)
+		assert.Equal(t, v4.OutcomeNakNotBound, r.h.ev.Outcome)
 		r.ask(discoverBy(stranger))
 		assert.Equal(t, a, r.last().yourIP, "what it had as a guest before")
 		require.NoError(t, r.end())
@@ -421,7 +252,7 @@ func TestAddressBoundWhileLeased(t *testing.T) {
 		next, _ := provision.Build(in)
 		snap.Store(next)
 		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
-		assert.Equal(t, OutcomeNakNotBound, r.h.ev.Outcome)
+		assert.Equal(t, v4.OutcomeNakNotBound, r.h.ev.Outcome)
 		r.ask(discoverBy(stranger))
 		assert.NotEqual(t, a, r.last().yourIP)
 		customer := selectingOn(7, client(0x70), a)
@@ -446,7 +277,7 @@ func TestDeclinedPoolAddressIsKeptAway(t *testing.T) {
 		r, _ := poolRig(t, &journal{})
 		a := r.join(t, stranger)
 		r.ask(wire.Query{Type: wire.Decline, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 40), Options: []wire.Option{requested(a), chosen(serverIP)}})
-		require.Equal(t, OutcomePoolDeclined, r.h.ev.Outcome)
+		require.Equal(t, v4.OutcomePoolDeclined, r.h.ev.Outcome)
 		b := r.join(t, stranger)
 		require.NotEqual(t, a, b)
 		slot, ok := r.s.PoolAddress(a)
@@ -457,7 +288,7 @@ func TestDeclinedPoolAddressIsKeptAway(t *testing.T) {
 		// A new server over the same table knows it too.
 		require.NoError(t, r.s.deps.Leases.Flush())
 		o := testOptions()
-		withGuests(nil, &o)
+		withGuests(&o)
 		again, err := New(o, r.s.deps)
 		require.NoError(t, err)
 		slot, _ = again.PoolAddress(a)
@@ -479,7 +310,7 @@ func TestReloadKeepsPools(t *testing.T) {
 		r.ask(discoverBy(client(1)))
 		offered := r.last().yourIP
 		o := testOptions()
-		withGuests(nil, &o)
+		withGuests(&o)
 		require.NoError(t, r.s.Reload(o))
 		slot, _ := r.s.PoolAddress(offered)
 		assert.Equal(t, "offered", slot.State, "an unchanged pool keeps everything")
@@ -489,12 +320,12 @@ func TestReloadKeepsPools(t *testing.T) {
 		assert.Equal(t, "leased", slot.State, "a changed one keeps its leases")
 		assert.Equal(t, 11, r.s.Pools()[0].Size)
 		o.Pools = nil
-		o.Unknown = UnknownSilence
+		o.Unknown = v4.UnknownSilence
 		require.NoError(t, r.s.Reload(o))
 		_, ok := r.s.PoolAddress(a)
 		assert.False(t, ok)
 		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
-		assert.Equal(t, OutcomeNakNotBound, r.h.ev.Outcome, "the client begins anew")
+		assert.Equal(t, v4.OutcomeNakNotBound, r.h.ev.Outcome, "the client begins anew")
 		require.NoError(t, r.end())
 	})
 }
@@ -512,7 +343,7 @@ func TestPoolWarnsOncePerCrossing(t *testing.T) {
 		for n := range byte(4) {
 			r.ask(discoverBy(client(n)))
 		}
-		time.Sleep(offerHold)
+		time.Sleep(v4.OfferHold)
 		r.s.Pools()
 		r.ask(discoverBy(client(1)))
 		require.NoError(t, r.end())
@@ -524,7 +355,7 @@ func TestPoolWarnsOncePerCrossing(t *testing.T) {
 func TestExplainTellsThePool(t *testing.T) {
 	r, _ := poolRig(t, nil)
 	e := r.s.Explain(Query{MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 40)})
-	assert.Equal(t, OutcomePoolOffer, e.Outcome)
+	assert.Equal(t, v4.OutcomePoolOffer, e.Outcome)
 	assert.Equal(t, "guests", e.Pool)
 	assert.Equal(t, pool.Counts{Size: 4, Free: 4}, r.s.Pools()[0].Counts, "explaining reserves nothing")
 	assert.Empty(t, r.s.PoolAddresses(""))
@@ -630,7 +461,7 @@ func guestRig(t testing.TB) (*handler, *committer, datagram) {
 	t.Helper()
 	snap := world(t)
 	o := testOptions()
-	withGuests(nil, &o)
+	withGuests(&o)
 	s, err := New(o, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New(), Journal: &journal{}, Observer: Observers{NewEventLog(16)}})
 	require.NoError(t, err)
 	c := newCommitter(s, discard{})
@@ -663,12 +494,12 @@ func TestPoolSteadyStateDoesNotAllocate(t *testing.T) {
 	for range 20 {
 		both()
 	}
-	require.Equal(t, OutcomePoolOffer, h.ev.Outcome)
+	require.Equal(t, v4.OutcomePoolOffer, h.ev.Outcome)
 	if !raced {
 		require.Zero(t, testing.AllocsPerRun(500, both))
 	}
 	h.handle(now, renew)
-	require.Equal(t, changePoolRenew, h.d.change)
+	require.Equal(t, v4.ChangePoolRenew, h.d.Change)
 }
 
 func BenchmarkPoolRenewal(b *testing.B) {
@@ -680,4 +511,76 @@ func BenchmarkPoolRenewal(b *testing.B) {
 		h.handle(now, renew)
 		c.throwAway()
 	}
+}
+
+// A customer without an address keeps one over a router swap and a restart, loses it
+// to the ERP's binding, and the pool says whose it is.
+func TestSeatLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, snap := poolRig(t, &journal{})
+		first := seats(t)
+		snap.Store(first)
+		o := testOptions()
+		o.Pools = []v4.Pool{flats()}
+		require.NoError(t, r.s.Reload(o))
+		on := func(mac provision.MAC, more ...wire.Option) wire.Query {
+			q := wire.Query{Type: wire.Discover, MAC: mac, GIAddr: relayIP, Option82: port(switch1, 20), Options: more}
+			if len(more) > 0 {
+				q.Type = wire.Request
+			}
+			return q
+		}
+		join := func(mac provision.MAC) netip.Addr {
+			r.ask(on(mac))
+			require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+			require.EqualValues(t, 20, r.h.ev.Subscriber)
+			a := r.last().yourIP
+			r.ask(on(mac, chosen(serverIP), requested(a)))
+			synctest.Wait()
+			require.Equal(t, wire.Ack, r.last().kind)
+			return a
+		}
+		a := join(stranger)
+		rec, _ := r.s.deps.Leases.Get(a)
+		require.EqualValues(t, 20, rec.Subscriber)
+		require.Equal(t, []string{"leased", stranger.String()}, []string{must(r.s.PoolAddress(a)).State, must(r.s.PoolAddress(a)).MAC.String()})
+		require.EqualValues(t, 20, must(r.s.PoolAddress(a)).Subscriber)
+
+		next := client(0x78)
+		require.Equal(t, a, join(next), "a new router on the port")
+		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
+		require.Equal(t, v4.OutcomeNakOtherClient, r.h.ev.Outcome, "the old one is told to go")
+		require.Equal(t, 1, r.s.Pools()[0].Leased)
+		require.Equal(t, "subscribers", r.s.Pools()[0].For)
+
+		// A restart: a fresh server on the same table.
+		again, err := New(o, r.s.deps)
+		require.NoError(t, err)
+		r.h.s = again
+		r.ask(on(client(0x79)))
+		require.Equal(t, a, r.last().yourIP, "the address is the seat's, whatever router is there")
+
+		e := again.Explain(Query{MAC: stranger, Option82: port(switch1, 20), GIAddr: relayIP})
+		require.Equal(t, []any{v4.OutcomePoolOffer, "flats", provision.SubscriberID(20), a}, []any{e.Outcome, e.Pool, e.Subscriber, e.YourIP})
+
+		// The ERP binds an address to the customer.
+		snap.Store(seats(t, provision.Binding{Subscriber: 20, IP: host(120), Device: 1, Port: 20}))
+		r.ask(wire.Query{Type: wire.Request, MAC: next, CIAddr: a})
+		require.Equal(t, v4.OutcomeNakNotBound, r.h.ev.Outcome)
+		r.ask(on(next))
+		require.Equal(t, host(120), r.last().yourIP)
+		for _, g := range r.j.groups {
+			for _, c := range g {
+				require.Nil(t, c.Report)
+			}
+		}
+		require.NoError(t, r.end())
+	})
+}
+
+func must(a PoolAddress, ok bool) PoolAddress {
+	if !ok {
+		panic("in no pool")
+	}
+	return a
 }

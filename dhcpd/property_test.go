@@ -12,10 +12,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // What holds whatever the ERP says, whatever is configured and whatever clients
@@ -30,7 +31,7 @@ type universe struct {
 	rng  *rand.Rand
 	now  time.Time
 	opts Options
-	set  *settings
+	gen  *generation
 	snap *provision.Snapshot
 	h    *handler
 	// beliefs are the addresses that clients think are theirs, until when.
@@ -63,7 +64,7 @@ func newUniverse(t testing.TB, seed uint64) *universe {
 		Observer: Observers{}, Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
-	u.set = s.settings.Load()
+	u.gen = s.generation.Load()
 	u.h = newHandler(s, newCommitter(s, discard{}), discard{}, nil)
 	return u
 }
@@ -116,7 +117,7 @@ func (u *universe) erp() *provision.Snapshot {
 }
 
 func (o *Options) hasSeats() bool {
-	return slices.ContainsFunc(o.Pools, func(p Pool) bool { return p.Kind == PoolSubscribers })
+	return slices.ContainsFunc(o.Pools, func(p v4.Pool) bool { return p.Kind == v4.PoolSubscribers })
 }
 
 func (u *universe) options() Options {
@@ -126,8 +127,8 @@ func (u *universe) options() Options {
 	if u.one(4) {
 		o.Relays = nil
 	}
-	for _, k := range u.rng.Perm(int(matchEnd) - 1)[:1+u.rng.IntN(4)] {
-		o.Match = append(o.Match, MatchKind(1+k))
+	for _, k := range u.rng.Perm(int(v4.MatchOption82 | v4.MatchVLAN | v4.MatchClientID | v4.MatchMAC))[:1+u.rng.IntN(4)] {
+		o.Match = append(o.Match, v4.MatchKind(1+k))
 	}
 	if u.one(3) {
 		o.Match = nil
@@ -136,20 +137,20 @@ func (u *universe) options() Options {
 	if u.one(2) {
 		o.TrustedInterfaces = []string{"core", "vlan101"}
 	}
-	o.ClientIDs = []ClientID{{Value: []byte("cpe"), Text: true, IP: host(12)}, {Value: []byte{9, 9}, IP: host(200)}}
-	o.ClientKey, o.MACChange, o.BindingChange = ClientKey(u.rng.IntN(2)), pick(u, MACAccept, MACAccept, MACReport, MACRefuse), BindingChange(u.rng.IntN(2))
+	o.ClientIDs = []v4.ClientID{{Value: []byte("cpe"), Text: true, IP: host(12)}, {Value: []byte{9, 9}, IP: host(200)}}
+	o.ClientKey, o.MACChange, o.BindingChange = v4.ClientKey(u.rng.IntN(2)), pick(u, v4.MACAccept, v4.MACAccept, v4.MACReport, v4.MACRefuse), v4.BindingChange(u.rng.IntN(2))
 	o.MaxPortMACs = pick(u, 0, 0, 1, 2)
 	if u.one(2) {
 		for _, e := range option82.Catalogue() {
 			o.Option82.Default = append(o.Option82.Default, e.Profile)
 		}
 	}
-	o.Unknown = Unknown(u.rng.IntN(3))
+	o.Unknown = v4.Unknown(u.rng.IntN(3))
 	if u.one(2) {
-		o.Pools = []Pool{{Name: "guests", Kind: PoolGuests, First: host(20), Last: host(23), LeaseTime: time.Minute}}
+		o.Pools = []v4.Pool{{Name: "guests", Kind: v4.PoolGuests, First: host(20), Last: host(23), LeaseTime: time.Minute}}
 	}
 	if u.one(2) {
-		o.Pools = append(o.Pools, Pool{Name: "flats", Kind: PoolSubscribers, First: host(24), Last: host(27), LeaseTime: pick(u, time.Minute, 10*time.Minute),
+		o.Pools = append(o.Pools, v4.Pool{Name: "flats", Kind: v4.PoolSubscribers, First: host(24), Last: host(27), LeaseTime: pick(u, time.Minute, 10*time.Minute),
 			Links: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}})
 	}
 	return o
@@ -165,16 +166,16 @@ type traveller struct {
 
 // packet makes what a client or an attacker might send.
 func (u *universe) packet() traveller {
-	if d := &u.h.d; d.reply.Type == wire.Offer && !u.one(4) { // the client takes it
+	if d := &u.h.d; d.Reply.Type == wire.Offer && !u.one(4) { // the client takes it
 		q, x := u.last, u.from
 		q.Type = wire.Request
 		q.Options = append(slices.DeleteFunc(slices.Clone(q.Options), func(o wire.Option) bool { return o.Code == wire.OptRequestedIP || o.Code == wire.OptServerID }),
-			requested(d.yourIP), chosen(d.reply.ServerID))
+			requested(d.YourIP), chosen(d.Reply.ServerID))
 		x.raw = q.Append(nil)
 		u.last, u.from = q, x
 		return x
 	}
-	if u.h.d.match.seat != nil && u.h.d.outcome == OutcomePoolAck && len(u.last.Option82) > 0 && u.one(2) { // then a new router on the port
+	if u.h.d.Match.Seat != nil && u.h.d.Outcome == v4.OutcomePoolAck && len(u.last.Option82) > 0 && u.one(2) { // then a new router on the port
 		q, x := u.last, u.from
 		q.Type, q.MAC, q.CIAddr, q.Options = wire.Discover, client(byte(1+u.rng.IntN(5))), netip.Addr{}, nil
 		x.raw = q.Append(nil)
@@ -270,18 +271,18 @@ func (u *universe) believer(otherwise netip.Addr) (netip.Addr, *belief) {
 func (u *universe) send(x traveller) {
 	u.step++
 	h := u.h
-	h.read(u.now, datagram{data: x.raw, from: x.from, ifindex: 3, to: serverIP}, u.set)
-	at := u.set.placeOf(x.iface)
-	h.r.iface, h.r.served, h.r.vlan, h.r.untrusted = x.iface, !x.off, at.vlan, at.untrusted
+	h.read(datagram{data: x.raw, from: x.from, ifindex: 3, to: serverIP})
+	h.enter(u.now, u.gen)
+	h.r.P.Ingress, h.r.Served = u.gen.config.Line().Ingress(x.iface), !x.off
 	before := u.leases()
-	h.decide(u.now, u.set)
-	h.fillEvent(u.now)
+	h.decide(u.now, u.gen)
+	h.describe(u.now)
 	h.reply = h.reply[:0]
-	if h.d.reply.Type != 0 {
-		h.reply = h.d.reply.Append(h.reply, &h.r.p)
+	if h.d.Reply.Type != 0 {
+		h.reply = h.d.Reply.Append(h.reply, &h.r.P.Packet)
 	}
 	u.check(x, before)
-	h.apply(u.now, u.set)
+	h.apply(u.now, u.gen)
 	for len(h.c.queue) > 0 {
 		h.c.pool.Put(<-h.c.queue)
 	}
@@ -299,27 +300,27 @@ func (u *universe) leases() map[netip.Addr]lease.Record {
 
 // key is how the server knows the client again.
 func (u *universe) key() string {
-	if id := u.h.r.p.ClientID(); u.opts.ClientKey == ClientKeyID && len(id) > 0 {
+	if id := u.h.r.P.ClientID(); u.opts.ClientKey == v4.ClientKeyID && len(id) > 0 {
 		return fmt.Sprintf("id %x", id)
 	}
-	return u.h.d.mac.String()
+	return u.h.d.MAC.String()
 }
 
 func (u *universe) check(x traveller, before map[netip.Addr]lease.Record) {
 	t, d, r := u.t, &u.h.d, &u.h.r
-	say := fmt.Sprintf("step %d: %s on %s: %s", u.step, r.p.Type(), x.iface, d.outcome)
-	require.NotEqual(t, "invalid", d.outcome.String(), say)
-	require.Equal(t, d.outcome.Answered(), d.reply.Type != 0, say)
-	require.Equal(t, d.outcome.Answered(), d.way != wayNone, say)
-	if d.reply.Type == 0 {
+	say := fmt.Sprintf("step %d: %s on %s: %s", u.step, r.P.Type(), x.iface, d.Outcome)
+	require.NotEqual(t, "invalid", d.Outcome.String(), say)
+	require.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0, say)
+	require.Equal(t, d.Outcome.Answered(), d.Way != v4.WayNone, say)
+	if d.Reply.Type == 0 {
 		return
 	}
-	p := &r.p
+	p := &r.P
 	gi := p.GIAddr()
 	inRelays := func(a netip.Addr) bool {
 		return slices.ContainsFunc(u.opts.Relays, func(n netip.Prefix) bool { return n.Contains(a) })
 	}
-	require.NoError(t, r.err, say)
+	require.NoError(t, r.P.Err, say)
 	require.False(t, x.off, "%s: an answer on an interface that is off", say)
 	if gi.IsValid() && len(u.opts.Relays) > 0 {
 		require.True(t, inRelays(gi), "%s: an answer to an untrusted relay", say)
@@ -329,21 +330,21 @@ func (u *universe) check(x traveller, before map[netip.Addr]lease.Record) {
 	}
 	require.LessOrEqual(t, p.RelayInfoCount(), 1, "%s: which option 82 is the real one?", say)
 	if p.RelayInfoCount() == 1 {
-		require.NoError(t, r.relayErr, say)
+		require.NoError(t, r.P.RelayErr, say)
 		if !gi.IsValid() && len(u.opts.TrustedInterfaces) > 0 {
 			require.Contains(t, u.opts.TrustedInterfaces, x.iface, "%s: option 82 of an untrusted interface", say)
 		}
 	}
 	u.checkReply(say)
-	switch d.reply.Type {
+	switch d.Reply.Type {
 	case wire.Nak:
 		return
 	case wire.Ack, wire.Offer:
-		if d.outcome != OutcomeInformAck {
+		if d.Outcome != v4.OutcomeInformAck {
 			u.checkGrant(say, before)
 		}
 	default:
-		t.Fatalf("%s: reply of type %s", say, d.reply.Type)
+		t.Fatalf("%s: reply of type %s", say, d.Reply.Type)
 	}
 }
 
@@ -352,7 +353,7 @@ func (u *universe) checkReply(say string) {
 	t, r, b := u.t, &u.h.r, u.h.reply
 	var p wire.Packet
 	require.NoError(t, p.Parse(b), say)
-	require.Equal(t, r.p.XID(), p.XID(), say)
+	require.Equal(t, r.P.XID(), p.XID(), say)
 	nak := p.Type() == wire.Nak
 	if nak {
 		require.Equal(t, make([]byte, 12), b[12:24], "%s: ciaddr, yiaddr and siaddr of a NAK", say)
@@ -365,9 +366,9 @@ func (u *universe) checkReply(say string) {
 			require.Contains(t, []byte{wire.OptMessageType, wire.OptServerID, wire.OptMessage, wire.OptClientID, wire.OptRelayAgentInfo}, last, "%s: RFC 2131 table 3", say)
 		}
 	}
-	require.Equal(t, r.p.RelayInfoCount(), p.RelayInfoCount(), "%s: the echo of option 82", say)
-	require.Equal(t, r.p.RelayInfo(), p.RelayInfo(), say)
-	if r.p.RelayInfoCount() > 0 {
+	require.Equal(t, r.P.RelayInfoCount(), p.RelayInfoCount(), "%s: the echo of option 82", say)
+	require.Equal(t, r.P.RelayInfo(), p.RelayInfo(), say)
+	if r.P.RelayInfoCount() > 0 {
 		require.EqualValues(t, wire.OptRelayAgentInfo, last, "%s: option 82 is the last one", say)
 	}
 }
@@ -375,91 +376,91 @@ func (u *universe) checkReply(say string) {
 // checkGrant makes sure that nobody gets what is another's.
 func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 	t, d, r := u.t, &u.h.d, &u.h.r
-	a, me := d.yourIP, u.key()
-	require.Equal(t, a, d.reply.YIAddr, say)
+	a, me := d.YourIP, u.key()
+	require.Equal(t, a, d.Reply.YIAddr, say)
 	b := u.snap.ByIP(a)
 	switch {
-	case d.pool > 0:
+	case d.Pool > 0:
 		require.Nil(t, b, "%s: a pool gives %s, which is bound", say, a)
 		u.checkSeat(say, before)
-	case d.outcome == OutcomeAckShortened:
+	case d.Outcome == v4.OutcomeAckShortened:
 		require.Nil(t, b, "%s: %s is bound to somebody", say, a)
-		require.Equal(t, changeRenew, d.change, say)
+		require.Equal(t, v4.ChangeRenew, d.Change, say)
 	default:
-		require.Same(t, b, d.binding, "%s: %s is not the ERP's", say, a)
-		if idMAC, ok := wire.ClientIDMAC(r.p.ClientID()); u.opts.MACChange != MACAccept && !b.MAC.IsZero() && (!ok || idMAC != b.MAC) {
-			require.Equal(t, b.MAC, d.mac, "%s: another MAC than the ERP's", say)
+		require.Same(t, b, d.Binding, "%s: %s is not the ERP's", say, a)
+		if idMAC, ok := wire.ClientIDMAC(r.P.ClientID()); u.opts.MACChange != v4.MACAccept && !b.MAC.IsZero() && (!ok || idMAC != b.MAC) {
+			require.Equal(t, b.MAC, d.MAC, "%s: another MAC than the ERP's", say)
 		}
 	}
 	for who, other := range u.beliefs[a] {
-		if who == me || !u.now.Before(other.until) || d.pool > 0 && other.mac == d.mac { // pools know clients by MAC
+		if who == me || !u.now.Before(other.until) || d.Pool > 0 && other.mac == d.MAC { // pools know clients by MAC
 			continue
 		}
 		// Another client uses it. It may be taken over only by who is where it belongs
 		// or is named for it, and only if the lease table knows the other one no longer or the place
 		// says so; never by a renewal, never from a pool.
-		if d.pool == 0 || d.match.seat == nil { // a new router of a customer without an address: see checkSeat
-			require.Zero(t, d.pool, "%s: a pool gives %s to %s while %s has it", say, a, me, who)
+		if d.Pool == 0 || d.Match.Seat == nil { // a new router of a customer without an address: see checkSeat
+			require.Zero(t, d.Pool, "%s: a pool gives %s to %s while %s has it", say, a, me, who)
 		}
-		require.NotEqual(t, OutcomeAckShortened, d.outcome, "%s: %s has it", say, who)
+		require.NotEqual(t, v4.OutcomeAckShortened, d.Outcome, "%s: %s has it", say, who)
 		rec, known := before[a]
 		if known && u.holder(&rec) == me {
 			continue // taken over before; the other one has not heard of it yet
 		}
 		require.True(t, !known || !rec.Live(u.now) || u.placed(), "%s: %s of %s goes to %s", say, a, who, me)
-		if r.p.CIAddr().IsValid() && r.p.Type() == wire.Request && !r.p.ServerID().IsValid() {
+		if r.P.CIAddr().IsValid() && r.P.Type() == wire.Request && !r.P.ServerID().IsValid() {
 			require.False(t, known && rec.Live(u.now), "%s: %s renews %s of %s", say, me, a, who)
 		}
 	}
 	if u.static && u.opts.MaxPortMACs > 0 && b != nil && b.Port != 0 {
-		live := map[provision.MAC]bool{d.mac: true}
+		live := map[provision.MAC]bool{d.MAC: true}
 		for _, row := range u.snap.ByPort(b.Device, b.Port) {
 			if rec, ok := before[row.IP]; ok && row.IP != a && rec.Live(u.now) {
 				live[rec.MAC] = true
 			}
 		}
 		rec, mine := before[a]
-		require.True(t, len(live) <= u.opts.MaxPortMACs || mine && rec.MAC == d.mac && rec.Live(u.now), "%s: %d clients on a port", say, len(live))
+		require.True(t, len(live) <= u.opts.MaxPortMACs || mine && rec.MAC == d.MAC && rec.Live(u.now), "%s: %d clients on a port", say, len(live))
 	}
 }
 
 // checkSeat makes sure that a pool for subscribers serves them alone, each with one address.
 func (u *universe) checkSeat(say string, before map[netip.Addr]lease.Record) {
 	t, d := u.t, &u.h.d
-	s, a := d.match.seat, d.yourIP
-	kind := u.set.pools[d.pool-1].Kind
-	if kind == PoolGuests {
-		require.Zero(t, d.rec.Subscriber, say)
+	s, a := d.Match.Seat, d.YourIP
+	kind := u.gen.pools.all[d.Pool-1].Kind
+	if kind == v4.PoolGuests {
+		require.Zero(t, d.Rec.Subscriber, say)
 		return
 	}
 	require.NotNil(t, s, "%s: an address for subscribers, and nobody knows whose", say)
 	require.NotNil(t, u.snap.SeatByKey(s.Subscriber, s.Key), "%s: not a seat of the ERP", say)
-	require.False(t, d.report, "%s: there is nothing to report", say)
-	if u.opts.MACChange != MACAccept && !s.MAC.IsZero() && d.match.by != 0 {
-		idMAC, ok := wire.ClientIDMAC(u.h.r.p.ClientID())
-		require.True(t, s.MAC == d.mac || ok && idMAC == s.MAC, "%s: another MAC than the ERP's", say)
+	require.False(t, d.Report, "%s: there is nothing to report", say)
+	if u.opts.MACChange != v4.MACAccept && !s.MAC.IsZero() && d.Match.By != 0 {
+		idMAC, ok := wire.ClientIDMAC(u.h.r.P.ClientID())
+		require.True(t, s.MAC == d.MAC || ok && idMAC == s.MAC, "%s: another MAC than the ERP's", say)
 	}
 	rec, known := before[a]
 	if known && rec.Live(u.now) {
 		require.Equal(t, s.Key, rec.Holder(), "%s: %s is another's", say, a)
 		require.Equal(t, s.Subscriber, rec.Subscriber, say)
-		if rec.MAC != d.mac {
+		if rec.MAC != d.MAC {
 			u.swapped = true
-			exact := s.MAC == d.mac
-			if mac, ok := wire.ClientIDMAC(u.h.r.p.ClientID()); ok {
+			exact := s.MAC == d.MAC
+			if mac, ok := wire.ClientIDMAC(u.h.r.P.ClientID()); ok {
 				exact = exact || mac == s.MAC
 			}
-			require.True(t, u.placed() || exact, "%s: %s of %s goes to %s", say, a, rec.MAC, d.mac)
-			require.False(t, u.h.r.p.CIAddr().IsValid() && u.h.r.p.Type() == wire.Request && !u.h.r.p.ServerID().IsValid(), "%s: a renewal takes nothing over", say)
+			require.True(t, u.placed() || exact, "%s: %s of %s goes to %s", say, a, rec.MAC, d.MAC)
+			require.False(t, u.h.r.P.CIAddr().IsValid() && u.h.r.P.Type() == wire.Request && !u.h.r.P.ServerID().IsValid(), "%s: a renewal takes nothing over", say)
 		}
 	}
-	if d.reply.Type == wire.Ack {
-		require.Equal(t, []any{s.Subscriber, s.Key}, []any{d.rec.Subscriber, d.rec.Key}, say)
+	if d.Reply.Type == wire.Ack {
+		require.Equal(t, []any{s.Subscriber, s.Key}, []any{d.Rec.Subscriber, d.Rec.Key}, say)
 	}
 }
 
 func (u *universe) holder(rec *lease.Record) string {
-	if u.opts.ClientKey == ClientKeyID && len(rec.ClientID) > 0 {
+	if u.opts.ClientKey == v4.ClientKeyID && len(rec.ClientID) > 0 {
 		return fmt.Sprintf("id %x", []byte(rec.ClientID))
 	}
 	return rec.MAC.String()
@@ -467,28 +468,30 @@ func (u *universe) holder(rec *lease.Record) string {
 
 // placed reports whether the client was found by something that outweighs a live lease.
 func (u *universe) placed() bool {
-	by := u.h.d.match.by
-	id := u.h.r.p.ClientID()
-	_, listed := u.set.clientIDs[string(id)]
-	return by&(MatchOption82|MatchVLAN) != 0 || by == MatchClientID && listed && len(id) > 0
+	by := u.h.d.Match.By
+	id := u.h.r.P.ClientID()
+	listed := slices.ContainsFunc(u.opts.ClientIDs, func(c v4.ClientID) bool {
+		return string(c.Value) == string(id) || c.Text && "\x00"+string(c.Value) == string(id)
+	})
+	return by&(v4.MatchOption82|v4.MatchVLAN) != 0 || by == v4.MatchClientID && listed && len(id) > 0
 }
 
 // believe is what clients make of the answer.
 func (u *universe) believe() {
 	d, me := &u.h.d, u.key()
 	switch {
-	case d.outcome == OutcomeReleased || d.outcome == OutcomePoolReleased || d.outcome == OutcomeDeclined || d.outcome == OutcomePoolDeclined:
-		delete(u.beliefs[d.yourIP], me)
-	case d.reply.Type == wire.Nak:
+	case d.Outcome == v4.OutcomeReleased || d.Outcome == v4.OutcomePoolReleased || d.Outcome == v4.OutcomeDeclined || d.Outcome == v4.OutcomePoolDeclined:
+		delete(u.beliefs[d.YourIP], me)
+	case d.Reply.Type == wire.Nak:
 		for _, who := range u.beliefs {
 			delete(who, me)
 		}
-	case d.reply.Type == wire.Ack && d.outcome != OutcomeInformAck:
-		if u.beliefs[d.yourIP] == nil {
-			u.beliefs[d.yourIP] = map[string]belief{}
+	case d.Reply.Type == wire.Ack && d.Outcome != v4.OutcomeInformAck:
+		if u.beliefs[d.YourIP] == nil {
+			u.beliefs[d.YourIP] = map[string]belief{}
 		}
-		until := u.now.Add(time.Duration(d.reply.LeaseTime) * time.Second)
-		u.beliefs[d.yourIP][me] = belief{until, d.mac, slices.Clone(u.h.r.p.ClientID())}
+		until := u.now.Add(time.Duration(d.Reply.LeaseTime) * time.Second)
+		u.beliefs[d.YourIP][me] = belief{until, d.MAC, slices.Clone(u.h.r.P.ClientID())}
 	}
 }
 
@@ -509,15 +512,15 @@ func TestDecisionProperties(t *testing.T) {
 		u := newUniverse(t, seed)
 		for range 80 {
 			u.live(1)
-			seen[u.h.d.outcome.String()] = true
+			seen[u.h.d.Outcome.String()] = true
 			seen["a new router of a seat"] = seen["a new router of a seat"] || u.swapped
 		}
 	}
 	// The worlds are worth nothing if what they are about does not happen in them.
-	for _, o := range []Outcome{
-		OutcomeAck, OutcomeOffer, OutcomeAckShortened, OutcomeNakWrongAddress, OutcomeNakNotBound, OutcomeNakOtherClient, OutcomePoolOffer, OutcomePoolAck,
-		OutcomeRelayUntrusted, OutcomeRelaySource, OutcomeOption82Untrusted, OutcomeOption82Double, OutcomeOption82Malformed, OutcomeUnknownVLAN,
-		OutcomeSubscriberUnclear, OutcomeVLANShared, OutcomeMatchDisagrees, OutcomePortFull, OutcomePortMACLimit, OutcomeMACRefused, OutcomeMACReported, OutcomeReleased,
+	for _, o := range []v4.Outcome{
+		v4.OutcomeAck, v4.OutcomeOffer, v4.OutcomeAckShortened, v4.OutcomeNakWrongAddress, v4.OutcomeNakNotBound, v4.OutcomeNakOtherClient, v4.OutcomePoolOffer, v4.OutcomePoolAck,
+		v4.OutcomeRelayUntrusted, v4.OutcomeRelaySource, v4.OutcomeOption82Untrusted, v4.OutcomeOption82Double, v4.OutcomeOption82Malformed, v4.OutcomeUnknownVLAN,
+		v4.OutcomeSubscriberUnclear, v4.OutcomeVLANShared, v4.OutcomeMatchDisagrees, v4.OutcomePortFull, v4.OutcomePortMACLimit, v4.OutcomeMACRefused, v4.OutcomeMACReported, v4.OutcomeReleased,
 	} {
 		require.True(t, seen[o.String()], "%s never happened", o)
 	}

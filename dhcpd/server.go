@@ -11,8 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // Commit is a changed fact that must be on disk before its ACK leaves: a new
@@ -47,14 +47,14 @@ type Deps struct {
 
 // Server is the DHCP server. Use: New, Listen, Run once.
 type Server struct {
-	deps     Deps
-	now      func() time.Time
-	log      *slog.Logger
-	observer Observer
-	settings atomic.Pointer[settings]
-	socks    atomic.Pointer[sockets]
-	reads    atomic.Uint64 // batches taken from the socket
-	stalled  atomic.Uint64 // reads+1 when Alive last found packets waiting; 0: none waited
+	deps       Deps
+	now        func() time.Time
+	log        *slog.Logger
+	observer   Observer
+	generation atomic.Pointer[generation]
+	socks      atomic.Pointer[sockets]
+	reads      atomic.Uint64 // batches taken from the socket
+	stalled    atomic.Uint64 // reads+1 when Alive last found packets waiting; 0: none waited
 
 	dropsMu   sync.Mutex // guards what follows
 	dropsSeen uint32     // the kernel's count at the last look
@@ -66,7 +66,7 @@ func New(opts Options, deps Deps) (*Server, error) {
 	if deps.Snapshot == nil || deps.Leases == nil {
 		return nil, errors.New("dhcp: snapshot and lease table are required")
 	}
-	set, err := compile(opts)
+	gen, err := compile(opts)
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: %w", err)
 	}
@@ -80,8 +80,8 @@ func New(opts Options, deps Deps) (*Server, error) {
 	if s.observer == nil {
 		s.observer = Observers{}
 	}
-	set.takeOver(nil, deps.Leases, s.now())
-	s.settings.Store(set)
+	gen.pools.takeOver(nil, deps.Leases, s.now())
+	s.generation.Store(gen)
 	return s, nil
 }
 
@@ -90,7 +90,7 @@ func (s *Server) Listen() error {
 	if s.socks.Load() != nil {
 		return errors.New("dhcp: listens already")
 	}
-	socks, err := openSockets(s.settings.Load().listen)
+	socks, err := openSockets(s.generation.Load().listen)
 	if err != nil {
 		return err
 	}
@@ -122,15 +122,16 @@ func (s *Server) Close() error {
 // Reload makes new options take effect for the next packet, all at once. If
 // opts has a mistake, or another listen address, nothing changes.
 func (s *Server) Reload(opts Options) error {
-	set, err := compile(opts)
+	gen, err := compile(opts)
 	if err != nil {
 		return fmt.Errorf("dhcp: %w", err)
 	}
-	if old := s.settings.Load().listen; set.listen != old {
-		return fmt.Errorf("dhcp: listen: cannot change from %v to %v while running; restart the agent", old, set.listen)
+	old := s.generation.Load()
+	if gen.listen != old.listen {
+		return fmt.Errorf("dhcp: listen: cannot change from %v to %v while running; restart the agent", old.listen, gen.listen)
 	}
-	fresh := set.takeOver(s.settings.Load(), s.deps.Leases, s.now())
-	s.settings.Store(set)
+	fresh := gen.pools.takeOver(old.pools, s.deps.Leases, s.now())
+	s.generation.Store(gen)
 	for _, a := range fresh { // leases that were given while the first look was on
 		a.restore(s.deps.Leases, s.now(), false)
 	}

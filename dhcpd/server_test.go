@@ -22,9 +22,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // boltJournal stores leases as the agent does, and remembers the reports.
@@ -54,12 +56,13 @@ func (j *boltJournal) Commit(recs []Commit) error {
 // site is a running server on loopback with a relay at 127.0.0.2, so nothing
 // needs a right. Nothing is ever sent to the customers' own addresses.
 type site struct {
-	t       testing.TB
-	server  *Server
-	events  *EventLog
-	journal *boltJournal
-	addr    netip.AddrPort
-	stop    func() error
+	t         testing.TB
+	relayPort uint16
+	server    *Server
+	events    *EventLog
+	journal   *boltJournal
+	addr      netip.AddrPort
+	stop      func() error
 }
 
 var (
@@ -68,11 +71,11 @@ var (
 )
 
 func loopbackOptions(relayPort, clientPort uint16) Options {
-	return Options{
-		Listen: netip.MustParseAddrPort("127.0.0.1:0"), RelayPort: relayPort, ClientPort: clientPort,
-		Relays: []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}, Authoritative: true,
-		Subnets: []Subnet{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour}},
-	}
+	return Options{Listen: netip.MustParseAddrPort("127.0.0.1:0"), Options: v4.Options{
+		RelayPort: relayPort, ClientPort: clientPort, Authoritative: true,
+		Options: line.Options{Relays: []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}},
+		Subnets: []v4.Subnet{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour}},
+	}}
 }
 
 func startSite(t *testing.T, path string, opts Options) *site {
@@ -100,7 +103,7 @@ func startSiteLinks(t testing.TB, path string, opts Options, in provision.Input,
 	tab, err := lease.Open(db)
 	require.NoError(t, err)
 	snap, _ := provision.Build(in)
-	s := &site{t: t, events: NewEventLog(0), journal: &boltJournal{db: db, leases: tab}}
+	s := &site{t: t, relayPort: opts.RelayPort, events: NewEventLog(0), journal: &boltJournal{db: db, leases: tab}}
 	s.server, err = New(opts, Deps{
 		Snapshot: func() *provision.Snapshot { return snap }, Leases: tab, Journal: s.journal, Observer: s.events, Links: links,
 	})
@@ -208,7 +211,7 @@ func TestServerEndToEnd(t *testing.T) {
 	require.NoError(t, s.stop())
 	events := s.events.Find(EventFilter{MAC: stranger})
 	require.Len(t, events, 2)
-	assert.Equal(t, OutcomeInformAck, events[0].Outcome)
+	assert.Equal(t, v4.OutcomeInformAck, events[0].Outcome)
 	assert.Equal(t, "lo", events[0].Interface)
 	assert.EqualValues(t, 2, events[1].Subscriber)
 }
@@ -226,9 +229,9 @@ func TestServerSurvivesNoise(t *testing.T) {
 	reply[0] = 2
 	forged := append(append(append([]byte(nil), discover[:240]...), 82, 8, 1, 6, 'S', 'P', 'O', 'O', 'F', '!'), discover[240:]...)
 	broken := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), relayed([]byte{1, 6, 0})).ToBytes()
-	want := map[Outcome]int{
-		OutcomeMalformed: 4, OutcomeRelayUntrusted: 1, OutcomeNotRequest: 1, OutcomeOption82Double: 1,
-		OutcomeOption82Malformed: 1, OutcomeOffer: 1,
+	want := map[v4.Outcome]int{
+		v4.OutcomeMalformed: 4, v4.OutcomeRelayUntrusted: 1, v4.OutcomeNotRequest: 1, v4.OutcomeOption82Double: 1,
+		v4.OutcomeOption82Malformed: 1, v4.OutcomeOffer: 1,
 	}
 	for _, b := range [][]byte{{}, []byte("hello"), discover[:245], big, untrusted, reply, forged, broken} {
 		_, err := relay.WriteToUDPAddrPort(b, s.addr)
@@ -237,7 +240,7 @@ func TestServerSurvivesNoise(t *testing.T) {
 	offer := s.exchange(relay, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), relayed(port(switch1, 2))))
 	assert.Equal(t, dhcpv4.MessageTypeOffer, offer.MessageType())
 	require.NoError(t, s.stop())
-	got := map[Outcome]int{}
+	got := map[v4.Outcome]int{}
 	for _, e := range s.events.Find(EventFilter{}) {
 		got[e.Outcome]++
 	}
@@ -294,7 +297,7 @@ func TestReload(t *testing.T) {
 	assert.Equal(t, 2*time.Hour, s.exchange(relay, discover).IPAddressLeaseTime(0))
 
 	bad := opts
-	bad.Match = []MatchKind{77}
+	bad.Match = []v4.MatchKind{77}
 	assert.ErrorContains(t, s.server.Reload(bad), "match 77")
 	moved := opts
 	moved.Listen = netip.MustParseAddrPort("127.0.0.1:6767")
@@ -312,25 +315,25 @@ func TestExplain(t *testing.T) {
 
 	e := s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), GIAddr: relayIP})
 	assert.Equal(t, Explanation{
-		Outcome: OutcomeOffer, Text: OutcomeOffer.Explain(), MatchedBy: "option82",
+		Outcome: v4.OutcomeOffer, Text: v4.OutcomeOffer.Explain(), MatchedBy: "option82",
 		Circuit: "vlan 100 unit 0 port 1", Remote: "mac 00:00:5e:00:53:f1", Profile: "dlink",
 		YourIP: host(11), Subscriber: 1, Device: 1, Port: 1, Via: "relay", Swap: true, Lease: &rec,
 	}, e)
 	e = s.Explain(Query{MAC: client(0x81)})
-	assert.Equal(t, Explanation{Outcome: OutcomeOffer, Text: OutcomeOffer.Explain(), MatchedBy: "mac", YourIP: host(81), Subscriber: 8, Via: "frame"}, e)
-	assert.Equal(t, OutcomeOffer, s.Explain(Query{Option82: port(switch1, 2)}).Outcome, "a port without a MAC can be asked about")
-	assert.Equal(t, OutcomeUnknownPort, s.Explain(Query{Option82: port(switch1, 9)}).Outcome)
-	assert.Equal(t, OutcomeUnknownClient, s.Explain(Query{MAC: stranger}).Outcome)
-	assert.Equal(t, OutcomeRelayUntrusted, s.Explain(Query{MAC: stranger, GIAddr: host(9)}).Outcome)
-	assert.Equal(t, OutcomeInterfaceOff, s.Explain(Query{MAC: stranger, Interface: "lo"}).Outcome)
+	assert.Equal(t, Explanation{Outcome: v4.OutcomeOffer, Text: v4.OutcomeOffer.Explain(), MatchedBy: "mac", YourIP: host(81), Subscriber: 8, Via: "frame"}, e)
+	assert.Equal(t, v4.OutcomeOffer, s.Explain(Query{Option82: port(switch1, 2)}).Outcome, "a port without a MAC can be asked about")
+	assert.Equal(t, v4.OutcomeUnknownPort, s.Explain(Query{Option82: port(switch1, 9)}).Outcome)
+	assert.Equal(t, v4.OutcomeUnknownClient, s.Explain(Query{MAC: stranger}).Outcome)
+	assert.Equal(t, v4.OutcomeRelayUntrusted, s.Explain(Query{MAC: stranger, GIAddr: host(9)}).Outcome)
+	assert.Equal(t, v4.OutcomeInterfaceOff, s.Explain(Query{MAC: stranger, Interface: "lo"}).Outcome)
 	bad, _ := hex.DecodeString("01060004006900")
 	e = s.Explain(Query{MAC: stranger, Option82: bad})
-	assert.Equal(t, OutcomeOption82Malformed, e.Outcome)
+	assert.Equal(t, v4.OutcomeOption82Malformed, e.Outcome)
 	assert.Empty(t, e.Circuit)
 	e = s.Explain(Query{MAC: stranger, Option82: named("ge-0/0/5", []byte("some-switch")...)})
 	assert.Equal(t, `text "ge-0/0/5"`, e.Circuit)
 	assert.Equal(t, `text "some-switch"`, e.Remote)
-	assert.Equal(t, OutcomeOption82Unread, e.Outcome)
+	assert.Equal(t, v4.OutcomeOption82Unread, e.Outcome)
 	assert.Equal(t, "none", e.Via)
 	assert.Equal(t, "dlink", e.Profile)
 	assert.Equal(t, option82.FaultSwitch.String(), e.Fault)

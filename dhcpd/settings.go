@@ -4,81 +4,56 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"path"
 	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/vlanname"
+	"github.com/usher-agent/usher/dhcpd/v4"
 )
 
-const (
-	defaultServerPort    = 67
-	defaultClientPort    = 68
-	defaultCommitTimeout = 100 * time.Millisecond
-	minLeaseTime         = time.Minute
-)
+// Options is what the server runs with. Compiled once by New and Reload.
+type Options struct {
+	v4.Options // what decides about a packet
+
+	Listen     netip.AddrPort // normally 0.0.0.0:67; a loopback address: unprivileged mode, UDP only
+	Interfaces []string       // names or path.Match patterns; empty: all but loopback
+	// AnswerWhileHolding is an address that this host must have to answer; invalid: always.
+	AnswerWhileHolding netip.Addr
+	Limits             Limits
+	CommitTimeout      time.Duration // how long an ACK waits for the disk; 0: 100 ms
+}
+
+const defaultCommitTimeout = 100 * time.Millisecond
 
 // settings are Options made ready for the packet path. They never change.
 type settings struct {
+	config        *v4.Config
 	listen        netip.AddrPort
-	relayPort     uint16
-	clientPort    uint16
 	interfaces    []string
-	relays        []netip.Prefix
-	serverID      netip.Addr
 	holding       netip.Addr
 	limits        limits
-	match         []MatchKind
-	matches       MatchKind // all of match
-	option82      *portReader
-	authoritative bool
-	rapidCommit   bool
-	leaseQuery    []netip.Prefix
-	classes       []class
-	subnets       []subnet // longest prefix first
-	unknown       Unknown
-	pools         []dynamicPool
-	quarantine    time.Duration
 	commitTimeout time.Duration
-
-	trusted       []string // interfaces; empty: all
-	checkSource   bool
-	clientIDs     map[string]netip.Addr // by option 61
-	vlans         []vlanname.Template
-	clientKey     ClientKey
-	macChange     MACChange
-	maxMACs       int // of a port; 0: no limit
-	bindingChange BindingChange
 }
 
-type subnet struct {
-	prefix          netip.Prefix
-	gateway         netip.Addr
-	serverID        netip.Addr
-	lease           time.Duration
-	seconds, t1, t2 uint32
-	options         optionSets
-	alwaysBroadcast bool
+// generation is what packets are handled with from one Reload to the next. It is
+// published by one atomic pointer, so that a packet never meets the configuration
+// of one and the pools of another. It does not change; the allocators that its
+// pools point to do, and those of pools that stay as they are go on to the next.
+type generation struct {
+	*settings
+	pools *pools
 }
 
-// compile checks o and makes it ready. It reports every mistake.
-func compile(o Options) (*settings, error) {
+// compile checks o and makes it ready, with pools that are unused yet. It reports
+// every mistake.
+func compile(o Options) (*generation, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	s := &settings{
 		listen:        o.Listen,
-		relayPort:     cmp.Or(o.RelayPort, defaultServerPort),
-		clientPort:    cmp.Or(o.ClientPort, defaultClientPort),
 		interfaces:    slices.Clone(o.Interfaces),
-		relays:        slices.Clone(o.Relays),
-		serverID:      o.ServerID,
 		holding:       o.AnswerWhileHolding,
-		match:         slices.Clone(o.Match),
-		authoritative: o.Authoritative,
-		rapidCommit:   o.RapidCommit,
-		leaseQuery:    slices.Clone(o.LeaseQuery),
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
 	}
 	if !o.Listen.Addr().Is4() {
@@ -89,118 +64,24 @@ func compile(o Options) (*settings, error) {
 			fail("interface %q: %w", p, err)
 		}
 	}
-	for i, p := range s.relays {
-		if !p.Addr().Is4() {
-			fail("relay %v: want an IPv4 prefix", p)
-		}
-		s.relays[i] = p.Masked()
-	}
-	for i, p := range s.leaseQuery {
-		if !p.Addr().Is4() {
-			fail("leasequery from %v: want an IPv4 prefix", p)
-		}
-		s.leaseQuery[i] = p.Masked()
-	}
-	if o.ServerID.IsValid() && !o.ServerID.Is4() {
-		fail("server id %v: want an IPv4 address", o.ServerID)
-	}
 	if o.AnswerWhileHolding.IsValid() && !o.AnswerWhileHolding.Is4() {
 		fail("answer while holding %v: want an IPv4 address", o.AnswerWhileHolding)
 	}
 	if err := s.limits.compile(o.Limits); err != nil {
 		errs = append(errs, err)
 	}
-	if len(s.match) == 0 {
-		s.match = []MatchKind{MatchOption82, MatchMAC}
-	}
-	for _, m := range s.match {
-		if m == 0 || m >= matchEnd {
-			fail("match %d: no such kind", m)
-		}
-		s.matches |= m
-	}
-	if err := s.compileMatching(o); err != nil {
-		errs = append(errs, err)
-	}
-	var err error
-	if s.option82, err = compileOption82(o.Option82); err != nil {
-		errs = append(errs, err)
-	}
 	if s.commitTimeout < 0 {
 		fail("commit timeout %v: negative", s.commitTimeout)
 	}
-	for _, c := range o.Classes {
-		made, err := compileClass(c)
-		if err != nil {
-			fail("class %s: %w", c.Name, err)
-		}
-		s.classes = append(s.classes, made)
-	}
-	for _, n := range o.Subnets {
-		c, err := compileSubnet(&o, n)
-		if err != nil {
-			fail("subnet %v: %w", n.Prefix, err)
-			continue
-		}
-		if slices.ContainsFunc(s.subnets, func(x subnet) bool { return x.prefix == c.prefix }) {
-			fail("subnet %v: given twice", n.Prefix)
-		}
-		s.subnets = append(s.subnets, c)
-	}
-	slices.SortStableFunc(s.subnets, func(a, b subnet) int { return b.prefix.Bits() - a.prefix.Bits() })
-	if err := s.compilePools(o); err != nil {
+	var err error
+	if s.config, err = v4.Compile(o.Options); err != nil {
 		errs = append(errs, err)
 	}
-	return s, errors.Join(errs...)
-}
-
-func compileSubnet(o *Options, n Subnet) (subnet, error) {
-	if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() {
-		return subnet{}, errors.New("want an IPv4 prefix")
-	}
-	if n.Gateway.IsValid() && !n.Gateway.Is4() {
-		return subnet{}, fmt.Errorf("gateway %v: want an IPv4 address", n.Gateway)
-	}
-	if n.ServerID.IsValid() && !n.ServerID.Is4() {
-		return subnet{}, fmt.Errorf("server id %v: want an IPv4 address", n.ServerID)
-	}
-	if n.LeaseTime < minLeaseTime || n.LeaseTime/time.Second >= math.MaxUint32 {
-		return subnet{}, fmt.Errorf("lease time %v: want at least %v", n.LeaseTime, minLeaseTime)
-	}
-	t1 := cmp.Or(n.RenewTime, n.LeaseTime/2)
-	t2 := cmp.Or(n.RebindTime, n.LeaseTime*7/8)
-	if t1 <= 0 || t1 > t2 || t2 > n.LeaseTime {
-		return subnet{}, fmt.Errorf("times: want 0 < renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
-	}
-	sets, err := compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet)
+	pools, err := newPools(s.config)
 	if err != nil {
-		return subnet{}, err
+		errs = append(errs, err)
 	}
-	return subnet{
-		prefix:   n.Prefix.Masked(),
-		gateway:  n.Gateway,
-		serverID: n.ServerID,
-		lease:    n.LeaseTime,
-		seconds:  uint32(n.LeaseTime / time.Second),
-		t1:       uint32(t1 / time.Second),
-		t2:       uint32(t2 / time.Second),
-		options:  sets,
-
-		alwaysBroadcast: n.AlwaysBroadcast,
-	}, nil
-}
-
-// subnetOf gives the smallest configured subnet that holds ip, or nil.
-func (s *settings) subnetOf(ip netip.Addr) *subnet {
-	if !ip.Is4() {
-		return nil
-	}
-	for i := range s.subnets {
-		if s.subnets[i].prefix.Contains(ip) {
-			return &s.subnets[i]
-		}
-	}
-	return nil
+	return &generation{s, pools}, errors.Join(errs...)
 }
 
 // serves reports whether packets from an interface are answered.
@@ -221,19 +102,3 @@ func (s *settings) serves(name string, loopback bool) bool {
 
 // loopback reports the unprivileged mode: replies leave by UDP only.
 func (s *settings) loopback() bool { return s.listen.Addr().IsLoopback() }
-
-func (s *settings) trusts(relay netip.Addr) bool {
-	for _, p := range s.relays {
-		if p.Contains(relay) {
-			return true
-		}
-	}
-	return len(s.relays) == 0
-}
-
-// trustsSource reports whether a packet that names a relay comes from it, or
-// from another relay of ours that forwarded it.
-func (s *settings) trustsSource(from, relay netip.Addr) bool {
-	from = from.Unmap()
-	return !from.IsValid() || from == relay || len(s.relays) > 0 && s.trusts(from)
-}

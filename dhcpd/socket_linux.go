@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -305,8 +306,8 @@ func (s *sockets) addresses() map[netip.Addr]struct{} {
 
 // delivery is where a reply goes.
 type delivery struct {
-	way     way
-	to      netip.AddrPort // of wayRelay and wayUnicast
+	way     v4.Way
+	to      netip.AddrPort // of v4.WayRelay and v4.WayUnicast
 	from    netip.AddrPort // sender of the request
 	ifindex int            // interface of the request
 	source  netip.Addr     // address that the request came to; invalid: let the kernel choose
@@ -344,11 +345,11 @@ func htons(v uint16) uint16 {
 // send delivers a reply once.
 func (x *sender) send(d *delivery, payload []byte) error {
 	switch {
-	case d.way == wayRelay || d.way == wayUnicast:
+	case d.way == v4.WayRelay || d.way == v4.WayUnicast:
 		return x.udp(d.to, d.source, payload)
 	case x.s.frames < 0: // loopback mode: the asker hears us at its address
 		return x.udp(netip.AddrPortFrom(d.from.Addr(), d.client), d.source, payload)
-	case d.way == wayBroadcast:
+	case d.way == v4.WayBroadcast:
 		x.link(d, provision.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 		x.frame = appendIPv4UDP(x.frame[:0], d.id, netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.server, d.client, payload)
 	default:

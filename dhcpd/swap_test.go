@@ -13,9 +13,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // bigInput is n bindings on switches of 48 ports; the first is that of client 0x11
@@ -80,7 +81,7 @@ func BenchmarkDecisionDuringSwap(b *testing.B) {
 				due = due.Add(late) // the packets meanwhile are not counted: each stands for itself
 			}
 		}
-		require.Equal(b, OutcomeAck, h.ev.Outcome)
+		require.Equal(b, v4.OutcomeAck, h.ev.Outcome)
 		return handle, answer
 	}
 	measure(nil, nil)

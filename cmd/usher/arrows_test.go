@@ -37,21 +37,23 @@ var arrows = map[string][]string{
 	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
 	"provision/garden":        {},                                                                          // names and prefixes, whoever uses them
 	"provision/link/lab":      {},
-	"console/portal":          {"provision", "provision/access", "provision/lease"}, // reachable for subscribers, so it has no way to what the console shows; who has an address, and what the kernel was brought to
-	"dhcpd":                   {"provision", "provision/lease", "provision/pool", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},
+	"console/portal":          {"provision", "provision/access", "provision/lease"},                                                         // reachable for subscribers, so it has no way to what the console shows; who has an address, and what the kernel was brought to
+	"dhcpd":                   {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
+	"dhcpd/v4":                {"provision", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"},             // option82: its patterns choose classes of clients; pool: how well an address fits
+	"dhcpd/line":              {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                              // a port of the ERP, from the bytes that name it
 	"dhcpd/wire":              {},
 	"dhcpd/option82":          {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
 	"dhcpd/vlanname":          {},
 	"dhcpd/probe":             {}, // it asks servers with another codec than ours, so that the two check each other
 	"console": {"config", "userside", "provision", "provision/access", "provision/erp", "provision/garden", "provision/lease", "provision/neighbour",
 		"provision/outbox", "provision/pool", "provision/route", "provision/syncer", "provision/acl", "provision/link",
-		"console/portal", "dhcpd", "dhcpd/wire", "dhcpd/option82"}, // it shows everything
+		"console/portal", "dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82"}, // it shows everything
 	"systemd": {},
 	"cmd/usher": {"cmd/usher/internal/agent", "cmd/usher/internal/cli", "cmd/usher/internal/demo", "cmd/usher/internal/erpcmd", "cmd/usher/internal/show",
 		"cmd/usher/internal/tools", "config"}, // flags, signals and exit codes; "usher check" reads a configuration
 	"cmd/usher/internal/agent": {"config", "userside", "provision", "provision/access", "provision/acl", "provision/erp", "provision/garden",
 		"provision/lease", "provision/link", "provision/neighbour", "provision/outbox", "provision/route", "provision/syncer",
-		"dhcpd", "dhcpd/vlanname", "console", "console/portal"}, // it makes every part that runs
+		"dhcpd", "dhcpd/line", "dhcpd/v4", "dhcpd/vlanname", "console", "console/portal"}, // it makes every part that runs
 	"cmd/usher/internal/cli":         {"console"},                // the client of the control socket
 	"cmd/usher/internal/cli/clitest": {"cmd/usher/internal/cli"}, // command lines in the process of a test
 	"cmd/usher/internal/demo": {"cmd/usher/internal/agent", "cmd/usher/internal/cli", "cmd/usher/internal/miniature",
@@ -59,7 +61,7 @@ var arrows = map[string][]string{
 	"cmd/usher/internal/erpcmd": {"cmd/usher/internal/agent", "cmd/usher/internal/cli", "config", "console", "provision", "provision/erp",
 		"userside", "userside/record"}, // it asks the ERP as the agent would
 	"cmd/usher/internal/miniature": {"console", "provision/link/lab", "userside/emulator"}, // hosts, an ERP and a client of the agent's socket
-	"cmd/usher/internal/show": {"cmd/usher/internal/agent", "cmd/usher/internal/cli", "config", "console", "dhcpd", "dhcpd/option82",
+	"cmd/usher/internal/show": {"cmd/usher/internal/agent", "cmd/usher/internal/cli", "config", "console", "dhcpd", "dhcpd/line", "dhcpd/option82",
 		"provision", "provision/access", "provision/acl", "provision/link", "provision/route", "provision/syncer"}, // what the console tells; without an agent what the kernel has, by the agent's policy
 	"cmd/usher/internal/tools":   {"cmd/usher/internal/cli", "dhcpd/probe", "userside/emulator", "userside/record"}, // what runs at a desk
 	"provision/link/lab/labtest": {"provision/link/lab"},                                                            // which tests can run here

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
+	v4 "github.com/usher-agent/usher/dhcpd/v4"
 )
 
 // packetObservers are those who see every packet. What follows leases is told
@@ -14,7 +15,7 @@ func (a *Agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
 	o := dhcpd.Observers{a.metrics, events, touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })}
 	if a.routes != nil {
 		o = append(o, touch(func(e *dhcpd.Event) {
-			if e.Outcome != dhcpd.OutcomeOffer {
+			if e.Outcome != v4.OutcomeOffer {
 				a.routes.Touch(e.YourIP, time.Now())
 			}
 		}))

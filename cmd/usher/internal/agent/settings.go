@@ -6,6 +6,8 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
@@ -68,27 +70,34 @@ func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases
 }
 
 func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
-	o := dhcpd.Options{
-		Listen: c.Listen, RelayPort: c.RelayPort, ClientPort: c.ClientPort,
-		AnswerWhileHolding: c.AnswerWhileHolding,
-		Limits:             dhcpd.Limits{Client: dhcpd.Limit(c.Limits.Client), Port: dhcpd.Limit(c.Limits.Port), Relay: dhcpd.Limit(c.Limits.Relay)},
-		Interfaces:         c.Interfaces, Relays: c.Relays, ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
+	decide, err := decisionOptions(c)
+	return dhcpd.Options{
+		Options: decide,
+		Listen:  c.Listen, Interfaces: c.Interfaces, AnswerWhileHolding: c.AnswerWhileHolding,
+		Limits: dhcpd.Limits{Client: dhcpd.Limit(c.Limits.Client), Port: dhcpd.Limit(c.Limits.Port), Relay: dhcpd.Limit(c.Limits.Relay)},
+	}, err
+}
+
+func decisionOptions(c config.DHCP) (v4.Options, error) {
+	o := v4.Options{
+		Options:   lineOptions(c),
+		RelayPort: c.RelayPort, ClientPort: c.ClientPort,
+		ServerID: c.ServerID, Authoritative: c.Authoritative, RapidCommit: c.RapidCommit,
 		LeaseQuery: c.Leasequery.From,
 	}
 	if err := matchingOptions(c, &o); err != nil {
 		return o, err
 	}
-	o.Option82 = option82Options(c.Option82)
 	o.Common = optionSet(c.Common)
 	for _, k := range c.Classes {
-		m := dhcpd.ClassMatch{VendorClass: k.Match.VendorClass, UserClass: k.Match.UserClass, MACPrefix: k.Match.MACPrefix}
+		m := v4.ClassMatch{VendorClass: k.Match.VendorClass, UserClass: k.Match.UserClass, MACPrefix: k.Match.MACPrefix}
 		for _, x := range k.Match.Options {
-			m.Options = append(m.Options, dhcpd.OptionMatch{Code: x.Code, Text: x.Text, Value: x.Hex})
+			m.Options = append(m.Options, v4.OptionMatch{Code: x.Code, Text: x.Text, Value: x.Hex})
 		}
-		o.Classes = append(o.Classes, dhcpd.Class{Name: k.Name, Match: m, AlwaysBroadcast: k.AlwaysBroadcast, OptionSet: optionSet(k.OptionSet)})
+		o.Classes = append(o.Classes, v4.Class{Name: k.Name, Match: m, AlwaysBroadcast: k.AlwaysBroadcast, OptionSet: optionSet(k.OptionSet)})
 	}
 	for _, s := range c.Subnets {
-		o.Subnets = append(o.Subnets, dhcpd.Subnet{
+		o.Subnets = append(o.Subnets, v4.Subnet{
 			Prefix: s.Prefix, Gateway: s.Gateway, ServerID: s.ServerID,
 			LeaseTime: s.LeaseTime, RenewTime: s.RenewTime, RebindTime: s.RebindTime,
 			AlwaysBroadcast: s.AlwaysBroadcast, OptionSet: optionSet(s.OptionSet),
@@ -96,17 +105,17 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 	}
 	switch c.UnknownClients {
 	case config.UnknownNak:
-		o.Unknown = dhcpd.UnknownNak
+		o.Unknown = v4.UnknownNak
 	case config.UnknownGuest:
-		o.Unknown = dhcpd.UnknownGuest
+		o.Unknown = v4.UnknownGuest
 	}
 	o.Quarantine = c.Quarantine
 	for _, p := range c.Pools {
-		kind := dhcpd.PoolGuests
+		kind := v4.PoolGuests
 		if p.For == config.ForSubscribers {
-			kind = dhcpd.PoolSubscribers
+			kind = v4.PoolSubscribers
 		}
-		o.Pools = append(o.Pools, dhcpd.Pool{
+		o.Pools = append(o.Pools, v4.Pool{
 			Name: p.Name, Kind: kind, First: p.Range.First(), Last: p.Range.Last(), Links: p.Links,
 			LeaseTime: p.LeaseTime, Probe: p.Probe, WarnAt: p.WarnAt, OptionSet: optionSet(p.OptionSet),
 		})
@@ -115,44 +124,51 @@ func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {
 }
 
 // optionSet makes what clients are told, in whatever place of the file it stands.
-func optionSet(c config.OptionSet) dhcpd.OptionSet {
-	o := dhcpd.OptionSet{
+func optionSet(c config.OptionSet) v4.OptionSet {
+	o := v4.OptionSet{
 		DNS: c.DNS, NTP: c.NTP, Domain: c.Domain, Search: c.Search, MTU: c.MTU,
 		NextServer: c.NextServer, ServerName: c.ServerName, BootFile: c.BootFile,
 		CaptivePortal: c.CaptivePortal, IPv6OnlyWait: c.IPv6OnlyWait, TZDatabase: c.Timezone, TZPOSIX: c.TimezonePOSIX,
 		VendorSpecific: subOptions(c.VendorSpecific),
 	}
 	for _, r := range c.Routes {
-		o.Routes = append(o.Routes, dhcpd.Route{To: r.To, Via: r.Via})
+		o.Routes = append(o.Routes, v4.Route{To: r.To, Via: r.Via})
 	}
 	for _, v := range c.Vendor {
-		o.Vendor = append(o.Vendor, dhcpd.VendorOptions{Enterprise: v.Enterprise, Options: subOptions(v.Options)})
+		o.Vendor = append(o.Vendor, v4.VendorOptions{Enterprise: v.Enterprise, Options: subOptions(v.Options)})
 	}
 	for _, x := range c.Options {
-		o.Options = append(o.Options, dhcpd.Option{Code: x.Code, Value: x.Value, Always: x.Always})
+		o.Options = append(o.Options, v4.Option{Code: x.Code, Value: x.Value, Always: x.Always})
 	}
 	return o
 }
 
-func subOptions(list []config.SubOption) []dhcpd.Option {
-	var out []dhcpd.Option
+func subOptions(list []config.SubOption) []v4.Option {
+	var out []v4.Option
 	for _, x := range list {
-		out = append(out, dhcpd.Option{Code: x.Code, Value: x.Value})
+		out = append(out, v4.Option{Code: x.Code, Value: x.Value})
 	}
 	return out
 }
 
-func option82Options(c config.Option82) dhcpd.Option82 {
-	o := dhcpd.Option82{Default: c.DefaultProfiles()}
+func lineOptions(c config.DHCP) line.Options {
+	return line.Options{
+		Relays: c.Relays, CheckRelaySource: c.CheckRelaySource, TrustedInterfaces: c.TrustedInterfaces,
+		VLANInterfaces: c.VLANInterfaces, Option82: option82Options(c.Option82),
+	}
+}
+
+func option82Options(c config.Option82) line.Option82 {
+	o := line.Option82{Default: c.DefaultProfiles()}
 	for _, p := range c.Profiles {
-		m := dhcpd.Option82Match{DeviceName: p.Match.DeviceName, Model: p.Match.Model, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
+		m := line.Option82Match{DeviceName: p.Match.DeviceName, Model: p.Match.Model, RemoteID: p.Match.RemoteID, GIAddr: p.Match.GIAddr}
 		for _, id := range p.Match.Device {
 			m.Devices = append(m.Devices, provision.DeviceID(id))
 		}
-		o.Profiles = append(o.Profiles, dhcpd.Option82Profile{Profile: p.Profile(), Match: m})
+		o.Profiles = append(o.Profiles, line.Option82Profile{Profile: p.Profile(), Match: m})
 	}
 	for _, x := range c.Exact {
-		o.Exact = append(o.Exact, dhcpd.Option82Exact{Value: x.Value, Device: provision.DeviceID(x.Device), Port: x.Port, PortName: x.PortName})
+		o.Exact = append(o.Exact, line.Option82Exact{Value: x.Value, Device: provision.DeviceID(x.Device), Port: x.Port, PortName: x.PortName})
 	}
 	return o
 }

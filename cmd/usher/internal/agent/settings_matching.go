@@ -4,37 +4,36 @@ import (
 	"fmt"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 )
 
-func matchingOptions(c config.DHCP, o *dhcpd.Options) error {
+func matchingOptions(c config.DHCP, o *v4.Options) error {
 	for _, m := range c.Match {
-		kind, err := dhcpd.ParseMatchKind(m)
+		kind, err := v4.ParseMatchKind(m)
 		if err != nil {
 			return fmt.Errorf("dhcp.match: %w", err)
 		}
 		o.Match = append(o.Match, kind)
 	}
-	o.TrustedInterfaces, o.CheckRelaySource = c.TrustedInterfaces, c.CheckRelaySource
-	o.VLANInterfaces, o.MaxPortMACs = c.VLANInterfaces, c.MaxMACsPerPort
+	o.MaxPortMACs = c.MaxMACsPerPort
 	for _, id := range c.ClientIDs {
-		x := dhcpd.ClientID{Value: id.Hex, IP: id.IP}
+		x := v4.ClientID{Value: id.Hex, IP: id.IP}
 		if id.Text != "" {
 			x.Value, x.Text = []byte(id.Text), true
 		}
 		o.ClientIDs = append(o.ClientIDs, x)
 	}
 	if c.ClientKey == "client_id" {
-		o.ClientKey = dhcpd.ClientKeyID
+		o.ClientKey = v4.ClientKeyID
 	}
 	switch c.MACChange {
 	case "report":
-		o.MACChange = dhcpd.MACReport
+		o.MACChange = v4.MACReport
 	case "refuse":
-		o.MACChange = dhcpd.MACRefuse
+		o.MACChange = v4.MACRefuse
 	}
 	if c.OnBindingChange == "shorten" {
-		o.BindingChange = dhcpd.BindingShorten
+		o.BindingChange = v4.BindingShorten
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/console"
-	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
 )
@@ -55,7 +55,7 @@ HEX is the payload, with or without the leading 52 and length; blanks, colons an
 				if err == nil || errors.As(err, &said) || ctx.Err() != nil {
 					return v, err
 				}
-				readings, rerr := dhcpd.ReadOption82(payload, relay, nil, readyProfiles())
+				readings, rerr := line.ReadOption82(payload, relay, nil, readyProfiles())
 				return &console.Option82View{Option82: payload, Relay: relay, Readings: readings, Note: "decoded only: " + err.Error()}, rerr
 			}, printOption82)
 		},
@@ -133,18 +133,18 @@ func printOption82(w io.Writer, v *console.Option82View) error {
 }
 
 // readingRows writes readings; asked says whether the ERP's data was looked at.
-func readingRows(list []dhcpd.Reading, asked bool) [][]string {
+func readingRows(list []line.Reading, asked bool) [][]string {
 	var rows [][]string
 	for _, r := range list {
 		has := "-"
 		switch {
 		case !asked:
-		case r.Result == dhcpd.ResultBound:
+		case r.Result == line.Bound:
 			has = fmt.Sprintf("customer %d, %s", r.Subscriber, addresses(r.Addresses))
 		case r.DeviceName != "":
-			has = r.Result + " of " + r.DeviceName
+			has = r.Result.String() + " of " + r.DeviceName
 		default:
-			has = r.Result
+			has = r.Result.String()
 		}
 		rows = append(rows, []string{r.Profile, r.Confidence, r.Text, has})
 	}

@@ -1,19 +1,19 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // leaseQuery answers an access node that lost its tables and asks who has an
 // address (RFC 4388). It tells where customers are, so only configured ones are
 // answered, at giaddr, which is theirs whatever the sender's address.
 func (c *decider) leaseQuery() {
-	p := &c.r.p
-	if !c.set.mayQuery(p.GIAddr()) {
+	p := &c.r.P
+	if !c.cfg.mayQuery(p.GIAddr()) {
 		c.end(OutcomeLeaseQueryRefused)
 		return
 	}
@@ -44,31 +44,31 @@ func (c *decider) leaseQuery() {
 			best = r
 		}
 	}
-	n := c.set.subnetOf(ip)
-	c.d.outcome = OutcomeLeaseUnknown
+	n := c.cfg.subnetOf(ip)
+	c.d.Outcome = OutcomeLeaseUnknown
 	switch {
 	case best != nil:
-		n = c.set.subnetOf(best.IP)
+		n = c.cfg.subnetOf(best.IP)
 		c.leaseActive(a, best, found, n)
 	case ip.IsValid() && n != nil:
-		a.Type, c.d.outcome = wire.LeaseUnassigned, OutcomeLeaseUnassigned
+		a.Type, c.d.Outcome = wire.LeaseUnassigned, OutcomeLeaseUnassigned
 	}
 	if a.ServerID = c.serverID(n); !a.ServerID.IsValid() {
 		c.end(OutcomeNoServerID)
 		return
 	}
-	c.d.yourIP, c.d.lease = a.IP, a
-	c.d.reply.Type, c.d.reply.ServerID = a.Type, a.ServerID
+	c.d.YourIP, c.d.Lease = a.IP, a
+	c.d.Reply.Type, c.d.Reply.ServerID = a.Type, a.ServerID
 	c.route()
 }
 
 func (c *decider) leaseActive(a *wire.LeaseReply, best *lease.Record, found []lease.Record, n *subnet) {
-	a.Type, c.d.outcome = wire.LeaseActive, OutcomeLeaseActive
+	a.Type, c.d.Outcome = wire.LeaseActive, OutcomeLeaseActive
 	a.IP, a.MAC, a.ClientID, a.RelayInfo = best.IP, best.MAC, best.ClientID, best.Option82
 	a.LeaseTime = seconds(best.Expires.Sub(c.now))
 	a.LastTransaction = seconds(c.now.Sub(best.Renewed))
-	if i := c.set.poolOf(best.IP); i >= 0 && best.Pool != "" {
-		n = &c.set.pools[i].subnet
+	if i := c.cfg.PoolOf(best.IP); i >= 0 && best.Pool != "" {
+		n = &c.cfg.pools[i].subnet
 	}
 	if n != nil {
 		a.RenewTime = seconds(best.Renewed.Add(time.Duration(n.t1) * time.Second).Sub(c.now))
@@ -80,26 +80,18 @@ func (c *decider) leaseActive(a *wire.LeaseReply, best *lease.Record, found []le
 			a.Associated = append(a.Associated, r.IP)
 		}
 	}
-	c.d.binding = c.snap.ByIP(best.IP)
+	c.d.Binding = c.snap.ByIP(best.IP)
 }
 
 // seconds counts whole ones; what is past is none.
 func seconds(d time.Duration) uint32 { return uint32(max(0, d) / time.Second) }
 
 // mayQuery reports whether an access node may ask who has which address.
-func (s *settings) mayQuery(node netip.Addr) bool {
-	for _, p := range s.leaseQuery {
+func (c *Config) mayQuery(node netip.Addr) bool {
+	for _, p := range c.leaseQuery {
 		if p.Contains(node) {
 			return true
 		}
 	}
 	return false
-}
-
-// appendReply appends what is to be sent.
-func (d *decision) appendReply(dst []byte, p *wire.Packet) []byte {
-	if d.lease != nil {
-		return d.lease.Append(dst, p)
-	}
-	return d.reply.Append(dst, p)
 }

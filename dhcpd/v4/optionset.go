@@ -1,11 +1,10 @@
-package dhcpd
+package v4
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -67,7 +66,7 @@ type optionSets []*wire.OptionSet
 func compileOptionSets(prefix netip.Prefix, gateway netip.Addr, classes []Class, layers ...OptionSet) (optionSets, error) {
 	one := func(layers []OptionSet) (*wire.OptionSet, error) {
 		l := optionList{gateway: gateway}
-		l.set(wire.OptSubnetMask, net.CIDRMask(prefix.Bits(), 32), false)
+		l.set(wire.OptSubnetMask, binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-prefix.Bits())), false)
 		if gateway.IsValid() {
 			l.set(wire.OptRouter, gateway.AsSlice(), false)
 		}
@@ -208,7 +207,7 @@ func encodeAddrs(name string, addrs []netip.Addr) ([]byte, error) {
 	return out, nil
 }
 
-// encodeRoutes gives option 121. A client that takes it does not look at the
+// encodeRoutes returns option 121. A client that takes it does not look at the
 // router option (RFC 3442), so the gateway is added as the default route unless one is given.
 func encodeRoutes(routes []Route, gateway netip.Addr) ([]byte, error) {
 	if len(routes) == 0 {
@@ -231,7 +230,7 @@ func encodeRoutes(routes []Route, gateway netip.Addr) ([]byte, error) {
 	return out, nil
 }
 
-// encodeSearch gives option 119: names as in DNS, where an end that came before is
+// encodeSearch returns option 119: names as in DNS, where an end that came before is
 // replaced by a pointer to it (RFC 3397, RFC 1035 section 4.1.4).
 func encodeSearch(domains []string) ([]byte, error) {
 	var out []byte

@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import "fmt"
 
@@ -151,7 +151,7 @@ func Outcomes() []Outcome {
 	return all
 }
 
-// String gives the label, such as "nak_wrong_address".
+// String returns the label, such as "nak_wrong_address".
 func (o Outcome) String() string {
 	if o == 0 || o >= outcomeEnd {
 		return "invalid"
@@ -173,7 +173,7 @@ func (o Outcome) Answered() bool { return o >= OutcomeAck && o <= OutcomeNakOthe
 // MarshalText implements encoding.TextMarshaler by String.
 func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// ParseOutcome reads the label that String gives.
+// ParseOutcome reads the label that String returns.
 func ParseOutcome(s string) (Outcome, error) {
 	for o := Outcome(1); o < outcomeEnd; o++ {
 		if outcomeTexts[o].name == s {

@@ -1,10 +1,11 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // This file finds the customer without an address of the ERP (a seat) to whom a
@@ -20,23 +21,23 @@ type seatFound struct {
 	placed bool    // the client is where the seats are: no other way is tried
 }
 
-// seatBy gives the seat that one way leads to; c is what it gave of bindings.
+// seatBy returns the seat that one way leads to; c is what it led to of bindings.
 // Where the port or VLAN has bindings too, they win, unless the ERP has the client's MAC
 // for the seat and for none of them.
-func (m *matcher) seatBy(c *candidates, loc *location) seatFound {
+func (m *matcher) seatBy(c *candidates, loc *line.Location) seatFound {
 	f := seatFound{placed: c.kind&(MatchOption82|MatchVLAN) != 0}
 	var list []*provision.Seat
 	switch {
-	case c.kind&MatchVLAN != 0 && m.vlan() == 0, c.kind&MatchClientID != 0 && (!c.id.known || c.id.ip.IsValid()):
+	case c.kind&MatchVLAN != 0 && c.vlan == 0, c.kind&MatchClientID != 0 && (!c.id.known || c.id.ip.IsValid()):
 		return f
 	case c.kind&MatchOption82 != 0:
-		list = loc.seats
+		list = loc.Seats
 	case c.kind&MatchMAC != 0:
 		list = m.snap.SeatsByMAC(m.mac)
 	case c.kind&MatchClientID != 0:
 		list = m.snap.SeatsByMAC(c.id.mac)
 	default:
-		list, _ = m.snap.SeatsByVLAN(m.vlan())
+		list, _ = m.snap.SeatsByVLAN(c.vlan)
 	}
 	var first *provision.Seat // that agrees
 	exact, several, n := false, false, 0
@@ -85,7 +86,7 @@ func (m *matcher) seatBy(c *candidates, loc *location) seatFound {
 
 // seatAgrees reports whether a seat is what every part of the way asks for.
 func (m *matcher) seatAgrees(c *candidates, s *provision.Seat) bool {
-	return (c.kind&MatchMAC == 0 || s.MAC == m.mac) && (c.kind&MatchVLAN == 0 || s.VLAN == m.vlan()) &&
+	return (c.kind&MatchMAC == 0 || s.MAC == m.mac) && (c.kind&MatchVLAN == 0 || s.VLAN == c.vlan) &&
 		(c.kind&MatchClientID == 0 || s.MAC == c.id.mac)
 }
 
@@ -123,7 +124,7 @@ func (m *matcher) rateSeat(s *provision.Seat) int {
 	switch {
 	case m.hasMAC(s):
 		return seatOwn
-	case m.set.macChange != MACAccept && !s.MAC.IsZero():
+	case m.cfg.macChange != MACAccept && !s.MAC.IsZero():
 		return seatRefused // the ERP cannot be told: there is no address to tell it by
 	case live && rec.MAC == m.mac:
 		return seatLeased
@@ -135,14 +136,14 @@ func (m *matcher) rateSeat(s *provision.Seat) int {
 	return seatOther
 }
 
-// seatLease gives the record of the address that a seat has or had last from a
+// seatLease returns the record of the address that a seat has or had last from a
 // pool, and whether it is live.
 func (m *matcher) seatLease(s *provision.Seat) (rec lease.Record, live bool) {
-	for i := range m.set.pools {
-		if m.set.pools[i].Kind != PoolSubscribers {
+	for i := range m.cfg.pools {
+		if m.cfg.pools[i].Kind != PoolSubscribers {
 			continue
 		}
-		a, ok := m.pools.owned(i, s.Key)
+		a, ok := m.pools.Owned(i, s.Key)
 		if !ok {
 			continue
 		}
@@ -159,36 +160,26 @@ func (m *matcher) seatLease(s *provision.Seat) (rec lease.Record, live bool) {
 // holder is whom pools of the kind know the client by.
 func (c *decider) holder(kind PoolKind) provision.MAC {
 	if kind == PoolSubscribers {
-		return c.d.match.seat.Key
+		return c.d.Match.Seat.Key
 	}
 	return c.mac
 }
 
-// refuseSeat says why the client may not have a for its seat; zero: it may.
-// The address is free or the seat's by what the pool says.
-func (c *decider) refuseSeat(rec *lease.Record, known bool) Outcome {
-	s := c.d.match.seat
+// refuseSeat says why the client may not have an address of a pool of the kind for
+// its seat; zero: it may, or is no subscriber. The address is free or the seat's by what the pool says.
+func (c *decider) refuseSeat(kind PoolKind, a netip.Addr) Outcome {
+	if kind != PoolSubscribers {
+		return 0
+	}
+	s := c.d.Match.Seat
+	rec, known := c.leases.Get(a)
 	switch {
-	case known && rec.Live(c.now) && (rec.Key != s.Key || rec.Subscriber != s.Subscriber || rec.MAC != c.mac && !c.d.match.taken):
+	case known && rec.Live(c.now) && (rec.Key != s.Key || rec.Subscriber != s.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
 		return OutcomeNakOtherClient
-	case c.set.maxMACs > 0 && c.seatCrowded(s):
+	case c.cfg.maxMACs > 0 && c.seatCrowded(s):
 		return OutcomePortMACLimit
 	}
 	return 0
-}
-
-// refusedSeat ends a DISCOVER whose seat may not have a.
-func (c *decider) refusedSeat(a netip.Addr) bool {
-	rec, known := c.leases.Get(a)
-	switch o := c.refuseSeat(&rec, known); o {
-	case 0:
-		return false
-	case OutcomeNakOtherClient: // a DISCOVER has no NAK
-		c.end(OutcomePortFull)
-	default:
-		c.end(o)
-	}
-	return true
 }
 
 // seatCrowded is crowded for a seat: other clients are live on its port by
@@ -197,7 +188,7 @@ func (c *decider) seatCrowded(s *provision.Seat) bool {
 	if rec, live := c.seatLease(s); live && rec.MAC == c.mac || s.Device == 0 {
 		return false
 	}
-	rows, seats := c.d.match.loc.rows, c.d.match.loc.seats
+	rows, seats := c.d.Match.Loc.Rows, c.d.Match.Loc.Seats
 	if s.Port != 0 {
 		rows, seats = c.snap.ByPort(s.Device, s.Port), c.snap.SeatsByPort(s.Device, s.Port)
 	}
@@ -209,7 +200,7 @@ func (c *decider) seatCrowded(s *provision.Seat) bool {
 		}
 		seen[n] = rec.MAC
 		n++
-		return n >= c.set.maxMACs
+		return n >= c.cfg.maxMACs
 	}
 	for i := range rows {
 		if rec, ok := c.leases.Get(rows[i].IP); ok && more(&rec) {

@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import (
 	"bytes"
@@ -129,10 +129,10 @@ func matchUserClass(g option82.Glob, v []byte) bool {
 	return false
 }
 
-// classOf gives the number of the first class that a client is of, as optionSets counts; 0: none.
-func (s *settings) classOf(p *wire.Packet, mac [6]byte) int {
-	for i := range s.classes {
-		if s.classes[i].matches(p, mac) {
+// classOf returns the number of the first class that a client is of, as optionSets counts; 0: none.
+func (c *Config) classOf(p *wire.Packet, mac [6]byte) int {
+	for i := range c.classes {
+		if c.classes[i].matches(p, mac) {
 			return i + 1
 		}
 	}

@@ -1,4 +1,4 @@
-package dhcpd
+package line
 
 import (
 	"fmt"
@@ -19,34 +19,10 @@ type Reading struct {
 	DeviceName string                 `json:"device_name,omitempty"`
 	Port       uint32                 `json:"port,omitempty"`      // as the ERP counts
 	PortName   string                 `json:"port_name,omitempty"` // where ports are found by name
-	Result     string                 `json:"result"`              // bound, unknown_port, unknown_device or option82_unread
+	Result     Result                 `json:"result"`
 	Addresses  []netip.Addr           `json:"addresses,omitempty"` // that the ERP binds to the port
 	Subscriber provision.SubscriberID `json:"subscriber,omitempty"`
 }
-
-// Option82Profiles gives the profiles of the configuration that are not ready
-// ones, in its order.
-func (s *Server) Option82Profiles() []option82.Profile {
-	set := s.settings.Load()
-	var out []option82.Profile
-	seen := map[string]bool{}
-	add := func(d *option82.Decoder) {
-		if _, ready := option82.Find(d.Name()); !ready && !seen[d.Name()] {
-			seen[d.Name()] = true
-			out = append(out, d.Profile())
-		}
-	}
-	for i := range set.option82.rules {
-		add(set.option82.rules[i].dec)
-	}
-	for _, d := range set.option82.defaults {
-		add(d)
-	}
-	return out
-}
-
-// ResultBound is the Result of a Reading whose port has an address.
-const ResultBound = "bound"
 
 // ReadOption82 reads a payload by every one of profiles that can, in their
 // order, and says what snap, which may be nil, has for each. giaddr may be
@@ -58,10 +34,10 @@ func ReadOption82(payload []byte, giaddr netip.Addr, snap *provision.Snapshot, p
 	if giaddr.IsValid() && !giaddr.Is4() {
 		return nil, fmt.Errorf("relay address %v: want IPv4", giaddr)
 	}
-	ask := wire.Query{Type: wire.Discover, XID: explainXID, MAC: provision.MAC{0x02}, GIAddr: giaddr, Option82: payload}
-	r := &request{}
-	if r.parse(ask.Append(nil)); r.relayErr != nil {
-		return nil, fmt.Errorf("option 82: %w", r.relayErr)
+	ask := wire.Query{Type: wire.Discover, MAC: provision.MAC{0x02}, GIAddr: giaddr, Option82: payload}
+	asked := &Packet{}
+	if asked.Read(ask.Append(nil)); asked.RelayErr != nil {
+		return nil, fmt.Errorf("option 82: %w", asked.RelayErr)
 	}
 	out := []Reading{}
 	for _, p := range profiles {
@@ -69,24 +45,24 @@ func ReadOption82(payload []byte, giaddr netip.Addr, snap *provision.Snapshot, p
 		if err != nil {
 			return nil, fmt.Errorf("profile %q: %w", p.Name, err)
 		}
-		loc, _ := readPort(dec, r, provision.MAC{0x02}, snap)
-		if loc.fault != option82.FaultNone {
+		loc, _ := readPort(dec, asked, asked.client(), snap)
+		if loc.Fault != option82.FaultNone {
 			continue
 		}
 		v := Reading{
-			Profile: p.Name, Vendor: p.Vendor, Confidence: string(p.Confidence), Text: r.decoded.Describe(),
-			Device: loc.device, Port: loc.port, Result: loc.failed.String(),
+			Profile: p.Name, Vendor: p.Vendor, Confidence: string(p.Confidence), Text: asked.decoded.Describe(),
+			Device: loc.Device, Port: loc.Port, Result: loc.Result,
 		}
-		if r.decoded.HasNumber {
-			v.Port = r.decoded.Port
+		if asked.decoded.HasNumber {
+			v.Port = asked.decoded.Port
 		} else {
-			v.PortName = string(r.decoded.PortName)
+			v.PortName = string(asked.decoded.PortName)
 		}
-		if dev := snap.Device(loc.device); dev != nil {
+		if dev := snap.Device(loc.Device); dev != nil {
 			v.DeviceName = dev.Name
 		}
-		for _, b := range loc.rows {
-			v.Result, v.Subscriber = ResultBound, b.Subscriber
+		for _, b := range loc.Rows {
+			v.Subscriber = b.Subscriber
 			v.Addresses = append(v.Addresses, b.IP)
 		}
 		out = append(out, v)

@@ -1,96 +1,55 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
-	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
 
-// request is a packet and what the socket knows about it. err is what parsing
-// p gave, relayErr what parsing its option 82 gave.
-type request struct {
-	p        wire.Packet
-	err      error
-	relay    wire.RelayInfo
-	relayErr error
-
-	ifindex int
-	on      *provision.Interface // that it came in on; nil: not known
-	iface   string
-	served  bool           // the interface is one that we answer on
-	standby bool           // another host holds the address that answering depends on
-	limited Outcome        // OutcomeLimited...: too much of the like came lately; 0: not
-	repeat  bool           // such a one was told about within this second
-	local   netip.Addr     // address of this host that the packet came to; invalid: it was a broadcast
-	from    netip.AddrPort // sender
-	ownID   bool           // option 54 is an address of this host
-
-	vlan      uint16 // that the interface is named after; zero: none
-	untrusted bool   // option 82 without a relay address is not believed on the interface
-
-	decoded option82.Decoded // room for what a profile reads
-}
-
-// parse fills the views of r from b.
-func (r *request) parse(b []byte) {
-	r.relay, r.relayErr = wire.RelayInfo{}, nil
-	if r.err = r.p.Parse(b); r.err == nil && r.p.RelayInfoCount() > 0 {
-		r.relay, r.relayErr = wire.ParseRelayInfo(r.p.RelayInfo())
-	}
-}
-
-// leaseView is what a decision may ask the lease table.
-type leaseView interface {
-	Get(ip netip.Addr) (lease.Record, bool)
-	ByMAC(mac provision.MAC) []lease.Record
-	ByClientID(id []byte) []lease.Record
-}
-
-// match is the binding that a client is to have, or why there is none.
-type match struct {
+// Match is the binding that a client is to have, or why there is none.
+type Match struct {
 	binding *provision.Binding // nil: failed says why
-	by      MatchKind
-	loc     location
+	By      MatchKind
+	Loc     line.Location
 	failed  Outcome
-	lost    Outcome         // why option 82 led to no port, if it was to; zero: it did
-	seat    *provision.Seat // of a client without a binding: the customer whom a pool may give an address
+	Lost    Outcome         // why option 82 led to no port, if it was to; zero: it did
+	Seat    *provision.Seat // of a client without a binding: the customer whom a pool may give an address
 	taken   bool            // what another client has leased for the seat is the client's: a new router
 }
 
 // matcher finds bindings for one request.
 type matcher struct {
 	now    time.Time
-	r      *request
+	r      *Request
 	mac    provision.MAC
 	snap   *provision.Snapshot
-	leases leaseView
-	pools  poolView
-	set    *settings
+	leases LeaseView
+	pools  PoolView
+	cfg    *Config
 }
 
 // find tries the configured ways in order. hint is the address that the client
 // would like to have: it decides between rows that are equally good.
-func (m *matcher) find(hint netip.Addr) match {
-	res := match{loc: m.set.option82.locate(m.r, m.mac, m.snap)}
-	if m.set.matches&MatchOption82 != 0 && m.r.p.RelayInfoCount() > 0 && len(res.loc.rows)+len(res.loc.seats) == 0 {
-		res.lost = res.loc.failed
-	}
-	if res.failed = res.loc.failed; len(res.loc.rows)+len(res.loc.seats) > 0 {
-		res.failed = OutcomeUnknownClient // unless one of the ways says better
+func (m *matcher) find(hint netip.Addr) Match {
+	res := Match{Loc: m.cfg.line.Locate(&m.r.P, m.snap), failed: OutcomeUnknownClient} // unless one of the ways says better
+	if m.r.P.RelayInfoCount() > 0 && len(res.Loc.Rows)+len(res.Loc.Seats) == 0 {
+		res.failed = unlocated(res.Loc.Result)
+		if m.cfg.matches&MatchOption82 != 0 {
+			res.Lost = res.failed
+		}
 	}
 	link := m.link()
-	for _, kind := range m.set.match {
-		c, failed := m.candidates(kind, &res.loc)
-		switch f := m.seatBy(&c, &res.loc); {
+	for _, kind := range m.cfg.match {
+		c, failed := m.candidates(kind, &res.Loc)
+		switch f := m.seatBy(&c, &res.Loc); {
 		case f.seat != nil:
-			res.by, res.seat, res.taken, res.failed = kind, f.seat, f.taken, OutcomeNoPool
+			res.By, res.Seat, res.taken, res.failed = kind, f.seat, f.taken, OutcomeNoPool
 			return res
 		case f.failed != 0 && f.placed:
-			res.by, res.failed = kind, f.failed
+			res.By, res.failed = kind, f.failed
 			return res
 		case f.failed != 0:
 			failed = f.failed
@@ -102,18 +61,29 @@ func (m *matcher) find(hint netip.Addr) match {
 			continue
 		}
 		if b := m.choose(&c, hint, link); b != nil {
-			res.by, res.binding = kind, b
+			res.By, res.binding = kind, b
 			return res
 		}
 		res.failed = OutcomePortFull
 		if c.placed {
 			// The port wins: whoever is plugged in here gets the port's address, even
 			// if the ERP has the MAC elsewhere, and a full port is not walked around.
-			res.by = kind
+			res.By = kind
 			return res
 		}
 	}
 	return res
+}
+
+// unlocated is why option 82 led to nobody.
+func unlocated(r line.Result) Outcome {
+	switch r {
+	case line.Unread:
+		return OutcomeOption82Unread
+	case line.UnknownDevice:
+		return OutcomeUnknownDevice
+	}
+	return OutcomeUnknownPort
 }
 
 // candidates are the rows that one way of matching gives.
@@ -122,6 +92,7 @@ type candidates struct {
 	rows []*provision.Binding // by VLAN or MAC, or
 	one  *provision.Binding   // named by hand
 	kind MatchKind            // what a row must agree with
+	vlan uint16               // of MatchVLAN
 	id   namedClient          // of MatchClientID
 	n    int                  // how many rows do
 	// placed: the client is where the rows belong, or is named by hand. Another
@@ -146,15 +117,15 @@ func (c *candidates) at(i int) *provision.Binding {
 	return c.rows[i]
 }
 
-// candidates gives the rows of one way; n is zero if there are none, and failed
+// candidates returns the rows of one way; n is zero if there are none, and failed
 // may say why.
-func (m *matcher) candidates(kind MatchKind, loc *location) (c candidates, failed Outcome) {
+func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, failed Outcome) {
 	c.kind = kind
 	if kind&MatchVLAN != 0 {
-		if m.vlan() == 0 {
+		if loc.VLAN == 0 {
 			return c, 0
 		}
-		c.placed = true
+		c.vlan, c.placed = loc.VLAN, true
 	}
 	if kind&MatchClientID != 0 {
 		if c.id = m.clientID(); !c.id.known {
@@ -163,7 +134,7 @@ func (m *matcher) candidates(kind MatchKind, loc *location) (c candidates, faile
 	}
 	switch {
 	case kind&MatchOption82 != 0:
-		c.port, c.placed = loc.rows, true
+		c.port, c.placed = loc.Rows, true
 	case kind&MatchMAC != 0:
 		c.rows = m.snap.ByMAC(m.mac)
 	case kind&MatchClientID != 0 && c.id.ip.IsValid():
@@ -172,7 +143,7 @@ func (m *matcher) candidates(kind MatchKind, loc *location) (c candidates, faile
 		c.rows = m.snap.ByMAC(c.id.mac)
 	default:
 		var shared bool
-		if c.rows, shared = m.snap.ByVLAN(m.vlan()); shared {
+		if c.rows, shared = m.snap.ByVLAN(c.vlan); shared {
 			return c, OutcomeVLANShared
 		}
 		if len(c.rows) == 0 {
@@ -195,7 +166,7 @@ func (m *matcher) candidates(kind MatchKind, loc *location) (c candidates, faile
 func (m *matcher) agrees(c *candidates, b *provision.Binding) bool {
 	switch {
 	case c.kind&MatchMAC != 0 && b.MAC != m.mac,
-		c.kind&MatchVLAN != 0 && b.VLAN != m.vlan():
+		c.kind&MatchVLAN != 0 && b.VLAN != c.vlan:
 		return false
 	case c.kind&MatchClientID == 0:
 		return true
@@ -203,15 +174,6 @@ func (m *matcher) agrees(c *candidates, b *provision.Binding) bool {
 		return b.IP == c.id.ip
 	}
 	return b.MAC == c.id.mac
-}
-
-// vlan gives the VLAN that the client is in by the interface's name; zero if
-// that is not told. What a relay forwards came in somewhere else.
-func (m *matcher) vlan() uint16 {
-	if m.r.p.GIAddr().IsValid() {
-		return 0
-	}
-	return m.r.vlan
 }
 
 // namedClient is what a client identifier names.
@@ -222,37 +184,37 @@ type namedClient struct {
 }
 
 func (m *matcher) clientID() namedClient {
-	id := m.r.p.ClientID()
-	if ip, ok := m.set.clientIDs[string(id)]; ok && len(id) > 0 {
+	id := m.r.P.ClientID()
+	if ip, ok := m.cfg.clientIDs[string(id)]; ok && len(id) > 0 {
 		return namedClient{known: true, ip: ip}
 	}
 	mac, ok := m.idMAC()
 	return namedClient{known: ok, mac: mac}
 }
 
-// idMAC gives the MAC within the client identifier, if clients are found by it.
+// idMAC returns the MAC within the client identifier, if clients are found by it.
 func (m *matcher) idMAC() (provision.MAC, bool) {
-	if m.set.matches&MatchClientID == 0 {
+	if m.cfg.matches&MatchClientID == 0 {
 		return provision.MAC{}, false
 	}
-	mac, ok := wire.ClientIDMAC(m.r.p.ClientID())
+	mac, ok := wire.ClientIDMAC(m.r.P.ClientID())
 	return mac, ok
 }
 
 // link is the subnet that the client's wire is in, as far as known: link
 // selection of the relay, relay address, address of the interface.
 func (m *matcher) link() netip.Prefix {
-	at := m.r.relay.Link
+	at := m.r.P.Relay.Link
 	if !at.IsValid() {
-		at = m.r.p.GIAddr()
+		at = m.r.P.GIAddr()
 	}
 	if !at.IsValid() {
-		at = m.r.local
+		at = m.r.Local
 	}
-	if !at.IsValid() && m.r.on != nil {
-		at = m.r.on.Addr()
+	if !at.IsValid() && m.r.On != nil {
+		at = m.r.On.Addr()
 	}
-	if n := m.set.subnetOf(at); n != nil {
+	if n := m.cfg.subnetOf(at); n != nil {
 		return n.prefix
 	}
 	return netip.Prefix{}
@@ -332,7 +294,7 @@ func (m *matcher) rate(b *provision.Binding) (class, extra int) {
 	switch {
 	case !m.differs(b):
 		return classOwn, extra
-	case m.set.macChange != MACAccept && !b.MAC.IsZero() && (mine || !live):
+	case m.cfg.macChange != MACAccept && !b.MAC.IsZero() && (mine || !live):
 		return classOther, extra // it would be refused: any other row is better
 	case mine && live:
 		return classLeased, extra

@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
@@ -14,7 +14,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// tell compiles one set for a /24 with a gateway and gives the answer to a client that asks for codes.
+// tell compiles one set for a /24 with a gateway and returns the answer to a client that asks for codes.
 func tell(t *testing.T, set OptionSet, codes ...byte) *dhcpv4.DHCPv4 {
 	t.Helper()
 	sets, err := compileOptionSets(netip.MustParsePrefix("192.0.2.0/24"), host(1), nil, set)
@@ -96,7 +96,7 @@ func TestOptionSetMistakes(t *testing.T) {
 }
 
 // classed serves 192.0.2.0/24 with classes.
-func classed(t *testing.T) *settings {
+func classed(t *testing.T) *Config {
 	t.Helper()
 	opts := testOptions()
 	opts.Common = OptionSet{DNS: []netip.Addr{host(9)}, NTP: []netip.Addr{host(8)}, BootFile: "common"}
@@ -105,13 +105,13 @@ func classed(t *testing.T) *settings {
 		{Name: "old", Match: ClassMatch{MACPrefix: [][]byte{{0, 0, 0x5e, 0, 0x53, 0x12}, {2}}}, AlwaysBroadcast: true},
 		{Name: "ipxe", Match: ClassMatch{UserClass: "ipxe", Options: []OptionMatch{{Code: 93, Value: []byte{0, 0}}, {Code: 97}, {Code: 12, Text: "pc?"}}}, OptionSet: OptionSet{BootFile: "boot.ipxe"}},
 	}
-	set, err := compile(opts)
+	cfg, err := Compile(opts)
 	require.NoError(t, err)
-	return set
+	return cfg
 }
 
 func TestClasses(t *testing.T) {
-	set := classed(t)
+	cfg := classed(t)
 	text := func(code uint8, s string) wire.Option { return wire.Option{Code: code, Value: []byte(s)} }
 	ipxe := []wire.Option{text(77, "iPXE"), text(93, "\x00\x00"), text(97, "x"), text(12, "PC7")}
 	for name, tc := range map[string]struct {
@@ -137,13 +137,13 @@ func TestClasses(t *testing.T) {
 			q := wire.Query{Type: wire.Discover, MAC: tc.mac, Options: tc.options}
 			var p wire.Packet
 			require.NoError(t, p.Parse(q.Append(nil)))
-			require.Equal(t, tc.class, set.classOf(&p, tc.mac))
-			lib, err := dhcpv4.FromBytes((&wire.Reply{Type: wire.Offer, Options: set.subnetOf(host(11)).options[tc.class]}).Append(nil, &p))
+			require.Equal(t, tc.class, cfg.classOf(&p, tc.mac))
+			lib, err := dhcpv4.FromBytes((&wire.Reply{Type: wire.Offer, Options: cfg.subnetOf(host(11)).options[tc.class]}).Append(nil, &p))
 			require.NoError(t, err)
 			assert.Equal(t, tc.file, lib.BootFileName)
 			assert.Equal(t, tc.dns, lib.DNS()[0].String(), "the subnet before common, the class before both")
 			assert.Equal(t, "192.0.2.8", lib.NTPServers()[0].String(), "from common")
-			assert.Zero(t, testing.AllocsPerRun(20, func() { set.classOf(&p, tc.mac) }))
+			assert.Zero(t, testing.AllocsPerRun(20, func() { cfg.classOf(&p, tc.mac) }))
 		})
 	}
 }
@@ -157,7 +157,7 @@ func TestClassMistakes(t *testing.T) {
 		{Name: "wild", Match: ClassMatch{UserClass: "a\nb"}},
 		{Name: "deep", Match: ClassMatch{UserClass: "a"}, OptionSet: OptionSet{MTU: 1}},
 	}
-	_, err := compile(opts)
+	_, err := Compile(opts)
 	for _, want := range []string{
 		"class everybody: no match", "class long: MAC prefix 00000000000000", "class pad: match of option 0",
 		"class wild: pattern", "subnet 192.0.2.0/24: class deep: mtu 1",

@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
@@ -53,17 +54,15 @@ func TestRepliesByTable3(t *testing.T) {
 				}
 				raw := q.Append(nil)
 				raw[3], raw[9], raw[11] = 3, 7, 1 // hops, secs, and a flag that nobody has defined
-				r := &request{served: true, local: serverIP, ifindex: 3, iface: "eth0"}
-				r.parse(raw)
+				r := &Request{Served: true, Local: serverIP, Ifindex: 3, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
+				r.P.Read(raw)
 				opts := testOptions()
 				withGuests(nil, &opts)
-				set, err := compile(opts)
+				cfg, err := Compile(opts)
 				require.NoError(t, err)
 				snap := world(t)
-				set.takeOver(nil, tab, testNow)
-				set.adopt(snap, tab, testNow)
-				d := decide(testNow, r, snap, tab, set, set)
-				out := d.appendReply(nil, &r.p)
+				d := Decide(testNow, r, snap, tab, fill(t, cfg, snap, tab), cfg)
+				out := d.AppendReply(nil, &r.P.Packet)
 				lib, err := dhcpv4.FromBytes(out)
 				require.NoError(t, err)
 
@@ -106,7 +105,7 @@ func TestLinkSelectionChoosesThePool(t *testing.T) {
 		four := ip(a).As4()
 		return append(append(port(switch1, 40), wire.SubLinkSelection, 4), four[:]...)
 	}
-	far := func(_ *request, o *Options) { o.Relays, o.Pools[0].Links = nil, nil }
+	far := func(_ *Request, o *Options) { o.Relays, o.Pools[0].Links = nil, nil }
 	q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("203.0.113.9")}
 	for _, tc := range []struct {
 		name, giaddr, link string
@@ -123,9 +122,9 @@ func TestLinkSelectionChoosesThePool(t *testing.T) {
 				q.Option82 = links(tc.link)
 			}
 			d := run(t, q, nil, withGuests, far)
-			assert.Equal(t, tc.want, d.outcome)
+			assert.Equal(t, tc.want, d.Outcome)
 			if tc.want == OutcomePoolOffer {
-				assert.Equal(t, tc.giaddr, d.to.Addr().String(), "the answer goes to the relay all the same")
+				assert.Equal(t, tc.giaddr, d.To.Addr().String(), "the answer goes to the relay all the same")
 			}
 		})
 	}

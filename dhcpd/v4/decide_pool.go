@@ -1,12 +1,12 @@
-package dhcpd
+package v4
 
 import (
 	"bytes"
 	"net/netip"
 
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
-	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
 // This file decides about clients for whom the ERP binds no address: what becomes
@@ -14,7 +14,7 @@ import (
 
 // unknown reports whether the ERP says nothing about the client. Other reasons
 // for not finding a binding, such as a full port, are answers of the ERP.
-func (m *match) unknown() bool {
+func (m *Match) unknown() bool {
 	switch m.failed {
 	case OutcomeUnknownClient, OutcomeOption82Unread, OutcomeUnknownDevice, OutcomeUnknownPort, OutcomeUnknownVLAN,
 		OutcomeSubscriberUnclear: // nobody can say which customer it is
@@ -23,30 +23,30 @@ func (m *match) unknown() bool {
 	return false
 }
 
-// poolKind gives the kind of pools that the client may have an address of; 0: none.
+// poolKind returns the kind of pools that the client may have an address of; 0: none.
 func (c *decider) poolKind() PoolKind {
-	switch m := &c.d.match; {
-	case m.seat != nil && c.servedKind(PoolSubscribers):
+	switch m := &c.d.Match; {
+	case m.Seat != nil && c.servedKind(PoolSubscribers):
 		return PoolSubscribers
-	case (m.seat != nil || m.unknown()) && c.set.unknown == UnknownGuest:
+	case (m.Seat != nil || m.unknown()) && c.cfg.unknown == UnknownGuest:
 		return PoolGuests
 	}
 	return 0
 }
 
-// wire gives the address that tells which wire the client is on, as far as known: link
+// wire returns the address that tells which wire the client is on, as far as known: link
 // selection of the relay, relay address, address of the interface.
 func (c *decider) wire() netip.Addr {
 	switch {
-	case c.r.relay.Link.IsValid():
-		return c.r.relay.Link
-	case c.r.p.GIAddr().IsValid():
-		return c.r.p.GIAddr()
+	case c.r.P.Relay.Link.IsValid():
+		return c.r.P.Relay.Link
+	case c.r.P.GIAddr().IsValid():
+		return c.r.P.GIAddr()
 	}
-	if !c.r.local.IsValid() && c.r.on != nil {
-		return c.r.on.Addr()
+	if !c.r.Local.IsValid() && c.r.On != nil {
+		return c.r.On.Addr()
 	}
-	return c.r.local
+	return c.r.Local
 }
 
 // near reports whether a pool serves the client's wire. An interface may have
@@ -54,10 +54,10 @@ func (c *decider) wire() netip.Addr {
 // What it does not have says nothing of the wire: a packet that was sent to one of our
 // other addresses came from anywhere.
 func (c *decider) near(p *dynamicPool) bool {
-	if c.r.relay.Link.IsValid() || c.r.p.GIAddr().IsValid() || c.r.on == nil {
+	if c.r.P.Relay.Link.IsValid() || c.r.P.GIAddr().IsValid() || c.r.On == nil {
 		return p.serves(c.wire())
 	}
-	for _, a := range c.r.on.Addrs {
+	for _, a := range c.r.On.Addrs {
 		if p.serves(a.Addr()) {
 			return true
 		}
@@ -69,35 +69,44 @@ func (c *decider) near(p *dynamicPool) bool {
 func (c *decider) discoverPool() {
 	kind := c.poolKind()
 	if kind == 0 {
-		c.end(c.d.match.failed)
+		c.end(c.d.Match.failed)
 		return
 	}
 	var best netip.Addr
 	var bestFit pool.Fit
 	bestPool, served := 0, -1
-	want := c.r.p.Requested()
-	for i := range c.set.pools {
-		p := &c.set.pools[i]
+	want := c.r.P.Requested()
+	for i := range c.cfg.pools {
+		p := &c.cfg.pools[i]
 		if p.Kind != kind || !c.near(p) {
 			continue
 		}
 		served = i
-		if a, fit := c.pools.pick(i, c.holder(kind), want, c.now); fit > bestFit && c.snap.ByIP(a) == nil {
+		if a, fit := c.pools.Pick(i, c.holder(kind), want, c.now); fit > bestFit && c.snap.ByIP(a) == nil {
 			best, bestFit, bestPool = a, fit, i
 		}
 	}
 	switch {
 	case served < 0:
 		c.end(OutcomeNoPool)
+		return
 	case bestFit == 0:
-		c.d.pool = served + 1
+		c.d.Pool = served + 1
 		c.end(OutcomePoolExhausted)
+		return
 	case c.fullPort(kind, bestPool, best):
 		c.end(OutcomePortMACLimit)
-	case kind == PoolSubscribers && c.refusedSeat(best):
-	case c.set.rapidCommit && c.r.p.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
+		return
+	}
+	refused := c.refuseSeat(kind, best)
+	switch {
+	case refused == OutcomeNakOtherClient: // a DISCOVER has no NAK
+		c.end(OutcomePortFull)
+	case refused != 0:
+		c.end(refused)
+	case c.cfg.rapidCommit && c.r.P.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
 		c.grantPool(wire.Ack, kind, bestPool, best)
-		c.d.reply.RapidCommit = c.d.reply.Type == wire.Ack
+		c.d.Reply.RapidCommit = c.d.Reply.Type == wire.Ack
 	default:
 		c.grantPool(wire.Offer, kind, bestPool, best)
 	}
@@ -106,35 +115,49 @@ func (c *decider) discoverPool() {
 // asksWire reports whether the wire is asked before an address of pool i is given. An
 // OFFER can wait for that, and a client that asks for rapid commit takes one too (RFC 4039).
 func (c *decider) asksWire(i int) bool {
-	return c.set.pools[i].Probe && !c.r.p.GIAddr().IsValid()
+	return c.cfg.pools[i].Probe && !c.r.P.GIAddr().IsValid()
 }
 
-// requestPool answers a REQUEST for an address of a pool, if the client may have
-// one of that pool; false: it may not.
-func (c *decider) requestPool(a netip.Addr) bool {
-	i, kind := c.set.poolOf(a), c.poolKind()
-	if i < 0 || c.set.pools[i].Kind != kind || !c.near(&c.set.pools[i]) {
-		return false
+// selectPool answers SELECTING of a client without a binding.
+func (c *decider) selectPool(a netip.Addr) {
+	i, open := c.openPool(a)
+	switch {
+	case open:
+		c.requestPool(i, a)
+	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
+		c.nak(OutcomeNakUnknown, nil)
+	default:
+		c.nak(OutcomeNakNotBound, nil)
 	}
+}
+
+// openPool returns the pool that a is of, and reports whether the client may have one of its addresses.
+func (c *decider) openPool(a netip.Addr) (i int, open bool) {
+	i = c.cfg.PoolOf(a)
+	return i, i >= 0 && c.cfg.pools[i].Kind == c.poolKind() && c.near(&c.cfg.pools[i])
+}
+
+// requestPool answers a REQUEST for an address of a pool that is open to the client.
+func (c *decider) requestPool(i int, a netip.Addr) {
+	kind := c.cfg.pools[i].Kind
 	if own := c.leasedPool(kind); own.IsValid() && own != a {
-		c.d.yourIP = own
+		c.d.YourIP = own
 		c.nak(OutcomeNakWrongAddress, nil)
-		return true
+		return
 	}
 	c.takePool(kind, i, a)
-	return true
 }
 
-// leasedPool gives the address that the client has leased of a pool it may have one of. It
+// leasedPool returns the address that the client has leased of a pool it may have one of. It
 // gets no second one: else one client that names address after address would empty the pool.
 func (c *decider) leasedPool(kind PoolKind) netip.Addr {
-	for i := range c.set.pools {
-		p := &c.set.pools[i]
+	for i := range c.cfg.pools {
+		p := &c.cfg.pools[i]
 		if p.Kind != kind || !c.near(p) {
 			continue
 		}
-		a, fit := c.pools.pick(i, c.holder(kind), netip.Addr{}, c.now)
-		if fit == pool.FitOwn && c.pools.slot(i, a, c.now).State == pool.StateLeased && c.snap.ByIP(a) == nil {
+		a, fit := c.pools.Pick(i, c.holder(kind), netip.Addr{}, c.now)
+		if fit == pool.FitOwn && c.pools.Slot(i, a, c.now).State == pool.StateLeased && c.snap.ByIP(a) == nil {
 			return a
 		}
 	}
@@ -147,38 +170,36 @@ func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 	case c.snap.ByIP(a) != nil:
 		c.nak(OutcomeNakNotBound, nil)
 		return
-	case !usable(c.pools.slot(i, a, c.now), c.holder(kind)):
+	case !usable(c.pools.Slot(i, a, c.now), c.holder(kind)):
 		c.nak(OutcomeNakOtherClient, nil)
 		return
 	case c.fullPort(kind, i, a):
 		c.end(OutcomePortMACLimit)
 		return
 	}
-	if kind == PoolSubscribers {
-		rec, known := c.leases.Get(a)
-		switch o := c.refuseSeat(&rec, known); {
-		case o == OutcomeNakOtherClient:
-			c.nak(o, nil)
-			return
-		case o != 0:
-			c.end(o)
-			return
-		}
+	switch o := c.refuseSeat(kind, a); o {
+	case 0:
+		c.grantPool(wire.Ack, kind, i, a)
+	case OutcomeNakOtherClient:
+		c.nak(o, nil)
+	default:
+		c.end(o)
 	}
-	c.grantPool(wire.Ack, kind, i, a)
 }
 
 // rebootPool answers INIT-REBOOT of a client without a binding. A client of whom
 // there is no record gets silence (RFC 2131 section 4.3.2), but not when its address is
 // of another network than its wire, or unknown clients are to be told.
 func (c *decider) rebootPool(a netip.Addr) {
-	n := c.set.subnetOf(c.wire())
-	rec, known := c.leases.Get(a)
+	n := c.cfg.subnetOf(c.wire())
+	_, known := c.pooled(a)
+	i, open := c.openPool(a)
 	switch {
-	case known && rec.Pool != "" && rec.MAC == c.mac && c.requestPool(a):
-	case c.set.unknown == UnknownNak && c.d.match.unknown():
+	case known && open:
+		c.requestPool(i, a)
+	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
 		c.nak(OutcomeNakUnknown, nil)
-	case c.poolKind() != 0 && c.set.authoritative && n != nil && c.servedKind(c.poolKind()) && !n.prefix.Contains(a) && c.set.poolOf(a) < 0:
+	case c.poolKind() != 0 && c.cfg.authoritative && n != nil && c.servedKind(c.poolKind()) && !n.prefix.Contains(a) && i < 0:
 		c.nak(OutcomeNakNotBound, nil)
 	default:
 		c.end(OutcomeInitRebootUnknown)
@@ -187,8 +208,8 @@ func (c *decider) rebootPool(a netip.Addr) {
 
 // servedKind reports whether a pool of the kind serves the client's wire.
 func (c *decider) servedKind(kind PoolKind) bool {
-	for i := range c.set.pools {
-		if p := &c.set.pools[i]; p.Kind == kind && c.near(p) {
+	for i := range c.cfg.pools {
+		if p := &c.cfg.pools[i]; p.Kind == kind && c.near(p) {
 			return true
 		}
 	}
@@ -200,26 +221,27 @@ func (c *decider) servedKind(kind PoolKind) bool {
 // refused, so that it asks anew and moves there.
 func (c *decider) extendPool(rec *lease.Record) {
 	a := rec.IP
-	if c.r.p.RelayInfoCount() == 0 { // else find was asked already
+	if c.r.P.RelayInfoCount() == 0 { // else find was asked already
 		c.find(a)
-		if s := c.snap.SeatByKey(rec.Subscriber, rec.Key); s != nil && c.d.match.by&MatchVLAN == 0 {
-			c.d.match = match{seat: s, loc: c.d.match.loc} // the packet does not tell where it is from, the record does
+		if s := c.snap.SeatByKey(rec.Subscriber, rec.Key); s != nil && c.d.Match.By&MatchVLAN == 0 {
+			c.d.Match = Match{Seat: s, Loc: c.d.Match.Loc} // the packet does not tell where it is from, the record does
 		}
 	}
-	i := c.set.poolOf(a)
+	i := c.cfg.PoolOf(a)
 	kind := c.poolKind()
 	past := c.past(rec)
-	if s := c.d.match.seat; s != nil && past && i >= 0 && (c.set.pools[i].Kind == PoolSubscribers || c.set.seated(rec.GIAddr)) {
+	if s := c.d.Match.Seat; s != nil && past && i >= 0 && (c.cfg.pools[i].Kind == PoolSubscribers || c.cfg.seated(rec.GIAddr)) {
 		kind = PoolSubscribers
 	}
-	switch b := c.d.match.binding; {
+	b := c.d.Match.binding
+	switch {
 	case b != nil && b.IP == a:
 		c.grant(wire.Ack, b)
 	case b != nil:
 		c.nak(OutcomeNakWrongAddress, b)
-	case i < 0, c.set.pools[i].Kind != kind,
+	case i < 0, c.cfg.pools[i].Kind != kind,
 		kind == PoolGuests && c.learnt(rec, past),
-		!past && !c.near(&c.set.pools[i]): // a renewal past the relay does not tell the wire
+		!past && !c.near(&c.cfg.pools[i]): // a renewal past the relay does not tell the wire
 		c.nak(OutcomeNakNotBound, nil)
 	default:
 		c.takePool(kind, i, a)
@@ -228,27 +250,27 @@ func (c *decider) extendPool(rec *lease.Record) {
 
 // past reports whether a renewal came past the relay that the lease was given through.
 func (c *decider) past(rec *lease.Record) bool {
-	return !c.r.relay.Link.IsValid() && !c.r.p.GIAddr().IsValid() && rec.GIAddr.IsValid()
+	return !c.r.P.Relay.Link.IsValid() && !c.r.P.GIAddr().IsValid() && rec.GIAddr.IsValid()
 }
 
 // learnt reports whether the ERP knows the port of a guest by now. Past the relay the
 // record alone knows the port.
 func (c *decider) learnt(rec *lease.Record, past bool) bool {
 	return len(c.snap.ByPort(rec.Device, rec.Port)) > 0 ||
-		past && c.set.seated(rec.GIAddr) && len(c.snap.SeatsByPort(rec.Device, rec.Port)) > 0
+		past && c.cfg.seated(rec.GIAddr) && len(c.snap.SeatsByPort(rec.Device, rec.Port)) > 0
 }
 
 // seated reports whether a pool for subscribers serves the wire of at.
-func (s *settings) seated(at netip.Addr) bool {
-	for i := range s.pools {
-		if p := &s.pools[i]; p.Kind == PoolSubscribers && p.serves(at) {
+func (c *Config) seated(at netip.Addr) bool {
+	for i := range c.pools {
+		if p := &c.pools[i]; p.Kind == PoolSubscribers && p.serves(at) {
 			return true
 		}
 	}
 	return false
 }
 
-// pooled gives the record of an address that this client has or had from a pool.
+// pooled returns the record of an address that this client has or had from a pool.
 func (c *decider) pooled(a netip.Addr) (lease.Record, bool) {
 	rec, known := c.leases.Get(a)
 	return rec, known && rec.Pool != "" && rec.MAC == c.mac
@@ -256,10 +278,10 @@ func (c *decider) pooled(a netip.Addr) (lease.Record, bool) {
 
 // refuseUnknown ends a REQUEST of which nothing is known.
 func (c *decider) refuseUnknown(o Outcome) {
-	p := &c.r.p
+	p := &c.r.P
 	// Past a relay nobody can say that the client is unknown: its port is.
 	told := p.GIAddr().IsValid() || p.RelayInfoCount() > 0
-	if c.set.unknown == UnknownNak && told && c.d.match.unknown() {
+	if c.cfg.unknown == UnknownNak && told && c.d.Match.unknown() {
 		c.nak(OutcomeNakUnknown, nil)
 		return
 	}
@@ -268,44 +290,44 @@ func (c *decider) refuseUnknown(o Outcome) {
 
 // grantPool plans an OFFER or an ACK of an address of pool i.
 func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Addr) {
-	p := &c.set.pools[i]
+	p := &c.cfg.pools[i]
 	id := c.serverID(&p.subnet)
 	if !id.IsValid() {
 		c.end(OutcomeNoServerID)
 		return
 	}
-	c.d.pool, c.d.yourIP, c.d.holder = i+1, a, c.holder(kind)
-	c.d.reply = wire.Reply{
+	c.d.Pool, c.d.YourIP, c.d.Holder = i+1, a, c.holder(kind)
+	c.d.Reply = wire.Reply{
 		Type: t, ServerID: id, YIAddr: a, Options: c.options(&p.subnet),
 		LeaseTime: p.seconds, RenewTime: p.t1, RebindTime: p.t2,
 	}
 	c.route()
 	if t == wire.Offer {
-		c.d.outcome, c.d.change = OutcomePoolOffer, changeHold
-		c.d.port = portKey(&c.r.relay, c.r.p.GIAddr())
+		c.d.Outcome, c.d.Change = OutcomePoolOffer, ChangeHold
+		c.d.Port = portKey(&c.r.P.Relay, c.r.P.GIAddr())
 		return
 	}
-	c.d.outcome = OutcomePoolAck
-	c.d.reply.CIAddr = c.r.p.CIAddr()
+	c.d.Outcome = OutcomePoolAck
+	c.d.Reply.CIAddr = c.r.P.CIAddr()
 	c.recordPool(p, a)
 }
 
 // recordPool plans the lease record of an ACK.
 func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
-	q := &c.r.p
+	q := &c.r.P
 	rec := lease.Record{
 		IP: a, MAC: c.mac, ClientID: q.ClientID(), Pool: p.Name,
-		Device: c.d.match.loc.device, Port: c.d.match.loc.port,
-		Option82: q.RelayInfo(), GIAddr: q.GIAddr(), Ifindex: c.r.ifindex, Interface: c.r.iface,
+		Device: c.d.Match.Loc.Device, Port: c.d.Match.Loc.Port,
+		Option82: q.RelayInfo(), GIAddr: q.GIAddr(), Ifindex: c.r.Ifindex, Interface: c.r.P.Ingress.Name,
 		State: lease.StateBound, Start: c.now, Renewed: c.now, Expires: c.now.Add(p.lease),
 	}
-	if s := c.d.match.seat; p.Kind == PoolSubscribers {
+	if s := c.d.Match.Seat; p.Kind == PoolSubscribers {
 		rec.Subscriber, rec.Key = s.Subscriber, s.Key
 		if s.Device != 0 {
 			rec.Device, rec.Port = s.Device, s.Port
 		}
 	}
-	c.d.change = changePool
+	c.d.Change = ChangePool
 	if old, known := c.leases.Get(a); known && old.MAC == rec.MAC && old.Pool == p.Name {
 		rec.Start = old.Start
 		if q.RelayInfoCount() == 0 && !q.GIAddr().IsValid() && old.GIAddr.IsValid() { // past the relay
@@ -322,39 +344,34 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 			old.Device == rec.Device && old.Port == rec.Port && old.GIAddr == rec.GIAddr && old.Ifindex == rec.Ifindex &&
 			old.Interface == rec.Interface && bytes.Equal(old.Option82, rec.Option82) && bytes.Equal(old.ClientID, rec.ClientID) {
 			rec.Option82, rec.ClientID = old.Option82, old.ClientID // the table's own: nothing is copied
-			c.d.change = changePoolRenew
+			c.d.Change = ChangePoolRenew
 		}
 	}
-	c.d.rec, c.d.port = rec, portOfLease(&rec)
+	c.d.Rec, c.d.Port = rec, PortOfLease(&rec)
 }
 
-// releasePool plans the release of an address of a pool; false if it is none.
-func (c *decider) releasePool(rec *lease.Record) bool {
-	i := c.set.poolOf(rec.IP)
-	if rec.Pool == "" || i < 0 {
-		return false
-	}
-	c.d.pool, c.d.yourIP, c.d.change, c.d.rec.Key = i+1, rec.IP, changeRelease, rec.Key
+// releasePool plans the release of an address of pool i.
+func (c *decider) releasePool(i int, rec *lease.Record) {
+	c.d.Pool, c.d.YourIP, c.d.Change, c.d.Rec.Key = i+1, rec.IP, ChangeRelease, rec.Key
 	c.end(OutcomePoolReleased)
-	return true
 }
 
 // fullPort reports whether the client's port holds as many addresses of pools as it may and a
 // would be one more (RFC 3046 section 4.0 wants such a bound). Without
 // option 82 nobody knows the port.
 func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
-	port := portKey(&c.r.relay, c.r.p.GIAddr())
-	if c.set.maxMACs == 0 || port == 0 {
+	port := portKey(&c.r.P.Relay, c.r.P.GIAddr())
+	if c.cfg.maxMACs == 0 || port == 0 {
 		return false
 	}
-	if s := c.pools.slot(i, a, c.now); s.MAC == c.holder(kind) && (s.State == pool.StateOffered || s.State == pool.StateLeased) {
+	if s := c.pools.Slot(i, a, c.now); s.MAC == c.holder(kind) && (s.State == pool.StateOffered || s.State == pool.StateLeased) {
 		return false // it has it already
 	}
 	n := 0
-	for j := range c.set.pools {
-		n += c.pools.held(j, port)
+	for j := range c.cfg.pools {
+		n += c.pools.Held(j, port)
 	}
-	return n >= c.set.maxMACs
+	return n >= c.cfg.maxMACs
 }
 
 // portKey is a number for the port that option 82 names, whatever its profile: its very
@@ -380,8 +397,8 @@ func portKey(r *wire.RelayInfo, gi netip.Addr) uint64 {
 	return max(h, 1)
 }
 
-// portOfLease is portKey for a lease.
-func portOfLease(rec *lease.Record) uint64 {
+// PortOfLease is portKey for a lease.
+func PortOfLease(rec *lease.Record) uint64 {
 	r, err := wire.ParseRelayInfo(rec.Option82)
 	if err != nil || len(rec.Option82) == 0 {
 		return 0
@@ -389,44 +406,36 @@ func portOfLease(rec *lease.Record) uint64 {
 	return portKey(&r, rec.GIAddr)
 }
 
-// maxDeclined is the share of a pool that DECLINEs and answers to ARP keep away for the whole of
-// dhcp.quarantine. So many addresses are not really in use by others; somebody takes one after
-// another to decline it, or answers for all, and those after that come back as soon as offers do.
-const maxDeclined = 0.25
+// hasFromPool reports whether the client has the address of rec from a pool now.
+func (c *decider) hasFromPool(rec *lease.Record) bool {
+	return rec.Pool != "" && rec.MAC == c.mac && rec.Live(c.now)
+}
 
-// declinePool takes an address of a pool out of service for a time. Only a client
+// declinePool takes an address of pool i out of service for a time. Only a client
 // that has it now can do that: else anybody could empty the pool.
-func (c *decider) declinePool(rec *lease.Record) bool {
-	i := c.set.poolOf(rec.IP)
-	if rec.Pool == "" || i < 0 || rec.MAC != c.mac || !rec.Live(c.now) || c.snap.ByIP(rec.IP) != nil {
-		return false
-	}
-	c.d.pool, c.d.yourIP, c.d.change = i+1, rec.IP, changeQuarantine
-	c.d.rec = *rec
-	hold := c.set.quarantine
-	if c.pools.quarantined(i, c.now) >= maxDeclined {
-		hold = min(hold, offerHold)
-	}
-	c.d.rec.State, c.d.rec.Renewed, c.d.rec.Expires = lease.StateQuarantined, c.now, c.now.Add(hold)
+func (c *decider) declinePool(i int, rec *lease.Record) {
+	c.d.Pool, c.d.YourIP, c.d.Change = i+1, rec.IP, ChangeQuarantine
+	c.d.Rec = *rec
+	hold := c.cfg.Quarantine(c.pools.Quarantined(i, c.now))
+	c.d.Rec.State, c.d.Rec.Renewed, c.d.Rec.Expires = lease.StateQuarantined, c.now, c.now.Add(hold)
 	c.end(OutcomePoolDeclined)
-	return true
 }
 
 // informPool tells a client of a pool its settings.
-func (c *decider) informPool(ciaddr netip.Addr) bool {
-	rec, ok := c.pooled(ciaddr)
-	i := c.set.poolOf(ciaddr)
-	if !ok || i < 0 || !rec.Live(c.now) {
-		return false
+func (c *decider) informPool(ciaddr netip.Addr) {
+	rec, known := c.leases.Get(ciaddr)
+	i := c.cfg.PoolOf(ciaddr)
+	if !known || i < 0 || !c.hasFromPool(&rec) {
+		c.end(OutcomeInformUnknown)
+		return
 	}
-	p := &c.set.pools[i]
+	p := &c.cfg.pools[i]
 	id := c.serverID(&p.subnet)
 	if !id.IsValid() {
 		c.end(OutcomeNoServerID)
-		return true
+		return
 	}
-	c.d.yourIP, c.d.outcome = ciaddr, OutcomeInformAck
-	c.d.reply = wire.Reply{Type: wire.Ack, ServerID: id, CIAddr: ciaddr, Options: c.options(&p.subnet)}
+	c.d.YourIP, c.d.Outcome = ciaddr, OutcomeInformAck
+	c.d.Reply = wire.Reply{Type: wire.Ack, ServerID: id, CIAddr: ciaddr, Options: c.options(&p.subnet)}
 	c.route()
-	return true
 }

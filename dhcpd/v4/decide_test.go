@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import (
 	"encoding/hex"
@@ -12,10 +12,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 var (
@@ -30,7 +31,7 @@ var (
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// host gives 192.0.2.n.
+// host returns 192.0.2.n.
 func host(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
 
 func client(n byte) provision.MAC { return provision.MAC{0, 0, 0x5e, 0, 0x53, n} }
@@ -70,9 +71,8 @@ func world(t testing.TB) *provision.Snapshot {
 
 func testOptions() Options {
 	return Options{
-		Listen:        netip.MustParseAddrPort("0.0.0.0:67"),
 		Authoritative: true,
-		Relays:        []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24")},
+		Options:       line.Options{Relays: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24")}},
 		Subnets: []Subnet{
 			{
 				Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour,
@@ -83,12 +83,12 @@ func testOptions() Options {
 	}
 }
 
-// port gives option 82 of a port as switch sw inserts it: family A with the MAC of the switch.
+// port returns option 82 of a port as switch sw inserts it: family A with the MAC of the switch.
 func port(sw provision.MAC, n byte) []byte {
 	return append([]byte{1, 6, 0, 4, 0, 100, 0, n, 2, 8, 0, 6}, sw[:]...)
 }
 
-// named gives option 82 with a text circuit-id, and a remote-id if there is one.
+// named returns option 82 with a text circuit-id, and a remote-id if there is one.
 func named(name string, remote ...byte) []byte {
 	b := append([]byte{1, byte(len(name))}, name...)
 	if len(remote) > 0 {
@@ -127,42 +127,41 @@ func requested(a netip.Addr) wire.Option { return addrOption(wire.OptRequestedIP
 func chosen(a netip.Addr) wire.Option    { return addrOption(wire.OptServerID, a) }
 
 // run decides about a request that came to serverIP on a served interface.
-func run(t testing.TB, q wire.Query, tab *lease.Table, change ...func(*request, *Options)) decision {
+func run(t testing.TB, q wire.Query, tab *lease.Table, change ...func(*Request, *Options)) Decision {
 	t.Helper()
-	r := &request{ifindex: 3, iface: "eth0", served: true, local: serverIP}
+	r := &Request{Ifindex: 3, Served: true, Local: serverIP, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
 	opts := testOptions()
 	for _, f := range change {
 		f(r, &opts)
 	}
-	r.parse(q.Append(nil))
-	set, err := compile(opts)
+	r.P.Read(q.Append(nil))
+	cfg, err := Compile(opts)
 	require.NoError(t, err)
 	if tab == nil {
 		tab = lease.New()
 	}
 	snap := world(t)
-	set.takeOver(nil, tab, testNow)
-	set.adopt(snap, tab, testNow)
-	return decide(testNow, r, snap, tab, set, set)
+	pools := fill(t, cfg, snap, tab)
+	return Decide(testNow, r, snap, tab, pools, cfg)
 }
 
-// told says a decision in one line.
-func told(d decision) string {
+// told says a Decision in one line.
+func told(d Decision) string {
 	var b strings.Builder
-	b.WriteString(d.outcome.String())
-	if d.yourIP.IsValid() {
-		fmt.Fprintf(&b, " %s", d.yourIP)
+	b.WriteString(d.Outcome.String())
+	if d.YourIP.IsValid() {
+		fmt.Fprintf(&b, " %s", d.YourIP)
 	}
-	if d.reply.Type != 0 {
-		fmt.Fprintf(&b, " by %s", d.way)
-		if d.to.IsValid() {
-			fmt.Fprintf(&b, " to %s", d.to)
+	if d.Reply.Type != 0 {
+		fmt.Fprintf(&b, " by %s", d.Way)
+		if d.To.IsValid() {
+			fmt.Fprintf(&b, " to %s", d.To)
 		}
 	}
-	if names := [...]string{"", " renew", " background", " fact", " release", " decline", " hold", " pool", " pool-renew", " quarantine"}; d.change != changeNone {
-		b.WriteString(names[d.change])
+	if names := [...]string{"", " renew", " background", " fact", " release", " decline", " hold", " pool", " pool-renew", " quarantine"}; d.Change != ChangeNone {
+		b.WriteString(names[d.Change])
 	}
-	if d.report {
+	if d.Report {
 		b.WriteString(" report")
 	}
 	return b.String()
@@ -251,13 +250,13 @@ func TestRequest(t *testing.T) {
 		r.ClientID = lease.Hex(id)
 		return r
 	}
-	own := func(r *request, _ *Options) { r.ownID = true }
-	lax := func(_ *request, o *Options) { o.Authoritative = false }
+	own := func(r *Request, _ *Options) { r.OwnID = true }
+	lax := func(_ *Request, o *Options) { o.Authoritative = false }
 	for _, tc := range []struct {
 		name   string
 		q      wire.Query
 		leases *lease.Table
-		change func(*request, *Options)
+		change func(*Request, *Options)
 		want   string
 	}{
 		{"selecting", selecting(client(0x11), port(switch1, 1), serverIP, host(11)), nil, nil, "ack 192.0.2.11" + toRelay + " fact"},
@@ -306,7 +305,7 @@ func TestRequest(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.change == nil {
-				tc.change = func(*request, *Options) {}
+				tc.change = func(*Request, *Options) {}
 			}
 			assert.Equal(t, tc.want, told(run(t, tc.q, tc.leases, tc.change)))
 		})
@@ -322,12 +321,12 @@ func TestRecordOfAck(t *testing.T) {
 		IP: host(21), MAC: stranger, ClientID: lease.Hex("id"), Subscriber: 2, Device: 1, Port: 2,
 		Option82: port(switch1, 2), GIAddr: relayIP, Ifindex: 3, Interface: "eth0",
 		State: lease.StateBound, Start: old.Start, Renewed: testNow, Expires: testNow.Add(time.Hour),
-	}, d.rec, "the same client came by another relay")
-	d = run(t, q, leases(bound(host(21), client(0x77), 2)), func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82} })
-	assert.Equal(t, OutcomeNakOtherClient, d.outcome)
+	}, d.Rec, "the same client came by another relay")
+	d = run(t, q, leases(bound(host(21), client(0x77), 2)), func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82} })
+	assert.Equal(t, OutcomeNakOtherClient, d.Outcome)
 	q.CIAddr, q.Options = netip.Addr{}, []wire.Option{requested(host(21))}
 	d = run(t, q, leases(bound(host(21), client(0x77), 2)))
-	assert.Equal(t, testNow, d.rec.Start, "a new client starts anew")
+	assert.Equal(t, testNow, d.Rec.Start, "a new client starts anew")
 }
 
 func TestReleaseDeclineInform(t *testing.T) {
@@ -362,9 +361,9 @@ func TestReleaseDeclineInform(t *testing.T) {
 	})
 	t.Run("inform tells settings but no lease", func(t *testing.T) {
 		d := run(t, wire.Query{Type: wire.Inform, MAC: stranger, CIAddr: host(11)}, nil)
-		assert.Zero(t, d.reply.LeaseTime)
-		assert.False(t, d.reply.YIAddr.IsValid())
-		assert.Equal(t, changeNone, d.change)
+		assert.Zero(t, d.Reply.LeaseTime)
+		assert.False(t, d.Reply.YIAddr.IsValid())
+		assert.Equal(t, ChangeNone, d.Change)
 	})
 }
 
@@ -373,7 +372,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		raw  func(b []byte) []byte
-		r    func(*request)
+		r    func(*Request)
 		want Outcome
 	}{
 		{"reply of a server", func(b []byte) []byte { b[0] = 2; return b }, nil, OutcomeNotRequest},
@@ -386,7 +385,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		{"ACK", func(b []byte) []byte { b[242] = 5; return b }, nil, OutcomeUnexpectedType},
 		{"lease query", func(b []byte) []byte { b[242] = 10; return b }, nil, OutcomeLeaseQueryRefused},
 		{"relay that is not ours", func(b []byte) []byte { copy(b[24:], []byte{192, 0, 2, 66}); return b }, nil, OutcomeRelayUntrusted},
-		{"interface that is off", nil, func(r *request) { r.served = false }, OutcomeInterfaceOff},
+		{"interface that is off", nil, func(r *Request) { r.Served = false }, OutcomeInterfaceOff},
 		{"forged option 82 before the switch's", func(b []byte) []byte {
 			forged := append([]byte{82, 8, 1, 6}, "SPOOF!"...)
 			return append(append(b[:243:243], forged...), b[243:]...)
@@ -394,10 +393,10 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		{"no local address and no gateway to name the server", func(b []byte) []byte {
 			q := wire.Query{Type: wire.Discover, MAC: client(0x81), GIAddr: ip("203.0.113.1")}
 			return q.Append(nil)
-		}, func(r *request) { r.local = netip.Addr{} }, OutcomeNoServerID},
+		}, func(r *Request) { r.Local = netip.Addr{} }, OutcomeNoServerID},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := &request{served: true, local: serverIP}
+			r := &Request{Served: true, Local: serverIP}
 			if tc.r != nil {
 				tc.r(r)
 			}
@@ -405,28 +404,28 @@ func TestRefusedBeforeMatching(t *testing.T) {
 			if tc.raw != nil {
 				raw = tc.raw(raw)
 			}
-			r.parse(raw)
-			set, err := compile(testOptions())
+			r.P.Read(raw)
+			cfg, err := Compile(testOptions())
 			require.NoError(t, err)
-			d := decide(testNow, r, world(t), lease.New(), set, set)
-			assert.Equal(t, tc.want, d.outcome)
-			assert.Zero(t, d.reply.Type, "nothing is answered")
-			assert.Equal(t, changeNone, d.change)
+			d := Decide(testNow, r, world(t), lease.New(), nil, cfg)
+			assert.Equal(t, tc.want, d.Outcome)
+			assert.Zero(t, d.Reply.Type, "nothing is answered")
+			assert.Equal(t, ChangeNone, d.Change)
 		})
 	}
 	for _, bad := range []string{"01060004006900", "01", "0106000400690005ff", "736f6d652d74657874"} {
 		t.Run("option 82 "+bad, func(t *testing.T) {
 			q := good
 			q.Option82, _ = hex.DecodeString(bad)
-			assert.Equal(t, OutcomeOption82Malformed, run(t, q, nil).outcome)
+			assert.Equal(t, OutcomeOption82Malformed, run(t, q, nil).Outcome)
 		})
 	}
 	t.Run("nothing loaded yet", func(t *testing.T) {
-		set, err := compile(testOptions())
+		cfg, err := Compile(testOptions())
 		require.NoError(t, err)
-		r := &request{served: true}
-		r.parse(good.Append(nil))
-		assert.Equal(t, OutcomeNotReady, decide(testNow, r, nil, lease.New(), set, set).outcome)
+		r := &Request{Served: true}
+		r.P.Read(good.Append(nil))
+		assert.Equal(t, OutcomeNotReady, Decide(testNow, r, nil, lease.New(), nil, cfg).Outcome)
 	})
 }
 
@@ -450,20 +449,20 @@ func TestRoute(t *testing.T) {
 			if tc.flag {
 				raw[10] = 0x80
 			}
-			r := &request{served: true, local: serverIP, iface: "eth0", ifindex: 3}
-			r.parse(raw)
-			set, err := compile(testOptions())
+			r := &Request{Served: true, Local: serverIP, Ifindex: 3, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
+			r.P.Read(raw)
+			cfg, err := Compile(testOptions())
 			require.NoError(t, err)
-			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), lease.New(), set, set)))
+			assert.Equal(t, tc.want, told(Decide(testNow, r, world(t), lease.New(), nil, cfg)))
 		})
 	}
 	t.Run("a relayed NAK carries the broadcast flag", func(t *testing.T) {
 		d := run(t, wire.Query{Type: wire.Request, MAC: client(0x11), GIAddr: relayIP, Options: []wire.Option{requested(host(12))}}, nil)
-		assert.True(t, d.reply.Broadcast)
+		assert.True(t, d.Reply.Broadcast)
 	})
 	t.Run("a relay that asks for it gets replies at its source port", func(t *testing.T) {
 		q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: append(port(switch1, 1), 19, 0)}
-		d := run(t, q, nil, func(r *request, _ *Options) { r.from = netip.MustParseAddrPort("198.51.100.1:5067") })
+		d := run(t, q, nil, func(r *Request, _ *Options) { r.P.From = netip.MustParseAddrPort("198.51.100.1:5067") })
 		assert.Equal(t, "offer 192.0.2.11 by relay to 198.51.100.1:5067", told(d))
 	})
 }
@@ -473,23 +472,23 @@ func TestServerIdentifier(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		opt82  []byte
-		change func(*request, *Options)
+		change func(*Request, *Options)
 		want   netip.Addr
 	}{
-		{"the address it came to", nil, func(*request, *Options) {}, serverIP},
-		{"configured", nil, func(_ *request, o *Options) { o.ServerID = host(250) }, host(250)},
-		{"what the relay says (RFC 5107)", []byte{11, 4, 198, 51, 100, 1}, func(_ *request, o *Options) { o.ServerID = host(250) }, relayIP},
-		{"the gateway, on an interface without address", nil, func(r *request, _ *Options) { r.local = netip.Addr{} }, host(1)},
+		{"the address it came to", nil, func(*Request, *Options) {}, serverIP},
+		{"configured", nil, func(_ *Request, o *Options) { o.ServerID = host(250) }, host(250)},
+		{"what the relay says (RFC 5107)", []byte{11, 4, 198, 51, 100, 1}, func(_ *Request, o *Options) { o.ServerID = host(250) }, relayIP},
+		{"the gateway, on an interface without address", nil, func(r *Request, _ *Options) { r.Local = netip.Addr{} }, host(1)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			q.Option82 = tc.opt82
 			d := run(t, q, nil, tc.change)
-			assert.Equal(t, OutcomeOffer, d.outcome)
-			assert.Equal(t, tc.want, d.reply.ServerID)
+			assert.Equal(t, OutcomeOffer, d.Outcome)
+			assert.Equal(t, tc.want, d.Reply.ServerID)
 			// And a client that chooses it is ours.
 			sel := q
 			sel.Type, sel.Options = wire.Request, []wire.Option{chosen(tc.want), requested(host(11))}
-			assert.Equal(t, OutcomeAck, run(t, sel, nil, tc.change).outcome)
+			assert.Equal(t, OutcomeAck, run(t, sel, nil, tc.change).Outcome)
 		})
 	}
 }
@@ -505,12 +504,12 @@ func TestMatchOrder(t *testing.T) {
 		{[]MatchKind{MatchMAC, MatchOption82}, "192.0.2.11"},
 		{[]MatchKind{MatchMAC}, "192.0.2.11"},
 	} {
-		d := run(t, q, nil, func(_ *request, o *Options) { o.Match = tc.match })
-		assert.Equal(t, tc.want, d.yourIP.String(), "%v", tc.match)
+		d := run(t, q, nil, func(_ *Request, o *Options) { o.Match = tc.match })
+		assert.Equal(t, tc.want, d.YourIP.String(), "%v", tc.match)
 	}
 	q.Option82 = nil
-	d := run(t, q, nil, func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82} })
-	assert.Equal(t, OutcomeUnknownClient, d.outcome, "by MAC only if configured")
+	d := run(t, q, nil, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82} })
+	assert.Equal(t, OutcomeUnknownClient, d.Outcome, "by MAC only if configured")
 }
 
 // Option 82 comes back byte for byte as the last option of every reply, NAK and INIT-REBOOT included.
@@ -524,15 +523,15 @@ func TestOption82IsEchoedLast(t *testing.T) {
 		{Type: wire.Inform, CIAddr: host(11)},
 	} {
 		q.MAC, q.Option82, q.GIAddr = client(0x11), opt82, relayIP
-		r := &request{served: true, local: serverIP}
-		r.parse(q.Append(nil))
-		set, err := compile(testOptions())
+		r := &Request{Served: true, Local: serverIP}
+		r.P.Read(q.Append(nil))
+		cfg, err := Compile(testOptions())
 		require.NoError(t, err)
-		d := decide(testNow, r, world(t), lease.New(), set, set)
-		reply := d.reply.Append(nil, &r.p)
+		d := Decide(testNow, r, world(t), lease.New(), nil, cfg)
+		reply := d.Reply.Append(nil, &r.P.Packet)
 		tail := append([]byte{82, byte(len(opt82))}, append(opt82, 255)...)
 		at := strings.Index(string(reply), string(tail))
-		require.Positive(t, at, "%s", d.outcome)
+		require.Positive(t, at, "%s", d.Outcome)
 		assert.Equal(t, strings.Repeat("\x00", len(reply)-at-len(tail)), string(reply[at+len(tail):]))
 		lib, err := dhcpv4.FromBytes(reply)
 		require.NoError(t, err)
@@ -542,12 +541,10 @@ func TestOption82IsEchoedLast(t *testing.T) {
 
 func TestCompileReportsEveryMistake(t *testing.T) {
 	n := netip.MustParsePrefix("192.0.2.0/24")
-	_, err := compile(Options{
-		Listen:     netip.MustParseAddrPort("[2001:db8::1]:67"),
-		Interfaces: []string{"eth["},
-		Relays:     []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")},
-		ServerID:   ip("2001:db8::1"),
-		Match:      []MatchKind{99},
+	_, err := Compile(Options{
+		Options:  line.Options{Relays: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}},
+		ServerID: ip("2001:db8::1"),
+		Match:    []MatchKind{99},
 		Subnets: []Subnet{
 			{Prefix: n, LeaseTime: time.Hour},
 			{Prefix: n, LeaseTime: time.Hour},
@@ -558,7 +555,6 @@ func TestCompileReportsEveryMistake(t *testing.T) {
 		},
 	})
 	for _, want := range []string{
-		`listen [2001:db8::1]:67: want an IPv4 address and port`, `interface "eth[": syntax error in pattern`,
 		`relay 2001:db8::/32: want an IPv4 prefix`, `server id 2001:db8::1: want an IPv4 address`, `match 99: no such kind`,
 		`subnet 192.0.2.0/24: given twice`, `subnet 192.0.3.0/24: lease time 1s: want at least 1m0s`,
 		`subnet 192.0.4.0/24: times: want 0 < renew 2h0m0s <= rebind 52m30s <= lease 1h0m0s`,
@@ -573,10 +569,10 @@ func TestSubnetOptions(t *testing.T) {
 	opts := testOptions()
 	opts.Subnets[0].Options = []Option{{Code: 6, Value: []byte{192, 0, 2, 9}}, {Code: 43, Value: []byte("v")}}
 	opts.Subnets = append(opts.Subnets, Subnet{Prefix: netip.MustParsePrefix("192.0.2.16/28"), LeaseTime: time.Hour})
-	set, err := compile(opts)
+	cfg, err := Compile(opts)
 	require.NoError(t, err)
-	assert.Equal(t, "192.0.2.16/28", set.subnetOf(host(21)).prefix.String(), "the smallest subnet wins")
-	n := set.subnetOf(host(11))
+	assert.Equal(t, "192.0.2.16/28", cfg.subnetOf(host(21)).prefix.String(), "the smallest subnet wins")
+	n := cfg.subnetOf(host(11))
 	assert.EqualValues(t, []uint32{3600, 1800, 3150}, []uint32{n.seconds, n.t1, n.t2})
 	q := wire.Query{Type: wire.Discover, MAC: client(0x11)}
 	var p wire.Packet
@@ -587,30 +583,6 @@ func TestSubnetOptions(t *testing.T) {
 	assert.Equal(t, []byte("v"), lib.Options.Get(dhcpv4.OptionVendorSpecificInformation))
 	assert.Equal(t, "255.255.255.0", dhcpv4.GetIP(dhcpv4.OptionSubnetMask, lib.Options).String())
 	assert.Equal(t, "192.0.2.1", lib.Router()[0].String())
-}
-
-func TestServes(t *testing.T) {
-	for _, tc := range []struct {
-		listen     string
-		interfaces []string
-		name       string
-		loopback   bool
-		want       bool
-	}{
-		{"0.0.0.0:67", nil, "eth0", false, true},
-		{"0.0.0.0:67", nil, "lo", true, false},
-		{"0.0.0.0:67", []string{"lo"}, "lo", true, true},
-		{"0.0.0.0:67", []string{"vlan*", "eth1"}, "vlan100", false, true},
-		{"0.0.0.0:67", []string{"vlan*", "eth1"}, "eth1", false, true},
-		{"0.0.0.0:67", []string{"vlan*", "eth1"}, "eth10", false, false},
-		{"0.0.0.0:67", []string{"vlan*"}, "", false, false},
-		{"127.0.0.1:6767", nil, "lo", true, true},
-		{"127.0.0.1:6767", []string{"eth1"}, "lo", true, true},
-	} {
-		set, err := compile(Options{Listen: netip.MustParseAddrPort(tc.listen), Interfaces: tc.interfaces})
-		require.NoError(t, err)
-		assert.Equal(t, tc.want, set.serves(tc.name, tc.loopback), "%+v", tc)
-	}
 }
 
 func TestOutcomes(t *testing.T) {
@@ -629,21 +601,21 @@ func TestOutcomes(t *testing.T) {
 	assert.Error(t, err)
 }
 
-// Whatever the packet, decide gives one outcome and a reply only with a way.
+// Whatever the packet, Decide returns one outcome and a reply only with a way.
 func FuzzDecide(f *testing.F) {
 	snap := world(f)
-	set, err := compile(testOptions())
+	cfg, err := Compile(testOptions())
 	require.NoError(f, err)
 	profiled := testOptions()
 	for _, e := range option82.Catalogue() { // some matched, all by default
 		profiled.Option82.Default = append(profiled.Option82.Default, e.Profile)
-		profiled.Option82.Profiles = append(profiled.Option82.Profiles, Option82Profile{Profile: e.Profile, Match: Option82Match{RemoteID: "*" + e.Name[:1] + "*", DeviceName: "sw?"}})
+		profiled.Option82.Profiles = append(profiled.Option82.Profiles, line.Option82Profile{Profile: e.Profile, Match: line.Option82Match{RemoteID: "*" + e.Name[:1] + "*", DeviceName: "sw?"}})
 		for _, v := range e.Vectors {
 			q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: unhex(f, v.Payload)}
 			f.Add(q.Append(nil))
 		}
 	}
-	byProfile, err := compile(profiled)
+	byProfile, err := Compile(profiled)
 	require.NoError(f, err)
 	extended := testOptions()
 	extended.RapidCommit, extended.LeaseQuery = true, extended.Relays
@@ -652,7 +624,7 @@ func FuzzDecide(f *testing.F) {
 		{Name: "vendor", Match: ClassMatch{VendorClass: "stb*"}, OptionSet: OptionSet{BootFile: "stb.img", VendorSpecific: []Option{{Code: 1, Value: make([]byte, 200)}}}},
 		{Name: "old", Match: ClassMatch{UserClass: "old"}, AlwaysBroadcast: true},
 	}
-	full, err := compile(extended)
+	full, err := Compile(extended)
 	require.NoError(f, err)
 	for _, q := range []wire.Query{
 		{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1)},
@@ -669,10 +641,9 @@ func FuzzDecide(f *testing.F) {
 	pooled := testOptions()
 	withGuests(nil, &pooled)
 	pooled.Pools[0].First, pooled.Pools[0].Last = host(30), host(37) // 31 to 33 are bound
-	guested, err := compile(pooled)
+	guested, err := Compile(pooled)
 	require.NoError(f, err)
-	guested.takeOver(nil, tab, testNow)
-	guested.adopt(snap, tab, testNow)
+	pools := fill(f, guested, snap, tab) // the others have none
 	for _, q := range []wire.Query{
 		{Type: wire.Discover, MAC: stranger, Options: []wire.Option{requested(host(31))}},
 		{Type: wire.Request, MAC: stranger, CIAddr: host(35)},
@@ -683,27 +654,27 @@ func FuzzDecide(f *testing.F) {
 		f.Add(q.Append(nil))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, set := range []*settings{set, byProfile, full, guested} {
-			r := &request{served: true, local: serverIP, iface: "eth0"}
-			r.parse(raw)
-			d := decide(testNow, r, snap, tab, set, set)
-			require.NotEqual(t, "invalid", d.outcome.String())
-			if d.outcome == OutcomePoolOffer || d.outcome == OutcomePoolAck {
-				require.Nil(t, snap.ByIP(d.yourIP), "never an address of the ERP to a client of a pool")
-				require.False(t, d.yourIP == host(35) && d.mac != stranger, "never one that another has")
+		for _, cfg := range []*Config{cfg, byProfile, full, guested} {
+			r := &Request{Served: true, Local: serverIP, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
+			r.P.Read(raw)
+			d := Decide(testNow, r, snap, tab, pools, cfg)
+			require.NotEqual(t, "invalid", d.Outcome.String())
+			if d.Outcome == OutcomePoolOffer || d.Outcome == OutcomePoolAck {
+				require.Nil(t, snap.ByIP(d.YourIP), "never an address of the ERP to a client of a pool")
+				require.False(t, d.YourIP == host(35) && d.MAC != stranger, "never one that another has")
 			}
-			require.Equal(t, d.outcome.Answered(), d.reply.Type != 0, d.outcome.String())
-			require.Equal(t, d.outcome.Answered(), d.way != wayNone)
-			if r.err == nil && r.p.GIAddr().IsValid() && !set.trusts(r.p.GIAddr()) {
-				require.False(t, d.outcome.Answered(), "never an answer to an untrusted relay")
+			require.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0, d.Outcome.String())
+			require.Equal(t, d.Outcome.Answered(), d.Way != WayNone)
+			if r.P.Err == nil && r.P.GIAddr().IsValid() && !cfg.line.Trusts(r.P.GIAddr()) {
+				require.False(t, d.Outcome.Answered(), "never an answer to an untrusted relay")
 			}
-			if d.reply.Type != 0 {
+			if d.Reply.Type != 0 {
 				var p wire.Packet
-				require.NoError(t, p.Parse(d.appendReply(nil, &r.p)))
-				if d.lease == nil {
-					require.Equal(t, r.p.RelayInfo(), p.RelayInfo())
+				require.NoError(t, p.Parse(d.AppendReply(nil, &r.P.Packet)))
+				if d.Lease == nil {
+					require.Equal(t, r.P.RelayInfo(), p.RelayInfo())
 				}
-				if d.reply.Type == wire.Nak { // RFC 2131 table 3
+				if d.Reply.Type == wire.Nak { // RFC 2131 table 3
 					require.False(t, p.YIAddr().IsValid() || p.CIAddr().IsValid() || p.SIAddr().IsValid())
 					for code := 1; code < 255; code++ {
 						if _, there := p.Option(byte(code)); there {

@@ -1,18 +1,17 @@
-package dhcpd
+package v4
 
 import (
-	"errors"
 	"net/netip"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // vlanWorld has customers by VLAN, on two ports and by MAC alone.
@@ -37,7 +36,7 @@ func vlanWorld(t testing.TB) *provision.Snapshot {
 
 // decideIn decides about q as in run, with the data of vlanWorld and on the
 // interface of a name.
-func decideIn(t testing.TB, iface string, q wire.Query, tab *lease.Table, change func(*Options)) decision {
+func decideIn(t testing.TB, iface string, q wire.Query, tab *lease.Table, change func(*Options)) Decision {
 	t.Helper()
 	opts := testOptions()
 	opts.VLANInterfaces = []string{"vlan{vlan}", "eth1.{svlan}.{vlan}"}
@@ -45,15 +44,14 @@ func decideIn(t testing.TB, iface string, q wire.Query, tab *lease.Table, change
 	if change != nil {
 		change(&opts)
 	}
-	set, err := compile(opts)
+	cfg, err := Compile(opts)
 	require.NoError(t, err)
-	at := set.placeOf(iface)
-	r := &request{ifindex: 3, iface: iface, served: true, local: serverIP, vlan: at.vlan, untrusted: at.untrusted}
-	r.parse(q.Append(nil))
+	r := &Request{Ifindex: 3, Served: true, Local: serverIP, P: line.Packet{Ingress: cfg.line.Ingress(iface)}}
+	r.P.Read(q.Append(nil))
 	if tab == nil {
 		tab = lease.New()
 	}
-	return decide(testNow, r, vlanWorld(t), tab, set, set)
+	return Decide(testNow, r, vlanWorld(t), tab, nil, cfg)
 }
 
 func order(kinds ...MatchKind) func(*Options) { return func(o *Options) { o.Match = kinds } }
@@ -92,7 +90,7 @@ func TestMatchByVLAN(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			d := decideIn(t, tc.iface, tc.q, nil, tc.change)
 			assert.Equal(t, tc.want, told(d))
-			assert.Equal(t, tc.by, d.match.by.String())
+			assert.Equal(t, tc.by, d.Match.By.String())
 		})
 	}
 }
@@ -142,7 +140,7 @@ func TestMatchByClientID(t *testing.T) {
 			tc.q.Options = append(tc.q.Options, clientID(tc.id...))
 			d := decideIn(t, "eth0", tc.q, nil, tc.change)
 			assert.Equal(t, tc.want, told(d))
-			assert.Equal(t, tc.by, d.match.by.String())
+			assert.Equal(t, tc.by, d.Match.By.String())
 		})
 	}
 	t.Run("not from a live lease of another", func(t *testing.T) {
@@ -174,8 +172,8 @@ func TestTrust(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := decideIn(t, tc.iface, tc.q, nil, tc.change)
-			assert.Equal(t, tc.want, d.outcome)
-			assert.Equal(t, tc.want == OutcomeOffer, d.reply.Type != 0)
+			assert.Equal(t, tc.want, d.Outcome)
+			assert.Equal(t, tc.want == OutcomeOffer, d.Reply.Type != 0)
 		})
 	}
 	for _, tc := range []struct {
@@ -191,11 +189,11 @@ func TestTrust(t *testing.T) {
 		{"as IPv6 sockets give it", "::ffff:198.51.100.1", true, OutcomeOffer},
 	} {
 		t.Run("source: "+tc.name, func(t *testing.T) {
-			d := run(t, relayed, nil, func(r *request, o *Options) {
-				r.from = netip.AddrPortFrom(ip(tc.from), 67)
+			d := run(t, relayed, nil, func(r *Request, o *Options) {
+				r.P.From = netip.AddrPortFrom(ip(tc.from), 67)
 				o.CheckRelaySource = tc.check
 			})
-			assert.Equal(t, tc.want, d.outcome)
+			assert.Equal(t, tc.want, d.Outcome)
 		})
 	}
 }
@@ -223,11 +221,11 @@ func TestMACChange(t *testing.T) {
 		{"a renewal is reported", MACReport, renew, leases(bound(host(11), stranger, 1)), "mac_reported 192.0.2.11 report"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			d := run(t, tc.q, tc.tab, func(_ *request, o *Options) { o.MACChange = tc.how })
+			d := run(t, tc.q, tc.tab, func(_ *Request, o *Options) { o.MACChange = tc.how })
 			assert.Equal(t, tc.want, told(d))
-			assert.Equal(t, d.outcome.Answered(), d.reply.Type != 0)
-			if d.outcome == OutcomeMACReported {
-				assert.Equal(t, lease.Record{IP: host(11), Subscriber: 1}, d.rec)
+			assert.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0)
+			if d.Outcome == OutcomeMACReported {
+				assert.Equal(t, lease.Record{IP: host(11), Subscriber: 1}, d.Rec)
 			}
 		})
 	}
@@ -254,14 +252,14 @@ func TestMACsPerPort(t *testing.T) {
 		{"a port known by name", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: named("ge-0/0/5", switch2[:]...)}, 1, nil, "offer 192.0.2.71 by relay to 198.51.100.1:67"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			d := run(t, tc.q, tc.tab, func(_ *request, o *Options) { o.MaxPortMACs = tc.limit })
+			d := run(t, tc.q, tc.tab, func(_ *Request, o *Options) { o.MaxPortMACs = tc.limit })
 			assert.Equal(t, tc.want, told(d))
 		})
 	}
 }
 
 func TestClientKey(t *testing.T) {
-	byID := func(_ *request, o *Options) { o.ClientKey = ClientKeyID }
+	byID := func(_ *Request, o *Options) { o.ClientKey = ClientKeyID }
 	laptop := bound(host(21), client(0x77), 2)
 	laptop.ClientID = []byte("laptop")
 	id := func(s string, o ...wire.Option) []wire.Option { return append(o, clientID([]byte(s)...)) }
@@ -285,8 +283,8 @@ func TestClientKey(t *testing.T) {
 			assert.Equal(t, tc.byMAC, told(run(t, tc.q, leases(laptop))))
 			d := run(t, tc.q, leases(laptop), byID)
 			assert.Equal(t, tc.key, told(d))
-			if d.change == changeRelease || d.change == changeDecline {
-				assert.Equal(t, client(0x77), d.rec.MAC, "the lease is found by the MAC that it has")
+			if d.Change == ChangeRelease || d.Change == ChangeDecline {
+				assert.Equal(t, client(0x77), d.Rec.MAC, "the lease is found by the MAC that it has")
 			}
 		})
 	}
@@ -294,7 +292,7 @@ func TestClientKey(t *testing.T) {
 
 // A client whose address the ERP took away: NAK at once, or a minute more and then NAK.
 func TestBindingChange(t *testing.T) {
-	shorten := func(_ *request, o *Options) { o.BindingChange = BindingShorten }
+	shorten := func(_ *Request, o *Options) { o.BindingChange = BindingShorten }
 	old := bound(host(99), client(0x11), 1) // customer 1 has .11 now
 	old.Expires = testNow.Add(time.Hour)
 	renew := wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(99)}
@@ -321,10 +319,10 @@ func TestBindingChange(t *testing.T) {
 			assert.Equal(t, tc.nak, told(run(t, tc.q, tc.tab)))
 			d := run(t, tc.q, tc.tab, shorten)
 			assert.Equal(t, tc.shortened, told(d))
-			if d.outcome == OutcomeAckShortened {
-				assert.EqualValues(t, []uint32{60, 30, 52}, []uint32{d.reply.LeaseTime, d.reply.RenewTime, d.reply.RebindTime})
-				assert.Equal(t, testNow.Add(time.Minute), d.rec.Expires)
-				assert.Equal(t, host(99), d.reply.YIAddr)
+			if d.Outcome == OutcomeAckShortened {
+				assert.EqualValues(t, []uint32{60, 30, 52}, []uint32{d.Reply.LeaseTime, d.Reply.RenewTime, d.Reply.RebindTime})
+				assert.Equal(t, testNow.Add(time.Minute), d.Rec.Expires)
+				assert.Equal(t, host(99), d.Reply.YIAddr)
 			}
 		})
 	}
@@ -351,28 +349,11 @@ func TestCompileMatchingRefuses(t *testing.T) {
 	opts.TrustedInterfaces, opts.VLANInterfaces = []string{"eth["}, []string{"eth1"}
 	opts.ClientIDs = []ClientID{{}, {Value: []byte("a"), Text: true, IP: host(1)}, {Value: []byte("\x00a"), IP: host(2)}}
 	opts.ClientKey, opts.MaxPortMACs = 9, 65
-	_, err := compile(opts)
+	_, err := Compile(opts)
 	for _, want := range []string{`trusted interface "eth["`, `vlan interface "eth1": no {vlan} in it`, "client id : want 1 to 254 bytes",
 		"client id 0061: given twice", "client key 9", "macs per port 65: want 0 to 64"} {
 		assert.ErrorContains(t, err, want)
 	}
-}
-
-// What an interface is called is read once, until it is renamed or the settings change.
-func TestPlaces(t *testing.T) {
-	opts := testOptions()
-	opts.VLANInterfaces, opts.TrustedInterfaces = []string{"vlan{vlan}"}, []string{"core"}
-	one, err := compile(opts)
-	require.NoError(t, err)
-	opts.TrustedInterfaces = nil
-	two, err := compile(opts)
-	require.NoError(t, err)
-	var p places
-	assert.Equal(t, place{name: "vlan7", vlan: 7, untrusted: true}, p.of(one, 3, "vlan7"))
-	assert.Equal(t, place{name: "core"}, p.of(one, 4, "core"))
-	assert.Zero(t, testing.AllocsPerRun(10, func() { p.of(one, 3, "vlan7"); p.of(one, 4, "core") }))
-	assert.Equal(t, place{name: "vlan8", vlan: 8, untrusted: true}, p.of(one, 3, "vlan8"))
-	assert.Equal(t, place{name: "vlan8", vlan: 8}, p.of(two, 3, "vlan8"))
 }
 
 // The ways of matching cost no allocation, for clients that are found and for those that are not.
@@ -383,7 +364,7 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 	opts.VLANInterfaces = []string{"vlan{vlan}"}
 	opts.ClientIDs = []ClientID{{Value: []byte("gateway-7"), Text: true, IP: host(31)}}
 	opts.MaxPortMACs, opts.CheckRelaySource = 2, true
-	set, err := compile(opts)
+	cfg, err := Compile(opts)
 	require.NoError(t, err)
 	tab := leases(bound(host(21), stranger, 2), bound(host(52), client(0x77), 5))
 	mac51 := client(0x51)
@@ -402,96 +383,13 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			raw := tc.q.Append(nil)
-			r := &request{served: true, local: serverIP, vlan: tc.vlan, from: netip.AddrPortFrom(relayIP, 67)}
-			var d decision
+			r := &Request{Served: true, Local: serverIP, P: line.Packet{From: netip.AddrPortFrom(relayIP, 67), Ingress: line.Ingress{VLAN: tc.vlan}}}
+			var d Decision
 			assert.Zero(t, testing.AllocsPerRun(100, func() {
-				r.parse(raw)
-				d = decide(testNow, r, snap, tab, set, set)
+				r.P.Read(raw)
+				d = Decide(testNow, r, snap, tab, nil, cfg)
 			}))
-			assert.Equal(t, tc.want, d.outcome)
+			assert.Equal(t, tc.want, d.Outcome)
 		})
 	}
-}
-
-// A MAC that is to be reported first goes to the journal without a lease, and
-// nothing is sent, whether the disk takes it or not.
-func TestReportBeforeAnswer(t *testing.T) {
-	for _, broken := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			j := &journal{}
-			if broken {
-				j.fail(errors.New("disk"))
-			}
-			r := newRig(t, j)
-			opts := testOptions()
-			opts.MACChange = MACReport
-			require.NoError(t, r.s.Reload(opts))
-			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 1), Options: []wire.Option{clientID([]byte("\x00cpe")...)}}
-			r.ask(q)
-			require.NoError(t, r.end())
-			assert.Empty(t, r.out.all())
-			assert.Zero(t, r.dirty())
-			assert.Zero(t, r.s.deps.Leases.Counts(time.Now()).Bound)
-			assert.Equal(t, map[string]int{"discover mac_reported": 1}, r.n.get())
-			events := r.log.Find(EventFilter{})
-			require.Len(t, events, 1)
-			assert.Equal(t, lease.Hex("\x00cpe"), events[0].ClientID, "the log has its own copy")
-			if broken {
-				assert.Empty(t, j.groups)
-				return
-			}
-			require.Len(t, j.groups, 1)
-			require.Len(t, j.groups[0], 1)
-			assert.Zero(t, j.groups[0][0].Lease)
-			assert.Equal(t, &provision.MACReport{IP: host(11), MAC: stranger, Subscriber: 1, At: events[0].Time}, j.groups[0][0].Report)
-		})
-	}
-}
-
-// A client that is found by its MAC does not hide that its port is not.
-func TestLostOption82IsTold(t *testing.T) {
-	r := newRig(t, nil)
-	for _, tc := range []struct {
-		opt82 []byte
-		match []MatchKind
-		want  Outcome
-	}{
-		{port(switch1, 9), nil, OutcomeUnknownPort},
-		{port(stranger, 9), nil, OutcomeUnknownDevice},
-		{port(switch1, 9), []MatchKind{MatchMAC}, 0},
-		{port(switch1, 1), nil, 0},
-		{nil, nil, 0},
-	} {
-		opts := testOptions()
-		opts.Match = tc.match
-		require.NoError(t, r.s.Reload(opts))
-		r.ask(wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: tc.opt82})
-		e := r.log.Find(EventFilter{Limit: 1})[0]
-		assert.Equal(t, OutcomeOffer, e.Outcome)
-		assert.Equal(t, tc.want, e.Lost)
-	}
-	assert.Len(t, r.log.Find(EventFilter{Lost: true}), 2)
-	assert.NoError(t, r.end())
-}
-
-func TestExplainMatching(t *testing.T) {
-	snap := vlanWorld(t)
-	opts := testOptions()
-	opts.Match = []MatchKind{MatchOption82 | MatchMAC, MatchVLAN, MatchClientID, MatchMAC}
-	opts.VLANInterfaces, opts.TrustedInterfaces = []string{"vlan{vlan}"}, []string{"core"}
-	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New()})
-	require.NoError(t, err)
-	e := s.Explain(Query{MAC: stranger, Interface: "vlan200"})
-	assert.Equal(t, OutcomeOffer, e.Outcome)
-	assert.Equal(t, "vlan", e.MatchedBy)
-	assert.EqualValues(t, 200, e.VLAN)
-	mac51 := client(0x51)
-	e = s.Explain(Query{MAC: stranger, ClientID: append([]byte{255, 0, 0, 0, 1, 0, 3, 0, 1}, mac51[:]...)})
-	assert.Equal(t, "client_id", e.MatchedBy)
-	assert.Equal(t, host(51), e.YourIP)
-	assert.Equal(t, "iaid 00000001 duid-ll ethernet 00:00:5e:00:53:51", e.ClientID)
-	assert.False(t, e.Swap, "the ERP has the identifier's MAC")
-	e = s.Explain(Query{MAC: client(0x11), Option82: port(switch1, 1), Interface: "core"})
-	assert.Equal(t, "option82+mac", e.MatchedBy)
-	assert.Equal(t, OutcomeOption82Untrusted, s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "vlan200"}).Outcome)
 }

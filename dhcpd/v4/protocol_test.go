@@ -1,4 +1,4 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
@@ -7,38 +7,39 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
 func TestRapidCommit(t *testing.T) {
 	q := wire.Query{Type: wire.Discover, MAC: client(0x11), Options: []wire.Option{{Code: wire.OptRapidCommit}}}
-	on := func(_ *request, o *Options) { o.RapidCommit = true }
+	on := func(_ *Request, o *Options) { o.RapidCommit = true }
 	d := run(t, q, nil, on)
 	assert.Equal(t, "ack 192.0.2.11 by frame fact", told(d), "on disk before it leaves, as any ACK")
-	assert.True(t, d.reply.RapidCommit)
-	assert.EqualValues(t, 3600, d.reply.LeaseTime)
+	assert.True(t, d.Reply.RapidCommit)
+	assert.EqualValues(t, 3600, d.Reply.LeaseTime)
 
 	assert.Equal(t, "offer 192.0.2.11 by frame", told(run(t, q, nil)), "off by default")
 	q.Options = nil
 	d = run(t, q, nil, on)
 	assert.Equal(t, "offer 192.0.2.11 by frame", told(d), "only to clients that ask")
-	assert.False(t, d.reply.RapidCommit)
+	assert.False(t, d.Reply.RapidCommit)
 	q.Options, q.MAC = []wire.Option{{Code: wire.OptRapidCommit}}, client(0x99)
 	d = run(t, q, nil, on)
-	assert.Equal(t, OutcomeUnknownClient, d.outcome)
-	assert.False(t, d.reply.RapidCommit)
+	assert.Equal(t, OutcomeUnknownClient, d.Outcome)
+	assert.False(t, d.Reply.RapidCommit)
 }
 
 // Clients that miss unicast replies before they have an address, and do not say so.
 func TestAlwaysBroadcast(t *testing.T) {
-	subnet := func(_ *request, o *Options) { o.Subnets[0].AlwaysBroadcast = true }
-	class := func(_ *request, o *Options) {
+	subnet := func(_ *Request, o *Options) { o.Subnets[0].AlwaysBroadcast = true }
+	class := func(_ *Request, o *Options) {
 		o.Classes = []Class{{Name: "old", Match: ClassMatch{VendorClass: "old*"}, AlwaysBroadcast: true}}
 	}
 	old := []wire.Option{{Code: wire.OptVendorClass, Value: []byte("old-cpe")}}
 	for name, tc := range map[string]struct {
 		q      wire.Query
-		change func(*request, *Options)
+		change func(*Request, *Options)
 		want   string
 		flag   bool
 	}{
@@ -51,7 +52,7 @@ func TestAlwaysBroadcast(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := run(t, tc.q, nil, tc.change)
 			assert.Equal(t, tc.want, told(d))
-			require.Equal(t, tc.flag, d.reply.Broadcast)
+			require.Equal(t, tc.flag, d.Reply.Broadcast)
 		})
 	}
 }
@@ -67,25 +68,25 @@ func TestServerOverride(t *testing.T) {
 	renew := wire.Query{Type: wire.Request, MAC: client(0x11), GIAddr: relayIP, CIAddr: host(11), Option82: with}
 
 	d := run(t, renew, tab)
-	assert.Equal(t, OutcomeAck, d.outcome)
-	assert.Equal(t, "relay to 198.51.100.1:67", d.way.String()+" to "+d.to.String())
-	assert.Equal(t, via, d.reply.ServerID, "so that the next renewal comes this way too")
+	assert.Equal(t, OutcomeAck, d.Outcome)
+	assert.Equal(t, "relay to 198.51.100.1:67", d.Way.String()+" to "+d.To.String())
+	assert.Equal(t, via, d.Reply.ServerID, "so that the next renewal comes this way too")
 
 	renew.Options = []wire.Option{chosen(via)}
-	assert.Equal(t, OutcomeAck, run(t, renew, tab).outcome, "with the server identifier that it was told")
+	assert.Equal(t, OutcomeAck, run(t, renew, tab).Outcome, "with the server identifier that it was told")
 	renew.Option82 = port(switch1, 1)
-	assert.Equal(t, OutcomeAck, run(t, renew, tab).outcome, "though the relay does not say so again")
-	assert.Equal(t, OutcomeNotForUs, run(t, renew, nil).outcome, "but nobody was told so")
+	assert.Equal(t, OutcomeAck, run(t, renew, tab).Outcome, "though the relay does not say so again")
+	assert.Equal(t, OutcomeNotForUs, run(t, renew, nil).Outcome, "but nobody was told so")
 	renew.Options = []wire.Option{chosen(netip.MustParseAddr("198.51.100.78"))}
-	assert.Equal(t, OutcomeNotForUs, run(t, renew, tab).outcome)
+	assert.Equal(t, OutcomeNotForUs, run(t, renew, tab).Outcome)
 
 	release := wire.Query{Type: wire.Release, MAC: client(0x11), CIAddr: host(11), Options: []wire.Option{chosen(via)}}
-	assert.Equal(t, OutcomeReleased, run(t, release, tab).outcome)
+	assert.Equal(t, OutcomeReleased, run(t, release, tab).Outcome)
 
 	// A relay that began to override after the client had its lease.
 	renew.Option82, renew.Options = with, []wire.Option{chosen(host(250))}
-	configured := func(_ *request, o *Options) { o.ServerID = host(250) }
-	assert.Equal(t, OutcomeAck, run(t, renew, tab, configured).outcome)
+	configured := func(_ *Request, o *Options) { o.ServerID = host(250) }
+	assert.Equal(t, OutcomeAck, run(t, renew, tab, configured).Outcome)
 }
 
 // RFC 2131 section 4.1, RFC 1542: what TestRoute leaves out.
@@ -97,7 +98,7 @@ func TestRouteOfOddPackets(t *testing.T) {
 	assert.Equal(t, "nak_wrong_address 192.0.2.11 by broadcast", told(d))
 	var p wire.Packet
 	require.NoError(t, p.Parse(nak.Append(nil)))
-	back := d.reply.Append(nil, &p)
+	back := d.Reply.Append(nil, &p)
 	require.NoError(t, p.Parse(back))
 	assert.Equal(t, port(switch1, 1), p.RelayInfo(), "a NAK has option 82 too")
 	assert.False(t, p.YIAddr().IsValid())
@@ -119,25 +120,11 @@ func TestRouteOfOddPackets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			raw := tc.q.Append(nil)
 			tc.mangle(raw)
-			r := &request{served: true, local: serverIP, from: netip.AddrPortFrom(host(11), 68)}
-			r.parse(raw)
-			set, err := compile(testOptions())
+			r := &Request{Served: true, Local: serverIP, P: line.Packet{From: netip.AddrPortFrom(host(11), 68)}}
+			r.P.Read(raw)
+			cfg, err := Compile(testOptions())
 			require.NoError(t, err)
-			assert.Equal(t, tc.want, told(decide(testNow, r, world(t), leases(), set, set)))
+			assert.Equal(t, tc.want, told(Decide(testNow, r, world(t), leases(), nil, cfg)))
 		})
-	}
-}
-
-func TestExplainTellsWhatTheRelaySays(t *testing.T) {
-	for want, payload := range map[string]string{
-		"": "0106000400640001",
-		`link 198.51.100.1, server identifier 198.51.100.3, subscriber-id "sub1", relay-id 0x000200000a, received by unicast, replies to its source port, VPN "vpn1"`: "0504c6336401 060473756231 0a0180 0b04c6336403 0c05000200000a 1300 970500 76706e31 9800",
-		"received by broadcast, VPN 01020304050607": "0a0100 97080101020304050607",
-		"global address space":                      "9701ff",
-		"VPN 0x02ab":                                "970202ab",
-	} {
-		r, err := wire.ParseRelayInfo(unhex(t, payload))
-		require.NoError(t, err)
-		assert.Equal(t, want, relayText(&r))
 	}
 }

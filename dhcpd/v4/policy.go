@@ -1,18 +1,13 @@
-package dhcpd
+package v4
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"net/netip"
-	"path"
-	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/provision/lease"
-	"github.com/usher-agent/usher/dhcpd/vlanname"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // ClientKey says by what a client is known again, in renewals and leases.
@@ -60,8 +55,8 @@ const (
 
 // same reports whether the client that asks is the one of a lease.
 func (m *matcher) same(rec *lease.Record) bool {
-	if m.set.clientKey == ClientKeyID {
-		if id := m.r.p.ClientID(); len(id) > 0 || len(rec.ClientID) > 0 {
+	if m.cfg.clientKey == ClientKeyID {
+		if id := m.r.P.ClientID(); len(id) > 0 || len(rec.ClientID) > 0 {
 			return bytes.Equal(id, rec.ClientID)
 		}
 	}
@@ -80,15 +75,13 @@ func (m *matcher) differs(b *provision.Binding) bool {
 
 // permit says why the client may not have b now, although it was found; zero: it may.
 func (c *decider) permit(b *provision.Binding) Outcome {
-	if c.set.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b) {
-		if c.set.macChange == MACRefuse {
+	if c.cfg.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b) {
+		if c.cfg.macChange == MACRefuse {
 			return OutcomeMACRefused
 		}
-		c.d.report = true
-		c.d.rec = lease.Record{IP: b.IP, Subscriber: b.Subscriber}
 		return OutcomeMACReported
 	}
-	if c.set.maxMACs > 0 && c.crowded(b) {
+	if c.cfg.maxMACs > 0 && c.crowded(b) {
 		return OutcomePortMACLimit
 	}
 	return 0
@@ -104,7 +97,7 @@ func (c *decider) crowded(b *provision.Binding) bool {
 	if rec, ok := c.leases.Get(b.IP); ok && rec.MAC == c.mac && rec.Live(c.now) {
 		return false
 	}
-	rows := c.d.match.loc.rows // of a port without a number
+	rows := c.d.Match.Loc.Rows // of a port without a number
 	if b.Port != 0 {
 		rows = c.snap.ByPort(b.Device, b.Port)
 	}
@@ -115,7 +108,7 @@ func (c *decider) crowded(b *provision.Binding) bool {
 		if !ok || rows[i].IP == b.IP || rec.MAC == c.mac || !rec.Live(c.now) || holds(seen[:n], rec.MAC) {
 			continue
 		}
-		if seen[n] = rec.MAC; n+1 >= c.set.maxMACs {
+		if seen[n] = rec.MAC; n+1 >= c.cfg.maxMACs {
 			return true
 		}
 		n++
@@ -136,7 +129,7 @@ func holds(list []provision.MAC, mac provision.MAC) bool {
 // keep it a moment longer: nobody else is to have it, nor may get it from a pool, and
 // this is the first time.
 func (c *decider) shorten(ciaddr netip.Addr) bool {
-	if c.set.bindingChange != BindingShorten || c.snap.ByIP(ciaddr) != nil || c.set.poolOf(ciaddr) >= 0 {
+	if c.cfg.bindingChange != BindingShorten || c.snap.ByIP(ciaddr) != nil || c.cfg.PoolOf(ciaddr) >= 0 {
 		return false
 	}
 	rec, known := c.leases.Get(ciaddr)
@@ -144,7 +137,7 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	if !known || rec.Pool != "" || rec.MAC != c.mac || !c.same(&rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
 		return false
 	}
-	n := c.set.subnetOf(ciaddr)
+	n := c.cfg.subnetOf(ciaddr)
 	if n == nil {
 		return false
 	}
@@ -152,58 +145,13 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	if !id.IsValid() {
 		return false
 	}
-	c.d.outcome, c.d.yourIP, c.d.binding = OutcomeAckShortened, ciaddr, nil
-	c.d.reply = wire.Reply{
+	c.d.Outcome, c.d.YourIP, c.d.Binding = OutcomeAckShortened, ciaddr, nil
+	c.d.Reply = wire.Reply{
 		Type: wire.Ack, CIAddr: ciaddr, YIAddr: ciaddr, ServerID: id, Options: c.options(n),
 		LeaseTime: uint32(shortLease / time.Second), RenewTime: shortRenew, RebindTime: shortRebind,
 	}
-	c.d.change, c.d.rec = changeRenew, rec
-	c.d.rec.Renewed, c.d.rec.Expires = c.now, c.now.Add(shortLease)
+	c.d.Change, c.d.Rec = ChangeRenew, rec
+	c.d.Rec.Renewed, c.d.Rec.Expires = c.now, c.now.Add(shortLease)
 	c.route()
 	return true
-}
-
-// compileMatching checks what goes with the ways of matching and makes it ready.
-func (s *settings) compileMatching(o Options) error {
-	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	s.trusted, s.checkSource = slices.Clone(o.TrustedInterfaces), o.CheckRelaySource
-	s.clientKey, s.macChange, s.maxMACs, s.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
-	for _, p := range o.TrustedInterfaces {
-		if _, err := path.Match(p, ""); err != nil {
-			fail("trusted interface %q: %w", p, err)
-		}
-	}
-	for _, v := range o.VLANInterfaces {
-		t, err := vlanname.Compile(v)
-		if err != nil {
-			fail("vlan interface %q: %w", v, err)
-			continue
-		}
-		s.vlans = append(s.vlans, t)
-	}
-	s.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
-	for _, c := range o.ClientIDs {
-		values := []string{string(c.Value)}
-		if c.Text {
-			values = append(values, "\x00"+string(c.Value))
-		}
-		if len(c.Value) == 0 || len(c.Value) > 254 || !c.IP.Is4() {
-			fail("client id %x: want 1 to 254 bytes and an IPv4 address", c.Value)
-			continue
-		}
-		for _, v := range values {
-			if _, twice := s.clientIDs[v]; twice {
-				fail("client id %x: given twice", c.Value)
-			}
-			s.clientIDs[v] = c.IP
-		}
-	}
-	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
-		fail("client key %d, mac change %d, binding change %d: no such word", o.ClientKey, o.MACChange, o.BindingChange)
-	}
-	if o.MaxPortMACs < 0 || o.MaxPortMACs > maxPortMACs {
-		fail("macs per port %d: want 0 to %d", o.MaxPortMACs, maxPortMACs)
-	}
-	return errors.Join(errs...)
 }

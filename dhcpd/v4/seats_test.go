@@ -1,17 +1,17 @@
-package dhcpd
+package v4
 
 import (
 	"net/netip"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // seats are customers without an address, beside those of world.
@@ -48,7 +48,7 @@ func flats() Pool {
 	}
 }
 
-// keyOf gives the key of the only seat, or of that with the MAC.
+// keyOf returns the key of the only seat, or of that with the MAC.
 func keyOf(s *provision.Snapshot, id provision.SubscriberID, mac ...provision.MAC) provision.MAC {
 	for _, x := range s.SeatsOf(id) {
 		if len(mac) == 0 || x.MAC == mac[0] {
@@ -82,13 +82,13 @@ func TestSeatDecisions(t *testing.T) {
 	over := func(r lease.Record) lease.Record { r.Expires = testNow.Add(-time.Hour); return r }
 	const discover, ask = wire.Discover, wire.Request
 	other := client(0x77)
-	type change = func(*request, *Options)
+	type change = func(*Request, *Options)
 	vlan := func(n uint16) change {
-		return func(r *request, o *Options) { r.vlan, o.Match = n, []MatchKind{MatchVLAN, MatchMAC} }
+		return func(r *Request, o *Options) { r.P.Ingress.VLAN, o.Match = n, []MatchKind{MatchVLAN, MatchMAC} }
 	}
-	limit := func(n int) change { return func(_ *request, o *Options) { o.MaxPortMACs = n } }
-	policy := func(m MACChange) change { return func(_ *request, o *Options) { o.MACChange = m } }
-	elsewhere := func(r *request, o *Options) { r.local = ip("203.0.113.1"); o.Pools[0].Links = nil }
+	limit := func(n int) change { return func(_ *Request, o *Options) { o.MaxPortMACs = n } }
+	policy := func(m MACChange) change { return func(_ *Request, o *Options) { o.MACChange = m } }
+	elsewhere := func(r *Request, o *Options) { r.Local = ip("203.0.113.1"); o.Pools[0].Links = nil }
 	for _, tc := range []struct {
 		name   string
 		q      wire.Query
@@ -104,9 +104,9 @@ func TestSeatDecisions(t *testing.T) {
 		{"the port goes before the MAC", at(discover, client(0xa3), 20), nil, "pool_offer hold", 20, nil},
 		{"a bound MAC on the port of a seat", at(discover, client(0xb1), 20), nil, "pool_offer hold", 20, nil},
 		{"a VLAN", direct(discover, stranger), nil, "pool_offer hold", 24, vlan(104)},
-		{"not a way that is off", direct(discover, client(0xa3)), nil, "unknown_client", 0, func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82} }},
-		{"port and MAC must agree", at(discover, stranger, 27), nil, "unknown_client", 0, func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC} }},
-		{"port and MAC agree", at(discover, client(0xa7), 27), nil, "pool_offer hold", 27, func(_ *request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC} }},
+		{"not a way that is off", direct(discover, client(0xa3)), nil, "unknown_client", 0, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82} }},
+		{"port and MAC must agree", at(discover, stranger, 27), nil, "unknown_client", 0, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC} }},
+		{"port and MAC agree", at(discover, client(0xa7), 27), nil, "pool_offer hold", 27, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC} }},
 		{"the binding of a port wins", at(discover, stranger, 1), nil, "offer 192.0.2.11", 1, nil},
 		{"unless the ERP has the MAC for the other one", at(discover, client(0xa8), 1), nil, "pool_offer hold", 28, nil},
 		{"two customers on a port: by the MAC", at(discover, client(0xa5), 25), nil, "pool_offer hold", 25, nil},
@@ -146,143 +146,70 @@ func TestSeatDecisions(t *testing.T) {
 		{"rebinding on the port of a binding", wire.Query{Type: ask, MAC: stranger, CIAddr: host(211), GIAddr: relayIP, Option82: port(switch1, 1)}, leases(took(host(211), stranger, 20)), "nak_wrong_address 192.0.2.11", 1, nil},
 		{"renewing what a new router has", renewing(stranger, host(211)), leases(took(host(211), other, 20)), "nak_other_client", 0, nil},
 		{"renewing when the customer is gone", renewing(stranger, host(211)), leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.Subscriber = 99 })), "nak_not_bound", 0, nil},
-		{"renewing when subscribers are not served any more", renewing(stranger, host(211)), leases(took(host(211), stranger, 20)), "nak_other_client", 20, func(_ *request, o *Options) { o.Pools[0].Kind, o.Unknown = PoolGuests, UnknownGuest }},
+		{"renewing when subscribers are not served any more", renewing(stranger, host(211)), leases(took(host(211), stranger, 20)), "nak_other_client", 20, func(_ *Request, o *Options) { o.Pools[0].Kind, o.Unknown = PoolGuests, UnknownGuest }},
 		{"a guest's renewal when the ERP knows the port by now", renewing(stranger, host(200)), leases(with(guest(host(200), stranger), func(r *lease.Record) { r.GIAddr, r.Device, r.Port = relayIP, 1, 20 })), "nak_not_bound", 0, withGuestsToo},
 		{"a customer without an address is no guest", at(discover, stranger, 20), nil, "pool_offer hold", 20, withGuestsToo},
-		{"but where no pool is for subscribers", at(discover, stranger, 20), nil, "pool_offer 192.0.2.203 hold", 0, func(r *request, o *Options) { withGuestsToo(r, o); o.Pools = o.Pools[1:] }},
+		{"but where no pool is for subscribers", at(discover, stranger, 20), nil, "pool_offer 192.0.2.203 hold", 0, func(r *Request, o *Options) { withGuestsToo(r, o); o.Pools = o.Pools[1:] }},
 		{"nobody's port is a guest", at(discover, stranger, 99), nil, "pool_offer 192.0.2.203 hold", 0, withGuestsToo},
 		{"two customers on a port: a guest", at(discover, stranger, 25), nil, "pool_offer 192.0.2.203 hold", 0, withGuestsToo},
 		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(211), Options: []wire.Option{chosen(serverIP)}}, leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.GIAddr = netip.Addr{} })), "pool_released 192.0.2.211 release", 0, nil},
 		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{chosen(serverIP), requested(host(211))}}, leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.GIAddr = netip.Addr{} })), "pool_declined 192.0.2.211 quarantine", 20, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := &request{ifindex: 3, iface: "eth0", served: true, local: serverIP}
+			r := &Request{Ifindex: 3, Served: true, Local: serverIP, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
 			opts := testOptions()
 			opts.Pools = []Pool{flats()}
 			if tc.change != nil {
 				tc.change(r, &opts)
 			}
-			r.parse(tc.q.Append(nil))
-			set, err := compile(opts)
+			r.P.Read(tc.q.Append(nil))
+			cfg, err := Compile(opts)
 			require.NoError(t, err)
 			tab := tc.leases
 			if tab == nil {
 				tab = lease.New()
 			}
-			set.takeOver(nil, tab, testNow)
-			set.adopt(snap, tab, testNow)
-			d := decide(testNow, r, snap, tab, set, set)
+			pools := fill(t, cfg, snap, tab)
+			d := Decide(testNow, r, snap, tab, pools, cfg)
 			got := d
-			got.way, got.to, got.reply.Type = 0, netip.AddrPort{}, 0
-			if d.outcome == OutcomePoolOffer && len(tc.want) == len("pool_offer hold") {
-				got.yourIP = netip.Addr{} // any
+			got.Way, got.To, got.Reply.Type = 0, netip.AddrPort{}, 0
+			if d.Outcome == OutcomePoolOffer && len(tc.want) == len("pool_offer hold") {
+				got.YourIP = netip.Addr{} // any
 			}
 			assert.Equal(t, tc.want, told(got))
 			var sub provision.SubscriberID
 			switch {
-			case d.match.seat != nil:
-				sub = d.match.seat.Subscriber
-			case d.binding != nil:
-				sub = d.binding.Subscriber
-			case d.rec.Pool != "":
-				sub = d.rec.Subscriber
+			case d.Match.Seat != nil:
+				sub = d.Match.Seat.Subscriber
+			case d.Binding != nil:
+				sub = d.Binding.Subscriber
+			case d.Rec.Pool != "":
+				sub = d.Rec.Subscriber
 			}
-			if tc.sub != 0 || d.pool > 0 && set.pools[d.pool-1].Kind == PoolSubscribers && d.change != changeRelease {
+			if tc.sub != 0 || d.Pool > 0 && cfg.pools[d.Pool-1].Kind == PoolSubscribers && d.Change != ChangeRelease {
 				assert.Equal(t, tc.sub, sub)
 			}
-			if d.outcome == OutcomePoolAck {
-				assert.Equal(t, tc.sub, d.rec.Subscriber)
-				assert.Equal(t, keyOf(snap, tc.sub), d.rec.Key)
-				assert.Equal(t, provision.DeviceID(1), d.rec.Device)
-				assert.EqualValues(t, 20, d.rec.Port)
-				assert.Equal(t, testNow.Add(10*time.Minute), d.rec.Expires)
+			if d.Outcome == OutcomePoolAck {
+				assert.Equal(t, tc.sub, d.Rec.Subscriber)
+				assert.Equal(t, keyOf(snap, tc.sub), d.Rec.Key)
+				assert.Equal(t, provision.DeviceID(1), d.Rec.Device)
+				assert.EqualValues(t, 20, d.Rec.Port)
+				assert.Equal(t, testNow.Add(10*time.Minute), d.Rec.Expires)
 			}
-			assert.False(t, d.report, "there is no address that the ERP could be told of")
+			assert.False(t, d.Report, "there is no address that the ERP could be told of")
 		})
 	}
 }
 
-func withGuestsToo(_ *request, o *Options) {
+func withGuestsToo(_ *Request, o *Options) {
 	o.Unknown, o.Pools = UnknownGuest, append(o.Pools, guests())
-}
-
-// A customer without an address keeps one over a router swap and a restart, loses it
-// to the ERP's binding, and the pool says whose it is.
-func TestSeatLives(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r, snap := poolRig(t, &journal{})
-		first := seats(t)
-		snap.Store(first)
-		o := testOptions()
-		o.Pools = []Pool{flats()}
-		require.NoError(t, r.s.Reload(o))
-		on := func(mac provision.MAC, more ...wire.Option) wire.Query {
-			q := wire.Query{Type: wire.Discover, MAC: mac, GIAddr: relayIP, Option82: port(switch1, 20), Options: more}
-			if len(more) > 0 {
-				q.Type = wire.Request
-			}
-			return q
-		}
-		join := func(mac provision.MAC) netip.Addr {
-			r.ask(on(mac))
-			require.Equal(t, OutcomePoolOffer, r.h.ev.Outcome)
-			require.EqualValues(t, 20, r.h.ev.Subscriber)
-			a := r.last().yourIP
-			r.ask(on(mac, chosen(serverIP), requested(a)))
-			synctest.Wait()
-			require.Equal(t, wire.Ack, r.last().kind)
-			return a
-		}
-		a := join(stranger)
-		rec, _ := r.s.deps.Leases.Get(a)
-		require.EqualValues(t, 20, rec.Subscriber)
-		require.Equal(t, []string{"leased", stranger.String()}, []string{must(r.s.PoolAddress(a)).State, must(r.s.PoolAddress(a)).MAC.String()})
-		require.EqualValues(t, 20, must(r.s.PoolAddress(a)).Subscriber)
-
-		next := client(0x78)
-		require.Equal(t, a, join(next), "a new router on the port")
-		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
-		require.Equal(t, OutcomeNakOtherClient, r.h.ev.Outcome, "the old one is told to go")
-		require.Equal(t, 1, r.s.Pools()[0].Leased)
-		require.Equal(t, "subscribers", r.s.Pools()[0].For)
-
-		// A restart: a fresh server on the same table.
-		again, err := New(o, r.s.deps)
-		require.NoError(t, err)
-		r.h.s = again
-		r.ask(on(client(0x79)))
-		require.Equal(t, a, r.last().yourIP, "the address is the seat's, whatever router is there")
-
-		e := again.Explain(Query{MAC: stranger, Option82: port(switch1, 20), GIAddr: relayIP})
-		require.Equal(t, []any{OutcomePoolOffer, "flats", provision.SubscriberID(20), a}, []any{e.Outcome, e.Pool, e.Subscriber, e.YourIP})
-
-		// The ERP binds an address to the customer.
-		snap.Store(seats(t, provision.Binding{Subscriber: 20, IP: host(120), Device: 1, Port: 20}))
-		r.ask(wire.Query{Type: wire.Request, MAC: next, CIAddr: a})
-		require.Equal(t, OutcomeNakNotBound, r.h.ev.Outcome)
-		r.ask(on(next))
-		require.Equal(t, host(120), r.last().yourIP)
-		for _, g := range r.j.groups {
-			for _, c := range g {
-				require.Nil(t, c.Report)
-			}
-		}
-		require.NoError(t, r.end())
-	})
-}
-
-func must(a PoolAddress, ok bool) PoolAddress {
-	if !ok {
-		panic("in no pool")
-	}
-	return a
 }
 
 func TestSeatDecisionsDoNotAllocate(t *testing.T) {
 	snap := seats(t)
 	opts := testOptions()
 	opts.Pools, opts.MaxPortMACs = []Pool{flats(), guests()}, 2
-	set, err := compile(opts)
+	cfg, err := Compile(opts)
 	require.NoError(t, err)
 	tab := lease.New()
 	for _, x := range []struct {
@@ -294,8 +221,7 @@ func TestSeatDecisionsDoNotAllocate(t *testing.T) {
 		rec.Device, rec.Port = 1, uint32(x.n)
 		tab.Store(rec)
 	}
-	set.takeOver(nil, tab, testNow)
-	set.adopt(snap, tab, testNow)
+	pools := fill(t, cfg, snap, tab)
 	for name, q := range map[string]wire.Query{
 		"pool_offer port":    {Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 20)},
 		"pool_offer two":     {Type: wire.Discover, MAC: client(0xa2), GIAddr: relayIP, Option82: port(switch1, 21)},
@@ -305,17 +231,15 @@ func TestSeatDecisionsDoNotAllocate(t *testing.T) {
 		"subscriber_unclear": {Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 25)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &request{ifindex: 3, iface: "eth0", served: true, local: serverIP}
+			r := &Request{Ifindex: 3, Served: true, Local: serverIP, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
 			raw := q.Append(nil)
-			var d decision
+			var d Decision
 			allocs := testing.AllocsPerRun(100, func() {
-				r.parse(raw)
-				d = decide(testNow, r, snap, tab, set, set)
+				r.P.Read(raw)
+				d = Decide(testNow, r, snap, tab, pools, cfg)
 			})
-			require.Contains(t, name, d.outcome.String())
-			if !raced {
-				require.Zero(t, allocs)
-			}
+			require.Contains(t, name, d.Outcome.String())
+			require.Zero(t, allocs)
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package dhcpd
+package line
 
 import (
 	"errors"
@@ -53,8 +53,8 @@ type Option82Exact struct {
 // maxProfiles bounds what a packet may be compared with.
 const maxProfiles = 256
 
-// portReader is an Option82 made ready for the packet path.
-type portReader struct {
+// option82Reader is an Option82 made ready for the packet path.
+type option82Reader struct {
 	exact    map[string]exactPort // by payload
 	rules    []rule
 	defaults []*option82.Decoder
@@ -81,10 +81,10 @@ type rule struct {
 const exactName = "exact"
 
 // compileOption82 checks o and makes it ready. It reports every mistake.
-func compileOption82(o Option82) (*portReader, error) {
+func compileOption82(o Option82) (*option82Reader, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf("option 82: "+format, args...)) }
-	x := &portReader{}
+	x := &option82Reader{}
 	if len(o.Profiles) > maxProfiles || len(o.Default) > maxProfiles {
 		fail("%d profiles; want at most %d", max(len(o.Profiles), len(o.Default)), maxProfiles)
 	}
@@ -167,44 +167,34 @@ func compileRule(p Option82Profile) (rule, error) {
 	return ru, errors.Join(errs...)
 }
 
-// location is the access port that option 82 names.
-type location struct {
-	rows    []provision.Binding // of the port; empty if failed
-	seats   []*provision.Seat   // customers without an address on the port
-	device  provision.DeviceID  // zero if not known
-	port    uint32              // number as the ERP counts, or as it has it for a name; zero if not known
-	failed  Outcome             // why there are no rows
-	profile string              // what read it, or the first that could not; empty: no option 82
-	fault   option82.Fault      // why it could not
-}
-
 // locate finds the access port by option 82. A switch that the profile finds in
 // the packet is never overruled by the relay address: the port number belongs to
 // the switch, and on the relay it is another customer's. Without one, or with one
 // that is the client's own MAC (some relays put that there), the relay's
 // address names the switch.
-func (x *portReader) locate(r *request, mac provision.MAC, snap *provision.Snapshot) location {
-	if r.p.RelayInfoCount() == 0 {
-		return location{failed: OutcomeUnknownClient}
+func (x *option82Reader) locate(p *Packet, snap *provision.Snapshot) Location {
+	if p.RelayInfoCount() == 0 {
+		return Location{Result: NoOption82}
 	}
+	mac := p.client()
 	if len(x.exact) > 0 {
-		if e, ok := x.exact[string(r.p.RelayInfo())]; ok {
+		if e, ok := x.exact[string(p.RelayInfo())]; ok {
 			return e.locate(snap)
 		}
 	}
-	var first location // of those that could not read it
+	var first Location // of those that could not read it
 	matched := false
 	var dev *provision.Device
 	looked := false
 	for i := range x.rules {
 		ru := &x.rules[i]
 		if ru.byDevice && !looked {
-			dev, looked = guessDevice(r, mac, snap), true
+			dev, looked = guessDevice(p, mac, snap), true
 		}
-		if !ru.match(r, dev) {
+		if !ru.match(p, dev) {
 			continue
 		}
-		loc, ok := readPort(ru.dec, r, mac, snap)
+		loc, ok := readPort(ru.dec, p, mac, snap)
 		if ok {
 			return loc
 		}
@@ -216,7 +206,7 @@ func (x *portReader) locate(r *request, mac provision.MAC, snap *provision.Snaps
 		return first
 	}
 	for i, dec := range x.defaults {
-		loc, ok := readPort(dec, r, mac, snap)
+		loc, ok := readPort(dec, p, mac, snap)
 		if ok {
 			return loc
 		}
@@ -227,36 +217,21 @@ func (x *portReader) locate(r *request, mac provision.MAC, snap *provision.Snaps
 	return first
 }
 
-func (e *exactPort) locate(snap *provision.Snapshot) location {
-	loc := location{profile: exactName, failed: OutcomeUnknownDevice}
+func (e *exactPort) locate(snap *provision.Snapshot) Location {
+	loc := Location{Profile: exactName, Result: UnknownDevice}
 	if dev := snap.Device(e.device); dev == nil {
 		return loc
 	}
-	loc.device, loc.port, loc.failed = e.device, e.port, OutcomeUnknownPort
+	loc.Device, loc.Port, loc.Result = e.device, e.port, UnknownPort
 	loc.find(snap, e.name)
 	return loc
 }
 
-// find looks the rows up by number or, without one, by name.
-func (l *location) find(snap *provision.Snapshot, name []byte) {
-	if len(name) == 0 {
-		l.rows, l.seats = snap.ByPort(l.device, l.port), snap.SeatsByPort(l.device, l.port)
-		return
-	}
-	l.rows, l.seats = snap.ByPortName(l.device, name), snap.SeatsByPortName(l.device, name)
-	switch {
-	case len(l.rows) > 0:
-		l.port = l.rows[0].Port
-	case len(l.seats) > 0:
-		l.port = l.seats[0].Port
-	}
-}
-
 // match reports whether the profile is for this packet; dev is the switch that
 // the packet names, if that is known.
-func (ru *rule) match(r *request, dev *provision.Device) bool {
+func (ru *rule) match(p *Packet, dev *provision.Device) bool {
 	if len(ru.giaddr) > 0 {
-		gi := r.p.GIAddr()
+		gi := p.GIAddr()
 		if !gi.IsValid() || !slices.ContainsFunc(ru.giaddr, func(p netip.Prefix) bool { return p.Contains(gi) }) {
 			return false
 		}
@@ -275,14 +250,14 @@ func (ru *rule) match(r *request, dev *provision.Device) bool {
 			return false
 		}
 	}
-	return ru.remote.IsZero() || ru.remote.MatchRemote(r.relay.RemoteID)
+	return ru.remote.IsZero() || ru.remote.MatchRemote(p.Relay.RemoteID)
 }
 
-// guessDevice gives the switch that a packet names before a profile is chosen:
+// guessDevice returns the switch that a packet names before a profile is chosen:
 // by a remote-id that the ERP knows, else by the relay's address.
-func guessDevice(r *request, mac provision.MAC, snap *provision.Snapshot) *provision.Device {
+func guessDevice(p *Packet, mac provision.MAC, snap *provision.Snapshot) *provision.Device {
 	var dev *provision.Device
-	switch remote := wire.DecodeRemote(r.relay.RemoteID); remote.Kind {
+	switch remote := wire.DecodeRemote(p.Relay.RemoteID); remote.Kind {
 	case wire.RemoteMAC:
 		if remote.MAC != mac {
 			dev = snap.DeviceByMAC(remote.MAC)
@@ -292,7 +267,7 @@ func guessDevice(r *request, mac provision.MAC, snap *provision.Snapshot) *provi
 	case wire.RemoteText:
 		dev = snap.DeviceByName(remote.Text)
 	}
-	if gi := r.p.GIAddr(); dev == nil && gi.IsValid() {
+	if gi := p.GIAddr(); dev == nil && gi.IsValid() {
 		dev = snap.DeviceByIP(gi)
 	}
 	return dev
@@ -300,26 +275,26 @@ func guessDevice(r *request, mac provision.MAC, snap *provision.Snapshot) *provi
 
 // readPort reads option 82 by one profile. ok: it could, and the location is the
 // answer whether the ERP knows the port or not.
-func readPort(dec *option82.Decoder, r *request, mac provision.MAC, snap *provision.Snapshot) (loc location, ok bool) {
-	o := &r.decoded
-	loc = location{profile: dec.Name(), failed: OutcomeOption82Unread}
-	loc.fault = dec.Decode(&r.relay, o)
-	dev, named := switchOf(&o.Switch, r, mac, snap)
+func readPort(dec *option82.Decoder, p *Packet, mac provision.MAC, snap *provision.Snapshot) (loc Location, ok bool) {
+	o := &p.decoded
+	loc = Location{Profile: dec.Name(), Result: Unread}
+	loc.Fault = dec.Decode(&p.Relay, o)
+	dev, named := switchOf(&o.Switch, p, mac, snap)
 	byRelay := o.Switch.Kind == option82.ByRelay || o.Switch.Kind == option82.ByMAC && o.Switch.MAC == mac
 	if !named || byRelay && !dec.RelayMayName() {
 		return loc, false
 	}
 	if dev == nil {
-		loc.failed = OutcomeUnknownDevice
-		return loc, loc.fault == option82.FaultNone
+		loc.Result = UnknownDevice
+		return loc, loc.Fault == option82.FaultNone
 	}
-	loc.device = dev.ID
-	if loc.fault != option82.FaultNone {
+	loc.Device = dev.ID
+	if loc.Fault != option82.FaultNone {
 		return loc, false
 	}
-	loc.failed = OutcomeUnknownPort
+	loc.Result = UnknownPort
 	if o.HasNumber {
-		loc.port = o.Port
+		loc.Port = o.Port
 		loc.find(snap, nil)
 	} else {
 		loc.find(snap, o.PortName)
@@ -327,8 +302,8 @@ func readPort(dec *option82.Decoder, r *request, mac provision.MAC, snap *provis
 	return loc, true
 }
 
-// switchOf gives the switch that was read; named is false if nothing names one.
-func switchOf(sw *option82.Switch, r *request, mac provision.MAC, snap *provision.Snapshot) (dev *provision.Device, named bool) {
+// switchOf returns the switch that was read; named is false if nothing names one.
+func switchOf(sw *option82.Switch, p *Packet, mac provision.MAC, snap *provision.Snapshot) (dev *provision.Device, named bool) {
 	switch {
 	case sw.Kind == option82.ByMAC && provision.MAC(sw.MAC) != mac:
 		return snap.DeviceByMAC(sw.MAC), true
@@ -339,7 +314,7 @@ func switchOf(sw *option82.Switch, r *request, mac provision.MAC, snap *provisio
 	case sw.Kind == option82.ByNothing:
 		return nil, false
 	}
-	gi := r.p.GIAddr()
+	gi := p.GIAddr()
 	if !gi.IsValid() {
 		return nil, false
 	}

@@ -1,0 +1,49 @@
+package dhcpd
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+func TestExplainTellsWhatTheRelaySays(t *testing.T) {
+	for want, payload := range map[string]string{
+		"": "0106000400640001",
+		`link 198.51.100.1, server identifier 198.51.100.3, subscriber-id "sub1", relay-id 0x000200000a, received by unicast, replies to its source port, VPN "vpn1"`: "0504c6336401 060473756231 0a0180 0b04c6336403 0c05000200000a 1300 970500 76706e31 9800",
+		"received by broadcast, VPN 01020304050607": "0a0100 97080101020304050607",
+		"global address space":                      "9701ff",
+		"VPN 0x02ab":                                "970202ab",
+	} {
+		r, err := wire.ParseRelayInfo(unhex(t, payload))
+		require.NoError(t, err)
+		assert.Equal(t, want, relayText(&r))
+	}
+}
+
+func TestExplainMatching(t *testing.T) {
+	snap := vlanWorld(t)
+	opts := testOptions()
+	opts.Match = []v4.MatchKind{v4.MatchOption82 | v4.MatchMAC, v4.MatchVLAN, v4.MatchClientID, v4.MatchMAC}
+	opts.VLANInterfaces, opts.TrustedInterfaces = []string{"vlan{vlan}"}, []string{"core"}
+	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New()})
+	require.NoError(t, err)
+	e := s.Explain(Query{MAC: stranger, Interface: "vlan200"})
+	assert.Equal(t, v4.OutcomeOffer, e.Outcome)
+	assert.Equal(t, "vlan", e.MatchedBy)
+	assert.EqualValues(t, 200, e.VLAN)
+	mac51 := client(0x51)
+	e = s.Explain(Query{MAC: stranger, ClientID: append([]byte{255, 0, 0, 0, 1, 0, 3, 0, 1}, mac51[:]...)})
+	assert.Equal(t, "client_id", e.MatchedBy)
+	assert.Equal(t, host(51), e.YourIP)
+	assert.Equal(t, "iaid 00000001 duid-ll ethernet 00:00:5e:00:53:51", e.ClientID)
+	assert.False(t, e.Swap, "the ERP has the identifier's MAC")
+	e = s.Explain(Query{MAC: client(0x11), Option82: port(switch1, 1), Interface: "core"})
+	assert.Equal(t, "option82+mac", e.MatchedBy)
+	assert.Equal(t, v4.OutcomeOption82Untrusted, s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "vlan200"}).Outcome)
+}

@@ -1,0 +1,77 @@
+package dhcpd
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// A MAC that is to be reported first goes to the journal without a lease, and
+// nothing is sent, whether the disk takes it or not.
+func TestReportBeforeAnswer(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			j := &journal{}
+			if broken {
+				j.fail(errors.New("disk"))
+			}
+			r := newRig(t, j)
+			opts := testOptions()
+			opts.MACChange = v4.MACReport
+			require.NoError(t, r.s.Reload(opts))
+			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 1), Options: []wire.Option{clientID([]byte("\x00cpe")...)}}
+			r.ask(q)
+			require.NoError(t, r.end())
+			assert.Empty(t, r.out.all())
+			assert.Zero(t, r.dirty())
+			assert.Zero(t, r.s.deps.Leases.Counts(time.Now()).Bound)
+			assert.Equal(t, map[string]int{"discover mac_reported": 1}, r.n.get())
+			events := r.log.Find(EventFilter{})
+			require.Len(t, events, 1)
+			assert.Equal(t, lease.Hex("\x00cpe"), events[0].ClientID, "the log has its own copy")
+			if broken {
+				assert.Empty(t, j.groups)
+				return
+			}
+			require.Len(t, j.groups, 1)
+			require.Len(t, j.groups[0], 1)
+			assert.Zero(t, j.groups[0][0].Lease)
+			assert.Equal(t, &provision.MACReport{IP: host(11), MAC: stranger, Subscriber: 1, At: events[0].Time}, j.groups[0][0].Report)
+		})
+	}
+}
+
+// A client that is found by its MAC does not hide that its port is not.
+func TestLostOption82IsTold(t *testing.T) {
+	r := newRig(t, nil)
+	for _, tc := range []struct {
+		opt82 []byte
+		match []v4.MatchKind
+		want  v4.Outcome
+	}{
+		{port(switch1, 9), nil, v4.OutcomeUnknownPort},
+		{port(stranger, 9), nil, v4.OutcomeUnknownDevice},
+		{port(switch1, 9), []v4.MatchKind{v4.MatchMAC}, 0},
+		{port(switch1, 1), nil, 0},
+		{nil, nil, 0},
+	} {
+		opts := testOptions()
+		opts.Match = tc.match
+		require.NoError(t, r.s.Reload(opts))
+		r.ask(wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: tc.opt82})
+		e := r.log.Find(EventFilter{Limit: 1})[0]
+		assert.Equal(t, v4.OutcomeOffer, e.Outcome)
+		assert.Equal(t, tc.want, e.Lost)
+	}
+	assert.Len(t, r.log.Find(EventFilter{Lost: true}), 2)
+	assert.NoError(t, r.end())
+}

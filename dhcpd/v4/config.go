@@ -1,0 +1,217 @@
+package v4
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/line"
+)
+
+const (
+	defaultServerPort = 67
+	defaultClientPort = 68
+	minLeaseTime      = time.Minute
+)
+
+// Config is Options made ready for the packet path. It never changes.
+type Config struct {
+	line          *line.Config
+	relayPort     uint16
+	clientPort    uint16
+	serverID      netip.Addr
+	match         []MatchKind
+	matches       MatchKind // all of match
+	authoritative bool
+	rapidCommit   bool
+	leaseQuery    []netip.Prefix
+	classes       []class
+	subnets       []subnet // longest prefix first
+	unknown       Unknown
+	pools         []dynamicPool
+	quarantine    time.Duration
+
+	clientIDs     map[string]netip.Addr // by option 61
+	clientKey     ClientKey
+	macChange     MACChange
+	maxMACs       int // of a port; 0: no limit
+	bindingChange BindingChange
+}
+
+type subnet struct {
+	prefix          netip.Prefix
+	gateway         netip.Addr
+	serverID        netip.Addr
+	lease           time.Duration
+	seconds, t1, t2 uint32
+	options         optionSets
+	alwaysBroadcast bool
+}
+
+// Compile checks o and makes it ready. It reports every mistake.
+func Compile(o Options) (*Config, error) {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	cfg := &Config{
+		relayPort:     cmp.Or(o.RelayPort, defaultServerPort),
+		clientPort:    cmp.Or(o.ClientPort, defaultClientPort),
+		serverID:      o.ServerID,
+		match:         slices.Clone(o.Match),
+		authoritative: o.Authoritative,
+		rapidCommit:   o.RapidCommit,
+		leaseQuery:    slices.Clone(o.LeaseQuery),
+	}
+	var err error
+	if cfg.line, err = line.Compile(o.Options); err != nil {
+		errs = append(errs, err)
+	}
+	for i, p := range cfg.leaseQuery {
+		if !p.Addr().Is4() {
+			fail("leasequery from %v: want an IPv4 prefix", p)
+		}
+		cfg.leaseQuery[i] = p.Masked()
+	}
+	if o.ServerID.IsValid() && !o.ServerID.Is4() {
+		fail("server id %v: want an IPv4 address", o.ServerID)
+	}
+	if len(cfg.match) == 0 {
+		cfg.match = []MatchKind{MatchOption82, MatchMAC}
+	}
+	for _, m := range cfg.match {
+		if m == 0 || m >= matchEnd {
+			fail("match %d: no such kind", m)
+		}
+		cfg.matches |= m
+	}
+	if err := cfg.compileMatching(o); err != nil {
+		errs = append(errs, err)
+	}
+	for _, c := range o.Classes {
+		made, err := compileClass(c)
+		if err != nil {
+			fail("class %s: %w", c.Name, err)
+		}
+		cfg.classes = append(cfg.classes, made)
+	}
+	for _, n := range o.Subnets {
+		c, err := compileSubnet(&o, n)
+		if err != nil {
+			fail("subnet %v: %w", n.Prefix, err)
+			continue
+		}
+		if slices.ContainsFunc(cfg.subnets, func(x subnet) bool { return x.prefix == c.prefix }) {
+			fail("subnet %v: given twice", n.Prefix)
+		}
+		cfg.subnets = append(cfg.subnets, c)
+	}
+	slices.SortStableFunc(cfg.subnets, func(a, b subnet) int { return b.prefix.Bits() - a.prefix.Bits() })
+	if err := cfg.compilePools(o); err != nil {
+		errs = append(errs, err)
+	}
+	return cfg, errors.Join(errs...)
+}
+
+// compileMatching checks what goes with the ways of matching and makes it ready.
+func (cfg *Config) compileMatching(o Options) error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	cfg.clientKey, cfg.macChange, cfg.maxMACs, cfg.bindingChange = o.ClientKey, o.MACChange, o.MaxPortMACs, o.BindingChange
+	cfg.clientIDs = make(map[string]netip.Addr, len(o.ClientIDs))
+	for _, c := range o.ClientIDs {
+		values := []string{string(c.Value)}
+		if c.Text {
+			values = append(values, "\x00"+string(c.Value))
+		}
+		if len(c.Value) == 0 || len(c.Value) > 254 || !c.IP.Is4() {
+			fail("client id %x: want 1 to 254 bytes and an IPv4 address", c.Value)
+			continue
+		}
+		for _, v := range values {
+			if _, twice := cfg.clientIDs[v]; twice {
+				fail("client id %x: given twice", c.Value)
+			}
+			cfg.clientIDs[v] = c.IP
+		}
+	}
+	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
+		fail("client key %d, mac change %d, binding change %d: no such word", o.ClientKey, o.MACChange, o.BindingChange)
+	}
+	if o.MaxPortMACs < 0 || o.MaxPortMACs > maxPortMACs {
+		fail("macs per port %d: want 0 to %d", o.MaxPortMACs, maxPortMACs)
+	}
+	return errors.Join(errs...)
+}
+
+func compileSubnet(o *Options, n Subnet) (subnet, error) {
+	if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() {
+		return subnet{}, errors.New("want an IPv4 prefix")
+	}
+	if n.Gateway.IsValid() && !n.Gateway.Is4() {
+		return subnet{}, fmt.Errorf("gateway %v: want an IPv4 address", n.Gateway)
+	}
+	if n.ServerID.IsValid() && !n.ServerID.Is4() {
+		return subnet{}, fmt.Errorf("server id %v: want an IPv4 address", n.ServerID)
+	}
+	if n.LeaseTime < minLeaseTime || n.LeaseTime/time.Second >= math.MaxUint32 {
+		return subnet{}, fmt.Errorf("lease time %v: want at least %v", n.LeaseTime, minLeaseTime)
+	}
+	t1 := cmp.Or(n.RenewTime, n.LeaseTime/2)
+	t2 := cmp.Or(n.RebindTime, n.LeaseTime*7/8)
+	if t1 <= 0 || t1 > t2 || t2 > n.LeaseTime {
+		return subnet{}, fmt.Errorf("times: want 0 < renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
+	}
+	sets, err := compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet)
+	if err != nil {
+		return subnet{}, err
+	}
+	return subnet{
+		prefix:   n.Prefix.Masked(),
+		gateway:  n.Gateway,
+		serverID: n.ServerID,
+		lease:    n.LeaseTime,
+		seconds:  uint32(n.LeaseTime / time.Second),
+		t1:       uint32(t1 / time.Second),
+		t2:       uint32(t2 / time.Second),
+		options:  sets,
+
+		alwaysBroadcast: n.AlwaysBroadcast,
+	}, nil
+}
+
+// subnetOf returns the smallest configured subnet that holds ip, or nil.
+func (c *Config) subnetOf(ip netip.Addr) *subnet {
+	if !ip.Is4() {
+		return nil
+	}
+	for i := range c.subnets {
+		if c.subnets[i].prefix.Contains(ip) {
+			return &c.subnets[i]
+		}
+	}
+	return nil
+}
+
+// Line returns what says where clients are attached.
+func (c *Config) Line() *line.Config { return c.line }
+
+// ClientPort returns the port of clients.
+func (c *Config) ClientPort() uint16 { return c.clientPort }
+
+// ServerIDs lists the configured server identifiers, each once.
+func (c *Config) ServerIDs() []netip.Addr {
+	var out []netip.Addr
+	add := func(a netip.Addr) {
+		if a.IsValid() && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	add(c.serverID)
+	for i := range c.subnets {
+		add(c.subnets[i].serverID)
+	}
+	return out
+}

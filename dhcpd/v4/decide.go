@@ -1,0 +1,383 @@
+package v4
+
+import (
+	"bytes"
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// decider holds the arguments of one decision.
+type decider struct {
+	matcher
+	d               Decision
+	alwaysBroadcast bool // as the client's subnet or class wants it
+}
+
+// Decide answers one request. It is pure: time, packet, bindings, leases, pools and
+// configuration in, a plan out. Nothing in the result outlives the packet's bytes.
+func Decide(now time.Time, r *Request, snap *provision.Snapshot, leases LeaseView, pools PoolView, cfg *Config) Decision {
+	c := decider{matcher: matcher{now: now, r: r, snap: snap, leases: leases, pools: pools, cfg: cfg}}
+	if r.Served && !r.Standby && r.P.Err == nil && r.Limited == 0 && r.P.Op() == 1 && r.P.Type() == wire.LeaseQuery {
+		c.leaseQuery() // no client: it need not have a MAC
+		return c.d
+	}
+	if o := c.admit(); o != 0 {
+		c.d.Outcome = o
+		return c.d
+	}
+	switch r.P.Type() {
+	case wire.Discover:
+		c.discover()
+	case wire.Request:
+		c.request()
+	case wire.Release:
+		c.release()
+	case wire.Decline:
+		c.decline()
+	case wire.Inform:
+		c.inform()
+	default:
+		c.end(OutcomeUnexpectedType)
+	}
+	c.d.MAC = c.mac
+	return c.d
+}
+
+// admit makes sure that the packet is one to look at; otherwise it says why not.
+func (c *decider) admit() Outcome {
+	p := &c.r.P
+	if !c.r.Served {
+		return OutcomeInterfaceOff
+	}
+	if c.r.Standby {
+		return OutcomeStandby
+	}
+	if c.r.P.Err != nil {
+		return OutcomeMalformed
+	}
+	if c.r.Limited != 0 {
+		return c.r.Limited
+	}
+	if p.Op() != 1 {
+		return OutcomeNotRequest
+	}
+	mac, ok := p.MAC()
+	if !ok || mac == [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} {
+		return OutcomeBadHardware
+	}
+	c.mac, c.d.MAC = mac, mac
+	switch {
+	case p.RelayInfoCount() > 1:
+		return OutcomeOption82Double
+	case c.r.P.RelayErr != nil:
+		return OutcomeOption82Malformed
+	case p.GIAddr().IsValid() && (!c.cfg.line.Trusts(p.GIAddr()) || c.posesAsRelay()):
+		return OutcomeRelayUntrusted
+	case p.GIAddr().IsValid() && !c.cfg.line.TrustsSource(p):
+		return OutcomeRelaySource
+	case p.RelayInfoCount() > 0 && !p.GIAddr().IsValid() && c.r.P.Ingress.Untrusted:
+		return OutcomeOption82Untrusted
+	case c.snap.Empty():
+		return OutcomeNotReady
+	}
+	return 0
+}
+
+// posesAsRelay reports whether a packet with a relay's address is a client's own: where
+// the relays are not listed any address may be one, but not a customer's or a
+// guest's. Else whoever can reach us could write another's port into it.
+func (c *decider) posesAsRelay() bool {
+	if c.cfg.line.ListsRelays() {
+		return false
+	}
+	gi, from := c.r.P.GIAddr(), c.r.P.From.Addr().Unmap()
+	return c.snap.ByIP(gi) != nil || c.snap.ByIP(from) != nil || c.cfg.PoolOf(gi) >= 0 || c.cfg.PoolOf(from) >= 0
+}
+
+// end ends the packet without a reply.
+func (c *decider) end(o Outcome) { c.d.Outcome = o }
+
+func (c *decider) find(hint netip.Addr) *provision.Binding {
+	c.d.Match = c.matcher.find(hint)
+	return c.d.Match.binding
+}
+
+func (c *decider) discover() {
+	b := c.find(c.r.P.Requested())
+	if b == nil {
+		c.discoverPool()
+		return
+	}
+	if c.cfg.rapidCommit && c.r.P.RapidCommit() {
+		c.grant(wire.Ack, b)
+		c.d.Reply.RapidCommit = c.d.Reply.Type == wire.Ack
+		return
+	}
+	c.grant(wire.Offer, b)
+}
+
+// Request tells the four kinds of REQUEST apart (RFC 2131 section 4.3.2 and table 4).
+func (c *decider) request() {
+	p := &c.r.P
+	requested, ciaddr := p.Requested(), p.CIAddr()
+	at := requested
+	if !at.IsValid() {
+		at = ciaddr
+	}
+	if p.ServerID().IsValid() && !c.chosen(at) {
+		c.end(OutcomeNotForUs)
+		return
+	}
+	switch {
+	case p.ServerID().IsValid() && requested.IsValid():
+		c.selecting(requested)
+	case ciaddr.IsValid(): // some clients repeat the server id here
+		c.extend(ciaddr)
+	case requested.IsValid():
+		c.initReboot(requested)
+	default:
+		c.end(OutcomeRequestIncomplete)
+	}
+}
+
+// chosen reports whether option 54 names this server: by an address of this host,
+// by what it tells now, or by what a relay had it tell (RFC 5107) when it gave out
+// address. Such a relay need not say so again when it passes a renewal on.
+func (c *decider) chosen(address netip.Addr) bool {
+	id := c.r.P.ServerID()
+	if c.r.OwnID || id == c.r.Local || id == c.cfg.serverID || id == c.serverID(c.cfg.subnetOf(address)) {
+		return true
+	}
+	rec, known := c.leases.Get(address)
+	if !known || len(rec.Option82) == 0 {
+		return false
+	}
+	told, err := wire.ParseRelayInfo(rec.Option82)
+	return err == nil && told.Override == id
+}
+
+func (c *decider) selecting(requested netip.Addr) {
+	b := c.find(requested)
+	switch {
+	case b == nil:
+		c.selectPool(requested)
+	case b.IP != requested:
+		c.nak(OutcomeNakWrongAddress, b)
+	default:
+		c.grant(wire.Ack, b)
+	}
+}
+
+func (c *decider) initReboot(requested netip.Addr) {
+	b := c.find(requested)
+	switch {
+	case b == nil && c.d.Match.failed == OutcomePortFull:
+		c.end(OutcomePortFull)
+	case b == nil:
+		c.rebootPool(requested)
+	case b.IP == requested:
+		c.grant(wire.Ack, b)
+	case !c.cfg.authoritative:
+		c.d.Binding = b
+		c.end(OutcomeNotAuthoritative)
+	default:
+		c.nak(OutcomeNakWrongAddress, b)
+	}
+}
+
+// extend answers RENEWING and REBINDING. With option 82 the port says what the
+// client is to have, and so does the interface of a VLAN. Without, the packet came past
+// the relay (or no box inserts option 82 there), and the lease record says whose
+// the address is.
+func (c *decider) extend(ciaddr netip.Addr) {
+	if c.r.P.RelayInfoCount() > 0 || c.cfg.matches&MatchVLAN != 0 && c.r.P.VLAN() != 0 {
+		b := c.find(ciaddr)
+		placed := c.r.P.RelayInfoCount() > 0 || c.d.Match.By&MatchVLAN != 0
+		switch {
+		case !placed:
+		case b == nil && c.d.Match.failed == OutcomePortFull,
+			b != nil && b.IP == ciaddr && c.leasedToAnother(ciaddr):
+			c.nak(OutcomeNakOtherClient, nil)
+			return
+		case b != nil && b.IP == ciaddr:
+			c.grant(wire.Ack, b)
+			return
+		case b != nil:
+			c.move(OutcomeNakWrongAddress, b)
+			return
+		}
+	}
+	if rec, ok := c.pooled(ciaddr); ok {
+		c.extendPool(&rec)
+		return
+	}
+	b := c.snap.ByIP(ciaddr)
+	rec, known := c.leases.Get(ciaddr)
+	switch {
+	case c.leasedToAnother(ciaddr):
+		c.nak(OutcomeNakOtherClient, nil)
+	case known && c.same(&rec) && rec.State == lease.StateBound && c.sameClientID(&rec):
+		if b == nil || !samePlace(&rec, b) {
+			c.move(OutcomeNakNotBound, nil)
+			return
+		}
+		c.grant(wire.Ack, b)
+	case b != nil && b.MAC == c.mac:
+		c.grant(wire.Ack, b)
+	default:
+		if c.cfg.matches&MatchClientID != 0 {
+			if b := c.find(ciaddr); b != nil && b.IP == ciaddr {
+				c.grant(wire.Ack, b)
+				return
+			}
+		}
+		c.refuseUnknown(OutcomeRenewUnknown)
+	}
+}
+
+// move takes a client's address away, at once or after a moment; b is what it
+// is to have, nil if nothing.
+func (c *decider) move(o Outcome, b *provision.Binding) {
+	if !c.shorten(c.r.P.CIAddr()) {
+		c.nak(o, b)
+	}
+}
+
+// leasedToAnother reports whether another client took the address over: whoever
+// had it before must not extend it, but may ask anew.
+func (c *decider) leasedToAnother(a netip.Addr) bool {
+	rec, known := c.leases.Get(a)
+	return known && !c.same(&rec) && rec.Live(c.now)
+}
+
+func (c *decider) sameClientID(rec *lease.Record) bool {
+	id := c.r.P.ClientID()
+	return len(id) == 0 || len(rec.ClientID) == 0 || bytes.Equal(id, rec.ClientID)
+}
+
+// samePlace reports whether a lease still is what its binding says: the same
+// customer, or the same port after the contract on it changed hands.
+func samePlace(rec *lease.Record, b *provision.Binding) bool {
+	return rec.Subscriber == b.Subscriber || rec.Port != 0 && rec.Device == b.Device && rec.Port == b.Port
+}
+
+func (c *decider) release() {
+	if o := c.foreign(); o != 0 {
+		c.end(o)
+		return
+	}
+	ciaddr := c.r.P.CIAddr()
+	rec, known := c.leases.Get(ciaddr)
+	if !known || !c.same(&rec) || !c.sits(&rec) {
+		c.end(OutcomeReleaseUnknown)
+		return
+	}
+	c.d.Rec.MAC = rec.MAC
+	if i := c.cfg.PoolOf(rec.IP); i >= 0 && rec.Pool != "" {
+		c.releasePool(i, &rec)
+		return
+	}
+	c.d.YourIP, c.d.Binding = ciaddr, c.snap.ByIP(ciaddr)
+	c.d.Change = ChangeRelease
+	c.end(OutcomeReleased)
+}
+
+// decline notes that a client found its address in use. The binding is the
+// ERP's word, so the address is not taken out of service: the client gets the
+// same one again, and people are told.
+func (c *decider) decline() {
+	if o := c.foreign(); o != 0 {
+		c.end(o)
+		return
+	}
+	ip := c.r.P.Requested()
+	b := c.snap.ByIP(ip)
+	rec, known := c.leases.Get(ip)
+	i := c.cfg.PoolOf(ip)
+	switch {
+	case known && !c.sits(&rec):
+		c.end(OutcomeDeclineUnknown)
+		return
+	case known && i >= 0 && b == nil && c.hasFromPool(&rec):
+		c.declinePool(i, &rec)
+		return
+	case known && c.same(&rec) && rec.Pool == "":
+		c.d.Change, c.d.Rec.MAC = ChangeDecline, rec.MAC
+	case b != nil && b.MAC == c.mac:
+	default:
+		c.end(OutcomeDeclineUnknown)
+		return
+	}
+	c.d.YourIP, c.d.Binding = ip, b
+	c.end(OutcomeDeclined)
+}
+
+// sits reports whether a RELEASE or DECLINE can come from where the lease is. They
+// have no answer that a liar would miss, and anybody can write another's MAC into one.
+func (c *decider) sits(rec *lease.Record) bool {
+	p := &c.r.P
+	switch {
+	case p.RelayInfoCount() > 0 && len(rec.Option82) > 0:
+		if bytes.Equal(p.RelayInfo(), rec.Option82) {
+			return true
+		}
+		was, err := wire.ParseRelayInfo(rec.Option82) // other sub-options may change
+		return err == nil && bytes.Equal(was.CircuitID, c.r.P.Relay.CircuitID) && bytes.Equal(was.RemoteID, c.r.P.Relay.RemoteID)
+	case p.GIAddr().IsValid():
+		return true
+	case rec.GIAddr.IsValid(): // past the relay, so from the address itself
+		return c.r.P.From.Addr().Unmap() == rec.IP
+	}
+	return rec.Interface == "" || c.r.P.Ingress.Name == "" || rec.Interface == c.r.P.Ingress.Name
+}
+
+// foreign says why a RELEASE or DECLINE is none for this server; zero: it is one.
+func (c *decider) foreign() Outcome {
+	p := &c.r.P
+	at := p.CIAddr()
+	if !at.IsValid() {
+		at = p.Requested()
+	}
+	switch {
+	case !at.IsValid():
+		return OutcomeRequestIncomplete
+	case p.ServerID().IsValid() && !c.chosen(at):
+		return OutcomeNotForUs
+	}
+	return 0
+}
+
+// inform answers a client that has its address from elsewhere (RFC 2131 section
+// 4.3.5): no lease times, yiaddr zero.
+func (c *decider) inform() {
+	ciaddr := c.r.P.CIAddr()
+	silent := !ciaddr.IsValid() && !c.r.P.GIAddr().IsValid()
+	if silent { // some leave ciaddr out and send from the address
+		if from := c.r.P.From.Addr(); from.IsValid() && !from.IsUnspecified() {
+			ciaddr = from
+		}
+	}
+	if !ciaddr.IsValid() {
+		c.end(OutcomeRequestIncomplete)
+		return
+	}
+	b := c.snap.ByIP(ciaddr)
+	if b == nil {
+		c.informPool(ciaddr)
+		return
+	}
+	n, ok := c.prepare(b)
+	if !ok {
+		return
+	}
+	c.d.Outcome = OutcomeInformAck
+	c.d.Reply.Type, c.d.Reply.CIAddr, c.d.Reply.Options = wire.Ack, ciaddr, c.options(n)
+	c.route()
+	if silent {
+		c.d.Way, c.d.To, c.d.Reply.CIAddr = WayUnicast, netip.AddrPortFrom(ciaddr, c.cfg.clientPort), netip.Addr{}
+	}
+}

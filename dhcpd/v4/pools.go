@@ -1,0 +1,197 @@
+package v4
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/pool"
+)
+
+// Unknown is what becomes of a client that the ERP does not know.
+type Unknown uint8
+
+// What becomes of unknown clients.
+const (
+	UnknownSilence Unknown = iota // no answer, as RFC 2131 asks for
+	UnknownNak                    // a NAK if it insists on an address, else no answer
+	UnknownGuest                  // an address of a pool for guests
+)
+
+// PoolKind is whom a pool serves. Its zero value is invalid.
+type PoolKind uint8
+
+// The kinds of pools. Where no pool for subscribers serves the wire, a customer
+// of the ERP without an address is a guest like one whom it does not know.
+const (
+	PoolGuests      PoolKind = iota + 1 // clients that the ERP does not know
+	PoolSubscribers                     // customers to whom the ERP gives a port, a MAC or a VLAN but no address
+)
+
+// String returns guests, subscribers or invalid.
+func (k PoolKind) String() string {
+	switch k {
+	case PoolGuests:
+		return "guests"
+	case PoolSubscribers:
+		return "subscribers"
+	}
+	return "invalid"
+}
+
+// Pool is a range that the server gives addresses of by itself. It lies in one of
+// the Subnets, whose settings its clients are told unless the pool has its own.
+type Pool struct {
+	Name        string
+	Kind        PoolKind
+	First, Last netip.Addr
+	Links       []netip.Prefix // wires it serves besides that of its subnet
+	LeaseTime   time.Duration  // at least a minute
+	Probe       bool           // ask the wire by ARP before an offer
+	WarnAt      float64        // share in use that is worth a warning; 0: none
+	OptionSet                  // besides what the subnet tells, or in its place
+}
+
+const (
+	defaultQuarantine = time.Hour
+	// OfferHold is how long an offered address is kept for its client: until it
+	// has surely asked for it or taken the offer of somebody else.
+	OfferHold = time.Minute
+)
+
+// dynamicPool is one pool ready for the packet path.
+type dynamicPool struct {
+	Pool
+	subnet // what its clients are told; prefix is the wire's
+}
+
+// serves reports whether the pool is for the wire of at, the address of its relay or interface.
+func (p *dynamicPool) serves(at netip.Addr) bool {
+	if !at.IsValid() {
+		return false
+	}
+	if p.prefix.Contains(at) {
+		return true
+	}
+	for _, l := range p.Links {
+		if l.Contains(at) {
+			return true
+		}
+	}
+	return false
+}
+
+// compilePools checks o.Pools; the subnets of cfg are ready.
+func (cfg *Config) compilePools(o Options) error {
+	cfg.unknown = o.Unknown
+	cfg.quarantine = cmp.Or(o.Quarantine, defaultQuarantine)
+	var errs []error
+	if o.Unknown > UnknownGuest {
+		errs = append(errs, fmt.Errorf("unknown clients %d: no such kind", o.Unknown))
+	}
+	if cfg.quarantine < 0 {
+		errs = append(errs, fmt.Errorf("quarantine %v: negative", cfg.quarantine))
+	}
+	for _, p := range o.Pools {
+		c, err := compilePool(&o, p)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("pool %q: %w", p.Name, err))
+			continue
+		}
+		for i := range cfg.pools {
+			if other := &cfg.pools[i]; other.Name == p.Name || !p.Last.Less(other.First) && !other.Last.Less(p.First) {
+				errs = append(errs, fmt.Errorf("pool %q: has the name of pool %q or overlaps it", p.Name, other.Name))
+			}
+		}
+		cfg.pools = append(cfg.pools, c)
+	}
+	return errors.Join(errs...)
+}
+
+func compilePool(o *Options, p Pool) (dynamicPool, error) {
+	if p.Name == "" || p.Kind != PoolGuests && p.Kind != PoolSubscribers {
+		return dynamicPool{}, errors.New("want a name, and the kind guests or subscribers")
+	}
+	i := slices.IndexFunc(o.Subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
+	if i < 0 {
+		return dynamicPool{}, fmt.Errorf("%v-%v is not within one subnet", p.First, p.Last)
+	}
+	n := o.Subnets[i]
+	n.LeaseTime, n.RenewTime, n.RebindTime = p.LeaseTime, 0, 0
+	sub, err := compileSubnet(o, n)
+	if err != nil {
+		return dynamicPool{}, err
+	}
+	sub.options, err = compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet, p.OptionSet)
+	if err != nil {
+		return dynamicPool{}, err
+	}
+	return dynamicPool{Pool: p, subnet: sub}, nil
+}
+
+// PoolOf returns the place of the pool whose range has a; -1 if there is none.
+func (c *Config) PoolOf(a netip.Addr) int {
+	for i := range c.pools {
+		if p := &c.pools[i]; a.IsValid() && !a.Less(p.First) && !p.Last.Less(a) {
+			return i
+		}
+	}
+	return -1
+}
+
+// Pools returns the pools, in the order of the configuration.
+func (c *Config) Pools() []Pool {
+	all := make([]Pool, len(c.pools))
+	for i := range c.pools {
+		all[i] = c.pools[i].Pool
+	}
+	return all
+}
+
+// PoolNetwork returns the network of the pool at place i, and its gateway; invalid: none.
+func (c *Config) PoolNetwork(i int) (prefix netip.Prefix, gateway netip.Addr) {
+	return c.pools[i].prefix, c.pools[i].gateway
+}
+
+// maxDeclined is the share of a pool that DECLINEs and answers to ARP keep away for the whole of
+// dhcp.quarantine. So many addresses are not really in use by others; somebody takes one after
+// another to decline it, or answers for all, and those after that come back as soon as offers do.
+const maxDeclined = 0.25
+
+// Quarantine returns how long an address of a pool that is in use by somebody else
+// is kept from others, if share of the pool is so already.
+func (c *Config) Quarantine(share float64) time.Duration {
+	if share >= maxDeclined {
+		return min(c.quarantine, OfferHold)
+	}
+	return c.quarantine
+}
+
+// PoolView is what a decision may ask the allocators; it changes nothing.
+type PoolView interface {
+	// Pick chooses an address of the pool at place i for mac; 0: there is none.
+	Pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit)
+	// Slot tells what an address of the pool at place i is.
+	Slot(i int, a netip.Addr, now time.Time) pool.Slot
+	// Held is how many addresses of the pool at place i are offered or leased at a port.
+	Held(i int, port uint64) int
+	// Quarantined is the share of the pool at place i that is in quarantine.
+	Quarantined(i int, now time.Time) float64
+	// Owned returns the address of the pool at place i that mac has or had last.
+	Owned(i int, mac provision.MAC) (netip.Addr, bool)
+}
+
+// usable reports whether mac may have the address of the slot.
+func usable(s pool.Slot, mac provision.MAC) bool {
+	switch s.State {
+	case pool.StateFree:
+		return !s.Bound
+	case pool.StateOffered, pool.StateLeased:
+		return !s.Bound && s.MAC == mac
+	}
+	return false
+}

@@ -1,0 +1,203 @@
+package v4
+
+import (
+	"bytes"
+	"net/netip"
+
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// prepare fills what every reply about a binding has.
+func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
+	c.d.Binding, c.d.YourIP = b, b.IP
+	n := c.cfg.subnetOf(b.IP)
+	if n == nil {
+		c.end(OutcomeNoSubnet)
+		return nil, false
+	}
+	id := c.serverID(n)
+	if !id.IsValid() {
+		c.end(OutcomeNoServerID)
+		return nil, false
+	}
+	c.d.Reply.ServerID = id
+	return n, true
+}
+
+// options returns what the client is told in n.
+func (c *decider) options(n *subnet) *wire.OptionSet {
+	class := c.cfg.classOf(&c.r.P.Packet, c.mac)
+	c.alwaysBroadcast = n.alwaysBroadcast || class > 0 && c.cfg.classes[class-1].alwaysBroadcast
+	return n.options[class]
+}
+
+// grant plans an OFFER or an ACK of b's address.
+func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
+	if o := c.permit(b); o != 0 {
+		c.d.Binding, c.d.YourIP = b, b.IP
+		if o == OutcomeMACReported {
+			c.d.Report, c.d.Rec = true, lease.Record{IP: b.IP, Subscriber: b.Subscriber}
+		}
+		c.end(o)
+		return
+	}
+	n, ok := c.prepare(b)
+	if !ok {
+		return
+	}
+	r := &c.d.Reply
+	r.Type, r.YIAddr, r.Options = t, b.IP, c.options(n)
+	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
+	c.route()
+	if t == wire.Offer {
+		c.d.Outcome, c.d.Swap = OutcomeOffer, c.differs(b)
+		return
+	}
+	c.d.Outcome = OutcomeAck
+	r.CIAddr = c.r.P.CIAddr()
+	c.d.Report = c.differs(b)
+	c.record(b, n)
+}
+
+// record plans the lease record of an ACK.
+func (c *decider) record(b *provision.Binding, n *subnet) {
+	p := &c.r.P
+	rec := lease.Record{
+		IP:         b.IP,
+		MAC:        c.mac,
+		ClientID:   p.ClientID(),
+		Subscriber: b.Subscriber,
+		Device:     b.Device,
+		Port:       b.Port,
+		Option82:   p.RelayInfo(),
+		GIAddr:     p.GIAddr(),
+		Ifindex:    c.r.Ifindex,
+		Interface:  c.r.P.Ingress.Name,
+		State:      lease.StateBound,
+		Start:      c.now,
+		Renewed:    c.now,
+		Expires:    c.now.Add(n.lease),
+	}
+	c.d.Change = ChangeFact
+	if old, known := c.leases.Get(b.IP); known && c.same(&old) {
+		if old.MAC == rec.MAC {
+			rec.Start = old.Start
+		}
+		if p.RelayInfoCount() == 0 { // past the relay: where the client sits is known from before
+			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
+			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
+			// A client that has no address yet and came without a relay, or that has
+			// never come through one, is where its packet came in.
+			if !p.GIAddr().IsValid() && (!p.CIAddr().IsValid() || old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0) {
+				rec.GIAddr, rec.Ifindex, rec.Interface = netip.Addr{}, c.r.Ifindex, c.r.P.Ingress.Name
+			}
+		}
+		if len(rec.ClientID) == 0 {
+			rec.ClientID = old.ClientID
+		}
+		sameFact := old.MAC == rec.MAC && old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
+			old.Device == rec.Device && old.Port == rec.Port
+		sameDetails := old.GIAddr == rec.GIAddr && old.Interface == rec.Interface &&
+			old.Ifindex == rec.Ifindex && bytes.Equal(old.Option82, rec.Option82) &&
+			bytes.Equal(old.ClientID, rec.ClientID)
+		switch {
+		case sameFact && sameDetails:
+			c.d.Change = ChangeRenew
+		case sameFact:
+			c.d.Change = ChangeBackground
+		}
+	}
+	c.d.Rec = rec
+}
+
+// nak plans a refusal; b is what the client would get, nil if nothing.
+func (c *decider) nak(o Outcome, b *provision.Binding) {
+	at := c.r.P.CIAddr()
+	if !at.IsValid() {
+		at = c.r.P.Requested()
+	}
+	n := c.cfg.subnetOf(at)
+	if b != nil {
+		c.d.Binding, c.d.YourIP = b, b.IP
+	}
+	id := c.serverID(n)
+	if !id.IsValid() && b != nil {
+		id = c.serverID(c.cfg.subnetOf(b.IP))
+	}
+	if !id.IsValid() {
+		c.end(OutcomeNoServerID)
+		return
+	}
+	c.d.Outcome = o
+	c.d.Reply = wire.Reply{Type: wire.Nak, ServerID: id, Message: nakMessage(o)}
+	c.route()
+}
+
+// nakMessage is option 56, which some clients log.
+func nakMessage(o Outcome) string {
+	switch o {
+	case OutcomeNakWrongAddress:
+		return "another address is bound to you"
+	case OutcomeNakOtherClient:
+		return "address is leased to another client"
+	case OutcomeNakUnknown:
+		return "client is not known here"
+	}
+	return "address is not bound to you"
+}
+
+// serverID returns the server identifier of a reply: what the relay wants (RFC
+// 5107), what is configured for n or at all, the address that the packet came to,
+// one of the interface, best in n, the gateway of n.
+func (c *decider) serverID(n *subnet) netip.Addr {
+	switch {
+	case c.r.P.Relay.Override.IsValid():
+		return c.r.P.Relay.Override
+	case n != nil && n.serverID.IsValid():
+		return n.serverID
+	case c.cfg.serverID.IsValid():
+		return c.cfg.serverID
+	case c.r.Local.IsValid():
+		return c.r.Local
+	}
+	if c.r.On != nil {
+		if n != nil {
+			if a := c.r.On.AddrIn(n.prefix); a.IsValid() {
+				return a
+			}
+		}
+		if a := c.r.On.Addr(); a.IsValid() {
+			return a
+		}
+	}
+	if n != nil {
+		return n.gateway
+	}
+	return netip.Addr{}
+}
+
+// route chooses how the reply travels (RFC 2131 section 4.1).
+func (c *decider) route() {
+	p := &c.r.P
+	nak := c.d.Reply.Type == wire.Nak
+	switch gi := p.GIAddr(); {
+	case gi.IsValid():
+		port := c.cfg.relayPort
+		if c.r.P.Relay.SourcePort && c.r.P.From.Port() != 0 { // RFC 8357
+			port = c.r.P.From.Port()
+		}
+		c.d.Way, c.d.To = WayRelay, netip.AddrPortFrom(gi, port)
+		// The relay is to broadcast it: the client has no address to take it at.
+		c.d.Reply.Broadcast = nak || c.alwaysBroadcast && !p.CIAddr().IsValid()
+	case nak:
+		c.d.Way = WayBroadcast
+	case p.CIAddr().IsValid():
+		c.d.Way, c.d.To = WayUnicast, netip.AddrPortFrom(p.CIAddr(), c.cfg.clientPort)
+	case p.Broadcast() || c.alwaysBroadcast || p.HType() != 1:
+		c.d.Way = WayBroadcast
+	default:
+		c.d.Way = WayFrame
+	}
+}

@@ -1,0 +1,28 @@
+package v4
+
+import (
+	"net/netip"
+
+	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// Request is a packet and what the socket and the interfaces say about it.
+type Request struct {
+	P       line.Packet
+	Ifindex int
+	On      *provision.Interface // that it came in on; nil: not known
+	Served  bool                 // the interface is one that we answer on
+	Standby bool                 // another host holds the address that answering depends on
+	Limited Outcome              // OutcomeLimited...: too much of the like came lately; 0: not
+	Local   netip.Addr           // address of this host that the packet came to; invalid: it was a broadcast
+	OwnID   bool                 // option 54 is an address of this host
+}
+
+// LeaseView is what a decision may ask the lease table.
+type LeaseView interface {
+	Get(ip netip.Addr) (lease.Record, bool)
+	ByMAC(mac provision.MAC) []lease.Record
+	ByClientID(id []byte) []lease.Record
+}
