@@ -37,7 +37,7 @@ type ACLWishes interface {
 type ACLKernel interface {
 	Read(ctx context.Context) (acl.View, error)
 	Sets(ctx context.Context, addr netip.Addr) ([]access.Set, error)
-	Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]acl.Counter, error)
+	Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]access.Counter, error)
 	AsNFT(ctx context.Context) (string, error)
 }
 
@@ -97,7 +97,7 @@ type ACLAddress struct {
 	Want       string                 `json:"want"`             // stopped, paused, guests, open, or unknown
 	Have       []string               `json:"have"`             // sets of the kernel
 	Why        string                 `json:"why"`
-	Blocked    acl.Counter            `json:"blocked"` // packets that were refused from and to it
+	Blocked    access.Counter         `json:"blocked"` // packets that were refused from and to it
 	Error      string                 `json:"error,omitempty"`
 }
 
@@ -235,7 +235,7 @@ func (d *Deps) aclSummary(ctx context.Context) (*ACLSummary, error) {
 			s.Open = d.maintenance(view.OpenUntil)
 		}
 	}
-	s.GuardDirect, s.GuardVLAN = nonNil(want.Guard.Direct), nonNil(want.Guard.VLAN)
+	s.GuardDirect, s.GuardVLAN = want.Strings(access.SetGuardedDirect), want.Strings(access.SetGuardedVLAN)
 	wants, haves := want.Counts(), view.ACL.Counts()
 	for set := range access.Sets() {
 		v := ACLSetView{Name: set.String(), Have: haves[set]}
@@ -246,13 +246,6 @@ func (d *Deps) aclSummary(ctx context.Context) (*ACLSummary, error) {
 		s.Sets = append(s.Sets, v)
 	}
 	return s, nil
-}
-
-func nonNil(list []string) []string {
-	if list == nil {
-		return []string{}
-	}
-	return list
 }
 
 func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
@@ -324,13 +317,8 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 
 // wantOf names the set that should have an address.
 func wantOf(want access.ACL, a netip.Addr) string {
-	for _, s := range []struct {
-		set   access.Set
-		addrs []netip.Addr
-	}{{access.SetStopped, want.Stopped}, {access.SetPaused, want.Paused}, {access.SetGuests, want.Guests}} {
-		if _, ok := slices.BinarySearchFunc(s.addrs, a, netip.Addr.Compare); ok {
-			return s.set.String()
-		}
+	if set := want.Standing(a); set != 0 {
+		return set.String()
 	}
 	return "open"
 }

@@ -50,8 +50,8 @@ func (f *fakeACL) Sets(_ context.Context, a netip.Addr) (out []access.Set, err e
 	return out, f.err
 }
 
-func (f *fakeACL) Counters(_ context.Context, addrs []netip.Addr) (map[netip.Addr]acl.Counter, error) {
-	return map[netip.Addr]acl.Counter{addrs[0]: {Packets: 5, Bytes: 420}}, f.err
+func (f *fakeACL) Counters(_ context.Context, addrs []netip.Addr) (map[netip.Addr]access.Counter, error) {
+	return map[netip.Addr]access.Counter{addrs[0]: {Packets: 5, Bytes: 420}}, f.err
 }
 
 func (f *fakeACL) OpenFor(_ context.Context, d time.Duration, reason string) (time.Time, error) {
@@ -64,8 +64,8 @@ func newACLWorld(t *testing.T) (*world, *fakeACL, *Client) {
 	w := newWorld(t)
 	f := &fakeACL{
 		now:  w.Now,
-		want: access.ACL{Paused: []netip.Addr{ip("198.51.100.12")}, Guests: []netip.Addr{ip("198.51.100.200")}},
-		view: acl.View{Exists: true, Generation: 9, ACL: access.ACL{Paused: []netip.Addr{ip("198.51.100.12")}, Stopped: []netip.Addr{ip("198.51.100.13")}}},
+		want: access.ACL{access.SetPaused: access.Addrs(ip("198.51.100.12")), access.SetGuests: access.Addrs(ip("198.51.100.200"))},
+		view: acl.View{Exists: true, Generation: 9, ACL: access.ACL{access.SetPaused: access.Addrs(ip("198.51.100.12")), access.SetStopped: access.Addrs(ip("198.51.100.13"))}},
 	}
 	w.ACL = &ACLDeps{Wishes: f, Kernel: f, Maintenance: f, Exempt: f.exempt}
 	w.Leases = fakeLeases{{IP: ip("198.51.100.201"), Subscriber: 1002, Pool: "more", State: lease.StateBound, Expires: w.now.Add(time.Hour)}}
@@ -90,7 +90,7 @@ func TestACLShow(t *testing.T) {
 	require.Len(t, x.Addresses, 2)
 	assert.Equal(t, []string{"paused"}, x.Addresses[0].Have)
 	assert.Equal(t, "customer 1002 is paused", x.Addresses[0].Why)
-	assert.Equal(t, acl.Counter{Packets: 5, Bytes: 420}, x.Addresses[0].Blocked)
+	assert.Equal(t, access.Counter{Packets: 5, Bytes: 420}, x.Addresses[0].Blocked)
 	assert.Equal(t, "customer 1002 is paused and has it by a lease of the pool more", x.Addresses[1].Why)
 	x, err = c.ACLOf(t.Context(), "198.51.100.13")
 	require.NoError(t, err)

@@ -83,7 +83,7 @@ type commitResult struct {
 // run works until the queue is closed and empty. The error tells of records
 // that a hanging journal did not take.
 func (c *committer) run() error {
-	groups := make(chan []Commit, 1)
+	groups := make(chan []lease.Commit, 1)
 	results := make(chan commitResult, 1)
 	var journal sync.WaitGroup
 	journal.Go(func() {
@@ -148,11 +148,11 @@ func (c *committer) drain() {
 }
 
 // group moves waiting commits into flight.
-func (c *committer) group() []Commit {
+func (c *committer) group() []lease.Commit {
 	n := min(len(c.waiting), maxGroup)
 	c.inFlight = append(c.inFlight, c.waiting[:n]...)
 	c.waiting = append(c.waiting[:0], c.waiting[n:]...)
-	g := make([]Commit, n)
+	g := make([]lease.Commit, n)
 	for i, p := range c.inFlight {
 		g[i].Lease = p.lease
 		if p.hasReport {

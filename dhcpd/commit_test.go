@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -73,10 +71,10 @@ type journal struct {
 
 	mu     sync.Mutex // guards the fields below
 	err    error
-	groups [][]Commit
+	groups [][]lease.Commit
 }
 
-func (j *journal) Commit(recs []Commit) error {
+func (j *journal) Commit(recs []lease.Commit) error {
 	time.Sleep(j.delay)
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -151,19 +149,27 @@ type rig struct {
 	end func() error // waits for the committer
 }
 
+// newTable is a lease table with a store, so that it knows what is to be written.
+func newTable(t testing.TB) *lease.Table {
+	t.Helper()
+	store, err := lease.OpenMemory()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = store.Close() })
+	tab, err := lease.Open(store)
+	require.NoError(t, err)
+	return tab
+}
+
 func newRig(t testing.TB, j *journal) *rig {
 	t.Helper()
 	snap := world(t)
 	r := &rig{out: &sink{}, j: j, n: &counter{}, log: NewEventLog(100)}
-	db, err := bbolt.Open(filepath.Join(t.TempDir(), "state.db"), 0o600, &bbolt.Options{NoSync: true})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	tab, err := lease.Open(db)
-	require.NoError(t, err)
+	tab := newTable(t)
 	deps := Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: tab, Observer: Observers{r.n, r.log}, Log: slog.New(slog.DiscardHandler)}
 	if j != nil {
 		deps.Journal = j
 	}
+	var err error
 	r.s, err = New(testOptions(), deps)
 	require.NoError(t, err)
 	r.c = newCommitter(r.s, r.out)

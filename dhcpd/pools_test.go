@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -29,17 +27,14 @@ func poolRig(t testing.TB, j *journal) (*rig, *atomic.Pointer[provision.Snapshot
 	var snap atomic.Pointer[provision.Snapshot]
 	snap.Store(world(t))
 	r := &rig{out: &sink{}, j: j, n: &counter{}, log: NewEventLog(1000)}
-	db, err := bbolt.Open(filepath.Join(t.TempDir(), "state.db"), 0o600, &bbolt.Options{NoSync: true})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	tab, err := lease.Open(db)
-	require.NoError(t, err)
+	tab := newTable(t)
 	o := testOptions()
 	withGuests(&o)
 	deps := Deps{Snapshot: snap.Load, Leases: tab, Observer: Observers{r.n, r.log}, Log: slog.New(slog.DiscardHandler)}
 	if j != nil {
 		deps.Journal = j
 	}
+	var err error
 	r.s, err = New(o, deps)
 	require.NoError(t, err)
 	r.c = newCommitter(r.s, r.out)

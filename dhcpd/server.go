@@ -15,20 +15,11 @@ import (
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-// Commit is a changed fact that must be on disk before its ACK leaves: a new
-// client of an address, or the same one behind another port. Or only a report
-// that is still due at a renewal; Lease is the current record then. Of a client
-// that is not answered before the ERP has its MAC there is no lease: its IP is invalid.
-type Commit struct {
-	Lease  lease.Record
-	Report *provision.MACReport // nil: the ERP knows the MAC already
-}
-
 // Journal makes changed facts durable.
 type Journal interface {
 	// Commit stores all of recs, leases and reports, in one transaction. It is
 	// called by one goroutine at a time and must not keep recs.
-	Commit(recs []Commit) error
+	Commit(recs []lease.Commit) error
 }
 
 // Deps is what the server needs from outside. Snapshot and Leases are

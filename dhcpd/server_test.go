@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -20,7 +21,6 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
@@ -29,28 +29,29 @@ import (
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-// boltJournal stores leases as the agent does, and remembers the reports.
-type boltJournal struct {
-	db      *bbolt.DB
-	leases  *lease.Table
+// storeJournal stores leases as the agent does, and remembers the reports.
+type storeJournal struct {
+	lease.Journal
+	store   lease.Store
 	reports []provision.MACReport // read after the server has ended
 }
 
-func (j *boltJournal) Commit(recs []Commit) error {
-	err := j.db.Update(func(tx *bbolt.Tx) error {
-		for i := range recs {
-			if err := j.leases.PutTx(tx, recs[i].Lease); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	for i := range recs {
-		if err == nil && recs[i].Report != nil {
-			j.reports = append(j.reports, *recs[i].Report)
-		}
-	}
-	return err
+// openJournal opens the store whose file is path.
+func openJournal(t testing.TB, path string) *storeJournal {
+	t.Helper()
+	store, err := lease.OpenStore(filepath.Dir(path), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	tab, err := lease.Open(store)
+	require.NoError(t, err)
+	j := &storeJournal{store: store}
+	j.Journal = lease.Journal{Table: tab, Reports: j}
+	return j
+}
+
+// Add implements lease.Queue.
+func (j *storeJournal) Add(b *lease.Batch, r provision.MACReport) error {
+	b.OnCommit(func() { j.reports = append(j.reports, r) })
+	return nil
 }
 
 // site is a running server on loopback with a relay at 127.0.0.2, so nothing
@@ -60,7 +61,7 @@ type site struct {
 	relayPort uint16
 	server    *Server
 	events    *EventLog
-	journal   *boltJournal
+	journal   *storeJournal
 	addr      netip.AddrPort
 	stop      func() error
 }
@@ -98,12 +99,10 @@ func startSiteWith(t *testing.T, path string, opts Options, in provision.Input, 
 
 func startSiteLinks(t testing.TB, path string, opts Options, in provision.Input, links Links, listen func(*Server) error) *site {
 	t.Helper()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
-	require.NoError(t, err)
-	tab, err := lease.Open(db)
-	require.NoError(t, err)
 	snap, _ := provision.Build(in)
-	s := &site{t: t, relayPort: opts.RelayPort, events: NewEventLog(0), journal: &boltJournal{db: db, leases: tab}}
+	s := &site{t: t, relayPort: opts.RelayPort, events: NewEventLog(0), journal: openJournal(t, path)}
+	tab := s.journal.Table
+	var err error
 	s.server, err = New(opts, Deps{
 		Snapshot: func() *provision.Snapshot { return snap }, Leases: tab, Journal: s.journal, Observer: s.events, Links: links,
 	})
@@ -117,7 +116,7 @@ func startSiteLinks(t testing.TB, path string, opts Options, in provision.Input,
 		cancel()
 		select {
 		case err := <-done:
-			return errors.Join(err, tab.Flush(), db.Close())
+			return errors.Join(err, tab.Flush(), s.journal.store.Close())
 		case <-time.After(5 * time.Second):
 			return errors.New("the server does not stop")
 		}

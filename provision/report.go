@@ -2,6 +2,7 @@ package provision
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -18,4 +19,25 @@ type MACReport struct {
 	MAC        MAC          `json:"mac"`
 	Subscriber SubscriberID `json:"subscriber,omitempty"`
 	At         time.Time    `json:"at"` // when the packet came
+}
+
+// Normal returns r as it is kept and compared: the address in its shortest form
+// and the time as a clock on a wall shows it. A report needs an address and a MAC.
+func (r MACReport) Normal() (MACReport, error) {
+	r.IP = r.IP.Unmap().WithZone("")
+	if !r.IP.IsValid() || r.MAC.IsZero() {
+		return r, fmt.Errorf("mac report for %s: an address and a mac are needed", r.IP)
+	}
+	r.At = time.Unix(0, r.At.UnixNano())
+	return r, nil
+}
+
+// maxAhead is how far in the future the time of a kept report may be to win
+// over a new one: more means that the clock was wrong then.
+const maxAhead = time.Minute
+
+// Outranks reports whether r, which is kept, stays when other comes for the same
+// address at now: the newer one wins.
+func (r MACReport) Outranks(other MACReport, now time.Time) bool {
+	return r.At.After(other.At) && r.At.Before(now.Add(maxAhead))
 }

@@ -23,6 +23,9 @@ import (
 //	b  subscriber id  IP  MAC  device id  port  VLAN  quoted port name
 //	a  subscriber id  MAC  device id  port  VLAN  quoted port name (without an address; not before version 3)
 //	e  number of the lines d, s, b and a  CRC-32C of all bytes before this line, hexadecimal
+//
+// In every version the first line tells it and the last one has the checksum: a
+// file of a newer one is told from a damaged one by that.
 const (
 	storeMagic   = "usher snapshot "
 	storeVersion = 3
@@ -37,6 +40,14 @@ type FormatError struct {
 
 // Error returns the line and the reason.
 func (e *FormatError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
+
+// NewerError says that a stored snapshot is whole and of a version that is not known yet.
+type NewerError struct{ Version, Known int }
+
+// Error returns both versions.
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("version %d was written by a newer usher; this one reads up to %d", e.Version, e.Known)
+}
 
 // Encode writes a snapshot; nothing is held in memory but one line.
 func Encode(w io.Writer, s *Snapshot) error {
@@ -129,7 +140,7 @@ func Encode(w io.Writer, s *Snapshot) error {
 }
 
 // Decode reads what Encode wrote. An error of the content is a *FormatError; any
-// other is the reader's.
+// other is the reader's, or a *NewerError.
 func Decode(r io.Reader) (*Snapshot, error) {
 	d := decoder{table: crc32.MakeTable(crc32.Castagnoli), names: make(map[string]string)}
 	br := bufio.NewReaderSize(r, maxStoreLine)
@@ -150,6 +161,9 @@ func Decode(r io.Reader) (*Snapshot, error) {
 		if err := d.read(line); err != nil {
 			return nil, err
 		}
+	}
+	if d.newer() != nil { // no closing line
+		return nil, &FormatError{1, d.newer().Error()}
 	}
 	if !d.ended {
 		d.line++
@@ -194,8 +208,10 @@ func (d *decoder) read(raw []byte) error {
 		if kind == "e" {
 			return d.end(rest)
 		}
-		if err := d.record(kind, rest); err != nil {
-			return d.fail("%v", err)
+		if d.newer() == nil {
+			if err := d.record(kind, rest); err != nil {
+				return d.fail("%v", err)
+			}
 		}
 	}
 	d.sum = crc32.Update(d.sum, d.table, raw)
@@ -208,20 +224,42 @@ func (d *decoder) header(line string) error {
 		return d.fail("not a stored snapshot of usher")
 	}
 	v, err := strconv.Atoi(version)
-	switch {
-	case err != nil || v < 1:
+	if err != nil || v < 1 {
 		return d.fail("version %q is not a number", version)
-	case v > storeVersion:
-		return d.fail("version %d was written by a newer usher; this one reads up to %d", v, storeVersion)
 	}
 	d.version = v
 	return nil
+}
+
+// newer returns nil for a version that is known.
+func (d *decoder) newer() *NewerError {
+	if d.version <= storeVersion {
+		return nil
+	}
+	return &NewerError{d.version, storeVersion}
+}
+
+// OlderVersion returns the version of a stored snapshot that is older than the
+// one that Encode writes; false for others and for what is none.
+func OlderVersion(r io.Reader) (int, bool) {
+	line, err := bufio.NewReader(io.LimitReader(r, 64)).ReadString('\n')
+	d := decoder{line: 1}
+	if err != nil || d.header(strings.TrimSuffix(line, "\n")) != nil {
+		return 0, false
+	}
+	return d.version, d.version < storeVersion
 }
 
 func (d *decoder) end(rest string) error {
 	f := fields{rest: rest}
 	records := f.num("number of records", 0, 1<<40)
 	sum := f.next("checksum")
+	if newer := d.newer(); newer != nil {
+		if want := fmt.Sprintf("%08x", d.sum); sum != want {
+			return &FormatError{1, newer.Error()}
+		}
+		return newer
+	}
 	if err := f.done(); err != nil {
 		return d.fail("%v", err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -10,7 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
+
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // A reload that comes while the agent starts must not end it. The start is held
@@ -26,9 +28,9 @@ acl: {dry_run: true}
 control: {socket: %[1]s/usher.sock}
 console: {listen: off}
 `, dir), 0o600))
-	db, err := bbolt.Open(filepath.Join(dir, "state.db"), 0o600, nil)
+	store, err := lease.OpenStore(dir, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	defer db.Close()
+	defer store.Close()
 
 	root := newRoot()
 	root.SetOut(io.Discard)
@@ -43,7 +45,7 @@ console: {listen: off}
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP)) // unheeded, it ends this test
 	select {
 	case err := <-done:
-		require.ErrorContains(t, err, "another usher runs with this state_dir", "it lived until the state could not be had")
+		require.ErrorIs(t, err, lease.ErrInUse, "it lived until the state could not be had")
 	case <-time.After(10 * time.Second):
 		t.Fatal("the agent neither started nor failed")
 	}

@@ -278,8 +278,8 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	}
 	want := Want(snap, opts.Inputs())
 	e.update(func(s *Status) {
-		s.DryRun, s.WantStopped, s.WantPaused = opts.DryRun, len(want.Stopped), len(want.Paused)
-		s.Want = want.Counts()
+		s.DryRun, s.Want = opts.DryRun, want.Counts()
+		s.WantStopped, s.WantPaused = s.Want[SetStopped], s.Want[SetPaused]
 	})
 	if opts.DryRun {
 		e.known = false // whoever switches it off finds what is there then
@@ -304,8 +304,8 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	}
 	e.update(func(s *Status) {
 		s.Ready, s.Pending = true, 0
-		s.HaveStopped, s.HavePaused = len(e.have.Stopped), len(e.have.Paused)
 		s.Have = e.have.Counts()
+		s.HaveStopped, s.HavePaused = s.Have[SetStopped], s.Have[SetPaused]
 		if g, ok := e.kernel.(interface{ Generation() uint64 }); ok {
 			s.Generation = g.Generation()
 		}
@@ -333,7 +333,8 @@ func (e *Enforcer) look(ctx context.Context, opts Options) error {
 	if e.known {
 		e.drift(seen)
 	} else if !e.adopted {
-		e.log.Info("adopting what the kernel has", "stopped", len(seen.Stopped), "paused", len(seen.Paused), "elements", seen.Len())
+		n := seen.Counts()
+		e.log.Info("adopting what the kernel has", "stopped", n[SetStopped], "paused", n[SetPaused], "elements", seen.Len())
 	}
 	if r, ok := e.kernel.(Repairer); ok && !e.adopted {
 		e.repairs = r.Repairs()

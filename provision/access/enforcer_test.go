@@ -44,7 +44,9 @@ func (k *fakeKernel) Observe(context.Context) (ACL, error) {
 	}
 	k.foreign = false
 	a := k.sets.acl()
-	slices.Reverse(a.Stopped) // order does not matter
+	stopped := addrsOf(a[SetStopped])
+	slices.Reverse(stopped) // order does not matter
+	a[SetStopped] = Addrs(stopped...)
 	return a, nil
 }
 
@@ -62,9 +64,9 @@ func (k *fakeKernel) Apply(_ context.Context, changes []Change) error {
 	k.batches = append(k.batches, changes)
 	for _, c := range changes[:n] {
 		if c.Op == provision.OpAdd {
-			k.sets[c.Set][c.Element] = true
+			k.sets[c.Element] = true
 		} else {
-			delete(k.sets[c.Set], c.Element)
+			delete(k.sets, c.Element)
 		}
 	}
 	return k.late
@@ -185,8 +187,8 @@ func snapshotOf(t *testing.T, a ACL, source provision.Source) *provision.Snapsho
 			in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: st})
 		}
 	}
-	add(a.Stopped, provision.StateStop)
-	add(a.Paused, provision.StatePause)
+	add(addrsOf(a[SetStopped]), provision.StateStop)
+	add(addrsOf(a[SetPaused]), provision.StatePause)
 	return provisiontest.Build(t, in)
 }
 
@@ -227,7 +229,7 @@ func (e *enforcerTest) want(t *testing.T, a ACL) {
 
 func TestEnforcerWithoutSnapshotTouchesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		have := ACL{Stopped: provisiontest.Addrs("192.0.2.1")}
+		have := ACL{SetStopped: keys("192.0.2.1")}
 		e := startEnforcer(t, Options{VerifyInterval: time.Minute}, have, nil)
 		e.Kick()
 		require.ErrorIs(t, e.Sync(t.Context()), ErrNoSnapshot)
@@ -236,8 +238,8 @@ func TestEnforcerWithoutSnapshotTouchesNothing(t *testing.T) {
 		assert.False(t, e.Status().Ready)
 		assert.Empty(t, e.Status().LastError)
 
-		e.want(t, ACL{Stopped: provisiontest.Addrs("192.0.2.1"), Paused: provisiontest.Addrs("192.0.2.2")})
-		assert.Equal(t, [][]Change{{{provision.OpAdd, SetPaused, Element{Addr: provisiontest.Addr("192.0.2.2")}}}}, e.kernel.batches, "adopts what is there, repairs the difference")
+		e.want(t, ACL{SetStopped: keys("192.0.2.1"), SetPaused: keys("192.0.2.2")})
+		assert.Equal(t, [][]Change{{{provision.OpAdd, addrIn(SetPaused, provisiontest.Addr("192.0.2.2"))}}}, e.kernel.batches, "adopts what is there, repairs the difference")
 		assert.Zero(t, e.log.extra+e.log.missing, "which is no drift")
 		assert.True(t, e.Status().Ready)
 	})
@@ -250,7 +252,7 @@ func stored(t *testing.T, a ACL) *provision.Snapshot {
 }
 
 func TestEnforcerWaitsForAFetchBeforeWhatWasStored(t *testing.T) {
-	newer, older := ACL{Stopped: provisiontest.Addrs("192.0.2.1")}, ACL{Stopped: provisiontest.Addrs("192.0.2.2")}
+	newer, older := ACL{SetStopped: keys("192.0.2.1")}, ACL{SetStopped: keys("192.0.2.2")}
 	synctest.Test(t, func(t *testing.T) {
 		e := startEnforcer(t, Options{}, newer, stored(t, older))
 		done := make(chan error, 1)
@@ -282,11 +284,11 @@ func TestEnforcerWaitsForAFetchBeforeWhatWasStored(t *testing.T) {
 
 func TestEnforcerFollowsSnapshots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := startEnforcer(t, Options{VerifyInterval: time.Hour}, ACL{}, wanted(t, ACL{Stopped: provisiontest.Addrs("192.0.2.1")}))
-		e.want(t, ACL{Stopped: provisiontest.Addrs("192.0.2.1", "192.0.2.2"), Paused: provisiontest.Addrs("192.0.2.3")})
+		e := startEnforcer(t, Options{VerifyInterval: time.Hour}, ACL{}, wanted(t, ACL{SetStopped: keys("192.0.2.1")}))
+		e.want(t, ACL{SetStopped: keys("192.0.2.1", "192.0.2.2"), SetPaused: keys("192.0.2.3")})
 		pass(2 * time.Second)
-		e.want(t, ACL{Paused: provisiontest.Addrs("192.0.2.1", "192.0.2.3")})
-		assert.Empty(t, cmp.Diff(ACL{Paused: provisiontest.Addrs("192.0.2.1", "192.0.2.3")}, e.kernel.acl(), cmpAddr))
+		e.want(t, ACL{SetPaused: keys("192.0.2.1", "192.0.2.3")})
+		assert.Empty(t, cmp.Diff(ACL{SetPaused: keys("192.0.2.1", "192.0.2.3")}, e.kernel.acl(), cmpAddr))
 		observed, batches := e.kernel.used()
 		assert.Equal(t, 1, observed, "read back once, then known")
 		assert.Equal(t, 3, batches)
@@ -307,13 +309,13 @@ func TestEnforcerFollowsSnapshots(t *testing.T) {
 
 func TestEnforcerRepairsDrift(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		want := ACL{Stopped: provisiontest.Addrs("192.0.2.1", "192.0.2.2")}
+		want := ACL{SetStopped: keys("192.0.2.1", "192.0.2.2")}
 		e := startEnforcer(t, Options{VerifyInterval: time.Hour}, ACL{}, wanted(t, want))
 		pass(time.Minute)
 		e.kernel.do(func() { // nft delete element, nft add element
-			delete(e.kernel.sets[SetStopped], Element{Addr: provisiontest.Addr("192.0.2.1")})
-			e.kernel.sets[SetPaused][Element{Addr: provisiontest.Addr("192.0.2.7")}] = true
-			e.kernel.sets[SetPaused][Element{Addr: provisiontest.Addr("192.0.2.8")}] = true
+			delete(e.kernel.sets, addrIn(SetStopped, provisiontest.Addr("192.0.2.1")))
+			e.kernel.sets[addrIn(SetPaused, provisiontest.Addr("192.0.2.7"))] = true
+			e.kernel.sets[addrIn(SetPaused, provisiontest.Addr("192.0.2.8"))] = true
 			e.kernel.foreign = true
 		})
 		pass(checkInterval + time.Second)
@@ -322,7 +324,7 @@ func TestEnforcerRepairsDrift(t *testing.T) {
 		assert.EqualValues(t, 2, e.Status().DriftExtra)
 		assert.EqualValues(t, 1, e.Status().DriftMissing)
 
-		e.kernel.do(func() { delete(e.kernel.sets[SetStopped], Element{Addr: provisiontest.Addr("192.0.2.2")}) }) // and the generation says nothing
+		e.kernel.do(func() { delete(e.kernel.sets, addrIn(SetStopped, provisiontest.Addr("192.0.2.2"))) }) // and the generation says nothing
 		pass(30 * time.Minute)
 		assert.NotEmpty(t, cmp.Diff(want, e.kernel.acl(), cmpAddr))
 		pass(31 * time.Minute)
@@ -332,7 +334,7 @@ func TestEnforcerRepairsDrift(t *testing.T) {
 
 func TestEnforcerRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		want := ACL{Stopped: provisiontest.Addrs("192.0.2.1", "192.0.2.2")}
+		want := ACL{SetStopped: keys("192.0.2.1", "192.0.2.2")}
 		broken := errors.New("no buffer space available")
 		e := startEnforcer(t, Options{VerifyInterval: time.Hour}, ACL{}, wanted(t, want))
 		e.kernel.do(func() { e.kernel.err, e.kernel.times = broken, nil })
@@ -359,9 +361,9 @@ func TestEnforcerPartialBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := startEnforcer(t, Options{VerifyInterval: time.Hour}, ACL{}, wanted(t, ACL{}))
 		e.kernel.do(func() { e.kernel.late = errors.New("chunk 2 of 2: no memory") })
-		want := ACL{Stopped: provisiontest.Addrs("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")}
+		want := ACL{SetStopped: keys("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")}
 		e.want(t, want)
-		require.Len(t, e.kernel.acl().Stopped, 2)
+		require.Len(t, addrsOf(e.kernel.acl()[SetStopped]), 2)
 		e.kernel.do(func() { e.kernel.late = nil })
 		pass(time.Second)
 		assert.Empty(t, cmp.Diff(want, e.kernel.acl(), cmpAddr))
@@ -378,17 +380,17 @@ func TestEnforcerFlowsAreCoalesced(t *testing.T) {
 		e.flows.set(10*time.Second, nil) // a big table
 		list := provisiontest.Addrs("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")
 		for i := range list {
-			e.want(t, ACL{Stopped: list[:i+1]})
+			e.want(t, ACL{SetStopped: Addrs(list[:i+1]...)})
 			require.NoError(t, e.Sync(t.Context()), "no batch waits for a pass")
 		}
-		e.want(t, ACL{Stopped: list[:3]}) // the last is resumed before its pass
-		require.Len(t, e.kernel.acl().Stopped, 3)
+		e.want(t, ACL{SetStopped: Addrs(list[:3]...)}) // the last is resumed before its pass
+		require.Len(t, addrsOf(e.kernel.acl()[SetStopped]), 3)
 		pass(time.Minute)
 		assert.Equal(t, [][]netip.Addr{list[:1], list[1:3]}, e.flows.take(), "and its flows live on")
 		assert.EqualValues(t, 6, e.Status().FlowsDeleted)
 
 		e.flows.set(0, errors.New("interrupted"))
-		e.want(t, ACL{Stopped: list})
+		e.want(t, ACL{SetStopped: Addrs(list...)})
 		assert.Equal(t, "interrupted", e.Status().FlowsError)
 		e.flows.set(0, nil)
 		pass(2 * time.Second)
@@ -407,7 +409,7 @@ func TestEnforcerFlowPassesHaveAnInterval(t *testing.T) {
 		trickle := func(n int) {
 			for range n {
 				list = append(list, provisiontest.IP(len(list)))
-				e.want(t, ACL{Paused: list})
+				e.want(t, ACL{SetPaused: Addrs(list...)})
 				pass(100 * time.Millisecond)
 			}
 		}
@@ -461,7 +463,7 @@ func (k *eventKernel) Repairs() uint64   { return k.repairs }
 func TestEnforcerHearsOfForeignWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &eventKernel{fakeKernel: newFakeKernel(ACL{}), events: make(chan error), writers: []string{"nft (123)"}}
-		snap := wanted(t, ACL{Stopped: provisiontest.Addrs("192.0.2.1")})
+		snap := wanted(t, ACL{SetStopped: keys("192.0.2.1")})
 		e := NewEnforcer(Options{VerifyInterval: time.Hour}, k, nil, func() *provision.Snapshot { return snap }, nil, provisiontest.Quiet())
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -471,7 +473,7 @@ func TestEnforcerHearsOfForeignWrites(t *testing.T) {
 		edit := func() {
 			k.do(func() {
 				k.foreign = true
-				delete(k.sets[SetStopped], Element{Addr: provisiontest.Addr("192.0.2.1")})
+				delete(k.sets, addrIn(SetStopped, provisiontest.Addr("192.0.2.1")))
 			})
 		}
 		began := time.Now()
@@ -479,7 +481,7 @@ func TestEnforcerHearsOfForeignWrites(t *testing.T) {
 		k.events <- nil
 		synctest.Wait()
 		assert.Zero(t, time.Since(began), "no wait for the next look")
-		assert.Equal(t, provisiontest.Addrs("192.0.2.1"), k.acl().Stopped)
+		assert.Equal(t, provisiontest.Addrs("192.0.2.1"), addrsOf(k.acl()[SetStopped]))
 		st := e.Status()
 		assert.EqualValues(t, 1, st.DriftMissing)
 		assert.Equal(t, []string{"missing in stopped: 192.0.2.1"}, st.LastDrift)
@@ -492,7 +494,7 @@ func TestEnforcerHearsOfForeignWrites(t *testing.T) {
 		k.events <- errors.New("no buffer space")
 		synctest.Wait()
 		assert.Zero(t, time.Since(began))
-		assert.Equal(t, provisiontest.Addrs("192.0.2.1"), k.acl().Stopped)
+		assert.Equal(t, provisiontest.Addrs("192.0.2.1"), addrsOf(k.acl()[SetStopped]))
 		assert.EqualValues(t, 2, e.Status().DriftMissing)
 		assert.EqualValues(t, 3, e.Status().TableRepairs)
 		time.Sleep(firstRetry)
@@ -500,13 +502,13 @@ func TestEnforcerHearsOfForeignWrites(t *testing.T) {
 		edit()
 		k.events <- nil // somebody listens again
 		synctest.Wait()
-		assert.Equal(t, provisiontest.Addrs("192.0.2.1"), k.acl().Stopped)
+		assert.Equal(t, provisiontest.Addrs("192.0.2.1"), addrsOf(k.acl()[SetStopped]))
 	})
 }
 
 func TestEnforcerDryRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		want := ACL{Stopped: provisiontest.Addrs("192.0.2.1"), Paused: provisiontest.Addrs("192.0.2.2", "192.0.2.3")}
+		want := ACL{SetStopped: keys("192.0.2.1"), SetPaused: keys("192.0.2.2", "192.0.2.3")}
 		e := startEnforcer(t, Options{DryRun: true}, ACL{}, wanted(t, want))
 		require.NoError(t, e.Sync(t.Context()))
 		pass(time.Hour)
@@ -528,7 +530,7 @@ func TestEnforcerDryRun(t *testing.T) {
 
 func TestEnforcerDryRunNeedsNoKernel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		snap := wanted(t, ACL{Stopped: provisiontest.Addrs("192.0.2.1")})
+		snap := wanted(t, ACL{SetStopped: keys("192.0.2.1")})
 		e := NewEnforcer(Options{DryRun: true}, nil, nil, func() *provision.Snapshot { return snap }, nil, provisiontest.Quiet())
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -543,9 +545,9 @@ func TestEnforcerDryRunNeedsNoKernel(t *testing.T) {
 func TestEnforcerSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := startEnforcer(t, Options{}, ACL{}, wanted(t, ACL{}))
-		e.snap.Store(wanted(t, ACL{Stopped: provisiontest.Addrs("192.0.2.1")}))
+		e.snap.Store(wanted(t, ACL{SetStopped: keys("192.0.2.1")}))
 		require.NoError(t, e.Sync(t.Context()))
-		assert.Len(t, e.kernel.acl().Stopped, 1, "the round began after the call")
+		assert.Len(t, addrsOf(e.kernel.acl()[SetStopped]), 1, "the round began after the call")
 
 		var wg sync.WaitGroup
 		for range 20 {
@@ -554,7 +556,7 @@ func TestEnforcerSync(t *testing.T) {
 		wg.Wait()
 
 		e.stop()
-		assert.Empty(t, cmp.Diff(ACL{Stopped: provisiontest.Addrs("192.0.2.1")}, e.kernel.acl(), cmpAddr), "the end leaves the kernel as it is")
+		assert.Empty(t, cmp.Diff(ACL{SetStopped: keys("192.0.2.1")}, e.kernel.acl(), cmpAddr), "the end leaves the kernel as it is")
 		require.ErrorIs(t, e.Sync(t.Context()), errEnforcerEnded)
 
 		idle := NewEnforcer(Options{}, newFakeKernel(ACL{}), nil, e.snap.Load, nil, provisiontest.Quiet())
@@ -567,10 +569,12 @@ func TestEnforcerSync(t *testing.T) {
 // inputsOf gives the inputs that lead to the ACL, but for who is stopped or paused.
 func inputsOf(a ACL) *Inputs {
 	in := &Inputs{
-		Garden: a.Garden, GuestGarden: a.GuestGarden, Resolvers: a.Resolvers,
-		GuardDirect: a.Guard.Direct, GuardVLAN: a.Guard.VLAN, BoundDirect: a.Guard.BoundDirect, BoundVLAN: a.Guard.BoundVLAN,
+		Garden: listOf(a, SetGarden, prefixOf), GuestGarden: listOf(a, SetGuestGarden, prefixOf), Resolvers: listOf(a, SetResolvers, prefixOf),
+		GuardDirect: listOf(a, SetGuardedDirect, interfaceOf), GuardVLAN: listOf(a, SetGuardedVLAN, interfaceOf),
+		BoundDirect: listOf(a, SetBoundDirect, func(f Fields) DirectBinding { return DirectBinding{f.Addr, f.MAC} }),
+		BoundVLAN:   listOf(a, SetBoundVLAN, func(f Fields) VLANBinding { return VLANBinding{f.Interface, f.Addr} }),
 	}
-	for _, g := range a.Guests {
+	for _, g := range addrsOf(a[SetGuests]) {
 		in.GuestRanges = append(in.GuestRanges, AddrRange{g, g})
 	}
 	return in
@@ -587,7 +591,7 @@ func TestEnforcerConverges(t *testing.T) {
 		e := startEnforcer(t, opts, randomACL(rng, false), nil)
 		for range 300 {
 			want := randomACL(rng, true).Sorted()
-			want.Guard.Exempt = nil // would take addresses out
+			want[SetExempt] = "" // would take addresses out
 			in.Store(inputsOf(want))
 			e.kernel.do(func() {
 				e.kernel.late = nil

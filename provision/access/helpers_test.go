@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/usher-agent/usher/provision/provisiontest"
 )
 
 var cmpAddr = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
@@ -16,3 +18,21 @@ func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
+
+// keys returns the keys of addresses.
+func keys(s ...string) Keys { return Addrs(provisiontest.Addrs(s...)...) }
+
+// addrIn is an address as an element of a set.
+func addrIn(s Set, a netip.Addr) Element { return Element{s, string(Addrs(a))} }
+
+// listOf returns the elements of a set as something else.
+func listOf[T any](a ACL, s Set, of func(Fields) T) []T {
+	var out []T
+	for e := range a.Elements(s) {
+		out = append(out, of(e.Fields()))
+	}
+	return out
+}
+
+func prefixOf(f Fields) netip.Prefix { return f.Prefix }
+func interfaceOf(f Fields) string    { return f.Interface }

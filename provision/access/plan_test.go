@@ -21,18 +21,18 @@ func TestPlan(t *testing.T) {
 		changes    []Change
 	}{
 		{name: "both empty"},
-		{name: "equal", want: ACL{Stopped: provisiontest.Addrs("192.0.2.1")}, have: ACL{Stopped: provisiontest.Addrs("192.0.2.1")}},
-		{name: "equal in other order", want: ACL{Paused: provisiontest.Addrs("192.0.2.1", "192.0.2.2")}, have: ACL{Paused: provisiontest.Addrs("192.0.2.2", "192.0.2.1", "192.0.2.2")}},
-		{name: "add and remove", want: ACL{Stopped: provisiontest.Addrs("192.0.2.1")}, have: ACL{Stopped: provisiontest.Addrs("192.0.2.2")},
-			changes: []Change{{provision.OpAdd, SetStopped, Element{Addr: a}}, {provision.OpRemove, SetStopped, Element{Addr: b}}}},
-		{name: "from stopped to paused, never in neither", want: ACL{Paused: provisiontest.Addrs("192.0.2.1")}, have: ACL{Stopped: provisiontest.Addrs("192.0.2.1")},
-			changes: []Change{{provision.OpAdd, SetPaused, Element{Addr: a}}, {provision.OpRemove, SetStopped, Element{Addr: a}}}},
-		{name: "from paused to stopped, never in neither", want: ACL{Stopped: provisiontest.Addrs("192.0.2.1")}, have: ACL{Paused: provisiontest.Addrs("192.0.2.1")},
-			changes: []Change{{provision.OpAdd, SetStopped, Element{Addr: a}}, {provision.OpRemove, SetPaused, Element{Addr: a}}}},
-		{name: "in both of the kernel", want: ACL{Stopped: provisiontest.Addrs("192.0.2.1")}, have: ACL{Stopped: provisiontest.Addrs("192.0.2.1"), Paused: provisiontest.Addrs("192.0.2.1")},
-			changes: []Change{{provision.OpRemove, SetPaused, Element{Addr: a}}}},
-		{name: "all away", have: ACL{Stopped: provisiontest.Addrs("192.0.2.1"), Paused: provisiontest.Addrs("192.0.2.2")},
-			changes: []Change{{provision.OpRemove, SetStopped, Element{Addr: a}}, {provision.OpRemove, SetPaused, Element{Addr: b}}}},
+		{name: "equal", want: ACL{SetStopped: keys("192.0.2.1")}, have: ACL{SetStopped: keys("192.0.2.1")}},
+		{name: "equal in other order", want: ACL{SetPaused: keys("192.0.2.1", "192.0.2.2")}, have: ACL{SetPaused: keys("192.0.2.2", "192.0.2.1", "192.0.2.2")}},
+		{name: "add and remove", want: ACL{SetStopped: keys("192.0.2.1")}, have: ACL{SetStopped: keys("192.0.2.2")},
+			changes: []Change{{provision.OpAdd, addrIn(SetStopped, a)}, {provision.OpRemove, addrIn(SetStopped, b)}}},
+		{name: "from stopped to paused, never in neither", want: ACL{SetPaused: keys("192.0.2.1")}, have: ACL{SetStopped: keys("192.0.2.1")},
+			changes: []Change{{provision.OpAdd, addrIn(SetPaused, a)}, {provision.OpRemove, addrIn(SetStopped, a)}}},
+		{name: "from paused to stopped, never in neither", want: ACL{SetStopped: keys("192.0.2.1")}, have: ACL{SetPaused: keys("192.0.2.1")},
+			changes: []Change{{provision.OpAdd, addrIn(SetStopped, a)}, {provision.OpRemove, addrIn(SetPaused, a)}}},
+		{name: "in both of the kernel", want: ACL{SetStopped: keys("192.0.2.1")}, have: ACL{SetStopped: keys("192.0.2.1"), SetPaused: keys("192.0.2.1")},
+			changes: []Change{{provision.OpRemove, addrIn(SetPaused, a)}}},
+		{name: "all away", have: ACL{SetStopped: keys("192.0.2.1"), SetPaused: keys("192.0.2.2")},
+			changes: []Change{{provision.OpRemove, addrIn(SetStopped, a)}, {provision.OpRemove, addrIn(SetPaused, b)}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -43,9 +43,15 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// randomACL has elements of every kind. disjoint: as a wanted one is.
+// randomACL has elements of every kind. disjoint: as a wanted one is, but for its order.
 func randomACL(rng *rand.Rand, disjoint bool) ACL {
-	var acl ACL
+	var (
+		addrs        [3][]netip.Addr
+		nets         [4][]netip.Prefix
+		direct, vlan []string
+		boundDirect  []DirectBinding
+		boundVLAN    []VLANBinding
+	)
 	some := func(n int, f func(i int)) {
 		for i := range n {
 			if rng.IntN(3) == 0 {
@@ -54,50 +60,50 @@ func randomACL(rng *rand.Rand, disjoint bool) ACL {
 		}
 	}
 	for i := range 40 {
-		switch rng.IntN(5) {
-		case 0:
-			acl.Stopped = append(acl.Stopped, provisiontest.IP(i))
-		case 1:
-			acl.Paused = append(acl.Paused, provisiontest.IP(i))
-		case 2:
-			acl.Guests = append(acl.Guests, provisiontest.IP(i))
+		switch n := rng.IntN(5); n {
+		case 0, 1, 2:
+			addrs[n] = append(addrs[n], provisiontest.IP(i))
 		case 3:
 			if !disjoint {
-				acl.Stopped = append(acl.Stopped, provisiontest.IP(i))
-				acl.Paused = append(acl.Paused, provisiontest.IP(i))
+				addrs[0] = append(addrs[0], provisiontest.IP(i))
+				addrs[1] = append(addrs[1], provisiontest.IP(i))
 			}
 		}
 	}
-	prefixes := []*[]netip.Prefix{&acl.Garden, &acl.GuestGarden, &acl.Resolvers, &acl.Guard.Exempt}
 	some(40, func(i int) {
-		list := prefixes[rng.IntN(len(prefixes))]
-		*list = append(*list, netip.PrefixFrom(provisiontest.IP(256*i), 24+rng.IntN(9)))
+		n := rng.IntN(len(nets))
+		nets[n] = append(nets[n], netip.PrefixFrom(provisiontest.IP(256*i), 24+rng.IntN(9)))
 	})
-	for _, list := range prefixes {
-		if disjoint {
-			*list = tidyPrefixes(*list)
+	if disjoint {
+		for i, list := range nets {
+			nets[i] = tidyPrefixes(list)
 		}
 	}
 	names := []string{"eth0", "eth0.1", "eth0.2", "br0"}
-	some(len(names), func(i int) { acl.Guard.Direct = append(acl.Guard.Direct, names[i]) })
-	some(len(names), func(i int) { acl.Guard.VLAN = append(acl.Guard.VLAN, names[i]) })
+	some(len(names), func(i int) { direct = append(direct, names[i]) })
+	some(len(names), func(i int) { vlan = append(vlan, names[i]) })
 	some(20, func(i int) {
-		if disjoint && len(acl.Guard.Direct) == 0 {
+		if disjoint && len(direct) == 0 {
 			return
 		}
-		acl.Guard.BoundDirect = append(acl.Guard.BoundDirect, DirectBinding{provisiontest.IP(i), provision.MAC{2, 0, 0, 0, 0, byte(rng.IntN(3))}})
+		boundDirect = append(boundDirect, DirectBinding{provisiontest.IP(i), provision.MAC{2, 0, 0, 0, 0, byte(rng.IntN(3))}})
 	})
 	some(20, func(i int) {
 		name := names[rng.IntN(len(names))]
-		if disjoint && !slices.Contains(acl.Guard.VLAN, name) {
+		if disjoint && !slices.Contains(vlan, name) {
 			return
 		}
-		acl.Guard.BoundVLAN = append(acl.Guard.BoundVLAN, VLANBinding{name, provisiontest.IP(i)})
+		boundVLAN = append(boundVLAN, VLANBinding{name, provisiontest.IP(i)})
 	})
-	shuffle(rng, acl.Stopped)
-	shuffle(rng, acl.Garden)
-	shuffle(rng, acl.Guard.BoundVLAN)
-	return acl
+	shuffle(rng, addrs[0])
+	shuffle(rng, nets[0])
+	shuffle(rng, boundVLAN)
+	return ACL{
+		SetStopped: Addrs(addrs[0]...), SetPaused: Addrs(addrs[1]...), SetGuests: Addrs(addrs[2]...),
+		SetGarden: Prefixes(nets[0]...), SetGuestGarden: Prefixes(nets[1]...), SetResolvers: Prefixes(nets[2]...), SetExempt: Prefixes(nets[3]...),
+		SetGuardedDirect: Interfaces(direct...), SetGuardedVLAN: Interfaces(vlan...),
+		SetBoundDirect: DirectBindings(boundDirect...), SetBoundVLAN: VLANBindings(boundVLAN...),
+	}
 }
 
 func shuffle[T any](rng *rand.Rand, list []T) {
@@ -105,43 +111,36 @@ func shuffle[T any](rng *rand.Rand, list []T) {
 }
 
 // kernelModel applies changes one by one to sets, as the kernel does.
-type kernelModel map[Set]map[Element]bool
+type kernelModel map[Element]bool
 
 // newKernelModel takes the way over a plan from nothing: that Plan tells of
 // every element is shown by TestPlanTellsOfEveryElement.
 func newKernelModel(a ACL) kernelModel {
 	m := kernelModel{}
-	for s := range Sets() {
-		m[s] = map[Element]bool{}
-	}
 	for _, c := range Plan(a, ACL{}) {
-		m[c.Set][c.Element] = true
+		m[c.Element] = true
 	}
 	return m
 }
 
 func (m kernelModel) acl() ACL {
 	var changes []Change
-	for set, elements := range m {
-		for e := range elements {
-			changes = append(changes, Change{provision.OpAdd, set, e})
-		}
+	for e := range m {
+		changes = append(changes, Change{provision.OpAdd, e})
 	}
 	return ACL{}.Apply(changes)
 }
 
 func TestPlanTellsOfEveryElement(t *testing.T) {
 	a := ACL{
-		Stopped: provisiontest.Addrs("192.0.2.1"), Paused: provisiontest.Addrs("192.0.2.2"), Guests: provisiontest.Addrs("192.0.2.3"),
-		Garden:      []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
-		GuestGarden: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32")},
-		Resolvers:   []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")},
-		Guard: SourceGuard{
-			Direct: []string{"br0"}, VLAN: []string{"eth0.7"},
-			BoundDirect: []DirectBinding{{provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}},
-			BoundVLAN:   []VLANBinding{{"eth0.7", provisiontest.Addr("192.0.2.5")}},
-			Exempt:      []netip.Prefix{netip.MustParsePrefix("203.0.113.0/25")},
-		},
+		SetStopped: keys("192.0.2.1"), SetPaused: keys("192.0.2.2"), SetGuests: keys("192.0.2.3"),
+		SetGarden:        Prefixes(prefixes("198.51.100.0/24")...),
+		SetGuestGarden:   Prefixes(prefixes("198.51.100.1/32")...),
+		SetResolvers:     Prefixes(prefixes("0.0.0.0/0")...),
+		SetGuardedDirect: Interfaces("br0"), SetGuardedVLAN: Interfaces("eth0.7"),
+		SetBoundDirect: DirectBindings(DirectBinding{provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}),
+		SetBoundVLAN:   VLANBindings(VLANBinding{"eth0.7", provisiontest.Addr("192.0.2.5")}),
+		SetExempt:      Prefixes(prefixes("203.0.113.0/25")...),
 	}
 	var got []string
 	for _, c := range Plan(a, ACL{}) {
@@ -169,63 +168,52 @@ func TestPlanTellsOfEveryElement(t *testing.T) {
 func TestPlanConverges(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	have := ACL{}
-	blockedBy := func(m kernelModel, e Element) bool { return m[SetStopped][e] || m[SetPaused][e] || m[SetGuests][e] }
+	blockedBy := func(m kernelModel, key string) bool {
+		return m[Element{SetStopped, key}] || m[Element{SetPaused, key}] || m[Element{SetGuests, key}]
+	}
 	for range 1000 {
 		if rng.IntN(5) == 0 {
 			have = randomACL(rng, false) // somebody else wrote
 		}
 		want := randomACL(rng, true)
-		beforeWant, beforeHave := cloneACL(want), cloneACL(have)
 		changes := Plan(want, have)
-		require.Equal(t, beforeWant, cloneACL(want), "inputs are not touched")
-		require.Equal(t, beforeHave, cloneACL(have))
 
 		m, before, after := newKernelModel(have), newKernelModel(have), newKernelModel(want)
 		removing := false
 		for _, c := range changes {
-			require.Equal(t, c.Op == provision.OpRemove, m[c.Set][c.Element], "%v does nothing", c)
+			require.Equal(t, c.Op == provision.OpRemove, m[c.Element], "%v does nothing", c)
 			require.False(t, removing && c.Op == provision.OpAdd, "addition after removal")
 			removing = removing || c.Op == provision.OpRemove
-			m[c.Set][c.Element] = c.Op == provision.OpAdd
-			if !m[c.Set][c.Element] {
-				delete(m[c.Set], c.Element)
+			if m[c.Element] = true; removing {
+				delete(m, c.Element)
 			}
-			if c.Set <= SetGuests && blockedBy(before, c.Element) && blockedBy(after, c.Element) {
-				require.True(t, blockedBy(m, c.Element), "%s is open for a moment", c.Element)
+			if c.Set <= SetGuests && blockedBy(before, c.Key) && blockedBy(after, c.Key) {
+				require.True(t, blockedBy(m, c.Key), "%s is open for a moment", c.Element)
 			}
 		}
 		require.Empty(t, cmp.Diff(want.Sorted(), m.acl(), cmpAddr))
 		require.Empty(t, cmp.Diff(want.Sorted(), have.Apply(changes), cmpAddr))
 		require.Empty(t, Plan(want, have.Apply(changes)))
 		require.Empty(t, Plan(want, want))
-		for _, x := range newlyBlocked(want, have) {
-			require.False(t, slices.Contains(have.Stopped, x))
-			require.True(t, blockedBy(after, Element{Addr: x}))
+		for _, x := range newlyBlocked(want.Sorted(), have.Sorted()) {
+			require.False(t, before[addrIn(SetStopped, x)])
+			require.True(t, blockedBy(after, string(Addrs(x))))
 		}
-		for _, x := range freed(want, have) {
-			require.True(t, blockedBy(before, Element{Addr: x}))
-			require.False(t, blockedBy(after, Element{Addr: x}))
+		for _, x := range freed(want.Sorted(), have.Sorted()) {
+			require.True(t, blockedBy(before, string(Addrs(x))))
+			require.False(t, blockedBy(after, string(Addrs(x))))
 		}
 		have = m.acl()
 	}
 }
 
-// cloneACL copies the lists that a plan might sort.
-func cloneACL(a ACL) ACL {
-	a.Stopped, a.Paused, a.Guests = slices.Clone(a.Stopped), slices.Clone(a.Paused), slices.Clone(a.Guests)
-	a.Garden, a.GuestGarden, a.Resolvers = slices.Clone(a.Garden), slices.Clone(a.GuestGarden), slices.Clone(a.Resolvers)
-	a.Guard.BoundDirect, a.Guard.BoundVLAN = slices.Clone(a.Guard.BoundDirect), slices.Clone(a.Guard.BoundVLAN)
-	a.Guard.Direct, a.Guard.VLAN, a.Guard.Exempt = slices.Clone(a.Guard.Direct), slices.Clone(a.Guard.VLAN), slices.Clone(a.Guard.Exempt)
-	return a
-}
-
 func TestNewlyBlocked(t *testing.T) {
 	got := newlyBlocked(
-		ACL{Stopped: provisiontest.Addrs("192.0.2.1", "192.0.2.3"), Paused: provisiontest.Addrs("192.0.2.2", "192.0.2.4")},
-		ACL{Stopped: provisiontest.Addrs("192.0.2.2", "192.0.2.3"), Paused: provisiontest.Addrs("192.0.2.9")})
+		ACL{SetStopped: keys("192.0.2.1", "192.0.2.3"), SetPaused: keys("192.0.2.2", "192.0.2.4")},
+		ACL{SetStopped: keys("192.0.2.2", "192.0.2.3"), SetPaused: keys("192.0.2.9")})
 	assert.Equal(t, provisiontest.Addrs("192.0.2.1", "192.0.2.4"), got)
-	got = newlyBlocked(ACL{Stopped: provisiontest.Addrs("192.0.2.1"), Paused: provisiontest.Addrs("192.0.2.2"), Guests: provisiontest.Addrs("192.0.2.3", "192.0.2.4")},
-		ACL{Paused: provisiontest.Addrs("192.0.2.1"), Guests: provisiontest.Addrs("192.0.2.2", "192.0.2.3")})
+	got = newlyBlocked(ACL{SetStopped: keys("192.0.2.1"), SetPaused: keys("192.0.2.2"), SetGuests: keys("192.0.2.3", "192.0.2.4")},
+		ACL{SetPaused: keys("192.0.2.1"), SetGuests: keys("192.0.2.2", "192.0.2.3")})
 	assert.Equal(t, provisiontest.Addrs("192.0.2.1", "192.0.2.4"), got, "who was paused may have flows to the garden")
 }
 
@@ -235,11 +223,12 @@ func TestChangeNames(t *testing.T) {
 }
 
 func BenchmarkPlan100k(b *testing.B) {
-	var have ACL
+	var all []netip.Addr
 	for i := range 100_000 {
-		have.Stopped = append(have.Stopped, provisiontest.IP(i))
+		all = append(all, provisiontest.IP(i))
 	}
-	want := ACL{Stopped: slices.Concat(have.Stopped[:50], have.Stopped[60:]), Paused: have.Stopped[50:60]}
+	have := ACL{SetStopped: Addrs(all...)}
+	want := ACL{SetStopped: Addrs(slices.Concat(all[:50], all[60:])...), SetPaused: Addrs(all[50:60]...)}
 	b.ReportAllocs()
 	for b.Loop() {
 		if n := len(Plan(want, have)); n != 20 {
@@ -264,7 +253,7 @@ func BenchmarkWant100k(b *testing.B) {
 	snap, _ := provision.Build(in)
 	b.ReportAllocs()
 	for b.Loop() {
-		if a := Want(snap, inputs); len(a.Guests) != 4096 || len(a.Guard.BoundDirect) != 100_000 {
+		if a := Want(snap, inputs); a.Counts()[SetGuests] != 4096 || a.Counts()[SetBoundDirect] != 100_000 {
 			b.Fatal(a.Counts())
 		}
 	}

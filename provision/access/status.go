@@ -60,3 +60,9 @@ type Status struct {
 	LastErrorAt         time.Time `json:"last_error_at,omitzero"`
 	ConsecutiveFailures int       `json:"consecutive_failures"`
 }
+
+// Counter is what rules counted.
+type Counter struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}

@@ -7,12 +7,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"github.com/usher-agent/usher/provision/provisiontest"
 )
 
 func TestVerifyTellsWhatItRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		want := ACL{Stopped: provisiontest.Addrs("192.0.2.1"), Paused: provisiontest.Addrs("192.0.2.2")}
+		want := ACL{SetStopped: keys("192.0.2.1"), SetPaused: keys("192.0.2.2")}
 		e := startEnforcer(t, Options{VerifyInterval: time.Hour}, ACL{}, wanted(t, want))
 		before, _ := e.kernel.used()
 		v, err := e.Verify(t.Context())
@@ -25,7 +24,7 @@ func TestVerifyTellsWhatItRepaired(t *testing.T) {
 
 		// Somebody changes elements and nothing tells: only a reading finds it.
 		e.kernel.do(func() {
-			e.kernel.sets = newKernelModel(ACL{Stopped: provisiontest.Addrs("192.0.2.1"), Guests: provisiontest.Addrs("192.0.2.3")})
+			e.kernel.sets = newKernelModel(ACL{SetStopped: keys("192.0.2.1"), SetGuests: keys("192.0.2.3")})
 		})
 		v, err = e.Verify(t.Context())
 		require.NoError(t, err)

@@ -1,9 +1,11 @@
 package access
 
 import (
-	"github.com/usher-agent/usher/provision"
+	"cmp"
 	"net/netip"
 	"slices"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 // Inputs are what an ACL follows from besides a snapshot. The zero value adds
@@ -39,6 +41,18 @@ type Inputs struct {
 	InterfaceOf func(*provision.Binding) string
 }
 
+// DirectBinding is an address with the only MAC that may use it.
+type DirectBinding struct {
+	IP  netip.Addr
+	MAC provision.MAC
+}
+
+// VLANBinding is an address with the only interface that it may come from.
+type VLANBinding struct {
+	Interface string
+	IP        netip.Addr
+}
+
 // AddrRange is a range of IPv4 addresses with both its ends.
 type AddrRange struct {
 	From, To netip.Addr
@@ -53,30 +67,35 @@ type SubscriberAddr struct {
 // maxGuests bounds the addresses that ranges of guests become: a /14.
 const maxGuests = 1 << 18
 
-// Want gives the ACL that a snapshot and the inputs ask for. Where they disagree
+// Want returns the ACL that a snapshot and the inputs ask for. Where they disagree
 // about an address, being exempt wins over being stopped, that over paused, and
-// that over guest. The lists may be shared with the snapshot: they must not be
-// written to.
+// that over guest. What is not IPv4 is left out.
 func Want(s *provision.Snapshot, in Inputs) ACL {
-	var w ACL
-	w.Stopped, w.Paused = s.Blocked()
-	w.Stopped, w.Paused = withLeases(s, in.Leases, w)
+	stopped, paused := s.Blocked()
+	stopped, paused = withLeases(s, in.Leases, stopped, paused)
 	exempt := tidyPrefixes(in.ExemptAddrs)
 	if len(exempt)+len(in.Exempt) > 0 {
 		free := exemption(s, in, exempt)
-		w.Stopped, w.Paused = dropAddrs(w.Stopped, free), dropAddrs(w.Paused, free)
+		stopped, paused = dropAddrs(stopped, free), dropAddrs(paused, free)
 	}
-	w.Paused = dropAddrs(w.Paused, func(a netip.Addr) bool { return contains(w.Stopped, a) })
-	w.Guests = guests(s, in, exempt, w)
-	w.Garden, w.GuestGarden, w.Resolvers = tidyPrefixes(in.Garden), tidyPrefixes(in.GuestGarden), tidyPrefixes(in.Resolvers)
-	w.Guard = sourceGuard(s, in)
-	w.Guard.Exempt = exempt
-	return w.Sorted()
+	paused = dropAddrs(paused, func(a netip.Addr) bool { return contains(stopped, a) })
+	return ACL{
+		SetStopped:       Addrs(stopped...),
+		SetPaused:        Addrs(paused...),
+		SetGuests:        Addrs(guests(s, in, exempt, stopped, paused)...),
+		SetGarden:        Prefixes(tidyPrefixes(in.Garden)...),
+		SetGuestGarden:   Prefixes(tidyPrefixes(in.GuestGarden)...),
+		SetResolvers:     Prefixes(tidyPrefixes(in.Resolvers)...),
+		SetGuardedDirect: Interfaces(in.GuardDirect...),
+		SetGuardedVLAN:   Interfaces(in.GuardVLAN...),
+		SetBoundDirect:   boundDirect(s, in),
+		SetBoundVLAN:     boundVLAN(s, in),
+		SetExempt:        Prefixes(exempt...),
+	}.Sorted()
 }
 
 // withLeases adds the addresses from pools to those of the bindings.
-func withLeases(s *provision.Snapshot, leases []SubscriberAddr, w ACL) (stopped, paused []netip.Addr) {
-	stopped, paused = w.Stopped, w.Paused
+func withLeases(s *provision.Snapshot, leases []SubscriberAddr, stopped, paused []netip.Addr) ([]netip.Addr, []netip.Addr) {
 	var more [2][]netip.Addr
 	for _, l := range leases {
 		ip := l.IP.Unmap()
@@ -99,7 +118,7 @@ func withLeases(s *provision.Snapshot, leases []SubscriberAddr, w ACL) (stopped,
 	return stopped, paused
 }
 
-// exemption tells whether an address is exempt.
+// exemption reports whether an address is exempt.
 func exemption(s *provision.Snapshot, in Inputs, prefixes []netip.Prefix) func(netip.Addr) bool {
 	addrs := map[netip.Addr]bool{}
 	ids := map[provision.SubscriberID]bool{}
@@ -117,8 +136,8 @@ func exemption(s *provision.Snapshot, in Inputs, prefixes []netip.Prefix) func(n
 	return func(a netip.Addr) bool { return addrs[a] || inPrefixes(prefixes, a) }
 }
 
-// guests gives the addresses of the ranges that no subscriber has, in order.
-func guests(s *provision.Snapshot, in Inputs, exempt []netip.Prefix, w ACL) []netip.Addr {
+// guests returns the addresses of the ranges that no subscriber has, in order.
+func guests(s *provision.Snapshot, in Inputs, exempt []netip.Prefix, stopped, paused []netip.Addr) []netip.Addr {
 	if len(in.GuestRanges) == 0 {
 		return nil
 	}
@@ -134,7 +153,7 @@ func guests(s *provision.Snapshot, in Inputs, exempt []netip.Prefix, w ACL) []ne
 			continue
 		}
 		for a := r.From; a.IsValid() && a.Compare(r.To) <= 0 && len(out) < maxGuests; a = a.Next() {
-			if s.ByIP(a) == nil && !leased[a] && !contains(w.Stopped, a) && !contains(w.Paused, a) && !inPrefixes(exempt, a) {
+			if s.ByIP(a) == nil && !leased[a] && !contains(stopped, a) && !contains(paused, a) && !inPrefixes(exempt, a) {
 				out = append(out, a)
 			}
 		}
@@ -142,41 +161,45 @@ func guests(s *provision.Snapshot, in Inputs, exempt []netip.Prefix, w ACL) []ne
 	return sorted(out)
 }
 
-// sourceGuard gives what may come in by the guarded interfaces.
-func sourceGuard(s *provision.Snapshot, in Inputs) SourceGuard {
-	g := SourceGuard{Direct: in.GuardDirect, VLAN: in.GuardVLAN}
-	if len(g.Direct) > 0 {
-		g.BoundDirect = slices.Clone(in.BoundDirect)
-		for i := range s.Bindings() {
-			if b := &s.Bindings()[i]; b.MAC != (provision.MAC{}) {
-				g.BoundDirect = append(g.BoundDirect, DirectBinding{b.IP, b.MAC})
-			}
+// boundDirect returns what may come in by the interfaces guarded by MAC.
+func boundDirect(s *provision.Snapshot, in Inputs) Keys {
+	if len(in.GuardDirect) == 0 {
+		return ""
+	}
+	keys := slices.Grow([]byte(DirectBindings(in.BoundDirect...)), len(s.Bindings())*SetBoundDirect.Width())
+	for i := range s.Bindings() {
+		if b := &s.Bindings()[i]; b.MAC != (provision.MAC{}) {
+			keys, _ = SetBoundDirect.appendKey(keys, Fields{Addr: b.IP, MAC: b.MAC}) // its rows are IPv4
 		}
 	}
-	if len(g.VLAN) > 0 {
-		guarded := map[string]bool{}
-		for _, name := range g.VLAN {
-			guarded[name] = true
-		}
-		for _, b := range in.BoundVLAN {
-			if guarded[b.Interface] {
-				g.BoundVLAN = append(g.BoundVLAN, b)
-			}
-		}
-		for i := range s.Bindings() {
-			if in.InterfaceOf == nil {
-				break
-			}
-			b := &s.Bindings()[i]
-			if name := in.InterfaceOf(b); guarded[name] {
-				g.BoundVLAN = append(g.BoundVLAN, VLANBinding{name, b.IP})
-			}
-		}
-	}
-	return g
+	return Keys(keys)
 }
 
-// dropAddrs gives the addresses for which drop is false: addrs itself if that is all.
+// boundVLAN returns what may come in by the interfaces guarded by address.
+func boundVLAN(s *provision.Snapshot, in Inputs) Keys {
+	guarded := map[string]bool{}
+	for _, name := range in.GuardVLAN {
+		guarded[name] = true
+	}
+	var out []VLANBinding
+	for _, b := range in.BoundVLAN {
+		if guarded[b.Interface] {
+			out = append(out, b)
+		}
+	}
+	for i := range s.Bindings() {
+		if len(guarded) == 0 || in.InterfaceOf == nil {
+			break
+		}
+		b := &s.Bindings()[i]
+		if name := in.InterfaceOf(b); guarded[name] {
+			out = append(out, VLANBinding{name, b.IP})
+		}
+	}
+	return VLANBindings(out...)
+}
+
+// dropAddrs returns the addresses for which drop is false: addrs itself if that is all.
 func dropAddrs(addrs []netip.Addr, drop func(netip.Addr) bool) []netip.Addr {
 	i := slices.IndexFunc(addrs, drop)
 	if i < 0 {
@@ -191,7 +214,7 @@ func dropAddrs(addrs []netip.Addr, drop func(netip.Addr) bool) []netip.Addr {
 	return out
 }
 
-// tidyPrefixes gives the IPv4 prefixes in order, masked, without those that lie
+// tidyPrefixes returns the IPv4 prefixes in order, masked, without those that lie
 // in another: the kernel refuses intervals that overlap.
 func tidyPrefixes(prefixes []netip.Prefix) []netip.Prefix {
 	list := make([]netip.Prefix, 0, len(prefixes))
@@ -200,7 +223,7 @@ func tidyPrefixes(prefixes []netip.Prefix) []netip.Prefix {
 			list = append(list, p.Masked())
 		}
 	}
-	slices.SortFunc(list, comparePrefixes)
+	slices.SortFunc(list, func(a, b netip.Prefix) int { return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits()) })
 	var out []netip.Prefix
 	for _, p := range list {
 		// In this order whatever holds p stands right before it.
@@ -211,8 +234,25 @@ func tidyPrefixes(prefixes []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// inPrefixes tells whether one of the tidy prefixes holds the address.
+// inPrefixes reports whether one of the tidy prefixes holds the address.
 func inPrefixes(prefixes []netip.Prefix, a netip.Addr) bool {
 	i, found := slices.BinarySearchFunc(prefixes, a, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
 	return found || i > 0 && prefixes[i-1].Contains(a)
+}
+
+// sorted returns addrs in order and without repeats, itself if it is so already.
+func sorted(addrs []netip.Addr) []netip.Addr {
+	for i := 1; i < len(addrs); i++ {
+		if addrs[i-1].Compare(addrs[i]) >= 0 {
+			addrs = slices.Clone(addrs)
+			slices.SortFunc(addrs, netip.Addr.Compare)
+			return slices.Compact(addrs)
+		}
+	}
+	return addrs
+}
+
+func contains(addrs []netip.Addr, a netip.Addr) bool {
+	_, ok := slices.BinarySearchFunc(addrs, a, netip.Addr.Compare)
+	return ok
 }

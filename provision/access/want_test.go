@@ -32,7 +32,7 @@ func TestWant(t *testing.T) {
 			{Subscriber: 4, IP: provisiontest.Addr("192.0.2.14")},
 		},
 	})
-	base := ACL{Stopped: provisiontest.Addrs("192.0.2.1", "192.0.2.4", "192.0.2.14"), Paused: provisiontest.Addrs("192.0.2.2")}
+	base := ACL{SetStopped: keys("192.0.2.1", "192.0.2.4", "192.0.2.14"), SetPaused: keys("192.0.2.2")}
 	tests := []struct {
 		name string
 		in   Inputs
@@ -40,17 +40,17 @@ func TestWant(t *testing.T) {
 	}{
 		{name: "nothing more"},
 		{name: "an exempt subscriber, with all addresses", in: Inputs{Exempt: []provision.SubscriberID{4, 99}},
-			want: func(a *ACL) { a.Stopped = provisiontest.Addrs("192.0.2.1") }},
+			want: func(a *ACL) { a[SetStopped] = keys("192.0.2.1") }},
 		{name: "an exempt prefix", in: Inputs{ExemptAddrs: prefixes("192.0.2.0/30")},
 			want: func(a *ACL) {
-				a.Stopped, a.Paused = provisiontest.Addrs("192.0.2.4", "192.0.2.14"), nil
-				a.Guard.Exempt = prefixes("192.0.2.0/30")
+				a[SetStopped], a[SetPaused] = keys("192.0.2.4", "192.0.2.14"), ""
+				a[SetExempt] = Prefixes(prefixes("192.0.2.0/30")...)
 			}},
 		{name: "guests are who has an address and no binding",
 			in:   Inputs{GuestRanges: []AddrRange{{provisiontest.Addr("192.0.2.1"), provisiontest.Addr("192.0.2.6")}, {provisiontest.Addr("192.0.2.6"), provisiontest.Addr("192.0.2.6")}}},
-			want: func(a *ACL) { a.Guests = provisiontest.Addrs("192.0.2.5", "192.0.2.6") }},
+			want: func(a *ACL) { a[SetGuests] = keys("192.0.2.5", "192.0.2.6") }},
 		{name: "guests in the last addresses of all", in: Inputs{GuestRanges: []AddrRange{{provisiontest.Addr("255.255.255.254"), provisiontest.Addr("255.255.255.255")}}},
-			want: func(a *ACL) { a.Guests = provisiontest.Addrs("255.255.255.254", "255.255.255.255") }},
+			want: func(a *ACL) { a[SetGuests] = keys("255.255.255.254", "255.255.255.255") }},
 		{name: "a range the wrong way round", in: Inputs{GuestRanges: []AddrRange{{provisiontest.Addr("192.0.2.9"), provisiontest.Addr("192.0.2.5")}}}},
 		{name: "leases share the state, bindings win",
 			in: Inputs{
@@ -59,25 +59,25 @@ func TestWant(t *testing.T) {
 				GuestRanges: []AddrRange{{provisiontest.Addr("192.0.2.50"), provisiontest.Addr("192.0.2.53")}},
 			},
 			want: func(a *ACL) {
-				a.Stopped = provisiontest.Addrs("192.0.2.1", "192.0.2.4", "192.0.2.14", "192.0.2.50")
-				a.Paused = provisiontest.Addrs("192.0.2.2", "192.0.2.51")
-				a.Guests = provisiontest.Addrs("192.0.2.53")
+				a[SetStopped] = keys("192.0.2.1", "192.0.2.4", "192.0.2.14", "192.0.2.50")
+				a[SetPaused] = keys("192.0.2.2", "192.0.2.51")
+				a[SetGuests] = keys("192.0.2.53")
 			}},
 		{name: "the lease of an exempt subscriber", in: Inputs{Exempt: []provision.SubscriberID{1}, Leases: []SubscriberAddr{{1, provisiontest.Addr("192.0.2.50")}}},
-			want: func(a *ACL) { a.Stopped = provisiontest.Addrs("192.0.2.4", "192.0.2.14") }},
+			want: func(a *ACL) { a[SetStopped] = keys("192.0.2.4", "192.0.2.14") }},
 		{name: "prefixes are made tidy",
 			in: Inputs{
 				Garden:      append(prefixes("198.51.100.7/24", "198.51.100.0/25", "203.0.113.9/32", "203.0.113.9/32"), netip.Prefix{}),
 				GuestGarden: prefixes("2001:db8::/32", "198.51.100.1/32"), Resolvers: prefixes("192.0.2.53/32", "0.0.0.0/0"),
 			},
 			want: func(a *ACL) {
-				a.Garden, a.GuestGarden, a.Resolvers = prefixes("198.51.100.0/24", "203.0.113.9/32"), prefixes("198.51.100.1/32"), prefixes("0.0.0.0/0")
+				a[SetGarden], a[SetGuestGarden], a[SetResolvers] = Prefixes(prefixes("198.51.100.0/24", "203.0.113.9/32")...), Prefixes(prefixes("198.51.100.1/32")...), Prefixes(prefixes("0.0.0.0/0")...)
 			}},
 		{name: "source guard of direct interfaces", in: Inputs{GuardDirect: []string{"br1", "br0"},
 			BoundDirect: []DirectBinding{{provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}, {provisiontest.Addr("192.0.2.1"), provision.MAC{2, 0, 0, 0, 0, 1}}}},
 			want: func(a *ACL) {
-				a.Guard.Direct = []string{"br0", "br1"}
-				a.Guard.BoundDirect = []DirectBinding{{provisiontest.Addr("192.0.2.1"), provision.MAC{2, 0, 0, 0, 0, 1}}, {provisiontest.Addr("192.0.2.3"), provision.MAC{2, 0, 0, 0, 0, 3}}, {provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}}
+				a[SetGuardedDirect] = Interfaces("br0", "br1")
+				a[SetBoundDirect] = DirectBindings([]DirectBinding{{provisiontest.Addr("192.0.2.1"), provision.MAC{2, 0, 0, 0, 0, 1}}, {provisiontest.Addr("192.0.2.3"), provision.MAC{2, 0, 0, 0, 0, 3}}, {provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}}...)
 			}},
 		{name: "source guard of VLANs", in: Inputs{GuardVLAN: []string{"eth0.7"},
 			BoundVLAN: []VLANBinding{{"eth0.8", provisiontest.Addr("192.0.2.4")}, {"eth0.7", provisiontest.Addr("192.0.2.60")}},
@@ -88,8 +88,8 @@ func TestWant(t *testing.T) {
 				return ""
 			}},
 			want: func(a *ACL) {
-				a.Guard.VLAN = []string{"eth0.7"}
-				a.Guard.BoundVLAN = []VLANBinding{{"eth0.7", provisiontest.Addr("192.0.2.2")}, {"eth0.7", provisiontest.Addr("192.0.2.60")}}
+				a[SetGuardedVLAN] = Interfaces("eth0.7")
+				a[SetBoundVLAN] = VLANBindings(VLANBinding{"eth0.7", provisiontest.Addr("192.0.2.2")}, VLANBinding{"eth0.7", provisiontest.Addr("192.0.2.60")})
 			}},
 		{name: "pairs without a guarded interface are nothing", in: Inputs{BoundDirect: []DirectBinding{{provisiontest.Addr("192.0.2.4"), provision.MAC{2}}}, BoundVLAN: []VLANBinding{{"eth0.7", provisiontest.Addr("192.0.2.60")}}}},
 	}
@@ -102,7 +102,7 @@ func TestWant(t *testing.T) {
 			if diff := cmp.Diff(want, Want(snap, tt.in), cmpAddr); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			assert.Empty(t, cmp.Diff(base, ACL{Stopped: provisiontest.Stopped(snap), Paused: provisiontest.Paused(snap)}, cmpAddr), "the snapshot's own is not written to")
+			assert.Empty(t, cmp.Diff(base, ACL{SetStopped: Addrs(provisiontest.Stopped(snap)...), SetPaused: Addrs(provisiontest.Paused(snap)...)}, cmpAddr), "the snapshot's own is not written to")
 		})
 	}
 	assert.Zero(t, Want(nil, Inputs{}).Len())

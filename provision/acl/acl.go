@@ -33,6 +33,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 const (
@@ -49,6 +50,8 @@ const (
 	// or somebody else changed the ruleset under it.
 	attempts = 8
 
+	tableTitle = "inet " + ruleset.TableName
+
 	// exchangeTimeout bounds one question to the kernel. It answers within
 	// the system call; the bound is for a kernel that does not.
 	exchangeTimeout = 30 * time.Second
@@ -58,7 +61,7 @@ const (
 type Options struct {
 	Log *slog.Logger // nil: no log
 
-	Policy Policy
+	Policy ruleset.Policy
 
 	// NetNS is an open file descriptor of a network namespace, for tests. Zero
 	// means the namespace of the calling thread at the time of Open.
@@ -87,10 +90,10 @@ type Table struct {
 	// gen is the ruleset's generation at which the contents were last known.
 	// Zero, which the kernel never uses, means that they are not known.
 	gen    uint32
-	counts perSet[int] // elements, as far as we know
-	stale  bool        // the caller has not seen what was found since its last Observe
+	counts access.SetCounts // elements, as far as we know
+	stale  bool             // the caller has not seen what was found since its last Observe
 
-	policy    Policy
+	policy    ruleset.Policy
 	adopted   bool      // the table was as it should be once
 	repairs   uint64    // how often it was not, after that
 	openUntil time.Time // end of the maintenance as far as we know
@@ -133,7 +136,7 @@ func open(ctx context.Context, t *Table) (*Table, error) {
 		return nil, fmt.Errorf("acl: open: %w", errors.Join(err, t.hangUpLocked(), t.disown()))
 	}
 	t.stale = true
-	t.log.Info("block lists adopted", "table", tableTitle, "schema", schema,
+	t.log.Info("block lists adopted", "table", tableTitle, "schema", ruleset.Schema,
 		"stopped", t.counts[access.SetStopped], "paused", t.counts[access.SetPaused])
 	return t, nil
 }
@@ -155,7 +158,7 @@ func (t *Table) disown() error {
 	return err
 }
 
-// Observe reads both sets. If the table is not as it should be (dropped, edited,
+// Observe reads the sets. If the table is not as it should be (dropped, edited,
 // of another schema), it is put right first, with the elements that are left.
 //
 // The kernel gives a long set in pieces and may reorder it meanwhile, without
@@ -170,7 +173,7 @@ func (t *Table) Observe(ctx context.Context) (access.ACL, error) {
 		return access.ACL{}, fmt.Errorf("acl: observe: %w", err)
 	}
 	t.stale = false
-	return c.acl(), nil
+	return c, nil
 }
 
 // Changed tells whether somebody, us excepted, may have written to the ruleset
@@ -252,7 +255,7 @@ func (t *Table) Apply(ctx context.Context, changes []access.Change) error {
 
 // Reconfigure takes another policy. The next Changed is true and the Observe
 // after it brings the rules into the kernel, with all elements kept.
-func (t *Table) Reconfigure(p Policy) {
+func (t *Table) Reconfigure(p ruleset.Policy) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.policy != p {
@@ -277,7 +280,7 @@ func (t *Table) Clear(ctx context.Context) error {
 	}
 	t.gen, t.stale, t.adopted, t.openUntil = 0, true, false, time.Time{}
 	err := t.flushLocked(0, func(c *nftables.Conn) error {
-		c.DelTable(wantTable())
+		c.DelTable(ruleset.Table())
 		return nil
 	})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -306,7 +309,7 @@ func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 		return err
 	}
 	for set := range b.each() {
-		adds, removes := raw(set, b.adds[set]), raw(set, b.removes[set])
+		adds, removes := raw(b.adds, set), raw(b.removes, set)
 		info, err := t.setLocked(ctx, set.String())
 		if err != nil {
 			return err

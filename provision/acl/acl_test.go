@@ -3,6 +3,7 @@ package acl
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math"
 	"net/netip"
@@ -50,16 +51,16 @@ func keyAttr(b ...byte) []byte {
 
 // appendElements reads the elements of a message as those of the set stopped.
 func appendElements(msg []byte) (keys []uint32, strange int, err error) {
-	var elements []element
+	r := reading{set: access.SetStopped}
 	err = eachElement(msg, func(e element) error {
-		elements = append(elements, e)
+		r.add(e)
 		return nil
 	})
-	all, strange, _ := keysOf(access.SetStopped, elements)
-	for _, k := range all {
-		keys = append(keys, binary.BigEndian.Uint32(k[:]))
+	all, _ := r.done()
+	for e := range (access.ACL{access.SetStopped: all}).Elements(access.SetStopped) {
+		keys = append(keys, binary.BigEndian.Uint32([]byte(e.Key)))
 	}
-	return keys, strange, err
+	return keys, r.strange, err
 }
 
 func TestEachElement(t *testing.T) {
@@ -115,8 +116,8 @@ func TestParseElement(t *testing.T) {
 		{"a time past all counting", attr(unix.NFTA_SET_ELEM_EXPIRATION, u64(math.MaxUint64)),
 			element{expires: math.MaxInt64 / time.Millisecond * time.Millisecond}},
 		{"a short time", attr(unix.NFTA_SET_ELEM_TIMEOUT, u32(5)), element{}},
-		{"one expression", attr(unix.NFTA_SET_ELEM_EXPR, counter(3, 252)), element{counter: Counter{3, 252}}},
-		{"a list of expressions", attr(attrExpressions, attr(unix.NFTA_LIST_ELEM, counter(1, 84))), element{counter: Counter{1, 84}}},
+		{"one expression", attr(unix.NFTA_SET_ELEM_EXPR, counter(3, 252)), element{counter: access.Counter{Packets: 3, Bytes: 252}}},
+		{"a list of expressions", attr(attrExpressions, attr(unix.NFTA_LIST_ELEM, counter(1, 84))), element{counter: access.Counter{Packets: 1, Bytes: 84}}},
 		{"another expression", attr(unix.NFTA_SET_ELEM_EXPR, attr(unix.NFTA_EXPR_NAME, []byte("quota\x00")), attr(unix.NFTA_EXPR_DATA, u64(9))), element{}},
 		{"flags", attr(unix.NFTA_SET_ELEM_FLAGS, u32(1)), element{flags: 1}},
 	}
@@ -129,7 +130,7 @@ func TestParseElement(t *testing.T) {
 	}
 }
 
-func TestPrefixKeys(t *testing.T) {
+func TestReadingOfIntervals(t *testing.T) {
 	start := func(a string) element {
 		b := netip.MustParseAddr(a).As4()
 		return element{key: b[:]}
@@ -159,13 +160,17 @@ func TestPrefixKeys(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			keys, strange, repeats := prefixKeys(tt.in)
+			r := reading{set: access.SetGarden}
+			for _, e := range tt.in {
+				r.add(e)
+			}
+			keys, repeats := r.done()
 			var got []string
-			for _, k := range keys {
-				got = append(got, k.element(access.SetGarden).String())
+			for e := range (access.ACL{access.SetGarden: keys}).Elements(access.SetGarden) {
+				got = append(got, e.String())
 			}
 			require.Equal(t, tt.want, strings.Join(got, " "))
-			require.Equal(t, [2]int{tt.strange, tt.repeats}, [2]int{strange, repeats})
+			require.Equal(t, [2]int{tt.strange, tt.repeats}, [2]int{r.strange, repeats})
 		})
 	}
 }
@@ -218,9 +223,12 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%d keys and %d strange elements of %d bytes", len(keys), strange, len(b))
 		}
 		_ = eachElement(b, func(e element) error {
-			for _, k := range func() []key { keys, _, _ := keysOf(access.SetGarden, []element{e}); return keys }() {
-				if !k.element(access.SetGarden).Prefix.IsValid() {
-					t.Errorf("%x is no prefix", k)
+			r := reading{set: access.SetGarden}
+			r.add(e)
+			keys, _ := r.done()
+			for e := range (access.ACL{access.SetGarden: keys}).Elements(access.SetGarden) {
+				if !e.Fields().Prefix.IsValid() {
+					t.Errorf("%x is no prefix", e.Key)
 				}
 			}
 			return nil
@@ -237,10 +245,11 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestNewBatch(t *testing.T) {
-	a, b, v6 := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("2001:db8::1")
+	a, b, mapped := access.Addrs(netip.MustParseAddr("100.64.0.1")), access.Addrs(netip.MustParseAddr("100.64.0.2")), access.Addrs(netip.MustParseAddr("::ffff:100.64.0.1"))
 	const add, remove, stopped, paused = provision.OpAdd, provision.OpRemove, access.SetStopped, access.SetPaused
-	one := func(op provision.Op, set access.Set, addr netip.Addr) access.Change {
-		return access.Change{Op: op, Set: set, Element: access.Element{Addr: addr}}
+	const tooMany = access.Set(len(access.ACL{}))
+	one := func(op provision.Op, set access.Set, key access.Keys) access.Change {
+		return access.Change{Op: op, Element: access.Element{Set: set, Key: string(key)}}
 	}
 	tests := []struct {
 		name    string
@@ -251,11 +260,11 @@ func TestNewBatch(t *testing.T) {
 		{"none", nil, 0, ""},
 		{"unsorted, one twice", []access.Change{one(add, stopped, b), one(add, stopped, a), one(add, stopped, b)}, 2, ""},
 		{"from one set to the other", []access.Change{one(add, paused, a), one(remove, stopped, a)}, 2, ""},
-		{"mapped form is the same address", []access.Change{one(add, paused, a), one(add, paused, netip.MustParseAddr("::ffff:100.64.0.1"))}, 1, ""},
-		{"IPv6", []access.Change{one(add, paused, a), one(add, stopped, v6)}, 0, "change 1: stopped 2001:db8::1: not an IPv4 address"},
-		{"no address", []access.Change{one(add, stopped, netip.Addr{})}, 0, "change 0: stopped invalid IP: not an IPv4 address"},
+		{"mapped form is the same address", []access.Change{one(add, paused, a), one(add, paused, mapped)}, 1, ""},
+		{"two addresses for one", []access.Change{one(add, paused, a), one(add, stopped, a+b)}, 0, "change 1: stopped: a key of 8 bytes, want 4"},
+		{"no address", []access.Change{one(add, stopped, "")}, 0, "change 0: stopped: a key of 0 bytes, want 4"},
 		{"no set", []access.Change{one(add, 0, a)}, 0, "change 0: set 0 does not exist"},
-		{"a set too many", []access.Change{one(add, 12, a)}, 0, "change 0: set 12 does not exist"},
+		{"a set too many", []access.Change{one(add, tooMany, a)}, 0, fmt.Sprintf("change 0: set %d does not exist", uint8(tooMany))},
 		{"no operation", []access.Change{one(0, stopped, a)}, 0, "change 0: operation 0 does not exist"},
 		{"contradiction", []access.Change{one(add, stopped, b), one(add, stopped, a), one(remove, stopped, a)}, 0, "stopped 100.64.0.1: both added and removed"},
 	}
@@ -293,8 +302,8 @@ func sent(t *testing.T, b batch) []netlink.Message {
 func TestBatchGoesOutInPiecesAdditionsFirst(t *testing.T) {
 	var b batch
 	for i := range uint32(2500) {
-		b.removes[access.SetStopped] = append(b.removes[access.SetStopped], num(i))
-		b.adds[access.SetPaused] = append(b.adds[access.SetPaused], num(i))
+		b.removes[access.SetStopped] += nums(i)
+		b.adds[access.SetPaused] += nums(i)
 	}
 	b.adds[access.SetStopped] = nums(9999)
 	type piece struct {
@@ -325,23 +334,18 @@ func TestBatchGoesOutInPiecesAdditionsFirst(t *testing.T) {
 	}, got)
 }
 
-// num is an address as a key.
-func num(v uint32) (k key) {
-	binary.BigEndian.PutUint32(k[:], v)
-	return k
-}
-
-func nums(v ...uint32) []key {
-	var out []key
+// nums are addresses as keys.
+func nums(v ...uint32) access.Keys {
+	var out []byte
 	for _, x := range v {
-		out = append(out, num(x))
+		out = binary.BigEndian.AppendUint32(out, x)
 	}
-	return out
+	return access.Keys(out)
 }
 
 func TestMissingFrom(t *testing.T) {
 	var b batch
-	var have contents
+	var have access.ACL
 	b.adds[access.SetStopped] = nums(1, 2, 3)
 	b.removes[access.SetPaused] = nums(2, 5)
 	have[access.SetStopped] = nums(2, 7)
@@ -350,7 +354,7 @@ func TestMissingFrom(t *testing.T) {
 	require.Equal(t, nums(1, 3), got.adds[access.SetStopped])
 	require.Equal(t, nums(5), got.removes[access.SetPaused])
 	require.Equal(t, 3, got.len())
-	have[access.SetStopped], have[access.SetPaused] = b.adds[access.SetStopped], nil
+	have[access.SetStopped], have[access.SetPaused] = b.adds[access.SetStopped], ""
 	require.Zero(t, b.missingFrom(have).len())
 }
 
@@ -363,8 +367,8 @@ func TestDryRunRemembers(t *testing.T) {
 	ctx := context.Background()
 	d := NewDryRun(nil)
 	want := access.ACL{
-		Stopped: []netip.Addr{netip.MustParseAddr("100.64.0.1")},
-		Paused:  []netip.Addr{netip.MustParseAddr("100.64.0.2")},
+		access.SetStopped: access.Addrs(netip.MustParseAddr("100.64.0.1")),
+		access.SetPaused:  access.Addrs(netip.MustParseAddr("100.64.0.2")),
 	}
 	require.NoError(t, d.Apply(ctx, access.Plan(want, access.ACL{})))
 	have, err := d.Observe(ctx)

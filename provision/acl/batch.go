@@ -1,239 +1,58 @@
 package acl
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"iter"
-	"net/netip"
-	"slices"
+	"time"
 
 	"github.com/google/nftables"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
-// perSet holds one value for each set, indexed by the set; index 0 is unused.
-type perSet[T any] [len(access.SetCounts{})]T
-
-// eachSet gives the sets in their order.
-func eachSet() iter.Seq[access.Set] { return access.Sets() }
-
-// kind is what the elements of a set are.
-type kind uint8
-
-const (
-	kindAddr     kind = iota // ipv4_addr
-	kindPrefix               // ipv4_addr in an interval set
-	kindName                 // ifname
-	kindAddrMAC              // ipv4_addr . ether_addr
-	kindNameAddr             // ifname . ipv4_addr
-)
-
-func kindOf(set access.Set) kind {
-	switch set {
-	case access.SetGarden, access.SetGuestGarden, access.SetResolvers, access.SetExempt:
-		return kindPrefix
-	case access.SetGuardedDirect, access.SetGuardedVLAN:
-		return kindName
-	case access.SetBoundDirect:
-		return kindAddrMAC
-	case access.SetBoundVLAN:
-		return kindNameAddr
-	default:
-		return kindAddr
-	}
-}
-
-// nameLen is the size of an interface's name in a key (IFNAMSIZ), with its end mark.
-const nameLen = 16
-
-// size is the length of the kind's keys in bytes. Each part of a concatenation
-// is padded to four.
-func (k kind) size() int {
-	switch k {
-	case kindName:
-		return nameLen
-	case kindAddrMAC:
-		return 4 + 8
-	case kindNameAddr:
-		return nameLen + 4
-	default:
-		return 4
-	}
-}
-
-// key is an element as the kernel has it, filled up with zeros: the octets of
-// an address, then those of a MAC, or a name and then an address. Of a prefix
-// the kernel has the two ends; here its length in bits stands behind the address.
-type key [nameLen + 4]byte
-
-func (k key) addr(at int) netip.Addr { return netip.AddrFrom4([4]byte(k[at : at+4])) }
-
-func compareKeys(a, b key) int { return bytes.Compare(a[:], b[:]) }
-
-func addrKey(a netip.Addr) key {
-	var k key
-	b := a.As4()
-	copy(k[:], b[:])
-	return k
-}
-
-// keyOf gives the key of an element, or an error for what no such set can hold.
-func keyOf(set access.Set, e access.Element) (key, error) {
-	var k key
-	what := kindOf(set)
-	if what == kindPrefix {
-		if p := e.Prefix; !p.IsValid() || !p.Addr().Is4() || p.Masked() != p {
-			return k, fmt.Errorf("%s: not an IPv4 prefix", p)
-		}
-		e.Addr = e.Prefix.Addr()
-	}
-	if what != kindName {
-		e.Addr = e.Addr.Unmap()
-		if !e.Addr.Is4() {
-			return k, fmt.Errorf("%s: not an IPv4 address", e.Addr)
-		}
-		k = addrKey(e.Addr)
-	}
-	switch what {
-	case kindPrefix:
-		k[4] = byte(e.Prefix.Bits())
-	case kindAddrMAC:
-		copy(k[4:], e.MAC[:])
-	case kindName, kindNameAddr:
-		if e.Interface == "" || len(e.Interface) >= nameLen {
-			return k, fmt.Errorf("interface %q: want a name of 1 to %d bytes", e.Interface, nameLen-1)
-		}
-		if what == kindNameAddr {
-			copy(k[nameLen:], k[:4])
-			clear(k[:4])
-		}
-		copy(k[:nameLen], e.Interface)
-	}
-	return k, nil
-}
-
-// element is the reverse of keyOf.
-func (k key) element(set access.Set) access.Element {
-	name := func() string { return string(bytes.TrimRight(k[:nameLen], "\x00")) }
-	switch kindOf(set) {
-	case kindPrefix:
-		return access.Element{Prefix: netip.PrefixFrom(k.addr(0), int(k[4]))}
-	case kindName:
-		return access.Element{Interface: name()}
-	case kindAddrMAC:
-		return access.Element{Addr: k.addr(0), MAC: provision.MAC(k[4:10])}
-	case kindNameAddr:
-		return access.Element{Addr: k.addr(nameLen), Interface: name()}
-	default:
-		return access.Element{Addr: k.addr(0)}
-	}
-}
-
-// contents are the elements of the sets, each sorted and without repeats.
-type contents perSet[[]key]
-
-func (c contents) acl() access.ACL {
-	addrs := func(set access.Set) []netip.Addr {
-		out := make([]netip.Addr, len(c[set]))
-		for i, k := range c[set] {
-			out[i] = k.addr(0)
-		}
-		return out
-	}
-	prefixes := func(set access.Set) []netip.Prefix {
-		var out []netip.Prefix
-		for _, k := range c[set] {
-			out = append(out, netip.PrefixFrom(k.addr(0), int(k[4])))
-		}
-		return out
-	}
-	names := func(set access.Set) []string {
-		var out []string
-		for _, k := range c[set] {
-			out = append(out, k.element(set).Interface)
-		}
-		return out
-	}
-	a := access.ACL{
-		Stopped: addrs(access.SetStopped), Paused: addrs(access.SetPaused), Guests: addrs(access.SetGuests),
-		Garden: prefixes(access.SetGarden), GuestGarden: prefixes(access.SetGuestGarden), Resolvers: prefixes(access.SetResolvers),
-		Guard: access.SourceGuard{
-			Direct: names(access.SetGuardedDirect), VLAN: names(access.SetGuardedVLAN),
-			Exempt: prefixes(access.SetExempt),
-		},
-	}
-	for _, k := range c[access.SetBoundDirect] {
-		e := k.element(access.SetBoundDirect)
-		a.Guard.BoundDirect = append(a.Guard.BoundDirect, access.DirectBinding{IP: e.Addr, MAC: e.MAC})
-	}
-	for _, k := range c[access.SetBoundVLAN] {
-		e := k.element(access.SetBoundVLAN)
-		a.Guard.BoundVLAN = append(a.Guard.BoundVLAN, access.VLANBinding{Interface: e.Interface, IP: e.Addr})
-	}
-	return a
-}
-
-// batch is a set of changes, each list sorted and without repeats.
+// batch is what changes ask for, sorted and without repeats.
 type batch struct {
-	adds, removes contents
+	adds, removes access.ACL
 }
 
 func newBatch(changes []access.Change) (batch, error) {
-	var b batch
+	var adds, removes [len(access.ACL{})][]byte
 	for i, c := range changes {
-		if c.Set == 0 || int(c.Set) >= len(b.adds) {
+		switch {
+		case c.Set == 0 || int(c.Set) >= len(adds):
 			return batch{}, fmt.Errorf("change %d: set %d does not exist", i, c.Set)
-		}
-		k, err := keyOf(c.Set, c.Element)
-		if err != nil {
-			return batch{}, fmt.Errorf("change %d: %s %w", i, c.Set, err)
-		}
-		switch c.Op {
-		case provision.OpAdd:
-			b.adds[c.Set] = append(b.adds[c.Set], k)
-		case provision.OpRemove:
-			b.removes[c.Set] = append(b.removes[c.Set], k)
+		case len(c.Key) != c.Set.Width():
+			return batch{}, fmt.Errorf("change %d: %s: a key of %d bytes, want %d", i, c.Set, len(c.Key), c.Set.Width())
+		case c.Op == provision.OpAdd:
+			adds[c.Set] = append(adds[c.Set], c.Key...)
+		case c.Op == provision.OpRemove:
+			removes[c.Set] = append(removes[c.Set], c.Key...)
 		default:
 			return batch{}, fmt.Errorf("change %d: operation %d does not exist", i, c.Op)
 		}
 	}
-	for set := range eachSet() {
-		b.adds[set], _ = tidy(b.adds[set])
-		b.removes[set], _ = tidy(b.removes[set])
-		for _, k := range b.removes[set] {
-			if _, both := slices.BinarySearchFunc(b.adds[set], k, compareKeys); both {
-				return batch{}, fmt.Errorf("%s %s: both added and removed", set, k.element(set))
+	var b batch
+	for set := range access.Sets() {
+		b.adds[set], b.removes[set] = set.Sorted(access.Keys(adds[set])), set.Sorted(access.Keys(removes[set]))
+		for e := range b.removes.Elements(set) {
+			if b.adds.Has(e) {
+				return batch{}, fmt.Errorf("%s %s: both added and removed", set, e)
 			}
 		}
 	}
 	return b, nil
 }
 
-// tidy sorts keys in place and removes repeats; it gives how many there were.
-func tidy(keys []key) (out []key, repeats int) {
-	if !slices.IsSortedFunc(keys, compareKeys) {
-		slices.SortFunc(keys, compareKeys)
-	}
-	out = slices.Compact(keys)
-	return out, len(keys) - len(out)
-}
-
 // len is the number of changes.
-func (b batch) len() int {
-	n := 0
-	for set := range eachSet() {
-		n += len(b.adds[set]) + len(b.removes[set])
-	}
-	return n
-}
+func (b batch) len() int { return b.adds.Len() + b.removes.Len() }
 
 // each gives the sets that the batch touches.
 func (b batch) each() iter.Seq[access.Set] {
 	return func(yield func(access.Set) bool) {
-		for set := range eachSet() {
+		for set := range access.Sets() {
 			if len(b.adds[set])+len(b.removes[set]) > 0 && !yield(set) {
 				return
 			}
@@ -241,33 +60,17 @@ func (b batch) each() iter.Seq[access.Set] {
 	}
 }
 
-// missingFrom gives the part of the batch that does not hold yet.
-func (b batch) missingFrom(have contents) batch {
-	var out batch
-	for set := range eachSet() {
-		out.adds[set] = keep(b.adds[set], have[set], false)
-		out.removes[set] = keep(b.removes[set], have[set], true)
-	}
-	return out
-}
-
-// keep gives the keys that are (or are not) in the sorted list.
-func keep(keys, list []key, in bool) []key {
-	var out []key
-	for _, k := range keys {
-		if _, found := slices.BinarySearchFunc(list, k, compareKeys); found == in {
-			out = append(out, k)
-		}
-	}
-	return out
+// missingFrom returns the part of the batch that does not hold yet.
+func (b batch) missingFrom(have access.ACL) batch {
+	return batch{b.adds.Minus(have), b.removes.Minus(b.removes.Minus(have))}
 }
 
 // queue encodes the batch: additions before removals, but where elements may
 // overlap the other way round, for the kernel refuses an interval that overlaps
 // one which is still there. Within the batch the order is nobody's to see.
 func (b batch) queue(c *nftables.Conn) error {
-	for set := range eachSet() {
-		if kindOf(set) == kindPrefix {
+	for set := range access.Sets() {
+		if isInterval(set) {
 			if err := queueElements(c.SetDeleteElements, set, b.removes[set]); err != nil {
 				return err
 			}
@@ -276,8 +79,8 @@ func (b batch) queue(c *nftables.Conn) error {
 			return err
 		}
 	}
-	for set := range eachSet() {
-		if kindOf(set) != kindPrefix {
+	for set := range access.Sets() {
+		if !isInterval(set) {
 			if err := queueElements(c.SetDeleteElements, set, b.removes[set]); err != nil {
 				return err
 			}
@@ -286,18 +89,25 @@ func (b batch) queue(c *nftables.Conn) error {
 	return nil
 }
 
+// isInterval reports whether the kernel keeps a set's elements as intervals.
+func isInterval(set access.Set) bool { return set.Of(access.PartPrefix) }
+
 // queueElements puts elements into messages of a bounded size.
-func queueElements(f func(*nftables.Set, []nftables.SetElement) error, set access.Set, keys []key) error {
-	what, declared := kindOf(set), wantSet(set)
-	elements := make([]nftables.SetElement, 0, min(2*len(keys), 2*chunk))
-	for part := range slices.Chunk(keys, chunk) {
-		elements = elements[:0]
-		for _, k := range part {
-			if what != kindPrefix {
-				elements = append(elements, nftables.SetElement{Key: slices.Clone(k[:what.size()])})
+func queueElements(f func(*nftables.Set, []nftables.SetElement) error, set access.Set, keys access.Keys) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	declared, w := ruleset.Set(set), set.Width()
+	elements := make([]nftables.SetElement, 0, min(2*len(keys)/w, 2*chunk))
+	for len(keys) > 0 {
+		part := []byte(keys[:min(len(keys), chunk*w)])
+		keys, elements = keys[len(part):], elements[:0]
+		for ; len(part) > 0; part = part[w:] {
+			if !isInterval(set) {
+				elements = append(elements, nftables.SetElement{Key: part[:w:w]})
 				continue
 			}
-			first, end, open := interval(k)
+			first, end, open := interval(part)
 			elements = append(elements, nftables.SetElement{Key: binary.BigEndian.AppendUint32(nil, first), IntervalOpen: open})
 			if !open {
 				elements = append(elements, nftables.SetElement{Key: binary.BigEndian.AppendUint32(nil, end), IntervalEnd: true})
@@ -310,33 +120,87 @@ func queueElements(f func(*nftables.Set, []nftables.SetElement) error, set acces
 	return nil
 }
 
-// interval gives the ends of a prefix as the kernel keeps them: its first
+// interval returns the ends of a prefix as the kernel keeps them: its first
 // address and the one behind its last. A prefix up to the last of all addresses
 // has no such end.
-func interval(k key) (first, end uint32, open bool) {
-	first = binary.BigEndian.Uint32(k[:4])
-	last := uint64(first) + 1<<(32-uint(k[4]))
+func interval(key []byte) (first, end uint32, open bool) {
+	first = binary.BigEndian.Uint32(key)
+	last := uint64(first) + 1<<(32-uint(key[4]))
 	return first, uint32(last), last>>32 != 0
 }
 
-// raw is the number of elements that the kernel counts for the keys of a set.
-func raw(set access.Set, keys []key) int {
-	if kindOf(set) != kindPrefix {
-		return len(keys)
+// raw is the number of elements that the kernel counts for those of a set.
+func raw(a access.ACL, set access.Set) int {
+	n := len(a[set]) / set.Width()
+	if !isInterval(set) {
+		return n
 	}
-	n := 0
-	for _, k := range keys {
-		n += 2
-		if _, _, open := interval(k); open {
-			n--
+	for e := range a.Elements(set) {
+		if _, _, open := interval([]byte(e.Key)); !open {
+			n++
 		}
 	}
 	return n
 }
 
-// countFits tells whether the kernel's count of a set is that of n elements. Of
+// countFits reports whether the kernel's count of a set is that of n elements. Of
 // intervals it counts pairs of ends, as some versions do, or the ends. An
 // unknown count fits.
 func countFits(set access.Set, count, n int) bool {
-	return count == countUnknown || count == n || kindOf(set) == kindPrefix && count == n/2
+	return count == countUnknown || count == n || isInterval(set) && count == n/2
+}
+
+// queueSchema encodes the whole table with the given elements, open for what is
+// left of the maintenance. Where the table exists it is replaced: within the
+// batch, so the old rules work until the new ones do.
+func queueSchema(c *nftables.Conn, p ruleset.Policy, replace bool, have access.ACL, open time.Duration) error {
+	if replace {
+		c.DelTable(ruleset.Table())
+	}
+	c.AddTable(ruleset.Table())
+	for _, s := range ruleset.Sets() {
+		if err := c.AddSet(s, nil); err != nil {
+			return fmt.Errorf("set %s: %w", s.Name, err)
+		}
+	}
+	for set := range access.Sets() {
+		if err := queueElements(c.SetAddElements, set, have[set]); err != nil {
+			return fmt.Errorf("set %s: %w", set, err)
+		}
+	}
+	if open > 0 {
+		if err := c.SetAddElements(ruleset.Open(), openElements(open)); err != nil {
+			return fmt.Errorf("set %s: %w", ruleset.SetOpen, err)
+		}
+	}
+	queueRules(c, p)
+	return nil
+}
+
+// queueChains replaces the chains that are there and leaves the sets as they
+// are, with all their counters. Within the batch, so the old rules work until
+// the new ones do.
+func queueChains(c *nftables.Conn, p ruleset.Policy, have []string) error {
+	for _, name := range have {
+		c.FlushChain(&nftables.Chain{Table: ruleset.Table(), Name: name}) // first all: rules lead to other chains
+	}
+	for _, name := range have {
+		c.DelChain(&nftables.Chain{Table: ruleset.Table(), Name: name})
+	}
+	queueRules(c, p)
+	return nil
+}
+
+func queueRules(c *nftables.Conn, p ruleset.Policy) {
+	for _, ch := range ruleset.Chains(p) {
+		c.AddChain(ch)
+	}
+	for _, r := range ruleset.Rules(p) {
+		c.AddRule(&nftables.Rule{
+			Table:    ruleset.Table(),
+			Chain:    &nftables.Chain{Name: r.Chain},
+			Exprs:    r.Exprs(),
+			UserData: r.UserData(),
+		})
+	}
 }

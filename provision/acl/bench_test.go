@@ -17,6 +17,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
 
@@ -132,7 +133,7 @@ func BenchmarkKernelThousandMoreTo100k(b *testing.B) {
 func BenchmarkKernelObserve100k(b *testing.B) {
 	table := loaded(b, 100_000)
 	for b.Loop() {
-		require.Len(b, observe(b, table).Stopped, 100_000)
+		require.Equal(b, 100_000, observe(b, table).Counts()[access.SetStopped])
 	}
 }
 
@@ -157,15 +158,15 @@ func BenchmarkKernelForwardedPacket(b *testing.B) {
 	tests := []struct {
 		name   string
 		table  bool
-		policy acl.Policy
+		policy ruleset.Policy
 		want   access.ACL
 	}{
 		{name: "no table"},
 		{name: "empty table", table: true},
-		{name: "100,000 blocked", table: true, want: access.ACL{Stopped: subscribers(0, n/2), Paused: subscribers(n/2, n/2)}},
-		{name: "and 100,000 bound sources", table: true, policy: acl.Policy{SourceGuard: true}, want: access.ACL{
-			Stopped: subscribers(0, n/2), Paused: subscribers(n/2, n/2),
-			Guard: access.SourceGuard{Direct: []string{"down0"}, BoundDirect: pairs}}},
+		{name: "100,000 blocked", table: true, want: access.ACL{access.SetStopped: access.Addrs(subscribers(0, n/2)...), access.SetPaused: access.Addrs(subscribers(n/2, n/2)...)}},
+		{name: "and 100,000 bound sources", table: true, policy: ruleset.Policy{SourceGuard: true}, want: access.ACL{
+			access.SetStopped: access.Addrs(subscribers(0, n/2)...), access.SetPaused: access.Addrs(subscribers(n/2, n/2)...),
+			access.SetGuardedDirect: access.Interfaces("down0"), access.SetBoundDirect: access.DirectBindings(pairs...)}},
 	}
 	for _, tt := range tests {
 		b.Run(tt.name, func(b *testing.B) {
@@ -195,7 +196,7 @@ func BenchmarkKernelForwardedPacket(b *testing.B) {
 			require.NoError(b, r.host.Sysctl("net.ipv4.ip_forward", "1"))
 			if tt.table {
 				want := tt.want
-				want.Guard.BoundDirect = append(want.Guard.BoundDirect, access.DirectBinding{IP: self, MAC: provision.MAC{2, 0, 0, 0, 0, 1}})
+				want[access.SetBoundDirect] += access.DirectBindings(access.DirectBinding{IP: self, MAC: provision.MAC{2, 0, 0, 0, 0, 1}})
 				table := r.openWith(acl.Options{Policy: tt.policy})
 				apply(b, table, access.Plan(want, observe(b, table)))
 			}

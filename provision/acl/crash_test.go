@@ -21,8 +21,8 @@ import (
 // crashStates are two states that differ in every element, of several messages each.
 func crashStates() [2]access.ACL {
 	return [2]access.ACL{
-		{Stopped: subscribers(0, 15_000), Paused: subscribers(20_000, 5000), Garden: prefixesOf("192.0.2.0/24", "198.51.100.0/25")},
-		{Stopped: subscribers(20_000, 5000), Paused: subscribers(0, 15_000), Garden: prefixesOf("198.51.100.0/24"), Guests: subscribers(50_000, 3000)},
+		{access.SetStopped: access.Addrs(subscribers(0, 15_000)...), access.SetPaused: access.Addrs(subscribers(20_000, 5000)...), access.SetGarden: access.Prefixes(prefixesOf("192.0.2.0/24", "198.51.100.0/25")...)},
+		{access.SetStopped: access.Addrs(subscribers(20_000, 5000)...), access.SetPaused: access.Addrs(subscribers(0, 15_000)...), access.SetGarden: access.Prefixes(prefixesOf("198.51.100.0/24")...), access.SetGuests: access.Addrs(subscribers(50_000, 3000)...)},
 	}
 }
 
@@ -110,8 +110,8 @@ func TestKernelConcurrentEditorOfOurTable(t *testing.T) {
 	failed := 0
 	for range 30 {
 		want = access.ACL{
-			Stopped: subscribers(rng.IntN(300), 100+rng.IntN(2000)), Paused: subscribers(256+rng.IntN(100), 100),
-			Garden: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr("192.0.2.0"), 24+rng.IntN(2))},
+			access.SetStopped: access.Addrs(subscribers(rng.IntN(300), 100+rng.IntN(2000))...), access.SetPaused: access.Addrs(subscribers(256+rng.IntN(100), 100)...),
+			access.SetGarden: access.Prefixes(netip.PrefixFrom(netip.MustParseAddr("192.0.2.0"), 24+rng.IntN(2))),
 		}
 		have, err := table.Observe(t.Context())
 		if err == nil {

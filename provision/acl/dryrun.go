@@ -47,7 +47,8 @@ func (d *DryRun) Apply(_ context.Context, changes []access.Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.acl = d.acl.Apply(changes)
+	n := d.acl.Counts()
 	d.log.Info("block lists not written, dry run", "changes", b.len(),
-		"stopped", len(d.acl.Stopped), "paused", len(d.acl.Paused), "elements", d.acl.Len())
+		"stopped", n[access.SetStopped], "paused", n[access.SetPaused], "elements", d.acl.Len())
 	return nil
 }

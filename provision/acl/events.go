@@ -10,6 +10,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 const (
@@ -117,7 +119,7 @@ func touches(msg []byte) bool {
 	const attrTable = unix.NFTA_TABLE_NAME
 	found := false
 	_ = eachAttr(payload(msg), func(typ uint16, v []byte) error {
-		found = found || typ == attrTable && strings.TrimRight(string(v), "\x00") == tableName
+		found = found || typ == attrTable && strings.TrimRight(string(v), "\x00") == ruleset.TableName
 		return nil
 	})
 	return found

@@ -21,6 +21,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 // enforce runs an enforcer on the table. Its own looks are far apart, but for
@@ -182,7 +183,7 @@ func TestKernelLostEvents(t *testing.T) {
 // The table is dropped while a stopped subscriber and another one send without a
 // pause: the first gets through for less than a second, the second loses nothing.
 func TestKernelDroppedUnderTraffic(t *testing.T) {
-	w := newWorld(t, "", acl.Policy{})
+	w := newWorld(t, "", ruleset.Policy{})
 	e := w.enforce(w.table, []netip.Addr{w.firstAddr})
 	end := w.lossless(w.second, serverIP)
 	flood, err := w.first.Start("ping", "-n", "-q", "-i", "0.002", serverIP)

@@ -3,7 +3,6 @@ package acl
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"testing"
 	"testing/synctest"
 
@@ -13,6 +12,7 @@ import (
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -21,8 +21,7 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 func stop(n int) []access.Change {
 	out := make([]access.Change, n)
 	for i := range out {
-		out[i] = access.Change{Op: provision.OpAdd, Set: access.SetStopped,
-			Element: access.Element{Addr: netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})}}
+		out[i] = access.Change{Op: provision.OpAdd, Element: access.Element{Set: access.SetStopped, Key: string([]byte{100, 64, byte(i >> 8), byte(i)})}}
 	}
 	return out
 }
@@ -33,7 +32,7 @@ func requireStopped(t *testing.T, k *fakeKernel, table *Table, n int) {
 	k.onDump = nil
 	have, err := table.Observe(t.Context())
 	require.NoError(t, err)
-	require.Len(t, have.Stopped, n)
+	require.Equal(t, n, have.Counts()[access.SetStopped])
 }
 
 func TestOpenMakesTheTableOnce(t *testing.T) {
@@ -142,8 +141,8 @@ func testApplyAfterAForeignWrite(t *testing.T) {
 	require.True(t, changed, "the element that is not ours is still to be seen")
 	have, err := table.Observe(t.Context())
 	require.NoError(t, err)
-	require.Len(t, have.Stopped, 3)
-	require.Len(t, have.Paused, 1)
+	require.Equal(t, 3, have.Counts()[access.SetStopped])
+	require.Equal(t, 1, have.Counts()[access.SetPaused])
 
 	// Somebody who writes faster than we read does not keep us from blocking.
 	before = k.batches
@@ -251,9 +250,9 @@ func TestObserveReadsAgain(t *testing.T) {
 					require.Equal(t, tt.dumps, k.dumps)
 				}
 				if tt.err == nil {
-					require.Len(t, have.Stopped, n)
+					require.Equal(t, n, have.Counts()[access.SetStopped])
 				} else {
-					require.Empty(t, have.Stopped, "half a reading must not be used")
+					require.Zero(t, have.Counts()[access.SetStopped], "half a reading must not be used")
 				}
 				changed, err := table.Changed(t.Context())
 				require.NoError(t, err)
@@ -281,8 +280,8 @@ func TestRebuildLosesNoElementWrittenMeanwhile(t *testing.T) {
 	}
 	have, err := table.Observe(t.Context())
 	require.NoError(t, err)
-	require.Len(t, have.Stopped, 2)
-	require.Len(t, k.table.rules, len(wantRules(Policy{})))
+	require.Equal(t, 2, have.Counts()[access.SetStopped])
+	require.Len(t, k.table.rules, len(ruleset.Rules(ruleset.Policy{})))
 	requireStopped(t, k, table, 2)
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 // Holds asks the kernel for one address, without reading the sets: whether it is
@@ -33,24 +34,18 @@ func (t *Table) holdsLocked(ctx context.Context, set access.Set, addr netip.Addr
 	return found, err
 }
 
-// Counter is what the rules counted.
-type Counter struct {
-	Packets uint64 `json:"packets"`
-	Bytes   uint64 `json:"bytes"`
-}
-
 // Counters tells what was refused from and to each of the addresses since its
 // counting began: with the first refused packet after a day without any, or
 // after the whole table was replaced. What passed to a garden or resolver is not in it.
-func (t *Table) Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Counter, error) {
+func (t *Table) Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]access.Counter, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make(map[netip.Addr]Counter, len(addrs))
+	out := make(map[netip.Addr]access.Counter, len(addrs))
 	for _, a := range addrs {
 		if !a.Unmap().Is4() {
 			return nil, fmt.Errorf("acl: %s is not IPv4", a)
 		}
-		e, found, err := t.lookUpLocked(ctx, setRefused, a.Unmap())
+		e, found, err := t.lookUpLocked(ctx, ruleset.SetRefused, a.Unmap())
 		if err != nil {
 			return nil, fmt.Errorf("acl: %w", err)
 		}
@@ -68,7 +63,7 @@ func (t *Table) lookUpLocked(ctx context.Context, set string, addr netip.Addr) (
 		return element{}, false, err
 	}
 	err = t.askLocked(ctx, unix.NFT_MSG_GETSETELEM, 0, question{
-		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(tableName)},
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(ruleset.TableName)},
 		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: cString(set)},
 		{Type: unix.NFTA_SET_ELEM_LIST_ELEMENTS | unix.NLA_F_NESTED, Data: elements},
 	}, func(m netlink.Message) error {

@@ -4,13 +4,14 @@ import (
 	"context"
 
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 // Inspector is a Reader beside an agent: it knows the policy of now.
 type Inspector struct {
 	*Reader
 	// Policy returns what the rules follow from now.
-	Policy func() Policy
+	Policy func() ruleset.Policy
 	// Want returns the ACL that a dry run would bring about; nil: it is no dry run.
 	Want func() (access.ACL, error)
 }
@@ -27,5 +28,5 @@ func (i Inspector) AsNFT(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return AsNFT(i.Policy(), want)
+	return ruleset.Listing{Policy: i.Policy(), Have: want}.String(), nil
 }

@@ -7,17 +7,21 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/netlink"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
 
@@ -157,7 +161,7 @@ func subscribers(from, n int) []netip.Addr {
 func changes(op provision.Op, set access.Set, addrs ...netip.Addr) []access.Change {
 	out := make([]access.Change, len(addrs))
 	for i, a := range addrs {
-		out[i] = access.Change{Op: op, Set: set, Element: access.Element{Addr: a}}
+		out[i] = access.Change{Op: op, Element: access.Element{Set: set, Key: string(access.Addrs(a))}}
 	}
 	return out
 }
@@ -173,17 +177,16 @@ func remove(set access.Set, addrs ...netip.Addr) []access.Change {
 // text is an ACL as text, one line an address.
 func text(a access.ACL) string {
 	var b strings.Builder
-	for _, x := range a.Stopped {
-		fmt.Fprintf(&b, "stopped %s\n", x)
-	}
-	for _, x := range a.Paused {
-		fmt.Fprintf(&b, "paused %s\n", x)
+	for _, set := range []access.Set{access.SetStopped, access.SetPaused} {
+		for e := range a.Elements(set) {
+			fmt.Fprintf(&b, "%s %s\n", set, e)
+		}
 	}
 	return b.String()
 }
 
 func TestKernelRulesetIsTheOneInTheFile(t *testing.T) {
-	for file, policy := range map[string]acl.Policy{
+	for file, policy := range map[string]ruleset.Policy{
 		"usher.nft":  {},
 		"portal.nft": {SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")},
 	} {
@@ -200,6 +203,35 @@ func TestKernelRulesetIsTheOneInTheFile(t *testing.T) {
 			if diff := cmp.Diff(want, fresh.list()); diff != "" {
 				t.Errorf("ruleset (-testdata/%s +ours):\n%s", file, diff)
 			}
+		})
+	}
+}
+
+// An agent that is exchanged for a newer version finds the table as it wants it:
+// nothing is repaired, no element differs, nothing is written.
+func TestKernelTableOfTheVersionBeforeIsOurs(t *testing.T) {
+	for file, policy := range acl.Written {
+		t.Run(file, func(t *testing.T) {
+			r := newRouter(t)
+			c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: r.namespace()})
+			require.NoError(t, err)
+			defer c.Close()
+			_, err = c.SendMessages(acl.ReadWritten(t, file))
+			require.NoError(t, err)
+			before := r.nft("-a", "list", "table", "inet", "usher")
+			table := r.openWith(acl.Options{Policy: policy})
+			have := observe(t, table)
+			require.Empty(t, cmp.Diff(acl.WrittenACL(), have, cmpACL))
+			require.Empty(t, access.Plan(acl.WrittenACL(), have))
+			require.False(t, changed(t, table))
+			require.Zero(t, table.Repairs())
+			require.False(t, table.OpenUntil().IsZero())
+			generation := table.Generation()
+			require.NoError(t, table.Close())
+			again := r.openWith(acl.Options{Policy: policy})
+			require.Equal(t, generation, again.Generation(), "something was written")
+			left := regexp.MustCompile(`expires (\d+[dhms]+)+`)
+			require.Equal(t, left.ReplaceAllString(before, ""), left.ReplaceAllString(r.nft("-a", "list", "table", "inet", "usher"), ""))
 		})
 	}
 }
@@ -239,7 +271,7 @@ func TestKernelApplyIsSeenByNft(t *testing.T) {
 	require.Equal(t, map[string]bool{"100.64.0.3": true}, r.elements("paused"))
 
 	// From one set to the other.
-	apply(t, table, access.Plan(access.ACL{Stopped: []netip.Addr{c}, Paused: []netip.Addr{a}}, observe(t, table)))
+	apply(t, table, access.Plan(access.ACL{access.SetStopped: access.Addrs(c), access.SetPaused: access.Addrs(a)}, observe(t, table)))
 	require.Equal(t, map[string]bool{"100.64.0.3": true}, r.elements("stopped"))
 	require.Equal(t, map[string]bool{"100.64.0.1": true}, r.elements("paused"))
 	require.Equal(t, "stopped 100.64.0.3\npaused 100.64.0.1\n", text(observe(t, table)))
@@ -300,7 +332,7 @@ func TestKernelApplyTwiceAndRemoveAbsent(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			apply(t, table, tt.changes)
 			require.Len(t, r.elements("stopped"), tt.want)
-			require.Len(t, observe(t, table).Stopped, tt.want)
+			require.Equal(t, tt.want, observe(t, table).Counts()[access.SetStopped])
 		})
 	}
 }
@@ -323,15 +355,15 @@ func TestKernelHundredThousand(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
 	observe(t, table)
-	want := access.ACL{Stopped: subscribers(0, 100_000)}
+	want := access.ACL{access.SetStopped: access.Addrs(subscribers(0, 100_000)...)}
 
 	begin := time.Now()
-	apply(t, table, add(access.SetStopped, want.Stopped...))
+	apply(t, table, add(access.SetStopped, subscribers(0, 100_000)...))
 	loaded := time.Since(begin)
 	begin = time.Now()
 	have := observe(t, table)
 	read := time.Since(begin)
-	require.Equal(t, len(want.Stopped), len(have.Stopped))
+	require.Equal(t, want.Counts()[access.SetStopped], have.Counts()[access.SetStopped])
 	require.Empty(t, access.Plan(want, have))
 	require.Len(t, r.elements("stopped"), 100_000)
 
@@ -355,7 +387,7 @@ func TestKernelReadingWhileTheKernelReorders(t *testing.T) {
 	table := r.open()
 	var want access.ACL
 	for n := 20_000; n <= 120_000; n += 50_000 {
-		want.Paused = subscribers(0, n)
+		want[access.SetPaused] = access.Addrs(subscribers(0, n)...)
 		apply(t, table, access.Plan(want, observe(t, table)))
 		require.Empty(t, access.Plan(want, observe(t, table)))
 	}
@@ -410,7 +442,7 @@ func TestKernelTableIsRepaired(t *testing.T) {
 	empty := r.list()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			want := access.ACL{Stopped: subscribers(1, 2), Paused: subscribers(257, 1)}
+			want := access.ACL{access.SetStopped: access.Addrs(subscribers(1, 2)...), access.SetPaused: access.Addrs(subscribers(257, 1)...)}
 			apply(t, table, access.Plan(want, observe(t, table)))
 			require.Equal(t, all, text(observe(t, table)))
 			require.False(t, changed(t, table))
@@ -439,17 +471,17 @@ func TestKernelNewRulesLeaveTheSets(t *testing.T) {
 	require.NoError(t, err)
 	for name, change := range map[string]func(){
 		"another policy": func() {
-			table.Reconfigure(acl.Policy{SourceGuard: true, Portal: netip.MustParseAddrPort("0.0.0.0:8080")})
+			table.Reconfigure(ruleset.Policy{SourceGuard: true, Portal: netip.MustParseAddrPort("0.0.0.0:8080")})
 		},
 		"rules flushed": func() { r.nft("flush table inet usher") },
 		"chain added":   func() { r.nft("add chain inet usher more ; add rule inet usher more goto to_paused") },
 	} {
 		change()
-		require.Len(t, observe(t, table).Stopped, 3000)
+		require.Equal(t, 3000, observe(t, table).Counts()[access.SetStopped])
 		require.False(t, changed(t, table))
 		counts, err := table.Counters(t.Context(), []netip.Addr{a})
 		require.NoError(t, err)
-		require.Equal(t, acl.Counter{Packets: 3, Bytes: 252}, counts[a], name)
+		require.Equal(t, access.Counter{Packets: 3, Bytes: 252}, counts[a], name)
 		require.WithinDuration(t, until, table.OpenUntil(), time.Second, name)
 		_, err = table.AsNFT(t.Context())
 		require.NoError(t, err, name)
@@ -517,14 +549,14 @@ func TestKernelForeignWritesBetweenOurs(t *testing.T) {
 	require.True(t, changed(t, table))
 	apply(t, table, add(access.SetStopped, subscribers(0, 10)...))
 	require.True(t, changed(t, table), "our own commit must not hide a foreign one")
-	require.Len(t, observe(t, table).Stopped, 10)
+	require.Equal(t, 10, observe(t, table).Counts()[access.SetStopped])
 	require.False(t, changed(t, table))
 
 	// A foreign hand in our set, unnoticed until our next batch.
 	r.nft("delete", "element", "inet", "usher", "stopped", "{ 100.64.0.3 }")
 	apply(t, table, add(access.SetStopped, subscribers(10, 1)...))
 	require.True(t, changed(t, table))
-	require.Len(t, observe(t, table).Stopped, 10)
+	require.Equal(t, 10, observe(t, table).Counts()[access.SetStopped])
 	require.False(t, changed(t, table))
 }
 
@@ -548,7 +580,7 @@ func TestKernelConcurrentForeignEdits(t *testing.T) {
 		done <- n
 	}()
 	for round := range 20 {
-		want := access.ACL{Stopped: subscribers(round*100, 3000), Paused: subscribers(100_000+round, 10)}
+		want := access.ACL{access.SetStopped: access.Addrs(subscribers(round*100, 3000)...), access.SetPaused: access.Addrs(subscribers(100_000+round, 10)...)}
 		apply(t, table, access.Plan(want, observe(t, table)))
 		require.Empty(t, access.Plan(want, observe(t, table)))
 	}
@@ -563,11 +595,11 @@ func TestKernelWalkBetweenStates(t *testing.T) {
 	s := func(from, n int) []netip.Addr { return subscribers(from, n) }
 	states := []access.ACL{
 		{},
-		{Stopped: s(0, 1)},
-		{Paused: s(0, 1)},
-		{Stopped: s(0, 1500), Paused: s(5000, 1500)},
-		{Stopped: s(5000, 1500), Paused: s(0, 1500)},
-		{Stopped: s(700, 1500), Paused: s(4000, 700)},
+		{access.SetStopped: access.Addrs(s(0, 1)...)},
+		{access.SetPaused: access.Addrs(s(0, 1)...)},
+		{access.SetStopped: access.Addrs(s(0, 1500)...), access.SetPaused: access.Addrs(s(5000, 1500)...)},
+		{access.SetStopped: access.Addrs(s(5000, 1500)...), access.SetPaused: access.Addrs(s(0, 1500)...)},
+		{access.SetStopped: access.Addrs(s(700, 1500)...), access.SetPaused: access.Addrs(s(4000, 700)...)},
 	}
 	for i := range len(states) * len(states) {
 		from, to := states[i/len(states)], states[i%len(states)]

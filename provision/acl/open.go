@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 // MaxOpen bounds a maintenance: whoever forgets it has it for a day.
@@ -58,11 +60,11 @@ func (t *Table) switchLocked(ctx context.Context, d time.Duration) error {
 		return err
 	}
 	err := t.flushLocked(0, func(c *nftables.Conn) error {
-		c.FlushSet(openSet())
+		c.FlushSet(ruleset.Open())
 		if d == 0 {
 			return nil
 		}
-		return c.SetAddElements(openSet(), openElements(d))
+		return c.SetAddElements(ruleset.Open(), openElements(d))
 	})
 	if err != nil {
 		return err
@@ -91,15 +93,15 @@ func openElements(d time.Duration) []nftables.SetElement {
 // openLeftLocked asks the kernel for what is left of a maintenance. A set that
 // is not there, or no such set, holds none.
 func (t *Table) openLeftLocked(ctx context.Context) (time.Duration, error) {
-	info, err := t.setLocked(ctx, setOpen)
-	if errors.Is(err, unix.ENOENT) || err == nil && !info.readable(openSet()) {
+	info, err := t.setLocked(ctx, ruleset.SetOpen)
+	if errors.Is(err, unix.ENOENT) || err == nil && !info.readable(ruleset.Open()) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
 	var left time.Duration
-	_, err = t.elementsLocked(ctx, setOpen, func(e element) error {
+	_, err = t.elementsLocked(ctx, ruleset.SetOpen, func(e element) error {
 		if len(e.key) == 1 && e.key[0] == unix.NFPROTO_IPV4 {
 			left = max(left, e.expires)
 			if e.timeout == 0 {

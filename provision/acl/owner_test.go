@@ -12,6 +12,7 @@ import (
 
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 // TestHelperOwner is no test: TestKernelSecondAgentIsRefused runs it as another process.
@@ -85,7 +86,7 @@ func TestKernelHandlesBesideAnAgent(t *testing.T) {
 
 	reader := acl.NewReader(o)
 	defer reader.Close()
-	text, err := reader.AsNFT(t.Context(), acl.Policy{})
+	text, err := reader.AsNFT(t.Context(), ruleset.Policy{})
 	require.NoError(t, err)
 	require.Equal(t, r.list(), text)
 	sets, err := reader.Sets(t.Context(), subscribers(5, 1)[0])
@@ -97,10 +98,10 @@ func TestKernelHandlesBesideAnAgent(t *testing.T) {
 	// A defect is told and left alone.
 	r.nft("add chain inet usher more")
 	before := r.list()
-	view, err := reader.Read(t.Context(), acl.Policy{})
+	view, err := reader.Read(t.Context(), ruleset.Policy{})
 	require.NoError(t, err)
 	require.Contains(t, view.Defect, "chains in the table")
-	require.Len(t, view.ACL.Stopped, 2)
+	require.Equal(t, 2, view.ACL.Counts()[access.SetStopped])
 	require.Equal(t, before, r.list())
 
 	require.ErrorIs(t, acl.Remove(t.Context(), o), acl.ErrOwned)
@@ -108,6 +109,6 @@ func TestKernelHandlesBesideAnAgent(t *testing.T) {
 	require.NoError(t, acl.Remove(t.Context(), o))
 	require.NotContains(t, r.nft("list ruleset"), "usher")
 	require.NoError(t, acl.Remove(t.Context(), o), "again")
-	_, err = reader.AsNFT(t.Context(), acl.Policy{})
+	_, err = reader.AsNFT(t.Context(), ruleset.Policy{})
 	require.ErrorIs(t, err, acl.ErrNotAsWritten)
 }

@@ -123,7 +123,7 @@ type element struct {
 	flags   uint32 // NFT_SET_ELEM_...
 	timeout time.Duration
 	expires time.Duration // until then; zero: never
-	counter Counter
+	counter access.Counter
 }
 
 // eachElement calls f with each element of a NFT_MSG_NEWSETELEM message.
@@ -184,7 +184,7 @@ func milliseconds(v []byte) time.Duration {
 }
 
 // parseCounter reads an expression if it is a counter.
-func parseCounter(b []byte, c *Counter) error {
+func parseCounter(b []byte, c *access.Counter) error {
 	name, data := "", []byte(nil)
 	err := eachAttr(b, func(typ uint16, v []byte) error {
 		switch typ {
@@ -210,42 +210,46 @@ func parseCounter(b []byte, c *Counter) error {
 	})
 }
 
-// keysOf makes keys of the elements of a set, sorted. strange counts those that
-// a set of its kind should not have; repeats those that came twice.
-func keysOf(set access.Set, elements []element) (keys []key, strange, repeats int) {
-	what := kindOf(set)
-	if what == kindPrefix {
-		return prefixKeys(elements)
-	}
-	keys = make([]key, 0, len(elements))
-	for _, e := range elements {
-		if e.flags != 0 || len(e.key) != what.size() {
-			strange++
-			continue
-		}
-		var k key
-		copy(k[:], e.key)
-		keys = append(keys, k)
-	}
-	keys, repeats = tidy(keys)
-	return keys, strange, repeats
+// reading gathers the elements of a set as the kernel gives them.
+type reading struct {
+	set     access.Set
+	keys    []byte
+	ends    []end // of intervals
+	n       int   // elements, of the kernel's counting
+	strange int   // of them those that no set of ours has, such as the catch-all element
 }
 
-// prefixKeys joins the ends of intervals. nft puts an end before the first
+// end is the beginning of an interval, or the address behind its last.
+type end struct {
+	at    uint32
+	start bool
+}
+
+func (r *reading) add(e element) {
+	r.n++
+	switch {
+	case isInterval(r.set) && e.flags&^unix.NFT_SET_ELEM_INTERVAL_END == 0 && len(e.key) == 4:
+		r.ends = append(r.ends, end{binary.BigEndian.Uint32(e.key), e.flags == 0})
+	case !isInterval(r.set) && e.flags == 0 && len(e.key) == r.set.Width():
+		r.keys = append(r.keys, e.key...)
+	default:
+		r.strange++
+	}
+}
+
+// done returns the keys of what was read, sorted. repeats are those that came twice.
+func (r *reading) done() (keys access.Keys, repeats int) {
+	if isInterval(r.set) {
+		return r.prefixes()
+	}
+	keys = r.set.Sorted(access.Keys(r.keys))
+	return keys, (len(r.keys) - len(keys)) / r.set.Width()
+}
+
+// prefixes joins the ends of intervals. nft puts an end before the first
 // interval of a set, which says nothing.
-func prefixKeys(elements []element) (keys []key, strange, repeats int) {
-	type end struct {
-		at    uint32
-		start bool
-	}
-	ends := make([]end, 0, len(elements))
-	for _, e := range elements {
-		if e.flags&^unix.NFT_SET_ELEM_INTERVAL_END != 0 || len(e.key) != 4 {
-			strange++
-			continue
-		}
-		ends = append(ends, end{binary.BigEndian.Uint32(e.key), e.flags == 0})
-	}
+func (r *reading) prefixes() (_ access.Keys, repeats int) {
+	ends := r.ends
 	slices.SortFunc(ends, func(a, b end) int {
 		if a.at != b.at {
 			return cmp.Compare(a.at, b.at)
@@ -261,7 +265,7 @@ func prefixKeys(elements []element) (keys []key, strange, repeats int) {
 	})
 	all := len(ends)
 	ends = slices.Compact(ends)
-	repeats = all - len(ends)
+	var keys []byte
 	for i, e := range ends {
 		if !e.start {
 			continue
@@ -271,13 +275,10 @@ func prefixKeys(elements []element) (keys []key, strange, repeats int) {
 			size = uint64(ends[i+1].at) - uint64(e.at)
 		}
 		if size == 0 || size&(size-1) != 0 || uint64(e.at)&(size-1) != 0 {
-			strange++ // a range that is no prefix
+			r.strange++ // a range that is no prefix
 			continue
 		}
-		var k key
-		binary.BigEndian.PutUint32(k[:], e.at)
-		k[4] = byte(32 - bits.TrailingZeros64(size))
-		keys = append(keys, k)
+		keys = append(binary.BigEndian.AppendUint32(keys, e.at), byte(32-bits.TrailingZeros64(size)))
 	}
-	return keys, strange, repeats
+	return access.Keys(keys), all - len(ends)
 }

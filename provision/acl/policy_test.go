@@ -24,6 +24,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
 
@@ -41,7 +42,7 @@ type world struct {
 	table *acl.Table
 }
 
-func newWorld(t *testing.T, rules string, policy acl.Policy) *world {
+func newWorld(t *testing.T, rules string, policy ruleset.Policy) *world {
 	t.Helper()
 	w := &world{isp: newISP(t, rules)}
 	for _, ip := range []string{gardenIP, guestGardenIP, resolverIP, strangerIP} {
@@ -247,16 +248,18 @@ func seen(state string, self func(page string) string) map[string]string {
 func (w *world) put(state string) {
 	w.t.Helper()
 	want := access.ACL{
-		Garden: prefixesOf(gardenIP + "/32"), GuestGarden: prefixesOf(guestGardenIP + "/32"), Resolvers: prefixesOf(resolverIP + "/32"),
+		access.SetGarden:      access.Prefixes(prefixesOf(gardenIP + "/32")...),
+		access.SetGuestGarden: access.Prefixes(prefixesOf(guestGardenIP + "/32")...),
+		access.SetResolvers:   access.Prefixes(prefixesOf(resolverIP + "/32")...),
 	}
-	self := []netip.Addr{w.firstAddr}
+	self := access.Addrs(w.firstAddr)
 	switch state {
 	case "stopped":
-		want.Stopped = self
+		want[access.SetStopped] = self
 	case "paused":
-		want.Paused = self
+		want[access.SetPaused] = self
 	case "guest":
-		want.Guests = self
+		want[access.SetGuests] = self
 	}
 	setTo(w.t.(*testing.T), w.table, want)
 }
@@ -283,7 +286,7 @@ func TestKernelPolicies(t *testing.T) {
 		{"source addresses translated", masquerade, "192.0.2.254"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t, tt.rules, acl.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)})
+			w := newWorld(t, tt.rules, ruleset.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)})
 			states := []string{"active", "paused", "stopped", "guest"}
 			self := func(page string) string { return page + " for " + tt.self }
 			for i := range len(states) * len(states) {
@@ -327,7 +330,7 @@ func (w *world) afterwards(until time.Time, kind, ip string) string {
 func TestKernelLiveFlowsAtAPause(t *testing.T) {
 	for name, rules := range map[string]string{"routed": "", "translated": masquerade} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, rules, acl.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)})
+			w := newWorld(t, rules, ruleset.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)})
 			w.put("active")
 			dial := func(addr string) net.Conn {
 				c, err := w.first.Dial(addr, patience)
@@ -354,8 +357,8 @@ func TestKernelLiveFlowsAtAPause(t *testing.T) {
 }
 
 func TestKernelCountersOfWhatWasRefused(t *testing.T) {
-	w := newWorld(t, "", acl.Policy{})
-	count := func() acl.Counter {
+	w := newWorld(t, "", ruleset.Policy{})
+	count := func() access.Counter {
 		got, err := w.table.Counters(t.Context(), []netip.Addr{w.firstAddr, netip.MustParseAddr("203.0.113.7")})
 		require.NoError(t, err)
 		require.NotContains(t, got, netip.MustParseAddr("203.0.113.7"))
@@ -369,7 +372,7 @@ func TestKernelCountersOfWhatWasRefused(t *testing.T) {
 		w.put(state)
 		require.NotEqual(t, "ok", w.try(w.first, "ping", serverIP, 100*time.Millisecond))
 		require.NotEqual(t, "ok", w.try(w.internet, "ping", w.firstAddr.String(), 100*time.Millisecond))
-		require.Equal(t, acl.Counter{Packets: uint64(2 * (i + 1)), Bytes: uint64(2 * size * (i + 1))}, count())
+		require.Equal(t, access.Counter{Packets: uint64(2 * (i + 1)), Bytes: uint64(2 * size * (i + 1))}, count())
 	}
 	w.put("paused")
 	require.Equal(t, "ok", w.try(w.first, "ping", gardenIP, time.Second))
@@ -396,7 +399,7 @@ func (w *world) tracked() int {
 }
 
 func TestKernelTrackingStartsForThePortalOnly(t *testing.T) {
-	w := newWorld(t, "", acl.Policy{SourceGuard: true})
+	w := newWorld(t, "", ruleset.Policy{SourceGuard: true})
 	w.nft("delete table inet firewall")
 	w.put("paused")
 	before := w.tracked()
@@ -404,14 +407,14 @@ func TestKernelTrackingStartsForThePortalOnly(t *testing.T) {
 	require.Equal(t, "refused", w.try(w.first, "http", serverIP, time.Second), "no portal")
 	require.LessOrEqual(t, w.tracked(), before, "entries appeared")
 
-	w.table.Reconfigure(acl.Policy{Portal: netip.MustParseAddrPort("192.0.2.254:8080")})
+	w.table.Reconfigure(ruleset.Policy{Portal: netip.MustParseAddrPort("192.0.2.254:8080")})
 	observe(t, w.table)
 	require.Equal(t, "portal for 100.64.0.1", w.try(w.first, "http", serverIP, time.Second), "on the address that was named")
 	require.Greater(t, w.tracked(), 0)
 }
 
 func TestKernelSourceGuard(t *testing.T) {
-	w := newWorld(t, "", acl.Policy{SourceGuard: true})
+	w := newWorld(t, "", ruleset.Policy{SourceGuard: true})
 	mac := func(h *lab.Host) provision.MAC {
 		out, err := h.Output(t.Context(), "cat", "/sys/class/net/eth0/address")
 		require.NoError(t, err)
@@ -419,13 +422,13 @@ func TestKernelSourceGuard(t *testing.T) {
 		require.NoError(t, err)
 		return m
 	}
-	guard := access.SourceGuard{
-		Direct: []string{"down0"}, VLAN: []string{"down1"},
-		BoundDirect: []access.DirectBinding{{IP: w.firstAddr, MAC: mac(w.first)}},
-		BoundVLAN:   []access.VLANBinding{{Interface: "down1", IP: netip.MustParseAddr("100.64.1.1")}},
-		Exempt:      prefixesOf("100.64.0.99/32"),
+	guard := access.ACL{
+		access.SetGuardedDirect: access.Interfaces("down0"), access.SetGuardedVLAN: access.Interfaces("down1"),
+		access.SetBoundDirect: access.DirectBindings(access.DirectBinding{IP: w.firstAddr, MAC: mac(w.first)}),
+		access.SetBoundVLAN:   access.VLANBindings(access.VLANBinding{Interface: "down1", IP: netip.MustParseAddr("100.64.1.1")}),
+		access.SetExempt:      access.Prefixes(prefixesOf("100.64.0.99/32")...),
 	}
-	setTo(t, w.table, access.ACL{Guard: guard})
+	setTo(t, w.table, guard)
 	ping := func(h *lab.Host, from, to string) bool {
 		_, err := h.Output(t.Context(), "ping", "-n", "-c", "1", "-W", "0.3", "-I", from, to)
 		return err == nil
@@ -476,8 +479,8 @@ func TestKernelSourceGuard(t *testing.T) {
 	require.True(t, ping(w.first, "100.64.0.77", serverIP))
 	require.NoError(t, w.table.Shut(t.Context()))
 	require.False(t, ping(w.first, "100.64.0.77", serverIP))
-	guard.BoundDirect[0].MAC = mac(w.first)
-	setTo(t, w.table, access.ACL{Guard: guard})
+	guard[access.SetBoundDirect] = access.DirectBindings(access.DirectBinding{IP: w.firstAddr, MAC: mac(w.first)})
+	setTo(t, w.table, guard)
 	require.True(t, ping(w.first, "100.64.0.1", serverIP), "bound anew")
 }
 
@@ -504,18 +507,18 @@ func (w *world) lossless(h *lab.Host, to string) func() {
 // What an unblocked subscriber loses by all that is done for the others, by new
 // policies, migrations and repairs: nothing. The source guard is on and knows it.
 func TestKernelUnblockedSubscriberLosesNothing(t *testing.T) {
-	w := newWorld(t, masquerade, acl.Policy{SourceGuard: true})
+	w := newWorld(t, masquerade, ruleset.Policy{SourceGuard: true})
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 2))
 	self := netip.MustParseAddr("100.64.1.1")
 	wish := func() access.ACL {
 		want := randomWish(rng)
-		want.Guard.VLAN = append(want.Guard.VLAN, "down1")
-		want.Guard.BoundVLAN = append(want.Guard.BoundVLAN, access.VLANBinding{Interface: "down1", IP: self})
-		want.Stopped = append(want.Stopped, subscribers(1<<16, rng.IntN(5000))...)
+		want[access.SetGuardedVLAN] += access.Interfaces("down1")
+		want[access.SetBoundVLAN] += access.VLANBindings(access.VLANBinding{Interface: "down1", IP: self})
+		want[access.SetStopped] += access.Addrs(subscribers(1<<16, rng.IntN(5000))...)
 		return want.Sorted()
 	}
 	setTo(t, w.table, wish())
-	policies := []acl.Policy{{SourceGuard: true}, {}, {Portal: netip.MustParseAddrPort("0.0.0.0:8080"), SourceGuard: true}}
+	policies := []ruleset.Policy{{SourceGuard: true}, {}, {Portal: netip.MustParseAddrPort("0.0.0.0:8080"), SourceGuard: true}}
 	end := w.lossless(w.second, serverIP)
 	for i := range 30 {
 		switch i % 5 {

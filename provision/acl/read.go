@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -14,16 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 // observeLocked reads the sets until one reading is consistent, and repairs the
 // table where that is needed.
-func (t *Table) observeLocked(ctx context.Context) (contents, error) {
+func (t *Table) observeLocked(ctx context.Context) (access.ACL, error) {
 	var last error
 	for attempt := range attempts {
 		if attempt > 0 {
 			if err := pause(ctx, attempt); err != nil {
-				return contents{}, errors.Join(err, last)
+				return access.ACL{}, errors.Join(err, last)
 			}
 		}
 		c, gen, err := t.readLocked(ctx)
@@ -42,7 +42,7 @@ func (t *Table) observeLocked(ctx context.Context) (contents, error) {
 		}
 		t.log.Debug("sets to be read again", "attempt", attempt+1, "error", err)
 	}
-	return contents{}, last
+	return access.ACL{}, last
 }
 
 // pause waits a little longer at each attempt: what disturbs a reading is
@@ -65,8 +65,8 @@ var (
 
 // readLocked is one reading, after a repair if the table needs one. With
 // errGenerationMoved the contents are given all the same.
-func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
-	var c contents
+func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
+	var c access.ACL
 	gen, err := t.generationLocked(ctx)
 	if err != nil {
 		return c, 0, err
@@ -77,9 +77,9 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 		return c, 0, err
 	}
 	kept, strange := 0, 0
-	var counts perSet[int]
+	var counts access.SetCounts
 	var open time.Duration
-	for set := range eachSet() {
+	for set := range access.Sets() {
 		if !found.exists {
 			break
 		}
@@ -87,7 +87,7 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 		if found.defect != "" && errors.Is(err, unix.ENOENT) {
 			continue
 		}
-		if found.defect != "" && err == nil && !info.readable(wantSet(set)) {
+		if found.defect != "" && err == nil && !info.readable(ruleset.Set(set)) {
 			t.log.Warn("elements not kept, the set is of another type", "table", tableTitle, "set", set.String(), "elements", info.count)
 			continue
 		}
@@ -99,7 +99,7 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 			return c, 0, err
 		}
 		c[set], counts[set] = keys, n
-		kept += len(keys)
+		kept += len(keys) / set.Width()
 		strange += odd
 	}
 	if found.exists {
@@ -131,8 +131,8 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 			err = t.mutedLocked(kept, func() error {
 				return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
 			})
-			for set := range eachSet() {
-				counts[set] = raw(set, c[set])
+			for set := range access.Sets() {
+				counts[set] = raw(c, set)
 			}
 		}
 		if err != nil {
@@ -151,7 +151,7 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 		case found.exists:
 			t.log.Warn("table replaced, its elements kept", "table", tableTitle, "reason", found.defect, "elements", kept)
 		default:
-			t.log.Info("table made", "table", tableTitle, "schema", schema)
+			t.log.Info("table made", "table", tableTitle, "schema", ruleset.Schema)
 		}
 		return c, nextGeneration(gen), nil
 	}
@@ -170,36 +170,34 @@ func (t *Table) readLocked(ctx context.Context) (contents, uint32, error) {
 // dumpLocked reads the elements of a set, sorted. n is how many the kernel has
 // for them. strange counts those that such a set should not have, such as the
 // catch-all element.
-func (t *Table) dumpLocked(ctx context.Context, set access.Set, count int) (keys []key, n, strange int, err error) {
-	var elements []element
-	if count != countUnknown {
-		elements = make([]element, 0, count)
+func (t *Table) dumpLocked(ctx context.Context, set access.Set, count int) (keys access.Keys, n, strange int, err error) {
+	r := reading{set: set}
+	if count != countUnknown && !isInterval(set) {
+		r.keys = make([]byte, 0, count*set.Width())
 	}
 	interrupted, err := t.elementsLocked(ctx, set.String(), func(e element) error {
-		e.key = slices.Clone(e.key)
-		elements = append(elements, e)
+		r.add(e)
 		return nil
 	})
 	if err != nil {
-		return nil, 0, 0, err
+		return "", 0, 0, err
 	}
-	keys, strange, repeats := keysOf(set, elements)
-	n = len(elements)
+	keys, repeats := r.done()
 	// The kernel does not count its catch-all element, and whatever else is
 	// strange leads to a new table anyway.
-	short := strange == 0 && !countFits(set, count, n-repeats)
+	short := r.strange == 0 && !countFits(set, count, r.n-repeats)
 	if interrupted || repeats > 0 || short {
-		return nil, 0, 0, fmt.Errorf("set %s: %w: %d elements, %d of them twice, want %d",
-			set, errInconsistent, n, repeats, count)
+		return "", 0, 0, fmt.Errorf("set %s: %w: %d elements, %d of them twice, want %d",
+			set, errInconsistent, r.n, repeats, count)
 	}
-	return keys, n, strange, nil
+	return keys, r.n, r.strange, nil
 }
 
 // elementsLocked gives each element of a set to f, in the kernel's order. The
 // element's key is valid during the call.
 func (t *Table) elementsLocked(ctx context.Context, set string, f func(element) error) (interrupted bool, err error) {
 	err = t.askLocked(ctx, unix.NFT_MSG_GETSETELEM, netlink.Dump, question{
-		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(tableName)},
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(ruleset.TableName)},
 		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: cString(set)},
 	}, func(m netlink.Message) error {
 		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
@@ -235,7 +233,7 @@ func (t *Table) generationLocked(ctx context.Context) (uint32, error) {
 func (t *Table) setLocked(ctx context.Context, set string) (setInfo, error) {
 	info := setInfo{count: countUnknown}
 	err := t.askLocked(ctx, unix.NFT_MSG_GETSET, 0, question{
-		{Type: unix.NFTA_SET_TABLE, Data: cString(tableName)},
+		{Type: unix.NFTA_SET_TABLE, Data: cString(ruleset.TableName)},
 		{Type: unix.NFTA_SET_NAME, Data: cString(set)},
 	}, func(m netlink.Message) (err error) {
 		info, err = parseSet(m.Data)

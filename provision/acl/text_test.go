@@ -9,15 +9,23 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
-var cmpACL = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
+// cmpACL compares and shows elements as text.
+var cmpACL = cmp.Transformer("elements", func(a access.ACL) (out []string) {
+	for set := range access.Sets() {
+		for e := range a.Elements(set) {
+			out = append(out, set.String()+" "+e.String())
+		}
+	}
+	return out
+})
 
 // randomWish is an ACL with some elements of every kind, as the enforcer may want it.
 func randomWish(rng *rand.Rand) access.ACL {
@@ -50,9 +58,9 @@ func randomWish(rng *rand.Rand) access.ACL {
 		in.BoundVLAN = append(in.BoundVLAN, access.VLANBinding{Interface: names[rng.IntN(len(names))], IP: ip()})
 	}
 	want := access.Want(nil, in)
-	for _, list := range []*[]netip.Addr{&want.Stopped, &want.Paused, &want.Guests} {
+	for _, set := range []access.Set{access.SetStopped, access.SetPaused, access.SetGuests} {
 		for range rng.IntN(9) {
-			*list = append(*list, ip())
+			want[set] += access.Addrs(ip())
 		}
 	}
 	return want.Sorted()
@@ -64,7 +72,7 @@ func TestKernelRandomWalkAndText(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	policies := []acl.Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:8080")},
+	policies := []ruleset.Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:8080")},
 		{Portal: netip.MustParseAddrPort("192.0.2.1:80"), SourceGuard: true}}
 	r := newRouter(t)
 	table := r.open()
@@ -90,7 +98,7 @@ func TestKernelRandomWalkAndText(t *testing.T) {
 
 func TestKernelTextOfCountersAndTimes(t *testing.T) {
 	r := newRouter(t)
-	table := r.openWith(acl.Options{Policy: acl.Policy{SourceGuard: true}})
+	table := r.openWith(acl.Options{Policy: ruleset.Policy{SourceGuard: true}})
 	_, err := table.OpenFor(t.Context(), 25*time.Hour-time.Hour)
 	require.NoError(t, err)
 	for i := range 5 {
@@ -115,9 +123,8 @@ func TestKernelTextOfCountersAndTimes(t *testing.T) {
 func TestKernelTextOfAWishCanBeLoaded(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	want := randomWish(rng)
-	policy := acl.Policy{Portal: netip.MustParseAddrPort("0.0.0.0:8080"), SourceGuard: true}
-	text, err := acl.AsNFT(policy, want)
-	require.NoError(t, err)
+	policy := ruleset.Policy{Portal: netip.MustParseAddrPort("0.0.0.0:8080"), SourceGuard: true}
+	text := ruleset.Listing{Policy: policy, Have: want}.String()
 	r := newRouter(t)
 	r.nft(text)
 	if diff := cmp.Diff(r.list(), text); diff != "" {
@@ -127,7 +134,4 @@ func TestKernelTextOfAWishCanBeLoaded(t *testing.T) {
 	table := r.openWith(acl.Options{Policy: policy})
 	require.Empty(t, cmp.Diff(want, observe(t, table).Sorted(), cmpACL))
 	require.Equal(t, before, r.nft("-a", "list", "table", "inet", "usher"), "adopted, not replaced")
-
-	_, err = acl.AsNFT(policy, access.ACL{Guard: access.SourceGuard{Direct: []string{"a name too long for an interface"}}})
-	require.ErrorContains(t, err, "want a name of 1 to 15 bytes")
 }

@@ -340,7 +340,7 @@ func pause(t *testing.T, n *isp, k applier) time.Duration {
 	defer cancel()
 	busy := startFlow(ctx, n.dial(n.first))
 	begin := time.Now()
-	setTo(t, k, access.ACL{Paused: []netip.Addr{n.firstAddr}})
+	setTo(t, k, access.ACL{access.SetPaused: access.Addrs(n.firstAddr)})
 	<-busy.done
 	require.ErrorIs(t, errors.Join(busy.errs...), syscall.ECONNRESET, "the live flow of a paused subscriber")
 	took := busy.at.Sub(begin)
@@ -351,7 +351,7 @@ func pause(t *testing.T, n *isp, k applier) time.Duration {
 func testStopped(t *testing.T, n *isp, k applier) {
 	t.Helper()
 	c := n.dial(n.first)
-	setTo(t, k, access.ACL{Stopped: []netip.Addr{n.firstAddr}})
+	setTo(t, k, access.ACL{access.SetStopped: access.Addrs(n.firstAddr)})
 	passed := n.passed()
 	require.ErrorIs(t, exchange(c, 200*time.Millisecond), os.ErrDeadlineExceeded)
 	_, err := n.first.Dial(serverAddr, 200*time.Millisecond)
@@ -379,13 +379,13 @@ func testStopped(t *testing.T, n *isp, k applier) {
 func TestKernelReplacementLetsNothingThrough(t *testing.T) {
 	n := newISP(t, "")
 	table := n.open()
-	setTo(t, table, access.ACL{Stopped: append(subscribers(1, 1), subscribers(5000, 5000)...)})
+	setTo(t, table, access.ACL{access.SetStopped: access.Addrs(append(subscribers(1, 1), subscribers(5000, 5000)...)...)})
 	flood, err := n.first.Start("ping", "-n", "-q", "-i", "0.001", serverIP)
 	require.NoError(t, err)
 	before := n.passed()
 	for range 20 {
 		n.nft("add", "chain", "inet", "usher", "strange")
-		require.Len(t, observe(t, table).Stopped, 5001)
+		require.Equal(t, 5001, observe(t, table).Counts()[access.SetStopped])
 		require.NotContains(t, n.list(), "strange")
 	}
 	require.NoError(t, flood.Signal(syscall.SIGINT)) // ping prints its counts

@@ -12,6 +12,7 @@ import (
 	"github.com/mdlayher/netlink"
 
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 // Reader looks at the table without owning it, and changes nothing: beside an
@@ -39,7 +40,7 @@ func NewReader(o Options) *Reader {
 func (r *Reader) Close() error { return r.t.Close() }
 
 // Read reads everything back. The rules are compared with those of the policy.
-func (r *Reader) Read(ctx context.Context, p Policy) (View, error) {
+func (r *Reader) Read(ctx context.Context, p ruleset.Policy) (View, error) {
 	t := r.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -48,7 +49,7 @@ func (r *Reader) Read(ctx context.Context, p Policy) (View, error) {
 	if err != nil {
 		return View{}, fmt.Errorf("acl: read: %w", err)
 	}
-	return View{Exists: t.seen.exists, Defect: t.seen.defect, ACL: c.acl().Sorted(), Generation: uint64(t.gen), OpenUntil: t.openUntil}, nil
+	return View{Exists: t.seen.exists, Defect: t.seen.defect, ACL: c, Generation: uint64(t.gen), OpenUntil: t.openUntil}, nil
 }
 
 // Sets tells in which of the sets of addresses one address is, in their order.
@@ -60,8 +61,8 @@ func (r *Reader) Sets(ctx context.Context, addr netip.Addr) ([]access.Set, error
 	r.t.mu.Lock()
 	defer r.t.mu.Unlock()
 	var out []access.Set
-	for set := range eachSet() {
-		if kindOf(set) != kindAddr {
+	for set := range access.Sets() {
+		if !set.Of(access.PartAddr) {
 			continue
 		}
 		in, err := r.t.holdsLocked(ctx, set, addr)
@@ -76,7 +77,7 @@ func (r *Reader) Sets(ctx context.Context, addr netip.Addr) ([]access.Set, error
 }
 
 // Counters is Table.Counters.
-func (r *Reader) Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Counter, error) {
+func (r *Reader) Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]access.Counter, error) {
 	return r.t.Counters(ctx, addrs)
 }
 
@@ -94,7 +95,7 @@ func Remove(ctx context.Context, o Options) (err error) {
 }
 
 // AsNFT is Table.AsNFT for a table of a policy.
-func (r *Reader) AsNFT(ctx context.Context, p Policy) (string, error) {
+func (r *Reader) AsNFT(ctx context.Context, p ruleset.Policy) (string, error) {
 	r.t.mu.Lock()
 	r.t.policy = p
 	r.t.mu.Unlock()

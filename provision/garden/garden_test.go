@@ -20,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision/statedir"
 )
 
 func addrs(texts ...string) []netip.Addr {
@@ -177,6 +179,13 @@ func (c *counts) now() ([3]int, map[Result]int, map[Refusal]int) {
 	return c.size, maps.Clone(c.lookups), maps.Clone(c.refused)
 }
 
+func newResolver(t testing.TB, opts Options, lookup Lookup, own func() []netip.Addr, path string, obs Observer, log *slog.Logger) *Resolver {
+	t.Helper()
+	r, err := New(opts, lookup, own, path, obs, log)
+	require.NoError(t, err)
+	return r
+}
+
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // start runs a resolver until the test ends.
@@ -202,7 +211,7 @@ func TestALifeOfAName(t *testing.T) {
 			Guests: List{Prefixes: nets("203.0.113.0/28")},
 			Refuse: nets("198.51.100.0/24"), Interval: time.Minute, Keep: time.Hour,
 		}
-		r := New(opts, z.lookup, nil, "", c, quiet())
+		r := newResolver(t, opts, z.lookup, nil, "", c, quiet())
 		require.Equal(t, nets("192.0.2.0/24"), r.Paused(), "what is configured is there at once")
 		updates := r.Updates()
 		start(t, r)
@@ -250,7 +259,7 @@ func TestALifeOfAName(t *testing.T) {
 func TestFailuresAreTriedAgainSoonAndThenSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := &zone{err: errors.New("refused")}
-		r := New(Options{Paused: List{Names: []string{pay}}, Interval: 10 * time.Minute}, z.lookup, nil, "", nil, quiet())
+		r := newResolver(t, Options{Paused: List{Names: []string{pay}}, Interval: 10 * time.Minute}, z.lookup, nil, "", nil, quiet())
 		start(t, r)
 		time.Sleep(time.Minute)
 		asked := func() int { z.mu.Lock(); defer z.mu.Unlock(); return z.asked }
@@ -269,7 +278,7 @@ func TestAHangingNameServer(t *testing.T) {
 		for i := range 50 {
 			names = append(names, fmt.Sprintf("n%d.example.net", i))
 		}
-		r := New(Options{Guests: List{Prefixes: nets("192.0.2.0/24"), Names: names}}, z.lookup, nil, "", nil, quiet())
+		r := newResolver(t, Options{Guests: List{Prefixes: nets("192.0.2.0/24"), Names: names}}, z.lookup, nil, "", nil, quiet())
 		start(t, r)
 		time.Sleep(10 * time.Minute)
 		began := time.Now()
@@ -289,7 +298,7 @@ func TestReconfigure(t *testing.T) {
 		z := &zone{}
 		z.set(pay, "203.0.113.10", "203.0.113.11")
 		z.set("bank.example.net", "203.0.113.40")
-		r := New(Options{Paused: List{Names: []string{pay}}}, z.lookup, nil, "", nil, quiet())
+		r := newResolver(t, Options{Paused: List{Names: []string{pay}}}, z.lookup, nil, "", nil, quiet())
 		updates := r.Updates()
 		start(t, r)
 		<-updates
@@ -314,14 +323,14 @@ func TestTheFileSurvivesARestartWithTheDNSDown(t *testing.T) {
 		z := &zone{}
 		z.set(pay, "203.0.113.10")
 		z.set("gone.example.net", "203.0.113.11")
-		r := New(opts, z.lookup, nil, path, nil, quiet())
+		r := newResolver(t, opts, z.lookup, nil, path, nil, quiet())
 		start(t, r)
 		time.Sleep(time.Minute)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		down := &zone{err: errors.New("down")}
 		opts := Options{Paused: List{Names: []string{pay}}, Refuse: nets("198.51.100.0/24")}
-		r := New(opts, down.lookup, nil, path, nil, quiet())
+		r := newResolver(t, opts, down.lookup, nil, path, nil, quiet())
 		require.Equal(t, nets("203.0.113.10/32"), r.Paused())
 		start(t, r)
 		time.Sleep(24 * time.Hour)
@@ -337,14 +346,14 @@ func TestABadFileIsNoTrouble(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty":         "",
 		"no JSON":       "{",
-		"other version": `{"version":2,"names":{}}`,
+		"other version": `{"version":0,"names":{}}`,
 		"bad address":   `{"version":1,"names":{"pay.example.net":{"good":"2026-01-01T00:00:00Z","addresses":{"x":"2026-01-01T00:00:00Z"}}}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "garden.json")
 			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 			var log strings.Builder
-			r := New(Options{Paused: List{Names: []string{pay}}}, (&zone{}).lookup, nil, path, nil, slog.New(slog.NewTextHandler(&log, nil)))
+			r := newResolver(t, Options{Paused: List{Names: []string{pay}}}, (&zone{}).lookup, nil, path, nil, slog.New(slog.NewTextHandler(&log, nil)))
 			require.Empty(t, r.Paused())
 			require.Contains(t, log.String(), path)
 		})
@@ -352,15 +361,40 @@ func TestABadFileIsNoTrouble(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "garden.json")
 	require.NoError(t, os.WriteFile(path, []byte(
 		`{"version":1,"names":{"pay.example.net":{"good":"2026-01-01T00:00:00Z","addresses":{"127.0.0.1":"2026-01-01T00:00:00Z","2001:db8::1":"2026-01-01T00:00:00Z","203.0.113.9":"2026-01-01T00:00:00Z"}}}}`), 0o600))
-	r := New(Options{Paused: List{Names: []string{pay}}}, (&zone{}).lookup, nil, path, nil, quiet())
+	r := newResolver(t, Options{Paused: List{Names: []string{pay}}}, (&zone{}).lookup, nil, path, nil, quiet())
 	require.Equal(t, nets("203.0.113.9/32"), r.Paused(), "the file is trusted no more than an answer")
+}
+
+// A file of a newer usher is neither used nor replaced.
+func TestANewerFileIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "garden.json")
+	const text = `{"version":2,"names":{}}`
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	_, err := New(Options{Paused: List{Names: []string{pay}}}, (&zone{}).lookup, nil, path, nil, quiet())
+	require.ErrorAs(t, err, new(*statedir.NewerError))
+	require.ErrorContains(t, err, path+" has format 2, this usher reads up to 1: a newer usher wrote it")
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, text, string(data))
+}
+
+// What the version before wrote is read, and written again byte for byte.
+func TestTheFileOfTheVersionBefore(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "garden1.json"))
+	require.NoError(t, err)
+	names, err := decode("garden1.json", data)
+	require.NoError(t, err)
+	require.Len(t, names, 1)
+	again, err := encode(names)
+	require.NoError(t, err)
+	require.Equal(t, string(data), string(again))
 }
 
 func TestADiskThatTakesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := &zone{}
 		z.set(pay, "203.0.113.10")
-		r := New(Options{Paused: List{Names: []string{pay}}}, z.lookup, nil, filepath.Join(t.TempDir(), "none", "garden.json"), nil, quiet())
+		r := newResolver(t, Options{Paused: List{Names: []string{pay}}}, z.lookup, nil, filepath.Join(t.TempDir(), "none", "garden.json"), nil, quiet())
 		start(t, r)
 		time.Sleep(time.Minute)
 		require.Equal(t, nets("203.0.113.10/32"), r.Paused())
@@ -412,7 +446,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"version":1,"names":{"pay.example.net":{"good":"2026-01-01T00:00:00Z","addresses":{"203.0.113.9":"2026-01-01T00:00:00Z"}}}}`))
 	f.Add([]byte(`{"version":1,"names":{"":{}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		names, err := decode(data)
+		names, err := decode("garden.json", data)
 		if err != nil {
 			return
 		}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/usher-agent/usher/provision/statedir"
 )
 
 const (
@@ -46,8 +48,9 @@ type Resolver struct {
 }
 
 // New makes a Resolver that knows what the file at path has; an empty path keeps
-// nothing. own gives the addresses of this router; it and obs may be nil.
-func New(opts Options, lookup Lookup, own func() []netip.Addr, path string, obs Observer, log *slog.Logger) *Resolver {
+// nothing. own gives the addresses of this router; it and obs may be nil. A file
+// that a newer usher wrote is an error; one that cannot be read is none.
+func New(opts Options, lookup Lookup, own func() []netip.Addr, path string, obs Observer, log *slog.Logger) (*Resolver, error) {
 	if obs == nil {
 		obs = noObserver{}
 	}
@@ -57,6 +60,9 @@ func New(opts Options, lookup Lookup, own func() []netip.Addr, path string, obs 
 	r := &Resolver{file: store(path), own: own, obs: obs, log: log, wake: make(chan struct{}, 1), rand: rand.Float64,
 		opts: opts.filled(), lookup: lookup}
 	known, err := r.file.load()
+	if newer := new(statedir.NewerError); errors.As(err, &newer) {
+		return nil, newer
+	}
 	if err != nil {
 		log.Warn("stored addresses of the garden cannot be used; names are looked up anew", "error", err)
 	}
@@ -64,7 +70,7 @@ func New(opts Options, lookup Lookup, own func() []netip.Addr, path string, obs 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.adoptLocked()
-	return r
+	return r, nil
 }
 
 // adoptLocked brings names in line with the options: new ones are due at once,

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
+
+	"github.com/usher-agent/usher/provision/statedir"
 )
 
 const (
@@ -41,14 +43,19 @@ func encode(names map[string]*entry) ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// decode reads what encode wrote. Nothing of it is trusted more than an answer.
-func decode(data []byte) (map[string]*entry, error) {
+// decode reads what encode wrote, from the file at path. Nothing of it is trusted
+// more than an answer. What a newer usher wrote is a *statedir.NewerError.
+func decode(path string, data []byte) (map[string]*entry, error) {
 	var s stored
 	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if s.Version != storeVersion {
-		return nil, fmt.Errorf("version %d; this usher reads %d", s.Version, storeVersion)
+	switch {
+	case s.Version > storeVersion:
+		return nil, &statedir.NewerError{Path: path, Has: fmt.Sprintf("format %d", s.Version), Knows: fmt.Sprint(storeVersion),
+			Lost: "the addresses of the gardens' names until the DNS answers"}
+	case s.Version != storeVersion:
+		return nil, fmt.Errorf("%s: version %d; this usher reads %d", path, s.Version, storeVersion)
 	}
 	names := make(map[string]*entry, len(s.Names))
 	for name, n := range s.Names {
@@ -81,36 +88,16 @@ func (s store) load() (map[string]*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := decode(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", string(s), err)
-	}
-	return names, nil
+	return decode(string(s), data)
 }
 
 // save replaces the file; after a crash it is the old or the new one, whole.
-func (s store) save(data []byte) (err error) {
+func (s store) save(data []byte) error {
 	if s == "" {
 		return nil
 	}
-	tmp := string(s) + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
+	return statedir.Replace(string(s), 0o640, func(w io.Writer) error {
+		_, err := w.Write(data)
 		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	if err := os.Rename(tmp, string(s)); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(string(s)))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	})
 }

@@ -1,5 +1,5 @@
 // Package lease keeps what the server granted: one Record per address, in
-// memory for the packet path, in a bbolt file for the next start. The ERP's
+// memory for the packet path, in a Store for the next start. The ERP's
 // binding is what makes an address a client's own; a record says who really
 // used it, from where and until when.
 package lease

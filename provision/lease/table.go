@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -13,19 +12,18 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/provision"
-	"go.etcd.io/bbolt"
 )
 
 // Grace is how long a record stays after it expired, was released or declined:
 // it still says who used an address before.
 const Grace = 30 * 24 * time.Hour
 
-// Table holds the leases in memory and their copy in a bbolt database. The
-// packet path reads and changes the memory only. Changed facts are written by
-// PutTx in a transaction of the caller, everything else by Flush in the background.
-// Its methods may be called from several goroutines.
+// Table holds the leases in memory, in front of a Store. The packet path reads
+// and changes the memory only. New facts are written by a Journal before their
+// ACK leaves, everything else by Flush in the background. Its methods may be
+// called from several goroutines.
 type Table struct {
-	db      *bbolt.DB // nil: memory only
+	store   Store // nil: memory only
 	skipped []string
 	bad     int
 
@@ -34,12 +32,12 @@ type Table struct {
 	dirty   map[uint32]struct{} // changed since they were last written
 	byMAC   map[provision.MAC][]uint32
 	byID    map[string][]uint32 // by client identifier, of records that have one
+
+	followers []*Follower
+	closed    bool
 }
 
 const maxSkippedKept = 20
-
-// bucketName is the bucket of the database that is the table's own.
-func bucketName() []byte { return []byte("leases") }
 
 // New makes a table that lives in memory only.
 func New() *Table {
@@ -49,37 +47,25 @@ func New() *Table {
 	}
 }
 
-// Open makes a table from what db holds, in the bucket "leases", which it makes
-// if needed. A record that cannot be read is left out and told by Skipped: it
-// costs its client nothing but a packet more.
-func Open(db *bbolt.DB) (*Table, error) {
+// Open makes a table from what store keeps. A record that cannot be read is left
+// out and told by Skipped: it costs its client nothing but a packet more.
+func Open(store Store) (*Table, error) {
 	t := New()
-	t.db = db
-	err := db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucketName())
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("lease table: make bucket: %w", err)
-	}
+	t.store = store
 	names := map[string]string{} // a few hundred interfaces serve all records
-	err = db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketName()).ForEach(func(k, v []byte) error {
-			r, err := decode(k, v)
-			if err != nil {
-				t.skip(err)
-				return nil
+	err := store.Leases(func(r Record, err error) {
+		if err != nil {
+			t.skip(err)
+			return
+		}
+		for _, name := range [...]*string{&r.Interface, &r.Pool} {
+			if shared, ok := names[*name]; ok {
+				*name = shared
+			} else {
+				names[*name] = *name
 			}
-			for _, name := range [...]*string{&r.Interface, &r.Pool} {
-				if shared, ok := names[*name]; ok {
-					*name = shared
-				} else {
-					names[*name] = *name
-				}
-			}
-			t.putLocked(&r) // nobody else has t yet
-			return nil
-		})
+		}
+		t.putLocked(&r) // nobody else has t yet
 	})
 	if err != nil {
 		return nil, fmt.Errorf("lease table: read: %w", err)
@@ -109,7 +95,7 @@ func (t *Table) Get(ip netip.Addr) (Record, bool) {
 }
 
 // Store puts rec in memory in place of what its address had. The table keeps
-// rec's slices. To get it on disk the caller uses PutTx or Dirty next. A record
+// rec's slices. To get it on disk the caller uses a Journal or Dirty next. A record
 // without an IPv4 address is ignored.
 func (t *Table) Store(rec Record) {
 	if !rec.IP.Is4() {
@@ -125,6 +111,7 @@ func (t *Table) putLocked(rec *Record) {
 	key := ipKey(rec.IP)
 	old := t.records[key]
 	t.records[key] = rec
+	t.tellLocked(key, old)
 	if old != nil && old.MAC == rec.MAC && bytes.Equal(old.ClientID, rec.ClientID) {
 		return
 	}
@@ -183,9 +170,17 @@ func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*Record) bo
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r, ok := t.records[key]
-	if !ok || r.MAC != mac || !change(r) {
+	if !ok || r.MAC != mac {
 		return false
 	}
+	var before Record
+	if len(t.followers) > 0 {
+		before = *r
+	}
+	if !change(r) {
+		return false
+	}
+	t.tellLocked(key, &before)
 	t.markLocked(key)
 	return true
 }
@@ -198,29 +193,21 @@ func (t *Table) Dirty(ip netip.Addr) {
 }
 
 func (t *Table) markLocked(key uint32) {
-	if t.db != nil {
+	if t.store != nil {
 		t.dirty[key] = struct{}{}
 	}
 }
 
-// PutTx writes rec within a transaction of the caller; the memory is Store's
-// business. If the memory has the lease renewed meanwhile, that newer record is
-// written. It may be called with a table made by New, for tests of journals.
-func (t *Table) PutTx(tx *bbolt.Tx, rec Record) error {
-	key := ipKey(rec.IP)
-	if key == 0 {
+// add puts rec into a batch; the memory is Store's business. If the memory has
+// the lease renewed meanwhile, that newer record is written.
+func (t *Table) add(b *Batch, rec Record) error {
+	if ipKey(rec.IP) == 0 {
 		return fmt.Errorf("lease table: put %v: not an IPv4 address", rec.IP)
 	}
 	if r, ok := t.Get(rec.IP); ok && r.Renewed.After(rec.Renewed) {
 		rec = r
 	}
-	b, err := tx.CreateBucketIfNotExists(bucketName())
-	if err == nil {
-		err = b.Put(keyBytes(key), encode(nil, &rec))
-	}
-	if err != nil {
-		return fmt.Errorf("lease table: put %s: %w", rec.IP, err)
-	}
+	b.Leases = append(b.Leases, rec)
 	return nil
 }
 
@@ -228,14 +215,14 @@ func keyBytes(key uint32) []byte {
 	return []byte{byte(key >> 24), byte(key >> 16), byte(key >> 8), byte(key)}
 }
 
-// flushChunk bounds one background transaction, so that a commit that a client
+// flushChunk bounds one background commit, so that a commit that a client
 // waits for never stands behind a long one.
 const flushChunk = 2000
 
 // Flush writes everything that is dirty. After an error what could not be
 // written stays dirty.
 func (t *Table) Flush() error {
-	if t.db == nil {
+	if t.store == nil {
 		return nil
 	}
 	for {
@@ -254,7 +241,7 @@ func (t *Table) Flush() error {
 	}
 }
 
-// takeDirty removes up to n keys from the dirty set, in key order as bbolt likes it.
+// takeDirty removes up to n keys from the dirty set, in key order as a Store likes them.
 func (t *Table) takeDirty(n int) []uint32 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -270,30 +257,16 @@ func (t *Table) takeDirty(n int) []uint32 {
 	return keys
 }
 
-// write stores what the memory has for keys at the moment the transaction is
-// ours: a PutTx that came before is never overwritten by something older.
+// write stores what the memory has for keys when the batch has its turn: a
+// commit that came before is never overwritten by something older.
 func (t *Table) write(keys []uint32) error {
-	return t.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketName())
-		if b == nil {
-			return errors.New("bucket is gone")
-		}
+	return t.store.Commit(func(b *Batch) error {
 		for _, k := range keys {
-			t.mu.RLock()
-			r, ok := t.records[k]
-			var rec Record
-			if ok {
-				rec = *r
-			}
-			t.mu.RUnlock()
-			var err error
-			if ok {
-				err = b.Put(keyBytes(k), encode(nil, &rec))
+			ip := addrOf(k)
+			if r, ok := t.Get(ip); ok {
+				b.Leases = append(b.Leases, r)
 			} else {
-				err = b.Delete(keyBytes(k))
-			}
-			if err != nil {
-				return err
+				b.Forget = append(b.Forget, ip)
 			}
 		}
 		return nil
@@ -337,11 +310,23 @@ func (t *Table) Prune(now time.Time, limit int) int {
 		if now.Sub(r.Expires) > Grace && now.Sub(r.Renewed) > Grace {
 			delete(t.records, k)
 			t.unindexLocked(k, r)
+			t.tellLocked(k, r)
 			t.markLocked(k)
 			n++
 		}
 	}
 	return n
+}
+
+// Close writes what is left and ends the feed: who follows is told the rest.
+// The Store stays open. Closing again writes what has changed since.
+func (t *Table) Close() error {
+	err := t.Flush()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	t.endFeedLocked()
+	return err
 }
 
 // All gives a copy of every record, in no order. The table is locked for

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -31,20 +32,24 @@ var (
 	mac2    = provision.MAC{0, 0, 0x5e, 0, 0x53, 2}
 )
 
-func openDB(t testing.TB, path string) *bbolt.DB {
+func openStore(t testing.TB, path string) *bolt {
 	t.Helper()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoSync: true})
+	store, err := openBolt(path, nil, formats(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	return db
+	store.db.NoSync = true
+	t.Cleanup(func() { _ = store.Close() })
+	return store
 }
 
-func openTable(t testing.TB, db *bbolt.DB) *Table {
+func openTable(t testing.TB, store Store) *Table {
 	t.Helper()
-	tab, err := Open(db)
+	tab, err := Open(store)
 	require.NoError(t, err)
 	return tab
 }
+
+// commit stores rec as a Journal does.
+func (t *Table) commit(rec Record) error { return Journal{Table: t}.Commit([]Commit{{Lease: rec}}) }
 
 func testRecord(ip netip.Addr) Record {
 	return Record{
@@ -108,10 +113,10 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 	flipped[20] ^= 1
 	newer := slices.Clone(good)
 	newer[0] = 4
-	db := openDB(t, filepath.Join(t.TempDir(), "state.db"))
-	openTable(t, db)
-	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketName())
+	store := openStore(t, filepath.Join(t.TempDir(), "state.db"))
+	openTable(t, store)
+	require.NoError(t, store.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(leaseBucket))
 		return errors.Join(
 			b.Put(keyBytes(0xc0000207), good),
 			b.Put(keyBytes(0xc0000208), good), // another key than the checksum is for
@@ -122,7 +127,7 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 			b.Put([]byte("x"), good),
 		)
 	}))
-	tab := openTable(t, db)
+	tab := openTable(t, store)
 	assert.Equal(t, 1, tab.Len())
 	_, ok := tab.Get(ip7)
 	assert.True(t, ok)
@@ -140,12 +145,12 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 
 func TestTableSurvivesReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	db := openDB(t, path)
-	tab := openTable(t, db)
+	store := openStore(t, path)
+	tab := openTable(t, store)
 
 	durable := testRecord(ip7)
 	tab.Store(durable)
-	require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tab.PutTx(tx, durable) }))
+	require.NoError(t, tab.commit(durable))
 	lazy := testRecord(ip7.Next())
 	tab.Store(lazy)
 	tab.Dirty(lazy.IP)
@@ -155,9 +160,9 @@ func TestTableSurvivesReopen(t *testing.T) {
 	assert.Equal(t, 2, tab.Counts(testNow).Dirty)
 	require.NoError(t, tab.Flush())
 	assert.Zero(t, tab.Counts(testNow).Dirty)
-	require.NoError(t, db.Close())
+	require.NoError(t, store.Close())
 
-	tab = openTable(t, openDB(t, path))
+	tab = openTable(t, openStore(t, path))
 	assert.Equal(t, 2, tab.Len())
 	got, ok := tab.Get(ip7)
 	require.True(t, ok)
@@ -167,25 +172,25 @@ func TestTableSurvivesReopen(t *testing.T) {
 	assert.True(t, ok)
 }
 
-func TestPutTxNeverGoesBack(t *testing.T) {
+func TestCommitNeverGoesBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	db := openDB(t, path)
-	tab := openTable(t, db)
+	store := openStore(t, path)
+	tab := openTable(t, store)
 	old := testRecord(ip7)
 	tab.Store(old)
 	require.True(t, tab.Renew(ip7, mac1, testNow.Add(time.Minute), testNow.Add(2*time.Hour)))
 	require.NoError(t, tab.Flush())
 	// The commit of the first ACK comes late: the disk was slow.
-	require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tab.PutTx(tx, old) }))
-	require.NoError(t, db.Close())
-	got, _ := openTable(t, openDB(t, path)).Get(ip7)
+	require.NoError(t, tab.commit(old))
+	require.NoError(t, store.Close())
+	got, _ := openTable(t, openStore(t, path)).Get(ip7)
 	assert.Equal(t, testNow.Add(2*time.Hour), got.Expires)
 }
 
-func TestPutTxRefusesNoAddress(t *testing.T) {
-	db := openDB(t, filepath.Join(t.TempDir(), "state.db"))
-	tab := openTable(t, db)
-	err := db.Update(func(tx *bbolt.Tx) error { return tab.PutTx(tx, Record{}) })
+func TestBatchRefusesNoAddress(t *testing.T) {
+	store := openStore(t, filepath.Join(t.TempDir(), "state.db"))
+	tab := openTable(t, store)
+	err := tab.add(new(Batch), Record{})
 	assert.ErrorContains(t, err, "not an IPv4 address")
 	tab.Store(Record{})
 	assert.Zero(t, tab.Len())
@@ -193,14 +198,14 @@ func TestPutTxRefusesNoAddress(t *testing.T) {
 
 func TestFailedFlushIsTriedAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	db := openDB(t, path)
-	tab := openTable(t, db)
+	store := openStore(t, path)
+	tab := openTable(t, store)
 	tab.Store(testRecord(ip7))
 	tab.Dirty(ip7)
-	require.NoError(t, db.Close())
+	require.NoError(t, store.Close())
 	require.ErrorIs(t, tab.Flush(), bolterrors.ErrDatabaseNotOpen)
 	assert.Equal(t, 1, tab.Counts(testNow).Dirty)
-	tab.db = openDB(t, path)
+	tab.store = openStore(t, path)
 	require.NoError(t, tab.Flush())
 	assert.Zero(t, tab.Counts(testNow).Dirty)
 }
@@ -276,21 +281,21 @@ func TestFindFollowsChanges(t *testing.T) {
 	assert.Empty(t, tab.byID)
 
 	path := filepath.Join(t.TempDir(), "state.db")
-	db := openDB(t, path)
-	tab = openTable(t, db)
+	store := openStore(t, path)
+	tab = openTable(t, store)
 	tab.Store(b)
 	tab.Dirty(b.IP)
 	require.NoError(t, tab.Flush())
-	require.NoError(t, db.Close())
-	tab = openTable(t, openDB(t, path))
+	require.NoError(t, store.Close())
+	tab = openTable(t, openStore(t, path))
 	assert.Equal(t, []string{b.IP.String()}, at(tab.ByMAC(mac1)), "from disk")
 	assert.Equal(t, []string{b.IP.String()}, at(tab.ByClientID([]byte("one"))))
 }
 
 func TestPruneKeepsTheGraceAndItsBound(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	db := openDB(t, path)
-	tab := openTable(t, db)
+	store := openStore(t, path)
+	tab := openTable(t, store)
 	for i, ip := 0, ip7; i < 10; i, ip = i+1, ip.Next() {
 		tab.Store(testRecord(ip))
 		tab.Dirty(ip)
@@ -301,15 +306,15 @@ func TestPruneKeepsTheGraceAndItsBound(t *testing.T) {
 	assert.Equal(t, 4, tab.Prune(end.Add(Grace+time.Second), 4))
 	assert.Equal(t, 6, tab.Prune(end.Add(Grace+time.Second), 100))
 	require.NoError(t, tab.Flush())
-	require.NoError(t, db.Close())
-	assert.Zero(t, openTable(t, openDB(t, path)).Len())
+	require.NoError(t, store.Close())
+	assert.Zero(t, openTable(t, openStore(t, path)).Len())
 }
 
 func TestRunFlushesEveryIntervalAndAtTheEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	db := openDB(t, path)
+	store := openStore(t, path)
 	synctest.Test(t, func(t *testing.T) {
-		tab := openTable(t, db)
+		tab := openTable(t, store)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- tab.Run(ctx, time.Second, func(err error) { t.Errorf("flush: %v", err) }) }()
@@ -325,17 +330,17 @@ func TestRunFlushesEveryIntervalAndAtTheEnd(t *testing.T) {
 		require.NoError(t, <-done)
 		assert.Zero(t, tab.Counts(time.Now()).Dirty)
 	})
-	require.NoError(t, db.Close())
-	rec, ok := openTable(t, openDB(t, path)).Get(ip7)
+	require.NoError(t, store.Close())
+	rec, ok := openTable(t, openStore(t, path)).Get(ip7)
 	require.True(t, ok)
 	assert.Equal(t, StateReleased, rec.State)
 }
 
 func TestRunTellsErrors(t *testing.T) {
-	db := openDB(t, filepath.Join(t.TempDir(), "state.db"))
+	store := openStore(t, filepath.Join(t.TempDir(), "state.db"))
 	synctest.Test(t, func(t *testing.T) {
-		tab := openTable(t, db)
-		require.NoError(t, db.Close())
+		tab := openTable(t, store)
+		require.NoError(t, store.Close())
 		tab.Store(testRecord(ip7))
 		tab.Dirty(ip7)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -352,8 +357,8 @@ func TestRunTellsErrors(t *testing.T) {
 // Random operations against a plain map, with reopening in between.
 func TestTableAgainstModel(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	db := openDB(t, path)
-	tab := openTable(t, db)
+	store := openStore(t, path)
+	tab := openTable(t, store)
 	model := map[netip.Addr]Record{}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	now := testNow
@@ -370,7 +375,7 @@ func TestTableAgainstModel(t *testing.T) {
 			r.MAC, r.Renewed, r.Expires = mac, now, now.Add(time.Hour)
 			tab.Store(r)
 			if rnd.IntN(2) == 0 {
-				require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tab.PutTx(tx, r) }))
+				require.NoError(t, tab.commit(r))
 			} else {
 				tab.Dirty(ip)
 			}
@@ -401,9 +406,9 @@ func TestTableAgainstModel(t *testing.T) {
 				continue
 			}
 			require.NoError(t, tab.Flush())
-			require.NoError(t, db.Close())
-			db = openDB(t, path)
-			tab = openTable(t, db)
+			require.NoError(t, store.Close())
+			store = openStore(t, path)
+			tab = openTable(t, store)
 		}
 	}
 	got := map[netip.Addr]Record{}
@@ -435,6 +440,24 @@ func FuzzDecode(f *testing.F) {
 			again, err := decode(k, encode(nil, &r))
 			require.NoError(t, err)
 			require.Equal(t, r, again)
+		}
+	})
+}
+
+func FuzzDecodeReport(f *testing.F) {
+	k, v := encodeReport(provision.MACReport{IP: ip7, MAC: mac1, Subscriber: 1001, At: time.Unix(1, 2)})
+	f.Add(k, v)
+	f.Add(k, v[:10])
+	f.Add([]byte{}, []byte{})
+	f.Add(netip.MustParseAddr("2001:db8::1").AsSlice(), v)
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		r, err := decodeReport(key, value)
+		if err != nil {
+			return
+		}
+		k, v := encodeReport(r)
+		if !bytes.Equal(k, key) || !bytes.Equal(v, value) {
+			t.Fatalf("%x %x came back as %x %x", key, value, k, v)
 		}
 	})
 }

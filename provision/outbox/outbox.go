@@ -3,7 +3,6 @@
 package outbox
 
 import (
-	"bytes"
 	"cmp"
 	"container/heap"
 	"context"
@@ -14,10 +13,10 @@ import (
 	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
 	"golang.org/x/time/rate"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // Sender delivers one report. An error that is provision.ErrRefused drops the
@@ -61,24 +60,17 @@ type Options struct {
 	Settled func(r provision.MACReport) bool
 }
 
-// bucket is the one that is ours in the database.
-const bucket = "mac_reports"
-
 // maxRefusals bounds the list of refusals that is kept for the status.
 const maxRefusals = 100
-
-// maxAhead is how far in the future the time of a kept report may be to win
-// over a new one: more means that the clock was wrong then.
-const maxAhead = time.Minute
 
 // Outbox is the durable queue. Its methods are safe for concurrent use; Run
 // runs once.
 //
-// The database holds the truth, the memory follows each commit. A report leaves
+// The store holds the truth, the memory follows each commit. A report leaves
 // both only if it is still the one that was dealt with, so that a newer one which
 // came in the meantime stays.
 type Outbox struct {
-	db     *bbolt.DB
+	store  lease.Store
 	sender Sender
 	obs    Observer
 	log    *slog.Logger
@@ -106,9 +98,9 @@ type entry struct {
 	place    int // in the queue
 }
 
-// Open reads the reports kept in db. A record that cannot be read is skipped,
+// Open reads the reports kept in store. A record that cannot be read is skipped,
 // counted and logged; a later report for its address replaces it. obs may be nil.
-func Open(db *bbolt.DB, opts Options, sender Sender, obs Observer, log *slog.Logger) (*Outbox, error) {
+func Open(store lease.Store, opts Options, sender Sender, obs Observer, log *slog.Logger) (*Outbox, error) {
 	if obs == nil {
 		obs = noObserver{}
 	}
@@ -116,26 +108,18 @@ func Open(db *bbolt.DB, opts Options, sender Sender, obs Observer, log *slog.Log
 		opts.SendTimeout = 30 * time.Second
 	}
 	o := &Outbox{
-		db: db, sender: sender, obs: obs, log: log, opts: opts,
+		store: store, sender: sender, obs: obs, log: log, opts: opts,
 		limit: rate.NewLimiter(limits(opts.Rate, opts.Burst)), wake: make(chan struct{}, 1),
 		entries: make(map[netip.Addr]*entry), enabled: opts.Enabled,
 	}
 	now := time.Now()
-	err := db.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists([]byte(bucket))
+	err := store.Reports(func(r provision.MACReport, err error) {
 		if err != nil {
-			return err
+			o.totals.BadRecords++
+			log.Warn("kept mac report cannot be read, skipped", "error", err)
+			return
 		}
-		return b.ForEach(func(k, v []byte) error {
-			r, err := decodeRecord(k, v)
-			if err != nil {
-				o.totals.BadRecords++
-				log.Warn("kept mac report cannot be read, skipped", "key", fmt.Sprintf("%x", k), "value", fmt.Sprintf("%x", v), "error", err)
-				return nil
-			}
-			o.entries[r.IP] = &entry{report: r, due: now}
-			return nil
-		})
+		o.entries[r.IP] = &entry{report: r, due: now}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open mac report outbox: %w", err)
@@ -147,36 +131,22 @@ func Open(db *bbolt.DB, opts Options, sender Sender, obs Observer, log *slog.Log
 	return o, nil
 }
 
-// PutTx stores r as part of a transaction of the same database; it is sent
-// after the commit. An older report never replaces a newer one: that is no
-// error.
-func (o *Outbox) PutTx(tx *bbolt.Tx, r provision.MACReport) error {
-	r.IP = r.IP.Unmap().WithZone("")
-	if !r.IP.IsValid() || r.MAC.IsZero() {
-		return fmt.Errorf("mac report for %s: an address and a mac are needed", r.IP)
+// Add puts r into a batch of the same store; it is sent after the commit. An
+// older report never replaces a newer one: that is no error. It implements
+// lease.Queue.
+func (o *Outbox) Add(b *lease.Batch, r provision.MACReport) error {
+	r, err := r.Normal()
+	if err != nil {
+		return err
 	}
-	r.At = time.Unix(0, r.At.UnixNano()) // as it is read back
-	b := tx.Bucket([]byte(bucket))
-	if b == nil {
-		return fmt.Errorf("mac report for %s: the database has no outbox", r.IP)
-	}
-	key, value := encodeRecord(r)
-	if old := b.Get(key); old != nil {
-		kept, err := decodeRecord(key, old)
-		if err == nil && kept.At.After(r.At) && kept.At.Before(time.Now().Add(maxAhead)) {
-			return nil
-		}
-	}
-	if err := b.Put(key, value); err != nil {
-		return fmt.Errorf("mac report for %s: %w", r.IP, err)
-	}
-	tx.OnCommit(func() { o.take(r) })
+	b.Reports = append(b.Reports, r)
+	b.OnCommit(func() { o.take(r) })
 	return nil
 }
 
-// Put stores r durably in a transaction of its own.
+// Put stores r durably in a batch of its own.
 func (o *Outbox) Put(r provision.MACReport) error {
-	return o.db.Update(func(tx *bbolt.Tx) error { return o.PutTx(tx, r) })
+	return o.store.Commit(func(b *lease.Batch) error { return o.Add(b, r) })
 }
 
 // take brings a committed report into memory. Two commits may come here in
@@ -184,7 +154,7 @@ func (o *Outbox) Put(r provision.MACReport) error {
 func (o *Outbox) take(r provision.MACReport) {
 	o.mu.Lock()
 	old := o.entries[r.IP]
-	if old != nil && old.report.At.After(r.At) && old.report.At.Before(time.Now().Add(maxAhead)) {
+	if old != nil && old.report.Outranks(r, time.Now()) {
 		o.mu.Unlock()
 		return
 	}
@@ -206,13 +176,9 @@ func (o *Outbox) take(r provision.MACReport) {
 // drop removes an entry that is dealt with, unless a newer report has taken its
 // place.
 func (o *Outbox) drop(e *entry) error {
-	key, value := encodeRecord(e.report)
-	err := o.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(bucket))
-		if b == nil || !bytes.Equal(b.Get(key), value) {
-			return nil
-		}
-		return b.Delete(key)
+	err := o.store.Commit(func(b *lease.Batch) error {
+		b.Done = append(b.Done, e.report)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("mac report for %s: remove: %w", e.report.IP, err)

@@ -21,6 +21,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -33,12 +34,34 @@ func report(i, m int, at time.Time) provision.MACReport {
 	return provision.MACReport{IP: ip(i), MAC: mac(m), Subscriber: provision.SubscriberID(1000 + i), At: at}
 }
 
-func openDB(t testing.TB, path string) *bbolt.DB {
+func openStore(t testing.TB, dir string) lease.Store {
 	t.Helper()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoFreelistSync: true})
+	store, err := lease.OpenStore(dir, quiet())
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	return db
+	require.False(t, store.Volatile())
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	return store
+}
+
+func openMemory(t testing.TB) lease.Store {
+	t.Helper()
+	store, err := lease.OpenMemory()
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	return store
+}
+
+// kept reads a store as a restart would.
+func kept(t testing.TB, store lease.Store) (all []provision.MACReport, bad int) {
+	t.Helper()
+	require.NoError(t, store.Reports(func(r provision.MACReport, err error) {
+		if err != nil {
+			bad++
+			return
+		}
+		all = append(all, r)
+	}))
+	return all, bad
 }
 
 // fakeERP answers with a function and remembers the calls.
@@ -109,7 +132,6 @@ func (c *tally) Depth(n int) {
 
 type outboxTest struct {
 	*Outbox
-	db   *bbolt.DB
 	erp  *fakeERP
 	seen *tally
 	stop func()
@@ -120,9 +142,9 @@ var fast = Options{Enabled: true, Rate: 1000, Burst: 1000}
 // start opens an outbox within a bubble and delivers until the end of the test.
 func start(t *testing.T, opts Options) *outboxTest {
 	t.Helper()
-	o := &outboxTest{db: openDB(t, filepath.Join(t.TempDir(), "state.db")), erp: &fakeERP{}, seen: &tally{}}
+	o := &outboxTest{erp: &fakeERP{}, seen: &tally{}}
 	var err error
-	o.Outbox, err = Open(o.db, opts, o.erp, o.seen, quiet())
+	o.Outbox, err = Open(openStore(t, t.TempDir()), opts, o.erp, o.seen, quiet())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -137,18 +159,12 @@ func start(t *testing.T, opts Options) *outboxTest {
 	return o
 }
 
-// kept reads the database as a restart would.
+// kept reads the store as a restart would.
 func (o *outboxTest) kept(t *testing.T) []provision.MACReport {
 	t.Helper()
-	var out []provision.MACReport
-	require.NoError(t, o.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(bucket)).ForEach(func(k, v []byte) error {
-			r, err := decodeRecord(k, v)
-			out = append(out, r)
-			return err
-		})
-	}))
-	return out
+	all, bad := kept(t, o.store)
+	require.Zero(t, bad)
+	return all
 }
 
 func pass(d time.Duration) {
@@ -213,12 +229,12 @@ func TestBadReports(t *testing.T) {
 	})
 }
 
-func TestRolledBackTransactionSendsNothing(t *testing.T) {
+func TestAbandonedBatchSendsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := start(t, fast)
 		broken := errors.New("lease could not be stored")
-		err := o.db.Update(func(tx *bbolt.Tx) error {
-			if err := o.PutTx(tx, report(1, 1, time.Now())); err != nil {
+		err := o.store.Commit(func(b *lease.Batch) error {
+			if err := o.Add(b, report(1, 1, time.Now())); err != nil {
 				return err
 			}
 			return broken
@@ -436,32 +452,39 @@ func TestSettled(t *testing.T) {
 }
 
 func TestSurvivesRestart(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state.db")
-	db := openDB(t, path)
-	o, err := Open(db, Options{}, &fakeERP{}, nil, quiet())
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state.db")
+	store, err := lease.OpenStore(dir, quiet())
+	require.NoError(t, err)
+	o, err := Open(store, Options{}, &fakeERP{}, nil, quiet())
 	require.NoError(t, err)
 	base := time.Now().Add(-time.Hour)
 	for i := range 20 {
 		require.NoError(t, o.Put(report(i, i, base.Add(time.Duration(20-i)*time.Second))))
 	}
+	require.NoError(t, store.Close())
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	require.NoError(t, err)
 	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(bucket))
+		b := tx.Bucket([]byte("mac_reports"))
 		return errors.Join(
-			b.Put([]byte{100, 64, 9, 9}, []byte{recordVersion, 1, 2}),
-			b.Put([]byte("rubbish"), []byte{recordVersion}),
+			b.Put([]byte{100, 64, 9, 9}, []byte{1, 1, 2}),
+			b.Put([]byte("rubbish"), []byte{1}),
 			b.Put([]byte{100, 64, 9, 8}, []byte{77}))
 	}))
+	require.NoError(t, db.Close())
 
 	// The file as a killed process leaves it: copied while it is open.
-	copied := filepath.Join(t.TempDir(), "copy.db")
+	openStore(t, dir)
+	copied := t.TempDir()
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(copied, content, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(copied, "state.db"), content, 0o600))
 
 	var text bytes.Buffer
-	db2 := openDB(t, copied)
+	store2 := openStore(t, copied)
 	erp, seen := &fakeERP{}, &tally{}
-	o2, err := Open(db2, fast, erp, seen, slog.New(slog.NewTextHandler(&text, nil)))
+	o2, err := Open(store2, fast, erp, seen, slog.New(slog.NewTextHandler(&text, nil)))
 	require.NoError(t, err)
 	st := o2.Status(5)
 	assert.Equal(t, 20, st.Depth)
@@ -486,8 +509,8 @@ func TestSurvivesRestart(t *testing.T) {
 // Killed at any moment while reports come and are delivered: what was put and
 // not delivered is there, and nothing is there twice.
 func TestCopiesAtAnyMoment(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state.db")
-	db := openDB(t, path)
+	dir := t.TempDir()
+	store := openStore(t, dir)
 	var mu sync.Mutex
 	delivered := map[string]bool{}
 	erp := &fakeERP{answer: func(a netip.Addr, m provision.MAC) error {
@@ -496,7 +519,7 @@ func TestCopiesAtAnyMoment(t *testing.T) {
 		delivered[fmt.Sprint(a, m)] = true
 		return nil
 	}}
-	o, err := Open(db, Options{Enabled: true, Rate: 1e6, Burst: 1000}, erp, nil, quiet())
+	o, err := Open(store, Options{Enabled: true, Rate: 1e6, Burst: 1000}, erp, nil, quiet())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -512,10 +535,16 @@ func TestCopiesAtAnyMoment(t *testing.T) {
 		if round%6 != 0 {
 			continue
 		}
-		copied := filepath.Join(t.TempDir(), "copy.db")
-		require.NoError(t, db.View(func(tx *bbolt.Tx) error { return tx.CopyFile(copied, 0o600) }))
-		db2 := openDB(t, copied)
-		o2, err := Open(db2, Options{}, &fakeERP{}, nil, quiet())
+		copied := t.TempDir()
+		abandoned := errors.New("nothing is to be written")
+		require.ErrorIs(t, store.Commit(func(*lease.Batch) error { // whose turn it is: nobody else writes
+			content, err := os.ReadFile(filepath.Join(dir, "state.db"))
+			if err != nil {
+				return err
+			}
+			return errors.Join(abandoned, os.WriteFile(filepath.Join(copied, "state.db"), content, 0o600))
+		}), abandoned)
+		o2, err := Open(openStore(t, copied), Options{}, &fakeERP{}, nil, quiet())
 		require.NoError(t, err)
 		waiting := map[netip.Addr]provision.MAC{}
 		for _, e := range o2.Status(100).Entries {
@@ -537,10 +566,9 @@ func TestCopiesAtAnyMoment(t *testing.T) {
 }
 
 // Writers, a delivery and look-ups at once, for the race detector; at the end
-// database and memory are both empty.
+// store and memory are both empty.
 func TestConcurrently(t *testing.T) {
-	db := openDB(t, filepath.Join(t.TempDir(), "state.db"))
-	db.NoSync = true
+	store := openMemory(t)
 	rng := rand.New(rand.NewPCG(3, 4))
 	var mu sync.Mutex
 	erp := &fakeERP{answer: func(netip.Addr, provision.MAC) error {
@@ -551,7 +579,7 @@ func TestConcurrently(t *testing.T) {
 		}
 		return nil
 	}}
-	o, err := Open(db, Options{Enabled: true, Rate: 1e6, Burst: 1000}, erp, &tally{}, quiet())
+	o, err := Open(store, Options{Enabled: true, Rate: 1e6, Burst: 1000}, erp, &tally{}, quiet())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -570,34 +598,13 @@ func TestConcurrently(t *testing.T) {
 	require.Eventually(t, func() bool { return o.Status(0).Depth == 0 }, 20*time.Second, time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
-	require.NoError(t, db.View(func(tx *bbolt.Tx) error {
-		assert.Zero(t, tx.Bucket([]byte(bucket)).Stats().KeyN)
-		return nil
-	}))
-}
-
-func FuzzDecodeRecord(f *testing.F) {
-	k, v := encodeRecord(report(1, 1, time.Unix(1, 2)))
-	f.Add(k, v)
-	f.Add(k, v[:10])
-	f.Add([]byte{}, []byte{})
-	f.Add(netip.MustParseAddr("2001:db8::1").AsSlice(), v)
-	f.Fuzz(func(t *testing.T, key, value []byte) {
-		r, err := decodeRecord(key, value)
-		if err != nil {
-			return
-		}
-		k, v := encodeRecord(r)
-		if !bytes.Equal(k, key) || !bytes.Equal(v, value) {
-			t.Fatalf("%x %x came back as %x %x", key, value, k, v)
-		}
-	})
+	left, bad := kept(t, store)
+	assert.Empty(t, left)
+	assert.Zero(t, bad)
 }
 
 func BenchmarkPut(b *testing.B) {
-	db := openDB(b, filepath.Join(b.TempDir(), "state.db"))
-	db.NoSync = true
-	o, err := Open(db, Options{}, &fakeERP{}, nil, quiet())
+	o, err := Open(openMemory(b), Options{}, &fakeERP{}, nil, quiet())
 	require.NoError(b, err)
 	for i := 0; b.Loop(); i++ {
 		if err := o.Put(report(i%60000, i, time.Now())); err != nil {

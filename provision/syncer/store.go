@@ -4,14 +4,18 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"github.com/usher-agent/usher/provision"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/statedir"
 )
 
-// Store keeps the last good snapshot in one file of text lines; see encode for
-// the format. It has one writer; Load and Save may run at the same time.
+// Store keeps the last good snapshot in one file of text lines; see
+// provision.Encode for the format. It has one writer; Load and Save may run at
+// the same time.
 type Store struct{ path string }
 
 // NewStore names the file; nothing is opened. The directory must exist.
@@ -19,7 +23,8 @@ func NewStore(path string) *Store { return &Store{path: path} }
 
 // Load reads the stored snapshot; its Source is SourceStored. There being no
 // file is an error that is fs.ErrNotExist. A file that cannot be used is renamed
-// to end in .bad, and the error says where and why it is bad.
+// to end in .bad, and the error says where and why it is bad. One that a newer
+// usher wrote is left where it is, with a *statedir.NewerError.
 func (s *Store) Load() (*provision.Snapshot, error) {
 	f, err := os.Open(s.path)
 	if err != nil {
@@ -29,6 +34,12 @@ func (s *Store) Load() (*provision.Snapshot, error) {
 	snap, err := provision.Decode(f)
 	if err == nil {
 		return snap, nil
+	}
+	if newer := new(provision.NewerError); errors.As(err, &newer) {
+		return nil, &statedir.NewerError{
+			Path: s.path, Has: fmt.Sprintf("snapshot format %d", newer.Version), Knows: fmt.Sprint(newer.Known),
+			Lost: "the bindings until the ERP answers",
+		}
 	}
 	err = fmt.Errorf("stored snapshot %s: %w", s.path, err)
 	var bad *provision.FormatError
@@ -42,46 +53,39 @@ func (s *Store) Load() (*provision.Snapshot, error) {
 }
 
 // Save replaces the stored snapshot. After a crash at any moment the file is
-// either the old or the new one, whole.
-func (s *Store) Save(snap *provision.Snapshot) (err error) {
-	tmp := s.path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
-		return fmt.Errorf("store snapshot: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			if rerr := os.Remove(tmp); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
-				err = errors.Join(err, rerr)
+// either the old or the new one, whole. One of an older format is copied aside
+// first; without the copy nothing is saved.
+func (s *Store) Save(snap *provision.Snapshot) error {
+	err := s.keepOlder()
+	if err == nil {
+		err = statedir.Replace(s.path, 0o640, func(w io.Writer) error {
+			b := bufio.NewWriterSize(w, 1<<16)
+			if err := provision.Encode(b, snap); err != nil {
+				return err
 			}
-			err = fmt.Errorf("store snapshot %s: %w", s.path, err)
-		}
-	}()
-	w := bufio.NewWriterSize(f, 1<<16)
-	if err := provision.Encode(w, snap); err != nil {
-		return err
+			return b.Flush()
+		})
 	}
-	if err := w.Flush(); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("store snapshot %s: %w", s.path, err)
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, s.path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(s.path))
+	return nil
 }
 
-// syncDir makes a rename durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// keepOlder copies a file aside that an older usher can read and Save's cannot.
+func (s *Store) keepOlder() error {
+	f, err := os.Open(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	defer f.Close()
+	version, older := provision.OlderVersion(f)
+	if !older {
+		return nil // of this format, or no snapshot that anybody could read
+	}
+	_, err = statedir.CopyAside(s.path, version)
+	return err
 }

@@ -11,12 +11,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/provisiontest"
+	"github.com/usher-agent/usher/provision/statedir"
 )
 
 // maxLine is the longest line of a stored snapshot.
@@ -119,6 +122,82 @@ func TestStoreBadFiles(t *testing.T) {
 			assert.ErrorIs(t, err, fs.ErrNotExist, "the next start finds no file")
 		})
 	}
+}
+
+// A whole file of a newer usher is neither used nor put aside.
+func TestStoreRefusesNewerFile(t *testing.T) {
+	body := "usher snapshot 4\nf\t2026-11-01T12:00:00Z\tdirect\nq\tsomething new\n"
+	text := body + fmt.Sprintf("e\t1\t%08x\n", crc32.Checksum([]byte(body), crc32.MakeTable(crc32.Castagnoli)))
+	path := filepath.Join(t.TempDir(), "snapshot")
+	for i := 0; i <= len(text); i++ {
+		require.NoError(t, os.WriteFile(path, []byte(text[:i]), 0o600))
+		_, err := NewStore(path).Load()
+		require.Error(t, err)
+		if i < len(text) {
+			require.NotErrorAs(t, err, new(*statedir.NewerError), "cut to %d bytes it is damaged", i)
+			require.FileExists(t, path+".bad")
+			continue
+		}
+		require.ErrorAs(t, err, new(*statedir.NewerError))
+		require.ErrorContains(t, err, path+" has snapshot format 4, this usher reads up to 3: a newer usher wrote it")
+	}
+	kept, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, text, string(kept))
+}
+
+// What the version before wrote is read, and written again row for row.
+func TestStoreOfTheVersionBefore(t *testing.T) {
+	want, err := os.ReadFile(filepath.Join("testdata", "snapshot3"))
+	require.NoError(t, err)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "snapshot")
+	require.NoError(t, os.WriteFile(path, want, 0o600))
+	snap, err := NewStore(path).Load()
+	require.NoError(t, err)
+	require.Len(t, snap.Bindings(), 2)
+	require.Len(t, snap.Seats(), 1)
+	require.NoError(t, NewStore(path).Save(snap))
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	rows := func(text []byte) []string { // without the source and the checksum, which tell that it was stored
+		lines := strings.Split(string(text), "\n")
+		return append([]string{lines[0]}, lines[2:len(lines)-2]...)
+	}
+	require.Len(t, rows(want), 8)
+	require.Equal(t, rows(want), rows(got))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 1, "no copy of what every version reads")
+}
+
+// A file that only an older usher could have written is kept once it is replaced by
+// one that it cannot read.
+func TestStoreKeepsOlderFile(t *testing.T) {
+	body := "usher snapshot 1\nf\t2026-11-01T12:00:00Z\tdirect\nb\t1\t192.0.2.3\t\t7\t4\t0\t\n"
+	old := body + fmt.Sprintf("e\t1\t%08x\n", crc32.Checksum([]byte(body), crc32.MakeTable(crc32.Castagnoli)))
+	path := filepath.Join(t.TempDir(), "snapshot")
+	require.NoError(t, os.WriteFile(path, []byte(old), 0o600))
+	store := NewStore(path)
+	snap, err := store.Load()
+	require.NoError(t, err)
+
+	// Where there is no room for the copy nothing is written.
+	require.NoError(t, os.Symlink("/dev/full", path+".format1.tmp"))
+	require.ErrorIs(t, store.Save(snap), syscall.ENOSPC)
+	kept, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, old, string(kept))
+	require.NoFileExists(t, path+".format1")
+
+	require.NoError(t, store.Save(snap))
+	require.NoError(t, store.Save(snap))
+	kept, err = os.ReadFile(path + ".format1")
+	require.NoError(t, err)
+	require.Equal(t, old, string(kept))
+	require.NoFileExists(t, path+".format1.2")
+	_, err = store.Load()
+	require.NoError(t, err)
 }
 
 // A file cut anywhere is refused, never read as a smaller network.

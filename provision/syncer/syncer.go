@@ -123,8 +123,8 @@ func New(opts Options, source Fetcher, store SnapshotStore, obs Observer, log *s
 }
 
 // LoadStored publishes the stored snapshot, if there is one and nothing newer
-// is in use. Call it before Run. An error is for the log, never fatal; no stored
-// snapshot is no error.
+// is in use. Call it before Run. An error is for the log, and fatal only if it is
+// a *statedir.NewerError; no stored snapshot is no error.
 func (s *Syncer) LoadStored() error {
 	if s.store == nil {
 		return nil

@@ -10,11 +10,12 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 // ACLPolicy returns what the rules follow from.
-func ACLPolicy(cfg *config.Config) acl.Policy {
-	return acl.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
+func ACLPolicy(cfg *config.Config) ruleset.Policy {
+	return ruleset.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
 }
 
 // sourceOptions returns what is configured of what the ACL follows from besides the snapshot.
@@ -53,7 +54,7 @@ func (a *Agent) aclDeps(cfg *config.Config) *console.ACLDeps {
 	}
 	reader := acl.NewReader(acl.Options{})
 	a.teardown.push("acl reader", reader.Close)
-	kernel := acl.Inspector{Reader: reader, Policy: func() acl.Policy { return ACLPolicy(a.cfg.Load()) }}
+	kernel := acl.Inspector{Reader: reader, Policy: func() ruleset.Policy { return ACLPolicy(a.cfg.Load()) }}
 	if cfg.ACL.DryRun {
 		kernel.Want = a.enforcer.Want
 	}

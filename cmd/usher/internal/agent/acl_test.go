@@ -79,7 +79,11 @@ func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
 		admitted bool
 	}{{"kernel works", 5 * time.Millisecond, true}, {"kernel hangs", 5 * time.Second, false}} {
 		t.Run(c.name, func(t *testing.T) {
-			leases := lease.New()
+			store, err := lease.OpenStore(t.TempDir(), slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			defer store.Close()
+			leases, err := lease.Open(store)
+			require.NoError(t, err)
 			cfg := &config.Config{}
 			cfg.ACL.SourceGuard.Direct = []string{"eth1"}
 			kernel := slowKernel{acl.NewDryRun(nil), c.takes}
@@ -103,17 +107,15 @@ func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
 			}
 			a := &Agent{follower: access.Follow(s, e)}
 
-			db, err := openState(t.TempDir(), slog.New(slog.DiscardHandler))
-			require.NoError(t, err)
-			defer db.Close()
 			rec := lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", State: lease.StateBound, Expires: time.Now().Add(time.Hour)}
 			leases.Store(rec)
 			began := time.Now()
-			require.NoError(t, journal{db: db, leases: leases, admit: a.admit}.Commit([]dhcpd.Commit{{Lease: rec}}))
+			require.NoError(t, admitting{lease.Journal{Table: leases}, a}.Commit([]lease.Commit{{Lease: rec}}))
 			took := time.Since(began)
 			have, err := kernel.Observe(t.Context())
 			require.NoError(t, err)
-			assert.Equal(t, c.admitted, len(have.Guard.BoundDirect) == 1, "%+v after %v", have.Guard, took)
+			bound := have.Strings(access.SetBoundDirect)
+			assert.Equal(t, c.admitted, len(bound) == 1, "%v after %v", bound, took)
 			assert.Less(t, took, 2*time.Second)
 		})
 	}

@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
@@ -36,6 +35,7 @@ import (
 	"github.com/usher-agent/usher/provision/neighbour"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/route"
+	"github.com/usher-agent/usher/provision/statedir"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
@@ -66,7 +66,7 @@ type Agent struct {
 	sources    *access.Sources
 	follower   *access.Follower
 	table      *acl.Table // nil: the kernel is not touched
-	db         *bbolt.DB
+	store      lease.Store
 	outbox     *outbox.Outbox
 	leases     *lease.Table
 	dhcp       *dhcpd.Server      // nil: dhcp.enabled is false
@@ -125,7 +125,9 @@ func New(cfg *config.Config, o Options) (a *Agent, err error) {
 	}
 	a.syncer = syncer.New(syncOptions(cfg), a.erp,
 		syncer.NewStore(filepath.Join(cfg.StateDir, "snapshot")), a.metrics, a.log)
-	if err := a.syncer.LoadStored(); err != nil {
+	if err := a.syncer.LoadStored(); errors.As(err, new(*statedir.NewerError)) {
+		return a, err
+	} else if err != nil {
 		a.log.Error("stored snapshot cannot be used; waiting for the ERP", "error", err)
 	}
 	if err := a.openLeases(cfg); err != nil {
@@ -141,7 +143,9 @@ func New(cfg *config.Config, o Options) (a *Agent, err error) {
 	if err := a.openDHCP(cfg, events); err != nil {
 		return a, err
 	}
-	a.openGarden(cfg)
+	if err := a.openGarden(cfg); err != nil {
+		return a, err
+	}
 	if err := a.openKernel(cfg); err != nil {
 		return a, err
 	}
@@ -178,24 +182,24 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 }
 
 func (a *Agent) openLeases(cfg *config.Config) (err error) {
-	if a.db, err = openState(cfg.StateDir, a.log); err != nil {
+	if a.store, err = lease.OpenStore(cfg.StateDir, a.log); err != nil {
 		return err
 	}
-	a.teardown.pushDisk("state", a.db.Close)
-	if a.leases, err = lease.Open(a.db); err != nil {
+	a.teardown.pushDisk("state", a.store.Close)
+	if a.leases, err = lease.Open(a.store); err != nil {
 		return fmt.Errorf("leases: %w", err)
 	}
-	a.teardown.pushDisk("leases", a.flushLeases)
+	a.teardown.pushDisk("leases", a.closeLeases)
 	if n, examples := a.leases.Skipped(); n > 0 {
 		a.log.Warn("stored leases cannot be read and are left out", "count", n, "examples", examples)
 	}
-	a.outbox, err = outbox.Open(a.db, outboxOptions(cfg.Reports, a.syncer.Current, a.leases), a.erp, a.metrics, a.log)
+	a.outbox, err = outbox.Open(a.store, outboxOptions(cfg.Reports, a.syncer.Current, a.leases), a.erp, a.metrics, a.log)
 	return err
 }
 
-// flushLeases writes what was answered while the parts were stopping.
-func (a *Agent) flushLeases() error {
-	if err := a.leases.Flush(); err != nil {
+// closeLeases writes what was answered while the parts were stopping.
+func (a *Agent) closeLeases() error {
+	if err := a.leases.Close(); err != nil {
 		a.log.Error("last leases could not be written", "error", err)
 	}
 	return nil
@@ -210,7 +214,8 @@ func (a *Agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return err
 	}
 	deps := dhcpd.Deps{
-		Snapshot: a.syncer.Current, Leases: a.leases, Journal: journal{a.db, a.leases, a.outbox, a.admit}, Volatile: inMemory(a.db),
+		Snapshot: a.syncer.Current, Leases: a.leases, Volatile: a.store.Volatile(),
+		Journal:  admitting{lease.Journal{Table: a.leases, Reports: a.outbox}, a},
 		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })

@@ -6,6 +6,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	v4 "github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // packetObservers are those who see every packet. What follows leases is told
@@ -36,13 +37,20 @@ func (t touch) Packet(e *dhcpd.Event) {
 // Commit implements dhcpd.Observer.
 func (touch) Commit(int, time.Duration, error) {}
 
-// admit has clients let in while their leases are written.
-func (a *Agent) admit(recs []dhcpd.Commit, now time.Time) (wait func()) {
+// admitting is a journal whose clients the kernel lets in meanwhile.
+type admitting struct {
+	dhcpd.Journal
+	agent *Agent
+}
+
+// Commit implements dhcpd.Journal.
+func (j admitting) Commit(recs []lease.Commit) error {
 	addrs := make([]netip.Addr, 0, len(recs))
 	for _, r := range recs {
 		if r.Lease.IP.IsValid() {
 			addrs = append(addrs, r.Lease.IP)
 		}
 	}
-	return a.follower.Admit(addrs, now)
+	defer j.agent.follower.Admit(addrs, time.Now())()
+	return j.Journal.Commit(recs)
 }

@@ -26,9 +26,10 @@ func portalOptions(c config.Portal) portal.Options {
 
 // openGarden makes the gardens, which are there from the start: with what is
 // configured and with what an earlier run has looked up.
-func (a *Agent) openGarden(cfg *config.Config) {
-	a.garden = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
+func (a *Agent) openGarden(cfg *config.Config) (err error) {
+	a.garden, err = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
 		filepath.Join(cfg.StateDir, "garden.json"), a.metrics, a.log)
+	return err
 }
 
 // openPortal makes the portal, if the configuration has one.

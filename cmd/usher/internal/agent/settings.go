@@ -7,7 +7,7 @@ import (
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/line"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	v4 "github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
@@ -66,7 +66,7 @@ func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
 }
 
 func outboxOptions(c config.Reports, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
-	return outbox.Options{Enabled: c.Enabled, Rate: c.Rate, Burst: c.Burst, Settled: settled(snapshot, leases)}
+	return outbox.Options{Enabled: c.Enabled, Rate: c.Rate, Burst: c.Burst, Settled: outbox.Settled(snapshot, leases)}
 }
 
 func dhcpOptions(c config.DHCP) (dhcpd.Options, error) {

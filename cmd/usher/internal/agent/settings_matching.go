@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	v4 "github.com/usher-agent/usher/dhcpd/v4"
 )
 
 func matchingOptions(c config.DHCP, o *v4.Options) error {

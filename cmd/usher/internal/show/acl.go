@@ -20,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
 func newACL(c *cli.Program) *cobra.Command {
@@ -124,7 +125,7 @@ func showNFT(c *cli.Program, cmd *cobra.Command, path string) error {
 }
 
 func summaryOffline(ctx context.Context, path string) (*console.ACLSummary, error) {
-	var policy acl.Policy
+	var policy ruleset.Policy
 	cfg, cfgErr := config.Load(path)
 	if cfgErr == nil {
 		policy = agent.ACLPolicy(cfg)
@@ -139,7 +140,7 @@ func summaryOffline(ctx context.Context, path string) (*console.ACLSummary, erro
 		if cfgErr == nil {
 			s.Defect = v.Defect // without a configuration nobody knows
 		}
-		s.GuardDirect, s.GuardVLAN = append(s.GuardDirect, v.ACL.Guard.Direct...), append(s.GuardVLAN, v.ACL.Guard.VLAN...)
+		s.GuardDirect, s.GuardVLAN = v.ACL.Strings(access.SetGuardedDirect), v.ACL.Strings(access.SetGuardedVLAN)
 		if left := time.Until(v.OpenUntil); left > 0 {
 			s.Open = &console.MaintenanceView{Until: v.OpenUntil, LeftSeconds: left.Seconds()}
 		}

@@ -1,4 +1,4 @@
-package outbox
+package lease
 
 import (
 	"encoding/binary"
@@ -10,36 +10,36 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// A record is kept under the address, 4 or 16 bytes:
+// The stored form of a MAC report, under its address of 4 or 16 bytes:
 //
 //	version 1 | MAC, 6 bytes | subscriber, 8 bytes | time, nanoseconds since 1970, 8 bytes
 //
 // numbers in network order.
 const (
-	recordVersion = 1
-	recordLen     = 1 + 6 + 8 + 8
+	reportVersion = 1
+	reportLen     = 1 + 6 + 8 + 8
 )
 
-func encodeRecord(r provision.MACReport) (key, value []byte) {
-	value = make([]byte, 0, recordLen)
-	value = append(value, recordVersion)
+func encodeReport(r provision.MACReport) (key, value []byte) {
+	value = make([]byte, 0, reportLen)
+	value = append(value, reportVersion)
 	value = append(value, r.MAC[:]...)
 	value = binary.BigEndian.AppendUint64(value, uint64(r.Subscriber))
 	value = binary.BigEndian.AppendUint64(value, uint64(r.At.UnixNano()))
 	return r.IP.AsSlice(), value
 }
 
-func decodeRecord(key, value []byte) (provision.MACReport, error) {
+func decodeReport(key, value []byte) (provision.MACReport, error) {
 	ip, ok := netip.AddrFromSlice(key)
 	switch {
 	case !ok || ip != ip.Unmap():
 		return provision.MACReport{}, fmt.Errorf("key of %d bytes is not an address", len(key))
 	case len(value) == 0:
 		return provision.MACReport{}, errors.New("value is empty")
-	case value[0] != recordVersion:
+	case value[0] != reportVersion:
 		return provision.MACReport{}, fmt.Errorf("version %d is not known", value[0])
-	case len(value) != recordLen:
-		return provision.MACReport{}, fmt.Errorf("value has %d bytes, want %d", len(value), recordLen)
+	case len(value) != reportLen:
+		return provision.MACReport{}, fmt.Errorf("value has %d bytes, want %d", len(value), reportLen)
 	}
 	r := provision.MACReport{
 		IP:         ip,

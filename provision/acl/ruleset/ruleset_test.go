@@ -1,0 +1,63 @@
+package ruleset
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables/expr"
+	"github.com/stretchr/testify/require"
+)
+
+var everything = Policy{SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
+
+// The text of the empty table is that of the files which operators read, and
+// which nft loads in the tests of package acl.
+func TestTextIsTheOneInTheFile(t *testing.T) {
+	for file, policy := range map[string]Policy{"usher.nft": {}, "portal.nft": everything} {
+		b, err := os.ReadFile(filepath.Join("..", "testdata", file))
+		require.NoError(t, err)
+		_, want, _ := strings.Cut(string(b), "\n") // without the comment
+		got := strings.ReplaceAll(Listing{Policy: policy}.String(), "counter packets 0 bytes 0", "counter")
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: (-file +ours):\n%s", file, diff)
+		}
+	}
+}
+
+// Whatever rules name is declared, and each chain is led to or is where packets
+// come in.
+func TestRulesNameWhatThereIs(t *testing.T) {
+	for _, policy := range []Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything} {
+		sets, chains, reached := map[string]bool{}, map[string]bool{}, map[string]bool{}
+		for _, s := range Sets() {
+			require.False(t, sets[s.Name], "two sets are called %s", s.Name)
+			sets[s.Name] = true
+		}
+		for _, c := range Chains(policy) {
+			chains[c.Name], reached[c.Name] = true, c.Hooknum != nil
+		}
+		for _, r := range Rules(policy) {
+			require.Contains(t, chains, r.Chain)
+			for _, e := range r.Exprs() {
+				switch e := e.(type) {
+				case *expr.Lookup:
+					require.Contains(t, sets, e.SetName, r.Chain)
+				case *expr.Dynset:
+					require.Contains(t, sets, e.SetName, r.Chain)
+				case *expr.Verdict:
+					if e.Kind == expr.VerdictGoto {
+						require.Contains(t, chains, e.Chain, r.Chain)
+						reached[e.Chain] = true
+					}
+				}
+			}
+		}
+		for name, is := range reached {
+			require.True(t, is, "no packet comes to chain %s", name)
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+)
+
+// Change is one change of the record of an address.
+type Change struct {
+	IP            netip.Addr
+	Before, After Record // one whose IP is invalid: there was, or is, no record
+	// Merged says that others may lie between Before and After: the follower was
+	// behind, or has just begun to follow.
+	Merged bool
+}
+
+// Follower is told of every change of a table, in the order of each address.
+//
+// It begins behind: its first changes lead, for each address, from no record to
+// the one there is. Before is always what the last change of the address had as
+// After, so whoever applies the changes to nothing has what the table has. A
+// follower that keeps up is told of each change by itself. One that does not is
+// told, for each address that has changed, of one merged change to what there is
+// when it asks: it never holds up the table, nothing is left out without a word,
+// and what waits for it is bounded by the number of addresses.
+//
+// The feed follows the memory of the table, what Get returns: a new lease is told
+// while it is written to disk, so that whoever lets its client in may do so before
+// the ACK. That a lease runs out is no change, since nobody changes it then:
+// who minds looks at Expires.
+type Follower struct {
+	table *Table
+	wake  chan struct{} // something waits or the end has come; one slot
+
+	// Guarded by the mutex of the table. While late is not empty, every change goes there.
+	queue   []Change // a ring: what waits, change by change
+	first   int      // the oldest of queue
+	waiting int      // in queue
+	late    map[uint32]*Record
+	order   []uint32 // keys of late, the oldest first
+	ended   bool
+}
+
+// queueRoom is how many changes may wait for a follower before it is behind. It
+// covers some hundredths of a second of a full load of renewals, or seconds of
+// an ordinary one, in half a megabyte.
+const queueRoom = 1024
+
+// maxTaken bounds how many changes are taken under one lock of the table.
+const maxTaken = 256
+
+// ErrEnded is the end of the changes: the table or the follower was closed.
+var ErrEnded = errors.New("lease table: no more changes")
+
+// Follow begins to follow the table. Addresses come in no order at first. It
+// looks at every record: it is for the start, not for each packet.
+func (t *Table) Follow() *Follower {
+	f := &Follower{table: t, wake: make(chan struct{}, 1), queue: make([]Change, queueRoom)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.late, f.order = make(map[uint32]*Record, len(t.records)), make([]uint32, 0, len(t.records))
+	for key := range t.records {
+		f.late[key] = nil
+		f.order = append(f.order, key)
+	}
+	f.ended = t.closed
+	if !f.ended {
+		t.followers = append(t.followers, f)
+	}
+	return f
+}
+
+// tellLocked tells all followers that the record of key is not what it was before; nil: none.
+func (t *Table) tellLocked(key uint32, before *Record) {
+	for _, f := range t.followers {
+		f.addLocked(key, before, t.records[key])
+	}
+}
+
+func (f *Follower) addLocked(key uint32, before, after *Record) {
+	if _, waits := f.late[key]; waits {
+		return // it is told what there is when it asks
+	}
+	if len(f.late) == 0 && f.waiting < len(f.queue) {
+		f.queue[(f.first+f.waiting)%len(f.queue)].set(key, before, after, false)
+		f.waiting++
+	} else {
+		if f.late == nil {
+			f.late = map[uint32]*Record{}
+		}
+		f.late[key] = clone(before)
+		f.order = append(f.order, key)
+	}
+	f.kick()
+}
+
+// set spells no record as a zero one.
+func (c *Change) set(key uint32, before, after *Record, merged bool) {
+	c.IP, c.Merged = addrOf(key), merged
+	c.Before, c.After = Record{}, Record{}
+	if before != nil {
+		c.Before = *before
+	}
+	if after != nil {
+		c.After = *after
+	}
+}
+
+func clone(r *Record) *Record {
+	if r == nil {
+		return nil
+	}
+	c := *r
+	return &c
+}
+
+func (f *Follower) kick() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Next waits for changes and puts as many as fit into buf; it returns how many.
+// After the last one it returns ErrEnded, and the context's error when that ends
+// first. It is called by one goroutine.
+func (f *Follower) Next(ctx context.Context, buf []Change) (int, error) {
+	for {
+		n, ended := f.take(buf[:min(len(buf), maxTaken)])
+		switch {
+		case n > 0 || len(buf) == 0:
+			return n, nil
+		case ended:
+			return 0, ErrEnded
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-f.wake:
+		}
+	}
+}
+
+func (f *Follower) take(buf []Change) (n int, ended bool) {
+	f.table.mu.Lock()
+	defer f.table.mu.Unlock()
+	for ; n < len(buf) && f.waiting > 0; n++ {
+		c := &f.queue[f.first]
+		buf[n], *c = *c, Change{}
+		f.first = (f.first + 1) % len(f.queue)
+		f.waiting--
+	}
+	done := 0
+	for ; n < len(buf) && done < len(f.order); done++ {
+		key := f.order[done]
+		before, after := f.late[key], f.table.records[key]
+		delete(f.late, key)
+		if before != nil || after != nil { // came and went unseen
+			buf[n].set(key, before, after, true)
+			n++
+		}
+	}
+	if f.order = f.order[done:]; len(f.order) == 0 {
+		f.late, f.order = nil, nil // they may have been large
+	}
+	return n, f.ended && len(f.order) == 0
+}
+
+// Close ends the follower; what waits is dropped.
+func (f *Follower) Close() {
+	t := f.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.followers = slices.DeleteFunc(t.followers, func(other *Follower) bool { return other == f })
+	f.waiting, f.late, f.order, f.ended = 0, nil, nil, true
+	f.kick()
+}
+
+// endFeedLocked ends all followers, after what waits for them.
+func (t *Table) endFeedLocked() {
+	for _, f := range t.followers {
+		f.ended = true
+		f.kick()
+	}
+	t.followers = nil
+}

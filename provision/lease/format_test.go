@@ -1,0 +1,295 @@
+package lease
+
+import (
+	"compress/gzip"
+	"encoding/binary"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/statedir"
+)
+
+// unmarkedFile puts what the version before marks wrote into a new directory:
+// records of versions 1, 2 and 3, three each, and a report with the first of each.
+func unmarkedFile(t testing.TB) (dir, path string) {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", "unmarked.db.gz"))
+	require.NoError(t, err)
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	require.NoError(t, err)
+	data, err := io.ReadAll(z)
+	require.NoError(t, err)
+	dir = t.TempDir()
+	path = filepath.Join(dir, "state.db")
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	return dir, path
+}
+
+// raw is the content of a database, by bucket and key.
+func raw(t testing.TB, path string) map[string]map[string]string {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	require.NoError(t, err)
+	defer db.Close()
+	all := map[string]map[string]string{}
+	require.NoError(t, db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			all[string(name)] = map[string]string{}
+			return b.ForEach(func(k, v []byte) error { all[string(name)][string(k)] = string(v); return nil })
+		})
+	}))
+	return all
+}
+
+// put writes into a database behind the store's back.
+func put(t testing.TB, path, bucket, key string, value []byte) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte(bucket))
+		require.NoError(t, err)
+		return b.Put([]byte(key), value)
+	}))
+	require.NoError(t, db.Close())
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(b)
+}
+
+func names(t testing.TB, dir string) (all []string) {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, d := range list {
+		all = append(all, d.Name())
+	}
+	return all
+}
+
+// A file of the version before is used as it is, and what is written to it the
+// version before reads: it looks at its two buckets and knows records up to version 3.
+func TestFileOfTheVersionBefore(t *testing.T) {
+	dir, path := unmarkedFile(t)
+	before := raw(t, path)
+	require.Len(t, before, 2)
+	require.Len(t, before["leases"], 9)
+	require.Len(t, before["mac_reports"], 3)
+	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	tab := openTable(t, store)
+	n, why := tab.Skipped()
+	require.Zero(t, n, "%v", why)
+	require.Equal(t, 9, tab.Len())
+	rec, ok := tab.Get(netip.MustParseAddr("192.0.2.33"))
+	require.True(t, ok)
+	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	require.Equal(t, Record{
+		IP: netip.MustParseAddr("192.0.2.33"), MAC: provision.MAC{0, 0, 0x5e, 0, 0x53, 33}, Subscriber: 1033, Device: 9, Port: 3,
+		Option82: Hex{1, 1, 'x'}, GIAddr: netip.MustParseAddr("198.51.100.1"), Ifindex: 3, Interface: "eth0",
+		Pool: "homes", Key: provision.MAC{3, 1, 2, 3, 4, 5}, State: StateBound, Start: at, Renewed: at.Add(time.Minute), Expires: at.Add(time.Hour),
+	}, rec)
+	rec, _ = tab.Get(netip.MustParseAddr("192.0.2.23"))
+	require.Equal(t, "guests", rec.Pool)
+	rec, _ = tab.Get(netip.MustParseAddr("192.0.2.12"))
+	require.Equal(t, StateReleased, rec.State)
+	reports := 0
+	require.NoError(t, store.Reports(func(r provision.MACReport, err error) {
+		require.NoError(t, err)
+		require.Equal(t, at, r.At.UTC())
+		reports++
+	}))
+	require.Equal(t, 3, reports)
+
+	for r := range tab.All() {
+		tab.Dirty(r.IP)
+	}
+	require.NoError(t, tab.Close())
+	require.NoError(t, store.Close())
+	after := raw(t, path)
+	require.Equal(t, map[string]string{"state": "1 90f599e3"}, after["format"])
+	require.Len(t, after, 3)
+	require.Equal(t, before["mac_reports"], after["mac_reports"])
+	require.Len(t, after["leases"], 9)
+	for k, v := range before["leases"] {
+		if v[0] == 3 {
+			require.Equal(t, v, after["leases"][k], "byte for byte what the version before wrote")
+		}
+		require.EqualValues(t, 3, after["leases"][k][0])
+	}
+	require.Equal(t, []string{"state.db"}, names(t, dir), "a mark is no new format: no copy")
+
+	content := read(t, path)
+	store, err = OpenStore(dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.NoError(t, store.Close())
+	require.Equal(t, content, read(t, path), "the next start writes nothing")
+}
+
+func TestNewerStateIsRefused(t *testing.T) {
+	rec := testRecord(ip7)
+	newer := encode(nil, &rec)
+	newer[0] = 4
+	newer = append(newer[:len(newer)-crcLen], "what is new"...)
+	newer = binary.BigEndian.AppendUint32(newer, checksum(ipKey(ip7), newer))
+	for _, c := range []struct {
+		name   string
+		damage func(t *testing.T, path string)
+		want   string
+	}{
+		{"by its mark", func(t *testing.T, path string) { put(t, path, markBucket, markKey, encodeMark(2)) },
+			" has state format 2, this usher reads up to 1: a newer usher wrote it, and it is left as it is. Start the newer usher again; or "},
+		{"by a record, without a mark", func(t *testing.T, path string) { put(t, path, leaseBucket, string(keyBytes(ipKey(ip7))), newer) },
+			" has lease records of version 4, this usher reads up to 3: a newer usher wrote it"},
+		{"by its mark, and damaged", func(t *testing.T, path string) {
+			put(t, path, markBucket, markKey, encodeMark(2))
+			for i := range uint32(1000) {
+				put(t, path, leaseBucket, string(keyBytes(i)), make([]byte, 100))
+			}
+			b := []byte(read(t, path))
+			require.NoError(t, os.WriteFile(path, b[:len(b)*3/4], 0o600))
+		}, " has state format 2, this usher reads up to 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir, path := unmarkedFile(t)
+			c.damage(t, path)
+			content := read(t, path)
+			_, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+			require.ErrorAs(t, err, new(*statedir.NewerError))
+			require.ErrorContains(t, err, path+c.want)
+			require.ErrorContains(t, err, "put a copy from before the upgrade back if you have one")
+			require.ErrorContains(t, err, "move the file away and lose what clients were given: addresses of pools that are in use may be given to others")
+			require.Equal(t, content, read(t, path))
+			require.Equal(t, []string{"state.db"}, names(t, dir))
+		})
+	}
+}
+
+// A bit that flips in a mark must not keep the agent from starting.
+func TestDamagedMarkIsNone(t *testing.T) {
+	for _, mark := range []string{"", "3 90f599e3", "1 90f599e2", "1", "x"} {
+		dir, path := unmarkedFile(t)
+		put(t, path, markBucket, markKey, []byte(mark))
+		store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+		require.NoError(t, err, mark)
+		require.NoError(t, store.Close())
+		require.Equal(t, "1 90f599e3", raw(t, path)["format"]["state"])
+		require.Equal(t, []string{"state.db"}, names(t, dir))
+	}
+}
+
+// nextFormats are those of a version after this one, whose records have something more.
+func nextFormats() []format {
+	return append(formats(), format{number: 2, record: 4, encode: func(dst []byte, r *Record) []byte {
+		base := len(dst)
+		dst = encode(dst, r)
+		dst[base] = 4
+		dst = append(dst[:len(dst)-crcLen], "more"...)
+		return binary.BigEndian.AppendUint32(dst, checksum(ipKey(r.IP), dst[base:]))
+	}})
+}
+
+// openNext opens path as the version after this one, and writes one record.
+func openNext(t testing.TB, path string, log io.Writer) {
+	t.Helper()
+	s, err := openBolt(path, nil, nextFormats(), slog.New(slog.NewTextHandler(log, nil)))
+	require.NoError(t, err)
+	rec := testRecord(ip7)
+	require.NoError(t, s.Commit(func(b *Batch) error { b.Leases = append(b.Leases, rec); return nil }))
+	require.NoError(t, s.Close())
+}
+
+func TestCopyIsPutAsideBeforeANewFormat(t *testing.T) {
+	dir, path := unmarkedFile(t)
+	aside := path + ".format1"
+	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.NoError(t, store.Close())
+	content := read(t, path)
+	var log strings.Builder
+	openNext(t, path, &log)
+	assert.Contains(t, log.String(), "copy="+aside)
+	require.Equal(t, content, read(t, aside))
+	info, err := os.Stat(aside)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+	after := raw(t, path)
+	require.Equal(t, string(encodeMark(2)), after["format"]["state"])
+	require.EqualValues(t, 4, after["leases"][string(keyBytes(ipKey(ip7)))][0])
+	log.Reset()
+	openNext(t, path, &log)
+	require.Empty(t, log.String())
+	require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir), "one copy for one change of the format")
+
+	// The way back that the refusal tells, and the next upgrade, which overwrites no copy.
+	_, err = OpenStore(dir, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, "(mv "+aside+" "+path+")")
+	require.NoError(t, os.WriteFile(path, []byte(read(t, aside)), 0o600))
+	store, err = OpenStore(dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	tab := openTable(t, store)
+	require.Equal(t, 9, tab.Len())
+	require.NoError(t, tab.commit(testRecord(ip7)))
+	require.NoError(t, store.Close())
+	openNext(t, path, io.Discard)
+	require.Equal(t, content, read(t, aside))
+	require.Equal(t, []string{"state.db", "state.db.format1", "state.db.format1.2"}, names(t, dir))
+
+	// Killed after the copy and before the first write: the same copy serves.
+	dir, path = unmarkedFile(t)
+	_, err = statedir.CopyAside(path, 1)
+	require.NoError(t, err)
+	openNext(t, path, io.Discard)
+	require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir))
+
+	// Nothing to go back to.
+	dir = t.TempDir()
+	openNext(t, filepath.Join(dir, "state.db"), io.Discard)
+	require.Equal(t, []string{"state.db"}, names(t, dir))
+}
+
+// Without room for the copy the older format is written on, and clients are served.
+func TestNoRoomForTheCopy(t *testing.T) {
+	dir, path := unmarkedFile(t)
+	require.NoError(t, os.Symlink("/dev/full", path+".format1.tmp"))
+	var log strings.Builder
+	openNext(t, path, &log)
+	assert.Contains(t, log.String(), "state file stays in the format that it has")
+	assert.Contains(t, log.String(), syscall.ENOSPC.Error())
+	after := raw(t, path)
+	require.NotContains(t, after, "format")
+	require.EqualValues(t, 3, after["leases"][string(keyBytes(ipKey(ip7)))][0])
+	require.Equal(t, []string{"state.db"}, names(t, dir))
+	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.NoError(t, store.Close())
+
+	openNext(t, path, io.Discard) // there is room again
+	require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir))
+	require.EqualValues(t, 4, raw(t, path)["leases"][string(keyBytes(ipKey(ip7)))][0])
+
+	// A format that cannot be written any longer.
+	_, path = unmarkedFile(t)
+	require.NoError(t, os.Symlink("/dev/full", path+".format1.tmp"))
+	content := read(t, path)
+	_, err = openBolt(path, nil, nextFormats()[1:], slog.New(slog.DiscardHandler))
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.Equal(t, content, read(t, path))
+}

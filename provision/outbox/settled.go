@@ -1,0 +1,28 @@
+package outbox
+
+import (
+	"net/netip"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// Leases tells who holds an address by now. A lease.Table is one.
+type Leases interface {
+	Get(ip netip.Addr) (lease.Record, bool)
+}
+
+// Settled returns what says that a report need not be sent, for Options: a
+// snapshot, fetched after it was made, has what it would tell (an earlier one may
+// show what another report has changed since), or another client holds the address
+// by now, whose own MAC the ERP has or will be told.
+func Settled(snapshot func() *provision.Snapshot, leases Leases) func(provision.MACReport) bool {
+	return func(r provision.MACReport) bool {
+		s := snapshot()
+		if b := s.ByIP(r.IP); b != nil && b.MAC == r.MAC && s.FetchedAt().After(r.At) {
+			return true
+		}
+		rec, ok := leases.Get(r.IP)
+		return ok && rec.MAC != r.MAC && rec.Start.After(r.At)
+	}
+}
