@@ -1,0 +1,17 @@
+package agent
+
+import (
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/console"
+)
+
+func hookOptions(h config.Hooks) console.HookOptions {
+	return console.HookOptions{Secret: []byte(h.Secret.Reveal()), Window: h.Window, Allow: h.Allow}
+}
+
+// openHooks makes the endpoint of hints, if the configuration has one.
+func (a *Agent) openHooks(cfg *config.Config) {
+	if cfg.Hooks.Listen.IsValid() {
+		a.hooks = console.NewHooks(hookOptions(cfg.Hooks), a.syncer.Hint, a.metrics.Hint, a.log)
+	}
+}
