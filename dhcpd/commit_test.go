@@ -53,9 +53,9 @@ func (s *sink) send(d *delivery, payload []byte) error {
 // target says where a delivery goes.
 func (d *delivery) target() netip.AddrPort {
 	switch d.way {
-	case v4.WayRelay, v4.WayUnicast:
+	case wire.WayRelay, wire.WayUnicast:
 		return d.to
-	case v4.WayBroadcast:
+	case wire.WayBroadcast:
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.client)
 	}
 	return netip.AddrPortFrom(d.yourIP, d.client)

@@ -311,7 +311,7 @@ func (u *universe) check(x traveller, before map[netip.Addr]lease.Record) {
 	say := fmt.Sprintf("step %d: %s on %s: %s", u.step, r.P.Type(), x.iface, d.Outcome)
 	require.NotEqual(t, "invalid", d.Outcome.String(), say)
 	require.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0, say)
-	require.Equal(t, d.Outcome.Answered(), d.Way != v4.WayNone, say)
+	require.Equal(t, d.Outcome.Answered(), d.Way != wire.WayNone, say)
 	if d.Reply.Type == 0 {
 		return
 	}

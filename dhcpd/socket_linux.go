@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -306,8 +306,8 @@ func (s *sockets) addresses() map[netip.Addr]struct{} {
 
 // delivery is where a reply goes.
 type delivery struct {
-	way     v4.Way
-	to      netip.AddrPort // of v4.WayRelay and v4.WayUnicast
+	way     wire.Way
+	to      netip.AddrPort // of wire.WayRelay and wire.WayUnicast
 	from    netip.AddrPort // sender of the request
 	ifindex int            // interface of the request
 	source  netip.Addr     // address that the request came to; invalid: let the kernel choose
@@ -345,11 +345,11 @@ func htons(v uint16) uint16 {
 // send delivers a reply once.
 func (x *sender) send(d *delivery, payload []byte) error {
 	switch {
-	case d.way == v4.WayRelay || d.way == v4.WayUnicast:
+	case d.way == wire.WayRelay || d.way == wire.WayUnicast:
 		return x.udp(d.to, d.source, payload)
 	case x.s.frames < 0: // loopback mode: the asker hears us at its address
 		return x.udp(netip.AddrPortFrom(d.from.Addr(), d.client), d.source, payload)
-	case d.way == v4.WayBroadcast:
+	case d.way == wire.WayBroadcast:
 		x.link(d, provision.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 		x.frame = appendIPv4UDP(x.frame[:0], d.id, netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.server, d.client, payload)
 	default:

@@ -664,7 +664,7 @@ func FuzzDecide(f *testing.F) {
 				require.False(t, d.YourIP == host(35) && d.MAC != stranger, "never one that another has")
 			}
 			require.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0, d.Outcome.String())
-			require.Equal(t, d.Outcome.Answered(), d.Way != WayNone)
+			require.Equal(t, d.Outcome.Answered(), d.Way != wire.WayNone)
 			if r.P.Err == nil && r.P.GIAddr().IsValid() && !cfg.line.Trusts(r.P.GIAddr()) {
 				require.False(t, d.Outcome.Answered(), "never an answer to an untrusted relay")
 			}
