@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
@@ -181,12 +182,12 @@ func (b *prober) due() {
 		switch {
 		case now.Before(j.next):
 		case !now.Before(j.end):
-			j.gen.pools.all[j.pool].alloc.verify(j.to.yourIP, b.s.now())
+			j.gen.pools.all[j.pool].alloc.verify(j.ev.YourIP, b.s.now())
 			b.offer(j)
 			continue
 		default:
 			// A question that cannot be sent is as good as one that nobody answers.
-			_ = b.wire.ask(j.to.ifindex, j.to.yourIP)
+			_ = b.wire.ask(j.to.ifindex, j.ev.YourIP)
 			j.asked++
 			j.next = j.end
 			if j.asked == 1 {
@@ -204,7 +205,7 @@ func (b *prober) saw(s sighting) {
 	keep := b.waiting[:0]
 	for _, j := range b.waiting {
 		waits := true
-		if j.to.yourIP == s.ip && j.to.ifindex == s.ifindex && j.mac != s.mac {
+		if j.ev.YourIP == s.ip && j.to.ifindex == s.ifindex && j.mac != s.mac {
 			waits = b.another(j, s)
 		}
 		if waits {
@@ -237,7 +238,9 @@ func (b *prober) another(j *probeJob, s sighting) bool {
 	// yiaddr of the finished reply; nothing else of it depends on the address.
 	four := a.As4()
 	copy(j.reply[16:20], four[:])
-	j.to.yourIP, j.ev.YourIP = a, a
+	if j.ev.YourIP = a; j.to.way == wire.WayFrame {
+		j.to.to = netip.AddrPortFrom(a, j.to.to.Port())
+	}
 	b.begin(j)
 	return true
 }

@@ -145,6 +145,7 @@ func TestConflictLeadsToAnotherAddress(t *testing.T) {
 		require.Len(t, sent, 1)
 		a := sent[0].yourIP
 		require.NotEqual(t, host(203), a)
+		assert.Equal(t, netip.AddrPortFrom(a, 68).String(), sent[0].to, "the frame is for the new address")
 		assert.Equal(t, []netip.Addr{host(203), a, a}, w.questions())
 		events := r.log.Find(EventFilter{})
 		require.Len(t, events, 1)

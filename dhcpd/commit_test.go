@@ -46,19 +46,8 @@ func (s *sink) send(d *delivery, payload []byte) error {
 	if err := p.Parse(payload); err != nil {
 		return err
 	}
-	s.sent = append(s.sent, sentReply{time.Now(), d.target().String(), p.Type(), p.YIAddr()})
+	s.sent = append(s.sent, sentReply{time.Now(), d.to.String(), p.Type(), p.YIAddr()})
 	return nil
-}
-
-// target says where a delivery goes.
-func (d *delivery) target() netip.AddrPort {
-	switch d.way {
-	case wire.WayRelay, wire.WayUnicast:
-		return d.to
-	case wire.WayBroadcast:
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.client)
-	}
-	return netip.AddrPortFrom(d.yourIP, d.client)
 }
 
 func (s *sink) all() []sentReply {

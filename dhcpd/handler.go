@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"bytes"
+	"net/netip"
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
@@ -175,9 +176,14 @@ func (h *handler) answer(gen *generation) {
 	}
 	h.reply = d.AppendReply(h.reply, &h.r.P.Packet)
 	h.to = delivery{
-		way: d.Way, to: d.To, from: h.r.P.From, ifindex: h.r.Ifindex, source: h.r.Local,
-		id: d.Reply.ServerID, yourIP: d.YourIP, mac: d.MAC,
-		server: gen.listen.Port(), client: gen.config.ClientPort(),
+		way: d.Way, to: d.To, mac: d.MAC, ifindex: h.r.Ifindex,
+		from: netip.AddrPortFrom(d.Reply.ServerID, gen.listen.Port()), source: h.r.Local, asker: h.r.P.From.Addr(),
+	}
+	switch d.Way {
+	case wire.WayBroadcast:
+		h.to.to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), gen.config.ClientPort())
+	case wire.WayFrame:
+		h.to.to = netip.AddrPortFrom(d.YourIP, gen.config.ClientPort())
 	}
 }
 

@@ -344,7 +344,7 @@ func TestExplain(t *testing.T) {
 // The receiver of a frame checks both checksums; an odd payload has a half word at its end.
 func TestFrameChecksums(t *testing.T) {
 	for _, payload := range []string{"", "x", "even", strings.Repeat("\xff", 1472), strings.Repeat("odd", 99)} {
-		b := appendIPv4UDP([]byte("before"), host(1), host(21), 67, 68, []byte(payload))[6:]
+		b := appendIPv4UDP([]byte("before"), netip.AddrPortFrom(host(1), 67), netip.AddrPortFrom(host(21), 68), []byte(payload))[6:]
 		require.Len(t, b, 28+len(payload))
 		assert.Equal(t, uint16(0xffff), fold(sum16(0, b[:20])), "IP header")
 		pseudo := sum16(17+uint32(len(b)-20), b[12:20])

@@ -304,18 +304,15 @@ func (s *sockets) addresses() map[netip.Addr]struct{} {
 	return all
 }
 
-// delivery is where a reply goes.
+// delivery is where a reply goes, and how.
 type delivery struct {
 	way     wire.Way
-	to      netip.AddrPort // of wire.WayRelay and wire.WayUnicast
-	from    netip.AddrPort // sender of the request
-	ifindex int            // interface of the request
-	source  netip.Addr     // address that the request came to; invalid: let the kernel choose
-	id      netip.Addr     // server identifier, the source address of frames
-	yourIP  netip.Addr
-	mac     provision.MAC
-	server  uint16 // our port
-	client  uint16 // the client's port
+	to      netip.AddrPort // whom it is for; a broadcast is for 255.255.255.255
+	mac     provision.MAC  // of wire.WayFrame: whose the frame is
+	ifindex int            // that a frame leaves on
+	from    netip.AddrPort // that a frame says it is from
+	source  netip.Addr     // that a datagram leaves from, the address that was asked; invalid: the kernel chooses
+	asker   netip.Addr     // who sent the request
 }
 
 // sender sends replies. It belongs to one goroutine.
@@ -348,20 +345,16 @@ func (x *sender) send(d *delivery, payload []byte) error {
 	case d.way == wire.WayRelay || d.way == wire.WayUnicast:
 		return x.udp(d.to, d.source, payload)
 	case x.s.frames < 0: // loopback mode: the asker hears us at its address
-		return x.udp(netip.AddrPortFrom(d.from.Addr(), d.client), d.source, payload)
-	case d.way == wire.WayBroadcast:
-		x.link(d, provision.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
-		x.frame = appendIPv4UDP(x.frame[:0], d.id, netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.server, d.client, payload)
-	default:
-		x.link(d, d.mac)
-		x.frame = appendIPv4UDP(x.frame[:0], d.id, d.yourIP, d.server, d.client, payload)
+		return x.udp(netip.AddrPortFrom(d.asker, d.to.Port()), d.source, payload)
 	}
-	return unix.Sendto(x.s.frames, x.frame, 0, &x.ll)
-}
-
-func (x *sender) link(d *delivery, mac provision.MAC) {
+	mac := d.mac
+	if d.way == wire.WayBroadcast {
+		mac = provision.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	}
 	x.ll.Ifindex = d.ifindex
 	copy(x.ll.Addr[:], mac[:])
+	x.frame = appendIPv4UDP(x.frame[:0], d.from, d.to, payload)
+	return unix.Sendto(x.s.frames, x.frame, 0, &x.ll)
 }
 
 // udp sends from the address that the request came to, so that firewalls and
@@ -377,7 +370,7 @@ func (x *sender) udp(to netip.AddrPort, source netip.Addr, payload []byte) error
 }
 
 // appendIPv4UDP appends an IPv4 packet with a UDP datagram, both checksums made.
-func appendIPv4UDP(dst []byte, src, to netip.Addr, sport, dport uint16, payload []byte) []byte {
+func appendIPv4UDP(dst []byte, from, to netip.AddrPort, payload []byte) []byte {
 	const ipLen, udpLen = 20, 8
 	var h [ipLen + udpLen]byte
 	h[0] = 0x45
@@ -386,18 +379,18 @@ func appendIPv4UDP(dst []byte, src, to netip.Addr, sport, dport uint16, payload 
 	h[6] = 0x40 // do not fragment
 	h[8] = 64   // TTL
 	h[9] = unix.IPPROTO_UDP
-	if src.Is4() {
-		a := src.As4()
+	if from.Addr().Is4() {
+		a := from.Addr().As4()
 		copy(h[12:], a[:])
 	}
-	if to.Is4() {
-		a := to.As4()
+	if to.Addr().Is4() {
+		a := to.Addr().As4()
 		copy(h[16:], a[:])
 	}
 	binary.BigEndian.PutUint16(h[10:], ^fold(sum16(0, h[:ipLen])))
 	udp := h[ipLen:]
-	binary.BigEndian.PutUint16(udp, sport)
-	binary.BigEndian.PutUint16(udp[2:], dport)
+	binary.BigEndian.PutUint16(udp, from.Port())
+	binary.BigEndian.PutUint16(udp[2:], to.Port())
 	binary.BigEndian.PutUint16(udp[4:], uint16(udpLen+len(payload)))
 	sum := sum16(uint32(unix.IPPROTO_UDP)+uint32(udpLen+len(payload)), h[12:20]) // pseudo header
 	check := ^fold(sum16(sum16(sum, udp), payload))
