@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -271,7 +272,7 @@ func (u *universe) believer(otherwise netip.Addr) (netip.Addr, *belief) {
 func (u *universe) send(x traveller) {
 	u.step++
 	h := u.h
-	h.read(datagram{data: x.raw, from: x.from, ifindex: 3, to: serverIP})
+	h.read(socket.Datagram{Data: x.raw, From: x.from, Ifindex: 3, To: serverIP})
 	h.enter(u.now, u.gen)
 	h.r.P.Ingress, h.r.Served = u.gen.config.Line().Ingress(x.iface), !x.off
 	before := u.leases()

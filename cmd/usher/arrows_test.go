@@ -37,10 +37,11 @@ var arrows = map[string][]string{
 	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
 	"provision/garden":        {},                                                                          // names and prefixes, whoever uses them
 	"provision/link/lab":      {},
-	"console/portal":          {"provision", "provision/access"},                                                                            // reachable for subscribers, so it has no way to what the console shows; what the kernel was brought to
-	"dhcpd":                   {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
-	"dhcpd/v4":                {"provision", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"},             // option82: its patterns choose classes of clients; pool: how well an address fits
-	"dhcpd/line":              {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                              // a port of the ERP, from the bytes that name it
+	"console/portal":          {"provision", "provision/access"},                                                                                            // reachable for subscribers, so it has no way to what the console shows; what the kernel was brought to
+	"dhcpd":                   {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/socket", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
+	"dhcpd/v4":                {"provision", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"},                             // option82: its patterns choose classes of clients; pool: how well an address fits
+	"dhcpd/line":              {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                                              // a port of the ERP, from the bytes that name it
+	"dhcpd/socket":            {"provision", "dhcpd/wire"},                                                                                                  // the words MAC and Interface; the ways of a reply
 	"dhcpd/wire":              {},
 	"dhcpd/option82":          {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
 	"dhcpd/vlanname":          {},
@@ -66,10 +67,9 @@ var edges = map[string][]string{
 	"github.com/coreos/go-systemd":        {"cmd/usher"},
 	"github.com/prometheus/client_golang": {"console", "cmd/usher"},
 	"github.com/insomniacslk/dhcp":        {"dhcpd/probe"},
-	"golang.org/x/net":                    {"dhcpd"},
 	"net/http":                            {"cmd/usher", "console", "console/portal", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
 	"os/exec":                             {"provision/link/lab", "cmd/usher"},                                                                             // the demo runs real programs; the agent never does
-	"golang.org/x/sys":                    {"cmd/usher", "dhcpd", "dhcpd/probe", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
+	"golang.org/x/sys":                    {"cmd/usher", "dhcpd/socket", "dhcpd/probe", "provision/acl", "provision/link", "provision/link/lab", "config", "console"},
 }
 
 // imports gives the imports of every non-test file of the repository, by folder.
