@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -422,12 +423,12 @@ func TestRenewalDoesNotAllocate(t *testing.T) {
 func TestRenewalInClassDoesNotAllocate(t *testing.T) {
 	snap := world(t)
 	opts := testOptions()
-	opts.Classes = []v4.Class{
-		{Name: "user", Match: v4.ClassMatch{UserClass: "x*y"}},
-		{Name: "mac", Match: v4.ClassMatch{MACPrefix: [][]byte{{2}}}},
-		{Name: "big", Match: v4.ClassMatch{VendorClass: "stb*", Options: []v4.OptionMatch{{Code: 12, Text: "*box*"}}}, OptionSet: v4.OptionSet{
-			Options: []v4.Option{{Code: 224, Value: make([]byte, 200)}, {Code: 225, Value: make([]byte, 100)}, {Code: 226, Value: make([]byte, 40)}},
-			Vendor:  []v4.VendorOptions{{Enterprise: 9, Options: []v4.Option{{Code: 1, Value: []byte("x")}}}},
+	opts.Classes = []options.Class{
+		{Name: "user", Match: options.ClassMatch{UserClass: "x*y"}},
+		{Name: "mac", Match: options.ClassMatch{MACPrefix: [][]byte{{2}}}},
+		{Name: "big", Match: options.ClassMatch{VendorClass: "stb*", Options: []options.OptionMatch{{Code: 12, Text: "*box*"}}}, OptionSet: options.OptionSet{
+			Options: []options.Option{{Code: 224, Value: make([]byte, 200)}, {Code: 225, Value: make([]byte, 100)}, {Code: 226, Value: make([]byte, 40)}},
+			Vendor:  []options.VendorOptions{{Enterprise: 9, Options: []options.Option{{Code: 1, Value: []byte("x")}}}},
 		}},
 	}
 	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New(), Observer: Observers{NewEventLog(16)}})

@@ -39,8 +39,9 @@ var arrows = map[string][]string{
 	"provision/link/lab":      {},
 	"console/portal":          {"provision", "provision/access"},                                                                                            // reachable for subscribers, so it has no way to what the console shows; what the kernel was brought to
 	"dhcpd":                   {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/socket", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
-	"dhcpd/v4":                {"provision", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"},                             // option82: its patterns choose classes of clients; pool: how well an address fits
+	"dhcpd/v4":                {"provision", "dhcpd/line", "dhcpd/options", "dhcpd/wire", "provision/lease", "provision/pool"},                              // pool: how well an address fits
 	"dhcpd/line":              {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                                              // a port of the ERP, from the bytes that name it
+	"dhcpd/options":           {"dhcpd/option82", "dhcpd/wire"},                                                                                             // its patterns choose classes of clients; how options are encoded
 	"dhcpd/socket":            {"provision", "dhcpd/wire"},                                                                                                  // the words MAC and Interface; the ways of a reply
 	"dhcpd/wire":              {},
 	"dhcpd/option82":          {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
@@ -52,7 +53,7 @@ var arrows = map[string][]string{
 	"systemd": {},
 	"cmd/usher": {"config", "userside", "userside/emulator", "userside/record", "provision", "provision/access", "provision/acl", "provision/erp", "provision/garden",
 		"provision/lease", "provision/link", "provision/link/lab", "provision/neighbour", "provision/outbox", "provision/route", "provision/syncer",
-		"dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal"}, // it wires everything
+		"dhcpd", "dhcpd/v4", "dhcpd/line", "dhcpd/options", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname", "dhcpd/probe", "console", "console/portal"}, // it wires everything
 }
 
 // edges are libraries that stay inside one package, with the only ones that may import them.

@@ -28,8 +28,8 @@ func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
 
 // options returns what the client is told in n.
 func (c *decider) options(n *subnet) *wire.OptionSet {
-	class := c.cfg.classOf(&c.r.P.Packet, c.mac)
-	c.alwaysBroadcast = n.alwaysBroadcast || class > 0 && c.cfg.classes[class-1].alwaysBroadcast
+	class := c.cfg.classes.Of(&c.r.P.Packet, c.mac)
+	c.alwaysBroadcast = n.alwaysBroadcast || c.cfg.classes.AlwaysBroadcast(class)
 	return n.options[class]
 }
 
