@@ -39,10 +39,12 @@ var arrows = map[string][]string{
 	"provision/link":          {"provision", "provision/access", "provision/neighbour", "provision/route"}, // it is the Flows of the first and the Kernel of the others
 	"provision/garden":        {"provision/statedir"},                                                      // names and prefixes, whoever uses them; garden.json is a file of state_dir
 	"provision/link/lab":      {},
-	"console/portal":          {"provision", "provision/access", "provision/lease"},                                                         // reachable for subscribers, so it has no way to what the console shows; who has an address, and what the kernel was brought to
-	"dhcpd":                   {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
-	"dhcpd/v4":                {"provision", "dhcpd/line", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"},             // option82: its patterns choose classes of clients; pool: how well an address fits
-	"dhcpd/line":              {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                              // a port of the ERP, from the bytes that name it
+	"console/portal":          {"provision", "provision/access", "provision/lease"},                                                                         // reachable for subscribers, so it has no way to what the console shows; who has an address, and what the kernel was brought to
+	"dhcpd":                   {"provision", "dhcpd/v4", "dhcpd/line", "dhcpd/socket", "dhcpd/wire", "provision/lease", "dhcpd/option82", "provision/pool"}, // option82: which profiles are the configuration's own, and the words of a fault; pool: it has the allocators
+	"dhcpd/v4":                {"provision", "dhcpd/line", "dhcpd/options", "dhcpd/wire", "provision/lease", "provision/pool"},                              // pool: how well an address fits
+	"dhcpd/line":              {"provision", "dhcpd/wire", "dhcpd/option82", "dhcpd/vlanname"},                                                              // a port of the ERP, from the bytes that name it
+	"dhcpd/options":           {"dhcpd/option82", "dhcpd/wire"},                                                                                             // its patterns choose classes of clients; how options are encoded
+	"dhcpd/socket":            {"provision", "dhcpd/wire"},                                                                                                  // the words MAC and Interface; the ways of a reply
 	"dhcpd/wire":              {},
 	"dhcpd/option82":          {"dhcpd/wire"}, // it reads sub-options and knows nothing of who asks
 	"dhcpd/vlanname":          {},
@@ -55,7 +57,7 @@ var arrows = map[string][]string{
 		"cmd/usher/internal/tools", "config"}, // flags, signals and exit codes; "usher check" reads a configuration
 	"cmd/usher/internal/agent": {"config", "userside", "provision", "provision/access", "provision/acl", "provision/acl/ruleset", "provision/erp", "provision/garden",
 		"provision/lease", "provision/link", "provision/neighbour", "provision/outbox", "provision/route", "provision/statedir", "provision/syncer",
-		"dhcpd", "dhcpd/line", "dhcpd/v4", "dhcpd/vlanname", "console", "console/portal"}, // it makes every part that runs
+		"dhcpd", "dhcpd/line", "dhcpd/options", "dhcpd/v4", "dhcpd/vlanname", "console", "console/portal"}, // it makes every part that runs
 	"cmd/usher/internal/cli":         {"console"},                // the client of the control socket
 	"cmd/usher/internal/cli/clitest": {"cmd/usher/internal/cli"}, // command lines in the process of a test
 	"cmd/usher/internal/demo": {"cmd/usher/internal/agent", "cmd/usher/internal/cli", "cmd/usher/internal/miniature",
@@ -82,10 +84,10 @@ var edges = map[string][]string{
 	"github.com/coreos/go-systemd":        {"cmd/usher"},
 	"github.com/prometheus/client_golang": {"console", "cmd/usher/internal/agent"},
 	"github.com/insomniacslk/dhcp":        {"dhcpd/probe"},
-	"golang.org/x/net":                    {"dhcpd"},
+	"golang.org/x/net":                    {"dhcpd/socket"},
 	"net/http":                            {"cmd/usher/internal/demo", "cmd/usher/internal/erpcmd", "cmd/usher/internal/miniature", "cmd/usher/internal/tools", "console", "console/consoletest", "console/portal", "userside", "userside/emulator", "userside/record", "provision/erp"}, // erp: the name of a status code
 	"os/exec":                             {"provision/link/lab", "cmd/usher/internal/demo"},                                                                                                                                                                                             // the demo runs real programs; the agent never does
-	"golang.org/x/sys":                    {"cmd/usher", "cmd/usher/internal/show", "dhcpd", "dhcpd/probe", "provision/acl", "provision/acl/ruleset", "provision/lease", "provision/link", "provision/link/lab", "config", "console"},
+	"golang.org/x/sys":                    {"cmd/usher", "cmd/usher/internal/show", "dhcpd/socket", "dhcpd/probe", "provision/acl", "provision/acl/ruleset", "provision/lease", "provision/link", "provision/link/lab", "config", "console"},
 }
 
 // imports returns the imports of every non-test file of the repository, by folder.

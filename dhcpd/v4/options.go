@@ -5,21 +5,22 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/options"
 )
 
 // Options is what a configuration asks for.
 type Options struct {
 	line.Options // where clients are attached, and whose word is taken for that
 
-	RelayPort     uint16         // port of relays; 0: 67
-	ClientPort    uint16         // port of clients; 0: 68
-	ServerID      netip.Addr     // option 54; invalid: the address that the packet came to
-	Match         []MatchKind    // in order; empty: option 82, then MAC
-	Authoritative bool           // NAK a wrong address in INIT-REBOOT
-	RapidCommit   bool           // answer a DISCOVER that asks for it with an ACK (RFC 4039)
-	LeaseQuery    []netip.Prefix // access nodes that may ask who has an address (RFC 4388), by giaddr; empty: none
-	Common        OptionSet      // what clients of all subnets are told
-	Classes       []Class        // the first that fits a client counts
+	RelayPort     uint16            // port of relays; 0: 67
+	ClientPort    uint16            // port of clients; 0: 68
+	ServerID      netip.Addr        // option 54; invalid: the address that the packet came to
+	Match         []MatchKind       // in order; empty: option 82, then MAC
+	Authoritative bool              // NAK a wrong address in INIT-REBOOT
+	RapidCommit   bool              // answer a DISCOVER that asks for it with an ACK (RFC 4039)
+	LeaseQuery    []netip.Prefix    // access nodes that may ask who has an address (RFC 4388), by giaddr; empty: none
+	Common        options.OptionSet // what clients of all subnets are told
+	Classes       []options.Class   // the first that fits a client counts
 	Subnets       []Subnet
 	Unknown       Unknown       // what becomes of clients that the ERP does not know
 	Pools         []Pool        // addresses that the server gives out by itself
@@ -50,5 +51,5 @@ type Subnet struct {
 	// AlwaysBroadcast is for clients that miss unicast replies before they have
 	// an address, and do not set the broadcast flag.
 	AlwaysBroadcast bool
-	OptionSet
+	options.OptionSet
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/pool"
 )
@@ -46,14 +47,14 @@ func (k PoolKind) String() string {
 // Pool is a range that the server gives addresses of by itself. It lies in one of
 // the Subnets, whose settings its clients are told unless the pool has its own.
 type Pool struct {
-	Name        string
-	Kind        PoolKind
-	First, Last netip.Addr
-	Links       []netip.Prefix // wires it serves besides that of its subnet
-	LeaseTime   time.Duration  // at least a minute
-	Probe       bool           // ask the wire by ARP before an offer
-	WarnAt      float64        // share in use that is worth a warning; 0: none
-	OptionSet                  // besides what the subnet tells, or in its place
+	Name              string
+	Kind              PoolKind
+	First, Last       netip.Addr
+	Links             []netip.Prefix // wires it serves besides that of its subnet
+	LeaseTime         time.Duration  // at least a minute
+	Probe             bool           // ask the wire by ARP before an offer
+	WarnAt            float64        // share in use that is worth a warning; 0: none
+	options.OptionSet                // besides what the subnet tells, or in its place
 }
 
 const (
@@ -97,7 +98,7 @@ func (cfg *Config) compilePools(o Options) error {
 		errs = append(errs, fmt.Errorf("quarantine %v: negative", cfg.quarantine))
 	}
 	for _, p := range o.Pools {
-		c, err := compilePool(&o, p)
+		c, err := cfg.compilePool(&o, p)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pool %q: %w", p.Name, err))
 			continue
@@ -112,7 +113,7 @@ func (cfg *Config) compilePools(o Options) error {
 	return errors.Join(errs...)
 }
 
-func compilePool(o *Options, p Pool) (dynamicPool, error) {
+func (cfg *Config) compilePool(o *Options, p Pool) (dynamicPool, error) {
 	if p.Name == "" || p.Kind != PoolGuests && p.Kind != PoolSubscribers {
 		return dynamicPool{}, errors.New("want a name, and the kind guests or subscribers")
 	}
@@ -122,11 +123,11 @@ func compilePool(o *Options, p Pool) (dynamicPool, error) {
 	}
 	n := o.Subnets[i]
 	n.LeaseTime, n.RenewTime, n.RebindTime = p.LeaseTime, 0, 0
-	sub, err := compileSubnet(o, n)
+	sub, err := cfg.compileSubnet(o.Common, n)
 	if err != nil {
 		return dynamicPool{}, err
 	}
-	sub.options, err = compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet, p.OptionSet)
+	sub.options, err = options.Compile(n.Prefix, n.Gateway, cfg.classes, o.Common, n.OptionSet, p.OptionSet)
 	if err != nil {
 		return dynamicPool{}, err
 	}

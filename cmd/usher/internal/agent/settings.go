@@ -7,7 +7,8 @@ import (
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/line"
-	v4 "github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/options"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
@@ -90,11 +91,11 @@ func decisionOptions(c config.DHCP) (v4.Options, error) {
 	}
 	o.Common = optionSet(c.Common)
 	for _, k := range c.Classes {
-		m := v4.ClassMatch{VendorClass: k.Match.VendorClass, UserClass: k.Match.UserClass, MACPrefix: k.Match.MACPrefix}
+		m := options.ClassMatch{VendorClass: k.Match.VendorClass, UserClass: k.Match.UserClass, MACPrefix: k.Match.MACPrefix}
 		for _, x := range k.Match.Options {
-			m.Options = append(m.Options, v4.OptionMatch{Code: x.Code, Text: x.Text, Value: x.Hex})
+			m.Options = append(m.Options, options.OptionMatch{Code: x.Code, Text: x.Text, Value: x.Hex})
 		}
-		o.Classes = append(o.Classes, v4.Class{Name: k.Name, Match: m, AlwaysBroadcast: k.AlwaysBroadcast, OptionSet: optionSet(k.OptionSet)})
+		o.Classes = append(o.Classes, options.Class{Name: k.Name, Match: m, AlwaysBroadcast: k.AlwaysBroadcast, OptionSet: optionSet(k.OptionSet)})
 	}
 	for _, s := range c.Subnets {
 		o.Subnets = append(o.Subnets, v4.Subnet{
@@ -124,29 +125,29 @@ func decisionOptions(c config.DHCP) (v4.Options, error) {
 }
 
 // optionSet makes what clients are told, in whatever place of the file it stands.
-func optionSet(c config.OptionSet) v4.OptionSet {
-	o := v4.OptionSet{
+func optionSet(c config.OptionSet) options.OptionSet {
+	o := options.OptionSet{
 		DNS: c.DNS, NTP: c.NTP, Domain: c.Domain, Search: c.Search, MTU: c.MTU,
 		NextServer: c.NextServer, ServerName: c.ServerName, BootFile: c.BootFile,
 		CaptivePortal: c.CaptivePortal, IPv6OnlyWait: c.IPv6OnlyWait, TZDatabase: c.Timezone, TZPOSIX: c.TimezonePOSIX,
 		VendorSpecific: subOptions(c.VendorSpecific),
 	}
 	for _, r := range c.Routes {
-		o.Routes = append(o.Routes, v4.Route{To: r.To, Via: r.Via})
+		o.Routes = append(o.Routes, options.Route{To: r.To, Via: r.Via})
 	}
 	for _, v := range c.Vendor {
-		o.Vendor = append(o.Vendor, v4.VendorOptions{Enterprise: v.Enterprise, Options: subOptions(v.Options)})
+		o.Vendor = append(o.Vendor, options.VendorOptions{Enterprise: v.Enterprise, Options: subOptions(v.Options)})
 	}
 	for _, x := range c.Options {
-		o.Options = append(o.Options, v4.Option{Code: x.Code, Value: x.Value, Always: x.Always})
+		o.Options = append(o.Options, options.Option{Code: x.Code, Value: x.Value, Always: x.Always})
 	}
 	return o
 }
 
-func subOptions(list []config.SubOption) []v4.Option {
-	var out []v4.Option
+func subOptions(list []config.SubOption) []options.Option {
+	var out []options.Option
 	for _, x := range list {
-		out = append(out, v4.Option{Code: x.Code, Value: x.Value})
+		out = append(out, options.Option{Code: x.Code, Value: x.Value})
 	}
 	return out
 }

@@ -5,7 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
@@ -31,39 +33,10 @@ const (
 	maxProbing = 4096 // offers that wait; beyond it they leave unasked
 )
 
-// sighting is an ARP reply: on an interface somebody says that an address is theirs.
-type sighting struct {
-	ifindex int
-	ip      netip.Addr
-	mac     provision.MAC
-}
-
-// arpWire asks wires and hears their answers.
+// arpWire asks wires who has an address, and hears their answers; socket.ARP is the real one.
 type arpWire interface {
-	ask(ifindex int, target netip.Addr) error
-	heard() <-chan sighting
-}
-
-// parseARP reads an ARP reply for IPv4 on Ethernet (RFC 826).
-func parseARP(b []byte) (s sighting, ok bool) {
-	if len(b) < arpLen || [8]byte(b) != [8]byte{0, 1, 8, 0, 6, 4, 0, 2} {
-		return s, false
-	}
-	s.mac = provision.MAC(b[8:14])
-	s.ip = netip.AddrFrom4([4]byte(b[14:18]))
-	return s, !s.mac.IsZero() && !s.ip.IsUnspecified()
-}
-
-const arpLen = 28
-
-// appendProbe appends the ARP request that asks for target: the sender's address is
-// zero, so that nobody learns anything from it (RFC 5227 section 2.1.1).
-func appendProbe(dst []byte, own provision.MAC, target netip.Addr) []byte {
-	dst = append(dst, 0, 1, 8, 0, 6, 4, 0, 1)
-	dst = append(dst, own[:]...)
-	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	to := target.As4()
-	return append(dst, to[:]...)
+	Ask(ifindex int, target netip.Addr) error
+	Heard() <-chan socket.Sighting
 }
 
 // probeJob is an OFFER that waits for the wire.
@@ -77,7 +50,7 @@ type probeJob struct {
 	mac    provision.MAC
 	holder provision.MAC // whom the pool keeps the address for
 	reply  []byte
-	to     delivery
+	to     socket.Delivery
 	ev     Event
 }
 
@@ -122,7 +95,7 @@ func (h *handler) probe(now time.Time, gen *generation) bool {
 func (b *prober) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	heard := b.wire.heard()
+	heard := b.wire.Heard()
 	for {
 		if wait, ok := b.nextWait(); ok {
 			timer.Reset(wait)
@@ -181,12 +154,12 @@ func (b *prober) due() {
 		switch {
 		case now.Before(j.next):
 		case !now.Before(j.end):
-			j.gen.pools.all[j.pool].alloc.verify(j.to.yourIP, b.s.now())
+			j.gen.pools.all[j.pool].alloc.verify(j.ev.YourIP, b.s.now())
 			b.offer(j)
 			continue
 		default:
 			// A question that cannot be sent is as good as one that nobody answers.
-			_ = b.wire.ask(j.to.ifindex, j.to.yourIP)
+			_ = b.wire.Ask(j.to.Ifindex, j.ev.YourIP)
 			j.asked++
 			j.next = j.end
 			if j.asked == 1 {
@@ -200,11 +173,11 @@ func (b *prober) due() {
 }
 
 // saw looks whether an address that is asked for is in use.
-func (b *prober) saw(s sighting) {
+func (b *prober) saw(s socket.Sighting) {
 	keep := b.waiting[:0]
 	for _, j := range b.waiting {
 		waits := true
-		if j.to.yourIP == s.ip && j.to.ifindex == s.ifindex && j.mac != s.mac {
+		if j.ev.YourIP == s.IP && j.to.Ifindex == s.Ifindex && j.mac != s.MAC {
 			waits = b.another(j, s)
 		}
 		if waits {
@@ -216,19 +189,19 @@ func (b *prober) saw(s sighting) {
 }
 
 // another puts the address into quarantine and begins with another one; false: there is none, the packet is done.
-func (b *prober) another(j *probeJob, s sighting) bool {
+func (b *prober) another(j *probeJob, s socket.Sighting) bool {
 	p := &j.gen.pools.all[j.pool]
 	now := b.s.now()
 	hold := j.gen.config.Quarantine(j.gen.pools.Quarantined(j.pool, now)) // short if somebody answers for everything
 	rec := lease.Record{
-		IP: s.ip, MAC: s.mac, Pool: p.Name, Ifindex: s.ifindex, Interface: j.ev.Interface, State: lease.StateQuarantined,
+		IP: s.IP, MAC: s.MAC, Pool: p.Name, Ifindex: s.Ifindex, Interface: j.ev.Interface, State: lease.StateQuarantined,
 		Start: now, Renewed: now, Expires: now.Add(hold),
 	}
 	b.s.deps.Leases.Store(rec)
 	b.s.deps.Leases.Dirty(rec.IP)
-	b.s.log.Warn("pool address is in use by somebody else, put in quarantine", "ip", s.ip, "pool", p.Name, "used_by", s.mac, "interface", j.ev.Interface, "until", rec.Expires)
+	b.s.log.Warn("pool address is in use by somebody else, put in quarantine", "ip", s.IP, "pool", p.Name, "used_by", s.MAC, "interface", j.ev.Interface, "until", rec.Expires)
 	j.tries++
-	a, ok := p.alloc.replace(s.ip, j.holder, now, rec.Expires, j.tries < probeTries)
+	a, ok := p.alloc.replace(s.IP, j.holder, now, rec.Expires, j.tries < probeTries)
 	if !ok {
 		j.ev.Outcome = v4.OutcomePoolConflict
 		b.end(j)
@@ -237,14 +210,16 @@ func (b *prober) another(j *probeJob, s sighting) bool {
 	// yiaddr of the finished reply; nothing else of it depends on the address.
 	four := a.As4()
 	copy(j.reply[16:20], four[:])
-	j.to.yourIP, j.ev.YourIP = a, a
+	if j.ev.YourIP = a; j.to.Way == wire.WayFrame {
+		j.to.To = netip.AddrPortFrom(a, j.to.To.Port())
+	}
 	b.begin(j)
 	return true
 }
 
 // offer sends a job's OFFER and is done with it.
 func (b *prober) offer(j *probeJob) {
-	if err := b.out.send(&j.to, j.reply); err != nil {
+	if err := b.out.Send(&j.to, j.reply); err != nil {
 		j.ev.Outcome, j.ev.Detail = v4.OutcomeSendFailed, errorClass(err)
 	}
 	b.end(j)

@@ -1,4 +1,4 @@
-package dhcpd
+package socket
 
 import (
 	"errors"
@@ -13,18 +13,21 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// arpSocket asks and hears ARP on all interfaces. Its filter lets replies through
+// maxSightings is how many replies wait to be taken.
+const maxSightings = 1024
+
+// ARP asks and hears ARP on all interfaces. Its filter lets replies through
 // alone, of which a router gets few, and it costs forwarded packets nothing: they
 // are no ARP.
-type arpSocket struct {
+type ARP struct {
 	file  *os.File
 	raw   syscall.RawConn
-	found chan sighting
+	found chan Sighting
 	done  chan struct{}
 }
 
 // openARP opens the socket in the network namespace of the calling thread.
-func openARP() (*arpSocket, error) {
+func openARP() (*ARP, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: open ARP socket: run as root or with CAP_NET_RAW: %w", err)
@@ -43,7 +46,7 @@ func openARP() (*arpSocket, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("dhcp: open ARP socket: %w", err), unix.Close(fd))
 	}
-	a := &arpSocket{file: os.NewFile(uintptr(fd), "arp"), found: make(chan sighting, probeQueue), done: make(chan struct{})}
+	a := &ARP{file: os.NewFile(uintptr(fd), "arp"), found: make(chan Sighting, maxSightings), done: make(chan struct{})}
 	if a.raw, err = a.file.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("dhcp: open ARP socket: %w", err), a.file.Close())
 	}
@@ -51,11 +54,11 @@ func openARP() (*arpSocket, error) {
 	return a, nil
 }
 
-// heard implements arpWire.
-func (a *arpSocket) heard() <-chan sighting { return a.found }
+// Heard returns the channel of what is heard; it is closed with the sockets.
+func (a *ARP) Heard() <-chan Sighting { return a.found }
 
 // listen reads until the socket is closed. What nobody takes is dropped: the question is asked twice.
-func (a *arpSocket) listen() {
+func (a *ARP) listen() {
 	defer close(a.done)
 	defer close(a.found)
 	buf := make([]byte, 128)
@@ -78,7 +81,7 @@ func (a *arpSocket) listen() {
 		if !ok {
 			continue
 		}
-		s.ifindex = ll.Ifindex
+		s.Ifindex = ll.Ifindex
 		select {
 		case a.found <- s:
 		default:
@@ -86,8 +89,8 @@ func (a *arpSocket) listen() {
 	}
 }
 
-// ask implements arpWire.
-func (a *arpSocket) ask(ifindex int, target netip.Addr) error {
+// Ask asks on an interface who has target.
+func (a *ARP) Ask(ifindex int, target netip.Addr) error {
 	var err error
 	cerr := a.raw.Control(func(fd uintptr) {
 		var own provision.MAC
@@ -125,7 +128,7 @@ func hardwareAddress(fd, ifindex int) (mac provision.MAC, err error) {
 	return mac, nil
 }
 
-func (a *arpSocket) close() error {
+func (a *ARP) close() error {
 	err := a.file.Close()
 	<-a.done
 	return err

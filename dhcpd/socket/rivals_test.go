@@ -1,12 +1,12 @@
-package dhcpd
+package socket
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,9 +15,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/usher-agent/usher/provision"
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/link/lab"
 )
 
 const udpHeader = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
@@ -107,47 +105,39 @@ func TestKernelRefusesToStartBesideAnother(t *testing.T) {
 		}, "dhcpd"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			needKernel(t, append(tc.tools, "ip")...)
-			c := newCable(t)
-			c.ip("-n", c.router, "addr", "add", "192.0.2.5/24", "dev", "eth0")
+			l := newLab(t, tc.tools...)
+			router, cpe := addHost(t, l, "r"), addHost(t, l, "c")
+			require.NoError(t, l.Wire(router, "eth0", cpe, "eth0"))
+			require.NoError(t, router.IP("addr", "add", "192.0.2.5/24", "dev", "eth0"))
 			dir := t.TempDir()
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "dhcpd.conf"), []byte("subnet 192.0.2.0 netmask 255.255.255.0 { range 192.0.2.100 192.0.2.120; }\n"), 0o644))
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "leases"), nil, 0o644))
-			logPath := filepath.Join(dir, "log")
-			log := func() string { b, _ := os.ReadFile(logPath); return string(b) }
-			start := func() (*exec.Cmd, <-chan error) {
-				cmd := exec.CommandContext(t.Context(), "ip", append([]string{"netns", "exec", c.router}, tc.run(dir)...)...)
-				out, err := os.Create(logPath)
+			start := func() *lab.Process {
+				args := tc.run(dir)
+				p, err := router.Start(args[0], args[1:]...)
 				require.NoError(t, err)
-				cmd.Stdout, cmd.Stderr = out, out
-				require.NoError(t, cmd.Start())
-				_ = out.Close()
-				done := make(chan error, 1)
-				go func() { done <- cmd.Wait() }()
-				t.Cleanup(func() { _ = cmd.Process.Kill() })
-				return cmd, done
+				return p
 			}
-			other, ended := start()
-			s, err := New(kernelOptions(), Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
-			require.NoError(t, err)
+			var s *Sockets
+			open := func() (err error) { s, err = Open(netip.MustParseAddrPort("0.0.0.0:67")); return err }
+			other := start()
 			require.Eventually(t, func() bool { // without trying: it would find the port taken
 				var found []rival
-				require.NoError(t, in(c.router, func() error { found = findRivals(os.DirFS("/proc"), 67); return nil }))
+				require.NoError(t, router.Do(func() error { found = findRivals(os.DirFS("/proc"), 67); return nil }))
 				return len(found) > 0
-			}, 15*time.Second, 20*time.Millisecond, "%s does not listen: %s", tc.comm, log())
-			refused := in(c.router, s.Listen)
-			require.ErrorContains(t, refused, fmt.Sprintf("is in use by %s (pid %d) at ", tc.comm, other.Process.Pid))
-			require.NoError(t, other.Process.Kill())
-			<-ended
+			}, 15*time.Second, 20*time.Millisecond, "%s does not listen: %s", tc.comm, other.Log())
+			refused := router.Do(open)
+			require.ErrorContains(t, refused, fmt.Sprintf("is in use by %s (pid %d) at ", tc.comm, other.PID()))
+			other.Kill()
+			<-other.Done()
 
-			require.NoError(t, in(c.router, s.Listen))
-			_, ended = start()
-			select {
-			case err := <-ended:
-				require.Error(t, err, "%s", log())
-			case <-time.After(10 * time.Second):
-				require.Fail(t, "it runs beside us", "%s: %s", tc.comm, log())
-			}
+			require.NoError(t, router.Do(open))
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			beside := start()
+			err := beside.Wait(ctx)
+			require.NotErrorIs(t, err, context.DeadlineExceeded, "it runs beside us: %s: %s", tc.comm, beside.Log())
+			require.Error(t, err, "%s", beside.Log())
 			require.NoError(t, s.Close())
 		})
 	}

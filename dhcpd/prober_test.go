@@ -1,7 +1,6 @@
 package dhcpd
 
 import (
-	"encoding/hex"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,45 +11,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-func TestARPBytes(t *testing.T) {
-	// As in RFC 5227 section 2.1.1: the sender's IP and the target's hardware address are zero.
-	assert.Equal(t, "0001"+"0800"+"0604"+"0001"+"00005e005301"+"00000000"+"000000000000"+"c00002c8",
-		hex.EncodeToString(appendProbe(nil, client(1), host(200))))
-	reply := unhex(t, "0001"+"0800"+"0604"+"0002"+"00005e005399"+"c00002c8"+"00005e005301"+"00000000")
-	s, ok := parseARP(reply)
-	require.True(t, ok)
-	assert.Equal(t, sighting{ip: host(200), mac: stranger}, s)
-	for name, bad := range map[string]string{
-		"short":      "000108000604000200005e005399c00002c8",
-		"request":    "0001080006040001" + "00005e005399c00002c800005e00530100000000",
-		"not IPv4":   "000186dd06040002" + "00005e005399c00002c800005e00530100000000",
-		"no address": "0001080006040002" + "00005e0053990000000000005e00530100000000",
-		"no MAC":     "0001080006040002" + "000000000000c00002c800005e00530100000000",
-		"nothing":    "",
-	} {
-		_, ok := parseARP(unhex(t, bad))
-		assert.False(t, ok, name)
-	}
-}
-
-func FuzzARP(f *testing.F) {
-	f.Add(unhex(f, "0001080006040002"+"00005e005399c00002c800005e00530100000000"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if s, ok := parseARP(b); ok {
-			require.True(t, s.ip.Is4())
-			require.False(t, s.mac.IsZero())
-		}
-	})
-}
-
 // fakeWire is a wire with squatters on it; they answer after a millisecond.
 type fakeWire struct {
-	answers chan sighting
+	answers chan socket.Sighting
 
 	mu        sync.Mutex // guards the fields below
 	squatters map[netip.Addr]provision.MAC
@@ -70,14 +39,14 @@ func (f *fakeWire) squat(a netip.Addr, mac provision.MAC) {
 	f.squatters[a] = mac
 }
 
-func (f *fakeWire) heard() <-chan sighting { return f.answers }
+func (f *fakeWire) Heard() <-chan socket.Sighting { return f.answers }
 
-func (f *fakeWire) ask(ifindex int, target netip.Addr) error {
+func (f *fakeWire) Ask(ifindex int, target netip.Addr) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, target)
 	if mac, ok := f.squatters[target]; ok {
-		time.AfterFunc(time.Millisecond, func() { f.answers <- sighting{ifindex, target, mac} })
+		time.AfterFunc(time.Millisecond, func() { f.answers <- socket.Sighting{Ifindex: ifindex, IP: target, MAC: mac} })
 	}
 	return nil
 }
@@ -89,7 +58,7 @@ func probeRig(t *testing.T, squatters map[netip.Addr]provision.MAC) (*rig, *fake
 	withGuests(&o)
 	o.Pools[0].Probe = true
 	require.NoError(t, r.s.Reload(o))
-	w := &fakeWire{squatters: squatters, answers: make(chan sighting, 10)}
+	w := &fakeWire{squatters: squatters, answers: make(chan socket.Sighting, 10)}
 	r.h.prober = newProber(r.s, r.out, w)
 	done := make(chan struct{})
 	go func() { defer close(done); r.h.prober.run() }()
@@ -145,6 +114,7 @@ func TestConflictLeadsToAnotherAddress(t *testing.T) {
 		require.Len(t, sent, 1)
 		a := sent[0].yourIP
 		require.NotEqual(t, host(203), a)
+		assert.Equal(t, netip.AddrPortFrom(a, 68).String(), sent[0].to, "the frame is for the new address")
 		assert.Equal(t, []netip.Addr{host(203), a, a}, w.questions())
 		events := r.log.Find(EventFilter{})
 		require.Len(t, events, 1)

@@ -1,4 +1,4 @@
-package v4
+package options
 
 import (
 	"encoding/binary"
@@ -57,13 +57,12 @@ type Option struct {
 	Always bool // send it also to clients whose parameter list (option 55) lacks it
 }
 
-// optionSets is a compiled option set for clients without a class (place 0) and for
-// those of each class (its number).
-type optionSets []*wire.OptionSet
+// Sets are what the clients of one network are told, by their class.
+type Sets []*wire.OptionSet
 
-// compileOptionSets lays out what the clients of a network are told: mask and gateway,
+// Compile lays out what the clients of a network are told: mask and gateway,
 // which may be invalid, then layers in their order, then each class.
-func compileOptionSets(prefix netip.Prefix, gateway netip.Addr, classes []Class, layers ...OptionSet) (optionSets, error) {
+func Compile(prefix netip.Prefix, gateway netip.Addr, classes Classes, layers ...OptionSet) (Sets, error) {
 	one := func(layers []OptionSet) (*wire.OptionSet, error) {
 		l := optionList{gateway: gateway}
 		l.set(wire.OptSubnetMask, binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-prefix.Bits())), false)
@@ -81,11 +80,11 @@ func compileOptionSets(prefix netip.Prefix, gateway netip.Addr, classes []Class,
 	if err != nil {
 		return nil, err
 	}
-	t := optionSets{plain}
+	t := Sets{plain}
 	for _, c := range classes {
-		set, err := one(append(slices.Clone(layers), c.OptionSet))
+		set, err := one(append(slices.Clone(layers), c.told))
 		if err != nil {
-			return nil, fmt.Errorf("class %s: %w", c.Name, err)
+			return nil, fmt.Errorf("class %s: %w", c.name, err)
 		}
 		t = append(t, set)
 	}

@@ -1,4 +1,4 @@
-package v4
+package options
 
 import (
 	"bytes"
@@ -36,9 +36,14 @@ type OptionMatch struct {
 	Value []byte // the very bytes
 }
 
+// Classes are those of a configuration, made ready. They are counted from 1 in their
+// order; 0 is no class. They never change.
+type Classes []class
+
 // class is a Class made ready.
 type class struct {
 	name            string
+	told            OptionSet
 	vendor, user    option82.Glob
 	macs            [][]byte
 	options         []optionMatch
@@ -51,8 +56,22 @@ type optionMatch struct {
 	value []byte
 }
 
+// CompileClasses checks classes and makes them ready. It reports every mistake.
+func CompileClasses(list []Class) (Classes, error) {
+	var all Classes
+	var errs []error
+	for _, c := range list {
+		made, err := compileClass(c)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("class %s: %w", c.Name, err))
+		}
+		all = append(all, made)
+	}
+	return all, errors.Join(errs...)
+}
+
 func compileClass(c Class) (class, error) {
-	out := class{name: c.Name, macs: c.Match.MACPrefix, alwaysBroadcast: c.AlwaysBroadcast}
+	out := class{name: c.Name, told: c.OptionSet, macs: c.Match.MACPrefix, alwaysBroadcast: c.AlwaysBroadcast}
 	var errs []error
 	glob := func(s string) (g option82.Glob) {
 		if s == "" {
@@ -129,12 +148,15 @@ func matchUserClass(g option82.Glob, v []byte) bool {
 	return false
 }
 
-// classOf returns the number of the first class that a client is of, as optionSets counts; 0: none.
-func (c *Config) classOf(p *wire.Packet, mac [6]byte) int {
-	for i := range c.classes {
-		if c.classes[i].matches(p, mac) {
+// Of returns the first class that a client is of.
+func (l Classes) Of(p *wire.Packet, mac [6]byte) int {
+	for i := range l {
+		if l[i].matches(p, mac) {
 			return i + 1
 		}
 	}
 	return 0
 }
+
+// AlwaysBroadcast reports whether that is set for a class.
+func (l Classes) AlwaysBroadcast(class int) bool { return class > 0 && l[class-1].alwaysBroadcast }
