@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/v4"
 )
 
@@ -15,9 +16,9 @@ func TestResolverPrefixes(t *testing.T) {
 	dns := func(s string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(s)} }
 	c.ACL.DNS = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	c.DHCP.Common.DNS = dns("198.51.100.1")
-	c.DHCP.Classes = []v4.Class{{OptionSet: v4.OptionSet{DNS: dns("198.51.100.2")}}}
-	c.DHCP.Subnets = []v4.Subnet{{OptionSet: v4.OptionSet{DNS: dns("198.51.100.3")}}}
-	c.DHCP.Pools = []v4.Pool{{OptionSet: v4.OptionSet{DNS: dns("198.51.100.4")}}}
+	c.DHCP.Classes = []options.Class{{OptionSet: options.OptionSet{DNS: dns("198.51.100.2")}}}
+	c.DHCP.Subnets = []v4.Subnet{{OptionSet: options.OptionSet{DNS: dns("198.51.100.3")}}}
+	c.DHCP.Pools = []v4.Pool{{OptionSet: options.OptionSet{DNS: dns("198.51.100.4")}}}
 	assert.Equal(t, []netip.Prefix{
 		netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("198.51.100.2/32"),
 		netip.MustParsePrefix("198.51.100.3/32"), netip.MustParsePrefix("198.51.100.4/32"),

@@ -26,6 +26,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -158,7 +159,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 				Subnets: []v4.Subnet{{
 					Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
 					LeaseTime: time.Hour, RenewTime: 30 * time.Minute, RebindTime: 52*time.Minute + 30*time.Second,
-					OptionSet: v4.OptionSet{DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")}},
+					OptionSet: options.OptionSet{DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")}},
 				}},
 				Unknown: v4.UnknownSilence, Quarantine: time.Hour,
 			},
@@ -370,7 +371,7 @@ func TestOptionEncoding(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, []v4.Option{{Code: 224, Value: tt.want}}, cfg.DHCP.Subnets[0].Options)
+			assert.Equal(t, []options.Option{{Code: 224, Value: tt.want}}, cfg.DHCP.Subnets[0].Options)
 		})
 	}
 }

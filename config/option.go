@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/usher-agent/usher/config/keys"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/options"
 )
 
 // serverOwns says why an option code cannot be set by hand; empty: it can.
@@ -68,7 +68,7 @@ func framing(code int) string {
 // maxOptionLen bounds options longer than 255 bytes, which are sent in parts (RFC 3396).
 const maxOptionLen = 1024
 
-// subOptionForm is how a sub-option is written; what becomes of it is a v4.Option.
+// subOptionForm is how a sub-option is written; what becomes of it is a options.Option.
 type subOptionForm struct {
 	Code  int    `cfg:"code" min:"0" max:"255" required:"the number of the option, 1 to 254"`
 	Type  string `cfg:"type" oneof:"ip ips string hex uint8 uint16 uint32 bool" required:"one of ip, ips, string, hex, uint8, uint16, uint32, bool"`
@@ -96,14 +96,14 @@ func (l *loader) optionsReader(whole bool, most int, refuse func(int) string) ke
 			return keys.ListShape(k, keys.SchemaOf(form(&optionForm{}).Type(), l))
 		},
 		Read: func(v keys.Value, _ keys.Key, into reflect.Value) bool {
-			var out []v4.Option
+			var out []options.Option
 			used := map[int]int{} // the lines of codes
 			before := v.Found()
 			v.List(func(e keys.Value) {
 				var o optionForm
 				m := e.Section(form(&o).Addr().Interface())
 				if b, ok := encoded(m, o.subOptionForm, used, most, refuse); ok {
-					out = append(out, v4.Option{Code: uint8(o.Code), Value: b, Always: o.Always})
+					out = append(out, options.Option{Code: uint8(o.Code), Value: b, Always: o.Always})
 				}
 			})
 			into.Set(reflect.ValueOf(out))

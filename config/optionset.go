@@ -9,17 +9,17 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/config/keys"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/options"
 )
 
-func optionSetTogether(m keys.Mapping, s *v4.OptionSet) {
+func optionSetTogether(m keys.Mapping, s *options.OptionSet) {
 	m.Report(s.Check())
 	if w := s.IPv6OnlyWait; w > 0 && w < 5*time.Minute {
 		m.Get("ipv6_only_wait").Problem("%s; clients take at least 5m (RFC 8925), and 0s is none", keys.Brief(w))
 	}
 	for i, e := range m.Elements("routes") {
 		to := s.Routes[i].To
-		if to.IsValid() && s.Routes[i].Via.IsValid() && slices.ContainsFunc(s.Routes[:i], func(r v4.Route) bool { return r.To == to && r.Via.IsValid() }) {
+		if to.IsValid() && s.Routes[i].Via.IsValid() && slices.ContainsFunc(s.Routes[:i], func(r options.Route) bool { return r.To == to && r.Via.IsValid() }) {
 			e.Get("to").Problem("%s is in the list twice", to)
 		}
 	}
@@ -29,12 +29,12 @@ func optionSetTogether(m keys.Mapping, s *v4.OptionSet) {
 }
 
 // vendorTogether looks at the sub-options of one vendor; before are those that stand before it.
-func vendorTogether(m keys.Mapping, before []v4.VendorOptions, v v4.VendorOptions) {
+func vendorTogether(m keys.Mapping, before []options.VendorOptions, v options.VendorOptions) {
 	number := m.Get("enterprise")
 	if !number.Present() {
 		return
 	}
-	same := func(o v4.VendorOptions) bool { return o.Enterprise == v.Enterprise && len(o.Options) > 0 }
+	same := func(o options.VendorOptions) bool { return o.Enterprise == v.Enterprise && len(o.Options) > 0 }
 	switch {
 	case len(v.Options) == 0:
 		m.Get("options").Problem("missing; want at least one sub-option")
@@ -93,7 +93,7 @@ func classesTogether(m keys.Mapping, c *DHCP) {
 		switch {
 		case !keys.PlainName.MatchString(name):
 			at.Problem("want a name: letters, digits, _ . -, beginning with a letter")
-		case slices.ContainsFunc(c.Classes[:i], func(o v4.Class) bool { return o.Name == name }):
+		case slices.ContainsFunc(c.Classes[:i], func(o options.Class) bool { return o.Name == name }):
 			at.Problem("%s is in the list twice", name)
 		}
 	}

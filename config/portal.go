@@ -12,6 +12,7 @@ import (
 
 	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision/garden"
 )
@@ -38,7 +39,7 @@ func (l *loader) portalTogether(m keys.Mapping, p *portal.Options) {
 
 // tellsOf reports whether any client is told of a captive portal.
 func (c *DHCP) tellsOf(api string) bool {
-	sets := []v4.OptionSet{c.Common}
+	sets := []options.OptionSet{c.Common}
 	for _, s := range c.Subnets {
 		sets = append(sets, s.OptionSet)
 	}
@@ -48,7 +49,7 @@ func (c *DHCP) tellsOf(api string) bool {
 	for _, k := range c.Classes {
 		sets = append(sets, k.OptionSet)
 	}
-	return slices.ContainsFunc(sets, func(s v4.OptionSet) bool { return s.CaptivePortal == api })
+	return slices.ContainsFunc(sets, func(s options.OptionSet) bool { return s.CaptivePortal == api })
 }
 
 // portalListen has no default address: which one customers reach is theirs to say.

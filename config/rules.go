@@ -5,6 +5,7 @@ import (
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -29,11 +30,11 @@ func (l *loader) Together(m keys.Mapping, section any) {
 		profileTogether(m, s)
 	case *line.Option82Exact:
 		exactTogether(m, s)
-	case *v4.OptionSet:
+	case *options.OptionSet:
 		optionSetTogether(m, s)
-	case *v4.ClassMatch:
+	case *options.ClassMatch:
 		m.Report(s.Check())
-	case *v4.OptionMatch:
+	case *options.OptionMatch:
 		if m.Get("text").Present() && m.Get("hex").Present() {
 			m.Get("hex").Problem("given beside text; want one of them")
 		}

@@ -19,7 +19,7 @@ func TestAliveNoticesPacketsThatNobodyTakes(t *testing.T) {
 	require.NoError(t, s.Alive())
 	require.NoError(t, s.Alive(), "nothing waits")
 
-	c := socket(t, ip("127.0.0.9"), 0)
+	c := listenUDP(t, ip("127.0.0.9"), 0)
 	_, err = c.WriteToUDPAddrPort([]byte("no packet, but it waits"), s.LocalAddr())
 	require.NoError(t, err)
 	require.NoError(t, s.Alive(), "it may have come just now")

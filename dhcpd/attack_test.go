@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -109,7 +110,7 @@ func reloadBetween(t *testing.T, next wire.MessageType) {
 		a := r.last().yourIP
 		gen, now := r.s.generation.Load(), time.Now()
 		q := selectBy(client(1), a)
-		r.h.read(datagram{data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP})
+		r.h.read(socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP})
 		r.h.enter(now, gen)
 		r.h.decide(now, gen)
 		require.Equal(t, v4.OutcomePoolAck, r.h.d.Outcome)

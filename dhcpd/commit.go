@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -33,7 +34,7 @@ type pending struct {
 	durable  bool      // the reply leaves only after the commit
 	deadline time.Time // the reply leaves then, committed or not, unless durable
 	reply    []byte
-	to       delivery
+	to       socket.Delivery
 	ev       Event // its slices are its own
 }
 
@@ -220,7 +221,7 @@ func (c *committer) nextDeadline() (time.Duration, bool) {
 
 func (c *committer) send(p *pending) {
 	p.sent = true
-	if err := c.out.send(&p.to, p.reply); err != nil {
+	if err := c.out.Send(&p.to, p.reply); err != nil {
 		p.ev.Outcome, p.ev.Detail = v4.OutcomeSendFailed, errorClass(err)
 	}
 	p.ev.Latency = c.s.now().Sub(p.ev.Time)

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/options"
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -34,7 +36,7 @@ type sentReply struct {
 	yourIP netip.Addr
 }
 
-func (s *sink) send(d *delivery, payload []byte) error {
+func (s *sink) Send(d *socket.Delivery, payload []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -44,19 +46,8 @@ func (s *sink) send(d *delivery, payload []byte) error {
 	if err := p.Parse(payload); err != nil {
 		return err
 	}
-	s.sent = append(s.sent, sentReply{time.Now(), d.target().String(), p.Type(), p.YIAddr()})
+	s.sent = append(s.sent, sentReply{time.Now(), d.To.String(), p.Type(), p.YIAddr()})
 	return nil
-}
-
-// target says where a delivery goes.
-func (d *delivery) target() netip.AddrPort {
-	switch d.way {
-	case v4.WayRelay, v4.WayUnicast:
-		return d.to
-	case v4.WayBroadcast:
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), d.client)
-	}
-	return netip.AddrPortFrom(d.yourIP, d.client)
 }
 
 func (s *sink) all() []sentReply {
@@ -190,7 +181,7 @@ func (r *rig) ask(q wire.Query) {
 	if !q.GIAddr.IsValid() && q.CIAddr.IsValid() {
 		from = netip.AddrPortFrom(q.CIAddr, 68)
 	}
-	r.h.handle(time.Now(), datagram{data: data, from: from, ifindex: 3, to: serverIP})
+	r.h.handle(time.Now(), socket.Datagram{Data: data, From: from, Ifindex: 3, To: serverIP})
 	for i := range data {
 		data[i] = 0xee
 	}
@@ -348,7 +339,7 @@ func TestEveryPacketHasOneOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, &journal{delay: time.Millisecond})
 		send := func(b []byte) {
-			r.h.handle(time.Now(), datagram{data: b, from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP})
+			r.h.handle(time.Now(), socket.Datagram{Data: b, From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP})
 		}
 		query := selectingOn(2, stranger, host(21))
 		good, other := query.Append, selectingOn(1, client(0x11), host(11))
@@ -356,7 +347,7 @@ func TestEveryPacketHasOneOutcome(t *testing.T) {
 		send([]byte("garbage"))
 		send(good(nil)[:250])
 		send(make([]byte, 4096))
-		r.h.handle(time.Now(), datagram{data: good(nil), cut: true, to: serverIP})
+		r.h.handle(time.Now(), socket.Datagram{Data: good(nil), Cut: true, To: serverIP})
 		send(append(good(nil)[:240], 53, 1, 1, 82, 2, 1, 0, 82, 2, 1, 0, 255))
 		send(append(good(nil)[:240], 53, 1, 1, 82, 2, 1, 9, 255))
 		send(good(nil))
@@ -411,16 +402,16 @@ func TestLeaseRecordKeepsWhereTheClientSits(t *testing.T) {
 
 type discard struct{}
 
-func (discard) send(*delivery, []byte) error { return nil }
+func (discard) Send(*socket.Delivery, []byte) error { return nil }
 
-func renewalRig(t testing.TB) (*handler, datagram) {
+func renewalRig(t testing.TB) (*handler, socket.Datagram) {
 	t.Helper()
 	snap := world(t)
 	s, err := New(testOptions(), Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New(), Observer: Observers{NewEventLog(16)}})
 	require.NoError(t, err)
 	h := newHandler(s, newCommitter(s, discard{}), discard{}, nil)
 	q := wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(11), GIAddr: relayIP, Option82: port(switch1, 1), Options: []wire.Option{{Code: 55, Value: []byte{1, 3, 6, 15, 42}}, {Code: 61, Value: []byte{1, 2, 3}}}}
-	g := datagram{data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+	g := socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
 	for range 20 { // the event log's slots have their memory then
 		h.handle(time.Now(), g)
 	}
@@ -438,12 +429,12 @@ func TestRenewalDoesNotAllocate(t *testing.T) {
 func TestRenewalInClassDoesNotAllocate(t *testing.T) {
 	snap := world(t)
 	opts := testOptions()
-	opts.Classes = []v4.Class{
-		{Name: "user", Match: v4.ClassMatch{UserClass: "x*y"}},
-		{Name: "mac", Match: v4.ClassMatch{MACPrefix: [][]byte{{2}}}},
-		{Name: "big", Match: v4.ClassMatch{VendorClass: "stb*", Options: []v4.OptionMatch{{Code: 12, Text: "*box*"}}}, OptionSet: v4.OptionSet{
-			Options: []v4.Option{{Code: 224, Value: make([]byte, 200)}, {Code: 225, Value: make([]byte, 100)}, {Code: 226, Value: make([]byte, 40)}},
-			Vendor:  []v4.VendorOptions{{Enterprise: 9, Options: []v4.Option{{Code: 1, Value: []byte("x")}}}},
+	opts.Classes = []options.Class{
+		{Name: "user", Match: options.ClassMatch{UserClass: "x*y"}},
+		{Name: "mac", Match: options.ClassMatch{MACPrefix: [][]byte{{2}}}},
+		{Name: "big", Match: options.ClassMatch{VendorClass: "stb*", Options: []options.OptionMatch{{Code: 12, Text: "*box*"}}}, OptionSet: options.OptionSet{
+			Options: []options.Option{{Code: 224, Value: make([]byte, 200)}, {Code: 225, Value: make([]byte, 100)}, {Code: 226, Value: make([]byte, 40)}},
+			Vendor:  []options.VendorOptions{{Enterprise: 9, Options: []options.Option{{Code: 1, Value: []byte("x")}}}},
 		}},
 	}
 	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New(), Observer: Observers{NewEventLog(16)}})
@@ -453,7 +444,7 @@ func TestRenewalInClassDoesNotAllocate(t *testing.T) {
 		{Code: 12, Value: []byte("a box here")}, {Code: 55, Value: []byte{1, 3, 125, 224, 225, 226}}, {Code: 60, Value: []byte("stb")},
 		{Code: 60, Value: []byte("-4k")}, {Code: 61, Value: make([]byte, 100)}, {Code: 77, Value: []byte("\x02ab\x02cd")}, {Code: 124, Value: []byte{0, 0, 0, 9, 0}},
 	}}
-	g := datagram{data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+	g := socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
 	for range 20 {
 		h.handle(time.Now(), g)
 	}

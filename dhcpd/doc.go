@@ -1,7 +1,8 @@
-// Package dhcpd is the DHCPv4 server: sockets, limits, the durable commit before
-// an ACK, the pools' allocators and the observers. What is answered is decided by
-// package v4, a pure function of the packet (handler.go has its way), the bindings, the
-// leases, the pools and the configuration.
+// Package dhcpd is the DHCPv4 server: limits, the durable commit before an ACK, the
+// pools' allocators, the probe of an address before it is offered, and the observers.
+// What is answered is decided by package v4, a pure function of the packet (handler.go
+// has its way), the bindings, the leases, the pools and the configuration. Packets
+// come and go through package socket.
 //
 // # What is on disk when
 //

@@ -134,7 +134,7 @@ func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
 		return a
 	}
 	if socks := s.socks.Load(); socks != nil && q.Interface != "" {
-		if a := socks.addressOf(q.Interface); a.IsValid() {
+		if a := socks.AddressOf(q.Interface); a.IsValid() {
 			return a
 		}
 	}

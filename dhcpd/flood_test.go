@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -22,7 +23,7 @@ import (
 // many each millisecond, or with 0 as fast as it can. It counts them in sent.
 func flood(t testing.TB, s *site, each uint32) (sent *atomic.Uint64, stop func()) {
 	t.Helper()
-	conn := socket(t, loopRelay, 0)
+	conn := listenUDP(t, loopRelay, 0)
 	q := wire.Query{Type: wire.Discover, MAC: provision.MAC{2}, GIAddr: loopRelay, Option82: port(switch1, 66)}
 	p := q.Append(nil)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -53,7 +54,7 @@ func flood(t testing.TB, s *site, each uint32) (sent *atomic.Uint64, stop func()
 func latencies(t testing.TB, s *site, n int) (took []time.Duration, lost int) {
 	t.Helper()
 	relay := ip("127.0.0.3")
-	conn := socket(t, relay, s.relayPort)
+	conn := listenUDP(t, relay, s.relayPort)
 	buf := make([]byte, 2048)
 	for i := range n {
 		q := wire.Query{Type: wire.Discover, XID: uint32(i + 1), MAC: provision.MAC{2, 0, 0, 0, 9, byte(i)}, GIAddr: relay, Option82: port(switch1, 2)}
@@ -82,7 +83,7 @@ func latencies(t testing.TB, s *site, n int) (took []time.Duration, lost int) {
 // floodSite is a server whose relays answer at a port of their own.
 func floodSite(t testing.TB, limits Limits) *site {
 	t.Helper()
-	free := socket(t, ip("127.0.0.3"), 0)
+	free := listenUDP(t, ip("127.0.0.3"), 0)
 	opts := loopbackOptions(portOf(free), 68)
 	require.NoError(t, free.Close())
 	opts.Relays = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/29")}
@@ -157,12 +158,12 @@ func BenchmarkShed(b *testing.B) {
 	links.set(provision.Interface{Index: 3, Name: "eth0"})
 	h, _ := linkRig(b, links, func(o *Options) { o.Limits = defaultLimits() })
 	q := wire.Query{Type: wire.Discover, MAC: provision.MAC{2}, GIAddr: relayIP, Option82: port(switch1, 66)}
-	g := datagram{data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+	g := socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
 	n := uint32(0)
 	b.ReportAllocs()
 	for b.Loop() {
 		n++
-		g.data[30], g.data[31], g.data[32], g.data[33] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
+		g.Data[30], g.Data[31], g.Data[32], g.Data[33] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
 		h.handle(testNow, g)
 	}
 }

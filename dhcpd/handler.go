@@ -2,9 +2,11 @@ package dhcpd
 
 import (
 	"bytes"
+	"net/netip"
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -13,9 +15,9 @@ import (
 
 // This file is the way of one packet, from top to bottom.
 
-// transport delivers replies; sender is the real one.
+// transport delivers replies; socket.Sender is the real one.
 type transport interface {
-	send(d *delivery, payload []byte) error
+	Send(d *socket.Delivery, payload []byte) error
 }
 
 // handler takes packets through decision, lease table and sending. It belongs
@@ -34,7 +36,7 @@ type handler struct {
 	d      v4.Decision
 	ev     Event
 	reply  []byte
-	to     delivery
+	to     socket.Delivery
 }
 
 func newHandler(s *Server, c *committer, out transport, links *interfaces) *handler {
@@ -42,7 +44,7 @@ func newHandler(s *Server, c *committer, out transport, links *interfaces) *hand
 }
 
 // handle ends one packet in exactly one outcome.
-func (h *handler) handle(now time.Time, g datagram) {
+func (h *handler) handle(now time.Time, g socket.Datagram) {
 	gen := h.s.generation.Load()
 	h.read(g)
 	h.enter(now, gen)
@@ -57,12 +59,12 @@ func (h *handler) handle(now time.Time, g datagram) {
 }
 
 // read takes the packet apart.
-func (h *handler) read(g datagram) {
-	h.r.P.Read(g.data)
-	if g.cut {
+func (h *handler) read(g socket.Datagram) {
+	h.r.P.Read(g.Data)
+	if g.Cut {
 		h.r.P.Err = wire.ErrLong
 	}
-	h.r.P.From, h.r.Ifindex, h.r.Local = g.from, g.ifindex, g.to
+	h.r.P.From, h.r.Ifindex, h.r.Local = g.From, g.Ifindex, g.To
 }
 
 // enter says what the interface that the packet came in on, the addresses of this
@@ -174,10 +176,15 @@ func (h *handler) answer(gen *generation) {
 		return
 	}
 	h.reply = d.AppendReply(h.reply, &h.r.P.Packet)
-	h.to = delivery{
-		way: d.Way, to: d.To, from: h.r.P.From, ifindex: h.r.Ifindex, source: h.r.Local,
-		id: d.Reply.ServerID, yourIP: d.YourIP, mac: d.MAC,
-		server: gen.listen.Port(), client: gen.config.ClientPort(),
+	h.to = socket.Delivery{
+		Way: d.Way, To: d.To, MAC: d.MAC, Ifindex: h.r.Ifindex,
+		From: netip.AddrPortFrom(d.Reply.ServerID, gen.listen.Port()), Source: h.r.Local, Asker: h.r.P.From.Addr(),
+	}
+	switch d.Way {
+	case wire.WayBroadcast:
+		h.to.To = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), gen.config.ClientPort())
+	case wire.WayFrame:
+		h.to.To = netip.AddrPortFrom(d.YourIP, gen.config.ClientPort())
 	}
 }
 
@@ -301,7 +308,7 @@ func (h *handler) send() {
 	if h.d.Reply.Type == 0 {
 		return
 	}
-	if err := h.out.send(&h.to, h.reply); err != nil {
+	if err := h.out.Send(&h.to, h.reply); err != nil {
 		h.ev.Outcome, h.ev.Detail = v4.OutcomeSendFailed, errorClass(err)
 	}
 }

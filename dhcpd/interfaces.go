@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -34,14 +35,14 @@ type iface struct {
 // interfaces tells about the interface of each packet. The patterns of the
 // settings are compared when either changes, not per packet. It belongs to one goroutine.
 type interfaces struct {
-	s     *sockets
+	s     *socket.Sockets
 	links Links // nil: ioctl only
 	known map[int]*iface
 	own   map[netip.Addr]struct{} // addresses of this host, by ioctl
 	ownAt time.Time
 }
 
-func newInterfaces(s *sockets, links Links) *interfaces {
+func newInterfaces(s *socket.Sockets, links Links) *interfaces {
 	return &interfaces{s: s, links: links, known: map[int]*iface{}}
 }
 
@@ -56,7 +57,7 @@ func (c *interfaces) get(index int, now time.Time, set *settings) *iface {
 		if f != nil && now.Before(f.expires) {
 			of = f.of
 		} else {
-			of = c.s.lookup(index)
+			of = c.s.Interface(index)
 		}
 	}
 	if f != nil && f.of == of && f.set == set {
@@ -82,7 +83,7 @@ func (c *interfaces) holds(a netip.Addr, now time.Time) bool {
 		return c.links.View().Holds(a)
 	}
 	if c.own == nil || now.Sub(c.ownAt) > interfaceTTL {
-		c.own, c.ownAt = c.s.addresses(), now
+		c.own, c.ownAt = c.s.Addresses(), now
 	}
 	_, ok := c.own[a]
 	return ok
@@ -140,7 +141,7 @@ func (s *Server) holder() func(netip.Addr) bool {
 	case s.deps.Links != nil:
 		return s.deps.Links.View().Holds
 	case socks != nil:
-		own := socks.addresses()
+		own := socks.Addresses()
 		return func(a netip.Addr) bool { _, ok := own[a]; return ok }
 	}
 	return func(netip.Addr) bool { return true }
@@ -164,7 +165,7 @@ func (s *Server) drops() uint64 {
 	s.dropsMu.Lock()
 	defer s.dropsMu.Unlock()
 	if socks := s.socks.Load(); socks != nil {
-		if n, ok := socks.dropped(); ok {
+		if n, ok := socks.Dropped(); ok {
 			s.dropsSum += uint64(n - s.dropsSeen) // wraps as the kernel's number does
 			s.dropsSeen = n
 		}

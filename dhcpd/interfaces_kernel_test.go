@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,15 +104,32 @@ func (k *customer) discover(t *testing.T, within time.Duration, mods ...dhcpv4.M
 	}
 }
 
-// served asks until an OFFER comes.
-func (k *customer) served(t *testing.T, s *site, what string) {
+// served asks until an OFFER comes, and returns the event of that OFFER, which is
+// logged after it was sent.
+func (k *customer) served(t *testing.T, s *site, what string) Event {
 	t.Helper()
 	for limit := time.Now().Add(15 * time.Second); time.Now().Before(limit); {
-		if k.discover(t, 300*time.Millisecond) != nil {
-			return
+		if r := k.discover(t, 300*time.Millisecond); r != nil {
+			return s.offered(r.TransactionID, what)
 		}
 	}
 	require.Fail(t, "no OFFER", "%s: %+v", what, s.events.Find(EventFilter{Limit: 5}))
+	return Event{}
+}
+
+// offered waits for the event of an OFFER.
+func (s *site) offered(id dhcpv4.TransactionID, what string) Event {
+	s.t.Helper()
+	var of Event
+	require.Eventually(s.t, func() bool {
+		offers := s.events.Find(EventFilter{Outcome: v4.OutcomeOffer})
+		i := slices.IndexFunc(offers, func(e Event) bool { return e.XID == binary.BigEndian.Uint32(id[:]) })
+		if i >= 0 {
+			of = offers[i]
+		}
+		return i >= 0
+	}, 15*time.Second, time.Millisecond, "%s: no event of the OFFER", what)
+	return of
 }
 
 func startSiteIn(t *testing.T, c *cable, links Links, opts Options) *site {
@@ -129,8 +148,7 @@ func TestKernelInterfacesComeAndGo(t *testing.T) {
 	s := startSiteIn(t, c, w, opts)
 
 	k := c.wire("cust1")
-	k.served(t, s, "made after the start")
-	first := s.events.Find(EventFilter{Outcome: v4.OutcomeOffer, Limit: 1})[0]
+	first := k.served(t, s, "made after the start")
 	require.Equal(t, "cust1", first.Interface)
 
 	c.ip("-n", c.router, "link", "set", "cust1", "down")
@@ -144,8 +162,7 @@ func TestKernelInterfacesComeAndGo(t *testing.T) {
 
 	c.ip("-n", c.router, "link", "del", "spare")
 	c.plug("cust1", k)
-	k.served(t, s, "made again")
-	again := s.events.Find(EventFilter{Outcome: v4.OutcomeOffer, Limit: 1})[0]
+	again := k.served(t, s, "made again")
 	require.Equal(t, "cust1", again.Interface)
 	require.NotEqual(t, first.Ifindex, again.Ifindex)
 

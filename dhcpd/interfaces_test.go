@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -47,9 +48,9 @@ func linkRig(t testing.TB, links Links, change func(*Options)) (*handler, *Event
 	return newHandler(s, newCommitter(s, discard{}), discard{}, newInterfaces(nil, links)), events
 }
 
-func discoverOn(index int) datagram {
+func discoverOn(index int) socket.Datagram {
 	q := wire.Query{Type: wire.Discover, MAC: client(0x11), Option82: port(switch1, 1)}
-	return datagram{data: q.Append(nil), from: netip.AddrPortFrom(netip.IPv4Unspecified(), 68), ifindex: index}
+	return socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(netip.IPv4Unspecified(), 68), Ifindex: index}
 }
 
 // Patterns are compared when an interface or the settings change; a renamed or
@@ -114,7 +115,7 @@ func TestServerIdentifierOfInterfaces(t *testing.T) {
 			require.Equal(t, v4.OutcomeOffer, h.d.Outcome, "%+v", events.Find(EventFilter{}))
 			require.Equal(t, tc.want, h.d.Reply.ServerID.String())
 			q := wire.Query{Type: wire.Request, MAC: client(0x11), Option82: port(switch1, 1), Options: []wire.Option{chosen(h.d.Reply.ServerID), requested(host(11))}}
-			h.handle(testNow, datagram{data: q.Append(nil), from: netip.AddrPortFrom(netip.IPv4Unspecified(), 68), ifindex: 3})
+			h.handle(testNow, socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(netip.IPv4Unspecified(), 68), Ifindex: 3})
 			require.Equal(t, v4.OutcomeAck, h.d.Outcome, "a client that chooses it is ours")
 			e := h.s.Explain(Query{MAC: client(0x11), Interface: "eth0"})
 			require.Equal(t, tc.want, e.ServerID.String(), "and is told before")
@@ -217,7 +218,7 @@ func TestReceiveDropsAreCounted(t *testing.T) {
 	require.NoError(t, s.Listen())
 	defer s.Close()
 	require.Zero(t, s.Sockets().ReceiveDrops)
-	c := socket(t, ip("127.0.0.9"), 0)
+	c := listenUDP(t, ip("127.0.0.9"), 0)
 	full := make([]byte, 60_000)
 	for n := 0; s.Sockets().ReceiveDrops == 0; n++ {
 		require.Less(t, n, 5000, "8 MiB are never full")

@@ -261,7 +261,8 @@ func TestKernelRelay(t *testing.T) {
 	// udhcpc asks once a second until the relay is up.
 	told := c.udhcpc(s)
 	assert.Equal(t, "bound 192.0.2.21/24 via 192.0.2.1 dns 192.0.2.3 lease 3600 from 198.51.100.5", told)
-	ack := s.events.Find(EventFilter{Outcome: v4.OutcomeAck})
+	var ack []Event // an event is logged after its reply was sent
+	require.Eventually(t, func() bool { ack = s.events.Find(EventFilter{Outcome: v4.OutcomeAck}); return len(ack) > 0 }, 5*time.Second, time.Millisecond)
 	require.Len(t, ack, 1)
 	assert.Equal(t, "192.0.2.1", ack[0].GIAddr.String())
 	assert.EqualValues(t, 1, ack[0].Device)

@@ -15,7 +15,7 @@ import (
 
 // An access node that lost its tables asks the running server.
 func TestLeaseQueryOverUDP(t *testing.T) {
-	relay := socket(t, loopRelay, 0)
+	relay := listenUDP(t, loopRelay, 0)
 	opts := loopbackOptions(portOf(relay), 68)
 	opts.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}
 	s := startSite(t, filepath.Join(t.TempDir(), "state.db"), opts)

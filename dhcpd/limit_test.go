@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -197,7 +198,7 @@ func TestShedPacketsAreToldOnce(t *testing.T) {
 	require.NoError(t, err)
 	h := newHandler(s, newCommitter(s, discard{}), discard{}, nil)
 	q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1)}
-	g := datagram{data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+	g := socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
 	for range 3 {
 		for range 1000 {
 			h.handle(now, g)
@@ -223,11 +224,11 @@ func TestNoiseIsToldSomeTimesASecond(t *testing.T) {
 	h, events := linkRig(t, links, func(o *Options) { o.Interfaces = []string{"eth0"} })
 	before := events.Seen()
 	for range 1000 {
-		h.handle(testNow, datagram{data: []byte("junk"), ifindex: 3})
+		h.handle(testNow, socket.Datagram{Data: []byte("junk"), Ifindex: 3})
 		h.handle(testNow, discoverOn(4))
 	}
 	assert.EqualValues(t, noiseTold, events.Seen()-before)
-	h.handle(testNow.Add(time.Second), datagram{data: []byte("junk"), ifindex: 3})
+	h.handle(testNow.Add(time.Second), socket.Datagram{Data: []byte("junk"), Ifindex: 3})
 	assert.EqualValues(t, noiseTold+1, events.Seen()-before)
 	h.handle(testNow.Add(time.Second), discoverOn(3))
 	assert.Equal(t, v4.OutcomeOffer, events.Find(EventFilter{Limit: 1})[0].Outcome)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -65,7 +66,7 @@ func TestProfilesDoNotAllocate(t *testing.T) {
 				o.Option82.Profiles = []line.Option82Profile{{Profile: ready(t, "juniper"), Match: line.Option82Match{RemoteID: "00:00:5e:*"}}}
 				require.NoError(t, s.Reload(o))
 			}
-			g := datagram{data: tc.q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+			g := socket.Datagram{Data: tc.q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
 			for range 20 {
 				h.handle(time.Now(), g)
 			}

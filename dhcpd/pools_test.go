@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -452,7 +453,7 @@ func poolWalk(t *testing.T, rnd *rand.Rand) {
 }
 
 // guestRig is a handler that has a guest renewing; what it hands to the committer is thrown away.
-func guestRig(t testing.TB) (*handler, *committer, datagram) {
+func guestRig(t testing.TB) (*handler, *committer, socket.Datagram) {
 	t.Helper()
 	snap := world(t)
 	o := testOptions()
@@ -465,7 +466,7 @@ func guestRig(t testing.TB) (*handler, *committer, datagram) {
 	q.Type, q.CIAddr = wire.Request, host(201)
 	q.Options = []wire.Option{{Code: 55, Value: []byte{1, 3, 6, 15, 42}}, {Code: 61, Value: []byte{1, 2, 3}}}
 	s.deps.Leases.Store(with(guest(host(201), stranger), func(r *lease.Record) { r.Expires = testNow.Add(time.Hour) }))
-	g := datagram{data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+	g := socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
 	return h, c, g
 }
 
@@ -478,7 +479,7 @@ func (c *committer) throwAway() {
 func TestPoolSteadyStateDoesNotAllocate(t *testing.T) {
 	h, c, renew := guestRig(t)
 	discover := discoverBy(stranger)
-	d := datagram{data: discover.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+	d := socket.Datagram{Data: discover.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
 	now := testNow
 	both := func() {
 		now = now.Add(time.Second)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -271,7 +272,7 @@ func (u *universe) believer(otherwise netip.Addr) (netip.Addr, *belief) {
 func (u *universe) send(x traveller) {
 	u.step++
 	h := u.h
-	h.read(datagram{data: x.raw, from: x.from, ifindex: 3, to: serverIP})
+	h.read(socket.Datagram{Data: x.raw, From: x.from, Ifindex: 3, To: serverIP})
 	h.enter(u.now, u.gen)
 	h.r.P.Ingress, h.r.Served = u.gen.config.Line().Ingress(x.iface), !x.off
 	before := u.leases()
@@ -311,7 +312,7 @@ func (u *universe) check(x traveller, before map[netip.Addr]lease.Record) {
 	say := fmt.Sprintf("step %d: %s on %s: %s", u.step, r.P.Type(), x.iface, d.Outcome)
 	require.NotEqual(t, "invalid", d.Outcome.String(), say)
 	require.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0, say)
-	require.Equal(t, d.Outcome.Answered(), d.Way != v4.WayNone, say)
+	require.Equal(t, d.Outcome.Answered(), d.Way != wire.WayNone, say)
 	if d.Reply.Type == 0 {
 		return
 	}

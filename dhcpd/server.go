@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -43,7 +44,7 @@ type Server struct {
 	log        *slog.Logger
 	observer   Observer
 	generation atomic.Pointer[generation]
-	socks      atomic.Pointer[sockets]
+	socks      atomic.Pointer[socket.Sockets]
 	reads      atomic.Uint64 // batches taken from the socket
 	stalled    atomic.Uint64 // reads+1 when Alive last found packets waiting; 0: none waited
 
@@ -81,7 +82,7 @@ func (s *Server) Listen() error {
 	if s.socks.Load() != nil {
 		return errors.New("dhcp: listens already")
 	}
-	socks, err := openSockets(s.generation.Load().listen)
+	socks, err := socket.Open(s.generation.Load().listen)
 	if err != nil {
 		return err
 	}
@@ -95,17 +96,13 @@ func (s *Server) LocalAddr() netip.AddrPort {
 	if socks == nil {
 		return netip.AddrPort{}
 	}
-	a, err := netip.ParseAddrPort(socks.conn.LocalAddr().String())
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return a
+	return socks.LocalAddr()
 }
 
 // Close closes the sockets of a server that listens but will never Run.
 func (s *Server) Close() error {
 	if socks := s.socks.Swap(nil); socks != nil {
-		return socks.close()
+		return socks.Close()
 	}
 	return nil
 }
@@ -136,19 +133,18 @@ func (s *Server) Run(ctx context.Context) error {
 	if socks == nil {
 		return errors.New("dhcp: run before listen")
 	}
-	c := newCommitter(s, newSender(socks))
+	c := newCommitter(s, socks.NewSender())
 	done := make(chan error, 1)
 	go func() { done <- c.run() }()
 
-	// Run reads only; a deadline in the past is what wakes the reader at the end.
-	stop := context.AfterFunc(ctx, func() { _ = socks.conn.SetReadDeadline(time.Unix(1, 0)) })
-	h := newHandler(s, c, newSender(socks), newInterfaces(socks, s.deps.Links))
+	stop := context.AfterFunc(ctx, socks.StopReading)
+	h := newHandler(s, c, socks.NewSender(), newInterfaces(socks, s.deps.Links))
 	var probing sync.WaitGroup
-	if socks.arp != nil {
-		h.prober = newProber(s, newSender(socks), socks.arp)
+	if arp := socks.ARP(); arp != nil {
+		h.prober = newProber(s, socks.NewSender(), arp)
 		probing.Go(h.prober.run)
 	}
-	s.receive(ctx, newReader(socks), h)
+	s.receive(ctx, socks.NewReader(), h)
 	stop()
 	if h.prober != nil {
 		close(h.prober.queue)
@@ -157,7 +153,7 @@ func (s *Server) Run(ctx context.Context) error {
 	close(c.queue)
 	err := <-done
 	s.socks.Store(nil)
-	return errors.Join(err, socks.close())
+	return errors.Join(err, socks.Close())
 }
 
 // Alive says whether packets are taken from the socket. It is an error that some
@@ -168,7 +164,7 @@ func (s *Server) Alive() error {
 	if socks == nil {
 		return nil // not yet, or no more
 	}
-	waiting, err := socks.waiting()
+	waiting, err := socks.Waiting()
 	if err != nil || !waiting {
 		s.stalled.Store(0)
 		return err
@@ -185,11 +181,17 @@ const (
 	maxBackOff = time.Second
 )
 
+// source is where packets come from, a batch at a time; socket.Reader is the real one.
+type source interface {
+	Read() (int, error)
+	Packet(i int) socket.Datagram // of the batch
+}
+
 // receive handles packets until ctx ends.
-func (s *Server) receive(ctx context.Context, r *reader, h *handler) {
+func (s *Server) receive(ctx context.Context, r source, h *handler) {
 	backOff := minBackOff
 	for ctx.Err() == nil {
-		n, err := r.read()
+		n, err := r.Read()
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
 				continue
@@ -206,7 +208,7 @@ func (s *Server) receive(ctx context.Context, r *reader, h *handler) {
 		s.reads.Add(1)
 		now := s.now()
 		for i := range n {
-			h.handle(now, r.packet(i))
+			h.handle(now, r.Packet(i))
 		}
 	}
 }

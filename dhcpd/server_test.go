@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -125,8 +125,8 @@ func startSiteLinks(t testing.TB, path string, opts Options, in provision.Input,
 	return s
 }
 
-// socket opens a loopback socket for a relay or a client; port 0 is any.
-func socket(t testing.TB, a netip.Addr, port uint16) *net.UDPConn {
+// listenUDP opens a loopback socket for a relay or a client; port 0 is any.
+func listenUDP(t testing.TB, a netip.Addr, port uint16) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
 	require.NoError(t, err)
@@ -168,7 +168,7 @@ func relayed(opt82 []byte) dhcpv4.Modifier {
 
 func TestServerEndToEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	relay := socket(t, loopRelay, 0)
+	relay := listenUDP(t, loopRelay, 0)
 	opts := loopbackOptions(portOf(relay), 68)
 	s := startSite(t, path, opts)
 	opt82 := port(switch1, 2)
@@ -217,7 +217,7 @@ func TestServerEndToEnd(t *testing.T) {
 
 // Noise from the network never ends the server and each packet is told.
 func TestServerSurvivesNoise(t *testing.T) {
-	relay := socket(t, loopRelay, 0)
+	relay := listenUDP(t, loopRelay, 0)
 	s := startSite(t, filepath.Join(t.TempDir(), "state.db"), loopbackOptions(portOf(relay), 68))
 	big := make([]byte, 6000)
 	copy(big, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), relayed(port(switch1, 2))).ToBytes())
@@ -248,7 +248,7 @@ func TestServerSurvivesNoise(t *testing.T) {
 
 // Without a relay the asker is answered at its own address in loopback mode.
 func TestServerLoopbackModeAnswersByUDP(t *testing.T) {
-	cpe := socket(t, ip("127.0.0.9"), 0)
+	cpe := listenUDP(t, ip("127.0.0.9"), 0)
 	s := startSite(t, filepath.Join(t.TempDir(), "state.db"), loopbackOptions(67, portOf(cpe)))
 	opt82 := dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2))
 	offer := s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), opt82))
@@ -259,7 +259,7 @@ func TestServerLoopbackModeAnswersByUDP(t *testing.T) {
 }
 
 func TestListenSaysWhoHasThePort(t *testing.T) {
-	other := socket(t, ip("127.0.0.1"), 0)
+	other := listenUDP(t, ip("127.0.0.1"), 0)
 	opts := loopbackOptions(67, 68)
 	opts.Listen = netip.AddrPortFrom(ip("127.0.0.1"), portOf(other))
 	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
@@ -287,7 +287,7 @@ func TestListenSaysMissingRightAndAddress(t *testing.T) {
 }
 
 func TestReload(t *testing.T) {
-	relay := socket(t, loopRelay, 0)
+	relay := listenUDP(t, loopRelay, 0)
 	opts := loopbackOptions(portOf(relay), 68)
 	s := startSite(t, filepath.Join(t.TempDir(), "state.db"), opts)
 	opts.Subnets[0].LeaseTime = 2 * time.Hour
@@ -340,42 +340,28 @@ func TestExplain(t *testing.T) {
 	assert.Contains(t, e.Fault, "nothing names the switch")
 }
 
-// The receiver of a frame checks both checksums; an odd payload has a half word at its end.
-func TestFrameChecksums(t *testing.T) {
-	for _, payload := range []string{"", "x", "even", strings.Repeat("\xff", 1472), strings.Repeat("odd", 99)} {
-		b := appendIPv4UDP([]byte("before"), host(1), host(21), 67, 68, []byte(payload))[6:]
-		require.Len(t, b, 28+len(payload))
-		assert.Equal(t, uint16(0xffff), fold(sum16(0, b[:20])), "IP header")
-		pseudo := sum16(17+uint32(len(b)-20), b[12:20])
-		assert.Equal(t, uint16(0xffff), fold(sum16(pseudo, b[20:])), "UDP, %d bytes", len(payload))
-		assert.Equal(t, []byte{0x45, 0x10}, b[:2])
-		assert.Equal(t, []byte{192, 0, 2, 1, 192, 0, 2, 21, 0, 67, 0, 68}, b[12:24])
-	}
-}
+// brokenSource fails every read, as a socket does while memory is short.
+type brokenSource struct{ reads atomic.Int32 }
 
-// brokenConn fails every read, as a socket does while memory is short.
-type brokenConn struct{ reads atomic.Int32 }
-
-func (b *brokenConn) Control(func(uintptr)) error    { return nil }
-func (b *brokenConn) Write(func(uintptr) bool) error { return nil }
-func (b *brokenConn) Read(func(uintptr) bool) error {
+func (b *brokenSource) Packet(int) socket.Datagram { panic("nothing was read") }
+func (b *brokenSource) Read() (int, error) {
 	b.reads.Add(1)
-	return syscall.ENOMEM
+	return 0, syscall.ENOMEM
 }
 
 func TestReadErrorsNeverEndTheServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := New(testOptions(), Deps{Snapshot: func() *provision.Snapshot { return nil }, Leases: lease.New()})
 		require.NoError(t, err)
-		conn := &brokenConn{}
+		broken := &brokenSource{}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.receive(ctx, newReader(&sockets{raw: conn, frames: -1}), nil)
+			s.receive(ctx, broken, nil)
 		}()
 		time.Sleep(time.Minute)
-		n := conn.reads.Load()
+		n := broken.reads.Load()
 		assert.Greater(t, n, int32(50), "it goes on reading")
 		assert.Less(t, n, int32(80), "but takes its time")
 		cancel()

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/v4"
 )
 
@@ -23,8 +24,8 @@ func TestCompileReportsEveryMistake(t *testing.T) {
 			{Prefix: n, LeaseTime: time.Hour},
 			{Prefix: netip.MustParsePrefix("192.0.3.0/24"), LeaseTime: time.Second},
 			{Prefix: netip.MustParsePrefix("192.0.4.0/24"), LeaseTime: time.Hour, RenewTime: 2 * time.Hour},
-			{Prefix: netip.MustParsePrefix("192.0.5.0/24"), LeaseTime: time.Hour, OptionSet: v4.OptionSet{DNS: []netip.Addr{ip("2001:db8::2")}}},
-			{Prefix: netip.MustParsePrefix("192.0.6.0/24"), LeaseTime: time.Hour, OptionSet: v4.OptionSet{Options: []v4.Option{{Code: 82}}}},
+			{Prefix: netip.MustParsePrefix("192.0.5.0/24"), LeaseTime: time.Hour, OptionSet: options.OptionSet{DNS: []netip.Addr{ip("2001:db8::2")}}},
+			{Prefix: netip.MustParsePrefix("192.0.6.0/24"), LeaseTime: time.Hour, OptionSet: options.OptionSet{Options: []options.Option{{Code: 82}}}},
 		},
 	}})
 	for _, want := range []string{

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -64,7 +65,7 @@ func BenchmarkDecisionDuringSwap(b *testing.B) {
 	require.NoError(b, err)
 	h := newHandler(s, newCommitter(s, discard{}), discard{}, nil)
 	q := wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(11), GIAddr: relayIP, Option82: port(switch1, 1)}
-	g := datagram{data: q.Append(nil), from: netip.AddrPortFrom(relayIP, 67), ifindex: 3, to: serverIP}
+	g := socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
 	const packets = 5_000
 	measure := func(handle, answer []time.Duration) ([]time.Duration, []time.Duration) {
 		due := time.Now()

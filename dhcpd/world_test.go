@@ -11,6 +11,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -74,7 +75,7 @@ func testOptions() Options {
 		Subnets: []v4.Subnet{
 			{
 				Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour,
-				OptionSet: v4.OptionSet{DNS: []netip.Addr{host(3)}, Domain: "example.net"},
+				OptionSet: options.OptionSet{DNS: []netip.Addr{host(3)}, Domain: "example.net"},
 			},
 			{Prefix: netip.MustParsePrefix("203.0.113.0/24"), LeaseTime: 2 * time.Hour},
 		},
@@ -195,7 +196,7 @@ func guests() v4.Pool {
 	return v4.Pool{
 		Name: "guests", Kind: v4.PoolGuests, Range: v4.Range{First: host(200), Last: host(203)}, LeaseTime: 2 * time.Minute,
 		Links: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, WarnAt: 0.75,
-		OptionSet: v4.OptionSet{DNS: []netip.Addr{host(5)}, CaptivePortal: "https://portal.example.net/api"},
+		OptionSet: options.OptionSet{DNS: []netip.Addr{host(5)}, CaptivePortal: "https://portal.example.net/api"},
 	}
 }
 

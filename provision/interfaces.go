@@ -110,5 +110,14 @@ func (v *Interfaces) All() []*Interface {
 	return v.list
 }
 
+// Names returns the name of every interface, by index.
+func (v *Interfaces) Names() []string {
+	out := make([]string, 0, v.Len())
+	for _, f := range v.All() {
+		out = append(out, f.Name)
+	}
+	return out
+}
+
 // Len is the number of interfaces.
 func (v *Interfaces) Len() int { return len(v.All()) }

@@ -12,25 +12,26 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
 
 // usherOn runs usher on the router, with the world's socket and configuration,
-// and gives what it printed and its exit code.
+// and returns what it printed and its exit code.
 func (w *world) usherOn(t *testing.T, args ...string) (string, int) {
 	t.Helper()
 	all := append([]string{}, args...)
 	if args[1] != "clear" {
-		all = append(all, "--socket", w.socket())
+		all = append(all, "--socket", w.Socket())
 	}
 	if args[0] == "acl" && (args[1] == "show" || args[1] == "verify") {
-		all = append(all, "--config", w.configPath())
+		all = append(all, "--config", w.ConfigPath())
 	}
 	var out []byte
 	var err error
-	require.NoError(t, w.router.Do(func() error {
-		out, err = exec.CommandContext(t.Context(), w.program, all...).CombinedOutput()
+	require.NoError(t, w.Router.Do(func() error {
+		out, err = exec.CommandContext(t.Context(), w.Program, all...).CombinedOutput()
 		return nil
 	}))
 	var exit *exec.ExitError
@@ -43,7 +44,7 @@ func (w *world) usherOn(t *testing.T, args ...string) (string, int) {
 
 // reaches tells whether a host gets an answer from the internet.
 func reaches(h *lab.Host) bool {
-	conn, err := h.Dial(worldTCP, time.Second)
+	conn, err := h.Dial(miniature.EchoAddr, time.Second)
 	if err == nil {
 		_ = conn.Close()
 	}
@@ -51,35 +52,35 @@ func reaches(h *lab.Host) bool {
 }
 
 // setState changes a state in the ERP and returns when the kernel has followed.
-func (w *world) setState(t *testing.T, h home, st provision.State) {
+func (w *world) setState(t *testing.T, h miniature.Home, st provision.State) {
 	t.Helper()
-	_, err := w.client.SetState(t.Context(), provision.SubscriberID(h.id), st)
+	_, err := w.Client.SetState(t.Context(), provision.SubscriberID(h.ID), st)
 	require.NoError(t, err)
 }
 
 func TestKernelACLCommand(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 2, extra: "acl: {exempt: {customers: [1002]}}\n"})
-	paused, exempt := w.homes[0], w.homes[1]
-	require.EqualValues(t, 1002, exempt.id)
-	require.NoError(t, w.startAgent(t.Context()))
-	require.NoError(t, w.lease(t.Context(), paused))
-	require.NoError(t, w.lease(t.Context(), exempt))
+	w := startWorld(t, miniature.Options{Homes: 2, Extra: "acl: {exempt: {customers: [1002]}}\n"})
+	paused, exempt := w.Homes[0], w.Homes[1]
+	require.EqualValues(t, 1002, exempt.ID)
+	require.NoError(t, w.StartAgent(t.Context()))
+	require.NoError(t, w.Lease(t.Context(), paused))
+	require.NoError(t, w.Lease(t.Context(), exempt))
 	w.setState(t, paused, provision.StatePause)
 	w.setState(t, exempt, provision.StateStop)
-	require.False(t, reaches(paused.host))
-	require.True(t, reaches(exempt.host), "the exempt are never blocked")
+	require.False(t, reaches(paused.Host))
+	require.True(t, reaches(exempt.Host), "the exempt are never blocked")
 
 	t.Run("show", func(t *testing.T) {
 		out, code := w.usherOn(t, "acl", "show")
 		require.Zero(t, code, out)
 		require.Regexp(t, `set paused +want 1, have 1`, out)
 		require.Regexp(t, `set stopped +want 0, have 0`, out)
-		out, code = w.usherOn(t, "acl", "show", fmt.Sprint(paused.id))
+		out, code = w.usherOn(t, "acl", "show", fmt.Sprint(paused.ID))
 		require.Zero(t, code, out)
 		require.Contains(t, out, "wanted paused, in the kernel paused")
 		require.Contains(t, out, "why: customer 1001 is paused")
 		require.NotContains(t, out, "refused: 0 packets")
-		out, code = w.usherOn(t, "acl", "show", exempt.ip.String())
+		out, code = w.usherOn(t, "acl", "show", exempt.IP.String())
 		require.Zero(t, code, out)
 		require.Contains(t, out, "wanted open, in the kernel open")
 		require.Contains(t, out, "why: exempt by acl.exempt.customers; customer 1002 is stopped")
@@ -89,7 +90,7 @@ func TestKernelACLCommand(t *testing.T) {
 		out, code = w.usherOn(t, "acl", "show", "00:00:5e:00:53:01")
 		require.Equal(t, 1, code)
 		require.Contains(t, out, "block lists know no MACs")
-		x, err := w.client.Explain(t.Context(), "1002")
+		x, err := w.Client.Explain(t.Context(), "1002")
 		require.NoError(t, err)
 		require.Contains(t, x.Summary, "Customer 1002 is exempt (acl.exempt.customers)")
 	})
@@ -113,43 +114,43 @@ func TestKernelACLCommand(t *testing.T) {
 		out, code = w.usherOn(t, "acl", "open", "--for", "3s", "--reason", "a test")
 		require.Zero(t, code, out)
 		require.Contains(t, out, "EVERYBODY PASSES until")
-		require.True(t, reaches(paused.host))
+		require.True(t, reaches(paused.Host))
 		out, _ = w.usherOn(t, "acl", "show")
 		require.Contains(t, out, "a test; end it with usher acl close")
 		require.NotNil(t, w.status(t).Open)
 		require.Contains(t, w.page(t), "Everybody passes")
 		require.Regexp(t, `usher_acl_open_seconds [12]\.`, w.metrics(t))
-		eventually(t, 5*time.Second, "the kernel ends it", func() (bool, error) { return !reaches(paused.host), nil })
+		eventually(t, 5*time.Second, "the kernel ends it", func() (bool, error) { return !reaches(paused.Host), nil })
 	})
 	t.Run("open outlives the agent and close ends it", func(t *testing.T) {
 		_, code := w.usherOn(t, "acl", "open", "--for", "1h")
 		require.Zero(t, code)
-		w.agent.Kill()
-		require.True(t, reaches(paused.host))
+		w.Agent.Kill()
+		require.True(t, reaches(paused.Host))
 		out, code := w.usherOn(t, "acl", "open", "--for", "1h")
 		require.Equal(t, 1, code)
 		require.Contains(t, out, "usher acl clear takes every block away")
-		require.NoError(t, w.startAgent(t.Context()))
+		require.NoError(t, w.StartAgent(t.Context()))
 		require.InDelta(t, 3600, w.status(t).Open.LeftSeconds, 60)
-		require.True(t, reaches(paused.host))
+		require.True(t, reaches(paused.Host))
 		out, code = w.usherOn(t, "acl", "close")
 		require.Zero(t, code)
 		require.Contains(t, out, "in force again")
-		require.False(t, reaches(paused.host))
+		require.False(t, reaches(paused.Host))
 		require.Nil(t, w.status(t).Open)
 	})
 	t.Run("open ends with a dead agent", func(t *testing.T) {
 		_, code := w.usherOn(t, "acl", "open", "--for", "2s")
 		require.Zero(t, code)
-		w.agent.Kill()
-		require.True(t, reaches(paused.host))
-		eventually(t, 4*time.Second, "the kernel ends it", func() (bool, error) { return !reaches(paused.host), nil })
+		w.Agent.Kill()
+		require.True(t, reaches(paused.Host))
+		eventually(t, 4*time.Second, "the kernel ends it", func() (bool, error) { return !reaches(paused.Host), nil })
 	})
 	t.Run("without an agent", func(t *testing.T) {
 		out, code := w.usherOn(t, "acl", "show")
 		require.Zero(t, code, out)
 		require.Regexp(t, `set paused +want -, have 1`, out)
-		out, code = w.usherOn(t, "acl", "show", paused.ip.String())
+		out, code = w.usherOn(t, "acl", "show", paused.IP.String())
 		require.Zero(t, code, out)
 		require.Contains(t, out, "in the kernel paused")
 		out, code = w.usherOn(t, "acl", "show", "1")
@@ -162,7 +163,7 @@ func TestKernelACLCommand(t *testing.T) {
 		require.Zero(t, code, out)
 	})
 	t.Run("clear", func(t *testing.T) {
-		require.NoError(t, w.startAgent(t.Context()))
+		require.NoError(t, w.StartAgent(t.Context()))
 		out, code := w.usherOn(t, "acl", "clear")
 		require.Equal(t, 2, code)
 		require.Contains(t, out, "say --yes")
@@ -170,27 +171,27 @@ func TestKernelACLCommand(t *testing.T) {
 		require.Equal(t, 1, code)
 		require.Contains(t, out, "another process keeps the table")
 		require.Contains(t, out, "usher acl open --for 30m")
-		require.False(t, reaches(paused.host))
-		w.agent.Kill()
+		require.False(t, reaches(paused.Host))
+		w.Agent.Kill()
 		out, code = w.usherOn(t, "acl", "clear", "--yes")
 		require.Zero(t, code, out)
 		require.NotContains(t, w.nft(t, "list", "tables"), "usher")
-		require.True(t, reaches(paused.host))
+		require.True(t, reaches(paused.Host))
 		out, code = w.usherOn(t, "acl", "verify")
 		require.Equal(t, 1, code)
 		require.Contains(t, out, "there is none")
 		out, code = w.usherOn(t, "acl", "show")
 		require.Zero(t, code)
 		require.Contains(t, out, "nobody is blocked")
-		require.NoError(t, w.startAgent(t.Context()))
-		require.False(t, reaches(paused.host))
+		require.NoError(t, w.StartAgent(t.Context()))
+		require.False(t, reaches(paused.Host))
 	})
 }
 
 // get reads a page of the console on the router.
 func (w *world) get(t *testing.T, path string) string {
 	t.Helper()
-	out, err := w.router.Output(t.Context(), "curl", "-sS", "http://"+worldConsole+path)
+	out, err := w.Router.Output(t.Context(), "curl", "-sS", "http://"+miniature.ConsoleAddr+path)
 	require.NoError(t, err)
 	return out
 }
@@ -212,23 +213,23 @@ func withoutTimes(s string) string {
 // Killed right after a pause, before the snapshot was stored: the next start reads
 // an older one, and opens nobody for the moment until the ERP has answered.
 func TestKernelRestartWithAnOlderSnapshotOpensNobody(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 1, noRelay: true})
-	require.NoError(t, w.startAgent(t.Context()))
-	snapshot := filepath.Join(w.dir, "state", "snapshot")
+	w := worldWithoutRelay(t, miniature.Options{Homes: 1})
+	require.NoError(t, w.StartAgent(t.Context()))
+	snapshot := filepath.Join(w.Dir, "state", "snapshot")
 	var older []byte
 	eventually(t, 5*time.Second, "the snapshot is stored", func() (bool, error) {
 		var err error
 		older, err = os.ReadFile(snapshot)
 		return err == nil, nil
 	})
-	home := w.homes[0]
-	_, err := w.client.SetState(t.Context(), provision.SubscriberID(home.id), provision.StatePause)
+	home := w.Homes[0]
+	_, err := w.Client.SetState(t.Context(), provision.SubscriberID(home.ID), provision.StatePause)
 	require.NoError(t, err)
-	require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), home.ip.String())
+	require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), home.IP.String())
 	<-w.agentGone()
 	require.NoError(t, os.WriteFile(snapshot, older, 0o640))
 
-	monitor, err := w.router.Start("nft", "monitor")
+	monitor, err := w.Router.Start("nft", "monitor")
 	require.NoError(t, err)
 	probe := func(op string) { w.nft(t, op, "table", "inet", "probe") }
 	eventually(t, 5*time.Second, "nft monitor listens", func() (bool, error) {
@@ -237,11 +238,11 @@ func TestKernelRestartWithAnOlderSnapshotOpensNobody(t *testing.T) {
 		return strings.Contains(monitor.Log(), "table inet probe"), nil
 	})
 	before := strings.Count(monitor.Log(), "add table inet probe")
-	require.NoError(t, w.startAgent(t.Context()))
-	require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), home.ip.String())
+	require.NoError(t, w.StartAgent(t.Context()))
+	require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), home.IP.String())
 	probe("add")
 	eventually(t, 5*time.Second, "nft monitor has told everything", func() (bool, error) {
 		return strings.Count(monitor.Log(), "add table inet probe") > before, nil
 	})
-	require.NotContains(t, monitor.Log(), home.ip.String(), "neither taken out nor put in again")
+	require.NotContains(t, monitor.Log(), home.IP.String(), "neither taken out nor put in again")
 }

@@ -14,38 +14,39 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/provision/link/lab"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
 // guardedWorld has two customers on interfaces of the router itself, guarded by
 // MAC (direct0) and by interface (per0).
-func guardedWorld(t *testing.T) (w *world, direct, per home) {
+func guardedWorld(t *testing.T) (w *world, direct, per miniature.Home) {
 	t.Helper()
-	w = startWorld(t, worldOptions{homes: 1, interfaces: []string{`"direct*"`, `"per*"`},
-		subnets: `    - {prefix: 192.0.2.0/25, gateway: 192.0.2.1, lease_time: 10m}
+	w = startWorld(t, miniature.Options{Homes: 1, Interfaces: []string{`"direct*"`, `"per*"`},
+		Subnets: `    - {prefix: 192.0.2.0/25, gateway: 192.0.2.1, lease_time: 10m}
     - {prefix: 192.0.2.128/25, gateway: 192.0.2.129, lease_time: 10m}
   unknown_clients: guest
   pools:
     - {name: guests, range: 192.0.2.100-192.0.2.120, for: guests, probe: false}
 `,
-		extra: "acl: {source_guard: {direct: [direct0], vlan: [\"per*\"]}, verify_interval: 1h}\n",
+		Extra: "acl: {source_guard: {direct: [direct0], vlan: [\"per*\"]}, verify_interval: 1h}\n",
 	})
-	place := func(name, iface, gateway, ip string, mac emulator.MAC) home {
-		host, err := w.lab.Host(name)
+	place := func(name, iface, gateway, ip string, mac emulator.MAC) miniature.Home {
+		host, err := w.Lab.Host(name)
 		require.NoError(t, err)
-		require.NoError(t, w.lab.Wire(host, "eth0", w.router, iface))
-		require.NoError(t, w.router.IP("addr", "add", gateway+"/25", "dev", iface))
-		h := home{host: host, ip: netip.MustParseAddr(ip), mac: mac.String()}
-		require.NoError(t, host.IP("link", "set", "dev", "eth0", "address", h.mac))
-		h.id, err = w.erp.AddCustomer(emulator.Customer{Login: name, FullName: name, State: emulator.StateActive,
-			Addresses: []emulator.Address{{IP: h.ip, MAC: mac}}})
+		require.NoError(t, w.Lab.Wire(host, "eth0", w.Router, iface))
+		require.NoError(t, w.Router.IP("addr", "add", gateway+"/25", "dev", iface))
+		h := miniature.Home{Host: host, IP: netip.MustParseAddr(ip), MAC: mac.String()}
+		require.NoError(t, host.IP("link", "set", "dev", "eth0", "address", h.MAC))
+		h.ID, err = w.ERP.AddCustomer(emulator.Customer{Login: name, FullName: name, State: emulator.StateActive,
+			Addresses: []emulator.Address{{IP: h.IP, MAC: mac}}})
 		require.NoError(t, err)
 		return h
 	}
 	direct = place("direct", "direct0", "192.0.2.1", "192.0.2.10", emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x51})
 	per = place("per", "per0", "192.0.2.129", "192.0.2.130", emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x52})
-	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, w.StartAgent(t.Context()))
 	return w, direct, per
 }
 
@@ -68,46 +69,46 @@ func ping(t *testing.T, h *lab.Host, from, to string) bool {
 
 func TestKernelSourceGuard(t *testing.T) {
 	w, direct, per := guardedWorld(t)
-	for _, h := range []home{direct, per} {
-		require.NoError(t, w.lease(t.Context(), h), "DHCP passes the guard")
-		require.True(t, ping(t, h.host, h.ip.String(), worldInternet), "the rightful client passes")
+	for _, h := range []miniature.Home{direct, per} {
+		require.NoError(t, w.Lease(t.Context(), h), "DHCP passes the guard")
+		require.True(t, ping(t, h.Host, h.IP.String(), miniature.InternetIP), "the rightful client passes")
 	}
 	require.Zero(t, w.unbound(t))
 
 	t.Run("a spoofed address is dropped and counted", func(t *testing.T) {
-		for _, h := range []home{direct, per} {
+		for _, h := range []miniature.Home{direct, per} {
 			before := w.unbound(t)
-			spoofed := h.ip.Next().Next().String()
-			require.NoError(t, h.host.IP("addr", "add", spoofed+"/32", "dev", "eth0"))
-			require.False(t, ping(t, h.host, spoofed, worldInternet))
+			spoofed := h.IP.Next().Next().String()
+			require.NoError(t, h.Host.IP("addr", "add", spoofed+"/32", "dev", "eth0"))
+			require.False(t, ping(t, h.Host, spoofed, miniature.InternetIP))
 			require.Equal(t, before+1, w.unbound(t))
-			require.True(t, ping(t, h.host, h.ip.String(), worldInternet))
+			require.True(t, ping(t, h.Host, h.IP.String(), miniature.InternetIP))
 		}
 	})
 	t.Run("of another subscriber too", func(t *testing.T) {
-		require.NoError(t, per.host.IP("addr", "add", direct.ip.String()+"/32", "dev", "eth0"))
-		require.False(t, ping(t, per.host, direct.ip.String(), worldInternet))
+		require.NoError(t, per.Host.IP("addr", "add", direct.IP.String()+"/32", "dev", "eth0"))
+		require.False(t, ping(t, per.Host, direct.IP.String(), miniature.InternetIP))
 	})
 	t.Run("IPv6 is not looked at", func(t *testing.T) {
-		_, err := direct.host.Output(t.Context(), "ping", "-6", "-c1", "-W2", "-I", "eth0", "ff02::1")
+		_, err := direct.Host.Output(t.Context(), "ping", "-6", "-c1", "-W2", "-I", "eth0", "ff02::1")
 		require.NoError(t, err, "neighbour discovery and multicast go on")
 	})
 	t.Run("a foreign MAC with the right address is dropped", func(t *testing.T) {
-		require.NoError(t, direct.host.IP("link", "set", "dev", "eth0", "address", "00:00:5e:00:53:66"))
+		require.NoError(t, direct.Host.IP("link", "set", "dev", "eth0", "address", "00:00:5e:00:53:66"))
 		before := w.unbound(t)
-		require.False(t, ping(t, direct.host, direct.ip.String(), worldInternet))
+		require.False(t, ping(t, direct.Host, direct.IP.String(), miniature.InternetIP))
 		require.Equal(t, before+1, w.unbound(t))
 	})
 	t.Run("a guest gets in by its lease, with its first packet", func(t *testing.T) {
-		script := filepath.Join(w.dir, "first.sh")
+		script := filepath.Join(w.Dir, "first.sh")
 		require.NoError(t, os.WriteFile(script, []byte(firstPacketScript), 0o755))
 		const clients = 8
 		for i := range clients {
 			mac := fmt.Sprintf("00:00:5e:00:53:%02x", 0x70+i)
-			require.NoError(t, direct.host.IP("link", "set", "dev", "eth0", "down"))
-			require.NoError(t, direct.host.IP("link", "set", "dev", "eth0", "address", mac))
-			require.NoError(t, direct.host.IP("link", "set", "dev", "eth0", "up"))
-			p, err := direct.host.Start("udhcpc", "-f", "-q", "-n", "-i", "eth0", "-s", script, "-t", "10", "-T", "1")
+			require.NoError(t, direct.Host.IP("link", "set", "dev", "eth0", "down"))
+			require.NoError(t, direct.Host.IP("link", "set", "dev", "eth0", "address", mac))
+			require.NoError(t, direct.Host.IP("link", "set", "dev", "eth0", "up"))
+			p, err := direct.Host.Start("udhcpc", "-f", "-q", "-n", "-i", "eth0", "-s", script, "-t", "10", "-T", "1")
 			require.NoError(t, err)
 			eventually(t, 15*time.Second, "the client has tried its address", func() (bool, error) {
 				return strings.Contains(p.Log(), "first packet"), nil
@@ -115,8 +116,8 @@ func TestKernelSourceGuard(t *testing.T) {
 			require.Contains(t, p.Log(), "first packet answered", "client %d", i)
 		}
 		require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "bound_direct"), "00:00:5e:00:53:77")
-		require.NoError(t, direct.host.IP("route", "replace", "default", "via", "192.0.2.1"))
-		require.Equal(t, "refused", tcp(direct.host, worldTCP), "a guest reaches no more than DNS and its garden")
+		require.NoError(t, direct.Host.IP("route", "replace", "default", "via", "192.0.2.1"))
+		require.Equal(t, "refused", tcp(direct.Host, miniature.EchoAddr), "a guest reaches no more than DNS and its garden")
 		ip, _, _ := strings.Cut(strings.TrimSpace(lastBound(t, w)), " ")
 		out, code := w.usherOn(t, "acl", "show", ip)
 		require.Zero(t, code, out)
@@ -124,48 +125,48 @@ func TestKernelSourceGuard(t *testing.T) {
 		require.Contains(t, out, "it is one of a pool for guests")
 	})
 	t.Run("reload: off and on again", func(t *testing.T) {
-		good, err := os.ReadFile(w.configPath())
+		good, err := os.ReadFile(w.ConfigPath())
 		require.NoError(t, err)
-		spoofed := per.ip.Next().Next().String()
+		spoofed := per.IP.Next().Next().String()
 		reload := func(config string) {
-			require.NoError(t, os.WriteFile(w.configPath(), []byte(config), 0o600))
-			require.NoError(t, w.agent.Signal(syscall.SIGHUP))
+			require.NoError(t, os.WriteFile(w.ConfigPath(), []byte(config), 0o600))
+			require.NoError(t, w.Agent.Signal(syscall.SIGHUP))
 		}
 		reload(strings.ReplaceAll(string(good), "source_guard", "exempt: {addresses: ["+spoofed+"]}, source_guard"))
-		eventually(t, 5*time.Second, "an exempt address passes", func() (bool, error) { return ping(t, per.host, spoofed, worldInternet), nil })
+		eventually(t, 5*time.Second, "an exempt address passes", func() (bool, error) { return ping(t, per.Host, spoofed, miniature.InternetIP), nil })
 		reload(strings.ReplaceAll(string(good), "direct: [direct0], vlan: [\"per*\"]", ""))
 		eventually(t, 5*time.Second, "the guard is off", func() (bool, error) {
 			return !strings.Contains(w.nft(t, "list", "table", "inet", "usher"), "chain source"), nil
 		})
 		reload(string(good))
-		eventually(t, 5*time.Second, "the guard is on", func() (bool, error) { return !ping(t, per.host, spoofed, worldInternet), nil })
-		require.True(t, ping(t, per.host, per.ip.String(), worldInternet))
+		eventually(t, 5*time.Second, "the guard is on", func() (bool, error) { return !ping(t, per.Host, spoofed, miniature.InternetIP), nil })
+		require.True(t, ping(t, per.Host, per.IP.String(), miniature.InternetIP))
 	})
 	t.Run("a release takes the element away, unless the ERP binds it", func(t *testing.T) {
 		holds := func(set, text string) bool {
 			return strings.Contains(w.nft(t, "list", "set", "inet", "usher", set), text)
 		}
-		require.True(t, holds("bound_vlan", per.ip.String()))
-		require.True(t, holds("bound_direct", direct.ip.String()))
-		require.NoError(t, per.host.IP("addr", "flush", "dev", "eth0"))
-		p, err := w.dhcpClient(per, "-R")
+		require.True(t, holds("bound_vlan", per.IP.String()))
+		require.True(t, holds("bound_direct", direct.IP.String()))
+		require.NoError(t, per.Host.IP("addr", "flush", "dev", "eth0"))
+		p, err := w.DHCPClient(per, "-R")
 		require.NoError(t, err)
 		eventually(t, 15*time.Second, "bound", func() (bool, error) { return strings.Contains(p.Log(), "bound ip="), nil })
 		require.NoError(t, p.Signal(syscall.SIGTERM))
-		eventually(t, 3*time.Second, "the element is gone", func() (bool, error) { return !holds("bound_vlan", per.ip.String()), nil })
-		require.True(t, holds("bound_direct", direct.ip.String()), "bound by the ERP with its MAC")
+		eventually(t, 3*time.Second, "the element is gone", func() (bool, error) { return !holds("bound_vlan", per.IP.String()), nil })
+		require.True(t, holds("bound_direct", direct.IP.String()), "bound by the ERP with its MAC")
 	})
 	t.Run("a new interface of a pattern is guarded", func(t *testing.T) {
-		host, err := w.lab.Host("late")
+		host, err := w.Lab.Host("late")
 		require.NoError(t, err)
-		require.NoError(t, w.lab.Wire(host, "eth0", w.router, "per1"))
-		require.NoError(t, w.router.IP("addr", "add", "203.0.113.129/25", "dev", "per1"))
+		require.NoError(t, w.Lab.Wire(host, "eth0", w.Router, "per1"))
+		require.NoError(t, w.Router.IP("addr", "add", "203.0.113.129/25", "dev", "per1"))
 		require.NoError(t, host.IP("addr", "add", "203.0.113.130/25", "dev", "eth0"))
 		eventually(t, 2*time.Second, "it is guarded", func() (bool, error) { return !ping(t, host, "203.0.113.130", "203.0.113.129"), nil })
 	})
 }
 
-// lastBound gives the address of the newest acknowledgement.
+// lastBound returns the address of the newest acknowledgement.
 func lastBound(t *testing.T, w *world) string {
 	t.Helper()
 	for _, e := range w.status(t).DHCP.Events {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/link/lab"
@@ -28,7 +29,7 @@ import (
 func (w *world) servers(t *testing.T) {
 	t.Helper()
 	for _, port := range []string{"53", "7007"} {
-		c, err := w.internet.ListenPacket(worldInternet + ":" + port)
+		c, err := w.Internet.ListenPacket(miniature.InternetIP + ":" + port)
 		require.NoError(t, err)
 		require.NoError(t, c.(*net.UDPConn).SetReadBuffer(4<<20))
 		var wg sync.WaitGroup
@@ -44,12 +45,12 @@ func (w *world) servers(t *testing.T) {
 				}
 			}
 		})
-		w.onClose(func() { _ = c.Close(); wg.Wait() })
+		w.OnClose(func() { _ = c.Close(); wg.Wait() })
 	}
 	for _, port := range []string{"80", "443"} {
-		ln, err := w.internet.Listen(worldInternet + ":" + port)
+		ln, err := w.Internet.Listen(miniature.InternetIP + ":" + port)
 		require.NoError(t, err)
-		w.serve(ln, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("the internet")) }))
+		w.Serve(ln, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("the internet")) }))
 	}
 }
 
@@ -61,7 +62,7 @@ func outcome(err error) string {
 	switch {
 	case err == nil:
 		return "ok"
-	case isTimeout(err), errors.Is(err, os.ErrDeadlineExceeded):
+	case miniature.IsTimeout(err), errors.Is(err, os.ErrDeadlineExceeded):
 		return "silence"
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ECONNRESET):
 		return "refused"
@@ -96,10 +97,10 @@ func udp(h *lab.Host, to string) string {
 }
 
 // reachOf tries everything from and to a home.
-func (w *world) reachOf(t *testing.T, h home) string {
+func (w *world) reachOf(t *testing.T, h miniature.Home) string {
 	t.Helper()
 	echo := "silence"
-	if out, err := h.host.Output(t.Context(), "sh", "-c", "ping -c1 -W1 "+worldInternet+" || true"); err == nil {
+	if out, err := h.Host.Output(t.Context(), "sh", "-c", "ping -c1 -W1 "+miniature.InternetIP+" || true"); err == nil {
 		switch {
 		case strings.Contains(out, " 1 received"):
 			echo = "ok"
@@ -107,10 +108,10 @@ func (w *world) reachOf(t *testing.T, h home) string {
 			echo = "refused"
 		}
 	}
-	code, _ := h.host.Output(t.Context(), "sh", "-c", "curl -s -o /dev/null --max-time 0.5 -w '%{http_code}' http://"+worldInternet+"/ || true")
+	code, _ := h.Host.Output(t.Context(), "sh", "-c", "curl -s -o /dev/null --max-time 0.5 -w '%{http_code}' http://"+miniature.InternetIP+"/ || true")
 	return fmt.Sprintf("tcp %s, udp %s, ping %s, dns %s, http %s, https %s, from outside %s",
-		tcp(h.host, worldTCP), udp(h.host, worldTCP), echo, udp(h.host, worldInternet+":53"), code,
-		tcp(h.host, worldInternet+":443"), tcp(w.internet, h.ip.String()+":7008"))
+		tcp(h.Host, miniature.EchoAddr), udp(h.Host, miniature.EchoAddr), echo, udp(h.Host, miniature.InternetIP+":53"), code,
+		tcp(h.Host, miniature.InternetIP+":443"), tcp(w.Internet, h.IP.String()+":7008"))
 }
 
 var reachWanted = map[provision.State]string{
@@ -132,7 +133,7 @@ func startStream(t *testing.T, h *lab.Host) *stream {
 	t.Helper()
 	s := &stream{stop: make(chan struct{}), back: map[uint32]bool{}}
 	require.NoError(t, h.Do(func() (err error) {
-		s.conn, err = net.Dial("udp", worldTCP)
+		s.conn, err = net.Dial("udp", miniature.EchoAddr)
 		return err
 	}))
 	require.NoError(t, s.conn.(*net.UDPConn).SetReadBuffer(4<<20))
@@ -164,7 +165,7 @@ func startStream(t *testing.T, h *lab.Host) *stream {
 	return s
 }
 
-// end gives how many packets were sent and how many did not come back.
+// end returns how many packets were sent and how many did not come back.
 func (s *stream) end() (sent, lost int) {
 	close(s.stop)
 	_ = s.conn.SetReadDeadline(time.Now().Add(time.Second))
@@ -174,62 +175,62 @@ func (s *stream) end() (sent, lost int) {
 }
 
 // lossless runs f beside a neighbour's traffic, of which nothing may be lost.
-func lossless(t *testing.T, w *world, neighbour home, f func()) {
+func lossless(t *testing.T, w *world, neighbour miniature.Home, f func()) {
 	t.Helper()
-	s := startStream(t, neighbour.host)
-	live, err := startFlow(neighbour.host)
+	s := startStream(t, neighbour.Host)
+	live, err := miniature.StartFlow(neighbour.Host)
 	require.NoError(t, err)
-	defer live.close()
+	defer live.Close()
 	f()
 	sent, lost := s.end()
 	t.Logf("the unblocked neighbour lost %d of %d packets", lost, sent)
 	require.Greater(t, sent, 100)
 	require.Zero(t, lost, "of %d packets", sent)
-	require.NoError(t, live.failure())
+	require.NoError(t, live.Failure())
 }
 
 func statesWorld(t *testing.T, customers int, extra string) *world {
 	t.Helper()
-	w := startWorld(t, worldOptions{homes: 2, customers: customers, extra: extra})
+	w := startWorld(t, miniature.Options{Homes: 2, Customers: customers, Extra: extra})
 	w.servers(t)
-	require.NoError(t, w.startAgent(t.Context()))
-	for _, h := range w.homes {
-		require.NoError(t, w.lease(t.Context(), h))
+	require.NoError(t, w.StartAgent(t.Context()))
+	for _, h := range w.Homes {
+		require.NoError(t, w.Lease(t.Context(), h))
 	}
-	ln, err := w.homes[0].host.Listen(w.homes[0].ip.String() + ":7008")
+	ln, err := w.Homes[0].Host.Listen(w.Homes[0].IP.String() + ":7008")
 	require.NoError(t, err)
-	w.onClose(func() { _ = ln.Close() })
+	w.OnClose(func() { _ = ln.Close() })
 	return w
 }
 
 func TestKernelEveryStateAndTransition(t *testing.T) {
 	w := statesWorld(t, 0, "portal: {listen: \"0.0.0.0:8080\"}\n")
-	h := w.homes[0]
+	h := w.Homes[0]
 	for _, nat := range []bool{false, true} {
 		name := "routed"
 		if nat {
 			name = "masqueraded"
-			w.nft(t, "-f", w.file(t, w.router, "nat.nft", "table ip operator {\n\tchain post {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t\toifname internet masquerade\n\t}\n}\n"))
+			w.nft(t, "-f", w.file(t, w.Router, "nat.nft", "table ip operator {\n\tchain post {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t\toifname internet masquerade\n\t}\n}\n"))
 		}
 		t.Run(name, func(t *testing.T) {
-			lossless(t, w, w.homes[1], func() {
+			lossless(t, w, w.Homes[1], func() {
 				require.Equal(t, reachWanted[provision.StateActive], w.reachOf(t, h))
 				// Every transition between two states once.
 				now := provision.StateActive
 				for _, next := range []provision.State{provision.StatePause, provision.StateStop, provision.StateActive,
 					provision.StateStop, provision.StatePause, provision.StateActive} {
-					var live *flow
+					var live *miniature.Flow
 					if now == provision.StateActive {
 						var err error
-						live, err = startFlow(h.host)
+						live, err = miniature.StartFlow(h.Host)
 						require.NoError(t, err)
-						require.NoError(t, beating(t.Context(), live))
+						require.NoError(t, miniature.Beating(t.Context(), live))
 					}
 					w.setState(t, h, next)
 					if live != nil {
-						_, err := live.waitEnd(t.Context(), 3*time.Second)
+						_, err := live.WaitEnd(t.Context(), 3*time.Second)
 						require.NoError(t, err, "the established connection ends")
-						live.close()
+						live.Close()
 					}
 					require.Equal(t, reachWanted[next], w.reachOf(t, h), "%s after %s", next, now)
 					now = next
@@ -241,14 +242,14 @@ func TestKernelEveryStateAndTransition(t *testing.T) {
 
 func TestKernelTableIsRepairedUnderTraffic(t *testing.T) {
 	w := statesWorld(t, 0, "")
-	h := w.homes[0]
+	h := w.Homes[0]
 	w.setState(t, h, provision.StatePause)
-	lossless(t, w, w.homes[1], func() {
+	lossless(t, w, w.Homes[1], func() {
 		for _, c := range []struct {
 			name string
 			args []string
 		}{
-			{"an element deleted", []string{"delete", "element", "inet", "usher", "paused", "{", h.ip.String(), "}"}},
+			{"an element deleted", []string{"delete", "element", "inet", "usher", "paused", "{", h.IP.String(), "}"}},
 			{"a set flushed", []string{"flush", "set", "inet", "usher", "paused"}},
 			{"the rules flushed", []string{"flush", "table", "inet", "usher"}},
 			{"the table dropped", []string{"delete", "table", "inet", "usher"}},
@@ -261,19 +262,19 @@ func TestKernelTableIsRepairedUnderTraffic(t *testing.T) {
 			t.Logf("%s: repaired after %v", c.name, time.Since(began).Round(time.Millisecond))
 			out, code := w.usherOn(t, "acl", "diff")
 			require.Zero(t, code, "%s: %s", c.name, out)
-			require.Equal(t, "refused", tcp(h.host, worldTCP), c.name)
+			require.Equal(t, "refused", tcp(h.Host, miniature.EchoAddr), c.name)
 			out, _ = w.usherOn(t, "acl", "show")
 			require.Regexp(t, `by nft \(\d+\)`, out, c.name)
 		}
-		w.agent.Kill()
-		require.NoError(t, w.startAgent(t.Context()))
+		w.Agent.Kill()
+		require.NoError(t, w.StartAgent(t.Context()))
 		// The last snapshot on disk may be older than the pause.
-		eventually(t, 5*time.Second, "the ERP has been asked", func() (bool, error) { return tcp(h.host, worldTCP) == "refused", nil })
+		eventually(t, 5*time.Second, "the ERP has been asked", func() (bool, error) { return tcp(h.Host, miniature.EchoAddr) == "refused", nil })
 		out, code := w.usherOn(t, "acl", "open", "--for", "1h")
 		require.Zero(t, code, out)
 		_, code = w.usherOn(t, "acl", "close")
 		require.Zero(t, code)
-		require.NoError(t, w.agent.Signal(syscall.SIGHUP))
+		require.NoError(t, w.Agent.Signal(syscall.SIGHUP))
 		_, code = w.usherOn(t, "acl", "verify")
 		require.Zero(t, code)
 	})
@@ -293,28 +294,28 @@ func (w *world) inSet(t *testing.T, set string) int {
 func TestKernelGuardHoldsAMassPause(t *testing.T) {
 	w := statesWorld(t, 60, "guard: {min_changed: 5}\n")
 	ids := []int64{}
-	for _, c := range w.erp.Customers() {
-		if c.State == emulator.StateActive && c.ID != w.homes[0].id && c.ID != w.homes[1].id && len(c.Addresses) > 0 {
+	for _, c := range w.ERP.Customers() {
+		if c.State == emulator.StateActive && c.ID != w.Homes[0].ID && c.ID != w.Homes[1].ID && len(c.Addresses) > 0 {
 			ids = append(ids, c.ID)
 		}
 	}
 	before := w.inSet(t, "paused")
-	lossless(t, w, w.homes[1], func() {
-		require.NoError(t, w.erp.SetState(w.homes[0].id, emulator.StatePause))
+	lossless(t, w, w.Homes[1], func() {
+		require.NoError(t, w.ERP.SetState(w.Homes[0].ID, emulator.StatePause))
 		n := len(ids) * 4 / 10
 		for _, id := range ids[:n] {
-			require.NoError(t, w.erp.SetState(id, emulator.StatePause))
+			require.NoError(t, w.ERP.SetState(id, emulator.StatePause))
 		}
 		eventually(t, 10*time.Second, "the guard holds it", func() (bool, error) { return w.status(t).Sync.Held != nil, nil })
 		require.Equal(t, before, w.inSet(t, "paused"), "nobody is blocked meanwhile")
-		require.Equal(t, "ok", tcp(w.homes[0].host, worldTCP))
+		require.Equal(t, "ok", tcp(w.Homes[0].Host, miniature.EchoAddr))
 		out, code := w.usherOn(t, "guard", "show")
 		require.Zero(t, code)
 		require.Regexp(t, `blocks +\d+ of \d+ subscribers`, out)
 		out, code = w.usherOn(t, "guard", "accept")
 		require.Zero(t, code, out)
 		eventually(t, 3*time.Second, "the kernel follows", func() (bool, error) { return w.inSet(t, "paused") > before+n/2, nil })
-		require.Equal(t, "refused", tcp(w.homes[0].host, worldTCP))
+		require.Equal(t, "refused", tcp(w.Homes[0].Host, miniature.EchoAddr))
 		out, code = w.usherOn(t, "acl", "diff")
 		require.Zero(t, code, out)
 	})
@@ -323,19 +324,19 @@ func TestKernelGuardHoldsAMassPause(t *testing.T) {
 func TestKernelKillNineInABatch(t *testing.T) {
 	w := statesWorld(t, 1500, "guard: {max_blocked: 100%, max_moved: 100%, max_removed: 100%}\n")
 	r := rand.New(rand.NewPCG(5, 6))
-	customers := w.erp.Customers()
-	lossless(t, w, w.homes[1], func() {
+	customers := w.ERP.Customers()
+	lossless(t, w, w.Homes[1], func() {
 		for round := range 4 {
-			killed := time.AfterFunc(time.Duration(r.IntN(1300))*time.Millisecond, w.agent.Kill)
+			killed := time.AfterFunc(time.Duration(r.IntN(1300))*time.Millisecond, w.Agent.Kill)
 			state := []emulator.State{emulator.StatePause, emulator.StateStop, emulator.StateActive}[round%3]
 			for _, i := range r.Perm(len(customers))[:700] {
-				if id := customers[i].ID; id != w.homes[1].id {
-					require.NoError(t, w.erp.SetState(id, state))
+				if id := customers[i].ID; id != w.Homes[1].ID {
+					require.NoError(t, w.ERP.SetState(id, state))
 				}
 			}
 			<-w.agentGone()
 			killed.Stop()
-			require.NoError(t, w.startAgent(t.Context()))
+			require.NoError(t, w.StartAgent(t.Context()))
 			eventually(t, 10*time.Second, "the kernel is as wanted", func() (bool, error) {
 				st := w.status(t)
 				return st.ACL.Pending == 0 && st.ACL.Want == st.ACL.Have && st.Sync.Source != provision.SourceStored, nil
@@ -350,54 +351,54 @@ func TestKernelKillNineInABatch(t *testing.T) {
 }
 
 func TestKernelDryRunTouchesNothing(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 1, extra: "portal: {listen: \"0.0.0.0:8080\"}\nroutes: {enabled: true, interfaces: [access]}\n"})
-	h := w.homes[0]
-	require.NoError(t, w.erp.SetState(h.id, emulator.StateStop))
-	rules, err := w.router.Output(t.Context(), "nft", "list", "ruleset")
+	w := startWorld(t, miniature.Options{Homes: 1, Extra: "portal: {listen: \"0.0.0.0:8080\"}\nroutes: {enabled: true, interfaces: [access]}\n"})
+	h := w.Homes[0]
+	require.NoError(t, w.ERP.SetState(h.ID, emulator.StateStop))
+	rules, err := w.Router.Output(t.Context(), "nft", "list", "ruleset")
 	require.NoError(t, err)
-	routes, err := w.router.Output(t.Context(), "ip", "-4", "route", "show", "table", "all")
+	routes, err := w.Router.Output(t.Context(), "ip", "-4", "route", "show", "table", "all")
 	require.NoError(t, err)
-	w.agent, err = w.router.Start(w.program, "run", "--config", w.configPath(), "--dry-run")
+	w.Agent, err = w.Router.Start(w.Program, "run", "--config", w.ConfigPath(), "--dry-run")
 	require.NoError(t, err)
 	eventually(t, 20*time.Second, "the agent is ready", func() (bool, error) {
-		st, err := w.client.Status(t.Context())
+		st, err := w.Client.Status(t.Context())
 		return err == nil && st.Ready, nil
 	})
 	require.True(t, w.status(t).DryRun)
 	out, code := w.usherOn(t, "acl", "diff")
 	require.Equal(t, 1, code)
-	require.Contains(t, out, "+ stopped "+h.ip.String())
+	require.Contains(t, out, "+ stopped "+h.IP.String())
 	out, code = w.usherOn(t, "acl", "show")
 	require.Zero(t, code)
 	require.Regexp(t, `set stopped +want 1, have 0`, out)
 	out, code = w.usherOn(t, "acl", "show", "--as-nft")
 	require.Zero(t, code)
-	require.Contains(t, out, h.ip.String())
-	_, err = w.client.SetState(t.Context(), provision.SubscriberID(h.id), provision.StateActive)
+	require.Contains(t, out, h.IP.String())
+	_, err = w.Client.SetState(t.Context(), provision.SubscriberID(h.ID), provision.StateActive)
 	require.ErrorContains(t, err, "this agent is a dry run")
 	out, code = w.usherOn(t, "acl", "open", "--for", "1m")
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "a dry run touches nothing")
 
-	p, err := w.dhcpClient(h, "-t", "2", "-n")
+	p, err := w.DHCPClient(h, "-t", "2", "-n")
 	require.NoError(t, err)
 	eventually(t, 10*time.Second, "nobody answers", func() (bool, error) {
 		require.NotContains(t, p.Log(), "bound")
 		return strings.Contains(p.Log(), "no lease"), nil
 	})
-	sockets, err := w.router.Output(t.Context(), "ss", "-Hlnu", "sport = :67")
+	sockets, err := w.Router.Output(t.Context(), "ss", "-Hlnu", "sport = :67")
 	require.NoError(t, err)
 	require.Empty(t, sockets, "port 67 is left to others")
-	sockets, err = w.router.Output(t.Context(), "ss", "-Hlnt", "sport = :8080")
+	sockets, err = w.Router.Output(t.Context(), "ss", "-Hlnt", "sport = :8080")
 	require.NoError(t, err)
 	require.Empty(t, sockets, "no portal")
-	after, err := w.router.Output(t.Context(), "nft", "list", "ruleset")
+	after, err := w.Router.Output(t.Context(), "nft", "list", "ruleset")
 	require.NoError(t, err)
 	require.Equal(t, rules, after)
-	after, err = w.router.Output(t.Context(), "ip", "-4", "route", "show", "table", "all")
+	after, err = w.Router.Output(t.Context(), "ip", "-4", "route", "show", "table", "all")
 	require.NoError(t, err)
 	require.Equal(t, routes, after)
-	log, err := os.ReadFile(filepath.Join(w.dir, "erp.log"))
+	log, err := os.ReadFile(filepath.Join(w.Dir, "erp.log"))
 	require.NoError(t, err)
 	for _, action := range []string{"set_mac_by_ip", "state_change"} {
 		require.False(t, slices.Contains(strings.FieldsFunc(string(log), func(r rune) bool { return r == '&' || r == '=' || r == '"' }), action), action)

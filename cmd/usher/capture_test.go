@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/dhcpd/probe"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
@@ -47,11 +48,11 @@ func (c *capture) watch(t *testing.T, name string, h *lab.Host, iface, mac strin
 }
 
 // watchHome captures at a customer and, of its messages, between relay and router.
-func (w *world) watchHome(t *testing.T, h home) *capture {
+func (w *world) watchHome(t *testing.T, h miniature.Home) *capture {
 	t.Helper()
 	c := &capture{}
-	c.watch(t, "at the customer", h.host, "eth0", h.mac)
-	c.watch(t, "at the router", w.router, "access", h.mac)
+	c.watch(t, "at the customer", h.Host, "eth0", h.MAC)
+	c.watch(t, "at the router", w.Router, "access", h.MAC)
 	return c
 }
 

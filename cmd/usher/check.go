@@ -6,17 +6,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/config/keys"
 )
 
-// configFlag adds --config to a command.
-func configFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "configuration file")
-	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
-}
-
-func newCheck(c *cli) *cobra.Command {
+func newCheck(c *cli.Program) *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
 		Use:   "check",
@@ -25,7 +20,7 @@ func newCheck(c *cli) *cobra.Command {
 file:line:column: key: reason. It exits 0 when the file is good and 1 when it is not. Warnings tell
 of what works but should be known; they do not change the exit code.`,
 		Example: "  usher check --config /etc/usher/usher.yaml\n  usher check --config new.yaml --output json",
-		Args:    exactly(0),
+		Args:    cli.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(path)
 			var wrong *keys.Errors
@@ -38,8 +33,8 @@ of what works but should be known; they do not change the exit code.`,
 			} else {
 				warnings = append(warnings, cfg.Warnings...)
 			}
-			if c.output == "json" {
-				if err := printJSON(cmd.OutOrStdout(), struct {
+			if c.Output == "json" {
+				if err := cli.PrintJSON(cmd.OutOrStdout(), struct {
 					File     string         `json:"file"`
 					OK       bool           `json:"ok"`
 					Problems []keys.Problem `json:"problems"`
@@ -56,14 +51,14 @@ of what works but should be known; they do not change the exit code.`,
 				}
 			}
 			if len(problems) > 0 {
-				return errSilent
+				return cli.ErrSilent
 			}
-			if c.output != "json" {
+			if c.Output != "json" {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %d subnets, ERP %s\n", path, len(cfg.DHCP.Subnets), cfg.ERP.Client.URL)
 			}
 			return nil
 		},
 	}
-	configFlag(cmd, &path)
+	cli.ConfigFlag(cmd, &path)
 	return cmd
 }

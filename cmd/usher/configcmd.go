@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/config"
 )
 
@@ -12,7 +13,7 @@ func newConfig() *cobra.Command {
 		Short:   "What a configuration may say",
 		Long:    "config tells programs what a configuration may say. \"usher check\" says what is wrong with one.",
 		Example: "  usher config schema > usher.schema.json",
-		Args:    subcommand,
+		Args:    cli.Subcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newConfigSchema())
@@ -30,7 +31,7 @@ each key is for. Editors complete and check with it while you type, if the first
 
 It knows each value by itself. What several keys say together, and what is on this host, "usher check" looks at.`,
 		Example: "  usher config schema > /etc/usher/usher.schema.json",
-		Args:    exactly(0),
+		Args:    cli.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := cmd.OutOrStdout().Write(config.Schema())
 			return err

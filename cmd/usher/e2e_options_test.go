@@ -7,20 +7,22 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 )
 
 // tellingScript prints everything that udhcpc was told.
-const tellingScript = udhcpcScript + `[ "$1" != bound ] || { env | grep -E '^(search|staticroutes|msstaticroutes|mtu|siaddr|sname|boot_file|opt[0-9]+|ntpsrv)=' | sed 's/^/told /'; echo told all; }
+const tellingScript = miniature.UDHCPCScript + `[ "$1" != bound ] || { env | grep -E '^(search|staticroutes|msstaticroutes|mtu|siaddr|sname|boot_file|opt[0-9]+|ntpsrv)=' | sed 's/^/told /'; echo told all; }
 `
 
 // Options on their way through a relay into real clients: compressed names, routes,
 // a class's boot file, more than fits without overload, and a lease in two packets.
 func TestKernelPeersOptions(t *testing.T) {
-	needKernel(t, "dhcpcd", "unshare")
-	w := startWorld(t, worldOptions{
-		homes: 3,
-		times: `lease_time: 10m
+	labtest.Need(t, "dhcpcd", "unshare")
+	w := startWorld(t, miniature.Options{
+		Homes: 3,
+		Times: `lease_time: 10m
       search: [eng.example.net, sales.example.net]
       routes: [{to: 192.0.2.0/24, via: 198.51.100.1}, {to: 203.0.113.128/25, via: 0.0.0.0}]
       mtu: 1492
@@ -28,7 +30,7 @@ func TestKernelPeersOptions(t *testing.T) {
         - {code: 224, type: string, value: "` + strings.Repeat("a", 200) + `"}
         - {code: 225, type: string, value: "` + strings.Repeat("b", 100) + `"}
         - {code: 226, type: string, value: "` + strings.Repeat("c", 50) + `"}`,
-		subnets: `  rapid_commit: true
+		Subnets: `  rapid_commit: true
   classes:
     - name: stb
       match: {vendor_class: "stb-*"}
@@ -38,12 +40,12 @@ func TestKernelPeersOptions(t *testing.T) {
       ntp: [203.0.113.123]
 `,
 	})
-	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, w.StartAgent(t.Context()))
 	udhcpc := func(t *testing.T, i int, mac byte, golden string, args ...string) string {
 		h := w.setMAC(t, i, mac)
 		c := w.watchHome(t, h)
-		script := w.file(t, h.host, "telling.sh", tellingScript)
-		p, err := h.host.Start("udhcpc", append([]string{"-f", "-i", "eth0", "-s", script, "-t", "10", "-T", "1"}, args...)...)
+		script := w.file(t, h.Host, "telling.sh", tellingScript)
+		p, err := h.Host.Start("udhcpc", append([]string{"-f", "-i", "eth0", "-s", script, "-t", "10", "-T", "1"}, args...)...)
 		require.NoError(t, err)
 		logged(t, p, "told all", 1)
 		p.Kill()
@@ -70,16 +72,16 @@ func TestKernelPeersOptions(t *testing.T) {
 	t.Run("rapid commit", func(t *testing.T) {
 		h := w.setMAC(t, 2, 0x13)
 		c := w.watchHome(t, h)
-		conf := w.file(t, h.host, "dhcpcd.conf", dhcpcdConf+"option rapid_commit\n")
-		p, err := h.host.Start("unshare", "--mount", "--propagation", "private", w.file(t, h.host, "dhcpcd.sh", dhcpcdScript), filepath.Dir(conf))
+		conf := w.file(t, h.Host, "dhcpcd.conf", dhcpcdConf+"option rapid_commit\n")
+		p, err := h.Host.Start("unshare", "--mount", "--propagation", "private", w.file(t, h.Host, "dhcpcd.sh", dhcpcdScript), filepath.Dir(conf))
 		require.NoError(t, err)
-		logged(t, p, "leased "+h.ip.String(), 1)
+		logged(t, p, "leased "+h.IP.String(), 1)
 		p.Kill()
-		w.sees(t, "an ACK for a DISCOVER", h.ip, func(e console.EventView) bool { return e.Type == "discover" && e.Outcome == "ack" })
-		x, err := w.client.Explain(t.Context(), h.ip.String())
+		w.sees(t, "an ACK for a DISCOVER", h.IP, func(e console.EventView) bool { return e.Type == "discover" && e.Outcome == "ack" })
+		x, err := w.Client.Explain(t.Context(), h.IP.String())
 		require.NoError(t, err)
 		require.Len(t, x.Events, 1, "no REQUEST was needed")
-		w.leaseState(t, h.ip, "bound")
+		w.leaseState(t, h.IP, "bound")
 		c.golden(t, "rapid-commit")
 	})
 }

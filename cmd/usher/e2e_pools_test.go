@@ -12,7 +12,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -39,40 +41,40 @@ func between(a netip.Addr, first, last string) bool {
 // keeps its address over kill -9 of the agent, and moves to its own within the
 // guests' lease when the ERP learns it.
 func TestKernelGuestBehindRelay(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 3, extra: "acl: {enabled: false}\n", dhcp: `  unknown_clients: guest
+	w := startWorld(t, miniature.Options{Homes: 3, Extra: "acl: {enabled: false}\n", DHCP: `  unknown_clients: guest
   pools:
     - name: guests
       range: 198.51.100.200-198.51.100.201
       lease_time: 1m
       dns: [203.0.113.53]
 `})
-	guest, other, third := w.homes[0], w.homes[1], w.homes[2]
-	for _, h := range w.homes {
-		require.NoError(t, w.erp.RemoveIP(h.id, h.ip))
+	guest, other, third := w.Homes[0], w.Homes[1], w.Homes[2]
+	for _, h := range w.Homes {
+		require.NoError(t, w.ERP.RemoveIP(h.ID, h.IP))
 	}
-	_, err := w.erp.AddCustomer(emulator.Customer{Login: "elsewhere", FullName: "elsewhere", State: emulator.StateActive, // without any binding nothing is served
+	_, err := w.ERP.AddCustomer(emulator.Customer{Login: "elsewhere", FullName: "elsewhere", State: emulator.StateActive, // without any binding nothing is served
 		Addresses: []emulator.Address{{IP: netip.MustParseAddr("198.51.100.77"), MAC: emulator.MAC{0, 0, 0x5e, 0, 0x53, 0xee}}}})
 	require.NoError(t, err)
-	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, w.StartAgent(t.Context()))
 
-	p, err := w.dhcpClient(guest)
+	p, err := w.DHCPClient(guest)
 	require.NoError(t, err)
 	a := boundTo(t, p, 1)
 	require.True(t, between(a, "198.51.100.200", "198.51.100.201"), a)
 	require.Contains(t, p.Log(), "router=198.51.100.1 dns=203.0.113.53 lease=60")
 
-	x, err := w.client.Explain(t.Context(), a.String())
+	x, err := w.Client.Explain(t.Context(), a.String())
 	require.NoError(t, err)
 	require.Contains(t, x.Summary, "It is within pool guests, for guests, and leased to ")
-	pools, err := w.client.Pools(t.Context(), "guests")
+	pools, err := w.Client.Pools(t.Context(), "guests")
 	require.NoError(t, err)
 	require.Equal(t, 1, pools.Pools[0].Leased)
 	require.Len(t, pools.Addresses, 1)
 
 	t.Run("the lease survives kill -9", func(t *testing.T) {
-		w.agent.Kill()
-		require.NoError(t, w.startAgent(t.Context()))
-		q, err := w.dhcpClient(other)
+		w.Agent.Kill()
+		require.NoError(t, w.StartAgent(t.Context()))
+		q, err := w.DHCPClient(other)
 		require.NoError(t, err)
 		b := boundTo(t, q, 1)
 		require.NotEqual(t, a, b, "the first guest still has it")
@@ -82,25 +84,25 @@ func TestKernelGuestBehindRelay(t *testing.T) {
 		})
 	})
 	t.Run("a third one finds the pool exhausted", func(t *testing.T) {
-		q, err := w.dhcpClient(third)
+		q, err := w.DHCPClient(third)
 		require.NoError(t, err)
 		defer q.Kill()
 		eventually(t, 15*time.Second, "the pool is exhausted", func() (bool, error) {
-			st, err := w.client.Pools(t.Context(), "")
+			st, err := w.Client.Pools(t.Context(), "")
 			return err == nil && st.Pools[0].Exhausted > 0 && st.Pools[0].Full, err
 		})
 		require.NotContains(t, q.Log(), "bound")
 	})
 	t.Run("the ERP learns the port and the guest moves", func(t *testing.T) {
-		require.NoError(t, w.erp.AddIP(guest.id, guest.ip, emulator.MAC{}))
+		require.NoError(t, w.ERP.AddIP(guest.ID, guest.IP, emulator.MAC{}))
 		eventually(t, 10*time.Second, "the agent has the binding", func() (bool, error) {
-			x, err := w.client.Explain(t.Context(), guest.ip.String())
+			x, err := w.Client.Explain(t.Context(), guest.IP.String())
 			return err == nil && len(x.Bindings) == 1, err
 		})
 		// Not waiting for T1, half a minute: what the client then does, now.
 		require.NoError(t, p.Signal(syscall.SIGUSR1))
-		require.Equal(t, guest.ip, boundTo(t, p, 2))
-		_, err := guest.host.Output(t.Context(), "ping", "-c1", "-W2", worldInternet)
+		require.Equal(t, guest.IP, boundTo(t, p, 2))
+		_, err := guest.Host.Output(t.Context(), "ping", "-c1", "-W2", miniature.InternetIP)
 		require.NoError(t, err)
 	})
 }
@@ -108,38 +110,38 @@ func TestKernelGuestBehindRelay(t *testing.T) {
 // Guests on a wire of the router's own: clients that race, a stranger who squats on an
 // address, and one that gives its address back.
 func TestKernelGuestsDirectlyAttached(t *testing.T) {
-	needKernel(t, "dhclient")
-	w := startWorld(t, worldOptions{homes: 1, noRelay: true, extra: "acl: {enabled: false}\n", interfaces: []string{"lan"},
-		subnets: "    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1, lease_time: 10m}\n",
-		dhcp: `  unknown_clients: guest
+	labtest.Need(t, "dhclient")
+	w := worldWithoutRelay(t, miniature.Options{Homes: 1, Extra: "acl: {enabled: false}\n", Interfaces: []string{"lan"},
+		Subnets: "    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1, lease_time: 10m}\n",
+		DHCP: `  unknown_clients: guest
   pools: [{name: lan, range: 192.0.2.100-192.0.2.105, lease_time: 2m}]
 `})
-	bridge, err := w.lab.Host("lan")
+	bridge, err := w.Lab.Host("lan")
 	require.NoError(t, err)
 	require.NoError(t, bridge.IP("link", "add", "br0", "type", "bridge"))
 	require.NoError(t, bridge.IP("link", "set", "dev", "br0", "up"))
-	require.NoError(t, w.lab.Wire(bridge, "uplink", w.router, "lan"))
+	require.NoError(t, w.Lab.Wire(bridge, "uplink", w.Router, "lan"))
 	require.NoError(t, bridge.IP("link", "set", "dev", "uplink", "master", "br0"))
-	require.NoError(t, w.router.IP("addr", "add", "192.0.2.1/24", "dev", "lan"))
-	attach := func(name string) home {
-		h, err := w.lab.Host(name)
+	require.NoError(t, w.Router.IP("addr", "add", "192.0.2.1/24", "dev", "lan"))
+	attach := func(name string) miniature.Home {
+		h, err := w.Lab.Host(name)
 		require.NoError(t, err)
-		require.NoError(t, w.lab.Wire(h, "eth0", bridge, name))
+		require.NoError(t, w.Lab.Wire(h, "eth0", bridge, name))
 		require.NoError(t, bridge.IP("link", "set", "dev", name, "master", "br0"))
-		return home{host: h}
+		return miniature.Home{Host: h}
 	}
 	squatter := attach("squatter")
 	for _, a := range []string{"192.0.2.100", "192.0.2.101", "192.0.2.102"} {
-		require.NoError(t, squatter.host.IP("addr", "add", a+"/24", "dev", "eth0"))
+		require.NoError(t, squatter.Host.IP("addr", "add", a+"/24", "dev", "eth0"))
 	}
-	clients := []home{attach("one"), attach("two"), attach("three")}
-	require.NoError(t, w.startAgent(t.Context()))
+	clients := []miniature.Home{attach("one"), attach("two"), attach("three")}
+	require.NoError(t, w.StartAgent(t.Context()))
 
 	procs := make([]*lab.Process, len(clients))
 	var wg sync.WaitGroup
 	for i, h := range clients { // at once
 		wg.Go(func() {
-			p, err := w.dhcpClient(h, "-R")
+			p, err := w.DHCPClient(h, "-R")
 			if err == nil {
 				procs[i] = p
 			}
@@ -154,7 +156,7 @@ func TestKernelGuestsDirectlyAttached(t *testing.T) {
 		require.NotContains(t, got, a)
 		got = append(got, a)
 	}
-	pools, err := w.client.Pools(t.Context(), "lan")
+	pools, err := w.Client.Pools(t.Context(), "lan")
 	require.NoError(t, err)
 	st := pools.Pools[0]
 	require.Equal(t, 3, st.Leased)
@@ -164,13 +166,13 @@ func TestKernelGuestsDirectlyAttached(t *testing.T) {
 
 	// With the rest of the pool taken a further client meets the squatter's addresses only.
 	late := attach("late")
-	p, err := w.dhcpClient(late)
+	p, err := w.DHCPClient(late)
 	require.NoError(t, err)
 	eventually(t, 20*time.Second, "all that is squatted on is in quarantine", func() (bool, error) {
-		v, err := w.client.Pools(t.Context(), "lan")
+		v, err := w.Client.Pools(t.Context(), "lan")
 		return err == nil && v.Pools[0].Quarantined == 3, err
 	})
-	x, err := w.client.Explain(t.Context(), "192.0.2.101")
+	x, err := w.Client.Explain(t.Context(), "192.0.2.101")
 	require.NoError(t, err)
 	require.Contains(t, x.Summary, "in quarantine until")
 	require.NotContains(t, p.Log(), "bound")
@@ -178,7 +180,7 @@ func TestKernelGuestsDirectlyAttached(t *testing.T) {
 	require.NoError(t, procs[0].Signal(syscall.SIGTERM)) // releases
 	a := boundTo(t, p, 1)
 	require.Equal(t, got[0], a, "what was given back goes to who waits")
-	metrics, err := w.router.Output(t.Context(), "curl", "-s", "http://"+worldConsole+"/metrics")
+	metrics, err := w.Router.Output(t.Context(), "curl", "-s", "http://"+miniature.ConsoleAddr+"/metrics")
 	require.NoError(t, err)
 	require.True(t, slices.Contains(strings.Split(metrics, "\n"), `usher_dhcp_pool_addresses{pool="lan",state="quarantined"} 3`), "%s", metrics)
 }

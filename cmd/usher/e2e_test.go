@@ -20,28 +20,42 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
-// startWorld builds a world for a test, with a capture of the router's side of
-// the relay. When the test fails, everything that ran is named and all files
-// are kept.
-func startWorld(t *testing.T, o worldOptions) *world {
+// world is a provider in miniature with what tests do in it.
+type world struct{ *miniature.World }
+
+// startWorld builds a world for a test, with a relay.
+func startWorld(t *testing.T, o miniature.Options) *world {
 	t.Helper()
-	needKernel(t, "ping", "udhcpc", "dhcrelay", "tcpdump", "nft")
-	o.name, o.program = "e2e", program(t)
-	o.dir = t.TempDir()
-	if o.poll == 0 {
-		o.poll = time.Second
+	w := worldWithoutRelay(t, o)
+	require.NoError(t, w.StartRelay(t.Context()))
+	return w
+}
+
+// worldWithoutRelay builds a world in which the test is the relay, if one is
+// needed, with a capture of the router's side. When the test fails, everything
+// that ran is named and all files are kept.
+func worldWithoutRelay(t *testing.T, o miniature.Options) *world {
+	t.Helper()
+	labtest.Need(t, "ping", "udhcpc", "dhcrelay", "tcpdump", "nft")
+	o.Name, o.Program = "e2e", program(t)
+	o.Dir = t.TempDir()
+	if o.Poll == 0 {
+		o.Poll = time.Second
 	}
-	w, err := newWorld(o)
+	m, err := miniature.New(o)
 	require.NoError(t, err)
+	w := &world{m}
 	t.Cleanup(func() {
-		started := w.lab.Processes()
-		w.close()
+		started := w.Lab.Processes()
+		w.Close()
 		if t.Failed() {
 			for _, p := range started {
 				t.Logf("started on %s: %s", p.Host, p.Command)
@@ -49,12 +63,9 @@ func startWorld(t *testing.T, o worldOptions) *world {
 			keepEvidence(t, w)
 		}
 	})
-	_, err = w.router.Start("tcpdump", "-U", "-n", "-i", "any", "-w", filepath.Join(w.dir, "router.pcap"), "udp port 67 or udp port 68")
+	_, err = w.Router.Start("tcpdump", "-U", "-n", "-i", "any", "-w", filepath.Join(w.Dir, "router.pcap"), "udp port 67 or udp port 68")
 	require.NoError(t, err)
-	require.NoError(t, w.echoServer())
-	if !o.noRelay {
-		require.NoError(t, w.startRelay(t.Context()))
-	}
+	require.NoError(t, w.EchoServer())
 	return w
 }
 
@@ -69,12 +80,12 @@ func keepEvidence(t *testing.T, w *world) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Log(err)
 	}
-	err := os.CopyFS(dir, os.DirFS(w.dir))
+	err := os.CopyFS(dir, os.DirFS(w.Dir))
 	t.Logf("captures, logs and files: %s (copy: %v)", dir, err)
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".log") {
 			b, _ := os.ReadFile(path)
-			t.Logf("%s: %s", d.Name(), lastLines(string(b), 5))
+			t.Logf("%s: %s", d.Name(), miniature.LastLines(string(b), 5))
 		}
 		return nil
 	})
@@ -83,21 +94,21 @@ func keepEvidence(t *testing.T, w *world) {
 // nft runs the real tool on the router.
 func (w *world) nft(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := w.router.Output(t.Context(), "nft", args...)
+	out, err := w.Router.Output(t.Context(), "nft", args...)
 	require.NoError(t, err)
 	return out
 }
 
 func (w *world) status(t *testing.T) *console.Status {
 	t.Helper()
-	st, err := w.client.Status(t.Context())
+	st, err := w.Client.Status(t.Context())
 	require.NoError(t, err)
 	return st
 }
 
 func eventually(t *testing.T, limit time.Duration, what string, ok func() (bool, error)) {
 	t.Helper()
-	require.NoError(t, until(t.Context(), limit, what, ok))
+	require.NoError(t, miniature.Until(t.Context(), limit, what, ok))
 }
 
 // noNamespaces checks that a lab left nothing behind.
@@ -109,7 +120,7 @@ func noNamespaces(t *testing.T, part string) {
 }
 
 func TestKernelDemo(t *testing.T) {
-	needKernel(t, "ping", "udhcpc", "dhcrelay")
+	labtest.Need(t, "ping", "udhcpc", "dhcrelay")
 	cmd := exec.CommandContext(t.Context(), program(t), "demo", "--once")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -122,7 +133,7 @@ func TestKernelDemo(t *testing.T) {
 }
 
 func TestKernelDemoCleansUpAfterInterrupt(t *testing.T) {
-	needKernel(t, "ping", "udhcpc", "dhcrelay")
+	labtest.Need(t, "ping", "udhcpc", "dhcrelay")
 	tmp := t.TempDir()
 	cmd := exec.Command(program(t), "demo", "--once")
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
@@ -148,68 +159,68 @@ func TestDemoOnLoopback(t *testing.T) {
 }
 
 func TestKernelRealClientsThroughARealRelay(t *testing.T) {
-	needKernel(t, "dhclient")
-	w := startWorld(t, worldOptions{homes: 2})
-	require.NoError(t, w.startAgent(t.Context()))
+	labtest.Need(t, "dhclient")
+	w := startWorld(t, miniature.Options{Homes: 2})
+	require.NoError(t, w.StartAgent(t.Context()))
 
 	t.Run("udhcpc renews past the relay and releases", func(t *testing.T) {
-		h := w.homes[0]
-		p, err := w.dhcpClient(h, "-R")
+		h := w.Homes[0]
+		p, err := w.DHCPClient(h, "-R")
 		require.NoError(t, err)
 		eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) {
-			return strings.Contains(p.Log(), "bound ip="+h.ip.String()+" "), nil
+			return strings.Contains(p.Log(), "bound ip="+h.IP.String()+" "), nil
 		})
 		require.Contains(t, p.Log(), "router=198.51.100.1 dns=203.0.113.10 lease=600")
 		require.NoError(t, p.Signal(syscall.SIGUSR1)) // renew now: unicast to the server, no option 82
 		eventually(t, 10*time.Second, "udhcpc has renewed", func() (bool, error) {
-			return strings.Contains(p.Log(), "renew ip="+h.ip.String()+" "), nil
+			return strings.Contains(p.Log(), "renew ip="+h.IP.String()+" "), nil
 		})
 		// dhcrelay also relays a copy of the unicast packet that it sees pass by.
 		eventually(t, 5*time.Second, "a renewal past the relay is acknowledged", func() (bool, error) {
-			x, err := w.client.Explain(t.Context(), h.ip.String())
+			x, err := w.Client.Explain(t.Context(), h.IP.String())
 			return err == nil && slices.ContainsFunc(x.Events, func(e console.EventView) bool {
-				return e.Type == "request" && e.Outcome == "ack" && e.ClientIP == h.ip && !e.Relay.IsValid() && len(e.Option82) == 0
+				return e.Type == "request" && e.Outcome == "ack" && e.ClientIP == h.IP && !e.Relay.IsValid() && len(e.Option82) == 0
 			}), err
 		})
 		require.NoError(t, p.Signal(syscall.SIGTERM)) // -R: release at exit
 		eventually(t, 5*time.Second, "the lease is released", func() (bool, error) {
-			x, err := w.client.Explain(t.Context(), h.ip.String())
+			x, err := w.Client.Explain(t.Context(), h.IP.String())
 			return err == nil && len(x.Leases) == 1 && x.Leases[0].State.String() == "released", err
 		})
 	})
 	t.Run("dhclient gets its address, reboots, and keeps it over a restart of the agent", func(t *testing.T) {
-		h := w.homes[1]
-		script := filepath.Join(w.dir, "dhclient.sh")
+		h := w.Homes[1]
+		script := filepath.Join(w.Dir, "dhclient.sh")
 		require.NoError(t, os.WriteFile(script, []byte(dhclientScript), 0o755))
-		leases := filepath.Join(w.dir, "dhclient.leases")
+		leases := filepath.Join(w.Dir, "dhclient.leases")
 		dhclient := func() *lab.Process {
-			p, err := h.host.Start("dhclient", "-4", "-d", "-sf", script, "-lf", leases, "-pf", filepath.Join(w.dir, "dhclient.pid"), "eth0")
+			p, err := h.Host.Start("dhclient", "-4", "-d", "-sf", script, "-lf", leases, "-pf", filepath.Join(w.Dir, "dhclient.pid"), "eth0")
 			require.NoError(t, err)
 			eventually(t, 20*time.Second, "dhclient is bound", func() (bool, error) {
-				return strings.Contains(p.Log(), "bound to "+h.ip.String()), nil
+				return strings.Contains(p.Log(), "bound to "+h.IP.String()), nil
 			})
 			return p
 		}
 		p := dhclient()
-		_, err := h.host.Output(t.Context(), "ping", "-c1", "-W2", worldInternet)
+		_, err := h.Host.Output(t.Context(), "ping", "-c1", "-W2", miniature.InternetIP)
 		require.NoError(t, err)
 		p.Kill()
-		w.agent.Kill()
-		require.NoError(t, w.startAgent(t.Context()))
+		w.Agent.Kill()
+		require.NoError(t, w.StartAgent(t.Context()))
 		p = dhclient() // INIT-REBOOT with the lease file
-		require.Contains(t, p.Log(), "DHCPREQUEST for "+h.ip.String())
+		require.Contains(t, p.Log(), "DHCPREQUEST for "+h.IP.String())
 		require.NotContains(t, p.Log(), "DHCPDISCOVER")
 	})
 	t.Run("a router swap is accepted and reported", func(t *testing.T) {
-		h := w.homes[0]
-		require.NoError(t, h.host.IP("link", "set", "dev", "eth0", "address", "00:00:5e:00:53:99"))
-		p, err := w.dhcpClient(h)
+		h := w.Homes[0]
+		require.NoError(t, h.Host.IP("link", "set", "dev", "eth0", "address", "00:00:5e:00:53:99"))
+		p, err := w.DHCPClient(h)
 		require.NoError(t, err)
 		eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) {
-			return strings.Contains(p.Log(), "bound ip="+h.ip.String()+" "), nil
+			return strings.Contains(p.Log(), "bound ip="+h.IP.String()+" "), nil
 		})
 		eventually(t, 10*time.Second, "the ERP has the new MAC", func() (bool, error) {
-			c, _ := w.erp.Customer(h.id)
+			c, _ := w.ERP.Customer(h.ID)
 			return c.Addresses[0].MAC.String() == "00:00:5e:00:53:99", nil
 		})
 	})
@@ -228,55 +239,55 @@ exit 0
 
 func TestKernelBlockIsFast(t *testing.T) {
 	const poll = time.Second
-	w := startWorld(t, worldOptions{homes: 2, poll: poll})
-	require.NoError(t, w.startAgent(t.Context()))
-	for _, h := range w.homes {
-		require.NoError(t, w.lease(t.Context(), h))
+	w := startWorld(t, miniature.Options{Homes: 2, Poll: poll})
+	require.NoError(t, w.StartAgent(t.Context()))
+	for _, h := range w.Homes {
+		require.NoError(t, w.Lease(t.Context(), h))
 	}
-	h := w.homes[0]
-	neighbour, err := startFlow(w.homes[1].host)
+	h := w.Homes[0]
+	neighbour, err := miniature.StartFlow(w.Homes[1].Host)
 	require.NoError(t, err)
-	defer neighbour.close()
+	defer neighbour.Close()
 
 	for _, state := range []emulator.State{emulator.StatePause, emulator.StateStop} {
 		t.Run("poll sees "+state.String(), func(t *testing.T) {
-			live, err := startFlow(h.host)
+			live, err := miniature.StartFlow(h.Host)
 			require.NoError(t, err)
-			defer live.close()
-			require.NoError(t, beating(t.Context(), live))
+			defer live.Close()
+			require.NoError(t, miniature.Beating(t.Context(), live))
 			began := time.Now()
-			require.NoError(t, w.erp.SetState(h.id, state))
-			ended, err := live.waitEnd(t.Context(), 10*time.Second)
+			require.NoError(t, w.ERP.SetState(h.ID, state))
+			ended, err := live.WaitEnd(t.Context(), 10*time.Second)
 			require.NoError(t, err)
 			// At worst a poll had just read the states; its length and the jitter come on top.
 			took := ended.Sub(began)
 			t.Logf("flow ended %v after the change in the ERP", took)
 			require.Less(t, took, poll*12/10+200*time.Millisecond)
-			require.NoError(t, beating(t.Context(), neighbour))
-			require.NoError(t, w.erp.SetState(h.id, emulator.StateActive))
+			require.NoError(t, miniature.Beating(t.Context(), neighbour))
+			require.NoError(t, w.ERP.SetState(h.ID, emulator.StateActive))
 			eventually(t, 5*time.Second, "the customer is back", func() (bool, error) {
-				f, err := startFlow(h.host)
+				f, err := miniature.StartFlow(h.Host)
 				if err != nil {
 					return false, nil
 				}
-				f.close()
+				f.Close()
 				return true, nil
 			})
 		})
 	}
 	for _, state := range []provision.State{provision.StatePause, provision.StateStop} {
 		t.Run("usher customer "+state.String(), func(t *testing.T) {
-			live, err := startFlow(h.host)
+			live, err := miniature.StartFlow(h.Host)
 			require.NoError(t, err)
-			defer live.close()
-			require.NoError(t, beating(t.Context(), live))
+			defer live.Close()
+			require.NoError(t, miniature.Beating(t.Context(), live))
 			began := time.Now()
-			ch, err := w.client.SetState(t.Context(), provision.SubscriberID(h.id), state)
+			ch, err := w.Client.SetState(t.Context(), provision.SubscriberID(h.ID), state)
 			require.NoError(t, err)
-			ended, err := live.waitEnd(t.Context(), 10*time.Second)
+			ended, err := live.WaitEnd(t.Context(), 10*time.Second)
 			require.NoError(t, err)
 			erp := time.Duration(ch.ERPSeconds * float64(time.Second))
-			carried, after := live.newest().Sub(began)-erp, ended.Sub(began)-erp
+			carried, after := live.Newest().Sub(began)-erp, ended.Sub(began)-erp
 			t.Logf("flow carried its last byte %v, and ended %v after the ERP's answer", carried, after)
 			require.Less(t, carried, 100*time.Millisecond)
 			// If the block falls between a byte and its echo, the customer's end is
@@ -285,21 +296,21 @@ func TestKernelBlockIsFast(t *testing.T) {
 				require.Equal(t, provision.StatePause, state, "a stopped flow ends in silence with its last byte")
 				require.Less(t, after, 500*time.Millisecond)
 			}
-			require.NoError(t, beating(t.Context(), neighbour))
-			c, _ := w.erp.Customer(h.id)
+			require.NoError(t, miniature.Beating(t.Context(), neighbour))
+			c, _ := w.ERP.Customer(h.ID)
 			require.Equal(t, state.String(), c.State.String())
-			_, err = w.client.SetState(t.Context(), provision.SubscriberID(h.id), provision.StateActive)
+			_, err = w.Client.SetState(t.Context(), provision.SubscriberID(h.ID), provision.StateActive)
 			require.NoError(t, err)
-			back, err := startFlow(h.host)
+			back, err := miniature.StartFlow(h.Host)
 			require.NoError(t, err, "back at once after resume")
-			back.close()
+			back.Close()
 		})
 	}
 }
 
 func TestKernelForeignTablesAreUntouched(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 1})
-	file := filepath.Join(w.dir, "foreign.nft")
+	w := startWorld(t, miniature.Options{Homes: 1})
+	file := filepath.Join(w.Dir, "foreign.nft")
 	require.NoError(t, os.WriteFile(file, []byte(`table inet operator {
 	set friends {
 		type ipv4_addr
@@ -314,38 +325,38 @@ func TestKernelForeignTablesAreUntouched(t *testing.T) {
 `), 0o600))
 	w.nft(t, "-f", file)
 	before := w.nft(t, "list", "table", "inet", "operator")
-	require.NoError(t, w.startAgent(t.Context()))
-	require.NoError(t, w.lease(t.Context(), w.homes[0]))
-	live, err := startFlow(w.homes[0].host)
+	require.NoError(t, w.StartAgent(t.Context()))
+	require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
+	live, err := miniature.StartFlow(w.Homes[0].Host)
 	require.NoError(t, err)
-	defer live.close()
-	_, err = w.client.SetState(t.Context(), provision.SubscriberID(w.homes[0].id), provision.StateStop)
+	defer live.Close()
+	_, err = w.Client.SetState(t.Context(), provision.SubscriberID(w.Homes[0].ID), provision.StateStop)
 	require.NoError(t, err)
-	_, err = live.waitEnd(t.Context(), 5*time.Second)
+	_, err = live.WaitEnd(t.Context(), 5*time.Second)
 	require.NoError(t, err, "the block stands before the operator's established accept")
 	require.Equal(t, before, w.nft(t, "list", "table", "inet", "operator"))
 }
 
 func TestKernelStopLeavesEverything(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 1})
-	require.NoError(t, w.startAgent(t.Context()))
-	require.NoError(t, w.lease(t.Context(), w.homes[0]))
-	_, err := w.client.SetState(t.Context(), provision.SubscriberID(w.homes[0].id), provision.StatePause)
+	w := startWorld(t, miniature.Options{Homes: 1})
+	require.NoError(t, w.StartAgent(t.Context()))
+	require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
+	_, err := w.Client.SetState(t.Context(), provision.SubscriberID(w.Homes[0].ID), provision.StatePause)
 	require.NoError(t, err)
 	before := w.nft(t, "list", "table", "inet", "usher")
-	require.Contains(t, before, w.homes[0].ip.String())
+	require.Contains(t, before, w.Homes[0].IP.String())
 
 	began := time.Now()
-	require.NoError(t, w.agent.Signal(syscall.SIGTERM))
+	require.NoError(t, w.Agent.Signal(syscall.SIGTERM))
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	require.NoError(t, w.agent.Wait(ctx))
+	require.NoError(t, w.Agent.Wait(ctx))
 	require.Less(t, time.Since(began), 2*time.Second)
 	require.Equal(t, withoutCounters(before), withoutCounters(w.nft(t, "list", "table", "inet", "usher")))
-	_, err = w.client.Status(t.Context())
+	_, err = w.Client.Status(t.Context())
 	require.ErrorContains(t, err, "no agent answers")
 
-	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, w.StartAgent(t.Context()))
 	require.Equal(t, withoutCounters(before), withoutCounters(w.nft(t, "list", "table", "inet", "usher")))
 	require.Equal(t, 1, w.status(t).DHCP.Leases.Bound)
 }
@@ -362,24 +373,24 @@ func withoutCounters(s string) string {
 }
 
 func TestKernelReload(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 1})
-	require.NoError(t, w.startAgent(t.Context()))
-	good, err := os.ReadFile(w.configPath())
+	w := startWorld(t, miniature.Options{Homes: 1})
+	require.NoError(t, w.StartAgent(t.Context()))
+	good, err := os.ReadFile(w.ConfigPath())
 	require.NoError(t, err)
 	reloaded := func(config, want string) {
 		t.Helper()
-		require.NoError(t, os.WriteFile(w.configPath(), []byte(config), 0o600))
-		require.NoError(t, w.agent.Signal(syscall.SIGHUP))
+		require.NoError(t, os.WriteFile(w.ConfigPath(), []byte(config), 0o600))
+		require.NoError(t, w.Agent.Signal(syscall.SIGHUP))
 		eventually(t, 5*time.Second, "the agent says "+want, func() (bool, error) {
-			return strings.Contains(w.agent.Log(), want), nil
+			return strings.Contains(w.Agent.Log(), want), nil
 		})
 	}
 	reloaded("nonsense: true\n"+string(good), "usher.yaml:1:1: nonsense: unknown key")
-	require.NoError(t, w.lease(t.Context(), w.homes[0]), "the earlier configuration still serves")
+	require.NoError(t, w.Lease(t.Context(), w.Homes[0]), "the earlier configuration still serves")
 	reloaded(strings.Replace(string(good), "state_dir: /", "state_dir: /x/", 1), "[state_dir] cannot change while the agent runs")
 	reloaded(strings.Replace(string(good), "lease_time: 10m", "lease_time: 20m", 1), "configuration reloaded")
-	require.NoError(t, w.homes[0].host.IP("addr", "flush", "dev", "eth0"))
-	p, err := w.dhcpClient(w.homes[0])
+	require.NoError(t, w.Homes[0].Host.IP("addr", "flush", "dev", "eth0"))
+	p, err := w.DHCPClient(w.Homes[0])
 	require.NoError(t, err)
 	eventually(t, 15*time.Second, "the new lease time", func() (bool, error) {
 		return strings.Contains(p.Log(), "lease=1200"), nil
@@ -387,9 +398,9 @@ func TestKernelReload(t *testing.T) {
 }
 
 func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 1, customers: 300})
-	require.NoError(t, w.startAgent(t.Context()))
-	h := w.homes[0]
+	w := startWorld(t, miniature.Options{Homes: 1, Customers: 300})
+	require.NoError(t, w.StartAgent(t.Context()))
+	h := w.Homes[0]
 	before := withoutCounters(w.nft(t, "list", "table", "inet", "usher"))
 	bindings := w.status(t).Sync.Counts.Bindings
 
@@ -407,7 +418,7 @@ func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
 		{"half of the rows gone", emulator.Quirks{HalfGone: true}, "remove"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			require.NoError(t, w.erp.SetQuirks(c.quirks))
+			require.NoError(t, w.ERP.SetQuirks(c.quirks))
 			eventually(t, 15*time.Second, "the agent notices", func() (bool, error) {
 				st := w.status(t)
 				if st.Sync.Held != nil {
@@ -419,27 +430,27 @@ func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
 			require.True(t, st.Ready)
 			require.Equal(t, bindings, st.Sync.Counts.Bindings, "the last good snapshot stays in use")
 			require.Equal(t, before, withoutCounters(w.nft(t, "list", "table", "inet", "usher")))
-			require.NoError(t, w.erp.SetQuirks(emulator.Quirks{}))
+			require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{}))
 			eventually(t, 15*time.Second, "the agent is well again", func() (bool, error) {
 				st := w.status(t)
 				return st.Sync.ConsecutiveFailures == 0 && st.Sync.Held == nil, nil
 			})
 		})
 	}
-	require.NoError(t, w.lease(t.Context(), h))
-	require.NotContains(t, w.agent.Log(), worldKey, "the key never reaches the log")
+	require.NoError(t, w.Lease(t.Context(), h))
+	require.NotContains(t, w.Agent.Log(), miniature.Key, "the key never reaches the log")
 
 	t.Run("accepted by hand", func(t *testing.T) {
-		require.NoError(t, w.erp.SetQuirks(emulator.Quirks{HalfGone: true}))
+		require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{HalfGone: true}))
 		eventually(t, 15*time.Second, "the guard holds", func() (bool, error) { return w.status(t).Sync.Held != nil, nil })
-		out, err := exec.Command(program(t), "guard", "accept", "--socket", w.socket()).CombinedOutput()
+		out, err := exec.Command(program(t), "guard", "accept", "--socket", w.Socket()).CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		require.Less(t, w.status(t).Sync.Counts.Bindings, bindings)
 	})
 	t.Run("start with a dead ERP", func(t *testing.T) {
-		require.NoError(t, w.erp.SetQuirks(emulator.Quirks{HTMLPage: 502}))
-		w.agent.Kill()
-		require.NoError(t, w.startAgent(t.Context()))
+		require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{HTMLPage: 502}))
+		w.Agent.Kill()
+		require.NoError(t, w.StartAgent(t.Context()))
 		st := w.status(t)
 		require.Equal(t, provision.SourceStored, st.Sync.Source)
 		require.Positive(t, st.Sync.Counts.Bindings)
@@ -447,18 +458,18 @@ func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
 }
 
 func TestKernelComposedFallback(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 1, customers: 200})
-	require.NoError(t, w.erp.SetQuirks(emulator.Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}))
-	require.NoError(t, w.startAgent(t.Context()))
+	w := startWorld(t, miniature.Options{Homes: 1, Customers: 200})
+	require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}))
+	require.NoError(t, w.StartAgent(t.Context()))
 	require.Equal(t, provision.SourceComposed, w.status(t).Sync.Source)
-	require.Contains(t, w.agent.Log(), "composed")
-	require.NoError(t, w.lease(t.Context(), w.homes[0]), "the port by name, from commutation and devices")
+	require.Contains(t, w.Agent.Log(), "composed")
+	require.NoError(t, w.Lease(t.Context(), w.Homes[0]), "the port by name, from commutation and devices")
 }
 
 func TestKernelGarbageEndsInCountedOutcomes(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 1})
-	require.NoError(t, w.startAgent(t.Context()))
-	conn, err := w.access.ListenPacket("10.0.0.2:0")
+	w := startWorld(t, miniature.Options{Homes: 1})
+	require.NoError(t, w.StartAgent(t.Context()))
+	conn, err := w.Access.ListenPacket("10.0.0.2:0")
 	require.NoError(t, err)
 	defer conn.Close()
 	server := &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 67}
@@ -522,19 +533,19 @@ func TestKernelGarbageEndsInCountedOutcomes(t *testing.T) {
 	require.Equal(t, uint64(1), outcomes["not_request"])
 	events := w.status(t).DHCP.Events
 	require.True(t, slices.ContainsFunc(events, func(e console.EventView) bool { return e.MAC[5] == 5 && e.Type == "discover" }), "%+v", events)
-	require.NoError(t, w.lease(t.Context(), w.homes[0]), "real clients are still served")
+	require.NoError(t, w.Lease(t.Context(), w.Homes[0]), "real clients are still served")
 }
 
 func TestKernelKillNineLosesNothing(t *testing.T) {
 	const customers = 120
-	w := startWorld(t, worldOptions{homes: 1, customers: customers, noRelay: true, extra: "reports: {rate: 200, burst: 50}\n"})
-	paused := w.erp.Customers()[7]
-	require.NoError(t, w.erp.SetState(paused.ID, emulator.StatePause))
-	relay, err := w.access.ListenPacket(worldGateway + ":67")
+	w := worldWithoutRelay(t, miniature.Options{Homes: 1, Customers: customers, Extra: "reports: {rate: 200, burst: 50}\n"})
+	paused := w.ERP.Customers()[7]
+	require.NoError(t, w.ERP.SetState(paused.ID, emulator.StatePause))
+	relay, err := w.Access.ListenPacket(miniature.GatewayIP + ":67")
 	require.NoError(t, err)
 	defer relay.Close()
 
-	targets := relayTargets(w.erp)
+	targets := relayTargets(w.ERP)
 	require.Greater(t, len(targets), 50)
 	acked := map[netip.Addr]net.HardwareAddr{}
 	// The request in flight when the agent died may be on disk although its
@@ -542,8 +553,8 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 	inFlight := map[netip.Addr][]string{}
 	r := rand.New(rand.NewPCG(3, 4))
 	for round := range 8 {
-		require.NoError(t, w.startAgent(t.Context()))
-		killed := time.AfterFunc(time.Duration(5+r.IntN(60))*time.Millisecond, w.agent.Kill)
+		require.NoError(t, w.StartAgent(t.Context()))
+		killed := time.AfterFunc(time.Duration(5+r.IntN(60))*time.Millisecond, w.Agent.Kill)
 		for _, i := range r.Perm(len(targets)) {
 			target := targets[i]
 			mac := net.HardwareAddr{0x02, byte(round), 0, byte(i >> 8), byte(i), 1}
@@ -560,12 +571,12 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 		<-w.agentGone()
 	}
 	require.NotEmpty(t, acked)
-	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, w.StartAgent(t.Context()))
 	t.Logf("%d addresses acknowledged over 8 kills", len(acked))
 
 	leases := map[netip.Addr]string{}
 	for ip := range acked {
-		x, err := w.client.Explain(t.Context(), ip.String())
+		x, err := w.Client.Explain(t.Context(), ip.String())
 		require.NoError(t, err)
 		require.NotEmpty(t, x.Leases, "the lease of %s is lost", ip)
 		leases[ip] = x.Leases[0].MAC.String()
@@ -575,7 +586,7 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 	}
 	eventually(t, 60*time.Second, "every report reaches the ERP", func() (bool, error) {
 		for ip := range acked {
-			if got := erpMAC(w.erp, ip); got != leases[ip] {
+			if got := erpMAC(w.ERP, ip); got != leases[ip] {
 				return false, nil
 			}
 		}
@@ -585,7 +596,7 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 	for ip := range acked {
 		mac, err := net.ParseMAC(leases[ip])
 		require.NoError(t, err)
-		x, err := w.client.Explain(t.Context(), mac.String())
+		x, err := w.Client.Explain(t.Context(), mac.String())
 		require.NoError(t, err)
 		require.Equal(t, ip, x.Leases[0].IP)
 	}
@@ -593,8 +604,8 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 }
 
 func (w *world) agentGone() <-chan struct{} {
-	w.agent.Kill()
-	return w.agent.Done()
+	w.Agent.Kill()
+	return w.Agent.Done()
 }
 
 func erpMAC(erp *emulator.Emulator, ip netip.Addr) string {
@@ -612,22 +623,22 @@ func TestKernelHundredThousandCustomers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("long: 100,000 customers")
 	}
-	w := startWorld(t, worldOptions{homes: 1, customers: 100_000, poll: time.Minute})
+	w := startWorld(t, miniature.Options{Homes: 1, Customers: 100_000, Poll: time.Minute})
 	ready := func() (took time.Duration, rss int) {
 		began := time.Now()
-		require.NoError(t, w.startAgent(t.Context()))
+		require.NoError(t, w.StartAgent(t.Context()))
 		took = time.Since(began)
-		return took, residentKB(t, w.agent.PID())
+		return took, residentKB(t, w.Agent.PID())
 	}
 	first, rss := ready()
 	t.Logf("100,000 customers: ready after %v, resident %d MiB", first, rss/1024)
 	require.Less(t, first, 5*time.Second)
 	eventually(t, 20*time.Second, "the snapshot is stored", func() (bool, error) { return !w.status(t).Sync.StoredAt.IsZero(), nil })
-	require.NoError(t, w.lease(t.Context(), w.homes[0]))
-	require.NoError(t, w.erp.SetQuirks(emulator.Quirks{HTMLPage: 502}))
+	require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
+	require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{HTMLPage: 502}))
 	stored := time.Hour
 	for range 3 { // the best of three: other work on the machine is not the agent's
-		w.agent.Kill()
+		w.Agent.Kill()
 		took, rss := ready()
 		t.Logf("from the stored snapshot: ready after %v, resident %d MiB", took, rss/1024)
 		require.Equal(t, provision.SourceStored, w.status(t).Sync.Source)
@@ -650,13 +661,13 @@ func residentKB(t *testing.T, pid int) (kb int) {
 }
 
 func TestKernelServiceManagerIsTold(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 1})
-	socket := filepath.Join(w.dir, "notify.sock")
+	w := startWorld(t, miniature.Options{Homes: 1})
+	socket := filepath.Join(w.Dir, "notify.sock")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	require.NoError(t, err)
 	defer conn.Close()
-	w.agentEnv = []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=200000"}
-	require.NoError(t, w.startAgent(t.Context()))
+	w.AgentEnv = []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=200000"}
+	require.NoError(t, w.StartAgent(t.Context()))
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 	next := func(want string) {
 		t.Helper()
@@ -672,20 +683,20 @@ func TestKernelServiceManagerIsTold(t *testing.T) {
 	next("READY=1")
 	next("WATCHDOG=1")
 	next("WATCHDOG=1")
-	require.NoError(t, w.agent.Signal(syscall.SIGHUP))
+	require.NoError(t, w.Agent.Signal(syscall.SIGHUP))
 	next("RELOADING=1")
 	next("READY=1")
-	require.NoError(t, w.agent.Signal(syscall.SIGTERM))
+	require.NoError(t, w.Agent.Signal(syscall.SIGTERM))
 	next("STOPPING=1")
 }
 
 func TestKernelFullDiskCutsNobodyOff(t *testing.T) {
-	w := startWorld(t, worldOptions{homes: 2})
-	state := filepath.Join(w.dir, "state")
+	w := startWorld(t, miniature.Options{Homes: 2})
+	state := filepath.Join(w.Dir, "state")
 	require.NoError(t, os.Mkdir(state, 0o755))
 	require.NoError(t, syscall.Mount("tmpfs", state, "tmpfs", 0, "size=2m"))
 	t.Cleanup(func() {
-		w.close()
+		w.Close()
 		require.NoError(t, syscall.Unmount(state, 0))
 	})
 	fill := func() {
@@ -699,31 +710,31 @@ func TestKernelFullDiskCutsNobodyOff(t *testing.T) {
 		require.ErrorIs(t, err, syscall.ENOSPC)
 	}
 	t.Run("full while it runs", func(t *testing.T) {
-		require.NoError(t, w.startAgent(t.Context()))
+		require.NoError(t, w.StartAgent(t.Context()))
 		fill()
-		require.NoError(t, w.lease(t.Context(), w.homes[0]))
-		_, err := w.client.SetState(t.Context(), provision.SubscriberID(w.homes[0].id), provision.StatePause)
+		require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
+		_, err := w.Client.SetState(t.Context(), provision.SubscriberID(w.Homes[0].ID), provision.StatePause)
 		require.NoError(t, err)
-		require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), w.homes[0].ip.String())
+		require.Contains(t, w.nft(t, "list", "set", "inet", "usher", "paused"), w.Homes[0].IP.String())
 	})
 	t.Run("full at the start, nothing stored", func(t *testing.T) {
-		w.agent.Kill()
+		w.Agent.Kill()
 		entries, err := os.ReadDir(state)
 		require.NoError(t, err)
 		for _, e := range entries {
 			require.NoError(t, os.Remove(filepath.Join(state, e.Name())))
 		}
 		fill()
-		require.NoError(t, w.startAgent(t.Context()))
-		require.Contains(t, w.agent.Log(), "no space left on device")
-		require.NoError(t, w.lease(t.Context(), w.homes[1]))
-		_, err = learnedMAC(t.Context(), w.erp, w.homes[1].id, w.homes[1].ip)
+		require.NoError(t, w.StartAgent(t.Context()))
+		require.Contains(t, w.Agent.Log(), "no space left on device")
+		require.NoError(t, w.Lease(t.Context(), w.Homes[1]))
+		_, err = miniature.LearnedMAC(t.Context(), w.ERP, w.Homes[1].ID, w.Homes[1].IP)
 		require.NoError(t, err, "reports go out from memory")
 	})
 	t.Run("space again", func(t *testing.T) {
 		require.NoError(t, os.Remove(filepath.Join(state, "filler")))
-		w.agent.Kill()
-		require.NoError(t, w.startAgent(t.Context()))
+		w.Agent.Kill()
+		require.NoError(t, w.StartAgent(t.Context()))
 		eventually(t, 10*time.Second, "the snapshot is stored", func() (bool, error) { return !w.status(t).Sync.StoredAt.IsZero(), nil })
 	})
 }

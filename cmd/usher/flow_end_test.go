@@ -17,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
+	"github.com/usher-agent/usher/console/consoletest"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -30,12 +32,12 @@ type ticks struct {
 
 const maxTicks = 120_000
 
-func startTicks(t *testing.T, w *world, h home) *ticks {
+func startTicks(t *testing.T, w *world, h miniature.Home) *ticks {
 	t.Helper()
-	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(worldInternet + ":7008"))
-	in, err := w.internet.ListenPacket(to.String())
+	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(miniature.InternetIP + ":7008"))
+	in, err := w.Internet.ListenPacket(to.String())
 	require.NoError(t, err)
-	out, err := h.host.ListenPacket(h.ip.String() + ":0")
+	out, err := h.Host.ListenPacket(h.IP.String() + ":0")
 	require.NoError(t, err)
 	f := &ticks{sent: make([]atomic.Int64, maxTicks), came: make([]atomic.Bool, maxTicks)}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -92,7 +94,7 @@ func (f *ticks) passing(t *testing.T, want bool) {
 	})
 }
 
-// firstLost gives how long after began the first packet was sent that did not come.
+// firstLost returns how long after began the first packet was sent that did not come.
 func (f *ticks) firstLost(t *testing.T, began time.Time) time.Duration {
 	t.Helper()
 	for i := range f.next.Load() {
@@ -107,16 +109,16 @@ func (f *ticks) firstLost(t *testing.T, began time.Time) time.Duration {
 // From the change of a state in the ERP, told by a hint, and by polling, to the first
 // packet of a live flow that does not pass any more.
 func TestKernelChangeEndsLiveFlow(t *testing.T) {
-	const poll = time.Second
+	const poll, testHookSecret = time.Second, "0123456789abcdef0123456789abcdef"
 	secret := filepath.Join(t.TempDir(), "secret")
 	require.NoError(t, os.WriteFile(secret, []byte(testHookSecret), 0o600))
-	w := startWorld(t, worldOptions{homes: 1, customers: 2000, poll: poll, refresh: 10 * time.Minute,
-		extra: "hooks: {listen: 127.0.0.1:9468, secret_file: " + secret + "}\n"})
-	require.NoError(t, w.startAgent(t.Context()))
-	require.NoError(t, w.lease(t.Context(), w.homes[0]))
-	h := w.homes[0]
+	w := startWorld(t, miniature.Options{Homes: 1, Customers: 2000, Poll: poll, Refresh: 10 * time.Minute,
+		Extra: "hooks: {listen: 127.0.0.1:9468, secret_file: " + secret + "}\n"})
+	require.NoError(t, w.StartAgent(t.Context()))
+	require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
+	h := w.Homes[0]
 	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return w.router.Dial("127.0.0.1:9468", 2*time.Second)
+		return w.Router.Dial("127.0.0.1:9468", 2*time.Second)
 	}}}
 	t.Cleanup(client.CloseIdleConnections)
 	flow := startTicks(t, w, h)
@@ -126,16 +128,16 @@ func TestKernelChangeEndsLiveFlow(t *testing.T) {
 		for i := range rounds {
 			flow.passing(t, true)
 			began := time.Now()
-			require.NoError(t, w.erp.SetState(h.id, []emulator.State{emulator.StatePause, emulator.StateStop}[i%2]))
+			require.NoError(t, w.ERP.SetState(h.ID, []emulator.State{emulator.StatePause, emulator.StateStop}[i%2]))
 			if hint {
 				nonce++
-				sendHintBy(t, client, "http://127.0.0.1:9468", h.id, nonce)
+				consoletest.SendHint(t, client, "http://127.0.0.1:9468", testHookSecret, h.ID, nonce)
 			}
 			flow.passing(t, false)
 			times = append(times, flow.firstLost(t, began))
-			require.NoError(t, w.erp.SetState(h.id, emulator.StateActive))
+			require.NoError(t, w.ERP.SetState(h.ID, emulator.StateActive))
 			nonce++
-			sendHintBy(t, client, "http://127.0.0.1:9468", h.id, nonce)
+			consoletest.SendHint(t, client, "http://127.0.0.1:9468", testHookSecret, h.ID, nonce)
 		}
 		slices.Sort(times)
 		return times

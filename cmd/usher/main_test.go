@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -13,19 +12,14 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/link/lab"
-	"github.com/usher-agent/usher/userside/emulator"
+	"github.com/usher-agent/usher/cmd/usher/internal/cli"
+	"github.com/usher-agent/usher/cmd/usher/internal/cli/clitest"
 )
 
 // runCLI runs the command line in this process.
 func runCLI(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	root := newRoot()
-	var out, errs bytes.Buffer
-	root.SetOut(&out)
-	root.SetErr(&errs)
-	code = execute(t.Context(), root, args)
-	return code, out.String(), errs.String()
+	return clitest.Run(t, newRoot(), "", args...)
 }
 
 // build makes the real program once, for tests that run it as a process of its own.
@@ -48,26 +42,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// program gives the path of the real program.
+// program returns the path of the real program.
 func program(t *testing.T) string {
 	t.Helper()
 	path, err := build()
 	require.NoError(t, err)
 	return path
-}
-
-// needKernel skips without root or the named programs; where the kernel tests
-// are required it fails.
-func needKernel(t *testing.T, commands ...string) {
-	t.Helper()
-	missing := lab.Missing(commands...)
-	if len(missing) == 0 {
-		return
-	}
-	if os.Getenv("USHER_REQUIRE_KERNEL") == "1" {
-		t.Fatalf("the kernel tests are required, but this machine lacks %s", strings.Join(missing, ", "))
-	}
-	t.Skipf("needs %s", strings.Join(missing, ", "))
 }
 
 func TestEveryCommandHasHelpWithExamples(t *testing.T) {
@@ -99,19 +79,19 @@ func TestExitCodesAndErrors(t *testing.T) {
 		code int
 		want string // in standard error
 	}{
-		{"unknown command", []string{"fly"}, exitUsage, `unknown command "fly"`},
-		{"unknown flag", []string{"status", "--fast"}, exitUsage, "unknown flag: --fast"},
-		{"unknown output", []string{"version", "--output", "xml"}, exitUsage, "want table or json"},
-		{"too many arguments", []string{"version", "now"}, exitUsage, "accepts 0 arg(s)"},
-		{"explain without a subject", []string{"explain"}, exitUsage, "usher explain IP|MAC|CUSTOMER"},
-		{"customer id is a word", []string{"customer", "pause", "bob"}, exitUsage, `customer id "bob"`},
-		{"no agent", []string{"status", "--socket", missing}, exitFailure, "no agent answers on " + missing},
-		{"bad shape", []string{"emulator", "--shape", "Z"}, exitUsage, "A to F"},
-		{"bad profile", []string{"emulator", "--profile", "v9"}, exitUsage, "legacy, modern or v321"},
-		{"bad key address", []string{"emulator", "--key", "k@here"}, exitUsage, "--key number 1: want an address"},
-		{"key without sections", []string{"emulator", "--key", "k", "--key", "j/"}, exitUsage, "--key number 2: want KEY"},
-		{"bad address", []string{"emulator", "--listen", "here"}, exitUsage, "--listen"},
-		{"no configuration", []string{"run", "--config", missing}, exitFailure, "no such file"},
+		{"unknown command", []string{"fly"}, cli.ExitUsage, `unknown command "fly"`},
+		{"unknown flag", []string{"status", "--fast"}, cli.ExitUsage, "unknown flag: --fast"},
+		{"unknown output", []string{"version", "--output", "xml"}, cli.ExitUsage, "want table or json"},
+		{"too many arguments", []string{"version", "now"}, cli.ExitUsage, "accepts 0 arg(s)"},
+		{"explain without a subject", []string{"explain"}, cli.ExitUsage, "usher explain IP|MAC|CUSTOMER"},
+		{"customer id is a word", []string{"customer", "pause", "bob"}, cli.ExitUsage, `customer id "bob"`},
+		{"no agent", []string{"status", "--socket", missing}, cli.ExitFailure, "no agent answers on " + missing},
+		{"bad shape", []string{"emulator", "--shape", "Z"}, cli.ExitUsage, "A to F"},
+		{"bad profile", []string{"emulator", "--profile", "v9"}, cli.ExitUsage, "legacy, modern or v321"},
+		{"bad key address", []string{"emulator", "--key", "k@here"}, cli.ExitUsage, "--key number 1: want an address"},
+		{"key without sections", []string{"emulator", "--key", "k", "--key", "j/"}, cli.ExitUsage, "--key number 2: want KEY"},
+		{"bad address", []string{"emulator", "--listen", "here"}, cli.ExitUsage, "--listen"},
+		{"no configuration", []string{"run", "--config", missing}, cli.ExitFailure, "no such file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, _, stderr := runCLI(t, c.args...)
@@ -174,12 +154,12 @@ dhcp:
     - {prefix: 192.0.2.0/24, gateway: 198.51.100.1}
 `)
 	code, _, stderr = runCLI(t, "check", "--config", bad)
-	require.Equal(t, exitFailure, code)
+	require.Equal(t, cli.ExitFailure, code)
 	for _, want := range []string{bad + ":2:8: userside.url: ", bad + ":3:3: userside.key_fle: ", bad + ":6:", "dhcp.subnets[0].gateway"} {
 		require.Contains(t, stderr, want)
 	}
 	code, out, _ = runCLI(t, "check", "--config", bad, "--output", "json")
-	require.Equal(t, exitFailure, code)
+	require.Equal(t, cli.ExitFailure, code)
 	var got struct {
 		OK       bool
 		Problems []struct {
@@ -190,13 +170,4 @@ dhcp:
 	require.NoError(t, json.Unmarshal([]byte(out), &got))
 	require.False(t, got.OK)
 	require.GreaterOrEqual(t, len(got.Problems), 3)
-}
-
-func TestParseKeys(t *testing.T) {
-	got, err := parseKeys([]string{"a", "b@192.0.2.1", "c/customer,device", "d@192.0.2.2/module"})
-	require.NoError(t, err)
-	require.Equal(t, []emulator.Key{
-		{Key: "a"}, {Key: "b", IP: "192.0.2.1"}, {Key: "c", Sections: []string{"customer", "device"}},
-		{Key: "d", IP: "192.0.2.2", Sections: []string{"module"}},
-	}, got)
 }

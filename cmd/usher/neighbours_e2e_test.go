@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -15,18 +16,18 @@ func TestKernelStaticSubscriberIsReported(t *testing.T) {
 	u := startUnnumbered(t, 2, "acl: {enabled: false}\nneighbours: {enabled: true, interfaces: [\"cust*\"], min_time: 1s}\n")
 	a, known := u.subs[0], u.subs[1]
 	for _, h := range u.subs {
-		require.NoError(t, u.router.IP("route", "add", h.ip.String()+"/32", "dev", h.port))
+		require.NoError(t, u.Router.IP("route", "add", h.IP.String()+"/32", "dev", h.Port))
 	}
-	require.NoError(t, a.host.IP("link", "set", "dev", "eth0", "address", "00:00:5e:00:53:aa"))
-	require.NoError(t, u.startAgent(t.Context()))
+	require.NoError(t, a.Host.IP("link", "set", "dev", "eth0", "address", "00:00:5e:00:53:aa"))
+	require.NoError(t, u.StartAgent(t.Context()))
 	for _, h := range u.subs {
-		require.NoError(t, h.host.IP("addr", "add", h.ip.String()+"/24", "dev", "eth0"))
-		require.NoError(t, h.host.IP("route", "add", "default", "via", "192.0.2.1"))
+		require.NoError(t, h.Host.IP("addr", "add", h.IP.String()+"/24", "dev", "eth0"))
+		require.NoError(t, h.Host.IP("route", "add", "default", "via", "192.0.2.1"))
 		// The router asks for the subscriber and is answered: that is a confirmation.
-		u.pings(t, u.router, h.ip.String())
+		u.pings(t, u.Router, h.IP.String())
 	}
-	macInERP := func(h home) emulator.MAC {
-		c, ok := u.erp.Customer(h.id)
+	macInERP := func(h miniature.Home) emulator.MAC {
+		c, ok := u.ERP.Customer(h.ID)
 		require.True(t, ok)
 		return c.Addresses[0].MAC
 	}

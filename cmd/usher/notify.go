@@ -10,10 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notify tells the service manager something; without one it does nothing.
-func notify(log *slog.Logger, state string) {
+// serviceManager is systemd, or what speaks as it does. Without one it does
+// nothing. It implements agent.Service.
+type serviceManager struct{ log *slog.Logger }
+
+// Ready implements agent.Service.
+func (m serviceManager) Ready() { m.notify(daemon.SdNotifyReady) }
+
+// Reloading implements agent.Service.
+func (m serviceManager) Reloading() { m.notify(reloading()) }
+
+// Stopping implements agent.Service.
+func (m serviceManager) Stopping() { m.notify(daemon.SdNotifyStopping) }
+
+func (m serviceManager) notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("service manager cannot be told", "state", state, "error", err)
+		m.log.Warn("service manager cannot be told", "state", state, "error", err)
 	}
 }
 
@@ -24,10 +36,9 @@ func reloading() string {
 	return fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, ts.Nano()/1000)
 }
 
-// feedWatchdog tells the service manager at half its interval that the agent
-// works, as long as alive says so within that time. It returns at once if no
-// watchdog is asked for.
-func feedWatchdog(ctx context.Context, log *slog.Logger, alive func(context.Context) error) {
+// Watch implements agent.Service: it feeds the watchdog at half its interval, as
+// long as alive says so within that time.
+func (m serviceManager) Watch(ctx context.Context, alive func(context.Context) error) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval <= 0 {
 		return
@@ -44,9 +55,9 @@ func feedWatchdog(ctx context.Context, log *slog.Logger, alive func(context.Cont
 		err := alive(check)
 		cancel()
 		if err == nil {
-			notify(log, daemon.SdNotifyWatchdog)
+			m.notify(daemon.SdNotifyWatchdog)
 		} else if ctx.Err() == nil {
-			log.Error("watchdog is not fed", "error", err)
+			m.log.Error("watchdog is not fed", "error", err)
 		}
 	}
 }

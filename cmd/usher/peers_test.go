@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
@@ -20,19 +21,19 @@ import (
 // This file runs the real DHCP clients on a home. Each has files of its own
 // below the world's folder and touches nothing of the machine.
 
-// setMAC gives a home's interface a MAC that golden files can name.
-func (w *world) setMAC(t *testing.T, i int, last byte) home {
+// setMAC returns a home's interface a MAC that golden files can name.
+func (w *world) setMAC(t *testing.T, i int, last byte) miniature.Home {
 	t.Helper()
-	h := &w.homes[i]
-	h.mac = fmt.Sprintf("00:00:5e:00:53:%02x", last)
-	require.NoError(t, h.host.IP("link", "set", "dev", "eth0", "address", h.mac))
+	h := &w.Homes[i]
+	h.MAC = fmt.Sprintf("00:00:5e:00:53:%02x", last)
+	require.NoError(t, h.Host.IP("link", "set", "dev", "eth0", "address", h.MAC))
 	return *h
 }
 
 // file writes a file for a peer of a host and gives its path.
 func (w *world) file(t *testing.T, h *lab.Host, name, text string) string {
 	t.Helper()
-	path := filepath.Join(w.dir, h.Name, name)
+	path := filepath.Join(w.Dir, h.Name, name)
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o755))
 	return path
@@ -129,13 +130,13 @@ func (w *world) networkd(t *testing.T, h *lab.Host) *lab.Process {
 // -R, release. Golden files end before that: udhcpc sends the renewal from a
 // socket of its own, and an answer that comes before that is closed, as it does
 // here now and then, is lost to it; then it asks again by broadcast.
-func (w *world) renewAndRelease(t *testing.T, h home, p *lab.Process) {
+func (w *world) renewAndRelease(t *testing.T, h miniature.Home, p *lab.Process) {
 	t.Helper()
 	require.NoError(t, p.Signal(syscall.SIGUSR1))
-	logged(t, p, "renew ip="+h.ip.String(), 1)
-	w.sees(t, "a renewal", h.ip, func(e console.EventView) bool { return acked(e) && e.ClientIP == h.ip })
+	logged(t, p, "renew ip="+h.IP.String(), 1)
+	w.sees(t, "a renewal", h.IP, func(e console.EventView) bool { return acked(e) && e.ClientIP == h.IP })
 	require.NoError(t, p.Signal(syscall.SIGTERM))
-	w.leaseState(t, h.ip, "released")
+	w.leaseState(t, h.IP, "released")
 }
 
 // logged waits until a peer's log has n times the text.
@@ -147,7 +148,7 @@ func logged(t *testing.T, p *lab.Process, text string, n int) {
 		}
 		select {
 		case <-p.Done():
-			return false, fmt.Errorf("%s ended: %s", p.Command, lastLines(p.Log(), 5))
+			return false, fmt.Errorf("%s ended: %s", p.Command, miniature.LastLines(p.Log(), 5))
 		default:
 			return false, nil
 		}
@@ -158,7 +159,7 @@ func logged(t *testing.T, p *lab.Process, text string, n int) {
 func (w *world) sees(t *testing.T, what string, ip netip.Addr, ok func(console.EventView) bool) {
 	t.Helper()
 	eventually(t, 20*time.Second, what, func() (bool, error) {
-		x, err := w.client.Explain(t.Context(), ip.String())
+		x, err := w.Client.Explain(t.Context(), ip.String())
 		return err == nil && slices.ContainsFunc(x.Events, ok), err
 	})
 }
@@ -179,12 +180,12 @@ func rebound(e console.EventView) bool {
 func (w *world) leaseState(t *testing.T, ip netip.Addr, state string) {
 	t.Helper()
 	eventually(t, 10*time.Second, ip.String()+" is "+state, func() (bool, error) {
-		x, err := w.client.Explain(t.Context(), ip.String())
+		x, err := w.Client.Explain(t.Context(), ip.String())
 		return err == nil && len(x.Leases) == 1 && x.Leases[0].State.String() == state, err
 	})
 }
 
-// shortTimes gives the YAML of a subnet whose clients renew and rebind soon.
+// shortTimes returns the YAML of a subnet whose clients renew and rebind soon.
 func shortTimes(renew, rebind string) string {
 	return fmt.Sprintf("lease_time: 60s\n      renew_time: %s\n      rebind_time: %s", renew, rebind)
 }

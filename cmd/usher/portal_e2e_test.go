@@ -23,14 +23,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 )
 
 // The internet of these tests: any site, a payment site known by its address,
 // and one known by its name, which a name server tells.
 const (
-	siteAny    = worldInternet
+	siteAny    = miniature.InternetIP
 	siteByAddr = "203.0.113.20"
 	siteByName = "203.0.113.21"
 	payName    = "pay.example.net"
@@ -40,13 +42,13 @@ const (
 func (w *world) startSites(t *testing.T) *lab.Process {
 	t.Helper()
 	for _, a := range []string{siteByAddr, siteByName} {
-		require.NoError(t, w.internet.IP("addr", "add", a+"/24", "dev", "eth0"))
+		require.NoError(t, w.Internet.IP("addr", "add", a+"/24", "dev", "eth0"))
 	}
 	for _, a := range []string{siteAny, siteByAddr, siteByName} {
 		for _, port := range []string{"80", "443"} {
-			ln, err := w.internet.Listen(a + ":" + port)
+			ln, err := w.Internet.Listen(a + ":" + port)
 			require.NoError(t, err)
-			w.serve(ln, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			w.Serve(ln, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				_, _ = fmt.Fprintf(rw, "the real site at %s", a)
 			}))
 		}
@@ -56,11 +58,11 @@ func (w *world) startSites(t *testing.T) *lab.Process {
 
 func (w *world) startDNS(t *testing.T) *lab.Process {
 	t.Helper()
-	p, err := w.internet.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file=",
+	p, err := w.Internet.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file=",
 		"--user=root", "--listen-address="+siteAny, "--bind-interfaces", "--log-facility=-", "--address=/"+payName+"/"+siteByName)
 	require.NoError(t, err)
 	eventually(t, 10*time.Second, "dnsmasq answers", func() (bool, error) {
-		_, err := lookupFrom(t.Context(), w.internet, payName)
+		_, err := lookupFrom(t.Context(), w.Internet, payName)
 		return err == nil, nil
 	})
 	return p
@@ -132,9 +134,9 @@ func portalPair(t *testing.T, dir string) (cert, key string) {
 // A paused customer in the flesh: sees why, reaches the payment sites, and is
 // back as soon as the ERP says so. The neighbour notices nothing.
 func TestKernelPortal(t *testing.T) {
-	needKernel(t, "curl", "dnsmasq")
+	labtest.Need(t, "curl", "dnsmasq")
 	cert, key := portalPair(t, t.TempDir())
-	w := startWorld(t, worldOptions{homes: 2, extra: fmt.Sprintf(`portal:
+	w := startWorld(t, miniature.Options{Homes: 2, Extra: fmt.Sprintf(`portal:
   listen: 10.0.0.1:8080
   https: {listen: "10.0.0.1:8443", url: "https://portal.example.net:8443", cert_file: %s, key_file: %s}
   pay_url: http://%s/?account={customer}
@@ -144,21 +146,21 @@ acl:
   resolve_interval: 10s
 `, cert, key, payName, siteByAddr, payName, siteAny)})
 	dns := w.startSites(t)
-	require.NoError(t, w.startAgent(t.Context()))
+	require.NoError(t, w.StartAgent(t.Context()))
 	var clients []*lab.Process
-	for _, h := range w.homes {
-		p, err := w.dhcpClient(h)
+	for _, h := range w.Homes {
+		p, err := w.DHCPClient(h)
 		require.NoError(t, err)
 		clients = append(clients, p)
-		eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) { return strings.Contains(p.Log(), "bound ip="+h.ip.String()+" "), nil })
+		eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) { return strings.Contains(p.Log(), "bound ip="+h.IP.String()+" "), nil })
 	}
-	customer, id := w.homes[0].host, provision.SubscriberID(w.homes[0].id)
-	neighbour, err := startFlow(w.homes[1].host)
+	customer, id := w.Homes[0].Host, provision.SubscriberID(w.Homes[0].ID)
+	neighbour, err := miniature.StartFlow(w.Homes[1].Host)
 	require.NoError(t, err)
-	defer neighbour.close()
+	defer neighbour.Close()
 	set := func(st provision.State) {
 		t.Helper()
-		_, err := w.client.SetState(t.Context(), id, st)
+		_, err := w.Client.SetState(t.Context(), id, st)
 		require.NoError(t, err)
 	}
 	real := func(a answer, site string) {
@@ -189,7 +191,7 @@ acl:
 		require.NoError(t, a.err)
 		require.Equal(t, "511", a.code)
 		require.Equal(t, "paused", a.state)
-		for _, text := range []string{"Internet access is paused", fmt.Sprintf(">%d<", id), w.homes[0].ip.String(), fmt.Sprintf("http://%s/?account=%d", payName, id)} {
+		for _, text := range []string{"Internet access is paused", fmt.Sprintf(">%d<", id), w.Homes[0].IP.String(), fmt.Sprintf("http://%s/?account=%d", payName, id)} {
 			require.Contains(t, a.body, text)
 		}
 		a = curl(t, customer, "http://any.example.org/", siteAny, "-X", "POST", "-d", "x=1", "-H", "Accept-Language: uk")
@@ -213,18 +215,18 @@ acl:
 		require.NoError(t, err)
 		defer flood.Kill()
 		eventually(t, 10*time.Second, "the portal refuses some of it", func() (bool, error) {
-			out, err := w.router.Output(t.Context(), "curl", "-sS", "http://"+worldConsole+"/metrics")
+			out, err := w.Router.Output(t.Context(), "curl", "-sS", "http://"+miniature.ConsoleAddr+"/metrics")
 			return strings.Contains(out, "usher_portal_connections_refused_total") && !strings.Contains(out, `usher_portal_connections_refused_total{bound="source"} 0`), err
 		})
-		a := curl(t, w.homes[1].host, "http://10.0.0.1:8080/", "10.0.0.1")
+		a := curl(t, w.Homes[1].Host, "http://10.0.0.1:8080/", "10.0.0.1")
 		require.Equal(t, "200", a.code, "others see their page")
 		require.NoError(t, clients[1].Signal(syscall.SIGUSR1))
 		eventually(t, 10*time.Second, "DHCP goes on", func() (bool, error) {
-			return strings.Contains(clients[1].Log(), "renew ip="+w.homes[1].ip.String()+" "), nil
+			return strings.Contains(clients[1].Log(), "renew ip="+w.Homes[1].IP.String()+" "), nil
 		})
 		select {
 		case <-flood.Done():
-			t.Fatal("the flood was over too soon: " + lastLines(flood.Log(), 2))
+			t.Fatal("the flood was over too soon: " + miniature.LastLines(flood.Log(), 2))
 		default:
 		}
 	})
@@ -252,15 +254,15 @@ acl:
 		set(provision.StatePause)
 	})
 	t.Run("a template that is broken leaves the page", func(t *testing.T) {
-		page := filepath.Join(w.dir, "page.html")
-		config, err := os.ReadFile(w.configPath())
+		page := filepath.Join(w.Dir, "page.html")
+		config, err := os.ReadFile(w.ConfigPath())
 		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(w.configPath(), []byte(strings.Replace(string(config), "portal:\n", "portal:\n  template: "+page+"\n", 1)), 0o600))
+		require.NoError(t, os.WriteFile(w.ConfigPath(), []byte(strings.Replace(string(config), "portal:\n", "portal:\n  template: "+page+"\n", 1)), 0o600))
 		require.NoError(t, os.WriteFile(page, []byte("<h1>our own page, {{.Customer}}</h1>"), 0o600))
 		reload := func(text, lastError string) {
 			t.Helper()
 			before := w.status(t).Config
-			require.NoError(t, w.agent.Signal(syscall.SIGHUP))
+			require.NoError(t, w.Agent.Signal(syscall.SIGHUP))
 			eventually(t, 5*time.Second, "the configuration is loaded", func() (bool, error) {
 				c := w.status(t).Config
 				return c.LastError != before.LastError || c.LoadedAt != before.LoadedAt, nil
@@ -273,14 +275,14 @@ acl:
 		reload(fmt.Sprintf("our own page, %d", id), "")
 		require.NoError(t, os.WriteFile(page, []byte("<h1>{{.Balance}}</h1>"), 0o600))
 		reload(fmt.Sprintf("our own page, %d", id), "portal.template: "+page+": line 1:")
-		require.NoError(t, os.WriteFile(w.configPath(), config, 0o600))
+		require.NoError(t, os.WriteFile(w.ConfigPath(), config, 0o600))
 		reload("Internet access is paused", "")
 	})
 	t.Run("a restart with the DNS down keeps the garden", func(t *testing.T) {
 		require.NoError(t, dns.Signal(syscall.SIGKILL))
 		<-dns.Done()
-		w.agent.Kill()
-		require.NoError(t, w.startAgent(t.Context()))
+		w.Agent.Kill()
+		require.NoError(t, w.StartAgent(t.Context()))
 		real(curl(t, customer, "http://"+payName+"/", siteByName), siteByName)
 		eventually(t, 15*time.Second, "the failure is told", func() (bool, error) {
 			n := w.status(t).Garden.Names[0]
@@ -289,26 +291,26 @@ acl:
 		real(curl(t, customer, "http://"+payName+"/", siteByName), siteByName)
 		require.Equal(t, "511", curl(t, customer, "http://any.example.org/", siteAny).code)
 	})
-	alive, beats := neighbour.alive()
-	require.True(t, alive, "the neighbour's connection lives on: %v", neighbour.failure())
+	alive, beats := neighbour.Alive()
+	require.True(t, alive, "the neighbour's connection lives on: %v", neighbour.Failure())
 	require.Positive(t, beats)
 }
 
 // A guest has an address of a pool that nobody is bound to: he sees the page that
 // invites him, and reaches his garden and nothing else.
 func TestKernelPortalGuests(t *testing.T) {
-	needKernel(t, "curl", "dnsmasq")
-	w := startWorld(t, worldOptions{homes: 1, noRelay: true, extra: fmt.Sprintf(`portal: {listen: 10.0.0.1:8080, languages: [uk, en], contact: "+1 202 555 0143"}
+	labtest.Need(t, "curl", "dnsmasq")
+	w := worldWithoutRelay(t, miniature.Options{Homes: 1, Extra: fmt.Sprintf(`portal: {listen: 10.0.0.1:8080, languages: [uk, en], contact: "+1 202 555 0143"}
 acl:
   pause: {garden: [%s]}
   guest: {garden: [%s]}
-`, siteByName, siteByAddr), subnets: "  unknown_clients: guest\n  pools: [{name: guests, range: 198.51.100.200-198.51.100.250, for: guests}]\n"})
+`, siteByName, siteByAddr), Subnets: "  unknown_clients: guest\n  pools: [{name: guests, range: 198.51.100.200-198.51.100.250, for: guests}]\n"})
 	w.startSites(t)
-	require.NoError(t, w.startAgent(t.Context()))
-	guest := w.homes[0].host
-	require.NoError(t, w.access.IP("route", "add", "198.51.100.200/32", "dev", "ge1"))
+	require.NoError(t, w.StartAgent(t.Context()))
+	guest := w.Homes[0].Host
+	require.NoError(t, w.Access.IP("route", "add", "198.51.100.200/32", "dev", "ge1"))
 	require.NoError(t, guest.IP("addr", "add", "198.51.100.200/24", "dev", "eth0"))
-	require.NoError(t, guest.IP("route", "add", "default", "via", worldGateway))
+	require.NoError(t, guest.IP("route", "add", "default", "via", miniature.GatewayIP))
 
 	a := curl(t, guest, "http://any.example.org/", siteAny, "-H", "Accept-Language: de")
 	require.NoError(t, a.err)

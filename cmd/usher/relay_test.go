@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/dhcpd/probe"
 	"github.com/usher-agent/usher/userside/emulator"
 )
@@ -19,7 +20,7 @@ type relayTarget struct {
 	port   uint16
 }
 
-// relayTargets gives the customers of the emulated ERP that are alone on a port
+// relayTargets returns the customers of the emulated ERP that are alone on a port
 // of a switch with a MAC and have exactly one address.
 func relayTargets(erp *emulator.Emulator) []relayTarget {
 	devices := map[int64]emulator.Device{}
@@ -55,7 +56,7 @@ func (r relayTarget) lease(ctx context.Context, conn net.PacketConn, mac net.Har
 		return netip.Addr{}, err
 	}
 	client := probe.Client{Port: probe.NewUDP(conn.(*net.UDPConn), netip.MustParseAddrPort("10.0.0.1:67")), Timeout: patience}
-	return client.Lease(ctx, probe.Query{MAC: mac, GIAddr: netip.MustParseAddr(worldGateway), RelayInfo: [][]byte{info}})
+	return client.Lease(ctx, probe.Query{MAC: mac, GIAddr: netip.MustParseAddr(miniature.GatewayIP), RelayInfo: [][]byte{info}})
 }
 
 // relayClient asks the agent from a relay's socket.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/provision/link/lab"
 	"github.com/usher-agent/usher/userside/emulator"
 )
@@ -21,7 +22,7 @@ import (
 // without an address there: the gateway is on its loopback.
 type unnumbered struct {
 	*world
-	subs []home
+	subs []miniature.Home
 }
 
 const unnumberedConfig = `acl: {enabled: false}
@@ -32,21 +33,21 @@ routes:
 
 func startUnnumbered(t *testing.T, n int, extra string) *unnumbered {
 	t.Helper()
-	w := startWorld(t, worldOptions{
-		noRelay: true, homes: 1, interfaces: []string{`"cust*"`},
-		subnets: "    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1, lease_time: 10m}\n", extra: extra,
+	w := worldWithoutRelay(t, miniature.Options{
+		Homes: 1, Interfaces: []string{`"cust*"`},
+		Subnets: "    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1, lease_time: 10m}\n", Extra: extra,
 	})
 	u := &unnumbered{world: w}
-	require.NoError(t, w.router.IP("addr", "add", "192.0.2.1/32", "dev", "lo"))
+	require.NoError(t, w.Router.IP("addr", "add", "192.0.2.1/32", "dev", "lo"))
 	for i := range n {
-		host, err := w.lab.Host(fmt.Sprintf("sub%d", i+1))
+		host, err := w.Lab.Host(fmt.Sprintf("sub%d", i+1))
 		require.NoError(t, err)
-		h := home{host: host, port: fmt.Sprintf("cust%d", i+1), ip: netip.AddrFrom4([4]byte{192, 0, 2, byte(17 + i)}),
-			mac: fmt.Sprintf("00:00:5e:00:53:%02x", 0x20+i)}
+		h := miniature.Home{Host: host, Port: fmt.Sprintf("cust%d", i+1), IP: netip.AddrFrom4([4]byte{192, 0, 2, byte(17 + i)}),
+			MAC: fmt.Sprintf("00:00:5e:00:53:%02x", 0x20+i)}
 		u.plug(t, h)
 		mac := emulator.MAC{0, 0, 0x5e, 0, 0x53, byte(0x20 + i)}
-		h.id, err = w.erp.AddCustomer(emulator.Customer{Login: host.Name, FullName: host.Name, State: emulator.StateActive,
-			Addresses: []emulator.Address{{IP: h.ip, MAC: mac}}})
+		h.ID, err = w.ERP.AddCustomer(emulator.Customer{Login: host.Name, FullName: host.Name, State: emulator.StateActive,
+			Addresses: []emulator.Address{{IP: h.IP, MAC: mac}}})
 		require.NoError(t, err)
 		u.subs = append(u.subs, h)
 	}
@@ -54,37 +55,37 @@ func startUnnumbered(t *testing.T, n int, extra string) *unnumbered {
 }
 
 // plug wires a home to its port of the router.
-func (u *unnumbered) plug(t *testing.T, h home) {
+func (u *unnumbered) plug(t *testing.T, h miniature.Home) {
 	t.Helper()
-	require.NoError(t, u.lab.Wire(u.router, h.port, h.host, "eth0"))
-	require.NoError(t, h.host.IP("link", "set", "dev", "eth0", "address", h.mac))
-	require.NoError(t, u.router.Sysctl("net.ipv4.conf."+h.port+".proxy_arp", "1"))
+	require.NoError(t, u.Lab.Wire(u.Router, h.Port, h.Host, "eth0"))
+	require.NoError(t, h.Host.IP("link", "set", "dev", "eth0", "address", h.MAC))
+	require.NoError(t, u.Router.Sysctl("net.ipv4.conf."+h.Port+".proxy_arp", "1"))
 }
 
-// route gives what the kernel has for an address, as the ip command prints it.
-func (u *unnumbered) route(t *testing.T, h home) string {
+// route returns what the kernel has for an address, as the ip command prints it.
+func (u *unnumbered) route(t *testing.T, h miniature.Home) string {
 	t.Helper()
-	out, err := u.router.Output(t.Context(), "ip", "-4", "route", "show", h.ip.String()+"/32")
+	out, err := u.Router.Output(t.Context(), "ip", "-4", "route", "show", h.IP.String()+"/32")
 	require.NoError(t, err)
 	return strings.TrimSpace(out)
 }
 
-func (u *unnumbered) waitRoute(t *testing.T, h home, port string) {
+func (u *unnumbered) waitRoute(t *testing.T, h miniature.Home, port string) {
 	t.Helper()
 	want := ""
 	if port != "" {
-		want = fmt.Sprintf("%s dev %s proto 207 scope link", h.ip, port)
+		want = fmt.Sprintf("%s dev %s proto 207 scope link", h.IP, port)
 	}
-	eventually(t, 10*time.Second, fmt.Sprintf("the route of %s is %q", h.ip, want), func() (bool, error) {
+	eventually(t, 10*time.Second, fmt.Sprintf("the route of %s is %q", h.IP, want), func() (bool, error) {
 		return u.route(t, h) == want, nil
 	})
 }
 
-func (u *unnumbered) bound(t *testing.T, h home, args ...string) *lab.Process {
+func (u *unnumbered) bound(t *testing.T, h miniature.Home, args ...string) *lab.Process {
 	t.Helper()
-	p, err := u.dhcpClient(h, args...)
+	p, err := u.DHCPClient(h, args...)
 	require.NoError(t, err)
-	logged(t, p, "bound ip="+h.ip.String(), 1)
+	logged(t, p, "bound ip="+h.IP.String(), 1)
 	return p
 }
 
@@ -97,21 +98,21 @@ func (u *unnumbered) pings(t *testing.T, from *lab.Host, to string) {
 
 func TestKernelRoutesOfLeases(t *testing.T) {
 	u := startUnnumbered(t, 2, unnumberedConfig)
-	require.NoError(t, u.startAgent(t.Context()))
+	require.NoError(t, u.StartAgent(t.Context()))
 	a, b := u.subs[0], u.subs[1]
 
 	// The ACK brings the route; the first packet goes both ways.
 	require.Empty(t, u.route(t, a))
 	pa := u.bound(t, a)
 	u.waitRoute(t, a, "cust1")
-	u.pings(t, a.host, worldInternet)
+	u.pings(t, a.Host, miniature.InternetIP)
 	pb := u.bound(t, b, "-R")
 	u.waitRoute(t, b, "cust2")
-	u.pings(t, a.host, b.ip.String()) // neighbours of one subnet, by proxy ARP
+	u.pings(t, a.Host, b.IP.String()) // neighbours of one subnet, by proxy ARP
 	st := u.status(t)
 	require.Equal(t, 2, st.Routes.Installed)
 	require.Empty(t, st.Routes.Findings)
-	metrics, err := u.router.Output(t.Context(), "curl", "-s", "http://"+worldConsole+"/metrics")
+	metrics, err := u.Router.Output(t.Context(), "curl", "-s", "http://"+miniature.ConsoleAddr+"/metrics")
 	require.NoError(t, err)
 	for line := range strings.Lines(metrics) {
 		if strings.HasPrefix(line, "usher_route_delay_seconds") {
@@ -122,36 +123,36 @@ func TestKernelRoutesOfLeases(t *testing.T) {
 	require.Contains(t, metrics, `usher_routes{state="installed"} 2`)
 
 	// Somebody deletes it: it comes back, and so it does after the link flapped.
-	require.NoError(t, u.router.IP("route", "del", a.ip.String()+"/32"))
+	require.NoError(t, u.Router.IP("route", "del", a.IP.String()+"/32"))
 	u.waitRoute(t, a, "cust1")
-	require.NoError(t, u.router.IP("link", "set", "cust1", "down"))
+	require.NoError(t, u.Router.IP("link", "set", "cust1", "down"))
 	u.waitRoute(t, a, "")
-	require.NoError(t, u.router.IP("link", "set", "cust1", "up"))
+	require.NoError(t, u.Router.IP("link", "set", "cust1", "up"))
 	u.waitRoute(t, a, "cust1")
-	u.pings(t, a.host, worldInternet)
+	u.pings(t, a.Host, miniature.InternetIP)
 	require.EqualValues(t, 1, u.status(t).Routes.DriftMissing)
 
 	// Killed: the routes stay and carry packets; started again, the agent adopts them.
-	u.agent.Kill()
+	u.Agent.Kill()
 	u.waitRoute(t, a, "cust1")
-	u.pings(t, a.host, worldInternet)
-	require.NoError(t, u.startAgent(t.Context()))
+	u.pings(t, a.Host, miniature.InternetIP)
+	require.NoError(t, u.StartAgent(t.Context()))
 	eventually(t, 10*time.Second, "the route is adopted", func() (bool, error) {
 		r := u.status(t).Routes
 		return r.Adopted == 2 && r.Installed == 2 && r.Added+r.Removed == 0, nil
 	})
 
 	// The release takes it away, a foreign route stays.
-	require.NoError(t, u.router.IP("route", "add", "192.0.2.99/32", "dev", "cust1", "proto", "static"))
+	require.NoError(t, u.Router.IP("route", "add", "192.0.2.99/32", "dev", "cust1", "proto", "static"))
 	require.NoError(t, pb.Stop(2*time.Second))
 	u.waitRoute(t, b, "")
 
 	// What changed while no agent ran is mended.
-	require.NoError(t, u.agent.Stop(5*time.Second))
-	require.NoError(t, u.router.IP("route", "add", b.ip.String()+"/32", "dev", "cust2", "proto", "207")) // its lease is released
-	require.NoError(t, u.startAgent(t.Context()))
+	require.NoError(t, u.Agent.Stop(5*time.Second))
+	require.NoError(t, u.Router.IP("route", "add", b.IP.String()+"/32", "dev", "cust2", "proto", "207")) // its lease is released
+	require.NoError(t, u.StartAgent(t.Context()))
 	u.waitRoute(t, b, "")
-	require.Equal(t, fmt.Sprintf("%s dev cust1 proto 207 scope link", a.ip), u.route(t, a))
+	require.Equal(t, fmt.Sprintf("%s dev cust1 proto 207 scope link", a.IP), u.route(t, a))
 	st = u.status(t)
 	require.Equal(t, 2, st.Routes.Adopted)
 	require.EqualValues(t, []uint64{0, 1}, []uint64{st.Routes.Added, st.Routes.Removed})
@@ -159,19 +160,19 @@ func TestKernelRoutesOfLeases(t *testing.T) {
 	// The customer plugs into another port: the interface of the old one goes away
 	// and comes back with another number, the new one has the route.
 	pa.Kill()
-	require.NoError(t, u.router.IP("link", "del", "cust1"))
+	require.NoError(t, u.Router.IP("link", "del", "cust1"))
 	u.waitRoute(t, a, "")
 	moved := a
-	moved.port = "cust3"
+	moved.Port = "cust3"
 	u.plug(t, moved)
 	u.bound(t, moved)
 	u.waitRoute(t, moved, "cust3")
-	u.pings(t, moved.host, worldInternet)
+	u.pings(t, moved.Host, miniature.InternetIP)
 
 	// On exit they stay.
-	require.NoError(t, u.agent.Stop(5*time.Second))
+	require.NoError(t, u.Agent.Stop(5*time.Second))
 	u.waitRoute(t, moved, "cust3")
-	out, err := u.router.Output(t.Context(), "ip", "-4", "route", "show", "proto", "207")
+	out, err := u.Router.Output(t.Context(), "ip", "-4", "route", "show", "proto", "207")
 	require.NoError(t, err)
 	require.Equal(t, 1, strings.Count(out, "\n"), "%s", out)
 }
@@ -180,30 +181,30 @@ func TestKernelRoutesOfLeases(t *testing.T) {
 // missing, since the new one is added before the old one is removed.
 func TestKernelRouteMovesWithThePort(t *testing.T) {
 	u := startUnnumbered(t, 1, unnumberedConfig)
-	require.NoError(t, u.startAgent(t.Context()))
+	require.NoError(t, u.StartAgent(t.Context()))
 	a := u.subs[0]
 	p := u.bound(t, a)
 	u.waitRoute(t, a, "cust1")
 	p.Kill()
 
-	elsewhere, err := u.lab.Host("elsewhere")
+	elsewhere, err := u.Lab.Host("elsewhere")
 	require.NoError(t, err)
-	moved := home{host: elsewhere, port: "cust9", ip: a.ip, mac: a.mac}
+	moved := miniature.Home{Host: elsewhere, Port: "cust9", IP: a.IP, MAC: a.MAC}
 	u.plug(t, moved)
-	monitor, err := u.router.Start("stdbuf", "-oL", "ip", "-4", "monitor", "route")
+	monitor, err := u.Router.Start("stdbuf", "-oL", "ip", "-4", "monitor", "route")
 	require.NoError(t, err)
 	eventually(t, 5*time.Second, "the monitor listens", func() (bool, error) {
-		err := u.router.IP("route", "add", "192.0.2.98/32", "dev", "cust1", "proto", "static")
-		err = errors.Join(err, u.router.IP("route", "del", "192.0.2.98/32"))
+		err := u.Router.IP("route", "add", "192.0.2.98/32", "dev", "cust1", "proto", "static")
+		err = errors.Join(err, u.Router.IP("route", "del", "192.0.2.98/32"))
 		return strings.Contains(monitor.Log(), "192.0.2.98"), err
 	})
 	u.bound(t, moved)
 	u.waitRoute(t, moved, "cust9")
-	u.pings(t, elsewhere, worldInternet)
+	u.pings(t, elsewhere, miniature.InternetIP)
 	eventually(t, 5*time.Second, "both changes are told", func() (bool, error) {
-		return strings.Contains(monitor.Log(), "Deleted "+a.ip.String()+" dev cust1"), nil
+		return strings.Contains(monitor.Log(), "Deleted "+a.IP.String()+" dev cust1"), nil
 	})
-	added, deleted := strings.Index(monitor.Log(), a.ip.String()+" dev cust9"), strings.Index(monitor.Log(), "Deleted "+a.ip.String()+" dev cust1")
+	added, deleted := strings.Index(monitor.Log(), a.IP.String()+" dev cust9"), strings.Index(monitor.Log(), "Deleted "+a.IP.String()+" dev cust1")
 	require.GreaterOrEqual(t, added, 0)
 	require.Less(t, added, deleted, "%s", monitor.Log())
 }
@@ -211,16 +212,16 @@ func TestKernelRouteMovesWithThePort(t *testing.T) {
 // With routes.dry_run the routing table stays as it is, and the status says what would be.
 func TestKernelRoutesDryRun(t *testing.T) {
 	u := startUnnumbered(t, 1, unnumberedConfig+"  dry_run: true\n")
-	require.NoError(t, u.router.Sysctl("net.ipv4.conf.cust1.proxy_arp", "0"))
-	require.NoError(t, u.startAgent(t.Context()))
-	agent, a := u.agent, u.subs[0]
+	require.NoError(t, u.Router.Sysctl("net.ipv4.conf.cust1.proxy_arp", "0"))
+	require.NoError(t, u.StartAgent(t.Context()))
+	agent, a := u.Agent, u.subs[0]
 	u.bound(t, a)
 	eventually(t, 5*time.Second, "the lease is seen", func() (bool, error) {
-		st, err := u.client.Status(context.WithoutCancel(t.Context()))
+		st, err := u.Client.Status(context.WithoutCancel(t.Context()))
 		return err == nil && st.Routes != nil && st.Routes.Want == 1 && len(st.Routes.Findings) == 1, nil
 	})
 	require.Empty(t, u.route(t, a))
-	out, err := u.router.Output(t.Context(), u.program, "status", "--socket", u.socket())
+	out, err := u.Router.Output(t.Context(), u.Program, "status", "--socket", u.Socket())
 	require.NoError(t, err)
 	require.Contains(t, out, "dry run: 1 leases would have a route")
 	require.Contains(t, out, "cust1: subscribers cannot reach others of their own subnet")

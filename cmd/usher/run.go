@@ -1,25 +1,20 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/agent"
+	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/config"
 )
 
-// stopLimit is how long the agent may take to end after SIGTERM.
-const stopLimit = 2 * time.Second
-
-func newRun(*cli) *cobra.Command {
+func newRun(c *cli.Program) *cobra.Command {
 	var path string
 	var dryRun bool
 	cmd := &cobra.Command{
@@ -34,38 +29,51 @@ reports, no states), opens no DHCP socket and so answers nobody, changes neither
 opens no portal. "usher status", "acl show", "acl diff", "explain" and the console tell what it would do. What it does keep are its own
 files in state_dir, its control socket and its console: beside an agent that works give it others.`,
 		Example: "  usher run --config /etc/usher/usher.yaml\n  usher run --config usher.yaml --dry-run",
-		Args:    exactly(0),
+		Args:    cli.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(path)
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				touchNothing(cfg)
-			}
 			// From here on a reload that comes while the agent starts waits; unheeded, the
 			// signal would end the process.
-			hup := make(chan os.Signal, 1)
-			signal.Notify(hup, syscall.SIGHUP)
-			defer signal.Stop(hup)
-			log := newLogger(cmd.ErrOrStderr(), cfg.Log.Format, logLevel(cfg.Log.Level))
+			reload, stop := hangups()
+			defer stop()
+			log := cli.NewLogger(cmd.ErrOrStderr(), cfg.Log.Format, cli.LogLevel(cfg.Log.Level))
 			leaveRoomForPackets()
-			a, err := newAgent(path, cfg, dryRun, log)
+			a, err := agent.New(cfg, agent.Options{Path: path, DryRun: dryRun, Version: c.Version, Service: serviceManager{log}, Log: log})
 			if err != nil {
 				return err
 			}
-			return a.run(cmd.Context(), hup)
+			return a.Run(cmd.Context(), reload)
 		},
 	}
-	configFlag(cmd, &path)
+	cli.ConfigFlag(cmd, &path)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compute and show, touch neither the kernel nor the ERP, answer nobody")
 	return cmd
 }
 
-// touchNothing makes a configuration that of a dry run. What else a dry run leaves
-// undone the agent knows by itself.
-func touchNothing(cfg *config.Config) {
-	cfg.ACL.DryRun, cfg.Routes.DryRun, cfg.Reports.Enabled = true, true, false
+// hangups turns SIGHUP into values of a channel until stop is called. Of those
+// that come while one waits, one is kept.
+func hangups() (reload <-chan struct{}, stop func()) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	asked := make(chan struct{}, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range hup {
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return asked, func() {
+		signal.Stop(hup) // nothing is sent any more when it returns
+		close(hup)
+		<-done
+	}
 }
 
 // leaveRoomForPackets makes Go run at least four threads at once, also on one or
@@ -82,24 +90,3 @@ func leaveRoomForPackets() {
 		debug.SetGCPercent(400)
 	}
 }
-
-// errStuck is the end of an agent of which a part goes on.
-var errStuck = errors.New("some part did not stop")
-
-// boundedStop waits for done after ctx ended, at most limit.
-func boundedStop(ctx context.Context, limit time.Duration, done <-chan error) error {
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(limit):
-		return fmt.Errorf("%w within %s", errStuck, limit)
-	}
-}
-
-// isCanceled reports an end that was asked for.
-func isCanceled(err error) bool { return err == nil || errors.Is(err, context.Canceled) }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/options"
 )
 
 const (
@@ -29,7 +30,7 @@ type Config struct {
 	authoritative bool
 	rapidCommit   bool
 	leaseQuery    []netip.Prefix
-	classes       []class
+	classes       options.Classes
 	subnets       []subnet // longest prefix first
 	unknown       Unknown
 	pools         []dynamicPool
@@ -48,7 +49,7 @@ type subnet struct {
 	serverID        netip.Addr
 	lease           time.Duration
 	seconds, t1, t2 uint32
-	options         optionSets
+	options         options.Sets
 	alwaysBroadcast bool
 }
 
@@ -90,15 +91,11 @@ func Compile(o Options) (*Config, error) {
 	if err := cfg.compileMatching(o); err != nil {
 		errs = append(errs, err)
 	}
-	for _, c := range o.Classes {
-		made, err := compileClass(c)
-		if err != nil {
-			fail("class %s: %w", c.Name, err)
-		}
-		cfg.classes = append(cfg.classes, made)
+	if cfg.classes, err = options.CompileClasses(o.Classes); err != nil {
+		errs = append(errs, err)
 	}
 	for _, n := range o.Subnets {
-		c, err := compileSubnet(&o, n)
+		c, err := cfg.compileSubnet(o.Common, n)
 		if err != nil {
 			fail("subnet %v: %w", n.Prefix, err)
 			continue
@@ -143,7 +140,7 @@ func (cfg *Config) compileMatching(o Options) error {
 	return errors.Join(errs...)
 }
 
-func compileSubnet(o *Options, n Subnet) (subnet, error) {
+func (cfg *Config) compileSubnet(common options.OptionSet, n Subnet) (subnet, error) {
 	if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() {
 		return subnet{}, errors.New("want an IPv4 prefix")
 	}
@@ -161,7 +158,7 @@ func compileSubnet(o *Options, n Subnet) (subnet, error) {
 	if t1 <= 0 || t1 > t2 || t2 > n.LeaseTime {
 		return subnet{}, fmt.Errorf("times: want 0 < renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
 	}
-	sets, err := compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet)
+	sets, err := options.Compile(n.Prefix, n.Gateway, cfg.classes, common, n.OptionSet)
 	if err != nil {
 		return subnet{}, err
 	}

@@ -378,6 +378,6 @@ func (c *decider) inform() {
 	c.d.Reply.Type, c.d.Reply.CIAddr, c.d.Reply.Options = wire.Ack, ciaddr, c.options(n)
 	c.route()
 	if silent {
-		c.d.Way, c.d.To, c.d.Reply.CIAddr = WayUnicast, netip.AddrPortFrom(ciaddr, c.cfg.clientPort), netip.Addr{}
+		c.d.Way, c.d.To, c.d.Reply.CIAddr = wire.WayUnicast, netip.AddrPortFrom(ciaddr, c.cfg.clientPort), netip.Addr{}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -76,7 +77,7 @@ func testOptions() Options {
 		Subnets: []Subnet{
 			{
 				Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour,
-				OptionSet: OptionSet{DNS: []netip.Addr{host(3)}, Domain: "example.net"},
+				OptionSet: options.OptionSet{DNS: []netip.Addr{host(3)}, Domain: "example.net"},
 			},
 			{Prefix: netip.MustParsePrefix("203.0.113.0/24"), LeaseTime: 2 * time.Hour},
 		},
@@ -550,8 +551,8 @@ func TestCompileReportsEveryMistake(t *testing.T) {
 			{Prefix: n, LeaseTime: time.Hour},
 			{Prefix: netip.MustParsePrefix("192.0.3.0/24"), LeaseTime: time.Second},
 			{Prefix: netip.MustParsePrefix("192.0.4.0/24"), LeaseTime: time.Hour, RenewTime: 2 * time.Hour},
-			{Prefix: netip.MustParsePrefix("192.0.5.0/24"), LeaseTime: time.Hour, OptionSet: OptionSet{DNS: []netip.Addr{ip("2001:db8::2")}}},
-			{Prefix: netip.MustParsePrefix("192.0.6.0/24"), LeaseTime: time.Hour, OptionSet: OptionSet{Options: []Option{{Code: 82}}}},
+			{Prefix: netip.MustParsePrefix("192.0.5.0/24"), LeaseTime: time.Hour, OptionSet: options.OptionSet{DNS: []netip.Addr{ip("2001:db8::2")}}},
+			{Prefix: netip.MustParsePrefix("192.0.6.0/24"), LeaseTime: time.Hour, OptionSet: options.OptionSet{Options: []options.Option{{Code: 82}}}},
 		},
 	})
 	for _, want := range []string{
@@ -567,7 +568,7 @@ func TestCompileReportsEveryMistake(t *testing.T) {
 
 func TestSubnetOptions(t *testing.T) {
 	opts := testOptions()
-	opts.Subnets[0].Options = []Option{{Code: 6, Value: []byte{192, 0, 2, 9}}, {Code: 43, Value: []byte("v")}}
+	opts.Subnets[0].Options = []options.Option{{Code: 6, Value: []byte{192, 0, 2, 9}}, {Code: 43, Value: []byte("v")}}
 	opts.Subnets = append(opts.Subnets, Subnet{Prefix: netip.MustParsePrefix("192.0.2.16/28"), LeaseTime: time.Hour})
 	cfg, err := Compile(opts)
 	require.NoError(t, err)
@@ -619,10 +620,10 @@ func FuzzDecide(f *testing.F) {
 	require.NoError(f, err)
 	extended := testOptions()
 	extended.RapidCommit, extended.LeaseQuery.From = true, extended.Relays
-	extended.Common = OptionSet{Search: []string{"example.net"}, Routes: []Route{{netip.MustParsePrefix("10.0.0.0/8"), host(2)}}, IPv6OnlyWait: time.Hour}
-	extended.Classes = []Class{
-		{Name: "vendor", Match: ClassMatch{VendorClass: "stb*"}, OptionSet: OptionSet{BootFile: "stb.img", VendorSpecific: []Option{{Code: 1, Value: make([]byte, 200)}}}},
-		{Name: "old", Match: ClassMatch{UserClass: "old"}, AlwaysBroadcast: true},
+	extended.Common = options.OptionSet{Search: []string{"example.net"}, Routes: []options.Route{{To: netip.MustParsePrefix("10.0.0.0/8"), Via: host(2)}}, IPv6OnlyWait: time.Hour}
+	extended.Classes = []options.Class{
+		{Name: "vendor", Match: options.ClassMatch{VendorClass: "stb*"}, OptionSet: options.OptionSet{BootFile: "stb.img", VendorSpecific: []options.Option{{Code: 1, Value: make([]byte, 200)}}}},
+		{Name: "old", Match: options.ClassMatch{UserClass: "old"}, AlwaysBroadcast: true},
 	}
 	full, err := Compile(extended)
 	require.NoError(f, err)
@@ -664,7 +665,7 @@ func FuzzDecide(f *testing.F) {
 				require.False(t, d.YourIP == host(35) && d.MAC != stranger, "never one that another has")
 			}
 			require.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0, d.Outcome.String())
-			require.Equal(t, d.Outcome.Answered(), d.Way != WayNone)
+			require.Equal(t, d.Outcome.Answered(), d.Way != wire.WayNone)
 			if r.P.Err == nil && r.P.GIAddr().IsValid() && !cfg.line.Trusts(r.P.GIAddr()) {
 				require.False(t, d.Outcome.Answered(), "never an answer to an untrusted relay")
 			}

@@ -8,23 +8,6 @@ import (
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-// Way is how a reply travels (RFC 2131 section 4.1).
-type Way uint8
-
-// The ways of a reply.
-const (
-	WayNone      Way = iota
-	WayRelay         // UDP to the relay
-	WayUnicast       // UDP to the address that the client has
-	WayBroadcast     // link-layer broadcast to 255.255.255.255 on the interface of the request
-	WayFrame         // link-layer unicast to chaddr and yiaddr, which the client has not configured yet
-)
-
-// String returns none, relay, unicast, broadcast or frame.
-func (w Way) String() string {
-	return [...]string{"none", "relay", "unicast", "broadcast", "frame"}[w]
-}
-
 // Change is what becomes of the lease record.
 type Change uint8
 
@@ -55,8 +38,8 @@ type Decision struct {
 
 	Reply wire.Reply       // Type 0: no answer
 	Lease *wire.LeaseReply // what is sent instead of Reply: the answer to a leasequery
-	Way   Way
-	To    netip.AddrPort // of WayRelay and WayUnicast
+	Way   wire.Way
+	To    netip.AddrPort // of wire.WayRelay and wire.WayUnicast
 
 	Change Change
 	Rec    lease.Record // of changes that store one; its slices are the packet's. Of ChangeRelease and ChangeDecline the MAC

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/options"
 )
 
 // Options is what a configuration asks for.
@@ -62,11 +63,11 @@ type Options struct {
 	LeaseQuery LeaseQuery `cfg:"leasequery"`
 
 	// What the clients of all subnets are told, see below.
-	Common OptionSet `cfg:"common" layout:"plain"`
+	Common options.OptionSet `cfg:"common" layout:"plain"`
 
 	// Kinds of clients that are told something else (example). The first class that
 	// fits a client counts.
-	Classes []Class `cfg:"classes"`
+	Classes []options.Class `cfg:"classes"`
 
 	// The served networks. Required while dhcp is enabled (example).
 	Subnets []Subnet `cfg:"subnets"`
@@ -139,5 +140,5 @@ type Subnet struct {
 
 	// What follows can also stand in dhcp.common, in pools and in classes: a
 	// subnet's word goes before common's, a pool's before both, a class's before all.
-	OptionSet `cfg:",inline"`
+	options.OptionSet `cfg:",inline"`
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/pool"
 )
@@ -96,7 +97,7 @@ type Pool struct {
 
 	// As in subnets, in place of what the subnet tells. Empty: what the subnet
 	// tells. captive_portal (example) is where guests learn what to do.
-	OptionSet `cfg:",inline" layout:"plain" example:"captive_portal: https://portal.example.net/api"`
+	options.OptionSet `cfg:",inline" layout:"plain" example:"captive_portal: https://portal.example.net/api"`
 }
 
 // Check reports a range that is not within one subnet, or has no address for a
@@ -170,7 +171,7 @@ func (cfg *Config) compilePools(o Options) error {
 		errs = append(errs, fmt.Errorf("quarantine %v: negative", cfg.quarantine))
 	}
 	for _, p := range o.Pools {
-		c, err := compilePool(&o, p)
+		c, err := cfg.compilePool(&o, p)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pool %q: %w", p.Name, err))
 			continue
@@ -185,7 +186,7 @@ func (cfg *Config) compilePools(o Options) error {
 	return errors.Join(errs...)
 }
 
-func compilePool(o *Options, p Pool) (dynamicPool, error) {
+func (cfg *Config) compilePool(o *Options, p Pool) (dynamicPool, error) {
 	if p.Name == "" || p.Kind != PoolGuests && p.Kind != PoolSubscribers {
 		return dynamicPool{}, errors.New("want a name, and the kind guests or subscribers")
 	}
@@ -195,11 +196,11 @@ func compilePool(o *Options, p Pool) (dynamicPool, error) {
 	i := slices.IndexFunc(o.Subnets, func(n Subnet) bool { return n.Prefix.Contains(p.First) && n.Prefix.Contains(p.Last) })
 	n := o.Subnets[i]
 	n.LeaseTime, n.RenewTime, n.RebindTime = p.LeaseTime, 0, 0
-	sub, err := compileSubnet(o, n)
+	sub, err := cfg.compileSubnet(o.Common, n)
 	if err != nil {
 		return dynamicPool{}, err
 	}
-	sub.options, err = compileOptionSets(n.Prefix, n.Gateway, o.Classes, o.Common, n.OptionSet, p.OptionSet)
+	sub.options, err = options.Compile(n.Prefix, n.Gateway, cfg.classes, o.Common, n.OptionSet, p.OptionSet)
 	if err != nil {
 		return dynamicPool{}, err
 	}

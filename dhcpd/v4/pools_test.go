@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -21,7 +22,7 @@ func guests() Pool {
 	return Pool{
 		Name: "guests", Kind: PoolGuests, Range: Range{First: host(200), Last: host(203)}, LeaseTime: 2 * time.Minute,
 		Links: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, WarnAt: 0.75,
-		OptionSet: OptionSet{DNS: []netip.Addr{host(5)}, CaptivePortal: "https://portal.example.net/api"},
+		OptionSet: options.OptionSet{DNS: []netip.Addr{host(5)}, CaptivePortal: "https://portal.example.net/api"},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/options"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
@@ -34,7 +35,7 @@ func TestRapidCommit(t *testing.T) {
 func TestAlwaysBroadcast(t *testing.T) {
 	subnet := func(_ *Request, o *Options) { o.Subnets[0].AlwaysBroadcast = true }
 	class := func(_ *Request, o *Options) {
-		o.Classes = []Class{{Name: "old", Match: ClassMatch{VendorClass: "old*"}, AlwaysBroadcast: true}}
+		o.Classes = []options.Class{{Name: "old", Match: options.ClassMatch{VendorClass: "old*"}, AlwaysBroadcast: true}}
 	}
 	old := []wire.Option{{Code: wire.OptVendorClass, Value: []byte("old-cpe")}}
 	for name, tc := range map[string]struct {

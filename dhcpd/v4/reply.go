@@ -28,8 +28,8 @@ func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
 
 // options returns what the client is told in n.
 func (c *decider) options(n *subnet) *wire.OptionSet {
-	class := c.cfg.classOf(&c.r.P.Packet, c.mac)
-	c.alwaysBroadcast = n.alwaysBroadcast || class > 0 && c.cfg.classes[class-1].alwaysBroadcast
+	class := c.cfg.classes.Of(&c.r.P.Packet, c.mac)
+	c.alwaysBroadcast = n.alwaysBroadcast || c.cfg.classes.AlwaysBroadcast(class)
 	return n.options[class]
 }
 
@@ -188,16 +188,16 @@ func (c *decider) route() {
 		if c.r.P.Relay.SourcePort && c.r.P.From.Port() != 0 { // RFC 8357
 			port = c.r.P.From.Port()
 		}
-		c.d.Way, c.d.To = WayRelay, netip.AddrPortFrom(gi, port)
+		c.d.Way, c.d.To = wire.WayRelay, netip.AddrPortFrom(gi, port)
 		// The relay is to broadcast it: the client has no address to take it at.
 		c.d.Reply.Broadcast = nak || c.alwaysBroadcast && !p.CIAddr().IsValid()
 	case nak:
-		c.d.Way = WayBroadcast
+		c.d.Way = wire.WayBroadcast
 	case p.CIAddr().IsValid():
-		c.d.Way, c.d.To = WayUnicast, netip.AddrPortFrom(p.CIAddr(), c.cfg.clientPort)
+		c.d.Way, c.d.To = wire.WayUnicast, netip.AddrPortFrom(p.CIAddr(), c.cfg.clientPort)
 	case p.Broadcast() || c.alwaysBroadcast || p.HType() != 1:
-		c.d.Way = WayBroadcast
+		c.d.Way = wire.WayBroadcast
 	default:
-		c.d.Way = WayFrame
+		c.d.Way = wire.WayFrame
 	}
 }

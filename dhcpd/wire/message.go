@@ -1,7 +1,8 @@
 // Package wire reads and writes DHCP packets (RFC 2131, RFC 2132) without
 // copying and without allocating: a Packet is a view of the received bytes with
 // the places of the options that a server needs, and a reply is built into the
-// caller's buffer. It also takes option 82 apart (RFC 3046).
+// caller's buffer. It also takes option 82 apart (RFC 3046), and has the words for
+// how a reply travels.
 package wire
 
 import "strconv"

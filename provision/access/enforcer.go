@@ -1,3 +1,8 @@
+// Package access decides what subscribers may reach, and keeps the kernel at it.
+//
+// Want makes the wanted ACL of a snapshot and of Inputs, which Sources gather: the
+// configuration, live leases, interfaces, gardens. An Enforcer brings a Kernel to
+// it; a Follower has it look again when a lease or an interface has changed.
 package access
 
 import (

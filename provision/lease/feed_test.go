@@ -174,6 +174,25 @@ func TestSlowFollowerIsToldMergedChanges(t *testing.T) {
 	m.sameAs(t, tab)
 }
 
+// What a follower that is behind has missed comes to it however fast others change.
+func TestSlowFollowerIsToldOfEveryAddress(t *testing.T) {
+	tab := New()
+	m := follow(tab, 1)
+	for i := range uint32(queueRoom) {
+		tab.Store(testRecord(benchAddr(i)))
+	}
+	tab.Store(testRecord(ip7))
+	for i := 0; i < 4*queueRoom; i++ {
+		tab.Store(testRecord(benchAddr(uint32(i % queueRoom))))
+		n, _ := m.take(m.buf)
+		require.NoError(t, m.apply(m.buf[:n]))
+		if _, told := m.records[ip7]; told {
+			return
+		}
+	}
+	t.Error("the address that waits is never told")
+}
+
 func TestFollowersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tab := New()

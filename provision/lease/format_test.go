@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"compress/gzip"
 	"encoding/binary"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -160,11 +162,17 @@ func TestNewerStateIsRefused(t *testing.T) {
 			" has lease records of version 4, this usher reads up to 3: a newer usher wrote it"},
 		{"by its mark, and damaged", func(t *testing.T, path string) {
 			put(t, path, markBucket, markKey, encodeMark(2))
-			for i := range uint32(1000) {
-				put(t, path, leaseBucket, string(keyBytes(i)), make([]byte, 100))
+			filler := bytes.Repeat([]byte("filler"), 50)
+			for i := range uint32(40) { // more than a page
+				put(t, path, leaseBucket, string(keyBytes(i)), filler)
 			}
 			b := []byte(read(t, path))
-			require.NoError(t, os.WriteFile(path, b[:len(b)*3/4], 0o600))
+			for page := range slices.Chunk(b, os.Getpagesize()) {
+				if bytes.Contains(page, filler) {
+					copy(page, bytes.Repeat([]byte{0xff}, len(page)))
+				}
+			}
+			require.NoError(t, os.WriteFile(path, b, 0o600))
 		}, " has state format 2, this usher reads up to 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -180,6 +188,22 @@ func TestNewerStateIsRefused(t *testing.T) {
 			require.Equal(t, []string{"state.db"}, names(t, dir))
 		})
 	}
+}
+
+// A bit that flips in the version of a record costs that record, not the start.
+func TestDamagedRecordIsNotNewer(t *testing.T) {
+	dir, path := unmarkedFile(t)
+	rec := testRecord(ip7)
+	damaged := encode(nil, &rec)
+	damaged[0] ^= 4
+	put(t, path, leaseBucket, string(keyBytes(ipKey(ip7))), damaged)
+	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer store.Close()
+	tab := openTable(t, store)
+	n, _ := tab.Skipped()
+	require.Equal(t, 1, n)
+	require.Equal(t, 9, tab.Len())
 }
 
 // A bit that flips in a mark must not keep the agent from starting.

@@ -173,15 +173,24 @@ func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*Record) bo
 	if !ok || r.MAC != mac {
 		return false
 	}
-	var before Record
 	if len(t.followers) > 0 {
-		before = *r
+		ok = t.changeAndTellLocked(key, r, change)
+	} else {
+		ok = change(r)
 	}
+	if ok {
+		t.markLocked(key)
+	}
+	return ok
+}
+
+// changeAndTellLocked keeps what r was, which only followers ask for.
+func (t *Table) changeAndTellLocked(key uint32, r *Record, change func(*Record) bool) bool {
+	before := *r
 	if !change(r) {
 		return false
 	}
 	t.tellLocked(key, &before)
-	t.markLocked(key)
 	return true
 }
 

@@ -1,12 +1,16 @@
+// Package neighbour learns MACs of subscribers who do not use DHCP from the
+// kernel's ARP table.
 package neighbour
 
 import (
 	"context"
-	"github.com/usher-agent/usher/provision"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // State is what the kernel knows of a neighbour. Its zero value is invalid.
@@ -66,10 +70,15 @@ type Options struct {
 	MinTime time.Duration `cfg:"min_time" default:"10s" min:"0s" max:"1h"`
 }
 
+// Leases is the lease table.
+type Leases interface {
+	Get(ip netip.Addr) (lease.Record, bool)
+}
+
 // Deps is what a Watcher asks and tells.
 type Deps struct {
 	Snapshot func() *provision.Snapshot
-	Leased   func(ip netip.Addr, now time.Time) bool // a DHCP lease is live
+	Leases   Leases
 	Report   func(provision.MACReport) error
 	Count    func(Outcome)
 }
@@ -91,7 +100,7 @@ const (
 // goroutine owns it.
 type neighbourhood struct {
 	snapshot func() *provision.Snapshot
-	leased   func(netip.Addr, time.Time) bool
+	leases   Leases
 
 	seen     map[netip.Addr]provision.MAC // confirmed last
 	holders  map[provision.MAC]int        // number of addresses in seen
@@ -106,7 +115,7 @@ type candidate struct {
 }
 
 func newNeighbourhood(d Deps) *neighbourhood {
-	return &neighbourhood{snapshot: d.Snapshot, leased: d.Leased, seen: map[netip.Addr]provision.MAC{}, holders: map[provision.MAC]int{},
+	return &neighbourhood{snapshot: d.Snapshot, leases: d.Leases, seen: map[netip.Addr]provision.MAC{}, holders: map[provision.MAC]int{},
 		pending: map[netip.Addr]candidate{}, reported: map[netip.Addr]candidate{}}
 }
 
@@ -181,6 +190,12 @@ func (h *neighbourhood) judge(ip netip.Addr, mac provision.MAC, now time.Time) O
 		return Repeated
 	}
 	return Reported
+}
+
+// leased reports whether a DHCP lease of an address is live.
+func (h *neighbourhood) leased(ip netip.Addr, now time.Time) bool {
+	rec, ok := h.leases.Get(ip)
+	return ok && rec.Live(now)
 }
 
 // due gives the reports whose time has come and, in count, what became of the

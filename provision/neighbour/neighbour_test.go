@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 type fakeNeighbours struct{ entries chan Neighbour }
@@ -31,7 +33,7 @@ type neighbourWorld struct {
 	kernel  fakeNeighbours
 	told    []string
 	counts  map[Outcome]int
-	leased  map[netip.Addr]bool
+	leases  *lease.Table
 	fail    error
 	fetched provision.Input
 	snap    *provision.Snapshot
@@ -39,7 +41,7 @@ type neighbourWorld struct {
 
 func newNeighbourWorld(t *testing.T) *neighbourWorld {
 	t.Helper()
-	w := &neighbourWorld{kernel: fakeNeighbours{make(chan Neighbour)}, counts: map[Outcome]int{}, leased: map[netip.Addr]bool{}}
+	w := &neighbourWorld{kernel: fakeNeighbours{make(chan Neighbour)}, counts: map[Outcome]int{}, leases: lease.New()}
 	w.fetched = provision.Input{Source: provision.SourceDirect, Subnets: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}
 	for i := range 20 {
 		w.bind(byte(i), byte(i))
@@ -49,7 +51,7 @@ func newNeighbourWorld(t *testing.T) *neighbourWorld {
 		Options{Serves: func(name string) bool { return name == "c1" }, MinTime: 10 * time.Second}, &w.kernel,
 		Deps{
 			Snapshot: func() *provision.Snapshot { return w.snap },
-			Leased:   func(ip netip.Addr, _ time.Time) bool { return w.leased[ip] },
+			Leases:   w.leases,
 			Count:    func(o Outcome) { w.counts[o]++ },
 			Report: func(r provision.MACReport) error {
 				w.told = append(w.told, fmt.Sprintf("%s is %s of %d", r.IP, r.MAC, r.Subscriber))
@@ -85,6 +87,11 @@ func (w *neighbourWorld) fetch() { w.snap, _ = provision.Build(w.fetched) }
 func (w *neighbourWorld) see(last, mac byte, s State) {
 	w.kernel.entries <- Neighbour{IP: neighbourIP(last), MAC: macOf(mac), Interface: "c1", State: s}
 	synctest.Wait()
+}
+
+// lease is one of DHCP that outlives the test.
+func (w *neighbourWorld) lease(last byte) {
+	w.leases.Store(lease.Record{IP: neighbourIP(last), MAC: macOf(last), State: lease.StateBound, Expires: time.Now().Add(24 * time.Hour)})
 }
 
 // wait lets the watcher see what the test has written, and time pass.
@@ -136,13 +143,13 @@ func TestNeighbourWatcher(t *testing.T) {
 			w.wait(time.Minute)
 		}, nil, map[Outcome]int{}},
 		{"a DHCP lease is the better witness", func(w *neighbourWorld) {
-			w.leased[neighbourIP(7)] = true
+			w.lease(7)
 			w.see(7, 0xaa, Confirmed)
 			w.wait(time.Minute)
 		}, nil, map[Outcome]int{Leased: 1}},
 		{"a lease that begins within the time", func(w *neighbourWorld) {
 			w.see(7, 0xaa, Confirmed)
-			w.leased[neighbourIP(7)] = true
+			w.lease(7)
 			w.wait(time.Minute)
 		}, nil, map[Outcome]int{Leased: 1}},
 		{"two fight for one address", func(w *neighbourWorld) {

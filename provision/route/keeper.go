@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/usher-agent/usher/provision"
 	"iter"
 	"log/slog"
 	"maps"
@@ -13,21 +12,35 @@ import (
 	"slices"
 	"sync"
 	"time"
-)
 
-// Lease is what a lease means for routes.
-type Lease struct {
-	Addr      netip.Addr
-	Interface string    // where the client is on the link; empty: nowhere here, such as behind a relay
-	Expires   time.Time // zero: released or declined
-}
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
 
 // Leases is the lease table.
 type Leases interface {
-	// Lease gives what is recorded for an address, live or not.
-	Lease(addr netip.Addr) (Lease, bool)
-	// Leases gives every record, in no order.
-	Leases() iter.Seq[Lease]
+	// Get returns what is recorded for an address, live or not.
+	Get(addr netip.Addr) (lease.Record, bool)
+	// All returns every record, in no order.
+	All() iter.Seq[lease.Record]
+}
+
+// destination is what a lease means for routes.
+type destination struct {
+	addr    netip.Addr
+	iface   string    // where the client is on the link; empty: nowhere here, such as behind a relay, which routes to it
+	expires time.Time // zero: released or declined
+}
+
+func destinationOf(rec *lease.Record) destination {
+	d := destination{addr: rec.IP}
+	if !rec.GIAddr.IsValid() {
+		d.iface = rec.Interface
+	}
+	if rec.State == lease.StateBound {
+		d.expires = rec.Expires
+	}
+	return d
 }
 
 // Kernel is the kernel's routing table. Its methods may be called by several
@@ -426,9 +439,9 @@ func (k *Keeper) readLeases(now time.Time, opts Options, look map[netip.Addr]str
 	for a := range k.have {
 		look[a] = struct{}{}
 	}
-	for l := range k.leases.Leases() {
-		if opts.wants(l, now) {
-			look[l.Addr] = struct{}{}
+	for rec := range k.leases.All() {
+		if opts.wants(destinationOf(&rec), now) {
+			look[rec.IP] = struct{}{}
 		}
 	}
 }
@@ -442,8 +455,8 @@ func flat(m map[netip.Addr][]Route) []Route {
 }
 
 // wants tells whether a lease is to have a route at now.
-func (o *Options) wants(l Lease, now time.Time) bool {
-	return l.Interface != "" && now.Before(l.Expires) && l.Addr.Is4() && o.Serves(l.Interface)
+func (o *Options) wants(d destination, now time.Time) bool {
+	return d.iface != "" && now.Before(d.expires) && d.addr.Is4() && o.Serves(d.iface)
 }
 
 // takeEvents brings what others did into the picture.
@@ -597,8 +610,9 @@ func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *R
 // wanted looks a lease up and remembers it: the route that it is to have, if
 // any; keep says to leave what is there as it is.
 func (k *Keeper) wanted(a netip.Addr, now time.Time, opts Options) (r Route, ok, keep bool) {
-	l, recorded := k.leases.Lease(a)
-	if old, had := k.want[a]; had && old != l.Interface {
+	rec, recorded := k.leases.Get(a)
+	d := destinationOf(&rec)
+	if old, had := k.want[a]; had && old != d.iface {
 		delete(k.on[old], a)
 	}
 	delete(k.unknown, a)
@@ -611,21 +625,21 @@ func (k *Keeper) wanted(a netip.Addr, now time.Time, opts Options) (r Route, ok,
 		}
 		return Route{}, false, false
 	}
-	if !opts.wants(l, now) {
+	if !opts.wants(d, now) {
 		delete(k.want, a)
-		delete(k.on[l.Interface], a)
+		delete(k.on[d.iface], a)
 		return Route{}, false, false
 	}
-	if at, ok := k.armed[a]; !ok || l.Expires.Before(at) {
-		k.armed[a] = l.Expires
-		heap.Push(&k.ends, leaseEnd{l.Expires, a})
+	if at, ok := k.armed[a]; !ok || d.expires.Before(at) {
+		k.armed[a] = d.expires
+		heap.Push(&k.ends, leaseEnd{d.expires, a})
 	}
-	k.want[a] = l.Interface
-	if k.on[l.Interface] == nil {
-		k.on[l.Interface] = map[netip.Addr]struct{}{}
+	k.want[a] = d.iface
+	if k.on[d.iface] == nil {
+		k.on[d.iface] = map[netip.Addr]struct{}{}
 	}
-	k.on[l.Interface][a] = struct{}{}
-	i, there := k.index[l.Interface]
+	k.on[d.iface][a] = struct{}{}
+	i, there := k.index[d.iface]
 	if !there || !k.links[i].Up {
 		k.waiting[a] = struct{}{}
 		return Route{}, false, false

@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // fakeRoutes is a kernel in memory: a link that goes down takes its routes
@@ -138,17 +140,17 @@ func (f *fakeRoutes) String() string {
 
 type fakeRouteLeases struct {
 	mu sync.Mutex // guards m
-	m  map[netip.Addr]Lease
+	m  map[netip.Addr]lease.Record
 }
 
-func (f *fakeRouteLeases) Lease(a netip.Addr) (Lease, bool) {
+func (f *fakeRouteLeases) Get(a netip.Addr) (lease.Record, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l, ok := f.m[a]
 	return l, ok
 }
 
-func (f *fakeRouteLeases) Leases() iter.Seq[Lease] {
+func (f *fakeRouteLeases) All() iter.Seq[lease.Record] {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Values(slices.Collect(maps.Values(f.m)))
@@ -158,8 +160,17 @@ func (f *fakeRouteLeases) put(last byte, iface string, expires time.Time) netip.
 	a := route(last, 0).Addr
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.m[a] = Lease{a, iface, expires}
+	f.m[a] = record(a, iface, expires)
 	return a
+}
+
+// record is a lease of a client on the link; without an end it was given back.
+func record(a netip.Addr, iface string, expires time.Time) lease.Record {
+	rec := lease.Record{IP: a, Interface: iface, State: lease.StateBound, Expires: expires}
+	if expires.IsZero() {
+		rec.State = lease.StateReleased
+	}
+	return rec
 }
 
 type routeWorld struct {
@@ -172,7 +183,7 @@ type routeWorld struct {
 // newRouteWorld has the links c1 to c3 with the indexes 1 to 3, up, and x9,
 // which is not served.
 func newRouteWorld() *routeWorld {
-	w := &routeWorld{kernel: newFakeRoutes(), leases: &fakeRouteLeases{m: map[netip.Addr]Lease{}}}
+	w := &routeWorld{kernel: newFakeRoutes(), leases: &fakeRouteLeases{m: map[netip.Addr]lease.Record{}}}
 	for i, name := range map[int]string{1: "c1", 2: "c2", 3: "c3", 9: "x9"} {
 		w.kernel.links[i] = Link{Index: i, Name: name, Up: true}
 	}
@@ -197,8 +208,8 @@ func (w *routeWorld) start(t *testing.T) {
 	synctest.Wait()
 }
 
-func (w *routeWorld) ack(last byte, iface string, lease time.Duration) {
-	w.keeper.Touch(w.leases.put(last, iface, time.Now().Add(lease)), time.Now())
+func (w *routeWorld) ack(last byte, iface string, d time.Duration) {
+	w.keeper.Touch(w.leases.put(last, iface, time.Now().Add(d)), time.Now())
 	synctest.Wait()
 }
 
@@ -483,7 +494,7 @@ func TestRouteKeeperWalk(t *testing.T) {
 			for _, l := range w.leases.m {
 				for _, k := range w.kernel.links {
 					if k.Up && k.Name == l.Interface && time.Now().Before(l.Expires) {
-						want[Route{Addr: l.Addr, Ifindex: k.Index, Table: 254}] = true
+						want[Route{Addr: l.IP, Ifindex: k.Index, Table: 254}] = true
 					}
 				}
 			}

@@ -1,3 +1,5 @@
+// Package route keeps a host route in the kernel for every live lease: a Keeper
+// reads the leases, compares and changes single routes.
 package route
 
 import (

@@ -68,13 +68,14 @@ func routeRows(opts Options, leases Leases, links []Link, routes []Route, now ti
 		have[r] = true
 	}
 	rows := make([]Row, 0, len(routes))
-	for l := range leases.Leases() {
-		if !opts.wants(l, now) {
+	for rec := range leases.All() {
+		d := destinationOf(&rec)
+		if !opts.wants(d, now) {
 			continue
 		}
-		link := index[l.Interface]
-		r := Route{Addr: l.Addr, Ifindex: link.Index, Table: opts.Table, Metric: opts.Metric}
-		row := Row{Addr: l.Addr, Interface: l.Interface, Table: opts.Table, Metric: opts.Metric, State: Missing, Expires: l.Expires}
+		link := index[d.iface]
+		r := Route{Addr: d.addr, Ifindex: link.Index, Table: opts.Table, Metric: opts.Metric}
+		row := Row{Addr: d.addr, Interface: d.iface, Table: opts.Table, Metric: opts.Metric, State: Missing, Expires: d.expires}
 		switch {
 		case have[r]:
 			row.State = Installed
@@ -86,7 +87,7 @@ func routeRows(opts Options, leases Leases, links []Link, routes []Route, now ti
 	}
 	for r := range have {
 		state := Extra
-		if _, recorded := leases.Lease(r.Addr); !recorded {
+		if _, recorded := leases.Get(r.Addr); !recorded {
 			state = Unknown
 		}
 		rows = append(rows, rowOf(r, names, state))

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 func TestRouteRows(t *testing.T) {
@@ -15,14 +17,14 @@ func TestRouteRows(t *testing.T) {
 	a := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
 	k := newFakeRoutes()
 	k.links = map[int]Link{7: {Index: 7, Name: "cust1", Up: true}, 8: {Index: 8, Name: "cust2"}, 9: {Index: 9, Name: "core", Up: true}}
-	leases := &fakeRouteLeases{m: map[netip.Addr]Lease{
-		a(1): {Addr: a(1), Interface: "cust1", Expires: live},
-		a(2): {Addr: a(2), Interface: "cust1", Expires: live},
-		a(3): {Addr: a(3), Interface: "cust2", Expires: live},
-		a(4): {Addr: a(4), Interface: "cust9", Expires: live},
-		a(5): {Addr: a(5), Interface: "cust1", Expires: now.Add(-time.Second)},
-		a(6): {Addr: a(6), Interface: "core", Expires: live},
-		a(8): {Addr: a(8), Interface: "cust1", Expires: live},
+	leases := &fakeRouteLeases{m: map[netip.Addr]lease.Record{
+		a(1): record(a(1), "cust1", live),
+		a(2): record(a(2), "cust1", live),
+		a(3): record(a(3), "cust2", live),
+		a(4): record(a(4), "cust9", live),
+		a(5): record(a(5), "cust1", now.Add(-time.Second)),
+		a(6): record(a(6), "core", live),
+		a(8): record(a(8), "cust1", live),
 	}}
 	for _, r := range []Route{
 		{Addr: a(1), Ifindex: 7, Table: 254, Metric: 5},

@@ -1,3 +1,5 @@
+// Package syncer polls the ERP and publishes snapshots: what a fetch guard lets
+// pass, what hints ask for, and the stored one of the last run.
 package syncer
 
 import (

@@ -1,0 +1,73 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd/vlanname"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
+)
+
+// ACLPolicy returns what the rules follow from.
+func ACLPolicy(cfg *config.Config) ruleset.Policy {
+	return ruleset.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
+}
+
+// sourceOptions returns what is configured of what the ACL follows from besides the snapshot.
+func sourceOptions(cfg *config.Config) access.SourceOptions {
+	o := access.SourceOptions{
+		Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, GuestRanges: cfg.GuestRanges(), Resolvers: cfg.ResolverPrefixes(), Pools: len(cfg.DHCP.Pools) > 0,
+		GuardDirect: cfg.ACL.SourceGuard.Direct, GuardVLAN: cfg.ACL.SourceGuard.VLAN,
+	}
+	var templates []vlanname.Template
+	for _, t := range cfg.DHCP.VLANInterfaces {
+		if c, err := vlanname.Compile(t); err == nil { // the configuration has checked them
+			templates = append(templates, c)
+		}
+	}
+	o.VLANOf = func(name string) (uint16, bool) {
+		for _, t := range templates {
+			if vlan, ok := t.Match(name); ok {
+				return vlan, true
+			}
+		}
+		return 0, false
+	}
+	return o
+}
+
+// aclDeps returns the way of the control API to the block lists; nil if there are none.
+func (a *Agent) aclDeps(cfg *config.Config) *console.ACLDeps {
+	if !cfg.ACL.Enabled {
+		return nil
+	}
+	reader := acl.NewReader(acl.Options{})
+	a.teardown.push("acl reader", reader.Close)
+	kernel := acl.Inspector{Reader: reader, Policy: func() ruleset.Policy { return ACLPolicy(a.cfg.Load()) }}
+	if cfg.ACL.DryRun {
+		kernel.Want = a.enforcer.Want
+	}
+	d := &console.ACLDeps{Wishes: a.enforcer, Kernel: kernel, Exempt: a.exempt}
+	if a.table != nil {
+		d.Maintenance = acl.NewMaintenance(a.table, a.log)
+	}
+	return d
+}
+
+// exempt implements console.ACLDeps.Exempt.
+func (a *Agent) exempt(id provision.SubscriberID, addr netip.Addr) string {
+	e := a.cfg.Load().ACL.Exempt
+	switch {
+	case id != 0 && slices.Contains(e.Customers, id):
+		return "acl.exempt.customers"
+	case slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(addr) }):
+		return "acl.exempt.addresses"
+	default:
+		return ""
+	}
+}

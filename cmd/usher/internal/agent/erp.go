@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/userside"
+)
+
+// liveERP is the ERP as configured now: a reload exchanges it whole.
+type liveERP struct {
+	p      atomic.Pointer[erp.Fetcher]
+	memory *erp.Memory // handed from one Fetcher to the next for the same ERP
+	url    string      // of memory
+}
+
+// Fetch implements syncer.Fetcher.
+func (l *liveERP) Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {
+	return l.p.Load().Fetch(ctx, prev)
+}
+
+// SetMAC implements outbox.Sender.
+func (l *liveERP) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
+	return l.p.Load().SetMAC(ctx, ip, mac)
+}
+
+// ChangeState sets a customer's state in the ERP.
+func (l *liveERP) ChangeState(ctx context.Context, id provision.SubscriberID, st provision.State) error {
+	return l.p.Load().ChangeState(ctx, id, st)
+}
+
+// FetchStates implements syncer.StateFetcher.
+func (l *liveERP) FetchStates(ctx context.Context, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
+	return l.p.Load().FetchStates(ctx, prev)
+}
+
+// FetchCustomers implements syncer.CustomerFetcher.
+func (l *liveERP) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
+	return l.p.Load().FetchCustomers(ctx, ids, prev)
+}
+
+// Moved implements syncer.CustomerFetcher.
+func (l *liveERP) Moved(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (bool, error) {
+	return l.p.Load().Moved(ctx, ids, prev)
+}
+
+// memoryFor returns what is known of the ERP, and begins anew for another one.
+func (l *liveERP) memoryFor(url string) *erp.Memory {
+	if l.memory == nil || l.url != url {
+		l.memory, l.url = erp.NewMemory(), url
+	}
+	return l.memory
+}
+
+func (a *Agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
+	client, err := userside.New(ClientOptions(cfg.ERP, "usher/"+a.build.Version, a.log, erpObserver{a.metrics, a.erpDown}))
+	if err != nil {
+		return nil, err
+	}
+	return erp.New(client, FetchOptions(cfg, a.erp.memoryFor(cfg.ERP.Client.URL), a.log))
+}
+
+// erpObserver counts calls and tells when the ERP turns out to be down.
+type erpObserver struct {
+	userside.Observer
+	down func()
+}
+
+// Call implements userside.Observer.
+func (o erpObserver) Call(action string, took time.Duration, outcome userside.Outcome) {
+	o.Observer.Call(action, took, outcome)
+	if outcome == userside.OutcomeUnavailable || outcome == userside.OutcomeTimeout {
+		o.down()
+	}
+}
+
+// erpDown is called for every call that found the ERP down. Calls begin with run,
+// when all parts are made.
+func (a *Agent) erpDown() { a.enforcer.NoFetchSoon() }

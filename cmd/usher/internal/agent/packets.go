@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd"
+	v4 "github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// packetObservers are those who see every packet. What follows leases is told
+// their addresses: looking at a lease once too often costs less than to know
+// which outcomes change one.
+func (a *Agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
+	o := dhcpd.Observers{a.metrics, events, touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })}
+	if a.routes != nil {
+		o = append(o, touch(func(e *dhcpd.Event) {
+			if e.Outcome != v4.OutcomeOffer {
+				a.routes.Touch(e.YourIP, time.Now())
+			}
+		}))
+	}
+	return o
+}
+
+// touch is called for packets with an address. It implements dhcpd.Observer.
+type touch func(*dhcpd.Event)
+
+// Packet implements dhcpd.Observer.
+func (t touch) Packet(e *dhcpd.Event) {
+	if e.YourIP.IsValid() {
+		t(e)
+	}
+}
+
+// Commit implements dhcpd.Observer.
+func (touch) Commit(int, time.Duration, error) {}
+
+// admitting is a journal whose clients the kernel lets in meanwhile.
+type admitting struct {
+	dhcpd.Journal
+	agent *Agent
+}
+
+// Commit implements dhcpd.Journal.
+func (j admitting) Commit(recs []lease.Commit) error {
+	addrs := make([]netip.Addr, 0, len(recs))
+	for _, r := range recs {
+		if r.Lease.IP.IsValid() {
+			addrs = append(addrs, r.Lease.IP)
+		}
+	}
+	defer j.agent.follower.Admit(addrs, time.Now())()
+	return j.Journal.Commit(recs)
+}

@@ -1,0 +1,44 @@
+package agent
+
+import (
+	"path/filepath"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/provision/garden"
+)
+
+func gardenOptions(c *config.Config) garden.Options {
+	o := c.ACL.Garden
+	o.Paused, o.Guests, o.Refuse = c.ACL.Pause.Garden, c.ACL.Guest.Garden, c.Prefixes()
+	return o
+}
+
+// openGarden makes the gardens, which are there from the start: with what is
+// configured and with what an earlier run has looked up.
+func (a *Agent) openGarden(cfg *config.Config) (err error) {
+	a.garden, err = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
+		filepath.Join(cfg.StateDir, "garden.json"), a.metrics, a.log)
+	return err
+}
+
+// openPortal makes the portal, if the configuration has one.
+func (a *Agent) openPortal(cfg *config.Config) (err error) {
+	if a.dryRun {
+		return nil
+	}
+	if cfg.Portal.Listen.IsValid() || cfg.Portal.HTTPS.Listen.IsValid() {
+		who := portal.Directory{Snapshot: a.syncer.Current, Leases: a.leases, Standing: a.enforcer.Standing}
+		a.portal, err = portal.New(cfg.Portal, who.Visitor, a.metrics, a.log)
+	}
+	return err
+}
+
+// preparePortal does what can fail of a reload; the portal changes with the call
+// of use.
+func (a *Agent) preparePortal(cfg *config.Config) (use func(), err error) {
+	if a.portal == nil {
+		return func() {}, nil
+	}
+	return a.portal.Prepare(cfg.Portal)
+}

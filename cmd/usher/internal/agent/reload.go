@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/config/keys"
+	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/provision/garden"
+)
+
+func (a *Agent) configLoaded(err error) {
+	now := time.Now()
+	data, _ := os.ReadFile(a.path)
+	h := fnv.New64a()
+	_, _ = h.Write(data)
+	a.metrics.ConfigLoaded(now, h.Sum64(), err)
+	st := console.ConfigStatus{Path: a.path, LoadedAt: now, Hash: fmt.Sprintf("%016x", h.Sum64())}
+	if err != nil {
+		if old := a.status.Load(); old != nil {
+			st = *old
+		}
+		st.LastError = err.Error()
+	}
+	a.status.Store(&st)
+}
+
+func (a *Agent) reloadOn(ctx context.Context, reload <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-reload:
+			a.service.Reloading()
+			err := a.reload()
+			a.configLoaded(err)
+			if err != nil {
+				a.log.Error("reload failed; the earlier configuration stays in use", "error", err)
+			} else {
+				a.log.Info("configuration reloaded", "path", a.path)
+			}
+			a.service.Ready()
+		}
+	}
+}
+
+// reload does what can fail first and touches live parts only then.
+func (a *Agent) reload() error {
+	cfg, err := config.Load(a.path)
+	if err != nil {
+		return err
+	}
+	if a.dryRun {
+		touchNothing(cfg)
+	}
+	old := a.cfg.Load()
+	if changed := keys.Restart(old, cfg); len(changed) > 0 {
+		return fmt.Errorf("%v cannot change while the agent runs: restart it", changed)
+	}
+	fetcher, err := a.newFetcher(cfg)
+	if err != nil {
+		return err
+	}
+	usePortal, err := a.preparePortal(cfg)
+	if err != nil {
+		return err
+	}
+	if a.dhcp != nil {
+		if err := a.dhcp.Reload(cfg.DHCP.Options); err != nil {
+			return err
+		}
+	}
+	if a.dhcp != nil && !a.dryRun {
+		a.warnOfServerIDs()
+	}
+	a.erp.p.Store(fetcher)
+	if a.table != nil {
+		a.table.Reconfigure(ACLPolicy(cfg)) // the round that follows replaces the rules in one batch
+	}
+	a.sources.Reconfigure(sourceOptions(cfg))
+	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.sources.Inputs))
+	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
+	a.syncer.Reconfigure(syncOptions(cfg))
+	usePortal()
+	a.garden.Reconfigure(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers))
+	if a.hooks != nil {
+		a.hooks.Reconfigure(cfg.Hooks)
+	}
+	a.reloadRoutes(cfg)
+	a.reloadNeighbours(cfg)
+	a.cfg.Store(cfg)
+	logWarnings(cfg, a.log)
+	return nil
+}
+
+// logWarnings tells of what works but should be known.
+func logWarnings(cfg *config.Config, log *slog.Logger) {
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "file", w.File, "line", w.Line, "key", w.Key, "warning", w.Reason)
+	}
+}

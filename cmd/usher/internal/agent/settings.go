@@ -1,0 +1,47 @@
+package agent
+
+import (
+	"log/slog"
+
+	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/userside"
+)
+
+// What the parts need beside their options of the configuration comes to these here.
+
+// ClientOptions returns those of a client of the ERP.
+func ClientOptions(c config.ERP, userAgent string, log *slog.Logger, obs userside.Observer) userside.Options {
+	o := c.Client
+	o.UserAgent, o.Logger, o.Observer = userAgent, log, obs
+	return o
+}
+
+// FetchOptions returns those of what is read from the ERP.
+func FetchOptions(c *config.Config, memory *erp.Memory, log *slog.Logger) erp.Options {
+	o := c.ERP.Fetch
+	o.Policy, o.Memory, o.Log = &c.Policy, memory, log
+	return o
+}
+
+func syncOptions(c *config.Config) syncer.Options {
+	o := c.ERP.Sync
+	o.Guard, o.Subnets, o.Reserved, o.KeepSeats = c.Guard, c.Prefixes(), c.Reserved(), c.SubscriberPools()
+	return o
+}
+
+func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
+	o := c.Options
+	o.DryRun, o.Inputs = c.DryRun || !c.Enabled, inputs
+	return o
+}
+
+func outboxOptions(c outbox.Options, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
+	c.Settled = outbox.Settled(snapshot, leases)
+	return c
+}

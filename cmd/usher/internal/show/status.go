@@ -1,0 +1,224 @@
+// Package show is the commands that look at a running agent, and into the
+// kernel where none runs: status, explain, option82, pools, guard, acl and routes.
+package show
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/usher-agent/usher/cmd/usher/internal/cli"
+	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/syncer"
+)
+
+// Commands returns the views of a running agent.
+func Commands(c *cli.Program) []*cobra.Command {
+	return []*cobra.Command{newStatus(c), newExplain(c), newOption82(c), newPools(c), newGuard(c), newACL(c), newRoutes(c)}
+}
+
+func newStatus(c *cli.Program) *cobra.Command {
+	return c.SocketFlag(&cobra.Command{
+		Use:   "status",
+		Short: "Show what the running agent does",
+		Long: `status asks the running agent for its snapshot, its DHCP server, the ACL and the MAC reports.
+It exits 0 when the agent does its whole job and 1 when it is not ready.`,
+		Example: "  usher status\n  usher status --output json | jq .sync.source",
+		Args:    cli.Exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ready := false
+			err := cli.Ask(c, cmd, func(ctx context.Context, cl *console.Client) (*console.Status, error) {
+				st, err := cl.Status(ctx)
+				ready = err == nil && st.Ready
+				return st, err
+			}, printStatus)
+			if err == nil && !ready {
+				return cli.ErrSilent
+			}
+			return err
+		},
+	})
+}
+
+func printStatus(w io.Writer, st *console.Status) error {
+	now := time.Now()
+	p := cli.NewPaint(w)
+	state := p.Green("ready")
+	if !st.Ready {
+		state = p.Red("not ready: " + strings.Join(st.NotReady, "; "))
+	}
+	rows := [][]string{
+		{"agent", fmt.Sprintf("%s, version %s, up %s", state, st.Build.Version, time.Duration(st.UptimeSeconds*float64(time.Second)).Round(time.Second))},
+	}
+	if st.DryRun {
+		rows = append(rows, []string{"", p.Bold("dry run: nobody is answered, neither kernel nor ERP is touched")})
+	}
+	rows = append(rows, syncRows(p, st.Sync, now)...)
+	if d := st.DHCP; d != nil {
+		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", orDash(d.Listen.String(), !d.Listen.IsValid()), d.Packets)})
+		rows = append(rows, socketRows(p, d.Sockets)...)
+		if d.Leases != nil {
+			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
+		}
+		for _, x := range d.Pools {
+			text := fmt.Sprintf("%s: %.0f%% used, %d of %d free", x.Name, 100*x.Used, x.Free, x.Size)
+			if x.Quarantined > 0 {
+				text += fmt.Sprintf(", %d in quarantine", x.Quarantined)
+			}
+			if x.Full {
+				text = p.Red(text)
+			}
+			rows = append(rows, []string{"pool", text})
+		}
+		for _, o := range d.Outcomes[:min(8, len(d.Outcomes))] {
+			rows = append(rows, []string{"", fmt.Sprintf("%8d  %s %s", o.Count, o.Type, o.Outcome)})
+		}
+	}
+	if a := st.ACL; a != nil {
+		text := fmt.Sprintf("%d stopped, %d paused in the kernel", a.HaveStopped, a.HavePaused)
+		if a.DryRun {
+			text = fmt.Sprintf("dry run: %d stopped, %d paused would be blocked", a.WantStopped, a.WantPaused)
+		}
+		if a.Pending > 0 {
+			text += fmt.Sprintf(", %d changes pending", a.Pending)
+		}
+		if n := a.Have[access.SetGuests]; n > 0 && !a.DryRun {
+			text += fmt.Sprintf(", %d guest addresses", n)
+		}
+		rows = append(rows, []string{"acl", text})
+		if st.Open != nil {
+			rows = append(rows, openRow(p, st.Open))
+		}
+		if !a.LastDriftAt.IsZero() {
+			rows = append(rows, []string{"", driftText(a, now)})
+		}
+		if a.LastError != "" {
+			rows = append(rows, []string{"", p.Red("error " + cli.Ago(a.LastErrorAt, now) + ": " + a.LastError)})
+		}
+	}
+	rows = append(rows, gardenRows(p, st)...)
+	if r := st.Routes; r != nil {
+		rows = append(rows, routeRows(p, r, now)...)
+	}
+	if o := st.Outbox; o != nil {
+		rows = append(rows, []string{"reports", fmt.Sprintf("%d waiting, %d sent, %d refused", o.Depth, o.Sent, o.Refused)})
+		if o.LastError != "" {
+			rows = append(rows, []string{"", p.Red("error " + cli.Ago(o.LastErrorAt, now) + ": " + o.LastError)})
+		}
+		for _, r := range o.RefusedList[:min(3, len(o.RefusedList))] {
+			rows = append(rows, []string{"", fmt.Sprintf("refused %s %s: %s", r.IP, r.MAC, r.Reason)})
+		}
+	}
+	return cli.Table(w, rows)
+}
+
+// socketRows tells of interfaces and of what is not as it should be.
+func socketRows(p cli.Paint, s dhcpd.SocketStatus) [][]string {
+	var rows [][]string
+	if s.Interfaces > 0 {
+		text := fmt.Sprintf("%d of %d interfaces served", s.Served, s.Interfaces)
+		if n := len(s.Names); n > 0 {
+			text += ": " + strings.Join(s.Names[:min(8, n)], ", ")
+			if s.Served > 8 {
+				text += ", ..."
+			}
+		}
+		rows = append(rows, []string{"", text})
+	}
+	if s.Standby {
+		rows = append(rows, []string{"", p.Red(fmt.Sprintf("standby: %s is not on this host", s.AnswerWhileHolding))})
+	}
+	if s.ReceiveDrops > 0 {
+		rows = append(rows, []string{"", p.Red(fmt.Sprintf("%d packets lost before they were read: the receive queue was full", s.ReceiveDrops))})
+	}
+	for _, id := range s.ForeignServerIDs {
+		rows = append(rows, []string{"", p.Red(fmt.Sprintf("server id %s is no address of this host", id))})
+	}
+	return rows
+}
+
+func syncRows(p cli.Paint, s syncer.Status, now time.Time) [][]string {
+	rows := [][]string{{"snapshot", p.Red("none")}}
+	if s.Source != "" {
+		rows = [][]string{
+			{"snapshot", fmt.Sprintf("source %s, fetched %s", s.Source, cli.Ago(s.FetchedAt, now))},
+			{"", fmt.Sprintf("%d bindings of %d subscribers on %d switches", s.Counts.Bindings, s.Counts.Subscribers, s.Counts.Devices)},
+			{"", fmt.Sprintf("%d active, %d paused, %d stopped, %d unknown", s.Counts.Active, s.Counts.Paused, s.Counts.Stopped, s.Counts.Unknown)},
+		}
+	}
+	if s.StatesAt.After(s.FetchedAt) && s.Source != "" {
+		rows = append(rows, []string{"", fmt.Sprintf("states read %s, everything again %s", cli.Ago(s.StatesAt, now), cli.Ago(s.NextFull, now))})
+	}
+	if h := s.Hints; h.Received > 0 {
+		text := fmt.Sprintf("%d, the last %s", h.Received, cli.Ago(h.LastAt, now))
+		if !h.LastAppliedAt.IsZero() {
+			text += fmt.Sprintf(", applied within %.0f ms", 1000*h.LastSeconds)
+		}
+		if h.Pending > 0 {
+			text += fmt.Sprintf(", %d customers wait", h.Pending)
+		}
+		rows = append(rows, []string{"hints", text})
+		if h.LastErrorAt.After(h.LastAppliedAt) {
+			rows = append(rows, []string{"", p.Red("error " + cli.Ago(h.LastErrorAt, now) + ": " + h.LastError)})
+		}
+	}
+	if kinds := cli.Counts(s.Problems); kinds != "" {
+		rows = append(rows, []string{"problems", kinds})
+	}
+	if s.ConsecutiveFailures > 0 {
+		rows = append(rows, []string{"erp", p.Red(fmt.Sprintf("%d polls failed in a row, the last %s: %s", s.ConsecutiveFailures, cli.Ago(s.LastErrorAt, now), s.LastError))})
+	}
+	if s.StateFailures > 0 {
+		rows = append(rows, []string{"erp", p.Red(fmt.Sprintf("%d polls of states failed in a row, the last %s: %s", s.StateFailures, cli.Ago(s.LastErrorAt, now), s.LastError))})
+	}
+	if s.Held != nil {
+		rows = append(rows, []string{"guard", p.Red("holds a fetch: " + s.Held.Decision.Reason + " (see: usher guard show)")})
+	}
+	return rows
+}
+
+func orDash(s string, empty bool) string {
+	if empty {
+		return "-"
+	}
+	return s
+}
+
+// driftText tells the newest change by somebody else.
+func driftText(a *access.Status, now time.Time) string {
+	who, what := "somebody", "rules"
+	if len(a.LastDriftBy) > 0 {
+		who = strings.Join(a.LastDriftBy, ", ")
+	}
+	if len(a.LastDrift) > 0 {
+		what = strings.Join(a.LastDrift, ", ")
+	}
+	return fmt.Sprintf("repaired %s what %s had changed: %s", cli.Ago(a.LastDriftAt, now), who, what)
+}
+
+// gardenRows are the lines of "usher status" about the gardens.
+func gardenRows(p cli.Paint, st *console.Status) [][]string {
+	g := st.Garden
+	if g == nil || len(g.Paused)+len(g.Guests)+len(g.Names) == 0 {
+		return nil
+	}
+	addresses, failing := 0, []string{}
+	for _, n := range g.Names {
+		addresses += len(n.Addresses)
+		if n.Error != "" {
+			failing = append(failing, n.Name)
+		}
+	}
+	rows := [][]string{{"garden", fmt.Sprintf("%d prefixes for paused, %d for guests; %d names with %d addresses",
+		len(g.Paused), len(g.Guests), len(g.Names), addresses)}}
+	if len(failing) > 0 {
+		rows = append(rows, []string{"", p.Red("cannot be looked up: " + strings.Join(failing, ", "))})
+	}
+	return rows
+}

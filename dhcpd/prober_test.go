@@ -1,0 +1,159 @@
+package dhcpd
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/socket"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// fakeWire is a wire with squatters on it; they answer after a millisecond.
+type fakeWire struct {
+	answers chan socket.Sighting
+
+	mu        sync.Mutex // guards the fields below
+	squatters map[netip.Addr]provision.MAC
+	asked     []netip.Addr
+}
+
+// questions gives the addresses that were asked for.
+func (f *fakeWire) questions() []netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.asked)
+}
+
+func (f *fakeWire) squat(a netip.Addr, mac provision.MAC) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.squatters[a] = mac
+}
+
+func (f *fakeWire) Heard() <-chan socket.Sighting { return f.answers }
+
+func (f *fakeWire) Ask(ifindex int, target netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, target)
+	if mac, ok := f.squatters[target]; ok {
+		time.AfterFunc(time.Millisecond, func() { f.answers <- socket.Sighting{Ifindex: ifindex, IP: target, MAC: mac} })
+	}
+	return nil
+}
+
+// probeRig is a pool rig whose pool is probed.
+func probeRig(t *testing.T, squatters map[netip.Addr]provision.MAC) (*rig, *fakeWire) {
+	r, _ := poolRig(t, &journal{})
+	o := testOptions()
+	withGuests(&o)
+	o.Pools[0].Probe = true
+	require.NoError(t, r.s.Reload(o))
+	w := &fakeWire{squatters: squatters, answers: make(chan socket.Sighting, 10)}
+	r.h.prober = newProber(r.s, r.out, w)
+	done := make(chan struct{})
+	go func() { defer close(done); r.h.prober.run() }()
+	end := r.end
+	r.end = func() error {
+		close(r.h.prober.queue)
+		<-done
+		return end()
+	}
+	return r, w
+}
+
+func directBy(mac provision.MAC) wire.Query { return wire.Query{Type: wire.Discover, MAC: mac} }
+
+func TestProbeBeforeOffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := probeRig(t, nil)
+		begin := time.Now()
+		r.ask(directBy(stranger))
+		r.ask(selectingOn(2, client(0x77), host(21))) // others do not wait
+		synctest.Wait()
+		require.Len(t, r.out.all(), 1)
+		assert.Equal(t, host(21), r.last().yourIP)
+		time.Sleep(time.Second)
+		require.Len(t, r.out.all(), 2)
+		a := r.last().yourIP
+		assert.Equal(t, wire.Offer, r.last().kind)
+		assert.Equal(t, probeWait, r.last().at.Sub(begin))
+		assert.Equal(t, []netip.Addr{a, a}, w.questions(), "twice")
+		r.ask(directBy(stranger))
+		synctest.Wait()
+		assert.Len(t, r.out.all(), 3, "asked for lately: at once")
+		r.ask(discoverBy(client(1)))
+		assert.Len(t, r.out.all(), 4, "behind a relay nobody can be asked")
+		require.Len(t, w.questions(), 2)
+		time.Sleep(probeFresh)
+		r.ask(directBy(stranger))
+		synctest.Wait()
+		require.Len(t, w.questions(), 3, "asked again after a time")
+		require.NoError(t, r.end())
+		assert.Len(t, r.out.all(), 5, "what waits at the end leaves")
+		assert.EqualValues(t, 2, r.s.Pools()[0].Probes)
+		assert.Equal(t, 4, r.n.get()["discover pool_offer"])
+	})
+}
+
+func TestConflictLeadsToAnotherAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := probeRig(t, map[netip.Addr]provision.MAC{host(203): client(0x66)}) // where the hash of stranger points
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		sent := r.out.all()
+		require.Len(t, sent, 1)
+		a := sent[0].yourIP
+		require.NotEqual(t, host(203), a)
+		assert.Equal(t, netip.AddrPortFrom(a, 68).String(), sent[0].to, "the frame is for the new address")
+		assert.Equal(t, []netip.Addr{host(203), a, a}, w.questions())
+		events := r.log.Find(EventFilter{})
+		require.Len(t, events, 1)
+		assert.Equal(t, a, events[0].YourIP)
+		rec, ok := r.s.deps.Leases.Get(host(203))
+		require.True(t, ok)
+		assert.Equal(t, lease.StateQuarantined, rec.State)
+		assert.Equal(t, client(0x66), rec.MAC, "who uses it is on record")
+		assert.Equal(t, 1, r.dirty(), "and comes to disk")
+		q := directBy(stranger)
+		q.Type, q.Options = wire.Request, []wire.Option{chosen(serverIP), requested(a)}
+		r.ask(q)
+		time.Sleep(time.Second)
+		assert.Equal(t, wire.Ack, r.last().kind)
+		// The client that answers for its own address is no conflict.
+		w.squat(a, stranger)
+		time.Sleep(probeFresh)
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		assert.Equal(t, a, r.last().yourIP)
+		st := r.s.Pools()[0]
+		assert.EqualValues(t, 1, st.Conflicts)
+		assert.Equal(t, 1, st.Quarantined)
+		require.NoError(t, r.end())
+	})
+}
+
+func TestConflictEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := probeRig(t, map[netip.Addr]provision.MAC{host(200): client(6), host(201): client(6), host(202): client(6), host(203): client(6)})
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		assert.Empty(t, r.out.all())
+		assert.Len(t, w.questions(), probeTries)
+		assert.Equal(t, map[string]int{"discover pool_conflict": 1}, r.n.get())
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		r.ask(directBy(stranger))
+		assert.Equal(t, map[string]int{"discover pool_conflict": 2, "discover pool_exhausted": 1}, r.n.get())
+		require.NoError(t, r.end())
+	})
+}

@@ -1,0 +1,115 @@
+package socket
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	batchSize = 64
+	maxPacket = 4096 // a longer datagram is cut, and so told to be malformed
+	oobSpace  = 64
+)
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// Reader receives batches. It belongs to one goroutine.
+type Reader struct {
+	raw   syscall.RawConn
+	msgs  [batchSize]mmsghdr
+	iovs  [batchSize]unix.Iovec
+	names [batchSize]unix.RawSockaddrInet4
+	oobs  [batchSize][oobSpace]byte
+	bufs  [batchSize][maxPacket]byte
+
+	call func(fd uintptr) bool // made once: a closure for each batch would be garbage
+	n    int
+	err  error
+}
+
+// NewReader returns a reader of the UDP socket.
+func (s *Sockets) NewReader() *Reader {
+	r := &Reader{raw: s.raw}
+	for i := range r.msgs {
+		h := &r.msgs[i].hdr
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Control = &r.oobs[i][0]
+		r.iovs[i].Base = &r.bufs[i][0]
+		r.iovs[i].SetLen(maxPacket)
+	}
+	r.call = func(fd uintptr) bool {
+		for {
+			n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), batchSize,
+				unix.MSG_DONTWAIT, 0, 0)
+			switch errno {
+			case 0:
+				r.n, r.err = int(n), nil
+				return true
+			case unix.EAGAIN:
+				return false // the runtime's poller waits
+			case unix.EINTR:
+			default:
+				r.n, r.err = 0, errno
+				return true
+			}
+		}
+	}
+	return r
+}
+
+// Read waits for packets and takes a batch of them. It returns how many it took.
+func (r *Reader) Read() (int, error) {
+	for i := range r.msgs {
+		h := &r.msgs[i].hdr
+		h.Namelen = unix.SizeofSockaddrInet4
+		h.SetControllen(oobSpace)
+	}
+	if err := r.raw.Read(r.call); err != nil {
+		return 0, err
+	}
+	return r.n, r.err
+}
+
+// Datagram is one received packet.
+type Datagram struct {
+	Data    []byte // valid until the next batch is read
+	Cut     bool   // longer than maxPacket
+	From    netip.AddrPort
+	Ifindex int
+	To      netip.Addr // destination if it is an address of this host; invalid for broadcast
+}
+
+// Packet returns one packet of the batch, counted from 0.
+func (r *Reader) Packet(i int) Datagram {
+	m := &r.msgs[i]
+	sa := &r.names[i]
+	port := *(*[2]byte)(unsafe.Pointer(&sa.Port))
+	d := Datagram{
+		Data: r.bufs[i][:min(int(m.n), maxPacket)],
+		Cut:  m.hdr.Flags&unix.MSG_TRUNC != 0,
+		From: netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), binary.BigEndian.Uint16(port[:])),
+	}
+	if int(m.hdr.Controllen) < unix.CmsgLen(unix.SizeofInet4Pktinfo) {
+		return d
+	}
+	c := (*unix.Cmsghdr)(unsafe.Pointer(&r.oobs[i][0]))
+	if c.Level != unix.IPPROTO_IP || c.Type != unix.IP_PKTINFO {
+		return d
+	}
+	info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&r.oobs[i][unix.CmsgLen(0)]))
+	d.Ifindex = int(info.Ifindex)
+	if info.Addr == info.Spec_dst {
+		d.To = netip.AddrFrom4(info.Addr)
+	}
+	return d
+}

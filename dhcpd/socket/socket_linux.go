@@ -1,0 +1,132 @@
+package socket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	receiveBuffer = 8 << 20 // the default holds 250 packets: 10 ms of a busy morning
+	sendBuffer    = 1 << 20
+)
+
+// Sockets are those of one server.
+type Sockets struct {
+	conn   *net.UDPConn
+	raw    syscall.RawConn
+	frames int  // AF_PACKET socket; -1 in loopback mode
+	arp    *ARP // nil in loopback mode
+}
+
+// Open binds. The sockets belong to the network namespace of the calling thread.
+func Open(listen netip.AddrPort) (*Sockets, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		cerr := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+			growBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer)
+			growBuffer(int(fd), unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
+		})
+		return errors.Join(cerr, err)
+	}}
+	pc, err := lc.ListenPacket(context.Background(), "udp4", listen.String())
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		// Nobody shares the port with us, whatever the other one allows: without
+		// SO_REUSEADDR on both sides the kernel refuses the second one.
+		who := describeRivals(findRivals(os.DirFS("/proc"), listen.Port()), listen.Port())
+		return nil, fmt.Errorf("dhcp: udp port %d of %v is in use by %s; stop it, or set dhcp.listen to another address or port: %w", listen.Port(), listen.Addr(), who, err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return nil, fmt.Errorf("dhcp: no permission for udp port %d: run as root or with CAP_NET_BIND_SERVICE: %w", listen.Port(), err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("dhcp: no interface has the address %v of dhcp.listen: %w", listen.Addr(), err)
+	case err != nil:
+		return nil, fmt.Errorf("dhcp: %w", err)
+	}
+	s := &Sockets{conn: pc.(*net.UDPConn), frames: -1}
+	if s.raw, err = s.conn.SyscallConn(); err != nil {
+		return nil, errors.Join(fmt.Errorf("dhcp: %w", err), s.conn.Close())
+	}
+	if listen.Addr().IsLoopback() {
+		return s, nil
+	}
+	s.frames, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		s.frames = -1
+		return nil, errors.Join(fmt.Errorf("dhcp: open packet socket: run as root or with CAP_NET_RAW: %w", err), s.conn.Close())
+	}
+	growBuffer(s.frames, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
+	if s.arp, err = openARP(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// LocalAddr returns the address and port that the UDP socket is bound to.
+func (s *Sockets) LocalAddr() netip.AddrPort {
+	return s.conn.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// ARP returns what asks wires and hears them; nil in loopback mode.
+func (s *Sockets) ARP() *ARP { return s.arp }
+
+// StopReading makes Readers return an error, now and from now on.
+func (s *Sockets) StopReading() {
+	_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // in the past
+}
+
+// Waiting reports whether a packet is in the receive queue.
+func (s *Sockets) Waiting() (bool, error) {
+	var n int
+	var err error
+	if cerr := s.raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCINQ) }); cerr != nil {
+		return false, nil // closed meanwhile
+	}
+	if err != nil {
+		return false, fmt.Errorf("dhcp: receive queue: %w", err)
+	}
+	return n > 0, nil
+}
+
+// Dropped returns how many packets the kernel threw away on the socket: SK_MEMINFO_DROPS.
+func (s *Sockets) Dropped() (n uint32, ok bool) {
+	const drops = 8 // place in SO_MEMINFO, linux/sock_diag.h
+	var info [drops + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	cerr := s.raw.Control(func(fd uintptr) {
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+		ok = errno == 0 && size == uint32(unsafe.Sizeof(info))
+	})
+	return info[drops], ok && cerr == nil
+}
+
+// growBuffer asks for a buffer beyond the system's limit, and for what the limit gives without the right to.
+func growBuffer(fd, force, plain, size int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, size) // a small buffer still works
+	}
+}
+
+// Close closes them, and ends what listens to ARP.
+func (s *Sockets) Close() error {
+	err := s.conn.Close()
+	if s.arp != nil {
+		err = errors.Join(err, s.arp.close())
+		s.arp = nil
+	}
+	if s.frames >= 0 {
+		err = errors.Join(err, unix.Close(s.frames))
+		s.frames = -1
+	}
+	return err
+}
