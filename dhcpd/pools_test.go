@@ -18,10 +18,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
-	"github.com/usher-agent/usher/provision/lease"
-	"github.com/usher-agent/usher/provision/pool"
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/pool"
 )
 
 // guests are four addresses for unknown clients, on the wire of 192.0.2.0/24
@@ -534,7 +535,7 @@ func TestExplainTellsThePool(t *testing.T) {
 // Random clients, time, bindings and disk failures. At no time two live clients
 // have one address of the pool, nor one a new lease of an address of the ERP.
 func TestPoolInvariants(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(long.Times(t, 20, 3000)) {
 		synctest.Test(t, func(t *testing.T) { poolWalk(t, rand.New(rand.NewPCG(seed, 7))) })
 	}
 }

@@ -12,10 +12,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // What holds whatever the ERP says, whatever is configured and whatever clients
@@ -505,7 +506,7 @@ func (u *universe) live(packets int) {
 
 func TestDecisionProperties(t *testing.T) {
 	seen := map[string]bool{}
-	for seed := range uint64(500) {
+	for seed := range uint64(long.Times(t, 500, 150_000)) {
 		u := newUniverse(t, seed)
 		for range 80 {
 			u.live(1)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/provisiontest"
 )
@@ -170,7 +171,7 @@ func TestPlanConverges(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	have := ACL{}
 	blockedBy := func(m kernelModel, e Element) bool { return m[SetStopped][e] || m[SetPaused][e] || m[SetGuests][e] }
-	for range 1000 {
+	for range long.Times(t, 400, 100_000) {
 		if rng.IntN(5) == 0 {
 			have = randomACL(rng, false) // somebody else wrote
 		}

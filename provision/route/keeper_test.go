@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -439,7 +440,7 @@ func TestRouteKeeperWalk(t *testing.T) {
 		w := newRouteWorld()
 		w.start(t)
 		index := 10
-		for step := range 400 {
+		for step := range long.Times(t, 400, 100_000) {
 			name := fmt.Sprintf("c%d", 1+rnd.IntN(4))
 			last := byte(rnd.IntN(12))
 			w.kernel.mu.Lock()
