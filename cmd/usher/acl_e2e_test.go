@@ -58,6 +58,7 @@ func (w *world) setState(t *testing.T, h home, st provision.State) {
 }
 
 func TestKernelACLCommand(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, worldOptions{homes: 2, extra: "acl: {exempt: {customers: [1002]}}\n"})
 	paused, exempt := w.homes[0], w.homes[1]
 	require.EqualValues(t, 1002, exempt.id)

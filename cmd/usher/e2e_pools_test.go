@@ -39,6 +39,7 @@ func between(a netip.Addr, first, last string) bool {
 // keeps its address over kill -9 of the agent, and moves to its own within the
 // guests' lease when the ERP learns it.
 func TestKernelGuestBehindRelay(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, worldOptions{homes: 3, extra: "acl: {enabled: false}\n", dhcp: `  unknown_clients: guest
   pools:
     - name: guests

@@ -12,8 +12,8 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 )
 
@@ -55,6 +55,7 @@ func TestSettledReports(t *testing.T) {
 }
 
 func TestOpenState(t *testing.T) {
+	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
 	t.Run("a damaged file is put aside", func(t *testing.T) {
 		dir := t.TempDir()
