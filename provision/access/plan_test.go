@@ -171,7 +171,7 @@ func TestPlanConverges(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	have := ACL{}
 	blockedBy := func(m kernelModel, e Element) bool { return m[SetStopped][e] || m[SetPaused][e] || m[SetGuests][e] }
-	for range long.Times(t, 400, 100_000) {
+	for range long.Times(t, 400, 30_000) {
 		if rng.IntN(5) == 0 {
 			have = randomACL(rng, false) // somebody else wrote
 		}

@@ -440,7 +440,7 @@ func TestRouteKeeperWalk(t *testing.T) {
 		w := newRouteWorld()
 		w.start(t)
 		index := 10
-		for step := range long.Times(t, 400, 100_000) {
+		for step := range long.Times(t, 400, 1_000_000) {
 			name := fmt.Sprintf("c%d", 1+rnd.IntN(4))
 			last := byte(rnd.IntN(12))
 			w.kernel.mu.Lock()

@@ -41,7 +41,7 @@ func TestStoreKeepsEverything(t *testing.T) {
 	_, err := store.Load()
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	rng := rand.New(rand.NewPCG(9, 10))
-	for round := range long.Times(t, 30, 10_000) {
+	for round := range long.Times(t, 30, 5000) {
 		in := provisiontest.MessyInput(rng, round%30*5)
 		in.KeepSeats = round%2 == 1
 		in.Bindings = append(in.Bindings, provision.Binding{Subscriber: 7001, Device: 40, PortName: "Gi0/2\t"}, provision.Binding{Subscriber: 7001, VLAN: 77}, provision.Binding{Subscriber: 7002, MAC: provision.MAC{2, 1}})
