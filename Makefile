@@ -9,7 +9,7 @@ DEMO_TOOLS := ip:iproute2 ping:iputils-ping udhcpc:udhcpc dhcrelay:isc-dhcp-rela
 TEST_TOOLS := $(DEMO_TOOLS) dhclient:isc-dhcp-client dhcpcd:dhcpcd-base dnsmasq:dnsmasq-base dhcpd:isc-dhcp-server unshare:util-linux stdbuf:coreutils \
               tcpdump:tcpdump conntrack:conntrack ipset:ipset curl:curl gcc:build-essential systemd-analyze:systemd php:php-cli chromium:chromium
 
-.PHONY: all build demo test unit lint bench fuzz check-tools-demo check-tools-test clean
+.PHONY: all build demo test test-long unit lint bench fuzz check-tools-demo check-tools-test clean
 all: build
 
 build:
@@ -22,9 +22,18 @@ demo: build check-tools-demo
 # Everything, with the race detector; the kernel tests must run, not skip. The
 # end-to-end tests measure times, so they have the machine to themselves. Nothing
 # comes from the cache: it does not know what kernel and tools it was filled with.
+# Those that measure nothing wait for real peers most of the time, so four of them run
+# at once. A program with the race detector sleeps for a second before it ends
+# (atexit_sleep_ms), for races in what still runs: 50 ms do.
+test: export USHER_REQUIRE_KERNEL = 1
+test: export GORACE = atexit_sleep_ms=50
 test: check-tools-test
-	USHER_REQUIRE_KERNEL=1 $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) $$($(GO) list ./... | grep -v /cmd/)
-	USHER_REQUIRE_KERNEL=1 $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./cmd/...
+	$(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) $$($(GO) list ./... | grep -v /cmd/)
+	$(GO) test -race -count=1 -timeout 20m -parallel 4 $(TESTFLAGS) ./cmd/...
+
+# The same tests with as many rounds as an hour allows, and all fuzz targets; 90 minutes at most.
+test-long: check-tools-test
+	GO='$(GO)' FUZZTIME='$(FUZZTIME)' FUZZPARALLEL='$(FUZZPARALLEL)' .ci/long
 
 # What needs no root, no kernel and no real peers.
 unit:

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -151,7 +152,7 @@ func TestMadeUpClientsHarmNobody(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	honest := asks(client(7))
 	now := testNow
-	for range 20 {
+	for range long.Times(t, 20, 1000) {
 		for range 20_000 {
 			now = now.Add(60 * time.Microsecond)
 			v := rnd.Uint64()
@@ -165,7 +166,7 @@ func TestMadeUpClientsHarmNobody(t *testing.T) {
 // Never more than the burst and what the time since gave, whenever packets come.
 func TestLimitAgainstModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
-	for range 50 {
+	for range long.Times(t, 50, 10_000) {
 		rate, burst := 1+rnd.Float64()*100, 1+rnd.IntN(50)
 		l, set, now := newLimiter(), mustLimits(t, Limits{Client: Limit{Rate: rate, Burst: burst}}), testNow
 		r, tokens, passed := asks(client(1)), float64(burst), 0

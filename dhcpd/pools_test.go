@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -361,7 +362,7 @@ func TestExplainTellsThePool(t *testing.T) {
 // Random clients, time, bindings and disk failures. At no time two live clients
 // have one address of the pool, nor one a new lease of an address of the ERP.
 func TestPoolInvariants(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(long.Times(t, 20, 3000)) {
 		synctest.Test(t, func(t *testing.T) { poolWalk(t, rand.New(rand.NewPCG(seed, 7))) })
 	}
 }

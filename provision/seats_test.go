@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/bench/long"
 )
 
 func TestBuildSeats(t *testing.T) {
@@ -101,7 +103,7 @@ func TestSeatKeys(t *testing.T) {
 
 func TestSeatIndexes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for range 200 {
+	for range long.Times(t, 200, 20_000) {
 		in := Input{KeepSeats: true}
 		for range rng.IntN(40) {
 			r := Binding{Subscriber: SubscriberID(1 + rng.IntN(12)), Device: DeviceID(rng.IntN(3)), Port: uint32(rng.IntN(5)), VLAN: uint16(rng.IntN(8))}

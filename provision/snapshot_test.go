@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/bench/long"
 )
 
 var cmpAddr = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
@@ -196,7 +198,7 @@ func deref(rows []*Binding) []Binding {
 
 func TestLookupsAgreeWithModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for round := range 200 {
+	for round := range long.Times(t, 200, 10_000) {
 		s, _ := Build(messyInput(rng, 20+round%100))
 		rows := s.Bindings()
 		check := func(what string, want, got []Binding) {
@@ -241,8 +243,8 @@ func TestLookupsAgreeWithModel(t *testing.T) {
 
 func TestBuildIgnoresOrder(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for round := range 200 {
-		in := messyInput(rng, 5+round)
+	for round := range long.Times(t, 200, 20_000) {
+		in := messyInput(rng, 5+round%200)
 		s1, p1 := Build(in)
 		s2, p2 := Build(shuffled(rng, in))
 		require.Equal(t, s1.Fingerprint(), s2.Fingerprint())
@@ -257,7 +259,7 @@ func TestBuildIgnoresOrder(t *testing.T) {
 // changed state gives the same rows as a fetch that has it.
 func TestWithStatesEqualsBuild(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
-	for round := range 300 {
+	for round := range long.Times(t, 300, 50_000) {
 		in := messyInput(rng, 10+round%80)
 		s, _ := Build(in)
 		before := s.Fingerprint()

@@ -59,6 +59,7 @@ func (w *world) setState(t *testing.T, h miniature.Home, st provision.State) {
 }
 
 func TestKernelACLCommand(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 2, Extra: "acl: {exempt: {customers: [1002]}}\n"})
 	paused, exempt := w.Homes[0], w.Homes[1]
 	require.EqualValues(t, 1002, exempt.ID)

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -96,22 +96,41 @@ func udp(h *lab.Host, to string) string {
 	return outcome(err)
 }
 
-// reachOf tries everything from and to a home.
+func echo(t *testing.T, h *lab.Host) string {
+	out, err := h.Output(t.Context(), "sh", "-c", "ping -c1 -W1 "+miniature.InternetIP+" || true")
+	switch {
+	case err == nil && strings.Contains(out, " 1 received"):
+		return "ok"
+	case err == nil && strings.Contains(out, "filtered"):
+		return "refused"
+	default:
+		return "silence"
+	}
+}
+
+func httpCode(t *testing.T, h *lab.Host) string {
+	code, _ := h.Output(t.Context(), "sh", "-c", "curl -s -o /dev/null --max-time 0.5 -w '%{http_code}' http://"+miniature.InternetIP+"/ || true")
+	return code
+}
+
+// reachOf tries everything from and to a home, at once: silence takes its time.
 func (w *world) reachOf(t *testing.T, h miniature.Home) string {
 	t.Helper()
-	echo := "silence"
-	if out, err := h.Host.Output(t.Context(), "sh", "-c", "ping -c1 -W1 "+miniature.InternetIP+" || true"); err == nil {
-		switch {
-		case strings.Contains(out, " 1 received"):
-			echo = "ok"
-		case strings.Contains(out, "filtered"):
-			echo = "refused"
-		}
+	var wg sync.WaitGroup
+	var found [7]string
+	for i, try := range [7]func() string{
+		func() string { return "tcp " + tcp(h.Host, miniature.EchoAddr) },
+		func() string { return "udp " + udp(h.Host, miniature.EchoAddr) },
+		func() string { return "ping " + echo(t, h.Host) },
+		func() string { return "dns " + udp(h.Host, miniature.InternetIP+":53") },
+		func() string { return "http " + httpCode(t, h.Host) },
+		func() string { return "https " + tcp(h.Host, miniature.InternetIP+":443") },
+		func() string { return "from outside " + tcp(w.Internet, h.IP.String()+":7008") },
+	} {
+		wg.Go(func() { found[i] = try() })
 	}
-	code, _ := h.Host.Output(t.Context(), "sh", "-c", "curl -s -o /dev/null --max-time 0.5 -w '%{http_code}' http://"+miniature.InternetIP+"/ || true")
-	return fmt.Sprintf("tcp %s, udp %s, ping %s, dns %s, http %s, https %s, from outside %s",
-		tcp(h.Host, miniature.EchoAddr), udp(h.Host, miniature.EchoAddr), echo, udp(h.Host, miniature.InternetIP+":53"), code,
-		tcp(h.Host, miniature.InternetIP+":443"), tcp(w.Internet, h.IP.String()+":7008"))
+	wg.Wait()
+	return strings.Join(found[:], ", ")
 }
 
 var reachWanted = map[provision.State]string{
@@ -326,7 +345,7 @@ func TestKernelKillNineInABatch(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	customers := w.ERP.Customers()
 	lossless(t, w, w.Homes[1], func() {
-		for round := range 4 {
+		for round := range long.Times(t, 4, 150) {
 			killed := time.AfterFunc(time.Duration(r.IntN(1300))*time.Millisecond, w.Agent.Kill)
 			state := []emulator.State{emulator.StatePause, emulator.StateStop, emulator.StateActive}[round%3]
 			for _, i := range r.Perm(len(customers))[:700] {

@@ -22,6 +22,7 @@ const networkdPath = "/lib/systemd/systemd-networkd"
 // Real clients behind a real relay: a first lease, a reboot that asks for the
 // old address, renewals by unicast past the relay at T1, and the release.
 func TestKernelPeersClients(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "dhclient", "dhcpcd", networkdPath, "unshare")
 	w := startWorld(t, miniature.Options{Homes: 4, Times: shortTimes("2s", "50s")})
 	require.NoError(t, w.StartAgent(t.Context()))
@@ -95,6 +96,7 @@ func TestKernelPeersClients(t *testing.T) {
 // A client whose server is away asks everybody at T2, through the relay, and
 // keeps its address when the server is back.
 func TestKernelPeersRebindAfterTheServerWasAway(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "dhclient")
 	w := startWorld(t, miniature.Options{Homes: 1, Times: shortTimes("2s", "4s")})
 	require.NoError(t, w.StartAgent(t.Context()))
@@ -114,6 +116,7 @@ func TestKernelPeersRebindAfterTheServerWasAway(t *testing.T) {
 
 // What changes in the ERP or at the customer while a lease lives.
 func TestKernelPeersChanges(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "dhclient")
 	w := startWorld(t, miniature.Options{Homes: 5, Times: shortTimes("2s", "50s")})
 	require.NoError(t, w.StartAgent(t.Context()))
@@ -349,6 +352,7 @@ func TestKernelPeersDirect(t *testing.T) {
 // a NAK for its renewal past the relay, is given a minute, asks through the relay within
 // it, and takes its new address.
 func TestKernelPeersReservationChangeShortened(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "dhclient")
 	w := startWorld(t, miniature.Options{
 		Homes: 1, Times: "lease_time: 10m\n      renew_time: 2s\n      rebind_time: 9m", Subnets: "  on_binding_change: shorten\n",

@@ -41,6 +41,7 @@ func between(a netip.Addr, first, last string) bool {
 // keeps its address over kill -9 of the agent, and moves to its own within the
 // guests' lease when the ERP learns it.
 func TestKernelGuestBehindRelay(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 3, Extra: "acl: {enabled: false}\n", DHCP: `  unknown_clients: guest
   pools:
     - name: guests

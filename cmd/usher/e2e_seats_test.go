@@ -17,6 +17,7 @@ import (
 // relay, is blocked and let through by its state, keeps the address over a new router,
 // and moves when the ERP binds one. The kernel is the judge.
 func TestKernelSubscriberWithoutAddress(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 2, DHCP: `  pools:
     - name: flats
       for: subscribers

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision"
@@ -31,7 +32,9 @@ import (
 // world is a provider in miniature with what tests do in it.
 type world struct{ *miniature.World }
 
-// startWorld builds a world for a test, with a relay.
+// startWorld builds a world for a test, with a relay. Tests that measure time have
+// the machine to themselves; the others call t.Parallel first and run at the end,
+// several at a time.
 func startWorld(t *testing.T, o miniature.Options) *world {
 	t.Helper()
 	w := worldWithoutRelay(t, o)
@@ -45,7 +48,7 @@ func startWorld(t *testing.T, o miniature.Options) *world {
 func worldWithoutRelay(t *testing.T, o miniature.Options) *world {
 	t.Helper()
 	labtest.Need(t, "ping", "udhcpc", "dhcrelay", "tcpdump", "nft")
-	o.Name, o.Program = "e2e", program(t)
+	o.Name, o.Program = letters(t.Name()), program(t)
 	o.Dir = t.TempDir()
 	if o.Poll == 0 {
 		o.Poll = time.Second
@@ -398,6 +401,7 @@ func TestKernelReload(t *testing.T) {
 }
 
 func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1, Customers: 300})
 	require.NoError(t, w.StartAgent(t.Context()))
 	h := w.Homes[0]
@@ -552,7 +556,8 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 	// ACK never came: the one thing that may stand in place of what was acknowledged.
 	inFlight := map[netip.Addr][]string{}
 	r := rand.New(rand.NewPCG(3, 4))
-	for round := range 8 {
+	rounds := long.Times(t, 8, 250)
+	for round := range rounds {
 		require.NoError(t, w.StartAgent(t.Context()))
 		killed := time.AfterFunc(time.Duration(5+r.IntN(60))*time.Millisecond, w.Agent.Kill)
 		for _, i := range r.Perm(len(targets)) {
@@ -572,7 +577,7 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 	}
 	require.NotEmpty(t, acked)
 	require.NoError(t, w.StartAgent(t.Context()))
-	t.Logf("%d addresses acknowledged over 8 kills", len(acked))
+	t.Logf("%d addresses acknowledged over %d kills", len(acked), rounds)
 
 	leases := map[netip.Addr]string{}
 	for ip := range acked {
@@ -737,4 +742,14 @@ func TestKernelFullDiskCutsNobodyOff(t *testing.T) {
 		require.NoError(t, w.StartAgent(t.Context()))
 		eventually(t, 10*time.Second, "the snapshot is stored", func() (bool, error) { return !w.status(t).Sync.StoredAt.IsZero(), nil })
 	})
+}
+
+// letters returns the letters of a test's name: worlds that run at once differ in name.
+func letters(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 'a' || r > 'z' {
+			return -1
+		}
+		return r
+	}, strings.ToLower(name))
 }

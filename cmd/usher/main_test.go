@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,23 +23,26 @@ func runCLI(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return clitest.Run(t, newRoot(), "", args...)
 }
 
+// built is where the real program is put by the first test that asks for it.
+var built string
+
 // build makes the real program once, for tests that run it as a process of its own.
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "usher-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "usher")
-	cmd := exec.Command("go", "build", "-o", path, ".")
+	path := filepath.Join(built, "usher")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as "make build", which has compiled most of it
 	cmd.Stderr = os.Stderr
 	return path, cmd.Run()
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := build(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	var err error
+	if built, err = os.MkdirTemp("", "usher-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	code := m.Run()
+	_ = os.RemoveAll(built)
 	os.Exit(code)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/provisiontest"
 )
@@ -589,7 +590,7 @@ func TestEnforcerConverges(t *testing.T) {
 		in.Store(&Inputs{})
 		opts := Options{VerifyInterval: 10 * time.Minute, Inputs: func() Inputs { return *in.Load() }}
 		e := startEnforcer(t, opts, randomACL(rng, false), nil)
-		for range 300 {
+		for range long.Times(t, 300, 30_000) {
 			want := randomACL(rng, true).Sorted()
 			want[SetExempt] = "" // would take addresses out
 			in.Store(inputsOf(want))

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/provisiontest"
 )
@@ -111,7 +112,7 @@ func TestWant(t *testing.T) {
 // The kernel refuses intervals that overlap, and none may be lost.
 func TestTidyPrefixes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for range 500 {
+	for range long.Times(t, 500, 100_000) {
 		var in []netip.Prefix
 		for range rng.IntN(30) {
 			in = append(in, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(rng.IntN(3)), byte(rng.IntN(4)), byte(rng.IntN(256))}), 8+rng.IntN(25)))

@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 )
@@ -25,6 +26,9 @@ func crashStates() [2]access.ACL {
 		{access.SetStopped: access.Addrs(subscribers(20_000, 5000)...), access.SetPaused: access.Addrs(subscribers(0, 15_000)...), access.SetGarden: access.Prefixes(prefixesOf("198.51.100.0/24")...), access.SetGuests: access.Addrs(subscribers(50_000, 3000)...)},
 	}
 }
+
+// same compares by text: cmp needs a second for as many elements under the race detector.
+func same(a, b access.ACL) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
 
 // TestHelperCrash is no test: TestKernelKilledInTheMiddleOfABatch runs it as
 // another process, until it is killed.
@@ -47,7 +51,7 @@ func TestKernelKilledInTheMiddleOfABatch(t *testing.T) {
 	r := newRouter(t)
 	states := crashStates()
 	seen := [2]int{}
-	for i := range 6 {
+	for i := range long.Times(t, 6, 500) {
 		cmd := exec.Command("ip", "netns", "exec", r.host.Namespace, os.Args[0], "-test.run=^TestHelperCrash$")
 		cmd.Env = append(os.Environ(), "USHER_TEST_CRASH=1")
 		out, err := cmd.StdoutPipe()
@@ -62,15 +66,17 @@ func TestKernelKilledInTheMiddleOfABatch(t *testing.T) {
 		table := r.open()
 		have := observe(t, table).Sorted()
 		switch {
-		case cmp.Equal(states[0], have, cmpACL):
+		case same(states[0], have):
 			seen[0]++
-		case cmp.Equal(states[1], have, cmpACL):
+		case same(states[1], have):
 			seen[1]++
 		default:
 			require.Zero(t, have.Len(), "kill %d: %v, which is neither of the two states", i, have.Counts())
 		}
 		apply(t, table, access.Plan(states[i%2], have))
-		require.Empty(t, cmp.Diff(states[i%2], observe(t, table).Sorted(), cmpACL))
+		if have = observe(t, table).Sorted(); !same(states[i%2], have) {
+			t.Fatalf("kill %d (-want +have):\n%s", i, cmp.Diff(states[i%2], have, cmpACL))
+		}
 		require.NoError(t, table.Close())
 	}
 	t.Logf("found in one state %d times, in the other %d times", seen[0], seen[1])
@@ -108,7 +114,8 @@ func TestKernelConcurrentEditorOfOurTable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, uint64(time.Now().UnixNano())))
 	var want access.ACL
 	failed := 0
-	for range 30 {
+	rounds := long.Times(t, 30, 3000)
+	for range rounds {
 		want = access.ACL{
 			access.SetStopped: access.Addrs(subscribers(rng.IntN(300), 100+rng.IntN(2000))...), access.SetPaused: access.Addrs(subscribers(256+rng.IntN(100), 100)...),
 			access.SetGarden: access.Prefixes(netip.PrefixFrom(netip.MustParseAddr("192.0.2.0"), 24+rng.IntN(2))),
@@ -123,9 +130,9 @@ func TestKernelConcurrentEditorOfOurTable(t *testing.T) {
 	}
 	stop()
 	edits := <-done
-	t.Logf("%d foreign edits meanwhile, %d of 30 batches were given up", edits, failed)
+	t.Logf("%d foreign edits meanwhile, %d of %d batches were given up", edits, failed, rounds)
 	require.Greater(t, edits, 10)
-	require.Less(t, failed, 15)
+	require.Less(t, failed, rounds/2)
 	apply(t, table, access.Plan(want, observe(t, table)))
 	require.Empty(t, cmp.Diff(want, observe(t, table).Sorted(), cmpACL))
 	require.False(t, changed(t, table))

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
@@ -567,25 +569,27 @@ func TestKernelConcurrentForeignEdits(t *testing.T) {
 	table := r.open()
 	observe(t, table)
 	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan int)
+	done := make(chan struct{})
+	var edits atomic.Int32
 	go func() {
-		n := 0
-		for ; ctx.Err() == nil; n++ {
+		defer close(done)
+		for ; ctx.Err() == nil; edits.Add(1) {
 			if _, err := r.host.Output(context.Background(), "nft",
 				"add element inet filter allowed { 198.51.100.1 } ; delete element inet filter allowed { 198.51.100.1 }"); err != nil {
 				t.Error(err)
-				break
+				return
 			}
 		}
-		done <- n
 	}()
-	for round := range 20 {
+	rounds := long.Times(t, 5, 200)
+	for round := 0; round < rounds || edits.Load() < 10 && !t.Failed(); round++ {
 		want := access.ACL{access.SetStopped: access.Addrs(subscribers(round*100, 3000)...), access.SetPaused: access.Addrs(subscribers(100_000+round, 10)...)}
 		apply(t, table, access.Plan(want, observe(t, table)))
 		require.Empty(t, access.Plan(want, observe(t, table)))
 	}
 	stop()
-	t.Logf("%d foreign commits meanwhile", <-done)
+	<-done
+	t.Logf("%d foreign commits meanwhile", edits.Load())
 }
 
 // Each state must come out the same from every predecessor.

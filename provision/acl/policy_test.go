@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
@@ -470,6 +471,13 @@ func TestKernelSourceGuard(t *testing.T) {
 	// The right address with another MAC.
 	require.NoError(t, w.first.IP("link", "set", "eth0", "address", "02:00:00:00:00:99"))
 	require.False(t, ping(w.first, "100.64.0.1", serverIP))
+	// Until duplicate address detection is done, neither end has an address to speak from.
+	for h, dev := range map[*lab.Host]string{w.host: "down0", w.first: "eth0"} {
+		require.Eventually(t, func() bool {
+			out, err := h.Output(t.Context(), "ip", "-6", "-o", "addr", "show", "dev", dev, "scope", "link", "-tentative")
+			return err == nil && out != ""
+		}, 10*time.Second, 10*time.Millisecond, "%s has no link-local address", dev)
+	}
 	out, err := w.host.Output(t.Context(), "ping", "-6", "-n", "-c", "1", "-W", "2", "ff02::1%down0")
 	require.NoError(t, err, "IPv6 neighbours are not looked at: %s", out)
 
@@ -520,7 +528,7 @@ func TestKernelUnblockedSubscriberLosesNothing(t *testing.T) {
 	setTo(t, w.table, wish())
 	policies := []ruleset.Policy{{SourceGuard: true}, {}, {Portal: netip.MustParseAddrPort("0.0.0.0:8080"), SourceGuard: true}}
 	end := w.lossless(w.second, serverIP)
-	for i := range 30 {
+	for i := range long.Times(t, 30, 1500) {
 		switch i % 5 {
 		case 3: // a migration
 			w.table.Reconfigure(policies[rng.IntN(len(policies))])

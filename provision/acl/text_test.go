@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
@@ -77,7 +78,7 @@ func TestKernelRandomWalkAndText(t *testing.T) {
 	r := newRouter(t)
 	table := r.open()
 	var have access.ACL
-	for i := range 40 {
+	for i := range long.Times(t, 40, 4000) {
 		if rng.IntN(8) == 0 {
 			table.Reconfigure(policies[rng.IntN(len(policies))])
 			require.Empty(t, cmp.Diff(have, observe(t, table).Sorted(), cmpACL), "a new policy keeps the elements")

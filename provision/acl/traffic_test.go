@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/link/lab"
 )
@@ -383,7 +384,7 @@ func TestKernelReplacementLetsNothingThrough(t *testing.T) {
 	flood, err := n.first.Start("ping", "-n", "-q", "-i", "0.001", serverIP)
 	require.NoError(t, err)
 	before := n.passed()
-	for range 20 {
+	for range long.Times(t, 20, 1000) {
 		n.nft("add", "chain", "inet", "usher", "strange")
 		require.Equal(t, 5001, observe(t, table).Counts()[access.SetStopped])
 		require.NotContains(t, n.list(), "strange")

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
@@ -374,12 +375,13 @@ func TestMoved(t *testing.T) {
 // tell that two customers have the same one, so there the data has none.
 func TestComposedEqualsDirect(t *testing.T) {
 	policy := provision.DefaultPolicy()
+	many := long.Times(t, 1200, 5000) // the first oddities come after a thousand
 	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
 		for _, shape := range "ABCDE" {
 			t.Run(fmt.Sprintf("%s %c", profile, shape), func(t *testing.T) {
-				customers := 1200
+				customers := many
 				if shape == 'B' {
-					customers = 900
+					customers = many * 3 / 4
 				}
 				_, c := openEmulator(t, emulator.Options{Profile: profile, Shape: emulator.Shape(shape), Seed: 3, Customers: customers})
 				print := map[Mode]uint64{}

@@ -22,6 +22,7 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -362,7 +363,7 @@ func TestTableAgainstModel(t *testing.T) {
 	model := map[netip.Addr]Record{}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	now := testNow
-	for step := range 3000 {
+	for step := range long.Times(t, 3000, 200_000) {
 		now = now.Add(time.Second)
 		ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(rnd.IntN(20))})
 		mac := mac1

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -527,7 +528,7 @@ func TestCopiesAtAnyMoment(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	latest := map[netip.Addr]provision.MAC{}
 	at := time.Now()
-	for round := range 60 {
+	for round := range long.Times(t, 60, 6000) {
 		r := report(rng.IntN(8), rng.IntN(255)+1, at)
 		at = at.Add(time.Millisecond)
 		require.NoError(t, o.Put(r))

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -326,7 +327,7 @@ func walk(t testing.TB, data []byte) {
 
 func TestPoolAgainstModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for range 200 {
+	for range long.Times(t, 100, 8000) {
 		data := make([]byte, 3*400)
 		for i := range data {
 			data[i] = byte(rnd.Uint32())

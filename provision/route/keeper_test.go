@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -450,7 +450,7 @@ func TestRouteKeeperWalk(t *testing.T) {
 		w := newRouteWorld()
 		w.start(t)
 		index := 10
-		for step := range 400 {
+		for step := range long.Times(t, 400, 1_000_000) {
 			name := fmt.Sprintf("c%d", 1+rnd.IntN(4))
 			last := byte(rnd.IntN(12))
 			w.kernel.mu.Lock()

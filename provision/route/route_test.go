@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -46,7 +47,7 @@ func TestPlanRoutesWalk(t *testing.T) {
 		return out
 	}
 	have := random()
-	for range 3000 {
+	for range long.Times(t, 3000, 1_000_000) {
 		want := random()
 		state := map[Route]bool{}
 		routed := func() map[netip.Addr]bool {

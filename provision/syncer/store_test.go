@@ -16,7 +16,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/provisiontest"
 	"github.com/usher-agent/usher/provision/statedir"
@@ -43,8 +43,8 @@ func TestStoreKeepsEverything(t *testing.T) {
 	_, err := store.Load()
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	rng := rand.New(rand.NewPCG(9, 10))
-	for round := range 30 {
-		in := provisiontest.MessyInput(rng, round*5)
+	for round := range long.Times(t, 30, 5000) {
+		in := provisiontest.MessyInput(rng, round%30*5)
 		in.KeepSeats = round%2 == 1
 		in.Bindings = append(in.Bindings, provision.Binding{Subscriber: 7001, Device: 40, PortName: "Gi0/2\t"}, provision.Binding{Subscriber: 7001, VLAN: 77}, provision.Binding{Subscriber: 7002, MAC: provision.MAC{2, 1}})
 		in.Devices = append(in.Devices, provision.Device{ID: 40, Name: "tab\there \"quoted\" \xff\n second line", Model: "DES-3200\t\n", IP: provisiontest.Addr("2001:db8::40")},

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/userside"
 	"github.com/usher-agent/usher/userside/emulator"
 	"github.com/usher-agent/usher/userside/record"
@@ -39,7 +40,7 @@ func fill(t *testing.T, e *emulator.Emulator) originals {
 	t.Helper()
 	o := originals{texts: []string{secretKey}}
 	names := []string{"Шевченко Олександра", `Kowalski "Hurtownia" & <Sons>`, "Petrenko7", "ООО Рога/Копыта"}
-	for i := range 24 {
+	for i := range long.Times(t, 12, 24) { // every name with every kind of address
 		mac := emulator.MAC{0x00, 0x1e, 0x58, 0xde, 0xad, byte(i + 0x10)}
 		ip := netip.AddrFrom4([4]byte{10, 77, byte(i / 8), byte(i*9 + 20)})
 		if i%3 == 0 {

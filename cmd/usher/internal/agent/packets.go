@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
-	v4 "github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision/lease"
 )
 

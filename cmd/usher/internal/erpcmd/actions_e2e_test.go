@@ -302,6 +302,7 @@ func TestEveryActionOnEveryGeneration(t *testing.T) {
 	for _, p := range emulator.Profiles() {
 		for _, a := range userside.Actions() {
 			t.Run(p.String()+" "+a.Label(), func(t *testing.T) {
+				t.Parallel()
 				w := newERPWorld(t, p)
 				if w.has(a.Category, a.Name) {
 					require.Contains(t, scenarios, a.Label())

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/erp"
@@ -101,9 +102,11 @@ func TestERPRecordAndReplay(t *testing.T) {
 		all = append(all, variant{name, emulator.Options{Quirks: q}})
 	}
 	all = append(all, variant{"composite", emulator.Options{Shape: shapeC, Quirks: emulator.Quirks{CompositeRows: true}}})
+	customers := long.Times(t, 60, 1000)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) {
-			v.o.Seed, v.o.Customers = 7, 120
+			t.Parallel()
+			v.o.Seed, v.o.Customers = 7, customers
 			_, flags := testERP(t, v.o)
 			dir := filepath.Join(t.TempDir(), "case")
 			code, out, stderr := runCLI(t, append([]string{"erp", "record", "--out", dir, "--bindings", "both"}, flags...)...)
