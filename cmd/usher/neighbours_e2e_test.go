@@ -35,5 +35,7 @@ func TestKernelStaticSubscriberIsReported(t *testing.T) {
 		return macInERP(a) == emulator.MAC{0, 0, 0x5e, 0, 0x53, 0xaa}, nil
 	})
 	require.Equal(t, emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x21}, macInERP(known))
+	// It is counted when the ERP's answer has come, which is after the ERP has it.
+	eventually(t, 5*time.Second, "the report is counted", func() (bool, error) { return u.status(t).Outbox.Sent > 0, nil })
 	require.EqualValues(t, 1, u.status(t).Outbox.Sent)
 }

@@ -7,7 +7,6 @@ import (
 )
 
 var (
-	testIP   = netip.MustParseAddr("192.0.2.17")
-	testMAC  = provision.MAC{0, 0, 0x5e, 0, 0x53, 1}
-	otherMAC = provision.MAC{0, 0, 0x5e, 0, 0x53, 2}
+	testIP  = netip.MustParseAddr("192.0.2.17")
+	testMAC = provision.MAC{0, 0, 0x5e, 0, 0x53, 1}
 )
