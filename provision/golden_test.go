@@ -1,0 +1,192 @@
+package provision_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write testdata/build.txt anew")
+
+// rawRow is one row as an ERP tells it.
+type rawRow struct {
+	subscriber provision.SubscriberID
+	ip         netip.Addr
+	mac        provision.MAC
+	device     provision.DeviceID
+	port       uint32
+	name       string
+	vlan       uint16
+}
+
+// rawInput makes rows that clash in every way: with and without addresses, on few
+// ports, in few VLANs and of few customers. Size and density differ by the seed.
+func rawInput(rng *rand.Rand) (rows []rawRow, in provision.Input) {
+	subs, ips, devices, ports, names, vlans := 1+rng.IntN(14), 1+rng.IntN(110), 1+rng.IntN(5), 1+rng.IntN(5), 1+rng.IntN(5), 1+rng.IntN(6)
+	macs, bare, noPort := 1+rng.IntN(30), rng.IntN(11), rng.IntN(4)
+	if rng.IntN(2) == 0 {
+		subs = 20 + rng.IntN(60)
+	}
+	ip := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 0, byte(i)}) }
+	for range rng.IntN(120) {
+		r := rawRow{subscriber: provision.SubscriberID(rng.IntN(subs+1) - rng.IntN(30)/29), ip: ip(rng.IntN(ips))}
+		switch {
+		case rng.IntN(10) < bare:
+			r.ip = netip.Addr{}
+		case rng.IntN(40) == 0:
+			r.ip = netip.AddrFrom16(r.ip.As16())
+		case rng.IntN(80) == 0:
+			r.ip = []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.0.0.9")}[rng.IntN(3)]
+		}
+		if rng.IntN(4) >= noPort {
+			r.device = provision.DeviceID(rng.IntN(devices+1) - rng.IntN(30)/29)
+			if rng.IntN(4) > 0 {
+				r.port = uint32(rng.IntN(ports + 1))
+			}
+			if rng.IntN(3) == 0 {
+				r.name = fmt.Sprintf("eth%d", rng.IntN(names))
+			}
+		}
+		if rng.IntN(2) == 0 {
+			r.mac = provision.MAC{0, 0, 0x5e, 0, 0x53, byte(rng.IntN(macs))}
+		}
+		switch rng.IntN(8) {
+		case 0, 1:
+			r.vlan = uint16(rng.IntN(vlans + 1))
+		case 2:
+			r.vlan = 4093 + uint16(rng.IntN(4))
+		}
+		rows = append(rows, r)
+		switch rng.IntN(10) {
+		case 0:
+			rows = append(rows, r)
+		case 1, 2: // one more address on the very line
+			r.ip = ip(rng.IntN(ips))
+			rows = append(rows, r)
+		case 3: // a half of it
+			r.device, r.port, r.name, r.vlan = 0, 0, "", 0
+			rows = append(rows, r)
+		}
+	}
+	in = provision.Input{Source: provision.SourceComposed, FetchedAt: time.Date(2026, 11, 1, 12, 0, 0, rng.IntN(1e9), time.UTC)}
+	if rng.IntN(4) > 0 {
+		in.Subnets = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/26"), netip.MustParsePrefix("100.64.0.64/27")}
+		in.Reserved = []netip.Addr{ip(1)}
+	}
+	for range rng.IntN(2 * subs) {
+		in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: provision.SubscriberID(rng.IntN(subs + 2)), State: provision.State(rng.IntN(5))})
+	}
+	for range rng.IntN(8) {
+		d := provision.Device{ID: provision.DeviceID(rng.IntN(devices + 1)), IP: ip(250 + rng.IntN(3)), MAC: provision.MAC{0, 0, 0x5e, 0, 0x53, byte(rng.IntN(3))}}
+		if rng.IntN(2) == 0 {
+			d.Name = fmt.Sprintf("sw%d", rng.IntN(3))
+		}
+		in.Devices = append(in.Devices, d)
+	}
+	return rows, in
+}
+
+// TestBuildGolden compares what Build makes of some hundred messy inputs, with and
+// without pools for subscribers, by everything that can be asked: problems, counts, rows,
+// every look-up, stored form, fingerprint, and the same after a change of states and
+// after it was stored and read. Each is kept as a digest; go test -v of one seed prints what differs.
+func TestBuildGolden(t *testing.T) {
+	const golden, seeds = "testdata/build.txt", 400
+	var got strings.Builder
+	for seed := range uint64(seeds) {
+		for _, keep := range []bool{false, true} {
+			sum := sha256.Sum256([]byte(goldenText(t, seed, keep)))
+			fmt.Fprintf(&got, "%d %t %x\n", seed, keep, sum[:6])
+		}
+	}
+	if *rewrite {
+		require.NoError(t, os.WriteFile(golden, []byte(got.String()), 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	wantLines, gotLines := strings.Split(string(want), "\n"), strings.Split(got.String(), "\n")
+	require.Len(t, gotLines, len(wantLines))
+	for i := range wantLines {
+		require.Equal(t, wantLines[i], gotLines[i], "seed, with pools for subscribers, digest")
+	}
+}
+
+func goldenText(t *testing.T, seed uint64, keep bool) string {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 77))
+	rows, in := rawInput(rng)
+	snap, problems := buildRaw(rows, in, keep)
+	var b strings.Builder
+	for _, p := range problems {
+		fmt.Fprintf(&b, "problem %+v\n", p)
+	}
+	describe(t, &b, snap)
+	states := map[provision.SubscriberID]provision.State{}
+	for range 3 {
+		states[provision.SubscriberID(1+rng.IntN(30))] = provision.State(1 + rng.IntN(3))
+	}
+	describe(t, &b, snap.WithStates(states))
+	read, err := provision.Decode(bytes.NewReader(stored(t, snap)))
+	require.NoError(t, err)
+	describe(t, &b, read)
+	return b.String()
+}
+
+// describe writes down all that a snapshot answers.
+func describe(t *testing.T, b *strings.Builder, s *provision.Snapshot) {
+	t.Helper()
+	stopped, paused := s.Blocked()
+	fmt.Fprintf(b, "fingerprint %016x\ncounts %+v\nlen %d empty %t keeps %t vacant only %d\nstopped %v paused %v\n%s",
+		s.Fingerprint(), s.Counts(), s.Len(), s.Empty(), keepsVacant(s), onlyVacant(s), stopped, paused, stored(t, s))
+	fmt.Fprintf(b, "all %v\nvacant %v\ncontested %v\n", allRows(s), allVacant(s), contestedRows(s))
+	fmt.Fprintf(b, "bound %v\n", slices.Collect(s.BoundIn(netip.MustParseAddr("100.64.0.7"), netip.MustParseAddr("100.64.0.90"))))
+	for i := range 120 {
+		ip := netip.AddrFrom4([4]byte{100, 64, 0, byte(i)})
+		fmt.Fprintf(b, "ip %s %v\n", ip, rowOf(s, ip))
+	}
+	for i := range 32 {
+		m := provision.MAC{0, 0, 0x5e, 0, 0x53, byte(i)}
+		if i == 31 {
+			m = provision.MAC{}
+		}
+		rows, vacant := rowsByMAC(s, m)
+		fmt.Fprintf(b, "mac %s %v %v\n", m, rows, vacant)
+	}
+	for d := range provision.DeviceID(7) {
+		for p := range uint32(7) {
+			rows, vacant := rowsByPort(s, d, p)
+			fmt.Fprintf(b, "port %d %d %v %v\n", d, p, rows, vacant)
+		}
+		for n := range 7 {
+			rows, vacant := rowsByName(s, d, fmt.Sprintf("eth%d", n))
+			fmt.Fprintf(b, "name %d %d %v %v\n", d, n, rows, vacant)
+		}
+		rows, vacant := rowsByName(s, d, "")
+		fmt.Fprintf(b, "name %d none %v %v\n", d, rows, vacant)
+	}
+	for _, v := range []uint16{0, 1, 2, 3, 4, 5, 6, 4093, 4094, 4095, 4096} {
+		rows, vacant, shared := rowsByVLAN(s, v)
+		fmt.Fprintf(b, "vlan %d %v %v %t\n", v, rows, vacant, shared)
+	}
+	for id := range provision.SubscriberID(84) {
+		rows, vacant := rowsBySubscriber(s, id)
+		sub, listed := s.Subscriber(id)
+		fmt.Fprintf(b, "subscriber %d %v %v %v %t\n", id, rows, vacant, sub, listed)
+	}
+	for i := range 3 {
+		fmt.Fprintf(b, "device %v %v %v\n", s.DeviceByMAC(provision.MAC{0, 0, 0x5e, 0, 0x53, byte(i)}),
+			s.DeviceByIP(netip.AddrFrom4([4]byte{100, 64, 0, byte(250 + i)})), s.DeviceByName(fmt.Appendf(nil, "sw%d", i)))
+	}
+}
