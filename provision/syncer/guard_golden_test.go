@@ -1,0 +1,65 @@
+package syncer
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/provisiontest"
+)
+
+// What the guard counts between messy fetches, each with the one before it and with
+// some of its rows changed, is pinned by a digest of all decisions.
+func TestCompareGolden(t *testing.T) {
+	digest := sha256.New()
+	for _, keep := range []bool{false, true} {
+		rng := provisiontest.Rand(11)
+		var before *provision.Snapshot
+		for range 300 {
+			in := provisiontest.MessyInput(rng, rng.IntN(60))
+			in.KeepSeats = keep
+			for i := range in.Bindings {
+				if b := &in.Bindings[i]; rng.IntN(3) == 0 {
+					b.Subscriber, b.IP = b.Subscriber+provision.SubscriberID(12*rng.IntN(5)), netip.Addr{}
+				}
+			}
+			old, _ := provision.Build(in)
+			for range rng.IntN(6) {
+				if len(in.Bindings) == 0 {
+					break
+				}
+				i := rng.IntN(len(in.Bindings))
+				b := &in.Bindings[i]
+				switch rng.IntN(5) {
+				case 0:
+					in.Bindings = in.Bindings[i:]
+				case 1:
+					b.Port++
+				case 2:
+					b.IP = provisiontest.IP(rng.IntN(110))
+				case 3:
+					b.IP = netip.Addr{}
+				case 4:
+					b.PortName, b.Device = "", b.Device%3
+				}
+			}
+			candidate, _ := provision.Build(in)
+			states := map[provision.SubscriberID]provision.State{provision.SubscriberID(rng.IntN(30)): provision.StateStop, provision.SubscriberID(rng.IntN(60)): provision.StateActive}
+			for _, d := range []GuardDecision{
+				Compare(before, candidate, GuardLimits{}), Compare(old, candidate, GuardLimits{MinChanged: 2, MaxMoved: 0.2}),
+				Compare(candidate, old, GuardLimits{}), Compare(old, old.WithStates(states), GuardLimits{}),
+			} {
+				text, err := json.Marshal(d)
+				require.NoError(t, err)
+				digest.Write(text)
+			}
+			before = candidate
+		}
+	}
+	require.Equal(t, "05a8ff20af922bc3", fmt.Sprintf("%x", digest.Sum(nil)[:8]))
+}
