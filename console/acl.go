@@ -273,8 +273,8 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 			}
 		}
 	} else {
-		for _, b := range snap.BySubscriber(sub.id) {
-			ips = append(ips, b.IP)
+		for l := range snap.BySubscriber(sub.id).All() {
+			ips = slices.AppendSeq(ips, l.Hosts4())
 		}
 		if d.Leases != nil {
 			for _, rec := range d.Leases.BySubscriber(sub.id) {

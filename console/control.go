@@ -190,8 +190,8 @@ func (c *control) setState(w http.ResponseWriter, r *http.Request) {
 func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st provision.State) (StateChange, int, error) {
 	snap := d.Syncer.Current()
 	ch := StateChange{Subscriber: id, Before: snap.State(id), State: st, Addresses: []netip.Addr{}}
-	for _, b := range snap.BySubscriber(id) {
-		ch.Addresses = append(ch.Addresses, b.IP)
+	for _, b := range rowsOf(snap.BySubscriber(id)) {
+		ch.Addresses = append(ch.Addresses, b.ip)
 	}
 	start := time.Now()
 	if err := d.ERP.ChangeState(ctx, id, st); err != nil {

@@ -159,6 +159,24 @@ func (d *Deps) explain(ctx context.Context, q string) (*Explanation, error) {
 	return x.x, nil
 }
 
+// row is an address that the ERP gives, with its line.
+type row struct {
+	*provision.Line
+	ip netip.Addr
+}
+
+// rowsOf returns the addresses of lines, ascending.
+func rowsOf(lines provision.Lines) []row {
+	var rows []row
+	for l := range lines.All() {
+		for ip := range l.Hosts4() {
+			rows = append(rows, row{l, ip})
+		}
+	}
+	slices.SortFunc(rows, func(a, b row) int { return a.ip.Compare(b.ip) })
+	return rows
+}
+
 // explainer gathers one Explanation from one snapshot.
 type explainer struct {
 	d    *Deps
@@ -166,7 +184,7 @@ type explainer struct {
 	snap *provision.Snapshot
 	now  time.Time
 	sub  subject
-	rows []*provision.Binding
+	rows []row // by address
 	x    *Explanation
 
 	clientID lease.Hex // of the newest packet
@@ -175,13 +193,13 @@ type explainer struct {
 func (x *explainer) bindings() {
 	switch x.sub.kind {
 	case "ip":
-		if b := x.snap.ByIP(x.sub.ip); b != nil {
-			x.rows = []*provision.Binding{b}
+		if l := x.snap.ByIP(x.sub.ip); l != nil {
+			x.rows = []row{{l, x.sub.ip}}
 		}
 	case "mac":
-		x.rows = x.snap.ByMAC(x.sub.mac)
+		x.rows = rowsOf(x.snap.ByMAC(x.sub.mac))
 	default:
-		x.rows = x.snap.BySubscriber(x.sub.id)
+		x.rows = rowsOf(x.snap.BySubscriber(x.sub.id))
 	}
 	reports := map[netip.Addr]*outbox.Entry{}
 	if x.d.Outbox != nil && len(x.rows) > 0 {
@@ -192,8 +210,8 @@ func (x *explainer) bindings() {
 	}
 	for _, b := range x.rows {
 		v := BindingView{
-			Subscriber: b.Subscriber, IP: b.IP, MAC: b.MAC, Device: b.Device, Port: b.Port, PortName: b.PortName, VLAN: b.VLAN,
-			ACL: x.acl(b), Report: reports[b.IP],
+			Subscriber: b.Subscriber, IP: b.ip, MAC: b.MAC, Device: b.Device, Port: b.Port, PortName: b.PortName, VLAN: b.VLAN,
+			ACL: x.acl(b), Report: reports[b.ip],
 		}
 		if dev := x.snap.Device(b.Device); dev != nil {
 			v.DeviceName, v.DeviceIP, v.Model = dev.Name, dev.IP, dev.Model
@@ -216,11 +234,11 @@ func setName(stopped, paused bool) string {
 	}
 }
 
-func (x *explainer) acl(b *provision.Binding) ACLView {
+func (x *explainer) acl(b row) ACLView {
 	st := x.snap.State(b.Subscriber)
 	v := ACLView{Want: setName(st == provision.StateStop, st == provision.StatePause), Have: "unknown"}
 	if x.d.ACL != nil && x.d.ACL.Exempt != nil {
-		if v.Exempt = x.d.ACL.Exempt(b.Subscriber, b.IP); v.Exempt != "" {
+		if v.Exempt = x.d.ACL.Exempt(b.Subscriber, b.ip); v.Exempt != "" {
 			v.Want = "open"
 		}
 	}
@@ -232,7 +250,7 @@ func (x *explainer) acl(b *provision.Binding) ACLView {
 	case es.DryRun:
 		v.Error = "acl.dry_run is true: the kernel is not touched"
 	case x.d.Kernel != nil:
-		stopped, paused, err := x.d.Kernel.Holds(x.ctx, b.IP)
+		stopped, paused, err := x.d.Kernel.Holds(x.ctx, b.ip)
 		if err != nil {
 			v.Error = err.Error()
 			return v
@@ -254,8 +272,8 @@ func (x *explainer) leases() {
 	}
 	found := map[netip.Addr]lease.Record{}
 	for _, b := range x.rows {
-		if rec, ok := x.d.Leases.Get(b.IP); ok {
-			found[b.IP] = rec
+		if rec, ok := x.d.Leases.Get(b.ip); ok {
+			found[b.ip] = rec
 		}
 	}
 	switch x.sub.kind {
@@ -296,7 +314,7 @@ func (x *explainer) subscribers() {
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
 		s, listed := x.snap.Subscriber(id)
-		if !listed && x.sub.kind == "customer" && len(x.rows) == 0 && len(x.snap.SeatsOf(id)) == 0 {
+		if !listed && x.sub.kind == "customer" && x.snap.BySubscriber(id).Len() == 0 {
 			continue // unknown altogether
 		}
 		x.x.Subscribers = append(x.x.Subscribers, SubscriberView{ID: id, State: s.State, Listed: listed})
@@ -326,8 +344,8 @@ func (x *explainer) mentions(p provision.Problem) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(x.rows, func(b *provision.Binding) bool {
-		return p.IP.IsValid() && p.IP == b.IP || p.Subscriber != 0 && p.Subscriber == b.Subscriber ||
+	return slices.ContainsFunc(x.rows, func(b row) bool {
+		return p.IP.IsValid() && p.IP == b.ip || p.Subscriber != 0 && p.Subscriber == b.Subscriber ||
 			!p.MAC.IsZero() && p.MAC == b.MAC || p.Device != 0 && p.Device == b.Device && (p.Port == 0 || p.Port == b.Port)
 	})
 }
@@ -342,7 +360,7 @@ func (x *explainer) events() {
 	mine := map[provision.SubscriberID]bool{0: true, x.sub.id: true}
 	for _, b := range x.rows {
 		mine[b.Subscriber] = true
-		filters = append(filters, dhcpd.EventFilter{IP: b.IP})
+		filters = append(filters, dhcpd.EventFilter{IP: b.ip})
 		if !b.MAC.IsZero() {
 			filters = append(filters, dhcpd.EventFilter{MAC: b.MAC})
 		}
@@ -389,7 +407,7 @@ func (x *explainer) would() {
 		l := x.x.Leases[0]
 		q.MAC, q.Option82, q.GIAddr, q.Interface, q.ClientID = l.MAC, l.Option82, l.GIAddr, l.Interface, l.ClientID
 	case q.MAC.IsZero():
-		i := slices.IndexFunc(x.rows, func(b *provision.Binding) bool { return !b.MAC.IsZero() })
+		i := slices.IndexFunc(x.rows, func(b row) bool { return !b.MAC.IsZero() })
 		if i < 0 {
 			return
 		}

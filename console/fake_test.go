@@ -52,12 +52,12 @@ func mac(t testing.TB, s string) provision.MAC {
 func testSnapshot(t testing.TB) (*provision.Snapshot, []provision.Problem) {
 	t.Helper()
 	return provision.Build(provision.Input{
-		Bindings: []provision.Binding{
-			{Subscriber: 1001, IP: ip("198.51.100.11"), MAC: mac(t, "00:00:5e:00:53:11"), Device: 7, Port: 1, PortName: "ge-0/0/1", VLAN: 100},
-			{Subscriber: 1001, IP: ip("198.51.100.21"), Device: 7, Port: 1},
-			{Subscriber: 1002, IP: ip("198.51.100.12"), MAC: mac(t, "00:00:5e:00:53:12"), Device: 7, Port: 2},
-			{Subscriber: 1003, IP: ip("198.51.100.13"), Device: 7, Port: 3},
-			{Subscriber: 1004, IP: ip("198.51.100.14")},
+		Lines: []provision.Line{
+			{Subscriber: 1001, Addresses: provision.Hosts4(ip("198.51.100.11")), MAC: mac(t, "00:00:5e:00:53:11"), Device: 7, Port: 1, PortName: "ge-0/0/1", VLAN: 100},
+			{Subscriber: 1001, Addresses: provision.Hosts4(ip("198.51.100.21")), Device: 7, Port: 1},
+			{Subscriber: 1002, Addresses: provision.Hosts4(ip("198.51.100.12")), MAC: mac(t, "00:00:5e:00:53:12"), Device: 7, Port: 2},
+			{Subscriber: 1003, Addresses: provision.Hosts4(ip("198.51.100.13")), Device: 7, Port: 3},
+			{Subscriber: 1004, Addresses: provision.Hosts4(ip("198.51.100.14"))},
 		},
 		Subscribers: []provision.Subscriber{
 			{ID: 1001, State: provision.StateActive}, {ID: 1002, State: provision.StatePause}, {ID: 1003, State: provision.StateStop},

@@ -82,7 +82,7 @@ func (x *explainer) poolSentences() []string {
 		switch {
 		case p.Bound:
 			text += ", but bound by the ERP, so no client of the pool gets it"
-		case p.State == "free" && !p.MAC.IsZero():
+		case p.State == "free" && !p.Holder.IsZero():
 			text += fmt.Sprintf(", and free; %s had it last", holderOf(p))
 		case p.State == "leased", p.State == "offered":
 			text += fmt.Sprintf(", and %s to %s until %s", p.State, holderOf(p), stamp(p.Until))
@@ -96,8 +96,10 @@ func (x *explainer) poolSentences() []string {
 		return append(s, text+".")
 	}
 	if x.sub.kind == "customer" {
-		for _, seat := range x.snap.SeatsOf(x.sub.id) {
-			s = append(s, fmt.Sprintf("The ERP gives it no address %s: a pool for subscribers may.", placeOf(&seat)))
+		for l := range x.snap.BySubscriber(x.sub.id).All() {
+			if !l.Owner.IsZero() {
+				s = append(s, fmt.Sprintf("The ERP gives it no address %s: a pool for subscribers may.", placeOf(l)))
+			}
 		}
 	}
 	for _, l := range x.x.Leases {
@@ -113,28 +115,28 @@ func (x *explainer) poolSentences() []string {
 // holderOf says who has an address of a pool.
 func holderOf(p *dhcpd.PoolAddress) string {
 	switch {
-	case p.Subscriber != 0 && !p.MAC.IsZero():
-		return fmt.Sprintf("%s of customer %d", p.MAC, p.Subscriber)
-	case p.MAC.IsZero():
+	case p.Subscriber != 0 && !p.Holder.IsZero():
+		return fmt.Sprintf("%s of customer %d", p.Holder, p.Subscriber)
+	case p.Holder.IsZero():
 		return "a customer's client"
 	}
-	return p.MAC.String()
+	return p.Holder.String()
 }
 
 // placeOf says where a customer without an address is looked for.
-func placeOf(s *provision.Seat) string {
+func placeOf(l *provision.Line) string {
 	var list []string
 	switch {
-	case s.Device != 0 && s.PortName != "":
-		list = append(list, fmt.Sprintf("at device %d port %s", s.Device, s.PortName))
-	case s.Device != 0 && s.Port != 0:
-		list = append(list, fmt.Sprintf("at device %d port %d", s.Device, s.Port))
+	case l.Device != 0 && l.PortName != "":
+		list = append(list, fmt.Sprintf("at device %d port %s", l.Device, l.PortName))
+	case l.Device != 0 && l.Port != 0:
+		list = append(list, fmt.Sprintf("at device %d port %d", l.Device, l.Port))
 	}
-	if !s.MAC.IsZero() {
-		list = append(list, "for MAC "+s.MAC.String())
+	if !l.MAC.IsZero() {
+		list = append(list, "for MAC "+l.MAC.String())
 	}
-	if s.VLAN != 0 {
-		list = append(list, fmt.Sprintf("in VLAN %d", s.VLAN))
+	if l.VLAN != 0 {
+		list = append(list, fmt.Sprintf("in VLAN %d", l.VLAN))
 	}
 	return strings.Join(list, " ")
 }

@@ -43,11 +43,11 @@ func TestExplainTellsOfPools(t *testing.T) {
 	until := w.now.Add(time.Minute)
 	at := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, n}) }
 	w.Pools = fakePools{
-		{Pool: "guests", For: "guests", IP: at(200), State: "leased", MAC: guest, Until: until},
+		{Pool: "guests", For: "guests", IP: at(200), State: "leased", Holder: guest.Owner(), Until: until},
 		{Pool: "guests", For: "guests", IP: at(201), State: "free"},
-		{Pool: "guests", For: "guests", IP: at(202), State: "free", MAC: guest},
+		{Pool: "guests", For: "guests", IP: at(202), State: "free", Holder: guest.Owner()},
 		{Pool: "guests", For: "guests", IP: at(203), State: "quarantined", Until: until},
-		{Pool: "guests", For: "guests", IP: at(204), State: "leased", Bound: true, MAC: guest, Until: until},
+		{Pool: "guests", For: "guests", IP: at(204), State: "leased", Bound: true, Holder: guest.Owner(), Until: until},
 		{Pool: "guests", For: "guests", IP: at(205), State: "reserved"},
 	}
 	w.Leases = fakeLeases{

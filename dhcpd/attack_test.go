@@ -132,7 +132,7 @@ func reloadBetween(t *testing.T, next wire.MessageType) {
 			assert.Equal(t, v4.OutcomeNakOtherClient, r.h.ev.Outcome)
 		}
 		slot, _ := r.s.PoolAddress(a)
-		assert.Equal(t, client(1), slot.MAC)
+		assert.Equal(t, client(1).Owner(), slot.Holder)
 		require.NoError(t, r.end())
 	})
 }

@@ -108,13 +108,13 @@ func (s *Server) Explain(q Query) Explanation {
 			e.Fault = "nothing names the switch: want a remote-id other than the client's MAC, or a relay address"
 		}
 	}
-	if s := d.Match.Seat; s != nil {
-		e.Subscriber = s.Subscriber
+	if l := d.Match.Vacant; l != nil {
+		e.Subscriber = l.Subscriber
 		if e.Device == 0 {
-			e.Device, e.Port = s.Device, s.Port
+			e.Device, e.Port = l.Device, l.Port
 		}
 	}
-	if d.Binding != nil {
+	if d.Binding.Line != nil {
 		e.Subscriber = d.Binding.Subscriber
 		if e.Device == 0 {
 			e.Device, e.Port = d.Binding.Device, d.Binding.Port

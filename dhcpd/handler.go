@@ -140,13 +140,13 @@ func (h *handler) describe(now time.Time) {
 	if d.Rec.Pool != "" {
 		h.ev.Subscriber = d.Rec.Subscriber
 	}
-	if s := d.Match.Seat; s != nil && d.Pool > 0 {
-		h.ev.Subscriber = s.Subscriber
+	if l := d.Match.Vacant; l != nil && d.Pool > 0 {
+		h.ev.Subscriber = l.Subscriber
 		if h.ev.Device == 0 {
-			h.ev.Device, h.ev.Port = s.Device, s.Port
+			h.ev.Device, h.ev.Port = l.Device, l.Port
 		}
 	}
-	if d.Binding != nil {
+	if d.Binding.Line != nil {
 		h.ev.Subscriber = d.Binding.Subscriber
 		if h.ev.Device == 0 {
 			h.ev.Device, h.ev.Port = d.Binding.Device, d.Binding.Port

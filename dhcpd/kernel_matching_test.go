@@ -29,7 +29,7 @@ func TestKernelMatchByVLANInterface(t *testing.T) {
 	opts.Match, opts.VLANInterfaces = []v4.MatchKind{v4.MatchOption82, v4.MatchVLAN}, []string{"eth0.{vlan}"}
 	opts.TrustedInterfaces = []string{"core"}
 	erp := siteInput() // port 2 is another customer's
-	erp.Bindings = append(erp.Bindings, provision.Binding{Subscriber: 9, IP: host(91), VLAN: 200})
+	erp.Lines = append(erp.Lines, provision.Line{Subscriber: 9, Addresses: provision.Hosts4(host(91)), VLAN: 200})
 	s := c.serveInput(opts, erp, filepath.Join(t.TempDir(), "state.db"))
 	told := c.udhcpc(s)
 	assert.Equal(t, "bound 192.0.2.91/24 via 192.0.2.1 dns 192.0.2.3 lease 3600 from 192.0.2.5", told)

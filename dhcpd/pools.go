@@ -50,19 +50,19 @@ func newPools(cfg *v4.Config) (*pools, error) {
 }
 
 // Owned implements v4.PoolView.
-func (p *pools) Owned(i int, mac provision.MAC) (netip.Addr, bool) {
+func (p *pools) Owned(i int, who provision.Owner) (netip.Addr, bool) {
 	a := p.all[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.p.Of(mac)
+	return a.p.Of(who)
 }
 
 // Pick implements v4.PoolView.
-func (p *pools) Pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit) {
+func (p *pools) Pick(i int, who provision.Owner, want netip.Addr, now time.Time) (netip.Addr, pool.Fit) {
 	a := p.all[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	at, fit := a.p.Pick(mac, want, now)
+	at, fit := a.p.Pick(who, want, now)
 	if fit == 0 {
 		return a.p.PickOffered(now, now.Add(v4.OfferHold-offerLeast))
 	}
@@ -204,7 +204,7 @@ func (a *allocator) restoreLocked(rec *lease.Record, now time.Time) {
 		a.p.Restore(rec.IP, rec.Holder(), pool.StateLeased, now.Add(left+leaseSlack))
 		a.p.SetPlace(rec.IP, v4.PortOfLease(rec))
 	case rec.State == lease.StateQuarantined && now.Before(rec.Expires):
-		a.p.Restore(rec.IP, rec.MAC, pool.StateQuarantined, now.Add(left))
+		a.p.Restore(rec.IP, provision.Owner{}, pool.StateQuarantined, now.Add(left))
 	case rec.Pool != "" && rec.State != lease.StateQuarantined:
 		a.p.Restore(rec.IP, rec.Holder(), pool.StateFree, time.Time{})
 	}
@@ -281,7 +281,7 @@ func (p *pools) reserve(d *v4.Decision, leases *lease.Table, now time.Time, log 
 		a.p.Release(d.YourIP, d.Rec.Holder(), now)
 	case d.Change == v4.ChangeQuarantine:
 		a.Declines++
-		a.p.Restore(d.YourIP, d.MAC, pool.StateQuarantined, d.Rec.Expires)
+		a.p.Restore(d.YourIP, provision.Owner{}, pool.StateQuarantined, d.Rec.Expires)
 	}
 	served.watchLocked(log)
 	return ok
@@ -359,12 +359,13 @@ func (s *Server) Pools() []PoolStatus {
 
 // PoolAddress is what one address is to the pool that has it in its range.
 type PoolAddress struct {
-	Pool  string        `json:"pool"`
-	For   string        `json:"for"`
-	IP    netip.Addr    `json:"ip"`
-	State string        `json:"state"` // free, offered, leased, quarantined, reserved
-	Bound bool          `json:"bound"` // the ERP binds it: no client of the pool gets it
-	MAC   provision.MAC `json:"mac,omitzero"`
+	Pool  string     `json:"pool"`
+	For   string     `json:"for"`
+	IP    netip.Addr `json:"ip"`
+	State string     `json:"state"` // free, offered, leased, quarantined, reserved
+	Bound bool       `json:"bound"` // the ERP binds it: no client of the pool gets it
+	// Holder is the client that has or had it, by its MAC.
+	Holder provision.Owner `json:"mac,omitzero"`
 	// Subscriber is whose client has or had it, in a pool for subscribers.
 	Subscriber provision.SubscriberID `json:"subscriber,omitempty"`
 	Until      time.Time              `json:"until,omitzero"`
@@ -402,11 +403,11 @@ func (s *Server) PoolAddresses(name string) []PoolAddress {
 }
 
 func (s *Server) viewSlot(p *servedPool, ip netip.Addr, slot pool.Slot) PoolAddress {
-	v := PoolAddress{Pool: p.Name, For: p.Kind.String(), IP: ip, State: slot.State.String(), Bound: slot.Bound, MAC: slot.MAC, Until: slot.Until}
-	if p.Kind == v4.PoolSubscribers { // the pool knows the seat, the record the client
-		v.MAC = provision.MAC{}
-		if rec, ok := s.deps.Leases.Get(ip); ok && rec.Holder() == slot.MAC {
-			v.MAC, v.Subscriber = rec.MAC, rec.Subscriber
+	v := PoolAddress{Pool: p.Name, For: p.Kind.String(), IP: ip, State: slot.State.String(), Bound: slot.Bound, Holder: slot.Owner, Until: slot.Until}
+	if p.Kind == v4.PoolSubscribers { // the pool knows the line, the record the client
+		v.Holder = provision.Owner{}
+		if rec, ok := s.deps.Leases.Get(ip); ok && rec.Holder() == slot.Owner {
+			v.Holder, v.Subscriber = rec.MAC.Owner(), rec.Subscriber
 		}
 	}
 	return v

@@ -210,7 +210,7 @@ func TestGuestMovesWhenTheERPLearnsIt(t *testing.T) {
 		a := r.join(t, stranger)
 		in := provision.Input{
 			Devices:     []provision.Device{{ID: 1, MAC: switch1}},
-			Bindings:    []provision.Binding{{Subscriber: 50, IP: host(50), Device: 1, Port: 40}},
+			Lines:       []provision.Line{{Subscriber: 50, Addresses: provision.Hosts4(host(50)), Device: 1, Port: 40}},
 			Subscribers: []provision.Subscriber{{ID: 50, State: provision.StateActive}},
 		}
 		next, _ := provision.Build(in)
@@ -243,7 +243,7 @@ func TestAddressBoundWhileLeased(t *testing.T) {
 		a := r.join(t, stranger)
 		in := provision.Input{
 			Devices:     []provision.Device{{ID: 1, MAC: switch1}},
-			Bindings:    []provision.Binding{{Subscriber: 50, IP: a, Device: 1, Port: 7}},
+			Lines:       []provision.Line{{Subscriber: 50, Addresses: provision.Hosts4(a), Device: 1, Port: 7}},
 			Subscribers: []provision.Subscriber{{ID: 50, State: provision.StateActive}},
 		}
 		next, _ := provision.Build(in)
@@ -292,7 +292,7 @@ func TestDeclinedPoolAddressIsKeptAway(t *testing.T) {
 		assert.Equal(t, "quarantined", slot.State)
 		slot, _ = again.PoolAddress(b)
 		assert.Equal(t, "leased", slot.State)
-		assert.Equal(t, stranger, slot.MAC)
+		assert.Equal(t, stranger.Owner(), slot.Holder)
 		time.Sleep(time.Hour)
 		slot, _ = r.s.PoolAddress(a)
 		assert.Equal(t, "free", slot.State)
@@ -419,11 +419,11 @@ func poolWalk(t *testing.T, rnd *rand.Rand) {
 				r.j.fail(nil)
 			}
 		case 9:
-			in := provision.Input{Devices: []provision.Device{{ID: 1, MAC: switch1}}, Bindings: []provision.Binding{{Subscriber: 1, IP: host(11), Device: 1, Port: 1}}}
+			in := provision.Input{Devices: []provision.Device{{ID: 1, MAC: switch1}}, Lines: []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(host(11)), Device: 1, Port: 1}}}
 			clear(boundNow)
 			for n := range byte(4) {
 				if rnd.IntN(3) == 0 {
-					in.Bindings = append(in.Bindings, provision.Binding{Subscriber: 60, IP: host(200 + n), Device: 1, Port: 9})
+					in.Lines = append(in.Lines, provision.Line{Subscriber: 60, Addresses: provision.Hosts4(host(200 + n)), Device: 1, Port: 9})
 					boundNow[host(200+n)] = true
 				}
 			}
@@ -512,10 +512,10 @@ func BenchmarkPoolRenewal(b *testing.B) {
 
 // A customer without an address keeps one over a router swap and a restart, loses it
 // to the ERP's binding, and the pool says whose it is.
-func TestSeatLives(t *testing.T) {
+func TestVacantLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, snap := poolRig(t, &journal{})
-		first := seats(t)
+		first := vacants(t)
 		snap.Store(first)
 		o := testOptions()
 		o.Pools = []v4.Pool{flats()}
@@ -540,7 +540,7 @@ func TestSeatLives(t *testing.T) {
 		a := join(stranger)
 		rec, _ := r.s.deps.Leases.Get(a)
 		require.EqualValues(t, 20, rec.Subscriber)
-		require.Equal(t, []string{"leased", stranger.String()}, []string{must(r.s.PoolAddress(a)).State, must(r.s.PoolAddress(a)).MAC.String()})
+		require.Equal(t, []string{"leased", stranger.String()}, []string{must(r.s.PoolAddress(a)).State, must(r.s.PoolAddress(a)).Holder.String()})
 		require.EqualValues(t, 20, must(r.s.PoolAddress(a)).Subscriber)
 
 		next := client(0x78)
@@ -555,13 +555,13 @@ func TestSeatLives(t *testing.T) {
 		require.NoError(t, err)
 		r.h.s = again
 		r.ask(on(client(0x79)))
-		require.Equal(t, a, r.last().yourIP, "the address is the seat's, whatever router is there")
+		require.Equal(t, a, r.last().yourIP, "the address is the line's, whatever router is there")
 
 		e := again.Explain(Query{MAC: stranger, Option82: port(switch1, 20), GIAddr: relayIP})
 		require.Equal(t, []any{v4.OutcomePoolOffer, "flats", provision.SubscriberID(20), a}, []any{e.Outcome, e.Pool, e.Subscriber, e.YourIP})
 
 		// The ERP binds an address to the customer.
-		snap.Store(seats(t, provision.Binding{Subscriber: 20, IP: host(120), Device: 1, Port: 20}))
+		snap.Store(vacants(t, provision.Line{Subscriber: 20, Addresses: provision.Hosts4(host(120)), Device: 1, Port: 20}))
 		r.ask(wire.Query{Type: wire.Request, MAC: next, CIAddr: a})
 		require.Equal(t, v4.OutcomeNakNotBound, r.h.ev.Outcome)
 		r.ask(on(next))

@@ -48,7 +48,7 @@ type probeJob struct {
 	next   time.Time // when something is to be done
 	end    time.Time // the address is free if nobody has answered by then
 	mac    provision.MAC
-	holder provision.MAC // whom the pool keeps the address for
+	holder provision.Owner // whom the pool keeps the address for
 	reply  []byte
 	to     socket.Delivery
 	ev     Event
@@ -232,12 +232,12 @@ func (b *prober) end(j *probeJob) {
 	b.jobs.Put(j)
 }
 
-// unsure reports whether the wire is to be asked before a is offered to mac: it has no
+// unsure reports whether the wire is to be asked before a is offered to who: it has no
 // lease on it, and nobody was asked lately.
-func (a *allocator) unsure(ip netip.Addr, mac provision.MAC, now time.Time) bool {
+func (a *allocator) unsure(ip netip.Addr, who provision.Owner, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if s := a.p.Get(ip, now); s.State == pool.StateLeased && s.MAC == mac {
+	if s := a.p.Get(ip, now); s.State == pool.StateLeased && s.Owner == who {
 		return false
 	}
 	i, ok := a.place(ip)
@@ -270,18 +270,18 @@ func (a *allocator) countProbe() {
 	a.Probes++
 }
 
-// replace puts an address into quarantine and holds another one for mac, if more is set.
-func (a *allocator) replace(ip netip.Addr, mac provision.MAC, now, until time.Time, more bool) (netip.Addr, bool) {
+// replace puts an address into quarantine and holds another one for who, if more is set.
+func (a *allocator) replace(ip netip.Addr, who provision.Owner, now, until time.Time, more bool) (netip.Addr, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.Conflicts++
 	port := a.p.Place(ip)
-	a.p.Restore(ip, mac, pool.StateQuarantined, until)
+	a.p.Restore(ip, who, pool.StateQuarantined, until)
 	if !more {
 		return netip.Addr{}, false
 	}
-	next, fit := a.p.Pick(mac, netip.Addr{}, now)
-	if fit == 0 || !a.p.Offer(next, mac, now, now.Add(v4.OfferHold)) {
+	next, fit := a.p.Pick(who, netip.Addr{}, now)
+	if fit == 0 || !a.p.Offer(next, who, now, now.Add(v4.OfferHold)) {
 		return netip.Addr{}, false
 	}
 	a.p.SetPlace(next, port)

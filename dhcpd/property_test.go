@@ -78,7 +78,7 @@ func (u *universe) erp() *provision.Snapshot {
 		Devices:   []provision.Device{{ID: 1, Name: "sw1", Model: "A", MAC: switch1, IP: ip("198.51.100.11")}, {ID: 2, Name: "sw2", Model: "B", MAC: switch2, IP: ip("198.51.100.12")}},
 	}
 	for i := range 12 {
-		b := provision.Binding{Subscriber: provision.SubscriberID(1 + u.rng.IntN(6)), IP: host(byte(10 + i))}
+		b := provision.Line{Subscriber: provision.SubscriberID(1 + u.rng.IntN(6)), Addresses: provision.Hosts4(host(byte(10 + i)))}
 		if u.one(8) {
 			continue
 		}
@@ -94,11 +94,11 @@ func (u *universe) erp() *provision.Snapshot {
 		if !u.one(3) {
 			b.VLAN = uint16(100 + u.rng.IntN(4))
 		}
-		in.Bindings = append(in.Bindings, b)
+		in.Lines = append(in.Lines, b)
 	}
-	if in.KeepSeats = u.opts.hasSeats(); in.KeepSeats { // customers without an address, on the same ports and with the same MACs
+	if in.KeepVacant = u.opts.keepsVacant(); in.KeepVacant { // customers without an address, on the same ports and with the same MACs
 		for range 1 + u.rng.IntN(8) {
-			b := provision.Binding{Subscriber: provision.SubscriberID(4 + u.rng.IntN(6))}
+			b := provision.Line{Subscriber: provision.SubscriberID(4 + u.rng.IntN(6))}
 			if !u.one(2) {
 				b.MAC = client(byte(1 + u.rng.IntN(5)))
 			}
@@ -111,14 +111,14 @@ func (u *universe) erp() *provision.Snapshot {
 			if u.one(2) {
 				b.VLAN = uint16(100 + u.rng.IntN(4))
 			}
-			in.Bindings = append(in.Bindings, b)
+			in.Lines = append(in.Lines, b)
 		}
 	}
 	snap, _ := provision.Build(in)
 	return snap
 }
 
-func (o *Options) hasSeats() bool {
+func (o *Options) keepsVacant() bool {
 	return slices.ContainsFunc(o.Pools, func(p v4.Pool) bool { return p.Kind == v4.PoolSubscribers })
 }
 
@@ -177,7 +177,7 @@ func (u *universe) packet() traveller {
 		u.last, u.from = q, x
 		return x
 	}
-	if u.h.d.Match.Seat != nil && u.h.d.Outcome == v4.OutcomePoolAck && len(u.last.Option82) > 0 && u.one(2) { // then a new router on the port
+	if u.h.d.Match.Vacant != nil && u.h.d.Outcome == v4.OutcomePoolAck && len(u.last.Option82) > 0 && u.one(2) { // then a new router on the port
 		q, x := u.last, u.from
 		q.Type, q.MAC, q.CIAddr, q.Options = wire.Discover, client(byte(1+u.rng.IntN(5))), netip.Addr{}, nil
 		x.raw = q.Append(nil)
@@ -384,12 +384,13 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 	switch {
 	case d.Pool > 0:
 		require.Nil(t, b, "%s: a pool gives %s, which is bound", say, a)
-		u.checkSeat(say, before)
+		u.checkVacant(say, before)
 	case d.Outcome == v4.OutcomeAckShortened:
 		require.Nil(t, b, "%s: %s is bound to somebody", say, a)
 		require.Equal(t, v4.ChangeRenew, d.Change, say)
 	default:
-		require.Same(t, b, d.Binding, "%s: %s is not the ERP's", say, a)
+		require.Same(t, b, d.Binding.Line, "%s: %s is not the ERP's", say, a)
+		require.Equal(t, a, d.Binding.IP, say)
 		if idMAC, ok := wire.ClientIDMAC(r.P.ClientID()); u.opts.MACChange != v4.MACAccept && !b.MAC.IsZero() && (!ok || idMAC != b.MAC) {
 			require.Equal(t, b.MAC, d.MAC, "%s: another MAC than the ERP's", say)
 		}
@@ -401,7 +402,7 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 		// Another client uses it. It may be taken over only by who is where it belongs
 		// or is named for it, and only if the lease table knows the other one no longer or the place
 		// says so; never by a renewal, never from a pool.
-		if d.Pool == 0 || d.Match.Seat == nil { // a new router of a customer without an address: see checkSeat
+		if d.Pool == 0 || d.Match.Vacant == nil { // a new router of a customer without an address: see checkVacant
 			require.Zero(t, d.Pool, "%s: a pool gives %s to %s while %s has it", say, a, me, who)
 		}
 		require.NotEqual(t, v4.OutcomeAckShortened, d.Outcome, "%s: %s has it", say, who)
@@ -416,9 +417,11 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 	}
 	if u.static && u.opts.MaxPortMACs > 0 && b != nil && b.Port != 0 {
 		live := map[provision.MAC]bool{d.MAC: true}
-		for _, row := range u.snap.ByPort(b.Device, b.Port) {
-			if rec, ok := before[row.IP]; ok && row.IP != a && rec.Live(u.now) {
-				live[rec.MAC] = true
+		for l := range u.snap.ByPort(b.Device, b.Port).All() {
+			for ip := range l.Hosts4() {
+				if rec, ok := before[ip]; ok && ip != a && rec.Live(u.now) {
+					live[rec.MAC] = true
+				}
 			}
 		}
 		rec, mine := before[a]
@@ -426,17 +429,17 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 	}
 }
 
-// checkSeat makes sure that a pool for subscribers serves them alone, each with one address.
-func (u *universe) checkSeat(say string, before map[netip.Addr]lease.Record) {
+// checkVacant makes sure that a pool for subscribers serves them alone, each with one address.
+func (u *universe) checkVacant(say string, before map[netip.Addr]lease.Record) {
 	t, d := u.t, &u.h.d
-	s, a := d.Match.Seat, d.YourIP
+	s, a := d.Match.Vacant, d.YourIP
 	kind := u.gen.pools.all[d.Pool-1].Kind
 	if kind == v4.PoolGuests {
 		require.Zero(t, d.Rec.Subscriber, say)
 		return
 	}
 	require.NotNil(t, s, "%s: an address for subscribers, and nobody knows whose", say)
-	require.NotNil(t, u.snap.SeatByKey(s.Subscriber, s.Key), "%s: not a seat of the ERP", say)
+	require.NotNil(t, u.snap.ByOwner(s.Subscriber, s.Owner), "%s: not a vacant line of the ERP", say)
 	require.False(t, d.Report, "%s: there is nothing to report", say)
 	if u.opts.MACChange != v4.MACAccept && !s.MAC.IsZero() && d.Match.By != 0 {
 		idMAC, ok := wire.ClientIDMAC(u.h.r.P.ClientID())
@@ -444,7 +447,7 @@ func (u *universe) checkSeat(say string, before map[netip.Addr]lease.Record) {
 	}
 	rec, known := before[a]
 	if known && rec.Live(u.now) {
-		require.Equal(t, s.Key, rec.Holder(), "%s: %s is another's", say, a)
+		require.Equal(t, s.Owner, rec.Holder(), "%s: %s is another's", say, a)
 		require.Equal(t, s.Subscriber, rec.Subscriber, say)
 		if rec.MAC != d.MAC {
 			u.swapped = true
@@ -457,7 +460,7 @@ func (u *universe) checkSeat(say string, before map[netip.Addr]lease.Record) {
 		}
 	}
 	if d.Reply.Type == wire.Ack {
-		require.Equal(t, []any{s.Subscriber, s.Key}, []any{d.Rec.Subscriber, d.Rec.Key}, say)
+		require.Equal(t, []any{s.Subscriber, s.Owner}, []any{d.Rec.Subscriber, d.Rec.Key}, say)
 	}
 }
 
@@ -517,7 +520,7 @@ func TestDecisionProperties(t *testing.T) {
 		for range 80 {
 			u.live(1)
 			seen[u.h.d.Outcome.String()] = true
-			seen["a new router of a seat"] = seen["a new router of a seat"] || u.swapped
+			seen["a new router of a vacant line"] = seen["a new router of a vacant line"] || u.swapped
 		}
 	}
 	// The worlds are worth nothing if what they are about does not happen in them.
@@ -528,7 +531,7 @@ func TestDecisionProperties(t *testing.T) {
 	} {
 		require.True(t, seen[o.String()], "%s never happened", o)
 	}
-	require.True(t, seen["a new router of a seat"])
+	require.True(t, seen["a new router of a vacant line"])
 }
 
 // FuzzDecideWorlds lets the fuzzer choose worlds and one packet in each.

@@ -86,8 +86,8 @@ func startSite(t *testing.T, path string, opts Options) *site {
 
 func siteInput() provision.Input {
 	return provision.Input{
-		Devices:  []provision.Device{{ID: 1, MAC: switch1, IP: loopRelay}},
-		Bindings: []provision.Binding{{Subscriber: 2, IP: subscriberIP, Device: 1, Port: 2, PortName: "eth2"}},
+		Devices: []provision.Device{{ID: 1, MAC: switch1, IP: loopRelay}},
+		Lines:   []provision.Line{{Subscriber: 2, Addresses: provision.Hosts4(subscriberIP), Device: 1, Port: 2, PortName: "eth2"}},
 	}
 }
 

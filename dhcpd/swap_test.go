@@ -26,13 +26,13 @@ func bigInput(n int) provision.Input {
 	in := provision.Input{Source: provision.SourceDirect}
 	for i := range n {
 		d := provision.DeviceID(1 + i/48)
-		b := provision.Binding{
+		b := provision.Line{
 			Subscriber: provision.SubscriberID(1 + i), Device: d, Port: uint32(1 + i%48),
-			IP:  netip.AddrFrom4([4]byte{100, 64 + byte(i>>16), byte(i >> 8), byte(i)}),
-			MAC: provision.MAC{2, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)},
+			Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{100, 64 + byte(i>>16), byte(i >> 8), byte(i)})),
+			MAC:       provision.MAC{2, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)},
 		}
 		if i == 0 {
-			b.IP, b.MAC = host(11), client(0x11)
+			b.Addresses, b.MAC = provision.Hosts4(host(11)), client(0x11)
 		}
 		if i%48 == 0 {
 			mac := provision.MAC{2, 1, 0, 0, byte(d >> 8), byte(d)}
@@ -41,7 +41,7 @@ func bigInput(n int) provision.Input {
 			}
 			in.Devices = append(in.Devices, provision.Device{ID: d, MAC: mac})
 		}
-		in.Bindings = append(in.Bindings, b)
+		in.Lines = append(in.Lines, b)
 		in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: b.Subscriber, State: provision.StateActive})
 	}
 	return in

@@ -43,18 +43,18 @@ func world(t testing.TB) *provision.Snapshot {
 			{ID: 1, Name: "sw1", Model: "Cisco Catalyst 2960-24TT", MAC: switch1, IP: ip("198.51.100.11")},
 			{ID: 2, Name: "sw2", MAC: switch2, IP: ip("198.51.100.12")},
 		},
-		Bindings: []provision.Binding{
-			{Subscriber: 1, IP: host(11), MAC: client(0x11), Device: 1, Port: 1},
-			{Subscriber: 2, IP: host(21), Device: 1, Port: 2},
-			{Subscriber: 3, IP: host(31), MAC: client(0x31), Device: 1, Port: 3},
-			{Subscriber: 3, IP: host(32), Device: 1, Port: 3},
-			{Subscriber: 3, IP: host(33), Device: 1, Port: 3},
-			{Subscriber: 4, IP: host(41), MAC: client(0x41), Device: 1, Port: 4},
-			{Subscriber: 5, IP: host(42), MAC: client(0x42), Device: 1, Port: 4},
-			{Subscriber: 6, IP: ip("100.64.9.9"), MAC: client(0x61), Device: 1, Port: 6},
-			{Subscriber: 7, IP: host(71), MAC: client(0x71), Device: 2, PortName: "ge-0/0/5"},
-			{Subscriber: 8, IP: host(81), MAC: client(0x81)},
-			{Subscriber: 8, IP: ip("203.0.113.81"), MAC: client(0x81)},
+		Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(host(11)), MAC: client(0x11), Device: 1, Port: 1},
+			{Subscriber: 2, Addresses: provision.Hosts4(host(21)), Device: 1, Port: 2},
+			{Subscriber: 3, Addresses: provision.Hosts4(host(31)), MAC: client(0x31), Device: 1, Port: 3},
+			{Subscriber: 3, Addresses: provision.Hosts4(host(32)), Device: 1, Port: 3},
+			{Subscriber: 3, Addresses: provision.Hosts4(host(33)), Device: 1, Port: 3},
+			{Subscriber: 4, Addresses: provision.Hosts4(host(41)), MAC: client(0x41), Device: 1, Port: 4},
+			{Subscriber: 5, Addresses: provision.Hosts4(host(42)), MAC: client(0x42), Device: 1, Port: 4},
+			{Subscriber: 6, Addresses: provision.Hosts4(ip("100.64.9.9")), MAC: client(0x61), Device: 1, Port: 6},
+			{Subscriber: 7, Addresses: provision.Hosts4(host(71)), MAC: client(0x71), Device: 2, PortName: "ge-0/0/5"},
+			{Subscriber: 8, Addresses: provision.Hosts4(host(81)), MAC: client(0x81)},
+			{Subscriber: 8, Addresses: provision.Hosts4(ip("203.0.113.81")), MAC: client(0x81)},
 		},
 	}
 	for id := provision.SubscriberID(1); id <= 8; id++ {
@@ -64,7 +64,7 @@ func world(t testing.TB) *provision.Snapshot {
 	for _, p := range problems {
 		require.Equal(t, provision.ProblemPortConflict, p.Kind, "%+v", p)
 	}
-	require.Equal(t, len(in.Bindings), snap.Len())
+	require.Equal(t, len(in.Lines), snap.Len())
 	return snap
 }
 
@@ -124,15 +124,15 @@ func vlanWorld(t testing.TB) *provision.Snapshot {
 	t.Helper()
 	snap, _ := provision.Build(provision.Input{
 		Devices: []provision.Device{{ID: 1, Name: "sw1", MAC: switch1, IP: ip("198.51.100.11")}},
-		Bindings: []provision.Binding{
-			{Subscriber: 1, IP: host(11), MAC: client(0x11), Device: 1, Port: 1, VLAN: 101},
-			{Subscriber: 1, IP: host(12), Device: 1, Port: 1, VLAN: 102},
-			{Subscriber: 2, IP: host(21), VLAN: 200},
-			{Subscriber: 3, IP: host(31), MAC: client(0x31), VLAN: 300},
-			{Subscriber: 4, IP: host(41), MAC: client(0x41), VLAN: 300},
-			{Subscriber: 5, IP: host(51), MAC: client(0x51), Device: 1, Port: 2},
-			{Subscriber: 5, IP: host(52), Device: 1, Port: 2},
-			{Subscriber: 5, IP: host(53), Device: 1, Port: 2},
+		Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(host(11)), MAC: client(0x11), Device: 1, Port: 1, VLAN: 101},
+			{Subscriber: 1, Addresses: provision.Hosts4(host(12)), Device: 1, Port: 1, VLAN: 102},
+			{Subscriber: 2, Addresses: provision.Hosts4(host(21)), VLAN: 200},
+			{Subscriber: 3, Addresses: provision.Hosts4(host(31)), MAC: client(0x31), VLAN: 300},
+			{Subscriber: 4, Addresses: provision.Hosts4(host(41)), MAC: client(0x41), VLAN: 300},
+			{Subscriber: 5, Addresses: provision.Hosts4(host(51)), MAC: client(0x51), Device: 1, Port: 2},
+			{Subscriber: 5, Addresses: provision.Hosts4(host(52)), Device: 1, Port: 2},
+			{Subscriber: 5, Addresses: provision.Hosts4(host(53)), Device: 1, Port: 2},
 		},
 	})
 	require.Equal(t, 8, snap.Len())
@@ -156,27 +156,27 @@ func ready(t testing.TB, name string) option82.Profile {
 	return p
 }
 
-// seats are customers without an address, beside those of world.
-func seats(t testing.TB, more ...provision.Binding) *provision.Snapshot {
+// vacants has customers without an address, beside those of world.
+func vacants(t testing.TB, more ...provision.Line) *provision.Snapshot {
 	t.Helper()
 	in := provision.Input{
-		KeepSeats: true,
-		Devices:   world(t).Devices(),
-		Bindings: append([]provision.Binding{
-			{Subscriber: 1, IP: host(11), MAC: client(0x11), Device: 1, Port: 1},
-			{Subscriber: 20, Device: 1, Port: 20},                      // a port
-			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa1)},   // a port with two MACs
-			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa2)},   //
-			{Subscriber: 22, Device: 2, PortName: "ge-0/0/9"},          // a port by name
-			{Subscriber: 23, MAC: client(0xa3)},                        // a MAC
-			{Subscriber: 24, VLAN: 104},                                // a VLAN
-			{Subscriber: 25, Device: 1, Port: 25, MAC: client(0xa5)},   // two customers on a port
-			{Subscriber: 26, Device: 1, Port: 25},                      //
-			{Subscriber: 27, Device: 1, Port: 27, MAC: client(0xa7)},   // a port with a MAC
-			{Subscriber: 28, Device: 1, Port: 1, MAC: client(0xa8)},    // on the port of subscriber 1
-			{Subscriber: 29, IP: host(29), Device: 1, Port: 29},        // an address here
-			{Subscriber: 29, Device: 1, Port: 30, MAC: client(0xa9)},   // and none there
-			{Subscriber: 31, IP: host(31), MAC: client(0xb1), VLAN: 9}, // bound
+		KeepVacant: true,
+		Devices:    world(t).Devices(),
+		Lines: append([]provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(host(11)), MAC: client(0x11), Device: 1, Port: 1},
+			{Subscriber: 20, Device: 1, Port: 20},                                               // a port
+			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa1)},                            // a port with two MACs
+			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa2)},                            //
+			{Subscriber: 22, Device: 2, PortName: "ge-0/0/9"},                                   // a port by name
+			{Subscriber: 23, MAC: client(0xa3)},                                                 // a MAC
+			{Subscriber: 24, VLAN: 104},                                                         // a VLAN
+			{Subscriber: 25, Device: 1, Port: 25, MAC: client(0xa5)},                            // two customers on a port
+			{Subscriber: 26, Device: 1, Port: 25},                                               //
+			{Subscriber: 27, Device: 1, Port: 27, MAC: client(0xa7)},                            // a port with a MAC
+			{Subscriber: 28, Device: 1, Port: 1, MAC: client(0xa8)},                             // on the port of subscriber 1
+			{Subscriber: 29, Addresses: provision.Hosts4(host(29)), Device: 1, Port: 29},        // an address here
+			{Subscriber: 29, Device: 1, Port: 30, MAC: client(0xa9)},                            // and none there
+			{Subscriber: 31, Addresses: provision.Hosts4(host(31)), MAC: client(0xb1), VLAN: 9}, // bound
 		}, more...),
 	}
 	snap, _ := provision.Build(in)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Build joins what a fetch saw into a Snapshot and says every defect it met,
@@ -16,14 +17,17 @@ import (
 // An address belongs to one subscriber. Of several that claim it an active one
 // wins, then the row with a port, then the row with a MAC, then the lowest id:
 // an active customer is never blocked because somebody else's row says stop.
-// Rows of one subscriber and address that complete each other become one.
+// Rows of one subscriber and address that complete each other become one. Addresses
+// of one subscriber with the same port, MAC and VLAN are on one line.
+//
+// With KeepVacant subscribers who have a port, a MAC or a VLAN but no address get a
+// vacant line with an Owner.
 func Build(in Input) (*Snapshot, []Problem) {
 	p := &problems{list: slices.Clone(in.Problems)}
 	subs := buildSubscribers(in.Subscribers, in.Problems, p)
-	rows, seats := cleanRows(in, p)
-	t := newTables(rows, seats, in.KeepSeats, subs, buildDevices(in.Devices, p), p)
+	c := readClaims(in, p)
+	t := newTables(c, in.KeepVacant, subs, buildDevices(in.Devices, p), p)
 	p.unlisted(t, subs)
-	p.unlistedSeats(t, subs)
 	return newSnapshot(t, subs, in.Source, in.FetchedAt), p.sorted()
 }
 
@@ -47,7 +51,7 @@ func (p *problems) sorted() []Problem {
 	return p.list
 }
 
-// unlisted reports subscribers and devices that rows name and no list has, once
+// unlisted reports subscribers and devices that lines name and no list has, once
 // each.
 func (p *problems) unlisted(t *tables, subs []Subscriber) {
 	j := 0
@@ -58,19 +62,31 @@ func (p *problems) unlisted(t *tables, subs []Subscriber) {
 		for j < len(subs) && subs[j].ID < id {
 			j++
 		}
-		if j == len(subs) || subs[j].ID != id {
-			p.add(Problem{Kind: ProblemUnknownSubscriber, Subscriber: id,
-				Detail: "has a binding but is in no state list; never blocked"})
-		}
-	}
-	for i := range t.rows {
-		d := t.rows[i].Device
-		if d == 0 || i > 0 && t.rows[i-1].Device == d {
+		if j < len(subs) && subs[j].ID == id {
 			continue
 		}
-		if _, ok := findDevice(t.devices, d); !ok {
-			p.add(Problem{Kind: ProblemUnknownDevice, Device: d,
+		what := "a binding"
+		if t.lines[t.bySubscriber.refs[i]].Vacant() { // the others come first
+			what = "a row without an address"
+		}
+		p.add(Problem{Kind: ProblemUnknownSubscriber, Subscriber: id, Detail: "has " + what + " but is in no state list; never blocked"})
+	}
+	for _, d := range t.ports {
+		if _, ok := findDevice(t.devices, d.device); ok {
+			continue
+		}
+		bound, vacant := false, false
+		for i := range t.lines[d.lo:d.hi] {
+			v := t.lines[int(d.lo)+i].Vacant()
+			bound, vacant = bound || !v, vacant || v
+		}
+		if bound {
+			p.add(Problem{Kind: ProblemUnknownDevice, Device: d.device,
 				Detail: "bindings name a switch that the ERP does not list; option 82 cannot match them"})
+		}
+		if vacant {
+			p.add(Problem{Kind: ProblemUnknownDevice, Device: d.device,
+				Detail: "rows without an address name a switch that the ERP does not list; option 82 cannot match them"})
 		}
 	}
 }
@@ -153,9 +169,69 @@ func buildDevices(in []Device, p *problems) []Device {
 	return out
 }
 
-// cleanRows leaves out what cannot be a binding and gives a copy of the rest, those
-// without an address apart.
-func cleanRows(in Input, p *problems) ([]Binding, []Seat) {
+// claims are what lines say, before it is settled who has which address: each row has one
+// address or none.
+type claims struct {
+	rows   []Line
+	hosts  []uint64 // the address in the upper half, its place in rows in the lower: that sorts fast
+	routed []claim
+	vacant []uint32 // places of rows without an address
+}
+
+// claim is a subnet and the place of its row.
+type claim struct {
+	subnet netip.Prefix
+	row    uint32
+	alone  bool // no host address is on the same line
+}
+
+func (c *claims) add(l *Line, a Address) {
+	row := uint32(len(c.rows))
+	switch a.Kind {
+	case Host4:
+		c.hosts = append(c.hosts, uint64(ipKey(a.Prefix.Addr()))<<32|uint64(row))
+	case Routed4:
+		c.routed = append(c.routed, claim{subnet: a.Prefix, row: row})
+	default:
+		c.vacant = append(c.vacant, row)
+	}
+	c.rows = append(c.rows, *l)
+	c.rows[row].Owner, c.rows[row].Addresses = Owner{}, nil
+}
+
+// addAll adds lines that were settled before: they come apart as they came in.
+func (c *claims) addAll(lines []Line) {
+	for i := range lines {
+		l := &lines[i]
+		for _, a := range l.Addresses {
+			c.add(l, a)
+		}
+		if !l.Owner.IsZero() {
+			c.add(l, Address{})
+		}
+	}
+}
+
+// Stored collects what a Snapshot had, so that it need not be checked again. Its zero value is empty.
+type Stored struct {
+	Subscribers []Subscriber
+	Devices     []Device
+	FetchedAt   time.Time
+	claims      claims
+}
+
+// Add adds one address of a line, or with the zero Address a vacant line.
+func (x *Stored) Add(l *Line, a Address) { x.claims.add(l, a) }
+
+// Snapshot builds the Snapshot again. It can be called once.
+func (x *Stored) Snapshot() *Snapshot {
+	subs := buildSubscribers(x.Subscribers, nil, nil)
+	t := newTables(&x.claims, len(x.claims.vacant) > 0, subs, buildDevices(x.Devices, nil), nil)
+	return newSnapshot(t, subs, SourceStored, x.FetchedAt)
+}
+
+// readClaims takes the lines of a fetch apart and leaves out what cannot be one.
+func readClaims(in Input, p *problems) *claims {
 	nets := newSubnetTable(in.Subnets)
 	reserved := make(map[uint32]bool, len(in.Reserved))
 	for _, a := range in.Reserved {
@@ -164,37 +240,59 @@ func cleanRows(in Input, p *problems) ([]Binding, []Seat) {
 		}
 	}
 	names := make(map[string]string) // one copy of each interface name
-	rows := make([]Binding, 0, len(in.Bindings))
-	var seats []Seat
-	for i := range in.Bindings {
-		r := in.Bindings[i]
-		r.IP = r.IP.Unmap()
-		if r.Device <= 0 { // a port without its switch says nothing
-			r.Device, r.Port, r.PortName = 0, 0, ""
+	c := &claims{rows: make([]Line, 0, len(in.Lines)), hosts: make([]uint64, 0, len(in.Lines))}
+	none := []Address{{}}
+	for i := range in.Lines {
+		l := in.Lines[i]
+		if l.Device <= 0 { // a port without its switch says nothing
+			l.Device, l.Port, l.PortName = 0, 0, ""
 		}
-		if seat, ok := seatOf(&r); ok && !r.IP.IsValid() {
-			switch {
-			case in.KeepSeats:
-				seat.PortName = oneCopy(names, seat.PortName)
-				seats = append(seats, seat)
+		addresses := l.Addresses
+		if len(addresses) == 0 {
+			addresses = none
+		}
+		for _, a := range addresses {
+			a = a.tidy()
+			switch place := l.Subscriber > 0 && (!l.MAC.IsZero() || l.HasPort() || l.VLAN != 0); {
+			case a.Prefix.IsValid() || !place:
+			case in.KeepVacant:
+				l.PortName = oneCopy(names, l.PortName)
+				c.add(&l, Address{})
 				continue
-			case r.MAC.IsZero():
+			case l.MAC.IsZero():
 				continue // a customer without an address is no defect
 			}
-		}
-		if kind, why := rowDefect(&r, nets, reserved); kind != "" {
-			p.add(Problem{Kind: kind, Subscriber: r.Subscriber, IP: r.IP, MAC: r.MAC, Device: r.Device, Port: r.Port, Detail: why})
-			if kind != ProblemOutsideSubnets {
-				continue
+			if kind, why := defect(&l, a, nets, reserved); kind != "" {
+				p.add(Problem{Kind: kind, Subscriber: l.Subscriber, IP: a.Prefix.Addr(), MAC: l.MAC, Device: l.Device, Port: l.Port, Detail: why})
+				if kind != ProblemOutsideSubnets {
+					continue
+				}
 			}
+			l.PortName = oneCopy(names, l.PortName)
+			c.add(&l, a)
 		}
-		r.PortName = oneCopy(names, r.PortName)
-		rows = append(rows, r)
 	}
-	return rows, seats
+	return c
 }
 
-// oneCopy gives the copy of a text that all rows share.
+// tidy returns the address as a Snapshot has it: no IPv4 within IPv6, no zone, no bits
+// beyond the length. One that says nothing is the zero Address.
+func (a Address) tidy() Address {
+	ip, bits := a.Prefix.Addr(), a.Prefix.Bits()
+	if ip.Is4() && bits == 32 { // as nearly all are
+		return a
+	}
+	if ip.Is4In6() {
+		ip, bits = ip.Unmap(), bits-96
+	}
+	p, err := ip.WithZone("").Prefix(bits)
+	if err != nil {
+		return Address{}
+	}
+	return Address{a.Kind, p}
+}
+
+// oneCopy returns the copy of a text that all rows share.
 func oneCopy(names map[string]string, text string) string {
 	name, ok := names[text]
 	if !ok && text != "" {
@@ -204,34 +302,35 @@ func oneCopy(names map[string]string, text string) string {
 	return name
 }
 
-// rowDefect says what is wrong with one row by itself; empty if nothing is.
-func rowDefect(r *Binding, nets *subnetTable, reserved map[uint32]bool) (ProblemKind, string) {
+// defect says what is wrong with one address of a line by itself; empty if nothing is.
+func defect(l *Line, a Address, nets *subnetTable, reserved map[uint32]bool) (ProblemKind, string) {
+	ip := a.Prefix.Addr()
 	switch {
-	case !r.IP.IsValid() && !r.MAC.IsZero():
+	case !ip.IsValid() && !l.MAC.IsZero():
 		return ProblemNoAddress, "row has a MAC but no IP"
-	case !r.IP.IsValid():
+	case !ip.IsValid():
 		return ProblemBadRow, "row has neither IP nor MAC"
-	case !r.IP.Is4():
+	case !ip.Is4() || a.Kind != Host4 && a.Kind != Routed4 || a.Kind == Host4 && a.Prefix.Bits() != 32:
 		return ProblemBadRow, "address is not IPv4"
-	case r.Subscriber <= 0:
+	case l.Subscriber <= 0:
 		return ProblemBadRow, "row names no customer"
-	case reserved[ipKey(r.IP)]:
+	case a.Kind == Host4 && reserved[ipKey(ip)]:
 		return ProblemReservedAddress, "address of a gateway"
 	}
-	if a := r.IP.As4(); a[0] == 0 || a[0] == 127 || a[0] >= 224 {
+	if b := ip.As4(); b[0] == 0 || b[0] == 127 || b[0] >= 224 {
 		return ProblemReservedAddress, "not a unicast address of a host"
 	}
-	subnet, ok := nets.find(r.IP)
+	subnet, ok := nets.find(ip)
 	switch {
-	case !ok && nets.empty():
+	case a.Kind == Routed4, !ok && nets.empty():
 		return "", ""
 	case !ok:
 		return ProblemOutsideSubnets, "address is in no served subnet"
 	case subnet.Bits() >= 31: // RFC 3021: no network or broadcast address
 		return "", ""
-	case ipKey(r.IP) == ipKey(subnet.Addr()):
+	case ipKey(ip) == ipKey(subnet.Addr()):
 		return ProblemReservedAddress, "network address of " + subnet.String()
-	case ipKey(r.IP) == ipKey(subnet.Addr())|1<<(32-subnet.Bits())-1:
+	case ipKey(ip) == ipKey(subnet.Addr())|1<<(32-subnet.Bits())-1:
 		return ProblemReservedAddress, "broadcast address of " + subnet.String()
 	}
 	return "", ""

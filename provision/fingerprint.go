@@ -4,9 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"net/netip"
 )
 
-// Fingerprint is a hash of the content: rows, states and switches, not times or
+// Fingerprint is a hash of the content: lines, states and switches, not times or
 // source. It is the same in every process, and does not depend on the order in
 // which the ERP told the rows.
 func (s *Snapshot) Fingerprint() uint64 {
@@ -19,24 +20,29 @@ func (s *Snapshot) Fingerprint() uint64 {
 
 func (s *Snapshot) hash() uint64 {
 	h := hasher{h: sha256.New(), buf: make([]byte, 0, 1<<15)}
-	for _, rows := range [][]Binding{s.t.rows, s.t.contested} {
-		h.num(uint64(len(rows)))
-		for i := range rows {
-			r := &rows[i]
-			h.num(uint64(r.Subscriber))
-			h.num(uint64(ipKey(r.IP))<<32 | uint64(r.Port))
-			h.num(macKey(r.MAC)<<16 | uint64(r.VLAN))
-			h.num(uint64(r.Device))
-			h.text(r.PortName)
+	h.num(uint64(s.Len()))
+	for ip, l := range s.PortHosts() {
+		h.host(ip, l)
+	}
+	h.num(uint64(len(s.t.contested)))
+	for i := range s.t.contested {
+		l := &s.t.contested[i]
+		if l.Vacant() {
+			h.subnet(l.Addresses[0].Prefix, l)
+		} else {
+			h.host(l.first(), l)
 		}
 	}
-	for i := range s.t.seats.rows { // none unless they are asked for, and then nothing changes by them
-		r := &s.t.seats.rows[i]
-		h.num(uint64(r.Subscriber))
-		h.num(uint64(r.Port))
-		h.num(macKey(r.MAC)<<16 | uint64(r.VLAN))
-		h.num(uint64(r.Device))
-		h.text(r.PortName)
+	// Of the following there is none unless it is asked for, and then nothing changes by it.
+	for l := range s.LinesBySubscriber().All() {
+		if !l.Owner.IsZero() {
+			h.num(uint64(l.Subscriber))
+			h.num(uint64(l.Port))
+			h.place(l)
+		}
+	}
+	for p, l := range s.Subnets() {
+		h.subnet(p, l)
 	}
 	h.num(uint64(len(s.subs)))
 	for _, sub := range s.subs {
@@ -69,6 +75,26 @@ func (h *hasher) num(v uint64) {
 		h.h.Write(h.buf)
 		h.buf = h.buf[:0]
 	}
+}
+
+func (h *hasher) host(ip netip.Addr, l *Line) {
+	h.num(uint64(l.Subscriber))
+	h.num(uint64(ipKey(ip))<<32 | uint64(l.Port))
+	h.place(l)
+}
+
+// place feeds where a line is, but for the number of its port.
+func (h *hasher) place(l *Line) {
+	h.num(macKey(l.MAC)<<16 | uint64(l.VLAN))
+	h.num(uint64(l.Device))
+	h.text(l.PortName)
+}
+
+func (h *hasher) subnet(p netip.Prefix, l *Line) {
+	h.text(p.String())
+	h.num(uint64(l.Subscriber))
+	h.num(uint64(l.Port))
+	h.place(l)
 }
 
 func (h *hasher) text(s string) {

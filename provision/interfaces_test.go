@@ -1,14 +1,16 @@
-package provision
+package provision_test
 
 import (
 	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 func TestInterfaces(t *testing.T) {
-	var none *Interfaces
+	var none *provision.Interfaces
 	require.Nil(t, none.ByIndex(1))
 	require.Nil(t, none.ByName("lo"))
 	require.Zero(t, none.Len())
@@ -20,7 +22,7 @@ func TestInterfaces(t *testing.T) {
 		}
 		return out
 	}
-	first := NewInterfaces([]Interface{
+	first := provision.NewInterfaces([]provision.Interface{
 		{Index: 9, Name: "eth1", Addrs: prefixes("192.0.2.1/24", "198.51.100.1/24")},
 		{Index: 2, Name: "eth0"},
 	}, nil)
@@ -34,14 +36,14 @@ func TestInterfaces(t *testing.T) {
 	require.False(t, first.ByIndex(2).Addr().IsValid())
 	require.True(t, first.Holds(netip.MustParseAddr("198.51.100.1")))
 
-	second := NewInterfaces([]Interface{
+	second := provision.NewInterfaces([]provision.Interface{
 		{Index: 9, Name: "eth1", Addrs: prefixes("192.0.2.1/24", "198.51.100.1/24")},
 		{Index: 2, Name: "wan0"},
 	}, first)
 	require.Same(t, eth1, second.ByIndex(9), "unchanged: the same pointer")
 	require.NotSame(t, first.ByIndex(2), second.ByIndex(2))
 	require.Equal(t, "eth0", first.ByIndex(2).Name, "a view never changes")
-	third := NewInterfaces([]Interface{{Index: 9, Name: "eth1", Addrs: prefixes("192.0.2.1/24")}}, second)
+	third := provision.NewInterfaces([]provision.Interface{{Index: 9, Name: "eth1", Addrs: prefixes("192.0.2.1/24")}}, second)
 	require.NotSame(t, eth1, third.ByIndex(9))
 	require.False(t, third.Holds(netip.MustParseAddr("198.51.100.1")))
 }

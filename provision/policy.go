@@ -36,9 +36,6 @@ func (f *Flags) Merge(other Flags) {
 	}
 }
 
-// NoStateID stands for a state_id that was not read. Every negative number does.
-const NoStateID = -1
-
 // Policy says what the states and flags of the ERP mean for a customer:
 // StateActive, StatePause or StateStop. The strictest of state and flags wins.
 // All fields are keys of the configuration (package config).
@@ -98,7 +95,7 @@ func ParseAccess(word string) (State, error) {
 	return StateUnknown, fmt.Errorf("%q: want allow, pause, stop or unknown", word)
 }
 
-// State gives what a customer may do. A number without a meaning gives
+// State returns what a customer may do. A negative number stands for one that was not read. A number without a meaning gives
 // StateUnknown unless a flag blocks; a flag that was not read counts for nothing.
 func (p *Policy) State(stateID int, flags Flags) State {
 	st := StateUnknown

@@ -1,4 +1,4 @@
-package provision
+package provision_test
 
 import (
 	"flag"
@@ -10,7 +10,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
 )
+
+// noStateID stands for a state_id that was not read.
+const noStateID = -1
 
 var update = flag.Bool("update", false, "write the golden files in testdata")
 
@@ -18,19 +23,19 @@ var update = flag.Bool("update", false, "write the golden files in testdata")
 // flags: states 0..2, one without a meaning and none; each flag unread, no, yes.
 // The file is the table that people read, too.
 func TestPolicyReference(t *testing.T) {
-	policy := DefaultPolicy()
+	policy := provision.DefaultPolicy()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-8s %-9s %-9s %-14s %-7s %s\n", "state_id", "disabled", "potential", "not_in_billing", "former", "result")
-	flags := []Flag{FlagNo, FlagYes, FlagUnread}
+	flags := []provision.Flag{provision.FlagNo, provision.FlagYes, provision.FlagUnread}
 	rows := 0
-	for _, id := range []int{0, 1, 2, 7, NoStateID} {
+	for _, id := range []int{0, 1, 2, 7, noStateID} {
 		for _, disabled := range flags {
 			for _, potential := range flags {
 				for _, billing := range flags {
 					for _, former := range flags {
-						f := Flags{disabled, potential, billing, former}
+						f := provision.Flags{disabled, potential, billing, former}
 						name := fmt.Sprint(id)
-						if id == NoStateID {
+						if id == noStateID {
 							name = "none"
 						}
 						fmt.Fprintf(&b, "%-8s %-9s %-9s %-14s %-7s %s\n", name, disabled, potential, billing, former, policy.State(id, f))
@@ -56,27 +61,27 @@ func TestPolicyReference(t *testing.T) {
 // rule: among what the state and each set flag mean, stop beats pause beats the
 // rest, and unread flags are as if they were not there.
 func TestPolicyRule(t *testing.T) {
-	means := []State{StateActive, StatePause, StateStop}
-	flags := []Flag{FlagUnread, FlagNo, FlagYes}
+	means := []provision.State{provision.StateActive, provision.StatePause, provision.StateStop}
+	flags := []provision.Flag{provision.FlagUnread, provision.FlagNo, provision.FlagYes}
 	n := 0
-	for _, other := range []State{StateUnknown, StateActive, StatePause, StateStop} {
+	for _, other := range []provision.State{provision.StateUnknown, provision.StateActive, provision.StatePause, provision.StateStop} {
 		for pick := range 81 { // meanings of the four flags
-			p := Policy{States: map[int]State{0: StateStop, 1: StatePause, 2: StateActive, 9: StatePause}, Other: other,
+			p := provision.Policy{States: map[int]provision.State{0: provision.StateStop, 1: provision.StatePause, 2: provision.StateActive, 9: provision.StatePause}, Other: other,
 				Disabled: means[pick%3], Potential: means[pick/3%3], NotInBilling: means[pick/9%3], Former: means[pick/27%3]}
 			for set := range 81 { // values of the four flags
-				f := Flags{flags[set%3], flags[set/3%3], flags[set/9%3], flags[set/27%3]}
-				for id, own := range map[int]State{0: StateStop, 1: StatePause, 2: StateActive, 9: StatePause, 42: other, -1: StateUnknown, -7: StateUnknown} {
-					said := []State{own}
+				f := provision.Flags{flags[set%3], flags[set/3%3], flags[set/9%3], flags[set/27%3]}
+				for id, own := range map[int]provision.State{0: provision.StateStop, 1: provision.StatePause, 2: provision.StateActive, 9: provision.StatePause, 42: other, -1: provision.StateUnknown, -7: provision.StateUnknown} {
+					said := []provision.State{own}
 					for _, x := range []struct {
-						f Flag
-						s State
+						f provision.Flag
+						s provision.State
 					}{{f.Disabled, p.Disabled}, {f.Potential, p.Potential}, {f.NotInBilling, p.NotInBilling}, {f.Former, p.Former}} {
-						if x.f == FlagYes {
+						if x.f == provision.FlagYes {
 							said = append(said, x.s)
 						}
 					}
 					want := own
-					for _, w := range []State{StatePause, StateStop} {
+					for _, w := range []provision.State{provision.StatePause, provision.StateStop} {
 						for _, s := range said {
 							if s == w {
 								want = w
@@ -95,35 +100,35 @@ func TestPolicyRule(t *testing.T) {
 }
 
 func TestPolicyAsksForWhatItNeeds(t *testing.T) {
-	plain, usual := PlainPolicy(), DefaultPolicy()
+	plain, usual := provision.PlainPolicy(), provision.DefaultPolicy()
 	assert.False(t, plain.Heeds())
 	assert.False(t, plain.HeedsFormer())
 	assert.True(t, usual.Heeds())
 	assert.True(t, usual.HeedsFormer())
-	billing := PlainPolicy()
-	billing.NotInBilling = StatePause
+	billing := provision.PlainPolicy()
+	billing.NotInBilling = provision.StatePause
 	assert.True(t, billing.Heeds())
 	assert.False(t, billing.HeedsFormer())
 	assert.True(t, usual.Knows(2))
 	assert.False(t, usual.Knows(3))
-	assert.False(t, usual.Knows(NoStateID))
-	usual.Other = StateActive
+	assert.False(t, usual.Knows(noStateID))
+	usual.Other = provision.StateActive
 	assert.True(t, usual.Knows(3))
-	assert.False(t, usual.Knows(NoStateID))
+	assert.False(t, usual.Knows(noStateID))
 }
 
 func TestFlagsMerge(t *testing.T) {
-	f := Flags{Disabled: FlagYes, Former: FlagYes}
-	f.Merge(Flags{Disabled: FlagNo, Potential: FlagYes})
-	assert.Equal(t, Flags{Disabled: FlagNo, Potential: FlagYes, Former: FlagYes}, f)
+	f := provision.Flags{Disabled: provision.FlagYes, Former: provision.FlagYes}
+	f.Merge(provision.Flags{Disabled: provision.FlagNo, Potential: provision.FlagYes})
+	assert.Equal(t, provision.Flags{Disabled: provision.FlagNo, Potential: provision.FlagYes, Former: provision.FlagYes}, f)
 }
 
 func TestParseAccess(t *testing.T) {
-	for word, want := range map[string]State{"allow": StateActive, "pause": StatePause, "stop": StateStop, "unknown": StateUnknown} {
-		got, err := ParseAccess(word)
+	for word, want := range map[string]provision.State{"allow": provision.StateActive, "pause": provision.StatePause, "stop": provision.StateStop, "unknown": provision.StateUnknown} {
+		got, err := provision.ParseAccess(word)
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
 	}
-	_, err := ParseAccess("active")
+	_, err := provision.ParseAccess("active")
 	assert.ErrorContains(t, err, `"active": want allow, pause, stop or unknown`)
 }

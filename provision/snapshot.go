@@ -3,16 +3,17 @@ package provision
 import (
 	"cmp"
 	"encoding/binary"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 )
 
-// Snapshot is what should hold, as one fetch saw it: every bound address with
-// its subscriber and access port, the subscribers' states and the switches. It
+// Snapshot is what should hold, as one fetch saw it: every line with its subscriber,
+// access port and addresses, the subscribers' states and the switches. It
 // never changes after Build, so it is shared without locks. All lookups are
-// free of allocation. Rows that a lookup returns belong to the Snapshot and must
+// free of allocation. Lines that a lookup returns belong to the Snapshot and must
 // not be written to. A nil *Snapshot answers like an empty one.
 type Snapshot struct {
 	t         *tables      // shared with copies that WithStates made
@@ -28,70 +29,15 @@ type Snapshot struct {
 	fingerprint uint64
 }
 
-// tables is the part of a Snapshot that states do not touch.
-type tables struct {
-	rows      []Binding // by Device, Port (PortName where Port is zero), IP
-	contested []Binding // rows that lost their address to another subscriber's row
-	devices   []Device  // by ID
-	seats     seatTables
-
-	byIP         index[uint32]
-	byMAC        index[uint64]
-	bySubscriber index[SubscriberID]
-	ports        []portSpan
-	portNames    []nameSpan
-	vlans        []vlanRows // by VLAN
-	loose        []Binding  // copies of rows whose port name stands on several ports
-	deviceByMAC  map[MAC]*Device
-	deviceByIP   map[netip.Addr]*Device
-	deviceByName map[string]*Device // nil: several have it
-	bound        int                // distinct subscribers in rows
-}
-
-// index finds rows by a key that several rows may share. keys are sorted and
-// stand apart from the rows, so that a search stays in few cache lines.
-type index[K cmp.Ordered] struct {
-	keys []K
-	rows []*Binding
-}
-
-func (x *index[K]) find(k K) []*Binding {
-	lo, ok := slices.BinarySearch(x.keys, k)
-	if !ok {
-		return nil
-	}
-	hi := lo + 1
-	for hi < len(x.keys) && x.keys[hi] == k {
-		hi++
-	}
-	return x.rows[lo:hi:hi]
-}
-
-// portSpan is the place of one access port's rows in tables.rows.
-type portSpan struct {
-	device DeviceID
-	port   uint32
-	lo, hi uint32
-}
-
-// nameSpan is the place of one interface name's rows, in tables.rows or, if
-// loose, in tables.loose.
-type nameSpan struct {
-	device DeviceID
-	name   string
-	lo, hi uint32
-	loose  bool
-}
-
 // Counts are sizes of a Snapshot.
 type Counts struct {
-	Bindings    int `json:"bindings"`
+	Bindings    int `json:"bindings"`    // host addresses
 	Subscribers int `json:"subscribers"` // distinct ones that have a binding
 	Devices     int `json:"devices"`
 	WithoutMAC  int `json:"without_mac"`  // bindings
 	WithoutPort int `json:"without_port"` // bindings
-	Contested   int `json:"contested"`    // rows left out because another subscriber has the address
-	Seats       int `json:"seats"`        // rows of customers without an address, for pools
+	Contested   int `json:"contested"`    // addresses of rows left out because another subscriber has them
+	Seats       int `json:"seats"`        // vacant lines, for pools
 
 	// Listed subscribers by state, with or without a binding.
 	Active  int `json:"active"`
@@ -100,91 +46,145 @@ type Counts struct {
 	Unknown int `json:"unknown"`
 }
 
-// ByIP gives the row of an address, or nil.
-func (s *Snapshot) ByIP(ip netip.Addr) *Binding {
+// ByIP returns the line that has a host address, or nil.
+func (s *Snapshot) ByIP(ip netip.Addr) *Line {
 	if s == nil || !ip.Is4() && !ip.Is4In6() {
 		return nil
 	}
-	if rows := s.t.byIP.find(ipKey(ip.Unmap())); len(rows) > 0 {
-		return rows[0]
+	if i, ok := slices.BinarySearch(s.t.byIP.keys, ipKey(ip.Unmap())); ok {
+		return &s.t.lines[s.t.byIP.refs[i]]
 	}
 	return nil
 }
 
-// ByMAC gives the rows that the ERP has with this MAC, sorted by IP. The zero
-// MAC has none.
-func (s *Snapshot) ByMAC(m MAC) []*Binding {
+func find[K cmp.Ordered](t *tables, x *index[K], k K) Lines {
+	lo, ok := slices.BinarySearch(x.keys, k)
+	if !ok {
+		return Lines{}
+	}
+	hi := lo + 1
+	for hi < len(x.keys) && x.keys[hi] == k {
+		hi++
+	}
+	return Lines{t.lines, x.refs[lo:hi]}
+}
+
+// ByMAC returns the lines that the ERP has with this MAC. The zero MAC has none.
+func (s *Snapshot) ByMAC(m MAC) Lines {
 	if s == nil || m.IsZero() {
-		return nil
+		return Lines{}
 	}
-	return s.t.byMAC.find(macKey(m))
+	return find(s.t, &s.t.byMAC, macKey(m))
 }
 
-// BySubscriber gives a subscriber's rows, sorted by IP.
-func (s *Snapshot) BySubscriber(id SubscriberID) []*Binding {
+// BySubscriber returns a subscriber's lines.
+func (s *Snapshot) BySubscriber(id SubscriberID) Lines {
 	if s == nil {
-		return nil
+		return Lines{}
 	}
-	return s.t.bySubscriber.find(id)
+	return find(s.t, &s.t.bySubscriber, id)
 }
 
-// ByPort gives the rows of an access port, sorted by IP. Device or port zero has
-// none.
-func (s *Snapshot) ByPort(d DeviceID, port uint32) []Binding {
-	if s == nil || d == 0 || port == 0 {
+// ByOwner returns the vacant line of a subscriber that pools know by o, or nil.
+func (s *Snapshot) ByOwner(id SubscriberID, o Owner) *Line {
+	if o.IsZero() {
 		return nil
 	}
-	return s.t.portRows(d, port)
-}
-
-func comparePortSpan(a, b portSpan) int {
-	if c := cmp.Compare(a.device, b.device); c != 0 {
-		return c
-	}
-	return cmp.Compare(a.port, b.port)
-}
-
-// ByPortName gives the rows of an access port by its interface name, compared
-// byte by byte, sorted by IP.
-func (s *Snapshot) ByPortName(d DeviceID, name []byte) []Binding {
-	if s == nil || d == 0 || len(name) == 0 {
-		return nil
-	}
-	// By hand, for a string made of name would be an allocation.
-	lo, hi := 0, len(s.t.portNames)
-	for lo < hi {
-		mid := int(uint(lo+hi) >> 1)
-		n := &s.t.portNames[mid]
-		switch {
-		case n.device < d, n.device == d && n.name < string(name):
-			lo = mid + 1
-		case n.device == d && n.name == string(name):
-			if n.loose {
-				return s.t.loose[n.lo:n.hi:n.hi]
-			}
-			return s.t.rows[n.lo:n.hi:n.hi]
-		default:
-			hi = mid
+	for l := range s.BySubscriber(id).All() {
+		if l.Owner == o {
+			return l
 		}
 	}
 	return nil
 }
 
-// Device gives a switch by the ERP's id, or nil.
+// device returns the place of a device's lines.
+func (s *Snapshot) device(d DeviceID) (lo, hi uint32) {
+	if s == nil || d == 0 {
+		return 0, 0
+	}
+	i, ok := slices.BinarySearchFunc(s.t.ports, d, func(x deviceSpan, d DeviceID) int { return cmp.Compare(x.device, d) })
+	if !ok {
+		return 0, 0
+	}
+	return s.t.ports[i].lo, s.t.ports[i].hi
+}
+
+// ByPort returns the lines of an access port. Device or port zero has none.
+func (s *Snapshot) ByPort(d DeviceID, port uint32) Lines {
+	lo, end := s.device(d)
+	if port == 0 || lo == end {
+		return Lines{}
+	}
+	lines := s.t.lines
+	for hi := end; lo < hi; {
+		if mid := lo + (hi-lo)/2; lines[mid].Port < port {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	hi := lo
+	for hi < end && lines[hi].Port == port {
+		hi++
+	}
+	return Lines{of: lines[lo:hi]}
+}
+
+// ByPortName returns the lines of an access port by its interface name, compared
+// byte by byte.
+func (s *Snapshot) ByPortName(d DeviceID, name []byte) Lines {
+	lo, end := s.device(d)
+	if len(name) == 0 || lo == end {
+		return Lines{}
+	}
+	lines, refs := s.t.lines, s.t.byName
+	for hi := end; lo < hi; { // by hand, for a string made of name would be an allocation
+		if mid := lo + (hi-lo)/2; lines[refs[mid]].PortName < string(name) {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	hi := lo
+	for hi < end && lines[refs[hi]].PortName == string(name) {
+		hi++
+	}
+	if lo == hi {
+		return Lines{}
+	}
+	return Lines{lines, refs[lo:hi]}
+}
+
+// ByVLAN returns the lines that the ERP has in a VLAN. Where several
+// subscribers share it nobody can be told by it: shared is true and there are no
+// lines. VLANs outside 1 to 4094 have none.
+func (s *Snapshot) ByVLAN(vlan uint16) (lines Lines, shared bool) {
+	if s == nil || vlan == 0 {
+		return Lines{}, false
+	}
+	i, ok := slices.BinarySearchFunc(s.t.vlans, vlan, func(v vlanLines, vlan uint16) int { return cmp.Compare(v.vlan, vlan) })
+	switch {
+	case !ok:
+		return Lines{}, false
+	case s.t.vlans[i].shared:
+		return Lines{}, true
+	}
+	return Lines{s.t.lines, s.t.vlans[i].refs}, false
+}
+
+// Device returns a switch by the ERP's id, or nil.
 func (s *Snapshot) Device(id DeviceID) *Device {
 	if s == nil {
 		return nil
 	}
-	i, ok := slices.BinarySearchFunc(s.t.devices, id, func(d Device, id DeviceID) int {
-		return cmp.Compare(d.ID, id)
-	})
-	if !ok {
-		return nil
+	if i, ok := findDevice(s.t.devices, id); ok {
+		return &s.t.devices[i]
 	}
-	return &s.t.devices[i]
+	return nil
 }
 
-// DeviceByMAC gives the switch with this MAC, as a remote-id names it, or nil.
+// DeviceByMAC returns the switch with this MAC, as a remote-id names it, or nil.
 // Where the ERP has the MAC twice, the switch that bindings name wins, then the
 // lower id.
 func (s *Snapshot) DeviceByMAC(m MAC) *Device {
@@ -194,7 +194,7 @@ func (s *Snapshot) DeviceByMAC(m MAC) *Device {
 	return s.t.deviceByMAC[m]
 }
 
-// DeviceByIP gives the switch with this management address, by the rule of
+// DeviceByIP returns the switch with this management address, by the rule of
 // DeviceByMAC, or nil.
 func (s *Snapshot) DeviceByIP(ip netip.Addr) *Device {
 	if s == nil {
@@ -203,7 +203,7 @@ func (s *Snapshot) DeviceByIP(ip netip.Addr) *Device {
 	return s.t.deviceByIP[ip.Unmap().WithZone("")]
 }
 
-// DeviceByName gives the switch that alone has this name, compared byte by
+// DeviceByName returns the switch that alone has this name, compared byte by
 // byte, or nil.
 func (s *Snapshot) DeviceByName(name []byte) *Device {
 	if s == nil || len(name) == 0 {
@@ -212,7 +212,7 @@ func (s *Snapshot) DeviceByName(name []byte) *Device {
 	return s.t.deviceByName[string(name)]
 }
 
-// Devices gives all switches, sorted by id.
+// Devices returns all switches, sorted by id.
 func (s *Snapshot) Devices() []Device {
 	if s == nil {
 		return nil
@@ -220,7 +220,7 @@ func (s *Snapshot) Devices() []Device {
 	return s.t.devices
 }
 
-// Subscriber gives a subscriber that a state list of the ERP had.
+// Subscriber returns a subscriber that a state list of the ERP had.
 func (s *Snapshot) Subscriber(id SubscriberID) (Subscriber, bool) {
 	if s == nil {
 		return Subscriber{}, false
@@ -232,7 +232,7 @@ func (s *Snapshot) Subscriber(id SubscriberID) (Subscriber, bool) {
 	return s.subs[i], true
 }
 
-// Subscribers gives all listed subscribers, sorted by id.
+// Subscribers returns all listed subscribers, sorted by id.
 func (s *Snapshot) Subscribers() []Subscriber {
 	if s == nil {
 		return nil
@@ -240,24 +240,137 @@ func (s *Snapshot) Subscribers() []Subscriber {
 	return s.subs
 }
 
-// State gives a subscriber's state, StateUnknown if no list had one.
+// State returns a subscriber's state, StateUnknown if no list had one.
 func (s *Snapshot) State(id SubscriberID) State {
 	sub, _ := s.Subscriber(id)
 	return sub.State
 }
 
-// Bindings gives all rows, sorted by device, port and IP.
-func (s *Snapshot) Bindings() []Binding {
+// Lines returns all lines, sorted by device and port.
+func (s *Snapshot) Lines() Lines {
+	if s == nil {
+		return Lines{}
+	}
+	return Lines{of: s.t.lines}
+}
+
+// LinesBySubscriber returns all lines, sorted by subscriber.
+func (s *Snapshot) LinesBySubscriber() Lines {
+	if s == nil || len(s.t.lines) == 0 {
+		return Lines{}
+	}
+	return Lines{s.t.lines, s.t.bySubscriber.refs}
+}
+
+// Hosts4 returns every host address with its line, ascending.
+func (s *Snapshot) Hosts4() iter.Seq2[netip.Addr, *Line] {
+	return func(yield func(netip.Addr, *Line) bool) {
+		if s == nil {
+			return
+		}
+		for i, key := range s.t.byIP.keys {
+			if !yield(addrOf(key), &s.t.lines[s.t.byIP.refs[i]]) {
+				return
+			}
+		}
+	}
+}
+
+// PortHosts returns every host address with its line, by port and address: the order of the
+// stored form and of the fingerprint.
+func (s *Snapshot) PortHosts() iter.Seq2[netip.Addr, *Line] {
+	type host struct {
+		ip   netip.Addr
+		line *Line
+	}
+	return func(yield func(netip.Addr, *Line) bool) {
+		var group []host
+		lines := s.Lines().of
+		for lo := 0; lo < len(lines); {
+			hi := lo + 1
+			for hi < len(lines) && sameGroup(&lines[lo], &lines[hi]) {
+				hi++
+			}
+			if hi == lo+1 { // as a rule
+				for ip := range lines[lo].Hosts4() {
+					if !yield(ip, &lines[lo]) {
+						return
+					}
+				}
+				lo = hi
+				continue
+			}
+			group = group[:0]
+			for ; lo < hi; lo++ {
+				for ip := range lines[lo].Hosts4() {
+					group = append(group, host{ip, &lines[lo]})
+				}
+			}
+			slices.SortFunc(group, func(a, b host) int { return a.ip.Compare(b.ip) })
+			for _, h := range group {
+				if !yield(h.ip, h.line) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Subnets returns every routed subnet with its line, by port.
+func (s *Snapshot) Subnets() iter.Seq2[netip.Prefix, *Line] {
+	return func(yield func(netip.Prefix, *Line) bool) {
+		for l := range s.Lines().All() {
+			for _, a := range l.Addresses {
+				if a.Kind == Routed4 && !yield(a.Prefix, l) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// BoundIn returns the host addresses from first to last, ascending. It costs no
+// more than there are of them.
+func (s *Snapshot) BoundIn(first, last netip.Addr) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		if s == nil || !first.Is4() || !last.Is4() {
+			return
+		}
+		keys, end := s.t.byIP.keys, ipKey(last)
+		i, _ := slices.BinarySearch(keys, ipKey(first))
+		for ; i < len(keys) && keys[i] <= end; i++ {
+			if !yield(addrOf(keys[i])) {
+				return
+			}
+		}
+	}
+}
+
+// Contested returns the lines that lost an address to another subscriber's, once for each address.
+// They are shared and must not be written to.
+func (s *Snapshot) Contested() []Line {
 	if s == nil {
 		return nil
 	}
-	return s.t.rows
+	return s.t.contested
 }
 
-// Len gives the number of rows.
-func (s *Snapshot) Len() int { return len(s.Bindings()) }
+// Len returns the number of host addresses.
+func (s *Snapshot) Len() int { return s.Counts().Bindings }
 
-// Counts gives the sizes.
+// Empty reports whether there is neither a host address nor a vacant line.
+func (s *Snapshot) Empty() bool { return s.Lines().Len() == 0 }
+
+// KeepsVacant reports whether the fetch asked for vacant lines: if not, that there is none says nothing.
+func (s *Snapshot) KeepsVacant() bool { return s != nil && s.t.kept }
+
+// WithoutAddress returns the number of subscribers who have vacant lines and no host address.
+func (s *Snapshot) WithoutAddress() int { return s.t.alone }
+
+// SameLines reports whether both snapshots have the very lines of one fetch: only states differ.
+func (s *Snapshot) SameLines(o *Snapshot) bool { return s.t == o.t }
+
+// Counts returns the sizes.
 func (s *Snapshot) Counts() Counts {
 	if s == nil {
 		return Counts{}
@@ -291,31 +404,31 @@ func (s *Snapshot) Blocked() (stopped, paused []netip.Addr) {
 	return s.stopped, s.paused
 }
 
-// findBlocked walks subscribers and rows side by side: both are sorted by id.
+// findBlocked walks subscribers and lines side by side: both are sorted by id.
 func (s *Snapshot) findBlocked() {
 	i, x := 0, &s.t.bySubscriber
 	for _, sub := range s.subs {
 		if !sub.State.Blocks() {
 			continue
 		}
+		list := &s.paused
+		if sub.State == StateStop {
+			list = &s.stopped
+		}
 		for i < len(x.keys) && x.keys[i] < sub.ID {
 			i++
 		}
 		for ; i < len(x.keys) && x.keys[i] == sub.ID; i++ {
-			if sub.State == StateStop {
-				s.stopped = append(s.stopped, x.rows[i].IP)
-			} else {
-				s.paused = append(s.paused, x.rows[i].IP)
-			}
+			*list = slices.AppendSeq(*list, s.t.lines[x.refs[i]].Hosts4())
 		}
 	}
 	slices.SortFunc(s.stopped, netip.Addr.Compare)
 	slices.SortFunc(s.paused, netip.Addr.Compare)
 }
 
-// WithStates gives a copy in which the named subscribers have the given states.
+// WithStates returns a copy in which the named subscribers have the given states.
 // It shares everything else with s; only if one of them disputes an address
-// with another subscriber are the rows chosen anew.
+// with another subscriber are the lines chosen anew.
 func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 	if s == nil {
 		return nil
@@ -335,13 +448,16 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 	for i := range t.contested {
 		c := &t.contested[i]
 		_, mine := states[c.Subscriber]
-		_, theirs := states[s.ByIP(c.IP).Subscriber]
+		_, theirs := states[t.holder(c.Addresses[0])]
 		if mine || theirs {
-			t = newTables(slices.Concat(t.rows, t.contested), t.seats.rows, t.seats.kept, subs, t.devices, nil)
+			c := &claims{}
+			c.addAll(t.lines)
+			c.addAll(t.contested)
+			t = newTables(c, t.kept, subs, t.devices, nil)
 			break
 		}
 	}
-	if t == s.t { // the rows are the same, so what is counted of them is
+	if t == s.t { // the lines are the same, so what is counted of them is
 		next := &Snapshot{t: t, subs: subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts}
 		next.countStates()
 		return next
@@ -349,14 +465,27 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 	return newSnapshot(t, subs, s.source, s.fetchedAt)
 }
 
+// holder returns whose an address is that is contested.
+func (t *tables) holder(a Address) SubscriberID {
+	if i, ok := slices.BinarySearch(t.byIP.keys, ipKey(a.Prefix.Addr())); ok && a.Kind == Host4 {
+		return t.lines[t.byIP.refs[i]].Subscriber
+	}
+	for i := range t.lines { // of subnets there are few
+		if slices.Contains(t.lines[i].Addresses, a) {
+			return t.lines[i].Subscriber
+		}
+	}
+	return 0
+}
+
 func newSnapshot(t *tables, subs []Subscriber, src Source, at time.Time) *Snapshot {
 	s := &Snapshot{t: t, subs: subs, source: src, fetchedAt: at}
-	c := Counts{Bindings: len(t.rows), Subscribers: t.bound, Devices: len(t.devices), Contested: len(t.contested), Seats: len(t.seats.rows)}
-	for i := range t.rows {
-		if t.rows[i].MAC.IsZero() {
+	c := Counts{Bindings: len(t.byIP.keys), Subscribers: t.bound, Devices: len(t.devices), Contested: len(t.contested), Seats: t.vacant}
+	for _, ref := range t.byIP.refs {
+		if t.lines[ref].MAC.IsZero() {
 			c.WithoutMAC++
 		}
-		if !t.rows[i].HasPort() {
+		if !t.lines[ref].HasPort() {
 			c.WithoutPort++
 		}
 	}
@@ -388,50 +517,20 @@ func findSubscriber(subs []Subscriber, id SubscriberID) (int, bool) {
 	})
 }
 
-// hasPort reports whether a row names an access port, by number or name.
-// HasPort reports whether the row names an access port, by number or name.
-func (b *Binding) HasPort() bool { return b.Device != 0 && (b.Port != 0 || b.PortName != "") }
-
 func ipKey(ip netip.Addr) uint32 {
 	a := ip.As4()
 	return binary.BigEndian.Uint32(a[:])
 }
 
+func addrOf(key uint32) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], key)
+	return netip.AddrFrom4(b)
+}
+
+func hostOf(key uint32) Address { return Address{Host4, netip.PrefixFrom(addrOf(key), 32)} }
+
 func macKey(m MAC) uint64 {
 	return uint64(m[0])<<40 | uint64(m[1])<<32 | uint64(m[2])<<24 |
 		uint64(m[3])<<16 | uint64(m[4])<<8 | uint64(m[5])
-}
-
-// SamePort reports whether two rows name the same access port; a number or name
-// that one of them lacks is no difference, for sources differ in what they tell.
-func (a *Binding) SamePort(b *Binding) bool {
-	if a.Device != b.Device {
-		return false
-	}
-	if a.Port != 0 && b.Port != 0 {
-		return a.Port == b.Port
-	}
-	if a.PortName != "" && b.PortName != "" {
-		return a.PortName == b.PortName
-	}
-	return b.HasPort()
-}
-
-// RowsBySubscriber returns every row, by subscriber and address. It is shared and must not be written to.
-func (s *Snapshot) RowsBySubscriber() []*Binding {
-	if s == nil {
-		return nil
-	}
-	return s.t.bySubscriber.rows
-}
-
-// SameRows reports whether both snapshots have the very rows of one fetch: only states differ.
-func (s *Snapshot) SameRows(o *Snapshot) bool { return s.t == o.t }
-
-// Contested returns the rows whose address another subscriber has. It is shared and must not be written to.
-func (s *Snapshot) Contested() []Binding {
-	if s == nil {
-		return nil
-	}
-	return s.t.contested
 }

@@ -1,23 +1,26 @@
-package provision
+package provision_test
 
 import (
 	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/provisiontest"
 )
 
 func TestByVLAN(t *testing.T) {
 	at := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
-	snap, _ := Build(Input{Bindings: []Binding{
-		{Subscriber: 1, IP: at(12), VLAN: 100},
-		{Subscriber: 1, IP: at(11), VLAN: 100},
-		{Subscriber: 2, IP: at(21), VLAN: 200},
-		{Subscriber: 3, IP: at(31), VLAN: 200},
-		{Subscriber: 2, IP: at(22), VLAN: 200}, // shared stays shared
-		{Subscriber: 4, IP: at(41), VLAN: 4094},
-		{Subscriber: 5, IP: at(51), VLAN: 4095},
-		{Subscriber: 6, IP: at(61)},
+	snap, _ := provision.Build(provision.Input{Lines: []provision.Line{
+		{Subscriber: 1, Addresses: provision.Hosts4(at(12)), VLAN: 100},
+		{Subscriber: 1, Addresses: provision.Hosts4(at(11)), VLAN: 100},
+		{Subscriber: 2, Addresses: provision.Hosts4(at(21)), VLAN: 200},
+		{Subscriber: 3, Addresses: provision.Hosts4(at(31)), VLAN: 200},
+		{Subscriber: 2, Addresses: provision.Hosts4(at(22)), VLAN: 200}, // shared stays shared
+		{Subscriber: 4, Addresses: provision.Hosts4(at(41)), VLAN: 4094},
+		{Subscriber: 5, Addresses: provision.Hosts4(at(51)), VLAN: 4095},
+		{Subscriber: 6, Addresses: provision.Hosts4(at(61))},
 	}})
 	for _, tc := range []struct {
 		name   string
@@ -36,14 +39,14 @@ func TestByVLAN(t *testing.T) {
 			rows, shared := snap.ByVLAN(tc.vlan)
 			assert.Equal(t, tc.shared, shared)
 			var got []byte
-			for _, r := range rows {
-				got = append(got, r.IP.As4()[3])
+			for _, r := range provisiontest.Rows(rows) {
+				got = append(got, ipOf(&r).As4()[3])
 			}
 			assert.Equal(t, tc.want, got)
 		})
 	}
 	assert.Zero(t, testing.AllocsPerRun(10, func() { snap.ByVLAN(100) }))
-	rows, shared := (*Snapshot)(nil).ByVLAN(100)
-	assert.Empty(t, rows)
+	rows, shared := (*provision.Snapshot)(nil).ByVLAN(100)
+	assert.Zero(t, rows.Len())
 	assert.False(t, shared)
 }

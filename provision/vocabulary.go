@@ -1,5 +1,5 @@
 // Package provision holds the vocabulary of usher and its pure core: what the
-// ERP says (Binding, Subscriber, Device), the immutable Snapshot built from it,
+// ERP says (Line, Subscriber, Device), the immutable Snapshot built from it,
 // and the plan that brings a kernel to it.
 package provision
 
@@ -59,10 +59,11 @@ func (m MAC) IsZero() bool { return m == MAC{} }
 // String gives the form 00:00:5e:00:53:01.
 func (m MAC) String() string {
 	b := make([]byte, 0, 17)
-	return string(m.append(b))
+	return string(m.AppendTo(b))
 }
 
-func (m MAC) append(b []byte) []byte {
+// AppendTo appends the form of String.
+func (m MAC) AppendTo(b []byte) []byte {
 	const hexdigits = "0123456789abcdef"
 	for i, v := range m {
 		if i > 0 {
@@ -78,7 +79,7 @@ func (m MAC) MarshalText() ([]byte, error) {
 	if m.IsZero() {
 		return nil, nil
 	}
-	return m.append(make([]byte, 0, 17)), nil
+	return m.AppendTo(make([]byte, 0, 17)), nil
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler by ParseMAC.
@@ -101,15 +102,6 @@ const (
 	StatePause
 	StateActive
 )
-
-// StateFromERP turns a state_id of the ERP into a State. Numbers outside 0..2
-// give StateUnknown: installations add states of their own.
-func StateFromERP(id int) State {
-	if id < 0 || id > 2 {
-		return StateUnknown
-	}
-	return State(id + 1)
-}
 
 // ERP gives the state_id that the ERP uses for s; ok is false for StateUnknown.
 func (s State) ERP() (id int, ok bool) {
@@ -136,8 +128,8 @@ func (s State) String() string {
 // Blocks reports whether a subscriber in this state is kept off the network.
 func (s State) Blocks() bool { return s == StateStop || s == StatePause }
 
-// ParseState reads the words that String gives.
-func ParseState(s string) (State, error) {
+// parseState reads the words that String gives.
+func parseState(s string) (State, error) {
 	for st := StateUnknown; st <= StateActive; st++ {
 		if st.String() == s {
 			return st, nil
@@ -151,7 +143,7 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *State) UnmarshalText(b []byte) error {
-	v, err := ParseState(string(b))
+	v, err := parseState(string(b))
 	if err == nil {
 		*s = v
 	}
@@ -173,18 +165,6 @@ type Device struct {
 	IP    netip.Addr // management address, often the relay's giaddr; invalid if none
 }
 
-// Binding is one row of what should hold: an address of a subscriber and the
-// access port it is used on.
-type Binding struct {
-	Subscriber SubscriberID
-	IP         netip.Addr // IPv4, always valid in a Snapshot
-	MAC        MAC        // zero: the ERP does not know it yet
-	Device     DeviceID   // zero: not linked to a switch
-	Port       uint32     // the ERP's port number on Device, from 1; zero: none
-	PortName   string     // interface name on Device, such as "ge-0/0/5"; may be empty
-	VLAN       uint16     // zero: not told
-}
-
 // Source says where the rows of a Snapshot came from.
 type Source string
 
@@ -197,12 +177,12 @@ const (
 
 // Input is everything that Build needs, as one fetch saw it.
 type Input struct {
-	Bindings    []Binding
+	Lines       []Line // what of them is said twice or of one address by several is settled by Build
 	Subscribers []Subscriber
 	Devices     []Device
 	Subnets     []netip.Prefix // the served subnets; empty: no check
 	Reserved    []netip.Addr   // addresses no subscriber may hold: gateways
-	KeepSeats   bool           // there are pools for subscribers: rows without an address become Seats
+	KeepVacant  bool           // there are pools for subscribers: lines without an address are kept
 	Problems    []Problem      // what the fetch itself had to skip
 	Source      Source
 	FetchedAt   time.Time // when the fetch began: changes after it are not in it

@@ -1,8 +1,10 @@
-package provision
+package provision_test
 
 import (
 	"net"
 	"testing"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 // Every spelling that the standard library reads means the same here, and what is
@@ -12,16 +14,16 @@ func FuzzParseMAC(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		m, err := ParseMAC(s)
+		m, err := provision.ParseMAC(s)
 		if std, stdErr := net.ParseMAC(s); stdErr == nil && len(std) == len(m) {
-			if err != nil || m != MAC(std) && !m.IsZero() {
+			if err != nil || m != provision.MAC(std) && !m.IsZero() {
 				t.Fatalf("%q: %v, %v; want %v", s, m, err, std)
 			}
 		}
 		if err != nil {
 			return
 		}
-		if again, err := ParseMAC(m.String()); err != nil || again != m {
+		if again, err := provision.ParseMAC(m.String()); err != nil || again != m {
 			t.Fatalf("%q: %v came back as %v, %v", s, m, again, err)
 		}
 	})

@@ -15,7 +15,7 @@ import (
 func TestDirectory(t *testing.T) {
 	bound, leased, over, free := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.4")
 	snap, _ := provision.Build(provision.Input{
-		Bindings:    []provision.Binding{{Subscriber: 7, IP: bound}},
+		Lines:       []provision.Line{{Subscriber: 7, Addresses: provision.Hosts4(bound)}},
 		Subscribers: []provision.Subscriber{{ID: 7, State: provision.StatePause}, {ID: 8, State: provision.StateStop}},
 	})
 	leases := lease.New()

@@ -26,18 +26,18 @@ func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 func client(n byte) provision.MAC { return provision.MAC{0, 0, 0x5e, 0, 0x53, n} }
 
 // world is two switches with customers on ports, one of them without an address.
-func world(t testing.TB, keepSeats bool) *provision.Snapshot {
+func world(t testing.TB, keepVacant bool) *provision.Snapshot {
 	t.Helper()
 	snap, _ := provision.Build(provision.Input{
-		KeepSeats: keepSeats,
+		KeepVacant: keepVacant,
 		Devices: []provision.Device{
 			{ID: 1, Name: "sw1", MAC: switch1, IP: ip("198.51.100.11")},
 			{ID: 2, Name: "sw2", MAC: switch2, IP: ip("198.51.100.12")},
 		},
-		Bindings: []provision.Binding{
-			{Subscriber: 1, IP: ip("192.0.2.11"), MAC: client(0x11), Device: 1, Port: 1},
-			{Subscriber: 2, IP: ip("192.0.2.21"), Device: 1, Port: 2},
-			{Subscriber: 7, IP: ip("192.0.2.71"), MAC: client(0x71), Device: 2, PortName: "ge-0/0/5"},
+		Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(ip("192.0.2.11")), MAC: client(0x11), Device: 1, Port: 1},
+			{Subscriber: 2, Addresses: provision.Hosts4(ip("192.0.2.21")), Device: 1, Port: 2},
+			{Subscriber: 7, Addresses: provision.Hosts4(ip("192.0.2.71")), MAC: client(0x71), Device: 2, PortName: "ge-0/0/5"},
 			{Subscriber: 8, Device: 2, PortName: "ge-0/0/8", Port: 8},
 		},
 	})
@@ -78,13 +78,13 @@ func TestLocate(t *testing.T) {
 	require.NoError(t, err)
 	snap := world(t, true)
 	for _, tc := range []struct {
-		name  string
-		opt82 []byte
-		relay netip.Addr
-		iface string
-		want  Location
-		rows  int
-		seats int
+		name   string
+		opt82  []byte
+		relay  netip.Addr
+		iface  string
+		want   Location
+		rows   int
+		vacant int
 	}{
 		{name: "nothing tells", want: Location{}},
 		{name: "a VLAN", iface: "vlan7", want: Location{VLAN: 7}},
@@ -92,7 +92,7 @@ func TestLocate(t *testing.T) {
 		{name: "a port", opt82: port(switch1, 1), want: Location{Device: 1, Port: 1, Result: Bound, Profile: "dlink"}, rows: 1},
 		{name: "a port in a VLAN", opt82: port(switch1, 2), iface: "vlan7", want: Location{Device: 1, Port: 2, VLAN: 7, Result: Bound, Profile: "dlink"}, rows: 1},
 		{name: "nobody's port", opt82: port(switch1, 9), relay: relayIP, want: Location{Device: 1, Port: 9, Result: UnknownPort, Profile: "dlink"}},
-		{name: "a customer without an address", opt82: named("ge-0/0/8", switch2[:]...), relay: relayIP, want: Location{Device: 2, Port: 8, Result: UnknownPort, Profile: "ifname"}, seats: 1},
+		{name: "a customer without an address", opt82: named("ge-0/0/8", switch2[:]...), relay: relayIP, want: Location{Device: 2, Port: 8, Result: UnknownPort, Profile: "ifname"}, vacant: 1},
 		{name: "nobody's switch", opt82: port(stranger, 1), relay: relayIP, want: Location{Result: UnknownDevice, Profile: "dlink"}},
 		{name: "unreadable", opt82: append([]byte{1, 2, 0, 5, 2, 6}, switch1[:]...), relay: relayIP, want: Location{Device: 1, Result: Unread, Profile: "dlink", Fault: option82.FaultLayout}},
 	} {
@@ -100,9 +100,16 @@ func TestLocate(t *testing.T) {
 			p := read(wire.Query{Type: wire.Discover, MAC: client(0x42), GIAddr: tc.relay, Option82: tc.opt82})
 			p.Ingress = cfg.Ingress(tc.iface)
 			got := cfg.Locate(p, snap)
-			assert.Len(t, got.Rows, tc.rows)
-			assert.Len(t, got.Seats, tc.seats)
-			got.Rows, got.Seats = nil, nil
+			rows, vacant := 0, 0
+			for l := range got.Lines.All() {
+				rows += len(l.Addresses)
+				if l.Vacant() {
+					vacant++
+				}
+			}
+			assert.Equal(t, tc.rows, rows)
+			assert.Equal(t, tc.vacant, vacant)
+			got.Lines = provision.Lines{}
 			assert.Equal(t, tc.want, got)
 		})
 	}
@@ -214,16 +221,16 @@ func locateBefore(p *Packet, mac provision.MAC, snap *provision.Snapshot) Locati
 			return loc
 		}
 		loc.Port = uint32(c.Port)
-		loc.Rows = snap.ByPort(dev.ID, loc.Port)
+		loc.Lines = snap.ByPort(dev.ID, loc.Port)
 	case wire.CircuitText:
-		loc.Rows = snap.ByPortName(dev.ID, c.Text)
-		if len(loc.Rows) > 0 {
-			loc.Port = loc.Rows[0].Port
+		loc.Lines = snap.ByPortName(dev.ID, c.Text)
+		if loc.Lines.Len() > 0 {
+			loc.Port = loc.Lines.At(0).Port
 		}
 	default:
 		loc.Result = Unread
 	}
-	if len(loc.Rows) > 0 {
+	if loc.Lines.Len() > 0 {
 		loc.Result = Bound
 	}
 	return loc

@@ -15,8 +15,7 @@ type Location struct {
 	Port   uint32             // number as the ERP counts, or as it has it for a name; zero: not known
 	VLAN   uint16             // that the interface is named after; zero: not told
 
-	Rows  []provision.Binding // of the port; empty unless Result is Bound
-	Seats []*provision.Seat   // customers without an address on the port
+	Lines provision.Lines // that the ERP has on the port; one with an address unless Result is less than Bound
 
 	Result  Result         // how far option 82 led
 	Profile string         // what read it, or the first that could not; empty: no option 82
@@ -58,17 +57,11 @@ func (r *Result) UnmarshalText(b []byte) error {
 // find looks up whom the ERP has on the port, by number or, without one, by name.
 func (l *Location) find(snap *provision.Snapshot, name []byte) {
 	if len(name) == 0 {
-		l.Rows, l.Seats = snap.ByPort(l.Device, l.Port), snap.SeatsByPort(l.Device, l.Port)
-	} else {
-		l.Rows, l.Seats = snap.ByPortName(l.Device, name), snap.SeatsByPortName(l.Device, name)
-		switch {
-		case len(l.Rows) > 0:
-			l.Port = l.Rows[0].Port
-		case len(l.Seats) > 0:
-			l.Port = l.Seats[0].Port
-		}
+		l.Lines = snap.ByPort(l.Device, l.Port)
+	} else if l.Lines = snap.ByPortName(l.Device, name); l.Lines.Len() > 0 {
+		l.Port = l.Lines.At(0).Port
 	}
-	if len(l.Rows) > 0 {
+	if l.Lines.Len() > 0 && !l.Lines.At(0).Vacant() { // the vacant ones come last
 		l.Result = Bound
 	}
 }

@@ -3,6 +3,7 @@ package line
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -61,9 +62,14 @@ func ReadOption82(payload []byte, giaddr netip.Addr, snap *provision.Snapshot, p
 		if dev := snap.Device(loc.Device); dev != nil {
 			v.DeviceName = dev.Name
 		}
-		for _, b := range loc.Rows {
-			v.Subscriber = b.Subscriber
-			v.Addresses = append(v.Addresses, b.IP)
+		for l := range loc.Lines.All() {
+			for ip := range l.Hosts4() {
+				v.Addresses = append(v.Addresses, ip)
+			}
+		}
+		slices.SortFunc(v.Addresses, netip.Addr.Compare)
+		if n := len(v.Addresses); n > 0 {
+			v.Subscriber = snap.ByIP(v.Addresses[n-1]).Subscriber
 		}
 		out = append(out, v)
 	}

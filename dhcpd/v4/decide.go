@@ -101,14 +101,17 @@ func (c *decider) posesAsRelay() bool {
 // end ends the packet without a reply.
 func (c *decider) end(o Outcome) { c.d.Outcome = o }
 
-func (c *decider) find(hint netip.Addr) *provision.Binding {
+// bound returns the binding of an address; none if the ERP gives it to nobody.
+func (c *decider) bound(ip netip.Addr) Binding { return Binding{c.snap.ByIP(ip), ip} }
+
+func (c *decider) find(hint netip.Addr) Binding {
 	c.d.Match = c.matcher.find(hint)
 	return c.d.Match.binding
 }
 
 func (c *decider) discover() {
 	b := c.find(c.r.P.Requested())
-	if b == nil {
+	if b.Line == nil {
 		c.discoverPool()
 		return
 	}
@@ -163,7 +166,7 @@ func (c *decider) chosen(address netip.Addr) bool {
 func (c *decider) selecting(requested netip.Addr) {
 	b := c.find(requested)
 	switch {
-	case b == nil:
+	case b.Line == nil:
 		c.selectPool(requested)
 	case b.IP != requested:
 		c.nak(OutcomeNakWrongAddress, b)
@@ -175,9 +178,9 @@ func (c *decider) selecting(requested netip.Addr) {
 func (c *decider) initReboot(requested netip.Addr) {
 	b := c.find(requested)
 	switch {
-	case b == nil && c.d.Match.failed == OutcomePortFull:
+	case b.Line == nil && c.d.Match.failed == OutcomePortFull:
 		c.end(OutcomePortFull)
-	case b == nil:
+	case b.Line == nil:
 		c.rebootPool(requested)
 	case b.IP == requested:
 		c.grant(wire.Ack, b)
@@ -199,14 +202,14 @@ func (c *decider) extend(ciaddr netip.Addr) {
 		placed := c.r.P.RelayInfoCount() > 0 || c.d.Match.By&MatchVLAN != 0
 		switch {
 		case !placed:
-		case b == nil && c.d.Match.failed == OutcomePortFull,
-			b != nil && b.IP == ciaddr && c.leasedToAnother(ciaddr):
-			c.nak(OutcomeNakOtherClient, nil)
+		case b.Line == nil && c.d.Match.failed == OutcomePortFull,
+			b.Line != nil && b.IP == ciaddr && c.leasedToAnother(ciaddr):
+			c.nak(OutcomeNakOtherClient, Binding{})
 			return
-		case b != nil && b.IP == ciaddr:
+		case b.Line != nil && b.IP == ciaddr:
 			c.grant(wire.Ack, b)
 			return
-		case b != nil:
+		case b.Line != nil:
 			c.move(OutcomeNakWrongAddress, b)
 			return
 		}
@@ -215,22 +218,22 @@ func (c *decider) extend(ciaddr netip.Addr) {
 		c.extendPool(&rec)
 		return
 	}
-	b := c.snap.ByIP(ciaddr)
+	b := c.bound(ciaddr)
 	rec, known := c.leases.Get(ciaddr)
 	switch {
 	case c.leasedToAnother(ciaddr):
-		c.nak(OutcomeNakOtherClient, nil)
+		c.nak(OutcomeNakOtherClient, Binding{})
 	case known && c.same(&rec) && rec.State == lease.StateBound && c.sameClientID(&rec):
-		if b == nil || !samePlace(&rec, b) {
-			c.move(OutcomeNakNotBound, nil)
+		if b.Line == nil || !samePlace(&rec, b) {
+			c.move(OutcomeNakNotBound, Binding{})
 			return
 		}
 		c.grant(wire.Ack, b)
-	case b != nil && b.MAC == c.mac:
+	case b.Line != nil && b.MAC == c.mac:
 		c.grant(wire.Ack, b)
 	default:
 		if c.cfg.matches&MatchClientID != 0 {
-			if b := c.find(ciaddr); b != nil && b.IP == ciaddr {
+			if b := c.find(ciaddr); b.Line != nil && b.IP == ciaddr {
 				c.grant(wire.Ack, b)
 				return
 			}
@@ -240,8 +243,8 @@ func (c *decider) extend(ciaddr netip.Addr) {
 }
 
 // move takes a client's address away, at once or after a moment; b is what it
-// is to have, nil if nothing.
-func (c *decider) move(o Outcome, b *provision.Binding) {
+// is to have, none if nothing.
+func (c *decider) move(o Outcome, b Binding) {
 	if !c.shorten(c.r.P.CIAddr()) {
 		c.nak(o, b)
 	}
@@ -261,7 +264,7 @@ func (c *decider) sameClientID(rec *lease.Record) bool {
 
 // samePlace reports whether a lease still is what its binding says: the same
 // customer, or the same port after the contract on it changed hands.
-func samePlace(rec *lease.Record, b *provision.Binding) bool {
+func samePlace(rec *lease.Record, b Binding) bool {
 	return rec.Subscriber == b.Subscriber || rec.Port != 0 && rec.Device == b.Device && rec.Port == b.Port
 }
 
@@ -281,7 +284,7 @@ func (c *decider) release() {
 		c.releasePool(i, &rec)
 		return
 	}
-	c.d.YourIP, c.d.Binding = ciaddr, c.snap.ByIP(ciaddr)
+	c.d.YourIP, c.d.Binding = ciaddr, c.bound(ciaddr)
 	c.d.Change = ChangeRelease
 	c.end(OutcomeReleased)
 }
@@ -295,19 +298,19 @@ func (c *decider) decline() {
 		return
 	}
 	ip := c.r.P.Requested()
-	b := c.snap.ByIP(ip)
+	b := c.bound(ip)
 	rec, known := c.leases.Get(ip)
 	i := c.cfg.PoolOf(ip)
 	switch {
 	case known && !c.sits(&rec):
 		c.end(OutcomeDeclineUnknown)
 		return
-	case known && i >= 0 && b == nil && c.hasFromPool(&rec):
+	case known && i >= 0 && b.Line == nil && c.hasFromPool(&rec):
 		c.declinePool(i, &rec)
 		return
 	case known && c.same(&rec) && rec.Pool == "":
 		c.d.Change, c.d.Rec.MAC = ChangeDecline, rec.MAC
-	case b != nil && b.MAC == c.mac:
+	case b.Line != nil && b.MAC == c.mac:
 	default:
 		c.end(OutcomeDeclineUnknown)
 		return
@@ -365,8 +368,8 @@ func (c *decider) inform() {
 		c.end(OutcomeRequestIncomplete)
 		return
 	}
-	b := c.snap.ByIP(ciaddr)
-	if b == nil {
+	b := c.bound(ciaddr)
+	if b.Line == nil {
 		c.informPool(ciaddr)
 		return
 	}

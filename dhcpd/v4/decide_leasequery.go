@@ -80,7 +80,7 @@ func (c *decider) leaseActive(a *wire.LeaseReply, best *lease.Record, found []le
 			a.Associated = append(a.Associated, r.IP)
 		}
 	}
-	c.d.Binding = c.snap.ByIP(best.IP)
+	c.d.Binding = c.bound(best.IP)
 }
 
 // seconds counts whole ones; what is past is none.

@@ -18,7 +18,7 @@ func (m *Match) unknown() bool {
 	switch m.failed {
 	case OutcomeUnknownClient, OutcomeOption82Unread, OutcomeUnknownDevice, OutcomeUnknownPort, OutcomeUnknownVLAN,
 		OutcomeSubscriberUnclear: // nobody can say which customer it is
-		return m.binding == nil
+		return m.binding.Line == nil
 	}
 	return false
 }
@@ -26,9 +26,9 @@ func (m *Match) unknown() bool {
 // poolKind returns the kind of pools that the client may have an address of; 0: none.
 func (c *decider) poolKind() PoolKind {
 	switch m := &c.d.Match; {
-	case m.Seat != nil && c.servedKind(PoolSubscribers):
+	case m.Vacant != nil && c.servedKind(PoolSubscribers):
 		return PoolSubscribers
-	case (m.Seat != nil || m.unknown()) && c.cfg.unknown == UnknownGuest:
+	case (m.Vacant != nil || m.unknown()) && c.cfg.unknown == UnknownGuest:
 		return PoolGuests
 	}
 	return 0
@@ -98,7 +98,7 @@ func (c *decider) discoverPool() {
 		c.end(OutcomePortMACLimit)
 		return
 	}
-	refused := c.refuseSeat(kind, best)
+	refused := c.refuseVacant(kind, best)
 	switch {
 	case refused == OutcomeNakOtherClient: // a DISCOVER has no NAK
 		c.end(OutcomePortFull)
@@ -125,9 +125,9 @@ func (c *decider) selectPool(a netip.Addr) {
 	case open:
 		c.requestPool(i, a)
 	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
-		c.nak(OutcomeNakUnknown, nil)
+		c.nak(OutcomeNakUnknown, Binding{})
 	default:
-		c.nak(OutcomeNakNotBound, nil)
+		c.nak(OutcomeNakNotBound, Binding{})
 	}
 }
 
@@ -142,7 +142,7 @@ func (c *decider) requestPool(i int, a netip.Addr) {
 	kind := c.cfg.pools[i].Kind
 	if own := c.leasedPool(kind); own.IsValid() && own != a {
 		c.d.YourIP = own
-		c.nak(OutcomeNakWrongAddress, nil)
+		c.nak(OutcomeNakWrongAddress, Binding{})
 		return
 	}
 	c.takePool(kind, i, a)
@@ -168,20 +168,20 @@ func (c *decider) leasedPool(kind PoolKind) netip.Addr {
 func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 	switch {
 	case c.snap.ByIP(a) != nil:
-		c.nak(OutcomeNakNotBound, nil)
+		c.nak(OutcomeNakNotBound, Binding{})
 		return
 	case !usable(c.pools.Slot(i, a, c.now), c.holder(kind)):
-		c.nak(OutcomeNakOtherClient, nil)
+		c.nak(OutcomeNakOtherClient, Binding{})
 		return
 	case c.fullPort(kind, i, a):
 		c.end(OutcomePortMACLimit)
 		return
 	}
-	switch o := c.refuseSeat(kind, a); o {
+	switch o := c.refuseVacant(kind, a); o {
 	case 0:
 		c.grantPool(wire.Ack, kind, i, a)
 	case OutcomeNakOtherClient:
-		c.nak(o, nil)
+		c.nak(o, Binding{})
 	default:
 		c.end(o)
 	}
@@ -198,9 +198,9 @@ func (c *decider) rebootPool(a netip.Addr) {
 	case known && open:
 		c.requestPool(i, a)
 	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
-		c.nak(OutcomeNakUnknown, nil)
+		c.nak(OutcomeNakUnknown, Binding{})
 	case c.poolKind() != 0 && c.cfg.authoritative && n != nil && c.servedKind(c.poolKind()) && !n.prefix.Contains(a) && i < 0:
-		c.nak(OutcomeNakNotBound, nil)
+		c.nak(OutcomeNakNotBound, Binding{})
 	default:
 		c.end(OutcomeInitRebootUnknown)
 	}
@@ -223,26 +223,26 @@ func (c *decider) extendPool(rec *lease.Record) {
 	a := rec.IP
 	if c.r.P.RelayInfoCount() == 0 { // else find was asked already
 		c.find(a)
-		if s := c.snap.SeatByKey(rec.Subscriber, rec.Key); s != nil && c.d.Match.By&MatchVLAN == 0 {
-			c.d.Match = Match{Seat: s, Loc: c.d.Match.Loc} // the packet does not tell where it is from, the record does
+		if l := c.snap.ByOwner(rec.Subscriber, rec.Key); l != nil && c.d.Match.By&MatchVLAN == 0 {
+			c.d.Match = Match{Vacant: l, Loc: c.d.Match.Loc} // the packet does not tell where it is from, the record does
 		}
 	}
 	i := c.cfg.PoolOf(a)
 	kind := c.poolKind()
 	past := c.past(rec)
-	if s := c.d.Match.Seat; s != nil && past && i >= 0 && (c.cfg.pools[i].Kind == PoolSubscribers || c.cfg.seated(rec.GIAddr)) {
+	if c.d.Match.Vacant != nil && past && i >= 0 && (c.cfg.pools[i].Kind == PoolSubscribers || c.cfg.servesVacant(rec.GIAddr)) {
 		kind = PoolSubscribers
 	}
 	b := c.d.Match.binding
 	switch {
-	case b != nil && b.IP == a:
+	case b.Line != nil && b.IP == a:
 		c.grant(wire.Ack, b)
-	case b != nil:
+	case b.Line != nil:
 		c.nak(OutcomeNakWrongAddress, b)
 	case i < 0, c.cfg.pools[i].Kind != kind,
 		kind == PoolGuests && c.learnt(rec, past),
 		!past && !c.near(&c.cfg.pools[i]): // a renewal past the relay does not tell the wire
-		c.nak(OutcomeNakNotBound, nil)
+		c.nak(OutcomeNakNotBound, Binding{})
 	default:
 		c.takePool(kind, i, a)
 	}
@@ -256,12 +256,12 @@ func (c *decider) past(rec *lease.Record) bool {
 // learnt reports whether the ERP knows the port of a guest by now. Past the relay the
 // record alone knows the port.
 func (c *decider) learnt(rec *lease.Record, past bool) bool {
-	return len(c.snap.ByPort(rec.Device, rec.Port)) > 0 ||
-		past && c.cfg.seated(rec.GIAddr) && len(c.snap.SeatsByPort(rec.Device, rec.Port)) > 0
+	lines := c.snap.ByPort(rec.Device, rec.Port)
+	return lines.Len() > 0 && (!lines.At(0).Vacant() || past && c.cfg.servesVacant(rec.GIAddr))
 }
 
-// seated reports whether a pool for subscribers serves the wire of at.
-func (c *Config) seated(at netip.Addr) bool {
+// servesVacant reports whether a pool for subscribers serves the wire of at.
+func (c *Config) servesVacant(at netip.Addr) bool {
 	for i := range c.pools {
 		if p := &c.pools[i]; p.Kind == PoolSubscribers && p.serves(at) {
 			return true
@@ -282,7 +282,7 @@ func (c *decider) refuseUnknown(o Outcome) {
 	// Past a relay nobody can say that the client is unknown: its port is.
 	told := p.GIAddr().IsValid() || p.RelayInfoCount() > 0
 	if c.cfg.unknown == UnknownNak && told && c.d.Match.unknown() {
-		c.nak(OutcomeNakUnknown, nil)
+		c.nak(OutcomeNakUnknown, Binding{})
 		return
 	}
 	c.end(o)
@@ -321,10 +321,10 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 		Option82: q.RelayInfo(), GIAddr: q.GIAddr(), Ifindex: c.r.Ifindex, Interface: c.r.P.Ingress.Name,
 		State: lease.StateBound, Start: c.now, Renewed: c.now, Expires: c.now.Add(p.lease),
 	}
-	if s := c.d.Match.Seat; p.Kind == PoolSubscribers {
-		rec.Subscriber, rec.Key = s.Subscriber, s.Key
-		if s.Device != 0 {
-			rec.Device, rec.Port = s.Device, s.Port
+	if l := c.d.Match.Vacant; p.Kind == PoolSubscribers {
+		rec.Subscriber, rec.Key = l.Subscriber, l.Owner
+		if l.Device != 0 {
+			rec.Device, rec.Port = l.Device, l.Port
 		}
 	}
 	c.d.Change = ChangePool
@@ -364,7 +364,7 @@ func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
 	if c.cfg.maxMACs == 0 || port == 0 {
 		return false
 	}
-	if s := c.pools.Slot(i, a, c.now); s.MAC == c.holder(kind) && (s.State == pool.StateOffered || s.State == pool.StateLeased) {
+	if s := c.pools.Slot(i, a, c.now); s.Owner == c.holder(kind) && (s.State == pool.StateOffered || s.State == pool.StateLeased) {
 		return false // it has it already
 	}
 	n := 0

@@ -45,18 +45,18 @@ func world(t testing.TB) *provision.Snapshot {
 			{ID: 1, Name: "sw1", Model: "Cisco Catalyst 2960-24TT", MAC: switch1, IP: ip("198.51.100.11")},
 			{ID: 2, Name: "sw2", MAC: switch2, IP: ip("198.51.100.12")},
 		},
-		Bindings: []provision.Binding{
-			{Subscriber: 1, IP: host(11), MAC: client(0x11), Device: 1, Port: 1},
-			{Subscriber: 2, IP: host(21), Device: 1, Port: 2},
-			{Subscriber: 3, IP: host(31), MAC: client(0x31), Device: 1, Port: 3},
-			{Subscriber: 3, IP: host(32), Device: 1, Port: 3},
-			{Subscriber: 3, IP: host(33), Device: 1, Port: 3},
-			{Subscriber: 4, IP: host(41), MAC: client(0x41), Device: 1, Port: 4},
-			{Subscriber: 5, IP: host(42), MAC: client(0x42), Device: 1, Port: 4},
-			{Subscriber: 6, IP: ip("100.64.9.9"), MAC: client(0x61), Device: 1, Port: 6},
-			{Subscriber: 7, IP: host(71), MAC: client(0x71), Device: 2, PortName: "ge-0/0/5"},
-			{Subscriber: 8, IP: host(81), MAC: client(0x81)},
-			{Subscriber: 8, IP: ip("203.0.113.81"), MAC: client(0x81)},
+		Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(host(11)), MAC: client(0x11), Device: 1, Port: 1},
+			{Subscriber: 2, Addresses: provision.Hosts4(host(21)), Device: 1, Port: 2},
+			{Subscriber: 3, Addresses: provision.Hosts4(host(31)), MAC: client(0x31), Device: 1, Port: 3},
+			{Subscriber: 3, Addresses: provision.Hosts4(host(32)), Device: 1, Port: 3},
+			{Subscriber: 3, Addresses: provision.Hosts4(host(33)), Device: 1, Port: 3},
+			{Subscriber: 4, Addresses: provision.Hosts4(host(41)), MAC: client(0x41), Device: 1, Port: 4},
+			{Subscriber: 5, Addresses: provision.Hosts4(host(42)), MAC: client(0x42), Device: 1, Port: 4},
+			{Subscriber: 6, Addresses: provision.Hosts4(ip("100.64.9.9")), MAC: client(0x61), Device: 1, Port: 6},
+			{Subscriber: 7, Addresses: provision.Hosts4(host(71)), MAC: client(0x71), Device: 2, PortName: "ge-0/0/5"},
+			{Subscriber: 8, Addresses: provision.Hosts4(host(81)), MAC: client(0x81)},
+			{Subscriber: 8, Addresses: provision.Hosts4(ip("203.0.113.81")), MAC: client(0x81)},
 		},
 	}
 	for id := provision.SubscriberID(1); id <= 8; id++ {
@@ -66,7 +66,7 @@ func world(t testing.TB) *provision.Snapshot {
 	for _, p := range problems {
 		require.Equal(t, provision.ProblemPortConflict, p.Kind, "%+v", p)
 	}
-	require.Equal(t, len(in.Bindings), snap.Len())
+	require.Equal(t, len(in.Lines), snap.Len())
 	return snap
 }
 

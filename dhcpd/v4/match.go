@@ -1,6 +1,7 @@
 package v4
 
 import (
+	"iter"
 	"net/netip"
 	"time"
 
@@ -9,18 +10,25 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// Match is the binding that a client is to have, or why there is none.
+// Binding is an address that the ERP gives, with the line that it is on. The zero value is none.
+type Binding struct {
+	*provision.Line
+	IP netip.Addr
+}
+
+// Match is whose the client is: the binding that it is to have, or the vacant line that a pool
+// may give an address, or why there is none.
 type Match struct {
-	binding *provision.Binding // nil: failed says why
+	binding Binding // none: failed says why
 	By      MatchKind
 	Loc     line.Location
 	failed  Outcome
 	Lost    Outcome         // why option 82 led to no port, if it was to; zero: it did
-	Seat    *provision.Seat // of a client without a binding: the customer whom a pool may give an address
-	taken   bool            // what another client has leased for the seat is the client's: a new router
+	Vacant  *provision.Line // of a client without a binding; nil: it is on none
+	taken   bool            // what another client has leased for the vacant line is the client's: a new router
 }
 
-// matcher finds bindings for one request.
+// matcher finds lines for one request.
 type matcher struct {
 	now    time.Time
 	r      *Request
@@ -32,10 +40,10 @@ type matcher struct {
 }
 
 // find tries the configured ways in order. hint is the address that the client
-// would like to have: it decides between rows that are equally good.
+// would like to have: it decides between addresses that are equally good.
 func (m *matcher) find(hint netip.Addr) Match {
 	res := Match{Loc: m.cfg.line.Locate(&m.r.P, m.snap), failed: OutcomeUnknownClient} // unless one of the ways says better
-	if m.r.P.RelayInfoCount() > 0 && len(res.Loc.Rows)+len(res.Loc.Seats) == 0 {
+	if m.r.P.RelayInfoCount() > 0 && res.Loc.Lines.Len() == 0 {
 		res.failed = unlocated(res.Loc.Result)
 		if m.cfg.matches&MatchOption82 != 0 {
 			res.Lost = res.failed
@@ -44,15 +52,16 @@ func (m *matcher) find(hint netip.Addr) Match {
 	link := m.link()
 	for _, kind := range m.cfg.match {
 		c, failed := m.candidates(kind, &res.Loc)
-		switch f := m.seatBy(&c, &res.Loc); {
-		case f.seat != nil:
-			res.By, res.Seat, res.taken, res.failed = kind, f.seat, f.taken, OutcomeNoPool
+		v := m.chooseVacant(&c)
+		switch {
+		case v.line != nil:
+			res.By, res.Vacant, res.taken, res.failed = kind, v.line, v.taken, OutcomeNoPool
 			return res
-		case f.failed != 0 && f.placed:
-			res.By, res.failed = kind, f.failed
+		case v.failed != 0 && v.placed:
+			res.By, res.failed = kind, v.failed
 			return res
-		case f.failed != 0:
-			failed = f.failed
+		case v.failed != 0:
+			failed = v.failed
 		}
 		if c.n == 0 {
 			if res.failed == OutcomeUnknownClient && failed != 0 {
@@ -60,7 +69,7 @@ func (m *matcher) find(hint netip.Addr) Match {
 			}
 			continue
 		}
-		if b := m.choose(&c, hint, link); b != nil {
+		if b := m.choose(&c, hint, link); b.Line != nil {
 			res.By, res.binding = kind, b
 			return res
 		}
@@ -86,39 +95,39 @@ func unlocated(r line.Result) Outcome {
 	return OutcomeUnknownPort
 }
 
-// candidates are the rows that one way of matching gives.
+// candidates are the lines that one way of matching leads to.
 type candidates struct {
-	port []provision.Binding  // of a port, or
-	rows []*provision.Binding // by VLAN or MAC, or
-	one  *provision.Binding   // named by hand
-	kind MatchKind            // what a row must agree with
-	vlan uint16               // of MatchVLAN
-	id   namedClient          // of MatchClientID
-	n    int                  // how many rows do
-	// placed: the client is where the rows belong, or is named by hand. Another
-	// client that has the only row then gave it up: a new router.
+	lines provision.Lines
+	one   *provision.Line // in place of lines: has the address that is named by hand
+	kind  MatchKind       // what a line must agree with
+	vlan  uint16          // of MatchVLAN
+	id    namedClient     // of MatchClientID
+	n     int             // how many bindings do
+	// placed: the client is where the lines belong, or is named by hand. Another
+	// client that has the only binding then gave it up: a new router.
 	placed bool
 }
 
-func (c *candidates) size() int {
-	if c.one != nil {
-		return 1
+// bindings returns every address of the lines that the way leads to.
+func (c *candidates) bindings() iter.Seq[Binding] {
+	return func(yield func(Binding) bool) {
+		if c.one != nil {
+			yield(Binding{c.one, c.id.ip})
+			return
+		}
+		for i := range c.lines.Len() {
+			l := c.lines.At(i)
+			for ip := range l.Hosts4() {
+				if !yield(Binding{l, ip}) {
+					return
+				}
+			}
+		}
 	}
-	return len(c.port) + len(c.rows)
 }
 
-func (c *candidates) at(i int) *provision.Binding {
-	switch {
-	case c.one != nil:
-		return c.one
-	case len(c.port) > 0:
-		return &c.port[i]
-	}
-	return c.rows[i]
-}
-
-// candidates returns the rows of one way; n is zero if there are none, and failed
-// may say why.
+// candidates returns the lines of one way; n is zero if none of them has an address
+// for the client, and failed may say why.
 func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, failed Outcome) {
 	c.kind = kind
 	if kind&MatchVLAN != 0 {
@@ -134,36 +143,35 @@ func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, 
 	}
 	switch {
 	case kind&MatchOption82 != 0:
-		c.port, c.placed = loc.Rows, true
+		c.lines, c.placed = loc.Lines, true
 	case kind&MatchMAC != 0:
-		c.rows = m.snap.ByMAC(m.mac)
+		c.lines = m.snap.ByMAC(m.mac)
 	case kind&MatchClientID != 0 && c.id.ip.IsValid():
 		c.one, c.placed = m.snap.ByIP(c.id.ip), true
 	case kind&MatchClientID != 0:
-		c.rows = m.snap.ByMAC(c.id.mac)
+		c.lines = m.snap.ByMAC(c.id.mac)
 	default:
 		var shared bool
-		if c.rows, shared = m.snap.ByVLAN(c.vlan); shared {
+		if c.lines, shared = m.snap.ByVLAN(c.vlan); shared {
 			return c, OutcomeVLANShared
 		}
-		if len(c.rows) == 0 {
-			return c, OutcomeUnknownVLAN
-		}
+		failed = OutcomeUnknownVLAN
 	}
-	for i := range c.size() {
-		if m.agrees(&c, c.at(i)) {
+	for b := range c.bindings() {
+		failed = OutcomeMatchDisagrees
+		if m.agrees(&c, b) {
 			c.n++
 		}
 	}
-	if c.n == 0 && c.size() > 0 {
-		failed = OutcomeMatchDisagrees
+	if c.n > 0 {
+		failed = 0
 	}
 	return c, failed
 }
 
-// agrees reports whether a row is what every part of the way asks for. Rows of
-// MatchOption82 are the port's anyway.
-func (m *matcher) agrees(c *candidates, b *provision.Binding) bool {
+// agrees reports whether a line, with its address or vacant, is what every part of the way
+// asks for. Lines of MatchOption82 are the port's anyway.
+func (m *matcher) agrees(c *candidates, b Binding) bool {
 	switch {
 	case c.kind&MatchMAC != 0 && b.MAC != m.mac,
 		c.kind&MatchVLAN != 0 && b.VLAN != c.vlan:
@@ -220,13 +228,15 @@ func (m *matcher) link() netip.Prefix {
 	return netip.Prefix{}
 }
 
-// How well a row of a port suits a client; within a class the weights below decide.
+// How well a line suits a client, with one of its addresses or vacant; among addresses of one
+// class the weights below decide.
 const (
-	classTaken  = iota // another client has it now: only if the port has no other row (a new router)
-	classOther         // the ERP has another MAC, but nobody uses it
-	classFree          // the ERP has no MAC: learn it
-	classLeased        // the client has it leased now
-	classOwn           // the ERP has the client's MAC
+	classRefused = iota // the ERP has another MAC, which dhcp.mac_change does not let pass: only of vacant lines
+	classTaken          // another client has the address now: only if there is no other (a new router)
+	classOther          // the ERP has another MAC, but nobody uses it
+	classFree           // the ERP has no MAC: learn it
+	classLeased         // the client has the address leased now
+	classOwn            // the ERP has the client's MAC
 )
 
 const (
@@ -237,13 +247,12 @@ const (
 	weightUnused = 1 // its last lease is known to be over
 )
 
-// choose takes the row that suits the client best; nil if all of several rows
-// are taken. Equal rows: the lowest address.
-func (m *matcher) choose(c *candidates, hint netip.Addr, link netip.Prefix) *provision.Binding {
-	var best *provision.Binding
+// choose takes the binding that suits the client best, of equal ones that with the lowest
+// address; none if all of several are taken.
+func (m *matcher) choose(c *candidates, hint netip.Addr, link netip.Prefix) Binding {
+	var best Binding
 	bestScore := -1
-	for i := range c.size() {
-		b := c.at(i)
+	for b := range c.bindings() {
 		if !m.agrees(c, b) {
 			continue
 		}
@@ -257,16 +266,16 @@ func (m *matcher) choose(c *candidates, hint netip.Addr, link netip.Prefix) *pro
 		if link.IsValid() && link.Contains(b.IP) {
 			score += weightLink
 		}
-		if score > bestScore {
+		if score > bestScore || score == bestScore && b.IP.Less(best.IP) {
 			best, bestScore = b, score
 		}
 	}
 	return best
 }
 
-// score says how well a row suits, without what it has in common with others.
+// score says how well a binding suits, without what it has in common with others.
 // ok is false for one that another client has.
-func (m *matcher) score(c *candidates, b *provision.Binding) (score int, ok bool) {
+func (m *matcher) score(c *candidates, b Binding) (score int, ok bool) {
 	if c.placed {
 		class, extra := m.rate(b)
 		return class*weightClass + extra, class != classTaken || c.n == 1
@@ -281,7 +290,7 @@ func (m *matcher) score(c *candidates, b *provision.Binding) (score int, ok bool
 	return 0, true
 }
 
-func (m *matcher) rate(b *provision.Binding) (class, extra int) {
+func (m *matcher) rate(b Binding) (class, extra int) {
 	rec, known := m.leases.Get(b.IP)
 	mine := known && m.same(&rec)
 	live := known && rec.Live(m.now)
@@ -292,10 +301,10 @@ func (m *matcher) rate(b *provision.Binding) (class, extra int) {
 		extra = weightUnused
 	}
 	switch {
-	case !m.differs(b):
+	case !m.differs(b.Line):
 		return classOwn, extra
 	case m.cfg.macChange != MACAccept && !b.MAC.IsZero() && (mine || !live):
-		return classOther, extra // it would be refused: any other row is better
+		return classOther, extra // it would be refused: any other is better
 	case mine && live:
 		return classLeased, extra
 	case live:

@@ -19,15 +19,15 @@ func vlanWorld(t testing.TB) *provision.Snapshot {
 	t.Helper()
 	snap, _ := provision.Build(provision.Input{
 		Devices: []provision.Device{{ID: 1, Name: "sw1", MAC: switch1, IP: ip("198.51.100.11")}},
-		Bindings: []provision.Binding{
-			{Subscriber: 1, IP: host(11), MAC: client(0x11), Device: 1, Port: 1, VLAN: 101},
-			{Subscriber: 1, IP: host(12), Device: 1, Port: 1, VLAN: 102},
-			{Subscriber: 2, IP: host(21), VLAN: 200},
-			{Subscriber: 3, IP: host(31), MAC: client(0x31), VLAN: 300},
-			{Subscriber: 4, IP: host(41), MAC: client(0x41), VLAN: 300},
-			{Subscriber: 5, IP: host(51), MAC: client(0x51), Device: 1, Port: 2},
-			{Subscriber: 5, IP: host(52), Device: 1, Port: 2},
-			{Subscriber: 5, IP: host(53), Device: 1, Port: 2},
+		Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(host(11)), MAC: client(0x11), Device: 1, Port: 1, VLAN: 101},
+			{Subscriber: 1, Addresses: provision.Hosts4(host(12)), Device: 1, Port: 1, VLAN: 102},
+			{Subscriber: 2, Addresses: provision.Hosts4(host(21)), VLAN: 200},
+			{Subscriber: 3, Addresses: provision.Hosts4(host(31)), MAC: client(0x31), VLAN: 300},
+			{Subscriber: 4, Addresses: provision.Hosts4(host(41)), MAC: client(0x41), VLAN: 300},
+			{Subscriber: 5, Addresses: provision.Hosts4(host(51)), MAC: client(0x51), Device: 1, Port: 2},
+			{Subscriber: 5, Addresses: provision.Hosts4(host(52)), Device: 1, Port: 2},
+			{Subscriber: 5, Addresses: provision.Hosts4(host(53)), Device: 1, Port: 2},
 		},
 	})
 	require.Equal(t, 8, snap.Len())

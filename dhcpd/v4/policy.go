@@ -72,19 +72,19 @@ func (m *matcher) same(rec *lease.Record) bool {
 	return rec.MAC == m.mac
 }
 
-// differs reports whether the ERP does not have the client's MAC for b. Where
+// differs reports whether the ERP does not have the client's MAC for a line. Where
 // clients are found by their client-id, the MAC in it counts as well.
-func (m *matcher) differs(b *provision.Binding) bool {
-	if b.MAC == m.mac {
+func (m *matcher) differs(l *provision.Line) bool {
+	if l.MAC == m.mac {
 		return false
 	}
 	mac, ok := m.idMAC()
-	return !ok || b.MAC != mac
+	return !ok || l.MAC != mac
 }
 
 // permit says why the client may not have b now, although it was found; zero: it may.
-func (c *decider) permit(b *provision.Binding) Outcome {
-	if c.cfg.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b) {
+func (c *decider) permit(b Binding) Outcome {
+	if c.cfg.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b.Line) {
 		if c.cfg.macChange == MACRefuse {
 			return OutcomeMACRefused
 		}
@@ -99,28 +99,49 @@ func (c *decider) permit(b *provision.Binding) Outcome {
 // maxPortMACs bounds dhcp.max_macs_per_port: so many MACs are compared on the stack.
 const maxPortMACs = 64
 
+// crowd are other clients that are live on a port.
+type crowd struct {
+	seen [maxPortMACs]provision.MAC
+	n    int
+}
+
+// join counts the client of a lease if it is another one, and reports whether there are as
+// many as may be.
+func (c *decider) join(x *crowd, rec *lease.Record) (full bool) {
+	if rec.MAC == c.mac || !rec.Live(c.now) || holds(x.seen[:x.n], rec.MAC) {
+		return false
+	}
+	x.seen[x.n] = rec.MAC
+	x.n++
+	return x.n >= c.cfg.maxMACs
+}
+
+// onPort returns the lines of l's port.
+func (c *decider) onPort(l *provision.Line) provision.Lines {
+	if l.Port == 0 {
+		return c.d.Match.Loc.Lines // by its name
+	}
+	return c.snap.ByPort(l.Device, l.Port)
+}
+
 // crowded reports whether as many other clients as may be are live on b's port.
 // One that has the address already is not the next one, and who had b before
 // makes room for it.
-func (c *decider) crowded(b *provision.Binding) bool {
+func (c *decider) crowded(b Binding) bool {
 	if rec, ok := c.leases.Get(b.IP); ok && rec.MAC == c.mac && rec.Live(c.now) {
 		return false
 	}
-	rows := c.d.Match.Loc.Rows // of a port without a number
-	if b.Port != 0 {
-		rows = c.snap.ByPort(b.Device, b.Port)
-	}
-	var seen [maxPortMACs]provision.MAC
-	n := 0
-	for i := range rows {
-		rec, ok := c.leases.Get(rows[i].IP)
-		if !ok || rows[i].IP == b.IP || rec.MAC == c.mac || !rec.Live(c.now) || holds(seen[:n], rec.MAC) {
-			continue
+	var others crowd
+	lines := c.onPort(b.Line)
+	for i := range lines.Len() {
+		for ip := range lines.At(i).Hosts4() {
+			if ip == b.IP {
+				continue
+			}
+			if rec, ok := c.leases.Get(ip); ok && c.join(&others, &rec) {
+				return true
+			}
 		}
-		if seen[n] = rec.MAC; n+1 >= c.cfg.maxMACs {
-			return true
-		}
-		n++
 	}
 	return false
 }
@@ -154,7 +175,7 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	if !id.IsValid() {
 		return false
 	}
-	c.d.Outcome, c.d.YourIP, c.d.Binding = OutcomeAckShortened, ciaddr, nil
+	c.d.Outcome, c.d.YourIP, c.d.Binding = OutcomeAckShortened, ciaddr, Binding{}
 	c.d.Reply = wire.Reply{
 		Type: wire.Ack, CIAddr: ciaddr, YIAddr: ciaddr, ServerID: id, Options: c.options(n),
 		LeaseTime: uint32(shortLease / time.Second), RenewTime: shortRenew, RebindTime: shortRebind,

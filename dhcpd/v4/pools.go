@@ -247,25 +247,25 @@ func (c *Config) Quarantine(share float64) time.Duration {
 
 // PoolView is what a decision may ask the allocators; it changes nothing.
 type PoolView interface {
-	// Pick chooses an address of the pool at place i for mac; 0: there is none.
-	Pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit)
+	// Pick chooses an address of the pool at place i for who; 0: there is none.
+	Pick(i int, who provision.Owner, want netip.Addr, now time.Time) (netip.Addr, pool.Fit)
 	// Slot tells what an address of the pool at place i is.
 	Slot(i int, a netip.Addr, now time.Time) pool.Slot
 	// Held is how many addresses of the pool at place i are offered or leased at a port.
 	Held(i int, port uint64) int
 	// Quarantined is the share of the pool at place i that is in quarantine.
 	Quarantined(i int, now time.Time) float64
-	// Owned returns the address of the pool at place i that mac has or had last.
-	Owned(i int, mac provision.MAC) (netip.Addr, bool)
+	// Owned returns the address of the pool at place i that who has or had last.
+	Owned(i int, who provision.Owner) (netip.Addr, bool)
 }
 
-// usable reports whether mac may have the address of the slot.
-func usable(s pool.Slot, mac provision.MAC) bool {
+// usable reports whether who may have the address of the slot.
+func usable(s pool.Slot, who provision.Owner) bool {
 	switch s.State {
 	case pool.StateFree:
 		return !s.Bound
 	case pool.StateOffered, pool.StateLeased:
-		return !s.Bound && s.MAC == mac
+		return !s.Bound && s.Owner == who
 	}
 	return false
 }

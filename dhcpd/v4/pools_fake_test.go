@@ -36,7 +36,7 @@ func fill(t testing.TB, cfg *Config, snap *provision.Snapshot, tab *lease.Table)
 				one.Restore(rec.IP, rec.Holder(), pool.StateLeased, rec.Expires)
 				one.SetPlace(rec.IP, PortOfLease(rec))
 			case rec.State == lease.StateQuarantined && testNow.Before(rec.Expires):
-				one.Restore(rec.IP, rec.MAC, pool.StateQuarantined, rec.Expires)
+				one.Restore(rec.IP, provision.Owner{}, pool.StateQuarantined, rec.Expires)
 			case rec.Pool != "" && rec.State != lease.StateQuarantined:
 				one.Restore(rec.IP, rec.Holder(), pool.StateFree, time.Time{})
 			}
@@ -54,8 +54,8 @@ func fill(t testing.TB, cfg *Config, snap *provision.Snapshot, tab *lease.Table)
 	return made
 }
 
-func (p *testPools) Pick(i int, mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, pool.Fit) {
-	return p.all[i].Pick(mac, want, now)
+func (p *testPools) Pick(i int, who provision.Owner, want netip.Addr, now time.Time) (netip.Addr, pool.Fit) {
+	return p.all[i].Pick(who, want, now)
 }
 
 func (p *testPools) Slot(i int, a netip.Addr, now time.Time) pool.Slot { return p.all[i].Get(a, now) }
@@ -67,4 +67,4 @@ func (p *testPools) Quarantined(i int, now time.Time) float64 {
 	return float64(c.Quarantined) / float64(max(c.Size, 1))
 }
 
-func (p *testPools) Owned(i int, mac provision.MAC) (netip.Addr, bool) { return p.all[i].Of(mac) }
+func (p *testPools) Owned(i int, who provision.Owner) (netip.Addr, bool) { return p.all[i].Of(who) }

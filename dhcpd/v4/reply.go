@@ -5,12 +5,11 @@ import (
 	"net/netip"
 
 	"github.com/usher-agent/usher/dhcpd/wire"
-	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
 // prepare fills what every reply about a binding has.
-func (c *decider) prepare(b *provision.Binding) (*subnet, bool) {
+func (c *decider) prepare(b Binding) (*subnet, bool) {
 	c.d.Binding, c.d.YourIP = b, b.IP
 	n := c.cfg.subnetOf(b.IP)
 	if n == nil {
@@ -34,7 +33,7 @@ func (c *decider) options(n *subnet) *wire.OptionSet {
 }
 
 // grant plans an OFFER or an ACK of b's address.
-func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
+func (c *decider) grant(t wire.MessageType, b Binding) {
 	if o := c.permit(b); o != 0 {
 		c.d.Binding, c.d.YourIP = b, b.IP
 		if o == OutcomeMACReported {
@@ -52,17 +51,17 @@ func (c *decider) grant(t wire.MessageType, b *provision.Binding) {
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.Outcome, c.d.Swap = OutcomeOffer, c.differs(b)
+		c.d.Outcome, c.d.Swap = OutcomeOffer, c.differs(b.Line)
 		return
 	}
 	c.d.Outcome = OutcomeAck
 	r.CIAddr = c.r.P.CIAddr()
-	c.d.Report = c.differs(b)
+	c.d.Report = c.differs(b.Line)
 	c.record(b, n)
 }
 
 // record plans the lease record of an ACK.
-func (c *decider) record(b *provision.Binding, n *subnet) {
+func (c *decider) record(b Binding, n *subnet) {
 	p := &c.r.P
 	rec := lease.Record{
 		IP:         b.IP,
@@ -112,18 +111,18 @@ func (c *decider) record(b *provision.Binding, n *subnet) {
 	c.d.Rec = rec
 }
 
-// nak plans a refusal; b is what the client would get, nil if nothing.
-func (c *decider) nak(o Outcome, b *provision.Binding) {
+// nak plans a refusal; b is what the client would get, none if nothing.
+func (c *decider) nak(o Outcome, b Binding) {
 	at := c.r.P.CIAddr()
 	if !at.IsValid() {
 		at = c.r.P.Requested()
 	}
 	n := c.cfg.subnetOf(at)
-	if b != nil {
+	if b.Line != nil {
 		c.d.Binding, c.d.YourIP = b, b.IP
 	}
 	id := c.serverID(n)
-	if !id.IsValid() && b != nil {
+	if !id.IsValid() && b.Line != nil {
 		id = c.serverID(c.cfg.subnetOf(b.IP))
 	}
 	if !id.IsValid() {

@@ -184,7 +184,7 @@ func snapshotOf(t *testing.T, a ACL, source provision.Source) *provision.Snapsho
 		for _, ip := range addrs {
 			four := ip.As4()
 			id := provision.SubscriberID(binary.BigEndian.Uint32(four[:]))
-			in.Bindings = append(in.Bindings, provision.Binding{Subscriber: id, IP: ip})
+			in.Lines = append(in.Lines, provision.Line{Subscriber: id, Addresses: provision.Hosts4(ip)})
 			in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: st})
 		}
 	}

@@ -248,7 +248,7 @@ func BenchmarkWant100k(b *testing.B) {
 	}
 	for i := range 100_000 {
 		id := provision.SubscriberID(i + 1)
-		in.Bindings = append(in.Bindings, provision.Binding{Subscriber: id, IP: provisiontest.IP(i), MAC: provision.MAC{2, 0, 0, byte(i >> 16), byte(i >> 8), byte(i)}})
+		in.Lines = append(in.Lines, provision.Line{Subscriber: id, Addresses: provision.Hosts4(provisiontest.IP(i)), MAC: provision.MAC{2, 0, 0, byte(i >> 16), byte(i >> 8), byte(i)}})
 		in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: []provision.State{provision.StateActive, provision.StateStop, provision.StatePause}[i%3]})
 	}
 	snap, _ := provision.Build(in)

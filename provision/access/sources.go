@@ -100,7 +100,7 @@ func (s *Sources) addInterfaces(o *SourceOptions, in *Inputs) {
 	// Named in both ways by two patterns: guarded by address and MAC, the stricter one.
 	in.GuardVLAN = slices.DeleteFunc(in.GuardVLAN, func(name string) bool { return slices.Contains(in.GuardDirect, name) })
 	at := vlanInterfaces(o.VLANOf, in.GuardVLAN)
-	in.InterfaceOf = func(b *provision.Binding) string { return at[b.VLAN] }
+	in.InterfaceOf = func(l *provision.Line) string { return at[l.VLAN] }
 }
 
 // vlanInterfaces tells which guarded interface is that of a VLAN. A VLAN with

@@ -97,7 +97,7 @@ func TestSourcesAreReconfigured(t *testing.T) {
 	assert.Empty(t, in.GuardDirect)
 	assert.Equal(t, []string{"eth1", "eth2.100"}, in.GuardVLAN)
 	assert.Equal(t, []VLANBinding{{Interface: "eth1", IP: testIP}}, in.BoundVLAN)
-	assert.Equal(t, "eth2.100", in.InterfaceOf(&provision.Binding{VLAN: 100}))
+	assert.Equal(t, "eth2.100", in.InterfaceOf(&provision.Line{VLAN: 100}))
 	s.Reconfigure(SourceOptions{Exempt: []provision.SubscriberID{3}})
 	assert.Equal(t, Inputs{Exempt: []provision.SubscriberID{3}}, s.Inputs())
 }

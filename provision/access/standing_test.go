@@ -17,7 +17,7 @@ func TestStanding(t *testing.T) {
 	active, paused, stopped, guest := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.100")
 	in := provision.Input{
 		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateActive}, {ID: 2, State: provision.StatePause}, {ID: 3, State: provision.StateStop}},
-		Bindings:    []provision.Binding{{Subscriber: 1, IP: active}, {Subscriber: 2, IP: paused}, {Subscriber: 3, IP: stopped}},
+		Lines:       []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(active)}, {Subscriber: 2, Addresses: provision.Hosts4(paused)}, {Subscriber: 3, Addresses: provision.Hosts4(stopped)}},
 		Subnets:     []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 	}
 	for _, dry := range []bool{false, true} {

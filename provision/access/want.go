@@ -36,9 +36,9 @@ type Inputs struct {
 	GuardVLAN   []string
 	BoundDirect []DirectBinding
 	BoundVLAN   []VLANBinding
-	// InterfaceOf tells the guarded interface behind which a binding lives;
+	// InterfaceOf tells the guarded interface that a line is behind;
 	// empty: not known. It may be nil.
-	InterfaceOf func(*provision.Binding) string
+	InterfaceOf func(*provision.Line) string
 }
 
 // DirectBinding is an address with the only MAC that may use it.
@@ -124,8 +124,10 @@ func exemption(s *provision.Snapshot, in Inputs, prefixes []netip.Prefix) func(n
 	ids := map[provision.SubscriberID]bool{}
 	for _, id := range in.Exempt {
 		ids[id] = true
-		for _, b := range s.BySubscriber(id) {
-			addrs[b.IP] = true
+		for l := range s.BySubscriber(id).All() {
+			for ip := range l.Hosts4() {
+				addrs[ip] = true
+			}
 		}
 	}
 	for _, l := range in.Leases {
@@ -166,10 +168,10 @@ func boundDirect(s *provision.Snapshot, in Inputs) Keys {
 	if len(in.GuardDirect) == 0 {
 		return ""
 	}
-	keys := slices.Grow([]byte(DirectBindings(in.BoundDirect...)), len(s.Bindings())*SetBoundDirect.Width())
-	for i := range s.Bindings() {
-		if b := &s.Bindings()[i]; b.MAC != (provision.MAC{}) {
-			keys, _ = SetBoundDirect.appendKey(keys, Fields{Addr: b.IP, MAC: b.MAC}) // its rows are IPv4
+	keys := slices.Grow([]byte(DirectBindings(in.BoundDirect...)), s.Len()*SetBoundDirect.Width())
+	for ip, l := range s.Hosts4() {
+		if !l.MAC.IsZero() {
+			keys, _ = SetBoundDirect.appendKey(keys, Fields{Addr: ip, MAC: l.MAC}) // all are IPv4
 		}
 	}
 	return Keys(keys)
@@ -187,13 +189,14 @@ func boundVLAN(s *provision.Snapshot, in Inputs) Keys {
 			out = append(out, b)
 		}
 	}
-	for i := range s.Bindings() {
+	for l := range s.Lines().All() {
 		if len(guarded) == 0 || in.InterfaceOf == nil {
 			break
 		}
-		b := &s.Bindings()[i]
-		if name := in.InterfaceOf(b); guarded[name] {
-			out = append(out, VLANBinding{name, b.IP})
+		if name := in.InterfaceOf(l); guarded[name] {
+			for ip := range l.Hosts4() {
+				out = append(out, VLANBinding{name, ip})
+			}
 		}
 	}
 	return VLANBindings(out...)

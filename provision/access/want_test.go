@@ -25,12 +25,12 @@ func prefixes(s ...string) []netip.Prefix {
 func TestWant(t *testing.T) {
 	snap := provisiontest.Build(t, provision.Input{
 		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateStop}, {ID: 2, State: provision.StatePause}, {ID: 3, State: provision.StateActive}, {ID: 4, State: provision.StateStop}, {ID: 5, State: provision.StatePause}},
-		Bindings: []provision.Binding{
-			{Subscriber: 1, IP: provisiontest.Addr("192.0.2.1"), MAC: provision.MAC{2, 0, 0, 0, 0, 1}},
-			{Subscriber: 2, IP: provisiontest.Addr("192.0.2.2"), VLAN: 7},
-			{Subscriber: 3, IP: provisiontest.Addr("192.0.2.3"), MAC: provision.MAC{2, 0, 0, 0, 0, 3}},
-			{Subscriber: 4, IP: provisiontest.Addr("192.0.2.4")},
-			{Subscriber: 4, IP: provisiontest.Addr("192.0.2.14")},
+		Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.1")), MAC: provision.MAC{2, 0, 0, 0, 0, 1}},
+			{Subscriber: 2, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.2")), VLAN: 7},
+			{Subscriber: 3, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.3")), MAC: provision.MAC{2, 0, 0, 0, 0, 3}},
+			{Subscriber: 4, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.4"))},
+			{Subscriber: 4, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.14"))},
 		},
 	})
 	base := ACL{SetStopped: keys("192.0.2.1", "192.0.2.4", "192.0.2.14"), SetPaused: keys("192.0.2.2")}
@@ -82,7 +82,7 @@ func TestWant(t *testing.T) {
 			}},
 		{name: "source guard of VLANs", in: Inputs{GuardVLAN: []string{"eth0.7"},
 			BoundVLAN: []VLANBinding{{"eth0.8", provisiontest.Addr("192.0.2.4")}, {"eth0.7", provisiontest.Addr("192.0.2.60")}},
-			InterfaceOf: func(b *provision.Binding) string {
+			InterfaceOf: func(b *provision.Line) string {
 				if b.VLAN == 7 {
 					return "eth0.7"
 				}

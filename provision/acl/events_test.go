@@ -31,7 +31,7 @@ func (r *router) enforce(table *acl.Table, addrs []netip.Addr) *access.Enforcer 
 	var in provision.Input
 	for i, ip := range addrs {
 		id := provision.SubscriberID(i + 1)
-		in.Bindings = append(in.Bindings, provision.Binding{Subscriber: id, IP: ip})
+		in.Lines = append(in.Lines, provision.Line{Subscriber: id, Addresses: provision.Hosts4(ip)})
 		in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: provision.StateStop})
 	}
 	snap, _ := provision.Build(in)

@@ -17,7 +17,7 @@ type batch struct {
 	directErr error // why the direct source was given up
 	rowsRead  bool  // the direct source answered: later errors are not its own
 
-	numbers map[int64]int             // state_id of customers; provision.NoStateID: the card tells none
+	numbers map[int64]int             // state_id of customers; noStateID: the card tells none
 	kept    map[int64]provision.State // state of the previous snapshot, of those that gave no answer
 	cards   map[int64]bool            // customers whose card was read
 	zero    bool                      // state 0 can be listed
@@ -46,10 +46,10 @@ func (b *batch) direct(ctx context.Context) error {
 	if err := b.readDevices(ctx); err != nil {
 		return err
 	}
-	b.in.Bindings = make([]provision.Binding, 0, rows.Len())
+	b.in.Lines = make([]provision.Line, 0, rows.Len())
 	unlisted := make(map[int64]struct{})
 	for r := range rows.All() {
-		b.in.Bindings = append(b.in.Bindings, b.binding(&r))
+		b.in.Lines = append(b.in.Lines, b.line(&r))
 		if _, listed := b.numbers[r.Customer]; !listed {
 			unlisted[r.Customer] = struct{}{}
 		}
@@ -62,17 +62,17 @@ func (b *batch) direct(ctx context.Context) error {
 	return nil
 }
 
-// binding turns a row into our vocabulary, its device found by id, MAC or address.
-func (b *batch) binding(r *userside.BindingRow) provision.Binding {
+// line turns a row into our vocabulary, its device found by id, MAC or address.
+func (b *batch) line(r *userside.BindingRow) provision.Line {
 	d := b.devices.resolve(r)
-	out := provision.Binding{
+	out := provision.Line{
 		Subscriber: provision.SubscriberID(r.Customer),
-		IP:         r.IP,
-		MAC:        provision.MAC(r.MAC),
 		Device:     d,
 		Port:       r.Port,
 		PortName:   r.PortName,
 		VLAN:       r.VLAN,
+		MAC:        provision.MAC(r.MAC),
+		Addresses:  provision.Hosts4(r.IP),
 	}
 	b.devices.completePort(&out)
 	return out
@@ -243,17 +243,17 @@ func (t *deviceTable) list() []provision.Device {
 }
 
 // completePort fills the name of a numbered port, or the number of a named one.
-func (t *deviceTable) completePort(b *provision.Binding) {
-	if b.Device == 0 || (b.Port != 0) == (b.PortName != "") {
+func (t *deviceTable) completePort(l *provision.Line) {
+	if l.Device == 0 || (l.Port != 0) == (l.PortName != "") {
 		return
 	}
-	for _, i := range t.ifaces[b.Device] {
-		if b.Port != 0 && i.Number == b.Port {
-			b.PortName = i.Name
+	for _, i := range t.ifaces[l.Device] {
+		if l.Port != 0 && i.Number == l.Port {
+			l.PortName = i.Name
 			return
 		}
-		if b.Port == 0 && i.Name == b.PortName {
-			b.Port = i.Number
+		if l.Port == 0 && i.Name == l.PortName {
+			l.Port = i.Number
 			return
 		}
 	}

@@ -77,44 +77,29 @@ func onlySwitches(links []userside.Link) []userside.Link {
 func (b *batch) rows(c *userside.Customer, ports []userside.Link) {
 	b.card(c)
 	if len(c.Addresses) == 0 && len(ports) > 0 {
-		b.row(provision.Binding{Subscriber: provision.SubscriberID(c.ID)}, ports) // a pool may have one
+		b.row(provision.Line{Subscriber: provision.SubscriberID(c.ID)}, ports) // a pool may have one
 		return
 	}
 	for _, a := range c.Addresses {
 		if !a.IP.IsValid() && a.MAC == (userside.MAC{}) {
 			continue // a subnet
 		}
-		b.row(provision.Binding{Subscriber: provision.SubscriberID(c.ID), IP: a.IP, MAC: provision.MAC(a.MAC)}, ports)
+		b.row(provision.Line{Subscriber: provision.SubscriberID(c.ID), MAC: provision.MAC(a.MAC), Addresses: provision.Hosts4(a.IP)}, ports)
 	}
 }
 
 // row adds one row for each of the ports, or one without a port.
-func (b *batch) row(row provision.Binding, ports []userside.Link) {
+func (b *batch) row(row provision.Line, ports []userside.Link) {
 	if len(ports) == 0 {
-		b.in.Bindings = append(b.in.Bindings, row)
+		b.in.Lines = append(b.in.Lines, row)
 		return
 	}
 	for _, l := range ports {
 		row.Device = b.devices.resolve(&userside.BindingRow{Device: l.ObjectID})
 		row.Port, row.PortName = l.Port, l.PortName
 		b.devices.completePort(&row)
-		b.in.Bindings = append(b.in.Bindings, row)
+		b.in.Lines = append(b.in.Lines, row)
 	}
-}
-
-// known gives the rows that prev has of a customer, those without an address too.
-func known(prev *provision.Snapshot, id provision.SubscriberID) []*provision.Binding {
-	rows := prev.BySubscriber(id)
-	seats := prev.SeatsOf(id)
-	if len(seats) == 0 {
-		return rows
-	}
-	rows = slices.Clone(rows)
-	for i := range seats {
-		s := &seats[i]
-		rows = append(rows, &provision.Binding{Subscriber: s.Subscriber, MAC: s.MAC, Device: s.Device, Port: s.Port, PortName: s.PortName, VLAN: s.VLAN})
-	}
-	return rows
 }
 
 // keepUnanswered keeps the rows of customers that get_data is refused for, one
@@ -126,13 +111,14 @@ func (b *batch) keepUnanswered(ids []int64, got *asked) {
 			continue
 		}
 		sub := provision.SubscriberID(id)
-		rows := known(b.prev, sub)
-		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Subscriber: sub,
-			Detail: fmt.Sprintf("get_data is refused for this customer; %d rows of the last fetch are kept", len(rows))})
-		b.kept[id] = b.prev.State(sub)
-		for _, r := range rows {
-			b.in.Bindings = append(b.in.Bindings, *r)
+		lines, rows := b.prev.BySubscriber(sub), 0
+		for l := range lines.All() {
+			rows += max(1, len(l.Addresses))
+			b.in.Lines = append(b.in.Lines, *l)
 		}
+		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Subscriber: sub,
+			Detail: fmt.Sprintf("get_data is refused for this customer; %d rows of the last fetch are kept", rows)})
+		b.kept[id] = b.prev.State(sub)
 	}
 }
 
@@ -186,7 +172,7 @@ func (b *batch) followChains(ctx context.Context, customers []int64, ports map[i
 		case end.link.ObjectID > 0:
 			ports[id] = []userside.Link{end.link}
 		case !asked:
-			for _, row := range known(b.prev, provision.SubscriberID(id)) {
+			for row := range b.prev.BySubscriber(provision.SubscriberID(id)).All() {
 				if row.Device != 0 {
 					ports[id] = []userside.Link{{ObjectType: "switch", ObjectID: int64(row.Device), Port: row.Port, PortName: row.PortName}}
 					break

@@ -132,10 +132,10 @@ var (
 	macA = provision.MAC{0, 0, 0x5e, 0, 0x53, 10}
 	macB = provision.MAC{0, 0, 0x5e, 0, 0x53, 11}
 
-	row1 = provision.Binding{Subscriber: 1, IP: addr(1), MAC: mac1, Device: 10, Port: 1, PortName: "ge-0/0/1"}
-	row2 = provision.Binding{Subscriber: 2, IP: addr(2), MAC: mac2, Device: 10, Port: 2, PortName: "ge-0/0/2"}
-	row3 = provision.Binding{Subscriber: 3, IP: addr(3), Device: 11, Port: 1, PortName: "Gi0/1"}
-	row4 = provision.Binding{Subscriber: 3, IP: addr(4), MAC: mac4}
+	row1 = provision.Line{Subscriber: 1, Addresses: provision.Hosts4(addr(1)), MAC: mac1, Device: 10, Port: 1, PortName: "ge-0/0/1"}
+	row2 = provision.Line{Subscriber: 2, Addresses: provision.Hosts4(addr(2)), MAC: mac2, Device: 10, Port: 2, PortName: "ge-0/0/2"}
+	row3 = provision.Line{Subscriber: 3, Addresses: provision.Hosts4(addr(3)), Device: 11, Port: 1, PortName: "Gi0/1"}
+	row4 = provision.Line{Subscriber: 3, Addresses: provision.Hosts4(addr(4)), MAC: mac4}
 
 	devices = []provision.Device{
 		{ID: 10, Name: "sw-10", MAC: macA, IP: netip.MustParseAddr("192.0.2.10")},
@@ -164,9 +164,17 @@ func fetch(t *testing.T, f *Fetcher, prev *provision.Snapshot) provision.Input {
 	return in
 }
 
+// ipOf returns the address of a line that has one or none.
+func ipOf(l provision.Line) netip.Addr {
+	for ip := range l.Hosts4() {
+		return ip
+	}
+	return netip.Addr{}
+}
+
 func sorted(in provision.Input) {
 	slices.SortFunc(in.Subscribers, func(a, b provision.Subscriber) int { return cmp.Compare(a.ID, b.ID) })
-	slices.SortFunc(in.Bindings, func(a, b provision.Binding) int { return a.IP.Compare(b.IP) })
+	slices.SortFunc(in.Lines, func(a, b provision.Line) int { return ipOf(a).Compare(ipOf(b)) })
 	slices.SortFunc(in.Devices, func(a, b provision.Device) int { return cmp.Compare(a.ID, b.ID) })
 }
 
@@ -194,7 +202,7 @@ func TestFetchDirect(t *testing.T) {
 	before := time.Now()
 	in := fetch(t, f, nil)
 	require.Equal(t, provision.SourceDirect, in.Source)
-	require.Equal(t, []provision.Binding{row1, row2, row3, row4}, in.Bindings)
+	require.Equal(t, []provision.Line{row1, row2, row3, row4}, in.Lines)
 	require.Equal(t, subscribers, in.Subscribers)
 	require.Equal(t, devices, in.Devices)
 	require.Empty(t, in.Problems)
@@ -214,7 +222,7 @@ func TestFetchComposed(t *testing.T) {
 			f, log := newFetcher(t, c, Options{Bindings: mode})
 			in := fetch(t, f, nil)
 			require.Equal(t, provision.SourceComposed, in.Source)
-			require.Equal(t, []provision.Binding{row1, row2, row3}, in.Bindings)
+			require.Equal(t, []provision.Line{row1, row2, row3}, in.Lines)
 			require.Equal(t, subscribers, in.Subscribers)
 			require.Equal(t, devices, in.Devices)
 			require.Empty(t, in.Problems)
@@ -257,7 +265,7 @@ func TestFallback(t *testing.T) {
 				case strings.HasPrefix(name, "empty"):
 					require.NoError(t, err)
 					require.Equal(t, provision.SourceDirect, in.Source)
-					require.Empty(t, in.Bindings)
+					require.Empty(t, in.Lines)
 				case tt.falls && mode == ModeAuto:
 					require.NoError(t, err)
 					require.Equal(t, provision.SourceComposed, in.Source)
@@ -466,16 +474,16 @@ func TestDevicesResolve(t *testing.T) {
 		_, c := newFakeERP(t, rules)
 		f, _ := newFetcher(t, c, Options{})
 		in := fetch(t, f, nil)
-		require.Equal(t, provision.Binding{Subscriber: 1, IP: addr(1), Device: 10, Port: 1, PortName: "ge-0/0/1"}, in.Bindings[0], "found by address")
-		require.Equal(t, provision.Binding{Subscriber: 2, IP: addr(2), Device: 11, Port: 1, PortName: "Gi0/1"}, in.Bindings[1], "found by MAC, port by name")
-		require.Equal(t, provision.DeviceID(55), in.Bindings[4].Device)
+		require.Equal(t, provision.Line{Subscriber: 1, Addresses: provision.Hosts4(addr(1)), Device: 10, Port: 1, PortName: "ge-0/0/1"}, in.Lines[0], "found by address")
+		require.Equal(t, provision.Line{Subscriber: 2, Addresses: provision.Hosts4(addr(2)), Device: 11, Port: 1, PortName: "Gi0/1"}, in.Lines[1], "found by MAC, port by name")
+		require.Equal(t, provision.DeviceID(55), in.Lines[4].Device)
 		again := fetch(t, f, nil)
-		require.Equal(t, in.Bindings, again.Bindings, "made ids are stable")
+		require.Equal(t, in.Lines, again.Lines, "made ids are stable")
 		snap, problems := provision.Build(in)
-		require.Len(t, snap.ByPort(in.Bindings[2].Device, 7), 1)
-		require.Equal(t, in.Bindings[2].Device, snap.DeviceByMAC(provision.MAC{0, 0, 0x5e, 0, 0x53, 0xff}).ID)
-		require.Equal(t, in.Bindings[3].Device, snap.DeviceByIP(netip.MustParseAddr("192.0.2.77")).ID)
-		require.NotEqual(t, in.Bindings[2].Device, in.Bindings[3].Device)
+		require.Equal(t, 1, snap.ByPort(in.Lines[2].Device, 7).Len())
+		require.Equal(t, in.Lines[2].Device, snap.DeviceByMAC(provision.MAC{0, 0, 0x5e, 0, 0x53, 0xff}).ID)
+		require.Equal(t, in.Lines[3].Device, snap.DeviceByIP(netip.MustParseAddr("192.0.2.77")).ID)
+		require.NotEqual(t, in.Lines[2].Device, in.Lines[3].Device)
 		require.Len(t, problems, 1, "device 56 is listed nowhere")
 		require.Equal(t, provision.ProblemUnknownDevice, problems[0].Kind)
 	})
@@ -527,9 +535,9 @@ func TestComposedOddities(t *testing.T) {
 			"customer.get_data?customer_id=3":   `200 {"result":"OK","data":{"id":3,"state_id":0}}`,
 		}, Options{BatchSize: 2})
 		in := fetch(t, f, nil)
-		require.ElementsMatch(t, []provision.Binding{
+		require.ElementsMatch(t, []provision.Line{
 			{Subscriber: 1, Device: 10, Port: 1, PortName: "ge-0/0/1"}, row2, {Subscriber: 3, Device: 11, Port: 1, PortName: "Gi0/1"},
-		}, in.Bindings, "who has a port but no address is told too")
+		}, in.Lines, "who has a port but no address is told too")
 		calls := e.calls()
 		require.Contains(t, calls, "customer.get_data?customer_id=1,2")
 		require.Contains(t, calls, "customer.get_data?customer_id=3")
@@ -549,9 +557,9 @@ func TestComposedOddities(t *testing.T) {
 			"customer.get_data?customer_id=2,3":   refused, "customer.get_data?customer_id=2": refused,
 			"customer.get_data?customer_id=3": `200 {"result":"OK"}`,
 		}, Options{})
-		prev, _ := provision.Build(provision.Input{Bindings: []provision.Binding{row2}, Devices: devices})
+		prev, _ := provision.Build(provision.Input{Lines: []provision.Line{row2}, Devices: devices})
 		in := fetch(t, f, prev)
-		require.Equal(t, []provision.Binding{row1, row2}, in.Bindings, "rows of the refused one are kept, the missing one is gone")
+		require.Equal(t, []provision.Line{row1, row2}, in.Lines, "rows of the refused one are kept, the missing one is gone")
 		require.Equal(t, map[provision.ProblemKind]int{provision.ProblemBadRow: 1}, kinds(in))
 		require.Equal(t, provision.SubscriberID(2), in.Problems[0].Subscriber)
 	})
@@ -574,7 +582,7 @@ func TestComposedOddities(t *testing.T) {
 		_, f := composed(t, map[string]string{"commutation.get_data?object_type=customer": `200 {"result":"OK","data":{"1":[{"object_type":"switch","object_id":10,"interface":1},{"object_type":"switch","object_id":11,"interface":1}]}}`}, Options{})
 		in := fetch(t, f, nil)
 		n := 0
-		for _, b := range in.Bindings {
+		for _, b := range in.Lines {
 			if b.Subscriber == 1 {
 				n++
 			}
@@ -596,7 +604,7 @@ func TestChainsAreBoundedAndCached(t *testing.T) {
 		data = append(data, fmt.Sprintf(`"%d":{"id":%d,"state_id":2,"ip_mac":[{"ip":"100.64.0.%d"}]}`, id, id, id))
 		rules[fmt.Sprintf("commutation.get_data?is_finish_data=1&object_id=%d", id)] =
 			fmt.Sprintf(`200 {"result":"OK","data":{"finish":{"object_type":"switch","object_id":10,"interface":%d}}}`, id)
-		prev.Bindings = append(prev.Bindings, provision.Binding{Subscriber: provision.SubscriberID(id), IP: addr(byte(id)), Device: 11, Port: uint32(id)})
+		prev.Lines = append(prev.Lines, provision.Line{Subscriber: provision.SubscriberID(id), Addresses: provision.Hosts4(addr(byte(id))), Device: 11, Port: uint32(id)})
 	}
 	rules["customer.get_customers_id?state_id=2"] = `200 {"result":"OK","data":[` + strings.Join(ids, ",") + `]}`
 	rules["customer.get_customers_id?state_id=1"], rules["customer.get_customers_id?state_id=0"] = `200 {"result":"OK"}`, `200 {"result":"OK"}`
@@ -615,7 +623,7 @@ func TestChainsAreBoundedAndCached(t *testing.T) {
 	}
 	snap, _ := provision.Build(prev)
 	ports := func(in provision.Input) (out []provision.DeviceID) {
-		for _, b := range in.Bindings {
+		for _, b := range in.Lines {
 			out = append(out, b.Device)
 		}
 		return out

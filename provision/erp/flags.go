@@ -63,8 +63,8 @@ func (b *batch) learnFlags(ctx context.Context) {
 	}
 	var list []candidate
 	seen := make(map[int64]struct{})
-	for i := range b.in.Bindings {
-		id := int64(b.in.Bindings[i].Subscriber)
+	for i := range b.in.Lines {
+		id := int64(b.in.Lines[i].Subscriber)
 		n, listed := b.numbers[id]
 		if _, again := seen[id]; again || !listed || b.cards[id] {
 			continue

@@ -56,10 +56,13 @@ func cardFlags(c *userside.Customer) provision.Flags {
 	}
 }
 
-// stateID gives the number of get_data, provision.NoStateID if it tells none.
+// noStateID stands for a state_id that was not read; to a Policy every negative number does.
+const noStateID = -1
+
+// stateID returns the number of get_data, noStateID if it tells none.
 func stateID(n userside.Int) int {
 	if !n.Set || n.Value < 0 || n.Value > 1<<30 {
-		return provision.NoStateID
+		return noStateID
 	}
 	return int(n.Value)
 }
@@ -70,9 +73,9 @@ func (m *Memory) card(c *userside.Customer) (int, provision.Flags) {
 	defer m.mu.Unlock()
 	s, known := m.customers[c.ID]
 	if !known {
-		s.stateID = provision.NoStateID
+		s.stateID = noStateID
 	}
-	if n := stateID(c.State); n != provision.NoStateID {
+	if n := stateID(c.State); n != noStateID {
 		s.stateID = int32(n)
 	}
 	s.flags = cardFlags(c)

@@ -158,37 +158,37 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 	return answer, nil
 }
 
-// otherAddresses reports whether a card has other addresses or MACs than rows.
-func otherAddresses(c *userside.Customer, rows []*provision.Binding) bool {
+// otherAddresses reports whether a card has other addresses or MACs than lines.
+func otherAddresses(c *userside.Customer, lines provision.Lines) bool {
+	has := make(map[netip.Addr]provision.MAC, lines.Len())
+	for l := range lines.All() {
+		for ip := range l.Hosts4() {
+			has[ip] = l.MAC
+		}
+	}
 	n := 0
 	for _, a := range c.Addresses {
 		if !a.IP.IsValid() {
 			continue
 		}
 		n++
-		i := slices.IndexFunc(rows, func(r *provision.Binding) bool { return r.IP == a.IP })
-		if i < 0 || rows[i].MAC != provision.MAC(a.MAC) {
+		if mac, ok := has[a.IP]; !ok || mac != provision.MAC(a.MAC) {
 			return true
 		}
 	}
-	distinct := make(map[netip.Addr]bool, len(rows))
-	for _, r := range rows {
-		distinct[r.IP] = true
-	}
-	return n != len(distinct)
+	return n != len(has)
 }
 
 // otherMACs reports whether the card of a customer without an address has other
-// MACs than its seats, where pools are to know them.
+// MACs than its vacant lines, where pools are to know them.
 func otherMACs(c *userside.Customer, prev *provision.Snapshot) bool {
-	seats := prev.SeatsOf(provision.SubscriberID(c.ID))
-	if !prev.KeepsSeats() || slices.ContainsFunc(c.Addresses, func(a userside.CustomerAddress) bool { return a.IP.IsValid() }) {
+	if !prev.KeepsVacant() || slices.ContainsFunc(c.Addresses, func(a userside.CustomerAddress) bool { return a.IP.IsValid() }) {
 		return false
 	}
-	has := make(map[provision.MAC]bool, len(seats))
-	for i := range seats {
-		if !seats[i].MAC.IsZero() {
-			has[seats[i].MAC] = true
+	has := make(map[provision.MAC]bool)
+	for l := range prev.BySubscriber(provision.SubscriberID(c.ID)).All() {
+		if l.Vacant() && !l.MAC.IsZero() {
+			has[l.MAC] = true
 		}
 	}
 	told := make(map[provision.MAC]bool, len(c.Addresses))
@@ -206,8 +206,8 @@ func otherMACs(c *userside.Customer, prev *provision.Snapshot) bool {
 func (f *Fetcher) Moved(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (bool, error) {
 	moved := false
 	for _, id := range ids {
-		rows := known(prev, id)
-		if len(rows) == 0 {
+		lines := prev.BySubscriber(id)
+		if lines.Len() == 0 {
 			continue
 		}
 		chain, err := f.client.CustomerChain(ctx, int64(id))
@@ -221,23 +221,23 @@ func (f *Fetcher) Moved(ctx context.Context, ids []provision.SubscriberID, prev 
 		if len(links) == 0 && chain.Finish != nil {
 			links = []userside.Link{*chain.Finish}
 		}
-		if !samePort(links, rows) && f.memory.newlyMoved(int64(id), cabling(links)) {
+		if !samePort(links, lines) && f.memory.newlyMoved(int64(id), cabling(links)) {
 			moved = true
 		}
 	}
 	return moved, nil
 }
 
-// samePort reports whether every row stands on one of the links.
-func samePort(links []userside.Link, rows []*provision.Binding) bool {
-	for _, r := range rows {
+// samePort reports whether every line is at one of the links.
+func samePort(links []userside.Link, lines provision.Lines) bool {
+	for line := range lines.All() {
 		switch {
-		case r.Device >= madeOfIP:
+		case line.Device >= madeOfIP:
 			continue // the ERP has no id for it: nothing to compare
-		case r.Device == 0 && len(links) == 0:
+		case line.Device == 0 && len(links) == 0:
 			continue
 		case !slices.ContainsFunc(links, func(l userside.Link) bool {
-			return l.ObjectID == int64(r.Device) && (l.Port == r.Port || l.Port == 0 && l.PortName == r.PortName)
+			return l.ObjectID == int64(line.Device) && (l.Port == line.Port || l.Port == 0 && l.PortName == line.PortName)
 		}):
 			return false
 		}

@@ -3,6 +3,7 @@ package erp
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -295,7 +296,7 @@ func TestFlagsOfTheDirectSource(t *testing.T) {
 		f, log := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy})
 		in := fetch(t, f, nil)
 		assert.Equal(t, map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "stop"}, states(in))
-		assert.Len(t, in.Bindings, 4)
+		assert.Len(t, in.Lines, 4)
 		assert.Contains(t, log.String(), "former customers cannot be listed")
 	})
 	t.Run("by turns within the bound", func(t *testing.T) {
@@ -392,15 +393,15 @@ func TestComposedEqualsDirect(t *testing.T) {
 					in, err := f.Fetch(ctx, nil)
 					require.NoError(t, err)
 					require.Equal(t, provision.Source(mode), in.Source)
-					for i := range in.Bindings {
-						in.Bindings[i].VLAN = 0
+					for i := range in.Lines {
+						in.Lines[i].VLAN = 0
 					}
 					s, _ := provision.Build(in)
 					print[mode] = s.Fingerprint()
 					snaps = append(snaps, s)
 				}
 				assert.Equal(t, snaps[0].Counts(), snaps[1].Counts())
-				assert.True(t, slices.Equal(snaps[0].Bindings(), snaps[1].Bindings()), "bindings")
+				assert.True(t, reflect.DeepEqual(snaps[0].Lines(), snaps[1].Lines()), "bindings")
 				assert.True(t, slices.Equal(snaps[0].Devices(), snaps[1].Devices()), "devices")
 				assert.True(t, slices.Equal(snaps[0].Subscribers(), snaps[1].Subscribers()), "subscribers")
 				assert.Equal(t, print[ModeDirect], print[ModeComposed])

@@ -240,7 +240,7 @@ func (p *prober) fetch(ctx context.Context, fetcher *Fetcher) (*provision.Snapsh
 		return nil, err
 	}
 	in.Subnets, in.Reserved = p.opts.Subnets, p.opts.Reserved
-	p.out.Source, p.out.Rows = in.Source, len(in.Bindings)
+	p.out.Source, p.out.Rows = in.Source, len(in.Lines)
 	snapshot, problems := provision.Build(in)
 	for _, problem := range problems {
 		p.out.Problems[problem.Kind]++
@@ -249,12 +249,22 @@ func (p *prober) fetch(ctx context.Context, fetcher *Fetcher) (*provision.Snapsh
 	return snapshot, nil
 }
 
+// firstBound returns the first line that has a host address, or nil.
+func firstBound(s *provision.Snapshot) *provision.Line {
+	for l := range s.Lines().All() {
+		if !l.Vacant() {
+			return l
+		}
+	}
+	return nil
+}
+
 // reads tries each read by itself, so that the report can say what the key may do.
 func (p *prober) reads(ctx context.Context, snapshot *provision.Snapshot) {
 	states := p.states(ctx)
 	customer, ip := int64(1), "192.0.2.1"
-	if rows := snapshot.Bindings(); len(rows) > 0 {
-		customer, ip = int64(rows[0].Subscriber), rows[0].IP.String()
+	if l := firstBound(snapshot); l != nil {
+		customer, ip = int64(l.Subscriber), l.Addresses[0].Prefix.Addr().String()
 	} else if len(states) > 0 {
 		customer = states[0]
 	}

@@ -56,7 +56,7 @@ func (b *batch) list(ctx context.Context, n int) error {
 }
 
 func stateName(n int) string {
-	if st := provision.StateFromERP(n); st != provision.StateUnknown {
+	if st := provision.PlainPolicy().States[n]; st != provision.StateUnknown {
 		return st.String()
 	}
 	return strconv.Itoa(n)
@@ -147,7 +147,7 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) er
 // lists told.
 func (b *batch) setState(id int64, state userside.Int) {
 	n := stateID(state)
-	if _, listed := b.numbers[id]; listed && n == provision.NoStateID {
+	if _, listed := b.numbers[id]; listed && n == noStateID {
 		return
 	}
 	b.numbers[id] = n

@@ -20,7 +20,7 @@ import (
 //	crc32c(4)                         of the key and all of the above
 //
 // The key is the address, 4 bytes. Version 1 has no pool, version 2 no key
-// of a seat; both are still read.
+// of a vacant line; both are still read.
 const (
 	encodingVersion = 3
 	versionPoolless = 1
@@ -51,11 +51,8 @@ func encode(dst []byte, r *Record) []byte {
 	dst = appendBytes(dst, r.ClientID)
 	dst = appendBytes(dst, r.Option82)
 	dst = appendBytes(dst, r.Pool)
-	key := r.Key[:]
-	if r.Key.IsZero() {
-		key = nil
-	}
-	dst = appendBytes(dst, key)
+	var room [16]byte
+	dst = appendBytes(dst, r.Key.AppendTo(room[:0]))
 	return binary.BigEndian.AppendUint32(dst, checksum(ipKey(r.IP), dst[base:]))
 }
 
@@ -127,10 +124,9 @@ func decode(key, v []byte) (Record, error) {
 	r.ClientID = cloneOrNil(parts[1])
 	r.Option82 = cloneOrNil(parts[2])
 	r.Pool = string(parts[3])
-	if n := len(parts[4]); n != 0 && n != len(r.Key) {
-		return r, fmt.Errorf("%w %s: key of %d bytes", errRecord, r.IP, n)
+	if err := r.Key.UnmarshalBinary(parts[4]); err != nil {
+		return r, fmt.Errorf("%w %s: %w", errRecord, r.IP, err)
 	}
-	copy(r.Key[:], parts[4])
 	return r, nil
 }
 

@@ -106,7 +106,7 @@ func TestFileOfTheVersionBefore(t *testing.T) {
 	require.Equal(t, Record{
 		IP: netip.MustParseAddr("192.0.2.33"), MAC: provision.MAC{0, 0, 0x5e, 0, 0x53, 33}, Subscriber: 1033, Device: 9, Port: 3,
 		Option82: Hex{1, 1, 'x'}, GIAddr: netip.MustParseAddr("198.51.100.1"), Ifindex: 3, Interface: "eth0",
-		Pool: "homes", Key: provision.MAC{3, 1, 2, 3, 4, 5}, State: StateBound, Start: at, Renewed: at.Add(time.Minute), Expires: at.Add(time.Hour),
+		Pool: "homes", Key: provision.MAC{3, 1, 2, 3, 4, 5}.Owner(), State: StateBound, Start: at, Renewed: at.Add(time.Minute), Expires: at.Add(time.Hour),
 	}, rec)
 	rec, _ = tab.Get(netip.MustParseAddr("192.0.2.23"))
 	require.Equal(t, "guests", rec.Pool)

@@ -87,19 +87,19 @@ type Record struct {
 	Ifindex    int                    `json:"ifindex,omitempty"`  // interface it came in on
 	Interface  string                 `json:"interface,omitempty"`
 	Pool       string                 `json:"pool,omitempty"` // it was given from; empty: the ERP binds the address
-	Key        provision.MAC          `json:"key,omitzero"`   // the Seat of the subscriber whom the pool keeps it for; zero: it keeps it for MAC
+	Key        provision.Owner        `json:"key,omitzero"`   // the vacant Line that the pool keeps it for; zero: it keeps it for MAC
 	State      State                  `json:"state"`
 	Start      time.Time              `json:"start"`   // first ACK of this client for this address
 	Renewed    time.Time              `json:"renewed"` // newest ACK
 	Expires    time.Time              `json:"expires"`
 }
 
-// Holder is whom a pool keeps the address for: a seat by its key, else a client by its MAC.
-func (r *Record) Holder() provision.MAC {
+// Holder returns whom a pool keeps the address for: a vacant line, else a client by its MAC.
+func (r *Record) Holder() provision.Owner {
 	if !r.Key.IsZero() {
 		return r.Key
 	}
-	return r.MAC
+	return r.MAC.Owner()
 }
 
 // Live reports whether the client may still use the address at now.

@@ -72,14 +72,14 @@ func macOf(last byte) provision.MAC { return provision.MAC{0, 0, 0x5e, 0, 0x53, 
 
 // bind makes the ERP know a MAC for the address with the same last byte.
 func (w *neighbourWorld) bind(last, mac byte) {
-	row := provision.Binding{Subscriber: provision.SubscriberID(1000 + int(last)), IP: neighbourIP(last), MAC: macOf(mac)}
-	for i, b := range w.fetched.Bindings {
-		if b.IP == row.IP {
-			w.fetched.Bindings[i] = row
+	row := provision.Line{Subscriber: provision.SubscriberID(1000 + int(last)), Addresses: provision.Hosts4(neighbourIP(last)), MAC: macOf(mac)}
+	for i, b := range w.fetched.Lines {
+		if b.Addresses[0] == row.Addresses[0] {
+			w.fetched.Lines[i] = row
 			return
 		}
 	}
-	w.fetched.Bindings = append(w.fetched.Bindings, row)
+	w.fetched.Lines = append(w.fetched.Lines, row)
 }
 
 func (w *neighbourWorld) fetch() { w.snap, _ = provision.Build(w.fetched) }

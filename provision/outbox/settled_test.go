@@ -14,7 +14,7 @@ func TestSettledReports(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0)
 	report := provision.MACReport{IP: ip(1), MAC: mac(1), At: at}
 	snapshot := func(m provision.MAC, fetched time.Time) func() *provision.Snapshot {
-		s, _ := provision.Build(provision.Input{FetchedAt: fetched, Bindings: []provision.Binding{{Subscriber: 1, IP: ip(1), MAC: m}}})
+		s, _ := provision.Build(provision.Input{FetchedAt: fetched, Lines: []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(ip(1)), MAC: m}}})
 		return func() *provision.Snapshot { return s }
 	}
 	held := func(m provision.MAC, since time.Time) *lease.Table {

@@ -6,59 +6,60 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// The index finds the slot that a MAC has or had last. A map of Go would
+// The index finds the slot that an owner has or had last. A map of Go would
 // allocate while clients come and go; this table never has more entries than there
 // are slots, which is half of it at most. The seed keeps clients that choose their
 // MACs from making it slow.
 
-func (p *Pool) home(mac provision.MAC) uint32 {
-	return uint32(maphash.Bytes(p.seed, mac[:]) >> p.shift)
+func (p *Pool) home(who provision.Owner) uint32 {
+	var room [16]byte
+	return uint32(maphash.Bytes(p.seed, who.AppendTo(room[:0])) >> p.shift)
 }
 
-// place gives where mac is in the index, or where it belongs.
-func (p *Pool) place(mac provision.MAC) (at uint32, found bool) {
+// place gives where who is in the index, or where it belongs.
+func (p *Pool) place(who provision.Owner) (at uint32, found bool) {
 	mask := uint32(len(p.index) - 1)
-	for at = p.home(mac); p.index[at] != 0; at = (at + 1) & mask {
-		if p.slots[p.index[at]-1].mac == mac {
+	for at = p.home(who); p.index[at] != 0; at = (at + 1) & mask {
+		if p.slots[p.index[at]-1].owner == who {
 			return at, true
 		}
 	}
 	return at, false
 }
 
-func (p *Pool) find(mac provision.MAC) (uint32, bool) {
-	at, found := p.place(mac)
+func (p *Pool) find(who provision.Owner) (uint32, bool) {
+	at, found := p.place(who)
 	if !found {
 		return 0, false
 	}
 	return p.index[at] - 1, true
 }
 
-// setMAC says whose slot i is from now on; the slot that mac had before is nobody's
+// setOwner says whose slot i is from now on; the slot that who had before is nobody's
 // in the index, and keeps the name only while it is not free.
-func (p *Pool) setMAC(i uint32, mac provision.MAC) {
+func (p *Pool) setOwner(i uint32, who provision.Owner) {
 	s := &p.slots[i]
-	if s.mac == mac {
-		if at, found := p.place(mac); found && p.index[at] == i+1 {
+	if s.owner == who {
+		if at, found := p.place(who); found && p.index[at] == i+1 {
 			return
 		}
 	}
-	if !s.mac.IsZero() {
-		if at, found := p.place(s.mac); found && p.index[at] == i+1 {
+	if !s.owner.IsZero() {
+		if at, found := p.place(s.owner); found && p.index[at] == i+1 {
 			p.remove(at)
 		}
 	}
-	s.mac = mac
-	if mac.IsZero() {
+	s.owner = who
+	if who.IsZero() {
 		return
 	}
-	at, found := p.place(mac)
+	at, found := p.place(who)
 	if found {
 		if old := &p.slots[p.index[at]-1]; old != s && old.state == StateFree {
 			// Nobody's any more: the entry is taken over below.
 			p.remove(at)
-			old.mac = provision.MAC{}
-			at, _ = p.place(mac)
+			old.owner = provision.Owner{}
+			at, _ = p.place(who)
 		}
 	}
 	p.index[at] = i + 1
@@ -74,7 +75,7 @@ func (p *Pool) remove(at uint32) {
 			if p.index[next] == 0 {
 				return
 			}
-			home := p.home(p.slots[p.index[next]-1].mac)
+			home := p.home(p.slots[p.index[next]-1].owner)
 			// Leave it if its home lies behind the gap, in the circle.
 			if (next-home)&mask >= (next-at)&mask {
 				break
@@ -85,10 +86,11 @@ func (p *Pool) remove(at uint32) {
 	}
 }
 
-// fnv is FNV-1a. It must stay as it is: it decides which address a new client gets.
-func fnv(mac provision.MAC) uint32 {
+// fnv is FNV-1a of the bytes. It must stay as it is: it decides which address a new client gets.
+func fnv(who provision.Owner) uint32 {
+	var room [16]byte
 	h := uint32(2166136261)
-	for _, b := range mac {
+	for _, b := range who.AppendTo(room[:0]) {
 		h = (h ^ uint32(b)) * 16777619
 	}
 	return h

@@ -21,7 +21,7 @@ func TestPlacesAgainstCount(t *testing.T) {
 		at := map[netip.Addr]uint64{}
 		for range 2000 {
 			now = now.Add(time.Duration(rnd.IntN(3)) * time.Second)
-			a, m := host(1+byte(rnd.IntN(24))), mac(rnd.IntN(30))
+			a, m := host(1+byte(rnd.IntN(24))), owner(rnd.IntN(30))
 			place := uint64(rnd.IntN(12)) << 40 // 0 is none
 			switch rnd.IntN(6) {
 			case 0, 1:

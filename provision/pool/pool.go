@@ -2,7 +2,7 @@
 // records and knows no clock, disk or packet: the caller tells what it granted,
 // until when, and what the ERP binds. A client that comes back gets its earlier
 // address while nobody else has it, and a new one begins to look where the hash of
-// its MAC points, so that the answer is the same after a loss of everything.
+// its owner points, so that the answer is the same after a loss of everything.
 package pool
 
 import (
@@ -53,9 +53,9 @@ func (s State) String() string {
 // Slot is what is known of one address.
 type Slot struct {
 	State State
-	Bound bool          // the ERP binds it: it goes to no client of the pool
-	MAC   provision.MAC // who has it, or had it last; zero: nobody yet
-	Until time.Time     // of offered, leased and quarantined
+	Bound bool            // the ERP binds it: it goes to no client of the pool
+	Owner provision.Owner // who has it, or had it last; zero: nobody yet
+	Until time.Time       // of offered, leased and quarantined
 }
 
 // Counts are the sizes of a pool. Bound addresses are in none of the others.
@@ -97,7 +97,7 @@ type slot struct {
 	until      int64  // milliseconds since 1970
 	place      uint64 // where the client is; 0: not known
 	prev, next uint32
-	mac        provision.MAC
+	owner      provision.Owner
 	state      State
 	list       uint8
 	bound      bool
@@ -114,7 +114,7 @@ type Pool struct {
 	lists       [lists]list
 	counts      [StateReserved + 1]int // of unbound slots
 	bound       int                    // bound and not reserved
-	index       []uint32               // MAC to slot+1, open addressing
+	index       []uint32               // owner to slot+1, open addressing
 	newest      int64                  // time of the latest call, milliseconds since 1970
 	places      []placeCount
 	shift       uint8
@@ -208,7 +208,7 @@ func (p *Pool) Get(a netip.Addr, now time.Time) Slot {
 	}
 	p.settle(i, p.clock(now))
 	s := &p.slots[i]
-	out := Slot{State: s.state, Bound: s.bound, MAC: s.mac}
+	out := Slot{State: s.state, Bound: s.bound, Owner: s.owner}
 	if s.state >= StateOffered && s.state <= StateQuarantined {
 		out.Until = time.UnixMilli(s.until).UTC()
 	}
@@ -229,23 +229,23 @@ const (
 // probes is how far from its hash a new client looks for an address that nobody had yet.
 const probes = 8
 
-// Pick chooses an address for mac and changes nothing: the one it has or had,
+// Pick chooses an address for who and changes nothing: the one it has or had,
 // the one it wants, one that nobody had yet near its hash, the longest unused
 // one. The Fit is zero if none is free.
-func (p *Pool) Pick(mac provision.MAC, want netip.Addr, now time.Time) (netip.Addr, Fit) {
+func (p *Pool) Pick(who provision.Owner, want netip.Addr, now time.Time) (netip.Addr, Fit) {
 	ms := p.clock(now)
 	p.expire(ms, expireStep)
-	if i, known := p.find(mac); known && p.may(i, mac, ms) {
+	if i, known := p.find(who); known && p.may(i, who, ms) {
 		return p.addr(i), FitOwn
 	}
-	if i, inside := p.at(want); inside && p.may(i, mac, ms) {
+	if i, inside := p.at(want); inside && p.may(i, who, ms) {
 		return p.addr(i), FitWanted
 	}
 	n := uint32(len(p.slots))
-	start := fnv(mac) % n
+	start := fnv(who) % n
 	for j := range uint32(min(probes, len(p.slots))) {
 		i := (start + j) % n
-		if p.slots[i].mac.IsZero() && p.may(i, mac, ms) {
+		if p.slots[i].owner.IsZero() && p.may(i, who, ms) {
 			return p.addr(i), FitNew
 		}
 	}
@@ -255,19 +255,19 @@ func (p *Pool) Pick(mac provision.MAC, want netip.Addr, now time.Time) (netip.Ad
 	return netip.Addr{}, 0
 }
 
-// Of gives the address that mac has or had last.
-func (p *Pool) Of(mac provision.MAC) (netip.Addr, bool) {
-	i, known := p.find(mac)
+// Of returns the address that who has or had last.
+func (p *Pool) Of(who provision.Owner) (netip.Addr, bool) {
+	i, known := p.find(who)
 	if !known {
 		return netip.Addr{}, false
 	}
 	return p.addr(i), true
 }
 
-// May reports whether mac may have a at now: it is free, or held for or leased to mac.
-func (p *Pool) May(a netip.Addr, mac provision.MAC, now time.Time) bool {
+// May reports whether who may have a at now: it is free, or held for or leased to who.
+func (p *Pool) May(a netip.Addr, who provision.Owner, now time.Time) bool {
 	i, ok := p.at(a)
-	return ok && p.may(i, mac, p.clock(now))
+	return ok && p.may(i, who, p.clock(now))
 }
 
 // PickOffered chooses the address whose offer is the oldest, if that runs out before then,
@@ -281,20 +281,20 @@ func (p *Pool) PickOffered(now, before time.Time) (netip.Addr, Fit) {
 }
 
 // Reoffer is Offer, also of an address that another client was offered, if that offer
-// runs out before then. Whoever made up MACs to have all of the pool offered
+// runs out before then. Whoever made up clients to have all of the pool offered
 // loses to the clients that come later.
-func (p *Pool) Reoffer(a netip.Addr, mac provision.MAC, now, until, before time.Time) bool {
+func (p *Pool) Reoffer(a netip.Addr, who provision.Owner, now, until, before time.Time) bool {
 	i, ok := p.at(a)
 	if !ok {
 		return false
 	}
-	if s := &p.slots[i]; s.list == listOffered && s.mac != mac && s.until < before.UnixMilli() {
+	if s := &p.slots[i]; s.list == listOffered && s.owner != who && s.until < before.UnixMilli() {
 		p.free(i)
 	}
-	return p.Offer(a, mac, now, until)
+	return p.Offer(a, who, now, until)
 }
 
-func (p *Pool) may(i uint32, mac provision.MAC, ms int64) bool {
+func (p *Pool) may(i uint32, who provision.Owner, ms int64) bool {
 	p.settle(i, ms)
 	s := &p.slots[i]
 	switch {
@@ -303,37 +303,37 @@ func (p *Pool) may(i uint32, mac provision.MAC, ms int64) bool {
 	case s.state == StateFree:
 		return true
 	}
-	return (s.state == StateOffered || s.state == StateLeased) && s.mac == mac
+	return (s.state == StateOffered || s.state == StateLeased) && s.owner == who
 }
 
-// Offer holds a for mac until then, as all offers for the same time from now.
-// A lease that mac has on it stays one. It reports whether mac may have it.
-func (p *Pool) Offer(a netip.Addr, mac provision.MAC, now, until time.Time) bool {
+// Offer holds a for who until then, as all offers for the same time from now.
+// A lease that who has on it stays one. It reports whether who may have it.
+func (p *Pool) Offer(a netip.Addr, who provision.Owner, now, until time.Time) bool {
 	i, ok := p.at(a)
-	if !ok || !p.may(i, mac, p.clock(now)) {
+	if !ok || !p.may(i, who, p.clock(now)) {
 		return false
 	}
 	if p.slots[i].state != StateLeased {
-		p.give(i, mac, StateOffered, listOffered, until.UnixMilli())
+		p.give(i, who, StateOffered, listOffered, until.UnixMilli())
 	}
 	return true
 }
 
-// Lease gives a to mac until then, as all leases for the same time from now.
-// It reports whether mac may have it.
-func (p *Pool) Lease(a netip.Addr, mac provision.MAC, now, until time.Time) bool {
+// Lease gives a to who until then, as all leases for the same time from now.
+// It reports whether who may have it.
+func (p *Pool) Lease(a netip.Addr, who provision.Owner, now, until time.Time) bool {
 	i, ok := p.at(a)
-	if !ok || !p.may(i, mac, p.clock(now)) {
+	if !ok || !p.may(i, who, p.clock(now)) {
 		return false
 	}
-	p.give(i, mac, StateLeased, listLeased, until.UnixMilli())
+	p.give(i, who, StateLeased, listLeased, until.UnixMilli())
 	return true
 }
 
-// Release makes a free if mac has it; mac gets it back if it returns in time.
-func (p *Pool) Release(a netip.Addr, mac provision.MAC, now time.Time) bool {
+// Release makes a free if who has it; the same gets it back on a return in time.
+func (p *Pool) Release(a netip.Addr, who provision.Owner, now time.Time) bool {
 	i, ok := p.at(a)
-	if !ok || !p.may(i, mac, p.clock(now)) || p.slots[i].state == StateFree {
+	if !ok || !p.may(i, who, p.clock(now)) || p.slots[i].state == StateFree {
 		return false
 	}
 	p.free(i)
@@ -348,26 +348,26 @@ func (p *Pool) Quarantine(a netip.Addr, now, until time.Time) bool {
 		return false
 	}
 	p.settle(i, p.clock(now))
-	p.give(i, provision.MAC{}, StateQuarantined, listQuarantined, until.UnixMilli())
+	p.give(i, provision.Owner{}, StateQuarantined, listQuarantined, until.UnixMilli())
 	return true
 }
 
-// Restore sets what is known of a from before: StateFree (mac had it), StateOffered,
+// Restore sets what is known of a from before: StateFree (who had it), StateOffered,
 // StateLeased or StateQuarantined, for whatever time. It is quick when called in the order of
 // until. It reports whether a can be an address of a client at all.
-func (p *Pool) Restore(a netip.Addr, mac provision.MAC, s State, until time.Time) bool {
+func (p *Pool) Restore(a netip.Addr, who provision.Owner, s State, until time.Time) bool {
 	i, ok := p.at(a)
 	if !ok || p.slots[i].state == StateReserved {
 		return false
 	}
 	switch s {
 	case StateFree:
-		p.give(i, mac, StateOffered, listOffered, 0)
+		p.give(i, who, StateOffered, listOffered, 0)
 		p.free(i)
 	case StateQuarantined:
-		p.give(i, provision.MAC{}, s, listQuarantinedOld, until.UnixMilli())
+		p.give(i, provision.Owner{}, s, listQuarantinedOld, until.UnixMilli())
 	case StateOffered, StateLeased:
-		p.give(i, mac, s, listLeasedOld, until.UnixMilli())
+		p.give(i, who, s, listLeasedOld, until.UnixMilli())
 	default:
 		return false
 	}
@@ -428,7 +428,7 @@ func (p *Pool) All(now time.Time) iter.Seq2[netip.Addr, Slot] {
 	return func(yield func(netip.Addr, Slot) bool) {
 		for i := range p.slots {
 			s := &p.slots[i]
-			if s.state == StateReserved || s.state == StateFree && s.mac.IsZero() {
+			if s.state == StateReserved || s.state == StateFree && s.owner.IsZero() {
 				continue
 			}
 			if a := p.addr(uint32(i)); !yield(a, p.Get(a, now)) {
@@ -438,14 +438,14 @@ func (p *Pool) All(now time.Time) iter.Seq2[netip.Addr, Slot] {
 	}
 }
 
-// give puts a slot into a list that runs out. The address that mac was offered before is free again.
-func (p *Pool) give(i uint32, mac provision.MAC, st State, l uint8, until int64) {
-	if !mac.IsZero() {
-		if old, known := p.find(mac); known && old != i && p.slots[old].state == StateOffered {
+// give puts a slot into a list that runs out. The address that who was offered before is free again.
+func (p *Pool) give(i uint32, who provision.Owner, st State, l uint8, until int64) {
+	if !who.IsZero() {
+		if old, known := p.find(who); known && old != i && p.slots[old].state == StateOffered {
 			p.free(old)
 		}
 	}
-	p.setMAC(i, mac)
+	p.setOwner(i, who)
 	s := &p.slots[i]
 	p.leave(i)
 	p.unlink(i)

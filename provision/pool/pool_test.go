@@ -17,7 +17,7 @@ import (
 
 var testNow = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-func mac(n int) provision.MAC { return provision.MAC{2, 0, 0, 0, byte(n >> 8), byte(n)} }
+func owner(n int) provision.Owner { return provision.MAC{2, 0, 0, 0, byte(n >> 8), byte(n)}.Owner() }
 
 func host(n byte) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, n}) }
 
@@ -50,46 +50,58 @@ func TestNewRefuses(t *testing.T) {
 
 func TestClientKeepsItsAddress(t *testing.T) {
 	p := testPool(t, 10, 19)
-	a, ok := pick(p, mac(1), netip.Addr{}, testNow)
+	a, ok := pick(p, owner(1), netip.Addr{}, testNow)
 	require.True(t, ok)
 	again := testPool(t, 10, 19)
-	b, _ := pick(again, mac(1), netip.Addr{}, testNow)
+	b, _ := pick(again, owner(1), netip.Addr{}, testNow)
 	assert.Equal(t, a, b, "the hash decides, whatever was before")
 
 	want := host(17)
-	a, _ = pick(p, mac(1), want, testNow)
+	a, _ = pick(p, owner(1), want, testNow)
 	assert.Equal(t, want, a, "a wish is heard")
-	require.True(t, p.Offer(a, mac(1), testNow, testNow.Add(time.Minute)))
-	require.True(t, p.Lease(a, mac(1), testNow, testNow.Add(time.Hour)))
-	other, _ := pick(p, mac(2), want, testNow)
+	require.True(t, p.Offer(a, owner(1), testNow, testNow.Add(time.Minute)))
+	require.True(t, p.Lease(a, owner(1), testNow, testNow.Add(time.Hour)))
+	other, _ := pick(p, owner(2), want, testNow)
 	assert.NotEqual(t, want, other, "it is another's")
-	assert.False(t, p.Offer(want, mac(2), testNow, testNow.Add(time.Minute)))
-	assert.False(t, p.Lease(want, mac(2), testNow, testNow.Add(time.Minute)))
-	assert.False(t, p.Release(want, mac(2), testNow))
+	assert.False(t, p.Offer(want, owner(2), testNow, testNow.Add(time.Minute)))
+	assert.False(t, p.Lease(want, owner(2), testNow, testNow.Add(time.Minute)))
+	assert.False(t, p.Release(want, owner(2), testNow))
 
 	later := testNow.Add(2 * time.Hour)
-	a, _ = pick(p, mac(1), host(12), later)
+	a, _ = pick(p, owner(1), host(12), later)
 	assert.Equal(t, want, a, "the earlier address comes before a wish")
-	require.True(t, p.Lease(want, mac(2), later, later.Add(time.Hour)), "it is free by now")
-	a, _ = pick(p, mac(1), netip.Addr{}, later)
+	require.True(t, p.Lease(want, owner(2), later, later.Add(time.Hour)), "it is free by now")
+	a, _ = pick(p, owner(1), netip.Addr{}, later)
 	assert.NotEqual(t, want, a)
+}
+
+// Which address a new client gets is the same in every version: who lost everything gives
+// clients what they had.
+func TestNewClientsArePinned(t *testing.T) {
+	p := testPool(t, 1, 254)
+	var got []byte
+	for i := range 8 {
+		a, _ := pick(p, owner(i*77), netip.Addr{}, testNow)
+		got = append(got, a.As4()[3])
+	}
+	assert.Equal(t, []byte{212, 63, 18, 51, 95, 246, 7, 183}, got)
 }
 
 func TestOfferedAddressIsHeld(t *testing.T) {
 	p := testPool(t, 10, 11)
-	a, _ := pick(p, mac(1), netip.Addr{}, testNow)
-	require.True(t, p.Offer(a, mac(1), testNow, testNow.Add(time.Minute)))
-	b, _ := pick(p, mac(2), a, testNow)
+	a, _ := pick(p, owner(1), netip.Addr{}, testNow)
+	require.True(t, p.Offer(a, owner(1), testNow, testNow.Add(time.Minute)))
+	b, _ := pick(p, owner(2), a, testNow)
 	require.NotEqual(t, a, b)
-	require.True(t, p.Offer(b, mac(2), testNow, testNow.Add(time.Minute)))
-	_, ok := pick(p, mac(3), netip.Addr{}, testNow)
+	require.True(t, p.Offer(b, owner(2), testNow, testNow.Add(time.Minute)))
+	_, ok := pick(p, owner(3), netip.Addr{}, testNow)
 	assert.False(t, ok, "both are held")
-	_, ok = pick(p, mac(3), netip.Addr{}, testNow.Add(time.Minute))
+	_, ok = pick(p, owner(3), netip.Addr{}, testNow.Add(time.Minute))
 	assert.True(t, ok, "nobody asked for them")
 	// A client that is offered another address gives the first one up.
-	require.True(t, p.Offer(a, mac(1), testNow, testNow.Add(time.Minute)))
-	require.False(t, p.Release(b, mac(2), testNow), "it is over")
-	require.True(t, p.Offer(b, mac(1), testNow, testNow.Add(time.Minute)))
+	require.True(t, p.Offer(a, owner(1), testNow, testNow.Add(time.Minute)))
+	require.False(t, p.Release(b, owner(2), testNow), "it is over")
+	require.True(t, p.Offer(b, owner(1), testNow, testNow.Add(time.Minute)))
 	assert.Equal(t, StateFree, p.Get(a, testNow).State)
 }
 
@@ -98,23 +110,23 @@ func TestReservedQuarantinedAndBoundAreNotGiven(t *testing.T) {
 	require.True(t, p.Quarantine(host(2), testNow, testNow.Add(time.Hour)))
 	assert.False(t, p.Quarantine(host(1), testNow, testNow.Add(time.Hour)), "reserved")
 	assert.False(t, p.Quarantine(host(9), testNow, testNow.Add(time.Hour)), "outside")
-	require.True(t, p.Lease(host(4), mac(4), testNow, testNow.Add(time.Hour)))
+	require.True(t, p.Lease(host(4), owner(4), testNow, testNow.Add(time.Hour)))
 	var unbound []netip.Addr
 	gone := func(a netip.Addr) { unbound = append(unbound, a) }
 	p.SetBound(slices.Values([]netip.Addr{host(1), host(3), host(4), host(77)}), gone)
 	assert.Empty(t, unbound)
 	assert.Equal(t, Counts{Size: 2, Free: 1, Quarantined: 1, Bound: 2}, p.Counts(testNow))
 	assert.InDelta(t, 0.5, p.Counts(testNow).Used(), 1e-9)
-	assert.False(t, p.May(host(4), mac(4), testNow), "the ERP gave the leased address to a subscriber")
+	assert.False(t, p.May(host(4), owner(4), testNow), "the ERP gave the leased address to a subscriber")
 	for n := range byte(5) {
-		a, ok := pick(p, mac(9), host(n), testNow)
+		a, ok := pick(p, owner(9), host(n), testNow)
 		require.True(t, ok)
 		assert.Equal(t, host(5), a, "the only one")
 	}
-	assert.Equal(t, Slot{State: StateLeased, Bound: true, MAC: mac(4), Until: testNow.Add(time.Hour)}, p.Get(host(4), testNow))
+	assert.Equal(t, Slot{State: StateLeased, Bound: true, Owner: owner(4), Until: testNow.Add(time.Hour)}, p.Get(host(4), testNow))
 	p.SetBound(slices.Values([]netip.Addr{host(3)}), gone)
 	assert.Equal(t, []netip.Addr{host(4)}, unbound)
-	assert.True(t, p.May(host(4), mac(4), testNow))
+	assert.True(t, p.May(host(4), owner(4), testNow))
 	p.SetBound(slices.Values([]netip.Addr(nil)), nil)
 	assert.Equal(t, Counts{Size: 4, Free: 4}, p.Counts(testNow.Add(time.Hour)), "what was quarantined comes back")
 	var left []netip.Addr
@@ -126,22 +138,22 @@ func TestReservedQuarantinedAndBoundAreNotGiven(t *testing.T) {
 
 func TestRestore(t *testing.T) {
 	p := testPool(t, 0, 9)
-	require.True(t, p.Restore(host(1), mac(1), StateFree, time.Time{}))
-	require.True(t, p.Restore(host(2), mac(2), StateLeased, testNow.Add(3*time.Hour)))
-	require.True(t, p.Restore(host(3), mac(3), StateLeased, testNow.Add(time.Hour)))
-	require.True(t, p.Restore(host(4), mac(4), StateLeased, testNow.Add(2*time.Hour)))
-	require.True(t, p.Restore(host(5), mac(5), StateQuarantined, testNow.Add(time.Hour)))
-	assert.False(t, p.Restore(host(6), mac(6), StateReserved, testNow))
-	assert.False(t, p.Restore(host(66), mac(6), StateLeased, testNow))
+	require.True(t, p.Restore(host(1), owner(1), StateFree, time.Time{}))
+	require.True(t, p.Restore(host(2), owner(2), StateLeased, testNow.Add(3*time.Hour)))
+	require.True(t, p.Restore(host(3), owner(3), StateLeased, testNow.Add(time.Hour)))
+	require.True(t, p.Restore(host(4), owner(4), StateLeased, testNow.Add(2*time.Hour)))
+	require.True(t, p.Restore(host(5), owner(5), StateQuarantined, testNow.Add(time.Hour)))
+	assert.False(t, p.Restore(host(6), owner(6), StateReserved, testNow))
+	assert.False(t, p.Restore(host(66), owner(6), StateLeased, testNow))
 	for n := 1; n <= 4; n++ {
-		a, ok := pick(p, mac(n), netip.Addr{}, testNow)
+		a, ok := pick(p, owner(n), netip.Addr{}, testNow)
 		require.True(t, ok)
 		assert.Equal(t, host(byte(n)), a)
 	}
 	for h, want := range map[int]int{0: 3, 1: 2, 2: 1, 3: 0} {
 		q := testPool(t, 0, 9)
 		for n, until := range []int{3, 1, 2} {
-			require.True(t, q.Restore(host(byte(n)), mac(n+1), StateLeased, testNow.Add(time.Duration(until)*time.Hour)))
+			require.True(t, q.Restore(host(byte(n)), owner(n+1), StateLeased, testNow.Add(time.Duration(until)*time.Hour)))
 		}
 		assert.Equal(t, want, q.Counts(testNow.Add(time.Duration(h)*time.Hour)).Leased, "after %d h", h)
 	}
@@ -153,23 +165,23 @@ func TestManyExpiriesAtOnce(t *testing.T) {
 	p, err := New(netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.15.255"))
 	require.NoError(t, err)
 	for i := range 4096 {
-		a, ok := pick(p, mac(i+1), netip.Addr{}, testNow)
+		a, ok := pick(p, owner(i+1), netip.Addr{}, testNow)
 		require.True(t, ok, i)
-		require.True(t, p.Lease(a, mac(i+1), testNow, testNow.Add(time.Minute)))
+		require.True(t, p.Lease(a, owner(i+1), testNow, testNow.Add(time.Minute)))
 	}
-	_, ok := pick(p, mac(5000), netip.Addr{}, testNow)
+	_, ok := pick(p, owner(5000), netip.Addr{}, testNow)
 	require.False(t, ok)
 	later := testNow.Add(time.Minute)
-	a, ok := pick(p, mac(5000), netip.Addr{}, later)
+	a, ok := pick(p, owner(5000), netip.Addr{}, later)
 	require.True(t, ok)
-	require.True(t, p.Lease(a, mac(5000), later, later.Add(time.Minute)))
+	require.True(t, p.Lease(a, owner(5000), later, later.Add(time.Minute)))
 	assert.Equal(t, Counts{Size: 4096, Free: 4095, Leased: 1}, p.Counts(later))
 }
 
 // model is the same as a Pool, in the simplest words.
 type model struct {
 	slots map[netip.Addr]*Slot
-	last  map[provision.MAC]netip.Addr
+	last  map[provision.Owner]netip.Addr
 }
 
 func (m *model) settle(now time.Time) {
@@ -180,26 +192,26 @@ func (m *model) settle(now time.Time) {
 	}
 }
 
-func (m *model) may(a netip.Addr, k provision.MAC) bool {
+func (m *model) may(a netip.Addr, k provision.Owner) bool {
 	s, ok := m.slots[a]
-	return ok && !s.Bound && (s.State == StateFree || (s.State == StateOffered || s.State == StateLeased) && s.MAC == k)
+	return ok && !s.Bound && (s.State == StateFree || (s.State == StateOffered || s.State == StateLeased) && s.Owner == k)
 }
 
-func (m *model) give(a netip.Addr, k provision.MAC, st State, until time.Time) {
-	if old, ok := m.last[k]; ok && old != a && m.slots[old].State == StateOffered && m.slots[old].MAC == k {
+func (m *model) give(a netip.Addr, k provision.Owner, st State, until time.Time) {
+	if old, ok := m.last[k]; ok && old != a && m.slots[old].State == StateOffered && m.slots[old].Owner == k {
 		m.slots[old].State, m.slots[old].Until = StateFree, time.Time{}
 	}
-	if s := m.slots[a]; m.last[s.MAC] == a {
-		delete(m.last, s.MAC)
+	if s := m.slots[a]; m.last[s.Owner] == a {
+		delete(m.last, s.Owner)
 	}
 	if old, ok := m.last[k]; ok && old != a && m.slots[old].State == StateFree {
-		m.slots[old].MAC = provision.MAC{}
+		m.slots[old].Owner = provision.Owner{}
 	}
 	if !k.IsZero() {
 		m.last[k] = a
 	}
 	s := m.slots[a]
-	s.State, s.MAC, s.Until = st, k, until
+	s.State, s.Owner, s.Until = st, k, until
 }
 
 // walk does what data says to a Pool and a model and compares them after every step.
@@ -207,7 +219,7 @@ func walk(t testing.TB, data []byte) {
 	t.Helper()
 	const n = 12
 	p := testPool(t, 0, n-1, host(0))
-	m := &model{slots: map[netip.Addr]*Slot{}, last: map[provision.MAC]netip.Addr{}}
+	m := &model{slots: map[netip.Addr]*Slot{}, last: map[provision.Owner]netip.Addr{}}
 	for i := range byte(n) {
 		m.slots[host(i)] = &Slot{State: StateFree}
 	}
@@ -215,7 +227,7 @@ func walk(t testing.TB, data []byte) {
 	now := testNow
 	const hold, lease, quarantine = 10 * time.Second, time.Minute, 3 * time.Minute
 	for len(data) >= 3 {
-		op, who, x := data[0]%9, mac(1+int(data[1]%16)), data[2]
+		op, who, x := data[0]%9, owner(1+int(data[1]%16)), data[2]
 		data = data[3:]
 		a := host(x % (n + 1)) // the last one is outside
 		m.settle(now)
@@ -269,7 +281,7 @@ func walk(t testing.TB, data []byte) {
 			ok = ok && s.State != StateReserved
 			require.Equal(t, ok, p.Quarantine(a, now, now.Add(quarantine)))
 			if ok {
-				m.give(a, provision.MAC{}, StateQuarantined, now.Add(quarantine))
+				m.give(a, provision.Owner{}, StateQuarantined, now.Add(quarantine))
 			}
 		case 5:
 			now = now.Add(time.Duration(x) * time.Second)
@@ -358,14 +370,14 @@ func full(t testing.TB, clients int) (*Pool, time.Time) {
 	return p, now
 }
 
-func pick(p *Pool, k provision.MAC, want netip.Addr, now time.Time) (netip.Addr, bool) {
+func pick(p *Pool, k provision.Owner, want netip.Addr, now time.Time) (netip.Addr, bool) {
 	a, fit := p.Pick(k, want, now)
 	return a, fit != 0
 }
 
 // serve is DISCOVER and REQUEST of a client.
 func serve(t testing.TB, p *Pool, i int, now time.Time) {
-	k := provision.MAC{2, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
+	k := provision.MAC{2, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}.Owner()
 	a, ok := pick(p, k, netip.Addr{}, now)
 	if !ok || !p.Offer(a, k, now, now.Add(time.Minute)) || !p.Lease(a, k, now, now.Add(30*time.Second)) {
 		t.Fatal("no address")
@@ -412,9 +424,9 @@ func TestClockSetBack(t *testing.T) {
 	require.NoError(t, err)
 	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	lease := func(n byte, at time.Time) netip.Addr {
-		a, fit := p.Pick(provision.MAC{2, n}, netip.Addr{}, at)
+		a, fit := p.Pick(provision.MAC{2, n}.Owner(), netip.Addr{}, at)
 		require.NotZero(t, fit)
-		require.True(t, p.Lease(a, provision.MAC{2, n}, at, at.Add(2*time.Minute)))
+		require.True(t, p.Lease(a, provision.MAC{2, n}.Owner(), at, at.Add(2*time.Minute)))
 		return a
 	}
 	a := lease(1, now)

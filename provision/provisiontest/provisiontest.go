@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -30,6 +31,15 @@ func Addrs(list ...string) []netip.Addr {
 	return out
 }
 
+// MAC returns the MAC that s stands for.
+func MAC(s string) provision.MAC {
+	m, err := provision.ParseMAC(s)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
 // IP returns the address of row i of Input.
 func IP(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{100, 64 + byte(i>>16), byte(i >> 8), byte(i)})
@@ -40,14 +50,14 @@ func IP(i int) netip.Addr {
 func Input(n int) provision.Input {
 	in := provision.Input{Source: provision.SourceDirect, FetchedAt: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}
 	for i := range n {
-		r := provision.Binding{
-			Subscriber: provision.SubscriberID(1000 + i), IP: IP(i), Device: provision.DeviceID(1 + i/48), Port: uint32(1 + i%48),
+		r := provision.Line{
+			Subscriber: provision.SubscriberID(1000 + i), Addresses: provision.Hosts4(IP(i)), Device: provision.DeviceID(1 + i/48), Port: uint32(1 + i%48),
 			PortName: fmt.Sprintf("ge-0/0/%d", i%48), VLAN: uint16(100 + i%400),
 		}
 		if i%4 != 0 {
 			r.MAC = provision.MAC{0x02, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
 		}
-		in.Bindings = append(in.Bindings, r)
+		in.Lines = append(in.Lines, r)
 		st := provision.StateActive
 		switch i % 33 {
 		case 1:
@@ -70,9 +80,9 @@ func MessyInput(rng *rand.Rand, n int) provision.Input {
 	in := provision.Input{Source: provision.SourceComposed, Subnets: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/26"), netip.MustParsePrefix("100.64.0.64/27")},
 		Reserved: Addrs("100.64.0.1"), FetchedAt: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}
 	for range n {
-		r := provision.Binding{Subscriber: provision.SubscriberID(rng.IntN(12)), IP: IP(rng.IntN(110)), Device: provision.DeviceID(rng.IntN(4)), Port: uint32(rng.IntN(4))}
+		r := provision.Line{Subscriber: provision.SubscriberID(rng.IntN(12)), Addresses: provision.Hosts4(IP(rng.IntN(110))), Device: provision.DeviceID(rng.IntN(4)), Port: uint32(rng.IntN(4))}
 		if rng.IntN(20) == 0 {
-			r.IP = netip.Addr{}
+			r.Addresses = nil
 		}
 		if rng.IntN(2) == 0 {
 			r.MAC = provision.MAC{0, 0, 0x5e, 0, 0x53, byte(rng.IntN(30))}
@@ -83,9 +93,9 @@ func MessyInput(rng *rand.Rand, n int) provision.Input {
 		if rng.IntN(4) == 0 {
 			r.VLAN = uint16(rng.IntN(3))
 		}
-		in.Bindings = append(in.Bindings, r)
+		in.Lines = append(in.Lines, r)
 		if rng.IntN(10) == 0 {
-			in.Bindings = append(in.Bindings, r)
+			in.Lines = append(in.Lines, r)
 		}
 	}
 	for range 10 {
@@ -95,6 +105,38 @@ func MessyInput(rng *rand.Rand, n int) provision.Input {
 		in.Devices = append(in.Devices, provision.Device{ID: provision.DeviceID(rng.IntN(4)), MAC: provision.MAC{0, 0, 0x5e, 0, 0x53, byte(rng.IntN(3))}, IP: IP(250 + rng.IntN(3))})
 	}
 	return in
+}
+
+// Shuffled returns in with everything in another order.
+func Shuffled(rng *rand.Rand, in provision.Input) provision.Input {
+	in.Lines, in.Subscribers, in.Devices = slices.Clone(in.Lines), slices.Clone(in.Subscribers), slices.Clone(in.Devices)
+	rng.Shuffle(len(in.Lines), func(i, j int) { in.Lines[i], in.Lines[j] = in.Lines[j], in.Lines[i] })
+	rng.Shuffle(len(in.Subscribers), func(i, j int) {
+		in.Subscribers[i], in.Subscribers[j] = in.Subscribers[j], in.Subscribers[i]
+	})
+	rng.Shuffle(len(in.Devices), func(i, j int) { in.Devices[i], in.Devices[j] = in.Devices[j], in.Devices[i] })
+	return in
+}
+
+// Rows returns every host address of lines as a line that has only it, by address, and
+// after them the vacant lines as they are, without their Owners.
+func Rows(lines provision.Lines) []provision.Line {
+	var bound, vacant []provision.Line
+	for l := range lines.All() {
+		row := *l
+		row.Owner, row.Addresses = provision.Owner{}, nil
+		if l.Vacant() {
+			vacant = append(vacant, row)
+		}
+		for ip := range l.Hosts4() {
+			row.Addresses = provision.Hosts4(ip)
+			bound = append(bound, row)
+		}
+	}
+	slices.SortStableFunc(bound, func(a, b provision.Line) int {
+		return a.Addresses[0].Prefix.Addr().Compare(b.Addresses[0].Prefix.Addr())
+	})
+	return append(bound, vacant...)
 }
 
 // Build is provision.Build of an input that must have no defect.

@@ -9,7 +9,7 @@ import (
 
 // Fetcher reads everything from the ERP once. prev is the snapshot in use and
 // may be nil: a hint only, for a fetcher that wants to save work. Subnets, Reserved
-// and KeepSeats of the answer are filled by the Syncer. A Fetcher is called by one
+// and KeepVacant of the answer are filled by the Syncer. A Fetcher is called by one
 // goroutine, never twice at a time. An error means that nothing of the answer
 // may be used; a row that could not be read is a Problem in the Input instead.
 type Fetcher interface {

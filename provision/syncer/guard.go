@@ -10,7 +10,7 @@ import (
 )
 
 // GuardLimits say how much of the subscribers one fetch may harm. The shares
-// are of the subscribers that have a binding, or a seat, in the snapshot in use; more than
+// are of the subscribers that have an address, or a vacant line, in the snapshot in use; more than
 // the share holds the fetch. All are keys of the configuration (package config).
 type GuardLimits struct {
 	// Subscribers that would lose their addresses.
@@ -53,7 +53,7 @@ type GuardCount struct {
 type GuardDecision struct {
 	Hold        bool       `json:"hold"`
 	NoRows      bool       `json:"no_rows"`     // the answer has no binding at all: never accepted by repetition
-	Subscribers int        `json:"subscribers"` // with a binding or a seat, in the snapshot in use
+	Subscribers int        `json:"subscribers"` // with an address or a vacant line, in the snapshot in use
 	Removed     GuardCount `json:"removed"`
 	Moved       GuardCount `json:"moved"`
 	Blocked     GuardCount `json:"blocked"`
@@ -63,8 +63,8 @@ type GuardDecision struct {
 // Compare is the guard: it counts the subscribers that candidate would harm and
 // holds it if one count is over its limit. Who gains an address or a port that
 // nobody had told yet is not harmed; a new subscriber neither. A candidate
-// without rows is held always, even if there is no old snapshot; the first one
-// with rows, or with seats, passes.
+// without lines is held always, even if there is no old snapshot; the first one
+// with lines, vacant or not, passes.
 func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecision {
 	d := GuardDecision{
 		Subscribers: old.Counts().Subscribers,
@@ -73,8 +73,8 @@ func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecisi
 		Blocked:     GuardCount{Limit: limits.MaxBlocked},
 		NoRows:      candidate.Empty() || candidate.Len() == 0 && old.Len() > 0,
 	}
-	if candidate.KeepsSeats() && old != nil {
-		d.Subscribers += old.WithSeatsOnly()
+	if candidate.KeepsVacant() && old != nil {
+		d.Subscribers += old.WithoutAddress()
 	}
 	if old != nil && candidate != nil {
 		d.count(old, candidate)
@@ -83,37 +83,45 @@ func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecisi
 	return d
 }
 
-// count walks the subscribers of both snapshots side by side.
+// count looks at the subscribers of old with an address and then at those without one, if
+// candidate keeps vacant lines.
 func (d *GuardDecision) count(old, candidate *provision.Snapshot) {
-	if old.SameRows(candidate) {
+	if old.SameLines(candidate) {
 		d.countStates(old, candidate)
 		return
 	}
-	if candidate.KeepsSeats() {
-		defer d.countSeats(old, candidate)
+	d.walk(old, candidate, false)
+	if candidate.KeepsVacant() {
+		d.walk(old, candidate, true)
+		for _, c := range []*GuardCount{&d.Removed, &d.Moved, &d.Blocked} {
+			slices.Sort(c.Examples)
+		}
 	}
-	a, b := old.RowsBySubscriber(), candidate.RowsBySubscriber()
-	j := 0
-	for i := 0; i < len(a); {
-		id, lo := a[i].Subscriber, i
-		for i < len(a) && a[i].Subscriber == id {
-			i++
-		}
-		for j < len(b) && b[j].Subscriber < id {
+}
+
+// walk goes through the subscribers of both snapshots side by side and counts those that have
+// vacant lines alone in old, or those that have not. Who has addresses is told by them: a vacant
+// line in place of the last one is a loss, but an address in place of a vacant line is none.
+func (d *GuardDecision) walk(old, candidate *provision.Snapshot, vacant bool) {
+	a, b := old.LinesBySubscriber(), candidate.LinesBySubscriber()
+	for i, j := 0, 0; i < a.Len(); {
+		id := a.At(i).Subscriber
+		for j < b.Len() && b.At(j).Subscriber < id {
 			j++
 		}
-		from := j
-		for j < len(b) && b[j].Subscriber == id {
-			j++
+		from, to := i, j
+		i, j = endOf(a, i, id), endOf(b, j, id)
+		if a.At(from).Vacant() != vacant {
+			continue
 		}
-		switch before, after := a[lo:i], b[from:j]; {
-		case len(after) == 0:
+		switch {
+		case to == j, !vacant && b.At(to).Vacant():
 			d.Removed.add(id)
 			continue
-		case moved(before, after):
+		case b.At(to).Vacant() == vacant && moved(a.Slice(from, i), b.Slice(to, j), candidate):
 			d.Moved.add(id)
 		}
-		if !old.State(id).Blocks() && candidate.State(id).Blocks() {
+		if candidate.State(id).Blocks() && !old.State(id).Blocks() { // most are not blocked: one look-up
 			d.Blocked.add(id)
 		}
 	}
@@ -130,62 +138,49 @@ func (d *GuardDecision) countStates(old, candidate *provision.Snapshot) {
 		if j < len(subs) && subs[j].ID == sub.ID {
 			was = subs[j].State
 		}
-		if !was.Blocks() && sub.State.Blocks() && (len(old.BySubscriber(sub.ID)) > 0 || len(old.SeatsOf(sub.ID)) > 0) {
+		if !was.Blocks() && sub.State.Blocks() && old.BySubscriber(sub.ID).Len() > 0 {
 			d.Blocked.add(sub.ID)
 		}
 	}
 }
 
-// countSeats counts the subscribers that had no binding but a seat. Who has
-// bindings is told by them alone.
-func (d *GuardDecision) countSeats(old, candidate *provision.Snapshot) {
-	for rest := old.Seats(); len(rest) > 0; {
-		id := rest[0].Subscriber
-		before := old.SeatsOf(id)
-		rest = rest[len(before):]
-		if len(old.BySubscriber(id)) > 0 {
-			continue
-		}
-		rows, seats := candidate.BySubscriber(id), candidate.SeatsOf(id)
-		switch {
-		case len(rows) == 0 && len(seats) == 0:
-			d.Removed.add(id)
-			continue
-		case len(rows) == 0 && seatsMoved(before, seats):
-			d.Moved.add(id)
-		}
-		if !old.State(id).Blocks() && candidate.State(id).Blocks() {
-			d.Blocked.add(id)
-		}
+// endOf returns where the lines of a subscriber end that begin at i, if there are any.
+func endOf(lines provision.Lines, i int, id provision.SubscriberID) int {
+	for i < lines.Len() && lines.At(i).Subscriber == id {
+		i++
 	}
-	for _, c := range []*GuardCount{&d.Removed, &d.Moved, &d.Blocked} {
-		slices.Sort(c.Examples)
-	}
+	return i
 }
 
-// seatsMoved reports whether a port of before has no seat any more.
-func seatsMoved(before, after []provision.Seat) bool {
-	for i := range before {
-		was := before[i].Row()
-		if was.HasPort() && !slices.ContainsFunc(after, func(s provision.Seat) bool { now := s.Row(); return was.SamePort(&now) }) {
-			return true
+// moved reports whether an address of before is gone or on another port, or if there is
+// none, whether one of the ports is gone. after are the lines of the same subscriber in candidate.
+func moved(before, after provision.Lines, candidate *provision.Snapshot) bool {
+	if before.At(0).Vacant() {
+		return lostPort(before, after)
+	}
+	for i := range before.Len() {
+		l := before.At(i)
+		for ip := range l.Hosts4() {
+			now := after.At(0) // most have one line
+			if now.Addresses[0].Prefix.Addr() != ip {
+				now = candidate.ByIP(ip)
+			}
+			if now == nil || now.Subscriber != l.Subscriber || l.HasPort() && !l.SamePort(now) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-// moved reports whether an address of before is gone or on another port. Both
-// are sorted by address.
-func moved(before, after []*provision.Binding) bool {
-	j := 0
-	for _, r := range before {
-		for j < len(after) && after[j].IP.Less(r.IP) {
-			j++
+// lostPort reports whether a port of before has no line any more.
+func lostPort(before, after provision.Lines) bool {
+	for i := range before.Len() {
+		l, found := before.At(i), false
+		for j := 0; j < after.Len() && !found; j++ {
+			found = l.SamePort(after.At(j))
 		}
-		if j == len(after) || after[j].IP != r.IP {
-			return true
-		}
-		if r.HasPort() && !r.SamePort(after[j]) {
+		if l.HasPort() && !found {
 			return true
 		}
 	}

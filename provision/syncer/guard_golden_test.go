@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,28 +21,28 @@ func TestCompareGolden(t *testing.T) {
 		var before *provision.Snapshot
 		for range 300 {
 			in := provisiontest.MessyInput(rng, rng.IntN(60))
-			in.KeepSeats = keep
-			for i := range in.Bindings {
-				if b := &in.Bindings[i]; rng.IntN(3) == 0 {
-					b.Subscriber, b.IP = b.Subscriber+provision.SubscriberID(12*rng.IntN(5)), netip.Addr{}
+			in.KeepVacant = keep
+			for i := range in.Lines {
+				if b := &in.Lines[i]; rng.IntN(3) == 0 {
+					b.Subscriber, b.Addresses = b.Subscriber+provision.SubscriberID(12*rng.IntN(5)), nil
 				}
 			}
 			old, _ := provision.Build(in)
 			for range rng.IntN(6) {
-				if len(in.Bindings) == 0 {
+				if len(in.Lines) == 0 {
 					break
 				}
-				i := rng.IntN(len(in.Bindings))
-				b := &in.Bindings[i]
+				i := rng.IntN(len(in.Lines))
+				b := &in.Lines[i]
 				switch rng.IntN(5) {
 				case 0:
-					in.Bindings = in.Bindings[i:]
+					in.Lines = in.Lines[i:]
 				case 1:
 					b.Port++
 				case 2:
-					b.IP = provisiontest.IP(rng.IntN(110))
+					b.Addresses = provision.Hosts4(provisiontest.IP(rng.IntN(110)))
 				case 3:
-					b.IP = netip.Addr{}
+					b.Addresses = nil
 				case 4:
 					b.PortName, b.Device = "", b.Device%3
 				}

@@ -12,10 +12,10 @@ import (
 func TestCompare(t *testing.T) {
 	limits := GuardLimits{MaxRemoved: 0.10, MaxMoved: 0.10, MaxBlocked: 0.10, MinChanged: 2}
 	full := provisiontest.Input(1000)
-	each := func(n int, f func(b *provision.Binding)) func(*provision.Input) {
+	each := func(n int, f func(b *provision.Line)) func(*provision.Input) {
 		return func(in *provision.Input) {
 			for i := range n {
-				f(&in.Bindings[i])
+				f(&in.Lines[i])
 			}
 		}
 	}
@@ -38,49 +38,49 @@ func TestCompare(t *testing.T) {
 		reason                  string
 	}{
 		{name: "nothing changed", change: func(*provision.Input) {}},
-		{name: "a tenth may go", change: func(in *provision.Input) { in.Bindings = in.Bindings[100:] }, removed: 100},
-		{name: "more than a tenth may not", change: func(in *provision.Input) { in.Bindings = in.Bindings[101:] }, removed: 101,
+		{name: "a tenth may go", change: func(in *provision.Input) { in.Lines = in.Lines[100:] }, removed: 100},
+		{name: "more than a tenth may not", change: func(in *provision.Input) { in.Lines = in.Lines[101:] }, removed: 101,
 			reason: "would remove 101 of 1000 subscribers (10.1%), limit 10%"},
-		{name: "half of the rows gone", change: func(in *provision.Input) { in.Bindings = in.Bindings[500:] }, removed: 500,
+		{name: "half of the rows gone", change: func(in *provision.Input) { in.Lines = in.Lines[500:] }, removed: 500,
 			reason: "would remove 500 of 1000 subscribers (50%), limit 10%"},
-		{name: "zero rows", change: func(in *provision.Input) { in.Bindings = nil }, removed: 1000,
+		{name: "zero rows", change: func(in *provision.Input) { in.Lines = nil }, removed: 1000,
 			reason: "the answer has no binding at all; would remove 1000 of 1000 subscribers (100%), limit 10%"},
-		{name: "zero rows, whatever the limits", limits: GuardLimits{MaxRemoved: 1, MinChanged: 5000}, change: func(in *provision.Input) { in.Bindings = nil }, removed: 1000,
+		{name: "zero rows, whatever the limits", limits: GuardLimits{MaxRemoved: 1, MinChanged: 5000}, change: func(in *provision.Input) { in.Lines = nil }, removed: 1000,
 			reason: "the answer has no binding at all"},
-		{name: "only rows that Build leaves out", change: each(1000, func(b *provision.Binding) { b.IP = provisiontest.Addr("127.0.0.1") }), removed: 1000,
+		{name: "only rows that Build leaves out", change: each(1000, func(b *provision.Line) { b.Addresses = provision.Hosts4(provisiontest.Addr("127.0.0.1")) }), removed: 1000,
 			reason: "the answer has no binding at all; would remove 1000 of 1000 subscribers (100%), limit 10%"},
 		{name: "first fetch", noOld: true, change: func(*provision.Input) {}},
-		{name: "first fetch without rows", noOld: true, change: func(in *provision.Input) { in.Bindings = nil }, reason: "the answer has no binding at all"},
-		{name: "other port", change: each(101, func(b *provision.Binding) { b.Port += 48; b.PortName = "" }), moved: 101,
+		{name: "first fetch without rows", noOld: true, change: func(in *provision.Input) { in.Lines = nil }, reason: "the answer has no binding at all"},
+		{name: "other port", change: each(101, func(b *provision.Line) { b.Port += 48; b.PortName = "" }), moved: 101,
 			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
-		{name: "other address", change: each(101, func(b *provision.Binding) { b.IP = provisiontest.IP(5000 + int(b.Subscriber)) }), moved: 101,
+		{name: "other address", change: each(101, func(b *provision.Line) { b.Addresses = provision.Hosts4(provisiontest.IP(5000 + int(b.Subscriber))) }), moved: 101,
 			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
-		{name: "port lost", change: each(101, func(b *provision.Binding) { b.Device, b.Port, b.PortName = 0, 0, "" }), moved: 101,
+		{name: "port lost", change: each(101, func(b *provision.Line) { b.Device, b.Port, b.PortName = 0, 0, "" }), moved: 101,
 			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
-		{name: "other source, no port names", change: each(1000, func(b *provision.Binding) { b.PortName = "" })},
-		{name: "other MACs and VLANs are no harm", change: each(1000, func(b *provision.Binding) { b.MAC[5]++; b.VLAN++ })},
+		{name: "other source, no port names", change: each(1000, func(b *provision.Line) { b.PortName = "" })},
+		{name: "other MACs and VLANs are no harm", change: each(1000, func(b *provision.Line) { b.MAC[5]++; b.VLAN++ })},
 		{name: "more addresses are no harm", change: func(in *provision.Input) {
-			for _, b := range in.Bindings {
-				b.IP = provisiontest.IP(5000 + int(b.Subscriber))
-				in.Bindings = append(in.Bindings, b)
+			for _, b := range in.Lines {
+				b.Addresses = provision.Hosts4(provisiontest.IP(5000 + int(b.Subscriber)))
+				in.Lines = append(in.Lines, b)
 			}
 		}},
 		{name: "new subscribers are no harm, even stopped", change: func(in *provision.Input) {
 			for i := range 900 {
-				in.Bindings = append(in.Bindings, provision.Binding{Subscriber: provision.SubscriberID(9000 + i), IP: provisiontest.IP(5000 + i)})
+				in.Lines = append(in.Lines, provision.Line{Subscriber: provision.SubscriberID(9000 + i), Addresses: provision.Hosts4(provisiontest.IP(5000 + i))})
 				in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: provision.SubscriberID(9000 + i), State: provision.StateStop})
 			}
 		}},
 		{name: "stopped", change: states(101, provision.StateStop), blocked: 101, reason: "would block 101 of 1000 subscribers (10.1%), limit 10%"},
 		{name: "paused", change: states(101, provision.StatePause), blocked: 101, reason: "would block 101 of 1000 subscribers (10.1%), limit 10%"},
 		{name: "unknown state blocks nobody", change: states(900, provision.StateUnknown)},
-		{name: "few never hold", limits: GuardLimits{MinChanged: 3}, change: func(in *provision.Input) { in.Bindings = in.Bindings[3:] }, removed: 3},
-		{name: "one more than few", limits: GuardLimits{MinChanged: 3}, change: func(in *provision.Input) { in.Bindings = in.Bindings[4:] }, removed: 4,
+		{name: "few never hold", limits: GuardLimits{MinChanged: 3}, change: func(in *provision.Input) { in.Lines = in.Lines[3:] }, removed: 3},
+		{name: "one more than few", limits: GuardLimits{MinChanged: 3}, change: func(in *provision.Input) { in.Lines = in.Lines[4:] }, removed: 4,
 			reason: "would remove 4 of 1000 subscribers (0.4%), limit 0%"},
 		{name: "everything at once", change: func(in *provision.Input) {
 			states(300, provision.StateStop)(in)
-			each(200, func(b *provision.Binding) { b.Port += 48; b.PortName = "" })(in)
-			in.Bindings = in.Bindings[:800]
+			each(200, func(b *provision.Line) { b.Port += 48; b.PortName = "" })(in)
+			in.Lines = in.Lines[:800]
 		}, removed: 200, moved: 200, blocked: 300,
 			reason: "would remove 200 of 1000 subscribers (20%), limit 10%; would move 200 of 1000 subscribers (20%), limit 10%; would block 300 of 1000 subscribers (30%), limit 10%"},
 	}
@@ -116,21 +116,21 @@ func TestCompare(t *testing.T) {
 func BenchmarkCompare100k(b *testing.B) {
 	old, _ := provision.Build(provisiontest.Input(100_000))
 	in := provisiontest.Input(100_000)
-	in.Bindings = in.Bindings[:90_000]
+	in.Lines = in.Lines[:90_000]
 	candidate, _ := provision.Build(in)
 	for b.Loop() {
 		Compare(old, candidate, GuardLimits{})
 	}
 }
 
-// Who has a seat alone is guarded as who has an address is.
-func TestCompareSeats(t *testing.T) {
+// Who has a vacant line alone is guarded as who has an address is.
+func TestCompareVacant(t *testing.T) {
 	limits := GuardLimits{MaxRemoved: 0.10, MaxMoved: 0.10, MaxBlocked: 0.10}
 	base := func() provision.Input {
 		in := provisiontest.Input(100)
-		in.KeepSeats = true
+		in.KeepVacant = true
 		for i := range 50 {
-			in.Bindings[i].IP, in.Bindings[i].VLAN = provisiontest.Addr("0.0.0.0").Prev(), 0 // none
+			in.Lines[i].Addresses, in.Lines[i].VLAN = nil, 0
 		}
 		return in
 	}
@@ -142,26 +142,26 @@ func TestCompareSeats(t *testing.T) {
 		removed, moved, blocked int
 	}{
 		{name: "nothing changed", change: func(*provision.Input) {}},
-		{name: "seats gone", change: func(in *provision.Input) { in.Bindings = in.Bindings[20:] }, removed: 20},
-		{name: "all rows without an address gone", change: func(in *provision.Input) { in.Bindings = in.Bindings[50:] }, removed: 50},
-		{name: "addresses lost, seats instead", change: func(in *provision.Input) {
+		{name: "vacant lines gone", change: func(in *provision.Input) { in.Lines = in.Lines[20:] }, removed: 20},
+		{name: "all rows without an address gone", change: func(in *provision.Input) { in.Lines = in.Lines[50:] }, removed: 50},
+		{name: "addresses lost, vacant lines instead", change: func(in *provision.Input) {
 			for i := range 100 {
-				in.Bindings[i].IP = provisiontest.Addr("0.0.0.0").Prev()
+				in.Lines[i].Addresses = nil
 			}
 		}, removed: 50},
 		{name: "addresses gained", change: func(in *provision.Input) {
 			for i := range 50 {
-				in.Bindings[i].IP = provisiontest.IP(i)
+				in.Lines[i].Addresses = provision.Hosts4(provisiontest.IP(i))
 			}
 		}},
 		{name: "other ports", change: func(in *provision.Input) {
 			for i := range 15 {
-				in.Bindings[i].Port, in.Bindings[i].PortName = in.Bindings[i].Port+48, ""
+				in.Lines[i].Port, in.Lines[i].PortName = in.Lines[i].Port+48, ""
 			}
 		}, moved: 15},
 		{name: "other MACs are no harm", change: func(in *provision.Input) {
 			for i := range 50 {
-				in.Bindings[i].MAC[5]++
+				in.Lines[i].MAC[5]++
 			}
 		}},
 		{name: "stopped", change: func(in *provision.Input) {
@@ -171,7 +171,7 @@ func TestCompareSeats(t *testing.T) {
 				}
 			}
 		}, blocked: 46},
-		{name: "pools for subscribers are configured no more", change: func(in *provision.Input) { in.KeepSeats = false }},
+		{name: "pools for subscribers are configured no more", change: func(in *provision.Input) { in.KeepVacant = false }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			in := base()
@@ -180,7 +180,7 @@ func TestCompareSeats(t *testing.T) {
 			d := Compare(old, candidate, limits)
 			assert.Equal(t, []int{tt.removed, tt.moved, tt.blocked}, []int{d.Removed.Count, d.Moved.Count, d.Blocked.Count})
 			assert.Equal(t, tt.removed+tt.moved+tt.blocked > 0, d.Hold, d.Reason)
-			if in.KeepSeats {
+			if in.KeepVacant {
 				assert.Equal(t, 100, d.Subscribers)
 			}
 		})
@@ -188,11 +188,11 @@ func TestCompareSeats(t *testing.T) {
 	stopped := Compare(old, old.WithStates(map[provision.SubscriberID]provision.State{1000: provision.StateStop}), limits)
 	assert.Equal(t, 1, stopped.Blocked.Count)
 
-	seats := base()
-	seats.Bindings = seats.Bindings[:50]
-	only, _ := provision.Build(seats)
+	vacant := base()
+	vacant.Lines = vacant.Lines[:50]
+	only, _ := provision.Build(vacant)
 	require.False(t, only.Empty())
-	assert.False(t, Compare(nil, only, limits).Hold, "a first fetch with seats alone")
+	assert.False(t, Compare(nil, only, limits).Hold, "a first fetch with vacant lines alone")
 	d := Compare(old, only, limits)
 	assert.True(t, d.NoRows, "all addresses gone is never accepted by repetition")
 }

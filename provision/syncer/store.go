@@ -13,9 +13,8 @@ import (
 	"github.com/usher-agent/usher/provision/statedir"
 )
 
-// Store keeps the last good snapshot in one file of text lines; see
-// provision.Encode for the format. It has one writer; Load and Save may run at
-// the same time.
+// Store keeps the last good snapshot in one file of text lines; see encode for
+// the format. It has one writer; Load and Save may run at the same time.
 type Store struct{ path string }
 
 // NewStore names the file; nothing is opened. The directory must exist.
@@ -31,18 +30,18 @@ func (s *Store) Load() (*provision.Snapshot, error) {
 		return nil, fmt.Errorf("stored snapshot: %w", err)
 	}
 	defer f.Close()
-	snap, err := provision.Decode(f)
+	snap, err := decode(f)
 	if err == nil {
 		return snap, nil
 	}
-	if newer := new(provision.NewerError); errors.As(err, &newer) {
+	if newer := new(newerError); errors.As(err, &newer) {
 		return nil, &statedir.NewerError{
 			Path: s.path, Has: fmt.Sprintf("snapshot format %d", newer.Version), Knows: fmt.Sprint(newer.Known),
 			Lost: "the bindings until the ERP answers",
 		}
 	}
 	err = fmt.Errorf("stored snapshot %s: %w", s.path, err)
-	var bad *provision.FormatError
+	var bad *formatError
 	if !errors.As(err, &bad) { // the disk, not the file
 		return nil, err
 	}
@@ -60,7 +59,7 @@ func (s *Store) Save(snap *provision.Snapshot) error {
 	if err == nil {
 		err = statedir.Replace(s.path, 0o640, func(w io.Writer) error {
 			b := bufio.NewWriterSize(w, 1<<16)
-			if err := provision.Encode(b, snap); err != nil {
+			if err := encode(b, snap); err != nil {
 				return err
 			}
 			return b.Flush()
@@ -82,7 +81,7 @@ func (s *Store) keepOlder() error {
 		return err
 	}
 	defer f.Close()
-	version, older := provision.OlderVersion(f)
+	version, older := olderVersion(f)
 	if !older {
 		return nil // of this format, or no snapshot that anybody could read
 	}

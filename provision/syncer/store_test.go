@@ -7,8 +7,10 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -22,16 +24,13 @@ import (
 	"github.com/usher-agent/usher/provision/statedir"
 )
 
-// maxLine is the longest line of a stored snapshot.
-const maxLine = 1 << 16
-
 func requireSameSnapshot(t testing.TB, want, got *provision.Snapshot) {
 	t.Helper()
-	require.True(t, slices.Equal(want.Bindings(), got.Bindings()))
-	require.True(t, slices.Equal(want.Contested(), got.Contested()))
+	require.True(t, reflect.DeepEqual(want.Lines(), got.Lines()))
+	require.True(t, reflect.DeepEqual(want.Contested(), got.Contested()))
 	require.True(t, slices.Equal(want.Subscribers(), got.Subscribers()))
 	require.True(t, slices.Equal(want.Devices(), got.Devices()))
-	require.Equal(t, want.Seats(), got.Seats())
+	require.True(t, reflect.DeepEqual(want.LinesBySubscriber(), got.LinesBySubscriber()))
 	require.Equal(t, want.Fingerprint(), got.Fingerprint())
 	require.Equal(t, want.Counts(), got.Counts())
 	require.True(t, want.FetchedAt().Equal(got.FetchedAt()))
@@ -45,11 +44,11 @@ func TestStoreKeepsEverything(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	for round := range long.Times(t, 30, 5000) {
 		in := provisiontest.MessyInput(rng, round%30*5)
-		in.KeepSeats = round%2 == 1
-		in.Bindings = append(in.Bindings, provision.Binding{Subscriber: 7001, Device: 40, PortName: "Gi0/2\t"}, provision.Binding{Subscriber: 7001, VLAN: 77}, provision.Binding{Subscriber: 7002, MAC: provision.MAC{2, 1}})
+		in.KeepVacant = round%2 == 1
+		in.Lines = append(in.Lines, provision.Line{Subscriber: 7001, Device: 40, PortName: "Gi0/2\t"}, provision.Line{Subscriber: 7001, VLAN: 77}, provision.Line{Subscriber: 7002, MAC: provision.MAC{2, 1}})
 		in.Devices = append(in.Devices, provision.Device{ID: 40, Name: "tab\there \"quoted\" \xff\n second line", Model: "DES-3200\t\n", IP: provisiontest.Addr("2001:db8::40")},
 			provision.Device{ID: 41, IP: provisiontest.Addr("fe80::1%eth0")})
-		in.Bindings = append(in.Bindings, provision.Binding{Subscriber: 1<<63 - 1, IP: provisiontest.IP(60), Device: 1<<63 - 1, Port: 1<<32 - 1, VLAN: 1<<16 - 1, PortName: "Gi0/1\t\"x\""})
+		in.Lines = append(in.Lines, provision.Line{Subscriber: 1<<63 - 1, Addresses: provision.Hosts4(provisiontest.IP(60)), Device: 1<<63 - 1, Port: 1<<32 - 1, VLAN: 1<<16 - 1, PortName: "Gi0/1\t\"x\""})
 		want, _ := provision.Build(in)
 		require.NoError(t, store.Save(want))
 		got, err := store.Load()
@@ -62,20 +61,44 @@ func TestStoreKeepsEverything(t *testing.T) {
 	require.Len(t, files, 1, "nothing else is left behind")
 }
 
+// Subnets have lines of their own, that of a line with an address as well.
+func TestStoreKeepsSubnets(t *testing.T) {
+	net := func(s string) provision.Address {
+		return provision.Address{Kind: provision.Routed4, Prefix: netip.MustParsePrefix(s)}
+	}
+	want, problems := provision.Build(provision.Input{
+		KeepVacant:  true,
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateStop}, {ID: 2, State: provision.StateActive}, {ID: 3, State: provision.StateActive}},
+		Lines: []provision.Line{
+			{Subscriber: 1, VLAN: 5, Addresses: []provision.Address{net("198.51.100.0/29")}},
+			{Subscriber: 2, MAC: provision.MAC{2, 2}, Addresses: append(provision.Hosts4(provisiontest.Addr("192.0.2.2")), net("198.51.100.0/29"))},
+			{Subscriber: 3, VLAN: 7, Addresses: []provision.Address{net("198.51.100.64/28")}},
+		},
+	})
+	require.Len(t, problems, 1)
+	var file bytes.Buffer
+	require.NoError(t, encode(&file, want))
+	require.Contains(t, file.String(), "\nb\t2\t192.0.2.2\t02:02:00:00:00:00\t0\t0\t0\t\nn\t2\t198.51.100.0/29\t02:02:00:00:00:00\t0\t0\t0\t\n"+
+		"n\t3\t198.51.100.64/28\t\t0\t0\t7\t\nn\t1\t198.51.100.0/29\t\t0\t0\t5\t\na\t3\t\t0\t0\t7\t\ne\t8\t")
+	got, err := decode(&file)
+	require.NoError(t, err)
+	requireSameSnapshot(t, want, got)
+}
+
 // A file of version 1 has no models; everything else in it is used.
 func TestStoreReadsVersion1(t *testing.T) {
 	body := "usher snapshot 1\nf\t2026-11-01T12:00:00Z\tdirect\nd\t7\t00:00:5e:00:53:f1\t192.0.2.70\t\"sw1\"\nb\t1\t192.0.2.3\t\t7\t4\t0\t\n"
 	sum := crc32.Checksum([]byte(body), crc32.MakeTable(crc32.Castagnoli))
-	snap, err := provision.Decode(strings.NewReader(body + fmt.Sprintf("e\t2\t%08x\n", sum)))
+	snap, err := decode(strings.NewReader(body + fmt.Sprintf("e\t2\t%08x\n", sum)))
 	require.NoError(t, err)
 	require.Equal(t, []provision.Device{{ID: 7, Name: "sw1", MAC: provision.MAC{0, 0, 0x5e, 0, 0x53, 0xf1}, IP: provisiontest.Addr("192.0.2.70")}}, snap.Devices())
-	require.Len(t, snap.ByPort(7, 4), 1)
+	require.Equal(t, 1, snap.ByPort(7, 4).Len())
 }
 
 func TestStoreBadFiles(t *testing.T) {
 	var good bytes.Buffer
 	snap := provisiontest.Build(t, provisiontest.Input(50))
-	require.NoError(t, provision.Encode(&good, snap))
+	require.NoError(t, encode(&good, snap))
 	text := good.String()
 	lines := strings.SplitAfter(text, "\n")
 	sealed := func(body string) string {
@@ -86,7 +109,7 @@ func TestStoreBadFiles(t *testing.T) {
 		{"empty", "", "line 1: the file is cut off: no closing line"},
 		{"foreign text", "hello\nworld\n", "line 1: not a stored snapshot of usher"},
 		{"foreign binary", "\x7fELF\x02\x01\x01\n", "line 1: not a stored snapshot of usher"},
-		{"one endless line", strings.Repeat("x", maxLine+1), "line 1: line is longer than 65536 bytes"},
+		{"one endless line", strings.Repeat("x", maxStoreLine+1), "line 1: line is longer than 65536 bytes"},
 		{"newer version", strings.Replace(text, "snapshot 3\n", "snapshot 4\n", 1), "line 1: version 4 was written by a newer usher; this one reads up to 3"},
 		{"no version", strings.Replace(text, "snapshot 3\n", "snapshot x\n", 1), `line 1: version "x" is not a number`},
 		{"cut between lines", strings.Join(lines[:20], ""), "line 21: the file is cut off: no closing line"},
@@ -155,8 +178,8 @@ func TestStoreOfTheVersionBefore(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, want, 0o600))
 	snap, err := NewStore(path).Load()
 	require.NoError(t, err)
-	require.Len(t, snap.Bindings(), 2)
-	require.Len(t, snap.Seats(), 1)
+	require.Equal(t, 2, snap.Len())
+	require.Equal(t, 1, snap.Counts().Seats)
 	require.NoError(t, NewStore(path).Save(snap))
 	got, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -203,9 +226,9 @@ func TestStoreKeepsOlderFile(t *testing.T) {
 // A file cut anywhere is refused, never read as a smaller network.
 func TestStoreCutAnywhere(t *testing.T) {
 	var good bytes.Buffer
-	require.NoError(t, provision.Encode(&good, provisiontest.Build(t, provisiontest.Input(8))))
+	require.NoError(t, encode(&good, provisiontest.Build(t, provisiontest.Input(8))))
 	for n := range good.Len() {
-		_, err := provision.Decode(bytes.NewReader(good.Bytes()[:n]))
+		_, err := decode(bytes.NewReader(good.Bytes()[:n]))
 		require.Error(t, err, "cut after %d bytes", n)
 	}
 }
@@ -216,9 +239,9 @@ func (r brokenReader) Read([]byte) (int, error) { return 0, r.err }
 
 func TestStoreErrors(t *testing.T) {
 	disk := errors.New("input/output error")
-	_, err := provision.Decode(brokenReader{disk})
+	_, err := decode(brokenReader{disk})
 	require.ErrorIs(t, err, disk)
-	var format *provision.FormatError
+	var format *formatError
 	require.NotErrorAs(t, err, &format, "a disk error is no reason to throw the file away")
 
 	dir := t.TempDir()
@@ -230,7 +253,7 @@ func TestStoreErrors(t *testing.T) {
 	store := NewStore(path)
 	require.NoError(t, store.Save(snap))
 	in := provisiontest.Input(3)
-	in.Bindings[0].PortName = strings.Repeat("x", maxLine)
+	in.Lines[0].PortName = strings.Repeat("x", maxStoreLine)
 	long, _ := provision.Build(in)
 	require.ErrorContains(t, store.Save(long), "too long")
 	got, err := store.Load()
@@ -276,7 +299,7 @@ func TestStoreFullDisk(t *testing.T) {
 
 func FuzzStoreDecode(f *testing.F) {
 	var good bytes.Buffer
-	if err := provision.Encode(&good, provisiontest.Build(f, provisiontest.Input(3))); err != nil {
+	if err := encode(&good, provisiontest.Build(f, provisiontest.Input(3))); err != nil {
 		f.Fatal(err)
 	}
 	body := good.Bytes()
@@ -286,15 +309,15 @@ func FuzzStoreDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		seal := fmt.Appendf(slices.Clone(data), "e\t%d\t%08x\n", bytes.Count(data, []byte("\n"))-2, crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
 		for _, in := range [][]byte{data, seal} {
-			s, err := provision.Decode(bytes.NewReader(in))
+			s, err := decode(bytes.NewReader(in))
 			if err != nil {
 				continue
 			}
 			var again bytes.Buffer
-			if err := provision.Encode(&again, s); err != nil {
+			if err := encode(&again, s); err != nil {
 				t.Fatal(err)
 			}
-			s2, err := provision.Decode(bytes.NewReader(again.Bytes()))
+			s2, err := decode(bytes.NewReader(again.Bytes()))
 			if err != nil {
 				t.Fatal(err)
 			}

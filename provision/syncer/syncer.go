@@ -36,8 +36,8 @@ type Options struct {
 	Guard    GuardLimits
 	Subnets  []netip.Prefix // see Input
 	Reserved []netip.Addr   // see Input
-	// KeepSeats is for pools of subscribers; see Input.
-	KeepSeats bool
+	// KeepVacant is for pools of subscribers; see Input.
+	KeepVacant bool
 }
 
 func (o Options) filled() Options {

@@ -194,7 +194,7 @@ var tightGuard = GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, Mi
 // without gives the test input less its first rows.
 func without(n int) provision.Input {
 	in := provisiontest.Input(100)
-	in.Bindings = in.Bindings[n:]
+	in.Lines = in.Lines[n:]
 	return in
 }
 
@@ -623,7 +623,7 @@ func TestSyncerListsProblems(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := provisiontest.Input(10)
 		for i := range 1500 {
-			in.Bindings = append(in.Bindings, provision.Binding{Subscriber: provision.SubscriberID(1 + i), MAC: provision.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}})
+			in.Lines = append(in.Lines, provision.Line{Subscriber: provision.SubscriberID(1 + i), MAC: provision.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}})
 		}
 		s := startSyncer(t, Options{}, &fakeERP{answer: says(in)}, nil, nil)
 		st := s.Status()
@@ -650,9 +650,9 @@ func TestSyncerListsEveryKind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := provisiontest.Input(10)
 		for i := range 1500 {
-			in.Bindings = append(in.Bindings, provision.Binding{Subscriber: provision.SubscriberID(1 + i)})
+			in.Lines = append(in.Lines, provision.Line{Subscriber: provision.SubscriberID(1 + i)})
 		}
-		in.Bindings[3].Device = 999
+		in.Lines[3].Device = 999
 		s := startSyncer(t, Options{}, &fakeERP{answer: says(in)}, nil, nil)
 		st := s.Status()
 		assert.Equal(t, map[provision.ProblemKind]int{provision.ProblemBadRow: 1500, provision.ProblemUnknownDevice: 1}, st.Problems)

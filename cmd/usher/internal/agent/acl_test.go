@@ -32,7 +32,7 @@ func TestSourcesOfTheConfiguration(t *testing.T) {
 	assert.Equal(t, exist, in.GuardVLAN)
 	at := map[uint16]string{}
 	for vlan := range uint16(200) {
-		if name := in.InterfaceOf(&provision.Binding{VLAN: vlan}); name != "" {
+		if name := in.InterfaceOf(&provision.Line{VLAN: vlan}); name != "" {
 			at[vlan] = name
 		}
 	}

@@ -31,7 +31,7 @@ func FetchOptions(c *config.Config, memory *erp.Memory, log *slog.Logger) erp.Op
 
 func syncOptions(c *config.Config) syncer.Options {
 	o := c.ERP.Sync
-	o.Guard, o.Subnets, o.Reserved, o.KeepSeats = c.Guard, c.Prefixes(), c.Reserved(), c.SubscriberPools()
+	o.Guard, o.Subnets, o.Reserved, o.KeepVacant = c.Guard, c.Prefixes(), c.Reserved(), c.SubscriberPools()
 	return o
 }
 

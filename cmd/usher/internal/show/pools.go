@@ -90,7 +90,7 @@ func printPools(w io.Writer, v *console.PoolsView) error {
 		if !a.Until.IsZero() {
 			end = cli.Ago(a.Until, now)
 		}
-		rows = append(rows, []string{a.IP.String(), state, orDash(a.MAC.String(), a.MAC.IsZero()), orDash(fmt.Sprint(a.Subscriber), a.Subscriber == 0), end})
+		rows = append(rows, []string{a.IP.String(), state, orDash(a.Holder.String(), a.Holder.IsZero()), orDash(fmt.Sprint(a.Subscriber), a.Subscriber == 0), end})
 	}
 	return cli.Table(w, rows)
 }

@@ -29,7 +29,7 @@ guests  guests  198.51.100.200-198.51.100.202  50%   1     0        1       0   
 
 	out.Reset()
 	v.Addresses = []dhcpd.PoolAddress{
-		{IP: a, State: "leased", MAC: provision.MAC{0, 0, 0x5e, 0, 0x53, 1}, Until: time.Now().Add(61 * time.Second)},
+		{IP: a, State: "leased", Holder: provision.MAC{0, 0, 0x5e, 0, 0x53, 1}.Owner(), Until: time.Now().Add(61 * time.Second)},
 		{IP: a.Next(), State: "free", Bound: true},
 	}
 	require.NoError(t, printPools(&out, v))

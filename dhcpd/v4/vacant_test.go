@@ -14,27 +14,27 @@ import (
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-// seats are customers without an address, beside those of world.
-func seats(t testing.TB, more ...provision.Binding) *provision.Snapshot {
+// vacants has customers without an address, beside those of world.
+func vacants(t testing.TB, more ...provision.Line) *provision.Snapshot {
 	t.Helper()
 	in := provision.Input{
-		KeepSeats: true,
-		Devices:   world(t).Devices(),
-		Bindings: append([]provision.Binding{
-			{Subscriber: 1, IP: host(11), MAC: client(0x11), Device: 1, Port: 1},
-			{Subscriber: 20, Device: 1, Port: 20},                      // a port
-			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa1)},   // a port with two MACs
-			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa2)},   //
-			{Subscriber: 22, Device: 2, PortName: "ge-0/0/9"},          // a port by name
-			{Subscriber: 23, MAC: client(0xa3)},                        // a MAC
-			{Subscriber: 24, VLAN: 104},                                // a VLAN
-			{Subscriber: 25, Device: 1, Port: 25, MAC: client(0xa5)},   // two customers on a port
-			{Subscriber: 26, Device: 1, Port: 25},                      //
-			{Subscriber: 27, Device: 1, Port: 27, MAC: client(0xa7)},   // a port with a MAC
-			{Subscriber: 28, Device: 1, Port: 1, MAC: client(0xa8)},    // on the port of subscriber 1
-			{Subscriber: 29, IP: host(29), Device: 1, Port: 29},        // an address here
-			{Subscriber: 29, Device: 1, Port: 30, MAC: client(0xa9)},   // and none there
-			{Subscriber: 31, IP: host(31), MAC: client(0xb1), VLAN: 9}, // bound
+		KeepVacant: true,
+		Devices:    world(t).Devices(),
+		Lines: append([]provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(host(11)), MAC: client(0x11), Device: 1, Port: 1},
+			{Subscriber: 20, Device: 1, Port: 20},                                               // a port
+			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa1)},                            // a port with two MACs
+			{Subscriber: 21, Device: 1, Port: 21, MAC: client(0xa2)},                            //
+			{Subscriber: 22, Device: 2, PortName: "ge-0/0/9"},                                   // a port by name
+			{Subscriber: 23, MAC: client(0xa3)},                                                 // a MAC
+			{Subscriber: 24, VLAN: 104},                                                         // a VLAN
+			{Subscriber: 25, Device: 1, Port: 25, MAC: client(0xa5)},                            // two customers on a port
+			{Subscriber: 26, Device: 1, Port: 25},                                               //
+			{Subscriber: 27, Device: 1, Port: 27, MAC: client(0xa7)},                            // a port with a MAC
+			{Subscriber: 28, Device: 1, Port: 1, MAC: client(0xa8)},                             // on the port of subscriber 1
+			{Subscriber: 29, Addresses: provision.Hosts4(host(29)), Device: 1, Port: 29},        // an address here
+			{Subscriber: 29, Device: 1, Port: 30, MAC: client(0xa9)},                            // and none there
+			{Subscriber: 31, Addresses: provision.Hosts4(host(31)), MAC: client(0xb1), VLAN: 9}, // bound
 		}, more...),
 	}
 	snap, _ := provision.Build(in)
@@ -48,18 +48,18 @@ func flats() Pool {
 	}
 }
 
-// keyOf returns the key of the only seat, or of that with the MAC.
-func keyOf(s *provision.Snapshot, id provision.SubscriberID, mac ...provision.MAC) provision.MAC {
-	for _, x := range s.SeatsOf(id) {
-		if len(mac) == 0 || x.MAC == mac[0] {
-			return x.Key
+// keyOf returns what pools know the only vacant line by, or of that with the MAC.
+func keyOf(s *provision.Snapshot, id provision.SubscriberID, mac ...provision.MAC) provision.Owner {
+	for l := range s.BySubscriber(id).All() {
+		if l.Vacant() && (len(mac) == 0 || l.MAC == mac[0]) {
+			return l.Owner
 		}
 	}
-	panic("no such seat")
+	panic("no such line")
 }
 
-func TestSeatDecisions(t *testing.T) {
-	snap := seats(t)
+func TestVacantDecisions(t *testing.T) {
+	snap := vacants(t)
 	at := func(typ wire.MessageType, mac provision.MAC, n byte, more ...wire.Option) wire.Query {
 		return wire.Query{Type: typ, MAC: mac, GIAddr: relayIP, Option82: port(switch1, n), Options: more}
 	}
@@ -72,11 +72,8 @@ func TestSeatDecisions(t *testing.T) {
 	took := func(a netip.Addr, mac provision.MAC, id provision.SubscriberID, of ...provision.MAC) lease.Record {
 		r := bound(a, mac, id)
 		r.Pool, r.Key, r.GIAddr = "flats", keyOf(snap, id, of...), relayIP
-		for _, s := range snap.SeatsOf(id) {
-			if s.Key == r.Key {
-				r.Device, r.Port = s.Device, s.Port
-			}
-		}
+		l := snap.ByOwner(id, r.Key)
+		r.Device, r.Port = l.Device, l.Port
 		return r
 	}
 	over := func(r lease.Record) lease.Record { r.Expires = testNow.Add(-time.Hour); return r }
@@ -102,7 +99,7 @@ func TestSeatDecisions(t *testing.T) {
 		{"a MAC", direct(discover, client(0xa3)), nil, "pool_offer hold", 23, nil},
 		{"a MAC behind a port that nobody knows", at(discover, client(0xa3), 99), nil, "pool_offer hold", 23, nil},
 		{"the port goes before the MAC", at(discover, client(0xa3), 20), nil, "pool_offer hold", 20, nil},
-		{"a bound MAC on the port of a seat", at(discover, client(0xb1), 20), nil, "pool_offer hold", 20, nil},
+		{"a bound MAC on the port of a vacant line", at(discover, client(0xb1), 20), nil, "pool_offer hold", 20, nil},
 		{"a VLAN", direct(discover, stranger), nil, "pool_offer hold", 24, vlan(104)},
 		{"not a way that is off", direct(discover, client(0xa3)), nil, "unknown_client", 0, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82} }},
 		{"port and MAC must agree", at(discover, stranger, 27), nil, "unknown_client", 0, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC} }},
@@ -179,9 +176,9 @@ func TestSeatDecisions(t *testing.T) {
 			assert.Equal(t, tc.want, told(got))
 			var sub provision.SubscriberID
 			switch {
-			case d.Match.Seat != nil:
-				sub = d.Match.Seat.Subscriber
-			case d.Binding != nil:
+			case d.Match.Vacant != nil:
+				sub = d.Match.Vacant.Subscriber
+			case d.Binding.Line != nil:
 				sub = d.Binding.Subscriber
 			case d.Rec.Pool != "":
 				sub = d.Rec.Subscriber
@@ -205,8 +202,8 @@ func withGuestsToo(_ *Request, o *Options) {
 	o.Unknown, o.Pools = UnknownGuest, append(o.Pools, guests())
 }
 
-func TestSeatDecisionsDoNotAllocate(t *testing.T) {
-	snap := seats(t)
+func TestVacantDecisionsDoNotAllocate(t *testing.T) {
+	snap := vacants(t)
 	opts := testOptions()
 	opts.Pools, opts.MaxPortMACs = []Pool{flats(), guests()}, 2
 	cfg, err := Compile(opts)

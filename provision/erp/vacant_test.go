@@ -14,7 +14,7 @@ import (
 
 // Both sources tell customers without an address: the direct one those with a
 // MAC, the composed one also those with nothing but a port. What they lose and gain is followed.
-func TestSeats(t *testing.T) {
+func TestVacant(t *testing.T) {
 	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
 		for _, mode := range []Mode{ModeDirect, ModeComposed} {
 			t.Run(fmt.Sprintf("%s %s", profile, mode), func(t *testing.T) {
@@ -34,25 +34,24 @@ func TestSeats(t *testing.T) {
 				read := func(prev *provision.Snapshot) *provision.Snapshot {
 					in, err := f.Fetch(ctx, prev)
 					require.NoError(t, err)
-					in.KeepSeats = true
+					in.KeepVacant = true
 					s, _ := provision.Build(in)
 					return s
 				}
 				s := read(nil)
 				id := provision.SubscriberID(withMAC.ID)
-				require.Empty(t, s.BySubscriber(id))
-				seats := s.SeatsOf(id)
-				require.Len(t, seats, 1)
-				require.Equal(t, provision.MAC(mac), seats[0].MAC)
-				require.Equal(t, provision.DeviceID(withMAC.Links[0].Device), seats[0].Device)
-				require.Equal(t, withMAC.Links[0].Port, seats[0].Port)
-				require.NotEmpty(t, seats[0].PortName)
-				require.Empty(t, s.SeatsOf(provision.SubscriberID(bound.ID)))
+				require.Equal(t, [2]int{0, 1}, linesOf(s, id))
+				line := s.BySubscriber(id).At(0)
+				require.Equal(t, provision.MAC(mac), line.MAC)
+				require.Equal(t, provision.DeviceID(withMAC.Links[0].Device), line.Device)
+				require.Equal(t, withMAC.Links[0].Port, line.Port)
+				require.NotEmpty(t, line.PortName)
+				require.Zero(t, linesOf(s, provision.SubscriberID(bound.ID))[1])
 				want := 0
 				if mode == ModeComposed {
 					want = 1
 				}
-				require.Len(t, s.SeatsOf(provision.SubscriberID(portOnly.ID)), want)
+				require.Equal(t, want, linesOf(s, provision.SubscriberID(portOnly.ID))[1])
 
 				hint := func() (syncer.StatesAnswer, bool) {
 					got, err := f.FetchCustomers(ctx, []provision.SubscriberID{id}, s)
@@ -73,27 +72,47 @@ func TestSeats(t *testing.T) {
 				got, _ = hint()
 				require.True(t, got.Refresh, "an address at last")
 				s = read(s)
-				require.Empty(t, s.SeatsOf(id), "and so no seat on the port of the address")
-				require.Len(t, s.BySubscriber(id), 1)
+				require.Equal(t, [2]int{1, 0}, linesOf(s, id), "and so no vacant line on the port of the address")
 			})
 		}
 	}
 }
 
-// The seats of a customer whom the ERP will not talk about this time are kept.
-func TestComposedKeepsSeatsOfUnanswered(t *testing.T) {
+// linesOf counts the lines of a customer, with an address and vacant.
+func linesOf(s *provision.Snapshot, id provision.SubscriberID) (n [2]int) {
+	for l := range s.BySubscriber(id).All() {
+		if l.Vacant() {
+			n[1]++
+		} else {
+			n[0]++
+		}
+	}
+	return n
+}
+
+// The vacant lines of a customer whom the ERP will not talk about this time are kept.
+func TestComposedKeepsVacantOfUnanswered(t *testing.T) {
 	rules := good()
 	rules["customer.get_data?customer_id=1,2,3"] = `200 {"result":"OK","data":{"1":{"id":1,"state_id":2},"2":{"id":2,"state_id":1},"3":{"id":3,"state_id":0}}}`
 	e, c := newFakeERP(t, rules)
 	f, _ := newFetcher(t, c, Options{Bindings: ModeComposed})
 	in := fetch(t, f, nil)
-	in.KeepSeats = true
+	in.KeepVacant = true
 	prev, _ := provision.Build(in)
-	require.Len(t, prev.Seats(), 3)
+	require.Equal(t, 3, prev.Counts().Seats)
 	e.set("customer.get_data", `400 {"error":"no"}`)
 	e.set("customer.get_data?customer_id=1,2,3", `400 {"error":"no"}`)
 	in = fetch(t, f, prev)
-	in.KeepSeats = true
+	in.KeepVacant = true
 	next, _ := provision.Build(in)
-	require.Equal(t, prev.Seats(), next.Seats())
+	require.Equal(t, vacantOf(prev), vacantOf(next))
+}
+
+func vacantOf(s *provision.Snapshot) (list []provision.Line) {
+	for l := range s.LinesBySubscriber().All() {
+		if l.Vacant() {
+			list = append(list, *l)
+		}
+	}
+	return list
 }

@@ -1,10 +1,11 @@
-package provision_test
+package syncer
 
 import (
 	"bytes"
 	"crypto/sha256"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -101,7 +102,8 @@ func rawInput(rng *rand.Rand) (rows []rawRow, in provision.Input) {
 // TestBuildGolden compares what Build makes of some hundred messy inputs, with and
 // without pools for subscribers, by everything that can be asked: problems, counts, rows,
 // every look-up, stored form, fingerprint, and the same after a change of states and
-// after it was stored and read. Each is kept as a digest; go test -v of one seed prints what differs.
+// after it was stored and read. Each is kept as a digest; where one differs, print the text of its
+// seed here and in a tree before the change.
 func TestBuildGolden(t *testing.T) {
 	const golden, seeds = "testdata/build.txt", 400
 	var got strings.Builder
@@ -127,7 +129,12 @@ func goldenText(t *testing.T, seed uint64, keep bool) string {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 77))
 	rows, in := rawInput(rng)
-	snap, problems := buildRaw(rows, in, keep)
+	in.KeepVacant = keep
+	for _, r := range rows {
+		in.Lines = append(in.Lines, provision.Line{Subscriber: r.subscriber, MAC: r.mac, Device: r.device, Port: r.port, PortName: r.name, VLAN: r.vlan,
+			Addresses: provision.Hosts4(r.ip)})
+	}
+	snap, problems := provision.Build(in)
 	var b strings.Builder
 	for _, p := range problems {
 		fmt.Fprintf(&b, "problem %+v\n", p)
@@ -138,7 +145,7 @@ func goldenText(t *testing.T, seed uint64, keep bool) string {
 		states[provision.SubscriberID(1+rng.IntN(30))] = provision.State(1 + rng.IntN(3))
 	}
 	describe(t, &b, snap.WithStates(states))
-	read, err := provision.Decode(bytes.NewReader(stored(t, snap)))
+	read, err := decode(bytes.NewReader(stored(t, snap)))
 	require.NoError(t, err)
 	describe(t, &b, read)
 	return b.String()
@@ -149,39 +156,49 @@ func describe(t *testing.T, b *strings.Builder, s *provision.Snapshot) {
 	t.Helper()
 	stopped, paused := s.Blocked()
 	fmt.Fprintf(b, "fingerprint %016x\ncounts %+v\nlen %d empty %t keeps %t vacant only %d\nstopped %v paused %v\n%s",
-		s.Fingerprint(), s.Counts(), s.Len(), s.Empty(), keepsVacant(s), onlyVacant(s), stopped, paused, stored(t, s))
-	fmt.Fprintf(b, "all %v\nvacant %v\ncontested %v\n", allRows(s), allVacant(s), contestedRows(s))
+		s.Fingerprint(), s.Counts(), s.Len(), s.Empty(), s.KeepsVacant(), s.WithoutAddress(), stopped, paused, stored(t, s))
+	fmt.Fprintf(b, "all %v\nvacant %v\ncontested %v\n", byPort(s), vacantTexts(s.LinesBySubscriber()), contested(s))
 	fmt.Fprintf(b, "bound %v\n", slices.Collect(s.BoundIn(netip.MustParseAddr("100.64.0.7"), netip.MustParseAddr("100.64.0.90"))))
 	for i := range 120 {
 		ip := netip.AddrFrom4([4]byte{100, 64, 0, byte(i)})
-		fmt.Fprintf(b, "ip %s %v\n", ip, rowOf(s, ip))
+		row := "none"
+		if l := s.ByIP(ip); l != nil {
+			row = rowText(l, ip)
+		}
+		fmt.Fprintf(b, "ip %s %v\n", ip, row)
 	}
 	for i := range 32 {
 		m := provision.MAC{0, 0, 0x5e, 0, 0x53, byte(i)}
 		if i == 31 {
 			m = provision.MAC{}
 		}
-		rows, vacant := rowsByMAC(s, m)
+		rows, vacant := texts(s.ByMAC(m))
 		fmt.Fprintf(b, "mac %s %v %v\n", m, rows, vacant)
 	}
 	for d := range provision.DeviceID(7) {
 		for p := range uint32(7) {
-			rows, vacant := rowsByPort(s, d, p)
+			rows, vacant := texts(s.ByPort(d, p))
 			fmt.Fprintf(b, "port %d %d %v %v\n", d, p, rows, vacant)
 		}
 		for n := range 7 {
-			rows, vacant := rowsByName(s, d, fmt.Sprintf("eth%d", n))
+			rows, vacant := texts(s.ByPortName(d, fmt.Appendf(nil, "eth%d", n)))
 			fmt.Fprintf(b, "name %d %d %v %v\n", d, n, rows, vacant)
 		}
-		rows, vacant := rowsByName(s, d, "")
+		rows, vacant := texts(s.ByPortName(d, nil))
 		fmt.Fprintf(b, "name %d none %v %v\n", d, rows, vacant)
 	}
 	for _, v := range []uint16{0, 1, 2, 3, 4, 5, 6, 4093, 4094, 4095, 4096} {
-		rows, vacant, shared := rowsByVLAN(s, v)
+		lines, shared := s.ByVLAN(v)
+		rows, vacant := texts(lines)
 		fmt.Fprintf(b, "vlan %d %v %v %t\n", v, rows, vacant, shared)
 	}
 	for id := range provision.SubscriberID(84) {
-		rows, vacant := rowsBySubscriber(s, id)
+		rows, vacant := texts(s.BySubscriber(id))
+		for l := range s.BySubscriber(id).All() {
+			if l.Vacant() {
+				vacant = append(vacant, vacantText(s.ByOwner(id, l.Owner)))
+			}
+		}
 		sub, listed := s.Subscriber(id)
 		fmt.Fprintf(b, "subscriber %d %v %v %v %t\n", id, rows, vacant, sub, listed)
 	}
@@ -189,4 +206,71 @@ func describe(t *testing.T, b *strings.Builder, s *provision.Snapshot) {
 		fmt.Fprintf(b, "device %v %v %v\n", s.DeviceByMAC(provision.MAC{0, 0, 0x5e, 0, 0x53, byte(i)}),
 			s.DeviceByIP(netip.AddrFrom4([4]byte{100, 64, 0, byte(250 + i)})), s.DeviceByName(fmt.Appendf(nil, "sw%d", i)))
 	}
+}
+
+func rowText(l *provision.Line, ip netip.Addr) string {
+	return fmt.Sprintf("{%d %s %s %d/%d/%s v%d}", l.Subscriber, ip, l.MAC, l.Device, l.Port, l.PortName, l.VLAN)
+}
+
+func vacantText(l *provision.Line) string {
+	return fmt.Sprintf("{%d %s %d/%d/%s v%d %s}", l.Subscriber, l.MAC, l.Device, l.Port, l.PortName, l.VLAN, l.Owner)
+}
+
+// texts returns the host addresses of lines in their order, and the vacant ones as they come.
+func texts(lines provision.Lines) (rows, vacant []string) {
+	hosts := map[netip.Addr]string{}
+	for l := range lines.All() {
+		for ip := range l.Hosts4() {
+			hosts[ip] = rowText(l, ip)
+		}
+	}
+	for _, ip := range slices.SortedFunc(maps.Keys(hosts), netip.Addr.Compare) {
+		rows = append(rows, hosts[ip])
+	}
+	return rows, vacantTexts(lines)
+}
+
+func vacantTexts(lines provision.Lines) (list []string) {
+	for l := range lines.All() {
+		if l.Vacant() {
+			list = append(list, vacantText(l))
+		}
+	}
+	return list
+}
+
+// byPort returns all host addresses by port, and of one port ascending.
+func byPort(s *provision.Snapshot) (list []string) {
+	all := s.Lines()
+	for i := 0; i < all.Len(); {
+		hosts := map[netip.Addr]string{}
+		for first := all.At(i); i < all.Len(); i++ {
+			l := all.At(i)
+			if l.Device != first.Device || l.Port != first.Port || l.Port == 0 && l.PortName != first.PortName {
+				break
+			}
+			for ip := range l.Hosts4() {
+				hosts[ip] = rowText(l, ip)
+			}
+		}
+		for _, ip := range slices.SortedFunc(maps.Keys(hosts), netip.Addr.Compare) {
+			list = append(list, hosts[ip])
+		}
+	}
+	return list
+}
+
+func contested(s *provision.Snapshot) (list []string) {
+	for i := range s.Contested() {
+		l := &s.Contested()[i]
+		list = append(list, rowText(l, l.Addresses[0].Prefix.Addr()))
+	}
+	return list
+}
+
+func stored(t *testing.T, s *provision.Snapshot) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	require.NoError(t, encode(&b, s))
+	return b.Bytes()
 }

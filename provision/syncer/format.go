@@ -1,4 +1,4 @@
-package provision
+package syncer
 
 import (
 	"bufio"
@@ -11,18 +11,22 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 // The file of a Store, version 3: lines of fields parted by tabs, so that people
-// can read it with their usual tools. Empty field: not known.
+// can read it with their usual tools. Empty field: not known. Lines b and n that agree in all
+// but the address are one Line. An usher that knows no n refuses the file; nothing makes one yet.
 //
 //	usher snapshot 3
 //	f  time of the fetch (RFC 3339)  source
 //	d  device id  MAC  management address  quoted name  quoted model (not in version 1)
 //	s  subscriber id  state
 //	b  subscriber id  IP  MAC  device id  port  VLAN  quoted port name
+//	n  subscriber id  subnet  MAC  device id  port  VLAN  quoted port name (routed to the line)
 //	a  subscriber id  MAC  device id  port  VLAN  quoted port name (without an address; not before version 3)
-//	e  number of the lines d, s, b and a  CRC-32C of all bytes before this line, hexadecimal
+//	e  number of the lines d, s, b, n and a  CRC-32C of all bytes before this line, hexadecimal
 //
 // In every version the first line tells it and the last one has the checksum: a
 // file of a newer one is told from a damaged one by that.
@@ -32,25 +36,25 @@ const (
 	maxStoreLine = 1 << 16
 )
 
-// FormatError says what is wrong with the content of a stored snapshot.
-type FormatError struct {
+// formatError says what is wrong with the content of a stored snapshot.
+type formatError struct {
 	line   int // from 1
 	reason string
 }
 
 // Error returns the line and the reason.
-func (e *FormatError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
+func (e *formatError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
 
-// NewerError says that a stored snapshot is whole and of a version that is not known yet.
-type NewerError struct{ Version, Known int }
+// newerError says that a stored snapshot is whole and of a version that is not known yet.
+type newerError struct{ Version, Known int }
 
 // Error returns both versions.
-func (e *NewerError) Error() string {
+func (e *newerError) Error() string {
 	return fmt.Sprintf("version %d was written by a newer usher; this one reads up to %d", e.Version, e.Known)
 }
 
-// Encode writes a snapshot; nothing is held in memory but one line.
-func Encode(w io.Writer, s *Snapshot) error {
+// encode writes a snapshot; nothing is held in memory but what is on one port.
+func encode(w io.Writer, s *provision.Snapshot) error {
 	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	out := io.MultiWriter(w, sum)
 	var err error
@@ -78,10 +82,10 @@ func Encode(w io.Writer, s *Snapshot) error {
 			b = a.AppendTo(b)
 		}
 	}
-	mac := func(m MAC) {
+	mac := func(m provision.MAC) {
 		b = append(b, '\t')
 		if !m.IsZero() {
-			b = m.append(b)
+			b = m.AppendTo(b)
 		}
 	}
 	b = fmt.Appendf(b, "%s%d", storeMagic, storeVersion)
@@ -89,7 +93,7 @@ func Encode(w io.Writer, s *Snapshot) error {
 	b = fmt.Appendf(b, "f\t%s\t%s", s.FetchedAt().UTC().Format(time.RFC3339Nano), s.Source())
 	flush()
 	for i := range s.Devices() {
-		d := &s.t.devices[i]
+		d := &s.Devices()[i]
 		b = append(b, 'd')
 		num(int64(d.ID))
 		mac(d.MAC)
@@ -106,32 +110,38 @@ func Encode(w io.Writer, s *Snapshot) error {
 		records++
 		flush()
 	}
-	for _, rows := range [][]Binding{s.Bindings(), s.Contested()} {
-		for i := range rows {
-			r := &rows[i]
-			b = append(b, 'b')
-			num(int64(r.Subscriber))
-			addr(r.IP)
-			mac(r.MAC)
-			num(int64(r.Device))
-			num(int64(r.Port))
-			num(int64(r.VLAN))
-			text(r.PortName)
-			records++
-			flush()
-		}
-	}
-	for i := range s.Seats() {
-		r := &s.t.seats.rows[i]
-		b = append(b, 'a')
-		num(int64(r.Subscriber))
-		mac(r.MAC)
-		num(int64(r.Device))
-		num(int64(r.Port))
-		num(int64(r.VLAN))
-		text(r.PortName)
+	row := func(kind byte, l *provision.Line, address func()) {
+		b = append(b, kind)
+		num(int64(l.Subscriber))
+		address()
+		mac(l.MAC)
+		num(int64(l.Device))
+		num(int64(l.Port))
+		num(int64(l.VLAN))
+		text(l.PortName)
 		records++
 		flush()
+	}
+	host := func(ip netip.Addr, l *provision.Line) { row('b', l, func() { addr(ip) }) }
+	subnet := func(p netip.Prefix, l *provision.Line) { row('n', l, func() { b = p.AppendTo(append(b, '\t')) }) }
+	for ip, l := range s.PortHosts() {
+		host(ip, l)
+	}
+	for p, l := range s.Subnets() {
+		subnet(p, l)
+	}
+	for i := range s.Contested() {
+		l := &s.Contested()[i]
+		if a := l.Addresses[0]; a.Kind == provision.Routed4 {
+			subnet(a.Prefix, l)
+		} else {
+			host(a.Prefix.Addr(), l)
+		}
+	}
+	for l := range s.LinesBySubscriber().All() {
+		if !l.Owner.IsZero() {
+			row('a', l, func() {})
+		}
 	}
 	crc := sum.Sum32()
 	b = fmt.Appendf(b, "e\t%d\t%08x", records, crc)
@@ -139,9 +149,9 @@ func Encode(w io.Writer, s *Snapshot) error {
 	return err
 }
 
-// Decode reads what Encode wrote. An error of the content is a *FormatError; any
-// other is the reader's, or a *NewerError.
-func Decode(r io.Reader) (*Snapshot, error) {
+// decode reads what encode wrote. An error of the content is a *formatError; any
+// other is the reader's, or a *newerError.
+func decode(r io.Reader) (*provision.Snapshot, error) {
 	d := decoder{table: crc32.MakeTable(crc32.Castagnoli), names: make(map[string]string)}
 	br := bufio.NewReaderSize(r, maxStoreLine)
 	for {
@@ -163,34 +173,28 @@ func Decode(r io.Reader) (*Snapshot, error) {
 		}
 	}
 	if d.newer() != nil { // no closing line
-		return nil, &FormatError{1, d.newer().Error()}
+		return nil, &formatError{1, d.newer().Error()}
 	}
 	if !d.ended {
 		d.line++
 		return nil, d.fail("the file is cut off: no closing line")
 	}
-	subs := buildSubscribers(d.subs, nil, nil)
-	t := newTables(d.rows, d.seats, len(d.seats) > 0, subs, buildDevices(d.devices, nil), nil)
-	return newSnapshot(t, subs, SourceStored, d.fetchedAt), nil
+	return d.content.Snapshot(), nil
 }
 
 type decoder struct {
-	table     *crc32.Table
-	sum       uint32
-	line      int
-	records   int
-	version   int
-	ended     bool
-	fetchedAt time.Time
-	names     map[string]string
-	devices   []Device
-	subs      []Subscriber
-	rows      []Binding
-	seats     []Seat
+	table   *crc32.Table
+	sum     uint32
+	line    int
+	records int
+	version int
+	ended   bool
+	names   map[string]string
+	content provision.Stored
 }
 
 func (d *decoder) fail(format string, args ...any) error {
-	return &FormatError{d.line, fmt.Sprintf(format, args...)}
+	return &formatError{d.line, fmt.Sprintf(format, args...)}
 }
 
 // read takes one line, with its newline.
@@ -232,16 +236,16 @@ func (d *decoder) header(line string) error {
 }
 
 // newer returns nil for a version that is known.
-func (d *decoder) newer() *NewerError {
+func (d *decoder) newer() *newerError {
 	if d.version <= storeVersion {
 		return nil
 	}
-	return &NewerError{d.version, storeVersion}
+	return &newerError{d.version, storeVersion}
 }
 
-// OlderVersion returns the version of a stored snapshot that is older than the
-// one that Encode writes; false for others and for what is none.
-func OlderVersion(r io.Reader) (int, bool) {
+// olderVersion returns the version of a stored snapshot that is older than the
+// one that encode writes; false for others and for what is none.
+func olderVersion(r io.Reader) (int, bool) {
 	line, err := bufio.NewReader(io.LimitReader(r, 64)).ReadString('\n')
 	d := decoder{line: 1}
 	if err != nil || d.header(strings.TrimSuffix(line, "\n")) != nil {
@@ -256,7 +260,7 @@ func (d *decoder) end(rest string) error {
 	sum := f.next("checksum")
 	if newer := d.newer(); newer != nil {
 		if want := fmt.Sprintf("%08x", d.sum); sum != want {
-			return &FormatError{1, newer.Error()}
+			return &formatError{1, newer.Error()}
 		}
 		return newer
 	}
@@ -283,38 +287,42 @@ func (d *decoder) record(kind, rest string) error {
 		if err != nil {
 			return fmt.Errorf("time of the fetch: %w", err)
 		}
-		d.fetchedAt = at
+		d.content.FetchedAt = at
 		f.next("source")
 	case "d":
-		v := Device{ID: DeviceID(f.num("device id", 1, 1<<63-1)), MAC: f.mac(), IP: f.addr(), Name: f.text("name")}
+		v := provision.Device{ID: provision.DeviceID(f.num("device id", 1, 1<<63-1)), MAC: f.mac(), IP: f.addr(), Name: f.text("name")}
 		if d.version > 1 {
 			v.Model = f.text("model")
 		}
-		d.devices = append(d.devices, v)
+		d.content.Devices = append(d.content.Devices, v)
 	case "s":
-		id := SubscriberID(f.num("subscriber id", 1, 1<<63-1))
-		state, err := ParseState(f.next("state"))
-		if err != nil && f.err == nil {
+		id := provision.SubscriberID(f.num("subscriber id", 1, 1<<63-1))
+		var state provision.State
+		if err := state.UnmarshalText([]byte(f.next("state"))); err != nil && f.err == nil {
 			return err
 		}
-		d.subs = append(d.subs, Subscriber{id, state})
-	case "b":
-		r := Binding{Subscriber: SubscriberID(f.num("subscriber id", 1, 1<<63-1)), IP: f.addr(), MAC: f.mac(),
-			Device: DeviceID(f.num("device id", 0, 1<<63-1)), Port: uint32(f.num("port", 0, 1<<32-1)),
-			VLAN: uint16(f.num("vlan", 0, 1<<16-1)), PortName: f.text("port name")}
-		if f.err == nil && !r.IP.Is4() {
-			return errors.New("binding without an IPv4 address")
+		d.content.Subscribers = append(d.content.Subscribers, provision.Subscriber{ID: id, State: state})
+	case "b", "n", "a":
+		l := provision.Line{Subscriber: provision.SubscriberID(f.num("subscriber id", 1, 1<<63-1))}
+		var a provision.Address
+		switch kind {
+		case "b":
+			a = provision.Address{Kind: provision.Host4, Prefix: netip.PrefixFrom(f.addr(), 32)}
+		case "n":
+			a = provision.Address{Kind: provision.Routed4, Prefix: f.prefix()}
 		}
-		d.rows = append(d.rows, r)
-	case "a":
-		r := Binding{Subscriber: SubscriberID(f.num("subscriber id", 1, 1<<63-1)), MAC: f.mac(),
-			Device: DeviceID(f.num("device id", 0, 1<<63-1)), Port: uint32(f.num("port", 0, 1<<32-1)),
-			VLAN: uint16(f.num("vlan", 0, 1<<16-1)), PortName: f.text("port name")}
-		seat, ok := seatOf(&r)
-		if f.err == nil && !ok {
+		l.MAC, l.Device = f.mac(), provision.DeviceID(f.num("device id", 0, 1<<63-1))
+		l.Port, l.VLAN, l.PortName = uint32(f.num("port", 0, 1<<32-1)), uint16(f.num("vlan", 0, 1<<16-1)), f.text("port name")
+		switch {
+		case f.err != nil:
+		case kind != "a" && !a.Prefix.Addr().Is4():
+			return errors.New("binding without an IPv4 address")
+		case kind == "a" && l.MAC.IsZero() && !l.HasPort() && l.VLAN == 0:
 			return errors.New("row without an address names no port, MAC or VLAN")
 		}
-		d.seats = append(d.seats, seat)
+		if f.err == nil {
+			d.content.Add(&l, a)
+		}
 	default:
 		return fmt.Errorf("unknown kind of line %q", clip(kind))
 	}
@@ -375,8 +383,17 @@ func (f *fields) addr() netip.Addr {
 	return a.Unmap()
 }
 
-func (f *fields) mac() MAC {
-	m, err := ParseMAC(f.next("mac"))
+func (f *fields) prefix() netip.Prefix {
+	text := f.next("subnet")
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p != p.Masked() {
+		f.failf("subnet %q cannot be read", clip(text))
+	}
+	return p
+}
+
+func (f *fields) mac() provision.MAC {
+	m, err := provision.ParseMAC(f.next("mac"))
 	if err != nil {
 		f.failf("%v", err)
 	}

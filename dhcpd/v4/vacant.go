@@ -1,0 +1,181 @@
+package v4
+
+import (
+	"iter"
+	"net/netip"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// This file finds the vacant line, of a customer without an address of the ERP, to which a
+// client belongs, for the pools for subscribers. The ways of matching and whom they believe are
+// those of bindings. A pool knows a line by its Owner, not by the client's MAC: one line
+// has one address at a time, and the router behind it may change.
+
+// vacancy is what one way of matching says of vacant lines.
+type vacancy struct {
+	line   *provision.Line
+	taken  bool    // the client may have what another one has leased: a new router
+	failed Outcome // why there is none although the way leads to some; zero: it does not
+	placed bool    // the client is where the lines are: no other way is tried
+}
+
+// vacant returns the vacant lines that agree with the way.
+func (m *matcher) vacant(c *candidates) iter.Seq[*provision.Line] {
+	return func(yield func(*provision.Line) bool) {
+		for i := range c.lines.Len() {
+			if l := c.lines.At(i); !l.Owner.IsZero() && m.agrees(c, Binding{Line: l}) && !yield(l) {
+				return
+			}
+		}
+	}
+}
+
+// chooseVacant returns the vacant line that one way leads to. Where the port or VLAN has
+// bindings too, they win, unless the ERP has the client's MAC for the line and for none of them.
+func (m *matcher) chooseVacant(c *candidates) vacancy {
+	v := vacancy{placed: c.kind&(MatchOption82|MatchVLAN) != 0}
+	var first *provision.Line
+	exact, several, n := false, false, 0
+	for l := range m.vacant(c) {
+		mine := m.hasMAC(l)
+		if exact && !mine {
+			continue
+		}
+		if mine && !exact { // the ERP has the client's MAC: no other line counts
+			exact, first, several, n = true, nil, false, 0
+		}
+		if first == nil {
+			first = l
+		}
+		several = several || l.Subscriber != first.Subscriber
+		n++
+	}
+	switch {
+	case first == nil, c.n > 0 && (!exact || m.boundHere(c)):
+		return v
+	case several:
+		v.failed = OutcomeSubscriberUnclear
+		return v
+	}
+	best := classRefused
+	for l := range m.vacant(c) {
+		if exact && !m.hasMAC(l) {
+			continue
+		}
+		if class := m.rateVacant(l); class > best {
+			v.line, best = l, class
+		}
+	}
+	v.taken = v.placed && n == 1 || exact
+	switch {
+	case best == classRefused:
+		v.line, v.failed = nil, OutcomeMACRefused
+	case best == classTaken && !v.taken:
+		v.line, v.failed = nil, OutcomePortFull
+	}
+	return v
+}
+
+// hasMAC reports whether the ERP has the client's MAC for a line.
+func (m *matcher) hasMAC(l *provision.Line) bool { return !l.MAC.IsZero() && !m.differs(l) }
+
+// boundHere reports whether one of the bindings has the client's MAC.
+func (m *matcher) boundHere(c *candidates) bool {
+	for b := range c.bindings() {
+		if m.agrees(c, b) && !m.differs(b.Line) {
+			return true
+		}
+	}
+	return false
+}
+
+// rateVacant is rate for a vacant line.
+func (m *matcher) rateVacant(l *provision.Line) (class int) {
+	rec, live := m.ownerLease(l)
+	switch {
+	case m.hasMAC(l):
+		return classOwn
+	case m.cfg.macChange != MACAccept && !l.MAC.IsZero():
+		return classRefused // the ERP cannot be told: there is no address to tell it by
+	case live && rec.MAC == m.mac:
+		return classLeased
+	case live:
+		return classTaken
+	case l.MAC.IsZero():
+		return classFree
+	}
+	return classOther
+}
+
+// ownerLease returns the record of the address that a vacant line has or had last from a
+// pool, and whether it is live.
+func (m *matcher) ownerLease(l *provision.Line) (rec lease.Record, live bool) {
+	for i := range m.cfg.pools {
+		if m.cfg.pools[i].Kind != PoolSubscribers {
+			continue
+		}
+		a, ok := m.pools.Owned(i, l.Owner)
+		if !ok {
+			continue
+		}
+		if r, known := m.leases.Get(a); known && r.Key == l.Owner && r.Subscriber == l.Subscriber {
+			rec = r
+			if r.Live(m.now) {
+				return rec, true
+			}
+		}
+	}
+	return rec, false
+}
+
+// holder is whom pools of the kind know the client by.
+func (c *decider) holder(kind PoolKind) provision.Owner {
+	if kind == PoolSubscribers {
+		return c.d.Match.Vacant.Owner
+	}
+	return c.mac.Owner()
+}
+
+// refuseVacant says why the client may not have an address of a pool of the kind for
+// its line; zero: it may, or is no subscriber. The address is free or the line's by what the pool says.
+func (c *decider) refuseVacant(kind PoolKind, a netip.Addr) Outcome {
+	if kind != PoolSubscribers {
+		return 0
+	}
+	l := c.d.Match.Vacant
+	rec, known := c.leases.Get(a)
+	switch {
+	case known && rec.Live(c.now) && (rec.Key != l.Owner || rec.Subscriber != l.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
+		return OutcomeNakOtherClient
+	case c.cfg.maxMACs > 0 && c.vacantCrowded(l):
+		return OutcomePortMACLimit
+	}
+	return 0
+}
+
+// vacantCrowded is crowded for a vacant line: other clients are live on its port by
+// bindings and by leases of its other vacant lines.
+func (c *decider) vacantCrowded(l *provision.Line) bool {
+	if rec, live := c.ownerLease(l); live && rec.MAC == c.mac || l.Device == 0 {
+		return false
+	}
+	var others crowd
+	lines := c.onPort(l)
+	for i := range lines.Len() {
+		other := lines.At(i)
+		for ip := range other.Hosts4() {
+			if rec, ok := c.leases.Get(ip); ok && c.join(&others, &rec) {
+				return true
+			}
+		}
+		if other == l || other.Owner.IsZero() {
+			continue
+		}
+		if rec, live := c.ownerLease(other); live && c.join(&others, &rec) {
+			return true
+		}
+	}
+	return false
+}
