@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -50,7 +50,7 @@ func TestClientStatus(t *testing.T) {
 	w := newWorld(t)
 	w.Leases = fakeLeases{{IP: ip("198.51.100.11")}}
 	w.Config = func() ConfigStatus { return ConfigStatus{Path: "/etc/usher/usher.yaml", LoadedAt: testStart} }
-	w.packet(dhcpd.Event{Time: testStart, Outcome: v4.OutcomeOffer, MAC: mac(t, "00:00:5e:00:53:11"), YourIP: ip("198.51.100.11"), Device: 7, Port: 1, Option82: lease.Hex{1, 2}})
+	w.packet(dhcpd.Event{Time: testStart, Outcome: outcome.Offer, MAC: mac(t, "00:00:5e:00:53:11"), YourIP: ip("198.51.100.11"), Device: 7, Port: 1, Option82: lease.Hex{1, 2}})
 	st, err := serveWorld(t, w).Status(t.Context())
 	require.NoError(t, err)
 	assert.True(t, st.Ready)
@@ -62,7 +62,7 @@ func TestClientStatus(t *testing.T) {
 	assert.Equal(t, 1, st.ACL.HavePaused)
 	assert.Equal(t, "0.0.0.0:67", st.DHCP.Listen.String())
 	assert.Equal(t, uint64(1), st.DHCP.Packets)
-	assert.Equal(t, []OutcomeCount{{"discover", "offer", 1, v4.OutcomeOffer.Explain()}}, st.DHCP.Outcomes)
+	assert.Equal(t, []OutcomeCount{{"discover", "offer", 1, outcome.Offer.Explain()}}, st.DHCP.Outcomes)
 	assert.Equal(t, 1, st.DHCP.Leases.Bound)
 	require.Len(t, st.DHCP.Events, 1)
 	e := st.DHCP.Events[0]

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -68,40 +68,40 @@ func TestSummary(t *testing.T) {
 		"answered": {
 			query: "1001",
 			arrange: func(t *testing.T, w *world) {
-				w.packet(dhcpd.Event{Time: w.now.Add(-3 * time.Second), Type: wire.Request, Outcome: v4.OutcomeAck, Subscriber: 1001, YourIP: ip("198.51.100.11"), MAC: mac(t, "00:00:5e:00:53:11")})
+				w.packet(dhcpd.Event{Time: w.now.Add(-3 * time.Second), Type: wire.Request, Outcome: outcome.Ack, Subscriber: 1001, YourIP: ip("198.51.100.11"), MAC: mac(t, "00:00:5e:00:53:11")})
 			},
 			want: "Customer 1001 (active) is bound to 198.51.100.11 on port ge-0/0/1 of sw-west-1, MAC 00:00:5e:00:53:11 (and 1 address more). " +
-				"Its newest packet, 3s ago, was a REQUEST with the outcome ack: " + v4.OutcomeAck.Explain(),
+				"Its newest packet, 3s ago, was a REQUEST with the outcome ack: " + outcome.Ack.Explain(),
 		},
 		"port is taken": {
 			query: "1003",
 			arrange: func(t *testing.T, w *world) {
-				w.dhcp.answer.Outcome = v4.OutcomePortFull
-				w.packet(dhcpd.Event{Time: w.now.Add(-90 * time.Second), Outcome: v4.OutcomePortFull, Device: 7, Port: 3, MAC: mac(t, "00:00:5e:00:53:99")})
+				w.dhcp.answer.Outcome = outcome.PortFull
+				w.packet(dhcpd.Event{Time: w.now.Add(-90 * time.Second), Outcome: outcome.PortFull, Device: 7, Port: 3, MAC: mac(t, "00:00:5e:00:53:99")})
 			},
 			want: "Customer 1003 (stop) is bound to 198.51.100.13 on port 3 of sw-west-1, no MAC known yet. " +
-				"Its newest packet, 1m 30s ago, was a DISCOVER with the outcome port_full: " + v4.OutcomePortFull.Explain() + " " +
+				"Its newest packet, 1m 30s ago, was a DISCOVER with the outcome port_full: " + outcome.PortFull.Explain() + " " +
 				"Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end. " +
 				"Customer 1003 is stopped, so its forwarded traffic is dropped.",
 		},
 		"refused before, offered now": {
 			query: "00:00:5e:00:53:11",
 			arrange: func(t *testing.T, w *world) {
-				w.packet(dhcpd.Event{Time: w.now.Add(-time.Minute), Outcome: v4.OutcomeNotReady, MAC: mac(t, "00:00:5e:00:53:11")})
+				w.packet(dhcpd.Event{Time: w.now.Add(-time.Minute), Outcome: outcome.NotReady, MAC: mac(t, "00:00:5e:00:53:11")})
 			},
 			want: "Customer 1001 (active) is bound to 198.51.100.11 on port ge-0/0/1 of sw-west-1, MAC 00:00:5e:00:53:11. " +
-				"Its newest packet, 1m 0s ago, was a DISCOVER with the outcome not_ready: " + v4.OutcomeNotReady.Explain() + " " +
+				"Its newest packet, 1m 0s ago, was a DISCOVER with the outcome not_ready: " + outcome.NotReady.Explain() + " " +
 				"See in the status why there is no snapshot: the ERP's address, its key, its answer. " +
-				"A DISCOVER now would have the outcome offer: " + v4.OutcomeOffer.Explain(),
+				"A DISCOVER now would have the outcome offer: " + outcome.Offer.Explain(),
 		},
 		"never seen, others are": {
 			query: "198.51.100.12",
 			arrange: func(t *testing.T, w *world) {
-				w.packet(dhcpd.Event{Time: w.now.Add(-5 * time.Second), Outcome: v4.OutcomeOffer, Subscriber: 1001, YourIP: ip("198.51.100.11"), MAC: mac(t, "00:00:5e:00:53:11")})
+				w.packet(dhcpd.Event{Time: w.now.Add(-5 * time.Second), Outcome: outcome.Offer, Subscriber: 1001, YourIP: ip("198.51.100.11"), MAC: mac(t, "00:00:5e:00:53:11")})
 			},
 			want: "Customer 1002 (pause) is bound to 198.51.100.12 on port 2 of sw-west-1, MAC 00:00:5e:00:53:12. " +
 				"No packet from it was seen since 2026-03-01 12:00:00 UTC; the last packet of anybody came 5s ago. Look at the cable, the VLAN and the relay on its way. " +
-				"A DISCOVER of 00:00:5e:00:53:12 now would have the outcome offer: " + v4.OutcomeOffer.Explain() + " " +
+				"A DISCOVER of 00:00:5e:00:53:12 now would have the outcome offer: " + outcome.Offer.Explain() + " " +
 				"Customer 1002 is paused, so its forwarded traffic is refused.",
 		},
 		"nobody seen at all": {
@@ -115,7 +115,7 @@ func TestSummary(t *testing.T) {
 			arrange: func(t *testing.T, w *world) { w.Leases = fakeLeases{leaseOf11(t)} },
 			want: "Customer 1001 (active) is bound to 198.51.100.11 on port ge-0/0/1 of sw-west-1, MAC 00:00:5e:00:53:11. " +
 				"No packet from it was seen since 2026-03-01 12:00:00 UTC; the last acknowledgement of 198.51.100.11 to 00:00:5e:00:53:11 was at 2026-03-01 11:00:00 UTC. " +
-				"A DISCOVER of 00:00:5e:00:53:11 now would have the outcome offer: " + v4.OutcomeOffer.Explain(),
+				"A DISCOVER of 00:00:5e:00:53:11 now would have the outcome offer: " + outcome.Offer.Explain(),
 		},
 		"kernel lags behind": {
 			query:   "1002",
@@ -148,11 +148,11 @@ func TestSummary(t *testing.T) {
 		"unknown MAC": {
 			query: "00:00:5e:00:53:fe",
 			arrange: func(_ *testing.T, w *world) {
-				w.dhcp.answer = dhcpd.Explanation{Outcome: v4.OutcomeUnknownClient}
+				w.dhcp.answer = dhcpd.Explanation{Outcome: outcome.UnknownClient}
 			},
 			want: "The ERP binds no address to the MAC 00:00:5e:00:53:fe. " +
 				"No packet from it was seen since 2026-03-01 12:00:00 UTC; the last packet of anybody: none either. Look whether packets reach this host at all. " +
-				"A DISCOVER of 00:00:5e:00:53:fe now would have the outcome unknown_client: " + v4.OutcomeUnknownClient.Explain() + " " +
+				"A DISCOVER of 00:00:5e:00:53:fe now would have the outcome unknown_client: " + outcome.UnknownClient.Explain() + " " +
 				"Bind the MAC or the port to an address in the ERP, and see that the relay inserts option 82.",
 		},
 		"no snapshot": {
@@ -197,12 +197,12 @@ func TestExplainGathersAll(t *testing.T) {
 		{Kind: provision.ProblemDuplicateIP, IP: ip("198.51.100.12"), Detail: "another address"},
 	}
 	at := func(s int) time.Time { return testStart.Add(time.Duration(s) * time.Second) }
-	w.packet(dhcpd.Event{Time: at(1), XID: 1, Outcome: v4.OutcomeOffer, Subscriber: 1001, MAC: m, YourIP: ip("198.51.100.11"), Device: 7, Port: 1})
-	w.packet(dhcpd.Event{Time: at(2), XID: 2, Outcome: v4.OutcomePortFull, MAC: mac(t, "00:00:5e:00:53:99"), Device: 7, Port: 1}) // a stranger on the port
-	w.packet(dhcpd.Event{Time: at(3), XID: 3, Outcome: v4.OutcomeOffer, Subscriber: 1002, Device: 7, Port: 1})                    // somebody else's
-	w.packet(dhcpd.Event{Time: at(4), XID: 4, Outcome: v4.OutcomeNakNotBound, RequestedIP: ip("198.51.100.21")})
-	w.packet(dhcpd.Event{Time: at(5), XID: 5, Outcome: v4.OutcomeOffer, Subscriber: 1002, YourIP: ip("198.51.100.12")})
-	w.packet(dhcpd.Event{Time: at(6), XID: 6, Outcome: v4.OutcomeAck, Type: wire.Request, Subscriber: 1001, MAC: m, YourIP: ip("198.51.100.11"), GIAddr: ip("192.0.2.70"), Option82: lease.Hex{9, 9}})
+	w.packet(dhcpd.Event{Time: at(1), XID: 1, Outcome: outcome.Offer, Subscriber: 1001, MAC: m, YourIP: ip("198.51.100.11"), Device: 7, Port: 1})
+	w.packet(dhcpd.Event{Time: at(2), XID: 2, Outcome: outcome.PortFull, MAC: mac(t, "00:00:5e:00:53:99"), Device: 7, Port: 1}) // a stranger on the port
+	w.packet(dhcpd.Event{Time: at(3), XID: 3, Outcome: outcome.Offer, Subscriber: 1002, Device: 7, Port: 1})                    // somebody else's
+	w.packet(dhcpd.Event{Time: at(4), XID: 4, Outcome: outcome.NakNotBound, RequestedIP: ip("198.51.100.21")})
+	w.packet(dhcpd.Event{Time: at(5), XID: 5, Outcome: outcome.Offer, Subscriber: 1002, YourIP: ip("198.51.100.12")})
+	w.packet(dhcpd.Event{Time: at(6), XID: 6, Outcome: outcome.Ack, Type: wire.Request, Subscriber: 1001, MAC: m, YourIP: ip("198.51.100.11"), GIAddr: ip("192.0.2.70"), Option82: lease.Hex{9, 9}})
 
 	x, err := w.explain(t.Context(), "1001")
 	require.NoError(t, err)
@@ -229,7 +229,7 @@ func TestExplainGathersAll(t *testing.T) {
 		xids = append(xids, e.XID)
 	}
 	assert.Equal(t, []uint32{6, 4, 2, 1}, xids, "newest first, each once, nobody else's")
-	assert.Equal(t, v4.OutcomePortFull.Explain(), x.Events[2].Text)
+	assert.Equal(t, outcome.PortFull.Explain(), x.Events[2].Text)
 	assert.NotEmpty(t, x.Events[2].Advice)
 
 	require.Len(t, w.dhcp.queries, 1)
@@ -269,13 +269,13 @@ func TestExplainACL(t *testing.T) {
 // TestAdviceForEveryDrop: a packet that got no answer because something has to be
 // put right says what, and only those do.
 func TestAdviceForEveryDrop(t *testing.T) {
-	for _, o := range []v4.Outcome{v4.OutcomeAck, v4.OutcomeOffer, v4.OutcomeInformAck, v4.OutcomeReleased} {
+	for _, o := range []outcome.Outcome{outcome.Ack, outcome.Offer, outcome.InformAck, outcome.Released} {
 		assert.Empty(t, advice(o), o.String())
 	}
-	for _, o := range []v4.Outcome{
-		v4.OutcomeUnknownClient, v4.OutcomeUnknownDevice, v4.OutcomeUnknownPort, v4.OutcomePortFull, v4.OutcomeNoSubnet,
-		v4.OutcomeRelayUntrusted, v4.OutcomeInterfaceOff, v4.OutcomeOption82Double, v4.OutcomeOption82Malformed, v4.OutcomeSendFailed,
-		v4.OutcomeLeaseQueryRefused,
+	for _, o := range []outcome.Outcome{
+		outcome.UnknownClient, outcome.UnknownDevice, outcome.UnknownPort, outcome.PortFull, outcome.NoSubnet,
+		outcome.RelayUntrusted, outcome.InterfaceOff, outcome.Option82Double, outcome.Option82Malformed, outcome.SendFailed,
+		outcome.LeaseQueryRefused,
 	} {
 		assert.NotEmpty(t, advice(o), o.String())
 	}
@@ -284,7 +284,7 @@ func TestAdviceForEveryDrop(t *testing.T) {
 func TestEventsAreLimited(t *testing.T) {
 	w := newWorld(t)
 	for i := range 50 {
-		w.packet(dhcpd.Event{Time: testStart.Add(time.Duration(i) * time.Second), XID: uint32(i + 1), Outcome: v4.OutcomeOffer, YourIP: ip("198.51.100.11")})
+		w.packet(dhcpd.Event{Time: testStart.Add(time.Duration(i) * time.Second), XID: uint32(i + 1), Outcome: outcome.Offer, YourIP: ip("198.51.100.11")})
 	}
 	x, err := w.explain(t.Context(), "198.51.100.11")
 	require.NoError(t, err)
@@ -296,7 +296,7 @@ func TestEventsAreLimited(t *testing.T) {
 // the copy of it that a relay sends have the same transaction, too.
 func TestPacketsOfOneReadAreAllShown(t *testing.T) {
 	w := newWorld(t)
-	e := dhcpd.Event{Time: testStart, XID: 7, Outcome: v4.OutcomeAck, Type: wire.Request, YourIP: ip("198.51.100.11")}
+	e := dhcpd.Event{Time: testStart, XID: 7, Outcome: outcome.Ack, Type: wire.Request, YourIP: ip("198.51.100.11")}
 	w.packet(e)
 	e.GIAddr = ip("192.0.2.70")
 	w.packet(e)
@@ -330,8 +330,8 @@ func TestWouldAsksAsTheClientDid(t *testing.T) {
 	w := newWorld(t)
 	m := mac(t, "00:00:5e:00:53:11")
 	id := append([]byte{1}, m[:]...)
-	w.packet(dhcpd.Event{Time: testStart, Outcome: v4.OutcomeVLANShared, MAC: m, Interface: "vlan100", ClientID: id})
-	w.dhcp.answer = dhcpd.Explanation{Outcome: v4.OutcomeOffer, MatchedBy: "vlan+mac", VLAN: 100, ClientID: "ethernet 00:00:5e:00:53:11"}
+	w.packet(dhcpd.Event{Time: testStart, Outcome: outcome.VLANShared, MAC: m, Interface: "vlan100", ClientID: id})
+	w.dhcp.answer = dhcpd.Explanation{Outcome: outcome.Offer, MatchedBy: "vlan+mac", VLAN: 100, ClientID: "ethernet 00:00:5e:00:53:11"}
 	x, err := w.explain(t.Context(), m.String())
 	require.NoError(t, err)
 	assert.Equal(t, []dhcpd.Query{{MAC: m, Interface: "vlan100", ClientID: id}}, w.dhcp.queries)

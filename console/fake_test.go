@@ -13,7 +13,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/option82"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -233,7 +233,7 @@ func newWorld(t testing.TB) *world {
 			Ready: true, WantStopped: 1, WantPaused: 1, HaveStopped: 1, HavePaused: 1,
 		}},
 		dhcp: &fakeDHCP{addr: netip.MustParseAddrPort("0.0.0.0:67"), answer: dhcpd.Explanation{
-			Outcome: v4.OutcomeOffer, MatchedBy: "mac", YourIP: ip("198.51.100.11"), Via: "relay",
+			Outcome: outcome.Offer, MatchedBy: "mac", YourIP: ip("198.51.100.11"), Via: "relay",
 		}},
 		erp:    &fakeERP{},
 		kernel: fakeKernel{ip("198.51.100.12"): "paused", ip("198.51.100.13"): "stopped"},

@@ -23,7 +23,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -92,10 +92,10 @@ func busyWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
 	w.packet(dhcpd.Event{
-		Time: w.now.Add(-time.Second), Outcome: v4.OutcomeUnknownPort, MAC: mac(t, "00:00:5e:00:53:99"), Device: 7, Port: 24,
+		Time: w.now.Add(-time.Second), Outcome: outcome.UnknownPort, MAC: mac(t, "00:00:5e:00:53:99"), Device: 7, Port: 24,
 		GIAddr: ip("192.0.2.70"), Detail: "<script>alert(1)</script>",
 	})
-	w.packet(dhcpd.Event{Time: w.now, Outcome: v4.OutcomeOffer, MAC: mac(t, "00:00:5e:00:53:11"), YourIP: ip("198.51.100.11"), Subscriber: 1001})
+	w.packet(dhcpd.Event{Time: w.now, Outcome: outcome.Offer, MAC: mac(t, "00:00:5e:00:53:11"), YourIP: ip("198.51.100.11"), Subscriber: 1001})
 	w.syncer.guard.Held = &syncer.HeldStatus{Since: w.now.Add(-time.Hour), Seen: 3, Decision: syncer.GuardDecision{
 		Reason: "half of the subscribers would lose their addresses", Removed: syncer.GuardCount{Count: 52000, Share: .52, Limit: .1},
 	}}
@@ -135,7 +135,7 @@ func TestPage(t *testing.T) {
 		"The ERP could not be read", "permission denied", "5s ago; 2 times in a row",
 		"The newest configuration was not taken", "acl.enabled: want true or false",
 		"duplicate_ip 1,234 198.51.100.61 one 198.51.100.62 two 198.51.100.63 three", "customer 77",
-		"unknown_port", v4.OutcomeUnknownPort.Explain(), "Link the subscriber with this port", "00:00:5e:00:53:99", "relay 192.0.2.70", "sw-west-1 port 24",
+		"unknown_port", outcome.UnknownPort.Explain(), "Link the subscriber with this port", "00:00:5e:00:53:99", "relay 192.0.2.70", "sw-west-1 port 24",
 		"wanted 1 stopped, 1 paused", "4 changes", "no buffer space", "1 bound",
 		"3 waiting", "address of nobody",
 	} {

@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -241,7 +241,7 @@ func (m *Metrics) registerDHCP(f factory) {
 		if t < messageTypes-1 {
 			label = wire.MessageType(t).Label()
 		}
-		outcomes := v4.Outcomes()
+		outcomes := outcome.All()
 		m.packets[t] = make([]prometheus.Counter, len(outcomes)+1)
 		for _, o := range outcomes {
 			m.packets[t][o] = packets.WithLabelValues(label, o.String())

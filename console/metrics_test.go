@@ -24,7 +24,7 @@ import (
 
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -94,10 +94,10 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.WatchLeases(func() lease.Counts { return lease.Counts{Bound: 5, Expired: 1} })
 	m.WatchPools(func() []dhcpd.PoolStatus { return []dhcpd.PoolStatus{testPool()} })
 	for range 3 {
-		m.Packet(&dhcpd.Event{Type: wire.Discover, Outcome: v4.OutcomeOffer, Latency: 40 * time.Microsecond})
+		m.Packet(&dhcpd.Event{Type: wire.Discover, Outcome: outcome.Offer, Latency: 40 * time.Microsecond})
 	}
-	m.Packet(&dhcpd.Event{Type: 200, Outcome: v4.OutcomeUnexpectedType, Latency: 15 * time.Microsecond})
-	m.Packet(&dhcpd.Event{Outcome: v4.OutcomeMalformed, Latency: 5 * time.Microsecond})
+	m.Packet(&dhcpd.Event{Type: 200, Outcome: outcome.UnexpectedType, Latency: 15 * time.Microsecond})
+	m.Packet(&dhcpd.Event{Outcome: outcome.Malformed, Latency: 5 * time.Microsecond})
 	return reg, m
 }
 
@@ -200,7 +200,7 @@ func labelText(m *dto.Metric) string {
 
 func TestPacketPathDoesNotAllocate(t *testing.T) {
 	m := NewMetrics(prometheus.NewRegistry())
-	e := &dhcpd.Event{Type: wire.Request, Outcome: v4.OutcomeAck, Latency: 80 * time.Microsecond}
+	e := &dhcpd.Event{Type: wire.Request, Outcome: outcome.Ack, Latency: 80 * time.Microsecond}
 	assert.Zero(t, testing.AllocsPerRun(1000, func() { m.Packet(e) }))
 	assert.Equal(t, uint64(1001), m.Outcomes()[0].Count)
 }
@@ -236,7 +236,7 @@ func TestClosedSetsAreComplete(t *testing.T) {
 
 func BenchmarkPacket(b *testing.B) {
 	m := NewMetrics(prometheus.NewRegistry())
-	e := &dhcpd.Event{Type: wire.Request, Outcome: v4.OutcomeAck, Latency: 80 * time.Microsecond}
+	e := &dhcpd.Event{Type: wire.Request, Outcome: outcome.Ack, Latency: 80 * time.Microsecond}
 	b.ReportAllocs()
 	for b.Loop() {
 		m.Packet(e)

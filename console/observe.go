@@ -9,7 +9,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -212,7 +212,7 @@ type OutcomeCount struct {
 	Type    string `json:"type"`
 	Outcome string `json:"outcome"`
 	Count   uint64 `json:"count"`
-	Text    string `json:"text"` // v4.Outcome.Explain
+	Text    string `json:"text"` // Outcome.Explain
 }
 
 // Outcomes gives the counts that are not zero, the largest first.
@@ -223,7 +223,7 @@ func (m *Metrics) Outcomes() []OutcomeCount {
 		if t < messageTypes-1 {
 			label = wire.MessageType(t).Label()
 		}
-		for _, o := range v4.Outcomes() {
+		for _, o := range outcome.All() {
 			if n := valueOf(row[o]); n > 0 {
 				out = append(out, OutcomeCount{label, o.String(), n, o.Explain()})
 			}

@@ -13,7 +13,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -201,12 +201,12 @@ func (u *Option82Unknown) proposal(device provision.DeviceID) (advice, lines str
 		}
 	}
 	switch {
-	case u.Outcome == v4.OutcomeUnknownDevice.String():
+	case u.Outcome == outcome.UnknownDevice.String():
 		return "Give the switch its MAC, management address or name in the ERP, as the packet has it. Or name the port by these bytes.", u.exactLines(device)
 	case best != nil && best.Result == line.Bound:
 		return fmt.Sprintf("By %s it would be a port with an address of customer %d. If that is the customer at this port, use the profile; an offset by chance finds somebody's port too.",
 			best.Profile, best.Subscriber), u.profileLines(cmp.Or(device, best.Device), best.Profile, "")
-	case u.Outcome == v4.OutcomeUnknownPort.String():
+	case u.Outcome == outcome.UnknownPort.String():
 		return "Link the subscriber with this port of the switch in the ERP. If the port is another one on the device, choose the profile that counts so. Or name the port by these bytes.", u.exactLines(device)
 	case best != nil:
 		return fmt.Sprintf("It looks like %s. Compare the port with the device's before you use it.", best.Profile), u.profileLines(cmp.Or(device, best.Device), best.Profile, "")

@@ -15,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -92,9 +93,9 @@ func TestUnknownOption82(t *testing.T) {
 	w := newWorld(t)
 	w.serve(t)
 	relay := ip("192.0.2.9")
-	see := func(payload string, from netip.Addr, o v4.Outcome, client string, at time.Duration) {
+	see := func(payload string, from netip.Addr, o outcome.Outcome, client string, at time.Duration) {
 		lost := o
-		if o == v4.OutcomeOffer {
+		if o == outcome.Offer {
 			lost = 0
 		}
 		w.packet(dhcpd.Event{Time: testStart.Add(at), Outcome: o, Lost: lost, MAC: mac(t, client), GIAddr: from, Interface: "eth1", Option82: unhex(t, payload)})
@@ -104,18 +105,18 @@ func TestUnknownOption82(t *testing.T) {
 	snr := "0114" + hex.EncodeToString([]byte("Vlan1+Ethernet1/0/12")) + sw
 	epon, noise := "0105007400071d02061c877912e61a", "01030102030203010203"
 	// One client of the port is known by its MAC and got its address all the same.
-	w.packet(dhcpd.Event{Time: testStart.Add(2 * time.Second), Outcome: v4.OutcomeAck, Lost: v4.OutcomeUnknownPort, MAC: mac(t, "00:00:5e:00:53:a2"), GIAddr: relay, Interface: "eth1", Option82: unhex(t, higher)})
+	w.packet(dhcpd.Event{Time: testStart.Add(2 * time.Second), Outcome: outcome.Ack, Lost: outcome.UnknownPort, MAC: mac(t, "00:00:5e:00:53:a2"), GIAddr: relay, Interface: "eth1", Option82: unhex(t, higher)})
 	for i := range 2 {
-		see(higher, relay, v4.OutcomeUnknownPort, "00:00:5e:00:53:a"+string(rune('0'+i)), time.Duration(i)*time.Second)
+		see(higher, relay, outcome.UnknownPort, "00:00:5e:00:53:a"+string(rune('0'+i)), time.Duration(i)*time.Second)
 	}
-	see(stacked, relay, v4.OutcomeOption82Unread, "00:00:5e:00:53:b1", 5*time.Second)
-	see(stacked, relay, v4.OutcomeOption82Unread, "00:00:5e:00:53:b1", 6*time.Second)
-	see(stranger, relay, v4.OutcomeUnknownDevice, "00:00:5e:00:53:b2", 4*time.Second)
-	see(snr, relay, v4.OutcomeUnknownPort, "00:00:5e:00:53:b3", 3*time.Second)
-	see(epon, relay, v4.OutcomeUnknownDevice, "00:00:5e:00:53:b4", 2*time.Second)
-	see(noise, ip("192.0.2.70"), v4.OutcomeOption82Unread, "00:00:5e:00:53:b5", time.Second)
-	see(higher, relay, v4.OutcomeOffer, "00:00:5e:00:53:11", time.Second)
-	w.packet(dhcpd.Event{Outcome: v4.OutcomeUnknownPort, MAC: mac(t, "00:00:5e:00:53:b6")}) // no option 82: nothing to learn
+	see(stacked, relay, outcome.Option82Unread, "00:00:5e:00:53:b1", 5*time.Second)
+	see(stacked, relay, outcome.Option82Unread, "00:00:5e:00:53:b1", 6*time.Second)
+	see(stranger, relay, outcome.UnknownDevice, "00:00:5e:00:53:b2", 4*time.Second)
+	see(snr, relay, outcome.UnknownPort, "00:00:5e:00:53:b3", 3*time.Second)
+	see(epon, relay, outcome.UnknownDevice, "00:00:5e:00:53:b4", 2*time.Second)
+	see(noise, ip("192.0.2.70"), outcome.Option82Unread, "00:00:5e:00:53:b5", time.Second)
+	see(higher, relay, outcome.Offer, "00:00:5e:00:53:11", time.Second)
+	w.packet(dhcpd.Event{Outcome: outcome.UnknownPort, MAC: mac(t, "00:00:5e:00:53:b6")}) // no option 82: nothing to learn
 
 	got, err := serveWorld(t, w).UnknownOption82(t.Context())
 	require.NoError(t, err)

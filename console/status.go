@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -165,71 +165,71 @@ func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
 
 // advice says what an operator may do about an outcome; empty where nothing is
 // wrong or the outcome's own text says it.
-func advice(o v4.Outcome) string {
+func advice(o outcome.Outcome) string {
 	switch o {
-	case v4.OutcomeAckBeforeCommit:
+	case outcome.AckBeforeCommit:
 		return "Look at the disk of state_dir: its latency and its free space."
-	case v4.OutcomeNakOtherClient, v4.OutcomePortFull:
+	case outcome.NakOtherClient, outcome.PortFull:
 		return "Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end."
-	case v4.OutcomeDeclined:
+	case outcome.Declined:
 		return "Find the device that has the address set by hand."
-	case v4.OutcomePoolExhausted:
+	case outcome.PoolExhausted:
 		return "Widen the pool or shorten its lease_time; usher pools NAME lists who has its addresses."
-	case v4.OutcomeNoPool:
+	case outcome.NoPool:
 		return "Add a pool in the subnet of the relay's or the interface's address, or add that network to links of a pool."
-	case v4.OutcomePoolConflict, v4.OutcomePoolDeclined:
+	case outcome.PoolConflict, outcome.PoolDeclined:
 		return "Find the device that has the address set by hand, or keep such addresses out of the pool's range."
-	case v4.OutcomePoolNotDurable:
+	case outcome.PoolNotDurable:
 		return "Look at the disk of state_dir: its latency and its free space."
-	case v4.OutcomeOption82Malformed:
+	case outcome.Option82Malformed:
 		return "Compare the option 82 format of the switch with that of one that works."
-	case v4.OutcomeOption82Unread:
+	case outcome.Option82Unread:
 		return "Choose a profile for the switch: usher option82 suggest proposes one."
-	case v4.OutcomeOption82Double:
+	case outcome.Option82Double:
 		return "Let access ports drop or replace option 82 that comes from the customer."
-	case v4.OutcomeInterfaceOff:
+	case outcome.InterfaceOff:
 		return "Add the interface to dhcp.interfaces if its clients are to be served."
-	case v4.OutcomeStandby:
+	case outcome.Standby:
 		return "Nothing, if another host answers; else look where the address is."
-	case v4.OutcomeLimitedClient:
+	case outcome.LimitedClient:
 		return "Look what is wrong with the device; raise dhcp.limits.client if all is well with it."
-	case v4.OutcomeLimitedPort:
+	case outcome.LimitedPort:
 		return "Look for a loop or a flooding device behind the port; raise dhcp.limits.port if so many clients live there."
-	case v4.OutcomeLimitedRelay:
+	case outcome.LimitedRelay:
 		return "Look for a flood behind the relay; raise dhcp.limits.relay if so many clients live there."
-	case v4.OutcomeRelayUntrusted:
+	case outcome.RelayUntrusted:
 		return "Add the relay's address to dhcp.relays if it is yours."
-	case v4.OutcomeLeaseQueryRefused:
+	case outcome.LeaseQueryRefused:
 		return "Add the access node's address to dhcp.leasequery.from if it is yours."
-	case v4.OutcomeRelaySource:
+	case outcome.RelaySource:
 		return "Add the address that the relay sends from to dhcp.relays, or switch dhcp.check_relay_source off."
-	case v4.OutcomeOption82Untrusted:
+	case outcome.Option82Untrusted:
 		return "Add the interface to dhcp.trusted_interfaces if a switch there drops option 82 of customers and inserts its own."
-	case v4.OutcomeNotReady:
+	case outcome.NotReady:
 		return "See in the status why there is no snapshot: the ERP's address, its key, its answer."
-	case v4.OutcomeUnknownClient:
+	case outcome.UnknownClient:
 		return "Bind the MAC or the port to an address in the ERP, and see that the relay inserts option 82."
-	case v4.OutcomeUnknownDevice:
+	case outcome.UnknownDevice:
 		return "Give the switch its MAC and management address in the ERP, as it sends them in option 82."
-	case v4.OutcomeUnknownPort:
+	case outcome.UnknownPort:
 		return "Link the subscriber with this port of the switch in the ERP."
-	case v4.OutcomeUnknownVLAN:
+	case outcome.UnknownVLAN:
 		return "Give the customer's address its VLAN in the ERP."
-	case v4.OutcomeVLANShared:
+	case outcome.VLANShared:
 		return "Give each customer a VLAN of its own in the ERP, or use vlan+mac in dhcp.match."
-	case v4.OutcomeMatchDisagrees:
+	case outcome.MatchDisagrees:
 		return "Compare the MAC, the port and the VLAN of the address in the ERP with those of the packet."
-	case v4.OutcomePortMACLimit:
+	case outcome.PortMACLimit:
 		return "Ask who else is on this port; wait for their leases to end, or raise dhcp.max_macs_per_port."
-	case v4.OutcomeMACRefused:
+	case outcome.MACRefused:
 		return "Give the address its new MAC in the ERP if the customer has a new router."
-	case v4.OutcomeMACReported:
+	case outcome.MACReported:
 		return "Wait for the next fetch; if it goes on, see why the ERP does not take the report."
-	case v4.OutcomeNoSubnet:
+	case outcome.NoSubnet:
 		return "Add the network to dhcp.subnets, or correct the address in the ERP."
-	case v4.OutcomeNotAuthoritative:
+	case outcome.NotAuthoritative:
 		return "Set dhcp.authoritative to true if no other server answers here."
-	case v4.OutcomeSendFailed:
+	case outcome.SendFailed:
 		return "Look for the interface's state and for dropped packets of the kernel."
 	default:
 		return ""

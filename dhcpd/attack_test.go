@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -24,7 +25,7 @@ func TestOneClientGetsOneAddressOfAPool(t *testing.T) {
 		for n := byte(200); n <= 203; n++ {
 			if host(n) != a {
 				r.ask(selectBy(stranger, host(n)))
-				assert.Equal(t, v4.OutcomeNakWrongAddress, r.h.ev.Outcome)
+				assert.Equal(t, outcome.NakWrongAddress, r.h.ev.Outcome)
 			}
 		}
 		assert.Equal(t, 1, r.s.Pools()[0].Leased)
@@ -32,7 +33,7 @@ func TestOneClientGetsOneAddressOfAPool(t *testing.T) {
 		assert.Equal(t, a, r.last().yourIP, "and it is told which")
 		// One that it gave back does not bind it.
 		r.ask(wire.Query{Type: wire.Release, MAC: stranger, CIAddr: a})
-		require.Equal(t, v4.OutcomePoolReleased, r.h.ev.Outcome)
+		require.Equal(t, outcome.PoolReleased, r.h.ev.Outcome)
 		other := host(200)
 		if other == a {
 			other = host(201)
@@ -52,20 +53,20 @@ func TestOldOffersGoToOthers(t *testing.T) {
 		var first netip.Addr
 		for n := range byte(3) {
 			r.ask(discoverBy(client(n)))
-			require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+			require.Equal(t, outcome.PoolOffer, r.h.ev.Outcome)
 			if n == 0 {
 				first = r.last().yourIP
 			}
 			time.Sleep(time.Millisecond)
 		}
 		r.ask(discoverBy(client(9)))
-		require.Equal(t, v4.OutcomePoolExhausted, r.h.ev.Outcome, "who was just offered one has time to ask for it")
+		require.Equal(t, outcome.PoolExhausted, r.h.ev.Outcome, "who was just offered one has time to ask for it")
 		time.Sleep(offerLeast)
 		r.ask(discoverBy(client(9)))
-		require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+		require.Equal(t, outcome.PoolOffer, r.h.ev.Outcome)
 		assert.Equal(t, first, r.last().yourIP, "the oldest offer")
 		r.ask(selectBy(client(0), first))
-		assert.Equal(t, v4.OutcomeNakOtherClient, r.h.ev.Outcome)
+		assert.Equal(t, outcome.NakOtherClient, r.h.ev.Outcome)
 		r.ask(selectBy(client(9), first))
 		time.Sleep(time.Second)
 		assert.Equal(t, first, r.last().yourIP)
@@ -82,16 +83,16 @@ func TestDeclinesDoNotEmptyAPool(t *testing.T) {
 		for n := range byte(4) {
 			a := r.join(t, client(n))
 			r.ask(wire.Query{Type: wire.Decline, MAC: client(n), GIAddr: relayIP, Option82: port(switch1, 40), Options: []wire.Option{requested(a)}})
-			require.Equal(t, v4.OutcomePoolDeclined, r.h.ev.Outcome)
+			require.Equal(t, outcome.PoolDeclined, r.h.ev.Outcome)
 			slot, _ := r.s.PoolAddress(a)
 			times = append(times, time.Until(slot.Until))
 		}
 		assert.Equal(t, []time.Duration{time.Hour, v4.OfferHold, v4.OfferHold, v4.OfferHold}, times)
 		r.ask(discoverBy(stranger))
-		require.Equal(t, v4.OutcomePoolExhausted, r.h.ev.Outcome)
+		require.Equal(t, outcome.PoolExhausted, r.h.ev.Outcome)
 		time.Sleep(v4.OfferHold)
 		r.ask(discoverBy(stranger))
-		require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+		require.Equal(t, outcome.PoolOffer, r.h.ev.Outcome)
 		require.NoError(t, r.end())
 	})
 }
@@ -113,7 +114,7 @@ func reloadBetween(t *testing.T, next wire.MessageType) {
 		r.h.read(socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP})
 		r.h.enter(now, gen)
 		r.h.decide(now, gen)
-		require.Equal(t, v4.OutcomePoolAck, r.h.d.Outcome)
+		require.Equal(t, outcome.PoolAck, r.h.d.Outcome)
 		o := testOptions()
 		withGuests(&o)
 		o.Pools[0].Last = host(204)
@@ -125,11 +126,11 @@ func reloadBetween(t *testing.T, next wire.MessageType) {
 			other := discoverBy(client(2))
 			other.Options = []wire.Option{requested(a)}
 			r.ask(other)
-			require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+			require.Equal(t, outcome.PoolOffer, r.h.ev.Outcome)
 			assert.NotEqual(t, a, r.h.ev.YourIP)
 		} else {
 			r.ask(selectBy(client(3), a))
-			assert.Equal(t, v4.OutcomeNakOtherClient, r.h.ev.Outcome)
+			assert.Equal(t, outcome.NakOtherClient, r.h.ev.Outcome)
 		}
 		slot, _ := r.s.PoolAddress(a)
 		assert.Equal(t, client(1).Owner(), slot.Holder)
@@ -211,38 +212,38 @@ func TestPortGetsSoManyAddressesOfAPool(t *testing.T) {
 		require.NoError(t, r.s.Reload(o))
 		a := r.join(t, client(1))
 		r.ask(discoverBy(client(2)))
-		require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+		require.Equal(t, outcome.PoolOffer, r.h.ev.Outcome)
 		b := r.last().yourIP
 		r.ask(discoverBy(client(3)))
-		assert.Equal(t, v4.OutcomePortMACLimit, r.h.ev.Outcome, "an offer counts")
+		assert.Equal(t, outcome.PortMACLimit, r.h.ev.Outcome, "an offer counts")
 		r.ask(selectBy(client(2), b))
 		time.Sleep(time.Second)
 		require.Equal(t, wire.Ack, r.last().kind)
 		for n := byte(200); n <= 203; n++ {
 			if host(n) != a && host(n) != b {
 				r.ask(selectBy(client(3), host(n)))
-				assert.Equal(t, v4.OutcomePortMACLimit, r.h.ev.Outcome)
+				assert.Equal(t, outcome.PortMACLimit, r.h.ev.Outcome)
 			}
 		}
 		other := discoverBy(client(4))
 		other.Option82 = port(switch1, 41)
 		r.ask(other)
-		assert.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome, "another port")
+		assert.Equal(t, outcome.PoolOffer, r.h.ev.Outcome, "another port")
 		r.ask(wire.Query{Type: wire.Request, MAC: client(1), CIAddr: a})
-		assert.Equal(t, v4.OutcomePoolAck, r.h.ev.Outcome, "who is there stays")
+		assert.Equal(t, outcome.PoolAck, r.h.ev.Outcome, "who is there stays")
 		time.Sleep(time.Second)
 
 		again, err := New(o, r.s.deps)
 		require.NoError(t, err)
 		e := again.Explain(Query{MAC: client(3), GIAddr: relayIP, Option82: port(switch1, 40)})
-		assert.Equal(t, v4.OutcomePortMACLimit, e.Outcome, "after a restart")
+		assert.Equal(t, outcome.PortMACLimit, e.Outcome, "after a restart")
 
 		q := discoverBy(client(1))
 		q.Type, q.CIAddr = wire.Release, a
 		r.ask(q)
-		require.Equal(t, v4.OutcomePoolReleased, r.h.ev.Outcome)
+		require.Equal(t, outcome.PoolReleased, r.h.ev.Outcome)
 		r.ask(discoverBy(client(3)))
-		assert.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+		assert.Equal(t, outcome.PoolOffer, r.h.ev.Outcome)
 		require.NoError(t, r.end())
 	})
 }

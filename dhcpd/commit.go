@@ -7,8 +7,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
-	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -180,7 +180,7 @@ func (c *committer) finish(res commitResult) {
 			if p.lease.IP.IsValid() {
 				c.s.deps.Leases.Dirty(p.lease.IP)
 			}
-			p.ev.Outcome = v4.OutcomeAckBeforeCommit // refuse says otherwise for pools
+			p.ev.Outcome = outcome.AckBeforeCommit // refuse says otherwise for pools
 		}
 		switch {
 		case p.sent:
@@ -201,7 +201,7 @@ func (c *committer) sendLate() {
 	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
 		for _, p := range list {
 			if !p.sent && !p.durable && !now.Before(p.deadline) {
-				p.ev.Outcome = v4.OutcomeAckBeforeCommit
+				p.ev.Outcome = outcome.AckBeforeCommit
 				c.send(p)
 			}
 		}
@@ -222,7 +222,7 @@ func (c *committer) nextDeadline() (time.Duration, bool) {
 func (c *committer) send(p *pending) {
 	p.sent = true
 	if err := c.out.Send(&p.to, p.reply); err != nil {
-		p.ev.Outcome, p.ev.Detail = v4.OutcomeSendFailed, errorClass(err)
+		p.ev.Outcome, p.ev.Detail = outcome.SendFailed, errorClass(err)
 	}
 	p.ev.Latency = c.s.now().Sub(p.ev.Time)
 	c.s.observer.Packet(&p.ev)
@@ -231,7 +231,7 @@ func (c *committer) send(p *pending) {
 // refuse ends a packet whose lease of a pool is not on disk: no answer.
 func (c *committer) refuse(p *pending) {
 	p.sent = true
-	p.ev.Outcome = v4.OutcomePoolNotDurable
+	p.ev.Outcome = outcome.PoolNotDurable
 	p.ev.Latency = c.s.now().Sub(p.ev.Time)
 	c.s.observer.Packet(&p.ev)
 }
@@ -247,7 +247,7 @@ func (c *committer) abandon() error {
 			case p.durable:
 				c.refuse(p)
 			default:
-				p.ev.Outcome = v4.OutcomeAckBeforeCommit
+				p.ev.Outcome = outcome.AckBeforeCommit
 				c.send(p)
 			}
 		}

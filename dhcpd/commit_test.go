@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/options"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -415,7 +416,7 @@ func renewalRig(t testing.TB) (*handler, socket.Datagram) {
 	for range 20 { // the event log's slots have their memory then
 		h.handle(time.Now(), g)
 	}
-	require.Equal(t, v4.OutcomeAck, h.ev.Outcome)
+	require.Equal(t, outcome.Ack, h.ev.Outcome)
 	require.Equal(t, v4.ChangeRenew, h.d.Change)
 	return h, g
 }
@@ -470,7 +471,7 @@ func TestEventLog(t *testing.T) {
 	at := testNow
 	for i := range byte(6) {
 		opt := []byte{i}
-		l.Packet(&Event{Time: at.Add(time.Duration(i) * time.Second), XID: uint32(i), MAC: client(i % 2), YourIP: host(i), Subscriber: provision.SubscriberID(i), Option82: opt, Outcome: v4.OutcomeAck, Device: 1, Port: uint32(i)})
+		l.Packet(&Event{Time: at.Add(time.Duration(i) * time.Second), XID: uint32(i), MAC: client(i % 2), YourIP: host(i), Subscriber: provision.SubscriberID(i), Option82: opt, Outcome: outcome.Ack, Device: 1, Port: uint32(i)})
 		opt[0] = 0xee // the packet's memory is used again
 	}
 	xids := func(f EventFilter) string {
@@ -490,7 +491,7 @@ func TestEventLog(t *testing.T) {
 	assert.Equal(t, "5432", xids(EventFilter{Device: 1}))
 	assert.Equal(t, "54", xids(EventFilter{Since: at.Add(4 * time.Second)}))
 	assert.Equal(t, "3", xids(EventFilter{Option82: []byte{3}}))
-	assert.Equal(t, "", xids(EventFilter{Outcome: v4.OutcomeOffer}))
+	assert.Equal(t, "", xids(EventFilter{Outcome: outcome.Offer}))
 	assert.Equal(t, "", xids(EventFilter{Type: wire.Request}))
 	assert.EqualValues(t, 6, l.Seen())
 }

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -16,7 +16,7 @@ type Event struct {
 	Seq         uint64                 `json:"seq"`  // place in the EventLog, from 1; zero elsewhere
 	Time        time.Time              `json:"time"` // when it was read from the socket
 	Type        wire.MessageType       `json:"type"` // of the request
-	Outcome     v4.Outcome             `json:"outcome"`
+	Outcome     outcome.Outcome        `json:"outcome"`
 	Ifindex     int                    `json:"ifindex,omitempty"`
 	Interface   string                 `json:"interface,omitempty"`
 	MAC         provision.MAC          `json:"mac,omitzero"`
@@ -29,7 +29,7 @@ type Event struct {
 	Port        uint32                 `json:"port,omitempty"`
 	Option82    lease.Hex              `json:"option82,omitempty"`     // payload; valid only during the call of an Observer
 	ClientID    lease.Hex              `json:"client_id,omitempty"`    // option 61; valid as long as Option82
-	Lost        v4.Outcome             `json:"option82_lost,omitzero"` // why Option82 led to no port, also where the client was found otherwise
+	Lost        outcome.Outcome        `json:"option82_lost,omitzero"` // why Option82 led to no port, also where the client was found otherwise
 	XID         uint32                 `json:"xid"`
 	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer
 	Detail      string                 `json:"detail,omitempty"` // constant text: parse error, send error class

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -65,7 +65,7 @@ type EventFilter struct {
 	Option82   []byte // exact payload
 	XID        uint32
 	Type       wire.MessageType
-	Outcome    v4.Outcome
+	Outcome    outcome.Outcome
 	Lost       bool // Option82 led to no port
 	Since      time.Time
 	Limit      int // at most so many; 0: all

@@ -7,6 +7,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -25,7 +26,7 @@ type Query struct {
 
 // Explanation is what a DISCOVER of a Query would lead to now.
 type Explanation struct {
-	Outcome    v4.Outcome             `json:"outcome"`
+	Outcome    outcome.Outcome        `json:"outcome"`
 	Text       string                 `json:"text"`                // Outcome.Explain
 	MatchedBy  string                 `json:"matched_by"`          // as of MatchKind.String; empty: by nothing
 	ClientID   string                 `json:"client_id,omitempty"` // how option 61 was read

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -34,7 +35,7 @@ func TestExplainMatching(t *testing.T) {
 	s, err := New(opts, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: lease.New()})
 	require.NoError(t, err)
 	e := s.Explain(Query{MAC: stranger, Interface: "vlan200"})
-	assert.Equal(t, v4.OutcomeOffer, e.Outcome)
+	assert.Equal(t, outcome.Offer, e.Outcome)
 	assert.Equal(t, "vlan", e.MatchedBy)
 	assert.EqualValues(t, 200, e.VLAN)
 	mac51 := client(0x51)
@@ -45,5 +46,5 @@ func TestExplainMatching(t *testing.T) {
 	assert.False(t, e.Swap, "the ERP has the identifier's MAC")
 	e = s.Explain(Query{MAC: client(0x11), Option82: port(switch1, 1), Interface: "core"})
 	assert.Equal(t, "option82+mac", e.MatchedBy)
-	assert.Equal(t, v4.OutcomeOption82Untrusted, s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "vlan200"}).Outcome)
+	assert.Equal(t, outcome.Option82Untrusted, s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "vlan200"}).Outcome)
 }

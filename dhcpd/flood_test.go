@@ -13,8 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
-	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -106,7 +106,7 @@ func TestFloodFromOnePortHarmsNoOther(t *testing.T) {
 	require.LessOrEqual(t, lost, 2, "of 200, while %d were sent", sent.Load())
 	t.Logf("%d flooded, median %v, 99th percentile %v, lost %d", sent.Load(), took[len(took)/2], took[len(took)*99/100], lost)
 	require.NoError(t, s.stop())
-	shed := s.events.Find(EventFilter{Outcome: v4.OutcomeLimitedPort})
+	shed := s.events.Find(EventFilter{Outcome: outcome.LimitedPort})
 	require.NotEmpty(t, shed)
 	require.LessOrEqual(t, len(shed), 64*4, "they do not fill the event log")
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -115,9 +116,9 @@ func (h *handler) decide(now time.Time, gen *generation) {
 			return
 		}
 	}
-	o := v4.OutcomePoolExhausted
+	o := outcome.PoolExhausted
 	if h.d.Durable() {
-		o = v4.OutcomePoolNotDurable
+		o = outcome.PoolNotDurable
 	}
 	h.d = v4.Decision{Outcome: o, MAC: h.d.MAC, Match: h.d.Match, YourIP: h.d.YourIP, Pool: h.d.Pool}
 	gen.pools.reserve(&h.d, leases, now, h.s.log)
@@ -235,7 +236,7 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 		// to wait. The record goes to disk in the background; a report that is due is due again at
 		// the next renewal.
 		leases.Dirty(d.Rec.IP)
-		h.ev.Outcome = v4.OutcomeAckBeforeCommit
+		h.ev.Outcome = outcome.AckBeforeCommit
 	}
 	return false
 }
@@ -253,7 +254,7 @@ func (h *handler) applyPool(now time.Time, gen *generation) bool {
 	}
 	leases.Dirty(d.Rec.IP)
 	d.Reply.Type = 0
-	h.ev.Outcome = v4.OutcomePoolNotDurable
+	h.ev.Outcome = outcome.PoolNotDurable
 	return false
 }
 
@@ -309,7 +310,7 @@ func (h *handler) send() {
 		return
 	}
 	if err := h.out.Send(&h.to, h.reply); err != nil {
-		h.ev.Outcome, h.ev.Detail = v4.OutcomeSendFailed, errorClass(err)
+		h.ev.Outcome, h.ev.Detail = outcome.SendFailed, errorClass(err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -56,10 +57,10 @@ func TestLostOption82IsTold(t *testing.T) {
 	for _, tc := range []struct {
 		opt82 []byte
 		match []v4.MatchKind
-		want  v4.Outcome
+		want  outcome.Outcome
 	}{
-		{port(switch1, 9), nil, v4.OutcomeUnknownPort},
-		{port(stranger, 9), nil, v4.OutcomeUnknownDevice},
+		{port(switch1, 9), nil, outcome.UnknownPort},
+		{port(stranger, 9), nil, outcome.UnknownDevice},
 		{port(switch1, 9), []v4.MatchKind{v4.MatchMAC}, 0},
 		{port(switch1, 1), nil, 0},
 		{nil, nil, 0},
@@ -69,7 +70,7 @@ func TestLostOption82IsTold(t *testing.T) {
 		require.NoError(t, r.s.Reload(opts))
 		r.ask(wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: tc.opt82})
 		e := r.log.Find(EventFilter{Limit: 1})[0]
-		assert.Equal(t, v4.OutcomeOffer, e.Outcome)
+		assert.Equal(t, outcome.Offer, e.Outcome)
 		assert.Equal(t, tc.want, e.Lost)
 	}
 	assert.Len(t, r.log.Find(EventFilter{Lost: true}), 2)

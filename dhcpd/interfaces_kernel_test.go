@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
 )
@@ -122,7 +122,7 @@ func (s *site) offered(id dhcpv4.TransactionID, what string) Event {
 	s.t.Helper()
 	var of Event
 	require.Eventually(s.t, func() bool {
-		offers := s.events.Find(EventFilter{Outcome: v4.OutcomeOffer})
+		offers := s.events.Find(EventFilter{Outcome: outcome.Offer})
 		i := slices.IndexFunc(offers, func(e Event) bool { return e.XID == binary.BigEndian.Uint32(id[:]) })
 		if i >= 0 {
 			of = offers[i]
@@ -158,7 +158,7 @@ func TestKernelInterfacesComeAndGo(t *testing.T) {
 		k.discover(t, 100*time.Millisecond)
 		return s.events.Find(EventFilter{Limit: 1})[0].Interface == "spare"
 	}, 10*time.Second, time.Millisecond)
-	require.Equal(t, v4.OutcomeInterfaceOff, s.events.Find(EventFilter{Limit: 1})[0].Outcome)
+	require.Equal(t, outcome.InterfaceOff, s.events.Find(EventFilter{Limit: 1})[0].Outcome)
 
 	c.ip("-n", c.router, "link", "del", "spare")
 	c.plug("cust1", k)
@@ -207,7 +207,7 @@ func TestKernelAnswerWhileHolding(t *testing.T) {
 	k := c.wire("cust1")
 	require.Eventually(t, func() bool {
 		k.discover(t, 50*time.Millisecond)
-		return len(s.events.Find(EventFilter{Outcome: v4.OutcomeStandby})) > 0
+		return len(s.events.Find(EventFilter{Outcome: outcome.Standby})) > 0
 	}, 10*time.Second, time.Millisecond)
 	c.ip("-n", c.router, "addr", "add", "192.0.2.254/32", "dev", "cust1")
 	k.served(t, s, "the address came")
@@ -359,7 +359,7 @@ func TestKernelSharedAddressMovesBetweenRouters(t *testing.T) {
 		c.ip("-n", routers[i].router, "addr", verb, "192.0.2.254/32", "dev", "eth0")
 		require.Eventually(t, func() bool { return watches[i].View().Holds(host(254)) == (verb == "add") }, 5*time.Second, time.Millisecond)
 	}
-	answered := func(i int) int { return len(sites[i].events.Find(EventFilter{Outcome: v4.OutcomeOffer})) }
+	answered := func(i int) int { return len(sites[i].events.Find(EventFilter{Outcome: outcome.Offer})) }
 	// The broadcast flag: the MAC in the packet is not the bridge's.
 	ask := func() bool { return k.discover(t, 300*time.Millisecond, dhcpv4.WithBroadcast(true)) != nil }
 	require.False(t, ask(), "nobody has the address")
@@ -372,7 +372,7 @@ func TestKernelSharedAddressMovesBetweenRouters(t *testing.T) {
 		hold(i, "del")
 	}
 	for _, s := range sites {
-		require.NotEmpty(t, s.events.Find(EventFilter{Outcome: v4.OutcomeStandby}))
+		require.NotEmpty(t, s.events.Find(EventFilter{Outcome: outcome.Standby}))
 		require.NoError(t, s.stop())
 	}
 }

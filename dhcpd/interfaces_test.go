@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
-	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -112,11 +112,11 @@ func TestServerIdentifierOfInterfaces(t *testing.T) {
 			links.set(provision.Interface{Index: 3, Name: "eth0", Addrs: tc.addrs})
 			h, events := linkRig(t, links, tc.change)
 			h.handle(testNow, discoverOn(3))
-			require.Equal(t, v4.OutcomeOffer, h.d.Outcome, "%+v", events.Find(EventFilter{}))
+			require.Equal(t, outcome.Offer, h.d.Outcome, "%+v", events.Find(EventFilter{}))
 			require.Equal(t, tc.want, h.d.Reply.ServerID.String())
 			q := wire.Query{Type: wire.Request, MAC: client(0x11), Option82: port(switch1, 1), Options: []wire.Option{chosen(h.d.Reply.ServerID), requested(host(11))}}
 			h.handle(testNow, socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(netip.IPv4Unspecified(), 68), Ifindex: 3})
-			require.Equal(t, v4.OutcomeAck, h.d.Outcome, "a client that chooses it is ours")
+			require.Equal(t, outcome.Ack, h.d.Outcome, "a client that chooses it is ours")
 			e := h.s.Explain(Query{MAC: client(0x11), Interface: "eth0"})
 			require.Equal(t, tc.want, e.ServerID.String(), "and is told before")
 		})
@@ -129,12 +129,12 @@ func TestAnswerWhileHolding(t *testing.T) {
 	links.set(provision.Interface{Index: 3, Name: "eth0", Addrs: prefixes("192.0.2.9/24")})
 	h, _ := linkRig(t, links, func(o *Options) { o.AnswerWhileHolding = host(254) })
 	h.handle(testNow, discoverOn(3))
-	require.Equal(t, v4.OutcomeStandby, h.ev.Outcome)
+	require.Equal(t, outcome.Standby, h.ev.Outcome)
 	require.True(t, h.s.Sockets().Standby)
-	require.Equal(t, v4.OutcomeStandby, h.s.Explain(Query{MAC: client(0x11)}).Outcome)
+	require.Equal(t, outcome.Standby, h.s.Explain(Query{MAC: client(0x11)}).Outcome)
 	links.set(provision.Interface{Index: 3, Name: "eth0", Addrs: prefixes("192.0.2.9/24", "192.0.2.254/32")})
 	h.handle(testNow, discoverOn(3))
-	require.Equal(t, v4.OutcomeOffer, h.ev.Outcome)
+	require.Equal(t, outcome.Offer, h.ev.Outcome)
 	require.False(t, h.s.Sockets().Standby)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 )
@@ -33,7 +34,7 @@ func TestKernelMatchByVLANInterface(t *testing.T) {
 	s := c.serveInput(opts, erp, filepath.Join(t.TempDir(), "state.db"))
 	told := c.udhcpc(s)
 	assert.Equal(t, "bound 192.0.2.91/24 via 192.0.2.1 dns 192.0.2.3 lease 3600 from 192.0.2.5", told)
-	ack := s.events.Find(EventFilter{Outcome: v4.OutcomeAck})
+	ack := s.events.Find(EventFilter{Outcome: outcome.Ack})
 	require.Len(t, ack, 1)
 	assert.Equal(t, "eth0.200", ack[0].Interface)
 	assert.EqualValues(t, 9, ack[0].Subscriber)
@@ -49,7 +50,7 @@ func TestKernelMatchByVLANInterface(t *testing.T) {
 		dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2))))
 	_, err := cpe.WriteToUDPAddrPort(forged.ToBytes(), s.addr)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(s.events.Find(EventFilter{Outcome: v4.OutcomeOption82Untrusted})) == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(s.events.Find(EventFilter{Outcome: outcome.Option82Untrusted})) == 1 }, 5*time.Second, time.Millisecond)
 	renewed := s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(host(91).AsSlice())))
 	assert.Equal(t, dhcpv4.MessageTypeAck, renewed.MessageType())
 	require.NoError(t, s.stop())

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
 
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -166,8 +166,8 @@ func TestKernelClientWithoutAddress(t *testing.T) {
 			require.NoError(t, s.stop())
 			events := s.events.Find(EventFilter{MAC: stranger})
 			require.Len(t, events, 2, "%+v", events)
-			assert.Equal(t, v4.OutcomeAck, events[0].Outcome)
-			assert.Equal(t, v4.OutcomeOffer, events[1].Outcome)
+			assert.Equal(t, outcome.Ack, events[0].Outcome)
+			assert.Equal(t, outcome.Offer, events[1].Outcome)
 			assert.Equal(t, "eth0", events[0].Interface)
 			require.Len(t, s.journal.reports, 1, "the ERP is to learn the MAC")
 		})
@@ -216,7 +216,7 @@ func TestKernelRenewalAfterRestart(t *testing.T) {
 	require.NoError(t, s.stop())
 	events := s.events.Find(EventFilter{MAC: stranger})
 	require.Len(t, events, 5)
-	assert.Equal(t, v4.OutcomeNotForUs, events[1].Outcome)
+	assert.Equal(t, outcome.NotForUs, events[1].Outcome)
 }
 
 // A real relay adds option 82 with the name of its interface; the switch is
@@ -262,7 +262,7 @@ func TestKernelRelay(t *testing.T) {
 	told := c.udhcpc(s)
 	assert.Equal(t, "bound 192.0.2.21/24 via 192.0.2.1 dns 192.0.2.3 lease 3600 from 198.51.100.5", told)
 	var ack []Event // an event is logged after its reply was sent
-	require.Eventually(t, func() bool { ack = s.events.Find(EventFilter{Outcome: v4.OutcomeAck}); return len(ack) > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { ack = s.events.Find(EventFilter{Outcome: outcome.Ack}); return len(ack) > 0 }, 5*time.Second, time.Millisecond)
 	require.Len(t, ack, 1)
 	assert.Equal(t, "192.0.2.1", ack[0].GIAddr.String())
 	assert.EqualValues(t, 1, ack[0].Device)
@@ -308,6 +308,6 @@ func TestKernelInterfaceOff(t *testing.T) {
 	require.NoError(t, s.stop())
 	events := s.events.Find(EventFilter{})
 	require.Len(t, events, 2)
-	assert.Equal(t, v4.OutcomeInterfaceOff, events[1].Outcome)
+	assert.Equal(t, outcome.InterfaceOff, events[1].Outcome)
 	assert.Equal(t, "eth0", events[1].Interface)
 }

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
@@ -151,9 +152,9 @@ func newLimiter() *limiter {
 	}
 }
 
-// check returns v4.OutcomeLimited... for a packet that is too much, else 0. repeat:
+// check returns outcome.Limited... for a packet that is too much, else 0. repeat:
 // the like was told within this second already.
-func (l *limiter) check(now time.Time, r *v4.Request, set *limits) (o v4.Outcome, repeat bool) {
+func (l *limiter) check(now time.Time, r *v4.Request, set *limits) (o outcome.Outcome, repeat bool) {
 	if *set == (limits{}) {
 		return 0, false
 	}
@@ -174,7 +175,7 @@ func (l *limiter) check(now time.Time, r *v4.Request, set *limits) (o v4.Outcome
 			told := &l.told[keys[i]>>32%uint64(len(l.told))]
 			second := now.Unix()
 			repeat, *told = *told == second, second
-			return [3]v4.Outcome{v4.OutcomeLimitedClient, v4.OutcomeLimitedPort, v4.OutcomeLimitedRelay}[i], repeat
+			return [3]outcome.Outcome{outcome.LimitedClient, outcome.LimitedPort, outcome.LimitedRelay}[i], repeat
 		}
 	}
 	for i, b := range tables {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/bench/long"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -57,7 +58,7 @@ func TestLimits(t *testing.T) {
 		n     int           // packets of it
 		r     *v4.Request
 		want  int // let through
-		over  v4.Outcome
+		over  outcome.Outcome
 	}
 	for _, tc := range []struct {
 		name   string
@@ -66,62 +67,62 @@ func TestLimits(t *testing.T) {
 	}{
 		{"no limit", Limits{}, []step{{0, 100_000, asks(client1), 100_000, 0}}},
 		{"a client, its burst and its rate", Limits{Client: few(5, 20)}, []step{
-			{0, 100, asks(client1), 20, v4.OutcomeLimitedClient},
-			{0, 100, asks(client2), 20, v4.OutcomeLimitedClient},
-			{time.Second, 100, asks(client1), 5, v4.OutcomeLimitedClient},
-			{100 * time.Millisecond, 1, asks(client1), 0, v4.OutcomeLimitedClient},
+			{0, 100, asks(client1), 20, outcome.LimitedClient},
+			{0, 100, asks(client2), 20, outcome.LimitedClient},
+			{time.Second, 100, asks(client1), 5, outcome.LimitedClient},
+			{100 * time.Millisecond, 1, asks(client1), 0, outcome.LimitedClient},
 			{100 * time.Millisecond, 1, asks(client1), 1, 0},
-			{time.Minute, 100, asks(client1), 20, v4.OutcomeLimitedClient},
+			{time.Minute, 100, asks(client1), 20, outcome.LimitedClient},
 		}},
 		{"a clock set back", Limits{Client: few(5, 20)}, []step{
 			{0, 20, asks(client1), 20, 0},
-			{-time.Hour, 100, asks(client1), 20, v4.OutcomeLimitedClient},
+			{-time.Hour, 100, asks(client1), 20, outcome.LimitedClient},
 		}},
 		{"a port with ever new MACs", Limits{Client: few(5, 20), Port: few(10, 3)}, []step{
 			{0, 1, asks(client(1), via(relayIP, port1)), 1, 0},
 			{0, 1, asks(client(2), via(relayIP, port1)), 1, 0},
 			{0, 1, asks(client(3), via(relayIP, port1)), 1, 0},
-			{0, 1, asks(client(4), via(relayIP, port1)), 0, v4.OutcomeLimitedPort},
+			{0, 1, asks(client(4), via(relayIP, port1)), 0, outcome.LimitedPort},
 			{0, 3, asks(client(4), via(relayIP, port2)), 3, 0},
 			{0, 3, asks(client(4), via(host(9), port1)), 3, 0}, // the same value behind another relay
 		}},
 		{"what a client has too much its port does not pay", Limits{Client: few(1, 2), Port: few(1, 5), Relay: few(1, 6)}, []step{
-			{0, 1000, asks(client1, via(relayIP, port1)), 2, v4.OutcomeLimitedClient},
+			{0, 1000, asks(client1, via(relayIP, port1)), 2, outcome.LimitedClient},
 			{0, 2, asks(client2, via(relayIP, port1)), 2, 0},
 		}},
 		{"what a port has too much the client does not pay", Limits{Client: few(1, 4), Port: few(1, 2)}, []step{
-			{0, 1000, asks(client1, via(relayIP, port1)), 2, v4.OutcomeLimitedPort},
+			{0, 1000, asks(client1, via(relayIP, port1)), 2, outcome.LimitedPort},
 			{0, 2, asks(client1, via(relayIP, port2)), 2, 0},
-			{0, 1, asks(client1, via(relayIP, port(switch1, 3))), 0, v4.OutcomeLimitedClient},
+			{0, 1, asks(client1, via(relayIP, port(switch1, 3))), 0, outcome.LimitedClient},
 		}},
 		{"a relay", Limits{Relay: few(1, 3)}, []step{
-			{0, 10, asks(client1, via(relayIP, port1)), 3, v4.OutcomeLimitedRelay},
-			{0, 10, asks(client1, via(host(9), port1)), 3, v4.OutcomeLimitedRelay},
+			{0, 10, asks(client1, via(relayIP, port1)), 3, outcome.LimitedRelay},
+			{0, 10, asks(client1, via(host(9), port1)), 3, outcome.LimitedRelay},
 		}},
 		{"an interface whose clients are heard directly is a port", Limits{Port: few(1, 3)}, []step{
-			{0, 10, asks(client1), 3, v4.OutcomeLimitedPort},
-			{0, 10, asks(client1, onIndex(4)), 3, v4.OutcomeLimitedPort},
+			{0, 10, asks(client1), 3, outcome.LimitedPort},
+			{0, 10, asks(client1, onIndex(4)), 3, outcome.LimitedPort},
 			{0, 3, asks(client1, via(netip.Addr{}, port1)), 3, 0}, // a switch below that inserts option 82
 		}},
 		{"renewals past the relay are of no port", Limits{Port: few(1, 1), Relay: few(1, 50)}, []step{
-			{0, 100, asks(client1, past), 50, v4.OutcomeLimitedRelay},
+			{0, 100, asks(client1, past), 50, outcome.LimitedRelay},
 		}},
 		{"a relay without option 82 has no ports", Limits{Port: few(1, 1)}, []step{
 			{0, 100, asks(client1, via(relayIP, nil)), 100, 0},
 		}},
 		{"leasequeries are of no client and no port", Limits{Client: few(1, 1), Port: few(1, 1), Relay: few(1, 50)}, []step{
-			{0, 100, asks(provision.MAC{}, via(relayIP, nil), func(q *wire.Query, _ *v4.Request) { q.Type = wire.LeaseQuery }), 50, v4.OutcomeLimitedRelay},
+			{0, 100, asks(provision.MAC{}, via(relayIP, nil), func(q *wire.Query, _ *v4.Request) { q.Type = wire.LeaseQuery }), 50, outcome.LimitedRelay},
 		}},
 		{"releases and declines count as well", Limits{Client: few(5, 2)}, []step{
-			{0, 5, asks(client1, func(q *wire.Query, _ *v4.Request) { q.Type = wire.Release }), 2, v4.OutcomeLimitedClient},
-			{0, 5, asks(client1, func(q *wire.Query, _ *v4.Request) { q.Type = wire.Decline }), 0, v4.OutcomeLimitedClient},
+			{0, 5, asks(client1, func(q *wire.Query, _ *v4.Request) { q.Type = wire.Release }), 2, outcome.LimitedClient},
+			{0, 5, asks(client1, func(q *wire.Query, _ *v4.Request) { q.Type = wire.Decline }), 0, outcome.LimitedClient},
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l, set, now := newLimiter(), mustLimits(t, tc.limits), testNow
 			for i, s := range tc.steps {
 				now = now.Add(s.after)
-				passed, over := 0, v4.Outcome(0)
+				passed, over := 0, outcome.Outcome(0)
 				for range s.n {
 					if o, _ := l.check(now, s.r, set); o == 0 {
 						passed++
@@ -206,16 +207,16 @@ func TestShedPacketsAreToldOnce(t *testing.T) {
 		}
 		now = now.Add(time.Second)
 	}
-	shed := events.Find(EventFilter{Outcome: v4.OutcomeLimitedClient})
+	shed := events.Find(EventFilter{Outcome: outcome.LimitedClient})
 	require.Len(t, shed, 3)
 	assert.Equal(t, client(0x11), shed[0].MAC)
 	assert.Equal(t, relayIP, shed[0].GIAddr)
-	assert.Len(t, events.Find(EventFilter{Outcome: v4.OutcomeOffer}), 4)
-	assert.Equal(t, 3000-4, counts.n[v4.OutcomeLimitedClient])
+	assert.Len(t, events.Find(EventFilter{Outcome: outcome.Offer}), 4)
+	assert.Equal(t, 3000-4, counts.n[outcome.LimitedClient])
 
 	h.handle(now, g)
 	assert.Zero(t, testing.AllocsPerRun(200, func() { h.handle(now, g) }), "shedding allocates nothing")
-	assert.Equal(t, v4.OutcomeLimitedClient, h.ev.Outcome)
+	assert.Equal(t, outcome.LimitedClient, h.ev.Outcome)
 }
 
 // Junk does not fill the event log either.
@@ -232,7 +233,7 @@ func TestNoiseIsToldSomeTimesASecond(t *testing.T) {
 	h.handle(testNow.Add(time.Second), socket.Datagram{Data: []byte("junk"), Ifindex: 3})
 	assert.EqualValues(t, noiseTold+1, events.Seen()-before)
 	h.handle(testNow.Add(time.Second), discoverOn(3))
-	assert.Equal(t, v4.OutcomeOffer, events.Find(EventFilter{Limit: 1})[0].Outcome)
+	assert.Equal(t, outcome.Offer, events.Find(EventFilter{Limit: 1})[0].Outcome)
 }
 
 type countOutcomes struct{ n [256]int }

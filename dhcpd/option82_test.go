@@ -10,8 +10,8 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
-	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -70,7 +70,7 @@ func TestProfilesDoNotAllocate(t *testing.T) {
 			for range 20 {
 				h.handle(time.Now(), g)
 			}
-			require.Equal(t, v4.OutcomeAck, h.ev.Outcome)
+			require.Equal(t, outcome.Ack, h.ev.Outcome)
 			require.Equal(t, tc.profile, h.d.Match.Loc.Profile)
 			assert.Zero(t, testing.AllocsPerRun(200, func() { h.handle(testNow, g) }))
 		})

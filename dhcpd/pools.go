@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -271,7 +272,7 @@ func (p *pools) reserve(d *v4.Decision, leases *lease.Table, now time.Time, log 
 	defer a.mu.Unlock()
 	ok := true
 	switch {
-	case d.Outcome == v4.OutcomePoolExhausted:
+	case d.Outcome == outcome.PoolExhausted:
 		a.Exhausted++
 	case d.Change == v4.ChangeHold:
 		ok = a.holdLocked(d, leases, now)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/bench/long"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -70,7 +71,7 @@ func (r *rig) last() sentReply {
 func (r *rig) join(t testing.TB, mac provision.MAC) netip.Addr {
 	t.Helper()
 	r.ask(discoverBy(mac))
-	require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+	require.Equal(t, outcome.PoolOffer, r.h.ev.Outcome)
 	a := r.last().yourIP
 	r.ask(selectBy(mac, a))
 	synctest.Wait()
@@ -188,16 +189,16 @@ func TestTwoClientsAreNeverOfferedOneAddress(t *testing.T) {
 			seen[r.last().yourIP] = true
 		}
 		r.ask(discoverBy(client(5)))
-		assert.Equal(t, v4.OutcomePoolExhausted, r.h.ev.Outcome)
+		assert.Equal(t, outcome.PoolExhausted, r.h.ev.Outcome)
 		r.ask(discoverBy(client(2))) // asks again: the same
-		require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+		require.Equal(t, outcome.PoolOffer, r.h.ev.Outcome)
 		st := r.s.Pools()[0]
 		assert.Equal(t, pool.Counts{Size: 4, Offered: 4}, st.Counts)
 		assert.EqualValues(t, 1, st.Exhausted)
 		assert.True(t, st.Full)
 		time.Sleep(v4.OfferHold)
 		r.ask(discoverBy(client(5)))
-		assert.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome, "those who did not ask lost their claim")
+		assert.Equal(t, outcome.PoolOffer, r.h.ev.Outcome, "those who did not ask lost their claim")
 		assert.False(t, r.s.Pools()[0].Full)
 		require.NoError(t, r.end())
 	})
@@ -218,7 +219,7 @@ func TestGuestMovesWhenTheERPLearnsIt(t *testing.T) {
 		q := discoverBy(stranger)
 		q.Type, q.CIAddr = wire.Request, a
 		r.ask(q)
-		assert.Equal(t, v4.OutcomeNakWrongAddress, r.h.ev.Outcome)
+		assert.Equal(t, outcome.NakWrongAddress, r.h.ev.Outcome)
 		r.ask(discoverBy(stranger))
 		assert.Equal(t, host(50), r.last().yourIP)
 		// The other way round: a subscriber that vanishes from the ERP is a guest.
@@ -227,7 +228,7 @@ func TestGuestMovesWhenTheERPLearnsIt(t *testing.T) {
 		snap.Store(world(t))
 		q.CIAddr = host(50)
 		r.ask(q)
-		assert.Equal(t, v4.OutcomeNakNotBound, r.h.ev.Outcome)
+		assert.Equal(t, outcome.NakNotBound, r.h.ev.Outcome)
 		r.ask(discoverBy(stranger))
 		assert.Equal(t, a, r.last().yourIP, "what it had as a guest before")
 		require.NoError(t, r.end())
@@ -249,7 +250,7 @@ func TestAddressBoundWhileLeased(t *testing.T) {
 		next, _ := provision.Build(in)
 		snap.Store(next)
 		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
-		assert.Equal(t, v4.OutcomeNakNotBound, r.h.ev.Outcome)
+		assert.Equal(t, outcome.NakNotBound, r.h.ev.Outcome)
 		r.ask(discoverBy(stranger))
 		assert.NotEqual(t, a, r.last().yourIP)
 		customer := selectingOn(7, client(0x70), a)
@@ -274,7 +275,7 @@ func TestDeclinedPoolAddressIsKeptAway(t *testing.T) {
 		r, _ := poolRig(t, &journal{})
 		a := r.join(t, stranger)
 		r.ask(wire.Query{Type: wire.Decline, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 40), Options: []wire.Option{requested(a), chosen(serverIP)}})
-		require.Equal(t, v4.OutcomePoolDeclined, r.h.ev.Outcome)
+		require.Equal(t, outcome.PoolDeclined, r.h.ev.Outcome)
 		b := r.join(t, stranger)
 		require.NotEqual(t, a, b)
 		slot, ok := r.s.PoolAddress(a)
@@ -322,7 +323,7 @@ func TestReloadKeepsPools(t *testing.T) {
 		_, ok := r.s.PoolAddress(a)
 		assert.False(t, ok)
 		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
-		assert.Equal(t, v4.OutcomeNakNotBound, r.h.ev.Outcome, "the client begins anew")
+		assert.Equal(t, outcome.NakNotBound, r.h.ev.Outcome, "the client begins anew")
 		require.NoError(t, r.end())
 	})
 }
@@ -352,7 +353,7 @@ func TestPoolWarnsOncePerCrossing(t *testing.T) {
 func TestExplainTellsThePool(t *testing.T) {
 	r, _ := poolRig(t, nil)
 	e := r.s.Explain(Query{MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 40)})
-	assert.Equal(t, v4.OutcomePoolOffer, e.Outcome)
+	assert.Equal(t, outcome.PoolOffer, e.Outcome)
 	assert.Equal(t, "guests", e.Pool)
 	assert.Equal(t, pool.Counts{Size: 4, Free: 4}, r.s.Pools()[0].Counts, "explaining reserves nothing")
 	assert.Empty(t, r.s.PoolAddresses(""))
@@ -491,7 +492,7 @@ func TestPoolSteadyStateDoesNotAllocate(t *testing.T) {
 	for range 20 {
 		both()
 	}
-	require.Equal(t, v4.OutcomePoolOffer, h.ev.Outcome)
+	require.Equal(t, outcome.PoolOffer, h.ev.Outcome)
 	if !raced {
 		require.Zero(t, testing.AllocsPerRun(500, both))
 	}
@@ -529,7 +530,7 @@ func TestVacantLives(t *testing.T) {
 		}
 		join := func(mac provision.MAC) netip.Addr {
 			r.ask(on(mac))
-			require.Equal(t, v4.OutcomePoolOffer, r.h.ev.Outcome)
+			require.Equal(t, outcome.PoolOffer, r.h.ev.Outcome)
 			require.EqualValues(t, 20, r.h.ev.Subscriber)
 			a := r.last().yourIP
 			r.ask(on(mac, chosen(serverIP), requested(a)))
@@ -546,7 +547,7 @@ func TestVacantLives(t *testing.T) {
 		next := client(0x78)
 		require.Equal(t, a, join(next), "a new router on the port")
 		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
-		require.Equal(t, v4.OutcomeNakOtherClient, r.h.ev.Outcome, "the old one is told to go")
+		require.Equal(t, outcome.NakOtherClient, r.h.ev.Outcome, "the old one is told to go")
 		require.Equal(t, 1, r.s.Pools()[0].Leased)
 		require.Equal(t, "subscribers", r.s.Pools()[0].For)
 
@@ -558,12 +559,12 @@ func TestVacantLives(t *testing.T) {
 		require.Equal(t, a, r.last().yourIP, "the address is the line's, whatever router is there")
 
 		e := again.Explain(Query{MAC: stranger, Option82: port(switch1, 20), GIAddr: relayIP})
-		require.Equal(t, []any{v4.OutcomePoolOffer, "flats", provision.SubscriberID(20), a}, []any{e.Outcome, e.Pool, e.Subscriber, e.YourIP})
+		require.Equal(t, []any{outcome.PoolOffer, "flats", provision.SubscriberID(20), a}, []any{e.Outcome, e.Pool, e.Subscriber, e.YourIP})
 
 		// The ERP binds an address to the customer.
 		snap.Store(vacants(t, provision.Line{Subscriber: 20, Addresses: provision.Hosts4(host(120)), Device: 1, Port: 20}))
 		r.ask(wire.Query{Type: wire.Request, MAC: next, CIAddr: a})
-		require.Equal(t, v4.OutcomeNakNotBound, r.h.ev.Outcome)
+		require.Equal(t, outcome.NakNotBound, r.h.ev.Outcome)
 		r.ask(on(next))
 		require.Equal(t, host(120), r.last().yourIP)
 		for _, g := range r.j.groups {

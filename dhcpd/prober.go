@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -203,7 +204,7 @@ func (b *prober) another(j *probeJob, s socket.Sighting) bool {
 	j.tries++
 	a, ok := p.alloc.replace(s.IP, j.holder, now, rec.Expires, j.tries < probeTries)
 	if !ok {
-		j.ev.Outcome = v4.OutcomePoolConflict
+		j.ev.Outcome = outcome.PoolConflict
 		b.end(j)
 		return false
 	}
@@ -220,7 +221,7 @@ func (b *prober) another(j *probeJob, s socket.Sighting) bool {
 // offer sends a job's OFFER and is done with it.
 func (b *prober) offer(j *probeJob) {
 	if err := b.out.Send(&j.to, j.reply); err != nil {
-		j.ev.Outcome, j.ev.Detail = v4.OutcomeSendFailed, errorClass(err)
+		j.ev.Outcome, j.ev.Detail = outcome.SendFailed, errorClass(err)
 	}
 	b.end(j)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -177,7 +178,7 @@ func (u *universe) packet() traveller {
 		u.last, u.from = q, x
 		return x
 	}
-	if u.h.d.Match.Vacant != nil && u.h.d.Outcome == v4.OutcomePoolAck && len(u.last.Option82) > 0 && u.one(2) { // then a new router on the port
+	if u.h.d.Match.Vacant != nil && u.h.d.Outcome == outcome.PoolAck && len(u.last.Option82) > 0 && u.one(2) { // then a new router on the port
 		q, x := u.last, u.from
 		q.Type, q.MAC, q.CIAddr, q.Options = wire.Discover, client(byte(1+u.rng.IntN(5))), netip.Addr{}, nil
 		x.raw = q.Append(nil)
@@ -342,7 +343,7 @@ func (u *universe) check(x traveller, before map[netip.Addr]lease.Record) {
 	case wire.Nak:
 		return
 	case wire.Ack, wire.Offer:
-		if d.Outcome != v4.OutcomeInformAck {
+		if d.Outcome != outcome.InformAck {
 			u.checkGrant(say, before)
 		}
 	default:
@@ -385,7 +386,7 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 	case d.Pool > 0:
 		require.Nil(t, b, "%s: a pool gives %s, which is bound", say, a)
 		u.checkVacant(say, before)
-	case d.Outcome == v4.OutcomeAckShortened:
+	case d.Outcome == outcome.AckShortened:
 		require.Nil(t, b, "%s: %s is bound to somebody", say, a)
 		require.Equal(t, v4.ChangeRenew, d.Change, say)
 	default:
@@ -405,7 +406,7 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 		if d.Pool == 0 || d.Match.Vacant == nil { // a new router of a customer without an address: see checkVacant
 			require.Zero(t, d.Pool, "%s: a pool gives %s to %s while %s has it", say, a, me, who)
 		}
-		require.NotEqual(t, v4.OutcomeAckShortened, d.Outcome, "%s: %s has it", say, who)
+		require.NotEqual(t, outcome.AckShortened, d.Outcome, "%s: %s has it", say, who)
 		rec, known := before[a]
 		if known && u.holder(&rec) == me {
 			continue // taken over before; the other one has not heard of it yet
@@ -485,13 +486,13 @@ func (u *universe) placed() bool {
 func (u *universe) believe() {
 	d, me := &u.h.d, u.key()
 	switch {
-	case d.Outcome == v4.OutcomeReleased || d.Outcome == v4.OutcomePoolReleased || d.Outcome == v4.OutcomeDeclined || d.Outcome == v4.OutcomePoolDeclined:
+	case d.Outcome == outcome.Released || d.Outcome == outcome.PoolReleased || d.Outcome == outcome.Declined || d.Outcome == outcome.PoolDeclined:
 		delete(u.beliefs[d.YourIP], me)
 	case d.Reply.Type == wire.Nak:
 		for _, who := range u.beliefs {
 			delete(who, me)
 		}
-	case d.Reply.Type == wire.Ack && d.Outcome != v4.OutcomeInformAck:
+	case d.Reply.Type == wire.Ack && d.Outcome != outcome.InformAck:
 		if u.beliefs[d.YourIP] == nil {
 			u.beliefs[d.YourIP] = map[string]belief{}
 		}
@@ -524,10 +525,10 @@ func TestDecisionProperties(t *testing.T) {
 		}
 	}
 	// The worlds are worth nothing if what they are about does not happen in them.
-	for _, o := range []v4.Outcome{
-		v4.OutcomeAck, v4.OutcomeOffer, v4.OutcomeAckShortened, v4.OutcomeNakWrongAddress, v4.OutcomeNakNotBound, v4.OutcomeNakOtherClient, v4.OutcomePoolOffer, v4.OutcomePoolAck,
-		v4.OutcomeRelayUntrusted, v4.OutcomeRelaySource, v4.OutcomeOption82Untrusted, v4.OutcomeOption82Double, v4.OutcomeOption82Malformed, v4.OutcomeUnknownVLAN,
-		v4.OutcomeSubscriberUnclear, v4.OutcomeVLANShared, v4.OutcomeMatchDisagrees, v4.OutcomePortFull, v4.OutcomePortMACLimit, v4.OutcomeMACRefused, v4.OutcomeMACReported, v4.OutcomeReleased,
+	for _, o := range []outcome.Outcome{
+		outcome.Ack, outcome.Offer, outcome.AckShortened, outcome.NakWrongAddress, outcome.NakNotBound, outcome.NakOtherClient, outcome.PoolOffer, outcome.PoolAck,
+		outcome.RelayUntrusted, outcome.RelaySource, outcome.Option82Untrusted, outcome.Option82Double, outcome.Option82Malformed, outcome.UnknownVLAN,
+		outcome.SubscriberUnclear, outcome.VLANShared, outcome.MatchDisagrees, outcome.PortFull, outcome.PortMACLimit, outcome.MACRefused, outcome.MACReported, outcome.Released,
 	} {
 		require.True(t, seen[o.String()], "%s never happened", o)
 	}

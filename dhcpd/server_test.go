@@ -23,6 +23,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
@@ -210,7 +211,7 @@ func TestServerEndToEnd(t *testing.T) {
 	require.NoError(t, s.stop())
 	events := s.events.Find(EventFilter{MAC: stranger})
 	require.Len(t, events, 2)
-	assert.Equal(t, v4.OutcomeInformAck, events[0].Outcome)
+	assert.Equal(t, outcome.InformAck, events[0].Outcome)
 	assert.Equal(t, "lo", events[0].Interface)
 	assert.EqualValues(t, 2, events[1].Subscriber)
 }
@@ -228,9 +229,9 @@ func TestServerSurvivesNoise(t *testing.T) {
 	reply[0] = 2
 	forged := append(append(append([]byte(nil), discover[:240]...), 82, 8, 1, 6, 'S', 'P', 'O', 'O', 'F', '!'), discover[240:]...)
 	broken := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), relayed([]byte{1, 6, 0})).ToBytes()
-	want := map[v4.Outcome]int{
-		v4.OutcomeMalformed: 4, v4.OutcomeRelayUntrusted: 1, v4.OutcomeNotRequest: 1, v4.OutcomeOption82Double: 1,
-		v4.OutcomeOption82Malformed: 1, v4.OutcomeOffer: 1,
+	want := map[outcome.Outcome]int{
+		outcome.Malformed: 4, outcome.RelayUntrusted: 1, outcome.NotRequest: 1, outcome.Option82Double: 1,
+		outcome.Option82Malformed: 1, outcome.Offer: 1,
 	}
 	for _, b := range [][]byte{{}, []byte("hello"), discover[:245], big, untrusted, reply, forged, broken} {
 		_, err := relay.WriteToUDPAddrPort(b, s.addr)
@@ -239,7 +240,7 @@ func TestServerSurvivesNoise(t *testing.T) {
 	offer := s.exchange(relay, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), relayed(port(switch1, 2))))
 	assert.Equal(t, dhcpv4.MessageTypeOffer, offer.MessageType())
 	require.NoError(t, s.stop())
-	got := map[v4.Outcome]int{}
+	got := map[outcome.Outcome]int{}
 	for _, e := range s.events.Find(EventFilter{}) {
 		got[e.Outcome]++
 	}
@@ -314,25 +315,25 @@ func TestExplain(t *testing.T) {
 
 	e := s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), GIAddr: relayIP})
 	assert.Equal(t, Explanation{
-		Outcome: v4.OutcomeOffer, Text: v4.OutcomeOffer.Explain(), MatchedBy: "option82",
+		Outcome: outcome.Offer, Text: outcome.Offer.Explain(), MatchedBy: "option82",
 		Circuit: "vlan 100 unit 0 port 1", Remote: "mac 00:00:5e:00:53:f1", Profile: "dlink",
 		YourIP: host(11), Subscriber: 1, Device: 1, Port: 1, Via: "relay", Swap: true, Lease: &rec,
 	}, e)
 	e = s.Explain(Query{MAC: client(0x81)})
-	assert.Equal(t, Explanation{Outcome: v4.OutcomeOffer, Text: v4.OutcomeOffer.Explain(), MatchedBy: "mac", YourIP: host(81), Subscriber: 8, Via: "frame"}, e)
-	assert.Equal(t, v4.OutcomeOffer, s.Explain(Query{Option82: port(switch1, 2)}).Outcome, "a port without a MAC can be asked about")
-	assert.Equal(t, v4.OutcomeUnknownPort, s.Explain(Query{Option82: port(switch1, 9)}).Outcome)
-	assert.Equal(t, v4.OutcomeUnknownClient, s.Explain(Query{MAC: stranger}).Outcome)
-	assert.Equal(t, v4.OutcomeRelayUntrusted, s.Explain(Query{MAC: stranger, GIAddr: host(9)}).Outcome)
-	assert.Equal(t, v4.OutcomeInterfaceOff, s.Explain(Query{MAC: stranger, Interface: "lo"}).Outcome)
+	assert.Equal(t, Explanation{Outcome: outcome.Offer, Text: outcome.Offer.Explain(), MatchedBy: "mac", YourIP: host(81), Subscriber: 8, Via: "frame"}, e)
+	assert.Equal(t, outcome.Offer, s.Explain(Query{Option82: port(switch1, 2)}).Outcome, "a port without a MAC can be asked about")
+	assert.Equal(t, outcome.UnknownPort, s.Explain(Query{Option82: port(switch1, 9)}).Outcome)
+	assert.Equal(t, outcome.UnknownClient, s.Explain(Query{MAC: stranger}).Outcome)
+	assert.Equal(t, outcome.RelayUntrusted, s.Explain(Query{MAC: stranger, GIAddr: host(9)}).Outcome)
+	assert.Equal(t, outcome.InterfaceOff, s.Explain(Query{MAC: stranger, Interface: "lo"}).Outcome)
 	bad, _ := hex.DecodeString("01060004006900")
 	e = s.Explain(Query{MAC: stranger, Option82: bad})
-	assert.Equal(t, v4.OutcomeOption82Malformed, e.Outcome)
+	assert.Equal(t, outcome.Option82Malformed, e.Outcome)
 	assert.Empty(t, e.Circuit)
 	e = s.Explain(Query{MAC: stranger, Option82: named("ge-0/0/5", []byte("some-switch")...)})
 	assert.Equal(t, `text "ge-0/0/5"`, e.Circuit)
 	assert.Equal(t, `text "some-switch"`, e.Remote)
-	assert.Equal(t, v4.OutcomeOption82Unread, e.Outcome)
+	assert.Equal(t, outcome.Option82Unread, e.Outcome)
 	assert.Equal(t, "none", e.Via)
 	assert.Equal(t, "dlink", e.Profile)
 	assert.Equal(t, option82.FaultSwitch.String(), e.Fault)

@@ -13,8 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
-	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -82,7 +82,7 @@ func BenchmarkDecisionDuringSwap(b *testing.B) {
 				due = due.Add(late) // the packets meanwhile are not counted: each stands for itself
 			}
 		}
-		require.Equal(b, v4.OutcomeAck, h.ev.Outcome)
+		require.Equal(b, outcome.Ack, h.ev.Outcome)
 		return handle, answer
 	}
 	measure(nil, nil)

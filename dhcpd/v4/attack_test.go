@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -55,14 +56,14 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 			for _, pooled := range []bool{true, false} {
 				rec := tc.rec(guest(host(201), stranger))
 				changes := []func(*Request, *Options){withGuests}
-				want := map[wire.MessageType]Outcome{wire.Release: OutcomePoolReleased, wire.Decline: OutcomePoolDeclined}
+				want := map[wire.MessageType]outcome.Outcome{wire.Release: outcome.PoolReleased, wire.Decline: outcome.PoolDeclined}
 				if !pooled {
 					rec.Pool = ""
 					changes = nil
-					want = map[wire.MessageType]Outcome{wire.Release: OutcomeReleased, wire.Decline: OutcomeDeclined}
+					want = map[wire.MessageType]outcome.Outcome{wire.Release: outcome.Released, wire.Decline: outcome.Declined}
 				}
 				if !tc.ok {
-					want = map[wire.MessageType]Outcome{wire.Release: OutcomeReleaseUnknown, wire.Decline: OutcomeDeclineUnknown}
+					want = map[wire.MessageType]outcome.Outcome{wire.Release: outcome.ReleaseUnknown, wire.Decline: outcome.DeclineUnknown}
 				}
 				if tc.change != nil {
 					changes = append(changes, tc.change)
@@ -97,12 +98,12 @@ func TestPoolIsForItsOwnWire(t *testing.T) {
 	}
 	discover := wire.Query{Type: wire.Discover, MAC: stranger}
 	selecting := wire.Query{Type: wire.Request, MAC: stranger, Options: []wire.Option{chosen(serverIP), requested(host(201))}}
-	assert.Equal(t, OutcomeNoPool, run(t, discover, nil, withGuests, uplink).Outcome)
-	assert.Equal(t, OutcomeNakNotBound, run(t, selecting, nil, withGuests, uplink).Outcome)
+	assert.Equal(t, outcome.NoPool, run(t, discover, nil, withGuests, uplink).Outcome)
+	assert.Equal(t, outcome.NakNotBound, run(t, selecting, nil, withGuests, uplink).Outcome)
 	unnumbered := func(r *Request, o *Options) { uplink(r, o); r.On.Addrs = nil }
-	assert.Equal(t, OutcomeNoPool, run(t, discover, nil, withGuests, unnumbered).Outcome, "nobody can say which wire that is")
-	assert.Equal(t, OutcomePoolOffer, run(t, discover, nil, withGuests, both).Outcome)
-	assert.Equal(t, OutcomePoolAck, run(t, selecting, nil, withGuests, both).Outcome)
+	assert.Equal(t, outcome.NoPool, run(t, discover, nil, withGuests, unnumbered).Outcome, "nobody can say which wire that is")
+	assert.Equal(t, outcome.PoolOffer, run(t, discover, nil, withGuests, both).Outcome)
+	assert.Equal(t, outcome.PoolAck, run(t, selecting, nil, withGuests, both).Outcome)
 }
 
 func discoverBy(mac provision.MAC) wire.Query {
@@ -117,22 +118,22 @@ func TestRapidCommitOfPools(t *testing.T) {
 	d := run(t, q, nil, rapid)
 	assert.Equal(t, "pool_ack 192.0.2.203 by relay to 198.51.100.1:67 pool", told(d))
 	assert.True(t, d.Reply.RapidCommit)
-	assert.Equal(t, OutcomePoolOffer, run(t, q, nil, withGuests).Outcome, "not configured")
-	assert.Equal(t, OutcomePoolOffer, run(t, discoverBy(stranger), nil, rapid).Outcome, "not asked for")
-	assert.Equal(t, OutcomePoolAck, run(t, q, nil, rapid, probing).Outcome, "behind a relay no wire can be asked")
+	assert.Equal(t, outcome.PoolOffer, run(t, q, nil, withGuests).Outcome, "not configured")
+	assert.Equal(t, outcome.PoolOffer, run(t, discoverBy(stranger), nil, rapid).Outcome, "not asked for")
+	assert.Equal(t, outcome.PoolAck, run(t, q, nil, rapid, probing).Outcome, "behind a relay no wire can be asked")
 	q.GIAddr, q.Option82 = netip.Addr{}, nil
-	assert.Equal(t, OutcomePoolOffer, run(t, q, nil, rapid, probing).Outcome, "the wire is asked first")
+	assert.Equal(t, outcome.PoolOffer, run(t, q, nil, rapid, probing).Outcome, "the wire is asked first")
 }
 
 // Limits and standby hold for queries of access nodes too.
 func TestLeaseQueryIsBoundLikeOthers(t *testing.T) {
 	may := func(_ *Request, o *Options) { o.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(relayIP, 32)} }
 	q := wire.Query{Type: wire.LeaseQuery, CIAddr: host(11), GIAddr: relayIP}
-	for want, change := range map[Outcome]func(*Request, *Options){
-		OutcomeLeaseUnassigned: func(*Request, *Options) {},
-		OutcomeStandby:         func(r *Request, _ *Options) { r.Standby = true },
-		OutcomeInterfaceOff:    func(r *Request, _ *Options) { r.Served = false },
-		OutcomeLimitedRelay:    func(r *Request, _ *Options) { r.Limited = OutcomeLimitedRelay },
+	for want, change := range map[outcome.Outcome]func(*Request, *Options){
+		outcome.LeaseUnassigned: func(*Request, *Options) {},
+		outcome.Standby:         func(r *Request, _ *Options) { r.Standby = true },
+		outcome.InterfaceOff:    func(r *Request, _ *Options) { r.Served = false },
+		outcome.LimitedRelay:    func(r *Request, _ *Options) { r.Limited = outcome.LimitedRelay },
 	} {
 		assert.Equal(t, want, run(t, q, nil, may, change).Outcome)
 	}
@@ -147,14 +148,14 @@ func TestLeaseQueryOfAPool(t *testing.T) {
 	may := func(_ *Request, o *Options) { o.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(relayIP, 32)} }
 	q := wire.Query{Type: wire.LeaseQuery, CIAddr: host(201), GIAddr: relayIP}
 	d := run(t, q, leases(rec), withGuests, may)
-	require.Equal(t, OutcomeLeaseActive, d.Outcome)
+	require.Equal(t, outcome.LeaseActive, d.Outcome)
 	assert.Equal(t, []uint32{90, 30, 75, 30}, []uint32{d.Lease.LeaseTime, d.Lease.RenewTime, d.Lease.RebindTime, d.Lease.LastTransaction})
 	assert.Equal(t, port(switch1, 40), d.Lease.RelayInfo)
 	q = wire.Query{Type: wire.LeaseQuery, MAC: stranger, GIAddr: relayIP}
 	assert.Equal(t, host(201), run(t, q, leases(rec), withGuests, may).YourIP)
 	released := with(rec, func(r *lease.Record) { r.State = lease.StateReleased })
 	q.CIAddr = host(201)
-	assert.Equal(t, OutcomeLeaseUnassigned, run(t, q, leases(released), withGuests, may).Outcome)
+	assert.Equal(t, outcome.LeaseUnassigned, run(t, q, leases(released), withGuests, may).Outcome)
 }
 
 // Where relays are not listed, a customer or guest must not pass for one: it would
@@ -169,15 +170,15 @@ func TestClientsArePosingAsRelays(t *testing.T) {
 		name     string
 		gi, from netip.Addr
 		change   func(*Request, *Options)
-		want     Outcome
+		want     outcome.Outcome
 	}{
-		{"a relay", relayIP, relayIP, nil, OutcomeOffer},
-		{"a relay that sends from another address", relayIP, ip("203.0.113.7"), nil, OutcomeOffer},
-		{"sent by a customer", relayIP, host(21), nil, OutcomeRelayUntrusted},
-		{"sent by a guest", relayIP, host(202), nil, OutcomeRelayUntrusted},
-		{"a customer's address", host(21), relayIP, nil, OutcomeRelayUntrusted},
-		{"a guest's address", host(202), relayIP, nil, OutcomeRelayUntrusted},
-		{"a customer who is listed as a relay", host(21), host(21), listed, OutcomeOffer},
+		{"a relay", relayIP, relayIP, nil, outcome.Offer},
+		{"a relay that sends from another address", relayIP, ip("203.0.113.7"), nil, outcome.Offer},
+		{"sent by a customer", relayIP, host(21), nil, outcome.RelayUntrusted},
+		{"sent by a guest", relayIP, host(202), nil, outcome.RelayUntrusted},
+		{"a customer's address", host(21), relayIP, nil, outcome.RelayUntrusted},
+		{"a guest's address", host(202), relayIP, nil, outcome.RelayUntrusted},
+		{"a customer who is listed as a relay", host(21), host(21), listed, outcome.Offer},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			changes := []func(*Request, *Options){anyRelay, from(tc.from)}

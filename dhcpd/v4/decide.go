@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -41,48 +42,48 @@ func Decide(now time.Time, r *Request, snap *provision.Snapshot, leases LeaseVie
 	case wire.Inform:
 		c.inform()
 	default:
-		c.end(OutcomeUnexpectedType)
+		c.end(outcome.UnexpectedType)
 	}
 	c.d.MAC = c.mac
 	return c.d
 }
 
 // admit makes sure that the packet is one to look at; otherwise it says why not.
-func (c *decider) admit() Outcome {
+func (c *decider) admit() outcome.Outcome {
 	p := &c.r.P
 	if !c.r.Served {
-		return OutcomeInterfaceOff
+		return outcome.InterfaceOff
 	}
 	if c.r.Standby {
-		return OutcomeStandby
+		return outcome.Standby
 	}
 	if c.r.P.Err != nil {
-		return OutcomeMalformed
+		return outcome.Malformed
 	}
 	if c.r.Limited != 0 {
 		return c.r.Limited
 	}
 	if p.Op() != 1 {
-		return OutcomeNotRequest
+		return outcome.NotRequest
 	}
 	mac, ok := p.MAC()
 	if !ok || mac == [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} {
-		return OutcomeBadHardware
+		return outcome.BadHardware
 	}
 	c.mac, c.d.MAC = mac, mac
 	switch {
 	case p.RelayInfoCount() > 1:
-		return OutcomeOption82Double
+		return outcome.Option82Double
 	case c.r.P.RelayErr != nil:
-		return OutcomeOption82Malformed
+		return outcome.Option82Malformed
 	case p.GIAddr().IsValid() && (!c.cfg.line.Trusts(p.GIAddr()) || c.posesAsRelay()):
-		return OutcomeRelayUntrusted
+		return outcome.RelayUntrusted
 	case p.GIAddr().IsValid() && !c.cfg.line.TrustsSource(p):
-		return OutcomeRelaySource
+		return outcome.RelaySource
 	case p.RelayInfoCount() > 0 && !p.GIAddr().IsValid() && c.r.P.Ingress.Untrusted:
-		return OutcomeOption82Untrusted
+		return outcome.Option82Untrusted
 	case c.snap.Empty():
-		return OutcomeNotReady
+		return outcome.NotReady
 	}
 	return 0
 }
@@ -99,7 +100,7 @@ func (c *decider) posesAsRelay() bool {
 }
 
 // end ends the packet without a reply.
-func (c *decider) end(o Outcome) { c.d.Outcome = o }
+func (c *decider) end(o outcome.Outcome) { c.d.Outcome = o }
 
 // bound returns the binding of an address; none if the ERP gives it to nobody.
 func (c *decider) bound(ip netip.Addr) Binding { return Binding{c.snap.ByIP(ip), ip} }
@@ -132,7 +133,7 @@ func (c *decider) request() {
 		at = ciaddr
 	}
 	if p.ServerID().IsValid() && !c.chosen(at) {
-		c.end(OutcomeNotForUs)
+		c.end(outcome.NotForUs)
 		return
 	}
 	switch {
@@ -143,7 +144,7 @@ func (c *decider) request() {
 	case requested.IsValid():
 		c.initReboot(requested)
 	default:
-		c.end(OutcomeRequestIncomplete)
+		c.end(outcome.RequestIncomplete)
 	}
 }
 
@@ -169,7 +170,7 @@ func (c *decider) selecting(requested netip.Addr) {
 	case b.Line == nil:
 		c.selectPool(requested)
 	case b.IP != requested:
-		c.nak(OutcomeNakWrongAddress, b)
+		c.nak(outcome.NakWrongAddress, b)
 	default:
 		c.grant(wire.Ack, b)
 	}
@@ -178,17 +179,17 @@ func (c *decider) selecting(requested netip.Addr) {
 func (c *decider) initReboot(requested netip.Addr) {
 	b := c.find(requested)
 	switch {
-	case b.Line == nil && c.d.Match.failed == OutcomePortFull:
-		c.end(OutcomePortFull)
+	case b.Line == nil && c.d.Match.failed == outcome.PortFull:
+		c.end(outcome.PortFull)
 	case b.Line == nil:
 		c.rebootPool(requested)
 	case b.IP == requested:
 		c.grant(wire.Ack, b)
 	case !c.cfg.authoritative:
 		c.d.Binding = b
-		c.end(OutcomeNotAuthoritative)
+		c.end(outcome.NotAuthoritative)
 	default:
-		c.nak(OutcomeNakWrongAddress, b)
+		c.nak(outcome.NakWrongAddress, b)
 	}
 }
 
@@ -202,15 +203,15 @@ func (c *decider) extend(ciaddr netip.Addr) {
 		placed := c.r.P.RelayInfoCount() > 0 || c.d.Match.By&MatchVLAN != 0
 		switch {
 		case !placed:
-		case b.Line == nil && c.d.Match.failed == OutcomePortFull,
+		case b.Line == nil && c.d.Match.failed == outcome.PortFull,
 			b.Line != nil && b.IP == ciaddr && c.leasedToAnother(ciaddr):
-			c.nak(OutcomeNakOtherClient, Binding{})
+			c.nak(outcome.NakOtherClient, Binding{})
 			return
 		case b.Line != nil && b.IP == ciaddr:
 			c.grant(wire.Ack, b)
 			return
 		case b.Line != nil:
-			c.move(OutcomeNakWrongAddress, b)
+			c.move(outcome.NakWrongAddress, b)
 			return
 		}
 	}
@@ -222,10 +223,10 @@ func (c *decider) extend(ciaddr netip.Addr) {
 	rec, known := c.leases.Get(ciaddr)
 	switch {
 	case c.leasedToAnother(ciaddr):
-		c.nak(OutcomeNakOtherClient, Binding{})
+		c.nak(outcome.NakOtherClient, Binding{})
 	case known && c.same(&rec) && rec.State == lease.StateBound && c.sameClientID(&rec):
 		if b.Line == nil || !samePlace(&rec, b) {
-			c.move(OutcomeNakNotBound, Binding{})
+			c.move(outcome.NakNotBound, Binding{})
 			return
 		}
 		c.grant(wire.Ack, b)
@@ -238,13 +239,13 @@ func (c *decider) extend(ciaddr netip.Addr) {
 				return
 			}
 		}
-		c.refuseUnknown(OutcomeRenewUnknown)
+		c.refuseUnknown(outcome.RenewUnknown)
 	}
 }
 
 // move takes a client's address away, at once or after a moment; b is what it
 // is to have, none if nothing.
-func (c *decider) move(o Outcome, b Binding) {
+func (c *decider) move(o outcome.Outcome, b Binding) {
 	if !c.shorten(c.r.P.CIAddr()) {
 		c.nak(o, b)
 	}
@@ -276,7 +277,7 @@ func (c *decider) release() {
 	ciaddr := c.r.P.CIAddr()
 	rec, known := c.leases.Get(ciaddr)
 	if !known || !c.same(&rec) || !c.sits(&rec) {
-		c.end(OutcomeReleaseUnknown)
+		c.end(outcome.ReleaseUnknown)
 		return
 	}
 	c.d.Rec.MAC = rec.MAC
@@ -286,7 +287,7 @@ func (c *decider) release() {
 	}
 	c.d.YourIP, c.d.Binding = ciaddr, c.bound(ciaddr)
 	c.d.Change = ChangeRelease
-	c.end(OutcomeReleased)
+	c.end(outcome.Released)
 }
 
 // decline notes that a client found its address in use. The binding is the
@@ -303,7 +304,7 @@ func (c *decider) decline() {
 	i := c.cfg.PoolOf(ip)
 	switch {
 	case known && !c.sits(&rec):
-		c.end(OutcomeDeclineUnknown)
+		c.end(outcome.DeclineUnknown)
 		return
 	case known && i >= 0 && b.Line == nil && c.hasFromPool(&rec):
 		c.declinePool(i, &rec)
@@ -312,11 +313,11 @@ func (c *decider) decline() {
 		c.d.Change, c.d.Rec.MAC = ChangeDecline, rec.MAC
 	case b.Line != nil && b.MAC == c.mac:
 	default:
-		c.end(OutcomeDeclineUnknown)
+		c.end(outcome.DeclineUnknown)
 		return
 	}
 	c.d.YourIP, c.d.Binding = ip, b
-	c.end(OutcomeDeclined)
+	c.end(outcome.Declined)
 }
 
 // sits reports whether a RELEASE or DECLINE can come from where the lease is. They
@@ -339,7 +340,7 @@ func (c *decider) sits(rec *lease.Record) bool {
 }
 
 // foreign says why a RELEASE or DECLINE is none for this server; zero: it is one.
-func (c *decider) foreign() Outcome {
+func (c *decider) foreign() outcome.Outcome {
 	p := &c.r.P
 	at := p.CIAddr()
 	if !at.IsValid() {
@@ -347,9 +348,9 @@ func (c *decider) foreign() Outcome {
 	}
 	switch {
 	case !at.IsValid():
-		return OutcomeRequestIncomplete
+		return outcome.RequestIncomplete
 	case p.ServerID().IsValid() && !c.chosen(at):
-		return OutcomeNotForUs
+		return outcome.NotForUs
 	}
 	return 0
 }
@@ -365,7 +366,7 @@ func (c *decider) inform() {
 		}
 	}
 	if !ciaddr.IsValid() {
-		c.end(OutcomeRequestIncomplete)
+		c.end(outcome.RequestIncomplete)
 		return
 	}
 	b := c.bound(ciaddr)
@@ -377,7 +378,7 @@ func (c *decider) inform() {
 	if !ok {
 		return
 	}
-	c.d.Outcome = OutcomeInformAck
+	c.d.Outcome = outcome.InformAck
 	c.d.Reply.Type, c.d.Reply.CIAddr, c.d.Reply.Options = wire.Ack, ciaddr, c.options(n)
 	c.route()
 	if silent {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -14,7 +15,7 @@ import (
 func (c *decider) leaseQuery() {
 	p := &c.r.P
 	if !c.cfg.mayQuery(p.GIAddr()) {
-		c.end(OutcomeLeaseQueryRefused)
+		c.end(outcome.LeaseQueryRefused)
 		return
 	}
 	var found []lease.Record
@@ -30,7 +31,7 @@ func (c *decider) leaseQuery() {
 	case hasMAC:
 		found = c.leases.ByMAC(mac)
 	default:
-		c.end(OutcomeRequestIncomplete)
+		c.end(outcome.RequestIncomplete)
 		return
 	}
 	var best *lease.Record // the one heard last
@@ -45,16 +46,16 @@ func (c *decider) leaseQuery() {
 		}
 	}
 	n := c.cfg.subnetOf(ip)
-	c.d.Outcome = OutcomeLeaseUnknown
+	c.d.Outcome = outcome.LeaseUnknown
 	switch {
 	case best != nil:
 		n = c.cfg.subnetOf(best.IP)
 		c.leaseActive(a, best, found, n)
 	case ip.IsValid() && n != nil:
-		a.Type, c.d.Outcome = wire.LeaseUnassigned, OutcomeLeaseUnassigned
+		a.Type, c.d.Outcome = wire.LeaseUnassigned, outcome.LeaseUnassigned
 	}
 	if a.ServerID = c.serverID(n); !a.ServerID.IsValid() {
-		c.end(OutcomeNoServerID)
+		c.end(outcome.NoServerID)
 		return
 	}
 	c.d.YourIP, c.d.Lease = a.IP, a
@@ -63,7 +64,7 @@ func (c *decider) leaseQuery() {
 }
 
 func (c *decider) leaseActive(a *wire.LeaseReply, best *lease.Record, found []lease.Record, n *subnet) {
-	a.Type, c.d.Outcome = wire.LeaseActive, OutcomeLeaseActive
+	a.Type, c.d.Outcome = wire.LeaseActive, outcome.LeaseActive
 	a.IP, a.MAC, a.ClientID, a.RelayInfo = best.IP, best.MAC, best.ClientID, best.Option82
 	a.LeaseTime = seconds(best.Expires.Sub(c.now))
 	a.LastTransaction = seconds(c.now.Sub(best.Renewed))

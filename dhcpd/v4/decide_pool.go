@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
@@ -16,8 +17,8 @@ import (
 // for not finding a binding, such as a full port, are answers of the ERP.
 func (m *Match) unknown() bool {
 	switch m.failed {
-	case OutcomeUnknownClient, OutcomeOption82Unread, OutcomeUnknownDevice, OutcomeUnknownPort, OutcomeUnknownVLAN,
-		OutcomeSubscriberUnclear: // nobody can say which customer it is
+	case outcome.UnknownClient, outcome.Option82Unread, outcome.UnknownDevice, outcome.UnknownPort, outcome.UnknownVLAN,
+		outcome.SubscriberUnclear: // nobody can say which customer it is
 		return m.binding.Line == nil
 	}
 	return false
@@ -88,20 +89,20 @@ func (c *decider) discoverPool() {
 	}
 	switch {
 	case served < 0:
-		c.end(OutcomeNoPool)
+		c.end(outcome.NoPool)
 		return
 	case bestFit == 0:
 		c.d.Pool = served + 1
-		c.end(OutcomePoolExhausted)
+		c.end(outcome.PoolExhausted)
 		return
 	case c.fullPort(kind, bestPool, best):
-		c.end(OutcomePortMACLimit)
+		c.end(outcome.PortMACLimit)
 		return
 	}
 	refused := c.refuseVacant(kind, best)
 	switch {
-	case refused == OutcomeNakOtherClient: // a DISCOVER has no NAK
-		c.end(OutcomePortFull)
+	case refused == outcome.NakOtherClient: // a DISCOVER has no NAK
+		c.end(outcome.PortFull)
 	case refused != 0:
 		c.end(refused)
 	case c.cfg.rapidCommit && c.r.P.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
@@ -125,9 +126,9 @@ func (c *decider) selectPool(a netip.Addr) {
 	case open:
 		c.requestPool(i, a)
 	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
-		c.nak(OutcomeNakUnknown, Binding{})
+		c.nak(outcome.NakUnknown, Binding{})
 	default:
-		c.nak(OutcomeNakNotBound, Binding{})
+		c.nak(outcome.NakNotBound, Binding{})
 	}
 }
 
@@ -142,7 +143,7 @@ func (c *decider) requestPool(i int, a netip.Addr) {
 	kind := c.cfg.pools[i].Kind
 	if own := c.leasedPool(kind); own.IsValid() && own != a {
 		c.d.YourIP = own
-		c.nak(OutcomeNakWrongAddress, Binding{})
+		c.nak(outcome.NakWrongAddress, Binding{})
 		return
 	}
 	c.takePool(kind, i, a)
@@ -168,19 +169,19 @@ func (c *decider) leasedPool(kind PoolKind) netip.Addr {
 func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 	switch {
 	case c.snap.ByIP(a) != nil:
-		c.nak(OutcomeNakNotBound, Binding{})
+		c.nak(outcome.NakNotBound, Binding{})
 		return
 	case !usable(c.pools.Slot(i, a, c.now), c.holder(kind)):
-		c.nak(OutcomeNakOtherClient, Binding{})
+		c.nak(outcome.NakOtherClient, Binding{})
 		return
 	case c.fullPort(kind, i, a):
-		c.end(OutcomePortMACLimit)
+		c.end(outcome.PortMACLimit)
 		return
 	}
 	switch o := c.refuseVacant(kind, a); o {
 	case 0:
 		c.grantPool(wire.Ack, kind, i, a)
-	case OutcomeNakOtherClient:
+	case outcome.NakOtherClient:
 		c.nak(o, Binding{})
 	default:
 		c.end(o)
@@ -198,11 +199,11 @@ func (c *decider) rebootPool(a netip.Addr) {
 	case known && open:
 		c.requestPool(i, a)
 	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
-		c.nak(OutcomeNakUnknown, Binding{})
+		c.nak(outcome.NakUnknown, Binding{})
 	case c.poolKind() != 0 && c.cfg.authoritative && n != nil && c.servedKind(c.poolKind()) && !n.prefix.Contains(a) && i < 0:
-		c.nak(OutcomeNakNotBound, Binding{})
+		c.nak(outcome.NakNotBound, Binding{})
 	default:
-		c.end(OutcomeInitRebootUnknown)
+		c.end(outcome.InitRebootUnknown)
 	}
 }
 
@@ -238,11 +239,11 @@ func (c *decider) extendPool(rec *lease.Record) {
 	case b.Line != nil && b.IP == a:
 		c.grant(wire.Ack, b)
 	case b.Line != nil:
-		c.nak(OutcomeNakWrongAddress, b)
+		c.nak(outcome.NakWrongAddress, b)
 	case i < 0, c.cfg.pools[i].Kind != kind,
 		kind == PoolGuests && c.learnt(rec, past),
 		!past && !c.near(&c.cfg.pools[i]): // a renewal past the relay does not tell the wire
-		c.nak(OutcomeNakNotBound, Binding{})
+		c.nak(outcome.NakNotBound, Binding{})
 	default:
 		c.takePool(kind, i, a)
 	}
@@ -277,12 +278,12 @@ func (c *decider) pooled(a netip.Addr) (lease.Record, bool) {
 }
 
 // refuseUnknown ends a REQUEST of which nothing is known.
-func (c *decider) refuseUnknown(o Outcome) {
+func (c *decider) refuseUnknown(o outcome.Outcome) {
 	p := &c.r.P
 	// Past a relay nobody can say that the client is unknown: its port is.
 	told := p.GIAddr().IsValid() || p.RelayInfoCount() > 0
 	if c.cfg.unknown == UnknownNak && told && c.d.Match.unknown() {
-		c.nak(OutcomeNakUnknown, Binding{})
+		c.nak(outcome.NakUnknown, Binding{})
 		return
 	}
 	c.end(o)
@@ -293,7 +294,7 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 	p := &c.cfg.pools[i]
 	id := c.serverID(&p.subnet)
 	if !id.IsValid() {
-		c.end(OutcomeNoServerID)
+		c.end(outcome.NoServerID)
 		return
 	}
 	c.d.Pool, c.d.YourIP, c.d.Holder = i+1, a, c.holder(kind)
@@ -303,11 +304,11 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 	}
 	c.route()
 	if t == wire.Offer {
-		c.d.Outcome, c.d.Change = OutcomePoolOffer, ChangeHold
+		c.d.Outcome, c.d.Change = outcome.PoolOffer, ChangeHold
 		c.d.Port = portKey(&c.r.P.Relay, c.r.P.GIAddr())
 		return
 	}
-	c.d.Outcome = OutcomePoolAck
+	c.d.Outcome = outcome.PoolAck
 	c.d.Reply.CIAddr = c.r.P.CIAddr()
 	c.recordPool(p, a)
 }
@@ -353,7 +354,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 // releasePool plans the release of an address of pool i.
 func (c *decider) releasePool(i int, rec *lease.Record) {
 	c.d.Pool, c.d.YourIP, c.d.Change, c.d.Rec.Key = i+1, rec.IP, ChangeRelease, rec.Key
-	c.end(OutcomePoolReleased)
+	c.end(outcome.PoolReleased)
 }
 
 // fullPort reports whether the client's port holds as many addresses of pools as it may and a
@@ -418,7 +419,7 @@ func (c *decider) declinePool(i int, rec *lease.Record) {
 	c.d.Rec = *rec
 	hold := c.cfg.Quarantine(c.pools.Quarantined(i, c.now))
 	c.d.Rec.State, c.d.Rec.Renewed, c.d.Rec.Expires = lease.StateQuarantined, c.now, c.now.Add(hold)
-	c.end(OutcomePoolDeclined)
+	c.end(outcome.PoolDeclined)
 }
 
 // informPool tells a client of a pool its settings.
@@ -426,16 +427,16 @@ func (c *decider) informPool(ciaddr netip.Addr) {
 	rec, known := c.leases.Get(ciaddr)
 	i := c.cfg.PoolOf(ciaddr)
 	if !known || i < 0 || !c.hasFromPool(&rec) {
-		c.end(OutcomeInformUnknown)
+		c.end(outcome.InformUnknown)
 		return
 	}
 	p := &c.cfg.pools[i]
 	id := c.serverID(&p.subnet)
 	if !id.IsValid() {
-		c.end(OutcomeNoServerID)
+		c.end(outcome.NoServerID)
 		return
 	}
-	c.d.YourIP, c.d.Outcome = ciaddr, OutcomeInformAck
+	c.d.YourIP, c.d.Outcome = ciaddr, outcome.InformAck
 	c.d.Reply = wire.Reply{Type: wire.Ack, ServerID: id, CIAddr: ciaddr, Options: c.options(&p.subnet)}
 	c.route()
 }

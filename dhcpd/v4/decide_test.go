@@ -15,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/options"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -324,7 +325,7 @@ func TestRecordOfAck(t *testing.T) {
 		State: lease.StateBound, Start: old.Start, Renewed: testNow, Expires: testNow.Add(time.Hour),
 	}, d.Rec, "the same client came by another relay")
 	d = run(t, q, leases(bound(host(21), client(0x77), 2)), func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82} })
-	assert.Equal(t, OutcomeNakOtherClient, d.Outcome)
+	assert.Equal(t, outcome.NakOtherClient, d.Outcome)
 	q.CIAddr, q.Options = netip.Addr{}, []wire.Option{requested(host(21))}
 	d = run(t, q, leases(bound(host(21), client(0x77), 2)))
 	assert.Equal(t, testNow, d.Rec.Start, "a new client starts anew")
@@ -374,27 +375,27 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		name string
 		raw  func(b []byte) []byte
 		r    func(*Request)
-		want Outcome
+		want outcome.Outcome
 	}{
-		{"reply of a server", func(b []byte) []byte { b[0] = 2; return b }, nil, OutcomeNotRequest},
-		{"garbage", func([]byte) []byte { return []byte("some text that is no packet") }, nil, OutcomeMalformed},
-		{"truncated", func(b []byte) []byte { return b[:len(b)-10] }, nil, OutcomeMalformed},
-		{"no hardware address", func(b []byte) []byte { b[2] = 0; return b }, nil, OutcomeBadHardware},
-		{"broadcast hardware address", func(b []byte) []byte { copy(b[28:], "\xff\xff\xff\xff\xff\xff"); return b }, nil, OutcomeBadHardware},
-		{"infiniband", func(b []byte) []byte { b[1], b[2] = 32, 16; return b }, nil, OutcomeBadHardware},
-		{"OFFER", func(b []byte) []byte { b[242] = 2; return b }, nil, OutcomeUnexpectedType},
-		{"ACK", func(b []byte) []byte { b[242] = 5; return b }, nil, OutcomeUnexpectedType},
-		{"lease query", func(b []byte) []byte { b[242] = 10; return b }, nil, OutcomeLeaseQueryRefused},
-		{"relay that is not ours", func(b []byte) []byte { copy(b[24:], []byte{192, 0, 2, 66}); return b }, nil, OutcomeRelayUntrusted},
-		{"interface that is off", nil, func(r *Request) { r.Served = false }, OutcomeInterfaceOff},
+		{"reply of a server", func(b []byte) []byte { b[0] = 2; return b }, nil, outcome.NotRequest},
+		{"garbage", func([]byte) []byte { return []byte("some text that is no packet") }, nil, outcome.Malformed},
+		{"truncated", func(b []byte) []byte { return b[:len(b)-10] }, nil, outcome.Malformed},
+		{"no hardware address", func(b []byte) []byte { b[2] = 0; return b }, nil, outcome.BadHardware},
+		{"broadcast hardware address", func(b []byte) []byte { copy(b[28:], "\xff\xff\xff\xff\xff\xff"); return b }, nil, outcome.BadHardware},
+		{"infiniband", func(b []byte) []byte { b[1], b[2] = 32, 16; return b }, nil, outcome.BadHardware},
+		{"OFFER", func(b []byte) []byte { b[242] = 2; return b }, nil, outcome.UnexpectedType},
+		{"ACK", func(b []byte) []byte { b[242] = 5; return b }, nil, outcome.UnexpectedType},
+		{"lease query", func(b []byte) []byte { b[242] = 10; return b }, nil, outcome.LeaseQueryRefused},
+		{"relay that is not ours", func(b []byte) []byte { copy(b[24:], []byte{192, 0, 2, 66}); return b }, nil, outcome.RelayUntrusted},
+		{"interface that is off", nil, func(r *Request) { r.Served = false }, outcome.InterfaceOff},
 		{"forged option 82 before the switch's", func(b []byte) []byte {
 			forged := append([]byte{82, 8, 1, 6}, "SPOOF!"...)
 			return append(append(b[:243:243], forged...), b[243:]...)
-		}, nil, OutcomeOption82Double},
+		}, nil, outcome.Option82Double},
 		{"no local address and no gateway to name the server", func(b []byte) []byte {
 			q := wire.Query{Type: wire.Discover, MAC: client(0x81), GIAddr: ip("203.0.113.1")}
 			return q.Append(nil)
-		}, func(r *Request) { r.Local = netip.Addr{} }, OutcomeNoServerID},
+		}, func(r *Request) { r.Local = netip.Addr{} }, outcome.NoServerID},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := &Request{Served: true, Local: serverIP}
@@ -418,7 +419,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		t.Run("option 82 "+bad, func(t *testing.T) {
 			q := good
 			q.Option82, _ = hex.DecodeString(bad)
-			assert.Equal(t, OutcomeOption82Malformed, run(t, q, nil).Outcome)
+			assert.Equal(t, outcome.Option82Malformed, run(t, q, nil).Outcome)
 		})
 	}
 	t.Run("nothing loaded yet", func(t *testing.T) {
@@ -426,7 +427,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		require.NoError(t, err)
 		r := &Request{Served: true}
 		r.P.Read(good.Append(nil))
-		assert.Equal(t, OutcomeNotReady, Decide(testNow, r, nil, lease.New(), nil, cfg).Outcome)
+		assert.Equal(t, outcome.NotReady, Decide(testNow, r, nil, lease.New(), nil, cfg).Outcome)
 	})
 }
 
@@ -484,12 +485,12 @@ func TestServerIdentifier(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			q.Option82 = tc.opt82
 			d := run(t, q, nil, tc.change)
-			assert.Equal(t, OutcomeOffer, d.Outcome)
+			assert.Equal(t, outcome.Offer, d.Outcome)
 			assert.Equal(t, tc.want, d.Reply.ServerID)
 			// And a client that chooses it is ours.
 			sel := q
 			sel.Type, sel.Options = wire.Request, []wire.Option{chosen(tc.want), requested(host(11))}
-			assert.Equal(t, OutcomeAck, run(t, sel, nil, tc.change).Outcome)
+			assert.Equal(t, outcome.Ack, run(t, sel, nil, tc.change).Outcome)
 		})
 	}
 }
@@ -510,7 +511,7 @@ func TestMatchOrder(t *testing.T) {
 	}
 	q.Option82 = nil
 	d := run(t, q, nil, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82} })
-	assert.Equal(t, OutcomeUnknownClient, d.Outcome, "by MAC only if configured")
+	assert.Equal(t, outcome.UnknownClient, d.Outcome, "by MAC only if configured")
 }
 
 // Option 82 comes back byte for byte as the last option of every reply, NAK and INIT-REBOOT included.
@@ -588,17 +589,17 @@ func TestSubnetOptions(t *testing.T) {
 
 func TestOutcomes(t *testing.T) {
 	seen := map[string]bool{}
-	for _, o := range Outcomes() {
+	for _, o := range outcome.All() {
 		assert.NotEmpty(t, o.String())
 		assert.False(t, seen[o.String()], "%s twice", o)
 		seen[o.String()] = true
 		assert.True(t, strings.HasSuffix(o.Explain(), "."), "%s is explained in a sentence", o)
-		back, err := ParseOutcome(o.String())
+		back, err := outcome.Parse(o.String())
 		require.NoError(t, err)
 		assert.Equal(t, o, back)
 	}
-	assert.Equal(t, "invalid", Outcome(0).String())
-	_, err := ParseOutcome("invalid")
+	assert.Equal(t, "invalid", outcome.Outcome(0).String())
+	_, err := outcome.Parse("invalid")
 	assert.Error(t, err)
 }
 
@@ -660,7 +661,7 @@ func FuzzDecide(f *testing.F) {
 			r.P.Read(raw)
 			d := Decide(testNow, r, snap, tab, pools, cfg)
 			require.NotEqual(t, "invalid", d.Outcome.String())
-			if d.Outcome == OutcomePoolOffer || d.Outcome == OutcomePoolAck {
+			if d.Outcome == outcome.PoolOffer || d.Outcome == outcome.PoolAck {
 				require.Nil(t, snap.ByIP(d.YourIP), "never an address of the ERP to a client of a pool")
 				require.False(t, d.YourIP == host(35) && d.MAC != stranger, "never one that another has")
 			}

@@ -3,6 +3,7 @@ package v4
 import (
 	"net/netip"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -27,7 +28,7 @@ const (
 
 // Decision is what to do about one request.
 type Decision struct {
-	Outcome Outcome
+	Outcome outcome.Outcome
 	MAC     provision.MAC
 	Match   Match
 	Binding Binding         // of YourIP; none if a pool has it, or nobody

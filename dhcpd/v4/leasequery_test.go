@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -64,7 +65,7 @@ func TestLeaseQuery(t *testing.T) {
 
 	t.Run("by address", func(t *testing.T) {
 		d, lib := asked(t, wire.Query{CIAddr: host(11)}, tab, noMAC)
-		assert.Equal(t, OutcomeLeaseActive, d.Outcome)
+		assert.Equal(t, outcome.LeaseActive, d.Outcome)
 		assert.Equal(t, host(11).String(), lib.ClientIPAddr.String())
 		assert.True(t, lib.YourIPAddr.IsUnspecified())
 		mac := client(0x11)
@@ -93,7 +94,7 @@ func TestLeaseQuery(t *testing.T) {
 	})
 	t.Run("by MAC: the one heard last, and the others", func(t *testing.T) {
 		d, lib := asked(t, wire.Query{MAC: client(0x11)}, tab)
-		assert.Equal(t, OutcomeLeaseActive, d.Outcome)
+		assert.Equal(t, outcome.LeaseActive, d.Outcome)
 		assert.Equal(t, host(11).String(), lib.ClientIPAddr.String())
 		assert.Equal(t, host(12).AsSlice(), lib.Options.Get(dhcpv4.GenericOptionCode(92)), "not the expired one")
 	})
@@ -105,18 +106,18 @@ func TestLeaseQuery(t *testing.T) {
 	})
 	for name, tc := range map[string]struct {
 		q    wire.Query
-		want Outcome
+		want outcome.Outcome
 		ip   string
 	}{
-		"expired":                      {wire.Query{CIAddr: host(13)}, OutcomeLeaseUnassigned, "192.0.2.13"},
-		"never leased":                 {wire.Query{CIAddr: host(200)}, OutcomeLeaseUnassigned, "192.0.2.200"},
-		"an address from elsewhere":    {wire.Query{CIAddr: ip("10.0.0.1")}, OutcomeLeaseUnknown, "10.0.0.1"},
-		"a MAC without a lease":        {wire.Query{MAC: client(0x99)}, OutcomeLeaseUnknown, "0.0.0.0"},
-		"a client id without a lease":  {wire.Query{MAC: client(0x11), Options: []wire.Option{{Code: wire.OptClientID, Value: []byte("x")}}}, OutcomeLeaseUnknown, "0.0.0.0"},
-		"about nothing":                {wire.Query{}, OutcomeRequestIncomplete, ""},
-		"of a node that may not":       {wire.Query{CIAddr: host(11), GIAddr: ip("198.51.100.2")}, OutcomeLeaseQueryRefused, ""},
-		"its option 82 is not echoed":  {wire.Query{CIAddr: host(200), Option82: []byte{1, 1, 1}}, OutcomeLeaseUnassigned, "192.0.2.200"},
-		"its broken option 82 is none": {wire.Query{CIAddr: host(200), Option82: []byte{1, 9}}, OutcomeLeaseUnassigned, "192.0.2.200"},
+		"expired":                      {wire.Query{CIAddr: host(13)}, outcome.LeaseUnassigned, "192.0.2.13"},
+		"never leased":                 {wire.Query{CIAddr: host(200)}, outcome.LeaseUnassigned, "192.0.2.200"},
+		"an address from elsewhere":    {wire.Query{CIAddr: ip("10.0.0.1")}, outcome.LeaseUnknown, "10.0.0.1"},
+		"a MAC without a lease":        {wire.Query{MAC: client(0x99)}, outcome.LeaseUnknown, "0.0.0.0"},
+		"a client id without a lease":  {wire.Query{MAC: client(0x11), Options: []wire.Option{{Code: wire.OptClientID, Value: []byte("x")}}}, outcome.LeaseUnknown, "0.0.0.0"},
+		"about nothing":                {wire.Query{}, outcome.RequestIncomplete, ""},
+		"of a node that may not":       {wire.Query{CIAddr: host(11), GIAddr: ip("198.51.100.2")}, outcome.LeaseQueryRefused, ""},
+		"its option 82 is not echoed":  {wire.Query{CIAddr: host(200), Option82: []byte{1, 1, 1}}, outcome.LeaseUnassigned, "192.0.2.200"},
+		"its broken option 82 is none": {wire.Query{CIAddr: host(200), Option82: []byte{1, 9}}, outcome.LeaseUnassigned, "192.0.2.200"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, lib := asked(t, tc.q, tab)
@@ -132,8 +133,8 @@ func TestLeaseQuery(t *testing.T) {
 		})
 	}
 	t.Run("nobody may by default, and not without a relay address", func(t *testing.T) {
-		assert.Equal(t, OutcomeLeaseQueryRefused, run(t, wire.Query{Type: wire.LeaseQuery, CIAddr: host(11), GIAddr: relayIP}, tab).Outcome)
-		assert.Equal(t, OutcomeLeaseQueryRefused, run(t, wire.Query{Type: wire.LeaseQuery, CIAddr: host(11)}, tab).Outcome)
+		assert.Equal(t, outcome.LeaseQueryRefused, run(t, wire.Query{Type: wire.LeaseQuery, CIAddr: host(11), GIAddr: relayIP}, tab).Outcome)
+		assert.Equal(t, outcome.LeaseQueryRefused, run(t, wire.Query{Type: wire.LeaseQuery, CIAddr: host(11)}, tab).Outcome)
 	})
 }
 
@@ -153,7 +154,7 @@ func TestLeaseQueryFits(t *testing.T) {
 			q.Options = []wire.Option{{Code: wire.OptMaxMessageSize, Value: size}}
 		}
 		d, lib := asked(t, q, tab)
-		require.Equal(t, OutcomeLeaseActive, d.Outcome)
+		require.Equal(t, outcome.LeaseActive, d.Outcome)
 		var p wire.Packet
 		require.NoError(t, p.Parse(q.Append(nil)))
 		assert.LessOrEqual(t, len(d.AppendReply(nil, &p)), limit)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -22,8 +23,8 @@ type Match struct {
 	binding Binding // none: failed says why
 	By      MatchKind
 	Loc     line.Location
-	failed  Outcome
-	Lost    Outcome         // why option 82 led to no port, if it was to; zero: it did
+	failed  outcome.Outcome
+	Lost    outcome.Outcome // why option 82 led to no port, if it was to; zero: it did
 	Vacant  *provision.Line // of a client without a binding; nil: it is on none
 	taken   bool            // what another client has leased for the vacant line is the client's: a new router
 }
@@ -42,7 +43,7 @@ type matcher struct {
 // find tries the configured ways in order. hint is the address that the client
 // would like to have: it decides between addresses that are equally good.
 func (m *matcher) find(hint netip.Addr) Match {
-	res := Match{Loc: m.cfg.line.Locate(&m.r.P, m.snap), failed: OutcomeUnknownClient} // unless one of the ways says better
+	res := Match{Loc: m.cfg.line.Locate(&m.r.P, m.snap), failed: outcome.UnknownClient} // unless one of the ways says better
 	if m.r.P.RelayInfoCount() > 0 && res.Loc.Lines.Len() == 0 {
 		res.failed = unlocated(res.Loc.Result)
 		if m.cfg.matches&MatchOption82 != 0 {
@@ -55,7 +56,7 @@ func (m *matcher) find(hint netip.Addr) Match {
 		v := m.chooseVacant(&c)
 		switch {
 		case v.line != nil:
-			res.By, res.Vacant, res.taken, res.failed = kind, v.line, v.taken, OutcomeNoPool
+			res.By, res.Vacant, res.taken, res.failed = kind, v.line, v.taken, outcome.NoPool
 			return res
 		case v.failed != 0 && v.placed:
 			res.By, res.failed = kind, v.failed
@@ -64,7 +65,7 @@ func (m *matcher) find(hint netip.Addr) Match {
 			failed = v.failed
 		}
 		if c.n == 0 {
-			if res.failed == OutcomeUnknownClient && failed != 0 {
+			if res.failed == outcome.UnknownClient && failed != 0 {
 				res.failed = failed
 			}
 			continue
@@ -73,7 +74,7 @@ func (m *matcher) find(hint netip.Addr) Match {
 			res.By, res.binding = kind, b
 			return res
 		}
-		res.failed = OutcomePortFull
+		res.failed = outcome.PortFull
 		if c.placed {
 			// The port wins: whoever is plugged in here gets the port's address, even
 			// if the ERP has the MAC elsewhere, and a full port is not walked around.
@@ -85,14 +86,14 @@ func (m *matcher) find(hint netip.Addr) Match {
 }
 
 // unlocated is why option 82 led to nobody.
-func unlocated(r line.Result) Outcome {
+func unlocated(r line.Result) outcome.Outcome {
 	switch r {
 	case line.Unread:
-		return OutcomeOption82Unread
+		return outcome.Option82Unread
 	case line.UnknownDevice:
-		return OutcomeUnknownDevice
+		return outcome.UnknownDevice
 	}
-	return OutcomeUnknownPort
+	return outcome.UnknownPort
 }
 
 // candidates are the lines that one way of matching leads to.
@@ -128,7 +129,7 @@ func (c *candidates) bindings() iter.Seq[Binding] {
 
 // candidates returns the lines of one way; n is zero if none of them has an address
 // for the client, and failed may say why.
-func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, failed Outcome) {
+func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, failed outcome.Outcome) {
 	c.kind = kind
 	if kind&MatchVLAN != 0 {
 		if loc.VLAN == 0 {
@@ -153,12 +154,12 @@ func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, 
 	default:
 		var shared bool
 		if c.lines, shared = m.snap.ByVLAN(c.vlan); shared {
-			return c, OutcomeVLANShared
+			return c, outcome.VLANShared
 		}
-		failed = OutcomeUnknownVLAN
+		failed = outcome.UnknownVLAN
 	}
 	for b := range c.bindings() {
-		failed = OutcomeMatchDisagrees
+		failed = outcome.MatchDisagrees
 		if m.agrees(&c, b) {
 			c.n++
 		}

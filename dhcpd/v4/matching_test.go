@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -160,33 +161,33 @@ func TestTrust(t *testing.T) {
 		iface  string
 		q      wire.Query
 		change func(*Options)
-		want   Outcome
+		want   outcome.Outcome
 	}{
-		{"no list: everywhere", "eth9", direct, nil, OutcomeOffer},
-		{"by name", "core", direct, only, OutcomeOffer},
-		{"by pattern", "eth1.7", direct, only, OutcomeOffer},
-		{"elsewhere", "eth9", direct, only, OutcomeOption82Untrusted},
-		{"an interface that is gone", "", direct, only, OutcomeOption82Untrusted},
-		{"through a relay the relay is trusted", "eth9", relayed, only, OutcomeOffer},
-		{"without option 82 there is nothing to believe", "eth9", bare, only, OutcomeOffer},
+		{"no list: everywhere", "eth9", direct, nil, outcome.Offer},
+		{"by name", "core", direct, only, outcome.Offer},
+		{"by pattern", "eth1.7", direct, only, outcome.Offer},
+		{"elsewhere", "eth9", direct, only, outcome.Option82Untrusted},
+		{"an interface that is gone", "", direct, only, outcome.Option82Untrusted},
+		{"through a relay the relay is trusted", "eth9", relayed, only, outcome.Offer},
+		{"without option 82 there is nothing to believe", "eth9", bare, only, outcome.Offer},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := decideIn(t, tc.iface, tc.q, nil, tc.change)
 			assert.Equal(t, tc.want, d.Outcome)
-			assert.Equal(t, tc.want == OutcomeOffer, d.Reply.Type != 0)
+			assert.Equal(t, tc.want == outcome.Offer, d.Reply.Type != 0)
 		})
 	}
 	for _, tc := range []struct {
 		name  string
 		from  string
 		check bool
-		want  Outcome
+		want  outcome.Outcome
 	}{
-		{"not checked", "192.0.2.66", false, OutcomeOffer},
-		{"the relay itself", "198.51.100.1", true, OutcomeOffer},
-		{"another listed relay that forwards", "198.51.100.9", true, OutcomeOffer},
-		{"somebody else", "192.0.2.66", true, OutcomeRelaySource},
-		{"as IPv6 sockets give it", "::ffff:198.51.100.1", true, OutcomeOffer},
+		{"not checked", "192.0.2.66", false, outcome.Offer},
+		{"the relay itself", "198.51.100.1", true, outcome.Offer},
+		{"another listed relay that forwards", "198.51.100.9", true, outcome.Offer},
+		{"somebody else", "192.0.2.66", true, outcome.RelaySource},
+		{"as IPv6 sockets give it", "::ffff:198.51.100.1", true, outcome.Offer},
 	} {
 		t.Run("source: "+tc.name, func(t *testing.T) {
 			d := run(t, relayed, nil, func(r *Request, o *Options) {
@@ -224,7 +225,7 @@ func TestMACChange(t *testing.T) {
 			d := run(t, tc.q, tc.tab, func(_ *Request, o *Options) { o.MACChange = tc.how })
 			assert.Equal(t, tc.want, told(d))
 			assert.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0)
-			if d.Outcome == OutcomeMACReported {
+			if d.Outcome == outcome.MACReported {
 				assert.Equal(t, lease.Record{IP: host(11), Subscriber: 1}, d.Rec)
 			}
 		})
@@ -319,7 +320,7 @@ func TestBindingChange(t *testing.T) {
 			assert.Equal(t, tc.nak, told(run(t, tc.q, tc.tab)))
 			d := run(t, tc.q, tc.tab, shorten)
 			assert.Equal(t, tc.shortened, told(d))
-			if d.Outcome == OutcomeAckShortened {
+			if d.Outcome == outcome.AckShortened {
 				assert.EqualValues(t, []uint32{60, 30, 52}, []uint32{d.Reply.LeaseTime, d.Reply.RenewTime, d.Reply.RebindTime})
 				assert.Equal(t, testNow.Add(time.Minute), d.Rec.Expires)
 				assert.Equal(t, host(99), d.Reply.YIAddr)
@@ -372,14 +373,14 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 		name string
 		vlan uint16
 		q    wire.Query
-		want Outcome
+		want outcome.Outcome
 	}{
-		{"vlan", 200, wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(21)}, OutcomeAck},
-		{"shared vlan", 300, wire.Query{Type: wire.Discover, MAC: stranger}, OutcomeVLANShared},
-		{"client_id of the table", 0, wire.Query{Type: wire.Discover, MAC: stranger, Options: []wire.Option{clientID([]byte("gateway-7")...)}}, OutcomeOffer},
-		{"client_id with a MAC", 0, wire.Query{Type: wire.Discover, MAC: stranger, Options: []wire.Option{clientID(append([]byte{1}, mac51[:]...)...)}}, OutcomeOffer},
-		{"port and MAC", 0, wire.Query{Type: wire.Discover, MAC: mac51, GIAddr: relayIP, Option82: port(switch1, 2)}, OutcomeOffer},
-		{"port without the MAC", 0, wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 2)}, OutcomeMatchDisagrees},
+		{"vlan", 200, wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(21)}, outcome.Ack},
+		{"shared vlan", 300, wire.Query{Type: wire.Discover, MAC: stranger}, outcome.VLANShared},
+		{"client_id of the table", 0, wire.Query{Type: wire.Discover, MAC: stranger, Options: []wire.Option{clientID([]byte("gateway-7")...)}}, outcome.Offer},
+		{"client_id with a MAC", 0, wire.Query{Type: wire.Discover, MAC: stranger, Options: []wire.Option{clientID(append([]byte{1}, mac51[:]...)...)}}, outcome.Offer},
+		{"port and MAC", 0, wire.Query{Type: wire.Discover, MAC: mac51, GIAddr: relayIP, Option82: port(switch1, 2)}, outcome.Offer},
+		{"port without the MAC", 0, wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 2)}, outcome.MatchDisagrees},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			raw := tc.q.Append(nil)

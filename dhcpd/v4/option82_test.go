@@ -11,6 +11,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -100,7 +101,7 @@ func TestProfilesDoNotChangeTrust(t *testing.T) {
 	every := withProfiles(line.Option82{Profiles: []line.Option82Profile{{Profile: ready(t, "dlink"), Match: line.Option82Match{GIAddr: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}}},
 		Exact: []line.Option82Exact{{Value: port(switch1, 1), Device: 1, Port: 1}}})
 	q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("192.0.2.9"), Option82: port(switch1, 1)}
-	assert.Equal(t, OutcomeRelayUntrusted, run(t, q, nil, every).Outcome)
+	assert.Equal(t, outcome.RelayUntrusted, run(t, q, nil, every).Outcome)
 
 	// The client's option 82 and the switch's: joined, they would be a circuit-id nobody sent.
 	forged := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP}
@@ -115,10 +116,10 @@ func TestProfilesDoNotChangeTrust(t *testing.T) {
 	require.NoError(t, err)
 	r := &Request{Served: true, Local: serverIP}
 	r.P.Read(raw)
-	assert.Equal(t, OutcomeOption82Double, Decide(testNow, r, world(t), lease.New(), nil, cfg).Outcome)
+	assert.Equal(t, outcome.Option82Double, Decide(testNow, r, world(t), lease.New(), nil, cfg).Outcome)
 
 	for _, bad := range []string{"01060004006900", "01", "0106000400690005ff", "736f6d652d74657874"} {
 		q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: unhex(t, bad)}
-		assert.Equal(t, OutcomeOption82Malformed, run(t, q, nil, every).Outcome, bad)
+		assert.Equal(t, outcome.Option82Malformed, run(t, q, nil, every).Outcome, bad)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -83,15 +84,15 @@ func (m *matcher) differs(l *provision.Line) bool {
 }
 
 // permit says why the client may not have b now, although it was found; zero: it may.
-func (c *decider) permit(b Binding) Outcome {
+func (c *decider) permit(b Binding) outcome.Outcome {
 	if c.cfg.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b.Line) {
 		if c.cfg.macChange == MACRefuse {
-			return OutcomeMACRefused
+			return outcome.MACRefused
 		}
-		return OutcomeMACReported
+		return outcome.MACReported
 	}
 	if c.cfg.maxMACs > 0 && c.crowded(b) {
-		return OutcomePortMACLimit
+		return outcome.PortMACLimit
 	}
 	return 0
 }
@@ -175,7 +176,7 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	if !id.IsValid() {
 		return false
 	}
-	c.d.Outcome, c.d.YourIP, c.d.Binding = OutcomeAckShortened, ciaddr, Binding{}
+	c.d.Outcome, c.d.YourIP, c.d.Binding = outcome.AckShortened, ciaddr, Binding{}
 	c.d.Reply = wire.Reply{
 		Type: wire.Ack, CIAddr: ciaddr, YIAddr: ciaddr, ServerID: id, Options: c.options(n),
 		LeaseTime: uint32(shortLease / time.Second), RenewTime: shortRenew, RebindTime: shortRebind,

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/options"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -143,9 +144,9 @@ func TestPoolAddressesOfTheERPAreNotGiven(t *testing.T) {
 		require.Contains(t, []netip.Addr{host(30), host(34)}, d.YourIP)
 		d = run(t, wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(n)}, leases(guest(host(n), stranger)), ofERP)
 		if n == 30 || n == 34 {
-			require.Equal(t, OutcomePoolAck, d.Outcome)
+			require.Equal(t, outcome.PoolAck, d.Outcome)
 		} else {
-			require.Equal(t, OutcomeNakNotBound, d.Outcome, "bound while it was leased")
+			require.Equal(t, outcome.NakNotBound, d.Outcome, "bound while it was leased")
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/options"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
@@ -27,7 +28,7 @@ func TestRapidCommit(t *testing.T) {
 	assert.False(t, d.Reply.RapidCommit)
 	q.Options, q.MAC = []wire.Option{{Code: wire.OptRapidCommit}}, client(0x99)
 	d = run(t, q, nil, on)
-	assert.Equal(t, OutcomeUnknownClient, d.Outcome)
+	assert.Equal(t, outcome.UnknownClient, d.Outcome)
 	assert.False(t, d.Reply.RapidCommit)
 }
 
@@ -69,25 +70,25 @@ func TestServerOverride(t *testing.T) {
 	renew := wire.Query{Type: wire.Request, MAC: client(0x11), GIAddr: relayIP, CIAddr: host(11), Option82: with}
 
 	d := run(t, renew, tab)
-	assert.Equal(t, OutcomeAck, d.Outcome)
+	assert.Equal(t, outcome.Ack, d.Outcome)
 	assert.Equal(t, "relay to 198.51.100.1:67", d.Way.String()+" to "+d.To.String())
 	assert.Equal(t, via, d.Reply.ServerID, "so that the next renewal comes this way too")
 
 	renew.Options = []wire.Option{chosen(via)}
-	assert.Equal(t, OutcomeAck, run(t, renew, tab).Outcome, "with the server identifier that it was told")
+	assert.Equal(t, outcome.Ack, run(t, renew, tab).Outcome, "with the server identifier that it was told")
 	renew.Option82 = port(switch1, 1)
-	assert.Equal(t, OutcomeAck, run(t, renew, tab).Outcome, "though the relay does not say so again")
-	assert.Equal(t, OutcomeNotForUs, run(t, renew, nil).Outcome, "but nobody was told so")
+	assert.Equal(t, outcome.Ack, run(t, renew, tab).Outcome, "though the relay does not say so again")
+	assert.Equal(t, outcome.NotForUs, run(t, renew, nil).Outcome, "but nobody was told so")
 	renew.Options = []wire.Option{chosen(netip.MustParseAddr("198.51.100.78"))}
-	assert.Equal(t, OutcomeNotForUs, run(t, renew, tab).Outcome)
+	assert.Equal(t, outcome.NotForUs, run(t, renew, tab).Outcome)
 
 	release := wire.Query{Type: wire.Release, MAC: client(0x11), CIAddr: host(11), Options: []wire.Option{chosen(via)}}
-	assert.Equal(t, OutcomeReleased, run(t, release, tab).Outcome)
+	assert.Equal(t, outcome.Released, run(t, release, tab).Outcome)
 
 	// A relay that began to override after the client had its lease.
 	renew.Option82, renew.Options = with, []wire.Option{chosen(host(250))}
 	configured := func(_ *Request, o *Options) { o.ServerID = host(250) }
-	assert.Equal(t, OutcomeAck, run(t, renew, tab, configured).Outcome)
+	assert.Equal(t, outcome.Ack, run(t, renew, tab, configured).Outcome)
 }
 
 // RFC 2131 section 4.1, RFC 1542: what TestRoute leaves out.

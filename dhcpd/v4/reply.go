@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -13,12 +14,12 @@ func (c *decider) prepare(b Binding) (*subnet, bool) {
 	c.d.Binding, c.d.YourIP = b, b.IP
 	n := c.cfg.subnetOf(b.IP)
 	if n == nil {
-		c.end(OutcomeNoSubnet)
+		c.end(outcome.NoSubnet)
 		return nil, false
 	}
 	id := c.serverID(n)
 	if !id.IsValid() {
-		c.end(OutcomeNoServerID)
+		c.end(outcome.NoServerID)
 		return nil, false
 	}
 	c.d.Reply.ServerID = id
@@ -36,7 +37,7 @@ func (c *decider) options(n *subnet) *wire.OptionSet {
 func (c *decider) grant(t wire.MessageType, b Binding) {
 	if o := c.permit(b); o != 0 {
 		c.d.Binding, c.d.YourIP = b, b.IP
-		if o == OutcomeMACReported {
+		if o == outcome.MACReported {
 			c.d.Report, c.d.Rec = true, lease.Record{IP: b.IP, Subscriber: b.Subscriber}
 		}
 		c.end(o)
@@ -51,10 +52,10 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.Outcome, c.d.Swap = OutcomeOffer, c.differs(b.Line)
+		c.d.Outcome, c.d.Swap = outcome.Offer, c.differs(b.Line)
 		return
 	}
-	c.d.Outcome = OutcomeAck
+	c.d.Outcome = outcome.Ack
 	r.CIAddr = c.r.P.CIAddr()
 	c.d.Report = c.differs(b.Line)
 	c.record(b, n)
@@ -112,7 +113,7 @@ func (c *decider) record(b Binding, n *subnet) {
 }
 
 // nak plans a refusal; b is what the client would get, none if nothing.
-func (c *decider) nak(o Outcome, b Binding) {
+func (c *decider) nak(o outcome.Outcome, b Binding) {
 	at := c.r.P.CIAddr()
 	if !at.IsValid() {
 		at = c.r.P.Requested()
@@ -126,7 +127,7 @@ func (c *decider) nak(o Outcome, b Binding) {
 		id = c.serverID(c.cfg.subnetOf(b.IP))
 	}
 	if !id.IsValid() {
-		c.end(OutcomeNoServerID)
+		c.end(outcome.NoServerID)
 		return
 	}
 	c.d.Outcome = o
@@ -135,13 +136,13 @@ func (c *decider) nak(o Outcome, b Binding) {
 }
 
 // nakMessage is option 56, which some clients log.
-func nakMessage(o Outcome) string {
+func nakMessage(o outcome.Outcome) string {
 	switch o {
-	case OutcomeNakWrongAddress:
+	case outcome.NakWrongAddress:
 		return "another address is bound to you"
-	case OutcomeNakOtherClient:
+	case outcome.NakOtherClient:
 		return "address is leased to another client"
-	case OutcomeNakUnknown:
+	case outcome.NakUnknown:
 		return "client is not known here"
 	}
 	return "address is not bound to you"

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
@@ -109,12 +110,12 @@ func TestLinkSelectionChoosesThePool(t *testing.T) {
 	q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("203.0.113.9")}
 	for _, tc := range []struct {
 		name, giaddr, link string
-		want               Outcome
+		want               outcome.Outcome
 	}{
-		{"the relay is elsewhere", "203.0.113.9", "", OutcomeNoPool},
-		{"the relay is elsewhere, the link is ours", "203.0.113.9", "192.0.2.1", OutcomePoolOffer},
-		{"the relay is on our wire", "192.0.2.9", "", OutcomePoolOffer},
-		{"the relay is on our wire, the link is not", "192.0.2.9", "203.0.113.1", OutcomeNoPool},
+		{"the relay is elsewhere", "203.0.113.9", "", outcome.NoPool},
+		{"the relay is elsewhere, the link is ours", "203.0.113.9", "192.0.2.1", outcome.PoolOffer},
+		{"the relay is on our wire", "192.0.2.9", "", outcome.PoolOffer},
+		{"the relay is on our wire, the link is not", "192.0.2.9", "203.0.113.1", outcome.NoPool},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			q.GIAddr, q.Option82 = ip(tc.giaddr), port(switch1, 40)
@@ -123,7 +124,7 @@ func TestLinkSelectionChoosesThePool(t *testing.T) {
 			}
 			d := run(t, q, nil, withGuests, far)
 			assert.Equal(t, tc.want, d.Outcome)
-			if tc.want == OutcomePoolOffer {
+			if tc.want == outcome.PoolOffer {
 				assert.Equal(t, tc.giaddr, d.To.Addr().String(), "the answer goes to the relay all the same")
 			}
 		})

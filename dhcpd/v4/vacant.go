@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net/netip"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -16,9 +17,9 @@ import (
 // vacancy is what one way of matching says of vacant lines.
 type vacancy struct {
 	line   *provision.Line
-	taken  bool    // the client may have what another one has leased: a new router
-	failed Outcome // why there is none although the way leads to some; zero: it does not
-	placed bool    // the client is where the lines are: no other way is tried
+	taken  bool            // the client may have what another one has leased: a new router
+	failed outcome.Outcome // why there is none although the way leads to some; zero: it does not
+	placed bool            // the client is where the lines are: no other way is tried
 }
 
 // vacant returns the vacant lines that agree with the way.
@@ -56,7 +57,7 @@ func (m *matcher) chooseVacant(c *candidates) vacancy {
 	case first == nil, c.n > 0 && (!exact || m.boundHere(c)):
 		return v
 	case several:
-		v.failed = OutcomeSubscriberUnclear
+		v.failed = outcome.SubscriberUnclear
 		return v
 	}
 	best := classRefused
@@ -71,9 +72,9 @@ func (m *matcher) chooseVacant(c *candidates) vacancy {
 	v.taken = v.placed && n == 1 || exact
 	switch {
 	case best == classRefused:
-		v.line, v.failed = nil, OutcomeMACRefused
+		v.line, v.failed = nil, outcome.MACRefused
 	case best == classTaken && !v.taken:
-		v.line, v.failed = nil, OutcomePortFull
+		v.line, v.failed = nil, outcome.PortFull
 	}
 	return v
 }
@@ -140,7 +141,7 @@ func (c *decider) holder(kind PoolKind) provision.Owner {
 
 // refuseVacant says why the client may not have an address of a pool of the kind for
 // its line; zero: it may, or is no subscriber. The address is free or the line's by what the pool says.
-func (c *decider) refuseVacant(kind PoolKind, a netip.Addr) Outcome {
+func (c *decider) refuseVacant(kind PoolKind, a netip.Addr) outcome.Outcome {
 	if kind != PoolSubscribers {
 		return 0
 	}
@@ -148,9 +149,9 @@ func (c *decider) refuseVacant(kind PoolKind, a netip.Addr) Outcome {
 	rec, known := c.leases.Get(a)
 	switch {
 	case known && rec.Live(c.now) && (rec.Key != l.Owner || rec.Subscriber != l.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
-		return OutcomeNakOtherClient
+		return outcome.NakOtherClient
 	case c.cfg.maxMACs > 0 && c.vacantCrowded(l):
-		return OutcomePortMACLimit
+		return outcome.PortMACLimit
 	}
 	return 0
 }

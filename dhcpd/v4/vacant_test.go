@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -170,7 +171,7 @@ func TestVacantDecisions(t *testing.T) {
 			d := Decide(testNow, r, snap, tab, pools, cfg)
 			got := d
 			got.Way, got.To, got.Reply.Type = 0, netip.AddrPort{}, 0
-			if d.Outcome == OutcomePoolOffer && len(tc.want) == len("pool_offer hold") {
+			if d.Outcome == outcome.PoolOffer && len(tc.want) == len("pool_offer hold") {
 				got.YourIP = netip.Addr{} // any
 			}
 			assert.Equal(t, tc.want, told(got))
@@ -186,7 +187,7 @@ func TestVacantDecisions(t *testing.T) {
 			if tc.sub != 0 || d.Pool > 0 && cfg.pools[d.Pool-1].Kind == PoolSubscribers && d.Change != ChangeRelease {
 				assert.Equal(t, tc.sub, sub)
 			}
-			if d.Outcome == OutcomePoolAck {
+			if d.Outcome == outcome.PoolAck {
 				assert.Equal(t, tc.sub, d.Rec.Subscriber)
 				assert.Equal(t, keyOf(snap, tc.sub), d.Rec.Key)
 				assert.Equal(t, provision.DeviceID(1), d.Rec.Device)

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
@@ -16,7 +16,7 @@ func (a *Agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
 	o := dhcpd.Observers{a.metrics, events, touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })}
 	if a.routes != nil {
 		o = append(o, touch(func(e *dhcpd.Event) {
-			if e.Outcome != v4.OutcomeOffer {
+			if e.Outcome != outcome.Offer {
 				a.routes.Touch(e.YourIP, time.Now())
 			}
 		}))
