@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -13,13 +14,29 @@ import (
 // maxState bounds the numbers of states; an installation has a handful.
 const maxState = 9999
 
+// parseAccess reads the words of the configuration: allow, pause, stop, and
+// unknown for what is neither.
+func parseAccess(word string) (provision.State, error) {
+	switch word {
+	case "allow":
+		return provision.StateActive, nil
+	case "pause":
+		return provision.StatePause, nil
+	case "stop":
+		return provision.StateStop, nil
+	case "unknown":
+		return provision.StateUnknown, nil
+	}
+	return provision.StateUnknown, fmt.Errorf("%q: want allow, pause, stop or unknown", word)
+}
+
 // stateOf reads what a customer may do, as one of words.
 func stateOf(v keys.Value, words []string) (provision.State, bool) {
 	word, ok := v.Word(words)
 	if !ok {
 		return 0, false
 	}
-	state, err := provision.ParseAccess(word)
+	state, err := parseAccess(word)
 	return state, err == nil
 }
 
@@ -29,7 +46,7 @@ func stateWords() []string { return []string{"allow", "pause", "stop"} }
 // accessWord is the word that stateOf reads as a state.
 func accessWord(s provision.State) string {
 	words := stateWords()
-	return words[slices.IndexFunc(words, func(w string) bool { st, _ := provision.ParseAccess(w); return st == s })]
+	return words[slices.IndexFunc(words, func(w string) bool { st, _ := parseAccess(w); return st == s })]
 }
 
 // states reads a mapping of state numbers to words. What it leaves out of

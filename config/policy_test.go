@@ -150,3 +150,13 @@ func TestRefreshInterval(t *testing.T) {
 		})
 	}
 }
+
+func TestParseAccess(t *testing.T) {
+	for word, want := range map[string]provision.State{"allow": provision.StateActive, "pause": provision.StatePause, "stop": provision.StateStop, "unknown": provision.StateUnknown} {
+		got, err := parseAccess(word)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	_, err := parseAccess("active")
+	assert.ErrorContains(t, err, `"active": want allow, pause, stop or unknown`)
+}

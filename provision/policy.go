@@ -1,7 +1,5 @@
 package provision
 
-import "fmt"
-
 // Flag is what is known of one of a customer's flags. Its zero value is "not
 // read", which counts for nothing.
 type Flag uint8
@@ -79,24 +77,8 @@ func DefaultPolicy() Policy {
 	return p
 }
 
-// ParseAccess reads the words of the configuration: allow, pause, stop, and
-// unknown for what is neither.
-func ParseAccess(word string) (State, error) {
-	switch word {
-	case "allow":
-		return StateActive, nil
-	case "pause":
-		return StatePause, nil
-	case "stop":
-		return StateStop, nil
-	case "unknown":
-		return StateUnknown, nil
-	}
-	return StateUnknown, fmt.Errorf("%q: want allow, pause, stop or unknown", word)
-}
-
-// State returns what a customer may do. A negative number stands for one that was not read. A number without a meaning gives
-// StateUnknown unless a flag blocks; a flag that was not read counts for nothing.
+// State returns what a customer may do. A number without a meaning, as every negative one, which stands for
+// what was not read, is StateUnknown unless a flag blocks; a flag that was not read counts for nothing.
 func (p *Policy) State(stateID int, flags Flags) State {
 	st := StateUnknown
 	if stateID >= 0 {

@@ -122,13 +122,3 @@ func TestFlagsMerge(t *testing.T) {
 	f.Merge(provision.Flags{Disabled: provision.FlagNo, Potential: provision.FlagYes})
 	assert.Equal(t, provision.Flags{Disabled: provision.FlagNo, Potential: provision.FlagYes, Former: provision.FlagYes}, f)
 }
-
-func TestParseAccess(t *testing.T) {
-	for word, want := range map[string]provision.State{"allow": provision.StateActive, "pause": provision.StatePause, "stop": provision.StateStop, "unknown": provision.StateUnknown} {
-		got, err := provision.ParseAccess(word)
-		require.NoError(t, err)
-		assert.Equal(t, want, got)
-	}
-	_, err := provision.ParseAccess("active")
-	assert.ErrorContains(t, err, `"active": want allow, pause, stop or unknown`)
-}
