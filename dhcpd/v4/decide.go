@@ -124,7 +124,7 @@ func (c *decider) discover() {
 	c.grant(wire.Offer, b)
 }
 
-// Request tells the four kinds of REQUEST apart (RFC 2131 section 4.3.2 and table 4).
+// request tells the four kinds of REQUEST apart (RFC 2131 section 4.3.2 and table 4).
 func (c *decider) request() {
 	p := &c.r.P
 	requested, ciaddr := p.Requested(), p.CIAddr()
