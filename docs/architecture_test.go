@@ -441,3 +441,73 @@ func TestFaultsAreFound(t *testing.T) {
 		require.ErrorContains(t, err, "no reason")
 	})
 }
+
+var (
+	namedPlace = regexp.MustCompile("`([A-Za-z0-9_.]+)`(?: in `([a-z0-9_/]+\\.go)`)?")
+	goFile     = regexp.MustCompile("`([a-z0-9_/]+\\.go)`")
+)
+
+// The page says where things are decided: every file and name in that table must be there.
+func TestWhereItIsDecided(t *testing.T) {
+	declared := map[string]map[string]bool{}
+	walk(t, func(path, text string) {
+		f, err := parser.ParseFile(token.NewFileSet(), path, text, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		declared[path] = declarations(f)
+	})
+	for _, row := range table(t, "## Where is it decided?", 3) {
+		files := goFile.FindAllStringSubmatch(row[1]+row[2], -1)
+		require.NotEmpty(t, files, "%s: no file", row[0])
+		for _, file := range files {
+			require.Contains(t, declared, file[1], "%s: no such file", row[0])
+		}
+		home := goFile.FindStringSubmatch(row[1])
+		require.NotNil(t, home, "%s: no file in the second column", row[0])
+		names := 0
+		for _, m := range namedPlace.FindAllStringSubmatch(row[2], -1) {
+			file := home[1]
+			if m[2] != "" {
+				file = m[2]
+			}
+			if strings.HasSuffix(m[1], ".go") {
+				continue
+			}
+			names++
+			require.True(t, declared[file][m[1]], "%s: %s has no %s", row[0], file, m[1])
+		}
+		require.Positive(t, names, "%s: no name", row[0])
+	}
+}
+
+// declarations returns the top-level names of a file, methods as Type.Method.
+func declarations(f *ast.File) map[string]bool {
+	names := map[string]bool{}
+	for _, decl := range f.Decls {
+		switch decl := decl.(type) {
+		case *ast.FuncDecl:
+			name := decl.Name.Name
+			if decl.Recv != nil {
+				of := decl.Recv.List[0].Type
+				if star, ok := of.(*ast.StarExpr); ok {
+					of = star.X
+				}
+				if id, ok := of.(*ast.Ident); ok {
+					name = id.Name + "." + name
+				}
+			}
+			names[name] = true
+		case *ast.GenDecl:
+			for _, spec := range decl.Specs {
+				switch spec := spec.(type) {
+				case *ast.TypeSpec:
+					names[spec.Name.Name] = true
+				case *ast.ValueSpec:
+					for _, id := range spec.Names {
+						names[id.Name] = true
+					}
+				}
+			}
+		}
+	}
+	return names
+}
