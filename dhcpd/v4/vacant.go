@@ -17,7 +17,7 @@ import (
 // vacancy is what one way of matching says of vacant lines.
 type vacancy struct {
 	line   *provision.Line
-	taken  bool            // the client may have what another one has leased: a new router
+	taken  bool            // the client may have what another one has leased: a new router on the line
 	failed outcome.Outcome // why there is none although the way leads to some; zero: it does not
 	placed bool            // the client is where the lines are: no other way is tried
 }
@@ -65,11 +65,11 @@ func (m *matcher) chooseVacant(c *candidates) vacancy {
 		if exact && !m.hasMAC(l) {
 			continue
 		}
-		if class := m.rateVacant(l); class > best {
+		if class := m.rateVacant(l, v.placed); class > best {
 			v.line, best = l, class
 		}
 	}
-	v.taken = v.placed && n == 1 || exact
+	v.taken = v.placed && (n == 1 || exact)
 	switch {
 	case best == classRefused:
 		v.line, v.failed = nil, outcome.MACRefused
@@ -92,10 +92,14 @@ func (m *matcher) boundHere(c *candidates) bool {
 	return false
 }
 
-// rateVacant is rate for a vacant line.
-func (m *matcher) rateVacant(l *provision.Line) (class int) {
+// rateVacant is rate for a vacant line. A MAC, in the packet's head or in its client-id, is
+// what the client writes: it takes nothing from another client that has the line's address
+// unless the client is on the line itself.
+func (m *matcher) rateVacant(l *provision.Line, placed bool) (class int) {
 	rec, live := m.ownerLease(l)
 	switch {
+	case m.hasMAC(l) && live && rec.MAC != m.mac && !placed:
+		return classTaken
 	case m.hasMAC(l):
 		return classOwn
 	case m.cfg.macChange != MACAccept && !l.MAC.IsZero():
