@@ -437,7 +437,7 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 		}
 		may := u.placed()
 		if d.Pool > 0 {
-			may = u.onLine()
+			may = u.onLine() || u.yields(d.Match.Vacant, &rec)
 		}
 		require.True(t, !known || !rec.Live(u.now) || may, "%s: %s of %s goes to %s", say, a, who, me)
 		if u.renews() {
@@ -480,7 +480,7 @@ func (u *universe) checkVacant(say string, before map[netip.Addr]lease.Record) {
 		require.Equal(t, s.Subscriber, rec.Subscriber, say)
 		if rec.MAC != d.MAC {
 			u.swapped = true
-			require.True(t, u.onLine(), "%s: %s of %s goes to %s", say, a, rec.MAC, d.MAC)
+			require.True(t, u.onLine() || u.yields(s, &rec), "%s: %s of %s goes to %s", say, a, rec.MAC, d.MAC)
 			require.False(t, u.renews(), "%s: a renewal takes nothing over", say)
 		}
 	}
@@ -520,6 +520,24 @@ func (u *universe) renews() bool {
 
 // onLine reports whether the client was found by where it is.
 func (u *universe) onLine() bool { return u.h.d.Match.By&(v4.MatchOption82|v4.MatchVLAN) != 0 }
+
+// yields reports whether the client of a lease was not found on its line, nor by the ERP's MAC, which
+// the client that asks has: the ERP changed it.
+func (u *universe) yields(l *provision.Line, rec *lease.Record) bool {
+	byPort := len(rec.Option82) > 0 && !bytes.Equal(rec.Option82, u.h.r.P.RelayInfo()) && u.matches(v4.MatchOption82)
+	byVLAN := !rec.GIAddr.IsValid() && u.gen.config.Line().Ingress(rec.Interface).VLAN != 0 && u.matches(v4.MatchVLAN)
+	mac, ok := wire.ClientIDMAC(rec.ClientID)
+	return l != nil && l.MAC == u.h.d.MAC && !byPort && !byVLAN && !(ok && mac == l.MAC && u.matches(v4.MatchClientID))
+}
+
+// matches reports whether clients are found in a way, alone or with others.
+func (u *universe) matches(k v4.MatchKind) bool {
+	list := u.opts.Match
+	if len(list) == 0 {
+		list = []v4.MatchKind{v4.MatchOption82, v4.MatchMAC}
+	}
+	return slices.ContainsFunc(list, func(m v4.MatchKind) bool { return m&k != 0 })
+}
 
 // placed reports whether the client was found by something that outweighs a live lease.
 func (u *universe) placed() bool {

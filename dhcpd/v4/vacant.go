@@ -1,10 +1,12 @@
 package v4
 
 import (
+	"bytes"
 	"iter"
 	"net/netip"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -69,7 +71,7 @@ func (m *matcher) chooseVacant(c *candidates) vacancy {
 			v.line, best = l, class
 		}
 	}
-	v.taken = v.placed && (n == 1 || exact)
+	v.taken = v.placed && n == 1 || exact && best == classOwn
 	switch {
 	case best == classRefused:
 		v.line, v.failed = nil, outcome.MACRefused
@@ -92,13 +94,11 @@ func (m *matcher) boundHere(c *candidates) bool {
 	return false
 }
 
-// rateVacant is rate for a vacant line. A MAC, in the packet's head or in its client-id, is
-// what the client writes: it takes nothing from another client that has the line's address
-// unless the client is on the line itself.
+// rateVacant is rate for a vacant line.
 func (m *matcher) rateVacant(l *provision.Line, placed bool) (class int) {
 	rec, live := m.ownerLease(l)
 	switch {
-	case m.hasMAC(l) && live && rec.MAC != m.mac && !placed:
+	case m.hasMAC(l) && live && rec.MAC != m.mac && !placed && m.keeps(l, &rec):
 		return classTaken
 	case m.hasMAC(l):
 		return classOwn
@@ -112,6 +112,22 @@ func (m *matcher) rateVacant(l *provision.Line, placed bool) (class int) {
 		return classFree
 	}
 	return classOther
+}
+
+// keeps reports whether the client that has a line's address leased keeps it against one that
+// has the ERP's MAC and is not known to be on the line. A MAC is what a client writes: it takes
+// nothing from who was found on the line, and nothing if only the client identifier has it. Where
+// nobody was found by place, the ERP has another MAC than when the lease was given, and its word counts.
+func (m *matcher) keeps(l *provision.Line, rec *lease.Record) bool {
+	switch {
+	case l.MAC != m.mac:
+		return true
+	case m.cfg.matches&MatchOption82 != 0 && len(rec.Option82) > 0 && !bytes.Equal(rec.Option82, m.r.P.RelayInfo()),
+		m.cfg.matches&MatchVLAN != 0 && !rec.GIAddr.IsValid() && m.cfg.line.Ingress(rec.Interface).VLAN != 0:
+		return true
+	}
+	mac, ok := wire.ClientIDMAC(rec.ClientID)
+	return ok && m.cfg.matches&MatchClientID != 0 && mac == l.MAC
 }
 
 // ownerLease returns the record of the address that a vacant line has or had last from a
