@@ -583,7 +583,7 @@ func (u *universe) live(packets int) {
 
 func TestDecisionProperties(t *testing.T) {
 	seen := map[string]bool{}
-	for seed := range uint64(long.Times(t, 500, 60_000)) {
+	for seed := range uint64(long.Times(t, 500, 40_000)) {
 		u := newUniverse(t, seed)
 		for range 80 {
 			u.live(1)
