@@ -26,7 +26,7 @@ type Match struct {
 	failed  outcome.Outcome
 	Lost    outcome.Outcome // why option 82 led to no port, if it was to; zero: it did
 	Vacant  *provision.Line // of a client without a binding; nil: it is on none
-	taken   bool            // what another client has leased for the vacant line is the client's: a new router
+	taken   bool            // what another client has leased for the vacant line is the client's: a new router on it
 }
 
 // matcher finds lines for one request.
@@ -61,6 +61,8 @@ func (m *matcher) find(hint netip.Addr) Match {
 		case v.failed != 0 && v.placed:
 			res.By, res.failed = kind, v.failed
 			return res
+		case v.failed == outcome.PortFull: // the ERP knows the client, whatever its port says: no guest
+			res.failed = v.failed
 		case v.failed != 0:
 			failed = v.failed
 		}

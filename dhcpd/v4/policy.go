@@ -63,9 +63,10 @@ const (
 	shortRenew, shortRebind = 30, 52
 )
 
-// same reports whether the client that asks is the one of a lease.
+// same reports whether the client that asks is the one of a lease. Pools know clients by
+// their MAC, whatever the key: one with another MAC is another client there.
 func (m *matcher) same(rec *lease.Record) bool {
-	if m.cfg.clientKey == ClientKeyID {
+	if m.cfg.clientKey == ClientKeyID && rec.Pool == "" {
 		if id := m.r.P.ClientID(); len(id) > 0 || len(rec.ClientID) > 0 {
 			return bytes.Equal(id, rec.ClientID)
 		}

@@ -1,10 +1,12 @@
 package v4
 
 import (
+	"bytes"
 	"iter"
 	"net/netip"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -17,7 +19,7 @@ import (
 // vacancy is what one way of matching says of vacant lines.
 type vacancy struct {
 	line   *provision.Line
-	taken  bool            // the client may have what another one has leased: a new router
+	taken  bool            // the client may have what another one has leased: a new router on the line
 	failed outcome.Outcome // why there is none although the way leads to some; zero: it does not
 	placed bool            // the client is where the lines are: no other way is tried
 }
@@ -65,11 +67,11 @@ func (m *matcher) chooseVacant(c *candidates) vacancy {
 		if exact && !m.hasMAC(l) {
 			continue
 		}
-		if class := m.rateVacant(l); class > best {
+		if class := m.rateVacant(l, v.placed); class > best {
 			v.line, best = l, class
 		}
 	}
-	v.taken = v.placed && n == 1 || exact
+	v.taken = v.placed && n == 1 || exact && best == classOwn
 	switch {
 	case best == classRefused:
 		v.line, v.failed = nil, outcome.MACRefused
@@ -93,9 +95,11 @@ func (m *matcher) boundHere(c *candidates) bool {
 }
 
 // rateVacant is rate for a vacant line.
-func (m *matcher) rateVacant(l *provision.Line) (class int) {
+func (m *matcher) rateVacant(l *provision.Line, placed bool) (class int) {
 	rec, live := m.ownerLease(l)
 	switch {
+	case m.hasMAC(l) && live && rec.MAC != m.mac && !placed && m.keeps(l, &rec):
+		return classTaken
 	case m.hasMAC(l):
 		return classOwn
 	case m.cfg.macChange != MACAccept && !l.MAC.IsZero():
@@ -108,6 +112,22 @@ func (m *matcher) rateVacant(l *provision.Line) (class int) {
 		return classFree
 	}
 	return classOther
+}
+
+// keeps reports whether the client that has a line's address leased keeps it against one that
+// has the ERP's MAC and is not known to be on the line. A MAC is what a client writes: it takes
+// nothing from who was found on the line, and nothing if only the client identifier has it. Where
+// nobody was found by place, the ERP has another MAC than when the lease was given, and its word counts.
+func (m *matcher) keeps(l *provision.Line, rec *lease.Record) bool {
+	switch {
+	case l.MAC != m.mac:
+		return true
+	case m.cfg.matches&MatchOption82 != 0 && len(rec.Option82) > 0 && !bytes.Equal(rec.Option82, m.r.P.RelayInfo()),
+		m.cfg.matches&MatchVLAN != 0 && !rec.GIAddr.IsValid() && m.cfg.line.Ingress(rec.Interface).VLAN != 0:
+		return true
+	}
+	mac, ok := wire.ClientIDMAC(rec.ClientID)
+	return ok && m.cfg.matches&MatchClientID != 0 && mac == l.MAC
 }
 
 // ownerLease returns the record of the address that a vacant line has or had last from a

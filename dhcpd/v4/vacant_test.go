@@ -70,6 +70,7 @@ func TestVacantDecisions(t *testing.T) {
 	renewing := func(mac provision.MAC, a netip.Addr) wire.Query {
 		return wire.Query{Type: wire.Request, MAC: mac, CIAddr: a}
 	}
+	onPort := func(r lease.Record, n byte) lease.Record { r.Option82 = port(switch1, n); return r }
 	took := func(a netip.Addr, mac provision.MAC, id provision.SubscriberID, of ...provision.MAC) lease.Record {
 		r := bound(a, mac, id)
 		r.Pool, r.Key, r.GIAddr = "flats", keyOf(snap, id, of...), relayIP
@@ -116,7 +117,11 @@ func TestVacantDecisions(t *testing.T) {
 		{"the same address again", at(discover, stranger, 20), leases(over(took(host(212), stranger, 20))), "pool_offer 192.0.2.212 hold", 20, nil},
 		{"also for the next router", at(discover, other, 20), leases(over(took(host(212), stranger, 20))), "pool_offer 192.0.2.212 hold", 20, nil},
 		{"also while the last one's lease lives", at(discover, other, 20), leases(took(host(212), stranger, 20)), "pool_offer 192.0.2.212 hold", 20, nil},
-		{"not by the MAC alone", direct(discover, client(0xa7)), leases(took(host(212), stranger, 27)), "pool_offer 192.0.2.212 hold", 27, nil},
+		{"to who has the ERP's MAC, of one who was not found on the line", direct(discover, client(0xa7)), leases(took(host(212), stranger, 27)), "pool_offer 192.0.2.212 hold", 27, nil},
+		{"not by the MAC alone", direct(discover, client(0xa7)), leases(onPort(took(host(212), stranger, 27), 27)), "port_full", 0, nil},
+		{"nor as a guest", at(discover, client(0xa7), 99), leases(onPort(took(host(212), stranger, 27), 27)), "port_full", 0, withGuestsToo},
+		{"by the MAC alone when the lease is over", direct(discover, client(0xa7)), leases(over(onPort(took(host(212), stranger, 27), 27))), "pool_offer 192.0.2.212 hold", 27, nil},
+		{"by the MAC on the port", at(discover, client(0xa7), 27), leases(onPort(took(host(212), stranger, 27), 27)), "pool_offer 192.0.2.212 hold", 27, nil},
 		{"two MACs, two addresses", at(discover, client(0xa2), 21), leases(took(host(212), client(0xa1), 21, client(0xa1))), "pool_offer hold", 21, nil},
 		{"two MACs, and a third one in the place that is free", at(discover, other, 21), leases(took(host(212), client(0xa1), 21, client(0xa1))), "pool_offer hold", 21, nil},
 		{"two MACs, and no place is free", at(discover, other, 21), leases(took(host(212), client(0xa1), 21, client(0xa1)), took(host(213), client(0xa2), 21, client(0xa2))), "port_full", 0, nil},
