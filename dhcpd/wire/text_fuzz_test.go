@@ -29,10 +29,11 @@ func FuzzSubOptionValues(f *testing.F) {
 			require.Equal(t, string(v), string(r.MAC[:]), "the bytes are the MAC")
 			require.NotEmpty(t, r.Text, "and text")
 		}
-		for code := range 256 {
-			text, fault := (SubOption{Code: uint8(code), Value: v}).Describe()
-			require.False(t, text != "" && fault != "", "code %d says %q and is left out: %q", code, text, fault)
-			require.True(t, printable([]byte(text+fault)), "code %d: %q", code, text)
+		for _, code := range []uint8{SubCircuitID, SubRemoteID, SubLinkSelection, SubVendor, SubFlags, SubRelayID, SubVSS} {
+			text, fault := SubOption{Code: code, Value: v}.Describe()
+			if text != "" && fault != "" || !printable([]byte(text+fault)) {
+				t.Fatalf("code %d says %q, and is left out: %q", code, text, fault)
+			}
 		}
 		if vss, ok := DecodeVSS(v); ok {
 			require.True(t, vss.Global != (vss.HasID || len(vss.Name) > 0))
