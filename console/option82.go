@@ -29,11 +29,25 @@ const (
 // Option82View is what an option 82 says by each profile that can read it, and
 // what the running agent would do with it.
 type Option82View struct {
-	Option82 lease.Hex      `json:"option82"`
-	Relay    netip.Addr     `json:"relay,omitzero"`
-	Readings []line.Reading `json:"readings"`       // by the profiles of the configuration and the ready ones
-	Now      *WouldView     `json:"now,omitempty"`  // nil: nobody answers DHCP here
-	Note     string         `json:"note,omitempty"` // why Now is missing
+	Option82   lease.Hex        `json:"option82"`
+	Relay      netip.Addr       `json:"relay,omitzero"`
+	SubOptions []line.SubOption `json:"sub_options"`    // every one, as sent
+	Readings   []line.Reading   `json:"readings"`       // by the profiles of the configuration and the ready ones
+	Now        *WouldView       `json:"now,omitempty"`  // nil: nobody answers DHCP here
+	Note       string           `json:"note,omitempty"` // why Now is missing
+}
+
+// NewOption82View reads a value by profiles that can read it; snap may be nil.
+func NewOption82View(payload []byte, relay netip.Addr, snap *provision.Snapshot, profiles []option82.Profile) (*Option82View, error) {
+	readings, err := line.ReadOption82(payload, relay, snap, profiles)
+	if err != nil {
+		return nil, err
+	}
+	subs, err := line.SubOptions(payload)
+	if err != nil {
+		return nil, err
+	}
+	return &Option82View{Option82: payload, Relay: relay, SubOptions: subs, Readings: readings}, nil
 }
 
 // Option82Unknown is an option 82 that led to no port, with what may be done.
@@ -62,11 +76,10 @@ type Option82Unknowns struct {
 
 // option82 answers about one value.
 func (d *Deps) option82(payload []byte, relay netip.Addr, mac provision.MAC) (*Option82View, error) {
-	readings, err := line.ReadOption82(payload, relay, d.Syncer.Current(), d.profiles())
+	v, err := NewOption82View(payload, relay, d.Syncer.Current(), d.profiles())
 	if err != nil {
 		return nil, err
 	}
-	v := &Option82View{Option82: payload, Relay: relay, Readings: readings}
 	if d.DHCP == nil {
 		v.Note = "DHCP is switched off (dhcp.enabled)"
 		return v, nil

@@ -62,6 +62,23 @@ func TestClientOption82(t *testing.T) {
 	assert.Equal(t, line.UnknownPort, by["h3c-extended"].Result)
 	assert.NotContains(t, by, "snr-ascii")
 
+	v, err = c.Option82(t.Context(), unhex(t, "0106000400640003"+"02080006"+"00005e005370"+"0504c6336401"+"0906000000090161"+"1300"), netip.Addr{}, mac(t, ""))
+	require.NoError(t, err)
+	assert.Equal(t, []line.SubOption{
+		{Code: 1, Name: "circuit-id", Value: "000400640003", Text: "vlan 100 unit 0 port 3"},
+		{Code: 2, Name: "remote-id", Value: "000600005e005370", Text: "mac 00:00:5e:00:53:70"},
+		{Code: 5, Name: "link-selection", Value: "c6336401", Text: "address 198.51.100.1"},
+		{Code: 9, Name: "vendor-specific", Value: "000000090161", Text: `enterprise 9 "a"`},
+		{Code: 19, Name: "source-port", Text: "replies to its source port"},
+	}, v.SubOptions)
+
+	v, err = c.Option82(t.Context(), unhex(t, "01060004ffff0003"+"02080006"+"00005e005370"), netip.Addr{}, mac(t, ""))
+	require.NoError(t, err)
+	assert.Equal(t, "the bytes have another layout: they would say a VLAN above 4094", v.Now.Fault)
+	for _, r := range v.Readings {
+		assert.NotContains(t, r.Text, "vlan", r.Profile)
+	}
+
 	_, err = c.Option82(t.Context(), unhex(t, "0106000400"), netip.Addr{}, mac(t, ""))
 	assert.ErrorContains(t, err, "do not fill option 82")
 	_, err = c.Option82(t.Context(), nil, netip.Addr{}, mac(t, ""))

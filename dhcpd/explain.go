@@ -1,9 +1,7 @@
 package dhcpd
 
 import (
-	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
@@ -96,9 +94,9 @@ func (s *Server) Explain(q Query) Explanation {
 		e.ServerID = netip.Addr{}
 	}
 	if r.P.RelayInfoCount() > 0 && r.P.RelayErr == nil {
-		e.Circuit = circuitText(wire.DecodeCircuit(r.P.Relay.CircuitID))
-		e.Remote = remoteText(wire.DecodeRemote(r.P.Relay.RemoteID))
-		e.Relay = relayText(&r.P.Relay)
+		e.Circuit = wire.DecodeCircuit(r.P.Relay.CircuitID).Describe()
+		e.Remote = wire.DecodeRemote(r.P.Relay.RemoteID).Describe()
+		e.Relay = r.P.Relay.Describe()
 	}
 	if loc := d.Match.Loc; loc.Profile != "" {
 		e.Profile = loc.Profile
@@ -146,62 +144,4 @@ func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
 // ones, in its order.
 func (s *Server) Option82Profiles() []option82.Profile {
 	return s.generation.Load().config.Line().OwnProfiles()
-}
-
-// relayText lists the sub-options beside circuit-id and remote-id.
-func relayText(r *wire.RelayInfo) string {
-	var list []string
-	add := func(there bool, format string, args ...any) {
-		if there {
-			list = append(list, fmt.Sprintf(format, args...))
-		}
-	}
-	add(r.Link.IsValid(), "link %s", r.Link)
-	add(r.Override.IsValid(), "server identifier %s", r.Override)
-	add(r.RelaySubscriberID != nil, "subscriber-id %s", textOrHex(r.RelaySubscriberID))
-	add(r.RelayID != nil, "relay-id %s", textOrHex(r.RelayID))
-	add(r.Cast != wire.CastNone, "received by %s", r.Cast)
-	add(r.SourcePort, "replies to its source port")
-	if vss, ok := wire.DecodeVSS(r.VSS); ok {
-		switch {
-		case vss.Global:
-			list = append(list, "global address space")
-		case vss.HasID:
-			list = append(list, fmt.Sprintf("VPN %x", vss.ID))
-		default:
-			list = append(list, fmt.Sprintf("VPN %q", vss.Name))
-		}
-	} else {
-		add(r.VSS != nil, "VPN 0x%x", r.VSS)
-	}
-	return strings.Join(list, ", ")
-}
-
-func textOrHex(v []byte) string {
-	if text, ok := wire.DecodeText(v); ok && len(text) == len(v) {
-		return fmt.Sprintf("%q", text)
-	}
-	return fmt.Sprintf("0x%x", v)
-}
-
-func circuitText(c wire.Circuit) string {
-	switch c.Kind {
-	case wire.CircuitPort:
-		return fmt.Sprintf("vlan %d unit %d port %d", c.VLAN, c.Unit, c.Port)
-	case wire.CircuitText:
-		return fmt.Sprintf("text %q", c.Text)
-	}
-	return c.Kind.String()
-}
-
-func remoteText(r wire.Remote) string {
-	switch r.Kind {
-	case wire.RemoteMAC:
-		return "mac " + provision.MAC(r.MAC).String()
-	case wire.RemoteIP:
-		return "address " + r.IP.String()
-	case wire.RemoteText:
-		return fmt.Sprintf("text %q", r.Text)
-	}
-	return r.Kind.String()
 }

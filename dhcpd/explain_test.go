@@ -8,24 +8,9 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
-	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
-
-func TestExplainTellsWhatTheRelaySays(t *testing.T) {
-	for want, payload := range map[string]string{
-		"": "0106000400640001",
-		`link 198.51.100.1, server identifier 198.51.100.3, subscriber-id "sub1", relay-id 0x000200000a, received by unicast, replies to its source port, VPN "vpn1"`: "0504c6336401 060473756231 0a0180 0b04c6336403 0c05000200000a 1300 970500 76706e31 9800",
-		"received by broadcast, VPN 01020304050607": "0a0100 97080101020304050607",
-		"global address space":                      "9701ff",
-		"VPN 0x02ab":                                "970202ab",
-	} {
-		r, err := wire.ParseRelayInfo(unhex(t, payload))
-		require.NoError(t, err)
-		assert.Equal(t, want, relayText(&r))
-	}
-}
 
 func TestExplainMatching(t *testing.T) {
 	snap := vlanWorld(t)

@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/probe"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -36,6 +38,32 @@ func TestOption82ProfilesOfTheConfiguration(t *testing.T) {
 	got := s.Option82Profiles()
 	require.Len(t, got, 1, "once, without ready ones and those for nobody")
 	assert.Equal(t, "own", got[0].Name)
+}
+
+// A switch named with six characters is found by its name, with real packets; a client
+// that takes that name for its MAC does not get what is on the relay's port.
+func TestNameOfSixCharactersOverUDP(t *testing.T) {
+	relay := listenUDP(t, loopRelay, 0)
+	opts := loopbackOptions(portOf(relay), 68)
+	either := option82.Profile{Name: "either", Layout: option82.LayoutWrappedUnitPort, Switch: option82.SwitchAny}
+	opts.Option82 = line.Option82{Default: []option82.Profile{either}}
+	erp := siteInput()
+	erp.Lines[0].Subscriber, erp.Lines[0].Addresses = 3, provision.Hosts4(host(31))
+	erp.Devices = append(erp.Devices, provision.Device{ID: 2, Name: "core-1"})
+	erp.Lines = append(erp.Lines, provision.Line{Subscriber: 2, Addresses: provision.Hosts4(subscriberIP), Device: 2, Port: 2})
+	s := startSiteWith(t, filepath.Join(t.TempDir(), "state.db"), opts, erp, (*Server).Listen)
+	node := probe.Client{Port: probe.NewUDP(relay, s.addr), Timeout: 5 * time.Second}
+	relayInfo := [][]byte{append([]byte{1, 6, 0, 4, 0, 100, 0, 2, 2, 6}, "core-1"...)}
+
+	got, err := node.Lease(t.Context(), probe.Query{MAC: stranger[:], GIAddr: loopRelay, RelayInfo: relayInfo})
+	require.NoError(t, err)
+	require.Equal(t, subscriberIP, got)
+
+	node.Timeout = 50 * time.Millisecond
+	step, err := node.Ask(t.Context(), probe.Query{Kind: probe.Discover, MAC: []byte("core-1"), GIAddr: loopRelay, RelayInfo: relayInfo})
+	require.NoError(t, err)
+	require.Equal(t, probe.Silence, step.Answer)
+	require.Eventually(t, func() bool { return len(s.events.Find(EventFilter{Outcome: outcome.Option82Unread})) == 1 }, 5*time.Second, time.Millisecond)
 }
 
 func TestProfilesDoNotAllocate(t *testing.T) {

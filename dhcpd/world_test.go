@@ -1,9 +1,7 @@
 package dhcpd
 
 import (
-	"encoding/hex"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -140,13 +138,6 @@ func vlanWorld(t testing.TB) *provision.Snapshot {
 }
 
 func clientID(b ...byte) wire.Option { return wire.Option{Code: wire.OptClientID, Value: b} }
-
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
-	require.NoError(t, err)
-	return b
-}
 
 // ready gives a ready profile.
 func ready(t testing.TB, name string) option82.Profile {

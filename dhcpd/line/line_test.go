@@ -193,6 +193,203 @@ func TestCompileOption82Refuses(t *testing.T) {
 	}
 }
 
+// names are switches whose names and MACs are six printable bytes, some of both.
+func names(t testing.TB) *provision.Snapshot {
+	t.Helper()
+	six := func(s string) provision.MAC { return provision.MAC([]byte(s)) }
+	devices := []provision.Device{
+		{ID: 1, Name: "core-1", MAC: switch1, IP: ip("198.51.100.11")},
+		{ID: 2, Name: "west", MAC: six("<32fCP"), IP: ip("198.51.100.12")},
+		{ID: 3, Name: "olt-01"},
+		{ID: 4, Name: "north", MAC: six("olt-01")},
+		{ID: 5, Name: "same-6", MAC: six("same-6")},
+		{ID: 6, Name: "sw-1"},
+		{ID: 7, Name: "00005e0053aa"},
+		{ID: 8, Name: "198.51.100.11"},
+		{ID: 9, Name: "198.51.100.99"},
+		{ID: 10, Name: "twin-1"}, {ID: 11, Name: "twin-1"},
+		{ID: 12, Name: "relay", IP: relayIP},
+	}
+	var lines []provision.Line
+	for i, d := range devices {
+		lines = append(lines,
+			provision.Line{Subscriber: provision.SubscriberID(d.ID), Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})), Device: d.ID, Port: 1},
+			provision.Line{Subscriber: provision.SubscriberID(d.ID), Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 101)})), Device: d.ID, Port: 5, PortName: "ether1"})
+	}
+	lines = append(lines, provision.Line{Subscriber: 99, Addresses: provision.Hosts4(ip("192.0.2.99")), Device: 1, Port: 9, PortName: "3c:33:32:66:43:50"})
+	snap, _ := provision.Build(provision.Input{Devices: devices, Lines: lines})
+	return snap
+}
+
+// What the ERP knows decides about bytes that are a MAC, an address and text at once.
+func TestNamesThatLookLikeMACs(t *testing.T) {
+	snap := names(t)
+	find := func(name string) option82.Profile {
+		p, ok := option82.Find(name)
+		require.True(t, ok, name)
+		return p
+	}
+	form := func(name string, f option82.SwitchForm) option82.Profile {
+		return option82.Profile{Name: name, Layout: option82.LayoutWrappedUnitPort, Switch: f}
+	}
+	id, byName, either := form("id", option82.SwitchID), form("name", option82.SwitchName), form("any", option82.SwitchAny)
+	template := form("template", option82.SwitchTemplate)
+	template.SwitchTemplates = []string{"{host}"}
+	at := func(d provision.DeviceID) Location { return Location{Device: d, Port: 1, Result: Bound} }
+	no := func(f option82.Fault) Location { return Location{Result: Unread, Fault: f} }
+	unknown := Location{Result: UnknownDevice}
+	for _, tc := range []struct {
+		name     string
+		remote   string
+		profiles []option82.Profile
+		profile  string
+		want     Location
+		client   string
+	}{
+		{name: "a name of six characters", remote: "core-1", profiles: []option82.Profile{either}, profile: "any", want: at(1)},
+		{name: "where only names are read", remote: "core-1", profiles: []option82.Profile{byName}, profile: "name", want: at(1)},
+		{name: "by template", remote: "core-1", profiles: []option82.Profile{template}, profile: "template", want: at(1)},
+		{name: "where no names are read", remote: "core-1", profiles: []option82.Profile{id}, profile: "id", want: no(option82.FaultSwitch)},
+		{name: "the next profile reads it", remote: "core-1", profiles: []option82.Profile{id, byName}, profile: "name", want: at(1)},
+		{name: "a MAC of six characters", remote: "<32fCP", profiles: []option82.Profile{either}, profile: "any", want: at(2)},
+		{name: "where MACs are read", remote: "<32fCP", profiles: []option82.Profile{id}, profile: "id", want: at(2)},
+		{name: "where no MACs are read", remote: "<32fCP", profiles: []option82.Profile{byName}, profile: "name", want: no(option82.FaultSwitch)},
+		{name: "the next profile reads the MAC", remote: "<32fCP", profiles: []option82.Profile{byName, id}, profile: "id", want: at(2)},
+		{name: "after a template, too", remote: "<32fCP", profiles: []option82.Profile{template, id}, profile: "id", want: at(2)},
+		{name: "neither", remote: "core-9", profiles: []option82.Profile{either}, profile: "any", want: unknown},
+		{name: "neither, and the first profile says so", remote: "core-9", profiles: []option82.Profile{id, byName}, profile: "id", want: unknown},
+		{name: "two switches", remote: "olt-01", profiles: []option82.Profile{either}, profile: "any", want: no(option82.FaultTwoSwitches)},
+		{name: "two switches, whoever else would read it", remote: "olt-01", profiles: []option82.Profile{either, id}, profile: "any", want: no(option82.FaultTwoSwitches)},
+		{name: "two switches, the profile says MAC", remote: "olt-01", profiles: []option82.Profile{id}, profile: "id", want: at(4)},
+		{name: "two switches, the profile says name", remote: "olt-01", profiles: []option82.Profile{byName}, profile: "name", want: at(3)},
+		{name: "one switch by both", remote: "same-6", profiles: []option82.Profile{either}, profile: "any", want: at(5)},
+		{name: "four characters behind a header", remote: "\x01\x04sw-1", profiles: []option82.Profile{either}, profile: "any", want: at(6)},
+		{name: "four characters and NULs", remote: "sw-1\x00\x00", profiles: []option82.Profile{either}, profile: "any", want: at(6)},
+		{name: "four characters", remote: "sw-1", profiles: []option82.Profile{either}, profile: "any", want: at(6)},
+		{name: "a name that spells a MAC", remote: "00005e0053aa", profiles: []option82.Profile{either}, profile: "any", want: at(7)},
+		{name: "a name that spells an address", remote: "198.51.100.99", profiles: []option82.Profile{either}, profile: "any", want: at(9)},
+		{name: "an address is nobody's name", remote: "198.51.100.11", profiles: []option82.Profile{either}, profile: "any", want: at(1)},
+		{name: "the name of two", remote: "twin-1", profiles: []option82.Profile{either}, profile: "any", want: unknown},
+		{name: "a MAC after its header is no name", remote: "\x00\x06core-1", profiles: []option82.Profile{either}, profile: "any", want: unknown},
+		{name: "a client that calls itself as the switch", remote: "core-1", client: "core-1", profiles: []option82.Profile{either}, profile: "any", want: no(option82.FaultClient)},
+		{name: "by name alone", remote: "core-1", client: "core-1", profiles: []option82.Profile{byName}, profile: "name", want: no(option82.FaultClient)},
+		{name: "by MAC alone", remote: "<32fCP", client: "<32fCP", profiles: []option82.Profile{id}, profile: "id", want: no(option82.FaultClient)},
+		{name: "a client of its own name", remote: "client", client: "client", profiles: []option82.Profile{id}, profile: "id", want: at(12)},
+		{name: "where the switch is named", remote: "client", client: "client", profiles: []option82.Profile{byName}, profile: "name", want: unknown},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg, err := Compile(Options{Option82: Option82{Default: tc.profiles}})
+			require.NoError(t, err)
+			mac := stranger
+			if tc.client != "" {
+				mac = provision.MAC([]byte(tc.client))
+			}
+			p := read(wire.Query{Type: wire.Discover, MAC: mac, GIAddr: relayIP, Option82: append([]byte{1, 6, 0, 4, 0, 100, 0, 1, 2, byte(len(tc.remote))}, tc.remote...)})
+			got := cfg.Locate(p, snap)
+			got.Lines, tc.want.Profile = provision.Lines{}, tc.profile
+			assert.Equal(t, tc.want, got)
+			assert.Zero(t, testing.AllocsPerRun(10, func() { cfg.Locate(p, snap) }))
+		})
+	}
+
+	for _, tc := range []struct {
+		name, circuit, profile string
+		port                   uint32
+	}{
+		{"six characters for a MAC", "ether1", "mikrotik-relay", 5},
+		{"four behind a header are not six", "\x01\x04eth1", "mikrotik-relay", 0},
+		{"a MAC for six characters", "<32fCP", "ifname", 9},
+		{"the interface of no name", "ether9", "mikrotik-relay", 0},
+	} {
+		t.Run("port: "+tc.name, func(t *testing.T) {
+			cfg, err := Compile(Options{Option82: Option82{Default: []option82.Profile{find(tc.profile)}}})
+			require.NoError(t, err)
+			p := read(wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("198.51.100.11"), Option82: named(tc.circuit)})
+			got := cfg.Locate(p, snap)
+			assert.Equal(t, tc.port, got.Port)
+			assert.Equal(t, tc.port > 0, got.Result == Bound)
+			assert.Zero(t, testing.AllocsPerRun(10, func() { cfg.Locate(p, snap) }))
+		})
+	}
+}
+
+// A profile is chosen for the switch whose name looks like a MAC, too.
+func TestProfileOfANameThatLooksLikeAMAC(t *testing.T) {
+	snap := names(t)
+	own := option82.Profile{Name: "own", Layout: option82.LayoutWrappedUnitPort, Switch: option82.SwitchAny, PortOffset: 4}
+	locate := func(m Option82Match, remote string) Location {
+		cfg, err := Compile(Options{Option82: Option82{Profiles: []Option82Profile{{Profile: own, Match: m}}}})
+		require.NoError(t, err)
+		return cfg.Locate(read(wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP,
+			Option82: append([]byte{1, 6, 0, 4, 0, 100, 0, 1, 2, byte(len(remote))}, remote...)}), snap)
+	}
+	for _, m := range []Option82Match{{Devices: []provision.DeviceID{1}}, {DeviceName: "core-*"}, {RemoteID: "core-?"}} {
+		got := locate(m, "core-1")
+		assert.Equal(t, "own", got.Profile, "%+v", m)
+		assert.Equal(t, provision.DeviceID(1), got.Device)
+		assert.EqualValues(t, 5, got.Port)
+	}
+	assert.Equal(t, "own", locate(Option82Match{DeviceName: "west"}, "<32fCP").Profile)
+	assert.Equal(t, "dlink", locate(Option82Match{DeviceName: "olt-01"}, "olt-01").Profile, "one of two switches: no profile is its own")
+	assert.Equal(t, "dlink", locate(Option82Match{DeviceName: "relay"}, "olt-01").Profile, "nor that of the relay")
+	assert.Equal(t, "own", locate(Option82Match{DeviceName: "relay"}, "core-9").Profile, "nobody's name: the relay's device")
+}
+
+// Whatever bytes name the switch, every profile finds the one that the ERP has by
+// them as the profile reads them, or none; and the client's own MAC finds nobody else's.
+func FuzzSwitchNames(f *testing.F) {
+	snap := names(f)
+	var cfgs []*Config
+	for _, form := range []option82.SwitchForm{option82.SwitchID, option82.SwitchName, option82.SwitchAny} {
+		cfg, err := Compile(Options{Option82: Option82{Default: []option82.Profile{{Name: "p", Layout: option82.LayoutWrappedUnitPort, Switch: form}}}})
+		require.NoError(f, err)
+		cfgs = append(cfgs, cfg)
+	}
+	for _, s := range []string{"core-1", "<32fCP", "olt-01", "same-6", "sw-1", "\x01\x04sw-1", "sw-1\x00\x00", "twin-1", "198.51.100.11", "00005e0053aa", "core-9", "\x00\x06core-1"} {
+		f.Add([]byte(s), false)
+		f.Add([]byte(s), true)
+	}
+	f.Fuzz(func(t *testing.T, remote []byte, own bool) {
+		if len(remote) == 0 || len(remote) > 200 {
+			return
+		}
+		mac := stranger
+		if own && len(remote) == 6 {
+			mac = provision.MAC(remote)
+		}
+		p := read(wire.Query{Type: wire.Discover, MAC: mac, GIAddr: relayIP, Option82: append([]byte{1, 6, 0, 4, 0, 100, 0, 1, 2, byte(len(remote))}, remote...)})
+		said := wire.DecodeRemote(remote)
+		for _, cfg := range cfgs {
+			got := cfg.Locate(p, snap)
+			dev := snap.Device(got.Device)
+			if dev == nil {
+				continue
+			}
+			fits := said.Kind == wire.RemoteMAC && dev.MAC == said.MAC || said.Kind == wire.RemoteIP && dev.IP == said.IP || dev.Name == string(said.Text)
+			if said.Kind == wire.RemoteMAC && said.MAC == mac {
+				fits = dev.IP == relayIP
+			}
+			require.True(t, fits, "%q is %+v", remote, dev)
+		}
+	})
+}
+
+func TestSubOptionsAsSent(t *testing.T) {
+	got, err := SubOptions(unhex(t, "0106000400640005 0504c6336401 0504c6336402 0503aabbcc 0701ff 1300 1300"))
+	require.NoError(t, err)
+	assert.Equal(t, []SubOption{
+		{Code: 1, Name: "circuit-id", Value: "000400640005", Text: "vlan 100 unit 0 port 5"},
+		{Code: 5, Name: "link-selection", Value: "c6336401", Text: "address 198.51.100.1"},
+		{Code: 5, Name: "link-selection", Value: "c6336402", Text: "address 198.51.100.2", Fault: "repeated: the first counts"},
+		{Code: 5, Name: "link-selection", Value: "aabbcc", Fault: "want the 4 bytes of an address"},
+		{Code: 7, Value: "ff", Text: "0xff"},
+		{Code: 19, Name: "source-port", Text: "replies to its source port"},
+		{Code: 19, Name: "source-port", Text: "replies to its source port"},
+	}, got)
+	_, err = SubOptions([]byte{1})
+	assert.ErrorContains(t, err, "option 82: ")
+}
+
 // locateBefore is how option 82 was read before there were profiles.
 func locateBefore(p *Packet, mac provision.MAC, snap *provision.Snapshot) Location {
 	var dev *provision.Device
@@ -236,7 +433,8 @@ func locateBefore(p *Packet, mac provision.MAC, snap *provision.Snapshot) Locati
 	return loc
 }
 
-// Without configuration everything is as it was before there were profiles.
+// Without configuration everything is as it was before there were profiles, but for
+// six bytes that the ERP has as a name: those were an unknown MAC.
 func FuzzDefaultsAreAsBefore(f *testing.F) {
 	snap := world(f, false)
 	cfg, err := Compile(Options{})
@@ -253,6 +451,9 @@ func FuzzDefaultsAreAsBefore(f *testing.F) {
 	f.Add(named("ge-0/0/5", switch2[:]...), true)
 	f.Add(named("ge-0/0/5", []byte("198.51.100.12")...), true)
 	f.Add(append([]byte{1, 6, 0, 4, 0, 100, 2, 1, 2, 6}, switch1[:]...), true)
+	f.Add(append([]byte{1, 6, 0, 4, 0x0f, 0xff, 0, 1, 2, 6}, switch1[:]...), true)
+	f.Add(named("ether1", switch2[:]...), true)
+	f.Add(named("ge-0/0/5", []byte("sw1\x00\x00\x00")...), true)
 	f.Fuzz(func(t *testing.T, payload []byte, relayed bool) {
 		if len(payload) == 0 || len(payload) > 255 {
 			return
@@ -267,6 +468,11 @@ func FuzzDefaultsAreAsBefore(f *testing.F) {
 			return
 		}
 		got := cfg.Locate(p, snap)
+		if r := wire.DecodeRemote(p.Relay.RemoteID); r.Unsure && snap.DeviceByName(r.Text) != nil {
+			require.Equal(t, Unread, got.Result)
+			require.Equal(t, option82.FaultSwitch, got.Fault)
+			return
+		}
 		got.Profile, got.Fault = "", 0
 		require.Equal(t, locateBefore(p, client(0x11), snap), got)
 	})

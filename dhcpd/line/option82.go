@@ -58,8 +58,8 @@ type Option82Match struct {
 	// The same for their model, if the ERP tells it (usher explain --output json).
 	Model string `cfg:"model" read:"pattern" example:"\"*Catalyst 2960*\""`
 
-	// Pattern for the remote-id: a MAC as 00:00:5e:00:53:01, text as it is, other
-	// bytes as hexadecimal digits.
+	// Pattern for the remote-id: a MAC as 00:00:5e:00:53:01, text as it is (six
+	// characters, which may be a MAC, in both ways), other bytes as hexadecimal digits.
 	RemoteID string `cfg:"remote_id" read:"pattern" example:"\"00:00:5e:*\""` // see Glob.MatchRemote
 
 	// Prefixes or addresses of relays.
@@ -295,21 +295,44 @@ func (ru *rule) match(p *Packet, dev *provision.Device) bool {
 // guessDevice returns the switch that a packet names before a profile is chosen:
 // by a remote-id that the ERP knows, else by the relay's address.
 func guessDevice(p *Packet, mac provision.MAC, snap *provision.Snapshot) *provision.Device {
-	var dev *provision.Device
-	switch remote := wire.DecodeRemote(p.Relay.RemoteID); remote.Kind {
-	case wire.RemoteMAC:
-		if remote.MAC != mac {
-			dev = snap.DeviceByMAC(remote.MAC)
-		}
-	case wire.RemoteIP:
-		dev = snap.DeviceByIP(remote.IP)
-	case wire.RemoteText:
-		dev = snap.DeviceByName(remote.Text)
-	}
-	if gi := p.GIAddr(); dev == nil && gi.IsValid() {
+	dev, two := deviceOf(p.Relay.RemoteID, mac, snap)
+	if gi := p.GIAddr(); dev == nil && !two && gi.IsValid() {
 		dev = snap.DeviceByIP(gi)
 	}
 	return dev
+}
+
+// deviceOf returns the switch that the ERP knows by a remote-id in any form; nil, too,
+// if that is the client's own MAC, or two switches'.
+func deviceOf(remoteID []byte, mac provision.MAC, snap *provision.Snapshot) (dev *provision.Device, two bool) {
+	remote := wire.DecodeRemote(remoteID)
+	switch remote.Kind {
+	case wire.RemoteMAC:
+		if remote.MAC == mac {
+			return nil, false
+		}
+		dev = snap.DeviceByMAC(remote.MAC)
+	case wire.RemoteIP:
+		dev = snap.DeviceByIP(remote.IP)
+	}
+	return orNamed(dev, remote.Text, remote.Unsure, snap)
+}
+
+// orNamed returns dev or, without it, the switch that has the same bytes as its name.
+// Where there are both, text that spells a MAC or an address is that. Six bytes that
+// are both are neither's: nobody can tell, and a guess is another customer's port.
+func orNamed(dev *provision.Device, name []byte, unsure bool, snap *provision.Snapshot) (_ *provision.Device, two bool) {
+	if dev != nil && !unsure {
+		return dev, false
+	}
+	named := snap.DeviceByName(name)
+	switch {
+	case dev == nil:
+		return named, false
+	case named == nil || named == dev:
+		return dev, false
+	}
+	return nil, true
 }
 
 // readPort reads option 82 by one profile. ok: it could, and the location is the
@@ -318,12 +341,26 @@ func readPort(dec *option82.Decoder, p *Packet, mac provision.MAC, snap *provisi
 	o := &p.decoded
 	loc = Location{Profile: dec.Name(), Result: Unread}
 	loc.Fault = dec.Decode(&p.Relay, o)
-	dev, named := switchOf(&o.Switch, p, mac, snap)
+	dev, named, doubt := switchOf(&o.Switch, p, mac, snap)
 	byRelay := o.Switch.Kind == option82.ByRelay || o.Switch.Kind == option82.ByMAC && o.Switch.MAC == mac
 	if !named || byRelay && !dec.RelayMayName() {
 		return loc, false
 	}
+	if doubt != option82.FaultNone {
+		// No other profile is asked who would not doubt.
+		ok = loc.Fault == option82.FaultNone
+		if ok {
+			loc.Fault = doubt
+		}
+		return loc, ok
+	}
 	if dev == nil {
+		if dec.ReadsRemote() && !byRelay {
+			if other, two := deviceOf(p.Relay.RemoteID, mac, snap); other != nil || two {
+				loc.Fault = option82.FaultSwitch // the ERP knows it in another form: that is another profile's
+				return loc, false
+			}
+		}
 		loc.Result = UnknownDevice
 		return loc, loc.Fault == option82.FaultNone
 	}
@@ -335,27 +372,51 @@ func readPort(dec *option82.Decoder, p *Packet, mac provision.MAC, snap *provisi
 	if o.HasNumber {
 		loc.Port = o.Port
 		loc.find(snap, nil)
-	} else {
-		loc.find(snap, o.PortName)
+		return loc, true
+	}
+	loc.find(snap, o.PortName)
+	if len(o.PortAlias) > 0 && loc.Lines.Len() == 0 {
+		if loc.find(snap, o.PortAlias); loc.Lines.Len() > 0 {
+			o.PortName, o.PortAlias = o.PortAlias, nil
+		}
 	}
 	return loc, true
 }
 
 // switchOf returns the switch that was read; named is false if nothing names one.
-func switchOf(sw *option82.Switch, p *Packet, mac provision.MAC, snap *provision.Snapshot) (dev *provision.Device, named bool) {
-	switch {
-	case sw.Kind == option82.ByMAC && provision.MAC(sw.MAC) != mac:
-		return snap.DeviceByMAC(sw.MAC), true
-	case sw.Kind == option82.ByIP:
-		return snap.DeviceByIP(sw.IP), true
-	case sw.Kind == option82.ByName:
-		return snap.DeviceByName(sw.Name), true
-	case sw.Kind == option82.ByNothing:
-		return nil, false
+// With a doubt it may be another one, so there is none.
+func switchOf(sw *option82.Switch, p *Packet, mac provision.MAC, snap *provision.Snapshot) (dev *provision.Device, named bool, doubt option82.Fault) {
+	if sw.Kind == option82.ByNothing {
+		return nil, false, option82.FaultNone
 	}
-	gi := p.GIAddr()
-	if !gi.IsValid() {
-		return nil, false
+	// Some relays write the client's MAC. A client that takes a switch's MAC, or its
+	// name, for its own would be looked for on another device.
+	clients := (sw.Kind == option82.ByMAC || sw.Unsure) && sw.MAC == mac
+	if clients || sw.Kind == option82.ByRelay {
+		gi := p.GIAddr()
+		if gi.IsValid() {
+			dev = snap.DeviceByIP(gi)
+		}
+		if clients {
+			byMAC, byName := snap.DeviceByMAC(mac), snap.DeviceByName(wire.DecodeRemote(mac[:]).Text)
+			switch {
+			case byMAC != nil && byMAC != dev || byName != nil && byName != dev:
+				return nil, true, option82.FaultClient
+			case sw.Kind == option82.ByName:
+				return byName, true, option82.FaultNone // the relay's, or nobody's
+			}
+		}
+		return dev, gi.IsValid(), option82.FaultNone
 	}
-	return snap.DeviceByIP(gi), true
+	switch sw.Kind {
+	case option82.ByMAC:
+		dev = snap.DeviceByMAC(sw.MAC)
+	case option82.ByIP:
+		dev = snap.DeviceByIP(sw.IP)
+	}
+	dev, two := orNamed(dev, sw.Name, sw.Unsure, snap)
+	if two {
+		doubt = option82.FaultTwoSwitches
+	}
+	return dev, true, doubt
 }

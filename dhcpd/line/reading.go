@@ -1,6 +1,7 @@
 package line
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -70,6 +71,37 @@ func ReadOption82(payload []byte, giaddr netip.Addr, snap *provision.Snapshot, p
 		slices.SortFunc(v.Addresses, netip.Addr.Compare)
 		if n := len(v.Addresses); n > 0 {
 			v.Subscriber = snap.ByIP(v.Addresses[n-1]).Subscriber
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// SubOption is a sub-option of option 82 as sent.
+type SubOption struct {
+	Code  uint8  `json:"code"`
+	Name  string `json:"name,omitempty"`  // as the RFCs call it; empty: not known here
+	Value string `json:"value"`           // hexadecimal
+	Text  string `json:"text,omitempty"`  // what it says
+	Fault string `json:"fault,omitempty"` // why it is left out of account
+}
+
+// SubOptions returns every sub-option of a payload, in their order.
+func SubOptions(payload []byte) ([]SubOption, error) {
+	list, err := wire.SubOptions(payload)
+	if err != nil {
+		return nil, fmt.Errorf("option 82: %w", err)
+	}
+	out := []SubOption{}
+	var counted [256]bool // the sub-options with a value of which one was used
+	for _, s := range list {
+		v := SubOption{Code: s.Code, Name: s.Name(), Value: hex.EncodeToString(s.Value)}
+		v.Text, v.Fault = s.Describe()
+		if v.Fault == "" && s.FirstCounts() {
+			if counted[s.Code] {
+				v.Fault = "repeated: the first counts"
+			}
+			counted[s.Code] = true
 		}
 		out = append(out, v)
 	}

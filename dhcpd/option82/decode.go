@@ -13,12 +13,15 @@ type Fault uint8
 
 // The faults.
 const (
-	FaultNone   Fault = iota
-	FaultLayout       // the bytes have another layout
-	FaultSwitch       // the remote-id does not name a switch in the form of the profile
-	FaultUnit         // a unit beyond the first: its ports have no numbers without unit_ports
-	FaultSlot         // a slot or module beyond the first, whose ports would be taken for others
-	FaultNumber       // no port of the unit has this number
+	FaultNone        Fault = iota
+	FaultLayout            // the bytes have another layout
+	FaultSwitch            // the remote-id does not name a switch in the form of the profile
+	FaultUnit              // a unit beyond the first: its ports have no numbers without unit_ports
+	FaultSlot              // a slot or module beyond the first, whose ports would be taken for others
+	FaultNumber            // no port of the unit has this number
+	FaultVLAN              // where the layout has a VLAN there is a number that no VLAN has
+	FaultTwoSwitches       // the remote-id is the MAC of one switch and the name of another
+	FaultClient            // the remote-id is a switch's, and the client's own MAC
 )
 
 // String says it in a sentence's part.
@@ -34,6 +37,12 @@ func (f Fault) String() string {
 		return "ports beyond the first unit have no number without unit_ports or port_name"
 	case FaultSlot:
 		return "ports beyond the first slot have no number without port_name"
+	case FaultVLAN:
+		return "the bytes have another layout: they would say a VLAN above 4094"
+	case FaultTwoSwitches:
+		return "the remote-id is the MAC of one switch and the name of another"
+	case FaultClient:
+		return "the remote-id is the client's own MAC, and the ERP has a switch by it"
 	}
 	return "no port of the unit can have this number"
 }
@@ -55,7 +64,10 @@ type Switch struct {
 	Kind SwitchKind
 	MAC  [6]byte
 	IP   netip.Addr
-	Name []byte
+	Name []byte // beside a MAC or an address: what to look for if nothing has those
+	// Unsure: the name is six bytes that are MAC, too. Which of them it is only the
+	// switches can tell that there are.
+	Unsure bool
 }
 
 // Decoded is what option 82 says. Its slices point into the packet or into the
@@ -65,6 +77,7 @@ type Decoded struct {
 	HasNumber bool   // Port is a number: the port is found by it, else by PortName
 	Port      uint32 // as the ERP counts: with offset and units
 	PortName  []byte // interface name
+	PortAlias []byte // the same six bytes read as text, or as a MAC; nil: there is no doubt
 	Sent      uint32 // port as sent
 	Unit      uint32 // stack member, chassis slot or PON port, as sent
 	Slot      uint32 // module in the unit, as sent
@@ -129,6 +142,9 @@ func (d *Decoder) Decode(r *wire.RelayInfo, out *Decoded) Fault {
 	if f := d.read(d, value, out); f != FaultNone {
 		return f
 	}
+	if out.VLAN > wire.MaxVLAN {
+		return FaultVLAN
+	}
 	if d.p.Switch == SwitchPort && !out.nameSwitch() {
 		return FaultSwitch
 	}
@@ -139,6 +155,9 @@ func (d *Decoder) Decode(r *wire.RelayInfo, out *Decoded) Fault {
 // remote-id does not. A profile that does not read the port must not fall back so:
 // its port on the relay is another customer's.
 func (d *Decoder) RelayMayName() bool { return d.p.Layout != LayoutIgnore || d.p.Switch == SwitchRelay }
+
+// ReadsRemote reports whether the switch is looked for in the remote-id.
+func (d *Decoder) ReadsRemote() bool { return d.p.Switch != SwitchPort && d.p.Switch != SwitchRelay }
 
 // nameSwitch takes the switch from what was captured.
 func (o *Decoded) nameSwitch() bool {
@@ -190,12 +209,18 @@ func (d *Decoder) switchOf(v []byte, out *Decoded) bool {
 		out.Switch = Switch{Kind: ByMAC, MAC: [6]byte(v)}
 	case remote.Kind == wire.RemoteMAC && form != SwitchName:
 		out.Switch = Switch{Kind: ByMAC, MAC: remote.MAC}
+		if form == SwitchAny {
+			out.Switch.Name, out.Switch.Unsure = remote.Text, remote.Unsure
+		}
 	case form == SwitchPrefix:
 		return false
 	case remote.Kind == wire.RemoteIP && form != SwitchName:
 		out.Switch = Switch{Kind: ByIP, IP: remote.IP}
+		if form == SwitchAny {
+			out.Switch.Name = remote.Text
+		}
 	case len(remote.Text) > 0 && form != SwitchID:
-		out.Switch = Switch{Kind: ByName, Name: remote.Text}
+		out.Switch = Switch{Kind: ByName, Name: remote.Text, MAC: remote.MAC, Unsure: remote.Unsure}
 	default:
 		return false
 	}
@@ -247,6 +272,11 @@ func (d *Decoder) number(out *Decoded) Fault {
 	return FaultNone
 }
 
+// slotIsUnit reports whether the layout has one place beside the port and calls it slot.
+func (d *Decoder) slotIsUnit() bool {
+	return d.p.Layout == LayoutDLinkVendor1 || d.p.Layout == LayoutZyxel
+}
+
 // room is what one number or MAC of a name needs at most.
 const room = 20
 
@@ -264,6 +294,9 @@ func (d *Decoder) format(out *Decoded, unit, port int64) Fault {
 			b = append(b, p.lit...)
 		case p.field.number():
 			n := out.value(p.field, unit, port)
+			if p.field == fieldSlot && d.slotIsUnit() {
+				n = unit
+			}
 			if n < 0 {
 				return FaultNumber
 			}
@@ -368,7 +401,10 @@ func reader(l Layout) func(*Decoder, []byte, *Decoded) Fault {
 	case LayoutIndex:
 		return fixed(4, -1, -1, func(v []byte, o *Decoded) { o.unitPort(0, binary.BigEndian.Uint32(v)) })
 	case LayoutMAC:
-		return fixed(6, -1, -1, func(v []byte, o *Decoded) { o.MAC, o.HasMAC = [6]byte(v), true })
+		return fixed(6, -1, -1, func(v []byte, o *Decoded) {
+			o.MAC, o.HasMAC = [6]byte(v), true
+			o.PortAlias, _ = wire.DecodeText(v)
+		})
 	case LayoutIOS:
 		return fixed(10, 0, 0, func(v []byte, o *Decoded) {
 			o.ip = netip.AddrFrom4([4]byte(v[2:]))
@@ -465,6 +501,9 @@ func readText(d *Decoder, v []byte, o *Decoded) Fault {
 	}
 	if len(d.templates) == 0 {
 		o.PortName = text
+		if len(v) == 6 && d.name == nil {
+			o.PortAlias = appendMAC(o.buffer[:0], [6]byte(v))
+		}
 		return FaultNone
 	}
 	if !matchAny(d.templates, text, o) {

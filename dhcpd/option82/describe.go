@@ -22,6 +22,9 @@ func (o *Decoded) Describe() string {
 		}
 	} else if len(o.PortName) > 0 {
 		add("port %q", o.PortName)
+		if len(o.PortAlias) > 0 {
+			s[len(s)-1] += fmt.Sprintf(" or %q", o.PortAlias)
+		}
 	}
 	if o.VLAN != 0 {
 		add("vlan %d", o.VLAN)
@@ -49,7 +52,11 @@ func (s Switch) String() string {
 	case ByRelay:
 		return "switch by relay address"
 	case ByMAC:
-		return "switch " + string(appendMAC(nil, s.MAC))
+		mac := "switch " + string(appendMAC(nil, s.MAC))
+		if s.Unsure {
+			return fmt.Sprintf("%s or %q", mac, s.Name)
+		}
+		return mac
 	case ByIP:
 		return "switch " + s.IP.String()
 	case ByName:

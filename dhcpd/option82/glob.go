@@ -75,8 +75,8 @@ func globMatch[T []byte | string](pattern string, name T) bool {
 }
 
 // MatchRemote reports whether g matches a remote-id as people write it: a MAC as
-// aa:bb:cc:dd:ee:ff, whatever form it came in; text as it is; other bytes as
-// hexadecimal digits.
+// aa:bb:cc:dd:ee:ff, whatever form it came in; text as it is; six bytes that may be
+// either in both ways; other bytes as hexadecimal digits.
 func (g Glob) MatchRemote(v []byte) bool {
 	remote := wire.DecodeRemote(v)
 	var buf [2 * 255]byte
@@ -84,7 +84,7 @@ func (g Glob) MatchRemote(v []byte) bool {
 	case wire.RemoteNone:
 		return false
 	case wire.RemoteMAC:
-		return g.Match(appendMAC(buf[:0], remote.MAC))
+		return g.Match(appendMAC(buf[:0], remote.MAC)) || remote.Unsure && g.Match(remote.Text)
 	case wire.RemoteIP, wire.RemoteText:
 		return g.Match(remote.Text)
 	}

@@ -134,11 +134,44 @@ func TestNumbering(t *testing.T) {
 		{"index past the largest", Profile{Layout: LayoutIndex, PortOffset: 1}, "0104ffffffff", "no: no port"},
 		{"zyxel with bytes for text", Profile{Layout: LayoutZyxel}, "01050002001e01", "no: the bytes"},
 		{"zyxel without text", Profile{Layout: LayoutZyxel}, "01040002001e", "port 2, unit 0, vlan 30"},
+		{"slot of vendor1 by its name", Profile{Layout: LayoutDLinkVendor1, Switch: SwitchPort, PortName: "{slot}/{port}"}, "01100006006400030005 0106001122334455", `port "3/5"`},
+		{"and as the unit", Profile{Layout: LayoutDLinkVendor1, Switch: SwitchPort, PortName: "{unit}/{slot}/{port}", UnitOffset: -1}, "01100006006400030005 0106001122334455", `port "2/2/5"`},
+		{"slot of zyxel by its name", Profile{Layout: LayoutZyxel, PortName: "{slot}/{port}"}, "01040302001e", `port "3/2"`},
+		{"slot of an OLT", Profile{Layout: LayoutEPON, Switch: SwitchRelay, PortName: "{slot}/{unit}:{port}"}, "0105007402071d", `port "2/7:29"`},
+		{"six bytes of text for a MAC", Profile{Layout: LayoutMAC, PortName: "{mac}"}, sub(1, "ether1"), `port "65:74:68:65:72:31" or "ether1"`},
+		{"six bytes of a MAC for text", Profile{Layout: LayoutText}, sub(1, "<32fCP"), `port "<32fCP" or "3c:33:32:66:43:50"`},
+		{"seven bytes are text", Profile{Layout: LayoutText}, sub(1, "ether10"), `port "ether10"`},
+		{"a name that is made has no other reading", Profile{Layout: LayoutText, PortName: "if-{iface}"}, sub(1, "ether1"), `port "if-ether1"`},
 		{"port in the remote-id", Profile{Layout: LayoutPort, PortIn: InRemoteID, Switch: SwitchRelay}, "02020007", "port 7"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			assert.Contains(t, read(t, compile(t, tc.p), tc.payload), tc.want)
 		})
+	}
+}
+
+// A layout whose VLAN is none is another layout.
+func TestNoVLANAbove4094(t *testing.T) {
+	for layout, value := range map[Layout]string{ // VLAN as ffff
+		LayoutWrappedUnitPort: "0004 ffff 01 05", LayoutWrappedPort: "0004 ffff 0005", LayoutWrappedSlotPort: "0004 ffff 08 05",
+		LayoutWrappedModulePort: "0006 ffff 01 00 0005", LayoutUnitPort: "ffff 01 05", LayoutVLANPort: "ffff 0005", LayoutMoxa: "01 ffff 05",
+		LayoutEPON: "ffff 00 01 05", LayoutZyxel: "01 05 ffff", LayoutDLinkVendor1: "0006 ffff 0001 0005 0106 001122334455",
+		LayoutIOS: "0000 c6336401 05 00 ffff",
+	} {
+		d := compile(t, Profile{Layout: layout, PortName: "{vlan}:{port}"})
+		for vlan, want := range map[string]string{
+			"0000": `port "0:5"`, "0001": `port "1:5", vlan 1`, "0ffe": `port "4094:5", vlan 4094`,
+			"0fff": "no: the bytes have another layout: they would say a VLAN above 4094", "1000": "no: the bytes", "8064": "no: the bytes", "ffff": "no: the bytes",
+		} {
+			v := string(unhex(t, strings.Replace(value, "ffff", vlan, 1)))
+			assert.Contains(t, read(t, d, sub(1, v)), want, "%s %s", layout, vlan)
+		}
+	}
+	// Text is never taken for a VLAN that two bytes say: letters are above all of them.
+	for _, name := range []Layout{LayoutUnitPort, LayoutVLANPort, LayoutEPON, LayoutZyxel} {
+		for _, text := range []string{"sw-1", "eth1", "ge-1", "core1", "ether1"} {
+			assert.Contains(t, read(t, compile(t, Profile{Layout: name}), sub(1, text)), "no: the bytes", "%s %s", name, text)
+		}
 	}
 }
 
@@ -166,6 +199,11 @@ func TestSwitchForms(t *testing.T) {
 		{"a MAC as name is a name", SwitchName, "", port + sub(2, "00005e0053f1"), `switch "00005e0053f1",`},
 		{"bytes are no name", SwitchName, "", port + "020600005e0053f1", "no: the remote-id"},
 		{"any: MAC", SwitchAny, "", port + sub(2, "00005e0053f1"), "switch 00:00:5e:00:53:f1,"},
+		{"a name of six characters", SwitchName, "", port + sub(2, "core-1"), `switch "core-1",`},
+		{"any: a name of six characters", SwitchAny, "", port + sub(2, "core-1"), `switch 63:6f:72:65:2d:31 or "core-1",`},
+		{"any: four characters behind a header", SwitchAny, "", port + sub(2, "\x01\x04sw-1"), `switch 01:04:73:77:2d:31 or "sw-1",`},
+		{"id: six characters", SwitchID, "", port + sub(2, "olt-01"), "switch 6f:6c:74:2d:30:31,"},
+		{"template: a name of six characters", SwitchTemplate, "{host}", port + sub(2, "core-1"), `switch "core-1",`},
 		{"any: name", SwitchAny, "", port + sub(2, "sw-west"), `switch "sw-west",`},
 		{"MAC and more", SwitchPrefix, "", port + "020800005e0053f10001", "switch 00:00:5e:00:53:f1,"},
 		{"wrapped MAC, as in id", SwitchPrefix, "", port + "0208000600005e0053f1", "switch 00:00:5e:00:53:f1,"},
@@ -214,6 +252,10 @@ func TestTemplates(t *testing.T) {
 		{"{onu}/{port}", "00:00:5e:00:53:01/3", "onu 00:00:5e:00:53:01 port 3"},
 		{"{iface}:{vlan}.{cvlan} {any}", "GE0/0/5:100.20 hw/0", "iface GE0/0/5 vlan 100 cvlan 20"},
 		{"{iface}:{vlan}", "ge-1/0/1.0:65536", ""},
+		{"{iface}:{vlan}", "ge-1/0/1.0:4095", ""},
+		{"{iface}:{vlan}", "ge-1/0/1.0:4094", "iface ge-1/0/1.0 vlan 4094"},
+		{"{port}:{vlan}.{cvlan}", "5:100.4095", ""},
+		{"{port:1}{vlan:4}", "54095", ""},
 		{"{{{port}}}", "{5}", "port 5"},
 		{"{port}", "4294967295", "port 4294967295"},
 		{"{port}", "4294967296", ""},
@@ -364,6 +406,8 @@ func TestGlob(t *testing.T) {
 	}{
 		{"3c:33:32:*", "00063c3332664350", true}, {"3c:33:32:*", "3c3332664350", true},
 		{"3c:33:32:*", hex.EncodeToString([]byte("3C33.3266.4350")), true}, {"172.29.*", "010d" + hex.EncodeToString([]byte("172.29.14.122")), true},
+		{"core-?", hex.EncodeToString([]byte("core-1")), true}, {"63:6f:*", hex.EncodeToString([]byte("core-1")), true}, {"olt*", hex.EncodeToString([]byte("core-1")), false},
+		{"core-?", "0006" + hex.EncodeToString([]byte("core-1")), false},
 		{"sw-*", hex.EncodeToString([]byte("sw-west\x00")), true}, {"0000*", "00000a6fde0103080e26", true}, {"*", "", false},
 	} {
 		g, err := CompileGlob(tc.pattern)
@@ -378,10 +422,15 @@ func TestDecodeDoesNotAllocate(t *testing.T) {
 		d, r := compile(t, e.Profile), parsed(t, e.Vectors[0].Payload)
 		assert.Zero(t, testing.AllocsPerRun(20, func() { d.Decode(r, out) }), e.Name)
 	}
-	g, err := CompileGlob("3c:33:32:*")
+	for _, p := range []Profile{{Layout: LayoutMAC, PortName: "{mac}", Switch: SwitchAny}, {Layout: LayoutText, Switch: SwitchAny}, {Layout: LayoutText, Switch: SwitchName}} {
+		d, r := compile(t, p), parsed(t, sub(1, "ether1")+sub(2, "core-1"))
+		assert.Zero(t, testing.AllocsPerRun(20, func() { d.Decode(r, out) }), p.Layout)
+	}
+	g, err := CompileGlob("core-2*")
 	require.NoError(t, err)
-	remote := unhex(t, "00063c3332664350")
-	assert.Zero(t, testing.AllocsPerRun(20, func() { g.MatchRemote(remote) }))
+	for _, remote := range [][]byte{unhex(t, "00063c3332664350"), []byte("core-1")} {
+		assert.Zero(t, testing.AllocsPerRun(20, func() { g.MatchRemote(remote) }))
+	}
 }
 
 // Whatever the bytes, each profile gives a fault or something to look for, the
@@ -398,6 +447,9 @@ func FuzzDecode(f *testing.F) {
 		for _, v := range e.Vectors {
 			f.Add(unhex(f, v.Payload))
 		}
+	}
+	for _, s := range []string{sub(1, "ether1") + sub(2, "core-1"), sub(1, "\x01\x04eth1") + sub(2, "\x01\x04sw-1"), "010600040fff0005", "01100006ffff000100050106001122334455"} {
+		f.Add(unhex(f, s))
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		r, err := wire.ParseRelayInfo(payload)
@@ -416,6 +468,11 @@ func FuzzDecode(f *testing.F) {
 			require.Equal(t, o.Describe(), again.Describe())
 			require.NotEqual(t, ByNothing, o.Switch.Kind, d.Name())
 			require.True(t, o.HasNumber || len(o.PortName) > 0, d.Name())
+			require.LessOrEqual(t, max(o.VLAN, o.CVLAN), uint16(wire.MaxVLAN), d.Name())
+			if o.Switch.Unsure {
+				require.NotEmpty(t, o.Switch.Name, d.Name())
+				require.Equal(t, string(r.RemoteID), string(o.Switch.MAC[:]), d.Name())
+			}
 			if o.Switch.Kind == ByIP {
 				require.NotEqual(t, netip.Addr{}, o.Switch.IP)
 			}

@@ -15,7 +15,7 @@ import (
 //
 // Outside of braces characters stand for themselves; {{ and }} are the braces.
 // {port} {unit} {slot} {vlan} {cvlan} {num} are decimal numbers, taken with all
-// their digits; {host} {iface} {any} are text, as short as the rest of the pattern
+// their digits, of VLANs at most 4094; {host} {iface} {any} are text, as short as the rest of the pattern
 // allows ({any} may be empty); {serial} and {onu} are letters and digits, {onu}
 // with : - . too; {mac} is a MAC in any spelling, {ip} a dotted IPv4 address.
 // {name:N} is exactly N characters. The whole text must match.
@@ -329,7 +329,7 @@ func (m *matching) take(i, pos, n int) bool {
 func number(b []byte, f field) (uint32, bool) {
 	limit := uint64(1<<32 - 1)
 	if f == fieldVLAN || f == fieldCVLAN {
-		limit = 1<<16 - 1
+		limit = wire.MaxVLAN
 	}
 	if f == fieldNum {
 		return 0, true // not looked at

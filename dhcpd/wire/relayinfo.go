@@ -12,6 +12,7 @@ const (
 	SubRemoteID        = 2   // RFC 3046
 	SubLinkSelection   = 5   // RFC 3527
 	SubSubscriberID    = 6   // RFC 3993
+	SubVendor          = 9   // RFC 4243, only for people
 	SubFlags           = 10  // RFC 5010
 	SubServerOverride  = 11  // RFC 5107
 	SubRelayID         = 12  // RFC 6925
@@ -51,7 +52,14 @@ const (
 	CastUnicast
 )
 
-// String gives broadcast, unicast or, if the relay does not say, nothing.
+func castOf(flags byte) Cast {
+	if flags&0x80 != 0 {
+		return CastUnicast
+	}
+	return CastBroadcast
+}
+
+// String returns broadcast, unicast or, if the relay does not say, nothing.
 func (c Cast) String() string {
 	switch c {
 	case CastBroadcast:
@@ -87,17 +95,14 @@ func DecodeVSS(v []byte) (i VSSInfo, ok bool) {
 // sub-options do not fill it exactly. An empty payload has no sub-options.
 func ParseRelayInfo(b []byte) (RelayInfo, error) {
 	r := RelayInfo{Raw: b}
-	for at := 0; at < len(b); {
-		if at+2 > len(b) {
+	for rest := b; len(rest) > 0; {
+		var code uint8
+		var v []byte
+		var ok bool
+		if code, v, rest, ok = nextSubOption(rest); !ok {
 			return RelayInfo{Raw: b}, ErrSubOption
 		}
-		code, n := b[at], int(b[at+1])
-		at += 2
-		if at+n > len(b) {
-			return RelayInfo{Raw: b}, ErrSubOption
-		}
-		v := b[at : at+n : at+n]
-		at += n
+		n := len(v)
 		switch {
 		case code == SubCircuitID && r.CircuitID == nil:
 			r.CircuitID = v
@@ -110,10 +115,7 @@ func ParseRelayInfo(b []byte) (RelayInfo, error) {
 		case code == SubServerOverride && n == 4 && !r.Override.IsValid():
 			r.Override = nonZero(v)
 		case code == SubFlags && n == 1 && r.Cast == CastNone:
-			r.Cast = CastBroadcast
-			if v[0]&0x80 != 0 {
-				r.Cast = CastUnicast
-			}
+			r.Cast = castOf(v[0])
 		case code == SubRelayID && r.RelayID == nil:
 			r.RelayID = v
 		case code == SubRelaySourcePort:
@@ -125,6 +127,15 @@ func ParseRelayInfo(b []byte) (RelayInfo, error) {
 		}
 	}
 	return r, nil
+}
+
+// nextSubOption takes the first sub-option off b; ok is false if b is too short for it.
+func nextSubOption(b []byte) (code uint8, v, rest []byte, ok bool) {
+	if len(b) < 2 || len(b)-2 < int(b[1]) {
+		return 0, nil, nil, false
+	}
+	end := 2 + int(b[1])
+	return b[0], b[2:end:end], b[end:], true
 }
 
 func nonZero(v []byte) netip.Addr {
@@ -168,18 +179,26 @@ type Circuit struct {
 	Text []byte // of CircuitText, without wrapping and trailing NULs
 }
 
+// MaxVLAN is the highest number of a VLAN (IEEE 802.1Q). Bytes that say a higher
+// one say no VLAN at all.
+const MaxVLAN = 4094
+
 // DecodeCircuit reads the value of sub-option 1.
 func DecodeCircuit(v []byte) Circuit {
 	if len(v) == 0 {
 		return Circuit{Kind: CircuitNone}
 	}
 	if len(v) == 6 && v[0] == 0 && v[1] == 4 {
-		return Circuit{
+		c := Circuit{
 			Kind: CircuitPort,
 			VLAN: binary.BigEndian.Uint16(v[2:]),
 			Unit: v[4],
 			Port: v[5],
 		}
+		if c.VLAN > MaxVLAN {
+			return Circuit{Kind: CircuitOpaque}
+		}
+		return c
 	}
 	if text, ok := DecodeText(v); ok {
 		return Circuit{Kind: CircuitText, Text: text}
@@ -236,7 +255,10 @@ type Remote struct {
 	Kind RemoteKind
 	MAC  [6]byte    // of RemoteMAC
 	IP   netip.Addr // of RemoteIP, which is text on the wire
-	Text []byte     // of all that were text
+	Text []byte     // of all that may be text
+	// Unsure: six bytes that are a MAC and text just as well. "core-1" is the MAC
+	// 63:6f:72:65:2d:31: only who knows the switches can tell.
+	Unsure bool
 }
 
 // DecodeRemote reads the value of sub-option 2: a MAC wrapped with 00 06, bare
@@ -249,7 +271,8 @@ func DecodeRemote(v []byte) Remote {
 	case len(v) == 8 && v[0] == 0 && v[1] == 6:
 		return Remote{Kind: RemoteMAC, MAC: [6]byte(v[2:8])}
 	case len(v) == 6:
-		return Remote{Kind: RemoteMAC, MAC: [6]byte(v)}
+		text, unsure := DecodeText(v)
+		return Remote{Kind: RemoteMAC, MAC: [6]byte(v), Text: text, Unsure: unsure}
 	}
 	text, ok := DecodeText(v)
 	if !ok {

@@ -24,7 +24,7 @@ func newOption82(c *cli.Program) *cobra.Command {
 	cmd := c.SocketFlag(&cobra.Command{
 		Use:   "option82 HEX",
 		Short: "Decode an option 82 and say what it would match",
-		Long: `option82 reads the bytes of option 82 by every profile that fits, ready ones and those of the running agent's
+		Long: `option82 shows every sub-option of an option 82, reads the bytes by every profile that fits, ready ones and those of the running agent's
 configuration, and asks the agent what the ERP has for each of them and what it would do with a packet that
 carries them. Without an agent it decodes by the ready ones only.
 
@@ -55,8 +55,12 @@ HEX is the payload, with or without the leading 52 and length; blanks, colons an
 				if err == nil || errors.As(err, &said) || ctx.Err() != nil {
 					return v, err
 				}
-				readings, rerr := line.ReadOption82(payload, relay, nil, readyProfiles())
-				return &console.Option82View{Option82: payload, Relay: relay, Readings: readings, Note: "decoded only: " + err.Error()}, rerr
+				v, rerr := console.NewOption82View(payload, relay, nil, readyProfiles())
+				if rerr != nil {
+					return nil, rerr
+				}
+				v.Note = "decoded only: " + err.Error()
+				return v, nil
 			}, printOption82)
 		},
 	})
@@ -125,6 +129,18 @@ func printOption82(w io.Writer, v *console.Option82View) error {
 	if v.Note != "" {
 		fmt.Fprintf(w, "%s\n\n", p.Faint(v.Note))
 	}
+	subs := [][]string{{"SUB-OPTION", "BYTES", "SAYS"}}
+	for _, s := range v.SubOptions {
+		says := s.Text
+		if s.Fault != "" {
+			says = strings.TrimSpace(says + " " + p.Red("("+s.Fault+")"))
+		}
+		subs = append(subs, []string{strings.TrimSpace(fmt.Sprint(s.Code, " ", s.Name)), orDash(s.Value, s.Value == ""), says})
+	}
+	if err := cli.Table(w, subs); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
 	if len(v.Readings) == 0 {
 		_, err := fmt.Fprintln(w, "No ready profile reads it. Write one (docs/option82.md), or name the port by these bytes: dhcp.option82.exact.")
 		return err

@@ -39,6 +39,35 @@ func TestOption82WithoutAgent(t *testing.T) {
 	require.Contains(t, out, "No ready profile reads it")
 }
 
+// Whatever is in it is shown, also where no profile reads it.
+func TestOption82ShowsEverySubOption(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none.sock")
+	const value = "0106000400640005 0206636f72652d31 0504c6336401 060473756231 09090000197f0401020304 0a0180 0b04c6336403 0c05000200000a 1300 9701ff 9800 0702aabb 0503010203"
+	code, out, stderr := runCLI(t, "option82", value, "--socket", missing)
+	require.Zero(t, code, stderr)
+	for _, want := range []string{
+		`1 circuit-id +000400640005 +vlan 100 unit 0 port 5`, `2 remote-id +636f72652d31 +mac 63:6f:72:65:2d:31 or text "core-1"`,
+		`5 link-selection +c6336401 +address 198.51.100.1`, `6 subscriber-id +73756231 +"sub1"`, `9 vendor-specific +0000197f0401020304 +enterprise 6527 0x01020304`,
+		`10 flags +80 +received by unicast`, `11 server-id-override +c6336403 +address 198.51.100.3`, `12 relay-id +000200000a +0x000200000a`,
+		`19 source-port +- +replies to its source port`, `151 vss +ff +global address space`, `152 vss-control +- +asks whether vss was looked at`,
+		`7 +aabb +0xaabb`, `5 link-selection +010203 +\(want the 4 bytes of an address\)`,
+	} {
+		require.Regexp(t, `(?m)^ *`+want+` *$`, out)
+	}
+	_, out, _ = runCLI(t, "option82", value, "--socket", missing, "--output", "json")
+	var v console.Option82View
+	require.NoError(t, json.Unmarshal([]byte(out), &v))
+	require.Len(t, v.SubOptions, 13)
+	require.Equal(t, "vendor-specific", v.SubOptions[4].Name)
+
+	// No VLAN has the number 4095: no profile with a VLAN there reads it.
+	_, out, _ = runCLI(t, "option82", "010600040fff0005", "--socket", missing)
+	require.NotContains(t, out, "dlink")
+	_, out, _ = runCLI(t, "option82", "010600040ffe0005", "--socket", missing)
+	require.Contains(t, out, "port 5, unit 0, vlan 4094")
+	require.NotContains(t, out, "port 5, unit 0, vlan 4095")
+}
+
 func TestOption82Mistakes(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "none.sock")
 	for _, c := range []struct {
