@@ -46,9 +46,9 @@ func (a *acts) take(t *testing.T) audit.Record {
 
 // Whoever acts over the socket is named as the kernel knows them.
 func TestActsAreRecorded(t *testing.T) {
-	w, _, _ := newACLWorld(t)
-	told := &acts{}
-	w.Audit = told
+	w, told := newWorld(t), &acts{}
+	f := &fakeACL{now: w.Now}
+	w.ACL, w.Audit = &ACLDeps{Wishes: f, Kernel: f, Maintenance: f, Exempt: f.exempt}, told
 	c := serveWorld(t, w)
 	me, err := user.Current()
 	require.NoError(t, err)
@@ -63,7 +63,9 @@ func TestActsAreRecorded(t *testing.T) {
 	_, err = c.AcceptHeld(t.Context(), "")
 	require.ErrorContains(t, err, syncer.ErrNothingHeld.Error())
 	assert.Equal(t, audit.Record{Time: w.now, Act: audit.GuardAccept, Who: who, Result: audit.Refused, Error: syncer.ErrNothingHeld.Error()}, told.take(t))
+	w.syncer.mu.Lock()
 	w.syncer.guard.Held = &syncer.HeldStatus{Fingerprint: "abcd", Decision: syncer.GuardDecision{Hold: true, Reason: "half is gone"}}
+	w.syncer.mu.Unlock()
 	_, err = c.RejectHeld(t.Context(), "abcd")
 	require.NoError(t, err)
 	assert.Equal(t, audit.Record{Time: w.now, Act: audit.GuardReject, Who: who, Result: audit.Done,
@@ -86,6 +88,8 @@ func TestActsAreRecorded(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.ACL(t.Context())
 	require.NoError(t, err)
+	told.mu.Lock()
+	defer told.mu.Unlock()
 	assert.Empty(t, told.list, "who looks does nothing")
 }
 
