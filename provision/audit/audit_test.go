@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -356,14 +357,14 @@ func TestNames(t *testing.T) {
 	assert.Equal(t, "root", NewNames().Of(0))
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
-		calls := 0
-		names := newNames(func(uid string) (string, error) { calls++; <-hang; return "u" + uid, nil })
+		var calls atomic.Int32
+		names := newNames(func(uid string) (string, error) { calls.Add(1); <-hang; return "u" + uid, nil })
 		began := time.Now()
 		for range 3 {
 			assert.Empty(t, names.Of(7))
 		}
 		assert.Equal(t, 3*nameLimit, time.Since(began))
-		assert.Equal(t, 1, calls)
+		assert.EqualValues(t, 1, calls.Load())
 		close(hang)
 		synctest.Wait()
 		assert.Equal(t, "u8", names.Of(8))
