@@ -14,6 +14,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
@@ -159,47 +160,55 @@ func (c *control) handleACL(mux *http.ServeMux) {
 		}
 		return c.d.aclDiff(r.Context(), limit)
 	}))
-	mux.HandleFunc("POST /v1/acl/verify", c.withACL(func(r *http.Request) (any, error) {
+	mux.HandleFunc("POST /v1/acl/verify", c.aclAct(audit.ACLVerify, func(r *http.Request, rec *audit.Record) (any, error) {
 		v, err := c.d.ACL.Wishes.Verify(r.Context())
+		rec.What = audit.What{Extra: v.Extra, Missing: v.Missing, Rebuilt: v.Rebuilt}
 		return &v, err
 	}))
-	mux.HandleFunc("POST /v1/acl/open", c.withACL(func(r *http.Request) (any, error) {
+	mux.HandleFunc("POST /v1/acl/open", c.aclAct(audit.ACLOpen, func(r *http.Request, rec *audit.Record) (any, error) {
 		var req openRequest
 		if err := readJSON(r, &req); err != nil {
 			return nil, badRequest(err)
 		}
-		return c.d.openACL(r.Context(), req)
+		rec.What = audit.What{Seconds: req.ForSeconds, Reason: req.Reason}
+		m, err := c.d.openACL(r.Context(), req)
+		if err != nil {
+			return nil, err
+		}
+		rec.What.Until = m.Until
+		return m, nil
 	}))
-	mux.HandleFunc("POST /v1/acl/close", c.withACL(func(r *http.Request) (any, error) { return c.d.closeACL(r.Context()) }))
+	mux.HandleFunc("POST /v1/acl/close", c.aclAct(audit.ACLClose, func(r *http.Request, rec *audit.Record) (any, error) {
+		closed, err := c.d.closeACL(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		rec.What.WasOpen = &closed.WasOpen
+		return closed, nil
+	}))
 }
 
-// statusErr is an error with the HTTP status that says whose it is.
-type statusErr struct {
-	status int
-	error
-}
-
-func badRequest(err error) error { return statusErr{http.StatusBadRequest, err} }
-
+// withACL serves a question about the block lists.
 func (c *control) withACL(f func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if c.d.ACL == nil {
-			writeError(w, http.StatusNotImplemented, errors.New("this agent keeps no block lists (acl.enabled is false)"))
+			answer(w, nil, errNoACL)
 			return
 		}
 		v, err := f(r)
-		var known statusErr
-		switch {
-		case errors.As(err, &known):
-			writeError(w, known.status, known.error)
-		case errors.Is(err, access.ErrNoSnapshot):
-			writeError(w, http.StatusServiceUnavailable, fmt.Errorf("%w: the ERP has not answered and none is stored, so nothing is wanted yet", err))
-		case err != nil:
-			writeError(w, http.StatusInternalServerError, err)
-		default:
-			writeJSON(w, http.StatusOK, v)
-		}
+		answer(w, v, err)
 	}
+}
+
+// aclAct serves an act upon the block lists.
+func (c *control) aclAct(name audit.Act, f func(*http.Request, *audit.Record) (any, error)) http.HandlerFunc {
+	return c.act(name, func(r *http.Request, rec *audit.Record) (any, error) {
+		if c.d.ACL == nil {
+			return nil, errNoACL
+		}
+		rec.KernelDryRun = c.d.Enforcer.Status().DryRun
+		return f(r, rec)
+	})
 }
 
 // maintenance gives the maintenance that is on, or nil.
@@ -385,7 +394,10 @@ func (d *Deps) aclDiff(ctx context.Context, limit int) (*ACLDiff, error) {
 	return out, nil
 }
 
-var errNoMaintenance = statusErr{http.StatusConflict, errors.New("a dry run touches nothing: there is nothing to open")}
+var (
+	errNoACL         = statusErr{http.StatusNotImplemented, errors.New("this agent keeps no block lists (acl.enabled is false)")}
+	errNoMaintenance = statusErr{http.StatusConflict, errors.New("a dry run touches nothing: there is nothing to open")}
+)
 
 func (d *Deps) openACL(ctx context.Context, req openRequest) (*MaintenanceView, error) {
 	if d.ACL.Maintenance == nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/syncer"
 )
 
@@ -75,12 +76,13 @@ type control struct {
 	// changing has one slot: changes of state reach the ERP and the snapshot
 	// in the same order.
 	changing chan struct{}
+	names    *audit.Names // of those who ask
 }
 
 // NewControl gives the API that the sub-commands of usher talk to. Who may
 // connect to its socket may use all of it.
 func NewControl(d Deps) http.Handler {
-	c := &control{d: &d, changing: make(chan struct{}, 1)}
+	c := &control{d: &d, changing: make(chan struct{}, 1), names: audit.NewNames()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", c.status)
 	mux.HandleFunc("GET /v1/explain", c.explain)
@@ -88,9 +90,9 @@ func NewControl(d Deps) http.Handler {
 	mux.HandleFunc("GET /v1/option82/unknown", c.unknownOption82)
 	mux.HandleFunc("GET /v1/pools", c.pools)
 	mux.HandleFunc("GET /v1/guard", c.guard)
-	mux.HandleFunc("POST /v1/guard/accept", c.decide("accepted", SyncGuard.Accept))
-	mux.HandleFunc("POST /v1/guard/reject", c.decide("rejected", SyncGuard.Reject))
-	mux.HandleFunc("POST /v1/customer/{id}/state", c.setState)
+	mux.HandleFunc("POST /v1/guard/accept", c.act(audit.GuardAccept, c.decide("accepted", SyncGuard.Accept)))
+	mux.HandleFunc("POST /v1/guard/reject", c.act(audit.GuardReject, c.decide("rejected", SyncGuard.Reject)))
+	mux.HandleFunc("POST /v1/customer/{id}/state", c.act(audit.CustomerState, c.setState))
 	mux.HandleFunc("GET /v1/routes", c.routes)
 	c.handleACL(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -120,52 +122,49 @@ func (c *control) guard(w http.ResponseWriter, _ *http.Request) {
 	}})
 }
 
-func (c *control) decide(action string, do func(SyncGuard) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+func (c *control) decide(action string, do func(SyncGuard) error) func(*http.Request, *audit.Record) (any, error) {
+	return func(r *http.Request, rec *audit.Record) (any, error) {
 		var req guardRequest
 		if err := readJSON(r, &req); err != nil {
-			writeError(w, http.StatusBadRequest, err)
-			return
+			return nil, badRequest(err)
 		}
 		held := c.d.Syncer.GuardStatus().Held
+		if held != nil {
+			rec.What = audit.What{Fingerprint: held.Fingerprint, Held: held.Decision.Reason}
+		}
 		if held != nil && req.Fingerprint != "" && req.Fingerprint != held.Fingerprint {
-			writeError(w, http.StatusConflict, fmt.Errorf("the guard holds another answer by now (%s), look at it first", held.Fingerprint))
-			return
+			return nil, statusErr{http.StatusConflict, fmt.Errorf("the guard holds another answer by now (%s), look at it first", held.Fingerprint)}
 		}
 		err := do(c.d.Syncer)
-		switch {
-		case errors.Is(err, syncer.ErrNothingHeld):
-			writeError(w, http.StatusConflict, err)
-		case err != nil:
-			writeError(w, http.StatusInternalServerError, err)
-		default:
-			writeJSON(w, http.StatusOK, GuardResult{Action: action, Held: held})
+		if errors.Is(err, syncer.ErrNothingHeld) {
+			err = statusErr{http.StatusConflict, err}
 		}
+		if err != nil {
+			return nil, err
+		}
+		return GuardResult{Action: action, Held: held}, nil
 	}
 }
 
-func (c *control) setState(w http.ResponseWriter, r *http.Request) {
+func (c *control) setState(r *http.Request, rec *audit.Record) (any, error) {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil || id <= 0 {
-		writeError(w, http.StatusBadRequest, fmt.Errorf("customer %.30q: want the number of a customer", r.PathValue("id")))
-		return
+		return nil, badRequest(fmt.Errorf("customer %.30q: want the number of a customer", r.PathValue("id")))
 	}
+	rec.What.Customer = provision.SubscriberID(id)
 	var req stateRequest
 	if err := readJSON(r, &req); err != nil {
-		writeError(w, http.StatusBadRequest, err)
-		return
+		return nil, badRequest(err)
 	}
 	if _, ok := req.State.ERP(); !ok {
-		writeError(w, http.StatusBadRequest, errors.New("state: want stop, pause or active"))
-		return
+		return nil, badRequest(errors.New("state: want stop, pause or active"))
 	}
+	rec.What.State = req.State.String()
 	if c.d.DryRun {
-		writeError(w, http.StatusConflict, errors.New("this agent is a dry run: it changes nothing in the ERP or in the kernel"))
-		return
+		return nil, statusErr{http.StatusConflict, errors.New("this agent is a dry run: it changes nothing in the ERP or in the kernel")}
 	}
 	if c.d.ERP == nil {
-		writeError(w, http.StatusNotImplemented, errors.New("this agent cannot change states in the ERP"))
-		return
+		return nil, statusErr{http.StatusNotImplemented, errors.New("this agent cannot change states in the ERP")}
 	}
 	// Whoever asked may go away; a change that the ERP has taken must still
 	// reach the kernel.
@@ -175,19 +174,24 @@ func (c *control) setState(w http.ResponseWriter, r *http.Request) {
 	case c.changing <- struct{}{}:
 		defer func() { <-c.changing }()
 	case <-r.Context().Done():
-		return
+		return nil, statusErr{http.StatusRequestTimeout, errors.New("who asked went away before it was their turn, nothing was done")}
 	}
-	change, status, err := c.d.changeState(ctx, provision.SubscriberID(id), req.State)
+	change, err := c.d.changeState(ctx, provision.SubscriberID(id), req.State)
+	rec.What.Before, rec.What.Addresses, rec.KernelDryRun = change.Before.String(), change.Addresses, change.DryRun
+	if errors.As(err, new(kernelLags)) {
+		rec.Result = audit.Partial
+	}
 	if err != nil {
-		writeError(w, status, err)
-		return
+		return nil, err
 	}
-	writeJSON(w, http.StatusOK, change)
+	return change, nil
 }
 
+// kernelLags is the error of a change that the ERP has taken and the kernel has not.
+type kernelLags struct{ error }
+
 // changeState asks the ERP, applies its yes at once and waits for the kernel.
-// With an error it gives the HTTP status that says whose it is.
-func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st provision.State) (StateChange, int, error) {
+func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st provision.State) (StateChange, error) {
 	snap := d.Syncer.Current()
 	ch := StateChange{Subscriber: id, Before: snap.State(id), State: st, Addresses: []netip.Addr{}}
 	for _, b := range rowsOf(snap.BySubscriber(id)) {
@@ -199,20 +203,20 @@ func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st pr
 		if errors.Is(err, provision.ErrRefused) {
 			status = http.StatusConflict
 		}
-		return ch, status, fmt.Errorf("the ERP did not take the change, nothing was done here: %w", err)
+		return ch, statusErr{status, fmt.Errorf("the ERP did not take the change, nothing was done here: %w", err)}
 	}
 	ch.ERPSeconds = time.Since(start).Seconds()
 	start = time.Now()
 	d.Syncer.Override(id, st, d.now())
 	if d.Enforcer == nil {
-		return ch, http.StatusOK, nil
+		return ch, nil
 	}
 	ch.DryRun = d.Enforcer.Status().DryRun
 	if err := d.Enforcer.Sync(ctx); err != nil {
-		return ch, http.StatusInternalServerError, fmt.Errorf("the ERP took the change, but the kernel has not followed; it is tried again by itself: %w", err)
+		return ch, kernelLags{fmt.Errorf("the ERP took the change, but the kernel has not followed; it is tried again by itself: %w", err)}
 	}
 	ch.KernelSeconds = time.Since(start).Seconds()
-	return ch, http.StatusOK, nil
+	return ch, nil
 }
 
 // readJSON reads a body of known keys; no body at all is the zero value.

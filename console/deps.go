@@ -4,7 +4,7 @@
 //
 // It only looks, with three exceptions that all live on the unix socket: the
 // guard's accept and reject, the change of a subscriber's state, and the
-// maintenance of the block lists. Nothing
+// maintenance of the block lists. Each of these leaves an audit record. Nothing
 // here is needed to serve packets: a listener that fails is retried.
 package console
 
@@ -17,6 +17,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/route"
@@ -45,6 +46,7 @@ type Deps struct {
 	ERP      StateChanger        // nil: states cannot be changed from here
 	Metrics  *Metrics            // nil: no counts by outcome
 	Config   func() ConfigStatus // nil: not told
+	Audit    Audit               // nil: acts leave no record
 
 	RouteProtocol uint8 // marks the routes of Routes
 }
@@ -129,6 +131,9 @@ type Outbox interface {
 type StateChanger interface {
 	ChangeState(ctx context.Context, id provision.SubscriberID, st provision.State) error
 }
+
+// Audit is the part of audit.Log that acts are told to.
+type Audit interface{ Add(r audit.Record) }
 
 func (d *Deps) now() time.Time {
 	if d.Now == nil {

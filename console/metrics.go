@@ -12,6 +12,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/route"
@@ -85,6 +86,9 @@ type Metrics struct {
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
 
+	auditRecords map[audit.Outcome]prometheus.Counter
+	auditFailed  prometheus.Counter
+
 	limitedMetrics
 
 	budget       atomic.Pointer[func() userside.Budget]
@@ -104,6 +108,7 @@ var (
 	_ syncer.Observer   = (*Metrics)(nil)
 	_ access.Observer   = (*Metrics)(nil)
 	_ outbox.Observer   = (*Metrics)(nil)
+	_ audit.Observer    = (*Metrics)(nil)
 	_ route.Observer    = (*Metrics)(nil)
 	_ userside.Observer = (*Metrics)(nil)
 )
@@ -313,6 +318,8 @@ func (m *Metrics) registerRest(f factory) {
 	m.outboxDepth = f.gauge("usher_outbox_depth", "MAC reports that wait for the ERP.")
 	m.outboxResults = each(f.counters("usher_outbox_results_total", "What became of attempts to deliver MAC reports.", "result").WithLabelValues,
 		outbox.ResultSent, outbox.ResultRefused, outbox.ResultFailed, outbox.ResultSettled)
+	m.auditRecords = each(f.counters("usher_audit_records_total", "Audit records, by what became of them.", "result").WithLabelValues, audit.Outcomes()...)
+	m.auditFailed = f.counter("usher_audit_write_failures_total", "Attempts to write audit records that failed; the records wait and are tried again.")
 
 	calls := f.counters("usher_erp_calls_total", "Requests to the ERP, retries included, by how they ended.", "action", "outcome")
 	duration := f.histograms("usher_erp_call_duration_seconds", "Duration of requests to the ERP with their answers.", callBuckets(), "action")

@@ -28,6 +28,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
@@ -81,6 +82,10 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Depth(3)
 	m.Delivered(outbox.ResultSent)
 	m.Delivered(outbox.ResultRefused)
+	m.AuditRecords(audit.OutcomeWritten, 3)
+	m.AuditRecords(audit.OutcomeLost, 1)
+	m.AuditRecords("no_such", 1)
+	m.AuditFailed()
 	m.Call("customer.get_data", 80*time.Millisecond, userside.OutcomeOK)
 	m.Call("customer.no_such", time.Second, userside.OutcomeTimeout)
 	m.Commit(4, 900*time.Microsecond, nil)

@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
@@ -154,6 +155,16 @@ func (m *Metrics) Delivered(r outbox.Result) {
 
 // Depth implements outbox.Observer.
 func (m *Metrics) Depth(n int) { m.outboxDepth.Set(float64(n)) }
+
+// AuditRecords implements audit.Observer.
+func (m *Metrics) AuditRecords(o audit.Outcome, n int) {
+	if c, ok := m.auditRecords[o]; ok {
+		c.Add(float64(n))
+	}
+}
+
+// AuditFailed implements audit.Observer.
+func (m *Metrics) AuditFailed() { m.auditFailed.Inc() }
 
 // Call implements userside.Observer.
 func (m *Metrics) Call(action string, took time.Duration, outcome userside.Outcome) {

@@ -16,9 +16,9 @@ const (
 	retryMost     = time.Minute
 )
 
-// ServeControl serves h on l until ctx ends, and then gives nil.
+// ServeControl serves h on l until ctx ends, and then gives nil. Requests know who asks.
 func ServeControl(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
-	return serve(ctx, l, h, log, changeTimeout+time.Second)
+	return serve(ctx, l, h, log, changeTimeout+time.Second, withPeer)
 }
 
 // ServeHTTP listens on addr and serves h until ctx ends, and then gives nil. It
@@ -34,7 +34,7 @@ func ServeHTTP(ctx context.Context, addr netip.AddrPort, h http.Handler, log *sl
 			if bound != nil {
 				bound(l.Addr())
 			}
-			err = serve(ctx, l, h, log, 30*time.Second)
+			err = serve(ctx, l, h, log, 30*time.Second, nil)
 		}
 		if ctx.Err() != nil {
 			break
@@ -52,9 +52,10 @@ func ServeHTTP(ctx context.Context, addr netip.AddrPort, h http.Handler, log *sl
 	return nil
 }
 
-func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger, writeTimeout time.Duration) error {
+func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger, writeTimeout time.Duration, connected func(context.Context, net.Conn) context.Context) error {
 	s := &http.Server{
 		Handler:           h,
+		ConnContext:       connected,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      writeTimeout,

@@ -86,15 +86,28 @@ func removeStale(path string) error {
 
 // peerPID names the process that listens at the other end.
 func peerPID(conn net.Conn) string {
-	raw, err := conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return "unknown"
+	if cred := peerOf(conn); cred != nil && cred.Pid > 0 {
+		return strconv.Itoa(int(cred.Pid))
 	}
-	pid := "unknown"
+	return "unknown"
+}
+
+// peerOf returns the process at the other end, as it was when it connected or
+// began to listen; nil: not known.
+func peerOf(conn net.Conn) *unix.Ucred {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	var cred *unix.Ucred
 	_ = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && cred.Pid > 0 {
-			pid = strconv.Itoa(int(cred.Pid))
+		if got, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			cred = got
 		}
 	})
-	return pid
+	return cred
 }

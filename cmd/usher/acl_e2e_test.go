@@ -25,7 +25,7 @@ func (w *world) usherOn(t *testing.T, args ...string) (string, int) {
 	if args[1] != "clear" {
 		all = append(all, "--socket", w.Socket())
 	}
-	if args[0] == "acl" && (args[1] == "show" || args[1] == "verify") {
+	if args[0] == "acl" && (args[1] == "show" || args[1] == "verify" || args[1] == "clear") {
 		all = append(all, "--config", w.ConfigPath())
 	}
 	var out []byte
@@ -184,6 +184,11 @@ func TestKernelACLCommand(t *testing.T) {
 		out, code = w.usherOn(t, "acl", "show")
 		require.Zero(t, code)
 		require.Contains(t, out, "nobody is blocked")
+		record, err := os.ReadFile(filepath.Join(w.Dir, "state", "audit.jsonl"))
+		require.NoError(t, err)
+		require.Regexp(t, `"act":"acl.clear","who":{"by":"command","uid":0,.*"result":"refused","error":".*another process keeps the table`, string(record))
+		require.Regexp(t, `"act":"acl.clear","who":{"by":"command","uid":0,.*"result":"done"}`, string(record))
+		require.Regexp(t, `"act":"acl.open","who":{"by":"socket","uid":0,.*"seconds":3,"reason":"a test".*"result":"done"}`, string(record))
 		require.NoError(t, w.StartAgent(t.Context()))
 		require.False(t, reaches(paused.Host))
 	})

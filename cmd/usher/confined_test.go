@@ -302,7 +302,7 @@ func TestKernelLeastPrivilege(t *testing.T) {
 		}
 		require.NotRegexp(t, `not permitted|permission denied|read-only|level=ERROR|"level":"ERROR"`, p.Log())
 	}
-	for _, name := range []string{"snapshot", "state.db", "garden.json"} {
+	for _, name := range []string{"snapshot", "state.db", "garden.json", "audit.jsonl"} {
 		info, err := os.Stat(filepath.Join(u.Dir, "state", name))
 		require.NoError(t, err)
 		require.Equal(t, uint32(confinedUser), info.Sys().(*syscall.Stat_t).Uid, name)

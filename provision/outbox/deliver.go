@@ -102,6 +102,9 @@ func (o *Outbox) send(ctx context.Context, e *entry) {
 	sctx, cancel := context.WithTimeout(ctx, o.opts.SendTimeout)
 	err := o.sender.SetMAC(sctx, e.report.IP, e.report.MAC)
 	cancel()
+	if o.opts.Told != nil && (err == nil || errors.Is(err, provision.ErrRefused) || e.attempts == 0) {
+		o.opts.Told(e.report, e.attempts+1, err)
+	}
 	switch {
 	case err == nil:
 		o.answered()

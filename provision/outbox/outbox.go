@@ -61,6 +61,10 @@ type Options struct {
 	// r.At has the MAC for the address. An earlier snapshot proves nothing, for
 	// another report may have been delivered since. nil: never.
 	Settled func(r provision.MACReport) bool
+	// Told is called after a call of the ERP with how it ended: every call that was
+	// taken or refused, and the first of a report that found no ERP. attempts are
+	// those of the report, this one included. It must not block. nil: nobody wants to know.
+	Told func(r provision.MACReport, attempts int, err error)
 }
 
 // maxRefusals bounds the list of refusals that is kept for the status.

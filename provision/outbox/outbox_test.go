@@ -326,6 +326,30 @@ func TestOutageIsNotHammered(t *testing.T) {
 	})
 }
 
+// Whoever wants to know hears of the first failure of a report and of its end.
+func TestTellsOfCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []string // by Run alone
+		opts := fast
+		opts.Told = func(r provision.MACReport, attempts int, err error) {
+			told = append(told, fmt.Sprintf("%d: %d, %v", r.Subscriber, attempts, err))
+		}
+		o := start(t, opts)
+		o.erp.set(0, down)
+		require.NoError(t, o.Put(report(1, 1, time.Now())))
+		pass(30 * time.Second)
+		failures := len(o.erp.take())
+		assert.Greater(t, failures, 1)
+		o.erp.set(0, nil)
+		pass(time.Hour)
+		o.erp.set(0, refuse)
+		require.NoError(t, o.Put(report(2, 1, time.Now())))
+		synctest.Wait()
+		assert.Equal(t, []string{"1001: 1, connection refused", fmt.Sprintf("1001: %d, <nil>", failures+1),
+			"1002: 1, set_mac_by_ip: no such address: refused by the ERP"}, told)
+	})
+}
+
 // One report that always fails does not stop the others.
 func TestPoisonousReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

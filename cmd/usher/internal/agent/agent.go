@@ -29,6 +29,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/link"
@@ -66,6 +67,7 @@ type Agent struct {
 	sources    *access.Sources
 	follower   *access.Follower
 	table      *acl.Table // nil: the kernel is not touched
+	audit      *audit.Log
 	store      lease.Store
 	outbox     *outbox.Outbox
 	leases     *lease.Table
@@ -123,6 +125,8 @@ func New(cfg *config.Config, o Options) (a *Agent, err error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
 		a.log.Error("state directory cannot be made; the agent runs from memory", "path", cfg.StateDir, "error", err)
 	}
+	a.audit = audit.NewLog(cfg.StateDir, a.metrics, a.log, time.Now)
+	a.teardown.pushDisk("audit record", a.closeAudit)
 	a.syncer = syncer.New(syncOptions(cfg), a.erp,
 		syncer.NewStore(filepath.Join(cfg.StateDir, "snapshot")), a.metrics, a.log)
 	if err := a.syncer.LoadStored(); errors.As(err, new(*statedir.NewerError)) {
@@ -163,7 +167,7 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 	d := console.Deps{
 		Build: a.build, Started: time.Now(), DryRun: a.dryRun, RouteProtocol: cfg.Routes.Protocol,
 		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, Outbox: a.outbox, Events: events,
-		Metrics: a.metrics, Garden: a.garden,
+		Metrics: a.metrics, Garden: a.garden, Audit: a.audit,
 		Config: func() console.ConfigStatus { return *a.status.Load() },
 	}
 	if a.table != nil {
@@ -193,7 +197,7 @@ func (a *Agent) openLeases(cfg *config.Config) (err error) {
 	if n, examples := a.leases.Skipped(); n > 0 {
 		a.log.Warn("stored leases cannot be read and are left out", "count", n, "examples", examples)
 	}
-	a.outbox, err = outbox.Open(a.store, outboxOptions(cfg.Reports, a.syncer.Current, a.leases), a.erp, a.metrics, a.log)
+	a.outbox, err = outbox.Open(a.store, a.outboxOptions(cfg.Reports), a.erp, a.metrics, a.log)
 	return err
 }
 

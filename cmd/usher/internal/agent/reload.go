@@ -39,6 +39,7 @@ func (a *Agent) reloadOn(ctx context.Context, reload <-chan struct{}) error {
 			a.service.Reloading()
 			err := a.reload()
 			a.configLoaded(err)
+			a.auditReload(err)
 			if err != nil {
 				a.log.Error("reload failed; the earlier configuration stays in use", "error", err)
 			} else {

@@ -35,6 +35,7 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 		{"updates", a.kickOnUpdate},
 		{"leases", a.writeLeases},
 		{"reports", a.outbox.Run},
+		{"audit", a.audit.Run},
 	}
 	if a.dhcp != nil && !a.dryRun {
 		list = append(list, task{"dhcp", a.dhcp.Run})

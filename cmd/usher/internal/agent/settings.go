@@ -4,10 +4,8 @@ import (
 	"log/slog"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
-	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
@@ -41,7 +39,7 @@ func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
 	return o
 }
 
-func outboxOptions(c outbox.Options, snapshot func() *provision.Snapshot, leases *lease.Table) outbox.Options {
-	c.Settled = outbox.Settled(snapshot, leases)
+func (a *Agent) outboxOptions(c outbox.Options) outbox.Options {
+	c.Settled, c.Told = outbox.Settled(a.syncer.Current, a.leases), a.auditReport
 	return c
 }

@@ -33,6 +33,7 @@ type erpAccess struct {
 	timeout  time.Duration
 
 	userAgent string
+	stateDir  string                 // of the configuration, once that was read; empty: there is none
 	given     func(flag string) bool // whether a flag stands on the command line
 }
 
@@ -99,6 +100,7 @@ func (a *erpAccess) byConfig() (userside.Options, error) {
 	case err != nil:
 		return userside.Options{}, fmt.Errorf("%w (name one with --config, or use --url URL --key-file FILE)", err)
 	}
+	a.stateDir = cfg.StateDir
 	return agent.ClientOptions(cfg.ERP, a.userAgent, nil, nil), nil
 }
 

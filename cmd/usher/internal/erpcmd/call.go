@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/usher-agent/usher/cmd/usher/internal/cli"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -66,10 +67,42 @@ func (call *actionCall) run(a userside.Action, args url.Values) error {
 		}
 	}
 	answer, err := client.Call(call.cmd.Context(), a.Category, a.Name, args)
+	told := advise(err, a, secretsIn(args))
+	if a.Write && wasSent(err) {
+		call.audit(a, args, resultOf(err), told)
+	}
 	if err != nil {
-		return advise(err, a, secretsIn(args))
+		return told
 	}
 	return call.print(a, args, answer)
+}
+
+// audit records a call that changes something; err is how it ended, without secrets.
+func (call *actionCall) audit(a userside.Action, args url.Values, result audit.Result, err error) {
+	shown := make(map[string]string, len(args))
+	for name := range args {
+		shown[name] = args.Get(name)
+		if secretParam(name) {
+			shown[name] = redactedText
+		}
+	}
+	cli.Audit(call.cmd, call.access.stateDir, audit.Record{Act: audit.CallERP, Result: result, What: audit.What{Action: a.Label(), Arguments: shown}}, err)
+}
+
+// wasSent reports whether a call left this host; err is its error.
+func wasSent(err error) bool {
+	return !errors.Is(err, userside.ErrArgument) && !errors.Is(err, userside.ErrUnsupported)
+}
+
+func resultOf(err error) audit.Result {
+	switch {
+	case err == nil:
+		return audit.Done
+	case errors.Is(err, userside.ErrRefused), errors.Is(err, userside.ErrNotFound), errors.Is(err, userside.ErrPermission):
+		return audit.Refused
+	default:
+		return audit.Failed
+	}
 }
 
 // show prints what would be sent.

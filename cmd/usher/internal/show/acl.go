@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/acl/ruleset"
+	"github.com/usher-agent/usher/provision/audit"
 )
 
 func newACL(c *cli.Program) *cobra.Command {
@@ -503,6 +505,7 @@ func closeACL(c *cli.Program, cmd *cobra.Command) error {
 }
 
 func newACLClear(c *cli.Program) *cobra.Command {
+	var path string
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "clear",
@@ -511,7 +514,9 @@ func newACLClear(c *cli.Program) *cobra.Command {
 
 It is refused while an agent keeps the table, for that one would put it back within a second. Stop the agent first
 (systemctl stop usher), or let everybody through for a time with "usher acl open", or set acl.enabled to false and restart
-the agent before.`,
+the agent before.
+
+The configuration is only read for its state_dir, where the audit record is.`,
 		Example: "  systemctl stop usher && usher acl clear\n  usher acl clear --yes",
 		Args:    cli.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -523,6 +528,7 @@ the agent before.`,
 			ctx, cancel := context.WithTimeout(cmd.Context(), cli.ClientLimit)
 			defer cancel()
 			err := acl.Remove(ctx, acl.Options{})
+			cli.Audit(cmd, stateDir(path), audit.Record{Act: audit.ACLClear, Result: resultOf(err, acl.ErrOwned, unix.EPERM)}, err)
 			switch {
 			case errors.Is(err, acl.ErrOwned):
 				return fmt.Errorf("%w; stop the agent first, or use: usher acl open --for 30m", err)
@@ -537,8 +543,30 @@ the agent before.`,
 			return err
 		},
 	}
+	cli.ConfigFlag(cmd, &path)
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
+}
+
+// stateDir is where the configuration at path has the audit record; empty: it cannot be read.
+func stateDir(path string) string {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return ""
+	}
+	return cfg.StateDir
+}
+
+// resultOf is for the audit record; refusals are the errors by which nothing was done.
+func resultOf(err error, refusals ...error) audit.Result {
+	switch {
+	case err == nil:
+		return audit.Done
+	case slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) }):
+		return audit.Refused
+	default:
+		return audit.Failed
+	}
 }
 
 // confirm asks on a terminal; elsewhere it wants --yes.

@@ -15,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/route"
 )
@@ -210,7 +211,13 @@ false and restart the agent, or stop it (systemctl stop usher).`,
 					return err
 				}
 			}
-			if err := removeRoutes(ctx, k, routes); err != nil {
+			err = removeRoutes(ctx, k, routes)
+			what := audit.What{Protocol: number}
+			if n := len(routes); err == nil {
+				what.Removed = &n
+			}
+			cli.Audit(cmd, stateDir(path), audit.Record{Act: audit.RoutesClear, What: what, Result: resultOf(err, unix.EPERM)}, err)
+			if err != nil {
 				return err
 			}
 			if c.Output == "json" {
