@@ -381,8 +381,8 @@ func TestComposedEqualsDirect(t *testing.T) {
 		for _, shape := range "ABCDE" {
 			t.Run(fmt.Sprintf("%s %c", profile, shape), func(t *testing.T) {
 				customers := many
-				if shape == 'B' {
-					customers = many * 3 / 4
+				if shape == 'B' { // it has one row an address: its customers end before the first oddity
+					customers = 900
 				}
 				_, c := openEmulator(t, emulator.Options{Profile: profile, Shape: emulator.Shape(shape), Seed: 3, Customers: customers})
 				print := map[Mode]uint64{}
