@@ -312,6 +312,9 @@ func TestCloseWithABadDiskTells(t *testing.T) {
 // A full disk cuts a line off. The record follows whole as soon as there is room.
 func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
+		if os.Getenv("USHER_REQUIRE_KERNEL") == "1" {
+			t.Fatal("needs root and USHER_REQUIRE_KERNEL=1")
+		}
 		t.Skip("needs root to mount a small disk")
 	}
 	dir := t.TempDir()
