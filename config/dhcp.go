@@ -7,15 +7,13 @@ import (
 	"strings"
 
 	"github.com/usher-agent/usher/config/keys"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/vlanname"
 )
 
 // dhcpTogether looks at what several keys of dhcp say.
 func (l *loader) dhcpTogether(m keys.Mapping, c *DHCP) {
-	if check := m.Get("check_relay_source"); c.CheckRelaySource && len(c.Relays) == 0 {
-		check.Problem("true without dhcp.relays: list the relays, those that forward for other relays too")
-	}
 	clientIDsTogether(m, c)
 	matchTogether(m, c)
 	classesTogether(m, c)
@@ -90,6 +88,15 @@ func clientIDsTogether(m keys.Mapping, c *DHCP) {
 			break
 		}
 	}
+}
+
+// sourceCheck reads true or false, which are both something else than nothing.
+func sourceCheck(v keys.Value) (line.SourceCheck, bool) {
+	on, ok := v.Truth()
+	if on {
+		return line.SourceListed, ok
+	}
+	return line.SourceAny, ok
 }
 
 // vlanInterface reads the template of a name.

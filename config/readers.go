@@ -63,6 +63,8 @@ func (l *loader) dhcpReaders(name string, k keys.Key) (keys.Reader, bool) {
 		return keys.Scalar(keys.Matching(`^`+keys.IPv4Pattern+`:[0-9]{1,5}$`), func(v keys.Value) (netip.AddrPort, bool) { return ipv4Listen(v, k.Like()) }), true
 	case "match":
 		return keys.Reader{OfList: true, Schema: keys.ListShape(k, matchShape()).Fixed, Read: matchOrder}, true
+	case "source_check":
+		return keys.Scalar(keys.Shape{"type": "boolean"}, sourceCheck), true
 	case "vlan_interface":
 		return keys.Scalar(keys.Matching(`\{vlan\}`), vlanInterface), true
 	case "hex":

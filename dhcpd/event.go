@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -30,6 +31,9 @@ type Event struct {
 	Option82    lease.Hex              `json:"option82,omitempty"`     // payload; valid only during the call of an Observer
 	ClientID    lease.Hex              `json:"client_id,omitempty"`    // option 61; valid as long as Option82
 	Lost        outcome.Outcome        `json:"option82_lost,omitzero"` // why Option82 led to no port, also where the client was found otherwise
+	Source      netip.AddrPort         `json:"source,omitzero"`        // who sent it
+	VouchedBy   v4.Voucher             `json:"vouched_by,omitzero"`    // for where the client is
+	MatchedBy   v4.MatchKind           `json:"matched_by,omitzero"`    // how the client was found; zero: it was not
 	XID         uint32                 `json:"xid"`
 	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer
 	Detail      string                 `json:"detail,omitempty"` // constant text: parse error, send error class

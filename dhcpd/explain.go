@@ -72,6 +72,7 @@ func (s *Server) Explain(q Query) Explanation {
 	}
 	r.P.Read(ask.Append(nil))
 	snap := s.deps.Snapshot()
+	v4.Judge(&r, snap, gen.config)
 	gen.pools.adopt(snap, s.deps.Leases, s.now())
 	d := v4.Decide(s.now(), &r, snap, s.deps.Leases, gen.pools, gen.config)
 
@@ -93,7 +94,7 @@ func (s *Server) Explain(q Query) Explanation {
 	if e.ServerID.IsUnspecified() {
 		e.ServerID = netip.Addr{}
 	}
-	if r.P.RelayInfoCount() > 0 && r.P.RelayErr == nil {
+	if r.P.HasOption82() && r.P.RelayErr == nil {
 		e.Circuit = wire.DecodeCircuit(r.P.Relay.CircuitID).Describe()
 		e.Remote = wire.DecodeRemote(r.P.Relay.RemoteID).Describe()
 		e.Relay = r.P.Relay.Describe()

@@ -31,5 +31,9 @@ func TestExplainMatching(t *testing.T) {
 	assert.False(t, e.Swap, "the ERP has the identifier's MAC")
 	e = s.Explain(Query{MAC: client(0x11), Option82: port(switch1, 1), Interface: "core"})
 	assert.Equal(t, "option82+mac", e.MatchedBy)
-	assert.Equal(t, outcome.Option82Untrusted, s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "vlan200"}).Outcome)
+	e = s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "eth9"})
+	assert.Equal(t, outcome.Option82Untrusted, e.Outcome)
+	assert.Zero(t, e.Device)
+	e = s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "vlan200"})
+	assert.Equal(t, "vlan", e.MatchedBy, "what the client writes itself takes nothing away")
 }

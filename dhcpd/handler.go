@@ -32,6 +32,7 @@ type handler struct {
 	prober *prober // nil: offers leave at once
 
 	// Of the packet at hand; the memory is used again for the next one.
+	snap   *provision.Snapshot
 	r      v4.Request
 	repeat bool // its like was shed or unreadable within this second: it is counted, not remembered
 	d      v4.Decision
@@ -72,8 +73,9 @@ func (h *handler) read(g socket.Datagram) {
 // host and the limits are to it. What is shed or not ours is looked at no further.
 func (h *handler) enter(now time.Time, gen *generation) {
 	r := &h.r
+	h.snap = h.s.deps.Snapshot()
 	r.On, r.P.Ingress = nil, line.Ingress{}
-	r.Served, r.Standby, r.OwnID, r.Limited = true, false, false, 0
+	r.Served, r.Standby, r.OwnID, r.OwnFrom, r.Limited, r.Trust = true, false, false, false, 0, v4.Trust{}
 	h.repeat = false
 	if h.links != nil {
 		f := h.links.get(r.Ifindex, now, gen.settings)
@@ -85,6 +87,11 @@ func (h *handler) enter(now time.Time, gen *generation) {
 		return
 	}
 	if r.Standby {
+		return
+	}
+	r.OwnFrom = h.links != nil && r.P.GIAddr().IsValid() && h.links.holds(r.P.From.Addr().Unmap(), now)
+	if v4.Judge(r, h.snap, gen.config); r.Trust.Refused != 0 {
+		h.repeat = h.limit.noise(now)
 		return
 	}
 	if r.Limited, h.repeat = h.limit.check(now, r, &gen.limits); r.Limited != 0 || h.links == nil {
@@ -101,7 +108,7 @@ const maxDecisions = 3
 
 // decide decides, and takes what was decided on from its pool.
 func (h *handler) decide(now time.Time, gen *generation) {
-	snap, leases := h.s.deps.Snapshot(), h.s.deps.Leases
+	snap, leases := h.snap, h.s.deps.Leases
 	gen.pools.adopt(snap, leases, now)
 	for range maxDecisions {
 		h.d = v4.Decide(now, &h.r, snap, leases, gen.pools, gen.config)
@@ -134,6 +141,7 @@ func (h *handler) describe(now time.Time) {
 		Time: now, Outcome: d.Outcome, MAC: d.MAC, YourIP: d.YourIP,
 		Ifindex: h.r.Ifindex, Interface: p.Ingress.Name,
 		Device: d.Match.Loc.Device, Port: d.Match.Loc.Port, Repeat: h.repeat,
+		Source: netip.AddrPortFrom(p.From.Addr().Unmap(), p.From.Port()), VouchedBy: h.r.Trust.By, MatchedBy: d.Match.By,
 	}
 	if p.Err != nil {
 		h.ev.Detail = p.Err.Error()

@@ -157,12 +157,12 @@ func TestIngressIsReadOnce(t *testing.T) {
 	links := &fakeLinks{}
 	links.set(provision.Interface{Index: 3, Name: "vlan7"}, provision.Interface{Index: 4, Name: "core"})
 	c := newInterfaces(nil, links)
-	assert.Equal(t, line.Ingress{Name: "vlan7", VLAN: 7, Untrusted: true}, c.get(3, testNow, one.settings).ingress)
+	assert.Equal(t, line.Ingress{Name: "vlan7", VLAN: 7, Untrusted: true, Customers: true}, c.get(3, testNow, one.settings).ingress)
 	assert.Equal(t, line.Ingress{Name: "core"}, c.get(4, testNow, one.settings).ingress)
 	assert.Zero(t, testing.AllocsPerRun(10, func() { c.get(3, testNow, one.settings); c.get(4, testNow, one.settings) }))
 	links.set(provision.Interface{Index: 3, Name: "vlan8"})
-	assert.Equal(t, line.Ingress{Name: "vlan8", VLAN: 8, Untrusted: true}, c.get(3, testNow, one.settings).ingress)
-	assert.Equal(t, line.Ingress{Name: "vlan8", VLAN: 8}, c.get(3, testNow, two.settings).ingress)
+	assert.Equal(t, line.Ingress{Name: "vlan8", VLAN: 8, Untrusted: true, Customers: true}, c.get(3, testNow, one.settings).ingress)
+	assert.Equal(t, line.Ingress{Name: "vlan8", VLAN: 8, Customers: true}, c.get(3, testNow, two.settings).ingress)
 }
 
 // A packet may be quicker than the watch: an index that is new to it is looked

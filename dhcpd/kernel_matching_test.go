@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/assert"
@@ -48,9 +47,14 @@ func TestKernelMatchByVLANInterface(t *testing.T) {
 	s.addr = netip.MustParseAddrPort("192.0.2.5:67")
 	forged := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(host(91).AsSlice()),
 		dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2))))
-	_, err := cpe.WriteToUDPAddrPort(forged.ToBytes(), s.addr)
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(s.events.Find(EventFilter{Outcome: outcome.Option82Untrusted})) == 1 }, 5*time.Second, time.Millisecond)
+	answered := s.exchange(cpe, forged)
+	assert.Equal(t, dhcpv4.MessageTypeAck, answered.MessageType(), "as if it were not there")
+	assert.Equal(t, port(switch1, 2), answered.Options.Get(dhcpv4.OptionRelayAgentInformation), "but echoed")
+	rec, known := s.server.deps.Leases.Get(host(91))
+	require.True(t, known)
+	assert.Empty(t, rec.Option82)
+	assert.Equal(t, "eth0.200", rec.Interface)
+	assert.Empty(t, s.events.Find(EventFilter{IP: host(21)}), "nothing of the other port's customer")
 	renewed := s.exchange(cpe, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(host(91).AsSlice())))
 	assert.Equal(t, dhcpv4.MessageTypeAck, renewed.MessageType())
 	require.NoError(t, s.stop())

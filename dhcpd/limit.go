@@ -221,8 +221,8 @@ func (l *limiter) key(kind int, r *v4.Request) uint64 {
 	}
 	if kind == 1 {
 		switch {
-		case r.P.RelayInfoCount() > 0:
-			b = append(b, r.P.RelayInfo()...)
+		case r.P.HasOption82():
+			b = append(b, r.P.Option82()...)
 		case gi.IsValid() || r.Local.IsValid():
 			return 0 // relayed without option 82, or past the relay: it tells no port
 		}

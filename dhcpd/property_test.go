@@ -8,12 +8,14 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/bench/long"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
@@ -127,7 +129,7 @@ func (o *Options) keepsVacant() bool {
 func (u *universe) options() Options {
 	o := testOptions()
 	o.Subnets[0].LeaseTime = pick(u, time.Minute, 10*time.Minute, time.Hour)
-	o.Authoritative, o.CheckRelaySource, o.RapidCommit = u.one(2), u.one(3), u.one(3)
+	o.Authoritative, o.CheckRelaySource, o.RapidCommit = u.one(2), pick(u, line.SourceUnsaid, line.SourceListed, line.SourceAny), u.one(3)
 	if u.one(4) {
 		o.Relays = nil
 	}
@@ -140,6 +142,11 @@ func (u *universe) options() Options {
 	o.VLANInterfaces = []string{"vlan{vlan}"}
 	if u.one(2) {
 		o.TrustedInterfaces = []string{"core", "vlan101"}
+	} else if u.one(4) {
+		o.TrustedInterfaces = []string{line.NoInterface}
+	}
+	if u.one(3) {
+		o.SubscriberInterfaces = []string{"eth*"}
 	}
 	o.ClientIDs = []v4.ClientID{{Text: "cpe", IP: host(12)}, {Hex: []byte{9, 9}, IP: host(200)}}
 	o.ClientKey, o.MACChange, o.BindingChange = v4.ClientKey(u.rng.IntN(2)), pick(u, v4.MACAccept, v4.MACAccept, v4.MACReport, v4.MACRefuse), v4.BindingChange(u.rng.IntN(2))
@@ -293,7 +300,9 @@ func (u *universe) send(x traveller) {
 	h, gen := u.h, u.gen
 	h.read(socket.Datagram{Data: x.raw, From: x.from, Ifindex: 3, To: serverIP})
 	h.enter(u.now, gen)
+	h.r.P.Read(x.raw)
 	h.r.P.Ingress, h.r.Served = gen.config.Line().Ingress(x.iface), !x.off
+	v4.Judge(&h.r, u.snap, gen.config)
 	before := u.leases()
 	h.decide(u.now, gen)
 	h.describe(u.now)
@@ -346,17 +355,25 @@ func (u *universe) check(x traveller, before map[netip.Addr]lease.Record) {
 	}
 	require.NoError(t, r.P.Err, say)
 	require.False(t, x.off, "%s: an answer on an interface that is off", say)
+	if gi.IsValid() {
+		require.False(t, strings.HasPrefix(x.iface, "vlan"), "%s: an answer to a relay on the interface of a VLAN", say)
+		require.False(t, len(u.opts.SubscriberInterfaces) > 0 && x.iface == "eth0", "%s: an answer to a relay on a customers' interface", say)
+		for _, a := range []netip.Addr{gi, x.from.Addr()} {
+			require.True(t, u.snap.ByIP(a) == nil && u.gen.config.PoolOf(a) < 0, "%s: an answer to a customer who poses as a relay", say)
+		}
+	}
 	if gi.IsValid() && len(u.opts.Relays) > 0 {
 		require.True(t, inRelays(gi), "%s: an answer to an untrusted relay", say)
-		if u.opts.CheckRelaySource && x.from.Addr().IsValid() {
-			require.True(t, x.from.Addr() == gi || inRelays(x.from.Addr()), "%s: an answer to %s for relay %s", say, x.from, gi)
+		if u.opts.CheckRelaySource == line.SourceListed && x.from.Addr().IsValid() {
+			require.True(t, inRelays(x.from.Addr()), "%s: an answer to %s for relay %s", say, x.from, gi)
 		}
 	}
 	require.LessOrEqual(t, p.RelayInfoCount(), 1, "%s: which option 82 is the real one?", say)
 	if p.RelayInfoCount() == 1 {
 		require.NoError(t, r.P.RelayErr, say)
-		if !gi.IsValid() && len(u.opts.TrustedInterfaces) > 0 {
-			require.Contains(t, u.opts.TrustedInterfaces, x.iface, "%s: option 82 of an untrusted interface", say)
+		if !gi.IsValid() && len(u.opts.TrustedInterfaces) > 0 && !slices.Contains(u.opts.TrustedInterfaces, x.iface) {
+			require.Zero(t, d.Match.By&v4.MatchOption82, "%s: by option 82 of an untrusted interface", say)
+			require.Zero(t, d.Match.Loc.Device, say)
 		}
 	}
 	u.checkReply(say)

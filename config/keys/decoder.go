@@ -279,6 +279,9 @@ func (v Value) List(each func(Value)) {
 	}
 }
 
+// isText reports whether v is a text, such as a single word.
+func (v Value) isText() bool { return v.node != nil && kindOf(v.node) == "text" }
+
 func kindOf(n ast.Node) string {
 	switch n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:

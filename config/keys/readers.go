@@ -31,10 +31,24 @@ func Scalar[T any](takes Shape, f func(Value) (T, bool)) Reader {
 	}}
 }
 
-// list is the reader of a list of what elem reads.
+// list is the reader of a list of what elem reads. A key with the tag alone may also be that word, by
+// itself or as the only element.
 func list(elem Reader) Reader {
-	takes := func(k Key, t reflect.Type) Shape { return ListShape(k, elem.Schema(k, t.Elem())) }
+	takes := func(k Key, t reflect.Type) Shape {
+		if s := ListShape(k, elem.Schema(k, t.Elem())); k.Has("alone") {
+			return Shape{"anyOf": []Shape{WordShape([]string{k.Tag("alone")}), s}}
+		} else {
+			return s
+		}
+	}
 	return Reader{Schema: takes, Read: func(v Value, k Key, into reflect.Value) bool {
+		if k.Has("alone") && v.isText() {
+			word, ok := v.Word([]string{k.Tag("alone")})
+			if ok {
+				into.Set(reflect.ValueOf([]string{word}))
+			}
+			return ok
+		}
 		n, ok := v.Len()
 		out := reflect.Zero(into.Type())
 		seen := map[any]bool{} // of keys that are unique
@@ -55,6 +69,8 @@ func list(elem Reader) Reader {
 			}
 		})
 		switch most := k.Whole("most"); {
+		case out.Len() > 1 && k.Has("alone") && seen[k.Tag("alone")]:
+			v.Problem("%s stands beside others; it has to stand alone", k.Tag("alone"))
 		case ok && n == 0 && k.Has("empty"):
 			v.EmptyList(k)
 		case k.Has("most") && out.Len() > most:

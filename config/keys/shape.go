@@ -89,6 +89,9 @@ func (s Shape) orNull() {
 	case []string:
 		s["type"] = append(types[:len(types):len(types)], "null")
 	}
+	if either, ok := s["anyOf"].([]Shape); ok {
+		s["anyOf"] = append(either[:len(either):len(either)], Shape{"type": "null"})
+	}
 	if words, ok := s["enum"].([]string); ok {
 		all := make([]any, 0, len(words)+1)
 		for _, w := range words {

@@ -23,19 +23,26 @@ import (
 // Options is what a configuration asks for. The zero value reads option 82 as it
 // is mostly sent, from everywhere.
 type Options struct {
-	// Prefixes or single addresses of relays (giaddr) that are answered; packets
-	// of others are dropped and counted. Empty: any relay, but not an address that the
-	// ERP binds or that is of a pool.
+	// Prefixes or single addresses of relays, the giaddr as well as the addresses that they
+	// send from; packets of others are dropped and counted. Empty: any relay. In both cases none
+	// that is a subscriber: bound by the ERP, of a pool, or on an interface of subscribers; such a
+	// one, an access switch in the subscribers' VLAN, has to be listed as one address.
 	Relays []netip.Prefix `cfg:"relays" read:"ipv4_network"`
 
-	// true: a packet with a relay's address must come from that address or from one
-	// in relays. Leave it off where a relay sends from an address that is not listed.
-	CheckRelaySource bool `cfg:"check_relay_source" default:"false"`
+	// true: what is relayed must come from an address in relays too. false: from any. Left
+	// out, as in files before there was subscriber_interfaces: from any, with a warning that
+	// names the line for relays.
+	CheckRelaySource SourceCheck `cfg:"check_relay_source" read:"source_check"`
+
+	// Interfaces, by name or pattern, that subscribers are on and no relay, but one that relays
+	// lists as one address. Those of vlan_interfaces belong to them.
+	SubscriberInterfaces []string `cfg:"subscriber_interfaces" read:"interface" unique:"true"`
 
 	// Interfaces, by name or pattern, where option 82 is believed though no relay gave
-	// its address: behind a switch that inserts it and drops what clients send. On
-	// others such packets are dropped and counted. Empty: every served interface.
-	TrustedInterfaces []string `cfg:"trusted_interfaces" read:"interface" unique:"true"`
+	// its address: behind a switch that inserts it and drops what clients send. Elsewhere it is
+	// echoed and not believed. none: nowhere. Left out, it is believed everywhere with a warning, and
+	// usher check asks for a list or none, because a subscriber may have written it.
+	TrustedInterfaces []string `cfg:"trusted_interfaces" read:"interface" alone:"none" unique:"true"`
 
 	// What interfaces of one customer's VLAN are called, for vlan, such as "eth1.{vlan}",
 	// "vlan{vlan}" or "eth1.{svlan}.{vlan}". {vlan} is what the ERP has for the address.
@@ -46,11 +53,26 @@ type Options struct {
 	Option82 Option82 `cfg:"option82" after:"on_binding_change"`
 }
 
+// SourceCheck says whether a relayed packet must come from an address in Options.Relays.
+type SourceCheck uint8
+
+// The source checks. The zero value stands for a file that does not say it.
+const (
+	SourceUnsaid SourceCheck = iota // from any address, with a warning
+	SourceListed                    // from a listed one
+	SourceAny                       // from any address, as somebody wants it
+)
+
+// NoInterface stands alone in Options.TrustedInterfaces: option 82 without a relay is believed nowhere.
+const NoInterface = "none"
+
 // Config is Options made ready for the packet path. It never changes.
 type Config struct {
 	relays      []netip.Prefix
-	checkSource bool
-	trusted     []string // interfaces; empty: all
+	checkSource SourceCheck
+	trusted     []string // interfaces
+	trustStated bool     // else option 82 is believed on all
+	subscribers []string // interfaces of subscribers
 	vlans       []vlanname.Template
 	option82    *option82Reader
 }
@@ -59,16 +81,33 @@ type Config struct {
 func Compile(o Options) (*Config, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	c := &Config{relays: slices.Clone(o.Relays), checkSource: o.CheckRelaySource, trusted: slices.Clone(o.TrustedInterfaces)}
+	c := &Config{
+		relays: slices.Clone(o.Relays), checkSource: o.CheckRelaySource, trusted: slices.Clone(o.TrustedInterfaces),
+		trustStated: len(o.TrustedInterfaces) > 0, subscribers: slices.Clone(o.SubscriberInterfaces),
+	}
+	if o.CheckRelaySource > SourceAny {
+		fail("check relay source %d: no such word", o.CheckRelaySource)
+	}
 	for i, p := range c.relays {
 		if !p.Addr().Is4() {
 			fail("relay %v: want an IPv4 prefix", p)
 		}
 		c.relays[i] = p.Masked()
 	}
+	if slices.Contains(c.trusted, NoInterface) {
+		if len(c.trusted) > 1 {
+			fail("trusted interface %q: it stands alone", NoInterface)
+		}
+		c.trusted = nil
+	}
 	for _, p := range c.trusted {
 		if _, err := path.Match(p, ""); err != nil {
 			fail("trusted interface %q: %w", p, err)
+		}
+	}
+	for _, p := range c.subscribers {
+		if _, err := path.Match(p, ""); err != nil {
+			fail("subscriber interface %q: %w", p, err)
 		}
 	}
 	for _, v := range o.VLANInterfaces {
@@ -96,22 +135,24 @@ func (c *Config) Locate(p *Packet, snap *provision.Snapshot) Location {
 // ListsRelays reports whether the relays are listed; else any address may be one.
 func (c *Config) ListsRelays() bool { return len(c.relays) > 0 }
 
-// Trusts reports whether an address may be a relay's.
-func (c *Config) Trusts(relay netip.Addr) bool {
+// Lists reports whether relays has an address, and alone: as one address.
+func (c *Config) Lists(relay netip.Addr) (listed, alone bool) {
 	for _, p := range c.relays {
 		if p.Contains(relay) {
-			return true
+			listed = true
+			if p.IsSingleIP() {
+				return true, true
+			}
 		}
 	}
-	return len(c.relays) == 0
+	return listed, false
 }
 
-// TrustsSource reports whether a packet that names a relay comes from it, or
-// from another relay of ours that forwarded it, as far as that is to be checked.
-func (c *Config) TrustsSource(p *Packet) bool {
-	from := p.From.Addr().Unmap()
-	return !c.checkSource || !from.IsValid() || from == p.GIAddr() || len(c.relays) > 0 && c.Trusts(from)
-}
+// SourceCheck returns what is asked of the address that a relayed packet comes from.
+func (c *Config) SourceCheck() SourceCheck { return c.checkSource }
+
+// StatesTrust reports whether it is said where option 82 without a relay is believed; else it is everywhere.
+func (c *Config) StatesTrust() bool { return c.trustStated }
 
 // OwnProfiles returns the profiles of the configuration that are not ready ones,
 // in its order.

@@ -127,42 +127,55 @@ func TestResultWords(t *testing.T) {
 	assert.ErrorContains(t, r.UnmarshalText([]byte("x")), `result "x"`)
 }
 
-func TestTrustOfRelays(t *testing.T) {
-	listed, err := Compile(Options{Relays: []netip.Prefix{netip.MustParsePrefix("198.51.100.77/24")}, CheckRelaySource: true})
+func TestRelayList(t *testing.T) {
+	c, err := Compile(Options{Relays: []netip.Prefix{netip.MustParsePrefix("198.51.100.77/24"), netip.MustParsePrefix("198.51.100.9/32"), netip.MustParsePrefix("203.0.113.1/32")}})
 	require.NoError(t, err)
-	open, err := Compile(Options{CheckRelaySource: true})
+	open, err := Compile(Options{})
 	require.NoError(t, err)
-	lax, err := Compile(Options{})
-	require.NoError(t, err)
-	assert.True(t, listed.ListsRelays())
+	assert.True(t, c.ListsRelays())
 	assert.False(t, open.ListsRelays())
-	assert.True(t, listed.Trusts(relayIP))
-	assert.False(t, listed.Trusts(ip("192.0.2.1")))
-	assert.True(t, open.Trusts(ip("192.0.2.1")))
-	from := func(a string) *Packet {
-		p := read(wire.Query{Type: wire.Discover, GIAddr: relayIP})
-		p.From = netip.AddrPortFrom(ip(a), 67)
-		return p
+	for a, want := range map[string][2]bool{"198.51.100.1": {true, false}, "198.51.100.9": {true, true}, "203.0.113.1": {true, true}, "192.0.2.1": {false, false}} {
+		listed, alone := c.Lists(ip(a))
+		assert.Equal(t, want, [2]bool{listed, alone}, a)
+		listed, alone = open.Lists(ip(a))
+		assert.False(t, listed || alone, "nobody is listed")
 	}
-	assert.True(t, listed.TrustsSource(from("198.51.100.1")), "the relay itself")
-	assert.True(t, listed.TrustsSource(from("::ffff:198.51.100.9")), "another relay of ours")
-	assert.False(t, listed.TrustsSource(from("192.0.2.1")))
-	assert.False(t, open.TrustsSource(from("198.51.100.9")), "nobody is listed: only itself")
-	assert.True(t, lax.TrustsSource(from("192.0.2.1")), "not to be checked")
-	assert.True(t, listed.TrustsSource(read(wire.Query{Type: wire.Discover, GIAddr: relayIP})), "nobody knows where from")
+	listed, alone := c.Lists(netip.Addr{})
+	assert.False(t, listed || alone)
+}
+
+func TestDisbelieve(t *testing.T) {
+	p := read(wire.Query{Type: wire.Discover, Option82: []byte{1, 2, 0, 7, 5, 4, 192, 0, 2, 1}})
+	assert.True(t, p.HasOption82())
+	assert.NotNil(t, p.Option82())
+	assert.True(t, p.Relay.Link.IsValid())
+	p.Disbelieve()
+	assert.False(t, p.HasOption82())
+	assert.Nil(t, p.Option82())
+	assert.Equal(t, wire.RelayInfo{}, p.Relay, "no sub-option of it counts, the wire neither")
+	assert.NotEmpty(t, p.RelayInfo(), "what is echoed")
+	p = read(wire.Query{Type: wire.Discover})
+	assert.False(t, p.HasOption82(), "one without")
 }
 
 func TestIngress(t *testing.T) {
-	opts := Options{VLANInterfaces: []string{"vlan{vlan}"}, TrustedInterfaces: []string{"core", "up*"}}
+	opts := Options{VLANInterfaces: []string{"vlan{vlan}"}, TrustedInterfaces: []string{"core", "up*"}, SubscriberInterfaces: []string{"br-*"}}
 	one, err := Compile(opts)
 	require.NoError(t, err)
+	opts.TrustedInterfaces = []string{NoInterface}
+	none, err := Compile(opts)
+	require.NoError(t, err)
+	assert.Equal(t, Ingress{Name: "none", Untrusted: true}, none.Ingress("none"))
+	assert.True(t, none.StatesTrust())
 	opts.TrustedInterfaces = nil
 	two, err := Compile(opts)
 	require.NoError(t, err)
-	assert.Equal(t, Ingress{Name: "vlan7", VLAN: 7, Untrusted: true}, one.Ingress("vlan7"))
+	assert.Equal(t, Ingress{Name: "vlan7", VLAN: 7, Untrusted: true, Customers: true}, one.Ingress("vlan7"))
+	assert.Equal(t, Ingress{Name: "br-flats", Untrusted: true, Customers: true}, one.Ingress("br-flats"))
 	assert.Equal(t, Ingress{Name: "core"}, one.Ingress("core"))
 	assert.Equal(t, Ingress{Name: "uplink0"}, one.Ingress("uplink0"))
-	assert.Equal(t, Ingress{Name: "vlan8", VLAN: 8}, two.Ingress("vlan8"))
+	assert.Equal(t, Ingress{Name: "vlan8", VLAN: 8, Customers: true}, two.Ingress("vlan8"))
+	assert.False(t, two.StatesTrust())
 	assert.Zero(t, testing.AllocsPerRun(10, func() { one.Ingress("vlan7"); one.Ingress("core") }))
 }
 

@@ -212,7 +212,7 @@ func compileRule(p Option82Profile) (rule, error) {
 // that is the client's own MAC (some relays put that there), the relay's
 // address names the switch.
 func (x *option82Reader) locate(p *Packet, snap *provision.Snapshot) Location {
-	if p.RelayInfoCount() == 0 {
+	if !p.HasOption82() {
 		return Location{Result: NoOption82}
 	}
 	mac := p.client()

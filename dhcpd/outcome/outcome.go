@@ -44,6 +44,9 @@ const (
 	LimitedRelay
 	RelayUntrusted
 	RelaySource
+	RelayNoSource
+	RelaySubscriber
+	RelayInterface
 	Option82Untrusted
 	NotForUs
 	RequestIncomplete
@@ -109,9 +112,12 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	LimitedClient:     {"limited_client", "This MAC sends more packets than dhcp.limits.client allows; the packet was dropped unread, as are its others until it calms down."},
 	LimitedPort:       {"limited_port", "More packets come from this port (one option 82 value, or one interface) than dhcp.limits.port allows: a loop, a broken device or a flood; clients behind other ports are not touched."},
 	LimitedRelay:      {"limited_relay", "More packets come through this relay, or this interface, than dhcp.limits.relay allows; clients behind other relays are not touched."},
-	RelayUntrusted:    {"relay_untrusted", "The relay address (giaddr) is in none of the prefixes of dhcp.relays; or, where that is empty, the packet names or comes from an address of a customer or a pool."},
-	RelaySource:       {"relay_source", "The packet names a relay (giaddr) but comes from another address, which is in none of the prefixes of dhcp.relays either."},
-	Option82Untrusted: {"option82_untrusted", "The packet has option 82 without a relay address and came in on an interface that dhcp.trusted_interfaces does not list: the client may have made it up."},
+	RelayUntrusted:    {"relay_untrusted", "The relay address (giaddr) is in none of the prefixes of dhcp.relays."},
+	RelaySource:       {"relay_source", "The packet names a relay (giaddr) of dhcp.relays but comes from an address that is not there."},
+	RelayNoSource:     {"relay_no_source", "The packet names a relay (giaddr) but comes from no address, or from one of this host: no relay sends so, a client that poses as one may."},
+	RelaySubscriber:   {"relay_subscriber", "The relay address (giaddr), or the address that the packet comes from, is bound by the ERP or of a pool: a subscriber poses as a relay. A switch with such an address has to be in dhcp.relays as one address."},
+	RelayInterface:    {"relay_interface", "The packet names a relay (giaddr) but came in on an interface of subscribers (dhcp.subscriber_interfaces, dhcp.vlan_interfaces). A switch there that relays has to be in dhcp.relays as one address."},
+	Option82Untrusted: {"option82_untrusted", "The packet has option 82 without a relay address and came in on an interface that dhcp.trusted_interfaces does not list, so it is left out of account, and nothing else tells who the client is."},
 	NotForUs:          {"not_for_us", "The client chose another DHCP server (option 54)."},
 	RequestIncomplete: {"request_incomplete", "The message names no address where its kind must name one."},
 	NotReady:          {"not_ready", "No bindings have been loaded yet, neither from the ERP nor from disk."},

@@ -157,36 +157,3 @@ func TestLeaseQueryOfAPool(t *testing.T) {
 	q.CIAddr = host(201)
 	assert.Equal(t, outcome.LeaseUnassigned, run(t, q, leases(released), withGuests, may).Outcome)
 }
-
-// Where relays are not listed, a customer or guest must not pass for one: it would
-// write another's port into option 82.
-func TestClientsArePosingAsRelays(t *testing.T) {
-	anyRelay := func(r *Request, o *Options) { withGuests(r, o); o.Relays = nil }
-	from := func(a netip.Addr) func(*Request, *Options) {
-		return func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(a, 67) }
-	}
-	listed := func(r *Request, o *Options) { o.Relays = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }
-	for _, tc := range []struct {
-		name     string
-		gi, from netip.Addr
-		change   func(*Request, *Options)
-		want     outcome.Outcome
-	}{
-		{"a relay", relayIP, relayIP, nil, outcome.Offer},
-		{"a relay that sends from another address", relayIP, ip("203.0.113.7"), nil, outcome.Offer},
-		{"sent by a customer", relayIP, host(21), nil, outcome.RelayUntrusted},
-		{"sent by a guest", relayIP, host(202), nil, outcome.RelayUntrusted},
-		{"a customer's address", host(21), relayIP, nil, outcome.RelayUntrusted},
-		{"a guest's address", host(202), relayIP, nil, outcome.RelayUntrusted},
-		{"a customer who is listed as a relay", host(21), host(21), listed, outcome.Offer},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			changes := []func(*Request, *Options){anyRelay, from(tc.from)}
-			if tc.change != nil {
-				changes = append(changes, tc.change)
-			}
-			q := wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: tc.gi, Option82: port(switch1, 1)}
-			assert.Equal(t, tc.want, run(t, q, nil, changes...).Outcome)
-		})
-	}
-}

@@ -22,7 +22,7 @@ type decider struct {
 // configuration in, a plan out. Nothing in the result outlives the packet's bytes.
 func Decide(now time.Time, r *Request, snap *provision.Snapshot, leases LeaseView, pools PoolView, cfg *Config) Decision {
 	c := decider{matcher: matcher{now: now, r: r, snap: snap, leases: leases, pools: pools, cfg: cfg}}
-	if r.Served && !r.Standby && r.P.Err == nil && r.Limited == 0 && r.P.Op() == 1 && r.P.Type() == wire.LeaseQuery {
+	if r.Served && !r.Standby && r.P.Err == nil && r.Trust.Refused == 0 && r.Limited == 0 && r.P.Op() == 1 && r.P.Type() == wire.LeaseQuery {
 		c.leaseQuery() // no client: it need not have a MAC
 		return c.d
 	}
@@ -60,6 +60,9 @@ func (c *decider) admit() outcome.Outcome {
 	if c.r.P.Err != nil {
 		return outcome.Malformed
 	}
+	if c.r.Trust.Refused != 0 {
+		return c.r.Trust.Refused
+	}
 	if c.r.Limited != 0 {
 		return c.r.Limited
 	}
@@ -76,27 +79,10 @@ func (c *decider) admit() outcome.Outcome {
 		return outcome.Option82Double
 	case c.r.P.RelayErr != nil:
 		return outcome.Option82Malformed
-	case p.GIAddr().IsValid() && (!c.cfg.line.Trusts(p.GIAddr()) || c.posesAsRelay()):
-		return outcome.RelayUntrusted
-	case p.GIAddr().IsValid() && !c.cfg.line.TrustsSource(p):
-		return outcome.RelaySource
-	case p.RelayInfoCount() > 0 && !p.GIAddr().IsValid() && c.r.P.Ingress.Untrusted:
-		return outcome.Option82Untrusted
 	case c.snap.Empty():
 		return outcome.NotReady
 	}
 	return 0
-}
-
-// posesAsRelay reports whether a packet with a relay's address is a client's own: where
-// the relays are not listed any address may be one, but not a customer's or a
-// guest's. Else whoever can reach us could write another's port into it.
-func (c *decider) posesAsRelay() bool {
-	if c.cfg.line.ListsRelays() {
-		return false
-	}
-	gi, from := c.r.P.GIAddr(), c.r.P.From.Addr().Unmap()
-	return c.snap.ByIP(gi) != nil || c.snap.ByIP(from) != nil || c.cfg.PoolOf(gi) >= 0 || c.cfg.PoolOf(from) >= 0
 }
 
 // end ends the packet without a reply.
@@ -198,9 +184,9 @@ func (c *decider) initReboot(requested netip.Addr) {
 // the relay (or no box inserts option 82 there), and the lease record says whose
 // the address is.
 func (c *decider) extend(ciaddr netip.Addr) {
-	if c.r.P.RelayInfoCount() > 0 || c.cfg.matches&MatchVLAN != 0 && c.r.P.VLAN() != 0 {
+	if c.r.P.HasOption82() || c.cfg.matches&MatchVLAN != 0 && c.r.P.VLAN() != 0 {
 		b := c.find(ciaddr)
-		placed := c.r.P.RelayInfoCount() > 0 || c.d.Match.By&MatchVLAN != 0
+		placed := c.r.P.HasOption82() || c.d.Match.By&MatchVLAN != 0
 		switch {
 		case !placed:
 		case b.Line == nil && c.d.Match.failed == outcome.PortFull,
@@ -325,8 +311,8 @@ func (c *decider) decline() {
 func (c *decider) sits(rec *lease.Record) bool {
 	p := &c.r.P
 	switch {
-	case p.RelayInfoCount() > 0 && len(rec.Option82) > 0:
-		if bytes.Equal(p.RelayInfo(), rec.Option82) {
+	case p.HasOption82() && len(rec.Option82) > 0:
+		if bytes.Equal(p.Option82(), rec.Option82) {
 			return true
 		}
 		was, err := wire.ParseRelayInfo(rec.Option82) // other sub-options may change

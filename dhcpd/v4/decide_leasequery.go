@@ -2,6 +2,7 @@ package v4
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
@@ -86,6 +87,11 @@ func (c *decider) leaseActive(a *wire.LeaseReply, best *lease.Record, found []le
 
 // seconds counts whole ones; what is past is none.
 func seconds(d time.Duration) uint32 { return uint32(max(0, d) / time.Second) }
+
+// queriesAlone reports whether leasequery.from has an address as one address.
+func (c *Config) queriesAlone(a netip.Addr) bool {
+	return slices.ContainsFunc(c.leaseQuery, func(p netip.Prefix) bool { return p.IsSingleIP() && p.Contains(a) })
+}
 
 // mayQuery reports whether an access node may ask who has which address.
 func (c *Config) mayQuery(node netip.Addr) bool {

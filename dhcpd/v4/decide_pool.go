@@ -17,7 +17,7 @@ import (
 // for not finding a binding, such as a full port, are answers of the ERP.
 func (m *Match) unknown() bool {
 	switch m.failed {
-	case outcome.UnknownClient, outcome.Option82Unread, outcome.UnknownDevice, outcome.UnknownPort, outcome.UnknownVLAN,
+	case outcome.UnknownClient, outcome.Option82Untrusted, outcome.Option82Unread, outcome.UnknownDevice, outcome.UnknownPort, outcome.UnknownVLAN,
 		outcome.SubscriberUnclear: // nobody can say which customer it is
 		return m.binding.Line == nil
 	}
@@ -222,7 +222,7 @@ func (c *decider) servedKind(kind PoolKind) bool {
 // refused, so that it asks anew and moves there.
 func (c *decider) extendPool(rec *lease.Record) {
 	a := rec.IP
-	if c.r.P.RelayInfoCount() == 0 { // else find was asked already
+	if !c.r.P.HasOption82() { // else find was asked already
 		c.find(a)
 		if l := c.snap.ByOwner(rec.Subscriber, rec.Key); l != nil && c.d.Match.By&MatchVLAN == 0 {
 			c.d.Match = Match{Vacant: l, Loc: c.d.Match.Loc} // the packet does not tell where it is from, the record does
@@ -281,7 +281,7 @@ func (c *decider) pooled(a netip.Addr) (lease.Record, bool) {
 func (c *decider) refuseUnknown(o outcome.Outcome) {
 	p := &c.r.P
 	// Past a relay nobody can say that the client is unknown: its port is.
-	told := p.GIAddr().IsValid() || p.RelayInfoCount() > 0
+	told := p.GIAddr().IsValid() || p.HasOption82()
 	if c.cfg.unknown == UnknownNak && told && c.d.Match.unknown() {
 		c.nak(outcome.NakUnknown, Binding{})
 		return
@@ -319,7 +319,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 	rec := lease.Record{
 		IP: a, MAC: c.mac, ClientID: q.ClientID(), Pool: p.Name,
 		Device: c.d.Match.Loc.Device, Port: c.d.Match.Loc.Port,
-		Option82: q.RelayInfo(), GIAddr: q.GIAddr(), Ifindex: c.r.Ifindex, Interface: c.r.P.Ingress.Name,
+		Option82: q.Option82(), GIAddr: q.GIAddr(), Ifindex: c.r.Ifindex, Interface: c.r.P.Ingress.Name,
 		State: lease.StateBound, Start: c.now, Renewed: c.now, Expires: c.now.Add(p.lease),
 	}
 	if l := c.d.Match.Vacant; p.Kind == PoolSubscribers {
@@ -331,7 +331,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 	c.d.Change = ChangePool
 	if old, known := c.leases.Get(a); known && old.MAC == rec.MAC && old.Pool == p.Name {
 		rec.Start = old.Start
-		if q.RelayInfoCount() == 0 && !q.GIAddr().IsValid() && old.GIAddr.IsValid() { // past the relay
+		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() { // past the relay
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			if rec.Key.IsZero() || rec.Device == 0 {
 				rec.Device, rec.Port = old.Device, old.Port

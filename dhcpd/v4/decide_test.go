@@ -139,12 +139,19 @@ func run(t testing.TB, q wire.Query, tab *lease.Table, change ...func(*Request, 
 	r.P.Read(q.Append(nil))
 	cfg, err := Compile(opts)
 	require.NoError(t, err)
+	r.P.Ingress = cfg.line.Ingress(r.P.Ingress.Name)
 	if tab == nil {
 		tab = lease.New()
 	}
 	snap := world(t)
 	pools := fill(t, cfg, snap, tab)
-	return Decide(testNow, r, snap, tab, pools, cfg)
+	return decideAt(testNow, r, snap, tab, pools, cfg)
+}
+
+// decideAt judges and decides, as the way of a packet has it.
+func decideAt(now time.Time, r *Request, snap *provision.Snapshot, leases LeaseView, pools PoolView, cfg *Config) Decision {
+	Judge(r, snap, cfg)
+	return Decide(now, r, snap, leases, pools, cfg)
 }
 
 // told says a Decision in one line.
@@ -409,7 +416,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 			r.P.Read(raw)
 			cfg, err := Compile(testOptions())
 			require.NoError(t, err)
-			d := Decide(testNow, r, world(t), lease.New(), nil, cfg)
+			d := decideAt(testNow, r, world(t), lease.New(), nil, cfg)
 			assert.Equal(t, tc.want, d.Outcome)
 			assert.Zero(t, d.Reply.Type, "nothing is answered")
 			assert.Equal(t, ChangeNone, d.Change)
@@ -427,7 +434,7 @@ func TestRefusedBeforeMatching(t *testing.T) {
 		require.NoError(t, err)
 		r := &Request{Served: true}
 		r.P.Read(good.Append(nil))
-		assert.Equal(t, outcome.NotReady, Decide(testNow, r, nil, lease.New(), nil, cfg).Outcome)
+		assert.Equal(t, outcome.NotReady, decideAt(testNow, r, nil, lease.New(), nil, cfg).Outcome)
 	})
 }
 
@@ -455,7 +462,7 @@ func TestRoute(t *testing.T) {
 			r.P.Read(raw)
 			cfg, err := Compile(testOptions())
 			require.NoError(t, err)
-			assert.Equal(t, tc.want, told(Decide(testNow, r, world(t), lease.New(), nil, cfg)))
+			assert.Equal(t, tc.want, told(decideAt(testNow, r, world(t), lease.New(), nil, cfg)))
 		})
 	}
 	t.Run("a relayed NAK carries the broadcast flag", func(t *testing.T) {
@@ -529,7 +536,7 @@ func TestOption82IsEchoedLast(t *testing.T) {
 		r.P.Read(q.Append(nil))
 		cfg, err := Compile(testOptions())
 		require.NoError(t, err)
-		d := Decide(testNow, r, world(t), lease.New(), nil, cfg)
+		d := decideAt(testNow, r, world(t), lease.New(), nil, cfg)
 		reply := d.Reply.Append(nil, &r.P.Packet)
 		tail := append([]byte{82, byte(len(opt82))}, append(opt82, 255)...)
 		at := strings.Index(string(reply), string(tail))
@@ -604,6 +611,11 @@ func TestOutcomes(t *testing.T) {
 }
 
 // Whatever the packet, Decide returns one outcome and a reply only with a way.
+func listed(cfg *Config, relay netip.Addr) bool {
+	is, _ := cfg.line.Lists(relay)
+	return is
+}
+
 func FuzzDecide(f *testing.F) {
 	snap := world(f)
 	cfg, err := Compile(testOptions())
@@ -659,7 +671,7 @@ func FuzzDecide(f *testing.F) {
 		for _, cfg := range []*Config{cfg, byProfile, full, guested} {
 			r := &Request{Served: true, Local: serverIP, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
 			r.P.Read(raw)
-			d := Decide(testNow, r, snap, tab, pools, cfg)
+			d := decideAt(testNow, r, snap, tab, pools, cfg)
 			require.NotEqual(t, "invalid", d.Outcome.String())
 			if d.Outcome == outcome.PoolOffer || d.Outcome == outcome.PoolAck {
 				require.Nil(t, snap.ByIP(d.YourIP), "never an address of the ERP to a client of a pool")
@@ -667,7 +679,7 @@ func FuzzDecide(f *testing.F) {
 			}
 			require.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0, d.Outcome.String())
 			require.Equal(t, d.Outcome.Answered(), d.Way != wire.WayNone)
-			if r.P.Err == nil && r.P.GIAddr().IsValid() && !cfg.line.Trusts(r.P.GIAddr()) {
+			if r.P.Err == nil && r.P.GIAddr().IsValid() && !listed(cfg, r.P.GIAddr()) {
 				require.False(t, d.Outcome.Answered(), "never an answer to an untrusted relay")
 			}
 			if d.Reply.Type != 0 {

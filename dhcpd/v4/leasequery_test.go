@@ -32,7 +32,7 @@ func asked(t *testing.T, q wire.Query, tab *lease.Table, mangle ...func([]byte))
 	require.NoError(t, err)
 	r := &Request{Served: true, Local: serverIP, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
 	r.P.Read(raw)
-	d := Decide(testNow, r, world(t), tab, nil, cfg)
+	d := decideAt(testNow, r, world(t), tab, nil, cfg)
 	if d.Reply.Type == 0 {
 		return d, nil
 	}

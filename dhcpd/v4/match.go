@@ -46,6 +46,9 @@ func (m *matcher) find(hint netip.Addr) Match {
 	res := Match{Loc: m.cfg.line.Locate(&m.r.P, m.snap), failed: outcome.UnknownClient} // unless one of the ways says better
 	if m.r.P.RelayInfoCount() > 0 && res.Loc.Lines.Len() == 0 {
 		res.failed = unlocated(res.Loc.Result)
+		if !m.r.P.HasOption82() {
+			res.failed = outcome.Option82Untrusted
+		}
 		if m.cfg.matches&MatchOption82 != 0 {
 			res.Lost = res.failed
 		}

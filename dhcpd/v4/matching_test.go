@@ -52,7 +52,7 @@ func decideIn(t testing.TB, iface string, q wire.Query, tab *lease.Table, change
 	if tab == nil {
 		tab = lease.New()
 	}
-	return Decide(testNow, r, vlanWorld(t), tab, nil, cfg)
+	return decideAt(testNow, r, vlanWorld(t), tab, nil, cfg)
 }
 
 func order(kinds ...MatchKind) func(*Options) { return func(o *Options) { o.Match = kinds } }
@@ -61,6 +61,7 @@ func clientID(b ...byte) wire.Option { return wire.Option{Code: wire.OptClientID
 
 func TestMatchByVLAN(t *testing.T) {
 	vlanOnly, both := order(MatchVLAN), order(MatchVLAN|MatchMAC)
+	relayOnly := func(o *Options) { vlanOnly(o); o.Relays = []netip.Prefix{netip.PrefixFrom(relayIP, 32)} }
 	for _, tc := range []struct {
 		name   string
 		iface  string
@@ -77,7 +78,8 @@ func TestMatchByVLAN(t *testing.T) {
 		{"a VLAN of two", "vlan300", wire.Query{Type: wire.Discover, MAC: stranger}, nil, "vlan_shared", ""},
 		{"a VLAN of two, and the MAC", "vlan300", wire.Query{Type: wire.Discover, MAC: client(0x41)}, both, "offer 192.0.2.41 by frame", "vlan+mac"},
 		{"the MAC is in another VLAN", "vlan200", wire.Query{Type: wire.Discover, MAC: client(0x41)}, both, "match_disagrees", ""},
-		{"relayed: the interface is not the client's", "vlan200", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP}, vlanOnly, "unknown_client", ""},
+		{"relayed: the interface is not the client's", "vlan200", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP}, relayOnly, "unknown_client", ""},
+		{"relayed from there by somebody else", "vlan200", wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP}, vlanOnly, "relay_interface", ""},
 		{"option 82 first", "vlan200", wire.Query{Type: wire.Discover, MAC: stranger, Option82: port(switch1, 2)}, nil, "offer 192.0.2.52 by frame", "option82"},
 		{"vlan first", "vlan200", wire.Query{Type: wire.Discover, MAC: stranger, Option82: port(switch1, 2)}, order(MatchVLAN, MatchOption82), "offer 192.0.2.21 by frame", "vlan"},
 		{"port and VLAN: one of the port's addresses", "vlan102", wire.Query{Type: wire.Discover, MAC: stranger, Option82: port(switch1, 1)}, order(MatchOption82 | MatchVLAN), "offer 192.0.2.12 by frame", "option82+vlan"},
@@ -156,6 +158,10 @@ func TestTrust(t *testing.T) {
 	relayed := direct
 	relayed.GIAddr = relayIP
 	bare := wire.Query{Type: wire.Discover, MAC: client(0x11)}
+	known := wire.Query{Type: wire.Discover, MAC: client(0x51), Option82: port(switch1, 1)}
+	broken := wire.Query{Type: wire.Discover, MAC: client(0x51), Option82: []byte{1, 9, 0}}
+	direct.MAC = stranger
+	none := func(o *Options) { o.TrustedInterfaces = []string{line.NoInterface} }
 	for _, tc := range []struct {
 		name   string
 		iface  string
@@ -168,6 +174,9 @@ func TestTrust(t *testing.T) {
 		{"by pattern", "eth1.7", direct, only, outcome.Offer},
 		{"elsewhere", "eth9", direct, only, outcome.Option82Untrusted},
 		{"an interface that is gone", "", direct, only, outcome.Option82Untrusted},
+		{"nowhere", "core", direct, none, outcome.Option82Untrusted},
+		{"elsewhere, and the ERP has the MAC", "eth9", known, only, outcome.Offer},
+		{"it is not read where it is not believed", "eth9", broken, only, outcome.Offer},
 		{"through a relay the relay is trusted", "eth9", relayed, only, outcome.Offer},
 		{"without option 82 there is nothing to believe", "eth9", bare, only, outcome.Offer},
 	} {
@@ -180,21 +189,25 @@ func TestTrust(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		from  string
-		check bool
+		check line.SourceCheck
 		want  outcome.Outcome
+		by    Voucher
 	}{
-		{"not checked", "192.0.2.66", false, outcome.Offer},
-		{"the relay itself", "198.51.100.1", true, outcome.Offer},
-		{"another listed relay that forwards", "198.51.100.9", true, outcome.Offer},
-		{"somebody else", "192.0.2.66", true, outcome.RelaySource},
-		{"as IPv6 sockets give it", "::ffff:198.51.100.1", true, outcome.Offer},
+		{"nothing is said", "192.0.2.66", line.SourceUnsaid, outcome.Offer, VoucherSource},
+		{"not checked", "192.0.2.66", line.SourceAny, outcome.Offer, VoucherSource},
+		{"the relay itself", "198.51.100.1", line.SourceListed, outcome.Offer, VoucherRelay},
+		{"another listed relay that forwards", "198.51.100.9", line.SourceListed, outcome.Offer, VoucherRelay},
+		{"somebody else", "192.0.2.66", line.SourceListed, outcome.RelaySource, VoucherNone},
+		{"as IPv6 sockets give it", "::ffff:198.51.100.1", line.SourceListed, outcome.Offer, VoucherRelay},
 	} {
 		t.Run("source: "+tc.name, func(t *testing.T) {
+			var asked *Request
 			d := run(t, relayed, nil, func(r *Request, o *Options) {
 				r.P.From = netip.AddrPortFrom(ip(tc.from), 67)
-				o.CheckRelaySource = tc.check
+				o.CheckRelaySource, asked = tc.check, r
 			})
 			assert.Equal(t, tc.want, d.Outcome)
+			assert.Equal(t, tc.by, asked.Trust.By)
 		})
 	}
 }
@@ -364,7 +377,7 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 	opts.Match = []MatchKind{MatchOption82 | MatchMAC, MatchVLAN | MatchMAC, MatchVLAN, MatchClientID, MatchMAC}
 	opts.VLANInterfaces = []string{"vlan{vlan}"}
 	opts.ClientIDs = []ClientID{{Text: "gateway-7", IP: host(31)}}
-	opts.MaxPortMACs, opts.CheckRelaySource = 2, true
+	opts.MaxPortMACs, opts.CheckRelaySource = 2, line.SourceListed
 	cfg, err := Compile(opts)
 	require.NoError(t, err)
 	tab := leases(bound(host(21), stranger, 2), bound(host(52), client(0x77), 5))
@@ -388,7 +401,7 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 			var d Decision
 			assert.Zero(t, testing.AllocsPerRun(100, func() {
 				r.P.Read(raw)
-				d = Decide(testNow, r, snap, tab, nil, cfg)
+				d = decideAt(testNow, r, snap, tab, nil, cfg)
 			}))
 			assert.Equal(t, tc.want, d.Outcome)
 		})

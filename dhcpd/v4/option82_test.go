@@ -116,7 +116,7 @@ func TestProfilesDoNotChangeTrust(t *testing.T) {
 	require.NoError(t, err)
 	r := &Request{Served: true, Local: serverIP}
 	r.P.Read(raw)
-	assert.Equal(t, outcome.Option82Double, Decide(testNow, r, world(t), lease.New(), nil, cfg).Outcome)
+	assert.Equal(t, outcome.Option82Double, decideAt(testNow, r, world(t), lease.New(), nil, cfg).Outcome)
 
 	for _, bad := range []string{"01060004006900", "01", "0106000400690005ff", "736f6d652d74657874"} {
 		q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: unhex(t, bad)}

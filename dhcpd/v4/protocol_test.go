@@ -123,10 +123,13 @@ func TestRouteOfOddPackets(t *testing.T) {
 			raw := tc.q.Append(nil)
 			tc.mangle(raw)
 			r := &Request{Served: true, Local: serverIP, P: line.Packet{From: netip.AddrPortFrom(host(11), 68)}}
+			if tc.q.GIAddr.IsValid() {
+				r.P.From = netip.AddrPortFrom(tc.q.GIAddr, 67)
+			}
 			r.P.Read(raw)
 			cfg, err := Compile(testOptions())
 			require.NoError(t, err)
-			assert.Equal(t, tc.want, told(Decide(testNow, r, world(t), leases(), nil, cfg)))
+			assert.Equal(t, tc.want, told(decideAt(testNow, r, world(t), leases(), nil, cfg)))
 		})
 	}
 }

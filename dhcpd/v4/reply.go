@@ -71,7 +71,7 @@ func (c *decider) record(b Binding, n *subnet) {
 		Subscriber: b.Subscriber,
 		Device:     b.Device,
 		Port:       b.Port,
-		Option82:   p.RelayInfo(),
+		Option82:   p.Option82(),
 		GIAddr:     p.GIAddr(),
 		Ifindex:    c.r.Ifindex,
 		Interface:  c.r.P.Ingress.Name,
@@ -85,7 +85,7 @@ func (c *decider) record(b Binding, n *subnet) {
 		if old.MAC == rec.MAC {
 			rec.Start = old.Start
 		}
-		if p.RelayInfoCount() == 0 { // past the relay: where the client sits is known from before
+		if !p.HasOption82() { // past the relay: where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
 			// A client that has no address yet and came without a relay, or that has

@@ -19,6 +19,8 @@ type Request struct {
 	Limited outcome.Outcome      // OutcomeLimited...: too much of the like came lately; 0: not
 	Local   netip.Addr           // address of this host that the packet came to; invalid: it was a broadcast
 	OwnID   bool                 // option 54 is an address of this host
+	OwnFrom bool                 // the sender's address is one of this host
+	Trust   Trust                // as Judge found it
 }
 
 // LeaseView is what a decision may ask the lease table.

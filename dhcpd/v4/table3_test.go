@@ -62,7 +62,7 @@ func TestRepliesByTable3(t *testing.T) {
 				cfg, err := Compile(opts)
 				require.NoError(t, err)
 				snap := world(t)
-				d := Decide(testNow, r, snap, tab, fill(t, cfg, snap, tab), cfg)
+				d := decideAt(testNow, r, snap, tab, fill(t, cfg, snap, tab), cfg)
 				out := d.AppendReply(nil, &r.P.Packet)
 				lib, err := dhcpv4.FromBytes(out)
 				require.NoError(t, err)

@@ -122,7 +122,7 @@ func (m *matcher) keeps(l *provision.Line, rec *lease.Record) bool {
 	switch {
 	case l.MAC != m.mac:
 		return true
-	case m.cfg.matches&MatchOption82 != 0 && len(rec.Option82) > 0 && !bytes.Equal(rec.Option82, m.r.P.RelayInfo()),
+	case m.cfg.matches&MatchOption82 != 0 && len(rec.Option82) > 0 && !bytes.Equal(rec.Option82, m.r.P.Option82()),
 		m.cfg.matches&MatchVLAN != 0 && !rec.GIAddr.IsValid() && m.cfg.line.Ingress(rec.Interface).VLAN != 0:
 		return true
 	}

@@ -173,7 +173,7 @@ func TestVacantDecisions(t *testing.T) {
 				tab = lease.New()
 			}
 			pools := fill(t, cfg, snap, tab)
-			d := Decide(testNow, r, snap, tab, pools, cfg)
+			d := decideAt(testNow, r, snap, tab, pools, cfg)
 			got := d
 			got.Way, got.To, got.Reply.Type = 0, netip.AddrPort{}, 0
 			if d.Outcome == outcome.PoolOffer && len(tc.want) == len("pool_offer hold") {
@@ -239,7 +239,7 @@ func TestVacantDecisionsDoNotAllocate(t *testing.T) {
 			var d Decision
 			allocs := testing.AllocsPerRun(100, func() {
 				r.P.Read(raw)
-				d = Decide(testNow, r, snap, tab, pools, cfg)
+				d = decideAt(testNow, r, snap, tab, pools, cfg)
 			})
 			require.Contains(t, name, d.Outcome.String())
 			require.Zero(t, allocs)

@@ -1,0 +1,137 @@
+package v4
+
+import (
+	"net/netip"
+
+	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// Voucher is who vouches for what a packet says about where its client is. The zero value is nobody:
+// what is said is the client's own word.
+type Voucher uint8
+
+// The vouchers.
+const (
+	VoucherNone      Voucher = iota
+	VoucherAnyRelay          // a relay, and dhcp.relays is empty: anybody may say that
+	VoucherSource            // a relay in dhcp.relays, by an address that is not there: dhcp.check_relay_source does not ask
+	VoucherRelay             // a relay in dhcp.relays, by an address that is there too
+	VoucherAnySwitch         // a switch, or a client: dhcp.trusted_interfaces is left out
+	VoucherSwitch            // a switch on an interface of dhcp.trusted_interfaces
+	VoucherVLAN              // the interface itself, which is that of a VLAN
+	voucherEnd
+)
+
+// String returns none, any_relay, unlisted_source, relay, any_switch, trusted_interface or vlan_interface.
+func (v Voucher) String() string {
+	if v >= voucherEnd {
+		return "invalid"
+	}
+	return [voucherEnd]string{"none", "any_relay", "unlisted_source", "relay", "any_switch", "trusted_interface", "vlan_interface"}[v]
+}
+
+// MarshalText implements encoding.TextMarshaler by String.
+func (v Voucher) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// Trust is what is thought of the way that a packet came, before anything is looked up for it.
+type Trust struct {
+	By      Voucher         // who vouches for the relay's address and option 82, or for the VLAN
+	Refused outcome.Outcome // why it is not looked at; zero: it is
+}
+
+// Judge says who vouches for a packet, and leaves an option 82 out of account for which nobody does. It is
+// to be called before Decide, with the same bindings and configuration; what it refuses is no reason to
+// limit anybody. A packet without a sender, of Explain, is taken to come from its relay's address.
+func Judge(r *Request, snap *provision.Snapshot, cfg *Config) {
+	r.Trust = Trust{}
+	p := &r.P
+	if p.Err != nil {
+		return
+	}
+	if !p.GIAddr().IsValid() {
+		r.Trust.By = direct(r, cfg)
+		return
+	}
+	r.Trust.Refused = poses(r, snap, cfg)
+	if r.Trust.Refused == 0 && p.Type() != wire.LeaseQuery { // dhcp.leasequery.from judges that
+		r.Trust.By, r.Trust.Refused = relayed(r, cfg)
+	}
+}
+
+// direct judges a packet that no relay forwarded.
+func direct(r *Request, cfg *Config) Voucher {
+	p := &r.P
+	switch {
+	case p.HasOption82() && p.Ingress.Untrusted:
+		p.Disbelieve()
+	case p.HasOption82() && cfg.line.StatesTrust():
+		return VoucherSwitch
+	case p.HasOption82():
+		return VoucherAnySwitch
+	}
+	if p.VLAN() != 0 {
+		return VoucherVLAN
+	}
+	return VoucherNone
+}
+
+// poses says why a packet with a relay's address is none of a relay, whatever is listed but this
+// very address; zero: it may be one. Else whoever can reach us could write another's port into it.
+func poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome.Outcome {
+	gi, from := r.P.GIAddr(), r.P.From.Addr().Unmap()
+	if !from.IsValid() {
+		from = gi
+	}
+	if from.IsUnspecified() {
+		return outcome.RelayNoSource
+	}
+	_, giAlone := cfg.line.Lists(gi)
+	fromAlone := giAlone
+	if from != gi {
+		_, fromAlone = cfg.line.Lists(from)
+	}
+	if r.P.Type() == wire.LeaseQuery {
+		giAlone, fromAlone = giAlone || cfg.queriesAlone(gi), fromAlone || cfg.queriesAlone(from)
+	}
+	switch {
+	case giAlone && fromAlone:
+		return 0
+	case r.OwnFrom && !fromAlone:
+		return outcome.RelayNoSource
+	case !fromAlone && isSubscriber(from, snap, cfg), !giAlone && isSubscriber(gi, snap, cfg):
+		return outcome.RelaySubscriber
+	case r.P.Ingress.Customers:
+		return outcome.RelayInterface
+	}
+	return 0
+}
+
+// isSubscriber reports whether the ERP binds an address, or it is of a pool.
+func isSubscriber(a netip.Addr, snap *provision.Snapshot, cfg *Config) bool {
+	return snap.ByIP(a) != nil || cfg.PoolOf(a) >= 0
+}
+
+// relayed judges a packet by the lists of relays.
+func relayed(r *Request, cfg *Config) (Voucher, outcome.Outcome) {
+	gi, from := r.P.GIAddr(), r.P.From.Addr().Unmap()
+	if !cfg.line.ListsRelays() {
+		return VoucherAnyRelay, 0
+	}
+	if listed, _ := cfg.line.Lists(gi); !listed {
+		return VoucherNone, outcome.RelayUntrusted
+	}
+	listed := !from.IsValid() || from == gi
+	if !listed {
+		listed, _ = cfg.line.Lists(from)
+	}
+	switch {
+	case listed:
+		return VoucherRelay, 0
+	case cfg.line.SourceCheck() == line.SourceListed:
+		return VoucherNone, outcome.RelaySource
+	}
+	return VoucherSource, 0
+}

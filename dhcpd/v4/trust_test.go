@@ -1,0 +1,172 @@
+package v4
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/wire"
+)
+
+// Who passes for a relay: each row is one packet that names one, with the port of another customer in option 82.
+func TestJudgeRelays(t *testing.T) {
+	var (
+		list     = func(p ...string) []string { return p }
+		nobody   = list()
+		network  = list("198.51.100.0/24")
+		both     = list("198.51.100.0/24", "192.0.2.0/24") // the second one is the customers' network
+		oneOf    = list("198.51.100.0/24", "192.0.2.21/32")
+		listed   = relayIP
+		other    = ip("198.51.100.9")
+		far      = ip("203.0.113.7")
+		customer = host(21)
+		guest    = host(202)
+		unbound  = host(99)
+		none     = ip("0.0.0.0")
+	)
+	const (
+		ok  = outcome.Offer
+		sub = outcome.RelaySubscriber
+		wr  = outcome.RelayInterface
+		src = outcome.RelaySource
+		unl = outcome.RelayUntrusted
+		no  = outcome.RelayNoSource
+	)
+	for _, tc := range []struct {
+		name     string
+		relays   []string
+		check    line.SourceCheck
+		iface    string
+		gi, from netip.Addr
+		own      bool
+		want     outcome.Outcome
+		by       Voucher
+	}{
+		{"a relay", network, line.SourceListed, "core", listed, listed, false, ok, VoucherRelay},
+		{"the other address of a relay", network, line.SourceListed, "core", listed, other, false, ok, VoucherRelay},
+		{"a customer from his own address", network, line.SourceListed, "core", listed, customer, false, sub, VoucherNone},
+		{"naming relays switches nothing off", network, line.SourceUnsaid, "core", listed, customer, false, sub, VoucherNone},
+		{"nor does to believe any source", network, line.SourceAny, "core", listed, customer, false, sub, VoucherNone},
+		{"a network of customers among the relays makes no customer one", both, line.SourceListed, "core", listed, customer, false, sub, VoucherNone},
+		{"a customer names himself", both, line.SourceListed, "core", customer, customer, false, sub, VoucherNone},
+		{"a customer names himself from a relay's address", both, line.SourceListed, "core", customer, listed, false, sub, VoucherNone},
+		{"a guest", network, line.SourceListed, "core", listed, guest, false, sub, VoucherNone},
+		{"from no address", network, line.SourceListed, "core", listed, none, false, no, VoucherNone},
+		{"from an address of this host", network, line.SourceListed, "core", listed, listed, true, no, VoucherNone},
+		{"from a customers' wire with a relay's address", network, line.SourceListed, "br-flats", listed, listed, false, wr, VoucherNone},
+		{"from the interface of a VLAN", network, line.SourceListed, "vlan7", listed, listed, false, wr, VoucherNone},
+		{"from an address that is not listed", network, line.SourceListed, "core", listed, far, false, src, VoucherNone},
+		{"the same, an older file", network, line.SourceUnsaid, "core", listed, far, false, ok, VoucherSource},
+		{"the same, and it is to be so", network, line.SourceAny, "core", listed, far, false, ok, VoucherSource},
+		{"names a relay that is not listed", network, line.SourceAny, "core", far, listed, false, unl, VoucherNone},
+		{"a switch in the customers' network, listed as one address", oneOf, line.SourceListed, "core", customer, customer, false, ok, VoucherRelay},
+		{"the same on their wire", oneOf, line.SourceListed, "vlan7", customer, customer, false, ok, VoucherRelay},
+		{"it names another relay on their wire", oneOf, line.SourceListed, "vlan7", listed, customer, false, wr, VoucherNone},
+		{"its neighbour names it", oneOf, line.SourceListed, "core", customer, host(31), false, sub, VoucherNone},
+		{"its neighbour names it and is bound to nobody", oneOf, line.SourceListed, "core", customer, unbound, false, src, VoucherNone},
+		{"this host, listed as one address", list("198.51.100.1/32"), line.SourceListed, "lo", listed, listed, true, ok, VoucherRelay},
+
+		{"no list: any relay", nobody, line.SourceListed, "core", listed, far, false, ok, VoucherAnyRelay},
+		{"no list: a customer from his own address", nobody, line.SourceListed, "core", listed, customer, false, sub, VoucherNone},
+		{"no list: a customer's address", nobody, line.SourceListed, "core", customer, listed, false, sub, VoucherNone},
+		{"no list: a guest's address", nobody, line.SourceListed, "core", guest, listed, false, sub, VoucherNone},
+		{"no list: from no address", nobody, line.SourceListed, "core", listed, none, false, no, VoucherNone},
+		{"no list: from a customers' wire", nobody, line.SourceUnsaid, "br-flats", listed, listed, false, wr, VoucherNone},
+		{"no list: a spoofed address of nobody passes", nobody, line.SourceListed, "core", listed, unbound, false, ok, VoucherAnyRelay},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var asked *Request
+			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: tc.gi, Option82: port(switch1, 1)}
+			d := run(t, q, nil, withGuests, func(r *Request, o *Options) {
+				o.Unknown = UnknownSilence
+				o.Relays = nil
+				for _, p := range tc.relays {
+					o.Relays = append(o.Relays, netip.MustParsePrefix(p))
+				}
+				o.CheckRelaySource, o.SubscriberInterfaces, o.VLANInterfaces = tc.check, []string{"br-*"}, []string{"vlan{vlan}"}
+				r.P.From, r.P.Ingress.Name, r.OwnFrom, asked = netip.AddrPortFrom(tc.from, 40000), tc.iface, tc.own, r
+			})
+			assert.Equal(t, tc.want, d.Outcome)
+			assert.Equal(t, tc.by, asked.Trust.By)
+			if tc.want != ok {
+				assert.Zero(t, d.Change)
+				assert.Zero(t, d.Reply.Type)
+			}
+		})
+	}
+}
+
+// An access node that asks for leases need not be a relay; it is judged by its own list, and by what no relay can be.
+func TestJudgeLeaseQuery(t *testing.T) {
+	node := ip("203.0.113.9")
+	for _, tc := range []struct {
+		name     string
+		gi, from netip.Addr
+		iface    string
+		from82   string
+		want     outcome.Outcome
+	}{
+		{"in no list of relays", node, node, "core", "203.0.113.0/24", outcome.LeaseActive},
+		{"from another address of the node", node, ip("203.0.113.10"), "core", "203.0.113.0/24", outcome.LeaseActive},
+		{"not listed", ip("203.0.114.9"), ip("203.0.114.9"), "core", "203.0.113.0/24", outcome.LeaseQueryRefused},
+		{"a customer names it", node, host(21), "core", "203.0.113.0/24", outcome.RelaySubscriber},
+		{"from no address", node, ip("0.0.0.0"), "core", "203.0.113.0/24", outcome.RelayNoSource},
+		{"from a customers' wire", node, node, "br-flats", "203.0.113.0/24", outcome.RelayInterface},
+		{"from a customers' wire, listed as one address", node, node, "br-flats", "203.0.113.9/32", outcome.LeaseActive},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			q := wire.Query{Type: wire.LeaseQuery, GIAddr: tc.gi, CIAddr: host(11)}
+			d := run(t, q, leases(bound(host(11), client(0x11), 1)), func(r *Request, o *Options) {
+				o.Relays = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+				o.CheckRelaySource, o.SubscriberInterfaces = line.SourceListed, []string{"br-*"}
+				o.LeaseQuery.From = []netip.Prefix{netip.MustParsePrefix(tc.from82)}
+				r.P.From, r.P.Ingress.Name = netip.AddrPortFrom(tc.from, 67), tc.iface
+			})
+			assert.Equal(t, tc.want, d.Outcome)
+		})
+	}
+}
+
+// What a client writes into option 82 itself is echoed (RFC 3046 section 2.2), and nothing of it counts: not the port,
+// not the network, not the server's name.
+func TestUntrustedOption82(t *testing.T) {
+	only := func(_ *Request, o *Options) { o.TrustedInterfaces = []string{"core"} }
+	forged := append(port(switch1, 1), 5, 4, 203, 0, 113, 1, 11, 4, 203, 0, 113, 77)
+	t.Run("discover", func(t *testing.T) {
+		q := wire.Query{Type: wire.Discover, MAC: client(0x81), Option82: forged}
+		d := run(t, q, nil, only)
+		assert.Equal(t, "offer 192.0.2.81 by frame", told(d), "by its MAC, on the wire that it is on")
+		assert.Equal(t, serverIP, d.Reply.ServerID)
+		assert.Equal(t, outcome.Option82Untrusted, d.Match.Lost)
+		var r line.Packet
+		r.Read(q.Append(nil))
+		var p wire.Packet
+		require.NoError(t, p.Parse(d.AppendReply(nil, &r.Packet)))
+		assert.Equal(t, forged, p.RelayInfo())
+	})
+	t.Run("the record does not have it", func(t *testing.T) {
+		q := wire.Query{Type: wire.Request, MAC: client(0x81), Option82: forged, Options: []wire.Option{requested(host(81)), chosen(serverIP)}}
+		d := run(t, q, nil, only)
+		require.Equal(t, outcome.Ack, d.Outcome)
+		assert.Empty(t, d.Rec.Option82)
+	})
+	t.Run("a renewal to which a switch adds it is answered as if it were not there", func(t *testing.T) {
+		rec := bound(host(21), stranger, 2)
+		rec.Device, rec.Port, rec.Option82, rec.GIAddr = 1, 2, port(switch1, 2), relayIP
+		q := wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(21)}
+		want := told(run(t, q, leases(rec), only))
+		q.Option82 = port(switch2, 9)
+		assert.Equal(t, want, told(run(t, q, leases(rec), only)))
+		assert.Equal(t, outcome.Ack, run(t, q, leases(rec), only).Outcome)
+	})
+	t.Run("it ends no lease", func(t *testing.T) {
+		rec := bound(host(21), stranger, 2)
+		rec.Device, rec.Port, rec.Option82, rec.GIAddr = 1, 2, port(switch1, 2), relayIP
+		q := wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Option82: port(switch1, 2)}
+		assert.Equal(t, "release_unknown", told(run(t, q, leases(rec), only)))
+	})
+}
