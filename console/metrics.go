@@ -376,7 +376,7 @@ func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
 	if src := c.m.leases.Load(); src != nil {
 		n = src.counts()
 	}
-	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined, "quarantined": n.Quarantined} {
+	for state, v := range map[string]int{"bound": n.Bound, "kept": n.Kept, "expired": n.Expired, "released": n.Released, "declined": n.Declined, "quarantined": n.Quarantined} {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(v), state)
 	}
 }

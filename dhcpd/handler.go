@@ -206,9 +206,9 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 			h.c.enqueue(h.pendReport(now))
 		}
 	case v4.ChangeRelease:
-		leases.SetState(d.YourIP, d.Rec.MAC, lease.StateReleased, now)
+		h.giveUp(lease.StateReleased, now)
 	case v4.ChangeDecline:
-		leases.SetState(d.YourIP, d.Rec.MAC, lease.StateDeclined, now)
+		h.giveUp(lease.StateDeclined, now)
 	case v4.ChangeQuarantine:
 		h.own()
 		leases.Store(d.Rec)
@@ -247,6 +247,15 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 		h.ev.Outcome = outcome.AckBeforeCommit
 	}
 	return false
+}
+
+// giveUp notes a RELEASE or DECLINE. It ends the lease, unless the decision says to keep it.
+func (h *handler) giveUp(s lease.State, now time.Time) {
+	if d := &h.d; d.Keep {
+		h.s.deps.Leases.Keep(d.YourIP, d.Rec.MAC, s, now)
+	} else {
+		h.s.deps.Leases.SetState(d.YourIP, d.Rec.MAC, s, now)
+	}
 }
 
 // applyPool hands a lease of a pool to the committer. The memory may be ahead of

@@ -153,7 +153,9 @@ func TestLeaseQueryOfAPool(t *testing.T) {
 	assert.Equal(t, port(switch1, 40), d.Lease.RelayInfo)
 	q = wire.Query{Type: wire.LeaseQuery, MAC: stranger, GIAddr: relayIP}
 	assert.Equal(t, host(201), run(t, q, leases(rec), withGuests, may).YourIP)
-	released := with(rec, func(r *lease.Record) { r.State = lease.StateReleased })
+	kept := with(rec, func(r *lease.Record) { r.State = lease.StateReleased })
+	assert.Equal(t, outcome.LeaseActive, run(t, wire.Query{Type: wire.LeaseQuery, CIAddr: host(201), GIAddr: relayIP}, leases(kept), withGuests, may).Outcome, "kept for its client")
+	released := with(kept, func(r *lease.Record) { r.Expires = testNow })
 	q.CIAddr = host(201)
 	assert.Equal(t, outcome.LeaseUnassigned, run(t, q, leases(released), withGuests, may).Outcome)
 }

@@ -210,7 +210,7 @@ func (c *decider) extend(ciaddr netip.Addr) {
 	switch {
 	case c.leasedToAnother(ciaddr):
 		c.nak(outcome.NakOtherClient, Binding{})
-	case known && c.same(&rec) && rec.State == lease.StateBound && c.sameClientID(&rec):
+	case known && c.same(&rec) && renewable(&rec, c.now) && c.sameClientID(&rec):
 		if b.Line == nil || !samePlace(&rec, b) {
 			c.move(outcome.NakNotBound, Binding{})
 			return

@@ -341,7 +341,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
 		}
-		if old.State == lease.StateBound && old.Subscriber == rec.Subscriber && old.Key == rec.Key &&
+		if renewable(&old, c.now) && old.Subscriber == rec.Subscriber && old.Key == rec.Key &&
 			old.Device == rec.Device && old.Port == rec.Port && old.GIAddr == rec.GIAddr && old.Ifindex == rec.Ifindex &&
 			old.Interface == rec.Interface && bytes.Equal(old.Option82, rec.Option82) && bytes.Equal(old.ClientID, rec.ClientID) {
 			rec.Option82, rec.ClientID = old.Option82, old.ClientID // the table's own: nothing is copied

@@ -203,10 +203,11 @@ func TestDiscover(t *testing.T) {
 		{"all MACs differ: one whose lease is over, before one never used", relayed(stranger, port(switch1, 4)), leases(expired(host(42), client(0x42), 5)), "offer 192.0.2.42" + toRelay},
 		{"all MACs differ: released", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4), func() lease.Record {
 			r := bound(host(42), client(0x42), 5)
-			r.State = lease.StateReleased
+			r.State, r.Expires = lease.StateReleased, testNow
 			return r
 		}()), "offer 192.0.2.42" + toRelay},
 		{"all in use", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), "port_full"},
+		{"all in use: released by nobody knows whom", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4), kept(host(42), client(0x42), 5)), "port_full"},
 		{"a full port is not walked around by MAC", relayed(client(0x11), port(switch1, 4)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), "port_full"},
 		{"the port wins over the MAC's own port", relayed(client(0x11), port(switch1, 2)), nil, "offer 192.0.2.21" + toRelay},
 		{"text circuit-id is an interface name", relayed(client(0x71), named("ge-0/0/5", switch2[:]...)), nil, "offer 192.0.2.71" + toRelay},

@@ -44,6 +44,7 @@ type Decision struct {
 
 	Change Change
 	Rec    lease.Record // of changes that store one; its slices are the packet's. Of ChangeRelease and ChangeDecline the MAC
+	Keep   bool         // of ChangeRelease and ChangeDecline: nobody can tell whether the client sent it; the address stays its own until the lease ends
 	Swap   bool         // of an OFFER: its ACK would be reported
 	Report bool         // the ERP does not have this MAC for the address; without a change: of Rec's IP and subscriber alone
 }

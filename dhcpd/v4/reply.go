@@ -97,7 +97,7 @@ func (c *decider) record(b Binding, n *subnet) {
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
 		}
-		sameFact := old.MAC == rec.MAC && old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
+		sameFact := old.MAC == rec.MAC && renewable(&old, c.now) && old.Subscriber == rec.Subscriber &&
 			old.Device == rec.Device && old.Port == rec.Port
 		sameDetails := old.GIAddr == rec.GIAddr && old.Interface == rec.Interface &&
 			old.Ifindex == rec.Ifindex && bytes.Equal(old.Option82, rec.Option82) &&

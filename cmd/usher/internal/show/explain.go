@@ -50,7 +50,7 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 	}
 	for _, l := range x.Leases {
-		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s until %s%s", l.IP, l.MAC, l.State, l.Expires.Local().Format(time.DateTime), ofPool(l.Pool))})
+		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s%s", l.IP, l.MAC, l.Standing(time.Now()), ofPool(l.Pool))})
 	}
 	for _, pr := range x.Problems {
 		rows = append(rows, []string{"problem", fmt.Sprintf("%s: %s", pr.Kind, pr.Detail)})
