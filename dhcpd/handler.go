@@ -141,10 +141,13 @@ func (h *handler) describe(now time.Time) {
 		Time: now, Outcome: d.Outcome, MAC: d.MAC, YourIP: d.YourIP,
 		Ifindex: h.r.Ifindex, Interface: p.Ingress.Name,
 		Device: d.Match.Loc.Device, Port: d.Match.Loc.Port, Repeat: h.repeat,
-		Source: netip.AddrPortFrom(p.From.Addr().Unmap(), p.From.Port()), VouchedBy: h.r.Trust.By, MatchedBy: d.Match.By,
+		Source: netip.AddrPortFrom(p.From.Addr().Unmap(), p.From.Port()), VouchedBy: h.r.Trust.By, MatchedBy: d.Match.By, Rule: d.Evidence.Rule,
 	}
 	if p.Err != nil {
 		h.ev.Detail = p.Err.Error()
+	}
+	if d.Evidence.By != v4.VoucherNone {
+		h.ev.VouchedBy = d.Evidence.By
 	}
 	if d.Rec.Pool != "" {
 		h.ev.Subscriber = d.Rec.Subscriber

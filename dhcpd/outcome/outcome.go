@@ -58,6 +58,7 @@ const (
 	UnknownVLAN
 	VLANShared
 	MatchDisagrees
+	MACElsewhere
 	PortFull
 	PortMACLimit
 	SubscriberUnclear
@@ -128,6 +129,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	UnknownVLAN:       {"unknown_vlan", "The interface is that of a VLAN, but the ERP binds no address to this VLAN, and none to the MAC of the client."},
 	VLANShared:        {"vlan_shared", "Several customers of the ERP are in the VLAN of this interface, so it cannot tell which one asks."},
 	MatchDisagrees:    {"match_disagrees", "The ways of dhcp.match that must agree name different addresses: for example, the ERP has the MAC on another port than option 82 names."},
+	MACElsewhere:      {"mac_elsewhere", "The ERP has the MAC for a line elsewhere: the client is at another port or VLAN that the ERP knows, or the line's lease is live at another one. A MAC alone takes nothing there."},
 	PortFull:          {"port_full", "Every address bound to this port, or to this MAC, is in use by another client, or the one that a pool gives its customer is."},
 	PortMACLimit:      {"port_mac_limit", "As many other clients as dhcp.max_macs_per_port allows have live leases, or offers of a pool, on this port."},
 	SubscriberUnclear: {"subscriber_unclear", "Several customers of the ERP without an address have this port or this MAC, and none of them alone the client's MAC, so nobody can say whose client it is."},

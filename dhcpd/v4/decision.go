@@ -28,14 +28,15 @@ const (
 
 // Decision is what to do about one request.
 type Decision struct {
-	Outcome outcome.Outcome
-	MAC     provision.MAC
-	Match   Match
-	Binding Binding         // of YourIP; none if a pool has it, or nobody
-	Port    uint64          // of a pool's client, as portKey has it
-	Pool    int             // place of the pool that YourIP is of, from 1; 0: none
-	Holder  provision.Owner // whom that pool keeps it for
-	YourIP  netip.Addr      // given, or for a NAK: what the client would get
+	Outcome  outcome.Outcome
+	Evidence Evidence
+	MAC      provision.MAC
+	Match    Match
+	Binding  Binding         // of YourIP; none if a pool has it, or nobody
+	Port     uint64          // of a pool's client, as portKey has it
+	Pool     int             // place of the pool that YourIP is of, from 1; 0: none
+	Holder   provision.Owner // whom that pool keeps it for
+	YourIP   netip.Addr      // given, or for a NAK: what the client would get
 
 	Reply wire.Reply       // Type 0: no answer
 	Lease *wire.LeaseReply // what is sent instead of Reply: the answer to a leasequery

@@ -52,12 +52,12 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.Outcome, c.d.Swap = outcome.Offer, c.differs(b.Line)
+		c.d.Outcome, c.d.Swap = outcome.Offer, c.differs(b.Line) && c.mayReport(b)
 		return
 	}
 	c.d.Outcome = outcome.Ack
 	r.CIAddr = c.r.P.CIAddr()
-	c.d.Report = c.differs(b.Line)
+	c.d.Report = c.differs(b.Line) && c.mayReport(b)
 	c.record(b, n)
 }
 
@@ -85,14 +85,11 @@ func (c *decider) record(b Binding, n *subnet) {
 		if old.MAC == rec.MAC {
 			rec.Start = old.Start
 		}
-		if !p.HasOption82() { // past the relay: where the client sits is known from before
+		if c.staysPut(&old, b) { // where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
-			// A client that has no address yet and came without a relay, or that has
-			// never come through one, is where its packet came in.
-			if !p.GIAddr().IsValid() && (!p.CIAddr().IsValid() || old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0) {
-				rec.GIAddr, rec.Ifindex, rec.Interface = netip.Addr{}, c.r.Ifindex, c.r.P.Ingress.Name
-			}
+		} else if !p.HasOption82() && c.comesFrom(&old) != placeOther {
+			rec.Option82 = old.Option82 // it is the same wire, which told more before
 		}
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
@@ -110,6 +107,23 @@ func (c *decider) record(b Binding, n *subnet) {
 		}
 	}
 	c.d.Rec = rec
+}
+
+// staysPut reports whether the place of a lease stays as it is when its client gets more time for it. A packet that
+// tells no line came past the relay, or says less than one before. One from a line where the client was
+// not found shows only that somebody there has its MAC.
+func (c *decider) staysPut(old *lease.Record, b Binding) bool {
+	p := &c.r.P
+	switch {
+	case p.HasOption82():
+		return c.byRecord && old.Live(c.now) && c.comesFrom(old) == placeOther
+	case p.GIAddr().IsValid():
+		return true
+	case !p.CIAddr().IsValid():
+		return false // it has no address yet, so it is on the wire that its packet came in on
+	}
+	direct := old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0 // it never came through a relay
+	return !direct || old.Live(c.now) && hasPort(b.Line) && c.comesFrom(old) == placeOther
 }
 
 // nak plans a refusal; b is what the client would get, none if nothing.

@@ -1,6 +1,7 @@
 package v4
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/usher-agent/usher/dhcpd/line"
@@ -35,6 +36,17 @@ func (v Voucher) String() string {
 
 // MarshalText implements encoding.TextMarshaler by String.
 func (v Voucher) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (v *Voucher) UnmarshalText(b []byte) error {
+	for x := range voucherEnd {
+		if x.String() == string(b) {
+			*v = x
+			return nil
+		}
+	}
+	return fmt.Errorf("voucher %q: no such one", b)
+}
 
 // Trust is what is thought of the way that a packet came, before anything is looked up for it.
 type Trust struct {
