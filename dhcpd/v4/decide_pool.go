@@ -241,7 +241,7 @@ func (c *decider) extendPool(rec *lease.Record) {
 	case b.Line != nil:
 		c.nak(outcome.NakWrongAddress, b)
 	case i < 0, c.cfg.pools[i].Kind != kind,
-		kind == PoolGuests && c.learnt(rec, past),
+		kind == PoolGuests && (c.learnt(rec, past) || !c.ownGuest(rec)),
 		!past && !c.near(&c.cfg.pools[i]): // a renewal past the relay does not tell the wire
 		c.nak(outcome.NakNotBound, Binding{})
 	default:
@@ -328,6 +328,9 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 			rec.Device, rec.Port = l.Device, l.Port
 		}
 	}
+	if p.Kind == PoolGuests && c.guest() != c.mac.Owner() {
+		rec.Key = c.guest()
+	}
 	c.d.Change = ChangePool
 	if old, known := c.leases.Get(a); known && old.MAC == rec.MAC && old.Pool == p.Name {
 		rec.Start = old.Start
@@ -381,22 +384,35 @@ func portKey(r *wire.RelayInfo, gi netip.Addr) uint64 {
 	if len(r.CircuitID) == 0 && len(r.RemoteID) == 0 {
 		return 0
 	}
-	h := uint64(14695981039346656037)
-	add := func(b ...byte) {
-		for _, x := range b {
-			h = (h ^ uint64(x)) * 1099511628211
-		}
-	}
-	add(byte(len(r.CircuitID)))
-	add(r.CircuitID...)
+	var h hash
+	h.add(byte(len(r.CircuitID)))
+	h.add(r.CircuitID...)
 	if len(r.RemoteID) > 0 {
-		add(r.RemoteID...)
+		h.add(r.RemoteID...)
 	} else if gi.IsValid() { // a circuit-id alone means something to its relay only
 		four := gi.As4()
-		add(four[:]...)
+		h.add(four[:]...)
 	}
-	return max(h, 1)
+	return h.sum()
 }
+
+// hash is FNV-1a of 64 bits, which costs no allocation. The zero value has nothing in it yet.
+type hash struct {
+	h     uint64
+	begun bool
+}
+
+func (x *hash) add(b ...byte) {
+	if !x.begun {
+		x.h, x.begun = 14695981039346656037, true
+	}
+	for _, c := range b {
+		x.h = (x.h ^ uint64(c)) * 1099511628211
+	}
+}
+
+// sum returns the hash, never zero.
+func (x *hash) sum() uint64 { return max(x.h, 1) }
 
 // PortOfLease is portKey for a lease.
 func PortOfLease(rec *lease.Record) uint64 {

@@ -207,6 +207,8 @@ func (m *matcher) comesFrom(rec *lease.Record) place {
 		return placeOther
 	}
 	switch vlan := m.cfg.line.Ingress(rec.Interface).VLAN; {
+	case rec.Interface == "" && !rec.GIAddr.IsValid() && len(rec.Option82) == 0:
+		return placeUnsure // nobody knows where it was given
 	case len(rec.Option82) > 0 && p.HasOption82():
 		if sameLine(p.Option82(), &p.Relay, rec.Option82) {
 			return placeSame

@@ -156,7 +156,7 @@ func (c *decider) holder(kind PoolKind) provision.Owner {
 	if kind == PoolSubscribers {
 		return c.d.Match.Vacant.Owner
 	}
-	return c.mac.Owner()
+	return c.guest()
 }
 
 // refuseVacant says why the client may not have an address of a pool of the kind for
