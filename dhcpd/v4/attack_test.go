@@ -53,7 +53,7 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 		{"from the same port of another switch", relayed, relayIP, port(provision.MAC{2, 9, 9, 9, 9, 9}, 40), nil, false, false},
 		{"past the relay from the address itself", relayed, netip.Addr{}, nil, from(host(201)), true, true},
 		{"past the relay from another address", relayed, netip.Addr{}, nil, from(host(202)), false, false},
-		{"past the relay from nowhere", relayed, netip.Addr{}, nil, nil, false, false},
+		{"past the relay from nowhere", relayed, netip.Addr{}, nil, from(netip.IPv4Unspecified()), false, false},
 		{"on its wire", direct, netip.Addr{}, nil, nil, true, true},
 		{"on another wire", direct, netip.Addr{}, nil, heardOn("eth1"), false, false},
 		{"through a relay, for a lease on our own wire", direct, relayIP, nil, nil, false, false},

@@ -7,34 +7,43 @@ import (
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-// elsewhere reports whether a line that was found by the client's MAC or identifier alone is not where the client is.
+// remoteness is why a line is not where the client is; zero: it may be.
+type remoteness uint8
+
+const (
+	awayLive  remoteness = iota + 1 // its lease is live elsewhere
+	awayKnown                       // the client is at another port or VLAN that the ERP knows
+)
+
+// elsewhere says whether a line that was found by the client's MAC or identifier alone is not where the client is.
 // They are what a client writes, so a line with a port, or a VLAN, is not given by them at another port, or VLAN, that the
 // ERP knows, nor anywhere else while its lease is live. Where option 82 cannot be read, or the ERP does not
 // have the port, nothing is known against the client.
-func (m *matcher) elsewhere(l *provision.Line) bool {
+func (m *matcher) elsewhere(l *provision.Line) remoteness {
 	loc := &m.loc
 	byPort := m.cfg.matches&MatchOption82 != 0 && hasPort(l)
 	byVLAN := m.cfg.matches&MatchVLAN != 0 && l.VLAN != 0
 	switch {
 	case !byPort && !byVLAN:
-		return false // it is found by MAC everywhere
+		return 0 // it is found by MAC everywhere
 	case byPort && loc.Lines.Len() > 0 && !isAmong(l, loc.Lines):
-		return true
+		return awayKnown
 	case byVLAN && loc.VLAN != 0 && loc.VLAN != l.VLAN:
 		if lines, _ := m.snap.ByVLAN(loc.VLAN); lines.Len() > 0 {
-			return true
+			return awayKnown
 		}
 	}
 	for ip := range l.Hosts4() {
 		if rec, ok := m.leases.Get(ip); ok && m.leftBehind(&rec) {
-			return true
+			return awayLive
 		}
 	}
-	if !l.Vacant() {
-		return false
+	if l.Vacant() {
+		if rec, live := m.ownerLease(l); live && m.leftBehind(&rec) {
+			return awayLive
+		}
 	}
-	rec, live := m.ownerLease(l)
-	return live && m.leftBehind(&rec)
+	return 0
 }
 
 // leftBehind reports whether a lease is the client's, live, and was given elsewhere than where the packet comes from.

@@ -42,7 +42,8 @@ const (
 	macOther                     // for another address
 	macFull                      // for addresses that other clients have
 	macVacant                    // for a subscriber without an address
-	macAway                      // for a line elsewhere: the client is at another port or VLAN that the ERP knows, or the line's lease is live at another one
+	macAway                      // for another port or VLAN, and the ERP knows the one that the client is at
+	macLive                      // for a port or VLAN whose lease is live elsewhere
 	nobody                       // nothing leads to anybody
 )
 
@@ -133,8 +134,10 @@ func (c *decider) claimOf(b Binding) claim {
 		by = macVacant
 	case m.failed == outcome.PortFull:
 		by = macFull
-	case m.failed == outcome.MACElsewhere:
+	case m.failed == outcome.MACElsewhere && m.away:
 		return macAway
+	case m.failed == outcome.MACElsewhere:
+		return macLive
 	default:
 		return nobody
 	}
@@ -187,18 +190,27 @@ func (c *decider) standsNow(msg message) standing {
 	return recKept
 }
 
-// comes says whether the packet comes from where the lease was given. What has no answer, a RELEASE or DECLINE, anybody can
-// send with another's MAC in it; what is not theirs is where it comes from.
-func (c *decider) comes() place {
-	if c.e.place == 0 {
-		c.e.place = c.comesFrom(&c.e.rec)
+// comes says whether the packet comes from where the lease was given. Anybody can write another's MAC into
+// a packet; what is not theirs is where it comes from.
+func (c *decider) comes(msg message) place {
+	if c.e.place != 0 {
+		return c.e.place
+	}
+	c.e.place = c.comesFrom(&c.e.rec)
+	switch rec := &c.e.rec; {
+	case c.e.place != placeOther || msg&(msgExtend|msgExtendAt) == 0:
+	case !rec.Live(c.now):
+		c.e.place = placeUnsure // it is nobody's place any more
+	case msg == msgExtendAt && rec.MAC == c.mac && c.loc.Lines.Len() == 0:
+		c.e.place = placeUnsure // a line that the ERP does not know is no proof of another one
 	}
 	return c.e.place
 }
 
 func (m *matcher) comesFrom(rec *lease.Record) place {
 	p := &m.r.P
-	fromItself := p.From.Addr().Unmap() == rec.IP
+	from := p.From.Addr().Unmap() // none: of Explain
+	fromItself := (!from.IsValid() || from == rec.IP) && !p.HasOption82() && (p.Ingress.VLAN == 0 || p.Ingress.Name == rec.Interface)
 	onWire := rec.Interface == "" || p.Ingress.Name == "" || rec.Interface == p.Ingress.Name
 	may := func(so bool) place {
 		if so {

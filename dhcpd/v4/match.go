@@ -27,6 +27,7 @@ type Match struct {
 	Lost    outcome.Outcome // why option 82 led to no port, if it was to; zero: it did
 	Vacant  *provision.Line // of a client without a binding; nil: it is on none
 	placed  bool            // it was found by a line that somebody vouches for
+	away    bool            // of outcome.MACElsewhere: the ERP knows the port or VLAN that the client is at
 	taken   bool            // what another client has leased for the vacant line is the client's: a new router on it
 }
 
@@ -73,8 +74,8 @@ func (m *matcher) find(hint netip.Addr) Match {
 			failed = v.failed
 		}
 		if c.n == 0 {
-			if c.away {
-				failed = outcome.MACElsewhere
+			if c.away != 0 {
+				failed, res.away = outcome.MACElsewhere, res.away || c.away == awayKnown
 			}
 			if failed == outcome.MACElsewhere || res.failed == outcome.UnknownClient && failed != 0 {
 				res.failed = failed
@@ -114,7 +115,7 @@ type candidates struct {
 	kind  MatchKind       // what a line must agree with
 	vlan  uint16          // of MatchVLAN
 	id    namedClient     // of MatchClientID
-	away  bool            // a line was left out because it is elsewhere
+	away  remoteness      // the most that a line was left out for
 	n     int             // how many bindings do
 	// placed: the client is where the lines belong, and not only says so. Another
 	// client that has the only binding then gave it up: a new router.
@@ -187,17 +188,16 @@ func (m *matcher) candidates(kind MatchKind) (c candidates, failed outcome.Outco
 func (m *matcher) agrees(c *candidates, b Binding) bool {
 	switch {
 	case c.kind&MatchMAC != 0 && b.MAC != m.mac,
-		c.kind&MatchVLAN != 0 && b.VLAN != c.vlan:
+		c.kind&MatchVLAN != 0 && b.VLAN != c.vlan,
+		c.kind&MatchClientID != 0 && c.id.ip.IsValid() && b.IP != c.id.ip,
+		c.kind&MatchClientID != 0 && !c.id.ip.IsValid() && b.MAC != c.id.mac:
 		return false
-	case !c.placed && m.elsewhere(b.Line):
-		c.away = true
-		return false
-	case c.kind&MatchClientID == 0:
+	case c.placed:
 		return true
-	case c.id.ip.IsValid():
-		return b.IP == c.id.ip
 	}
-	return b.MAC == c.id.mac
+	far := m.elsewhere(b.Line)
+	c.away = max(c.away, far)
+	return far == 0
 }
 
 // namedClient is what a client identifier names.

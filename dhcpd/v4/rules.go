@@ -34,6 +34,7 @@ const (
 	endLease                      // the lease ends
 	markLease                     // it is marked, and the address stays the client's until it would end anyway
 	noteIt                        // it is counted
+	leaveIt                       // nothing, because the lease is live elsewhere
 	ignoreIt                      // it is counted as none of ours
 )
 
@@ -54,7 +55,7 @@ var rules = [...]rule{
 
 	{name: "reboot_has", on: msgReboot, claim: hasIt, do: giveIt},
 	{name: "reboot_other", on: msgReboot, claim: hasOne, do: nakWrong},
-	{name: "reboot_full", on: msgReboot, claim: isFull | macAway, do: stay},
+	{name: "reboot_full", on: msgReboot, claim: isFull | macAway | macLive, do: stay},
 	{name: "reboot_none", on: msgReboot, do: usePool},
 
 	{name: "extend_line_taken", on: msgExtendAt, record: recOther, claim: hasIt, do: nakOther},
@@ -62,6 +63,8 @@ var rules = [...]rule{
 	{name: "extend_line_other", on: msgExtendAt, claim: hasOne, do: nakWrong},
 	{name: "extend_line_full", on: msgExtendAt, claim: isFull, do: nakOther},
 	{name: "extend_line_away", on: msgExtendAt, claim: macAway, do: nakNotBound},
+	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept, place: placeOther, do: leaveIt},
+	{name: "extend_pool_elsewhere", on: msgExtend, record: recPool, place: placeOther, do: leaveIt},
 	{name: "extend_pool", on: msgExtendAt | msgExtend, record: recPool, do: usePool},
 	{name: "extend_taken", on: msgExtendAt | msgExtend, record: recOther, do: nakOther},
 	{name: "extend_kept", on: msgExtendAt | msgExtend, record: recKept, do: giveIt},
@@ -110,7 +113,7 @@ func (c *decider) rule(msg message) {
 	for i := range rules {
 		r := &rules[i]
 		if r.on&msg == 0 || r.record != 0 && r.record&c.stands(msg) == 0 ||
-			r.claim != 0 && r.claim&c.claims(msg) == 0 || r.place != 0 && r.place&c.comes() == 0 {
+			r.claim != 0 && r.claim&c.claims(msg) == 0 || r.place != 0 && r.place&c.comes(msg) == 0 {
 			continue
 		}
 		c.d.Evidence.Rule, c.byRecord = Rule(i+1), r.record == recKept
@@ -144,6 +147,9 @@ func (c *decider) follow(do action, msg message) {
 		} else {
 			c.decline(&c.e.rec)
 		}
+	case leaveIt:
+		c.d.YourIP, c.d.Binding = c.e.at, c.bound(c.e.at)
+		c.end(outcome.MACElsewhere)
 	case noteIt:
 		c.d.YourIP, c.d.Binding = c.e.at, c.bound(c.e.at)
 		c.end(outcome.Declined)

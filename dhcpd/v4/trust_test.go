@@ -167,6 +167,6 @@ func TestUntrustedOption82(t *testing.T) {
 		rec := bound(host(21), stranger, 2)
 		rec.Device, rec.Port, rec.Option82, rec.GIAddr = 1, 2, port(switch1, 2), relayIP
 		q := wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Option82: port(switch1, 2)}
-		assert.Equal(t, "release_unknown", told(run(t, q, leases(rec), only)))
+		assert.Equal(t, "release_unknown", told(run(t, q, leases(rec), only, func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(host(77), 68) })))
 	})
 }
