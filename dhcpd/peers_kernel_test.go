@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -98,6 +99,34 @@ func (e *learningERP) written() []provision.MACReport {
 	return slices.Clone(e.writes)
 }
 
+// allEvents keeps every packet's event, those too that the event log leaves out in a flood.
+type allEvents struct {
+	mu   sync.Mutex // guards list
+	list []Event
+}
+
+func (l *allEvents) Packet(e *Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var c Event
+	c.copyFrom(e)
+	l.list = append(l.list, c)
+}
+
+func (l *allEvents) Commit(int, time.Duration, error) {}
+
+// of returns the first event of a transaction; nil: it has not come.
+func (l *allEvents) of(id dhcpv4.TransactionID) *Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.list, func(e Event) bool { return e.XID == binary.BigEndian.Uint32(id[:]) })
+	if i < 0 {
+		return nil
+	}
+	e := l.list[i]
+	return &e
+}
+
 // district is a router with a running server, and what is around it.
 type district struct {
 	t      *testing.T
@@ -112,7 +141,8 @@ type district struct {
 
 	// From serve on.
 	erp    *learningERP
-	events *EventLog
+	events *EventLog // what operators see
+	all    allEvents
 	leases *lease.Table
 	box    *outbox.Outbox
 	server *Server
@@ -235,7 +265,7 @@ func (d *district) serve(opts Options, in provision.Input) {
 	require.NoError(d.t, err)
 	journal.Reports = d.box
 	d.server, err = New(opts, Deps{
-		Snapshot: d.erp.snap.Load, Leases: d.leases, Journal: journal, Observer: d.events, Links: watchIn(d.t, d.router.Namespace),
+		Snapshot: d.erp.snap.Load, Leases: d.leases, Journal: journal, Observer: Observers{d.events, &d.all}, Links: watchIn(d.t, d.router.Namespace),
 	})
 	require.NoError(d.t, err)
 	require.NoError(d.t, d.router.Do(d.server.Listen))
@@ -356,7 +386,8 @@ func peersOptions(relays ...netip.Addr) Options {
 	for _, a := range relays {
 		opts.Relays = append(opts.Relays, netip.PrefixFrom(a, 32))
 	}
-	opts.TrustedInterfaces = []string{"core0"}
+	opts.CheckRelaySource = line.SourceListed
+	opts.SubscriberInterfaces, opts.TrustedInterfaces = []string{"cust*"}, []string{line.NoInterface}
 	for _, gw := range []netip.Addr{gatewayIP, host(1)} {
 		opts.Subnets = append(opts.Subnets, v4.Subnet{
 			Prefix: netip.PrefixFrom(gw, 24).Masked(), Gateway: gw, LeaseTime: 10 * time.Minute, RenewTime: 2 * time.Second, RebindTime: 9 * time.Minute,
@@ -690,7 +721,7 @@ func TestKernelHonestPeers(t *testing.T) {
 		d.serve(opts, erpOf(netip.Addr{}, homeDirectIP, neighbourDirect))
 		d.lives(d.home, homeDirectIP)
 		for _, o := range []outcome.Outcome{outcome.Offer, outcome.Ack} {
-			d.sees("the switch's words", func(e Event) bool {
+			d.sees("the switch's word", func(e Event) bool {
 				return e.Outcome == o && !e.GIAddr.IsValid() && e.Interface == "cust0" && e.Port == 2 && string(e.Option82) == string(port(switch1, 2))
 			})
 		}
@@ -699,6 +730,66 @@ func TestKernelHonestPeers(t *testing.T) {
 		})
 		d.settles(homeDirectIP, homeMAC, 1)
 	})
+
+	// Nobody said that its option 82 is to be believed, and no way of matching needs it: a
+	// renewal is answered as if it were not there, and carries it back.
+	t.Run("a switch that begins to snoop on an interface that is not trusted", func(t *testing.T) {
+		t.Parallel()
+		d := newSwitched(t, "unasked")
+		var snoops atomic.Bool
+		(&accessSwitch{uplink: "uplink", snoop: func(name string) []byte {
+			if !snoops.Load() {
+				return nil
+			}
+			return snoopedPort(name)
+		}}).run(t, d.access, "port2", "port3")
+		erp := erpOf(netip.Addr{}, homeDirectIP, neighbourDirect)
+		erp.Lines[0].MAC = homeMAC
+		d.serve(peersOptions(), erp)
+		tap := d.tap("cust0")
+		p := d.movesIn(d.home, homeDirectIP)
+		snoops.Store(true)
+		d.eventually("a renewal with option 82 is answered", func() bool {
+			d.renews(p, homeDirectIP)
+			return slices.ContainsFunc(d.seen(), func(e Event) bool {
+				return e.Outcome == outcome.Ack && e.ClientIP == homeDirectIP && string(e.Option82) == string(port(switch1, 2))
+			})
+		})
+		require.NotEmpty(t, slices.DeleteFunc(tap.sent(t), func(p *dhcpv4.DHCPv4) bool {
+			return p.MessageType() != dhcpv4.MessageTypeAck || string(p.Options.Get(dhcpv4.OptionRelayAgentInformation)) != string(port(switch1, 2))
+		}), "it is echoed")
+		rec, _ := d.leases.Get(homeDirectIP)
+		require.Empty(t, rec.Option82, "and not believed")
+		d.leaves(d.home, p, homeDirectIP)
+		d.settles(homeDirectIP, homeMAC, 0)
+	})
+}
+
+// tap hears what comes and goes on an interface of the router.
+type tap struct{ *probe.Tap }
+
+func (d *district) tap(name string) tap {
+	d.t.Helper()
+	var x tap
+	require.NoError(d.t, d.router.Do(func() (err error) { x.Tap, err = probe.OpenTap(name); return err }))
+	d.t.Cleanup(func() { _ = x.Close() })
+	return x
+}
+
+// sent returns the messages that the router has sent since the last call.
+func (x tap) sent(t *testing.T) []*dhcpv4.DHCPv4 {
+	t.Helper()
+	var out []*dhcpv4.DHCPv4
+	for { // what was sent waits in the kernel
+		p, err := x.Receive(time.Now().Add(10 * time.Millisecond))
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return out
+		}
+		require.NoError(t, err)
+		if m, err := dhcpv4.FromBytes(p.Payload); err == nil && p.Sent {
+			out = append(out, m)
+		}
+	}
 }
 
 // snoopedPort is the option 82 that the switch of these tests inserts.
