@@ -127,6 +127,28 @@ func (l *allEvents) of(id dhcpv4.TransactionID) *Event {
 	return &e
 }
 
+// last returns the newest event; the zero value if there is none.
+func (l *allEvents) last() Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.list) == 0 {
+		return Event{}
+	}
+	return l.list[len(l.list)-1]
+}
+
+// since counts the events from a time on.
+func (l *allEvents) since(at time.Time) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.list {
+		if !l.list[i].Time.Before(at) {
+			n++
+		}
+	}
+	return n
+}
+
 // district is a router with a running server, and what is around it.
 type district struct {
 	t      *testing.T
@@ -459,6 +481,23 @@ func (d *district) bridgePorts() {
 		"addr add 198.51.100.1/24 dev br0", "link set dev br0 up")
 }
 
+// dnsmasq starts the switch's relay.
+func (d *district) dnsmasq() {
+	d.t.Helper()
+	d.start("DHCP relay from "+gatewayIP.String(), d.access, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0",
+		"--log-facility=-", "--pid-file=", "--user=root", "--log-dhcp", "--dhcp-relay="+gatewayIP.String()+","+coreIP.String())
+}
+
+// node joins a machine to the router that asks for leases.
+func (d *district) node() *lab.Host {
+	d.t.Helper()
+	node := d.host("node")
+	d.wire(node, "eth0", d.router, "node0")
+	d.ip(d.router, "addr add 203.0.113.193/30 dev node0")
+	d.ip(node, "addr add 203.0.113.194/30 dev eth0")
+	return node
+}
+
 // newChain puts a second relay between switch and router: giaddr is the first
 // one's, the source is the second one's.
 func newChain(t *testing.T, name string) *district {
@@ -471,6 +510,13 @@ func newChain(t *testing.T, name string) *district {
 		"route add 198.51.100.0/24 via 203.0.113.131", "route add default via 203.0.113.5")
 	d.ip(d.router, "addr add 203.0.113.5/25 dev core0", "route add 198.51.100.0/24 via 203.0.113.11", "route add 203.0.113.128/25 via 203.0.113.11")
 	return d
+}
+
+// relayChain starts the relays of a chain.
+func (d *district) relayChain() {
+	d.t.Helper()
+	d.relay(d.second, "-m", "forward", "-id", "downlink", "-iu", "uplink", coreIP.String())
+	d.relayOnPorts("uplink", secondIP)
 }
 
 // chainOptions serve the customers behind both. The second relay is listed with its address
@@ -536,6 +582,14 @@ func newPair(t *testing.T, name string) *district {
 	d.ip(d.router, "addr add 203.0.113.5/24 dev core0", "addr add 192.0.2.1/24 dev cust0",
 		"route add 198.51.100.0/24 via 203.0.113.11", "route add 198.51.100.2/32 via 203.0.113.12", "route add 198.51.100.3/32 via 203.0.113.13")
 	return d
+}
+
+// relayPair starts the relays of a pair.
+func (d *district) relayPair() {
+	d.t.Helper()
+	for _, h := range d.pair {
+		d.relay(h, "-a", "-id", "lan0", "-iu", "core0", coreIP.String())
+	}
 }
 
 // pairOptions serve the customers behind a pair: both of it call their wire lan0.
@@ -611,8 +665,7 @@ func TestKernelHonestPeers(t *testing.T) {
 		erp := erpOf(gatewayIP, homeIP, neighbourIP)
 		erp.Lines[0].MAC = homeMAC
 		d.serve(peersOptions(gatewayIP), erp)
-		d.start("DHCP relay from "+gatewayIP.String(), d.access, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0",
-			"--log-facility=-", "--pid-file=", "--user=root", "--log-dhcp", "--dhcp-relay="+gatewayIP.String()+","+coreIP.String())
+		d.dnsmasq()
 		d.lives(d.home, homeIP)
 		d.sees("the relay's packets", func(e Event) bool {
 			return e.Outcome == outcome.Offer && e.GIAddr == gatewayIP && len(e.Option82) == 0
@@ -624,8 +677,7 @@ func TestKernelHonestPeers(t *testing.T) {
 		t.Parallel()
 		d := newChain(t, "chain")
 		d.serve(chainOptions(), erpOf(gatewayIP, homeIP, neighbourIP))
-		d.relay(d.second, "-m", "forward", "-id", "downlink", "-iu", "uplink", coreIP.String())
-		d.relayOnPorts("uplink", secondIP)
+		d.relayChain()
 		d.lives(d.home, homeIP)
 		d.sees("the first relay's words", func(e Event) bool {
 			return e.Outcome == outcome.Offer && e.GIAddr == gatewayIP && string(e.Option82) == circuit("port2")
@@ -641,9 +693,7 @@ func TestKernelHonestPeers(t *testing.T) {
 		d.serve(pairOptions(), erpOf(gatewayIP, homeIP, neighbourIP))
 		first := d.keepalived(d.pair[0], 200)
 		d.keepalived(d.pair[1], 100)
-		for _, h := range d.pair {
-			d.relay(h, "-a", "-id", "lan0", "-iu", "core0", coreIP.String())
-		}
+		d.relayPair()
 		d.holdsGateway(d.pair[0])
 		p := d.movesIn(d.home, homeIP)
 		for _, o := range []outcome.Outcome{outcome.Offer, outcome.Ack} {
@@ -681,10 +731,7 @@ func TestKernelHonestPeers(t *testing.T) {
 	t.Run("an access node that asks for leases", func(t *testing.T) {
 		t.Parallel()
 		d, opts := relaysItself(t, "node")
-		node := d.host("node")
-		d.wire(node, "eth0", d.router, "node0")
-		d.ip(d.router, "addr add 203.0.113.193/30 dev node0")
-		d.ip(node, "addr add 203.0.113.194/30 dev eth0")
+		node := d.node()
 		opts.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(nodeIP, 32)}
 		d.serve(opts, erpOf(gatewayIP, homeIP, neighbourIP))
 		d.relayOnPorts("uplink", coreIP)
@@ -746,7 +793,7 @@ func TestKernelHonestPeers(t *testing.T) {
 		erp := erpOf(netip.Addr{}, homeDirectIP, neighbourDirect)
 		erp.Lines[0].MAC = homeMAC
 		d.serve(peersOptions(), erp)
-		tap := d.tap("cust0")
+		tap := d.tap(t, "cust0")
 		p := d.movesIn(d.home, homeDirectIP)
 		snoops.Store(true)
 		d.eventually("a renewal with option 82 is answered", func() bool {
@@ -768,11 +815,11 @@ func TestKernelHonestPeers(t *testing.T) {
 // tap hears what comes and goes on an interface of the router.
 type tap struct{ *probe.Tap }
 
-func (d *district) tap(name string) tap {
-	d.t.Helper()
+func (d *district) tap(t *testing.T, name string) tap {
+	t.Helper()
 	var x tap
-	require.NoError(d.t, d.router.Do(func() (err error) { x.Tap, err = probe.OpenTap(name); return err }))
-	d.t.Cleanup(func() { _ = x.Close() })
+	require.NoError(t, d.router.Do(func() (err error) { x.Tap, err = probe.OpenTap(name); return err }))
+	t.Cleanup(func() { _ = x.Close() })
 	return x
 }
 
