@@ -263,6 +263,27 @@ func TestKernelImpostors(t *testing.T) {
 		d.movesIn(d.home, homeIP)
 	})
 
+	// That the relay's addresses are listed one by one is nothing to those who are on another wire.
+	t.Run("of a relay that is listed by itself", func(t *testing.T) {
+		t.Parallel()
+		d, opts := relaysItself(t, "xalone")
+		d.node()
+		opts.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(nodeIP, 32)}
+		d.serve(opts, erpOf(gatewayIP, homeIP, neighbourIP))
+		d.relayOnPorts("uplink", coreIP)
+		v := d.gets(d.home, homeIP)
+		beside := d.macOf(d.router, "cust0")
+		for _, x := range []impostor{
+			{name: "from its address", at: d.tenant, via: beside, from: from(uplinkIP, 67), to: coreIP, giaddr: gatewayIP, want: inside},
+			{name: "from its other address", at: d.tenant, via: beside, from: from(gatewayIP, 67), to: coreIP, giaddr: gatewayIP, want: inside},
+			{name: "of an access node", at: d.tenant, via: beside, from: from(nodeIP, 67), to: coreIP, giaddr: nodeIP, asks: true, want: inside},
+		} {
+			x.opt82 = circuit("port2")
+			d.withstands(x, v)
+		}
+		d.movesIn(d.home, homeIP)
+	})
+
 	t.Run("of dnsmasq", func(t *testing.T) {
 		t.Parallel()
 		d, _ := relaysItself(t, "xdnsmasq")
