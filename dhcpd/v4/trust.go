@@ -109,7 +109,7 @@ func poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome.Outcome {
 		giAlone, fromAlone = giAlone || cfg.queriesAlone(gi), fromAlone || cfg.queriesAlone(from)
 	}
 	switch {
-	case giAlone && fromAlone:
+	case giAlone && fromAlone && !(r.P.Ingress.Customers && elsewhere(r.On, from)):
 		return 0
 	case r.OwnFrom && !fromAlone:
 		return outcome.RelayNoSource
@@ -119,6 +119,21 @@ func poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome.Outcome {
 		return outcome.RelayInterface
 	}
 	return 0
+}
+
+// elsewhere reports whether an address is in none of the networks of an interface. Of an interface
+// without a network nobody can tell.
+func elsewhere(on *provision.Interface, a netip.Addr) bool {
+	numbered := false
+	if on != nil {
+		for _, p := range on.Addrs {
+			if p.Contains(a) {
+				return false
+			}
+			numbered = numbered || !p.IsSingleIP()
+		}
+	}
+	return numbered
 }
 
 // isSubscriber reports whether the ERP binds an address, or it is of a pool.
