@@ -46,7 +46,11 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 		rows = append(rows, []string{"acl", access})
 		if b.Report != nil {
-			rows = append(rows, []string{"report", fmt.Sprintf("%s waits to be told to the ERP (%d attempts)", b.Report.MAC, b.Report.Attempts)})
+			text := fmt.Sprintf("%s waits to be told to the ERP (%d attempts)", b.Report.MAC, b.Report.Attempts)
+			if b.Report.Damped {
+				text = fmt.Sprintf("%s is told to the ERP at %s, unless another client has the address then: the ERP was told of another change within the hour", b.Report.MAC, b.Report.NextTry.Local().Format(time.DateTime))
+			}
+			rows = append(rows, []string{"report", text})
 		}
 	}
 	for _, l := range x.Leases {
