@@ -36,7 +36,9 @@ func TestChangesOfAnAddressWaitAnHour(t *testing.T) {
 		pass(10 * time.Minute)
 		o.put(t, 1, 3)
 		assert.Empty(t, o.erp.take())
-		e := o.Status(1).Entries[0]
+		waits := o.Status(1).Entries
+		require.Len(t, waits, 1)
+		e := waits[0]
 		assert.True(t, e.Damped)
 		assert.Equal(t, begin.Add(DampTime).UnixMilli(), e.NextTry.UnixMilli())
 		pass(10 * time.Minute)

@@ -61,6 +61,9 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	}
 	if x.Would != nil {
 		rows = append(rows, []string{"now", fmt.Sprintf("a DISCOVER would end in %s: %s", x.Would.Outcome, x.Would.Text)})
+		if w := x.Would; !w.Rival.IsZero() {
+			rows = append(rows, []string{"", fmt.Sprintf("%s has %s; %s may have it from %s on", w.Rival, w.YourIP, w.MAC, w.Until.Local().Format(time.DateTime))})
+		}
 		if how := matchedBy(x.Would); how != "" {
 			rows = append(rows, []string{"found by", how})
 		}
@@ -76,7 +79,11 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 	}
 	for _, e := range x.Events {
-		rows = append(rows, []string{"packet", fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))})
+		text := fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))
+		if !e.Rival.IsZero() {
+			text += fmt.Sprintf("  %s has it, %s wants it", e.Rival, e.MAC)
+		}
+		rows = append(rows, []string{"packet", text})
 	}
 	return cli.Table(w, rows)
 }
