@@ -96,6 +96,8 @@ type WouldView struct {
 	Port   uint32             `json:"port,omitempty"`
 	YourIP netip.Addr         `json:"your_ip,omitzero"`
 	Via    string             `json:"via,omitempty"`
+	Rival  provision.MAC      `json:"rival,omitzero"` // who has your_ip and keeps it until Until at least
+	Until  time.Time          `json:"until,omitzero"`
 }
 
 // errQuery is an error of whoever asks.

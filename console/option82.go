@@ -112,7 +112,7 @@ func (d *Deps) wouldOf(q dhcpd.Query) WouldView {
 	return WouldView{
 		MAC: q.MAC, Option82: q.Option82, Relay: q.GIAddr, Outcome: a.Outcome.String(), Text: a.Outcome.Explain(),
 		Advice: advice(a.Outcome), MatchedBy: a.MatchedBy, Circuit: a.Circuit, Remote: a.Remote, RelaySays: a.Relay, Profile: a.Profile, Fault: a.Fault,
-		Device: a.Device, Port: a.Port, YourIP: a.YourIP, Via: a.Via,
+		Device: a.Device, Port: a.Port, YourIP: a.YourIP, Via: a.Via, Rival: a.Rival, Until: a.Until,
 		Interface: q.Interface, VLAN: a.VLAN, ClientID: a.ClientID,
 	}
 }

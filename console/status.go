@@ -74,6 +74,7 @@ type EventView struct {
 	Port        uint32                 `json:"port,omitempty"`
 	Option82    lease.Hex              `json:"option82,omitempty"`
 	ClientID    string                 `json:"client_id,omitempty"` // in words
+	Rival       provision.MAC          `json:"rival,omitzero"`      // who has the address that MAC wants
 	XID         uint32                 `json:"xid"`
 
 	LatencySeconds float64 `json:"latency_seconds"`
@@ -94,7 +95,7 @@ func viewEvent(e *dhcpd.Event, s *provision.Snapshot) EventView {
 		Time: e.Time, Type: e.Type.String(), Outcome: e.Outcome.String(), Text: e.Outcome.Explain(),
 		Advice: advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
 		MAC: e.MAC, ClientIP: e.ClientIP, RequestedIP: e.RequestedIP, YourIP: e.YourIP, Relay: e.GIAddr,
-		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port,
+		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port, Rival: e.Rival,
 		Option82: e.Option82, ClientID: wire.DescribeClientID(e.ClientID), XID: e.XID, LatencySeconds: e.Latency.Seconds(),
 	}
 	if d := s.Device(e.Device); d != nil {
@@ -221,6 +222,8 @@ func advice(o outcome.Outcome) string {
 		return "Compare the MAC, the port and the VLAN of the address in the ERP with those of the packet."
 	case outcome.PortMACLimit:
 		return "Ask who else is on this port; wait for their leases to end, or raise dhcp.max_macs_per_port."
+	case outcome.TakeoverDamped:
+		return "Find out which of the two devices is to have the address and take the other off the line, or give the subscriber a second address in the ERP."
 	case outcome.MACRefused:
 		return "Give the address its new MAC in the ERP if the customer has a new router."
 	case outcome.MACReported:

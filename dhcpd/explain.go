@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
@@ -42,7 +43,9 @@ type Explanation struct {
 	Via        string                 `json:"via"`             // relay, unicast, broadcast, frame, or none
 	Swap       bool                   `json:"swap"`            // the ERP has another MAC: the ACK would be reported
 	Lease      *lease.Record          `json:"lease,omitempty"` // record of YourIP
-	Pool       string                 `json:"pool,omitempty"`  // that YourIP is of; empty: the ERP binds it
+	Rival      provision.MAC          `json:"rival,omitzero"`  // who has YourIP, and may keep it until Until: of outcome.TakeoverDamped
+	Until      time.Time              `json:"until,omitzero"`
+	Pool       string                 `json:"pool,omitempty"` // that YourIP is of; empty: the ERP binds it
 }
 
 // explainXID is the transaction id of hypothetical packets; they never leave the process.
@@ -87,6 +90,8 @@ func (s *Server) Explain(q Query) Explanation {
 		Port:      d.Match.Loc.Port,
 		ServerID:  d.Reply.ServerID,
 		Via:       d.Way.String(),
+		Rival:     d.Rival,
+		Until:     d.Until,
 	}
 	if d.Pool > 0 {
 		e.Pool = gen.pools.all[d.Pool-1].Name

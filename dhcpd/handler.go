@@ -30,6 +30,7 @@ type handler struct {
 	links  *interfaces // nil in tests without sockets: every interface is served
 	limit  *limiter
 	prober *prober // nil: offers leave at once
+	fights fights
 
 	// Of the packet at hand; the memory is used again for the next one.
 	snap   *provision.Snapshot
@@ -52,6 +53,9 @@ func (h *handler) handle(now time.Time, g socket.Datagram) {
 	h.enter(now, gen)
 	h.decide(now, gen)
 	h.describe(now)
+	if h.d.Outcome == outcome.TakeoverDamped {
+		h.fights.log(h.s.log, &h.ev, h.d.Until)
+	}
 	h.answer(gen)
 	if h.apply(now, gen) {
 		return // the committer or the prober sends the reply and reports the outcome
@@ -140,7 +144,7 @@ func (h *handler) describe(now time.Time) {
 	h.ev = Event{
 		Time: now, Outcome: d.Outcome, MAC: d.MAC, YourIP: d.YourIP,
 		Ifindex: h.r.Ifindex, Interface: p.Ingress.Name,
-		Device: d.Match.Loc.Device, Port: d.Match.Loc.Port, Repeat: h.repeat,
+		Device: d.Match.Loc.Device, Port: d.Match.Loc.Port, Repeat: h.repeat, Rival: d.Rival,
 		Source: netip.AddrPortFrom(p.From.Addr().Unmap(), p.From.Port()), VouchedBy: h.r.Trust.By, MatchedBy: d.Match.By, Rule: d.Evidence.Rule,
 	}
 	if p.Err != nil {

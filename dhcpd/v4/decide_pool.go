@@ -103,6 +103,9 @@ func (c *decider) discoverPool() {
 	switch {
 	case refused == outcome.NakOtherClient: // a DISCOVER has no NAK
 		c.end(outcome.PortFull)
+	case refused == outcome.TakeoverDamped:
+		c.d.Pool, c.d.YourIP = bestPool+1, best
+		c.end(refused)
 	case refused != 0:
 		c.end(refused)
 	case c.cfg.rapidCommit && c.r.P.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
@@ -181,8 +184,8 @@ func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 	switch o := c.refuseVacant(kind, a); o {
 	case 0:
 		c.grantPool(wire.Ack, kind, i, a)
-	case outcome.NakOtherClient:
-		c.nak(o, Binding{})
+	case outcome.NakOtherClient, outcome.TakeoverDamped:
+		c.nak(outcome.NakOtherClient, Binding{})
 	default:
 		c.end(o)
 	}
@@ -332,7 +335,11 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 		rec.Key = c.guest()
 	}
 	c.d.Change = ChangePool
-	if old, known := c.leases.Get(a); known && old.MAC == rec.MAC && old.Pool == p.Name {
+	old, known := c.leases.Get(a)
+	if known {
+		rec.Prior = c.prior(&old)
+	}
+	if known && old.MAC == rec.MAC && old.Pool == p.Name {
 		rec.Start = old.Start
 		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() { // past the relay
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr

@@ -2,6 +2,7 @@ package v4
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -37,6 +38,9 @@ type Decision struct {
 	Pool     int             // place of the pool that YourIP is of, from 1; 0: none
 	Holder   provision.Owner // whom that pool keeps it for
 	YourIP   netip.Addr      // given, or for a NAK: what the client would get
+
+	Rival provision.MAC // who has the address that the client wants: of outcome.TakeoverDamped and outcome.NakOtherClient
+	Until time.Time     // of a take-over that was put off: when the client may have the address
 
 	Reply wire.Reply       // Type 0: no answer
 	Lease *wire.LeaseReply // what is sent instead of Reply: the answer to a leasequery

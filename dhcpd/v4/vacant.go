@@ -170,6 +170,8 @@ func (c *decider) refuseVacant(kind PoolKind, a netip.Addr) outcome.Outcome {
 	switch {
 	case known && rec.Live(c.now) && (rec.Key != l.Owner || rec.Subscriber != l.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
 		return outcome.NakOtherClient
+	case known && c.damped(&rec, c.cfg.pools[c.cfg.PoolOf(a)].t1):
+		return outcome.TakeoverDamped
 	case c.cfg.maxMACs > 0 && c.vacantCrowded(l):
 		return outcome.PortMACLimit
 	}

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"testing"
 	"time"
@@ -117,4 +118,20 @@ func TestCommitDoesNotUndoWhatCameInTheSameTick(t *testing.T) {
 			assert.Equal(t, StateReleased, got.State)
 		})
 	}
+}
+
+// From whom an address was taken is for the memory and for people: no stored form has it.
+func TestPriorIsNotStored(t *testing.T) {
+	rec := testRecord(ip7)
+	plain := encode(nil, &rec)
+	rec.Prior = mac2
+	assert.Equal(t, plain, encode(nil, &rec))
+	text, err := json.Marshal(rec)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), `"prior":"00:00:5e:00:53:02"`)
+	tab := New()
+	tab.Store(rec)
+	require.True(t, tab.Renew(ip7, mac1, testNow, testNow.Add(2*time.Hour)))
+	got, _ := tab.Get(ip7)
+	assert.Equal(t, mac2, got.Prior, "a renewal keeps it")
 }

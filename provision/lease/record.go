@@ -90,9 +90,12 @@ type Record struct {
 	Pool       string                 `json:"pool,omitempty"` // it was given from; empty: the ERP binds the address
 	Key        provision.Owner        `json:"key,omitzero"`   // the vacant Line that the pool keeps it for; zero: it keeps it for MAC
 	State      State                  `json:"state"`
-	Start      time.Time              `json:"start"`   // first ACK of this client for this address
-	Renewed    time.Time              `json:"renewed"` // newest ACK, or the RELEASE or DECLINE after it
-	Expires    time.Time              `json:"expires"`
+	// Prior is the client that had the address when this one got it, its lease still
+	// bound; zero: none had, or nobody knows: it is not stored, so a restart forgets it.
+	Prior   provision.MAC `json:"prior,omitzero"`
+	Start   time.Time     `json:"start"`   // first ACK of this client for this address
+	Renewed time.Time     `json:"renewed"` // newest ACK, or the RELEASE or DECLINE after it
+	Expires time.Time     `json:"expires"`
 }
 
 // Holder returns whom a pool keeps the address for: a vacant line, else a client by its MAC.

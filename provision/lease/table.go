@@ -83,7 +83,7 @@ func (t *Table) skip(err error) {
 // Skipped tells how many stored records Open could not read, and the reasons of the first ones.
 func (t *Table) Skipped() (n int, examples []string) { return t.bad, t.skipped }
 
-// Get gives the record of an address, live or not.
+// Get gives the record of an address, live or not; a zero one and false if there is none.
 func (t *Table) Get(ip netip.Addr) (Record, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

@@ -35,3 +35,20 @@ func Settled(snapshot func() *provision.Snapshot, leases Leases) func(provision.
 		return ok && rec.Live(time.Now()) || b != nil && b.MAC != r.MAC && b.MAC != r.ARP.Silent
 	}
 }
+
+// Changes returns what says that the ERP has another MAC than a report tells, for Options.
+func Changes(snapshot func() *provision.Snapshot) func(provision.MACReport) bool {
+	return func(r provision.MACReport) bool {
+		l := snapshot().ByIP(r.IP)
+		return l != nil && !l.MAC.IsZero() && l.MAC != r.MAC
+	}
+}
+
+// Overtaken returns what says that another client than that of a report has the address by
+// now, for Options.
+func Overtaken(leases Leases) func(provision.MACReport) bool {
+	return func(r provision.MACReport) bool {
+		rec, ok := leases.Get(r.IP)
+		return ok && rec.MAC != r.MAC && rec.Live(time.Now())
+	}
+}

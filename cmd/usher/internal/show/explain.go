@@ -46,7 +46,11 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 		rows = append(rows, []string{"acl", access})
 		if b.Report != nil {
-			rows = append(rows, []string{"report", fmt.Sprintf("%s waits to be told to the ERP (%d attempts)", b.Report.MAC, b.Report.Attempts)})
+			text := fmt.Sprintf("%s waits to be told to the ERP (%d attempts)", b.Report.MAC, b.Report.Attempts)
+			if b.Report.Damped {
+				text = fmt.Sprintf("%s is told to the ERP at %s, unless another client has the address then: the ERP was told of another change within the hour", b.Report.MAC, b.Report.NextTry.Local().Format(time.DateTime))
+			}
+			rows = append(rows, []string{"report", text})
 		}
 	}
 	for _, l := range x.Leases {
@@ -57,6 +61,9 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	}
 	if x.Would != nil {
 		rows = append(rows, []string{"now", fmt.Sprintf("a DISCOVER would end in %s: %s", x.Would.Outcome, x.Would.Text)})
+		if w := x.Would; !w.Rival.IsZero() {
+			rows = append(rows, []string{"", fmt.Sprintf("%s has %s; %s may have it from %s on", w.Rival, w.YourIP, w.MAC, w.Until.Local().Format(time.DateTime))})
+		}
 		if how := matchedBy(x.Would); how != "" {
 			rows = append(rows, []string{"found by", how})
 		}
@@ -72,7 +79,11 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 	}
 	for _, e := range x.Events {
-		rows = append(rows, []string{"packet", fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))})
+		text := fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))
+		if !e.Rival.IsZero() {
+			text += fmt.Sprintf("  %s has it, %s wants it", e.Rival, e.MAC)
+		}
+		rows = append(rows, []string{"packet", text})
 	}
 	return cli.Table(w, rows)
 }
