@@ -14,11 +14,11 @@ import (
 // decider holds the arguments of one decision.
 type decider struct {
 	matcher
-	d               Decision
-	e               evidence
-	owner           provision.Owner // of guest, once it was asked
-	byRecord        bool            // the lease record alone says that the address is the client's
-	alwaysBroadcast bool            // as the client's subnet or class wants it
+	d     Decision
+	e     evidence
+	owner provision.Owner // of guest, once it was asked
+
+	alwaysBroadcast bool // as the client's subnet or class wants it
 }
 
 // Decide answers one request. It is pure: time, packet, bindings, leases, pools and

@@ -70,7 +70,7 @@ func (c *decider) mayReport(b Binding) bool {
 	if c.d.Match.By&(MatchOption82|MatchVLAN) != 0 {
 		return true
 	}
-	if b.MAC.IsZero() {
+	if vlan := c.r.P.VLAN(); b.MAC.IsZero() && !c.r.P.HasOption82() && (vlan == 0 || vlan == b.VLAN) { // no line says otherwise
 		if link := c.link(); link != (netip.Prefix{}) {
 			return link.Contains(b.IP)
 		}

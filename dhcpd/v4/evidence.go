@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision/lease"
@@ -181,7 +182,9 @@ func (c *decider) standsNow(msg message) standing {
 		return recPool
 	case !c.same(rec) && rec.Live(c.now):
 		return recOther
-	case !c.same(rec) || !renewable(rec, c.now) || !c.sameClientID(rec):
+	case !c.same(rec) || !renewable(rec, c.now):
+		return recNone
+	case !c.sameClientID(rec) && c.comes(msg) != placeOther: // elsewhere it is no other client's either
 		return recNone
 	}
 	if b := c.bound(c.e.at); b.Line == nil || !samePlace(rec, b) {
@@ -210,7 +213,7 @@ func (c *decider) comes(msg message) place {
 func (m *matcher) comesFrom(rec *lease.Record) place {
 	p := &m.r.P
 	from := p.From.Addr().Unmap() // none: of Explain
-	fromItself := (!from.IsValid() || from == rec.IP) && !p.HasOption82() && (p.Ingress.VLAN == 0 || p.Ingress.Name == rec.Interface)
+	fromItself := (!from.IsValid() || from == rec.IP && has(p, rec.IP)) && !p.HasOption82() && (p.Ingress.VLAN == 0 || p.Ingress.Name == rec.Interface)
 	onWire := rec.Interface == "" || p.Ingress.Name == "" || rec.Interface == p.Ingress.Name
 	may := func(so bool) place {
 		if so {
@@ -234,6 +237,17 @@ func (m *matcher) comesFrom(rec *lease.Record) place {
 		return placeSame
 	}
 	return may(onWire)
+}
+
+// has reports whether who sends a message says that it has an address: only then it sends from it (RFC 2131 section 4.3.2).
+func has(p *line.Packet, a netip.Addr) bool {
+	switch p.Type() {
+	case wire.Request:
+		return p.CIAddr() == a && !(p.ServerID().IsValid() && p.Requested().IsValid())
+	case wire.Release:
+		return p.CIAddr() == a
+	}
+	return p.Type() == wire.Decline
 }
 
 // oneSubnet reports whether two relays are on one wire, as a pair that backs each other up is.

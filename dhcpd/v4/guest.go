@@ -39,11 +39,9 @@ func (c *decider) guestNow() provision.Owner {
 	return alone
 }
 
-// guestElsewhere reports whether a guest's lease with the client's MAC is live, and not where the client is. What came past
-// the relay, from the address itself, may be there.
+// guestElsewhere reports whether a guest's lease with the client's MAC is live, and not where the client is.
 func (c *decider) guestElsewhere(rec *lease.Record) bool {
-	return rec.Pool != "" && rec.Subscriber == 0 && rec.MAC == c.mac && rec.Live(c.now) && c.comesFrom(rec) == placeOther &&
-		!(c.past(rec) && c.r.P.CIAddr() == rec.IP)
+	return rec.Pool != "" && rec.Subscriber == 0 && rec.MAC == c.mac && rec.Live(c.now) && c.comesFrom(rec) == placeOther
 }
 
 // lineKey is a number for where the client is: for its port, else for its relay or the interface.

@@ -302,6 +302,8 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 	}
 	rec, known := m.leases.Get(b.IP)
 	switch {
+	case known && m.same(&rec) && rec.MAC != m.mac && m.leftBehind(&rec): // an identifier goes for its client only where that is
+		return 0, false
 	case known && m.same(&rec):
 		return prefHad, true
 	case known && rec.Live(m.now): // another client now has it through its port

@@ -97,6 +97,9 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 		if c.staysPut(old, b) { // where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
+			if p.HasOption82() {
+				rec.ClientID = old.ClientID // nor does it learn what somebody there calls himself
+			}
 		} else if !p.HasOption82() && c.comesFrom(old) != placeOther {
 			rec.Option82 = old.Option82 // it is the same wire, which told more before
 		}
@@ -125,7 +128,8 @@ func (c *decider) staysPut(old *lease.Record, b Binding) bool {
 	p := &c.r.P
 	switch {
 	case p.HasOption82():
-		return c.byRecord && old.Live(c.now) && c.comesFrom(old) == placeOther
+		byLine := c.d.Match.By&(MatchOption82|MatchVLAN) != 0
+		return !byLine && (p.CIAddr().IsValid() || hasPort(b.Line)) && old.Live(c.now) && c.comesFrom(old) == placeOther
 	case p.GIAddr().IsValid():
 		return true
 	case !p.CIAddr().IsValid():

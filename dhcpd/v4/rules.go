@@ -63,7 +63,7 @@ var rules = [...]rule{
 	{name: "extend_line_other", on: msgExtendAt, claim: hasOne, do: nakWrong},
 	{name: "extend_line_full", on: msgExtendAt, claim: isFull, do: nakOther},
 	{name: "extend_line_away", on: msgExtendAt, claim: macAway, do: nakNotBound},
-	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept, place: placeOther, do: leaveIt},
+	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept | recGone, place: placeOther, do: leaveIt},
 	{name: "extend_pool_elsewhere", on: msgExtend, record: recPool, place: placeOther, do: leaveIt},
 	{name: "extend_pool", on: msgExtendAt | msgExtend, record: recPool, do: usePool},
 	{name: "extend_taken", on: msgExtendAt | msgExtend, record: recOther, do: nakOther},
@@ -116,7 +116,7 @@ func (c *decider) rule(msg message) {
 			r.claim != 0 && r.claim&c.claims(msg) == 0 || r.place != 0 && r.place&c.comes(msg) == 0 {
 			continue
 		}
-		c.d.Evidence.Rule, c.byRecord = Rule(i+1), r.record == recKept
+		c.d.Evidence.Rule = Rule(i + 1)
 		c.follow(r.do, msg)
 		return
 	}
