@@ -102,7 +102,10 @@ console: {listen: "127.0.0.1:0"}
 %s`, filepath.Join(dir, "state"), api.URL, testKey, d.relay.LocalAddr().(*net.UDPAddr).Port, d.socket, extra), 0o600))
 	cfg, err := config.Load(d.path)
 	require.NoError(t, err)
-	o.Path, o.Version, o.Log = d.path, "v0", slog.New(slog.DiscardHandler)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Path, o.Version = d.path, "v0"
 	d.Agent, err = New(cfg, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.Stop() })
