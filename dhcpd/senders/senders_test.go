@@ -446,3 +446,20 @@ func TestFold(t *testing.T) {
 	assert.Equal(t, []string{"relays: [10.0.0.1,", "  10.0.0.2,", "  10.0.0.3]"}, Fold("relays: [10.0.0.1, 10.0.0.2, 10.0.0.3]", 20))
 	assert.Equal(t, []string{"relays: [10.0.0.1]"}, Fold("relays: [10.0.0.1]", 5), "no shorter than it can be")
 }
+
+// Whoever was pushed out is no longer known, though it sent a moment ago: its packets are counted.
+func TestPushedOutSenderIsCounted(t *testing.T) {
+	d := newDesk(t, relays("10.0.0.0/24"))
+	for range 4 {
+		d.flood(RelayUntrusted.limit()-1, "172.17", "172.17.0.0")
+	}
+	d.note(3, "172.16.0.0 172.16.0.0 eth1")
+	before := d.status().Counts[RelayUntrusted]
+	require.Equal(t, RelayUntrusted.limit(), before.Senders)
+	d.note(1, "172.18.0.0 172.18.0.0 eth1")
+	require.NotContains(t, fmt.Sprint(told(d.status().Relays)), "172.16.0.0", "it sent least")
+	d.note(1, "172.16.0.0 172.16.0.0 eth1")
+	after := d.status().Counts[RelayUntrusted]
+	assert.Equal(t, before.Packets+2, after.Packets)
+	assert.Equal(t, before.Missed+4, after.Missed)
+}
