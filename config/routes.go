@@ -2,6 +2,7 @@ package config
 
 import (
 	"github.com/usher-agent/usher/config/keys"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision/neighbour"
 	"github.com/usher-agent/usher/provision/route"
 )
@@ -30,6 +31,10 @@ type Neighbours struct {
 
 	neighbour.Options `cfg:",inline"`
 }
+
+// RefusesMACChange reports whether an address keeps the MAC that the ERP has for it, however
+// another one is seen.
+func (c *Config) RefusesMACChange() bool { return c.DHCP.MACChange == v4.MACRefuse }
 
 // protocolOwner names the programs of iproute2's rt_protos and of others that
 // mark their routes: two with one number would remove each other's.

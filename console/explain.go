@@ -84,6 +84,7 @@ type WouldView struct {
 	Text      string        `json:"text"`
 	Advice    string        `json:"advice,omitempty"`
 	VouchedBy string        `json:"vouched_by"`                   // for where the client is; none: nobody
+	Rule      string        `json:"rule,omitempty"`               // row of docs/dhcp-matching.md that decides
 	Untrusted bool          `json:"option82_untrusted,omitempty"` // option 82 is left out of account: Interface is not trusted
 	MatchedBy string        `json:"matched_by,omitempty"`         // ways of dhcp.match, joined by +
 	Interface string        `json:"interface,omitempty"`
@@ -99,6 +100,8 @@ type WouldView struct {
 	Port   uint32             `json:"port,omitempty"`
 	YourIP netip.Addr         `json:"your_ip,omitzero"`
 	Via    string             `json:"via,omitempty"`
+	Rival  provision.MAC      `json:"rival,omitzero"` // who has your_ip and keeps it until Until at least
+	Until  time.Time          `json:"until,omitzero"`
 }
 
 // errQuery is an error of whoever asks.

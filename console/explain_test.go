@@ -84,6 +84,20 @@ func TestSummary(t *testing.T) {
 				"Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end. " +
 				"Customer 1003 is stopped, so its forwarded traffic is dropped.",
 		},
+		"two devices fight": {
+			query: "198.51.100.13",
+			arrange: func(t *testing.T, w *world) {
+				has, wants := mac(t, "00:00:5e:00:53:b2"), mac(t, "00:00:5e:00:53:a1")
+				w.dhcp.answer = dhcpd.Explanation{Outcome: outcome.TakeoverDamped, YourIP: ip("198.51.100.13"), Rival: has, Until: w.now.Add(time.Minute)}
+				w.packet(dhcpd.Event{Time: w.now.Add(-time.Second), Outcome: outcome.TakeoverDamped, Device: 7, Port: 3, MAC: wants, YourIP: ip("198.51.100.13"), Rival: has, Subscriber: 1003})
+			},
+			want: "Customer 1003 (stop) is bound to 198.51.100.13 on port 3 of sw-west-1, no MAC known yet. " +
+				"Its newest packet, 1s ago, was a DISCOVER with the outcome takeover_damped: " + outcome.TakeoverDamped.Explain() + " " +
+				"00:00:5e:00:53:b2 has the address, 00:00:5e:00:53:a1 wants it. " +
+				"Find out which of the two devices is to have the address and take the other off the line, or give the subscriber a second address in the ERP. " +
+				"00:00:5e:00:53:a1 may have it from " + stamp(testStart.Add(3*time.Minute)) + " on. " +
+				"Customer 1003 is stopped, so its forwarded traffic is dropped.",
+		},
 		"refused before, offered now": {
 			query: "00:00:5e:00:53:11",
 			arrange: func(t *testing.T, w *world) {

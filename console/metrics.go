@@ -320,7 +320,7 @@ func (m *Metrics) registerEnforce(f factory) {
 func (m *Metrics) registerRest(f factory) {
 	m.outboxDepth = f.gauge("usher_outbox_depth", "MAC reports that wait for the ERP.")
 	m.outboxResults = each(f.counters("usher_outbox_results_total", "What became of attempts to deliver MAC reports.", "result").WithLabelValues,
-		outbox.ResultSent, outbox.ResultRefused, outbox.ResultFailed, outbox.ResultSettled)
+		outbox.ResultSent, outbox.ResultRefused, outbox.ResultFailed, outbox.ResultSettled, outbox.ResultDamped)
 	m.auditRecords = each(f.counters("usher_audit_records_total", "Audit records, by what became of them.", "result").WithLabelValues, audit.Outcomes()...)
 	m.auditFailed = f.counter("usher_audit_write_failures_total", "Attempts to write audit records that failed; the records wait and are tried again.")
 
@@ -379,7 +379,7 @@ func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
 	if src := c.m.leases.Load(); src != nil {
 		n = src.counts()
 	}
-	for state, v := range map[string]int{"bound": n.Bound, "expired": n.Expired, "released": n.Released, "declined": n.Declined, "quarantined": n.Quarantined} {
+	for state, v := range map[string]int{"bound": n.Bound, "kept": n.Kept, "expired": n.Expired, "released": n.Released, "declined": n.Declined, "quarantined": n.Quarantined} {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(v), state)
 	}
 }

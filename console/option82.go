@@ -110,9 +110,9 @@ func catalogue() []option82.Profile {
 func (d *Deps) wouldOf(q dhcpd.Query) WouldView {
 	a := d.DHCP.Explain(q)
 	return WouldView{
-		MAC: q.MAC, Option82: q.Option82, Relay: q.GIAddr, Source: q.Source, VouchedBy: a.VouchedBy.String(), Untrusted: a.Untrusted, Outcome: a.Outcome.String(), Text: a.Outcome.Explain(),
+		MAC: q.MAC, Option82: q.Option82, Relay: q.GIAddr, Source: q.Source, VouchedBy: a.VouchedBy.String(), Rule: a.Rule.String(), Untrusted: a.Untrusted, Outcome: a.Outcome.String(), Text: a.Outcome.Explain(),
 		Advice: Advice(a.Outcome), MatchedBy: a.MatchedBy, Circuit: a.Circuit, Remote: a.Remote, RelaySays: a.Relay, Profile: a.Profile, Fault: a.Fault,
-		Device: a.Device, Port: a.Port, YourIP: a.YourIP, Via: a.Via,
+		Device: a.Device, Port: a.Port, YourIP: a.YourIP, Via: a.Via, Rival: a.Rival, Until: a.Until,
 		Interface: q.Interface, VLAN: a.VLAN, ClientID: a.ClientID,
 	}
 }

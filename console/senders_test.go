@@ -64,7 +64,7 @@ func TestEventsSayWhoVouched(t *testing.T) {
 	w := newWorld(t)
 	m := mac(t, "00:00:5e:00:53:11")
 	source := netip.MustParseAddrPort("192.0.2.71:67")
-	w.packet(dhcpd.Event{Time: testStart, Outcome: outcome.Offer, MAC: m, GIAddr: ip("192.0.2.70"), Source: source, Interface: "eth0", VouchedBy: v4.VoucherSource, MatchedBy: v4.MatchOption82 | v4.MatchMAC})
+	w.packet(dhcpd.Event{Time: testStart, Outcome: outcome.Offer, MAC: m, GIAddr: ip("192.0.2.70"), Source: source, Interface: "eth0", VouchedBy: v4.VoucherSource, MatchedBy: v4.MatchOption82 | v4.MatchMAC, Rule: 1})
 	w.packet(dhcpd.Event{Time: testStart, Outcome: outcome.Offer, MAC: m, Interface: "eth1", Option82: lease.Hex{1, 1, 7}, Lost: outcome.Option82Untrusted, MatchedBy: v4.MatchMAC})
 	x, err := w.explain(t.Context(), m.String())
 	require.NoError(t, err)
@@ -73,6 +73,7 @@ func TestEventsSayWhoVouched(t *testing.T) {
 	assert.Equal(t, source, e.Source)
 	assert.Equal(t, "unlisted_source", e.VouchedBy)
 	assert.Equal(t, "option82+mac", e.MatchedBy)
+	assert.Equal(t, v4.Rule(1).String(), e.Rule)
 	assert.Empty(t, e.Lost)
 	e = x.Events[0]
 	assert.Equal(t, "none", e.VouchedBy)
@@ -80,7 +81,7 @@ func TestEventsSayWhoVouched(t *testing.T) {
 
 	body := get(t, w, "/").Body.String()
 	text := visible(t, body)
-	assert.Contains(t, text, "relay 192.0.2.70 source 192.0.2.71:67 eth0 vouched for by unlisted_source, found by option82+mac")
+	assert.Contains(t, text, "relay 192.0.2.70 source 192.0.2.71:67 eth0 vouched for by unlisted_source, found by option82+mac, decided by: "+v4.Rule(1).String())
 	assert.Contains(t, text, "eth1 vouched for by nobody, found by mac, option 82 not trusted on eth1")
 	assert.NotContains(t, text, "Option 82 that led to no port", "what is not believed needs no profile")
 }

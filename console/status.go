@@ -73,6 +73,7 @@ type EventView struct {
 	Interface   string                 `json:"interface,omitempty"`
 	VouchedBy   string                 `json:"vouched_by"`              // for where the client is; none: nobody
 	MatchedBy   string                 `json:"matched_by,omitempty"`    // ways of dhcp.match, joined by +; empty: the client was not found
+	Rule        string                 `json:"rule,omitempty"`          // row of docs/dhcp-matching.md that decided
 	Lost        string                 `json:"option82_lost,omitempty"` // why option 82 led to no port, also where the client was found otherwise
 	Subscriber  provision.SubscriberID `json:"subscriber,omitempty"`
 	Device      provision.DeviceID     `json:"device,omitempty"`
@@ -80,6 +81,7 @@ type EventView struct {
 	Port        uint32                 `json:"port,omitempty"`
 	Option82    lease.Hex              `json:"option82,omitempty"`
 	ClientID    string                 `json:"client_id,omitempty"` // in words
+	Rival       provision.MAC          `json:"rival,omitzero"`      // who has the address that MAC wants
 	XID         uint32                 `json:"xid"`
 
 	LatencySeconds float64 `json:"latency_seconds"`
@@ -100,8 +102,8 @@ func viewEvent(e *dhcpd.Event, s *provision.Snapshot) EventView {
 		Time: e.Time, Type: e.Type.String(), Outcome: e.Outcome.String(), Text: e.Outcome.Explain(),
 		Advice: Advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
 		MAC: e.MAC, ClientIP: e.ClientIP, RequestedIP: e.RequestedIP, YourIP: e.YourIP, Relay: e.GIAddr,
-		Source: e.Source, VouchedBy: e.VouchedBy.String(), MatchedBy: e.MatchedBy.String(),
-		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port,
+		Source: e.Source, VouchedBy: e.VouchedBy.String(), MatchedBy: e.MatchedBy.String(), Rule: e.Rule.String(),
+		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port, Rival: e.Rival,
 		Option82: e.Option82, ClientID: wire.DescribeClientID(e.ClientID), XID: e.XID, LatencySeconds: e.Latency.Seconds(),
 	}
 	if d := s.Device(e.Device); d != nil {
@@ -238,6 +240,8 @@ func Advice(o outcome.Outcome) string {
 		return "Compare the MAC, the port and the VLAN of the address in the ERP with those of the packet."
 	case outcome.PortMACLimit:
 		return "Ask who else is on this port; wait for their leases to end, or raise dhcp.max_macs_per_port."
+	case outcome.TakeoverDamped:
+		return "Find out which of the two devices is to have the address and take the other off the line, or give the subscriber a second address in the ERP."
 	case outcome.MACRefused:
 		return "Give the address its new MAC in the ERP if the customer has a new router."
 	case outcome.MACReported:

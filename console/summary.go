@@ -78,6 +78,9 @@ func (x *explainer) packetSentences() []string {
 		e := x.x.Events[0]
 		s := []string{fmt.Sprintf("Its newest packet, %s ago, was a %s with the outcome %s: %s",
 			brief(x.now.Sub(e.Time)), strings.ToUpper(e.Type), e.Outcome, e.Text)}
+		if !e.Rival.IsZero() {
+			s = append(s, fmt.Sprintf("%s has the address, %s wants it.", e.Rival, e.MAC))
+		}
 		if e.Advice != "" {
 			s = append(s, e.Advice)
 		}
@@ -86,6 +89,8 @@ func (x *explainer) packetSentences() []string {
 			if refusedByTrust(w.Outcome) {
 				s = append(s, w.Advice)
 			}
+		} else if w != nil && !w.Until.IsZero() {
+			s = append(s, fmt.Sprintf("%s may have it from %s on.", w.MAC, stamp(w.Until)))
 		}
 		return s
 	}

@@ -31,8 +31,16 @@ func TestOneClientGetsOneAddressOfAPool(t *testing.T) {
 		assert.Equal(t, 1, r.s.Pools()[0].Leased)
 		r.ask(discoverBy(stranger))
 		assert.Equal(t, a, r.last().yourIP, "and it is told which")
-		// One that it gave back does not bind it.
-		r.ask(wire.Query{Type: wire.Release, MAC: stranger, CIAddr: a})
+		// Nobody knows who sent a RELEASE past the relay: it keeps the address until the lease ends.
+		release := wire.Query{Type: wire.Release, MAC: stranger, CIAddr: a}
+		r.ask(release)
+		require.Equal(t, outcome.PoolReleased, r.h.ev.Outcome)
+		r.ask(discoverBy(stranger))
+		assert.Equal(t, a, r.last().yourIP)
+		// One that it gave back on its line does not bind it.
+		on := discoverBy(stranger)
+		release.GIAddr, release.Option82 = on.GIAddr, on.Option82
+		r.ask(release)
 		require.Equal(t, outcome.PoolReleased, r.h.ev.Outcome)
 		other := host(200)
 		if other == a {

@@ -34,6 +34,8 @@ type Event struct {
 	Source      netip.AddrPort         `json:"source,omitzero"`        // who sent it
 	VouchedBy   v4.Voucher             `json:"vouched_by,omitzero"`    // for where the client is
 	MatchedBy   v4.MatchKind           `json:"matched_by,omitzero"`    // how the client was found; zero: it was not
+	Rule        v4.Rule                `json:"rule,omitzero"`          // the row of docs/dhcp-matching.md that decided
+	Rival       provision.MAC          `json:"rival,omitzero"`         // who has the address that MAC wants; of outcome.TakeoverDamped and NakOtherClient
 	XID         uint32                 `json:"xid"`
 	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer
 	Detail      string                 `json:"detail,omitempty"` // constant text: parse error, send error class

@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
@@ -29,6 +30,7 @@ type Explanation struct {
 	Text       string                 `json:"text"`                // Outcome.Explain
 	VouchedBy  v4.Voucher             `json:"vouched_by,omitzero"` // for where the client is
 	MatchedBy  string                 `json:"matched_by"`          // as of MatchKind.String; empty: by nothing
+	Rule       v4.Rule                `json:"rule,omitzero"`       // the row of docs/dhcp-matching.md that decides
 	Untrusted  bool                   `json:"untrusted"`           // option 82 is left out of account: the interface is not trusted
 	ClientID   string                 `json:"client_id,omitempty"` // how option 61 was read
 	VLAN       uint16                 `json:"vlan,omitempty"`      // that the interface is named after
@@ -45,7 +47,9 @@ type Explanation struct {
 	Via        string                 `json:"via"`             // relay, unicast, broadcast, frame, or none
 	Swap       bool                   `json:"swap"`            // the ERP has another MAC: the ACK would be reported
 	Lease      *lease.Record          `json:"lease,omitempty"` // record of YourIP
-	Pool       string                 `json:"pool,omitempty"`  // that YourIP is of; empty: the ERP binds it
+	Rival      provision.MAC          `json:"rival,omitzero"`  // who has YourIP, and may keep it until Until: of outcome.TakeoverDamped
+	Until      time.Time              `json:"until,omitzero"`
+	Pool       string                 `json:"pool,omitempty"` // that YourIP is of; empty: the ERP binds it
 }
 
 // explainXID is the transaction id of hypothetical packets; they never leave the process.
@@ -87,6 +91,7 @@ func (s *Server) Explain(q Query) Explanation {
 		Text:      d.Outcome.Explain(),
 		VouchedBy: r.Trust.By,
 		MatchedBy: d.Match.By.String(),
+		Rule:      d.Evidence.Rule,
 		Untrusted: r.P.RelayInfoCount() > 0 && !r.P.HasOption82(),
 		ClientID:  wire.DescribeClientID(q.ClientID),
 		VLAN:      r.P.Ingress.VLAN,
@@ -95,6 +100,8 @@ func (s *Server) Explain(q Query) Explanation {
 		Port:      d.Match.Loc.Port,
 		ServerID:  d.Reply.ServerID,
 		Via:       d.Way.String(),
+		Rival:     d.Rival,
+		Until:     d.Until,
 	}
 	if d.Pool > 0 {
 		e.Pool = gen.pools.all[d.Pool-1].Name

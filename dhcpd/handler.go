@@ -30,6 +30,7 @@ type handler struct {
 	links  *interfaces // nil in tests without sockets: every interface is served
 	limit  *limiter
 	prober *prober // nil: offers leave at once
+	fights fights
 
 	// Of the packet at hand; the memory is used again for the next one.
 	snap   *provision.Snapshot
@@ -53,6 +54,9 @@ func (h *handler) handle(now time.Time, g socket.Datagram) {
 	h.decide(now, gen)
 	h.s.senders.Note(now, &h.r, h.d.Outcome, gen.config)
 	h.describe(now)
+	if h.d.Outcome == outcome.TakeoverDamped {
+		h.fights.log(h.s.log, &h.ev, h.d.Until)
+	}
 	h.answer(gen)
 	if h.apply(now, gen) {
 		return // the committer or the prober sends the reply and reports the outcome
@@ -141,11 +145,14 @@ func (h *handler) describe(now time.Time) {
 	h.ev = Event{
 		Time: now, Outcome: d.Outcome, MAC: d.MAC, YourIP: d.YourIP,
 		Ifindex: h.r.Ifindex, Interface: p.Ingress.Name,
-		Device: d.Match.Loc.Device, Port: d.Match.Loc.Port, Repeat: h.repeat,
-		Source: netip.AddrPortFrom(p.From.Addr().Unmap(), p.From.Port()), VouchedBy: h.r.Trust.By, MatchedBy: d.Match.By,
+		Device: d.Match.Loc.Device, Port: d.Match.Loc.Port, Repeat: h.repeat, Rival: d.Rival,
+		Source: netip.AddrPortFrom(p.From.Addr().Unmap(), p.From.Port()), VouchedBy: h.r.Trust.By, MatchedBy: d.Match.By, Rule: d.Evidence.Rule,
 	}
 	if p.Err != nil {
 		h.ev.Detail = p.Err.Error()
+	}
+	if d.Evidence.By != v4.VoucherNone {
+		h.ev.VouchedBy = d.Evidence.By
 	}
 	if d.Rec.Pool != "" {
 		h.ev.Subscriber = d.Rec.Subscriber
@@ -207,15 +214,15 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 			h.c.enqueue(h.pendReport(now))
 		}
 	case v4.ChangeRelease:
-		leases.SetState(d.YourIP, d.Rec.MAC, lease.StateReleased, now)
+		h.giveUp(lease.StateReleased, now)
 	case v4.ChangeDecline:
-		leases.SetState(d.YourIP, d.Rec.MAC, lease.StateDeclined, now)
+		h.giveUp(lease.StateDeclined, now)
 	case v4.ChangeQuarantine:
 		h.own()
 		leases.Store(d.Rec)
 		leases.Dirty(d.Rec.IP)
 		h.s.log.Warn("pool address declined, put in quarantine", "ip", d.Rec.IP, "pool", d.Rec.Pool, "mac", d.MAC, "until", d.Rec.Expires,
-			"source", h.ev.Source, "interface", h.ev.Interface, "vouched_by", h.ev.VouchedBy.String(), "matched_by", h.ev.MatchedBy.String())
+			"source", h.ev.Source, "interface", h.ev.Interface, "vouched_by", h.ev.VouchedBy.String(), "matched_by", h.ev.MatchedBy.String(), "rule", h.ev.Rule.String())
 	case v4.ChangeHold:
 		return h.probe(now, gen)
 	case v4.ChangePool, v4.ChangePoolRenew:
@@ -249,6 +256,15 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 		h.ev.Outcome = outcome.AckBeforeCommit
 	}
 	return false
+}
+
+// giveUp notes a RELEASE or DECLINE. It ends the lease, unless the decision says to keep it.
+func (h *handler) giveUp(s lease.State, now time.Time) {
+	if d := &h.d; d.Keep {
+		h.s.deps.Leases.Keep(d.YourIP, d.Rec.MAC, s, now)
+	} else {
+		h.s.deps.Leases.SetState(d.YourIP, d.Rec.MAC, s, now)
+	}
 }
 
 // applyPool hands a lease of a pool to the committer. The memory may be ahead of

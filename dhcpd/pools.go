@@ -278,6 +278,8 @@ func (p *pools) reserve(d *v4.Decision, leases *lease.Table, now time.Time, log 
 		ok = a.holdLocked(d, leases, now)
 	case d.Durable():
 		ok = a.leaseLocked(d, leases, now)
+	case d.Keep:
+		// The address stays leased: the allocator gives it to nobody else before the lease ends.
 	case d.Change == v4.ChangeRelease:
 		a.p.Release(d.YourIP, d.Rec.Holder(), now)
 	case d.Change == v4.ChangeQuarantine:

@@ -556,6 +556,9 @@ func TestVacantLives(t *testing.T) {
 		require.NoError(t, err)
 		r.h.s = again
 		r.ask(on(client(0x79)))
+		require.Equal(t, outcome.TakeoverDamped, r.h.ev.Outcome, "the third one within the renewal time of the second waits for its end")
+		time.Sleep(5 * time.Minute)
+		r.ask(on(client(0x79)))
 		require.Equal(t, a, r.last().yourIP, "the address is the line's, whatever router is there")
 
 		e := again.Explain(Query{MAC: stranger, Option82: port(switch1, 20), GIAddr: relayIP})

@@ -612,7 +612,7 @@ func TestDecisionProperties(t *testing.T) {
 	for _, o := range []outcome.Outcome{
 		outcome.Ack, outcome.Offer, outcome.AckShortened, outcome.NakWrongAddress, outcome.NakNotBound, outcome.NakOtherClient, outcome.PoolOffer, outcome.PoolAck,
 		outcome.RelayUntrusted, outcome.RelaySource, outcome.Option82Untrusted, outcome.Option82Double, outcome.Option82Malformed, outcome.UnknownVLAN,
-		outcome.SubscriberUnclear, outcome.VLANShared, outcome.MatchDisagrees, outcome.PortFull, outcome.PortMACLimit, outcome.MACRefused, outcome.MACReported, outcome.Released,
+		outcome.SubscriberUnclear, outcome.VLANShared, outcome.MatchDisagrees, outcome.PortFull, outcome.PortMACLimit, outcome.TakeoverDamped, outcome.MACRefused, outcome.MACReported, outcome.Released,
 	} {
 		require.True(t, seen[o.String()], "%s never happened", o)
 	}

@@ -166,7 +166,7 @@ func (x Lines) All() iter.Seq[*Line] {
 const ownerLen = 11
 
 // Owner is whom a pool keeps an address for: bytes that are compared and mean nothing. Today
-// they are a client's MAC or the key of a vacant line, both of six bytes; what is longer, such as
+// they are a client's MAC or the key of a vacant line, both of six bytes, or a MAC with a hash of its line; what is longer, such as
 // DUID and IAID, goes in as a hash, for which 88 bits are enough: who finds two of his
 // own that agree has won nothing. A value of fixed size and not a text, so that a table of a million needs no
 // further memory and the packet path none at all. The zero value is nobody.
@@ -180,6 +180,18 @@ func (m MAC) Owner() Owner {
 	var o Owner
 	if !m.IsZero() {
 		o.n = uint8(copy(o.b[:], m[:]))
+	}
+	return o
+}
+
+// OwnerOn returns whom a pool knows a client with this MAC as on one line, which is told by a number.
+func (m MAC) OwnerOn(line uint64) Owner {
+	o := m.Owner()
+	if o.n > 0 {
+		for ; o.n < ownerLen; o.n++ {
+			o.b[o.n] = byte(line)
+			line >>= 8
+		}
 	}
 	return o
 }

@@ -13,12 +13,21 @@ import (
 var ErrRefused = errors.New("refused by the ERP")
 
 // MACReport says that a bound address was acknowledged to a MAC which the ERP
-// does not have for it.
+// does not have for it, or that such a MAC answers for it by ARP.
 type MACReport struct {
 	IP         netip.Addr   `json:"ip"`
 	MAC        MAC          `json:"mac"`
 	Subscriber SubscriberID `json:"subscriber,omitempty"`
 	At         time.Time    `json:"at"` // when the packet came
+	ARP        ARPSighting  `json:"arp,omitzero"`
+}
+
+// ARPSighting is the evidence of a MAC that was seen by ARP alone. The zero value is
+// that of one seen by DHCP.
+type ARPSighting struct {
+	Interface string `json:"interface"`
+	Silent    MAC    `json:"silent,omitzero"` // the ERP's MAC, which did not answer for the address; zero: it had none
+	Asked     uint8  `json:"asked,omitempty"` // how often Silent was asked
 }
 
 // Normal returns r as it is kept and compared: the address in its shortest form

@@ -58,8 +58,10 @@ const (
 	UnknownVLAN
 	VLANShared
 	MatchDisagrees
+	MACElsewhere
 	PortFull
 	PortMACLimit
+	TakeoverDamped
 	SubscriberUnclear
 	MACReported
 	MACRefused
@@ -128,8 +130,10 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	UnknownVLAN:       {"unknown_vlan", "The interface is that of a VLAN, but the ERP binds no address to this VLAN, and none to the MAC of the client."},
 	VLANShared:        {"vlan_shared", "Several customers of the ERP are in the VLAN of this interface, so it cannot tell which one asks."},
 	MatchDisagrees:    {"match_disagrees", "The ways of dhcp.match that must agree name different addresses: for example, the ERP has the MAC on another port than option 82 names."},
+	MACElsewhere:      {"mac_elsewhere", "The ERP has the MAC for a line elsewhere: the client is at another port or VLAN that the ERP knows, or the line's lease is live at another one. A MAC alone takes nothing there."},
 	PortFull:          {"port_full", "Every address bound to this port, or to this MAC, is in use by another client, or the one that a pool gives its customer is."},
 	PortMACLimit:      {"port_mac_limit", "As many other clients as dhcp.max_macs_per_port allows have live leases, or offers of a pool, on this port."},
+	TakeoverDamped:    {"takeover_damped", "Another client has the address and took it over itself a while ago: two devices fight over it. It passes on at most once per renewal time (T1); until then the client is not answered."},
 	SubscriberUnclear: {"subscriber_unclear", "Several customers of the ERP without an address have this port or this MAC, and none of them alone the client's MAC, so nobody can say whose client it is."},
 	MACReported:       {"mac_reported", "The ERP has another MAC for this address: the new one was reported, and the client is answered when the ERP has it (dhcp.mac_change: report)."},
 	MACRefused:        {"mac_refused", "The ERP has another MAC for this address, and dhcp.mac_change: refuse keeps it; so does report where the ERP has no address that it could be told by."},

@@ -26,6 +26,10 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 		r.Interface = "eth0"
 		return r
 	}
+	inVLAN := func(r lease.Record) lease.Record {
+		r.Interface = "vlan7"
+		return r
+	}
 	from := func(a netip.Addr) func(*Request, *Options) {
 		return func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(a, 68) }
 	}
@@ -40,26 +44,33 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 		opt82  []byte
 		change func(*Request, *Options)
 		ok     bool
+		kept   bool // it may be somebody else
 	}{
-		{"from its port", relayed, relayIP, port(switch1, 40), nil, true},
-		{"from its port, the relay's flags differ", relayed, relayIP, flagged, nil, true},
-		{"from its port through the other router", relayed, ip("198.51.100.9"), port(switch1, 40), nil, true},
-		{"from another port", relayed, relayIP, port(switch1, 41), nil, false},
-		{"from the same port of another switch", relayed, relayIP, port(provision.MAC{2, 9, 9, 9, 9, 9}, 40), nil, false},
-		{"past the relay from the address itself", relayed, netip.Addr{}, nil, from(host(201)), true},
-		{"past the relay from another address", relayed, netip.Addr{}, nil, from(host(202)), false},
-		{"past the relay from nowhere", relayed, netip.Addr{}, nil, nil, false},
-		{"on its wire", direct, netip.Addr{}, nil, nil, true},
-		{"on another wire", direct, netip.Addr{}, nil, heardOn("eth1"), false},
+		{"from its port", relayed, relayIP, port(switch1, 40), nil, true, false},
+		{"from its port, the relay's flags differ", relayed, relayIP, flagged, nil, true, false},
+		{"from its port through the other router", relayed, ip("198.51.100.9"), port(switch1, 40), nil, true, false},
+		{"from another port", relayed, relayIP, port(switch1, 41), nil, false, false},
+		{"from the same port of another switch", relayed, relayIP, port(provision.MAC{2, 9, 9, 9, 9, 9}, 40), nil, false, false},
+		{"past the relay from the address itself", relayed, netip.Addr{}, nil, from(host(201)), true, true},
+		{"past the relay from another address", relayed, netip.Addr{}, nil, from(host(202)), false, false},
+		{"past the relay from nowhere", relayed, netip.Addr{}, nil, from(netip.IPv4Unspecified()), false, false},
+		{"on its wire", direct, netip.Addr{}, nil, nil, true, true},
+		{"on another wire", direct, netip.Addr{}, nil, heardOn("eth1"), false, false},
+		{"through a relay, for a lease on our own wire", direct, relayIP, nil, nil, false, false},
+		{"through its relay without option 82", relayed, relayIP, nil, nil, true, true},
+		{"through another relay without option 82", relayed, ip("198.51.100.9"), nil, nil, false, false},
+		{"on the interface of its VLAN", inVLAN, netip.Addr{}, nil, heardOn("vlan7"), true, false},
+		{"on that of another VLAN", inVLAN, netip.Addr{}, nil, heardOn("vlan8"), false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, pooled := range []bool{true, false} {
 				rec := tc.rec(guest(host(201), stranger))
-				changes := []func(*Request, *Options){withGuests}
+				vlans := func(_ *Request, o *Options) { o.VLANInterfaces = []string{"vlan{vlan}"} }
+				changes := []func(*Request, *Options){withGuests, vlans}
 				want := map[wire.MessageType]outcome.Outcome{wire.Release: outcome.PoolReleased, wire.Decline: outcome.PoolDeclined}
 				if !pooled {
 					rec.Pool = ""
-					changes = nil
+					changes = changes[1:]
 					want = map[wire.MessageType]outcome.Outcome{wire.Release: outcome.Released, wire.Decline: outcome.Declined}
 				}
 				if !tc.ok {
@@ -77,6 +88,7 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 					}
 					d := run(t, q, leases(rec), changes...)
 					assert.Equal(t, outcome, d.Outcome, "%v", typ)
+					assert.Equal(t, tc.kept, d.Keep, "%v", typ)
 					if !tc.ok {
 						assert.Equal(t, ChangeNone, d.Change)
 					}
@@ -153,7 +165,9 @@ func TestLeaseQueryOfAPool(t *testing.T) {
 	assert.Equal(t, port(switch1, 40), d.Lease.RelayInfo)
 	q = wire.Query{Type: wire.LeaseQuery, MAC: stranger, GIAddr: relayIP}
 	assert.Equal(t, host(201), run(t, q, leases(rec), withGuests, may).YourIP)
-	released := with(rec, func(r *lease.Record) { r.State = lease.StateReleased })
+	kept := with(rec, func(r *lease.Record) { r.State = lease.StateReleased })
+	assert.Equal(t, outcome.LeaseActive, run(t, wire.Query{Type: wire.LeaseQuery, CIAddr: host(201), GIAddr: relayIP}, leases(kept), withGuests, may).Outcome, "kept for its client")
+	released := with(kept, func(r *lease.Record) { r.Expires = testNow })
 	q.CIAddr = host(201)
 	assert.Equal(t, outcome.LeaseUnassigned, run(t, q, leases(released), withGuests, may).Outcome)
 }

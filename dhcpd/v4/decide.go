@@ -15,7 +15,10 @@ import (
 type decider struct {
 	matcher
 	d               Decision
-	alwaysBroadcast bool // as the client's subnet or class wants it
+	e               evidence
+	owner           provision.Owner // of guest, once it was asked
+	byRecord        bool            // the lease record alone says that the address is the client's
+	alwaysBroadcast bool            // as the client's subnet or class wants it
 }
 
 // Decide answers one request. It is pure: time, packet, bindings, leases, pools and
@@ -30,21 +33,11 @@ func Decide(now time.Time, r *Request, snap *provision.Snapshot, leases LeaseVie
 		c.d.Outcome = o
 		return c.d
 	}
-	switch r.P.Type() {
-	case wire.Discover:
-		c.discover()
-	case wire.Request:
-		c.request()
-	case wire.Release:
-		c.release()
-	case wire.Decline:
-		c.decline()
-	case wire.Inform:
-		c.inform()
-	default:
-		c.end(outcome.UnexpectedType)
+	if msg := c.ask(); msg != 0 {
+		c.rule(msg)
 	}
 	c.d.MAC = c.mac
+	c.d.Evidence.By, c.d.Evidence.Since = c.vouched(), c.e.since()
 	return c.d
 }
 
@@ -96,22 +89,29 @@ func (c *decider) find(hint netip.Addr) Binding {
 	return c.d.Match.binding
 }
 
-func (c *decider) discover() {
-	b := c.find(c.r.P.Requested())
-	if b.Line == nil {
-		c.discoverPool()
-		return
+// ask says what the client wants and puts the address at stake. It is zero for what was answered or is not to be.
+func (c *decider) ask() message {
+	p := &c.r.P
+	switch p.Type() {
+	case wire.Discover:
+		c.stake(netip.Addr{})
+		return msgDiscover
+	case wire.Request:
+		return c.request()
+	case wire.Release:
+		return c.givesUp(msgRelease, p.CIAddr())
+	case wire.Decline:
+		return c.givesUp(msgDecline, p.Requested())
+	case wire.Inform:
+		c.inform()
+	default:
+		c.end(outcome.UnexpectedType)
 	}
-	if c.cfg.rapidCommit && c.r.P.RapidCommit() {
-		c.grant(wire.Ack, b)
-		c.d.Reply.RapidCommit = c.d.Reply.Type == wire.Ack
-		return
-	}
-	c.grant(wire.Offer, b)
+	return 0
 }
 
 // request tells the four kinds of REQUEST apart (RFC 2131 section 4.3.2 and table 4).
-func (c *decider) request() {
+func (c *decider) request() message {
 	p := &c.r.P
 	requested, ciaddr := p.Requested(), p.CIAddr()
 	at := requested
@@ -120,18 +120,38 @@ func (c *decider) request() {
 	}
 	if p.ServerID().IsValid() && !c.chosen(at) {
 		c.end(outcome.NotForUs)
-		return
+		return 0
 	}
 	switch {
 	case p.ServerID().IsValid() && requested.IsValid():
-		c.selecting(requested)
+		c.stake(requested)
+		return msgSelecting
 	case ciaddr.IsValid(): // some clients repeat the server id here
-		c.extend(ciaddr)
+		c.stake(ciaddr)
+		return c.extend()
 	case requested.IsValid():
-		c.initReboot(requested)
-	default:
-		c.end(outcome.RequestIncomplete)
+		c.stake(requested)
+		return msgReboot
 	}
+	c.end(outcome.RequestIncomplete)
+	return 0
+}
+
+// extend tells whether a renewal says which line it comes from: with option 82, or on the interface of a VLAN that the
+// ERP knows. Without, it came past the relay, or no box inserts option 82 there.
+func (c *decider) extend() message {
+	switch {
+	case c.r.P.HasOption82():
+		return msgExtendAt
+	case c.cfg.matches&MatchVLAN != 0 && c.r.P.VLAN() != 0:
+		b := c.find(c.e.at)
+		if c.d.Match.By&MatchVLAN != 0 {
+			c.e.claim = c.claimOf(b)
+			return msgExtendAt
+		}
+		c.d.Match.binding = Binding{}
+	}
+	return msgExtend
 }
 
 // chosen reports whether option 54 names this server: by an address of this host,
@@ -150,100 +170,6 @@ func (c *decider) chosen(address netip.Addr) bool {
 	return err == nil && told.Override == id
 }
 
-func (c *decider) selecting(requested netip.Addr) {
-	b := c.find(requested)
-	switch {
-	case b.Line == nil:
-		c.selectPool(requested)
-	case b.IP != requested:
-		c.nak(outcome.NakWrongAddress, b)
-	default:
-		c.grant(wire.Ack, b)
-	}
-}
-
-func (c *decider) initReboot(requested netip.Addr) {
-	b := c.find(requested)
-	switch {
-	case b.Line == nil && c.d.Match.failed == outcome.PortFull:
-		c.end(outcome.PortFull)
-	case b.Line == nil:
-		c.rebootPool(requested)
-	case b.IP == requested:
-		c.grant(wire.Ack, b)
-	case !c.cfg.authoritative:
-		c.d.Binding = b
-		c.end(outcome.NotAuthoritative)
-	default:
-		c.nak(outcome.NakWrongAddress, b)
-	}
-}
-
-// extend answers RENEWING and REBINDING. With option 82 the port says what the
-// client is to have, and so does the interface of a VLAN. Without, the packet came past
-// the relay (or no box inserts option 82 there), and the lease record says whose
-// the address is.
-func (c *decider) extend(ciaddr netip.Addr) {
-	if c.r.P.HasOption82() || c.cfg.matches&MatchVLAN != 0 && c.r.P.VLAN() != 0 {
-		b := c.find(ciaddr)
-		placed := c.r.P.HasOption82() || c.d.Match.By&MatchVLAN != 0
-		switch {
-		case !placed:
-		case b.Line == nil && c.d.Match.failed == outcome.PortFull,
-			b.Line != nil && b.IP == ciaddr && c.leasedToAnother(ciaddr):
-			c.nak(outcome.NakOtherClient, Binding{})
-			return
-		case b.Line != nil && b.IP == ciaddr:
-			c.grant(wire.Ack, b)
-			return
-		case b.Line != nil:
-			c.move(outcome.NakWrongAddress, b)
-			return
-		}
-	}
-	if rec, ok := c.pooled(ciaddr); ok {
-		c.extendPool(&rec)
-		return
-	}
-	b := c.bound(ciaddr)
-	rec, known := c.leases.Get(ciaddr)
-	switch {
-	case c.leasedToAnother(ciaddr):
-		c.nak(outcome.NakOtherClient, Binding{})
-	case known && c.same(&rec) && rec.State == lease.StateBound && c.sameClientID(&rec):
-		if b.Line == nil || !samePlace(&rec, b) {
-			c.move(outcome.NakNotBound, Binding{})
-			return
-		}
-		c.grant(wire.Ack, b)
-	case b.Line != nil && b.MAC == c.mac:
-		c.grant(wire.Ack, b)
-	default:
-		if c.cfg.matches&MatchClientID != 0 {
-			if b := c.find(ciaddr); b.Line != nil && b.IP == ciaddr {
-				c.grant(wire.Ack, b)
-				return
-			}
-		}
-		c.refuseUnknown(outcome.RenewUnknown)
-	}
-}
-
-// move takes a client's address away, at once or after a moment; b is what it
-// is to have, none if nothing.
-func (c *decider) move(o outcome.Outcome, b Binding) {
-	if !c.shorten(c.r.P.CIAddr()) {
-		c.nak(o, b)
-	}
-}
-
-// leasedToAnother reports whether another client took the address over: whoever
-// had it before must not extend it, but may ask anew.
-func (c *decider) leasedToAnother(a netip.Addr) bool {
-	rec, known := c.leases.Get(a)
-	return known && !c.same(&rec) && rec.Live(c.now)
-}
-
 func (c *decider) sameClientID(rec *lease.Record) bool {
 	id := c.r.P.ClientID()
 	return len(id) == 0 || len(rec.ClientID) == 0 || bytes.Equal(id, rec.ClientID)
@@ -255,23 +181,33 @@ func samePlace(rec *lease.Record, b Binding) bool {
 	return rec.Subscriber == b.Subscriber || rec.Port != 0 && rec.Device == b.Device && rec.Port == b.Port
 }
 
-func (c *decider) release() {
-	if o := c.foreign(); o != 0 {
-		c.end(o)
-		return
+// givesUp puts the address of a RELEASE or DECLINE at stake.
+func (c *decider) givesUp(msg message, at netip.Addr) message {
+	p := &c.r.P
+	named := p.CIAddr()
+	if !named.IsValid() {
+		named = p.Requested()
 	}
-	ciaddr := c.r.P.CIAddr()
-	rec, known := c.leases.Get(ciaddr)
-	if !known || !c.same(&rec) || !c.sits(&rec) {
-		c.end(outcome.ReleaseUnknown)
-		return
+	switch {
+	case !named.IsValid():
+		c.end(outcome.RequestIncomplete)
+		return 0
+	case p.ServerID().IsValid() && !c.chosen(named):
+		c.end(outcome.NotForUs)
+		return 0
 	}
+	c.stake(at)
+	return msg
+}
+
+// release plans the end of a lease that its client gave back, or a mark of it.
+func (c *decider) release(rec *lease.Record) {
 	c.d.Rec.MAC = rec.MAC
 	if i := c.cfg.PoolOf(rec.IP); i >= 0 && rec.Pool != "" {
-		c.releasePool(i, &rec)
+		c.releasePool(i, rec)
 		return
 	}
-	c.d.YourIP, c.d.Binding = ciaddr, c.bound(ciaddr)
+	c.d.YourIP, c.d.Binding = rec.IP, c.bound(rec.IP)
 	c.d.Change = ChangeRelease
 	c.end(outcome.Released)
 }
@@ -279,66 +215,36 @@ func (c *decider) release() {
 // decline notes that a client found its address in use. The binding is the
 // ERP's word, so the address is not taken out of service: the client gets the
 // same one again, and people are told.
-func (c *decider) decline() {
-	if o := c.foreign(); o != 0 {
-		c.end(o)
+func (c *decider) decline(rec *lease.Record) {
+	b := c.bound(rec.IP)
+	if rec.Pool != "" {
+		i := c.cfg.PoolOf(rec.IP)
+		switch {
+		case i < 0 || b.Line != nil || !c.hasFromPool(rec):
+			c.d.Keep = false
+			c.end(outcome.DeclineUnknown)
+			return
+		case !c.d.Keep:
+			c.declinePool(i, rec)
+			return
+		}
+		c.d.Pool = i + 1
+	}
+	c.d.Change, c.d.Rec.MAC = ChangeDecline, rec.MAC
+	c.d.YourIP, c.d.Binding = rec.IP, b
+	if c.d.Keep && rec.Pool != "" {
+		c.end(outcome.PoolDeclined)
 		return
 	}
-	ip := c.r.P.Requested()
-	b := c.bound(ip)
-	rec, known := c.leases.Get(ip)
-	i := c.cfg.PoolOf(ip)
-	switch {
-	case known && !c.sits(&rec):
-		c.end(outcome.DeclineUnknown)
-		return
-	case known && i >= 0 && b.Line == nil && c.hasFromPool(&rec):
-		c.declinePool(i, &rec)
-		return
-	case known && c.same(&rec) && rec.Pool == "":
-		c.d.Change, c.d.Rec.MAC = ChangeDecline, rec.MAC
-	case b.Line != nil && b.MAC == c.mac:
-	default:
-		c.end(outcome.DeclineUnknown)
-		return
-	}
-	c.d.YourIP, c.d.Binding = ip, b
 	c.end(outcome.Declined)
 }
 
-// sits reports whether a RELEASE or DECLINE can come from where the lease is. They
-// have no answer that a liar would miss, and anybody can write another's MAC into one.
-func (c *decider) sits(rec *lease.Record) bool {
-	p := &c.r.P
-	switch {
-	case p.HasOption82() && len(rec.Option82) > 0:
-		if bytes.Equal(p.Option82(), rec.Option82) {
-			return true
-		}
-		was, err := wire.ParseRelayInfo(rec.Option82) // other sub-options may change
-		return err == nil && bytes.Equal(was.CircuitID, c.r.P.Relay.CircuitID) && bytes.Equal(was.RemoteID, c.r.P.Relay.RemoteID)
-	case p.GIAddr().IsValid():
-		return true
-	case rec.GIAddr.IsValid(): // past the relay, so from the address itself
-		return c.r.P.From.Addr().Unmap() == rec.IP
+// vouched returns who vouches for the line that counted, or else for the relay that forwarded the packet.
+func (c *decider) vouched() Voucher {
+	if c.d.Match.By&(MatchOption82|MatchVLAN) == MatchVLAN {
+		return VoucherVLAN
 	}
-	return rec.Interface == "" || c.r.P.Ingress.Name == "" || rec.Interface == c.r.P.Ingress.Name
-}
-
-// foreign says why a RELEASE or DECLINE is none for this server; zero: it is one.
-func (c *decider) foreign() outcome.Outcome {
-	p := &c.r.P
-	at := p.CIAddr()
-	if !at.IsValid() {
-		at = p.Requested()
-	}
-	switch {
-	case !at.IsValid():
-		return outcome.RequestIncomplete
-	case p.ServerID().IsValid() && !c.chosen(at):
-		return outcome.NotForUs
-	}
-	return 0
+	return c.r.Trust.By
 }
 
 // inform answers a client that has its address from elsewhere (RFC 2131 section

@@ -103,6 +103,9 @@ func (c *decider) discoverPool() {
 	switch {
 	case refused == outcome.NakOtherClient: // a DISCOVER has no NAK
 		c.end(outcome.PortFull)
+	case refused == outcome.TakeoverDamped:
+		c.d.Pool, c.d.YourIP = bestPool+1, best
+		c.end(refused)
 	case refused != 0:
 		c.end(refused)
 	case c.cfg.rapidCommit && c.r.P.RapidCommit() && bestFit > pool.FitOffered && !c.asksWire(bestPool):
@@ -181,8 +184,8 @@ func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 	switch o := c.refuseVacant(kind, a); o {
 	case 0:
 		c.grantPool(wire.Ack, kind, i, a)
-	case outcome.NakOtherClient:
-		c.nak(o, Binding{})
+	case outcome.NakOtherClient, outcome.TakeoverDamped:
+		c.nak(outcome.NakOtherClient, Binding{})
 	default:
 		c.end(o)
 	}
@@ -241,7 +244,7 @@ func (c *decider) extendPool(rec *lease.Record) {
 	case b.Line != nil:
 		c.nak(outcome.NakWrongAddress, b)
 	case i < 0, c.cfg.pools[i].Kind != kind,
-		kind == PoolGuests && c.learnt(rec, past),
+		kind == PoolGuests && (c.learnt(rec, past) || !c.ownGuest(rec)),
 		!past && !c.near(&c.cfg.pools[i]): // a renewal past the relay does not tell the wire
 		c.nak(outcome.NakNotBound, Binding{})
 	default:
@@ -328,8 +331,15 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 			rec.Device, rec.Port = l.Device, l.Port
 		}
 	}
+	if p.Kind == PoolGuests && c.guest() != c.mac.Owner() {
+		rec.Key = c.guest()
+	}
 	c.d.Change = ChangePool
-	if old, known := c.leases.Get(a); known && old.MAC == rec.MAC && old.Pool == p.Name {
+	old, known := c.leases.Get(a)
+	if known {
+		rec.Prior = c.prior(&old)
+	}
+	if known && old.MAC == rec.MAC && old.Pool == p.Name {
 		rec.Start = old.Start
 		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() { // past the relay
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
@@ -341,7 +351,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
 		}
-		if old.State == lease.StateBound && old.Subscriber == rec.Subscriber && old.Key == rec.Key &&
+		if renewable(&old, c.now) && old.Subscriber == rec.Subscriber && old.Key == rec.Key &&
 			old.Device == rec.Device && old.Port == rec.Port && old.GIAddr == rec.GIAddr && old.Ifindex == rec.Ifindex &&
 			old.Interface == rec.Interface && bytes.Equal(old.Option82, rec.Option82) && bytes.Equal(old.ClientID, rec.ClientID) {
 			rec.Option82, rec.ClientID = old.Option82, old.ClientID // the table's own: nothing is copied
@@ -381,22 +391,35 @@ func portKey(r *wire.RelayInfo, gi netip.Addr) uint64 {
 	if len(r.CircuitID) == 0 && len(r.RemoteID) == 0 {
 		return 0
 	}
-	h := uint64(14695981039346656037)
-	add := func(b ...byte) {
-		for _, x := range b {
-			h = (h ^ uint64(x)) * 1099511628211
-		}
-	}
-	add(byte(len(r.CircuitID)))
-	add(r.CircuitID...)
+	var h hash
+	h.add(byte(len(r.CircuitID)))
+	h.add(r.CircuitID...)
 	if len(r.RemoteID) > 0 {
-		add(r.RemoteID...)
+		h.add(r.RemoteID...)
 	} else if gi.IsValid() { // a circuit-id alone means something to its relay only
 		four := gi.As4()
-		add(four[:]...)
+		h.add(four[:]...)
 	}
-	return max(h, 1)
+	return h.sum()
 }
+
+// hash is FNV-1a of 64 bits, which costs no allocation. The zero value has nothing in it yet.
+type hash struct {
+	h     uint64
+	begun bool
+}
+
+func (x *hash) add(b ...byte) {
+	if !x.begun {
+		x.h, x.begun = 14695981039346656037, true
+	}
+	for _, c := range b {
+		x.h = (x.h ^ uint64(c)) * 1099511628211
+	}
+}
+
+// sum returns the hash, never zero.
+func (x *hash) sum() uint64 { return max(x.h, 1) }
 
 // PortOfLease is portKey for a lease.
 func PortOfLease(rec *lease.Record) uint64 {

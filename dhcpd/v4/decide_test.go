@@ -170,6 +170,9 @@ func told(d Decision) string {
 	if names := [...]string{"", " renew", " background", " fact", " release", " decline", " hold", " pool", " pool-renew", " quarantine"}; d.Change != ChangeNone {
 		b.WriteString(names[d.Change])
 	}
+	if d.Keep {
+		b.WriteString(" kept")
+	}
 	if d.Report {
 		b.WriteString(" report")
 	}
@@ -203,10 +206,11 @@ func TestDiscover(t *testing.T) {
 		{"all MACs differ: one whose lease is over, before one never used", relayed(stranger, port(switch1, 4)), leases(expired(host(42), client(0x42), 5)), "offer 192.0.2.42" + toRelay},
 		{"all MACs differ: released", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4), func() lease.Record {
 			r := bound(host(42), client(0x42), 5)
-			r.State = lease.StateReleased
+			r.State, r.Expires = lease.StateReleased, testNow
 			return r
 		}()), "offer 192.0.2.42" + toRelay},
 		{"all in use", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), "port_full"},
+		{"all in use: released by nobody knows whom", relayed(stranger, port(switch1, 4)), leases(bound(host(41), client(0x41), 4), kept(host(42), client(0x42), 5)), "port_full"},
 		{"a full port is not walked around by MAC", relayed(client(0x11), port(switch1, 4)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), "port_full"},
 		{"the port wins over the MAC's own port", relayed(client(0x11), port(switch1, 2)), nil, "offer 192.0.2.21" + toRelay},
 		{"text circuit-id is an interface name", relayed(client(0x71), named("ge-0/0/5", switch2[:]...)), nil, "offer 192.0.2.71" + toRelay},
@@ -251,8 +255,13 @@ func TestRequest(t *testing.T) {
 	rebind := func(mac provision.MAC, opt82 []byte, has netip.Addr) wire.Query {
 		return wire.Query{Type: wire.Request, MAC: mac, CIAddr: has, GIAddr: relayIP, Option82: opt82}
 	}
-	here := func(r lease.Record, p uint32) lease.Record {
-		r.Device, r.Port = 1, p
+	here := func(r lease.Record, p uint32) lease.Record { // given there through the relay
+		r.Device, r.Port, r.GIAddr, r.Option82 = 1, p, relayIP, port(switch1, byte(p))
+		return r
+	}
+	direct := func(r lease.Record, p uint32) lease.Record { // the ERP has a port, the packet had none
+		r = here(r, p)
+		r.GIAddr, r.Option82 = netip.Addr{}, nil
 		return r
 	}
 	withID := func(r lease.Record, id string) lease.Record {
@@ -283,6 +292,7 @@ func TestRequest(t *testing.T) {
 		{"init-reboot, unknown client", reboot(stranger, nil, host(99)), nil, nil, "init_reboot_unknown"},
 		{"init-reboot, full port", reboot(stranger, port(switch1, 4), host(41)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), nil, "port_full"},
 		{"renewing by lease record, same port", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 1), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew report"},
+		{"renewing by lease record, given where no line is told", renew(stranger, host(11)), leases(direct(bound(host(11), stranger, 1), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew"},
 		{"renewing, the ERP knows the MAC", renew(client(0x11), host(11)), leases(here(bound(host(11), client(0x11), 1), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew"},
 		{"renewing an expired lease that is still bound", renew(client(0x11), host(11)), leases(here(expired(host(11), client(0x11), 1), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew"},
 		{"renewing after the contract on the port changed hands", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 77), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact report"},
@@ -309,7 +319,7 @@ func TestRequest(t *testing.T) {
 		{"rebinding after a new router took the address over", rebind(stranger, port(switch1, 2), host(21)), leases(here(bound(host(21), client(0x77), 2), 2)), nil, "nak_other_client" + toRelay},
 		{"rebinding keeps the second of several rows", rebind(stranger, port(switch1, 3), host(33)), nil, nil, "ack 192.0.2.33" + toRelay + " fact report"},
 		{"rebinding on a port that is full", rebind(stranger, port(switch1, 4), host(41)), leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5)), nil, "nak_other_client" + toRelay},
-		{"rebinding on a port nobody knows, by record", rebind(stranger, port(switch1, 9), host(21)), leases(here(bound(host(21), stranger, 2), 2)), nil, "ack 192.0.2.21" + toRelay + " background report"},
+		{"rebinding on a port nobody knows, by record", rebind(stranger, port(switch1, 9), host(21)), leases(here(bound(host(21), stranger, 2), 2)), nil, "ack 192.0.2.21" + toRelay + " renew report"}, // the record stays where it was
 		{"no address anywhere", wire.Query{Type: wire.Request, MAC: client(0x11)}, nil, nil, "request_incomplete"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -346,11 +356,11 @@ func TestReleaseDeclineInform(t *testing.T) {
 		leases *lease.Table
 		want   string
 	}{
-		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Options: []wire.Option{chosen(serverIP)}}, mine, "released 192.0.2.21 release"},
+		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Options: []wire.Option{chosen(serverIP)}}, mine, "released 192.0.2.21 release kept"},
 		{"release for another server", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Options: []wire.Option{chosen(host(2))}}, mine, "not_for_us"},
 		{"release of another's lease", wire.Query{Type: wire.Release, MAC: client(1), CIAddr: host(21)}, mine, "release_unknown"},
 		{"release of nothing", wire.Query{Type: wire.Release, MAC: stranger}, mine, "request_incomplete"},
-		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{requested(host(21)), chosen(serverIP)}}, mine, "declined 192.0.2.21 decline"},
+		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{requested(host(21)), chosen(serverIP)}}, mine, "declined 192.0.2.21 decline kept"},
 		{"decline by the MAC of the ERP", wire.Query{Type: wire.Decline, MAC: client(0x11), Options: []wire.Option{requested(host(11))}}, nil, "declined 192.0.2.11"},
 		{"decline of another's address", wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{requested(host(11))}}, nil, "decline_unknown"},
 		{"inform", wire.Query{Type: wire.Inform, MAC: stranger, CIAddr: host(11)}, nil, "inform_ack 192.0.2.11 by unicast to 192.0.2.11:68"},
@@ -510,7 +520,7 @@ func TestMatchOrder(t *testing.T) {
 	}{
 		{nil, "192.0.2.21"},
 		{[]MatchKind{MatchOption82}, "192.0.2.21"},
-		{[]MatchKind{MatchMAC, MatchOption82}, "192.0.2.11"},
+		{[]MatchKind{MatchMAC, MatchOption82}, "192.0.2.21"}, // the MAC is another port's, and the ERP knows this one
 		{[]MatchKind{MatchMAC}, "192.0.2.11"},
 	} {
 		d := run(t, q, nil, func(_ *Request, o *Options) { o.Match = tc.match })

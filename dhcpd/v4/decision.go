@@ -2,6 +2,7 @@ package v4
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -28,14 +29,18 @@ const (
 
 // Decision is what to do about one request.
 type Decision struct {
-	Outcome outcome.Outcome
-	MAC     provision.MAC
-	Match   Match
-	Binding Binding         // of YourIP; none if a pool has it, or nobody
-	Port    uint64          // of a pool's client, as portKey has it
-	Pool    int             // place of the pool that YourIP is of, from 1; 0: none
-	Holder  provision.Owner // whom that pool keeps it for
-	YourIP  netip.Addr      // given, or for a NAK: what the client would get
+	Outcome  outcome.Outcome
+	Evidence Evidence
+	MAC      provision.MAC
+	Match    Match
+	Binding  Binding         // of YourIP; none if a pool has it, or nobody
+	Port     uint64          // of a pool's client, as portKey has it
+	Pool     int             // place of the pool that YourIP is of, from 1; 0: none
+	Holder   provision.Owner // whom that pool keeps it for
+	YourIP   netip.Addr      // given, or for a NAK: what the client would get
+
+	Rival provision.MAC // who has the address that the client wants: of outcome.TakeoverDamped and outcome.NakOtherClient
+	Until time.Time     // of a take-over that was put off: when the client may have the address
 
 	Reply wire.Reply       // Type 0: no answer
 	Lease *wire.LeaseReply // what is sent instead of Reply: the answer to a leasequery
@@ -44,6 +49,7 @@ type Decision struct {
 
 	Change Change
 	Rec    lease.Record // of changes that store one; its slices are the packet's. Of ChangeRelease and ChangeDecline the MAC
+	Keep   bool         // of ChangeRelease and ChangeDecline: nobody can tell whether the client sent it; the address stays its own until the lease ends
 	Swap   bool         // of an OFFER: its ACK would be reported
 	Report bool         // the ERP does not have this MAC for the address; without a change: of Rec's IP and subscriber alone
 }

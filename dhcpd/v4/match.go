@@ -26,6 +26,8 @@ type Match struct {
 	failed  outcome.Outcome
 	Lost    outcome.Outcome // why option 82 led to no port, if it was to; zero: it did
 	Vacant  *provision.Line // of a client without a binding; nil: it is on none
+	placed  bool            // it was found by a line that somebody vouches for
+	away    bool            // of outcome.MACElsewhere: the ERP knows the port or VLAN that the client is at
 	taken   bool            // what another client has leased for the vacant line is the client's: a new router on it
 }
 
@@ -38,12 +40,14 @@ type matcher struct {
 	leases LeaseView
 	pools  PoolView
 	cfg    *Config
+	loc    line.Location // where the client is, once find was asked
 }
 
 // find tries the configured ways in order. hint is the address that the client
 // would like to have: it decides between addresses that are equally good.
 func (m *matcher) find(hint netip.Addr) Match {
-	res := Match{Loc: m.cfg.line.Locate(&m.r.P, m.snap), failed: outcome.UnknownClient} // unless one of the ways says better
+	m.loc = m.cfg.line.Locate(&m.r.P, m.snap)
+	res := Match{Loc: m.loc, failed: outcome.UnknownClient} // unless one of the ways says better
 	if m.r.P.RelayInfoCount() > 0 && res.Loc.Lines.Len() == 0 {
 		res.failed = unlocated(res.Loc.Result)
 		if !m.r.P.HasOption82() {
@@ -55,14 +59,14 @@ func (m *matcher) find(hint netip.Addr) Match {
 	}
 	link := m.link()
 	for _, kind := range m.cfg.match {
-		c, failed := m.candidates(kind, &res.Loc)
+		c, failed := m.candidates(kind)
 		v := m.chooseVacant(&c)
 		switch {
 		case v.line != nil:
-			res.By, res.Vacant, res.taken, res.failed = kind, v.line, v.taken, outcome.NoPool
+			res.By, res.Vacant, res.taken, res.placed, res.failed = kind, v.line, v.taken, v.placed, outcome.NoPool
 			return res
 		case v.failed != 0 && v.placed:
-			res.By, res.failed = kind, v.failed
+			res.By, res.placed, res.failed = kind, true, v.failed
 			return res
 		case v.failed == outcome.PortFull: // the ERP knows the client, whatever its port says: no guest
 			res.failed = v.failed
@@ -70,20 +74,23 @@ func (m *matcher) find(hint netip.Addr) Match {
 			failed = v.failed
 		}
 		if c.n == 0 {
-			if res.failed == outcome.UnknownClient && failed != 0 {
+			if c.away != 0 {
+				failed, res.away = outcome.MACElsewhere, res.away || c.away == awayKnown
+			}
+			if failed == outcome.MACElsewhere || res.failed == outcome.UnknownClient && failed != 0 {
 				res.failed = failed
 			}
 			continue
 		}
 		if b := m.choose(&c, hint, link); b.Line != nil {
-			res.By, res.binding = kind, b
+			res.By, res.binding, res.placed = kind, b, c.placed
 			return res
 		}
 		res.failed = outcome.PortFull
 		if c.placed {
 			// The port wins: whoever is plugged in here gets the port's address, even
 			// if the ERP has the MAC elsewhere, and a full port is not walked around.
-			res.By = kind
+			res.By, res.placed = kind, true
 			return res
 		}
 	}
@@ -108,8 +115,9 @@ type candidates struct {
 	kind  MatchKind       // what a line must agree with
 	vlan  uint16          // of MatchVLAN
 	id    namedClient     // of MatchClientID
+	away  remoteness      // the most that a line was left out for
 	n     int             // how many bindings do
-	// placed: the client is where the lines belong, or is named by hand. Another
+	// placed: the client is where the lines belong, and not only says so. Another
 	// client that has the only binding then gave it up: a new router.
 	placed bool
 }
@@ -134,13 +142,13 @@ func (c *candidates) bindings() iter.Seq[Binding] {
 
 // candidates returns the lines of one way; n is zero if none of them has an address
 // for the client, and failed may say why.
-func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, failed outcome.Outcome) {
+func (m *matcher) candidates(kind MatchKind) (c candidates, failed outcome.Outcome) {
 	c.kind = kind
 	if kind&MatchVLAN != 0 {
-		if loc.VLAN == 0 {
+		if m.loc.VLAN == 0 {
 			return c, 0
 		}
-		c.vlan, c.placed = loc.VLAN, true
+		c.vlan, c.placed = m.loc.VLAN, true
 	}
 	if kind&MatchClientID != 0 {
 		if c.id = m.clientID(); !c.id.known {
@@ -149,11 +157,11 @@ func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, 
 	}
 	switch {
 	case kind&MatchOption82 != 0:
-		c.lines, c.placed = loc.Lines, true
+		c.lines, c.placed = m.loc.Lines, true
 	case kind&MatchMAC != 0:
 		c.lines = m.snap.ByMAC(m.mac)
 	case kind&MatchClientID != 0 && c.id.ip.IsValid():
-		c.one, c.placed = m.snap.ByIP(c.id.ip), true
+		c.one = m.snap.ByIP(c.id.ip)
 	case kind&MatchClientID != 0:
 		c.lines = m.snap.ByMAC(c.id.mac)
 	default:
@@ -180,14 +188,16 @@ func (m *matcher) candidates(kind MatchKind, loc *line.Location) (c candidates, 
 func (m *matcher) agrees(c *candidates, b Binding) bool {
 	switch {
 	case c.kind&MatchMAC != 0 && b.MAC != m.mac,
-		c.kind&MatchVLAN != 0 && b.VLAN != c.vlan:
+		c.kind&MatchVLAN != 0 && b.VLAN != c.vlan,
+		c.kind&MatchClientID != 0 && c.id.ip.IsValid() && b.IP != c.id.ip,
+		c.kind&MatchClientID != 0 && !c.id.ip.IsValid() && b.MAC != c.id.mac:
 		return false
-	case c.kind&MatchClientID == 0:
+	case c.placed:
 		return true
-	case c.id.ip.IsValid():
-		return b.IP == c.id.ip
 	}
-	return b.MAC == c.id.mac
+	far := m.elsewhere(b.Line)
+	c.away = max(c.away, far)
+	return far == 0
 }
 
 // namedClient is what a client identifier names.

@@ -213,6 +213,7 @@ func TestTrust(t *testing.T) {
 }
 
 func TestMACChange(t *testing.T) {
+	onPort := func(r lease.Record) lease.Record { r.GIAddr, r.Option82 = relayIP, port(switch1, 1); return r }
 	discover := func(n byte) wire.Query {
 		return wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, n)}
 	}
@@ -232,7 +233,8 @@ func TestMACChange(t *testing.T) {
 		{"even if the client had the other one", MACRefuse, discover(3), leases(bound(host(31), stranger, 3)), "offer 192.0.2.32 by relay to 198.51.100.1:67"},
 		{"the ERP's own MAC", MACRefuse, wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1)}, nil, "offer 192.0.2.11 by relay to 198.51.100.1:67"},
 		{"a renewal is not answered either", MACRefuse, renew, leases(bound(host(11), stranger, 1)), "mac_refused 192.0.2.11"},
-		{"a renewal is reported", MACReport, renew, leases(bound(host(11), stranger, 1)), "mac_reported 192.0.2.11 report"},
+		{"a renewal is reported", MACReport, renew, leases(onPort(bound(host(11), stranger, 1))), "mac_reported 192.0.2.11 report"},
+		{"unless nobody vouched for its line", MACReport, renew, leases(bound(host(11), stranger, 1)), "mac_refused 192.0.2.11"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := run(t, tc.q, tc.tab, func(_ *Request, o *Options) { o.MACChange = tc.how })
@@ -289,9 +291,9 @@ func TestClientKey(t *testing.T) {
 		{"the same card without one does not", wire.Query{Type: wire.Request, MAC: client(0x77), CIAddr: host(21)},
 			"ack 192.0.2.21 by unicast to 192.0.2.21:68 fact report", "nak_other_client by broadcast"},
 		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Options: id("laptop")},
-			"release_unknown", "released 192.0.2.21 release"},
+			"release_unknown", "released 192.0.2.21 release kept"},
 		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, Options: id("laptop", requested(host(21)))},
-			"decline_unknown", "declined 192.0.2.21 decline"},
+			"decline_unknown", "declined 192.0.2.21 decline kept"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			assert.Equal(t, tc.byMAC, told(run(t, tc.q, leases(laptop))))

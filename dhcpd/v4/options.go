@@ -37,7 +37,7 @@ type Options struct {
 
 	// When the ERP has another MAC for the address: accept (answer, tell the ERP),
 	// report (tell it, answer when it has the MAC), refuse. An address without a MAC
-	// always learns it.
+	// always learns it. refuse holds for MACs seen by ARP (neighbours) as well.
 	MACChange MACChange `cfg:"mac_change" default:"accept"`
 
 	// How many different clients may be live on one port at a time, 1 to 64. 0: as

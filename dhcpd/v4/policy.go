@@ -84,13 +84,17 @@ func (m *matcher) differs(l *provision.Line) bool {
 	return !ok || l.MAC != mac
 }
 
-// permit says why the client may not have b now, although it was found; zero: it may.
-func (c *decider) permit(b Binding) outcome.Outcome {
+// permit says why the client may not have b now, although it was found; zero: it may. old is
+// what is recorded of the address; zero: nothing.
+func (c *decider) permit(b Binding, old *lease.Record) outcome.Outcome {
 	if c.cfg.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b.Line) {
-		if c.cfg.macChange == MACRefuse {
+		if c.cfg.macChange == MACRefuse || !c.mayReport(b) {
 			return outcome.MACRefused
 		}
 		return outcome.MACReported
+	}
+	if c.dampedBinding(b, old) {
+		return outcome.TakeoverDamped
 	}
 	if c.cfg.maxMACs > 0 && c.crowded(b) {
 		return outcome.PortMACLimit

@@ -115,9 +115,10 @@ func TestPoolDecisions(t *testing.T) {
 		{"rebinding through the relay, nak", wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(201), GIAddr: relayIP, Option82: port(switch1, 40)}, nil, "nak_unknown" + toRelay, nak},
 		{"renewing past the relay, nak", renewing(host(201)), nil, "renew_unknown", nak},
 
-		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(201)}, leases(guest(host(201), stranger)), "pool_released 192.0.2.201 release", nil},
+		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(201)}, leases(guest(host(201), stranger)), "pool_released 192.0.2.201 release kept", nil},
 		{"release of another's", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(201)}, leases(guest(host(201), client(1))), "release_unknown", nil},
-		{"decline", direct(wire.Decline, requested(host(201))), leases(guest(host(201), stranger)), "pool_declined 192.0.2.201 quarantine", nil},
+		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 40), Options: []wire.Option{requested(host(201))}}, leases(with(guest(host(201), stranger), func(r *lease.Record) { r.GIAddr, r.Option82 = relayIP, port(switch1, 40) })), "pool_declined 192.0.2.201 quarantine", nil},
+		{"decline on a shared wire", direct(wire.Decline, requested(host(201))), leases(guest(host(201), stranger)), "pool_declined 192.0.2.201 decline kept", nil},
 		{"decline of another's", direct(wire.Decline, requested(host(201))), leases(guest(host(201), client(1))), "decline_unknown", nil},
 		{"decline after the end", direct(wire.Decline, requested(host(201))), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Expires = testNow })), "decline_unknown", nil},
 		{"decline of nothing", direct(wire.Decline, requested(host(201))), nil, "decline_unknown", nil},

@@ -35,7 +35,12 @@ func (c *decider) options(n *subnet) *wire.OptionSet {
 
 // grant plans an OFFER or an ACK of b's address.
 func (c *decider) grant(t wire.MessageType, b Binding) {
-	if o := c.permit(b); o != 0 {
+	old, _ := c.leases.Get(b.IP) // zero: nothing is recorded
+	if o := c.permit(b, &old); o != 0 {
+		if o == outcome.TakeoverDamped && c.r.P.Type() == wire.Request {
+			c.nak(outcome.NakOtherClient, Binding{}) // it is not to use what another has
+			return
+		}
 		c.d.Binding, c.d.YourIP = b, b.IP
 		if o == outcome.MACReported {
 			c.d.Report, c.d.Rec = true, lease.Record{IP: b.IP, Subscriber: b.Subscriber}
@@ -52,17 +57,17 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.Outcome, c.d.Swap = outcome.Offer, c.differs(b.Line)
+		c.d.Outcome, c.d.Swap = outcome.Offer, c.differs(b.Line) && c.mayReport(b)
 		return
 	}
 	c.d.Outcome = outcome.Ack
 	r.CIAddr = c.r.P.CIAddr()
-	c.d.Report = c.differs(b.Line)
-	c.record(b, n)
+	c.d.Report = c.differs(b.Line) && c.mayReport(b)
+	c.record(b, n, &old)
 }
 
-// record plans the lease record of an ACK.
-func (c *decider) record(b Binding, n *subnet) {
+// record plans the lease record of an ACK, in place of what the address had before; zero: nothing.
+func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 	p := &c.r.P
 	rec := lease.Record{
 		IP:         b.IP,
@@ -81,23 +86,24 @@ func (c *decider) record(b Binding, n *subnet) {
 		Expires:    c.now.Add(n.lease),
 	}
 	c.d.Change = ChangeFact
-	if old, known := c.leases.Get(b.IP); known && c.same(&old) {
+	known := old.State != 0
+	if known {
+		rec.Prior = c.prior(old)
+	}
+	if known && c.same(old) {
 		if old.MAC == rec.MAC {
 			rec.Start = old.Start
 		}
-		if !p.HasOption82() { // past the relay: where the client sits is known from before
+		if c.staysPut(old, b) { // where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
-			// A client that has no address yet and came without a relay, or that has
-			// never come through one, is where its packet came in.
-			if !p.GIAddr().IsValid() && (!p.CIAddr().IsValid() || old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0) {
-				rec.GIAddr, rec.Ifindex, rec.Interface = netip.Addr{}, c.r.Ifindex, c.r.P.Ingress.Name
-			}
+		} else if !p.HasOption82() && c.comesFrom(old) != placeOther {
+			rec.Option82 = old.Option82 // it is the same wire, which told more before
 		}
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
 		}
-		sameFact := old.MAC == rec.MAC && old.State == lease.StateBound && old.Subscriber == rec.Subscriber &&
+		sameFact := old.MAC == rec.MAC && renewable(old, c.now) && old.Subscriber == rec.Subscriber &&
 			old.Device == rec.Device && old.Port == rec.Port
 		sameDetails := old.GIAddr == rec.GIAddr && old.Interface == rec.Interface &&
 			old.Ifindex == rec.Ifindex && bytes.Equal(old.Option82, rec.Option82) &&
@@ -110,6 +116,23 @@ func (c *decider) record(b Binding, n *subnet) {
 		}
 	}
 	c.d.Rec = rec
+}
+
+// staysPut reports whether the place of a lease stays as it is when its client gets more time for it. A packet that
+// tells no line came past the relay, or says less than one before. One from a line where the client was
+// not found shows only that somebody there has its MAC.
+func (c *decider) staysPut(old *lease.Record, b Binding) bool {
+	p := &c.r.P
+	switch {
+	case p.HasOption82():
+		return c.byRecord && old.Live(c.now) && c.comesFrom(old) == placeOther
+	case p.GIAddr().IsValid():
+		return true
+	case !p.CIAddr().IsValid():
+		return false // it has no address yet, so it is on the wire that its packet came in on
+	}
+	direct := old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0 // it never came through a relay
+	return !direct || old.Live(c.now) && hasPort(b.Line) && c.comesFrom(old) == placeOther
 }
 
 // nak plans a refusal; b is what the client would get, none if nothing.
@@ -129,6 +152,11 @@ func (c *decider) nak(o outcome.Outcome, b Binding) {
 	if !id.IsValid() {
 		c.end(outcome.NoServerID)
 		return
+	}
+	if o == outcome.NakOtherClient {
+		if rec, known := c.leases.Get(at); known && rec.Live(c.now) && !c.same(&rec) {
+			c.d.Rival = rec.MAC
+		}
 	}
 	c.d.Outcome = o
 	c.d.Reply = wire.Reply{Type: wire.Nak, ServerID: id, Message: nakMessage(o)}

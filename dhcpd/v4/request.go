@@ -25,7 +25,7 @@ type Request struct {
 
 // LeaseView is what a decision may ask the lease table.
 type LeaseView interface {
-	Get(ip netip.Addr) (lease.Record, bool)
+	Get(ip netip.Addr) (lease.Record, bool) // without one the record is zero
 	ByMAC(mac provision.MAC) []lease.Record
 	ByClientID(id []byte) []lease.Record
 }

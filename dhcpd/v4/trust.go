@@ -1,6 +1,7 @@
 package v4
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/usher-agent/usher/dhcpd/line"
@@ -35,6 +36,17 @@ func (v Voucher) String() string {
 
 // MarshalText implements encoding.TextMarshaler by String.
 func (v Voucher) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (v *Voucher) UnmarshalText(b []byte) error {
+	for x := range voucherEnd {
+		if x.String() == string(b) {
+			*v = x
+			return nil
+		}
+	}
+	return fmt.Errorf("voucher %q: no such one", b)
+}
 
 // Trust is what is thought of the way that a packet came, before anything is looked up for it.
 type Trust struct {
@@ -97,7 +109,7 @@ func poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome.Outcome {
 		giAlone, fromAlone = giAlone || cfg.queriesAlone(gi), fromAlone || cfg.queriesAlone(from)
 	}
 	switch {
-	case giAlone && fromAlone:
+	case giAlone && fromAlone && !(r.P.Ingress.Customers && elsewhere(r.On, from)):
 		return 0
 	case r.OwnFrom && !fromAlone:
 		return outcome.RelayNoSource
@@ -107,6 +119,21 @@ func poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome.Outcome {
 		return outcome.RelayInterface
 	}
 	return 0
+}
+
+// elsewhere reports whether an address is in none of the networks of an interface. Of an interface
+// without a network nobody can tell.
+func elsewhere(on *provision.Interface, a netip.Addr) bool {
+	numbered := false
+	if on != nil {
+		for _, p := range on.Addrs {
+			if p.Contains(a) {
+				return false
+			}
+			numbered = numbered || !p.IsSingleIP()
+		}
+	}
+	return numbered
 }
 
 // isSubscriber reports whether the ERP binds an address, or it is of a pool.

@@ -10,6 +10,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
 )
 
 // Who passes for a relay: each row is one packet that names one, with the port of another customer in option 82.
@@ -100,6 +101,42 @@ func TestJudgeRelays(t *testing.T) {
 	}
 }
 
+// A relay that is listed as one address is no reason to believe it on a subscribers' wire that it is not on.
+func TestJudgeRelayOfAnotherWire(t *testing.T) {
+	nets := func(p ...string) (out []netip.Prefix) {
+		for _, s := range p {
+			out = append(out, netip.MustParsePrefix(s))
+		}
+		return out
+	}
+	for _, tc := range []struct {
+		name  string
+		iface string
+		addrs []netip.Prefix // of the interface
+		from  netip.Addr
+		want  outcome.Outcome
+	}{
+		{"a switch in the interface's network", "br-flats", nets("192.0.2.1/24"), host(21), outcome.Offer},
+		{"in its second one", "br-flats", nets("203.0.113.1/24", "192.0.2.1/24"), host(21), outcome.Offer},
+		{"a relay that is elsewhere", "br-flats", nets("192.0.2.1/24"), relayIP, outcome.RelayInterface},
+		{"the same on the interface of a VLAN", "vlan7", nets("192.0.2.1/24"), relayIP, outcome.RelayInterface},
+		{"the same where no subscribers are", "core", nets("203.0.113.1/24"), relayIP, outcome.Offer},
+		{"an interface that borrows its address tells nothing", "br-flats", nets("203.0.113.1/32"), relayIP, outcome.Offer},
+		{"nor does one without any", "br-flats", nil, relayIP, outcome.Offer},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: tc.from, Option82: port(switch1, 1)}
+			d := run(t, q, nil, func(r *Request, o *Options) {
+				o.Relays = nets("192.0.2.21/32", "198.51.100.1/32")
+				o.CheckRelaySource, o.SubscriberInterfaces, o.VLANInterfaces = line.SourceListed, []string{"br-*"}, []string{"vlan{vlan}"}
+				r.P.From, r.P.Ingress.Name = netip.AddrPortFrom(tc.from, 67), tc.iface
+				r.On = &provision.Interface{Index: 3, Name: tc.iface, Addrs: tc.addrs}
+			})
+			assert.Equal(t, tc.want, d.Outcome)
+		})
+	}
+}
+
 // An access node that asks for leases need not be a relay; it is judged by its own list, and by what no relay can be.
 func TestJudgeLeaseQuery(t *testing.T) {
 	node := ip("203.0.113.9")
@@ -167,6 +204,6 @@ func TestUntrustedOption82(t *testing.T) {
 		rec := bound(host(21), stranger, 2)
 		rec.Device, rec.Port, rec.Option82, rec.GIAddr = 1, 2, port(switch1, 2), relayIP
 		q := wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Option82: port(switch1, 2)}
-		assert.Equal(t, "release_unknown", told(run(t, q, leases(rec), only)))
+		assert.Equal(t, "release_unknown", told(run(t, q, leases(rec), only, func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(host(77), 68) })))
 	})
 }

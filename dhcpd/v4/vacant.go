@@ -156,7 +156,7 @@ func (c *decider) holder(kind PoolKind) provision.Owner {
 	if kind == PoolSubscribers {
 		return c.d.Match.Vacant.Owner
 	}
-	return c.mac.Owner()
+	return c.guest()
 }
 
 // refuseVacant says why the client may not have an address of a pool of the kind for
@@ -170,6 +170,8 @@ func (c *decider) refuseVacant(kind PoolKind, a netip.Addr) outcome.Outcome {
 	switch {
 	case known && rec.Live(c.now) && (rec.Key != l.Owner || rec.Subscriber != l.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
 		return outcome.NakOtherClient
+	case known && c.damped(&rec, c.cfg.pools[c.cfg.PoolOf(a)].t1):
+		return outcome.TakeoverDamped
 	case c.cfg.maxMACs > 0 && c.vacantCrowded(l):
 		return outcome.PortMACLimit
 	}

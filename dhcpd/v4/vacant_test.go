@@ -155,8 +155,8 @@ func TestVacantDecisions(t *testing.T) {
 		{"but where no pool is for subscribers", at(discover, stranger, 20), nil, "pool_offer 192.0.2.203 hold", 0, func(r *Request, o *Options) { withGuestsToo(r, o); o.Pools = o.Pools[1:] }},
 		{"nobody's port is a guest", at(discover, stranger, 99), nil, "pool_offer 192.0.2.203 hold", 0, withGuestsToo},
 		{"two customers on a port: a guest", at(discover, stranger, 25), nil, "pool_offer 192.0.2.203 hold", 0, withGuestsToo},
-		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(211), Options: []wire.Option{chosen(serverIP)}}, leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.GIAddr = netip.Addr{} })), "pool_released 192.0.2.211 release", 0, nil},
-		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, Options: []wire.Option{chosen(serverIP), requested(host(211))}}, leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.GIAddr = netip.Addr{} })), "pool_declined 192.0.2.211 quarantine", 20, nil},
+		{"release", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(211), Options: []wire.Option{chosen(serverIP)}}, leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.GIAddr = netip.Addr{} })), "pool_released 192.0.2.211 release kept", 0, nil},
+		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 20), Options: []wire.Option{chosen(serverIP), requested(host(211))}}, leases(with(took(host(211), stranger, 20), func(r *lease.Record) { r.Option82 = port(switch1, 20) })), "pool_declined 192.0.2.211 quarantine", 20, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := &Request{Ifindex: 3, Served: true, Local: serverIP, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}

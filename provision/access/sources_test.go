@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -46,9 +47,9 @@ func TestInputsOfLeases(t *testing.T) {
 	}
 	store(1, func(*lease.Record) {})
 	store(2, func(r *lease.Record) { r.Interface = "eth2.100" })
-	store(3, func(r *lease.Record) { r.GIAddr = ip(254) })            // behind a relay
-	store(4, func(r *lease.Record) { r.Expires = now })               // over
-	store(5, func(r *lease.Record) { r.State = lease.StateReleased }) // given back
+	store(3, func(r *lease.Record) { r.GIAddr = ip(254) })                            // behind a relay
+	store(4, func(r *lease.Record) { r.Expires = now })                               // over
+	store(5, func(r *lease.Record) { r.State, r.Expires = lease.StateReleased, now }) // given back
 	store(6, func(r *lease.Record) { r.Pool, r.Interface = "more", "eth9" })
 	store(7, func(r *lease.Record) { r.Pool, r.Subscriber = "guests", 0 })
 
@@ -83,6 +84,28 @@ func TestLeasesAreNotReadWhereTheyDoNotMatter(t *testing.T) {
 	assert.Nil(t, s.used.Load())
 	assert.False(t, s.changed(testIP, time.Now()))
 	Follow(s, nil).Admit([]netip.Addr{testIP}, time.Now())()
+}
+
+// A lease that was released by nobody knows whom gives its client what it gave, until its end.
+func TestKeptLeaseGivesWhatItGave(t *testing.T) {
+	s, leases := testSources(SourceOptions{Pools: true, GuardDirect: provision.Patterns{"eth1"}})
+	now := time.Now()
+	leases.Store(lease.Record{
+		IP: testIP, MAC: testMAC, Subscriber: 7, Pool: "flats", Interface: "eth1", State: lease.StateBound, Expires: now.Add(time.Hour),
+	})
+	before := s.Inputs()
+	require.Equal(t, []DirectBinding{{IP: testIP, MAC: testMAC}}, before.BoundDirect)
+	require.Equal(t, []SubscriberAddr{{Subscriber: 7, IP: testIP}}, before.Leases)
+	require.True(t, leases.Keep(testIP, testMAC, lease.StateReleased, now))
+	assert.False(t, s.changed(testIP, now))
+	after := s.Inputs()
+	assert.Equal(t, before.BoundDirect, after.BoundDirect)
+	assert.Equal(t, before.Leases, after.Leases)
+	assert.True(t, s.changed(testIP, now.Add(time.Hour)), "it ends as others do")
+
+	require.True(t, leases.SetState(testIP, testMAC, lease.StateReleased, now))
+	assert.True(t, s.changed(testIP, now), "the client's own RELEASE ends it")
+	assert.Empty(t, s.Inputs().BoundDirect)
 }
 
 // A reload changes what is guarded, and whose leases matter.

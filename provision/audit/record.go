@@ -91,7 +91,8 @@ type Process struct {
 	User string `json:"user,omitempty"` // name of UID, if it has one
 }
 
-// Evidence is where a client was when its lease was given or renewed last.
+// Evidence is where a client was when its lease was given or renewed last, or where ARP
+// alone showed it.
 type Evidence struct {
 	Device    provision.DeviceID `json:"device,omitempty"`
 	Port      uint32             `json:"port,omitempty"`
@@ -99,6 +100,14 @@ type Evidence struct {
 	Relay     netip.Addr         `json:"relay,omitzero"`     // giaddr
 	Option82  string             `json:"option82,omitempty"` // hexadecimal
 	Renewed   time.Time          `json:"renewed,omitzero"`   // newest ACK
+	ARP       *ARP               `json:"arp,omitempty"`      // nil: DHCP showed it
+}
+
+// ARP is how the kernel's ARP table showed a MAC on Interface.
+type ARP struct {
+	Seen   time.Time     `json:"seen"`            // when it was believed
+	Silent provision.MAC `json:"silent,omitzero"` // the ERP's MAC, which did not answer for the address; zero: it had none
+	Asked  uint8         `json:"asked,omitempty"` // how often it was asked
 }
 
 // What it was about.

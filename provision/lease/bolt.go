@@ -21,6 +21,8 @@ import (
 const (
 	leaseBucket  = "leases"
 	reportBucket = "mac_reports"
+	// sightingBucket is made with the first report that was seen by ARP.
+	sightingBucket = "mac_reports_arp"
 )
 
 func buckets() [][]byte { return [][]byte{[]byte(leaseBucket), []byte(reportBucket)} }
@@ -127,12 +129,19 @@ func (s *bolt) Leases(each func(Record, error)) error {
 
 // Reports implements Store.
 func (s *bolt) Reports(each func(provision.MACReport, error)) error {
-	return s.forEach(reportBucket, func(k, v []byte) {
-		r, err := decodeReport(k, v)
-		if err != nil {
-			err = fmt.Errorf("key %x, value %x: %w", k, v, err)
-		}
-		each(r, err)
+	return s.db.View(func(tx *bbolt.Tx) error {
+		seen := tx.Bucket([]byte(sightingBucket))
+		return tx.Bucket([]byte(reportBucket)).ForEach(func(k, v []byte) error {
+			r, err := decodeReport(k, v)
+			switch {
+			case err != nil:
+				err = fmt.Errorf("key %x, value %x: %w", k, v, err)
+			case seen != nil:
+				r.ARP = decodeSighting(r, seen.Get(k))
+			}
+			each(r, err)
+			return nil
+		})
 	})
 }
 
@@ -157,7 +166,7 @@ func (s *bolt) Commit(fill func(*Batch) error) error {
 		if err := s.writeLeases(tx.Bucket([]byte(leaseBucket)), b); err != nil {
 			return err
 		}
-		if err := s.writeReports(tx.Bucket([]byte(reportBucket)), b); err != nil {
+		if err := writeReports(tx, b); err != nil {
 			return err
 		}
 		for _, f := range b.after {
@@ -183,8 +192,8 @@ func (s *bolt) writeLeases(bucket *bbolt.Bucket, b *Batch) error {
 	return nil
 }
 
-func (s *bolt) writeReports(bucket *bbolt.Bucket, b *Batch) error {
-	now := time.Now()
+func writeReports(tx *bbolt.Tx, b *Batch) error {
+	now, bucket := time.Now(), tx.Bucket([]byte(reportBucket))
 	for _, r := range b.Reports {
 		key, value := encodeReport(r)
 		if old := bucket.Get(key); old != nil {
@@ -192,7 +201,11 @@ func (s *bolt) writeReports(bucket *bbolt.Bucket, b *Batch) error {
 				continue
 			}
 		}
-		if err := bucket.Put(key, value); err != nil {
+		err := bucket.Put(key, value)
+		if err == nil {
+			err = writeSighting(tx, key, r)
+		}
+		if err != nil {
 			return fmt.Errorf("mac report for %s: %w", r.IP, err)
 		}
 	}
@@ -201,11 +214,28 @@ func (s *bolt) writeReports(bucket *bbolt.Bucket, b *Batch) error {
 		if !bytes.Equal(bucket.Get(key), value) {
 			continue
 		}
-		if err := bucket.Delete(key); err != nil {
+		err := bucket.Delete(key)
+		if seen := tx.Bucket([]byte(sightingBucket)); err == nil && seen != nil {
+			err = seen.Delete(key)
+		}
+		if err != nil {
 			return fmt.Errorf("mac report for %s: remove: %w", r.IP, err)
 		}
 	}
 	return nil
+}
+
+// writeSighting keeps how ARP showed the MAC of a report. Beside one of DHCP nothing is to be
+// taken out: what an earlier report left there has another time.
+func writeSighting(tx *bbolt.Tx, key []byte, r provision.MACReport) error {
+	if r.ARP == (provision.ARPSighting{}) {
+		return nil
+	}
+	seen, err := tx.CreateBucketIfNotExists([]byte(sightingBucket))
+	if err != nil {
+		return err
+	}
+	return seen.Put(key, encodeSighting(r))
 }
 
 // Volatile implements Store.

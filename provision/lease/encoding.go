@@ -19,7 +19,7 @@ import (
 //	interface, client id, option 82, pool, key   each length(2) and bytes
 //	crc32c(4)                         of the key and all of the above
 //
-// The key is the address, 4 bytes. Version 1 has no pool, version 2 no key
+// Prior is not stored. The key is the address, 4 bytes. Version 1 has no pool, version 2 no key
 // of a vacant line; both are still read.
 const (
 	encodingVersion = 3

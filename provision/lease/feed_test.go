@@ -255,7 +255,7 @@ func step(rnd *rand.Rand, tab *Table, model map[netip.Addr]Record, ip netip.Addr
 	after = before
 	mac := [...]provision.MAC{mac1, mac2}[rnd.IntN(2)]
 	known := before.IP.IsValid() && before.MAC == mac
-	switch rnd.IntN(8) {
+	switch rnd.IntN(9) {
 	case 0, 1:
 		after = testRecord(ip)
 		after.MAC, after.Renewed, after.Expires = mac, now, now.Add(time.Hour)
@@ -263,9 +263,9 @@ func step(rnd *rand.Rand, tab *Table, model map[netip.Addr]Record, ip netip.Addr
 		tab.Store(after)
 		changed = true
 	case 2, 3, 4, 5:
-		changed = known && before.State == StateBound
+		changed = known && (before.State == StateBound || before.Kept(now))
 		if changed {
-			after.Renewed, after.Expires = now, now.Add(2*time.Hour)
+			after.State, after.Renewed, after.Expires = StateBound, now, now.Add(2*time.Hour)
 		}
 		if tab.Renew(ip, mac, now, now.Add(2*time.Hour)) != changed {
 			panic("the model differs")
@@ -282,6 +282,13 @@ func step(rnd *rand.Rand, tab *Table, model map[netip.Addr]Record, ip netip.Addr
 		}
 	case 7:
 		tab.Dirty(ip)
+	case 8:
+		if changed = known && before.Live(now); changed {
+			after.State, after.Renewed = StateDeclined, now
+		}
+		if tab.Keep(ip, mac, StateDeclined, now) != changed {
+			panic("the model differs")
+		}
 	}
 	if changed {
 		model[ip] = after

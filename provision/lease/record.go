@@ -16,7 +16,8 @@ import (
 // State is what became of a lease. Its zero value is invalid.
 type State uint8
 
-// The states of a lease. Whether a bound one has run out is told by Expires.
+// The states of a lease. Whether a bound one has run out is told by Expires; and so it is
+// whether a released or declined one is kept for its client nevertheless (Record.Kept).
 const (
 	StateBound    State = iota + 1 // acknowledged to the client
 	StateReleased                  // the client gave it back
@@ -89,9 +90,12 @@ type Record struct {
 	Pool       string                 `json:"pool,omitempty"` // it was given from; empty: the ERP binds the address
 	Key        provision.Owner        `json:"key,omitzero"`   // the vacant Line that the pool keeps it for; zero: it keeps it for MAC
 	State      State                  `json:"state"`
-	Start      time.Time              `json:"start"`   // first ACK of this client for this address
-	Renewed    time.Time              `json:"renewed"` // newest ACK
-	Expires    time.Time              `json:"expires"`
+	// Prior is the client that had the address when this one got it, its lease still
+	// bound; zero: none had, or nobody knows: it is not stored, so a restart forgets it.
+	Prior   provision.MAC `json:"prior,omitzero"`
+	Start   time.Time     `json:"start"`   // first ACK of this client for this address
+	Renewed time.Time     `json:"renewed"` // newest ACK, or the RELEASE or DECLINE after it
+	Expires time.Time     `json:"expires"`
 }
 
 // Holder returns whom a pool keeps the address for: a vacant line, else a client by its MAC.
@@ -102,7 +106,29 @@ func (r *Record) Holder() provision.Owner {
 	return r.MAC.Owner()
 }
 
-// Live reports whether the client may still use the address at now.
+// Live reports whether the client may still use the address at now: it is bound to it, or
+// kept for it.
 func (r *Record) Live(now time.Time) bool {
-	return r.State == StateBound && now.Before(r.Expires)
+	return r.State == StateBound && now.Before(r.Expires) || r.Kept(now)
+}
+
+// Kept reports whether the address stays the client's at now although a RELEASE or DECLINE
+// came for it: nobody could tell whether the client had sent it (Table.Keep). A lease that
+// ended by one expired when it came, also in records of versions that kept none; it does not
+// come back when the clock is set back.
+func (r *Record) Kept(now time.Time) bool {
+	return (r.State == StateReleased || r.State == StateDeclined) && r.Expires.After(r.Renewed) && now.Before(r.Expires)
+}
+
+// Standing describes for people what the lease is at now, such as "bound until
+// 2026-05-01 12:00:00" or "released (kept until 2026-05-01 12:00:00)", in the time zone of now.
+func (r *Record) Standing(now time.Time) string {
+	at := r.Expires.In(now.Location()).Format(time.DateTime)
+	switch {
+	case r.Kept(now):
+		return fmt.Sprintf("%s (kept until %s)", r.State, at)
+	case r.State == StateReleased, r.State == StateDeclined:
+		return fmt.Sprintf("%s at %s", r.State, r.Renewed.In(now.Location()).Format(time.DateTime))
+	}
+	return fmt.Sprintf("%s until %s", r.State, at)
 }

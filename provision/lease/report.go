@@ -20,6 +20,35 @@ const (
 	reportLen     = 1 + 6 + 8 + 8
 )
 
+// The stored form of how ARP showed the MAC of a report, under the same key in a bucket of its own:
+//
+//	version 1 | time of the report, 8 bytes | silent MAC, 6 bytes | how often asked, 1 byte | name of the interface
+//
+// It belongs to the report of that time, so an older usher, which neither looks at it nor
+// takes it out, leaves nothing behind that counts.
+const (
+	sightingVersion = 1
+	sightingLen     = 1 + 8 + 6 + 1 // without the name
+)
+
+func encodeSighting(r provision.MACReport) []byte {
+	v := make([]byte, 0, sightingLen+len(r.ARP.Interface))
+	v = append(v, sightingVersion)
+	v = binary.BigEndian.AppendUint64(v, uint64(r.At.UnixNano()))
+	v = append(v, r.ARP.Silent[:]...)
+	v = append(v, r.ARP.Asked)
+	return append(v, r.ARP.Interface...)
+}
+
+// decodeSighting returns how r was seen by what is kept beside it; zero if that is of
+// another report or cannot be read.
+func decodeSighting(r provision.MACReport, v []byte) (a provision.ARPSighting) {
+	if len(v) < sightingLen || v[0] != sightingVersion || int64(binary.BigEndian.Uint64(v[1:])) != r.At.UnixNano() {
+		return a
+	}
+	return provision.ARPSighting{Silent: provision.MAC(v[9:15]), Asked: v[15], Interface: string(v[sightingLen:])}
+}
+
 func encodeReport(r provision.MACReport) (key, value []byte) {
 	value = make([]byte, 0, reportLen)
 	value = append(value, reportVersion)

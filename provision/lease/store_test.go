@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 func TestOpenStore(t *testing.T) {
@@ -74,4 +76,48 @@ func TestOpenStore(t *testing.T) {
 		_, err = OpenStore(dir, log)
 		require.ErrorIs(t, err, ErrInUse)
 	})
+}
+
+// What a report was seen by outlives a restart, and belongs to that report alone.
+func TestReportsKeepHowARPShowedThem(t *testing.T) {
+	dir := t.TempDir()
+	at := time.Unix(1_800_000_000, 5)
+	dhcp := provision.MACReport{IP: ip7, MAC: mac1, Subscriber: 1001, At: at}
+	arp := provision.MACReport{IP: ip7.Next(), MAC: mac1, Subscriber: 1002, At: at, ARP: provision.ARPSighting{Interface: "eth1.7", Silent: provision.MAC{2}, Asked: 3}}
+	commit := func(reports, done []provision.MACReport) {
+		s, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		defer s.Close()
+		require.NoError(t, s.Commit(func(b *Batch) error {
+			b.Reports, b.Done = append(b.Reports, reports...), append(b.Done, done...)
+			return nil
+		}))
+	}
+	kept := func() (out []provision.MACReport) {
+		s, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		defer s.Close()
+		require.NoError(t, s.Reports(func(r provision.MACReport, err error) {
+			require.NoError(t, err)
+			out = append(out, r)
+		}))
+		return out
+	}
+	path := filepath.Join(dir, "state.db")
+	commit([]provision.MACReport{dhcp}, nil)
+	require.NotContains(t, raw(t, path), sightingBucket, "nothing that an older usher does not know, where none is needed")
+	commit([]provision.MACReport{arp}, nil)
+	require.Equal(t, []provision.MACReport{dhcp, arp}, kept())
+
+	later := arp
+	later.At, later.ARP = at.Add(time.Second), provision.ARPSighting{}
+	commit([]provision.MACReport{later}, nil)
+	require.Equal(t, []provision.MACReport{dhcp, later}, kept(), "by DHCP")
+	arp.At = at.Add(time.Minute)
+	commit([]provision.MACReport{arp}, nil)
+	put(t, path, sightingBucket, string(ip7.AsSlice()), []byte("junk"))
+	require.Equal(t, []provision.MACReport{dhcp, arp}, kept(), "what cannot be read costs the evidence, not the report")
+	commit(nil, []provision.MACReport{dhcp, arp})
+	require.Empty(t, kept())
+	require.Empty(t, raw(t, path)[sightingBucket])
 }

@@ -83,7 +83,7 @@ func (t *Table) skip(err error) {
 // Skipped tells how many stored records Open could not read, and the reasons of the first ones.
 func (t *Table) Skipped() (n int, examples []string) { return t.bad, t.skipped }
 
-// Get gives the record of an address, live or not.
+// Get gives the record of an address, live or not; a zero one and false if there is none.
 func (t *Table) Get(ip netip.Addr) (Record, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -141,20 +141,34 @@ func remove[K comparable](index map[K][]uint32, k K, key uint32) {
 	index[k] = rest
 }
 
-// Renew moves the expiry of a bound lease and leaves writing it to the
-// background. It reports whether ip is leased to mac.
+// Renew moves the expiry of a bound lease, or of one that is kept, which is bound again
+// then, and leaves writing it to the background. It reports whether ip is leased to mac.
 func (t *Table) Renew(ip netip.Addr, mac provision.MAC, now, expires time.Time) bool {
 	return t.update(ip, mac, func(r *Record) bool {
-		if r.State != StateBound {
+		if r.State != StateBound && !r.Live(now) {
 			return false
 		}
-		r.Renewed, r.Expires = now, expires
+		r.State, r.Renewed, r.Expires = StateBound, now, expires
 		return true
 	})
 }
 
-// SetState marks the lease of ip as s and leaves writing it to the background.
-// It reports whether ip is leased to mac.
+// Keep marks the live lease of ip as s, StateReleased or StateDeclined, and leaves the
+// address to its client until the lease expires: a message said that the client gives it up,
+// and nobody could tell whether the client had sent it. Writing is left to the background. It
+// reports whether ip is leased to mac and live.
+func (t *Table) Keep(ip netip.Addr, mac provision.MAC, s State, now time.Time) bool {
+	return t.update(ip, mac, func(r *Record) bool {
+		if !r.Live(now) {
+			return false
+		}
+		r.State, r.Renewed = s, now
+		return true
+	})
+}
+
+// SetState marks the lease of ip as s, which ends it unless it is StateBound, and leaves
+// writing it to the background. It reports whether ip is leased to mac.
 func (t *Table) SetState(ip netip.Addr, mac provision.MAC, s State, now time.Time) bool {
 	return t.update(ip, mac, func(r *Record) bool {
 		r.State, r.Renewed = s, now
@@ -208,12 +222,13 @@ func (t *Table) markLocked(key uint32) {
 }
 
 // add puts rec into a batch; the memory is Store's business. If the memory has
-// the lease renewed meanwhile, that newer record is written.
+// the lease renewed, released or declined meanwhile, that newer record is written, also
+// when it was within the same tick of the clock.
 func (t *Table) add(b *Batch, rec Record) error {
 	if ipKey(rec.IP) == 0 {
 		return fmt.Errorf("lease table: put %v: not an IPv4 address", rec.IP)
 	}
-	if r, ok := t.Get(rec.IP); ok && r.Renewed.After(rec.Renewed) {
+	if r, ok := t.Get(rec.IP); ok && !r.Renewed.Before(rec.Renewed) {
 		rec = r
 	}
 	b.Leases = append(b.Leases, rec)
@@ -412,9 +427,10 @@ func (t *Table) Len() int {
 	return len(t.records)
 }
 
-// Counts is the number of records by what they are; Bound excludes Expired.
+// Counts is the number of records by what they are. Each is counted once.
 type Counts struct {
 	Bound    int `json:"bound"`
+	Kept     int `json:"kept"` // released or declined by nobody knows whom, and still the client's
 	Expired  int `json:"expired"`
 	Released int `json:"released"`
 	Declined int `json:"declined"`
@@ -430,6 +446,8 @@ func (t *Table) Counts(now time.Time) Counts {
 	c := Counts{Dirty: len(t.dirty)}
 	for _, r := range t.records {
 		switch {
+		case r.Kept(now):
+			c.Kept++
 		case r.State == StateReleased:
 			c.Released++
 		case r.State == StateDeclined:

@@ -387,7 +387,7 @@ func TestTableAgainstModel(t *testing.T) {
 		if rnd.IntN(2) == 0 {
 			mac = mac2
 		}
-		switch rnd.IntN(6) {
+		switch rnd.IntN(7) {
 		case 0, 1:
 			r := testRecord(ip)
 			r.MAC, r.Renewed, r.Expires = mac, now, now.Add(time.Hour)
@@ -400,10 +400,10 @@ func TestTableAgainstModel(t *testing.T) {
 			model[ip] = r
 		case 2:
 			r, ok := model[ip]
-			ok = ok && r.MAC == mac && r.State == StateBound
+			ok = ok && r.MAC == mac && (r.State == StateBound || r.Kept(now))
 			assert.Equal(t, ok, tab.Renew(ip, mac, now, now.Add(2*time.Hour)))
 			if ok {
-				r.Renewed, r.Expires = now, now.Add(2*time.Hour)
+				r.State, r.Renewed, r.Expires = StateBound, now, now.Add(2*time.Hour)
 				model[ip] = r
 			}
 		case 3:
@@ -415,6 +415,14 @@ func TestTableAgainstModel(t *testing.T) {
 				if r.Expires.After(now) {
 					r.Expires = now
 				}
+				model[ip] = r
+			}
+		case 6:
+			r, ok := model[ip]
+			ok = ok && r.MAC == mac && r.Live(now)
+			assert.Equal(t, ok, tab.Keep(ip, mac, StateReleased, now))
+			if ok {
+				r.State, r.Renewed = StateReleased, now
 				model[ip] = r
 			}
 		case 4:

@@ -3,19 +3,22 @@ package link
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/neighbour"
 )
 
-// Neighbours is the ARP table of one network namespace. It implements
-// neighbour.Kernel and changes nothing.
+// Neighbours is the ARP table of one network namespace, with the routes and wires that
+// it is about. It implements neighbour.Kernel and changes nothing.
 type Neighbours struct {
 	rtnl
+	handle *netlink.Handle // for single questions; its methods may be called from several goroutines
 }
 
 var _ neighbour.Kernel = (*Neighbours)(nil)
@@ -23,13 +26,27 @@ var _ neighbour.Kernel = (*Neighbours)(nil)
 // OpenNeighbours gives access to the table of a network namespace: that of an
 // open file descriptor, for tests, or with zero that of the calling thread.
 func OpenNeighbours(netNS int) (*Neighbours, error) {
-	n := &Neighbours{rtnl{netns: netNS}}
+	n := &Neighbours{rtnl: rtnl{netns: netNS}}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.dialLocked(); err != nil {
 		return nil, fmt.Errorf("link: open neighbours: %w", err)
 	}
+	var err error
+	if n.handle, err = netlink.NewHandleAt(n.namespace(), unix.NETLINK_ROUTE); err != nil {
+		return nil, errors.Join(fmt.Errorf("link: open neighbours: %w", err), n.hangUpLocked())
+	}
+	if err := n.handle.SetSocketTimeout(exchangeTimeout); err != nil {
+		n.handle.Close()
+		return nil, errors.Join(fmt.Errorf("link: open neighbours: %w", err), n.hangUpLocked())
+	}
 	return n, nil
+}
+
+// Close lets the sockets go.
+func (n *Neighbours) Close() error {
+	n.handle.Close()
+	return n.rtnl.Close()
 }
 
 // Watch implements neighbour.Kernel.

@@ -31,12 +31,33 @@ type Neighbour struct {
 	State     State
 }
 
-// Kernel is the kernel's ARP table.
+// Kernel is the kernel's ARP table, its routes and the wires behind it.
 type Kernel interface {
 	// Watch reports every entry that there is, and then every change, until ctx
 	// ends. After a gap it begins anew.
 	Watch(ctx context.Context, on func(Neighbour)) error
+	// Ask asks on the wire whether known still has an address. It returns when it
+	// knows, and at the end of ctx at the latest: with Silent then, not an error. An
+	// error says that it could not ask.
+	Ask(ctx context.Context, q Question) (Answer, error)
 }
+
+// Question is what is asked about an address before another MAC than the ERP's is believed.
+type Question struct {
+	Interface string // where the other MAC was seen
+	IP        netip.Addr
+	Known     provision.MAC // the ERP's; zero: it has none, and the wire is not asked
+}
+
+// Answer is what became of a Question. Its zero value is invalid.
+type Answer uint8
+
+// The answers.
+const (
+	Silent  Answer = iota + 1 // the known MAC was not heard, or there is none
+	Answers                   // the known MAC has the address
+	Astray                    // packets to the address do not leave by that interface, straight to a neighbour there
+)
 
 // Outcome is what became of one confirmed neighbour. A closed set: it
 // is a metric label.
@@ -44,20 +65,25 @@ type Outcome string
 
 // The outcomes.
 const (
-	Known        Outcome = "known"        // the ERP has this MAC
-	Unbound      Outcome = "unbound"      // the ERP binds the address to nobody
-	Leased       Outcome = "leased"       // a DHCP lease is live, which is the better witness
-	Contradicted Outcome = "contradicted" // another MAC came within the time
-	Shared       Outcome = "shared"       // the MAC answers for many addresses: a router's or a proxy's
-	Repeated     Outcome = "repeated"     // reported already, the ERP has not taken it over yet
-	Reported     Outcome = "reported"     // handed to the outbox
-	Failed       Outcome = "failed"       // the outbox could not take it
+	Known        Outcome = "known"         // the ERP has this MAC
+	Unbound      Outcome = "unbound"       // the ERP binds the address to nobody
+	Leased       Outcome = "leased"        // a DHCP lease is not over, which is the better witness
+	Refused      Outcome = "refused"       // the ERP has another MAC, and no change is wanted
+	Elsewhere    Outcome = "elsewhere"     // on a wire where the address is not expected
+	Foreign      Outcome = "foreign"       // this MAC is another subscriber's
+	StillAnswers Outcome = "still_answers" // the ERP's MAC answers for the address, too
+	Unasked      Outcome = "unasked"       // the ERP's MAC could not be asked
+	Contradicted Outcome = "contradicted"  // another MAC came within the time
+	Shared       Outcome = "shared"        // the MAC answers for many addresses: a router's or a proxy's
+	Repeated     Outcome = "repeated"      // the ERP was told a MAC of this address within the hour
+	Reported     Outcome = "reported"      // handed to the outbox
+	Failed       Outcome = "failed"        // the outbox could not take it
 )
 
 // Outcomes lists every outcome, for metrics and documentation.
 func Outcomes() []Outcome {
-	return []Outcome{Known, Unbound, Leased, Contradicted,
-		Shared, Repeated, Reported, Failed}
+	return []Outcome{Known, Unbound, Leased, Refused, Elsewhere, Foreign, StillAnswers, Unasked,
+		Contradicted, Shared, Repeated, Reported, Failed}
 }
 
 // Options direct a Watcher. Fields with a tag are keys of the configuration
@@ -65,14 +91,21 @@ func Outcomes() []Outcome {
 type Options struct {
 	Serves func(name string) bool // whether neighbours on an interface count
 
+	// RefuseChange says that an address for which the ERP has a MAC keeps it, whatever is seen.
+	RefuseChange bool
+	// VLANOf reads the VLAN out of the name of an interface; nil: names tell nothing.
+	VLANOf func(name string) (vlan uint16, ok bool)
+
 	// Another MAC than the ERP's is reported when the kernel has confirmed it, and no
-	// other, for so long. 0s to 1h.
+	// other, for so long, and the ERP's did not answer when it was asked meanwhile, which takes
+	// three seconds at least. 0s to 1h.
 	MinTime time.Duration `cfg:"min_time" default:"10s" min:"0s" max:"1h"`
 }
 
 // Leases is the lease table.
 type Leases interface {
 	Get(ip netip.Addr) (lease.Record, bool)
+	ByMAC(mac provision.MAC) []lease.Record
 }
 
 // Deps is what a Watcher asks and tells.
@@ -87,7 +120,8 @@ const (
 	// maxAddressesOfMAC is for subscribers with a few addresses. A switch that
 	// answers for everybody behind it (proxy ARP) has many.
 	maxAddressesOfMAC = 4
-	// reportAgain is when a report that the ERP does not show is made once more.
+	// reportAgain is when the ERP is told of an address once more, be it the same MAC,
+	// which it does not show, or another one.
 	reportAgain = time.Hour
 	// firstRetry and maxRetry bound the wait after the watch has failed; it doubles with each.
 	firstRetry = 100 * time.Millisecond
@@ -96,66 +130,100 @@ const (
 	maxNeighbours = 1 << 18
 )
 
+// place is an address on an interface. The kernel knows neighbours by both, and
+// what is claimed on one wire says nothing about another.
+type place struct {
+	ip    netip.Addr
+	iface string
+}
+
 // neighbourhood decides which neighbours are to be reported: the pure part. One
 // goroutine owns it.
 type neighbourhood struct {
 	snapshot func() *provision.Snapshot
 	leases   Leases
+	count    func(Outcome)
 
-	seen     map[netip.Addr]provision.MAC // confirmed last
-	holders  map[provision.MAC]int        // number of addresses in seen
-	pending  map[netip.Addr]candidate
-	reported map[netip.Addr]candidate
+	seen     map[place]provision.MAC // confirmed last
+	holders  map[provision.MAC]int   // number of places in seen
+	pending  map[place]*candidate
+	next     time.Time // before it nothing of pending is due; zero: never
+	asking   int       // questions on their way
+	askingOn map[string]int
+
+	reported map[netip.Addr]time.Time
+	answered map[netip.Addr]answered
+	swept    time.Time
 }
 
-// candidate is a MAC that is not the ERP's, and since when it is the only one.
+// candidate is a MAC that is not the ERP's and the only one since it came.
 type candidate struct {
-	mac   provision.MAC
-	since time.Time
+	mac     provision.MAC
+	since   time.Time
+	known   provision.MAC // the ERP's, of which the rest tells
+	silent  int           // questions that it did not answer
+	asking  bool          // one is on its way
+	settled bool          // all have been asked
+}
+
+// answered is when the ERP's MAC answered for its address last.
+type answered struct {
+	mac provision.MAC
+	at  time.Time
 }
 
 func newNeighbourhood(d Deps) *neighbourhood {
-	return &neighbourhood{snapshot: d.Snapshot, leases: d.Leases, seen: map[netip.Addr]provision.MAC{}, holders: map[provision.MAC]int{},
-		pending: map[netip.Addr]candidate{}, reported: map[netip.Addr]candidate{}}
+	return &neighbourhood{snapshot: d.Snapshot, leases: d.Leases, count: d.Count,
+		seen: map[place]provision.MAC{}, holders: map[provision.MAC]int{}, pending: map[place]*candidate{}, askingOn: map[string]int{},
+		reported: map[netip.Addr]time.Time{}, answered: map[netip.Addr]answered{}}
 }
 
-// take notes one entry of the kernel. The outcome is empty while nothing is
-// decided: due decides on what is left of pending then.
-func (h *neighbourhood) take(n Neighbour, now time.Time) Outcome {
+// take notes one entry of the kernel. What is not decided at once due decides on later.
+func (h *neighbourhood) take(n Neighbour, now time.Time, o *Options) {
 	if n.MAC.IsZero() || n.MAC[0]&1 != 0 { // a group address answers for nobody
 		n.State = Gone
 	}
-	p, waits := h.pending[n.IP]
+	at := place{n.IP, n.Interface}
+	p := h.pending[at]
 	switch n.State {
 	case Gone:
-		h.note(n.IP, provision.MAC{})
-		delete(h.pending, n.IP)
-		return ""
+		h.note(at, provision.MAC{})
+		delete(h.pending, at)
+		return
 	case Claimed: // proves nothing, but may disprove
-		if waits && p.mac != n.MAC {
-			delete(h.pending, n.IP)
-			return Contradicted
+		if p != nil && p.mac != n.MAC {
+			delete(h.pending, at)
+			h.count(Contradicted)
 		}
-		return ""
+		return
 	}
-	h.note(n.IP, n.MAC)
-	if waits && p.mac == n.MAC {
-		return ""
+	h.note(at, n.MAC)
+	if p != nil && p.mac == n.MAC {
+		return
 	}
-	delete(h.pending, n.IP)
-	if o := h.judge(n.IP, n.MAC, now); o != Reported {
-		return o
+	delete(h.pending, at)
+	outcome, _ := h.judge(at, n.MAC, now, o)
+	if outcome != Reported {
+		h.count(outcome)
+		return
 	}
-	h.pending[n.IP] = candidate{n.MAC, now}
-	if waits {
-		return Contradicted
+	if p != nil {
+		h.count(Contradicted)
 	}
-	return ""
+	h.pending[at] = &candidate{mac: n.MAC, since: now}
+	h.soon(now)
 }
 
-// note remembers who was confirmed last for an address; a zero MAC: nobody.
-func (h *neighbourhood) note(ip netip.Addr, mac provision.MAC) {
-	old, had := h.seen[ip]
+// soon has due look at what is pending at t.
+func (h *neighbourhood) soon(t time.Time) {
+	if h.next.IsZero() || t.Before(h.next) {
+		h.next = t
+	}
+}
+
+// note remembers who was confirmed last at a place; a zero MAC: nobody.
+func (h *neighbourhood) note(at place, mac provision.MAC) {
+	old, had := h.seen[at]
 	if had && old == mac || !had && len(h.seen) >= maxNeighbours {
 		return
 	}
@@ -163,61 +231,74 @@ func (h *neighbourhood) note(ip netip.Addr, mac provision.MAC) {
 		if h.holders[old]--; h.holders[old] == 0 {
 			delete(h.holders, old)
 		}
-		delete(h.seen, ip)
+		delete(h.seen, at)
 	}
 	if !mac.IsZero() {
-		h.seen[ip] = mac
+		h.seen[at] = mac
 		h.holders[mac]++
 	}
 }
 
-// judge says what a confirmed neighbour is worth: Reported for one that
-// the ERP should be told.
-func (h *neighbourhood) judge(ip netip.Addr, mac provision.MAC, now time.Time) Outcome {
+// judge says what a confirmed neighbour is worth by what is known here: Reported for one that
+// the ERP should be told if the wire agrees. The line is that of the address, nil if it has none.
+func (h *neighbourhood) judge(at place, mac provision.MAC, now time.Time, o *Options) (Outcome, *provision.Line) {
 	s := h.snapshot()
-	b := s.ByIP(ip)
-	switch r, ok := h.reported[ip]; {
-	case b == nil:
-		return Unbound
-	case b.MAC == mac:
-		delete(h.reported, ip)
-		return Known
-	case h.leased(ip, now):
-		return Leased
-	case h.holders[mac] > maxAddressesOfMAC:
-		return Shared
-	case ok && r.mac == mac && now.Sub(r.since) < reportAgain:
-		return Repeated
+	b := s.ByIP(at.ip)
+	if b == nil {
+		return Unbound, nil
 	}
-	return Reported
+	last, told := h.reported[at.ip]
+	a, heard := h.answered[at.ip]
+	switch {
+	case b.MAC == mac:
+		return Known, b
+	case h.leased(at.ip, now):
+		return Leased, b
+	case o.RefuseChange && !b.MAC.IsZero():
+		return Refused, b
+	case o.otherVLAN(b, at.iface):
+		return Elsewhere, b
+	case h.foreign(s, b, mac, now):
+		return Foreign, b
+	case h.holders[mac] > maxAddressesOfMAC:
+		return Shared, b
+	case told && now.Sub(last) < reportAgain:
+		return Repeated, b
+	case heard && a.mac == b.MAC && now.Sub(a.at) < askAgain:
+		return StillAnswers, b // it is not asked each time that somebody claims its address
+	}
+	return Reported, b
 }
 
-// leased reports whether a DHCP lease of an address is live.
+// otherVLAN reports whether an interface is named after another VLAN than the ERP has the line in.
+func (o *Options) otherVLAN(b *provision.Line, iface string) bool {
+	if b.VLAN == 0 || o.VLANOf == nil {
+		return false
+	}
+	vlan, ok := o.VLANOf(iface)
+	return ok && vlan != b.VLAN
+}
+
+// leased reports whether a DHCP lease of an address is not over. One that was given back
+// may be kept until its expiry.
 func (h *neighbourhood) leased(ip netip.Addr, now time.Time) bool {
 	rec, ok := h.leases.Get(ip)
-	return ok && rec.Live(now)
+	return ok && (rec.Live(now) || rec.State == lease.StateReleased && now.Before(rec.Expires))
 }
 
-// due gives the reports whose time has come and, in count, what became of the
-// others; next is when to ask again, zero for never.
-func (h *neighbourhood) due(now time.Time, minTime time.Duration, count func(Outcome)) (reports []provision.MACReport, next time.Time) {
-	for ip, p := range h.pending {
-		at := p.since.Add(minTime)
-		if now.Before(at) {
-			if next.IsZero() || at.Before(next) {
-				next = at
-			}
-			continue
+// foreign reports whether a MAC is known as that of another subscriber than b's: by the ERP, or by a live lease.
+func (h *neighbourhood) foreign(s *provision.Snapshot, b *provision.Line, mac provision.MAC, now time.Time) bool {
+	for l := range s.ByMAC(mac).All() {
+		if l.Subscriber != b.Subscriber {
+			return true
 		}
-		delete(h.pending, ip)
-		if o := h.judge(ip, p.mac, now); o != Reported {
-			count(o)
-			continue
-		}
-		h.reported[ip] = candidate{p.mac, now}
-		reports = append(reports, provision.MACReport{IP: ip, MAC: p.mac, Subscriber: h.snapshot().ByIP(ip).Subscriber, At: now})
 	}
-	return reports, next
+	for _, rec := range h.leases.ByMAC(mac) {
+		if rec.Live(now) && rec.Subscriber != 0 && rec.Subscriber != b.Subscriber {
+			return true
+		}
+	}
+	return false
 }
 
 // Watcher reports the MACs of subscribers with static settings, as the
@@ -228,9 +309,11 @@ type Watcher struct {
 	log    *slog.Logger
 	wake   chan struct{} // one slot, coalescing
 
-	mu    sync.Mutex // guards the rest
-	opts  Options
-	inbox []Neighbour
+	mu      sync.Mutex // guards the rest
+	opts    Options
+	inbox   []Neighbour
+	results []result
+	cannot  bool // the last question could not be asked
 }
 
 // New makes a Watcher; all of deps are needed.
@@ -262,21 +345,25 @@ func (w *Watcher) Run(ctx context.Context) error {
 		}
 		now := time.Now()
 		w.mu.Lock()
-		inbox, opts := w.inbox, w.opts
-		w.inbox = nil
+		inbox, results, opts := w.inbox, w.results, w.opts
+		w.inbox, w.results = nil, nil
 		w.mu.Unlock()
 		for _, n := range inbox {
-			if o := h.take(n, now); o != "" {
-				w.deps.Count(o)
-			}
+			h.take(n, now, &opts)
 		}
-		reports, next := h.due(now, opts.MinTime, w.deps.Count)
+		for _, r := range results {
+			h.heard(r, now)
+		}
+		reports, questions := h.due(now, &opts)
 		for _, r := range reports {
 			w.report(h, r)
 		}
+		for _, a := range questions {
+			wg.Go(func() { w.ask(ctx, a) })
+		}
 		timer.Reset(time.Hour)
-		if !next.IsZero() {
-			timer.Reset(max(0, time.Until(next)))
+		if !h.next.IsZero() {
+			timer.Reset(max(0, time.Until(h.next)))
 		}
 	}
 }
@@ -289,7 +376,8 @@ func (w *Watcher) report(h *neighbourhood, r provision.MACReport) {
 		return
 	}
 	w.deps.Count(Reported)
-	w.log.Info("another MAC answers for a bound address, the ERP is told", "ip", r.IP, "mac", r.MAC, "subscriber", r.Subscriber)
+	w.log.Info("another MAC answers for a bound address, the ERP is told", "ip", r.IP, "mac", r.MAC, "subscriber", r.Subscriber,
+		"interface", r.ARP.Interface, "silent", r.ARP.Silent, "asked", r.ARP.Asked)
 }
 
 // watch fills the inbox.

@@ -34,7 +34,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		if o.settle(e) {
+		if o.settle(e) || o.putOff(e) {
 			continue
 		}
 		if o.limit.Wait(ctx) != nil {
@@ -90,7 +90,9 @@ func (o *Outbox) sleep(ctx context.Context, wait time.Duration) bool {
 
 // settle drops a report that the ERP knows already.
 func (o *Outbox) settle(e *entry) bool {
-	if o.opts.Settled == nil || !o.opts.Settled(e.report) {
+	settled := o.opts.Settled != nil && o.opts.Settled(e.report) ||
+		e.damped && o.opts.Overtaken != nil && o.opts.Overtaken(e.report)
+	if !settled {
 		return false
 	}
 	o.finish(e, ResultSettled)
@@ -99,6 +101,7 @@ func (o *Outbox) settle(e *entry) bool {
 
 // send makes one call and deals with its result.
 func (o *Outbox) send(ctx context.Context, e *entry) {
+	changes := o.changes(e.report) // as it is now: soon a snapshot may have what is sent
 	sctx, cancel := context.WithTimeout(ctx, o.opts.SendTimeout)
 	err := o.sender.SetMAC(sctx, e.report.IP, e.report.MAC)
 	cancel()
@@ -108,6 +111,7 @@ func (o *Outbox) send(ctx context.Context, e *entry) {
 	switch {
 	case err == nil:
 		o.answered()
+		o.tell(e.report, changes, time.Now())
 		o.finish(e, ResultSent)
 	case errors.Is(err, provision.ErrRefused):
 		o.answered()

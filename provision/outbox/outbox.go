@@ -33,7 +33,8 @@ const (
 	ResultSent    Result = "sent"    // the ERP took it
 	ResultRefused Result = "refused" // the ERP said no; dropped
 	ResultFailed  Result = "failed"  // not delivered; kept, sent again later
-	ResultSettled Result = "settled" // the ERP had it already; dropped unsent
+	ResultSettled Result = "settled" // the ERP had it already, or another client has the address; dropped unsent
+	ResultDamped  Result = "damped"  // put off: the ERP was told of another change of the address within DampTime
 )
 
 // Observer sees what an Outbox does. Its methods may be called by several
@@ -61,6 +62,13 @@ type Options struct {
 	// r.At has the MAC for the address. An earlier snapshot proves nothing, for
 	// another report may have been delivered since. nil: never.
 	Settled func(r provision.MACReport) bool
+	// Changes says that r would change the MAC that the ERP has for the address, as far as
+	// known: it is not the first one. Of such reports one is sent per address and DampTime.
+	// nil: as many as there are.
+	Changes func(r provision.MACReport) bool
+	// Overtaken says of a report that was put off that it is not true any more: another
+	// client has the address. It is dropped, for it comes again if it is. nil: never.
+	Overtaken func(r provision.MACReport) bool
 	// Told is called after a call of the ERP with how it ended: every call that was
 	// taken or refused, and the first of a report that found no ERP. attempts are
 	// those of the report, this one included. It must not block. nil: nobody wants to know.
@@ -91,6 +99,7 @@ type Outbox struct {
 	queue       schedule // the same entries by the time of the next try
 	failures    int      // calls in a row that found no ERP
 	pausedUntil time.Time
+	told        tellings
 	refusals    []Refusal // newest last
 	totals      Status    // counters and last error only
 }
@@ -102,7 +111,8 @@ type entry struct {
 	attempts int
 	due      time.Time
 	err      string
-	place    int // in the queue
+	damped   bool // it waits because another change of the address was sent lately
+	place    int  // in the queue
 }
 
 // Open reads the reports kept in store. A record that cannot be read is skipped,
@@ -169,7 +179,7 @@ func (o *Outbox) take(r provision.MACReport) {
 	if old != nil {
 		o.queue.remove(old)
 		if old.report.MAC == r.MAC { // no news for the ERP: what failed still has to wait
-			e.attempts, e.due, e.err = old.attempts, old.due, old.err
+			e.attempts, e.due, e.err, e.damped = old.attempts, old.due, old.err, old.damped
 		}
 	}
 	o.entries[r.IP] = e
@@ -234,10 +244,11 @@ type Status struct {
 	Depth       int       `json:"depth"`
 	OldestAt    time.Time `json:"oldest_at,omitzero"`
 	PausedUntil time.Time `json:"paused_until,omitzero"` // the ERP does not answer; no call before
-	Sent        uint64    `json:"sent"`                  // since the start, as the three below
+	Sent        uint64    `json:"sent"`                  // since the start, as the four below
 	Refused     uint64    `json:"refused"`
 	Failed      uint64    `json:"failed"`
 	Settled     uint64    `json:"settled"`
+	Damped      uint64    `json:"damped"`
 	BadRecords  int       `json:"bad_records"` // skipped when the database was opened
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
@@ -251,6 +262,7 @@ type Entry struct {
 	Attempts  int       `json:"attempts"`
 	NextTry   time.Time `json:"next_try"` // not before
 	LastError string    `json:"last_error,omitempty"`
+	Damped    bool      `json:"damped,omitempty"` // it waits because the ERP was told of another change of the address
 }
 
 // Refusal is a report that the ERP did not want.
@@ -271,7 +283,7 @@ func (o *Outbox) Status(n int) Status {
 	st.RefusedList = slices.Clone(o.refusals)
 	all := make([]Entry, 0, len(o.entries))
 	for _, e := range o.entries {
-		all = append(all, Entry{e.report, e.attempts, e.due, e.err})
+		all = append(all, Entry{e.report, e.attempts, e.due, e.err, e.damped})
 	}
 	o.mu.Unlock()
 	slices.Reverse(st.RefusedList)

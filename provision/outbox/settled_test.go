@@ -41,6 +41,35 @@ func TestSettledReports(t *testing.T) {
 	}
 }
 
+// What only ARP told is dropped where something better is known by the time that it would be sent.
+func TestSettledReportsOfARP(t *testing.T) {
+	at := time.Now().Add(-time.Hour)
+	report := provision.MACReport{IP: ip(1), MAC: mac(1), At: at, ARP: provision.ARPSighting{Interface: "c1", Silent: mac(2), Asked: 3}}
+	snapshot := func(m provision.MAC) func() *provision.Snapshot {
+		s, _ := provision.Build(provision.Input{FetchedAt: at.Add(time.Minute), Lines: []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(ip(1)), MAC: m}}})
+		return func() *provision.Snapshot { return s }
+	}
+	held := func(m provision.MAC, until time.Time) *lease.Table { // since long before the report
+		tab := lease.New()
+		tab.Store(lease.Record{IP: ip(1), MAC: m, State: lease.StateBound, Start: at.Add(-24 * time.Hour), Renewed: at, Expires: until})
+		return tab
+	}
+	for _, c := range []struct {
+		name     string
+		snapshot func() *provision.Snapshot
+		leases   *lease.Table
+		want     bool
+	}{
+		{"the ERP still has the silent one", snapshot(mac(2)), lease.New(), false},
+		{"the ERP was given another one meanwhile", snapshot(mac(3)), lease.New(), true},
+		{"a client has renewed since", snapshot(mac(2)), held(mac(2), time.Now().Add(time.Hour)), true},
+		{"its lease is over", snapshot(mac(2)), held(mac(2), at), false},
+		{"nothing is known", func() *provision.Snapshot { return nil }, lease.New(), false},
+	} {
+		t.Run(c.name, func(t *testing.T) { require.Equal(t, c.want, Settled(c.snapshot, c.leases)(report)) })
+	}
+}
+
 func TestJournalStoresLeaseAndReportTogether(t *testing.T) {
 	dir := t.TempDir()
 	store, err := lease.OpenStore(dir, quiet())

@@ -29,7 +29,7 @@ type Leases interface {
 type destination struct {
 	addr    netip.Addr
 	iface   string    // where the client is on the link; empty: nowhere here, such as behind a relay, which routes to it
-	expires time.Time // zero: released or declined
+	expires time.Time // zero: in quarantine
 }
 
 func destinationOf(rec *lease.Record) destination {
@@ -37,7 +37,7 @@ func destinationOf(rec *lease.Record) destination {
 	if !rec.GIAddr.IsValid() {
 		d.iface = rec.Interface
 	}
-	if rec.State == lease.StateBound {
+	if rec.State != lease.StateQuarantined { // released or declined ones have their end, or are kept until it
 		d.expires = rec.Expires
 	}
 	return d

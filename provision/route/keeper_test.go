@@ -237,6 +237,20 @@ func TestRouteKeeper(t *testing.T) {
 			w.release(17)
 			w.want(t, "")
 		}},
+		{"kept after a release that need not be the client's, till the lease ends", func(t *testing.T, w *routeWorld) {
+			w.start(t)
+			at := w.leases.put(17, "c1", time.Now().Add(time.Hour))
+			w.leases.mu.Lock()
+			rec := w.leases.m[at]
+			rec.State = lease.StateReleased
+			w.leases.m[at] = rec
+			w.leases.mu.Unlock()
+			w.keeper.Touch(at, time.Now())
+			time.Sleep(time.Hour - time.Second)
+			w.want(t, "17>1")
+			time.Sleep(time.Second)
+			w.want(t, "")
+		}},
 		{"removed at expiry, to the second", func(t *testing.T, w *routeWorld) {
 			w.start(t)
 			w.ack(17, "c1", time.Hour)

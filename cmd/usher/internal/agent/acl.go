@@ -24,13 +24,19 @@ func sourceOptions(cfg *config.Config) access.SourceOptions {
 		Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, GuestRanges: cfg.GuestRanges(), Resolvers: cfg.ResolverPrefixes(), Pools: len(cfg.DHCP.Pools) > 0,
 		GuardDirect: cfg.ACL.SourceGuard.Direct, GuardVLAN: cfg.ACL.SourceGuard.VLAN,
 	}
+	o.VLANOf = vlanOf(cfg)
+	return o
+}
+
+// vlanOf returns what reads the VLAN out of the name of an interface.
+func vlanOf(cfg *config.Config) func(name string) (uint16, bool) {
 	var templates []vlanname.Template
 	for _, t := range cfg.DHCP.VLANInterfaces {
 		if c, err := vlanname.Compile(t); err == nil { // the configuration has checked them
 			templates = append(templates, c)
 		}
 	}
-	o.VLANOf = func(name string) (uint16, bool) {
+	return func(name string) (uint16, bool) {
 		for _, t := range templates {
 			if vlan, ok := t.Match(name); ok {
 				return vlan, true
@@ -38,7 +44,6 @@ func sourceOptions(cfg *config.Config) access.SourceOptions {
 		}
 		return 0, false
 	}
-	return o
 }
 
 // aclDeps returns the way of the control API to the block lists; nil if there are none.

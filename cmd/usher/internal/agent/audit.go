@@ -18,13 +18,15 @@ func (a *Agent) closeAudit() error {
 }
 
 // auditReport records that the ERP was told a MAC. The evidence is what the lease
-// of that client still says.
+// of that client still says, or how ARP showed it.
 func (a *Agent) auditReport(r provision.MACReport, attempts int, err error) {
 	rec := audit.Record{
 		Act: audit.SetMAC, Who: audit.Who{By: audit.ByAgent}, Result: audit.Done,
 		What: audit.What{Customer: r.Subscriber, IP: r.IP, MAC: r.MAC, Attempts: attempts},
 	}
-	if l, ok := a.leases.Get(r.IP); ok && l.MAC == r.MAC {
+	if r.ARP != (provision.ARPSighting{}) {
+		rec.Who.Evidence = &audit.Evidence{Interface: r.ARP.Interface, ARP: &audit.ARP{Seen: r.At.UTC(), Silent: r.ARP.Silent, Asked: r.ARP.Asked}}
+	} else if l, ok := a.leases.Get(r.IP); ok && l.MAC == r.MAC {
 		rec.Who.Evidence = evidenceOf(&l)
 	}
 	if err != nil {

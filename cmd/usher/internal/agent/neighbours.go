@@ -9,9 +9,11 @@ import (
 	"github.com/usher-agent/usher/provision/neighbour"
 )
 
-func neighbourOptions(c config.Neighbours) neighbour.Options {
-	o := c.Options
-	o.Serves = provision.Patterns(c.Interfaces).Match
+func neighbourOptions(cfg *config.Config) neighbour.Options {
+	o := cfg.Neighbours.Options
+	o.Serves = provision.Patterns(cfg.Neighbours.Interfaces).Match
+	o.RefuseChange = cfg.RefusesMACChange()
+	o.VLANOf = vlanOf(cfg)
 	return o
 }
 
@@ -26,7 +28,7 @@ func (a *Agent) openNeighbours(cfg *config.Config) error {
 		return fmt.Errorf("neighbours: %w", err)
 	}
 	a.teardown.push("neighbours", k.Close)
-	a.neighbours = neighbour.New(neighbourOptions(cfg.Neighbours), k, neighbour.Deps{
+	a.neighbours = neighbour.New(neighbourOptions(cfg), k, neighbour.Deps{
 		Snapshot: a.syncer.Current,
 		Leases:   a.leases,
 		Report:   a.outbox.Put,
@@ -38,6 +40,6 @@ func (a *Agent) openNeighbours(cfg *config.Config) error {
 // reloadNeighbours takes over what a running watch can.
 func (a *Agent) reloadNeighbours(cfg *config.Config) {
 	if a.neighbours != nil {
-		a.neighbours.Reconfigure(neighbourOptions(cfg.Neighbours))
+		a.neighbours.Reconfigure(neighbourOptions(cfg))
 	}
 }

@@ -41,5 +41,6 @@ func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
 
 func (a *Agent) outboxOptions(c outbox.Options) outbox.Options {
 	c.Settled, c.Told = outbox.Settled(a.syncer.Current, a.leases), a.auditReport
+	c.Changes, c.Overtaken = outbox.Changes(a.syncer.Current), outbox.Overtaken(a.leases)
 	return c
 }

@@ -59,11 +59,15 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 		rows = append(rows, []string{"acl", access})
 		if b.Report != nil {
-			rows = append(rows, []string{"report", fmt.Sprintf("%s waits to be told to the ERP (%d attempts)", b.Report.MAC, b.Report.Attempts)})
+			text := fmt.Sprintf("%s waits to be told to the ERP (%d attempts)", b.Report.MAC, b.Report.Attempts)
+			if b.Report.Damped {
+				text = fmt.Sprintf("%s is told to the ERP at %s, unless another client has the address then: the ERP was told of another change within the hour", b.Report.MAC, b.Report.NextTry.Local().Format(time.DateTime))
+			}
+			rows = append(rows, []string{"report", text})
 		}
 	}
 	for _, l := range x.Leases {
-		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s until %s%s", l.IP, l.MAC, l.State, l.Expires.Local().Format(time.DateTime), ofPool(l.Pool))})
+		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s%s", l.IP, l.MAC, l.Standing(time.Now()), ofPool(l.Pool))})
 	}
 	for _, pr := range x.Problems {
 		rows = append(rows, []string{"problem", fmt.Sprintf("%s: %s", pr.Kind, pr.Detail)})
@@ -71,6 +75,9 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	if x.Would != nil {
 		rows = append(rows, []string{"now", fmt.Sprintf("a DISCOVER would end in %s: %s", x.Would.Outcome, x.Would.Text)})
 		rows = append(rows, []string{"trust", trustText(x.Would)})
+		if w := x.Would; !w.Rival.IsZero() {
+			rows = append(rows, []string{"", fmt.Sprintf("%s has %s; %s may have it from %s on", w.Rival, w.YourIP, w.MAC, w.Until.Local().Format(time.DateTime))})
+		}
 		if how := matchedBy(x.Would); how != "" {
 			rows = append(rows, []string{"found by", how})
 		}
@@ -86,8 +93,11 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		}
 	}
 	for _, e := range x.Events {
-		rows = append(rows, []string{"packet", fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))},
-			[]string{"", "  " + wayText(e)})
+		text := fmt.Sprintf("%s  %s %s  %s", e.Time.Local().Format("15:04:05.000"), e.Type, e.Outcome, orDash(e.IP().String(), !e.IP().IsValid()))
+		if !e.Rival.IsZero() {
+			text += fmt.Sprintf("  %s has it, %s wants it", e.Rival, e.MAC)
+		}
+		rows = append(rows, []string{"packet", text}, []string{"", "  " + wayText(e)})
 	}
 	return cli.Table(w, rows)
 }
@@ -107,6 +117,9 @@ func trustText(w *console.WouldView) string {
 	s += ", vouched for by " + voucherText(w.VouchedBy)
 	if w.Untrusted {
 		s += "; option 82 is not trusted on " + orDash(w.Interface, w.Interface == "")
+	}
+	if w.Rule != "" {
+		s += "; decided by: " + w.Rule
 	}
 	return s
 }
@@ -129,6 +142,9 @@ func wayText(e console.EventView) string {
 	}
 	if e.MatchedBy != "" {
 		s = append(s, "found by "+e.MatchedBy)
+	}
+	if e.Rule != "" {
+		s = append(s, "decided by: "+e.Rule)
 	}
 	return strings.Join(s, ", ")
 }

@@ -67,7 +67,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 		rows = append(rows, socketRows(p, d.Sockets)...)
 		rows = append(rows, senderRows(p, d.Senders, now)...)
 		if d.Leases != nil {
-			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
+			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d kept, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Kept, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
 		}
 		for _, x := range d.Pools {
 			text := fmt.Sprintf("%s: %.0f%% used, %d of %d free", x.Name, 100*x.Used, x.Free, x.Size)

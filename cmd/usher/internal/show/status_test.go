@@ -105,7 +105,7 @@ func TestPrintExplanationTellsTheWay(t *testing.T) {
 			Outcome: "relay_source", Text: "It comes from elsewhere.", Relay: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddr("10.0.1.1"), Interface: "eth0", VouchedBy: "none",
 		},
 		Events: []console.EventView{
-			{Time: at, Type: "discover", Outcome: "offer", YourIP: netip.MustParseAddr("192.0.2.1"), MAC: provision.MAC{2}, Relay: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddrPort("10.0.1.1:67"), Interface: "eth0", VouchedBy: "unlisted_source", MatchedBy: "option82"},
+			{Time: at, Type: "discover", Outcome: "offer", YourIP: netip.MustParseAddr("192.0.2.1"), MAC: provision.MAC{2}, Relay: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddrPort("10.0.1.1:67"), Interface: "eth0", VouchedBy: "unlisted_source", MatchedBy: "option82", Rule: "some row"},
 			{Time: at, Type: "discover", Outcome: "option82_untrusted", Source: netip.MustParseAddrPort("0.0.0.0:68"), Interface: "eth1", VouchedBy: "none", Lost: "option82_untrusted"},
 		},
 	}
@@ -116,15 +116,15 @@ func TestPrintExplanationTellsTheWay(t *testing.T) {
 now     a DISCOVER would end in relay_source: It comes from elsewhere.
 trust   relay 10.0.0.1 from 10.0.1.1 on eth0, vouched for by nobody
 packet  12:00:00.000  discover offer  192.0.2.1
-          from 10.0.1.1:67, relay 10.0.0.1, on eth0, vouched for by unlisted_source, found by option82
+          from 10.0.1.1:67, relay 10.0.0.1, on eth0, vouched for by unlisted_source, found by option82, decided by: some row
 packet  12:00:00.000  discover option82_untrusted  -
           from 0.0.0.0:68, on eth1, vouched for by nobody, option 82 is not trusted on eth1
 `, out.String())
 
 	out.Reset()
-	x.Events, x.Would = nil, &console.WouldView{Outcome: "offer", Text: "Offered.", Interface: "eth1", VouchedBy: "vlan_interface", Untrusted: true}
+	x.Events, x.Would = nil, &console.WouldView{Outcome: "offer", Text: "Offered.", Interface: "eth1", VouchedBy: "vlan_interface", Untrusted: true, Rule: "some row"}
 	require.NoError(t, printExplanation(&out, x))
-	assert.Contains(t, out.String(), "trust  direct on eth1, vouched for by vlan_interface; option 82 is not trusted on eth1\n")
+	assert.Contains(t, out.String(), "trust  direct on eth1, vouched for by vlan_interface; option 82 is not trusted on eth1; decided by: some row\n")
 	x.Would = &console.WouldView{Outcome: "offer", Relay: netip.MustParseAddr("10.0.0.1"), VouchedBy: "relay"}
 	out.Reset()
 	require.NoError(t, printExplanation(&out, x))

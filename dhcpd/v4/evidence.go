@@ -1,0 +1,246 @@
+package v4
+
+import (
+	"bytes"
+	"net/netip"
+	"time"
+
+	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// This file turns a packet, its way, the bindings and the lease records into evidence. What follows from it
+// stands in one table, in rules.go.
+//
+// The ranking is: a line that somebody vouches for, before the ERP's MAC, before the client's own live record, before
+// another's live record. What the client wishes decides only among addresses that are its own.
+
+// message is what a client wants, as RFC 2131 section 4.3 tells it apart. Values are joined to sets.
+type message uint16
+
+const (
+	msgDiscover  message = 1 << iota
+	msgSelecting         // a REQUEST that takes an offer
+	msgReboot            // a REQUEST for the address that it had before
+	msgExtendAt          // a REQUEST for more time (RENEWING, REBINDING) that tells the line
+	msgExtend            // one that does not: it came past the relay, or no box inserts option 82 there
+	msgRelease
+	msgDecline
+)
+
+// claim is what the best evidence of the packet leads to, as regards the address that is at stake: the one
+// that the client asks for, or has. Values are joined to sets.
+type claim uint16
+
+const (
+	lineHas    claim = 1 << iota // the line that the client is on has the address for it
+	lineOther                    // it has another address for it
+	lineFull                     // it has addresses, and other clients have them
+	lineVacant                   // it is that of a subscriber without an address
+	macHas                       // the ERP has the client's MAC for the address, or dhcp.client_ids its identifier
+	macOther                     // for another address
+	macFull                      // for addresses that other clients have
+	macVacant                    // for a subscriber without an address
+	macAway                      // for another port or VLAN, and the ERP knows the one that the client is at
+	macLive                      // for a port or VLAN whose lease is live elsewhere
+	nobody                       // nothing leads to anybody
+)
+
+// standing is what the lease record says of the address that is at stake. Values are joined to sets.
+type standing uint16
+
+const (
+	recNone  standing = 1 << iota // nothing that counts: there is none, or it is over and another's
+	recOther                      // another client has it now
+	recKept                       // this client has or had it, and the ERP still has it there
+	recGone                       // this client has or had it, and the ERP has it for somebody else by now, or for nobody
+	recPool                       // this client has or had it of a pool
+	recOwn                        // of RELEASE and DECLINE: this client has or had it
+)
+
+// place is what the packet says of where the lease was given. Values are joined to sets.
+type place uint16
+
+const (
+	placeSame   place = 1 << iota // it comes from there, and somebody vouches for that
+	placeUnsure                   // it may come from there: others can send the like
+	placeOther                    // it comes from elsewhere
+)
+
+// Evidence is what decided about a packet.
+type Evidence struct {
+	By   Voucher // who vouches for the line, where that counted
+	Rule Rule    // the row of the table; zero: it was not asked
+
+	// Since is when the client of the record that counted got the address; zero: none did.
+	Since time.Time
+}
+
+// evidence is what was found out about one packet so far. Each part is found out when a row asks for it.
+type evidence struct {
+	at   netip.Addr // what is at stake
+	rec  lease.Record
+	seen bool // rec is there
+
+	claim    claim
+	standing standing
+	place    place
+}
+
+// stake begins the evidence about an address.
+func (c *decider) stake(at netip.Addr) {
+	c.e = evidence{at: at}
+	c.e.rec, c.e.seen = c.leases.Get(at)
+}
+
+// since returns when the client of the record got the address; zero without a record.
+func (e *evidence) since() time.Time {
+	if !e.seen {
+		return time.Time{}
+	}
+	return e.rec.Start
+}
+
+// claims says what the best evidence leads to.
+func (c *decider) claims(msg message) claim {
+	if c.e.claim != 0 {
+		return c.e.claim
+	}
+	switch msg {
+	case msgDiscover:
+		c.e.claim = c.claimOf(c.find(c.r.P.Requested()))
+	case msgExtend, msgDecline:
+		c.e.claim = c.claimsPast()
+	default:
+		c.e.claim = c.claimOf(c.find(c.e.at))
+	}
+	if msg == msgExtendAt && c.e.claim == nobody {
+		c.e.claim = c.claimsPast()
+	}
+	return c.e.claim
+}
+
+// claimOf says what a match means for the address that is at stake; without one, as of a DISCOVER, any will do.
+func (c *decider) claimOf(b Binding) claim {
+	m := &c.d.Match
+	var by claim
+	switch {
+	case b.Line != nil && (b.IP == c.e.at || !c.e.at.IsValid()):
+		by = macHas
+	case b.Line != nil:
+		by = macOther
+	case m.Vacant != nil:
+		by = macVacant
+	case m.failed == outcome.PortFull:
+		by = macFull
+	case m.failed == outcome.MACElsewhere && m.away:
+		return macAway
+	case m.failed == outcome.MACElsewhere:
+		return macLive
+	default:
+		return nobody
+	}
+	if m.placed {
+		return by >> 4 // the same by a line
+	}
+	return by
+}
+
+// claimsPast says what a renewal leads to whose line tells nothing: the ERP's MAC of that very address counts, whatever
+// dhcp.match says, and the client identifier.
+func (c *decider) claimsPast() claim {
+	if b := c.bound(c.e.at); b.Line != nil && b.MAC == c.mac {
+		c.d.Match.binding, c.d.Match.By = b, MatchMAC
+		return macHas
+	}
+	if c.cfg.matches&MatchClientID != 0 && !c.r.P.HasOption82() {
+		if m := c.claimOf(c.find(c.e.at)); m&hasIt != 0 {
+			return m
+		}
+	}
+	return nobody
+}
+
+// stands says what the lease record says.
+func (c *decider) stands(msg message) standing {
+	if c.e.standing == 0 {
+		c.e.standing = c.standsNow(msg)
+	}
+	return c.e.standing
+}
+
+func (c *decider) standsNow(msg message) standing {
+	rec := &c.e.rec
+	switch {
+	case !c.e.seen:
+		return recNone
+	case msg&(msgRelease|msgDecline) != 0 && c.same(rec):
+		return recOwn
+	case rec.Pool != "" && rec.MAC == c.mac:
+		return recPool
+	case !c.same(rec) && rec.Live(c.now):
+		return recOther
+	case !c.same(rec) || !renewable(rec, c.now) || !c.sameClientID(rec):
+		return recNone
+	}
+	if b := c.bound(c.e.at); b.Line == nil || !samePlace(rec, b) {
+		return recGone
+	}
+	return recKept
+}
+
+// comes says whether the packet comes from where the lease was given. Anybody can write another's MAC into
+// a packet; what is not theirs is where it comes from.
+func (c *decider) comes(msg message) place {
+	if c.e.place != 0 {
+		return c.e.place
+	}
+	c.e.place = c.comesFrom(&c.e.rec)
+	switch rec := &c.e.rec; {
+	case c.e.place != placeOther || msg&(msgExtend|msgExtendAt) == 0:
+	case !rec.Live(c.now):
+		c.e.place = placeUnsure // it is nobody's place any more
+	case msg == msgExtendAt && rec.MAC == c.mac && c.loc.Lines.Len() == 0:
+		c.e.place = placeUnsure // a line that the ERP does not know is no proof of another one
+	}
+	return c.e.place
+}
+
+func (m *matcher) comesFrom(rec *lease.Record) place {
+	p := &m.r.P
+	from := p.From.Addr().Unmap() // none: of Explain
+	fromItself := (!from.IsValid() || from == rec.IP) && !p.HasOption82() && (p.Ingress.VLAN == 0 || p.Ingress.Name == rec.Interface)
+	onWire := rec.Interface == "" || p.Ingress.Name == "" || rec.Interface == p.Ingress.Name
+	may := func(so bool) place {
+		if so {
+			return placeUnsure
+		}
+		return placeOther
+	}
+	switch vlan := m.cfg.line.Ingress(rec.Interface).VLAN; {
+	case rec.Interface == "" && !rec.GIAddr.IsValid() && len(rec.Option82) == 0:
+		return placeUnsure // nobody knows where it was given
+	case len(rec.Option82) > 0 && p.HasOption82():
+		if sameLine(p.Option82(), &p.Relay, rec.Option82) {
+			return placeSame
+		}
+		return placeOther
+	case p.GIAddr().IsValid(): // without option 82, or the record has none: others are behind that relay
+		return may(rec.GIAddr == p.GIAddr())
+	case rec.GIAddr.IsValid(): // past the relay, so from the address itself, as far as that says anything
+		return may(fromItself)
+	case len(rec.Option82) == 0 && vlan != 0 && p.Ingress.VLAN == vlan:
+		return placeSame
+	}
+	return may(onWire)
+}
+
+// sameLine reports whether an option 82 names the line of another one: sub-options other than circuit-id and remote-id may differ.
+func sameLine(is []byte, parsed *wire.RelayInfo, was []byte) bool {
+	if bytes.Equal(is, was) {
+		return true
+	}
+	old, err := wire.ParseRelayInfo(was)
+	return err == nil && bytes.Equal(old.CircuitID, parsed.CircuitID) && bytes.Equal(old.RemoteID, parsed.RemoteID)
+}

@@ -1,0 +1,75 @@
+package v4
+
+import (
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// A pool for guests knows a client by its MAC, which the client writes itself. While a lease with that MAC is live on one
+// line, the same MAC on another is another guest: it gets an address of its own, and what the first one has does not change.
+
+// guest returns whom the pools for guests know the client as.
+func (c *decider) guest() provision.Owner {
+	if c.owner.IsZero() {
+		c.owner = c.guestNow()
+	}
+	return c.owner
+}
+
+func (c *decider) guestNow() provision.Owner {
+	alone, here := c.mac.Owner(), c.mac.OwnerOn(c.lineKey())
+	elsewhere := false
+	for i := range c.cfg.pools {
+		if c.cfg.pools[i].Kind != PoolGuests {
+			continue
+		}
+		if a, ok := c.pools.Owned(i, here); ok {
+			if rec, known := c.leases.Get(a); !known || rec.Key != here || rec.Live(c.now) {
+				return here // it was offered or leased to it as such
+			}
+		}
+		if a, ok := c.pools.Owned(i, alone); ok && !elsewhere {
+			rec, known := c.leases.Get(a)
+			elsewhere = known && c.guestElsewhere(&rec)
+		}
+	}
+	if elsewhere {
+		return here
+	}
+	return alone
+}
+
+// guestElsewhere reports whether a guest's lease with the client's MAC is live, and not where the client is. What came past
+// the relay, from the address itself, may be there.
+func (c *decider) guestElsewhere(rec *lease.Record) bool {
+	return rec.Pool != "" && rec.Subscriber == 0 && rec.MAC == c.mac && rec.Live(c.now) && c.comesFrom(rec) == placeOther &&
+		!(c.past(rec) && c.r.P.CIAddr() == rec.IP)
+}
+
+// lineKey is a number for where the client is: for its port, else for its relay or the interface.
+func (c *decider) lineKey() uint64 {
+	if k := portKey(&c.r.P.Relay, c.r.P.GIAddr()); k != 0 {
+		return k
+	}
+	var h hash
+	if gi := c.r.P.GIAddr(); gi.IsValid() {
+		four := gi.As4()
+		h.add(four[:]...)
+		return h.sum()
+	}
+	for i := range len(c.r.P.Ingress.Name) {
+		h.add(c.r.P.Ingress.Name[i])
+	}
+	return h.sum()
+}
+
+// ownGuest reports whether a renewal of a guest's address comes from its client, and makes it the holder.
+func (c *decider) ownGuest(rec *lease.Record) bool {
+	if c.guestElsewhere(rec) {
+		return false
+	}
+	if rec.Subscriber == 0 {
+		c.owner = rec.Holder()
+	}
+	return true
+}

@@ -1,0 +1,141 @@
+package v4
+
+import (
+	"net/netip"
+	"os"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+// The table, row by row: what is asked, what the record has, and what comes of it by which row.
+func TestRules(t *testing.T) {
+	const over = -time.Hour
+	at := func(n byte, q wire.Query) wire.Query { q.GIAddr, q.Option82 = relayIP, port(switch1, n); return q }
+	discover := func(mac provision.MAC) wire.Query { return wire.Query{Type: wire.Discover, MAC: mac} }
+	selecting := func(mac provision.MAC, a netip.Addr) wire.Query {
+		return wire.Query{Type: wire.Request, MAC: mac, Options: []wire.Option{chosen(serverIP), requested(a)}}
+	}
+	reboot := func(mac provision.MAC, a netip.Addr) wire.Query {
+		return wire.Query{Type: wire.Request, MAC: mac, Options: []wire.Option{requested(a)}}
+	}
+	extend := func(mac provision.MAC, a netip.Addr) wire.Query {
+		return wire.Query{Type: wire.Request, MAC: mac, CIAddr: a}
+	}
+	release := func(mac provision.MAC, a netip.Addr) wire.Query {
+		return wire.Query{Type: wire.Release, MAC: mac, CIAddr: a}
+	}
+	decline := func(mac provision.MAC, a netip.Addr) wire.Query {
+		return wire.Query{Type: wire.Decline, MAC: mac, Options: []wire.Option{requested(a)}}
+	}
+	on := func(n byte, r lease.Record) lease.Record {
+		r.GIAddr, r.Device, r.Port, r.Option82 = relayIP, 1, uint32(n), port(switch1, n)
+		return r
+	}
+	onWire1 := func(r lease.Record) lease.Record { r.Interface = "eth0"; return r }
+	away := func(r lease.Record, by time.Duration) lease.Record { r.Expires = testNow.Add(by); return r }
+	macFirst := func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }
+	lax := func(_ *Request, o *Options) { o.Authoritative = false }
+	from := func(a netip.Addr) func(*Request, *Options) {
+		return func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(a, 68) }
+	}
+	known, stranger := client(0x11), stranger
+	full := leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5))
+	const toRelay, onWire = " by relay to 198.51.100.1:67", " by broadcast"
+	covered := map[string]bool{}
+	for _, tc := range []struct {
+		rule   string
+		name   string
+		q      wire.Query
+		tab    *lease.Table
+		change func(*Request, *Options)
+		want   string
+	}{
+		{"discover_has", "by line", at(2, discover(stranger)), nil, nil, "offer 192.0.2.21" + toRelay},
+		{"discover_has", "by MAC", discover(client(0x81)), nil, nil, "offer 192.0.2.81 by frame"},
+		{"discover_has", "the line is more than the MAC", at(2, discover(known)), nil, nil, "offer 192.0.2.21" + toRelay},
+		{"discover_has", "the line is more than another's live record", at(2, discover(stranger)), leases(on(2, bound(host(21), known, 2))), nil, "offer 192.0.2.21" + toRelay},
+		{"discover_none", "a MAC is less than another's live record", discover(client(0x11)), leases(on(1, bound(host(11), stranger, 1))), nil, "port_full"},
+		{"discover_none", "a full line", at(4, discover(stranger)), full, nil, "port_full"},
+		{"discover_none", "nobody", discover(stranger), nil, nil, "unknown_client"},
+		{"discover_none", "the MAC is of another port, and this one is known", at(2, discover(known)), nil, macFirst, "mac_elsewhere"},
+		{"discover_none", "the MAC's lease is live on another line", at(99, discover(known)), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
+		{"discover_has", "its lease is over: a foreign line is no proof of a wrong one", at(99, discover(known)), leases(on(1, away(bound(host(11), known, 1), over))), nil, "offer 192.0.2.11" + toRelay},
+		{"discover_has", "a MAC without a port is found everywhere", at(99, discover(client(0x81))), leases(on(1, bound(host(81), client(0x81), 8))), nil, "offer 192.0.2.81" + toRelay},
+
+		{"select_has", "", at(2, selecting(stranger, host(21))), nil, nil, "ack 192.0.2.21" + toRelay + " fact report"},
+		{"select_has", "on the line a new router takes over", at(1, selecting(stranger, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "ack 192.0.2.11" + toRelay + " fact report"},
+		{"select_other", "", at(2, selecting(stranger, host(11))), nil, nil, "nak_wrong_address 192.0.2.21" + toRelay},
+		{"select_none", "", selecting(stranger, host(11)), nil, nil, "nak_not_bound" + onWire},
+		{"select_none", "the MAC's lease is live on another line", at(99, selecting(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "nak_not_bound" + toRelay},
+
+		{"reboot_has", "", at(1, reboot(known, host(11))), nil, nil, "ack 192.0.2.11" + toRelay + " fact"},
+		{"reboot_other", "", at(2, reboot(known, host(11))), nil, nil, "nak_wrong_address 192.0.2.21" + toRelay},
+		{"reboot_other", "not authoritative", at(2, reboot(known, host(11))), nil, lax, "not_authoritative"},
+		{"reboot_full", "", at(4, reboot(stranger, host(41))), full, nil, "port_full"},
+		{"reboot_full", "the MAC's lease is live on another line", at(99, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
+		{"reboot_none", "", reboot(stranger, host(11)), nil, nil, "init_reboot_unknown"},
+
+		{"extend_line_taken", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + toRelay},
+		{"extend_line_has", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "ack 192.0.2.11" + toRelay + " background"},
+		{"extend_line_other", "", at(2, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "nak_wrong_address 192.0.2.21" + toRelay},
+		{"extend_line_full", "", at(4, extend(stranger, host(41))), full, nil, "nak_other_client" + toRelay},
+		{"extend_line_away", "another's MAC on a port that the ERP knows", at(2, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), macFirst, "nak_not_bound" + toRelay},
+		{"extend_elsewhere", "the MAC of who is on a line", extend(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), from(host(77)), "mac_elsewhere 192.0.2.11"},
+		{"extend_elsewhere", "the MAC of who is on another wire", extend(stranger, host(11)), leases(with(bound(host(11), stranger, 1), func(r *lease.Record) { r.Interface = "eth7" })), from(host(11)), "mac_elsewhere 192.0.2.11"},
+		{"extend_pool_elsewhere", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 7, "eth7" })), withGuests, "mac_elsewhere 192.0.2.201"},
+		{"extend_pool", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 3, "eth0" })), withGuests, "pool_ack 192.0.2.201 by unicast to 192.0.2.201:68 pool-renew"},
+		{"extend_taken", "", extend(known, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + onWire},
+		{"extend_kept", "past the relay", extend(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew report"},
+		{"extend_kept", "on a line that the ERP does not know: the record stays where it was", at(99, extend(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " renew report"},
+		{"extend_gone", "", extend(stranger, host(11)), leases(on(9, bound(host(11), stranger, 77))), nil, "nak_not_bound" + onWire},
+		{"extend_has", "", extend(known, host(11)), nil, nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact"},
+		{"extend_none", "", extend(stranger, host(11)), nil, nil, "renew_unknown"},
+
+		{"release_same", "", at(1, release(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "released 192.0.2.11 release"},
+		{"release_unsure", "past the relay", release(known, host(11)), leases(on(1, bound(host(11), known, 1))), from(host(11)), "released 192.0.2.11 release kept"},
+		{"release_other", "another line", at(2, release(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "release_unknown"},
+		{"release_other", "another client", at(1, release(stranger, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "release_unknown"},
+		{"release_other", "through a relay, for a lease on our own wire", wire.Query{Type: wire.Release, MAC: known, CIAddr: host(11), GIAddr: relayIP}, leases(onWire1(bound(host(11), known, 1))), nil, "release_unknown"},
+		{"decline_same", "", at(1, decline(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "declined 192.0.2.11 decline"},
+		{"decline_unsure", "on a shared wire", decline(known, host(11)), leases(bound(host(11), known, 1)), nil, "declined 192.0.2.11 decline kept"},
+		{"decline_has", "no lease", decline(known, host(11)), nil, nil, "declined 192.0.2.11"},
+		{"decline_other", "", decline(stranger, host(11)), nil, nil, "decline_unknown"},
+		{"decline_other", "another line", at(2, decline(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "decline_unknown"},
+	} {
+		t.Run(tc.rule+"/"+tc.name, func(t *testing.T) {
+			change := tc.change
+			if change == nil {
+				change = func(*Request, *Options) {}
+			}
+			d := run(t, tc.q, tc.tab, change)
+			assert.Equal(t, tc.want, told(d))
+			assert.Equal(t, tc.rule, d.Evidence.Rule.String())
+			covered[tc.rule] = true
+		})
+	}
+	for i := range rules {
+		assert.True(t, covered[rules[i].name], "%s: no packet is decided by it", rules[i].name)
+	}
+}
+
+// The page for people has the same rows in the same order.
+func TestRulesAreThoseOfThePage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/dhcp-matching.md")
+	require.NoError(t, err)
+	var there, here []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `((?:discover|select|reboot|extend|release|decline)_[a-z_]+)` \\|").FindAllSubmatch(page, -1) {
+		there = append(there, string(m[1]))
+	}
+	for i := range rules {
+		here = append(here, rules[i].name)
+	}
+	assert.Equal(t, here, there)
+}
