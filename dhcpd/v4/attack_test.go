@@ -26,6 +26,10 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 		r.Interface = "eth0"
 		return r
 	}
+	atPair := func(r lease.Record) lease.Record {
+		r.GIAddr, r.Interface = ip("203.0.113.2"), "uplink0"
+		return r
+	}
 	inVLAN := func(r lease.Record) lease.Record {
 		r.Interface = "vlan7"
 		return r
@@ -59,6 +63,8 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 		{"through a relay, for a lease on our own wire", direct, relayIP, nil, nil, false, false},
 		{"through its relay without option 82", relayed, relayIP, nil, nil, true, true},
 		{"through another relay without option 82", relayed, ip("198.51.100.9"), nil, nil, false, false},
+		{"through the other one of a pair on the clients' wire", atPair, ip("203.0.113.3"), nil, nil, true, true},
+		{"through a relay of another wire", atPair, ip("198.51.100.9"), nil, nil, false, false},
 		{"on the interface of its VLAN", inVLAN, netip.Addr{}, nil, heardOn("vlan7"), true, false},
 		{"on that of another VLAN", inVLAN, netip.Addr{}, nil, heardOn("vlan8"), false, false},
 	} {

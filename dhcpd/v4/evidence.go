@@ -175,7 +175,7 @@ func (c *decider) standsNow(msg message) standing {
 	switch {
 	case !c.e.seen:
 		return recNone
-	case msg&(msgRelease|msgDecline) != 0 && c.same(rec):
+	case msg&(msgRelease|msgDecline) != 0 && c.same(rec) && rec.State != lease.StateQuarantined:
 		return recOwn
 	case rec.Pool != "" && rec.MAC == c.mac:
 		return recPool
@@ -227,13 +227,19 @@ func (m *matcher) comesFrom(rec *lease.Record) place {
 		}
 		return placeOther
 	case p.GIAddr().IsValid(): // without option 82, or the record has none: others are behind that relay
-		return may(rec.GIAddr == p.GIAddr())
+		return may(rec.GIAddr == p.GIAddr() || rec.GIAddr.IsValid() && m.cfg.oneSubnet(rec.GIAddr, p.GIAddr()))
 	case rec.GIAddr.IsValid(): // past the relay, so from the address itself, as far as that says anything
 		return may(fromItself)
 	case len(rec.Option82) == 0 && vlan != 0 && p.Ingress.VLAN == vlan:
 		return placeSame
 	}
 	return may(onWire)
+}
+
+// oneSubnet reports whether two relays are on one wire, as a pair that backs each other up is.
+func (c *Config) oneSubnet(a, b netip.Addr) bool {
+	n := c.subnetOf(a)
+	return n != nil && n == c.subnetOf(b)
 }
 
 // sameLine reports whether an option 82 names the line of another one: sub-options other than circuit-id and remote-id may differ.

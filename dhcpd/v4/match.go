@@ -245,7 +245,7 @@ func (m *matcher) link() netip.Prefix {
 }
 
 // How well a line suits a client, with one of its addresses or vacant; among addresses of one
-// class the weights below decide.
+// class the preferences below decide.
 const (
 	classRefused = iota // the ERP has another MAC, which dhcp.mac_change does not let pass: only of vacant lines
 	classTaken          // another client has the address now: only if there is no other (a new router)
@@ -255,66 +255,70 @@ const (
 	classOwn            // the ERP has the client's MAC
 )
 
+// preference is how well an address suits. What stands lower in the list outweighs all above it together, so
+// this is an order and not a sum.
+type preference int
+
 const (
-	weightClass  = 16
-	weightHint   = 8 // the client asks for it
-	weightLease  = 4 // the client had or has it
-	weightLink   = 2 // it fits the wire
-	weightUnused = 1 // its last lease is known to be over
+	prefUnused preference = 1 << iota // its last lease is known to be over
+	prefLink                          // it fits the wire
+	prefHad                           // the client had or has it
+	prefAsked                         // the client asks for it
+	prefClass                         // times the class, of lines that the client is on
 )
 
 // choose takes the binding that suits the client best, of equal ones that with the lowest
 // address; none if all of several are taken.
 func (m *matcher) choose(c *candidates, hint netip.Addr, link netip.Prefix) Binding {
 	var best Binding
-	bestScore := -1
+	bestFit := preference(-1)
 	for b := range c.bindings() {
 		if !m.agrees(c, b) {
 			continue
 		}
-		score, ok := m.score(c, b)
+		fit, ok := m.prefer(c, b)
 		if !ok {
 			continue
 		}
 		if b.IP == hint {
-			score += weightHint
+			fit += prefAsked
 		}
 		if link.IsValid() && link.Contains(b.IP) {
-			score += weightLink
+			fit += prefLink
 		}
-		if score > bestScore || score == bestScore && b.IP.Less(best.IP) {
-			best, bestScore = b, score
+		if fit > bestFit || fit == bestFit && b.IP.Less(best.IP) {
+			best, bestFit = b, fit
 		}
 	}
 	return best
 }
 
-// score says how well a binding suits, without what it has in common with others.
+// prefer says how well a binding suits, without what it has in common with others.
 // ok is false for one that another client has.
-func (m *matcher) score(c *candidates, b Binding) (score int, ok bool) {
+func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 	if c.placed {
 		class, extra := m.rate(b)
-		return class*weightClass + extra, class != classTaken || c.n == 1
+		return preference(class)*prefClass + extra, class != classTaken || c.n == 1
 	}
 	rec, known := m.leases.Get(b.IP)
 	switch {
 	case known && m.same(&rec):
-		return weightLease, true
+		return prefHad, true
 	case known && rec.Live(m.now): // another client now has it through its port
 		return 0, false
 	}
 	return 0, true
 }
 
-func (m *matcher) rate(b Binding) (class, extra int) {
+func (m *matcher) rate(b Binding) (class int, extra preference) {
 	rec, known := m.leases.Get(b.IP)
 	mine := known && m.same(&rec)
 	live := known && rec.Live(m.now)
 	switch {
 	case mine:
-		extra = weightLease
+		extra = prefHad
 	case known && !live:
-		extra = weightUnused
+		extra = prefUnused
 	}
 	switch {
 	case !m.differs(b.Line):

@@ -120,6 +120,7 @@ func TestPoolDecisions(t *testing.T) {
 		{"decline", wire.Query{Type: wire.Decline, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 40), Options: []wire.Option{requested(host(201))}}, leases(with(guest(host(201), stranger), func(r *lease.Record) { r.GIAddr, r.Option82 = relayIP, port(switch1, 40) })), "pool_declined 192.0.2.201 quarantine", nil},
 		{"decline on a shared wire", direct(wire.Decline, requested(host(201))), leases(guest(host(201), stranger)), "pool_declined 192.0.2.201 decline kept", nil},
 		{"decline of another's", direct(wire.Decline, requested(host(201))), leases(guest(host(201), client(1))), "decline_unknown", nil},
+		{"release of one in quarantine", wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(201)}, leases(with(guest(host(201), stranger), func(r *lease.Record) { r.State = lease.StateQuarantined })), "release_unknown", nil},
 		{"decline after the end", direct(wire.Decline, requested(host(201))), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Expires = testNow })), "decline_unknown", nil},
 		{"decline of nothing", direct(wire.Decline, requested(host(201))), nil, "decline_unknown", nil},
 		{"inform", wire.Query{Type: wire.Inform, MAC: stranger, CIAddr: host(201)}, leases(guest(host(201), stranger)), "inform_ack 192.0.2.201 by unicast to 192.0.2.201:68", nil},
