@@ -102,10 +102,7 @@ console: {listen: "127.0.0.1:0"}
 %s`, filepath.Join(dir, "state"), api.URL, testKey, d.relay.LocalAddr().(*net.UDPAddr).Port, d.socket, extra), 0o600))
 	cfg, err := config.Load(d.path)
 	require.NoError(t, err)
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	o.Path, o.Version = d.path, "v0"
+	o.Path, o.Version, o.Log = d.path, "v0", slog.New(slog.DiscardHandler)
 	d.Agent, err = New(cfg, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.Stop() })

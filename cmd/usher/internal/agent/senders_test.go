@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -70,7 +72,18 @@ func (d *daemon) edit(t *testing.T, reload chan<- struct{}, service *told, old, 
 // are told there, pasted, end it, and the relay is believed as before.
 func TestLinesOfTheStatusCanBePasted(t *testing.T) {
 	log, service := &lines{}, &told{}
-	d := newDaemon(t, Options{Service: service, Log: slog.New(slog.NewTextHandler(log, nil))}, "")
+	d := newDaemon(t, Options{}, "")
+	require.NoError(t, d.Stop())
+	text, err := os.ReadFile(d.path)
+	require.NoError(t, err)
+	old := regexp.MustCompile(`(?m)^  (check_relay_source|trusted_interfaces): .*\n`).ReplaceAllString(string(text), "")
+	old = regexp.MustCompile(`(?m)^  relays: .*$`).ReplaceAllString(old, "  relays: [127.0.0.1]")
+	require.NoError(t, os.WriteFile(d.path, []byte(old), 0o600))
+	cfg, err := config.Load(d.path)
+	require.NoError(t, err)
+	d.Agent, err = New(cfg, Options{Path: d.path, Service: service, Log: slog.New(slog.NewTextHandler(log, nil))})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = d.Stop() })
 	assert.Len(t, log.take("level=WARN", "warning=any_switch", `paste="trusted_interfaces: none"`), 1, "at the start")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -86,7 +99,7 @@ func TestLinesOfTheStatusCanBePasted(t *testing.T) {
 		st, err := d.client.Status(ctx)
 		return err == nil && st.Ready
 	})
-	d.edit(t, reload, service, "relays: [127.0.0.1/32]", "relays: []")
+	d.edit(t, reload, service, "relays: [127.0.0.1]", "relays: []")
 	assert.Len(t, log.take("level=WARN", "warning=any_relay"), 1, "once at a reload")
 
 	relay, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)})
