@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"syscall"
 
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -43,7 +44,21 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 
 // Explain asks about an IPv4 address, a MAC or a customer id.
 func (c *Client) Explain(ctx context.Context, q string) (*Explanation, error) {
-	return call[Explanation](ctx, c, http.MethodGet, "/v1/explain?q="+url.QueryEscape(q), nil)
+	return c.ExplainFrom(ctx, q, netip.Addr{})
+}
+
+// ExplainFrom asks as Explain does, and what would become of the client's packet if its relay sent from an address.
+func (c *Client) ExplainFrom(ctx context.Context, q string, source netip.Addr) (*Explanation, error) {
+	v := url.Values{"q": {q}}
+	if source.IsValid() {
+		v.Set("source", source.String())
+	}
+	return call[Explanation](ctx, c, http.MethodGet, "/v1/explain?"+v.Encode(), nil)
+}
+
+// Senders asks who brought clients' packets: every relay and switch that is remembered.
+func (c *Client) Senders(ctx context.Context) (*senders.Status, error) {
+	return call[senders.Status](ctx, c, http.MethodGet, "/v1/senders", nil)
 }
 
 // Option82 asks what an option 82 says and would lead to. relay may be invalid,

@@ -89,6 +89,7 @@ func NewControl(d Deps) http.Handler {
 	mux.HandleFunc("GET /v1/option82", c.option82)
 	mux.HandleFunc("GET /v1/option82/unknown", c.unknownOption82)
 	mux.HandleFunc("GET /v1/pools", c.pools)
+	mux.HandleFunc("GET /v1/senders", c.senders)
 	mux.HandleFunc("GET /v1/guard", c.guard)
 	mux.HandleFunc("POST /v1/guard/accept", c.act(audit.GuardAccept, c.decide("accepted", SyncGuard.Accept)))
 	mux.HandleFunc("POST /v1/guard/reject", c.act(audit.GuardReject, c.decide("rejected", SyncGuard.Reject)))
@@ -106,12 +107,28 @@ func (c *control) status(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (c *control) explain(w http.ResponseWriter, r *http.Request) {
-	x, err := c.d.explain(r.Context(), r.URL.Query().Get("q"))
+	var source netip.Addr
+	if s := r.URL.Query().Get("source"); s != "" {
+		var err error
+		if source, err = netip.ParseAddr(s); err != nil || !source.Is4() {
+			writeError(w, http.StatusBadRequest, fmt.Errorf("source %.60q: want an IPv4 address", s))
+			return
+		}
+	}
+	x, err := c.d.explainFrom(r.Context(), r.URL.Query().Get("q"), source)
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, x)
+}
+
+func (c *control) senders(w http.ResponseWriter, _ *http.Request) {
+	if c.d.DHCP == nil {
+		writeError(w, http.StatusNotFound, errors.New("DHCP is switched off (dhcp.enabled)"))
+		return
+	}
+	writeJSON(w, http.StatusOK, c.d.DHCP.Senders())
 }
 
 func (c *control) guard(w http.ResponseWriter, _ *http.Request) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/option82"
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/audit"
@@ -105,6 +106,7 @@ type DHCP interface {
 	Explain(q dhcpd.Query) dhcpd.Explanation
 	Sockets() dhcpd.SocketStatus
 	Option82Profiles() []option82.Profile
+	Senders() senders.Status
 }
 
 // Leases is the part of lease.Table that is shown.

@@ -79,10 +79,14 @@ type WouldView struct {
 	MAC       provision.MAC `json:"mac,omitzero"`
 	Option82  lease.Hex     `json:"option82,omitempty"`
 	Relay     netip.Addr    `json:"relay,omitzero"`
+	Source    netip.Addr    `json:"source,omitzero"` // that the relay sends from; absent: taken to be Relay
 	Outcome   string        `json:"outcome"`
 	Text      string        `json:"text"`
 	Advice    string        `json:"advice,omitempty"`
-	MatchedBy string        `json:"matched_by,omitempty"` // ways of dhcp.match, joined by +
+	VouchedBy string        `json:"vouched_by"`                   // for where the client is; none: nobody
+	Rule      string        `json:"rule,omitempty"`               // row of docs/dhcp-matching.md that decides
+	Untrusted bool          `json:"option82_untrusted,omitempty"` // option 82 is left out of account: Interface is not trusted
+	MatchedBy string        `json:"matched_by,omitempty"`         // ways of dhcp.match, joined by +
 	Interface string        `json:"interface,omitempty"`
 	VLAN      uint16        `json:"vlan,omitempty"`      // that the interface is named after
 	ClientID  string        `json:"client_id,omitempty"` // in words
@@ -140,12 +144,17 @@ func (s subject) String() string {
 
 // explain answers one query.
 func (d *Deps) explain(ctx context.Context, q string) (*Explanation, error) {
+	return d.explainFrom(ctx, q, netip.Addr{})
+}
+
+// explainFrom answers one query. A source that is valid is where the client's next packet would come from, if a relay brings it.
+func (d *Deps) explainFrom(ctx context.Context, q string, source netip.Addr) (*Explanation, error) {
 	sub, err := parseSubject(q)
 	if err != nil {
 		return nil, err
 	}
 	snap := d.Syncer.Current()
-	x := &explainer{d: d, ctx: ctx, snap: snap, now: d.now(), sub: sub, x: &Explanation{
+	x := &explainer{d: d, ctx: ctx, snap: snap, now: d.now(), sub: sub, source: source, x: &Explanation{
 		Query: q, Kind: sub.kind, Source: snap.Source(), FetchedAt: snap.FetchedAt(), WatchingSince: d.Started,
 		Subscribers: []SubscriberView{}, Bindings: []BindingView{}, Leases: []lease.Record{},
 		Problems: []provision.Problem{}, Events: []EventView{},
@@ -189,6 +198,7 @@ type explainer struct {
 	rows []row // by address
 	x    *Explanation
 
+	source   netip.Addr
 	clientID lease.Hex // of the newest packet
 }
 
@@ -405,6 +415,7 @@ func (x *explainer) would() {
 	case len(x.x.Events) > 0 && !x.x.Events[0].MAC.IsZero():
 		e := x.x.Events[0]
 		q.MAC, q.Option82, q.GIAddr, q.Interface, q.ClientID = e.MAC, e.Option82, e.Relay, e.Interface, x.clientID
+		q.Source = e.Source.Addr()
 	case len(x.x.Leases) > 0:
 		l := x.x.Leases[0]
 		q.MAC, q.Option82, q.GIAddr, q.Interface, q.ClientID = l.MAC, l.Option82, l.GIAddr, l.Interface, l.ClientID
@@ -414,6 +425,9 @@ func (x *explainer) would() {
 			return
 		}
 		q.MAC = x.rows[i].MAC
+	}
+	if x.source.IsValid() {
+		q.Source = x.source
 	}
 	would := x.d.wouldOf(q)
 	x.x.Would = &would

@@ -284,14 +284,14 @@ func TestExplainACL(t *testing.T) {
 // put right says what, and only those do.
 func TestAdviceForEveryDrop(t *testing.T) {
 	for _, o := range []outcome.Outcome{outcome.Ack, outcome.Offer, outcome.InformAck, outcome.Released} {
-		assert.Empty(t, advice(o), o.String())
+		assert.Empty(t, Advice(o), o.String())
 	}
 	for _, o := range []outcome.Outcome{
 		outcome.UnknownClient, outcome.UnknownDevice, outcome.UnknownPort, outcome.PortFull, outcome.NoSubnet,
 		outcome.RelayUntrusted, outcome.InterfaceOff, outcome.Option82Double, outcome.Option82Malformed, outcome.SendFailed,
 		outcome.LeaseQueryRefused,
 	} {
-		assert.NotEmpty(t, advice(o), o.String())
+		assert.NotEmpty(t, Advice(o), o.String())
 	}
 }
 

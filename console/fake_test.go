@@ -14,6 +14,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -146,9 +147,12 @@ type fakeDHCP struct {
 	queries []dhcpd.Query
 
 	profiles []option82.Profile
+	senders  senders.Status
 }
 
 func (f *fakeDHCP) Option82Profiles() []option82.Profile { return f.profiles }
+
+func (f *fakeDHCP) Senders() senders.Status { return f.senders }
 
 func (f *fakeDHCP) LocalAddr() netip.AddrPort { return f.addr }
 

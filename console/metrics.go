@@ -9,6 +9,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -46,6 +47,7 @@ type Metrics struct {
 	leases         atomic.Pointer[leaseSource]
 	pools          atomic.Pointer[poolSource]
 	sockets        atomic.Pointer[func() SocketCounts]
+	senders        atomic.Pointer[func() senders.Status]
 
 	fetchedAt     atomic.Int64 // of the snapshot in use, Unix nanoseconds; 0: none
 	sources       map[provision.Source]prometheus.Gauge
@@ -259,6 +261,7 @@ func (m *Metrics) registerDHCP(f factory) {
 	f.reg.MustRegister(&leaseCollector{m: m, desc: prometheus.NewDesc("usher_dhcp_leases", "Lease records, by what they are at.", []string{"state"}, nil)})
 	f.reg.MustRegister(newPoolCollector(m))
 	f.reg.MustRegister(newSocketCollector(m))
+	f.reg.MustRegister(newSenderCollector(m))
 }
 
 func (m *Metrics) registerSync(f factory) {

@@ -25,6 +25,7 @@ import (
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -95,6 +96,13 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	})
 	m.WatchSockets(func() SocketCounts {
 		return SocketCounts{Sockets: dhcpd.SocketStatus{Interfaces: 9, Served: 7, ReceiveDrops: 11, Standby: true}, Changes: 40, Resyncs: 1}
+	})
+	m.WatchSenders(func() senders.Status {
+		return senders.Status{Counts: []senders.Count{
+			{State: senders.Relay, Senders: 3, Packets: 900}, {State: senders.UnlistedSource, Senders: 1, Packets: 12},
+			{State: senders.RelaySubscriber, Senders: 256, Packets: 5000, Missed: 4000}, {State: senders.AnySwitch, Senders: 2, Packets: 70},
+			{State: senders.Option82Untrusted, Senders: 1, Packets: 6, Missed: 1},
+		}}
 	})
 	m.WatchLeases(func() lease.Counts { return lease.Counts{Bound: 5, Expired: 1} })
 	m.WatchPools(func() []dhcpd.PoolStatus { return []dhcpd.PoolStatus{testPool()} })

@@ -110,8 +110,8 @@ func catalogue() []option82.Profile {
 func (d *Deps) wouldOf(q dhcpd.Query) WouldView {
 	a := d.DHCP.Explain(q)
 	return WouldView{
-		MAC: q.MAC, Option82: q.Option82, Relay: q.GIAddr, Outcome: a.Outcome.String(), Text: a.Outcome.Explain(),
-		Advice: advice(a.Outcome), MatchedBy: a.MatchedBy, Circuit: a.Circuit, Remote: a.Remote, RelaySays: a.Relay, Profile: a.Profile, Fault: a.Fault,
+		MAC: q.MAC, Option82: q.Option82, Relay: q.GIAddr, Source: q.Source, VouchedBy: a.VouchedBy.String(), Rule: a.Rule.String(), Untrusted: a.Untrusted, Outcome: a.Outcome.String(), Text: a.Outcome.Explain(),
+		Advice: Advice(a.Outcome), MatchedBy: a.MatchedBy, Circuit: a.Circuit, Remote: a.Remote, RelaySays: a.Relay, Profile: a.Profile, Fault: a.Fault,
 		Device: a.Device, Port: a.Port, YourIP: a.YourIP, Via: a.Via, Rival: a.Rival, Until: a.Until,
 		Interface: q.Interface, VLAN: a.VLAN, ClientID: a.ClientID,
 	}
@@ -130,8 +130,8 @@ func (d *Deps) unknownOption82(limit int) Option82Unknowns {
 	var all []*Option82Unknown
 	found := map[key]*Option82Unknown{}
 	for _, e := range d.Events.Find(dhcpd.EventFilter{Lost: true}) {
-		if len(e.Option82) == 0 {
-			continue
+		if len(e.Option82) == 0 || e.Lost == outcome.Option82Untrusted {
+			continue // what is not believed needs no profile
 		}
 		k := key{string(e.Option82), e.Interface, e.GIAddr}
 		u := found[k]

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -44,7 +46,9 @@ func newPage(d *Deps, log *slog.Logger) *page {
 		template: template.Must(template.New("page").Funcs(template.FuncMap{
 			"number": number, "ago": func(t, now time.Time) string { return ago(t, now) }, "seconds": seconds, "clock": clock,
 			"sets":    setRows,
-			"percent": func(f float64) string { return strconv.FormatFloat(f*100, 'f', 1, 64) + "%" },
+			"refused": refusedSenders, "vouched": vouched,
+			"untrusted": func(lost string) bool { return lost == outcome.Option82Untrusted.String() },
+			"percent":   func(f float64) string { return strconv.FormatFloat(f*100, 'f', 1, 64) + "%" },
 		}).Parse(pageText)),
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
 			"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -138,6 +142,19 @@ func seconds(s float64) string {
 }
 
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
+
+// refusedSenders gives those whose word is not taken.
+func refusedSenders(st senders.Status) []senders.Sender {
+	return slices.DeleteFunc(slices.Concat(st.Relays, st.Switches), func(s senders.Sender) bool { return s.State.Refused() == 0 })
+}
+
+// vouched names a voucher in a sentence.
+func vouched(word string) string {
+	if word == "none" {
+		return "nobody"
+	}
+	return word
+}
 
 // setRow is one set on the page.
 type setRow struct {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -50,7 +51,8 @@ type DHCPStatus struct {
 	Outcomes []OutcomeCount     `json:"outcomes"` // not zero, the largest first
 	Leases   *lease.Counts      `json:"leases,omitempty"`
 	Pools    []dhcpd.PoolStatus `json:"pools,omitempty"`
-	Events   []EventView        `json:"events"` // the newest first
+	Senders  senders.Status     `json:"senders"` // relays and switches; of each kind the first 20
+	Events   []EventView        `json:"events"`  // the newest first
 }
 
 // EventView is one packet for people: what came and what became of it, why.
@@ -67,7 +69,12 @@ type EventView struct {
 	RequestedIP netip.Addr             `json:"requested_ip,omitzero"`
 	YourIP      netip.Addr             `json:"your_ip,omitzero"`
 	Relay       netip.Addr             `json:"relay,omitzero"`
+	Source      netip.AddrPort         `json:"source,omitzero"` // who sent it
 	Interface   string                 `json:"interface,omitempty"`
+	VouchedBy   string                 `json:"vouched_by"`              // for where the client is; none: nobody
+	MatchedBy   string                 `json:"matched_by,omitempty"`    // ways of dhcp.match, joined by +; empty: the client was not found
+	Rule        string                 `json:"rule,omitempty"`          // row of docs/dhcp-matching.md that decided
+	Lost        string                 `json:"option82_lost,omitempty"` // why option 82 led to no port, also where the client was found otherwise
 	Subscriber  provision.SubscriberID `json:"subscriber,omitempty"`
 	Device      provision.DeviceID     `json:"device,omitempty"`
 	DeviceName  string                 `json:"device_name,omitempty"`
@@ -93,13 +100,17 @@ func (e EventView) IP() netip.Addr {
 func viewEvent(e *dhcpd.Event, s *provision.Snapshot) EventView {
 	v := EventView{
 		Time: e.Time, Type: e.Type.String(), Outcome: e.Outcome.String(), Text: e.Outcome.Explain(),
-		Advice: advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
+		Advice: Advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
 		MAC: e.MAC, ClientIP: e.ClientIP, RequestedIP: e.RequestedIP, YourIP: e.YourIP, Relay: e.GIAddr,
+		Source: e.Source, VouchedBy: e.VouchedBy.String(), MatchedBy: e.MatchedBy.String(), Rule: e.Rule.String(),
 		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port, Rival: e.Rival,
 		Option82: e.Option82, ClientID: wire.DescribeClientID(e.ClientID), XID: e.XID, LatencySeconds: e.Latency.Seconds(),
 	}
 	if d := s.Device(e.Device); d != nil {
 		v.DeviceName = d.Name
+	}
+	if e.Lost != 0 {
+		v.Lost = e.Lost.String()
 	}
 	return v
 }
@@ -140,7 +151,8 @@ func (d *Deps) status() Status {
 }
 
 func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
-	st := &DHCPStatus{Listen: d.DHCP.LocalAddr(), Sockets: d.DHCP.Sockets(), Outcomes: []OutcomeCount{}, Events: []EventView{}}
+	st := &DHCPStatus{Listen: d.DHCP.LocalAddr(), Sockets: d.DHCP.Sockets(), Senders: d.DHCP.Senders(), Outcomes: []OutcomeCount{}, Events: []EventView{}}
+	st.Senders.Trim(statusEntries)
 	if d.Metrics != nil {
 		st.Outcomes = d.Metrics.Outcomes()
 	}
@@ -164,9 +176,9 @@ func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
 	return st
 }
 
-// advice says what an operator may do about an outcome; empty where nothing is
+// Advice says what an operator may do about an outcome; empty where nothing is
 // wrong or the outcome's own text says it.
-func advice(o outcome.Outcome) string {
+func Advice(o outcome.Outcome) string {
 	switch o {
 	case outcome.AckBeforeCommit:
 		return "Look at the disk of state_dir: its latency and its free space."
@@ -199,13 +211,19 @@ func advice(o outcome.Outcome) string {
 	case outcome.LimitedRelay:
 		return "Look for a flood behind the relay; raise dhcp.limits.relay if so many clients live there."
 	case outcome.RelayUntrusted:
-		return "Add the relay's address to dhcp.relays if it is yours."
+		return "Add the relay's address, and the one that it sends from, to dhcp.relays if it is yours; usher status has the line."
 	case outcome.LeaseQueryRefused:
 		return "Add the access node's address to dhcp.leasequery.from if it is yours."
 	case outcome.RelaySource:
-		return "Add the address that the relay sends from to dhcp.relays, or switch dhcp.check_relay_source off."
+		return "Add the address that the relay sends from to dhcp.relays if it is yours; usher status has the line."
+	case outcome.RelayNoSource:
+		return "Find out on the interface who sends it. A relay on this very host has to be in dhcp.relays by the address that it sends from, as one address; from 0.0.0.0 none is believed."
+	case outcome.RelaySubscriber:
+		return "Ask who is at this address. If a switch of yours has it, add giaddr and source to dhcp.relays as single addresses; else a subscriber tries to take another's address."
+	case outcome.RelayInterface:
+		return "If a switch of yours relays on this interface, add giaddr and source to dhcp.relays as single addresses; else a subscriber tries to take another's address."
 	case outcome.Option82Untrusted:
-		return "Add the interface to dhcp.trusted_interfaces if a switch there drops option 82 of customers and inserts its own."
+		return "Add the interface to dhcp.trusted_interfaces if a switch there drops option 82 of customers and inserts its own; else a client writes it itself, or its switch lets it through."
 	case outcome.NotReady:
 		return "See in the status why there is no snapshot: the ERP's address, its key, its answer."
 	case outcome.UnknownClient:

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -83,8 +84,11 @@ func (x *explainer) packetSentences() []string {
 		if e.Advice != "" {
 			s = append(s, e.Advice)
 		}
-		if w := x.x.Would; w != nil && !e.Answered && w.Outcome != e.Outcome {
+		if w := x.x.Would; w != nil && w.Outcome != e.Outcome && (!e.Answered || refusedByTrust(w.Outcome)) {
 			s = append(s, fmt.Sprintf("A DISCOVER now would have the outcome %s: %s", w.Outcome, w.Text))
+			if refusedByTrust(w.Outcome) {
+				s = append(s, w.Advice)
+			}
 		} else if w != nil && !w.Until.IsZero() {
 			s = append(s, fmt.Sprintf("%s may have it from %s on.", w.MAC, stamp(w.Until)))
 		}
@@ -108,6 +112,16 @@ func (x *explainer) packetSentences() []string {
 		}
 	}
 	return s
+}
+
+// refusedByTrust reports whether an outcome is that of a packet refused for the way that it came.
+func refusedByTrust(label string) bool {
+	for _, st := range senders.States() {
+		if o := st.Refused(); o != 0 && o.String() == label {
+			return true
+		}
+	}
+	return false
 }
 
 func (x *explainer) lastOfAnybody() time.Time {

@@ -18,6 +18,7 @@ type Query struct {
 	MAC      provision.MAC `json:"mac,omitzero"`
 	Option82 lease.Hex     `json:"option82,omitempty"` // payload, without code and length; nil: none
 	GIAddr   netip.Addr    `json:"giaddr,omitzero"`
+	Source   netip.Addr    `json:"source,omitzero"` // who sends it; invalid: who GIAddr says
 	// Interface the packet would come in on; empty: one that is served.
 	Interface string    `json:"interface,omitempty"`
 	ClientID  lease.Hex `json:"client_id,omitempty"` // option 61; nil: none
@@ -27,7 +28,10 @@ type Query struct {
 type Explanation struct {
 	Outcome    outcome.Outcome        `json:"outcome"`
 	Text       string                 `json:"text"`                // Outcome.Explain
+	VouchedBy  v4.Voucher             `json:"vouched_by,omitzero"` // for where the client is
 	MatchedBy  string                 `json:"matched_by"`          // as of MatchKind.String; empty: by nothing
+	Rule       v4.Rule                `json:"rule,omitzero"`       // the row of docs/dhcp-matching.md that decides
+	Untrusted  bool                   `json:"untrusted"`           // option 82 is left out of account: the interface is not trusted
 	ClientID   string                 `json:"client_id,omitempty"` // how option 61 was read
 	VLAN       uint16                 `json:"vlan,omitempty"`      // that the interface is named after
 	Circuit    string                 `json:"circuit"`             // how sub-option 1 was read; empty: no option 82
@@ -74,6 +78,9 @@ func (s *Server) Explain(q Query) Explanation {
 		r.P.Ingress = gen.config.Line().Ingress(q.Interface)
 	}
 	r.P.Read(ask.Append(nil))
+	if q.GIAddr.IsValid() && q.Source.IsValid() {
+		r.P.From, r.OwnFrom = netip.AddrPortFrom(q.Source, 0), s.ownAddress()(q.Source)
+	}
 	snap := s.deps.Snapshot()
 	v4.Judge(&r, snap, gen.config)
 	gen.pools.adopt(snap, s.deps.Leases, s.now())
@@ -82,7 +89,10 @@ func (s *Server) Explain(q Query) Explanation {
 	e := Explanation{
 		Outcome:   d.Outcome,
 		Text:      d.Outcome.Explain(),
+		VouchedBy: r.Trust.By,
 		MatchedBy: d.Match.By.String(),
+		Rule:      d.Evidence.Rule,
+		Untrusted: r.P.RelayInfoCount() > 0 && !r.P.HasOption82(),
 		ClientID:  wire.DescribeClientID(q.ClientID),
 		VLAN:      r.P.Ingress.VLAN,
 		YourIP:    d.YourIP,

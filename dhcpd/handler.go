@@ -52,6 +52,7 @@ func (h *handler) handle(now time.Time, g socket.Datagram) {
 	h.read(g)
 	h.enter(now, gen)
 	h.decide(now, gen)
+	h.s.senders.Note(now, &h.r, h.d.Outcome, gen.config)
 	h.describe(now)
 	if h.d.Outcome == outcome.TakeoverDamped {
 		h.fights.log(h.s.log, &h.ev, h.d.Until)
@@ -220,7 +221,8 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 		h.own()
 		leases.Store(d.Rec)
 		leases.Dirty(d.Rec.IP)
-		h.s.log.Warn("pool address declined, put in quarantine", "ip", d.Rec.IP, "pool", d.Rec.Pool, "mac", d.MAC, "until", d.Rec.Expires)
+		h.s.log.Warn("pool address declined, put in quarantine", "ip", d.Rec.IP, "pool", d.Rec.Pool, "mac", d.MAC, "until", d.Rec.Expires,
+			"source", h.ev.Source, "interface", h.ev.Interface, "vouched_by", h.ev.VouchedBy.String(), "matched_by", h.ev.MatchedBy.String(), "rule", h.ev.Rule.String())
 	case v4.ChangeHold:
 		return h.probe(now, gen)
 	case v4.ChangePool, v4.ChangePoolRenew:

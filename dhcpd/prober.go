@@ -200,7 +200,8 @@ func (b *prober) another(j *probeJob, s socket.Sighting) bool {
 	}
 	b.s.deps.Leases.Store(rec)
 	b.s.deps.Leases.Dirty(rec.IP)
-	b.s.log.Warn("pool address is in use by somebody else, put in quarantine", "ip", s.IP, "pool", p.Name, "used_by", s.MAC, "interface", j.ev.Interface, "until", rec.Expires)
+	b.s.log.Warn("pool address is in use by somebody else, put in quarantine", "ip", s.IP, "pool", p.Name, "used_by", s.MAC, "interface", j.ev.Interface, "until", rec.Expires,
+		"offered_to", j.ev.MAC, "source", j.ev.Source, "vouched_by", j.ev.VouchedBy.String(), "matched_by", j.ev.MatchedBy.String(), "rule", j.ev.Rule.String())
 	j.tries++
 	a, ok := p.alloc.replace(s.IP, j.holder, now, rec.Expires, j.tries < probeTries)
 	if !ok {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -43,6 +44,7 @@ type Server struct {
 	now        func() time.Time
 	log        *slog.Logger
 	observer   Observer
+	senders    *senders.Register
 	generation atomic.Pointer[generation]
 	socks      atomic.Pointer[socket.Sockets]
 	reads      atomic.Uint64 // batches taken from the socket
@@ -72,6 +74,7 @@ func New(opts Options, deps Deps) (*Server, error) {
 	if s.observer == nil {
 		s.observer = Observers{}
 	}
+	s.senders = senders.New(s.log)
 	gen.pools.takeOver(nil, deps.Leases, s.now())
 	s.generation.Store(gen)
 	return s, nil

@@ -315,12 +315,12 @@ func TestExplain(t *testing.T) {
 
 	e := s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), GIAddr: relayIP})
 	assert.Equal(t, Explanation{
-		Outcome: outcome.Offer, Text: outcome.Offer.Explain(), MatchedBy: "option82",
+		Outcome: outcome.Offer, Text: outcome.Offer.Explain(), VouchedBy: v4.VoucherRelay, MatchedBy: "option82", Rule: 1,
 		Circuit: "vlan 100 unit 0 port 1", Remote: "mac 00:00:5e:00:53:f1", Profile: "dlink",
 		YourIP: host(11), Subscriber: 1, Device: 1, Port: 1, Via: "relay", Swap: true, Lease: &rec,
 	}, e)
 	e = s.Explain(Query{MAC: client(0x81)})
-	assert.Equal(t, Explanation{Outcome: outcome.Offer, Text: outcome.Offer.Explain(), MatchedBy: "mac", YourIP: host(81), Subscriber: 8, Via: "frame"}, e)
+	assert.Equal(t, Explanation{Outcome: outcome.Offer, Text: outcome.Offer.Explain(), MatchedBy: "mac", Rule: 1, YourIP: host(81), Subscriber: 8, Via: "frame"}, e)
 	assert.Equal(t, outcome.Offer, s.Explain(Query{Option82: port(switch1, 2)}).Outcome, "a port without a MAC can be asked about")
 	assert.Equal(t, outcome.UnknownPort, s.Explain(Query{Option82: port(switch1, 9)}).Outcome)
 	assert.Equal(t, outcome.UnknownClient, s.Explain(Query{MAC: stranger}).Outcome)

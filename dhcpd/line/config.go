@@ -148,8 +148,15 @@ func (c *Config) Lists(relay netip.Addr) (listed, alone bool) {
 	return listed, false
 }
 
+// Relays returns the prefixes and single addresses of relays, as they are listed.
+func (c *Config) Relays() []netip.Prefix { return slices.Clone(c.relays) }
+
 // SourceCheck returns what is asked of the address that a relayed packet comes from.
 func (c *Config) SourceCheck() SourceCheck { return c.checkSource }
+
+// TrustedInterfaces returns the interfaces on which option 82 without a relay is believed, by
+// name or pattern; none is that it is believed nowhere or, without StatesTrust, everywhere.
+func (c *Config) TrustedInterfaces() []string { return slices.Clone(c.trusted) }
 
 // StatesTrust reports whether it is said where option 82 without a relay is believed; else it is everywhere.
 func (c *Config) StatesTrust() bool { return c.trustStated }

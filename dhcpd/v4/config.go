@@ -192,6 +192,12 @@ func (c *Config) subnetOf(ip netip.Addr) *subnet {
 // Line returns what says where clients are attached.
 func (c *Config) Line() *line.Config { return c.line }
 
+// ReadsOption82 reports whether any way of matching asks option 82.
+func (c *Config) ReadsOption82() bool { return c.matches&MatchOption82 != 0 }
+
+// LeaseQueryFrom returns the prefixes of access nodes that may ask who has an address.
+func (c *Config) LeaseQueryFrom() []netip.Prefix { return slices.Clone(c.leaseQuery) }
+
 // ClientPort returns the port of clients.
 func (c *Config) ClientPort() uint16 { return c.clientPort }
 

@@ -226,6 +226,7 @@ func (a *Agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	}
 	a.dhcp = srv
 	a.metrics.WatchPools(srv.Pools)
+	a.metrics.WatchSenders(srv.Senders)
 	if a.dryRun {
 		return nil // it decides for "usher explain" and opens no socket
 	}
@@ -242,6 +243,7 @@ func (a *Agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return n
 	})
 	a.warnOfServerIDs()
+	a.warnOfTrust()
 	return nil
 }
 
@@ -261,6 +263,20 @@ func (a *Agent) openLinks(deps *dhcpd.Deps) {
 func (a *Agent) warnOfServerIDs() {
 	if ids := a.dhcp.Sockets().ForeignServerIDs; len(ids) > 0 {
 		a.log.Warn("server identifiers that are no address of this host: clients would renew elsewhere", "server_ids", ids)
+	}
+}
+
+// warnOfTrust tells what is believed only because the configuration does not say otherwise.
+func (a *Agent) warnOfTrust() {
+	for _, w := range a.dhcp.Senders().Warnings {
+		attrs := []any{"warning", w.Kind}
+		for i, l := range w.Paste {
+			attrs = append(attrs, [...]string{"paste", "and"}[min(i, 1)], l)
+		}
+		for _, l := range w.Or {
+			attrs = append(attrs, "or", l)
+		}
+		a.log.Warn(w.Text, attrs...)
 	}
 }
 

@@ -78,6 +78,7 @@ func (a *Agent) reload() error {
 	}
 	if a.dhcp != nil && !a.dryRun {
 		a.warnOfServerIDs()
+		a.warnOfTrust()
 	}
 	a.erp.p.Store(fetcher)
 	if a.table != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -11,23 +12,35 @@ import (
 
 	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 )
 
 func newExplain(c *cli.Program) *cobra.Command {
-	return c.SocketFlag(&cobra.Command{
+	source := ""
+	cmd := c.SocketFlag(&cobra.Command{
 		Use:   "explain IP|MAC|CUSTOMER",
 		Short: "Say why a subscriber has its address, or has none",
 		Long: `explain asks the running agent for everything it knows about an address, a MAC or a customer id:
 the binding, the lease, the ACL, waiting reports, defects of the ERP's data, the newest packets with
-their outcome, and what the server would do with a packet now.`,
-		Example: "  usher explain 192.0.2.17\n  usher explain 00:00:5e:00:53:01\n  usher explain 1001 --output json",
+their outcome and who vouched for where they came from, and what the server would do with a packet now. If that one would be refused
+for the way that it comes, it says so; --source asks as if the client's relay sent from another address.`,
+		Example: "  usher explain 192.0.2.17\n  usher explain 00:00:5e:00:53:01\n  usher explain 1001 --output json\n  usher explain 1001 --source 10.0.0.2",
 		Args:    cli.Exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var from netip.Addr
+			if source != "" {
+				var err error
+				if from, err = netip.ParseAddr(source); err != nil || !from.Is4() {
+					return cli.Usage(fmt.Errorf("--source %q: want an IPv4 address", source))
+				}
+			}
 			return cli.Ask(c, cmd, func(ctx context.Context, cl *console.Client) (*console.Explanation, error) {
-				return cl.Explain(ctx, args[0])
+				return cl.ExplainFrom(ctx, args[0], from)
 			}, printExplanation)
 		},
 	})
+	cmd.Flags().StringVar(&source, "source", "", "address that the client's relay would send from")
+	return cmd
 }
 
 func printExplanation(w io.Writer, x *console.Explanation) error {
@@ -61,6 +74,7 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	}
 	if x.Would != nil {
 		rows = append(rows, []string{"now", fmt.Sprintf("a DISCOVER would end in %s: %s", x.Would.Outcome, x.Would.Text)})
+		rows = append(rows, []string{"trust", trustText(x.Would)})
 		if w := x.Would; !w.Rival.IsZero() {
 			rows = append(rows, []string{"", fmt.Sprintf("%s has %s; %s may have it from %s on", w.Rival, w.YourIP, w.MAC, w.Until.Local().Format(time.DateTime))})
 		}
@@ -83,9 +97,64 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 		if !e.Rival.IsZero() {
 			text += fmt.Sprintf("  %s has it, %s wants it", e.Rival, e.MAC)
 		}
-		rows = append(rows, []string{"packet", text})
+		rows = append(rows, []string{"packet", text}, []string{"", "  " + wayText(e)})
 	}
 	return cli.Table(w, rows)
+}
+
+// trustText says who would bring the client's packet, and who vouches for what it says about where the client is.
+func trustText(w *console.WouldView) string {
+	s := "direct"
+	if w.Relay.IsValid() {
+		s = fmt.Sprintf("relay %s from %s", w.Relay, w.Relay)
+		if w.Source.IsValid() {
+			s = fmt.Sprintf("relay %s from %s", w.Relay, w.Source)
+		}
+	}
+	if w.Interface != "" {
+		s += " on " + w.Interface
+	}
+	s += ", vouched for by " + voucherText(w.VouchedBy)
+	if w.Untrusted {
+		s += "; option 82 is not trusted on " + orDash(w.Interface, w.Interface == "")
+	}
+	if w.Rule != "" {
+		s += "; decided by: " + w.Rule
+	}
+	return s
+}
+
+// wayText says by which way a packet came and how its client was found.
+func wayText(e console.EventView) string {
+	var s []string
+	if e.Source.IsValid() {
+		s = append(s, "from "+e.Source.String())
+	}
+	if e.Relay.IsValid() {
+		s = append(s, "relay "+e.Relay.String())
+	}
+	if e.Interface != "" {
+		s = append(s, "on "+e.Interface)
+	}
+	s = append(s, "vouched for by "+voucherText(e.VouchedBy))
+	if e.Lost == outcome.Option82Untrusted.String() {
+		s = append(s, "option 82 is not trusted on "+orDash(e.Interface, e.Interface == ""))
+	}
+	if e.MatchedBy != "" {
+		s = append(s, "found by "+e.MatchedBy)
+	}
+	if e.Rule != "" {
+		s = append(s, "decided by: "+e.Rule)
+	}
+	return strings.Join(s, ", ")
+}
+
+// voucherText names a voucher in a sentence.
+func voucherText(word string) string {
+	if word == "none" || word == "" {
+		return "nobody"
+	}
+	return word
 }
 
 func ofPool(name string) string {

@@ -14,6 +14,8 @@ import (
 	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/syncer"
 )
@@ -63,6 +65,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 	if d := st.DHCP; d != nil {
 		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", orDash(d.Listen.String(), !d.Listen.IsValid()), d.Packets)})
 		rows = append(rows, socketRows(p, d.Sockets)...)
+		rows = append(rows, senderRows(p, d.Senders, now)...)
 		if d.Leases != nil {
 			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d kept, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Kept, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
 		}
@@ -116,6 +119,112 @@ func printStatus(w io.Writer, st *console.Status) error {
 		}
 	}
 	return cli.Table(w, rows)
+}
+
+// How long lines are at most, where they can be broken: those to paste and those to read.
+const (
+	pasteWidth = 84
+	textWidth  = 88
+)
+
+// senderRows tell who brings clients' packets: what is believed only because the configuration does not say otherwise,
+// then who is refused, then the relays and switches that are believed.
+func senderRows(p cli.Paint, st senders.Status, now time.Time) [][]string {
+	var rows [][]string
+	add := func(head, text string) { rows = append(rows, []string{head, text}) }
+	wrapped := func(head, text string, colour func(string) string) {
+		for i, part := range wrap(text, textWidth) {
+			add([...]string{head, ""}[min(i, 1)], colour(part))
+		}
+	}
+	lines := func(all []string) {
+		for _, l := range all {
+			for _, part := range senders.Fold(l, pasteWidth) {
+				add("", "  "+part)
+			}
+		}
+	}
+	for _, w := range st.Warnings {
+		wrapped("warning", w.Text, p.Red)
+		lines(w.Paste)
+		if len(w.Or) > 0 {
+			add("", "or")
+			lines(w.Or)
+		}
+	}
+	told := map[senders.State]bool{}
+	for _, s := range append(append([]senders.Sender{}, st.Relays...), st.Switches...) {
+		if s.State.Refused() == 0 {
+			continue
+		}
+		add("refused", p.Red(senderText(s, now)))
+		if !told[s.State] {
+			told[s.State] = true
+			wrapped("", whatToDo(s.State), p.Faint)
+		}
+		if len(s.Paste) > 0 {
+			add("", "if it is yours:")
+			lines(s.Paste)
+		}
+	}
+	for _, s := range st.Relays {
+		if s.State.Refused() == 0 {
+			add("relay", senderText(s, now))
+		}
+	}
+	for _, s := range st.Switches {
+		if s.State.Refused() == 0 {
+			add("option 82", senderText(s, now))
+		}
+	}
+	if st.More > 0 {
+		add("", fmt.Sprintf("and %d more relays and interfaces: GET /v1/senders of the control socket has all", st.More))
+	}
+	return rows
+}
+
+// whatToDo says why senders in a state are refused, and what an operator may do.
+func whatToDo(s senders.State) string {
+	o := s.Refused()
+	if o == outcome.Option82Untrusted { // the outcome is that of a client whom nothing else tells
+		return "Option 82 that no relay forwarded is echoed there and not believed. " + console.Advice(o)
+	}
+	return o.Explain() + " " + console.Advice(o)
+}
+
+// wrap breaks text between words.
+func wrap(text string, width int) []string {
+	var out []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			out, line = append(out, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(out, line)
+}
+
+// senderText tells of one relay or interface.
+func senderText(s senders.Sender, now time.Time) string {
+	who := "on " + s.Interface
+	if s.GIAddr.IsValid() {
+		who = fmt.Sprintf("%s from %s", s.GIAddr, s.Source)
+		if s.Interface != "" {
+			who += " on " + s.Interface
+		}
+	}
+	if s.Query {
+		who += " (leasequery)"
+	}
+	packets := fmt.Sprintf("%d packets, the last", s.Packets)
+	if s.Packets == 1 {
+		packets = "1 packet,"
+	}
+	return fmt.Sprintf("%s: %s, %s %s", who, s.State, packets, cli.Ago(s.LastSeen, now))
 }
 
 // socketRows tells of interfaces and of what is not as it should be.

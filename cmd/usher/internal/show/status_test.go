@@ -1,0 +1,140 @@
+package show
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd/senders"
+	"github.com/usher-agent/usher/provision"
+)
+
+// A status says whom it believes by default, who is refused and who was seen, with lines that can be pasted.
+func TestPrintSenders(t *testing.T) {
+	ip := netip.MustParseAddr
+	ago := time.Now().Add(-time.Hour)
+	d := &console.DHCPStatus{Listen: netip.MustParseAddrPort("0.0.0.0:67"), Packets: 99}
+	seen := func(s senders.State, giaddr, source, iface string, packets uint64, paste ...string) senders.Sender {
+		x := senders.Sender{State: s, Interface: iface, Packets: packets, FirstSeen: ago, LastSeen: ago, Paste: paste}
+		if giaddr != "" {
+			x.GIAddr, x.Source = ip(giaddr), ip(source)
+		}
+		return x
+	}
+	long := "relays: [10.0.0.1"
+	for i := 2; i <= 9; i++ {
+		long += fmt.Sprintf(", 10.0.0.%d", i)
+	}
+	d.Senders = senders.Status{
+		Warnings: []senders.Warning{
+			{Kind: senders.AnybodyRelays, Text: "dhcp.relays is empty: whoever gets past the rules can pose as a relay, and so on until the line is full.", Paste: []string{long + "]", "check_relay_source: true"}},
+			{Kind: senders.AnybodySwitches, Text: "dhcp.trusted_interfaces is left out:", Paste: []string{"trusted_interfaces: [eth2]"}, Or: []string{"trusted_interfaces: none"}},
+		},
+		Relays: []senders.Sender{
+			seen(senders.RelaySubscriber, "10.0.0.10", "100.64.0.9", "eth1", 44, "relays: [10.0.0.1, 10.0.0.10, 100.64.0.9]"),
+			seen(senders.RelaySubscriber, "10.0.0.11", "100.64.0.9", "eth1", 3, "relays: [10.0.0.1, 10.0.0.11, 100.64.0.9]"),
+			seen(senders.RelayNoSource, "10.0.0.1", "0.0.0.0", "", 1),
+			seen(senders.AnyRelay, "10.0.0.1", "10.0.1.1", "eth0", 51),
+		},
+		Switches: []senders.Sender{
+			seen(senders.Option82Untrusted, "", "", "eth3", 2, "trusted_interfaces: [eth3]"),
+			seen(senders.AnySwitch, "", "", "eth2", 8),
+		},
+		More: 3,
+	}
+	d.Senders.Relays[3].Query = true
+	var out bytes.Buffer
+	require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, DHCP: d}))
+	assert.Equal(t, `agent      ready, version v1, up 0s
+snapshot   none
+dhcp       0.0.0.0:67, 99 packets
+warning    dhcp.relays is empty: whoever gets past the rules can pose as a relay, and so on until
+           the line is full.
+             relays: [10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5, 10.0.0.6, 10.0.0.7,
+               10.0.0.8, 10.0.0.9]
+             check_relay_source: true
+warning    dhcp.trusted_interfaces is left out:
+             trusted_interfaces: [eth2]
+           or
+             trusted_interfaces: none
+refused    10.0.0.10 from 100.64.0.9 on eth1: relay_subscriber, 44 packets, the last 1h0m0s ago
+           The relay address (giaddr), or the address that the packet comes from, is bound by the
+           ERP or of a pool: a subscriber poses as a relay. A switch with such an address has to be
+           in dhcp.relays as one address. Ask who is at this address. If a switch of yours has it,
+           add giaddr and source to dhcp.relays as single addresses; else a subscriber tries to
+           take another's address.
+           if it is yours:
+             relays: [10.0.0.1, 10.0.0.10, 100.64.0.9]
+refused    10.0.0.11 from 100.64.0.9 on eth1: relay_subscriber, 3 packets, the last 1h0m0s ago
+           if it is yours:
+             relays: [10.0.0.1, 10.0.0.11, 100.64.0.9]
+refused    10.0.0.1 from 0.0.0.0: relay_no_source, 1 packet, 1h0m0s ago
+           The packet names a relay (giaddr) but comes from no address, or from one of this host:
+           no relay sends so, a client that poses as one may. Find out on the interface who sends
+           it. A relay on this very host has to be in dhcp.relays by the address that it sends
+           from, as one address; from 0.0.0.0 none is believed.
+refused    on eth3: option82_untrusted, 2 packets, the last 1h0m0s ago
+           Option 82 that no relay forwarded is echoed there and not believed. Add the interface to
+           dhcp.trusted_interfaces if a switch there drops option 82 of customers and inserts its
+           own; else a client writes it itself, or its switch lets it through.
+           if it is yours:
+             trusted_interfaces: [eth3]
+relay      10.0.0.1 from 10.0.1.1 on eth0 (leasequery): any_relay, 51 packets, the last 1h0m0s ago
+option 82  on eth2: any_switch, 8 packets, the last 1h0m0s ago
+           and 3 more relays and interfaces: GET /v1/senders of the control socket has all
+`, out.String())
+
+	out.Reset()
+	d.Senders = senders.Status{}
+	require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, DHCP: d}))
+	assert.Equal(t, "agent     ready, version v1, up 0s\nsnapshot  none\ndhcp      0.0.0.0:67, 99 packets\n", out.String())
+}
+
+// explain tells of each packet by which way it came, and of the next one whether it would be refused for that.
+func TestPrintExplanationTellsTheWay(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	x := &console.Explanation{
+		Summary: "In short.",
+		Would: &console.WouldView{
+			Outcome: "relay_source", Text: "It comes from elsewhere.", Relay: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddr("10.0.1.1"), Interface: "eth0", VouchedBy: "none",
+		},
+		Events: []console.EventView{
+			{Time: at, Type: "discover", Outcome: "offer", YourIP: netip.MustParseAddr("192.0.2.1"), MAC: provision.MAC{2}, Relay: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddrPort("10.0.1.1:67"), Interface: "eth0", VouchedBy: "unlisted_source", MatchedBy: "option82", Rule: "some row"},
+			{Time: at, Type: "discover", Outcome: "option82_untrusted", Source: netip.MustParseAddrPort("0.0.0.0:68"), Interface: "eth1", VouchedBy: "none", Lost: "option82_untrusted"},
+		},
+	}
+	var out bytes.Buffer
+	require.NoError(t, printExplanation(&out, x))
+	assert.Equal(t, `In short.
+
+now     a DISCOVER would end in relay_source: It comes from elsewhere.
+trust   relay 10.0.0.1 from 10.0.1.1 on eth0, vouched for by nobody
+packet  12:00:00.000  discover offer  192.0.2.1
+          from 10.0.1.1:67, relay 10.0.0.1, on eth0, vouched for by unlisted_source, found by option82, decided by: some row
+packet  12:00:00.000  discover option82_untrusted  -
+          from 0.0.0.0:68, on eth1, vouched for by nobody, option 82 is not trusted on eth1
+`, out.String())
+
+	out.Reset()
+	x.Events, x.Would = nil, &console.WouldView{Outcome: "offer", Text: "Offered.", Interface: "eth1", VouchedBy: "vlan_interface", Untrusted: true, Rule: "some row"}
+	require.NoError(t, printExplanation(&out, x))
+	assert.Contains(t, out.String(), "trust  direct on eth1, vouched for by vlan_interface; option 82 is not trusted on eth1; decided by: some row\n")
+	x.Would = &console.WouldView{Outcome: "offer", Relay: netip.MustParseAddr("10.0.0.1"), VouchedBy: "relay"}
+	out.Reset()
+	require.NoError(t, printExplanation(&out, x))
+	assert.Contains(t, out.String(), "trust  relay 10.0.0.1 from 10.0.0.1, vouched for by relay\n")
+}
+
+func TestExplainChecksTheSource(t *testing.T) {
+	for _, bad := range []string{"relay", "2001:db8::1"} {
+		code, _, stderr := runCLI(t, "explain", "1001", "--source", bad, "--socket", t.TempDir()+"/none")
+		assert.Equal(t, 2, code)
+		assert.Contains(t, stderr, "want an IPv4 address")
+	}
+}
