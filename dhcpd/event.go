@@ -39,7 +39,7 @@ type Event struct {
 	XID         uint32                 `json:"xid"`
 	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer
 	Detail      string                 `json:"detail,omitempty"` // constant text: parse error, send error class
-	// Repeat marks a shed or unreadable packet whose like was told within the same
+	// Repeat marks a shed, refused or unreadable packet whose like was told within the same
 	// second: it is to be counted, not remembered.
 	Repeat bool `json:"-"`
 }

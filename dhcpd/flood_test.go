@@ -3,6 +3,7 @@ package dhcpd
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -81,13 +82,16 @@ func latencies(t testing.TB, s *site, n int) (took []time.Duration, lost int) {
 }
 
 // floodSite is a server whose relays answer at a port of their own.
-func floodSite(t testing.TB, limits Limits) *site {
+func floodSite(t testing.TB, limits Limits, mods ...func(*Options)) *site {
 	t.Helper()
 	free := listenUDP(t, ip("127.0.0.3"), 0)
 	opts := loopbackOptions(portOf(free), 68)
 	require.NoError(t, free.Close())
 	opts.Relays = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/29")}
 	opts.Limits = limits
+	for _, mod := range mods {
+		mod(&opts)
+	}
 	return startSiteLinks(t, filepath.Join(t.TempDir(), "state.db"), opts, siteInput(), nil, (*Server).Listen)
 }
 
@@ -109,6 +113,114 @@ func TestFloodFromOnePortHarmsNoOther(t *testing.T) {
 	shed := s.events.Find(EventFilter{Outcome: outcome.LimitedPort})
 	require.NotEmpty(t, shed)
 	require.LessOrEqual(t, len(shed), 64*4, "they do not fill the event log")
+}
+
+// asking is a client that asks from a relay's address by one packet.
+type asking struct {
+	from, gi netip.Addr
+	opt82    []byte
+}
+
+// answeredBeside has v ask seven times; before each, the stranger asks thirty times with the same MAC. It
+// gives how many answers came to v. The socket keeps the order of packets.
+func answeredBeside(t *testing.T, s *site, v, stranger asking) (answered int) {
+	t.Helper()
+	conn, other := listenUDP(t, v.from, s.relayPort), listenUDP(t, stranger.from, 0)
+	defer conn.Close()
+	defer other.Close()
+	buf := make([]byte, 2048)
+	ask := func(c *net.UDPConn, a asking, xid uint32) {
+		q := wire.Query{Type: wire.Discover, XID: xid, MAC: client(0x99), GIAddr: a.gi, Option82: a.opt82}
+		_, err := c.WriteToUDPAddrPort(q.Append(nil), s.addr)
+		require.NoError(t, err)
+	}
+	for n := range uint32(7) {
+		for range 30 {
+			ask(other, stranger, 100)
+		}
+		ask(conn, v, n+1)
+		for deadline := time.Now().Add(300 * time.Millisecond); ; {
+			require.NoError(t, conn.SetReadDeadline(deadline))
+			k, _, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				break
+			}
+			var p wire.Packet
+			if p.Parse(buf[:k]) == nil && p.XID() == n+1 {
+				answered++
+				break
+			}
+		}
+	}
+	return answered
+}
+
+// Who sends thirty times as much with the MAC of another client, from another port, behind another relay or as
+// none, leaves that client its answers.
+func TestStrangerWithTheMACOfAnother(t *testing.T) {
+	relay1, relay2, outsider := loopRelay, ip("127.0.0.3"), ip("127.0.0.99")
+	own := asking{relay1, relay1, port(switch1, 2)}
+	for _, tc := range []struct {
+		name     string
+		stranger asking
+		open     bool // no relay is listed
+		shed     outcome.Outcome
+	}{
+		{"another port", asking{relay1, relay1, port(switch1, 66)}, false, outcome.LimitedClient},
+		{"another relay", asking{relay2, relay2, port(switch1, 2)}, false, outcome.LimitedClient},
+		{"another relay that names this one", asking{relay2, relay1, port(switch1, 2)}, false, outcome.LimitedClient},
+		{"the same port and relay, from an address that is not listed", asking{outsider, relay1, port(switch1, 2)}, false, outcome.LimitedClient},
+		{"a relay that is not listed", asking{outsider, outsider, port(switch1, 2)}, false, outcome.RelayUntrusted},
+		{"the same port and relay, no list", asking{outsider, relay1, port(switch1, 2)}, true, outcome.LimitedClient},
+		{"no relay", asking{outsider, netip.Addr{}, port(switch1, 2)}, false, outcome.LimitedClient},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := floodSite(t, defaultLimits(), func(o *Options) {
+				if tc.open {
+					o.Relays = nil
+				}
+			})
+			require.Equal(t, 7, answeredBeside(t, s, own, tc.stranger))
+			require.NoError(t, s.stop())
+			require.NotEmpty(t, s.events.Find(EventFilter{Outcome: tc.shed}), "the stranger is shed")
+		})
+	}
+}
+
+// A flood that names the listed relay and one of its ports, from an address that is not
+// listed, uses up the share of its interface; the relay's own clients have theirs.
+func TestFloodThatNamesARelay(t *testing.T) {
+	l := Limits{Client: Limit{Rate: 0.1, Burst: 20}, Port: Limit{Rate: 0.1, Burst: 30}, Relay: Limit{Rate: 0.1, Burst: 40}}
+	s := floodSite(t, l, func(*Options) {})
+	conn, other := listenUDP(t, loopRelay, s.relayPort), listenUDP(t, ip("127.0.0.99"), 0)
+	send := func(c *net.UDPConn, xid uint32, n int, p byte) {
+		q := wire.Query{Type: wire.Discover, XID: xid, MAC: provision.MAC{2, 0, 0, 0, byte(n >> 8), byte(n)}, GIAddr: loopRelay, Option82: port(switch1, p)}
+		_, err := c.WriteToUDPAddrPort(q.Append(nil), s.addr)
+		require.NoError(t, err)
+	}
+	for n := range 35 { // its port's share is used up then, and the interface's by another
+		send(other, 1, n, 2)
+	}
+	for n := range 35 {
+		send(other, 1, n, 3)
+	}
+	buf := make([]byte, 2048)
+	for n := range 25 {
+		xid := uint32(1000 + n)
+		send(conn, xid, n, 2)
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+		for { // answers to the flood come here too
+			k, _, err := conn.ReadFromUDPAddrPort(buf)
+			require.NoError(t, err, "%d: %+v", n, s.events.Find(EventFilter{Limit: 3}))
+			var p wire.Packet
+			if p.Parse(buf[:k]) == nil && p.XID() == xid {
+				break
+			}
+		}
+	}
+	require.NoError(t, s.stop())
+	require.NotEmpty(t, s.events.Find(EventFilter{Outcome: outcome.LimitedPort}))
+	require.NotEmpty(t, s.events.Find(EventFilter{Outcome: outcome.LimitedRelay}))
 }
 
 // BenchmarkFlood tells how long answers take behind a quiet port while another

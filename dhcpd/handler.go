@@ -35,7 +35,7 @@ type handler struct {
 	// Of the packet at hand; the memory is used again for the next one.
 	snap   *provision.Snapshot
 	r      v4.Request
-	repeat bool // its like was shed or unreadable within this second: it is counted, not remembered
+	repeat bool // its like was shed, refused or unreadable within this second: it is counted, not remembered
 	d      v4.Decision
 	ev     Event
 	reply  []byte
@@ -87,19 +87,22 @@ func (h *handler) enter(now time.Time, gen *generation) {
 		r.On, r.P.Ingress, r.Served = f.of, f.ingress, f.served
 		r.Standby = gen.holding.IsValid() && !h.links.holds(gen.holding, now)
 	}
-	if r.P.Err != nil || !r.Served {
-		h.repeat = h.limit.noise(now)
+	switch {
+	case !r.Served:
+		h.repeat = h.limit.refuse(now, outcome.InterfaceOff, r)
 		return
-	}
-	if r.Standby {
+	case r.P.Err != nil:
+		h.repeat = h.limit.refuse(now, outcome.Malformed, r)
+		return
+	case r.Standby:
 		return
 	}
 	r.OwnFrom = h.links != nil && r.P.GIAddr().IsValid() && h.links.holds(r.P.From.Addr().Unmap(), now)
 	if v4.Judge(r, h.snap, gen.config); r.Trust.Refused != 0 {
-		h.repeat = h.limit.noise(now)
+		h.repeat = h.limit.refuse(now, r.Trust.Refused, r)
 		return
 	}
-	if r.Limited, h.repeat = h.limit.check(now, r, &gen.limits); r.Limited != 0 || h.links == nil {
+	if r.Limited, h.repeat = h.limit.check(now, r, gen.settings); r.Limited != 0 || h.links == nil {
 		return
 	}
 	if id := r.P.ServerID(); id.IsValid() && id != r.Local {

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
@@ -86,7 +87,12 @@ func (c *cable) plug(name string, k *customer) {
 // discover sends one DISCOVER and gives the OFFER; nil if none comes within the time.
 func (k *customer) discover(t *testing.T, within time.Duration, mods ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
 	t.Helper()
-	p := packet(t, append(mods, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2)))...)
+	return k.ask(t, within, packet(t, append(mods, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2)))...))
+}
+
+// ask sends p and gives the answer to it; nil if none comes within the time.
+func (k *customer) ask(t *testing.T, within time.Duration, p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
+	t.Helper()
 	_, err := k.conn.WriteToUDPAddrPort(p.ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
 	if err != nil {
 		return nil // the wire is away
@@ -194,6 +200,61 @@ func TestKernelAnswersStayOnTheirInterface(t *testing.T) {
 		}
 	}
 	require.NoError(t, s.stop())
+}
+
+// A neighbour on another interface, or on another port of the same trusted one, asks thirty times
+// as often with the client's MAC, up to the limit of a client, of a port, of an interface: the client is
+// answered each time.
+func TestKernelStrangerUsesUpNobodysShare(t *testing.T) {
+	needKernel(t, "ip")
+	discover := func(opt82 []byte) *dhcpv4.DHCPv4 {
+		mods := []dhcpv4.Modifier{dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithBroadcast(true)}
+		if opt82 != nil {
+			mods = append(mods, dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, opt82))
+		}
+		return packet(t, mods...)
+	}
+	for _, tc := range []struct {
+		name           string
+		trusted        []string
+		same           bool   // the interface
+		mine, stranger []byte // option 82
+		limits         Limits
+		shed           outcome.Outcome
+	}{
+		{"another wire without lines", []string{line.NoInterface}, false, nil, nil, defaultLimits(), outcome.LimitedClient},
+		{"another wire, with the port of the client made up", nil, false, port(switch1, 2), port(switch1, 2), defaultLimits(), outcome.LimitedClient},
+		{"another port of a trusted interface", []string{"cust1"}, true, port(switch1, 2), port(switch1, 66), defaultLimits(), outcome.LimitedClient},
+		{"a flood on another wire", []string{line.NoInterface}, false, nil, nil, Limits{Relay: Limit{Rate: 0.1, Burst: 10}}, outcome.LimitedRelay},
+		{"a flood from another port of a trusted interface", []string{"cust1"}, true, port(switch1, 2), port(switch1, 66), Limits{Port: Limit{Rate: 0.1, Burst: 10}}, outcome.LimitedPort},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCable(t)
+			k := c.wire("cust1")
+			other := k
+			if !tc.same {
+				other = c.wire("cust2")
+			}
+			opts := kernelOptions()
+			opts.Interfaces, opts.TrustedInterfaces, opts.Limits = []string{"cust*"}, tc.trusted, tc.limits
+			erp := siteInput()
+			erp.Lines = append(erp.Lines, provision.Line{Subscriber: 9, Addresses: provision.Hosts4(host(91)), MAC: stranger})
+			s := startSiteLinks(t, filepath.Join(t.TempDir(), "state.db"), opts, erp, watchIn(t, c.router), func(s *Server) error { return in(c.router, s.Listen) })
+			answered := 0
+			for range 7 {
+				for range 30 {
+					_, err := other.conn.WriteToUDPAddrPort(discover(tc.stranger).ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
+					require.NoError(t, err)
+				}
+				if k.ask(t, 300*time.Millisecond, discover(tc.mine)) != nil {
+					answered++
+				}
+			}
+			require.Equal(t, 7, answered)
+			require.NoError(t, s.stop())
+			require.NotEmpty(t, s.events.Find(EventFilter{Outcome: tc.shed}), "the stranger is shed")
+		})
+	}
 }
 
 // The server answers from the moment that the address comes, and no more when it is gone.

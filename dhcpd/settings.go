@@ -28,7 +28,7 @@ type Options struct {
 
 	// Packets a second that are taken from one sender in the long run, and how many
 	// at once after a pause; what is more is dropped and counted. Whoever floods uses
-	// up the own share only. rate: 0 is no limit.
+	// up the own share only; whose that is, docs/dhcp-interfaces.md tells in a table. rate: 0 is no limit.
 	Limits Limits `cfg:"limits"`
 
 	v4.Options `cfg:",inline" after:"listen"` // what decides about a packet

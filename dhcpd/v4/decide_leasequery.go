@@ -15,7 +15,7 @@ import (
 // answered, at giaddr, which is theirs whatever the sender's address.
 func (c *decider) leaseQuery() {
 	p := &c.r.P
-	if !c.cfg.mayQuery(p.GIAddr()) {
+	if !c.cfg.MayQuery(p.GIAddr()) {
 		c.end(outcome.LeaseQueryRefused)
 		return
 	}
@@ -93,8 +93,8 @@ func (c *Config) queriesAlone(a netip.Addr) bool {
 	return slices.ContainsFunc(c.leaseQuery, func(p netip.Prefix) bool { return p.IsSingleIP() && p.Contains(a) })
 }
 
-// mayQuery reports whether an access node may ask who has which address.
-func (c *Config) mayQuery(node netip.Addr) bool {
+// MayQuery reports whether leasequery.from has an access node: it may ask who has which address.
+func (c *Config) MayQuery(node netip.Addr) bool {
 	for _, p := range c.leaseQuery {
 		if p.Contains(node) {
 			return true
