@@ -159,6 +159,7 @@ func New(cfg *config.Config, o Options) (a *Agent, err error) {
 	a.openHooks(cfg)
 	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
 	a.shown = a.shownParts(cfg, events)
+	a.warnOfInterfaces(cfg)
 	return a, nil
 }
 
@@ -168,7 +169,7 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 		Build: a.build, Started: time.Now(), DryRun: a.dryRun, RouteProtocol: cfg.Routes.Protocol,
 		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, Outbox: a.outbox, Events: events,
 		Metrics: a.metrics, Garden: a.garden, Audit: a.audit,
-		Config: func() console.ConfigStatus { return *a.status.Load() },
+		Config: a.configStatus,
 	}
 	if a.table != nil {
 		d.Kernel = a.table
