@@ -5,6 +5,7 @@ package config
 import (
 	"net/netip"
 
+	"github.com/usher-agent/usher/config/ifname"
 	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
@@ -86,6 +87,12 @@ type Config struct {
 	// Warnings is what works but should be known, such as a certificate that
 	// is not verified. It never holds a secret.
 	Warnings []keys.Problem
+
+	// Interfaces are all names and patterns of interfaces in the file, in its order.
+	Interfaces []ifname.Name
+
+	// RelayPlaces are the elements of dhcp.relays, where dhcp is enabled.
+	RelayPlaces []RelayPlace
 }
 
 // ERP is how the UserSide API is reached, how often it is asked and for what.

@@ -155,7 +155,10 @@ func TestMinimalHasDefaults(t *testing.T) {
 			Options: v4.Options{
 				RelayPort: 67, ClientPort: 68, Match: []v4.MatchKind{v4.MatchOption82, v4.MatchMAC}, ClientKey: v4.ClientKeyMAC,
 				MACChange: v4.MACAccept, BindingChange: v4.BindingNAK, Authoritative: true,
-				Options: line.Options{Option82: line.Option82{Default: []option82.Profile{dlink, ifname}}},
+				Options: line.Options{
+					Relays: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.8/32")}, CheckRelaySource: line.SourceListed,
+					TrustedInterfaces: []string{line.NoInterface}, Option82: line.Option82{Default: []option82.Profile{dlink, ifname}},
+				},
 				Subnets: []v4.Subnet{{
 					Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
 					LeaseTime: time.Hour, RenewTime: 30 * time.Minute, RebindTime: 52*time.Minute + 30*time.Second,
@@ -176,6 +179,9 @@ func TestMinimalHasDefaults(t *testing.T) {
 		Console:    Console{Listen: netip.MustParseAddrPort("127.0.0.1:9467")},
 		Log:        Log{Level: "info", Format: "auto"},
 	}
+	assert.Len(t, got.Interfaces, 2)
+	assert.Len(t, got.RelayPlaces, 2)
+	got.Interfaces, got.RelayPlaces = nil, nil // places in the file
 	if diff := cmp.Diff(want, got, wholeTypes()); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
@@ -193,6 +199,7 @@ dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.
                   vendor_specific: [{code: 1, type: string, value: "https://acs.example.net/"}],
                   vendor: [{enterprise: 3561, options: [{code: 11, type: string, value: "https://acs.example.net/"}]}],
                   options: [{code: 26, type: uint16, value: 1500}]}],
+       check_relay_source: true, trusted_interfaces: none,
        client_ids: [{text: gateway-7, ip: 198.51.100.7}, {hex: "ff00000007000480", ip: 198.51.100.8}],
        classes: [{name: iptv, next_server: 192.0.2.80, boot_file: stb.img,
                   match: {vendor_class: "stb-*", mac_prefix: ["00:00:5e"], options: [{code: 93, hex: "0000"}, {code: 97}]}}],
@@ -202,7 +209,9 @@ dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.
                   exact: [{value: "0106000400640018", device: 12, port: 24}, {value: "0106000400640019", device: 12, port_name: uplink-2}]}}
 `), testEnv())
 	require.NoError(t, err)
-	small.Warnings, ref.Warnings = nil, nil // places in files; of the pool for guests that nobody gets yet
+	for _, c := range []*Config{small, ref} {
+		c.Warnings, c.Interfaces, c.RelayPlaces = nil, nil, nil // places in files
+	}
 	if diff := cmp.Diff(small, ref, wholeTypes(), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("the reference says other defaults (-code +reference):\n%s", diff)
 	}
@@ -284,6 +293,9 @@ func collectDeclared(s keys.Shape, path string, into map[string]bool) {
 		collectDeclared(items, path+"[]", into)
 	}
 }
+
+// stated is what dhcp says of trust, so that nothing is left to say of it.
+const stated = "relays: [192.0.2.7], check_relay_source: true, trusted_interfaces: none"
 
 const head = "userside: {url: https://erp.example.net/api.php, key_file: /etc/usher/userside.key}\n"
 

@@ -16,6 +16,7 @@ import (
 func (l *loader) dhcpTogether(m keys.Mapping, c *DHCP) {
 	clientIDsTogether(m, c)
 	matchTogether(m, c)
+	l.trustTogether(m, c)
 	classesTogether(m, c)
 	subnetsTogether(m, c)
 	l.poolsTogether(m, c)
@@ -100,7 +101,7 @@ func sourceCheck(v keys.Value) (line.SourceCheck, bool) {
 }
 
 // vlanInterface reads the template of a name.
-func vlanInterface(v keys.Value) (string, bool) {
+func (l *loader) vlanInterface(v keys.Value) (string, bool) {
 	name, ok := v.Raw("the name of an interface with {vlan} in it")
 	if !ok {
 		return "", false
@@ -109,6 +110,7 @@ func vlanInterface(v keys.Value) (string, bool) {
 		v.Problem("%q: %s", keys.Excerpt(name), err)
 		return "", false
 	}
+	l.namesInterface(v, name, true)
 	return name, true
 }
 

@@ -12,6 +12,9 @@ import (
 func TestOption82ProfilesBeginWithReadyOnes(t *testing.T) {
 	cfg, err := Parse("x.yaml", []byte(head+`
 dhcp:
+  relays: [192.0.2.7]
+  check_relay_source: true
+  trusted_interfaces: none
   subnets: [{prefix: 198.51.100.0/24}]
   option82:
     profiles:

@@ -11,6 +11,9 @@ import (
 func TestPoolsOfTheFile(t *testing.T) {
 	c, err := Parse("pools.yaml", []byte(head+`
 dhcp:
+  relays: [192.0.2.7]
+  check_relay_source: true
+  trusted_interfaces: none
   unknown_clients: guest
   subnets: [{prefix: 198.51.100.0/24, lease_time: 8h}, {prefix: 203.0.113.0/24}]
   pools:
@@ -34,6 +37,9 @@ dhcp:
 func TestGuestPoolsWithoutGuestsAreWarnedOf(t *testing.T) {
 	c, err := Parse("pools.yaml", []byte(head+`
 dhcp:
+  relays: [192.0.2.7]
+  check_relay_source: true
+  trusted_interfaces: none
   subnets: [{prefix: 198.51.100.0/24}]
   pools: [{name: guests, range: 198.51.100.200-198.51.100.250}]
 `), testEnv())

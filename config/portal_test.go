@@ -21,7 +21,7 @@ import (
 
 func TestGarden(t *testing.T) {
 	cfg, err := Parse("usher.yaml", []byte(head+`
-dhcp: {subnets: [{prefix: 198.51.100.0/24}]}
+dhcp: {`+stated+`, subnets: [{prefix: 198.51.100.0/24}]}
 acl:
   pause: {garden: [203.0.113.0/24, 10.0.0.5, Pay.Example.NET., xn--80ak6aa92e.example]}
   guest: {garden: [198.51.100.0/28]}
@@ -81,7 +81,7 @@ portal:
 
 func TestPortal(t *testing.T) {
 	cfg, err := Parse("usher.yaml", []byte(head+`
-dhcp: {common: {captive_portal: "https://portal.example.net:8443/captive-portal/api"}, subnets: [{prefix: 198.51.100.0/24}]}
+dhcp: {`+stated+`, common: {captive_portal: "https://portal.example.net:8443/captive-portal/api"}, subnets: [{prefix: 198.51.100.0/24}]}
 `+portalText), portalEnv(t))
 	require.NoError(t, err)
 	assert.Equal(t, portal.Options{
@@ -95,7 +95,7 @@ dhcp: {common: {captive_portal: "https://portal.example.net:8443/captive-portal/
 }
 
 func TestPortalWarnings(t *testing.T) {
-	subnets := "dhcp: {subnets: [{prefix: 198.51.100.0/24}]}\n"
+	subnets := "dhcp: {" + stated + ", subnets: [{prefix: 198.51.100.0/24}]}\n"
 	for name, tt := range map[string]struct{ text, want string }{
 		"option 114 is missing": {subnets + portalText,
 			"portal.https.url: no lease tells of the API (option 114): set captive_portal: https://portal.example.net:8443/captive-portal/api in dhcp.common"},

@@ -33,6 +33,8 @@ func (l *loader) commonReaders(name string) (keys.Reader, bool) {
 		r := keys.Scalar(keys.Matching(`^[0-9A-Fa-f:.\[\]]+$`), nameServer)
 		r.Verbatim = true
 		return r, true
+	case "interface":
+		return keys.Scalar(keys.Matching(`^[^/: \t\n]+$`), l.interfaceName), true
 	case "garden":
 		return keys.Reader{Schema: keys.Shape{"type": "array", "items": keys.Shape{"type": "string"}}.Fixed, Read: l.garden}, true
 	case "secret":
@@ -66,7 +68,7 @@ func (l *loader) dhcpReaders(name string, k keys.Key) (keys.Reader, bool) {
 	case "source_check":
 		return keys.Scalar(keys.Shape{"type": "boolean"}, sourceCheck), true
 	case "vlan_interface":
-		return keys.Scalar(keys.Matching(`\{vlan\}`), vlanInterface), true
+		return keys.Scalar(keys.Matching(`\{vlan\}`), l.vlanInterface), true
 	case "hex":
 		return keys.Scalar(hexShape(), hexBytes), true
 	case "mac_prefix":

@@ -65,6 +65,8 @@ type ConfigStatus struct {
 	LoadedAt  time.Time `json:"loaded_at"`
 	Hash      string    `json:"hash,omitempty"`
 	LastError string    `json:"last_error,omitempty"` // of a reload that failed; the earlier configuration is in use
+
+	MissingInterfaces []string `json:"missing_interfaces,omitempty"` // file:line:column: key: reason of names in it that no interface of this host has now
 }
 
 // Syncer is the part of syncer.Syncer that is shown and steered.

@@ -22,6 +22,13 @@ func TestKernelAgentFollowsInterfacesAndTheSharedAddress(t *testing.T) {
 	require.NoError(t, os.WriteFile(w.ConfigPath(), []byte(config), 0o600))
 	require.NoError(t, w.StartAgent(t.Context()))
 	require.Contains(t, w.Agent.Log(), "server identifiers that are no address of this host")
+	require.Contains(t, w.Agent.Log(), `"key":"dhcp.interfaces[1]","warning":"no interface of this host fits \"late*\"`)
+	out, err := w.Router.Output(t.Context(), w.Program, "status", "--socket", w.Socket())
+	require.NoError(t, err)
+	require.Regexp(t, `interfaces +\S*usher.yaml:\d+:\d+: dhcp.interfaces\[1\]: no interface of this host fits "late\*"`, out)
+	out, err = w.Router.Output(t.Context(), w.Program, "check", "--config", w.ConfigPath())
+	require.NoError(t, err, "a warning")
+	require.Contains(t, out, ": good: ")
 	sockets := w.status(t).DHCP.Sockets
 	require.True(t, sockets.Standby)
 	require.Equal(t, []string{"access"}, sockets.Names)
@@ -49,7 +56,8 @@ func TestKernelAgentFollowsInterfacesAndTheSharedAddress(t *testing.T) {
 		s := w.status(t).DHCP.Sockets
 		return s.Served == 3 && !s.Standby && len(s.ForeignServerIDs) == 0, nil
 	})
-	out, err := w.Router.Output(t.Context(), w.Program, "status", "--socket", w.Socket())
+	out, err = w.Router.Output(t.Context(), w.Program, "status", "--socket", w.Socket())
 	require.NoError(t, err)
+	require.NotContains(t, out, "no interface of this host fits", "they have come")
 	require.Contains(t, out, "interfaces served: access, late-end, late0")
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/check"
 	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/cmd/usher/internal/demo"
 	"github.com/usher-agent/usher/cmd/usher/internal/erpcmd"
@@ -46,7 +47,7 @@ them, reports the MACs it sees, and turns customer states into rules of the kern
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"agent", "The agent:", append([]*cobra.Command{newRun(c), newCheck(c), newConfig()}, show.Commands(c)...)},
+		{"agent", "The agent:", append([]*cobra.Command{newRun(c), check.Command(c), newConfig()}, show.Commands(c)...)},
 		{"erp", "The ERP:", erpcmd.Commands(c)},
 		{"try", "Without an ERP:", append([]*cobra.Command{demo.Command(c)}, tools.Commands(c)...)},
 	} {

@@ -88,7 +88,7 @@ func (d *decoder) parse(data []byte) (Value, bool) {
 				at = place{max(tk.Position.Line, 1), max(tk.Position.Column, 1)}
 			}
 		}
-		d.problems = append(d.problems, Problem{d.file, at.line, at.column, "", "syntax: " + reason})
+		d.problems = append(d.problems, Problem{File: d.file, Line: at.line, Column: at.column, Reason: "syntax: " + reason})
 		return Value{}, false
 	}
 	var body ast.Node
@@ -98,7 +98,7 @@ func (d *decoder) parse(data []byte) (Value, bool) {
 		}
 		if body != nil {
 			at := placeOf(doc.Body, start)
-			d.problems = append(d.problems, Problem{d.file, at.line, at.column, "", "syntax: a second document; want one"})
+			d.problems = append(d.problems, Problem{File: d.file, Line: at.line, Column: at.column, Reason: "syntax: a second document; want one"})
 			return Value{}, false
 		}
 		body = doc.Body
@@ -169,12 +169,18 @@ func (v Value) Problem(format string, args ...any) {
 	if v.hush {
 		return
 	}
-	v.d.problems = append(v.d.problems, Problem{v.d.file, v.at.line, v.at.column, v.path, fmt.Sprintf(format, args...)})
+	v.d.problems = append(v.d.problems, v.Says(format, args...))
 }
 
 // Warn records something that works but should be known.
-func (v Value) Warn(format string, args ...any) {
-	v.d.warnings = append(v.d.warnings, Problem{v.d.file, v.at.line, v.at.column, v.path, fmt.Sprintf(format, args...)})
+func (v Value) Warn(format string, args ...any) { v.Tell(v.Says(format, args...)) }
+
+// Tell records a warning that Says made.
+func (v Value) Tell(p Problem) { v.d.warnings = append(v.d.warnings, p) }
+
+// Says returns something about the value, with its place, and records nothing.
+func (v Value) Says(format string, args ...any) Problem {
+	return Problem{File: v.d.file, Line: v.at.line, Column: v.at.column, Key: v.path, Reason: fmt.Sprintf(format, args...)}
 }
 
 func (v Value) child(key string) string {

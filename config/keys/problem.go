@@ -14,6 +14,13 @@ type Problem struct {
 	Column int    `json:"column"`        // from 1
 	Key    string `json:"key,omitempty"` // dotted path such as dhcp.subnets[1].gateway; empty for syntax errors
 	Reason string `json:"reason"`        // what is wrong and what would be right; never a secret
+
+	// Paste are lines of YAML that would be right in the section of Key.
+	Paste []string `json:"paste,omitempty"`
+
+	// Unanswered marks a warning about what only the operator can answer: a file without the answer is
+	// taken as it always was, and a new one should have it.
+	Unanswered bool `json:"unanswered,omitempty"`
 }
 
 // String gives file:line:column: key: reason.

@@ -139,8 +139,6 @@ func usual(name string, k Key) (Reader, bool) {
 		return Scalar(Matching(ListenPattern), func(v Value) (netip.AddrPort, bool) { return v.listenOrOff(k.Like()) }), true
 	case "ipv4_network":
 		return Scalar(Matching(`^`+IPv4Pattern+`(/[0-9]{1,2})?$`), Value.Network), true
-	case "interface":
-		return Scalar(Matching(`^[^/: \t\n]+$`), Value.interfaceName), true
 	}
 	return Reader{}, false
 }

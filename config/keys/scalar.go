@@ -244,8 +244,8 @@ func (v Value) Network() (netip.Prefix, bool) {
 	return v.Prefix()
 }
 
-// interfaceName reads the name of an interface or a pattern of path.Match.
-func (v Value) interfaceName() (string, bool) {
+// InterfaceName reads the name of an interface or a pattern of path.Match.
+func (v Value) InterfaceName() (string, bool) {
 	name, ok := v.Raw("the name of an interface")
 	if !ok {
 		return "", false

@@ -29,10 +29,10 @@ type Options struct {
 	// one, an access switch in the subscribers' VLAN, has to be listed as one address.
 	Relays []netip.Prefix `cfg:"relays" read:"ipv4_network"`
 
-	// true: what is relayed must come from an address in relays too. false: from any. Left
-	// out, as in files before there was subscriber_interfaces: from any, with a warning that
-	// names the line for relays.
-	CheckRelaySource SourceCheck `cfg:"check_relay_source" read:"source_check"`
+	// true (example): what is relayed must come from an address in relays too. false: from any.
+	// Left out, as in files before there was subscriber_interfaces: from any, with a warning
+	// that names the line for relays.
+	CheckRelaySource SourceCheck `cfg:"check_relay_source" read:"source_check" example:"true"`
 
 	// Interfaces, by name or pattern, that subscribers are on and no relay, but one that relays
 	// lists as one address. Those of vlan_interfaces belong to them.
@@ -40,9 +40,10 @@ type Options struct {
 
 	// Interfaces, by name or pattern, where option 82 is believed though no relay gave
 	// its address: behind a switch that inserts it and drops what clients send. Elsewhere it is
-	// echoed and not believed. none: nowhere. Left out, it is believed everywhere with a warning, and
-	// usher check asks for a list or none, because a subscriber may have written it.
-	TrustedInterfaces []string `cfg:"trusted_interfaces" read:"interface" alone:"none" unique:"true"`
+	// echoed and not believed. none (example): nowhere; an interface of that name is '[n]one'. Left out
+	// or empty, it is believed everywhere with a warning, and usher check asks for a list or
+	// none, because a subscriber may have written it.
+	TrustedInterfaces []string `cfg:"trusted_interfaces" read:"interface" alone:"none" unique:"true" example:"none"`
 
 	// What interfaces of one customer's VLAN are called, for vlan, such as "eth1.{vlan}",
 	// "vlan{vlan}" or "eth1.{svlan}.{vlan}". {vlan} is what the ERP has for the address.

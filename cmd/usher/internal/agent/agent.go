@@ -159,6 +159,7 @@ func New(cfg *config.Config, o Options) (a *Agent, err error) {
 	a.openHooks(cfg)
 	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
 	a.shown = a.shownParts(cfg, events)
+	a.warnOfInterfaces(cfg)
 	return a, nil
 }
 
@@ -168,7 +169,7 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 		Build: a.build, Started: time.Now(), DryRun: a.dryRun, RouteProtocol: cfg.Routes.Protocol,
 		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, Outbox: a.outbox, Events: events,
 		Metrics: a.metrics, Garden: a.garden, Audit: a.audit,
-		Config: func() console.ConfigStatus { return *a.status.Load() },
+		Config: a.configStatus,
 	}
 	if a.table != nil {
 		d.Kernel = a.table
@@ -243,7 +244,6 @@ func (a *Agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return n
 	})
 	a.warnOfServerIDs()
-	a.warnOfTrust()
 	return nil
 }
 
@@ -263,20 +263,6 @@ func (a *Agent) openLinks(deps *dhcpd.Deps) {
 func (a *Agent) warnOfServerIDs() {
 	if ids := a.dhcp.Sockets().ForeignServerIDs; len(ids) > 0 {
 		a.log.Warn("server identifiers that are no address of this host: clients would renew elsewhere", "server_ids", ids)
-	}
-}
-
-// warnOfTrust tells what is believed only because the configuration does not say otherwise.
-func (a *Agent) warnOfTrust() {
-	for _, w := range a.dhcp.Senders().Warnings {
-		attrs := []any{"warning", w.Kind}
-		for i, l := range w.Paste {
-			attrs = append(attrs, [...]string{"paste", "and"}[min(i, 1)], l)
-		}
-		for _, l := range w.Or {
-			attrs = append(attrs, "or", l)
-		}
-		a.log.Warn(w.Text, attrs...)
 	}
 }
 

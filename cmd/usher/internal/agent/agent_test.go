@@ -92,7 +92,9 @@ userside: {url: "%s/api.php", key: %s, allow_inline_key: true, poll_interval: 1s
 dhcp:
   listen: 127.0.0.1:0
   relay_port: %d
-  relays: [127.0.0.1/32]
+  relays: [127.0.0.1]
+  check_relay_source: true
+  trusted_interfaces: none
   server_id: 127.0.0.1
   subnets:
     - {prefix: 198.51.100.0/24, gateway: 198.51.100.1}
@@ -102,7 +104,10 @@ console: {listen: "127.0.0.1:0"}
 %s`, filepath.Join(dir, "state"), api.URL, testKey, d.relay.LocalAddr().(*net.UDPAddr).Port, d.socket, extra), 0o600))
 	cfg, err := config.Load(d.path)
 	require.NoError(t, err)
-	o.Path, o.Version, o.Log = d.path, "v0", slog.New(slog.DiscardHandler)
+	o.Path, o.Version = d.path, "v0"
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	d.Agent, err = New(cfg, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.Stop() })

@@ -3,6 +3,8 @@ package agent
 import (
 	"net"
 	"net/netip"
+
+	"github.com/usher-agent/usher/config"
 )
 
 // interfaceNames returns the names of this host's interfaces: of the view that is
@@ -20,6 +22,13 @@ func (a *Agent) interfaceNames() []string {
 		out = append(out, f.Name)
 	}
 	return out
+}
+
+// warnOfInterfaces tells of names in the configuration that no interface has now.
+func (a *Agent) warnOfInterfaces(cfg *config.Config) {
+	for _, w := range cfg.InterfaceWarnings(a.interfaceNames()) {
+		logWarning(w, a.log)
+	}
 }
 
 // ownAddresses returns the addresses of this host; what cannot be read is none.

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/config"
@@ -28,6 +29,15 @@ func (a *Agent) configLoaded(err error) {
 		st.LastError = err.Error()
 	}
 	a.status.Store(&st)
+}
+
+// configStatus is the configuration in use, with the names in it that no interface has now.
+func (a *Agent) configStatus() console.ConfigStatus {
+	st := *a.status.Load()
+	for _, w := range a.cfg.Load().InterfaceWarnings(a.interfaceNames()) {
+		st.MissingInterfaces = append(st.MissingInterfaces, w.String())
+	}
+	return st
 }
 
 func (a *Agent) reloadOn(ctx context.Context, reload <-chan struct{}) error {
@@ -78,7 +88,6 @@ func (a *Agent) reload() error {
 	}
 	if a.dhcp != nil && !a.dryRun {
 		a.warnOfServerIDs()
-		a.warnOfTrust()
 	}
 	a.erp.p.Store(fetcher)
 	if a.table != nil {
@@ -97,12 +106,22 @@ func (a *Agent) reload() error {
 	a.reloadNeighbours(cfg)
 	a.cfg.Store(cfg)
 	logWarnings(cfg, a.log)
+	a.warnOfInterfaces(cfg)
 	return nil
+}
+
+// logWarning writes one about a place in the configuration, with what may be pasted there.
+func logWarning(w keys.Problem, log *slog.Logger) {
+	args := []any{"file", w.File, "line", w.Line, "key", w.Key, "warning", w.Reason}
+	if len(w.Paste) > 0 {
+		args = append(args, "paste", strings.Join(w.Paste, " | "))
+	}
+	log.Warn("configuration", args...)
 }
 
 // logWarnings tells of what works but should be known.
 func logWarnings(cfg *config.Config, log *slog.Logger) {
 	for _, w := range cfg.Warnings {
-		log.Warn("configuration", "file", w.File, "line", w.Line, "key", w.Key, "warning", w.Reason)
+		logWarning(w, log)
 	}
 }

@@ -84,7 +84,7 @@ func TestLinesOfTheStatusCanBePasted(t *testing.T) {
 	d.Agent, err = New(cfg, Options{Path: d.path, Service: service, Log: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.Stop() })
-	assert.Len(t, log.take("level=WARN", "warning=any_switch", `paste="trusted_interfaces: none"`), 1, "at the start")
+	assert.Len(t, log.take("level=WARN", "dhcp.trusted_interfaces", "| trusted_interfaces: none"), 1, "at the start")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	reload := make(chan struct{})
@@ -100,7 +100,7 @@ func TestLinesOfTheStatusCanBePasted(t *testing.T) {
 		return err == nil && st.Ready
 	})
 	d.edit(t, reload, service, "relays: [127.0.0.1]", "relays: []")
-	assert.Len(t, log.take("level=WARN", "warning=any_relay"), 1, "once at a reload")
+	assert.Len(t, log.take("level=WARN", "dhcp.relays"), 1, "once at a reload")
 
 	relay, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)})
 	require.NoError(t, err)

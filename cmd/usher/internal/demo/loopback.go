@@ -123,19 +123,7 @@ func (d *demo) loopbackAgent(ctx context.Context, client *console.Client, api st
 		return nil, err
 	}
 	config := filepath.Join(d.dir, "usher.yaml")
-	yaml := fmt.Sprintf(`state_dir: %s
-userside: {url: "http://%s/api.php", key_file: %s, poll_interval: 1s, refresh_interval: 1s}
-dhcp:
-  listen: 127.0.0.1:%d
-  relay_port: %d
-  relays: [127.0.0.1/32]
-  server_id: 127.0.0.1
-  subnets:
-    - {prefix: %s, gateway: %s}
-acl: {dry_run: true}
-control: {socket: %s}
-console: {listen: "off"}
-`, filepath.Join(d.dir, "state"), api, key, server, relay, miniature.Prefix, miniature.GatewayIP, client.Socket)
+	yaml := loopbackConfig(d.dir, api, key, server, relay, client.Socket)
 	if err := os.WriteFile(config, []byte(yaml), 0o600); err != nil {
 		return nil, err
 	}
@@ -182,6 +170,26 @@ console: {listen: "off"}
 		return nil, err
 	}
 	return stop, nil
+}
+
+// loopbackConfig returns the configuration of the agent that has its ERP at api and a relay, this process, at a port.
+func loopbackConfig(dir, api, key string, server, relay int, socket string) string {
+	return fmt.Sprintf(`state_dir: %s
+userside: {url: "http://%s/api.php", key_file: %s, poll_interval: 1s, refresh_interval: 1s}
+dhcp:
+  listen: 127.0.0.1:%d
+  relay_port: %d
+  relays: [127.0.0.1] # this process; as one address, for it is one of this host
+  check_relay_source: true
+  subscriber_interfaces: []
+  trusted_interfaces: none
+  server_id: 127.0.0.1
+  subnets:
+    - {prefix: %s, gateway: %s}
+acl: {dry_run: true}
+control: {socket: %s}
+console: {listen: "off"}
+`, filepath.Join(dir, "state"), api, key, server, relay, miniature.Prefix, miniature.GatewayIP, socket)
 }
 
 // freeUDPPort returns a port of loopback that nobody uses.

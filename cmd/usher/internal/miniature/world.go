@@ -27,6 +27,7 @@ const (
 	ConsoleAddr = "127.0.0.1:9467"  // on the router
 	InternetIP  = "203.0.113.10"    // host "internet"
 	GatewayIP   = "198.51.100.1"    // the switch, as its customers and the relay see it
+	switchIP    = "10.0.0.2"        // of the switch, as the router sees it; in a chain of the relay behind it
 	Key         = "demo-key"        // of the emulated ERP
 	Prefix      = "198.51.100.0/24" // where the customers live
 	EchoAddr    = "203.0.113.10:7007"
@@ -162,12 +163,12 @@ func (w *World) wire(homes int, chain bool) error {
 	steps := []error{
 		w.Lab.Wire(edge, "uplink", w.Router, "access"),
 		w.Lab.Wire(w.Router, "internet", w.Internet, "eth0"),
-		edge.IP("addr", "add", "10.0.0.2/30", "dev", "uplink"),
+		edge.IP("addr", "add", switchIP+"/30", "dev", "uplink"),
 		w.Router.IP("addr", "add", "10.0.0.1/30", "dev", "access"),
 		w.Router.IP("addr", "add", "203.0.113.1/24", "dev", "internet"),
 		w.Internet.IP("addr", "add", InternetIP+"/24", "dev", "eth0"),
 		edge.IP("route", "add", "default", "via", "10.0.0.1"),
-		w.Router.IP("route", "add", Prefix, "via", "10.0.0.2"),
+		w.Router.IP("route", "add", Prefix, "via", switchIP),
 		w.Internet.IP("route", "add", "default", "via", "203.0.113.1"),
 		edge.Sysctl("net.ipv4.ip_forward", "1"),
 		w.Router.Sysctl("net.ipv4.ip_forward", "1"),
@@ -262,7 +263,12 @@ func (w *World) writeConfig(o Options) error {
 	if err := os.WriteFile(key, []byte(Key+"\n"), 0o600); err != nil {
 		return err
 	}
-	yaml := fmt.Sprintf(`state_dir: %s
+	return os.WriteFile(w.ConfigPath(), []byte(w.config(o, key)), 0o600)
+}
+
+// config returns the configuration of the agent, whose API key is in a file.
+func (w *World) config(o Options, key string) string {
+	return fmt.Sprintf(`state_dir: %s
 userside:
   url: http://%s/api.php
   key_file: %s
@@ -270,7 +276,10 @@ userside:
   refresh_interval: %s
 dhcp:
   interfaces: [%s]
-  relays: [%s/32]
+  relays: [%s, %s] # the giaddr of the switch, and what it sends from
+  check_relay_source: true
+  subscriber_interfaces: [%s]
+  trusted_interfaces: none
   subnets:
     - prefix: %s
       gateway: %s
@@ -281,9 +290,8 @@ dhcp:
 console:
   listen: %s
 `, filepath.Join(w.Dir, "state"), erpAddr, key, o.Poll, cmp.Or(o.Refresh, o.Poll),
-		strings.Join(append([]string{"access"}, o.Interfaces...), ", "), GatewayIP, Prefix, GatewayIP, InternetIP,
-		cmp.Or(o.Times, "lease_time: 10m"), generatedSubnets(w.ERP), o.Subnets+o.DHCP, w.Socket(), ConsoleAddr)
-	return os.WriteFile(w.ConfigPath(), []byte(yaml+o.Extra), 0o600)
+		strings.Join(append([]string{"access"}, o.Interfaces...), ", "), GatewayIP, switchIP, strings.Join(o.Interfaces, ", "), Prefix, GatewayIP, InternetIP,
+		cmp.Or(o.Times, "lease_time: 10m"), generatedSubnets(w.ERP), o.Subnets+o.DHCP, w.Socket(), ConsoleAddr) + o.Extra
 }
 
 // generatedSubnets returns the subnets of the emulator's generated customers, as

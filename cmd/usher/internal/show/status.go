@@ -61,6 +61,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 	if st.DryRun {
 		rows = append(rows, []string{"", p.Bold("dry run: nobody is answered, neither kernel nor ERP is touched")})
 	}
+	rows = append(rows, interfaceRows(p, st.Config)...)
 	rows = append(rows, syncRows(p, st.Sync, now)...)
 	if d := st.DHCP; d != nil {
 		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", orDash(d.Listen.String(), !d.Listen.IsValid()), d.Packets)})

@@ -1,0 +1,30 @@
+package show
+
+import (
+	"fmt"
+
+	"github.com/usher-agent/usher/cmd/usher/internal/cli"
+	"github.com/usher-agent/usher/console"
+)
+
+// mostInterfaces is how many names that no interface has are shown; the JSON has all.
+const mostInterfaces = 5
+
+// interfaceRows tell of names in the configuration that no interface has now.
+func interfaceRows(p cli.Paint, c *console.ConfigStatus) [][]string {
+	if c == nil {
+		return nil
+	}
+	var rows [][]string
+	for i, w := range c.MissingInterfaces {
+		name := "interfaces"
+		if i > 0 {
+			name = ""
+		}
+		if i == mostInterfaces {
+			return append(rows, []string{"", fmt.Sprintf("and %d more names that no interface has", len(c.MissingInterfaces)-i)})
+		}
+		rows = append(rows, []string{name, p.Red(w)})
+	}
+	return rows
+}
