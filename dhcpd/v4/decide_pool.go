@@ -301,6 +301,10 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 		return
 	}
 	c.d.Pool, c.d.YourIP, c.d.Holder = i+1, a, c.holder(kind)
+	if kind == PoolSubscribers {
+		old, _ := c.leases.Get(a)
+		c.d.Evidence.Stray = c.strays(c.d.Match.Vacant, &old)
+	}
 	c.d.Reply = wire.Reply{
 		Type: t, ServerID: id, YIAddr: a, Options: c.options(&p.subnet),
 		LeaseTime: p.seconds, RenewTime: p.t1, RebindTime: p.t2,

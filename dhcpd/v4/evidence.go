@@ -74,6 +74,8 @@ type Evidence struct {
 	By   Voucher // who vouches for the line, where that counted
 	Rule Rule    // the row of the table; zero: it was not asked
 
+	Stray Stray // of an address that is given: that it was found by MAC on a line that does not say so
+
 	// Since is when the client of the record that counted got the address; zero: none did.
 	Since time.Time
 }

@@ -52,6 +52,7 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 	if !ok {
 		return
 	}
+	c.d.Evidence.Stray = c.strays(b.Line, &old)
 	r := &c.d.Reply
 	r.Type, r.YIAddr, r.Options = t, b.IP, c.options(n)
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2

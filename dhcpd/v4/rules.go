@@ -18,6 +18,7 @@ type rule struct {
 	claim  claim
 	place  place
 	do     action
+	says   string // for people: what was known, where it is not plain also what follows
 }
 
 // action is what a row leads to.
@@ -46,40 +47,69 @@ const (
 
 // rules is the table. docs/dhcp-matching.md has it for people; a test compares the two.
 var rules = [...]rule{
-	{name: "discover_has", on: msgDiscover, claim: hasIt, do: giveIt},
-	{name: "discover_none", on: msgDiscover, do: usePool},
+	{name: "discover_has", on: msgDiscover, claim: hasIt, do: giveIt,
+		says: "The line that the client is on has an address for it, or the ERP has its MAC for one."},
+	{name: "discover_none", on: msgDiscover, do: usePool,
+		says: "Neither a line that somebody vouches for nor the MAC leads to an address of the ERP for the client: only a pool can have one."},
 
-	{name: "select_has", on: msgSelecting, claim: hasIt, do: giveIt},
-	{name: "select_other", on: msgSelecting, claim: hasOne, do: nakWrong},
-	{name: "select_none", on: msgSelecting, do: usePool},
+	{name: "select_has", on: msgSelecting, claim: hasIt, do: giveIt,
+		says: "The line that the client is on, or else its MAC, has the address that it takes."},
+	{name: "select_other", on: msgSelecting, claim: hasOne, do: nakWrong,
+		says: "The line that the client is on, or else its MAC, has another address than the one that it takes."},
+	{name: "select_none", on: msgSelecting, do: usePool,
+		says: "Neither line nor MAC leads to an address of the ERP for the client: only a pool can have given the one that it takes."},
 
-	{name: "reboot_has", on: msgReboot, claim: hasIt, do: giveIt},
-	{name: "reboot_other", on: msgReboot, claim: hasOne, do: nakWrong},
-	{name: "reboot_full", on: msgReboot, claim: isFull | macAway | macLive, do: stay},
-	{name: "reboot_none", on: msgReboot, do: usePool},
+	{name: "reboot_has", on: msgReboot, claim: hasIt, do: giveIt,
+		says: "The line that the client is on, or else its MAC, has the address that it had before."},
+	{name: "reboot_other", on: msgReboot, claim: hasOne, do: nakWrong,
+		says: "The line that the client is on, or else its MAC, has another address than the one that it had before."},
+	{name: "reboot_full", on: msgReboot, claim: isFull | macAway | macLive, do: stay,
+		says: "Other clients have the addresses of the client's line or MAC, or its MAC is that of a line elsewhere."},
+	{name: "reboot_none", on: msgReboot, do: usePool,
+		says: "Neither line nor MAC leads to an address of the ERP for the client: only a pool can have given the one that it had before."},
 
-	{name: "extend_line_taken", on: msgExtendAt, record: recOther, claim: hasIt, do: nakOther},
-	{name: "extend_line_has", on: msgExtendAt, claim: hasIt, do: giveIt},
-	{name: "extend_line_other", on: msgExtendAt, claim: hasOne, do: nakWrong},
-	{name: "extend_line_full", on: msgExtendAt, claim: isFull, do: nakOther},
-	{name: "extend_line_away", on: msgExtendAt, claim: macAway, do: nakNotBound},
-	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept | recGone, place: placeOther, do: leaveIt},
-	{name: "extend_pool_elsewhere", on: msgExtend, record: recPool, place: placeOther, do: leaveIt},
-	{name: "extend_pool", on: msgExtendAt | msgExtend, record: recPool, do: usePool},
-	{name: "extend_taken", on: msgExtendAt | msgExtend, record: recOther, do: nakOther},
-	{name: "extend_kept", on: msgExtendAt | msgExtend, record: recKept, do: giveIt},
-	{name: "extend_gone", on: msgExtendAt | msgExtend, record: recGone, do: nakNotBound},
-	{name: "extend_has", on: msgExtend, claim: hasIt, do: giveIt},
-	{name: "extend_none", on: msgExtendAt | msgExtend, do: unknown},
+	{name: "extend_line_taken", on: msgExtendAt, record: recOther, claim: hasIt, do: nakOther,
+		says: "The address is that of the line or the MAC, but another client has a live lease of it by now."},
+	{name: "extend_line_has", on: msgExtendAt, claim: hasIt, do: giveIt,
+		says: "The line that the renewal tells, or else the MAC, has the address."},
+	{name: "extend_line_other", on: msgExtendAt, claim: hasOne, do: nakWrong,
+		says: "The line that the renewal tells, or else the MAC, has another address."},
+	{name: "extend_line_full", on: msgExtendAt, claim: isFull, do: nakOther,
+		says: "Other clients have the addresses of the line that the renewal tells, or of the MAC."},
+	{name: "extend_line_away", on: msgExtendAt, claim: macAway, do: nakNotBound,
+		says: "The MAC is that of another line, and the ERP knows the line that the renewal tells."},
+	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept | recGone, place: placeOther, do: leaveIt,
+		says: "The client's lease is live and was given elsewhere than where the renewal comes from: it is left alone."},
+	{name: "extend_pool_elsewhere", on: msgExtend, record: recPool, place: placeOther, do: leaveIt,
+		says: "The client's lease of a pool is live and was given elsewhere than where the renewal comes from: it is left alone."},
+	{name: "extend_pool", on: msgExtendAt | msgExtend, record: recPool, do: usePool,
+		says: "The client has the address of a pool, or had it last."},
+	{name: "extend_taken", on: msgExtendAt | msgExtend, record: recOther, do: nakOther,
+		says: "Another client has a live lease of the address."},
+	{name: "extend_kept", on: msgExtendAt | msgExtend, record: recKept, do: giveIt,
+		says: "The lease is the client's, or was its last, and the ERP still has the address there."},
+	{name: "extend_gone", on: msgExtendAt | msgExtend, record: recGone, do: nakNotBound,
+		says: "The lease is the client's, or was its last, but the ERP has the address elsewhere by now, or for nobody."},
+	{name: "extend_has", on: msgExtend, claim: hasIt, do: giveIt,
+		says: "The ERP has the client's MAC, or its identifier, for the address."},
+	{name: "extend_none", on: msgExtendAt | msgExtend, do: unknown,
+		says: "Nothing tells that the address is the client's."},
 
-	{name: "release_same", on: msgRelease, record: recOwn, place: placeSame, do: endLease},
-	{name: "release_unsure", on: msgRelease, record: recOwn, place: placeUnsure, do: markLease},
-	{name: "release_other", on: msgRelease, do: ignoreIt},
+	{name: "release_same", on: msgRelease, record: recOwn, place: placeSame, do: endLease,
+		says: "The client gave its lease up from where it was given, and somebody vouches for that: it ends."},
+	{name: "release_unsure", on: msgRelease, record: recOwn, place: placeUnsure, do: markLease,
+		says: "Who has the client's MAC gave its lease up from where it may have been given: it is marked, and the client's until it would end."},
+	{name: "release_other", on: msgRelease, do: ignoreIt,
+		says: "The lease is not the client's, or was given elsewhere than where the packet comes from."},
 
-	{name: "decline_same", on: msgDecline, record: recOwn, place: placeSame, do: endLease},
-	{name: "decline_unsure", on: msgDecline, record: recOwn, place: placeUnsure, do: markLease},
-	{name: "decline_has", on: msgDecline, record: recNone | recOther, claim: macHas, do: noteIt},
-	{name: "decline_other", on: msgDecline, do: ignoreIt},
+	{name: "decline_same", on: msgDecline, record: recOwn, place: placeSame, do: endLease,
+		says: "The client found its address in use, and somebody vouches for where it is: the lease ends."},
+	{name: "decline_unsure", on: msgDecline, record: recOwn, place: placeUnsure, do: markLease,
+		says: "Who has the client's MAC found its address in use, from where the lease may have been given: it is marked, and the client's until it would end."},
+	{name: "decline_has", on: msgDecline, record: recNone | recOther, claim: macHas, do: noteIt,
+		says: "The client with the ERP's MAC found the address in use, and has no lease of it."},
+	{name: "decline_other", on: msgDecline, do: ignoreIt,
+		says: "The address is not the client's, or its lease was given elsewhere than where the packet comes from."},
 }
 
 // String returns the name of the row, as docs/dhcp-matching.md has it; empty for none.
@@ -88,6 +118,14 @@ func (r Rule) String() string {
 		return ""
 	}
 	return rules[r-1].name
+}
+
+// Explain returns the row in a sentence for people; empty for none.
+func (r Rule) Explain() string {
+	if r == 0 || int(r) > len(rules) {
+		return ""
+	}
+	return rules[r-1].says
 }
 
 // MarshalText implements encoding.TextMarshaler by String.
