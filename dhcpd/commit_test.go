@@ -234,7 +234,7 @@ func TestCommitBeforeAck(t *testing.T) {
 		assert.Equal(t, host(21), first.Lease.IP)
 		assert.Equal(t, stranger, first.Lease.MAC)
 		require.NotNil(t, first.Report)
-		assert.Equal(t, provision.MACReport{IP: host(21), MAC: stranger, Subscriber: 2, At: begin}, *first.Report)
+		assert.Equal(t, provision.MACReport{IP: host(21), MAC: stranger, Subscriber: 2, At: begin, Packet: packetOf(2, "select_has")}, *first.Report)
 		assert.Nil(t, r.j.groups[1][0].Report, "the ERP knows this one")
 		require.NoError(t, r.end())
 		assert.Equal(t, map[string]int{"request ack": 3}, r.n.get())

@@ -328,9 +328,16 @@ func (h *handler) pend(now time.Time, gen *generation, wait bool) *pending {
 	return p
 }
 
-// macReport tells the ERP of the client's MAC.
+// macReport tells the ERP of the client's MAC, with the packet as the evidence.
 func (h *handler) macReport(now time.Time) provision.MACReport {
-	return provision.MACReport{IP: h.d.Rec.IP, MAC: h.d.MAC, Subscriber: h.d.Rec.Subscriber, At: now}
+	ev := &h.ev
+	return provision.MACReport{
+		IP: h.d.Rec.IP, MAC: h.d.MAC, Subscriber: h.d.Rec.Subscriber, At: now,
+		Packet: provision.Packet{
+			Source: ev.Source, Interface: ev.Interface, Relay: ev.GIAddr, Option82: lease.Hex(h.r.P.Option82()).String(), Device: ev.Device, Port: ev.Port,
+			VouchedBy: ev.VouchedBy.String(), MatchedBy: ev.MatchedBy.String(), Rule: ev.Rule.String(),
+		},
+	}
 }
 
 // send sends the reply, if there is one.

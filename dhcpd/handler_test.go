@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,8 +47,16 @@ func TestReportBeforeAnswer(t *testing.T) {
 			require.Len(t, j.groups, 1)
 			require.Len(t, j.groups[0], 1)
 			assert.Zero(t, j.groups[0][0].Lease)
-			assert.Equal(t, &provision.MACReport{IP: host(11), MAC: stranger, Subscriber: 1, At: events[0].Time}, j.groups[0][0].Report)
+			assert.Equal(t, &provision.MACReport{IP: host(11), MAC: stranger, Subscriber: 1, At: events[0].Time, Packet: packetOf(1, "discover_has")}, j.groups[0][0].Report)
 		})
+	}
+}
+
+// packetOf is the evidence that a packet from a port of switch1 is, which its relay forwards.
+func packetOf(n byte, rule string) provision.Packet {
+	return provision.Packet{
+		Source: netip.AddrPortFrom(relayIP, 67), Relay: relayIP, Option82: lease.Hex(port(switch1, n)).String(), Device: 1, Port: uint32(n),
+		VouchedBy: "relay", MatchedBy: "option82", Rule: rule,
 	}
 }
 

@@ -20,6 +20,21 @@ type MACReport struct {
 	Subscriber SubscriberID `json:"subscriber,omitempty"`
 	At         time.Time    `json:"at"` // when the packet came
 	ARP        ARPSighting  `json:"arp,omitzero"`
+	Packet     Packet       `json:"packet,omitzero"`
+}
+
+// Packet is the evidence of a MAC that was seen by DHCP: the packet that was answered, or is to be when the ERP
+// has the MAC, and what decided about it. The zero value is that of one seen by ARP, or reported by an older usher.
+type Packet struct {
+	Source    netip.AddrPort `json:"source,omitzero"` // who sent it
+	Interface string         `json:"interface,omitempty"`
+	Relay     netip.Addr     `json:"relay,omitzero"`     // giaddr
+	Option82  string         `json:"option82,omitempty"` // payload, hexadecimal
+	Device    DeviceID       `json:"device,omitempty"`   // as option 82 names it, else as bound
+	Port      uint32         `json:"port,omitempty"`
+	VouchedBy string         `json:"vouched_by,omitempty"` // for where the client is
+	MatchedBy string         `json:"matched_by,omitempty"` // ways of dhcp.match; empty: the lease record alone told the client
+	Rule      string         `json:"rule,omitempty"`       // row of docs/dhcp-matching.md
 }
 
 // ARPSighting is the evidence of a MAC that was seen by ARP alone. The zero value is

@@ -91,7 +91,7 @@ type Process struct {
 	User string `json:"user,omitempty"` // name of UID, if it has one
 }
 
-// Evidence is where a client was when its lease was given or renewed last, or where ARP
+// Evidence is the packet of a client, with where it was when its lease was given or renewed last, or where ARP
 // alone showed it.
 type Evidence struct {
 	Device    provision.DeviceID `json:"device,omitempty"`
@@ -100,7 +100,12 @@ type Evidence struct {
 	Relay     netip.Addr         `json:"relay,omitzero"`     // giaddr
 	Option82  string             `json:"option82,omitempty"` // hexadecimal
 	Renewed   time.Time          `json:"renewed,omitzero"`   // newest ACK
-	ARP       *ARP               `json:"arp,omitempty"`      // nil: DHCP showed it
+	Seen      time.Time          `json:"seen,omitzero"`      // when the packet came
+	Source    netip.AddrPort     `json:"source,omitzero"`    // who sent it
+	VouchedBy string             `json:"vouched_by,omitempty"`
+	MatchedBy string             `json:"matched_by,omitempty"`
+	Rule      string             `json:"rule,omitempty"` // row of docs/dhcp-matching.md
+	ARP       *ARP               `json:"arp,omitempty"`  // nil: DHCP showed it
 }
 
 // ARP is how the kernel's ARP table showed a MAC on Interface.

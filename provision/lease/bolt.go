@@ -23,6 +23,8 @@ const (
 	reportBucket = "mac_reports"
 	// sightingBucket is made with the first report that was seen by ARP.
 	sightingBucket = "mac_reports_arp"
+	// packetBucket is made with the first report that names its packet.
+	packetBucket = "mac_reports_dhcp"
 )
 
 func buckets() [][]byte { return [][]byte{[]byte(leaseBucket), []byte(reportBucket)} }
@@ -130,16 +132,20 @@ func (s *bolt) Leases(each func(Record, error)) error {
 // Reports implements Store.
 func (s *bolt) Reports(each func(provision.MACReport, error)) error {
 	return s.db.View(func(tx *bbolt.Tx) error {
-		seen := tx.Bucket([]byte(sightingBucket))
+		seen, packets := tx.Bucket([]byte(sightingBucket)), tx.Bucket([]byte(packetBucket))
 		return tx.Bucket([]byte(reportBucket)).ForEach(func(k, v []byte) error {
 			r, err := decodeReport(k, v)
-			switch {
-			case err != nil:
-				err = fmt.Errorf("key %x, value %x: %w", k, v, err)
-			case seen != nil:
+			if err != nil {
+				each(r, fmt.Errorf("key %x, value %x: %w", k, v, err))
+				return nil
+			}
+			if seen != nil {
 				r.ARP = decodeSighting(r, seen.Get(k))
 			}
-			each(r, err)
+			if packets != nil {
+				r.Packet = decodePacket(r, packets.Get(k))
+			}
+			each(r, nil)
 			return nil
 		})
 	})
@@ -203,7 +209,7 @@ func writeReports(tx *bbolt.Tx, b *Batch) error {
 		}
 		err := bucket.Put(key, value)
 		if err == nil {
-			err = writeSighting(tx, key, r)
+			err = writeEvidence(tx, key, r)
 		}
 		if err != nil {
 			return fmt.Errorf("mac report for %s: %w", r.IP, err)
@@ -215,8 +221,10 @@ func writeReports(tx *bbolt.Tx, b *Batch) error {
 			continue
 		}
 		err := bucket.Delete(key)
-		if seen := tx.Bucket([]byte(sightingBucket)); err == nil && seen != nil {
-			err = seen.Delete(key)
+		for _, name := range [...]string{sightingBucket, packetBucket} {
+			if beside := tx.Bucket([]byte(name)); err == nil && beside != nil {
+				err = beside.Delete(key)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("mac report for %s: remove: %w", r.IP, err)
@@ -225,17 +233,29 @@ func writeReports(tx *bbolt.Tx, b *Batch) error {
 	return nil
 }
 
-// writeSighting keeps how ARP showed the MAC of a report. Beside one of DHCP nothing is to be
-// taken out: what an earlier report left there has another time.
-func writeSighting(tx *bbolt.Tx, key []byte, r provision.MACReport) error {
-	if r.ARP == (provision.ARPSighting{}) {
+// writeEvidence keeps how ARP showed the MAC of a report, or its packet. Beside one of the other kind
+// nothing is to be taken out: what an earlier report left there has another time.
+func writeEvidence(tx *bbolt.Tx, key []byte, r provision.MACReport) error {
+	put := func(name string, value []byte) error {
+		beside, err := tx.CreateBucketIfNotExists([]byte(name))
+		if err != nil {
+			return err
+		}
+		return beside.Put(key, value)
+	}
+	if r.ARP != (provision.ARPSighting{}) {
+		if err := put(sightingBucket, encodeSighting(r)); err != nil {
+			return err
+		}
+	}
+	if r.Packet == (provision.Packet{}) {
 		return nil
 	}
-	seen, err := tx.CreateBucketIfNotExists([]byte(sightingBucket))
+	value, err := encodePacket(r)
 	if err != nil {
 		return err
 	}
-	return seen.Put(key, encodeSighting(r))
+	return put(packetBucket, value)
 }
 
 // Volatile implements Store.

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -47,6 +48,31 @@ func decodeSighting(r provision.MACReport, v []byte) (a provision.ARPSighting) {
 		return a
 	}
 	return provision.ARPSighting{Silent: provision.MAC(v[9:15]), Asked: v[15], Interface: string(v[sightingLen:])}
+}
+
+// The stored form of the packet of a report, under the same key in a bucket of its own, which goes by
+// the time as that of a sighting does:
+//
+//	version 1 | time of the report, 8 bytes | JSON of provision.Packet
+const (
+	packetVersion = 1
+	packetLen     = 1 + 8 // without the JSON
+)
+
+func encodePacket(r provision.MACReport) ([]byte, error) {
+	v := binary.BigEndian.AppendUint64([]byte{packetVersion}, uint64(r.At.UnixNano()))
+	text, err := json.Marshal(r.Packet)
+	return append(v, text...), err
+}
+
+// decodePacket returns the packet of r by what is kept beside it; zero if that is of another report or cannot be read.
+func decodePacket(r provision.MACReport, v []byte) provision.Packet {
+	var p provision.Packet
+	if len(v) < packetLen || v[0] != packetVersion || int64(binary.BigEndian.Uint64(v[1:])) != r.At.UnixNano() ||
+		json.Unmarshal(v[packetLen:], &p) != nil {
+		return provision.Packet{}
+	}
+	return p
 }
 
 func encodeReport(r provision.MACReport) (key, value []byte) {

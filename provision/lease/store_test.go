@@ -121,3 +121,47 @@ func TestReportsKeepHowARPShowedThem(t *testing.T) {
 	require.Empty(t, kept())
 	require.Empty(t, raw(t, path)[sightingBucket])
 }
+
+// Neither does the packet of a report get lost, and it is that of no other one.
+func TestReportsKeepTheirPacket(t *testing.T) {
+	dir := t.TempDir()
+	r := provision.MACReport{IP: ip7, MAC: mac1, Subscriber: 1001, At: time.Unix(1_800_000_000, 5), Packet: provision.Packet{
+		Source: netip.MustParseAddrPort("192.0.2.1:67"), Interface: "eth1", Relay: netip.MustParseAddr("192.0.2.2"), Option82: "0106000400640003",
+		Device: 7, Port: 3, VouchedBy: "relay", MatchedBy: "option82", Rule: "select_has"}}
+	in := func(f func(Store) error) {
+		s, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		defer s.Close()
+		require.NoError(t, f(s))
+	}
+	put := func(r provision.MACReport) {
+		in(func(s Store) error {
+			return s.Commit(func(b *Batch) error { b.Reports = append(b.Reports, r); return nil })
+		})
+	}
+	want := func(want ...provision.MACReport) {
+		t.Helper()
+		var kept []provision.MACReport
+		in(func(s Store) error {
+			return s.Reports(func(r provision.MACReport, err error) {
+				require.NoError(t, err)
+				kept = append(kept, r)
+			})
+		})
+		require.Equal(t, want, kept)
+	}
+	put(r)
+	want(r)
+	later := r
+	later.At, later.Packet = r.At.Add(time.Second), provision.Packet{}
+	put(later)
+	want(later)
+	later.At, later.Packet = later.At.Add(time.Second), provision.Packet{Rule: "extend_kept"}
+	put(later)
+	want(later)
+	in(func(s Store) error {
+		return s.Commit(func(b *Batch) error { b.Done = append(b.Done, later); return nil })
+	})
+	want()
+	require.Empty(t, raw(t, filepath.Join(dir, "state.db"))[packetBucket])
+}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/audit"
-	"github.com/usher-agent/usher/provision/lease"
 )
 
 // closeAudit writes the records that still wait. One that is lost fails no stop.
@@ -17,8 +16,8 @@ func (a *Agent) closeAudit() error {
 	return nil
 }
 
-// auditReport records that the ERP was told a MAC. The evidence is what the lease
-// of that client still says, or how ARP showed it.
+// auditReport records that the ERP was told a MAC. The evidence is its packet, with the place that the
+// lease of that client still has, or how ARP showed it.
 func (a *Agent) auditReport(r provision.MACReport, attempts int, err error) {
 	rec := audit.Record{
 		Act: audit.SetMAC, Who: audit.Who{By: audit.ByAgent}, Result: audit.Done,
@@ -26,8 +25,8 @@ func (a *Agent) auditReport(r provision.MACReport, attempts int, err error) {
 	}
 	if r.ARP != (provision.ARPSighting{}) {
 		rec.Who.Evidence = &audit.Evidence{Interface: r.ARP.Interface, ARP: &audit.ARP{Seen: r.At.UTC(), Silent: r.ARP.Silent, Asked: r.ARP.Asked}}
-	} else if l, ok := a.leases.Get(r.IP); ok && l.MAC == r.MAC {
-		rec.Who.Evidence = evidenceOf(&l)
+	} else {
+		rec.Who.Evidence = a.evidenceOf(&r)
 	}
 	if err != nil {
 		rec.Result, rec.Error = audit.Failed, err.Error()
@@ -38,8 +37,25 @@ func (a *Agent) auditReport(r provision.MACReport, attempts int, err error) {
 	a.audit.Add(rec)
 }
 
-func evidenceOf(l *lease.Record) *audit.Evidence {
-	return &audit.Evidence{Device: l.Device, Port: l.Port, Interface: l.Interface, Relay: l.GIAddr, Option82: l.Option82.String(), Renewed: l.Renewed.UTC()}
+// evidenceOf returns what DHCP showed; nil: the report is of an older usher, and the client has no lease. A renewal past the
+// relay tells no line, and who waits for the ERP has no lease yet: each tells what the other does not.
+func (a *Agent) evidenceOf(r *provision.MACReport) *audit.Evidence {
+	var e audit.Evidence
+	p := &r.Packet
+	l, leased := a.leases.Get(r.IP)
+	leased = leased && l.MAC == r.MAC
+	switch {
+	case leased:
+		e = audit.Evidence{Device: l.Device, Port: l.Port, Interface: l.Interface, Relay: l.GIAddr, Option82: l.Option82.String(), Renewed: l.Renewed.UTC()}
+	case *p == (provision.Packet{}):
+		return nil
+	default:
+		e = audit.Evidence{Device: p.Device, Port: p.Port, Interface: p.Interface, Relay: p.Relay, Option82: p.Option82}
+	}
+	if *p != (provision.Packet{}) {
+		e.Seen, e.Source, e.VouchedBy, e.MatchedBy, e.Rule = r.At.UTC(), p.Source, p.VouchedBy, p.MatchedBy, p.Rule
+	}
+	return &e
 }
 
 // auditReload records that the configuration was read again.

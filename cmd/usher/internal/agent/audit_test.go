@@ -6,16 +6,19 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/audit"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // audited reads the audit record of a daemon.
@@ -71,6 +74,11 @@ func TestActsLeaveTheirRecord(t *testing.T) {
 	assert.NotZero(t, r.Who.Evidence.Device)
 	assert.Equal(t, "127.0.0.1", r.Who.Evidence.Relay.String())
 	assert.NotEmpty(t, r.Who.Evidence.Option82)
+	assert.Equal(t, d.relay.LocalAddr().String(), r.Who.Evidence.Source.String())
+	assert.Equal(t, "relay", r.Who.Evidence.VouchedBy)
+	assert.Equal(t, "option82", r.Who.Evidence.MatchedBy)
+	assert.Equal(t, "select_has", r.Who.Evidence.Rule)
+	assert.WithinDuration(t, r.Who.Evidence.Renewed, r.Who.Evidence.Seen, 0)
 
 	text, err := os.ReadFile(d.path)
 	require.NoError(t, err)
@@ -94,6 +102,44 @@ func TestActsLeaveTheirRecord(t *testing.T) {
 	assert.Equal(t, "pause", r.What.State)
 	assert.Equal(t, audit.Done, r.Result)
 	assert.True(t, r.KernelDryRun)
+}
+
+// The evidence of a report is its packet, with the place of the lease of that client if there is one.
+func TestEvidenceOfReports(t *testing.T) {
+	mac, at := provision.MAC{2, 0, 0, 0, 0, 1}, time.Unix(1_800_000_000, 0).UTC()
+	relay, source := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddrPort("192.0.2.9:67")
+	report := provision.MACReport{IP: customerIP, MAC: mac, Subscriber: 1001, At: at}
+	packet := provision.Packet{Source: source, Interface: "eth1", Relay: relay, Option82: "0102", Device: 7, Port: 3, VouchedBy: "relay", MatchedBy: "option82", Rule: "discover_has"}
+	past := provision.Packet{Source: netip.AddrPortFrom(customerIP, 68), Interface: "eth0", VouchedBy: "none", Rule: "extend_kept"}
+	given := lease.Record{IP: customerIP, MAC: mac, Device: 7, Port: 3, Interface: "eth1", GIAddr: relay, Option82: lease.Hex{1, 2}, State: lease.StateBound, Renewed: at, Expires: at.Add(time.Hour)}
+	foreign := given
+	foreign.MAC[5] = 9
+	asked := audit.Evidence{Device: 7, Port: 3, Interface: "eth1", Relay: relay, Option82: "0102", Seen: at, Source: source, VouchedBy: "relay", MatchedBy: "option82", Rule: "discover_has"}
+	leased := audit.Evidence{Device: 7, Port: 3, Interface: "eth1", Relay: relay, Option82: "0102", Renewed: at}
+	renewed := leased
+	renewed.Seen, renewed.Source, renewed.VouchedBy, renewed.Rule = at, past.Source, "none", "extend_kept"
+	for _, tc := range []struct {
+		name   string
+		packet provision.Packet
+		lease  lease.Record
+		want   *audit.Evidence
+	}{
+		{"who waits for the ERP has no lease", packet, lease.Record{}, &asked},
+		{"nor has another one's lease its place", packet, foreign, &asked},
+		{"a renewal past the relay tells no line", past, given, &renewed},
+		{"of an older usher", provision.Packet{}, given, &leased},
+		{"of an older usher, without a lease", provision.Packet{}, lease.Record{}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a := &Agent{leases: lease.New()}
+			if tc.lease.IP.IsValid() {
+				a.leases.Store(tc.lease)
+			}
+			r := report
+			r.Packet = tc.packet
+			assert.Equal(t, tc.want, a.evidenceOf(&r))
+		})
+	}
 }
 
 // A dry run refuses the act and records that.
