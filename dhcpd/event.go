@@ -35,6 +35,8 @@ type Event struct {
 	VouchedBy   v4.Voucher             `json:"vouched_by,omitzero"`    // for where the client is
 	MatchedBy   v4.MatchKind           `json:"matched_by,omitzero"`    // how the client was found; zero: it was not
 	Rule        v4.Rule                `json:"rule,omitzero"`          // the row of docs/dhcp-matching.md that decided
+	Since       time.Time              `json:"since,omitzero"`         // when the client of the lease record that counted got the address; zero: none did
+	Stray       v4.Stray               `json:"stray,omitzero"`         // the address was given by MAC on a line that does not say so
 	Rival       provision.MAC          `json:"rival,omitzero"`         // who has the address that MAC wants; of outcome.TakeoverDamped and NakOtherClient
 	XID         uint32                 `json:"xid"`
 	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 )
@@ -67,6 +68,7 @@ type EventFilter struct {
 	Type       wire.MessageType
 	Outcome    outcome.Outcome
 	Lost       bool // Option82 led to no port
+	Stray      bool // the address was given by MAC on a line that does not say so
 	Since      time.Time
 	Limit      int // at most so many; 0: all
 }
@@ -83,6 +85,7 @@ func (f *EventFilter) match(e *Event) bool {
 		f.Type != 0 && e.Type != f.Type,
 		f.Outcome != 0 && e.Outcome != f.Outcome,
 		f.Lost && e.Lost == 0,
+		f.Stray && e.Stray == v4.StrayNone,
 		!f.Since.IsZero() && e.Time.Before(f.Since):
 		return false
 	}

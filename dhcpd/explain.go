@@ -31,6 +31,8 @@ type Explanation struct {
 	VouchedBy  v4.Voucher             `json:"vouched_by,omitzero"` // for where the client is
 	MatchedBy  string                 `json:"matched_by"`          // as of MatchKind.String; empty: by nothing
 	Rule       v4.Rule                `json:"rule,omitzero"`       // the row of docs/dhcp-matching.md that decides
+	Since      time.Time              `json:"since,omitzero"`      // when the client of Lease got the address
+	Stray      v4.Stray               `json:"stray,omitzero"`      // the address is given by MAC on a line that does not say so
 	Untrusted  bool                   `json:"untrusted"`           // option 82 is left out of account: the interface is not trusted
 	ClientID   string                 `json:"client_id,omitempty"` // how option 61 was read
 	VLAN       uint16                 `json:"vlan,omitempty"`      // that the interface is named after
@@ -92,6 +94,7 @@ func (s *Server) Explain(q Query) Explanation {
 		VouchedBy: r.Trust.By,
 		MatchedBy: d.Match.By.String(),
 		Rule:      d.Evidence.Rule,
+		Stray:     d.Evidence.Stray,
 		Untrusted: r.P.RelayInfoCount() > 0 && !r.P.HasOption82(),
 		ClientID:  wire.DescribeClientID(q.ClientID),
 		VLAN:      r.P.Ingress.VLAN,
@@ -102,6 +105,9 @@ func (s *Server) Explain(q Query) Explanation {
 		Via:       d.Way.String(),
 		Rival:     d.Rival,
 		Until:     d.Until,
+	}
+	if d.Evidence.By != v4.VoucherNone {
+		e.VouchedBy = d.Evidence.By
 	}
 	if d.Pool > 0 {
 		e.Pool = gen.pools.all[d.Pool-1].Name
@@ -137,7 +143,7 @@ func (s *Server) Explain(q Query) Explanation {
 		e.Swap = d.Swap && !q.MAC.IsZero()
 	}
 	if rec, ok := s.deps.Leases.Get(d.YourIP); ok {
-		e.Lease = &rec
+		e.Lease, e.Since = &rec, rec.Start
 	}
 	return e
 }

@@ -359,7 +359,8 @@ func TestFightNamesBoth(t *testing.T) {
 		e = f.log.Find(EventFilter{Limit: 1})[0]
 		assert.Equal(t, []any{outcome.TakeoverDamped, a.mac, b.mac, host(21), provision.SubscriberID(2)}, []any{e.Outcome, e.MAC, e.Rival, e.YourIP, e.Subscriber})
 		require.Equal(t, 1, strings.Count(f.text.String(), "\n"))
-		for _, part := range []string{"level=WARN", "ip=192.0.2.21", "subscriber=2", "has_it=" + b.mac.String(), "wants_it=" + a.mac.String()} {
+		for _, part := range []string{"level=WARN", "ip=192.0.2.21", "subscriber=2", "has_it=" + b.mac.String(), "wants_it=" + a.mac.String(),
+			"source=" + relayIP.String() + ":67", "vouched_by=relay", "matched_by=option82", "rule=discover_has"} {
 			assert.Contains(t, f.text.String(), part)
 		}
 		x := f.s.Explain(Query{MAC: a.mac, GIAddr: relayIP, Option82: port(switch1, 2)})

@@ -31,5 +31,6 @@ func (f *fights) log(to *slog.Logger, e *Event, until time.Time) {
 	}
 	(*f)[e.YourIP] = until
 	to.Warn("two devices fight over an address, the next take-over waits",
-		"ip", e.YourIP, "subscriber", e.Subscriber, "has_it", e.Rival, "wants_it", e.MAC, "until", until)
+		"ip", e.YourIP, "subscriber", e.Subscriber, "has_it", e.Rival, "wants_it", e.MAC, "until", until,
+		"source", e.Source, "interface", e.Interface, "vouched_by", e.VouchedBy.String(), "matched_by", e.MatchedBy.String(), "rule", e.Rule.String())
 }

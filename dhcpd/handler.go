@@ -135,7 +135,8 @@ func (h *handler) decide(now time.Time, gen *generation) {
 	if h.d.Durable() {
 		o = outcome.PoolNotDurable
 	}
-	h.d = v4.Decision{Outcome: o, MAC: h.d.MAC, Match: h.d.Match, YourIP: h.d.YourIP, Pool: h.d.Pool}
+	h.d.Evidence.Stray = v4.StrayNone
+	h.d = v4.Decision{Outcome: o, Evidence: h.d.Evidence, MAC: h.d.MAC, Match: h.d.Match, YourIP: h.d.YourIP, Pool: h.d.Pool}
 	gen.pools.reserve(&h.d, leases, now, h.s.log)
 }
 
@@ -150,6 +151,7 @@ func (h *handler) describe(now time.Time) {
 		Ifindex: h.r.Ifindex, Interface: p.Ingress.Name,
 		Device: d.Match.Loc.Device, Port: d.Match.Loc.Port, Repeat: h.repeat, Rival: d.Rival,
 		Source: netip.AddrPortFrom(p.From.Addr().Unmap(), p.From.Port()), VouchedBy: h.r.Trust.By, MatchedBy: d.Match.By, Rule: d.Evidence.Rule,
+		Since: d.Evidence.Since, Stray: d.Evidence.Stray,
 	}
 	if p.Err != nil {
 		h.ev.Detail = p.Err.Error()

@@ -60,6 +60,45 @@ func packetOf(n byte, rule string) provision.Packet {
 	}
 }
 
+// An event says what decided, since when the record of its client says so, and what was given on a line that nobody
+// vouches for. Explain says the same of what would be.
+func TestEvidenceIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		newest := func() Event { return r.log.Find(EventFilter{Limit: 1})[0] }
+		discover := func(n byte) wire.Query {
+			return wire.Query{Type: wire.Discover, MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, n)}
+		}
+		r.ask(discover(99))
+		assert.Equal(t, v4.StrayUnknownPort, newest().Stray)
+		assert.Zero(t, newest().Since)
+		would := r.s.Explain(Query{MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 99)})
+		assert.Equal(t, v4.StrayUnknownPort, would.Stray)
+		assert.Equal(t, "discover_has", would.Rule.String())
+		assert.Zero(t, would.Since)
+
+		begin := time.Now()
+		r.ask(selectingOn(1, client(0x11), host(11)))
+		assert.Equal(t, outcome.Ack, newest().Outcome)
+		assert.Zero(t, newest().Stray)
+		time.Sleep(10 * time.Minute)
+		r.ask(wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(11)})
+		assert.Equal(t, "extend_kept", newest().Rule.String())
+		assert.True(t, begin.Equal(newest().Since), "%s", newest().Since)
+		would = r.s.Explain(Query{MAC: client(0x11), GIAddr: relayIP, Option82: port(switch1, 1)})
+		assert.True(t, begin.Equal(would.Since), "%s", would.Since)
+		assert.Equal(t, v4.VoucherRelay, would.VouchedBy)
+
+		r.ask(discover(99))
+		assert.Equal(t, outcome.MACElsewhere, newest().Outcome, "while its lease is live")
+		assert.Zero(t, newest().Stray, "it was given nothing")
+		strays := r.log.Find(EventFilter{Stray: true})
+		require.Len(t, strays, 1)
+		assert.Equal(t, lease.Hex(port(switch1, 99)), strays[0].Option82)
+		require.NoError(t, r.end())
+	})
+}
+
 // A client that is found by its MAC does not hide that its port is not.
 func TestLostOption82IsTold(t *testing.T) {
 	r := newRig(t, nil)

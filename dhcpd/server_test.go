@@ -315,7 +315,7 @@ func TestExplain(t *testing.T) {
 
 	e := s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), GIAddr: relayIP})
 	assert.Equal(t, Explanation{
-		Outcome: outcome.Offer, Text: outcome.Offer.Explain(), VouchedBy: v4.VoucherRelay, MatchedBy: "option82", Rule: 1,
+		Outcome: outcome.Offer, Text: outcome.Offer.Explain(), VouchedBy: v4.VoucherRelay, MatchedBy: "option82", Rule: 1, Since: rec.Start,
 		Circuit: "vlan 100 unit 0 port 1", Remote: "mac 00:00:5e:00:53:f1", Profile: "dlink",
 		YourIP: host(11), Subscriber: 1, Device: 1, Port: 1, Via: "relay", Swap: true, Lease: &rec,
 	}, e)

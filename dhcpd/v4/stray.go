@@ -35,6 +35,23 @@ func (s Stray) String() string {
 	return [strayEnd]string{"none", "unread", "unknown_device", "unknown_port", "unknown_vlan", "moved"}[s]
 }
 
+// Explain returns in a sentence for people why the place may be wrong; empty for none.
+func (s Stray) Explain() string {
+	switch s {
+	case StrayUnread:
+		return "No profile can read the option 82 of the line."
+	case StrayUnknownDevice:
+		return "The ERP does not have the switch that the option 82 names."
+	case StrayUnknownPort:
+		return "The ERP has nobody on the port that the option 82 names."
+	case StrayUnknownVLAN:
+		return "The ERP has nobody in the VLAN that the interface is named after."
+	case StrayMoved:
+		return "The ERP has no port and no VLAN for the address, and its lease was given elsewhere."
+	}
+	return ""
+}
+
 // MarshalText implements encoding.TextMarshaler by String.
 func (s Stray) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 

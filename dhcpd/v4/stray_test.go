@@ -98,6 +98,7 @@ func TestStrayWords(t *testing.T) {
 		back := Strays()
 		require.NoError(t, json.Unmarshal(text, &back))
 		assert.Equal(t, s, back)
+		assert.Equal(t, s == StrayNone, s.Explain() == "", s)
 	}
 	var s Stray
 	require.Error(t, s.UnmarshalText([]byte("invalid")))
