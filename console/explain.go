@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
@@ -29,7 +30,7 @@ type Explanation struct {
 
 	Subscribers []SubscriberView    `json:"subscribers"`
 	Bindings    []BindingView       `json:"bindings"`
-	Leases      []lease.Record      `json:"leases"`
+	Leases      []LeaseView         `json:"leases"`
 	Problems    []provision.Problem `json:"problems"`       // of the ERP's data, that mention it
 	Events      []EventView         `json:"events"`         // newest first
 	Pool        *dhcpd.PoolAddress  `json:"pool,omitempty"` // of an address in the range of a pool
@@ -38,6 +39,12 @@ type Explanation struct {
 	Source        provision.Source `json:"source"` // of the snapshot; empty: there is none
 	FetchedAt     time.Time        `json:"fetched_at,omitzero"`
 	WatchingSince time.Time        `json:"watching_since"` // packets before are not known
+}
+
+// LeaseView is a lease record with the place where it was given.
+type LeaseView struct {
+	lease.Record
+	Place string `json:"place"` // in words
 }
 
 // SubscriberView is a subscriber and its state.
@@ -85,6 +92,11 @@ type WouldView struct {
 	Advice    string        `json:"advice,omitempty"`
 	VouchedBy string        `json:"vouched_by"`                   // for where the client is; none: nobody
 	Rule      string        `json:"rule,omitempty"`               // row of docs/dhcp-matching.md that decides
+	RuleText  string        `json:"rule_text,omitempty"`          // the row in a sentence
+	Holder    provision.MAC `json:"holder,omitzero"`              // client of the lease record of your_ip
+	Since     time.Time     `json:"since,omitzero"`               // when Holder got it
+	Stray     string        `json:"stray,omitempty"`              // the address is given by MAC on a line that does not say so: why that may be the wrong place
+	StrayText string        `json:"stray_text,omitempty"`         // the same in a sentence
 	Untrusted bool          `json:"option82_untrusted,omitempty"` // option 82 is left out of account: Interface is not trusted
 	MatchedBy string        `json:"matched_by,omitempty"`         // ways of dhcp.match, joined by +
 	Interface string        `json:"interface,omitempty"`
@@ -156,7 +168,7 @@ func (d *Deps) explainFrom(ctx context.Context, q string, source netip.Addr) (*E
 	snap := d.Syncer.Current()
 	x := &explainer{d: d, ctx: ctx, snap: snap, now: d.now(), sub: sub, source: source, x: &Explanation{
 		Query: q, Kind: sub.kind, Source: snap.Source(), FetchedAt: snap.FetchedAt(), WatchingSince: d.Started,
-		Subscribers: []SubscriberView{}, Bindings: []BindingView{}, Leases: []lease.Record{},
+		Subscribers: []SubscriberView{}, Bindings: []BindingView{}, Leases: []LeaseView{},
 		Problems: []provision.Problem{}, Events: []EventView{},
 	}}
 	x.bindings()
@@ -303,11 +315,33 @@ func (x *explainer) leases() {
 		}
 	}
 	for _, rec := range found {
-		x.x.Leases = append(x.x.Leases, rec)
+		x.x.Leases = append(x.x.Leases, LeaseView{rec, givenAt(&rec)})
 	}
-	slices.SortFunc(x.x.Leases, func(a, b lease.Record) int {
+	slices.SortFunc(x.x.Leases, func(a, b LeaseView) int {
 		return cmp.Or(b.Renewed.Compare(a.Renewed), a.IP.Compare(b.IP))
 	})
+}
+
+// givenAt says in words where a lease was given: what the packet told, not what the ERP has.
+func givenAt(rec *lease.Record) string {
+	var s []string
+	if rec.GIAddr.IsValid() {
+		s = append(s, "relay "+rec.GIAddr.String())
+	}
+	if rec.Interface != "" {
+		s = append(s, "interface "+rec.Interface)
+	}
+	if len(rec.Option82) > 0 {
+		if r, err := wire.ParseRelayInfo(rec.Option82); err == nil {
+			s = append(s, "circuit-id "+wire.DecodeCircuit(r.CircuitID).Describe(), "remote-id "+wire.DecodeRemote(r.RemoteID).Describe())
+		} else {
+			s = append(s, "option 82 "+rec.Option82.String())
+		}
+	}
+	if len(s) == 0 {
+		return "not known"
+	}
+	return strings.Join(s, ", ")
 }
 
 func (x *explainer) subscribers() {
@@ -378,6 +412,11 @@ func (x *explainer) events() {
 		}
 		if b.Device != 0 && b.Port != 0 {
 			filters = append(filters, dhcpd.EventFilter{Device: b.Device, Port: b.Port})
+		}
+	}
+	for _, l := range x.x.Leases {
+		if l.Pool != "" && l.Live(x.now) { // a packet that was left alone names no customer
+			filters = append(filters, dhcpd.EventFilter{IP: l.IP, Since: l.Start})
 		}
 	}
 	var found []dhcpd.Event

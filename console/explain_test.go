@@ -10,6 +10,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -97,6 +98,37 @@ func TestSummary(t *testing.T) {
 				"Find out which of the two devices is to have the address and take the other off the line, or give the subscriber a second address in the ERP. " +
 				"00:00:5e:00:53:a1 may have it from " + stamp(testStart.Add(3*time.Minute)) + " on. " +
 				"Customer 1003 is stopped, so its forwarded traffic is dropped.",
+		},
+		"a renewal from elsewhere": {
+			query: "198.51.100.11",
+			arrange: func(t *testing.T, w *world) {
+				m := mac(t, "00:00:5e:00:53:11")
+				var rule v4.Rule
+				require.NoError(t, rule.UnmarshalText([]byte("extend_elsewhere")))
+				away := dhcpd.Event{Type: wire.Request, Outcome: outcome.MACElsewhere, Rule: rule, MAC: m, YourIP: ip("198.51.100.11"), Subscriber: 1001,
+					Source: netip.MustParseAddrPort("198.51.100.99:68"), GIAddr: ip("192.0.2.71"), Interface: "eth9"}
+				away.Time = w.now.Add(-9 * time.Second)
+				w.packet(away)
+				away.Time = w.now.Add(-2 * time.Second)
+				w.packet(away)
+				w.packet(dhcpd.Event{Time: w.now.Add(-time.Second), Type: wire.Request, Outcome: outcome.Ack, Subscriber: 1001, YourIP: ip("198.51.100.11"), MAC: m})
+			},
+			want: "Customer 1001 (active) is bound to 198.51.100.11 on port ge-0/0/1 of sw-west-1, MAC 00:00:5e:00:53:11. " +
+				"Its newest packet, 1s ago, was a REQUEST with the outcome ack: " + outcome.Ack.Explain() + " " +
+				"2 renewals from elsewhere were left alone, the newest 2s ago from 00:00:5e:00:53:11 at 198.51.100.99:68 through relay 192.0.2.71 on eth9.",
+		},
+		"what decided": {
+			query: "00:00:5e:00:53:11",
+			arrange: func(t *testing.T, w *world) {
+				var rule v4.Rule
+				require.NoError(t, rule.UnmarshalText([]byte("extend_elsewhere")))
+				w.packet(dhcpd.Event{Time: w.now.Add(-time.Second), Type: wire.Request, Outcome: outcome.MACElsewhere, Rule: rule, MAC: mac(t, "00:00:5e:00:53:11")})
+			},
+			want: "Customer 1001 (active) is bound to 198.51.100.11 on port ge-0/0/1 of sw-west-1, MAC 00:00:5e:00:53:11. " +
+				"Its newest packet, 1s ago, was a REQUEST with the outcome mac_elsewhere: " + outcome.MACElsewhere.Explain() + " " +
+				"What decided is extend_elsewhere: The client's lease is live and was given elsewhere than where the renewal comes from: it is left alone. " +
+				Advice(outcome.MACElsewhere) + " A DISCOVER now would have the outcome offer: " + outcome.Offer.Explain() + " " +
+				"1 renewal from elsewhere was left alone, the newest 1s ago from 00:00:5e:00:53:11.",
 		},
 		"refused before, offered now": {
 			query: "00:00:5e:00:53:11",
@@ -231,6 +263,7 @@ func TestExplainGathersAll(t *testing.T) {
 	assert.Equal(t, 2, x.Bindings[1].Report.Attempts)
 	require.Len(t, x.Leases, 1)
 	assert.Equal(t, ip("198.51.100.11"), x.Leases[0].IP)
+	assert.Equal(t, "relay 192.0.2.70, option 82 0102", x.Leases[0].Place)
 
 	var details []string
 	for _, p := range x.Problems {
@@ -249,6 +282,32 @@ func TestExplainGathersAll(t *testing.T) {
 	require.Len(t, w.dhcp.queries, 1)
 	assert.Equal(t, dhcpd.Query{MAC: m, Option82: lease.Hex{9, 9}, GIAddr: ip("192.0.2.70")}, w.dhcp.queries[0], "as the client asked last")
 	assert.Equal(t, "offer", x.Would.Outcome)
+}
+
+// A lease says where it was given, as the packet told it.
+func TestGivenAt(t *testing.T) {
+	for want, rec := range map[string]lease.Record{
+		"not known":      {Device: 7, Port: 1},
+		"interface eth1": {Interface: "eth1"},
+		"option 82 01ff": {Option82: lease.Hex{1, 255}},
+		"relay 192.0.2.70, interface eth1, circuit-id vlan 100 unit 0 port 3, remote-id mac 00:00:5e:00:53:70": {
+			GIAddr: ip("192.0.2.70"), Interface: "eth1", Option82: lease.Hex{1, 6, 0, 4, 0, 100, 0, 3, 2, 8, 0, 6, 0, 0, 0x5e, 0, 0x53, 0x70}},
+	} {
+		assert.Equal(t, want, givenAt(&rec))
+	}
+}
+
+// A pool's address is asked about by its customer; a packet that was left alone names nobody.
+func TestEventsOfPoolAddresses(t *testing.T) {
+	w := newWorld(t)
+	m, a := mac(t, "00:00:5e:00:53:51"), ip("198.51.100.151")
+	w.Leases = fakeLeases{{IP: a, MAC: m, Subscriber: 1005, Pool: "flats", State: lease.StateBound, Start: testStart, Expires: w.now.Add(time.Hour)}}
+	w.packet(dhcpd.Event{Time: testStart.Add(-time.Minute), XID: 1, Outcome: outcome.PoolAck, YourIP: a})
+	w.packet(dhcpd.Event{Time: testStart.Add(time.Minute), XID: 2, Outcome: outcome.MACElsewhere, YourIP: a, MAC: m})
+	x, err := w.explain(t.Context(), "1005")
+	require.NoError(t, err)
+	require.Len(t, x.Events, 1, "not of who had it before")
+	assert.Equal(t, uint32(2), x.Events[0].XID)
 }
 
 func TestExplainACL(t *testing.T) {
@@ -289,7 +348,7 @@ func TestAdviceForEveryDrop(t *testing.T) {
 	for _, o := range []outcome.Outcome{
 		outcome.UnknownClient, outcome.UnknownDevice, outcome.UnknownPort, outcome.PortFull, outcome.NoSubnet,
 		outcome.RelayUntrusted, outcome.InterfaceOff, outcome.Option82Double, outcome.Option82Malformed, outcome.SendFailed,
-		outcome.LeaseQueryRefused,
+		outcome.LeaseQueryRefused, outcome.MACElsewhere,
 	} {
 		assert.NotEmpty(t, Advice(o), o.String())
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/senders"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -41,6 +42,7 @@ type Metrics struct {
 	// The packet path does one array look-up and two atomic additions.
 	packets        [messageTypes][]prometheus.Counter
 	packetDuration prometheus.Histogram
+	strays         []prometheus.Counter // by v4.Stray; none for StrayNone
 	commits        map[string]prometheus.Counter
 	commitRecords  prometheus.Counter
 	commitDuration prometheus.Histogram
@@ -253,6 +255,11 @@ func (m *Metrics) registerDHCP(f factory) {
 		for _, o := range outcomes {
 			m.packets[t][o] = packets.WithLabelValues(label, o.String())
 		}
+	}
+	strays := f.counters("usher_dhcp_mac_fallback_total", "ACKs of an address that was found by MAC, client identifier or lease alone, by why that may be the wrong place.", "line")
+	m.strays = make([]prometheus.Counter, v4.Strays())
+	for s := v4.StrayNone + 1; s < v4.Strays(); s++ {
+		m.strays[s] = strays.WithLabelValues(s.String())
 	}
 	m.packetDuration = f.histogram("usher_dhcp_packet_duration_seconds", "Time from reading a packet to having decided on it and sent its answer.", packetBuckets())
 	m.commits = each(f.counters("usher_dhcp_commits_total", "Group commits of changed leases and MAC reports to disk.", "result").WithLabelValues, resultOK, resultFailed)

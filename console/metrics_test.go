@@ -26,6 +26,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/senders"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -109,6 +110,9 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	for range 3 {
 		m.Packet(&dhcpd.Event{Type: wire.Discover, Outcome: outcome.Offer, Latency: 40 * time.Microsecond})
 	}
+	m.Packet(&dhcpd.Event{Type: wire.Request, Outcome: outcome.Ack, Stray: v4.StrayUnread, Latency: 15 * time.Microsecond})
+	m.Packet(&dhcpd.Event{Type: wire.Discover, Outcome: outcome.Offer, Stray: v4.StrayUnread, Latency: 15 * time.Microsecond}) // nobody has it yet
+	m.Packet(&dhcpd.Event{Type: wire.Request, Outcome: outcome.PoolAck, Stray: v4.StrayMoved, Latency: 15 * time.Microsecond})
 	m.Packet(&dhcpd.Event{Type: 200, Outcome: outcome.UnexpectedType, Latency: 15 * time.Microsecond})
 	m.Packet(&dhcpd.Event{Outcome: outcome.Malformed, Latency: 5 * time.Microsecond})
 	return reg, m
@@ -216,12 +220,16 @@ func TestPacketPathDoesNotAllocate(t *testing.T) {
 	e := &dhcpd.Event{Type: wire.Request, Outcome: outcome.Ack, Latency: 80 * time.Microsecond}
 	assert.Zero(t, testing.AllocsPerRun(1000, func() { m.Packet(e) }))
 	assert.Equal(t, uint64(1001), m.Outcomes()[0].Count)
+	e.Stray = v4.StrayUnknownPort
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { m.Packet(e) }))
+	assert.Equal(t, uint64(1001), valueOf(m.strays[v4.StrayUnknownPort]))
 }
 
 func TestPacketWithoutOutcomeIsIgnored(t *testing.T) {
 	m := NewMetrics(prometheus.NewRegistry())
 	m.Packet(&dhcpd.Event{Type: 255})
 	m.Packet(&dhcpd.Event{Type: 255, Outcome: 255})
+	m.Packet(&dhcpd.Event{Type: 255, Outcome: 255, Stray: 255})
 	assert.Empty(t, m.Outcomes())
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -26,6 +27,9 @@ func (m *Metrics) Packet(e *dhcpd.Event) {
 		return // no outcome: the server never does this
 	}
 	row[e.Outcome].Inc()
+	if e.Stray != v4.StrayNone && e.Stray < v4.Strays() && acknowledged(e.Outcome) {
+		m.strays[e.Stray].Inc()
+	}
 	m.packetDuration.Observe(e.Latency.Seconds())
 }
 

@@ -52,7 +52,8 @@ type DHCPStatus struct {
 	Leases   *lease.Counts      `json:"leases,omitempty"`
 	Pools    []dhcpd.PoolStatus `json:"pools,omitempty"`
 	Senders  senders.Status     `json:"senders"` // relays and switches; of each kind the first 20
-	Events   []EventView        `json:"events"`  // the newest first
+	ByMAC    ByMACStatus        `json:"by_mac"`
+	Events   []EventView        `json:"events"` // the newest first
 }
 
 // EventView is one packet for people: what came and what became of it, why.
@@ -74,6 +75,9 @@ type EventView struct {
 	VouchedBy   string                 `json:"vouched_by"`              // for where the client is; none: nobody
 	MatchedBy   string                 `json:"matched_by,omitempty"`    // ways of dhcp.match, joined by +; empty: the client was not found
 	Rule        string                 `json:"rule,omitempty"`          // row of docs/dhcp-matching.md that decided
+	RuleText    string                 `json:"rule_text,omitempty"`     // the row in a sentence
+	Since       time.Time              `json:"since,omitzero"`          // when the client of the lease record that counted got the address
+	Stray       string                 `json:"stray,omitempty"`         // the address was given by MAC on a line that does not say so: why that may be the wrong place
 	Lost        string                 `json:"option82_lost,omitempty"` // why option 82 led to no port, also where the client was found otherwise
 	Subscriber  provision.SubscriberID `json:"subscriber,omitempty"`
 	Device      provision.DeviceID     `json:"device,omitempty"`
@@ -102,7 +106,7 @@ func viewEvent(e *dhcpd.Event, s *provision.Snapshot) EventView {
 		Time: e.Time, Type: e.Type.String(), Outcome: e.Outcome.String(), Text: e.Outcome.Explain(),
 		Advice: Advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
 		MAC: e.MAC, ClientIP: e.ClientIP, RequestedIP: e.RequestedIP, YourIP: e.YourIP, Relay: e.GIAddr,
-		Source: e.Source, VouchedBy: e.VouchedBy.String(), MatchedBy: e.MatchedBy.String(), Rule: e.Rule.String(),
+		Source: e.Source, VouchedBy: e.VouchedBy.String(), MatchedBy: e.MatchedBy.String(), Rule: e.Rule.String(), RuleText: e.Rule.Explain(), Since: e.Since, Stray: strayWord(e.Stray),
 		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port, Rival: e.Rival,
 		Option82: e.Option82, ClientID: wire.DescribeClientID(e.ClientID), XID: e.XID, LatencySeconds: e.Latency.Seconds(),
 	}
@@ -159,6 +163,7 @@ func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
 	for _, o := range st.Outcomes {
 		st.Packets += o.Count
 	}
+	st.ByMAC = d.byMAC()
 	if d.Leases != nil {
 		c := d.Leases.Counts(now)
 		st.Leases = &c
@@ -250,6 +255,8 @@ func Advice(o outcome.Outcome) string {
 		return "Add the network to dhcp.subnets, or correct the address in the ERP."
 	case outcome.NotAuthoritative:
 		return "Set dhcp.authoritative to true if no other server answers here."
+	case outcome.MACElsewhere:
+		return "If the customer has moved, give its address the new port or VLAN in the ERP; else find out who uses its MAC: usher explain IP says where the lease was given and where the packets come from."
 	case outcome.SendFailed:
 		return "Look for the interface's state and for dropped packets of the kernel."
 	default:

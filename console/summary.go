@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/provision"
 )
@@ -78,6 +79,9 @@ func (x *explainer) packetSentences() []string {
 		e := x.x.Events[0]
 		s := []string{fmt.Sprintf("Its newest packet, %s ago, was a %s with the outcome %s: %s",
 			brief(x.now.Sub(e.Time)), strings.ToUpper(e.Type), e.Outcome, e.Text)}
+		if e.RuleText != "" {
+			s = append(s, fmt.Sprintf("What decided is %s: %s", e.Rule, e.RuleText))
+		}
 		if !e.Rival.IsZero() {
 			s = append(s, fmt.Sprintf("%s has the address, %s wants it.", e.Rival, e.MAC))
 		}
@@ -92,7 +96,7 @@ func (x *explainer) packetSentences() []string {
 		} else if w != nil && !w.Until.IsZero() {
 			s = append(s, fmt.Sprintf("%s may have it from %s on.", w.MAC, stamp(w.Until)))
 		}
-		return s
+		return append(s, x.leftAlone()...)
 	}
 	none := "No packet from it was seen since " + stamp(x.d.Started)
 	switch last := x.lastOfAnybody(); {
@@ -110,6 +114,41 @@ func (x *explainer) packetSentences() []string {
 		if w.Advice != "" {
 			s = append(s, w.Advice)
 		}
+	}
+	return s
+}
+
+// leftAlone tells of renewals that came from elsewhere than where the lease was given, and changed nothing.
+func (x *explainer) leftAlone() []string {
+	n, newest := 0, EventView{}
+	for _, e := range x.x.Events {
+		if e.Outcome == outcome.MACElsewhere.String() && strings.HasPrefix(e.Rule, "extend_") {
+			if n++; n == 1 {
+				newest = e
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	was := "was"
+	if n > 1 {
+		was = "were"
+	}
+	return []string{fmt.Sprintf("%s from elsewhere %s left alone, the newest %s ago from %s.", count(n, "renewal"), was, brief(x.now.Sub(newest.Time)), cameFrom(newest))}
+}
+
+// cameFrom says where a packet came from.
+func cameFrom(e EventView) string {
+	s := e.MAC.String()
+	if e.Source.IsValid() {
+		s += " at " + e.Source.String()
+	}
+	if e.Relay.IsValid() {
+		s += " through relay " + e.Relay.String()
+	}
+	if e.Interface != "" {
+		s += " on " + e.Interface
 	}
 	return s
 }

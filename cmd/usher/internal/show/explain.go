@@ -68,6 +68,7 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	}
 	for _, l := range x.Leases {
 		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s%s", l.IP, l.MAC, l.Standing(time.Now()), ofPool(l.Pool))})
+		rows = append(rows, []string{"", fmt.Sprintf("  since %s, given at: %s", l.Start.Local().Format(time.DateTime), l.Place)})
 	}
 	for _, pr := range x.Problems {
 		rows = append(rows, []string{"problem", fmt.Sprintf("%s: %s", pr.Kind, pr.Detail)})
@@ -75,6 +76,7 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	if x.Would != nil {
 		rows = append(rows, []string{"now", fmt.Sprintf("a DISCOVER would end in %s: %s", x.Would.Outcome, x.Would.Text)})
 		rows = append(rows, []string{"trust", trustText(x.Would)})
+		rows = append(rows, ruleRows(x.Would)...)
 		if w := x.Would; !w.Rival.IsZero() {
 			rows = append(rows, []string{"", fmt.Sprintf("%s has %s; %s may have it from %s on", w.Rival, w.YourIP, w.MAC, w.Until.Local().Format(time.DateTime))})
 		}
@@ -118,10 +120,22 @@ func trustText(w *console.WouldView) string {
 	if w.Untrusted {
 		s += "; option 82 is not trusted on " + orDash(w.Interface, w.Interface == "")
 	}
-	if w.Rule != "" {
-		s += "; decided by: " + w.Rule
-	}
 	return s
+}
+
+// ruleRows say which row of the table would decide, and on what.
+func ruleRows(w *console.WouldView) [][]string {
+	var rows [][]string
+	if w.Rule != "" {
+		rows = append(rows, []string{"rule", strings.TrimSuffix(w.Rule+": "+w.RuleText, ": ")}) // an older agent sends no sentence
+	}
+	if !w.Since.IsZero() {
+		rows = append(rows, []string{"record", fmt.Sprintf("%s has %s since %s", w.Holder, w.YourIP, w.Since.Local().Format(time.DateTime))})
+	}
+	if w.Stray != "" {
+		rows = append(rows, []string{"by MAC", w.Stray + ": " + w.StrayText})
+	}
+	return rows
 }
 
 // wayText says by which way a packet came and how its client was found.
@@ -142,6 +156,12 @@ func wayText(e console.EventView) string {
 	}
 	if e.MatchedBy != "" {
 		s = append(s, "found by "+e.MatchedBy)
+	}
+	if e.Stray != "" {
+		s = append(s, "given by MAC: "+e.Stray)
+	}
+	if !e.Since.IsZero() {
+		s = append(s, "lease since "+e.Since.Local().Format(time.DateTime))
 	}
 	if e.Rule != "" {
 		s = append(s, "decided by: "+e.Rule)

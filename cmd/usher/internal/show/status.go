@@ -67,6 +67,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", orDash(d.Listen.String(), !d.Listen.IsValid()), d.Packets)})
 		rows = append(rows, socketRows(p, d.Sockets)...)
 		rows = append(rows, senderRows(p, d.Senders, now)...)
+		rows = append(rows, byMACRows(p, d.ByMAC)...)
 		if d.Leases != nil {
 			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d kept, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Kept, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
 		}
@@ -120,6 +121,28 @@ func printStatus(w io.Writer, st *console.Status) error {
 		}
 	}
 	return cli.Table(w, rows)
+}
+
+// byMACRows tell what clients were given, and refused, by their MAC alone.
+func byMACRows(p cli.Paint, st console.ByMACStatus) [][]string {
+	var rows [][]string
+	add := func(text, hint string) {
+		rows = append(rows, []string{"by MAC", text})
+		for _, part := range wrap(hint, textWidth) {
+			rows = append(rows, []string{"", p.Faint(part)})
+		}
+	}
+	for _, n := range st.Given {
+		clients := fmt.Sprintf("%d clients lately", n.Clients)
+		if n.Clients == 1 {
+			clients = "1 client lately"
+		}
+		add(fmt.Sprintf("given, %s: %s, %d ACKs", n.Line, clients, n.Acks), n.Text+" "+n.Advice)
+	}
+	if st.Elsewhere > 0 {
+		add(fmt.Sprintf("refused, %s: %d packets", outcome.MACElsewhere, st.Elsewhere), outcome.MACElsewhere.Explain()+" "+st.Advice)
+	}
+	return rows
 }
 
 // How long lines are at most, where they can be broken: those to paste and those to read.

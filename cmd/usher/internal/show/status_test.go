@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // A status says whom it believes by default, who is refused and who was seen, with lines that can be pasted.
@@ -99,13 +100,15 @@ option 82  on eth2: any_switch, 8 packets, the last 1h0m0s ago
 // explain tells of each packet by which way it came, and of the next one whether it would be refused for that.
 func TestPrintExplanationTellsTheWay(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	given := lease.Record{IP: netip.MustParseAddr("192.0.2.1"), MAC: provision.MAC{2}, State: lease.StateReleased, Start: at, Renewed: at}
 	x := &console.Explanation{
 		Summary: "In short.",
+		Leases:  []console.LeaseView{{Record: given, Place: "relay 10.0.0.1, interface eth0"}},
 		Would: &console.WouldView{
 			Outcome: "relay_source", Text: "It comes from elsewhere.", Relay: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddr("10.0.1.1"), Interface: "eth0", VouchedBy: "none",
 		},
 		Events: []console.EventView{
-			{Time: at, Type: "discover", Outcome: "offer", YourIP: netip.MustParseAddr("192.0.2.1"), MAC: provision.MAC{2}, Relay: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddrPort("10.0.1.1:67"), Interface: "eth0", VouchedBy: "unlisted_source", MatchedBy: "option82", Rule: "some row"},
+			{Time: at, Type: "discover", Outcome: "offer", YourIP: netip.MustParseAddr("192.0.2.1"), MAC: provision.MAC{2}, Relay: netip.MustParseAddr("10.0.0.1"), Source: netip.MustParseAddrPort("10.0.1.1:67"), Interface: "eth0", VouchedBy: "unlisted_source", MatchedBy: "option82", Rule: "some row", Since: at, Stray: "moved"},
 			{Time: at, Type: "discover", Outcome: "option82_untrusted", Source: netip.MustParseAddrPort("0.0.0.0:68"), Interface: "eth1", VouchedBy: "none", Lost: "option82_untrusted"},
 		},
 	}
@@ -113,22 +116,54 @@ func TestPrintExplanationTellsTheWay(t *testing.T) {
 	require.NoError(t, printExplanation(&out, x))
 	assert.Equal(t, `In short.
 
+lease   192.0.2.1  02:00:00:00:00:00  released at 2026-03-01 12:00:00
+          since 2026-03-01 12:00:00, given at: relay 10.0.0.1, interface eth0
 now     a DISCOVER would end in relay_source: It comes from elsewhere.
 trust   relay 10.0.0.1 from 10.0.1.1 on eth0, vouched for by nobody
 packet  12:00:00.000  discover offer  192.0.2.1
-          from 10.0.1.1:67, relay 10.0.0.1, on eth0, vouched for by unlisted_source, found by option82, decided by: some row
+          from 10.0.1.1:67, relay 10.0.0.1, on eth0, vouched for by unlisted_source, found by option82, given by MAC: moved, lease since 2026-03-01 12:00:00, decided by: some row
 packet  12:00:00.000  discover option82_untrusted  -
           from 0.0.0.0:68, on eth1, vouched for by nobody, option 82 is not trusted on eth1
 `, out.String())
 
 	out.Reset()
-	x.Events, x.Would = nil, &console.WouldView{Outcome: "offer", Text: "Offered.", Interface: "eth1", VouchedBy: "vlan_interface", Untrusted: true, Rule: "some row"}
+	x.Events, x.Would = nil, &console.WouldView{Outcome: "offer", Text: "Offered.", Interface: "eth1", VouchedBy: "vlan_interface", Untrusted: true, Rule: "some_row", RuleText: "It has one.",
+		Holder: provision.MAC{2}, YourIP: netip.MustParseAddr("192.0.2.1"), Since: at, Stray: "unread", StrayText: "Nobody reads it."}
 	require.NoError(t, printExplanation(&out, x))
-	assert.Contains(t, out.String(), "trust  direct on eth1, vouched for by vlan_interface; option 82 is not trusted on eth1; decided by: some row\n")
+	assert.Contains(t, out.String(), `trust   direct on eth1, vouched for by vlan_interface; option 82 is not trusted on eth1
+rule    some_row: It has one.
+record  02:00:00:00:00:00 has 192.0.2.1 since 2026-03-01 12:00:00
+by MAC  unread: Nobody reads it.
+`)
 	x.Would = &console.WouldView{Outcome: "offer", Relay: netip.MustParseAddr("10.0.0.1"), VouchedBy: "relay"}
 	out.Reset()
 	require.NoError(t, printExplanation(&out, x))
 	assert.Contains(t, out.String(), "trust  relay 10.0.0.1 from 10.0.0.1, vouched for by relay\n")
+}
+
+// A status counts what was given by MAC alone, and what was refused, with what to do about it.
+func TestPrintByMAC(t *testing.T) {
+	d := &console.DHCPStatus{Listen: netip.MustParseAddrPort("0.0.0.0:67"), Packets: 99, ByMAC: console.ByMACStatus{
+		Given: []console.ByMACCount{
+			{Line: "unknown_port", Acks: 340, Clients: 12, Text: "The ERP has nobody on the port.", Advice: "Link it."},
+			{Line: "moved", Acks: 5, Clients: 1, Text: "It was elsewhere.", Advice: "Give it a port."},
+		},
+		Elsewhere: 7, Advice: "Find out who it is.",
+	}}
+	var out bytes.Buffer
+	require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, DHCP: d}))
+	assert.Equal(t, `agent     ready, version v1, up 0s
+snapshot  none
+dhcp      0.0.0.0:67, 99 packets
+by MAC    given, unknown_port: 12 clients lately, 340 ACKs
+          The ERP has nobody on the port. Link it.
+by MAC    given, moved: 1 client lately, 5 ACKs
+          It was elsewhere. Give it a port.
+by MAC    refused, mac_elsewhere: 7 packets
+          The ERP has the MAC for a line elsewhere: the client is at another port or VLAN that the
+          ERP knows, or the line's lease is live at another one. A MAC alone takes nothing there.
+          Find out who it is.
+`, out.String())
 }
 
 func TestExplainChecksTheSource(t *testing.T) {
