@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/userside/emulator"
 )
@@ -22,9 +23,14 @@ func TestByMACIsCounted(t *testing.T) {
 	got, err := d.leaseAt(t, mac, 9, 3)
 	require.NoError(t, err)
 	require.Equal(t, customerIP, got)
-	st, err := d.client.Status(t.Context())
-	require.NoError(t, err)
-	require.Len(t, st.DHCP.ByMAC.Given, 1)
+	var st *console.Status
+	counted := func(ok func(console.ByMACStatus) bool) { // the answer leaves before it is counted
+		eventually(t, "it is counted", func() bool {
+			st, err = d.client.Status(t.Context())
+			return err == nil && ok(st.DHCP.ByMAC)
+		})
+	}
+	counted(func(m console.ByMACStatus) bool { return len(m.Given) == 1 && m.Given[0].Clients > 0 })
 	n := st.DHCP.ByMAC.Given[0]
 	assert.Equal(t, "unknown_port", n.Line)
 	assert.Equal(t, uint64(1), n.Acks)
@@ -46,12 +52,11 @@ func TestByMACIsCounted(t *testing.T) {
 	require.Equal(t, customerIP, d.lease(t, mac), "on its own line")
 	_, err = d.leaseAt(t, mac, 9, 0)
 	require.Error(t, err)
+	counted(func(m console.ByMACStatus) bool { return m.Elsewhere > 0 })
 	x, err = d.client.Explain(t.Context(), customerIP.String())
 	require.NoError(t, err)
 	assert.Contains(t, x.Leases[0].Place, "port 3")
 	assert.Equal(t, outcome.MACElsewhere.String(), x.Would.Outcome)
-	st, err = d.client.Status(t.Context())
-	require.NoError(t, err)
 	assert.Equal(t, uint64(1), st.DHCP.ByMAC.Elsewhere)
 	assert.NotEmpty(t, st.DHCP.ByMAC.Advice)
 	assert.Equal(t, uint64(1), st.DHCP.ByMAC.Given[0].Acks)
