@@ -131,10 +131,10 @@ func (c *decider) staysPut(old *lease.Record, b Binding) bool {
 	case p.HasOption82():
 		byLine := c.d.Match.By&(MatchOption82|MatchVLAN) != 0
 		return !byLine && (p.CIAddr().IsValid() || hasPort(b.Line)) && old.Live(c.now) && c.comesFrom(old) == placeOther
-	case p.GIAddr().IsValid():
-		return true
 	case !p.CIAddr().IsValid():
 		return false // it has no address yet, so it is on the wire that its packet came in on
+	case p.GIAddr().IsValid():
+		return true
 	}
 	direct := old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0 // it never came through a relay
 	return !direct || old.Live(c.now) && hasPort(b.Line) && c.comesFrom(old) == placeOther

@@ -126,6 +126,20 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// A client that comes through another relay, neither of which tells a line, is found there from then on.
+func TestRecordFollowsItsClientToAnotherRelay(t *testing.T) {
+	there := ip("203.0.113.1")
+	rec := with(bound(host(81), client(0x81), 8), func(r *lease.Record) { r.GIAddr, r.Ifindex, r.Interface = relayIP, 3, "eth0" })
+	q := wire.Query{Type: wire.Request, MAC: client(0x81), GIAddr: there, Options: []wire.Option{chosen(serverIP), requested(host(81))}}
+	d := run(t, q, leases(rec))
+	require.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 background", told(d))
+	assert.Equal(t, there, d.Rec.GIAddr)
+	rebind := wire.Query{Type: wire.Request, MAC: client(0x81), GIAddr: there, CIAddr: host(81)}
+	assert.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 renew", told(run(t, rebind, leases(d.Rec))))
+	d = run(t, rebind, leases(rec))
+	assert.Equal(t, "mac_elsewhere 192.0.2.81", told(d), "a renewal through another relay is anybody's")
+}
+
 // The page for people has the same rows in the same order.
 func TestRulesAreThoseOfThePage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/dhcp-matching.md")
