@@ -1,0 +1,372 @@
+package dhcpd
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/usher-agent/usher/bench/long"
+	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/socket"
+	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/pool"
+)
+
+// Strangers write anything into any field, from wherever nobody vouches for what they say
+// or, with a line of their own, whatever they like beside it. None of them may change what is another's.
+
+// attempt is a stranger's packet, and who is meant.
+type attempt struct {
+	socket.Datagram
+	at     *place   // the stranger's own line; nil: none
+	victim *citizen // nil: anybody
+}
+
+// attempt makes the packet of a stranger.
+func (tn *town) attempt() attempt {
+	r := tn.bad
+	v := among(r, tn.people...)
+	for range 3 { // rather one that has an address, or was just offered one
+		if v.has(tn.now) || v.offered.IsValid() {
+			break
+		}
+		v = among(r, tn.people...)
+	}
+	for _, c := range tn.people {
+		if c.offered.IsValid() && r.IntN(2) == 0 {
+			v = c
+		}
+	}
+	own := client(among[byte](r, 0xe1, 0xe2, 0x91))
+	addr := v.addr
+	if v.offered.IsValid() && r.IntN(3) > 0 {
+		addr = v.offered
+	}
+	if !addr.IsValid() || r.IntN(8) == 0 {
+		addr = among(r, host(11), host(12), host(13), host(14), host(31), host(41), shared(11), shared(14), shared(21), shared(50), host(200), host(201), host(210), host(211))
+	}
+	a := attempt{victim: v}
+	q := wire.Query{XID: r.Uint32(), MAC: v.mac}
+	switch r.IntN(6) {
+	case 0, 1:
+		q.MAC = own
+	case 2:
+		if l := tn.snap.ByIP(addr); l != nil && !l.MAC.IsZero() {
+			q.MAC = l.MAC
+		}
+	}
+	q.Type = among(r, wire.Discover, wire.Discover, wire.Request, wire.Request, wire.Request, wire.Request, wire.Release, wire.Release, wire.Decline, wire.Inform, wire.LeaseQuery)
+	if r.IntN(2) == 0 || q.Type == wire.Release {
+		q.CIAddr = addr
+	}
+	if r.IntN(2) == 0 || q.Type == wire.Decline {
+		q.Options = append(q.Options, requested(addr))
+	}
+	if r.IntN(2) == 0 {
+		q.Options = append(q.Options, chosen(among(r, serverIP, serverIP, serverIP, host(250))))
+	}
+	if r.IntN(3) == 0 {
+		q.Options = append(q.Options, wire.Option{Code: 80})
+	}
+	switch r.IntN(6) {
+	case 0, 1, 2:
+		if len(v.id) > 0 {
+			q.Options = append(q.Options, clientID(v.id...))
+		}
+	case 3:
+		q.Options = append(q.Options, clientID(append([]byte{1}, v.mac[:]...)...))
+	case 4:
+		q.Options = append(q.Options, clientID([]byte(among(r, "\x00cpe", "cpe", "olt", "the same for all"))...))
+	}
+	a.To = among(r, serverIP, netip.Addr{})
+	if r.IntN(4) == 0 { // one with a line of its own
+		at := among(r, tn.places...)
+		a.at = &at
+		a.Ifindex, q.Option82, q.GIAddr = at.index, at.opt82, at.gi
+		a.From = netip.AddrPortFrom(among(r, netip.IPv4Unspecified(), addr, ip("192.0.2.66")), among[uint16](r, 68, 67, 4011))
+		if at.gi.IsValid() {
+			a.From = netip.AddrPortFrom(at.via, 67)
+		} else if at.index == ifCore && !tn.vouched(&at) {
+			a.at = nil
+		}
+	} else {
+		q.Option82 = among(r, nil, v.at.opt82, v.at.opt82, port(switch1, 1), port(switch2, 1), append(port(switch1, 2), 5, 4, 192, 0, 2, 1), []byte{1, 6, 0})
+		q.GIAddr = among(r, netip.Addr{}, netip.Addr{}, v.at.gi, relayIP, relay2, bridged, addr)
+		tn.from(&a, q.GIAddr, addr)
+	}
+	a.Data = q.Append(nil)
+	if r.IntN(20) == 0 {
+		a.Data[r.IntN(len(a.Data))] ^= byte(1 << r.IntN(8))
+		tn.unbelieved(&a)
+	}
+	return a
+}
+
+// from chooses where a packet comes from, so that nobody vouches for it.
+func (tn *town) from(a *attempt, gi, addr netip.Addr) {
+	r := tn.bad
+	a.Ifindex = among(r, ifUp, ifEth, ifEth, ifVLAN+5) // vlan105 is nobody's
+	if slices.Contains(tn.opts.TrustedInterfaces, "none") && r.IntN(4) == 0 {
+		a.Ifindex = ifCore
+	}
+	src := among(r, netip.IPv4Unspecified(), netip.IPv4Unspecified(), addr, addr, shared(66), host(66), ip("203.0.113.66"), serverIP, ethIP, relayIP, relay2, host(203), bridged)
+	a.From = netip.AddrPortFrom(src, among[uint16](r, 67, 68, 4011))
+	if gi.IsValid() && !tn.strange(a, src) {
+		a.From = netip.AddrPortFrom(netip.IPv4Unspecified(), 67)
+	}
+}
+
+// strange reports whether nobody vouches for what src relays: it is not listed, or comes from an interface of
+// subscribers. A switch that is listed as one address cannot be told from who takes its address.
+func (tn *town) strange(a *attempt, src netip.Addr) bool {
+	if src == bridged {
+		return false
+	}
+	listed := slices.ContainsFunc(tn.opts.Relays, func(p netip.Prefix) bool { return p.Contains(src) })
+	return !listed || a.Ifindex >= ifVLAN || a.Ifindex == ifEth && len(tn.opts.SubscriberInterfaces) > 0
+}
+
+// unbelieved makes a packet whose bytes were changed come from where nobody vouches for it.
+func (tn *town) unbelieved(a *attempt) {
+	a.at = nil
+	if a.Ifindex == ifCore || a.Ifindex >= ifVLAN {
+		a.Ifindex = ifEth
+	}
+	var p wire.Packet
+	if p.Parse(a.Data) != nil || p.GIAddr().IsValid() && !tn.strange(a, a.From.Addr()) {
+		a.From = netip.AddrPortFrom(netip.IPv4Unspecified(), 68)
+	}
+}
+
+// standing is what a server has for people.
+type standing struct {
+	leases map[netip.Addr]lease.Record
+	slots  map[netip.Addr]pool.Slot
+	held   map[uint64]int // by port, of all pools
+	direct map[netip.Addr]access.DirectBinding
+	vlan   map[netip.Addr]access.VLANBinding
+}
+
+// standing copies the state of the loud server.
+func (tn *town) standing() standing {
+	s := tn.loud.h.s
+	st := standing{
+		leases: map[netip.Addr]lease.Record{}, slots: map[netip.Addr]pool.Slot{}, held: map[uint64]int{},
+		direct: map[netip.Addr]access.DirectBinding{}, vlan: map[netip.Addr]access.VLANBinding{},
+	}
+	for rec := range s.deps.Leases.All() {
+		st.leases[rec.IP] = rec
+	}
+	gen := s.generation.Load()
+	gen.pools.adopt(tn.snap, s.deps.Leases, tn.now)
+	for i := range gen.pools.all {
+		p := &gen.pools.all[i]
+		for a := p.First; !p.Last.Less(a); a = a.Next() {
+			st.slots[a] = gen.pools.Slot(i, a, tn.now)
+		}
+		for _, c := range tn.people {
+			if k := townPort(c); k != 0 {
+				st.held[k] += gen.pools.Held(i, k)
+			}
+		}
+	}
+	in := access.NewSources(access.SourceOptions{Pools: true, GuardDirect: provision.Patterns{"eth0", "core"}, GuardVLAN: provision.Patterns{"vlan*"}},
+		s.deps.Leases, nil, func() []string { return nil }).Inputs()
+	for _, b := range in.BoundDirect {
+		st.direct[b.IP] = b
+	}
+	for _, b := range in.BoundVLAN {
+		st.vlan[b.IP] = b
+	}
+	return st
+}
+
+// townPort is the port that a pool counts a citizen at; 0: none.
+func townPort(c *citizen) uint64 {
+	return v4.PortOfLease(&lease.Record{Option82: c.at.opt82, GIAddr: c.at.gi})
+}
+
+// disturb lets a stranger send, and looks at what came of it.
+func (tn *town) disturb(a attempt) {
+	tn.step++
+	before := tn.standing()
+	tn.say("STRANGER after %s: %s", a.victim.name, show(a.Datagram))
+	got := tn.loud.hear(tn.now, a.Datagram)
+	tn.say("  %s %v", got.outcome, got.ip)
+	tn.seen["stranger: "+got.outcome.String()]++
+	after := tn.standing()
+	for _, c := range tn.people {
+		tn.unharmed(c, &a, got, &before, &after)
+	}
+	tn.checkReports(&a)
+}
+
+// reason says what a stranger may do as a citizen from whom nobody can tell it.
+type reason uint8
+
+const (
+	reasonNone reason = iota
+	reasonWire        // the same key on the same wire, which tells no line
+	reasonPast        // past the relay, from the address itself
+)
+
+// same reports why nobody can tell a stranger from a citizen.
+func (tn *town) same(c *citizen, a *attempt) reason {
+	p := &tn.loud.h.r.P
+	mac, _ := p.MAC()
+	if p.Err != nil || tn.key(mac, p.ClientID()) != tn.key(c.mac, c.id) || mac != c.mac {
+		return reasonNone
+	}
+	switch {
+	case a.at == nil && !tn.vouched(&c.at) && !c.at.gi.IsValid() && c.at.index == a.Ifindex && !p.GIAddr().IsValid():
+		return reasonWire
+	case c.at.gi.IsValid() && !p.GIAddr().IsValid() && a.From.Addr() == c.addr:
+		return reasonPast
+	}
+	return reasonNone
+}
+
+// unharmed makes sure that a citizen has what it had.
+func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *standing) {
+	why := tn.same(c, a)
+	fail := func(what string, was, is any) {
+		tn.harm(fmt.Sprintf("%s: %s by %s: %s", what, c.name, tn.loud.h.r.P.Type(), got.outcome), "%s (%v, %v at %v, line vouched for: %v): was %+v, is %+v", c.name, c.mac, c.addr, c.at, tn.vouched(&c.at), was, is)
+	}
+	if !c.guest && why == reasonWire && (got.kind != 0 || tn.loud.h.d.Change != v4.ChangeNone) {
+		c.astray = true
+		tn.seen["taken for a customer of a wire without lines"]++
+	}
+	if !c.has(tn.now) {
+		return
+	}
+	was, known := before.leases[c.addr]
+	if !known || !was.Live(tn.now) || was.MAC != c.mac {
+		return // it is not the server's word any more
+	}
+	tn.seen["a live lease is looked at"]++
+	is := after.leases[c.addr]
+	if got.kind != wire.Nak && got.kind != 0 && got.outcome != outcome.InformAck && got.ip == c.addr && tn.vouched(&c.at) && why == reasonNone {
+		fail("a stranger is given what a customer has at its line", c.addr, got)
+	}
+	loose := func(r lease.Record) string {
+		return fmt.Sprintf("%v %v %d %v %s %v %x %s %v", r.IP, r.MAC, r.Subscriber, r.GIAddr, r.Interface, r.Pool, r.Key, hexOf(r.Option82), r.Start)
+	}
+	if why == reasonNone {
+		if !equalRecord(was, is) {
+			fail("lease", was, is)
+		}
+	} else {
+		if loose(was) != loose(is) || is.Expires.Before(was.Expires) || !is.Live(tn.now) {
+			fail("lease, as its own client", was, is)
+		}
+		if is.State != was.State {
+			tn.seen["marked "+is.State.String()]++
+		}
+	}
+	if before.direct[c.addr] != after.direct[c.addr] {
+		fail("source guard element", before.direct[c.addr], after.direct[c.addr])
+	}
+	if before.vlan[c.addr] != after.vlan[c.addr] {
+		fail("source guard element", before.vlan[c.addr], after.vlan[c.addr])
+	}
+	if b, s := before.slots[c.addr], after.slots[c.addr]; b != s && !(why != reasonNone && b.Owner == s.Owner && b.State == s.State && !s.Until.Before(b.Until)) {
+		fail("slot of the pool", b, s)
+	}
+	if k := townPort(c); k != 0 && a.at == nil && before.held[k] != after.held[k] {
+		fail("addresses of pools at its port", before.held[k], after.held[k])
+	}
+}
+
+func hexOf(b []byte) string { return fmt.Sprintf("%x", b) }
+
+func equalRecord(a, b lease.Record) bool {
+	same := bytes.Equal(a.ClientID, b.ClientID) && bytes.Equal(a.Option82, b.Option82)
+	a.ClientID, b.ClientID, a.Option82, b.Option82 = nil, nil, nil, nil
+	return same && fmt.Sprint(a) == fmt.Sprint(b)
+}
+
+// checkReports makes sure that the ERP is told nothing of a stranger but the first MAC of an address where it expects the address, or the MAC on the stranger's own line.
+func (tn *town) checkReports(a *attempt) {
+	for _, r := range tn.loud.reports {
+		tn.seen["a stranger is reported"]++
+		l := tn.snap.ByIP(r.IP)
+		ours := a.at != nil && l != nil && tn.onLine(a.at, l)
+		first := l != nil && l.MAC.IsZero() && !tn.loud.h.r.P.GIAddr().IsValid() && tn.loud.h.r.On != nil && tn.loud.h.r.On.AddrIn(netip.PrefixFrom(r.IP, 24).Masked()).IsValid()
+		if !ours && !first {
+			tn.harm(fmt.Sprintf("report by %s: %s", tn.loud.h.r.P.Type(), tn.loud.h.d.Outcome), "%v becomes the MAC of %v in the ERP", r.MAC, r.IP)
+		}
+	}
+}
+
+// onLine reports whether the ERP has a line at a place.
+func (tn *town) onLine(p *place, l *provision.Line) bool {
+	if p.index >= ifVLAN {
+		return int(l.VLAN) == 100+p.index-ifVLAN
+	}
+	loc := tn.loud.h.d.Match.Loc
+	return loc.Device == l.Device && loc.Port == l.Port && l.Port != 0
+}
+
+// harm is what a stranger did to somebody.
+type harm struct {
+	seed       uint64
+	kind, text string
+}
+
+// harm ends the life of a town.
+func (tn *town) harm(kind, format string, args ...any) {
+	tn.t.Helper()
+	panic(harm{tn.seed, kind, fmt.Sprintf("%s: %s: ", tn, kind) + fmt.Sprintf(format, args...) + "\n" + tn.tale()})
+}
+
+// live lets a town live for a number of steps, and returns what harm was done.
+func (tn *town) live(steps int) (h *harm) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case harm:
+			h = &r
+		default:
+			panic(r)
+		}
+	}()
+	for range steps {
+		tn.pass()
+		tn.honest()
+		for range tn.bad.IntN(4) {
+			tn.disturb(tn.attempt())
+		}
+	}
+	return nil
+}
+
+func TestStrangers(t *testing.T) {
+	seen := map[string]int{}
+	harms := map[string]*harm{}
+	count := map[string]int{}
+	for seed := range uint64(long.Times(t, 300, 20_000)) {
+		tn := newTown(t, seed)
+		if h := tn.live(150); h != nil {
+			count[h.kind]++
+			if old := harms[h.kind]; old == nil || len(h.text) < len(old.text) {
+				harms[h.kind] = h
+			}
+		}
+		for k, n := range tn.seen {
+			seen[k] += n
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(harms)) {
+		t.Errorf("%d times: %s", count[k], harms[k].text)
+	}
+	for _, k := range slices.Sorted(maps.Keys(seen)) {
+		t.Logf("%8d %s", seen[k], k)
+	}
+}
