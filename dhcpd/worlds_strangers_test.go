@@ -26,7 +26,8 @@ import (
 type attempt struct {
 	socket.Datagram
 	at     *place   // the stranger's own line; nil: none
-	victim *citizen // nil: anybody
+	victim *citizen // who is meant
+	times  int      // how often it is sent, at once
 }
 
 // attempt makes the packet of a stranger.
@@ -52,7 +53,10 @@ func (tn *town) attempt() attempt {
 	if !addr.IsValid() || r.IntN(8) == 0 {
 		addr = among(r, host(11), host(12), host(13), host(14), host(31), host(41), shared(11), shared(14), shared(21), shared(50), host(200), host(201), host(210), host(211))
 	}
-	a := attempt{victim: v}
+	a := attempt{victim: v, times: 1}
+	if tn.opts.Limits != (Limits{}) && r.IntN(8) == 0 {
+		a.times = 80
+	}
 	q := wire.Query{XID: r.Uint32(), MAC: v.mac}
 	switch r.IntN(6) {
 	case 0, 1:
@@ -140,7 +144,7 @@ func (tn *town) unbelieved(a *attempt) {
 		a.Ifindex = ifEth
 	}
 	var p wire.Packet
-	if p.Parse(a.Data) != nil || p.GIAddr().IsValid() && !tn.strange(a, a.From.Addr()) {
+	if p.Parse(bytes.Clone(a.Data)) != nil || p.GIAddr().IsValid() && !tn.strange(a, a.From.Addr()) {
 		a.From = netip.AddrPortFrom(netip.IPv4Unspecified(), 68)
 	}
 }
@@ -199,13 +203,26 @@ func (tn *town) disturb(a attempt) {
 	before := tn.standing()
 	tn.say("STRANGER after %s: %s", a.victim.name, show(a.Datagram))
 	got := tn.loud.hear(tn.now, a.Datagram)
-	tn.say("  %s %v", got.outcome, got.ip)
+	tn.checkReports(&a)
+	for i := 1; i < a.times; i++ {
+		tn.loud.hear(tn.now, a.Datagram)
+		tn.checkReports(&a)
+	}
+	tn.say("  %s %v, sent %d times", got.outcome, got.ip, a.times)
+	if a.times > 1 {
+		tn.seen["a flood that ends "+tn.loud.h.d.Outcome.String()]++
+	}
 	tn.seen["stranger: "+got.outcome.String()]++
 	after := tn.standing()
 	for _, c := range tn.people {
 		tn.unharmed(c, &a, got, &before, &after)
 	}
-	tn.checkReports(&a)
+}
+
+// sharesWith reports whether a packet of a citizen has no line and no relay that tells it from strangers of its interface.
+func (tn *town) sharesWith(g socket.Datagram) bool {
+	r := &tn.loud.h.r
+	return !r.P.GIAddr().IsValid() && !r.P.HasOption82() && g.Ifindex < ifVLAN
 }
 
 // reason says what a stranger may do as a citizen from whom nobody can tell it.
@@ -227,10 +244,17 @@ func (tn *town) same(c *citizen, a *attempt) reason {
 	switch {
 	case a.at == nil && !tn.vouched(&c.at) && !c.at.gi.IsValid() && c.at.index == a.Ifindex && !p.GIAddr().IsValid():
 		return reasonWire
-	case c.at.gi.IsValid() && !p.GIAddr().IsValid() && a.From.Addr() == c.addr:
+	case a.at == nil && c.at.gi.IsValid() && !p.GIAddr().IsValid() && a.From.Addr() == c.addr && a.Ifindex < ifVLAN:
 		return reasonPast
 	}
 	return reasonNone
+}
+
+// mayPose reports whether the packet at hand has the MAC of a citizen whom the ERP has on no line and who has no
+// lease now: a row without a port is found by MAC everywhere.
+func (tn *town) mayPose(c *citizen) bool {
+	mac, _ := tn.loud.h.r.P.MAC()
+	return tn.loud.h.r.P.Err == nil && mac == c.mac && !tn.vouched(&c.at) && !c.has(tn.now)
 }
 
 // unharmed makes sure that a citizen has what it had.
@@ -239,7 +263,7 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 	fail := func(what string, was, is any) {
 		tn.harm(fmt.Sprintf("%s: %s by %s: %s", what, c.name, tn.loud.h.r.P.Type(), got.outcome), "%s (%v, %v at %v, line vouched for: %v): was %+v, is %+v", c.name, c.mac, c.addr, c.at, tn.vouched(&c.at), was, is)
 	}
-	if !c.guest && why == reasonWire && (got.kind != 0 || tn.loud.h.d.Change != v4.ChangeNone) {
+	if !c.guest && (why == reasonWire || tn.mayPose(c)) && (got.kind != 0 || tn.loud.h.d.Change != v4.ChangeNone) {
 		c.astray = true
 		tn.seen["taken for a customer of a wire without lines"]++
 	}
@@ -326,8 +350,8 @@ func (tn *town) harm(kind, format string, args ...any) {
 	panic(harm{tn.seed, kind, fmt.Sprintf("%s: %s: ", tn, kind) + fmt.Sprintf(format, args...) + "\n" + tn.tale()})
 }
 
-// live lets a town live for a number of steps, and returns what harm was done.
-func (tn *town) live(steps int) (h *harm) {
+// guard returns what harm was done during do.
+func (tn *town) guard(do func()) (h *harm) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
@@ -337,14 +361,21 @@ func (tn *town) live(steps int) (h *harm) {
 			panic(r)
 		}
 	}()
-	for range steps {
-		tn.pass()
-		tn.honest()
-		for range tn.bad.IntN(4) {
-			tn.disturb(tn.attempt())
-		}
-	}
+	do()
 	return nil
+}
+
+// live lets a town live for a number of steps, and returns what harm was done.
+func (tn *town) live(steps int) *harm {
+	return tn.guard(func() {
+		for range steps {
+			tn.pass()
+			tn.honest()
+			for range tn.bad.IntN(4) {
+				tn.disturb(tn.attempt())
+			}
+		}
+	})
 }
 
 func TestStrangers(t *testing.T) {
@@ -369,4 +400,56 @@ func TestStrangers(t *testing.T) {
 	for _, k := range slices.Sorted(maps.Keys(seen)) {
 		t.Logf("%8d %s", seen[k], k)
 	}
+	// The towns are worth nothing if what they are about does not happen in them.
+	for _, k := range []string{
+		"ack", "offer", "pool_ack", "pool_offer", "released", "pool_released", "declined", "a new router", "a live lease is looked at", "a stranger is reported",
+		"taken for a customer of a wire without lines", "limited with strangers on a wire without lines",
+		"stranger: ack", "stranger: offer", "stranger: pool_ack", "stranger: pool_offer", "stranger: inform_ack", "stranger: nak_not_bound", "stranger: nak_other_client",
+		"stranger: nak_wrong_address", "stranger: released", "stranger: declined", "stranger: release_unknown", "stranger: decline_unknown", "stranger: leasequery_refused", "stranger: relay_interface",
+		"stranger: relay_no_source", "stranger: relay_source", "stranger: relay_subscriber", "stranger: relay_untrusted", "stranger: option82_untrusted", "stranger: mac_reported", "stranger: mac_refused", "stranger: port_full", "stranger: malformed",
+		"a flood that ends limited_client", "a flood that ends limited_relay",
+	} {
+		if seen[k] == 0 {
+			t.Errorf("%s: it never happened", k)
+		}
+	}
+}
+
+// FuzzStrangers lets the fuzzer choose a town, and the packet of a stranger with where it comes from.
+func FuzzStrangers(f *testing.F) {
+	for seed := range uint64(16) {
+		tn := newTown(f, seed)
+		tn.honest()
+		f.Add(seed, tn.attempt().Data, uint8(seed))
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, raw []byte, where uint8) {
+		if len(raw) > 1500 {
+			return
+		}
+		tn := newTown(t, seed)
+		h := tn.guard(func() {
+			for range 40 {
+				tn.pass()
+				tn.honest()
+			}
+			a := attempt{victim: tn.people[0], times: 1}
+			a.Data, a.To = raw, serverIP
+			a.Ifindex = []int{ifUp, ifEth, ifVLAN + 5, ifEth}[where&3]
+			sources := []netip.Addr{netip.IPv4Unspecified(), tn.people[int(where)%len(tn.people)].addr, shared(66), serverIP, relayIP, host(203), ip("203.0.113.66"), relay2}
+			src := sources[where>>2&7]
+			if !src.IsValid() {
+				src = host(66)
+			}
+			a.From = netip.AddrPortFrom(src, 68)
+			tn.unbelieved(&a)
+			tn.disturb(a)
+			for range 20 {
+				tn.pass()
+				tn.honest()
+			}
+		})
+		if h != nil {
+			t.Fatal(h.text)
+		}
+	})
 }

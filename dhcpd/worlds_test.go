@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ type town struct {
 	news   []provision.MACReport
 	seen   map[string]int // happenings
 	step   int
+	plain  bool     // the ERP has every MAC that it can have, and nobody an identifier that the ERP does not need
 	told   []string // the last packets, for the message of a failure
 }
 
@@ -110,7 +112,7 @@ type citizen struct {
 	mac     provision.MAC
 	id      []byte
 	at      place
-	guest   bool
+	guest   bool // it takes what is left of a pool: the servers need not agree
 	snoops  bool // the switch adds option 82 to what is sent to the server alone, too
 	offered netip.Addr
 	by      netip.Addr // server that offered
@@ -121,6 +123,9 @@ type citizen struct {
 }
 
 func (c *citizen) has(now time.Time) bool { return c.addr.IsValid() && now.Before(c.until) }
+
+// fresh reports whether a pool owes it no certain address.
+func (c *citizen) fresh(now time.Time) bool { return !c.has(now) && !c.offered.IsValid() }
 
 // office is one of the servers.
 type office struct {
@@ -181,10 +186,15 @@ func newTown(t testing.TB, seed uint64) *town {
 		seen: map[string]int{},
 	}
 	tn.opts = tn.options()
+	tn.open()
+	return tn
+}
+
+// open lets people and servers begin.
+func (tn *town) open() {
 	tn.settle()
 	tn.publish()
 	tn.quiet, tn.loud = tn.office(), tn.office()
-	return tn
 }
 
 func (tn *town) one(n int) bool { return tn.rng.IntN(n) == 0 }
@@ -222,6 +232,9 @@ func (tn *town) options() Options {
 	o.BindingChange = v4.BindingChange(r.IntN(2))
 	o.MaxPortMACs = among(r, 0, 0, 2, 3)
 	o.Unknown = v4.Unknown(r.IntN(3))
+	if tn.one(3) {
+		o.Limits = tightLimits()
+	}
 	links := prefixes("198.51.100.0/24", "10.9.0.0/24")
 	if tn.one(2) {
 		o.Pools = []v4.Pool{{Name: "guests", Kind: v4.PoolGuests, Range: v4.Range{First: host(200), Last: host(205)}, LeaseTime: among(r, time.Minute, 10*time.Minute), Links: links}}
@@ -230,6 +243,11 @@ func (tn *town) options() Options {
 		o.Pools = append(o.Pools, v4.Pool{Name: "flats", Kind: v4.PoolSubscribers, Range: v4.Range{First: host(210), Last: host(219)}, LeaseTime: among(r, time.Minute, 10*time.Minute), Links: links})
 	}
 	return o
+}
+
+// tightLimits are soon used up by who floods, and never by who behaves.
+func tightLimits() Limits {
+	return Limits{Client: Limit{Rate: 5, Burst: 20}, Port: Limit{Rate: 20, Burst: 40}, Relay: Limit{Rate: 50, Burst: 60}}
 }
 
 // settle lets people move in: on each kind of line, with and without the MAC in the ERP.
@@ -249,17 +267,19 @@ func (tn *town) settle() {
 		mac++
 		l.Subscriber = sub
 		c.name, c.at, c.mac = name, at, client(mac)
-		c.snoops = tn.one(2)
-		if tn.one(3) {
+		c.snoops = !tn.plain && tn.one(2)
+		if tn.plain {
+			// as it is
+		} else if tn.one(3) {
 			c.id = append([]byte{1}, c.mac[:]...)
 		} else if tn.one(4) && c.id == nil {
 			c.id = []byte("the same for all")
 		}
 		known := l.MAC == client(0)
 		switch {
-		case known || tn.one(3):
+		case known || !tn.plain && tn.one(3):
 			l.MAC = c.mac
-		case tn.one(3) && len(l.Addresses) > 0:
+		case !tn.plain && tn.one(3) && len(l.Addresses) > 0:
 			l.MAC = client(0x80 + mac) // of the router before
 		}
 		tn.people = append(tn.people, &c)
@@ -278,9 +298,9 @@ func (tn *town) settle() {
 	snooped := func(n byte) place { return place{index: ifCore, opt82: port(switch2, n)} }
 	onEth := place{index: ifEth}
 	vlan := func(n int) place { return place{index: ifVLAN + n} }
-	must := client(0) // the line is found by the MAC: the ERP has it
+	must := client(0) // the ERP has the MAC
 
-	add("a port", provision.Line{Addresses: hosts(host(11)), Device: 1, Port: 1}, relayed(1), citizen{})
+	add("a port", provision.Line{Addresses: hosts(host(11)), Device: 1, Port: 1, MAC: when(tn.plain, must)}, relayed(1), citizen{})
 	add("a second port", provision.Line{Addresses: hosts(host(12)), Device: 1, Port: 2}, relayed(2), citizen{})
 	add("one of two addresses of a port", provision.Line{Addresses: hosts(host(13)), Device: 1, Port: 3, MAC: must}, relayed(3), citizen{})
 	add("the other of two", provision.Line{Addresses: hosts(host(14)), Device: 1, Port: 3}, relayed(3), citizen{})
@@ -292,7 +312,7 @@ func (tn *town) settle() {
 	add("the shared wire", provision.Line{Addresses: hosts(shared(11)), MAC: must}, onEth, citizen{})
 	add("the shared wire, too", provision.Line{Addresses: hosts(shared(12)), MAC: must}, onEth, citizen{})
 	add("the shared wire, by identifier", provision.Line{Addresses: hosts(shared(14)), MAC: must}, onEth, citizen{id: []byte("\x00cpe")})
-	add("an access switch in the customers' VLAN", provision.Line{Addresses: hosts(shared(21)), Device: 3, Port: 1}, place{index: ifEth, gi: bridged, via: bridged, opt82: port(switch3, 1)}, citizen{})
+	add("an access switch in the customers' VLAN", provision.Line{Addresses: hosts(shared(21)), Device: 3, Port: 1, MAC: when(tn.plain, must)}, place{index: ifEth, gi: bridged, via: bridged, opt82: port(switch3, 1)}, citizen{})
 	add("a vacant port", provision.Line{Device: 1, Port: 6}, relayed(6), citizen{})
 	add("a vacant port with the MAC", provision.Line{Device: 1, Port: 7, MAC: must}, relayed(7), citizen{})
 	add("a vacant VLAN", provision.Line{VLAN: 102}, vlan(2), citizen{})
@@ -307,6 +327,13 @@ func (tn *town) settle() {
 		provision.Line{Subscriber: 92, Addresses: hosts(host(52)), VLAN: 103},
 	)
 	tn.places = []place{relayed(9), relayed(8), vlan(3), vlan(4), snooped(9)}
+}
+
+func when[T any](yes bool, v T) (none T) {
+	if yes {
+		return v
+	}
+	return none
 }
 
 // publish makes the ERP's data known.
@@ -407,24 +434,43 @@ func (tn *town) honest() {
 		c.mac[1]++ // a new router
 		tn.seen["a new router"]++
 	}
-	g := tn.next(c)
+	tn.ask(c, tn.next(c))
+}
+
+// ask lets both servers hear a citizen.
+func (tn *town) ask(c *citizen, g socket.Datagram) {
 	tn.say("%s (%v) %s", c.name, c.mac, show(g))
 	was, is := tn.quiet.hear(tn.now, g), tn.loud.hear(tn.now, g)
 	tn.say("  %s %v, alone %s %v", is.outcome, is.ip, was.outcome, was.ip)
 	tn.news = append(tn.news, tn.quiet.reports...)
+	pooled := was.outcome == is.outcome && (is.outcome == outcome.PoolOffer || is.outcome == outcome.PoolAck) && was.ip != is.ip
+	if pooled && c.fresh(tn.now) {
+		c.guest = true // another address of the pool, for the one was taken by a stranger who may: from now on it has another lease with each server
+	}
 	switch {
-	case c.guest: // the pool of guests is everybody's
+	case c.guest || tn.guestly(was.ip) || tn.guestly(is.ip) || tn.guestly(c.addr) || tn.guestly(c.offered): // the pool of guests is everybody's
 	case was == is:
 		if is.kind == wire.Ack {
 			c.astray = false
 		}
 	default:
+		if tn.sharesWith(g) && strings.HasPrefix(is.outcome.String(), "limited") { // with strangers on the same wire: nothing tells them apart
+			tn.seen["limited with strangers on a wire without lines"]++
+			c.astray = true
+		}
 		if !c.astray {
 			tn.harm(fmt.Sprintf("answer: %s: %s in place of %s", c.name, is.outcome, was.outcome), "%s (%v) is answered %+v in place of %+v", c.name, c.mac, is, was)
 		}
 	}
 	tn.seen[is.outcome.String()]++
 	tn.believe(c, is)
+}
+
+// guestly reports whether an address is for guests.
+func (tn *town) guestly(a netip.Addr) bool {
+	return slices.ContainsFunc(tn.opts.Pools, func(p v4.Pool) bool {
+		return p.Kind == v4.PoolGuests && a.IsValid() && !a.Less(p.First) && !p.Last.Less(a)
+	})
 }
 
 // believe is what a citizen makes of an answer.
