@@ -62,6 +62,7 @@ func TestStrangersOneByOne(t *testing.T) {
 	itself := func(v *citizen) netip.Addr { return v.addr }
 	onEth, onUp, nobodysVLAN := from{index: ifEth}, from{index: ifUp, src: func(*citizen) netip.Addr { return ip("203.0.113.66") }}, from{index: ifVLAN + 5}
 	asItself := from{index: ifUp, src: itself}
+	spoofedVLAN, spoofedPort := from{line: 3, src: itself}, from{line: 5, src: itself}
 	knownPort, strangePort, ownVLAN, emptyVLAN, snoopedPort := from{line: 1}, from{line: 2}, from{line: 3}, from{line: 4}, from{line: 5}
 	const (
 		discover = 1 << iota
@@ -104,27 +105,28 @@ func TestStrangersOneByOne(t *testing.T) {
 			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"at a port of another", knownPort}, {"in a VLAN of another", ownVLAN}}},
 		{name: "a renewal past the relay", victim: "a port", does: renew, ways: []way{
 			{"from elsewhere on the shared wire", onEth}, {"from elsewhere on the uplink", onUp}, {"from its address", asItself}, {"from its address in nobody's VLAN", from{index: ifVLAN + 5, src: itself}},
+			{"from its address in a VLAN of another", spoofedVLAN}, {"from its address at a snooped port", spoofedPort},
 			{"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN of another", ownVLAN}, {"at a snooped port", snoopedPort}}},
 		{name: "the MAC behind a relay that tells no port", victim: "behind a relay without option 82", does: ask | renew, ways: []way{
 			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN that the ERP lacks", emptyVLAN}}},
 		{name: "the MAC of the shared wire", victim: "the shared wire", does: ask | renew, ways: []way{
 			{"on it", onEth}, {"on the uplink", onUp}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN that the ERP lacks", emptyVLAN}}},
 		{name: "the end of a lease of a port", victim: "a port", does: end, ways: []way{
-			{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN of another", ownVLAN}}},
+			{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN of another", ownVLAN}, {"from its address in a VLAN of another", spoofedVLAN}, {"from its address at a snooped port", spoofedPort}}},
 		{name: "the end of a lease in a VLAN", victim: "a VLAN with the MAC", does: end, ways: []way{
 			{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN of another", ownVLAN}}},
 		{name: "the end of a lease of a snooped port", victim: "a snooping switch", does: end, ways: []way{
 			{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN of another", ownVLAN}, {"at a snooped port of another", snoopedPort}}},
 		{name: "the end of a lease behind a relay that tells no port", victim: "behind a relay without option 82", does: end, ways: []way{
-			{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN of another", ownVLAN}}},
+			{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN of another", ownVLAN}, {"from its address in a VLAN of another", spoofedVLAN}, {"from its address at a snooped port", spoofedPort}}},
 		{name: "the end of a lease of the shared wire", victim: "the shared wire", does: end, ways: []way{
 			{"on it", onEth}, {"on the uplink", onUp}, {"at a port of another", knownPort}, {"in a VLAN of another", ownVLAN}}},
 		{name: "the end of a lease of a vacant port", victim: "a vacant port", does: end, ways: []way{
-			{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}}},
+			{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"from its address in a VLAN of another", spoofedVLAN}, {"from its address at a snooped port", spoofedPort}}},
 		{name: "the end of a lease of a vacant VLAN", victim: "a vacant VLAN", does: end, ways: []way{
 			{"on the shared wire", onEth}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}}},
 		{name: "the end of a lease of a vacant line of the shared wire", victim: "vacant, by MAC", does: end, ways: []way{{"on it", onEth}, {"on the uplink", onUp}, {"at a port of another", knownPort}}},
-		{name: "the end of a guest's lease", victim: "a guest of a port", does: end, ways: []way{{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}}},
+		{name: "the end of a guest's lease", victim: "a guest of a port", does: end, ways: []way{{"on the shared wire", onEth}, {"from its address", asItself}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"from its address in a VLAN of another", spoofedVLAN}, {"from its address at a snooped port", spoofedPort}}},
 		{name: "the MAC of a vacant port", victim: "a vacant port with the MAC", does: ask | renew, ways: []way{
 			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN that the ERP lacks", emptyVLAN}}},
 		{name: "the MAC of who leases at a vacant port", victim: "a vacant port", does: ask | renew, ways: []way{
@@ -165,6 +167,12 @@ func TestStrangersOneByOne(t *testing.T) {
 			}},
 		{name: "an identifier with the MAC of a port in it", change: byClientID, victim: "a port", does: ask | renew, ways: []way{
 			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}},
+			write: func(v *citizen, q *wire.Query) {
+				q.MAC = client(0xe1)
+				q.Options = append(q.Options, clientID(append([]byte{1}, v.mac[:]...)...))
+			}},
+		{name: "an identifier with the MAC of who was offered", change: byClientID, victim: "behind a relay without option 82", offered: true, does: ask, ways: []way{
+			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"at a port that the ERP lacks", strangePort}},
 			write: func(v *citizen, q *wire.Query) {
 				q.MAC = client(0xe1)
 				q.Options = append(q.Options, clientID(append([]byte{1}, v.mac[:]...)...))
