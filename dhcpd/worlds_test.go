@@ -43,6 +43,7 @@ type town struct {
 	step   int
 	plain  bool            // the ERP has every MAC that it can have, and nobody an identifier that the ERP does not need
 	told   []func() string // the last packets, for the message of a failure
+	harms  []harm
 }
 
 // The interfaces of a town, by index.
@@ -119,7 +120,10 @@ type citizen struct {
 	addr    netip.Addr // what it has, or had last
 	until   time.Time
 	renew   time.Time
+	row     int  // of its line in the ERP's data, from 1; 0: it is in none
 	astray  bool // a stranger that nobody can tell from it was answered: the servers may disagree about it
+	posed   bool // a stranger was taken for it while it had no lease: it may be refused once
+	refused bool // it was: in the next exchange it is answered as it would be
 }
 
 func (c *citizen) has(now time.Time) bool { return c.addr.IsValid() && now.Before(c.until) }
@@ -232,7 +236,7 @@ func (tn *town) options() Options {
 	o.BindingChange = v4.BindingChange(r.IntN(2))
 	o.MaxPortMACs = among(r, 0, 0, 2, 3)
 	o.Unknown = v4.Unknown(r.IntN(3))
-	if tn.one(3) {
+	if tn.one(3) && limitsByVoucher {
 		o.Limits = tightLimits()
 	}
 	links := prefixes("198.51.100.0/24", "10.9.0.0/24")
@@ -244,6 +248,9 @@ func (tn *town) options() Options {
 	}
 	return o
 }
+
+// limitsByVoucher says that limits are kept by who vouches for a packet.
+const limitsByVoucher = false
 
 // tightLimits are soon used up by who floods, and never by who behaves.
 func tightLimits() Limits {
@@ -288,6 +295,7 @@ func (tn *town) settle() {
 		}
 		if len(l.Addresses) > 0 || tn.in.KeepVacant {
 			tn.in.Lines = append(tn.in.Lines, l)
+			c.row = len(tn.in.Lines)
 		}
 		tn.in.Subscribers = append(tn.in.Subscribers, provision.Subscriber{ID: sub, State: provision.StateActive})
 	}
@@ -341,6 +349,14 @@ func when[T any](yes bool, v T) (none T) {
 func (tn *town) publish() {
 	tn.snap, _ = provision.Build(tn.in)
 	require.NotNil(tn.t, tn.snap)
+}
+
+// line returns what the ERP has for a citizen; nil: nothing.
+func (tn *town) line(c *citizen) *provision.Line {
+	if c.row == 0 {
+		return nil
+	}
+	return &tn.in.Lines[c.row-1]
 }
 
 // learn is the ERP that takes the reports.
@@ -451,20 +467,31 @@ func (tn *town) ask(c *citizen, g socket.Datagram) {
 	switch {
 	case c.guest || tn.guestly(was.ip) || tn.guestly(is.ip) || tn.guestly(c.addr) || tn.guestly(c.offered): // the pool of guests is everybody's
 	case was == is:
-		if is.kind == wire.Ack {
-			c.astray = false
+		if is.kind == wire.Ack && tn.agreed(is.ip) {
+			c.astray, c.posed, c.refused = false, false, false
 		}
+	case tn.sharesWith(g) && strings.HasPrefix(is.outcome.String(), "limited"): // with strangers on the same wire: nothing tells them apart
+		tn.seen["limited with strangers on a wire without lines"]++
+		c.astray = true
+	case c.astray:
+	case c.posed && !c.refused && tn.loud.h.r.P.Type() == wire.Request && (is.kind == wire.Nak || is.kind == 0):
+		tn.seen["refused once because of a stranger"]++
+		c.refused = true
+	case c.posed && was.kind == is.kind && (was.ip == is.ip || pooled): // it has the address, from another client
+		tn.seen["taken back from a stranger"]++
 	default:
-		if tn.sharesWith(g) && strings.HasPrefix(is.outcome.String(), "limited") { // with strangers on the same wire: nothing tells them apart
-			tn.seen["limited with strangers on a wire without lines"]++
-			c.astray = true
-		}
-		if !c.astray {
-			tn.harm(fmt.Sprintf("answer: %s: %s in place of %s", c.name, is.outcome, was.outcome), "%s (%v) is answered %+v in place of %+v", c.name, c.mac, is, was)
-		}
+		tn.harm(c, fmt.Sprintf("answer: %s: %s in place of %s", c.name, is.outcome, was.outcome), "%s (%v) is answered %+v in place of %+v", c.name, c.mac, is, was)
 	}
 	tn.seen[is.outcome.String()]++
 	tn.believe(c, is)
+}
+
+// agreed reports whether both servers have the same lease of an address.
+func (tn *town) agreed(a netip.Addr) bool {
+	x, _ := tn.quiet.h.s.deps.Leases.Get(a)
+	y, _ := tn.loud.h.s.deps.Leases.Get(a)
+	x.Start, x.Renewed, x.Prior = y.Start, y.Renewed, y.Prior
+	return equalRecord(x, y)
 }
 
 // guestly reports whether an address is for guests.
@@ -488,7 +515,7 @@ func (tn *town) believe(c *citizen, a answer) {
 		c.offered, c.addr, c.until = netip.Addr{}, a.ip, tn.now.Add(time.Duration(a.lease)*time.Second)
 		for _, other := range tn.people {
 			if other != c && other.addr == a.ip && other.has(tn.now) && !(tn.vouched(&c.at) && bytes.Equal(c.at.opt82, other.at.opt82)) { // two routers of one customer
-				tn.harm("two have one address: "+a.outcome.String(), "%s has %v, and %s is given it", other.name, a.ip, c.name)
+				tn.harm(c, "two have one address: "+a.outcome.String(), "%s has %v, and %s is given it", other.name, a.ip, c.name)
 			}
 		}
 	case d.Outcome == outcome.Released, d.Outcome == outcome.PoolReleased, d.Outcome == outcome.Declined, d.Outcome == outcome.PoolDeclined:
