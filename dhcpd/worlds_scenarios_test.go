@@ -81,11 +81,18 @@ func TestStrangersOneByOne(t *testing.T) {
 	byClientID := func(o *Options) {
 		o.Match = []v4.MatchKind{v4.MatchOption82, v4.MatchVLAN, v4.MatchClientID, v4.MatchMAC}
 	}
+	byLineOnly := func(o *Options) { o.Match = []v4.MatchKind{v4.MatchOption82, v4.MatchVLAN} }
+	ofMAC := func(v *citizen) []byte { return append([]byte{1}, v.mac[:]...) }
+	itsOwn := func(*citizen) []byte { return []byte("\x00its own") }
+	anotherID := func(_ *citizen, q *wire.Query) {
+		q.Options = append(q.Options, clientID([]byte("another")...))
+	}
 	for _, tc := range []struct {
 		name    string
 		change  func(*Options)
 		victim  string
-		offered bool // the customer has an offer and no lease yet
+		offered bool                    // the customer has an offer and no lease yet
+		id      func(v *citizen) []byte // of the customer; nil: it has none
 		does    int
 		ways    []way
 		write   func(v *citizen, q *wire.Query) // what else the stranger writes
@@ -195,6 +202,32 @@ func TestStrangersOneByOne(t *testing.T) {
 				q.MAC = client(0xe1)
 				q.Options = append(q.Options, clientID(v.id...))
 			}},
+		{name: "a renewal with another identifier", victim: "a port", does: renew, id: itsOwn, write: anotherID, ways: []way{
+			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"in nobody's VLAN", nobodysVLAN}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort},
+			{"in a VLAN of another", ownVLAN}, {"in a VLAN that the ERP lacks", emptyVLAN}}},
+		{name: "a renewal with another identifier, of a VLAN", victim: "a VLAN with the MAC", does: renew, id: itsOwn, write: anotherID, ways: []way{
+			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"in nobody's VLAN", nobodysVLAN}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort},
+			{"in a VLAN of another", ownVLAN}, {"in a VLAN that the ERP lacks", emptyVLAN}}},
+		{name: "a renewal with another identifier, of a snooped port", victim: "a snooping switch", does: renew, id: itsOwn, write: anotherID, ways: []way{
+			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"in nobody's VLAN", nobodysVLAN}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort},
+			{"at a snooped port of another", snoopedPort}}},
+		{name: "its address as the source, without a renewal", victim: "a port", does: ask, ways: []way{{"on the uplink", asItself}, {"on the shared wire", from{index: ifEth, src: itself}}}},
+		{name: "its address as the source, without a renewal, of a vacant port", victim: "a vacant port with the MAC", does: ask, ways: []way{{"on the uplink", asItself}, {"on the shared wire", from{index: ifEth, src: itself}}}},
+		{name: "its address as the source, without a renewal, of a guest", victim: "a guest of a port", does: ask, ways: []way{{"on the uplink", asItself}, {"on the shared wire", from{index: ifEth, src: itself}}}},
+		{name: "a guest's address in ciaddr", victim: "a guest of a port", does: discover | rapid | reboot | selecting | renew, write: func(v *citizen, q *wire.Query) { q.CIAddr = v.addr }, ways: []way{
+			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"at a port that the ERP lacks", strangePort}, {"at a snooped port", snoopedPort}, {"in a VLAN that the ERP lacks", emptyVLAN}}},
+		{name: "a renewal where dhcp.match has no MAC", change: byLineOnly, victim: "a port", does: renew, ways: []way{
+			{"on the shared wire", onEth}, {"at a port that the ERP lacks", strangePort}, {"at a snooped port", snoopedPort}, {"in a VLAN that the ERP lacks", emptyVLAN}}},
+		{name: "a renewal where dhcp.match has no MAC, of a VLAN", change: byLineOnly, victim: "a VLAN with the MAC", does: renew, ways: []way{
+			{"on the shared wire", onEth}, {"at a port that the ERP lacks", strangePort}, {"at a snooped port", snoopedPort}, {"in a VLAN that the ERP lacks", emptyVLAN}}},
+		{name: "a renewal where dhcp.match has no MAC, of a snooped port", change: byLineOnly, victim: "a snooping switch", does: renew, ways: []way{
+			{"on the shared wire", onEth}, {"at a port that the ERP lacks", strangePort}, {"at a snooped port", snoopedPort}, {"in a VLAN that the ERP lacks", emptyVLAN}}},
+		{name: "the identifier that a client of the shared wire is known by, with its MAC in it", change: func(o *Options) { byClientID(o); o.ClientKey = v4.ClientKeyID }, victim: "the shared wire", id: ofMAC, does: ask | renew, ways: []way{
+			{"on the uplink", onUp}, {"in nobody's VLAN", nobodysVLAN}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort}, {"in a VLAN that the ERP lacks", emptyVLAN}},
+			write: func(v *citizen, q *wire.Query) {
+				q.MAC = client(0xe1)
+				q.Options = append(q.Options, clientID(v.id...))
+			}},
 	} {
 		kinds := []struct {
 			does int
@@ -229,7 +262,10 @@ func TestStrangersOneByOne(t *testing.T) {
 				t.Run(tc.name+"/"+w.name+"/"+k.name, func(t *testing.T) {
 					tn := plainTown(t, tc.change)
 					v := tn.citizen(tc.victim)
-					if tn.opts.ClientKey == v4.ClientKeyID && v.id == nil {
+					switch {
+					case tc.id != nil:
+						v.id = tc.id(v)
+					case tn.opts.ClientKey == v4.ClientKeyID && v.id == nil:
 						v.id = []byte("\x00itself")
 					}
 					{

@@ -344,10 +344,8 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 		if sameID {
 			then.MAC, then.Start, then.Prior = is.MAC, is.Start, is.Prior
 		}
-		if p := &tn.loud.h.r.P; tn.opts.ClientKey == v4.ClientKeyMAC || was.Pool != "" {
-			if id := p.ClientID(); len(id) > 0 && is.Expires != was.Expires {
-				then.ClientID = is.ClientID
-			}
+		if !sameID && took && len(tn.loud.h.r.P.ClientID()) > 0 {
+			then.ClientID = is.ClientID
 		}
 	case reasonMAC:
 		then = is

@@ -467,7 +467,7 @@ func (tn *town) ask(c *citizen, g socket.Datagram) {
 	switch {
 	case c.guest || tn.guestly(was.ip) || tn.guestly(is.ip) || tn.guestly(c.addr) || tn.guestly(c.offered): // the pool of guests is everybody's
 	case was == is:
-		if is.kind == wire.Ack && tn.agreed(is.ip) {
+		if is.kind == wire.Ack && is.ip.IsValid() && tn.agreed(is.ip) {
 			c.astray, c.posed, c.refused = false, false, false
 		}
 	case tn.sharesWith(g) && strings.HasPrefix(is.outcome.String(), "limited"): // with strangers on the same wire: nothing tells them apart
