@@ -211,6 +211,7 @@ func TestStrangersOneByOne(t *testing.T) {
 		{name: "a renewal with another identifier, of a snooped port", victim: "a snooping switch", does: renew, id: itsOwn, write: anotherID, ways: []way{
 			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"in nobody's VLAN", nobodysVLAN}, {"at a port of another", knownPort}, {"at a port that the ERP lacks", strangePort},
 			{"at a snooped port of another", snoopedPort}}},
+		{name: "a renewal with an identifier, of a client that has none", victim: "a port", does: renew, write: anotherID, ways: []way{{"at a port that the ERP lacks", strangePort}, {"at a snooped port", snoopedPort}}},
 		{name: "its address as the source, without a renewal", victim: "a port", does: ask, ways: []way{{"on the uplink", asItself}, {"on the shared wire", from{index: ifEth, src: itself}}}},
 		{name: "its address as the source, without a renewal, of a vacant port", victim: "a vacant port with the MAC", does: ask, ways: []way{{"on the uplink", asItself}, {"on the shared wire", from{index: ifEth, src: itself}}}},
 		{name: "its address as the source, without a renewal, of a guest", victim: "a guest of a port", does: ask, ways: []way{{"on the uplink", asItself}, {"on the shared wire", from{index: ifEth, src: itself}}}},
