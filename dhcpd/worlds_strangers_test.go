@@ -29,7 +29,9 @@ type attempt struct {
 	socket.Datagram
 	at     *place   // the stranger's own line; nil: none
 	victim *citizen // who is meant
-	times  int      // how often it is sent, at once
+	flood  []byte   // what is sent after it, floods times at once; nobody can be changed by that
+	floods int
+	spread bool // each time with another MAC that is nobody's
 }
 
 // attempt makes the packet of a stranger.
@@ -55,10 +57,7 @@ func (tn *town) attempt() attempt {
 	if !addr.IsValid() || r.IntN(8) == 0 {
 		addr = among(r, host(11), host(12), host(13), host(14), host(31), host(41), shared(11), shared(14), shared(21), shared(50), host(200), host(201), host(210), host(211))
 	}
-	a := attempt{victim: v, times: 1}
-	if tn.opts.Limits != (Limits{}) && r.IntN(8) == 0 {
-		a.times = 80
-	}
+	a := attempt{victim: v}
 	q := wire.Query{XID: r.Uint32(), MAC: v.mac}
 	switch r.IntN(6) {
 	case 0, 1:
@@ -108,6 +107,14 @@ func (tn *town) attempt() attempt {
 		tn.from(&a, q.GIAddr, addr)
 	}
 	a.Data = q.Append(nil)
+	if tn.opts.Limits != (Limits{}) && r.IntN(8) == 0 {
+		a.floods, a.spread = 250, r.IntN(2) == 0
+		f := wire.Query{Type: wire.Inform, MAC: q.MAC, CIAddr: addr, GIAddr: q.GIAddr, Option82: q.Option82}
+		if a.spread {
+			f.Type, f.CIAddr = wire.Discover, netip.Addr{}
+		}
+		a.flood = f.Append(nil)
+	}
 	if r.IntN(20) == 0 {
 		a.Data[r.IntN(len(a.Data))] ^= byte(1 << r.IntN(8))
 		tn.unbelieved(&a)
@@ -205,19 +212,33 @@ func (tn *town) disturb(a attempt) {
 	before := tn.standing()
 	tn.say("STRANGER after %s: %s", a.victim.name, shown(a.Datagram))
 	got := tn.loud.hear(tn.now, a.Datagram)
-	tn.checkReports(&a)
-	for i := 1; i < a.times; i++ {
-		tn.loud.hear(tn.now, a.Datagram)
-		tn.checkReports(&a)
-	}
-	tn.say("  %s %v, sent %d times", got.outcome, got.ip, a.times)
-	if a.times > 1 {
-		tn.seen["a flood that ends "+tn.loud.h.d.Outcome.String()]++
-	}
+	tn.say("  %s %v", got.outcome, got.ip)
 	tn.seen["stranger: "+got.outcome.String()]++
 	after := tn.standing()
+	tn.look(&a, got, &before, &after)
+	if a.floods == 0 {
+		return
+	}
+	g := a.Datagram
+	for i := range a.floods {
+		g.Data = a.flood
+		if a.spread {
+			copy(g.Data[28:], []byte{0, 0, 0x5e, 1, byte(i >> 8), byte(i)}) // chaddr
+		}
+		got = tn.loud.hear(tn.now, g)
+		tn.checkReports(&a, &after)
+	}
+	tn.say("  and %d times %s, in the end %s %v", a.floods, shown(g), got.outcome, got.ip)
+	tn.seen["a flood that ends "+got.outcome.String()]++
+	end := tn.standing()
+	tn.look(&a, got, &after, &end)
+}
+
+// look finds what came of the packet at hand.
+func (tn *town) look(a *attempt, got answer, before, after *standing) {
+	tn.checkReports(a, before)
 	for _, c := range tn.people {
-		tn.unharmed(c, &a, got, &before, &after)
+		tn.unharmed(c, a, got, before, after)
 	}
 }
 
@@ -406,14 +427,17 @@ func equalRecord(a, b lease.Record) bool {
 	return same && reflect.DeepEqual(a, b)
 }
 
-// checkReports makes sure that the ERP is told nothing of a stranger but the first MAC of an address where it expects the address, or the MAC on the stranger's own line.
-func (tn *town) checkReports(a *attempt) {
+// checkReports makes sure that the ERP is told nothing of a stranger but the first MAC of an address where it expects the address, the MAC on the stranger's
+// own line, or once more the one that got the address at a line that was vouched for.
+func (tn *town) checkReports(a *attempt, before *standing) {
 	for _, r := range tn.loud.reports {
 		tn.seen["a stranger is reported"]++
 		l := tn.snap.ByIP(r.IP)
 		ours := a.at != nil && l != nil && tn.onLine(a.at, l)
 		first := l != nil && l.MAC.IsZero() && !tn.loud.h.r.P.GIAddr().IsValid() && tn.loud.h.r.On != nil && tn.loud.h.r.On.AddrIn(netip.PrefixFrom(r.IP, 24).Masked()).IsValid()
-		if !ours && !first {
+		was := before.leases[r.IP]
+		again := was.Live(tn.now) && was.MAC == r.MAC && (len(was.Option82) > 0 || was.Ifindex >= ifVLAN)
+		if !ours && !first && !again {
 			tn.harm(nil, fmt.Sprintf("report by %s: %s", tn.loud.h.r.P.Type(), tn.loud.h.d.Outcome), "%v becomes the MAC of %v in the ERP", r.MAC, r.IP)
 		}
 	}
@@ -456,7 +480,11 @@ func (tn *town) live(steps int) {
 		tn.pass()
 		tn.honest()
 		for range tn.bad.IntN(4) {
-			tn.disturb(tn.attempt())
+			a := tn.attempt()
+			tn.disturb(a)
+			if a.floods > 0 { // who is meant is heard all the same
+				tn.ask(a.victim, tn.next(a.victim))
+			}
 		}
 	}
 }
@@ -491,7 +519,7 @@ func TestStrangers(t *testing.T) {
 		"stranger: ack", "stranger: offer", "stranger: pool_ack", "stranger: pool_offer", "stranger: inform_ack", "stranger: nak_not_bound", "stranger: nak_other_client",
 		"stranger: nak_wrong_address", "stranger: released", "stranger: declined", "stranger: release_unknown", "stranger: decline_unknown", "stranger: leasequery_refused", "stranger: relay_interface",
 		"stranger: relay_no_source", "stranger: relay_source", "stranger: relay_subscriber", "stranger: relay_untrusted", "stranger: option82_untrusted", "stranger: mac_reported", "stranger: mac_refused", "stranger: port_full", "stranger: malformed",
-		"a flood that ends limited_client", "a flood that ends limited_relay",
+		"a flood that ends limited_client", "a flood that ends limited_port", "a flood that ends limited_relay",
 	} {
 		if seen[k] == 0 {
 			t.Errorf("%s: it never happened", k)
@@ -516,7 +544,7 @@ func FuzzStrangers(f *testing.F) {
 				tn.pass()
 				tn.honest()
 			}
-			a := attempt{victim: tn.people[0], times: 1}
+			a := attempt{victim: tn.people[0]}
 			a.Data, a.To = raw, serverIP
 			a.Ifindex = []int{ifUp, ifEth, ifVLAN + 5, ifEth}[where&3]
 			sources := []netip.Addr{netip.IPv4Unspecified(), tn.people[int(where)%len(tn.people)].addr, shared(66), serverIP, relayIP, host(203), ip("203.0.113.66"), relay2}

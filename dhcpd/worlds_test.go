@@ -236,7 +236,7 @@ func (tn *town) options() Options {
 	o.BindingChange = v4.BindingChange(r.IntN(2))
 	o.MaxPortMACs = among(r, 0, 0, 2, 3)
 	o.Unknown = v4.Unknown(r.IntN(3))
-	if tn.one(3) && limitsByVoucher {
+	if tn.one(3) {
 		o.Limits = tightLimits()
 	}
 	links := prefixes("198.51.100.0/24", "10.9.0.0/24")
@@ -249,12 +249,9 @@ func (tn *town) options() Options {
 	return o
 }
 
-// limitsByVoucher says that limits are kept by who vouches for a packet.
-const limitsByVoucher = false
-
-// tightLimits are soon used up by who floods, and never by who behaves.
+// tightLimits are soon used up by who floods, and never by who behaves. A relay's is that of all ports of strangers behind it, and more.
 func tightLimits() Limits {
-	return Limits{Client: Limit{Rate: 5, Burst: 20}, Port: Limit{Rate: 20, Burst: 40}, Relay: Limit{Rate: 50, Burst: 60}}
+	return Limits{Client: Limit{Rate: 5, Burst: 20}, Port: Limit{Rate: 20, Burst: 40}, Relay: Limit{Rate: 100, Burst: 200}}
 }
 
 // settle lets people move in: on each kind of line, with and without the MAC in the ERP.
