@@ -371,8 +371,9 @@ func TestStrangersSpendNoLimit(t *testing.T) {
 						tn.now = tn.now.Add(time.Second / 200)
 						tn.loud.hear(tn.now, a.Datagram)
 					}
-					tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: v.addr}, true))
 					tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: v.addr}, false))
+					require.Equal(t, wire.Ack, tn.loud.h.d.Reply.Type, tn.tale())
+					tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: v.addr}, true))
 					require.True(t, v.has(tn.now), tn.tale())
 				}
 			}

@@ -37,7 +37,8 @@ type town struct {
 	quiet  *office
 	loud   *office
 	people []*citizen
-	places []place // of strangers with a line of their own
+	places []place               // of strangers with a line of their own
+	had    [][]provision.Address // by row of the ERP: the addresses that it lost
 	news   []provision.MACReport
 	seen   map[string]int // happenings
 	step   int
@@ -141,7 +142,7 @@ func (tn *town) office() *office {
 	links := townLinks()
 	s, err := New(tn.opts, Deps{
 		Snapshot: func() *provision.Snapshot { return tn.snap }, Leases: lease.New(), Journal: &journal{},
-		Observer: Observers{}, Links: links, Log: slog.New(slog.DiscardHandler),
+		Observer: Observers{}, Links: links, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return tn.now },
 	})
 	require.NoError(tn.t, err)
 	return &office{h: newHandler(s, newCommitter(s, discard{}), discard{}, newInterfaces(nil, links))}
@@ -325,6 +326,8 @@ func (tn *town) settle() {
 	add("vacant, by MAC", provision.Line{MAC: must}, onEth, citizen{})
 	add("a guest of a port", provision.Line{}, relayed(40), citizen{guest: true})
 	add("a guest of the shared wire", provision.Line{}, onEth, citizen{guest: true})
+
+	tn.had = make([][]provision.Address, len(tn.in.Lines))
 
 	// Nobody's: a customer without DHCP, and the lines of strangers.
 	tn.in.Lines = append(tn.in.Lines,
@@ -565,4 +568,57 @@ func (tn *town) pass() {
 	if tn.one(4) {
 		tn.learn()
 	}
+	if tn.one(25) {
+		tn.edit()
+	}
+	if tn.one(60) {
+		tn.reload()
+	}
+}
+
+// edit is what somebody at the provider changes in the ERP.
+func (tn *town) edit() {
+	c := among(tn.rng, tn.people...)
+	l := tn.line(c)
+	if l == nil {
+		return
+	}
+	switch what := tn.rng.IntN(4); what {
+	case 0, 1:
+		l.MAC = among(tn.rng, provision.MAC{}, c.mac, client(0xa0))
+		tn.seen["the ERP: a MAC is changed"]++
+	case 2: // the customer gives up the address, or comes back to it
+		if len(l.Addresses)+len(tn.had[c.row-1]) == 0 {
+			return
+		}
+		l.Addresses, tn.had[c.row-1] = tn.had[c.row-1], l.Addresses
+		tn.seen["the ERP: a line is made vacant, or has its address again"]++
+	case 3: // two customers move to each other's home
+		with := among(tn.rng, tn.people...)
+		m := tn.line(with)
+		if m == nil || m == l || l.Port == 0 || m.Port == 0 || c.at.index != with.at.index || c.at.gi != with.at.gi || tn.shares(c) || tn.shares(with) {
+			return
+		}
+		c.at, with.at = with.at, c.at
+		l.Device, m.Device = m.Device, l.Device
+		l.Port, m.Port = m.Port, l.Port
+		tn.seen["the ERP: customers move"]++
+	}
+	tn.publish()
+}
+
+// shares reports whether somebody else is at the port of a citizen.
+func (tn *town) shares(c *citizen) bool {
+	return slices.ContainsFunc(tn.people, func(x *citizen) bool { return x != c && x.row != 0 && bytes.Equal(x.at.opt82, c.at.opt82) })
+}
+
+// reload gives both servers another configuration. Whom they are to believe stays.
+func (tn *town) reload() {
+	o := tn.options()
+	o.TrustedInterfaces, o.SubscriberInterfaces, o.ClientKey = tn.opts.TrustedInterfaces, tn.opts.SubscriberInterfaces, tn.opts.ClientKey
+	tn.opts = o
+	for _, s := range []*office{tn.quiet, tn.loud} {
+		require.NoError(tn.t, s.h.s.Reload(o))
+	}
+	tn.seen["a reload"]++
 }
