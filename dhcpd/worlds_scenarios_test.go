@@ -9,8 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
 )
 
 // plainTown is a town of which all is said here: every MAC that the ERP can have, on every kind of line.
@@ -397,4 +399,75 @@ func (tn *town) lineOf(i int, q *wire.Query) (a attempt) {
 		a.From = netip.AddrPortFrom(at.via, 67)
 	}
 	return a
+}
+
+// renewal is what a stranger writes who has a customer's MAC, or identifier.
+func (v *citizen) renewal(mac provision.MAC) wire.Query {
+	q := wire.Query{Type: wire.Request, MAC: mac, CIAddr: v.addr}
+	if len(v.id) > 0 {
+		q.Options = append(q.Options, clientID(v.id...))
+	}
+	return q
+}
+
+// An address that the ERP has no more goes on for a moment only where its client is.
+func TestStrangersShortenNoLease(t *testing.T) {
+	for _, line := range []int{0, 2} {
+		tn := plainTown(t, func(o *Options) { o.BindingChange = v4.BindingShorten })
+		v := tn.citizen("a port")
+		tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+		tn.take(v)
+		tn.line(v).Addresses = nil
+		tn.publish()
+		tn.now = tn.now.Add(time.Minute)
+		q := v.renewal(v.mac)
+		a := tn.lineOf(line, &q)
+		a.victim, a.Data = v, q.Append(nil)
+		tn.disturb(a)
+		tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: v.addr}, true))
+		require.Equal(t, outcome.AckShortened, tn.loud.h.d.Outcome, tn.tale())
+		tn.unharmedAll(t)
+	}
+}
+
+// Which address of this host a stranger sends to does not say on which wire it is.
+func TestStrangersReportNoMACFromAnotherWire(t *testing.T) {
+	tn := plainTown(t, func(o *Options) { o.ClientKey = v4.ClientKeyID })
+	v := tn.citizen("a VLAN")
+	v.id = []byte("\x00itself")
+	tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+	tn.take(v)
+	require.NotEmpty(t, tn.news, "the ERP has no MAC")
+	tn.now = tn.now.Add(24 * time.Hour)
+	q := v.renewal(client(0xe1))
+	a := on(ifEth, v.addr)
+	a.victim, a.To, a.Data = v, serverIP, q.Append(nil)
+	tn.disturb(a)
+	require.Equal(t, outcome.Ack, tn.loud.h.d.Outcome, tn.tale())
+	tn.unharmedAll(t)
+}
+
+// A customer who takes an address of a pool after all is where it takes it, not where a stranger had it.
+func TestStrangersLeaveNoPlace(t *testing.T) {
+	tn := plainTown(t, func(o *Options) {
+		o.Match = []v4.MatchKind{v4.MatchOption82 + v4.MatchMAC, v4.MatchVLAN + v4.MatchMAC, v4.MatchMAC}
+	})
+	v := tn.citizen("a vacant VLAN")
+	tn.line(v).MAC = v.mac
+	tn.publish()
+	tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+	q := wire.Query{Type: wire.Discover, MAC: v.mac, Options: []wire.Option{requested(v.offered), {Code: 80}}}
+	a := tn.lineOf(0, &q)
+	a.victim, a.Data = v, q.Append(nil)
+	tn.disturb(a)
+	require.Equal(t, outcome.PoolAck, tn.loud.h.d.Outcome, tn.tale())
+	tn.take(v)
+	rec, _ := tn.loud.h.s.deps.Leases.Get(v.addr)
+	require.Equal(t, "vlan102", rec.Interface)
+	require.Empty(t, rec.Option82)
+	q = wire.Query{Type: wire.Release, MAC: v.mac, CIAddr: v.addr, Options: []wire.Option{chosen(serverIP)}}
+	a = tn.lineOf(0, &q)
+	a.victim, a.Data = v, q.Append(nil)
+	tn.disturb(a)
+	tn.unharmedAll(t)
 }
