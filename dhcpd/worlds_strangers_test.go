@@ -277,11 +277,12 @@ func (tn *town) sameKey(p *wire.Packet, rec *lease.Record) bool {
 // same reports why nobody can tell a stranger from a citizen who has a lease.
 func (tn *town) same(c *citizen, a *attempt, rec *lease.Record) reason {
 	p := &tn.loud.h.r.P.Packet
+	if tn.loud.h.r.P.Err != nil {
+		return reasonNone
+	}
 	mac, _ := p.MAC()
 	alone := !p.GIAddr().IsValid() && !tn.loud.h.r.P.HasOption82() && a.Ifindex < ifVLAN
 	switch {
-	case tn.loud.h.r.P.Err != nil:
-		return reasonNone
 	case tn.sameKey(p, rec) && alone && a.Ifindex == c.at.index && !c.at.gi.IsValid() && !tn.vouched(&c.at):
 		return reasonWire
 	case tn.sameKey(p, rec) && alone && c.at.gi.IsValid() && a.From.Addr() == rec.IP && (renews(p) || p.Type() == wire.Release || p.Type() == wire.Decline):
@@ -309,7 +310,7 @@ func (tn *town) poses(c *citizen) bool {
 		return false
 	}
 	mac, _ := r.P.MAC()
-	if mac == c.mac || mac == l.MAC {
+	if mac == c.mac || mac == l.MAC || tn.opts.ClientKey == v4.ClientKeyID && len(c.id) > 0 && bytes.Equal(r.P.ClientID(), c.id) {
 		return true
 	}
 	if !slices.ContainsFunc(tn.opts.Match, func(k v4.MatchKind) bool { return k&v4.MatchClientID != 0 }) {
@@ -339,6 +340,9 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 	took := got.kind == wire.Offer || got.kind == wire.Ack && got.outcome != outcome.InformAck || tn.loud.h.d.Change != v4.ChangeNone
 	was := before.leases[c.addr]
 	live := c.has(tn.now) && was.Live(tn.now) && was.MAC == c.mac
+	if took && tn.shares(c) && tn.poses(c) {
+		tn.pose(c)
+	}
 	if !live {
 		if took && tn.poses(c) {
 			tn.pose(c)
@@ -346,7 +350,7 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 		return // it is not the server's word any more, or not yet
 	}
 	why := tn.same(c, a, &was)
-	if c.astray && !tn.vouched(&c.at) && !c.athome(&was) {
+	if (c.astray || c.guest) && !tn.vouched(&c.at) && !c.athome(&was) {
 		tn.seen["a lease that a stranger took along"]++
 		return
 	}
@@ -413,6 +417,15 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 // to its address in the next exchange; any other may have to wait until the stranger's lease ends.
 func (tn *town) pose(c *citizen) {
 	if c.guest {
+		return
+	}
+	if tn.shares(c) { // the port has two addresses: each may be either's, and both be taken
+		for _, x := range tn.people {
+			if bytes.Equal(x.at.opt82, c.at.opt82) {
+				x.astray = true
+			}
+		}
+		tn.seen["taken for one of two at a port"]++
 		return
 	}
 	if tn.vouched(&c.at) && !tn.lineless(c) {

@@ -494,11 +494,9 @@ func (tn *town) agreed(a netip.Addr) bool {
 	return equalRecord(x, y)
 }
 
-// guestly reports whether an address is for guests.
+// guestly reports whether an address is for guests, in this configuration or one before.
 func (tn *town) guestly(a netip.Addr) bool {
-	return slices.ContainsFunc(tn.opts.Pools, func(p v4.Pool) bool {
-		return p.Kind == v4.PoolGuests && a.IsValid() && !a.Less(p.First) && !p.Last.Less(a)
-	})
+	return a.IsValid() && !a.Less(host(200)) && !host(205).Less(a)
 }
 
 // believe is what a citizen makes of an answer.
@@ -609,7 +607,9 @@ func (tn *town) edit() {
 
 // shares reports whether somebody else is at the port of a citizen.
 func (tn *town) shares(c *citizen) bool {
-	return slices.ContainsFunc(tn.people, func(x *citizen) bool { return x != c && x.row != 0 && bytes.Equal(x.at.opt82, c.at.opt82) })
+	return slices.ContainsFunc(tn.people, func(x *citizen) bool {
+		return x != c && x.row != 0 && len(c.at.opt82) > 0 && bytes.Equal(x.at.opt82, c.at.opt82)
+	})
 }
 
 // reload gives both servers another configuration. Whom they are to believe stays.
