@@ -437,8 +437,6 @@ func (tn *town) pose(c *citizen) {
 	tn.seen["taken for a customer of a wire without lines"]++
 }
 
-func hexOf(b []byte) string { return fmt.Sprintf("%x", b) }
-
 func equalRecord(a, b lease.Record) bool {
 	same := bytes.Equal(a.ClientID, b.ClientID) && bytes.Equal(a.Option82, b.Option82)
 	a.ClientID, b.ClientID, a.Option82, b.Option82 = nil, nil, nil, nil

@@ -68,7 +68,6 @@ var (
 	relay2   = ip("198.51.100.7") // it inserts no option 82
 	relayOut = ip("198.51.100.2") // what relayIP sends from
 	bridged  = ip("10.9.0.9")     // a switch that relays from an address of the shared wire
-	uplink   = ip("203.0.113.254")
 	ethIP    = ip("10.9.0.254")
 	switch3  = provision.MAC{0, 0, 0x5e, 0, 0x53, 0xf3}
 )
@@ -120,7 +119,6 @@ type citizen struct {
 	by      netip.Addr // server that offered
 	addr    netip.Addr // what it has, or had last
 	until   time.Time
-	renew   time.Time
 	row     int  // of its line in the ERP's data, from 1; 0: it is in none
 	astray  bool // a stranger that nobody can tell from it was answered: the servers may disagree about it
 	posed   bool // a stranger was taken for it while it had no lease: it may be refused once
@@ -373,14 +371,6 @@ func (tn *town) learn() {
 	}
 	tn.news = tn.news[:0]
 	tn.publish()
-}
-
-// key is what the server knows a client by.
-func (tn *town) key(mac provision.MAC, id []byte) string {
-	if tn.opts.ClientKey == v4.ClientKeyID && len(id) > 0 {
-		return string(id)
-	}
-	return string(mac[:])
 }
 
 // datagram is a packet of a client at a place; alone: it is sent to the server by the client itself.
