@@ -267,10 +267,12 @@ func TestNobody(t *testing.T) {
 		change(&c)
 		d.Note(d.now, &c, o, d.cfg)
 	}
-	var direct v4.Request
-	q := wire.Query{Type: wire.Discover, MAC: [6]byte{2}}
-	direct.P.Read(q.Append(nil))
-	d.Note(d.now, &direct, d.judge(&direct), d.cfg)
+	for _, kind := range []wire.MessageType{wire.Discover, wire.LeaseQuery} { // without a relay's address
+		var direct v4.Request
+		q := wire.Query{Type: kind, MAC: [6]byte{2}}
+		direct.P.Read(q.Append(nil))
+		d.Note(d.now, &direct, d.judge(&direct), d.cfg)
+	}
 	st := d.status()
 	assert.Empty(t, st.Relays)
 	assert.Empty(t, st.Switches)

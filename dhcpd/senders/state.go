@@ -118,7 +118,7 @@ func stateOf(r *v4.Request, o outcome.Outcome) (s State, ok bool) {
 	why := r.Trust.Refused
 	switch {
 	case why != 0:
-	case o == outcome.LeaseQueryRefused:
+	case o == outcome.LeaseQueryRefused && p.GIAddr().IsValid(): // without: anybody's who writes one, and it is answered nowhere
 		why = o
 	case !p.HasOption82() && p.RelayInfoCount() > 0: // Judge left it out of account
 		why = outcome.Option82Untrusted

@@ -71,7 +71,11 @@ func (c *decider) mayReport(b Binding) bool {
 		return true
 	}
 	if vlan := c.r.P.VLAN(); b.MAC.IsZero() && !c.r.P.HasOption82() && (vlan == 0 || vlan == b.VLAN) { // no line says otherwise
-		if link := c.link(); link != (netip.Prefix{}) {
+		if !c.r.P.GIAddr().IsValid() && c.r.On != nil { // whatever address of ours it was sent to
+			if n := c.cfg.subnetOf(b.IP); n != nil && c.cfg.subnetOf(c.r.On.Addr()) != nil {
+				return c.r.On.AddrIn(n.prefix).IsValid()
+			}
+		} else if link := c.link(); link != (netip.Prefix{}) {
 			return link.Contains(b.IP)
 		}
 	}

@@ -221,7 +221,7 @@ func (c *decider) refuse(msg message, o outcome.Outcome, b Binding) {
 	case msg == msgReboot && !c.cfg.authoritative:
 		c.d.Binding = b
 		c.end(outcome.NotAuthoritative)
-	case msg&(msgExtend|msgExtendAt) != 0 && c.shorten(c.e.at): // at once, or after a moment
+	case msg&(msgExtend|msgExtendAt) != 0 && c.comesFrom(&c.e.rec) != placeOther && c.shorten(c.e.at): // at once, or after a moment
 	default:
 		c.nak(o, b)
 	}
