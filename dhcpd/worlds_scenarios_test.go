@@ -457,7 +457,7 @@ func TestStrangersLeaveNoPlace(t *testing.T) {
 	tn.publish()
 	tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
 	q := wire.Query{Type: wire.Discover, MAC: v.mac, Options: []wire.Option{requested(v.offered), {Code: 80}}}
-	a := tn.lineOf(0, &q)
+	a := tn.lineOf(1, &q)
 	a.victim, a.Data = v, q.Append(nil)
 	tn.disturb(a)
 	require.Equal(t, outcome.PoolAck, tn.loud.h.d.Outcome, tn.tale())
@@ -466,7 +466,7 @@ func TestStrangersLeaveNoPlace(t *testing.T) {
 	require.Equal(t, "vlan102", rec.Interface)
 	require.Empty(t, rec.Option82)
 	q = wire.Query{Type: wire.Release, MAC: v.mac, CIAddr: v.addr, Options: []wire.Option{chosen(serverIP)}}
-	a = tn.lineOf(0, &q)
+	a = tn.lineOf(1, &q)
 	a.victim, a.Data = v, q.Append(nil)
 	tn.disturb(a)
 	tn.unharmedAll(t)

@@ -351,6 +351,8 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 				rec.Device, rec.Port = old.Device, old.Port
 			}
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
+		} else if !q.HasOption82() && c.comesFrom(&old) != placeOther {
+			rec.Option82 = old.Option82 // it is the same wire, which told more before
 		}
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID

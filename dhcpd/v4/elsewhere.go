@@ -26,7 +26,7 @@ func (m *matcher) elsewhere(l *provision.Line) remoteness {
 	switch {
 	case !byPort && !byVLAN:
 		return 0 // it is found by MAC everywhere
-	case byPort && loc.Lines.Len() > 0 && !isAmong(l, loc.Lines):
+	case loc.Lines.Len() > 0 && m.cfg.matches&MatchOption82 != 0 && !isAmong(l, loc.Lines): // a line with a VLAN alone is not at that port either
 		return awayKnown
 	case byVLAN && loc.VLAN != 0 && loc.VLAN != l.VLAN:
 		if lines, _ := m.snap.ByVLAN(loc.VLAN); lines.Len() > 0 {

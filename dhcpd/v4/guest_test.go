@@ -46,3 +46,13 @@ func TestGuestsMACElsewhere(t *testing.T) {
 	assert.Equal(t, ack.Rec.Key, d.Rec.Key)
 	assert.Equal(t, host(201), run(t, at(40, discover), tab, withGuests).YourIP, "and the first one comes back to its own")
 }
+
+// A renewal to which the switch adds nothing leaves the line of the lease in its record.
+func TestPoolRecordKeepsItsLine(t *testing.T) {
+	rec := with(guest(host(201), stranger), func(r *lease.Record) {
+		r.Option82, r.Ifindex, r.Interface = port(switch1, 40), 3, "eth0"
+	})
+	d := run(t, wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(201)}, leases(rec), withGuests)
+	assert.Equal(t, "pool_ack 192.0.2.201 by unicast to 192.0.2.201:68 pool-renew", told(d))
+	assert.Equal(t, rec.Option82, d.Rec.Option82)
+}
