@@ -20,12 +20,14 @@ import (
 )
 
 // guardedWorld has two customers on interfaces of the router itself, guarded by
-// MAC (direct0) and by interface (per0).
+// MAC (direct0, where anybody may be) and by interface (per10, a VLAN of its own).
 func guardedWorld(t *testing.T) (w *world, direct, per miniature.Home) {
 	t.Helper()
 	w = startWorld(t, miniature.Options{Homes: 1, Interfaces: []string{`"direct*"`, `"per*"`},
 		Subnets: `    - {prefix: 192.0.2.0/25, gateway: 192.0.2.1, lease_time: 10m}
     - {prefix: 192.0.2.128/25, gateway: 192.0.2.129, lease_time: 10m}
+  match: [option82, vlan, mac]
+  vlan_interfaces: ["per{vlan}"]
   unknown_clients: guest
   pools:
     - {name: guests, range: 192.0.2.100-192.0.2.120, for: guests, probe: false}
@@ -45,7 +47,7 @@ func guardedWorld(t *testing.T) (w *world, direct, per miniature.Home) {
 		return h
 	}
 	direct = place("direct", "direct0", "192.0.2.1", "192.0.2.10", emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x51})
-	per = place("per", "per0", "192.0.2.129", "192.0.2.130", emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x52})
+	per = place("per", "per10", "192.0.2.129", "192.0.2.130", emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x52})
 	require.NoError(t, w.StartAgent(t.Context()))
 	return w, direct, per
 }
@@ -150,25 +152,35 @@ func TestKernelSourceGuard(t *testing.T) {
 		eventually(t, 5*time.Second, "the guard is on", func() (bool, error) { return !ping(t, per.Host, spoofed, miniature.InternetIP), nil })
 		require.True(t, ping(t, per.Host, per.IP.String(), miniature.InternetIP))
 	})
-	t.Run("a release takes the element away, unless the ERP binds it", func(t *testing.T) {
+	t.Run("a release takes the element away where the line is vouched for, unless the ERP binds it", func(t *testing.T) {
 		holds := func(set, text string) bool {
 			return strings.Contains(w.nft(t, "list", "set", "inet", "usher", set), text)
 		}
 		require.True(t, holds("bound_vlan", per.IP.String()))
 		require.True(t, holds("bound_direct", direct.IP.String()))
+		// The guest's wire is everybody's, who can write its MAC: its element stays until the lease ends.
+		p, err := w.DHCPClient(miniature.Home{Host: direct.Host}, "-R")
+		require.NoError(t, err)
+		guest := boundTo(t, p, 1)
+		require.True(t, holds("bound_direct", guest.String()+" . 00:00:5e:00:53:77"))
+		require.NoError(t, p.Signal(syscall.SIGTERM))
+		w.leaseState(t, guest, "released")
+		require.True(t, w.keptUntil(t, guest).After(time.Now()))
+
 		require.NoError(t, per.Host.IP("addr", "flush", "dev", "eth0"))
-		p, err := w.DHCPClient(per, "-R")
+		p, err = w.DHCPClient(per, "-R")
 		require.NoError(t, err)
 		eventually(t, 15*time.Second, "bound", func() (bool, error) { return strings.Contains(p.Log(), "bound ip="), nil })
 		require.NoError(t, p.Signal(syscall.SIGTERM))
 		eventually(t, 3*time.Second, "the element is gone", func() (bool, error) { return !holds("bound_vlan", per.IP.String()), nil })
 		require.True(t, holds("bound_direct", direct.IP.String()), "bound by the ERP with its MAC")
+		require.True(t, holds("bound_direct", guest.String()+" . 00:00:5e:00:53:77"), "kept")
 	})
 	t.Run("a new interface of a pattern is guarded", func(t *testing.T) {
 		host, err := w.Lab.Host("late")
 		require.NoError(t, err)
-		require.NoError(t, w.Lab.Wire(host, "eth0", w.Router, "per1"))
-		require.NoError(t, w.Router.IP("addr", "add", "203.0.113.129/25", "dev", "per1"))
+		require.NoError(t, w.Lab.Wire(host, "eth0", w.Router, "per11"))
+		require.NoError(t, w.Router.IP("addr", "add", "203.0.113.129/25", "dev", "per11"))
 		require.NoError(t, host.IP("addr", "add", "203.0.113.130/25", "dev", "eth0"))
 		eventually(t, 2*time.Second, "it is guarded", func() (bool, error) { return !ping(t, host, "203.0.113.130", "203.0.113.129"), nil })
 	})

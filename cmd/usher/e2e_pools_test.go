@@ -109,13 +109,15 @@ func TestKernelGuestBehindRelay(t *testing.T) {
 }
 
 // Guests on a wire of the router's own: clients that race, a stranger who squats on an
-// address, and one that gives its address back.
+// address, and one that gives its address back. Anybody there can write its MAC, so the address is
+// free when its lease is over, not before.
 func TestKernelGuestsDirectlyAttached(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "dhclient")
 	w := worldWithoutRelay(t, miniature.Options{Homes: 1, Extra: "acl: {enabled: false}\n", Interfaces: []string{"lan"},
 		Subnets: "    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1, lease_time: 10m}\n",
 		DHCP: `  unknown_clients: guest
-  pools: [{name: lan, range: 192.0.2.100-192.0.2.105, lease_time: 2m}]
+  pools: [{name: lan, range: 192.0.2.100-192.0.2.105, lease_time: 1m}]
 `})
 	bridge, err := w.Lab.Host("lan")
 	require.NoError(t, err)
@@ -167,7 +169,7 @@ func TestKernelGuestsDirectlyAttached(t *testing.T) {
 
 	// With the rest of the pool taken a further client meets the squatter's addresses only.
 	late := attach("late")
-	p, err := w.DHCPClient(late)
+	p, err := w.DHCPClient(late, "-A", "1")
 	require.NoError(t, err)
 	eventually(t, 20*time.Second, "all that is squatted on is in quarantine", func() (bool, error) {
 		v, err := w.Client.Pools(t.Context(), "lan")
@@ -179,6 +181,12 @@ func TestKernelGuestsDirectlyAttached(t *testing.T) {
 	require.NotContains(t, p.Log(), "bound")
 
 	require.NoError(t, procs[0].Signal(syscall.SIGTERM)) // releases
+	w.leaseState(t, got[0], "released")
+	ends := w.keptUntil(t, got[0])
+	eventually(t, time.Until(ends)+20*time.Second, "what was given back goes to who waits", func() (bool, error) {
+		return strings.Contains(p.Log(), "\nbound ip="), nil
+	})
+	require.False(t, time.Now().Before(ends), "not before its lease is over")
 	a := boundTo(t, p, 1)
 	require.Equal(t, got[0], a, "what was given back goes to who waits")
 	metrics, err := w.Router.Output(t.Context(), "curl", "-s", "http://"+miniature.ConsoleAddr+"/metrics")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -92,6 +93,20 @@ func keepEvidence(t *testing.T, w *world) {
 		}
 		return nil
 	})
+}
+
+// configure gives keys of dhcp another value, before the agent starts; an empty one leaves the key out.
+func (w *world) configure(t *testing.T, dhcp map[string]string) {
+	t.Helper()
+	b, err := os.ReadFile(w.ConfigPath())
+	require.NoError(t, err)
+	for key, value := range dhcp {
+		b = regexp.MustCompile(`(?m)^  `+key+`:.*\n`).ReplaceAll(b, nil)
+		if value != "" {
+			b = regexp.MustCompile(`(?m)^dhcp:\n`).ReplaceAllLiteral(b, []byte("dhcp:\n  "+key+": "+value+"\n"))
+		}
+	}
+	require.NoError(t, os.WriteFile(w.ConfigPath(), b, 0o600))
 }
 
 // nft runs the real tool on the router.

@@ -185,6 +185,16 @@ func (w *world) leaseState(t *testing.T, ip netip.Addr, state string) {
 	})
 }
 
+// keptUntil returns when a lease ends that was released by nobody knows whom.
+func (w *world) keptUntil(t *testing.T, ip netip.Addr) time.Time {
+	t.Helper()
+	x, err := w.Client.Explain(t.Context(), ip.String())
+	require.NoError(t, err)
+	require.Len(t, x.Leases, 1)
+	require.True(t, x.Leases[0].Kept(time.Now()), "the address is free")
+	return x.Leases[0].Expires
+}
+
 // shortTimes returns the YAML of a subnet whose clients renew and rebind soon.
 func shortTimes(renew, rebind string) string {
 	return fmt.Sprintf("lease_time: 60s\n      renew_time: %s\n      rebind_time: %s", renew, rebind)

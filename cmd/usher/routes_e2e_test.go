@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,6 +98,8 @@ func (u *unnumbered) pings(t *testing.T, from *lab.Host, to string) {
 
 func TestKernelRoutesOfLeases(t *testing.T) {
 	u := startUnnumbered(t, 2, unnumberedConfig)
+	// Each interface is one customer's: it vouches for who is there, so that a release ends the lease.
+	u.configure(t, map[string]string{"match": "[option82, vlan, mac]", "vlan_interfaces": `["cust{vlan}"]`})
 	require.NoError(t, u.StartAgent(t.Context()))
 	a, b := u.subs[0], u.subs[1]
 
@@ -175,6 +177,27 @@ func TestKernelRoutesOfLeases(t *testing.T) {
 	out, err := u.Router.Output(t.Context(), "ip", "-4", "route", "show", "proto", "207")
 	require.NoError(t, err)
 	require.Equal(t, 1, strings.Count(out, "\n"), "%s", out)
+}
+
+// On an interface that nobody vouches for others may be, who write the client's MAC into a
+// release: the route stays until the lease ends.
+func TestKernelRouteOfAReleasedLease(t *testing.T) {
+	t.Parallel()
+	u := startUnnumbered(t, 1, unnumberedConfig)
+	config, err := os.ReadFile(u.ConfigPath())
+	require.NoError(t, err)
+	short := strings.ReplaceAll(string(config), "lease_time: 10m", "lease_time: 1m")
+	require.NoError(t, os.WriteFile(u.ConfigPath(), []byte(short), 0o600))
+	require.NoError(t, u.StartAgent(t.Context()))
+	a := u.subs[0]
+	p := u.bound(t, a, "-R")
+	u.waitRoute(t, a, "cust1")
+	require.NoError(t, p.Signal(syscall.SIGTERM))
+	u.leaseState(t, a.IP, "released")
+	ends := u.keptUntil(t, a.IP)
+	u.waitRoute(t, a, "cust1")
+	eventually(t, time.Until(ends)+10*time.Second, "the lease is over, and so is its route", func() (bool, error) { return u.route(t, a) == "", nil })
+	require.False(t, time.Now().Before(ends), "not before the lease is over")
 }
 
 // A client that moves while its old port stays up: the route is at no time
