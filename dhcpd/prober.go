@@ -50,9 +50,15 @@ type probeJob struct {
 	end    time.Time // the address is free if nobody has answered by then
 	mac    provision.MAC
 	holder provision.Owner // whom the pool keeps the address for
-	reply  []byte
-	to     socket.Delivery
-	ev     Event
+
+	// The address is the client's own, which it, or somebody in its name, has declined. So who else answers
+	// counts only if the client itself does not until the end.
+	declined bool
+	rival    socket.Sighting // who else answered; zero: nobody
+
+	reply []byte
+	to    socket.Delivery
+	ev    Event
 }
 
 // prober owns the OFFERs that wait. Its run method is one goroutine.
@@ -75,11 +81,16 @@ func newProber(s *Server, out transport, wire arpWire) *prober {
 func (h *handler) probe(now time.Time, gen *generation) bool {
 	d := &h.d
 	p := &gen.pools.all[d.Pool-1]
-	if h.prober == nil || !p.Probe || h.r.P.GIAddr().IsValid() || h.r.Ifindex == 0 || !p.alloc.unsure(d.YourIP, d.Holder, now) {
+	if h.prober == nil || !p.Probe || h.r.P.GIAddr().IsValid() || h.r.Ifindex == 0 {
+		return false
+	}
+	again := declined(h.s.deps.Leases, d.YourIP, now)
+	if !again && !p.alloc.unsure(d.YourIP, d.Holder, now) {
 		return false
 	}
 	j := h.prober.jobs.Get().(*probeJob)
 	j.gen, j.pool, j.tries, j.asked, j.mac, j.holder = gen, d.Pool-1, 0, 0, d.MAC, d.Holder
+	j.declined, j.rival = again, socket.Sighting{}
 	j.reply = append(j.reply[:0], h.reply...)
 	j.to = h.to
 	j.ev.copyFrom(&h.ev)
@@ -154,8 +165,14 @@ func (b *prober) due() {
 	for _, j := range b.waiting {
 		switch {
 		case now.Before(j.next):
+		case !now.Before(j.end) && j.rival.IP.IsValid() && declined(b.s.deps.Leases, j.rival.IP, b.s.now()):
+			if !b.another(j, j.rival) {
+				continue
+			}
 		case !now.Before(j.end):
-			j.gen.pools.all[j.pool].alloc.verify(j.ev.YourIP, b.s.now())
+			if !j.rival.IP.IsValid() {
+				j.gen.pools.all[j.pool].alloc.verify(j.ev.YourIP, b.s.now())
+			}
 			b.offer(j)
 			continue
 		default:
@@ -178,7 +195,15 @@ func (b *prober) saw(s socket.Sighting) {
 	keep := b.waiting[:0]
 	for _, j := range b.waiting {
 		waits := true
-		if j.ev.YourIP == s.IP && j.to.Ifindex == s.Ifindex && j.mac != s.MAC {
+		switch {
+		case j.ev.YourIP != s.IP || j.to.Ifindex != s.Ifindex:
+		case j.mac == s.MAC && j.declined: // it uses the address, so it has not declined it
+			b.offer(j)
+			waits = false
+		case j.mac == s.MAC:
+		case j.declined:
+			j.rival = s
+		default:
 			waits = b.another(j, s)
 		}
 		if waits {
@@ -202,6 +227,7 @@ func (b *prober) another(j *probeJob, s socket.Sighting) bool {
 	b.s.deps.Leases.Dirty(rec.IP)
 	b.s.log.Warn("pool address is in use by somebody else, put in quarantine", "ip", s.IP, "pool", p.Name, "used_by", s.MAC, "interface", j.ev.Interface, "until", rec.Expires,
 		"offered_to", j.ev.MAC, "source", j.ev.Source, "vouched_by", j.ev.VouchedBy.String(), "matched_by", j.ev.MatchedBy.String(), "rule", j.ev.Rule.String())
+	j.declined, j.rival = false, socket.Sighting{}
 	j.tries++
 	a, ok := p.alloc.replace(s.IP, j.holder, now, rec.Expires, j.tries < probeTries)
 	if !ok {
@@ -232,6 +258,12 @@ func (b *prober) end(j *probeJob) {
 	b.s.observer.Packet(&j.ev)
 	j.gen = nil
 	b.jobs.Put(j)
+}
+
+// declined reports whether an address is kept for a client of which nobody can tell whether it declined it.
+func declined(leases *lease.Table, ip netip.Addr, now time.Time) bool {
+	rec, known := leases.Get(ip)
+	return known && rec.State == lease.StateDeclined && rec.Kept(now)
 }
 
 // unsure reports whether the wire is to be asked before a is offered to who: it has no

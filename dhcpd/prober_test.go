@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/socket"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -156,4 +157,72 @@ func TestConflictEverywhere(t *testing.T) {
 		assert.Equal(t, map[string]int{"discover pool_conflict": 2, "discover pool_exhausted": 1}, r.n.get())
 		require.NoError(t, r.end())
 	})
+}
+
+// On a wire of the router's own nobody can tell who sent a DECLINE, so it only marks the lease. When its client asks
+// anew the wire is asked: a client that found another host at its address gets an address that works, one in
+// whose name somebody else declined keeps what it has.
+func TestDeclinedAddressIsAskedForAgain(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		rival  bool // another host answers for the address
+		itself bool // and so does the client
+		bound  bool // the client renews while the wire is asked
+		moves  bool
+	}{
+		{"somebody else has it", true, false, false, true},
+		{"both answer", true, true, false, false},
+		{"the client alone answers", false, true, false, false},
+		{"nobody answers", false, false, false, false},
+		{"somebody else has it, and the client renews", true, false, true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, w := probeRig(t, map[netip.Addr]provision.MAC{})
+				defer func() { require.NoError(t, r.end()) }()
+				r.ask(directBy(stranger))
+				time.Sleep(time.Second)
+				a := r.last().yourIP
+				q := directBy(stranger)
+				q.Type, q.Options = wire.Request, []wire.Option{chosen(serverIP), requested(a)}
+				r.ask(q)
+				time.Sleep(time.Second)
+				require.Equal(t, wire.Ack, r.last().kind)
+				q.Type = wire.Decline
+				r.ask(q)
+				require.Equal(t, outcome.PoolDeclined, r.h.ev.Outcome)
+				rec, _ := r.s.deps.Leases.Get(a)
+				require.True(t, rec.Kept(time.Now()))
+
+				asked := len(w.questions())
+				if tc.rival {
+					w.squat(a, client(0x66))
+				}
+				r.ask(directBy(stranger))
+				synctest.Wait()
+				require.Greater(t, len(w.questions()), asked, "although it was asked for lately")
+				time.Sleep(10 * time.Millisecond) // the other one is quicker
+				if tc.itself {
+					w.answers <- socket.Sighting{Ifindex: 3, IP: a, MAC: stranger}
+				}
+				if tc.bound {
+					r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
+				}
+				time.Sleep(time.Second)
+				require.Equal(t, wire.Offer, r.last().kind)
+				rec, _ = r.s.deps.Leases.Get(a)
+				if tc.moves {
+					assert.NotEqual(t, a, r.last().yourIP)
+					assert.Equal(t, lease.StateQuarantined, rec.State)
+					assert.Equal(t, client(0x66), rec.MAC)
+					assert.EqualValues(t, 1, r.s.Pools()[0].Conflicts)
+					return
+				}
+				assert.Equal(t, a, r.last().yourIP)
+				assert.Equal(t, stranger, rec.MAC)
+				assert.True(t, rec.Live(time.Now()))
+				assert.Zero(t, r.s.Pools()[0].Conflicts)
+			})
+		})
+	}
 }
