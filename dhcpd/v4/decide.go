@@ -15,7 +15,6 @@ import (
 type decider struct {
 	matcher
 	d     Decision
-	e     evidence
 	owner provision.Owner // of guest, once it was asked
 
 	alwaysBroadcast bool // as the client's subnet or class wants it

@@ -276,7 +276,7 @@ func (c *Config) servesVacant(at netip.Addr) bool {
 
 // pooled returns the record of an address that this client has or had from a pool.
 func (c *decider) pooled(a netip.Addr) (lease.Record, bool) {
-	rec, known := c.leases.Get(a)
+	rec, known := c.lease(a)
 	return rec, known && rec.Pool != "" && rec.MAC == c.mac
 }
 
@@ -339,7 +339,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 		rec.Key = c.guest()
 	}
 	c.d.Change = ChangePool
-	old, known := c.leases.Get(a)
+	old, known := c.lease(a)
 	if known {
 		rec.Prior = c.prior(&old)
 	}

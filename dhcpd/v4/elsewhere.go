@@ -34,7 +34,7 @@ func (m *matcher) elsewhere(l *provision.Line) remoteness {
 		}
 	}
 	for ip := range l.Hosts4() {
-		if rec, ok := m.leases.Get(ip); ok && m.leftBehind(&rec) {
+		if rec, ok := m.lease(ip); ok && m.leftBehind(&rec) {
 			return awayLive
 		}
 	}
@@ -79,7 +79,7 @@ func (c *decider) mayReport(b Binding) bool {
 			return link.Contains(b.IP)
 		}
 	}
-	rec, known := c.leases.Get(b.IP)
+	rec, known := c.lease(b.IP)
 	return known && rec.MAC == c.mac && rec.Live(c.now) &&
 		(len(rec.Option82) > 0 || !rec.GIAddr.IsValid() && c.cfg.line.Ingress(rec.Interface).VLAN != 0)
 }

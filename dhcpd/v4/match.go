@@ -9,6 +9,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // Binding is an address that the ERP gives, with the line that it is on. The zero value is none.
@@ -41,6 +42,7 @@ type matcher struct {
 	pools  PoolView
 	cfg    *Config
 	loc    line.Location // where the client is, once find was asked
+	e      evidence      // about the address that is at stake
 }
 
 // find tries the configured ways in order. hint is the address that the client
@@ -293,6 +295,14 @@ func (m *matcher) choose(c *candidates, hint netip.Addr, link netip.Prefix) Bind
 	return best
 }
 
+// lease returns the record of an address; the one that is at stake was looked up before.
+func (m *matcher) lease(ip netip.Addr) (lease.Record, bool) {
+	if ip == m.e.at {
+		return m.e.rec, m.e.seen
+	}
+	return m.leases.Get(ip)
+}
+
 // prefer says how well a binding suits, without what it has in common with others.
 // ok is false for one that another client has.
 func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
@@ -300,7 +310,7 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 		class, extra := m.rate(b)
 		return preference(class)*prefClass + extra, class != classTaken || c.n == 1
 	}
-	rec, known := m.leases.Get(b.IP)
+	rec, known := m.lease(b.IP)
 	switch {
 	case known && m.same(&rec) && rec.MAC != m.mac && m.leftBehind(&rec): // an identifier goes for its client only where that is
 		return 0, false
@@ -313,7 +323,7 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 }
 
 func (m *matcher) rate(b Binding) (class int, extra preference) {
-	rec, known := m.leases.Get(b.IP)
+	rec, known := m.lease(b.IP)
 	mine := known && m.same(&rec)
 	live := known && rec.Live(m.now)
 	switch {

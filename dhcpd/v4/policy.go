@@ -134,7 +134,7 @@ func (c *decider) onPort(l *provision.Line) provision.Lines {
 // One that has the address already is not the next one, and who had b before
 // makes room for it.
 func (c *decider) crowded(b Binding) bool {
-	if rec, ok := c.leases.Get(b.IP); ok && rec.MAC == c.mac && rec.Live(c.now) {
+	if rec, ok := c.lease(b.IP); ok && rec.MAC == c.mac && rec.Live(c.now) {
 		return false
 	}
 	var others crowd

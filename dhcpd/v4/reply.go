@@ -35,7 +35,7 @@ func (c *decider) options(n *subnet) *wire.OptionSet {
 
 // grant plans an OFFER or an ACK of b's address.
 func (c *decider) grant(t wire.MessageType, b Binding) {
-	old, _ := c.leases.Get(b.IP) // zero: nothing is recorded
+	old, _ := c.lease(b.IP) // zero: nothing is recorded
 	if o := c.permit(b, &old); o != 0 {
 		if o == outcome.TakeoverDamped && c.r.P.Type() == wire.Request {
 			c.nak(outcome.NakOtherClient, Binding{}) // it is not to use what another has

@@ -2,6 +2,8 @@ package v4
 
 import (
 	"fmt"
+	"math/bits"
+	"slices"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -112,6 +114,14 @@ var rules = [...]rule{
 		says: "The address is not the client's, or its lease was given elsewhere than where the packet comes from."},
 }
 
+// firstRow is where the rows of each message begin, by its bit.
+var firstRow = func() (at [16]uint8) {
+	for bit := range at {
+		at[bit] = uint8(max(slices.IndexFunc(rules[:], func(r rule) bool { return r.on&(1<<bit) != 0 }), 0))
+	}
+	return at
+}()
+
 // String returns the name of the row, as docs/dhcp-matching.md has it; empty for none.
 func (r Rule) String() string {
 	if r == 0 || int(r) > len(rules) {
@@ -148,7 +158,7 @@ func (r *Rule) UnmarshalText(b []byte) error {
 
 // rule finds the row for a message about the address that is at stake, and follows it.
 func (c *decider) rule(msg message) {
-	for i := range rules {
+	for i := int(firstRow[bits.TrailingZeros16(uint16(msg))]); i < len(rules); i++ {
 		r := &rules[i]
 		if r.on&msg == 0 || r.record != 0 && r.record&c.stands(msg) == 0 ||
 			r.claim != 0 && r.claim&c.claims(msg) == 0 || r.place != 0 && r.place&c.comes(msg) == 0 {

@@ -67,10 +67,29 @@ func Judge(r *Request, snap *provision.Snapshot, cfg *Config) {
 		r.Trust.By = direct(r, cfg)
 		return
 	}
-	r.Trust.Refused = poses(r, snap, cfg)
+	w := cfg.relay(p)
+	r.Trust.Refused = w.poses(r, snap, cfg)
 	if r.Trust.Refused == 0 && p.Type() != wire.LeaseQuery { // dhcp.leasequery.from judges that
-		r.Trust.By, r.Trust.Refused = relayed(r, cfg)
+		r.Trust.By, r.Trust.Refused = w.relayed(cfg)
 	}
+}
+
+// relay is what dhcp.relays has of a packet's relay: of its address and of the one that the packet comes from.
+type relay struct {
+	gi, from             netip.Addr
+	giListed, fromListed bool
+	giAlone, fromAlone   bool // as one address
+}
+
+func (c *Config) relay(p *line.Packet) relay {
+	w := relay{gi: p.GIAddr(), from: p.From.Addr().Unmap()}
+	w.giListed, w.giAlone = c.line.Lists(w.gi)
+	if !w.from.IsValid() || w.from == w.gi {
+		w.from, w.fromListed, w.fromAlone = w.gi, w.giListed, w.giAlone
+	} else {
+		w.fromListed, w.fromAlone = c.line.Lists(w.from)
+	}
+	return w
 }
 
 // direct judges a packet that no relay forwarded.
@@ -92,18 +111,10 @@ func direct(r *Request, cfg *Config) Voucher {
 
 // poses says why a packet with a relay's address is none of a relay, whatever is listed but this
 // very address; zero: it may be one. Else whoever can reach us could write another's port into it.
-func poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome.Outcome {
-	gi, from := r.P.GIAddr(), r.P.From.Addr().Unmap()
-	if !from.IsValid() {
-		from = gi
-	}
+func (w *relay) poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome.Outcome {
+	gi, from, giAlone, fromAlone := w.gi, w.from, w.giAlone, w.fromAlone
 	if from.IsUnspecified() {
 		return outcome.RelayNoSource
-	}
-	_, giAlone := cfg.line.Lists(gi)
-	fromAlone := giAlone
-	if from != gi {
-		_, fromAlone = cfg.line.Lists(from)
 	}
 	if r.P.Type() == wire.LeaseQuery {
 		giAlone, fromAlone = giAlone || cfg.queriesAlone(gi), fromAlone || cfg.queriesAlone(from)
@@ -113,7 +124,7 @@ func poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome.Outcome {
 		return 0
 	case r.OwnFrom && !fromAlone:
 		return outcome.RelayNoSource
-	case !fromAlone && isSubscriber(from, snap, cfg), !giAlone && isSubscriber(gi, snap, cfg):
+	case !fromAlone && isSubscriber(from, snap, cfg), !giAlone && gi != from && isSubscriber(gi, snap, cfg):
 		return outcome.RelaySubscriber
 	case r.P.Ingress.Customers:
 		return outcome.RelayInterface
@@ -142,20 +153,13 @@ func isSubscriber(a netip.Addr, snap *provision.Snapshot, cfg *Config) bool {
 }
 
 // relayed judges a packet by the lists of relays.
-func relayed(r *Request, cfg *Config) (Voucher, outcome.Outcome) {
-	gi, from := r.P.GIAddr(), r.P.From.Addr().Unmap()
-	if !cfg.line.ListsRelays() {
-		return VoucherAnyRelay, 0
-	}
-	if listed, _ := cfg.line.Lists(gi); !listed {
-		return VoucherNone, outcome.RelayUntrusted
-	}
-	listed := !from.IsValid() || from == gi
-	if !listed {
-		listed, _ = cfg.line.Lists(from)
-	}
+func (w *relay) relayed(cfg *Config) (Voucher, outcome.Outcome) {
 	switch {
-	case listed:
+	case !cfg.line.ListsRelays():
+		return VoucherAnyRelay, 0
+	case !w.giListed:
+		return VoucherNone, outcome.RelayUntrusted
+	case w.fromListed:
 		return VoucherRelay, 0
 	case cfg.line.SourceCheck() == line.SourceListed:
 		return VoucherNone, outcome.RelaySource

@@ -166,7 +166,7 @@ func (c *decider) refuseVacant(kind PoolKind, a netip.Addr) outcome.Outcome {
 		return 0
 	}
 	l := c.d.Match.Vacant
-	rec, known := c.leases.Get(a)
+	rec, known := c.lease(a)
 	switch {
 	case known && rec.Live(c.now) && (rec.Key != l.Owner || rec.Subscriber != l.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
 		return outcome.NakOtherClient
