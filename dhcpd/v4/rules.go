@@ -58,6 +58,8 @@ var rules = [...]rule{
 		says: "The line that the client is on, or else its MAC, has the address that it takes."},
 	{name: "select_other", on: msgSelecting, claim: hasOne, do: nakWrong,
 		says: "The line that the client is on, or else its MAC, has another address than the one that it takes."},
+	{name: "select_elsewhere", on: msgSelecting, claim: macLive, do: stay,
+		says: "The ERP has the MAC for a line whose lease is live elsewhere: the client is heard there, and a NAK here might reach it too."},
 	{name: "select_none", on: msgSelecting, do: usePool,
 		says: "Neither line nor MAC leads to an address of the ERP for the client: only a pool can have given the one that it takes."},
 

@@ -74,7 +74,8 @@ func TestRules(t *testing.T) {
 		{"select_has", "on the line a new router takes over", at(1, selecting(stranger, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "ack 192.0.2.11" + toRelay + " fact report"},
 		{"select_other", "", at(2, selecting(stranger, host(11))), nil, nil, "nak_wrong_address 192.0.2.21" + toRelay},
 		{"select_none", "", selecting(stranger, host(11)), nil, nil, "nak_not_bound" + onWire},
-		{"select_none", "the MAC's lease is live on another line", at(99, selecting(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "nak_not_bound" + toRelay},
+		{"select_elsewhere", "the MAC's lease is live on another line", at(99, selecting(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
+		{"select_elsewhere", "heard twice, on the wire without the relay's option 82", selecting(known, host(11)), leases(on(1, bound(host(11), known, 1))), from(netip.IPv4Unspecified()), "mac_elsewhere"},
 
 		{"reboot_has", "", at(1, reboot(known, host(11))), nil, nil, "ack 192.0.2.11" + toRelay + " fact"},
 		{"reboot_other", "", at(2, reboot(known, host(11))), nil, nil, "nak_wrong_address 192.0.2.21" + toRelay},
