@@ -144,6 +144,10 @@ func (c *decider) openPool(a netip.Addr) (i int, open bool) {
 // requestPool answers a REQUEST for an address of a pool that is open to the client.
 func (c *decider) requestPool(i int, a netip.Addr) {
 	kind := c.cfg.pools[i].Kind
+	if rec, known := c.lease(a); known && kind == PoolGuests && c.guestElsewhere(&rec) {
+		c.end(outcome.MACElsewhere) // it may be the other copy of what two relays forward: a NAK would reach the client, too
+		return
+	}
 	if own := c.leasedPool(kind); own.IsValid() && own != a {
 		c.d.YourIP = own
 		c.nak(outcome.NakWrongAddress, Binding{})
@@ -243,6 +247,8 @@ func (c *decider) extendPool(rec *lease.Record) {
 		c.grant(wire.Ack, b)
 	case b.Line != nil:
 		c.nak(outcome.NakWrongAddress, b)
+	case i >= 0 && kind == PoolGuests && c.cfg.pools[i].Kind == kind && c.guestElsewhere(rec):
+		c.end(outcome.MACElsewhere)
 	case i < 0, c.cfg.pools[i].Kind != kind,
 		kind == PoolGuests && (c.learnt(rec, past) || !c.ownGuest(rec)),
 		!past && !c.near(&c.cfg.pools[i]): // a renewal past the relay does not tell the wire
@@ -312,7 +318,7 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 	c.route()
 	if t == wire.Offer {
 		c.d.Outcome, c.d.Change = outcome.PoolOffer, ChangeHold
-		c.d.Port = portKey(&c.r.P.Relay, c.r.P.GIAddr())
+		c.d.Port = portKey(&c.r.P.Relay, c.r.P.GIAddr(), c.r.P.Ingress.Name)
 		return
 	}
 	c.d.Outcome = outcome.PoolAck
@@ -377,7 +383,7 @@ func (c *decider) releasePool(i int, rec *lease.Record) {
 // would be one more (RFC 3046 section 4.0 wants such a bound). Without
 // option 82 nobody knows the port.
 func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
-	port := portKey(&c.r.P.Relay, c.r.P.GIAddr())
+	port := portKey(&c.r.P.Relay, c.r.P.GIAddr(), c.r.P.Ingress.Name)
 	if c.cfg.maxMACs == 0 || port == 0 {
 		return false
 	}
@@ -393,7 +399,7 @@ func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
 
 // portKey is a number for the port that option 82 names, whatever its profile: its very
 // bytes, a hash of them (FNV-1a). 0: it names none.
-func portKey(r *wire.RelayInfo, gi netip.Addr) uint64 {
+func portKey(r *wire.RelayInfo, gi netip.Addr, iface string) uint64 {
 	if len(r.CircuitID) == 0 && len(r.RemoteID) == 0 {
 		return 0
 	}
@@ -405,6 +411,10 @@ func portKey(r *wire.RelayInfo, gi netip.Addr) uint64 {
 	} else if gi.IsValid() { // a circuit-id alone means something to its relay only
 		four := gi.As4()
 		h.add(four[:]...)
+	} else { // or to its switch
+		for i := range len(iface) {
+			h.add(iface[i])
+		}
 	}
 	return h.sum()
 }
@@ -433,7 +443,7 @@ func PortOfLease(rec *lease.Record) uint64 {
 	if err != nil || len(rec.Option82) == 0 {
 		return 0
 	}
-	return portKey(&r, rec.GIAddr)
+	return portKey(&r, rec.GIAddr, rec.Interface)
 }
 
 // hasFromPool reports whether the client has the address of rec from a pool now.

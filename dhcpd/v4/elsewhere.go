@@ -29,7 +29,7 @@ func (m *matcher) elsewhere(l *provision.Line) remoteness {
 	case loc.Lines.Len() > 0 && m.cfg.matches&MatchOption82 != 0 && !isAmong(l, loc.Lines): // a line with a VLAN alone is not at that port either
 		return awayKnown
 	case byVLAN && loc.VLAN != 0 && loc.VLAN != l.VLAN:
-		if lines, _ := m.snap.ByVLAN(loc.VLAN); lines.Len() > 0 {
+		if lines, shared := m.snap.ByVLAN(loc.VLAN); shared || lines.Len() > 0 {
 			return awayKnown
 		}
 	}
@@ -81,5 +81,5 @@ func (c *decider) mayReport(b Binding) bool {
 	}
 	rec, known := c.lease(b.IP)
 	return known && rec.MAC == c.mac && rec.Live(c.now) &&
-		(len(rec.Option82) > 0 || !rec.GIAddr.IsValid() && c.cfg.line.Ingress(rec.Interface).VLAN != 0)
+		(len(rec.Option82) > 0 || !rec.GIAddr.IsValid() && c.oneCustomer(c.cfg.line.Ingress(rec.Interface).VLAN))
 }

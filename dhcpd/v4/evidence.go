@@ -206,6 +206,8 @@ func (c *decider) comes(msg message) place {
 	case c.e.place != placeOther || msg&(msgExtend|msgExtendAt) == 0:
 	case !rec.Live(c.now):
 		c.e.place = placeUnsure // it is nobody's place any more
+	case c.foundEverywhere(c.bound(rec.IP)):
+		c.e.place = placeUnsure // a DISCOVER from there would be given it, too
 	case msg == msgExtendAt && rec.MAC == c.mac && c.loc.Lines.Len() == 0:
 		c.e.place = placeUnsure // a line that the ERP does not know is no proof of another one
 	}
@@ -227,15 +229,15 @@ func (m *matcher) comesFrom(rec *lease.Record) place {
 	case rec.Interface == "" && !rec.GIAddr.IsValid() && len(rec.Option82) == 0:
 		return placeUnsure // nobody knows where it was given
 	case len(rec.Option82) > 0 && p.HasOption82():
-		if sameLine(p.Option82(), &p.Relay, rec.Option82) {
-			return placeSame
-		}
-		return placeOther
+		return m.comparesLine(rec, onWire)
 	case p.GIAddr().IsValid(): // without option 82, or the record has none: others are behind that relay
 		return may(rec.GIAddr == p.GIAddr() || rec.GIAddr.IsValid() && m.cfg.oneSubnet(rec.GIAddr, p.GIAddr()))
 	case rec.GIAddr.IsValid(): // past the relay, so from the address itself, as far as that says anything
 		return may(fromItself)
 	case len(rec.Option82) == 0 && vlan != 0 && p.Ingress.VLAN == vlan:
+		if !m.oneCustomer(vlan) {
+			return placeUnsure
+		}
 		return placeSame
 	}
 	return may(onWire)
@@ -258,11 +260,37 @@ func (c *Config) oneSubnet(a, b netip.Addr) bool {
 	return n != nil && n == c.subnetOf(b)
 }
 
-// sameLine reports whether an option 82 names the line of another one: sub-options other than circuit-id and remote-id may differ.
-func sameLine(is []byte, parsed *wire.RelayInfo, was []byte) bool {
-	if bytes.Equal(is, was) {
-		return true
+// comparesLine says whether the option 82 of the packet names the line of a record's. Sub-options that name no
+// line may differ. A circuit-id without a remote-id means something to its relay, or switch, only.
+func (m *matcher) comparesLine(rec *lease.Record, onWire bool) place {
+	p := &m.r.P
+	old := p.Relay
+	if !bytes.Equal(p.Option82(), rec.Option82) {
+		var err error
+		if old, err = wire.ParseRelayInfo(rec.Option82); err != nil || !bytes.Equal(old.CircuitID, p.Relay.CircuitID) ||
+			!bytes.Equal(old.RemoteID, p.Relay.RemoteID) || !bytes.Equal(old.RelaySubscriberID, p.Relay.RelaySubscriberID) {
+			return placeOther
+		}
 	}
-	old, err := wire.ParseRelayInfo(was)
-	return err == nil && bytes.Equal(old.CircuitID, parsed.CircuitID) && bytes.Equal(old.RemoteID, parsed.RemoteID)
+	nameless := len(old.CircuitID)+len(old.RemoteID)+len(old.RelaySubscriberID) == 0
+	there := rec.GIAddr == p.GIAddr() && (p.GIAddr().IsValid() || onWire)
+	switch {
+	case !nameless && (len(old.RemoteID) > 0 || there):
+		return placeSame
+	case there, rec.GIAddr.IsValid() && p.GIAddr().IsValid() && m.cfg.oneSubnet(rec.GIAddr, p.GIAddr()):
+		return placeUnsure
+	}
+	return placeOther
+}
+
+// oneCustomer reports whether a VLAN is that of one customer; else it is a shared wire.
+func (m *matcher) oneCustomer(vlan uint16) bool {
+	lines, _ := m.snap.ByVLAN(vlan)
+	return lines.Len() > 0
+}
+
+// foundEverywhere reports whether the ERP has the client's MAC for a line without a port or VLAN.
+func (m *matcher) foundEverywhere(b Binding) bool {
+	return b.Line != nil && b.MAC == m.mac && m.cfg.matches&MatchMAC != 0 &&
+		!(m.cfg.matches&MatchOption82 != 0 && hasPort(b.Line)) && !(m.cfg.matches&MatchVLAN != 0 && b.VLAN != 0)
 }

@@ -46,7 +46,7 @@ func (c *decider) guestElsewhere(rec *lease.Record) bool {
 
 // lineKey is a number for where the client is: for its port, else for its relay or the interface.
 func (c *decider) lineKey() uint64 {
-	if k := portKey(&c.r.P.Relay, c.r.P.GIAddr()); k != 0 {
+	if k := portKey(&c.r.P.Relay, c.r.P.GIAddr(), c.r.P.Ingress.Name); k != 0 {
 		return k
 	}
 	var h hash

@@ -138,7 +138,10 @@ func TestRecordFollowsItsClientToAnotherRelay(t *testing.T) {
 	rebind := wire.Query{Type: wire.Request, MAC: client(0x81), GIAddr: there, CIAddr: host(81)}
 	assert.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 renew", told(run(t, rebind, leases(d.Rec))))
 	d = run(t, rebind, leases(rec))
-	assert.Equal(t, "mac_elsewhere 192.0.2.81", told(d), "a renewal through another relay is anybody's")
+	assert.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 renew", told(d), "a row without a port is found by MAC everywhere")
+	ported := with(bound(host(11), client(0x11), 1), func(r *lease.Record) { r.GIAddr, r.Ifindex, r.Interface = relayIP, 3, "eth0" })
+	rebind.MAC, rebind.CIAddr = client(0x11), host(11)
+	assert.Equal(t, "mac_elsewhere 192.0.2.11", told(run(t, rebind, leases(ported))), "of one with a port a renewal through another relay is anybody's")
 }
 
 // The page for people has the same rows in the same order.

@@ -90,7 +90,7 @@ func (c *decider) strays(l *provision.Line, old *lease.Record) Stray {
 			return StrayUnknownPort
 		}
 	case byVLAN && loc.VLAN != 0:
-		if lines, _ := c.snap.ByVLAN(loc.VLAN); lines.Len() == 0 {
+		if lines, shared := c.snap.ByVLAN(loc.VLAN); !shared && lines.Len() == 0 {
 			return StrayUnknownVLAN
 		}
 	}

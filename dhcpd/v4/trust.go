@@ -149,7 +149,11 @@ func elsewhere(on *provision.Interface, a netip.Addr) bool {
 
 // isSubscriber reports whether the ERP binds an address, or it is of a pool.
 func isSubscriber(a netip.Addr, snap *provision.Snapshot, cfg *Config) bool {
-	return snap.ByIP(a) != nil || cfg.PoolOf(a) >= 0
+	if snap.ByIP(a) != nil {
+		return true
+	}
+	i := cfg.PoolOf(a)
+	return i >= 0 && a != cfg.pools[i].gateway // no client gets that: a range that is a whole prefix has it in it
 }
 
 // relayed judges a packet by the lists of relays.
