@@ -65,7 +65,7 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 		{"through another relay without option 82", relayed, ip("198.51.100.9"), nil, nil, false, false},
 		{"through the other one of a pair on the clients' wire", atPair, ip("203.0.113.3"), nil, nil, true, true},
 		{"through a relay of another wire", atPair, ip("198.51.100.9"), nil, nil, false, false},
-		{"on the interface of its VLAN, which is not known to be of one customer", inVLAN, netip.Addr{}, nil, heardOn("vlan7"), true, true},
+		{"on the interface of its VLAN", inVLAN, netip.Addr{}, nil, heardOn("vlan7"), true, false},
 		{"on that of another VLAN", inVLAN, netip.Addr{}, nil, heardOn("vlan8"), false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

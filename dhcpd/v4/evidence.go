@@ -283,10 +283,11 @@ func (m *matcher) comparesLine(rec *lease.Record, onWire bool) place {
 	return placeOther
 }
 
-// oneCustomer reports whether a VLAN is that of one customer; else it is a shared wire.
+// oneCustomer reports whether a VLAN is that of one customer, as dhcp.vlan_interfaces says of all of them. One for which the
+// ERP has several is a shared wire.
 func (m *matcher) oneCustomer(vlan uint16) bool {
-	lines, _ := m.snap.ByVLAN(vlan)
-	return lines.Len() > 0
+	_, shared := m.snap.ByVLAN(vlan)
+	return vlan != 0 && !shared
 }
 
 // foundEverywhere reports whether the ERP has the client's MAC for a line without a port or VLAN.
