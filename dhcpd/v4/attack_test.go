@@ -66,6 +66,7 @@ func TestReleaseAndDeclineFromElsewhere(t *testing.T) {
 		{"through the other one of a pair on the clients' wire", atPair, ip("203.0.113.3"), nil, nil, true, true},
 		{"through a relay of another wire", atPair, ip("198.51.100.9"), nil, nil, false, false},
 		{"on the interface of its VLAN", inVLAN, netip.Addr{}, nil, heardOn("vlan7"), true, false},
+		{"on another interface whose VLAN has the same number", inVLAN, netip.Addr{}, nil, heardOn("vlan07"), true, true},
 		{"on that of another VLAN", inVLAN, netip.Addr{}, nil, heardOn("vlan8"), false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -235,7 +235,7 @@ func (m *matcher) comesFrom(rec *lease.Record) place {
 	case rec.GIAddr.IsValid(): // past the relay, so from the address itself, as far as that says anything
 		return may(fromItself)
 	case len(rec.Option82) == 0 && vlan != 0 && p.Ingress.VLAN == vlan:
-		if !m.oneCustomer(vlan) {
+		if !m.oneCustomer(vlan) || p.Ingress.Name != rec.Interface { // eth1.7 and eth2.7 are two wires
 			return placeUnsure
 		}
 		return placeSame

@@ -120,7 +120,7 @@ func (w *relay) poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome
 		giAlone, fromAlone = giAlone || cfg.queriesAlone(gi), fromAlone || cfg.queriesAlone(from)
 	}
 	switch {
-	case giAlone && fromAlone && !(r.P.Ingress.Customers && elsewhere(r.On, from)):
+	case giAlone && fromAlone && !(r.P.Ingress.Customers && offNetwork(r.On, from)):
 		return 0
 	case r.OwnFrom && !fromAlone:
 		return outcome.RelayNoSource
@@ -132,9 +132,9 @@ func (w *relay) poses(r *Request, snap *provision.Snapshot, cfg *Config) outcome
 	return 0
 }
 
-// elsewhere reports whether an address is in none of the networks of an interface. Of an interface
+// offNetwork reports whether an address is in none of the networks of an interface. Of an interface
 // without a network nobody can tell.
-func elsewhere(on *provision.Interface, a netip.Addr) bool {
+func offNetwork(on *provision.Interface, a netip.Addr) bool {
 	numbered := false
 	if on != nil {
 		for _, p := range on.Addrs {
