@@ -282,6 +282,10 @@ func (p *pools) reserve(d *v4.Decision, leases *lease.Table, now time.Time, log 
 		// The address stays leased: the allocator gives it to nobody else before the lease ends.
 	case d.Change == v4.ChangeRelease:
 		a.p.Release(d.YourIP, d.Rec.Holder(), now)
+	case d.Change == v4.ChangeRefused:
+		if s := a.p.Get(d.Rec.IP, now); s.State == pool.StateLeased && s.Owner == d.Rec.Holder() {
+			a.p.Restore(d.Rec.IP, s.Owner, pool.StateFree, time.Time{}) // also of one that the ERP binds by now
+		}
 	case d.Change == v4.ChangeQuarantine:
 		a.Declines++
 		a.p.Restore(d.YourIP, provision.Owner{}, pool.StateQuarantined, d.Rec.Expires)

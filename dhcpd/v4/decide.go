@@ -85,6 +85,9 @@ func (c *decider) bound(ip netip.Addr) Binding { return Binding{c.snap.ByIP(ip),
 
 func (c *decider) find(hint netip.Addr) Binding {
 	c.d.Match = c.matcher.find(hint)
+	if c.d.Match.failed == outcome.HolderLive {
+		c.d.YourIP, c.d.Rival, c.d.Until = c.held.ip, c.held.mac, c.held.until
+	}
 	return c.d.Match.binding
 }
 

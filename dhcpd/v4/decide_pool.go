@@ -130,6 +130,8 @@ func (c *decider) selectPool(a netip.Addr) {
 		c.requestPool(i, a)
 	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
 		c.nak(outcome.NakUnknown, Binding{})
+	case c.d.Match.failed == outcome.HolderLive:
+		c.nak(outcome.NakOtherClient, Binding{})
 	default:
 		c.nak(outcome.NakNotBound, Binding{})
 	}

@@ -179,6 +179,18 @@ func (t *Table) SetState(ip netip.Addr, mac provision.MAC, s State, now time.Tim
 	})
 }
 
+// End ends the live lease of ip, as if it expired at now, and leaves writing it to the background: its client was told
+// that the address is not its own any more. It reports whether ip is leased to mac and live.
+func (t *Table) End(ip netip.Addr, mac provision.MAC, now time.Time) bool {
+	return t.update(ip, mac, func(r *Record) bool {
+		if !r.Live(now) {
+			return false
+		}
+		r.Expires = now
+		return true
+	})
+}
+
 func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*Record) bool) bool {
 	key := ipKey(ip)
 	t.mu.Lock()
