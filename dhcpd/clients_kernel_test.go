@@ -61,7 +61,7 @@ func (d *district) neverTwo(since time.Time, addresses ...netip.Addr) {
 			has[e.YourIP] = e.MAC
 		case outcome.NakNotBound, outcome.NakWrongAddress, outcome.NakOtherClient:
 			for _, a := range addresses {
-				if e.ClientIP == a && has[a] == e.MAC && (e.GIAddr.IsValid() || d.access == nil) {
+				if (e.ClientIP == a || e.RequestedIP == a) && has[a] == e.MAC && (e.GIAddr.IsValid() || d.access == nil) {
 					delete(has, a)
 				}
 			}

@@ -75,6 +75,8 @@ var rules = [...]rule{
 		says: "The line that the client is on, or else its MAC, has the address that it had before."},
 	{name: "reboot_other", on: msgReboot, claim: hasOne, do: nakWrong,
 		says: "The line that the client is on, or else its MAC, has another address than the one that it had before."},
+	{name: "reboot_gone", on: msgReboot, record: recGone, claim: isFull, place: placeSame | placeUnsure, do: nakNotBound,
+		says: "The client had the address here, but the ERP has it elsewhere by now, or for nobody, and other clients have those of its line or MAC."},
 	{name: "reboot_full", on: msgReboot, claim: isFull | macAway | macLive, do: stay,
 		says: "Other clients have the addresses of the client's line or MAC, or its MAC is that of a line elsewhere."},
 	{name: "reboot_kept", on: msgReboot, record: recKept, claim: untold, place: placeSame | placeUnsure, do: giveIt,
