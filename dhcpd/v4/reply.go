@@ -75,7 +75,7 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 		return
 	}
 	c.d.Outcome = outcome.Ack
-	r.CIAddr = c.r.P.CIAddr()
+	r.CIAddr = c.has()
 	c.d.Report = c.differs(b.Line) && c.mayReport(b)
 	c.record(b, n, &old)
 }
@@ -143,8 +143,8 @@ func (c *decider) staysPut(old *lease.Record, b Binding) bool {
 	switch {
 	case p.HasOption82():
 		byLine := c.d.Match.By&(MatchOption82|MatchVLAN) != 0
-		return !byLine && (p.CIAddr().IsValid() || hasPort(b.Line)) && old.Live(c.now) && c.comesFrom(old) == placeOther
-	case !p.CIAddr().IsValid():
+		return !byLine && (c.has().IsValid() || hasPort(b.Line)) && old.Live(c.now) && c.comesFrom(old) == placeOther
+	case !c.has().IsValid():
 		return false // it has no address yet, so it is on the wire that its packet came in on
 	case p.GIAddr().IsValid():
 		return c.comesFrom(old) == placeOther && !c.foundEverywhere(b)
@@ -261,14 +261,37 @@ func (c *decider) route() {
 		}
 		c.d.Way, c.d.To = wire.WayRelay, netip.AddrPortFrom(gi, port)
 		// The relay is to broadcast it: the client has no address to take it at.
-		c.d.Reply.Broadcast = nak || c.alwaysBroadcast && !p.CIAddr().IsValid()
+		c.d.Reply.Broadcast = nak || c.alwaysBroadcast && !c.has().IsValid()
 	case nak:
 		c.d.Way = wire.WayBroadcast
-	case p.CIAddr().IsValid():
-		c.d.Way, c.d.To = wire.WayUnicast, netip.AddrPortFrom(p.CIAddr(), c.cfg.clientPort)
+	case c.has().IsValid() && !c.fromNowhere():
+		c.d.Way, c.d.To = wire.WayUnicast, netip.AddrPortFrom(c.has(), c.cfg.clientPort)
 	case p.Broadcast() || c.alwaysBroadcast || p.HType() != 1:
 		c.d.Way = wire.WayBroadcast
 	default:
 		c.d.Way = wire.WayFrame
 	}
+}
+
+// has returns the address that the client has and uses, as its kind of message says. Some clients put the one that
+// they had into ciaddr of a DISCOVER or of a REQUEST for an address that they do not have: nobody answers ARP for that.
+func (c *decider) has() netip.Addr {
+	p := &c.r.P
+	a := p.CIAddr()
+	if a.IsValid() && (p.Type() == wire.Inform || p.Type() == wire.Request && has(p, a) && !c.rebootsFromNowhere()) {
+		return a
+	}
+	return netip.Addr{}
+}
+
+// fromNowhere reports whether the packet comes from 0.0.0.0, so from a wire of ours and a client that takes no datagram to its address
+// yet, or says so. A frame finds it.
+func (c *decider) fromNowhere() bool {
+	return c.r.P.From.Addr().Unmap() == netip.IPv4Unspecified()
+}
+
+// rebootsFromNowhere reports whether a REQUEST that takes no offer names the address that it wants, which a renewal does not, and
+// comes from nowhere: then the client does not have it, whatever it writes into ciaddr.
+func (c *decider) rebootsFromNowhere() bool {
+	return c.r.P.Requested().IsValid() && c.fromNowhere()
 }
