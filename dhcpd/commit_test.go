@@ -51,6 +51,13 @@ func (s *sink) Send(d *socket.Delivery, payload []byte) error {
 	return nil
 }
 
+// refuse makes every Send fail with err, nil: none.
+func (s *sink) refuse(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
 func (s *sink) all() []sentReply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
