@@ -312,6 +312,25 @@ func (a *allocator) leaseLocked(d *v4.Decision, leases *lease.Table, now time.Ti
 	return true
 }
 
+// Drop ends the live lease that mac has of an address, for an operator, and frees the address if it is one of a pool: the
+// client is not told, and is answered like anybody when it asks again. It reports whether mac had one.
+func (s *Server) Drop(ip netip.Addr, mac provision.MAC) bool {
+	now := s.now()
+	rec, _ := s.deps.Leases.Get(ip)
+	if !s.deps.Leases.Drop(ip, mac, now) {
+		return false
+	}
+	gen := s.generation.Load()
+	if i := gen.config.PoolOf(ip); i >= 0 {
+		p := &gen.pools.all[i]
+		p.alloc.mu.Lock()
+		defer p.alloc.mu.Unlock()
+		p.alloc.p.Release(ip, rec.Holder(), now)
+		p.watchLocked(s.log)
+	}
+	return true
+}
+
 // watchLocked says once that a pool gets full, and once that it is not any more.
 func (p *servedPool) watchLocked(log *slog.Logger) {
 	if p.WarnAt <= 0 {
