@@ -72,3 +72,27 @@ func TestKernelDroppedLeaseHasNoRoute(t *testing.T) {
 	u.waitRoute(t, h, "cust1")
 	u.pings(t, h.Host, miniature.InternetIP)
 }
+
+// What the kernel has of a lease alone goes with it: the guest's element of the source guard.
+func TestKernelDroppedLeaseLeavesTheSourceGuard(t *testing.T) {
+	t.Parallel()
+	w, direct, _ := guardedWorld(t)
+	const nobodys = "00:00:5e:00:53:66"
+	require.NoError(t, direct.Host.IP("link", "set", "dev", "eth0", "address", nobodys))
+	p, err := w.DHCPClient(direct)
+	require.NoError(t, err)
+	a := boundTo(t, p, 1)
+	require.True(t, between(a, "192.0.2.100", "192.0.2.120"), a)
+	sets := func(there bool) {
+		t.Helper()
+		eventually(t, 10*time.Second, fmt.Sprintf("the kernel lets %s in: %t", nobodys, there), func() (bool, error) {
+			return strings.Contains(w.nft(t, "list", "table", "inet", "usher"), nobodys) == there, nil
+		})
+	}
+	sets(true)
+	out, code := w.usherOn(t, "leases", "drop", a.String(), "--yes")
+	require.Zero(t, code, out)
+	sets(false)
+	require.NoError(t, p.Signal(syscall.SIGUSR1)) // nobody else wants it: it may have it again
+	sets(true)
+}
