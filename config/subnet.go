@@ -7,6 +7,7 @@ import (
 
 	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/provision"
 )
 
 // subnetsTogether insists on one subnet at least, and that none overlaps another.
@@ -39,12 +40,12 @@ func subnetTogether(m keys.Mapping, s *v4.Subnet) {
 
 // inside says what is wrong with a as a host's address of p.
 func inside(v keys.Value, a netip.Addr, p netip.Prefix) {
-	switch {
+	switch network, broadcast := provision.NetworkAndBroadcast(p); {
 	case !p.Contains(a):
 		v.Problem("%s is outside %s", a, p)
-	case a == p.Addr():
+	case a == network:
 		v.Problem("%s is the network address of %s", a, p)
-	case a == v4.RangeOf(p).Last:
+	case a == broadcast:
 		v.Problem("%s is the broadcast address of %s", a, p)
 	}
 }

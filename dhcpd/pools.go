@@ -128,11 +128,7 @@ type PoolCounters struct {
 
 // newAllocator makes an unused allocator for a pool in a network; gateway may be invalid.
 func newAllocator(p v4.Pool, prefix netip.Prefix, gateway netip.Addr, quarantine time.Duration) (*allocator, error) {
-	reserved := []netip.Addr{prefix.Addr(), v4.RangeOf(prefix).Last}
-	if gateway.IsValid() {
-		reserved = append(reserved, gateway)
-	}
-	alloc, err := pool.New(p.First, p.Last, reserved...)
+	alloc, err := pool.New(p.First, p.Last, v4.Reserved(prefix, gateway)...)
 	if err != nil {
 		return nil, err
 	}

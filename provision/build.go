@@ -326,11 +326,11 @@ func defect(l *Line, a Address, nets *subnetTable, reserved map[uint32]bool) (Pr
 		return "", ""
 	case !ok:
 		return ProblemOutsideSubnets, "address is in no served subnet"
-	case subnet.Bits() >= 31: // RFC 3021: no network or broadcast address
-		return "", ""
-	case ipKey(ip) == ipKey(subnet.Addr()):
+	}
+	switch network, broadcast := NetworkAndBroadcast(subnet); ip {
+	case network:
 		return ProblemReservedAddress, "network address of " + subnet.String()
-	case ipKey(ip) == ipKey(subnet.Addr())|1<<(32-subnet.Bits())-1:
+	case broadcast:
 		return ProblemReservedAddress, "broadcast address of " + subnet.String()
 	}
 	return "", ""

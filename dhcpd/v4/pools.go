@@ -53,9 +53,8 @@ type Range struct{ First, Last netip.Addr }
 
 // RangeOf returns the range of an IPv4 prefix, with its network and broadcast addresses.
 func RangeOf(p netip.Prefix) Range {
-	b := p.Masked().Addr().As4()
-	n := binary.BigEndian.Uint32(b[:]) | ^uint32(0)>>p.Bits()
-	return Range{p.Masked().Addr(), netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))}
+	first, last := provision.Ends(p)
+	return Range{first, last}
 }
 
 // Size returns how many addresses it has.
@@ -118,12 +117,24 @@ func (p *Pool) Check(subnets []Subnet) error {
 	return fmt.Errorf("%s is in none of dhcp.subnets", text)
 }
 
-// usable returns how many addresses of a range within the subnet are neither the
-// network's, nor the broadcast's, nor the gateway's.
+// Reserved returns the addresses of a network that no client may have: the network's and the broadcast's, if it has
+// them, and that of the gateway, which may be invalid. Each is there once.
+func Reserved(prefix netip.Prefix, gateway netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	network, broadcast := provision.NetworkAndBroadcast(prefix)
+	for _, a := range []netip.Addr{network, broadcast, gateway} {
+		if a.IsValid() && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// usable returns how many addresses of a range within the subnet a client may have.
 func (n *Subnet) usable(r Range) int {
-	left, all := r.Size(), RangeOf(n.Prefix)
-	for _, a := range []netip.Addr{all.First, all.Last, n.Gateway} {
-		if a.IsValid() && r.Overlaps(Range{a, a}) {
+	left := r.Size()
+	for _, a := range Reserved(n.Prefix, n.Gateway) {
+		if r.Overlaps(Range{a, a}) {
 			left--
 		}
 	}
