@@ -203,6 +203,7 @@ dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.
        client_ids: [{text: gateway-7, ip: 198.51.100.7}, {hex: "ff00000007000480", ip: 198.51.100.8}],
        classes: [{name: iptv, next_server: 192.0.2.80, boot_file: stb.img,
                   match: {vendor_class: "stb-*", mac_prefix: ["00:00:5e"], options: [{code: 93, hex: "0000"}, {code: 97}]}}],
+       shared_networks: [{name: street-7, prefixes: [198.51.100.0/24]}],
        pools: [{name: guests, range: 198.51.100.200-198.51.100.250, captive_portal: "https://portal.example.net/api"}],
        option82: {profiles: [{name: west-catalyst, use: cisco-catalyst, unit_ports: 52,
                               match: {device: [12, 13], device_name: "sw-west-*", model: "*Catalyst 2960*", remote_id: "00:00:5e:*", giaddr: [198.51.100.0/24]}}],

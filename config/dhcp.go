@@ -19,6 +19,7 @@ func (l *loader) dhcpTogether(m keys.Mapping, c *DHCP) {
 	l.trustTogether(m, c)
 	classesTogether(m, c)
 	subnetsTogether(m, c)
+	sharedTogether(m, c)
 	l.poolsTogether(m, c)
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -107,6 +108,8 @@ type WouldView struct {
 	RelaySays string        `json:"relay_says,omitempty"` // what else is in option 82
 	Profile   string        `json:"profile,omitempty"`    // that read option 82, or was to
 	Fault     string        `json:"fault,omitempty"`      // why it could not
+
+	Networks v4.OtherNetwork `json:"other_network,omitzero"` // the client is in one network, and its address is of another
 
 	Device provision.DeviceID `json:"device,omitempty"`
 	Port   uint32             `json:"port,omitempty"`

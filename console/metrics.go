@@ -43,6 +43,7 @@ type Metrics struct {
 	packets        [messageTypes][]prometheus.Counter
 	packetDuration prometheus.Histogram
 	strays         []prometheus.Counter // by v4.Stray; none for StrayNone
+	otherNetworks  prometheus.Counter
 	commits        map[string]prometheus.Counter
 	commitRecords  prometheus.Counter
 	commitDuration prometheus.Histogram
@@ -261,6 +262,7 @@ func (m *Metrics) registerDHCP(f factory) {
 	for s := v4.StrayNone + 1; s < v4.Strays(); s++ {
 		m.strays[s] = strays.WithLabelValues(s.String())
 	}
+	m.otherNetworks = f.counter("usher_dhcp_other_network_total", "ACKs, to clients on their lines, of an address of another network than that of their relay or interface.")
 	m.packetDuration = f.histogram("usher_dhcp_packet_duration_seconds", "Time from reading a packet to having decided on it and sent its answer.", packetBuckets())
 	m.commits = each(f.counters("usher_dhcp_commits_total", "Group commits of changed leases and MAC reports to disk.", "result").WithLabelValues, resultOK, resultFailed)
 	m.commitRecords = f.counter("usher_dhcp_commit_records_total", "Records in group commits that succeeded.")

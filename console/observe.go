@@ -30,6 +30,9 @@ func (m *Metrics) Packet(e *dhcpd.Event) {
 	if e.Stray != v4.StrayNone && e.Stray < v4.Strays() && acknowledged(e.Outcome) {
 		m.strays[e.Stray].Inc()
 	}
+	if !e.Networks.IsZero() && acknowledged(e.Outcome) {
+		m.otherNetworks.Inc()
+	}
 	m.packetDuration.Observe(e.Latency.Seconds())
 }
 

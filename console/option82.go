@@ -113,7 +113,7 @@ func (d *Deps) wouldOf(q dhcpd.Query) WouldView {
 		MAC: q.MAC, Option82: q.Option82, Relay: q.GIAddr, Source: q.Source, VouchedBy: a.VouchedBy.String(), Rule: a.Rule.String(), RuleText: a.Rule.Explain(), Since: a.Since, Untrusted: a.Untrusted, Outcome: a.Outcome.String(), Text: a.Outcome.Explain(),
 		Advice: Advice(a.Outcome), MatchedBy: a.MatchedBy, Circuit: a.Circuit, Remote: a.Remote, RelaySays: a.Relay, Profile: a.Profile, Fault: a.Fault,
 		Device: a.Device, Port: a.Port, YourIP: a.YourIP, Via: a.Via, Rival: a.Rival, Until: a.Until,
-		Interface: q.Interface, VLAN: a.VLAN, ClientID: a.ClientID, Stray: strayWord(a.Stray), StrayText: a.Stray.Explain(),
+		Interface: q.Interface, VLAN: a.VLAN, ClientID: a.ClientID, Stray: strayWord(a.Stray), StrayText: a.Stray.Explain(), Networks: a.Networks,
 	}
 	if a.Lease != nil {
 		w.Holder = a.Lease.MAC

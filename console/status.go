@@ -7,6 +7,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/senders"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -78,6 +79,7 @@ type EventView struct {
 	RuleText    string                 `json:"rule_text,omitempty"`     // the row in a sentence
 	Since       time.Time              `json:"since,omitzero"`          // when the client of the lease record that counted got the address
 	Stray       string                 `json:"stray,omitempty"`         // the address was given by MAC on a line that does not say so: why that may be the wrong place
+	Networks    v4.OtherNetwork        `json:"other_network,omitzero"`  // the client is in one network, and its address is of another
 	Lost        string                 `json:"option82_lost,omitempty"` // why option 82 led to no port, also where the client was found otherwise
 	Subscriber  provision.SubscriberID `json:"subscriber,omitempty"`
 	Device      provision.DeviceID     `json:"device,omitempty"`
@@ -106,7 +108,7 @@ func viewEvent(e *dhcpd.Event, s *provision.Snapshot) EventView {
 		Time: e.Time, Type: e.Type.String(), Outcome: e.Outcome.String(), Text: e.Outcome.Explain(),
 		Advice: Advice(e.Outcome), Detail: e.Detail, Answered: e.Outcome.Answered(),
 		MAC: e.MAC, ClientIP: e.ClientIP, RequestedIP: e.RequestedIP, YourIP: e.YourIP, Relay: e.GIAddr,
-		Source: e.Source, VouchedBy: e.VouchedBy.String(), MatchedBy: e.MatchedBy.String(), Rule: e.Rule.String(), RuleText: e.Rule.Explain(), Since: e.Since, Stray: strayWord(e.Stray),
+		Source: e.Source, VouchedBy: e.VouchedBy.String(), MatchedBy: e.MatchedBy.String(), Rule: e.Rule.String(), RuleText: e.Rule.Explain(), Since: e.Since, Stray: strayWord(e.Stray), Networks: e.Networks,
 		Interface: e.Interface, Subscriber: e.Subscriber, Device: e.Device, Port: e.Port, Rival: e.Rival,
 		Option82: e.Option82, ClientID: wire.DescribeClientID(e.ClientID), XID: e.XID, LatencySeconds: e.Latency.Seconds(),
 	}
@@ -263,6 +265,8 @@ func Advice(o outcome.Outcome) string {
 		return "Set dhcp.authoritative to true if no other server answers here."
 	case outcome.MACElsewhere:
 		return "If the customer has moved, give its address the new port or VLAN in the ERP; else find out who uses its MAC: usher explain IP says where the lease was given and where the packets come from."
+	case outcome.WrongNetwork, outcome.NakWrongNetwork:
+		return "If the customer has moved, give it an address of the network where it is now in the ERP. If both networks share one wire, write them in one of dhcp.shared_networks: usher status has the line."
 	case outcome.SendFailed:
 		return "Look for the interface's state and for dropped packets of the kernel."
 	default:

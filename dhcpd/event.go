@@ -37,6 +37,7 @@ type Event struct {
 	Rule        v4.Rule                `json:"rule,omitzero"`          // the row of docs/dhcp-matching.md that decided
 	Since       time.Time              `json:"since,omitzero"`         // when the client of the lease record that counted got the address; zero: none did
 	Stray       v4.Stray               `json:"stray,omitzero"`         // the address was given by MAC on a line that does not say so
+	Networks    v4.OtherNetwork        `json:"other_network,omitzero"` // the address was given, or not given, though it is of another network than the client
 	Rival       provision.MAC          `json:"rival,omitzero"`         // who has the address that MAC wants; of outcome.TakeoverDamped and NakOtherClient
 	XID         uint32                 `json:"xid"`
 	Latency     time.Duration          `json:"-"`                // from reading the packet to having sent the answer

@@ -52,6 +52,8 @@ type Explanation struct {
 	Rival      provision.MAC          `json:"rival,omitzero"`  // who has YourIP, and may keep it until Until: of outcome.TakeoverDamped
 	Until      time.Time              `json:"until,omitzero"`
 	Pool       string                 `json:"pool,omitempty"` // that YourIP is of; empty: the ERP binds it
+
+	Networks v4.OtherNetwork `json:"other_network,omitzero"` // the client is in one network, and its address, given or not, is of another
 }
 
 // explainXID is the transaction id of hypothetical packets; they never leave the process.
@@ -78,6 +80,8 @@ func (s *Server) Explain(q Query) Explanation {
 	if q.Interface != "" {
 		r.Served = gen.serves(q.Interface, q.Interface == "lo" || r.On != nil && r.On.Loopback)
 		r.P.Ingress = gen.config.Line().Ingress(q.Interface)
+		r.HostRoutes = gen.routesHosts(q.Interface)
+		r.Networks = gen.config.NetworksOf(r.On, r.HostRoutes)
 	}
 	r.P.Read(ask.Append(nil))
 	if q.GIAddr.IsValid() && q.Source.IsValid() {
@@ -95,6 +99,7 @@ func (s *Server) Explain(q Query) Explanation {
 		MatchedBy: d.Match.By.String(),
 		Rule:      d.Evidence.Rule,
 		Stray:     d.Evidence.Stray,
+		Networks:  d.Evidence.OtherNetwork,
 		Untrusted: r.P.RelayInfoCount() > 0 && !r.P.HasOption82(),
 		ClientID:  wire.DescribeClientID(q.ClientID),
 		VLAN:      r.P.Ingress.VLAN,

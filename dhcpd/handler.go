@@ -53,6 +53,7 @@ func (h *handler) handle(now time.Time, g socket.Datagram) {
 	h.enter(now, gen)
 	h.decide(now, gen)
 	h.s.senders.Note(now, &h.r, h.d.Outcome, gen.config)
+	h.s.senders.NoteNetworks(now, h.d.Evidence.OtherNetwork, h.d.Outcome, gen.config)
 	h.describe(now)
 	if h.d.Outcome == outcome.TakeoverDamped {
 		h.fights.log(h.s.log, &h.ev, h.d.Until)
@@ -84,10 +85,12 @@ func (h *handler) enter(now time.Time, gen *generation) {
 	h.snap = h.s.deps.Snapshot()
 	r.On, r.P.Ingress = nil, line.Ingress{}
 	r.Served, r.Standby, r.OwnID, r.OwnFrom, r.Limited, r.Trust = true, false, false, false, 0, v4.Trust{}
+	r.HostRoutes, r.Networks = false, nil
 	h.repeat = false
 	if h.links != nil {
 		f := h.links.get(r.Ifindex, now, gen.settings)
 		r.On, r.P.Ingress, r.Served = f.of, f.ingress, f.served
+		r.HostRoutes, r.Networks = f.routed, f.nets
 		r.Standby = gen.holding.IsValid() && !h.links.holds(gen.holding, now)
 	}
 	switch {
@@ -138,7 +141,7 @@ func (h *handler) decide(now time.Time, gen *generation) {
 	if h.d.Durable() {
 		o = outcome.PoolNotDurable
 	}
-	h.d.Evidence.Stray = v4.StrayNone
+	h.d.Evidence.Stray, h.d.Evidence.OtherNetwork = v4.StrayNone, v4.OtherNetwork{}
 	h.d = v4.Decision{Outcome: o, Evidence: h.d.Evidence, MAC: h.d.MAC, Match: h.d.Match, YourIP: h.d.YourIP, Pool: h.d.Pool}
 	gen.pools.reserve(&h.d, leases, now, h.s.log)
 }
@@ -154,7 +157,7 @@ func (h *handler) describe(now time.Time) {
 		Ifindex: h.r.Ifindex, Interface: p.Ingress.Name,
 		Device: d.Match.Loc.Device, Port: d.Match.Loc.Port, Repeat: h.repeat, Rival: d.Rival,
 		Source: netip.AddrPortFrom(p.From.Addr().Unmap(), p.From.Port()), VouchedBy: h.r.Trust.By, MatchedBy: d.Match.By, Rule: d.Evidence.Rule,
-		Since: d.Evidence.Since, Stray: d.Evidence.Stray,
+		Since: d.Evidence.Since, Stray: d.Evidence.Stray, Networks: d.Evidence.OtherNetwork,
 	}
 	if p.Err != nil {
 		h.ev.Detail = p.Err.Error()

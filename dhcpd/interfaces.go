@@ -7,6 +7,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/socket"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -29,7 +30,9 @@ type iface struct {
 	set     *settings            // that what follows was worked out for
 	served  bool
 	ingress line.Ingress
-	expires time.Time // of what was asked by ioctl
+	routed  bool        // leases on it get host routes
+	nets    v4.Networks // that clients on it may be in
+	expires time.Time   // of what was asked by ioctl
 }
 
 // interfaces tells about the interface of each packet. The patterns of the
@@ -66,7 +69,8 @@ func (c *interfaces) get(index int, now time.Time, set *settings) *iface {
 	if f == nil && len(c.known) >= maxInterfaces {
 		clear(c.known)
 	}
-	next := &iface{of: of, set: set, served: set.serves(of.Name, of.Loopback), ingress: set.config.Line().Ingress(of.Name), expires: now.Add(interfaceTTL)}
+	next := &iface{of: of, set: set, served: set.serves(of.Name, of.Loopback), ingress: set.config.Line().Ingress(of.Name), routed: set.routesHosts(of.Name), expires: now.Add(interfaceTTL)}
+	next.nets = set.config.NetworksOf(of, next.routed)
 	if f != nil && f.of == of {
 		next.expires = f.expires
 	}

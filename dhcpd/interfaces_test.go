@@ -101,7 +101,7 @@ func TestServerIdentifierOfInterfaces(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		{"its only address", prefixes("203.0.113.7/24"), func(*Options) {}, "203.0.113.7"},
+		{"its only address", prefixes("198.51.100.7/24"), func(*Options) {}, "198.51.100.7"},
 		{"that in the subnet, not the first", prefixes("203.0.113.7/24", "192.0.2.9/24"), func(*Options) {}, "192.0.2.9"},
 		{"unnumbered: the gateway", nil, func(*Options) {}, "192.0.2.1"},
 		{"of the subnet", prefixes("192.0.2.9/24"), func(o *Options) { o.Subnets[0].ServerID, o.ServerID = host(77), host(78) }, "192.0.2.77"},

@@ -33,7 +33,8 @@ type Options struct {
 
 	v4.Options `cfg:",inline" after:"listen"` // what decides about a packet
 
-	CommitTimeout time.Duration // how long an ACK waits for the disk; 0: 100 ms
+	CommitTimeout time.Duration          // how long an ACK waits for the disk; 0: 100 ms
+	HostRoutes    func(name string) bool // whether leases on an interface get host routes; nil: on none
 }
 
 const defaultCommitTimeout = 100 * time.Millisecond
@@ -46,6 +47,7 @@ type settings struct {
 	holding       netip.Addr
 	limits        limits
 	commitTimeout time.Duration
+	hostRoutes    func(name string) bool // nil: on none
 }
 
 // generation is what packets are handled with from one Reload to the next. It is
@@ -67,6 +69,7 @@ func compile(o Options) (*generation, error) {
 		interfaces:    slices.Clone(o.Interfaces),
 		holding:       o.AnswerWhileHolding,
 		commitTimeout: cmp.Or(o.CommitTimeout, defaultCommitTimeout),
+		hostRoutes:    o.HostRoutes,
 	}
 	if !o.Listen.Addr().Is4() {
 		fail("listen %v: want an IPv4 address and port", o.Listen)
@@ -111,6 +114,9 @@ func (s *settings) serves(name string, loopback bool) bool {
 	}
 	return loopback && s.loopback()
 }
+
+// routesHosts reports whether leases on an interface get host routes.
+func (s *settings) routesHosts(name string) bool { return s.hostRoutes != nil && s.hostRoutes(name) }
 
 // loopback reports the unprivileged mode: replies leave by UDP only.
 func (s *settings) loopback() bool { return s.listen.Addr().IsLoopback() }

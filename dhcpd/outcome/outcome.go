@@ -23,6 +23,7 @@ const (
 	// Refused with a NAK.
 	NakWrongAddress
 	NakNotBound
+	NakWrongNetwork
 	NakUnknown
 	NakOtherClient
 	NakNoSubnet
@@ -61,6 +62,7 @@ const (
 	MatchDisagrees
 	MACElsewhere
 	SaysLess
+	WrongNetwork
 	PortFull
 	HolderLive
 	PortMACLimit
@@ -103,6 +105,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	NakNotBound:       {"nak_not_bound", "The client asked for an address that is not bound to it any more, so it was told to start anew."},
 	NakOtherClient:    {"nak_other_client", "The client asked to keep an address that another MAC has leased meanwhile, so it was told to start anew."},
 	NakNoSubnet:       {"nak_no_subnet", "The client asked for an address that is in none of the configured dhcp.subnets, or not any more, so it was told to start anew."},
+	NakWrongNetwork:   {"nak_wrong_network", "The client asked for an address, but the ERP has its MAC only for addresses of other networks than the one that it is in (dhcp.shared_networks joins those that share a wire), so it was told to start anew."},
 	Released:          {"released", "The client gave its address back; the binding stays, the lease record is marked released."},
 	Declined:          {"declined", "The client says that somebody else already uses its bound address; the binding stays, look for a device with that address set by hand."},
 	PoolReleased:      {"pool_released", "The client gave an address of a pool back; others may have it now."},
@@ -136,6 +139,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	MatchDisagrees:    {"match_disagrees", "The ways of dhcp.match that must agree name different addresses: for example, the ERP has the MAC on another port than option 82 names."},
 	MACElsewhere:      {"mac_elsewhere", "The ERP has the MAC for a line elsewhere: the client is at another port or VLAN that the ERP knows, or the line's lease is live at another one. A MAC alone takes nothing there."},
 	SaysLess:          {"says_less", "The packet tells no port and no VLAN, its MAC leads to nobody, and the address that it is about is found by a port or VLAN: the same message is expected from there, through a relay or switch that adds option 82, so this copy is left alone."},
+	WrongNetwork:      {"wrong_network", "The ERP has the MAC only for addresses of other networks than the one that the client is in, by its relay or interface: there they would not work. If the networks share one wire, dhcp.shared_networks has to say so."},
 	PortFull:          {"port_full", "Every address bound to this port, or to this MAC, is in use by another client, or the one that a pool gives its customer is."},
 	HolderLive:        {"holder_live", "The ERP gives the client an address that another customer, or a guest, still has leased. It gets it when that one was refused, at its next renewal, or when its lease is over."},
 	PortMACLimit:      {"port_mac_limit", "As many other clients as dhcp.max_macs_per_port allows have live leases, or offers of a pool, on this port."},

@@ -57,8 +57,9 @@ type class struct {
 // push out those of another.
 type Register struct {
 	log   *slog.Logger
-	mu    sync.Mutex // guards entries and gone of the classes
+	mu    sync.Mutex // guards entries and gone of the classes, and pairs
 	class [stateEnd]class
+	pairs map[v4.OtherNetwork]*pair
 
 	// These belong to the goroutine of the packets.
 	known  map[key]*entry
@@ -72,7 +73,7 @@ func (k *key) place() uint8 {
 
 // New makes an empty register that tells log of new senders.
 func New(log *slog.Logger) *Register {
-	return &Register{log: log, known: map[key]*entry{}}
+	return &Register{log: log, known: map[key]*entry{}, pairs: map[v4.OtherNetwork]*pair{}}
 }
 
 // Note remembers the sender of a packet that was judged and decided on with cfg. All calls are

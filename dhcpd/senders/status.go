@@ -19,6 +19,8 @@ type Status struct {
 	More     int       `json:"more,omitempty"` // senders that Trim left out
 	Counts   []Count   `json:"counts"`         // of each state
 	Warnings []Warning `json:"warnings"`
+
+	Networks []Networks `json:"networks"` // in which clients were whose addresses are of others; those given first
 }
 
 // Sender is one relay, by its address and the one that it sends from, or one interface.
@@ -113,7 +115,7 @@ func (g *Register) Status(cfg *v4.Config, judge Judge) Status {
 	}
 	slices.SortFunc(st.Relays, compare)
 	slices.SortFunc(st.Switches, compare)
-	st.Counts = counts[:]
+	st.Counts, st.Networks = counts[:], g.networks(cfg)
 	st.advise(cfg)
 	return st
 }

@@ -32,6 +32,7 @@ type Config struct {
 	leaseQuery    []netip.Prefix
 	classes       options.Classes
 	subnets       []subnet // longest prefix first
+	shared        []SharedNetwork
 	unknown       Unknown
 	pools         []dynamicPool
 	quarantine    time.Duration
@@ -45,6 +46,7 @@ type Config struct {
 
 type subnet struct {
 	prefix          netip.Prefix
+	wire            int // number of the wire, from 1: of several that share one the same
 	gateway         netip.Addr
 	serverID        netip.Addr
 	lease           time.Duration
@@ -106,6 +108,9 @@ func Compile(o Options) (*Config, error) {
 		cfg.subnets = append(cfg.subnets, c)
 	}
 	slices.SortStableFunc(cfg.subnets, func(a, b subnet) int { return b.prefix.Bits() - a.prefix.Bits() })
+	if err := cfg.compileShared(o.SharedNetworks); err != nil {
+		errs = append(errs, err)
+	}
 	if err := cfg.compilePools(o); err != nil {
 		errs = append(errs, err)
 	}

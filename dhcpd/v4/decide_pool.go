@@ -209,7 +209,7 @@ func (c *decider) rebootPool(a netip.Addr) {
 		c.requestPool(i, a)
 	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
 		c.nak(outcome.NakUnknown, Binding{})
-	case c.poolKind() != 0 && c.cfg.authoritative && n != nil && c.servedKind(c.poolKind()) && !n.prefix.Contains(a) && i < 0:
+	case c.poolKind() != 0 && c.cfg.authoritative && n != nil && c.servedKind(c.poolKind()) && !c.cfg.oneWire(c.wire(), a) && !(c.restricted() && c.within(a)) && i < 0:
 		c.nak(outcome.NakNotBound, Binding{})
 	default:
 		c.end(outcome.InitRebootUnknown)

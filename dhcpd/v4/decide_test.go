@@ -140,6 +140,7 @@ func run(t testing.TB, q wire.Query, tab *lease.Table, change ...func(*Request, 
 	cfg, err := Compile(opts)
 	require.NoError(t, err)
 	r.P.Ingress = cfg.line.Ingress(r.P.Ingress.Name)
+	r.Networks = cfg.NetworksOf(r.On, r.HostRoutes)
 	if tab == nil {
 		tab = lease.New()
 	}

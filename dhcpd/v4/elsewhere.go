@@ -1,8 +1,6 @@
 package v4
 
 import (
-	"net/netip"
-
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -73,10 +71,10 @@ func (c *decider) mayReport(b Binding) bool {
 	if vlan := c.r.P.VLAN(); b.MAC.IsZero() && !c.r.P.HasOption82() && (vlan == 0 || vlan == b.VLAN) { // no line says otherwise
 		if !c.r.P.GIAddr().IsValid() && c.r.On != nil { // whatever address of ours it was sent to
 			if n := c.cfg.subnetOf(b.IP); n != nil && c.cfg.subnetOf(c.r.On.Addr()) != nil {
-				return c.r.On.AddrIn(n.prefix).IsValid()
+				return c.cfg.hasAddress(c.r.On, n.wire)
 			}
-		} else if link := c.link(); link != (netip.Prefix{}) {
-			return link.Contains(b.IP)
+		} else if at := c.wire(); c.cfg.subnetOf(at) != nil {
+			return c.cfg.oneWire(at, b.IP)
 		}
 	}
 	rec, known := c.lease(b.IP)

@@ -47,6 +47,7 @@ const (
 	macLive                      // for a port or VLAN whose lease is live elsewhere
 	nobody                       // nothing leads to anybody
 	untold                       // nor does it, but the packet tells no line, and there is one that the address may be of
+	macNetwork                   // for addresses of networks that the client is not in
 )
 
 // standing is what the lease record says of the address that is at stake. Values are joined to sets.
@@ -76,6 +77,10 @@ type Evidence struct {
 	Rule Rule    // the row of the table; zero: it was not asked
 
 	Stray Stray // of an address that is given: that it was found by MAC on a line that does not say so
+
+	// OtherNetwork is of an address that is given though it is of another network than its client, because the client is on
+	// its line; and of one that is not given for that reason.
+	OtherNetwork OtherNetwork
 
 	// Since is when the client of the record that counted got the address; zero: none did.
 	Since time.Time
@@ -118,12 +123,12 @@ func (c *decider) claims(msg message) claim {
 			c.e.claim = c.stakeOwn()
 		}
 	case msgExtend, msgDecline:
-		c.e.claim = c.claimsPast()
+		c.e.claim = c.claimsPast(msg)
 	default:
 		c.e.claim = c.claimOf(c.find(c.e.at))
 	}
 	if msg == msgExtendAt && c.e.claim == nobody {
-		c.e.claim = c.claimsPast()
+		c.e.claim = c.claimsPast(msg)
 	}
 	return c.e.claim
 }
@@ -147,6 +152,8 @@ func (c *decider) claimOf(b Binding) claim {
 		return macLive
 	case c.saysLess():
 		return untold
+	case m.failed == outcome.WrongNetwork:
+		return macNetwork
 	default:
 		return nobody
 	}
@@ -171,8 +178,7 @@ func (c *decider) saysLess() bool {
 	if b.Line == nil || p.GIAddr().IsValid() || !(c.cfg.matches&MatchOption82 != 0 && hasPort(b.Line) || c.cfg.matches&MatchVLAN != 0 && b.VLAN != 0) {
 		return false
 	}
-	link := c.link()
-	return !link.IsValid() || link.Contains(c.e.at)
+	return !c.restricted() || c.within(c.e.at)
 }
 
 // stakeOwn puts the address at stake that the client of a DISCOVER has leased, if its packet tells no line and so leads to nobody.
@@ -192,7 +198,12 @@ func (c *decider) stakeOwn() claim {
 
 // claimsPast says what a renewal leads to whose line tells nothing: the ERP's MAC of that very address counts, whatever
 // dhcp.match says, and the client identifier.
-func (c *decider) claimsPast() claim {
+func (c *decider) claimsPast(msg message) claim {
+	if msg != msgDecline {
+		if m := c.claimsApart(); m != 0 {
+			return m
+		}
+	}
 	if b := c.bound(c.e.at); b.Line != nil && b.MAC == c.mac {
 		c.d.Match.binding, c.d.Match.By = b, MatchMAC
 		return macHas
@@ -273,7 +284,7 @@ func (m *matcher) comesFrom(rec *lease.Record) place {
 	case len(rec.Option82) > 0 && p.HasOption82():
 		return m.comparesLine(rec, onWire)
 	case p.GIAddr().IsValid(): // without option 82, or the record has none: others are behind that relay
-		return may(rec.GIAddr == p.GIAddr() || rec.GIAddr.IsValid() && m.cfg.oneSubnet(rec.GIAddr, p.GIAddr()))
+		return may(rec.GIAddr == p.GIAddr() || rec.GIAddr.IsValid() && m.cfg.oneWire(rec.GIAddr, p.GIAddr()))
 	case rec.GIAddr.IsValid(): // past the relay, so from the address itself, as far as that says anything
 		return may(fromItself)
 	case len(rec.Option82) == 0 && vlan != 0 && p.Ingress.VLAN == vlan:
@@ -296,12 +307,6 @@ func has(p *line.Packet, a netip.Addr) bool {
 	return p.Type() == wire.Decline
 }
 
-// oneSubnet reports whether two relays are on one wire, as a pair that backs each other up is.
-func (c *Config) oneSubnet(a, b netip.Addr) bool {
-	n := c.subnetOf(a)
-	return n != nil && n == c.subnetOf(b)
-}
-
 // comparesLine says whether the option 82 of the packet names the line of a record's. Sub-options that name no
 // line may differ. A circuit-id without a remote-id means something to its relay, or switch, only.
 func (m *matcher) comparesLine(rec *lease.Record, onWire bool) place {
@@ -319,7 +324,7 @@ func (m *matcher) comparesLine(rec *lease.Record, onWire bool) place {
 	switch {
 	case !nameless && (len(old.RemoteID) > 0 || there):
 		return placeSame
-	case there, rec.GIAddr.IsValid() && p.GIAddr().IsValid() && m.cfg.oneSubnet(rec.GIAddr, p.GIAddr()):
+	case there, rec.GIAddr.IsValid() && p.GIAddr().IsValid() && m.cfg.oneWire(rec.GIAddr, p.GIAddr()):
 		return placeUnsure
 	}
 	return placeOther

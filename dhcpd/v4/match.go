@@ -30,6 +30,7 @@ type Match struct {
 	placed  bool            // it was found by a line that somebody vouches for
 	away    bool            // of outcome.MACElsewhere: the ERP knows the port or VLAN that the client is at
 	taken   bool            // what another client has leased for the vacant line is the client's: a new router on it
+	apart   OtherNetwork    // of outcome.WrongNetwork
 }
 
 // matcher finds lines for one request.
@@ -44,6 +45,7 @@ type matcher struct {
 	loc    line.Location // where the client is, once find was asked
 	e      evidence      // about the address that is at stake
 	held   holder        // of an address that the client would have
+	reach  reach         // the client's networks, once restricted was asked
 }
 
 // find tries the configured ways in order. hint is the address that the client
@@ -85,6 +87,10 @@ func (m *matcher) find(hint netip.Addr) Match {
 			}
 			continue
 		}
+		if c.apart.IsValid() && c.inside+c.held == 0 && !c.placed {
+			res.failed, res.apart = outcome.WrongNetwork, m.apart(c.apart)
+			continue
+		}
 		if b := m.choose(&c, hint, link); b.Line != nil {
 			res.By, res.binding, res.placed = kind, b, c.placed
 			return res
@@ -123,6 +129,10 @@ type candidates struct {
 	id    namedClient     // of MatchClientID
 	away  remoteness      // the most that a line was left out for
 	n     int             // how many bindings do
+
+	inside, held int        // of these in the client's networks, if they are known; else held by it here
+	apart        netip.Addr // the first one of another network
+
 	// placed: the client is where the lines belong, and not only says so. Another
 	// client that has the only binding then gave it up: a new router.
 	placed bool
@@ -181,6 +191,7 @@ func (m *matcher) candidates(kind MatchKind) (c candidates, failed outcome.Outco
 		failed = outcome.MatchDisagrees
 		if m.agrees(&c, b) {
 			c.n++
+			m.counts(&c, b.IP)
 		}
 	}
 	if c.n > 0 {
@@ -234,10 +245,7 @@ func (m *matcher) idMAC() (provision.MAC, bool) {
 // link is the subnet that the client's wire is in, as far as known: link
 // selection of the relay, relay address, address of the interface.
 func (m *matcher) link() netip.Prefix {
-	at := m.r.P.Relay.Link
-	if !at.IsValid() {
-		at = m.r.P.GIAddr()
-	}
+	at := m.relayAt()
 	if !at.IsValid() {
 		at = m.r.Local
 	}
@@ -274,12 +282,12 @@ const (
 )
 
 // choose takes the binding that suits the client best, of equal ones that with the lowest
-// address; none if all of several are taken.
+// address; none if all of several are taken. While one is of a network that the client is in, others do not count.
 func (m *matcher) choose(c *candidates, hint netip.Addr, link netip.Prefix) Binding {
 	var best Binding
 	bestFit := preference(-1)
 	for b := range c.bindings() {
-		if !m.agrees(c, b) {
+		if !m.agrees(c, b) || m.barred(c, b.IP) {
 			continue
 		}
 		fit, ok := m.prefer(c, b)

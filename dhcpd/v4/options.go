@@ -72,6 +72,11 @@ type Options struct {
 	// The served networks. Required while dhcp is enabled (example).
 	Subnets []Subnet `cfg:"subnets"`
 
+	// Which of them share one wire (example), such as two networks on one interface or behind
+	// one relay. A client gets no address of another network than those of its wire
+	// (docs/dhcp-matching.md). Those of the interface's own addresses are joined anyway.
+	SharedNetworks []SharedNetwork `cfg:"shared_networks"`
+
 	// What clients get whom the ERP does not know: silence, nak (a NAK when they insist
 	// on an address, else silence), or guest (an address of a pool for guests).
 	Unknown Unknown `cfg:"unknown_clients" default:"silence"`

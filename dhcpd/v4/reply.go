@@ -65,7 +65,7 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 	if !ok {
 		return
 	}
-	c.d.Evidence.Stray = c.strays(b.Line, &old)
+	c.d.Evidence.Stray, c.d.Evidence.OtherNetwork = c.strays(b.Line, &old), c.apart(b.IP)
 	r := &c.d.Reply
 	r.Type, r.YIAddr, r.Options = t, b.IP, c.options(n)
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
@@ -215,6 +215,8 @@ func nakMessage(o outcome.Outcome) string {
 		return "client is not known here"
 	case outcome.NakNoSubnet:
 		return "address is of no network here"
+	case outcome.NakWrongNetwork:
+		return "your addresses are of other networks"
 	}
 	return "address is not bound to you"
 }

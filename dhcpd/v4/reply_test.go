@@ -34,7 +34,7 @@ func TestRepliesAreHeard(t *testing.T) {
 		header  = "010106001758c71eba200000c633641100000000000000000000000002000000001700000000000000000000"
 		flagged = "010106001758c71eba208000c633641100000000000000000000000002000000001700000000000000000000"
 		ieee802 = "010606001758c71eba200000c633641100000000000000000000000002000000001700000000000000000000"
-		relayed = "010106001758c71eba200000c63364110000000000000000cb00710102000000001700000000000000000000"
+		relayed = "010106001758c71eba200000c633641100000000000000000ac8000102000000001700000000000000000000"
 
 		discover   = "3501013d07010200000000173204c6336411ff"
 		rapid      = "3501013d07010200000000173204c63364115000ff"
@@ -61,13 +61,13 @@ func TestRepliesAreHeard(t *testing.T) {
 		{"DISCOVER, not Ethernet", ieee802, discover, none, false, "offer by broadcast", false},
 		{"DISCOVER, always_broadcast", header, discover, none, true, "offer by broadcast", false},
 		{"DISCOVER from the old address", header, discover, has, false, "offer by frame", false},
-		{"DISCOVER, relayed", relayed, discover, ip("203.0.113.1"), false, "offer by relay to 203.0.113.1:67", false},
-		{"DISCOVER, relayed, always_broadcast", relayed, discover, ip("203.0.113.1"), true, "offer by relay to 203.0.113.1:67, broadcast there", false},
+		{"DISCOVER, relayed", relayed, discover, ip("10.200.0.1"), false, "offer by relay to 10.200.0.1:67", false},
+		{"DISCOVER, relayed, always_broadcast", relayed, discover, ip("10.200.0.1"), true, "offer by relay to 10.200.0.1:67, broadcast there", false},
 		{"DISCOVER, rapid commit", header, rapid, none, false, "ack by frame", false},
 		{"SELECTING", header, selecting, none, false, "ack by frame", false},
 		{"SELECTING, broadcast flag", flagged, selecting, none, false, "ack by broadcast", false},
 		{"SELECTING, always_broadcast", header, selecting, none, true, "ack by broadcast", false},
-		{"SELECTING, relayed, always_broadcast", relayed, selecting, ip("203.0.113.1"), true, "ack by relay to 203.0.113.1:67, broadcast there", false},
+		{"SELECTING, relayed, always_broadcast", relayed, selecting, ip("10.200.0.1"), true, "ack by relay to 10.200.0.1:67, broadcast there", false},
 		{"SELECTING, wrong address", header, wrong, none, false, "nak by broadcast", false},
 		{"INIT-REBOOT", header, initReboot, none, false, "ack by frame", false},
 		{"INIT-REBOOT, broadcast flag", flagged, initReboot, none, false, "ack by broadcast", false},
@@ -77,7 +77,7 @@ func TestRepliesAreHeard(t *testing.T) {
 		{"RENEWING, broadcast flag", flagged, renewing, has, false, "ack by " + atAddress, true},
 		{"RENEWING, always_broadcast", header, renewing, has, true, "ack by " + atAddress, true},
 		{"RENEWING, with our identifier", header, repeating, has, false, "ack by " + atAddress, true},
-		{"RENEWING, relayed, always_broadcast", relayed, renewing, ip("203.0.113.1"), true, "ack by relay to 203.0.113.1:67", true},
+		{"RENEWING, relayed, always_broadcast", relayed, renewing, ip("10.200.0.1"), true, "ack by relay to 10.200.0.1:67", true},
 		{"REBINDING from no address", header, renewing, none, false, "ack by frame", true},
 		{"REBINDING from no address, with our identifier", header, repeating, none, false, "ack by frame", true},
 		{"INFORM", header, inform, has, false, "ack by " + atAddress, true},
@@ -95,7 +95,7 @@ func TestRepliesAreHeard(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				opts := testOptions()
-				opts.RapidCommit, opts.Relays = true, []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")}
+				opts.RapidCommit, opts.Relays = true, []netip.Prefix{netip.MustParsePrefix("10.200.0.1/32")}
 				opts.Subnets = append(opts.Subnets, Subnet{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: server, LeaseTime: time.Hour, AlwaysBroadcast: tc.always})
 				in := provision.Input{
 					Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateActive}},
@@ -104,7 +104,7 @@ func TestRepliesAreHeard(t *testing.T) {
 				rec := expired(has, mac, 1)
 				if pooled {
 					g := guests()
-					g.Range, g.Links = Range{First: has, Last: ip("198.51.100.20")}, []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+					g.Range, g.Links = Range{First: has, Last: ip("198.51.100.20")}, []netip.Prefix{netip.MustParsePrefix("10.200.0.0/24")}
 					opts.Unknown, opts.Pools = UnknownGuest, []Pool{g}
 					in.Lines[0].Addresses, in.Lines[0].MAC = provision.Hosts4(ip("198.51.100.40")), client(1)
 					rec = guest(has, mac)

@@ -21,6 +21,9 @@ type Request struct {
 	OwnID   bool                 // option 54 is an address of this host
 	OwnFrom bool                 // the sender's address is one of this host
 	Trust   Trust                // as Judge found it
+
+	HostRoutes bool     // leases on the interface get routes of their own: clients of any network may be on it
+	Networks   Networks // as Config.NetworksOf has those of the interface
 }
 
 // LeaseView is what a decision may ask the lease table.

@@ -31,6 +31,7 @@ const (
 	nakWrong                      // NAK: the client is to have another address
 	nakOther                      // NAK: another client has it
 	nakNotBound                   // NAK: it is nobody's any more, or somebody else's
+	nakNetwork                    // NAK: the client has addresses of other networks only
 	usePool                       // what the pools say, or why nobody is found
 	stay                          // nothing, for the reason that nobody was found for
 	unknown                       // nothing, or a NAK where dhcp.unknown_clients asks for one
@@ -55,6 +56,8 @@ var rules = [...]rule{
 		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease that may have been given here, and the ERP still has the address there."},
 	{name: "discover_less", on: msgDiscover, claim: untold, place: placeOther, do: leaveIt,
 		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease that was given on a line: it is heard there, and nobody unknown here."},
+	{name: "discover_network", on: msgDiscover, claim: macNetwork, do: stay,
+		says: "The ERP has the MAC for addresses of other networks only than the client is in: they are of no use there."},
 	{name: "discover_none", on: msgDiscover, do: usePool,
 		says: "Neither a line that somebody vouches for nor the MAC leads to an address of the ERP for the client: only a pool can have one."},
 
@@ -68,6 +71,8 @@ var rules = [...]rule{
 		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease of the address that may have been given here, and the ERP still has it there."},
 	{name: "select_less", on: msgSelecting, claim: untold, do: leaveIt,
 		says: "The packet tells no line and its MAC leads to nobody, but the address is found by a line: the same message may come from there, and a NAK here might reach the client, too."},
+	{name: "select_network", on: msgSelecting, claim: macNetwork, do: nakNetwork,
+		says: "The client takes an address, and the ERP has its MAC for addresses of other networks only."},
 	{name: "select_none", on: msgSelecting, do: usePool,
 		says: "Neither line nor MAC leads to an address of the ERP for the client: only a pool can have given the one that it takes."},
 
@@ -83,6 +88,8 @@ var rules = [...]rule{
 		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease of the address that it had before, which may have been given here, and the ERP still has it there."},
 	{name: "reboot_less", on: msgReboot, claim: untold, do: leaveIt,
 		says: "The packet tells no line and its MAC leads to nobody, but the address that it had before is found by a line: the same message may come from there."},
+	{name: "reboot_network", on: msgReboot, claim: macNetwork, do: nakNetwork,
+		says: "The client wants the address that it had before, and the ERP has its MAC for addresses of other networks only."},
 	{name: "reboot_none", on: msgReboot, do: usePool,
 		says: "Neither line nor MAC leads to an address of the ERP for the client: only a pool can have given the one that it had before."},
 
@@ -104,6 +111,10 @@ var rules = [...]rule{
 		says: "The client has the address of a pool, or had it last."},
 	{name: "extend_taken", on: msgExtendAt | msgExtend, record: recOther, do: nakOther,
 		says: "Another client has a live lease of the address."},
+	{name: "extend_network_other", on: msgExtend, claim: hasOne, do: nakWrong,
+		says: "The address is of another network than the one that the renewal comes from, and the client has an address there."},
+	{name: "extend_network", on: msgExtendAt | msgExtend, claim: macNetwork, do: nakNetwork,
+		says: "The ERP has the MAC for addresses of other networks only than the one that the renewal comes from."},
 	{name: "extend_kept", on: msgExtendAt | msgExtend, record: recKept, do: giveIt,
 		says: "The lease is the client's, or was its last, and the ERP still has the address there."},
 	{name: "extend_gone", on: msgExtendAt | msgExtend, record: recGone, do: nakNotBound,
@@ -199,9 +210,15 @@ func (c *decider) follow(do action, msg message) {
 		c.refuse(msg, outcome.NakNotBound, Binding{})
 	case nakOther:
 		c.nak(outcome.NakOtherClient, Binding{})
+	case nakNetwork:
+		c.d.Evidence.OtherNetwork = c.d.Match.apart
+		c.refuse(msg, outcome.NakWrongNetwork, Binding{})
 	case usePool:
 		c.askPool(msg)
 	case stay:
+		if c.d.Match.failed == outcome.WrongNetwork {
+			c.d.Evidence.OtherNetwork = c.d.Match.apart
+		}
 		c.end(c.d.Match.failed)
 	case unknown:
 		c.refuseUnknown(outcome.RenewUnknown)

@@ -52,6 +52,10 @@ func TestRules(t *testing.T) {
 	known, stranger := client(0x11), stranger
 	full := leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5))
 	const toRelay, onWire = " by relay to 198.51.100.1:67", " by broadcast"
+	const toThere = " by relay to 203.0.113.1:67"
+	there := func(q wire.Query) wire.Query { q.GIAddr = ip("203.0.113.1"); return q }
+	atThere := func(r *lease.Record) { r.GIAddr, r.Ifindex, r.Interface = ip("203.0.113.1"), 3, "eth0" }
+	lined := func(q wire.Query) wire.Query { q.Option82 = []byte{9, 1, 7}; return q }
 	covered := map[string]bool{}
 	for _, tc := range []struct {
 		rule   string
@@ -70,6 +74,7 @@ func TestRules(t *testing.T) {
 		{"discover_none", "the lease is of a line that has the address no more", onRelay(discover(stranger)), leases(onRelay0(bound(host(11), stranger, 77))), nil, "unknown_client"},
 		{"discover_none", "another customer is live on the line's address", at(2, discover(stranger)), leases(on(9, bound(host(21), known, 9))), nil, "holder_live 192.0.2.21"},
 		{"discover_has", "that lease is over", at(2, discover(stranger)), leases(on(9, away(bound(host(21), known, 9), over))), nil, "offer 192.0.2.21" + toRelay},
+		{"discover_network", "behind a relay of another network", there(discover(known)), nil, nil, "wrong_network"},
 		{"discover_none", "a MAC is less than another's live record", discover(client(0x11)), leases(on(1, bound(host(11), stranger, 1))), nil, "port_full"},
 		{"discover_none", "a full line", at(4, discover(stranger)), full, nil, "port_full"},
 		{"discover_none", "nobody", discover(stranger), nil, nil, "unknown_client"},
@@ -87,6 +92,8 @@ func TestRules(t *testing.T) {
 		{"select_kept", "the switch inserts no option 82 any more", onRelay(selecting(stranger, host(11))), leases(onRelay0(bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " fact"},
 		{"select_less", "heard twice, first on the wire without the relay's option 82", selecting(stranger, host(11)), nil, from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
 		{"select_less", "heard twice, then on the wire without the relay's option 82", selecting(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
+		{"select_network", "", there(selecting(known, host(11))), nil, nil, "nak_wrong_network" + toThere},
+		{"select_other", "of the other network, and the client has one here", there(selecting(client(0x81), host(81))), nil, nil, "nak_wrong_address 203.0.113.81" + toThere},
 		{"select_elsewhere", "the MAC's lease is live on another line", at(99, selecting(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
 		{"select_elsewhere", "heard twice, on the wire without the relay's option 82", selecting(known, host(11)), leases(on(1, bound(host(11), known, 1))), from(netip.IPv4Unspecified()), "mac_elsewhere"},
 
@@ -103,6 +110,9 @@ func TestRules(t *testing.T) {
 		}, "says_less 192.0.2.11"},
 		{"reboot_none", "", onRelay(reboot(stranger, host(11))), nil, nil, "init_reboot_unknown"},
 		{"reboot_has", "of no subnet any more", at(1, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay},
+		{"reboot_network", "", there(reboot(known, host(11))), nil, nil, "nak_wrong_network" + toThere},
+		{"reboot_network", "not authoritative", there(reboot(known, host(11))), nil, lax, "not_authoritative"},
+		{"reboot_other", "of the other network, and the client has one here", there(reboot(client(0x81), host(81))), nil, nil, "nak_wrong_address 203.0.113.81" + toThere},
 
 		{"extend_line_taken", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + toRelay},
 		{"extend_line_has", "of no subnet any more", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay},
@@ -115,6 +125,11 @@ func TestRules(t *testing.T) {
 		{"extend_pool_elsewhere", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 7, "eth7" })), withGuests, "mac_elsewhere 192.0.2.201"},
 		{"extend_pool", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 3, "eth0" })), withGuests, "pool_ack 192.0.2.201 by unicast to 192.0.2.201:68 pool-renew"},
 		{"extend_taken", "", extend(known, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + onWire},
+		{"extend_network_other", "", there(extend(client(0x81), host(81))), leases(with(bound(host(81), client(0x81), 8), atThere)), nil, "nak_wrong_address 203.0.113.81" + toThere},
+		{"extend_network", "", there(extend(known, host(11))), leases(with(bound(host(11), known, 1), atThere)), nil, "nak_wrong_network" + toThere},
+		{"extend_network", "its line cannot be read", there(lined(extend(known, host(11)))), nil, nil, "nak_wrong_network" + toThere},
+		{"extend_kept", "given there on a line, which this renewal does not tell", there(extend(known, host(11))),
+			leases(with(on(1, bound(host(11), known, 1)), atThere)), nil, "ack 192.0.2.11" + toThere + " renew"},
 		{"extend_kept", "past the relay", extend(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew report"},
 		{"extend_kept", "on a line that the ERP does not know: the record stays where it was", at(99, extend(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " renew report"},
 		{"extend_gone", "", extend(stranger, host(11)), leases(on(9, bound(host(11), stranger, 77))), nil, "nak_not_bound" + onWire},
@@ -151,16 +166,16 @@ func TestRules(t *testing.T) {
 
 // A client that comes through another relay, neither of which tells a line, is found there from then on.
 func TestRecordFollowsItsClientToAnotherRelay(t *testing.T) {
-	there := ip("203.0.113.1")
+	there := ip("198.51.100.2") // in no served network either: it says nothing of the client's
 	rec := with(bound(host(81), client(0x81), 8), func(r *lease.Record) { r.GIAddr, r.Ifindex, r.Interface = relayIP, 3, "eth0" })
 	q := wire.Query{Type: wire.Request, MAC: client(0x81), GIAddr: there, Options: []wire.Option{chosen(serverIP), requested(host(81))}}
 	d := run(t, q, leases(rec))
-	require.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 background", told(d))
+	require.Equal(t, "ack 192.0.2.81 by relay to 198.51.100.2:67 background", told(d))
 	assert.Equal(t, there, d.Rec.GIAddr)
 	rebind := wire.Query{Type: wire.Request, MAC: client(0x81), GIAddr: there, CIAddr: host(81)}
-	assert.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 renew", told(run(t, rebind, leases(d.Rec))))
+	assert.Equal(t, "ack 192.0.2.81 by relay to 198.51.100.2:67 renew", told(run(t, rebind, leases(d.Rec))))
 	d = run(t, rebind, leases(rec))
-	assert.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 background", told(d), "a row without a port is found by MAC everywhere")
+	assert.Equal(t, "ack 192.0.2.81 by relay to 198.51.100.2:67 background", told(d), "a row without a port is found by MAC everywhere")
 	assert.Equal(t, there, d.Rec.GIAddr, "and it is where it was found last")
 	ported := with(bound(host(11), client(0x11), 1), func(r *lease.Record) { r.GIAddr, r.Ifindex, r.Interface = relayIP, 3, "eth0" })
 	rebind.MAC, rebind.CIAddr = client(0x11), host(11)

@@ -221,7 +221,7 @@ func (a *Agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	}
 	a.metrics.WatchLeases(func() lease.Counts { return a.leases.Counts(time.Now()) })
 	a.openLinks(&deps)
-	srv, err := dhcpd.New(cfg.DHCP.Options, deps)
+	srv, err := dhcpd.New(a.dhcpOptions(cfg), deps)
 	if err != nil {
 		return err
 	}

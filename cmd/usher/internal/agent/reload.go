@@ -82,7 +82,7 @@ func (a *Agent) reload() error {
 		return err
 	}
 	if a.dhcp != nil {
-		if err := a.dhcp.Reload(cfg.DHCP.Options); err != nil {
+		if err := a.dhcp.Reload(a.dhcpOptions(cfg)); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/dhcpd"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/outbox"
@@ -30,6 +32,15 @@ func FetchOptions(c *config.Config, memory *erp.Memory, log *slog.Logger) erp.Op
 func syncOptions(c *config.Config) syncer.Options {
 	o := c.ERP.Sync
 	o.Guard, o.Subnets, o.Reserved, o.KeepVacant = c.Guard, c.Prefixes(), c.Reserved(), c.SubscriberPools()
+	return o
+}
+
+// dhcpOptions are those of the server. Leases get host routes where the keeper of routes runs.
+func (a *Agent) dhcpOptions(c *config.Config) dhcpd.Options {
+	o := c.DHCP.Options
+	if a.routes != nil {
+		o.HostRoutes = provision.Patterns(c.Routes.Interfaces).Match
+	}
 	return o
 }
 

@@ -81,7 +81,28 @@ func Believed(cfg *config.Config, host []provision.Interface) (sources []Source,
 		return said([]Source{b.arp()}), append(notes, "dhcp.enabled is false: no packet of clients or relays is looked at")
 	}
 	sources = slices.Concat(b.relays(), b.others(), b.switches(), []Source{b.vlans(), b.subscribers(), b.mac(), b.clientIDs(), b.arp(), b.queries()})
+	if n := b.netless(); len(n) > 0 {
+		notes = append(notes, "in no subnet, so any network is taken to be behind them: relay "+strings.Join(n, ", "))
+	}
 	return said(sources), notes
+}
+
+// maxNamed is how many relays a note names.
+const maxNamed = 2
+
+// netless are relays, listed as one address, that are in no served subnet.
+func (b *believer) netless() []string {
+	var out []string
+	for _, p := range b.cfg.DHCP.Relays {
+		if !p.IsSingleIP() || slices.ContainsFunc(b.cfg.DHCP.Subnets, func(n v4.Subnet) bool { return n.Prefix.Contains(p.Addr()) }) {
+			continue
+		}
+		if len(out) == maxNamed {
+			return append(out, "and others")
+		}
+		out = append(out, p.Addr().String())
+	}
+	return out
 }
 
 // said puts no where nothing is said.

@@ -135,6 +135,9 @@ func ruleRows(w *console.WouldView) [][]string {
 	if w.Stray != "" {
 		rows = append(rows, []string{"by MAC", w.Stray + ": " + w.StrayText})
 	}
+	if n := w.Networks; !n.IsZero() {
+		rows = append(rows, []string{"networks", n.String()})
+	}
 	return rows
 }
 
@@ -159,6 +162,9 @@ func wayText(e console.EventView) string {
 	}
 	if e.Stray != "" {
 		s = append(s, "given by MAC: "+e.Stray)
+	}
+	if !e.Networks.IsZero() {
+		s = append(s, e.Networks.String())
 	}
 	if !e.Since.IsZero() {
 		s = append(s, "lease since "+e.Since.Local().Format(time.DateTime))

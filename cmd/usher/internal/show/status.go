@@ -201,6 +201,12 @@ func senderRows(p cli.Paint, st senders.Status, now time.Time) [][]string {
 			add("option 82", senderText(s, now))
 		}
 	}
+	for _, n := range st.Networks {
+		add("networks", networksCount(n, now))
+		wrapped("", whatNetworks(n), p.Faint)
+		add("", "if they share one wire:")
+		lines([]string{n.Paste})
+	}
 	if st.More > 0 {
 		add("", fmt.Sprintf("and %d more relays and interfaces: GET /v1/senders of the control socket has all", st.More))
 	}
@@ -214,6 +220,26 @@ func whatToDo(s senders.State) string {
 		return "Option 82 that no relay forwarded is echoed there and not believed. " + console.Advice(o)
 	}
 	return o.Explain() + " " + console.Advice(o)
+}
+
+// networksCount tells of clients in one network with addresses of another.
+func networksCount(n senders.Networks, now time.Time) string {
+	var s []string
+	if n.Given > 0 {
+		s = append(s, fmt.Sprintf("%d ACKs on their lines", n.Given))
+	}
+	if n.Refused > 0 {
+		s = append(s, fmt.Sprintf("%d packets refused", n.Refused))
+	}
+	return fmt.Sprintf("clients in %s, addresses of %s: %s, the last %s", n.Client, n.Address, strings.Join(s, ", "), cli.Ago(n.LastSeen, now))
+}
+
+// whatNetworks says what that means, and what an operator may do.
+func whatNetworks(n senders.Networks) string {
+	if n.Given > 0 {
+		return "The relay or interface is of the first network. An address of the second one, which has another gateway, was given because the line of the client has no other."
+	}
+	return outcome.WrongNetwork.Explain() + " " + console.Advice(outcome.WrongNetwork)
 }
 
 // wrap breaks text between words.
