@@ -47,6 +47,7 @@ type universe struct {
 	from    traveller
 	step    int
 	swapped bool // a new router took an address of a pool over
+	apart   bool // an address was given behind the relay of another network
 }
 
 // belief is what a client remembers of a lease.
@@ -82,7 +83,7 @@ func (u *universe) erp() *provision.Snapshot {
 		Devices:   []provision.Device{{ID: 1, Name: "sw1", Model: "A", MAC: switch1, IP: ip("198.51.100.11")}, {ID: 2, Name: "sw2", Model: "B", MAC: switch2, IP: ip("198.51.100.12")}},
 	}
 	for i := range 12 {
-		b := provision.Line{Subscriber: provision.SubscriberID(1 + u.rng.IntN(6)), Addresses: provision.Hosts4(host(byte(10 + i)))}
+		b := provision.Line{Subscriber: provision.SubscriberID(1 + u.rng.IntN(6)), Addresses: provision.Hosts4(u.address(byte(10 + i)))}
 		if u.one(8) {
 			continue
 		}
@@ -122,6 +123,14 @@ func (u *universe) erp() *provision.Snapshot {
 	return snap
 }
 
+// address gives that of a number in one of the two networks.
+func (u *universe) address(n byte) netip.Addr {
+	if u.one(8) {
+		return netip.AddrFrom4([4]byte{203, 0, 113, n})
+	}
+	return host(n)
+}
+
 func (o *Options) keepsVacant() bool {
 	return slices.ContainsFunc(o.Pools, func(p v4.Pool) bool { return p.Kind == v4.PoolSubscribers })
 }
@@ -157,6 +166,9 @@ func (u *universe) options() Options {
 		}
 	}
 	o.Unknown = v4.Unknown(u.rng.IntN(3))
+	if u.one(4) {
+		o.SharedNetworks = []v4.SharedNetwork{{Prefixes: []netip.Prefix{o.Subnets[0].Prefix, o.Subnets[1].Prefix}}}
+	}
 	if u.one(2) {
 		o.Pools = []v4.Pool{{Name: "guests", Kind: v4.PoolGuests, Range: v4.Range{First: host(20), Last: host(23)}, LeaseTime: time.Minute}}
 	}
@@ -211,7 +223,7 @@ func (u *universe) packet() traveller {
 	}
 	q := wire.Query{XID: u.rng.Uint32(), MAC: client(byte(1 + u.rng.IntN(5)))}
 	q.Type = pick(u, wire.Discover, wire.Discover, wire.Request, wire.Request, wire.Request, wire.Request, wire.Release, wire.Decline, wire.Inform, wire.MessageType(10))
-	addr := host(byte(10 + u.rng.IntN(14)))
+	addr := u.address(byte(10 + u.rng.IntN(14)))
 	var known *belief
 	if !u.one(3) { // rather a client that has an address
 		addr, known = u.believer(addr)
@@ -436,6 +448,7 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 	default:
 		require.Same(t, b, d.Binding.Line, "%s: %s is not the ERP's", say, a)
 		require.Equal(t, a, d.Binding.IP, say)
+		u.checkNetwork(say, before)
 		if idMAC, ok := wire.ClientIDMAC(r.P.ClientID()); u.opts.MACChange != v4.MACAccept && !b.MAC.IsZero() && (!ok || idMAC != b.MAC) {
 			require.Equal(t, b.MAC, d.MAC, "%s: another MAC than the ERP's", say)
 		}
@@ -475,6 +488,35 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 		rec, mine := before[a]
 		require.True(t, len(live) <= u.opts.MaxPortMACs || mine && rec.MAC == d.MAC && rec.Live(u.now), "%s: %d clients on a port", say, len(live))
 	}
+}
+
+// checkNetwork makes sure that an address is given where its gateway is, unless the client is on its line and the line has none
+// there.
+func (u *universe) checkNetwork(say string, before map[netip.Addr]lease.Record) {
+	t, d, r := u.t, &u.h.d, &u.h.r
+	at, a := r.P.Relay.Link, d.YourIP
+	if !at.IsValid() {
+		at = r.P.GIAddr()
+	}
+	network := func(a netip.Addr) int {
+		return slices.IndexFunc(u.opts.Subnets, func(n v4.Subnet) bool { return n.Prefix.Contains(a) })
+	}
+	n := network(at)
+	if n < 0 || network(a) == n || len(u.opts.SharedNetworks) > 0 {
+		require.True(t, d.Evidence.OtherNetwork.IsZero(), say)
+		return
+	}
+	require.Equal(t, v4.OtherNetwork{Client: u.opts.Subnets[n].Prefix, Address: u.opts.Subnets[network(a)].Prefix}, d.Evidence.OtherNetwork, say)
+	u.apart = true
+	if u.onLine() {
+		for ip := range d.Binding.Hosts4() {
+			require.NotEqual(t, n, network(ip), "%s: %s is given behind %s, and the line has %s", say, a, at, ip)
+		}
+		return
+	}
+	rec, known := before[a]
+	kept := known && u.mine(&rec) && (len(rec.Option82) > 0 || u.renews() && d.Match.By == 0)
+	require.True(t, kept, "%s: %s is given by %s behind %s", say, a, d.Match.By, at)
 }
 
 // checkVacant makes sure that a pool for subscribers serves them alone, each with one address.
@@ -602,12 +644,13 @@ func (u *universe) live(packets int) {
 
 func TestDecisionProperties(t *testing.T) {
 	seen := map[string]bool{}
-	for seed := range uint64(long.Times(t, 500, 40_000)) {
+	for seed := range uint64(long.Times(t, 800, 40_000)) {
 		u := newUniverse(t, seed)
 		for range 80 {
 			u.live(1)
 			seen[u.h.d.Outcome.String()] = true
 			seen["a new router of a vacant line"] = seen["a new router of a vacant line"] || u.swapped
+			seen["an address of another network"] = seen["an address of another network"] || u.apart
 		}
 	}
 	// The worlds are worth nothing if what they are about does not happen in them.
@@ -615,10 +658,12 @@ func TestDecisionProperties(t *testing.T) {
 		outcome.Ack, outcome.Offer, outcome.AckShortened, outcome.NakWrongAddress, outcome.NakNotBound, outcome.NakOtherClient, outcome.PoolOffer, outcome.PoolAck,
 		outcome.RelayUntrusted, outcome.RelaySource, outcome.Option82Untrusted, outcome.Option82Double, outcome.Option82Malformed, outcome.UnknownVLAN,
 		outcome.SubscriberUnclear, outcome.VLANShared, outcome.MatchDisagrees, outcome.PortFull, outcome.PortMACLimit, outcome.TakeoverDamped, outcome.MACRefused, outcome.MACReported, outcome.Released,
+		outcome.WrongNetwork, outcome.NakWrongNetwork,
 	} {
 		require.True(t, seen[o.String()], "%s never happened", o)
 	}
 	require.True(t, seen["a new router of a vacant line"])
+	require.True(t, seen["an address of another network"])
 }
 
 // FuzzDecideWorlds lets the fuzzer choose worlds and one packet in each.

@@ -41,8 +41,7 @@ func (g *Register) NoteNetworks(now time.Time, n v4.OtherNetwork, o outcome.Outc
 	}
 	g.mu.Lock()
 	p := g.pairs[n]
-	fresh := p == nil
-	if fresh {
+	if p == nil {
 		if len(g.pairs) >= maxPairs {
 			g.mu.Unlock()
 			return
@@ -57,8 +56,9 @@ func (g *Register) NoteNetworks(now time.Time, n v4.OtherNetwork, o outcome.Outc
 	} else {
 		p.refused++
 	}
+	first := given && p.given == 1
 	g.mu.Unlock()
-	if fresh && given {
+	if first {
 		g.log.Warn("clients on their lines get addresses of another network than that of their relay or interface",
 			"network", n.Client, "addresses", n.Address, "if_one_wire", sharedLine(cfg, n))
 	}

@@ -261,8 +261,8 @@ func (c *decider) comes(msg message) place {
 		c.e.place = placeUnsure // it is nobody's place any more
 	case c.foundEverywhere(c.bound(rec.IP)):
 		c.e.place = placeUnsure // a DISCOVER from there would be given it, too
-	case msg == msgExtendAt && rec.MAC == c.mac && c.loc.Lines.Len() == 0:
-		c.e.place = placeUnsure // a line that the ERP does not know is no proof of another one
+	case msg == msgExtendAt && rec.MAC == c.mac && c.loc.Lines.Len() == 0 && c.apart(rec.IP).IsZero():
+		c.e.place = placeUnsure // a line that the ERP does not know is no proof of another one, another network is
 	}
 	return c.e.place
 }

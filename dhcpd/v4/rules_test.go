@@ -122,6 +122,7 @@ func TestRules(t *testing.T) {
 		{"extend_line_away", "another's MAC on a port that the ERP knows", at(2, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), macFirst, "nak_not_bound" + toRelay},
 		{"extend_elsewhere", "the MAC of who is on a line", extend(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), from(host(77)), "mac_elsewhere 192.0.2.11"},
 		{"extend_elsewhere", "the MAC of who is on another wire", extend(stranger, host(11)), leases(with(bound(host(11), stranger, 1), func(r *lease.Record) { r.Interface = "eth7" })), from(host(11)), "mac_elsewhere 192.0.2.11"},
+		{"extend_elsewhere", "an unknown line behind a relay of another network", there(lined(extend(known, host(11)))), leases(onWire1(bound(host(11), known, 1))), nil, "mac_elsewhere 192.0.2.11"},
 		{"extend_pool_elsewhere", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 7, "eth7" })), withGuests, "mac_elsewhere 192.0.2.201"},
 		{"extend_pool", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 3, "eth0" })), withGuests, "pool_ack 192.0.2.201 by unicast to 192.0.2.201:68 pool-renew"},
 		{"extend_taken", "", extend(known, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + onWire},

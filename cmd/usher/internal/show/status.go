@@ -226,12 +226,19 @@ func whatToDo(s senders.State) string {
 func networksCount(n senders.Networks, now time.Time) string {
 	var s []string
 	if n.Given > 0 {
-		s = append(s, fmt.Sprintf("%d ACKs on their lines", n.Given))
+		s = append(s, counted(n.Given, "ACK on its line", "ACKs on their lines"))
 	}
 	if n.Refused > 0 {
-		s = append(s, fmt.Sprintf("%d packets refused", n.Refused))
+		s = append(s, counted(n.Refused, "packet refused", "packets refused"))
 	}
 	return fmt.Sprintf("clients in %s, addresses of %s: %s, the last %s", n.Client, n.Address, strings.Join(s, ", "), cli.Ago(n.LastSeen, now))
+}
+
+func counted(n uint64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // whatNetworks says what that means, and what an operator may do.
@@ -239,7 +246,8 @@ func whatNetworks(n senders.Networks) string {
 	if n.Given > 0 {
 		return "The relay or interface is of the first network. An address of the second one, which has another gateway, was given because the line of the client has no other."
 	}
-	return outcome.WrongNetwork.Explain() + " " + console.Advice(outcome.WrongNetwork)
+	return "The relay or interface is of the first network. By MAC alone no address of the second one is given, for its gateway is another. " +
+		"Customers who have moved need an address of the first one in the ERP."
 }
 
 // wrap breaks text between words.

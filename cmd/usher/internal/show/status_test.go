@@ -12,6 +12,7 @@ import (
 
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd/senders"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -172,4 +173,38 @@ func TestExplainChecksTheSource(t *testing.T) {
 		assert.Equal(t, 2, code)
 		assert.Contains(t, stderr, "want an IPv4 address")
 	}
+}
+
+// A status names the networks that may share a wire, with the line to paste; explain those of one client.
+func TestPrintNetworks(t *testing.T) {
+	both := v4.OtherNetwork{Client: netip.MustParsePrefix("203.0.113.0/24"), Address: netip.MustParsePrefix("198.51.100.0/24")}
+	const line = "shared_networks: [{prefixes: [203.0.113.0/24, 198.51.100.0/24]}]"
+	ago := time.Now().Add(-time.Hour)
+	d := &console.DHCPStatus{Listen: netip.MustParseAddrPort("0.0.0.0:67"), Packets: 99, Senders: senders.Status{Networks: []senders.Networks{
+		{OtherNetwork: both, Given: 12, Refused: 3, LastSeen: ago, Paste: line},
+		{OtherNetwork: both, Refused: 1, LastSeen: ago, Paste: line},
+	}}}
+	var out bytes.Buffer
+	require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, DHCP: d}))
+	assert.Equal(t, `agent     ready, version v1, up 0s
+snapshot  none
+dhcp      0.0.0.0:67, 99 packets
+networks  clients in 203.0.113.0/24, addresses of 198.51.100.0/24: 12 ACKs on their lines, 3 packets refused, the last 1h0m0s ago
+          The relay or interface is of the first network. An address of the second one, which has
+          another gateway, was given because the line of the client has no other.
+          if they share one wire:
+            shared_networks: [{prefixes: [203.0.113.0/24, 198.51.100.0/24]}]
+networks  clients in 203.0.113.0/24, addresses of 198.51.100.0/24: 1 packet refused, the last 1h0m0s ago
+          The relay or interface is of the first network. By MAC alone no address of the second
+          one is given, for its gateway is another. Customers who have moved need an address of
+          the first one in the ERP.
+          if they share one wire:
+            shared_networks: [{prefixes: [203.0.113.0/24, 198.51.100.0/24]}]
+`, out.String())
+
+	out.Reset()
+	x := &console.Explanation{Summary: "In short.", Would: &console.WouldView{Outcome: "wrong_network", VouchedBy: "none", Networks: both}}
+	require.NoError(t, printExplanation(&out, x))
+	assert.Contains(t, out.String(), "networks  the client is in 203.0.113.0/24, its address in 198.51.100.0/24\n")
+	assert.Contains(t, wayText(console.EventView{VouchedBy: "none", Networks: both}), "the client is in 203.0.113.0/24, its address in 198.51.100.0/24")
 }
