@@ -13,6 +13,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -319,4 +320,42 @@ func TestNetworksAllocateNothing(t *testing.T) {
 	r.Networks = cfg.NetworksOf(r.On, false)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { d = decideAt(testNow, r, snap, tab, nil, cfg) }))
 	assert.Equal(t, "offer 203.0.113.30 by frame", told(d))
+}
+
+// An address of another network of the guest's own wire is no wrong one: silence, not a NAK, if nothing is known of it.
+func TestGuestsRebootOnAWireOfTwoNetworks(t *testing.T) {
+	ask := func(a string) wire.Query {
+		return wire.Query{Type: wire.Request, MAC: stranger, Options: []wire.Option{requested(ip(a))}}
+	}
+	on := func(addrs ...string) func(*Request, *Options) {
+		return func(r *Request, _ *Options) {
+			r.On, r.Local = &provision.Interface{Name: "eth0", Addrs: prefixes(addrs...)}, netip.Addr{}
+		}
+	}
+	shared := func(_ *Request, o *Options) {
+		o.SharedNetworks = []SharedNetwork{{Prefixes: prefixes("192.0.2.0/24", "203.0.113.0/24")}}
+	}
+	one, two := on("192.0.2.254/24"), on("192.0.2.254/24", "203.0.113.254/24")
+	assert.Equal(t, "nak_not_bound by broadcast", told(run(t, ask("203.0.113.77"), nil, withGuests, one)))
+	assert.Equal(t, "init_reboot_unknown", told(run(t, ask("203.0.113.77"), nil, withGuests, two)))
+	assert.Equal(t, "init_reboot_unknown", told(run(t, ask("203.0.113.77"), nil, withGuests, one, shared)))
+	assert.Equal(t, "nak_not_bound by broadcast", told(run(t, ask("10.0.0.77"), nil, withGuests, two)))
+	assert.Equal(t, outcome.PoolOffer, run(t, wire.Query{Type: wire.Discover, MAC: stranger}, nil, withGuests, two).Outcome, "pools go by their own network")
+}
+
+// Relays with addresses of two networks on one wire are one place, and a row without a MAC learns it there.
+func TestSharedNetworksAreOneWire(t *testing.T) {
+	shared := func(_ *Request, o *Options) {
+		o.SharedNetworks = []SharedNetwork{{Prefixes: prefixes("192.0.2.0/24", "203.0.113.0/24")}}
+	}
+	rec := with(bound(host(11), client(0x11), 1), func(r *lease.Record) { r.GIAddr, r.Ifindex, r.Interface = host(1), 3, "eth0" })
+	q := wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(11), GIAddr: ip("203.0.113.1")}
+	assert.Equal(t, "mac_elsewhere 192.0.2.11", told(run(t, q, leases(rec))), "another relay")
+	assert.Equal(t, "ack 192.0.2.11 by relay to 203.0.113.1:67 fact", told(run(t, q, leases(rec), shared)), "the same wire")
+	learns := wire.Query{Type: wire.Request, MAC: stranger, GIAddr: ip("203.0.113.1"), Options: []wire.Option{clientID([]byte("cpe")...), requested(host(21))}}
+	byID := func(_ *Request, o *Options) {
+		o.Match, o.ClientIDs = []MatchKind{MatchClientID}, []ClientID{{Text: "cpe", IP: host(21)}}
+	}
+	assert.Equal(t, "nak_wrong_network by relay to 203.0.113.1:67", told(run(t, learns, nil, byID)))
+	assert.Equal(t, "ack 192.0.2.21 by relay to 203.0.113.1:67 fact report", told(run(t, learns, nil, byID, shared)))
 }
