@@ -347,7 +347,7 @@ func TestAdviceForEveryDrop(t *testing.T) {
 	}
 	for _, o := range []outcome.Outcome{
 		outcome.UnknownClient, outcome.UnknownDevice, outcome.UnknownPort, outcome.PortFull, outcome.NoSubnet,
-		outcome.RelayUntrusted, outcome.InterfaceOff, outcome.Option82Double, outcome.Option82Malformed, outcome.SendFailed,
+		outcome.RelayUntrusted, outcome.InterfaceOff, outcome.Option82Double, outcome.Option82Malformed, outcome.SendFailed, outcome.SendFull,
 		outcome.LeaseQueryRefused, outcome.MACElsewhere,
 	} {
 		assert.NotEmpty(t, Advice(o), o.String())

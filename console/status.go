@@ -269,6 +269,8 @@ func Advice(o outcome.Outcome) string {
 		return "If the customer has moved, give it an address of the network where it is now in the ERP. If both networks share one wire, write them in one of dhcp.shared_networks: usher status has the line."
 	case outcome.SendFailed:
 		return "Look for the interface's state and for dropped packets of the kernel."
+	case outcome.SendFull:
+		return "Look for who makes the server answer to addresses that nobody has: list the relays in dhcp.relays. If it is an interface that is slow, look at its queue (tc -s qdisc)."
 	default:
 		return ""
 	}

@@ -271,7 +271,7 @@ func (c *committer) nextDeadline() (time.Duration, bool) {
 func (c *committer) send(p *pending) {
 	p.sent = true
 	if err := c.out.Send(&p.to, p.reply); err != nil {
-		p.ev.Outcome, p.ev.Detail = outcome.SendFailed, errorClass(err)
+		p.ev.unsent(err)
 	}
 	p.ev.Latency = c.s.now().Sub(p.ev.Time)
 	c.s.observer.Packet(&p.ev)
@@ -302,6 +302,14 @@ func (c *committer) abandon() error {
 		}
 	}
 	return fmt.Errorf("dhcp: the lease journal hangs: %d records may not be on disk", n)
+}
+
+// unsent notes that the reply did not leave.
+func (e *Event) unsent(err error) {
+	e.Outcome, e.Detail = outcome.SendFailed, errorClass(err)
+	if socket.Full(err) {
+		e.Outcome = outcome.SendFull
+	}
 }
 
 // errorClass is the name of a send error's kind: constant texts only, for events.

@@ -358,7 +358,7 @@ func (h *handler) send() {
 		return
 	}
 	if err := h.out.Send(&h.to, h.reply); err != nil {
-		h.ev.Outcome, h.ev.Detail = outcome.SendFailed, errorClass(err)
+		h.ev.unsent(err)
 	}
 }
 

@@ -248,7 +248,7 @@ func (b *prober) another(j *probeJob, s socket.Sighting) bool {
 // offer sends a job's OFFER and is done with it.
 func (b *prober) offer(j *probeJob) {
 	if err := b.out.Send(&j.to, j.reply); err != nil {
-		j.ev.Outcome, j.ev.Detail = outcome.SendFailed, errorClass(err)
+		j.ev.unsent(err)
 	}
 	b.end(j)
 }

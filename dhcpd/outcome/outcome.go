@@ -84,6 +84,7 @@ const (
 	PoolConflict
 	PoolNotDurable
 	SendFailed
+	SendFull
 
 	outcomeEnd // not an outcome
 )
@@ -161,6 +162,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	PoolConflict:      {"pool_conflict", "The address that was to be offered answered to ARP: somebody uses it whom nobody gave it to. It is in quarantine; the client gets another one when it asks again."},
 	PoolNotDurable:    {"pool_not_durable", "The lease of a pool's address could not be written to disk in time, so the client got no answer: after a crash the address might go to somebody else. The client asks again."},
 	SendFailed:        {"send_failed", "The reply was ready but the kernel refused to send it."},
+	SendFull:          {"send_full", "The reply was ready and was dropped: too many replies wait in the kernel already, for next hops that do not answer to ARP or for an interface that is slow. Nobody is waited for; the client asks again."},
 }
 
 // All lists every outcome, for metrics and documentation.

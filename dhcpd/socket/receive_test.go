@@ -15,7 +15,7 @@ func (brokenConn) Write(func(uintptr) bool) error { return nil }
 func (brokenConn) Read(func(uintptr) bool) error  { return syscall.ENOMEM }
 
 func TestReaderTellsOfErrors(t *testing.T) {
-	n, err := (&Sockets{raw: brokenConn{}, frames: -1}).NewReader().Read()
+	n, err := (&Sockets{raw: brokenConn{}}).NewReader().Read()
 	require.ErrorIs(t, err, syscall.ENOMEM)
 	require.Zero(t, n)
 }

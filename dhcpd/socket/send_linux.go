@@ -2,6 +2,7 @@ package socket
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"unsafe"
 
@@ -22,12 +23,18 @@ type Delivery struct {
 	Asker   netip.Addr     // who sent the request
 }
 
-// Sender sends replies. It belongs to one goroutine.
+// Sender sends replies, and never waits. It belongs to one goroutine.
 type Sender struct {
 	s     *Sockets
 	oob   []byte
 	frame []byte
 	ll    unix.SockaddrLinklayer
+
+	msg  unix.Msghdr
+	iov  unix.Iovec
+	name unix.RawSockaddrInet4
+	call func(fd uintptr) // made once: a closure for each reply would be garbage
+	err  error
 }
 
 // NewSender returns a sender with buffers of its own.
@@ -38,6 +45,12 @@ func (s *Sockets) NewSender() *Sender {
 	c.SetLen(unix.CmsgLen(unix.SizeofInet4Pktinfo))
 	x.ll.Protocol = htons(unix.ETH_P_IP)
 	x.ll.Halen = 6
+	x.name.Family = unix.AF_INET
+	x.msg.Name, x.msg.Namelen = (*byte)(unsafe.Pointer(&x.name)), unix.SizeofSockaddrInet4
+	x.msg.Iov = &x.iov
+	x.msg.SetIovlen(1)
+	x.msg.Control = &x.oob[0]
+	x.call = func(fd uintptr) { x.err = x.sendmsg(fd) }
 	return x
 }
 
@@ -47,13 +60,19 @@ func htons(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(b[:])
 }
 
-// Send delivers a reply once.
+// Full reports whether a reply was dropped because what was sent before it waits in the
+// kernel: for next hops that do not answer, or for an interface that is slow.
+func Full(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) }
+
+// Send delivers a reply once. What does not fit the kernel's buffers is dropped, with an error that is Full.
 func (x *Sender) Send(d *Delivery, payload []byte) error {
 	switch {
-	case d.Way == wire.WayRelay || d.Way == wire.WayUnicast:
-		return x.udp(d.To, d.Source, payload)
-	case x.s.frames < 0: // loopback mode: the asker hears us at its address
-		return x.udp(netip.AddrPortFrom(d.Asker, d.To.Port()), d.Source, payload)
+	case d.Way == wire.WayRelay:
+		return x.udp(d.To, d.Source, payload, asideRelays)
+	case d.Way == wire.WayUnicast:
+		return x.udp(d.To, d.Source, payload, asideClients)
+	case x.s.loopback(): // the asker hears us at its address
+		return x.udp(netip.AddrPortFrom(d.Asker, d.To.Port()), d.Source, payload, asideClients)
 	}
 	mac := d.MAC
 	if d.Way == wire.WayBroadcast {
@@ -62,17 +81,44 @@ func (x *Sender) Send(d *Delivery, payload []byte) error {
 	x.ll.Ifindex = d.Ifindex
 	copy(x.ll.Addr[:], mac[:])
 	x.frame = appendIPv4UDP(x.frame[:0], d.From, d.To, payload)
-	return unix.Sendto(x.s.frames, x.frame, 0, &x.ll)
+	return unix.Sendto(x.s.frames[d.Ifindex&(frameSockets-1)], x.frame, unix.MSG_DONTWAIT, &x.ll)
 }
 
 // udp sends from the address that the request came to, so that firewalls and
-// relays on the way see the answer come from whom they asked.
-func (x *Sender) udp(to netip.AddrPort, source netip.Addr, payload []byte) error {
+// relays on the way see the answer come from whom they asked. What goes to a next hop that is not
+// proved to be there leaves by a socket aside.
+func (x *Sender) udp(to netip.AddrPort, source netip.Addr, payload []byte, aside int) error {
+	if len(payload) == 0 || !to.Addr().Is4() {
+		return unix.EINVAL
+	}
 	info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&x.oob[unix.CmsgLen(0)]))
 	info.Spec_dst = [4]byte{}
 	if source.Is4() {
 		info.Spec_dst = source.As4()
 	}
-	_, _, err := x.s.conn.WriteMsgUDPAddrPort(payload, x.oob, to)
-	return err
+	x.name.Addr = to.Addr().As4()
+	x.name.Port = htons(to.Port())
+	x.iov.Base = &payload[0]
+	x.iov.SetLen(len(payload))
+	x.msg.SetControllen(len(x.oob)) // the kernel may write to it
+	if x.s.hops != nil && !x.s.hops.proved(x.name.Addr) {
+		x.err = x.sendmsg(uintptr(x.s.aside[aside]))
+	} else if err := x.s.raw.Control(x.call); err != nil {
+		x.err = err // closed
+	}
+	x.iov.Base = nil
+	return x.err
+}
+
+func (x *Sender) sendmsg(fd uintptr) error {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&x.msg)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
 }

@@ -17,14 +17,22 @@ import (
 const (
 	receiveBuffer = 8 << 20 // the default holds 250 packets: 10 ms of a busy morning
 	sendBuffer    = 1 << 20
+	// A frame is charged to its socket as long as it waits in the queue of its interface. So
+	// interfaces share several sockets, lest a slow one costs all others their replies.
+	frameSockets = 16 // a power of two
+	frameBuffer  = 256 << 10
 )
 
 // Sockets are those of one server.
 type Sockets struct {
-	conn   *net.UDPConn
-	raw    syscall.RawConn
-	frames int  // AF_PACKET socket; -1 in loopback mode
-	arp    *ARP // nil in loopback mode
+	conn *net.UDPConn
+	raw  syscall.RawConn
+
+	// None in loopback mode.
+	frames [frameSockets]int // AF_PACKET, by the index of the interface; -1: none
+	aside  [asideSockets]int // of UDP; -1: none
+	hops   *hops             // where conn may send to
+	arp    *ARP
 }
 
 // Open binds. The sockets belong to the network namespace of the calling thread.
@@ -52,24 +60,43 @@ func Open(listen netip.AddrPort) (*Sockets, error) {
 	case err != nil:
 		return nil, fmt.Errorf("dhcp: %w", err)
 	}
-	s := &Sockets{conn: pc.(*net.UDPConn), frames: -1}
+	s := &Sockets{conn: pc.(*net.UDPConn), aside: [asideSockets]int{-1, -1}}
+	for i := range s.frames {
+		s.frames[i] = -1
+	}
 	if s.raw, err = s.conn.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("dhcp: %w", err), s.conn.Close())
 	}
 	if listen.Addr().IsLoopback() {
 		return s, nil
 	}
-	s.frames, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		s.frames = -1
-		return nil, errors.Join(fmt.Errorf("dhcp: open packet socket: run as root or with CAP_NET_RAW: %w", err), s.conn.Close())
-	}
-	growBuffer(s.frames, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
-	if s.arp, err = openARP(); err != nil {
+	if err = s.openMore(s.LocalAddr().Port()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
+
+// openMore opens what loopback mode does without.
+func (s *Sockets) openMore(port uint16) (err error) {
+	for i := range s.frames {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return fmt.Errorf("dhcp: open packet socket: run as root or with CAP_NET_RAW: %w", err)
+		}
+		s.frames[i] = fd
+		growBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, frameBuffer)
+	}
+	if s.aside, err = openAside(s.raw, port); err != nil {
+		return err
+	}
+	if s.hops, err = openHops(); err != nil {
+		return err
+	}
+	s.arp, err = openARP()
+	return err
+}
+
+func (s *Sockets) loopback() bool { return s.frames[0] < 0 }
 
 // LocalAddr returns the address and port that the UDP socket is bound to.
 func (s *Sockets) LocalAddr() netip.AddrPort {
@@ -124,9 +151,9 @@ func (s *Sockets) Close() error {
 		err = errors.Join(err, s.arp.close())
 		s.arp = nil
 	}
-	if s.frames >= 0 {
-		err = errors.Join(err, unix.Close(s.frames))
-		s.frames = -1
+	if s.hops != nil {
+		s.hops.close()
+		s.hops = nil
 	}
-	return err
+	return errors.Join(err, closeAll(s.frames[:]), closeAll(s.aside[:]))
 }

@@ -31,7 +31,7 @@ func unhex(t testing.TB, s string) []byte {
 }
 
 // newLab makes a lab for a test that needs tools, and skips it where there can be none.
-func newLab(t *testing.T, tools ...string) *lab.Lab {
+func newLab(t testing.TB, tools ...string) *lab.Lab {
 	t.Helper()
 	if missing := lab.Missing(tools...); len(missing) > 0 {
 		if os.Getenv("USHER_REQUIRE_KERNEL") == "1" {
@@ -45,7 +45,7 @@ func newLab(t *testing.T, tools ...string) *lab.Lab {
 	return l
 }
 
-func addHost(t *testing.T, l *lab.Lab, name string) *lab.Host {
+func addHost(t testing.TB, l *lab.Lab, name string) *lab.Host {
 	t.Helper()
 	h, err := l.Host(name)
 	require.NoError(t, err)
@@ -59,7 +59,7 @@ type station struct {
 	mac     provision.MAC
 }
 
-func openStation(t *testing.T, h *lab.Host) *station {
+func openStation(t testing.TB, h *lab.Host) *station {
 	t.Helper()
 	s := &station{}
 	require.NoError(t, h.Do(func() (err error) {
@@ -76,7 +76,7 @@ func openStation(t *testing.T, h *lab.Host) *station {
 }
 
 // take waits for one packet.
-func (s *station) take(t *testing.T, r *Reader) Datagram {
+func (s *station) take(t testing.TB, r *Reader) Datagram {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		waiting, err := s.Waiting()

@@ -1,0 +1,150 @@
+package dhcpd
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
+)
+
+// deadHops is how many addresses are made up: the kernel's table of neighbours has room for them, and so their packets wait there.
+const deadHops = 400
+
+// deadAddress returns one of them, in the network of the router's eth0 (10.64.0.0/16) or eth1 (10.65.0.0/16).
+func deadAddress(second byte, i int) netip.Addr {
+	a := [4]byte{10, second}
+	binary.BigEndian.PutUint16(a[2:], uint16(1000+i%deadHops))
+	return netip.AddrFrom4(a)
+}
+
+// honest asks through its relay, one question after the other, until stop is closed. It returns how long the answers
+// took and how many questions had none.
+func honest(t *testing.T, c *net.UDPConn, server netip.AddrPort, stop <-chan struct{}) (took []time.Duration, lost int) {
+	t.Helper()
+	buf := make([]byte, 2048)
+	for xid := uint32(1); ; xid++ {
+		select {
+		case <-stop:
+			return took, lost
+		case <-time.After(time.Millisecond):
+		}
+		q := wire.Query{Type: wire.Discover, MAC: provision.MAC{2, 0, 0, 1, byte(xid >> 8), byte(xid)}, XID: xid, GIAddr: netip.MustParseAddr("10.64.0.2"), Option82: port(switch1, 2)}
+		begin := time.Now()
+		_, err := c.WriteToUDPAddrPort(q.Append(nil), server)
+		require.NoError(t, err)
+		require.NoError(t, c.SetReadDeadline(begin.Add(time.Second)))
+		for {
+			n, _, err := c.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				lost++
+				break
+			}
+			if n > 8 && binary.BigEndian.Uint32(buf[4:]) == xid {
+				took = append(took, time.Since(begin))
+				break
+			}
+		}
+	}
+}
+
+func share(took []time.Duration, of float64) time.Duration {
+	slices.Sort(took)
+	return took[int(float64(len(took)-1)*of)]
+}
+
+// Thousands of questions have the server answer to addresses that nobody has: as relays of the wire that an honest relay
+// is on, and as clients on another interface. The honest relay's answers come as they came before.
+func TestKernelDeadNextHops(t *testing.T) {
+	needKernel(t, "ip")
+	const n = 8000
+	for name, question := range map[string]func(i int) *wire.Query{
+		"relays": func(i int) *wire.Query {
+			return &wire.Query{Type: wire.Discover, MAC: provision.MAC{2, 0, 0, 2, byte(i >> 8), byte(i)}, GIAddr: deadAddress(64, i), Option82: port(switch1, 2)}
+		},
+		"clients": func(i int) *wire.Query {
+			return &wire.Query{Type: wire.Inform, MAC: provision.MAC{2, 0, 0, 3, byte(i % deadHops >> 8), byte(i % deadHops)}, CIAddr: deadAddress(65, i)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCable(t)
+			c.ip("-n", c.router, "addr", "add", "10.64.0.1/16", "dev", "eth0")
+			c.ip("-n", c.cpe, "addr", "add", "10.64.0.2/16", "dev", "eth0")
+			c.ip("-n", c.cpe, "addr", "add", "10.64.0.3/16", "dev", "eth0")
+			c.wire("eth1")
+			c.ip("-n", c.router, "addr", "add", "10.65.0.1/16", "dev", "eth1")
+			opts := kernelOptions()
+			opts.Relays = []netip.Prefix{netip.MustParsePrefix("10.64.0.0/16")}
+			opts.Subnets = append(opts.Subnets, opts.Subnets[0])
+			opts.Subnets[1].Prefix, opts.Subnets[1].Gateway = netip.MustParsePrefix("10.65.0.0/16"), netip.MustParseAddr("10.65.0.1")
+			erp := siteInput()
+			for i := range deadHops {
+				erp.Lines = append(erp.Lines, provision.Line{Subscriber: provision.SubscriberID(1000 + i), Addresses: provision.Hosts4(deadAddress(65, i)), MAC: provision.MAC{2, 0, 0, 3, byte(i >> 8), byte(i)}})
+			}
+			s := c.serveInput(opts, erp, filepath.Join(t.TempDir(), "state.db"))
+			s.addr = netip.MustParseAddrPort("10.64.0.1:67")
+			open := func(addr string) (conn *net.UDPConn) {
+				require.NoError(t, in(c.cpe, func() (err error) {
+					conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
+					return err
+				}))
+				t.Cleanup(func() { _ = conn.Close() })
+				return conn
+			}
+			relay, flood := open("10.64.0.2:67"), open("10.64.0.3:67")
+			s.exchange(relay, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGatewayIP(net.IPv4(10, 64, 0, 2)),
+				dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2))))
+
+			during := func(f func()) ([]time.Duration, int) {
+				stop := make(chan struct{})
+				go func() { defer close(stop); f() }()
+				return honest(t, relay, s.addr, stop)
+			}
+			pace := func(send func(i int)) func() {
+				return func() {
+					tick := time.NewTicker(5 * time.Millisecond)
+					defer tick.Stop()
+					for i := range n {
+						if i%20 == 0 {
+							<-tick.C
+						}
+						send(i)
+					}
+				}
+			}
+			alone, lost := during(pace(func(int) {}))
+			require.Zero(t, lost)
+			flooded, lost := during(pace(func(i int) {
+				if _, err := flood.WriteToUDPAddrPort(question(i).Append(nil), s.addr); err != nil {
+					t.Errorf("flood: %v", err)
+				}
+			}))
+			tell := func(what string, d []time.Duration) string {
+				return fmt.Sprintf("%s: %d answers, half within %v, 99%% within %v, slowest %v", what, len(d), share(d, 0.5), share(d, 0.99), share(d, 1))
+			}
+			t.Log(tell("alone", alone))
+			t.Log(tell("flooded", flooded), "lost", lost)
+			// The machine may be busy with other things; the very slowest is compared loosely.
+			assert.Zero(t, lost)
+			assert.Less(t, share(flooded, 0.99), share(alone, 0.99)+10*time.Millisecond)
+			assert.Less(t, share(flooded, 1), share(alone, 1)+500*time.Millisecond)
+			assert.Greater(t, len(flooded), 300, "the relay was answered all the time")
+			require.NoError(t, s.stop())
+			counts := map[string]int{}
+			for _, e := range s.events.Find(EventFilter{}) {
+				counts[e.Outcome.String()]++
+			}
+			t.Log(counts)
+		})
+	}
+}
