@@ -212,7 +212,11 @@ func (h *handler) answer(gen *generation) {
 	case wire.WayBroadcast:
 		h.to.To = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), gen.config.ClientPort())
 	case wire.WayFrame:
-		h.to.To = netip.AddrPortFrom(d.YourIP, gen.config.ClientPort())
+		if !d.To.IsValid() {
+			h.to.To = netip.AddrPortFrom(d.YourIP, gen.config.ClientPort())
+		} else if h.r.Local.IsValid() { // the client has an address, and hears who it asked
+			h.to.From = netip.AddrPortFrom(h.r.Local, gen.listen.Port())
+		}
 	}
 }
 

@@ -277,5 +277,6 @@ func (c *decider) inform() {
 	c.route()
 	if silent {
 		c.d.Way, c.d.To, c.d.Reply.CIAddr = wire.WayUnicast, netip.AddrPortFrom(ciaddr, c.cfg.clientPort), netip.Addr{}
+		c.keepToTheWire()
 	}
 }

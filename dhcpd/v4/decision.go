@@ -46,7 +46,7 @@ type Decision struct {
 	Reply wire.Reply       // Type 0: no answer
 	Lease *wire.LeaseReply // what is sent instead of Reply: the answer to a leasequery
 	Way   wire.Way
-	To    netip.AddrPort // of wire.WayRelay and wire.WayUnicast
+	To    netip.AddrPort // of wire.WayRelay and wire.WayUnicast, and of wire.WayFrame to a client that has an address
 
 	Change Change
 	Rec    lease.Record // of changes that store one; its slices are the packet's. Of ChangeRelease and ChangeDecline the MAC

@@ -273,6 +273,20 @@ func (c *decider) route() {
 	default:
 		c.d.Way = wire.WayFrame
 	}
+	c.keepToTheWire()
+}
+
+// keepToTheWire has a datagram to a client that is on the wire of its packet leave there as a frame, to who asked. By the
+// routing table it could leave elsewhere: where the client was before, or into another network with the same addresses.
+func (c *decider) keepToTheWire() {
+	p, a := &c.r.P, c.d.To.Addr()
+	if c.d.Way != wire.WayUnicast || p.GIAddr().IsValid() || p.HType() != 1 || !c.r.reaches(a) {
+		return
+	}
+	if rec, known := c.lease(a); known && rec.GIAddr.IsValid() && c.same(&rec) {
+		return // it renews past its relay
+	}
+	c.d.Way = wire.WayFrame
 }
 
 // has returns the address that the client has and uses, as its kind of message says. Some clients put the one that

@@ -26,6 +26,19 @@ type Request struct {
 	Networks   Networks // as Config.NetworksOf has those of the interface
 }
 
+// reaches reports whether a is on the interface, with no router between: in a network of its own, or by a host route.
+func (r *Request) reaches(a netip.Addr) bool {
+	if r.On == nil || r.HostRoutes {
+		return r.HostRoutes
+	}
+	for _, n := range r.On.Addrs {
+		if n.Bits() < 32 && n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // LeaseView is what a decision may ask the lease table.
 type LeaseView interface {
 	Get(ip netip.Addr) (lease.Record, bool) // without one the record is zero
