@@ -30,7 +30,7 @@ func (m *Metrics) registerRoutes(f factory) {
 	r.routes = each(f.gauges("usher_routes", "Routes to leases, by what they are at.", "state").WithLabelValues, "installed", "waiting")
 	r.changes = each(f.counters("usher_route_changes_total", "Changes of routes in the kernel, by what became of them.", "result").WithLabelValues, "added", "removed", resultFailed)
 	r.drift = each(f.counters("usher_route_drift_total", "Routes of ours found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
-	r.delay = f.histogram("usher_route_delay_seconds", "Time from having sent an ACK to having its route in the kernel.", routeBuckets())
+	r.delay = f.histogram("usher_route_delay_seconds", "Time from a changed lease, before its ACK leaves, to having its route in the kernel.", routeBuckets())
 	r.findings = each(f.gauges("usher_route_interface_findings", "Interfaces with routes whose settings do not go with them, by finding.", "finding").WithLabelValues, route.Findings()...)
 	r.neighbours = each(f.counters("usher_neighbours_total", "Confirmed neighbours on interfaces that are watched, by what became of them.", "outcome").WithLabelValues, neighbour.Outcomes()...)
 }

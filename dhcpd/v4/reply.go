@@ -121,7 +121,7 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 			rec.ClientID = old.ClientID
 		}
 		sameFact := old.MAC == rec.MAC && renewable(old, c.now) && old.Subscriber == rec.Subscriber &&
-			old.Device == rec.Device && old.Port == rec.Port
+			old.Device == rec.Device && old.Port == rec.Port && !c.reroutes(old, &rec)
 		sameDetails := old.GIAddr == rec.GIAddr && old.Interface == rec.Interface &&
 			old.Ifindex == rec.Ifindex && bytes.Equal(old.Option82, rec.Option82) &&
 			bytes.Equal(old.ClientID, rec.ClientID)
@@ -133,6 +133,13 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 		}
 	}
 	c.d.Rec = rec
+}
+
+// reroutes reports whether the kernel may have to send the address another way than before: it leads to an interface only
+// while the lease is live. Such an ACK waits for the commit, and so for those who follow leases.
+func (c *decider) reroutes(old, rec *lease.Record) bool {
+	direct := !rec.GIAddr.IsValid()
+	return direct == old.GIAddr.IsValid() || direct && (old.Interface != rec.Interface || !old.Live(c.now))
 }
 
 // staysPut reports whether the place of a lease stays as it is when its client gets more time for it. A packet that

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -70,4 +71,48 @@ func TestDirectClientsAreAnsweredOnTheirWire(t *testing.T) {
 		r.On = &provision.Interface{Name: "eth0", Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.254/24")}}
 	})
 	assert.Equal(t, "relay", d.Way.String(), "a relay is answered as a relay")
+}
+
+// What the kernel has for a lease, a host route or an element of the source guard, has to be there before the ACK leaves, so the
+// record is a new fact where that changes.
+func TestMoveOfADirectClientIsAFact(t *testing.T) {
+	renew := wire.Query{Type: wire.Request, MAC: client(0x81), CIAddr: host(81)}
+	reboot := wire.Query{Type: wire.Request, MAC: client(0x81), Options: []wire.Option{requested(host(81))}}
+	behind := reboot
+	behind.GIAddr = ip("198.51.100.1")
+	at := func(name string, change ...func(*lease.Record)) lease.Record {
+		r := bound(host(81), client(0x81), 8)
+		r.Interface, r.Ifindex = name, 3
+		for _, f := range change {
+			f(&r)
+		}
+		return r
+	}
+	relayed := func(relay string) func(*lease.Record) {
+		return func(r *lease.Record) { r.GIAddr, r.Ifindex = ip(relay), 3 }
+	}
+	over := func(r *lease.Record) { r.Expires = testNow }
+	for _, tc := range []struct {
+		name string
+		q    wire.Query
+		rec  lease.Record
+		want Change
+	}{
+		{"at the same interface", reboot, at("eth0"), ChangeRenew},
+		{"another number of it, made anew", reboot, at("eth0", func(r *lease.Record) { r.Ifindex = 9 }), ChangeBackground},
+		{"another interface", reboot, at("eth1"), ChangeFact},
+		{"renewing at another interface", renew, at("eth1"), ChangeFact},
+		{"its lease ran out, and its route with it", reboot, at("eth0", over), ChangeFact},
+		{"from a relay to a wire of ours", reboot, at("eth0", relayed("198.51.100.1")), ChangeFact},
+		{"from a wire of ours to a relay", behind, at("eth0"), ChangeFact},
+		{"the same relay", behind, at("eth0", relayed("198.51.100.1")), ChangeRenew},
+		{"the same relay, its lease ran out", behind, at("eth0", relayed("198.51.100.1"), over), ChangeRenew},
+		{"another relay", behind, at("eth0", relayed("198.51.100.2")), ChangeBackground},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := run(t, tc.q, leases(tc.rec))
+			require.Equal(t, wire.Ack, d.Reply.Type, told(d))
+			assert.Equal(t, tc.want, d.Change, told(d))
+		})
+	}
 }

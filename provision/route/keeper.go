@@ -84,7 +84,7 @@ type Report struct {
 	Installed, Waiting     int // routes in the kernel; leases whose interface cannot have them now
 	Added, Removed, Failed int
 	Extra, Missing         int             // what somebody else had changed
-	Delays                 []time.Duration // from the outcome of a packet to its lease's route, of routes added
+	Delays                 []time.Duration // from the change of a lease to its route, of routes added
 }
 
 // Options direct a Keeper. Fields with a tag are keys of the configuration
@@ -142,6 +142,10 @@ type InterfaceFinding struct {
 }
 
 const (
+	// admitLimit bounds how long an acknowledgement waits for the route of its lease. Dhcpd sends it without a commit
+	// after twice as long.
+	admitLimit = 50 * time.Millisecond
+
 	firstRetry = 100 * time.Millisecond
 	maxRetry   = 30 * time.Second
 )
@@ -165,6 +169,8 @@ type Keeper struct {
 	relist bool // the kernel is to be read back
 	reread bool // the leases too
 	status Status
+	admit  []chan<- struct{} // of Admit, for the end of the round that takes dirty
+	ended  bool              // Run is over
 
 	// Owned by the goroutine of Run.
 	links     map[int]Link
@@ -221,6 +227,51 @@ func (k *Keeper) Touch(addr netip.Addr, at time.Time) {
 	notify(k.wake)
 }
 
+// Admit has the kernel have the routes of leases that have changed, which the table has already, while
+// they are written to disk. The acknowledgements leave after the call of wait, so that the first packet
+// to a client finds its way and nobody answers the client's ARP for it; at most admitLimit later if the kernel is slow. It is called
+// for any leases, and allocates the same for one or for thousands.
+func (k *Keeper) Admit(addrs []netip.Addr, at time.Time) (wait func()) {
+	done := make(chan struct{})
+	k.mu.Lock()
+	if k.ended || len(addrs) == 0 {
+		k.mu.Unlock()
+		return func() {}
+	}
+	for _, a := range addrs {
+		if _, ok := k.dirty[a]; !ok {
+			k.dirty[a] = at
+		}
+	}
+	k.admit = append(k.admit, done)
+	k.mu.Unlock()
+	notify(k.wake)
+	limit := time.NewTimer(admitLimit)
+	return func() {
+		select {
+		case <-done:
+			limit.Stop()
+		case <-limit.C:
+		}
+	}
+}
+
+// admitted tells those who wait in Admit that the round which took their leases is over.
+func admitted(list []chan<- struct{}) {
+	for _, done := range list {
+		close(done)
+	}
+}
+
+// end lets nobody wait for a round that does not come.
+func (k *Keeper) end() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended = true
+	admitted(k.admit)
+	k.admit = nil
+}
+
 // Reconfigure takes new options.
 func (k *Keeper) Reconfigure(opts Options) {
 	k.mu.Lock()
@@ -242,6 +293,7 @@ func (k *Keeper) Status() Status {
 func (k *Keeper) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer k.end()
 	wg.Go(func() { k.watch(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -305,8 +357,10 @@ func (k *Keeper) round(ctx context.Context, now time.Time) {
 	dirty, events, opts := k.dirty, k.events, k.opts
 	all := k.reread || !k.known
 	relist := all || k.relist || !now.Before(k.verifyDue)
-	k.dirty, k.events, k.relist, k.reread = map[netip.Addr]time.Time{}, nil, false, false
+	admit := k.admit
+	k.dirty, k.events, k.relist, k.reread, k.admit = map[netip.Addr]time.Time{}, nil, false, false, nil
 	k.mu.Unlock()
+	defer func() { admitted(admit) }()
 
 	var rep Report
 	look := make(map[netip.Addr]struct{}, len(dirty))
@@ -315,7 +369,15 @@ func (k *Keeper) round(ctx context.Context, now time.Time) {
 		return // what failed waits for its time; everything is read anew then
 	}
 	err := error(nil)
-	if relist {
+	if relist && !all && len(admit) > 0 { // who waits does not wait for the comparison
+		for a := range dirty {
+			look[a] = struct{}{}
+		}
+		err = k.settle(ctx, now, opts, &rep, look, dirty)
+		admitted(admit)
+		admit = nil
+	}
+	if relist && err == nil {
 		err = k.compare(ctx, now, opts, all, &rep, look)
 	}
 	if err == nil {

@@ -31,6 +31,8 @@ type fakeRoutes struct {
 	on      func(Event)
 	applied int
 	fail    error          // of Apply and the lists
+	delay   time.Duration  // of Apply
+	listing time.Duration  // of each list
 	refuse  map[Route]bool // adding fails
 }
 
@@ -38,19 +40,52 @@ func newFakeRoutes() *fakeRoutes {
 	return &fakeRoutes{links: map[int]Link{}, routes: map[Route]bool{}, refuse: map[Route]bool{}}
 }
 
+func (f *fakeRoutes) setDelay(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.delay = d
+}
+
+func (f *fakeRoutes) setListDelay(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.listing = d
+}
+
+// lose tells of a gap in the events.
+func (f *fakeRoutes) lose() {
+	f.mu.Lock()
+	on := f.on
+	f.mu.Unlock()
+	on(Event{Lost: true})
+}
+
+// wait passes the time that a call takes.
+func (f *fakeRoutes) wait(of *time.Duration) {
+	f.mu.Lock()
+	d := *of
+	f.mu.Unlock()
+	if d > 0 {
+		time.Sleep(d)
+	}
+}
+
 func (f *fakeRoutes) Links(context.Context) ([]Link, error) {
+	f.wait(&f.listing)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Collect(maps.Values(f.links)), f.fail
 }
 
 func (f *fakeRoutes) Routes(context.Context) ([]Route, error) {
+	f.wait(&f.listing)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Collect(maps.Keys(f.routes)), f.fail
 }
 
 func (f *fakeRoutes) Apply(_ context.Context, changes []Change) ([]error, error) {
+	f.wait(&f.delay)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
@@ -453,6 +488,83 @@ func TestRouteKeeper(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { tt.run(t, newRouteWorld()) })
 		})
+	}
+}
+
+// An acknowledgement leaves when the route is there, also while everything is compared; it waits no longer than the limit
+// if the kernel is slow or fails, and not at all once the keeper has ended.
+func TestRouteBeforeTheAcknowledgement(t *testing.T) {
+	admit := func(w *routeWorld, last byte, iface string) time.Duration {
+		begin := time.Now()
+		w.keeper.Admit([]netip.Addr{w.leases.put(last, iface, begin.Add(time.Hour))}, begin)()
+		return time.Since(begin)
+	}
+	for _, tc := range []struct {
+		name string
+		run  func(*testing.T, *routeWorld)
+	}{
+		{"a kernel that takes its time", func(t *testing.T, w *routeWorld) {
+			w.start(t)
+			w.kernel.setDelay(5 * time.Millisecond)
+			require.Equal(t, 5*time.Millisecond, admit(w, 17, "c1"))
+			require.Equal(t, "17>1", w.kernel.String())
+			require.Equal(t, 5*time.Millisecond, admit(w, 17, "c2"))
+			require.Equal(t, "17>2", w.kernel.String(), "it moved")
+			require.Zero(t, admit(w, 17, "c2"), "nothing is to be done")
+			require.Zero(t, admit(w, 18, "x9"), "no interface of ours")
+			require.Zero(t, admit(w, 19, "c7"), "one that is not there")
+		}},
+		{"a kernel that hangs", func(t *testing.T, w *routeWorld) {
+			w.start(t)
+			w.kernel.setDelay(time.Minute)
+			require.Equal(t, admitLimit, admit(w, 17, "c1"))
+			require.Equal(t, admitLimit, admit(w, 18, "c1"))
+			require.Empty(t, w.kernel.String())
+			time.Sleep(3 * time.Minute)
+			w.want(t, "17>1 18>1")
+		}},
+		{"a kernel that fails", func(t *testing.T, w *routeWorld) {
+			w.start(t)
+			w.kernel.setFail(errors.New("no memory"))
+			require.Zero(t, admit(w, 17, "c1"))
+			require.Zero(t, admit(w, 18, "c1"))
+			w.kernel.setFail(nil)
+			time.Sleep(time.Minute)
+			w.want(t, "17>1 18>1")
+		}},
+		{"a comparison is due", func(t *testing.T, w *routeWorld) {
+			w.start(t)
+			w.kernel.setDelay(5 * time.Millisecond)
+			w.ack(16, "c1", time.Hour) // this round goes on while
+			w.kernel.setListDelay(time.Second)
+			w.kernel.lose()
+			require.Equal(t, 10*time.Millisecond, admit(w, 17, "c1"))
+			require.Equal(t, "16>1 17>1", w.kernel.String())
+		}},
+		{"before the first look", func(t *testing.T, w *routeWorld) {
+			w.kernel.setListDelay(10 * time.Millisecond)
+			w.start(t)
+			require.Equal(t, 20*time.Millisecond, admit(w, 17, "c1"), "links and routes are listed")
+			require.Equal(t, "17>1", w.kernel.String())
+		}},
+		{"a dry run", func(t *testing.T, w *routeWorld) {
+			w.opts.DryRun = true
+			w.start(t)
+			require.Zero(t, admit(w, 17, "c1"))
+			require.Empty(t, w.kernel.String())
+		}},
+		{"the keeper has ended", func(t *testing.T, w *routeWorld) {
+			ctx, cancel := context.WithCancel(t.Context())
+			w.keeper = New(w.opts, w.kernel, w.leases, nil, slog.New(slog.DiscardHandler))
+			done := make(chan error, 1)
+			go func() { done <- w.keeper.Run(ctx) }()
+			synctest.Wait()
+			cancel()
+			require.NoError(t, <-done)
+			require.Zero(t, admit(w, 17, "c1"))
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { tc.run(t, newRouteWorld()) }) })
 	}
 }
 

@@ -59,7 +59,7 @@ func (d dropper) DropLease(ip netip.Addr, mac provision.MAC) (bool, error) {
 	return true, a.leases.Write(ip)
 }
 
-// admitting is a journal whose clients the kernel lets in meanwhile.
+// admitting is a journal whose clients the kernel lets in, and has the routes to, meanwhile.
 type admitting struct {
 	dhcpd.Journal
 	agent *Agent
@@ -73,6 +73,10 @@ func (j admitting) Commit(recs []lease.Commit) error {
 			addrs = append(addrs, r.Lease.IP)
 		}
 	}
-	defer j.agent.follower.Admit(addrs, time.Now())()
+	now := time.Now()
+	defer j.agent.follower.Admit(addrs, now)()
+	if j.agent.routes != nil {
+		defer j.agent.routes.Admit(addrs, now)()
+	}
 	return j.Journal.Commit(recs)
 }
