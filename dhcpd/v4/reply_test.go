@@ -47,7 +47,7 @@ func TestRepliesAreHeard(t *testing.T) {
 		wrong      = "3501033d07010200000000173204c63364633604c6336401ff" // takes an address that is not its own
 	)
 	mac, has, server, none := provision.MAC{2, 0, 0, 0, 0, 0x17}, ip("198.51.100.17"), ip("198.51.100.1"), netip.IPv4Unspecified()
-	const atAddress = "unicast to 198.51.100.17:68"
+	const atAddress = "frame to 198.51.100.17:68" // a datagram on their own wire, whatever the routing table says
 	for _, tc := range []struct {
 		name            string
 		header, options string
