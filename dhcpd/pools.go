@@ -128,7 +128,7 @@ type PoolCounters struct {
 
 // newAllocator makes an unused allocator for a pool in a network; gateway may be invalid.
 func newAllocator(p v4.Pool, prefix netip.Prefix, gateway netip.Addr, quarantine time.Duration) (*allocator, error) {
-	reserved := []netip.Addr{prefix.Addr(), v4.RangeOf(prefix).Last}
+	reserved := v4.NoHosts(prefix)
 	if gateway.IsValid() {
 		reserved = append(reserved, gateway)
 	}

@@ -58,6 +58,16 @@ func RangeOf(p netip.Prefix) Range {
 	return Range{p.Masked().Addr(), netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))}
 }
 
+// NoHosts returns the addresses of an IPv4 prefix that no host may have: the network's and the
+// broadcast's. A /31 and a /32 have none (RFC 3021).
+func NoHosts(p netip.Prefix) []netip.Addr {
+	if p.Bits() >= 31 {
+		return nil
+	}
+	all := RangeOf(p)
+	return []netip.Addr{all.First, all.Last}
+}
+
 // Size returns how many addresses it has.
 func (r Range) Size() int {
 	first, last := r.First.As4(), r.Last.As4()
@@ -121,8 +131,8 @@ func (p *Pool) Check(subnets []Subnet) error {
 // usable returns how many addresses of a range within the subnet are neither the
 // network's, nor the broadcast's, nor the gateway's.
 func (n *Subnet) usable(r Range) int {
-	left, all := r.Size(), RangeOf(n.Prefix)
-	for _, a := range []netip.Addr{all.First, all.Last, n.Gateway} {
+	left := r.Size()
+	for _, a := range append(NoHosts(n.Prefix), n.Gateway) {
 		if a.IsValid() && r.Overlaps(Range{a, a}) {
 			left--
 		}
