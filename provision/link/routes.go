@@ -265,8 +265,8 @@ func (r *Routes) Settings(l route.Link) (route.LinkSettings, error) {
 	if err := errors.Join(errs...); err != nil {
 		return s, fmt.Errorf("link: settings of %s: %w", l.Name, err)
 	}
-	if s.ARPIgnore == 0 {
-		return s, nil
+	if s.ARPIgnore == 0 && s.RPFilter == 0 {
+		return s, nil // it makes no difference
 	}
 	body := make([]byte, unix.SizeofIfAddrmsg)
 	body[0] = unix.AF_INET
