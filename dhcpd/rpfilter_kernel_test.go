@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/route"
+	"github.com/usher-agent/usher/provision/wayback"
 )
 
 // sysctl sets a key of net.ipv4.conf of the router.
@@ -150,4 +152,98 @@ func TestKernelMovedSubscriberIsHeard(t *testing.T) {
 			assert.False(t, heard(p.TransactionID), "%s: %s", name, what)
 		}
 	}
+}
+
+// A relay sends by one interface, and the route back leads by another one: with rp_filter 1 the kernel drops its
+// packets, and that is found, also where the relay has never been heard.
+func TestKernelRelayRoutedAnotherWay(t *testing.T) {
+	needKernel(t, "ip")
+	c := newCable(t)
+	for _, iface := range []string{"all", "default", "eth0"} {
+		c.sysctl(iface, "rp_filter", "0")
+	}
+	relay := netip.MustParseAddr("198.51.100.7")
+	c.ip("-n", c.router, "addr", "add", "203.0.113.1/24", "dev", "eth0")
+	c.ip("-n", c.cpe, "addr", "add", "203.0.113.2/24", "dev", "eth0")
+	c.ip("-n", c.cpe, "addr", "add", "198.51.100.7/32", "dev", "lo")
+	c.ip("-n", c.router, "link", "add", "up1", "type", "veth", "peer", "name", "up2")
+	c.ip("-n", c.router, "link", "set", "up1", "up")
+	c.ip("-n", c.router, "link", "set", "up2", "up")
+	c.ip("-n", c.router, "addr", "add", "192.0.2.129/25", "dev", "up1")
+
+	opts := kernelOptions()
+	opts.Relays = []netip.Prefix{netip.PrefixFrom(relay, 32)}
+	links := watchIn(t, c.router)
+	s := startSiteIn(t, c, links, opts)
+	var conn *net.UDPConn
+	require.NoError(t, in(c.cpe, func() (err error) {
+		conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: relay.AsSlice(), Port: 67})
+		return err
+	}))
+	t.Cleanup(func() { _ = conn.Close() })
+	send := func() dhcpv4.TransactionID {
+		t.Helper()
+		p := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGatewayIP(relay.AsSlice()),
+			dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2)))
+		_, err := conn.WriteToUDPAddrPort(p.ToBytes(), netip.MustParseAddrPort("203.0.113.1:67"))
+		require.NoError(t, err)
+		return p.TransactionID
+	}
+	ns, err := os.Open("/run/netns/" + c.router)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ns.Close() })
+	ways, err := link.OpenWays(int(ns.Fd()))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ways.Close() })
+	found := func(relays ...wayback.Relay) (out []string) {
+		t.Helper()
+		require.NoError(t, in(c.router, func() error {
+			list, err := wayback.Find(ways, relays, []wayback.Interface{{Name: "eth0", Numbered: true}})
+			for _, f := range list {
+				out = append(out, fmt.Sprint(f.Source, " on ", f.On, " by ", f.By, " filter ", f.Filter))
+			}
+			return err
+		}))
+		return out
+	}
+	heard := func() (out []wayback.Relay) {
+		for _, r := range s.server.Senders().Relays {
+			out = append(out, wayback.Relay{Source: r.Source, On: r.Interface})
+		}
+		return out
+	}
+
+	c.ip("-n", c.router, "route", "add", "198.51.100.7/32", "via", "203.0.113.2")
+	c.sysctl("eth0", "rp_filter", "1")
+	s.offered(send(), "strict, and the route leads back")
+	require.Len(t, heard(), 1)
+	assert.Empty(t, found(heard()...))
+
+	c.ip("-n", c.router, "route", "replace", "198.51.100.7/32", "via", "192.0.2.130")
+	before := c.rpDrops()
+	send()
+	require.Eventually(t, func() bool { return c.rpDrops() > before }, 10*time.Second, 5*time.Millisecond, "the kernel drops it")
+	assert.Equal(t, []string{"198.51.100.7 on eth0 by [up1] filter 1"}, found(heard()...))
+	assert.Equal(t, []string{"198.51.100.7 on eth0 by [up1] filter 1"}, found(wayback.Relay{Source: relay}), "not heard: by no interface that is served")
+
+	// Of several next hops each is a way back.
+	c.ip("-n", c.router, "route", "replace", "198.51.100.7/32", "nexthop", "via", "192.0.2.130", "nexthop", "via", "203.0.113.2")
+	assert.Empty(t, found(heard()...))
+	s.offered(send(), "one of two routes leads back")
+
+	// Loose: any route will do, but there must be one.
+	c.ip("-n", c.router, "route", "replace", "198.51.100.7/32", "via", "192.0.2.130")
+	c.sysctl("eth0", "rp_filter", "2")
+	assert.Empty(t, found(heard()...))
+	id := send()
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(s.events.Find(EventFilter{}), func(e Event) bool { return e.XID == binary.BigEndian.Uint32(id[:]) })
+	}, 10*time.Second, time.Millisecond)
+	c.ip("-n", c.router, "route", "del", "198.51.100.7/32")
+	before = c.rpDrops()
+	send()
+	require.Eventually(t, func() bool { return c.rpDrops() > before }, 10*time.Second, 5*time.Millisecond, "the kernel drops it")
+	assert.Equal(t, []string{"198.51.100.7 on eth0 by [] filter 2"}, found(heard()...))
+	c.ip("-n", c.router, "route", "add", "unreachable", "198.51.100.7/32")
+	assert.Equal(t, []string{"198.51.100.7 on eth0 by [] filter 2"}, found(heard()...))
 }
