@@ -95,6 +95,8 @@ func NewControl(d Deps) http.Handler {
 	mux.HandleFunc("POST /v1/guard/reject", c.act(audit.GuardReject, c.decide("rejected", SyncGuard.Reject)))
 	mux.HandleFunc("POST /v1/customer/{id}/state", c.act(audit.CustomerState, c.setState))
 	mux.HandleFunc("GET /v1/routes", c.routes)
+	mux.HandleFunc("GET /v1/leases/{ip}", c.lease)
+	mux.HandleFunc("POST /v1/leases/{ip}/drop", c.act(audit.LeaseDrop, c.dropLease))
 	c.handleACL(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Errorf("no such request: %s %.100s", r.Method, r.URL.Path))

@@ -2,9 +2,9 @@
 // and health for the monitoring, an overview page, and the control API on a
 // unix socket that the sub-commands of usher talk to.
 //
-// It only looks, with three exceptions that all live on the unix socket: the
-// guard's accept and reject, the change of a subscriber's state, and the
-// maintenance of the block lists. Each of these leaves an audit record. Nothing
+// It only looks, with four exceptions that all live on the unix socket: the
+// guard's accept and reject, the change of a subscriber's state, the
+// maintenance of the block lists, and the end of a lease. Each of these leaves an audit record. Nothing
 // here is needed to serve packets: a listener that fails is retried.
 package console
 
@@ -41,6 +41,7 @@ type Deps struct {
 	DHCP     DHCP                // nil: dhcp.enabled is false
 	Pools    Pools               // nil: dhcp.enabled is false
 	Leases   Leases              // nil: no leases
+	Dropper  LeaseDropper        // nil: leases cannot be ended from here
 	Routes   Routes              // nil: routes.enabled is false
 	Events   *dhcpd.EventLog     // nil: packets are not remembered
 	Outbox   Outbox              // nil: MACs are not reported

@@ -194,6 +194,12 @@ func Advice(o outcome.Outcome) string {
 		return "Look at the disk of state_dir: its latency and its free space."
 	case outcome.NakOtherClient, outcome.PortFull:
 		return "Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end."
+	case outcome.HolderLive:
+		return "Nothing, if that one renews soon; else have its router restarted, or shorten lease_time before addresses are to change hands."
+	case outcome.SaysLess:
+		return "Nothing, if the client is answered through its relay; else look why its switch or relay adds no option 82."
+	case outcome.NakNoSubnet:
+		return "Add the network to dhcp.subnets, or change the address in the ERP."
 	case outcome.Declined:
 		return "Find the device that has the address set by hand."
 	case outcome.PoolExhausted:

@@ -3,7 +3,9 @@ package dhcpd
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +33,7 @@ type pending struct {
 	hasReport bool
 
 	sent     bool
+	fact     bool      // counted by unwritten
 	durable  bool      // the reply leaves only after the commit
 	deadline time.Time // the reply leaves then, committed or not, unless durable
 	reply    []byte
@@ -51,6 +54,43 @@ type committer struct {
 
 	waiting, inFlight []*pending // of run
 	failing           bool       // the last commit failed: the change is logged, not each
+	unwritten         unwritten
+}
+
+// unwritten is which addresses have a first ACK that waits for its commit: the client sends its REQUEST again
+// meanwhile, and that one must not be answered before the first one's record is on disk either.
+type unwritten struct {
+	n  atomic.Int64 // of addresses, so that a renewal costs no lock as long as there is none
+	mu sync.Mutex
+	of map[netip.Addr]int
+}
+
+func (u *unwritten) add(ip netip.Addr) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.of == nil {
+		u.of = map[netip.Addr]int{}
+	}
+	u.of[ip]++
+	u.n.Store(int64(len(u.of)))
+}
+
+func (u *unwritten) remove(ip netip.Addr) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.of[ip]--; u.of[ip] <= 0 {
+		delete(u.of, ip)
+	}
+	u.n.Store(int64(len(u.of)))
+}
+
+func (u *unwritten) has(ip netip.Addr) bool {
+	if u.n.Load() == 0 {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.of[ip] > 0
 }
 
 func newCommitter(s *Server, out transport) *committer {
@@ -67,10 +107,16 @@ func (c *committer) enqueue(p *pending) bool {
 	if p == nil {
 		return false
 	}
+	if p.fact = !p.sent && !p.durable; p.fact {
+		c.unwritten.add(p.lease.IP) // before run can remove it
+	}
 	select {
 	case c.queue <- p:
 		return true
 	default:
+		if p.fact {
+			c.unwritten.remove(p.lease.IP)
+		}
 		c.pool.Put(p)
 		return false
 	}
@@ -181,6 +227,9 @@ func (c *committer) finish(res commitResult) {
 				c.s.deps.Leases.Dirty(p.lease.IP)
 			}
 			p.ev.Outcome = outcome.AckBeforeCommit // refuse says otherwise for pools
+		}
+		if p.fact {
+			c.unwritten.remove(p.lease.IP)
 		}
 		switch {
 		case p.sent:

@@ -51,6 +51,13 @@ func (s *sink) Send(d *socket.Delivery, payload []byte) error {
 	return nil
 }
 
+// refuse makes every Send fail with err, nil: none.
+func (s *sink) refuse(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
 func (s *sink) all() []sentReply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -239,6 +246,29 @@ func TestCommitBeforeAck(t *testing.T) {
 		require.NoError(t, r.end())
 		assert.Equal(t, map[string]int{"request ack": 3}, r.n.get())
 		assert.Equal(t, 3, r.n.commits)
+	})
+}
+
+// A client that sends its REQUEST again while the first one's record is on its way to the disk is not acknowledged before.
+func TestRepeatedRequestWaitsForTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &journal{delay: 50 * time.Millisecond})
+		begin := time.Now()
+		r.ask(selectingOn(2, stranger, host(21)))
+		time.Sleep(10 * time.Millisecond)
+		r.ask(selectingOn(2, stranger, host(21)))
+		synctest.Wait()
+		assert.Empty(t, r.out.all(), "the record is not on disk")
+		time.Sleep(time.Second)
+		sent := r.out.all()
+		require.Len(t, sent, 2)
+		assert.Equal(t, 50*time.Millisecond, sent[0].at.Sub(begin))
+		r.ask(selectingOn(2, stranger, host(21)))
+		assert.Len(t, r.out.all(), 3, "now it is")
+		require.NoError(t, r.end())
+		assert.Equal(t, map[string]int{"request ack": 3}, r.n.get())
+		assert.False(t, r.c.unwritten.has(host(21)))
+		assert.Empty(t, r.c.unwritten.of)
 	})
 }
 

@@ -62,6 +62,9 @@ func (h *handler) handle(now time.Time, g socket.Datagram) {
 		return // the committer or the prober sends the reply and reports the outcome
 	}
 	h.send()
+	if h.d.Change == v4.ChangeRefused && h.ev.Outcome != outcome.SendFailed {
+		h.s.deps.Leases.End(h.d.Rec.IP, h.d.Rec.MAC, now)
+	}
 	h.observe(now)
 }
 
@@ -213,7 +216,11 @@ func (h *handler) answer(gen *generation) {
 // apply changes the lease table as decided. It reports whether the committer or the prober took over the reply.
 func (h *handler) apply(now time.Time, gen *generation) bool {
 	d, leases := &h.d, h.s.deps.Leases
-	switch d.Change {
+	change := d.Change
+	if (change == v4.ChangeRenew || change == v4.ChangeBackground) && h.c.unwritten.has(d.Rec.IP) {
+		change = v4.ChangeFact // sent again before the first one's record was on disk
+	}
+	switch change {
 	case v4.ChangeNone:
 		if d.Report {
 			h.c.enqueue(h.pendReport(now))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,8 +22,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/probe"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -171,6 +176,69 @@ func TestKernelClientWithoutAddress(t *testing.T) {
 			assert.Equal(t, outcome.Offer, events[1].Outcome)
 			assert.Equal(t, "eth0", events[0].Interface)
 			require.Len(t, s.journal.reports, 1, "the ERP is to learn the MAC")
+		})
+	}
+}
+
+// A client that was off for longer than its lease names the old address in ciaddr of whatever it sends, from 0.0.0.0. It has no
+// address and answers no ARP: only a frame to its MAC reaches it.
+func TestKernelOldAddressInCIAddr(t *testing.T) {
+	needKernel(t, "ip")
+	mac, old, server := provision.MAC{2, 0, 0, 0, 0, 0x17}, ip("198.51.100.17"), netip.MustParseAddrPort("198.51.100.1:67")
+	bound := provision.Input{Lines: []provision.Line{{Subscriber: 2, Addresses: provision.Hosts4(old), MAC: mac}}}
+	for name, erp := range map[string]provision.Input{"bound": bound, "of a pool": siteInput()} {
+		t.Run(name, func(t *testing.T) {
+			c := newCable(t)
+			c.ip("-n", c.router, "addr", "add", "198.51.100.1/24", "dev", "eth0")
+			c.ip("-n", c.cpe, "link", "set", "eth0", "address", mac.String())
+			opts := kernelOptions()
+			opts.Subnets[0].Prefix, opts.Subnets[0].Gateway, opts.Subnets[0].DNS = netip.MustParsePrefix("198.51.100.0/24"), server.Addr(), nil
+			opts.Unknown, opts.Pools = v4.UnknownGuest, []v4.Pool{{Name: "guests", Kind: v4.PoolGuests, Range: v4.Range{First: old, Last: old}, LeaseTime: time.Minute, WarnAt: 0.9}}
+			s := c.serveInput(opts, erp, filepath.Join(t.TempDir(), "state.db"))
+			var cpe *net.UDPConn
+			var tap *probe.Tap
+			require.NoError(t, in(c.cpe, func() (err error) {
+				lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+					return errors.Join(raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") }), err)
+				}}
+				pc, err := lc.ListenPacket(t.Context(), "udp4", "0.0.0.0:68")
+				if err != nil {
+					return err
+				}
+				cpe = pc.(*net.UDPConn)
+				tap, err = probe.OpenTap("eth0")
+				return err
+			}))
+			t.Cleanup(func() { assert.NoError(t, errors.Join(cpe.Close(), tap.Close())) })
+			for _, m := range []struct {
+				options string
+				want    dhcpv4.MessageType
+			}{
+				{"3501013d07010200000000173204c6336411ff", dhcpv4.MessageTypeOffer},
+				{"3501033d07010200000000173204c63364113604c6336401ff", dhcpv4.MessageTypeAck},
+				{"3501033d07010200000000173204c6336411ff", dhcpv4.MessageTypeAck}, // INIT-REBOOT
+				{"3501083d0701020000000017ff", dhcpv4.MessageTypeAck},             // INFORM
+			} {
+				raw, err := hex.DecodeString("010106001758c71eba200000c633641100000000000000000000000002000000001700000000000000000000" +
+					strings.Repeat("00", 64+128) + "63825363" + m.options)
+				require.NoError(t, err)
+				_, err = cpe.WriteToUDPAddrPort(raw, netip.MustParseAddrPort("255.255.255.255:67"))
+				require.NoError(t, err)
+				var got probe.Packet
+				for got.From != server {
+					got, err = tap.Receive(time.Now().Add(5 * time.Second))
+					require.NoError(t, err, "no answer to %s: %+v", m.options, s.events.Find(EventFilter{}))
+					if got.Sent {
+						require.Equal(t, netip.IPv4Unspecified(), got.From.Addr())
+					}
+				}
+				reply, err := dhcpv4.FromBytes(got.Payload)
+				require.NoError(t, err)
+				assert.Equal(t, m.want, reply.MessageType())
+				assert.Equal(t, mac.String(), got.ToMAC.String())
+				assert.Equal(t, netip.AddrPortFrom(old, 68), got.To)
+			}
+			require.NoError(t, s.stop())
 		})
 	}
 }

@@ -436,7 +436,7 @@ func TestKernelImpostors(t *testing.T) {
 		d.serve(hostileOptions(), erp)
 		v := d.gets(d.home, homeDirectIP)
 		router := d.macOf(d.router, "cust0")
-		strange := []outcome.Outcome{outcome.Option82Untrusted, outcome.NakNotBound, outcome.NakOtherClient}
+		strange := []outcome.Outcome{outcome.Option82Untrusted, outcome.SaysLess, outcome.NakOtherClient}
 		for _, x := range []impostor{
 			{name: "without a relay's address", at: d.neighbour, from: from(nowhere, 68), to: everybody, want: strange},
 			{name: "without a relay's address, from its own address", at: d.neighbour, via: router, from: from(neighbourDirect, 68), to: host(1), want: strange},

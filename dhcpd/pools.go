@@ -282,6 +282,10 @@ func (p *pools) reserve(d *v4.Decision, leases *lease.Table, now time.Time, log 
 		// The address stays leased: the allocator gives it to nobody else before the lease ends.
 	case d.Change == v4.ChangeRelease:
 		a.p.Release(d.YourIP, d.Rec.Holder(), now)
+	case d.Change == v4.ChangeRefused:
+		if s := a.p.Get(d.Rec.IP, now); s.State == pool.StateLeased && s.Owner == d.Rec.Holder() {
+			a.p.Restore(d.Rec.IP, s.Owner, pool.StateFree, time.Time{}) // also of one that the ERP binds by now
+		}
 	case d.Change == v4.ChangeQuarantine:
 		a.Declines++
 		a.p.Restore(d.YourIP, provision.Owner{}, pool.StateQuarantined, d.Rec.Expires)
@@ -305,6 +309,25 @@ func (a *allocator) leaseLocked(d *v4.Decision, leases *lease.Table, now time.Ti
 		return false
 	}
 	a.p.SetPlace(d.YourIP, d.Port)
+	return true
+}
+
+// Drop ends the live lease that mac has of an address, for an operator, and frees the address if it is one of a pool: the
+// client is not told, and is answered like anybody when it asks again. It reports whether mac had one.
+func (s *Server) Drop(ip netip.Addr, mac provision.MAC) bool {
+	now := s.now()
+	rec, _ := s.deps.Leases.Get(ip)
+	if !s.deps.Leases.Drop(ip, mac, now) {
+		return false
+	}
+	gen := s.generation.Load()
+	if i := gen.config.PoolOf(ip); i >= 0 {
+		p := &gen.pools.all[i]
+		p.alloc.mu.Lock()
+		defer p.alloc.mu.Unlock()
+		p.alloc.p.Release(ip, rec.Holder(), now)
+		p.watchLocked(s.log)
+	}
 	return true
 }
 

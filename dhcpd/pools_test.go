@@ -236,8 +236,8 @@ func TestGuestMovesWhenTheERPLearnsIt(t *testing.T) {
 }
 
 // An address that the ERP binds while a guest has it: the guest loses it at the
-// next renewal, and when the ERP takes the binding back nobody gets the
-// address while the customer's lease lives.
+// next renewal that it hears the answer of, only then the customer gets it, and when
+// the ERP takes the binding back nobody gets the address while the customer's lease lives.
 func TestAddressBoundWhileLeased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, snap := poolRig(t, &journal{})
@@ -251,9 +251,18 @@ func TestAddressBoundWhileLeased(t *testing.T) {
 		snap.Store(next)
 		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a})
 		assert.Equal(t, outcome.NakNotBound, r.h.ev.Outcome)
+		customer := selectingOn(7, client(0x70), a)
+		r.ask(wire.Query{Type: wire.Discover, MAC: client(0x70), GIAddr: relayIP, Option82: port(switch1, 7)})
+		assert.Equal(t, outcome.HolderLive, r.h.ev.Outcome, "the guest did not hear that, past its relay")
+		assert.Equal(t, stranger, r.h.ev.Rival)
+		r.ask(customer)
+		assert.Equal(t, outcome.NakOtherClient, r.h.ev.Outcome)
+		r.ask(wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a, GIAddr: relayIP, Option82: port(switch1, 40)})
+		assert.Equal(t, outcome.NakNotBound, r.h.ev.Outcome, "it rebinds through it")
+		slot, _ := r.s.PoolAddress(a)
+		assert.NotEqual(t, "leased", slot.State)
 		r.ask(discoverBy(stranger))
 		assert.NotEqual(t, a, r.last().yourIP)
-		customer := selectingOn(7, client(0x70), a)
 		r.ask(customer)
 		time.Sleep(time.Second)
 		require.Equal(t, a, r.last().yourIP)
@@ -380,7 +389,7 @@ func poolWalk(t *testing.T, rnd *rand.Rand) {
 	seen := 0
 	for range 400 {
 		mac := client(byte(rnd.IntN(9)))
-		var mine netip.Addr
+		var mine, asked netip.Addr
 		for a, h := range holds {
 			if h.mac == mac && time.Now().Before(h.until) {
 				mine = a
@@ -390,11 +399,11 @@ func poolWalk(t *testing.T, rnd *rand.Rand) {
 		case 0, 1:
 			r.ask(discoverBy(mac))
 		case 2, 3, 4:
-			if a, ok := offered[mac]; ok {
-				r.ask(selectBy(mac, a))
-			} else {
-				r.ask(selectBy(mac, host(200+byte(rnd.IntN(4)))))
+			var ok bool
+			if asked, ok = offered[mac]; !ok {
+				asked = host(200 + byte(rnd.IntN(4)))
 			}
+			r.ask(selectBy(mac, asked))
 		case 5:
 			if mine.IsValid() {
 				r.ask(wire.Query{Type: wire.Request, MAC: mac, CIAddr: mine})
@@ -447,6 +456,10 @@ func poolWalk(t *testing.T, rnd *rand.Rand) {
 				holds[s.yourIP] = holder{mac, time.Now().Add(2 * time.Minute)}
 				last := r.j.groups[len(r.j.groups)-1]
 				require.Equal(t, s.yourIP, last[len(last)-1].Lease.IP, "not on disk")
+			case wire.Nak:
+				if holds[asked].mac == mac { // it hears that, through its relay
+					delete(holds, asked)
+				}
 			}
 		}
 		seen = len(all)

@@ -32,7 +32,7 @@ func TestCompileReportsEveryMistake(t *testing.T) {
 		`listen [2001:db8::1]:67: want an IPv4 address and port`, `interface "eth[": syntax error in pattern`,
 		`relay 2001:db8::/32: want an IPv4 prefix`, `server id 2001:db8::1: want an IPv4 address`, `match 99: no such kind`,
 		`subnet 192.0.2.0/24: given twice`, `subnet 192.0.3.0/24: lease time 1s: want at least 1m0s`,
-		`subnet 192.0.4.0/24: times: want 0 < renew 2h0m0s <= rebind 52m30s <= lease 1h0m0s`,
+		`subnet 192.0.4.0/24: times: want 1s <= renew 2h0m0s <= rebind 52m30s <= lease 1h0m0s`,
 		`subnet 192.0.5.0/24: dns 2001:db8::2: want an IPv4 address`,
 		`subnet 192.0.6.0/24: option 82: this option is filled by the server itself`,
 	} {

@@ -25,6 +25,7 @@ const (
 	NakNotBound
 	NakUnknown
 	NakOtherClient
+	NakNoSubnet
 	// Taken note of; these messages have no answer.
 	Released
 	Declined
@@ -59,7 +60,9 @@ const (
 	VLANShared
 	MatchDisagrees
 	MACElsewhere
+	SaysLess
 	PortFull
+	HolderLive
 	PortMACLimit
 	TakeoverDamped
 	SubscriberUnclear
@@ -99,6 +102,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	NakWrongAddress:   {"nak_wrong_address", "The client asked for another address than the one bound to it now, or than the one it has of a pool, so it was told to start anew."},
 	NakNotBound:       {"nak_not_bound", "The client asked for an address that is not bound to it any more, so it was told to start anew."},
 	NakOtherClient:    {"nak_other_client", "The client asked to keep an address that another MAC has leased meanwhile, so it was told to start anew."},
+	NakNoSubnet:       {"nak_no_subnet", "The client asked for an address that is in none of the configured dhcp.subnets, or not any more, so it was told to start anew."},
 	Released:          {"released", "The client gave its address back; the binding stays, the lease record is marked released."},
 	Declined:          {"declined", "The client says that somebody else already uses its bound address; the binding stays, look for a device with that address set by hand."},
 	PoolReleased:      {"pool_released", "The client gave an address of a pool back; others may have it now."},
@@ -131,7 +135,9 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	VLANShared:        {"vlan_shared", "Several customers of the ERP are in the VLAN of this interface, so it cannot tell which one asks."},
 	MatchDisagrees:    {"match_disagrees", "The ways of dhcp.match that must agree name different addresses: for example, the ERP has the MAC on another port than option 82 names."},
 	MACElsewhere:      {"mac_elsewhere", "The ERP has the MAC for a line elsewhere: the client is at another port or VLAN that the ERP knows, or the line's lease is live at another one. A MAC alone takes nothing there."},
+	SaysLess:          {"says_less", "The packet tells no port and no VLAN, its MAC leads to nobody, and the address that it is about is found by a port or VLAN: the same message is expected from there, through a relay or switch that adds option 82, so this copy is left alone."},
 	PortFull:          {"port_full", "Every address bound to this port, or to this MAC, is in use by another client, or the one that a pool gives its customer is."},
+	HolderLive:        {"holder_live", "The ERP gives the client an address that another customer, or a guest, still has leased. It gets it when that one was refused, at its next renewal, or when its lease is over."},
 	PortMACLimit:      {"port_mac_limit", "As many other clients as dhcp.max_macs_per_port allows have live leases, or offers of a pool, on this port."},
 	TakeoverDamped:    {"takeover_damped", "Another client has the address and took it over itself a while ago: two devices fight over it. It passes on at most once per renewal time (T1); until then the client is not answered."},
 	SubscriberUnclear: {"subscriber_unclear", "Several customers of the ERP without an address have this port or this MAC, and none of them alone the client's MAC, so nobody can say whose client it is."},
@@ -179,7 +185,7 @@ func (o Outcome) Explain() string {
 }
 
 // Answered reports whether a reply was sent: OFFER, ACK or NAK.
-func (o Outcome) Answered() bool { return o >= Ack && o <= NakOtherClient }
+func (o Outcome) Answered() bool { return o >= Ack && o <= NakNoSubnet }
 
 // MarshalText implements encoding.TextMarshaler by String.
 func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }

@@ -163,8 +163,8 @@ func (cfg *Config) compileSubnet(common options.OptionSet, n Subnet) (subnet, er
 	}
 	t1 := cmp.Or(n.RenewTime, n.LeaseTime/2)
 	t2 := cmp.Or(n.RebindTime, n.LeaseTime*7/8)
-	if t1 <= 0 || t1 > t2 || t2 > n.LeaseTime {
-		return subnet{}, fmt.Errorf("times: want 0 < renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
+	if t1 < time.Second || t1 > t2 || t2 > n.LeaseTime { // option 58 has whole seconds, and none means at once
+		return subnet{}, fmt.Errorf("times: want 1s <= renew %v <= rebind %v <= lease %v", t1, t2, n.LeaseTime)
 	}
 	sets, err := options.Compile(n.Prefix, n.Gateway, cfg.classes, common, n.OptionSet)
 	if err != nil {

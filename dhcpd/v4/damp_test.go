@@ -60,7 +60,7 @@ func TestWhoseTakeOverWaits(t *testing.T) {
 		{"a renewal does not begin it anew", discover, func(r *lease.Record) { r.Start, r.Renewed = testNow.Add(-31*time.Minute), testNow }, nil, outcome.Offer},
 		{"the lease is over", discover, func(r *lease.Record) { r.Expires = testNow }, nil, outcome.Offer},
 		{"it was released by nobody knows whom", discover, func(r *lease.Record) { r.State = lease.StateReleased }, nil, outcome.Offer},
-		{"the ERP has moved the address since", discover, func(r *lease.Record) { r.Subscriber, r.Port = 9, 9 }, nil, outcome.Offer},
+		{"the ERP has moved the address since", discover, func(r *lease.Record) { r.Subscriber, r.Port = 9, 9 }, nil, outcome.HolderLive},
 		{"the clock was ahead when it began", discover, func(r *lease.Record) { r.Start = testNow.Add(time.Hour) }, nil, outcome.Offer},
 		{"known by identifier: another one", named(discover, "\x00b"), func(r *lease.Record) { r.ClientID = lease.Hex("\x00a") }, keyed, outcome.TakeoverDamped},
 		{"known by identifier: the same", named(discover, "\x00a"), func(r *lease.Record) { r.ClientID = lease.Hex("\x00a") }, keyed, outcome.Offer},
@@ -78,6 +78,10 @@ func TestWhoseTakeOverWaits(t *testing.T) {
 				assert.Zero(t, d.Reply.Type)
 				assert.Equal(t, host(21), d.YourIP)
 				assert.True(t, d.Until.After(testNow))
+				assert.Equal(t, rec.MAC, d.Rival)
+			case outcome.HolderLive:
+				assert.Zero(t, d.Reply.Type)
+				assert.Equal(t, rec.Expires, d.Until)
 				assert.Equal(t, rec.MAC, d.Rival)
 			case outcome.NakOtherClient:
 				assert.Equal(t, wire.Nak, d.Reply.Type)

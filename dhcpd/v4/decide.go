@@ -85,6 +85,9 @@ func (c *decider) bound(ip netip.Addr) Binding { return Binding{c.snap.ByIP(ip),
 
 func (c *decider) find(hint netip.Addr) Binding {
 	c.d.Match = c.matcher.find(hint)
+	if c.d.Match.failed == outcome.HolderLive {
+		c.d.YourIP, c.d.Rival, c.d.Until = c.held.ip, c.held.mac, c.held.until
+	}
 	return c.d.Match.binding
 }
 
@@ -125,7 +128,7 @@ func (c *decider) request() message {
 	case p.ServerID().IsValid() && requested.IsValid():
 		c.stake(requested)
 		return msgSelecting
-	case ciaddr.IsValid(): // some clients repeat the server id here
+	case ciaddr.IsValid() && !c.rebootsFromNowhere(): // some clients repeat the server id here
 		c.stake(ciaddr)
 		return c.extend()
 	case requested.IsValid():
@@ -247,7 +250,7 @@ func (c *decider) vouched() Voucher {
 }
 
 // inform answers a client that has its address from elsewhere (RFC 2131 section
-// 4.3.5): no lease times, yiaddr zero.
+// 4.3.5): no lease times, yiaddr zero. The answer goes to that address, so one that is not served here is not answered.
 func (c *decider) inform() {
 	ciaddr := c.r.P.CIAddr()
 	silent := !ciaddr.IsValid() && !c.r.P.GIAddr().IsValid()

@@ -130,6 +130,8 @@ func (c *decider) selectPool(a netip.Addr) {
 		c.requestPool(i, a)
 	case c.cfg.unknown == UnknownNak && c.d.Match.unknown():
 		c.nak(outcome.NakUnknown, Binding{})
+	case c.d.Match.failed == outcome.HolderLive:
+		c.nak(outcome.NakOtherClient, Binding{})
 	default:
 		c.nak(outcome.NakNotBound, Binding{})
 	}
@@ -322,7 +324,7 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 		return
 	}
 	c.d.Outcome = outcome.PoolAck
-	c.d.Reply.CIAddr = c.r.P.CIAddr()
+	c.d.Reply.CIAddr = c.has()
 	c.recordPool(p, a)
 }
 
@@ -351,7 +353,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 	}
 	if known && old.MAC == rec.MAC && old.Pool == p.Name {
 		rec.Start = old.Start
-		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() && q.CIAddr().IsValid() { // past the relay
+		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() && c.has().IsValid() { // past the relay
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			if rec.Key.IsZero() || rec.Device == 0 {
 				rec.Device, rec.Port = old.Device, old.Port

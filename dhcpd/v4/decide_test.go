@@ -167,7 +167,7 @@ func told(d Decision) string {
 			fmt.Fprintf(&b, " to %s", d.To)
 		}
 	}
-	if names := [...]string{"", " renew", " background", " fact", " release", " decline", " hold", " pool", " pool-renew", " quarantine"}; d.Change != ChangeNone {
+	if names := [...]string{"", " renew", " background", " fact", " release", " decline", " hold", " pool", " pool-renew", " quarantine", " ends"}; d.Change != ChangeNone {
 		b.WriteString(names[d.Change])
 	}
 	if d.Keep {
@@ -298,8 +298,8 @@ func TestRequest(t *testing.T) {
 		{"renewing after the contract on the port changed hands", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 77), 1)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact report"},
 		{"renewing after the customer moved port", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 1), 9)), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact report"},
 		{"renewing, address now another customer's elsewhere", renew(stranger, host(11)), leases(here(bound(host(11), stranger, 77), 9)), nil, "nak_not_bound by broadcast"},
-		{"renewing, address now another customer's, neither has a port", renew(stranger, host(81)), leases(bound(host(81), stranger, 77)), nil, "nak_not_bound by broadcast"},
-		{"renewing, binding gone", renew(stranger, host(99)), leases(bound(host(99), stranger, 1)), nil, "nak_not_bound by broadcast"},
+		{"renewing, address now another customer's, neither has a port", renew(stranger, host(81)), leases(bound(host(81), stranger, 77)), nil, "nak_not_bound by broadcast ends"},
+		{"renewing, binding gone", renew(stranger, host(99)), leases(bound(host(99), stranger, 1)), nil, "nak_not_bound by broadcast ends"},
 		{"renewing another's lease", renew(stranger, host(11)), leases(bound(host(11), client(0x11), 1)), nil, "nak_other_client by broadcast"},
 		{"renewing without a record, MAC in the ERP", renew(client(0x11), host(11)), nil, nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact"},
 		{"renewing without a record, MAC not in the ERP", renew(stranger, host(11)), nil, nil, "renew_unknown"},
@@ -576,7 +576,7 @@ func TestCompileReportsEveryMistake(t *testing.T) {
 	for _, want := range []string{
 		`relay 2001:db8::/32: want an IPv4 prefix`, `server id 2001:db8::1: want an IPv4 address`, `match 99: no such kind`,
 		`subnet 192.0.2.0/24: given twice`, `subnet 192.0.3.0/24: lease time 1s: want at least 1m0s`,
-		`subnet 192.0.4.0/24: times: want 0 < renew 2h0m0s <= rebind 52m30s <= lease 1h0m0s`,
+		`subnet 192.0.4.0/24: times: want 1s <= renew 2h0m0s <= rebind 52m30s <= lease 1h0m0s`,
 		`subnet 192.0.5.0/24: dns 2001:db8::2: want an IPv4 address`,
 		`subnet 192.0.6.0/24: option 82: this option is filled by the server itself`,
 	} {

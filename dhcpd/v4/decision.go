@@ -25,6 +25,7 @@ const (
 	ChangePool       // a lease of a pool's address: on disk before the ACK, or there is none
 	ChangePoolRenew  // the same client in the same place: only the expiry moves, but that is on disk too
 	ChangeQuarantine // a pool's address is in use by somebody else
+	ChangeRefused    // the lease of Rec ends, once its client has been sent the NAK
 )
 
 // Decision is what to do about one request.
@@ -39,8 +40,8 @@ type Decision struct {
 	Holder   provision.Owner // whom that pool keeps it for
 	YourIP   netip.Addr      // given, or for a NAK: what the client would get
 
-	Rival provision.MAC // who has the address that the client wants: of outcome.TakeoverDamped and outcome.NakOtherClient
-	Until time.Time     // of a take-over that was put off: when the client may have the address
+	Rival provision.MAC // who has the address that the client wants: of outcome.TakeoverDamped, outcome.HolderLive and outcome.NakOtherClient
+	Until time.Time     // of the first two: when the client may have the address at the latest
 
 	Reply wire.Reply       // Type 0: no answer
 	Lease *wire.LeaseReply // what is sent instead of Reply: the answer to a leasequery

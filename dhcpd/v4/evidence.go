@@ -46,6 +46,7 @@ const (
 	macAway                      // for another port or VLAN, and the ERP knows the one that the client is at
 	macLive                      // for a port or VLAN whose lease is live elsewhere
 	nobody                       // nothing leads to anybody
+	untold                       // nor does it, but the packet tells no line, and there is one that the address may be of
 )
 
 // standing is what the lease record says of the address that is at stake. Values are joined to sets.
@@ -82,6 +83,7 @@ type Evidence struct {
 
 // evidence is what was found out about one packet so far. Each part is found out when a row asks for it.
 type evidence struct {
+	msg  message    // what the client wants
 	at   netip.Addr // what is at stake
 	rec  lease.Record
 	seen bool // rec is there
@@ -112,7 +114,9 @@ func (c *decider) claims(msg message) claim {
 	}
 	switch msg {
 	case msgDiscover:
-		c.e.claim = c.claimOf(c.find(c.r.P.Requested()))
+		if c.e.claim = c.claimOf(c.find(c.r.P.Requested())); c.e.claim == nobody {
+			c.e.claim = c.stakeOwn()
+		}
 	case msgExtend, msgDecline:
 		c.e.claim = c.claimsPast()
 	default:
@@ -135,12 +139,14 @@ func (c *decider) claimOf(b Binding) claim {
 		by = macOther
 	case m.Vacant != nil:
 		by = macVacant
-	case m.failed == outcome.PortFull:
+	case m.failed == outcome.PortFull, m.failed == outcome.HolderLive:
 		by = macFull
 	case m.failed == outcome.MACElsewhere && m.away:
 		return macAway
 	case m.failed == outcome.MACElsewhere:
 		return macLive
+	case c.saysLess():
+		return untold
 	default:
 		return nobody
 	}
@@ -148,6 +154,40 @@ func (c *decider) claimOf(b Binding) claim {
 		return by >> 4 // the same by a line
 	}
 	return by
+}
+
+// saysLess reports whether the packet tells no line although the address at stake is found by one: the client has it leased,
+// or the ERP has it for a port, or a VLAN, of the wire that the packet came in on. The same message may come once more
+// with option 82: where a relay and this server share a wire both hear it.
+func (c *decider) saysLess() bool {
+	p := &c.r.P
+	if !c.e.at.IsValid() || p.HasOption82() || p.VLAN() != 0 && c.cfg.matches&MatchVLAN != 0 {
+		return false
+	}
+	b := c.bound(c.e.at)
+	if c.e.seen && c.same(&c.e.rec) && c.e.rec.Live(c.now) {
+		return c.comesFrom(&c.e.rec) == placeOther || c.e.rec.Pool == "" && b.Line != nil && samePlace(&c.e.rec, b)
+	}
+	if b.Line == nil || p.GIAddr().IsValid() || !(c.cfg.matches&MatchOption82 != 0 && hasPort(b.Line) || c.cfg.matches&MatchVLAN != 0 && b.VLAN != 0) {
+		return false
+	}
+	link := c.link()
+	return !link.IsValid() || link.Contains(c.e.at)
+}
+
+// stakeOwn puts the address at stake that the client of a DISCOVER has leased, if its packet tells no line and so leads to nobody.
+func (c *decider) stakeOwn() claim {
+	p := &c.r.P
+	if p.HasOption82() || c.cfg.matches&(MatchOption82|MatchVLAN) == 0 || p.VLAN() != 0 && c.cfg.matches&MatchVLAN != 0 {
+		return nobody
+	}
+	for _, rec := range c.leases.ByMAC(c.mac) {
+		if rec.Pool == "" && rec.Live(c.now) && c.same(&rec) {
+			c.e.at, c.e.rec, c.e.seen = rec.IP, rec, true
+			return untold
+		}
+	}
+	return nobody
 }
 
 // claimsPast says what a renewal leads to whose line tells nothing: the ERP's MAC of that very address counts, whatever
@@ -180,6 +220,8 @@ func (c *decider) standsNow(msg message) standing {
 		return recNone
 	case msg&(msgRelease|msgDecline) != 0 && c.same(rec) && rec.State != lease.StateQuarantined:
 		return recOwn
+	case msg&(msgDiscover|msgSelecting|msgReboot) != 0 && !rec.Live(c.now):
+		return recNone // what is over is no reason to take a packet for more than it says
 	case rec.Pool != "" && rec.MAC == c.mac:
 		return recPool
 	case !c.same(rec) && rec.Live(c.now):

@@ -43,6 +43,7 @@ type matcher struct {
 	cfg    *Config
 	loc    line.Location // where the client is, once find was asked
 	e      evidence      // about the address that is at stake
+	held   holder        // of an address that the client would have
 }
 
 // find tries the configured ways in order. hint is the address that the client
@@ -89,6 +90,9 @@ func (m *matcher) find(hint netip.Addr) Match {
 			return res
 		}
 		res.failed = outcome.PortFull
+		if !m.held.until.IsZero() {
+			res.failed = outcome.HolderLive
+		}
 		if c.placed {
 			// The port wins: whoever is plugged in here gets the port's address, even
 			// if the ERP has the MAC elsewhere, and a full port is not walked around.
@@ -306,11 +310,15 @@ func (m *matcher) lease(ip netip.Addr) (lease.Record, bool) {
 // prefer says how well a binding suits, without what it has in common with others.
 // ok is false for one that another client has.
 func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
+	rec, known := m.lease(b.IP)
+	if known && m.heldByOther(b, &rec) {
+		m.held = holder{b.IP, rec.MAC, rec.Expires}
+		return 0, false
+	}
 	if c.placed {
-		class, extra := m.rate(b)
+		class, extra := m.rate(b, &rec, known)
 		return preference(class)*prefClass + extra, class != classTaken || c.n == 1
 	}
-	rec, known := m.lease(b.IP)
 	switch {
 	case known && m.same(&rec) && rec.MAC != m.mac && m.leftBehind(&rec): // an identifier goes for its client only where that is
 		return 0, false
@@ -322,9 +330,23 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 	return 0, true
 }
 
-func (m *matcher) rate(b Binding) (class int, extra preference) {
-	rec, known := m.lease(b.IP)
-	mine := known && m.same(&rec)
+// holder is who is still live on an address, and until when; the zero value is nobody.
+type holder struct {
+	ip    netip.Addr
+	mac   provision.MAC
+	until time.Time
+}
+
+// heldByOther reports whether another subscriber, or a guest, is live on an address that the ERP gives the client now. It
+// is not given before that one was told to leave it, or its lease is over (RFC 2131 section 1.6). A new router of the same
+// subscriber, or on the same line, is told nothing: it takes the address over.
+func (m *matcher) heldByOther(b Binding, rec *lease.Record) bool {
+	return rec.Live(m.now) && !m.same(rec) && (rec.Pool != "" && rec.Subscriber == 0 || !samePlace(rec, b))
+}
+
+// rate says how well an address of a line that the client is on suits; rec is what is recorded of it, if it is known.
+func (m *matcher) rate(b Binding, rec *lease.Record, known bool) (class int, extra preference) {
+	mine := known && m.same(rec)
 	live := known && rec.Live(m.now)
 	switch {
 	case mine:

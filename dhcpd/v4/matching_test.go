@@ -332,11 +332,11 @@ func TestBindingChange(t *testing.T) {
 		tab            *lease.Table
 		nak, shortened string
 	}{
-		{"renewing past the relay", renew, leases(old), "nak_not_bound by broadcast", "ack_shortened 192.0.2.99 by unicast to 192.0.2.99:68 renew"},
-		{"with option 82", rebind, leases(old), "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67", "ack_shortened 192.0.2.99 by relay to 198.51.100.1:67 renew"},
-		{"a second time", rebind, leases(short), "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67", "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67"},
+		{"renewing past the relay", renew, leases(old), "nak_not_bound by broadcast ends", "ack_shortened 192.0.2.99 by unicast to 192.0.2.99:68 renew"},
+		{"with option 82", rebind, leases(old), "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67 ends", "ack_shortened 192.0.2.99 by relay to 198.51.100.1:67 renew"},
+		{"a second time", rebind, leases(short), "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67 ends", "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67 ends"},
 		{"a lease that is over", renew, leases(gone), "nak_not_bound by broadcast", "nak_not_bound by broadcast"},
-		{"somebody else has it", wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(21)}, leases(taken), "nak_not_bound by broadcast", "nak_not_bound by broadcast"},
+		{"somebody else has it", wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(21)}, leases(taken), "nak_not_bound by broadcast ends", "nak_not_bound by broadcast ends"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			assert.Equal(t, tc.nak, told(run(t, tc.q, tc.tab)))

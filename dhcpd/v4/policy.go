@@ -46,7 +46,7 @@ const (
 	// BindingNAK refuses the renewal.
 	BindingNAK BindingChange = iota
 	// BindingShorten grants the old address once more for shortLease, if the ERP
-	// binds it to nobody, and refuses it after that. A NAK for a renewal past the relay is
+	// binds it to nobody or the renewal came past the relay, and refuses it after that. A NAK for a renewal past the relay is
 	// broadcast on the server's own wire (RFC 2131 section 4.1), where a client behind a relay does
 	// not hear it: it would keep the address until it rebinds. The short ACK reaches it, and so it
 	// rebinds through the relay within a minute.
@@ -165,10 +165,13 @@ func holds(list []provision.MAC, mac provision.MAC) bool {
 // keep it a moment longer: nobody else is to have it, nor may get it from a pool, and
 // this is the first time.
 func (c *decider) shorten(ciaddr netip.Addr) bool {
-	if c.cfg.bindingChange != BindingShorten || c.snap.ByIP(ciaddr) != nil || c.cfg.PoolOf(ciaddr) >= 0 {
+	if c.cfg.bindingChange != BindingShorten || c.cfg.PoolOf(ciaddr) >= 0 {
 		return false
 	}
-	rec, known := c.leases.Get(ciaddr)
+	rec, known := c.lease(ciaddr)
+	if c.snap.ByIP(ciaddr) != nil && !c.past(&rec) {
+		return false // who is to have it waits for this client, which hears a NAK
+	}
 	// A pool's address is not extended without the disk; its lease is short anyway.
 	if !known || rec.Pool != "" || rec.MAC != c.mac || !c.same(&rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
 		return false

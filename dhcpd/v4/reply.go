@@ -14,7 +14,7 @@ func (c *decider) prepare(b Binding) (*subnet, bool) {
 	c.d.Binding, c.d.YourIP = b, b.IP
 	n := c.cfg.subnetOf(b.IP)
 	if n == nil {
-		c.end(outcome.NoSubnet)
+		c.unserved(b)
 		return nil, false
 	}
 	id := c.serverID(n)
@@ -24,6 +24,19 @@ func (c *decider) prepare(b Binding) (*subnet, bool) {
 	}
 	c.d.Reply.ServerID = id
 	return n, true
+}
+
+// unserved ends a packet whose client is to have an address that no subnet of the configuration has. One that asks for that
+// very address is refused, so that it looks for another server, as silence would let it keep the address until its lease is over.
+func (c *decider) unserved(b Binding) {
+	switch p := &c.r.P; {
+	case p.Type() != wire.Request:
+		c.end(outcome.NoSubnet)
+	case c.e.msg == msgReboot && !c.cfg.authoritative:
+		c.end(outcome.NotAuthoritative)
+	default:
+		c.nak(outcome.NakNoSubnet, b)
+	}
 }
 
 // options returns what the client is told in n.
@@ -62,7 +75,7 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 		return
 	}
 	c.d.Outcome = outcome.Ack
-	r.CIAddr = c.r.P.CIAddr()
+	r.CIAddr = c.has()
 	c.d.Report = c.differs(b.Line) && c.mayReport(b)
 	c.record(b, n, &old)
 }
@@ -130,11 +143,11 @@ func (c *decider) staysPut(old *lease.Record, b Binding) bool {
 	switch {
 	case p.HasOption82():
 		byLine := c.d.Match.By&(MatchOption82|MatchVLAN) != 0
-		return !byLine && (p.CIAddr().IsValid() || hasPort(b.Line)) && old.Live(c.now) && c.comesFrom(old) == placeOther
-	case !p.CIAddr().IsValid():
+		return !byLine && (c.has().IsValid() || hasPort(b.Line)) && old.Live(c.now) && c.comesFrom(old) == placeOther
+	case !c.has().IsValid():
 		return false // it has no address yet, so it is on the wire that its packet came in on
 	case p.GIAddr().IsValid():
-		return true
+		return c.comesFrom(old) == placeOther && !c.foundEverywhere(b)
 	}
 	direct := old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0 // it never came through a relay
 	return !direct || old.Live(c.now) && hasPort(b.Line) && c.comesFrom(old) == placeOther
@@ -158,14 +171,37 @@ func (c *decider) nak(o outcome.Outcome, b Binding) {
 		c.end(outcome.NoServerID)
 		return
 	}
-	if o == outcome.NakOtherClient {
-		if rec, known := c.leases.Get(at); known && rec.Live(c.now) && !c.same(&rec) {
-			c.d.Rival = rec.MAC
+	if rec, known := c.lease(at); known && rec.Live(c.now) {
+		switch {
+		case !c.same(&rec):
+			if o == outcome.NakOtherClient {
+				c.d.Rival = rec.MAC
+			}
+		case c.told(&rec):
+			c.d.Change, c.d.Rec = ChangeRefused, lease.Record{IP: at, MAC: rec.MAC, Key: rec.Key, Pool: rec.Pool, Subscriber: rec.Subscriber}
+			if rec.Pool != "" {
+				c.d.Pool = c.cfg.PoolOf(at) + 1
+			}
 		}
 	}
 	c.d.Outcome = o
 	c.d.Reply = wire.Reply{Type: wire.Nak, ServerID: id, Message: nakMessage(o)}
 	c.route()
+}
+
+// told reports whether the client of a live lease hears that it is refused, and the ERP took the address from it: then the lease is over, for nobody is to wait for what nobody uses. From elsewhere somebody else may have
+// written its MAC, and a NAK to a renewal that came past the relay is broadcast on our own wire, where the client is not.
+func (c *decider) told(rec *lease.Record) bool {
+	return rec.MAC == c.mac && c.refuted(rec) && c.comesFrom(rec) != placeOther && !c.past(rec)
+}
+
+// refuted reports whether the ERP has the address of a lease for somebody else than its client, or for nobody.
+func (c *decider) refuted(rec *lease.Record) bool {
+	b := c.bound(rec.IP)
+	if rec.Pool != "" {
+		return b.Line != nil
+	}
+	return b.Line == nil || !samePlace(rec, b)
 }
 
 // nakMessage is option 56, which some clients log.
@@ -177,6 +213,8 @@ func nakMessage(o outcome.Outcome) string {
 		return "address is leased to another client"
 	case outcome.NakUnknown:
 		return "client is not known here"
+	case outcome.NakNoSubnet:
+		return "address is of no network here"
 	}
 	return "address is not bound to you"
 }
@@ -223,14 +261,37 @@ func (c *decider) route() {
 		}
 		c.d.Way, c.d.To = wire.WayRelay, netip.AddrPortFrom(gi, port)
 		// The relay is to broadcast it: the client has no address to take it at.
-		c.d.Reply.Broadcast = nak || c.alwaysBroadcast && !p.CIAddr().IsValid()
+		c.d.Reply.Broadcast = nak || c.alwaysBroadcast && !c.has().IsValid()
 	case nak:
 		c.d.Way = wire.WayBroadcast
-	case p.CIAddr().IsValid():
-		c.d.Way, c.d.To = wire.WayUnicast, netip.AddrPortFrom(p.CIAddr(), c.cfg.clientPort)
+	case c.has().IsValid() && !c.fromNowhere():
+		c.d.Way, c.d.To = wire.WayUnicast, netip.AddrPortFrom(c.has(), c.cfg.clientPort)
 	case p.Broadcast() || c.alwaysBroadcast || p.HType() != 1:
 		c.d.Way = wire.WayBroadcast
 	default:
 		c.d.Way = wire.WayFrame
 	}
+}
+
+// has returns the address that the client has and uses, as its kind of message says. Some clients put the one that
+// they had into ciaddr of a DISCOVER or of a REQUEST for an address that they do not have: nobody answers ARP for that.
+func (c *decider) has() netip.Addr {
+	p := &c.r.P
+	a := p.CIAddr()
+	if a.IsValid() && (p.Type() == wire.Inform || p.Type() == wire.Request && has(p, a) && !c.rebootsFromNowhere()) {
+		return a
+	}
+	return netip.Addr{}
+}
+
+// fromNowhere reports whether the packet comes from 0.0.0.0, so from a wire of ours and a client that takes no datagram to its address
+// yet, or says so. A frame finds it.
+func (c *decider) fromNowhere() bool {
+	return c.r.P.From.Addr().Unmap() == netip.IPv4Unspecified()
+}
+
+// rebootsFromNowhere reports whether a REQUEST that takes no offer names the address that it wants, which a renewal does not, and
+// comes from nowhere: then the client does not have it, whatever it writes into ciaddr.
+func (c *decider) rebootsFromNowhere() bool {
+	return c.r.P.Requested().IsValid() && c.fromNowhere()
 }

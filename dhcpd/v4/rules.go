@@ -37,7 +37,7 @@ const (
 	endLease                      // the lease ends
 	markLease                     // it is marked, and the address stays the client's until it would end anyway
 	noteIt                        // it is counted
-	leaveIt                       // nothing, because the lease is live elsewhere
+	leaveIt                       // nothing, because the lease is live elsewhere, or the message may come from there as well
 	ignoreIt                      // it is counted as none of ours
 )
 
@@ -51,6 +51,10 @@ const (
 var rules = [...]rule{
 	{name: "discover_has", on: msgDiscover, claim: hasIt, do: giveIt,
 		says: "The line that the client is on has an address for it, or the ERP has its MAC for one."},
+	{name: "discover_kept", on: msgDiscover, record: recKept, claim: untold, place: placeSame | placeUnsure, do: giveIt,
+		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease that may have been given here, and the ERP still has the address there."},
+	{name: "discover_less", on: msgDiscover, claim: untold, place: placeOther, do: leaveIt,
+		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease that was given on a line: it is heard there, and nobody unknown here."},
 	{name: "discover_none", on: msgDiscover, do: usePool,
 		says: "Neither a line that somebody vouches for nor the MAC leads to an address of the ERP for the client: only a pool can have one."},
 
@@ -60,6 +64,10 @@ var rules = [...]rule{
 		says: "The line that the client is on, or else its MAC, has another address than the one that it takes."},
 	{name: "select_elsewhere", on: msgSelecting, claim: macLive, do: stay,
 		says: "The ERP has the MAC for a line whose lease is live elsewhere: the client is heard there, and a NAK here might reach it too."},
+	{name: "select_kept", on: msgSelecting, record: recKept, claim: untold, place: placeSame | placeUnsure, do: giveIt,
+		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease of the address that may have been given here, and the ERP still has it there."},
+	{name: "select_less", on: msgSelecting, claim: untold, do: leaveIt,
+		says: "The packet tells no line and its MAC leads to nobody, but the address is found by a line: the same message may come from there, and a NAK here might reach the client, too."},
 	{name: "select_none", on: msgSelecting, do: usePool,
 		says: "Neither line nor MAC leads to an address of the ERP for the client: only a pool can have given the one that it takes."},
 
@@ -67,8 +75,14 @@ var rules = [...]rule{
 		says: "The line that the client is on, or else its MAC, has the address that it had before."},
 	{name: "reboot_other", on: msgReboot, claim: hasOne, do: nakWrong,
 		says: "The line that the client is on, or else its MAC, has another address than the one that it had before."},
+	{name: "reboot_gone", on: msgReboot, record: recGone, claim: isFull, place: placeSame | placeUnsure, do: nakNotBound,
+		says: "The client had the address here, but the ERP has it elsewhere by now, or for nobody, and other clients have those of its line or MAC."},
 	{name: "reboot_full", on: msgReboot, claim: isFull | macAway | macLive, do: stay,
 		says: "Other clients have the addresses of the client's line or MAC, or its MAC is that of a line elsewhere."},
+	{name: "reboot_kept", on: msgReboot, record: recKept, claim: untold, place: placeSame | placeUnsure, do: giveIt,
+		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease of the address that it had before, which may have been given here, and the ERP still has it there."},
+	{name: "reboot_less", on: msgReboot, claim: untold, do: leaveIt,
+		says: "The packet tells no line and its MAC leads to nobody, but the address that it had before is found by a line: the same message may come from there."},
 	{name: "reboot_none", on: msgReboot, do: usePool,
 		says: "Neither line nor MAC leads to an address of the ERP for the client: only a pool can have given the one that it had before."},
 
@@ -160,6 +174,7 @@ func (r *Rule) UnmarshalText(b []byte) error {
 
 // rule finds the row for a message about the address that is at stake, and follows it.
 func (c *decider) rule(msg message) {
+	c.e.msg = msg
 	for i := int(firstRow[bits.TrailingZeros16(uint16(msg))]); i < len(rules); i++ {
 		r := &rules[i]
 		if r.on&msg == 0 || r.record != 0 && r.record&c.stands(msg) == 0 ||
@@ -199,7 +214,11 @@ func (c *decider) follow(do action, msg message) {
 		}
 	case leaveIt:
 		c.d.YourIP, c.d.Binding = c.e.at, c.bound(c.e.at)
-		c.end(outcome.MACElsewhere)
+		if c.e.claim == untold {
+			c.end(outcome.SaysLess)
+		} else {
+			c.end(outcome.MACElsewhere)
+		}
 	case noteIt:
 		c.d.YourIP, c.d.Binding = c.e.at, c.bound(c.e.at)
 		c.end(outcome.Declined)
@@ -214,14 +233,15 @@ func (c *decider) follow(do action, msg message) {
 
 // give plans an OFFER or ACK of an address of the ERP.
 func (c *decider) give(msg message, b Binding) {
+	if b.Line == nil || msg != msgDiscover && b.IP != c.e.at { // the record knows it
+		b = c.bound(c.e.at)
+	}
 	switch {
 	case msg == msgDiscover && c.cfg.rapidCommit && c.r.P.RapidCommit():
 		c.grant(wire.Ack, b)
 		c.d.Reply.RapidCommit = c.d.Reply.Type == wire.Ack
 	case msg == msgDiscover:
 		c.grant(wire.Offer, b)
-	case b.Line == nil || b.IP != c.e.at: // the record knows it
-		c.grant(wire.Ack, c.bound(c.e.at))
 	default:
 		c.grant(wire.Ack, b)
 	}

@@ -39,6 +39,9 @@ func TestRules(t *testing.T) {
 		r.GIAddr, r.Device, r.Port, r.Option82 = relayIP, 1, uint32(n), port(switch1, n)
 		return r
 	}
+	onRelay := func(q wire.Query) wire.Query { q.GIAddr = relayIP; return q }
+	onRelay0 := func(r lease.Record) lease.Record { r.GIAddr = relayIP; return r }
+	unserved := func(_ *Request, o *Options) { o.Subnets = o.Subnets[1:] }
 	onWire1 := func(r lease.Record) lease.Record { r.Interface = "eth0"; return r }
 	away := func(r lease.Record, by time.Duration) lease.Record { r.Expires = testNow.Add(by); return r }
 	macFirst := func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }
@@ -62,6 +65,11 @@ func TestRules(t *testing.T) {
 		{"discover_has", "by MAC", discover(client(0x81)), nil, nil, "offer 192.0.2.81 by frame"},
 		{"discover_has", "the line is more than the MAC", at(2, discover(known)), nil, nil, "offer 192.0.2.21" + toRelay},
 		{"discover_has", "the line is more than another's live record", at(2, discover(stranger)), leases(on(2, bound(host(21), known, 2))), nil, "offer 192.0.2.21" + toRelay},
+		{"discover_kept", "the switch inserts no option 82 any more", onRelay(discover(stranger)), leases(onRelay0(bound(host(11), stranger, 1))), nil, "offer 192.0.2.11" + toRelay},
+		{"discover_less", "heard twice, on the wire without the relay's option 82", discover(stranger), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
+		{"discover_none", "the lease is of a line that has the address no more", onRelay(discover(stranger)), leases(onRelay0(bound(host(11), stranger, 77))), nil, "unknown_client"},
+		{"discover_none", "another customer is live on the line's address", at(2, discover(stranger)), leases(on(9, bound(host(21), known, 9))), nil, "holder_live 192.0.2.21"},
+		{"discover_has", "that lease is over", at(2, discover(stranger)), leases(on(9, away(bound(host(21), known, 9), over))), nil, "offer 192.0.2.21" + toRelay},
 		{"discover_none", "a MAC is less than another's live record", discover(client(0x11)), leases(on(1, bound(host(11), stranger, 1))), nil, "port_full"},
 		{"discover_none", "a full line", at(4, discover(stranger)), full, nil, "port_full"},
 		{"discover_none", "nobody", discover(stranger), nil, nil, "unknown_client"},
@@ -73,18 +81,31 @@ func TestRules(t *testing.T) {
 		{"select_has", "", at(2, selecting(stranger, host(21))), nil, nil, "ack 192.0.2.21" + toRelay + " fact report"},
 		{"select_has", "on the line a new router takes over", at(1, selecting(stranger, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "ack 192.0.2.11" + toRelay + " fact report"},
 		{"select_other", "", at(2, selecting(stranger, host(11))), nil, nil, "nak_wrong_address 192.0.2.21" + toRelay},
-		{"select_none", "", selecting(stranger, host(11)), nil, nil, "nak_not_bound" + onWire},
+		{"select_other", "its own lease of that ends", at(2, selecting(stranger, host(11))), leases(on(2, bound(host(11), stranger, 77))), nil, "nak_wrong_address 192.0.2.21" + toRelay + " ends"},
+		{"select_none", "", onRelay(selecting(stranger, host(11))), nil, nil, "nak_not_bound" + toRelay},
+		{"select_none", "another customer is live on the line's address", at(2, selecting(stranger, host(21))), leases(on(9, bound(host(21), known, 9))), nil, "nak_other_client 192.0.2.21" + toRelay},
+		{"select_kept", "the switch inserts no option 82 any more", onRelay(selecting(stranger, host(11))), leases(onRelay0(bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " fact"},
+		{"select_less", "heard twice, first on the wire without the relay's option 82", selecting(stranger, host(11)), nil, from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
+		{"select_less", "heard twice, then on the wire without the relay's option 82", selecting(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
 		{"select_elsewhere", "the MAC's lease is live on another line", at(99, selecting(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
 		{"select_elsewhere", "heard twice, on the wire without the relay's option 82", selecting(known, host(11)), leases(on(1, bound(host(11), known, 1))), from(netip.IPv4Unspecified()), "mac_elsewhere"},
 
 		{"reboot_has", "", at(1, reboot(known, host(11))), nil, nil, "ack 192.0.2.11" + toRelay + " fact"},
 		{"reboot_other", "", at(2, reboot(known, host(11))), nil, nil, "nak_wrong_address 192.0.2.21" + toRelay},
 		{"reboot_other", "not authoritative", at(2, reboot(known, host(11))), nil, lax, "not_authoritative"},
+		{"reboot_gone", "two customers have swapped, the other one is still live", at(2, reboot(stranger, host(11))), leases(on(2, bound(host(11), stranger, 2)), on(1, bound(host(21), known, 1))), nil, "nak_not_bound 192.0.2.21" + toRelay + " ends"},
 		{"reboot_full", "", at(4, reboot(stranger, host(41))), full, nil, "port_full"},
 		{"reboot_full", "the MAC's lease is live on another line", at(99, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
-		{"reboot_none", "", reboot(stranger, host(11)), nil, nil, "init_reboot_unknown"},
+		{"reboot_kept", "the switch inserts no option 82 any more", onRelay(reboot(stranger, host(11))), leases(onRelay0(bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " fact"},
+		{"reboot_less", "heard twice, on the wire without the relay's option 82", reboot(stranger, host(11)), nil, from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
+		{"reboot_less", "heard twice, where unknown clients are refused", reboot(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), func(r *Request, o *Options) {
+			r.P.From, o.Unknown = netip.AddrPortFrom(netip.IPv4Unspecified(), 68), UnknownNak
+		}, "says_less 192.0.2.11"},
+		{"reboot_none", "", onRelay(reboot(stranger, host(11))), nil, nil, "init_reboot_unknown"},
+		{"reboot_has", "of no subnet any more", at(1, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay},
 
 		{"extend_line_taken", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + toRelay},
+		{"extend_line_has", "of no subnet any more", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay},
 		{"extend_line_has", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "ack 192.0.2.11" + toRelay + " background"},
 		{"extend_line_other", "", at(2, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "nak_wrong_address 192.0.2.21" + toRelay},
 		{"extend_line_full", "", at(4, extend(stranger, host(41))), full, nil, "nak_other_client" + toRelay},
@@ -97,6 +118,7 @@ func TestRules(t *testing.T) {
 		{"extend_kept", "past the relay", extend(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew report"},
 		{"extend_kept", "on a line that the ERP does not know: the record stays where it was", at(99, extend(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " renew report"},
 		{"extend_gone", "", extend(stranger, host(11)), leases(on(9, bound(host(11), stranger, 77))), nil, "nak_not_bound" + onWire},
+		{"extend_gone", "on our own wire the client hears it: its lease ends", extend(stranger, host(11)), leases(onWire1(bound(host(11), stranger, 77))), nil, "nak_not_bound" + onWire + " ends"},
 		{"extend_has", "", extend(known, host(11)), nil, nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact"},
 		{"extend_none", "", extend(stranger, host(11)), nil, nil, "renew_unknown"},
 
@@ -138,7 +160,8 @@ func TestRecordFollowsItsClientToAnotherRelay(t *testing.T) {
 	rebind := wire.Query{Type: wire.Request, MAC: client(0x81), GIAddr: there, CIAddr: host(81)}
 	assert.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 renew", told(run(t, rebind, leases(d.Rec))))
 	d = run(t, rebind, leases(rec))
-	assert.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 renew", told(d), "a row without a port is found by MAC everywhere")
+	assert.Equal(t, "ack 192.0.2.81 by relay to 203.0.113.1:67 background", told(d), "a row without a port is found by MAC everywhere")
+	assert.Equal(t, there, d.Rec.GIAddr, "and it is where it was found last")
 	ported := with(bound(host(11), client(0x11), 1), func(r *lease.Record) { r.GIAddr, r.Ifindex, r.Interface = relayIP, 3, "eth0" })
 	rebind.MAC, rebind.CIAddr = client(0x11), host(11)
 	assert.Equal(t, "mac_elsewhere 192.0.2.11", told(run(t, rebind, leases(ported))), "of one with a port a renewal through another relay is anybody's")

@@ -10,7 +10,7 @@ const (
 	WayRelay         // UDP to the relay
 	WayUnicast       // UDP to the address that the client has
 	WayBroadcast     // link-layer broadcast to 255.255.255.255 on the interface of the request
-	WayFrame         // link-layer unicast to chaddr and yiaddr, which the client has not configured yet
+	WayFrame         // link-layer unicast to chaddr and the client's address, which it need not have configured yet
 )
 
 // String returns none, relay, unicast, broadcast or frame.

@@ -36,6 +36,7 @@ const (
 	ACLVerify     Act = "acl.verify"
 	ACLClear      Act = "acl.clear"
 	RoutesClear   Act = "routes.clear"
+	LeaseDrop     Act = "lease.drop"
 	ConfigReload  Act = "config.reload"
 	Lost          Act = "audit.lost" // no act: records are missing here
 )

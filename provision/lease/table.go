@@ -179,6 +179,30 @@ func (t *Table) SetState(ip netip.Addr, mac provision.MAC, s State, now time.Tim
 	})
 }
 
+// End ends the live lease of ip, as if it expired at now, and leaves writing it to the background: its client was told
+// that the address is not its own any more. It reports whether ip is leased to mac and live.
+func (t *Table) End(ip netip.Addr, mac provision.MAC, now time.Time) bool {
+	return t.update(ip, mac, func(r *Record) bool {
+		if !r.Live(now) {
+			return false
+		}
+		r.Expires = now
+		return true
+	})
+}
+
+// Drop ends the live lease of ip at once, as a RELEASE of its client does, for whoever may say so in the client's place. It
+// reports whether ip is leased to mac and live. Write gets that on disk.
+func (t *Table) Drop(ip netip.Addr, mac provision.MAC, now time.Time) bool {
+	return t.update(ip, mac, func(r *Record) bool {
+		if !r.Live(now) {
+			return false
+		}
+		r.State, r.Renewed, r.Expires = StateReleased, now, now
+		return true
+	})
+}
+
 func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*Record) bool) bool {
 	key := ipKey(ip)
 	t.mu.Lock()
@@ -263,6 +287,18 @@ func (t *Table) Flush() error {
 			return fmt.Errorf("lease table: write %d records: %w", len(keys), err)
 		}
 	}
+}
+
+// Write writes the record of ip and returns when it is on disk. After an error the background tries again.
+func (t *Table) Write(ip netip.Addr) error {
+	if t.store == nil {
+		return nil
+	}
+	if err := t.write([]uint32{ipKey(ip)}); err != nil {
+		t.Dirty(ip)
+		return fmt.Errorf("lease table: write %s: %w", ip, err)
+	}
+	return nil
 }
 
 // takeDirty removes up to n keys from the dirty set, in key order as a Store likes them.

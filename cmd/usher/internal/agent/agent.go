@@ -170,7 +170,7 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 	d := console.Deps{
 		Build: a.build, Started: time.Now(), DryRun: a.dryRun, RouteProtocol: cfg.Routes.Protocol,
 		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, Outbox: a.outbox, Events: events,
-		Metrics: a.metrics, Garden: a.garden, Audit: a.audit,
+		Metrics: a.metrics, Garden: a.garden, Audit: a.audit, Dropper: dropper{a},
 		Config: a.configStatus,
 	}
 	if a.table != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
@@ -36,6 +37,27 @@ func (t touch) Packet(e *dhcpd.Event) {
 
 // Commit implements dhcpd.Observer.
 func (touch) Commit(int, time.Duration, error) {}
+
+// dropper ends leases for an operator.
+type dropper struct{ agent *Agent }
+
+// DropLease implements console.LeaseDropper: memory, pool and kernel first, for a disk may be slow.
+func (d dropper) DropLease(ip netip.Addr, mac provision.MAC) (bool, error) {
+	a, now := d.agent, time.Now()
+	drop := func() bool { return a.leases.Drop(ip, mac, now) }
+	if a.dhcp != nil {
+		drop = func() bool { return a.dhcp.Drop(ip, mac) }
+	}
+	if !drop() {
+		return false, nil
+	}
+	a.follower.Touch(ip, now)
+	if a.routes != nil {
+		a.routes.Touch(ip, now)
+	}
+	a.log.Info("lease ended by hand", "ip", ip, "mac", mac)
+	return true, a.leases.Write(ip)
+}
 
 // admitting is a journal whose clients the kernel lets in meanwhile.
 type admitting struct {

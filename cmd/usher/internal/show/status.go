@@ -23,7 +23,7 @@ import (
 
 // Commands returns the views of a running agent.
 func Commands(c *cli.Program) []*cobra.Command {
-	return []*cobra.Command{newStatus(c), newExplain(c), newOption82(c), newPools(c), newGuard(c), newACL(c), newRoutes(c)}
+	return []*cobra.Command{newStatus(c), newExplain(c), newOption82(c), newPools(c), newGuard(c), newLeases(c), newACL(c), newRoutes(c)}
 }
 
 func newStatus(c *cli.Program) *cobra.Command {
