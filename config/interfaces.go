@@ -42,13 +42,13 @@ func (c *Config) used(n ifname.Name) bool {
 }
 
 // InterfaceWarnings says which names and patterns of parts that run fit none of the interfaces of a
-// host.
-func (c *Config) InterfaceWarnings(have []string) []keys.Problem {
+// host, or only what else they are called: other has the name of an interface by each alternative one.
+func (c *Config) InterfaceWarnings(have []string, other map[string]string) []keys.Problem {
 	var used []ifname.Name
 	for _, n := range c.Interfaces {
 		if c.used(n) {
 			used = append(used, n)
 		}
 	}
-	return ifname.Warnings(used, have)
+	return ifname.Warnings(used, have, other)
 }

@@ -28,8 +28,8 @@ func subnetsTogether(m keys.Mapping, c *DHCP) {
 }
 
 func subnetTogether(m keys.Mapping, s *v4.Subnet) {
-	if bits := s.Prefix.Bits(); s.Prefix.IsValid() && (bits < 8 || bits > 30) {
-		m.Get("prefix").Problem("/%d; want a prefix from /8 to /30", bits)
+	if bits := s.Prefix.Bits(); s.Prefix.IsValid() && bits < 8 {
+		m.Get("prefix").Problem("/%d; want a prefix of /8 or longer", bits)
 		s.Prefix = netip.Prefix{}
 	}
 	if s.Prefix.IsValid() && s.Gateway.IsValid() {
@@ -38,9 +38,13 @@ func subnetTogether(m keys.Mapping, s *v4.Subnet) {
 	timesTogether(m, s)
 }
 
-// inside says what is wrong with a as a host's address of p.
+// inside says what is wrong with a as the gateway of p. The one address of a /32 is a client's,
+// so its gateway is elsewhere.
 func inside(v keys.Value, a netip.Addr, p netip.Prefix) {
 	switch network, broadcast := provision.NetworkAndBroadcast(p); {
+	case p.Bits() == 32 && p.Contains(a):
+		v.Problem("%s is the only address of %s; want a gateway outside of it", a, p)
+	case p.Bits() == 32:
 	case !p.Contains(a):
 		v.Problem("%s is outside %s", a, p)
 	case a == network:

@@ -109,9 +109,9 @@ neighbours: {enabled: NEIGHBOURS, interfaces: ["br*"]}
 	warnings := func(on string) []string {
 		cfg, err := Parse("usher.yaml", []byte(strings.NewReplacer("ROUTES", on, "NEIGHBOURS", on).Replace(text)), testEnv())
 		require.NoError(t, err)
-		assert.Empty(t, cfg.InterfaceWarnings(nil), "nothing is known of the host")
+		assert.Empty(t, cfg.InterfaceWarnings(nil, nil), "nothing is known of the host")
 		var out []string
-		for _, w := range cfg.InterfaceWarnings([]string{"lo", "eth1", "eth3.100"}) {
+		for _, w := range cfg.InterfaceWarnings([]string{"lo", "eth1", "eth3.100"}, nil) {
 			out = append(out, w.String())
 		}
 		return out
@@ -132,14 +132,41 @@ neighbours: {enabled: NEIGHBOURS, interfaces: ["br*"]}
 	assert.Equal(t, want, warnings("true"))
 }
 
+// A name that only fits what an interface is called besides is no good one: packets come in under its
+// own name.
+func TestAlternativeNames(t *testing.T) {
+	text := head + `dhcp:
+  interfaces: [eth0, wan0, "enp*", "e*"]
+  relays: [192.0.2.7]
+  check_relay_source: true
+  trusted_interfaces: none
+  match: [vlan, mac]
+  vlan_interfaces: ["port{vlan}"]
+  subnets: [{prefix: 198.51.100.0/24}]
+`
+	cfg, err := Parse("usher.yaml", []byte(text), testEnv())
+	require.NoError(t, err)
+	var got []string
+	for _, w := range cfg.InterfaceWarnings([]string{"lo", "eth0", "eth1", "sfp1"}, map[string]string{"wan0": "eth1", "enp3s0": "eth0", "enp4s0": "sfp1", "port7": "sfp1"}) {
+		got = append(got, w.String())
+		assert.Equal(t, !strings.Contains(w.Key, "[3]"), w.Unanswered, "%s: it means some interface", w)
+	}
+	assert.Equal(t, []string{
+		`usher.yaml:3:22: dhcp.interfaces[1]: wan0 is another name (altname) of eth1, and interfaces are known here by their one name: write eth1`,
+		`usher.yaml:3:28: dhcp.interfaces[2]: "enp*" does not mean eth0, whose other name (altname) enp3s0 fits: interfaces are known here by their one name. Write eth0, too, if it is meant`,
+		`usher.yaml:3:36: dhcp.interfaces[3]: "e*" does not mean sfp1, whose other name (altname) enp4s0 fits: interfaces are known here by their one name. Write sfp1, too, if it is meant`,
+		`usher.yaml:8:21: dhcp.vlan_interfaces[0]: "port{vlan}" does not mean sfp1, whose other name (altname) port7 fits: interfaces are known here by their one name. Rename it if it is meant`,
+	}, got)
+}
+
 func TestInterfaceCalledNone(t *testing.T) {
 	for trusted, want := range map[string]string{
 		"none": "none is the word for no interface", "[none]": "none is the word for no interface", "['[n]one']": "",
 	} {
 		cfg, err := Parse("usher.yaml", []byte(head+"dhcp:\n  trusted_interfaces: "+trusted+"\n  subnets: [{prefix: 198.51.100.0/24}]\n"), testEnv())
 		require.NoError(t, err)
-		assert.Equal(t, want == "", len(cfg.InterfaceWarnings([]string{"lo"})) == 1, "without such an interface only the pattern fits nothing")
-		got := cfg.InterfaceWarnings([]string{"lo", "none"})
+		assert.Equal(t, want == "", len(cfg.InterfaceWarnings([]string{"lo"}, nil)) == 1, "without such an interface only the pattern fits nothing")
+		got := cfg.InterfaceWarnings([]string{"lo", "none"}, nil)
 		if want == "" {
 			assert.Empty(t, got, trusted)
 			continue

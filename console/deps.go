@@ -23,6 +23,7 @@ import (
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/route"
 	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/provision/wayback"
 )
 
 // Deps is what the console looks at. Syncer is required; a part that the
@@ -49,6 +50,8 @@ type Deps struct {
 	Metrics  *Metrics            // nil: no counts by outcome
 	Config   func() ConfigStatus // nil: not told
 	Audit    Audit               // nil: acts leave no record
+
+	WaysBack func() []wayback.Finding // relays whose packets the kernel drops; nil: not looked for
 
 	RouteProtocol uint8 // marks the routes of Routes
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/route"
 	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/provision/wayback"
 )
 
 // How much of long lists a status holds.
@@ -52,7 +53,8 @@ type DHCPStatus struct {
 	Outcomes []OutcomeCount     `json:"outcomes"` // not zero, the largest first
 	Leases   *lease.Counts      `json:"leases,omitempty"`
 	Pools    []dhcpd.PoolStatus `json:"pools,omitempty"`
-	Senders  senders.Status     `json:"senders"` // relays and switches; of each kind the first 20
+	Senders  senders.Status     `json:"senders"`             // relays and switches; of each kind the first 20
+	WaysBack []wayback.Finding  `json:"ways_back,omitempty"` // relays whose packets the kernel drops (rp_filter)
 	ByMAC    ByMACStatus        `json:"by_mac"`
 	Events   []EventView        `json:"events"` // the newest first
 }
@@ -159,6 +161,9 @@ func (d *Deps) status() Status {
 func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
 	st := &DHCPStatus{Listen: d.DHCP.LocalAddr(), Sockets: d.DHCP.Sockets(), Senders: d.DHCP.Senders(), Outcomes: []OutcomeCount{}, Events: []EventView{}}
 	st.Senders.Trim(statusEntries)
+	if d.WaysBack != nil {
+		st.WaysBack = d.WaysBack()
+	}
 	if d.Metrics != nil {
 		st.Outcomes = d.Metrics.Outcomes()
 	}

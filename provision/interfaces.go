@@ -18,6 +18,7 @@ type Interface struct {
 	Up       bool   // set up by the administrator; its cable may still be out
 	Loopback bool
 	Addrs    []netip.Prefix // IPv4, as the kernel orders them: the primary ones first
+	AltNames []string       // other names that ip(8) takes for it; nothing in usher is found by them
 }
 
 // Addr gives the first address; invalid if there is none.
@@ -40,7 +41,7 @@ func (f *Interface) AddrIn(p netip.Prefix) netip.Addr {
 
 func (f *Interface) equal(g *Interface) bool {
 	return f.Index == g.Index && f.Name == g.Name && f.Kind == g.Kind && f.MAC == g.MAC && f.Parent == g.Parent &&
-		f.VLAN == g.VLAN && f.Up == g.Up && f.Loopback == g.Loopback && slices.Equal(f.Addrs, g.Addrs)
+		f.VLAN == g.VLAN && f.Up == g.Up && f.Loopback == g.Loopback && slices.Equal(f.Addrs, g.Addrs) && slices.Equal(f.AltNames, g.AltNames)
 }
 
 // Interfaces is what this host had at one moment. It is immutable; a nil one is empty.
@@ -115,6 +116,17 @@ func (v *Interfaces) Names() []string {
 	out := make([]string, 0, v.Len())
 	for _, f := range v.All() {
 		out = append(out, f.Name)
+	}
+	return out
+}
+
+// AltNames returns the interface's name by each other name.
+func (v *Interfaces) AltNames() map[string]string {
+	out := map[string]string{}
+	for _, f := range v.All() {
+		for _, other := range f.AltNames {
+			out[other] = f.Name
+		}
 	}
 	return out
 }

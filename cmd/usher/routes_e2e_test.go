@@ -60,6 +60,9 @@ func (u *unnumbered) plug(t *testing.T, h miniature.Home) {
 	require.NoError(t, u.Lab.Wire(u.Router, h.Port, h.Host, "eth0"))
 	require.NoError(t, h.Host.IP("link", "set", "dev", "eth0", "address", h.MAC))
 	require.NoError(t, u.Router.Sysctl("net.ipv4.conf."+h.Port+".proxy_arp", "1"))
+	for _, iface := range []string{"all", h.Port} { // whatever the test's host has
+		require.NoError(t, u.Router.Sysctl("net.ipv4.conf."+iface+".rp_filter", "0"))
+	}
 }
 
 // route returns what the kernel has for an address, as the ip command prints it.
@@ -236,18 +239,21 @@ func TestKernelRouteMovesWithThePort(t *testing.T) {
 func TestKernelRoutesDryRun(t *testing.T) {
 	u := startUnnumbered(t, 1, unnumberedConfig+"  dry_run: true\n")
 	require.NoError(t, u.Router.Sysctl("net.ipv4.conf.cust1.proxy_arp", "0"))
+	require.NoError(t, u.Router.Sysctl("net.ipv4.conf.cust1.rp_filter", "2"))
 	require.NoError(t, u.StartAgent(t.Context()))
 	agent, a := u.Agent, u.subs[0]
 	u.bound(t, a)
 	eventually(t, 5*time.Second, "the lease is seen", func() (bool, error) {
 		st, err := u.Client.Status(context.WithoutCancel(t.Context()))
-		return err == nil && st.Routes != nil && st.Routes.Want == 1 && len(st.Routes.Findings) == 1, nil
+		return err == nil && st.Routes != nil && st.Routes.Want == 1 && len(st.Routes.Findings) == 2, nil
 	})
 	require.Empty(t, u.route(t, a))
 	out, err := u.Router.Output(t.Context(), u.Program, "status", "--socket", u.Socket())
 	require.NoError(t, err)
 	require.Contains(t, out, "dry run: 1 leases would have a route")
 	require.Contains(t, out, "cust1: subscribers cannot reach others of their own subnet")
+	require.Contains(t, out, "cust1: renewals of a subscriber who moved here are dropped by the kernel")
+	require.Contains(t, agent.Log(), `"finding":"rp_filter"`)
 	require.NoError(t, agent.Signal(syscall.SIGTERM))
 	<-agent.Done()
 	require.Empty(t, u.route(t, a))

@@ -4,6 +4,7 @@ package ifname
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -51,22 +52,41 @@ func (n Name) Fits(names []string) []string {
 	return out
 }
 
+// besides returns the alternative names that the pattern fits, of interfaces that it does not mean.
+func (n Name) besides(fit []string, other map[string]string) []string {
+	return slices.DeleteFunc(n.Fits(slices.Sorted(maps.Keys(other))), func(alias string) bool { return slices.Contains(fit, other[alias]) })
+}
+
 // Warnings says which of list fit none of the interfaces of a host, and where the word for none
 // is the name of one. It is no mistake: interfaces come and go. Without any it says
-// nothing, for they could not be read.
-func Warnings(list []Name, have []string) []keys.Problem {
+// nothing, for they could not be read. A name that only fits what an interface is called besides
+// (other, by alternative name) wants another answer: packets come in under the one name.
+func Warnings(list []Name, have []string, other map[string]string) []keys.Problem {
 	if len(have) == 0 {
 		return nil
 	}
 	var out []keys.Problem
 	for _, n := range list {
 		p := n.At
+		fit := n.Fits(have)
+		called := n.besides(fit, other)
 		switch {
 		case n.None && slices.Contains(have, n.Pattern):
 			p.Reason = fmt.Sprintf("%s is the word for no interface. This host has one of that name: '%s' is the pattern that means it", n.Pattern, literal(n.Pattern))
 			p.Paste = []string{fmt.Sprintf("trusted_interfaces: ['%s']", literal(n.Pattern))}
-		case n.None || len(n.Fits(have)) > 0:
+		case n.None, len(fit) > 0 && len(called) == 0:
 			continue
+		case len(called) > 0:
+			alias, name := called[0], other[called[0]]
+			p.Reason = fmt.Sprintf("%s is another name (altname) of %s, and interfaces are known here by their one name: write %s", alias, name, name)
+			if alias != n.Pattern {
+				p.Reason = fmt.Sprintf("%q does not mean %s, whose other name (altname) %s fits: interfaces are known here by their one name. Write %s, too, if it is meant",
+					keys.Excerpt(n.Pattern), name, alias, name)
+			}
+			if n.VLAN {
+				p.Reason = fmt.Sprintf("%q does not mean %s, whose other name (altname) %s fits: interfaces are known here by their one name. Rename it if it is meant", keys.Excerpt(n.Pattern), name, alias)
+			}
+			p.Unanswered = len(fit) == 0
 		default:
 			p.Reason = fmt.Sprintf("no interface of this host fits %q%s", keys.Excerpt(n.Pattern), instead(n.Pattern, have))
 		}

@@ -28,7 +28,9 @@ type Class struct {
 // Patterns are those of option82.Glob: * is any text, ? one character, case
 // does not matter.
 type ClassMatch struct {
-	// Patterns for the vendor class (option 60) and the user class (option 77).
+	// Patterns for the vendor class (option 60) and the user class (option 77). NULs at
+	// its end are left out of account, and of an option that comes several times one
+	// instance must fit, or all of them joined.
 	VendorClass string `cfg:"vendor_class" read:"pattern" default:"" example:"\"stb-*\""`
 	UserClass   string `cfg:"user_class" read:"pattern" default:""` // the whole option, or one of the classes in it (RFC 3004)
 
@@ -36,7 +38,7 @@ type ClassMatch struct {
 	MACPrefix [][]byte `cfg:"mac_prefix" read:"mac_prefix" example:"[\"00:00:5e\"]"`
 
 	// Options that the client must send: with text (a pattern), with the very
-	// bytes (hex), or just so.
+	// bytes (hex), or just so. NULs at the end of a text are left out of account.
 	Options []OptionMatch `cfg:"options" example:"- code: 93\n  hex: \"0000\"\n- code: 97\n  text: \"\""`
 }
 
@@ -119,10 +121,10 @@ func compileClass(c Class) (class, error) {
 }
 
 func (c *class) matches(p *wire.Packet, mac [6]byte) bool {
-	if !c.vendor.IsZero() && !c.vendor.Match(p.VendorClass()) {
+	if !c.vendor.IsZero() && !p.Fits(wire.OptVendorClass, func(v []byte) bool { return matchText(c.vendor, v) }) {
 		return false
 	}
-	if !c.user.IsZero() && !matchUserClass(c.user, p.UserClass()) {
+	if !c.user.IsZero() && !p.Fits(wire.OptUserClass, func(v []byte) bool { return matchUserClass(c.user, v) }) {
 		return false
 	}
 	if len(c.macs) > 0 && !hasPrefix(mac, c.macs) {
@@ -130,13 +132,19 @@ func (c *class) matches(p *wire.Packet, mac [6]byte) bool {
 	}
 	for i := range c.options {
 		o := &c.options[i]
-		v, ok := p.Option(o.code)
-		if !ok || !o.text.IsZero() && !o.text.Match(v) || o.value != nil && !bytes.Equal(v, o.value) {
+		if _, ok := p.Option(o.code); !ok || !p.Fits(o.code, o.fits) {
 			return false
 		}
 	}
 	return true
 }
+
+func (o *optionMatch) fits(v []byte) bool {
+	return (o.text.IsZero() || matchText(o.text, v)) && (o.value == nil || bytes.Equal(v, o.value))
+}
+
+// matchText leaves out of the comparison the NUL that ends a string in C: many clients send it along.
+func matchText(g option82.Glob, v []byte) bool { return g.Match(bytes.TrimRight(v, "\x00")) }
 
 func hasPrefix(mac [6]byte, prefixes [][]byte) bool {
 	for _, p := range prefixes {
@@ -153,12 +161,12 @@ func matchUserClass(g option82.Glob, v []byte) bool {
 	if len(v) == 0 {
 		return false
 	}
-	if g.Match(v) {
+	if matchText(g, v) {
 		return true
 	}
 	for len(v) > 0 && int(v[0]) < len(v) {
 		n := 1 + int(v[0])
-		if g.Match(v[1:n]) {
+		if matchText(g, v[1:n]) {
 			return true
 		}
 		v = v[n:]

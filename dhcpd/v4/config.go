@@ -136,6 +136,14 @@ func (cfg *Config) compileMatching(o Options) error {
 			cfg.clientIDs[v] = c.IP
 		}
 	}
+	// Many clients end a text with the NUL of a string in C. Who lists those very bytes has the word.
+	for _, c := range o.ClientIDs {
+		for _, v := range c.Values() {
+			if _, listed := cfg.clientIDs[v+"\x00"]; c.Text != "" && !listed {
+				cfg.clientIDs[v+"\x00"] = c.IP
+			}
+		}
+	}
 	if o.ClientKey > ClientKeyID || o.MACChange > MACRefuse || o.BindingChange > BindingShorten {
 		fail("client key %d, mac change %d, binding change %d: no such word", o.ClientKey, o.MACChange, o.BindingChange)
 	}

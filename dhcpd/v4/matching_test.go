@@ -117,6 +117,13 @@ func TestMatchByClientID(t *testing.T) {
 	}{
 		{"text, bare", []byte("gateway-7"), wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "offer 192.0.2.21 by frame", "client_id"},
 		{"text after its type", []byte("\x00gateway-7"), wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "offer 192.0.2.21 by frame", "client_id"},
+		{"text of a C string", []byte("gateway-7\x00"), wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "offer 192.0.2.21 by frame", "client_id"},
+		{"text of a C string after its type", []byte("\x00gateway-7\x00"), wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "offer 192.0.2.21 by frame", "client_id"},
+		{"bytes are compared to the last", append(duidLL[:len(duidLL):len(duidLL)], 0), wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "unknown_client", ""},
+		{"who lists the very bytes has the word", []byte("gateway-7\x00"), wire.Query{Type: wire.Discover, MAC: stranger}, func(o *Options) {
+			withTable(o)
+			o.ClientIDs = append(o.ClientIDs, ClientID{Hex: []byte("gateway-7\x00"), IP: host(53)})
+		}, "offer 192.0.2.53 by frame", "client_id"},
 		{"text and more", []byte("gateway-77"), wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "unknown_client", ""},
 		{"an address that is nobody's", []byte{255, 1}, wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "unknown_client", ""},
 		{"bytes", duidLL, wire.Query{Type: wire.Discover, MAC: stranger}, withTable, "offer 192.0.2.53 by frame", "client_id"},

@@ -99,7 +99,7 @@ type LeaseQuery struct {
 
 // ClientID gives the client with an identifier an address, if the ERP binds it.
 type ClientID struct {
-	Text string     `cfg:"text"`           // it may follow a type of 0 on the wire (RFC 2132 section 9.14)
+	Text string     `cfg:"text"`           // it may follow a type of 0 on the wire (RFC 2132 section 9.14), and a NUL may follow it
 	Hex  []byte     `cfg:"hex" read:"hex"` // the very bytes; Text is empty then
 	IP   netip.Addr `cfg:"ip" required:"the address that the ERP binds to the client"`
 }
@@ -123,7 +123,8 @@ func (c ClientID) Values() []string {
 
 // Subnet is one served network and what its clients are told.
 type Subnet struct {
-	// IPv4, /8 to /30, none overlapping another.
+	// IPv4, /8 to /32, none overlapping another. In a /31 both addresses are hosts
+	// (RFC 3021), in a /32 the one is a client and the gateway is elsewhere.
 	Prefix netip.Prefix `cfg:"prefix" required:"an IPv4 prefix such as 192.0.2.0/24" example:"198.51.100.0/24"`
 
 	// The clients' router (option 3). Empty: none is told.

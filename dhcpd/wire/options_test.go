@@ -152,5 +152,5 @@ func TestRapidCommit(t *testing.T) {
 	assert.False(t, parsed(t, bare(53, 1, 1, 255)).RapidCommit())
 	r := ack(testSet(t))
 	r.RapidCommit = true
-	assert.Equal(t, []int{53, 54, 51, 58, 59, 80, 1}, codes(t, r.Append(nil, parsed(t, bare(53, 1, 1, 55, 0, 80, 0, 255)))))
+	assert.Equal(t, []int{53, 54, 51, 58, 59, 80, 1}, codes(t, r.Append(nil, parsed(t, bare(53, 1, 1, 55, 1, 80, 80, 0, 255)))))
 }

@@ -35,9 +35,7 @@ const (
 	ErrCookie                                // no DHCP magic cookie: BOOTP or noise
 	ErrHardwareLength                        // hlen above 16
 	ErrOptionTruncated                       // an option runs past the end
-	ErrOptionLength                          // option 50, 52, 53 or 54 of a wrong length
-	ErrOverload                              // option 52 with a value other than 1, 2 or 3
-	ErrNoType                                // no option 53
+	ErrNoType                                // no option 53, or only empty ones
 	ErrSubOption                             // a sub-option of option 82 runs past its end, or a stray byte follows
 )
 
@@ -54,10 +52,6 @@ func (e ParseError) Error() string {
 		return "hardware address length above 16"
 	case ErrOptionTruncated:
 		return "option runs past the end of its field"
-	case ErrOptionLength:
-		return "option has a wrong length"
-	case ErrOverload:
-		return "option overload is not 1, 2 or 3"
 	case ErrNoType:
 		return "no message type option"
 	case ErrSubOption:
@@ -114,8 +108,10 @@ type text struct {
 // Parse makes p a view of b. It accepts a packet without End if its options
 // fill it exactly, whatever bytes follow End, and an unknown message type. Texts
 // in parts are joined (RFC 3396); of another option that may come once the first
-// one counts, and Duplicate tells of both. After an error only the header's
-// methods may be used, and only if b has a header.
+// one counts, and Duplicate tells of both. An option that is empty, or too short for
+// its number or address, is as good as absent; of one that is too long the first bytes
+// count. ISC dhcpd and dnsmasq read it so, and no client has to go without an
+// answer. After an error only the header's methods may be used, and only if b has a header.
 func (p *Packet) Parse(b []byte) error {
 	*p = Packet{raw: b, joined: p.joined[:0]}
 	switch {
@@ -193,40 +189,34 @@ func (p *Packet) walk(at, end int) (int, error) {
 		if at+n > end {
 			return 0, ErrOptionTruncated
 		}
-		if err := p.note(code, at, n); err != nil {
-			return 0, err
-		}
+		p.note(code, at, n)
 		at += n
 	}
 	return at, nil
 }
 
-func (p *Packet) note(code byte, at, n int) error {
+func (p *Packet) note(code byte, at, n int) {
 	var s *span
 	switch code {
 	case OptMessageType:
-		if n != 1 || p.raw[at] == 0 {
-			return ErrOptionLength
+		if n == 0 || p.raw[at] == 0 {
+			return
 		}
 		if p.msgType != 0 {
 			p.duplicate = true
-			return nil
+			return
 		}
 		p.msgType = MessageType(p.raw[at])
-		return nil
+		return
 	case OptOverload:
-		if n != 1 {
-			return ErrOptionLength
-		}
-		if p.overload != 0 { // within an overloaded field it means nothing
+		switch {
+		case n == 0 || p.raw[at]&3 == 0: // it names no field
+		case p.overload != 0: // within an overloaded field it means nothing
 			p.duplicate = true
-			return nil
+		default:
+			p.overload = p.raw[at] & 3
 		}
-		if p.raw[at] < 1 || p.raw[at] > 3 {
-			return ErrOverload
-		}
-		p.overload = p.raw[at]
-		return nil
+		return
 	case OptRelayAgentInfo:
 		if p.relays < 255 {
 			p.relays++
@@ -234,10 +224,10 @@ func (p *Packet) note(code byte, at, n int) error {
 		if p.relays == 1 {
 			p.relay = span{at: uint16(at), n: uint16(n)}
 		}
-		return nil
+		return
 	case OptRequestedIP, OptServerID:
-		if n != 4 {
-			return ErrOptionLength
+		if n < 4 {
+			return
 		}
 		s = &p.requested
 		if code == OptServerID {
@@ -265,17 +255,18 @@ func (p *Packet) note(code byte, at, n int) error {
 		s = &p.vendorInfo
 	case OptRapidCommit:
 		p.rapidCommit = true
-		return nil
+		return
 	default:
-		return nil
+		return
 	}
-	if s.at != 0 {
+	switch {
+	case n == 0:
+	case s.at != 0:
 		p.duplicate = true
 		p.part(code)
-		return nil
+	default:
+		*s = span{at: uint16(at), n: uint16(n)}
 	}
-	*s = span{at: uint16(at), n: uint16(n)}
-	return nil
 }
 
 func (p *Packet) bytes(s span) []byte {
@@ -359,7 +350,7 @@ func (p *Packet) Requested() netip.Addr { return p.optionAddr(p.requested) }
 // ServerID is option 54; invalid if absent or 0.0.0.0.
 func (p *Packet) ServerID() netip.Addr { return p.optionAddr(p.serverID) }
 
-// ClientID is option 61, raw; nil if absent.
+// ClientID is option 61, raw; nil if absent or empty, as with the texts below.
 func (p *Packet) ClientID() []byte { return p.bytes(p.clientID) }
 
 // HostName is option 12; nil if absent.
@@ -392,7 +383,7 @@ func (p *Packet) FromEnterprise(n uint32) (named, any bool) {
 // Message is option 56, the reason of a NAK or DECLINE; nil if absent.
 func (p *Packet) Message() []byte { return p.bytes(p.message) }
 
-// ParameterList is option 55, the codes the client wants; nil if absent.
+// ParameterList is option 55, the codes the client wants; nil if absent or empty.
 func (p *Packet) ParameterList() []byte { return p.bytes(p.params) }
 
 // LeaseTime is option 51 in seconds; 0 if absent or of a wrong length.
@@ -429,6 +420,20 @@ func (p *Packet) Duplicate() bool { return p.duplicate }
 func (p *Packet) Option(code byte) (value []byte, ok bool) {
 	p.each(code, func(v []byte) bool { value, ok = v, true; return false })
 	return value, ok
+}
+
+// Fits reports whether an option fits: the value of a text, joined if it came in
+// parts (RFC 3396) and nil if it is absent, or any one instance of the option. Some
+// clients send a text twice and mean two texts.
+func (p *Packet) Fits(code byte, fits func([]byte) bool) bool {
+	for _, t := range p.texts() {
+		if t.code == code && fits(p.bytes(*t.at)) {
+			return true
+		}
+	}
+	found := false
+	p.each(code, func(v []byte) bool { found = fits(v); return !found })
+	return found
 }
 
 // AppendOption appends all instances of an option to dst, joined as RFC 3396

@@ -72,9 +72,14 @@ func TestReplyOrderAndSelection(t *testing.T) {
 		assert.Equal(t, []int{53, 54, 51, 58, 59, 1, 6, 200}, codes(t, got))
 		assert.Len(t, got, MinReplyLen)
 	})
-	t.Run("an empty list asks for nothing", func(t *testing.T) {
-		got := ack(set).Append(nil, parsed(t, bare(53, 1, 3, 55, 0, 255)))
-		assert.Equal(t, []int{53, 54, 51, 58, 59, 1}, codes(t, got))
+	t.Run("an empty list is as good as none", func(t *testing.T) {
+		want := ack(set).Append(nil, parsed(t, bare(53, 1, 3, 255)))
+		assert.Equal(t, want, ack(set).Append(nil, parsed(t, bare(53, 1, 3, 55, 0, 255))))
+		assert.Contains(t, codes(t, want), OptRouter)
+	})
+	t.Run("an empty identifier is not returned", func(t *testing.T) {
+		got := ack(set).Append(nil, parsed(t, bare(53, 1, 3, 61, 0, 255)))
+		assert.NotContains(t, codes(t, got), OptClientID)
 	})
 	t.Run("NAK", func(t *testing.T) {
 		nak := &Reply{Type: Nak, ServerID: netip.MustParseAddr("192.0.2.1"), Message: "no", Broadcast: true}

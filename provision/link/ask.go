@@ -70,19 +70,12 @@ func (n *Neighbours) wayTo(name string, ip netip.Addr) (way, error) {
 		return way{}, err
 	}
 	var o netlink.RouteGetOptions
-	if at := l.Attrs().MasterIndex; at != 0 {
-		master, err := n.handle.LinkByIndex(at)
-		if err != nil {
-			return way{}, err
-		}
-		if master.Type() == "vrf" {
-			o.OifIndex = at
-		}
+	if o.OifIndex, err = vrfOf(n.handle, l); err != nil {
+		return way{}, err
 	}
 	routes, err := n.handle.RouteGetWithOptions(ip.AsSlice(), &o)
 	switch {
-	// No route, and the routes unreachable, prohibit and blackhole.
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
+	case noRoute(err):
 		return way{}, nil
 	case err != nil:
 		return way{}, err

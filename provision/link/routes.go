@@ -245,15 +245,23 @@ func (r *Routes) event(typ uint16, by uint32, data []byte) (ev route.Event, ok b
 	return ev, false
 }
 
+// readConf reads a setting of an interface.
+func readConf(iface, key string) (int, error) {
+	b, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv4/conf", iface, key))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
 // Settings reads the settings of an interface from /proc, and whether it has an
 // IPv4 address. It changes nothing.
 func (r *Routes) Settings(l route.Link) (route.LinkSettings, error) {
 	s := route.LinkSettings{Interface: l.Name}
 	var errs []error
 	read := func(iface, key string) int {
-		b, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv4/conf", iface, key))
-		n, convErr := strconv.Atoi(strings.TrimSpace(string(b)))
-		if err = errors.Join(err, convErr); err != nil {
+		n, err := readConf(iface, key)
+		if err != nil {
 			errs = append(errs, err)
 		}
 		return n
@@ -265,8 +273,8 @@ func (r *Routes) Settings(l route.Link) (route.LinkSettings, error) {
 	if err := errors.Join(errs...); err != nil {
 		return s, fmt.Errorf("link: settings of %s: %w", l.Name, err)
 	}
-	if s.ARPIgnore == 0 {
-		return s, nil
+	if s.ARPIgnore == 0 && s.RPFilter == 0 {
+		return s, nil // it makes no difference
 	}
 	body := make([]byte, unix.SizeofIfAddrmsg)
 	body[0] = unix.AF_INET

@@ -88,6 +88,24 @@ func OpenWatch(o WatchOptions) (*Watch, error) {
 	return w, nil
 }
 
+// Interfaces reads once what a Watch follows. It needs no right.
+func Interfaces(o WatchOptions) (*provision.Interfaces, error) {
+	w := &Watch{ns: netns.None()}
+	if o.NetNS != 0 {
+		w.ns = netns.NsHandle(o.NetNS)
+	}
+	var err error
+	if w.handle, err = netlink.NewHandleAt(w.ns, unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("link: %w", err)
+	}
+	defer w.handle.Close()
+	state, err := w.read()
+	if err != nil {
+		return nil, fmt.Errorf("link: %w", err)
+	}
+	return provision.NewInterfaces(state.list(), nil), nil
+}
+
 // View gives the newest view, never nil.
 func (w *Watch) View() *provision.Interfaces { return w.view.Load() }
 
@@ -344,6 +362,7 @@ func (s *hostState) link(l netlink.Link) bool {
 	f := provision.Interface{
 		Index: at.Index, Name: at.Name, Kind: l.Type(), Parent: at.ParentIndex,
 		Up: at.RawFlags&unix.IFF_UP != 0, Loopback: at.RawFlags&unix.IFF_LOOPBACK != 0,
+		AltNames: at.AltNames,
 	}
 	if at.NetNsID >= 0 || f.Kind == "veth" {
 		f.Parent = 0 // an index of another namespace, or the other end of the cable
@@ -361,7 +380,7 @@ func (s *hostState) link(l netlink.Link) bool {
 
 func sameLink(a, b provision.Interface) bool {
 	return a.Name == b.Name && a.Kind == b.Kind && a.Parent == b.Parent && a.Up == b.Up &&
-		a.Loopback == b.Loopback && a.MAC == b.MAC && a.VLAN == b.VLAN
+		a.Loopback == b.Loopback && a.MAC == b.MAC && a.VLAN == b.VLAN && slices.Equal(a.AltNames, b.AltNames)
 }
 
 // addr reports whether the event changed anything. An address is dropped by its

@@ -70,6 +70,12 @@ func TestKernelWatchFollowsInterfaces(t *testing.T) {
 	index := w.View().ByName("eth0").Index
 	require.Same(t, lo, w.View().ByName("lo"), "what did not change stays the same")
 
+	require.NoError(t, h.IP("link", "property", "add", "dev", "eth0", "altname", "enp3s0"))
+	becomes(t, w, "its other name", func(v *provision.Interfaces) bool { return v.AltNames()["enp3s0"] == "eth0" })
+	require.Nil(t, w.View().ByName("enp3s0"))
+	require.NoError(t, h.IP("link", "property", "del", "dev", "eth0", "altname", "enp3s0"))
+	becomes(t, w, "its other name taken away", func(v *provision.Interfaces) bool { return len(v.AltNames()) == 0 })
+
 	require.NoError(t, h.IP("addr", "add", "192.0.2.1/24", "dev", "eth0"))
 	becomes(t, w, "its address", func(v *provision.Interfaces) bool {
 		return v.ByIndex(index).Addr() == netip.MustParseAddr("192.0.2.1") && v.Holds(netip.MustParseAddr("192.0.2.1"))

@@ -95,12 +95,13 @@ const (
 	FindingNotForwarding Finding = "not_forwarding" // forwarding is 0
 	FindingNoProxyARP    Finding = "no_proxy_arp"   // proxy_arp is 0
 	FindingARPIgnore     Finding = "arp_ignore"     // the gateway's address is not answered for
+	FindingRPFilter      Finding = "rp_filter"      // who moved here is not heard
 	FindingUnreadable    Finding = "unreadable"     // the settings cannot be read
 )
 
 // Findings lists every finding, for metrics and documentation.
 func Findings() []Finding {
-	return []Finding{FindingNotForwarding, FindingNoProxyARP, FindingARPIgnore, FindingUnreadable}
+	return []Finding{FindingNotForwarding, FindingNoProxyARP, FindingARPIgnore, FindingRPFilter, FindingUnreadable}
 }
 
 // Explain says in a sentence what the finding means and what helps.
@@ -112,6 +113,9 @@ func (f Finding) Explain() string {
 		return "subscribers cannot reach others of their own subnet: set net.ipv4.conf.IFACE.proxy_arp to 1, unless that is meant"
 	case FindingARPIgnore:
 		return "ARP for the gateway's address, which another interface has, is not answered: set net.ipv4.conf.IFACE.arp_ignore and that of all to 0"
+	case FindingRPFilter:
+		return "renewals of a subscriber who moved here are dropped by the kernel, for the route still leads elsewhere: set net.ipv4.conf.IFACE.rp_filter and that of all to 0 " +
+			"(the greater counts; where the interface has an address 2 will do), and let acl.source_guard stop forged sources"
 	case FindingUnreadable:
 		return "the settings below /proc/sys/net/ipv4/conf cannot be read"
 	}
@@ -119,8 +123,7 @@ func (f Finding) Explain() string {
 }
 
 // CheckLink says what of an interface's settings does not go with routes to
-// single subscribers; nothing is changed by it. rp_filter is no finding at
-// any value: the way back to a subscriber is the very route.
+// single subscribers; nothing is changed by it.
 func CheckLink(s LinkSettings) []Finding {
 	var out []Finding
 	if !s.Forwarding {
@@ -133,6 +136,12 @@ func CheckLink(s LinkSettings) []Finding {
 	// senders of the same subnet; 3 and 8: fewer still (ip-sysctl.rst).
 	if s.ARPIgnore > 1 || s.ARPIgnore == 1 && !s.Numbered {
 		out = append(out, FindingARPIgnore)
+	}
+	// A subscriber who moved renews from here while the route leads to where it was. Strict (1)
+	// wants the route to lead here. Loose (2) takes any route, but not on an interface
+	// without an address, where the kernel is as strict (__fib_validate_source).
+	if s.RPFilter == 1 || s.RPFilter != 0 && !s.Numbered {
+		out = append(out, FindingRPFilter)
 	}
 	return out
 }

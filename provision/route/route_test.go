@@ -83,14 +83,17 @@ func TestPlanRoutesWalk(t *testing.T) {
 }
 
 func TestCheckLink(t *testing.T) {
-	good := LinkSettings{Forwarding: true, ProxyARP: true, RPFilter: 1}
+	good := LinkSettings{Forwarding: true, ProxyARP: true}
 	tests := []struct {
 		name   string
 		change func(*LinkSettings)
 		want   []Finding
 	}{
 		{"as it should be", func(*LinkSettings) {}, nil},
-		{"loose reverse path filter", func(s *LinkSettings) { s.RPFilter = 2 }, nil},
+		{"strict reverse path filter", func(s *LinkSettings) { s.RPFilter = 1 }, []Finding{FindingRPFilter}},
+		{"strict reverse path filter, with an address", func(s *LinkSettings) { s.RPFilter, s.Numbered = 1, true }, []Finding{FindingRPFilter}},
+		{"loose reverse path filter", func(s *LinkSettings) { s.RPFilter = 2 }, []Finding{FindingRPFilter}},
+		{"loose reverse path filter, with an address", func(s *LinkSettings) { s.RPFilter, s.Numbered = 2, true }, nil},
 		{"not a router", func(s *LinkSettings) { s.Forwarding = false }, []Finding{FindingNotForwarding}},
 		{"no proxy ARP", func(s *LinkSettings) { s.ProxyARP = false }, []Finding{FindingNoProxyARP}},
 		{"gateway on another interface is not answered for", func(s *LinkSettings) { s.ARPIgnore = 1 }, []Finding{FindingARPIgnore}},

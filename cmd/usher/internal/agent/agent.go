@@ -38,6 +38,7 @@ import (
 	"github.com/usher-agent/usher/provision/route"
 	"github.com/usher-agent/usher/provision/statedir"
 	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/provision/wayback"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -77,6 +78,7 @@ type Agent struct {
 	routes     *route.Keeper      // nil: routes.enabled is false
 	routeTable *link.Routes       // of routes
 	neighbours *neighbour.Watcher // nil: neighbours.enabled is false
+	waysBack   *wayback.Checker   // nil: interfaces are not followed
 	garden     *garden.Resolver
 	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
 	control    net.Listener
@@ -177,6 +179,9 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 	if a.routes != nil {
 		d.Routes = a.routes
 	}
+	if a.waysBack != nil {
+		d.WaysBack = a.waysBack.Findings
+	}
 	if a.dhcp != nil {
 		d.DHCP, d.Pools = a.dhcp, a.dhcp
 	}
@@ -244,6 +249,7 @@ func (a *Agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return n
 	})
 	a.warnOfServerIDs()
+	a.openWaysBack()
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/config/keys"
+	"github.com/usher-agent/usher/provision/link"
 )
 
 // interfaceNames returns the names of this host's interfaces: of the view that is
@@ -26,9 +28,21 @@ func (a *Agent) interfaceNames() []string {
 
 // warnOfInterfaces tells of names in the configuration that no interface has now.
 func (a *Agent) warnOfInterfaces(cfg *config.Config) {
-	for _, w := range cfg.InterfaceWarnings(a.interfaceNames()) {
+	for _, w := range a.interfaceWarnings(cfg) {
 		logWarning(w, a.log)
 	}
+}
+
+// interfaceWarnings are what to tell of the names in a configuration on this host as it is now.
+func (a *Agent) interfaceWarnings(cfg *config.Config) []keys.Problem {
+	if a.links != nil {
+		view := a.links.View()
+		return cfg.InterfaceWarnings(view.Names(), view.AltNames())
+	}
+	if view, err := link.Interfaces(link.WatchOptions{}); err == nil {
+		return cfg.InterfaceWarnings(view.Names(), view.AltNames())
+	}
+	return cfg.InterfaceWarnings(a.interfaceNames(), nil)
 }
 
 // ownAddresses returns the addresses of this host; what cannot be read is none.

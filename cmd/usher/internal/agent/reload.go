@@ -34,7 +34,7 @@ func (a *Agent) configLoaded(err error) {
 // configStatus is the configuration in use, with the names in it that no interface has now.
 func (a *Agent) configStatus() console.ConfigStatus {
 	st := *a.status.Load()
-	for _, w := range a.cfg.Load().InterfaceWarnings(a.interfaceNames()) {
+	for _, w := range a.interfaceWarnings(a.cfg.Load()) {
 		st.MissingInterfaces = append(st.MissingInterfaces, w.String())
 	}
 	return st

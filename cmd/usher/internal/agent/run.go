@@ -44,6 +44,9 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 		list = append(list, task{"interfaces", a.links.Run},
 			task{"guarded interfaces", func(ctx context.Context) error { return a.follower.Interfaces(ctx, a.links.View) }})
 	}
+	if a.waysBack != nil {
+		list = append(list, task{"ways back", a.waysBack.Run})
+	}
 	if a.routes != nil {
 		list = append(list, task{"routes", a.routes.Run})
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/usher-agent/usher/config/ifname"
 	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/link"
 )
 
 // Report is what the command says, and its JSON.
@@ -41,7 +41,8 @@ file:line:column: key: reason. It exits 0 when the file is good and 1 when it is
 of what works but should be known, such as names that fit no interface of this host; they do not change the exit code.
 
 A file that does not say where option 82 is believed without a relay (dhcp.trusted_interfaces) is no good one,
-though "usher run" takes it and believes as before: check says what to add, and exits 1.
+though "usher run" takes it and believes as before: check says what to add, and exits 1. So it does for a name that is only
+another name (altname) of an interface: packets come in under the one name, and the key would mean no interface.
 
 At the end stands what is believed from whom. With --output json that is "believed", a list with, for each: "who"; "key", where
 the file says so; "which", as the file names them; "now", the interfaces of this host that are meant; and "tells_line",
@@ -88,8 +89,14 @@ func examine(path string, host []provision.Interface) (*Report, *config.Config, 
 			r.Warnings = append(r.Warnings, w)
 		}
 	}
+	for _, w := range cfg.InterfaceWarnings(names(host), otherNames(host)) {
+		if w.Unanswered {
+			r.Problems = append(r.Problems, w)
+		} else {
+			r.Warnings = append(r.Warnings, w)
+		}
+	}
 	r.OK = len(r.Problems) == 0
-	r.Warnings = append(r.Warnings, cfg.InterfaceWarnings(names(host))...)
 	r.Warnings = append(r.Warnings, besideSubscribers(cfg, host)...)
 	slices.SortStableFunc(r.Warnings, func(a, b keys.Problem) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
 	r.Believed, r.Notes = Believed(cfg, host)
@@ -109,7 +116,7 @@ func (r *Report) print(out, errs io.Writer, cfg *config.Config) error {
 	if r.OK {
 		fmt.Fprintf(out, "%s: good: %d subnets, ERP %s\n", r.File, len(cfg.DHCP.Subnets), cfg.ERP.Client.URL)
 	} else {
-		fmt.Fprintf(errs, "%s: not good yet: usher run takes it and believes as before\n", r.File)
+		fmt.Fprintf(errs, "%s: not good yet: usher run takes it as it stands\n", r.File)
 	}
 	return printBelieved(out, r.Believed, r.Notes)
 }
@@ -124,20 +131,24 @@ func printProblem(w io.Writer, prefix string, p keys.Problem) {
 
 // interfaces returns those of this host with their IPv4 addresses; what cannot be read is none.
 func interfaces() []provision.Interface {
-	list, err := net.Interfaces()
+	view, err := link.Interfaces(link.WatchOptions{})
 	if err != nil {
 		return nil
 	}
-	out := make([]provision.Interface, 0, len(list))
-	for _, f := range list {
-		i := provision.Interface{Index: f.Index, Name: f.Name, Loopback: f.Flags&net.FlagLoopback != 0}
-		addrs, _ := f.Addrs()
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
-				i.Addrs = append(i.Addrs, p)
-			}
+	out := make([]provision.Interface, 0, view.Len())
+	for _, f := range view.All() {
+		out = append(out, *f)
+	}
+	return out
+}
+
+// otherNames returns the interface's name by each alternative one.
+func otherNames(host []provision.Interface) map[string]string {
+	out := map[string]string{}
+	for _, f := range host {
+		for _, other := range f.AltNames {
+			out[other] = f.Name
 		}
-		out = append(out, i)
 	}
 	return out
 }

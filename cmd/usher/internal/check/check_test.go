@@ -19,6 +19,8 @@ import (
 	"github.com/usher-agent/usher/cmd/usher/internal/cli/clitest"
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 )
 
 var update = flag.Bool("update", false, "write the expected texts in testdata")
@@ -108,7 +110,7 @@ func TestUnansweredIsNotGood(t *testing.T) {
 	require.Equal(t, cli.ExitFailure, code)
 	require.Contains(t, stderr, path+":2:1: dhcp.trusted_interfaces: missing, and dhcp.match has option82")
 	require.Contains(t, stderr, "\n    trusted_interfaces: [eth1]\n    trusted_interfaces: none\n")
-	require.Contains(t, stderr, path+": not good yet: usher run takes it and believes as before\n")
+	require.Contains(t, stderr, path+": not good yet: usher run takes it as it stands\n")
 	require.NotContains(t, out, "good")
 	require.Contains(t, out, "What is believed from whom")
 
@@ -120,6 +122,36 @@ func TestUnansweredIsNotGood(t *testing.T) {
 		require.Equal(t, cli.ExitOK, code, stderr)
 		require.Contains(t, out, path+": good: 1 subnets")
 	}
+}
+
+// The kernel's other names of an interface are told by the name to write.
+func TestKernelAlternativeName(t *testing.T) {
+	labtest.Need(t)
+	l, err := lab.New("alt", t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	router, err := l.Host("r")
+	require.NoError(t, err)
+	cpe, err := l.Host("c")
+	require.NoError(t, err)
+	require.NoError(t, l.Wire(router, "eth1", cpe, "eth0"))
+	require.NoError(t, router.IP("link", "property", "add", "dev", "eth1", "altname", "enp3s0"))
+
+	path := write(t, head+"dhcp:\n  interfaces: [enp3s0]\n  relays: [192.0.2.7]\n  check_relay_source: true\n  trusted_interfaces: none\n  subnets: [{prefix: 198.51.100.0/24}]\n")
+	var host []provision.Interface
+	require.NoError(t, router.Do(func() error { host = interfaces(); return nil }))
+	r, _, err := examine(path, host)
+	require.NoError(t, err)
+	require.False(t, r.OK)
+	require.Len(t, r.Problems, 1)
+	require.Contains(t, r.Problems[0].String(), ":3:16: dhcp.interfaces[0]: enp3s0 is another name (altname) of eth1, and interfaces are known here by their one name: write eth1")
+
+	require.NoError(t, router.IP("link", "property", "del", "dev", "eth1", "altname", "enp3s0"))
+	require.NoError(t, router.Do(func() error { host = interfaces(); return nil }))
+	r, _, err = examine(path, host)
+	require.NoError(t, err)
+	require.True(t, r.OK)
+	require.Contains(t, r.Warnings[0].Reason, `no interface of this host fits "enp3s0"`)
 }
 
 func TestJSON(t *testing.T) {

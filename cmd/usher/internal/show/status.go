@@ -18,6 +18,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/provision/wayback"
 )
 
 // Commands returns the views of a running agent.
@@ -66,6 +67,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 	if d := st.DHCP; d != nil {
 		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", orDash(d.Listen.String(), !d.Listen.IsValid()), d.Packets)})
 		rows = append(rows, socketRows(p, d.Sockets)...)
+		rows = append(rows, wayRows(p, d.WaysBack)...)
 		rows = append(rows, senderRows(p, d.Senders, now)...)
 		rows = append(rows, byMACRows(p, d.ByMAC)...)
 		if d.Leases != nil {
@@ -306,6 +308,18 @@ func socketRows(p cli.Paint, s dhcpd.SocketStatus) [][]string {
 	}
 	for _, id := range s.ForeignServerIDs {
 		rows = append(rows, []string{"", p.Red(fmt.Sprintf("server id %s is no address of this host", id))})
+	}
+	return rows
+}
+
+// wayRows tell of relays whose packets the kernel drops.
+func wayRows(p cli.Paint, found []wayback.Finding) [][]string {
+	var rows [][]string
+	for i, f := range found {
+		if i == 3 {
+			return append(rows, []string{"", fmt.Sprintf("and %d more relays whose packets the kernel drops", len(found)-i)})
+		}
+		rows = append(rows, []string{"", p.Red(f.Text)})
 	}
 	return rows
 }
