@@ -9,7 +9,10 @@ DEMO_TOOLS := ip:iproute2 ping:iputils-ping udhcpc:udhcpc dhcrelay:isc-dhcp-rela
 TEST_TOOLS := $(DEMO_TOOLS) dhclient:isc-dhcp-client dhcpcd:dhcpcd-base dnsmasq:dnsmasq-base keepalived:keepalived dhcpd:isc-dhcp-server unshare:util-linux stdbuf:coreutils \
               tcpdump:tcpdump conntrack:conntrack ipset:ipset curl:curl gcc:build-essential systemd-analyze:systemd php:php-cli chromium:chromium
 
-.PHONY: all build demo test test-long unit lint bench fuzz check-tools-demo check-tools-test clean
+# Of tests that boot a Debian.
+LONG_TOOLS := $(TEST_TOOLS) mmdebstrap:mmdebstrap systemd-nspawn:systemd-container nsenter:util-linux tar:tar
+
+.PHONY: all build demo test test-long unit lint bench fuzz check-tools-demo check-tools-test check-tools-long clean
 all: build
 
 build:
@@ -32,7 +35,7 @@ test: check-tools-test
 	$(GO) test -race -count=1 -timeout 20m -parallel 4 $(TESTFLAGS) ./cmd/...
 
 # The same tests with as many rounds as an hour allows, and all fuzz targets; 90 minutes at most.
-test-long: check-tools-test
+test-long: check-tools-long
 	GO='$(GO)' FUZZTIME='$(FUZZTIME)' FUZZPARALLEL='$(FUZZPARALLEL)' .ci/long
 
 # What needs no root, no kernel and no real peers.
@@ -58,5 +61,6 @@ clean:
 check-tools-demo: TOOLS = $(DEMO_TOOLS)
 check-tools-demo: OPTIONAL = 1
 check-tools-test: TOOLS = $(TEST_TOOLS)
-check-tools-demo check-tools-test:
+check-tools-long: TOOLS = $(LONG_TOOLS)
+check-tools-demo check-tools-test check-tools-long:
 	@.ci/tools $(if $(OPTIONAL),--optional) $(TOOLS)

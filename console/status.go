@@ -222,6 +222,8 @@ func Advice(o outcome.Outcome) string {
 		return "Add the interface to dhcp.interfaces if its clients are to be served."
 	case outcome.Standby:
 		return "Nothing, if another host answers; else look where the address is."
+	case outcome.Stale:
+		return "Nothing, if the agent was started again then; else look why it took so long to start."
 	case outcome.LimitedClient:
 		return "Look what is wrong with the device; raise dhcp.limits.client if all is well with it."
 	case outcome.LimitedPort:

@@ -31,10 +31,12 @@ type handler struct {
 	limit  *limiter
 	prober *prober // nil: offers leave at once
 	fights fights
+	over   handover // packets that waited for this process
 
 	// Of the packet at hand; the memory is used again for the next one.
 	snap   *provision.Snapshot
 	r      v4.Request
+	late   bool // it waited too long for this process
 	repeat bool // its like was shed, refused or unreadable within this second: it is counted, not remembered
 	d      v4.Decision
 	ev     Event
@@ -76,6 +78,7 @@ func (h *handler) read(g socket.Datagram) {
 		h.r.P.Err = wire.ErrLong
 	}
 	h.r.P.From, h.r.Ifindex, h.r.Local = g.From, g.Ifindex, g.To
+	h.late = h.over.since != 0 && h.tooLate(g.Came)
 }
 
 // enter says what the interface that the packet came in on, the addresses of this
@@ -101,6 +104,9 @@ func (h *handler) enter(now time.Time, gen *generation) {
 		h.repeat = h.limit.refuse(now, outcome.Malformed, r)
 		return
 	case r.Standby:
+		return
+	case h.late:
+		r.Limited, h.repeat = outcome.Stale, h.limit.refuse(now, outcome.Stale, r)
 		return
 	}
 	r.OwnFrom = h.links != nil && r.P.GIAddr().IsValid() && h.links.holds(r.P.From.Addr().Unmap(), now)

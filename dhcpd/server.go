@@ -38,7 +38,7 @@ type Deps struct {
 	Now      func() time.Time // nil: time.Now
 }
 
-// Server is the DHCP server. Use: New, Listen, Run once.
+// Server is the DHCP server. Use: New, Listen or TakeOver, Run once.
 type Server struct {
 	deps       Deps
 	now        func() time.Time
@@ -47,6 +47,7 @@ type Server struct {
 	senders    *senders.Register
 	generation atomic.Pointer[generation]
 	socks      atomic.Pointer[socket.Sockets]
+	tookOver   time.Time     // when the socket of an earlier process became ours; zero: it is a new one
 	reads      atomic.Uint64 // batches taken from the socket
 	stalled    atomic.Uint64 // reads+1 when Alive last found packets waiting; 0: none waited
 
@@ -142,6 +143,9 @@ func (s *Server) Run(ctx context.Context) error {
 
 	stop := context.AfterFunc(ctx, socks.StopReading)
 	h := newHandler(s, c, socks.NewSender(), newInterfaces(socks, s.deps.Links))
+	if !s.tookOver.IsZero() {
+		h.over.since = s.tookOver.UnixNano()
+	}
 	var probing sync.WaitGroup
 	if arp := socks.ARP(); arp != nil {
 		h.prober = newProber(s, socks.NewSender(), arp)

@@ -107,6 +107,14 @@ func TestPrivileges(t *testing.T) {
 	assert.Equal(t, []string{"AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_UNIX"}, families)
 }
 
+// The DHCP socket is kept over a restart, and comes from the agent alone. FileDescriptorStorePreserve= is not said: "restart" is its
+// default, and systemd before 254 does the same without knowing the word.
+func TestDescriptorStore(t *testing.T) {
+	assert.Equal(t, []string{"4"}, values(t, "FileDescriptorStoreMax"))
+	assert.Equal(t, []string{"main"}, values(t, "NotifyAccess"))
+	assert.Empty(t, values(t, "FileDescriptorStorePreserve"))
+}
+
 // TestSystemCalls: the filter lets through what the agent and Go's runtime call
 // and what the groups that it takes out would forbid.
 func TestSystemCalls(t *testing.T) {

@@ -41,6 +41,7 @@ const (
 	Option82Double
 	InterfaceOff
 	Standby
+	Stale
 	LimitedClient
 	LimitedPort
 	LimitedRelay
@@ -119,6 +120,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	Option82Double:    {"option82_double", "The packet has more than one option 82: one of them is forged, or two boxes on the way add theirs."},
 	InterfaceOff:      {"interface_off", "The packet came in on an interface that dhcp.interfaces does not list."},
 	Standby:           {"standby", "This host does not have the address of dhcp.answer_while_holding now, so it leaves the answer to the one that has it."},
+	Stale:             {"stale", "The packet waited for the agent to start again, for more than 4 s: its client has asked again meanwhile, and is answered then."},
 	LimitedClient:     {"limited_client", "This MAC sends more packets from here (its port; else its relay; else its interface and address) than dhcp.limits.client allows; the packet was dropped unread, as are its others from here until it calms down. The same MAC elsewhere is not touched."},
 	LimitedPort:       {"limited_port", "More packets come from this port (one option 82 behind one relay or on one interface, or one interface) than dhcp.limits.port allows: a loop, a broken device or a flood; clients behind other ports are not touched."},
 	LimitedRelay:      {"limited_relay", "More packets come from this relay (by the address that it sends from, if dhcp.relays has it), or on this interface from clients and from relays that are not listed, than dhcp.limits.relay allows; clients behind other listed relays and on other interfaces are not touched."},

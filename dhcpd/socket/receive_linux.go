@@ -12,7 +12,9 @@ import (
 const (
 	batchSize = 64
 	maxPacket = 4096 // a longer datagram is cut, and so told to be malformed
-	oobSpace  = 64
+
+	// Room for the interface and the time, and some to spare.
+	oobSpace = 96
 )
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -87,6 +89,7 @@ type Datagram struct {
 	From    netip.AddrPort
 	Ifindex int
 	To      netip.Addr // destination if it is an address of this host; invalid for broadcast
+	Came    int64      // when the kernel took it in, in nanoseconds of Unix time; 0: not told, see Sockets.Keep
 }
 
 // Packet returns one packet of the batch, counted from 0.
@@ -99,17 +102,24 @@ func (r *Reader) Packet(i int) Datagram {
 		Cut:  m.hdr.Flags&unix.MSG_TRUNC != 0,
 		From: netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), binary.BigEndian.Uint16(port[:])),
 	}
-	if int(m.hdr.Controllen) < unix.CmsgLen(unix.SizeofInet4Pktinfo) {
-		return d
-	}
-	c := (*unix.Cmsghdr)(unsafe.Pointer(&r.oobs[i][0]))
-	if c.Level != unix.IPPROTO_IP || c.Type != unix.IP_PKTINFO {
-		return d
-	}
-	info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&r.oobs[i][unix.CmsgLen(0)]))
-	d.Ifindex = int(info.Ifindex)
-	if info.Addr == info.Spec_dst {
-		d.To = netip.AddrFrom4(info.Addr)
+	for at, end := 0, min(int(m.hdr.Controllen), oobSpace); at+unix.CmsgLen(0) <= end; {
+		c := (*unix.Cmsghdr)(unsafe.Pointer(&r.oobs[i][at]))
+		size := int(c.Len) - unix.CmsgLen(0)
+		if size < 0 || at+int(c.Len) > end {
+			break // the kernel writes none like that
+		}
+		data := unsafe.Pointer(&r.oobs[i][at+unix.CmsgLen(0)])
+		switch {
+		case c.Level == unix.IPPROTO_IP && c.Type == unix.IP_PKTINFO && size >= unix.SizeofInet4Pktinfo:
+			info := (*unix.Inet4Pktinfo)(data)
+			d.Ifindex = int(info.Ifindex)
+			if info.Addr == info.Spec_dst {
+				d.To = netip.AddrFrom4(info.Addr)
+			}
+		case c.Level == unix.SOL_SOCKET && c.Type == unix.SCM_TIMESTAMPNS && size >= int(unsafe.Sizeof(unix.Timespec{})):
+			d.Came = (*unix.Timespec)(data).Nano()
+		}
+		at += unix.CmsgSpace(size)
 	}
 	return d
 }

@@ -39,11 +39,7 @@ type Sockets struct {
 func Open(listen netip.AddrPort) (*Sockets, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
-		cerr := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-			growBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer)
-			growBuffer(int(fd), unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
-		})
+		cerr := c.Control(func(fd uintptr) { err = prepare(int(fd)) })
 		return errors.Join(cerr, err)
 	}}
 	pc, err := lc.ListenPacket(context.Background(), "udp4", listen.String())
@@ -60,7 +56,19 @@ func Open(listen netip.AddrPort) (*Sockets, error) {
 	case err != nil:
 		return nil, fmt.Errorf("dhcp: %w", err)
 	}
-	s := &Sockets{conn: pc.(*net.UDPConn), aside: [asideSockets]int{-1, -1}}
+	return complete(pc.(*net.UDPConn), listen)
+}
+
+// prepare sets what the UDP socket needs before packets come.
+func prepare(fd int) error {
+	growBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer)
+	growBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+}
+
+// complete opens what a server needs besides its UDP socket, which it takes: on error it is closed.
+func complete(conn *net.UDPConn, listen netip.AddrPort) (s *Sockets, err error) {
+	s = &Sockets{conn: conn, aside: [asideSockets]int{-1, -1}}
 	for i := range s.frames {
 		s.frames[i] = -1
 	}

@@ -16,7 +16,7 @@ type Request struct {
 	On      *provision.Interface // that it came in on; nil: not known
 	Served  bool                 // the interface is one that we answer on
 	Standby bool                 // another host holds the address that answering depends on
-	Limited outcome.Outcome      // OutcomeLimited...: too much of the like came lately; 0: not
+	Limited outcome.Outcome      // outcome.Limited...: too much of the like came lately, or outcome.Stale; 0: not
 	Local   netip.Addr           // address of this host that the packet came to; invalid: it was a broadcast
 	OwnID   bool                 // option 54 is an address of this host
 	OwnFrom bool                 // the sender's address is one of this host

@@ -187,6 +187,11 @@ func (h *Host) Start(name string, args ...string) (*Process, error) {
 
 // StartEnv is Start with more environment variables ("KEY=value").
 func (h *Host) StartEnv(env []string, name string, args ...string) (*Process, error) {
+	return h.StartFiles(nil, env, name, args...)
+}
+
+// StartFiles is StartEnv with open files, which the program has from descriptor 3 on.
+func (h *Host) StartFiles(files []*os.File, env []string, name string, args ...string) (*Process, error) {
 	l := h.lab
 	l.mu.Lock()
 	n := len(l.procs)
@@ -199,7 +204,7 @@ func (h *Host) StartEnv(env []string, name string, args ...string) (*Process, er
 	defer file.Close()
 	cmd := exec.Command("ip", append([]string{"netns", "exec", h.Namespace, name}, args...)...)
 	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = file, file
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = file, file, files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	p := &Process{Name: filepath.Base(name), Command: strings.Join(append([]string{name}, args...), " "), Host: h.Name, LogPath: path, cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)

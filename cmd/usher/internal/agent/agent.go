@@ -217,7 +217,7 @@ func (a *Agent) closeLeases() error {
 
 func (a *Agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	if !cfg.DHCP.Enabled {
-		return nil
+		return a.listen(nil)
 	}
 	deps := dhcpd.Deps{
 		Snapshot: a.syncer.Current, Leases: a.leases, Volatile: a.store.Volatile(),
@@ -234,9 +234,9 @@ func (a *Agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 	a.metrics.WatchPools(srv.Pools)
 	a.metrics.WatchSenders(srv.Senders)
 	if a.dryRun {
-		return nil // it decides for "usher explain" and opens no socket
+		return a.listen(nil) // it decides for "usher explain" and opens no socket
 	}
-	if err := srv.Listen(); err != nil {
+	if err := a.listen(srv); err != nil {
 		return err
 	}
 	a.teardown.push("dhcp", srv.Close)

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 type told struct {
 	mu    sync.Mutex // guards words
 	words []string
+	kept  []*os.File // of an earlier agent
 }
 
 func (s *told) say(word string) {
@@ -47,6 +49,11 @@ func (s *told) all() []string {
 func (s *told) Ready()     { s.say("ready") }
 func (s *told) Reloading() { s.say("reloading") }
 func (s *told) Stopping()  { s.say("stopping") }
+
+func (s *told) Kept() []*os.File                          { return s.kept }
+func (s *told) Keep(name string, _ syscall.RawConn) error { s.say("keep " + name); return nil }
+func (s *told) Drop(name string) error                    { s.say("drop " + name); return nil }
+
 func (s *told) Watch(ctx context.Context, alive func(context.Context) error) {
 	if alive(ctx) == nil {
 		s.say("alive")
@@ -189,7 +196,7 @@ func TestAgentInProcess(t *testing.T) {
 	require.NoError(t, <-ended)
 	require.NoError(t, d.Stop(), "all is let go already")
 	words := service.all()
-	assert.Equal(t, []string{"ready", "reloading", "ready", "reloading", "ready", "reloading", "ready", "reloading", "ready", "stopping"},
+	assert.Equal(t, []string{"keep dhcp", "ready", "reloading", "ready", "reloading", "ready", "reloading", "ready", "reloading", "ready", "stopping"},
 		slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "alive" }))
 	assert.Contains(t, words, "alive")
 	_, err = os.Lstat(d.socket)

@@ -57,9 +57,11 @@ type World struct {
 	Device   int64    // the switch in the ERP
 	Program  string   // the usher to run
 	AgentEnv []string // more environment for it
-	Agent    *lab.Process
-	Client   *console.Client
-	teardown []func()
+	// Open files that it has from descriptor 3 on.
+	AgentFiles []*os.File
+	Agent      *lab.Process
+	Client     *console.Client
+	teardown   []func()
 }
 
 // Options are what differs between the demo and the tests.
@@ -339,7 +341,7 @@ func relayOn(ctx context.Context, h *lab.Host, args ...string) error {
 
 // StartAgent starts "usher run" on the router and waits until it is ready.
 func (w *World) StartAgent(ctx context.Context) error {
-	agent, err := w.Router.StartEnv(w.AgentEnv, w.Program, "run", "--config", w.ConfigPath())
+	agent, err := w.Router.StartFiles(w.AgentFiles, w.AgentEnv, w.Program, "run", "--config", w.ConfigPath())
 	if err != nil {
 		return err
 	}
