@@ -103,6 +103,9 @@ func (t *Table) Store(rec Record) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if old := t.records[ipKey(rec.IP)]; old != nil && old.MAC == rec.MAC && old.Start.Equal(rec.Start) {
+		rec.ERP = old.ERP // it may have been learned while the packet was decided on
+	}
 	t.putLocked(&rec)
 }
 
