@@ -25,6 +25,7 @@ const (
 	NakNotBound
 	NakUnknown
 	NakOtherClient
+	NakOverruled
 	// Taken note of; these messages have no answer.
 	Released
 	Declined
@@ -99,6 +100,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	NakWrongAddress:   {"nak_wrong_address", "The client asked for another address than the one bound to it now, or than the one it has of a pool, so it was told to start anew."},
 	NakNotBound:       {"nak_not_bound", "The client asked for an address that is not bound to it any more, so it was told to start anew."},
 	NakOtherClient:    {"nak_other_client", "The client asked to keep an address that another MAC has leased meanwhile, so it was told to start anew."},
+	NakOverruled:      {"nak_overruled", "The ERP got another MAC for the address since the client has it, and nothing but MACs tells who a client is here, so it was told to start anew; the client with the new MAC gets the address."},
 	Released:          {"released", "The client gave its address back; the binding stays, the lease record is marked released."},
 	Declined:          {"declined", "The client says that somebody else already uses its bound address; the binding stays, look for a device with that address set by hand."},
 	PoolReleased:      {"pool_released", "The client gave an address of a pool back; others may have it now."},
@@ -179,7 +181,7 @@ func (o Outcome) Explain() string {
 }
 
 // Answered reports whether a reply was sent: OFFER, ACK or NAK.
-func (o Outcome) Answered() bool { return o >= Ack && o <= NakOtherClient }
+func (o Outcome) Answered() bool { return o >= Ack && o <= NakOverruled }
 
 // MarshalText implements encoding.TextMarshaler by String.
 func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }

@@ -52,12 +52,13 @@ const (
 type standing uint16
 
 const (
-	recNone  standing = 1 << iota // nothing that counts: there is none, or it is over and another's
-	recOther                      // another client has it now
-	recKept                       // this client has or had it, and the ERP still has it there
-	recGone                       // this client has or had it, and the ERP has it for somebody else by now, or for nobody
-	recPool                       // this client has or had it of a pool
-	recOwn                        // of RELEASE and DECLINE: this client has or had it
+	recNone      standing = 1 << iota // nothing that counts: there is none, or it is over and another's
+	recOther                          // another client has it now
+	recKept                           // this client has or had it, and the ERP still has it there
+	recGone                           // this client has or had it, and the ERP has it for somebody else by now, or for nobody
+	recOverruled                      // this client has or had it, but the ERP's operator gave it another MAC since, and the lease is of no vouched line
+	recPool                           // this client has or had it of a pool
+	recOwn                            // of RELEASE and DECLINE: this client has or had it
 )
 
 // place is what the packet says of where the lease was given. Values are joined to sets.
@@ -189,8 +190,11 @@ func (c *decider) standsNow(msg message) standing {
 	case !c.sameClientID(rec) && c.comes(msg) != placeOther: // elsewhere it is no other client's either
 		return recNone
 	}
-	if b := c.bound(c.e.at); b.Line == nil || !samePlace(rec, b) {
+	switch b := c.bound(c.e.at); {
+	case b.Line == nil || !samePlace(rec, b):
 		return recGone
+	case c.differs(b.Line) && c.overruled(rec, b) && !c.onLine(rec, b):
+		return recOverruled
 	}
 	return recKept
 }

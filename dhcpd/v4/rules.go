@@ -27,18 +27,19 @@ type rule struct {
 type action uint8
 
 const (
-	giveIt      action = iota + 1 // OFFER or ACK, unless dhcp.mac_change or dhcp.max_macs_per_port is against it
-	nakWrong                      // NAK: the client is to have another address
-	nakOther                      // NAK: another client has it
-	nakNotBound                   // NAK: it is nobody's any more, or somebody else's
-	usePool                       // what the pools say, or why nobody is found
-	stay                          // nothing, for the reason that nobody was found for
-	unknown                       // nothing, or a NAK where dhcp.unknown_clients asks for one
-	endLease                      // the lease ends
-	markLease                     // it is marked, and the address stays the client's until it would end anyway
-	noteIt                        // it is counted
-	leaveIt                       // nothing, because the lease is live elsewhere
-	ignoreIt                      // it is counted as none of ours
+	giveIt       action = iota + 1 // OFFER or ACK, unless dhcp.mac_change or dhcp.max_macs_per_port is against it
+	nakWrong                       // NAK: the client is to have another address
+	nakOther                       // NAK: another client has it
+	nakNotBound                    // NAK: it is nobody's any more, or somebody else's
+	nakOverruled                   // NAK: the ERP has another MAC for it by now
+	usePool                        // what the pools say, or why nobody is found
+	stay                           // nothing, for the reason that nobody was found for
+	unknown                        // nothing, or a NAK where dhcp.unknown_clients asks for one
+	endLease                       // the lease ends
+	markLease                      // it is marked, and the address stays the client's until it would end anyway
+	noteIt                         // it is counted
+	leaveIt                        // nothing, because the lease is live elsewhere
+	ignoreIt                       // it is counted as none of ours
 )
 
 const (
@@ -69,6 +70,8 @@ var rules = [...]rule{
 		says: "The line that the client is on, or else its MAC, has another address than the one that it had before."},
 	{name: "reboot_full", on: msgReboot, claim: isFull | macAway | macLive, do: stay,
 		says: "Other clients have the addresses of the client's line or MAC, or its MAC is that of a line elsewhere."},
+	{name: "reboot_overruled", on: msgReboot, record: recOverruled, place: placeSame | placeUnsure, do: nakOverruled,
+		says: "The address was the client's last, but the ERP has got another MAC for it since, and nobody vouches for the client's line."},
 	{name: "reboot_none", on: msgReboot, do: usePool,
 		says: "Neither line nor MAC leads to an address of the ERP for the client: only a pool can have given the one that it had before."},
 
@@ -82,7 +85,7 @@ var rules = [...]rule{
 		says: "Other clients have the addresses of the line that the renewal tells, or of the MAC."},
 	{name: "extend_line_away", on: msgExtendAt, claim: macAway, do: nakNotBound,
 		says: "The MAC is that of another line, and the ERP knows the line that the renewal tells."},
-	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept | recGone, place: placeOther, do: leaveIt,
+	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept | recGone | recOverruled, place: placeOther, do: leaveIt,
 		says: "The client's lease is live and was given elsewhere than where the renewal comes from: it is left alone."},
 	{name: "extend_pool_elsewhere", on: msgExtend, record: recPool, place: placeOther, do: leaveIt,
 		says: "The client's lease of a pool is live and was given elsewhere than where the renewal comes from: it is left alone."},
@@ -90,6 +93,8 @@ var rules = [...]rule{
 		says: "The client has the address of a pool, or had it last."},
 	{name: "extend_taken", on: msgExtendAt | msgExtend, record: recOther, do: nakOther,
 		says: "Another client has a live lease of the address."},
+	{name: "extend_overruled", on: msgExtendAt | msgExtend, record: recOverruled, do: nakOverruled,
+		says: "The lease is the client's, or was its last, but the ERP has got another MAC for the address since, and nobody vouches for the client's line."},
 	{name: "extend_kept", on: msgExtendAt | msgExtend, record: recKept, do: giveIt,
 		says: "The lease is the client's, or was its last, and the ERP still has the address there."},
 	{name: "extend_gone", on: msgExtendAt | msgExtend, record: recGone, do: nakNotBound,
@@ -182,6 +187,8 @@ func (c *decider) follow(do action, msg message) {
 		c.refuse(msg, outcome.NakWrongAddress, b)
 	case nakNotBound:
 		c.refuse(msg, outcome.NakNotBound, Binding{})
+	case nakOverruled:
+		c.refuse(msg, outcome.NakOverruled, Binding{})
 	case nakOther:
 		c.nak(outcome.NakOtherClient, Binding{})
 	case usePool:

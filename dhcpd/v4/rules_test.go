@@ -46,6 +46,10 @@ func TestRules(t *testing.T) {
 	from := func(a netip.Addr) func(*Request, *Options) {
 		return func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(a, 68) }
 	}
+	overruled := func(r lease.Record) lease.Record { // the ERP had its MAC when the client got the address
+		r.ERP.Direct = lease.ERPMAC{MAC: r.MAC, At: r.Start.UnixNano()}
+		return r
+	}
 	known, stranger := client(0x11), stranger
 	full := leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5))
 	const toRelay, onWire = " by relay to 198.51.100.1:67", " by broadcast"
@@ -82,6 +86,9 @@ func TestRules(t *testing.T) {
 		{"reboot_other", "not authoritative", at(2, reboot(known, host(11))), nil, lax, "not_authoritative"},
 		{"reboot_full", "", at(4, reboot(stranger, host(41))), full, nil, "port_full"},
 		{"reboot_full", "the MAC's lease is live on another line", at(99, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
+		{"reboot_overruled", "", reboot(stranger, host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), nil, "nak_overruled" + onWire},
+		{"reboot_overruled", "not authoritative", reboot(stranger, host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), lax, "not_authoritative"},
+		{"reboot_none", "from elsewhere it is anybody's", reboot(stranger, host(81)), leases(with(overruled(bound(host(81), stranger, 8)), func(r *lease.Record) { r.Interface = "eth7" })), nil, "init_reboot_unknown"},
 		{"reboot_none", "", reboot(stranger, host(11)), nil, nil, "init_reboot_unknown"},
 
 		{"extend_line_taken", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + toRelay},
@@ -94,6 +101,15 @@ func TestRules(t *testing.T) {
 		{"extend_pool_elsewhere", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 7, "eth7" })), withGuests, "mac_elsewhere 192.0.2.201"},
 		{"extend_pool", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 3, "eth0" })), withGuests, "pool_ack 192.0.2.201 by unicast to 192.0.2.201:68 pool-renew"},
 		{"extend_taken", "", extend(known, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + onWire},
+		{"extend_elsewhere", "also where the ERP has another MAC since", extend(stranger, host(81)), leases(with(overruled(bound(host(81), stranger, 8)), func(r *lease.Record) { r.Interface = "eth7" })), from(host(81)), "mac_elsewhere 192.0.2.81"},
+		{"extend_overruled", "", extend(stranger, host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), nil, "nak_overruled" + onWire},
+		{"extend_overruled", "a line that the ERP does not know vouches for nothing", at(99, extend(stranger, host(81))), leases(on(99, overruled(bound(host(81), stranger, 8)))), nil, "nak_overruled" + toRelay},
+		{"extend_kept", "past the relay, of a vouched line: a typing error cuts nobody off", extend(stranger, host(11)), leases(on(1, overruled(bound(host(11), stranger, 1)))), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew"},
+		{"extend_line_has", "on the line: a typing error cuts nobody off", at(1, extend(stranger, host(11))), leases(on(1, overruled(bound(host(11), stranger, 1)))), nil, "ack 192.0.2.11" + toRelay + " background"},
+		{"discover_has", "the ERP's new MAC is more than a live record of before", discover(client(0x81)), leases(onWire1(overruled(bound(host(81), stranger, 8))), bound(ip("203.0.113.81"), client(0x44), 8)), nil, "offer 192.0.2.81 by frame"},
+		{"discover_none", "but not more than that of a vouched line", discover(known), leases(on(1, overruled(bound(host(11), stranger, 1)))), nil, "port_full"},
+		{"select_has", "the ERP's new MAC", selecting(client(0x81), host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), nil, "ack 192.0.2.81 by frame fact"},
+		{"extend_taken", "a renewal takes nothing over", extend(client(0x81), host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), nil, "nak_other_client" + onWire},
 		{"extend_kept", "past the relay", extend(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew report"},
 		{"extend_kept", "on a line that the ERP does not know: the record stays where it was", at(99, extend(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " renew report"},
 		{"extend_gone", "", extend(stranger, host(11)), leases(on(9, bound(host(11), stranger, 77))), nil, "nak_not_bound" + onWire},
