@@ -3,6 +3,7 @@ package v4
 import (
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
@@ -23,6 +24,14 @@ func (m *matcher) overruled(rec *lease.Record, b Binding) bool {
 // yields reports whether the client of a live lease is to leave the address to the one that asks, which has the new MAC.
 func (m *matcher) yields(rec *lease.Record, b Binding) bool {
 	return m.overruled(rec, b) && !m.differs(b.Line) && !m.onLine(rec, b)
+}
+
+// Spares reports whether the client of a lease for which the ERP has another MAC by its operator's word is answered all the same,
+// since somebody vouches for the line that it was given on.
+func (c *Config) Spares(rec *lease.Record, snap *provision.Snapshot) bool {
+	m := matcher{snap: snap, cfg: c}
+	b := Binding{snap.ByIP(rec.IP), rec.IP}
+	return b.Line != nil && m.onLine(rec, b)
 }
 
 // outdated reports whether a report of the client's MAC would undo what the ERP's operator wrote since it got the address.

@@ -83,9 +83,9 @@ func (r *Record) ERPMAC(s provision.Source) ERPMAC {
 	return ERPMAC{}
 }
 
-// Ours reports whether the ERP may have mac for the address by what was known before: it had it, or our outbox sent it.
+// Ours reports whether the ERP may have mac for the address by what is known: it had it, or our outbox sent it.
 func (r *Record) Ours(mac provision.MAC) bool {
-	return mac == r.MAC || r.ERP.sent(mac) || r.ERP.Direct.Known() && r.ERP.Direct.MAC == mac || r.ERP.Composed.Known() && r.ERP.Composed.MAC == mac
+	return r.ERP.sent(mac) || r.ERP.Direct.Known() && r.ERP.Direct.MAC == mac || r.ERP.Composed.Known() && r.ERP.Composed.MAC == mac
 }
 
 // Granted returns what is known of the ERP's MAC for an address that a new client gets at now, by the snapshot in use; before
@@ -131,9 +131,9 @@ func (r *Record) Replaced(s *provision.Snapshot) provision.Replaced {
 	return provision.Replaced{MAC: e.MAC, Known: e.Known()}
 }
 
-// learn takes what an accepted whole fetch has for the address at now, and reports whether anything changed by it: the record's own
+// Learn takes what an accepted whole fetch has for the address at now, and reports whether anything changed by it: the record's own
 // MAC, or any where nothing is known yet. One that was learned by a clock that was ahead counts as of this fetch.
-func (r *Record) learn(row provision.Row, now time.Time) bool {
+func (r *Record) Learn(row provision.Row, now time.Time) bool {
 	e := r.ERP.of(row.Source)
 	if e == nil || r.Pool != "" || !r.at(row.Line) {
 		return false
@@ -161,6 +161,7 @@ func (t *Table) Adopt(s *provision.Snapshot, now time.Time) (learned, overruled 
 		key uint32
 		row provision.Row
 	}
+	var keys []uint32
 	chunk, todo := make([]item, 0, adoptChunk), make([]item, 0, adoptChunk)
 	look := func() {
 		todo = todo[:0]
@@ -170,15 +171,15 @@ func (t *Table) Adopt(s *provision.Snapshot, now time.Time) (learned, overruled 
 			if r == nil {
 				continue
 			}
-			if c := *r; c.learn(it.row, now) {
+			if c := *r; c.Learn(it.row, now) {
 				todo = append(todo, it)
 			} else if _, yes := r.Overruled(s); yes && r.Live(now) {
-				overruled++
+				keys = append(keys, it.key)
 			}
 		}
 		t.mu.RUnlock()
 		for _, it := range todo {
-			if t.changeERP(addrOf(it.key), func(r *Record) bool { return r.learn(it.row, now) }) {
+			if t.changeERP(addrOf(it.key), func(r *Record) bool { return r.Learn(it.row, now) }) {
 				learned++
 			}
 		}
@@ -190,7 +191,30 @@ func (t *Table) Adopt(s *provision.Snapshot, now time.Time) (learned, overruled 
 		}
 	}
 	look()
-	return learned, overruled
+	t.mu.Lock()
+	t.overruled = keys
+	t.mu.Unlock()
+	return learned, len(keys)
+}
+
+// Overruled returns how many live leases there are for whose addresses the ERP has another MAC by its operator's word, by the last Adopt and as
+// far as that is so still, and the first of them, most at most, by address.
+func (t *Table) Overruled(s *provision.Snapshot, now time.Time, most int) (n int, first []Record) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, key := range t.overruled {
+		r := t.records[key]
+		if r == nil || !r.Live(now) {
+			continue
+		}
+		if _, yes := r.Overruled(s); !yes {
+			continue
+		}
+		if n++; n <= most {
+			first = append(first, *r)
+		}
+	}
+	return n, first
 }
 
 // Sending notes that our outbox is about to send mac to the ERP for an address: whether it arrives or not, it is nobody else's word.

@@ -35,6 +35,7 @@ type Table struct {
 
 	followers []*Follower
 	closed    bool
+	overruled []uint32 // of the last Adopt: live, and the ERP has another MAC by its operator's word
 }
 
 const maxSkippedKept = 20

@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/outbox"
@@ -42,5 +44,10 @@ func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
 func (a *Agent) outboxOptions(c outbox.Options) outbox.Options {
 	c.Settled, c.Told = outbox.Settled(a.syncer.Current, a.leases), a.auditReport
 	c.Changes, c.Overtaken = outbox.Changes(a.syncer.Current), outbox.Overtaken(a.leases)
+	c.Row = func(ctx context.Context, r provision.MACReport) (provision.MAC, error) {
+		return a.erp.row(ctx, r, a.syncer.Current())
+	}
+	c.Accepted, c.Ours = outbox.Accepted(a.syncer.Current), outbox.Ours(a.leases)
+	c.Sending, c.Taken = outbox.Note(a.leases, a.syncer.Current)
 	return c
 }
