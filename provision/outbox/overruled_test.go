@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,11 +81,13 @@ func TestReportsUndoNothingNewer(t *testing.T) {
 // What waits for an ERP that is down is looked at when it is back; that it may have arrived is noted before.
 func TestReportsUndoNothingNewerAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		has := mac(1)
+		var has atomic.Pointer[provision.MAC]
+		first, third := mac(1), mac(3)
+		has.Store(&first)
 		opts := fast
-		opts.Row = func(context.Context, provision.MACReport) (provision.MAC, error) { return has, nil }
-		noted := 0
-		opts.Sending = func(provision.MACReport) { noted++ }
+		opts.Row = func(context.Context, provision.MACReport) (provision.MAC, error) { return *has.Load(), nil }
+		var noted atomic.Int32
+		opts.Sending = func(provision.MACReport) { noted.Add(1) }
 		opts.Taken = func(provision.MACReport, time.Time) { t.Error("nothing was taken") }
 		o := start(t, opts)
 		o.erp.set(0, down)
@@ -93,8 +96,8 @@ func TestReportsUndoNothingNewerAfterAnOutage(t *testing.T) {
 		require.NoError(t, o.Put(r))
 		pass(time.Second)
 		require.Len(t, o.erp.take(), 1)
-		require.Equal(t, 1, noted)
-		has = mac(3)
+		require.EqualValues(t, 1, noted.Load())
+		has.Store(&third)
 		o.erp.set(0, nil)
 		pass(time.Hour)
 		require.Empty(t, o.erp.take())
@@ -105,9 +108,9 @@ func TestReportsUndoNothingNewerAfterAnOutage(t *testing.T) {
 // The look is a call of its own within the rate.
 func TestLooksKeepTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		looks := 0
+		var looks atomic.Int32
 		o := start(t, Options{Enabled: true, Rate: 1, Burst: 1, Row: func(context.Context, provision.MACReport) (provision.MAC, error) {
-			looks++
+			looks.Add(1)
 			return provision.MAC{}, nil
 		}})
 		for i := range 10 {
@@ -116,7 +119,7 @@ func TestLooksKeepTheRate(t *testing.T) {
 			require.NoError(t, o.Put(r))
 		}
 		pass(10*time.Second + time.Millisecond)
-		require.Equal(t, []int{5, 5}, []int{looks, len(o.erp.take())})
+		require.Equal(t, []int{5, 5}, []int{int(looks.Load()), len(o.erp.take())})
 	})
 }
 
