@@ -113,6 +113,7 @@ type DHCP interface {
 	Sockets() dhcpd.SocketStatus
 	Option82Profiles() []option82.Profile
 	Senders() senders.Status
+	Spares(rec *lease.Record) bool
 }
 
 // Leases is the part of lease.Table that is shown.
@@ -121,6 +122,7 @@ type Leases interface {
 	BySubscriber(id provision.SubscriberID) []lease.Record
 	ByMAC(mac provision.MAC) []lease.Record
 	Counts(now time.Time) lease.Counts
+	Overruled(s *provision.Snapshot, now time.Time, most int) (n int, first []lease.Record)
 }
 
 // Routes is the part of route.Keeper that is shown.

@@ -46,6 +46,8 @@ type Explanation struct {
 type LeaseView struct {
 	lease.Record
 	Place string `json:"place"` // in words
+	// Overruled says that the ERP has got another MAC for the address since, and what comes of it.
+	Overruled *OverruledView `json:"overruled,omitempty"`
 }
 
 // SubscriberView is a subscriber and its state.
@@ -318,7 +320,7 @@ func (x *explainer) leases() {
 		}
 	}
 	for _, rec := range found {
-		x.x.Leases = append(x.x.Leases, LeaseView{rec, givenAt(&rec)})
+		x.x.Leases = append(x.x.Leases, LeaseView{rec, givenAt(&rec), x.d.viewOverruled(&rec, x.snap)})
 	}
 	slices.SortFunc(x.x.Leases, func(a, b LeaseView) int {
 		return cmp.Or(b.Renewed.Compare(a.Renewed), a.IP.Compare(b.IP))

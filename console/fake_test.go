@@ -152,6 +152,8 @@ type fakeDHCP struct {
 
 func (f *fakeDHCP) Option82Profiles() []option82.Profile { return f.profiles }
 
+func (f *fakeDHCP) Spares(rec *lease.Record) bool { return len(rec.Option82) > 0 }
+
 func (f *fakeDHCP) Senders() senders.Status { return f.senders }
 
 func (f *fakeDHCP) LocalAddr() netip.AddrPort { return f.addr }
@@ -190,6 +192,11 @@ func (f fakeLeases) BySubscriber(id provision.SubscriberID) []lease.Record {
 
 func (f fakeLeases) ByMAC(m provision.MAC) []lease.Record {
 	return f.filter(func(r lease.Record) bool { return r.MAC == m })
+}
+
+func (f fakeLeases) Overruled(s *provision.Snapshot, now time.Time, most int) (int, []lease.Record) {
+	all := f.filter(func(r lease.Record) bool { _, yes := r.Overruled(s); return yes && r.Live(now) })
+	return len(all), all[:min(len(all), most)]
 }
 
 func (f fakeLeases) Counts(now time.Time) lease.Counts { return lease.Counts{Bound: len(f)} }

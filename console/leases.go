@@ -58,7 +58,7 @@ func (c *control) leaseOf(r *http.Request) (rec lease.Record, err error) {
 func (c *control) lease(w http.ResponseWriter, r *http.Request) {
 	rec, err := c.leaseOf(r)
 	now := c.d.now()
-	answer(w, LeaseStanding{LeaseView: LeaseView{rec, givenAt(&rec)}, Live: rec.Live(now), Standing: rec.Standing(now)}, err)
+	answer(w, LeaseStanding{LeaseView: LeaseView{rec, givenAt(&rec), c.d.viewOverruled(&rec, c.d.Syncer.Current())}, Live: rec.Live(now), Standing: rec.Standing(now)}, err)
 }
 
 // dropLease serves the end of a lease by hand.
@@ -96,7 +96,7 @@ func (c *control) dropLease(r *http.Request, told *audit.Record) (any, error) {
 	case !dropped:
 		return nil, conflict("the lease of %s changed meanwhile, look at it again", rec.IP)
 	}
-	return LeaseDropped{Lease: LeaseView{rec, givenAt(&rec)}, Ended: now}, nil
+	return LeaseDropped{Lease: LeaseView{Record: rec, Place: givenAt(&rec)}, Ended: now}, nil
 }
 
 // Lease asks for the lease of an address.

@@ -88,6 +88,7 @@ type Metrics struct {
 
 	routing routeMetrics
 
+	overruled     prometheus.Gauge
 	outboxDepth   prometheus.Gauge
 	outboxResults map[outbox.Result]prometheus.Counter
 
@@ -268,6 +269,7 @@ func (m *Metrics) registerDHCP(f factory) {
 	m.commitRecords = f.counter("usher_dhcp_commit_records_total", "Records in group commits that succeeded.")
 	m.commitDuration = f.histogram("usher_dhcp_commit_duration_seconds", "Duration of group commits.", commitBuckets())
 	f.reg.MustRegister(&leaseCollector{m: m, desc: prometheus.NewDesc("usher_dhcp_leases", "Lease records, by what they are at.", []string{"state"}, nil)})
+	m.overruled = f.gauge("usher_dhcp_leases_overruled", "Live leases for whose addresses somebody wrote another MAC into the ERP since, by the last whole fetch.")
 	f.reg.MustRegister(newPoolCollector(m))
 	f.reg.MustRegister(newSocketCollector(m))
 	f.reg.MustRegister(newSenderCollector(m))
@@ -329,7 +331,7 @@ func (m *Metrics) registerEnforce(f factory) {
 func (m *Metrics) registerRest(f factory) {
 	m.outboxDepth = f.gauge("usher_outbox_depth", "MAC reports that wait for the ERP.")
 	m.outboxResults = each(f.counters("usher_outbox_results_total", "What became of attempts to deliver MAC reports.", "result").WithLabelValues,
-		outbox.ResultSent, outbox.ResultRefused, outbox.ResultFailed, outbox.ResultSettled, outbox.ResultDamped)
+		outbox.ResultSent, outbox.ResultRefused, outbox.ResultFailed, outbox.ResultSettled, outbox.ResultDamped, outbox.ResultOverruled)
 	m.auditRecords = each(f.counters("usher_audit_records_total", "Audit records, by what became of them.", "result").WithLabelValues, audit.Outcomes()...)
 	m.auditFailed = f.counter("usher_audit_write_failures_total", "Attempts to write audit records that failed; the records wait and are tried again.")
 

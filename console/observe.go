@@ -160,6 +160,9 @@ func (m *Metrics) Delivered(r outbox.Result) {
 	}
 }
 
+// Overruled tells how many live leases there are for which the ERP has a newer MAC.
+func (m *Metrics) Overruled(n int) { m.overruled.Set(float64(n)) }
+
 // Depth implements outbox.Observer.
 func (m *Metrics) Depth(n int) { m.outboxDepth.Set(float64(n)) }
 

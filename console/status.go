@@ -56,7 +56,10 @@ type DHCPStatus struct {
 	Senders  senders.Status     `json:"senders"`             // relays and switches; of each kind the first 20
 	WaysBack []wayback.Finding  `json:"ways_back,omitempty"` // relays whose packets the kernel drops (rp_filter)
 	ByMAC    ByMACStatus        `json:"by_mac"`
-	Events   []EventView        `json:"events"` // the newest first
+
+	Overruled OverruledStatus `json:"overruled"`
+
+	Events []EventView `json:"events"` // the newest first
 }
 
 // EventView is one packet for people: what came and what became of it, why.
@@ -174,6 +177,7 @@ func (d *Deps) dhcpStatus(now time.Time) *DHCPStatus {
 	if d.Leases != nil {
 		c := d.Leases.Counts(now)
 		st.Leases = &c
+		st.Overruled = d.overruled(now)
 	}
 	if d.Pools != nil {
 		st.Pools = d.Pools.Pools()
@@ -270,6 +274,8 @@ func Advice(o outcome.Outcome) string {
 		return "Add the network to dhcp.subnets, or correct the address in the ERP."
 	case outcome.NotAuthoritative:
 		return "Set dhcp.authoritative to true if no other server answers here."
+	case outcome.NakOverruled:
+		return "If the old router is to keep the address, give it its MAC again in the ERP; else connect the new one."
 	case outcome.MACElsewhere:
 		return "If the customer has moved, give its address the new port or VLAN in the ERP; else find out who uses its MAC: usher explain IP says where the lease was given and where the packets come from."
 	case outcome.WrongNetwork, outcome.NakWrongNetwork:

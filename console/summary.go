@@ -17,6 +17,11 @@ func (x *explainer) summary() string {
 	var s []string
 	s = append(s, x.bindingSentence())
 	s = append(s, x.poolSentences()...)
+	for _, l := range x.x.Leases {
+		if l.Overruled != nil && l.Live(x.now) {
+			s = append(s, l.Overruled.Text)
+		}
+	}
 	s = append(s, x.packetSentences()...)
 	s = append(s, x.accessSentences()...)
 	if len(x.x.Problems) > 0 {

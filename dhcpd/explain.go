@@ -172,3 +172,9 @@ func (s *Server) explainLocal(set *settings, q Query) netip.Addr {
 func (s *Server) Option82Profiles() []option82.Profile {
 	return s.generation.Load().config.Line().OwnProfiles()
 }
+
+// Spares reports whether the client of a lease for which the ERP has got another MAC since is answered all the same, for a typing error is to cut
+// nobody off: somebody vouches for the line that the lease was given on.
+func (s *Server) Spares(rec *lease.Record) bool {
+	return s.generation.Load().config.Spares(rec, s.deps.Snapshot())
+}

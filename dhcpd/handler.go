@@ -354,7 +354,7 @@ func (h *handler) pend(now time.Time, gen *generation, wait bool) *pending {
 func (h *handler) macReport(now time.Time) provision.MACReport {
 	ev := &h.ev
 	return provision.MACReport{
-		IP: h.d.Rec.IP, MAC: h.d.MAC, Subscriber: h.d.Rec.Subscriber, At: now,
+		IP: h.d.Rec.IP, MAC: h.d.MAC, Subscriber: h.d.Rec.Subscriber, At: now, Replaces: h.d.Rec.Replaced(h.snap),
 		Packet: provision.Packet{
 			Source: ev.Source, Interface: ev.Interface, Relay: ev.GIAddr, Option82: lease.Hex(h.r.P.Option82()).String(), Device: ev.Device, Port: ev.Port,
 			VouchedBy: ev.VouchedBy.String(), MatchedBy: ev.MatchedBy.String(), Rule: ev.Rule.String(),

@@ -345,8 +345,20 @@ func when[T any](yes bool, v T) (none T) {
 
 // publish makes the ERP's data known.
 func (tn *town) publish() {
+	tn.in.Source, tn.in.FetchedAt = provision.SourceDirect, tn.now
 	tn.snap, _ = provision.Build(tn.in)
 	require.NotNil(tn.t, tn.snap)
+	for _, o := range tn.offices() {
+		o.h.s.deps.Leases.Adopt(tn.snap, tn.now)
+	}
+}
+
+// offices are those that are open.
+func (tn *town) offices() []*office {
+	if tn.quiet == nil {
+		return nil
+	}
+	return []*office{tn.quiet, tn.loud}
 }
 
 // line returns what the ERP has for a citizen; nil: nothing.
@@ -364,8 +376,17 @@ func (tn *town) learn() {
 	}
 	for _, n := range tn.news {
 		for i := range tn.in.Lines {
-			if l := &tn.in.Lines[i]; slices.Contains(l.Addresses, provision.Hosts4(n.IP)[0]) {
-				l.MAC = n.MAC
+			l := &tn.in.Lines[i]
+			if !slices.Contains(l.Addresses, provision.Hosts4(n.IP)[0]) {
+				continue
+			}
+			if !l.MAC.IsZero() && l.MAC != n.MAC && n.Replaces.Known && l.MAC != n.Replaces.MAC {
+				tn.seen["a report is dropped: the ERP has another MAC meanwhile"]++
+				continue
+			}
+			l.MAC = n.MAC
+			for _, o := range tn.offices() {
+				o.h.s.deps.Leases.Taken(n.IP, n.MAC, provision.SourceDirect, tn.now)
 			}
 		}
 	}

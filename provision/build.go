@@ -28,7 +28,9 @@ func Build(in Input) (*Snapshot, []Problem) {
 	c := readClaims(in, p)
 	t := newTables(c, in.KeepVacant, subs, buildDevices(in.Devices, p), p)
 	p.unlisted(t, subs)
-	return newSnapshot(t, subs, in.Source, in.FetchedAt), p.sorted()
+	s := newSnapshot(t, subs, in.Source, in.FetchedAt)
+	s.word = newWord(t, &in)
+	return s, p.sorted()
 }
 
 // problems collects defects; a nil *problems drops them.
@@ -217,6 +219,7 @@ type Stored struct {
 	Subscribers []Subscriber
 	Devices     []Device
 	FetchedAt   time.Time
+	Origin      Source // where the rows came from first
 	claims      claims
 }
 
@@ -227,7 +230,11 @@ func (x *Stored) Add(l *Line, a Address) { x.claims.add(l, a) }
 func (x *Stored) Snapshot() *Snapshot {
 	subs := buildSubscribers(x.Subscribers, nil, nil)
 	t := newTables(&x.claims, len(x.claims.vacant) > 0, subs, buildDevices(x.Devices, nil), nil)
-	return newSnapshot(t, subs, SourceStored, x.FetchedAt)
+	s := newSnapshot(t, subs, SourceStored, x.FetchedAt)
+	if x.Origin.fetched() {
+		s.word.origin = x.Origin
+	}
+	return s
 }
 
 // readClaims takes the lines of a fetch apart and leaves out what cannot be one.

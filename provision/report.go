@@ -21,6 +21,13 @@ type MACReport struct {
 	At         time.Time    `json:"at"` // when the packet came
 	ARP        ARPSighting  `json:"arp,omitzero"`
 	Packet     Packet       `json:"packet,omitzero"`
+	Replaces   Replaced     `json:"replaces,omitzero"`
+}
+
+// Replaced is the ERP's MAC that a report is to replace. If the ERP has a third one by the time that the report would be sent, that is newer.
+type Replaced struct {
+	MAC   MAC  `json:"mac,omitzero"` // zero: the ERP had none
+	Known bool `json:"known"`        // false: of an older usher's, or before the first answer of the ERP
 }
 
 // Packet is the evidence of a MAC that was seen by DHCP: the packet that was answered, or is to be when the ERP

@@ -21,6 +21,7 @@ type Snapshot struct {
 	source    Source
 	fetchedAt time.Time
 	counts    Counts
+	word      word
 
 	blockedOnce     sync.Once
 	stopped, paused []netip.Addr
@@ -458,11 +459,13 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 		}
 	}
 	if t == s.t { // the lines are the same, so what is counted of them is
-		next := &Snapshot{t: t, subs: subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts}
+		next := &Snapshot{t: t, subs: subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts, word: s.word}
 		next.countStates()
 		return next
 	}
-	return newSnapshot(t, subs, s.source, s.fetchedAt)
+	next := newSnapshot(t, subs, s.source, s.fetchedAt)
+	next.word = s.word
+	return next
 }
 
 // holder returns whose an address is that is contested.

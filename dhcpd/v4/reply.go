@@ -56,7 +56,7 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 		}
 		c.d.Binding, c.d.YourIP = b, b.IP
 		if o == outcome.MACReported {
-			c.d.Report, c.d.Rec = true, lease.Record{IP: b.IP, Subscriber: b.Subscriber}
+			c.d.Report, c.d.Rec = true, lease.Record{IP: b.IP, Subscriber: b.Subscriber, ERP: c.erpMACs(b, &old)}
 		}
 		c.end(o)
 		return
@@ -71,13 +71,18 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.Outcome, c.d.Swap = outcome.Offer, c.differs(b.Line) && c.mayReport(b)
+		c.d.Outcome, c.d.Swap = outcome.Offer, c.reports(b, &old)
 		return
 	}
 	c.d.Outcome = outcome.Ack
 	r.CIAddr = c.has()
-	c.d.Report = c.differs(b.Line) && c.mayReport(b)
+	c.d.Report = c.reports(b, &old)
 	c.record(b, n, &old)
+}
+
+// reports reports whether the ERP is to be told of the client's MAC when it has b; old is what is recorded of the address.
+func (c *decider) reports(b Binding, old *lease.Record) bool {
+	return c.differs(b.Line) && c.mayReport(b) && !c.outdated(old, b)
 }
 
 // record plans the lease record of an ACK, in place of what the address had before; zero: nothing.
@@ -101,6 +106,7 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 	}
 	c.d.Change = ChangeFact
 	known := old.State != 0
+	rec.ERP = c.erpMACs(b, old)
 	if known {
 		rec.Prior = c.prior(old)
 	}
@@ -140,6 +146,15 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 func (c *decider) reroutes(old, rec *lease.Record) bool {
 	direct := !rec.GIAddr.IsValid()
 	return direct == old.GIAddr.IsValid() || direct && (old.Interface != rec.Interface || !old.Live(c.now))
+}
+
+// erpMACs returns what the client's record keeps of the ERP: that of the record that it has, also where its lease was over, else what
+// the ERP has now that it gets the address.
+func (c *decider) erpMACs(b Binding, old *lease.Record) lease.ERPMACs {
+	if old.State != 0 && old.Pool == "" && (old.MAC == c.mac || c.same(old)) {
+		return old.ERP
+	}
+	return lease.Granted(c.snap, b.Line, old, c.now)
 }
 
 // staysPut reports whether the place of a lease stays as it is when its client gets more time for it. A packet that
@@ -202,13 +217,13 @@ func (c *decider) told(rec *lease.Record) bool {
 	return rec.MAC == c.mac && c.refuted(rec) && c.comesFrom(rec) != placeOther && !c.past(rec)
 }
 
-// refuted reports whether the ERP has the address of a lease for somebody else than its client, or for nobody.
+// refuted reports whether the ERP has the address of a lease for somebody else than its client, for another MAC, or for nobody.
 func (c *decider) refuted(rec *lease.Record) bool {
 	b := c.bound(rec.IP)
 	if rec.Pool != "" {
 		return b.Line != nil
 	}
-	return b.Line == nil || !samePlace(rec, b)
+	return b.Line == nil || !samePlace(rec, b) || c.differs(b.Line) && c.overruled(rec, b) && !c.onLine(rec, b)
 }
 
 // nakMessage is option 56, which some clients log.

@@ -27,19 +27,20 @@ type rule struct {
 type action uint8
 
 const (
-	giveIt      action = iota + 1 // OFFER or ACK, unless dhcp.mac_change or dhcp.max_macs_per_port is against it
-	nakWrong                      // NAK: the client is to have another address
-	nakOther                      // NAK: another client has it
-	nakNotBound                   // NAK: it is nobody's any more, or somebody else's
-	nakNetwork                    // NAK: the client has addresses of other networks only
-	usePool                       // what the pools say, or why nobody is found
-	stay                          // nothing, for the reason that nobody was found for
-	unknown                       // nothing, or a NAK where dhcp.unknown_clients asks for one
-	endLease                      // the lease ends
-	markLease                     // it is marked, and the address stays the client's until it would end anyway
-	noteIt                        // it is counted
-	leaveIt                       // nothing, because the lease is live elsewhere, or the message may come from there as well
-	ignoreIt                      // it is counted as none of ours
+	giveIt       action = iota + 1 // OFFER or ACK, unless dhcp.mac_change or dhcp.max_macs_per_port is against it
+	nakWrong                       // NAK: the client is to have another address
+	nakOther                       // NAK: another client has it
+	nakNotBound                    // NAK: it is nobody's any more, or somebody else's
+	nakOverruled                   // NAK: the ERP has another MAC for it by now
+	nakNetwork                     // NAK: the client has addresses of other networks only
+	usePool                        // what the pools say, or why nobody is found
+	stay                           // nothing, for the reason that nobody was found for
+	unknown                        // nothing, or a NAK where dhcp.unknown_clients asks for one
+	endLease                       // the lease ends
+	markLease                      // it is marked, and the address stays the client's until it would end anyway
+	noteIt                         // it is counted
+	leaveIt                        // nothing, because the lease is live elsewhere, or the message may come from there as well
+	ignoreIt                       // it is counted as none of ours
 )
 
 const (
@@ -88,6 +89,8 @@ var rules = [...]rule{
 		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease of the address that it had before, which may have been given here, and the ERP still has it there."},
 	{name: "reboot_less", on: msgReboot, claim: untold, do: leaveIt,
 		says: "The packet tells no line and its MAC leads to nobody, but the address that it had before is found by a line: the same message may come from there."},
+	{name: "reboot_overruled", on: msgReboot, record: recOverruled, place: placeSame | placeUnsure, do: nakOverruled,
+		says: "The address was the client's last, but the ERP has got another MAC for it since, and nobody vouches for the client's line."},
 	{name: "reboot_network", on: msgReboot, claim: macNetwork, do: nakNetwork,
 		says: "The client wants the address that it had before, and the ERP has its MAC for addresses of other networks only."},
 	{name: "reboot_none", on: msgReboot, do: usePool,
@@ -103,7 +106,7 @@ var rules = [...]rule{
 		says: "Other clients have the addresses of the line that the renewal tells, or of the MAC."},
 	{name: "extend_line_away", on: msgExtendAt, claim: macAway, do: nakNotBound,
 		says: "The MAC is that of another line, and the ERP knows the line that the renewal tells."},
-	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept | recGone, place: placeOther, do: leaveIt,
+	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept | recGone | recOverruled, place: placeOther, do: leaveIt,
 		says: "The client's lease is live and was given elsewhere than where the renewal comes from: it is left alone."},
 	{name: "extend_pool_elsewhere", on: msgExtend, record: recPool, place: placeOther, do: leaveIt,
 		says: "The client's lease of a pool is live and was given elsewhere than where the renewal comes from: it is left alone."},
@@ -111,6 +114,8 @@ var rules = [...]rule{
 		says: "The client has the address of a pool, or had it last."},
 	{name: "extend_taken", on: msgExtendAt | msgExtend, record: recOther, do: nakOther,
 		says: "Another client has a live lease of the address."},
+	{name: "extend_overruled", on: msgExtendAt | msgExtend, record: recOverruled, do: nakOverruled,
+		says: "The lease is the client's, or was its last, but the ERP has got another MAC for the address since, and nobody vouches for the client's line."},
 	{name: "extend_network_other", on: msgExtend, claim: hasOne, do: nakWrong,
 		says: "The address is of another network than the one that the renewal comes from, and the client has an address there."},
 	{name: "extend_network", on: msgExtendAt | msgExtend, claim: macNetwork, do: nakNetwork,
@@ -208,6 +213,8 @@ func (c *decider) follow(do action, msg message) {
 		c.refuse(msg, outcome.NakWrongAddress, b)
 	case nakNotBound:
 		c.refuse(msg, outcome.NakNotBound, Binding{})
+	case nakOverruled:
+		c.refuse(msg, outcome.NakOverruled, Binding{})
 	case nakOther:
 		c.nak(outcome.NakOtherClient, Binding{})
 	case nakNetwork:

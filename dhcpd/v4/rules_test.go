@@ -40,7 +40,6 @@ func TestRules(t *testing.T) {
 		return r
 	}
 	onRelay := func(q wire.Query) wire.Query { q.GIAddr = relayIP; return q }
-	onRelay0 := func(r lease.Record) lease.Record { r.GIAddr = relayIP; return r }
 	unserved := func(_ *Request, o *Options) { o.Subnets = o.Subnets[1:] }
 	onWire1 := func(r lease.Record) lease.Record { r.Interface = "eth0"; return r }
 	away := func(r lease.Record, by time.Duration) lease.Record { r.Expires = testNow.Add(by); return r }
@@ -48,6 +47,10 @@ func TestRules(t *testing.T) {
 	lax := func(_ *Request, o *Options) { o.Authoritative = false }
 	from := func(a netip.Addr) func(*Request, *Options) {
 		return func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(a, 68) }
+	}
+	overruled := func(r lease.Record) lease.Record { // the ERP had its MAC when the client got the address
+		r.ERP.Direct = lease.ERPMAC{MAC: r.MAC, At: r.Start.UnixNano()}
+		return r
 	}
 	known, stranger := client(0x11), stranger
 	full := leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5))
@@ -69,9 +72,9 @@ func TestRules(t *testing.T) {
 		{"discover_has", "by MAC", discover(client(0x81)), nil, nil, "offer 192.0.2.81 by frame"},
 		{"discover_has", "the line is more than the MAC", at(2, discover(known)), nil, nil, "offer 192.0.2.21" + toRelay},
 		{"discover_has", "the line is more than another's live record", at(2, discover(stranger)), leases(on(2, bound(host(21), known, 2))), nil, "offer 192.0.2.21" + toRelay},
-		{"discover_kept", "the switch inserts no option 82 any more", onRelay(discover(stranger)), leases(onRelay0(bound(host(11), stranger, 1))), nil, "offer 192.0.2.11" + toRelay},
+		{"discover_kept", "the switch inserts no option 82 any more", onRelay(discover(stranger)), leases(on(1, bound(host(11), stranger, 1))), nil, "offer 192.0.2.11" + toRelay},
 		{"discover_less", "heard twice, on the wire without the relay's option 82", discover(stranger), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
-		{"discover_none", "the lease is of a line that has the address no more", onRelay(discover(stranger)), leases(onRelay0(bound(host(11), stranger, 77))), nil, "unknown_client"},
+		{"discover_none", "the lease is of a line that has the address no more", onRelay(discover(stranger)), leases(on(9, bound(host(11), stranger, 77))), nil, "unknown_client"},
 		{"discover_none", "another customer is live on the line's address", at(2, discover(stranger)), leases(on(9, bound(host(21), known, 9))), nil, "holder_live 192.0.2.21"},
 		{"discover_has", "that lease is over", at(2, discover(stranger)), leases(on(9, away(bound(host(21), known, 9), over))), nil, "offer 192.0.2.21" + toRelay},
 		{"discover_network", "behind a relay of another network", there(discover(known)), nil, nil, "wrong_network"},
@@ -89,7 +92,7 @@ func TestRules(t *testing.T) {
 		{"select_other", "its own lease of that ends", at(2, selecting(stranger, host(11))), leases(on(2, bound(host(11), stranger, 77))), nil, "nak_wrong_address 192.0.2.21" + toRelay + " ends"},
 		{"select_none", "", onRelay(selecting(stranger, host(11))), nil, nil, "nak_not_bound" + toRelay},
 		{"select_none", "another customer is live on the line's address", at(2, selecting(stranger, host(21))), leases(on(9, bound(host(21), known, 9))), nil, "nak_other_client 192.0.2.21" + toRelay},
-		{"select_kept", "the switch inserts no option 82 any more", onRelay(selecting(stranger, host(11))), leases(onRelay0(bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " fact"},
+		{"select_kept", "the switch inserts no option 82 any more", onRelay(selecting(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " background report"},
 		{"select_less", "heard twice, first on the wire without the relay's option 82", selecting(stranger, host(11)), nil, from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
 		{"select_less", "heard twice, then on the wire without the relay's option 82", selecting(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
 		{"select_network", "", there(selecting(known, host(11))), nil, nil, "nak_wrong_network" + toThere},
@@ -103,7 +106,7 @@ func TestRules(t *testing.T) {
 		{"reboot_gone", "two customers have swapped, the other one is still live", at(2, reboot(stranger, host(11))), leases(on(2, bound(host(11), stranger, 2)), on(1, bound(host(21), known, 1))), nil, "nak_not_bound 192.0.2.21" + toRelay + " ends"},
 		{"reboot_full", "", at(4, reboot(stranger, host(41))), full, nil, "port_full"},
 		{"reboot_full", "the MAC's lease is live on another line", at(99, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
-		{"reboot_kept", "the switch inserts no option 82 any more", onRelay(reboot(stranger, host(11))), leases(onRelay0(bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " fact"},
+		{"reboot_kept", "the switch inserts no option 82 any more", onRelay(reboot(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " background report"},
 		{"reboot_less", "heard twice, on the wire without the relay's option 82", reboot(stranger, host(11)), nil, from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
 		{"reboot_less", "heard twice, where unknown clients are refused", reboot(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), func(r *Request, o *Options) {
 			r.P.From, o.Unknown = netip.AddrPortFrom(netip.IPv4Unspecified(), 68), UnknownNak
@@ -113,6 +116,9 @@ func TestRules(t *testing.T) {
 		{"reboot_network", "", there(reboot(known, host(11))), nil, nil, "nak_wrong_network" + toThere},
 		{"reboot_network", "not authoritative", there(reboot(known, host(11))), nil, lax, "not_authoritative"},
 		{"reboot_other", "of the other network, and the client has one here", there(reboot(client(0x81), host(81))), nil, nil, "nak_wrong_address 203.0.113.81" + toThere},
+		{"reboot_overruled", "", reboot(stranger, host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), nil, "nak_overruled" + onWire + " ends"},
+		{"reboot_overruled", "not authoritative", reboot(stranger, host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), lax, "not_authoritative"},
+		{"reboot_none", "from elsewhere it is anybody's", reboot(stranger, host(81)), leases(with(overruled(bound(host(81), stranger, 8)), func(r *lease.Record) { r.Interface = "eth7" })), nil, "init_reboot_unknown"},
 
 		{"extend_line_taken", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + toRelay},
 		{"extend_line_has", "of no subnet any more", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay},
@@ -131,6 +137,15 @@ func TestRules(t *testing.T) {
 		{"extend_network", "its line cannot be read", there(lined(extend(known, host(11)))), nil, nil, "nak_wrong_network" + toThere},
 		{"extend_kept", "given there on a line, which this renewal does not tell", there(extend(known, host(11))),
 			leases(with(on(1, bound(host(11), known, 1)), atThere)), nil, "ack 192.0.2.11" + toThere + " renew"},
+		{"extend_elsewhere", "also where the ERP has another MAC since", extend(stranger, host(81)), leases(with(overruled(bound(host(81), stranger, 8)), func(r *lease.Record) { r.Interface = "eth7" })), from(host(81)), "mac_elsewhere 192.0.2.81"},
+		{"extend_overruled", "", extend(stranger, host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), nil, "nak_overruled" + onWire + " ends"},
+		{"extend_overruled", "a line that the ERP does not know vouches for nothing", at(99, extend(stranger, host(81))), leases(on(99, overruled(bound(host(81), stranger, 8)))), nil, "nak_overruled" + toRelay + " ends"},
+		{"extend_kept", "past the relay, of a vouched line: a typing error cuts nobody off", extend(stranger, host(11)), leases(on(1, overruled(bound(host(11), stranger, 1)))), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew"},
+		{"extend_line_has", "on the line: a typing error cuts nobody off", at(1, extend(stranger, host(11))), leases(on(1, overruled(bound(host(11), stranger, 1)))), nil, "ack 192.0.2.11" + toRelay + " background"},
+		{"discover_has", "the ERP's new MAC is more than a live record of before", discover(client(0x81)), leases(onWire1(overruled(bound(host(81), stranger, 8))), bound(ip("203.0.113.81"), client(0x44), 8)), nil, "offer 192.0.2.81 by frame"},
+		{"discover_none", "but not more than that of a vouched line", discover(known), leases(on(1, overruled(bound(host(11), stranger, 1)))), nil, "port_full"},
+		{"select_has", "the ERP's new MAC", selecting(client(0x81), host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), nil, "ack 192.0.2.81 by frame fact"},
+		{"extend_taken", "a renewal takes nothing over", extend(client(0x81), host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), nil, "nak_other_client" + onWire},
 		{"extend_kept", "past the relay", extend(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew report"},
 		{"extend_kept", "on a line that the ERP does not know: the record stays where it was", at(99, extend(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " renew report"},
 		{"extend_gone", "", extend(stranger, host(11)), leases(on(9, bound(host(11), stranger, 77))), nil, "nak_not_bound" + onWire},

@@ -119,6 +119,7 @@ func (b *batch) keepUnanswered(ids []int64, got *asked) {
 		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Subscriber: sub,
 			Detail: fmt.Sprintf("get_data is refused for this customer; %d rows of the last fetch are kept", rows)})
 		b.kept[id] = b.prev.State(sub)
+		b.in.Earlier = append(b.in.Earlier, sub)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -197,6 +198,31 @@ func (f *Fetcher) once(ctx context.Context, condition string, holds bool, err er
 // provision.ErrRefused; everything else may be tried again.
 func (f *Fetcher) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
 	return f.refusal(ctx, f.client.SetMACByIP(ctx, ip, userside.MAC(mac)))
+}
+
+// ErrNoRow says that none of the customers asked has an address.
+var ErrNoRow = errors.New("no customer that was asked has the address")
+
+// MACOf reads the MAC that the ERP has for an address now, on the card of one of some customers; zero: it has none. That is one call.
+func (f *Fetcher) MACOf(ctx context.Context, ip netip.Addr, ids ...provision.SubscriberID) (provision.MAC, error) {
+	var want []int64
+	for _, id := range ids {
+		if id > 0 && !slices.Contains(want, int64(id)) {
+			want = append(want, int64(id))
+		}
+	}
+	got, err := f.client.Customers(ctx, want)
+	if err != nil {
+		return provision.MAC{}, err
+	}
+	for i := range got.Customers {
+		for _, a := range got.Customers[i].Addresses {
+			if a.IP == ip {
+				return provision.MAC(a.MAC), nil
+			}
+		}
+	}
+	return provision.MAC{}, ErrNoRow
 }
 
 // ChangeState sets the state of a customer. A refusal by the ERP is

@@ -560,6 +560,7 @@ func TestComposedOddities(t *testing.T) {
 		prev, _ := provision.Build(provision.Input{Lines: []provision.Line{row2}, Devices: devices})
 		in := fetch(t, f, prev)
 		require.Equal(t, []provision.Line{row1, row2}, in.Lines, "rows of the refused one are kept, the missing one is gone")
+		require.Equal(t, []provision.SubscriberID{2}, in.Earlier, "and are no news of the ERP")
 		require.Equal(t, map[provision.ProblemKind]int{provision.ProblemBadRow: 1}, kinds(in))
 		require.Equal(t, provision.SubscriberID(2), in.Problems[0].Subscriber)
 	})

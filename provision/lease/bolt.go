@@ -25,6 +25,8 @@ const (
 	sightingBucket = "mac_reports_arp"
 	// packetBucket is made with the first report that names its packet.
 	packetBucket = "mac_reports_dhcp"
+	// replacedBucket is made with the first report that says what it replaces.
+	replacedBucket = "mac_reports_erp"
 )
 
 func buckets() [][]byte { return [][]byte{[]byte(leaseBucket), []byte(reportBucket)} }
@@ -132,7 +134,7 @@ func (s *bolt) Leases(each func(Record, error)) error {
 // Reports implements Store.
 func (s *bolt) Reports(each func(provision.MACReport, error)) error {
 	return s.db.View(func(tx *bbolt.Tx) error {
-		seen, packets := tx.Bucket([]byte(sightingBucket)), tx.Bucket([]byte(packetBucket))
+		seen, packets, replaced := tx.Bucket([]byte(sightingBucket)), tx.Bucket([]byte(packetBucket)), tx.Bucket([]byte(replacedBucket))
 		return tx.Bucket([]byte(reportBucket)).ForEach(func(k, v []byte) error {
 			r, err := decodeReport(k, v)
 			if err != nil {
@@ -144,6 +146,9 @@ func (s *bolt) Reports(each func(provision.MACReport, error)) error {
 			}
 			if packets != nil {
 				r.Packet = decodePacket(r, packets.Get(k))
+			}
+			if replaced != nil {
+				r.Replaces = decodeReplaced(r, replaced.Get(k))
 			}
 			each(r, nil)
 			return nil
@@ -221,7 +226,7 @@ func writeReports(tx *bbolt.Tx, b *Batch) error {
 			continue
 		}
 		err := bucket.Delete(key)
-		for _, name := range [...]string{sightingBucket, packetBucket} {
+		for _, name := range [...]string{sightingBucket, packetBucket, replacedBucket} {
 			if beside := tx.Bucket([]byte(name)); err == nil && beside != nil {
 				err = beside.Delete(key)
 			}
@@ -233,7 +238,7 @@ func writeReports(tx *bbolt.Tx, b *Batch) error {
 	return nil
 }
 
-// writeEvidence keeps how ARP showed the MAC of a report, or its packet. Beside one of the other kind
+// writeEvidence keeps how ARP showed the MAC of a report, or its packet, and what it replaces. Beside one of the other kind
 // nothing is to be taken out: what an earlier report left there has another time.
 func writeEvidence(tx *bbolt.Tx, key []byte, r provision.MACReport) error {
 	put := func(name string, value []byte) error {
@@ -245,6 +250,11 @@ func writeEvidence(tx *bbolt.Tx, key []byte, r provision.MACReport) error {
 	}
 	if r.ARP != (provision.ARPSighting{}) {
 		if err := put(sightingBucket, encodeSighting(r)); err != nil {
+			return err
+		}
+	}
+	if r.Replaces.Known {
+		if err := put(replacedBucket, encodeReplaced(r)); err != nil {
 			return err
 		}
 	}

@@ -12,19 +12,21 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// The stored form of a record, version 3, numbers big-endian:
+// The stored form of a record, version 4, numbers big-endian:
 //
 //	version(1) state(1) mac(6) subscriber(8) device(8) port(4) giaddr(4) ifindex(4)
 //	start(8) renewed(8) expires(8)    milliseconds since 1970
-//	interface, client id, option 82, pool, key   each length(2) and bytes
+//	interface, client id, option 82, pool, key, the ERP's MACs   each length(2) and bytes
 //	crc32c(4)                         of the key and all of the above
 //
 // Prior is not stored. The key is the address, 4 bytes. Version 1 has no pool, version 2 no key
-// of a vacant line; both are still read.
+// of a vacant line, version 3 nothing of the ERP; all are still read, and version 3 is written to a file that has no room for the
+// copy which the change of its format needs.
 const (
-	encodingVersion = 3
+	encodingVersion = 4
 	versionPoolless = 1
 	versionKeyless  = 2
+	versionERPless  = 3
 	fixedLen        = 2 + 6 + 8 + 8 + 4 + 4 + 4 + 3*8
 	crcLen          = 4
 )
@@ -35,9 +37,14 @@ var errRecord = errors.New("bad stored lease")
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // made once by the standard library
 
 // encode appends the stored form of r to dst. Texts too long for the wire are cut.
-func encode(dst []byte, r *Record) []byte {
+func encode(dst []byte, r *Record) []byte { return encodeAs(dst, r, encodingVersion) }
+
+// encodeERPless appends the form of version 3.
+func encodeERPless(dst []byte, r *Record) []byte { return encodeAs(dst, r, versionERPless) }
+
+func encodeAs(dst []byte, r *Record, version byte) []byte {
 	base := len(dst)
-	dst = append(dst, encodingVersion, byte(r.State))
+	dst = append(dst, version, byte(r.State))
 	dst = append(dst, r.MAC[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Subscriber))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Device))
@@ -51,8 +58,11 @@ func encode(dst []byte, r *Record) []byte {
 	dst = appendBytes(dst, r.ClientID)
 	dst = appendBytes(dst, r.Option82)
 	dst = appendBytes(dst, r.Pool)
-	var room [16]byte
+	var room [64]byte
 	dst = appendBytes(dst, r.Key.AppendTo(room[:0]))
+	if version > versionERPless {
+		dst = appendBytes(dst, r.ERP.appendTo(room[:0]))
+	}
 	return binary.BigEndian.AppendUint32(dst, checksum(ipKey(r.IP), dst[base:]))
 }
 
@@ -102,12 +112,14 @@ func decode(key, v []byte) (Record, error) {
 		*t = time.UnixMilli(int64(binary.BigEndian.Uint64(body[36+8*i:]))).UTC()
 	}
 	rest := body[fixedLen:]
-	var parts [5][]byte
+	var parts [6][]byte
 	texts := len(parts)
 	switch v[0] {
 	case versionPoolless:
-		texts -= 2
+		texts -= 3
 	case versionKeyless:
+		texts -= 2
+	case versionERPless:
 		texts--
 	}
 	for i := range texts {
@@ -125,6 +137,9 @@ func decode(key, v []byte) (Record, error) {
 	r.Option82 = cloneOrNil(parts[2])
 	r.Pool = string(parts[3])
 	if err := r.Key.UnmarshalBinary(parts[4]); err != nil {
+		return r, fmt.Errorf("%w %s: %w", errRecord, r.IP, err)
+	}
+	if err := r.ERP.unmarshal(parts[5]); err != nil {
 		return r, fmt.Errorf("%w %s: %w", errRecord, r.IP, err)
 	}
 	return r, nil

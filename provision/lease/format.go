@@ -33,7 +33,10 @@ const unmarked = 1
 // stays here for as long as there are files of it: what cannot be copied aside
 // goes on in it.
 func formats() []format {
-	return []format{{number: unmarked, record: encodingVersion, encode: encode}}
+	return []format{
+		{number: unmarked, record: versionERPless, encode: encodeERPless},
+		{number: 2, record: encodingVersion, encode: encode}, // records say what the ERP had
+	}
 }
 
 // The mark is under markKey in a bucket of its own, which versions before marks

@@ -86,8 +86,8 @@ func names(t testing.TB, dir string) (all []string) {
 	return all
 }
 
-// A file of the version before is used as it is, and what is written to it the
-// version before reads: it looks at its two buckets and knows records up to version 3.
+// A file of the version before is read and put aside, and nothing of it is lost: its records know nothing of the ERP, so none
+// of them loses to anything, until an accepted whole fetch tells.
 func TestFileOfTheVersionBefore(t *testing.T) {
 	dir, path := unmarkedFile(t)
 	before := raw(t, path)
@@ -120,23 +120,61 @@ func TestFileOfTheVersionBefore(t *testing.T) {
 	}))
 	require.Equal(t, 3, reports)
 
+	var lines []provision.Line
+	for r := range tab.All() {
+		require.Zero(t, r.ERP)
+		if r.Pool == "" {
+			lines = append(lines, provision.Line{Subscriber: r.Subscriber, Addresses: provision.Hosts4(r.IP), MAC: provision.MAC{2, 9}})
+		}
+	}
+	fetch := func(began time.Time, source provision.Source) *provision.Snapshot {
+		s, _ := provision.Build(provision.Input{Lines: lines, Source: source, FetchedAt: began})
+		return s
+	}
+	overruled := func(s *provision.Snapshot) (n int) {
+		for r := range tab.All() {
+			if _, yes := r.Overruled(s); yes {
+				n++
+			}
+		}
+		return n
+	}
+	now := at.Add(time.Minute)
+	first := fetch(now, provision.SourceDirect)
+	require.Zero(t, overruled(first), "they lose to nothing that they know nothing of")
+	learned, n := tab.Adopt(first, now)
+	require.Equal(t, []int{len(lines), 0}, []int{learned, n})
+	require.Zero(t, overruled(fetch(now.Add(time.Minute), provision.SourceDirect)))
+	for i := range lines {
+		lines[i].MAC = provision.MAC{2, 10}
+	}
+	require.Equal(t, len(lines), overruled(fetch(now.Add(2*time.Minute), provision.SourceDirect)))
+
 	for r := range tab.All() {
 		tab.Dirty(r.IP)
 	}
 	require.NoError(t, tab.Close())
 	require.NoError(t, store.Close())
 	after := raw(t, path)
-	require.Equal(t, map[string]string{"state": "1 90f599e3"}, after["format"])
+	require.Equal(t, map[string]string{"state": "2 83a56a17"}, after["format"])
 	require.Len(t, after, 3)
 	require.Equal(t, before["mac_reports"], after["mac_reports"])
 	require.Len(t, after["leases"], 9)
 	for k, v := range before["leases"] {
+		require.EqualValues(t, 4, after["leases"][k][0])
+		was, err := decode([]byte(k), []byte(v))
+		require.NoError(t, err)
+		is, err := decode([]byte(k), []byte(after["leases"][k]))
+		require.NoError(t, err)
+		require.Equal(t, was.Pool == "", is.ERP.Direct == ERPMAC{provision.MAC{2, 9}, now.UnixNano()})
 		if v[0] == 3 {
-			require.Equal(t, v, after["leases"][k], "byte for byte what the version before wrote")
+			require.Equal(t, v, string(encodeERPless(nil, &was)), "byte for byte what the version before wrote")
 		}
-		require.EqualValues(t, 3, after["leases"][k][0])
+		is.ERP = ERPMACs{}
+		require.Equal(t, was, is)
 	}
-	require.Equal(t, []string{"state.db"}, names(t, dir), "a mark is no new format: no copy")
+	require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir))
+	require.Equal(t, before, raw(t, path+".format1"), "what the version before had, for the way back")
 
 	content := read(t, path)
 	store, err = OpenStore(dir, slog.New(slog.DiscardHandler))
@@ -148,7 +186,7 @@ func TestFileOfTheVersionBefore(t *testing.T) {
 func TestNewerStateIsRefused(t *testing.T) {
 	rec := testRecord(ip7)
 	newer := encode(nil, &rec)
-	newer[0] = 4
+	newer[0] = 5
 	newer = append(newer[:len(newer)-crcLen], "what is new"...)
 	newer = binary.BigEndian.AppendUint32(newer, checksum(ipKey(ip7), newer))
 	for _, c := range []struct {
@@ -156,12 +194,12 @@ func TestNewerStateIsRefused(t *testing.T) {
 		damage func(t *testing.T, path string)
 		want   string
 	}{
-		{"by its mark", func(t *testing.T, path string) { put(t, path, markBucket, markKey, encodeMark(2)) },
-			" has state format 2, this usher reads up to 1: a newer usher wrote it, and it is left as it is. Start the newer usher again; or "},
+		{"by its mark", func(t *testing.T, path string) { put(t, path, markBucket, markKey, encodeMark(3)) },
+			" has state format 3, this usher reads up to 2: a newer usher wrote it, and it is left as it is. Start the newer usher again; or "},
 		{"by a record, without a mark", func(t *testing.T, path string) { put(t, path, leaseBucket, string(keyBytes(ipKey(ip7))), newer) },
-			" has lease records of version 4, this usher reads up to 3: a newer usher wrote it"},
+			" has lease records of version 5, this usher reads up to 4: a newer usher wrote it"},
 		{"by its mark, and damaged", func(t *testing.T, path string) {
-			put(t, path, markBucket, markKey, encodeMark(2))
+			put(t, path, markBucket, markKey, encodeMark(3))
 			filler := bytes.Repeat([]byte("filler"), 50)
 			for i := range uint32(40) { // more than a page
 				put(t, path, leaseBucket, string(keyBytes(i)), filler)
@@ -173,7 +211,7 @@ func TestNewerStateIsRefused(t *testing.T) {
 				}
 			}
 			require.NoError(t, os.WriteFile(path, b, 0o600))
-		}, " has state format 2, this usher reads up to 1"},
+		}, " has state format 3, this usher reads up to 2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, path := unmarkedFile(t)
@@ -195,7 +233,7 @@ func TestDamagedRecordIsNotNewer(t *testing.T) {
 	dir, path := unmarkedFile(t)
 	rec := testRecord(ip7)
 	damaged := encode(nil, &rec)
-	damaged[0] ^= 4
+	damaged[0] ^= 8
 	put(t, path, leaseBucket, string(keyBytes(ipKey(ip7))), damaged)
 	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -214,17 +252,17 @@ func TestDamagedMarkIsNone(t *testing.T) {
 		store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
 		require.NoError(t, err, mark)
 		require.NoError(t, store.Close())
-		require.Equal(t, "1 90f599e3", raw(t, path)["format"]["state"])
-		require.Equal(t, []string{"state.db"}, names(t, dir))
+		require.Equal(t, "2 83a56a17", raw(t, path)["format"]["state"])
+		require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir))
 	}
 }
 
 // nextFormats are those of a version after this one, whose records have something more.
 func nextFormats() []format {
-	return append(formats(), format{number: 2, record: 4, encode: func(dst []byte, r *Record) []byte {
+	return append(formats(), format{number: 3, record: 5, encode: func(dst []byte, r *Record) []byte {
 		base := len(dst)
 		dst = encode(dst, r)
-		dst[base] = 4
+		dst[base] = 5
 		dst = append(dst[:len(dst)-crcLen], "more"...)
 		return binary.BigEndian.AppendUint32(dst, checksum(ipKey(r.IP), dst[base:]))
 	}})
@@ -242,7 +280,7 @@ func openNext(t testing.TB, path string, log io.Writer) {
 
 func TestCopyIsPutAsideBeforeANewFormat(t *testing.T) {
 	dir, path := unmarkedFile(t)
-	aside := path + ".format1"
+	aside := path + ".format2"
 	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.NoError(t, store.Close())
@@ -255,12 +293,12 @@ func TestCopyIsPutAsideBeforeANewFormat(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
 	after := raw(t, path)
-	require.Equal(t, string(encodeMark(2)), after["format"]["state"])
-	require.EqualValues(t, 4, after["leases"][string(keyBytes(ipKey(ip7)))][0])
+	require.Equal(t, string(encodeMark(3)), after["format"]["state"])
+	require.EqualValues(t, 5, after["leases"][string(keyBytes(ipKey(ip7)))][0])
 	log.Reset()
 	openNext(t, path, &log)
 	require.Empty(t, log.String())
-	require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir), "one copy for one change of the format")
+	require.Equal(t, []string{"state.db", "state.db.format1", "state.db.format2"}, names(t, dir), "one copy for each change of the format")
 
 	// The way back that the refusal tells, and the next upgrade, which overwrites no copy.
 	_, err = OpenStore(dir, slog.New(slog.DiscardHandler))
@@ -274,7 +312,7 @@ func TestCopyIsPutAsideBeforeANewFormat(t *testing.T) {
 	require.NoError(t, store.Close())
 	openNext(t, path, io.Discard)
 	require.Equal(t, content, read(t, aside))
-	require.Equal(t, []string{"state.db", "state.db.format1", "state.db.format1.2"}, names(t, dir))
+	require.Equal(t, []string{"state.db", "state.db.format1", "state.db.format2", "state.db.format2.2"}, names(t, dir))
 
 	// Killed after the copy and before the first write: the same copy serves.
 	dir, path = unmarkedFile(t)
@@ -301,13 +339,13 @@ func TestNoRoomForTheCopy(t *testing.T) {
 	require.NotContains(t, after, "format")
 	require.EqualValues(t, 3, after["leases"][string(keyBytes(ipKey(ip7)))][0])
 	require.Equal(t, []string{"state.db"}, names(t, dir))
-	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
+	store, err := openBolt(path, nil, formats()[:1], slog.New(slog.DiscardHandler))
+	require.NoError(t, err, "the version before reads it")
 	require.NoError(t, store.Close())
 
 	openNext(t, path, io.Discard) // there is room again
 	require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir))
-	require.EqualValues(t, 4, raw(t, path)["leases"][string(keyBytes(ipKey(ip7)))][0])
+	require.EqualValues(t, 5, raw(t, path)["leases"][string(keyBytes(ipKey(ip7)))][0])
 
 	// A format that cannot be written any longer.
 	_, path = unmarkedFile(t)

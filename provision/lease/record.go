@@ -92,10 +92,12 @@ type Record struct {
 	State      State                  `json:"state"`
 	// Prior is the client that had the address when this one got it, its lease still
 	// bound; zero: none had, or nobody knows: it is not stored, so a restart forgets it.
-	Prior   provision.MAC `json:"prior,omitzero"`
-	Start   time.Time     `json:"start"`   // first ACK of this client for this address
-	Renewed time.Time     `json:"renewed"` // newest ACK, or the RELEASE or DECLINE after it
-	Expires time.Time     `json:"expires"`
+	Prior provision.MAC `json:"prior,omitzero"`
+	// ERP is what the ERP had for the address when this client got it; empty: not known, as of records of pools.
+	ERP     ERPMACs   `json:"erp_mac,omitzero"`
+	Start   time.Time `json:"start"`   // first ACK of this client for this address
+	Renewed time.Time `json:"renewed"` // newest ACK, or the RELEASE or DECLINE after it
+	Expires time.Time `json:"expires"`
 }
 
 // Holder returns whom a pool keeps the address for: a vacant line, else a client by its MAC.

@@ -75,6 +75,28 @@ func decodePacket(r provision.MACReport, v []byte) provision.Packet {
 	return p
 }
 
+// The stored form of what a report replaces, under the same key in a bucket of its own, which goes by the
+// time, too:
+//
+//	version 1 | time of the report, 8 bytes | MAC, 6 bytes
+const (
+	replacedVersion = 1
+	replacedLen     = 1 + 8 + 6
+)
+
+func encodeReplaced(r provision.MACReport) []byte {
+	v := binary.BigEndian.AppendUint64([]byte{replacedVersion}, uint64(r.At.UnixNano()))
+	return append(v, r.Replaces.MAC[:]...)
+}
+
+// decodeReplaced returns what r replaces by what is kept beside it; not known if that is of another report or cannot be read.
+func decodeReplaced(r provision.MACReport, v []byte) provision.Replaced {
+	if len(v) != replacedLen || v[0] != replacedVersion || int64(binary.BigEndian.Uint64(v[1:])) != r.At.UnixNano() {
+		return provision.Replaced{}
+	}
+	return provision.Replaced{MAC: provision.MAC(v[9:]), Known: true}
+}
+
 func encodeReport(r provision.MACReport) (key, value []byte) {
 	value = make([]byte, 0, reportLen)
 	value = append(value, reportVersion)

@@ -35,6 +35,7 @@ type Table struct {
 
 	followers []*Follower
 	closed    bool
+	overruled []uint32 // of the last Adopt: live, and the ERP has another MAC by its operator's word
 }
 
 const maxSkippedKept = 20
@@ -103,6 +104,9 @@ func (t *Table) Store(rec Record) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if old := t.records[ipKey(rec.IP)]; old != nil && old.MAC == rec.MAC && old.Start.Equal(rec.Start) {
+		rec.ERP = old.ERP // it may have been learned while the packet was decided on
+	}
 	t.putLocked(&rec)
 }
 

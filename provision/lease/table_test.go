@@ -67,7 +67,9 @@ func TestRecordSurvivesEncoding(t *testing.T) {
 	vacant := testRecord(ip7)
 	vacant.Key = provision.MAC{3, 1, 2, 3, 4, 5}.Owner()
 	bare := Record{IP: ip7, State: StateReleased, Start: testNow, Renewed: testNow, Expires: testNow}
-	for _, want := range []Record{full, vacant, bare} {
+	told := bare
+	told.ERP = ERPMACs{Direct: ERPMAC{mac1, 1_800_000_000_000_000_001}, Composed: ERPMAC{At: 5}, Sent: [maxSent]provision.MAC{{2, 1}, {2, 2}, {2, 3}, {2, 4}}}
+	for _, want := range []Record{full, vacant, bare, told} {
 		got, err := decode(keyBytes(ipKey(want.IP)), encode(nil, &want))
 		require.NoError(t, err)
 		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, provision.Owner{})); diff != "" {
@@ -81,7 +83,12 @@ func TestEncodingIsPinned(t *testing.T) {
 	rec := testRecord(ip7)
 	rec.Key = provision.MAC{3, 1, 2, 3, 4, 5}.Owner()
 	assert.Equal(t, "030100005e005301000000000000002a000000000000000900000005c6336401000000030000019de368f6000000019de368f6000000019de39fe480"+
-		"000465746830"+"0003010203"+"0003010178"+"0006677565737473"+"0006030102030405"+"7cbe7428", hex.EncodeToString(encode(nil, &rec)))
+		"000465746830"+"0003010203"+"0003010178"+"0006677565737473"+"0006030102030405"+"7cbe7428", hex.EncodeToString(encodeERPless(nil, &rec)), "version 3, for a file that cannot be copied aside")
+	told := rec
+	told.ERP = ERPMACs{Direct: ERPMAC{mac1, 1}, Composed: ERPMAC{At: 2}, Sent: [maxSent]provision.MAC{{2, 7}}}
+	assert.Equal(t, "040100005e005301000000000000002a000000000000000900000005c6336401000000030000019de368f6000000019de368f6000000019de39fe480"+
+		"000465746830"+"0003010203"+"0003010178"+"0006677565737473"+"0006030102030405"+
+		"0025"+"6400005e0053010000000000000001"+"630000000000000000000000000002"+"73020700000000"+"3d598781", hex.EncodeToString(encode(nil, &told)))
 	text, err := json.Marshal(rec)
 	require.NoError(t, err)
 	assert.Contains(t, string(text), `"key":"03:01:02:03:04:05"`)
@@ -130,7 +137,7 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 	flipped := slices.Clone(good)
 	flipped[20] ^= 1
 	newer := slices.Clone(good)
-	newer[0] = 4
+	newer[0] = 5
 	store := openStore(t, filepath.Join(t.TempDir(), "state.db"))
 	openTable(t, store)
 	require.NoError(t, store.db.Update(func(tx *bbolt.Tx) error {
@@ -155,7 +162,7 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 		"bad stored lease: key of 1 bytes, want 4",
 		"bad stored lease 192.0.2.8: checksum does not match",
 		"bad stored lease 192.0.2.9: checksum does not match",
-		"bad stored lease 192.0.2.10: version 4, want up to 3",
+		"bad stored lease 192.0.2.10: version 5, want up to 4",
 		"bad stored lease 192.0.2.11: 10 bytes",
 		"bad stored lease 192.0.2.12: empty",
 	}, why)

@@ -73,8 +73,10 @@ func (h *neighbourhood) due(now time.Time, o *Options) (reports []provision.MACR
 		default:
 			delete(h.pending, at)
 			h.reported[at.ip] = now
+			h.reportedBy(at.ip, c.mac)
 			reports = append(reports, provision.MACReport{IP: at.ip, MAC: c.mac, Subscriber: b.Subscriber, At: now,
-				ARP: provision.ARPSighting{Interface: at.iface, Silent: c.known, Asked: uint8(c.silent)}})
+				Replaces: provision.Replaced{MAC: c.known, Known: true},
+				ARP:      provision.ARPSighting{Interface: at.iface, Silent: c.known, Asked: uint8(c.silent)}})
 		}
 	}
 	return reports, h.admit(ask, o.MinTime)

@@ -74,6 +74,7 @@ const (
 	StillAnswers Outcome = "still_answers" // the ERP's MAC answers for the address, too
 	Unasked      Outcome = "unasked"       // the ERP's MAC could not be asked
 	Contradicted Outcome = "contradicted"  // another MAC came within the time
+	Overruled    Outcome = "overruled"     // the ERP got another MAC for the address since this one was first seen there
 	Shared       Outcome = "shared"        // the MAC answers for many addresses: a router's or a proxy's
 	Repeated     Outcome = "repeated"      // the ERP was told a MAC of this address within the hour
 	Reported     Outcome = "reported"      // handed to the outbox
@@ -82,7 +83,7 @@ const (
 
 // Outcomes lists every outcome, for metrics and documentation.
 func Outcomes() []Outcome {
-	return []Outcome{Known, Unbound, Leased, Refused, Elsewhere, Foreign, StillAnswers, Unasked,
+	return []Outcome{Known, Unbound, Leased, Refused, Overruled, Elsewhere, Foreign, StillAnswers, Unasked,
 		Contradicted, Shared, Repeated, Reported, Failed}
 }
 
@@ -154,6 +155,9 @@ type neighbourhood struct {
 	reported map[netip.Addr]time.Time
 	answered map[netip.Addr]answered
 	swept    time.Time
+
+	met     map[netip.Addr][]lease.Record // of bound addresses, the newest first: who was confirmed, and what the ERP had then
+	adopted time.Time                     // as of when met knows what the ERP has
 }
 
 // candidate is a MAC that is not the ERP's and the only one since it came.
@@ -175,7 +179,7 @@ type answered struct {
 func newNeighbourhood(d Deps) *neighbourhood {
 	return &neighbourhood{snapshot: d.Snapshot, leases: d.Leases, count: d.Count,
 		seen: map[place]provision.MAC{}, holders: map[provision.MAC]int{}, pending: map[place]*candidate{}, askingOn: map[string]int{},
-		reported: map[netip.Addr]time.Time{}, answered: map[netip.Addr]answered{}}
+		reported: map[netip.Addr]time.Time{}, answered: map[netip.Addr]answered{}, met: map[netip.Addr][]lease.Record{}}
 }
 
 // take notes one entry of the kernel. What is not decided at once due decides on later.
@@ -202,6 +206,7 @@ func (h *neighbourhood) take(n Neighbour, now time.Time, o *Options) {
 		return
 	}
 	delete(h.pending, at)
+	h.meet(at.ip, n.MAC, now)
 	outcome, _ := h.judge(at, n.MAC, now, o)
 	if outcome != Reported {
 		h.count(outcome)
@@ -256,6 +261,8 @@ func (h *neighbourhood) judge(at place, mac provision.MAC, now time.Time, o *Opt
 		return Leased, b
 	case o.RefuseChange && !b.MAC.IsZero():
 		return Refused, b
+	case h.overruled(s, at.ip, mac):
+		return Overruled, b
 	case o.otherVLAN(b, at.iface):
 		return Elsewhere, b
 	case h.foreign(s, b, mac, now):
@@ -348,6 +355,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		inbox, results, opts := w.inbox, w.results, w.opts
 		w.inbox, w.results = nil, nil
 		w.mu.Unlock()
+		h.adopt(now)
 		for _, n := range inbox {
 			h.take(n, now, &opts)
 		}

@@ -123,7 +123,10 @@ func (w *neighbourWorld) ownersAnswer() {
 	w.answer(func(Question) (Answer, error) { return Answers, nil })
 }
 
-func (w *neighbourWorld) fetch() { w.snap, _ = provision.Build(w.fetched) }
+func (w *neighbourWorld) fetch() {
+	w.fetched.FetchedAt = time.Now()
+	w.snap, _ = provision.Build(w.fetched)
+}
 
 func (w *neighbourWorld) see(last, mac byte, s State) { w.seeOn("c1", last, mac, s) }
 
@@ -338,7 +341,19 @@ func TestNeighbourWatcher(t *testing.T) {
 			w.ownersAnswer()
 			w.see(7, 0xaa, Confirmed)
 			w.nobodyAnswers()
+			w.wait(time.Second)
 			w.bind(7, 0x99)
+			w.fetch()
+			w.see(7, 0xaa, Confirmed)
+			w.wait(10 * time.Second)
+		}, nil, map[Outcome]int{StillAnswers: 1, Overruled: 1}},
+		{"another way of reading the ERP names another owner, who is silent", func(w *neighbourWorld) {
+			w.ownersAnswer()
+			w.see(7, 0xaa, Confirmed)
+			w.nobodyAnswers()
+			w.wait(time.Second)
+			w.bind(7, 0x99)
+			w.fetched.Source = provision.SourceComposed
 			w.fetch()
 			w.see(7, 0xaa, Confirmed)
 			w.wait(10 * time.Second)
@@ -353,6 +368,7 @@ func TestNeighbourWatcher(t *testing.T) {
 			w.see(7, 0xaa, Confirmed)
 			w.wait(8 * time.Second)
 			w.bind(7, 0x99)
+			w.fetched.Source = provision.SourceComposed // else it would be the operator's word, and nobody asked
 			w.fetch()
 			w.wait(time.Minute)
 		}, nil, map[Outcome]int{StillAnswers: 1}},

@@ -37,11 +37,14 @@ func (o *Outbox) Run(ctx context.Context) error {
 		if o.settle(e) || o.putOff(e) {
 			continue
 		}
-		if o.limit.Wait(ctx) != nil {
+		if o.limit.Wait(ctx) != nil || o.reads(e) && o.limit.Wait(ctx) != nil {
 			return nil
 		}
-		if !o.current(e) {
+		if !o.current(e) || o.overruled(ctx, e) {
 			continue // replaced or switched off while it waited
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 		o.send(ctx, e)
 	}
@@ -102,6 +105,9 @@ func (o *Outbox) settle(e *entry) bool {
 // send makes one call and deals with its result.
 func (o *Outbox) send(ctx context.Context, e *entry) {
 	changes := o.changes(e.report) // as it is now: soon a snapshot may have what is sent
+	if o.opts.Sending != nil {
+		o.opts.Sending(e.report)
+	}
 	sctx, cancel := context.WithTimeout(ctx, o.opts.SendTimeout)
 	err := o.sender.SetMAC(sctx, e.report.IP, e.report.MAC)
 	cancel()
@@ -112,6 +118,9 @@ func (o *Outbox) send(ctx context.Context, e *entry) {
 	case err == nil:
 		o.answered()
 		o.tell(e.report, changes, time.Now())
+		if o.opts.Taken != nil {
+			o.opts.Taken(e.report, time.Now())
+		}
 		o.finish(e, ResultSent)
 	case errors.Is(err, provision.ErrRefused):
 		o.answered()
@@ -149,6 +158,8 @@ func (o *Outbox) finish(e *entry, r Result) {
 		o.totals.Refused++
 	case ResultSettled:
 		o.totals.Settled++
+	case ResultOverruled:
+		o.totals.Overruled++
 	}
 	o.mu.Unlock()
 	o.obs.Delivered(r)

@@ -30,11 +30,12 @@ type Result string
 
 // The results.
 const (
-	ResultSent    Result = "sent"    // the ERP took it
-	ResultRefused Result = "refused" // the ERP said no; dropped
-	ResultFailed  Result = "failed"  // not delivered; kept, sent again later
-	ResultSettled Result = "settled" // the ERP had it already, or another client has the address; dropped unsent
-	ResultDamped  Result = "damped"  // put off: the ERP was told of another change of the address within DampTime
+	ResultSent      Result = "sent"      // the ERP took it
+	ResultRefused   Result = "refused"   // the ERP said no; dropped
+	ResultFailed    Result = "failed"    // not delivered; kept, sent again later
+	ResultSettled   Result = "settled"   // the ERP had it already, or another client has the address; dropped unsent
+	ResultOverruled Result = "overruled" // the ERP has a third MAC by now, which is newer; dropped unsent
+	ResultDamped    Result = "damped"    // put off: the ERP was told of another change of the address within DampTime
 )
 
 // Observer sees what an Outbox does. Its methods may be called by several
@@ -69,13 +70,25 @@ type Options struct {
 	// Overtaken says of a report that was put off that it is not true any more: another
 	// client has the address. It is dropped, for it comes again if it is. nil: never.
 	Overtaken func(r provision.MACReport) bool
+	// Row reads the MAC that the ERP has for the address of a report now; zero: none. It is asked before each call for a report that
+	// says what it replaces. nil, or an error: Accepted is asked.
+	Row func(ctx context.Context, r provision.MACReport) (provision.MAC, error)
+	// Accepted returns the MAC that a whole fetch has for the address which was accepted and began after the report
+	// was made; false: there is none. nil: never.
+	Accepted func(r provision.MACReport) (provision.MAC, bool)
+	// Ours says that the ERP may have mac for the address of a report without anybody's having written it since: it had it when the
+	// client got the address, or it was sent from here. nil: what r replaces alone.
+	Ours func(r provision.MACReport, mac provision.MAC) bool
+	// Sending is called before each call of the ERP, Taken after one that the ERP took, with the time. nil: nobody wants to know.
+	Sending func(r provision.MACReport)
+	Taken   func(r provision.MACReport, at time.Time)
 	// Told is called after a call of the ERP with how it ended: every call that was
 	// taken or refused, and the first of a report that found no ERP. attempts are
 	// those of the report, this one included. It must not block. nil: nobody wants to know.
 	Told func(r provision.MACReport, attempts int, err error)
 }
 
-// maxRefusals bounds the list of refusals that is kept for the status.
+// maxRefusals bounds the lists of refusals and of what was overruled that are kept for the status.
 const maxRefusals = 100
 
 // Outbox is the durable queue. Its methods are safe for concurrent use; Run
@@ -101,7 +114,8 @@ type Outbox struct {
 	pausedUntil time.Time
 	told        tellings
 	refusals    []Refusal // newest last
-	totals      Status    // counters and last error only
+	overrules   []Overrule
+	totals      Status // counters and last error only
 }
 
 // entry is one report that waits. Its report never changes: a newer report is a
@@ -244,16 +258,19 @@ type Status struct {
 	Depth       int       `json:"depth"`
 	OldestAt    time.Time `json:"oldest_at,omitzero"`
 	PausedUntil time.Time `json:"paused_until,omitzero"` // the ERP does not answer; no call before
-	Sent        uint64    `json:"sent"`                  // since the start, as the four below
+	Sent        uint64    `json:"sent"`                  // since the start, as the five below
 	Refused     uint64    `json:"refused"`
 	Failed      uint64    `json:"failed"`
 	Settled     uint64    `json:"settled"`
 	Damped      uint64    `json:"damped"`
+	Overruled   uint64    `json:"overruled"`
 	BadRecords  int       `json:"bad_records"` // skipped when the database was opened
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 	Entries     []Entry   `json:"entries,omitempty"`
 	RefusedList []Refusal `json:"refused_list,omitempty"` // the newest 100, newest first
+
+	OverruledList []Overrule `json:"overruled_list,omitempty"` // the newest 100, newest first
 }
 
 // Entry is one report that waits.
@@ -272,6 +289,13 @@ type Refusal struct {
 	Reason    string    `json:"reason"`
 }
 
+// Overrule is a report that was dropped since the ERP had a third MAC.
+type Overrule struct {
+	provision.MACReport
+	DroppedAt time.Time     `json:"dropped_at"`
+	Has       provision.MAC `json:"erp_has"`
+}
+
 // Status tells the state; at most n entries are listed, the oldest first.
 func (o *Outbox) Status(n int) Status {
 	o.mu.Lock()
@@ -280,13 +304,14 @@ func (o *Outbox) Status(n int) Status {
 	if o.pausedUntil.After(time.Now()) {
 		st.PausedUntil = o.pausedUntil
 	}
-	st.RefusedList = slices.Clone(o.refusals)
+	st.RefusedList, st.OverruledList = slices.Clone(o.refusals), slices.Clone(o.overrules)
 	all := make([]Entry, 0, len(o.entries))
 	for _, e := range o.entries {
 		all = append(all, Entry{e.report, e.attempts, e.due, e.err, e.damped})
 	}
 	o.mu.Unlock()
 	slices.Reverse(st.RefusedList)
+	slices.Reverse(st.OverruledList)
 	slices.SortFunc(all, func(a, b Entry) int { return cmp.Or(a.At.Compare(b.At), a.IP.Compare(b.IP)) })
 	if len(all) > 0 {
 		st.OldestAt = all[0].At

@@ -3,6 +3,7 @@ package syncer
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -20,7 +21,7 @@ import (
 // but the address are one Line. An usher that knows no n refuses the file; nothing makes one yet.
 //
 //	usher snapshot 3
-//	f  time of the fetch (RFC 3339)  source
+//	f  time of the fetch (RFC 3339)  source, of a stored one that is stored again the first
 //	d  device id  MAC  management address  quoted name  quoted model (not in version 1)
 //	s  subscriber id  state
 //	b  subscriber id  IP  MAC  device id  port  VLAN  quoted port name
@@ -90,7 +91,7 @@ func encode(w io.Writer, s *provision.Snapshot) error {
 	}
 	b = fmt.Appendf(b, "%s%d", storeMagic, storeVersion)
 	flush()
-	b = fmt.Appendf(b, "f\t%s\t%s", s.FetchedAt().UTC().Format(time.RFC3339Nano), s.Source())
+	b = fmt.Appendf(b, "f\t%s\t%s", s.FetchedAt().UTC().Format(time.RFC3339Nano), cmp.Or(s.Origin(), s.Source()))
 	flush()
 	for i := range s.Devices() {
 		d := &s.Devices()[i]
@@ -288,7 +289,7 @@ func (d *decoder) record(kind, rest string) error {
 			return fmt.Errorf("time of the fetch: %w", err)
 		}
 		d.content.FetchedAt = at
-		f.next("source")
+		d.content.Origin = provision.Source(f.next("source"))
 	case "d":
 		v := provision.Device{ID: provision.DeviceID(f.num("device id", 1, 1<<63-1)), MAC: f.mac(), IP: f.addr(), Name: f.text("name")}
 		if d.version > 1 {

@@ -129,7 +129,11 @@ func (s *Syncer) Accept() error {
 	s.log.Warn("operator accepts the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
 	s.clearHeldLocked()
 	s.rejected = 0
-	s.putLocked(h.fetched, s.overriddenLocked(h.snap, h.began))
+	candidate := s.overriddenLocked(h.snap, h.began)
+	if h.kind == FetchFull {
+		candidate = candidate.Accept(time.Now()) // the operator has seen it now, and means it
+	}
+	s.putLocked(h.fetched, candidate)
 	return nil
 }
 

@@ -30,6 +30,15 @@ func (l *liveERP) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) 
 	return l.p.Load().SetMAC(ctx, ip, mac)
 }
 
+// row reads what the ERP has for the address of a report now, on the card of its customer, or of the one who has the address by s.
+func (l *liveERP) row(ctx context.Context, r provision.MACReport, s *provision.Snapshot) (provision.MAC, error) {
+	ids := []provision.SubscriberID{r.Subscriber}
+	if line := s.ByIP(r.IP); line != nil {
+		ids = append(ids, line.Subscriber)
+	}
+	return l.p.Load().MACOf(ctx, r.IP, ids...)
+}
+
 // ChangeState sets a customer's state in the ERP.
 func (l *liveERP) ChangeState(ctx context.Context, id provision.SubscriberID, st provision.State) error {
 	return l.p.Load().ChangeState(ctx, id, st)

@@ -34,6 +34,7 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 		{"enforce", a.enforcer.Run},
 		{"updates", a.kickOnUpdate},
 		{"leases", a.writeLeases},
+		{"macs", a.adoptMACs},
 		{"reports", a.outbox.Run},
 		{"audit", a.audit.Run},
 	}
@@ -131,6 +132,24 @@ func (a *Agent) writeLeases(ctx context.Context) error {
 	return a.leases.Run(ctx, leaseFlush, func(err error) {
 		a.log.Error("leases cannot be written; they are kept in memory and tried again", "error", err)
 	})
+}
+
+// adoptMACs has the leases learn of each whole fetch that is accepted what the ERP has for their addresses.
+func (a *Agent) adoptMACs(ctx context.Context) error {
+	updates := a.syncer.Updates()
+	var last time.Time
+	for {
+		if s := a.syncer.Current(); !s.AcceptedAt().Equal(last) {
+			last = s.AcceptedAt()
+			_, overruled := a.leases.Adopt(s, time.Now())
+			a.metrics.Overruled(overruled)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-updates:
+		}
+	}
 }
 
 func (a *Agent) serveControl(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 
 	"github.com/usher-agent/usher/config"
@@ -53,5 +54,10 @@ func enforceOptions(c config.ACL, inputs func() access.Inputs) access.Options {
 func (a *Agent) outboxOptions(c outbox.Options) outbox.Options {
 	c.Settled, c.Told = outbox.Settled(a.syncer.Current, a.leases), a.auditReport
 	c.Changes, c.Overtaken = outbox.Changes(a.syncer.Current), outbox.Overtaken(a.leases)
+	c.Row = func(ctx context.Context, r provision.MACReport) (provision.MAC, error) {
+		return a.erp.row(ctx, r, a.syncer.Current())
+	}
+	c.Accepted, c.Ours = outbox.Accepted(a.syncer.Current), outbox.Ours(a.leases)
+	c.Sending, c.Taken = outbox.Note(a.leases, a.syncer.Current)
 	return c
 }

@@ -69,6 +69,9 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 	for _, l := range x.Leases {
 		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s%s", l.IP, l.MAC, l.Standing(time.Now()), ofPool(l.Pool))})
 		rows = append(rows, []string{"", fmt.Sprintf("  since %s, given at: %s", l.Start.Local().Format(time.DateTime), l.Place)})
+		if l.Overruled != nil {
+			rows = append(rows, []string{"", "  " + l.Overruled.Text})
+		}
 	}
 	for _, pr := range x.Problems {
 		rows = append(rows, []string{"problem", fmt.Sprintf("%s: %s", pr.Kind, pr.Detail)})

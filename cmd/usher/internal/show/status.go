@@ -73,6 +73,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 		if d.Leases != nil {
 			rows = append(rows, []string{"leases", fmt.Sprintf("%d bound, %d kept, %d expired, %d released, %d declined", d.Leases.Bound, d.Leases.Kept, d.Leases.Expired, d.Leases.Released, d.Leases.Declined)})
 		}
+		rows = append(rows, overruledRows(p, d.Overruled)...)
 		for _, x := range d.Pools {
 			text := fmt.Sprintf("%s: %.0f%% used, %d of %d free", x.Name, 100*x.Used, x.Free, x.Size)
 			if x.Quarantined > 0 {
@@ -121,8 +122,28 @@ func printStatus(w io.Writer, st *console.Status) error {
 		for _, r := range o.RefusedList[:min(3, len(o.RefusedList))] {
 			rows = append(rows, []string{"", fmt.Sprintf("refused %s %s: %s", r.IP, r.MAC, r.Reason)})
 		}
+		if o.Overruled > 0 {
+			rows = append(rows, []string{"", fmt.Sprintf("%d dropped, for the ERP has got another MAC since the client got the address", o.Overruled)})
+		}
+		for _, r := range o.OverruledList[:min(3, len(o.OverruledList))] {
+			rows = append(rows, []string{"", fmt.Sprintf("dropped %s %s: the ERP has %s", r.IP, r.MAC, r.Has)})
+		}
 	}
 	return cli.Table(w, rows)
+}
+
+// overruledRows tell of the leases for whose addresses somebody wrote another MAC into the ERP.
+func overruledRows(p cli.Paint, st console.OverruledStatus) [][]string {
+	if st.Count == 0 {
+		return nil
+	}
+	rows := [][]string{{"new MACs", fmt.Sprintf("for %d live leases the ERP has a MAC that is newer", st.Count)}}
+	for _, v := range st.First[:min(3, len(st.First))] {
+		for _, part := range wrap(v.Text, textWidth) {
+			rows = append(rows, []string{"", p.Faint(part)})
+		}
+	}
+	return rows
 }
 
 // byMACRows tell what clients were given, and refused, by their MAC alone.
