@@ -56,7 +56,7 @@ var rules = [...]rule{
 	{name: "discover_kept", on: msgDiscover, record: recKept, claim: untold, place: placeSame | placeUnsure, do: giveIt,
 		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease that may have been given here, and the ERP still has the address there."},
 	{name: "discover_less", on: msgDiscover, claim: untold, place: placeOther, do: leaveIt,
-		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease that was given on a line: it is heard there, and nobody unknown here."},
+		says: "The packet tells no line and its MAC leads to nobody, but the client has a live lease that a relay on this wire gave it a line for: it is heard there, and nobody unknown here."},
 	{name: "discover_network", on: msgDiscover, claim: macNetwork, do: stay,
 		says: "The ERP has the MAC for addresses of other networks only than the client is in: they are of no use there."},
 	{name: "discover_none", on: msgDiscover, do: usePool,
