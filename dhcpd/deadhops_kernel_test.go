@@ -136,7 +136,11 @@ func TestKernelDeadNextHops(t *testing.T) {
 			t.Log(tell("flooded", flooded), "lost", lost)
 			// The machine may be busy with other things; the very slowest is compared loosely.
 			assert.Zero(t, lost)
-			assert.Less(t, share(flooded, 0.99), share(alone, 0.99)+10*time.Millisecond)
+			most := 10 * time.Millisecond
+			if raced { // each packet of the flood costs some ten times as much then
+				most *= 10
+			}
+			assert.Less(t, share(flooded, 0.99), share(alone, 0.99)+most)
 			assert.Less(t, share(flooded, 1), share(alone, 1)+500*time.Millisecond)
 			assert.Greater(t, len(flooded), 300, "the relay was answered all the time")
 			require.NoError(t, s.stop())
