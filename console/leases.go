@@ -58,7 +58,11 @@ func (c *control) leaseOf(r *http.Request) (rec lease.Record, err error) {
 func (c *control) lease(w http.ResponseWriter, r *http.Request) {
 	rec, err := c.leaseOf(r)
 	now := c.d.now()
-	answer(w, LeaseStanding{LeaseView: LeaseView{rec, givenAt(&rec), c.d.viewOverruled(&rec, c.d.Syncer.Current())}, Live: rec.Live(now), Standing: rec.Standing(now)}, err)
+	v := LeaseStanding{LeaseView: LeaseView{Record: rec, Place: givenAt(&rec)}, Live: rec.Live(now), Standing: rec.Standing(now)}
+	if c.d.Syncer != nil {
+		v.Overruled = c.d.viewOverruled(&rec, c.d.Syncer.Current())
+	}
+	answer(w, v, err)
 }
 
 // dropLease serves the end of a lease by hand.

@@ -52,8 +52,10 @@ func newManager(t *testing.T) *manager {
 	t.Cleanup(func() {
 		_ = m.conn.Close()
 		<-done
-		for _, f := range m.files() {
-			_ = f.Close()
+		for _, files := range m.kept {
+			for _, f := range files {
+				_ = f.Close()
+			}
 		}
 	})
 	return m
@@ -116,11 +118,17 @@ func (m *manager) names() (names []string) {
 	return names
 }
 
-func (m *manager) files() (files []*os.File) {
+// files returns copies of what it keeps, which may be closed while they are handed on.
+func (m *manager) files(t *testing.T) (files []*os.File) {
+	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(m.kept)) {
-		files = append(files, m.kept[name]...)
+		for _, f := range m.kept[name] {
+			fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			require.NoError(t, err)
+			files = append(files, os.NewFile(uintptr(fd), name))
+		}
 	}
 	return files
 }
@@ -130,7 +138,7 @@ func (m *manager) start(t *testing.T, w *world, program string) {
 	t.Helper()
 	w.Program = filepath.Join(w.Dir, "started.sh") // LISTEN_PID is known from the fork on
 	require.NoError(t, os.WriteFile(w.Program, []byte("#!/bin/sh\nexport LISTEN_PID=$$\nexec "+program+" \"$@\"\n"), 0o755))
-	w.AgentFiles = m.files()
+	w.AgentFiles = m.files(t)
 	w.AgentEnv = []string{"NOTIFY_SOCKET=" + m.path}
 	if len(w.AgentFiles) > 0 {
 		w.AgentEnv = append(w.AgentEnv, "LISTEN_FDS="+strconv.Itoa(len(w.AgentFiles)), "LISTEN_FDNAMES="+strings.Join(m.names(), ":"))

@@ -57,7 +57,7 @@ type World struct {
 	Device   int64    // the switch in the ERP
 	Program  string   // the usher to run
 	AgentEnv []string // more environment for it
-	// Open files that it has from descriptor 3 on.
+	// Open files that it has from descriptor 3 on. They are closed here once it has them.
 	AgentFiles []*os.File
 	Agent      *lab.Process
 	Client     *console.Client
@@ -342,6 +342,10 @@ func relayOn(ctx context.Context, h *lab.Host, args ...string) error {
 // StartAgent starts "usher run" on the router and waits until it is ready.
 func (w *World) StartAgent(ctx context.Context) error {
 	agent, err := w.Router.StartFiles(w.AgentFiles, w.AgentEnv, w.Program, "run", "--config", w.ConfigPath())
+	for _, f := range w.AgentFiles {
+		err = errors.Join(err, f.Close())
+	}
+	w.AgentFiles = nil
 	if err != nil {
 		return err
 	}
