@@ -229,3 +229,17 @@ func TestRefusedRecordIsThatOfTheAddressAskedFor(t *testing.T) {
 	d = run(t, q, leases(with(taken, func(r *lease.Record) { r.MAC = stranger }), bound(host(99), client(0x98), 1)))
 	assert.Equal(t, "nak_wrong_address 192.0.2.21 by relay to 198.51.100.1:67", told(d))
 }
+
+// A lease that a clock ahead by years has given keeps its address from nobody whom the ERP gives it to since; after a small step
+// back of the clock it still counts.
+func TestHolderFromAClockThatWasAhead(t *testing.T) {
+	q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 2)}
+	ahead := func(d time.Duration) *lease.Table {
+		return leases(with(bound(host(21), client(0x98), 77), func(r *lease.Record) {
+			r.Start, r.Renewed, r.Expires = testNow.Add(d), testNow.Add(d), testNow.Add(d+time.Hour)
+		}))
+	}
+	assert.Equal(t, "holder_live 192.0.2.21", told(run(t, q, ahead(-time.Minute))))
+	assert.Equal(t, "holder_live 192.0.2.21", told(run(t, q, ahead(time.Minute))))
+	assert.Equal(t, "offer 192.0.2.21 by relay to 198.51.100.1:67", told(run(t, q, ahead(4*365*24*time.Hour))))
+}
