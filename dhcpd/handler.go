@@ -64,8 +64,7 @@ func (h *handler) handle(now time.Time, g socket.Datagram) {
 	if h.apply(now, gen) {
 		return // the committer or the prober sends the reply and reports the outcome
 	}
-	h.send()
-	if h.d.Change == v4.ChangeRefused && h.ev.Outcome != outcome.SendFailed {
+	if h.send() && h.d.Change == v4.ChangeRefused {
 		h.s.deps.Leases.End(h.d.Rec.IP, h.d.Rec.MAC, now)
 	}
 	h.observe(now)
@@ -362,14 +361,16 @@ func (h *handler) macReport(now time.Time) provision.MACReport {
 	}
 }
 
-// send sends the reply, if there is one.
-func (h *handler) send() {
+// send sends the reply, if there is one, and reports whether one left.
+func (h *handler) send() bool {
 	if h.d.Reply.Type == 0 {
-		return
+		return false
 	}
-	if err := h.out.Send(&h.to, h.reply); err != nil {
+	err := h.out.Send(&h.to, h.reply)
+	if err != nil {
 		h.ev.unsent(err)
 	}
+	return err == nil
 }
 
 // observe reports the outcome.

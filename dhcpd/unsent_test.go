@@ -11,6 +11,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
@@ -79,6 +80,34 @@ func TestUnsentReplies(t *testing.T) {
 				}
 				require.NoError(t, r.end())
 			})
+		})
+	}
+}
+
+// Who did not hear that it is refused still uses the address: its lease goes on, whatever kept the NAK here.
+func TestUnsentNAKEndsNoLease(t *testing.T) {
+	for _, err := range []error{syscall.ENETUNREACH, syscall.EAGAIN, syscall.ENOBUFS} {
+		synctest.Test(t, func(t *testing.T) {
+			r, snap := poolRig(t, &journal{})
+			a := r.join(t, stranger)
+			next, _ := provision.Build(provision.Input{
+				Devices: []provision.Device{{ID: 1, MAC: switch1}},
+				Lines:   []provision.Line{{Subscriber: 50, Addresses: provision.Hosts4(a), Device: 1, Port: 7}},
+			})
+			snap.Store(next)
+			rebinds := wire.Query{Type: wire.Request, MAC: stranger, CIAddr: a, GIAddr: relayIP, Option82: port(switch1, 40)}
+			r.out.refuse(err)
+			r.ask(rebinds)
+			rec, _ := r.s.deps.Leases.Get(a)
+			assert.True(t, rec.Live(time.Now()), "%v: the guest heard nothing", err)
+			r.out.refuse(nil)
+			r.ask(selectingOn(7, client(0x70), a))
+			assert.Equal(t, outcome.NakOtherClient, r.h.ev.Outcome, "%v: two clients on one address", err)
+			r.ask(rebinds)
+			assert.Equal(t, outcome.NakNotBound, r.h.ev.Outcome)
+			rec, _ = r.s.deps.Leases.Get(a)
+			assert.False(t, rec.Live(time.Now()))
+			require.NoError(t, r.end())
 		})
 	}
 }

@@ -32,7 +32,8 @@ const asideBuffer = 128 << 10
 var dummyAddress = [4]byte{192, 0, 0, 8}
 
 // openAside opens the sockets aside of the one that main controls. All of them share a port, which Linux
-// allows to who asks for it at the time: the mark is taken off again, and nobody else can join.
+// allows to who asks for it at the time: main's mark is taken off again, and nobody else can join it. Those
+// aside keep theirs: a second server on another address of this host opens its own beside them.
 func openAside(main syscall.RawConn, port uint16) (aside [asideSockets]int, err error) {
 	aside = [asideSockets]int{-1, -1}
 	share := func(fd, on int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, on) }
@@ -56,9 +57,6 @@ func openAside(main syscall.RawConn, port uint16) (aside [asideSockets]int, err 
 			if err = unix.Bind(aside[i], &unix.SockaddrInet4{Port: int(port), Addr: dummyAddress}); err != nil {
 				return
 			}
-		}
-		for _, fd := range aside {
-			err = errors.Join(err, share(fd, 0))
 		}
 	})
 	if err = errors.Join(cerr, err); err != nil {

@@ -217,6 +217,25 @@ func TestKernelSocketsAsideKeepThePort(t *testing.T) {
 	}
 }
 
+// Two servers on two addresses of one host, as dhcp.listen allows.
+func TestKernelTwoAddressesOfOneHost(t *testing.T) {
+	l := newLab(t)
+	h, peer := addHost(t, l, "a"), addHost(t, l, "b")
+	require.NoError(t, l.Wire(h, "eth0", peer, "eth0"))
+	for _, a := range []string{"192.0.2.1/24", "192.0.2.3/24"} {
+		require.NoError(t, h.IP("addr", "add", a, "dev", "eth0"))
+	}
+	for _, a := range []string{"192.0.2.1:67", "192.0.2.3:67"} {
+		require.NoError(t, h.Do(func() error {
+			s, err := Open(netip.MustParseAddrPort(a))
+			if err == nil {
+				t.Cleanup(func() { assert.NoError(t, s.Close()) })
+			}
+			return err
+		}), a)
+	}
+}
+
 // Who chooses the next hop: whether it is there is known through a router, for ourselves, and not for what nobody has.
 func TestKernelProvedNextHops(t *testing.T) {
 	l := newLab(t)

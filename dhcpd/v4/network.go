@@ -63,7 +63,27 @@ func (cfg *Config) compileShared(shared []SharedNetwork) error {
 		}
 	}
 	cfg.shared = slices.Clone(shared)
+	cfg.joinNested()
 	return errors.Join(errs...)
+}
+
+// joinNested has subnets with one gateway, of which one is within the other, share a wire: they are ranges of one network with
+// settings of their own.
+func (cfg *Config) joinNested() {
+	for i := range cfg.subnets { // longest prefix first
+		for j := i + 1; j < len(cfg.subnets); j++ {
+			in, out := &cfg.subnets[i], &cfg.subnets[j]
+			if in.gateway != out.gateway || !out.prefix.Contains(in.prefix.Addr()) || in.wire == out.wire {
+				continue
+			}
+			from := in.wire
+			for k := range cfg.subnets {
+				if n := &cfg.subnets[k]; n.wire == from {
+					n.wire = out.wire
+				}
+			}
+		}
+	}
 }
 
 // SharedNetworks returns what shares a wire, as it is configured.

@@ -359,3 +359,40 @@ func TestSharedNetworksAreOneWire(t *testing.T) {
 	assert.Equal(t, "nak_wrong_network by relay to 203.0.113.1:67", told(run(t, learns, nil, byID)))
 	assert.Equal(t, "ack 192.0.2.21 by relay to 203.0.113.1:67 fact report", told(run(t, learns, nil, byID, shared)))
 }
+
+// A subnet within another one is a range of it with settings of its own, if both have one gateway: the relay may be in either.
+func TestNestedSubnetsAreOneNetwork(t *testing.T) {
+	snap, _ := provision.Build(provision.Input{Lines: []provision.Line{
+		{Subscriber: 1, Addresses: provision.Hosts4(ip("10.0.0.20")), MAC: mover},
+		{Subscriber: 2, Addresses: provision.Hosts4(ip("10.0.0.200")), MAC: settled},
+	}})
+	subnets := func(inner, outer netip.Addr) func(*Request, *Options) {
+		return func(_ *Request, o *Options) {
+			o.Relays = nil
+			o.Subnets = []Subnet{
+				{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Gateway: outer, LeaseTime: time.Hour},
+				{Prefix: netip.MustParsePrefix("10.0.0.128/25"), Gateway: inner, LeaseTime: 2 * time.Hour},
+				{Prefix: netip.MustParsePrefix("10.0.1.0/24"), Gateway: ip("10.0.1.1"), LeaseTime: time.Hour},
+			}
+		}
+	}
+	one, two := subnets(ip("10.0.0.1"), ip("10.0.0.1")), subnets(ip("10.0.0.129"), ip("10.0.0.1"))
+	ask := func(relay string, mac provision.MAC, change func(*Request, *Options)) string {
+		return told(decideWith(t, snap, wire.Query{Type: wire.Discover, MAC: mac, GIAddr: ip(relay)}, lease.New(), change))
+	}
+	for _, relay := range []string{"10.0.0.1", "10.0.0.130"} {
+		assert.Equal(t, "offer 10.0.0.20 by relay to "+relay+":67", ask(relay, mover, one))
+		assert.Equal(t, "offer 10.0.0.200 by relay to "+relay+":67", ask(relay, settled, one))
+	}
+	assert.Equal(t, "wrong_network", ask("10.0.1.1", mover, one))
+	assert.Equal(t, "wrong_network", ask("10.0.0.1", settled, two), "another gateway is another network")
+	assert.Equal(t, "wrong_network", ask("10.0.0.130", mover, two))
+	cfg, err := Compile(func() Options {
+		o := testOptions()
+		one(nil, &o)
+		o.SharedNetworks = []SharedNetwork{{Prefixes: prefixes("10.0.0.128/25", "10.0.1.0/24")}}
+		return o
+	}())
+	require.NoError(t, err)
+	assert.True(t, cfg.oneWire(ip("10.0.0.20"), ip("10.0.1.20")), "what is joined to one is joined to both")
+}

@@ -31,7 +31,7 @@ func (m *matcher) yields(rec *lease.Record, b Binding) bool {
 func (c *Config) Spares(rec *lease.Record, snap *provision.Snapshot) bool {
 	m := matcher{snap: snap, cfg: c}
 	b := Binding{snap.ByIP(rec.IP), rec.IP}
-	return b.Line != nil && m.onLine(rec, b)
+	return b.Line != nil && c.macChange != MACRefuse && m.onLine(rec, b)
 }
 
 // outdated reports whether a report of the client's MAC would undo what the ERP's operator wrote since it got the address.

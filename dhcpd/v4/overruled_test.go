@@ -2,6 +2,7 @@ package v4
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,6 +164,14 @@ func TestOperatorsWordOnALine(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			snap := changed(t, func(in *provision.Input) { in.Lines = in.Lines[:1] })
 			assert.Equal(t, tc.want, told(decideWith(t, snap, tc.q, leases(tc.rec), tc.change)))
+			if _, ours := tc.rec.Overruled(snap); !ours || tc.q.MAC != was || tc.q.Type != wire.Request {
+				return
+			}
+			o := testOptions()
+			tc.change(nil, &o)
+			cfg, err := Compile(o)
+			require.NoError(t, err)
+			assert.Equal(t, strings.HasPrefix(tc.want, "ack"), cfg.Spares(&tc.rec, snap), "what status says")
 		})
 	}
 

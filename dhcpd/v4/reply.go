@@ -177,10 +177,7 @@ func (c *decider) staysPut(old *lease.Record, b Binding) bool {
 
 // nak plans a refusal; b is what the client would get, none if nothing.
 func (c *decider) nak(o outcome.Outcome, b Binding) {
-	at := c.r.P.CIAddr()
-	if !at.IsValid() {
-		at = c.r.P.Requested()
-	}
+	at := c.e.at
 	n := c.cfg.subnetOf(at)
 	if b.Line != nil {
 		c.d.Binding, c.d.YourIP = b, b.IP

@@ -216,3 +216,30 @@ func TestRulesAreThoseOfThePage(t *testing.T) {
 	}
 	assert.Equal(t, here, there)
 }
+
+// What a refused client had stands in its record of the address that it asked for, whatever some clients leave in ciaddr.
+func TestRefusedRecordIsThatOfTheAddressAskedFor(t *testing.T) {
+	taken := with(bound(host(11), was, 1), func(r *lease.Record) {
+		r.GIAddr, r.Interface, r.Option82, r.Subscriber, r.Device, r.Port = relayIP, "eth0", port(switch1, 2), 2, 1, 2
+	})
+	q := wire.Query{Type: wire.Request, MAC: was, CIAddr: host(99), GIAddr: relayIP, Option82: port(switch1, 2), Options: []wire.Option{requested(host(11)), chosen(serverIP)}}
+	d := run(t, q, leases(taken))
+	assert.Equal(t, "nak_wrong_address 192.0.2.21 by relay to 198.51.100.1:67 ends", told(d))
+	assert.Equal(t, host(11), d.Rec.IP)
+	d = run(t, q, leases(with(taken, func(r *lease.Record) { r.MAC = stranger }), bound(host(99), client(0x98), 1)))
+	assert.Equal(t, "nak_wrong_address 192.0.2.21 by relay to 198.51.100.1:67", told(d))
+}
+
+// A lease that a clock ahead by years has given keeps its address from nobody whom the ERP gives it to since; after a small step
+// back of the clock it still counts.
+func TestHolderFromAClockThatWasAhead(t *testing.T) {
+	q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 2)}
+	ahead := func(d time.Duration) *lease.Table {
+		return leases(with(bound(host(21), client(0x98), 77), func(r *lease.Record) {
+			r.Start, r.Renewed, r.Expires = testNow.Add(d), testNow.Add(d), testNow.Add(d+time.Hour)
+		}))
+	}
+	assert.Equal(t, "holder_live 192.0.2.21", told(run(t, q, ahead(-time.Minute))))
+	assert.Equal(t, "holder_live 192.0.2.21", told(run(t, q, ahead(time.Minute))))
+	assert.Equal(t, "offer 192.0.2.21 by relay to 198.51.100.1:67", told(run(t, q, ahead(4*365*24*time.Hour))))
+}
