@@ -45,6 +45,9 @@ func TestRules(t *testing.T) {
 	away := func(r lease.Record, by time.Duration) lease.Record { r.Expires = testNow.Add(by); return r }
 	macFirst := func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }
 	lax := func(_ *Request, o *Options) { o.Authoritative = false }
+	withFlats := func(r *Request, o *Options) {
+		r.P.From, o.Pools = netip.AddrPortFrom(netip.IPv4Unspecified(), 68), []Pool{flats()}
+	}
 	from := func(a netip.Addr) func(*Request, *Options) {
 		return func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(a, 68) }
 	}
@@ -102,6 +105,8 @@ func TestRules(t *testing.T) {
 		{"select_less", "heard twice, then on the wire without the relay's option 82", selecting(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
 		{"select_network", "", there(selecting(known, host(11))), nil, nil, "nak_wrong_network" + toThere},
 		{"select_other", "of the other network, and the client has one here", there(selecting(client(0x81), host(81))), nil, nil, "nak_wrong_address 203.0.113.81" + toThere},
+		{"select_less", "heard twice, and the ERP has its MAC already, but the router before still has the lease", selecting(known, host(11)), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
+		{"select_less", "heard twice, and the address is one that a pool gives to lines", selecting(stranger, host(210)), nil, withFlats, "says_less 192.0.2.210"},
 		{"select_elsewhere", "the MAC's lease is live on another line", at(99, selecting(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
 		{"select_elsewhere", "heard twice, on the wire without the relay's option 82", selecting(known, host(11)), leases(on(1, bound(host(11), known, 1))), from(netip.IPv4Unspecified()), "mac_elsewhere"},
 
@@ -116,6 +121,10 @@ func TestRules(t *testing.T) {
 		{"reboot_less", "heard twice, where unknown clients are refused", reboot(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), func(r *Request, o *Options) {
 			r.P.From, o.Unknown = netip.AddrPortFrom(netip.IPv4Unspecified(), 68), UnknownNak
 		}, "says_less 192.0.2.11"},
+		{"reboot_less", "heard twice, its last lease is over, and unknown clients are refused", reboot(stranger, host(210)), leases(on(1, away(with(bound(host(210), stranger, 1), func(r *lease.Record) { r.Pool = "flats" }), over))), func(r *Request, o *Options) {
+			withFlats(r, o)
+			o.Unknown = UnknownNak
+		}, "says_less 192.0.2.210"},
 		{"reboot_none", "", onRelay(reboot(stranger, host(11))), nil, nil, "init_reboot_unknown"},
 		{"reboot_has", "of no subnet any more", at(1, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay},
 		{"reboot_network", "", there(reboot(known, host(11))), nil, nil, "nak_wrong_network" + toThere},
