@@ -234,6 +234,8 @@ func (a *allocator) adopt(snap *provision.Snapshot, leases *lease.Table, now tim
 		// The customer who had it may use it until the lease ends.
 		if rec, ok := leases.Get(ip); ok && rec.Live(now) {
 			a.restoreLocked(&rec, now)
+		} else if slot := a.p.Get(ip, now); slot.State == pool.StateLeased { // by whom it was given before the ERP bound it
+			a.p.Restore(ip, slot.Owner, pool.StateFree, time.Time{})
 		}
 	})
 }

@@ -70,7 +70,7 @@ func TestLiveLeaseOfAnother(t *testing.T) {
 			{q: discover(0xa7), want: "port_full"},
 			{q: at(99, discover(0xa7)), want: "port_full"},
 			{q: rapid(0xa7), want: "port_full"},
-			{q: selecting(0xa7, a), want: "nak_not_bound"},
+			{q: selecting(0xa7, a), want: "says_less"}, // it may be the copy without the line of what the relay forwards
 			{q: reboot(0xa7, a), want: "port_full"},
 			{q: renew(0xa7, a), want: "nak_other_client"},
 			{q: release(0xa7, a), want: "release_unknown"},

@@ -22,6 +22,17 @@ func plainTown(t testing.TB, change func(*Options)) *town {
 		t: t, plain: true, rng: rand.New(rand.NewPCG(1, 2)), bad: rand.New(rand.NewPCG(1, 3)),
 		now: time.Date(2126, 5, 1, 12, 0, 0, 0, time.UTC), seen: map[string]int{},
 	}
+	o := plainOptions()
+	if change != nil {
+		change(&o)
+	}
+	tn.opts = o
+	tn.open()
+	return tn
+}
+
+// plainOptions are those of a plain town.
+func plainOptions() Options {
 	o := testOptions()
 	o.ServerID = serverIP
 	o.Relays, o.CheckRelaySource = prefixes("198.51.100.0/24", "10.9.0.9/32"), line.SourceListed
@@ -35,12 +46,7 @@ func plainTown(t testing.TB, change func(*Options)) *town {
 		{Name: "guests", Kind: v4.PoolGuests, Range: v4.Range{First: host(200), Last: host(205)}, LeaseTime: 10 * time.Minute, Links: links},
 		{Name: "flats", Kind: v4.PoolSubscribers, Range: v4.Range{First: host(210), Last: host(219)}, LeaseTime: 10 * time.Minute, Links: links},
 	}
-	if change != nil {
-		change(&o)
-	}
-	tn.opts = o
-	tn.open()
-	return tn
+	return o
 }
 
 func (tn *town) citizen(name string) *citizen {

@@ -211,6 +211,7 @@ func (c *decider) release(rec *lease.Record) {
 	}
 	c.d.YourIP, c.d.Binding = rec.IP, c.bound(rec.IP)
 	c.d.Change = ChangeRelease
+	c.d.Pool = c.cfg.PoolOf(rec.IP) + 1 // which keeps what the ERP had bound until that is over
 	c.end(outcome.Released)
 }
 

@@ -244,6 +244,9 @@ func (c *decider) extendPool(rec *lease.Record) {
 		kind = PoolSubscribers
 	}
 	b := c.d.Match.binding
+	if at := c.bound(a); b.Line == nil && at.Line != nil && samePlace(rec, at) && rec.Live(c.now) && c.comesFrom(rec) != placeOther {
+		b = at // the ERP gives it now what it has of the pool
+	}
 	switch {
 	case b.Line != nil && b.IP == a:
 		c.grant(wire.Ack, b)
@@ -352,7 +355,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 		rec.Prior = c.prior(&old)
 	}
 	if known && old.MAC == rec.MAC && old.Pool == p.Name {
-		rec.Start = old.Start
+		rec.Start, rec.Expires = old.Start, c.notBefore(&old, rec.Expires)
 		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() && c.has().IsValid() { // past the relay
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			if rec.Key.IsZero() || rec.Device == 0 {

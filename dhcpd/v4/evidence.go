@@ -145,7 +145,7 @@ func (c *decider) claimOf(b Binding) claim {
 		by = macOther
 	case m.Vacant != nil:
 		by = macVacant
-	case m.failed == outcome.PortFull, m.failed == outcome.HolderLive:
+	case (m.failed == outcome.PortFull || m.failed == outcome.HolderLive) && (m.placed || c.e.msg != msgSelecting || !c.saysLess()):
 		by = macFull
 	case m.failed == outcome.MACElsewhere && m.away:
 		return macAway
@@ -173,13 +173,26 @@ func (c *decider) saysLess() bool {
 		return false
 	}
 	b := c.bound(c.e.at)
-	if c.e.seen && c.same(&c.e.rec) && c.e.rec.Live(c.now) && c.tellsLine(&c.e.rec) {
+	switch own := c.e.seen && c.same(&c.e.rec); {
+	case own && c.e.rec.Live(c.now) && c.tellsLine(&c.e.rec):
 		return c.comesFrom(&c.e.rec) == placeOther || c.e.rec.Pool == "" && b.Line != nil && samePlace(&c.e.rec, b)
+	case own && c.e.msg == msgReboot && c.tellsLine(&c.e.rec) && c.comesFrom(&c.e.rec) == placeOther: // its last lease, which is over
+		return true
 	}
-	if b.Line == nil || p.GIAddr().IsValid() || !(c.cfg.matches&MatchOption82 != 0 && hasPort(b.Line) || c.cfg.matches&MatchVLAN != 0 && b.VLAN != 0) {
+	if p.GIAddr().IsValid() || !c.byLine(b) {
 		return false
 	}
-	return !c.restricted() || c.within(c.e.at)
+	return b.Line == nil || !c.restricted() || c.within(c.e.at)
+}
+
+// byLine reports whether the client of the address at stake is found by a port or a VLAN, as far as known: that of its binding, or,
+// where the ERP binds it to nobody, a line to which a pool for subscribers gives it.
+func (c *decider) byLine(b Binding) bool {
+	if b.Line != nil {
+		return c.cfg.matches&MatchOption82 != 0 && hasPort(b.Line) || c.cfg.matches&MatchVLAN != 0 && b.VLAN != 0
+	}
+	i := c.cfg.PoolOf(c.e.at)
+	return i >= 0 && c.cfg.pools[i].Kind == PoolSubscribers && c.cfg.matches&(MatchOption82|MatchVLAN) != 0 && c.near(&c.cfg.pools[i])
 }
 
 // tellsLine reports whether a lease was given on a line that its packet told.

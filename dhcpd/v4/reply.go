@@ -3,6 +3,7 @@ package v4
 import (
 	"bytes"
 	"net/netip"
+	"time"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
@@ -112,7 +113,7 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 	}
 	if known && c.same(old) {
 		if old.MAC == rec.MAC {
-			rec.Start = old.Start
+			rec.Start, rec.Expires = old.Start, c.notBefore(old, rec.Expires)
 		}
 		if c.staysPut(old, b) { // where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
@@ -126,7 +127,7 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
 		}
-		sameFact := old.MAC == rec.MAC && renewable(old, c.now) && old.Subscriber == rec.Subscriber &&
+		sameFact := old.MAC == rec.MAC && old.Pool == "" && renewable(old, c.now) && old.Subscriber == rec.Subscriber &&
 			old.Device == rec.Device && old.Port == rec.Port && !c.reroutes(old, &rec)
 		sameDetails := old.GIAddr == rec.GIAddr && old.Interface == rec.Interface &&
 			old.Ifindex == rec.Ifindex && bytes.Equal(old.Option82, rec.Option82) &&
@@ -155,6 +156,15 @@ func (c *decider) erpMACs(b Binding, old *lease.Record) lease.ERPMACs {
 		return old.ERP
 	}
 	return lease.Granted(c.snap, b.Line, old, c.now)
+}
+
+// notBefore returns when the lease of a record ends for us that its client is given until then: not before what it was told last, because
+// lease times may have been made shorter since, and nobody knows whether it hears that. A record from a clock that was ahead says nothing.
+func (c *decider) notBefore(old *lease.Record, until time.Time) time.Time {
+	if old.Live(c.now) && !old.Renewed.After(c.now) && old.Expires.After(until) {
+		return old.Expires
+	}
+	return until
 }
 
 // staysPut reports whether the place of a lease stays as it is when its client gets more time for it. A packet that
@@ -198,9 +208,7 @@ func (c *decider) nak(o outcome.Outcome, b Binding) {
 			}
 		case c.told(&rec):
 			c.d.Change, c.d.Rec = ChangeRefused, lease.Record{IP: at, MAC: rec.MAC, Key: rec.Key, Pool: rec.Pool, Subscriber: rec.Subscriber}
-			if rec.Pool != "" {
-				c.d.Pool = c.cfg.PoolOf(at) + 1
-			}
+			c.d.Pool = c.cfg.PoolOf(at) + 1 // also of a lease of the ERP: the pool keeps what the ERP had bound until that is over
 		}
 	}
 	c.d.Outcome = o
@@ -214,10 +222,13 @@ func (c *decider) told(rec *lease.Record) bool {
 	return rec.MAC == c.mac && c.refuted(rec) && c.comesFrom(rec) != placeOther && !c.past(rec)
 }
 
-// refuted reports whether the ERP has the address of a lease for somebody else than its client, for another MAC, or for nobody.
+// refuted reports whether the ERP has the address of a lease for somebody else than its client, for another MAC, or for nobody, or no subnet has it.
 func (c *decider) refuted(rec *lease.Record) bool {
 	b := c.bound(rec.IP)
-	if rec.Pool != "" {
+	switch {
+	case c.cfg.subnetOf(rec.IP) == nil:
+		return true
+	case rec.Pool != "":
 		return b.Line != nil
 	}
 	return b.Line == nil || !samePlace(rec, b) || c.differs(b.Line) && c.overruled(rec, b) && !c.onLine(rec, b)

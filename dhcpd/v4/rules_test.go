@@ -45,6 +45,9 @@ func TestRules(t *testing.T) {
 	away := func(r lease.Record, by time.Duration) lease.Record { r.Expires = testNow.Add(by); return r }
 	macFirst := func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }
 	lax := func(_ *Request, o *Options) { o.Authoritative = false }
+	withFlats := func(r *Request, o *Options) {
+		r.P.From, o.Pools = netip.AddrPortFrom(netip.IPv4Unspecified(), 68), []Pool{flats()}
+	}
 	from := func(a netip.Addr) func(*Request, *Options) {
 		return func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(a, 68) }
 	}
@@ -102,6 +105,8 @@ func TestRules(t *testing.T) {
 		{"select_less", "heard twice, then on the wire without the relay's option 82", selecting(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
 		{"select_network", "", there(selecting(known, host(11))), nil, nil, "nak_wrong_network" + toThere},
 		{"select_other", "of the other network, and the client has one here", there(selecting(client(0x81), host(81))), nil, nil, "nak_wrong_address 203.0.113.81" + toThere},
+		{"select_less", "heard twice, and the ERP has its MAC already, but the router before still has the lease", selecting(known, host(11)), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "says_less 192.0.2.11"},
+		{"select_less", "heard twice, and the address is one that a pool gives to lines", selecting(stranger, host(210)), nil, withFlats, "says_less 192.0.2.210"},
 		{"select_elsewhere", "the MAC's lease is live on another line", at(99, selecting(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
 		{"select_elsewhere", "heard twice, on the wire without the relay's option 82", selecting(known, host(11)), leases(on(1, bound(host(11), known, 1))), from(netip.IPv4Unspecified()), "mac_elsewhere"},
 
@@ -116,8 +121,12 @@ func TestRules(t *testing.T) {
 		{"reboot_less", "heard twice, where unknown clients are refused", reboot(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), func(r *Request, o *Options) {
 			r.P.From, o.Unknown = netip.AddrPortFrom(netip.IPv4Unspecified(), 68), UnknownNak
 		}, "says_less 192.0.2.11"},
+		{"reboot_less", "heard twice, its last lease is over, and unknown clients are refused", reboot(stranger, host(210)), leases(on(1, away(with(bound(host(210), stranger, 1), func(r *lease.Record) { r.Pool = "flats" }), over))), func(r *Request, o *Options) {
+			withFlats(r, o)
+			o.Unknown = UnknownNak
+		}, "says_less 192.0.2.210"},
 		{"reboot_none", "", onRelay(reboot(stranger, host(11))), nil, nil, "init_reboot_unknown"},
-		{"reboot_has", "of no subnet any more", at(1, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay},
+		{"reboot_has", "of no subnet any more", at(1, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay + " ends"},
 		{"reboot_network", "", there(reboot(known, host(11))), nil, nil, "nak_wrong_network" + toThere},
 		{"reboot_network", "not authoritative", there(reboot(known, host(11))), nil, lax, "not_authoritative"},
 		{"reboot_other", "of the other network, and the client has one here", there(reboot(client(0x81), host(81))), nil, nil, "nak_wrong_address 203.0.113.81" + toThere},
@@ -126,7 +135,7 @@ func TestRules(t *testing.T) {
 		{"reboot_none", "from elsewhere it is anybody's", reboot(stranger, host(81)), leases(with(overruled(bound(host(81), stranger, 8)), func(r *lease.Record) { r.Interface = "eth7" })), nil, "init_reboot_unknown"},
 
 		{"extend_line_taken", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + toRelay},
-		{"extend_line_has", "of no subnet any more", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay},
+		{"extend_line_has", "of no subnet any more", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay + " ends"},
 		{"extend_line_has", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "ack 192.0.2.11" + toRelay + " background"},
 		{"extend_line_other", "", at(2, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "nak_wrong_address 192.0.2.21" + toRelay},
 		{"extend_line_full", "", at(4, extend(stranger, host(41))), full, nil, "nak_other_client" + toRelay},
@@ -136,6 +145,8 @@ func TestRules(t *testing.T) {
 		{"extend_elsewhere", "an unknown line behind a relay of another network", there(lined(extend(known, host(11)))), leases(onWire1(bound(host(11), known, 1))), nil, "mac_elsewhere 192.0.2.11"},
 		{"extend_pool_elsewhere", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 7, "eth7" })), withGuests, "mac_elsewhere 192.0.2.201"},
 		{"extend_pool", "", extend(stranger, host(201)), leases(with(guest(host(201), stranger), func(r *lease.Record) { r.Ifindex, r.Interface = 3, "eth0" })), withGuests, "pool_ack 192.0.2.201 by unicast to 192.0.2.201:68 pool-renew"},
+		{"extend_pool", "the ERP gives it for good, past the relay", extend(stranger, host(11)), leases(on(1, with(bound(host(11), stranger, 1), func(r *lease.Record) { r.Pool = "flats" }))), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact report"},
+		{"extend_pool", "the ERP gives it to another for good, past the relay", extend(stranger, host(11)), leases(on(9, with(bound(host(11), stranger, 9), func(r *lease.Record) { r.Pool = "flats" }))), nil, "nak_not_bound" + onWire},
 		{"extend_taken", "", extend(known, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + onWire},
 		{"extend_network_other", "", there(extend(client(0x81), host(81))), leases(with(bound(host(81), client(0x81), 8), atThere)), nil, "nak_wrong_address 203.0.113.81" + toThere},
 		{"extend_network", "", there(extend(known, host(11))), leases(with(bound(host(11), known, 1), atThere)), nil, "nak_wrong_network" + toThere},
