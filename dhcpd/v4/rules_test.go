@@ -114,6 +114,7 @@ func TestRules(t *testing.T) {
 		{"reboot_other", "", at(2, reboot(known, host(11))), nil, nil, "nak_wrong_address 192.0.2.21" + toRelay},
 		{"reboot_other", "not authoritative", at(2, reboot(known, host(11))), nil, lax, "not_authoritative"},
 		{"reboot_gone", "two customers have swapped, the other one is still live", at(2, reboot(stranger, host(11))), leases(on(2, bound(host(11), stranger, 2)), on(1, bound(host(21), known, 1))), nil, "nak_not_bound 192.0.2.21" + toRelay + " ends"},
+		{"reboot_gone", "the ERP gave it to another customer, and has none for the client", reboot(stranger, host(81)), leases(onWire1(bound(host(81), stranger, 77))), nil, "nak_not_bound" + onWire + " ends"},
 		{"reboot_full", "", at(4, reboot(stranger, host(41))), full, nil, "port_full"},
 		{"reboot_full", "the MAC's lease is live on another line", at(99, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
 		{"reboot_kept", "the switch inserts no option 82 any more", onRelay(reboot(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " background report"},
