@@ -252,14 +252,18 @@ func (v *village) check() {
 }
 
 // mayTakeOver reports whether one of two clients may have taken the address from the other at once: both are at one port, and there are
-// too few addresses for both; or it is one subscriber's, and the ERP has the MAC of the one for it.
+// too few addresses for both; or it is one subscriber's, and the one is on its line, or has the ERP's MAC for it.
 func (v *village) mayTakeOver(c, o *resident) bool {
 	rec, _ := v.leases.Get(c.addr)
 	if sameSpot(c, o) && (len(c.due.addrs) == 0 || c.deaf || o.deaf) {
 		return true
 	}
-	l := v.rowOf(c.addr)
-	return l != nil && l.MAC == rec.MAC && (sameSpot(c, o) || c.of == o.of && c.of != 0)
+	l, now := v.rowOf(c.addr), c
+	if rec.MAC == o.mac {
+		now = o
+	}
+	ones := c.of == o.of && c.of != 0
+	return l != nil && l.MAC == rec.MAC && (sameSpot(c, o) || ones) || ones && now.due.placed
 }
 
 // holderOf returns who has what a client waits for; nil: nobody.
@@ -316,8 +320,8 @@ func (v *village) mustAck(c *resident) bool {
 		if v.rowOf(c.addr).MAC != c.mac && slices.ContainsFunc(r.addrs, func(a netip.Addr) bool { return v.rowOf(a).MAC == c.mac }) {
 			return false // of two rows of its port the other one is its own
 		}
-		if mac := v.rowOf(c.addr).MAC; !mac.IsZero() && mac != c.mac && !v.home(c, &rec) {
-			return false // the ERP has another MAC, and the lease was given at another port
+		if mac := v.rowOf(c.addr).MAC; !mac.IsZero() && mac != c.mac && !(r.placed && v.home(c, &rec)) {
+			return false // the ERP has another MAC, and the lease was given at another port, or to who is named by dhcp.client_ids
 		}
 		return r.placed && rec.Pool == "" || v.home(c, &rec)
 	case v.rowOf(c.addr) != nil || rec.Pool == "":
