@@ -151,8 +151,7 @@ type rig struct {
 // newTable is a lease table with a store, so that it knows what is to be written.
 func newTable(t testing.TB) *lease.Table {
 	t.Helper()
-	store, err := lease.OpenMemory()
-	require.NoError(t, err)
+	store := lease.OpenMemory()
 	t.Cleanup(func() { _ = store.Close() })
 	tab, err := lease.Open(store)
 	require.NoError(t, err)

@@ -83,8 +83,7 @@ func newFight(t *testing.T, known provision.MAC, change ...func(*Options)) *figh
 	require.NoError(t, r.end())
 	f := &fight{rig: r, erp: &erpOfFight{t: t, snap: snap, mac: known}, text: &bytes.Buffer{}}
 	f.erp.fetch()
-	store, err := lease.OpenMemory()
-	require.NoError(t, err)
+	store := lease.OpenMemory()
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	tab, err := lease.Open(store)
 	require.NoError(t, err)

@@ -131,7 +131,7 @@ func (h *handler) decide(now time.Time, gen *generation) {
 	gen.pools.adopt(snap, leases, now)
 	for range maxDecisions {
 		h.d = v4.Decide(now, &h.r, snap, leases, gen.pools, gen.config)
-		if h.d.Durable() && (h.s.deps.Journal == nil || h.s.deps.Volatile) {
+		if h.d.Durable() && (h.s.deps.Journal == nil || h.s.deps.Failing != nil && h.s.deps.Failing()) {
 			break // nothing is promised that a restart would forget
 		}
 		if (h.d.Change == v4.ChangeHold || h.d.Change == v4.ChangePool) && h.links != nil && h.links.holds(h.d.YourIP, now) {

@@ -161,14 +161,14 @@ func TestHangingDiskGivesNoPoolLease(t *testing.T) {
 }
 
 func TestNoJournalNoPoolLease(t *testing.T) {
-	for _, volatile := range []bool{false, true} {
+	for _, failing := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			j := &journal{}
-			if !volatile {
+			if !failing {
 				j = nil
 			}
 			r, _ := poolRig(t, j)
-			r.s.deps.Volatile = volatile
+			r.s.deps.Failing = func() bool { return failing }
 			r.ask(discoverBy(stranger))
 			r.ask(selectBy(stranger, r.last().yourIP))
 			time.Sleep(time.Second)

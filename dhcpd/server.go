@@ -32,7 +32,7 @@ type Deps struct {
 	Leases   *lease.Table
 	Journal  Journal
 	Links    Links            // nil: interfaces are asked for by ioctl, and again every 5 s
-	Volatile bool             // the Journal does not outlive the process: pools lease nothing
+	Failing  func() bool      // whether the Journal fails: pools lease nothing as long as it does. nil: it never does
 	Observer Observer         // may be nil
 	Log      *slog.Logger     // nil: discard
 	Now      func() time.Time // nil: time.Now

@@ -40,7 +40,7 @@ type storeJournal struct {
 // openJournal opens the store whose file is path.
 func openJournal(t testing.TB, path string) *storeJournal {
 	t.Helper()
-	store, err := lease.OpenStore(filepath.Dir(path), slog.New(slog.DiscardHandler))
+	store, err := lease.OpenStore(t.Context(), filepath.Dir(path), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	tab, err := lease.Open(store)
 	require.NoError(t, err)

@@ -145,9 +145,7 @@ func newVillage(t testing.TB, seed uint64, change func(*Options)) *village {
 	if change != nil {
 		v.opts = plainOptions()
 		change(&v.opts)
-		var err error
-		v.store, err = lease.OpenMemory()
-		require.NoError(t, err)
+		v.store = lease.OpenMemory()
 		t.Cleanup(func() { _ = v.store.Close() })
 	}
 	v.settle()
@@ -223,7 +221,9 @@ func (s shelf) Leases(each func(lease.Record, error)) error {
 }
 
 func (shelf) Reports(func(provision.MACReport, error)) error { return nil }
-func (shelf) Volatile() bool                                 { return false }
+func (shelf) Replaced(func())                                {}
+func (shelf) Failing() bool                                  { return false }
+func (shelf) Health() lease.Health                           { return lease.Health{} }
 func (shelf) Close() error                                   { return nil }
 
 // mailbox takes reports to the ERP.

@@ -19,12 +19,16 @@ import (
 	"github.com/usher-agent/usher/cmd/usher/internal/erpcmd"
 	"github.com/usher-agent/usher/cmd/usher/internal/show"
 	"github.com/usher-agent/usher/cmd/usher/internal/tools"
+	"github.com/usher-agent/usher/provision/statedb"
 )
 
 // version is set by the build (-ldflags "-X main.version=...").
 var version = "unknown"
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	statedb.Child()
+	os.Exit(run(os.Args[1:]))
+}
 
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

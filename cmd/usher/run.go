@@ -41,7 +41,7 @@ files in state_dir, its control socket and its console: beside an agent that wor
 			defer stop()
 			log := cli.NewLogger(cmd.ErrOrStderr(), cfg.Log.Format, cli.LogLevel(cfg.Log.Level))
 			leaveRoomForPackets()
-			a, err := agent.New(cfg, agent.Options{Path: path, DryRun: dryRun, Version: c.Version, Service: serviceManager{log}, Log: log})
+			a, err := agent.New(cmd.Context(), cfg, agent.Options{Path: path, DryRun: dryRun, Version: c.Version, Service: serviceManager{log}, Log: log})
 			if err != nil {
 				return err
 			}

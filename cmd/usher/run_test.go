@@ -28,7 +28,7 @@ acl: {dry_run: true}
 control: {socket: %[1]s/usher.sock}
 console: {listen: off}
 `, dir), 0o600))
-	store, err := lease.OpenStore(dir, slog.New(slog.DiscardHandler))
+	store, err := lease.OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	defer store.Close()
 

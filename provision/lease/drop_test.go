@@ -7,7 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/usher-agent/usher/provision/wal"
 )
 
 // A lease that is ended by hand is over at once, is told to who follows, and is on disk when Write returns.
@@ -43,7 +44,7 @@ func TestDrop(t *testing.T) {
 	assert.Equal(t, StateReleased, got.State)
 	assert.Equal(t, at, got.Expires)
 	assert.Equal(t, mac1, got.MAC, "who had it is known")
-	require.ErrorIs(t, tab.Write(ip7), bolterrors.ErrDatabaseNotOpen)
+	require.ErrorIs(t, tab.Write(ip7), wal.ErrClosed)
 	assert.Equal(t, 1, tab.Counts(at).Dirty, "it is tried again")
 	require.NoError(t, New().Write(ip7), "in memory there is nothing to write")
 }

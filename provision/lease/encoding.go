@@ -20,8 +20,7 @@ import (
 //	crc32c(4)                         of the key and all of the above
 //
 // Prior is not stored. The key is the address, 4 bytes. Version 1 has no pool, version 2 no key
-// of a vacant line, version 3 nothing of the ERP; all are still read, and version 3 is written to a file that has no room for the
-// copy which the change of its format needs.
+// of a vacant line, version 3 nothing of the ERP; all are still read.
 const (
 	encodingVersion = 4
 	versionPoolless = 1
@@ -37,14 +36,9 @@ var errRecord = errors.New("bad stored lease")
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // made once by the standard library
 
 // encode appends the stored form of r to dst. Texts too long for the wire are cut.
-func encode(dst []byte, r *Record) []byte { return encodeAs(dst, r, encodingVersion) }
-
-// encodeERPless appends the form of version 3.
-func encodeERPless(dst []byte, r *Record) []byte { return encodeAs(dst, r, versionERPless) }
-
-func encodeAs(dst []byte, r *Record, version byte) []byte {
+func encode(dst []byte, r *Record) []byte {
 	base := len(dst)
-	dst = append(dst, version, byte(r.State))
+	dst = append(dst, encodingVersion, byte(r.State))
 	dst = append(dst, r.MAC[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Subscriber))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Device))
@@ -60,9 +54,7 @@ func encodeAs(dst []byte, r *Record, version byte) []byte {
 	dst = appendBytes(dst, r.Pool)
 	var room [64]byte
 	dst = appendBytes(dst, r.Key.AppendTo(room[:0]))
-	if version > versionERPless {
-		dst = appendBytes(dst, r.ERP.appendTo(room[:0]))
-	}
+	dst = appendBytes(dst, r.ERP.appendTo(room[:0]))
 	return binary.BigEndian.AppendUint32(dst, checksum(ipKey(r.IP), dst[base:]))
 }
 
@@ -160,3 +152,6 @@ func ipKey(ip netip.Addr) uint32 {
 	b := ip.As4()
 	return binary.BigEndian.Uint32(b[:])
 }
+
+// addrOf is the address of a key.
+func addrOf(key uint32) netip.Addr { return netip.AddrFrom4([4]byte(keyBytes(key))) }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -263,6 +264,7 @@ func TestReportsKeepWhatTheyReplace(t *testing.T) {
 			require.NoError(t, err)
 			out = append(out, r)
 		}))
+		slices.SortFunc(out, func(a, b provision.MACReport) int { return a.IP.Compare(b.IP) })
 		return out
 	}
 	commit := func(b Batch) {
@@ -271,7 +273,6 @@ func TestReportsKeepWhatTheyReplace(t *testing.T) {
 		require.NoError(t, s.Commit(func(to *Batch) error { to.Reports, to.Done = b.Reports, b.Done; return nil }))
 	}
 	commit(Batch{Reports: []provision.MACReport{plain}})
-	require.NotContains(t, raw(t, path), replacedBucket)
 	commit(Batch{Reports: []provision.MACReport{known, none}})
 	require.Equal(t, []provision.MACReport{plain, known, none}, kept())
 	later := known
@@ -280,7 +281,6 @@ func TestReportsKeepWhatTheyReplace(t *testing.T) {
 	require.Equal(t, []provision.MACReport{plain, later, none}, kept(), "what is left there has another time")
 	commit(Batch{Done: []provision.MACReport{plain, later, none}})
 	require.Empty(t, kept())
-	require.Empty(t, raw(t, path)[replacedBucket])
 }
 
 // A walk over a hundred thousand leases holds the table for moments only: packets go on meanwhile.

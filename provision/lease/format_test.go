@@ -10,12 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
@@ -94,7 +91,7 @@ func TestFileOfTheVersionBefore(t *testing.T) {
 	require.Len(t, before, 2)
 	require.Len(t, before["leases"], 9)
 	require.Len(t, before["mac_reports"], 3)
-	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+	store, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	tab := openTable(t, store)
 	n, why := tab.Skipped()
@@ -155,32 +152,40 @@ func TestFileOfTheVersionBefore(t *testing.T) {
 	}
 	require.NoError(t, tab.Close())
 	require.NoError(t, store.Close())
-	after := raw(t, path)
-	require.Equal(t, map[string]string{"state": "2 83a56a17"}, after["format"])
-	require.Len(t, after, 3)
-	require.Equal(t, before["mac_reports"], after["mac_reports"])
-	require.Len(t, after["leases"], 9)
+	require.Equal(t, map[string]map[string]string{"format": {"state": string(encodeMark(3))}}, raw(t, path), "an older usher is refused by it")
+	require.Equal(t, []string{"leases", "state.db", "state.db.format1"}, names(t, dir))
+	require.Equal(t, before, raw(t, path+".format1"), "what the version before had, for the way back")
+
+	store, err = OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	tab = openTable(t, store)
+	require.Equal(t, 9, tab.Len())
 	for k, v := range before["leases"] {
-		require.EqualValues(t, 4, after["leases"][k][0])
 		was, err := decode([]byte(k), []byte(v))
 		require.NoError(t, err)
-		is, err := decode([]byte(k), []byte(after["leases"][k]))
-		require.NoError(t, err)
+		is, ok := tab.Get(was.IP)
+		require.True(t, ok)
 		require.Equal(t, was.Pool == "", is.ERP.Direct == ERPMAC{provision.MAC{2, 9}, now.UnixNano()})
-		if v[0] == 3 {
-			require.Equal(t, v, string(encodeERPless(nil, &was)), "byte for byte what the version before wrote")
-		}
 		is.ERP = ERPMACs{}
 		require.Equal(t, was, is)
 	}
-	require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir))
-	require.Equal(t, before, raw(t, path+".format1"), "what the version before had, for the way back")
-
-	content := read(t, path)
-	store, err = OpenStore(dir, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
 	require.NoError(t, store.Close())
-	require.Equal(t, content, read(t, path), "the next start writes nothing")
+	require.Equal(t, []string{"leases", "state.db", "state.db.format1"}, names(t, dir), "it is moved once")
+
+	// The way back, and the next upgrade: what was given meanwhile is taken over, nothing that is newer in the log is lost, and no copy is overwritten.
+	require.NoError(t, os.Rename(path+".format1", path))
+	older, newer := testRecord(netip.MustParseAddr("192.0.2.33")), testRecord(netip.MustParseAddr("192.0.2.99"))
+	older.Renewed = at.Add(-time.Hour)
+	for _, r := range []Record{older, newer} {
+		put(t, path, leaseBucket, string(keyBytes(ipKey(r.IP))), encode(nil, &r))
+	}
+	require.NoError(t, os.WriteFile(path+".format1", []byte("of another time"), 0o600))
+	tab = openTable(t, openStore(t, path))
+	require.Equal(t, 10, tab.Len())
+	rec, _ = tab.Get(older.IP)
+	require.Equal(t, at.Add(time.Minute), rec.Renewed)
+	require.Equal(t, []string{"leases", "state.db", "state.db.format1", "state.db.format1.2"}, names(t, dir))
+	require.Equal(t, "of another time", read(t, path+".format1"))
 }
 
 func TestNewerStateIsRefused(t *testing.T) {
@@ -194,12 +199,12 @@ func TestNewerStateIsRefused(t *testing.T) {
 		damage func(t *testing.T, path string)
 		want   string
 	}{
-		{"by its mark", func(t *testing.T, path string) { put(t, path, markBucket, markKey, encodeMark(3)) },
-			" has state format 3, this usher reads up to 2: a newer usher wrote it, and it is left as it is. Start the newer usher again; or "},
+		{"by its mark", func(t *testing.T, path string) { put(t, path, markBucket, markKey, encodeMark(4)) },
+			" has state format 4, this usher reads up to 3: a newer usher wrote it, and it is left as it is. Start the newer usher again; or "},
 		{"by a record, without a mark", func(t *testing.T, path string) { put(t, path, leaseBucket, string(keyBytes(ipKey(ip7))), newer) },
 			" has lease records of version 5, this usher reads up to 4: a newer usher wrote it"},
 		{"by its mark, and damaged", func(t *testing.T, path string) {
-			put(t, path, markBucket, markKey, encodeMark(3))
+			put(t, path, markBucket, markKey, encodeMark(4))
 			filler := bytes.Repeat([]byte("filler"), 50)
 			for i := range uint32(40) { // more than a page
 				put(t, path, leaseBucket, string(keyBytes(i)), filler)
@@ -211,19 +216,19 @@ func TestNewerStateIsRefused(t *testing.T) {
 				}
 			}
 			require.NoError(t, os.WriteFile(path, b, 0o600))
-		}, " has state format 3, this usher reads up to 2"},
+		}, " has state format 4, this usher reads up to 3"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, path := unmarkedFile(t)
 			c.damage(t, path)
 			content := read(t, path)
-			_, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+			_, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
 			require.ErrorAs(t, err, new(*statedir.NewerError))
 			require.ErrorContains(t, err, path+c.want)
 			require.ErrorContains(t, err, "put a copy from before the upgrade back if you have one")
 			require.ErrorContains(t, err, "move the file away and lose what clients were given: addresses of pools that are in use may be given to others")
 			require.Equal(t, content, read(t, path))
-			require.Equal(t, []string{"state.db"}, names(t, dir))
+			require.Equal(t, []string{"leases", "state.db"}, names(t, dir))
 		})
 	}
 }
@@ -235,123 +240,25 @@ func TestDamagedRecordIsNotNewer(t *testing.T) {
 	damaged := encode(nil, &rec)
 	damaged[0] ^= 8
 	put(t, path, leaseBucket, string(keyBytes(ipKey(ip7))), damaged)
-	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+	store, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	defer store.Close()
 	tab := openTable(t, store)
-	n, _ := tab.Skipped()
-	require.Equal(t, 1, n)
 	require.Equal(t, 9, tab.Len())
+	h := store.Health()
+	require.Equal(t, 1, h.Unread)
+	require.Equal(t, []string{"bad stored lease 192.0.2.7: version 12, want up to 4"}, h.What)
 }
 
 // A bit that flips in a mark must not keep the agent from starting.
 func TestDamagedMarkIsNone(t *testing.T) {
-	for _, mark := range []string{"", "3 90f599e3", "1 90f599e2", "1", "x"} {
+	for _, mark := range []string{"", "4 90f599e3", "1 90f599e2", "1", "x"} {
 		dir, path := unmarkedFile(t)
 		put(t, path, markBucket, markKey, []byte(mark))
-		store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+		store, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
 		require.NoError(t, err, mark)
 		require.NoError(t, store.Close())
-		require.Equal(t, "2 83a56a17", raw(t, path)["format"]["state"])
-		require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir))
+		require.Equal(t, string(encodeMark(3)), raw(t, path)["format"]["state"])
+		require.Equal(t, []string{"leases", "state.db", "state.db.format1"}, names(t, dir))
 	}
-}
-
-// nextFormats are those of a version after this one, whose records have something more.
-func nextFormats() []format {
-	return append(formats(), format{number: 3, record: 5, encode: func(dst []byte, r *Record) []byte {
-		base := len(dst)
-		dst = encode(dst, r)
-		dst[base] = 5
-		dst = append(dst[:len(dst)-crcLen], "more"...)
-		return binary.BigEndian.AppendUint32(dst, checksum(ipKey(r.IP), dst[base:]))
-	}})
-}
-
-// openNext opens path as the version after this one, and writes one record.
-func openNext(t testing.TB, path string, log io.Writer) {
-	t.Helper()
-	s, err := openBolt(path, nil, nextFormats(), slog.New(slog.NewTextHandler(log, nil)))
-	require.NoError(t, err)
-	rec := testRecord(ip7)
-	require.NoError(t, s.Commit(func(b *Batch) error { b.Leases = append(b.Leases, rec); return nil }))
-	require.NoError(t, s.Close())
-}
-
-func TestCopyIsPutAsideBeforeANewFormat(t *testing.T) {
-	dir, path := unmarkedFile(t)
-	aside := path + ".format2"
-	store, err := OpenStore(dir, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	require.NoError(t, store.Close())
-	content := read(t, path)
-	var log strings.Builder
-	openNext(t, path, &log)
-	assert.Contains(t, log.String(), "copy="+aside)
-	require.Equal(t, content, read(t, aside))
-	info, err := os.Stat(aside)
-	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o600), info.Mode())
-	after := raw(t, path)
-	require.Equal(t, string(encodeMark(3)), after["format"]["state"])
-	require.EqualValues(t, 5, after["leases"][string(keyBytes(ipKey(ip7)))][0])
-	log.Reset()
-	openNext(t, path, &log)
-	require.Empty(t, log.String())
-	require.Equal(t, []string{"state.db", "state.db.format1", "state.db.format2"}, names(t, dir), "one copy for each change of the format")
-
-	// The way back that the refusal tells, and the next upgrade, which overwrites no copy.
-	_, err = OpenStore(dir, slog.New(slog.DiscardHandler))
-	require.ErrorContains(t, err, "(mv "+aside+" "+path+")")
-	require.NoError(t, os.WriteFile(path, []byte(read(t, aside)), 0o600))
-	store, err = OpenStore(dir, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	tab := openTable(t, store)
-	require.Equal(t, 9, tab.Len())
-	require.NoError(t, tab.commit(testRecord(ip7)))
-	require.NoError(t, store.Close())
-	openNext(t, path, io.Discard)
-	require.Equal(t, content, read(t, aside))
-	require.Equal(t, []string{"state.db", "state.db.format1", "state.db.format2", "state.db.format2.2"}, names(t, dir))
-
-	// Killed after the copy and before the first write: the same copy serves.
-	dir, path = unmarkedFile(t)
-	_, err = statedir.CopyAside(path, 1)
-	require.NoError(t, err)
-	openNext(t, path, io.Discard)
-	require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir))
-
-	// Nothing to go back to.
-	dir = t.TempDir()
-	openNext(t, filepath.Join(dir, "state.db"), io.Discard)
-	require.Equal(t, []string{"state.db"}, names(t, dir))
-}
-
-// Without room for the copy the older format is written on, and clients are served.
-func TestNoRoomForTheCopy(t *testing.T) {
-	dir, path := unmarkedFile(t)
-	require.NoError(t, os.Symlink("/dev/full", path+".format1.tmp"))
-	var log strings.Builder
-	openNext(t, path, &log)
-	assert.Contains(t, log.String(), "state file stays in the format that it has")
-	assert.Contains(t, log.String(), syscall.ENOSPC.Error())
-	after := raw(t, path)
-	require.NotContains(t, after, "format")
-	require.EqualValues(t, 3, after["leases"][string(keyBytes(ipKey(ip7)))][0])
-	require.Equal(t, []string{"state.db"}, names(t, dir))
-	store, err := openBolt(path, nil, formats()[:1], slog.New(slog.DiscardHandler))
-	require.NoError(t, err, "the version before reads it")
-	require.NoError(t, store.Close())
-
-	openNext(t, path, io.Discard) // there is room again
-	require.Equal(t, []string{"state.db", "state.db.format1"}, names(t, dir))
-	require.EqualValues(t, 5, raw(t, path)["leases"][string(keyBytes(ipKey(ip7)))][0])
-
-	// A format that cannot be written any longer.
-	_, path = unmarkedFile(t)
-	require.NoError(t, os.Symlink("/dev/full", path+".format1.tmp"))
-	content := read(t, path)
-	_, err = openBolt(path, nil, nextFormats()[1:], slog.New(slog.DiscardHandler))
-	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.Equal(t, content, read(t, path))
 }

@@ -129,3 +129,51 @@ func decodeReport(key, value []byte) (provision.MACReport, error) {
 	}
 	return r, nil
 }
+
+// The stored form of a whole report in the log, under its address:
+//
+//	version 1, then report, sighting, packet and what is replaced, each length(2) and bytes in the forms above, empty where there is none
+const wholeVersion = 1
+
+func encodeWhole(r provision.MACReport) []byte {
+	_, report := encodeReport(r)
+	v := appendBytes([]byte{wholeVersion}, report)
+	var sighting, packet, replaced []byte
+	if r.ARP != (provision.ARPSighting{}) {
+		sighting = encodeSighting(r)
+	}
+	if r.Packet != (provision.Packet{}) {
+		packet, _ = encodePacket(r) // without it the report is still one
+	}
+	if r.Replaces.Known {
+		replaced = encodeReplaced(r)
+	}
+	for _, part := range [...][]byte{sighting, packet, replaced} {
+		v = appendBytes(v, part)
+	}
+	return v
+}
+
+func decodeWhole(key, v []byte) (provision.MACReport, error) {
+	if len(v) == 0 || v[0] != wholeVersion {
+		return provision.MACReport{}, errors.New("version is not known")
+	}
+	var parts [4][]byte
+	rest := v[1:]
+	for i := range parts {
+		if len(rest) < 2 || len(rest)-2 < int(binary.BigEndian.Uint16(rest)) {
+			return provision.MACReport{}, fmt.Errorf("part %d runs past the end", i)
+		}
+		n := int(binary.BigEndian.Uint16(rest))
+		parts[i], rest = rest[2:2+n], rest[2+n:]
+	}
+	if len(rest) > 0 {
+		return provision.MACReport{}, fmt.Errorf("%d bytes left over", len(rest))
+	}
+	r, err := decodeReport(key, parts[0])
+	if err != nil {
+		return r, err
+	}
+	r.ARP, r.Packet, r.Replaces = decodeSighting(r, parts[1]), decodePacket(r, parts[2]), decodeReplaced(r, parts[3])
+	return r, nil
+}

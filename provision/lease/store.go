@@ -3,37 +3,60 @@ package lease
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
-
-	bolterrors "go.etcd.io/bbolt/errors"
+	"time"
 
 	"github.com/usher-agent/usher/provision"
-	"github.com/usher-agent/usher/provision/statedir"
+	"github.com/usher-agent/usher/provision/wal"
 )
 
 // Store is the disk behind a Table and behind the queue of MAC reports: who got
 // an address and "tell the ERP" are kept together. It is read once at the start;
 // from then on the memory answers, and the Store only takes what changed. Its
 // methods may be called from several goroutines.
+//
+// A disk that cannot be used is no reason not to start: each Commit fails until it can, which the Store tries by
+// itself.
 type Store interface {
 	// Leases calls each with every kept record, or with the reason why one
-	// cannot be read. Its error is that of reading at all.
+	// cannot be read. What a disk has that cannot be read yet comes later, from another goroutine: memory that is
+	// newer wins. Its error is that of reading at all.
 	Leases(each func(Record, error)) error
-	// Reports calls each with every kept report, or with the reason why one cannot be read.
+	// Reports calls each with every kept report, or with the reason why one cannot be read, and later as Leases does.
 	Reports(each func(provision.MACReport, error)) error
-	// Commit writes a batch: on return all of it is on disk, or after an error
-	// nothing. It calls fill once the batch has its turn: no other batch comes
+	// Replaced has f called when what was committed is not on disk any more, because its directory was
+	// taken away: f has everything that it knows committed again.
+	Replaced(f func())
+	// Commit writes a batch: on return all of it is on disk. After an error some of it
+	// may be there. It calls fill once the batch has its turn: no other batch comes
 	// between fill and the disk, so what fill finds in memory is not older than
 	// what is on disk already. Fill must be quick and must not call the Store.
 	Commit(fill func(*Batch) error) error
-	// Volatile reports whether what is committed is lost with the process.
-	Volatile() bool
+	// Health returns how the disk is.
+	Health() Health
+	// Failing reports whether commits fail, as Health tells; it is for the packet path.
+	Failing() bool
 	// Close lets the disk go. A Commit after it fails.
 	Close() error
 }
+
+// Health is how a Store and its disk are.
+type Health struct {
+	Path string `json:"path"` // of its directory
+	// Error says why nothing can be committed, or could not when it was tried last; empty: commits are on disk.
+	Error string    `json:"error,omitempty"`
+	Since time.Time `json:"since,omitzero"` // since when it fails
+	// Unread counts what was on disk and could not be read, since the start: each costs itself alone. What tells of the first ones, in
+	// words, and PutAside names the files that have them still.
+	Unread   int      `json:"unread"`
+	What     []string `json:"what,omitempty"`
+	PutAside []string `json:"put_aside,omitempty"`
+
+	Log wal.Status `json:"log"`
+}
+
+// Failing reports whether commits fail: pools lease nothing then, and what is new of bound addresses lives in memory until it ends.
+func (h Health) Failing() bool { return h.Error != "" }
 
 // Batch is what one Commit writes.
 type Batch struct {
@@ -49,6 +72,11 @@ type Batch struct {
 // OnCommit has f called after the batch is on disk; calls of two batches may
 // come in either order.
 func (b *Batch) OnCommit(f func()) { b.after = append(b.after, f) }
+
+// reset makes b empty and keeps its room.
+func (b *Batch) reset() {
+	b.Leases, b.Forget, b.Reports, b.Done, b.after = b.Leases[:0], b.Forget[:0], b.Reports[:0], b.Done[:0], nil
+}
 
 // Commit is what must be on disk before an ACK leaves: a changed fact, such as a
 // new client of an address or the same one behind another port, and the report
@@ -95,39 +123,9 @@ func (j Journal) Commit(recs []Commit) error {
 // ErrInUse says that another process has the state open.
 var ErrInUse = errors.New("another usher runs with this state_dir; stop it first")
 
-// OpenStore opens the database of leases and MAC reports in dir. A damaged file
-// is put aside and a new one begun. One that a newer usher wrote is refused with
-// a *statedir.NewerError. If the disk gives nothing at all, the
-// database lives in memory until the next start: bound addresses need no disk.
-func OpenStore(dir string, log *slog.Logger) (Store, error) {
-	path := filepath.Join(dir, "state.db")
-	s, err := openBolt(path, nil, formats(), log)
-	switch {
-	case err == nil:
-		return s, nil
-	case errors.As(err, new(*statedir.NewerError)):
-		return nil, err
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("%s: %w", path, ErrInUse)
-	case isDamage(err):
-		bad := path + ".bad"
-		log.Error("state file is damaged, put aside; leases are learned anew", "path", path, "kept_as", bad, "error", err)
-		if err := os.Rename(path, bad); err != nil {
-			break
-		}
-		if s, err = openBolt(path, nil, formats(), log); err == nil {
-			return s, nil
-		}
-	}
-	log.Error("state file cannot be used; leases and MAC reports live in memory only until a restart", "path", path, "error", err)
-	return OpenMemory()
-}
+var errClosed = errors.New("it is closed")
 
-// OpenMemory opens a store that is lost with the process.
-func OpenMemory() (Store, error) {
-	s, err := openBolt(memoryPath, memoryFile, formats(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
+// errNotYet begins the error of a Commit before the disk could be read.
+var errNotYet = errors.New("the lease log cannot be used")
+
+func notYet(why error) error { return fmt.Errorf("%w: %w", errNotYet, why) }

@@ -66,12 +66,31 @@ func Open(store Store) (*Table, error) {
 				names[*name] = *name
 			}
 		}
-		t.putLocked(&r) // nobody else has t yet
+		t.found(&r)
 	})
+	store.Replaced(t.dirtyAll)
 	if err != nil {
 		return nil, fmt.Errorf("lease table: read: %w", err)
 	}
 	return t, nil
+}
+
+// found takes a record that the store has, also later: what memory has by then is newer.
+func (t *Table) found(r *Record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.records[ipKey(r.IP)]; !ok {
+		t.putLocked(r)
+	}
+}
+
+// dirtyAll has everything written again.
+func (t *Table) dirtyAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k := range t.records {
+		t.markLocked(k)
+	}
 }
 
 func (t *Table) skip(err error) {

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -21,11 +20,10 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/wal"
 )
 
 var (
@@ -35,13 +33,13 @@ var (
 	mac2    = provision.MAC{0, 0, 0x5e, 0, 0x53, 2}
 )
 
-func openStore(t testing.TB, path string) *bolt {
+// openStore opens the store in the directory of path.
+func openStore(t testing.TB, path string) *logStore {
 	t.Helper()
-	store, err := openBolt(path, nil, formats(), slog.New(slog.DiscardHandler))
+	store, err := OpenStore(t.Context(), filepath.Dir(path), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	store.db.NoSync = true
 	t.Cleanup(func() { _ = store.Close() })
-	return store
+	return store.(*logStore)
 }
 
 func openTable(t testing.TB, store Store) *Table {
@@ -82,8 +80,6 @@ func TestRecordSurvivesEncoding(t *testing.T) {
 func TestEncodingIsPinned(t *testing.T) {
 	rec := testRecord(ip7)
 	rec.Key = provision.MAC{3, 1, 2, 3, 4, 5}.Owner()
-	assert.Equal(t, "030100005e005301000000000000002a000000000000000900000005c6336401000000030000019de368f6000000019de368f6000000019de39fe480"+
-		"000465746830"+"0003010203"+"0003010178"+"0006677565737473"+"0006030102030405"+"7cbe7428", hex.EncodeToString(encodeERPless(nil, &rec)), "version 3, for a file that cannot be copied aside")
 	told := rec
 	told.ERP = ERPMACs{Direct: ERPMAC{mac1, 1}, Composed: ERPMAC{At: 2}, Sent: [maxSent]provision.MAC{{2, 7}}}
 	assert.Equal(t, "040100005e005301000000000000002a000000000000000900000005c6336401000000030000019de368f6000000019de368f6000000019de39fe480"+
@@ -140,17 +136,16 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 	newer[0] = 5
 	store := openStore(t, filepath.Join(t.TempDir(), "state.db"))
 	openTable(t, store)
-	require.NoError(t, store.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(leaseBucket))
-		return errors.Join(
-			b.Put(keyBytes(0xc0000207), good),
-			b.Put(keyBytes(0xc0000208), good), // another key than the checksum is for
-			b.Put(keyBytes(0xc0000209), flipped),
-			b.Put(keyBytes(0xc000020a), newer),
-			b.Put(keyBytes(0xc000020b), good[:10]),
-			b.Put(keyBytes(0xc000020c), nil),
-			b.Put([]byte("x"), good),
-		)
+	require.NoError(t, store.wal.Load().Commit(func(f *wal.Frames) error {
+		put := func(key, value []byte) { f.Put(wal.Record{Kind: kindLease, Key: key, Value: value}) }
+		put(keyBytes(0xc0000207), good)
+		put(keyBytes(0xc0000208), good) // another key than the checksum is for
+		put(keyBytes(0xc0000209), flipped)
+		put(keyBytes(0xc000020a), newer)
+		put(keyBytes(0xc000020b), good[:10])
+		put(keyBytes(0xc000020c), nil)
+		put([]byte("x"), good)
+		return nil
 	}))
 	tab := openTable(t, store)
 	assert.Equal(t, 1, tab.Len())
@@ -159,12 +154,12 @@ func TestBadStoredRecordsAreNamedAndSkipped(t *testing.T) {
 	n, why := tab.Skipped()
 	assert.Equal(t, 6, n)
 	assert.Equal(t, []string{
-		"bad stored lease: key of 1 bytes, want 4",
 		"bad stored lease 192.0.2.8: checksum does not match",
 		"bad stored lease 192.0.2.9: checksum does not match",
 		"bad stored lease 192.0.2.10: version 5, want up to 4",
 		"bad stored lease 192.0.2.11: 10 bytes",
 		"bad stored lease 192.0.2.12: empty",
+		"bad stored lease: key of 1 bytes, want 4",
 	}, why)
 }
 
@@ -228,7 +223,7 @@ func TestFailedFlushIsTriedAgain(t *testing.T) {
 	tab.Store(testRecord(ip7))
 	tab.Dirty(ip7)
 	require.NoError(t, store.Close())
-	require.ErrorIs(t, tab.Flush(), bolterrors.ErrDatabaseNotOpen)
+	require.ErrorIs(t, tab.Flush(), wal.ErrClosed)
 	assert.Equal(t, 1, tab.Counts(testNow).Dirty)
 	tab.store = openStore(t, path)
 	require.NoError(t, tab.Flush())
@@ -336,8 +331,7 @@ func TestPruneKeepsTheGraceAndItsBound(t *testing.T) {
 }
 
 func TestRunFlushesEveryIntervalAndAtTheEnd(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state.db")
-	store := openStore(t, path)
+	store := OpenMemory()
 	synctest.Test(t, func(t *testing.T) {
 		tab := openTable(t, store)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -355,14 +349,13 @@ func TestRunFlushesEveryIntervalAndAtTheEnd(t *testing.T) {
 		require.NoError(t, <-done)
 		assert.Zero(t, tab.Counts(time.Now()).Dirty)
 	})
-	require.NoError(t, store.Close())
-	rec, ok := openTable(t, openStore(t, path)).Get(ip7)
+	rec, ok := openTable(t, store).Get(ip7)
 	require.True(t, ok)
 	assert.Equal(t, StateReleased, rec.State)
 }
 
 func TestRunTellsErrors(t *testing.T) {
-	store := openStore(t, filepath.Join(t.TempDir(), "state.db"))
+	store := OpenMemory()
 	synctest.Test(t, func(t *testing.T) {
 		tab := openTable(t, store)
 		require.NoError(t, store.Close())
@@ -372,10 +365,10 @@ func TestRunTellsErrors(t *testing.T) {
 		errs := make(chan error, 10)
 		done := make(chan error, 1)
 		go func() { done <- tab.Run(ctx, time.Second, func(err error) { errs <- err }) }()
-		assert.ErrorIs(t, <-errs, bolterrors.ErrDatabaseNotOpen)
-		assert.ErrorIs(t, <-errs, bolterrors.ErrDatabaseNotOpen)
+		assert.ErrorIs(t, <-errs, errClosed)
+		assert.ErrorIs(t, <-errs, errClosed)
 		cancel()
-		assert.ErrorIs(t, <-done, bolterrors.ErrDatabaseNotOpen)
+		assert.ErrorIs(t, <-done, errClosed)
 	})
 }
 

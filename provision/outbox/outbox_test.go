@@ -37,17 +37,16 @@ func report(i, m int, at time.Time) provision.MACReport {
 
 func openStore(t testing.TB, dir string) lease.Store {
 	t.Helper()
-	store, err := lease.OpenStore(dir, quiet())
+	store, err := lease.OpenStore(t.Context(), dir, quiet())
 	require.NoError(t, err)
-	require.False(t, store.Volatile())
+	require.False(t, store.Failing())
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	return store
 }
 
 func openMemory(t testing.TB) lease.Store {
 	t.Helper()
-	store, err := lease.OpenMemory()
-	require.NoError(t, err)
+	store := lease.OpenMemory()
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	return store
 }
@@ -479,7 +478,7 @@ func TestSettled(t *testing.T) {
 func TestSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "state.db")
-	store, err := lease.OpenStore(dir, quiet())
+	store, err := lease.OpenStore(t.Context(), dir, quiet())
 	require.NoError(t, err)
 	o, err := Open(store, Options{}, &fakeERP{}, nil, quiet())
 	require.NoError(t, err)

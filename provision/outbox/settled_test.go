@@ -72,7 +72,7 @@ func TestSettledReportsOfARP(t *testing.T) {
 
 func TestJournalStoresLeaseAndReportTogether(t *testing.T) {
 	dir := t.TempDir()
-	store, err := lease.OpenStore(dir, quiet())
+	store, err := lease.OpenStore(t.Context(), dir, quiet())
 	require.NoError(t, err)
 	leases, err := lease.Open(store)
 	require.NoError(t, err)
@@ -87,7 +87,7 @@ func TestJournalStoresLeaseAndReportTogether(t *testing.T) {
 	}}))
 	require.NoError(t, store.Close())
 
-	store, err = lease.OpenStore(dir, quiet())
+	store, err = lease.OpenStore(t.Context(), dir, quiet())
 	require.NoError(t, err)
 	defer store.Close()
 	leases, err = lease.Open(store)

@@ -78,6 +78,33 @@ func CopyAside(path string, format int) (name string, err error) {
 	}
 }
 
+// KeepAside keeps the file at path under a second name, path.suffix, and returns that: nothing is copied where the
+// file system knows links. A file that is there already is never overwritten: path.suffix.2 follows, unless its content is the same.
+func KeepAside(path, suffix string) (name string, err error) {
+	for n := 1; ; n++ {
+		name = path + "." + suffix
+		if n > 1 {
+			name += fmt.Sprintf(".%d", n)
+		}
+		err := os.Link(path, name)
+		switch {
+		case err == nil:
+			return name, syncDir(filepath.Dir(path))
+		case !errors.Is(err, fs.ErrExist):
+			if _, lerr := os.Lstat(name); errors.Is(lerr, fs.ErrNotExist) {
+				return name, copyFile(path, name)
+			}
+		}
+		same, err := sameContent(path, name)
+		if err != nil {
+			return "", fmt.Errorf("keep %s aside: %w", path, err)
+		}
+		if same {
+			return name, nil
+		}
+	}
+}
+
 func copyFile(path, name string) error {
 	f, err := os.Open(path)
 	if err != nil {

@@ -79,7 +79,7 @@ func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
 		admitted bool
 	}{{"kernel works", 5 * time.Millisecond, true}, {"kernel hangs", 5 * time.Second, false}} {
 		t.Run(c.name, func(t *testing.T) {
-			store, err := lease.OpenStore(t.TempDir(), slog.New(slog.DiscardHandler))
+			store, err := lease.OpenStore(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 			defer store.Close()
 			leases, err := lease.Open(store)

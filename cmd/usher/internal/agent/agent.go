@@ -89,8 +89,8 @@ type Agent struct {
 }
 
 // New makes every part and opens its sockets; nothing runs yet. On error
-// nothing is left open. The configuration becomes the agent's.
-func New(cfg *config.Config, o Options) (a *Agent, err error) {
+// nothing is left open; the end of ctx is one. The configuration becomes the agent's.
+func New(ctx context.Context, cfg *config.Config, o Options) (a *Agent, err error) {
 	a = &Agent{
 		path: o.Path, dryRun: o.DryRun, service: o.Service, log: o.Log, erp: &liveERP{},
 		build: console.Build{Version: o.Version, Revision: revision(), GoVersion: runtime.Version()},
@@ -136,7 +136,7 @@ func New(cfg *config.Config, o Options) (a *Agent, err error) {
 	} else if err != nil {
 		a.log.Error("stored snapshot cannot be used; waiting for the ERP", "error", err)
 	}
-	if err := a.openLeases(cfg); err != nil {
+	if err := a.openLeases(ctx, cfg); err != nil {
 		return a, err
 	}
 	if err := a.openRoutes(cfg); err != nil {
@@ -191,8 +191,8 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 	return d
 }
 
-func (a *Agent) openLeases(cfg *config.Config) (err error) {
-	if a.store, err = lease.OpenStore(cfg.StateDir, a.log); err != nil {
+func (a *Agent) openLeases(ctx context.Context, cfg *config.Config) (err error) {
+	if a.store, err = lease.OpenStore(ctx, cfg.StateDir, a.log); err != nil {
 		return err
 	}
 	a.teardown.pushDisk("state", a.store.Close)
@@ -220,7 +220,7 @@ func (a *Agent) openDHCP(cfg *config.Config, events *dhcpd.EventLog) error {
 		return a.listen(nil)
 	}
 	deps := dhcpd.Deps{
-		Snapshot: a.syncer.Current, Leases: a.leases, Volatile: a.store.Volatile(),
+		Snapshot: a.syncer.Current, Leases: a.leases, Failing: a.store.Failing,
 		Journal:  admitting{lease.Journal{Table: a.leases, Reports: a.outbox}, a},
 		Observer: a.packetObservers(events), Log: a.log, Now: time.Now,
 	}

@@ -115,7 +115,7 @@ console: {listen: "127.0.0.1:0"}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d.Agent, err = New(cfg, o)
+	d.Agent, err = New(t.Context(), cfg, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.Stop() })
 	d.client.Socket = d.socket
@@ -243,10 +243,10 @@ func TestNewLeavesNothingOpen(t *testing.T) {
 	taken := strings.Replace(string(text), "listen: 127.0.0.1:0", "listen: "+busy.LocalAddr().String(), 1)
 	cfg, err := config.Parse(d.path, []byte(taken), config.Env{})
 	require.NoError(t, err)
-	_, err = New(cfg, Options{Path: d.path, Log: slog.New(slog.DiscardHandler)})
+	_, err = New(t.Context(), cfg, Options{Path: d.path, Log: slog.New(slog.DiscardHandler)})
 	require.ErrorContains(t, err, "address already in use")
 	require.NoError(t, busy.Close())
-	a, err := New(cfg, Options{Path: d.path, Log: slog.New(slog.DiscardHandler)})
+	a, err := New(t.Context(), cfg, Options{Path: d.path, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err, "socket, state and port are free")
 	require.NoError(t, a.Stop())
 }

@@ -85,7 +85,7 @@ func TestKeptDescriptorsWithoutDHCP(t *testing.T) {
 	require.NoError(t, err)
 	f, at := keptSocket(t, "dhcp")
 	service := &told{kept: []*os.File{f}}
-	a, err := New(cfg, Options{Path: path, Service: service, Log: slog.New(slog.DiscardHandler)})
+	a, err := New(t.Context(), cfg, Options{Path: path, Service: service, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, a.Stop()) }()
 	assert.Equal(t, []string{"drop dhcp"}, service.all())

@@ -81,7 +81,7 @@ func TestLinesOfTheStatusCanBePasted(t *testing.T) {
 	require.NoError(t, os.WriteFile(d.path, []byte(old), 0o600))
 	cfg, err := config.Load(d.path)
 	require.NoError(t, err)
-	d.Agent, err = New(cfg, Options{Path: d.path, Service: service, Log: slog.New(slog.NewTextHandler(log, nil))})
+	d.Agent, err = New(t.Context(), cfg, Options{Path: d.path, Service: service, Log: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.Stop() })
 	assert.Len(t, log.take("level=WARN", "dhcp.trusted_interfaces", "| trusted_interfaces: none"), 1, "at the start")

@@ -86,7 +86,7 @@ func TestOldFileIsTakenWithWarnings(t *testing.T) {
 
 	cfg, err := config.Load(d.path)
 	require.NoError(t, err)
-	again, err := New(cfg, Options{Path: d.path, Log: slog.New(slog.NewTextHandler(log, nil))})
+	again, err := New(t.Context(), cfg, Options{Path: d.path, Log: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
 	told(log.warnings())
 	ctx, cancel = context.WithCancel(t.Context())

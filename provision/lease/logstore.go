@@ -1,0 +1,470 @@
+package lease
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/statedir"
+	"github.com/usher-agent/usher/provision/wal"
+)
+
+// logName is the directory of the log in state_dir.
+const logName = "leases"
+
+// Kinds of records in the log; their keys are addresses.
+const (
+	kindLease  = 'l'
+	kindReport = 'r'
+)
+
+const (
+	// lookAgain is how often a disk that cannot be used is tried again.
+	lookAgain = time.Second
+	// sayAgain is how often the log says that it still cannot.
+	sayAgain = time.Minute
+)
+
+// logStore is the Store in a log of provision/wal. What is in a turn of Commit is the log's
+// writer, of which there is one.
+type logStore struct {
+	dir  string // state_dir
+	path string // of the log
+	log  *slog.Logger
+	stop context.CancelFunc
+	done chan struct{}
+
+	wal    atomic.Pointer[wal.Log] // nil: it cannot be used yet
+	health atomic.Pointer[Health]  // of a log that cannot be used, and what is known beside the log's own
+
+	loading  sync.Mutex // held by who opens or reads the log; guards the fields below
+	leases   func(Record, error)
+	found    func(provision.MACReport, error)
+	replaced []func()
+	loaded   atomic.Bool // reports are those of the log
+
+	mu      sync.Mutex // guards the fields below
+	unread  []string
+	nUnread int
+	old     *oldState // read from state.db and not yet in the log
+
+	// Of whoever has the turn of a Commit, under queueMu since Reports reads it.
+	queueMu sync.Mutex
+	reports map[netip.Addr]provision.MACReport
+	batch   Batch
+	room    []byte
+	undo    []undo
+}
+
+// undo is what a report of a group that is not on disk yet took the place of.
+type undo struct {
+	ip   netip.Addr
+	had  bool
+	what provision.MACReport
+}
+
+// OpenStore opens the log of leases and MAC reports in dir, which is state_dir. What
+// an older usher kept in state.db is moved into it. The error is ErrInUse, a *statedir.NewerError for
+// what a newer usher wrote, or that of ctx. A disk that cannot be used is none: it is tried again each second, and what it has comes later.
+func OpenStore(ctx context.Context, dir string, log *slog.Logger) (Store, error) {
+	s := &logStore{dir: dir, path: filepath.Join(dir, logName), log: log, done: make(chan struct{}), reports: map[netip.Addr]provision.MACReport{}}
+	s.health.Store(&Health{})
+	l, err := s.open(ctx)
+	switch {
+	case ctx.Err() != nil, errors.Is(err, ErrInUse), errors.As(err, new(*statedir.NewerError)):
+		return nil, cmp.Or(context.Cause(ctx), err)
+	case err != nil:
+		s.fails(err)
+	default:
+		s.wal.Store(l)
+	}
+	bg, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	go s.watch(bg)
+	return s, nil
+}
+
+// open opens the log and moves into it what state.db still has, as far as the log can be written.
+func (s *logStore) open(ctx context.Context) (*wal.Log, error) {
+	l, err := wal.Open(wal.Options{Dir: s.path, Content: contentVersion, Log: s.log, Committed: s.committed})
+	switch {
+	case errors.Is(err, wal.ErrInUse):
+		return nil, fmt.Errorf("%s: %w", s.path, ErrInUse)
+	case err != nil:
+		return nil, s.newer(err)
+	}
+	if err := s.readOld(ctx, l); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	s.moveOld(l)
+	return l, nil
+}
+
+// newer turns the log's word for a newer file into that of all files of state_dir.
+func (s *logStore) newer(err error) error {
+	var n *wal.NewerError
+	if !errors.As(err, &n) {
+		return err
+	}
+	return &statedir.NewerError{
+		Path: filepath.Join(s.path, n.File), Has: fmt.Sprintf("layout %d and content %d", n.Layout, n.Content), Knows: fmt.Sprintf("content %d", contentVersion), Lost: lostWithLeases,
+	}
+}
+
+// watch tries a disk that cannot be used again, and says so now and then, until ctx ends.
+func (s *logStore) watch(ctx context.Context) {
+	defer close(s.done)
+	ticker := time.NewTicker(lookAgain)
+	defer ticker.Stop()
+	var said time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.look(ctx)
+		h := s.Health()
+		switch {
+		case h.Failing() && time.Since(said) >= sayAgain:
+			said = time.Now()
+			s.log.Error("leases and MAC reports are not on disk; pools lease nothing, bound addresses are served from memory, until the disk can be used",
+				"path", s.path, "error", h.Error, "since", h.Since)
+		case !h.Failing() && !said.IsZero():
+			said = time.Time{}
+			s.log.Info("leases and MAC reports are on disk again", "path", s.path)
+		}
+	}
+}
+
+// look makes one attempt at what is left to do.
+func (s *logStore) look(ctx context.Context) {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	l := s.wal.Load()
+	if l != nil && errors.Is(l.Health().Err, wal.ErrGone) {
+		s.fails(wal.ErrGone)
+		s.wal.Store(nil)
+		_ = l.Close() // there is nothing that it could lose
+		l = nil
+	}
+	if l != nil {
+		s.moveOld(l)
+		return
+	}
+	l, err := s.open(ctx)
+	if err == nil {
+		err = s.catchUp(ctx, l)
+	}
+	if err != nil {
+		s.fails(err)
+	}
+}
+
+// catchUp delivers what a log has that could not be read at the start, before anything is committed to it, and then has
+// everything that memory knows written again.
+func (s *logStore) catchUp(ctx context.Context, l *wal.Log) error {
+	s.loaded.Store(false)
+	if s.leases != nil || s.found != nil {
+		if err := s.load(ctx, l, s.leases, s.found); err != nil {
+			return errors.Join(err, l.Close())
+		}
+	}
+	s.wal.Store(l)
+	s.health.Store(&Health{})
+	for _, f := range s.replaced {
+		f()
+	}
+	return nil
+}
+
+// fails notes why the log cannot be used.
+func (s *logStore) fails(err error) {
+	h := &Health{Error: err.Error(), Since: time.Now()}
+	if before := s.health.Load(); before.Failing() {
+		h.Since = before.Since
+	}
+	s.health.Store(h)
+}
+
+// Health implements Store.
+func (s *logStore) Health() Health {
+	h := *s.health.Load()
+	h.Path = s.path
+	s.mu.Lock()
+	h.Unread, h.What = s.nUnread, slices.Clone(s.unread)
+	waiting := s.old != nil
+	s.mu.Unlock()
+	l := s.wal.Load()
+	if l == nil {
+		return h
+	}
+	if err := l.Health().Err; err != nil {
+		h.Error, h.Since = err.Error(), l.Health().Since
+	}
+	d := l.Damages()
+	h.Unread += d.Count + d.Tails
+	for _, x := range d.Some {
+		h.What = append(h.What, sayDamage(x))
+	}
+	h.PutAside, h.Log = d.Aside, l.Status()
+	if waiting && !h.Failing() {
+		h.Error = "what state.db had could not be written to the log yet"
+	}
+	return h
+}
+
+// Failing implements Store.
+func (s *logStore) Failing() bool {
+	if s.health.Load().Failing() {
+		return true
+	}
+	l := s.wal.Load()
+	return l == nil || l.Failing()
+}
+
+// sayDamage tells of a stretch of a file and whose it seems to be.
+func sayDamage(d wal.Damage) string {
+	text := fmt.Sprintf("%s, bytes %d to %d: %s", d.File, d.From, d.To, d.What)
+	ip, ok := netip.AddrFromSlice(d.Key)
+	switch {
+	case ok && d.Kind == kindLease:
+		return fmt.Sprintf("%s; it seems to be the lease of %s", text, ip)
+	case ok && d.Kind == kindReport:
+		return fmt.Sprintf("%s; it seems to be the MAC report of %s", text, ip)
+	}
+	return text
+}
+
+// Replaced implements Store.
+func (s *logStore) Replaced(f func()) {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.replaced = append(s.replaced, f)
+}
+
+// Leases implements Store.
+func (s *logStore) Leases(each func(Record, error)) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.leases = each
+	return s.load(context.Background(), s.wal.Load(), each, nil)
+}
+
+// Reports implements Store.
+func (s *logStore) Reports(each func(provision.MACReport, error)) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.found = each
+	if !s.loaded.Load() {
+		return s.load(context.Background(), s.wal.Load(), nil, each)
+	}
+	s.queueMu.Lock()
+	all := slices.SortedFunc(maps.Values(s.reports), func(a, b provision.MACReport) int { return a.IP.Compare(b.IP) })
+	s.queueMu.Unlock()
+	for _, r := range all {
+		each(r, nil)
+	}
+	return nil
+}
+
+// load reads the log, if it can be. Either function may be nil.
+func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, error), reports func(provision.MACReport, error)) error {
+	if l == nil {
+		return nil // later
+	}
+	s.mu.Lock()
+	old := s.old
+	s.mu.Unlock()
+	err := l.Load(ctx, func(r wal.Record) error {
+		if old.has(r.Kind, r.Key) {
+			return nil // it has a newer one
+		}
+		return s.deliver(r, leases, reports)
+	})
+	if err != nil {
+		return s.newer(err)
+	}
+	for _, r := range old.all() {
+		if err := s.deliver(r, leases, reports); err != nil {
+			return err
+		}
+	}
+	s.loaded.Store(true)
+	return nil
+}
+
+// deliver tells of a record that was read.
+func (s *logStore) deliver(r wal.Record, leases func(Record, error), reports func(provision.MACReport, error)) error {
+	switch {
+	case r.Kind == kindLease && leases != nil:
+		rec, err := decode(r.Key, r.Value)
+		if err != nil {
+			if v, newer := newerRecord(r.Key, r.Value); newer {
+				return newerError(s.path, fmt.Sprintf("lease records of version %d", v), encodingVersion)
+			}
+			s.cannotRead(err)
+		}
+		leases(rec, err)
+	case r.Kind == kindReport && !s.loaded.Load():
+		rep, err := decodeWhole(r.Key, r.Value)
+		if err != nil {
+			err = fmt.Errorf("mac report, key %x, value %x: %w", r.Key, r.Value, err)
+			s.cannotRead(err)
+		} else if !s.queue(rep) {
+			return nil
+		}
+		if reports != nil {
+			reports(rep, err)
+		}
+	}
+	return nil
+}
+
+// queue keeps a report that was read; false: memory has a newer one.
+func (s *logStore) queue(r provision.MACReport) bool {
+	s.queueMu.Lock()
+	defer s.queueMu.Unlock()
+	if kept, ok := s.reports[r.IP]; ok && kept.At.After(r.At) {
+		return false
+	}
+	s.reports[r.IP] = r
+	return true
+}
+
+// cannotRead notes a whole record that says nothing.
+func (s *logStore) cannotRead(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nUnread++
+	if len(s.unread) < maxSkippedKept {
+		s.unread = append(s.unread, err.Error())
+	}
+}
+
+// Commit implements Store.
+func (s *logStore) Commit(fill func(*Batch) error) error {
+	l := s.wal.Load()
+	if l == nil {
+		return notYet(errors.New(s.health.Load().Error))
+	}
+	if err := s.knowReports(); err != nil {
+		return err
+	}
+	var after []func()
+	err := l.Commit(func(f *wal.Frames) error {
+		b := &s.batch
+		b.reset()
+		if err := fill(b); err != nil {
+			return err
+		}
+		after = b.after
+		s.addLeases(f, b)
+		s.addReports(f, b)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, do := range after {
+		do()
+	}
+	return nil
+}
+
+// knowReports reads the log if nobody did: which report outranks which is known from memory.
+func (s *logStore) knowReports() error {
+	if s.loaded.Load() {
+		return nil
+	}
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	if s.loaded.Load() {
+		return nil
+	}
+	return s.load(context.Background(), s.wal.Load(), nil, nil)
+}
+
+func (s *logStore) addLeases(f *wal.Frames, b *Batch) {
+	for i := range b.Leases {
+		s.room = encode(s.room[:0], &b.Leases[i])
+		f.Put(wal.Record{Kind: kindLease, Key: keyBytes(ipKey(b.Leases[i].IP)), Value: s.room})
+	}
+	for _, ip := range b.Forget {
+		f.Put(wal.Record{Kind: kindLease, Key: keyBytes(ipKey(ip)), Delete: true})
+	}
+}
+
+func (s *logStore) addReports(f *wal.Frames, b *Batch) {
+	if len(b.Reports) == 0 && len(b.Done) == 0 {
+		return
+	}
+	s.queueMu.Lock()
+	defer s.queueMu.Unlock()
+	now := time.Now()
+	for _, r := range b.Reports {
+		kept, had := s.reports[r.IP]
+		if had && kept.Outranks(r, now) {
+			continue
+		}
+		s.undo = append(s.undo, undo{r.IP, had, kept})
+		s.reports[r.IP] = r
+		f.Put(wal.Record{Kind: kindReport, Key: r.IP.AsSlice(), Value: encodeWhole(r)})
+	}
+	for _, r := range b.Done {
+		kept, had := s.reports[r.IP]
+		if !had || !sameReport(kept, r) {
+			continue
+		}
+		s.undo = append(s.undo, undo{r.IP, had, kept})
+		delete(s.reports, r.IP)
+		f.Put(wal.Record{Kind: kindReport, Key: r.IP.AsSlice(), Delete: true})
+	}
+}
+
+func sameReport(a, b provision.MACReport) bool {
+	_, x := encodeReport(a)
+	_, y := encodeReport(b)
+	return bytes.Equal(x, y)
+}
+
+// committed is told by the log whether the group of the last turns is on disk.
+func (s *logStore) committed(err error) {
+	if err != nil && len(s.undo) > 0 {
+		s.queueMu.Lock()
+		for _, u := range slices.Backward(s.undo) {
+			if u.had {
+				s.reports[u.ip] = u.what
+			} else {
+				delete(s.reports, u.ip)
+			}
+		}
+		s.queueMu.Unlock()
+	}
+	s.undo = s.undo[:0]
+}
+
+// Close implements Store.
+func (s *logStore) Close() error {
+	s.stop()
+	<-s.done
+	return s.closeLog()
+}
+
+func (s *logStore) closeLog() error {
+	if l := s.wal.Load(); l != nil {
+		return l.Close()
+	}
+	return nil
+}

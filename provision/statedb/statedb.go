@@ -1,0 +1,166 @@
+// Package statedb reads state.db, the database in which versions before the log
+// kept leases and MAC reports. The library behind it may panic, loop or end the
+// process over a damaged file, so a child process of the same program reads it,
+// which is killed when it gets nowhere.
+package statedb
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// Item is one entry of the database.
+type Item struct {
+	Bucket     string
+	Key, Value []byte
+}
+
+// ErrInUse says that another process has the file open.
+var ErrInUse = errors.New("another process has the file open")
+
+const (
+	childName = "dump-state-db"
+	// inUseCode is the child's exit code for ErrInUse.
+	inUseCode = 75
+	// mostTime bounds the child, and silence how long it may say nothing: it then goes in circles.
+	mostTime, silence = 30 * time.Second, 3 * time.Second
+	lockWait          = 2 * time.Second
+	// The longest key and value that the library takes.
+	maxKey, maxValue = 1 << 15, 1 << 24
+)
+
+// Child does the work of the child process and ends it, if this process is one. It is called first thing in main.
+func Child() {
+	if len(os.Args) != 3 || os.Args[1] != childName {
+		return
+	}
+	switch err := dump(os.Args[2], os.Stdout); {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		os.Exit(inUseCode)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// dump writes every entry: the length of the bucket's name, of the key (2 bytes each) and of the value (4 bytes), and then those.
+// Opened like that the library does not read its list of free pages.
+func dump(path string, to io.Writer) error {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockWait})
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(to, 1<<16)
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			var last []byte
+			err := b.ForEach(func(k, v []byte) error {
+				if last != nil && bytes.Compare(k, last) <= 0 {
+					return fmt.Errorf("bucket %s goes in circles at key %x", name, k)
+				}
+				last = k
+				head := binary.BigEndian.AppendUint16(nil, uint16(len(name)))
+				head = binary.BigEndian.AppendUint16(head, uint16(len(k)))
+				head = binary.BigEndian.AppendUint32(head, uint32(len(v)))
+				for _, part := range [...][]byte{head, name, k, v} {
+					if _, err := w.Write(part); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			return errors.Join(err, w.Flush()) // what was read is not lost if the next bucket ends the process
+		})
+	})
+	return errors.Join(err, w.Flush(), db.Close())
+}
+
+// Read has a child process read the file at path and calls each with every
+// entry. After an error each may have been called for some of them: the file is damaged, or ErrInUse.
+func Read(ctx context.Context, path string, each func(Item)) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, mostTime, fmt.Errorf("it could not be read within %v", mostTime))
+	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	cmd := exec.CommandContext(ctx, exe, childName, path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = time.Second
+	var complaint tail
+	cmd.Stderr = &complaint
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	watch := time.AfterFunc(silence, func() { stop(fmt.Errorf("reading it went in circles for %v", silence)) })
+	defer watch.Stop()
+	rerr := items(bufio.NewReaderSize(out, 1<<16), func(i Item) {
+		watch.Reset(silence)
+		each(i)
+	})
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &exit) && exit.ExitCode() == inUseCode:
+		return ErrInUse
+	case err != nil:
+		return fmt.Errorf("%w: %s", err, complaint.first())
+	}
+	return rerr
+}
+
+// items reads what dump wrote.
+func items(r io.Reader, each func(Item)) error {
+	for {
+		var head [8]byte
+		if _, err := io.ReadFull(r, head[:]); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		name, key, value := int(binary.BigEndian.Uint16(head[:])), int(binary.BigEndian.Uint16(head[2:])), int(binary.BigEndian.Uint32(head[4:]))
+		if key > maxKey || value > maxValue {
+			return fmt.Errorf("an entry with a key of %d and a value of %d bytes", key, value)
+		}
+		body := make([]byte, name+key+value)
+		if _, err := io.ReadFull(r, body); err != nil {
+			return err
+		}
+		each(Item{Bucket: string(body[:name]), Key: body[name : name+key], Value: body[name+key:]})
+	}
+}
+
+// tail keeps the beginning of what a process complains of: the rest is a trace.
+type tail struct{ b []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p[:min(len(p), 500-len(t.b))]...)
+	return len(p), nil
+}
+
+func (t *tail) first() string {
+	line, _, _ := strings.Cut(string(t.b), "\n")
+	return line
+}

@@ -1,0 +1,172 @@
+package wal
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// disk is where the files are: a directory of the host, or what a test makes of it.
+type disk interface {
+	// Lock takes the directory for one owner; unlock lets it go. It makes the directory if it is missing. The error is
+	// errNoLock where nothing can be written, and so nobody else writes, but what is there can be read.
+	Lock() (unlock func() error, err error)
+	List() ([]string, error)
+	Open(name string) (source, error)
+	Create(name string) (file, error)
+	Rename(from, to string) error
+	Remove(name string) error
+	// Aside keeps a damaged file in a directory of its own and returns where.
+	Aside(name string) (string, error)
+	SyncDir() error
+	// Same reports whether name still leads to f: the directory was not taken away or replaced.
+	Same(name string, f file) bool
+}
+
+var errNoLock = errors.New("the directory of the log cannot be written")
+
+// source is a file to read.
+type source interface {
+	io.ReadCloser
+	Size() (int64, error)
+}
+
+// file is a file to write.
+type file interface {
+	io.WriterAt
+	// Sync returns when what was written is on disk (fdatasync).
+	Sync() error
+	Close() error
+}
+
+// dir is a directory of the host.
+type dir string
+
+const (
+	lockName  = "lock"
+	asideName = "damaged"
+	// lockWait is how long another owner may take to let go: it is stopping.
+	lockWait = 2 * time.Second
+)
+
+func (d dir) path(name string) string { return filepath.Join(string(d), name) }
+
+func (d dir) Lock() (func() error, error) {
+	if err := os.Mkdir(string(d), 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	f, err := os.OpenFile(d.path(lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		// What is here can be read also where nothing can be written. The lock file there is enough
+		// then; without one nobody ever wrote here.
+		readable, rerr := os.Open(d.path(lockName))
+		switch {
+		case errors.Is(rerr, fs.ErrNotExist):
+			return nil, errNoLock
+		case rerr != nil:
+			return nil, err
+		}
+		f = readable
+	}
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f.Close, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(&fs.PathError{Op: "lock", Path: f.Name(), Err: err}, f.Close())
+		}
+		if time.Now().After(deadline) {
+			return nil, errors.Join(ErrInUse, f.Close())
+		}
+	}
+}
+
+func (d dir) List() ([]string, error) {
+	list, err := os.ReadDir(string(d))
+	names := make([]string, 0, len(list))
+	for _, e := range list {
+		if !e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+type sourceFile struct{ *os.File }
+
+func (f sourceFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (d dir) Open(name string) (source, error) {
+	f, err := os.Open(d.path(name))
+	if err != nil {
+		return nil, err
+	}
+	return sourceFile{f}, nil
+}
+
+type outFile struct{ *os.File }
+
+func (f outFile) Sync() error {
+	for {
+		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
+			if err != nil {
+				return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+			}
+			return nil
+		}
+	}
+}
+
+func (d dir) Create(name string) (file, error) {
+	f, err := os.OpenFile(d.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return outFile{f}, nil
+}
+
+func (d dir) Rename(from, to string) error { return os.Rename(d.path(from), d.path(to)) }
+
+func (d dir) Remove(name string) error { return os.Remove(d.path(name)) }
+
+func (d dir) Aside(name string) (string, error) {
+	if err := os.Mkdir(d.path(asideName), 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	to := d.path(filepath.Join(asideName, name))
+	// Names have a number of their own, so nothing is there; and what is there stays: a link replaces nothing.
+	if err := os.Link(d.path(name), to); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	return to, nil
+}
+
+func (d dir) SyncDir() error {
+	f, err := os.Open(string(d))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func (d dir) Same(name string, f file) bool {
+	out, ok := f.(outFile)
+	if !ok {
+		return false
+	}
+	there, err := os.Stat(d.path(name))
+	here, err2 := out.Stat()
+	return err == nil && err2 == nil && os.SameFile(there, here)
+}

@@ -1,0 +1,300 @@
+package wal
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// maxDamages bounds how many stretches are kept for people; all are counted.
+const maxDamages = 100
+
+// damages is what was found that could not be read.
+type damages struct {
+	mu    sync.Mutex
+	known map[string]struct{} // places that were told
+	n     int
+	tails int
+	some  []Damage
+	aside []string
+}
+
+// Damages is what of a log could not be read since it was opened.
+type Damages struct {
+	Count int `json:"count"` // stretches; each is one record, or some that lay together
+	// Tails are last records that were not whole, at the end of a file: of a commit that
+	// nobody waited for any more, after a loss of power.
+	Tails int      `json:"tails"`
+	Some  []Damage `json:"some,omitempty"`  // the first ones
+	Aside []string `json:"aside,omitempty"` // where the damaged files are kept
+}
+
+// Damages returns what could not be read.
+func (l *Log) Damages() Damages {
+	d := &l.damage
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return Damages{Count: d.n, Tails: d.tails, Some: slices.Clone(d.some), Aside: slices.Clone(d.aside)}
+}
+
+// damaged notes a stretch that cannot be read and keeps its file aside.
+func (l *Log) damaged(x Damage) {
+	d := &l.damage
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	place := fmt.Sprintf("%s@%d", x.File, x.From)
+	if _, known := d.known[place]; known {
+		return // files are read more than once
+	}
+	if d.known == nil {
+		d.known = map[string]struct{}{}
+	}
+	d.known[place] = struct{}{}
+	if x.Tail {
+		d.tails++
+	} else {
+		d.n++
+	}
+	if len(d.some) < maxDamages {
+		d.some = append(d.some, x)
+	}
+	if slices.ContainsFunc(d.aside, func(p string) bool { return strings.HasSuffix(p, x.File) }) {
+		return
+	}
+	if _, ok := parseName(x.File); !ok {
+		return // it is not there
+	}
+	kept, err := l.disk.Aside(x.File)
+	if err != nil {
+		l.opts.Log.Error("a damaged file of the log could not be put aside; it will be lost with the next snapshot", "file", x.File, "error", err)
+		return
+	}
+	d.aside = append(d.aside, kept)
+	if n, ok := parseName(x.File); ok {
+		l.files.change(n, func(f *fileInfo) { f.bad = true })
+	}
+}
+
+// list looks at what the directory has. Older files than the newest whole snapshot are not read any more.
+func (l *Log) list() error {
+	names, err := l.disk.List()
+	if err != nil {
+		return err
+	}
+	var all []name
+	for _, s := range names {
+		if n, ok := parseName(s); ok {
+			all = append(all, n)
+		} else if strings.HasSuffix(s, tmpSuffix) {
+			_ = l.disk.Remove(s) // a snapshot that was not finished; one that stays does no harm
+		}
+	}
+	slices.SortFunc(all, func(a, b name) int {
+		return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(bit(a.snapshot), bit(b.snapshot)), cmp.Compare(a.salt, b.salt))
+	})
+	for i := len(all) - 1; i > 0; i-- {
+		if all[i].snapshot && l.whole(all[i]) {
+			for _, n := range all[:i] {
+				_ = l.disk.Remove(n.String()) // the process that made the snapshot did not come to it
+			}
+			all = all[i:]
+			break
+		}
+	}
+	for _, n := range all {
+		bytes := int64(headerLen)
+		if src, err := l.disk.Open(n.String()); err == nil {
+			if size, err := src.Size(); err == nil {
+				bytes = size
+			}
+			_ = src.Close() // only its size was asked for
+		}
+		l.files.all = append(l.files.all, fileInfo{name: n, bytes: bytes, sealed: true})
+		l.seq = max(l.seq, n.seq)
+	}
+	return nil
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// endLen is the length of the last frame of a snapshot.
+const endLen = frameLen + 8
+
+// whole reports whether a snapshot has its last frame: the process that wrote it came to its end, and nothing was cut off.
+func (l *Log) whole(n name) bool {
+	src, err := l.disk.Open(n.String())
+	if err != nil {
+		return false
+	}
+	defer src.Close()
+	size, err := src.Size()
+	if err != nil || size < headerLen+endLen {
+		return false
+	}
+	end := make([]byte, endLen)
+	at, ok := src.(io.ReaderAt)
+	if !ok {
+		return false
+	}
+	if _, err := at.ReadAt(end, size-endLen); err != nil {
+		return false
+	}
+	s := sealOf(n.salt)
+	return s.length(end) == endLen && s.holds(end) && end[12] == endKind
+}
+
+// Load reads the log: each is called once for every key that has a value, in no
+// order. What the Record shares is the log's. What cannot be read is told by
+// Damages and left out. Of commits that come meanwhile it has some. Its error is that of each, of ctx, a
+// *NewerError, or that of a disk that gives nothing.
+func (l *Log) Load(ctx context.Context, each func(Record) error) error {
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	defer l.files.wake()
+	files := l.files.list()
+	l.missing(files)
+	return l.merge(ctx, files, func(frame []byte) error { return each(record(frame)) }, func(n name, end int64) {
+		l.files.change(n, func(f *fileInfo) {
+			if f.sealed {
+				f.bytes = end
+			}
+		})
+	})
+}
+
+// missing tells of files that are not there.
+func (l *Log) missing(files []fileInfo) {
+	if len(files) == 0 {
+		return
+	}
+	next := files[0].name.seq
+	if !files[0].name.snapshot && next > 1 {
+		l.damaged(Damage{File: fmt.Sprintf("%020d", next-1), What: "the snapshot of all files before it is missing"})
+	}
+	for _, f := range files {
+		for ; next < f.name.seq; next++ {
+			l.damaged(Damage{File: fmt.Sprintf("%020d%s", next, logSuffix), What: "it is missing"})
+		}
+		next = f.name.seq + 1
+	}
+}
+
+// merge calls each with the newest frame of every key that has a value. The first file, if it is a snapshot, is read once;
+// the others are read twice, first for which frame of a key is the newest. atEnd is told where the frames of a file end.
+func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byte) error, atEnd func(name, int64)) error {
+	changes := files
+	if len(files) > 0 && files[0].name.snapshot {
+		changes = files[1:]
+	}
+	newest := newIndex()
+	for i, f := range changes {
+		end := int64(headerLen)
+		_, err := scanFile(ctx, l.disk, f.name, l.opts.Content, func(frame []byte, at int64) error {
+			newest.set(frame, place(i, at))
+			end = at + int64(len(frame))
+			return nil
+		}, l.damaged)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", f.name, err)
+		}
+		atEnd(f.name, end)
+	}
+	if len(changes) < len(files) {
+		_, err := scanFile(ctx, l.disk, files[0].name, l.opts.Content, func(frame []byte, _ int64) error {
+			if newest.has(frame) {
+				return nil
+			}
+			return each(frame)
+		}, l.damaged)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", files[0].name, err)
+		}
+	}
+	for i, f := range changes {
+		if newest.len() == 0 {
+			break
+		}
+		_, err := scanFile(ctx, l.disk, f.name, l.opts.Content, func(frame []byte, at int64) error {
+			if frame[13]&flagDelete != 0 || !newest.is(frame, place(i, at)) {
+				return nil
+			}
+			return each(frame)
+		}, func(Damage) {})
+		if err != nil {
+			return fmt.Errorf("read %s again: %w", f.name, err)
+		}
+	}
+	return nil
+}
+
+// index is where the newest frame of each key is. Keys of up to six bytes, such as addresses of IPv4, are numbers.
+type index struct {
+	short map[uint64]uint64
+	long  map[string]uint64
+}
+
+func newIndex() *index { return &index{short: map[uint64]uint64{}, long: map[string]uint64{}} }
+
+func (x *index) len() int { return len(x.short) + len(x.long) }
+
+// place is a file and an offset in it as one number.
+func place(file int, at int64) uint64 { return uint64(file)<<40 | uint64(at) }
+
+// short returns the key of a frame with its kind and length as a number.
+func short(frame []byte) (key uint64, ok bool) {
+	n := int(frame[14])
+	if n > 6 {
+		return 0, false
+	}
+	key = uint64(frame[12])<<8 | uint64(n)
+	for _, b := range frame[frameLen : frameLen+n] {
+		key = key<<8 | uint64(b)
+	}
+	return key, true
+}
+
+// long is the same for other keys.
+func long(frame []byte) []byte { return frame[12 : frameLen+int(frame[14])] }
+
+func (x *index) set(frame []byte, at uint64) {
+	if k, ok := short(frame); ok {
+		x.short[k] = at
+		return
+	}
+	x.long[longKey(frame)] = at
+}
+
+// longKey leaves the flags out, which are not of the key.
+func longKey(frame []byte) string {
+	b := slices.Clone(long(frame))
+	b[1] = 0
+	return string(b)
+}
+
+func (x *index) get(frame []byte) (at uint64, ok bool) {
+	if k, isShort := short(frame); isShort {
+		at, ok = x.short[k]
+		return at, ok
+	}
+	at, ok = x.long[longKey(frame)]
+	return at, ok
+}
+
+func (x *index) has(frame []byte) bool {
+	_, ok := x.get(frame)
+	return ok
+}
+
+func (x *index) is(frame []byte, at uint64) bool {
+	newest, ok := x.get(frame)
+	return ok && newest == at
+}
