@@ -212,6 +212,12 @@ func (a *Agent) closeLeases() error {
 	if err := a.leases.Close(); err != nil {
 		a.log.Error("last leases could not be written", "error", err)
 	}
+	if a.outbox == nil {
+		return nil
+	}
+	if err := a.outbox.Flush(); err != nil {
+		a.log.Error("last MAC reports could not be written", "error", err)
+	}
 	return nil
 }
 
