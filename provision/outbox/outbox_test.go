@@ -18,11 +18,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
 
 	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/wal"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -477,7 +477,7 @@ func TestSettled(t *testing.T) {
 
 func TestSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "state.db")
+	path := filepath.Join(dir, "leases")
 	store, err := lease.OpenStore(t.Context(), dir, quiet())
 	require.NoError(t, err)
 	o, err := Open(store, Options{}, &fakeERP{}, nil, quiet())
@@ -487,23 +487,20 @@ func TestSurvivesRestart(t *testing.T) {
 		require.NoError(t, o.Put(report(i, i, base.Add(time.Duration(20-i)*time.Second))))
 	}
 	require.NoError(t, store.Close())
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	log, err := wal.Open(wal.Options{Dir: path, Content: 3, Log: quiet()})
 	require.NoError(t, err)
-	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte("mac_reports"))
-		return errors.Join(
-			b.Put([]byte{100, 64, 9, 9}, []byte{1, 1, 2}),
-			b.Put([]byte("rubbish"), []byte{1}),
-			b.Put([]byte{100, 64, 9, 8}, []byte{77}))
+	require.NoError(t, log.Commit(func(f *wal.Frames) error {
+		f.Put(wal.Record{Kind: 'r', Key: []byte{100, 64, 9, 9}, Value: []byte{1, 1, 2}})
+		f.Put(wal.Record{Kind: 'r', Key: []byte("rubbish"), Value: []byte{1}})
+		f.Put(wal.Record{Kind: 'r', Key: []byte{100, 64, 9, 8}, Value: []byte{77}})
+		return nil
 	}))
-	require.NoError(t, db.Close())
+	require.NoError(t, log.Close())
 
 	// The file as a killed process leaves it: copied while it is open.
 	openStore(t, dir)
 	copied := t.TempDir()
-	content, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(copied, "state.db"), content, 0o600))
+	require.NoError(t, os.CopyFS(filepath.Join(copied, "leases"), os.DirFS(path)))
 
 	var text bytes.Buffer
 	store2 := openStore(t, copied)
@@ -562,11 +559,7 @@ func TestCopiesAtAnyMoment(t *testing.T) {
 		copied := t.TempDir()
 		abandoned := errors.New("nothing is to be written")
 		require.ErrorIs(t, store.Commit(func(*lease.Batch) error { // whose turn it is: nobody else writes
-			content, err := os.ReadFile(filepath.Join(dir, "state.db"))
-			if err != nil {
-				return err
-			}
-			return errors.Join(abandoned, os.WriteFile(filepath.Join(copied, "state.db"), content, 0o600))
+			return errors.Join(abandoned, os.CopyFS(filepath.Join(copied, "leases"), os.DirFS(filepath.Join(dir, "leases"))))
 		}), abandoned)
 		o2, err := Open(openStore(t, copied), Options{}, &fakeERP{}, nil, quiet())
 		require.NoError(t, err)
