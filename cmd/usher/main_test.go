@@ -15,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/cmd/usher/internal/cli/clitest"
+	"github.com/usher-agent/usher/provision/statedb"
 )
 
 // runCLI runs the command line in this process.
@@ -36,6 +37,7 @@ var build = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	statedb.Child() // this program reads old state files for itself
 	var err error
 	if built, err = os.MkdirTemp("", "usher-test-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

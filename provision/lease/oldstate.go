@@ -167,13 +167,25 @@ func (o *oldState) read(ctx context.Context, s *logStore) error {
 	read := len(o.records)
 	if err != nil {
 		o.damaged = true
-		if serr := statedb.Pages(o.path, func(key, value []byte) { _ = o.lease(key, value) }); serr != nil { // what is none is none
+		if serr := statedb.Pages(o.path, o.page); serr != nil {
 			err = errors.Join(err, serr)
+		}
+		if o.format > contentVersion {
+			return newerError(o.path, fmt.Sprintf("state format %d", o.format), contentVersion)
 		}
 		s.cannotRead(fmt.Errorf("%s is damaged: %w; %d records were read in order, %d leases more found in its pages", o.path, err, read, len(o.records)-read))
 	}
 	s.log.Info("state of an older usher read", "path", o.path, "records", len(o.records), "damaged", o.damaged, "took", time.Since(began))
 	return nil
+}
+
+// page takes what is found in a page: a lease, or the mark.
+func (o *oldState) page(key, value []byte) {
+	if string(key) == markKey {
+		o.format = max(o.format, decodeMark(value))
+		return
+	}
+	_ = o.lease(key, value) // what is none is none
 }
 
 // lease keeps a record, unless a newer one of its address was found.

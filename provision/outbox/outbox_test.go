@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -476,49 +475,9 @@ func TestSettled(t *testing.T) {
 	})
 }
 
-// copyLog copies the files of a store that is open. What its process makes and removes beforehand
-// may come and go meanwhile.
-func copyLog(from, to string) error {
-	from, to = filepath.Join(from, "leases"), filepath.Join(to, "leases")
-	list, err := os.ReadDir(from)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(to, 0o750); err != nil {
-		return err
-	}
-	for _, e := range list {
-		content, err := os.ReadFile(filepath.Join(from, e.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(to, e.Name()), content, 0o600)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// badReports writes three reports into a log that nobody can read, whole as records of the log.
-func badReports(dir string) (err error) {
-	l, err := wal.Open(wal.Options{Dir: dir, Content: 3, Log: quiet()})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	return l.Commit(func(f *wal.Frames) error {
-		f.Put(wal.Record{Kind: 'r', Key: []byte{100, 64, 9, 9}, Value: []byte{1, 1, 2}})
-		f.Put(wal.Record{Kind: 'r', Key: []byte("rubbish"), Value: []byte{1}})
-		f.Put(wal.Record{Kind: 'r', Key: []byte{100, 64, 9, 8}, Value: []byte{77}})
-		return nil
-	})
-}
-
 func TestSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()
+	path := filepath.Join(dir, "leases")
 	store, err := lease.OpenStore(t.Context(), dir, quiet())
 	require.NoError(t, err)
 	o, err := Open(store, Options{}, &fakeERP{}, nil, quiet())
@@ -528,12 +487,20 @@ func TestSurvivesRestart(t *testing.T) {
 		require.NoError(t, o.Put(report(i, i, base.Add(time.Duration(20-i)*time.Second))))
 	}
 	require.NoError(t, store.Close())
-	require.NoError(t, badReports(filepath.Join(dir, "leases")))
+	log, err := wal.Open(wal.Options{Dir: path, Content: 3, Log: quiet()})
+	require.NoError(t, err)
+	require.NoError(t, log.Commit(func(f *wal.Frames) error {
+		f.Put(wal.Record{Kind: 'r', Key: []byte{100, 64, 9, 9}, Value: []byte{1, 1, 2}})
+		f.Put(wal.Record{Kind: 'r', Key: []byte("rubbish"), Value: []byte{1}})
+		f.Put(wal.Record{Kind: 'r', Key: []byte{100, 64, 9, 8}, Value: []byte{77}})
+		return nil
+	}))
+	require.NoError(t, log.Close())
 
-	// The files as a killed process leaves them: copied while they are open.
+	// The file as a killed process leaves it: copied while it is open.
 	openStore(t, dir)
 	copied := t.TempDir()
-	require.NoError(t, copyLog(dir, copied))
+	require.NoError(t, os.CopyFS(filepath.Join(copied, "leases"), os.DirFS(path)))
 
 	var text bytes.Buffer
 	store2 := openStore(t, copied)
@@ -592,7 +559,7 @@ func TestCopiesAtAnyMoment(t *testing.T) {
 		copied := t.TempDir()
 		abandoned := errors.New("nothing is to be written")
 		require.ErrorIs(t, store.Commit(func(*lease.Batch) error { // whose turn it is: nobody else writes
-			return errors.Join(abandoned, copyLog(dir, copied))
+			return errors.Join(abandoned, os.CopyFS(filepath.Join(copied, "leases"), os.DirFS(filepath.Join(dir, "leases"))))
 		}), abandoned)
 		o2, err := Open(openStore(t, copied), Options{}, &fakeERP{}, nil, quiet())
 		require.NoError(t, err)

@@ -12,9 +12,13 @@ import (
 //	id(8) flags(2) count(2) overflow(4), then count elements, each flags(4) position(4) length of key(4) of value(4)
 //
 // The position counts from its element.
+//
+// A bucket that is small stands within the value of its name in the root, behind 16 bytes of which the first 8 are zeros.
 const (
 	pageHead, elementLen = 16, 16
+	inlineHead           = 16
 	leafFlag             = 2
+	bucketFlag           = 1
 	pageSize             = 4096
 	longestLeaf          = 1 << 20
 )
@@ -57,8 +61,15 @@ func leaf(page []byte, each func(key, value []byte)) {
 			return
 		}
 		pos, k, v := int(binary.NativeEndian.Uint32(page[e+4:])), int(binary.NativeEndian.Uint32(page[e+8:])), int(binary.NativeEndian.Uint32(page[e+12:]))
-		if start := e + pos; pos <= len(page) && k <= maxKey && v <= maxValue && start+k+v <= len(page) {
-			each(page[start:start+k], page[start+k:start+k+v])
+		start := e + pos
+		if pos > len(page) || k > maxKey || v > maxValue || start+k+v > len(page) {
+			continue
+		}
+		value := page[start+k : start+k+v]
+		if page[e]&bucketFlag == 0 {
+			each(page[start:start+k], value)
+		} else if v > inlineHead+pageHead && binary.NativeEndian.Uint64(value) == 0 {
+			leaf(value[inlineHead:], each)
 		}
 	}
 }

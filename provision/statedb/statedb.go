@@ -42,8 +42,12 @@ const (
 	maxKey, maxValue = 1 << 15, 1 << 24
 )
 
+// ready says that Child was called: a process of this program that is started as a child does its work, and nothing else.
+var ready bool
+
 // Child does the work of the child process and ends it, if this process is one. It is called first thing in main.
 func Child() {
+	ready = true
 	if len(os.Args) != 3 || os.Args[1] != childName {
 		return
 	}
@@ -92,6 +96,9 @@ func dump(path string, to io.Writer) error {
 // Read has a child process read the file at path and calls each with every
 // entry. After an error each may have been called for some of them: the file is damaged, or ErrInUse.
 func Read(ctx context.Context, path string, each func(Item)) error {
+	if !ready {
+		panic("statedb: Read without Child in main")
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return err

@@ -262,8 +262,8 @@ func short(frame []byte) (key uint64, ok bool) {
 	return key, true
 }
 
-// long is the same for other keys.
-func long(frame []byte) []byte { return frame[12 : frameLen+int(frame[14])] }
+// wholeKey is the same for other keys.
+func wholeKey(frame []byte) []byte { return frame[12 : frameLen+int(frame[14])] }
 
 func (x *index) set(frame []byte, at uint64) {
 	if k, ok := short(frame); ok {
@@ -275,7 +275,7 @@ func (x *index) set(frame []byte, at uint64) {
 
 // longKey leaves the flags out, which are not of the key.
 func longKey(frame []byte) string {
-	b := slices.Clone(long(frame))
+	b := slices.Clone(wholeKey(frame))
 	b[1] = 0
 	return string(b)
 }

@@ -11,6 +11,7 @@
 package wal
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -42,7 +43,8 @@ type Options struct {
 	// their fill, before any of them returns: with the error of all. nil: nobody wants to know.
 	Committed func(error)
 
-	disk disk // of tests
+	disk     disk  // of tests
+	capacity int64 // of tests: of all files
 }
 
 // ErrInUse says that another process has the directory.
@@ -150,7 +152,7 @@ func (f *Frames) Put(r Record) {
 // until it works. The error is ErrInUse, a *NewerError, or that of a directory that cannot be read.
 func Open(opts Options) (*Log, error) {
 	l := &Log{
-		opts: opts, disk: opts.disk, commits: make(chan *commit, 64), done: make(chan struct{}), capacity: firstCapacity, spare: make(chan made, 1),
+		opts: opts, disk: opts.disk, commits: make(chan *commit, 64), done: make(chan struct{}), capacity: cmp.Or(opts.capacity, firstCapacity), spare: make(chan made, 1),
 		files: filesOf{due: make(chan struct{}, 1)},
 	}
 	if l.disk == nil {
@@ -371,7 +373,7 @@ func (l *Log) begin(need int64) error {
 	l.active = s
 	l.seq = s.name.seq
 	l.files.add(s.name, headerLen)
-	l.capacity = min(2*l.capacity, maxCapacity)
+	l.capacity = cmp.Or(l.opts.capacity, min(2*l.capacity, maxCapacity))
 	next, capacity := l.seq+1, l.capacity
 	l.making = true
 	l.workers.Go(func() { // beforehand, so that nobody waits for it
@@ -413,7 +415,8 @@ func (l *Log) takeSpare() *segment {
 func (l *Log) makeSegment(seq uint64, capacity int64) (_ *segment, err error) {
 	s := &segment{name: name{seq: seq, salt: newSalt()}, at: headerLen, capacity: capacity}
 	s.seal = sealOf(s.name.salt)
-	if s.file, err = l.disk.Create(s.name.String()); err != nil {
+	tmp := s.name.String() + tmpSuffix
+	if s.file, err = l.disk.Create(tmp); err != nil {
 		return nil, err
 	}
 	zeros := make([]byte, 1<<16)
@@ -427,11 +430,14 @@ func (l *Log) makeSegment(seq uint64, capacity int64) (_ *segment, err error) {
 	if err == nil {
 		err = s.file.Sync()
 	}
-	if err == nil {
+	if err != nil {
+		return nil, errors.Join(err, s.file.Close(), l.disk.Remove(tmp))
+	}
+	if err = l.disk.Rename(tmp, s.name.String()); err == nil {
 		err = l.disk.SyncDir()
 	}
-	if err != nil {
-		return nil, errors.Join(err, s.file.Close(), l.disk.Remove(s.name.String()))
+	if err != nil { // under its name it is a file without a record
+		return nil, errors.Join(err, s.file.Close())
 	}
 	return s, nil
 }
