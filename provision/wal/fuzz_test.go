@@ -37,7 +37,9 @@ func FuzzRead(f *testing.F) {
 		got := map[string]string{}
 		err := l.Load(t.Context(), func(r Record) error {
 			k := string(append([]byte{r.Kind}, r.Key...))
-			require.NotContains(t, got, k)
+			if !snapshot { // where each key is once, by whoever wrote it
+				require.NotContains(t, got, k)
+			}
 			got[k] = string(r.Value)
 			return nil
 		})
