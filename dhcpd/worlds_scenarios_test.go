@@ -436,6 +436,40 @@ func TestStrangersShortenNoLease(t *testing.T) {
 	}
 }
 
+// The MAC that the ERP's operator wrote for a customer's port takes nothing from the router there before it appears there.
+func TestStrangersTakeNoLeaseByTheNewMAC(t *testing.T) {
+	for name, where := range map[string]func(tn *town, q *wire.Query) attempt{
+		"in a VLAN that the ERP lacks": func(tn *town, q *wire.Query) attempt { return tn.lineOf(3, q) },
+		"at a port that the ERP lacks": func(tn *town, q *wire.Query) attempt { return tn.lineOf(1, q) },
+		"on the shared wire":           func(*town, *wire.Query) attempt { return on(ifEth, netip.IPv4Unspecified()) },
+	} {
+		for _, victim := range []string{"a port", "a snooping switch", "a VLAN with the MAC"} {
+			t.Run(victim+"/"+name, func(t *testing.T) {
+				tn := plainTown(t, func(o *Options) {
+					o.Match = []v4.MatchKind{v4.MatchOption82 + v4.MatchMAC, v4.MatchVLAN + v4.MatchMAC, v4.MatchMAC}
+				})
+				v := tn.citizen(victim)
+				tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+				tn.take(v)
+				aim := v.addr
+				tn.now = tn.now.Add(time.Minute)
+				tn.line(v).MAC = client(0xa0)
+				tn.publish()
+				q := wire.Query{Type: wire.Discover, MAC: client(0xa0), Options: []wire.Option{requested(aim), {Code: 80}}}
+				a := where(tn, &q)
+				a.victim, a.Data = v, q.Append(nil)
+				tn.disturb(a)
+				tn.unharmedAll(t)
+				v.mac, v.until = client(0xa0), time.Time{} // the new router
+				tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+				tn.take(v)
+				require.Equal(t, aim, v.addr, tn.tale())
+				tn.unharmedAll(t)
+			})
+		}
+	}
+}
+
 // Which address of this host a stranger sends to does not say on which wire it is.
 func TestStrangersReportNoMACFromAnotherWire(t *testing.T) {
 	tn := plainTown(t, func(o *Options) { o.ClientKey = v4.ClientKeyID })
