@@ -436,6 +436,47 @@ func TestStrangersShortenNoLease(t *testing.T) {
 	}
 }
 
+// Who writes the sender's address of a client that renews past its relay ends no lease by it: whom the ERP gives the address waits until the
+// client was refused through its relay.
+func TestStrangersPastTheRelayEndNoLease(t *testing.T) {
+	for _, bound := range []bool{false, true} {
+		tn := plainTown(t, func(o *Options) { o.BindingChange, o.Pools = v4.BindingShorten, nil })
+		v, next := tn.citizen("a port"), tn.citizen("a second port")
+		tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+		tn.take(v)
+		aim := v.addr
+		tn.line(v).Addresses = nil
+		if bound {
+			tn.line(next).Addresses = provision.Hosts4(aim)
+		}
+		tn.now = tn.now.Add(5 * time.Minute)
+		tn.publish()
+		q := v.renewal(v.mac)
+		a := on(ifEth, aim)
+		a.victim, a.Data = v, q.Append(nil)
+		tn.disturb(a)
+		require.Equal(t, outcome.AckShortened, tn.loud.h.d.Outcome, tn.tale())
+		tn.now = tn.now.Add(2 * time.Minute)
+		rec, _ := tn.loud.h.s.deps.Leases.Get(aim)
+		require.True(t, rec.Live(tn.now), "the client has heard nothing")
+		if bound {
+			tn.ask(next, next.datagram(wire.Query{Type: wire.Discover}, false))
+			require.Equal(t, outcome.HolderLive, tn.loud.h.d.Outcome, tn.tale())
+		}
+		tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: aim}, true)) // T1
+		require.Equal(t, outcome.AckShortened, tn.loud.h.d.Outcome, tn.tale())
+		tn.now = tn.now.Add(52 * time.Second)
+		tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: aim}, false)) // T2
+		require.Equal(t, wire.Nak, tn.loud.h.d.Reply.Type, tn.tale())
+		if bound {
+			tn.ask(next, next.datagram(wire.Query{Type: wire.Discover}, false))
+			tn.take(next)
+			require.Equal(t, aim, next.addr, tn.tale())
+		}
+		tn.unharmedAll(t)
+	}
+}
+
 // The MAC that the ERP's operator wrote for a customer's port takes nothing from the router there before it appears there.
 func TestStrangersTakeNoLeaseByTheNewMAC(t *testing.T) {
 	for name, where := range map[string]func(tn *town, q *wire.Query) attempt{

@@ -354,7 +354,7 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 		tn.seen["a lease that a stranger took along"]++
 		return
 	}
-	if took && (why == reasonWire || why == reasonMAC) {
+	if took && (why == reasonWire || why == reasonMAC || why == reasonPast && got.outcome == outcome.AckShortened) { // which is not said twice within a minute
 		tn.pose(c)
 	}
 	tn.seen["a live lease is looked at"]++
