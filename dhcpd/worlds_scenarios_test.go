@@ -477,6 +477,33 @@ func TestStrangersPastTheRelayEndNoLease(t *testing.T) {
 	}
 }
 
+// On a wire without lines a neighbour with the client's MAC ends its lease once the ERP has taken the address, and not before.
+func TestStrangersOnAWireEndWhatTheERPTook(t *testing.T) {
+	for name, src := range map[string]netip.Addr{"as a client asks": netip.IPv4Unspecified(), "from anywhere": ip("203.0.113.66")} {
+		t.Run(name, func(t *testing.T) {
+			tn := plainTown(t, nil)
+			v := tn.citizen("the shared wire")
+			tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+			tn.take(v)
+			aim := v.addr
+			for _, taken := range []bool{false, true} {
+				tn.now = tn.now.Add(time.Minute)
+				if taken {
+					tn.line(v).Addresses = nil
+					tn.publish()
+				}
+				q := wire.Query{Type: wire.Request, MAC: v.mac, Options: []wire.Option{requested(aim), chosen(serverIP)}}
+				a := on(ifEth, src)
+				a.victim, a.Data = v, q.Append(nil)
+				tn.disturb(a)
+				rec, _ := tn.loud.h.s.deps.Leases.Get(aim)
+				require.NotEqual(t, taken, rec.Live(tn.now), tn.tale())
+			}
+			tn.unharmedAll(t)
+		})
+	}
+}
+
 // The MAC that the ERP's operator wrote for a customer's port takes nothing from the router there before it appears there.
 func TestStrangersTakeNoLeaseByTheNewMAC(t *testing.T) {
 	for name, where := range map[string]func(tn *town, q *wire.Query) attempt{
