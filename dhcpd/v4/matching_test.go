@@ -393,6 +393,29 @@ func TestShortenedPastTheRelay(t *testing.T) {
 	assert.Equal(t, testNow.Add(time.Minute), d.Rec.Expires, "not before what it is told now")
 }
 
+// What the ERP moves from one customer to another with the same device is that device's still, where its MAC alone tells who it is.
+func TestOneDeviceOfTwoCustomers(t *testing.T) {
+	rec := bound(host(81), fresh, 77)
+	renew := wire.Query{Type: wire.Request, MAC: fresh, CIAddr: host(81)}
+	byMAC := func(in *provision.Input) { in.Lines = in.Lines[1:2] }
+	for _, tc := range []struct {
+		name string
+		rec  lease.Record
+		snap func(*provision.Input)
+		want string
+	}{
+		{"by MAC alone", rec, byMAC, "ack 192.0.2.81 by unicast to 192.0.2.81:68 fact"},
+		{"its lease was over", with(rec, func(r *lease.Record) { r.Expires = testNow }), byMAC, "ack 192.0.2.81 by unicast to 192.0.2.81:68 fact"},
+		{"it has another MAC", rec, func(in *provision.Input) { byMAC(in); in.Lines[0].MAC = stranger }, "nak_not_bound by broadcast ends"},
+		{"it has it for a port", rec, func(in *provision.Input) { byMAC(in); in.Lines[0].Device, in.Lines[0].Port = 1, 9 }, "nak_not_bound by broadcast ends"},
+		{"the lease was given at a port", with(rec, func(r *lease.Record) { r.GIAddr, r.Option82 = relayIP, port(switch1, 1) }), byMAC, "nak_not_bound by broadcast"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			assert.Equal(t, tc.want, told(decideWith(t, changed(t, tc.snap), renew, leases(tc.rec))))
+		})
+	}
+}
+
 func TestMatchKindWords(t *testing.T) {
 	for k := MatchKind(1); k < matchEnd; k++ {
 		back, err := ParseMatchKind(k.String())
