@@ -448,6 +448,7 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 		rec, known := before[a]
 		require.True(t, known && rec.Live(u.now) && rec.Pool == "" && rec.MAC == d.MAC && u.mine(&rec), "%s: %s is not the client's", say, a)
 		require.Greater(t, rec.Expires.Sub(rec.Renewed), time.Minute, "%s: %s is shortened again", say, a)
+		require.False(t, rec.Renewed.After(rec.Start) && u.now.Sub(rec.Renewed) < time.Minute, "%s: %s is shortened again within the minute", say, a)
 	default:
 		require.Same(t, b, d.Binding.Line, "%s: %s is not the ERP's", say, a)
 		require.Equal(t, a, d.Binding.IP, say)

@@ -58,8 +58,11 @@ func (v *village) served(a netip.Addr) bool {
 }
 
 // sameSpot reports whether two clients are on one line.
-func sameSpot(a, b *resident) bool {
-	return a.at.index == b.at.index && a.at.gi == b.at.gi && bytes.Equal(a.at.opt82, b.at.opt82) && (len(a.at.opt82) > 0 || a.at.index >= ifVLAN)
+func sameSpot(a, b *resident) bool { return sameLine(&a.at, &b.at) }
+
+// sameLine reports whether two places are one line.
+func sameLine(a, b *place) bool {
+	return a.index == b.index && a.gi == b.gi && bytes.Equal(a.opt82, b.opt82) && (len(a.opt82) > 0 || a.index >= ifVLAN)
 }
 
 // rightsOf says what the ERP has for a client where it is.
@@ -252,15 +255,18 @@ func (v *village) check() {
 }
 
 // mayTakeOver reports whether one of two clients may have taken the address from the other at once: both are at one port, and there are
-// too few addresses for both; or it is one subscriber's, and the one is on its line, or has the ERP's MAC for it.
+// too few addresses for both; or the one is where the other got it, and is not any more; or it is one subscriber's, and the one is on its line, or has the ERP's MAC for it.
 func (v *village) mayTakeOver(c, o *resident) bool {
 	rec, _ := v.leases.Get(c.addr)
 	if sameSpot(c, o) && (len(c.due.addrs) == 0 || c.deaf || o.deaf) {
 		return true
 	}
-	l, now := v.rowOf(c.addr), c
+	l, now, before := v.rowOf(c.addr), c, o
 	if rec.MAC == o.mac {
-		now = o
+		now, before = o, c
+	}
+	if now.due.placed && sameLine(&now.at, &before.got) && !sameSpot(c, o) {
+		return true // who had it got it at that very line and moved: the server takes the other one for a new router there
 	}
 	ones := c.of == o.of && c.of != 0
 	return l != nil && l.MAC == rec.MAC && (sameSpot(c, o) || ones) || ones && now.due.placed

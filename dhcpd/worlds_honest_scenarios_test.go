@@ -378,3 +378,22 @@ func TestHonestClientsWaitForTheDisk(t *testing.T) {
 		require.True(t, onDisk)
 	}
 }
+
+// A device that the ERP has for two customers keeps its address when that passes from the one to the other.
+func TestHonestDeviceOfTwoCustomers(t *testing.T) {
+	v := newVillage(t, 1, func(*Options) {})
+	c := v.on(0, "the shared wire")[0]
+	other := v.resident("the shared wire, too")
+	v.line(other.citizen).MAC = c.mac
+	v.changed()
+	v.run(10 * time.Minute)
+	v.well(c)
+	has := c.addr
+	v.swap(c, other)
+	v.run(3 * time.Hour)
+	v.well(c)
+	require.Equal(t, has, c.addr)
+	require.Zero(t, v.seen["a NAK is heard in RENEWING"])
+	rec, _ := v.leases.Get(has)
+	require.Equal(t, v.rowOf(has).Subscriber, rec.Subscriber)
+}

@@ -118,6 +118,7 @@ type resident struct {
 	lost    int                    // packets since
 	of      provision.SubscriberID // whose its address was by the ERP when it got it
 	streak  int                    // packets lost one after the other
+	got     place                  // where it was given what it has
 	gap     time.Duration          // the longest time without an address, since a test set it to zero
 	deaf    bool                   // what it was told of the end of its lease got lost
 	longest time.Duration
@@ -598,6 +599,9 @@ func (v *village) binds(c *resident, r *reply, got netip.Addr) {
 	}
 	if c.phase < bound4 {
 		v.settled(c)
+	}
+	if c.phase != renewing { // which is past the relay
+		c.got = c.at
 	}
 	c.phase, c.addr, c.offered, c.xid, c.deaf, c.of = bound4, got, netip.Addr{}, 0, false, 0
 	if l := v.rowOf(got); l != nil {

@@ -436,6 +436,108 @@ func TestStrangersShortenNoLease(t *testing.T) {
 	}
 }
 
+// Who writes the sender's address of a client that renews past its relay ends no lease by it: whom the ERP gives the address waits until the
+// client was refused through its relay.
+func TestStrangersPastTheRelayEndNoLease(t *testing.T) {
+	for _, bound := range []bool{false, true} {
+		tn := plainTown(t, func(o *Options) { o.BindingChange, o.Pools = v4.BindingShorten, nil })
+		v, next := tn.citizen("a port"), tn.citizen("a second port")
+		tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+		tn.take(v)
+		aim := v.addr
+		tn.line(v).Addresses = nil
+		if bound {
+			tn.line(next).Addresses = provision.Hosts4(aim)
+		}
+		tn.now = tn.now.Add(5 * time.Minute)
+		tn.publish()
+		q := v.renewal(v.mac)
+		a := on(ifEth, aim)
+		a.victim, a.Data = v, q.Append(nil)
+		tn.disturb(a)
+		require.Equal(t, outcome.AckShortened, tn.loud.h.d.Outcome, tn.tale())
+		tn.now = tn.now.Add(2 * time.Minute)
+		rec, _ := tn.loud.h.s.deps.Leases.Get(aim)
+		require.True(t, rec.Live(tn.now), "the client has heard nothing")
+		if bound {
+			tn.ask(next, next.datagram(wire.Query{Type: wire.Discover}, false))
+			require.Equal(t, outcome.HolderLive, tn.loud.h.d.Outcome, tn.tale())
+		}
+		tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: aim}, true)) // T1
+		require.Equal(t, outcome.AckShortened, tn.loud.h.d.Outcome, tn.tale())
+		tn.now = tn.now.Add(52 * time.Second)
+		tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: aim}, false)) // T2
+		require.Equal(t, wire.Nak, tn.loud.h.d.Reply.Type, tn.tale())
+		if bound {
+			tn.ask(next, next.datagram(wire.Query{Type: wire.Discover}, false))
+			tn.take(next)
+			require.Equal(t, aim, next.addr, tn.tale())
+		}
+		tn.unharmedAll(t)
+	}
+}
+
+// On a wire without lines a neighbour with the client's MAC ends its lease once the ERP has taken the address, and not before.
+func TestStrangersOnAWireEndWhatTheERPTook(t *testing.T) {
+	for name, src := range map[string]netip.Addr{"as a client asks": netip.IPv4Unspecified(), "from anywhere": ip("203.0.113.66")} {
+		t.Run(name, func(t *testing.T) {
+			tn := plainTown(t, nil)
+			v := tn.citizen("the shared wire")
+			tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+			tn.take(v)
+			aim := v.addr
+			for _, taken := range []bool{false, true} {
+				tn.now = tn.now.Add(time.Minute)
+				if taken {
+					tn.line(v).Addresses = nil
+					tn.publish()
+				}
+				q := wire.Query{Type: wire.Request, MAC: v.mac, Options: []wire.Option{requested(aim), chosen(serverIP)}}
+				a := on(ifEth, src)
+				a.victim, a.Data = v, q.Append(nil)
+				tn.disturb(a)
+				rec, _ := tn.loud.h.s.deps.Leases.Get(aim)
+				require.NotEqual(t, taken, rec.Live(tn.now), tn.tale())
+			}
+			tn.unharmedAll(t)
+		})
+	}
+}
+
+// The MAC that the ERP's operator wrote for a customer's port takes nothing from the router there before it appears there.
+func TestStrangersTakeNoLeaseByTheNewMAC(t *testing.T) {
+	for name, where := range map[string]func(tn *town, q *wire.Query) attempt{
+		"in a VLAN that the ERP lacks": func(tn *town, q *wire.Query) attempt { return tn.lineOf(3, q) },
+		"at a port that the ERP lacks": func(tn *town, q *wire.Query) attempt { return tn.lineOf(1, q) },
+		"on the shared wire":           func(*town, *wire.Query) attempt { return on(ifEth, netip.IPv4Unspecified()) },
+	} {
+		for _, victim := range []string{"a port", "a snooping switch", "a VLAN with the MAC"} {
+			t.Run(victim+"/"+name, func(t *testing.T) {
+				tn := plainTown(t, func(o *Options) {
+					o.Match = []v4.MatchKind{v4.MatchOption82 + v4.MatchMAC, v4.MatchVLAN + v4.MatchMAC, v4.MatchMAC}
+				})
+				v := tn.citizen(victim)
+				tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+				tn.take(v)
+				aim := v.addr
+				tn.now = tn.now.Add(time.Minute)
+				tn.line(v).MAC = client(0xa0)
+				tn.publish()
+				q := wire.Query{Type: wire.Discover, MAC: client(0xa0), Options: []wire.Option{requested(aim), {Code: 80}}}
+				a := where(tn, &q)
+				a.victim, a.Data = v, q.Append(nil)
+				tn.disturb(a)
+				tn.unharmedAll(t)
+				v.mac, v.until = client(0xa0), time.Time{} // the new router
+				tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+				tn.take(v)
+				require.Equal(t, aim, v.addr, tn.tale())
+				tn.unharmedAll(t)
+			})
+		}
+	}
+}
+
 // Which address of this host a stranger sends to does not say on which wire it is.
 func TestStrangersReportNoMACFromAnotherWire(t *testing.T) {
 	tn := plainTown(t, func(o *Options) { o.ClientKey = v4.ClientKeyID })

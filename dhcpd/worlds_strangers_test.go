@@ -295,6 +295,20 @@ func (tn *town) same(c *citizen, a *attempt, rec *lease.Record) reason {
 	return reasonNone
 }
 
+// taken reports whether the ERP has the address of a lease for another customer by now, for another MAC that is newer, or for nobody.
+func (tn *town) taken(rec *lease.Record) bool {
+	l := tn.snap.ByIP(rec.IP)
+	switch {
+	case rec.Pool != "":
+		return l != nil
+	case l == nil:
+		return true
+	case l.Subscriber != rec.Subscriber:
+		return rec.Port == 0 || l.Device != rec.Device || l.Port != rec.Port
+	}
+	return !l.MAC.IsZero() && l.MAC != rec.MAC && l.MAC != rec.ERP.Direct.MAC
+}
+
 // lineless reports whether the ERP has a citizen on no port and in no VLAN.
 func (tn *town) lineless(c *citizen) bool {
 	l := tn.line(c)
@@ -354,7 +368,7 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 		tn.seen["a lease that a stranger took along"]++
 		return
 	}
-	if took && (why == reasonWire || why == reasonMAC) {
+	if took && (why == reasonWire || why == reasonMAC || why == reasonPast && got.outcome == outcome.AckShortened) { // which is not said twice within a minute
 		tn.pose(c)
 	}
 	tn.seen["a live lease is looked at"]++
@@ -381,6 +395,13 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 			then.State = is.State
 		}
 	}
+	// The ERP has taken the address, and its client is to leave. What refuses it there may as well be the client's own on a wire
+	// without lines, where it must end the lease, or who has the address now would wait for what nobody uses.
+	over := why == reasonWire && got.kind == wire.Nak && tn.taken(&was) && !is.Live(tn.now)
+	if over {
+		then.Expires = is.Expires
+		tn.seen["a lease ends that the ERP took, nobody can tell by whom"]++
+	}
 	soonest := was.Expires
 	if until := tn.now.Add(time.Duration(got.lease) * time.Second); got.kind == wire.Ack && until.Before(soonest) {
 		soonest = until // leases became shorter by a reload
@@ -397,7 +418,7 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 	if why != reasonNone {
 		tn.seen[fmt.Sprintf("nobody can tell, %d", why)]++
 	}
-	if why != reasonMAC && was.MAC == is.MAC {
+	if why != reasonMAC && was.MAC == is.MAC && !over {
 		if before.direct[c.addr] != after.direct[c.addr] {
 			fail("source guard element", before.direct[c.addr], after.direct[c.addr])
 		}
@@ -405,7 +426,7 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 			fail("source guard element", before.vlan[c.addr], after.vlan[c.addr])
 		}
 	}
-	if b, s := before.slots[c.addr], after.slots[c.addr]; b != s && !(why != reasonNone && b.Owner == s.Owner && b.State == s.State && !(s.Until.Before(b.Until) && s.Until.Before(soonest))) {
+	if b, s := before.slots[c.addr], after.slots[c.addr]; b != s && !over && !(why != reasonNone && b.Owner == s.Owner && b.State == s.State && !(s.Until.Before(b.Until) && s.Until.Before(soonest))) {
 		fail("slot of the pool", b, s)
 	}
 	if k := townPort(c); k != 0 && a.at == nil && before.held[k] != after.held[k] {

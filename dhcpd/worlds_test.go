@@ -472,7 +472,7 @@ func (tn *town) ask(c *citizen, g socket.Datagram) {
 	tn.say("  %s %v, alone %s %v", is.outcome, is.ip, was.outcome, was.ip)
 	tn.news = append(tn.news, tn.quiet.reports...)
 	pooled := was.outcome == is.outcome && (is.outcome == outcome.PoolOffer || is.outcome == outcome.PoolAck) && was.ip != is.ip
-	if pooled && c.fresh(tn.now) {
+	if (pooled || tn.lent(c, was, is)) && c.fresh(tn.now) {
 		c.guest = true // another address of the pool, for the one was taken by a stranger who may: from now on it has another lease with each server
 	}
 	switch {
@@ -495,6 +495,16 @@ func (tn *town) ask(c *citizen, g socket.Datagram) {
 	}
 	tn.seen[is.outcome.String()]++
 	tn.believe(c, is)
+}
+
+// lent reports whether a citizen whose lease is over does not get its last address of a pool back, for another one has that by now: a pool
+// keeps it for nobody, and a stranger who is taken for a customer without an address may ask for it.
+func (tn *town) lent(c *citizen, was, is answer) bool {
+	if was.outcome != outcome.PoolAck || is.kind != 0 && is.kind != wire.Nak {
+		return false
+	}
+	rec, _ := tn.loud.h.s.deps.Leases.Get(was.ip)
+	return rec.Live(tn.now) && rec.Pool != "" && rec.MAC != c.mac
 }
 
 // agreed reports whether both servers have the same lease of an address.

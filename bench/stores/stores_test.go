@@ -41,6 +41,7 @@ type opener func(dir string, each func(record)) (store, error)
 func candidates() []candidate {
 	return []candidate{
 		{"bbolt", openBolt},
+		{"usher", openUsher},
 		{"etcd-wal", openEtcd},
 		{"raft-wal", openRaft},
 		{"pebble", openPebble},

@@ -270,10 +270,16 @@ func (c *decider) standsNow(msg message) standing {
 		return recOverruled
 	case over:
 		return recNone
-	case b.Line == nil || !samePlace(rec, b):
+	case !c.stillHas(rec, b):
 		return recGone
 	}
 	return recKept
+}
+
+// stillHas reports whether the ERP has the address of a lease where its client got it, or for its MAC where that alone tells who it is:
+// a device that two customers have may get more time for what passed from one of them to the other, for it would be given that anew.
+func (c *decider) stillHas(rec *lease.Record, b Binding) bool {
+	return b.Line != nil && (samePlace(rec, b) || !c.tellsLine(rec) && c.foundEverywhere(b))
 }
 
 // comes says whether the packet comes from where the lease was given. Anybody can write another's MAC into

@@ -351,6 +351,71 @@ func TestBindingChange(t *testing.T) {
 	}
 }
 
+// Past the relay nobody knows whether the client hears that its time is short: the lease stays as long as it was until the client is refused
+// through its relay, or over.
+func TestShortenedPastTheRelay(t *testing.T) {
+	shorten := func(_ *Request, o *Options) { o.BindingChange = BindingShorten }
+	old := with(bound(host(21), client(0x11), 1), func(r *lease.Record) { // bound to customer 2 by now
+		r.GIAddr, r.Option82, r.Device, r.Port, r.Expires = relayIP, port(switch1, 1), 1, 1, testNow.Add(time.Hour)
+	})
+	renewed := func(before time.Duration) *lease.Table {
+		return leases(with(old, func(r *lease.Record) { r.Renewed = testNow.Add(-before) }))
+	}
+	renew := wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(21)}
+	rebind := renew
+	rebind.GIAddr, rebind.Option82 = relayIP, port(switch1, 1)
+	const refused, short = "nak_wrong_address 192.0.2.11 by relay to 198.51.100.1:67 ends", "ack_shortened 192.0.2.21 by unicast to 192.0.2.21:68 renew"
+	for _, tc := range []struct {
+		name string
+		q    wire.Query
+		tab  *lease.Table
+		want string
+	}{
+		{"the first time", renew, renewed(30 * time.Minute), short},
+		{"at T1 of that", renew, renewed(30 * time.Second), "nak_not_bound by broadcast"},
+		{"at T2 of that", rebind, renewed(52 * time.Second), refused},
+		{"it did not hear that", renew, renewed(2 * time.Minute), short},
+		{"what it has is its first ACK", renew, leases(with(old, func(r *lease.Record) { r.Start, r.Renewed = testNow, testNow })), short},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := run(t, tc.q, tc.tab, shorten)
+			assert.Equal(t, tc.want, told(d))
+			if tc.want == short {
+				assert.EqualValues(t, []uint32{60, 30, 52}, []uint32{d.Reply.LeaseTime, d.Reply.RenewTime, d.Reply.RebindTime})
+				assert.Equal(t, testNow, d.Rec.Renewed)
+				assert.Equal(t, old.Expires, d.Rec.Expires)
+			}
+		})
+	}
+	soon := with(old, func(r *lease.Record) { r.Renewed, r.Expires = testNow.Add(-time.Hour), testNow.Add(10*time.Second) })
+	d := run(t, renew, leases(soon), shorten)
+	assert.Equal(t, short, told(d))
+	assert.Equal(t, testNow.Add(time.Minute), d.Rec.Expires, "not before what it is told now")
+}
+
+// What the ERP moves from one customer to another with the same device is that device's still, where its MAC alone tells who it is.
+func TestOneDeviceOfTwoCustomers(t *testing.T) {
+	rec := bound(host(81), fresh, 77)
+	renew := wire.Query{Type: wire.Request, MAC: fresh, CIAddr: host(81)}
+	byMAC := func(in *provision.Input) { in.Lines = in.Lines[1:2] }
+	for _, tc := range []struct {
+		name string
+		rec  lease.Record
+		snap func(*provision.Input)
+		want string
+	}{
+		{"by MAC alone", rec, byMAC, "ack 192.0.2.81 by unicast to 192.0.2.81:68 fact"},
+		{"its lease was over", with(rec, func(r *lease.Record) { r.Expires = testNow }), byMAC, "ack 192.0.2.81 by unicast to 192.0.2.81:68 fact"},
+		{"it has another MAC", rec, func(in *provision.Input) { byMAC(in); in.Lines[0].MAC = stranger }, "nak_not_bound by broadcast ends"},
+		{"it has it for a port", rec, func(in *provision.Input) { byMAC(in); in.Lines[0].Device, in.Lines[0].Port = 1, 9 }, "nak_not_bound by broadcast ends"},
+		{"the lease was given at a port", with(rec, func(r *lease.Record) { r.GIAddr, r.Option82 = relayIP, port(switch1, 1) }), byMAC, "nak_not_bound by broadcast"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			assert.Equal(t, tc.want, told(decideWith(t, changed(t, tc.snap), renew, leases(tc.rec))))
+		})
+	}
+}
+
 func TestMatchKindWords(t *testing.T) {
 	for k := MatchKind(1); k < matchEnd; k++ {
 		back, err := ParseMatchKind(k.String())

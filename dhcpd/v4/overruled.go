@@ -21,9 +21,10 @@ func (m *matcher) overruled(rec *lease.Record, b Binding) bool {
 	return yes && mac == b.MAC
 }
 
-// yields reports whether the client of a live lease is to leave the address to the one that asks, which has the new MAC.
+// yields reports whether the client of a live lease is to leave the address to the one that asks, which has the new MAC and was found by
+// that alone: anybody can write it, so nothing is taken from who was found on the line, be it together with its MAC.
 func (m *matcher) yields(rec *lease.Record, b Binding) bool {
-	return m.overruled(rec, b) && !m.differs(b.Line) && !m.onLine(rec, b)
+	return m.overruled(rec, b) && !m.differs(b.Line) && !m.onLine(rec, b) && !m.wasThere(rec, b)
 }
 
 // Spares reports whether the client of a lease for which the ERP has another MAC by its operator's word is answered all the same,
@@ -51,6 +52,11 @@ func (m *matcher) onLine(rec *lease.Record, b Binding) bool {
 		}
 	}
 	return false
+}
+
+// wasThere reports whether a lease was given on b's line, by what somebody vouched for, whatever else the way asked.
+func (m *matcher) wasThere(rec *lease.Record, b Binding) bool {
+	return m.cfg.matches&MatchOption82 != 0 && m.onPort(rec, b) || m.cfg.matches&MatchVLAN != 0 && m.inVLAN(rec, b)
 }
 
 // onPort reads the option 82 that a lease was given by once more.

@@ -160,6 +160,10 @@ func TestOperatorsWordOnALine(t *testing.T) {
 		{"by MAC alone the new one takes nothing from a line", wire.Query{Type: wire.Discover, MAC: fresh}, rec, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82, MatchMAC} }, "port_full"},
 		{"on an unreadable line neither", wire.Query{Type: wire.Discover, MAC: fresh, GIAddr: relayIP, Option82: []byte{1, 1, 9}}, rec, modes(MACAccept), "port_full"},
 		{"a line with which the MAC must agree vouches for no other one", renew(was), rec, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }, "nak_overruled by broadcast"},
+		{"where both must agree the new one gets it at the line", discover(fresh), rec, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }, "offer 192.0.2.11" + toRelay},
+		{"by MAC alone it takes nothing from the line there either", wire.Query{Type: wire.Discover, MAC: fresh}, rec, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }, "port_full"},
+		{"nor on an unreadable line", wire.Query{Type: wire.Discover, MAC: fresh, GIAddr: relayIP, Option82: []byte{1, 1, 9}}, rec, func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }, "port_full"},
+		{"until that lease is over", wire.Query{Type: wire.Discover, MAC: fresh}, with(rec, func(r *lease.Record) { r.Expires = testNow }), func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }, "offer 192.0.2.11 by frame"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			snap := changed(t, func(in *provision.Input) { in.Lines = in.Lines[:1] })
@@ -185,6 +189,10 @@ func TestOperatorsWordOnALine(t *testing.T) {
 	assert.Equal(t, "ack 192.0.2.91 by unicast to 192.0.2.91:68 renew", told(decideWith(t, snap, renewal, leases(vlan), onVLAN)))
 	assert.Equal(t, "port_full", told(decideWith(t, snap, wire.Query{Type: wire.Discover, MAC: fresh}, leases(vlan), elsewhere)))
 	assert.Equal(t, "offer 192.0.2.91 by frame", told(decideWith(t, snap, wire.Query{Type: wire.Discover, MAC: fresh}, leases(vlan), onVLAN)))
+	both := func(r *Request, o *Options) { elsewhere(r, o); o.Match = []MatchKind{MatchVLAN | MatchMAC, MatchMAC} }
+	assert.Equal(t, "port_full", told(decideWith(t, snap, wire.Query{Type: wire.Discover, MAC: fresh}, leases(vlan), both)))
+	in := func(r *Request, o *Options) { both(r, o); r.P.Ingress.Name = "vlan7" }
+	assert.Equal(t, "offer 192.0.2.91 by frame", told(decideWith(t, snap, wire.Query{Type: wire.Discover, MAC: fresh}, leases(vlan), in)))
 }
 
 // What a record keeps of the ERP begins with its client, and goes on with it.

@@ -163,7 +163,8 @@ func holds(list []provision.MAC, mac provision.MAC) bool {
 
 // shorten plans an ACK for an address that the client is to leave, if it may
 // keep it a moment longer: nobody else is to have it, nor may get it from a pool, and
-// this is the first time.
+// this is the first time. Past the relay anybody may have sent the renewal, and nobody knows whether the client hears the ACK: there the
+// address stays its own as long as it was told before, and is given up when the client is refused through its relay.
 func (c *decider) shorten(ciaddr netip.Addr) bool {
 	if c.cfg.bindingChange != BindingShorten || c.cfg.PoolOf(ciaddr) >= 0 {
 		return false
@@ -175,6 +176,9 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	// A pool's address is not extended without the disk; its lease is short anyway.
 	if !known || rec.Pool != "" || rec.MAC != c.mac || !c.same(&rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
 		return false
+	}
+	if rec.Renewed.After(rec.Start) && c.now.Sub(rec.Renewed) < shortLease {
+		return false // that may have been such an ACK
 	}
 	n := c.cfg.subnetOf(ciaddr)
 	if n == nil {
@@ -191,6 +195,9 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	}
 	c.d.Change, c.d.Rec = ChangeRenew, rec
 	c.d.Rec.Renewed, c.d.Rec.Expires = c.now, c.now.Add(shortLease)
+	if c.past(&rec) {
+		c.d.Rec.Expires = c.notBefore(&rec, c.d.Rec.Expires)
+	}
 	c.route()
 	return true
 }

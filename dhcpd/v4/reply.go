@@ -231,7 +231,7 @@ func (c *decider) refuted(rec *lease.Record) bool {
 	case rec.Pool != "":
 		return b.Line != nil
 	}
-	return b.Line == nil || !samePlace(rec, b) || c.differs(b.Line) && c.overruled(rec, b) && !c.onLine(rec, b)
+	return !c.stillHas(rec, b) || c.differs(b.Line) && c.overruled(rec, b) && !c.onLine(rec, b)
 }
 
 // nakMessage is option 56, which some clients log.

@@ -73,7 +73,7 @@ func (d dir) Lock() (func() error, error) {
 		}
 		f = readable
 	}
-	for deadline := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(lockWait); ; <-time.After(20 * time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return f.Close, nil

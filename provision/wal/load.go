@@ -210,7 +210,7 @@ func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byt
 	}
 	if len(changes) < len(files) {
 		_, err := scanFile(ctx, l.disk, files[0].name, l.opts.Content, func(frame []byte, _ int64) error {
-			if newest.has(frame) {
+			if newest.has(frame) || frame[13]&flagDelete != 0 {
 				return nil
 			}
 			return each(frame)

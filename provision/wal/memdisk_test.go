@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 )
 
 // memDisk is a disk that can lose power: what was not synced is there or not, sector by sector and name by name.
@@ -202,5 +203,7 @@ func (f *memFile) Sync() error {
 }
 
 func (f *memFile) Close() error { return nil }
+
+var testTime = time.Unix(1_800_000_000, 0)
 
 var errDisk = errors.New("the disk is full")
