@@ -76,6 +76,12 @@ var customerIP = netip.MustParseAddr("198.51.100.17")
 // newDaemon makes an agent that does not touch the kernel. extra is more YAML.
 func newDaemon(t *testing.T, o Options, extra string) *daemon {
 	t.Helper()
+	return newDaemonAt(t, o, "", extra, filepath.Join(t.TempDir(), "state"))
+}
+
+// newDaemonAt is newDaemon with more keys of dhcp, and a state_dir that may be there already.
+func newDaemonAt(t *testing.T, o Options, dhcp, extra, state string) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	d := &daemon{path: filepath.Join(dir, "usher.yaml"), socket: filepath.Join(dir, "usher.sock")}
 	var err error
@@ -105,10 +111,10 @@ dhcp:
   server_id: 127.0.0.1
   subnets:
     - {prefix: 198.51.100.0/24, gateway: 198.51.100.1}
-acl: {dry_run: true}
+%sacl: {dry_run: true}
 control: {socket: %s}
 console: {listen: "127.0.0.1:0"}
-%s`, filepath.Join(dir, "state"), api.URL, testKey, d.relay.LocalAddr().(*net.UDPAddr).Port, d.socket, extra), 0o600))
+%s`, state, api.URL, testKey, d.relay.LocalAddr().(*net.UDPAddr).Port, dhcp, d.socket, extra), 0o600))
 	cfg, err := config.Load(d.path)
 	require.NoError(t, err)
 	o.Path, o.Version = d.path, "v0"

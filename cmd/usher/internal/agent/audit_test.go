@@ -41,14 +41,21 @@ func (d *daemon) audited(t *testing.T) map[audit.Act][]audit.Record {
 // start runs a daemon until the test, or the returned function, ends it.
 func (d *daemon) start(t *testing.T, reload <-chan struct{}) (stop func() error) {
 	t.Helper()
+	stop = d.launch(t, reload)
+	eventually(t, "it is ready", func() bool {
+		st, err := d.client.Status(t.Context())
+		return err == nil && st.Ready
+	})
+	return stop
+}
+
+// launch is start that does not wait.
+func (d *daemon) launch(t *testing.T, reload <-chan struct{}) (stop func() error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx, reload) }()
 	t.Cleanup(cancel)
-	eventually(t, "it is ready", func() bool {
-		st, err := d.client.Status(ctx)
-		return err == nil && st.Ready
-	})
 	return func() error {
 		cancel()
 		return <-ended
