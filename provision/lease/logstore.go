@@ -42,6 +42,7 @@ type logStore struct {
 	dir  string // state_dir
 	path string // of the log
 	log  *slog.Logger
+	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 	done chan struct{}
 
@@ -89,9 +90,8 @@ func OpenStore(ctx context.Context, dir string, log *slog.Logger) (Store, error)
 	default:
 		s.wal.Store(l)
 	}
-	bg, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	go s.watch(bg)
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	go s.watch(s.ctx)
 	return s, nil
 }
 
@@ -259,7 +259,7 @@ func (s *logStore) Leases(each func(Record, error)) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	s.leases = each
-	return s.load(context.Background(), s.wal.Load(), each, nil)
+	return s.load(s.ctx, s.wal.Load(), each, nil)
 }
 
 // Reports implements Store.
@@ -268,7 +268,7 @@ func (s *logStore) Reports(each func(provision.MACReport, error)) error {
 	defer s.loading.Unlock()
 	s.found = each
 	if !s.loaded.Load() {
-		return s.load(context.Background(), s.wal.Load(), nil, each)
+		return s.load(s.ctx, s.wal.Load(), nil, each)
 	}
 	s.queueMu.Lock()
 	all := slices.SortedFunc(maps.Values(s.reports), func(a, b provision.MACReport) int { return a.IP.Compare(b.IP) })
@@ -393,7 +393,7 @@ func (s *logStore) knowReports() error {
 	if s.loaded.Load() {
 		return nil
 	}
-	return s.load(context.Background(), s.wal.Load(), nil, nil)
+	return s.load(s.ctx, s.wal.Load(), nil, nil)
 }
 
 func (s *logStore) addLeases(f *wal.Frames, b *Batch) {

@@ -88,13 +88,30 @@ type Agent struct {
 	teardown teardown
 }
 
+// startLimit is how long a start that is to end may take to notice; after it a disk hangs.
+const startLimit = 500 * time.Millisecond
+
 // New makes every part and opens its sockets; nothing runs yet. On error
-// nothing is left open; the end of ctx is one. The configuration becomes the agent's.
-func New(ctx context.Context, cfg *config.Config, o Options) (a *Agent, err error) {
-	a = &Agent{
+// nothing is left open; the end of ctx is one, also where a disk hangs. The configuration becomes the agent's.
+func New(ctx context.Context, cfg *config.Config, o Options) (*Agent, error) {
+	a := &Agent{
 		path: o.Path, dryRun: o.DryRun, service: o.Service, log: o.Log, erp: &liveERP{},
 		build: console.Build{Version: o.Version, Revision: revision(), GoVersion: runtime.Version()},
 	}
+	opened := make(chan error, 1)
+	go func() { opened <- a.open(ctx, cfg) }()
+	err := boundedStop(ctx, startLimit, opened)
+	if errors.Is(err, errStuck) {
+		err = fmt.Errorf("the start was ended while it waited for the disk: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.Stop())
+	}
+	return a, nil
+}
+
+// open makes every part of the agent.
+func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 	if a.service == nil {
 		a.service = noService{}
 	}
@@ -103,11 +120,6 @@ func New(ctx context.Context, cfg *config.Config, o Options) (a *Agent, err erro
 	}
 	a.cfg.Store(cfg)
 	logWarnings(cfg, a.log)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, a.Stop())
-		}
-	}()
 	a.registry = console.NewRegistry()
 	a.metrics = console.NewMetrics(a.registry)
 	a.metrics.SetBuild(a.build)
@@ -115,12 +127,12 @@ func New(ctx context.Context, cfg *config.Config, o Options) (a *Agent, err erro
 
 	// Two agents on one host would undo each other's work: the socket tells.
 	if a.control, err = console.ListenUnix(cfg.Control.Socket, cfg.Control.Group); err != nil {
-		return a, err
+		return err
 	}
 	a.teardown.push("control socket", func() error { return ignoreClosed(a.control.Close()) })
 	fetcher, err := a.newFetcher(cfg)
 	if err != nil {
-		return a, err
+		return err
 	}
 	a.erp.p.Store(fetcher)
 	a.metrics.WatchBudget(func() userside.Budget { return a.erp.p.Load().Budget() })
@@ -132,37 +144,37 @@ func New(ctx context.Context, cfg *config.Config, o Options) (a *Agent, err erro
 	a.syncer = syncer.New(syncOptions(cfg), a.erp,
 		syncer.NewStore(filepath.Join(cfg.StateDir, "snapshot")), a.metrics, a.log)
 	if err := a.syncer.LoadStored(); errors.As(err, new(*statedir.NewerError)) {
-		return a, err
+		return err
 	} else if err != nil {
 		a.log.Error("stored snapshot cannot be used; waiting for the ERP", "error", err)
 	}
 	if err := a.openLeases(ctx, cfg); err != nil {
-		return a, err
+		return err
 	}
 	if err := a.openRoutes(cfg); err != nil {
-		return a, err
+		return err
 	}
 	if err := a.openNeighbours(cfg); err != nil {
-		return a, err
+		return err
 	}
 	events := dhcpd.NewEventLog(0)
 	if err := a.openDHCP(cfg, events); err != nil {
-		return a, err
+		return err
 	}
 	if err := a.openGarden(cfg); err != nil {
-		return a, err
+		return err
 	}
 	if err := a.openKernel(cfg); err != nil {
-		return a, err
+		return err
 	}
 	if err := a.openPortal(cfg); err != nil {
-		return a, err
+		return err
 	}
 	a.openHooks(cfg)
 	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
 	a.shown = a.shownParts(cfg, events)
 	a.warnOfInterfaces(cfg)
-	return a, nil
+	return nil
 }
 
 // shownParts are those that the console shows and steers.
@@ -206,6 +218,7 @@ func (a *Agent) openLeases(ctx context.Context, cfg *config.Config) (err error) 
 	if a.outbox, err = outbox.Open(a.store, a.outboxOptions(cfg.Reports), a.erp, a.metrics, a.log); err != nil {
 		return err
 	}
+	a.teardown.pushDisk("reports", a.closeReports)
 	a.metrics.WatchState(a.store.Health, func() outbox.Status { return a.outbox.Status(0) })
 	return nil
 }
@@ -215,9 +228,11 @@ func (a *Agent) closeLeases() error {
 	if err := a.leases.Close(); err != nil {
 		a.log.Error("last leases could not be written", "error", err)
 	}
-	if a.outbox == nil {
-		return nil
-	}
+	return nil
+}
+
+// closeReports is closeLeases for MAC reports.
+func (a *Agent) closeReports() error {
 	if err := a.outbox.Flush(); err != nil {
 		a.log.Error("last MAC reports could not be written", "error", err)
 	}

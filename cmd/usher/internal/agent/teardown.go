@@ -11,9 +11,12 @@ import (
 // the line after its thing is made, so that whatever fails later, or never
 // begins, leaves nothing open.
 type teardown struct {
+	once sync.Once
+	err  error // of the one run
+
+	mu    sync.Mutex // guards the fields below: a start that hangs may go on while it is given up
 	steps []step
-	once  sync.Once
-	err   error // of the one run
+	over  bool
 }
 
 type step struct {
@@ -23,12 +26,31 @@ type step struct {
 }
 
 func (t *teardown) push(name string, undo func() error) {
-	t.steps = append(t.steps, step{name: name, undo: undo})
+	t.add(step{name: name, undo: undo})
 }
 
 // pushDisk is push for what waits for the disk.
 func (t *teardown) pushDisk(name string, undo func() error) {
-	t.steps = append(t.steps, step{name: name, hint: ": does the disk hang?", undo: undo})
+	t.add(step{name: name, hint: ": does the disk hang?", undo: undo})
+}
+
+// add undoes at once what comes after the run.
+func (t *teardown) add(s step) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		go s.undo() //nolint:errcheck // nobody is there any more to hear of it
+		return
+	}
+	t.steps = append(t.steps, s)
+}
+
+// end returns the steps to take, the last time.
+func (t *teardown) end() []step {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	return t.steps
 }
 
 // run takes every step, newest first, within limit. A step that fails skips
@@ -39,9 +61,10 @@ func (t *teardown) run(limit time.Duration) error {
 	t.once.Do(func() {
 		var errs []error
 		deadline := time.Now().Add(limit)
-		reserve := limit / time.Duration(2*len(t.steps)+1) // for each of those that follow
-		for i := len(t.steps) - 1; i >= 0; i-- {
-			errs = append(errs, t.steps[i].take(max(reserve, time.Until(deadline)-time.Duration(i)*reserve)))
+		steps := t.end()
+		reserve := limit / time.Duration(2*len(steps)+1) // for each of those that follow
+		for i := len(steps) - 1; i >= 0; i-- {
+			errs = append(errs, steps[i].take(max(reserve, time.Until(deadline)-time.Duration(i)*reserve)))
 		}
 		t.err = errors.Join(errs...)
 	})
