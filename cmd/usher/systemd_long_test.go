@@ -1,7 +1,9 @@
 package main
 
 import (
+	"compress/gzip"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -149,4 +151,35 @@ func TestRestartUnderSystemd(t *testing.T) {
 	b.run(t, "systemctl", "stop", "usher")
 	assert.Equal(t, "0", b.show(t, "NFileDescriptorStore"))
 	assert.Empty(t, b.run(t, "ss", "--udp", "--listening", "--numeric", "--no-header", "sport = :67"), "the port is free")
+}
+
+// The unit lets the agent start the child that reads state.db of a version before the log, and move what it has.
+func TestOldStateIsMovedUnderSystemd(t *testing.T) {
+	if os.Getenv("USHER_LONG") != "1" {
+		t.Skip("only in make test-long: it boots a Debian")
+	}
+	b := bootWorld(t, miniature.Options{Homes: 1})
+	packed, err := os.Open("../../provision/lease/testdata/unmarked.db.gz")
+	require.NoError(t, err)
+	defer packed.Close()
+	z, err := gzip.NewReader(packed)
+	require.NoError(t, err)
+	old, err := io.ReadAll(z)
+	require.NoError(t, err)
+	state := b.machine.Path("/var/lib/usher")
+	require.NoError(t, os.MkdirAll(state, 0o750))
+	require.NoError(t, os.WriteFile(filepath.Join(state, "state.db"), old, 0o600))
+	b.run(t, "chown", "-R", "usher:usher", "/var/lib/usher")
+	b.run(t, "systemctl", "start", "usher")
+	b.ready(t, "0")
+	st, err := b.Client.Status(t.Context())
+	require.NoError(t, err)
+	assert.False(t, st.State.Failing(), st.State.Error)
+	assert.Zero(t, st.State.Unread, st.State.What)
+	leases := st.DHCP.Leases.Bound + st.DHCP.Leases.Expired + st.DHCP.Leases.Released + st.DHCP.Leases.Declined + st.DHCP.Leases.Kept
+	assert.Positive(t, leases+int(st.Outbox.Sent+st.Outbox.Refused)+st.Outbox.Depth)
+	kept, err := os.ReadFile(filepath.Join(state, "state.db.format1"))
+	require.NoError(t, err)
+	assert.Equal(t, old, kept, "it is put aside as it was")
+	t.Logf("%d leases moved", leases)
 }

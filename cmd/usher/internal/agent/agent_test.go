@@ -82,7 +82,7 @@ func newDaemon(t *testing.T, o Options, extra string) *daemon {
 // newDaemonAt is newDaemon with more keys of dhcp, and a state_dir that may be there already.
 func newDaemonAt(t *testing.T, o Options, dhcp, extra, state string) *daemon {
 	t.Helper()
-	dir := t.TempDir()
+	dir := filepath.Dir(state)
 	d := &daemon{path: filepath.Join(dir, "usher.yaml"), socket: filepath.Join(dir, "usher.sock")}
 	var err error
 	d.erp, err = emulator.Open(emulator.Options{Keys: []emulator.Key{{Key: testKey}}})
