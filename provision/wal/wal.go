@@ -17,6 +17,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -367,6 +368,9 @@ func (l *Log) begin(need int64) error {
 		l.unlock = unlock
 	}
 	s, err := l.nextSegment(need)
+	if errors.Is(err, fs.ErrNotExist) { // a file is made there: it is the directory that is missing
+		l.gone, err = true, ErrGone
+	}
 	if err != nil {
 		return l.fail(err)
 	}
