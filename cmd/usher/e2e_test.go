@@ -468,6 +468,7 @@ func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
 	})
 	t.Run("start with a dead ERP", func(t *testing.T) {
 		require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{HTMLPage: 502}))
+		eventually(t, 10*time.Second, "the snapshot is stored", func() (bool, error) { return !w.status(t).Sync.StoredAt.IsZero(), nil })
 		w.Agent.Kill()
 		require.NoError(t, w.StartAgent(t.Context()))
 		st := w.status(t)
@@ -742,7 +743,7 @@ func TestKernelFullDiskCutsNobodyOff(t *testing.T) {
 		entries, err := os.ReadDir(state)
 		require.NoError(t, err)
 		for _, e := range entries {
-			require.NoError(t, os.Remove(filepath.Join(state, e.Name())))
+			require.NoError(t, os.RemoveAll(filepath.Join(state, e.Name())))
 		}
 		fill()
 		require.NoError(t, w.StartAgent(t.Context()))
@@ -752,10 +753,18 @@ func TestKernelFullDiskCutsNobodyOff(t *testing.T) {
 		require.NoError(t, err, "reports go out from memory")
 	})
 	t.Run("space again", func(t *testing.T) {
+		require.True(t, w.status(t).State.Failing())
 		require.NoError(t, os.Remove(filepath.Join(state, "filler")))
+		eventually(t, 10*time.Second, "it ends by itself", func() (bool, error) {
+			st := w.status(t)
+			return !st.State.Failing() && st.Outbox.Unwritten == 0 && st.DHCP.Leases.Dirty == 0, nil
+		})
+		eventually(t, 10*time.Second, "the snapshot is stored", func() (bool, error) { return !w.status(t).Sync.StoredAt.IsZero(), nil })
 		w.Agent.Kill()
 		require.NoError(t, w.StartAgent(t.Context()))
-		eventually(t, 10*time.Second, "the snapshot is stored", func() (bool, error) { return !w.status(t).Sync.StoredAt.IsZero(), nil })
+		st := w.status(t)
+		require.Equal(t, 1, st.DHCP.Leases.Bound, "what memory knew survives a kill")
+		require.Zero(t, st.Outbox.Depth+int(st.Outbox.Sent), "and what was reported is not reported again")
 	})
 }
 
