@@ -180,12 +180,11 @@ func (p *pools) allocator(key allocatorKey) *allocator {
 // restore takes what the lease table has. Any live lease counts, whoever gave
 // the address: its client still uses it. What is over is taken only if the allocator is unused.
 func (a *allocator) restore(leases *lease.Table, now time.Time, unused bool) {
-	recs := leases.InRange(a.key.first, a.key.last)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for i := range recs {
-		if unused || recs[i].Live(now) {
-			a.restoreLocked(&recs[i], now)
+	for rec := range leases.InRange(a.key.first, a.key.last) {
+		if unused || rec.Live(now) {
+			a.mu.Lock() // for one at a time: after a reload packets use it already
+			a.restoreLocked(&rec, now)
+			a.mu.Unlock()
 		}
 	}
 }
