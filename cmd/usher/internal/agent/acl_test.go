@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
@@ -39,19 +38,23 @@ func TestSourcesOfTheConfiguration(t *testing.T) {
 	assert.Equal(t, map[uint16]string{100: "eth1.7.100"}, at, "101 is in two outer VLANs: nobody can tell")
 }
 
-// What a renewal costs those who follow leases.
-func TestPacketOfARenewalAllocatesNothing(t *testing.T) {
+// What a commit costs whose leases give their clients what they had.
+func TestCommitOfTheSameRightsAllocatesNothing(t *testing.T) {
 	leases := lease.New()
 	now := time.Now()
+	snap, _ := provision.Build(provision.Input{FetchedAt: now})
 	leases.Store(lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", GIAddr: testIP.Next(), State: lease.StateBound, Expires: now.Add(time.Hour)})
 	cfg := &config.Config{}
 	cfg.ACL.SourceGuard.Direct = []string{"eth1"}
 	s := access.NewSources(sourceOptions(cfg), leases, nil, func() []string { return nil })
-	s.Inputs()
-	a := &Agent{follower: access.Follow(s, nil)}
-	o := touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })
-	event := dhcpd.Event{YourIP: testIP, Time: now}
-	assert.Zero(t, testing.AllocsPerRun(100, func() { o.Packet(&event) }))
+	e := access.NewEnforcer(access.Options{Inputs: s.Inputs}, acl.NewDryRun(nil), nil, func() *provision.Snapshot { return snap }, nil, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	defer func() { cancel(); require.NoError(t, <-done) }()
+	require.NoError(t, e.Sync(ctx))
+	follower, addrs := access.Follow(s, e), []netip.Addr{testIP}
+	assert.Zero(t, testing.AllocsPerRun(100, func() { follower.Admit(addrs)() }))
 }
 
 // slowKernel remembers what was applied, and takes its time for it.
