@@ -165,20 +165,56 @@ func (g *gate) Apply(ctx context.Context, changes []Change) error {
 	return g.fakeKernel.Apply(ctx, changes)
 }
 
+// startGated is an enforcer of a source guard behind a gate, which is open, after its first round.
+func startGated(t *testing.T) (*gate, *Enforcer, *Follower, *lease.Table) {
+	t.Helper()
+	leases := lease.New()
+	s := NewSources(SourceOptions{GuardDirect: provision.Patterns{"eth1"}}, leases, nil, func() []string { return nil })
+	k := &gate{fakeKernel: newFakeKernel(ACL{})}
+	snap := provisiontest.Build(t, provision.Input{})
+	e := NewEnforcer(Options{Inputs: s.Inputs, VerifyInterval: time.Hour}, k, nil, func() *provision.Snapshot { return snap }, nil, provisiontest.Quiet())
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	t.Cleanup(func() { cancel(); assert.NoError(t, <-done) })
+	require.NoError(t, e.Sync(ctx))
+	return k, e, Follow(s, e), leases
+}
+
+// What a step has read may be over when it is done: a lease that is again as it was shown before is
+// looked at after the step that shows something else.
+func TestLeaseThatChangesBackWhileABatchIsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, e, f, leases := startGated(t)
+		store := func(mac provision.MAC) { leases.Store(direct(testIP, mac)) }
+		store(testMAC)
+		f.Admit([]netip.Addr{testIP})()
+		for _, start := range []func(){
+			func() { f.Admit([]netip.Addr{testIP}) }, // a batch of its own
+			func() { e.Kick() },                      // a round
+		} {
+			k.open = make(chan struct{})
+			store(otherMAC)
+			start()
+			synctest.Wait()
+			store(testMAC)
+			began := time.Now()
+			f.Admit([]netip.Addr{testIP})()
+			assert.Zero(t, time.Since(began), "it is in the kernel, so nobody waits")
+			k.open <- struct{}{}
+			synctest.Wait()
+			close(k.open)
+			synctest.Wait()
+			assert.Equal(t, []string{testIP.String() + " . " + testMAC.String()}, k.acl().Strings(SetBoundDirect))
+		}
+	})
+}
+
 // Commits that come while a batch is on its way share the next one; a kernel that
 // hangs holds each no longer than the limit.
 func TestCommitsShareABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		leases := lease.New()
-		s := NewSources(SourceOptions{GuardDirect: provision.Patterns{"eth1"}}, leases, nil, func() []string { return nil })
-		k := &gate{fakeKernel: newFakeKernel(ACL{})}
-		snap := provisiontest.Build(t, provision.Input{})
-		e := NewEnforcer(Options{Inputs: s.Inputs, VerifyInterval: time.Hour}, k, nil, func() *provision.Snapshot { return snap }, nil, provisiontest.Quiet())
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- e.Run(ctx) }()
-		require.NoError(t, e.Sync(ctx))
-		f := Follow(s, e)
+		k, e, f, leases := startGated(t)
 		k.open = make(chan struct{})
 		_, before := k.used()
 		var waiting sync.WaitGroup
@@ -207,8 +243,8 @@ func TestCommitsShareABatch(t *testing.T) {
 		admit(6)
 		waiting.Wait()
 		assert.Equal(t, admitLimit, time.Since(began))
-		cancel()
-		require.NoError(t, <-done)
+		e.end()
+		leases.Store(direct(provisiontest.IP(7), testMAC))
 		f.Admit([]netip.Addr{provisiontest.IP(7)})() // who comes after the end waits for nobody
 		assert.Equal(t, admitLimit, time.Since(began))
 	})
