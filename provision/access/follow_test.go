@@ -42,13 +42,14 @@ type followTest struct {
 	sources  *Sources
 	leases   *countedLeases
 	follower *Follower
-	exist    []string
+	exist    atomic.Pointer[[]string] // interfaces
 }
 
 func startFollower(t *testing.T, o SourceOptions, opts Options, snap *provision.Snapshot) *followTest {
 	t.Helper()
-	f := &followTest{leases: &countedLeases{Table: lease.New()}, exist: []string{"eth1", "eth2.100", "eth2.101"}}
-	f.sources = NewSources(o, f.leases, nil, func() []string { return f.exist })
+	f := &followTest{leases: &countedLeases{Table: lease.New()}}
+	f.exist.Store(&[]string{"eth1", "eth2.100", "eth2.101"})
+	f.sources = NewSources(o, f.leases, nil, func() []string { return *f.exist.Load() })
 	if opts.VerifyInterval == 0 {
 		opts.VerifyInterval = time.Hour
 	}
@@ -329,7 +330,7 @@ func TestInputsAreLookedAtUnasked(t *testing.T) {
 		rounds := f.Status().Rounds
 		pass(time.Minute)
 		require.Equal(t, rounds, f.Status().Rounds, "nothing to do")
-		f.exist = append(f.exist, "eth2.102")
+		f.exist.Store(&[]string{"eth1", "eth2.100", "eth2.101", "eth2.102"})
 		pass(checkInterval)
 		require.Equal(t, 3, f.kernel.acl().Counts()[SetGuardedVLAN])
 	})
