@@ -10,11 +10,11 @@ import (
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-// packetObservers are those who see every packet. What follows leases is told
+// packetObservers are those who see every packet. The keeper of routes is told
 // their addresses: looking at a lease once too often costs less than to know
-// which outcomes change one.
+// which outcomes change one. What the ACL follows are the leases themselves.
 func (a *Agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
-	o := dhcpd.Observers{a.metrics, events, touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })}
+	o := dhcpd.Observers{a.metrics, events}
 	if a.routes != nil {
 		o = append(o, touch(func(e *dhcpd.Event) {
 			if e.Outcome != outcome.Offer {
@@ -51,7 +51,6 @@ func (d dropper) DropLease(ip netip.Addr, mac provision.MAC) (bool, error) {
 	if !drop() {
 		return false, nil
 	}
-	a.follower.Touch(ip, now)
 	if a.routes != nil {
 		a.routes.Touch(ip, now)
 	}
@@ -74,7 +73,7 @@ func (j admitting) Commit(recs []lease.Commit) error {
 		}
 	}
 	now := time.Now()
-	defer j.agent.follower.Admit(addrs, now)()
+	defer j.agent.follower.Admit(addrs)()
 	if j.agent.routes != nil {
 		defer j.agent.routes.Admit(addrs, now)()
 	}

@@ -33,6 +33,7 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 		{"poll", a.syncer.Run},
 		{"enforce", a.enforcer.Run},
 		{"updates", a.kickOnUpdate},
+		{"rights of leases", a.follower.Run},
 		{"leases", a.writeLeases},
 		{"macs", a.adoptMACs},
 		{"reports", a.outbox.Run},
