@@ -5,24 +5,15 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-// packetObservers are those who see every packet. What follows leases is told
-// their addresses: looking at a lease once too often costs less than to know
+// packetObservers are those who see every packet. The follower of the ACL is told the
+// addresses of leases: looking at a lease once too often costs less than to know
 // which outcomes change one.
 func (a *Agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
-	o := dhcpd.Observers{a.metrics, events, touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })}
-	if a.routes != nil {
-		o = append(o, touch(func(e *dhcpd.Event) {
-			if e.Outcome != outcome.Offer {
-				a.routes.Touch(e.YourIP, time.Now())
-			}
-		}))
-	}
-	return o
+	return dhcpd.Observers{a.metrics, events, touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })}
 }
 
 // touch is called for packets with an address. It implements dhcpd.Observer.
@@ -52,9 +43,6 @@ func (d dropper) DropLease(ip netip.Addr, mac provision.MAC) (bool, error) {
 		return false, nil
 	}
 	a.follower.Touch(ip, now)
-	if a.routes != nil {
-		a.routes.Touch(ip, now)
-	}
 	a.log.Info("lease ended by hand", "ip", ip, "mac", mac)
 	return true, a.leases.Write(ip)
 }
