@@ -360,6 +360,11 @@ func (p *Pool) Restore(a netip.Addr, who provision.Owner, s State, until time.Ti
 	if !ok || p.slots[i].state == StateReserved {
 		return false
 	}
+	if at := &p.slots[i]; s != StateFree && at.state == s && at.owner == who && at.until == until.UnixMilli() {
+		if old, known := p.find(who); who.IsZero() || known && old == i {
+			return true // as it is; to look for its place again would take a look at all that end later
+		}
+	}
 	switch s {
 	case StateFree:
 		p.give(i, who, StateOffered, listOffered, 0)
