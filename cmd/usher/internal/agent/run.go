@@ -50,7 +50,8 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 		list = append(list, task{"ways back", a.waysBack.Run})
 	}
 	if a.routes != nil {
-		list = append(list, task{"routes", a.routes.Run})
+		list = append(list, task{"routes", a.routes.Run},
+			task{"leases to routes", func(ctx context.Context) error { return a.routes.Follow(ctx, a.leases.Follow()) }})
 	}
 	if a.neighbours != nil {
 		list = append(list, task{"neighbours", a.neighbours.Run})
