@@ -302,7 +302,10 @@ func (s *Site) Stop() error {
 	_ = s.Agent.Signal(syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	return s.Agent.Wait(ctx)
+	if err := s.Agent.Wait(ctx); err != nil {
+		return fmt.Errorf("%w: %s", err, lastLines(s.Agent.Log(), 10))
+	}
+	return nil
 }
 
 // Prefill writes leases of guests to the agent's state until there are n besides those that
