@@ -96,16 +96,26 @@ func newRig(tb testing.TB, o Options) *rig {
 	return r
 }
 
-// start starts the agent, waits until it serves guests, and returns how long it took to be ready and to acknowledge its first one.
-func (r *rig) start() (ready, first time.Duration) {
+// began is how long a start took.
+type began struct {
+	ready, used time.Duration // until it was ready, and what it used of processors until then
+	first       time.Duration // until it acknowledged a guest
+}
+
+// start starts the agent and waits until it serves guests.
+func (r *rig) start() (b began) {
 	r.tb.Helper()
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(r.tb.Context(), 5*time.Minute)
 	defer cancel()
-	ready, err := r.Start(ctx)
+	var err error
+	b.ready, err = r.Start(ctx)
+	require.NoError(r.tb, err)
+	b.used, err = cpu.Used(r.Agent.PID())
 	require.NoError(r.tb, err)
 	r.lease(ServerAddr, load.Options{InFlight: 1, Retry: 50 * time.Millisecond, Tries: 6000}, r.guests(1))
-	return ready, time.Since(begin)
+	b.first = time.Since(begin)
+	return b
 }
 
 // guests returns n of whom the server has not heard.
@@ -206,7 +216,7 @@ func (r *rig) renewals(clients []load.Client, times int, o load.Options) (server
 }
 
 // grow brings the agent to n leases of others and starts it.
-func (r *rig) grow(n int) (ready, first time.Duration) {
+func (r *rig) grow(n int) began {
 	r.tb.Helper()
 	if r.Agent == nil {
 		r.start() // the snapshot of the ERP is stored then
@@ -244,7 +254,7 @@ func testCost(t *testing.T, few, many, doras, rounds int, acl bool, most bounds)
 	lease := func() (server, floor cost) { return r.doras(r.guests(doras), 64) }
 	r.grow(few)
 	small, floor := cheapest(lease)
-	ready, first := r.grow(many)
+	start := r.grow(many)
 	large, again := cheapest(lease)
 	customers := r.Customers()
 	r.lease(ServerAddr, load.Options{}, customers)
@@ -256,11 +266,11 @@ func testCost(t *testing.T, few, many, doras, rounds int, acl bool, most bounds)
 	t.Logf("beside %d: %v, %.0f times; %v", many, large.each, over(large, floor), &large.Result)
 	t.Logf("grown %.2f times; echo %v", over(large, small), floor.each)
 	t.Logf("renewal of a bound address: %v, %.1f times an echo of %v", renewal.each, over(renewal, renewalFloor), renewalFloor.each)
-	t.Logf("ready %v after the start, first ACK after %v", ready, first)
+	t.Logf("ready %v after the start, with %v of processors; first ACK after %v", start.ready, start.used, start.first)
 	assert.LessOrEqual(t, over(large, floor), most.ofEcho, "a new lease over an echo")
 	assert.LessOrEqual(t, over(large, small), most.growth, "a new lease beside %d leases over one beside %d", many, few)
 	assert.LessOrEqual(t, over(renewal, renewalFloor), most.renewal, "a renewal over an echo")
-	assert.LessOrEqual(t, ready, most.ready, "from the start until ready")
+	assert.LessOrEqual(t, start.ready, most.ready, "from the start until ready")
 	require.NoError(t, r.Stop())
 }
 
@@ -300,15 +310,16 @@ func BenchmarkKernelDORA(b *testing.B) {
 		for _, leases := range sizes(b) {
 			b.Run(fmt.Sprintf("%s/%d", name(acl), leases), func(b *testing.B) {
 				r := newRig(b, Options{ACL: acl, Bound: 1})
-				ready, first := r.grow(leases)
+				start := r.grow(leases)
 				for b.Loop() {
 					r.doras(r.guests(200), 64)
 				}
 				server, floor := r.doras(r.guests(min(leases, 2000)), 64)
 				b.ReportMetric(0, "ns/op")
 				report(b, server, floor)
-				b.ReportMetric(ready.Seconds(), "s-ready")
-				b.ReportMetric(first.Seconds(), "s-first-ack")
+				b.ReportMetric(start.ready.Seconds(), "s-ready")
+				b.ReportMetric(start.used.Seconds(), "s-ready-cpu")
+				b.ReportMetric(start.first.Seconds(), "s-first-ack")
 			})
 		}
 	}
