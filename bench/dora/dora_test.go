@@ -145,6 +145,27 @@ func (r *rig) try(server netip.AddrPort, o load.Options, clients []load.Client) 
 	return res
 }
 
+// settle waits until the agent does next to nothing: neither what follows a start, nor what follows the
+// leases given before. After half a minute it is taken as it is.
+func (r *rig) settle() {
+	r.tb.Helper()
+	const look = 100 * time.Millisecond
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	last, err := cpu.Used(r.Agent.PID())
+	require.NoError(r.tb, err)
+	for range 300 {
+		<-tick.C
+		now, err := cpu.Used(r.Agent.PID())
+		require.NoError(r.tb, err)
+		if now-last < look/50 {
+			return
+		}
+		last = now
+	}
+	r.tb.Log("the agent does not come to rest")
+}
+
 // cost is what a process used for a number of exchanges.
 type cost struct {
 	load.Result
@@ -188,6 +209,7 @@ func (r *rig) doras(clients []load.Client, inFlight int) (server, floor cost) {
 		return r.measure(r.echoPID, func() load.Result { return r.lease(EchoAddr, o, Guests(0, max(len(clients), 5000))) })
 	}
 	floor = ask()
+	r.settle()
 	server = r.measure(r.Agent.PID(), func() load.Result { return r.try(ServerAddr, o, clients) })
 	if second := ask(); second.each < floor.each {
 		floor = second
@@ -204,12 +226,14 @@ func (r *rig) renewals(clients []load.Client, times int, o load.Options) (server
 		for range times {
 			res, err := r.Generator(o).Renew(r.tb.Context(), clients)
 			require.NoError(r.tb, err)
-			require.Equal(r.tb, len(clients), res.Acked, "%v", &res)
-			sum.Acked, sum.Took, sum.Latency = sum.Acked+res.Acked, sum.Took+res.Took, append(sum.Latency, res.Latency...)
+			require.Positive(r.tb, res.Acked, "%v", &res)
+			sum.Acked, sum.Lost, sum.Retries, sum.Strange = sum.Acked+res.Acked, sum.Lost+res.Lost, sum.Retries+res.Retries, sum.Strange+res.Strange
+			sum.Took, sum.Latency = sum.Took+res.Took, append(sum.Latency, res.Latency...)
 		}
 		slices.Sort(sum.Latency)
 		return sum
 	}
+	r.settle()
 	server = r.measure(r.Agent.PID(), func() load.Result { return renew(ServerAddr, clients) })
 	floor = r.measure(r.echoPID, func() load.Result { return renew(EchoAddr, slices.Clone(clients)) }) // which gives others
 	return server, floor
@@ -336,7 +360,7 @@ func BenchmarkKernelBoundDORA(b *testing.B) {
 			for b.Loop() {
 				r.doras(r.guests(10), 64)
 			}
-			r.lease(ServerAddr, load.Options{}, customers[:500])
+			r.try(ServerAddr, load.Options{}, customers[:500])
 			server, floor := r.doras(customers[500:], 64)
 			b.ReportMetric(0, "ns/op")
 			report(b, server, floor)
@@ -352,7 +376,8 @@ func BenchmarkKernelRenewal(b *testing.B) {
 			r := newRig(b, Options{Bound: 2000})
 			r.grow(leases)
 			clients := r.Customers()
-			r.lease(ServerAddr, load.Options{}, clients)
+			r.try(ServerAddr, load.Options{}, clients)
+			clients = slices.DeleteFunc(clients, func(c load.Client) bool { return !c.IP.IsValid() })
 			for b.Loop() {
 				r.renewals(clients, 1, load.Options{})
 			}
