@@ -66,7 +66,7 @@ func startFollower(t *testing.T, o SourceOptions, opts Options, snap *provision.
 
 // direct is a lease of a client on eth1 for an hour.
 func direct(ip netip.Addr, mac provision.MAC) lease.Record {
-	return lease.Record{IP: ip, MAC: mac, Interface: "eth1", State: lease.StateBound, Expires: time.Now().Add(time.Hour)}
+	return lease.Record{IP: ip, MAC: mac, Interface: "eth1", State: lease.StateBound, Renewed: time.Now(), Expires: time.Now().Add(time.Hour)}
 }
 
 // uses is what was asked of the kernel, and how often all leases were walked.

@@ -28,7 +28,7 @@ type Follower struct {
 // Follow makes a Follower, which begins to follow the leases of the sources. The
 // Inputs of the enforcer are those of the sources.
 func Follow(s *Sources, e *Enforcer) *Follower {
-	return &Follower{enforcer: e, feed: s.leases.Follow()}
+	return &Follower{enforcer: e, feed: s.leases.FollowFacts()}
 }
 
 // noWait is for a commit that changes nothing in the kernel.

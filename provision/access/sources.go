@@ -18,8 +18,8 @@ type Leases interface {
 	Get(ip netip.Addr) (lease.Record, bool)
 	// All returns every record, in no order.
 	All() iter.Seq[lease.Record]
-	// Follow begins to tell of every change of a record.
-	Follow() *lease.Follower
+	// FollowFacts begins to tell of changes of records.
+	FollowFacts() *lease.Follower
 }
 
 // Gardens are what may be reached in spite of a block, as it is now.

@@ -506,3 +506,48 @@ func TestRenewalAllocatesNothing(t *testing.T) {
 		})
 	}
 }
+
+// Who follows facts is not told that a lease goes on, and is of everything else: what ends it, shortens it, moves it, or begins it anew.
+func TestFollowFacts(t *testing.T) {
+	tab := New()
+	rec := testRecord(ip7)
+	tab.Store(rec)
+	all, facts := follow(tab, 4), &mirror{Follower: tab.FollowFacts(), buf: make([]Change, 4), records: map[netip.Addr]Record{}}
+	told := func(f *mirror) int {
+		n, _ := f.take(f.buf)
+		return n
+	}
+	require.Equal(t, []int{1, 1}, []int{told(all), told(facts)})
+	end := rec.Expires
+	for _, c := range []struct {
+		what string
+		do   func()
+		fact int
+	}{
+		{"renewed", func() { tab.Renew(ip7, mac1, testNow.Add(time.Minute), end.Add(time.Minute)) }, 0},
+		{"renewed through its relay, with other options", func() {
+			r := rec
+			r.Option82, r.Renewed, r.Expires = Hex{1, 1, 'y'}, testNow.Add(2*time.Minute), end.Add(2*time.Minute)
+			tab.Store(r)
+		}, 0},
+		{"shortened", func() { tab.Renew(ip7, mac1, testNow.Add(3*time.Minute), end) }, 1},
+		{"on another interface", func() {
+			r := rec
+			r.Interface = "eth9"
+			tab.Store(r)
+		}, 1},
+		{"ended", func() { tab.End(ip7, mac1, testNow.Add(4*time.Minute)) }, 1},
+		{"renewed after its end", func() { tab.Renew(ip7, mac1, testNow.Add(5*time.Minute), end) }, 1},
+		{"kept", func() { tab.Keep(ip7, mac1, StateReleased, testNow.Add(6*time.Minute)) }, 1},
+		{"renewed after it was kept", func() { tab.Renew(ip7, mac1, testNow.Add(7*time.Minute), end) }, 1},
+		{"another client", func() {
+			r := rec
+			r.MAC = mac2
+			tab.Store(r)
+		}, 1},
+		{"forgotten", func() { tab.Prune(end.Add(2*Grace), 10) }, 1},
+	} {
+		c.do()
+		assert.Equal(t, []int{1, c.fact}, []int{told(all), told(facts)}, c.what)
+	}
+}

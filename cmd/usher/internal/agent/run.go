@@ -51,7 +51,7 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 	}
 	if a.routes != nil {
 		list = append(list, task{"routes", a.routes.Run},
-			task{"leases to routes", func(ctx context.Context) error { return a.routes.Follow(ctx, a.leases.Follow()) }})
+			task{"leases to routes", func(ctx context.Context) error { return a.routes.Follow(ctx, a.leases.FollowFacts()) }})
 	}
 	if a.neighbours != nil {
 		list = append(list, task{"neighbours", a.neighbours.Run})
