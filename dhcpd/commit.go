@@ -35,6 +35,7 @@ type pending struct {
 	sent     bool
 	fact     bool      // counted by unwritten
 	durable  bool      // the reply leaves only after the commit
+	timed    bool      // its reply waits in timed
 	deadline time.Time // the reply leaves then, committed or not, unless durable
 	reply    []byte
 	to       socket.Delivery
@@ -53,8 +54,40 @@ type committer struct {
 	pool  sync.Pool
 
 	waiting, inFlight []*pending // of run
+	timed             timed      // of these, whose replies leave at a deadline: thousands of pools' leases may wait besides
 	failing           bool       // the last commit failed: the change is logged, not each
 	unwritten         unwritten
+}
+
+// timed are replies with a deadline, the first one first: as they came, for all are given the same time but
+// around a reload.
+type timed struct {
+	list []*pending
+	gone int // of list, from its beginning
+}
+
+func (l *timed) add(p *pending) {
+	p.timed = true
+	l.list = append(l.list, p)
+}
+
+// first returns the one whose deadline is next; nil: there is none.
+func (l *timed) first() *pending {
+	if l.gone == len(l.list) {
+		return nil
+	}
+	return l.list[l.gone]
+}
+
+// drop takes the first one off.
+func (l *timed) drop() {
+	l.list[l.gone].timed = false
+	l.list[l.gone] = nil
+	if l.gone++; l.gone == len(l.list) {
+		l.list, l.gone = l.list[:0], 0
+	} else if l.gone >= maxWaiting { // it never gets empty
+		l.list, l.gone = append(l.list[:0], l.list[l.gone:]...), 0
+	}
 }
 
 // unwritten is which addresses have a first ACK that waits for its commit: the client sends its REQUEST again
@@ -160,7 +193,7 @@ func (c *committer) run() error {
 				closing = stop.C
 				break
 			}
-			c.waiting = append(c.waiting, p)
+			c.take(p)
 			c.drain()
 		case res := <-results:
 			c.finish(res)
@@ -179,6 +212,14 @@ func (c *committer) run() error {
 	return nil
 }
 
+// take puts a commit in line.
+func (c *committer) take(p *pending) {
+	c.waiting = append(c.waiting, p)
+	if !p.sent && !p.durable {
+		c.timed.add(p)
+	}
+}
+
 // drain takes what else is in the queue, for one group commit.
 func (c *committer) drain() {
 	for len(c.waiting) < maxWaiting {
@@ -187,7 +228,7 @@ func (c *committer) drain() {
 			if !ok {
 				return // run sees it closed too
 			}
-			c.waiting = append(c.waiting, p)
+			c.take(p)
 		default:
 			return
 		}
@@ -222,6 +263,9 @@ func (c *committer) finish(res commitResult) {
 		}
 	}
 	for i, p := range c.inFlight {
+		if p.timed { // what came first is written first
+			c.timed.drop()
+		}
 		if res.err != nil {
 			if p.lease.IP.IsValid() {
 				c.s.deps.Leases.Dirty(p.lease.IP)
@@ -247,25 +291,19 @@ func (c *committer) finish(res commitResult) {
 // sendLate sends the replies whose time is over; their commits stay in line.
 func (c *committer) sendLate() {
 	now := time.Now()
-	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
-		for _, p := range list {
-			if !p.sent && !p.durable && !now.Before(p.deadline) {
-				p.ev.Outcome = outcome.AckBeforeCommit
-				c.send(p)
-			}
-		}
+	for p := c.timed.first(); p != nil && !now.Before(p.deadline); p = c.timed.first() {
+		c.timed.drop()
+		p.ev.Outcome = outcome.AckBeforeCommit
+		c.send(p)
 	}
 }
 
 func (c *committer) nextDeadline() (time.Duration, bool) {
-	for _, list := range [...][]*pending{c.inFlight, c.waiting} {
-		for _, p := range list {
-			if !p.sent && !p.durable {
-				return max(0, time.Until(p.deadline)), true
-			}
-		}
+	p := c.timed.first()
+	if p == nil {
+		return 0, false
 	}
-	return 0, false
+	return max(0, time.Until(p.deadline)), true
 }
 
 func (c *committer) send(p *pending) {

@@ -31,7 +31,8 @@ type handler struct {
 	limit  *limiter
 	prober *prober // nil: offers leave at once
 	fights fights
-	over   handover // packets that waited for this process
+	over   handover        // packets that waited for this process
+	adopts chan<- struct{} // asks for the newest snapshot to be excluded from the pools; nil in tests: done at once
 
 	// Of the packet at hand; the memory is used again for the next one.
 	snap   *provision.Snapshot
@@ -121,6 +122,21 @@ func (h *handler) enter(now time.Time, gen *generation) {
 	}
 }
 
+// adopt has the pools exclude what a new snapshot binds, beside the packets: in a large pool that takes
+// milliseconds.
+func (h *handler) adopt(now time.Time, gen *generation) {
+	switch {
+	case !gen.pools.renew(h.snap):
+	case h.adopts == nil:
+		gen.pools.adopt(h.snap, h.s.deps.Leases, now)
+	default:
+		select {
+		case h.adopts <- struct{}{}:
+		default: // it is asked for already
+		}
+	}
+}
+
 // maxDecisions bounds how often a packet is decided on when somebody else takes the
 // pool's address between decision and reservation.
 const maxDecisions = 3
@@ -128,7 +144,7 @@ const maxDecisions = 3
 // decide decides, and takes what was decided on from its pool.
 func (h *handler) decide(now time.Time, gen *generation) {
 	snap, leases := h.snap, h.s.deps.Leases
-	gen.pools.adopt(snap, leases, now)
+	h.adopt(now, gen)
 	for range maxDecisions {
 		h.d = v4.Decide(now, &h.r, snap, leases, gen.pools, gen.config)
 		if h.d.Durable() && (h.s.deps.Journal == nil || h.s.deps.Failing != nil && h.s.deps.Failing()) {

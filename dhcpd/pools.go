@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
@@ -27,7 +28,10 @@ const (
 
 // pools are those of one generation, in the order of the configuration: it does not
 // change, the allocators do. It answers what decisions ask (v4.PoolView), and does what they plan.
-type pools struct{ all []servedPool }
+type pools struct {
+	all    []servedPool
+	leases *lease.Table // set before they are published
+}
 
 // servedPool is a pool as it is configured, and its state.
 type servedPool struct {
@@ -63,12 +67,25 @@ func (p *pools) Pick(i int, who provision.Owner, want netip.Addr, now time.Time)
 	a := p.all[i].alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	at, fit := a.p.Pick(who, want, now)
-	if fit == 0 {
-		return a.p.PickOffered(now, now.Add(v4.OfferHold-offerLeast))
+	if own, ok := a.p.Of(who); ok {
+		a.compareLocked(own, p.leases, now)
 	}
-	return at, fit
+	a.compareLocked(want, p.leases, now)
+	for range maxCompared {
+		at, fit := a.p.Pick(who, want, now)
+		if fit == 0 {
+			at, fit = a.p.PickOffered(now, now.Add(v4.OfferHold-offerLeast))
+		}
+		if fit == 0 || !a.compareLocked(at, p.leases, now) {
+			return at, fit
+		}
+	}
+	return netip.Addr{}, 0
 }
+
+// maxCompared bounds how many addresses one choice finds to be bound by a snapshot that is not excluded
+// yet. Each of them is excluded with that, so that the next choice begins behind them.
+const maxCompared = 1024
 
 // Held implements v4.PoolView.
 func (p *pools) Held(i int, port uint64) int {
@@ -97,15 +114,21 @@ func (p *pools) Slot(i int, at netip.Addr, now time.Time) pool.Slot {
 
 // allocator is the state of one pool. It outlives a reload that leaves the pool as it is.
 type allocator struct {
-	key     allocatorKey
-	mu      sync.Mutex // guards the fields below
-	p       *pool.Pool
-	snap    *provision.Snapshot // whose addresses are excluded
-	adopted bool                // snap is meant, though it may be nil
-	warned  bool
-	asked   []int64 // when the wire was last asked for each address in vain, in milliseconds; nil: never asked
+	key    allocatorKey
+	mu     sync.Mutex // guards the fields below
+	p      *pool.Pool
+	warned bool
+	asked  []int64 // when the wire was last asked for each address in vain, in milliseconds; nil: never asked
 	PoolCounters
+
+	// The newest snapshot, and the one whose addresses are excluded as a whole. While they differ
+	// an address is compared with the newest before anything is decided about it.
+	newest, adopted atomic.Pointer[adoption]
+	adopting        sync.Mutex // held by who excludes, before mu
 }
+
+// adoption is a snapshot that may be nil; no adoption at all is another thing.
+type adoption struct{ snap *provision.Snapshot }
 
 // allocatorKey says which pools may share an allocator.
 type allocatorKey struct {
@@ -152,6 +175,7 @@ func addrNumber(a netip.Addr) uint32 {
 // It is called before p is published.
 func (p *pools) takeOver(old *pools, leases *lease.Table, now time.Time) []*allocator {
 	var fresh []*allocator
+	p.leases = leases
 	for i := range p.all {
 		served := &p.all[i]
 		if kept := old.allocator(served.alloc.key); kept != nil {
@@ -180,12 +204,11 @@ func (p *pools) allocator(key allocatorKey) *allocator {
 // restore takes what the lease table has. Any live lease counts, whoever gave
 // the address: its client still uses it. What is over is taken only if the allocator is unused.
 func (a *allocator) restore(leases *lease.Table, now time.Time, unused bool) {
-	recs := leases.InRange(a.key.first, a.key.last)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for i := range recs {
-		if unused || recs[i].Live(now) {
-			a.restoreLocked(&recs[i], now)
+	for rec := range leases.InRange(a.key.first, a.key.last) {
+		if unused || rec.Live(now) {
+			a.mu.Lock() // for one at a time: after a reload packets use it already
+			a.restoreLocked(&rec, now)
+			a.mu.Unlock()
 		}
 	}
 }
@@ -215,29 +238,81 @@ func (p *pools) avoid(i int, ip netip.Addr, now time.Time) {
 	a.p.Quarantine(ip, now, now.Add(a.key.quarantine))
 }
 
-// adopt excludes what snap binds. It is called for every packet that pools may
-// be asked for, and does something once per snapshot.
-func (p *pools) adopt(snap *provision.Snapshot, leases *lease.Table, now time.Time) {
+// renew tells the pools of the newest snapshot, which costs no more than to compare pointers. It
+// reports whether its addresses are still to be excluded, by adopt.
+func (p *pools) renew(snap *provision.Snapshot) (due bool) {
+	var next *adoption
 	for i := range p.all {
-		p.all[i].alloc.adopt(snap, leases, now)
+		a := p.all[i].alloc
+		newest, adopted := a.newest.Load(), a.adopted.Load()
+		if newest == nil || newest.snap != snap {
+			if next == nil {
+				next = &adoption{snap}
+			}
+			newest = next
+			a.newest.Store(newest)
+		}
+		due = due || adopted == nil || adopted.snap != snap
+	}
+	return due
+}
+
+// adopt excludes what snap binds, in all pools, and returns when that is done.
+func (p *pools) adopt(snap *provision.Snapshot, leases *lease.Table, now time.Time) {
+	if !p.renew(snap) {
+		return
+	}
+	for i := range p.all {
+		p.all[i].alloc.adopt(leases, now)
 	}
 }
 
-func (a *allocator) adopt(snap *provision.Snapshot, leases *lease.Table, now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.adopted && a.snap == snap {
+// adoptStep is how many addresses are compared without letting go of the allocator, which packets
+// wait for: some microseconds.
+const adoptStep = 1024
+
+// adopt excludes what the newest snapshot binds. Packets go on meanwhile.
+func (a *allocator) adopt(leases *lease.Table, now time.Time) {
+	a.adopting.Lock()
+	defer a.adopting.Unlock()
+	newest := a.newest.Load()
+	if adopted := a.adopted.Load(); adopted != nil && adopted.snap == newest.snap {
 		return
 	}
-	a.snap, a.adopted = snap, true
-	a.p.SetBound(snap.BoundIn(a.key.first, a.key.last), func(ip netip.Addr) {
-		// The customer who had it may use it until the lease ends.
-		if rec, ok := leases.Get(ip); ok && rec.Live(now) {
-			a.restoreLocked(&rec, now)
-		} else if slot := a.p.Get(ip, now); slot.State == pool.StateLeased { // by whom it was given before the ERP bound it
-			a.p.Restore(ip, slot.Owner, pool.StateFree, time.Time{})
-		}
-	})
+	set := a.p.BoundSet(newest.snap.BoundIn(a.key.first, a.key.last))
+	for at := 0; at < len(set); {
+		a.mu.Lock()
+		at = a.p.SetBoundPart(set, at, adoptStep, func(ip netip.Addr) { a.unboundLocked(ip, leases, now) })
+		a.mu.Unlock()
+	}
+	a.adopted.Store(newest)
+}
+
+// unboundLocked takes an address back that the ERP does not bind any more.
+func (a *allocator) unboundLocked(ip netip.Addr, leases *lease.Table, now time.Time) {
+	// The customer who had it may use it until the lease ends.
+	if rec, ok := leases.Get(ip); ok && rec.Live(now) {
+		a.restoreLocked(&rec, now)
+	} else if slot := a.p.Get(ip, now); slot.State == pool.StateLeased { // by whom it was given before the ERP bound it
+		a.p.Restore(ip, slot.Owner, pool.StateFree, time.Time{})
+	}
+}
+
+// compareLocked has the allocator know whether the newest snapshot binds an address, if it may not
+// know that yet. It reports whether it learnt anything.
+func (a *allocator) compareLocked(ip netip.Addr, leases *lease.Table, now time.Time) bool {
+	newest, adopted := a.newest.Load(), a.adopted.Load()
+	if newest == nil || !ip.IsValid() || adopted != nil && adopted.snap == newest.snap {
+		return false
+	}
+	bound := newest.snap.ByIP(ip) != nil
+	if !a.p.Bind(ip, bound) {
+		return false
+	}
+	if !bound {
+		a.unboundLocked(ip, leases, now)
+	}
+	return true
 }
 
 // aheadLocked reports whether the lease table knows more of d's address than the allocator does,
@@ -268,6 +343,7 @@ func (p *pools) reserve(d *v4.Decision, leases *lease.Table, now time.Time, log 
 	a := served.alloc
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.compareLocked(d.YourIP, leases, now)
 	ok := true
 	switch {
 	case d.Outcome == outcome.PoolExhausted:

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -370,15 +372,19 @@ func TestExplainTellsThePool(t *testing.T) {
 }
 
 // Random clients, time, bindings and disk failures. At no time two live clients
-// have one address of the pool, nor one a new lease of an address of the ERP.
+// have one address of the pool, nor one a new lease of an address of the ERP. In each other
+// world what a snapshot binds is excluded from the pool some packets after it came, or never.
 func TestPoolInvariants(t *testing.T) {
 	for seed := range uint64(long.Times(t, 20, 3000)) {
-		synctest.Test(t, func(t *testing.T) { poolWalk(t, rand.New(rand.NewPCG(seed, 7))) })
+		synctest.Test(t, func(t *testing.T) { poolWalk(t, rand.New(rand.NewPCG(seed, 7)), seed%2 == 1) })
 	}
 }
 
-func poolWalk(t *testing.T, rnd *rand.Rand) {
+func poolWalk(t *testing.T, rnd *rand.Rand, late bool) {
 	r, snap := poolRig(t, &journal{})
+	if late {
+		adoptLater(r.h)
+	}
 	type holder struct {
 		mac   provision.MAC
 		until time.Time
@@ -463,8 +469,112 @@ func poolWalk(t *testing.T, rnd *rand.Rand) {
 			}
 		}
 		seen = len(all)
+		if late && rnd.IntN(30) == 0 {
+			r.s.generation.Load().pools.adopt(snap.Load(), r.s.deps.Leases, time.Now())
+		}
 	}
+	require.Equal(t, len(boundNow), r.s.Pools()[0].Bound)
 	require.NoError(t, r.end())
+}
+
+// adoptLater has a handler leave what a snapshot binds to somebody else, who does not come.
+func adoptLater(h *handler) { h.adopts = make(chan struct{}, 1) }
+
+// bigPoolRig has a pool of a /12 for guests, as many of its addresses are leased as asked for, and gives
+// snapshots of which each binds as many of its addresses.
+func bigPoolRig(t testing.TB, leased, bound int) (h *handler, c *committer, next func(i int) *provision.Snapshot, use func(*provision.Snapshot)) {
+	t.Helper()
+	var snap atomic.Pointer[provision.Snapshot]
+	o := testOptions()
+	p := guests()
+	p.Range, p.Links = v4.RangeOf(netip.MustParsePrefix("10.16.0.0/12")), []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+	o.Unknown, o.Pools = v4.UnknownGuest, []v4.Pool{p}
+	o.Subnets = append(o.Subnets, v4.Subnet{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Gateway: ip("10.0.0.1"), LeaseTime: time.Hour})
+	table := lease.New()
+	for i := range leased {
+		mac := provision.MAC{2, 9, 0, byte(i >> 16), byte(i >> 8), byte(i)}
+		rec := guest(netip.AddrFrom4([4]byte{10, 16 + byte(i>>16), byte(i >> 8), byte(i)}), mac)
+		rec.Expires = testNow.Add(time.Hour)
+		table.Store(rec)
+	}
+	next = func(n int) *provision.Snapshot {
+		in := provision.Input{Devices: []provision.Device{{ID: 1, MAC: switch1}}, Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateActive}}}
+		for i := range bound {
+			in.Lines = append(in.Lines, provision.Line{Subscriber: 1, Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{10, 31, byte(i >> 8), byte(i)})), Device: 1, Port: 1})
+		}
+		in.Lines = append(in.Lines, provision.Line{Subscriber: 1, Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{10, 30, byte(n >> 8), byte(n)})), Device: 1, Port: 1})
+		s, _ := provision.Build(in)
+		return s
+	}
+	snap.Store(next(0))
+	s, err := New(o, Deps{Snapshot: snap.Load, Leases: table, Journal: &journal{}, Observer: Observers{NewEventLog(16)}, Now: func() time.Time { return testNow }})
+	require.NoError(t, err)
+	c = newCommitter(s, discard{})
+	h = newHandler(s, c, discard{}, nil)
+	return h, c, next, snap.Store
+}
+
+// The first packet after a snapshot does what each does, whatever the size of the pool.
+func TestFirstPacketAfterASnapshotCostsWhatTheNextDoes(t *testing.T) {
+	h, _, next, use := bigPoolRig(t, 0, 1000)
+	adoptLater(h)
+	q := discoverBy(stranger)
+	g := socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
+	var begin, end runtime.MemStats
+	for i := range 5 {
+		use(next(i))
+		runtime.ReadMemStats(&begin)
+		h.handle(testNow, g)
+		runtime.ReadMemStats(&end)
+		require.Equal(t, outcome.PoolOffer, h.ev.Outcome)
+		require.Less(t, end.TotalAlloc-begin.TotalAlloc, uint64(64<<10), "it made a list of all addresses")
+	}
+}
+
+// BenchmarkFirstPacketAfterASnapshot is a DISCOVER of a guest with a pool of a /12.
+func BenchmarkFirstPacketAfterASnapshot(b *testing.B) {
+	q := discoverBy(stranger)
+	g := socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
+	for _, which := range []string{"first", "next"} {
+		b.Run(which, func(b *testing.B) {
+			h, _, next, use := bigPoolRig(b, 0, 1000)
+			adoptLater(h)
+			two := [2]*provision.Snapshot{next(1), next(2)}
+			h.handle(testNow, g)
+			for i := 0; b.Loop(); i++ {
+				if which == "first" {
+					use(two[i%2])
+				}
+				h.handle(testNow, g)
+			}
+		})
+	}
+}
+
+// BenchmarkNewPoolLease is DISCOVER and REQUEST of a new guest, all but sockets and disk, beside other leases of its pool.
+func BenchmarkNewPoolLease(b *testing.B) {
+	for _, n := range []int{1000, 40_000, 900_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			h, c, _, _ := bigPoolRig(b, n, 0)
+			data := make([]byte, 0, 1024)
+			g := socket.Datagram{From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				q := discoverBy(provision.MAC{2, 8, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)})
+				now := testNow.Add(time.Duration(i) * time.Millisecond)
+				g.Data = q.Append(data)
+				h.handle(now, g)
+				a := h.ev.YourIP
+				q.Type, q.Options = wire.Request, []wire.Option{chosen(serverIP), requested(a)}
+				g.Data = q.Append(data)
+				h.handle(now, g)
+				if h.d.Change != v4.ChangePool {
+					b.Fatal(h.ev.Outcome, h.d.Change)
+				}
+				c.throwAway()
+			}
+		})
+	}
 }
 
 // guestRig is a handler that has a guest renewing; what it hands to the committer is thrown away.

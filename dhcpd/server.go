@@ -146,6 +146,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if !s.tookOver.IsZero() {
 		h.over.since = s.tookOver.UnixNano()
 	}
+	adopts := make(chan struct{}, 1)
+	h.adopts = adopts
+	var adopting sync.WaitGroup
+	adopting.Go(func() { s.adoptSnapshots(adopts) })
 	var probing sync.WaitGroup
 	if arp := socks.ARP(); arp != nil {
 		h.prober = newProber(s, socks.NewSender(), arp)
@@ -153,6 +157,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.receive(ctx, socks.NewReader(), h)
 	stop()
+	close(adopts)
+	adopting.Wait()
 	if h.prober != nil {
 		close(h.prober.queue)
 		probing.Wait()
@@ -161,6 +167,14 @@ func (s *Server) Run(ctx context.Context) error {
 	err := <-done
 	s.socks.Store(nil)
 	return errors.Join(err, socks.Close())
+}
+
+// adoptSnapshots has the pools exclude what the newest snapshot binds, each time that it is asked for,
+// until the channel is closed.
+func (s *Server) adoptSnapshots(asked <-chan struct{}) {
+	for range asked {
+		s.generation.Load().pools.adopt(s.deps.Snapshot(), s.deps.Leases, s.now())
+	}
 }
 
 // Alive says whether packets are taken from the socket. It is an error that some

@@ -193,11 +193,12 @@ func (tn *town) standing() standing {
 	}
 	in := access.NewSources(access.SourceOptions{Pools: true, GuardDirect: provision.Patterns{"eth0", "core"}, GuardVLAN: provision.Patterns{"vlan*"}},
 		s.deps.Leases, nil, func() []string { return nil }).Inputs()
-	for _, b := range in.BoundDirect {
-		st.direct[b.IP] = b
-	}
-	for _, b := range in.BoundVLAN {
-		st.vlan[b.IP] = b
+	for g := range in.Leases {
+		if g.Direct {
+			st.direct[g.IP] = access.DirectBinding{IP: g.IP, MAC: g.MAC}
+		} else if g.Interface != "" {
+			st.vlan[g.IP] = access.VLANBinding{Interface: g.Interface, IP: g.IP}
+		}
 	}
 	return st
 }

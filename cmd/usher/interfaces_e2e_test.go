@@ -1,13 +1,17 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 )
 
@@ -60,4 +64,46 @@ func TestKernelAgentFollowsInterfacesAndTheSharedAddress(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, out, "no interface of this host fits", "they have come")
 	require.Contains(t, out, "interfaces served: access, late-end, late0")
+}
+
+// An interface that goes costs the agent about what one costs that comes, however many stay: the kernel
+// tells of each by itself, some milliseconds apart, where those that come are told of together.
+func TestKernelRemovingAnInterfaceCostsWhatAddingDoes(t *testing.T) {
+	n := long.Times(t, 300, 1500)
+	u := startUnnumbered(t, 1, "acl: {enabled: false}\nroutes: {enabled: true, interfaces: [\"cust*\"]}\nneighbours: {enabled: true, interfaces: [\"cust*\"]}\n")
+	require.NoError(t, u.StartAgent(t.Context()))
+	pid := u.Agent.PID()
+	interfaces := func() int { return u.status(t).DHCP.Sockets.Interfaces }
+	before := interfaces()
+	batch := func(lines []string, then int) time.Duration {
+		file := filepath.Join(u.Dir, "batch")
+		require.NoError(t, os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+		begin := cpuOf(t, pid)
+		require.NoError(t, u.Router.IP("-batch", file))
+		eventually(t, time.Minute, "the agent knows of all", func() (bool, error) { return interfaces() == then, nil })
+		return cpuOf(t, pid) - begin
+	}
+	var add, del []string
+	for i := range n {
+		add = append(add, fmt.Sprintf("link add link cust1 name custm%d type macvlan", i), fmt.Sprintf("link set custm%d up", i))
+		del = append(del, fmt.Sprintf("link del custm%d", i))
+	}
+	added := batch(add, before+n)
+	removed := batch(del, before)
+	t.Logf("%d interfaces: %v each to add, %v each to remove", n, added/time.Duration(n), removed/time.Duration(n))
+	require.Less(t, removed, 5*added+2*time.Duration(n)*time.Millisecond)
+}
+
+// cpuOf is the processor time that a process has taken.
+func cpuOf(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(t, err)
+	_, after, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(after)
+	user, err := strconv.Atoi(fields[11])
+	require.NoError(t, err)
+	system, err := strconv.Atoi(fields[12])
+	require.NoError(t, err)
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
 }

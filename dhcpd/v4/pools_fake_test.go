@@ -41,7 +41,7 @@ func fill(t testing.TB, cfg *Config, snap *provision.Snapshot, tab *lease.Table)
 				one.Restore(rec.IP, rec.Holder(), pool.StateFree, time.Time{})
 			}
 		}
-		for _, rec := range tab.InRange(p.First, p.Last) {
+		for rec := range tab.InRange(p.First, p.Last) {
 			restore(&rec)
 		}
 		one.SetBound(snap.BoundIn(p.First, p.Last), func(a netip.Addr) {

@@ -2,7 +2,8 @@
 //
 // Want makes the wanted ACL of a snapshot and of Inputs, which Sources gather: the
 // configuration, live leases, interfaces, gardens. An Enforcer brings a Kernel to
-// it; a Follower has it look again when a lease or an interface has changed.
+// it, in rounds that compare everything. A Follower tells it of leases that change
+// between them, whose elements alone are then worked out and changed.
 package access
 
 import (
@@ -78,8 +79,9 @@ type Options struct {
 	// this lies between two of them. The blocks themselves hold from the first moment. 100ms to 1m.
 	FlowsInterval time.Duration `cfg:"flows_interval" default:"1s" min:"100ms" max:"1m" layout:"close"` // zero: one second
 
-	// Inputs gives what is wanted besides the snapshot, at each round; nil: nothing.
-	// Who knows that it gives something else now calls Kick.
+	// Inputs gives what is wanted besides the snapshot, at each look; nil: nothing.
+	// Who knows that it gives something else now calls Kick; else that is found
+	// within five seconds, but for the leases, which a Follower tells of.
 	Inputs func() Inputs
 }
 
@@ -101,7 +103,7 @@ var ErrNoSnapshot = errors.New("no snapshot yet")
 
 const (
 	// checkInterval is how often the kernel is asked, cheaply, whether anybody
-	// else wrote.
+	// else wrote, and the Inputs whether they are others.
 	checkInterval = 5 * time.Second
 	// firstEnforceRetry and maxEnforceRetry bound the wait after a failed round;
 	// it doubles with each.
@@ -127,20 +129,28 @@ type Enforcer struct {
 	noFetch  atomic.Bool   // no fetch will end soon
 	cleaner  *flowCleaner  // nil without Flows
 
-	standing standing
+	shown atomic.Pointer[picture] // nil before the first round that succeeded
+	ready chan struct{}           // closed with the first one
 
 	// Owned by the goroutine of Run.
-	have      ACL       // what the kernel has, as far as we know
-	known     bool      // have is true
-	adopted   bool      // have was known once: a later difference is drift
+	known     bool      // the kernel has what is shown
+	adopted   bool      // what the kernel has was known once: a later difference is drift
+	checkDue  time.Time // a look at what may have changed unheard then
 	verifyDue time.Time // full read-back then
+	retryAt   time.Time // after a failure; zero: there was none
 	repairs   uint64    // of the Repairer, as last told
 
 	mu      sync.Mutex // guards everything below
 	opts    Options
-	waiters []chan error // of Sync, not yet in a round
-	verify  bool         // the next round reads everything back
-	ended   bool         // Run is over
+	waiters []chan error            // of Sync, not yet in a round
+	full    bool                    // the next step is a whole round
+	verify  bool                    // the next round reads everything back
+	check   bool                    // the next step looks whether the Inputs are others
+	busy    bool                    // a step is on: what changes now it may have seen or not
+	touched map[netip.Addr]struct{} // to be looked at in the next step
+	admits  []chan struct{}         // of those who wait for that
+	ends    ends                    // of the leases behind what is shown
+	ended   bool                    // Run is over
 	status  Status
 }
 
@@ -151,7 +161,7 @@ func NewEnforcer(opts Options, kernel Kernel, flows Flows, snapshot func() *prov
 		obs = noObserver{}
 	}
 	e := &Enforcer{kernel: kernel, snapshot: snapshot, obs: obs, log: log,
-		wake: make(chan struct{}, 1), opts: opts.filled()}
+		wake: make(chan struct{}, 1), ready: make(chan struct{}), opts: opts.filled()}
 	if flows != nil {
 		e.cleaner = newFlowCleaner(flows, e.opts.FlowsInterval, obs, log)
 	}
@@ -233,41 +243,71 @@ func (e *Enforcer) awaitFetch(ctx context.Context) {
 	}
 }
 
-// step makes one round, answers those who wait for it and gives the time until
-// the next.
-func (e *Enforcer) step(ctx context.Context) time.Duration {
-	e.mu.Lock()
-	waiters := e.waiters
-	e.waiters = nil
-	opts := e.opts
-	if e.verify {
-		e.verify, e.verifyDue = false, time.Time{}
-	}
-	e.mu.Unlock()
+// job is what one step has to do.
+type job struct {
+	opts    Options
+	waiters []chan error
+	admits  []chan struct{}
+	touched map[netip.Addr]struct{}
+	ended   []uint32 // networks of /24 in which a lease may have run out
+	full    bool
+	check   bool
+}
 
-	rctx, cancel := context.WithTimeout(ctx, roundTimeout)
-	err := e.round(rctx, opts)
+// step does what is to be done now, answers those who wait for it and gives the
+// time until the next.
+func (e *Enforcer) step(ctx context.Context) time.Duration {
+	now := time.Now()
+	j, wait := e.begin(now)
+	if j == nil {
+		return wait
+	}
+	sctx, cancel := context.WithTimeout(ctx, roundTimeout)
+	err := e.work(sctx, j, now)
 	cancel()
-	wait := e.record(ctx, err)
-	for _, w := range waiters {
+	wait = e.record(ctx, err)
+	for _, w := range j.waiters {
 		w <- err // has one slot
+	}
+	for _, w := range j.admits {
+		close(w)
 	}
 	return wait
 }
 
-// record remembers how a round ended and gives the time until the next.
+// begin takes what waits. It gives nil, and the time until then, while what failed
+// is to be tried later and nobody asks for a round: there is no sense in single
+// changes of a kernel that nobody knows.
+func (e *Enforcer) begin(now time.Time) (*job, time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	j := &job{opts: e.opts, waiters: e.waiters, full: e.full || len(e.waiters) > 0, check: e.check}
+	if !j.full && now.Before(e.retryAt) {
+		return nil, e.retryAt.Sub(now)
+	}
+	j.admits, j.touched, j.ended = e.admits, e.touched, e.ends.due(now)
+	e.waiters, e.admits, e.touched, e.full, e.check, e.busy = nil, nil, nil, false, false, true
+	if e.verify {
+		e.verify, e.verifyDue = false, time.Time{}
+	}
+	return j, 0
+}
+
+// record remembers how a step ended and gives the time until the next.
 func (e *Enforcer) record(ctx context.Context, err error) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.status.Rounds++
+	e.busy = false
+	e.retryAt = time.Time{}
 	switch {
 	case err == nil:
 		if n := e.status.ConsecutiveFailures; n > 0 {
 			e.log.Info("kernel is as wanted again", "failures", n)
 		}
 		e.status.ConsecutiveFailures = 0
-		return checkInterval
+		return e.restLocked()
 	case errors.Is(err, ErrNoSnapshot) || ctx.Err() != nil:
+		e.full = true // what was to be looked at is in it
 		return checkInterval
 	}
 	e.known = false
@@ -275,73 +315,148 @@ func (e *Enforcer) record(ctx context.Context, err error) time.Duration {
 	e.status.ConsecutiveFailures++
 	e.status.LastError, e.status.LastErrorAt = err.Error(), time.Now()
 	wait := min(firstRetry<<min(n, 20), maxRetry)
+	e.retryAt = time.Now().Add(wait)
 	e.log.Error("kernel could not be brought to the wanted state, will try again",
 		"error", err, "failures", n+1, "retry_in", wait)
 	return wait
 }
 
-// round brings the kernel to the snapshot in use.
+// restLocked gives the time until something is due by itself.
+func (e *Enforcer) restLocked() time.Duration {
+	if len(e.touched) > 0 { // while the step was on
+		return 0
+	}
+	wait := time.Until(e.checkDue)
+	if !e.ends.next.IsZero() {
+		wait = min(wait, max(time.Until(e.ends.next), endsApart))
+	}
+	return max(wait, 0)
+}
+
+// work makes a whole round if there is a reason for one, else it only looks at
+// the addresses of the job.
+func (e *Enforcer) work(ctx context.Context, j *job, now time.Time) error {
+	p := e.shown.Load()
+	whole := j.full || p == nil || !e.known && !j.opts.DryRun || e.snapshot() != p.snap || !now.Before(e.verifyDue)
+	if !whole && (j.check || !now.Before(e.checkDue)) {
+		var err error
+		if whole, err = e.unheard(ctx, p, j.opts); err != nil {
+			return err
+		}
+		e.checkDue = now.Add(checkInterval)
+	}
+	if !whole {
+		return e.patch(ctx, j, p)
+	}
+	e.checkDue = now.Add(checkInterval)
+	return e.round(ctx, j.opts)
+}
+
+// unheard looks for what nobody may have told of: that somebody else wrote, or that
+// the Inputs are others.
+func (e *Enforcer) unheard(ctx context.Context, p *picture, opts Options) (bool, error) {
+	if in := opts.Inputs(); !in.same(&p.in) {
+		return true, nil
+	}
+	if opts.DryRun {
+		return false, nil
+	}
+	e.tellMaintenance()
+	changed, err := e.kernel.Changed(ctx)
+	if err != nil {
+		return false, fmt.Errorf("ask for foreign changes: %w", err)
+	}
+	return changed, nil
+}
+
+func (e *Enforcer) tellMaintenance() {
+	if o, ok := e.kernel.(Opener); ok {
+		e.obs.Maintenance(!o.OpenUntil().IsZero())
+	}
+}
+
+// round brings the kernel to the snapshot in use: everything is worked out and compared.
 func (e *Enforcer) round(ctx context.Context, opts Options) error {
+	e.update(func(s *Status) { s.Rounds++ })
 	snap := e.snapshot()
 	if snap == nil {
 		return ErrNoSnapshot
 	}
-	want := Want(snap, opts.Inputs())
+	p := &picture{snap: snap, in: opts.Inputs()}
+	p.rules = newRules(&p.in)
+	var runOut ends
+	want := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
+	p.base, p.counts = want, want.Counts()
 	e.update(func(s *Status) {
-		s.DryRun, s.Want = opts.DryRun, want.Counts()
+		s.DryRun, s.Want = opts.DryRun, p.counts
 		s.WantStopped, s.WantPaused = s.Want[SetStopped], s.Want[SetPaused]
 	})
 	if opts.DryRun {
 		e.known = false // whoever switches it off finds what is there then
-		e.standing.acl.Store(&want)
+		e.verifyDue = time.Now().Add(opts.VerifyInterval)
+		e.show(p, runOut)
 		e.update(func(s *Status) { s.Pending, s.Ready = want.Len(), true })
 		return nil
 	}
-	if err := e.look(ctx, opts); err != nil {
+	have, err := e.look(ctx, opts)
+	if err != nil {
 		return err
 	}
-	changes := Plan(want, e.have)
+	changes := Plan(want, have)
 	e.update(func(s *Status) { s.Pending = len(changes) })
 	if len(changes) > 0 {
-		if err := e.commit(ctx, want, changes); err != nil {
+		if err := e.commit(ctx, want, have, changes); err != nil {
 			return err
 		}
 	}
-	e.standing.acl.Store(&want)
-	e.obs.Elements(e.have.Counts())
-	if o, ok := e.kernel.(Opener); ok {
-		e.obs.Maintenance(!o.OpenUntil().IsZero())
+	e.show(p, runOut)
+	e.tellMaintenance()
+	e.tellHave(p.counts)
+	return nil
+}
+
+// show publishes what the kernel has now.
+func (e *Enforcer) show(p *picture, runOut ends) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.shown.Swap(p) == nil {
+		close(e.ready)
 	}
+	e.ends = runOut
+}
+
+// tellHave tells the number of elements in the kernel.
+func (e *Enforcer) tellHave(n SetCounts) {
+	e.obs.Elements(n)
 	e.update(func(s *Status) {
 		s.Ready, s.Pending = true, 0
-		s.Have = e.have.Counts()
-		s.HaveStopped, s.HavePaused = s.Have[SetStopped], s.Have[SetPaused]
+		s.Have = n
+		s.HaveStopped, s.HavePaused = n[SetStopped], n[SetPaused]
 		if g, ok := e.kernel.(interface{ Generation() uint64 }); ok {
 			s.Generation = g.Generation()
 		}
 	})
-	return nil
 }
 
-// look reads the kernel back if what we know of it may be wrong.
-func (e *Enforcer) look(ctx context.Context, opts Options) error {
+// look returns what the kernel has. It is read back if what we know of it may be wrong.
+func (e *Enforcer) look(ctx context.Context, opts Options) (ACL, error) {
 	now := time.Now()
 	if e.known && now.Before(e.verifyDue) {
 		changed, err := e.kernel.Changed(ctx)
 		if err != nil {
-			return fmt.Errorf("ask for foreign changes: %w", err)
+			return ACL{}, fmt.Errorf("ask for foreign changes: %w", err)
 		}
 		if !changed {
-			return nil
+			return e.shown.Load().whole(), nil
 		}
 	}
 	seen, err := e.kernel.Observe(ctx)
 	if err != nil {
-		return fmt.Errorf("read the sets back: %w", err)
+		return ACL{}, fmt.Errorf("read the sets back: %w", err)
 	}
 	seen = seen.Sorted()
 	if e.known {
-		e.drift(seen)
+		e.drift(e.shown.Load().whole(), seen)
 	} else if !e.adopted {
 		n := seen.Counts()
 		e.log.Info("adopting what the kernel has", "stopped", n[SetStopped], "paused", n[SetPaused], "elements", seen.Len())
@@ -349,15 +464,15 @@ func (e *Enforcer) look(ctx context.Context, opts Options) error {
 	if r, ok := e.kernel.(Repairer); ok && !e.adopted {
 		e.repairs = r.Repairs()
 	}
-	e.have, e.known, e.adopted = seen, true, true
+	e.known, e.adopted = true, true
 	e.verifyDue = now.Add(opts.VerifyInterval)
 	e.update(func(s *Status) { s.LastVerifiedAt = now })
-	return nil
+	return seen, nil
 }
 
 // drift counts what somebody else did to our sets and to the table.
-func (e *Enforcer) drift(seen ACL) {
-	changes := Plan(e.have, seen)
+func (e *Enforcer) drift(have, seen ACL) {
+	changes := Plan(have, seen)
 	var extra, missing int
 	for _, c := range changes {
 		if c.Op == provision.OpAdd {
@@ -407,10 +522,10 @@ func describe(changes []Change) []string {
 	return out
 }
 
-// commit applies one batch and hands the newly blocked addresses on. The rules
-// block them from the commit on; forgetting their flows is a clean-up which no
-// later batch has to wait for.
-func (e *Enforcer) commit(ctx context.Context, want ACL, changes []Change) error {
+// commit applies one batch, which leads from have to want, and hands the newly
+// blocked addresses on. The rules block them from the commit on; forgetting their
+// flows is a clean-up which no later batch has to wait for.
+func (e *Enforcer) commit(ctx context.Context, want, have ACL, changes []Change) error {
 	began := time.Now()
 	err := e.kernel.Apply(ctx, changes)
 	took := time.Since(began)
@@ -422,9 +537,8 @@ func (e *Enforcer) commit(ctx context.Context, want ACL, changes []Change) error
 		s.LastBatchAt, s.LastBatchChanges, s.LastBatchSeconds = began, len(changes), took.Seconds()
 	})
 	if e.cleaner != nil {
-		e.cleaner.add(newlyBlocked(want, e.have), freed(want, e.have))
+		e.cleaner.add(newlyBlocked(want, have), freed(want, have))
 	}
-	e.have = want
 	e.log.Debug("kernel sets changed", "changes", len(changes), "took", took)
 	return nil
 }
@@ -436,7 +550,20 @@ func (e *Enforcer) update(f func(*Status)) {
 }
 
 // Kick asks for a round now; many calls may become one.
-func (e *Enforcer) Kick() { notify(e.wake) }
+func (e *Enforcer) Kick() {
+	e.mu.Lock()
+	e.full = true
+	e.mu.Unlock()
+	notify(e.wake)
+}
+
+// recheck asks for a round if the Inputs are others by now.
+func (e *Enforcer) recheck() {
+	e.mu.Lock()
+	e.check = true
+	e.mu.Unlock()
+	notify(e.wake)
+}
 
 // Sync waits for a whole round that began after the call and gives its error:
 // ErrNoSnapshot while there is no snapshot. The clean-up of flows may still be
@@ -520,7 +647,10 @@ func (e *Enforcer) end() {
 	for _, w := range e.waiters {
 		w <- errEnforcerEnded
 	}
-	e.waiters = nil
+	for _, w := range e.admits {
+		close(w)
+	}
+	e.waiters, e.admits, e.touched = nil, nil, nil
 }
 
 // Status tells everything for "usher status" and the console.

@@ -572,8 +572,8 @@ func inputsOf(a ACL) *Inputs {
 	in := &Inputs{
 		Garden: listOf(a, SetGarden, prefixOf), GuestGarden: listOf(a, SetGuestGarden, prefixOf), Resolvers: listOf(a, SetResolvers, prefixOf),
 		GuardDirect: listOf(a, SetGuardedDirect, interfaceOf), GuardVLAN: listOf(a, SetGuardedVLAN, interfaceOf),
-		BoundDirect: listOf(a, SetBoundDirect, func(f Fields) DirectBinding { return DirectBinding{f.Addr, f.MAC} }),
-		BoundVLAN:   listOf(a, SetBoundVLAN, func(f Fields) VLANBinding { return VLANBinding{f.Interface, f.Addr} }),
+		Leases: bound(listOf(a, SetBoundDirect, func(f Fields) DirectBinding { return DirectBinding{f.Addr, f.MAC} }),
+			listOf(a, SetBoundVLAN, func(f Fields) VLANBinding { return VLANBinding{f.Interface, f.Addr} })),
 	}
 	for _, g := range addrsOf(a[SetGuests]) {
 		in.GuestRanges = append(in.GuestRanges, AddrRange{g, g})

@@ -2,11 +2,12 @@ package access
 
 import (
 	"context"
+	"errors"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 const (
@@ -17,43 +18,82 @@ const (
 	interfaceTick = 100 * time.Millisecond
 )
 
-// Follower has an Enforcer look again when its Sources have changed between two
-// snapshots: leases and interfaces. The methods are safe for concurrent use.
+// Follower has an Enforcer follow what changes between two snapshots: leases and
+// interfaces. The methods are safe for concurrent use; Run runs once.
 type Follower struct {
-	sources  *Sources
 	enforcer *Enforcer
+	feed     *lease.Follower
 }
 
-// Follow makes a Follower. The Inputs of the enforcer are those of the sources.
-func Follow(s *Sources, e *Enforcer) *Follower { return &Follower{sources: s, enforcer: e} }
+// Follow makes a Follower, which begins to follow the leases of the sources. The
+// Inputs of the enforcer are those of the sources.
+func Follow(s *Sources, e *Enforcer) *Follower {
+	return &Follower{enforcer: e, feed: s.leases.FollowFacts()}
+}
+
+// noWait is for a commit that changes nothing in the kernel.
+func noWait() {}
 
 // Admit has the kernel let clients in while their leases, which the table has
 // already, are written to disk. The acknowledgements leave after the call of
 // wait, so that the first packet of a client meets its element; at most
-// admitLimit later if the kernel is slow.
-func (f *Follower) Admit(addrs []netip.Addr, now time.Time) (wait func()) {
-	if !slices.ContainsFunc(addrs, func(ip netip.Addr) bool { return f.sources.changed(ip, now) }) {
-		return func() {}
+// admitLimit later if the kernel is slow. Where no lease changes an element of
+// its own address nobody waits, nothing is asked of the kernel and nothing allocated.
+func (f *Follower) Admit(addrs []netip.Addr) (wait func()) {
+	done := f.enforcer.follow(addrs, true)
+	if done == nil {
+		return noWait
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), admitLimit)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = f.enforcer.Sync(ctx) // its error is the enforcer's to tell; the next round tries again
-	}()
-	return func() { <-done; cancel() }
-}
-
-// Touch says that the lease of addr may have changed, which nobody waits for:
-// by a release, or by another interface of the same client.
-func (f *Follower) Touch(addr netip.Addr, now time.Time) {
-	if f.sources.changed(addr, now) {
-		f.enforcer.Kick()
+	limit := time.NewTimer(admitLimit)
+	return func() {
+		select {
+		case <-done: // an error is the enforcer's to tell; it tries again
+			limit.Stop()
+		case <-limit.C:
+		}
 	}
 }
 
-// Interfaces asks for a round soon after an interface of a pattern has come or
-// gone, until ctx ends. view is kept up to date by somebody else.
+// Run has changes of leases followed that nobody waits for, such as a RELEASE,
+// until ctx ends or the table is closed.
+func (f *Follower) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-f.enforcer.ready: // the first round reads all leases; what is told first are all of them
+	}
+	changes := make([]lease.Change, 64)
+	addrs := make([]netip.Addr, 0, len(changes))
+	for {
+		n, err := f.feed.Next(ctx, changes)
+		if errors.Is(err, lease.ErrEnded) || ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		addrs = addrs[:0]
+		now := time.Now()
+		for i := range changes[:n] {
+			if c := &changes[i]; !renewal(c, now) {
+				addrs = append(addrs, c.IP)
+			}
+		}
+		if len(addrs) > 0 {
+			f.enforcer.follow(addrs, false)
+		}
+	}
+}
+
+// renewal reports whether a change only has a lease go on that gives the same.
+func renewal(c *lease.Change, now time.Time) bool {
+	b, a := &c.Before, &c.After
+	return b.Live(now) && a.Live(now) && !a.Expires.Before(b.Expires) && a.MAC == b.MAC && a.Subscriber == b.Subscriber &&
+		a.Pool == b.Pool && a.Interface == b.Interface && a.GIAddr == b.GIAddr
+}
+
+// Interfaces has the interfaces looked at soon after one has come or gone, until
+// ctx ends. view is kept up to date by somebody else.
 func (f *Follower) Interfaces(ctx context.Context, view func() *provision.Interfaces) error {
 	tick := time.NewTicker(interfaceTick)
 	defer tick.Stop()
@@ -67,9 +107,7 @@ func (f *Follower) Interfaces(ctx context.Context, view func() *provision.Interf
 		// A view is a new one only if something changed.
 		if now := view(); now != last {
 			last = now
-			if f.sources.opts.Load().guards() {
-				f.enforcer.Kick()
-			}
+			f.enforcer.recheck()
 		}
 	}
 }

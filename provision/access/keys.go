@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"sort"
 )
 
 // Keys are the keys of elements of one set behind each other, each as wide as
@@ -156,6 +157,17 @@ func (s Set) has(k Keys, key string) bool {
 	return false
 }
 
+// at returns the elements of the sorted keys that have an address. It does not allocate.
+func (s Set) at(k Keys, addr [4]byte) Keys {
+	w, lead := s.Width(), s.lead()
+	first := sort.Search(len(k)/w, func(i int) bool { return string(k[i*w+lead:i*w+lead+len(addr)]) >= string(addr[:]) })
+	last := first
+	for last < len(k)/w && string(k[last*w+lead:last*w+lead+len(addr)]) == string(addr[:]) {
+		last++
+	}
+	return k[first*w : last*w]
+}
+
 // ACL is the kernel state that follows from the subscribers' states and from
 // the configuration: the elements of each set, indexed by the set; index 0 is
 // unused. In a wanted ACL no address is in two of the sets of addresses, no
@@ -228,10 +240,4 @@ func (a ACL) Counts() SetCounts {
 }
 
 // Len returns the number of elements in all sets.
-func (a ACL) Len() int {
-	n := 0
-	for _, c := range a.Counts() {
-		n += c
-	}
-	return n
-}
+func (a ACL) Len() int { return a.Counts().total() }

@@ -10,6 +10,15 @@ import (
 // SetCounts holds a number for each set, indexed by the set; index 0 is unused.
 type SetCounts [setEnd]int
 
+// total returns the number in all sets.
+func (c SetCounts) total() int {
+	n := 0
+	for _, x := range c {
+		n += x
+	}
+	return n
+}
+
 // MarshalJSON returns an object with the sets' names.
 func (c SetCounts) MarshalJSON() ([]byte, error) {
 	m := make(map[string]int, len(c))

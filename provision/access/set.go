@@ -3,6 +3,7 @@
 package access
 
 import (
+	"encoding/binary"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -263,4 +264,16 @@ func (e Element) String() string {
 		b.WriteString(p.Text(f))
 	}
 	return b.String()
+}
+
+// number is an IPv4 address as a number, and addrOf the reverse.
+func number(a netip.Addr) uint32 {
+	four := a.As4()
+	return binary.BigEndian.Uint32(four[:])
+}
+
+func addrOf(n uint32) netip.Addr {
+	var four [4]byte
+	binary.BigEndian.PutUint32(four[:], n)
+	return netip.AddrFrom4(four)
 }

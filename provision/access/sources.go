@@ -18,6 +18,8 @@ type Leases interface {
 	Get(ip netip.Addr) (lease.Record, bool)
 	// All returns every record, in no order.
 	All() iter.Seq[lease.Record]
+	// FollowFacts begins to tell of changes of records.
+	FollowFacts() *lease.Follower
 }
 
 // Gardens are what may be reached in spite of a block, as it is now.
@@ -54,17 +56,6 @@ type Sources struct {
 	interfaces func() []string // names of those that exist
 
 	opts atomic.Pointer[SourceOptions]
-	// used are the leases in what was last wanted: whoever has another one by
-	// now asks for a round. Nil: not asked for yet.
-	used atomic.Pointer[map[netip.Addr]claim]
-}
-
-// claim is what a lease gives its client in the ACL.
-type claim struct {
-	mac        provision.MAC
-	iface      string // empty: the client is behind a relay, the guard does not see it
-	subscriber provision.SubscriberID
-	pool       bool
 }
 
 // NewSources makes Sources. gardens may be nil.
@@ -77,7 +68,8 @@ func NewSources(opts SourceOptions, leases Leases, gardens Gardens, interfaces f
 // Reconfigure takes new options, which the next Inputs follow.
 func (s *Sources) Reconfigure(opts SourceOptions) { s.opts.Store(&opts) }
 
-// Inputs returns what holds now; it is the function of an Enforcer's Options.
+// Inputs returns what holds now; it is the function of an Enforcer's Options. No
+// lease is read before somebody asks the Inputs for them.
 func (s *Sources) Inputs() Inputs {
 	o := s.opts.Load()
 	in := Inputs{Exempt: o.Exempt, ExemptAddrs: o.ExemptAddrs, Resolvers: o.Resolvers, GuestRanges: o.GuestRanges}
@@ -85,7 +77,9 @@ func (s *Sources) Inputs() Inputs {
 		in.Garden, in.GuestGarden = s.gardens.Paused(), s.gardens.Guests()
 	}
 	s.addInterfaces(o, &in)
-	s.addLeases(o, &in, time.Now())
+	if o.Pools || o.guards() { // else nobody reads the leases, which may be many
+		s.addLeases(o, &in)
+	}
 	return in
 }
 
@@ -126,57 +120,48 @@ func vlanInterfaces(vlanOf func(string) (uint16, bool), guarded []string) map[ui
 
 // addLeases adds what live leases give their clients: a pool's address shares its
 // subscriber's state, and what a client was told it may use where it was told.
-func (s *Sources) addLeases(o *SourceOptions, in *Inputs, now time.Time) {
-	if !o.Pools && !o.guards() {
-		return // and so the leases, which may be many, are not read
+func (s *Sources) addLeases(o *SourceOptions, in *Inputs) {
+	g := granting{guards: o.guards(), direct: make(map[string]bool, len(in.GuardDirect))}
+	for _, name := range in.GuardDirect {
+		g.direct[name] = true
 	}
-	used := map[netip.Addr]claim{}
-	for rec := range s.leases.All() {
-		c, ok := o.claimOf(&rec, now)
+	in.Leases = func(yield func(Grant) bool) {
+		now := time.Now()
+		for rec := range s.leases.All() {
+			if grant, ok := g.of(&rec, now); ok && !yield(grant) {
+				return
+			}
+		}
+	}
+	in.Lease = func(ip netip.Addr) (Grant, bool) {
+		rec, ok := s.leases.Get(ip)
 		if !ok {
-			continue
+			return Grant{}, false
 		}
-		used[rec.IP] = c
-		if c.pool && c.subscriber != 0 {
-			in.Leases = append(in.Leases, SubscriberAddr{Subscriber: c.subscriber, IP: rec.IP})
-		}
-		switch {
-		case c.iface == "":
-		case slices.Contains(in.GuardDirect, c.iface):
-			in.BoundDirect = append(in.BoundDirect, DirectBinding{IP: rec.IP, MAC: c.mac})
-		default: // Want takes those of guarded interfaces
-			in.BoundVLAN = append(in.BoundVLAN, VLANBinding{Interface: c.iface, IP: rec.IP})
-		}
+		return g.of(&rec, time.Now())
 	}
-	s.used.Store(&used)
 }
 
-// claimOf returns what a lease gives its client; ok is false, and the claim
-// zero, if nothing.
-func (o *SourceOptions) claimOf(rec *lease.Record, now time.Time) (c claim, ok bool) {
+// granting is what must be known to read a record.
+type granting struct {
+	guards bool
+	direct map[string]bool // interfaces guarded by MAC
+}
+
+// of returns what a lease gives its client; ok is false, and the grant zero, if nothing.
+func (g *granting) of(rec *lease.Record, now time.Time) (grant Grant, ok bool) {
 	if !rec.Live(now) {
-		return claim{}, false
+		return Grant{}, false
 	}
-	c = claim{mac: rec.MAC, subscriber: rec.Subscriber, pool: rec.Pool != ""}
-	if o.guards() && !rec.GIAddr.IsValid() {
-		c.iface = rec.Interface
+	grant = Grant{IP: rec.IP, MAC: rec.MAC, Until: rec.Expires}
+	if rec.Pool != "" {
+		grant.Subscriber = rec.Subscriber
 	}
-	if !c.pool && c.iface == "" {
-		return claim{}, false
+	if g.guards && !rec.GIAddr.IsValid() {
+		grant.Interface, grant.Direct = rec.Interface, g.direct[rec.Interface]
 	}
-	return c, true
-}
-
-// changed reports whether the lease of an address gives other rights than those in
-// what was last wanted.
-func (s *Sources) changed(ip netip.Addr, now time.Time) bool {
-	used := s.used.Load()
-	if used == nil {
-		return false // leases do not matter here, or the first round is to come
+	if grant.Subscriber == 0 && grant.Interface == "" {
+		return Grant{}, false
 	}
-	var c claim
-	if rec, ok := s.leases.Get(ip); ok {
-		c, _ = s.opts.Load().claimOf(&rec, now)
-	}
-	return (*used)[ip] != c
+	return grant, true
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/provisiontest"
 )
 
 var (
@@ -58,68 +60,119 @@ func TestInputsOfLeases(t *testing.T) {
 	assert.Equal(t, opts.ExemptAddrs, in.ExemptAddrs)
 	assert.Equal(t, []string{"eth1"}, in.GuardDirect)
 	assert.Equal(t, []string{"eth2.100"}, in.GuardVLAN)
-	assert.ElementsMatch(t, []DirectBinding{{IP: ip(1), MAC: testMAC}, {IP: ip(7), MAC: testMAC}}, in.BoundDirect)
-	assert.ElementsMatch(t, []VLANBinding{{Interface: "eth2.100", IP: ip(2)}, {Interface: "eth9", IP: ip(6)}}, in.BoundVLAN)
-	assert.Equal(t, []SubscriberAddr{{Subscriber: 7, IP: ip(6)}}, in.Leases)
+	assert.ElementsMatch(t, []DirectBinding{{IP: ip(1), MAC: testMAC}, {IP: ip(7), MAC: testMAC}}, directOf(in))
+	assert.ElementsMatch(t, []VLANBinding{{Interface: "eth2.100", IP: ip(2)}, {Interface: "eth9", IP: ip(6)}}, vlanOf(in))
+	assert.Equal(t, []netip.Addr{ip(6)}, seatsOf(in, 7))
 
+	e := shownOf(t, s)
 	for n := byte(1); n < 9; n++ {
-		assert.False(t, s.changed(ip(n), now), "192.0.2.%d is as it was", n)
+		assert.True(t, e.settled(ip(n)), "192.0.2.%d is as it was", n)
 	}
 	store(1, func(r *lease.Record) { r.MAC = otherMAC })
 	store(2, func(r *lease.Record) { r.Interface = "eth1" })
 	leases.SetState(ip(7), testMAC, lease.StateReleased, now)
 	store(8, func(*lease.Record) {})
 	for n, want := range map[byte]bool{1: true, 2: true, 3: false, 6: false, 7: true, 8: true} {
-		assert.Equal(t, want, s.changed(ip(n), now), "192.0.2.%d", n)
+		assert.Equal(t, want, !e.settled(ip(n)), "192.0.2.%d", n)
 	}
-	f := Follow(s, nil)
-	assert.Zero(t, testing.AllocsPerRun(100, func() { f.Touch(ip(3), now) }), "a renewal allocates nothing")
+}
+
+// directOf, vlanOf and seatsOf are what leases give, by kind.
+func directOf(in Inputs) (out []DirectBinding) {
+	for g := range in.Leases {
+		if g.Direct {
+			out = append(out, DirectBinding{IP: g.IP, MAC: g.MAC})
+		}
+	}
+	return out
+}
+
+func vlanOf(in Inputs) (out []VLANBinding) {
+	for g := range in.Leases {
+		if !g.Direct && g.Interface != "" {
+			out = append(out, VLANBinding{Interface: g.Interface, IP: g.IP})
+		}
+	}
+	return out
+}
+
+func seatsOf(in Inputs, id provision.SubscriberID) (out []netip.Addr) {
+	for g := range in.Leases {
+		if g.Subscriber == id {
+			out = append(out, g.IP)
+		}
+	}
+	return out
+}
+
+// shownOf is an enforcer after its first round, which does not go on.
+func shownOf(t testing.TB, s *Sources) *Enforcer {
+	t.Helper()
+	snap := provisiontest.Build(t, provision.Input{Subscribers: []provision.Subscriber{{ID: 7, State: provision.StateActive}}})
+	e := NewEnforcer(Options{Inputs: s.Inputs}, newFakeKernel(ACL{}), nil, func() *provision.Snapshot { return snap }, nil, provisiontest.Quiet())
+	require.NoError(t, e.round(t.Context(), e.opts))
+	return e
+}
+
+// settled reports whether the rights of an address are those shown.
+func (e *Enforcer) settled(ip netip.Addr) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.settledLocked(e.shown.Load(), ip)
 }
 
 func TestLeasesAreNotReadWhereTheyDoNotMatter(t *testing.T) {
 	s, leases := testSources(SourceOptions{})
 	leases.Store(lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", State: lease.StateBound, Expires: time.Now().Add(time.Hour)})
 	in := s.Inputs()
-	assert.Empty(t, in.BoundDirect)
-	assert.Nil(t, s.used.Load())
-	assert.False(t, s.changed(testIP, time.Now()))
-	Follow(s, nil).Admit([]netip.Addr{testIP}, time.Now())()
+	assert.Nil(t, in.Leases)
+	assert.Nil(t, in.Lease)
+	e := shownOf(t, s)
+	assert.True(t, e.settled(testIP))
+	assert.Nil(t, e.follow([]netip.Addr{testIP}, true))
+	Follow(s, e).Admit([]netip.Addr{testIP})()
 }
 
 // A lease that was released by nobody knows whom gives its client what it gave, until its end.
 func TestKeptLeaseGivesWhatItGave(t *testing.T) {
-	s, leases := testSources(SourceOptions{Pools: true, GuardDirect: provision.Patterns{"eth1"}})
-	now := time.Now()
-	leases.Store(lease.Record{
-		IP: testIP, MAC: testMAC, Subscriber: 7, Pool: "flats", Interface: "eth1", State: lease.StateBound, Expires: now.Add(time.Hour),
-	})
-	before := s.Inputs()
-	require.Equal(t, []DirectBinding{{IP: testIP, MAC: testMAC}}, before.BoundDirect)
-	require.Equal(t, []SubscriberAddr{{Subscriber: 7, IP: testIP}}, before.Leases)
-	require.True(t, leases.Keep(testIP, testMAC, lease.StateReleased, now))
-	assert.False(t, s.changed(testIP, now))
-	after := s.Inputs()
-	assert.Equal(t, before.BoundDirect, after.BoundDirect)
-	assert.Equal(t, before.Leases, after.Leases)
-	assert.True(t, s.changed(testIP, now.Add(time.Hour)), "it ends as others do")
+	synctest.Test(t, func(t *testing.T) {
+		s, leases := testSources(SourceOptions{Pools: true, GuardDirect: provision.Patterns{"eth1"}})
+		now := time.Now()
+		leases.Store(lease.Record{
+			IP: testIP, MAC: testMAC, Subscriber: 7, Pool: "flats", Interface: "eth1", State: lease.StateBound, Expires: now.Add(time.Hour),
+		})
+		before := s.Inputs()
+		e := shownOf(t, s)
+		require.Equal(t, []DirectBinding{{IP: testIP, MAC: testMAC}}, directOf(before))
+		require.Equal(t, []netip.Addr{testIP}, seatsOf(before, 7))
+		require.True(t, leases.Keep(testIP, testMAC, lease.StateReleased, now))
+		assert.True(t, e.settled(testIP))
+		after := s.Inputs()
+		assert.Equal(t, directOf(before), directOf(after))
+		assert.Equal(t, seatsOf(before, 7), seatsOf(after, 7))
+		pass(time.Hour)
+		assert.False(t, e.settled(testIP), "it ends as others do")
 
-	require.True(t, leases.SetState(testIP, testMAC, lease.StateReleased, now))
-	assert.True(t, s.changed(testIP, now), "the client's own RELEASE ends it")
-	assert.Empty(t, s.Inputs().BoundDirect)
+		leases.Store(lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", State: lease.StateBound, Expires: now.Add(2 * time.Hour)})
+		assert.True(t, e.settled(testIP))
+		require.True(t, leases.SetState(testIP, testMAC, lease.StateReleased, time.Now()))
+		assert.False(t, e.settled(testIP), "the client's own RELEASE ends it")
+		assert.Empty(t, directOf(s.Inputs()))
+	})
 }
 
 // A reload changes what is guarded, and whose leases matter.
 func TestSourcesAreReconfigured(t *testing.T) {
 	s, leases := testSources(SourceOptions{GuardDirect: provision.Patterns{"eth1"}})
 	leases.Store(lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", State: lease.StateBound, Expires: time.Now().Add(time.Hour)})
-	assert.Len(t, s.Inputs().BoundDirect, 1)
+	assert.Len(t, directOf(s.Inputs()), 1)
 	s.Reconfigure(SourceOptions{GuardVLAN: provision.Patterns{"eth2.*", "eth1"}, VLANOf: func(name string) (uint16, bool) {
 		return 100, strings.HasSuffix(name, ".100")
 	}})
 	in := s.Inputs()
 	assert.Empty(t, in.GuardDirect)
 	assert.Equal(t, []string{"eth1", "eth2.100"}, in.GuardVLAN)
-	assert.Equal(t, []VLANBinding{{Interface: "eth1", IP: testIP}}, in.BoundVLAN)
+	assert.Equal(t, []VLANBinding{{Interface: "eth1", IP: testIP}}, vlanOf(in))
 	assert.Equal(t, "eth2.100", in.InterfaceOf(&provision.Line{VLAN: 100}))
 	s.Reconfigure(SourceOptions{Exempt: []provision.SubscriberID{3}})
 	assert.Equal(t, Inputs{Exempt: []provision.SubscriberID{3}}, s.Inputs())

@@ -2,8 +2,10 @@ package access
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/usher-agent/usher/provision"
 )
@@ -20,10 +22,6 @@ type Inputs struct {
 	// GuestRanges are addresses given to those who are nobody's customers. What
 	// a subscriber has is taken out of them.
 	GuestRanges []AddrRange
-	// Leases are addresses that subscribers have without a binding, from a pool.
-	// They share their subscriber's state. An address that is bound stays its
-	// binding's.
-	Leases []SubscriberAddr
 
 	Garden      []netip.Prefix
 	GuestGarden []netip.Prefix
@@ -31,14 +29,32 @@ type Inputs struct {
 
 	// GuardDirect and GuardVLAN are the interfaces that are guarded. What may
 	// come in there are the bindings with a MAC (of all direct interfaces), and
-	// what is given here besides: live leases, as a rule.
+	// what leases give.
 	GuardDirect []string
 	GuardVLAN   []string
-	BoundDirect []DirectBinding
-	BoundVLAN   []VLANBinding
 	// InterfaceOf tells the guarded interface that a line is behind;
 	// empty: not known. It may be nil.
 	InterfaceOf func(*provision.Line) string
+
+	// Leases gives what live leases give their clients, as they are when it is
+	// walked, in any order; Lease that of one address, false if nothing. Both may
+	// be nil: there are none, or none changes between two rounds.
+	Leases iter.Seq[Grant]
+	Lease  func(netip.Addr) (Grant, bool)
+}
+
+// Grant is what the live lease of an address gives its client.
+type Grant struct {
+	IP netip.Addr
+	// Subscriber has the address without a binding, from a pool, and it shares the
+	// subscriber's state; zero: nobody's. An address that is bound stays its binding's.
+	Subscriber provision.SubscriberID
+	// Interface is where the client is, if sources are looked at anywhere; empty:
+	// behind a relay. With Direct it is guarded by address and MAC.
+	Interface string
+	Direct    bool
+	MAC       provision.MAC
+	Until     time.Time // the lease ends then, unless it is renewed; zero: never
 }
 
 // DirectBinding is an address with the only MAC that may use it.
@@ -58,117 +74,127 @@ type AddrRange struct {
 	From, To netip.Addr
 }
 
-// SubscriberAddr is an address with the subscriber who has it.
-type SubscriberAddr struct {
-	Subscriber provision.SubscriberID
-	IP         netip.Addr
-}
-
-// maxGuests bounds the addresses that ranges of guests become: a /14.
+// maxGuests bounds the addresses of all ranges of guests together: a /14. What is
+// behind the first ones is in no set.
 const maxGuests = 1 << 18
 
 // Want returns the ACL that a snapshot and the inputs ask for. Where they disagree
 // about an address, being exempt wins over being stopped, that over paused, and
 // that over guest. What is not IPv4 is left out.
-func Want(s *provision.Snapshot, in Inputs) ACL {
+func Want(s *provision.Snapshot, in Inputs) ACL { return newRules(&in).want(s, &in, nil) }
+
+// want is Want. It tells each, if given, of the leases whose end may change the ACL.
+func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
+	leased := r.gather(s, in, each)
 	stopped, paused := s.Blocked()
-	stopped, paused = withLeases(s, in.Leases, stopped, paused)
-	exempt := tidyPrefixes(in.ExemptAddrs)
-	if len(exempt)+len(in.Exempt) > 0 {
-		free := exemption(s, in, exempt)
+	if free := r.exemption(s); free != nil {
 		stopped, paused = dropAddrs(stopped, free), dropAddrs(paused, free)
+	}
+	if len(leased.stopped) > 0 {
+		stopped = sorted(slices.Concat(stopped, leased.stopped))
+	}
+	if len(leased.paused) > 0 {
+		paused = sorted(slices.Concat(paused, leased.paused))
 	}
 	paused = dropAddrs(paused, func(a netip.Addr) bool { return contains(stopped, a) })
 	return ACL{
 		SetStopped:       Addrs(stopped...),
 		SetPaused:        Addrs(paused...),
-		SetGuests:        Addrs(guests(s, in, exempt, stopped, paused)...),
+		SetGuests:        Addrs(r.guestsAmong(s, leased.known, stopped, paused)...),
 		SetGarden:        Prefixes(tidyPrefixes(in.Garden)...),
 		SetGuestGarden:   Prefixes(tidyPrefixes(in.GuestGarden)...),
 		SetResolvers:     Prefixes(tidyPrefixes(in.Resolvers)...),
 		SetGuardedDirect: Interfaces(in.GuardDirect...),
 		SetGuardedVLAN:   Interfaces(in.GuardVLAN...),
-		SetBoundDirect:   boundDirect(s, in),
-		SetBoundVLAN:     boundVLAN(s, in),
-		SetExempt:        Prefixes(exempt...),
+		SetBoundDirect:   r.boundDirect(s, leased.direct),
+		SetBoundVLAN:     r.boundVLAN(s, leased.vlan),
+		SetExempt:        Prefixes(r.exempt...),
 	}.Sorted()
 }
 
-// withLeases adds the addresses from pools to those of the bindings.
-func withLeases(s *provision.Snapshot, leases []SubscriberAddr, stopped, paused []netip.Addr) ([]netip.Addr, []netip.Addr) {
-	var more [2][]netip.Addr
-	for _, l := range leases {
-		ip := l.IP.Unmap()
-		if !ip.Is4() || s.ByIP(ip) != nil {
-			continue
-		}
-		switch s.State(l.Subscriber) {
-		case provision.StateStop:
-			more[0] = append(more[0], ip)
-		case provision.StatePause:
-			more[1] = append(more[1], ip)
-		}
-	}
-	if len(more[0]) > 0 {
-		stopped = sorted(slices.Concat(stopped, more[0]))
-	}
-	if len(more[1]) > 0 {
-		paused = sorted(slices.Concat(paused, more[1]))
-	}
-	return stopped, paused
+// leased is what all leases give together.
+type leased struct {
+	stopped, paused []netip.Addr // without the exempt
+	known           []netip.Addr // of ranges of guests, with subscribers; sorted
+	direct, vlan    []byte       // keys
 }
 
-// exemption reports whether an address is exempt.
-func exemption(s *provision.Snapshot, in Inputs, prefixes []netip.Prefix) func(netip.Addr) bool {
+// gather walks the leases once and keeps of them what comes into a set.
+func (r *rules) gather(s *provision.Snapshot, in *Inputs, each func(*Grant)) (l leased) {
+	if in.Leases == nil {
+		return l
+	}
+	for g := range in.Leases {
+		ip := g.IP.Unmap()
+		if !ip.Is4() {
+			continue
+		}
+		matters := false
+		if g.Subscriber != 0 && s.ByIP(ip) == nil {
+			sub, known := s.Subscriber(g.Subscriber)
+			if known && r.guest(ip) {
+				l.known, matters = append(l.known, ip), true
+			}
+			if sub.State.Blocks() && !r.free[g.Subscriber] && !inPrefixes(r.exempt, ip) {
+				list := &l.paused
+				if sub.State == provision.StateStop {
+					list = &l.stopped
+				}
+				*list, matters = append(*list, ip), true
+			}
+		}
+		switch { // a name that no interface can have gives no key
+		case g.Direct && r.direct:
+			l.direct, _ = SetBoundDirect.appendKey(l.direct, Fields{Addr: ip, MAC: g.MAC})
+			matters = true
+		case !g.Direct && r.vlan[g.Interface]:
+			l.vlan, _ = SetBoundVLAN.appendKey(l.vlan, Fields{Addr: ip, Interface: g.Interface})
+			matters = true
+		}
+		if matters && each != nil {
+			each(&g)
+		}
+	}
+	l.known = sorted(l.known)
+	return l
+}
+
+// exemption reports whether an address that is bound is exempt; nil: none is.
+func (r *rules) exemption(s *provision.Snapshot) func(netip.Addr) bool {
+	if len(r.exempt)+len(r.free) == 0 {
+		return nil
+	}
 	addrs := map[netip.Addr]bool{}
-	ids := map[provision.SubscriberID]bool{}
-	for _, id := range in.Exempt {
-		ids[id] = true
+	for id := range r.free {
 		for l := range s.BySubscriber(id).All() {
 			for ip := range l.Hosts4() {
 				addrs[ip] = true
 			}
 		}
 	}
-	for _, l := range in.Leases {
-		if ids[l.Subscriber] && s.ByIP(l.IP.Unmap()) == nil {
-			addrs[l.IP.Unmap()] = true
-		}
-	}
-	return func(a netip.Addr) bool { return addrs[a] || inPrefixes(prefixes, a) }
+	return func(a netip.Addr) bool { return addrs[a] || inPrefixes(r.exempt, a) }
 }
 
-// guests returns the addresses of the ranges that no subscriber has, in order.
-func guests(s *provision.Snapshot, in Inputs, exempt []netip.Prefix, stopped, paused []netip.Addr) []netip.Addr {
-	if len(in.GuestRanges) == 0 {
-		return nil
-	}
-	leased := make(map[netip.Addr]bool, len(in.Leases))
-	for _, l := range in.Leases {
-		if _, known := s.Subscriber(l.Subscriber); known {
-			leased[l.IP.Unmap()] = true
-		}
-	}
+// guestsAmong returns the addresses of the ranges that no subscriber has, in order.
+func (r *rules) guestsAmong(s *provision.Snapshot, leased, stopped, paused []netip.Addr) []netip.Addr {
 	var out []netip.Addr
-	for _, r := range in.GuestRanges {
-		if !r.From.Is4() || !r.To.Is4() {
-			continue
-		}
-		for a := r.From; a.IsValid() && a.Compare(r.To) <= 0 && len(out) < maxGuests; a = a.Next() {
-			if s.ByIP(a) == nil && !leased[a] && !contains(stopped, a) && !contains(paused, a) && !inPrefixes(exempt, a) {
+	for _, g := range r.guests {
+		for a := g.From; a.IsValid() && a.Compare(g.To) <= 0; a = a.Next() {
+			if s.ByIP(a) == nil && !contains(leased, a) && !contains(stopped, a) && !contains(paused, a) && !inPrefixes(r.exempt, a) {
 				out = append(out, a)
 			}
 		}
 	}
-	return sorted(out)
+	return out
 }
 
-// boundDirect returns what may come in by the interfaces guarded by MAC.
-func boundDirect(s *provision.Snapshot, in Inputs) Keys {
-	if len(in.GuardDirect) == 0 {
+// boundDirect returns what may come in by the interfaces guarded by MAC: the
+// bindings, besides the keys of leases.
+func (r *rules) boundDirect(s *provision.Snapshot, keys []byte) Keys {
+	if !r.direct {
 		return ""
 	}
-	keys := slices.Grow([]byte(DirectBindings(in.BoundDirect...)), s.Len()*SetBoundDirect.Width())
+	keys = slices.Grow(keys, s.Len()*SetBoundDirect.Width())
 	for ip, l := range s.Hosts4() {
 		if !l.MAC.IsZero() {
 			keys, _ = SetBoundDirect.appendKey(keys, Fields{Addr: ip, MAC: l.MAC}) // all are IPv4
@@ -177,29 +203,19 @@ func boundDirect(s *provision.Snapshot, in Inputs) Keys {
 	return Keys(keys)
 }
 
-// boundVLAN returns what may come in by the interfaces guarded by address.
-func boundVLAN(s *provision.Snapshot, in Inputs) Keys {
-	guarded := map[string]bool{}
-	for _, name := range in.GuardVLAN {
-		guarded[name] = true
-	}
-	var out []VLANBinding
-	for _, b := range in.BoundVLAN {
-		if guarded[b.Interface] {
-			out = append(out, b)
-		}
-	}
+// boundVLAN is boundDirect for the interfaces guarded by address.
+func (r *rules) boundVLAN(s *provision.Snapshot, keys []byte) Keys {
 	for l := range s.Lines().All() {
-		if len(guarded) == 0 || in.InterfaceOf == nil {
+		if len(r.vlan) == 0 || r.interfaceOf == nil {
 			break
 		}
-		if name := in.InterfaceOf(l); guarded[name] {
+		if name := r.interfaceOf(l); r.vlan[name] {
 			for ip := range l.Hosts4() {
-				out = append(out, VLANBinding{name, ip})
+				keys, _ = SetBoundVLAN.appendKey(keys, Fields{Addr: ip, Interface: name})
 			}
 		}
 	}
-	return VLANBindings(out...)
+	return Keys(keys)
 }
 
 // dropAddrs returns the addresses for which drop is false: addrs itself if that is all.

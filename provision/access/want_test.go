@@ -1,6 +1,7 @@
 package access
 
 import (
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -20,6 +21,34 @@ func prefixes(s ...string) []netip.Prefix {
 		out = append(out, netip.MustParsePrefix(p))
 	}
 	return out
+}
+
+// seat is the lease of a subscriber's address from a pool.
+type seat struct {
+	id provision.SubscriberID
+	ip string
+}
+
+func seats(list ...seat) iter.Seq[Grant] {
+	return func(yield func(Grant) bool) {
+		for _, s := range list {
+			if !yield(Grant{IP: netip.MustParseAddr(s.ip), Subscriber: s.id}) {
+				return
+			}
+		}
+	}
+}
+
+// bound are the leases that give these bindings.
+func bound(direct []DirectBinding, vlan []VLANBinding) iter.Seq[Grant] {
+	var list []Grant
+	for _, b := range direct {
+		list = append(list, Grant{IP: b.IP, MAC: b.MAC, Direct: true})
+	}
+	for _, b := range vlan {
+		list = append(list, Grant{IP: b.IP, Interface: b.Interface})
+	}
+	return slices.Values(list)
 }
 
 func TestWant(t *testing.T) {
@@ -55,8 +84,7 @@ func TestWant(t *testing.T) {
 		{name: "a range the wrong way round", in: Inputs{GuestRanges: []AddrRange{{provisiontest.Addr("192.0.2.9"), provisiontest.Addr("192.0.2.5")}}}},
 		{name: "leases share the state, bindings win",
 			in: Inputs{
-				Leases: []SubscriberAddr{{1, provisiontest.Addr("192.0.2.50")}, {2, provisiontest.Addr("192.0.2.51")}, {3, provisiontest.Addr("192.0.2.52")},
-					{1, provisiontest.Addr("192.0.2.3")}, {99, provisiontest.Addr("192.0.2.53")}, {4, netip.MustParseAddr("2001:db8::1")}},
+				Leases:      seats(seat{1, "192.0.2.50"}, seat{2, "192.0.2.51"}, seat{3, "192.0.2.52"}, seat{1, "192.0.2.3"}, seat{99, "192.0.2.53"}, seat{4, "2001:db8::1"}),
 				GuestRanges: []AddrRange{{provisiontest.Addr("192.0.2.50"), provisiontest.Addr("192.0.2.53")}},
 			},
 			want: func(a *ACL) {
@@ -64,7 +92,7 @@ func TestWant(t *testing.T) {
 				a[SetPaused] = keys("192.0.2.2", "192.0.2.51")
 				a[SetGuests] = keys("192.0.2.53")
 			}},
-		{name: "the lease of an exempt subscriber", in: Inputs{Exempt: []provision.SubscriberID{1}, Leases: []SubscriberAddr{{1, provisiontest.Addr("192.0.2.50")}}},
+		{name: "the lease of an exempt subscriber", in: Inputs{Exempt: []provision.SubscriberID{1}, Leases: seats(seat{1, "192.0.2.50"})},
 			want: func(a *ACL) { a[SetStopped] = keys("192.0.2.4", "192.0.2.14") }},
 		{name: "prefixes are made tidy",
 			in: Inputs{
@@ -75,13 +103,13 @@ func TestWant(t *testing.T) {
 				a[SetGarden], a[SetGuestGarden], a[SetResolvers] = Prefixes(prefixes("198.51.100.0/24", "203.0.113.9/32")...), Prefixes(prefixes("198.51.100.1/32")...), Prefixes(prefixes("0.0.0.0/0")...)
 			}},
 		{name: "source guard of direct interfaces", in: Inputs{GuardDirect: []string{"br1", "br0"},
-			BoundDirect: []DirectBinding{{provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}, {provisiontest.Addr("192.0.2.1"), provision.MAC{2, 0, 0, 0, 0, 1}}}},
+			Leases: bound([]DirectBinding{{provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}, {provisiontest.Addr("192.0.2.1"), provision.MAC{2, 0, 0, 0, 0, 1}}}, nil)},
 			want: func(a *ACL) {
 				a[SetGuardedDirect] = Interfaces("br0", "br1")
 				a[SetBoundDirect] = DirectBindings([]DirectBinding{{provisiontest.Addr("192.0.2.1"), provision.MAC{2, 0, 0, 0, 0, 1}}, {provisiontest.Addr("192.0.2.3"), provision.MAC{2, 0, 0, 0, 0, 3}}, {provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}}...)
 			}},
 		{name: "source guard of VLANs", in: Inputs{GuardVLAN: []string{"eth0.7"},
-			BoundVLAN: []VLANBinding{{"eth0.8", provisiontest.Addr("192.0.2.4")}, {"eth0.7", provisiontest.Addr("192.0.2.60")}},
+			Leases: bound(nil, []VLANBinding{{"eth0.8", provisiontest.Addr("192.0.2.4")}, {"eth0.7", provisiontest.Addr("192.0.2.60")}}),
 			InterfaceOf: func(b *provision.Line) string {
 				if b.VLAN == 7 {
 					return "eth0.7"
@@ -92,7 +120,7 @@ func TestWant(t *testing.T) {
 				a[SetGuardedVLAN] = Interfaces("eth0.7")
 				a[SetBoundVLAN] = VLANBindings(VLANBinding{"eth0.7", provisiontest.Addr("192.0.2.2")}, VLANBinding{"eth0.7", provisiontest.Addr("192.0.2.60")})
 			}},
-		{name: "pairs without a guarded interface are nothing", in: Inputs{BoundDirect: []DirectBinding{{provisiontest.Addr("192.0.2.4"), provision.MAC{2}}}, BoundVLAN: []VLANBinding{{"eth0.7", provisiontest.Addr("192.0.2.60")}}}},
+		{name: "pairs without a guarded interface are nothing", in: Inputs{Leases: bound([]DirectBinding{{provisiontest.Addr("192.0.2.4"), provision.MAC{2}}}, []VLANBinding{{"eth0.7", provisiontest.Addr("192.0.2.60")}})}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

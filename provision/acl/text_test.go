@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,10 +55,12 @@ func randomWish(rng *rand.Rand) access.ACL {
 		in.GuardDirect = append(in.GuardDirect, names[rng.IntN(len(names))])
 		in.GuardVLAN = append(in.GuardVLAN, names[rng.IntN(len(names))])
 	}
+	var grants []access.Grant
 	for range rng.IntN(30) {
-		in.BoundDirect = append(in.BoundDirect, access.DirectBinding{IP: ip(), MAC: provision.MAC{2, byte(rng.IntN(3)), 0, 0, 0, byte(rng.IntN(4))}})
-		in.BoundVLAN = append(in.BoundVLAN, access.VLANBinding{Interface: names[rng.IntN(len(names))], IP: ip()})
+		grants = append(grants, access.Grant{IP: ip(), Direct: true, MAC: provision.MAC{2, byte(rng.IntN(3)), 0, 0, 0, byte(rng.IntN(4))}},
+			access.Grant{IP: ip(), Interface: names[rng.IntN(len(names))]})
 	}
+	in.Leases = slices.Values(grants)
 	want := access.Want(nil, in)
 	for _, set := range []access.Set{access.SetStopped, access.SetPaused, access.SetGuests} {
 		for range rng.IntN(9) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -167,10 +168,11 @@ func (t *Table) Adopt(s *provision.Snapshot, now time.Time) (learned, overruled 
 		todo = todo[:0]
 		t.mu.RLock()
 		for _, it := range chunk {
-			r := t.records[it.key]
-			if r == nil {
+			e := t.at(it.key)
+			if e == nil {
 				continue
 			}
+			r := &e.Record
 			if c := *r; c.Learn(it.row, now) {
 				todo = append(todo, it)
 			} else if _, yes := r.Overruled(s); yes && r.Live(now) {
@@ -201,18 +203,23 @@ func (t *Table) Adopt(s *provision.Snapshot, now time.Time) (learned, overruled 
 // far as that is so still, and the first of them, most at most, by address.
 func (t *Table) Overruled(s *provision.Snapshot, now time.Time, most int) (n int, first []Record) {
 	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for _, key := range t.overruled {
-		r := t.records[key]
-		if r == nil || !r.Live(now) {
-			continue
+	keys := t.overruled // which Adopt replaces as a whole
+	t.mu.RUnlock()
+	for chunk := range slices.Chunk(keys, adoptChunk) {
+		t.mu.RLock()
+		for _, key := range chunk {
+			e := t.at(key)
+			if e == nil || !e.Live(now) {
+				continue
+			}
+			if _, yes := e.Overruled(s); !yes {
+				continue
+			}
+			if n++; n <= most {
+				first = append(first, e.Record)
+			}
 		}
-		if _, yes := r.Overruled(s); !yes {
-			continue
-		}
-		if n++; n <= most {
-			first = append(first, *r)
-		}
+		t.mu.RUnlock()
 	}
 	return n, first
 }
@@ -245,13 +252,18 @@ func (t *Table) Taken(ip netip.Addr, mac provision.MAC, by provision.Source, at 
 // changeERP changes what a record, not of a pool, says of the ERP, whoever its client is.
 func (t *Table) changeERP(ip netip.Addr, change func(*Record) bool) bool {
 	t.mu.RLock()
-	r := t.records[ipKey(ip)]
+	e := t.at(ipKey(ip))
 	var mac provision.MAC
-	if r != nil {
-		mac = r.MAC
+	if e != nil {
+		mac = e.MAC
 	}
 	t.mu.RUnlock()
-	return r != nil && t.update(ip, mac, func(r *Record) bool { return r.Pool == "" && change(r) })
+	return e != nil && t.update(ip, mac, func(e *entry) mark {
+		if e.Pool == "" && change(&e.Record) {
+			return urgently
+		}
+		return unchanged
+	})
 }
 
 // The stored form of ERPMACs: of each that is known its letter, MAC and time (8 bytes), then of each that was sent its letter and MAC.

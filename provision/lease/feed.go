@@ -32,6 +32,7 @@ type Change struct {
 // who minds looks at Expires.
 type Follower struct {
 	table *Table
+	facts bool          // leases that go on are not told
 	wake  chan struct{} // something waits or the end has come; one slot
 
 	// Guarded by the mutex of the table. While late is not empty, every change goes there.
@@ -41,6 +42,8 @@ type Follower struct {
 	late    map[uint32]*Record
 	order   []uint32 // keys of late, the oldest first
 	ended   bool
+	walking bool   // the addresses from next on are still to be told
+	next    uint32 // of what changes there nothing waits: it is told what there is when its turn comes
 }
 
 // queueRoom is how many changes may wait for a follower before it is behind. It
@@ -54,18 +57,19 @@ const maxTaken = 256
 // ErrEnded is the end of the changes: the table or the follower was closed.
 var ErrEnded = errors.New("lease table: no more changes")
 
-// Follow begins to follow the table. Addresses come in no order at first. It
-// looks at every record: it is for the start, not for each packet.
-func (t *Table) Follow() *Follower {
-	f := &Follower{table: t, wake: make(chan struct{}, 1), queue: make([]Change, queueRoom)}
+// Follow begins to follow the table. What there is comes first, in the order of addresses; it is looked at as it is taken,
+// so a beginning costs nothing.
+func (t *Table) Follow() *Follower { return t.follow(false) }
+
+// FollowFacts is Follow without the changes by which a lease only goes on for a longer time. They are most of all by far, and who follows
+// where leases are looks at the table when one should have ended. The times in Before may then be later than those told before.
+func (t *Table) FollowFacts() *Follower { return t.follow(true) }
+
+func (t *Table) follow(facts bool) *Follower {
+	f := &Follower{facts: facts, table: t, wake: make(chan struct{}, 1), queue: make([]Change, queueRoom)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.late, f.order = make(map[uint32]*Record, len(t.records)), make([]uint32, 0, len(t.records))
-	for key := range t.records {
-		f.late[key] = nil
-		f.order = append(f.order, key)
-	}
-	f.ended = t.closed
+	f.walking, f.ended = t.n > 0, t.closed
 	if !f.ended {
 		t.followers = append(t.followers, f)
 	}
@@ -73,13 +77,26 @@ func (t *Table) Follow() *Follower {
 }
 
 // tellLocked tells all followers that the record of key is not what it was before; nil: none.
-func (t *Table) tellLocked(key uint32, before *Record) {
+func (t *Table) tellLocked(key uint32, before, after *Record) {
+	on := before != nil && after != nil && before.goesOn(after)
 	for _, f := range t.followers {
-		f.addLocked(key, before, t.records[key])
+		if !on || !f.facts {
+			f.addLocked(key, before, after)
+		}
 	}
 }
 
+// goesOn reports whether after differs from r, which was live then, by nothing but a later end and what its client said of itself.
+func (r *Record) goesOn(after *Record) bool {
+	return r.State == StateBound && after.State == StateBound && after.Renewed.Before(r.Expires) && !after.Expires.Before(r.Expires) &&
+		r.MAC == after.MAC && r.Subscriber == after.Subscriber && r.Pool == after.Pool && r.Key == after.Key &&
+		r.Ifindex == after.Ifindex && r.Interface == after.Interface && r.GIAddr == after.GIAddr && r.Device == after.Device && r.Port == after.Port
+}
+
 func (f *Follower) addLocked(key uint32, before, after *Record) {
+	if f.walking && key >= f.next {
+		return // so it is when its turn comes
+	}
 	if _, waits := f.late[key]; waits {
 		return // it is told what there is when it asks
 	}
@@ -146,6 +163,7 @@ func (f *Follower) Next(ctx context.Context, buf []Change) (int, error) {
 func (f *Follower) take(buf []Change) (n int, ended bool) {
 	f.table.mu.Lock()
 	defer f.table.mu.Unlock()
+	n = f.walkLocked(buf)
 	for ; n < len(buf) && f.waiting > 0; n++ {
 		c := &f.queue[f.first]
 		buf[n], *c = *c, Change{}
@@ -155,7 +173,11 @@ func (f *Follower) take(buf []Change) (n int, ended bool) {
 	done := 0
 	for ; n < len(buf) && done < len(f.order); done++ {
 		key := f.order[done]
-		before, after := f.late[key], f.table.records[key]
+		before := f.late[key]
+		var after *Record
+		if e := f.table.at(key); e != nil {
+			after = &e.Record
+		}
 		delete(f.late, key)
 		if before != nil || after != nil { // came and went unseen
 			buf[n].set(key, before, after, true)
@@ -165,7 +187,37 @@ func (f *Follower) take(buf []Change) (n int, ended bool) {
 	if f.order = f.order[done:]; len(f.order) == 0 {
 		f.late, f.order = nil, nil // they may have been large
 	}
-	return n, f.ended && len(f.order) == 0
+	return n, f.ended && !f.walking && f.waiting == 0 && len(f.order) == 0
+}
+
+// walkLocked tells of the addresses from next on that have a record. They come before any change, or a follower that is slow would
+// never be told of the last ones.
+func (f *Follower) walkLocked(buf []Change) (n int) {
+	for f.walking && n < len(buf) {
+		p := f.table.pages.next(f.next >> 8)
+		if p == nil {
+			f.walking = false
+			break
+		}
+		if p.no > f.next>>8 {
+			f.next = p.no << 8
+		}
+		for _, e := range p.from(byte(f.next)) {
+			if n == len(buf) {
+				return n
+			}
+			key := ipKey(e.IP)
+			buf[n].set(key, nil, &e.Record, true)
+			n++
+			f.next = key + 1
+			f.walking = f.next != 0 // that was the last address of all
+		}
+		if f.next>>8 == p.no {
+			f.next = (p.no + 1) << 8
+			f.walking = f.next != 0
+		}
+	}
+	return n
 }
 
 // Close ends the follower; what waits is dropped.
@@ -174,7 +226,7 @@ func (f *Follower) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.followers = slices.DeleteFunc(t.followers, func(other *Follower) bool { return other == f })
-	f.waiting, f.late, f.order, f.ended = 0, nil, nil, true
+	f.waiting, f.late, f.order, f.ended, f.walking = 0, nil, nil, true, false
 	f.kick()
 }
 

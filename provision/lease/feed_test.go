@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -191,6 +192,53 @@ func TestSlowFollowerIsToldOfEveryAddress(t *testing.T) {
 		}
 	}
 	t.Error("the address that waits is never told")
+}
+
+// What there was when it began comes to it however fast others change, in the order of addresses, and what changed before its turn
+// as one change.
+func TestFollowerWalksOverWhatThereIs(t *testing.T) {
+	tab := New()
+	ends := []netip.Addr{netip.MustParseAddr("0.0.0.1"), netip.MustParseAddr("255.255.255.254"), netip.MustParseAddr("255.255.255.255")}
+	const addresses = 700
+	for i := range uint32(addresses) {
+		tab.Store(testRecord(benchAddr(i)))
+	}
+	for _, ip := range ends {
+		tab.Store(testRecord(ip))
+	}
+	gone := testRecord(benchAddr(900))
+	gone.Renewed, gone.Expires = testNow.Add(-2*Grace), testNow.Add(-2*Grace)
+	tab.Store(gone)
+	m := follow(tab, 1)
+	require.Equal(t, 1, tab.Prune(testNow, 1), "it goes unseen")
+	var walked []netip.Addr
+	now := testNow
+	for i := 0; len(walked) < addresses+len(ends); i++ {
+		require.Less(t, i, addresses+len(ends), "it starves")
+		now = now.Add(time.Second)
+		for k := range uint32(5) { // what was told, what is to come, and new ones
+			require.True(t, tab.Renew(benchAddr((uint32(i)+k*100)%addresses), mac1, now, now.Add(time.Hour)))
+		}
+		tab.Store(testRecord(netip.AddrFrom4([4]byte{5, 0, byte(i >> 8), byte(i)})))
+		n, _ := m.take(m.buf)
+		require.NoError(t, m.apply(m.buf[:n]))
+		if c := m.buf[0]; c.IP.As4()[0] != 5 {
+			require.True(t, c.Merged)
+			require.False(t, c.Before.IP.IsValid())
+			walked = append(walked, c.IP)
+		} else {
+			i--
+		}
+	}
+	require.True(t, slices.IsSortedFunc(walked, netip.Addr.Compare))
+	require.NotContains(t, m.records, gone.IP)
+	m.catchUp(t)
+	m.sameAs(t, tab)
+	m.told, m.merged = nil, 0
+	require.True(t, tab.Renew(ends[2], mac1, now, now.Add(2*time.Hour)))
+	m.catchUp(t)
+	require.Len(t, m.told, 1, "it keeps up")
+	require.Zero(t, m.merged)
 }
 
 func TestFollowersEnd(t *testing.T) {
@@ -456,5 +504,50 @@ func TestRenewalAllocatesNothing(t *testing.T) {
 			}
 			assert.Zero(t, testing.AllocsPerRun(2*queueRoom, renew))
 		})
+	}
+}
+
+// Who follows facts is not told that a lease goes on, and is of everything else: what ends it, shortens it, moves it, or begins it anew.
+func TestFollowFacts(t *testing.T) {
+	tab := New()
+	rec := testRecord(ip7)
+	tab.Store(rec)
+	all, facts := follow(tab, 4), &mirror{Follower: tab.FollowFacts(), buf: make([]Change, 4), records: map[netip.Addr]Record{}}
+	told := func(f *mirror) int {
+		n, _ := f.take(f.buf)
+		return n
+	}
+	require.Equal(t, []int{1, 1}, []int{told(all), told(facts)})
+	end := rec.Expires
+	for _, c := range []struct {
+		what string
+		do   func()
+		fact int
+	}{
+		{"renewed", func() { tab.Renew(ip7, mac1, testNow.Add(time.Minute), end.Add(time.Minute)) }, 0},
+		{"renewed through its relay, with other options", func() {
+			r := rec
+			r.Option82, r.Renewed, r.Expires = Hex{1, 1, 'y'}, testNow.Add(2*time.Minute), end.Add(2*time.Minute)
+			tab.Store(r)
+		}, 0},
+		{"shortened", func() { tab.Renew(ip7, mac1, testNow.Add(3*time.Minute), end) }, 1},
+		{"on another interface", func() {
+			r := rec
+			r.Interface = "eth9"
+			tab.Store(r)
+		}, 1},
+		{"ended", func() { tab.End(ip7, mac1, testNow.Add(4*time.Minute)) }, 1},
+		{"renewed after its end", func() { tab.Renew(ip7, mac1, testNow.Add(5*time.Minute), end) }, 1},
+		{"kept", func() { tab.Keep(ip7, mac1, StateReleased, testNow.Add(6*time.Minute)) }, 1},
+		{"renewed after it was kept", func() { tab.Renew(ip7, mac1, testNow.Add(7*time.Minute), end) }, 1},
+		{"another client", func() {
+			r := rec
+			r.MAC = mac2
+			tab.Store(r)
+		}, 1},
+		{"forgotten", func() { tab.Prune(end.Add(2*Grace), 10) }, 1},
+	} {
+		c.do()
+		assert.Equal(t, []int{1, c.fact}, []int{told(all), told(facts)}, c.what)
 	}
 }

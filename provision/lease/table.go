@@ -3,9 +3,10 @@ package lease
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"fmt"
+	"hash/maphash"
 	"iter"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -20,21 +21,30 @@ const Grace = 30 * 24 * time.Hour
 
 // Table holds the leases in memory, in front of a Store. The packet path reads
 // and changes the memory only. New facts are written by a Journal before their
-// ACK leaves, everything else by Flush in the background. Its methods may be
-// called from several goroutines.
+// ACK leaves, everything else by Run in the background. Its methods may be
+// called from several goroutines, and none but those that say so locks it for longer than the records of a /24 take.
 type Table struct {
-	store   Store // nil: memory only
-	skipped []string
-	bad     int
+	store Store // nil: memory only
 
-	mu      sync.RWMutex // guards the fields below
-	records map[uint32]*Record
-	dirty   map[uint32]struct{} // changed since they were last written
-	byMAC   map[provision.MAC][]uint32
-	byID    map[string][]uint32 // by client identifier, of records that have one
+	flushing sync.Mutex // held by the one flush at a time
+
+	mu           sync.RWMutex // guards the fields below, for as long as one page takes
+	pages        pages
+	n            int    // records
+	changes      uint64 // of records so far
+	byMAC        index[provision.MAC]
+	byID         index[uint64] // by the hash of the client identifier, of records that have one
+	bySubscriber index[provision.SubscriberID]
+	seed         maphash.Seed
+
+	queues [kinds]queue // of pages with something that is due
+	due    int          // addresses whose record was changed since it was last written
+	ticks  uint32       // of Run
 
 	followers []*Follower
 	closed    bool
+	skipped   []string
+	bad       int
 	overruled []uint32 // of the last Adopt: live, and the ERP has another MAC by its operator's word
 }
 
@@ -43,30 +53,37 @@ const maxSkippedKept = 20
 // New makes a table that lives in memory only.
 func New() *Table {
 	return &Table{
-		records: map[uint32]*Record{}, dirty: map[uint32]struct{}{},
-		byMAC: map[provision.MAC][]uint32{}, byID: map[string][]uint32{},
+		byMAC: index[provision.MAC]{}, byID: index[uint64]{}, bySubscriber: index[provision.SubscriberID]{}, seed: maphash.MakeSeed(),
 	}
 }
 
 // Open makes a table from what store keeps. A record that cannot be read is left
-// out and told by Skipped: it costs its client nothing but a packet more.
+// out and told by Skipped: it costs its client nothing but a packet more. One that store tells of later, when its disk
+// is back, is left out if there is one of its address by then: that is newer.
 func Open(store Store) (*Table, error) {
 	t := New()
 	t.store = store
 	names := map[string]string{} // a few hundred interfaces serve all records
+	var last [2]string           // and mostly the one of the record before
 	err := store.Leases(func(r Record, err error) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
 		if err != nil {
-			t.skip(err)
+			t.skipLocked(err)
 			return
 		}
-		for _, name := range [...]*string{&r.Interface, &r.Pool} {
-			if shared, ok := names[*name]; ok {
-				*name = shared
-			} else {
-				names[*name] = *name
+		for i, name := range [...]*string{&r.Interface, &r.Pool} {
+			if *name != last[i] {
+				shared, ok := names[*name]
+				if !ok {
+					shared = *name
+					names[shared] = shared
+				}
+				last[i] = shared
 			}
+			*name = last[i]
 		}
-		t.found(&r)
+		t.loadLocked(&r)
 	})
 	store.Replaced(t.dirtyAll)
 	if err != nil {
@@ -75,104 +92,108 @@ func Open(store Store) (*Table, error) {
 	return t, nil
 }
 
-// found takes a record that the store has, also later: what memory has by then is newer.
-func (t *Table) found(r *Record) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.records[ipKey(r.IP)]; !ok {
-		t.putLocked(r)
+// loadLocked takes a record that the store has, also later: what memory has by then is newer.
+func (t *Table) loadLocked(r *Record) {
+	key := ipKey(r.IP)
+	if key == 0 || t.at(key) != nil {
+		return
 	}
+	e := t.putLocked(r)
+	e.saved, e.ends = e.version, e.Expires.Unix()
 }
 
-// dirtyAll has everything written again.
+// dirtyAll has everything written again: what was on disk is not there any more.
 func (t *Table) dirtyAll() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for k := range t.records {
-		t.markLocked(k)
-	}
+	t.walk(0, math.MaxUint32, t.mu.Lock, t.mu.Unlock, func(p *page) bool {
+		for _, e := range p.records {
+			e.saved, e.ends = 0, 0
+			t.markLocked(ipKey(e.IP), urgent)
+		}
+		return true
+	})
 }
 
-func (t *Table) skip(err error) {
+func (t *Table) skipLocked(err error) {
 	t.bad++
 	if len(t.skipped) < maxSkippedKept {
 		t.skipped = append(t.skipped, err.Error())
 	}
 }
 
-// Skipped tells how many stored records Open could not read, and the reasons of the first ones.
-func (t *Table) Skipped() (n int, examples []string) { return t.bad, t.skipped }
+// Skipped tells how many stored records could not be read, and the reasons of the first ones.
+func (t *Table) Skipped() (n int, examples []string) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.bad, t.skipped[:len(t.skipped):len(t.skipped)]
+}
 
 // Get gives the record of an address, live or not; a zero one and false if there is none.
 func (t *Table) Get(ip netip.Addr) (Record, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	r, ok := t.records[ipKey(ip)]
-	if !ok {
+	e := t.at(ipKey(ip))
+	if e == nil {
 		return Record{}, false
 	}
-	return *r, true
+	return e.Record, true
 }
 
 // Store puts rec in memory in place of what its address had. The table keeps
 // rec's slices. To get it on disk the caller uses a Journal or Dirty next. A record
 // without an IPv4 address is ignored.
 func (t *Table) Store(rec Record) {
-	if !rec.IP.Is4() {
+	key := ipKey(rec.IP)
+	if key == 0 {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old := t.records[ipKey(rec.IP)]; old != nil && old.MAC == rec.MAC && old.Start.Equal(rec.Start) {
+	if old := t.at(key); old != nil && old.MAC == rec.MAC && old.Start.Equal(rec.Start) {
 		rec.ERP = old.ERP // it may have been learned while the packet was decided on
 	}
 	t.putLocked(&rec)
 }
 
 // putLocked puts rec in place of what its address had.
-func (t *Table) putLocked(rec *Record) {
+func (t *Table) putLocked(rec *Record) *entry {
 	key := ipKey(rec.IP)
-	old := t.records[key]
-	t.records[key] = rec
-	t.tellLocked(key, old)
-	if old != nil && old.MAC == rec.MAC && bytes.Equal(old.ClientID, rec.ClientID) {
-		return
+	e := t.at(key)
+	t.changes++
+	if e == nil {
+		e = t.insertLocked(key)
+		e.Record, e.version = *rec, t.changes
+		t.indexLocked(key, e)
+		t.tellLocked(key, nil, rec)
+		return e
 	}
-	if old != nil {
-		t.unindexLocked(key, old)
+	t.tellLocked(key, &e.Record, rec)
+	e.version = t.changes
+	if e.MAC == rec.MAC && e.Subscriber == rec.Subscriber && bytes.Equal(e.ClientID, rec.ClientID) {
+		e.Record = *rec
+		return e
 	}
-	t.byMAC[rec.MAC] = append(t.byMAC[rec.MAC], key)
-	if len(rec.ClientID) > 0 {
-		t.byID[string(rec.ClientID)] = append(t.byID[string(rec.ClientID)], key)
-	}
+	t.unindexLocked(e)
+	e.Record = *rec
+	t.indexLocked(key, e)
+	return e
 }
 
-// unindexLocked forgets by what a record is found.
-func (t *Table) unindexLocked(key uint32, rec *Record) {
-	remove(t.byMAC, rec.MAC, key)
-	if len(rec.ClientID) > 0 {
-		remove(t.byID, string(rec.ClientID), key)
-	}
-}
-
-func remove[K comparable](index map[K][]uint32, k K, key uint32) {
-	rest := slices.DeleteFunc(index[k], func(x uint32) bool { return x == key })
-	if len(rest) == 0 {
-		delete(index, k)
-		return
-	}
-	index[k] = rest
-}
+func (t *Table) hash(id []byte) uint64 { return maphash.Bytes(t.seed, id) }
 
 // Renew moves the expiry of a bound lease, or of one that is kept, which is bound again
-// then, and leaves writing it to the background. It reports whether ip is leased to mac.
+// then. Writing it is left to the background, which takes its time unless what is on disk would end soon. It reports whether
+// ip is leased to mac.
 func (t *Table) Renew(ip netip.Addr, mac provision.MAC, now, expires time.Time) bool {
-	return t.update(ip, mac, func(r *Record) bool {
+	return t.update(ip, mac, func(r *entry) mark {
 		if r.State != StateBound && !r.Live(now) {
-			return false
+			return unchanged
+		}
+		as := mark(lazily)
+		if r.State != StateBound || r.ends < now.Add(diskLeast).Unix() {
+			as = urgently
 		}
 		r.State, r.Renewed, r.Expires = StateBound, now, expires
-		return true
+		return as
 	})
 }
 
@@ -181,224 +202,124 @@ func (t *Table) Renew(ip netip.Addr, mac provision.MAC, now, expires time.Time) 
 // and nobody could tell whether the client had sent it. Writing is left to the background. It
 // reports whether ip is leased to mac and live.
 func (t *Table) Keep(ip netip.Addr, mac provision.MAC, s State, now time.Time) bool {
-	return t.update(ip, mac, func(r *Record) bool {
+	return t.update(ip, mac, func(r *entry) mark {
 		if !r.Live(now) {
-			return false
+			return unchanged
 		}
 		r.State, r.Renewed = s, now
-		return true
+		return urgently
 	})
 }
 
 // SetState marks the lease of ip as s, which ends it unless it is StateBound, and leaves
 // writing it to the background. It reports whether ip is leased to mac.
 func (t *Table) SetState(ip netip.Addr, mac provision.MAC, s State, now time.Time) bool {
-	return t.update(ip, mac, func(r *Record) bool {
+	return t.update(ip, mac, func(r *entry) mark {
 		r.State, r.Renewed = s, now
 		if s != StateBound && r.Expires.After(now) {
 			r.Expires = now
 		}
-		return true
+		return urgently
 	})
 }
 
 // End ends the live lease of ip, as if it expired at now, and leaves writing it to the background: its client was told
 // that the address is not its own any more. It reports whether ip is leased to mac and live.
 func (t *Table) End(ip netip.Addr, mac provision.MAC, now time.Time) bool {
-	return t.update(ip, mac, func(r *Record) bool {
+	return t.update(ip, mac, func(r *entry) mark {
 		if !r.Live(now) {
-			return false
+			return unchanged
 		}
 		r.Expires = now
-		return true
+		return urgently
 	})
 }
 
 // Drop ends the live lease of ip at once, as a RELEASE of its client does, for whoever may say so in the client's place. It
 // reports whether ip is leased to mac and live. Write gets that on disk.
 func (t *Table) Drop(ip netip.Addr, mac provision.MAC, now time.Time) bool {
-	return t.update(ip, mac, func(r *Record) bool {
+	return t.update(ip, mac, func(r *entry) mark {
 		if !r.Live(now) {
-			return false
+			return unchanged
 		}
 		r.State, r.Renewed, r.Expires = StateReleased, now, now
-		return true
+		return urgently
 	})
 }
 
-func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*Record) bool) bool {
+// mark says whether a change was made, and how it is to be written.
+type mark uint8
+
+const (
+	unchanged mark = iota
+	lazily
+	urgently
+)
+
+func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*entry) mark) bool {
 	key := ipKey(ip)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r, ok := t.records[key]
-	if !ok || r.MAC != mac {
+	e := t.at(key)
+	if e == nil || e.MAC != mac {
 		return false
 	}
+	var as mark
 	if len(t.followers) > 0 {
-		ok = t.changeAndTellLocked(key, r, change)
+		as = t.changeAndTellLocked(key, e, change)
 	} else {
-		ok = change(r)
+		as = change(e)
 	}
-	if ok {
-		t.markLocked(key)
-	}
-	return ok
-}
-
-// changeAndTellLocked keeps what r was, which only followers ask for.
-func (t *Table) changeAndTellLocked(key uint32, r *Record, change func(*Record) bool) bool {
-	before := *r
-	if !change(r) {
+	if as == unchanged {
 		return false
 	}
-	t.tellLocked(key, &before)
+	t.changes++
+	e.version = t.changes
+	if as == urgently {
+		t.markLocked(key, urgent)
+	} else {
+		t.markLocked(key, lazy)
+	}
 	return true
 }
 
-// Dirty asks the background to write the record of ip.
-func (t *Table) Dirty(ip netip.Addr) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.markLocked(ipKey(ip))
-}
-
-func (t *Table) markLocked(key uint32) {
-	if t.store != nil {
-		t.dirty[key] = struct{}{}
+// changeAndTellLocked keeps what r was, which only followers ask for.
+func (t *Table) changeAndTellLocked(key uint32, e *entry, change func(*entry) mark) mark {
+	before := e.Record
+	as := change(e)
+	if as != unchanged {
+		t.tellLocked(key, &before, &e.Record)
 	}
-}
-
-// add puts rec into a batch; the memory is Store's business. If the memory has
-// the lease renewed, released or declined meanwhile, that newer record is written, also
-// when it was within the same tick of the clock.
-func (t *Table) add(b *Batch, rec Record) error {
-	if ipKey(rec.IP) == 0 {
-		return fmt.Errorf("lease table: put %v: not an IPv4 address", rec.IP)
-	}
-	if r, ok := t.Get(rec.IP); ok && !r.Renewed.Before(rec.Renewed) {
-		rec = r
-	}
-	b.Leases = append(b.Leases, rec)
-	return nil
+	return as
 }
 
 func keyBytes(key uint32) []byte {
 	return []byte{byte(key >> 24), byte(key >> 16), byte(key >> 8), byte(key)}
 }
 
-// flushChunk bounds one background commit, so that a commit that a client
-// waits for never stands behind a long one.
-const flushChunk = 2000
-
-// Flush writes everything that is dirty. After an error what could not be
-// written stays dirty.
-func (t *Table) Flush() error {
-	if t.store == nil {
-		return nil
-	}
-	for {
-		keys := t.takeDirty(flushChunk)
-		if len(keys) == 0 {
-			return nil
-		}
-		if err := t.write(keys); err != nil {
-			t.mu.Lock()
-			for _, k := range keys {
-				t.dirty[k] = struct{}{}
-			}
-			t.mu.Unlock()
-			return fmt.Errorf("lease table: write %d records: %w", len(keys), err)
-		}
-	}
-}
-
-// Write writes the record of ip and returns when it is on disk. After an error the background tries again.
-func (t *Table) Write(ip netip.Addr) error {
-	if t.store == nil {
-		return nil
-	}
-	if err := t.write([]uint32{ipKey(ip)}); err != nil {
-		t.Dirty(ip)
-		return fmt.Errorf("lease table: write %s: %w", ip, err)
-	}
-	return nil
-}
-
-// takeDirty removes up to n keys from the dirty set, in key order as a Store likes them.
-func (t *Table) takeDirty(n int) []uint32 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	keys := make([]uint32, 0, min(n, len(t.dirty)))
-	for k := range t.dirty {
-		if len(keys) == n {
-			break
-		}
-		keys = append(keys, k)
-		delete(t.dirty, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-// write stores what the memory has for keys when the batch has its turn: a
-// commit that came before is never overwritten by something older.
-func (t *Table) write(keys []uint32) error {
-	return t.store.Commit(func(b *Batch) error {
-		for _, k := range keys {
-			ip := addrOf(k)
-			if r, ok := t.Get(ip); ok {
-				b.Leases = append(b.Leases, r)
-			} else {
-				b.Forget = append(b.Forget, ip)
-			}
-		}
-		return nil
-	})
-}
-
-// Run flushes every interval, forgets old records every hour, and flushes a
-// last time when ctx ends. Errors go to onError, if given; what failed is tried
-// again. It returns the error of the last flush.
-func (t *Table) Run(ctx context.Context, interval time.Duration, onError func(error)) error {
-	flush := time.NewTicker(interval)
-	defer flush.Stop()
-	prune := time.NewTicker(time.Hour)
-	defer prune.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return t.Flush()
-		case now := <-prune.C:
-			t.Prune(now, pruneLimit)
-		case <-flush.C:
-		}
-		if err := t.Flush(); err != nil && onError != nil {
-			onError(err)
-		}
-	}
-}
-
 const pruneLimit = 10000
 
 // Prune forgets up to limit records that ended more than Grace before now, and
 // leaves deleting them from disk to the background. It returns how many.
-func (t *Table) Prune(now time.Time, limit int) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	n := 0
-	for k, r := range t.records {
-		if n == limit {
-			break
+func (t *Table) Prune(now time.Time, limit int) (n int) {
+	t.walk(0, math.MaxUint32, t.mu.Lock, t.mu.Unlock, func(p *page) bool {
+		for i := len(p.records) - 1; i >= 0 && n < limit; i-- {
+			if e := p.records[i]; now.Sub(e.Expires) > Grace && now.Sub(e.Renewed) > Grace {
+				t.forgetLocked(p, e)
+				n++
+			}
 		}
-		if now.Sub(r.Expires) > Grace && now.Sub(r.Renewed) > Grace {
-			delete(t.records, k)
-			t.unindexLocked(k, r)
-			t.tellLocked(k, r)
-			t.markLocked(k)
-			n++
-		}
-	}
+		return n < limit
+	})
 	return n
+}
+
+func (t *Table) forgetLocked(p *page, e *entry) {
+	key := ipKey(e.IP)
+	t.markLocked(key, lazy) // one that comes back is forgotten again; and its page stays until it is written
+	t.unindexLocked(e)
+	t.removeLocked(p, byte(key))
+	t.tellLocked(key, &e.Record, nil)
 }
 
 // Close writes what is left and ends the feed: who follows is told the rest.
@@ -412,78 +333,90 @@ func (t *Table) Close() error {
 	return err
 }
 
-// All gives a copy of every record, in no order. The table is locked for
-// readers only while it is copied.
+// All gives every record in the order of addresses. The table is locked for readers only while the records of a /24 are
+// copied: what changes meanwhile is seen if its turn is still to come.
 func (t *Table) All() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
-		for _, r := range t.collect(func(*Record) bool { return true }) {
-			if !yield(r) {
-				return
+		var buf []Record
+		for no := uint32(0); no < pageCount; {
+			buf, no = t.copyPage(buf[:0], no)
+			for i := range buf {
+				if !yield(buf[i]) {
+					return
+				}
 			}
 		}
 	}
 }
 
-// BySubscriber gives the records of a subscriber, sorted by address. It looks at every record.
-func (t *Table) BySubscriber(id provision.SubscriberID) []Record {
-	return t.sorted(func(r *Record) bool { return r.Subscriber == id })
+// copyPage appends the records of the first page from number no on, and tells where to go on.
+func (t *Table) copyPage(buf []Record, no uint32) ([]Record, uint32) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	p := t.pages.next(no)
+	if p == nil {
+		return buf, pageCount
+	}
+	buf = slices.Grow(buf, len(p.records))
+	for _, e := range p.records {
+		buf = append(buf, e.Record)
+	}
+	return buf, p.no + 1
 }
 
 // ByMAC gives the records of a MAC, sorted by address.
 func (t *Table) ByMAC(mac provision.MAC) []Record {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.ofLocked(t.byMAC[mac])
+	return t.chainLocked(ofMAC, t.byMAC[mac], nil)
 }
 
 // ByClientID gives the records of a client identifier (option 61), sorted by address.
 func (t *Table) ByClientID(id []byte) []Record {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.ofLocked(t.byID[string(id)])
-}
-
-func (t *Table) ofLocked(keys []uint32) []Record {
-	var found []Record
-	for _, k := range keys {
-		found = append(found, *t.records[k])
-	}
-	slices.SortFunc(found, func(a, b Record) int { return a.IP.Compare(b.IP) })
-	return found
+	return t.chainLocked(ofID, t.byID[t.hash(id)], func(r *Record) bool { return bytes.Equal(r.ClientID, id) })
 }
 
 // InRange gives the records of the addresses from first to last, those that end
-// first at the beginning. It looks at every record.
-func (t *Table) InRange(first, last netip.Addr) []Record {
-	lo, hi := ipKey(first), ipKey(last)
-	found := t.collect(func(r *Record) bool { k := ipKey(r.IP); return k >= lo && k <= hi })
-	slices.SortFunc(found, func(a, b Record) int { return cmp.Or(a.Expires.Compare(b.Expires), a.IP.Compare(b.IP)) })
-	return found
-}
-
-func (t *Table) sorted(match func(*Record) bool) []Record {
-	found := t.collect(match)
-	slices.SortFunc(found, func(a, b Record) int { return a.IP.Compare(b.IP) })
-	return found
-}
-
-func (t *Table) collect(match func(*Record) bool) []Record {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	var found []Record
-	for _, r := range t.records {
-		if match(r) {
-			found = append(found, *r)
+// first at the beginning, by what they were when it began; each as it is when its turn comes, without those that are gone. It
+// locks the table for a /24 at a time.
+func (t *Table) InRange(first, last netip.Addr) iter.Seq[Record] {
+	return func(yield func(Record) bool) {
+		lo, hi := ipKey(first), ipKey(last)
+		if hi < lo {
+			return
+		}
+		type end struct {
+			at  int64
+			key uint32
+		}
+		order := make([]end, 0, min(uint64(t.Len()), uint64(hi-lo)+1))
+		t.read(lo, hi, func(p *page) {
+			i := byte(0)
+			if p.no == lo>>8 {
+				i = byte(lo)
+			}
+			for _, e := range p.from(i) {
+				if key := ipKey(e.IP); key <= hi {
+					order = append(order, end{e.Expires.UnixNano(), key})
+				}
+			}
+		})
+		slices.SortFunc(order, func(a, b end) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.key, b.key)) })
+		for _, o := range order {
+			if r, ok := t.Get(addrOf(o.key)); ok && !yield(r) {
+				return
+			}
 		}
 	}
-	return found
 }
 
 // Len gives the number of records.
 func (t *Table) Len() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return len(t.records)
+	return t.n
 }
 
 // Counts is the number of records by what they are. Each is counted once.
@@ -498,26 +431,33 @@ type Counts struct {
 	Dirty       int `json:"dirty"` // changed and not yet on disk
 }
 
-// Counts tells how many records there are by what they are at now.
-func (t *Table) Counts(now time.Time) Counts {
+// Counts tells how many records there are by what they are at now. It counts a /24 at a time, so that a record that comes
+// or goes meanwhile may be counted or not.
+func (t *Table) Counts(now time.Time) (c Counts) {
 	t.mu.RLock()
-	defer t.mu.RUnlock()
-	c := Counts{Dirty: len(t.dirty)}
-	for _, r := range t.records {
-		switch {
-		case r.Kept(now):
-			c.Kept++
-		case r.State == StateReleased:
-			c.Released++
-		case r.State == StateDeclined:
-			c.Declined++
-		case r.State == StateQuarantined && now.Before(r.Expires):
-			c.Quarantined++
-		case r.Live(now):
-			c.Bound++
-		default:
-			c.Expired++
+	c.Dirty = t.due
+	t.mu.RUnlock()
+	t.read(0, math.MaxUint32, func(p *page) {
+		for _, e := range p.records {
+			c.add(&e.Record, now)
 		}
-	}
+	})
 	return c
+}
+
+func (c *Counts) add(r *Record, now time.Time) {
+	switch {
+	case r.Kept(now):
+		c.Kept++
+	case r.State == StateReleased:
+		c.Released++
+	case r.State == StateDeclined:
+		c.Declined++
+	case r.State == StateQuarantined && now.Before(r.Expires):
+		c.Quarantined++
+	case r.Live(now):
+		c.Bound++
+	default:
+		c.Expired++
+	}
 }

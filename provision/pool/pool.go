@@ -106,7 +106,7 @@ type slot struct {
 type list struct{ head, tail uint32 }
 
 // Pool allocates the addresses of one range. It is not safe for concurrent use.
-// Nothing but New and SetBound allocates memory, and every other method takes the same time
+// Nothing but New, SetBound and BoundSet allocates memory, and every other method takes the same time
 // whatever the size, but for Restore with times out of order.
 type Pool struct {
 	first, last uint32
@@ -360,6 +360,11 @@ func (p *Pool) Restore(a netip.Addr, who provision.Owner, s State, until time.Ti
 	if !ok || p.slots[i].state == StateReserved {
 		return false
 	}
+	if at := &p.slots[i]; s != StateFree && at.state == s && at.owner == who && at.until == until.UnixMilli() {
+		if old, known := p.find(who); who.IsZero() || known && old == i {
+			return true // as it is; to look for its place again would take a look at all that end later
+		}
+	}
 	switch s {
 	case StateFree:
 		p.give(i, who, StateOffered, listOffered, 0)
@@ -377,35 +382,60 @@ func (p *Pool) Restore(a netip.Addr, who provision.Owner, s State, until time.Ti
 // SetBound tells which addresses the ERP binds now, ascending; those outside the range are
 // skipped. unbound is called for each that it bound before and does not now; it may call Restore.
 func (p *Pool) SetBound(addrs iter.Seq[netip.Addr], unbound func(netip.Addr)) {
-	now := make([]bool, len(p.slots))
+	p.SetBoundPart(p.BoundSet(addrs), 0, len(p.slots), unbound)
+}
+
+// BoundSet is what SetBoundPart takes: one value for each address of the range. It only looks at the
+// range, and may be called beside any other method.
+func (p *Pool) BoundSet(addrs iter.Seq[netip.Addr]) []bool {
+	set := make([]bool, p.last-p.first+1)
 	for a := range addrs {
 		if i, ok := p.at(a); ok {
-			now[i] = true
+			set[i] = true
 		}
 	}
-	for i := range p.slots {
-		s := &p.slots[i]
-		switch {
-		case s.bound == now[i], s.state == StateReserved:
-		case now[i]:
-			s.bound = true
-			p.bound++
-			p.counts[s.state]--
-			if s.state == StateFree {
-				p.unlink(uint32(i))
-			}
-		default:
-			s.bound = false
-			p.bound--
-			p.counts[s.state]++
-			if s.state == StateFree {
-				p.push(listFree, uint32(i))
-			}
-			if unbound != nil {
-				unbound(p.addr(uint32(i)))
-			}
+	return set
+}
+
+// SetBoundPart is SetBound for n addresses, beginning with the one at place from, so that a large pool
+// can be told in parts. It returns the place of the next part; n addresses are done in the same time whatever the size.
+func (p *Pool) SetBoundPart(set []bool, from, n int, unbound func(netip.Addr)) (next int) {
+	next = min(from+n, len(p.slots))
+	for i := from; i < next; i++ {
+		if p.slots[i].bound != set[i] && p.bind(uint32(i), set[i]) && !set[i] && unbound != nil {
+			unbound(p.addr(uint32(i)))
 		}
 	}
+	return next
+}
+
+// Bind is SetBound for one address. It reports whether that changes anything.
+func (p *Pool) Bind(a netip.Addr, bound bool) bool {
+	i, ok := p.at(a)
+	return ok && p.bind(i, bound)
+}
+
+func (p *Pool) bind(i uint32, bound bool) bool {
+	s := &p.slots[i]
+	switch {
+	case s.bound == bound, s.state == StateReserved:
+		return false
+	case bound:
+		s.bound = true
+		p.bound++
+		p.counts[s.state]--
+		if s.state == StateFree {
+			p.unlink(i)
+		}
+	default:
+		s.bound = false
+		p.bound--
+		p.counts[s.state]++
+		if s.state == StateFree {
+			p.push(listFree, i)
+		}
+	}
+	return true
 }
 
 // Counts tells the sizes at now.

@@ -445,3 +445,23 @@ func TestClockSetBack(t *testing.T) {
 	a = lease(1, now.Add(-time.Second))
 	assert.Equal(t, now.Add(119*time.Second), p.Get(a, now).Until)
 }
+
+// What is restored again as it is, which a reload does with all leases of a pool, is not put into its
+// place anew: that would be a look at all others for each.
+func TestRestoringAgainLooksAtNoOthers(t *testing.T) {
+	const n = 20_000
+	p, err := New(netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.255.255"))
+	require.NoError(t, err)
+	all := func() time.Duration {
+		begin := time.Now()
+		for i := range uint32(n) {
+			require.True(t, p.Restore(p.addr(i), provision.MAC{2, 0, 0, byte(i >> 16), byte(i >> 8), byte(i)}.Owner(), StateLeased, testNow.Add(time.Duration(i)*time.Second)))
+		}
+		return time.Since(begin)
+	}
+	first := all()
+	again := all()
+	require.Less(t, again, 10*first+10*time.Millisecond)
+	require.Equal(t, n-1, p.Counts(testNow).Leased, "one ends now")
+	require.Equal(t, n-10, p.Counts(testNow.Add(9*time.Second)).Leased, "they end as before")
+}

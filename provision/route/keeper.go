@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -71,7 +70,7 @@ type Event struct {
 	Lost  bool
 }
 
-// Observer sees what a Keeper does. Its methods are called by one
+// Observer sees what a Keeper does. Each of its methods is called by one
 // goroutine, must not block and must not call back.
 type Observer interface {
 	Routes(r Report)
@@ -153,8 +152,9 @@ const (
 // Keeper keeps one host route in the kernel for every live lease on the
 // interfaces that it serves. It changes single routes as leases come and go; a
 // comparison of everything happens at the start, after a gap in the kernel's
-// events and once in a while. On exit the routes stay. All methods are safe for
-// concurrent use; Run runs once.
+// events and once in a while. What it does for a lease or for an event costs the same
+// however many there are. On exit the routes stay. All methods are safe for
+// concurrent use; Run and Follow run once.
 type Keeper struct {
 	kernel Kernel
 	leases Leases
@@ -162,33 +162,35 @@ type Keeper struct {
 	log    *slog.Logger
 	wake   chan struct{} // one slot, coalescing
 
-	mu     sync.Mutex // guards the inbox and the status
+	mu     sync.Mutex // guards the inbox, the status and the picture
 	opts   Options
-	dirty  map[netip.Addr]time.Time // leases to look at; since when, zero: not from a packet
+	dirty  map[netip.Addr]time.Time // leases to look at; since when
 	events []Event
 	relist bool // the kernel is to be read back
-	reread bool // the leases too
+	reread bool // the leases too, all of them: dirty says nothing more
 	status Status
 	admit  []chan<- struct{} // of Admit, for the end of the round that takes dirty
 	ended  bool              // Run is over
+	checks checks
+
+	// The picture. The goroutine of Run alone changes it, and holds mu for that; it reads it without.
+	links   map[int]Link
+	index   map[string]int // of links, by name
+	have    installed
+	want    map[netip.Addr]string              // the interface of a live lease, as it was looked at last
+	on      map[string]map[netip.Addr]struct{} // want by interface
+	waiting map[netip.Addr]struct{}            // part of want without a usable link
+	unknown map[netip.Addr]struct{}            // part of have without a record
+	armed   map[netip.Addr]time.Time           // the earliest of a lease in ends
+	known   bool                               // have and want are true
 
 	// Owned by the goroutine of Run.
-	links     map[int]Link
-	index     map[string]int // of links, by name
-	have      map[netip.Addr][]Route
-	want      map[netip.Addr]string              // the interface of a live lease
-	on        map[string]map[netip.Addr]struct{} // want by interface
-	waiting   map[netip.Addr]struct{}            // part of want without a usable link
-	unknown   map[netip.Addr]struct{}            // part of have without a record
-	until     time.Time                          // they stay so long
+	until     time.Time // unknown ones stay so long
 	ends      leaseEnds
-	armed     map[netip.Addr]time.Time // the earliest of a lease in ends
-	known     bool                     // have and want are true
 	verifyDue time.Time
 	retryAt   time.Time // zero: nothing failed
 	failures  int
 	failing   map[netip.Addr]struct{} // to be tried again at retryAt
-	found     []InterfaceFinding
 }
 
 // New makes a Keeper. obs may be nil.
@@ -198,8 +200,9 @@ func New(opts Options, kernel Kernel, leases Leases, obs Observer, log *slog.Log
 	}
 	return &Keeper{
 		kernel: kernel, leases: leases, obs: obs, log: log, opts: opts.filled(), wake: make(chan struct{}, 1),
-		dirty: map[netip.Addr]time.Time{}, failing: map[netip.Addr]struct{}{},
-		have: map[netip.Addr][]Route{}, unknown: map[netip.Addr]struct{}{},
+		dirty: map[netip.Addr]time.Time{}, failing: map[netip.Addr]struct{}{}, reread: true,
+		have: newInstalled(nil), unknown: map[netip.Addr]struct{}{},
+		checks: checks{wake: make(chan struct{}, 1), names: map[string]struct{}{}},
 		status: Status{Findings: []InterfaceFinding{}},
 	}
 }
@@ -216,33 +219,64 @@ func (o Options) filled() Options {
 	return o
 }
 
-// Touch says that the lease of addr changed, by a packet whose outcome was
-// known at the time at. It does not block.
-func (k *Keeper) Touch(addr netip.Addr, at time.Time) {
-	k.mu.Lock()
-	if _, ok := k.dirty[addr]; !ok {
-		k.dirty[addr] = at
+// Follow has the Keeper look at each lease that changes, until ctx or the feed ends. Every kind of
+// change is in the feed, also those that no packet tells of: a lease that an operator ends, or
+// that ends with the NAK to its client.
+func (k *Keeper) Follow(ctx context.Context, feed Feed) error {
+	var buf [64]lease.Change
+	for {
+		n, err := feed.Next(ctx, buf[:])
+		if err != nil {
+			return nil // of the context, or there are no more
+		}
+		now := time.Now()
+		for i := range n {
+			k.Touch(buf[i].IP, now)
+		}
+		clear(buf[:n])
 	}
-	k.mu.Unlock()
-	notify(k.wake)
 }
 
-// Admit has the kernel have the routes of leases that have changed, which the table has already, while
+// Feed gives the changes of the lease table, as a lease.Follower does.
+type Feed interface {
+	Next(ctx context.Context, buf []lease.Change) (int, error)
+}
+
+// Touch says that the lease of addr may have changed, at the time at. It does not block, and
+// does nothing if the kernel has what is to be there.
+func (k *Keeper) Touch(addr netip.Addr, at time.Time) {
+	k.mu.Lock()
+	marked := k.markLocked(addr, at)
+	k.mu.Unlock()
+	if marked {
+		notify(k.wake)
+	}
+}
+
+// Admit has the kernel have the routes of leases, which the table has already, while
 // they are written to disk. The acknowledgements leave after the call of wait, so that the first packet
 // to a client finds its way and nobody answers the client's ARP for it; at most admitLimit later if the kernel is slow. It is called
-// for any leases, and allocates the same for one or for thousands.
+// for any leases. Where no route of theirs changes nothing is waited for, and nothing allocated.
 func (k *Keeper) Admit(addrs []netip.Addr, at time.Time) (wait func()) {
-	done := make(chan struct{})
 	k.mu.Lock()
-	if k.ended || len(addrs) == 0 {
+	if k.ended {
 		k.mu.Unlock()
-		return func() {}
+		return admittedAlready
 	}
+	waits := k.reread && len(addrs) > 0 // the round that reads all of them
 	for _, a := range addrs {
-		if _, ok := k.dirty[a]; !ok {
-			k.dirty[a] = at
-		}
+		waits = k.markLocked(a, at) || waits
 	}
+	if !waits {
+		k.mu.Unlock()
+		return admittedAlready
+	}
+	if k.opts.DryRun {
+		k.mu.Unlock()
+		notify(k.wake)
+		return admittedAlready
+	}
+	done := make(chan struct{})
 	k.admit = append(k.admit, done)
 	k.mu.Unlock()
 	notify(k.wake)
@@ -254,6 +288,49 @@ func (k *Keeper) Admit(addrs []netip.Addr, at time.Time) (wait func()) {
 		case <-limit.C:
 		}
 	}
+}
+
+// admittedAlready waits for nothing.
+func admittedAlready() {}
+
+// markLocked has the next round look at an address, if there is something to be done about it.
+func (k *Keeper) markLocked(a netip.Addr, at time.Time) bool {
+	if k.reread || k.settledLocked(a, at) {
+		return false
+	}
+	if _, ok := k.dirty[a]; !ok {
+		k.dirty[a] = at
+	}
+	return true
+}
+
+// settledLocked reports whether the kernel has what the lease of an address wants, and a round would
+// change nothing. What a round has decided on and not done yet is in want and not in have, or in have and not in want.
+func (k *Keeper) settledLocked(a netip.Addr, now time.Time) bool {
+	if !k.known {
+		return false
+	}
+	rec, recorded := k.leases.Get(a)
+	d := destinationOf(&rec)
+	iface, wanted := k.want[a]
+	have := k.have.of[a]
+	if !recorded || !k.opts.wants(d, now) {
+		_, kept := k.unknown[a]
+		return !wanted && (len(have) == 0 || !recorded && kept)
+	}
+	if at, armed := k.armed[a]; !wanted || iface != d.iface || !armed || d.expires.Before(at) {
+		return false
+	}
+	i, there := k.index[iface]
+	if !there || !k.links[i].Up {
+		_, waits := k.waiting[a]
+		return waits && len(have) == 0
+	}
+	return len(have) == 1 && have[0] == k.opts.route(a, i)
+}
+
+func (o *Options) route(a netip.Addr, ifindex int) Route {
+	return Route{Addr: a, Ifindex: ifindex, Table: o.Table, Metric: o.Metric}
 }
 
 // admitted tells those who wait in Admit that the round which took their leases is over.
@@ -295,6 +372,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer k.end()
 	wg.Go(func() { k.watch(ctx) })
+	wg.Go(func() { (&checker{k: k, counts: map[Finding]int{}}).run(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -353,21 +431,22 @@ func (k *Keeper) next() time.Time {
 
 // round takes all that waits and brings the kernel in line with it.
 func (k *Keeper) round(ctx context.Context, now time.Time) {
+	retried := !k.retryAt.IsZero() && !now.Before(k.retryAt)
 	k.mu.Lock()
-	dirty, events, opts := k.dirty, k.events, k.opts
-	all := k.reread || !k.known
-	relist := all || k.relist || !now.Before(k.verifyDue)
-	admit := k.admit
-	k.dirty, k.events, k.relist, k.reread, k.admit = map[netip.Addr]time.Time{}, nil, false, false, nil
-	k.mu.Unlock()
+	dirty, events, opts, admit := k.dirty, k.events, k.opts, k.admit
+	k.dirty, k.events, k.admit = map[netip.Addr]time.Time{}, nil, nil
 	defer func() { admitted(admit) }()
+	if !k.known && !k.retryAt.IsZero() && !retried {
+		k.mu.Unlock()
+		return // what failed waits for its time; everything is read anew then
+	}
+	all := k.reread
+	relist := all || k.relist || !now.Before(k.verifyDue)
+	k.relist, k.reread = false, false
+	k.mu.Unlock()
 
 	var rep Report
 	look := make(map[netip.Addr]struct{}, len(dirty))
-	retried := !k.retryAt.IsZero() && !now.Before(k.retryAt)
-	if !k.known && !k.retryAt.IsZero() && !retried {
-		return // what failed waits for its time; everything is read anew then
-	}
 	err := error(nil)
 	if relist && !all && len(admit) > 0 { // who waits does not wait for the comparison
 		for a := range dirty {
@@ -394,7 +473,10 @@ func (k *Keeper) round(ctx context.Context, now time.Time) {
 		err = k.settle(ctx, now, opts, &rep, look, dirty)
 	}
 	if err == nil && (relist || len(events) > 0) {
-		k.check(opts)
+		k.mu.Lock()
+		k.checks.all, k.checks.now = true, k.checks.now || all
+		k.mu.Unlock()
+		notify(k.checks.wake)
 	}
 	k.finish(now, err, &rep)
 }
@@ -410,13 +492,12 @@ func (k *Keeper) finish(now time.Time, err error, rep *Report) {
 		k.failures = 0
 	}
 	if err != nil {
-		k.known = false
+		k.mu.Lock()
+		k.known, k.reread = false, true
+		k.mu.Unlock()
 		k.verifyDue = k.retryAt
 	}
-	rep.Waiting = len(k.waiting)
-	for _, rs := range k.have {
-		rep.Installed += len(rs)
-	}
+	rep.Waiting, rep.Installed = len(k.waiting), k.have.n
 	k.obs.Routes(*rep)
 	if rep.Extra+rep.Missing > 0 {
 		k.log.Warn("somebody else changed our routes, repairing", "extra", rep.Extra, "missing", rep.Missing)
@@ -452,13 +533,13 @@ func (k *Keeper) compare(ctx context.Context, now time.Time, opts Options, all b
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
-	k.links, k.index = make(map[int]Link, len(links)), make(map[string]int, len(links))
+	at, index := make(map[int]Link, len(links)), make(map[string]int, len(links))
 	for _, l := range links {
-		k.links[l.Index], k.index[l.Name] = l, l.Index
+		at[l.Index], index[l.Name] = l, l.Index
 	}
-	for _, c := range Plan(flat(k.have), routes) {
+	for _, c := range Plan(k.have.all(), routes) {
 		look[c.Route.Addr] = struct{}{}
-		switch l, ok := k.links[c.Route.Ifindex]; {
+		switch l, ok := at[c.Route.Ifindex]; {
 		case !k.known || opts.DryRun:
 		case c.Op == provision.OpRemove:
 			rep.Extra++
@@ -466,10 +547,10 @@ func (k *Keeper) compare(ctx context.Context, now time.Time, opts Options, all b
 			rep.Missing++
 		}
 	}
-	k.have = make(map[netip.Addr][]Route, len(routes))
-	for _, r := range routes {
-		k.have[r.Addr] = append(k.have[r.Addr], r)
-	}
+	have := newInstalled(routes)
+	k.mu.Lock()
+	k.links, k.index, k.have = at, index, have
+	k.mu.Unlock()
 	if all {
 		k.readLeases(now, opts, look)
 	}
@@ -479,26 +560,27 @@ func (k *Keeper) compare(ctx context.Context, now time.Time, opts Options, all b
 			maps.Copy(look, members)
 		}
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.until.IsZero() {
 		k.until = now.Add(opts.KeepUnknown)
 		k.log.Info("adopting our routes in the kernel", "routes", len(routes))
-		k.mu.Lock()
 		k.status.Adopted = len(routes)
-		k.mu.Unlock()
 	}
 	k.known, k.verifyDue = true, now.Add(opts.VerifyInterval)
-	k.mu.Lock()
 	k.status.LastVerifiedAt = now
-	k.mu.Unlock()
 	return nil
 }
 
 // readLeases begins anew with the leases and asks to look at all.
 func (k *Keeper) readLeases(now time.Time, opts Options, look map[netip.Addr]struct{}) {
+	k.mu.Lock()
 	k.want, k.on = map[netip.Addr]string{}, map[string]map[netip.Addr]struct{}{}
 	k.waiting, k.unknown = map[netip.Addr]struct{}{}, map[netip.Addr]struct{}{}
-	k.ends, k.armed = k.ends[:0], map[netip.Addr]time.Time{}
-	for a := range k.have {
+	k.armed = map[netip.Addr]time.Time{}
+	k.mu.Unlock()
+	k.ends = k.ends[:0]
+	for a := range k.have.of {
 		look[a] = struct{}{}
 	}
 	for rec := range k.leases.All() {
@@ -508,14 +590,6 @@ func (k *Keeper) readLeases(now time.Time, opts Options, look map[netip.Addr]str
 	}
 }
 
-func flat(m map[netip.Addr][]Route) []Route {
-	out := make([]Route, 0, len(m))
-	for _, rs := range m {
-		out = append(out, rs...)
-	}
-	return out
-}
-
 // wants tells whether a lease is to have a route at now.
 func (o *Options) wants(d destination, now time.Time) bool {
 	return d.iface != "" && now.Before(d.expires) && d.addr.Is4() && o.Serves(d.iface)
@@ -523,37 +597,31 @@ func (o *Options) wants(d destination, now time.Time) bool {
 
 // takeEvents brings what others did into the picture.
 func (k *Keeper) takeEvents(events []Event, rep *Report, look map[netip.Addr]struct{}) {
+	if len(events) == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	down := map[int]bool{} // links that were down in between: their routes are gone
 	for _, ev := range events {
 		switch {
 		case ev.Link != nil:
-			k.takeLink(*ev.Link, down, look)
+			k.takeLinkLocked(*ev.Link, down, look)
 		case ev.Route == nil:
-		case ev.Op == provision.OpAdd && !slices.Contains(k.have[ev.Route.Addr], *ev.Route):
-			k.have[ev.Route.Addr] = append(k.have[ev.Route.Addr], *ev.Route)
+		case ev.Op == provision.OpAdd && k.have.add(*ev.Route):
 			look[ev.Route.Addr] = struct{}{}
 			rep.Extra++
-		case ev.Op == provision.OpRemove && k.dropRoute(*ev.Route):
+		case ev.Op == provision.OpRemove && k.have.drop(*ev.Route):
 			look[ev.Route.Addr] = struct{}{}
 			rep.Missing++
 		}
 	}
-	if len(down) == 0 {
-		return
-	}
-	for a, rs := range k.have {
-		if kept := slices.DeleteFunc(rs, func(r Route) bool { return down[r.Ifindex] }); len(kept) == 0 {
-			delete(k.have, a)
-		} else {
-			k.have[a] = kept
-		}
-		if _, ok := k.have[a]; !ok || len(k.have[a]) != len(rs) {
-			look[a] = struct{}{}
-		}
+	for i := range down {
+		maps.Copy(look, k.have.dropVia(i))
 	}
 }
 
-func (k *Keeper) takeLink(l Link, down map[int]bool, look map[netip.Addr]struct{}) {
+func (k *Keeper) takeLinkLocked(l Link, down map[int]bool, look map[netip.Addr]struct{}) {
 	old, had := k.links[l.Index]
 	if had && !l.Gone && old == l {
 		return // its address, its carrier, its statistics
@@ -570,29 +638,17 @@ func (k *Keeper) takeLink(l Link, down map[int]bool, look map[netip.Addr]struct{
 		k.links[l.Index], k.index[l.Name] = l, l.Index
 	}
 	for _, name := range []string{old.Name, l.Name} {
+		k.checks.names[name] = struct{}{}
 		for a := range k.on[name] {
 			look[a] = struct{}{}
 		}
 	}
 }
 
-// dropRoute forgets a route; false if it is not known.
-func (k *Keeper) dropRoute(r Route) bool {
-	rs := k.have[r.Addr]
-	i := slices.Index(rs, r)
-	if i < 0 {
-		return false
-	}
-	if rs = slices.Delete(rs, i, i+1); len(rs) == 0 {
-		delete(k.have, r.Addr)
-	} else {
-		k.have[r.Addr] = rs
-	}
-	return true
-}
-
 // endOf adds the leases that have come to their end, as far as known.
 func (k *Keeper) endOf(now time.Time, look map[netip.Addr]struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	for len(k.ends) > 0 && !now.Before(k.ends[0].at) {
 		e := heap.Pop(&k.ends).(leaseEnd)
 		look[e.addr] = struct{}{}
@@ -608,16 +664,23 @@ func (k *Keeper) endOf(now time.Time, look map[netip.Addr]struct{}) {
 // settle looks at single leases and makes the kernel follow.
 func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *Report, look map[netip.Addr]struct{}, since map[netip.Addr]time.Time) error {
 	var want, have []Route
+	k.mu.Lock()
+	n := 0
 	for a := range look {
-		r, ok, keep := k.wanted(a, now, opts)
+		if n++; n%lookStep == 0 { // nobody waits for the mutex until thousands are looked at
+			k.mu.Unlock()
+			k.mu.Lock()
+		}
+		r, ok, keep := k.wantedLocked(a, now, opts)
 		if keep {
 			continue
 		}
 		if ok {
 			want = append(want, r)
 		}
-		have = append(have, k.have[a]...)
+		have = append(have, k.have.of[a]...)
 	}
+	k.mu.Unlock()
 	changes := Plan(want, have)
 	if len(changes) == 0 {
 		return nil
@@ -633,6 +696,7 @@ func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *R
 	}
 	done := time.Now()
 	var failed error
+	k.mu.Lock()
 	for i, c := range changes {
 		err := error(nil)
 		if results != nil {
@@ -647,15 +711,16 @@ func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *R
 			failed = fmt.Errorf("%s the route of %s: %w", c.Op, c.Route.Addr, err)
 		case c.Op == provision.OpAdd:
 			rep.Added++
-			k.have[c.Route.Addr] = append(k.have[c.Route.Addr], c.Route)
+			k.have.add(c.Route)
 			if at := since[c.Route.Addr]; !at.IsZero() {
 				rep.Delays = append(rep.Delays, done.Sub(at))
 			}
 		default:
 			rep.Removed++
-			k.dropRoute(c.Route)
+			k.have.drop(c.Route)
 		}
 	}
+	k.mu.Unlock()
 	if failed != nil {
 		k.mu.Lock()
 		first := k.status.LastError == ""
@@ -669,19 +734,22 @@ func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *R
 	return nil
 }
 
-// wanted looks a lease up and remembers it: the route that it is to have, if
+// lookStep is how many leases are looked at without letting go of the mutex, some 0.1 ms.
+const lookStep = 256
+
+// wantedLocked looks a lease up and remembers it: the route that it is to have, if
 // any; keep says to leave what is there as it is.
-func (k *Keeper) wanted(a netip.Addr, now time.Time, opts Options) (r Route, ok, keep bool) {
+func (k *Keeper) wantedLocked(a netip.Addr, now time.Time, opts Options) (r Route, ok, keep bool) {
 	rec, recorded := k.leases.Get(a)
 	d := destinationOf(&rec)
 	if old, had := k.want[a]; had && old != d.iface {
-		delete(k.on[old], a)
+		k.leaveLocked(old, a)
 	}
 	delete(k.unknown, a)
 	delete(k.waiting, a)
 	if !recorded {
 		delete(k.want, a)
-		if len(k.have[a]) > 0 && now.Before(k.until) {
+		if len(k.have.of[a]) > 0 && now.Before(k.until) {
 			k.unknown[a] = struct{}{}
 			return Route{}, false, true
 		}
@@ -689,7 +757,7 @@ func (k *Keeper) wanted(a netip.Addr, now time.Time, opts Options) (r Route, ok,
 	}
 	if !opts.wants(d, now) {
 		delete(k.want, a)
-		delete(k.on[d.iface], a)
+		k.leaveLocked(d.iface, a)
 		return Route{}, false, false
 	}
 	if at, ok := k.armed[a]; !ok || d.expires.Before(at) {
@@ -706,40 +774,16 @@ func (k *Keeper) wanted(a netip.Addr, now time.Time, opts Options) (r Route, ok,
 		k.waiting[a] = struct{}{}
 		return Route{}, false, false
 	}
-	return Route{Addr: a, Ifindex: i, Table: opts.Table, Metric: opts.Metric}, true, false
+	return opts.route(a, i), true, false
 }
 
-// check looks at the settings of the interfaces that are served.
-func (k *Keeper) check(opts Options) {
-	if opts.Settings == nil {
-		return
-	}
-	counts := make(map[Finding]int)
-	found := []InterfaceFinding{}
-	for _, name := range slices.Sorted(maps.Keys(k.index)) {
-		l := k.links[k.index[name]]
-		if !l.Up || !opts.Serves(name) {
-			continue
-		}
-		list := []Finding{FindingUnreadable}
-		if s, err := opts.Settings(l); err == nil {
-			list = CheckLink(s)
-		}
-		for _, f := range list {
-			counts[f]++
-			found = append(found, InterfaceFinding{name, f, f.Explain()})
+// leaveLocked takes an address off an interface. Interfaces come and go, and so do their names.
+func (k *Keeper) leaveLocked(iface string, a netip.Addr) {
+	if on := k.on[iface]; on != nil {
+		if delete(on, a); len(on) == 0 {
+			delete(k.on, iface)
 		}
 	}
-	for _, f := range found {
-		if !slices.Contains(k.found, f) {
-			k.log.Warn("setting of an interface with routes", "interface", f.Interface, "finding", f.Finding, "text", f.Text)
-		}
-	}
-	k.found = found
-	k.obs.RouteSettings(counts)
-	k.mu.Lock()
-	k.status.Findings = found
-	k.mu.Unlock()
 }
 
 // leaseEnds is a heap of the times when leases end unless they are renewed: one

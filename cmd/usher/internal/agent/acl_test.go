@@ -4,7 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,11 +15,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/config"
-	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 )
 
 func TestSourcesOfTheConfiguration(t *testing.T) {
@@ -39,19 +43,23 @@ func TestSourcesOfTheConfiguration(t *testing.T) {
 	assert.Equal(t, map[uint16]string{100: "eth1.7.100"}, at, "101 is in two outer VLANs: nobody can tell")
 }
 
-// What a renewal costs those who follow leases.
-func TestPacketOfARenewalAllocatesNothing(t *testing.T) {
+// What a commit costs whose leases give their clients what they had.
+func TestCommitOfTheSameRightsAllocatesNothing(t *testing.T) {
 	leases := lease.New()
 	now := time.Now()
+	snap, _ := provision.Build(provision.Input{FetchedAt: now})
 	leases.Store(lease.Record{IP: testIP, MAC: testMAC, Interface: "eth1", GIAddr: testIP.Next(), State: lease.StateBound, Expires: now.Add(time.Hour)})
 	cfg := &config.Config{}
 	cfg.ACL.SourceGuard.Direct = []string{"eth1"}
 	s := access.NewSources(sourceOptions(cfg), leases, nil, func() []string { return nil })
-	s.Inputs()
-	a := &Agent{follower: access.Follow(s, nil)}
-	o := touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })
-	event := dhcpd.Event{YourIP: testIP, Time: now}
-	assert.Zero(t, testing.AllocsPerRun(100, func() { o.Packet(&event) }))
+	e := access.NewEnforcer(access.Options{Inputs: s.Inputs}, acl.NewDryRun(nil), nil, func() *provision.Snapshot { return snap }, nil, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	defer func() { cancel(); require.NoError(t, <-done) }()
+	require.NoError(t, e.Sync(ctx))
+	follower, addrs := access.Follow(s, e), []netip.Addr{testIP}
+	assert.Zero(t, testing.AllocsPerRun(100, func() { follower.Admit(addrs)() }))
 }
 
 // slowKernel remembers what was applied, and takes its time for it.
@@ -119,4 +127,106 @@ func TestAcknowledgementWaitsForTheGuard(t *testing.T) {
 			assert.Less(t, took, 2*time.Second)
 		})
 	}
+}
+
+// countedTable is the kernel's table, with a count of what it was asked for.
+type countedTable struct {
+	*acl.Table
+	calls atomic.Int64
+}
+
+func (k *countedTable) Observe(ctx context.Context) (access.ACL, error) {
+	k.calls.Add(1)
+	return k.Table.Observe(ctx)
+}
+
+func (k *countedTable) Apply(ctx context.Context, changes []access.Change) error {
+	k.calls.Add(1)
+	return k.Table.Apply(ctx, changes)
+}
+
+func (k *countedTable) Changed(ctx context.Context) (bool, error) {
+	k.calls.Add(1)
+	return k.Table.Changed(ctx)
+}
+
+// With nftables: when the commit of a lease returns, and so before the ACK leaves, its
+// element stands in the kernel, by one commit there and without a round. One that changes
+// nothing sends nothing to netlink.
+func TestKernelCommitSendsItsOwnElement(t *testing.T) {
+	labtest.Need(t, "nft")
+	l, err := lab.New("admit", t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, l.Close()) })
+	router, err := l.Host("router")
+	require.NoError(t, err)
+	ns, err := os.Open(filepath.Join("/run/netns", router.Namespace))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ns.Close() })
+	cfg := &config.Config{}
+	cfg.ACL.SourceGuard.Direct = []string{"eth1"}
+	table, err := acl.Open(t.Context(), acl.Options{NetNS: int(ns.Fd()), Policy: ACLPolicy(cfg)})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, table.Close()) })
+	kernel := &countedTable{Table: table}
+
+	store, err := lease.OpenStore(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, store.Close()) })
+	leases, err := lease.Open(store)
+	require.NoError(t, err)
+	snap, _ := provision.Build(provision.Input{FetchedAt: time.Now()})
+	s := access.NewSources(sourceOptions(cfg), leases, nil, func() []string { return []string{"eth1"} })
+	e := access.NewEnforcer(access.Options{Inputs: s.Inputs, VerifyInterval: time.Hour}, kernel, nil, func() *provision.Snapshot { return snap }, nil, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	t.Cleanup(func() { cancel(); assert.NoError(t, <-done) })
+	require.NoError(t, e.Sync(ctx))
+	a := &Agent{follower: access.Follow(s, e)}
+	journal := admitting{lease.Journal{Table: leases}, a}
+	commit := func(mac provision.MAC) {
+		t.Helper()
+		rec := lease.Record{IP: testIP, MAC: mac, Interface: "eth1", State: lease.StateBound, Expires: time.Now().Add(time.Hour)}
+		leases.Store(rec)
+		require.NoError(t, journal.Commit([]lease.Commit{{Lease: rec}}))
+	}
+	// The enforcer looks by itself every five seconds: a count that one of these looks fell into is taken again.
+	counted := func(mac provision.MAC) (calls, commits uint64) {
+		t.Helper()
+		before, gen, rounds, began := kernel.calls.Load(), table.Generation(), e.Status().Rounds, time.Now()
+		commit(mac)
+		calls, commits = uint64(kernel.calls.Load()-before), table.Generation()-gen
+		require.Equal(t, rounds, e.Status().Rounds, "no round")
+		t.Logf("the commit took %s", time.Since(began))
+		return calls, commits
+	}
+	var calls, commits uint64
+	for i := range byte(3) {
+		mac := testMAC
+		mac[5] += i
+		calls, commits = counted(mac)
+		out, err := router.Output(t.Context(), "nft", "list", "set", "inet", "usher", "bound_direct")
+		require.NoError(t, err)
+		require.Contains(t, out, "192.0.2.17 . "+mac.String(), "when the commit returns")
+		if i > 0 {
+			before := testMAC
+			before[5] += i - 1
+			require.NotContains(t, out, before.String(), "in the same batch")
+		}
+		require.EqualValues(t, 1, commits)
+		if calls == 1 {
+			break
+		}
+	}
+	require.EqualValues(t, 1, calls, "one batch and nothing else")
+
+	rec, _ := leases.Get(testIP)
+	for range 3 {
+		if calls, commits = counted(rec.MAC); calls == 0 {
+			break
+		}
+	}
+	require.Zero(t, calls, "nothing is asked")
+	require.Zero(t, commits)
 }

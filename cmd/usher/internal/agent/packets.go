@@ -5,38 +5,14 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/dhcpd"
-	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
-// packetObservers are those who see every packet. What follows leases is told
-// their addresses: looking at a lease once too often costs less than to know
-// which outcomes change one.
+// packetObservers are those who see every packet. What follows leases hears of them by itself.
 func (a *Agent) packetObservers(events *dhcpd.EventLog) dhcpd.Observers {
-	o := dhcpd.Observers{a.metrics, events, touch(func(e *dhcpd.Event) { a.follower.Touch(e.YourIP, e.Time) })}
-	if a.routes != nil {
-		o = append(o, touch(func(e *dhcpd.Event) {
-			if e.Outcome != outcome.Offer {
-				a.routes.Touch(e.YourIP, time.Now())
-			}
-		}))
-	}
-	return o
+	return dhcpd.Observers{a.metrics, events}
 }
-
-// touch is called for packets with an address. It implements dhcpd.Observer.
-type touch func(*dhcpd.Event)
-
-// Packet implements dhcpd.Observer.
-func (t touch) Packet(e *dhcpd.Event) {
-	if e.YourIP.IsValid() {
-		t(e)
-	}
-}
-
-// Commit implements dhcpd.Observer.
-func (touch) Commit(int, time.Duration, error) {}
 
 // dropper ends leases for an operator.
 type dropper struct{ agent *Agent }
@@ -50,10 +26,6 @@ func (d dropper) DropLease(ip netip.Addr, mac provision.MAC) (bool, error) {
 	}
 	if !drop() {
 		return false, nil
-	}
-	a.follower.Touch(ip, now)
-	if a.routes != nil {
-		a.routes.Touch(ip, now)
 	}
 	a.log.Info("lease ended by hand", "ip", ip, "mac", mac)
 	return true, a.leases.Write(ip)
@@ -74,7 +46,7 @@ func (j admitting) Commit(recs []lease.Commit) error {
 		}
 	}
 	now := time.Now()
-	defer j.agent.follower.Admit(addrs, now)()
+	defer j.agent.follower.Admit(addrs)()
 	if j.agent.routes != nil {
 		defer j.agent.routes.Admit(addrs, now)()
 	}

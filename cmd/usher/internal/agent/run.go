@@ -33,6 +33,7 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 		{"poll", a.syncer.Run},
 		{"enforce", a.enforcer.Run},
 		{"updates", a.kickOnUpdate},
+		{"rights of leases", a.follower.Run},
 		{"leases", a.writeLeases},
 		{"macs", a.adoptMACs},
 		{"reports", a.outbox.Run},
@@ -49,7 +50,8 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 		list = append(list, task{"ways back", a.waysBack.Run})
 	}
 	if a.routes != nil {
-		list = append(list, task{"routes", a.routes.Run})
+		list = append(list, task{"routes", a.routes.Run},
+			task{"leases to routes", func(ctx context.Context) error { return a.routes.Follow(ctx, a.leases.FollowFacts()) }})
 	}
 	if a.neighbours != nil {
 		list = append(list, task{"neighbours", a.neighbours.Run})

@@ -1,0 +1,136 @@
+package access
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// follow has addresses looked at whose leases may have changed. Those whose rights
+// are what is shown cost a look into the table and into the sets. For the others a
+// small batch is on its way to the kernel when it returns. done is closed when it
+// is over, well or not; nil: there is nothing to wait for, or wait is false.
+func (e *Enforcer) follow(addrs []netip.Addr, wait bool) (done <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		return nil
+	}
+	p := e.shown.Load()
+	switch {
+	case p == nil && !e.busy:
+		return nil // the first round is to come and reads all leases
+	case p != nil && p.rules.lease == nil && !e.busy:
+		return nil // leases give nothing
+	}
+	differs := p == nil
+	for _, ip := range addrs {
+		if ip = ip.Unmap(); !ip.Is4() {
+			continue
+		}
+		settled := p != nil && e.settledLocked(p, ip)
+		differs = differs || !settled
+		// A step that is on works with what it has read: whatever it shows, this is looked at after it.
+		if !settled || e.busy {
+			if e.touched == nil {
+				e.touched = map[netip.Addr]struct{}{}
+			}
+			e.touched[ip] = struct{}{}
+		}
+	}
+	if !differs || len(e.touched) == 0 {
+		return nil
+	}
+	if wait && !e.opts.DryRun {
+		w := make(chan struct{})
+		e.admits, done = append(e.admits, w), w
+	}
+	notify(e.wake)
+	return done
+}
+
+// settledLocked reports whether an address has the rights that are shown. If so it
+// is looked at again when its lease ends.
+func (e *Enforcer) settledLocked(p *picture, ip netip.Addr) bool {
+	snap := e.snapshot()
+	x, g := p.rules.now(snap, ip)
+	if x != p.of(ip) {
+		return false
+	}
+	if !e.ends.covers(ip, g.Until) && endMatters(p.rules, snap, ip, &x) {
+		e.ends.add(ip, g.Until)
+		if e.ends.next.Equal(g.Until) {
+			notify(e.wake) // it is the next thing to happen
+		}
+	}
+	return true
+}
+
+// endMatters reports whether an address has other rights when its lease is over.
+func endMatters(r *rules, s *provision.Snapshot, ip netip.Addr, x *rights) bool {
+	return r.of(s, ip, &Grant{}) != *x
+}
+
+// patch brings single addresses to the rights that they have now.
+func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
+	if len(j.touched)+len(j.ended) == 0 {
+		return nil
+	}
+	var (
+		wants, has elements
+		changed    = map[netip.Addr]rights{}
+		runOut     []Grant
+	)
+	look := func(ip netip.Addr) {
+		x, g := p.rules.now(p.snap, ip)
+		if !g.Until.IsZero() && endMatters(p.rules, p.snap, ip, &x) {
+			g.IP = ip
+			runOut = append(runOut, g)
+		}
+		if old := p.of(ip); x != old {
+			changed[ip] = x
+			wants.add(ip, &x)
+			has.add(ip, &old)
+		}
+	}
+	for ip := range j.touched {
+		look(ip)
+	}
+	for _, network := range j.ended {
+		for n := range uint32(256) {
+			look(addrOf(network<<8 | n))
+		}
+	}
+	e.mu.Lock()
+	for i := range runOut {
+		e.ends.add(runOut[i].IP, runOut[i].Until)
+	}
+	e.mu.Unlock()
+	if len(changed) == 0 {
+		return nil
+	}
+	return e.apply(ctx, j.opts, p, changed, wants.acl(), has.acl())
+}
+
+// apply makes changes of single addresses hold and shows them. want and have are
+// the elements of these addresses.
+func (e *Enforcer) apply(ctx context.Context, opts Options, p *picture, changed map[netip.Addr]rights, want, have ACL) error {
+	if !opts.DryRun {
+		if err := e.commit(ctx, want, have, Plan(want, have)); err != nil {
+			return err
+		}
+	}
+	n := p.set(changed, want, have)
+	e.update(func(s *Status) {
+		s.Want = n
+		s.WantStopped, s.WantPaused = n[SetStopped], n[SetPaused]
+		if opts.DryRun {
+			s.Pending = n.total()
+		}
+	})
+	if !opts.DryRun {
+		e.tellHave(n)
+	}
+	return nil
+}

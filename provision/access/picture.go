@@ -1,0 +1,94 @@
+package access
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// picture is what the kernel was brought to by the newest round that succeeded, or
+// with a dry run would have been, with the changes of single addresses since, and
+// what it follows from. Such a change leaves the arrays of all elements alone, for
+// they may be long: it lies over them, until the next round makes another picture.
+type picture struct {
+	snap  *provision.Snapshot
+	in    Inputs
+	rules *rules
+	base  ACL // sorted
+
+	mu      sync.RWMutex      // guards everything below, for those who read while the Enforcer writes
+	changed map[uint32]rights // of an address, in place of what base has for it
+	counts  SetCounts
+}
+
+// of returns the rights that an IPv4 address has. It does not allocate.
+func (p *picture) of(ip netip.Addr) rights {
+	p.mu.RLock()
+	x, ok := p.changed[number(ip)]
+	p.mu.RUnlock()
+	if ok {
+		return x
+	}
+	return rightsIn(&p.base, ip)
+}
+
+// standing returns the set that blocks an address; zero if none does.
+func (p *picture) standing(ip netip.Addr) Set {
+	if !ip.Is4() {
+		return 0
+	}
+	p.mu.RLock()
+	x, ok := p.changed[number(ip)]
+	p.mu.RUnlock()
+	if ok {
+		return x.block
+	}
+	return p.base.Standing(ip)
+}
+
+// set takes other rights of addresses and returns the number of elements then.
+func (p *picture) set(changed map[netip.Addr]rights, want, have ACL) SetCounts {
+	added, removed := want.Counts(), have.Counts()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.changed == nil {
+		p.changed = make(map[uint32]rights, len(changed))
+	}
+	for ip, x := range changed {
+		p.changed[number(ip)] = x
+	}
+	for s := range Sets() {
+		p.counts[s] += added[s] - removed[s]
+	}
+	return p.counts
+}
+
+// whole returns the ACL with the changes in it.
+func (p *picture) whole() ACL {
+	if len(p.changed) == 0 { // only who writes calls this
+		return p.base
+	}
+	var gone, come elements
+	for n, x := range p.changed {
+		ip := addrOf(n)
+		old := rightsIn(&p.base, ip)
+		gone.add(ip, &old)
+		come.add(ip, &x)
+	}
+	a, less, more := p.base, gone.acl(), come.acl()
+	for s := range Sets() {
+		if less[s] != more[s] {
+			a[s] = s.Sorted(s.minus(a[s], less[s]) + more[s])
+		}
+	}
+	return a
+}
+
+// same reports whether other Inputs lead to the same ACL, but for what leases give.
+func (in *Inputs) same(o *Inputs) bool {
+	return slices.Equal(in.Exempt, o.Exempt) && slices.Equal(in.ExemptAddrs, o.ExemptAddrs) && slices.Equal(in.GuestRanges, o.GuestRanges) &&
+		slices.Equal(in.Garden, o.Garden) && slices.Equal(in.GuestGarden, o.GuestGarden) && slices.Equal(in.Resolvers, o.Resolvers) &&
+		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN)
+}
