@@ -61,6 +61,7 @@ func (f file) appendSome(lines [][]byte) (n int, err error) {
 			err = cerr
 		}
 	}()
+	f.waitForOthers(h)
 	info, err := h.Stat()
 	if err != nil {
 		return 0, err
@@ -87,6 +88,17 @@ func (f file) appendSome(lines [][]byte) (n int, err error) {
 		n++
 	}
 	return n, nil
+}
+
+// waitForOthers takes the lock that goes with h, so that no line that another process is just writing looks torn. Who does not let
+// go of it within a second holds nobody up: lines are whole all the same.
+func (f file) waitForOthers(h *os.File) {
+	for range 1000 {
+		if unix.FcntlFlock(h.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}) == nil {
+			return
+		}
+		<-time.After(time.Millisecond)
+	}
 }
 
 // open opens the file, and makes it if it is not there. Who runs as root makes it for
