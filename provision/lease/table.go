@@ -42,6 +42,7 @@ type Table struct {
 	ticks  uint32       // of Run
 
 	followers []*Follower
+	touched   []*Touched
 	closed    bool
 	skipped   []string
 	bad       int
@@ -265,7 +266,7 @@ func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*entry) mar
 		return false
 	}
 	var as mark
-	if len(t.followers) > 0 {
+	if len(t.followers)+len(t.touched) > 0 {
 		as = t.changeAndTellLocked(key, e, change)
 	} else {
 		as = change(e)
