@@ -97,7 +97,7 @@ func (l *Log) writeSnapshot(ctx context.Context, n name, files []fileInfo) (size
 	}
 	w := snapshotWriter{ctx: ctx, file: f, seal: sealOf(n.salt)}
 	w.buf = appendHeader(make([]byte, 0, syncEvery+maxValue), n, l.opts.Content, 0, time.Now())
-	err = l.merge(ctx, files, w.add, func(name, int64) {})
+	err = l.merge(ctx, files, true, w.add, func(name, int64) {})
 	if err == nil {
 		err = w.end()
 	}

@@ -28,11 +28,14 @@ type disk interface {
 	Same(name string, f file) bool
 }
 
+var errNoFile = errors.New("it is not a regular file")
+
 var errNoLock = errors.New("the directory of the log cannot be written")
 
 // source is a file to read.
 type source interface {
-	io.ReadCloser
+	io.ReaderAt
+	io.Closer
 	Size() (int64, error)
 }
 
@@ -109,9 +112,12 @@ func (f sourceFile) Size() (int64, error) {
 }
 
 func (d dir) Open(name string) (source, error) {
-	f, err := os.Open(d.path(name))
+	f, err := os.OpenFile(d.path(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0) // who opens a pipe would wait for a writer
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: f.Name(), Err: errNoFile}, err, f.Close())
 	}
 	return sourceFile{f}, nil
 }

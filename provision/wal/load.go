@@ -3,8 +3,8 @@ package wal
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -141,11 +141,7 @@ func (l *Log) whole(n name) bool {
 		return false
 	}
 	end := make([]byte, endLen)
-	at, ok := src.(io.ReaderAt)
-	if !ok {
-		return false
-	}
-	if _, err := at.ReadAt(end, size-endLen); err != nil {
+	if n, _ := src.ReadAt(end, size-endLen); n < len(end) {
 		return false
 	}
 	s := sealOf(n.salt)
@@ -155,14 +151,14 @@ func (l *Log) whole(n name) bool {
 // Load reads the log: each is called once for every key that has a value, in no
 // order. What the Record shares is the log's. What cannot be read is told by
 // Damages and left out. Of commits that come meanwhile it has some. Its error is that of each, of ctx, a
-// *NewerError, or that of a disk that gives nothing.
+// *NewerError.
 func (l *Log) Load(ctx context.Context, each func(Record) error) error {
 	l.reading.Lock()
 	defer l.reading.Unlock()
 	defer l.files.wake()
 	files := l.files.list()
 	l.missing(files)
-	return l.merge(ctx, files, func(frame []byte) error { return each(record(frame)) }, func(n name, end int64) {
+	return l.merge(ctx, files, false, func(frame []byte) error { return each(record(frame)) }, func(n name, end int64) {
 		l.files.change(n, func(f *fileInfo) {
 			if f.sealed {
 				f.bytes = end
@@ -189,8 +185,20 @@ func (l *Log) missing(files []fileInfo) {
 }
 
 // merge calls each with the newest frame of every key that has a value. The first file, if it is a snapshot, is read once;
-// the others are read twice, first for which frame of a key is the newest. atEnd is told where the frames of a file end.
-func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byte) error, atEnd func(name, int64)) error {
+// the others are read twice, first for which frame of a key is the newest. atEnd is told where the frames of a file end. A file that cannot
+// even be opened is an error where it would be lost by that (strict), and else told as damage.
+func (l *Log) merge(ctx context.Context, files []fileInfo, strict bool, each func(frame []byte) error, atEnd func(name, int64)) error {
+	scan := func(n name, each func(frame []byte, at int64) error, bad func(Damage)) error {
+		_, err := scanFile(ctx, l.disk, n, l.opts.Content, each, bad)
+		if open := (*openError)(nil); !strict && errors.As(err, &open) {
+			bad(Damage{File: n.String(), What: "it cannot be opened: " + open.Error()})
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", n, err)
+		}
+		return nil
+	}
 	changes := files
 	if len(files) > 0 && files[0].name.snapshot {
 		changes = files[1:]
@@ -198,39 +206,36 @@ func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byt
 	newest := newIndex()
 	for i, f := range changes {
 		end := int64(headerLen)
-		_, err := scanFile(ctx, l.disk, f.name, l.opts.Content, func(frame []byte, at int64) error {
+		if err := scan(f.name, func(frame []byte, at int64) error {
 			newest.set(frame, place(i, at))
 			end = at + int64(len(frame))
 			return nil
-		}, l.damaged)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", f.name, err)
+		}, l.damaged); err != nil {
+			return err
 		}
 		atEnd(f.name, end)
 	}
 	if len(changes) < len(files) {
-		_, err := scanFile(ctx, l.disk, files[0].name, l.opts.Content, func(frame []byte, _ int64) error {
+		if err := scan(files[0].name, func(frame []byte, _ int64) error {
 			if newest.has(frame) || frame[13]&flagDelete != 0 {
 				return nil
 			}
 			return each(frame)
-		}, l.damaged)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", files[0].name, err)
+		}, l.damaged); err != nil {
+			return err
 		}
 	}
 	for i, f := range changes {
 		if newest.len() == 0 {
 			break
 		}
-		_, err := scanFile(ctx, l.disk, f.name, l.opts.Content, func(frame []byte, at int64) error {
+		if err := scan(f.name, func(frame []byte, at int64) error {
 			if frame[13]&flagDelete != 0 || !newest.is(frame, place(i, at)) {
 				return nil
 			}
 			return each(frame)
-		}, func(Damage) {})
-		if err != nil {
-			return fmt.Errorf("read %s again: %w", f.name, err)
+		}, func(Damage) {}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -3,7 +3,6 @@ package wal
 import (
 	"bytes"
 	"errors"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -20,6 +19,7 @@ type memDisk struct {
 	aside   map[string][]byte
 	locked  bool
 	fail    func(op string) error // nil: everything works
+	broken  func(at int64) error
 	syncs   int
 }
 
@@ -95,12 +95,24 @@ func (d *memDisk) List() ([]string, error) {
 	return slices.Sorted(maps.Keys(d.names)), d.try("list")
 }
 
-type memSource struct{ *bytes.Reader }
+type memSource struct {
+	*bytes.Reader
+	broken func(at int64) error // nil: all of it can be read
+}
 
 func (memSource) Close() error           { return nil }
 func (s memSource) Size() (int64, error) { return s.Reader.Size(), nil }
 
-var _ io.ReaderAt = memSource{}
+func (s memSource) ReadAt(b []byte, at int64) (int, error) {
+	for n := 0; s.broken != nil && n < len(b); n += blockSize {
+		if err := s.broken(at + int64(n)); err != nil {
+			n = int((at+int64(n))/blockSize*blockSize - at)
+			n, _ = s.Reader.ReadAt(b[:max(0, n)], at)
+			return n, err
+		}
+	}
+	return s.Reader.ReadAt(b, at)
+}
 
 func (d *memDisk) Open(name string) (source, error) {
 	d.mu.Lock()
@@ -109,7 +121,7 @@ func (d *memDisk) Open(name string) (source, error) {
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
-	return memSource{bytes.NewReader(slices.Clone(f.data))}, d.try("open")
+	return memSource{bytes.NewReader(slices.Clone(f.data)), d.broken}, d.try("open")
 }
 
 func (d *memDisk) Create(name string) (file, error) {

@@ -19,9 +19,11 @@ type scanner struct {
 	src  source
 	size int64
 
-	buf  []byte // what was read and not yet passed
-	off  int64  // of buf in the file
-	over bool   // nothing more to read
+	buf    []byte // what was read and not yet passed
+	off    int64  // of buf in the file
+	over   bool   // nothing more to read
+	broken int    // blocks that the disk does not give
+	bad    func(Damage)
 
 	header header
 	known  bool // header was whole
@@ -43,19 +45,18 @@ type Damage struct {
 
 // scanFile calls each with every frame of a file that holds, and with its place, and bad with every
 // stretch that does not. Frame and Damage are valid during the call only. Its
-// error is that of each, of the context, of the disk, or a *NewerError.
+// error is that of each, of the context, an *openError or a *NewerError.
 func scanFile(ctx context.Context, d disk, n name, content uint16, each func(frame []byte, at int64) error, bad func(Damage)) (s *scanner, err error) {
 	s = &scanner{name: n, seal: sealOf(n.salt)}
+	s.bad = bad
 	if s.src, err = d.Open(n.String()); err != nil {
-		return s, err
+		return s, &openError{err}
 	}
 	defer func() { err = errors.Join(err, s.src.Close()) }()
 	if s.size, err = s.src.Size(); err != nil {
-		return s, err
+		return s, &openError{err}
 	}
-	if err := s.fill(headerLen); err != nil {
-		return s, err
-	}
+	s.fill(headerLen)
 	h, herr := readHeader(s.buf)
 	switch {
 	case herr == nil && (h.layout > layout || h.content > content):
@@ -69,7 +70,7 @@ func scanFile(ctx context.Context, d disk, n name, content uint16, each func(fra
 		bad(Damage{File: n.String(), To: min(headerLen, s.size), What: herr.Error()})
 	}
 	s.pass(min(headerLen, len(s.buf)))
-	err = s.walk(ctx, each, bad)
+	err = s.walk(ctx, each)
 	if err == nil {
 		s.judgeEnd(bad)
 	}
@@ -91,50 +92,70 @@ func (s *scanner) pass(n int) {
 	s.off += int64(n)
 }
 
-// fill reads on until buf has n bytes, or all that there are.
-func (s *scanner) fill(n int) error {
+// fill reads on until buf has n bytes, or all that there are. A block that the disk does not give is zeros, and told.
+func (s *scanner) fill(n int) {
 	if len(s.buf) >= n || s.over {
-		return nil
+		return
 	}
 	fresh := make([]byte, max(n, window))
 	have := copy(fresh, s.buf)
-	m, err := io.ReadFull(s.src, fresh[have:])
-	s.buf = fresh[:have+m]
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		s.over, err = true, nil
+	for have < len(fresh) && !s.over {
+		at := s.off + int64(have)
+		m, err := s.src.ReadAt(fresh[have:], at)
+		have += m
+		switch {
+		case errors.Is(err, io.EOF):
+			s.over = true
+		case err != nil:
+			have += s.leaveOut(fresh[have:], at+int64(m), err)
+		}
 	}
-	return err
+	s.buf = fresh[:have]
 }
+
+// leaveOut passes a block, and the rest of a file of which many cannot be read: a disk may take seconds for each.
+func (s *scanner) leaveOut(room []byte, at int64, why error) (n int) {
+	s.broken++
+	to := min((at/blockSize+1)*blockSize, s.size)
+	if s.over = s.broken > maxBroken || to <= at; s.over {
+		to = s.size
+	}
+	s.bad(Damage{File: s.name.String(), From: at, To: to, What: "the disk does not give it: " + why.Error()})
+	return min(len(room), int(max(0, to-at)))
+}
+
+const (
+	blockSize = 4096
+	maxBroken = 16
+)
+
+// openError says that a file could not even be opened.
+type openError struct{ error }
+
+func (e *openError) Unwrap() error { return e.error }
 
 // next returns the frame that buf begins with; nil: there is none that holds.
-func (s *scanner) next() ([]byte, error) {
-	if err := s.fill(frameLen); err != nil {
-		return nil, err
-	}
+func (s *scanner) next() []byte {
+	s.fill(frameLen)
 	n := s.seal.length(s.buf)
 	if n == 0 {
-		return nil, nil
+		return nil
 	}
-	if err := s.fill(n); err != nil {
-		return nil, err
-	}
+	s.fill(n)
 	if n > len(s.buf) || !s.seal.holds(s.buf[:n]) {
-		return nil, nil
+		return nil
 	}
-	return s.buf[:n], nil
+	return s.buf[:n]
 }
 
-func (s *scanner) walk(ctx context.Context, each func([]byte, int64) error, bad func(Damage)) error {
+func (s *scanner) walk(ctx context.Context, each func([]byte, int64) error) error {
 	for n := 0; ; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		frame, err := s.next()
-		if err != nil {
-			return err
-		}
+		frame := s.next()
 		if frame == nil {
-			if more, err := s.skip(ctx, bad); err != nil || !more {
+			if more, err := s.skip(ctx); err != nil || !more {
 				return err
 			}
 			continue
@@ -149,7 +170,7 @@ func (s *scanner) walk(ctx context.Context, each func([]byte, int64) error, bad 
 }
 
 // skip goes on to the next frame that holds and tells of what lies between. more is false at the end of the file.
-func (s *scanner) skip(ctx context.Context, bad func(Damage)) (more bool, err error) {
+func (s *scanner) skip(ctx context.Context) (more bool, err error) {
 	begin := s.off
 	d := Damage{File: s.name.String(), From: begin}
 	s.guess(&d)
@@ -158,21 +179,13 @@ func (s *scanner) skip(ctx context.Context, bad func(Damage)) (more bool, err er
 		if n%64 == 0 && ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
-		if err := s.fill(frameLen); err != nil {
-			return false, err
-		}
+		s.fill(frameLen)
 		if len(s.buf) == 0 {
 			break
 		}
-		if s.off > begin { // where it began there is none
-			frame, err := s.next()
-			if err != nil {
-				return false, err
-			}
-			if frame != nil {
-				more = true
-				break
-			}
+		if s.off > begin && s.next() != nil { // where it began there is none
+			more = true
+			break
 		}
 		zeros = s.toMarker(zeros)
 	}
@@ -188,7 +201,7 @@ func (s *scanner) skip(ctx context.Context, bad func(Damage)) (more bool, err er
 	default:
 		d.What = "a checksum does not hold"
 	}
-	bad(d)
+	s.bad(d)
 	return more, nil
 }
 
@@ -224,7 +237,8 @@ func allZero(b []byte) bool {
 
 // guess notes whose record a damaged frame seems to be.
 func (s *scanner) guess(d *Damage) {
-	if s.fill(frameLen+maxKey) != nil || len(s.buf) < frameLen || [4]byte(s.buf) != s.seal.marker {
+	s.fill(frameLen + maxKey)
+	if len(s.buf) < frameLen || [4]byte(s.buf) != s.seal.marker {
 		return
 	}
 	if n := int(s.buf[14]); n > 0 && frameLen+n <= len(s.buf) {
