@@ -10,6 +10,7 @@ package console
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -41,6 +42,7 @@ type Deps struct {
 	DHCP     DHCP                // nil: dhcp.enabled is false
 	Pools    Pools               // nil: dhcp.enabled is false
 	Leases   Leases              // nil: no leases
+	State    func() lease.Health // of the disk behind leases and MAC reports; nil: not told
 	Dropper  LeaseDropper        // nil: leases cannot be ended from here
 	Routes   Routes              // nil: routes.enabled is false
 	Events   *dhcpd.EventLog     // nil: packets are not remembered
@@ -164,6 +166,11 @@ func (d *Deps) notReady() []string {
 	}
 	if d.Enforcer != nil && !d.Enforcer.Status().Ready {
 		reasons = append(reasons, "the ACL has not been applied to the kernel yet")
+	}
+	if d.State != nil && d.hasPools() {
+		if h := d.State(); h.Failing() {
+			reasons = append(reasons, fmt.Sprintf("pools lease nothing: leases cannot be written to %s: %s", h.Path, h.Error))
+		}
 	}
 	return reasons
 }

@@ -12,6 +12,8 @@ import (
 type Readiness struct {
 	Ready   bool     `json:"ready"`
 	Reasons []string `json:"reasons"` // why not; empty when ready
+	// Warnings are what is wrong and no reason: bound addresses are served whatever the disk does.
+	Warnings []string `json:"warnings"`
 }
 
 // NewHTTP gives the pages of the console listener: /metrics from g, /healthz,
@@ -33,7 +35,7 @@ func NewHTTP(d Deps, g prometheus.Gatherer, log *slog.Logger) http.Handler {
 		if len(reasons) > 0 {
 			status = http.StatusServiceUnavailable
 		}
-		writeJSON(w, status, Readiness{len(reasons) == 0, reasons})
+		writeJSON(w, status, Readiness{len(reasons) == 0, reasons, d.warnings()})
 	})
 	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, d.status())

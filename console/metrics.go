@@ -49,6 +49,7 @@ type Metrics struct {
 	commitDuration prometheus.Histogram
 	leases         atomic.Pointer[leaseSource]
 	pools          atomic.Pointer[poolSource]
+	state          atomic.Pointer[stateSource]
 	sockets        atomic.Pointer[func() SocketCounts]
 	senders        atomic.Pointer[func() senders.Status]
 
@@ -329,6 +330,7 @@ func (m *Metrics) registerEnforce(f factory) {
 }
 
 func (m *Metrics) registerRest(f factory) {
+	f.reg.MustRegister(newStateCollector(m))
 	m.outboxDepth = f.gauge("usher_outbox_depth", "MAC reports that wait for the ERP.")
 	m.outboxResults = each(f.counters("usher_outbox_results_total", "What became of attempts to deliver MAC reports.", "result").WithLabelValues,
 		outbox.ResultSent, outbox.ResultRefused, outbox.ResultFailed, outbox.ResultSettled, outbox.ResultDamped, outbox.ResultOverruled)

@@ -35,6 +35,7 @@ import (
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/provision/wal"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -105,6 +106,10 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 			{State: senders.Option82Untrusted, Senders: 1, Packets: 6, Missed: 1},
 		}}
 	})
+	m.WatchState(func() lease.Health {
+		return lease.Health{Path: "/var/lib/usher/leases", Error: "no space left on device", Unread: 4, PutAside: []string{"a", "b"},
+			Log: wal.Status{Files: 3, Bytes: 5000, Snapshot: 2000, Snapshots: 1}}
+	}, func() outbox.Status { return outbox.Status{Unwritten: 48} })
 	m.WatchLeases(func() lease.Counts { return lease.Counts{Bound: 5, Expired: 1} })
 	m.WatchPools(func() []dhcpd.PoolStatus { return []dhcpd.PoolStatus{testPool()} })
 	for range 3 {

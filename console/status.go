@@ -43,6 +43,7 @@ type Status struct {
 	Routes *route.Status    `json:"routes,omitempty"`
 	Outbox *outbox.Status   `json:"outbox,omitempty"`
 	Garden *garden.Status   `json:"garden,omitempty"`
+	State  *StateStatus     `json:"state,omitempty"`
 }
 
 // DHCPStatus is the state of the DHCP server.
@@ -147,6 +148,7 @@ func (d *Deps) status() Status {
 		s := d.Routes.Status()
 		st.Routes = &s
 	}
+	st.State = d.stateStatus()
 	if d.Outbox != nil {
 		s := d.Outbox.Status(statusEntries)
 		st.Outbox = &s
@@ -215,7 +217,7 @@ func Advice(o outcome.Outcome) string {
 	case outcome.PoolConflict, outcome.PoolDeclined:
 		return "Find the device that has the address set by hand, or keep such addresses out of the pool's range."
 	case outcome.PoolNotDurable:
-		return "Look at the disk of state_dir: its latency and its free space."
+		return "Look at the disk of state_dir: its latency and its free space; usher status has its error."
 	case outcome.Option82Malformed:
 		return "Compare the option 82 format of the switch with that of one that works."
 	case outcome.Option82Unread:

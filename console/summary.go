@@ -101,7 +101,7 @@ func (x *explainer) packetSentences() []string {
 		} else if w != nil && !w.Until.IsZero() {
 			s = append(s, fmt.Sprintf("%s may have it from %s on.", w.MAC, stamp(w.Until)))
 		}
-		return append(s, x.leftAlone()...)
+		return append(append(s, x.leftAlone()...), x.diskSentences()...)
 	}
 	none := "No packet from it was seen since " + stamp(x.d.Started)
 	switch last := x.lastOfAnybody(); {
@@ -120,7 +120,7 @@ func (x *explainer) packetSentences() []string {
 			s = append(s, w.Advice)
 		}
 	}
-	return s
+	return append(s, x.diskSentences()...)
 }
 
 // leftAlone tells of renewals that came from elsewhere than where the lease was given, and changed nothing.

@@ -230,6 +230,9 @@ func (shelf) Close() error                                   { return nil }
 // mailbox takes reports to the ERP.
 type mailbox struct{ v *village }
 
+// Keep implements lease.Queue.
+func (mailbox) Keep(provision.MACReport) {}
+
 // Add has a report reach the ERP after a while, if that has nothing newer then.
 func (m mailbox) Add(_ *lease.Batch, r provision.MACReport) error {
 	v := m.v

@@ -91,6 +91,8 @@ type Commit struct {
 // Queue adds a report to a batch. An outbox is one.
 type Queue interface {
 	Add(b *Batch, r provision.MACReport) error
+	// Keep takes a report of which the commit failed; it is written when that is possible again.
+	Keep(r provision.MACReport)
 }
 
 // Journal stores new facts of leases together with the reports that follow from
@@ -100,9 +102,10 @@ type Journal struct {
 	Reports Queue
 }
 
-// Commit stores all of recs or nothing. It does not keep them.
+// Commit stores all of recs or nothing. It does not keep them. After an error the reports wait in the
+// queue; leases are the caller's to try again.
 func (j Journal) Commit(recs []Commit) error {
-	return j.Table.store.Commit(func(b *Batch) error {
+	err := j.Table.store.Commit(func(b *Batch) error {
 		for i := range recs {
 			if recs[i].Lease.IP.IsValid() {
 				if err := j.Table.add(b, recs[i].Lease); err != nil {
@@ -118,6 +121,14 @@ func (j Journal) Commit(recs []Commit) error {
 		}
 		return nil
 	})
+	if err != nil {
+		for i := range recs {
+			if recs[i].Report != nil {
+				j.Reports.Keep(*recs[i].Report)
+			}
+		}
+	}
+	return err
 }
 
 // ErrInUse says that another process has the state open.

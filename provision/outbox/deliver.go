@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -24,8 +25,11 @@ func backoff(first, longest time.Duration, failures int) time.Duration {
 	return time.Duration(float64(wait) * (0.8 + 0.4*rand.Float64()))
 }
 
-// Run delivers until ctx ends; it gives nil then. One call is made at a time.
+// Run delivers until ctx ends, and writes what a failing disk did not take; it gives nil then. One call is made at a time.
 func (o *Outbox) Run(ctx context.Context) error {
+	var writer sync.WaitGroup
+	writer.Go(func() { o.write(ctx) })
+	defer writer.Wait()
 	for ctx.Err() == nil {
 		e, wait := o.next()
 		if e == nil {
@@ -143,13 +147,9 @@ func (o *Outbox) answered() {
 	}
 }
 
-// finish drops an entry for good. If the disk fails it stays and is dealt with
-// again later: telling the ERP twice does no harm.
+// finish drops an entry for good.
 func (o *Outbox) finish(e *entry, r Result) {
-	if err := o.drop(e); err != nil {
-		o.fail(e, err)
-		return
-	}
+	o.drop(e)
 	o.mu.Lock()
 	switch r {
 	case ResultSent:

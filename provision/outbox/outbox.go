@@ -94,7 +94,8 @@ const maxRefusals = 100
 // Outbox is the durable queue. Its methods are safe for concurrent use; Run
 // runs once.
 //
-// The store holds the truth, the memory follows each commit. A report leaves
+// The store holds the truth, the memory follows each commit; while the disk fails the memory goes on
+// alone and the store follows later (unwritten.go). A report leaves
 // both only if it is still the one that was dealt with, so that a newer one which
 // came in the meantime stays.
 type Outbox struct {
@@ -112,6 +113,7 @@ type Outbox struct {
 	queue       schedule // the same entries by the time of the next try
 	failures    int      // calls in a row that found no ERP
 	pausedUntil time.Time
+	late        late
 	told        tellings
 	refusals    []Refusal // newest last
 	overrules   []Overrule
@@ -129,7 +131,7 @@ type entry struct {
 	place    int  // in the queue
 }
 
-// Open reads the reports kept in store. A record that cannot be read is skipped,
+// Open reads the reports kept in store; those of a disk that cannot be used yet come later. A record that cannot be read is skipped,
 // counted and logged; a later report for its address replaces it. obs may be nil.
 func Open(store lease.Store, opts Options, sender Sender, obs Observer, log *slog.Logger) (*Outbox, error) {
 	if obs == nil {
@@ -141,24 +143,23 @@ func Open(store lease.Store, opts Options, sender Sender, obs Observer, log *slo
 	o := &Outbox{
 		store: store, sender: sender, obs: obs, log: log, opts: opts,
 		limit: rate.NewLimiter(limits(opts.Rate, opts.Burst)), wake: make(chan struct{}, 1),
-		entries: make(map[netip.Addr]*entry), enabled: opts.Enabled,
+		entries: make(map[netip.Addr]*entry), enabled: opts.Enabled, late: newLate(),
 	}
-	now := time.Now()
 	err := store.Reports(func(r provision.MACReport, err error) {
 		if err != nil {
+			o.mu.Lock()
 			o.totals.BadRecords++
+			o.mu.Unlock()
 			log.Warn("kept mac report cannot be read, skipped", "error", err)
 			return
 		}
-		o.entries[r.IP] = &entry{report: r, due: now}
+		o.found(r)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open mac report outbox: %w", err)
 	}
-	for _, e := range o.entries {
-		o.queue.push(e)
-	}
-	obs.Depth(len(o.entries))
+	store.Replaced(o.writeAll)
+	obs.Depth(o.Status(0).Depth)
 	return o, nil
 }
 
@@ -171,18 +172,26 @@ func (o *Outbox) Add(b *lease.Batch, r provision.MACReport) error {
 		return err
 	}
 	b.Reports = append(b.Reports, r)
-	b.OnCommit(func() { o.take(r) })
+	b.OnCommit(func() { o.take(r, true) })
 	return nil
 }
 
-// Put stores r durably in a batch of its own.
+// Put stores r durably in a batch of its own. While the disk fails it is kept in memory, which is no
+// error.
 func (o *Outbox) Put(r provision.MACReport) error {
-	return o.store.Commit(func(b *lease.Batch) error { return o.Add(b, r) })
+	r, err := r.Normal()
+	if err != nil {
+		return err
+	}
+	if err := o.store.Commit(func(b *lease.Batch) error { return o.Add(b, r) }); err != nil {
+		o.Keep(r)
+	}
+	return nil
 }
 
-// take brings a committed report into memory. Two commits may come here in
+// take brings a report into memory, which is on disk or waits for it. Two commits may come here in
 // either order.
-func (o *Outbox) take(r provision.MACReport) {
+func (o *Outbox) take(r provision.MACReport, onDisk bool) {
 	o.mu.Lock()
 	old := o.entries[r.IP]
 	if old != nil && old.report.Outranks(r, time.Now()) {
@@ -196,33 +205,51 @@ func (o *Outbox) take(r provision.MACReport) {
 			e.attempts, e.due, e.err, e.damped = old.attempts, old.due, old.err, old.damped
 		}
 	}
-	o.entries[r.IP] = e
-	o.queue.push(e)
+	o.putLocked(e)
+	if onDisk {
+		o.onDiskLocked(e)
+	} else {
+		o.late.waiting[r.IP] = struct{}{}
+		o.late.kick()
+	}
 	depth := len(o.entries)
 	o.mu.Unlock()
 	o.obs.Depth(depth)
 	o.kick()
 }
 
+func (o *Outbox) putLocked(e *entry) {
+	o.entries[e.report.IP] = e
+	o.queue.push(e)
+}
+
 // drop removes an entry that is dealt with, unless a newer report has taken its
-// place.
-func (o *Outbox) drop(e *entry) error {
+// place. The disk may follow later.
+func (o *Outbox) drop(e *entry) {
+	ip := e.report.IP
 	err := o.store.Commit(func(b *lease.Batch) error {
+		o.mu.Lock()
+		_, late := o.late.waiting[ip]
+		o.mu.Unlock()
+		if late { // the disk may have it from a commit that failed
+			b.Reports = append(b.Reports, e.report)
+		}
 		b.Done = append(b.Done, e.report)
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("mac report for %s: remove: %w", e.report.IP, err)
-	}
 	o.mu.Lock()
-	if o.entries[e.report.IP] == e {
-		delete(o.entries, e.report.IP)
+	if o.entries[ip] == e {
+		delete(o.entries, ip)
+		delete(o.late.waiting, ip)
 		o.queue.remove(e)
+	}
+	if other, ok := o.late.settled[ip]; err != nil && (!ok || !other.Outranks(e.report, time.Now())) {
+		o.late.settled[ip] = e.report
+		o.late.kick()
 	}
 	depth := len(o.entries)
 	o.mu.Unlock()
 	o.obs.Depth(depth)
-	return nil
 }
 
 // Reconfigure changes the rate, in calls per second, the burst and whether
@@ -265,6 +292,8 @@ type Status struct {
 	Damped      uint64    `json:"damped"`
 	Overruled   uint64    `json:"overruled"`
 	BadRecords  int       `json:"bad_records"` // skipped when the database was opened
+	// Unwritten are reports, waiting or dealt with, of which the disk does not know yet: it fails.
+	Unwritten   int       `json:"unwritten"`
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 	Entries     []Entry   `json:"entries,omitempty"`
@@ -300,7 +329,7 @@ type Overrule struct {
 func (o *Outbox) Status(n int) Status {
 	o.mu.Lock()
 	st := o.totals
-	st.Enabled, st.Depth = o.enabled, len(o.entries)
+	st.Enabled, st.Depth, st.Unwritten = o.enabled, len(o.entries), len(o.late.waiting)+len(o.late.settled)
 	if o.pausedUntil.After(time.Now()) {
 		st.PausedUntil = o.pausedUntil
 	}

@@ -125,7 +125,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (a *Agent, err erro
 	a.erp.p.Store(fetcher)
 	a.metrics.WatchBudget(func() userside.Budget { return a.erp.p.Load().Budget() })
 	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
-		a.log.Error("state directory cannot be made; the agent runs from memory", "path", cfg.StateDir, "error", err)
+		a.log.Error("state directory cannot be made; pools lease nothing until it can", "path", cfg.StateDir, "error", err)
 	}
 	a.audit = audit.NewLog(cfg.StateDir, a.metrics, a.log, time.Now)
 	a.teardown.pushDisk("audit record", a.closeAudit)
@@ -169,7 +169,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (a *Agent, err erro
 func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.Deps {
 	d := console.Deps{
 		Build: a.build, Started: time.Now(), DryRun: a.dryRun, RouteProtocol: cfg.Routes.Protocol,
-		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, Outbox: a.outbox, Events: events,
+		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, State: a.store.Health, Outbox: a.outbox, Events: events,
 		Metrics: a.metrics, Garden: a.garden, Audit: a.audit, Dropper: dropper{a},
 		Config: a.configStatus,
 	}
@@ -203,14 +203,23 @@ func (a *Agent) openLeases(ctx context.Context, cfg *config.Config) (err error) 
 	if n, examples := a.leases.Skipped(); n > 0 {
 		a.log.Warn("stored leases cannot be read and are left out", "count", n, "examples", examples)
 	}
-	a.outbox, err = outbox.Open(a.store, a.outboxOptions(cfg.Reports), a.erp, a.metrics, a.log)
-	return err
+	if a.outbox, err = outbox.Open(a.store, a.outboxOptions(cfg.Reports), a.erp, a.metrics, a.log); err != nil {
+		return err
+	}
+	a.metrics.WatchState(a.store.Health, func() outbox.Status { return a.outbox.Status(0) })
+	return nil
 }
 
 // closeLeases writes what was answered while the parts were stopping.
 func (a *Agent) closeLeases() error {
 	if err := a.leases.Close(); err != nil {
 		a.log.Error("last leases could not be written", "error", err)
+	}
+	if a.outbox == nil {
+		return nil
+	}
+	if err := a.outbox.Flush(); err != nil {
+		a.log.Error("last MAC reports could not be written", "error", err)
 	}
 	return nil
 }

@@ -130,7 +130,7 @@ func isCanceled(err error) bool { return err == nil || errors.Is(err, context.Ca
 // writeLeases brings renewals to disk in the background.
 func (a *Agent) writeLeases(ctx context.Context) error {
 	return a.leases.Run(ctx, leaseFlush, func(err error) {
-		a.log.Error("leases cannot be written; they are kept in memory and tried again", "error", err)
+		a.log.Debug("leases cannot be written; they are kept in memory and tried again", "error", err) // the store says it once a minute
 	})
 }
 

@@ -62,6 +62,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 	if st.DryRun {
 		rows = append(rows, []string{"", p.Bold("dry run: nobody is answered, neither kernel nor ERP is touched")})
 	}
+	rows = append(rows, stateRows(p, st.State)...)
 	rows = append(rows, interfaceRows(p, st.Config)...)
 	rows = append(rows, syncRows(p, st.Sync, now)...)
 	if d := st.DHCP; d != nil {
@@ -116,6 +117,9 @@ func printStatus(w io.Writer, st *console.Status) error {
 	}
 	if o := st.Outbox; o != nil {
 		rows = append(rows, []string{"reports", fmt.Sprintf("%d waiting, %d sent, %d refused", o.Depth, o.Sent, o.Refused)})
+		if o.Unwritten > 0 {
+			rows = append(rows, []string{"", p.Red(fmt.Sprintf("%d not on disk yet", o.Unwritten))})
+		}
 		if o.LastError != "" {
 			rows = append(rows, []string{"", p.Red("error " + cli.Ago(o.LastErrorAt, now) + ": " + o.LastError)})
 		}
@@ -130,6 +134,37 @@ func printStatus(w io.Writer, st *console.Status) error {
 		}
 	}
 	return cli.Table(w, rows)
+}
+
+// stateRows tell of a disk that cannot be used, and of what it has lost.
+func stateRows(p cli.Paint, st *console.StateStatus) [][]string {
+	if st == nil {
+		return nil
+	}
+	var rows [][]string
+	add := func(head, text string, colour func(string) string) {
+		for i, part := range wrap(text, textWidth) {
+			rows = append(rows, []string{[...]string{head, ""}[min(i, 1)], colour(part)})
+		}
+	}
+	if st.Text != "" {
+		add("disk", st.Text, p.Red)
+		add("", st.Advice, p.Faint)
+	}
+	if st.Lost != "" {
+		add("damage", st.Lost, p.Red)
+		add("", st.LostAdvice, p.Faint)
+		for _, x := range st.What {
+			rows = append(rows, []string{"", x})
+		}
+		if more := st.Unread - len(st.What); more > 0 && len(st.What) > 0 {
+			rows = append(rows, []string{"", fmt.Sprintf("and %d more", more)})
+		}
+		for _, x := range st.PutAside {
+			rows = append(rows, []string{"", "kept: " + x})
+		}
+	}
+	return rows
 }
 
 // overruledRows tell of the leases for whose addresses somebody wrote another MAC into the ERP.

@@ -15,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/outbox"
 )
 
 // A status says whom it believes by default, who is refused and who was seen, with lines that can be pasted.
@@ -207,4 +208,28 @@ networks  clients in 203.0.113.0/24, addresses of 198.51.100.0/24: 1 packet refu
 	require.NoError(t, printExplanation(&out, x))
 	assert.Contains(t, out.String(), "networks  the client is in 203.0.113.0/24, its address in 198.51.100.0/24\n")
 	assert.Contains(t, wayText(console.EventView{VouchedBy: "none", Networks: both}), "the client is in 203.0.113.0/24, its address in 198.51.100.0/24")
+}
+
+// A disk that fails, and what it lost, is the first thing that a status says, with the way out.
+func TestPrintState(t *testing.T) {
+	st := &console.StateStatus{
+		Text: "Leases and MAC reports cannot be written to /var/lib/usher/leases since noon: no space left on device.", Advice: "Make room.",
+		Lost: "12 records on disk could not be read.", LostAdvice: "Look at the disk.",
+	}
+	st.Unread, st.What, st.PutAside = 12, []string{"00000001, bytes 64 to 128: the checksum does not hold"}, []string{"/var/lib/usher/leases/damaged/00000001"}
+	var out bytes.Buffer
+	require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, State: st, Outbox: &outbox.Status{Unwritten: 5}}))
+	assert.Equal(t, `agent     ready, version v1, up 0s
+disk      Leases and MAC reports cannot be written to /var/lib/usher/leases since noon: no space
+          left on device.
+          Make room.
+damage    12 records on disk could not be read.
+          Look at the disk.
+          00000001, bytes 64 to 128: the checksum does not hold
+          and 11 more
+          kept: /var/lib/usher/leases/damaged/00000001
+snapshot  none
+reports   0 waiting, 0 sent, 0 refused
+          5 not on disk yet
+`, out.String())
 }
