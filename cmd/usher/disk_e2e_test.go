@@ -208,29 +208,42 @@ func TestKernelPoolACKFollowsItsSync(t *testing.T) {
 	t.Logf("%d ACKs, each after its sync", found)
 }
 
-// A stored snapshot is on disk before it takes the place of the one before, and its name before the agent goes on.
-func TestKernelStoredSnapshotIsSynced(t *testing.T) {
+// What takes the place of a file, or a place in the log, is on disk before, and its name before the agent goes on.
+func TestKernelRenamedFilesAreSynced(t *testing.T) {
 	t.Parallel()
 	w := worldWithoutRelay(t, crowdOptions(60))
-	trace := w.traced(t, "-y", "-ttt", "-e", "trace=fsync,rename,renameat,renameat2")
+	c := newCrowd(t, w, 5, 0, 1)
+	trace := w.traced(t, "-y", "-ttt", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2")
 	require.NoError(t, w.StartAgent(t.Context()))
 	eventually(t, 20*time.Second, "the snapshot is stored", func() (bool, error) { return !w.status(t).Sync.StoredAt.IsZero(), nil })
-	w.killTraced(t, trace)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, c.let(ctx, c.discover, c.guests()...))
 	state := filepath.Join(w.Dir, "state")
-	file, dir, renamed := 0, 0, 0
+	eventually(t, 20*time.Second, "the log has a file, and the next one is made", func() (bool, error) {
+		made, err := filepath.Glob(filepath.Join(state, "leases", "*.log"))
+		return len(made) >= 2, err
+	})
+	w.killTraced(t, trace)
+	named := regexp.MustCompile(`"([^"]*)"(?:, [^"]*)?, "([^"]*)"`)
+	opened := regexp.MustCompile(`^\d+<(.*)>$`)
+	synced := map[string]bool{}
+	renames, unsynced := map[string]int{}, map[string]int{} // by directory
 	for _, c := range calls(t, trace) {
-		switch {
-		case c.name == "fsync" && strings.HasPrefix(c.result, "0") && strings.Contains(c.args, "<"+state+"/snapshot.tmp>"):
-			file++
-		case c.name == "fsync" && strings.HasPrefix(c.result, "0") && strings.Contains(c.args, "<"+state+">") && renamed > dir:
-			dir++
-		case strings.HasPrefix(c.name, "rename") && strings.Contains(c.args, `/snapshot"`):
-			renamed++
-			require.Equal(t, renamed, file, "its content is on disk by then")
+		if m := opened.FindStringSubmatch(c.args); m != nil && strings.HasPrefix(c.result, "0") { // a sync
+			synced[m[1]] = true
+			unsynced[m[1]] = 0
+		} else if m := named.FindStringSubmatch(c.args); m != nil && strings.HasPrefix(c.name, "rename") {
+			require.True(t, synced[m[1]], "%s got the name %s before it was on disk", m[1], m[2])
+			dir := filepath.Dir(m[2])
+			require.Zero(t, unsynced[dir], "the name before %s", m[2])
+			renames[dir]++
+			unsynced[dir]++
 		}
 	}
-	require.Positive(t, renamed)
-	require.Equal(t, renamed, dir)
+	require.Positive(t, renames[state])
+	require.Zero(t, unsynced[state])
+	require.GreaterOrEqual(t, renames[filepath.Join(state, "leases")], 2) // the last one may just have been made
 }
 
 // A disk whose syncs take half a second: an ACK of a pool comes later, that of a new client of a bound address
