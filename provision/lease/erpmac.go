@@ -99,7 +99,7 @@ func Granted(s *provision.Snapshot, l *provision.Line, before *Record, now time.
 	if was := before.ERPMAC(s.Origin()); was.At > s.FetchedAt().UnixNano() && before.Pool == "" {
 		is.MAC = was.MAC // the ERP has taken a report of ours since the fetch
 	}
-	if before.State != 0 && before.Pool == "" && before.MAC != is.MAC {
+	if _, overruled := before.Overruled(s); before.State != 0 && before.Pool == "" && before.MAC != is.MAC && !overruled {
 		e.Sent[0] = before.MAC // it may have taken this one, too, just before a kill that cost what was known of that
 	}
 	return e
