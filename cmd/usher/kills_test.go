@@ -25,11 +25,11 @@ func kills(t *testing.T) int {
 	return long.Times(t, 8, 100)
 }
 
-// snapshotBegins returns a channel that is closed when the log is about to write a snapshot, at the latest when ctx ends.
-func snapshotBegins(ctx context.Context, dir string) <-chan struct{} {
-	begins := make(chan struct{})
+// appears returns a channel that is closed when there is a file of a pattern, at the latest when ctx ends.
+func appears(ctx context.Context, pattern string) <-chan struct{} {
+	there := make(chan struct{})
 	go func() {
-		defer close(begins)
+		defer close(there)
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -38,19 +38,16 @@ func snapshotBegins(ctx context.Context, dir string) <-chan struct{} {
 				return
 			case <-tick.C:
 			}
-			if halfSnapshot(dir) {
+			if found, _ := filepath.Glob(pattern); len(found) > 0 {
 				return
 			}
 		}
 	}()
-	return begins
+	return there
 }
 
-// halfSnapshot reports whether the log has begun a snapshot and not ended it.
-func halfSnapshot(dir string) bool {
-	half, _ := filepath.Glob(filepath.Join(dir, "*.snap.tmp"))
-	return len(half) > 0
-}
+// halfSnapshots are what the log has begun of a snapshot and not ended.
+const halfSnapshots = "*.snap.tmp"
 
 // Clients get leases, renew, give them back and change their boxes while the agent is killed again and again: in its work, while it writes a
 // snapshot, and while it starts. No lease of a pool that a client knows of is lost, ends early or goes to two; nothing new of a bound address
@@ -89,7 +86,7 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 			inStarts++
 		}
 		watch, unwatch := context.WithTimeout(ctx, between(5*time.Millisecond, 1200*time.Millisecond))
-		<-snapshotBegins(watch, dir)
+		<-appears(watch, filepath.Join(dir, halfSnapshots))
 		if watch.Err() == nil { // any moment of it
 			atSnapshots++
 			pause, done := context.WithTimeout(ctx, between(0, 3*time.Millisecond))
@@ -100,7 +97,7 @@ func TestKernelKillNineLosesNothing(t *testing.T) {
 		w.Agent.Kill()
 		stop()
 		load.Wait()
-		if halfSnapshot(dir) {
+		if half, _ := filepath.Glob(filepath.Join(dir, halfSnapshots)); len(half) > 0 {
 			inSnapshots++
 		}
 		note()

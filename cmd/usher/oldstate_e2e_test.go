@@ -239,7 +239,14 @@ func TestKernelKilledWhileItMovesOldState(t *testing.T) {
 		for range 1 + rng.IntN(4) {
 			p, err := w.Router.Start(w.Program, "run", "--config", w.ConfigPath())
 			require.NoError(t, err)
-			ctx, done := context.WithTimeout(t.Context(), time.Duration(5+rng.IntN(150))*time.Millisecond)
+			limit := time.Duration(5+rng.IntN(150)) * time.Millisecond
+			if kills%2 == 0 { // soon after it has begun to write
+				ctx, done := context.WithTimeout(t.Context(), 2*time.Second)
+				<-appears(ctx, filepath.Join(state, "leases", "*.log"))
+				done()
+				limit = time.Duration(rng.IntN(60)) * time.Millisecond
+			}
+			ctx, done := context.WithTimeout(t.Context(), limit)
 			<-ctx.Done()
 			done()
 			p.Kill()
