@@ -19,6 +19,8 @@ type disk interface {
 	List() ([]string, error)
 	Open(name string) (source, error)
 	Create(name string) (file, error)
+	// Sync returns when what anybody wrote to a file is on disk.
+	Sync(name string) error
 	Rename(from, to string) error
 	Remove(name string) error
 	// Aside keeps a damaged file in a directory of its own and returns where.
@@ -141,6 +143,14 @@ func (d dir) Create(name string) (file, error) {
 		return nil, err
 	}
 	return outFile{f}, nil
+}
+
+func (d dir) Sync(name string) error {
+	f, err := os.OpenFile(d.path(name), os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(outFile{f}.Sync(), f.Close())
 }
 
 func (d dir) Rename(from, to string) error { return os.Rename(d.path(from), d.path(to)) }

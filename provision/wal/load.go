@@ -157,6 +157,7 @@ func (l *Log) Load(ctx context.Context, each func(Record) error) error {
 	defer l.reading.Unlock()
 	defer l.files.wake()
 	files := l.files.list()
+	l.settle(files)
 	l.missing(files)
 	return l.merge(ctx, files, false, func(frame []byte) error { return each(record(frame)) }, func(n name, end int64) {
 		l.files.change(n, func(f *fileInfo) {
@@ -165,6 +166,19 @@ func (l *Log) Load(ctx context.Context, each func(Record) error) error {
 			}
 		})
 	})
+}
+
+// settle has on disk what is about to be read: a process that was killed between a write and its sync left something that
+// only the kernel knows, and what was read counts as kept from then on.
+func (l *Log) settle(files []fileInfo) {
+	for _, f := range files {
+		if f.name.snapshot || !f.sealed {
+			continue
+		}
+		if err := l.disk.Sync(f.name.String()); err != nil {
+			l.files.change(f.name, func(f *fileInfo) { f.bad = true }) // a snapshot then has it, and is synced
+		}
+	}
 }
 
 // missing tells of files that are not there.
@@ -203,7 +217,11 @@ func (l *Log) merge(ctx context.Context, files []fileInfo, strict bool, each fun
 	if len(files) > 0 && files[0].name.snapshot {
 		changes = files[1:]
 	}
-	newest := newIndex()
+	var bytes int64
+	for _, f := range changes {
+		bytes += f.bytes
+	}
+	newest := newIndex(int(bytes / bytesOfRecord))
 	for i, f := range changes {
 		end := int64(headerLen)
 		if err := scan(f.name, func(frame []byte, at int64) error {
@@ -247,7 +265,12 @@ type index struct {
 	long  map[string]uint64
 }
 
-func newIndex() *index { return &index{short: map[uint64]uint64{}, long: map[string]uint64{}} }
+// bytesOfRecord is what a record takes, more or less: an index need not grow time and again.
+const bytesOfRecord = 300
+
+func newIndex(n int) *index {
+	return &index{short: make(map[uint64]uint64, n), long: map[string]uint64{}}
+}
 
 func (x *index) len() int { return len(x.short) + len(x.long) }
 

@@ -138,6 +138,16 @@ func (d *memDisk) Create(name string) (file, error) {
 	return f, nil
 }
 
+func (d *memDisk) Sync(name string) error {
+	d.mu.Lock()
+	f, ok := d.names[name]
+	d.mu.Unlock()
+	if !ok {
+		return fs.ErrNotExist
+	}
+	return f.Sync()
+}
+
 func (d *memDisk) Rename(from, to string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
