@@ -19,6 +19,8 @@ const (
 	queueLen   = 4096 // commits between the packet goroutine and the committer
 	maxWaiting = 8192 // commits that wait for the journal; beyond it the queue fills, then ACKs do not wait
 	maxGroup   = 4096 // commits in one transaction
+	// drainEvery is how long a commit may be in the queue unseen while another group is on its way to disk; its deadline is later.
+	drainEvery = 5 * time.Millisecond
 	// maxPoolWait is how late an ACK for a pool's address may leave: some clients
 	// count the lease from the ACK, and must not count beyond leaseSlack.
 	maxPoolWait = 3 * time.Second
@@ -176,28 +178,36 @@ func (c *committer) run() error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	queue, closing := c.queue, (<-chan time.Time)(nil)
+	drain := func() {
+		if queue == nil || c.drain() {
+			return
+		}
+		queue = nil
+		closing = time.After(stopGrace)
+	}
 	for queue != nil || len(c.waiting) > 0 || len(c.inFlight) > 0 {
 		in := queue
-		if len(c.waiting) >= maxWaiting {
-			in = nil
+		wait, ok := c.nextDeadline()
+		if len(c.inFlight) > 0 && queue != nil { // nothing begins before the journal is done, so nobody is woken for each packet
+			if !ok || wait > drainEvery {
+				wait = drainEvery
+			}
+			in, ok = nil, true
 		}
-		if wait, ok := c.nextDeadline(); ok {
+		if ok {
 			timer.Reset(wait)
 		}
 		select {
 		case p, ok := <-in:
-			if !ok {
-				queue = nil
-				stop := time.NewTimer(stopGrace)
-				defer stop.Stop()
-				closing = stop.C
-				break
+			if ok {
+				c.take(p)
 			}
-			c.take(p)
-			c.drain()
+			drain()
 		case res := <-results:
 			c.finish(res)
+			drain()
 		case <-timer.C:
+			drain()
 			c.sendLate()
 		case <-closing:
 			close(groups)
@@ -220,19 +230,20 @@ func (c *committer) take(p *pending) {
 	}
 }
 
-// drain takes what else is in the queue, for one group commit.
-func (c *committer) drain() {
+// drain takes what else is in the queue, for one group commit. It reports whether more can come.
+func (c *committer) drain() (open bool) {
 	for len(c.waiting) < maxWaiting {
 		select {
 		case p, ok := <-c.queue:
 			if !ok {
-				return // run sees it closed too
+				return false
 			}
 			c.take(p)
 		default:
-			return
+			return true
 		}
 	}
+	return true
 }
 
 // group moves waiting commits into flight.

@@ -258,6 +258,9 @@ type bounds struct {
 	ready   time.Duration // from the start until ready, with many leases
 }
 
+// inFlight is how many clients are on their way at once: a relay in front of a few thousand after a short outage.
+const inFlight = 256
+
 // What new leases and renewals cost beside few leases and many. Each is measured several
 // times, and the cheapest counts: other work on the machine makes some dearer.
 func testCost(t *testing.T, few, many, doras, rounds int, acl bool, most bounds) {
@@ -275,7 +278,7 @@ func testCost(t *testing.T, few, many, doras, rounds int, acl bool, most bounds)
 		}
 		return server, floor
 	}
-	lease := func() (server, floor cost) { return r.doras(r.guests(doras), 64) }
+	lease := func() (server, floor cost) { return r.doras(r.guests(doras), inFlight) }
 	r.grow(few)
 	small, floor := cheapest(lease)
 	start := r.grow(many)
