@@ -66,6 +66,7 @@ type logStore struct {
 	batch   Batch
 	room    []byte
 	undo    []undo
+	older   []wal.Record // of state.db, that a group overtakes which is not on disk yet
 }
 
 // undo is what a report of a group that is not on disk yet took the place of.
@@ -284,9 +285,7 @@ func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, err
 	if l == nil {
 		return nil // later
 	}
-	s.mu.Lock()
-	old := s.old
-	s.mu.Unlock()
+	old := s.pending()
 	err := l.Load(ctx, func(r wal.Record) error {
 		if old.has(r.Kind, r.Key) {
 			return nil // it has a newer one
@@ -400,9 +399,11 @@ func (s *logStore) addLeases(f *wal.Frames, b *Batch) {
 	for i := range b.Leases {
 		s.room = encode(s.room[:0], &b.Leases[i])
 		f.Put(wal.Record{Kind: kindLease, Key: keyBytes(ipKey(b.Leases[i].IP)), Value: s.room})
+		s.overtake(kindLease, b.Leases[i].IP)
 	}
 	for _, ip := range b.Forget {
 		f.Put(wal.Record{Kind: kindLease, Key: keyBytes(ipKey(ip)), Delete: true})
+		s.overtake(kindLease, ip)
 	}
 }
 
@@ -421,6 +422,7 @@ func (s *logStore) addReports(f *wal.Frames, b *Batch) {
 		s.undo = append(s.undo, undo{r.IP, had, kept})
 		s.reports[r.IP] = r
 		f.Put(wal.Record{Kind: kindReport, Key: r.IP.AsSlice(), Value: encodeWhole(r)})
+		s.overtake(kindReport, r.IP)
 	}
 	for _, r := range b.Done {
 		kept, had := s.reports[r.IP]
@@ -430,6 +432,7 @@ func (s *logStore) addReports(f *wal.Frames, b *Batch) {
 		s.undo = append(s.undo, undo{r.IP, had, kept})
 		delete(s.reports, r.IP)
 		f.Put(wal.Record{Kind: kindReport, Key: r.IP.AsSlice(), Delete: true})
+		s.overtake(kindReport, r.IP)
 	}
 }
 
@@ -437,6 +440,22 @@ func sameReport(a, b provision.MACReport) bool {
 	_, x := encodeReport(a)
 	_, y := encodeReport(b)
 	return bytes.Equal(x, y)
+}
+
+// overtake has what state.db still has of an address not written over what a commit writes of it now.
+func (s *logStore) overtake(kind uint8, ip netip.Addr) {
+	if o := s.pending(); o != nil {
+		if r, had := o.overtake(kind, ip); had {
+			s.older = append(s.older, r)
+		}
+	}
+}
+
+// pending is what state.db had and the log has not yet; nil: nothing.
+func (s *logStore) pending() *oldState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.old
 }
 
 // committed is told by the log whether the group of the last turns is on disk.
@@ -452,7 +471,12 @@ func (s *logStore) committed(err error) {
 		}
 		s.queueMu.Unlock()
 	}
-	s.undo = s.undo[:0]
+	if o := s.pending(); err != nil && o != nil {
+		for _, r := range s.older {
+			o.putBack(r)
+		}
+	}
+	s.undo, s.older = s.undo[:0], s.older[:0]
 }
 
 // Close implements Store.

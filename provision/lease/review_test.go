@@ -1,0 +1,57 @@
+package lease
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/wal"
+)
+
+// What was committed while state.db could not be moved yet is newer than what that has, and stays: its lease, that a record was
+// forgotten, and that a report was dealt with.
+func TestMovedLateOverwritesNothing(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	was := testRecord(oldIP(1))
+	forgotten := testRecord(oldIP(2))
+	report := provision.MACReport{IP: oldIP(1), MAC: mac1, At: testNow}
+	o := &oldState{path: filepath.Join(dir, oldName), records: map[recordKey]wal.Record{}}
+	for _, r := range []Record{was, forgotten} {
+		require.NoError(t, o.lease(keyBytes(ipKey(r.IP)), encode(nil, &r)))
+	}
+	o.records[keyOf(kindReport, report.IP.AsSlice())] = wal.Record{Kind: kindReport, Key: report.IP.AsSlice(), Value: encodeWhole(report)}
+	s.(*logStore).setOld(o) // as a disk that was full at the start leaves it
+	tab := openTable(t, s)
+	require.Equal(t, 2, tab.Len())
+	reports := 0
+	require.NoError(t, s.Reports(func(provision.MACReport, error) { reports++ }))
+	require.Equal(t, 1, reports)
+
+	now := was
+	now.MAC, now.Start, now.Renewed, now.Expires = mac2, testNow.Add(time.Hour), testNow.Add(time.Hour), testNow.Add(2*time.Hour)
+	require.NoError(t, s.Commit(func(b *Batch) error {
+		b.Leases, b.Forget, b.Done = append(b.Leases, now), append(b.Forget, forgotten.IP), append(b.Done, report)
+		return nil
+	}))
+	require.NoError(t, os.WriteFile(o.path, []byte("old"), 0o600))
+	s.(*logStore).moveOld(s.(*logStore).wal.Load())
+	require.NoError(t, s.Close())
+
+	s, err = OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	tab = openTable(t, s)
+	r, _ := tab.Get(was.IP)
+	assert.Equal(t, mac2, r.MAC, "the client that was told that it has the address")
+	_, there := tab.Get(forgotten.IP)
+	assert.False(t, there)
+	require.NoError(t, s.Reports(func(r provision.MACReport, err error) { assert.Fail(t, "it was sent", "%v %v", r, err) }))
+}
