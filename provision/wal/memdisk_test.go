@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +27,7 @@ type memDisk struct {
 type memFile struct {
 	disk          *memDisk
 	data, durable []byte
+	bad           map[int64]bool // blocks that cannot be read
 }
 
 const sector = 512
@@ -95,7 +97,31 @@ func (d *memDisk) List() ([]string, error) {
 	return slices.Sorted(maps.Keys(d.names)), d.try("list")
 }
 
-type memSource struct{ *bytes.Reader }
+// memSource gives nothing of the blocks in bad.
+type memSource struct {
+	*bytes.Reader
+	bad map[int64]bool
+}
+
+func (s memSource) ReadAt(b []byte, at int64) (int, error) {
+	for i := at / block; i*block < at+int64(len(b)); i++ {
+		if s.bad[i] && i*block < s.Reader.Size() {
+			return 0, syscall.EIO
+		}
+	}
+	return s.Reader.ReadAt(b, at)
+}
+
+func (s memSource) Read(b []byte) (int, error) {
+	at := s.Reader.Size() - int64(s.Reader.Len())
+	if len(s.bad) > 0 {
+		b = b[:min(int64(len(b)), block-at%block)]
+		if s.bad[at/block] && s.Reader.Len() > 0 {
+			return 0, syscall.EIO
+		}
+	}
+	return s.Reader.Read(b)
+}
 
 func (memSource) Close() error           { return nil }
 func (s memSource) Size() (int64, error) { return s.Reader.Size(), nil }
@@ -109,7 +135,7 @@ func (d *memDisk) Open(name string) (source, error) {
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
-	return memSource{bytes.NewReader(slices.Clone(f.data))}, d.try("open")
+	return memSource{bytes.NewReader(slices.Clone(f.data)), f.bad}, d.try("open")
 }
 
 func (d *memDisk) Create(name string) (file, error) {

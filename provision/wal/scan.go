@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 )
 
 // window is how much of a file is looked at in one piece, if frames are not larger.
@@ -26,7 +27,19 @@ type scanner struct {
 	header header
 	known  bool // header was whole
 	ended  bool // the last frame of a snapshot was there
+
+	blind      int   // blocks that the disk does not give
+	read       bool  // a block that it does
+	unreadable int64 // the end of the last of them
 }
+
+const (
+	// block is how much a bad place of a disk costs.
+	block = 4 << 10
+	// mostBlind bounds the blocks of a file that are taken for bad places: with more, or with more than half of them, the disk is not to be
+	// had, and what is on it not lost.
+	mostBlind = 16
+)
 
 // Damage is a stretch of a file that could not be read.
 type Damage struct {
@@ -99,11 +112,57 @@ func (s *scanner) fill(n int) error {
 	fresh := make([]byte, max(n, window))
 	have := copy(fresh, s.buf)
 	m, err := io.ReadFull(s.src, fresh[have:])
+	if badPlace(err) {
+		m, err = s.aroundBadPlaces(fresh[have:], s.off+int64(have))
+	}
+	s.read = s.read || m > 0
 	s.buf = fresh[:have+m]
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		s.over, err = true, nil
 	}
 	return err
+}
+
+// badPlace reports whether an error may be that of some sectors only.
+func badPlace(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENODATA) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EILSEQ)
+}
+
+// aroundBadPlaces fills b from a place on block by block, with something that is no record where the disk gives nothing, and goes on
+// behind it. Its error is io.EOF, or that of a disk that gives too little.
+func (s *scanner) aroundBadPlaces(b []byte, from int64) (n int, err error) {
+	src, ok := s.src.(io.ReadSeeker)
+	at, ok2 := s.src.(io.ReaderAt)
+	if !ok || !ok2 {
+		return 0, errors.ErrUnsupported
+	}
+	for n < len(b) && from+int64(n) < s.size {
+		here := from + int64(n)
+		part := b[n:min(int64(len(b)), int64(n)+block-here%block, int64(n)+s.size-here)]
+		switch m, err := at.ReadAt(part, here); {
+		case m == len(part):
+			s.read = true
+		case !badPlace(err):
+			return n + m, err
+		default:
+			if s.blind++; int64(s.blind) > min(mostBlind, (s.size/block+2)/2) {
+				return n, err
+			}
+			for i := range part {
+				part[i] = ^s.seal.marker[0]
+			}
+			s.unreadable = here + int64(len(part))
+		}
+		n += len(part)
+	}
+	if !s.read {
+		return n, syscall.EIO
+	}
+	if n < len(b) {
+		return n, io.EOF
+	}
+	_, err = src.Seek(from+int64(n), io.SeekStart)
+	return n, err
 }
 
 // next returns the frame that buf begins with; nil: there is none that holds.
@@ -181,6 +240,8 @@ func (s *scanner) skip(ctx context.Context, bad func(Damage)) (more bool, err er
 	}
 	d.To, d.Tail = s.off, !more
 	switch {
+	case s.unreadable > begin && s.unreadable-block < s.off:
+		d.What = "the disk does not give it"
 	case zeros:
 		d.What = "there are zeros in place of records"
 	case d.Tail:
