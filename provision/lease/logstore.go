@@ -260,7 +260,7 @@ func (s *logStore) Leases(each func(Record, error)) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	s.leases = each
-	return s.load(s.ctx, s.wal.Load(), each, nil)
+	return s.loadOrWait(each, nil)
 }
 
 // Reports implements Store.
@@ -269,7 +269,7 @@ func (s *logStore) Reports(each func(provision.MACReport, error)) error {
 	defer s.loading.Unlock()
 	s.found = each
 	if !s.loaded.Load() {
-		return s.load(s.ctx, s.wal.Load(), nil, each)
+		return s.loadOrWait(nil, each)
 	}
 	s.queueMu.Lock()
 	all := slices.SortedFunc(maps.Values(s.reports), func(a, b provision.MACReport) int { return a.IP.Compare(b.IP) })
@@ -277,6 +277,20 @@ func (s *logStore) Reports(each func(provision.MACReport, error)) error {
 	for _, r := range all {
 		each(r, nil)
 	}
+	return nil
+}
+
+// loadOrWait is load at the start. A log that is not to be had, as one with a file of another owner, is a disk that cannot be
+// used: watch tries again.
+func (s *logStore) loadOrWait(leases func(Record, error), reports func(provision.MACReport, error)) error {
+	l := s.wal.Load()
+	err := s.load(s.ctx, l, leases, reports)
+	if err == nil || s.ctx.Err() != nil || errors.As(err, new(*statedir.NewerError)) {
+		return err
+	}
+	s.fails(err)
+	s.wal.Store(nil)
+	_ = l.Close() // nothing was committed to it that it could lose
 	return nil
 }
 

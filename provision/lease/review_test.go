@@ -55,3 +55,31 @@ func TestMovedLateOverwritesNothing(t *testing.T) {
 	assert.False(t, there)
 	require.NoError(t, s.Reports(func(r provision.MACReport, err error) { assert.Fail(t, "it was sent", "%v %v", r, err) }))
 }
+
+// A file of the log that cannot be read, such as one of another owner, is a disk that cannot be used: the start goes on without,
+// and what is there comes when it can be read.
+func TestUnreadableFileIsTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	r := testRecord(oldIP(1))
+	require.NoError(t, s.Commit(func(b *Batch) error { b.Leases = append(b.Leases, r); return nil }))
+	require.NoError(t, s.Close())
+	files, err := filepath.Glob(filepath.Join(dir, logName, "*.log"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	require.NoError(t, os.Rename(files[0], filepath.Join(dir, "away")))
+	require.NoError(t, os.Symlink(filepath.Base(files[0]), files[0])) // to itself: it cannot be opened
+
+	s, err = OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	tab := openTable(t, s)
+	require.NoError(t, s.Reports(func(provision.MACReport, error) {}))
+	assert.True(t, s.Failing())
+	assert.Contains(t, s.Health().Error, filepath.Base(files[0]))
+	require.Error(t, s.Commit(func(*Batch) error { return nil }))
+	require.NoError(t, os.Rename(filepath.Join(dir, "away"), files[0]))
+	require.Eventually(t, func() bool { return !s.Failing() }, 10*time.Second, 10*time.Millisecond)
+	assert.Equal(t, 1, tab.Len())
+}
