@@ -129,7 +129,12 @@ func (s *logStore) watch(ctx context.Context) {
 	ticker := time.NewTicker(lookAgain)
 	defer ticker.Stop()
 	var said time.Time
+	var tried *wal.Log
 	for {
+		if l := s.wal.Load(); l != nil && l != tried { // a disk that takes nothing is told before a client needs it
+			tried = l
+			_ = l.Commit(func(*wal.Frames) error { return nil }) // the log's health tells
+		}
 		select {
 		case <-ctx.Done():
 			return
