@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 )
 
@@ -69,6 +70,9 @@ func (l *Log) compact(ctx context.Context) error {
 	}
 	n := name{seq: files[len(files)-1].name.seq, salt: newSalt(), snapshot: true}
 	bytes, err := l.writeSnapshot(ctx, n, files)
+	if errors.Is(err, fs.ErrNotExist) {
+		l.missed.Store(true)
+	}
 	if err != nil {
 		return err
 	}
