@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/statedb"
 )
 
 // oldDatabase is what a version before the log wrote: some pages of leases, written in several rounds so that there are free pages, and some reports.
@@ -153,4 +155,15 @@ func TestOldDatabaseWithAFlippedBit(t *testing.T) {
 			require.NotZero(t, h.Unread)
 		}
 	}
+}
+
+// A child that waits for the file, as for another agent that lets go of it late, does not count as one that goes in circles: the file would
+// be taken for damaged, and moved away under that agent.
+func TestWaitingForTheOldDatabaseIsNoDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), oldName)
+	require.NoError(t, syscall.Mkfifo(path, 0o600)) // opening it waits
+	began := time.Now()
+	err := statedb.Read(t.Context(), path, func(statedb.Item) {})
+	require.Error(t, err)
+	require.Greater(t, time.Since(began), 4*time.Second, "%v", err)
 }

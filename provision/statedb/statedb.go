@@ -35,11 +35,12 @@ const (
 	childName = "dump-state-db"
 	// inUseCode is the child's exit code for ErrInUse.
 	inUseCode = 75
-	// mostTime bounds the child, and silence how long it may say nothing: it then goes in circles.
+	// mostTime bounds the child, and silence how long it may say nothing once it has the file: it then goes in circles.
 	mostTime, silence = 30 * time.Second, 3 * time.Second
 	lockWait          = 2 * time.Second
 	// The longest key and value that the library takes.
 	maxKey, maxValue = 1 << 15, 1 << 24
+	headLen          = 2 + 2 + 4
 )
 
 // ready says that Child was called: a process of this program that is started as a child does its work, and nothing else.
@@ -61,6 +62,12 @@ func Child() {
 	os.Exit(0)
 }
 
+// sign tells the parent that the file is open: there is no bucket without a name.
+func sign(w *bufio.Writer) error {
+	_, err := w.Write(make([]byte, headLen))
+	return errors.Join(err, w.Flush())
+}
+
 // dump writes every entry: the length of the bucket's name, of the key (2 bytes each) and of the value (4 bytes), and then those.
 // Opened like that the library does not read its list of free pages.
 func dump(path string, to io.Writer) error {
@@ -69,6 +76,9 @@ func dump(path string, to io.Writer) error {
 		return err
 	}
 	w := bufio.NewWriterSize(to, 1<<16)
+	if err := sign(w); err != nil {
+		return errors.Join(err, db.Close())
+	}
 	err = db.View(func(tx *bbolt.Tx) error {
 		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
 			var last []byte
@@ -119,11 +129,13 @@ func Read(ctx context.Context, path string, each func(Item)) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	watch := time.AfterFunc(silence, func() { stop(fmt.Errorf("reading it went in circles for %v", silence)) })
+	watch := time.AfterFunc(lockWait+silence, func() { stop(fmt.Errorf("reading it went in circles for %v", silence)) })
 	defer watch.Stop()
 	rerr := items(bufio.NewReaderSize(out, 1<<16), func(i Item) {
 		watch.Reset(silence)
-		each(i)
+		if i.Bucket != "" {
+			each(i)
+		}
 	})
 	err = cmd.Wait()
 	var exit *exec.ExitError
@@ -141,7 +153,7 @@ func Read(ctx context.Context, path string, each func(Item)) error {
 // items reads what dump wrote.
 func items(r io.Reader, each func(Item)) error {
 	for {
-		var head [8]byte
+		var head [headLen]byte
 		if _, err := io.ReadFull(r, head[:]); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
