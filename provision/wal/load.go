@@ -89,8 +89,10 @@ func (l *Log) list() error {
 	for _, s := range names {
 		if n, ok := parseName(s); ok {
 			all = append(all, n)
-		} else if strings.HasSuffix(s, tmpSuffix) {
-			_ = l.disk.Remove(s) // a snapshot that was not finished; one that stays does no harm
+		} else if unfinished, is := strings.CutSuffix(s, tmpSuffix); is {
+			if _, ours := parseName(unfinished); ours {
+				_ = l.disk.Remove(s) // a file that was not finished; one that stays does no harm
+			}
 		}
 	}
 	slices.SortFunc(all, func(a, b name) int {

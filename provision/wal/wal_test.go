@@ -147,3 +147,18 @@ func TestFileTakenAwayIsNoticed(t *testing.T) {
 	require.ErrorIs(t, l.compact(t.Context()), os.ErrNotExist)
 	require.Eventually(t, func() bool { return errors.Is(l.Health().Err, ErrGone) }, 5*time.Second, 10*time.Millisecond)
 }
+
+// What is not the log's own stays, whatever it is called.
+func TestFilesOfOthersStay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l := open(t, path)
+	put(t, l, 1, key(1), "a")
+	require.NoError(t, l.Close())
+	ours := name{seq: 7, salt: 1 << 63, snapshot: true}.String() + tmpSuffix
+	for _, n := range []string{"backup.tmp", ours} {
+		require.NoError(t, os.WriteFile(filepath.Join(path, n), []byte("x"), 0o600))
+	}
+	open(t, path)
+	assert.FileExists(t, filepath.Join(path, "backup.tmp"))
+	assert.NoFileExists(t, filepath.Join(path, ours))
+}
