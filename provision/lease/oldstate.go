@@ -180,6 +180,8 @@ func (o *oldState) read(ctx context.Context, s *logStore) error {
 	switch {
 	case errors.Is(err, statedb.ErrInUse):
 		return fmt.Errorf("%s: %w", o.path, ErrInUse)
+	case errors.Is(err, statedb.ErrNoChild):
+		return fmt.Errorf("%s: %w", o.path, err)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case o.format > lastDatabaseFormat && len(o.records) == 0: // ours, and damaged: what it has to say is still legible

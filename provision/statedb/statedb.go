@@ -31,6 +31,9 @@ type Item struct {
 // ErrInUse says that another process has the file open.
 var ErrInUse = errors.New("another process has the file open")
 
+// ErrNoChild says that no child process could be started: nobody has looked at the file.
+var ErrNoChild = errors.New("no process could be started to read it")
+
 const (
 	childName = "dump-state-db"
 	// inUseCode is the child's exit code for ErrInUse.
@@ -104,30 +107,26 @@ func dump(path string, to io.Writer) error {
 }
 
 // Read has a child process read the file at path and calls each with every
-// entry. After an error each may have been called for some of them: the file is damaged, or ErrInUse.
+// entry. After an error each may have been called for some of them: the file is damaged, or ErrInUse, or ErrNoChild.
 func Read(ctx context.Context, path string, each func(Item)) error {
 	if !ready {
 		panic("statedb: Read without Child in main")
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, mostTime, fmt.Errorf("it could not be read within %v", mostTime))
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	cmd := exec.CommandContext(ctx, exe, childName, path)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", childName, path) // also when an upgrade has replaced the file meanwhile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	var complaint tail
 	cmd.Stderr = &complaint
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
+	if err == nil {
+		err = cmd.Start()
 	}
-	if err := cmd.Start(); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoChild, err)
 	}
 	watch := time.AfterFunc(lockWait+silence, func() { stop(fmt.Errorf("reading it went in circles for %v", silence)) })
 	defer watch.Stop()
