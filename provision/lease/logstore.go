@@ -85,7 +85,11 @@ func OpenStore(ctx context.Context, dir string, log *slog.Logger) (Store, error)
 	l, err := s.open(ctx)
 	switch {
 	case ctx.Err() != nil, errors.Is(err, ErrInUse), errors.As(err, new(*statedir.NewerError)):
-		return nil, cmp.Or(context.Cause(ctx), err)
+		err = cmp.Or(context.Cause(ctx), err)
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+		return nil, err
 	case err != nil:
 		s.fails(err)
 	default:

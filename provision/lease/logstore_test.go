@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -82,4 +83,16 @@ func TestUnreadableFileIsTriedAgain(t *testing.T) {
 	require.NoError(t, os.Rename(filepath.Join(dir, "away"), files[0]))
 	require.Eventually(t, func() bool { return !s.Failing() }, 10*time.Second, 10*time.Millisecond)
 	assert.Equal(t, 1, tab.Len())
+}
+
+// A start that was ended leaves the log to the next one.
+func TestEndedStartLetsTheLogGo(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := OpenStore(ctx, dir, slog.New(slog.DiscardHandler))
+	require.ErrorIs(t, err, context.Canceled)
+	s, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
 }
