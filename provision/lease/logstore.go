@@ -54,6 +54,7 @@ type logStore struct {
 	found    func(provision.MACReport, error)
 	replaced []func()
 	loaded   atomic.Bool // reports are those of the log
+	damages  int         // in what was read to the end; what is found later memory has
 
 	mu      sync.Mutex // guards the fields below
 	unread  []string
@@ -171,6 +172,7 @@ func (s *logStore) look(ctx context.Context) {
 	}
 	if l != nil {
 		s.moveOld(l)
+		s.mend(l)
 		return
 	}
 	l, err := s.open(ctx)
@@ -179,6 +181,18 @@ func (s *logStore) look(ctx context.Context) {
 	}
 	if err != nil {
 		s.fails(err)
+	}
+}
+
+// mend has everything written again where a snapshot came upon damage: memory read it while it was whole.
+func (s *logStore) mend(l *wal.Log) {
+	n := l.Damages().Count
+	if !s.loaded.Load() || n <= s.damages {
+		return
+	}
+	s.damages = n
+	for _, f := range s.replaced {
+		f()
 	}
 }
 
@@ -323,6 +337,7 @@ func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, err
 			return err
 		}
 	}
+	s.damages = l.Damages().Count
 	s.loaded.Store(true)
 	return nil
 }

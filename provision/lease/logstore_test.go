@@ -96,3 +96,41 @@ func TestEndedStartLetsTheLogGo(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 }
+
+// What is damaged while the agent runs costs nothing: whoever knows it writes it again when a snapshot comes upon it.
+func TestDamageWhileItRunsIsWrittenAgain(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	tab := openTable(t, s)
+	r := testRecord(oldIP(1))
+	tab.Store(r)
+	require.NoError(t, tab.Write(r.IP))
+	files, err := filepath.Glob(filepath.Join(dir, logName, "*1-*.log"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	f, err := os.OpenFile(files[0], os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte{0xff, 0xff, 0xff, 0xff}, 64+20)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	deadline := time.Now().Add(20 * time.Second)
+	for i := 0; s.Health().Unread == 0; i++ {
+		require.True(t, time.Now().Before(deadline), "no snapshot came upon it")
+		require.NoError(t, s.Commit(func(b *Batch) error {
+			for k := range 1000 {
+				other := testRecord(oldIP(256 + k))
+				b.Leases = append(b.Leases, other)
+			}
+			return nil
+		}))
+	}
+	require.Eventually(t, func() bool { return tab.Counts(time.Now()).Dirty > 0 }, 5*time.Second, time.Millisecond)
+	require.NoError(t, tab.Flush())
+	require.NoError(t, s.Close())
+	s, err = OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	_, there := openTable(t, s).Get(r.IP)
+	assert.True(t, there)
+}
