@@ -7,7 +7,7 @@ LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 # Real peers of the tests and of the demo, as "command:debian-package".
 DEMO_TOOLS := ip:iproute2 ping:iputils-ping udhcpc:udhcpc dhcrelay:isc-dhcp-relay nft:nftables
 TEST_TOOLS := $(DEMO_TOOLS) dhclient:isc-dhcp-client dhcpcd:dhcpcd-base dnsmasq:dnsmasq-base keepalived:keepalived dhcpd:isc-dhcp-server unshare:util-linux stdbuf:coreutils \
-              tcpdump:tcpdump conntrack:conntrack ipset:ipset curl:curl gcc:build-essential systemd-analyze:systemd php:php-cli chromium:chromium
+              tcpdump:tcpdump conntrack:conntrack ipset:ipset curl:curl gcc:build-essential systemd-analyze:systemd php:php-cli strace:strace chromium:chromium
 
 # Of tests that boot a Debian.
 LONG_TOOLS := $(TEST_TOOLS) mmdebstrap:mmdebstrap systemd-nspawn:systemd-container nsenter:util-linux tar:tar

@@ -176,6 +176,8 @@ func addrNumber(a netip.Addr) uint32 {
 // It is called before p is published.
 func (p *pools) takeOver(old *pools, leases *lease.Table, now time.Time) []*allocator {
 	var fresh []*allocator
+	var all sync.WaitGroup
+	defer all.Wait()
 	p.leases = leases
 	for i := range p.all {
 		served := &p.all[i]
@@ -184,7 +186,7 @@ func (p *pools) takeOver(old *pools, leases *lease.Table, now time.Time) []*allo
 			continue
 		}
 		served.alloc.restored.Store(leases.Late())
-		served.alloc.restore(leases, now, true)
+		all.Go(func() { served.alloc.restore(leases, now, true) })
 		fresh = append(fresh, served.alloc)
 	}
 	return fresh

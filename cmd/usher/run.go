@@ -42,6 +42,10 @@ files in state_dir, its control socket and its console: beside an agent that wor
 			log := cli.NewLogger(cmd.ErrOrStderr(), cfg.Log.Format, cli.LogLevel(cfg.Log.Level))
 			leaveRoomForPackets()
 			a, err := agent.New(cmd.Context(), cfg, agent.Options{Path: path, DryRun: dryRun, Version: c.Version, Service: serviceManager{log}, Log: log})
+			if err != nil && cmd.Context().Err() != nil { // asked to, by a signal: no failure of the unit
+				log.Info("stopped before it had started", "error", err)
+				return nil
+			}
 			if err != nil {
 				return err
 			}

@@ -356,7 +356,7 @@ func TestBindingChange(t *testing.T) {
 func TestShortenedPastTheRelay(t *testing.T) {
 	shorten := func(_ *Request, o *Options) { o.BindingChange = BindingShorten }
 	old := with(bound(host(21), client(0x11), 1), func(r *lease.Record) { // bound to customer 2 by now
-		r.GIAddr, r.Option82, r.Device, r.Port, r.Expires = relayIP, port(switch1, 1), 1, 1, testNow.Add(time.Hour)
+		r.GIAddr, r.Option82, r.Device, r.Port, r.Expires = relayIP, port(switch1, 1), 1, 1, testNow.Add(50*time.Minute)
 	})
 	renewed := func(before time.Duration) *lease.Table {
 		return leases(with(old, func(r *lease.Record) { r.Renewed = testNow.Add(-before) }))
@@ -373,6 +373,9 @@ func TestShortenedPastTheRelay(t *testing.T) {
 	}{
 		{"the first time", renew, renewed(30 * time.Minute), short},
 		{"at T1 of that", renew, renewed(30 * time.Second), "nak_not_bound by broadcast"},
+		{"a plain renewal was a moment ago", renew, leases(with(old, func(r *lease.Record) {
+			r.Start, r.Renewed, r.Expires = testNow.Add(-time.Hour), testNow.Add(-2*time.Second), testNow.Add(time.Hour-2*time.Second)
+		})), short},
 		{"at T2 of that", rebind, renewed(52 * time.Second), refused},
 		{"it did not hear that", renew, renewed(2 * time.Minute), short},
 		{"what it has is its first ACK", renew, leases(with(old, func(r *lease.Record) { r.Start, r.Renewed = testNow, testNow })), short},
@@ -383,7 +386,8 @@ func TestShortenedPastTheRelay(t *testing.T) {
 			if tc.want == short {
 				assert.EqualValues(t, []uint32{60, 30, 52}, []uint32{d.Reply.LeaseTime, d.Reply.RenewTime, d.Reply.RebindTime})
 				assert.Equal(t, testNow, d.Rec.Renewed)
-				assert.Equal(t, old.Expires, d.Rec.Expires)
+				was, _ := tc.tab.Get(host(21))
+				assert.Equal(t, was.Expires, d.Rec.Expires)
 			}
 		})
 	}

@@ -177,12 +177,12 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	if !known || rec.Pool != "" || rec.MAC != c.mac || !c.same(&rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
 		return false
 	}
-	if rec.Renewed.After(rec.Start) && c.now.Sub(rec.Renewed) < shortLease {
-		return false // that may have been such an ACK
-	}
 	n := c.cfg.subnetOf(ciaddr)
 	if n == nil {
 		return false
+	}
+	if rec.Renewed.After(rec.Start) && c.now.Sub(rec.Renewed) < shortLease && rec.Expires.Sub(rec.Renewed) < n.lease {
+		return false // that was such an ACK, for it left the lease as long as it was
 	}
 	id := c.serverID(n)
 	if !id.IsValid() {

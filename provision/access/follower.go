@@ -22,13 +22,13 @@ const (
 // interfaces. The methods are safe for concurrent use; Run runs once.
 type Follower struct {
 	enforcer *Enforcer
-	feed     *lease.Follower
+	feed     *lease.Touched
 }
 
 // Follow makes a Follower, which begins to follow the leases of the sources. The
 // Inputs of the enforcer are those of the sources.
 func Follow(s *Sources, e *Enforcer) *Follower {
-	return &Follower{enforcer: e, feed: s.leases.FollowFacts()}
+	return &Follower{enforcer: e, feed: s.leases.Touched()}
 }
 
 // noWait is for a commit that changes nothing in the kernel.
@@ -60,36 +60,19 @@ func (f *Follower) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-f.enforcer.ready: // the first round reads all leases; what is told first are all of them
+	case <-f.enforcer.ready: // the first round reads all leases
 	}
-	changes := make([]lease.Change, 64)
-	addrs := make([]netip.Addr, 0, len(changes))
+	addrs := make([]netip.Addr, 64)
 	for {
-		n, err := f.feed.Next(ctx, changes)
+		n, err := f.feed.Next(ctx, addrs)
 		if errors.Is(err, lease.ErrEnded) || ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		addrs = addrs[:0]
-		now := time.Now()
-		for i := range changes[:n] {
-			if c := &changes[i]; !renewal(c, now) {
-				addrs = append(addrs, c.IP)
-			}
-		}
-		if len(addrs) > 0 {
-			f.enforcer.follow(addrs, false)
-		}
+		f.enforcer.follow(addrs[:n], false)
 	}
-}
-
-// renewal reports whether a change only has a lease go on that gives the same.
-func renewal(c *lease.Change, now time.Time) bool {
-	b, a := &c.Before, &c.After
-	return b.Live(now) && a.Live(now) && !a.Expires.Before(b.Expires) && a.MAC == b.MAC && a.Subscriber == b.Subscriber &&
-		a.Pool == b.Pool && a.Interface == b.Interface && a.GIAddr == b.GIAddr
 }
 
 // Interfaces has the interfaces looked at soon after one has come or gone, until

@@ -18,8 +18,8 @@ type Leases interface {
 	Get(ip netip.Addr) (lease.Record, bool)
 	// All returns every record, in no order.
 	All() iter.Seq[lease.Record]
-	// FollowFacts begins to tell of changes of records.
-	FollowFacts() *lease.Follower
+	// Touched begins to tell of addresses whose records change.
+	Touched() *lease.Touched
 }
 
 // Gardens are what may be reached in spite of a block, as it is now.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -460,4 +461,15 @@ func FuzzDecode(f *testing.F) {
 			require.True(t, json.Valid(again))
 		}
 	})
+}
+
+// A save that fails leaves the file as it was: the new one is written beside it, and takes its place when all of it is on disk.
+func TestAFailedSaveLosesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "garden.json")
+	require.NoError(t, store(path).save([]byte("old")))
+	require.NoError(t, os.Symlink("/dev/full", path+".tmp"))
+	require.ErrorIs(t, store(path).save([]byte("new")), syscall.ENOSPC)
+	kept, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "old", string(kept))
 }

@@ -53,7 +53,7 @@ type ERPMACs struct {
 	Sent [maxSent]provision.MAC `json:"sent,omitzero"`
 }
 
-// maxSent bounds Sent. While a lease is live only a report that was on its way when the client got it adds one.
+// maxSent bounds Sent. The client before may have begun it; while a lease is live only a report that was on its way when the client got it adds one.
 const maxSent = 4
 
 // of returns what is known by one way of reading the ERP; nil for what is none.
@@ -99,6 +99,9 @@ func Granted(s *provision.Snapshot, l *provision.Line, before *Record, now time.
 	*is = ERPMAC{l.MAC, now.UnixNano()}
 	if was := before.ERPMAC(s.Origin()); was.At > s.FetchedAt().UnixNano() && before.Pool == "" {
 		is.MAC = was.MAC // the ERP has taken a report of ours since the fetch
+	}
+	if _, overruled := before.Overruled(s); before.State != 0 && before.Pool == "" && before.MAC != is.MAC && !overruled {
+		e.Sent[0] = before.MAC // it may have taken this one, too, just before a kill that cost what was known of that
 	}
 	return e
 }

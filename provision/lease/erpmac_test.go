@@ -210,8 +210,14 @@ func TestGranted(t *testing.T) {
 	before := had()
 	require.Equal(t, ERPMACs{Direct: ERPMAC{old, now.UnixNano()}}, Granted(s, line, &before, now))
 	before.ERP.Direct = ERPMAC{fresh, knownAt.Add(2 * time.Second).UnixNano()}
-	require.Equal(t, ERPMACs{Direct: ERPMAC{fresh, now.UnixNano()}}, Granted(s, line, &before, now))
+	require.Equal(t, ERPMACs{Direct: ERPMAC{fresh, now.UnixNano()}, Sent: [maxSent]provision.MAC{before.MAC}}, Granted(s, line, &before, now))
 	require.Equal(t, ERPMACs{Direct: ERPMAC{old, now.UnixNano()}}, Granted(s, line, &Record{}, now))
+	// The ERP was told of the client before, and the agent killed before it had noted that.
+	killed := had()
+	killed.MAC = fresh
+	next := Record{IP: ip7, MAC: other, State: StateBound, ERP: Granted(s, line, &killed, now)}
+	require.True(t, next.Ours(fresh), "it is nobody else's word")
+	require.False(t, next.Ours(other))
 	require.Equal(t, ERPMACs{Direct: ERPMAC{old, now.UnixNano()}}, Granted(stored(knownAt, old), line, &Record{}, now), "a stored snapshot is what the ERP had, too")
 	require.Zero(t, Granted(fetched(knownAt, old, func(in *provision.Input) { in.Source = "" }), line, &Record{}, now))
 	rec := Record{ERP: ERPMACs{Direct: ERPMAC{fresh, 1}}}

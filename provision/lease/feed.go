@@ -32,7 +32,6 @@ type Change struct {
 // who minds looks at Expires.
 type Follower struct {
 	table *Table
-	facts bool          // leases that go on are not told
 	wake  chan struct{} // something waits or the end has come; one slot
 
 	// Guarded by the mutex of the table. While late is not empty, every change goes there.
@@ -59,14 +58,8 @@ var ErrEnded = errors.New("lease table: no more changes")
 
 // Follow begins to follow the table. What there is comes first, in the order of addresses; it is looked at as it is taken,
 // so a beginning costs nothing.
-func (t *Table) Follow() *Follower { return t.follow(false) }
-
-// FollowFacts is Follow without the changes by which a lease only goes on for a longer time. They are most of all by far, and who follows
-// where leases are looks at the table when one should have ended. The times in Before may then be later than those told before.
-func (t *Table) FollowFacts() *Follower { return t.follow(true) }
-
-func (t *Table) follow(facts bool) *Follower {
-	f := &Follower{facts: facts, table: t, wake: make(chan struct{}, 1), queue: make([]Change, queueRoom)}
+func (t *Table) Follow() *Follower {
+	f := &Follower{table: t, wake: make(chan struct{}, 1), queue: make([]Change, queueRoom)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.walking, f.ended = t.n > 0, t.closed
@@ -78,19 +71,15 @@ func (t *Table) follow(facts bool) *Follower {
 
 // tellLocked tells all followers that the record of key is not what it was before; nil: none.
 func (t *Table) tellLocked(key uint32, before, after *Record) {
-	on := before != nil && after != nil && before.goesOn(after)
 	for _, f := range t.followers {
-		if !on || !f.facts {
-			f.addLocked(key, before, after)
-		}
+		f.addLocked(key, before, after)
 	}
-}
-
-// goesOn reports whether after differs from r, which was live then, by nothing but a later end and what its client said of itself.
-func (r *Record) goesOn(after *Record) bool {
-	return r.State == StateBound && after.State == StateBound && after.Renewed.Before(r.Expires) && !after.Expires.Before(r.Expires) &&
-		r.MAC == after.MAC && r.Subscriber == after.Subscriber && r.Pool == after.Pool && r.Key == after.Key &&
-		r.Ifindex == after.Ifindex && r.Interface == after.Interface && r.GIAddr == after.GIAddr && r.Device == after.Device && r.Port == after.Port
+	if len(t.touched) == 0 || before != nil && after != nil && before.goesOn(after) {
+		return
+	}
+	for _, f := range t.touched {
+		f.addLocked(key)
+	}
 }
 
 func (f *Follower) addLocked(key uint32, before, after *Record) {
@@ -236,5 +225,9 @@ func (t *Table) endFeedLocked() {
 		f.ended = true
 		f.kick()
 	}
-	t.followers = nil
+	for _, f := range t.touched {
+		f.ended = true
+		f.kick()
+	}
+	t.followers, t.touched = nil, nil
 }

@@ -38,6 +38,7 @@ func (s *countingStore) Leases(each func(Record, error)) error {
 }
 
 func (s *countingStore) Replaced(func()) {}
+func (s *countingStore) Health() Health  { return Health{} }
 
 func (s *countingStore) Commit(fill func(*Batch) error) error {
 	if err := s.failing.Load(); err != nil {

@@ -323,29 +323,78 @@ func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, err
 		return nil // later
 	}
 	old := s.pending()
-	err := l.Load(ctx, func(r wal.Record) error {
-		if old.has(r.Kind, r.Key) {
-			return nil // it has a newer one
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	chunks, spare := make(chan []readLease, 4), make(chan []readLease, 6)
+	done := make(chan error, 1)
+	go func() { // two processors read a large log in half the time
+		defer close(chunks)
+		var chunk []readLease
+		send := func() error {
+			select {
+			case chunks <- chunk:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			select {
+			case chunk = <-spare:
+			default:
+				chunk = make([]readLease, 0, readChunk)
+			}
+			return nil
 		}
-		return s.deliver(r, leases, reports)
-	})
-	if err != nil {
-		return s.newer(err)
+		take := func(r wal.Record) error {
+			if err := s.read(r, leases != nil, &chunk, reports); err != nil || len(chunk) < readChunk {
+				return err
+			}
+			return send()
+		}
+		err := l.Load(ctx, func(r wal.Record) error {
+			if old.has(r.Kind, r.Key) {
+				return nil // it has a newer one
+			}
+			return take(r)
+		})
+		for _, r := range old.all() {
+			if err == nil {
+				err = take(r)
+			}
+		}
+		if err == nil {
+			err = send()
+		}
+		done <- err
+	}()
+	for chunk := range chunks {
+		for i := range chunk {
+			leases(chunk[i].rec, chunk[i].err)
+		}
+		select {
+		case spare <- chunk[:0]:
+		default:
+		}
 	}
-	for _, r := range old.all() {
-		if err := s.deliver(r, leases, reports); err != nil {
-			return err
-		}
+	if err := <-done; err != nil {
+		return s.newer(err)
 	}
 	s.damages = l.Damages().Count
 	s.loaded.Store(true)
 	return nil
 }
 
-// deliver tells of a record that was read.
-func (s *logStore) deliver(r wal.Record, leases func(Record, error), reports func(provision.MACReport, error)) error {
+// readChunk is how many leases are read before they are told.
+const readChunk = 256
+
+// readLease is a lease that was read, or why it could not be.
+type readLease struct {
+	rec Record
+	err error
+}
+
+// read takes a record of the log: a lease into a chunk, a report into the queue.
+func (s *logStore) read(r wal.Record, wanted bool, chunk *[]readLease, reports func(provision.MACReport, error)) error {
 	switch {
-	case r.Kind == kindLease && leases != nil:
+	case r.Kind == kindLease && wanted:
 		rec, err := decode(r.Key, r.Value)
 		if err != nil {
 			if v, newer := newerRecord(r.Key, r.Value); newer {
@@ -353,7 +402,7 @@ func (s *logStore) deliver(r wal.Record, leases func(Record, error), reports fun
 			}
 			s.cannotRead(err)
 		}
-		leases(rec, err)
+		*chunk = append(*chunk, readLease{rec, err})
 	case r.Kind == kindReport && !s.loaded.Load():
 		rep, err := decodeWhole(r.Key, r.Value)
 		if err != nil {

@@ -43,6 +43,7 @@ type Table struct {
 	ticks  uint32       // of Run
 
 	followers []*Follower
+	touched   []*Touched
 	closed    bool
 	skipped   []string
 	bad       int
@@ -61,12 +62,18 @@ func New() *Table {
 	}
 }
 
+// bytesOfRecord is what a record takes in a log, more or less.
+const bytesOfRecord = 300
+
 // Open makes a table from what store keeps. A record that cannot be read is left
 // out and told by Skipped: it costs its client nothing but a packet more. One that store tells of later, when its disk
 // is back, is left out if there is one of its address by then: that is newer.
 func Open(store Store) (*Table, error) {
 	t := New()
 	t.store = store
+	if n := int(store.Health().Log.Bytes / bytesOfRecord); n > 0 { // roughly, so that they need not grow time and again
+		t.byMAC, t.byID = make(index[provision.MAC], n), make(index[uint64], n)
+	}
 	names := map[string]string{} // a few hundred interfaces serve all records
 	var last [2]string           // and mostly the one of the record before
 	err := store.Leases(func(r Record, err error) {
@@ -279,7 +286,7 @@ func (t *Table) update(ip netip.Addr, mac provision.MAC, change func(*entry) mar
 		return false
 	}
 	var as mark
-	if len(t.followers) > 0 {
+	if len(t.followers)+len(t.touched) > 0 {
 		as = t.changeAndTellLocked(key, e, change)
 	} else {
 		as = change(e)
@@ -401,10 +408,6 @@ func (t *Table) InRange(first, last netip.Addr) iter.Seq[Record] {
 		if hi < lo {
 			return
 		}
-		type end struct {
-			at  int64
-			key uint32
-		}
 		order := make([]end, 0, min(uint64(t.Len()), uint64(hi-lo)+1))
 		t.read(lo, hi, func(p *page) {
 			i := byte(0)
@@ -417,12 +420,43 @@ func (t *Table) InRange(first, last netip.Addr) iter.Seq[Record] {
 				}
 			}
 		})
-		slices.SortFunc(order, func(a, b end) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.key, b.key)) })
+		sortEnds(order)
 		for _, o := range order {
 			if r, ok := t.Get(addrOf(o.key)); ok && !yield(r) {
 				return
 			}
 		}
+	}
+}
+
+// end is when the lease of an address ends.
+type end struct {
+	at  int64 // nanoseconds since 1970
+	key uint32
+}
+
+// sortEnds sorts by time, to the millisecond, and by address. Of numbers it takes a tenth of the time, which is
+// half a second of a start with a million leases.
+func sortEnds(order []end) {
+	if len(order) == 0 {
+		return
+	}
+	first, last := order[0].at, order[0].at
+	for _, e := range order {
+		first, last = min(first, e.at), max(last, e.at)
+	}
+	const ms = int64(time.Millisecond)
+	if (last-first)/ms > math.MaxUint32 || last < first {
+		slices.SortFunc(order, func(a, b end) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.key, b.key)) })
+		return
+	}
+	packed := make([]uint64, len(order))
+	for i, e := range order {
+		packed[i] = uint64((e.at-first)/ms)<<32 | uint64(e.key)
+	}
+	slices.Sort(packed)
+	for i, p := range packed {
+		order[i] = end{first + int64(p>>32)*ms, uint32(p)}
 	}
 }
 

@@ -75,7 +75,7 @@ func TestRoutesFollowTheFeed(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 2)
 		go func() { done <- k.Run(ctx) }()
-		go func() { done <- k.Follow(ctx, table.Follow()) }()
+		go func() { done <- k.Follow(ctx, table.Touched()) }()
 		mac := provision.MAC{2, 0, 0, 0, 0, 1}
 		put := func(last byte) netip.Addr {
 			rec := record(route(last, 0).Addr, "c1", time.Now().Add(time.Hour))

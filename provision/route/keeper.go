@@ -223,7 +223,7 @@ func (o Options) filled() Options {
 // change is in the feed, also those that no packet tells of: a lease that an operator ends, or
 // that ends with the NAK to its client.
 func (k *Keeper) Follow(ctx context.Context, feed Feed) error {
-	var buf [64]lease.Change
+	var buf [64]netip.Addr
 	for {
 		n, err := feed.Next(ctx, buf[:])
 		if err != nil {
@@ -231,15 +231,14 @@ func (k *Keeper) Follow(ctx context.Context, feed Feed) error {
 		}
 		now := time.Now()
 		for i := range n {
-			k.Touch(buf[i].IP, now)
+			k.Touch(buf[i], now)
 		}
-		clear(buf[:n])
 	}
 }
 
-// Feed gives the changes of the lease table, as a lease.Follower does.
+// Feed gives the addresses whose leases change, as lease.Touched does.
 type Feed interface {
-	Next(ctx context.Context, buf []lease.Change) (int, error)
+	Next(ctx context.Context, buf []netip.Addr) (int, error)
 }
 
 // Touch says that the lease of addr may have changed, at the time at. It does not block, and

@@ -92,3 +92,82 @@ func TestKeepAsideAgainReadsNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, first, again)
 }
+
+// watchSync notes the base names of what is synced, and has then look at each, until the test ends.
+func watchSync(t *testing.T, look func(name string) error) (synced *[]string) {
+	t.Helper()
+	synced = new([]string)
+	t.Cleanup(func() { sync = (*os.File).Sync })
+	sync = func(f *os.File) error {
+		*synced = append(*synced, filepath.Base(f.Name()))
+		return errors.Join(look(filepath.Base(f.Name())), f.Sync())
+	}
+	return synced
+}
+
+// What a power cut may take: the content is on disk before it has the name, and the name before Replace returns.
+func TestReplaceIsOnDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	path := filepath.Join(dir, "file")
+	put := func(text string) error {
+		return Replace(path, 0o600, func(w io.Writer) error { _, err := io.WriteString(w, text); return err })
+	}
+	require.NoError(t, put("old"))
+	synced := watchSync(t, func(name string) error {
+		if name == "file.tmp" {
+			assert.Equal(t, "new", read(t, path+tmpSuffix), "all of it was written")
+			assert.Equal(t, "old", read(t, path))
+		} else {
+			assert.Equal(t, "new", read(t, path))
+		}
+		return nil
+	})
+	require.NoError(t, put("new"))
+	require.Equal(t, []string{"file.tmp", "dir"}, *synced)
+
+	broken := errors.New("input/output error")
+	watchSync(t, func(name string) error {
+		if name == "file.tmp" {
+			return broken
+		}
+		return nil
+	})
+	require.ErrorIs(t, put("newer"), broken)
+	require.Equal(t, "new", read(t, path), "what may not be on disk takes no place")
+	watchSync(t, func(name string) error {
+		if name == "dir" {
+			return broken
+		}
+		return nil
+	})
+	require.ErrorIs(t, put("newest"), broken)
+}
+
+// So is what is kept aside, before the file that it was is replaced.
+func TestAsideIsOnDisk(t *testing.T) {
+	for name, aside := range map[string]func(path string) (string, error){
+		"copy": func(path string) (string, error) { return CopyAside(path, 7) },
+		"link": func(path string) (string, error) { return KeepAside(path, "format7") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "dir")
+			require.NoError(t, os.Mkdir(dir, 0o700))
+			path := filepath.Join(dir, "file")
+			write(t, path, "old")
+			synced := watchSync(t, func(name string) error {
+				if name == "dir" {
+					assert.Equal(t, "old", read(t, path+".format7"))
+				}
+				return nil
+			})
+			_, err := aside(path)
+			require.NoError(t, err)
+			require.NotEmpty(t, *synced)
+			require.Equal(t, "dir", (*synced)[len(*synced)-1])
+			if name == "copy" {
+				require.Equal(t, "file.format7.tmp", (*synced)[0])
+			}
+		})
+	}
+}

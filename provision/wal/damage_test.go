@@ -134,3 +134,52 @@ func openOn(t testing.TB, disk *memDisk) *Log {
 	require.NoError(t, err)
 	return l
 }
+
+// Blocks that the disk does not give cost what is in them. A file of which it gives nothing, or that cannot be opened, is an error, and
+// neither counts as damage nor is replaced by a snapshot without what it has.
+func TestDiskThatDoesNotRead(t *testing.T) {
+	disk := newMemDisk()
+	l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: 1 << 18})
+	require.NoError(t, err)
+	for i := range 1000 {
+		put(t, l, 1, key(i), strings.Repeat("x", 100))
+	}
+	require.NoError(t, l.Close())
+	disk.broken = func(at int64) error {
+		if b := at / blockSize; b == 3 || b == 7 {
+			return errDisk
+		}
+		return nil
+	}
+	l = openOn(t, disk)
+	n := len(load(t, l))
+	require.Less(t, n, 1000)
+	require.Greater(t, n, 1000-2*(blockSize/120+2))
+	require.GreaterOrEqual(t, l.Damages().Count, 2)
+	require.Contains(t, l.Damages().Some[0].What, "the disk does not give it: the disk is full")
+	require.NoError(t, l.Close())
+
+	disk.broken = func(int64) error { return errDisk }
+	l = openOn(t, disk)
+	require.ErrorIs(t, l.Load(t.Context(), func(Record) error { return nil }), errDisk)
+	require.Zero(t, l.Damages().Count)
+	require.Error(t, l.compact(t.Context()))
+	require.NoError(t, l.Close())
+
+	disk.broken = nil
+	disk.fail = func(op string) error {
+		if op == "open" {
+			return errDisk
+		}
+		return nil
+	}
+	l = openOn(t, disk)
+	require.ErrorIs(t, l.Load(t.Context(), func(Record) error { return nil }), errDisk)
+	require.Zero(t, l.Damages().Count)
+	require.Error(t, l.compact(t.Context()))
+	require.NoError(t, l.Close())
+	disk.fail = nil
+	l = openOn(t, disk)
+	require.Len(t, load(t, l), 1000)
+	require.NoError(t, l.Close())
+}

@@ -19,6 +19,8 @@ type disk interface {
 	List() ([]string, error)
 	Open(name string) (source, error)
 	Create(name string) (file, error)
+	// Sync returns when what anybody wrote to a file is on disk.
+	Sync(name string) error
 	Rename(from, to string) error
 	Remove(name string) error
 	// Aside keeps a damaged file in a directory of its own and returns where.
@@ -28,11 +30,14 @@ type disk interface {
 	Same(name string, f file) bool
 }
 
+var errNoFile = errors.New("it is not a regular file")
+
 var errNoLock = errors.New("the directory of the log cannot be written")
 
 // source is a file to read.
 type source interface {
-	io.ReadCloser
+	io.ReaderAt
+	io.Closer
 	Size() (int64, error)
 }
 
@@ -109,9 +114,12 @@ func (f sourceFile) Size() (int64, error) {
 }
 
 func (d dir) Open(name string) (source, error) {
-	f, err := os.Open(d.path(name))
+	f, err := os.OpenFile(d.path(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0) // who opens a pipe would wait for a writer
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: f.Name(), Err: errNoFile}, err, f.Close())
 	}
 	return sourceFile{f}, nil
 }
@@ -135,6 +143,14 @@ func (d dir) Create(name string) (file, error) {
 		return nil, err
 	}
 	return outFile{f}, nil
+}
+
+func (d dir) Sync(name string) error {
+	f, err := os.OpenFile(d.path(name), os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(outFile{f}.Sync(), f.Close())
 }
 
 func (d dir) Rename(from, to string) error { return os.Rename(d.path(from), d.path(to)) }

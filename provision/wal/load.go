@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -143,11 +142,7 @@ func (l *Log) whole(n name) bool {
 		return false
 	}
 	end := make([]byte, endLen)
-	at, ok := src.(io.ReaderAt)
-	if !ok {
-		return false
-	}
-	if _, err := at.ReadAt(end, size-endLen); err != nil {
+	if n, _ := src.ReadAt(end, size-endLen); n < len(end) {
 		return false
 	}
 	s := sealOf(n.salt)
@@ -157,12 +152,13 @@ func (l *Log) whole(n name) bool {
 // Load reads the log: each is called once for every key that has a value, in no
 // order. What the Record shares is the log's. What cannot be read is told by
 // Damages and left out. Of commits that come meanwhile it has some. Its error is that of each, of ctx, a
-// *NewerError, or that of a disk that gives nothing.
+// *NewerError, or that of a disk that gives a file not at all: what it has is not lost, and to go on without would be to forget it.
 func (l *Log) Load(ctx context.Context, each func(Record) error) error {
 	l.reading.Lock()
 	defer l.reading.Unlock()
 	defer l.files.wake()
 	files := l.files.list()
+	l.settle(files)
 	l.missing(files)
 	return l.merge(ctx, files, func(frame []byte) error { return each(record(frame)) }, func(n name, end int64) {
 		l.files.change(n, func(f *fileInfo) {
@@ -171,6 +167,19 @@ func (l *Log) Load(ctx context.Context, each func(Record) error) error {
 			}
 		})
 	})
+}
+
+// settle has on disk what is about to be read: a process that was killed between a write and its sync left something that
+// only the kernel knows, and what was read counts as kept from then on.
+func (l *Log) settle(files []fileInfo) {
+	for _, f := range files {
+		if f.name.snapshot || !f.sealed {
+			continue
+		}
+		if err := l.disk.Sync(f.name.String()); err != nil {
+			l.files.change(f.name, func(f *fileInfo) { f.bad = true }) // a snapshot then has it, and is synced
+		}
+	}
 }
 
 // missing tells of files that are not there.
@@ -193,46 +202,53 @@ func (l *Log) missing(files []fileInfo) {
 // merge calls each with the newest frame of every key that has a value. The first file, if it is a snapshot, is read once;
 // the others are read twice, first for which frame of a key is the newest. atEnd is told where the frames of a file end.
 func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byte) error, atEnd func(name, int64)) error {
+	scan := func(n name, each func(frame []byte, at int64) error, bad func(Damage)) error {
+		if _, err := scanFile(ctx, l.disk, n, l.opts.Content, each, bad); err != nil {
+			return fmt.Errorf("read %s: %w", n, err)
+		}
+		return nil
+	}
 	changes := files
 	if len(files) > 0 && files[0].name.snapshot {
 		changes = files[1:]
 	}
-	newest := newIndex()
+	var bytes int64
+	for _, f := range changes {
+		bytes += f.bytes
+	}
+	newest := newIndex(int(bytes / bytesOfRecord))
 	for i, f := range changes {
 		end := int64(headerLen)
-		_, err := scanFile(ctx, l.disk, f.name, l.opts.Content, func(frame []byte, at int64) error {
+		if err := scan(f.name, func(frame []byte, at int64) error {
 			newest.set(frame, place(i, at))
 			end = at + int64(len(frame))
 			return nil
-		}, l.damaged)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", f.name, err)
+		}, l.damaged); err != nil {
+			return err
 		}
 		atEnd(f.name, end)
 	}
 	if len(changes) < len(files) {
-		_, err := scanFile(ctx, l.disk, files[0].name, l.opts.Content, func(frame []byte, _ int64) error {
+		if err := scan(files[0].name, func(frame []byte, _ int64) error {
 			if newest.has(frame) || frame[13]&flagDelete != 0 {
 				return nil
 			}
 			return each(frame)
-		}, l.damaged)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", files[0].name, err)
+		}, l.damaged); err != nil {
+			return err
 		}
 	}
 	for i, f := range changes {
 		if newest.len() == 0 {
 			break
 		}
-		_, err := scanFile(ctx, l.disk, f.name, l.opts.Content, func(frame []byte, at int64) error {
+		if err := scan(f.name, func(frame []byte, at int64) error {
 			if frame[13]&flagDelete != 0 || !newest.is(frame, place(i, at)) {
 				return nil
 			}
 			return each(frame)
-		}, func(Damage) {})
-		if err != nil {
-			return fmt.Errorf("read %s again: %w", f.name, err)
+		}, func(Damage) {}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -244,7 +260,12 @@ type index struct {
 	long  map[string]uint64
 }
 
-func newIndex() *index { return &index{short: map[uint64]uint64{}, long: map[string]uint64{}} }
+// bytesOfRecord is what a record takes, more or less: an index need not grow time and again.
+const bytesOfRecord = 300
+
+func newIndex(n int) *index {
+	return &index{short: make(map[uint64]uint64, n), long: map[string]uint64{}}
+}
 
 func (x *index) len() int { return len(x.short) + len(x.long) }
 

@@ -3,13 +3,11 @@ package wal
 import (
 	"bytes"
 	"errors"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -21,13 +19,13 @@ type memDisk struct {
 	aside   map[string][]byte
 	locked  bool
 	fail    func(op string) error // nil: everything works
+	broken  func(at int64) error
 	syncs   int
 }
 
 type memFile struct {
 	disk          *memDisk
 	data, durable []byte
-	bad           map[int64]bool // blocks that cannot be read
 }
 
 const sector = 512
@@ -97,36 +95,24 @@ func (d *memDisk) List() ([]string, error) {
 	return slices.Sorted(maps.Keys(d.names)), d.try("list")
 }
 
-// memSource gives nothing of the blocks in bad.
 type memSource struct {
 	*bytes.Reader
-	bad map[int64]bool
-}
-
-func (s memSource) ReadAt(b []byte, at int64) (int, error) {
-	for i := at / block; i*block < at+int64(len(b)); i++ {
-		if s.bad[i] && i*block < s.Reader.Size() {
-			return 0, syscall.EIO
-		}
-	}
-	return s.Reader.ReadAt(b, at)
-}
-
-func (s memSource) Read(b []byte) (int, error) {
-	at := s.Reader.Size() - int64(s.Reader.Len())
-	if len(s.bad) > 0 {
-		b = b[:min(int64(len(b)), block-at%block)]
-		if s.bad[at/block] && s.Reader.Len() > 0 {
-			return 0, syscall.EIO
-		}
-	}
-	return s.Reader.Read(b)
+	broken func(at int64) error // nil: all of it can be read
 }
 
 func (memSource) Close() error           { return nil }
 func (s memSource) Size() (int64, error) { return s.Reader.Size(), nil }
 
-var _ io.ReaderAt = memSource{}
+func (s memSource) ReadAt(b []byte, at int64) (int, error) {
+	for n := 0; s.broken != nil && n < len(b); n += blockSize {
+		if err := s.broken(at + int64(n)); err != nil {
+			n = int((at+int64(n))/blockSize*blockSize - at)
+			n, _ = s.Reader.ReadAt(b[:max(0, n)], at)
+			return n, err
+		}
+	}
+	return s.Reader.ReadAt(b, at)
+}
 
 func (d *memDisk) Open(name string) (source, error) {
 	d.mu.Lock()
@@ -135,7 +121,7 @@ func (d *memDisk) Open(name string) (source, error) {
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
-	return memSource{bytes.NewReader(slices.Clone(f.data)), f.bad}, d.try("open")
+	return memSource{bytes.NewReader(slices.Clone(f.data)), d.broken}, d.try("open")
 }
 
 func (d *memDisk) Create(name string) (file, error) {
@@ -150,6 +136,16 @@ func (d *memDisk) Create(name string) (file, error) {
 	f := &memFile{disk: d}
 	d.names[name] = f
 	return f, nil
+}
+
+func (d *memDisk) Sync(name string) error {
+	d.mu.Lock()
+	f, ok := d.names[name]
+	d.mu.Unlock()
+	if !ok {
+		return fs.ErrNotExist
+	}
+	return f.Sync()
 }
 
 func (d *memDisk) Rename(from, to string) error {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"syscall"
 )
 
 // window is how much of a file is looked at in one piece, if frames are not larger.
@@ -20,26 +19,17 @@ type scanner struct {
 	src  source
 	size int64
 
-	buf  []byte // what was read and not yet passed
-	off  int64  // of buf in the file
-	over bool   // nothing more to read
+	buf    []byte // what was read and not yet passed
+	off    int64  // of buf in the file
+	over   bool   // nothing more to read
+	broken int    // blocks that the disk does not give
+	failed error  // too many of them
+	bad    func(Damage)
 
 	header header
 	known  bool // header was whole
 	ended  bool // the last frame of a snapshot was there
-
-	blind      int   // blocks that the disk does not give
-	read       bool  // a block that it does
-	unreadable int64 // the end of the last of them
 }
-
-const (
-	// block is how much a bad place of a disk costs.
-	block = 4 << 10
-	// mostBlind bounds the blocks of a file that are taken for bad places: with more, or with more than half of them, the disk is not to be
-	// had, and what is on it not lost.
-	mostBlind = 16
-)
 
 // Damage is a stretch of a file that could not be read.
 type Damage struct {
@@ -56,7 +46,7 @@ type Damage struct {
 
 // scanFile calls each with every frame of a file that holds, and with its place, and bad with every
 // stretch that does not. Frame and Damage are valid during the call only. Its
-// error is that of each, of the context, of the disk, or a *NewerError.
+// error is that of each, of the context, that of a disk that gives next to nothing of it, or a *NewerError; bad is called for none of them.
 func scanFile(ctx context.Context, d disk, n name, content uint16, each func(frame []byte, at int64) error, bad func(Damage)) (s *scanner, err error) {
 	s = &scanner{name: n, seal: sealOf(n.salt)}
 	if s.src, err = d.Open(n.String()); err != nil {
@@ -66,9 +56,16 @@ func scanFile(ctx context.Context, d disk, n name, content uint16, each func(fra
 	if s.size, err = s.src.Size(); err != nil {
 		return s, err
 	}
-	if err := s.fill(headerLen); err != nil {
-		return s, err
-	}
+	var found []Damage
+	s.bad = func(d Damage) { found = append(found, d) }
+	defer func() {
+		if err = errors.Join(s.failed, err); err == nil {
+			for _, d := range found {
+				bad(d)
+			}
+		}
+	}()
+	s.fill(headerLen)
 	h, herr := readHeader(s.buf)
 	switch {
 	case herr == nil && (h.layout > layout || h.content > content):
@@ -76,15 +73,15 @@ func scanFile(ctx context.Context, d disk, n name, content uint16, each func(fra
 	case herr == nil:
 		s.header, s.known = h, true
 	case len(s.buf) == 0:
-		bad(Damage{File: n.String(), What: "it is empty", Tail: true})
+		s.bad(Damage{File: n.String(), What: "it is empty", Tail: true})
 		return s, nil
 	default:
-		bad(Damage{File: n.String(), To: min(headerLen, s.size), What: herr.Error()})
+		s.bad(Damage{File: n.String(), To: min(headerLen, s.size), What: herr.Error()})
 	}
 	s.pass(min(headerLen, len(s.buf)))
-	err = s.walk(ctx, each, bad)
+	err = s.walk(ctx, each)
 	if err == nil {
-		s.judgeEnd(bad)
+		s.judgeEnd(s.bad)
 	}
 	return s, err
 }
@@ -104,96 +101,69 @@ func (s *scanner) pass(n int) {
 	s.off += int64(n)
 }
 
-// fill reads on until buf has n bytes, or all that there are.
-func (s *scanner) fill(n int) error {
+// fill reads on until buf has n bytes, or all that there are. A block that the disk does not give is zeros, and told.
+func (s *scanner) fill(n int) {
 	if len(s.buf) >= n || s.over {
-		return nil
+		return
 	}
 	fresh := make([]byte, max(n, window))
 	have := copy(fresh, s.buf)
-	m, err := io.ReadFull(s.src, fresh[have:])
-	if badPlace(err) {
-		m, err = s.aroundBadPlaces(fresh[have:], s.off+int64(have))
-	}
-	s.read = s.read || m > 0
-	s.buf = fresh[:have+m]
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		s.over, err = true, nil
-	}
-	return err
-}
-
-// badPlace reports whether an error may be that of some sectors only.
-func badPlace(err error) bool {
-	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENODATA) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EILSEQ)
-}
-
-// aroundBadPlaces fills b from a place on block by block, with something that is no record where the disk gives nothing, and goes on
-// behind it. Its error is io.EOF, or that of a disk that gives too little.
-func (s *scanner) aroundBadPlaces(b []byte, from int64) (n int, err error) {
-	src, ok := s.src.(io.ReadSeeker)
-	at, ok2 := s.src.(io.ReaderAt)
-	if !ok || !ok2 {
-		return 0, errors.ErrUnsupported
-	}
-	for n < len(b) && from+int64(n) < s.size {
-		here := from + int64(n)
-		part := b[n:min(int64(len(b)), int64(n)+block-here%block, int64(n)+s.size-here)]
-		switch m, err := at.ReadAt(part, here); {
-		case m == len(part):
-			s.read = true
-		case !badPlace(err):
-			return n + m, err
-		default:
-			if s.blind++; int64(s.blind) > min(mostBlind, (s.size/block+2)/2) {
-				return n, err
-			}
-			for i := range part {
-				part[i] = ^s.seal.marker[0]
-			}
-			s.unreadable = here + int64(len(part))
+	for have < len(fresh) && !s.over {
+		at := s.off + int64(have)
+		m, err := s.src.ReadAt(fresh[have:], at)
+		have += m
+		switch {
+		case errors.Is(err, io.EOF):
+			s.over = true
+		case err != nil:
+			have += s.leaveOut(fresh[have:], at+int64(m), err)
 		}
-		n += len(part)
 	}
-	if !s.read {
-		return n, syscall.EIO
-	}
-	if n < len(b) {
-		return n, io.EOF
-	}
-	_, err = src.Seek(from+int64(n), io.SeekStart)
-	return n, err
+	s.buf = fresh[:have]
 }
+
+// leaveOut passes a block that the disk does not give, a bad place. A file of which many cannot be read is not damaged: the disk is not to be had,
+// which may pass, and what is there is lost for nobody. It may take seconds for each, too.
+func (s *scanner) leaveOut(room []byte, at int64, why error) (n int) {
+	to := min((at/blockSize+1)*blockSize, s.size)
+	if s.over = to <= at; s.over {
+		return 0
+	}
+	if s.broken++; int64(s.broken) > min(maxBroken, (s.size/blockSize+2)/2) {
+		s.failed, s.over = why, true
+		return 0
+	}
+	s.bad(Damage{File: s.name.String(), From: at, To: to, What: "the disk does not give it: " + why.Error()})
+	return min(len(room), int(to-at))
+}
+
+const (
+	blockSize = 4096
+	maxBroken = 16 // of a file, and half of it at most
+)
 
 // next returns the frame that buf begins with; nil: there is none that holds.
-func (s *scanner) next() ([]byte, error) {
-	if err := s.fill(frameLen); err != nil {
-		return nil, err
-	}
+func (s *scanner) next() []byte {
+	s.fill(frameLen)
 	n := s.seal.length(s.buf)
 	if n == 0 {
-		return nil, nil
+		return nil
 	}
-	if err := s.fill(n); err != nil {
-		return nil, err
-	}
+	s.fill(n)
 	if n > len(s.buf) || !s.seal.holds(s.buf[:n]) {
-		return nil, nil
+		return nil
 	}
-	return s.buf[:n], nil
+	return s.buf[:n]
 }
 
-func (s *scanner) walk(ctx context.Context, each func([]byte, int64) error, bad func(Damage)) error {
+func (s *scanner) walk(ctx context.Context, each func([]byte, int64) error) error {
 	for n := 0; ; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		frame, err := s.next()
-		if err != nil {
-			return err
-		}
+		frame := s.next()
 		if frame == nil {
-			if more, err := s.skip(ctx, bad); err != nil || !more {
+			if more, err := s.skip(ctx); err != nil || !more {
 				return err
 			}
 			continue
@@ -208,7 +178,7 @@ func (s *scanner) walk(ctx context.Context, each func([]byte, int64) error, bad 
 }
 
 // skip goes on to the next frame that holds and tells of what lies between. more is false at the end of the file.
-func (s *scanner) skip(ctx context.Context, bad func(Damage)) (more bool, err error) {
+func (s *scanner) skip(ctx context.Context) (more bool, err error) {
 	begin := s.off
 	d := Damage{File: s.name.String(), From: begin}
 	s.guess(&d)
@@ -217,21 +187,13 @@ func (s *scanner) skip(ctx context.Context, bad func(Damage)) (more bool, err er
 		if n%64 == 0 && ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
-		if err := s.fill(frameLen); err != nil {
-			return false, err
-		}
+		s.fill(frameLen)
 		if len(s.buf) == 0 {
 			break
 		}
-		if s.off > begin { // where it began there is none
-			frame, err := s.next()
-			if err != nil {
-				return false, err
-			}
-			if frame != nil {
-				more = true
-				break
-			}
+		if s.off > begin && s.next() != nil { // where it began there is none
+			more = true
+			break
 		}
 		zeros = s.toMarker(zeros)
 	}
@@ -240,8 +202,6 @@ func (s *scanner) skip(ctx context.Context, bad func(Damage)) (more bool, err er
 	}
 	d.To, d.Tail = s.off, !more
 	switch {
-	case s.unreadable > begin && s.unreadable-block < s.off:
-		d.What = "the disk does not give it"
 	case zeros:
 		d.What = "there are zeros in place of records"
 	case d.Tail:
@@ -249,7 +209,7 @@ func (s *scanner) skip(ctx context.Context, bad func(Damage)) (more bool, err er
 	default:
 		d.What = "a checksum does not hold"
 	}
-	bad(d)
+	s.bad(d)
 	return more, nil
 }
 
@@ -285,7 +245,8 @@ func allZero(b []byte) bool {
 
 // guess notes whose record a damaged frame seems to be.
 func (s *scanner) guess(d *Damage) {
-	if s.fill(frameLen+maxKey) != nil || len(s.buf) < frameLen || [4]byte(s.buf) != s.seal.marker {
+	s.fill(frameLen + maxKey)
+	if len(s.buf) < frameLen || [4]byte(s.buf) != s.seal.marker {
 		return
 	}
 	if n := int(s.buf[14]); n > 0 && frameLen+n <= len(s.buf) {

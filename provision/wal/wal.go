@@ -339,7 +339,9 @@ func (l *Log) append() error {
 		err = s.file.Sync()
 	}
 	if err != nil {
-		// What the kernel could not write it may have forgotten: this file is not written any more.
+		// What the kernel could not write it may have forgotten: this file is not written any more. What it still shows of the
+		// group is wiped out, or the next start would take for kept what a loss of power then takes away.
+		_, _ = l.active.file.WriteAt(make([]byte, len(l.buf.buf)), s.at)
 		l.drop()
 		return l.fail(err)
 	}

@@ -50,8 +50,9 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 		list = append(list, task{"ways back", a.waysBack.Run})
 	}
 	if a.routes != nil {
+		changed := a.leases.Touched() // from before its first look at all of them
 		list = append(list, task{"routes", a.routes.Run},
-			task{"leases to routes", func(ctx context.Context) error { return a.routes.Follow(ctx, a.leases.FollowFacts()) }})
+			task{"leases to routes", func(ctx context.Context) error { return a.routes.Follow(ctx, changed) }})
 	}
 	if a.neighbours != nil {
 		list = append(list, task{"neighbours", a.neighbours.Run})

@@ -1,0 +1,87 @@
+package lease
+
+import (
+	"context"
+	"net/netip"
+)
+
+// Touched tells of addresses whose record has changed, for whoever looks at the table then. It
+// begins with the changes after it was made. An address that changes again before it
+// is taken is told once, and a lease that merely goes on for a longer time is not told at all: those are
+// most of all by far. It never holds up the table, and what waits is bounded by the number of addresses.
+type Touched struct {
+	table *Table
+	wake  chan struct{} // something waits or the end has come; one slot
+
+	// Guarded by the mutex of the table.
+	waits map[uint32]struct{}
+	order []uint32 // of waits, the oldest first
+	ended bool
+}
+
+// Touched begins to tell of changes.
+func (t *Table) Touched() *Touched {
+	f := &Touched{table: t, wake: make(chan struct{}, 1), waits: map[uint32]struct{}{}}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.ended = t.closed; !f.ended {
+		t.touched = append(t.touched, f)
+	}
+	return f
+}
+
+func (f *Touched) addLocked(key uint32) {
+	if _, ok := f.waits[key]; ok {
+		return
+	}
+	f.waits[key] = struct{}{}
+	f.order = append(f.order, key)
+	f.kick()
+}
+
+func (f *Touched) kick() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Next waits for addresses and puts as many as fit into buf; it returns how many. After the last one it
+// returns ErrEnded, and the context's error when that ends first. It is called by one goroutine.
+func (f *Touched) Next(ctx context.Context, buf []netip.Addr) (int, error) {
+	for {
+		n, ended := f.take(buf)
+		switch {
+		case n > 0 || len(buf) == 0:
+			return n, nil
+		case ended:
+			return 0, ErrEnded
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-f.wake:
+		}
+	}
+}
+
+func (f *Touched) take(buf []netip.Addr) (n int, ended bool) {
+	f.table.mu.Lock()
+	defer f.table.mu.Unlock()
+	n = min(len(buf), len(f.order))
+	for i, key := range f.order[:n] {
+		buf[i] = addrOf(key)
+		delete(f.waits, key)
+	}
+	if f.order = f.order[n:]; len(f.order) == 0 && cap(f.order) > 1024 {
+		f.order, f.waits = nil, map[uint32]struct{}{} // they may have been large
+	}
+	return n, f.ended && len(f.order) == 0
+}
+
+// goesOn reports whether after differs from r, which was live then, by nothing but a later end and what its client said of itself.
+func (r *Record) goesOn(after *Record) bool {
+	return r.State == StateBound && after.State == StateBound && after.Renewed.Before(r.Expires) && !after.Expires.Before(r.Expires) &&
+		r.MAC == after.MAC && r.Subscriber == after.Subscriber && r.Pool == after.Pool && r.Key == after.Key &&
+		r.Ifindex == after.Ifindex && r.Interface == after.Interface && r.GIAddr == after.GIAddr && r.Device == after.Device && r.Port == after.Port
+}
