@@ -87,9 +87,9 @@ func (s *Server) Explain(q Query) Explanation {
 	if q.GIAddr.IsValid() && q.Source.IsValid() {
 		r.P.From, r.OwnFrom = netip.AddrPortFrom(q.Source, 0), s.ownAddress()(q.Source)
 	}
+	gen.pools.adopt(s.deps.Snapshot, s.deps.Leases, s.now())
 	snap := s.deps.Snapshot()
 	v4.Judge(&r, snap, gen.config)
-	gen.pools.adopt(snap, s.deps.Leases, s.now())
 	d := v4.Decide(s.now(), &r, snap, s.deps.Leases, gen.pools, gen.config)
 
 	e := Explanation{

@@ -128,7 +128,7 @@ func (h *handler) adopt(now time.Time, gen *generation) {
 	switch {
 	case !gen.pools.renew(h.snap):
 	case h.adopts == nil:
-		gen.pools.adopt(h.snap, h.s.deps.Leases, now)
+		gen.pools.adopt(h.s.deps.Snapshot, h.s.deps.Leases, now)
 	default:
 		select {
 		case h.adopts <- struct{}{}:

@@ -124,7 +124,8 @@ type allocator struct {
 	// The newest snapshot, and the one whose addresses are excluded as a whole. While they differ
 	// an address is compared with the newest before anything is decided about it.
 	newest, adopted atomic.Pointer[adoption]
-	adopting        sync.Mutex // held by who excludes, before mu
+	adopting        sync.Mutex    // held by who excludes or restores, before mu
+	restored        atomic.Uint64 // lease.Table.Late when all leases were looked at last
 }
 
 // adoption is a snapshot that may be nil; no adoption at all is another thing.
@@ -184,6 +185,7 @@ func (p *pools) takeOver(old *pools, leases *lease.Table, now time.Time) []*allo
 			served.alloc = kept
 			continue
 		}
+		served.alloc.restored.Store(leases.Late())
 		all.Go(func() { served.alloc.restore(leases, now, true) })
 		fresh = append(fresh, served.alloc)
 	}
@@ -204,12 +206,14 @@ func (p *pools) allocator(key allocatorKey) *allocator {
 }
 
 // restore takes what the lease table has. Any live lease counts, whoever gave
-// the address: its client still uses it. What is over is taken only if the allocator is unused.
+// the address: its client still uses it; and so does a quarantine. What is over is taken only if the allocator is unused.
 func (a *allocator) restore(leases *lease.Table, now time.Time, unused bool) {
 	for rec := range leases.InRange(a.key.first, a.key.last) {
-		if unused || rec.Live(now) {
+		if unused || rec.Live(now) || rec.State == lease.StateQuarantined && now.Before(rec.Expires) {
 			a.mu.Lock() // for one at a time: after a reload packets use it already
-			a.restoreLocked(&rec, now)
+			if rec, ok := leases.Get(rec.IP); ok {
+				a.restoreLocked(&rec, now)
+			}
 			a.mu.Unlock()
 		}
 	}
@@ -241,7 +245,7 @@ func (p *pools) avoid(i int, ip netip.Addr, now time.Time) {
 }
 
 // renew tells the pools of the newest snapshot, which costs no more than to compare pointers. It
-// reports whether its addresses are still to be excluded, by adopt.
+// reports whether its addresses are still to be excluded, or leases to be taken that came from the disk later, by adopt.
 func (p *pools) renew(snap *provision.Snapshot) (due bool) {
 	var next *adoption
 	for i := range p.all {
@@ -254,18 +258,21 @@ func (p *pools) renew(snap *provision.Snapshot) (due bool) {
 			newest = next
 			a.newest.Store(newest)
 		}
-		due = due || adopted == nil || adopted.snap != snap
+		due = due || adopted == nil || adopted.snap != snap || a.restored.Load() != p.leases.Late()
 	}
 	return due
 }
 
-// adopt excludes what snap binds, in all pools, and returns when that is done.
-func (p *pools) adopt(snap *provision.Snapshot, leases *lease.Table, now time.Time) {
-	if !p.renew(snap) {
-		return
-	}
+// adopt excludes what the newest snapshot binds, in all pools, takes leases that came later, and returns when that is done.
+func (p *pools) adopt(snapshot func() *provision.Snapshot, leases *lease.Table, now time.Time) {
 	for i := range p.all {
-		p.all[i].alloc.adopt(leases, now)
+		a := p.all[i].alloc
+		a.mu.Lock() // so that no packet has a newer one between the question and the answer
+		if snap, newest := snapshot(), a.newest.Load(); newest == nil || newest.snap != snap {
+			a.newest.Store(&adoption{snap})
+		}
+		a.mu.Unlock()
+		a.adopt(leases, now)
 	}
 }
 
@@ -273,10 +280,15 @@ func (p *pools) adopt(snap *provision.Snapshot, leases *lease.Table, now time.Ti
 // wait for: some microseconds.
 const adoptStep = 1024
 
-// adopt excludes what the newest snapshot binds. Packets go on meanwhile.
+// adopt takes the leases that the table has later than the allocator, and excludes what the newest snapshot binds. Packets go on
+// meanwhile.
 func (a *allocator) adopt(leases *lease.Table, now time.Time) {
 	a.adopting.Lock()
 	defer a.adopting.Unlock()
+	if late := leases.Late(); late != a.restored.Load() {
+		a.restore(leases, now, false)
+		a.restored.Store(late)
+	}
 	newest := a.newest.Load()
 	if adopted := a.adopted.Load(); adopted != nil && adopted.snap == newest.snap {
 		return
@@ -442,7 +454,7 @@ type PoolStatus struct {
 func (s *Server) Pools() []PoolStatus {
 	pools, now := s.generation.Load().pools, s.now()
 	all := make([]PoolStatus, 0, len(pools.all))
-	pools.adopt(s.deps.Snapshot(), s.deps.Leases, now)
+	pools.adopt(s.deps.Snapshot, s.deps.Leases, now)
 	for i := range pools.all {
 		p := &pools.all[i]
 		p.alloc.mu.Lock()
@@ -480,7 +492,7 @@ func (s *Server) PoolAddress(ip netip.Addr) (PoolAddress, bool) {
 	if i < 0 {
 		return PoolAddress{}, false
 	}
-	gen.pools.adopt(s.deps.Snapshot(), s.deps.Leases, now)
+	gen.pools.adopt(s.deps.Snapshot, s.deps.Leases, now)
 	return s.viewSlot(&gen.pools.all[i], ip, gen.pools.Slot(i, ip, now)), true
 }
 
@@ -488,7 +500,7 @@ func (s *Server) PoolAddress(ip netip.Addr) (PoolAddress, bool) {
 // of all pools if name is empty.
 func (s *Server) PoolAddresses(name string) []PoolAddress {
 	pools, now := s.generation.Load().pools, s.now()
-	pools.adopt(s.deps.Snapshot(), s.deps.Leases, now)
+	pools.adopt(s.deps.Snapshot, s.deps.Leases, now)
 	list := []PoolAddress{}
 	for i := range pools.all {
 		p := &pools.all[i]

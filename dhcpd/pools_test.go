@@ -470,7 +470,7 @@ func poolWalk(t *testing.T, rnd *rand.Rand, late bool) {
 		}
 		seen = len(all)
 		if late && rnd.IntN(30) == 0 {
-			r.s.generation.Load().pools.adopt(snap.Load(), r.s.deps.Leases, time.Now())
+			r.s.generation.Load().pools.adopt(snap.Load, r.s.deps.Leases, time.Now())
 		}
 	}
 	require.Equal(t, len(boundNow), r.s.Pools()[0].Bound)
@@ -707,4 +707,80 @@ func must(a PoolAddress, ok bool) PoolAddress {
 		panic("in no pool")
 	}
 	return a
+}
+
+// lateStore is a store whose disk can be read only later.
+type lateStore struct {
+	lease.Store
+	each func(lease.Record, error)
+}
+
+func (s *lateStore) Leases(each func(lease.Record, error)) error {
+	s.each = each
+	return nil
+}
+
+// Leases that the table has later than the pool, for the disk could not be read at the start, count from the next packet on.
+func TestLeasesThatComeLaterAreNotOffered(t *testing.T) {
+	store := &lateStore{Store: lease.OpenMemory()}
+	tab, err := lease.Open(store)
+	require.NoError(t, err)
+	o := testOptions()
+	p := guests()
+	p.Range = v4.Range{First: host(20), Last: host(219)}
+	o.Unknown, o.Pools = v4.UnknownGuest, []v4.Pool{p}
+	snap := world(t)
+	s, err := New(o, Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: tab, Journal: &journal{}, Now: func() time.Time { return testNow }})
+	require.NoError(t, err)
+	h := newHandler(s, newCommitter(s, discard{}), discard{}, nil)
+	ask := func() netip.Addr {
+		q := discoverBy(stranger)
+		h.handle(testNow, socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP})
+		require.Equal(t, outcome.PoolOffer, h.ev.Outcome)
+		return h.ev.YourIP
+	}
+	ask()
+	for i := range 199 {
+		rec := guest(host(byte(20+i)), provision.MAC{2, 9, 0, 0, 0, byte(i)})
+		rec.Start, rec.Renewed, rec.Expires = testNow, testNow, testNow.Add(time.Duration(300-i)*time.Minute)
+		if i%7 == 0 {
+			rec.State = lease.StateQuarantined
+		}
+		store.each(rec, nil)
+	}
+	assert.Equal(t, host(219), ask())
+	assert.Zero(t, s.Pools()[0].Free)
+}
+
+// Who looks at the pools does not bring back the snapshot of before to a packet that has a newer one: an address that the ERP binds
+// by now would be offered.
+func TestLookingAtPoolsBringsNoOldSnapshotBack(t *testing.T) {
+	var snap atomic.Pointer[provision.Snapshot]
+	snap.Store(world(t))
+	tab := newTable(t)
+	o := testOptions()
+	withGuests(&o)
+	look := snap.Load
+	s, err := New(o, Deps{Snapshot: func() *provision.Snapshot { return look() }, Leases: tab, Journal: &journal{}, Now: func() time.Time { return testNow }})
+	require.NoError(t, err)
+	s.Pools()
+	p := s.generation.Load().pools
+	in := provision.Input{Devices: []provision.Device{{ID: 1, MAC: switch1}}, Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateActive}},
+		Lines: []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(guests().First), Device: 1, Port: 1}}}
+	newer, _ := provision.Build(in)
+	look = func() *provision.Snapshot {
+		before := snap.Load()
+		if mu := &p.all[0].alloc.mu; mu.TryLock() { // a packet may come now
+			mu.Unlock()
+			snap.Store(newer)
+			p.renew(newer)
+		}
+		return before
+	}
+	s.Pools()
+	look = snap.Load
+	if snap.Load() == newer {
+		at, _ := p.Pick(0, stranger.Owner(), guests().First, testNow)
+		assert.NotEqual(t, guests().First, at)
+	}
 }

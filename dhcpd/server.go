@@ -173,7 +173,7 @@ func (s *Server) Run(ctx context.Context) error {
 // until the channel is closed.
 func (s *Server) adoptSnapshots(asked <-chan struct{}) {
 	for range asked {
-		s.generation.Load().pools.adopt(s.deps.Snapshot(), s.deps.Leases, s.now())
+		s.generation.Load().pools.adopt(s.deps.Snapshot, s.deps.Leases, s.now())
 	}
 }
 

@@ -179,7 +179,7 @@ func (tn *town) standing() standing {
 		st.leases[rec.IP] = rec
 	}
 	gen := s.generation.Load()
-	gen.pools.adopt(tn.snap, s.deps.Leases, tn.now)
+	gen.pools.adopt(func() *provision.Snapshot { return tn.snap }, s.deps.Leases, tn.now)
 	for i := range gen.pools.all {
 		p := &gen.pools.all[i]
 		for a := p.First; !p.Last.Less(a); a = a.Next() {

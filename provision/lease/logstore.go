@@ -54,6 +54,7 @@ type logStore struct {
 	found    func(provision.MACReport, error)
 	replaced []func()
 	loaded   atomic.Bool // reports are those of the log
+	damages  int         // in what was read to the end; what is found later memory has
 
 	mu      sync.Mutex // guards the fields below
 	unread  []string
@@ -66,6 +67,7 @@ type logStore struct {
 	batch   Batch
 	room    []byte
 	undo    []undo
+	older   []wal.Record // of state.db, that a group overtakes which is not on disk yet
 }
 
 // undo is what a report of a group that is not on disk yet took the place of.
@@ -84,7 +86,11 @@ func OpenStore(ctx context.Context, dir string, log *slog.Logger) (Store, error)
 	l, err := s.open(ctx)
 	switch {
 	case ctx.Err() != nil, errors.Is(err, ErrInUse), errors.As(err, new(*statedir.NewerError)):
-		return nil, cmp.Or(context.Cause(ctx), err)
+		err = cmp.Or(context.Cause(ctx), err)
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+		return nil, err
 	case err != nil:
 		s.fails(err)
 	default:
@@ -128,7 +134,12 @@ func (s *logStore) watch(ctx context.Context) {
 	ticker := time.NewTicker(lookAgain)
 	defer ticker.Stop()
 	var said time.Time
+	var tried *wal.Log
 	for {
+		if l := s.wal.Load(); l != nil && l != tried { // a disk that takes nothing is told before a client needs it
+			tried = l
+			_ = l.Commit(func(*wal.Frames) error { return nil }) // the log's health tells
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -161,6 +172,7 @@ func (s *logStore) look(ctx context.Context) {
 	}
 	if l != nil {
 		s.moveOld(l)
+		s.mend(l)
 		return
 	}
 	l, err := s.open(ctx)
@@ -169,6 +181,18 @@ func (s *logStore) look(ctx context.Context) {
 	}
 	if err != nil {
 		s.fails(err)
+	}
+}
+
+// mend has everything written again where a snapshot came upon damage: memory read it while it was whole.
+func (s *logStore) mend(l *wal.Log) {
+	n := l.Damages().Count
+	if !s.loaded.Load() || n <= s.damages {
+		return
+	}
+	s.damages = n
+	for _, f := range s.replaced {
+		f()
 	}
 }
 
@@ -259,7 +283,7 @@ func (s *logStore) Leases(each func(Record, error)) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	s.leases = each
-	return s.load(s.ctx, s.wal.Load(), each, nil)
+	return s.loadOrWait(each, nil)
 }
 
 // Reports implements Store.
@@ -268,7 +292,7 @@ func (s *logStore) Reports(each func(provision.MACReport, error)) error {
 	defer s.loading.Unlock()
 	s.found = each
 	if !s.loaded.Load() {
-		return s.load(s.ctx, s.wal.Load(), nil, each)
+		return s.loadOrWait(nil, each)
 	}
 	s.queueMu.Lock()
 	all := slices.SortedFunc(maps.Values(s.reports), func(a, b provision.MACReport) int { return a.IP.Compare(b.IP) })
@@ -279,14 +303,26 @@ func (s *logStore) Reports(each func(provision.MACReport, error)) error {
 	return nil
 }
 
+// loadOrWait is load at the start. A log that is not to be had, as one with a file of another owner, is a disk that cannot be
+// used: watch tries again.
+func (s *logStore) loadOrWait(leases func(Record, error), reports func(provision.MACReport, error)) error {
+	l := s.wal.Load()
+	err := s.load(s.ctx, l, leases, reports)
+	if err == nil || s.ctx.Err() != nil || errors.As(err, new(*statedir.NewerError)) {
+		return err
+	}
+	s.fails(err)
+	s.wal.Store(nil)
+	_ = l.Close() // nothing was committed to it that it could lose
+	return nil
+}
+
 // load reads the log, if it can be. Either function may be nil.
 func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, error), reports func(provision.MACReport, error)) error {
 	if l == nil {
 		return nil // later
 	}
-	s.mu.Lock()
-	old := s.old
-	s.mu.Unlock()
+	old := s.pending()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	chunks, spare := make(chan []readLease, 4), make(chan []readLease, 6)
@@ -341,6 +377,7 @@ func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, err
 	if err := <-done; err != nil {
 		return s.newer(err)
 	}
+	s.damages = l.Damages().Count
 	s.loaded.Store(true)
 	return nil
 }
@@ -449,9 +486,11 @@ func (s *logStore) addLeases(f *wal.Frames, b *Batch) {
 	for i := range b.Leases {
 		s.room = encode(s.room[:0], &b.Leases[i])
 		f.Put(wal.Record{Kind: kindLease, Key: keyBytes(ipKey(b.Leases[i].IP)), Value: s.room})
+		s.overtake(kindLease, b.Leases[i].IP)
 	}
 	for _, ip := range b.Forget {
 		f.Put(wal.Record{Kind: kindLease, Key: keyBytes(ipKey(ip)), Delete: true})
+		s.overtake(kindLease, ip)
 	}
 }
 
@@ -470,6 +509,7 @@ func (s *logStore) addReports(f *wal.Frames, b *Batch) {
 		s.undo = append(s.undo, undo{r.IP, had, kept})
 		s.reports[r.IP] = r
 		f.Put(wal.Record{Kind: kindReport, Key: r.IP.AsSlice(), Value: encodeWhole(r)})
+		s.overtake(kindReport, r.IP)
 	}
 	for _, r := range b.Done {
 		kept, had := s.reports[r.IP]
@@ -479,6 +519,7 @@ func (s *logStore) addReports(f *wal.Frames, b *Batch) {
 		s.undo = append(s.undo, undo{r.IP, had, kept})
 		delete(s.reports, r.IP)
 		f.Put(wal.Record{Kind: kindReport, Key: r.IP.AsSlice(), Delete: true})
+		s.overtake(kindReport, r.IP)
 	}
 }
 
@@ -486,6 +527,22 @@ func sameReport(a, b provision.MACReport) bool {
 	_, x := encodeReport(a)
 	_, y := encodeReport(b)
 	return bytes.Equal(x, y)
+}
+
+// overtake has what state.db still has of an address not written over what a commit writes of it now.
+func (s *logStore) overtake(kind uint8, ip netip.Addr) {
+	if o := s.pending(); o != nil {
+		if r, had := o.overtake(kind, ip); had {
+			s.older = append(s.older, r)
+		}
+	}
+}
+
+// pending is what state.db had and the log has not yet; nil: nothing.
+func (s *logStore) pending() *oldState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.old
 }
 
 // committed is told by the log whether the group of the last turns is on disk.
@@ -501,7 +558,12 @@ func (s *logStore) committed(err error) {
 		}
 		s.queueMu.Unlock()
 	}
-	s.undo = s.undo[:0]
+	if o := s.pending(); err != nil && o != nil {
+		for _, r := range s.older {
+			o.putBack(r)
+		}
+	}
+	s.undo, s.older = s.undo[:0], s.older[:0]
 }
 
 // Close implements Store.

@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/usher-agent/usher/provision/statedb"
@@ -53,8 +56,10 @@ type oldState struct {
 	path    string
 	format  int  // 0: not known
 	damaged bool // not all of it could be read
-	records map[recordKey]wal.Record
 	written bool // all is in the log; what is left is to move the file
+
+	mu      sync.Mutex // guards records once commits may come beside
+	records map[recordKey]wal.Record
 }
 
 type recordKey struct {
@@ -71,15 +76,38 @@ func (o *oldState) has(kind uint8, key []byte) bool {
 	if o == nil {
 		return false
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	_, ok := o.records[keyOf(kind, key)]
 	return ok
 }
 
+// all returns the records that are still to be written.
 func (o *oldState) all() map[recordKey]wal.Record {
 	if o == nil {
 		return nil
 	}
-	return o.records
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(o.records)
+}
+
+// overtake leaves out what a commit has newer, which has its turn now, and returns it.
+func (o *oldState) overtake(kind uint8, ip netip.Addr) (r wal.Record, had bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k := recordKey{kind, ip}
+	if r, had = o.records[k]; had {
+		delete(o.records, k)
+	}
+	return r, had
+}
+
+// putBack is the reverse of overtake: the commit failed.
+func (o *oldState) putBack(r wal.Record) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.records[keyOf(r.Kind, r.Key)] = r
 }
 
 // readOld reads state.db, if it is still of an older usher.
@@ -152,6 +180,8 @@ func (o *oldState) read(ctx context.Context, s *logStore) error {
 	switch {
 	case errors.Is(err, statedb.ErrInUse):
 		return fmt.Errorf("%s: %w", o.path, ErrInUse)
+	case errors.Is(err, statedb.ErrNoChild):
+		return fmt.Errorf("%s: %w", o.path, err)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case o.format > lastDatabaseFormat && len(o.records) == 0: // ours, and damaged: what it has to say is still legible
@@ -246,9 +276,7 @@ const oldChunk = 2000
 
 // moveOld writes what state.db had to the log, and then puts the file aside. What does not succeed is tried again.
 func (s *logStore) moveOld(l *wal.Log) {
-	s.mu.Lock()
-	o := s.old
-	s.mu.Unlock()
+	o := s.pending()
 	if o == nil {
 		return
 	}
@@ -267,32 +295,28 @@ func (s *logStore) moveOld(l *wal.Log) {
 	s.setOld(nil)
 	if kept != "" {
 		s.log.Info("leases and MAC reports are kept in a log from now on; an older usher needs the copy, which is never removed",
-			"log", s.path, "copy", kept, "records", len(o.records))
+			"log", s.path, "copy", kept, "records", len(o.all()))
 	}
 }
 
+// write brings the records to the log, but for those that a commit has overtaken when their turn comes.
 func (o *oldState) write(l *wal.Log) error {
-	var chunk []wal.Record
-	flush := func() error {
-		defer func() { chunk = chunk[:0] }()
-		return l.Commit(func(f *wal.Frames) error {
-			for _, r := range chunk {
-				f.Put(r)
+	for chunk := range slices.Chunk(slices.Collect(maps.Keys(o.all())), oldChunk) {
+		err := l.Commit(func(f *wal.Frames) error {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			for _, k := range chunk {
+				if r, ok := o.records[k]; ok {
+					f.Put(r)
+				}
 			}
 			return nil
 		})
-	}
-	for _, r := range o.records {
-		if chunk = append(chunk, r); len(chunk) == oldChunk {
-			if err := flush(); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 	}
-	if len(chunk) == 0 {
-		return nil
-	}
-	return flush()
+	return nil
 }
 
 // moveAside keeps the file under another name and puts its successor in its place.

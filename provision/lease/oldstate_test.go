@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 
 	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/statedb"
+	"github.com/usher-agent/usher/provision/wal"
 )
 
 // oldDatabase is what a version before the log wrote: some pages of leases, written in several rounds so that there are free pages, and some reports.
@@ -153,4 +156,34 @@ func TestOldDatabaseWithAFlippedBit(t *testing.T) {
 			require.NotZero(t, h.Unread)
 		}
 	}
+}
+
+// A child that waits for the file, as for another agent that lets go of it late, does not count as one that goes in circles: the file would
+// be taken for damaged, and moved away under that agent.
+func TestWaitingForTheOldDatabaseIsNoDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), oldName)
+	require.NoError(t, syscall.Mkfifo(path, 0o600)) // opening it waits
+	began := time.Now()
+	err := statedb.Read(t.Context(), path, func(statedb.Item) {})
+	require.Error(t, err)
+	require.Greater(t, time.Since(began), 4*time.Second, "%v", err)
+}
+
+// Where no child process can be had, as for want of memory or of files, nobody knows what the database has: that is tried again, and
+// not taken for damage.
+func TestNoChildForTheOldDatabaseIsNoDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), oldName)
+	require.NoError(t, os.WriteFile(path, oldDatabase(t, 10), 0o600))
+	var was syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was))
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 0, Max: was.Max}))
+	s := &logStore{log: slog.New(slog.DiscardHandler)}
+	o := &oldState{path: path, records: map[recordKey]wal.Record{}}
+	err := o.read(t.Context(), s)
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was))
+	require.ErrorIs(t, err, syscall.EMFILE)
+	require.False(t, o.damaged)
+	require.Zero(t, s.nUnread)
+	require.NoError(t, o.read(t.Context(), s))
+	require.Len(t, o.records, 10+50)
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -47,6 +48,9 @@ type Table struct {
 	skipped   []string
 	bad       int
 	overruled []uint32 // of the last Adopt: live, and the ERP has another MAC by its operator's word
+	opened    bool     // what the store tells now comes late
+
+	late atomic.Uint64 // records that the store told of later
 }
 
 const maxSkippedKept = 20
@@ -96,14 +100,24 @@ func Open(store Store) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lease table: read: %w", err)
 	}
+	t.mu.Lock()
+	t.opened = true
+	t.mu.Unlock()
 	return t, nil
 }
+
+// Late returns how many records the store told of after Open: whoever has looked at all of them before looks again when it changes.
+// It takes no lock.
+func (t *Table) Late() uint64 { return t.late.Load() }
 
 // loadLocked takes a record that the store has, also later: what memory has by then is newer.
 func (t *Table) loadLocked(r *Record) {
 	key := ipKey(r.IP)
 	if key == 0 || t.at(key) != nil {
 		return
+	}
+	if t.opened {
+		t.late.Add(1)
 	}
 	e := t.putLocked(r)
 	e.saved, e.ends = e.version, e.Expires.Unix()

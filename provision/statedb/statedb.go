@@ -31,15 +31,19 @@ type Item struct {
 // ErrInUse says that another process has the file open.
 var ErrInUse = errors.New("another process has the file open")
 
+// ErrNoChild says that no child process could be started: nobody has looked at the file.
+var ErrNoChild = errors.New("no process could be started to read it")
+
 const (
 	childName = "dump-state-db"
 	// inUseCode is the child's exit code for ErrInUse.
 	inUseCode = 75
-	// mostTime bounds the child, and silence how long it may say nothing: it then goes in circles.
+	// mostTime bounds the child, and silence how long it may say nothing once it has the file: it then goes in circles.
 	mostTime, silence = 30 * time.Second, 3 * time.Second
 	lockWait          = 2 * time.Second
 	// The longest key and value that the library takes.
 	maxKey, maxValue = 1 << 15, 1 << 24
+	headLen          = 2 + 2 + 4
 )
 
 // ready says that Child was called: a process of this program that is started as a child does its work, and nothing else.
@@ -61,6 +65,12 @@ func Child() {
 	os.Exit(0)
 }
 
+// sign tells the parent that the file is open: there is no bucket without a name.
+func sign(w *bufio.Writer) error {
+	_, err := w.Write(make([]byte, headLen))
+	return errors.Join(err, w.Flush())
+}
+
 // dump writes every entry: the length of the bucket's name, of the key (2 bytes each) and of the value (4 bytes), and then those.
 // Opened like that the library does not read its list of free pages.
 func dump(path string, to io.Writer) error {
@@ -69,6 +79,9 @@ func dump(path string, to io.Writer) error {
 		return err
 	}
 	w := bufio.NewWriterSize(to, 1<<16)
+	if err := sign(w); err != nil {
+		return errors.Join(err, db.Close())
+	}
 	err = db.View(func(tx *bbolt.Tx) error {
 		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
 			var last []byte
@@ -94,36 +107,34 @@ func dump(path string, to io.Writer) error {
 }
 
 // Read has a child process read the file at path and calls each with every
-// entry. After an error each may have been called for some of them: the file is damaged, or ErrInUse.
+// entry. After an error each may have been called for some of them: the file is damaged, or ErrInUse, or ErrNoChild.
 func Read(ctx context.Context, path string, each func(Item)) error {
 	if !ready {
 		panic("statedb: Read without Child in main")
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, mostTime, fmt.Errorf("it could not be read within %v", mostTime))
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	cmd := exec.CommandContext(ctx, exe, childName, path)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", childName, path) // also when an upgrade has replaced the file meanwhile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	var complaint tail
 	cmd.Stderr = &complaint
 	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrNoChild, err)
 	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	watch := time.AfterFunc(silence, func() { stop(fmt.Errorf("reading it went in circles for %v", silence)) })
+	watch := time.AfterFunc(lockWait+silence, func() { stop(fmt.Errorf("reading it went in circles for %v", silence)) })
 	defer watch.Stop()
 	rerr := items(bufio.NewReaderSize(out, 1<<16), func(i Item) {
 		watch.Reset(silence)
-		each(i)
+		if i.Bucket != "" {
+			each(i)
+		}
 	})
 	err = cmd.Wait()
 	var exit *exec.ExitError
@@ -141,7 +152,7 @@ func Read(ctx context.Context, path string, each func(Item)) error {
 // items reads what dump wrote.
 func items(r io.Reader, each func(Item)) error {
 	for {
-		var head [8]byte
+		var head [headLen]byte
 		if _, err := io.ReadFull(r, head[:]); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {

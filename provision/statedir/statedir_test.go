@@ -79,6 +79,20 @@ func TestNewerErrorTellsTheWayOut(t *testing.T) {
 	assert.EqualError(t, e, want+"put the copy from before the upgrade back, which lacks what has changed since (mv "+path+".format8 "+path+"); or move the file away and lose everything")
 }
 
+// A file that is kept aside already, as where its successor finds no room, is not read again each time.
+func TestKeepAsideAgainReadsNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	require.NoError(t, f.Truncate(1<<40)) // to compare it with itself would take minutes
+	require.NoError(t, f.Close())
+	first, err := KeepAside(path, "old")
+	require.NoError(t, err)
+	again, err := KeepAside(path, "old")
+	require.NoError(t, err)
+	assert.Equal(t, first, again)
+}
+
 // watchSync notes the base names of what is synced, and has then look at each, until the test ends.
 func watchSync(t *testing.T, look func(name string) error) (synced *[]string) {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 )
 
@@ -69,6 +70,9 @@ func (l *Log) compact(ctx context.Context) error {
 	}
 	n := name{seq: files[len(files)-1].name.seq, salt: newSalt(), snapshot: true}
 	bytes, err := l.writeSnapshot(ctx, n, files)
+	if errors.Is(err, fs.ErrNotExist) {
+		l.missed.Store(true)
+	}
 	if err != nil {
 		return err
 	}
@@ -97,7 +101,7 @@ func (l *Log) writeSnapshot(ctx context.Context, n name, files []fileInfo) (size
 	}
 	w := snapshotWriter{ctx: ctx, file: f, seal: sealOf(n.salt)}
 	w.buf = appendHeader(make([]byte, 0, syncEvery+maxValue), n, l.opts.Content, 0, time.Now())
-	err = l.merge(ctx, files, true, w.add, func(name, int64) {})
+	err = l.merge(ctx, files, w.add, func(name, int64) {})
 	if err == nil {
 		err = w.end()
 	}

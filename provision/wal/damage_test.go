@@ -135,8 +135,8 @@ func openOn(t testing.TB, disk *memDisk) *Log {
 	return l
 }
 
-// Blocks that the disk does not give cost what is in them, and files that cannot be opened themselves; a file that cannot be opened is not
-// replaced by a snapshot without what it has.
+// Blocks that the disk does not give cost what is in them. A file of which it gives nothing, or that cannot be opened, is an error, and
+// neither counts as damage nor is replaced by a snapshot without what it has.
 func TestDiskThatDoesNotRead(t *testing.T) {
 	disk := newMemDisk()
 	l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: 1 << 18})
@@ -161,8 +161,9 @@ func TestDiskThatDoesNotRead(t *testing.T) {
 
 	disk.broken = func(int64) error { return errDisk }
 	l = openOn(t, disk)
-	require.Empty(t, load(t, l))
-	require.NotZero(t, l.Damages().Count)
+	require.ErrorIs(t, l.Load(t.Context(), func(Record) error { return nil }), errDisk)
+	require.Zero(t, l.Damages().Count)
+	require.Error(t, l.compact(t.Context()))
 	require.NoError(t, l.Close())
 
 	disk.broken = nil
@@ -173,8 +174,8 @@ func TestDiskThatDoesNotRead(t *testing.T) {
 		return nil
 	}
 	l = openOn(t, disk)
-	require.Empty(t, load(t, l))
-	require.Contains(t, l.Damages().Some[0].What, "it cannot be opened")
+	require.ErrorIs(t, l.Load(t.Context(), func(Record) error { return nil }), errDisk)
+	require.Zero(t, l.Damages().Count)
 	require.Error(t, l.compact(t.Context()))
 	require.NoError(t, l.Close())
 	disk.fail = nil

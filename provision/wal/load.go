@@ -3,7 +3,6 @@ package wal
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -89,8 +88,10 @@ func (l *Log) list() error {
 	for _, s := range names {
 		if n, ok := parseName(s); ok {
 			all = append(all, n)
-		} else if strings.HasSuffix(s, tmpSuffix) {
-			_ = l.disk.Remove(s) // a snapshot that was not finished; one that stays does no harm
+		} else if unfinished, is := strings.CutSuffix(s, tmpSuffix); is {
+			if _, ours := parseName(unfinished); ours {
+				_ = l.disk.Remove(s) // a file that was not finished; one that stays does no harm
+			}
 		}
 	}
 	slices.SortFunc(all, func(a, b name) int {
@@ -151,7 +152,7 @@ func (l *Log) whole(n name) bool {
 // Load reads the log: each is called once for every key that has a value, in no
 // order. What the Record shares is the log's. What cannot be read is told by
 // Damages and left out. Of commits that come meanwhile it has some. Its error is that of each, of ctx, a
-// *NewerError.
+// *NewerError, or that of a disk that gives a file not at all: what it has is not lost, and to go on without would be to forget it.
 func (l *Log) Load(ctx context.Context, each func(Record) error) error {
 	l.reading.Lock()
 	defer l.reading.Unlock()
@@ -159,7 +160,7 @@ func (l *Log) Load(ctx context.Context, each func(Record) error) error {
 	files := l.files.list()
 	l.settle(files)
 	l.missing(files)
-	return l.merge(ctx, files, false, func(frame []byte) error { return each(record(frame)) }, func(n name, end int64) {
+	return l.merge(ctx, files, func(frame []byte) error { return each(record(frame)) }, func(n name, end int64) {
 		l.files.change(n, func(f *fileInfo) {
 			if f.sealed {
 				f.bytes = end
@@ -199,16 +200,10 @@ func (l *Log) missing(files []fileInfo) {
 }
 
 // merge calls each with the newest frame of every key that has a value. The first file, if it is a snapshot, is read once;
-// the others are read twice, first for which frame of a key is the newest. atEnd is told where the frames of a file end. A file that cannot
-// even be opened is an error where it would be lost by that (strict), and else told as damage.
-func (l *Log) merge(ctx context.Context, files []fileInfo, strict bool, each func(frame []byte) error, atEnd func(name, int64)) error {
+// the others are read twice, first for which frame of a key is the newest. atEnd is told where the frames of a file end.
+func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byte) error, atEnd func(name, int64)) error {
 	scan := func(n name, each func(frame []byte, at int64) error, bad func(Damage)) error {
-		_, err := scanFile(ctx, l.disk, n, l.opts.Content, each, bad)
-		if open := (*openError)(nil); !strict && errors.As(err, &open) {
-			bad(Damage{File: n.String(), What: "it cannot be opened: " + open.Error()})
-			return nil
-		}
-		if err != nil {
+		if _, err := scanFile(ctx, l.disk, n, l.opts.Content, each, bad); err != nil {
 			return fmt.Errorf("read %s: %w", n, err)
 		}
 		return nil

@@ -23,6 +23,7 @@ type scanner struct {
 	off    int64  // of buf in the file
 	over   bool   // nothing more to read
 	broken int    // blocks that the disk does not give
+	failed error  // too many of them
 	bad    func(Damage)
 
 	header header
@@ -45,17 +46,25 @@ type Damage struct {
 
 // scanFile calls each with every frame of a file that holds, and with its place, and bad with every
 // stretch that does not. Frame and Damage are valid during the call only. Its
-// error is that of each, of the context, an *openError or a *NewerError.
+// error is that of each, of the context, that of a disk that gives next to nothing of it, or a *NewerError; bad is called for none of them.
 func scanFile(ctx context.Context, d disk, n name, content uint16, each func(frame []byte, at int64) error, bad func(Damage)) (s *scanner, err error) {
 	s = &scanner{name: n, seal: sealOf(n.salt)}
-	s.bad = bad
 	if s.src, err = d.Open(n.String()); err != nil {
-		return s, &openError{err}
+		return s, err
 	}
 	defer func() { err = errors.Join(err, s.src.Close()) }()
 	if s.size, err = s.src.Size(); err != nil {
-		return s, &openError{err}
+		return s, err
 	}
+	var found []Damage
+	s.bad = func(d Damage) { found = append(found, d) }
+	defer func() {
+		if err = errors.Join(s.failed, err); err == nil {
+			for _, d := range found {
+				bad(d)
+			}
+		}
+	}()
 	s.fill(headerLen)
 	h, herr := readHeader(s.buf)
 	switch {
@@ -64,15 +73,15 @@ func scanFile(ctx context.Context, d disk, n name, content uint16, each func(fra
 	case herr == nil:
 		s.header, s.known = h, true
 	case len(s.buf) == 0:
-		bad(Damage{File: n.String(), What: "it is empty", Tail: true})
+		s.bad(Damage{File: n.String(), What: "it is empty", Tail: true})
 		return s, nil
 	default:
-		bad(Damage{File: n.String(), To: min(headerLen, s.size), What: herr.Error()})
+		s.bad(Damage{File: n.String(), To: min(headerLen, s.size), What: herr.Error()})
 	}
 	s.pass(min(headerLen, len(s.buf)))
 	err = s.walk(ctx, each)
 	if err == nil {
-		s.judgeEnd(bad)
+		s.judgeEnd(s.bad)
 	}
 	return s, err
 }
@@ -113,26 +122,25 @@ func (s *scanner) fill(n int) {
 	s.buf = fresh[:have]
 }
 
-// leaveOut passes a block, and the rest of a file of which many cannot be read: a disk may take seconds for each.
+// leaveOut passes a block that the disk does not give, a bad place. A file of which many cannot be read is not damaged: the disk is not to be had,
+// which may pass, and what is there is lost for nobody. It may take seconds for each, too.
 func (s *scanner) leaveOut(room []byte, at int64, why error) (n int) {
-	s.broken++
 	to := min((at/blockSize+1)*blockSize, s.size)
-	if s.over = s.broken > maxBroken || to <= at; s.over {
-		to = s.size
+	if s.over = to <= at; s.over {
+		return 0
+	}
+	if s.broken++; int64(s.broken) > min(maxBroken, (s.size/blockSize+2)/2) {
+		s.failed, s.over = why, true
+		return 0
 	}
 	s.bad(Damage{File: s.name.String(), From: at, To: to, What: "the disk does not give it: " + why.Error()})
-	return min(len(room), int(max(0, to-at)))
+	return min(len(room), int(to-at))
 }
 
 const (
 	blockSize = 4096
-	maxBroken = 16
+	maxBroken = 16 // of a file, and half of it at most
 )
-
-// openError says that a file could not even be opened.
-type openError struct{ error }
-
-func (e *openError) Unwrap() error { return e.error }
 
 // next returns the frame that buf begins with; nil: there is none that holds.
 func (s *scanner) next() []byte {

@@ -51,9 +51,9 @@ type Options struct {
 // ErrInUse says that another process has the directory.
 var ErrInUse = errors.New("another process has the log open")
 
-// ErrGone says that the directory was taken away or replaced while the log was
+// ErrGone says that the directory, or a file in it, was taken away or replaced while the log was
 // open. What was committed may be lost: the log has to be opened anew and everything written again.
-var ErrGone = errors.New("the directory of the log was taken away or replaced")
+var ErrGone = errors.New("the directory of the log, or a file of it, was taken away or replaced")
 
 // ErrClosed says that the log is closed.
 var ErrClosed = errors.New("the log is closed")
@@ -100,6 +100,7 @@ type Log struct {
 	files   filesOf    // guarded by its own mutex
 	reading sync.Mutex // held by who reads files, so that none is removed meanwhile
 	damage  damages
+	missed  atomic.Bool // a file was taken away that a snapshot is to be made of
 
 	// Of the writer.
 	seq      uint64
@@ -477,7 +478,7 @@ func (l *Log) look() {
 		if l.begin(0) == nil {
 			l.works()
 		}
-	case l.active != nil && !l.disk.Same(l.active.name.String(), l.active.file):
+	case l.missed.Load(), l.active != nil && !l.disk.Same(l.active.name.String(), l.active.file):
 		l.gone = true
 		l.drop()
 		_ = l.fail(ErrGone)

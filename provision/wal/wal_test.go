@@ -3,12 +3,14 @@ package wal
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -131,4 +133,32 @@ func TestConcurrentCommitsAndSnapshots(t *testing.T) {
 			assert.Equal(t, fmt.Sprintf("%d-%0200d", each-100+i, w), got[fmt.Sprintf("1/%x", key(w<<16|i))])
 		}
 	}
+}
+
+// A file is taken away that is not written any more: a snapshot could never be made again, and the next start would miss what was there.
+// The log says so as soon as it notices, and who has it open writes everything again.
+func TestFileTakenAwayIsNoticed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l := open(t, path)
+	put(t, l, 1, key(1), "a")
+	l.rotate(t)
+	first := l.files.list()[0].name
+	require.NoError(t, os.Remove(filepath.Join(path, first.String())))
+	require.ErrorIs(t, l.compact(t.Context()), os.ErrNotExist)
+	require.Eventually(t, func() bool { return errors.Is(l.Health().Err, ErrGone) }, 5*time.Second, 10*time.Millisecond)
+}
+
+// What is not the log's own stays, whatever it is called.
+func TestFilesOfOthersStay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l := open(t, path)
+	put(t, l, 1, key(1), "a")
+	require.NoError(t, l.Close())
+	ours := name{seq: 7, salt: 1 << 63, snapshot: true}.String() + tmpSuffix
+	for _, n := range []string{"backup.tmp", ours} {
+		require.NoError(t, os.WriteFile(filepath.Join(path, n), []byte("x"), 0o600))
+	}
+	open(t, path)
+	assert.FileExists(t, filepath.Join(path, "backup.tmp"))
+	assert.NoFileExists(t, filepath.Join(path, ours))
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -46,6 +47,19 @@ func disks() map[string]disk {
 			error: "not a directory", help: "Something else stands in place of the directory",
 		},
 		"read-only at the start": {broken: remount(syscall.MS_RDONLY), mend: remount(0), error: "read-only file system", help: "Mount the file system for writing"},
+		"read-only at a restart": {
+			broken: func(t *testing.T, state string) {
+				store, err := lease.OpenStore(t.Context(), state, slog.New(slog.DiscardHandler))
+				require.NoError(t, err)
+				require.NoError(t, store.Commit(func(b *lease.Batch) error {
+					b.Forget = append(b.Forget, customerIP)
+					return nil
+				}))
+				require.NoError(t, store.Close())
+				remount(syscall.MS_RDONLY)(t, state)
+			},
+			mend: remount(0), error: "read-only file system", help: "Mount the file system for writing",
+		},
 		"full at the start": {
 			broken: func(t *testing.T, state string) { fillUp(t, state) },
 			mend:   func(t *testing.T, state string) { require.NoError(t, os.Remove(filepath.Join(state, "filler"))) },
