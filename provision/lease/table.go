@@ -65,13 +65,16 @@ func New() *Table {
 // bytesOfRecord is what a record takes in a log, more or less.
 const bytesOfRecord = 300
 
+// mostExpected bounds what room is made beforehand: the length of a file is no proof of what is in it.
+const mostExpected = 1 << 20
+
 // Open makes a table from what store keeps. A record that cannot be read is left
 // out and told by Skipped: it costs its client nothing but a packet more. One that store tells of later, when its disk
 // is back, is left out if there is one of its address by then: that is newer.
 func Open(store Store) (*Table, error) {
 	t := New()
 	t.store = store
-	if n := int(store.Health().Log.Bytes / bytesOfRecord); n > 0 { // roughly, so that they need not grow time and again
+	if n := int(min(store.Health().Log.Bytes/bytesOfRecord, mostExpected)); n > 0 { // roughly, so that they need not grow time and again
 		t.byMAC, t.byID = make(index[provision.MAC], n), make(index[uint64], n)
 	}
 	names := map[string]string{} // a few hundred interfaces serve all records

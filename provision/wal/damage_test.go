@@ -3,6 +3,9 @@ package wal
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -133,6 +136,24 @@ func openOn(t testing.TB, disk *memDisk) *Log {
 	l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: 4096})
 	require.NoError(t, err)
 	return l
+}
+
+// A file that is as long as the disk is large, and empty, costs no memory for what could be in it.
+func TestLengthIsNoProof(t *testing.T) {
+	path := t.TempDir()
+	l := open(t, path)
+	put(t, l, 1, key(1), "x")
+	require.NoError(t, l.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(path, name{seq: 1 << 20, salt: 1 << 60}.String()), nil, 0o600))
+	require.NoError(t, os.Truncate(filepath.Join(path, name{seq: 1 << 20, salt: 1 << 60}.String()), 1<<40))
+	l = open(t, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	cancel() // it would take as long as to read the file
+	require.ErrorIs(t, l.Load(ctx, func(Record) error { return nil }), context.Canceled)
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<30))
 }
 
 // Blocks that the disk does not give cost what is in them. A file of which it gives nothing, or that cannot be opened, is an error, and

@@ -216,7 +216,7 @@ func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byt
 	for _, f := range changes {
 		bytes += f.bytes
 	}
-	newest := newIndex(int(bytes / bytesOfRecord))
+	newest := newIndex(int(min(bytes/bytesOfRecord, mostExpected)))
 	for i, f := range changes {
 		end := int64(headerLen)
 		if err := scan(f.name, func(frame []byte, at int64) error {
@@ -262,6 +262,9 @@ type index struct {
 
 // bytesOfRecord is what a record takes, more or less: an index need not grow time and again.
 const bytesOfRecord = 300
+
+// mostExpected bounds what room is made beforehand: the length of a file is no proof of what is in it.
+const mostExpected = 1 << 20
 
 func newIndex(n int) *index {
 	return &index{short: make(map[uint64]uint64, n), long: map[string]uint64{}}
