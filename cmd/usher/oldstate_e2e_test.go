@@ -231,7 +231,7 @@ func TestKernelKilledWhileItMovesOldState(t *testing.T) {
 	old := oldState(t, leases, reported)
 	rng := rand.New(rand.NewPCG(5, 6))
 	kills, unmoved, half := 0, 0, 0
-	for range long.Times(t, 4, 60) {
+	for range long.Times(t, 2, 60) {
 		for _, ip := range reported {
 			require.NoError(t, w.ERP.SetIPMAC(ip, [6]byte{}))
 		}

@@ -212,7 +212,7 @@ func (t *Table) Renew(ip netip.Addr, mac provision.MAC, now, expires time.Time) 
 		if r.State != StateBound && !r.Live(now) {
 			return unchanged
 		}
-		as := mark(lazily)
+		as := lazily
 		if r.State != StateBound || r.ends < now.Add(diskLeast).Unix() {
 			as = urgently
 		}

@@ -154,7 +154,9 @@ func TestKernelDisks(t *testing.T) {
 
 // withFalse has a key in any case.
 func withFalse(all map[provision.MAC]bool, k provision.MAC) map[provision.MAC]bool {
-	all[k] = all[k]
+	if _, ok := all[k]; !ok {
+		all[k] = false
+	}
 	return all
 }
 
