@@ -232,6 +232,7 @@ func (s *logStore) Health() Health {
 	s.mu.Unlock()
 	l := s.wal.Load()
 	if l == nil {
+		h.Error = cmp.Or(h.Error, beingRead)
 		return h
 	}
 	if err := l.Health().Err; err != nil {
@@ -248,6 +249,9 @@ func (s *logStore) Health() Health {
 	}
 	return h
 }
+
+// beingRead is why nothing can be committed while a disk is back and what it has is still to come.
+const beingRead = "it is being read"
 
 // Failing implements Store.
 func (s *logStore) Failing() bool {
@@ -443,7 +447,7 @@ func (s *logStore) cannotRead(err error) {
 func (s *logStore) Commit(fill func(*Batch) error) error {
 	l := s.wal.Load()
 	if l == nil {
-		return notYet(errors.New(s.health.Load().Error))
+		return notYet(errors.New(cmp.Or(s.health.Load().Error, beingRead)))
 	}
 	if err := s.knowReports(); err != nil {
 		return err

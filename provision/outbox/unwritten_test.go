@@ -391,7 +391,7 @@ func TestKernelFullDiskLosesNoReport(t *testing.T) {
 	for when, during := range map[string]time.Duration{"at the start": 7 * time.Second, "later": time.Second} {
 		t.Run(when, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"))
+			require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"))
 			t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, 0)) })
 			filler := filepath.Join(dir, "filler")
 			if when == "at the start" {
