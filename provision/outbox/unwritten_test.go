@@ -392,7 +392,7 @@ func TestKernelFullDiskLosesNoReport(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"))
-			t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, 0)) })
+			t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) }) // a file that is just made may still be open
 			filler := filepath.Join(dir, "filler")
 			if when == "at the start" {
 				fill(t, filler)
