@@ -308,7 +308,7 @@ func TestKernelCostOfLeases(t *testing.T) {
 }
 
 // What docs/benchmarks.md says of a million leases. The aims are 6 times an echo, and 2 s.
-func TestKernelCostOfAMillionLeases(t *testing.T) {
+func TestCostOfAMillionLeases(t *testing.T) {
 	if long.Times(t, 0, 1) == 0 {
 		t.Skip("takes minutes")
 	}
