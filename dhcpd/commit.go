@@ -39,8 +39,7 @@ type pending struct {
 	durable  bool      // the reply leaves only after the commit
 	timed    bool      // its reply waits in timed
 	deadline time.Time // the reply leaves then, committed or not, unless durable
-	reply    []byte
-	to       socket.Delivery
+	reply    socket.Reply
 	ev       Event // its slices are its own
 }
 
@@ -56,8 +55,10 @@ type committer struct {
 	pool  sync.Pool
 
 	waiting, inFlight []*pending // of run
-	timed             timed      // of these, whose replies leave at a deadline: thousands of pools' leases may wait besides
-	failing           bool       // the last commit failed: the change is logged, not each
+	leaving           []*pending // whose replies leave together
+	replies           []*socket.Reply
+	timed             timed // of these, whose replies leave at a deadline: thousands of pools' leases may wait besides
+	failing           bool  // the last commit failed: the change is logged, not each
 	unwritten         unwritten
 }
 
@@ -273,7 +274,8 @@ func (c *committer) finish(res commitResult) {
 			c.s.log.Info("lease journal works again")
 		}
 	}
-	for i, p := range c.inFlight {
+	now := c.s.now()
+	for _, p := range c.inFlight {
 		if p.timed { // what came first is written first
 			c.timed.drop()
 		}
@@ -288,11 +290,14 @@ func (c *committer) finish(res commitResult) {
 		}
 		switch {
 		case p.sent:
-		case p.durable && (res.err != nil || c.s.now().Sub(p.ev.Time) > maxPoolWait):
+		case p.durable && (res.err != nil || now.Sub(p.ev.Time) > maxPoolWait):
 			c.refuse(p)
 		default:
-			c.send(p)
+			c.leave(p)
 		}
+	}
+	c.send()
+	for i, p := range c.inFlight {
 		c.pool.Put(p)
 		c.inFlight[i] = nil
 	}
@@ -305,8 +310,9 @@ func (c *committer) sendLate() {
 	for p := c.timed.first(); p != nil && !now.Before(p.deadline); p = c.timed.first() {
 		c.timed.drop()
 		p.ev.Outcome = outcome.AckBeforeCommit
-		c.send(p)
+		c.leave(p)
 	}
+	c.send()
 }
 
 func (c *committer) nextDeadline() (time.Duration, bool) {
@@ -317,13 +323,28 @@ func (c *committer) nextDeadline() (time.Duration, bool) {
 	return max(0, time.Until(p.deadline)), true
 }
 
-func (c *committer) send(p *pending) {
+// leave has the reply of p sent with the next send.
+func (c *committer) leave(p *pending) {
 	p.sent = true
-	if err := c.out.Send(&p.to, p.reply); err != nil {
-		p.ev.unsent(err)
+	c.leaving, c.replies = append(c.leaving, p), append(c.replies, &p.reply)
+}
+
+// send sends the replies that leave, and reports their outcomes.
+func (c *committer) send() {
+	if len(c.leaving) == 0 {
+		return
 	}
-	p.ev.Latency = c.s.now().Sub(p.ev.Time)
-	c.s.observer.Packet(&p.ev)
+	c.out.SendAll(c.replies)
+	now := c.s.now()
+	for i, p := range c.leaving {
+		if p.reply.Err != nil {
+			p.ev.unsent(p.reply.Err)
+		}
+		p.ev.Latency = now.Sub(p.ev.Time)
+		c.s.observer.Packet(&p.ev)
+		c.leaving[i], c.replies[i] = nil, nil
+	}
+	c.leaving, c.replies = c.leaving[:0], c.replies[:0]
 }
 
 // refuse ends a packet whose lease of a pool is not on disk: no answer.
@@ -346,10 +367,11 @@ func (c *committer) abandon() error {
 				c.refuse(p)
 			default:
 				p.ev.Outcome = outcome.AckBeforeCommit
-				c.send(p)
+				c.leave(p)
 			}
 		}
 	}
+	c.send()
 	return fmt.Errorf("dhcp: the lease journal hangs: %d records may not be on disk", n)
 }
 

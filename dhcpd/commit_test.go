@@ -37,6 +37,15 @@ type sentReply struct {
 	yourIP netip.Addr
 }
 
+// sendEach is SendAll of a transport that has no way to send many at once.
+func sendEach(t transport, replies []*socket.Reply) {
+	for _, r := range replies {
+		r.Err = t.Send(&r.To, r.Payload)
+	}
+}
+
+func (s *sink) SendAll(replies []*socket.Reply) { sendEach(s, replies) }
+
 func (s *sink) Send(d *socket.Delivery, payload []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -433,6 +442,7 @@ func TestLeaseRecordKeepsWhereTheClientSits(t *testing.T) {
 type discard struct{}
 
 func (discard) Send(*socket.Delivery, []byte) error { return nil }
+func (discard) SendAll([]*socket.Reply)             {}
 
 func renewalRig(t testing.TB) (*handler, socket.Datagram) {
 	t.Helper()

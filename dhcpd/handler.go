@@ -19,6 +19,7 @@ import (
 // transport delivers replies; socket.Sender is the real one.
 type transport interface {
 	Send(d *socket.Delivery, payload []byte) error
+	SendAll(replies []*socket.Reply) // each says then what became of it
 }
 
 // handler takes packets through decision, lease table and sending. It belongs
@@ -43,6 +44,19 @@ type handler struct {
 	ev     Event
 	reply  []byte
 	to     socket.Delivery
+
+	// Of the batch at hand: replies that leave together at its end.
+	leaving []departure
+	replies []*socket.Reply
+}
+
+// departure is a packet whose reply leaves at the end of the batch. The slices of its event are the packet's.
+type departure struct {
+	reply   socket.Reply
+	ev      Event
+	refused bool // by a NAK that ends the lease of ip to mac, once the client is told
+	ip      netip.Addr
+	mac     provision.MAC
 }
 
 func newHandler(s *Server, c *committer, out transport, links *interfaces) *handler {
@@ -51,6 +65,12 @@ func newHandler(s *Server, c *committer, out transport, links *interfaces) *hand
 
 // handle ends one packet in exactly one outcome.
 func (h *handler) handle(now time.Time, g socket.Datagram) {
+	h.take(now, g)
+	h.flush()
+}
+
+// take is handle, but for the reply, which leaves with the next flush. Until then g has to stay as it is.
+func (h *handler) take(now time.Time, g socket.Datagram) {
 	gen := h.s.generation.Load()
 	h.read(g)
 	h.enter(now, gen)
@@ -65,10 +85,11 @@ func (h *handler) handle(now time.Time, g socket.Datagram) {
 	if h.apply(now, gen) {
 		return // the committer or the prober sends the reply and reports the outcome
 	}
-	if h.send() && h.d.Change == v4.ChangeRefused {
-		h.s.deps.Leases.End(h.d.Rec.IP, h.d.Rec.MAC, now)
+	if h.d.Reply.Type == 0 {
+		h.observe(&h.ev)
+		return
 	}
-	h.observe(now)
+	h.leave()
 }
 
 // read takes the packet apart.
@@ -358,8 +379,7 @@ func (h *handler) pend(now time.Time, gen *generation, wait bool) *pending {
 	p.sent, p.durable = !wait, wait && h.d.Durable()
 	if wait {
 		p.deadline = time.Now().Add(gen.commitTimeout)
-		p.reply = append(p.reply[:0], h.reply...)
-		p.to = h.to
+		p.reply.To, p.reply.Payload = h.to, append(p.reply.Payload[:0], h.reply...)
 		p.ev.copyFrom(&h.ev)
 	}
 	return p
@@ -377,20 +397,44 @@ func (h *handler) macReport(now time.Time) provision.MACReport {
 	}
 }
 
-// send sends the reply, if there is one, and reports whether one left.
-func (h *handler) send() bool {
-	if h.d.Reply.Type == 0 {
-		return false
+// leave has the reply at hand sent with the others of the batch.
+func (h *handler) leave() {
+	n := len(h.leaving)
+	if n == cap(h.leaving) {
+		h.leaving = append(h.leaving, departure{})
 	}
-	err := h.out.Send(&h.to, h.reply)
-	if err != nil {
-		h.ev.unsent(err)
-	}
-	return err == nil
+	h.leaving = h.leaving[:n+1]
+	d := &h.leaving[n] // its payload has memory that is used again
+	d.reply.To, d.reply.Payload = h.to, append(d.reply.Payload[:0], h.reply...)
+	d.ev = h.ev
+	d.refused, d.ip, d.mac = h.d.Change == v4.ChangeRefused, h.d.Rec.IP, h.d.Rec.MAC
 }
 
-// observe reports the outcome.
-func (h *handler) observe(now time.Time) {
-	h.ev.Latency = h.s.now().Sub(now)
-	h.s.observer.Packet(&h.ev)
+// flush sends the replies of the batch and reports their outcomes.
+func (h *handler) flush() {
+	if len(h.leaving) == 0 {
+		return
+	}
+	h.replies = h.replies[:0]
+	for i := range h.leaving {
+		h.replies = append(h.replies, &h.leaving[i].reply)
+	}
+	h.out.SendAll(h.replies)
+	for i := range h.leaving {
+		d := &h.leaving[i]
+		switch {
+		case d.reply.Err != nil:
+			d.ev.unsent(d.reply.Err)
+		case d.refused:
+			h.s.deps.Leases.End(d.ip, d.mac, d.ev.Time)
+		}
+		h.observe(&d.ev)
+	}
+	h.leaving = h.leaving[:0]
+}
+
+// observe reports an outcome.
+func (h *handler) observe(ev *Event) {
+	ev.Latency = h.s.now().Sub(ev.Time)
+	h.s.observer.Packet(ev)
 }

@@ -229,7 +229,8 @@ func (s *Server) receive(ctx context.Context, r source, h *handler) {
 		s.reads.Add(1)
 		now := s.now()
 		for i := range n {
-			h.handle(now, r.Packet(i))
+			h.take(now, r.Packet(i))
 		}
+		h.flush()
 	}
 }

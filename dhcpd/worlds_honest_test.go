@@ -269,6 +269,8 @@ func (v *village) plan(in time.Duration, do func()) {
 }
 
 // Send implements transport.
+func (v *village) SendAll(replies []*socket.Reply) { sendEach(v, replies) }
+
 func (v *village) Send(d *socket.Delivery, payload []byte) error {
 	p, err := dhcpv4.FromBytes(bytes.Clone(payload))
 	require.NoError(v.t, err)

@@ -89,11 +89,24 @@ func newRig(tb testing.TB, o Options) *rig {
 	})
 	self, err := os.Executable()
 	require.NoError(tb, err)
-	p, err := r.Router.StartEnv([]string{echoEnv + "=" + EchoAddr.String()}, self)
-	require.NoError(tb, err)
-	r.echoPID = p.PID()
+	r.onOne(func() {
+		p, err := r.Router.StartEnv([]string{echoEnv + "=" + EchoAddr.String()}, self)
+		require.NoError(tb, err)
+		r.echoPID = p.PID()
+	})
 	r.lease(EchoAddr, load.Options{InFlight: 1, Retry: 50 * time.Millisecond, Tries: 200}, Guests(0, 1)) // it is there
 	return r
+}
+
+// onOne has what f starts know of one processor only. A program that is tied to it later has threads for more, which
+// take turns on it for a while.
+func (r *rig) onOne(f func()) {
+	r.tb.Helper()
+	all, err := cpu.Allowed()
+	require.NoError(r.tb, err)
+	require.NoError(r.tb, cpu.Pin(0, all[0]))
+	defer func() { require.NoError(r.tb, cpu.Pin(0, all...)) }()
+	f()
 }
 
 // began is how long a start took.
@@ -175,18 +188,14 @@ type cost struct {
 
 func (c *cost) perSecond() float64 { return float64(c.Acked) / c.Took.Seconds() }
 
-// measure runs what makes load with the server on one processor and everything else on another.
+// measure runs what makes load on other processors than that of the server.
 func (r *rig) measure(pid int, f func() load.Result) cost {
 	r.tb.Helper()
 	all, err := cpu.Allowed()
 	require.NoError(r.tb, err)
 	if len(all) > 1 {
-		require.NoError(r.tb, cpu.Pin(pid, all[0]))
 		require.NoError(r.tb, cpu.Pin(0, all[1:]...))
-		defer func() {
-			require.NoError(r.tb, cpu.Pin(0, all...))
-			require.NoError(r.tb, cpu.Pin(pid, all...))
-		}()
+		defer func() { require.NoError(r.tb, cpu.Pin(0, all...)) }()
 	}
 	before, err := cpu.Used(pid)
 	require.NoError(r.tb, err)
@@ -239,7 +248,7 @@ func (r *rig) renewals(clients []load.Client, times int, o load.Options) (server
 	return server, floor
 }
 
-// grow brings the agent to n leases of others and starts it.
+// grow brings the agent to n leases of others, starts it, and starts it once more on one processor for what is measured next.
 func (r *rig) grow(n int) began {
 	r.tb.Helper()
 	if r.Agent == nil {
@@ -247,7 +256,10 @@ func (r *rig) grow(n int) began {
 	}
 	require.NoError(r.tb, r.Stop())
 	require.NoError(r.tb, r.Prefill(n, slog.New(slog.DiscardHandler)))
-	return r.start()
+	b := r.start()
+	require.NoError(r.tb, r.Stop())
+	r.onOne(func() { r.start() })
+	return b
 }
 
 // bounds are what may not be exceeded.

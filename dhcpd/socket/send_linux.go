@@ -35,14 +35,13 @@ type Sender struct {
 	name unix.RawSockaddrInet4
 	call func(fd uintptr) // made once: a closure for each reply would be garbage
 	err  error
+
+	many *outbox // nil until there are many to send
 }
 
 // NewSender returns a sender with buffers of its own.
 func (s *Sockets) NewSender() *Sender {
-	x := &Sender{s: s, oob: make([]byte, unix.CmsgSpace(unix.SizeofInet4Pktinfo)), frame: make([]byte, 0, 2048)}
-	c := (*unix.Cmsghdr)(unsafe.Pointer(&x.oob[0]))
-	c.Level, c.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
-	c.SetLen(unix.CmsgLen(unix.SizeofInet4Pktinfo))
+	x := &Sender{s: s, oob: newPktinfo(), frame: make([]byte, 0, 2048)}
 	x.ll.Protocol = htons(unix.ETH_P_IP)
 	x.ll.Halen = 6
 	x.name.Family = unix.AF_INET
@@ -52,6 +51,24 @@ func (s *Sockets) NewSender() *Sender {
 	x.msg.Control = &x.oob[0]
 	x.call = func(fd uintptr) { x.err = x.sendmsg(fd) }
 	return x
+}
+
+// newPktinfo returns the control message that says where a datagram leaves from.
+func newPktinfo() []byte {
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofInet4Pktinfo))
+	c := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
+	c.Level, c.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
+	c.SetLen(unix.CmsgLen(unix.SizeofInet4Pktinfo))
+	return oob
+}
+
+// setPktinfo makes it source; invalid: the kernel chooses.
+func setPktinfo(oob []byte, source netip.Addr) {
+	info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&oob[unix.CmsgLen(0)]))
+	info.Spec_dst = [4]byte{}
+	if source.Is4() {
+		info.Spec_dst = source.As4()
+	}
 }
 
 func htons(v uint16) uint16 {
@@ -91,11 +108,7 @@ func (x *Sender) udp(to netip.AddrPort, source netip.Addr, payload []byte, aside
 	if len(payload) == 0 || !to.Addr().Is4() {
 		return unix.EINVAL
 	}
-	info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&x.oob[unix.CmsgLen(0)]))
-	info.Spec_dst = [4]byte{}
-	if source.Is4() {
-		info.Spec_dst = source.As4()
-	}
+	setPktinfo(x.oob, source)
 	x.name.Addr = to.Addr().As4()
 	x.name.Port = htons(to.Port())
 	x.iov.Base = &payload[0]

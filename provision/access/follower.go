@@ -62,7 +62,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		return nil
 	case <-f.enforcer.ready: // the first round reads all leases
 	}
-	addrs := make([]netip.Addr, 64)
+	addrs := make([]netip.Addr, 256)
 	for {
 		n, err := f.feed.Next(ctx, addrs)
 		if errors.Is(err, lease.ErrEnded) || ctx.Err() != nil {

@@ -83,19 +83,23 @@ func TestRoutesFollowTheFeed(t *testing.T) {
 			table.Store(rec)
 			return rec.IP
 		}
+		heard := func() { // they are gathered for a moment
+			time.Sleep(5 * time.Millisecond)
+			synctest.Wait()
+		}
 		for last := byte(1); last <= 4; last++ {
 			put(last)
 		}
-		synctest.Wait()
+		heard()
 		w.want(t, "1>1 2>1 3>1 4>1")
 		require.True(t, table.End(put(1), mac, time.Now()))
-		synctest.Wait()
+		heard()
 		w.want(t, "2>1 3>1 4>1")
 		require.True(t, table.Drop(put(2), mac, time.Now()))
-		synctest.Wait()
+		heard()
 		w.want(t, "3>1 4>1")
 		table.SetState(put(3), mac, lease.StateReleased, time.Now())
-		synctest.Wait()
+		heard()
 		w.want(t, "4>1")
 		require.True(t, table.Renew(put(4), mac, time.Now(), time.Now().Add(2*time.Hour)))
 		time.Sleep(2*time.Hour - time.Second)

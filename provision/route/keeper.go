@@ -223,7 +223,7 @@ func (o Options) filled() Options {
 // change is in the feed, also those that no packet tells of: a lease that an operator ends, or
 // that ends with the NAK to its client.
 func (k *Keeper) Follow(ctx context.Context, feed Feed) error {
-	var buf [64]netip.Addr
+	var buf [256]netip.Addr
 	for {
 		n, err := feed.Next(ctx, buf[:])
 		if err != nil {
