@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -21,6 +22,9 @@ const (
 	maxGroup   = 4096 // commits in one transaction
 	// drainEvery is how long a commit may be in the queue unseen while another group is on its way to disk; its deadline is later.
 	drainEvery = 5 * time.Millisecond
+	// groupApart lies between the beginnings of two groups while packets queue in the kernel: nobody waits longer for that, since
+	// whoever comes later is answered later, and one sync serves many.
+	groupApart = 5 * time.Millisecond
 	// maxPoolWait is how late an ACK for a pool's address may leave: some clients
 	// count the lease from the ACK, and must not count beyond leaseSlack.
 	maxPoolWait = 3 * time.Second
@@ -55,6 +59,7 @@ type committer struct {
 	pool  sync.Pool
 
 	waiting, inFlight []*pending // of run
+	began             time.Time  // the last group
 	leaving           []*pending // whose replies leave together
 	replies           []*socket.Reply
 	timed             timed // of these, whose replies leave at a deadline: thousands of pools' leases may wait besides
@@ -186,12 +191,14 @@ func (c *committer) run() error {
 		queue = nil
 		closing = time.After(stopGrace)
 	}
+	hold := time.Duration(0) // how long what waits is not begun yet
 	for queue != nil || len(c.waiting) > 0 || len(c.inFlight) > 0 {
 		in := queue
 		wait, ok := c.nextDeadline()
-		if len(c.inFlight) > 0 && queue != nil { // nothing begins before the journal is done, so nobody is woken for each packet
-			if !ok || wait > drainEvery {
-				wait = drainEvery
+		// Nothing begins before the journal is done, or the time has come, so nobody is woken for each packet.
+		if pause := cmp.Or(hold, drainEvery); queue != nil && (len(c.inFlight) > 0 || hold > 0) {
+			if !ok || wait > pause {
+				wait = pause
 			}
 			in, ok = nil, true
 		}
@@ -214,13 +221,25 @@ func (c *committer) run() error {
 			close(groups)
 			return c.abandon()
 		}
+		hold = 0
 		if len(c.inFlight) == 0 && len(c.waiting) > 0 {
-			groups <- c.group()
+			if hold = c.hold(time.Now()); hold <= 0 || queue == nil {
+				hold, c.began = 0, time.Now()
+				groups <- c.group()
+			}
 		}
 	}
 	close(groups)
 	journal.Wait()
 	return nil
+}
+
+// hold returns how long the next group is not to begin yet: what queues in the kernel is to go with it.
+func (c *committer) hold(now time.Time) time.Duration {
+	if !c.s.backlog.Load() {
+		return 0
+	}
+	return max(0, c.began.Add(groupApart).Sub(now))
 }
 
 // take puts a commit in line.

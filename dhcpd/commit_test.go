@@ -257,6 +257,48 @@ func TestCommitBeforeAck(t *testing.T) {
 	})
 }
 
+// While packets queue in the kernel groups begin at intervals, so that one sync serves many; without a queue at once.
+func TestBacklogSharesASync(t *testing.T) {
+	for _, backlog := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, &journal{delay: time.Millisecond})
+			r.ask(selectingOn(2, stranger, host(21)))
+			time.Sleep(2 * time.Millisecond)
+			r.s.backlog.Store(backlog)
+			begin := time.Now()
+			r.ask(selectingOn(1, client(0x11), host(11)))
+			time.Sleep(2 * time.Millisecond)
+			r.ask(selectingOn(3, client(0x31), host(31)))
+			time.Sleep(10 * time.Millisecond)
+			sent := r.out.all()
+			require.Len(t, sent, 3)
+			sizes, first, last := []int{1, 1, 1}, time.Millisecond, 3*time.Millisecond
+			if backlog {
+				sizes, first, last = []int{1, 2}, 4*time.Millisecond, 4*time.Millisecond // 5 ms after the group before
+			}
+			assert.Equal(t, sizes, r.j.sizes())
+			assert.Equal(t, first, sent[1].at.Sub(begin))
+			assert.Equal(t, last, sent[2].at.Sub(begin))
+			require.NoError(t, r.end())
+		})
+	}
+}
+
+// A stop waits for no interval.
+func TestBacklogHoldsNoStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &journal{})
+		r.ask(selectingOn(2, stranger, host(21)))
+		synctest.Wait()
+		r.s.backlog.Store(true)
+		begin := time.Now()
+		r.ask(selectingOn(1, client(0x11), host(11)))
+		require.NoError(t, r.end())
+		assert.Len(t, r.out.all(), 2)
+		assert.LessOrEqual(t, time.Since(begin), groupApart)
+	})
+}
+
 // A client that sends its REQUEST again while the first one's record is on its way to the disk is not acknowledged before.
 func TestRepeatedRequestWaitsForTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

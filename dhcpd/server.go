@@ -49,6 +49,7 @@ type Server struct {
 	socks      atomic.Pointer[socket.Sockets]
 	tookOver   time.Time     // when the socket of an earlier process became ours; zero: it is a new one
 	reads      atomic.Uint64 // batches taken from the socket
+	backlog    atomic.Bool   // the last one was full: more packets wait there
 	stalled    atomic.Uint64 // reads+1 when Alive last found packets waiting; 0: none waited
 
 	dropsMu   sync.Mutex // guards what follows
@@ -227,6 +228,9 @@ func (s *Server) receive(ctx context.Context, r source, h *handler) {
 		}
 		backOff = minBackOff
 		s.reads.Add(1)
+		if full := n == socket.BatchSize; full != s.backlog.Load() {
+			s.backlog.Store(full)
+		}
 		now := s.now()
 		for i := range n {
 			h.take(now, r.Packet(i))

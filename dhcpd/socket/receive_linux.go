@@ -9,8 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// BatchSize is how many packets a Reader takes at once, at most.
+const BatchSize = 64
+
 const (
-	batchSize = 64
 	maxPacket = 4096 // a longer datagram is cut, and so told to be malformed
 
 	// Room for the interface and the time, and some to spare.
@@ -26,11 +28,11 @@ type mmsghdr struct {
 // Reader receives batches. It belongs to one goroutine.
 type Reader struct {
 	raw   syscall.RawConn
-	msgs  [batchSize]mmsghdr
-	iovs  [batchSize]unix.Iovec
-	names [batchSize]unix.RawSockaddrInet4
-	oobs  [batchSize][oobSpace]byte
-	bufs  [batchSize][maxPacket]byte
+	msgs  [BatchSize]mmsghdr
+	iovs  [BatchSize]unix.Iovec
+	names [BatchSize]unix.RawSockaddrInet4
+	oobs  [BatchSize][oobSpace]byte
+	bufs  [BatchSize][maxPacket]byte
 
 	call func(fd uintptr) bool // made once: a closure for each batch would be garbage
 	n    int
@@ -51,7 +53,7 @@ func (s *Sockets) NewReader() *Reader {
 	}
 	r.call = func(fd uintptr) bool {
 		for {
-			n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), batchSize,
+			n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), BatchSize,
 				unix.MSG_DONTWAIT, 0, 0)
 			switch errno {
 			case 0:

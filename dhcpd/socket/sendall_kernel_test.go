@@ -53,7 +53,7 @@ func TestKernelSendAllIsManySends(t *testing.T) {
 		return err
 	}))
 	var all []*Reply
-	for i := range 3*batchSize + 5 {
+	for i := range 3*BatchSize + 5 {
 		r := &Reply{To: first, Payload: fmt.Appendf(nil, "relay %d", i), Err: unix.EIO}
 		switch {
 		case i == 7: // the kernel does not send more than that in a datagram

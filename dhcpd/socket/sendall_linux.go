@@ -18,11 +18,11 @@ type Reply struct {
 // outbox is what sendmmsg(2) takes: datagrams by the UDP socket.
 type outbox struct {
 	n     int
-	of    [batchSize]*Reply
-	msgs  [batchSize]mmsghdr
-	iovs  [batchSize]unix.Iovec
-	names [batchSize]unix.RawSockaddrInet4
-	oobs  [batchSize][]byte
+	of    [BatchSize]*Reply
+	msgs  [BatchSize]mmsghdr
+	iovs  [BatchSize]unix.Iovec
+	names [BatchSize]unix.RawSockaddrInet4
+	oobs  [BatchSize][]byte
 
 	call func(fd uintptr) // made once: a closure for each batch would be garbage
 }
@@ -52,7 +52,7 @@ func (x *Sender) SendAll(replies []*Reply) {
 		case len(replies) == 1 || !x.together(r):
 			r.Err = x.Send(&r.To, r.Payload)
 		default:
-			if x.many.add(r); x.many.n == batchSize {
+			if x.many.add(r); x.many.n == BatchSize {
 				x.flush()
 			}
 		}

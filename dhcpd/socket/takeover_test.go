@@ -173,13 +173,13 @@ func BenchmarkRead(b *testing.B) {
 			b.ReportAllocs()
 			n := 0
 			for b.Loop() {
-				for range batchSize {
+				for range BatchSize {
 					if _, err := from.Write(data); err != nil {
 						b.Fatal(err)
 					}
 				}
 				begin := time.Now()
-				for k := 0; k < batchSize; {
+				for k := 0; k < BatchSize; {
 					got, err := r.Read()
 					if err != nil {
 						b.Fatal(err)
@@ -192,7 +192,7 @@ func BenchmarkRead(b *testing.B) {
 					k += got
 				}
 				reading += time.Since(begin)
-				n += batchSize
+				n += BatchSize
 			}
 			b.ReportMetric(float64(reading.Nanoseconds())/float64(n), "ns/read")
 		})
