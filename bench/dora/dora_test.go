@@ -351,9 +351,9 @@ func BenchmarkKernelDORA(b *testing.B) {
 				r := newRig(b, Options{ACL: acl, Bound: 1})
 				start := r.grow(leases)
 				for b.Loop() {
-					r.doras(r.guests(200), 64)
+					r.doras(r.guests(500), inFlight)
 				}
-				server, floor := r.doras(r.guests(min(leases, 2000)), 64)
+				server, floor := r.doras(r.guests(2000), inFlight)
 				b.ReportMetric(0, "ns/op")
 				report(b, server, floor)
 				b.ReportMetric(start.ready.Seconds(), "s-ready")
@@ -373,10 +373,10 @@ func BenchmarkKernelBoundDORA(b *testing.B) {
 			r.grow(leases)
 			customers := r.Customers()
 			for b.Loop() {
-				r.doras(r.guests(10), 64)
+				r.doras(r.guests(10), inFlight)
 			}
 			r.try(ServerAddr, load.Options{}, customers[:500])
-			server, floor := r.doras(customers[500:], 64)
+			server, floor := r.doras(customers[500:], inFlight)
 			b.ReportMetric(0, "ns/op")
 			report(b, server, floor)
 		})
