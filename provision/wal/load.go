@@ -199,8 +199,9 @@ func (l *Log) missing(files []fileInfo) {
 	}
 }
 
-// merge calls each with the newest frame of every key that has a value. The first file, if it is a snapshot, is read once;
-// the others are read twice, first for which frame of a key is the newest. atEnd is told where the frames of a file end.
+// merge calls each with the newest frame of every key that has a value. The newest file comes first, so that what is known of a key
+// then is newer than what follows. A file of changes is read twice, first for which frame of a key is its newest;
+// a snapshot, which is the first file if there is one, has each key once.
 func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byte) error, atEnd func(name, int64)) error {
 	scan := func(n name, each func(frame []byte, at int64) error, bad func(Damage)) error {
 		if _, err := scanFile(ctx, l.disk, n, l.opts.Content, each, bad); err != nil {
@@ -208,42 +209,32 @@ func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byt
 		}
 		return nil
 	}
-	changes := files
-	if len(files) > 0 && files[0].name.snapshot {
-		changes = files[1:]
-	}
-	var bytes int64
-	for _, f := range changes {
-		bytes += f.bytes
-	}
-	newest := newIndex(int(min(bytes/bytesOfRecord, mostExpected)))
-	for i, f := range changes {
+	var known keys
+	newest := newPlaces()
+	for _, f := range slices.Backward(files) {
+		if f.name.snapshot && f.name == files[0].name {
+			return scan(f.name, func(frame []byte, _ int64) error {
+				if frame[13]&flagDelete != 0 || known.has(frame) {
+					return nil
+				}
+				return each(frame)
+			}, l.damaged)
+		}
+		newest.clear()
 		end := int64(headerLen)
 		if err := scan(f.name, func(frame []byte, at int64) error {
-			newest.set(frame, place(i, at))
+			newest.set(frame, at)
 			end = at + int64(len(frame))
 			return nil
 		}, l.damaged); err != nil {
 			return err
 		}
 		atEnd(f.name, end)
-	}
-	if len(changes) < len(files) {
-		if err := scan(files[0].name, func(frame []byte, _ int64) error {
-			if newest.has(frame) || frame[13]&flagDelete != 0 {
-				return nil
-			}
-			return each(frame)
-		}, l.damaged); err != nil {
-			return err
-		}
-	}
-	for i, f := range changes {
 		if newest.len() == 0 {
-			break
+			continue
 		}
 		if err := scan(f.name, func(frame []byte, at int64) error {
-			if frame[13]&flagDelete != 0 || !newest.is(frame, place(i, at)) {
+			if !newest.is(frame, at) || !known.add(frame) || frame[13]&flagDelete != 0 {
 				return nil
 			}
 			return each(frame)
@@ -252,75 +243,4 @@ func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byt
 		}
 	}
 	return nil
-}
-
-// index is where the newest frame of each key is. Keys of up to six bytes, such as addresses of IPv4, are numbers.
-type index struct {
-	short map[uint64]uint64
-	long  map[string]uint64
-}
-
-// bytesOfRecord is what a record takes, more or less: an index need not grow time and again.
-const bytesOfRecord = 300
-
-// mostExpected bounds what room is made beforehand: the length of a file is no proof of what is in it.
-const mostExpected = 1 << 20
-
-func newIndex(n int) *index {
-	return &index{short: make(map[uint64]uint64, n), long: map[string]uint64{}}
-}
-
-func (x *index) len() int { return len(x.short) + len(x.long) }
-
-// place is a file and an offset in it as one number.
-func place(file int, at int64) uint64 { return uint64(file)<<40 | uint64(at) }
-
-// short returns the key of a frame with its kind and length as a number.
-func short(frame []byte) (key uint64, ok bool) {
-	n := int(frame[14])
-	if n > 6 {
-		return 0, false
-	}
-	key = uint64(frame[12])<<8 | uint64(n)
-	for _, b := range frame[frameLen : frameLen+n] {
-		key = key<<8 | uint64(b)
-	}
-	return key, true
-}
-
-// wholeKey is the same for other keys.
-func wholeKey(frame []byte) []byte { return frame[12 : frameLen+int(frame[14])] }
-
-func (x *index) set(frame []byte, at uint64) {
-	if k, ok := short(frame); ok {
-		x.short[k] = at
-		return
-	}
-	x.long[longKey(frame)] = at
-}
-
-// longKey leaves the flags out, which are not of the key.
-func longKey(frame []byte) string {
-	b := slices.Clone(wholeKey(frame))
-	b[1] = 0
-	return string(b)
-}
-
-func (x *index) get(frame []byte) (at uint64, ok bool) {
-	if k, isShort := short(frame); isShort {
-		at, ok = x.short[k]
-		return at, ok
-	}
-	at, ok = x.long[longKey(frame)]
-	return at, ok
-}
-
-func (x *index) has(frame []byte) bool {
-	_, ok := x.get(frame)
-	return ok
-}
-
-func (x *index) is(frame []byte, at uint64) bool {
-	newest, ok := x.get(frame)
-	return ok && newest == at
 }

@@ -9,8 +9,8 @@ import (
 	"io"
 )
 
-// window is how much of a file is looked at in one piece, if frames are not larger.
-const window = 1 << 20
+// window is how much of a file is looked at in one piece, if frames are not larger: what the cache of a processor holds.
+const window = 256 << 10
 
 // scanner reads the frames of one file in order, over whatever is damaged between them.
 type scanner struct {
@@ -19,6 +19,7 @@ type scanner struct {
 	src  source
 	size int64
 
+	room   []byte // of buf
 	buf    []byte // what was read and not yet passed
 	off    int64  // of buf in the file
 	over   bool   // nothing more to read
@@ -106,20 +107,25 @@ func (s *scanner) fill(n int) {
 	if len(s.buf) >= n || s.over {
 		return
 	}
-	fresh := make([]byte, max(n, window))
-	have := copy(fresh, s.buf)
-	for have < len(fresh) && !s.over {
+	rest := s.buf
+	if len(s.room) < n {
+		s.room = make([]byte, max(n, window))
+	}
+	have := copy(s.room, rest)
+	for have < len(s.room) && !s.over {
 		at := s.off + int64(have)
-		m, err := s.src.ReadAt(fresh[have:], at)
+		m, err := s.src.ReadAt(s.room[have:], at)
 		have += m
 		switch {
 		case errors.Is(err, io.EOF):
 			s.over = true
 		case err != nil:
-			have += s.leaveOut(fresh[have:], at+int64(m), err)
+			n := s.leaveOut(s.room[have:], at+int64(m), err)
+			clear(s.room[have : have+n])
+			have += n
 		}
 	}
-	s.buf = fresh[:have]
+	s.buf = s.room[:have]
 }
 
 // leaveOut passes a block that the disk does not give, a bad place. A file of which many cannot be read is not damaged: the disk is not to be had,
