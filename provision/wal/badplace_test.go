@@ -76,7 +76,7 @@ func TestDiskThatGivesNothingIsAnError(t *testing.T) {
 func TestBadPlaceInALongFile(t *testing.T) {
 	const frame, keys, n = 2048, 100, 3 * window / 2048
 	disk := newMemDisk()
-	l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: 4 * window})
+	l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: wholeFile})
 	require.NoError(t, err)
 	value := func(i int) string { return strings.Repeat(fmt.Sprintf("%04d", i), (frame-frameLen-4)/4) }
 	for i := range n {

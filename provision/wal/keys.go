@@ -10,14 +10,6 @@ type places struct {
 
 func newPlaces() places { return places{short: map[uint64]int64{}, long: map[string]int64{}} }
 
-// clear keeps the room: the next file is about as large.
-func (p *places) clear() {
-	clear(p.short)
-	clear(p.long)
-}
-
-func (p *places) len() int { return len(p.short) + len(p.long) }
-
 func (p *places) set(frame []byte, at int64) {
 	if k, ok := short(frame); ok {
 		p.short[k] = at

@@ -199,48 +199,95 @@ func (l *Log) missing(files []fileInfo) {
 	}
 }
 
-// merge calls each with the newest frame of every key that has a value. The newest file comes first, so that what is known of a key
-// then is newer than what follows. A file of changes is read twice, first for which frame of a key is its newest;
-// a snapshot, which is the first file if there is one, has each key once.
+// merge calls each with the newest frame of every key that has a value. The newest file comes first, so that what is
+// known of a key then is newer than what follows. A snapshot, which is the first file if there is one, has each key once.
 func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byte) error, atEnd func(name, int64)) error {
-	scan := func(n name, each func(frame []byte, at int64) error, bad func(Damage)) error {
-		if _, err := scanFile(ctx, l.disk, n, l.opts.Content, each, bad); err != nil {
-			return fmt.Errorf("read %s: %w", n, err)
-		}
-		return nil
-	}
-	var known keys
-	newest := newPlaces()
+	m := merger{log: l, ctx: ctx, each: each}
 	for _, f := range slices.Backward(files) {
 		if f.name.snapshot && f.name == files[0].name {
-			return scan(f.name, func(frame []byte, _ int64) error {
-				if frame[13]&flagDelete != 0 || known.has(frame) {
+			_, err := m.scan(f.name, func(frame []byte, _ int64) error {
+				if frame[13]&flagDelete != 0 || m.known.has(frame) {
 					return nil
 				}
 				return each(frame)
 			}, l.damaged)
+			return err
 		}
-		newest.clear()
-		end := int64(headerLen)
-		if err := scan(f.name, func(frame []byte, at int64) error {
-			newest.set(frame, at)
-			end = at + int64(len(frame))
-			return nil
-		}, l.damaged); err != nil {
+		end, err := m.changes(f.name)
+		if err != nil {
 			return err
 		}
 		atEnd(f.name, end)
-		if newest.len() == 0 {
-			continue
-		}
-		if err := scan(f.name, func(frame []byte, at int64) error {
-			if !newest.is(frame, at) || !known.add(frame) || frame[13]&flagDelete != 0 {
-				return nil
-			}
-			return each(frame)
-		}, func(Damage) {}); err != nil {
-			return err
-		}
 	}
 	return nil
+}
+
+// merger is one merge on its way.
+type merger struct {
+	log    *Log
+	ctx    context.Context
+	each   func(frame []byte) error
+	known  keys
+	room   []byte
+	frames [][]byte
+}
+
+func (m *merger) scan(n name, each func(frame []byte, at int64) error, bad func(Damage)) (*scanner, error) {
+	s, err := scanFile(m.ctx, m.log.disk, n, m.log.opts.Content, &m.room, each, bad)
+	if err != nil {
+		err = fmt.Errorf("read %s: %w", n, err)
+	}
+	return s, err
+}
+
+// changes goes through the frames of a file, backwards for which are the newest of their keys, and returns where they end.
+func (m *merger) changes(n name) (end int64, err error) {
+	m.frames, end = m.frames[:0], headerLen
+	s, err := m.scan(n, func(frame []byte, at int64) error {
+		if end = at + int64(len(frame)); end <= wholeFile {
+			m.frames = append(m.frames, frame)
+		}
+		return nil
+	}, m.log.damaged)
+	if err != nil {
+		return 0, err
+	}
+	if !s.kept() {
+		return end, m.large(n)
+	}
+	for i, frame := range slices.Backward(m.frames) {
+		if !m.news(frame) {
+			m.frames[i] = nil
+		}
+	}
+	for _, frame := range m.frames {
+		if frame != nil {
+			if err := m.each(frame); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return end, nil
+}
+
+// news reports whether a frame says what its key has: nothing newer is known of it.
+func (m *merger) news(frame []byte) bool { return m.known.add(frame) && frame[13]&flagDelete == 0 }
+
+// large is changes for a file of another size than ours have: it is read twice, first for where the newest frame of each key is.
+func (m *merger) large(n name) error {
+	newest := newPlaces()
+	_, err := m.scan(n, func(frame []byte, at int64) error {
+		newest.set(frame, at)
+		return nil
+	}, func(Damage) {})
+	if err != nil {
+		return err
+	}
+	_, err = m.scan(n, func(frame []byte, at int64) error {
+		if !newest.is(frame, at) || !m.news(frame) {
+			return nil
+		}
+		return m.each(frame)
+	}, func(Damage) {})
+	return err
 }
