@@ -40,6 +40,8 @@ type ACLKernel interface {
 	Sets(ctx context.Context, addr netip.Addr) ([]access.Set, error)
 	Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]access.Counter, error)
 	AsNFT(ctx context.Context) (string, error)
+	// Passed tells what rules let past a block.
+	Passed(ctx context.Context) ([]acl.Passed, error)
 }
 
 // Maintenance is the switch that lets everybody through for a time.
@@ -68,6 +70,7 @@ type ACLSummary struct {
 	Open        *MaintenanceView `json:"open,omitempty"`
 	GuardDirect []string         `json:"guard_direct"` // interfaces
 	GuardVLAN   []string         `json:"guard_vlan"`
+	Passed      []acl.Passed     `json:"passed"` // past a block, since the rules were made
 	Generation  uint64           `json:"generation"`
 	Status      *access.Status   `json:"status,omitempty"`
 }
@@ -243,6 +246,9 @@ func (d *Deps) aclSummary(ctx context.Context) (*ACLSummary, error) {
 		if s.Open == nil {
 			s.Open = d.maintenance(view.OpenUntil)
 		}
+	}
+	if s.Passed, err = d.ACL.Kernel.Passed(ctx); err != nil {
+		s.Passed = []acl.Passed{} // Defect tells why, or there is no table
 	}
 	s.GuardDirect, s.GuardVLAN = want.Strings(access.SetGuardedDirect), want.Strings(access.SetGuardedVLAN)
 	wants, haves := want.Counts(), view.ACL.Counts()

@@ -34,8 +34,11 @@ func (f *fakeACL) Verify(context.Context) (access.Verification, error) {
 }
 func (f *fakeACL) Read(context.Context) (acl.View, error) { return f.view, f.err }
 func (f *fakeACL) AsNFT(context.Context) (string, error)  { return "table inet usher {\n}\n", f.err }
-func (f *fakeACL) Shut(context.Context) error             { f.until = time.Time{}; return f.err }
-func (f *fakeACL) Reason(time.Time) string                { return f.reason }
+func (f *fakeACL) Passed(context.Context) ([]acl.Passed, error) {
+	return []acl.Passed{{Chain: "from_paused", What: "dns", Counter: access.Counter{Packets: 3, Bytes: 180}}}, f.err
+}
+func (f *fakeACL) Shut(context.Context) error { f.until = time.Time{}; return f.err }
+func (f *fakeACL) Reason(time.Time) string    { return f.reason }
 func (f *fakeACL) exempt(id provision.SubscriberID, _ netip.Addr) string {
 	if id == 1003 {
 		return "acl.exempt.customers"
@@ -84,6 +87,7 @@ func TestACLShow(t *testing.T) {
 	assert.Equal(t, 1, *byName["guests"].Want)
 	assert.Zero(t, byName["guests"].Have)
 	assert.Equal(t, 1, byName["stopped"].Have)
+	assert.Equal(t, []acl.Passed{{Chain: "from_paused", What: "dns", Counter: access.Counter{Packets: 3, Bytes: 180}}}, s.Passed)
 
 	x, err := c.ACLOf(t.Context(), "1002")
 	require.NoError(t, err)

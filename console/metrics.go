@@ -86,6 +86,7 @@ type Metrics struct {
 	flows         prometheus.Counter
 	cleanups      map[string]prometheus.Counter
 	openUntil     atomic.Pointer[func() time.Time] // of the maintenance
+	passed        atomic.Pointer[passedSource]
 
 	routing routeMetrics
 
@@ -325,6 +326,7 @@ func (m *Metrics) registerEnforce(f factory) {
 	m.tableRepairs = f.counter("usher_acl_table_repairs_total", "Replacements of the kernel's table, because its rules or sets were not as written.")
 	m.maintenance = f.gauge("usher_acl_maintenance", "1 while everybody is let through for a time; known to the nearest few seconds.")
 	f.computed("usher_acl_open_seconds", "What is left of the maintenance in which everybody passes; 0: there is none.", m.openSeconds)
+	f.reg.MustRegister(newPassedCollector(m))
 	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")
 	m.cleanups = each(f.counters("usher_acl_flow_cleanups_total", "Passes over the connection tracking table.", "result").WithLabelValues, resultOK, resultFailed)
 }

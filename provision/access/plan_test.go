@@ -142,6 +142,7 @@ func TestPlanTellsOfEveryElement(t *testing.T) {
 		SetBoundDirect: DirectBindings(DirectBinding{provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}),
 		SetBoundVLAN:   VLANBindings(VLANBinding{"eth0.7", provisiontest.Addr("192.0.2.5")}),
 		SetExempt:      Prefixes(prefixes("203.0.113.0/25")...),
+		SetDHCPServers: Prefixes(prefixes("192.0.2.67/32")...),
 	}
 	var got []string
 	for _, c := range Plan(a, ACL{}) {
@@ -149,7 +150,7 @@ func TestPlanTellsOfEveryElement(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"add garden 198.51.100.0/24", "add guest_garden 198.51.100.1/32", "add resolvers 0.0.0.0/0",
-		"add bound_direct 192.0.2.4 . 02:00:00:00:00:04", "add bound_vlan eth0.7 . 192.0.2.5", "add exempt 203.0.113.0/25",
+		"add bound_direct 192.0.2.4 . 02:00:00:00:00:04", "add bound_vlan eth0.7 . 192.0.2.5", "add exempt 203.0.113.0/25", "add dhcp_servers 192.0.2.67/32",
 		"add stopped 192.0.2.1", "add paused 192.0.2.2", "add guests 192.0.2.3",
 		"add guarded_direct br0", "add guarded_vlan eth0.7",
 	}, got)

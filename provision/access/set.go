@@ -28,6 +28,7 @@ const (
 	SetBoundDirect
 	SetBoundVLAN
 	SetExempt
+	SetDHCPServers // beyond this router
 
 	setEnd // one past the last set
 )
@@ -65,6 +66,7 @@ var descriptors = [setEnd]descriptor{
 	SetBoundDirect:   {"bound_direct", "sources they let in", []Part{PartAddr, PartMAC}, opens},
 	SetBoundVLAN:     {"bound_vlan", "sources they let in", []Part{PartInterface, PartAddr}, opens},
 	SetExempt:        {"exempt", "sources they let in always", []Part{PartPrefix}, opens},
+	SetDHCPServers:   {"dhcp_servers", "DHCP servers beyond this router", []Part{PartPrefix}, opens},
 }
 
 // Sets returns the sets in their order.

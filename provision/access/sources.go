@@ -33,6 +33,7 @@ type SourceOptions struct {
 	Exempt      []provision.SubscriberID
 	ExemptAddrs []netip.Prefix
 	Resolvers   []netip.Prefix
+	DHCPServers []netip.Prefix // beyond this router
 	GuestRanges []AddrRange
 	// Pools says that addresses are given from pools: their leases share the state of
 	// their subscribers.
@@ -72,7 +73,7 @@ func (s *Sources) Reconfigure(opts SourceOptions) { s.opts.Store(&opts) }
 // lease is read before somebody asks the Inputs for them.
 func (s *Sources) Inputs() Inputs {
 	o := s.opts.Load()
-	in := Inputs{Exempt: o.Exempt, ExemptAddrs: o.ExemptAddrs, Resolvers: o.Resolvers, GuestRanges: o.GuestRanges}
+	in := Inputs{Exempt: o.Exempt, ExemptAddrs: o.ExemptAddrs, Resolvers: o.Resolvers, DHCPServers: o.DHCPServers, GuestRanges: o.GuestRanges}
 	if s.gardens != nil {
 		in.Garden, in.GuestGarden = s.gardens.Paused(), s.gardens.Guests()
 	}

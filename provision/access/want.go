@@ -26,6 +26,7 @@ type Inputs struct {
 	Garden      []netip.Prefix
 	GuestGarden []netip.Prefix
 	Resolvers   []netip.Prefix
+	DHCPServers []netip.Prefix // beyond this router, that everybody may ask
 
 	// GuardDirect and GuardVLAN are the interfaces that are guarded. What may
 	// come in there are the bindings with a MAC (of all direct interfaces), and
@@ -109,6 +110,7 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
 		SetBoundDirect:   r.boundDirect(s, leased.direct),
 		SetBoundVLAN:     r.boundVLAN(s, leased.vlan),
 		SetExempt:        Prefixes(r.exempt...),
+		SetDHCPServers:   Prefixes(tidyPrefixes(in.DHCPServers)...),
 	}.Sorted()
 }
 

@@ -18,7 +18,7 @@ import (
 // Schema numbers what this package builds. It stands in the comments of the
 // sets, so that an operator and another version of usher can see it. Raise it
 // whenever the rules or sets change; testdata/usher.nft of package acl shows them.
-const Schema = 2
+const Schema = 3
 
 // TableName is the table's name, in the family inet.
 const TableName = "usher"
