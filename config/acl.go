@@ -39,6 +39,11 @@ type ACL struct {
 	// addresses or prefixes whoever has them. Exempt addresses pass the source guard too.
 	Exempt ACLExempt `cfg:"exempt"`
 
+	// Where customers are blocked, besides dhcp.subnets: IPv4 prefixes or addresses. An
+	// address elsewhere that the ERP gives a blocked customer stays open, and is named
+	// as a problem. Empty: customers are blocked wherever they are.
+	Networks []netip.Prefix `cfg:"networks" read:"ipv4_network" unique:"true" most:"1000"`
+
 	// DHCP servers beyond this router, addresses or prefixes: who is blocked, or unknown
 	// to the source guard, may ask them as he may ask this router. Needed where
 	// dhcp.enabled is false, or another host has the address that clients renew with.

@@ -32,6 +32,8 @@ type ACLDeps struct {
 type ACLWishes interface {
 	Want() (access.ACL, error)
 	Verify(ctx context.Context) (access.Verification, error)
+	// Spared tells why an address is never blocked, whoever has it; empty: it is not spared.
+	Spared(addr netip.Addr) access.Spared
 }
 
 // ACLKernel tells what is in the kernel and changes nothing.
@@ -98,6 +100,7 @@ type ACLAddress struct {
 	State      *provision.State       `json:"state,omitempty"`
 	Pool       string                 `json:"pool,omitempty"`   // by whose lease the subscriber has it
 	Exempt     string                 `json:"exempt,omitempty"` // key of the configuration
+	Spared     access.Spared          `json:"spared,omitempty"` // why it is not blocked though its customer is
 	Want       string                 `json:"want"`             // stopped, paused, guests, open, or unknown
 	Have       []string               `json:"have"`             // sets of the kernel
 	Why        string                 `json:"why"`
@@ -317,6 +320,9 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 			a.State = &state
 		}
 		a.Exempt = d.ACL.Exempt(a.Subscriber, ip)
+		if a.State != nil && a.State.Blocks() && a.Exempt == "" {
+			a.Spared = d.ACL.Wishes.Spared(ip)
+		}
 		a.Why = whyBlocked(&a)
 		if sets, err := d.ACL.Kernel.Sets(ctx, ip); err != nil || cerr != nil {
 			a.Error = errors.Join(err, cerr).Error()
@@ -350,6 +356,8 @@ func whyBlocked(a *ACLAddress) string {
 	switch {
 	case a.Exempt != "":
 		return fmt.Sprintf("exempt by %s; %s", a.Exempt, who)
+	case a.Spared != "":
+		return fmt.Sprintf("%s, but it is %s, which is never blocked", who, a.Spared)
 	case a.Want == access.SetGuests.String():
 		return "it is one of a pool for guests, and " + who
 	default:

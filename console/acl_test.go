@@ -25,9 +25,12 @@ type fakeACL struct {
 	until  time.Time
 	reason string
 	now    func() time.Time
+	spared map[netip.Addr]access.Spared
 }
 
 func (f *fakeACL) Want() (access.ACL, error) { return f.want, f.err }
+
+func (f *fakeACL) Spared(a netip.Addr) access.Spared { return f.spared[a] }
 
 func (f *fakeACL) Verify(context.Context) (access.Verification, error) {
 	return access.Verification{Missing: 1, By: []string{"nft (7)"}}, f.err
@@ -118,6 +121,22 @@ func TestACLShow(t *testing.T) {
 	f.err = access.ErrNoSnapshot
 	_, err = c.ACLOf(t.Context(), "1002")
 	require.ErrorContains(t, err, "no snapshot yet")
+}
+
+func TestACLOfWhatIsSpared(t *testing.T) {
+	w, f, c := newACLWorld(t)
+	f.spared = map[netip.Addr]access.Spared{ip("198.51.100.12"): access.SparedResolver, ip("198.51.100.11"): access.SparedOwn}
+	x, err := c.ACLOf(t.Context(), "198.51.100.12")
+	require.NoError(t, err)
+	assert.Equal(t, "customer 1002 is paused, but it is a name server, which is never blocked", x.Addresses[0].Why)
+	x, err = c.ACLOf(t.Context(), "1001")
+	require.NoError(t, err)
+	assert.Empty(t, x.Addresses[0].Spared, "an active customer is not blocked anyway")
+	e, err := w.explain(t.Context(), "1002")
+	require.NoError(t, err)
+	assert.Equal(t, "open", e.Bindings[0].ACL.Want)
+	assert.Contains(t, e.Summary, "Attention: customer 1002 is paused, but 198.51.100.12 is not blocked: it is a name server. Correct it in the ERP.")
+	assert.NotContains(t, e.Summary, "its forwarded traffic")
 }
 
 func TestACLDiffAndVerify(t *testing.T) {

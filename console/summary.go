@@ -186,6 +186,9 @@ func (x *explainer) accessSentences() []string {
 			told[b.Subscriber] = true
 			s = append(s, fmt.Sprintf("Customer %d is exempt (%s): it is never blocked.", b.Subscriber, b.ACL.Exempt))
 		}
+		if b.ACL.Spared != "" {
+			s = append(s, fmt.Sprintf("Attention: customer %d is %s, but %s is not blocked: it is %s. Correct it in the ERP.", b.Subscriber, stateWord(x.snap.State(b.Subscriber)), b.IP, b.ACL.Spared))
+		}
 		if b.ACL.Want != "open" && !told[b.Subscriber] {
 			told[b.Subscriber] = true
 			effect := "is dropped"

@@ -90,5 +90,5 @@ func (p *picture) whole() ACL {
 func (in *Inputs) same(o *Inputs) bool {
 	return slices.Equal(in.Exempt, o.Exempt) && slices.Equal(in.ExemptAddrs, o.ExemptAddrs) && slices.Equal(in.GuestRanges, o.GuestRanges) &&
 		slices.Equal(in.Garden, o.Garden) && slices.Equal(in.GuestGarden, o.GuestGarden) && slices.Equal(in.Resolvers, o.Resolvers) && slices.Equal(in.DHCPServers, o.DHCPServers) &&
-		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN)
+		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN) && in.sparesSame(o)
 }

@@ -73,7 +73,7 @@ func randomACL(rng *rand.Rand, disjoint bool) ACL {
 	}
 	some(40, func(i int) {
 		n := rng.IntN(len(nets))
-		nets[n] = append(nets[n], netip.PrefixFrom(provisiontest.IP(256*i), 24+rng.IntN(9)))
+		nets[n] = append(nets[n], netip.PrefixFrom(provisiontest.IP(256*(i+1)), 24+rng.IntN(9)))
 	})
 	if disjoint {
 		for i, list := range nets {

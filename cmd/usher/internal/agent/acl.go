@@ -24,6 +24,7 @@ func sourceOptions(cfg *config.Config) access.SourceOptions {
 		Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, GuestRanges: cfg.GuestRanges(), Resolvers: cfg.ResolverPrefixes(), DHCPServers: cfg.ACL.DHCPServers, Pools: len(cfg.DHCP.Pools) > 0,
 		GuardDirect: cfg.ACL.SourceGuard.Direct, GuardVLAN: cfg.ACL.SourceGuard.VLAN,
 	}
+	o.Gateways, o.NameServers, o.Homes, o.Networks = cfg.Reserved(), nameServers(cfg), cfg.Prefixes(), cfg.ACL.Networks
 	o.VLANOf = vlanOf(cfg)
 	return o
 }
