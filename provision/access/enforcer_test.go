@@ -599,6 +599,7 @@ func TestEnforcerConverges(t *testing.T) {
 		for range long.Times(t, 300, 30_000) {
 			want := randomACL(rng, true).Sorted()
 			want[SetExempt] = "" // would take addresses out
+			wiresOf(&want).put(&want)
 			in.Store(inputsOf(want))
 			e.kernel.do(func() {
 				e.kernel.late = nil

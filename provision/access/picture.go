@@ -1,6 +1,7 @@
 package access
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -16,7 +17,8 @@ type picture struct {
 	snap  *provision.Snapshot
 	in    Inputs
 	rules *rules
-	base  ACL // sorted
+	base  ACL   // sorted
+	wires wires // as they are now; the Enforcer's alone
 
 	mu      sync.RWMutex      // guards everything below, for those who read while the Enforcer writes
 	changed map[uint32]rights // of an address, in place of what base has for it
@@ -48,8 +50,9 @@ func (p *picture) standing(ip netip.Addr) Set {
 	return p.base.Standing(ip)
 }
 
-// set takes other rights of addresses and returns the number of elements then.
-func (p *picture) set(changed map[netip.Addr]rights, want, have ACL) SetCounts {
+// set takes other rights of addresses, and tallies, and returns the number of elements then.
+func (p *picture) set(changed map[netip.Addr]rights, moved wires, want, have ACL) SetCounts {
+	maps.Copy(p.wires, moved)
 	added, removed := want.Counts(), have.Counts()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -83,6 +86,7 @@ func (p *picture) whole() ACL {
 			a[s] = s.Sorted(s.minus(a[s], less[s]) + more[s])
 		}
 	}
+	p.wires.put(&a)
 	return a
 }
 

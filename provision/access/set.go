@@ -28,7 +28,9 @@ const (
 	SetBoundDirect
 	SetBoundVLAN
 	SetExempt
-	SetDHCPServers // beyond this router
+	SetDHCPServers  // beyond this router
+	SetAloneStopped // interfaces of SetGuardedVLAN with stopped subscribers behind them and nobody else
+	SetAlonePaused  // the same with paused ones too
 
 	setEnd // one past the last set
 )
@@ -67,6 +69,8 @@ var descriptors = [setEnd]descriptor{
 	SetBoundVLAN:     {"bound_vlan", "sources they let in", []Part{PartInterface, PartAddr}, opens},
 	SetExempt:        {"exempt", "sources they let in always", []Part{PartPrefix}, opens},
 	SetDHCPServers:   {"dhcp_servers", "DHCP servers beyond this router", []Part{PartPrefix}, opens},
+	SetAloneStopped:  {"alone_stopped", "interfaces of stopped subscribers alone", []Part{PartInterface}, guards},
+	SetAlonePaused:   {"alone_paused", "interfaces of paused subscribers alone", []Part{PartInterface}, guards},
 }
 
 // Sets returns the sets in their order.

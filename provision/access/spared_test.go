@@ -63,7 +63,8 @@ func TestWhatOthersNeedIsNotBlocked(t *testing.T) {
 				}
 				set := map[provision.State]Set{provision.StateStop: SetStopped, provision.StatePause: SetPaused}[state]
 				r := newRules(&tt.in)
-				got, held := r.want(s, &tt.in, nil)
+				all := r.want(s, &tt.in, nil)
+				got, held := all.acl, all.held
 				want := keys("192.0.2.200")
 				if tt.why == "" {
 					want = set.Sorted(want + keys(tt.ip))

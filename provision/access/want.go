@@ -92,13 +92,18 @@ const maxGuests = 1 << 18
 // about an address, being exempt wins over being stopped, that over paused, and
 // that over guest. What is not IPv4 is left out.
 func Want(s *provision.Snapshot, in Inputs) ACL {
-	a, _ := newRules(&in).want(s, &in, nil)
-	return a
+	return newRules(&in).want(s, &in, nil).acl
 }
 
-// want is Want. It tells each, if given, of the leases whose end may change the ACL,
-// and returns who is not blocked though its state says so.
-func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (ACL, withheld) {
+// wish is what a snapshot and the inputs ask for.
+type wish struct {
+	acl   ACL
+	wires wires
+	held  withheld // who is not blocked though its state says so
+}
+
+// want is Want. It tells each, if given, of the leases whose end may change the ACL.
+func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (out wish) {
 	leased := r.gather(s, in, each)
 	stopped, paused := s.Blocked()
 	if free := r.exemption(s); free != nil {
@@ -110,11 +115,10 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (ACL,
 	if len(leased.paused) > 0 {
 		paused = sorted(slices.Concat(paused, leased.paused))
 	}
-	var w withheld
-	stopped = dropAddrs(stopped, r.sparing(s, SetStopped, &w))
+	stopped = dropAddrs(stopped, r.sparing(s, SetStopped, &out.held))
 	paused = dropAddrs(paused, func(a netip.Addr) bool { return contains(stopped, a) })
-	paused = dropAddrs(paused, r.sparing(s, SetPaused, &w))
-	return ACL{
+	paused = dropAddrs(paused, r.sparing(s, SetPaused, &out.held))
+	out.acl = ACL{
 		SetStopped:       Addrs(stopped...),
 		SetPaused:        Addrs(paused...),
 		SetGuests:        Addrs(r.guestsAmong(s, leased.known, stopped, paused)...),
@@ -127,7 +131,10 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (ACL,
 		SetBoundVLAN:     r.boundVLAN(s, leased.vlan),
 		SetExempt:        Prefixes(r.exempt...),
 		SetDHCPServers:   Prefixes(tidyPrefixes(in.DHCPServers)...),
-	}.Sorted(), w
+	}.Sorted()
+	out.wires = wiresOf(&out.acl)
+	out.wires.put(&out.acl)
+	return out
 }
 
 // sparing returns what tells whether an address is spared, and notes those that are.

@@ -190,7 +190,7 @@ func text(a access.ACL) string {
 func TestKernelRulesetIsTheOneInTheFile(t *testing.T) {
 	for file, policy := range map[string]ruleset.Policy{
 		"usher.nft":  {},
-		"portal.nft": {SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")},
+		"portal.nft": {SourceGuard: true, Alone: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")},
 	} {
 		t.Run(file, func(t *testing.T) {
 			r := newRouter(t)

@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write the batches of this schema in tes
 // with WrittenACL in it and the switch on for an hour. Together they have every set
 // and every rule.
 var Written = map[string]ruleset.Policy{
-	"schema3-all.netlink":    {Portal: netip.MustParseAddrPort("192.0.2.254:8080"), SourceGuard: true},
+	"schema3-all.netlink":    {Portal: netip.MustParseAddrPort("192.0.2.254:8080"), SourceGuard: true, Alone: true},
 	"schema3-portal.netlink": {Portal: netip.MustParseAddrPort("0.0.0.0:8080")},
 }
 
@@ -37,7 +37,7 @@ var WrittenBefore = map[string]ruleset.Policy{
 }
 
 // newSets are those that the schema before does not have.
-var newSets = []access.Set{access.SetDHCPServers}
+var newSets = []access.Set{access.SetDHCPServers, access.SetAloneStopped, access.SetAlonePaused}
 
 // WrittenACLBefore returns the elements in the tables of WrittenBefore.
 func WrittenACLBefore() access.ACL {
@@ -64,8 +64,9 @@ func WrittenACL() access.ACL {
 			access.DirectBinding{IP: ip("100.64.0.1"), MAC: provision.MAC{2, 0, 0, 0, 0, 2}}),
 		access.SetBoundVLAN: access.VLANBindings(access.VLANBinding{Interface: "eth0.7", IP: ip("100.64.0.2")},
 			access.VLANBinding{Interface: "eth0.8", IP: ip("100.64.0.3")}),
-		access.SetExempt:      access.Prefixes(prefix("203.0.113.0/25"), prefix("255.255.255.254/31")),
-		access.SetDHCPServers: access.Prefixes(prefix("192.0.2.67/32")),
+		access.SetExempt:       access.Prefixes(prefix("203.0.113.0/25"), prefix("255.255.255.254/31")),
+		access.SetDHCPServers:  access.Prefixes(prefix("192.0.2.67/32")),
+		access.SetAloneStopped: access.Interfaces("eth0.7"), access.SetAlonePaused: access.Interfaces("eth0.8"),
 	}
 }
 

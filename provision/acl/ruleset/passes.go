@@ -23,7 +23,7 @@ func (r Rule) Passes() (Way, bool) { return Way{r.Chain, r.passes}, r.passes != 
 func Ways() []Way {
 	var out []Way
 	known := map[Way]bool{}
-	for _, r := range Rules(Policy{SourceGuard: true}) {
+	for _, r := range Rules(Policy{SourceGuard: true, Alone: true}) {
 		if w, ok := r.Passes(); ok && !known[w] {
 			known[w] = true
 			out = append(out, w)

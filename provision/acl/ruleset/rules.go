@@ -37,7 +37,11 @@ func Rules(p Policy) []Rule {
 		rule(chainForward, "to a paused subscriber", to(access.SetPaused), goTo(chainToPaused)),
 		rule(chainForward, "from a guest", from(access.SetGuests), goTo(chainFromGuests)),
 		rule(chainForward, "to a guest", to(access.SetGuests), goTo(chainToGuests)),
-
+	}
+	if p.Alone {
+		out = append(out, multicast()...)
+	}
+	out = append(out,
 		// The count is a rule of its own: when the set is full, the rule ends
 		// there, and the packet must be dropped all the same.
 		toDHCP(chainFromStopped),
@@ -46,7 +50,7 @@ func Rules(p Policy) []Rule {
 		fromDHCP(chainToStopped),
 		rule(chainToStopped, "", count(destination)),
 		rule(chainToStopped, "", counter(), drop()),
-	}
+	)
 	out = append(out, limited(chainFromPaused, chainToPaused, access.SetGarden)...)
 	out = append(out, limited(chainFromGuests, chainToGuests, access.SetGuestGarden)...)
 	if p.Portal.Port() != 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var everything = Policy{SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
+var everything = Policy{SourceGuard: true, Alone: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
 
 var update = flag.Bool("update", false, "write the files of testdata that follow from the rules")
 
@@ -39,7 +39,7 @@ func TestTextIsTheOneInTheFile(t *testing.T) {
 // Whatever rules name is declared, and each chain is led to or is where packets
 // come in.
 func TestRulesNameWhatThereIs(t *testing.T) {
-	for _, policy := range []Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything} {
+	for _, policy := range []Policy{{}, {SourceGuard: true}, {Alone: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything} {
 		sets, chains, reached := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		for _, s := range Sets() {
 			require.False(t, sets[s.Name], "two sets are called %s", s.Name)
