@@ -39,6 +39,16 @@ type ACL struct {
 	// addresses or prefixes whoever has them. Exempt addresses pass the source guard too.
 	Exempt ACLExempt `cfg:"exempt"`
 
+	// Where customers are blocked, besides dhcp.subnets: IPv4 prefixes or addresses. An
+	// address elsewhere that the ERP gives a blocked customer stays open, and is named
+	// as a problem. Empty: customers are blocked wherever they are.
+	Networks []netip.Prefix `cfg:"networks" read:"ipv4_network" unique:"true" most:"1000"`
+
+	// DHCP servers beyond this router, addresses or prefixes: who is blocked, or unknown
+	// to the source guard, may ask them as he may ask this router. Needed where
+	// dhcp.enabled is false, or another host has the address that clients renew with.
+	DHCPServers []netip.Prefix `cfg:"dhcp_servers" read:"ipv4_network" unique:"true" most:"256"`
+
 	// From these interfaces only bound addresses come in (docs/acl.md): names or
 	// patterns such as "eth1.*", followed as interfaces come and go. direct: subscribers
 	// on the link itself, address and MAC together; vlan: one subscriber, or few, behind
@@ -92,6 +102,17 @@ func (g *ACLSourceGuard) together(m keys.Mapping) {
 func (x *ACLExempt) together(m keys.Mapping) {
 	if slices.ContainsFunc(x.Addresses, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
 		m.Get("addresses").Warn("0.0.0.0/0 exempts everybody: nobody is blocked")
+	}
+}
+
+// maxServers is how short a prefix of DHCP servers may be: one of more addresses names no servers.
+const maxServers = 16
+
+func (a *ACL) together(m keys.Mapping) {
+	for _, p := range a.DHCPServers {
+		if p.Bits() < maxServers {
+			m.Get("dhcp_servers").Problem("%s is no list of servers: want prefixes of /%d and longer; whatever is in them, a blocked customer reaches by the ports of DHCP", p, maxServers)
+		}
 	}
 }
 

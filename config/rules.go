@@ -50,6 +50,8 @@ func (l *loader) Together(m keys.Mapping, section any) {
 		l.hooksTogether(m, s)
 	case *syncer.GuardLimits:
 		m.Report(s.Check())
+	case *ACL:
+		s.together(m)
 	case *ACLExempt:
 		s.together(m)
 	case *ACLSourceGuard:

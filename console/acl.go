@@ -32,6 +32,8 @@ type ACLDeps struct {
 type ACLWishes interface {
 	Want() (access.ACL, error)
 	Verify(ctx context.Context) (access.Verification, error)
+	// Spared tells why an address is never blocked, whoever has it; empty: it is not spared.
+	Spared(addr netip.Addr) access.Spared
 }
 
 // ACLKernel tells what is in the kernel and changes nothing.
@@ -40,6 +42,8 @@ type ACLKernel interface {
 	Sets(ctx context.Context, addr netip.Addr) ([]access.Set, error)
 	Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]access.Counter, error)
 	AsNFT(ctx context.Context) (string, error)
+	// Passed tells what rules let past a block.
+	Passed(ctx context.Context) ([]acl.Passed, error)
 }
 
 // Maintenance is the switch that lets everybody through for a time.
@@ -68,6 +72,7 @@ type ACLSummary struct {
 	Open        *MaintenanceView `json:"open,omitempty"`
 	GuardDirect []string         `json:"guard_direct"` // interfaces
 	GuardVLAN   []string         `json:"guard_vlan"`
+	Passed      []acl.Passed     `json:"passed"` // past a block, since the rules were made
 	Generation  uint64           `json:"generation"`
 	Status      *access.Status   `json:"status,omitempty"`
 }
@@ -95,6 +100,7 @@ type ACLAddress struct {
 	State      *provision.State       `json:"state,omitempty"`
 	Pool       string                 `json:"pool,omitempty"`   // by whose lease the subscriber has it
 	Exempt     string                 `json:"exempt,omitempty"` // key of the configuration
+	Spared     access.Spared          `json:"spared,omitempty"` // why it is not blocked though its customer is
 	Want       string                 `json:"want"`             // stopped, paused, guests, open, or unknown
 	Have       []string               `json:"have"`             // sets of the kernel
 	Why        string                 `json:"why"`
@@ -244,6 +250,9 @@ func (d *Deps) aclSummary(ctx context.Context) (*ACLSummary, error) {
 			s.Open = d.maintenance(view.OpenUntil)
 		}
 	}
+	if s.Passed, err = d.ACL.Kernel.Passed(ctx); err != nil {
+		s.Passed = []acl.Passed{} // Defect tells why, or there is no table
+	}
 	s.GuardDirect, s.GuardVLAN = want.Strings(access.SetGuardedDirect), want.Strings(access.SetGuardedVLAN)
 	wants, haves := want.Counts(), view.ACL.Counts()
 	for set := range access.Sets() {
@@ -311,6 +320,9 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 			a.State = &state
 		}
 		a.Exempt = d.ACL.Exempt(a.Subscriber, ip)
+		if a.State != nil && a.State.Blocks() && a.Exempt == "" {
+			a.Spared = d.ACL.Wishes.Spared(ip)
+		}
 		a.Why = whyBlocked(&a)
 		if sets, err := d.ACL.Kernel.Sets(ctx, ip); err != nil || cerr != nil {
 			a.Error = errors.Join(err, cerr).Error()
@@ -344,6 +356,8 @@ func whyBlocked(a *ACLAddress) string {
 	switch {
 	case a.Exempt != "":
 		return fmt.Sprintf("exempt by %s; %s", a.Exempt, who)
+	case a.Spared != "":
+		return fmt.Sprintf("%s, but it is %s, which is never blocked", who, a.Spared)
 	case a.Want == access.SetGuests.String():
 		return "it is one of a pool for guests, and " + who
 	default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,17 +26,23 @@ type fakeACL struct {
 	until  time.Time
 	reason string
 	now    func() time.Time
+	spared map[netip.Addr]access.Spared
 }
 
 func (f *fakeACL) Want() (access.ACL, error) { return f.want, f.err }
+
+func (f *fakeACL) Spared(a netip.Addr) access.Spared { return f.spared[a] }
 
 func (f *fakeACL) Verify(context.Context) (access.Verification, error) {
 	return access.Verification{Missing: 1, By: []string{"nft (7)"}}, f.err
 }
 func (f *fakeACL) Read(context.Context) (acl.View, error) { return f.view, f.err }
 func (f *fakeACL) AsNFT(context.Context) (string, error)  { return "table inet usher {\n}\n", f.err }
-func (f *fakeACL) Shut(context.Context) error             { f.until = time.Time{}; return f.err }
-func (f *fakeACL) Reason(time.Time) string                { return f.reason }
+func (f *fakeACL) Passed(context.Context) ([]acl.Passed, error) {
+	return []acl.Passed{{Chain: "from_paused", What: "dns", Counter: access.Counter{Packets: 3, Bytes: 180}}}, f.err
+}
+func (f *fakeACL) Shut(context.Context) error { f.until = time.Time{}; return f.err }
+func (f *fakeACL) Reason(time.Time) string    { return f.reason }
 func (f *fakeACL) exempt(id provision.SubscriberID, _ netip.Addr) string {
 	if id == 1003 {
 		return "acl.exempt.customers"
@@ -84,6 +91,7 @@ func TestACLShow(t *testing.T) {
 	assert.Equal(t, 1, *byName["guests"].Want)
 	assert.Zero(t, byName["guests"].Have)
 	assert.Equal(t, 1, byName["stopped"].Have)
+	assert.Equal(t, []acl.Passed{{Chain: "from_paused", What: "dns", Counter: access.Counter{Packets: 3, Bytes: 180}}}, s.Passed)
 
 	x, err := c.ACLOf(t.Context(), "1002")
 	require.NoError(t, err)
@@ -114,6 +122,37 @@ func TestACLShow(t *testing.T) {
 	f.err = access.ErrNoSnapshot
 	_, err = c.ACLOf(t.Context(), "1002")
 	require.ErrorContains(t, err, "no snapshot yet")
+}
+
+func TestACLOfWhatIsSpared(t *testing.T) {
+	w, f, c := newACLWorld(t)
+	f.spared = map[netip.Addr]access.Spared{ip("198.51.100.12"): access.SparedResolver, ip("198.51.100.11"): access.SparedOwn}
+	x, err := c.ACLOf(t.Context(), "198.51.100.12")
+	require.NoError(t, err)
+	assert.Equal(t, "customer 1002 is paused, but it is a name server, which is never blocked", x.Addresses[0].Why)
+	x, err = c.ACLOf(t.Context(), "1001")
+	require.NoError(t, err)
+	assert.Empty(t, x.Addresses[0].Spared, "an active customer is not blocked anyway")
+	e, err := w.explain(t.Context(), "1002")
+	require.NoError(t, err)
+	assert.Equal(t, "open", e.Bindings[0].ACL.Want)
+	assert.Contains(t, e.Summary, "Attention: customer 1002 is paused, but 198.51.100.12 is not blocked: it is a name server. Correct it in the ERP.")
+	assert.NotContains(t, e.Summary, "its forwarded traffic")
+}
+
+// What reaches a blocked customer all the same is said where it can happen.
+func TestExplainTellsOfMulticast(t *testing.T) {
+	const sentence = "This router forwards multicast"
+	w, _, _ := newACLWorld(t)
+	for _, routed := range []bool{false, true} {
+		w.Multicast = func() bool { return routed }
+		e, err := w.explain(t.Context(), "1002")
+		require.NoError(t, err)
+		assert.Equal(t, routed, strings.Contains(e.Summary, sentence))
+		e, err = w.explain(t.Context(), "1001")
+		require.NoError(t, err)
+		assert.NotContains(t, e.Summary, sentence, "an active customer")
+	}
 }
 
 func TestACLDiffAndVerify(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 )
@@ -80,7 +81,8 @@ type ACLView struct {
 	Have  string `json:"have"`
 	Error string `json:"error,omitempty"` // why Have is unknown
 
-	Exempt string `json:"exempt,omitempty"` // key of the configuration by which it is never blocked
+	Exempt string        `json:"exempt,omitempty"` // key of the configuration by which it is never blocked
+	Spared access.Spared `json:"spared,omitempty"` // why it is not blocked though its customer is
 }
 
 // WouldView is what a DISCOVER of the client would lead to now, by the server's
@@ -268,6 +270,11 @@ func (x *explainer) acl(b row) ACLView {
 	v := ACLView{Want: setName(st == provision.StateStop, st == provision.StatePause), Have: "unknown"}
 	if x.d.ACL != nil && x.d.ACL.Exempt != nil {
 		if v.Exempt = x.d.ACL.Exempt(b.Subscriber, b.ip); v.Exempt != "" {
+			v.Want = "open"
+		}
+	}
+	if x.d.ACL != nil && v.Want != "open" {
+		if v.Spared = x.d.ACL.Wishes.Spared(b.ip); v.Spared != "" {
 			v.Want = "open"
 		}
 	}

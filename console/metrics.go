@@ -83,9 +83,11 @@ type Metrics struct {
 	drift         map[string]prometheus.Counter
 	tableRepairs  prometheus.Counter
 	maintenance   prometheus.Gauge
+	withheld      map[access.Spared]prometheus.Gauge
 	flows         prometheus.Counter
 	cleanups      map[string]prometheus.Counter
 	openUntil     atomic.Pointer[func() time.Time] // of the maintenance
+	passed        atomic.Pointer[passedSource]
 
 	routing routeMetrics
 
@@ -324,7 +326,13 @@ func (m *Metrics) registerEnforce(f factory) {
 	m.drift = each(f.counters("usher_acl_drift_elements_total", "Elements found in the kernel (extra) or gone from it (missing) that nobody of us changed.", "kind").WithLabelValues, "extra", "missing")
 	m.tableRepairs = f.counter("usher_acl_table_repairs_total", "Replacements of the kernel's table, because its rules or sets were not as written.")
 	m.maintenance = f.gauge("usher_acl_maintenance", "1 while everybody is let through for a time; known to the nearest few seconds.")
+	withheld := f.gauges("usher_acl_withheld_addresses", "Addresses that are not blocked though their customers are, by the reason.", "why")
+	m.withheld = map[access.Spared]prometheus.Gauge{}
+	for _, why := range access.AllSpared() {
+		m.withheld[why] = withheld.WithLabelValues(string(why))
+	}
 	f.computed("usher_acl_open_seconds", "What is left of the maintenance in which everybody passes; 0: there is none.", m.openSeconds)
+	f.reg.MustRegister(newPassedCollector(m))
 	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")
 	m.cleanups = each(f.counters("usher_acl_flow_cleanups_total", "Passes over the connection tracking table.", "result").WithLabelValues, resultOK, resultFailed)
 }

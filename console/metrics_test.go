@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"maps"
@@ -30,6 +31,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/lease"
@@ -72,7 +74,13 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Drift(0, 0, 0)
 	m.Drift(2, 1, 1)
 	m.Maintenance(true)
+	m.Withheld(map[access.Spared]int{access.SparedResolver: 2})
 	m.Elements(access.SetCounts{access.SetStopped: 10, access.SetPaused: 20, access.SetGarden: 3})
+	m.WatchPassed(func(context.Context) ([]acl.Passed, error) {
+		list := acl.Ways()
+		list[1].Packets, list[1].Bytes = 7, 420
+		return list, nil
+	})
 	m.Flows(12, nil)
 	m.Flows(0, boom)
 	m.PortalRequest(portal.StatePaused, 511)

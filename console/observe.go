@@ -147,6 +147,13 @@ func (m *Metrics) Maintenance(open bool) {
 	}
 }
 
+// Withheld implements access.Observer.
+func (m *Metrics) Withheld(n map[access.Spared]int) {
+	for why, g := range m.withheld {
+		g.Set(float64(n[why]))
+	}
+}
+
 // Flows implements access.Observer.
 func (m *Metrics) Flows(deleted int, err error) {
 	m.cleanups[resultOf(err)].Inc()

@@ -1,6 +1,7 @@
 package userside
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -8,9 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path"
+	"syscall"
 	"time"
 )
 
@@ -35,6 +38,7 @@ type Options struct {
 	// Do not verify the ERP's certificate. Whoever is on the path can then read
 	// the key; a warning says so.
 	InsecureSkipVerify bool              `cfg:"insecure_skip_verify" default:"false"`
+	Dialed             func(netip.Addr)  // is told each address that a connection goes to, a proxy's too; nil: nobody is
 	Transport          http.RoundTripper // instead of an own one; CAFile and InsecureSkipVerify are then refused
 
 	// For one call, from the connection to the last byte. 1s to 10m.
@@ -175,6 +179,20 @@ func checkURL(raw string) (url.URL, error) {
 	return *u, nil
 }
 
+// dialer tells of the addresses that it connects to.
+func dialer(o Options) *net.Dialer {
+	d := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	if o.Dialed != nil {
+		d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+			if ap, err := netip.ParseAddrPort(address); err == nil {
+				o.Dialed(ap.Addr().Unmap())
+			}
+			return nil
+		}
+	}
+	return d
+}
+
 func newTransport(o Options) (*http.Transport, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.InsecureSkipVerify}
 	if o.CAFile != "" {
@@ -193,7 +211,7 @@ func newTransport(o Options) (*http.Transport, error) {
 	}
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            dialer(o).DialContext,
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    10 * time.Second,
 		ForceAttemptHTTP2:      true,

@@ -385,12 +385,14 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	p := &picture{snap: snap, in: opts.Inputs()}
 	p.rules = newRules(&p.in)
 	var runOut ends
-	want := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
-	p.base, p.counts = want, want.Counts()
+	all := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
+	want := all.acl
+	p.base, p.wires, p.counts = want, all.wires, want.Counts()
 	e.update(func(s *Status) {
 		s.DryRun, s.Want = opts.DryRun, p.counts
 		s.WantStopped, s.WantPaused = s.Want[SetStopped], s.Want[SetPaused]
 	})
+	e.tellWithheld(all.held)
 	if opts.DryRun {
 		e.known = false // whoever switches it off finds what is there then
 		e.verifyDue = time.Now().Add(opts.VerifyInterval)

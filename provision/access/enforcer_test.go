@@ -143,6 +143,7 @@ type enforceLog struct {
 	mu                                    sync.Mutex
 	batches, errors, extra, missing, runs int
 	stopped, paused                       int
+	withheld                              map[Spared]int
 }
 
 func (l *enforceLog) Batch(_ int, _ time.Duration, err error) {
@@ -165,6 +166,11 @@ func (l *enforceLog) Elements(n SetCounts) {
 	l.stopped, l.paused = n[SetStopped], n[SetPaused]
 }
 func (l *enforceLog) Maintenance(bool) {}
+func (l *enforceLog) Withheld(n map[Spared]int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.withheld = n
+}
 func (l *enforceLog) Flows(int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -593,6 +599,7 @@ func TestEnforcerConverges(t *testing.T) {
 		for range long.Times(t, 300, 30_000) {
 			want := randomACL(rng, true).Sorted()
 			want[SetExempt] = "" // would take addresses out
+			wiresOf(&want).put(&want)
 			in.Store(inputsOf(want))
 			e.kernel.do(func() {
 				e.kernel.late = nil

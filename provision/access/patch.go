@@ -80,6 +80,7 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 	var (
 		wants, has elements
 		changed    = map[netip.Addr]rights{}
+		moved      = wires{}
 		runOut     []Grant
 	)
 	look := func(ip netip.Addr) {
@@ -92,6 +93,7 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 			changed[ip] = x
 			wants.add(ip, &x)
 			has.add(ip, &old)
+			moved.move(p.wires, &old, &x)
 		}
 	}
 	for ip := range j.touched {
@@ -110,18 +112,22 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 	if len(changed) == 0 {
 		return nil
 	}
-	return e.apply(ctx, j.opts, p, changed, wants.acl(), has.acl())
+	for name, t := range moved {
+		wants.wire(name, t.alone())
+		has.wire(name, p.wires[name].alone())
+	}
+	return e.apply(ctx, j.opts, p, changed, moved, wants.acl(), has.acl())
 }
 
 // apply makes changes of single addresses hold and shows them. want and have are
 // the elements of these addresses.
-func (e *Enforcer) apply(ctx context.Context, opts Options, p *picture, changed map[netip.Addr]rights, want, have ACL) error {
+func (e *Enforcer) apply(ctx context.Context, opts Options, p *picture, changed map[netip.Addr]rights, moved wires, want, have ACL) error {
 	if !opts.DryRun {
 		if err := e.commit(ctx, want, have, Plan(want, have)); err != nil {
 			return err
 		}
 	}
-	n := p.set(changed, want, have)
+	n := p.set(changed, moved, want, have)
 	e.update(func(s *Status) {
 		s.Want = n
 		s.WantStopped, s.WantPaused = n[SetStopped], n[SetPaused]

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -16,7 +17,8 @@ type picture struct {
 	snap  *provision.Snapshot
 	in    Inputs
 	rules *rules
-	base  ACL // sorted
+	base  ACL   // sorted
+	wires wires // as they are now; the Enforcer's alone
 
 	mu      sync.RWMutex      // guards everything below, for those who read while the Enforcer writes
 	changed map[uint32]rights // of an address, in place of what base has for it
@@ -48,8 +50,9 @@ func (p *picture) standing(ip netip.Addr) Set {
 	return p.base.Standing(ip)
 }
 
-// set takes other rights of addresses and returns the number of elements then.
-func (p *picture) set(changed map[netip.Addr]rights, want, have ACL) SetCounts {
+// set takes other rights of addresses, and tallies, and returns the number of elements then.
+func (p *picture) set(changed map[netip.Addr]rights, moved wires, want, have ACL) SetCounts {
+	maps.Copy(p.wires, moved)
 	added, removed := want.Counts(), have.Counts()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -83,12 +86,13 @@ func (p *picture) whole() ACL {
 			a[s] = s.Sorted(s.minus(a[s], less[s]) + more[s])
 		}
 	}
+	p.wires.put(&a)
 	return a
 }
 
 // same reports whether other Inputs lead to the same ACL, but for what leases give.
 func (in *Inputs) same(o *Inputs) bool {
 	return slices.Equal(in.Exempt, o.Exempt) && slices.Equal(in.ExemptAddrs, o.ExemptAddrs) && slices.Equal(in.GuestRanges, o.GuestRanges) &&
-		slices.Equal(in.Garden, o.Garden) && slices.Equal(in.GuestGarden, o.GuestGarden) && slices.Equal(in.Resolvers, o.Resolvers) &&
-		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN)
+		slices.Equal(in.Garden, o.Garden) && slices.Equal(in.GuestGarden, o.GuestGarden) && slices.Equal(in.Resolvers, o.Resolvers) && slices.Equal(in.DHCPServers, o.DHCPServers) &&
+		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN) && in.sparesSame(o)
 }

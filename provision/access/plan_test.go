@@ -73,7 +73,7 @@ func randomACL(rng *rand.Rand, disjoint bool) ACL {
 	}
 	some(40, func(i int) {
 		n := rng.IntN(len(nets))
-		nets[n] = append(nets[n], netip.PrefixFrom(provisiontest.IP(256*i), 24+rng.IntN(9)))
+		nets[n] = append(nets[n], netip.PrefixFrom(provisiontest.IP(256*(i+1)), 24+rng.IntN(9)))
 	})
 	if disjoint {
 		for i, list := range nets {
@@ -96,6 +96,8 @@ func randomACL(rng *rand.Rand, disjoint bool) ACL {
 		}
 		boundVLAN = append(boundVLAN, VLANBinding{name, provisiontest.IP(i)})
 	})
+	var alone [2][]string
+	some(len(names), func(i int) { n := rng.IntN(2); alone[n] = append(alone[n], names[i]) })
 	shuffle(rng, addrs[0])
 	shuffle(rng, nets[0])
 	shuffle(rng, boundVLAN)
@@ -104,6 +106,7 @@ func randomACL(rng *rand.Rand, disjoint bool) ACL {
 		SetGarden: Prefixes(nets[0]...), SetGuestGarden: Prefixes(nets[1]...), SetResolvers: Prefixes(nets[2]...), SetExempt: Prefixes(nets[3]...),
 		SetGuardedDirect: Interfaces(direct...), SetGuardedVLAN: Interfaces(vlan...),
 		SetBoundDirect: DirectBindings(boundDirect...), SetBoundVLAN: VLANBindings(boundVLAN...),
+		SetAloneStopped: Interfaces(alone[0]...), SetAlonePaused: Interfaces(alone[1]...),
 	}
 }
 
@@ -142,6 +145,7 @@ func TestPlanTellsOfEveryElement(t *testing.T) {
 		SetBoundDirect: DirectBindings(DirectBinding{provisiontest.Addr("192.0.2.4"), provision.MAC{2, 0, 0, 0, 0, 4}}),
 		SetBoundVLAN:   VLANBindings(VLANBinding{"eth0.7", provisiontest.Addr("192.0.2.5")}),
 		SetExempt:      Prefixes(prefixes("203.0.113.0/25")...),
+		SetDHCPServers: Prefixes(prefixes("192.0.2.67/32")...), SetAloneStopped: Interfaces("eth0.7"), SetAlonePaused: Interfaces("eth0.8"),
 	}
 	var got []string
 	for _, c := range Plan(a, ACL{}) {
@@ -149,9 +153,9 @@ func TestPlanTellsOfEveryElement(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"add garden 198.51.100.0/24", "add guest_garden 198.51.100.1/32", "add resolvers 0.0.0.0/0",
-		"add bound_direct 192.0.2.4 . 02:00:00:00:00:04", "add bound_vlan eth0.7 . 192.0.2.5", "add exempt 203.0.113.0/25",
+		"add bound_direct 192.0.2.4 . 02:00:00:00:00:04", "add bound_vlan eth0.7 . 192.0.2.5", "add exempt 203.0.113.0/25", "add dhcp_servers 192.0.2.67/32",
 		"add stopped 192.0.2.1", "add paused 192.0.2.2", "add guests 192.0.2.3",
-		"add guarded_direct br0", "add guarded_vlan eth0.7",
+		"add guarded_direct br0", "add guarded_vlan eth0.7", "add alone_stopped eth0.7", "add alone_paused eth0.8",
 	}, got)
 	require.Equal(t, len(got), a.Len())
 	for s := range Sets() {

@@ -12,6 +12,7 @@ import (
 // each address is what Want says of all: a test compares the two.
 type rules struct {
 	exempt      []netip.Prefix // tidy
+	spares      *spares
 	free        map[provision.SubscriberID]bool
 	guests      []AddrRange // in order, apart, no more than maxGuests addresses
 	direct      bool        // some interface is guarded by MAC
@@ -22,7 +23,7 @@ type rules struct {
 
 func newRules(in *Inputs) *rules {
 	r := &rules{
-		exempt: tidyPrefixes(in.ExemptAddrs), guests: tidyRanges(in.GuestRanges),
+		exempt: tidyPrefixes(in.ExemptAddrs), spares: newSpares(in), guests: tidyRanges(in.GuestRanges),
 		free: make(map[provision.SubscriberID]bool, len(in.Exempt)), vlan: make(map[string]bool, len(in.GuardVLAN)),
 		direct: len(in.GuardDirect) > 0, interfaceOf: in.InterfaceOf, lease: in.Lease,
 	}
@@ -128,6 +129,9 @@ func (r *rules) of(s *provision.Snapshot, ip netip.Addr, g *Grant) (x rights) {
 	}
 	if line == nil && !known && !exempt && r.guest(ip) {
 		x.block = SetGuests
+	}
+	if x.block != 0 && r.spares.of(ip) != "" {
+		x.block = 0
 	}
 	if r.direct {
 		if line != nil && !line.MAC.IsZero() {

@@ -28,6 +28,9 @@ const (
 	SetBoundDirect
 	SetBoundVLAN
 	SetExempt
+	SetDHCPServers  // beyond this router
+	SetAloneStopped // interfaces of SetGuardedVLAN with stopped subscribers behind them and nobody else
+	SetAlonePaused  // the same with paused ones too
 
 	setEnd // one past the last set
 )
@@ -65,6 +68,9 @@ var descriptors = [setEnd]descriptor{
 	SetBoundDirect:   {"bound_direct", "sources they let in", []Part{PartAddr, PartMAC}, opens},
 	SetBoundVLAN:     {"bound_vlan", "sources they let in", []Part{PartInterface, PartAddr}, opens},
 	SetExempt:        {"exempt", "sources they let in always", []Part{PartPrefix}, opens},
+	SetDHCPServers:   {"dhcp_servers", "DHCP servers beyond this router", []Part{PartPrefix}, opens},
+	SetAloneStopped:  {"alone_stopped", "interfaces of stopped subscribers alone", []Part{PartInterface}, guards},
+	SetAlonePaused:   {"alone_paused", "interfaces of paused subscribers alone", []Part{PartInterface}, guards},
 }
 
 // Sets returns the sets in their order.

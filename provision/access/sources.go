@@ -33,7 +33,17 @@ type SourceOptions struct {
 	Exempt      []provision.SubscriberID
 	ExemptAddrs []netip.Prefix
 	Resolvers   []netip.Prefix
+	DHCPServers []netip.Prefix // beyond this router
 	GuestRanges []AddrRange
+
+	// Own and ERP return the addresses of this router and of the ERP as they are
+	// now, sorted; nil: not known. The others are of Inputs.
+	Own, ERP    func() []netip.Addr
+	Gateways    []netip.Addr
+	NameServers []netip.Addr
+	Homes       []netip.Prefix
+	Networks    []netip.Prefix
+
 	// Pools says that addresses are given from pools: their leases share the state of
 	// their subscribers.
 	Pools bool
@@ -72,7 +82,14 @@ func (s *Sources) Reconfigure(opts SourceOptions) { s.opts.Store(&opts) }
 // lease is read before somebody asks the Inputs for them.
 func (s *Sources) Inputs() Inputs {
 	o := s.opts.Load()
-	in := Inputs{Exempt: o.Exempt, ExemptAddrs: o.ExemptAddrs, Resolvers: o.Resolvers, GuestRanges: o.GuestRanges}
+	in := Inputs{Exempt: o.Exempt, ExemptAddrs: o.ExemptAddrs, Resolvers: o.Resolvers, DHCPServers: o.DHCPServers, GuestRanges: o.GuestRanges,
+		Gateways: o.Gateways, NameServers: o.NameServers, Homes: o.Homes, Networks: o.Networks}
+	if o.Own != nil {
+		in.Own = o.Own()
+	}
+	if o.ERP != nil {
+		in.ERP = o.ERP()
+	}
 	if s.gardens != nil {
 		in.Garden, in.GuestGarden = s.gardens.Paused(), s.gardens.Guests()
 	}

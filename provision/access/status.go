@@ -16,6 +16,9 @@ type Observer interface {
 	Elements(n SetCounts)
 	// Maintenance tells after a round whether everybody is let through for a time.
 	Maintenance(open bool)
+	// Withheld tells in a round how many addresses are not blocked though their
+	// subscribers are, by the reason.
+	Withheld(n map[Spared]int)
 	// Flows tells one clean-up of flows: conntrack entries deleted.
 	Flows(deleted int, err error)
 }
@@ -26,6 +29,7 @@ func (noObserver) Batch(int, time.Duration, error) {}
 func (noObserver) Drift(int, int, int)             {}
 func (noObserver) Elements(SetCounts)              {}
 func (noObserver) Maintenance(bool)                {}
+func (noObserver) Withheld(map[Spared]int)         {}
 func (noObserver) Flows(int, error)                {}
 
 // Status is the state of an Enforcer for people and programs.
@@ -43,18 +47,21 @@ type Status struct {
 	Rounds      uint64    `json:"rounds"`
 	LastBatchAt time.Time `json:"last_batch_at,omitzero"`
 
-	LastBatchChanges int       `json:"last_batch_changes"`
-	LastBatchSeconds float64   `json:"last_batch_seconds"`
-	LastVerifiedAt   time.Time `json:"last_verified_at,omitzero"`
-	DriftExtra       uint64    `json:"drift_extra"`   // since the start
-	DriftMissing     uint64    `json:"drift_missing"` // since the start
-	TableRepairs     uint64    `json:"table_repairs"` // since the start: rules or the whole table
-	LastDriftAt      time.Time `json:"last_drift_at,omitzero"`
-	LastDrift        []string  `json:"last_drift,omitempty"`    // the first few elements
-	LastDriftBy      []string  `json:"last_drift_by,omitempty"` // programs with their process ids
-	OpenUntil        time.Time `json:"open_until,omitzero"`     // maintenance: everybody passes
-	FlowsDeleted     uint64    `json:"flows_deleted"`           // since the start
-	FlowsError       string    `json:"flows_error,omitempty"`
+	LastBatchChanges int            `json:"last_batch_changes"`
+	LastBatchSeconds float64        `json:"last_batch_seconds"`
+	LastVerifiedAt   time.Time      `json:"last_verified_at,omitzero"`
+	DriftExtra       uint64         `json:"drift_extra"`   // since the start
+	DriftMissing     uint64         `json:"drift_missing"` // since the start
+	TableRepairs     uint64         `json:"table_repairs"` // since the start: rules or the whole table
+	LastDriftAt      time.Time      `json:"last_drift_at,omitzero"`
+	LastDrift        []string       `json:"last_drift,omitempty"`    // the first few elements
+	LastDriftBy      []string       `json:"last_drift_by,omitempty"` // programs with their process ids
+	OpenUntil        time.Time      `json:"open_until,omitzero"`     // maintenance: everybody passes
+	Withheld         map[Spared]int `json:"withheld,omitempty"`      // addresses that are not blocked though their subscribers are
+	WithheldList     []Withheld     `json:"withheld_list,omitempty"` // the first of them
+
+	FlowsDeleted uint64 `json:"flows_deleted"` // since the start
+	FlowsError   string `json:"flows_error,omitempty"`
 
 	LastError           string    `json:"last_error,omitempty"`
 	LastErrorAt         time.Time `json:"last_error_at,omitzero"`

@@ -26,6 +26,16 @@ type Inputs struct {
 	Garden      []netip.Prefix
 	GuestGarden []netip.Prefix
 	Resolvers   []netip.Prefix
+	DHCPServers []netip.Prefix // beyond this router, that everybody may ask
+
+	// What nobody's state blocks, whoever has it by the ERP, besides gardens,
+	// resolvers and DHCP servers.
+	Own         []netip.Addr // of this router
+	ERP         []netip.Addr
+	Gateways    []netip.Addr
+	NameServers []netip.Addr   // that this router asks
+	Homes       []netip.Prefix // networks of customers, who are blocked there
+	Networks    []netip.Prefix // where else customers are blocked; empty: everywhere
 
 	// GuardDirect and GuardVLAN are the interfaces that are guarded. What may
 	// come in there are the bindings with a MAC (of all direct interfaces), and
@@ -81,10 +91,19 @@ const maxGuests = 1 << 18
 // Want returns the ACL that a snapshot and the inputs ask for. Where they disagree
 // about an address, being exempt wins over being stopped, that over paused, and
 // that over guest. What is not IPv4 is left out.
-func Want(s *provision.Snapshot, in Inputs) ACL { return newRules(&in).want(s, &in, nil) }
+func Want(s *provision.Snapshot, in Inputs) ACL {
+	return newRules(&in).want(s, &in, nil).acl
+}
+
+// wish is what a snapshot and the inputs ask for.
+type wish struct {
+	acl   ACL
+	wires wires
+	held  withheld // who is not blocked though its state says so
+}
 
 // want is Want. It tells each, if given, of the leases whose end may change the ACL.
-func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
+func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (out wish) {
 	leased := r.gather(s, in, each)
 	stopped, paused := s.Blocked()
 	if free := r.exemption(s); free != nil {
@@ -96,8 +115,10 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
 	if len(leased.paused) > 0 {
 		paused = sorted(slices.Concat(paused, leased.paused))
 	}
+	stopped = dropAddrs(stopped, r.sparing(s, SetStopped, &out.held))
 	paused = dropAddrs(paused, func(a netip.Addr) bool { return contains(stopped, a) })
-	return ACL{
+	paused = dropAddrs(paused, r.sparing(s, SetPaused, &out.held))
+	out.acl = ACL{
 		SetStopped:       Addrs(stopped...),
 		SetPaused:        Addrs(paused...),
 		SetGuests:        Addrs(r.guestsAmong(s, leased.known, stopped, paused)...),
@@ -109,7 +130,27 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
 		SetBoundDirect:   r.boundDirect(s, leased.direct),
 		SetBoundVLAN:     r.boundVLAN(s, leased.vlan),
 		SetExempt:        Prefixes(r.exempt...),
+		SetDHCPServers:   Prefixes(tidyPrefixes(in.DHCPServers)...),
 	}.Sorted()
+	out.wires = wiresOf(&out.acl)
+	out.wires.put(&out.acl)
+	return out
+}
+
+// sparing returns what tells whether an address is spared, and notes those that are.
+func (r *rules) sparing(s *provision.Snapshot, set Set, w *withheld) func(netip.Addr) bool {
+	return func(a netip.Addr) bool {
+		why := r.spares.of(a)
+		if why == "" {
+			return false
+		}
+		x := Withheld{IP: a, Set: set.String(), Why: why}
+		if l := s.ByIP(a); l != nil {
+			x.Subscriber = l.Subscriber
+		}
+		w.add(x)
+		return true
+	}
 }
 
 // leased is what all leases give together.
@@ -180,7 +221,7 @@ func (r *rules) guestsAmong(s *provision.Snapshot, leased, stopped, paused []net
 	var out []netip.Addr
 	for _, g := range r.guests {
 		for a := g.From; a.IsValid() && a.Compare(g.To) <= 0; a = a.Next() {
-			if s.ByIP(a) == nil && !contains(leased, a) && !contains(stopped, a) && !contains(paused, a) && !inPrefixes(r.exempt, a) {
+			if s.ByIP(a) == nil && !contains(leased, a) && !contains(stopped, a) && !contains(paused, a) && !inPrefixes(r.exempt, a) && r.spares.of(a) == "" {
 				out = append(out, a)
 			}
 		}

@@ -76,6 +76,8 @@ func TestWant(t *testing.T) {
 				a[SetStopped], a[SetPaused] = keys("192.0.2.4", "192.0.2.14"), ""
 				a[SetExempt] = Prefixes(prefixes("192.0.2.0/30")...)
 			}},
+		{name: "DHCP servers beyond", in: Inputs{DHCPServers: prefixes("203.0.113.67/32", "203.0.113.64/28")},
+			want: func(a *ACL) { a[SetDHCPServers] = Prefixes(prefixes("203.0.113.64/28")...) }},
 		{name: "guests are who has an address and no binding",
 			in:   Inputs{GuestRanges: []AddrRange{{provisiontest.Addr("192.0.2.1"), provisiontest.Addr("192.0.2.6")}, {provisiontest.Addr("192.0.2.6"), provisiontest.Addr("192.0.2.6")}}},
 			want: func(a *ACL) { a[SetGuests] = keys("192.0.2.5", "192.0.2.6") }},

@@ -30,3 +30,8 @@ func (i Inspector) AsNFT(ctx context.Context) (string, error) {
 	}
 	return ruleset.Listing{Policy: i.Policy(), Have: want}.String(), nil
 }
+
+// Passed is Reader.Passed with the policy of now.
+func (i Inspector) Passed(ctx context.Context) ([]Passed, error) {
+	return i.Reader.Passed(ctx, i.Policy())
+}

@@ -190,7 +190,7 @@ func text(a access.ACL) string {
 func TestKernelRulesetIsTheOneInTheFile(t *testing.T) {
 	for file, policy := range map[string]ruleset.Policy{
 		"usher.nft":  {},
-		"portal.nft": {SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")},
+		"portal.nft": {SourceGuard: true, Alone: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")},
 	} {
 		t.Run(file, func(t *testing.T) {
 			r := newRouter(t)
@@ -215,11 +215,7 @@ func TestKernelTableOfTheVersionBeforeIsOurs(t *testing.T) {
 	for file, policy := range acl.Written {
 		t.Run(file, func(t *testing.T) {
 			r := newRouter(t)
-			c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: r.namespace()})
-			require.NoError(t, err)
-			defer c.Close()
-			_, err = c.SendMessages(acl.ReadWritten(t, file))
-			require.NoError(t, err)
+			r.write(file)
 			before := r.nft("-a", "list", "table", "inet", "usher")
 			table := r.openWith(acl.Options{Policy: policy})
 			have := observe(t, table)
@@ -234,6 +230,39 @@ func TestKernelTableOfTheVersionBeforeIsOurs(t *testing.T) {
 			require.Equal(t, generation, again.Generation(), "something was written")
 			left := regexp.MustCompile(`expires (\d+[dhms]+)+`)
 			require.Equal(t, left.ReplaceAllString(before, ""), left.ReplaceAllString(r.nft("-a", "list", "table", "inet", "usher"), ""))
+		})
+	}
+}
+
+// write sends a recorded batch.
+func (r *router) write(file string) {
+	r.t.Helper()
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: r.namespace()})
+	require.NoError(r.t, err)
+	defer c.Close()
+	_, err = c.SendMessages(acl.ReadWritten(r.t, file))
+	require.NoError(r.t, err)
+}
+
+// The table of the schema before is replaced in one batch that keeps its elements and
+// what is left of the maintenance: what it blocked stays blocked.
+func TestKernelTableOfTheSchemaBeforeIsReplaced(t *testing.T) {
+	for file, policy := range acl.WrittenBefore {
+		t.Run(file, func(t *testing.T) {
+			r := newRouter(t)
+			r.write(file)
+			reader := acl.NewReader(acl.Options{NetNS: r.namespace()})
+			defer reader.Close()
+			before, err := reader.Read(t.Context(), policy)
+			require.NoError(t, err)
+			require.Contains(t, before.Defect, "schema 2")
+			require.Empty(t, cmp.Diff(acl.WrittenACLBefore(), before.ACL, cmpACL))
+			table := r.openWith(acl.Options{Policy: policy})
+			require.Equal(t, before.Generation+1, table.Generation(), "one batch")
+			require.Empty(t, cmp.Diff(acl.WrittenACLBefore(), observe(t, table), cmpACL))
+			require.Zero(t, table.Repairs(), "a migration is no repair")
+			require.WithinDuration(t, before.OpenUntil, table.OpenUntil(), time.Second)
+			require.NotContains(t, r.list(), "schema 2")
 		})
 	}
 }

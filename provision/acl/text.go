@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/nftables/expr"
-
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
@@ -89,13 +87,7 @@ func (t *Table) listingLocked(ctx context.Context) (ruleset.Listing, error) {
 			return l, errors.Join(fmt.Errorf("read rules of chain %s: %w", c.Name, err), t.hangUpLocked())
 		}
 		for _, r := range rules {
-			var n access.Counter
-			for _, e := range r.Exprs {
-				if c, ok := e.(*expr.Counter); ok {
-					n = access.Counter{Packets: c.Packets, Bytes: c.Bytes}
-				}
-			}
-			l.Counts[c.Name] = append(l.Counts[c.Name], n)
+			l.Counts[c.Name] = append(l.Counts[c.Name], counted(r.Exprs))
 		}
 	}
 	after, err := t.generationLocked(ctx)

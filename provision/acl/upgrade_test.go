@@ -2,6 +2,7 @@ package acl
 
 import (
 	"encoding/binary"
+	"flag"
 	"io"
 	"net/netip"
 	"os"
@@ -18,13 +19,33 @@ import (
 	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
-// Written are batches that a version of usher sent which had its own code for
-// each set and spelled each rule twice, with their policies: the whole table of
-// schema 2 with WrittenACL in it and the switch on for an hour. Together they
-// have every set and every rule.
+var update = flag.Bool("update", false, "write the batches of this schema in testdata")
+
+// Written are batches that this version sends, with their policies: the whole table
+// with WrittenACL in it and the switch on for an hour. Together they have every set
+// and every rule.
 var Written = map[string]ruleset.Policy{
-	"schema2-all.netlink":    {Portal: netip.MustParseAddrPort("192.0.2.254:8080"), SourceGuard: true},
-	"schema2-portal.netlink": {Portal: netip.MustParseAddrPort("0.0.0.0:8080")},
+	"schema3-all.netlink":    {Portal: netip.MustParseAddrPort("192.0.2.254:8080"), SourceGuard: true, Alone: true},
+	"schema3-portal.netlink": {Portal: netip.MustParseAddrPort("0.0.0.0:8080")},
+}
+
+// WrittenBefore are those of the schema before, with the elements of WrittenACL that
+// it had sets for.
+var WrittenBefore = map[string]ruleset.Policy{
+	"schema2-all.netlink":    Written["schema3-all.netlink"],
+	"schema2-portal.netlink": Written["schema3-portal.netlink"],
+}
+
+// newSets are those that the schema before does not have.
+var newSets = []access.Set{access.SetDHCPServers, access.SetAloneStopped, access.SetAlonePaused}
+
+// WrittenACLBefore returns the elements in the tables of WrittenBefore.
+func WrittenACLBefore() access.ACL {
+	a := WrittenACL()
+	for _, s := range newSets {
+		a[s] = ""
+	}
+	return a
 }
 
 // WrittenACL returns the elements in those tables.
@@ -43,7 +64,9 @@ func WrittenACL() access.ACL {
 			access.DirectBinding{IP: ip("100.64.0.1"), MAC: provision.MAC{2, 0, 0, 0, 0, 2}}),
 		access.SetBoundVLAN: access.VLANBindings(access.VLANBinding{Interface: "eth0.7", IP: ip("100.64.0.2")},
 			access.VLANBinding{Interface: "eth0.8", IP: ip("100.64.0.3")}),
-		access.SetExempt: access.Prefixes(prefix("203.0.113.0/25"), prefix("255.255.255.254/31")),
+		access.SetExempt:       access.Prefixes(prefix("203.0.113.0/25"), prefix("255.255.255.254/31")),
+		access.SetDHCPServers:  access.Prefixes(prefix("192.0.2.67/32")),
+		access.SetAloneStopped: access.Interfaces("eth0.7"), access.SetAlonePaused: access.Interfaces("eth0.8"),
 	}
 }
 
@@ -63,6 +86,21 @@ func ReadWritten(t testing.TB, file string) (out []netlink.Message) {
 	return out
 }
 
+// writeWritten writes a file of Written.
+func writeWritten(t *testing.T, file string, messages []netlink.Message) {
+	t.Helper()
+	var b []byte
+	for _, m := range messages {
+		b = binary.LittleEndian.AppendUint32(b, uint32(16+len(m.Data)))
+		b = binary.LittleEndian.AppendUint16(b, uint16(m.Header.Type))
+		b = binary.LittleEndian.AppendUint16(b, uint16(m.Header.Flags))
+		b = binary.LittleEndian.AppendUint32(b, m.Header.Sequence)
+		b = append(binary.LittleEndian.AppendUint32(b, 0), m.Data...)
+		b = append(b, make([]byte, -len(b)&3)...)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join("testdata", file), b, 0o644))
+}
+
 // What is sent for a table is what the version before sent, to the byte, so that
 // the kernel has it as before.
 func TestTheTableIsSentAsBefore(t *testing.T) {
@@ -75,6 +113,9 @@ func TestTheTableIsSentAsBefore(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, queueSchema(c, policy, false, WrittenACL(), time.Hour))
 		require.NoError(t, c.Flush())
+		if *update {
+			writeWritten(t, file, got)
+		}
 		want := ReadWritten(t, file)
 		require.Len(t, got, len(want), file)
 		for i, m := range got {

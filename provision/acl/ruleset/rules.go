@@ -12,29 +12,45 @@ type Rule struct {
 	Chain   string
 	comment string
 	terms   []term
+	passes  string // what it lets past a block; empty: nothing
 }
 
-func rule(chain, comment string, terms ...term) Rule { return Rule{chain, comment, terms} }
+func rule(chain, comment string, terms ...term) Rule {
+	return Rule{Chain: chain, comment: comment, terms: terms}
+}
+
+// pass is a rule that lets something past a block, and counts it.
+func pass(what, chain, comment string, terms ...term) Rule {
+	r := rule(chain, comment, append(terms, counter(), accept())...)
+	r.passes = what
+	return r
+}
 
 // Rules returns the rules in their order. A packet that concerns nobody costs
 // seven look-ups and nothing else.
 func Rules(p Policy) []Rule {
 	out := []Rule{
-		rule(chainForward, "maintenance", isOpen(), counter(), accept()),
+		pass(PassMaintenance, chainForward, "maintenance", isOpen()),
 		rule(chainForward, "from a stopped subscriber", from(access.SetStopped), goTo(chainFromStopped)),
 		rule(chainForward, "to a stopped subscriber", to(access.SetStopped), goTo(chainToStopped)),
 		rule(chainForward, "from a paused subscriber", from(access.SetPaused), goTo(chainFromPaused)),
 		rule(chainForward, "to a paused subscriber", to(access.SetPaused), goTo(chainToPaused)),
 		rule(chainForward, "from a guest", from(access.SetGuests), goTo(chainFromGuests)),
 		rule(chainForward, "to a guest", to(access.SetGuests), goTo(chainToGuests)),
-
+	}
+	if p.Alone {
+		out = append(out, multicast()...)
+	}
+	out = append(out,
 		// The count is a rule of its own: when the set is full, the rule ends
 		// there, and the packet must be dropped all the same.
+		toDHCP(chainFromStopped),
 		rule(chainFromStopped, "", count(source)),
 		rule(chainFromStopped, "", counter(), drop()),
+		fromDHCP(chainToStopped),
 		rule(chainToStopped, "", count(destination)),
 		rule(chainToStopped, "", counter(), drop()),
-	}
+	)
 	out = append(out, limited(chainFromPaused, chainToPaused, access.SetGarden)...)
 	out = append(out, limited(chainFromGuests, chainToGuests, access.SetGuestGarden)...)
 	if p.Portal.Port() != 0 {
@@ -44,14 +60,7 @@ func Rules(p Policy) []Rule {
 			rule(chainPortal, "", from(access.SetGuests), dport(isTCP, 80), notTo(access.SetGuestGarden), counter(), redirect(p.Portal)))
 	}
 	if p.SourceGuard {
-		out = append(out,
-			rule(chainSource, "maintenance", isOpen(), accept()),
-			rule(chainSource, "", from(access.SetGuardedDirect), notFrom(access.SetBoundDirect), goTo(chainUnbound)),
-			rule(chainSource, "", from(access.SetGuardedVLAN), notFrom(access.SetBoundVLAN), goTo(chainUnbound)),
-			// Who has no address, or not any more, asks for one.
-			rule(chainUnbound, "", ports(isUDP, 68, 67), accept()),
-			rule(chainUnbound, "", from(access.SetExempt), accept()),
-			rule(chainUnbound, "", counter(), drop()))
+		out = append(out, guard()...)
 	}
 	return out
 }
@@ -60,9 +69,10 @@ func Rules(p Policy) []Rule {
 // whose other packets are refused: on the way out and on the way back.
 func limited(out, back string, garden access.Set) []Rule {
 	return []Rule{
-		rule(out, "", to(access.SetResolvers), dport(isUDP, 53), accept()),
-		rule(out, "", to(access.SetResolvers), dport(isTCP, 53), accept()),
-		rule(out, "", to(garden), accept()),
+		toDHCP(out),
+		pass(PassDNS, out, "", to(access.SetResolvers), dport(isUDP, 53)),
+		pass(PassDNS, out, "", to(access.SetResolvers), dport(isTCP, 53)),
+		pass(PassGarden, out, "", to(garden)),
 		rule(out, "", count(source)),
 		// The subscriber's own packets come back as refusals: a reset ends a
 		// connection at once and fails a new one with "connection refused".
@@ -71,9 +81,10 @@ func limited(out, back string, garden access.Set) []Rule {
 
 		// The answers are known by where they come from, not by the state of a
 		// connection: some routers track nothing.
-		rule(back, "", from(access.SetResolvers), sport(isUDP, 53), accept()),
-		rule(back, "", from(access.SetResolvers), sport(isTCP, 53), accept()),
-		rule(back, "", from(garden), accept()),
+		fromDHCP(back),
+		pass(PassDNS, back, "", from(access.SetResolvers), sport(isUDP, 53)),
+		pass(PassDNS, back, "", from(access.SetResolvers), sport(isTCP, 53)),
+		pass(PassGarden, back, "", from(garden)),
 		rule(back, "", count(destination)),
 		// Towards the internet a reset is sent only for segments that belong
 		// to a connection (they have ACK set), so that the far end closes it

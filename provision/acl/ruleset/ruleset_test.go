@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,16 +13,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var everything = Policy{SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
+var everything = Policy{SourceGuard: true, Alone: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
+
+var update = flag.Bool("update", false, "write the files of testdata that follow from the rules")
 
 // The text of the empty table is that of the files which operators read, and
 // which nft loads in the tests of package acl.
 func TestTextIsTheOneInTheFile(t *testing.T) {
 	for file, policy := range map[string]Policy{"usher.nft": {}, "portal.nft": everything} {
-		b, err := os.ReadFile(filepath.Join("..", "testdata", file))
+		path := filepath.Join("..", "testdata", file)
+		b, err := os.ReadFile(path)
 		require.NoError(t, err)
-		_, want, _ := strings.Cut(string(b), "\n") // without the comment
+		comment, want, _ := strings.Cut(string(b), "\n")
 		got := strings.ReplaceAll(Listing{Policy: policy}.String(), "counter packets 0 bytes 0", "counter")
+		if *update {
+			require.NoError(t, os.WriteFile(path, []byte(comment+"\n"+got), 0o644))
+			continue
+		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: (-file +ours):\n%s", file, diff)
 		}
@@ -31,7 +39,7 @@ func TestTextIsTheOneInTheFile(t *testing.T) {
 // Whatever rules name is declared, and each chain is led to or is where packets
 // come in.
 func TestRulesNameWhatThereIs(t *testing.T) {
-	for _, policy := range []Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything} {
+	for _, policy := range []Policy{{}, {SourceGuard: true}, {Alone: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything} {
 		sets, chains, reached := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		for _, s := range Sets() {
 			require.False(t, sets[s.Name], "two sets are called %s", s.Name)

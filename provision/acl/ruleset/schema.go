@@ -18,7 +18,7 @@ import (
 // Schema numbers what this package builds. It stands in the comments of the
 // sets, so that an operator and another version of usher can see it. Raise it
 // whenever the rules or sets change; testdata/usher.nft of package acl shows them.
-const Schema = 2
+const Schema = 3
 
 // TableName is the table's name, in the family inet.
 const TableName = "usher"
@@ -46,6 +46,9 @@ type Policy struct {
 	// SourceGuard makes the chain that looks at sources. Without it the sets of
 	// the guard do nothing.
 	SourceGuard bool
+	// Alone says that the guard knows interfaces with one subscriber, or few, each:
+	// routed multicast is looked at, for there the outgoing interface tells whom it reaches.
+	Alone bool
 }
 
 // The chains. Three are where packets come in, the others hold what happens to
@@ -61,6 +64,7 @@ const (
 	chainPortal      = "portal"
 	chainSource      = "source"
 	chainUnbound     = "unbound"
+	chainMulticast   = "multicast"
 )
 
 // The sets that are no part of an ACL.
@@ -143,6 +147,9 @@ func Chains(p Policy) []*nftables.Chain {
 	out := []*nftables.Chain{base(chainForward, nftables.ChainTypeFilter, nftables.ChainHookForward, priority)}
 	for _, name := range []string{chainFromStopped, chainToStopped, chainFromPaused, chainToPaused, chainFromGuests, chainToGuests} {
 		out = append(out, &nftables.Chain{Table: Table(), Name: name})
+	}
+	if p.Alone {
+		out = append(out, &nftables.Chain{Table: Table(), Name: chainMulticast})
 	}
 	if p.Portal.Port() != 0 {
 		out = append(out, base(chainPortal, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, priorityPortal))

@@ -15,15 +15,16 @@ import (
 
 // ACLPolicy returns what the rules follow from.
 func ACLPolicy(cfg *config.Config) ruleset.Policy {
-	return ruleset.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On()}
+	return ruleset.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On(), Alone: len(cfg.ACL.SourceGuard.VLAN) > 0}
 }
 
 // sourceOptions returns what is configured of what the ACL follows from besides the snapshot.
 func sourceOptions(cfg *config.Config) access.SourceOptions {
 	o := access.SourceOptions{
-		Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, GuestRanges: cfg.GuestRanges(), Resolvers: cfg.ResolverPrefixes(), Pools: len(cfg.DHCP.Pools) > 0,
+		Exempt: cfg.ACL.Exempt.Customers, ExemptAddrs: cfg.ACL.Exempt.Addresses, GuestRanges: cfg.GuestRanges(), Resolvers: cfg.ResolverPrefixes(), DHCPServers: cfg.ACL.DHCPServers, Pools: len(cfg.DHCP.Pools) > 0,
 		GuardDirect: cfg.ACL.SourceGuard.Direct, GuardVLAN: cfg.ACL.SourceGuard.VLAN,
 	}
+	o.Gateways, o.NameServers, o.Homes, o.Networks = cfg.Reserved(), nameServers(cfg), cfg.Prefixes(), cfg.ACL.Networks
 	o.VLANOf = vlanOf(cfg)
 	return o
 }
@@ -56,6 +57,8 @@ func (a *Agent) aclDeps(cfg *config.Config) *console.ACLDeps {
 	kernel := acl.Inspector{Reader: reader, Policy: func() ruleset.Policy { return ACLPolicy(a.cfg.Load()) }}
 	if cfg.ACL.DryRun {
 		kernel.Want = a.enforcer.Want
+	} else {
+		a.metrics.WatchPassed(kernel.Passed)
 	}
 	d := &console.ACLDeps{Wishes: a.enforcer, Kernel: kernel, Exempt: a.exempt}
 	if a.table != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
@@ -41,6 +42,35 @@ func TestSourcesOfTheConfiguration(t *testing.T) {
 		}
 	}
 	assert.Equal(t, map[uint16]string{100: "eth1.7.100"}, at, "101 is in two outer VLANs: nobody can tell")
+}
+
+// Whom no state blocks, besides gardens: the router, the ERP, gateways, name servers.
+func TestSparedOfTheConfiguration(t *testing.T) {
+	ip := netip.MustParseAddr
+	cfg := &config.Config{}
+	cfg.ERP.Client.URL = "https://192.0.2.80/api.php"
+	cfg.DHCP.ServerID = ip("192.0.2.66")
+	subnet := v4.Subnet{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: ip("198.51.100.1"), ServerID: ip("192.0.2.65")}
+	subnet.DNS = []netip.Addr{ip("192.0.2.53")}
+	cfg.DHCP.Subnets = []v4.Subnet{subnet}
+	cfg.ACL.Networks = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	cfg.ACL.Resolvers = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.54:53")}
+	cfg.ACL.DHCPServers = []netip.Prefix{netip.MustParsePrefix("192.0.2.67/32")}
+	a := &Agent{}
+	a.erpSeen.dialed(netip.MustParseAddr("192.0.2.81"))
+	in := access.NewSources(a.sourceOptions(cfg), lease.New(), nil, func() []string { return nil }).Inputs()
+	assert.Subset(t, in.Own, []netip.Addr{ip("192.0.2.65"), ip("192.0.2.66"), ip("127.0.0.1")})
+	assert.Equal(t, []netip.Addr{ip("192.0.2.80"), ip("192.0.2.81")}, in.ERP)
+	assert.Equal(t, []netip.Addr{ip("198.51.100.1")}, in.Gateways)
+	assert.Equal(t, []netip.Addr{ip("192.0.2.54")}, in.NameServers)
+	assert.Equal(t, []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, in.Homes)
+	assert.Equal(t, cfg.ACL.Networks, in.Networks)
+	assert.Equal(t, cfg.ACL.DHCPServers, in.DHCPServers)
+	assert.Contains(t, in.Resolvers, netip.MustParsePrefix("192.0.2.53/32"))
+	for i := range 100 {
+		a.erpSeen.dialed(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+	}
+	assert.Len(t, a.erpSeen.sorted(""), maxERP)
 }
 
 // What a commit costs whose leases give their clients what they had.

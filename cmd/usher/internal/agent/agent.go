@@ -63,6 +63,7 @@ type Agent struct {
 
 	metrics    *console.Metrics
 	erp        *liveERP
+	erpSeen    erpAddresses
 	syncer     *syncer.Syncer
 	enforcer   *access.Enforcer
 	sources    *access.Sources
@@ -183,7 +184,7 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 		Build: a.build, Started: time.Now(), DryRun: a.dryRun, RouteProtocol: cfg.Routes.Protocol,
 		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, State: a.store.Health, Outbox: a.outbox, Events: events,
 		Metrics: a.metrics, Garden: a.garden, Audit: a.audit, Dropper: dropper{a},
-		Config: a.configStatus,
+		Config: a.configStatus, Multicast: forwardsMulticast,
 	}
 	if a.table != nil {
 		d.Kernel = a.table
@@ -315,7 +316,7 @@ func (a *Agent) openKernel(cfg *config.Config) error {
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}
-	a.sources = access.NewSources(sourceOptions(cfg), a.leases, a.garden, a.interfaceNames)
+	a.sources = access.NewSources(a.sourceOptions(cfg), a.leases, a.garden, a.interfaceNames)
 	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, a.sources.Inputs), kernel, flows, a.syncer.Current, a.metrics, a.log)
 	a.follower = access.Follow(a.sources, a.enforcer)
 	return nil

@@ -68,7 +68,9 @@ func (l *liveERP) memoryFor(url string) *erp.Memory {
 }
 
 func (a *Agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
-	client, err := userside.New(ClientOptions(cfg.ERP, "usher/"+a.build.Version, a.log, erpObserver{a.metrics, a.erpDown}))
+	o := ClientOptions(cfg.ERP, "usher/"+a.build.Version, a.log, erpObserver{a.metrics, a.erpDown})
+	o.Dialed = a.erpSeen.dialed
+	client, err := userside.New(o)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ func (a *Agent) configStatus() console.ConfigStatus {
 	for _, w := range a.interfaceWarnings(a.cfg.Load()) {
 		st.MissingInterfaces = append(st.MissingInterfaces, w.String())
 	}
+	st.Unguarded = a.cfg.Load().Unguarded(a.host())
 	return st
 }
 
@@ -93,7 +94,7 @@ func (a *Agent) reload() error {
 	if a.table != nil {
 		a.table.Reconfigure(ACLPolicy(cfg)) // the round that follows replaces the rules in one batch
 	}
-	a.sources.Reconfigure(sourceOptions(cfg))
+	a.sources.Reconfigure(a.sourceOptions(cfg))
 	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.sources.Inputs))
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))

@@ -132,7 +132,7 @@ func summaryOffline(ctx context.Context, path string) (*console.ACLSummary, erro
 	if cfgErr == nil {
 		policy = agent.ACLPolicy(cfg)
 	}
-	s := &console.ACLSummary{GuardDirect: []string{}, GuardVLAN: []string{}}
+	s := &console.ACLSummary{GuardDirect: []string{}, GuardVLAN: []string{}, Passed: []acl.Passed{}}
 	return s, readKernel(func(r *acl.Reader) error {
 		v, err := r.Read(ctx, policy)
 		if err != nil {
@@ -141,6 +141,9 @@ func summaryOffline(ctx context.Context, path string) (*console.ACLSummary, erro
 		s.Exists, s.Generation = v.Exists, v.Generation
 		if cfgErr == nil {
 			s.Defect = v.Defect // without a configuration nobody knows
+			if p, err := r.Passed(ctx, policy); err == nil {
+				s.Passed = p
+			}
 		}
 		s.GuardDirect, s.GuardVLAN = v.ACL.Strings(access.SetGuardedDirect), v.ACL.Strings(access.SetGuardedVLAN)
 		if left := time.Until(v.OpenUntil); left > 0 {
@@ -226,11 +229,25 @@ func printACLSummary(w io.Writer, s *console.ACLSummary) error {
 		guard = fmt.Sprintf("direct: %s; vlan: %s", listOf(s.GuardDirect), listOf(s.GuardVLAN))
 	}
 	rows = append(rows, []string{"source guard", guard})
+	rows = append(rows, passedRows(s.Passed)...)
 	if st := s.Status; st != nil && !st.DryRun {
 		rows = append(rows, []string{"compared", cli.Ago(st.LastVerifiedAt, now)}, []string{"last change", fmt.Sprintf("%s, %d elements", cli.Ago(st.LastBatchAt, now), st.LastBatchChanges)})
 		rows = append(rows, driftRows(p, st, now)...)
 	}
 	return cli.Table(w, rows)
+}
+
+// passedRows tell what came past a block, by the chain that let it.
+func passedRows(list []acl.Passed) [][]string {
+	var rows [][]string
+	head := "past a block"
+	for _, x := range list {
+		if x.Packets > 0 {
+			rows = append(rows, []string{head, fmt.Sprintf("%s %s: %d packets, %d bytes", x.Chain, x.What, x.Packets, x.Bytes)})
+			head = ""
+		}
+	}
+	return rows
 }
 
 func listOf(names []string) string {

@@ -104,6 +104,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 		if st.Open != nil {
 			rows = append(rows, openRow(p, st.Open))
 		}
+		rows = append(rows, withheldRows(p, a)...)
 		if !a.LastDriftAt.IsZero() {
 			rows = append(rows, []string{"", driftText(a, now)})
 		}
@@ -134,6 +135,22 @@ func printStatus(w io.Writer, st *console.Status) error {
 		}
 	}
 	return cli.Table(w, rows)
+}
+
+// withheldRows tell of customers' addresses that are never blocked.
+func withheldRows(p cli.Paint, a *access.Status) [][]string {
+	n := 0
+	for _, x := range a.Withheld {
+		n += x
+	}
+	var rows [][]string
+	for i, x := range a.WithheldList {
+		if i == 3 {
+			return append(rows, []string{"", fmt.Sprintf("and %d more that are never blocked", n-i)})
+		}
+		rows = append(rows, []string{"", p.Red(x.Text())})
+	}
+	return rows
 }
 
 // stateRows tell of a disk that cannot be used, and of what it has lost.

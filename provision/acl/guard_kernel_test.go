@@ -1,0 +1,169 @@
+package acl_test
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
+	"github.com/usher-agent/usher/provision/link/lab"
+)
+
+// macOf returns the MAC of a host's only wire.
+func macOf(t *testing.T, h *lab.Host) provision.MAC {
+	t.Helper()
+	out, err := h.Output(t.Context(), "cat", "/sys/class/net/eth0/address")
+	require.NoError(t, err)
+	m, err := provision.ParseMAC(strings.TrimSpace(out))
+	require.NoError(t, err)
+	return m
+}
+
+// guarded is a world in which the first subscriber is behind an interface guarded by
+// MAC, stopped, and has a free address of its network besides its own.
+func guarded(t *testing.T, more access.ACL) *world {
+	t.Helper()
+	w := newWorld(t, "", ruleset.Policy{SourceGuard: true})
+	want := access.ACL{
+		access.SetStopped:       access.Addrs(w.firstAddr),
+		access.SetGuardedDirect: access.Interfaces("down0"),
+		access.SetBoundDirect:   access.DirectBindings(access.DirectBinding{IP: w.firstAddr, MAC: macOf(t, w.first)}),
+	}
+	for s := range access.Sets() {
+		want[s] += more[s]
+	}
+	setTo(t, w.table, want)
+	require.NoError(t, w.first.IP("addr", "add", freeIP+"/24", "dev", "eth0"))
+	return w
+}
+
+// freeIP is an address that nobody has.
+const freeIP = "100.64.0.77"
+
+// datagrams sends some of 1,200 bytes and tells how many came back within a time.
+func datagrams(t *testing.T, h *lab.Host, from, to string, n int) int {
+	t.Helper()
+	c, err := h.ListenPacket(from)
+	require.NoError(t, err)
+	defer c.Close()
+	addr := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))
+	for range n {
+		_, err := c.WriteTo(make([]byte, 1200), addr)
+		require.NoError(t, err)
+	}
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(500*time.Millisecond)))
+	got := 0
+	for buf := make([]byte, 1500); got < n; got++ {
+		if _, _, err := c.ReadFrom(buf); err != nil {
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			break
+		}
+	}
+	return got
+}
+
+// Ports of DHCP are no way out: not from a free address that a stopped subscriber has
+// typed, and not from its own.
+func TestKernelDHCPIsNoTunnel(t *testing.T) {
+	w := guarded(t, access.ACL{})
+	for _, port := range []string{"67", "68"} {
+		w.echo(w.internet, net.JoinHostPort(serverIP, port))
+	}
+	const n = 300
+	for _, tt := range []struct{ from, to string }{
+		{freeIP + ":68", serverIP + ":67"}, {freeIP + ":67", serverIP + ":67"}, {freeIP + ":68", serverIP + ":68"},
+		{"100.64.0.1:68", serverIP + ":67"},
+	} {
+		require.Zero(t, datagrams(t, w.first, tt.from, tt.to, n), "%s to %s", tt.from, tt.to)
+	}
+}
+
+// What DHCP needs passes: renewals with this router, at any of its addresses, and
+// broadcasts; packets of a relay; and the servers beyond that are named.
+func TestKernelDHCPPassesTheGuard(t *testing.T) {
+	const server = gardenIP // one beyond
+	w := guarded(t, access.ACL{access.SetDHCPServers: access.Prefixes(prefixesOf(server + "/32")...)})
+	for _, port := range []string{"67", "68"} {
+		w.echo(w.internet, net.JoinHostPort(server, port))
+		w.echo(w.internet, net.JoinHostPort(serverIP, port))
+	}
+	// A broadcast reaches this router and goes no further.
+	pc, err := w.host.ListenPacket("0.0.0.0:67")
+	require.NoError(t, err)
+	for _, to := range []string{"255.255.255.255", "100.64.0.255"} {
+		require.Zero(t, datagrams(t, w.first, freeIP+":68", to+":67", 1))
+		require.NoError(t, pc.SetReadDeadline(time.Now().Add(time.Second)))
+		_, from, err := pc.ReadFrom(make([]byte, 1))
+		require.NoError(t, err, "to %s", to)
+		require.Equal(t, freeIP+":68", from.String())
+	}
+	require.NoError(t, pc.Close())
+
+	w.echo(w.host, routerIP+":67")
+	w.echo(w.host, "192.0.2.254:67") // of another interface
+	for _, from := range []string{freeIP + ":68", freeIP + ":67"} {
+		for _, to := range []string{routerIP, "192.0.2.254", server} {
+			require.Equal(t, 3, datagrams(t, w.first, from, to+":67", 3), "%s to %s", from, to)
+		}
+		require.Zero(t, datagrams(t, w.first, from, serverIP+":67", 3))
+	}
+	// The lease of a blocked subscriber goes on, with whichever server it is.
+	for _, set := range []access.Set{access.SetStopped, access.SetPaused, access.SetGuests} {
+		have := observe(t, w.table)
+		want := have
+		want[access.SetStopped], want[access.SetPaused], want[access.SetGuests] = "", "", ""
+		want[set] = access.Addrs(w.firstAddr)
+		apply(t, w.table, access.Plan(want, have))
+		require.Equal(t, 3, datagrams(t, w.first, "100.64.0.1:68", server+":67", 3), "%s", set)
+		require.Zero(t, datagrams(t, w.first, "100.64.0.1:68", serverIP+":67", 3), "%s", set)
+		require.Zero(t, datagrams(t, w.first, "100.64.0.1:68", server+":68", 3), "%s", set)
+	}
+}
+
+// Whatever passes a block is counted, by who and by what.
+func TestKernelWhatPassesABlockIsCounted(t *testing.T) {
+	policy := ruleset.Policy{SourceGuard: true}
+	w := guarded(t, access.ACL{
+		access.SetGarden: access.Prefixes(prefixesOf(gardenIP + "/32")...), access.SetResolvers: access.Prefixes(prefixesOf(resolverIP + "/32")...),
+		access.SetDHCPServers: access.Prefixes(prefixesOf(strangerIP + "/32")...), access.SetExempt: access.Prefixes(prefixesOf(freeIP + "/32")...),
+	})
+	w.echo(w.internet, strangerIP+":67")
+	have := observe(t, w.table)
+	want := have
+	want[access.SetStopped], want[access.SetPaused] = "", access.Addrs(w.firstAddr)
+	apply(t, w.table, access.Plan(want, have))
+	require.Equal(t, 3, datagrams(t, w.first, "100.64.0.1:5000", gardenIP+":4000", 3))
+	require.Equal(t, 2, datagrams(t, w.first, "100.64.0.1:5000", resolverIP+":53", 2))
+	require.Equal(t, 4, datagrams(t, w.first, "100.64.0.1:68", strangerIP+":67", 4))
+	require.Equal(t, 5, datagrams(t, w.first, freeIP+":5000", gardenIP+":4000", 5))
+
+	r := acl.NewReader(acl.Options{NetNS: w.namespace()})
+	defer r.Close()
+	got, err := r.Passed(t.Context(), policy)
+	require.NoError(t, err)
+	const size = 1200 + 28
+	passed := map[string]access.Counter{}
+	for _, p := range got {
+		if p.Packets > 0 {
+			passed[p.Chain+" "+p.What] = p.Counter
+		}
+	}
+	n := func(packets uint64) access.Counter { return access.Counter{Packets: packets, Bytes: packets * size} }
+	require.Equal(t, map[string]access.Counter{
+		"from_paused garden": n(3), "to_paused garden": n(3), "from_paused dns": n(2), "to_paused dns": n(2),
+		"from_paused dhcp": n(4), "to_paused dhcp": n(4), "unbound exempt": n(5),
+	}, passed)
+	require.Len(t, got, len(acl.Ways()))
+
+	w.nft("flush table inet usher")
+	_, err = r.Passed(t.Context(), policy)
+	require.ErrorIs(t, err, acl.ErrNotAsWritten)
+}
