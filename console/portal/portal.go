@@ -315,20 +315,3 @@ func api(w http.ResponseWriter, q request) int {
 	}
 	return http.StatusOK
 }
-
-// isProbe recognises the requests with which systems look for a captive portal.
-// They are sent to the page's own address: Android takes a status from 200 to
-// 399 for a portal and 511 for a network without internet, where it shows
-// nothing; the others follow the redirection, too.
-func isProbe(r *http.Request) bool {
-	switch r.URL.Path {
-	case "/generate_204", "/gen_204", // Android, Chrome OS and their many relatives
-		"/hotspot-detect.html", "/library/test/success.html", // Apple
-		"/connecttest.txt", "/ncsi.txt", "/redirect", // Windows
-		"/success.txt", "/canonical.html", // Firefox
-		"/check_network_status.txt", "/nm-check.txt", "/nm": // NetworkManager
-	default:
-		return false
-	}
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.URL.RawQuery == ""
-}
