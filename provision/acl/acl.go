@@ -23,8 +23,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
@@ -75,7 +75,7 @@ type Table struct {
 	dial func() (write *nftables.Conn, read *netlink.Conn, err error)
 
 	listen func() (*netlink.Conn, error) // for events
-	owner  net.Listener                  // nil: nobody to be kept out, in tests
+	owner  io.Closer                     // nil: nobody to be kept out, in tests
 
 	eventsMu sync.Mutex      // guards what follows
 	events   *netlink.Conn   // of Watch, while it runs
@@ -119,7 +119,7 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	owner, err := own(o.NetNS)
+	owner, err := own(o.NetNS, log)
 	if err != nil {
 		return nil, fmt.Errorf("acl: open: %w", err)
 	}
