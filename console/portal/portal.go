@@ -133,6 +133,7 @@ type Server struct {
 	log     *slog.Logger
 	now     func() time.Time
 	sources *sources
+	way     Way // nil: nothing leads here
 	live    atomic.Pointer[live]
 }
 

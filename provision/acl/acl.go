@@ -98,6 +98,8 @@ type Table struct {
 	repairs   uint64    // how often it was not, after that
 	openUntil time.Time // end of the maintenance as far as we know
 
+	portalUntil time.Time // the portal was said to answer until then
+
 	look bool  // of a Reader: nothing is repaired
 	seen table // what it found
 }
@@ -278,7 +280,7 @@ func (t *Table) Clear(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("acl: clear: %w", err)
 	}
-	t.gen, t.stale, t.adopted, t.openUntil = 0, true, false, time.Time{}
+	t.gen, t.stale, t.adopted, t.openUntil, t.portalUntil = 0, true, false, time.Time{}, time.Time{}
 	err := t.flushLocked(0, func(c *nftables.Conn) error {
 		c.DelTable(ruleset.Table())
 		return nil

@@ -129,7 +129,9 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 			err = t.flushLocked(gen, func(w *nftables.Conn) error { return queueChains(w, t.policy, found.chains) })
 		} else {
 			err = t.mutedLocked(kept, func() error {
-				return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
+				return t.flushLocked(gen, func(w *nftables.Conn) error {
+					return queueSchema(w, t.policy, found.exists, c, switches{open, time.Until(t.portalUntil)})
+				})
 			})
 			for set := range access.Sets() {
 				counts[set] = raw(c, set)

@@ -18,7 +18,7 @@ import (
 // Schema numbers what this package builds. It stands in the comments of the
 // sets, so that an operator and another version of usher can see it. Raise it
 // whenever the rules or sets change; testdata/usher.nft of package acl shows them.
-const Schema = 2
+const Schema = 3
 
 // TableName is the table's name, in the family inet.
 const TableName = "usher"
@@ -43,6 +43,8 @@ type Policy struct {
 	// HTTP is refused like everything else. The portal needs connection
 	// tracking, which the kernel starts because of it.
 	Portal netip.AddrPort
+	// PortalBeforeGarden sends HTTP to the portal that is for a garden's address, too.
+	PortalBeforeGarden bool
 	// SourceGuard makes the chain that looks at sources. Without it the sets of
 	// the guard do nothing.
 	SourceGuard bool
@@ -110,7 +112,7 @@ func Sets() []*nftables.Set {
 	for set := range access.Sets() {
 		out = append(out, Set(set))
 	}
-	return append(out, Open(), Refused())
+	return append(out, Open(), PortalUp(), Refused())
 }
 
 // Open returns the declaration of SetOpen.

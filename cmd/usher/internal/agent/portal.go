@@ -29,9 +29,14 @@ func (a *Agent) openPortal(cfg *config.Config) (err error) {
 	}
 	if cfg.Portal.Listen.IsValid() || cfg.Portal.HTTPS.Listen.IsValid() {
 		who := portal.Directory{Snapshot: a.syncer.Current, Leases: a.leases, Standing: a.enforcer.Standing}
-		a.portal, err = portal.New(cfg.Portal, who.Visitor, a.metrics, a.log)
+		if a.portal, err = portal.New(cfg.Portal, who.Visitor, a.metrics, a.log); err != nil {
+			return err
+		}
+		if a.table != nil && cfg.Portal.Listen.IsValid() {
+			a.portal.Led(a.table)
+		}
 	}
-	return err
+	return nil
 }
 
 // preparePortal does what can fail of a reload; the portal changes with the call
