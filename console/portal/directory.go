@@ -18,6 +18,9 @@ type Directory struct {
 	// Standing returns what the kernel was last brought to for an address; known is
 	// false before that.
 	Standing func(addr netip.Addr) (set access.Set, known bool)
+	// Wire returns the interface and MAC of an address that is linked directly; false
+	// for all others. It may be nil.
+	Wire func(addr netip.Addr) (ifindex int, mac provision.MAC, ok bool)
 }
 
 // Visitor returns who has an address, by its binding or its lease from a pool, and

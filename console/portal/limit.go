@@ -16,35 +16,49 @@ const (
 	maxConns     = 2048  // at once
 	maxPerSource = 64    // at once, of one address
 	maxInCrowd   = 8     // the same, once half of maxConns is in use: a few that hold all they can leave room for others
-	maxSources   = 16384 // addresses that are remembered
+	maxSources   = 16384 // addresses that are remembered; of vouched ones twice as many
 	forgetAfter  = time.Minute
+	recheckShare = 5 * time.Second
 
-	connRate, connBurst = 200, 400 // connections a second of one address
+	// The same for one share: a host has as many addresses as it types.
+	maxUnknown    = 128            // at once, of all sources of which nothing is known
+	maxPromised   = 4              // at once, of a vouched share whatever else is in use: the browser's
+	maxUnpromised = maxConns - 512 // at once, of all others together
+
+	connRate, connBurst = 200, 400 // connections a second of one address, and of one share
 	pageRate, pageBurst = 5, 20    // whole pages a second of one address, for browsers and for others
 )
 
-// source is one address and what it has used.
+// source is one address, or one share, and what it has used.
 type source struct {
 	conns    int
 	last     time.Time
 	accepts  *rate.Limiter
 	browsers *rate.Limiter // requests that want text/html: somebody looks
 	others   *rate.Limiter
+
+	share *source // of an address
+	key   Share   // of an address: that of its share
+	most  int     // of a share: connections at once
 }
 
-// sources counts what each address uses, within a bounded memory.
+// sources counts what each address and each share uses, within a bounded memory.
 type sources struct {
-	now func() time.Time
+	now   func() time.Time
+	whose func(netip.Addr) Share
 
-	mu    sync.Mutex // guards the rest
-	conns int
-	known map[netip.Addr]*source
-	swept time.Time
-	crowd *source // all that do not fit into known
+	mu     sync.Mutex // guards the rest
+	conns  int
+	known  map[netip.Addr]*source
+	shares map[Share]*source
+	swept  time.Time
+	crowd  *source // all that do not fit into known
 }
 
-func newSources(now func() time.Time) *sources {
-	return &sources{now: now, known: map[netip.Addr]*source{}, crowd: newSource()}
+func newSources(now func() time.Time, whose func(netip.Addr) Share) *sources {
+	s := &sources{now: now, whose: whose, known: map[netip.Addr]*source{}, shares: map[Share]*source{}, crowd: newSource()}
+	s.crowd.share = s.shareLocked(Share{}, time.Time{})
+	return s
 }
 
 func newSource() *source {
@@ -53,46 +67,88 @@ func newSource() *source {
 	}
 }
 
-// atLocked gives the record of an address.
-func (s *sources) atLocked(a netip.Addr, now time.Time) *source {
-	if src, ok := s.known[a]; ok {
-		src.last = now
+// shareLocked gives the record of a share.
+func (s *sources) shareLocked(key Share, now time.Time) *source {
+	sh, ok := s.shares[key]
+	if !ok {
+		sh = newSource()
+		sh.most = maxPerSource
+		if key == (Share{}) {
+			// They are many who ask for the page once, or one who asks for it as many.
+			sh.most = maxUnknown
+			sh.browsers, sh.others = rate.NewLimiter(10*pageRate, 10*pageBurst), rate.NewLimiter(10*pageRate, 10*pageBurst)
+		}
+		s.shares[key] = sh
+	}
+	sh.last = now
+	return sh
+}
+
+// at gives the record of an address. Whose share it uses is asked again when it has no
+// connections: a lease may have ended, or another host come.
+func (s *sources) at(a netip.Addr, now time.Time) *source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	src, ok := s.known[a]
+	if ok && (src.conns > 0 || now.Sub(src.last) < recheckShare) {
+		src.last, src.share.last = now, now
 		return src
 	}
-	if len(s.known) >= maxSources && now.Sub(s.swept) >= time.Second { // not with each of a flood
-		s.swept = now
-		for k, src := range s.known {
-			if src.conns == 0 && now.Sub(src.last) > forgetAfter {
-				delete(s.known, k)
-			}
+	key := s.whose(a)
+	if !ok {
+		s.sweepLocked(now)
+		if room := len(s.known) < maxSources; !room && (!key.Vouched || len(s.known) >= 2*maxSources) {
+			return s.crowd
+		}
+		src = newSource()
+		s.known[a] = src
+	}
+	src.last, src.key = now, key
+	src.share = s.shareLocked(key, now)
+	return src
+}
+
+// sweepLocked forgets who is gone, when room is needed.
+func (s *sources) sweepLocked(now time.Time) {
+	if len(s.known) < maxSources || now.Sub(s.swept) < time.Second { // not with each of a flood
+		return
+	}
+	s.swept = now
+	for k, src := range s.known {
+		if src.conns == 0 && now.Sub(src.last) > forgetAfter {
+			delete(s.known, k)
 		}
 	}
-	if len(s.known) >= maxSources {
-		return s.crowd
+	for k, sh := range s.shares {
+		if sh != s.crowd.share && sh.conns == 0 && now.Sub(sh.last) > forgetAfter {
+			delete(s.shares, k)
+		}
 	}
-	src := newSource()
-	src.last = now
-	s.known[a] = src
-	return src
 }
 
 // admit takes a connection in, or says why not. What it gives for an admitted
 // one is to be released.
 func (s *sources) admit(a netip.Addr) (*source, Refusal) {
 	now := s.now()
+	src := s.at(a, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	src := s.atLocked(a, now)
+	sh := src.share
+	promised := src.key.Vouched && sh.conns < maxPromised
+	crowded := s.conns >= maxConns/2
 	switch {
-	case s.conns >= maxConns:
+	case s.conns >= maxConns, !promised && s.conns >= maxUnpromised:
 		return nil, RefusedTotal
-	case src != s.crowd && (src.conns >= maxPerSource || src.conns >= maxInCrowd && s.conns >= maxConns/2):
+	case src != s.crowd && (src.conns >= maxPerSource || src.conns >= maxInCrowd && crowded):
 		return nil, RefusedSource
-	case !src.accepts.AllowN(now, 1):
+	case sh.conns >= sh.most, sh.conns >= maxInCrowd && crowded && src.key != (Share{}) && src != s.crowd:
+		return nil, RefusedSource
+	case !src.accepts.AllowN(now, 1), src != s.crowd && !promised && !sh.accepts.AllowN(now, 1):
 		return nil, RefusedRate
 	}
 	s.conns++
 	src.conns++
+	sh.conns++
 	return src, ""
 }
 
@@ -101,18 +157,19 @@ func (s *sources) release(src *source) {
 	defer s.mu.Unlock()
 	s.conns--
 	src.conns--
+	src.share.conns--
 }
 
 // mayRender reports whether an address may have a whole page now.
 func (s *sources) mayRender(a netip.Addr, browser bool) bool {
 	now := s.now()
+	src := s.at(a, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	src := s.atLocked(a, now)
 	if browser {
-		return src.browsers.AllowN(now, 1)
+		return src.browsers.AllowN(now, 1) && (src.key != (Share{}) || src.share.browsers.AllowN(now, 1))
 	}
-	return src.others.AllowN(now, 1)
+	return src.others.AllowN(now, 1) && (src.key != (Share{}) || src.share.others.AllowN(now, 1))
 }
 
 // limited is a listener that closes at once what is too much.

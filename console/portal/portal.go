@@ -66,8 +66,8 @@ type Refusal string
 
 // The refusals.
 const (
-	RefusedSource Refusal = "source" // too many connections of one address at once
-	RefusedRate   Refusal = "rate"   // too many connections of one address in a short time
+	RefusedSource Refusal = "source" // too many connections of one address, or of one share, at once
+	RefusedRate   Refusal = "rate"   // the same in a short time
 	RefusedTotal  Refusal = "total"  // too many connections at once
 )
 
@@ -94,6 +94,10 @@ type Options struct {
 	// Where it listens for redirected HTTP: an address with a port above 1024 that
 	// customers reach, such as 198.51.100.1:8080, or off.
 	Listen netip.AddrPort `cfg:"listen" read:"portal_listen" default:"off" restart:"true"` // invalid: off
+
+	// Lead plain HTTP to addresses of a garden here, too: for gardens that share an
+	// address with what devices look for a portal by. HTTPS to them passes as ever.
+	BeforeGarden bool `cfg:"before_garden" default:"false"`
 
 	// The same page by HTTPS and the captive portal API (RFC 8908).
 	HTTPS HTTPS `cfg:"https"`
@@ -133,6 +137,7 @@ type Server struct {
 	log     *slog.Logger
 	now     func() time.Time
 	sources *sources
+	way     Way // nil: nothing leads here
 	live    atomic.Pointer[live]
 }
 
@@ -149,7 +154,7 @@ func New(o Options, who func(netip.Addr) Visitor, obs Observer, log *slog.Logger
 	if obs == nil {
 		obs = noObserver{}
 	}
-	s := &Server{who: who, obs: obs, log: log, now: time.Now, sources: newSources(time.Now)}
+	s := &Server{who: who, obs: obs, log: log, now: time.Now, sources: newSources(time.Now, func(a netip.Addr) Share { return Share{Addr: a} })}
 	use, err := s.Prepare(o)
 	if err != nil {
 		return nil, err
@@ -157,6 +162,10 @@ func New(o Options, who func(netip.Addr) Visitor, obs Observer, log *slog.Logger
 	use()
 	return s, nil
 }
+
+// Shared has the bounds kept by whose share of the portal a source uses, instead of by
+// its address alone. whose must not block. It is called before Run.
+func (s *Server) Shared(whose func(netip.Addr) Share) { s.sources = newSources(s.now, whose) }
 
 // Prepare makes ready what a new configuration needs: template, texts and
 // certificate. Nothing changes before use is called, which cannot fail. The
@@ -314,21 +323,4 @@ func api(w http.ResponseWriter, q request) int {
 		_, _ = w.Write(body)
 	}
 	return http.StatusOK
-}
-
-// isProbe recognises the requests with which systems look for a captive portal.
-// They are sent to the page's own address: Android takes a status from 200 to
-// 399 for a portal and 511 for a network without internet, where it shows
-// nothing; the others follow the redirection, too.
-func isProbe(r *http.Request) bool {
-	switch r.URL.Path {
-	case "/generate_204", "/gen_204", // Android, Chrome OS and their many relatives
-		"/hotspot-detect.html", "/library/test/success.html", // Apple
-		"/connecttest.txt", "/ncsi.txt", "/redirect", // Windows
-		"/success.txt", "/canonical.html", // Firefox
-		"/check_network_status.txt", "/nm-check.txt", "/nm": // NetworkManager
-	default:
-		return false
-	}
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.URL.RawQuery == ""
 }

@@ -338,9 +338,13 @@ func TestAWildProgramDoesNotStarveTheBrowser(t *testing.T) {
 	require.Contains(t, ask(s, false, httptest.NewRequest("GET", "http://any.example.org/", nil), "198.51.100.2").Body.String(), "is switched off", "others are not concerned")
 }
 
+// byAddr is a network in which everybody has one address, by right.
+func byAddr(a netip.Addr) Share { return Share{Addr: a, Vouched: true} }
+
 func TestSourcesAreBounded(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	s := newSources(func() time.Time { return now })
+	vouched := false
+	s := newSources(func() time.Time { return now }, func(a netip.Addr) Share { return Share{Addr: a, Vouched: vouched} })
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
 	for i := range maxSources + 1000 {
 		if src, why := s.admit(addr(i)); why == "" {
@@ -349,8 +353,13 @@ func TestSourcesAreBounded(t *testing.T) {
 	}
 	require.Len(t, s.known, maxSources)
 	require.Zero(t, s.conns)
+	vouched = true
+	src, why := s.admit(addr(8_000_000))
+	require.Empty(t, why)
+	require.Equal(t, addr(8_000_000), src.key.Addr, "for whom somebody vouches there is room")
+	s.release(src)
 	now = now.Add(2 * forgetAfter)
-	src, why := s.admit(addr(9_000_000))
+	src, why = s.admit(addr(9_000_000))
 	require.Empty(t, why)
 	require.Len(t, s.known, 1, "who is gone is forgotten when room is needed")
 	s.release(src)
@@ -387,7 +396,7 @@ func TestSourcesAreBounded(t *testing.T) {
 // A few that hold all the connections they can leave room for everybody else.
 func TestAFewCannotTakeAll(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	s := newSources(func() time.Time { return now })
+	s := newSources(func() time.Time { return now }, byAddr)
 	for attacker := range byte(64) {
 		for range 2 * maxPerSource {
 			_, _ = s.admit(netip.AddrFrom4([4]byte{198, 51, 100, attacker}))

@@ -46,6 +46,8 @@ func (s *Server) listen(ctx context.Context, addr netip.AddrPort, overTLS bool) 
 		if err == nil {
 			s.log.InfoContext(ctx, "portal listens", "address", l.Addr().String(), "https", overTLS)
 			err = s.serve(ctx, l, overTLS)
+		} else if !overTLS && s.way != nil {
+			s.shutWay(ctx) // whoever has the port is not to be led to, as by an agent that was killed
 		}
 		if ctx.Err() != nil {
 			return
@@ -90,6 +92,13 @@ func (s *Server) serve(ctx context.Context, l net.Listener, overTLS bool) error 
 	srv.Protocols.SetHTTP1(true) // one request at a time per connection is what the bounds count
 	l = limited{l, s.sources, s.obs}
 	ended := make(chan error, 1)
+	serving, stop := context.WithCancel(ctx)
+	var way sync.WaitGroup
+	defer way.Wait()
+	defer stop()
+	if !overTLS {
+		way.Go(func() { s.keepWay(serving) })
+	}
 	go func() {
 		if overTLS {
 			ended <- srv.ServeTLS(l, "", "")
@@ -102,6 +111,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, overTLS bool) error 
 		return err
 	case <-ctx.Done():
 	}
+	way.Wait() // nothing is led to a port that is closed
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	if err := srv.Shutdown(grace); err != nil {

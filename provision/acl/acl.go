@@ -23,8 +23,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
@@ -75,7 +75,7 @@ type Table struct {
 	dial func() (write *nftables.Conn, read *netlink.Conn, err error)
 
 	listen func() (*netlink.Conn, error) // for events
-	owner  net.Listener                  // nil: nobody to be kept out, in tests
+	owner  io.Closer                     // nil: nobody to be kept out, in tests
 
 	eventsMu sync.Mutex      // guards what follows
 	events   *netlink.Conn   // of Watch, while it runs
@@ -98,6 +98,8 @@ type Table struct {
 	repairs   uint64    // how often it was not, after that
 	openUntil time.Time // end of the maintenance as far as we know
 
+	portalUntil time.Time // the portal was said to answer until then
+
 	look bool  // of a Reader: nothing is repaired
 	seen table // what it found
 }
@@ -119,7 +121,7 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	owner, err := own(o.NetNS)
+	owner, err := own(o.NetNS, log)
 	if err != nil {
 		return nil, fmt.Errorf("acl: open: %w", err)
 	}
@@ -278,7 +280,7 @@ func (t *Table) Clear(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("acl: clear: %w", err)
 	}
-	t.gen, t.stale, t.adopted, t.openUntil = 0, true, false, time.Time{}
+	t.gen, t.stale, t.adopted, t.openUntil, t.portalUntil = 0, true, false, time.Time{}, time.Time{}
 	err := t.flushLocked(0, func(c *nftables.Conn) error {
 		c.DelTable(ruleset.Table())
 		return nil

@@ -150,10 +150,12 @@ func countFits(set access.Set, count, n int) bool {
 	return count == countUnknown || count == n || isInterval(set) && count == n/2
 }
 
-// queueSchema encodes the whole table with the given elements, open for what is
-// left of the maintenance. Where the table exists it is replaced: within the
+// switches are what is left of the times for which they are on.
+type switches struct{ open, portal time.Duration }
+
+// queueSchema encodes the whole table with the given elements and switches. Where the table exists it is replaced: within the
 // batch, so the old rules work until the new ones do.
-func queueSchema(c *nftables.Conn, p ruleset.Policy, replace bool, have access.ACL, open time.Duration) error {
+func queueSchema(c *nftables.Conn, p ruleset.Policy, replace bool, have access.ACL, on switches) error {
 	if replace {
 		c.DelTable(ruleset.Table())
 	}
@@ -168,9 +170,15 @@ func queueSchema(c *nftables.Conn, p ruleset.Policy, replace bool, have access.A
 			return fmt.Errorf("set %s: %w", set, err)
 		}
 	}
-	if open > 0 {
-		if err := c.SetAddElements(ruleset.Open(), openElements(open)); err != nil {
-			return fmt.Errorf("set %s: %w", ruleset.SetOpen, err)
+	for _, x := range []struct {
+		set  *nftables.Set
+		left time.Duration
+	}{{ruleset.Open(), on.open}, {ruleset.PortalUp(), on.portal}} {
+		if x.left <= 0 {
+			continue
+		}
+		if err := c.SetAddElements(x.set, switchedOn(x.left)); err != nil {
+			return fmt.Errorf("set %s: %w", x.set.Name, err)
 		}
 	}
 	queueRules(c, p)

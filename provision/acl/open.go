@@ -24,9 +24,10 @@ func (t *Table) OpenFor(ctx context.Context, d time.Duration) (until time.Time, 
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.switchLocked(ctx, d); err != nil {
+	if err := t.switchLocked(ctx, ruleset.Open(), d); err != nil {
 		return time.Time{}, fmt.Errorf("acl: open: %w", err)
 	}
+	t.setOpenLocked(d)
 	t.log.Warn("maintenance: everybody passes", "until", t.openUntil.UTC(), "for", d)
 	return t.openUntil, nil
 }
@@ -35,9 +36,10 @@ func (t *Table) OpenFor(ctx context.Context, d time.Duration) (until time.Time, 
 func (t *Table) Shut(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.switchLocked(ctx, 0); err != nil {
+	if err := t.switchLocked(ctx, ruleset.Open(), 0); err != nil {
 		return fmt.Errorf("acl: end maintenance: %w", err)
 	}
+	t.setOpenLocked(0)
 	t.log.Info("maintenance ended", "table", tableTitle)
 	return nil
 }
@@ -53,16 +55,15 @@ func (t *Table) OpenUntil() time.Time {
 	return t.openUntil
 }
 
-// switchLocked replaces the element of the switch, or takes it away.
-func (t *Table) switchLocked(ctx context.Context, d time.Duration) error {
+// switchLocked replaces the element of a switch, or takes it away.
+func (t *Table) switchLocked(ctx context.Context, set *nftables.Set, d time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := t.flushLocked(0, func(c *nftables.Conn) error { return queueOpen(c, d) })
+	err := t.flushLocked(0, func(c *nftables.Conn) error { return queueSwitch(c, set, d) })
 	if err != nil {
 		return err
 	}
-	t.setOpenLocked(d)
 	gen, err := t.generationLocked(ctx)
 	if err == nil && t.gen != 0 && gen == nextGeneration(t.gen) {
 		t.gen = gen
@@ -78,8 +79,8 @@ func (t *Table) setOpenLocked(left time.Duration) {
 	}
 }
 
-// openElements is the switch in its set: IPv4 passes, which is all that we look at.
-func openElements(d time.Duration) []nftables.SetElement {
+// switchedOn is what a set holds that is a switch: IPv4, which is all that we look at.
+func switchedOn(d time.Duration) []nftables.SetElement {
 	return []nftables.SetElement{{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d}}
 }
 
@@ -119,7 +120,7 @@ func (t *Table) openedLocked(ctx context.Context) (o opened, err error) {
 // endLocked gives what was put into the set of the switch without an end the longest
 // time that there is. The generation is the one at which it was found.
 func (t *Table) endLocked(gen uint32, o opened) error {
-	err := t.flushLocked(gen, func(c *nftables.Conn) error { return queueOpen(c, o.left) })
+	err := t.flushLocked(gen, func(c *nftables.Conn) error { return queueSwitch(c, ruleset.Open(), o.left) })
 	if err != nil {
 		return fmt.Errorf("end the maintenance: %w", err)
 	}
@@ -133,12 +134,12 @@ func (t *Table) warnEndless(o opened) {
 		"table", tableTitle, "set", ruleset.SetOpen, "everybody_passes_for", o.left, "longest", MaxOpen, "by", t.lastWriters())
 }
 
-// queueOpen replaces what the set of the switch holds. It flushes the set, for an
+// queueSwitch replaces what the set of a switch holds. It flushes the set, for an
 // element that is there keeps its old time on older kernels.
-func queueOpen(c *nftables.Conn, d time.Duration) error {
-	c.FlushSet(ruleset.Open())
+func queueSwitch(c *nftables.Conn, set *nftables.Set, d time.Duration) error {
+	c.FlushSet(set)
 	if d == 0 {
 		return nil
 	}
-	return c.SetAddElements(ruleset.Open(), openElements(d))
+	return c.SetAddElements(set, switchedOn(d))
 }

@@ -1,46 +1,176 @@
 package acl
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// ownerSocket is a name in the abstract namespace of unix sockets, which every
-// network namespace has for itself. Whoever holds it owns the table. The kernel
-// frees it when the process ends, however that happens; nft's own flag "owner"
-// would take the table away with the process.
-const ownerSocket = "@usher-acl"
+const (
+	// lockName is a table with nft's flag "owner" that no packet meets. Whoever has
+	// it owns our table: only who has CAP_NET_ADMIN may make one, there is one in a
+	// network namespace, whatever files its processes see, and the kernel takes it
+	// away when the process ends, however that happens. Our table itself cannot have
+	// the flag: it would go with the process, and every block with it.
+	lockName = "usher_lock"
+	// holderName is a set in it that holds nothing; its comment names the process.
+	holderName = "holder"
+
+	// ownerSocket is how versions before kept each other out, and what keeps
+	// them out now: a name in the abstract namespace of unix sockets. Any user may
+	// take it, so it counts only in the hands of root or of our own user, and where
+	// the kernel (before Linux 5.12) has no owners of tables.
+	ownerSocket = "@usher-acl"
+)
 
 // ErrOwned says that another process keeps this table.
 var ErrOwned = errors.New("another process keeps the table " + tableTitle)
 
-// own takes the ownership of the table in a network namespace; zero is that of
-// the calling thread.
-func own(netNS int) (net.Listener, error) {
-	var owner net.Listener
-	err := inNamespace(netNS, func() (err error) {
-		owner, err = net.Listen("unix", ownerSocket)
-		return err
-	})
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%w: %s", ErrOwned, holder(netNS))
+// closers are what makes an ownership.
+type closers []io.Closer
+
+// Close gives the ownership up.
+func (c closers) Close() error {
+	var errs []error
+	for _, x := range c {
+		errs = append(errs, x.Close())
 	}
-	if err != nil {
-		return nil, fmt.Errorf("take the ownership: %w", err)
-	}
-	return owner, nil
+	return errors.Join(errs...)
 }
 
-// holder names the process that has the socket.
-func holder(netNS int) string {
-	var cred *unix.Ucred
-	err := inNamespace(netNS, func() error {
+// own takes the ownership of the table in a network namespace; zero is that of
+// the calling thread.
+func own(netNS int, log *slog.Logger) (io.Closer, error) {
+	var have closers
+	lock, err := lockTable(netNS)
+	switch {
+	case err == nil:
+		have = append(have, lock)
+	case !errors.Is(err, errNoOwners):
+		return nil, err
+	}
+	name, err := takeName(netNS)
+	if err == nil {
+		return append(have, name), nil
+	}
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return nil, errors.Join(fmt.Errorf("take the ownership: %w", err), have.Close())
+	}
+	cred, err := nameHolder(netNS)
+	if err == nil && lock != nil && cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
+		log.Warn("a process of another user holds the socket name of earlier versions of usher, which changes nothing for this one",
+			"name", ownerSocket, "process", cred.Pid, "user", cred.Uid)
+		return have, nil
+	}
+	who := "it cannot be named, as it is in another pid namespace or has just ended"
+	if err == nil && cred.Pid != 0 {
+		who = describeProcess(int(cred.Pid), int(cred.Uid)) + "; end it first"
+	}
+	return nil, errors.Join(fmt.Errorf("%w: %s", ErrOwned, who), have.Close())
+}
+
+// errNoOwners says that this kernel knows no owners of tables.
+var errNoOwners = errors.New("this kernel knows no owners of tables")
+
+// tableLock is the table that is held.
+type tableLock struct{ conn *nftables.Conn }
+
+// Close has the kernel take the table away.
+func (l tableLock) Close() error { return l.conn.CloseLasting() }
+
+// lockTable makes the table that only one process may have.
+func lockTable(netNS int) (io.Closer, error) {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netNS),
+		nftables.WithSockOptions(func(c *netlink.Conn) error { return explain(c) }))
+	if err != nil {
+		return nil, fmt.Errorf("take the ownership: open netlink socket: %w", err)
+	}
+	err = makeLock(conn, false)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		// A table of that name without an owner is there, restored from a listing perhaps. Or the kernel is too old.
+		err = makeLock(conn, true)
+	}
+	if err == nil {
+		return tableLock{conn}, nil
+	}
+	// Somebody else's table and a lack of rights are the same error.
+	if errors.Is(err, unix.EPERM) {
+		if held, named := lockHolder(conn); held {
+			err = fmt.Errorf("%w: %s; end it first", ErrOwned, cmp.Or(named, "it does not give its name"))
+		}
+	} else if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		err = errNoOwners
+	}
+	if !errors.Is(err, ErrOwned) {
+		err = fmt.Errorf("take the ownership: %w", err)
+	}
+	return nil, errors.Join(err, conn.CloseLasting())
+}
+
+// makeLock makes the table with its owner and the owner's name in one transaction.
+func makeLock(conn *nftables.Conn, replace bool) error {
+	table := &nftables.Table{Name: lockName, Family: nftables.TableFamilyINet}
+	if replace {
+		conn.DelTable(table)
+	}
+	table.Flags = nftables.TableFlagOwner
+	conn.AddTable(table)
+	s := &nftables.Set{Table: table, Name: holderName, KeyType: nftables.TypeNFProto, KeyByteOrder: binaryutil.BigEndian,
+		Comment: strings.ReplaceAll(describeProcess(os.Getpid(), os.Geteuid()), `"`, "")} // nft prints it in quotes, and reads no others within
+	if err := conn.AddSet(s, nil); err != nil {
+		return err
+	}
+	return conn.Flush()
+}
+
+// lockHolder tells whether somebody has the table, and whom it names.
+func lockHolder(conn *nftables.Conn) (held bool, name string) {
+	table, err := conn.ListTableOfFamily(lockName, nftables.TableFamilyINet)
+	if err != nil {
+		return false, ""
+	}
+	if s, err := conn.GetSetByName(table, holderName); err == nil {
+		name = s.Comment
+	}
+	return true, name
+}
+
+// describeProcess names a process for people.
+func describeProcess(pid, uid int) string {
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return fmt.Sprintf("%q, process %d of user %d", trimNewline(name), pid, uid)
+}
+
+func trimNewline(b []byte) string {
+	if n := len(b); n > 0 && b[n-1] == '\n' {
+		b = b[:n-1]
+	}
+	return string(b)
+}
+
+func takeName(netNS int) (name net.Listener, err error) {
+	err = inNamespace(netNS, func() (err error) {
+		name, err = net.Listen("unix", ownerSocket)
+		return err
+	})
+	return name, err
+}
+
+// nameHolder gives the process that has the socket name.
+func nameHolder(netNS int) (cred *unix.Ucred, err error) {
+	err = inNamespace(netNS, func() error {
 		c, err := net.Dial("unix", ownerSocket)
 		if err != nil {
 			return err
@@ -56,18 +186,7 @@ func holder(netNS int) string {
 		}
 		return e
 	})
-	if err != nil || cred.Pid == 0 {
-		return "it cannot be named, as it is in another pid namespace or has just ended"
-	}
-	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cred.Pid))
-	return fmt.Sprintf("%q, process %d of user %d; end it first", trimNewline(name), cred.Pid, cred.Uid)
-}
-
-func trimNewline(b []byte) string {
-	if n := len(b); n > 0 && b[n-1] == '\n' {
-		b = b[:n-1]
-	}
-	return string(b)
+	return cred, err
 }
 
 // inNamespace runs f on a thread of the network namespace. Sockets stay in the

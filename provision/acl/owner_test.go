@@ -3,12 +3,16 @@ package acl_test
 import (
 	"bufio"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
@@ -76,6 +80,96 @@ func TestKernelSecondAgentIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, acl.ErrOwned, "within one process too")
 	require.NoError(t, mine.Close())
 	r.open()
+}
+
+// asUser runs f on a thread of the router's network namespace with another user's
+// rights, that of no user of the machine's.
+func (r *router) asUser(uid int, f func() error) error {
+	r.t.Helper()
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its rights
+		if err := unix.Setns(r.namespace(), unix.CLONE_NEWNET); err != nil {
+			result <- err
+			return
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+			result <- errno
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
+
+// A user without rights can neither keep the agent from starting nor pose as one.
+func TestKernelNobodyElseOwnsTheTable(t *testing.T) {
+	r := newRouter(t)
+	var squatter net.Listener
+	require.NoError(t, r.asUser(65534, func() (err error) {
+		squatter, err = net.Listen("unix", "@usher-acl")
+		return err
+	}))
+	defer squatter.Close()
+	require.ErrorIs(t, r.asUser(65534, func() error {
+		table, err := acl.Open(t.Context(), acl.Options{})
+		if err == nil {
+			_ = table.Close()
+		}
+		return err
+	}), unix.EPERM)
+
+	first, said := r.startOwner()
+	require.Equal(t, "<nil>", said)
+	_, err := r.tryOpen(acl.Options{})
+	require.ErrorIs(t, err, acl.ErrOwned, "still one in a namespace")
+	require.ErrorContains(t, err, fmt.Sprintf("process %d of user 0; end it first", first.Process.Pid))
+	require.NotContains(t, r.nft("list table inet usher"), "usher_lock")
+	r.nft("flush ruleset")
+	_, err = r.tryOpen(acl.Options{})
+	require.ErrorIs(t, err, acl.ErrOwned, "an operator who flushes the ruleset takes nothing from the agent")
+
+	require.NoError(t, first.Process.Kill())
+	_ = first.Wait()
+	require.NotContains(t, r.nft("list ruleset"), "usher_lock", "the kernel takes it away")
+	r.nft("add table inet usher_lock") // from a listing that was saved while an agent ran
+	mine := r.open()
+	require.Contains(t, r.nft("list table inet usher_lock"), "flags owner")
+	require.NoError(t, mine.Close())
+}
+
+// What nft lists while an agent runs it reads again, as it does at a boot.
+func TestKernelListingIsReadAgain(t *testing.T) {
+	r := newRouter(t)
+	r.open()
+	file := filepath.Join(t.TempDir(), "ruleset.nft")
+	require.NoError(t, os.WriteFile(file, []byte(r.nft("list", "ruleset")), 0o600))
+	other, err := r.lab.Host("other")
+	require.NoError(t, err)
+	elsewhere := &router{t, r.lab, other}
+	elsewhere.nft("-f", file)
+	require.Contains(t, elsewhere.list(), "chain from_stopped")
+	elsewhere.open()
+}
+
+// A version that knows the name alone keeps ours out, and ours it.
+func TestKernelEarlierVersionsAreKeptOut(t *testing.T) {
+	r := newRouter(t)
+	var earlier net.Listener
+	listen := func() error {
+		return r.host.Do(func() (err error) {
+			earlier, err = net.Listen("unix", "@usher-acl")
+			return err
+		})
+	}
+	require.NoError(t, listen())
+	_, err := r.tryOpen(acl.Options{})
+	require.ErrorIs(t, err, acl.ErrOwned)
+	require.ErrorContains(t, err, fmt.Sprintf("process %d of user 0; end it first", os.Getpid()))
+	require.NotContains(t, r.nft("list ruleset"), "usher_lock", "who is refused leaves nothing")
+	require.NoError(t, earlier.Close())
+	r.open()
+	require.ErrorIs(t, listen(), unix.EADDRINUSE)
 }
 
 func TestKernelHandlesBesideAnAgent(t *testing.T) {

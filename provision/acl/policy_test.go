@@ -62,6 +62,7 @@ func newWorld(t *testing.T, rules string, policy ruleset.Policy) *world {
 	// second (icmp(7), icmp_ratelimit): here each try is to have its own.
 	require.NoError(t, w.host.Sysctl("net.ipv4.icmp_ratelimit", "0"))
 	w.table = w.openWith(acl.Options{Policy: policy})
+	require.NoError(t, w.table.PortalUp(t.Context(), 10*time.Minute))
 	return w
 }
 

@@ -128,7 +128,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 		if chainsOnly {
 			err = t.flushLocked(gen, func(w *nftables.Conn) error {
 				if open.endless {
-					if err := queueOpen(w, open.left); err != nil {
+					if err := queueSwitch(w, ruleset.Open(), open.left); err != nil {
 						return err
 					}
 				}
@@ -136,7 +136,9 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 			})
 		} else {
 			err = t.mutedLocked(kept, func() error {
-				return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open.left) })
+				return t.flushLocked(gen, func(w *nftables.Conn) error {
+					return queueSchema(w, t.policy, found.exists, c, switches{open.left, time.Until(t.portalUntil)})
+				})
 			})
 			for set := range access.Sets() {
 				counts[set] = raw(c, set)

@@ -70,7 +70,7 @@ func (t *Table) listingLocked(ctx context.Context) (ruleset.Listing, error) {
 	for _, s := range []struct {
 		name string
 		into *[]ruleset.Dynamic
-	}{{ruleset.SetOpen, &l.Open}, {ruleset.SetRefused, &l.Refused}} {
+	}{{ruleset.SetOpen, &l.Open}, {ruleset.SetPortalUp, &l.Portal}, {ruleset.SetRefused, &l.Refused}} {
 		if _, err := t.elementsLocked(ctx, s.name, func(e element) error {
 			*s.into = append(*s.into, ruleset.Dynamic{Key: slices.Clone(e.key), Timeout: e.timeout, Expires: e.expires, Counter: e.counter})
 			return nil

@@ -111,7 +111,7 @@ func TestTheTableIsSentAsBefore(t *testing.T) {
 			return nil, io.EOF
 		}))
 		require.NoError(t, err)
-		require.NoError(t, queueSchema(c, policy, false, WrittenACL(), time.Hour))
+		require.NoError(t, queueSchema(c, policy, false, WrittenACL(), switches{open: time.Hour}))
 		require.NoError(t, c.Flush())
 		if *update {
 			writeWritten(t, file, got)

@@ -84,7 +84,11 @@ func (r *Reader) Counters(ctx context.Context, addrs []netip.Addr) (map[netip.Ad
 // Remove takes the table out of the kernel, and with it every block. It is
 // refused with ErrOwned while an agent keeps the table, which would put it back.
 func Remove(ctx context.Context, o Options) (err error) {
-	owner, err := own(o.NetNS)
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	owner, err := own(o.NetNS, log)
 	if err != nil {
 		return fmt.Errorf("acl: remove: %w", err)
 	}

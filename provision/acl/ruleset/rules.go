@@ -51,14 +51,9 @@ func Rules(p Policy) []Rule {
 		rule(chainToStopped, "", count(destination)),
 		rule(chainToStopped, "", counter(), drop()),
 	)
-	out = append(out, limited(chainFromPaused, chainToPaused, access.SetGarden)...)
-	out = append(out, limited(chainFromGuests, chainToGuests, access.SetGuestGarden)...)
-	if p.Portal.Port() != 0 {
-		out = append(out,
-			rule(chainPortal, "maintenance", isOpen(), accept()),
-			rule(chainPortal, "", from(access.SetPaused), dport(isTCP, 80), notTo(access.SetGarden), counter(), redirect(p.Portal)),
-			rule(chainPortal, "", from(access.SetGuests), dport(isTCP, 80), notTo(access.SetGuestGarden), counter(), redirect(p.Portal)))
-	}
+	out = append(out, limited(p, chainFromPaused, chainToPaused, access.SetGarden)...)
+	out = append(out, limited(p, chainFromGuests, chainToGuests, access.SetGuestGarden)...)
+	out = append(out, portalRules(p)...)
 	if p.SourceGuard {
 		out = append(out, guard()...)
 	}
@@ -67,13 +62,16 @@ func Rules(p Policy) []Rule {
 
 // limited returns the rules for those who may go to a garden and ask DNS, and
 // whose other packets are refused: on the way out and on the way back.
-func limited(out, back string, garden access.Set) []Rule {
-	return []Rule{
+func limited(p Policy, out, back string, garden access.Set) []Rule {
+	rules := []Rule{
 		toDHCP(out),
 		pass(PassDNS, out, "", to(access.SetResolvers), dport(isUDP, 53)),
 		pass(PassDNS, out, "", to(access.SetResolvers), dport(isTCP, 53)),
 		pass(PassGarden, out, "", to(garden)),
 		rule(out, "", count(source)),
+	}
+	rules = append(rules, missed(p, out)...)
+	return append(rules,
 		// The subscriber's own packets come back as refusals: a reset ends a
 		// connection at once and fails a new one with "connection refused".
 		rule(out, "", proto(isTCP), counter(), reset()),
@@ -93,8 +91,7 @@ func limited(out, back string, garden access.Set) []Rule {
 		// is looked at instead of the connection's state, for the entry of a
 		// blocked flow is deleted.
 		rule(back, "", ack(), counter(), reset()),
-		rule(back, "", counter(), prohibited()),
-	}
+		rule(back, "", counter(), prohibited()))
 }
 
 // Exprs returns the rule as the kernel has it, with nothing counted.

@@ -43,6 +43,8 @@ type Policy struct {
 	// HTTP is refused like everything else. The portal needs connection
 	// tracking, which the kernel starts because of it.
 	Portal netip.AddrPort
+	// PortalBeforeGarden sends HTTP to the portal that is for a garden's address, too.
+	PortalBeforeGarden bool
 	// SourceGuard makes the chain that looks at sources. Without it the sets of
 	// the guard do nothing.
 	SourceGuard bool
@@ -114,7 +116,7 @@ func Sets() []*nftables.Set {
 	for set := range access.Sets() {
 		out = append(out, Set(set))
 	}
-	return append(out, Open(), Refused())
+	return append(out, Open(), PortalUp(), Refused())
 }
 
 // Open returns the declaration of SetOpen.

@@ -132,10 +132,13 @@ func register(offset int) uint32 {
 }
 
 // isOpen finds the switch of the maintenance.
-func isOpen() term {
-	return term{text: "meta nfproto @" + SetOpen, exprs: []expr.Any{
+func isOpen() term { return byProtocol(SetOpen) }
+
+// byProtocol looks the packet's protocol up in a set that is a switch.
+func byProtocol(set string) term {
+	return term{text: "meta nfproto @" + set, exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-		&expr.Lookup{SourceRegister: 1, SetName: SetOpen},
+		&expr.Lookup{SourceRegister: 1, SetName: set},
 	}}
 }
 

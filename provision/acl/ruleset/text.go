@@ -19,6 +19,7 @@ type Listing struct {
 	Policy  Policy
 	Have    access.ACL                  // sorted
 	Open    []Dynamic                   // elements of SetOpen
+	Portal  []Dynamic                   // elements of SetPortalUp
 	Refused []Dynamic                   // elements of SetRefused, sorted
 	Counts  map[string][]access.Counter // of the rules of each chain, in order; nothing counted where they are missing
 }
@@ -47,7 +48,8 @@ func (l Listing) String() string {
 		}
 		printSet(&b, Set(set), perLine, elements)
 	}
-	printSet(&b, Open(), 5, openText(l.Open))
+	printSet(&b, Open(), 5, switchText(l.Open))
+	printSet(&b, PortalUp(), 5, switchText(l.Portal))
 	printSet(&b, Refused(), 2, refusedText(l.Refused))
 	rules := Rules(l.Policy)
 	for i, c := range Chains(l.Policy) {
@@ -174,7 +176,7 @@ func elementText(e access.Element) string {
 	return strings.Join(parts, " . ")
 }
 
-func openText(elements []Dynamic) []string {
+func switchText(elements []Dynamic) []string {
 	var out []string
 	for _, e := range elements {
 		if len(e.Key) != 1 || e.Key[0] != unix.NFPROTO_IPV4 {

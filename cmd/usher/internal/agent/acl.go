@@ -15,7 +15,10 @@ import (
 
 // ACLPolicy returns what the rules follow from.
 func ACLPolicy(cfg *config.Config) ruleset.Policy {
-	return ruleset.Policy{Portal: cfg.Portal.Listen, SourceGuard: cfg.ACL.SourceGuard.On(), Alone: len(cfg.ACL.SourceGuard.VLAN) > 0}
+	return ruleset.Policy{
+		Portal: cfg.Portal.Listen, PortalBeforeGarden: cfg.Portal.BeforeGarden,
+		SourceGuard: cfg.ACL.SourceGuard.On(), Alone: len(cfg.ACL.SourceGuard.VLAN) > 0,
+	}
 }
 
 // sourceOptions returns what is configured of what the ACL follows from besides the snapshot.

@@ -6,6 +6,7 @@ import (
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/provision/garden"
+	"github.com/usher-agent/usher/provision/link"
 )
 
 func gardenOptions(c *config.Config) garden.Options {
@@ -29,9 +30,21 @@ func (a *Agent) openPortal(cfg *config.Config) (err error) {
 	}
 	if cfg.Portal.Listen.IsValid() || cfg.Portal.HTTPS.Listen.IsValid() {
 		who := portal.Directory{Snapshot: a.syncer.Current, Leases: a.leases, Standing: a.enforcer.Standing}
-		a.portal, err = portal.New(cfg.Portal, who.Visitor, a.metrics, a.log)
+		if wires, err := link.OpenWires(0); err != nil {
+			a.log.Warn("MACs of the portal's visitors cannot be looked up; its bounds are kept by address", "error", err)
+		} else {
+			a.teardown.push("wires", wires.Close)
+			who.Wire = wires.Wire
+		}
+		if a.portal, err = portal.New(cfg.Portal, who.Visitor, a.metrics, a.log); err != nil {
+			return err
+		}
+		a.portal.Shared(who.Share)
+		if a.table != nil && cfg.Portal.Listen.IsValid() {
+			a.portal.Led(a.table)
+		}
 	}
-	return err
+	return nil
 }
 
 // preparePortal does what can fail of a reload; the portal changes with the call

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
+)
+
+// While no agent runs the kernel leads nobody to the portal's port: any user of the
+// router may listen there.
+func TestKernelPortalGoesWithTheAgent(t *testing.T) {
+	labtest.Need(t, "curl", "dnsmasq")
+	w := startWorld(t, miniature.Options{Homes: 1, Extra: "portal: {listen: \"10.0.0.1:8080\"}\n"})
+	w.startSites(t)
+	require.NoError(t, w.StartAgent(t.Context()))
+	p, err := w.DHCPClient(w.Homes[0])
+	require.NoError(t, err)
+	eventually(t, 15*time.Second, "udhcpc is bound", func() (bool, error) {
+		return strings.Contains(p.Log(), "bound ip="+w.Homes[0].IP.String()+" "), nil
+	})
+	_, err = w.Client.SetState(t.Context(), provision.SubscriberID(w.Homes[0].ID), provision.StatePause)
+	require.NoError(t, err)
+	ask := func() answer { return curl(t, w.Homes[0].Host, "http://any.example.org/", siteAny) }
+	require.Equal(t, "511", ask().code)
+
+	require.NoError(t, w.Agent.Signal(syscall.SIGTERM))
+	<-w.Agent.Done()
+	require.ErrorContains(t, ask().err, "exit status 7", "refused at once after an ordinary stop")
+	require.NoError(t, w.StartAgent(t.Context()))
+	eventually(t, 5*time.Second, "the page is back", func() (bool, error) { return ask().code == "511", nil })
+
+	w.Agent.Kill()
+	ln, err := w.Router.Listen("10.0.0.1:8080")
+	require.NoError(t, err)
+	w.Serve(ln, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(rw, "your password, please") }))
+	began := time.Now()
+	eventually(t, 20*time.Second, "the kernel leads nobody there any more", func() (bool, error) {
+		a := ask()
+		return a.err != nil && strings.Contains(a.err.Error(), "exit status 7"), nil
+	})
+	t.Logf("led to a stranger for %s after a kill", time.Since(began).Round(100*time.Millisecond))
+	require.NoError(t, w.StartAgent(t.Context()))
+	require.ErrorContains(t, ask().err, "exit status 7", "the port is another's: nobody is led there")
+}

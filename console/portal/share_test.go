@@ -1,0 +1,134 @@
+package portal
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+var (
+	macA = provision.MAC{2, 0, 0, 0, 0, 0xa}
+	macB = provision.MAC{2, 0, 0, 0, 0, 0xb}
+)
+
+// leases is what a Directory asks.
+type leases map[netip.Addr]lease.Record
+
+func (l leases) Get(ip netip.Addr) (lease.Record, bool) { r, ok := l[ip]; return r, ok }
+
+// neighbours is an ARP table of the interface 7.
+type neighbours map[netip.Addr]provision.MAC
+
+func (n neighbours) wire(a netip.Addr) (int, provision.MAC, bool) { mac, ok := n[a]; return 7, mac, ok }
+
+func TestShares(t *testing.T) {
+	addr := netip.MustParseAddr
+	line := func(ip string, id provision.SubscriberID, mac provision.MAC) provision.Line {
+		return provision.Line{Subscriber: id, MAC: mac, Addresses: provision.Hosts4(addr(ip))}
+	}
+	snap, _ := provision.Build(provision.Input{Lines: []provision.Line{
+		line("198.51.100.1", 1, macA), line("198.51.100.2", 1, provision.MAC{}), line("198.51.100.3", 3, provision.MAC{}),
+	}})
+	until := time.Now().Add(time.Hour)
+	d := Directory{
+		Snapshot: func() *provision.Snapshot { return snap },
+		Leases: leases{
+			addr("198.51.100.3"):   {MAC: macA, Subscriber: 3, State: lease.StateBound, Expires: until},
+			addr("198.51.100.200"): {MAC: macB, State: lease.StateBound, Expires: until, Pool: "guests"},
+			addr("198.51.100.201"): {MAC: macB, State: lease.StateBound, Expires: time.Now().Add(-time.Hour), Pool: "guests"},
+		},
+	}
+	for name, tt := range map[string]struct {
+		from string
+		arp  neighbours
+		want Share
+	}{
+		"behind a router":             {"198.51.100.1", nil, Share{Subscriber: 1, Vouched: true}},
+		"another address of his":      {"198.51.100.2", nil, Share{Subscriber: 1, Vouched: true}},
+		"at the bound MAC":            {"198.51.100.1", neighbours{addr("198.51.100.1"): macA}, Share{Subscriber: 1, Vouched: true}},
+		"at the MAC of the lease":     {"198.51.100.3", neighbours{addr("198.51.100.3"): macA}, Share{Subscriber: 3, Vouched: true}},
+		"typed by a neighbour":        {"198.51.100.1", neighbours{addr("198.51.100.1"): macB}, Share{Wire: Wire{7, macB}}},
+		"no MAC is known":             {"198.51.100.2", neighbours{addr("198.51.100.2"): macB}, Share{Wire: Wire{7, macB}}},
+		"a guest":                     {"198.51.100.200", neighbours{addr("198.51.100.200"): macB}, Share{Addr: addr("198.51.100.200"), Vouched: true}},
+		"a guest whose lease is over": {"198.51.100.201", neighbours{addr("198.51.100.201"): macB}, Share{}},
+		"nobody's address":            {"203.0.113.99", neighbours{addr("203.0.113.99"): macB}, Share{}},
+		"nobody's, behind a router":   {"203.0.113.99", nil, Share{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := d
+			d.Wire = tt.arp.wire
+			require.Equal(t, tt.want, d.Share(addr(tt.from)))
+		})
+	}
+}
+
+// One host with many addresses, of nobody or typed from its neighbours', holds all the
+// connections that it gets: everybody else sees the page.
+func TestOneHostStarvesNobody(t *testing.T) {
+	const hosts = 160
+	for name, share := range map[string]Share{"nobody's addresses": {}, "addresses of neighbours": {Wire: Wire{7, macB}}} {
+		t.Run(name, func(t *testing.T) {
+			s, c := newServer(t, testOptions())
+			s.Shared(func(a netip.Addr) Share {
+				if a == netip.MustParseAddr("127.0.0.9") {
+					return Share{Subscriber: 1001, Vouched: true}
+				}
+				return share
+			})
+			addr := listenOn(t, s, false)
+			dial := func(from string) (net.Conn, error) {
+				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
+				return d.Dial("tcp4", addr)
+			}
+			for host := range hosts {
+				n := maxPerSource // until it is crowded
+				if host*maxPerSource >= maxConns/2 {
+					n = maxInCrowd
+				}
+				for range n {
+					conn, err := dial(fmt.Sprintf("127.0.1.%d", host+1))
+					if err != nil {
+						continue // refused
+					}
+					defer conn.Close()
+					_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\n") // and never more
+				}
+			}
+			client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+				DialContext: func(context.Context, string, string) (net.Conn, error) { return dial("127.0.0.9") }}}
+			resp, err := client.Get("http://" + addr + "/")
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			require.Equal(t, 200, resp.StatusCode)
+			require.Positive(t, c.refusals(RefusedSource)+c.refusals(RefusedRate))
+			require.Zero(t, c.refusals(RefusedTotal))
+		})
+	}
+}
+
+// Whatever the others hold, whoever has his address by right gets a page.
+func TestAVouchedSourceAlwaysHasRoom(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	customer := netip.MustParseAddr("203.0.113.1")
+	s := newSources(func() time.Time { return now }, func(a netip.Addr) Share { return Share{Addr: a, Vouched: a == customer} })
+	for i := range 1 << 16 {
+		_, _ = s.admit(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
+	}
+	require.Equal(t, maxUnpromised, s.conns)
+	for range maxPromised {
+		_, why := s.admit(customer)
+		require.Empty(t, why)
+	}
+	_, why := s.admit(customer)
+	require.Equal(t, RefusedTotal, why)
+}
