@@ -212,7 +212,7 @@ func problemKinds() []provision.ProblemKind {
 		provision.ProblemBadRow, provision.ProblemNoAddress, provision.ProblemDuplicateIP, provision.ProblemDuplicateMAC,
 		provision.ProblemPortConflict, provision.ProblemOutsideSubnets, provision.ProblemReservedAddress,
 		provision.ProblemUnknownDevice, provision.ProblemDuplicateDevice, provision.ProblemUnknownSubscriber,
-		provision.ProblemUnknownState,
+		provision.ProblemUnknownState, provision.ProblemBadSubnet, provision.ProblemSubnetConflict,
 	}
 }
 

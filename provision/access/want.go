@@ -70,9 +70,7 @@ type VLANBinding struct {
 }
 
 // AddrRange is a range of IPv4 addresses with both its ends.
-type AddrRange struct {
-	From, To netip.Addr
-}
+type AddrRange = provision.AddrRange
 
 // maxGuests bounds the addresses of all ranges of guests together: a /14. What is
 // behind the first ones is in no set.
