@@ -385,8 +385,8 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	p := &picture{snap: snap, in: opts.Inputs()}
 	p.rules = newRules(&p.in)
 	var runOut ends
-	want := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
-	p.base, p.counts = want, want.Counts()
+	want, nets := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
+	p.base, p.nets, p.counts = want, nets, want.Counts()
 	e.update(func(s *Status) {
 		s.DryRun, s.Want = opts.DryRun, p.counts
 		s.WantStopped, s.WantPaused = s.Want[SetStopped], s.Want[SetPaused]

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -16,10 +17,12 @@ type picture struct {
 	snap  *provision.Snapshot
 	in    Inputs
 	rules *rules
-	base  ACL // sorted
+	base  ACL     // sorted
+	nets  netWant // mu guards pooled
 
-	mu      sync.RWMutex      // guards everything below, for those who read while the Enforcer writes
-	changed map[uint32]rights // of an address, in place of what base has for it
+	mu      sync.RWMutex                          // guards everything below, for those who read while the Enforcer writes
+	changed map[uint32]rights                     // of an address, in place of what base has for it
+	moved   map[provision.SubscriberID]attachment // of owners of subnets, in place of that in nets
 	counts  SetCounts
 }
 
@@ -42,14 +45,17 @@ func (p *picture) standing(ip netip.Addr) Set {
 	p.mu.RLock()
 	x, ok := p.changed[number(ip)]
 	p.mu.RUnlock()
-	if ok {
+	if !ok {
+		return p.base.Standing(ip)
+	}
+	if x.block != 0 {
 		return x.block
 	}
-	return p.base.Standing(ip)
+	return p.base.netStanding(ip)
 }
 
-// set takes other rights of addresses and returns the number of elements then.
-func (p *picture) set(changed map[netip.Addr]rights, want, have ACL) SetCounts {
+// set takes other rights of addresses and places of owners of subnets, and returns the number of elements then.
+func (p *picture) set(changed map[netip.Addr]rights, moved map[provision.SubscriberID]attachment, want, have ACL) SetCounts {
 	added, removed := want.Counts(), have.Counts()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,6 +65,10 @@ func (p *picture) set(changed map[netip.Addr]rights, want, have ACL) SetCounts {
 	for ip, x := range changed {
 		p.changed[number(ip)] = x
 	}
+	if p.moved == nil && len(moved) > 0 {
+		p.moved = map[provision.SubscriberID]attachment{}
+	}
+	maps.Copy(p.moved, moved)
 	for s := range Sets() {
 		p.counts[s] += added[s] - removed[s]
 	}
@@ -67,7 +77,7 @@ func (p *picture) set(changed map[netip.Addr]rights, want, have ACL) SetCounts {
 
 // whole returns the ACL with the changes in it.
 func (p *picture) whole() ACL {
-	if len(p.changed) == 0 { // only who writes calls this
+	if len(p.changed)+len(p.moved) == 0 { // only who writes calls this
 		return p.base
 	}
 	var gone, come elements
@@ -76,6 +86,11 @@ func (p *picture) whole() ACL {
 		old := rightsIn(&p.base, ip)
 		gone.add(ip, &old)
 		come.add(ip, &x)
+	}
+	for id, x := range p.moved {
+		old := p.nets.attached[id]
+		gone.addOwner(p.nets.parts, id, &old)
+		come.addOwner(p.nets.parts, id, &x)
 	}
 	a, less, more := p.base, gone.acl(), come.acl()
 	for s := range Sets() {

@@ -70,7 +70,9 @@ type VLANBinding struct {
 }
 
 // AddrRange is a range of IPv4 addresses with both its ends.
-type AddrRange = provision.AddrRange
+type AddrRange struct {
+	From, To netip.Addr
+}
 
 // maxGuests bounds the addresses of all ranges of guests together: a /14. What is
 // behind the first ones is in no set.
@@ -79,10 +81,14 @@ const maxGuests = 1 << 18
 // Want returns the ACL that a snapshot and the inputs ask for. Where they disagree
 // about an address, being exempt wins over being stopped, that over paused, and
 // that over guest. What is not IPv4 is left out.
-func Want(s *provision.Snapshot, in Inputs) ACL { return newRules(&in).want(s, &in, nil) }
+func Want(s *provision.Snapshot, in Inputs) ACL {
+	a, _ := newRules(&in).want(s, &in, nil)
+	return a
+}
 
-// want is Want. It tells each, if given, of the leases whose end may change the ACL.
-func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
+// want is Want. It tells each, if given, of the leases whose end may change the ACL. The second result is what the
+// elements of subnets follow from.
+func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (ACL, netWant) {
 	leased := r.gather(s, in, each)
 	stopped, paused := s.Blocked()
 	if free := r.exemption(s); free != nil {
@@ -95,7 +101,7 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
 		paused = sorted(slices.Concat(paused, leased.paused))
 	}
 	paused = dropAddrs(paused, func(a netip.Addr) bool { return contains(stopped, a) })
-	return ACL{
+	a := ACL{
 		SetStopped:       Addrs(stopped...),
 		SetPaused:        Addrs(paused...),
 		SetGuests:        Addrs(r.guestsAmong(s, leased.known, stopped, paused)...),
@@ -107,7 +113,10 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
 		SetBoundDirect:   r.boundDirect(s, leased.direct),
 		SetBoundVLAN:     r.boundVLAN(s, leased.vlan),
 		SetExempt:        Prefixes(r.exempt...),
-	}.Sorted()
+	}
+	nets := r.ofNets(s, &leased)
+	r.addNets(s, &nets, &a)
+	return a.Sorted(), nets
 }
 
 // leased is what all leases give together.
@@ -115,6 +124,11 @@ type leased struct {
 	stopped, paused []netip.Addr // without the exempt
 	known           []netip.Addr // of ranges of guests, with subscribers; sorted
 	direct, vlan    []byte       // keys
+
+	// Of customers' subnets: addresses in them that others have, and where their owners are.
+	holes    []netip.Prefix
+	attached map[provision.SubscriberID]attachment
+	pooled   map[netip.Addr]provision.SubscriberID
 }
 
 // gather walks the leases once and keeps of them what comes into a set.
@@ -122,12 +136,16 @@ func (r *rules) gather(s *provision.Snapshot, in *Inputs, each func(*Grant)) (l 
 	if in.Leases == nil {
 		return l
 	}
+	nets := len(s.CustomerSubnets()) > 0
 	for g := range in.Leases {
 		ip := g.IP.Unmap()
 		if !ip.Is4() {
 			continue
 		}
 		matters := false
+		if nets {
+			r.gatherNets(s, &g, &l)
+		}
 		if g.Subscriber != 0 && s.ByIP(ip) == nil {
 			sub, known := s.Subscriber(g.Subscriber)
 			if known && r.guest(ip) {
@@ -178,7 +196,7 @@ func (r *rules) guestsAmong(s *provision.Snapshot, leased, stopped, paused []net
 	var out []netip.Addr
 	for _, g := range r.guests {
 		for a := g.From; a.IsValid() && a.Compare(g.To) <= 0; a = a.Next() {
-			if s.ByIP(a) == nil && !contains(leased, a) && !contains(stopped, a) && !contains(paused, a) && !inPrefixes(r.exempt, a) {
+			if s.ByIP(a) == nil && !inSubnet(s, a) && !contains(leased, a) && !contains(stopped, a) && !contains(paused, a) && !inPrefixes(r.exempt, a) {
 				out = append(out, a)
 			}
 		}

@@ -94,9 +94,10 @@ type Table struct {
 	stale  bool             // the caller has not seen what was found since its last Observe
 
 	policy    ruleset.Policy
-	adopted   bool      // the table was as it should be once
-	repairs   uint64    // how often it was not, after that
-	openUntil time.Time // end of the maintenance as far as we know
+	nets      access.NetSets // sets of subnets that the table has, as far as we know
+	adopted   bool           // the table was as it should be once
+	repairs   uint64         // how often it was not, after that
+	openUntil time.Time      // end of the maintenance as far as we know
 
 	look bool  // of a Reader: nothing is repaired
 	seen table // what it found
@@ -298,9 +299,11 @@ var errUnconfirmed = errors.New("batch not confirmed")
 // generation that the ruleset must still have; zero: any.
 func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 	known := t.gen != 0
-	if err := t.mutedLocked(b.len(), func() error { return t.flushLocked(base, b.queue) }); err != nil {
+	nets := t.nets | b.adds.NetSets()
+	if err := t.mutedLocked(b.len(), func() error { return t.flushLocked(base, t.growing(b, nets)) }); err != nil {
 		return err
 	}
+	t.nets = nets
 	if !known {
 		return fmt.Errorf("%w: earlier contents not known", errUnconfirmed)
 	}

@@ -79,7 +79,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 	kept, strange := 0, 0
 	var counts access.SetCounts
 	var open time.Duration
-	for set := range access.Sets() {
+	for set := range t.rulesLocked().Sets() {
 		if !found.exists {
 			break
 		}
@@ -126,7 +126,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 		// elements were read.
 		var err error
 		if chainsOnly {
-			err = t.flushLocked(gen, func(w *nftables.Conn) error { return queueChains(w, t.policy, found.chains) })
+			err = t.flushLocked(gen, func(w *nftables.Conn) error { return queueChains(w, t.rulesLocked(), found.chains) })
 		} else {
 			err = t.mutedLocked(kept, func() error {
 				return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
@@ -134,6 +134,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 			for set := range access.Sets() {
 				counts[set] = raw(c, set)
 			}
+			t.nets = c.NetSets()
 		}
 		if err != nil {
 			return c, 0, fmt.Errorf("build table: %w", err)
@@ -154,6 +155,11 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 			t.log.Info("table made", "table", tableTitle, "schema", ruleset.Schema)
 		}
 		return c, nextGeneration(gen), nil
+	}
+	if dropped, err := t.tidyNetsLocked(gen, &c, found.chains); err != nil || dropped {
+		t.counts = counts
+		t.setOpenLocked(open)
+		return c, nextGeneration(gen), err
 	}
 	after, err := t.generationLocked(ctx)
 	if err != nil {

@@ -23,8 +23,13 @@ func Rules(p Policy) []Rule {
 		rule(chainForward, "maintenance", isOpen(), counter(), accept()),
 		rule(chainForward, "from a stopped subscriber", from(access.SetStopped), goTo(chainFromStopped)),
 		rule(chainForward, "to a stopped subscriber", to(access.SetStopped), goTo(chainToStopped)),
+	}
+	out = append(out, p.blockedNets(access.SetStopped, "a stopped subscriber's subnet", chainFromStopped, chainToStopped)...)
+	out = append(out,
 		rule(chainForward, "from a paused subscriber", from(access.SetPaused), goTo(chainFromPaused)),
-		rule(chainForward, "to a paused subscriber", to(access.SetPaused), goTo(chainToPaused)),
+		rule(chainForward, "to a paused subscriber", to(access.SetPaused), goTo(chainToPaused)))
+	out = append(out, p.blockedNets(access.SetPaused, "a paused subscriber's subnet", chainFromPaused, chainToPaused)...)
+	out = append(out,
 		rule(chainForward, "from a guest", from(access.SetGuests), goTo(chainFromGuests)),
 		rule(chainForward, "to a guest", to(access.SetGuests), goTo(chainToGuests)),
 
@@ -33,21 +38,24 @@ func Rules(p Policy) []Rule {
 		rule(chainFromStopped, "", count(source)),
 		rule(chainFromStopped, "", counter(), drop()),
 		rule(chainToStopped, "", count(destination)),
-		rule(chainToStopped, "", counter(), drop()),
-	}
+		rule(chainToStopped, "", counter(), drop()))
 	out = append(out, limited(chainFromPaused, chainToPaused, access.SetGarden)...)
 	out = append(out, limited(chainFromGuests, chainToGuests, access.SetGuestGarden)...)
 	if p.Portal.Port() != 0 {
 		out = append(out,
 			rule(chainPortal, "maintenance", isOpen(), accept()),
-			rule(chainPortal, "", from(access.SetPaused), dport(isTCP, 80), notTo(access.SetGarden), counter(), redirect(p.Portal)),
+			rule(chainPortal, "", from(access.SetPaused), dport(isTCP, 80), notTo(access.SetGarden), counter(), redirect(p.Portal)))
+		out = append(out, p.portalNets()...)
+		out = append(out,
 			rule(chainPortal, "", from(access.SetGuests), dport(isTCP, 80), notTo(access.SetGuestGarden), counter(), redirect(p.Portal)))
 	}
 	if p.SourceGuard {
 		out = append(out,
 			rule(chainSource, "maintenance", isOpen(), accept()),
 			rule(chainSource, "", from(access.SetGuardedDirect), notFrom(access.SetBoundDirect), goTo(chainUnbound)),
-			rule(chainSource, "", from(access.SetGuardedVLAN), notFrom(access.SetBoundVLAN), goTo(chainUnbound)),
+			rule(chainSource, "", from(access.SetGuardedVLAN), notFrom(access.SetBoundVLAN), goTo(chainUnbound)))
+		out = append(out, p.boundNets()...)
+		out = append(out,
 			// Who has no address, or not any more, asks for one.
 			rule(chainUnbound, "", ports(isUDP, 68, 67), accept()),
 			rule(chainUnbound, "", from(access.SetExempt), accept()),
