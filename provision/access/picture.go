@@ -88,7 +88,7 @@ func (p *picture) whole() ACL {
 		come.add(ip, &x)
 	}
 	for id, x := range p.moved {
-		old := p.nets.attached[id]
+		old := p.nets.of(id)
 		gone.addOwner(p.nets.parts, id, &old)
 		come.addOwner(p.nets.parts, id, &x)
 	}

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -37,9 +38,23 @@ func (x *attachment) same(o *attachment) bool {
 
 // netWant is what a round works out of the subnets.
 type netWant struct {
-	parts    []provision.Subnet // by owner, as far as they are nobody else's
-	attached map[provision.SubscriberID]attachment
+	parts    []provision.Subnet                    // by owner, as far as they are nobody else's
+	attached []ownerAttachment                     // of each owner of a part, by owner
 	pooled   map[netip.Addr]provision.SubscriberID // what owners have from pools
+}
+
+type ownerAttachment struct {
+	id provision.SubscriberID
+	attachment
+}
+
+// of returns where an owner is let in.
+func (w *netWant) of(id provision.SubscriberID) attachment {
+	i, found := slices.BinarySearchFunc(w.attached, id, func(o ownerAttachment, id provision.SubscriberID) int { return cmp.Compare(o.id, id) })
+	if !found {
+		return attachment{}
+	}
+	return w.attached[i].attachment
 }
 
 // guarded reports whether sources are looked at anywhere.
@@ -47,7 +62,7 @@ func (r *rules) guarded() bool { return r.direct || len(r.vlan) > 0 }
 
 // ofNets works the subnets out, with what the leases told: taken are addresses that others have from pools.
 func (r *rules) ofNets(s *provision.Snapshot, l *leased) netWant {
-	w := netWant{parts: s.SubnetParts(), attached: l.attached, pooled: l.pooled}
+	w := netWant{parts: s.SubnetParts(), pooled: l.pooled}
 	if len(w.parts) == 0 {
 		return w
 	}
@@ -57,16 +72,14 @@ func (r *rules) ofNets(s *provision.Snapshot, l *leased) netWant {
 	if !r.guarded() {
 		return w
 	}
-	if w.attached == nil {
-		w.attached = map[provision.SubscriberID]attachment{}
-	}
+	w.attached = make([]ownerAttachment, 0, len(w.parts))
 	for i, p := range w.parts {
 		if i > 0 && w.parts[i-1].Subscriber == p.Subscriber {
 			continue
 		}
-		x := w.attached[p.Subscriber]
+		x := l.attached[p.Subscriber]
 		r.attachLines(s, p.Subscriber, &x)
-		w.attached[p.Subscriber] = x
+		w.attached = append(w.attached, ownerAttachment{p.Subscriber, x})
 	}
 	return w
 }
@@ -172,7 +185,7 @@ func (r *rules) addNets(s *provision.Snapshot, w *netWant, a *ACL) {
 		return
 	}
 	var e elements
-	subs, i := s.Subscribers(), 0 // both are by subscriber
+	subs, i, at := s.Subscribers(), 0, 0 // all are by subscriber
 	for _, p := range w.parts {
 		for i < len(subs) && subs[i].ID < p.Subscriber {
 			i++
@@ -185,8 +198,12 @@ func (r *rules) addNets(s *provision.Snapshot, w *netWant, a *ACL) {
 			set := kind.Subnets(p.Prefix.Bits())
 			e[set], _ = set.appendKey(e[set], Fields{Prefix: p.Prefix})
 		}
-		x := w.attached[p.Subscriber]
-		e.addBound(p.Prefix, &x)
+		for at < len(w.attached) && w.attached[at].id < p.Subscriber {
+			at++
+		}
+		if at < len(w.attached) {
+			e.addBound(p.Prefix, &w.attached[at].attachment)
+		}
 	}
 	for set := firstNet; set < setEnd; set++ {
 		a[set] = Keys(e[set])
@@ -206,15 +223,7 @@ func (e *elements) addBound(p netip.Prefix, x *attachment) {
 
 // addOwner adds those of all subnets of an owner.
 func (e *elements) addOwner(parts []provision.Subnet, id provision.SubscriberID, x *attachment) {
-	i, _ := slices.BinarySearchFunc(parts, id, func(p provision.Subnet, id provision.SubscriberID) int {
-		switch {
-		case p.Subscriber < id:
-			return -1
-		case p.Subscriber > id:
-			return 1
-		}
-		return 0
-	})
+	i, _ := slices.BinarySearchFunc(parts, id, func(p provision.Subnet, id provision.SubscriberID) int { return cmp.Compare(p.Subscriber, id) })
 	for ; i < len(parts) && parts[i].Subscriber == id; i++ {
 		e.addBound(parts[i].Prefix, x)
 	}
@@ -225,7 +234,7 @@ func (p *picture) attachedNow(id provision.SubscriberID) attachment {
 	if x, ok := p.moved[id]; ok {
 		return x
 	}
-	return p.nets.attached[id]
+	return p.nets.of(id)
 }
 
 // poolOwner returns the owner of subnets who has an address by a lease from a pool; zero: none has.
