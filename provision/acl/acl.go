@@ -1,7 +1,7 @@
 // Package acl keeps the block lists of subscribers in the kernel: one nftables
 // table, "inet usher", which is ours alone. It implements access.Kernel.
 //
-// The table holds sets of addresses (stopped, paused, guests) and a base chain
+// The table holds sets of addresses (stopped, paused, guests), of customers' subnets by length while there are any, and a base chain
 // at the forward hook that looks both ends of every forwarded packet up in them.
 // Packets of stopped subscribers are dropped. Paused ones and guests reach DNS
 // and their garden, and HTTP leads them to the portal if there is one; all else
