@@ -9,6 +9,7 @@ import (
 
 	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/dhcpd/v4"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 )
 
@@ -22,6 +23,15 @@ func (c *Config) GuestRanges() []access.AddrRange {
 		if p.Kind == v4.PoolGuests {
 			out = append(out, access.AddrRange{From: p.First, To: p.Last})
 		}
+	}
+	return out
+}
+
+// PoolRanges are those of all pools.
+func (c *Config) PoolRanges() []provision.AddrRange {
+	var out []provision.AddrRange
+	for _, p := range c.DHCP.Pools {
+		out = append(out, provision.AddrRange{From: p.First, To: p.Last})
 	}
 	return out
 }

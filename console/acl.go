@@ -98,6 +98,7 @@ type ACLAddress struct {
 	IP         netip.Addr             `json:"ip"`
 	Subscriber provision.SubscriberID `json:"subscriber,omitempty"`
 	State      *provision.State       `json:"state,omitempty"`
+	Subnet     netip.Prefix           `json:"subnet,omitzero"`  // IP is of it, and stands for all that is the subscriber's there
 	Pool       string                 `json:"pool,omitempty"`   // by whose lease the subscriber has it
 	Exempt     string                 `json:"exempt,omitempty"` // key of the configuration
 	Spared     access.Spared          `json:"spared,omitempty"` // why it is not blocked though its customer is
@@ -256,6 +257,9 @@ func (d *Deps) aclSummary(ctx context.Context) (*ACLSummary, error) {
 	s.GuardDirect, s.GuardVLAN = want.Strings(access.SetGuardedDirect), want.Strings(access.SetGuardedVLAN)
 	wants, haves := want.Counts(), view.ACL.Counts()
 	for set := range access.Sets() {
+		if set.Optional() && wants[set]+haves[set] == 0 {
+			continue
+		}
 		v := ACLSetView{Name: set.String(), Have: haves[set]}
 		if known {
 			n := wants[set]
@@ -302,7 +306,7 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 				}
 			}
 		}
-		if _, known := snap.Subscriber(sub.id); !known && len(ips) == 0 {
+		if _, known := snap.Subscriber(sub.id); !known && len(ips) == 0 && len(snap.SubnetsOf(sub.id)) == 0 {
 			return nil, statusErr{http.StatusNotFound, fmt.Errorf("the ERP has no customer %d, or gives it neither state nor address", sub.id)}
 		}
 	}
@@ -314,6 +318,8 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 			a.Subscriber = b.Subscriber
 		} else if rec, ok := pools[ip]; ok {
 			a.Subscriber, a.Pool = rec.Subscriber, rec.Pool
+		} else if n, in := snap.SubnetOf(ip); in {
+			a.Subscriber, a.Subnet = n.Subscriber, n.Prefix
 		}
 		if a.Subscriber != 0 {
 			state := snap.State(a.Subscriber)
@@ -324,14 +330,13 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 			a.Spared = d.ACL.Wishes.Spared(ip)
 		}
 		a.Why = whyBlocked(&a)
-		if sets, err := d.ACL.Kernel.Sets(ctx, ip); err != nil || cerr != nil {
-			a.Error = errors.Join(err, cerr).Error()
-		} else {
-			for _, set := range sets {
-				a.Have = append(a.Have, set.String())
-			}
+		if d.inKernel(ctx, &a); a.Error == "" && cerr != nil {
+			a.Error = cerr.Error()
 		}
 		s.Addresses = append(s.Addresses, a)
+	}
+	if sub.kind != "ip" {
+		d.aclSubnets(ctx, s, &want, snap, sub.id)
 	}
 	return s, nil
 }
@@ -349,6 +354,9 @@ func whyBlocked(a *ACLAddress) string {
 	who := "nobody is bound to it"
 	if a.Subscriber != 0 {
 		who = fmt.Sprintf("customer %d is %s", a.Subscriber, stateWord(*a.State))
+		if a.Subnet.IsValid() {
+			who += fmt.Sprintf(", whose subnet %s it is", a.Subnet)
+		}
 		if a.Pool != "" {
 			who += fmt.Sprintf(" and has it by a lease of the pool %s", a.Pool)
 		}

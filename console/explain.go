@@ -32,6 +32,7 @@ type Explanation struct {
 
 	Subscribers []SubscriberView    `json:"subscribers"`
 	Bindings    []BindingView       `json:"bindings"`
+	Subnets     []SubnetView        `json:"subnets,omitempty"` // of the customer, or that the address lies in
 	Leases      []LeaseView         `json:"leases"`
 	Problems    []provision.Problem `json:"problems"`       // of the ERP's data, that mention it
 	Events      []EventView         `json:"events"`         // newest first
@@ -232,6 +233,7 @@ func (x *explainer) bindings() {
 	default:
 		x.rows = rowsOf(x.snap.BySubscriber(x.sub.id))
 	}
+	x.subnets()
 	reports := map[netip.Addr]*outbox.Entry{}
 	if x.d.Outbox != nil && len(x.rows) > 0 {
 		entries := x.d.Outbox.Status(1 << 20).Entries
@@ -364,6 +366,9 @@ func (x *explainer) subscribers() {
 	for _, b := range x.rows {
 		ids = append(ids, b.Subscriber)
 	}
+	for _, n := range x.x.Subnets {
+		ids = append(ids, n.Subscriber)
+	}
 	for _, l := range x.x.Leases {
 		if l.Pool != "" && l.Subscriber != 0 && l.Live(x.now) {
 			ids = append(ids, l.Subscriber)
@@ -401,6 +406,9 @@ func (x *explainer) mentions(p provision.Problem) bool {
 		if p.Subscriber == x.sub.id {
 			return true
 		}
+	}
+	if slices.ContainsFunc(x.x.Subnets, func(n SubnetView) bool { return p.Subscriber != 0 && p.Subscriber == n.Subscriber }) {
+		return true
 	}
 	return slices.ContainsFunc(x.rows, func(b row) bool {
 		return p.IP.IsValid() && p.IP == b.ip || p.Subscriber != 0 && p.Subscriber == b.Subscriber ||

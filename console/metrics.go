@@ -75,19 +75,20 @@ type Metrics struct {
 	stores        map[string]prometheus.Counter
 	storeDuration prometheus.Histogram
 
-	elements      map[access.Set]prometheus.Gauge
-	batches       map[string]prometheus.Counter
-	changes       prometheus.Counter
-	batchDuration prometheus.Histogram
-	readBacks     prometheus.Counter
-	drift         map[string]prometheus.Counter
-	tableRepairs  prometheus.Counter
-	maintenance   prometheus.Gauge
-	withheld      map[access.Spared]prometheus.Gauge
-	flows         prometheus.Counter
-	cleanups      map[string]prometheus.Counter
-	openUntil     atomic.Pointer[func() time.Time] // of the maintenance
-	passed        atomic.Pointer[passedSource]
+	elements       map[access.Set]prometheus.Gauge
+	subnetElements *prometheus.GaugeVec
+	batches        map[string]prometheus.Counter
+	changes        prometheus.Counter
+	batchDuration  prometheus.Histogram
+	readBacks      prometheus.Counter
+	drift          map[string]prometheus.Counter
+	tableRepairs   prometheus.Counter
+	maintenance    prometheus.Gauge
+	withheld       map[access.Spared]prometheus.Gauge
+	flows          prometheus.Counter
+	cleanups       map[string]prometheus.Counter
+	openUntil      atomic.Pointer[func() time.Time] // of the maintenance
+	passed         atomic.Pointer[passedSource]
 
 	routing routeMetrics
 
@@ -214,7 +215,7 @@ func problemKinds() []provision.ProblemKind {
 		provision.ProblemBadRow, provision.ProblemNoAddress, provision.ProblemDuplicateIP, provision.ProblemDuplicateMAC,
 		provision.ProblemPortConflict, provision.ProblemOutsideSubnets, provision.ProblemReservedAddress,
 		provision.ProblemUnknownDevice, provision.ProblemDuplicateDevice, provision.ProblemUnknownSubscriber,
-		provision.ProblemUnknownState,
+		provision.ProblemUnknownState, provision.ProblemBadSubnet, provision.ProblemSubnetConflict,
 	}
 }
 
@@ -316,7 +317,11 @@ func (m *Metrics) registerSync(f factory) {
 func (m *Metrics) registerEnforce(f factory) {
 	elements := f.gauges("usher_acl_elements", "Elements of the kernel's sets.", "set")
 	m.elements = map[access.Set]prometheus.Gauge{}
+	m.subnetElements = elements
 	for set := range access.Sets() {
+		if set.Optional() {
+			continue // while it has elements
+		}
 		m.elements[set] = elements.WithLabelValues(set.String())
 	}
 	m.batches = each(f.counters("usher_acl_batches_total", "Commits to the kernel.", "result").WithLabelValues, resultOK, resultFailed)

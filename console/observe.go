@@ -135,7 +135,14 @@ func (m *Metrics) Drift(extra, missing, rebuilt int) {
 // Elements implements access.Observer.
 func (m *Metrics) Elements(n access.SetCounts) {
 	for set := range access.Sets() {
-		m.elements[set].Set(float64(n[set]))
+		switch {
+		case !set.Optional():
+			m.elements[set].Set(float64(n[set]))
+		case n[set] > 0:
+			m.subnetElements.WithLabelValues(set.String()).Set(float64(n[set]))
+		default:
+			m.subnetElements.DeleteLabelValues(set.String())
+		}
 	}
 }
 

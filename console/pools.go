@@ -80,6 +80,8 @@ func (x *explainer) poolSentences() []string {
 	if p := x.x.Pool; p != nil {
 		text := fmt.Sprintf("It is within pool %s, for %s", p.Pool, p.For)
 		switch {
+		case p.Bound && x.snap.ByIP(p.IP) == nil && x.snap.Taken(p.IP):
+			text += ", but within a customer's subnet, so no client of the pool gets it"
 		case p.Bound:
 			text += ", but bound by the ERP, so no client of the pool gets it"
 		case p.State == "free" && !p.Holder.IsZero():

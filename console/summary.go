@@ -16,6 +16,7 @@ import (
 func (x *explainer) summary() string {
 	var s []string
 	s = append(s, x.bindingSentence())
+	s = append(s, x.subnetSentences()...)
 	s = append(s, x.poolSentences()...)
 	for _, l := range x.x.Leases {
 		if l.Overruled != nil && l.Live(x.now) {
@@ -207,7 +208,7 @@ func (x *explainer) accessSentences() []string {
 			s = append(s, fmt.Sprintf("Attention: in the kernel %s is %s, not %s; the next round repairs it.", b.IP, b.ACL.Have, b.ACL.Want))
 		}
 	}
-	return append(s, x.leaseAccess(told)...)
+	return append(append(s, x.subnetAccess(told)...), x.leaseAccess(told)...)
 }
 
 // leaseAccess tells of customers who are blocked at an address of a pool.

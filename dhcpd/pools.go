@@ -293,7 +293,7 @@ func (a *allocator) adopt(leases *lease.Table, now time.Time) {
 	if adopted := a.adopted.Load(); adopted != nil && adopted.snap == newest.snap {
 		return
 	}
-	set := a.p.BoundSet(newest.snap.BoundIn(a.key.first, a.key.last))
+	set := a.p.BoundSet(newest.snap.TakenIn(a.key.first, a.key.last))
 	for at := 0; at < len(set); {
 		a.mu.Lock()
 		at = a.p.SetBoundPart(set, at, adoptStep, func(ip netip.Addr) { a.unboundLocked(ip, leases, now) })
@@ -319,7 +319,7 @@ func (a *allocator) compareLocked(ip netip.Addr, leases *lease.Table, now time.T
 	if newest == nil || !ip.IsValid() || adopted != nil && adopted.snap == newest.snap {
 		return false
 	}
-	bound := newest.snap.ByIP(ip) != nil
+	bound := newest.snap.Taken(ip)
 	if !a.p.Bind(ip, bound) {
 		return false
 	}

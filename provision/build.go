@@ -29,6 +29,8 @@ func Build(in Input) (*Snapshot, []Problem) {
 	t := newTables(c, in.KeepVacant, subs, buildDevices(in.Devices, p), p)
 	p.unlisted(t, subs)
 	s := newSnapshot(t, subs, in.Source, in.FetchedAt)
+	s.nets = newSubnets(readSubnets(&in, p), t, subs)
+	s.nets.report(in.Pools, p)
 	s.word = newWord(t, &in)
 	return s, p.sorted()
 }
@@ -221,16 +223,21 @@ type Stored struct {
 	FetchedAt   time.Time
 	Origin      Source // where the rows came from first
 	claims      claims
+	subnets     []Subnet
 }
 
 // Add adds one address of a line, or with the zero Address a vacant line.
 func (x *Stored) Add(l *Line, a Address) { x.claims.add(l, a) }
+
+// AddSubnet adds a customer's subnet.
+func (x *Stored) AddSubnet(n Subnet) { x.subnets = append(x.subnets, n) }
 
 // Snapshot builds the Snapshot again. It can be called once.
 func (x *Stored) Snapshot() *Snapshot {
 	subs := buildSubscribers(x.Subscribers, nil, nil)
 	t := newTables(&x.claims, len(x.claims.vacant) > 0, subs, buildDevices(x.Devices, nil), nil)
 	s := newSnapshot(t, subs, SourceStored, x.FetchedAt)
+	s.nets = newSubnets(x.subnets, t, subs)
 	if x.Origin.fetched() {
 		s.word.origin = x.Origin
 	}

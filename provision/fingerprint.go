@@ -44,6 +44,10 @@ func (s *Snapshot) hash() uint64 {
 	for p, l := range s.Subnets() {
 		h.subnet(p, l)
 	}
+	for _, n := range s.SubnetClaims() {
+		h.text(n.Prefix.String())
+		h.num(uint64(n.Subscriber))
+	}
 	h.num(uint64(len(s.subs)))
 	for _, sub := range s.subs {
 		h.num(uint64(sub.ID))

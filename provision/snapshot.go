@@ -22,6 +22,7 @@ type Snapshot struct {
 	fetchedAt time.Time
 	counts    Counts
 	word      word
+	nets      *subnets // nil: no customer has one; shared as t is
 
 	blockedOnce     sync.Once
 	stopped, paused []netip.Addr
@@ -458,13 +459,17 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 			break
 		}
 	}
+	nets := s.nets
+	if nets != nil && (t != s.t || nets.disputed) {
+		nets = newSubnets(nets.claims, t, subs)
+	}
 	if t == s.t { // the lines are the same, so what is counted of them is
-		next := &Snapshot{t: t, subs: subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts, word: s.word}
+		next := &Snapshot{t: t, subs: subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts, word: s.word, nets: nets}
 		next.countStates()
 		return next
 	}
 	next := newSnapshot(t, subs, s.source, s.fetchedAt)
-	next.word = s.word
+	next.word, next.nets = s.word, nets
 	return next
 }
 

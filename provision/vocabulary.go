@@ -182,11 +182,19 @@ type Input struct {
 	Devices     []Device
 	Subnets     []netip.Prefix // the served subnets; empty: no check
 	Reserved    []netip.Addr   // addresses no subscriber may hold: gateways
-	KeepVacant  bool           // there are pools for subscribers: lines without an address are kept
-	Problems    []Problem      // what the fetch itself had to skip
-	Earlier     []SubscriberID // whose lines are those of an earlier fetch, for the ERP gave no answer about them
-	Source      Source
-	FetchedAt   time.Time // when the fetch began: changes after it are not in it
+	// CustomerSubnets are whole subnets that customers have beside the addresses of their lines.
+	CustomerSubnets []Subnet
+	Pools           []AddrRange    // what pools give: a customer's subnet there is told
+	KeepVacant      bool           // there are pools for subscribers: lines without an address are kept
+	Problems        []Problem      // what the fetch itself had to skip
+	Earlier         []SubscriberID // whose lines are those of an earlier fetch, for the ERP gave no answer about them
+	Source          Source
+	FetchedAt       time.Time // when the fetch began: changes after it are not in it
+}
+
+// AddrRange is a range of IPv4 addresses with both its ends.
+type AddrRange struct {
+	From, To netip.Addr
 }
 
 // ProblemKind names a defect of the ERP's data. A closed set: it is a metric label.
@@ -205,6 +213,8 @@ const (
 	ProblemDuplicateDevice   ProblemKind = "duplicate_device"   // two devices with one MAC or management IP
 	ProblemUnknownSubscriber ProblemKind = "unknown_subscriber" // row of a customer that no state list has
 	ProblemUnknownState      ProblemKind = "unknown_state"      // a state_id outside 0..2
+	ProblemBadSubnet         ProblemKind = "bad_subnet"         // a customer's subnet that cannot be one: too large, with a gateway in it
+	ProblemSubnetConflict    ProblemKind = "subnet_conflict"    // a customer's subnet with what others have in it
 )
 
 // Problem is one defect that Build or the fetch saw; the rest of the data is used.

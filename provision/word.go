@@ -57,7 +57,7 @@ func (s *Snapshot) AcceptedAt() time.Time {
 // Accept returns a copy of a Snapshot that the guard held and somebody accepted at a time: its rows are the ERP's word as of
 // then, whenever they were fetched.
 func (s *Snapshot) Accept(at time.Time) *Snapshot {
-	next := &Snapshot{t: s.t, subs: s.subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts, word: s.word}
+	next := &Snapshot{t: s.t, subs: s.subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts, word: s.word, nets: s.nets}
 	next.fpOnce.Do(func() { next.fingerprint = s.Fingerprint() })
 	next.word.at = at
 	return next

@@ -190,7 +190,7 @@ func (d *bindingDecoder) walk(v value, at *place, base *rowFields, ks keys) {
 
 func (d *bindingDecoder) object(v value, at *place, base *rowFields, ks keys) {
 	var f rowFields
-	nested, scalars, holdsPorts, composite := false, false, false, false
+	nested, scalars, holdsPorts, composite, subnet := false, false, false, false, false
 	nodes := v.t.nodes
 	for i := v.i + 1; i < nodes[v.i].next; i = nodes[i].next { // as v.all, for every member of every row
 		m := value{v.t, i}
@@ -211,6 +211,7 @@ func (d *bindingDecoder) object(v value, at *place, base *rowFields, ks keys) {
 			continue
 		}
 		scalars = true
+		subnet = subnet || string(m.key()) == "ip_net" && !m.empty()
 		f.take(m.key(), m)
 	}
 	if composite {
@@ -226,6 +227,9 @@ func (d *bindingDecoder) object(v value, at *place, base *rowFields, ks keys) {
 		hasIP, hasMAC = false, false
 	}
 	switch {
+	case subnet && !nested: // its address is no client's
+		d.recognised++
+		d.out.Empty++
 	case hasIP || hasMAC, ks.ipText && f.any():
 		f.fill(base)
 		d.leaf(&f, at, ks)
@@ -272,8 +276,12 @@ func (d *bindingDecoder) composite(v value, at *place, f rowFields, ks keys) {
 				row.take(e.key(), e)
 			}
 		}
+		if !m.get("ip_net").empty() { // a subnet, whose first address is no client's
+			d.out.Empty++
+			continue
+		}
 		if !row.has(fieldIP) && !row.has(fieldMAC) {
-			if row.present(fieldIP) || row.present(fieldMAC) || !m.get("ip_net").empty() {
+			if row.present(fieldIP) || row.present(fieldMAC) {
 				d.out.Empty++
 				continue
 			}

@@ -54,7 +54,7 @@ type Customer struct {
 type CustomerAddress struct {
 	IP  netip.Addr // invalid: an entry with only a MAC, or of a subnet
 	MAC MAC        // zero: not known
-	Net String     // ip_net: a subnet, as text
+	Net String     // ip_net: a subnet, as text; ParseSubnet reads it
 }
 
 // House is one member of address.
@@ -252,6 +252,9 @@ func (r recordReader) addresses() []CustomerAddress {
 		if err != nil {
 			r.defects.add(m.at.String()+".ip", err.Error())
 			return
+		}
+		if a.Net != "" { // ip is the first of its addresses, and no client's
+			a.Net, a.IP = wholeSubnet(a.Net, a.IP), netip.Addr{}
 		}
 		if a != (CustomerAddress{}) {
 			out = append(out, a)

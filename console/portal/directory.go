@@ -23,7 +23,7 @@ type Directory struct {
 	Wire func(addr netip.Addr) (ifindex int, mac provision.MAC, ok bool)
 }
 
-// Visitor returns who has an address, by its binding or its lease from a pool, and
+// Visitor returns who has an address, by its binding, its lease from a pool or its subnet, and
 // what the kernel does with it: whoever is told that access is back has it.
 func (d Directory) Visitor(addr netip.Addr) Visitor {
 	snap := d.Snapshot()
@@ -32,6 +32,8 @@ func (d Directory) Visitor(addr netip.Addr) Visitor {
 		v.Subscriber = b.Subscriber
 	} else if rec, ok := d.Leases.Get(addr); ok && rec.Live(time.Now()) {
 		v.Subscriber = rec.Subscriber
+	} else {
+		v.Subscriber = snap.Owner(addr) // of a subnet
 	}
 	set, known := d.Standing(addr)
 	if !known { // the first round is under way

@@ -15,8 +15,9 @@ import (
 func TestDirectory(t *testing.T) {
 	bound, leased, over, free := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.4")
 	snap, _ := provision.Build(provision.Input{
-		Lines:       []provision.Line{{Subscriber: 7, Addresses: provision.Hosts4(bound)}},
-		Subscribers: []provision.Subscriber{{ID: 7, State: provision.StatePause}, {ID: 8, State: provision.StateStop}},
+		Lines:           []provision.Line{{Subscriber: 7, Addresses: provision.Hosts4(bound)}},
+		CustomerSubnets: []provision.Subnet{{Prefix: netip.MustParsePrefix("203.0.113.8/29"), Subscriber: 7}},
+		Subscribers:     []provision.Subscriber{{ID: 7, State: provision.StatePause}, {ID: 8, State: provision.StateStop}},
 	})
 	leases := lease.New()
 	leases.Store(lease.Record{IP: leased, Subscriber: 8, State: lease.StateBound, Expires: time.Now().Add(time.Hour)})
@@ -35,6 +36,7 @@ func TestDirectory(t *testing.T) {
 		{"the kernel is behind the ERP: it still blocks", leased, access.SetPaused, true, Visitor{StatePaused, 8}},
 		{"the kernel lets through", bound, noSet, true, Visitor{StateActive, 7}},
 		{"a guest", free, access.SetGuests, true, Visitor{StateGuest, 0}},
+		{"behind the customer's router", netip.MustParseAddr("203.0.113.9"), noSet, false, Visitor{StatePaused, 7}},
 		{"nobody", free, noSet, true, Visitor{StateUnknown, 0}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

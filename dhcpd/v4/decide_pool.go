@@ -83,7 +83,7 @@ func (c *decider) discoverPool() {
 			continue
 		}
 		served = i
-		if a, fit := c.pools.Pick(i, c.holder(kind), want, c.now); fit > bestFit && c.snap.ByIP(a) == nil {
+		if a, fit := c.pools.Pick(i, c.holder(kind), want, c.now); fit > bestFit && !c.snap.Taken(a) {
 			best, bestFit, bestPool = a, fit, i
 		}
 	}
@@ -167,7 +167,7 @@ func (c *decider) leasedPool(kind PoolKind) netip.Addr {
 			continue
 		}
 		a, fit := c.pools.Pick(i, c.holder(kind), netip.Addr{}, c.now)
-		if fit == pool.FitOwn && c.pools.Slot(i, a, c.now).State == pool.StateLeased && c.snap.ByIP(a) == nil {
+		if fit == pool.FitOwn && c.pools.Slot(i, a, c.now).State == pool.StateLeased && !c.snap.Taken(a) {
 			return a
 		}
 	}
@@ -177,7 +177,7 @@ func (c *decider) leasedPool(kind PoolKind) netip.Addr {
 // takePool acknowledges a if nobody else has it, else refuses it.
 func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 	switch {
-	case c.snap.ByIP(a) != nil:
+	case c.snap.Taken(a):
 		c.nak(outcome.NakNotBound, Binding{})
 		return
 	case !usable(c.pools.Slot(i, a, c.now), c.holder(kind)):

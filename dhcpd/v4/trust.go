@@ -147,9 +147,9 @@ func offNetwork(on *provision.Interface, a netip.Addr) bool {
 	return numbered
 }
 
-// isSubscriber reports whether the ERP binds an address, or it is of a pool.
+// isSubscriber reports whether the ERP gives an address to somebody, or it is of a pool.
 func isSubscriber(a netip.Addr, snap *provision.Snapshot, cfg *Config) bool {
-	if snap.ByIP(a) != nil {
+	if snap.Taken(a) {
 		return true
 	}
 	i := cfg.PoolOf(a)

@@ -387,7 +387,7 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	var runOut ends
 	all := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
 	want := all.acl
-	p.base, p.wires, p.counts = want, all.wires, want.Counts()
+	p.base, p.wires, p.nets, p.counts = want, all.wires, all.nets, want.Counts()
 	e.update(func(s *Status) {
 		s.DryRun, s.Want = opts.DryRun, p.counts
 		s.WantStopped, s.WantPaused = s.Want[SetStopped], s.Want[SetPaused]

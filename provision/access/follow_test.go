@@ -363,6 +363,10 @@ func (w *world) snapshot() *provision.Snapshot {
 		}
 		in.Lines = append(in.Lines, l)
 	}
+	for range w.IntN(6) { // apart from what pools give: whom they were given to before counts from the next round on
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(w.IntN(256))}), 26+w.IntN(7)).Masked()
+		in.CustomerSubnets = append(in.CustomerSubnets, provision.Subnet{Prefix: p, Subscriber: provision.SubscriberID(1 + w.IntN(7))})
+	}
 	snap, _ := provision.Build(in) // subscribers that dispute an address are part of the test
 	return snap
 }

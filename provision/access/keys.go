@@ -199,9 +199,17 @@ func (a ACL) Strings(s Set) []string {
 // Has reports whether the element is in a sorted ACL.
 func (a ACL) Has(e Element) bool { return e.Set.has(a[e.Set], e.Key) }
 
-// Standing returns the first set that blocks an address; zero if none does. The
-// ACL is sorted. It does not allocate.
-func (a ACL) Standing(addr netip.Addr) Set {
+// Standing returns the first set that blocks an address, by itself or with its subnet; zero if none
+// does. What it returns for a subnet is the set that addresses of the kind are in. The ACL is sorted. It does not allocate.
+func (a *ACL) Standing(addr netip.Addr) Set {
+	if s := a.hostStanding(addr); s != 0 {
+		return s
+	}
+	return a.netStanding(addr)
+}
+
+// hostStanding is Standing for what blocks the address by itself.
+func (a *ACL) hostStanding(addr netip.Addr) Set {
 	if !addr.Is4() {
 		return 0
 	}

@@ -55,7 +55,7 @@ func (e *Enforcer) follow(addrs []netip.Addr, wait bool) (done <-chan struct{}) 
 func (e *Enforcer) settledLocked(p *picture, ip netip.Addr) bool {
 	snap := e.snapshot()
 	x, g := p.rules.now(snap, ip)
-	if x != p.of(ip) {
+	if x != p.of(ip) || !p.samePoolOwner(ip, &g) {
 		return false
 	}
 	if !e.ends.covers(ip, g.Until) && endMatters(p.rules, snap, ip, &x) {
@@ -80,8 +80,9 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 	var (
 		wants, has elements
 		changed    = map[netip.Addr]rights{}
-		moved      = wires{}
+		rewired    = wires{}
 		runOut     []Grant
+		owners     = map[provision.SubscriberID]struct{}{}
 	)
 	look := func(ip netip.Addr) {
 		x, g := p.rules.now(p.snap, ip)
@@ -93,7 +94,10 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 			changed[ip] = x
 			wants.add(ip, &x)
 			has.add(ip, &old)
-			moved.move(p.wires, &old, &x)
+			rewired.move(p.wires, &old, &x)
+			p.ownersOf(ip, &g, owners)
+		} else if !p.samePoolOwner(ip, &g) {
+			p.ownersOf(ip, &g, owners)
 		}
 	}
 	for ip := range j.touched {
@@ -109,34 +113,35 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 		e.ends.add(runOut[i].IP, runOut[i].Until)
 	}
 	e.mu.Unlock()
-	if len(changed) == 0 {
+	moved := p.moveOwners(owners, &wants, &has)
+	if len(changed)+len(moved) == 0 {
 		return nil
 	}
-	for name, t := range moved {
+	for name, t := range rewired {
 		wants.wire(name, t.alone())
 		has.wire(name, p.wires[name].alone())
 	}
-	return e.apply(ctx, j.opts, p, changed, moved, wants.acl(), has.acl())
+	return e.apply(ctx, j.opts, p, &news{changed, rewired, moved}, wants.acl(), has.acl())
 }
 
 // apply makes changes of single addresses hold and shows them. want and have are
 // the elements of these addresses.
-func (e *Enforcer) apply(ctx context.Context, opts Options, p *picture, changed map[netip.Addr]rights, moved wires, want, have ACL) error {
+func (e *Enforcer) apply(ctx context.Context, opts Options, p *picture, n *news, want, have ACL) error {
 	if !opts.DryRun {
 		if err := e.commit(ctx, want, have, Plan(want, have)); err != nil {
 			return err
 		}
 	}
-	n := p.set(changed, moved, want, have)
+	counts := p.set(n, want, have)
 	e.update(func(s *Status) {
-		s.Want = n
-		s.WantStopped, s.WantPaused = n[SetStopped], n[SetPaused]
+		s.Want = counts
+		s.WantStopped, s.WantPaused = counts[SetStopped], counts[SetPaused]
 		if opts.DryRun {
-			s.Pending = n.total()
+			s.Pending = counts.total()
 		}
 	})
 	if !opts.DryRun {
-		e.tellHave(n)
+		e.tellHave(counts)
 	}
 	return nil
 }

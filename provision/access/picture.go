@@ -17,11 +17,13 @@ type picture struct {
 	snap  *provision.Snapshot
 	in    Inputs
 	rules *rules
-	base  ACL   // sorted
-	wires wires // as they are now; the Enforcer's alone
+	base  ACL     // sorted
+	wires wires   // as they are now; the Enforcer's alone
+	nets  netWant // mu guards pooled
 
-	mu      sync.RWMutex      // guards everything below, for those who read while the Enforcer writes
-	changed map[uint32]rights // of an address, in place of what base has for it
+	mu      sync.RWMutex                          // guards everything below, for those who read while the Enforcer writes
+	changed map[uint32]rights                     // of an address, in place of what base has for it
+	moved   map[provision.SubscriberID]attachment // of owners of subnets, in place of that in nets
 	counts  SetCounts
 }
 
@@ -44,24 +46,38 @@ func (p *picture) standing(ip netip.Addr) Set {
 	p.mu.RLock()
 	x, ok := p.changed[number(ip)]
 	p.mu.RUnlock()
-	if ok {
+	if !ok {
+		return p.base.Standing(ip)
+	}
+	if x.block != 0 {
 		return x.block
 	}
-	return p.base.Standing(ip)
+	return p.base.netStanding(ip)
 }
 
-// set takes other rights of addresses, and tallies, and returns the number of elements then.
-func (p *picture) set(changed map[netip.Addr]rights, moved wires, want, have ACL) SetCounts {
-	maps.Copy(p.wires, moved)
+// news are what a step has found to be others.
+type news struct {
+	changed map[netip.Addr]rights
+	wires   wires
+	moved   map[provision.SubscriberID]attachment // owners of subnets
+}
+
+// set takes other rights of addresses, tallies, and places of owners of subnets, and returns the number of elements then.
+func (p *picture) set(n *news, want, have ACL) SetCounts {
+	maps.Copy(p.wires, n.wires)
 	added, removed := want.Counts(), have.Counts()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.changed == nil {
-		p.changed = make(map[uint32]rights, len(changed))
+		p.changed = make(map[uint32]rights, len(n.changed))
 	}
-	for ip, x := range changed {
+	for ip, x := range n.changed {
 		p.changed[number(ip)] = x
 	}
+	if p.moved == nil && len(n.moved) > 0 {
+		p.moved = map[provision.SubscriberID]attachment{}
+	}
+	maps.Copy(p.moved, n.moved)
 	for s := range Sets() {
 		p.counts[s] += added[s] - removed[s]
 	}
@@ -70,7 +86,7 @@ func (p *picture) set(changed map[netip.Addr]rights, moved wires, want, have ACL
 
 // whole returns the ACL with the changes in it.
 func (p *picture) whole() ACL {
-	if len(p.changed) == 0 { // only who writes calls this
+	if len(p.changed)+len(p.moved) == 0 { // only who writes calls this
 		return p.base
 	}
 	var gone, come elements
@@ -79,6 +95,11 @@ func (p *picture) whole() ACL {
 		old := rightsIn(&p.base, ip)
 		gone.add(ip, &old)
 		come.add(ip, &x)
+	}
+	for id, x := range p.moved {
+		old := p.nets.of(id)
+		gone.addOwner(p.nets.parts, id, &old)
+		come.addOwner(p.nets.parts, id, &x)
 	}
 	a, less, more := p.base, gone.acl(), come.acl()
 	for s := range Sets() {

@@ -23,7 +23,9 @@ func (c SetCounts) total() int {
 func (c SetCounts) MarshalJSON() ([]byte, error) {
 	m := make(map[string]int, len(c))
 	for s := range Sets() {
-		m[s.String()] = c[s]
+		if !s.Optional() || c[s] != 0 {
+			m[s.String()] = c[s]
+		}
 	}
 	return json.Marshal(m)
 }
@@ -117,13 +119,13 @@ func (a ACL) blocked() Keys {
 func newlyBlocked(want, have ACL) []netip.Addr {
 	stopped := SetStopped.minus(want[SetStopped], have[SetStopped])
 	others := SetStopped.minus(want.blocked(), want[SetStopped])
-	return addrsOf(SetStopped.Sorted(stopped + SetStopped.minus(others, have.blocked())))
+	return withNets(addrsOf(SetStopped.Sorted(stopped+SetStopped.minus(others, have.blocked()))), newlyBlockedNets(&want, &have))
 }
 
 // freed returns the addresses that are in a set by have and in none by want,
 // sorted. Both ACLs are sorted.
 func freed(want, have ACL) []netip.Addr {
-	return addrsOf(SetStopped.minus(have.blocked(), want.blocked()))
+	return withNets(addrsOf(SetStopped.minus(have.blocked(), want.blocked())), freedNets(&want, &have))
 }
 
 // addrsOf returns the addresses of which k has the keys.

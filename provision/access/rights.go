@@ -127,7 +127,7 @@ func (r *rules) of(s *provision.Snapshot, ip netip.Addr, g *Grant) (x rights) {
 			x.block = SetPaused
 		}
 	}
-	if line == nil && !known && !exempt && r.guest(ip) {
+	if line == nil && !known && !exempt && r.guest(ip) && !inSubnet(s, ip) {
 		x.block = SetGuests
 	}
 	if x.block != 0 && r.spares.of(ip) != "" {
@@ -167,7 +167,7 @@ func (r *rules) now(s *provision.Snapshot, ip netip.Addr) (x rights, g Grant) {
 // no more elements than bindings and leases give. It does not allocate.
 func rightsIn(a *ACL, ip netip.Addr) (x rights) {
 	key := ip.As4()
-	x.block = a.Standing(ip)
+	x.block = a.hostStanding(ip)
 	w := SetBoundDirect.Width()
 	for k := SetBoundDirect.at(a[SetBoundDirect], key); len(k) >= w && x.macs < len(x.direct); k = k[w:] {
 		var f Fields

@@ -32,7 +32,8 @@ const (
 	SetAloneStopped // interfaces of SetGuardedVLAN with stopped subscribers behind them and nobody else
 	SetAlonePaused  // the same with paused ones too
 
-	setEnd // one past the last set
+	firstNet                                  // the sets of customers' subnets: see Set.Subnets
+	setEnd   = firstNet + netKinds*netLengths // one past the last set
 )
 
 // descriptor is all that is known of a set. A new set is a line in the table of
@@ -50,12 +51,13 @@ type descriptor struct {
 type effect uint8
 
 const (
-	blocks effect = iota // an address has no free way any more
-	guards               // what comes in by an interface is looked at
-	opens                // something passes that would not otherwise
+	blocks       effect = iota // an address has no free way any more
+	guards                     // what comes in by an interface is looked at
+	opens                      // something passes that would not otherwise
+	blocksSubnet               // the addresses of a subnet have no free way any more
 )
 
-var descriptors = [setEnd]descriptor{
+var descriptors = withSubnets([setEnd]descriptor{
 	0:                {name: "invalid"},
 	SetStopped:       {"stopped", "stopped subscribers", []Part{PartAddr}, blocks},
 	SetPaused:        {"paused", "paused subscribers", []Part{PartAddr}, blocks},
@@ -71,7 +73,7 @@ var descriptors = [setEnd]descriptor{
 	SetDHCPServers:   {"dhcp_servers", "DHCP servers beyond this router", []Part{PartPrefix}, opens},
 	SetAloneStopped:  {"alone_stopped", "interfaces of stopped subscribers alone", []Part{PartInterface}, guards},
 	SetAlonePaused:   {"alone_paused", "interfaces of paused subscribers alone", []Part{PartInterface}, guards},
-}
+})
 
 // Sets returns the sets in their order.
 func Sets() iter.Seq[Set] {
@@ -117,7 +119,7 @@ func (s Set) Width() int {
 func (s Set) lead() int {
 	n := 0
 	for _, p := range s.Key() {
-		if p == PartAddr || p == PartPrefix {
+		if _, net := p.Bits(); net || p == PartAddr || p == PartPrefix {
 			return n
 		}
 		n += p.Width()
@@ -126,8 +128,8 @@ func (s Set) lead() int {
 }
 
 // Part is what a part of a key is. A set has no other properties of its
-// elements: IPv6 is one more Part, of 16 bytes, and so are prefixes of one
-// length, which need no intervals but a mask.
+// elements: IPv6 is one more Part, of 16 bytes. Prefixes of one length, which need no
+// intervals but a mask, are a Part each: see PartSubnet.
 type Part uint8
 
 // The parts, a closed list.
@@ -167,6 +169,9 @@ type Fields struct {
 // append appends the part as the kernel has it, or returns an error for what no
 // key can hold.
 func (p Part) append(dst []byte, f Fields) ([]byte, error) {
+	if bits, net := p.Bits(); net {
+		return appendSubnet(dst, f, bits)
+	}
 	switch p {
 	case PartPrefix:
 		if !f.Prefix.IsValid() || !f.Prefix.Addr().Is4() || f.Prefix.Masked() != f.Prefix {
@@ -195,6 +200,10 @@ func (p Part) append(dst []byte, f Fields) ([]byte, error) {
 
 // read is the reverse of append: it reads the part at the beginning of key.
 func (p Part) read(key string, f *Fields) {
+	if bits, net := p.Bits(); net {
+		f.Prefix = netip.PrefixFrom(addr4(key), bits)
+		return
+	}
 	switch p {
 	case PartPrefix:
 		f.Prefix = netip.PrefixFrom(addr4(key), int(key[4]))
@@ -213,6 +222,9 @@ func addr4(key string) netip.Addr {
 
 // Text returns what the part is in the fields of an element.
 func (p Part) Text(f Fields) string {
+	if _, net := p.Bits(); net {
+		return f.Prefix.String()
+	}
 	switch p {
 	case PartPrefix:
 		return f.Prefix.String()

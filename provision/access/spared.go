@@ -86,6 +86,7 @@ const serversFrom = 16
 // spares are the addresses that are in no set that blocks.
 type spares struct {
 	single   map[netip.Addr]Spared
+	inOrder  []netip.Prefix // of single
 	networks []nets         // of servers, longer than one address
 	homes    []netip.Prefix // of customers: a network of servers spares nobody there
 	only     bool           // customers are blocked in homes alone
@@ -120,7 +121,34 @@ func newSpares(in *Inputs) *spares {
 			s.networks = append(s.networks, nets{x.why, tidyPrefixes(wide)})
 		}
 	}
+	for a := range s.single {
+		s.inOrder = append(s.inOrder, netip.PrefixFrom(a, 32))
+	}
+	slices.SortFunc(s.inOrder, comparePrefixes)
 	return s
+}
+
+// holes returns what of a prefix is spared, tidy; the prefix itself if all of it is.
+func (s *spares) holes(p netip.Prefix) (out []netip.Prefix) {
+	i, _ := slices.BinarySearchFunc(s.inOrder, p, comparePrefixes)
+	for ; i < len(s.inOrder) && p.Overlaps(s.inOrder[i]); i++ {
+		out = append(out, s.inOrder[i])
+	}
+	at, _ := slices.BinarySearchFunc(s.homes, p, comparePrefixes)
+	if at < len(s.homes) && s.homes[at] == p || at > 0 && s.homes[at-1].Overlaps(p) {
+		return out // within a network of customers
+	}
+	if s.only {
+		return []netip.Prefix{p}
+	}
+	for _, n := range s.networks {
+		for _, x := range n.prefixes {
+			if x.Overlaps(p) {
+				out = append(out, x)
+			}
+		}
+	}
+	return tidyPrefixes(out)
 }
 
 // add spares an address; the first reason stands.

@@ -2,6 +2,8 @@ package access
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -76,6 +78,50 @@ func TestWhatOthersNeedIsNotBlocked(t *testing.T) {
 				assert.Equal(t, want, got[set])
 				assert.Equal(t, got.Standing(provisiontest.Addr(tt.ip)), r.of(s, provisiontest.Addr(tt.ip), &Grant{}).block, "one address by itself")
 			}
+		})
+	}
+}
+
+// A customer's subnet with such an address in it is blocked but for that.
+func TestWhatOthersNeedIsNotBlockedInASubnet(t *testing.T) {
+	build := func(prefix string) *provision.Snapshot {
+		return provisiontest.Build(t, provision.Input{
+			Subscribers:     []provision.Subscriber{{ID: 1, State: provision.StatePause}},
+			Lines:           []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.200"))}},
+			CustomerSubnets: []provision.Subnet{{Prefix: netip.MustParsePrefix(prefix), Subscriber: 1}},
+		})
+	}
+	tests := []struct {
+		name, prefix string
+		in           Inputs
+		blocked      string
+		held         []Withheld
+	}{
+		{"nothing", "203.0.113.8/30", Inputs{Own: provisiontest.Addrs("203.0.113.7", "203.0.113.12")}, "203.0.113.8/30", nil},
+		{"an address of the router", "203.0.113.8/30", Inputs{Own: provisiontest.Addrs("203.0.113.9")}, "203.0.113.8/32 203.0.113.10/31",
+			[]Withheld{{provisiontest.Addr("203.0.113.9"), 1, "paused", SparedOwn}}},
+		{"two", "203.0.113.8/30", Inputs{Own: provisiontest.Addrs("203.0.113.11"), Resolvers: prefixes("203.0.113.8/32")}, "203.0.113.9/32 203.0.113.10/32",
+			[]Withheld{{provisiontest.Addr("203.0.113.8"), 1, "paused", SparedResolver}, {provisiontest.Addr("203.0.113.11"), 1, "paused", SparedOwn}}},
+		{"a network of name servers", "203.0.113.0/28", Inputs{Resolvers: prefixes("203.0.113.8/29")}, "203.0.113.0/29",
+			[]Withheld{{provisiontest.Addr("203.0.113.8"), 1, "paused", SparedResolver}}},
+		{"a garden that holds all", "203.0.113.8/29", Inputs{Garden: prefixes("203.0.113.0/24")}, "",
+			[]Withheld{{provisiontest.Addr("203.0.113.8"), 1, "paused", SparedGarden}}},
+		{"a garden with customers in it", "203.0.113.8/29", Inputs{Garden: prefixes("203.0.113.0/24"), Homes: prefixes("203.0.113.0/25")}, "203.0.113.8/29", nil},
+		{"elsewhere than customers are", "203.0.113.8/29", Inputs{Networks: prefixes("192.0.2.0/24")}, "",
+			[]Withheld{{provisiontest.Addr("203.0.113.8"), 1, "paused", SparedNetwork}}},
+		{"where customers are", "203.0.113.8/29", Inputs{Networks: prefixes("192.0.2.0/24", "203.0.113.8/29")}, "203.0.113.8/29", nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			all := newRules(&tt.in).want(build(tt.prefix), &tt.in, nil)
+			var got []string
+			for _, text := range netStrings(all.acl) {
+				_, prefix, _ := strings.Cut(text, " ")
+				got = append(got, prefix)
+			}
+			slices.SortFunc(got, func(a, b string) int { return comparePrefixes(netip.MustParsePrefix(a), netip.MustParsePrefix(b)) })
+			assert.Equal(t, tt.blocked, strings.Join(got, " "))
+			assert.Equal(t, tt.held, all.held.list)
 		})
 	}
 }

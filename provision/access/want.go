@@ -99,6 +99,7 @@ func Want(s *provision.Snapshot, in Inputs) ACL {
 type wish struct {
 	acl   ACL
 	wires wires
+	nets  netWant  // what the elements of subnets follow from
 	held  withheld // who is not blocked though its state says so
 }
 
@@ -131,7 +132,10 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (out 
 		SetBoundVLAN:     r.boundVLAN(s, leased.vlan),
 		SetExempt:        Prefixes(r.exempt...),
 		SetDHCPServers:   Prefixes(tidyPrefixes(in.DHCPServers)...),
-	}.Sorted()
+	}
+	out.nets = r.ofNets(s, &leased)
+	r.addNets(s, &out.nets, &out.acl, &out.held)
+	out.acl = out.acl.Sorted()
 	out.wires = wiresOf(&out.acl)
 	out.wires.put(&out.acl)
 	return out
@@ -158,6 +162,11 @@ type leased struct {
 	stopped, paused []netip.Addr // without the exempt
 	known           []netip.Addr // of ranges of guests, with subscribers; sorted
 	direct, vlan    []byte       // keys
+
+	// Of customers' subnets: addresses in them that others have, and where their owners are.
+	holes    []netip.Prefix
+	attached map[provision.SubscriberID]attachment
+	pooled   map[netip.Addr]provision.SubscriberID
 }
 
 // gather walks the leases once and keeps of them what comes into a set.
@@ -165,12 +174,16 @@ func (r *rules) gather(s *provision.Snapshot, in *Inputs, each func(*Grant)) (l 
 	if in.Leases == nil {
 		return l
 	}
+	nets := len(s.CustomerSubnets()) > 0
 	for g := range in.Leases {
 		ip := g.IP.Unmap()
 		if !ip.Is4() {
 			continue
 		}
 		matters := false
+		if nets {
+			r.gatherNets(s, &g, &l)
+		}
 		if g.Subscriber != 0 && s.ByIP(ip) == nil {
 			sub, known := s.Subscriber(g.Subscriber)
 			if known && r.guest(ip) {
@@ -221,7 +234,7 @@ func (r *rules) guestsAmong(s *provision.Snapshot, leased, stopped, paused []net
 	var out []netip.Addr
 	for _, g := range r.guests {
 		for a := g.From; a.IsValid() && a.Compare(g.To) <= 0; a = a.Next() {
-			if s.ByIP(a) == nil && !contains(leased, a) && !contains(stopped, a) && !contains(paused, a) && !inPrefixes(r.exempt, a) && r.spares.of(a) == "" {
+			if s.ByIP(a) == nil && !inSubnet(s, a) && !contains(leased, a) && !contains(stopped, a) && !contains(paused, a) && !inPrefixes(r.exempt, a) && r.spares.of(a) == "" {
 				out = append(out, a)
 			}
 		}
@@ -274,6 +287,11 @@ func dropAddrs(addrs []netip.Addr, drop func(netip.Addr) bool) []netip.Addr {
 	return out
 }
 
+// comparePrefixes orders by address, of those with the same one the shorter first.
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits())
+}
+
 // tidyPrefixes returns the IPv4 prefixes in order, masked, without those that lie
 // in another: the kernel refuses intervals that overlap.
 func tidyPrefixes(prefixes []netip.Prefix) []netip.Prefix {
@@ -283,7 +301,7 @@ func tidyPrefixes(prefixes []netip.Prefix) []netip.Prefix {
 			list = append(list, p.Masked())
 		}
 	}
-	slices.SortFunc(list, func(a, b netip.Prefix) int { return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits()) })
+	slices.SortFunc(list, comparePrefixes)
 	var out []netip.Prefix
 	for _, p := range list {
 		// In this order whatever holds p stands right before it.

@@ -1,7 +1,7 @@
 // Package acl keeps the block lists of subscribers in the kernel: one nftables
 // table, "inet usher", which is ours alone. It implements access.Kernel.
 //
-// The table holds sets of addresses (stopped, paused, guests) and a base chain
+// The table holds sets of addresses (stopped, paused, guests), of customers' subnets by length while there are any, and a base chain
 // at the forward hook that looks both ends of every forwarded packet up in them.
 // Packets of stopped subscribers are dropped. Paused ones and guests reach DNS
 // and their garden, and HTTP leads them to the portal if there is one; all else
@@ -94,9 +94,10 @@ type Table struct {
 	stale  bool             // the caller has not seen what was found since its last Observe
 
 	policy    ruleset.Policy
-	adopted   bool      // the table was as it should be once
-	repairs   uint64    // how often it was not, after that
-	openUntil time.Time // end of the maintenance as far as we know
+	nets      access.NetSets // sets of subnets that the table has, as far as we know
+	adopted   bool           // the table was as it should be once
+	repairs   uint64         // how often it was not, after that
+	openUntil time.Time      // end of the maintenance as far as we know
 
 	portalUntil time.Time // the portal was said to answer until then
 
@@ -300,9 +301,11 @@ var errUnconfirmed = errors.New("batch not confirmed")
 // generation that the ruleset must still have; zero: any.
 func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 	known := t.gen != 0
-	if err := t.mutedLocked(b.len(), func() error { return t.flushLocked(base, b.queue) }); err != nil {
+	nets := t.nets | b.adds.NetSets()
+	if err := t.mutedLocked(b.len(), func() error { return t.flushLocked(base, t.growing(b, nets)) }); err != nil {
 		return err
 	}
+	t.nets = nets
 	if !known {
 		return fmt.Errorf("%w: earlier contents not known", errUnconfirmed)
 	}

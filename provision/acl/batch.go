@@ -160,7 +160,8 @@ func queueSchema(c *nftables.Conn, p ruleset.Policy, replace bool, have access.A
 		c.DelTable(ruleset.Table())
 	}
 	c.AddTable(ruleset.Table())
-	for _, s := range ruleset.Sets() {
+	p.Nets = have.NetSets()
+	for _, s := range ruleset.Sets(p) {
 		if err := c.AddSet(s, nil); err != nil {
 			return fmt.Errorf("set %s: %w", s.Name, err)
 		}

@@ -168,6 +168,13 @@ func BenchmarkKernelForwardedPacket(b *testing.B) {
 			access.SetStopped: access.Addrs(subscribers(0, n/2)...), access.SetPaused: access.Addrs(subscribers(n/2, n/2)...),
 			access.SetGuardedDirect: access.Interfaces("down0"), access.SetBoundDirect: access.DirectBindings(pairs...)}},
 	}
+	nets := access.ACL{}.Apply(append(stoppedNets(b, provision.OpAdd, 29, 0, n/2), stoppedNets(b, provision.OpAdd, 30, 200_000, n/2)...))
+	tests = append(tests, struct {
+		name   string
+		table  bool
+		policy ruleset.Policy
+		want   access.ACL
+	}{name: "100,000 blocked subnets of two lengths", table: true, want: nets})
 	for _, tt := range tests {
 		b.Run(tt.name, func(b *testing.B) {
 			r := newRouter(b)

@@ -130,6 +130,13 @@ func (k *fakeKernel) answer(req []netlink.Message) []netlink.Message {
 		return reply(m, unix.NFT_MSG_NEWTABLE, attr(unix.NFTA_TABLE_NAME, []byte("usher\x00")),
 			attr(unix.NFTA_TABLE_FLAGS, u32(0)), attr(unix.NFTA_TABLE_USE, u32(uint32(use))))
 	case unix.NFT_MSG_GETSET:
+		if m.Header.Flags&netlink.Dump == netlink.Dump {
+			var out []netlink.Message
+			for name := range k.table.sets {
+				out = append(out, reply(m, unix.NFT_MSG_NEWSET, attr(unix.NFTA_SET_NAME, append([]byte(name), 0)))...)
+			}
+			return dump(m, 0, out...)
+		}
 		s := k.table.sets[a[unix.NFTA_SET_NAME]]
 		if s == nil {
 			return failure(m, unix.ENOENT)

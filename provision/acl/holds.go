@@ -14,7 +14,7 @@ import (
 )
 
 // Holds asks the kernel for one address, without reading the sets: whether it is
-// stopped, and whether it is paused. A table or set that is not there holds
+// stopped, and whether it is paused, by itself or with its subnet. A table or set that is not there holds
 // nobody. It does not change what Changed tells.
 func (t *Table) Holds(ctx context.Context, addr netip.Addr) (stopped, paused bool, err error) {
 	if !addr.Unmap().Is4() {
@@ -22,10 +22,10 @@ func (t *Table) Holds(ctx context.Context, addr netip.Addr) (stopped, paused boo
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if stopped, err = t.holdsLocked(ctx, access.SetStopped, addr.Unmap()); err != nil {
+	if stopped, err = t.anyHoldsLocked(ctx, access.SetStopped, addr.Unmap()); err != nil {
 		return false, false, err
 	}
-	paused, err = t.holdsLocked(ctx, access.SetPaused, addr.Unmap())
+	paused, err = t.anyHoldsLocked(ctx, access.SetPaused, addr.Unmap())
 	return stopped, paused, err
 }
 

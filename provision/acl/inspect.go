@@ -13,6 +13,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
@@ -24,6 +25,7 @@ type table struct {
 	// all that are there.
 	soundSets bool
 	chains    []string
+	nets      []access.Set // of subnets, in their order
 }
 
 // inspectLocked compares the table in the kernel with the wanted one. It reads
@@ -37,17 +39,21 @@ func (t *Table) inspectLocked(ctx context.Context) (table, error) {
 	}
 	have, err := t.write.ListTableOfFamily(ruleset.TableName, nftables.TableFamilyINet)
 	if errors.Is(err, unix.ENOENT) {
+		t.nets = 0
 		return table{defect: "there is none"}, nil
 	}
 	if err != nil {
 		return table{}, fmt.Errorf("read table: %w", err)
 	}
 	found := table{exists: true}
+	if t.nets, found.nets, err = t.netsLocked(ctx); err != nil {
+		return table{}, err
+	}
 	return found, t.findDefectLocked(ctx, have, &found)
 }
 
 func (t *Table) findDefectLocked(ctx context.Context, have *nftables.Table, found *table) (err error) {
-	sets := ruleset.Sets()
+	sets := ruleset.Sets(t.rulesLocked())
 	if have.Flags != 0 {
 		found.defect = fmt.Sprintf("table flags %#x", uint32(have.Flags))
 		return nil
@@ -88,7 +94,7 @@ func (t *Table) findDefectLocked(ctx context.Context, have *nftables.Table, foun
 // chainDefectLocked compares the chains, of which all has the declarations of
 // every table, and their rules.
 func (t *Table) chainDefectLocked(all []*nftables.Chain, names []string) (string, error) {
-	chains, rules := ruleset.Chains(t.policy), ruleset.Rules(t.policy)
+	chains, rules := ruleset.Chains(t.policy), ruleset.Rules(t.rulesLocked())
 	for _, want := range chains {
 		i := slices.IndexFunc(all, func(c *nftables.Chain) bool { return c.Table.Name == ruleset.TableName && c.Name == want.Name })
 		if i < 0 {

@@ -79,7 +79,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 	kept, strange := 0, 0
 	var counts access.SetCounts
 	var open opened
-	for set := range access.Sets() {
+	for set := range t.rulesLocked().Sets() {
 		if !found.exists {
 			break
 		}
@@ -132,7 +132,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 						return err
 					}
 				}
-				return queueChains(w, t.policy, found.chains)
+				return queueChains(w, t.rulesLocked(), found.chains)
 			})
 		} else {
 			err = t.mutedLocked(kept, func() error {
@@ -143,6 +143,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 			for set := range access.Sets() {
 				counts[set] = raw(c, set)
 			}
+			t.nets = c.NetSets()
 		}
 		if err != nil {
 			return c, 0, fmt.Errorf("build table: %w", err)
@@ -174,6 +175,11 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 		t.counts = counts
 		t.setOpenLocked(open.left)
 		return c, nextGeneration(gen), nil
+	}
+	if dropped, err := t.tidyNetsLocked(gen, &c, found.chains); err != nil || dropped {
+		t.counts = counts
+		t.setOpenLocked(open.left)
+		return c, nextGeneration(gen), err
 	}
 	after, err := t.generationLocked(ctx)
 	if err != nil {

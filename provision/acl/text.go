@@ -41,7 +41,7 @@ func (t *Table) AsNFT(ctx context.Context) (string, error) {
 
 // listingLocked reads the table once.
 func (t *Table) listingLocked(ctx context.Context) (ruleset.Listing, error) {
-	l := ruleset.Listing{Policy: t.policy, Counts: map[string][]access.Counter{}}
+	l := ruleset.Listing{Counts: map[string][]access.Counter{}}
 	gen, err := t.generationLocked(ctx)
 	if err != nil {
 		return l, err
@@ -53,7 +53,8 @@ func (t *Table) listingLocked(ctx context.Context) (ruleset.Listing, error) {
 	if found.defect != "" {
 		return l, fmt.Errorf("%w: %s", ErrNotAsWritten, found.defect)
 	}
-	for set := range access.Sets() {
+	l.Policy, l.Nets = t.rulesLocked(), found.nets
+	for set := range l.Policy.Sets() {
 		info, err := t.setLocked(ctx, set.String())
 		if err != nil {
 			return l, err

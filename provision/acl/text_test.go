@@ -67,6 +67,17 @@ func randomWish(rng *rand.Rand) access.ACL {
 			want[set] += access.Addrs(ip())
 		}
 	}
+	for _, kind := range []access.Set{access.SetStopped, access.SetPaused, access.SetBoundDirect, access.SetBoundVLAN} {
+		for range rng.IntN(4) { // their sets come and go with them
+			bits := 20 + rng.IntN(13)
+			set := kind.Subnets(bits)
+			e, err := set.Element(access.Fields{Prefix: netip.PrefixFrom(ip(), bits).Masked(), MAC: provision.MAC{2, byte(rng.IntN(3))}, Interface: names[rng.IntN(len(names))]})
+			if err != nil {
+				panic(err)
+			}
+			want[set] += access.Keys(e.Key)
+		}
+	}
 	return want.Sorted()
 }
 

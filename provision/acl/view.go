@@ -52,7 +52,8 @@ func (r *Reader) Read(ctx context.Context, p ruleset.Policy) (View, error) {
 	return View{Exists: t.seen.exists, Defect: t.seen.defect, ACL: c, Generation: uint64(t.gen), OpenUntil: t.openUntil}, nil
 }
 
-// Sets tells in which of the sets of addresses one address is, in their order.
+// Sets tells in which of the sets of addresses one address is, in their order, and with its subnet in which of those of
+// blocked subnets.
 // A table or set that is not there holds nobody.
 func (r *Reader) Sets(ctx context.Context, addr netip.Addr) ([]access.Set, error) {
 	if addr = addr.Unmap(); !addr.Is4() {
@@ -60,12 +61,19 @@ func (r *Reader) Sets(ctx context.Context, addr netip.Addr) ([]access.Set, error
 	}
 	r.t.mu.Lock()
 	defer r.t.mu.Unlock()
+	nets, _, err := r.t.netsLocked(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("acl: %w", err)
+	}
 	var out []access.Set
 	for set := range access.Sets() {
-		if !set.Of(access.PartAddr) {
+		holds := r.t.holdsLocked
+		if kind, _, _ := set.Subnet(); nets.Has(set) && kind.Of(access.PartAddr) {
+			holds = r.t.netHoldsLocked
+		} else if !set.Of(access.PartAddr) {
 			continue
 		}
-		in, err := r.t.holdsLocked(ctx, set, addr)
+		in, err := holds(ctx, set, addr)
 		if err != nil {
 			return nil, fmt.Errorf("acl: %w", err)
 		}

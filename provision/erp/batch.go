@@ -93,6 +93,7 @@ func (b *batch) finish() {
 		}
 	}
 	b.in.Devices = b.devices.list()
+	b.in.CustomerSubnets = b.subnets()
 }
 
 // defects turns what the client could not read into problems.

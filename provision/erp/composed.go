@@ -76,13 +76,14 @@ func onlySwitches(links []userside.Link) []userside.Link {
 // rows makes the rows of one customer: every address on every port.
 func (b *batch) rows(c *userside.Customer, ports []userside.Link) {
 	b.card(c)
-	if len(c.Addresses) == 0 && len(ports) > 0 {
+	subnet := func(a userside.CustomerAddress) bool { return a.Net != "" } // in no row: see batch.subnets
+	if len(ports) > 0 && !slices.ContainsFunc(c.Addresses, func(a userside.CustomerAddress) bool { return !subnet(a) }) {
 		b.row(provision.Line{Subscriber: provision.SubscriberID(c.ID)}, ports) // a pool may have one
 		return
 	}
 	for _, a := range c.Addresses {
-		if !a.IP.IsValid() && a.MAC == (userside.MAC{}) {
-			continue // a subnet
+		if subnet(a) || !a.IP.IsValid() && a.MAC == (userside.MAC{}) {
+			continue
 		}
 		b.row(provision.Line{Subscriber: provision.SubscriberID(c.ID), MAC: provision.MAC(a.MAC), Addresses: provision.Hosts4(a.IP)}, ports)
 	}

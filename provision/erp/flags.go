@@ -15,7 +15,8 @@ import (
 // whole fetch reads the cards of up to MaxFlags customers: first of those who
 // were blocked and would not be any more, then of those never read, then of
 // those read longest ago. Hints read the card of their customer. The list of
-// former customers comes whole with each whole fetch.
+// former customers comes whole with each whole fetch. A card tells the customer's subnets too, so that of those who
+// are stopped some are read besides.
 
 // readFormer asks for the list of former customers, one call.
 func (b *batch) readFormer(ctx context.Context) {
@@ -61,7 +62,7 @@ func (b *batch) learnFlags(ctx context.Context) {
 		blocked bool
 		read    uint32
 	}
-	var list []candidate
+	var list, stopped []candidate
 	seen := make(map[int64]struct{})
 	for i := range b.in.Lines {
 		id := int64(b.in.Lines[i].Subscriber)
@@ -71,13 +72,14 @@ func (b *batch) learnFlags(ctx context.Context) {
 		}
 		seen[id] = struct{}{}
 		if b.policy.State(n, provision.Flags{}) == provision.StateStop {
-			continue // no flag can do more
+			stopped = append(stopped, candidate{id: id, read: b.memory.lastRead(id)}) // no flag can do more
+			continue
 		}
 		now, was := b.policy.State(n, b.memory.flags(id)), b.prev.State(provision.SubscriberID(id))
 		blocked := was == provision.StateStop || was == provision.StatePause && now != provision.StateStop
 		list = append(list, candidate{id, blocked && was != now, b.memory.lastRead(id)})
 	}
-	slices.SortFunc(list, func(x, y candidate) int {
+	order := func(x, y candidate) int {
 		if x.blocked != y.blocked {
 			if x.blocked {
 				return -1
@@ -85,18 +87,29 @@ func (b *batch) learnFlags(ctx context.Context) {
 			return 1
 		}
 		return cmp.Or(cmp.Compare(x.read, y.read), cmp.Compare(x.id, y.id))
-	})
-	ids := make([]int64, 0, b.opts.MaxFlags)
-	for _, c := range list[:min(len(list), b.opts.MaxFlags)] {
-		ids = append(ids, c.id)
 	}
-	_, err := b.ask(ctx, ids, b.card)
+	// A tenth of the cards is for the subnets of those who are stopped.
+	share := min(len(stopped), max(b.opts.MaxFlags/10, b.opts.MaxFlags-len(list)))
+	var err error
+	for _, part := range []struct {
+		of []candidate
+		n  int
+	}{{list, min(len(list), b.opts.MaxFlags-share)}, {stopped, share}} {
+		slices.SortFunc(part.of, order)
+		ids := make([]int64, 0, part.n)
+		for _, c := range part.of[:part.n] {
+			ids = append(ids, c.id)
+		}
+		if err == nil {
+			_, err = b.ask(ctx, ids, b.card)
+		}
+	}
 	b.once(ctx, "flags of customers cannot be read", err != nil, err)
 }
 
 // card takes state and flags from a customer's card.
 func (b *batch) card(c *userside.Customer) {
 	b.cards[c.ID] = true
-	b.memory.card(c)
+	b.memory.card(c, cardSubnets(c, b))
 	b.setState(c.ID, c.State)
 }

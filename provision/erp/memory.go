@@ -1,6 +1,7 @@
 package erp
 
 import (
+	"net/netip"
 	"sync"
 
 	"github.com/usher-agent/usher/provision"
@@ -18,8 +19,9 @@ type Memory struct {
 	whole      bool // a whole fetch filled it
 	zero       bool // get_customers_id takes state_id=0 for a condition
 	reads      uint32
-	moved      map[int64]string // cabling that Moved reported, so that it reports it once
-	stale      map[int64]bool   // customers whose cabling must be followed anew
+	moved      map[int64]string         // cabling that Moved reported, so that it reports it once
+	nets       map[int64][]netip.Prefix // subnets on the cards that were read
+	stale      map[int64]bool           // customers whose cabling must be followed anew
 }
 
 // standing is what is known of one customer.
@@ -33,7 +35,7 @@ type standing struct {
 func NewMemory() *Memory {
 	return &Memory{
 		customers: make(map[int64]standing), former: make(map[int64]bool),
-		moved: make(map[int64]string), stale: make(map[int64]bool),
+		nets: make(map[int64][]netip.Prefix), moved: make(map[int64]string), stale: make(map[int64]bool),
 	}
 }
 
@@ -68,7 +70,7 @@ func stateID(n userside.Int) int {
 }
 
 // card notes the card of a customer and gives what is now known.
-func (m *Memory) card(c *userside.Customer) (int, provision.Flags) {
+func (m *Memory) card(c *userside.Customer, nets []netip.Prefix) (int, provision.Flags) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s, known := m.customers[c.ID]
@@ -82,6 +84,9 @@ func (m *Memory) card(c *userside.Customer) (int, provision.Flags) {
 	m.reads++
 	s.read = m.reads
 	m.customers[c.ID] = s
+	if delete(m.nets, c.ID); len(nets) > 0 {
+		m.nets[c.ID] = nets
+	}
 	return int(s.stateID), m.flagsLocked(c.ID)
 }
 
@@ -128,6 +133,7 @@ func (m *Memory) remember(numbers map[int64]int, zero bool) {
 	for id := range m.customers {
 		if _, ok := numbers[id]; !ok {
 			delete(m.customers, id)
+			delete(m.nets, id)
 		}
 	}
 	for id, n := range numbers {

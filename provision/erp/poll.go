@@ -139,8 +139,11 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 	got := &asked{found: make(map[int64]bool), missing: make(map[int64]bool)}
 	for list := range slices.Chunk(want, f.opts.BatchSize) {
 		err := b.askList(ctx, list, got, func(c *userside.Customer) {
-			n, flags := f.memory.card(c)
-			id := provision.SubscriberID(c.ID)
+			id, nets := provision.SubscriberID(c.ID), cardSubnets(c, nil)
+			if f.otherSubnets(id, nets, prev) {
+				answer.Refresh = true
+			}
+			n, flags := f.memory.card(c, nets)
 			answer.States[id] = f.policy.State(n, flags)
 			if flags.Former == provision.FlagYes || otherAddresses(c, prev.BySubscriber(id)) || otherMACs(c, prev) {
 				answer.Refresh = true // the card does not tell who is former no more

@@ -214,7 +214,7 @@ func TestFetchCustomers(t *testing.T) {
 		"other MAC":         {strings.Replace(card(""), "00005e005301", "00005e0053ff", 1), map[provision.SubscriberID]string{1: "active"}, true, false},
 		"other address":     {strings.ReplaceAll(card(""), "1681915905", "1681915999"), map[provision.SubscriberID]string{1: "active"}, true, false},
 		"one more address":  {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1681915950":{"ip":"1681915950"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
-		"a subnet besides":  {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1":{"ip_net":"100.64.9.0/24"},`, 1), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"a subnet besides":  {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1":{"ip_net":"100.64.9.0/24"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
 		"no address":        {`200 {"result":"OK","data":{"id":1,"state_id":2}}`, map[provision.SubscriberID]string{1: "active"}, true, false},
 		"deleted":           {`404 {"error":"no"}`, map[provision.SubscriberID]string{}, true, false},
 		"not to be had":     {`400 {"error":"no"}`, map[provision.SubscriberID]string{}, false, false},
@@ -473,10 +473,10 @@ func TestCardFlags(t *testing.T) {
 	m := NewMemory()
 	set := func(v bool) userside.Bool { return userside.Bool{Set: true, Value: v} }
 	state := userside.Int{Set: true, Value: 2}
-	_, flags := m.card(&userside.Customer{ID: 1, State: state, Potential: set(true), Disabled: set(false), InBilling: set(false)})
+	_, flags := m.card(&userside.Customer{ID: 1, State: state, Potential: set(true), Disabled: set(false), InBilling: set(false)}, nil)
 	assert.Equal(t, provision.Flags{Disabled: provision.FlagNo, Potential: provision.FlagYes, NotInBilling: provision.FlagYes}, flags)
 	m.setFormer([]int64{1})
-	n, flags := m.card(&userside.Customer{ID: 1, InBilling: set(true)})
+	n, flags := m.card(&userside.Customer{ID: 1, InBilling: set(true)}, nil)
 	assert.Equal(t, provision.Flags{NotInBilling: provision.FlagNo, Former: provision.FlagYes}, flags)
 	assert.Equal(t, 2, n, "a card without a state leaves the one that was known")
 }

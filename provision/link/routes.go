@@ -35,8 +35,8 @@ type RouteOptions struct {
 	NetNS int
 }
 
-// Routes are the host routes with our protocol number in one network
-// namespace. It implements route.Kernel.
+// Routes are the routes with our protocol number in one network
+// namespace: of hosts straight to an interface, and of subnets through such a host. It implements route.Kernel.
 type Routes struct {
 	rtnl
 	protocol uint8
@@ -165,11 +165,27 @@ func (r *Routes) appendChange(b []byte, c route.Change, flags uint16, seq uint32
 	b = binary.NativeEndian.AppendUint32(b, seq)
 	b = binary.NativeEndian.AppendUint32(b, 0)
 	// family, lengths of destination and source, TOS, table (in an attribute), protocol, scope, type, flags
-	b = append(b, unix.AF_INET, 32, 0, 0, unix.RT_TABLE_UNSPEC, r.protocol, scope, unix.RTN_UNICAST, 0, 0, 0, 0)
+	bits := byte(32)
+	if c.Route.Via.IsValid() {
+		bits = byte(c.Route.Bits)
+		if c.Op == provision.OpAdd {
+			scope = unix.RT_SCOPE_UNIVERSE
+		}
+	}
+	b = append(b, unix.AF_INET, bits, 0, 0, unix.RT_TABLE_UNSPEC, r.protocol, scope, unix.RTN_UNICAST)
+	rtmFlags := uint32(0)
+	if c.Route.Via.IsValid() && c.Op == provision.OpAdd {
+		rtmFlags = unix.RTNH_F_ONLINK // the host route may come with the same message
+	}
+	b = binary.NativeEndian.AppendUint32(b, rtmFlags)
 	addr := c.Route.Addr.As4()
 	b = binary.NativeEndian.AppendUint16(b, 8)
 	b = binary.NativeEndian.AppendUint16(b, unix.RTA_DST)
 	b = append(b, addr[:]...)
+	if c.Route.Via.IsValid() {
+		via := c.Route.Via.As4()
+		b = appendAttr(b, unix.RTA_GATEWAY, via[:])
+	}
 	b = appendAttr32(b, unix.RTA_OIF, uint32(c.Route.Ifindex))
 	b = appendAttr32(b, unix.RTA_TABLE, c.Route.Table)
 	if c.Route.Metric != 0 {
@@ -180,9 +196,9 @@ func (r *Routes) appendChange(b []byte, c route.Change, flags uint16, seq uint32
 }
 
 // parseRoute reads a struct rtmsg with its attributes; ok is false for what is
-// not a host route of ours straight to an interface.
+// not a route of ours: of a host straight to an interface, or of a subnet through one router on it.
 func (r *Routes) parseRoute(msg []byte) (rt route.Route, ok bool) {
-	if len(msg) < unix.SizeofRtMsg || msg[0] != unix.AF_INET || msg[1] != 32 ||
+	if len(msg) < unix.SizeofRtMsg || msg[0] != unix.AF_INET || msg[1] > 32 ||
 		msg[5] != r.protocol || msg[7] != unix.RTN_UNICAST {
 		return rt, false
 	}
@@ -193,12 +209,19 @@ func (r *Routes) parseRoute(msg []byte) (rt route.Route, ok bool) {
 	for b := msg[unix.SizeofRtMsg:]; ; {
 		typ, value, _, rest, more := nextAttr(b)
 		if !more {
+			if rt.Via.IsValid() {
+				rt.Bits = int(msg[1])
+			} else if msg[1] != 32 {
+				return rt, false
+			}
 			return rt, rt.Addr.IsValid() && rt.Ifindex > 0
 		}
 		switch {
-		case typ == unix.RTA_GATEWAY || typ == unix.RTA_VIA || typ == unix.RTA_MULTIPATH || typ == rtaNHID:
+		case typ == unix.RTA_VIA || typ == unix.RTA_MULTIPATH || typ == rtaNHID:
 			return rt, false
 		case len(value) != 4:
+		case typ == unix.RTA_GATEWAY:
+			rt.Via = netip.AddrFrom4([4]byte(value))
 		case typ == unix.RTA_DST:
 			rt.Addr = netip.AddrFrom4([4]byte(value))
 		case typ == unix.RTA_OIF:

@@ -132,6 +132,16 @@ func TestKernelRoutes(t *testing.T) {
 	apply(t, r, remove(other))
 	require.NotContains(t, have(), other)
 
+	// A subnet behind a host, which may come with the same send; its removal leaves the host's.
+	subnet := route.Route{Addr: netip.MustParseAddr("203.0.113.8"), Bits: 29, Via: hostRoute(4, 0).Addr, Ifindex: c[1], Table: 254}
+	require.Equal(t, []error{nil, nil}, apply(t, r, add(subnet), add(hostRoute(4, c[1]))))
+	require.Equal(t, []string{"203.0.113.8/29 via 198.51.100.4 dev c1 proto 207 onlink"}, ipRoutes(t, h, "203.0.113.8/29"))
+	require.Contains(t, have(), subnet)
+	require.Equal(t, []error{nil, nil}, apply(t, r, add(subnet), remove(route.Route{Addr: subnet.Addr, Bits: 29, Via: hostRoute(5, 0).Addr, Ifindex: c[1], Table: 254})))
+	require.Contains(t, have(), subnet)
+	require.Equal(t, []error{nil, nil}, apply(t, r, remove(subnet), remove(hostRoute(4, c[1]))))
+	require.Empty(t, ipRoutes(t, h, "203.0.113.8/29"))
+
 	// One that fails does not hold the others; more than one batch.
 	require.NoError(t, h.IP("link", "set", "c0", "down"))
 	changes := []route.Change{add(hostRoute(4, c[0])), add(hostRoute(5, 9999))}

@@ -5,11 +5,12 @@ import (
 	"slices"
 )
 
-// installed are the routes that the kernel has, found by address and by interface.
+// installed are the routes that the kernel has, found by the leased address and by interface.
 type installed struct {
-	of  map[netip.Addr][]Route
-	via map[int]map[netip.Addr]struct{} // by the index of the interface
-	n   int
+	of   map[netip.Addr][]Route
+	via  map[int]map[netip.Addr]struct{} // by the index of the interface
+	n    int                             // of all
+	nets int                             // of subnets
 }
 
 func newInstalled(routes []Route) installed {
@@ -22,38 +23,44 @@ func newInstalled(routes []Route) installed {
 
 // add reports whether the route is new.
 func (h *installed) add(r Route) bool {
-	if slices.Contains(h.of[r.Addr], r) {
+	if slices.Contains(h.of[r.of()], r) {
 		return false
 	}
-	h.of[r.Addr] = append(h.of[r.Addr], r)
+	h.of[r.of()] = append(h.of[r.of()], r)
 	on := h.via[r.Ifindex]
 	if on == nil {
 		on = map[netip.Addr]struct{}{}
 		h.via[r.Ifindex] = on
 	}
-	on[r.Addr] = struct{}{}
+	on[r.of()] = struct{}{}
 	h.n++
+	if r.Via.IsValid() {
+		h.nets++
+	}
 	return true
 }
 
 // drop reports whether the route was there.
 func (h *installed) drop(r Route) bool {
-	rs := h.of[r.Addr]
+	rs := h.of[r.of()]
 	i := slices.Index(rs, r)
 	if i < 0 {
 		return false
 	}
 	if rs = slices.Delete(rs, i, i+1); len(rs) == 0 {
-		delete(h.of, r.Addr)
+		delete(h.of, r.of())
 	} else {
-		h.of[r.Addr] = rs
+		h.of[r.of()] = rs
 	}
 	h.n--
+	if r.Via.IsValid() {
+		h.nets--
+	}
 	if slices.ContainsFunc(rs, func(o Route) bool { return o.Ifindex == r.Ifindex }) { // of another table or metric
 		return true
 	}
 	on := h.via[r.Ifindex]
-	if delete(on, r.Addr); len(on) == 0 {
+	if delete(on, r.of()); len(on) == 0 {
 		delete(h.via, r.Ifindex)
 	}
 	return true
@@ -65,6 +72,11 @@ func (h *installed) dropVia(ifindex int) map[netip.Addr]struct{} {
 	delete(h.via, ifindex)
 	for a := range on {
 		before := len(h.of[a])
+		for _, r := range h.of[a] {
+			if r.Ifindex == ifindex && r.Via.IsValid() {
+				h.nets--
+			}
+		}
 		left := slices.DeleteFunc(h.of[a], func(r Route) bool { return r.Ifindex == ifindex })
 		h.n -= before - len(left)
 		if len(left) == 0 {

@@ -90,6 +90,9 @@ type Report struct {
 // (package config).
 type Options struct {
 	Serves func(name string) bool // whether leases of an interface get routes
+	// SubnetsOf returns the subnets of the subscriber who has a lease, and whether anybody knows them yet. Who knows
+	// that they are others calls Recheck. nil: nobody has one.
+	SubnetsOf func(lease.Record) (list []provision.Subnet, known bool)
 
 	// The routing table: 254 is main.
 	Table uint32 `cfg:"table" default:"254" min:"1" max:"4294967295"`
@@ -97,6 +100,10 @@ type Options struct {
 	// Of equal destinations the lowest metric counts. A route of yours with the same
 	// metric stands before ours.
 	Metric uint32 `cfg:"metric" default:"0" min:"0" max:"4294967295"`
+
+	// Route customers' subnets (ip_subnet_add in the ERP) through the address that their customer has leased, while it has it.
+	// Off by default: a route to a prefix that somebody types into the ERP takes the traffic of whoever else has it.
+	CustomerSubnets bool `cfg:"customer_subnets" default:"false"`
 
 	// How often the kernel is compared with what is wanted, besides after every
 	// event. 1s to 1h.
@@ -117,7 +124,8 @@ type Options struct {
 type Status struct {
 	DryRun         bool      `json:"dry_run"`
 	Want           int       `json:"want"`      // live leases on interfaces that are served
-	Installed      int       `json:"installed"` // routes of ours in the kernel
+	Installed      int       `json:"installed"` // host routes of ours in the kernel
+	Subnets        int       `json:"subnets"`   // routes of ours to customers' subnets
 	Waiting        int       `json:"waiting"`   // wanted, but their interface is down or gone
 	Adopted        int       `json:"adopted"`   // found at the start
 	Unknown        int       `json:"unknown"`   // kept although no lease record tells of them
@@ -325,7 +333,7 @@ func (k *Keeper) settledLocked(a netip.Addr, now time.Time) bool {
 		_, waits := k.waiting[a]
 		return waits && len(have) == 0
 	}
-	return len(have) == 1 && have[0] == k.opts.route(a, i)
+	return k.opts.hasAll(have, &rec, i)
 }
 
 func (o *Options) route(a netip.Addr, ifindex int) Route {
@@ -496,14 +504,14 @@ func (k *Keeper) finish(now time.Time, err error, rep *Report) {
 		k.mu.Unlock()
 		k.verifyDue = k.retryAt
 	}
-	rep.Waiting, rep.Installed = len(k.waiting), k.have.n
+	rep.Waiting, rep.Installed = len(k.waiting), k.have.n-k.have.nets
 	k.obs.Routes(*rep)
 	if rep.Extra+rep.Missing > 0 {
 		k.log.Warn("somebody else changed our routes, repairing", "extra", rep.Extra, "missing", rep.Missing)
 	}
 	k.mu.Lock()
 	s := &k.status
-	s.Want, s.Installed, s.Waiting, s.Unknown = len(k.want), rep.Installed, rep.Waiting, len(k.unknown)
+	s.Want, s.Installed, s.Subnets, s.Waiting, s.Unknown = len(k.want), rep.Installed, k.have.nets, rep.Waiting, len(k.unknown)
 	s.Added += uint64(rep.Added)
 	s.Removed += uint64(rep.Removed)
 	s.Failed += uint64(rep.Failed)
@@ -537,7 +545,7 @@ func (k *Keeper) compare(ctx context.Context, now time.Time, opts Options, all b
 		at[l.Index], index[l.Name] = l, l.Index
 	}
 	for _, c := range Plan(k.have.all(), routes) {
-		look[c.Route.Addr] = struct{}{}
+		look[c.Route.of()] = struct{}{}
 		switch l, ok := at[c.Route.Ifindex]; {
 		case !k.known || opts.DryRun:
 		case c.Op == provision.OpRemove:
@@ -608,10 +616,10 @@ func (k *Keeper) takeEvents(events []Event, rep *Report, look map[netip.Addr]str
 			k.takeLinkLocked(*ev.Link, down, look)
 		case ev.Route == nil:
 		case ev.Op == provision.OpAdd && k.have.add(*ev.Route):
-			look[ev.Route.Addr] = struct{}{}
+			look[ev.Route.of()] = struct{}{}
 			rep.Extra++
 		case ev.Op == provision.OpRemove && k.have.drop(*ev.Route):
-			look[ev.Route.Addr] = struct{}{}
+			look[ev.Route.of()] = struct{}{}
 			rep.Missing++
 		}
 	}
@@ -670,12 +678,9 @@ func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *R
 			k.mu.Unlock()
 			k.mu.Lock()
 		}
-		r, ok, keep := k.wantedLocked(a, now, opts)
-		if keep {
+		var keep bool
+		if want, keep = k.wantedLocked(a, now, opts, want); keep {
 			continue
-		}
-		if ok {
-			want = append(want, r)
 		}
 		have = append(have, k.have.of[a]...)
 	}
@@ -686,7 +691,7 @@ func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *R
 	}
 	results := make([]error, len(changes))
 	if opts.DryRun {
-		k.log.Info("routes not written, dry run", "changes", len(changes), "first", fmt.Sprintf("%s %s", changes[0].Op, changes[0].Route.Addr))
+		k.log.Info("routes not written, dry run", "changes", len(changes), "first", fmt.Sprintf("%s %s", changes[0].Op, changes[0].Route))
 	} else {
 		var err error
 		if results, err = k.kernel.Apply(ctx, changes); err != nil {
@@ -703,15 +708,15 @@ func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *R
 		}
 		switch {
 		case errors.Is(err, ErrNoLink): // its event comes, or has come
-			k.waiting[c.Route.Addr] = struct{}{}
+			k.waiting[c.Route.of()] = struct{}{}
 		case err != nil:
 			rep.Failed++
-			k.failing[c.Route.Addr] = struct{}{}
-			failed = fmt.Errorf("%s the route of %s: %w", c.Op, c.Route.Addr, err)
+			k.failing[c.Route.of()] = struct{}{}
+			failed = fmt.Errorf("%s the route of %s: %w", c.Op, c.Route, err)
 		case c.Op == provision.OpAdd:
 			rep.Added++
 			k.have.add(c.Route)
-			if at := since[c.Route.Addr]; !at.IsZero() {
+			if at := since[c.Route.of()]; !at.IsZero() {
 				rep.Delays = append(rep.Delays, done.Sub(at))
 			}
 		default:
@@ -736,9 +741,9 @@ func (k *Keeper) settle(ctx context.Context, now time.Time, opts Options, rep *R
 // lookStep is how many leases are looked at without letting go of the mutex, some 0.1 ms.
 const lookStep = 256
 
-// wantedLocked looks a lease up and remembers it: the route that it is to have, if
+// wantedLocked looks a lease up, remembers it and appends the routes that it is to have, if
 // any; keep says to leave what is there as it is.
-func (k *Keeper) wantedLocked(a netip.Addr, now time.Time, opts Options) (r Route, ok, keep bool) {
+func (k *Keeper) wantedLocked(a netip.Addr, now time.Time, opts Options, want []Route) (_ []Route, keep bool) {
 	rec, recorded := k.leases.Get(a)
 	d := destinationOf(&rec)
 	if old, had := k.want[a]; had && old != d.iface {
@@ -750,14 +755,14 @@ func (k *Keeper) wantedLocked(a netip.Addr, now time.Time, opts Options) (r Rout
 		delete(k.want, a)
 		if len(k.have.of[a]) > 0 && now.Before(k.until) {
 			k.unknown[a] = struct{}{}
-			return Route{}, false, true
+			return want, true
 		}
-		return Route{}, false, false
+		return want, false
 	}
 	if !opts.wants(d, now) {
 		delete(k.want, a)
 		k.leaveLocked(d.iface, a)
-		return Route{}, false, false
+		return want, false
 	}
 	if at, ok := k.armed[a]; !ok || d.expires.Before(at) {
 		k.armed[a] = d.expires
@@ -771,9 +776,9 @@ func (k *Keeper) wantedLocked(a netip.Addr, now time.Time, opts Options) (r Rout
 	i, there := k.index[d.iface]
 	if !there || !k.links[i].Up {
 		k.waiting[a] = struct{}{}
-		return Route{}, false, false
+		return want, false
 	}
-	return opts.route(a, i), true, false
+	return opts.appendRoutes(want, &rec, i, k.have.of[a]), false
 }
 
 // leaveLocked takes an address off an interface. Interfaces come and go, and so do their names.

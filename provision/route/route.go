@@ -4,23 +4,42 @@ package route
 
 import (
 	"cmp"
+	"fmt"
 	"github.com/usher-agent/usher/provision"
 	"net/netip"
 	"slices"
 )
 
-// Route is a host route of ours in the kernel: packets for Addr leave on the
-// interface with the index Ifindex, where the subscriber is on the link.
+// Route is a route of ours in the kernel: packets for Addr leave on the interface with the index Ifindex, where the
+// subscriber is on the link. With Via it is one for a whole subnet, of Bits, that lies behind the subscriber's own router.
 type Route struct {
 	Addr    netip.Addr `json:"addr"`
+	Bits    int        `json:"bits,omitempty"` // zero: of a host
+	Via     netip.Addr `json:"via,omitzero"`   // the leased address of the subscriber's router
 	Ifindex int        `json:"ifindex"`
 	Table   uint32     `json:"table"`
 	Metric  uint32     `json:"metric,omitempty"`
 }
 
+// of returns the leased address because of which the route is there.
+func (r Route) of() netip.Addr {
+	if r.Via.IsValid() {
+		return r.Via
+	}
+	return r.Addr
+}
+
+// String returns the destination, with the router of a subnet.
+func (r Route) String() string {
+	if r.Via.IsValid() {
+		return fmt.Sprintf("%s via %s", netip.PrefixFrom(r.Addr, r.Bits), r.Via)
+	}
+	return r.Addr.String()
+}
+
 // Compare orders routes by address, table, metric and interface.
 func (r Route) Compare(o Route) int {
-	return cmp.Or(r.Addr.Compare(o.Addr), cmp.Compare(r.Table, o.Table), cmp.Compare(r.Metric, o.Metric), cmp.Compare(r.Ifindex, o.Ifindex))
+	return cmp.Or(r.Addr.Compare(o.Addr), cmp.Compare(r.Bits, o.Bits), r.Via.Compare(o.Via), cmp.Compare(r.Table, o.Table), cmp.Compare(r.Metric, o.Metric), cmp.Compare(r.Ifindex, o.Ifindex))
 }
 
 // Change is one step from one set of routes to another.

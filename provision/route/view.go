@@ -24,7 +24,9 @@ const (
 // Row is one route, wanted or in the kernel.
 type Row struct {
 	Addr      netip.Addr `json:"addr"`
-	Interface string     `json:"interface"` // its name; # and the index when the kernel has none
+	Bits      int        `json:"bits,omitempty"` // of a customer's subnet
+	Via       netip.Addr `json:"via,omitzero"`   // its customer's leased address
+	Interface string     `json:"interface"`      // its name; # and the index when the kernel has none
 	Table     uint32     `json:"table"`
 	Metric    uint32     `json:"metric,omitempty"`
 	State     State      `json:"state"`
@@ -74,32 +76,33 @@ func routeRows(opts Options, leases Leases, links []Link, routes []Route, now ti
 			continue
 		}
 		link := index[d.iface]
-		r := Route{Addr: d.addr, Ifindex: link.Index, Table: opts.Table, Metric: opts.Metric}
-		row := Row{Addr: d.addr, Interface: d.iface, Table: opts.Table, Metric: opts.Metric, State: Missing, Expires: d.expires}
-		switch {
-		case have[r]:
-			row.State = Installed
-			delete(have, r)
-		case !link.Up:
-			row.State = Waiting
+		for _, r := range opts.appendRoutes(nil, &rec, link.Index, nil) {
+			row := Row{Addr: r.Addr, Bits: r.Bits, Via: r.Via, Interface: d.iface, Table: opts.Table, Metric: opts.Metric, State: Missing, Expires: d.expires}
+			switch {
+			case have[r]:
+				row.State = Installed
+				delete(have, r)
+			case !link.Up:
+				row.State = Waiting
+			}
+			rows = append(rows, row)
 		}
-		rows = append(rows, row)
 	}
 	for r := range have {
 		state := Extra
-		if _, recorded := leases.Get(r.Addr); !recorded {
+		if _, recorded := leases.Get(r.of()); !recorded {
 			state = Unknown
 		}
 		rows = append(rows, rowOf(r, names, state))
 	}
 	slices.SortFunc(rows, func(a, b Row) int {
-		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Interface, b.Interface))
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Bits, b.Bits), a.Via.Compare(b.Via), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Interface, b.Interface))
 	})
 	return rows
 }
 
 func rowOf(r Route, names map[int]string, state State) Row {
-	return Row{Addr: r.Addr, Interface: cmp.Or(names[r.Ifindex], fmt.Sprintf("#%d", r.Ifindex)), Table: r.Table, Metric: r.Metric, State: state}
+	return Row{Addr: r.Addr, Bits: r.Bits, Via: r.Via, Interface: cmp.Or(names[r.Ifindex], fmt.Sprintf("#%d", r.Ifindex)), Table: r.Table, Metric: r.Metric, State: state}
 }
 
 func linkNames(links []Link) map[int]string {

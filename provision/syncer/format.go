@@ -18,7 +18,8 @@ import (
 
 // The file of a Store, version 3: lines of fields parted by tabs, so that people
 // can read it with their usual tools. Empty field: not known. Lines b and n that agree in all
-// but the address are one Line. An usher that knows no n refuses the file; nothing makes one yet.
+// but the address are one Line. An n that names no place is a customer's subnet, which is on no line; one that
+// does is made by nothing yet. An usher of version 3 that knows no customers' subnets reads both as lines without clients.
 //
 //	usher snapshot 3
 //	f  time of the fetch (RFC 3339)  source, of a stored one that is stored again the first
@@ -130,6 +131,9 @@ func encode(w io.Writer, s *provision.Snapshot) error {
 	}
 	for p, l := range s.Subnets() {
 		subnet(p, l)
+	}
+	for _, n := range s.SubnetClaims() {
+		subnet(n.Prefix, &provision.Line{Subscriber: n.Subscriber})
 	}
 	for i := range s.Contested() {
 		l := &s.Contested()[i]
@@ -321,7 +325,11 @@ func (d *decoder) record(kind, rest string) error {
 		case kind == "a" && l.MAC.IsZero() && !l.HasPort() && l.VLAN == 0:
 			return errors.New("row without an address names no port, MAC or VLAN")
 		}
-		if f.err == nil {
+		switch {
+		case f.err != nil:
+		case kind == "n" && l.MAC.IsZero() && !l.HasPort() && l.VLAN == 0 && a.Prefix.Bits() >= provision.MinSubnetBits:
+			d.content.AddSubnet(provision.Subnet{Prefix: a.Prefix, Subscriber: l.Subscriber})
+		default:
 			d.content.Add(&l, a)
 		}
 	default:

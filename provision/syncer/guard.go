@@ -16,7 +16,7 @@ type GuardLimits struct {
 	// Subscribers that would lose their addresses.
 	MaxRemoved float64 `json:"max_removed" cfg:"max_removed" read:"share" default:"10%" max:"100%"`
 
-	// Subscribers who would keep an address but lose another, or have one on another
+	// Subscribers who would keep an address but lose another or a subnet, or have one on another
 	// port or device.
 	MaxMoved float64 `json:"max_moved" cfg:"max_moved" read:"share" default:"10%" max:"100%"`
 
@@ -118,7 +118,7 @@ func (d *GuardDecision) walk(old, candidate *provision.Snapshot, vacant bool) {
 		case to == j, !vacant && b.At(to).Vacant():
 			d.Removed.add(id)
 			continue
-		case b.At(to).Vacant() == vacant && moved(a.Slice(from, i), b.Slice(to, j), candidate):
+		case b.At(to).Vacant() == vacant && moved(a.Slice(from, i), b.Slice(to, j), candidate), lostSubnet(old.SubnetsOf(id), candidate):
 			d.Moved.add(id)
 		}
 		if candidate.State(id).Blocks() && !old.State(id).Blocks() { // most are not blocked: one look-up
@@ -168,6 +168,16 @@ func moved(before, after provision.Lines, candidate *provision.Snapshot) bool {
 			if now == nil || now.Subscriber != l.Subscriber || l.HasPort() && !l.SamePort(now) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// lostSubnet reports whether one of a subscriber's subnets is not its own any more.
+func lostSubnet(before []provision.Subnet, candidate *provision.Snapshot) bool {
+	for _, n := range before {
+		if !slices.Contains(candidate.SubnetsOf(n.Subscriber), n) {
+			return true
 		}
 	}
 	return false

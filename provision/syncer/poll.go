@@ -126,7 +126,7 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options) {
 	took := time.Since(began)
 	var f fetched
 	if err == nil {
-		in.Subnets, in.Reserved, in.KeepVacant = opts.Subnets, opts.Reserved, opts.KeepVacant
+		in.Subnets, in.Reserved, in.Pools, in.KeepVacant = opts.Subnets, opts.Reserved, opts.Pools, opts.KeepVacant
 		if in.FetchedAt.IsZero() || in.FetchedAt.After(began) {
 			in.FetchedAt = began // what changed after this may be missing
 		}

@@ -346,3 +346,42 @@ func BenchmarkStore100k(b *testing.B) {
 		}
 	})
 }
+
+// Customers' subnets are stored with what they are disputed by; so are they told from subnets of a line.
+func TestStoreKeepsSubnetsOfCustomers(t *testing.T) {
+	want, problems := provision.Build(provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateStop}, {ID: 2, State: provision.StateActive}},
+		Lines:       []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.2"))}},
+		CustomerSubnets: []provision.Subnet{
+			{Prefix: netip.MustParsePrefix("203.0.113.8/29"), Subscriber: 1}, {Prefix: netip.MustParsePrefix("198.51.100.0/24"), Subscriber: 1},
+			{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Subscriber: 2},
+		},
+	})
+	require.Len(t, problems, 1)
+	var file bytes.Buffer
+	require.NoError(t, encode(&file, want))
+	require.Contains(t, file.String(), "\nn\t1\t203.0.113.8/29\t\t0\t0\t0\t\n")
+	got, err := decode(&file)
+	require.NoError(t, err)
+	requireSameSnapshot(t, want, got)
+	require.Equal(t, want.SubnetClaims(), got.SubnetClaims())
+	require.Equal(t, want.CustomerSubnets(), got.CustomerSubnets())
+	require.Empty(t, got.BySubscriber(2), "a subnet is on no line")
+}
+
+// An answer that loses many customers' subnets is held as one that loses their addresses is.
+func TestGuardHoldsTheLossOfSubnets(t *testing.T) {
+	in := provisiontest.Input(100)
+	for i := range 50 {
+		in.CustomerSubnets = append(in.CustomerSubnets, provision.Subnet{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i * 4)}), 30), Subscriber: in.Lines[i].Subscriber})
+	}
+	old, _ := provision.Build(in)
+	limits := GuardLimits{MaxRemoved: .1, MaxMoved: .1, MaxBlocked: .1, MinChanged: 20}
+	same, _ := provision.Build(in)
+	require.False(t, Compare(old, same, limits).Hold)
+	in.CustomerSubnets = nil
+	without, _ := provision.Build(in)
+	d := Compare(old, without, limits)
+	require.True(t, d.Hold)
+	require.Equal(t, 50, d.Moved.Count)
+}

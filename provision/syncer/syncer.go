@@ -34,8 +34,9 @@ type Options struct {
 	FetchTimeout time.Duration // of one fetch; zero: five minutes
 
 	Guard    GuardLimits
-	Subnets  []netip.Prefix // see Input
-	Reserved []netip.Addr   // see Input
+	Subnets  []netip.Prefix        // see Input
+	Reserved []netip.Addr          // see Input
+	Pools    []provision.AddrRange // see Input
 	// KeepVacant is for pools of subscribers; see Input.
 	KeepVacant bool
 }
@@ -50,6 +51,7 @@ func (o Options) filled() Options {
 	}
 	o.Subnets = slices.Clone(o.Subnets)
 	o.Reserved = slices.Clone(o.Reserved)
+	o.Pools = slices.Clone(o.Pools)
 	return o
 }
 

@@ -18,12 +18,14 @@ const (
 // guard returns the rules of the source guard. What DHCP needs of it, and no more,
 // is the way to this router and to the servers that are named: with any other
 // destination it would be a way out for everybody.
-func guard() []Rule {
-	return []Rule{
+func guard(p Policy) []Rule {
+	out := []Rule{
 		pass(PassMaintenance, chainSource, "maintenance", isOpen()),
 		rule(chainSource, "", from(access.SetGuardedDirect), notFrom(access.SetBoundDirect), goTo(chainUnbound)),
 		rule(chainSource, "", from(access.SetGuardedVLAN), notFrom(access.SetBoundVLAN), goTo(chainUnbound)),
-
+	}
+	out = append(out, p.boundNets()...)
+	return append(out,
 		// Who has no address, or not any more, asks for one, and a relay asks for its clients.
 		pass(PassDHCP, chainUnbound, "", ports(isUDP, portClient, portServer), toLocal()),
 		pass(PassDHCP, chainUnbound, "", ports(isUDP, portClient, portServer), toBroadcast()),
@@ -31,8 +33,7 @@ func guard() []Rule {
 		toDHCP(chainUnbound),
 		pass(PassDHCP, chainUnbound, "", to(access.SetDHCPServers), ports(isUDP, portServer, portServer)),
 		pass(PassExempt, chainUnbound, "", from(access.SetExempt)),
-		rule(chainUnbound, "", counter(), drop()),
-	}
+		rule(chainUnbound, "", counter(), drop()))
 }
 
 // toDHCP lets a client renew with a server beyond this router, fromDHCP the server answer.

@@ -25,11 +25,14 @@ func portalRules(p Policy) []Rule {
 	if p.Portal.Port() == 0 {
 		return nil
 	}
-	return []Rule{
+	out := []Rule{
 		rule(chainPortal, "maintenance", isOpen(), accept()),
 		rule(chainPortal, "", redirected(p, access.SetPaused, access.SetGarden)...),
-		rule(chainPortal, "", redirected(p, access.SetGuests, access.SetGuestGarden)...),
 	}
+	for _, set := range p.nets(access.SetPaused) {
+		out = append(out, rule(chainPortal, "", redirected(p, set, access.SetGarden)...))
+	}
+	return append(out, rule(chainPortal, "", redirected(p, access.SetGuests, access.SetGuestGarden)...))
 }
 
 // redirected is what of somebody's leads to the portal.

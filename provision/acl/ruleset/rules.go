@@ -27,17 +27,21 @@ func pass(what, chain, comment string, terms ...term) Rule {
 }
 
 // Rules returns the rules in their order. A packet that concerns nobody costs
-// seven look-ups and nothing else.
+// seven look-ups and nothing else, and two more for each set of blocked subnets that there is.
 func Rules(p Policy) []Rule {
 	out := []Rule{
 		pass(PassMaintenance, chainForward, "maintenance", isOpen()),
 		rule(chainForward, "from a stopped subscriber", from(access.SetStopped), goTo(chainFromStopped)),
 		rule(chainForward, "to a stopped subscriber", to(access.SetStopped), goTo(chainToStopped)),
-		rule(chainForward, "from a paused subscriber", from(access.SetPaused), goTo(chainFromPaused)),
-		rule(chainForward, "to a paused subscriber", to(access.SetPaused), goTo(chainToPaused)),
-		rule(chainForward, "from a guest", from(access.SetGuests), goTo(chainFromGuests)),
-		rule(chainForward, "to a guest", to(access.SetGuests), goTo(chainToGuests)),
 	}
+	out = append(out, p.blockedNets(access.SetStopped, "a stopped subscriber's subnet", chainFromStopped, chainToStopped)...)
+	out = append(out,
+		rule(chainForward, "from a paused subscriber", from(access.SetPaused), goTo(chainFromPaused)),
+		rule(chainForward, "to a paused subscriber", to(access.SetPaused), goTo(chainToPaused)))
+	out = append(out, p.blockedNets(access.SetPaused, "a paused subscriber's subnet", chainFromPaused, chainToPaused)...)
+	out = append(out,
+		rule(chainForward, "from a guest", from(access.SetGuests), goTo(chainFromGuests)),
+		rule(chainForward, "to a guest", to(access.SetGuests), goTo(chainToGuests)))
 	if p.Alone {
 		out = append(out, multicast()...)
 	}
@@ -55,7 +59,7 @@ func Rules(p Policy) []Rule {
 	out = append(out, limited(p, chainFromGuests, chainToGuests, access.SetGuestGarden)...)
 	out = append(out, portalRules(p)...)
 	if p.SourceGuard {
-		out = append(out, guard()...)
+		out = append(out, guard(p)...)
 	}
 	return out
 }

@@ -11,16 +11,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables/expr"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision/access"
 )
 
 var everything = Policy{SourceGuard: true, Alone: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
 
 var update = flag.Bool("update", false, "write the files of testdata that follow from the rules")
 
+// withNets has subnets of some lengths besides.
+var withNets = func() Policy {
+	p := everything
+	for _, set := range []access.Set{access.SetStopped.Subnets(29), access.SetPaused.Subnets(24), access.SetPaused.Subnets(29), access.SetPaused.Subnets(32), access.SetBoundDirect.Subnets(29), access.SetBoundVLAN.Subnets(30)} {
+		p.Nets = p.Nets.With(set)
+	}
+	return p
+}()
+
 // The text of the empty table is that of the files which operators read, and
 // which nft loads in the tests of package acl.
 func TestTextIsTheOneInTheFile(t *testing.T) {
-	for file, policy := range map[string]Policy{"usher.nft": {}, "portal.nft": everything} {
+	for file, policy := range map[string]Policy{"usher.nft": {}, "portal.nft": everything, "subnets.nft": withNets} {
 		path := filepath.Join("..", "testdata", file)
 		b, err := os.ReadFile(path)
 		require.NoError(t, err)
@@ -39,9 +50,9 @@ func TestTextIsTheOneInTheFile(t *testing.T) {
 // Whatever rules name is declared, and each chain is led to or is where packets
 // come in.
 func TestRulesNameWhatThereIs(t *testing.T) {
-	for _, policy := range []Policy{{}, {SourceGuard: true}, {Alone: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything} {
+	for _, policy := range []Policy{{}, {SourceGuard: true}, {Alone: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything, withNets, {Nets: withNets.Nets}} {
 		sets, chains, reached := map[string]bool{}, map[string]bool{}, map[string]bool{}
-		for _, s := range Sets() {
+		for _, s := range Sets(policy) {
 			require.False(t, sets[s.Name], "two sets are called %s", s.Name)
 			sets[s.Name] = true
 		}

@@ -51,6 +51,8 @@ type Policy struct {
 	// Alone says that the guard knows interfaces with one subscriber, or few, each:
 	// routed multicast is looked at, for there the outgoing interface tells whom it reaches.
 	Alone bool
+	// Nets are the sets of subnets that there are, each with its rules. No configuration says it, but what the sets hold.
+	Nets access.NetSets
 }
 
 // The chains. Three are where packets come in, the others hold what happens to
@@ -93,7 +95,7 @@ func Table() *nftables.Table {
 func Set(set access.Set) *nftables.Set {
 	s := declared(set.String(), set.About())
 	var types []nftables.SetDatatype
-	for _, p := range set.Key() {
+	for _, p := range set.Key() { // a PartSubnet is an address too
 		switch p {
 		case access.PartInterface:
 			types, s.KeyByteOrder = append(types, nftables.TypeIFName), binaryutil.NativeEndian
@@ -111,12 +113,20 @@ func Set(set access.Set) *nftables.Set {
 }
 
 // Sets returns the declarations of all sets in the order in which they are made.
-func Sets() []*nftables.Set {
+func Sets(p Policy) []*nftables.Set {
 	var out []*nftables.Set
 	for set := range access.Sets() {
-		out = append(out, Set(set))
+		if !set.Optional() {
+			out = append(out, Set(set))
+		}
 	}
-	return append(out, Open(), PortalUp(), Refused())
+	out = append(out, Open(), PortalUp(), Refused())
+	for set := range p.Sets() { // they come later, so the kernel has them last
+		if set.Optional() {
+			out = append(out, Set(set))
+		}
+	}
+	return out
 }
 
 // Open returns the declaration of SetOpen.

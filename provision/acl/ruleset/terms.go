@@ -96,7 +96,7 @@ func notTo(set access.Set) term   { return lookUp(set, destination, true) }
 func lookUp(set access.Set, s side, invert bool) term {
 	var t term
 	var words []string
-	at := 0
+	at, is := 0, " @"
 	for _, p := range set.Key() {
 		register := register(at)
 		switch p {
@@ -110,10 +110,18 @@ func lookUp(set access.Set, s side, invert bool) term {
 		default:
 			words, t.needs = append(words, "ip "+s.addr), append(t.needs, isIPv4)
 			t.exprs = append(t.exprs, s.loadAddr(register))
+			if bits, net := p.Bits(); net && bits < 32 {
+				mask := binary.BigEndian.AppendUint32(nil, access.Mask(bits))
+				words[len(words)-1] += " & " + netip.AddrFrom4([4]byte(mask)).String()
+				if len(set.Key()) == 1 {
+					is = " == @" // nft's way to print it
+				}
+				t.exprs = append(t.exprs, &expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: mask, Xor: make([]byte, 4)})
+			}
 		}
 		at += p.Width()
 	}
-	t.text = strings.Join(words, " . ") + " @" + set.String()
+	t.text = strings.Join(words, " . ") + is + set.String()
 	if invert {
 		t.text = strings.Join(words, " . ") + " != @" + set.String()
 	}

@@ -18,6 +18,7 @@ import (
 type Listing struct {
 	Policy  Policy
 	Have    access.ACL                  // sorted
+	Nets    []access.Set                // the sets of subnets in the order in which they were made, where that is known
 	Open    []Dynamic                   // elements of SetOpen
 	Portal  []Dynamic                   // elements of SetPortalUp
 	Refused []Dynamic                   // elements of SetRefused, sorted
@@ -37,7 +38,8 @@ type Dynamic struct {
 func (l Listing) String() string {
 	var b strings.Builder
 	b.WriteString("table inet usher {\n")
-	for set := range access.Sets() {
+	l.Policy.Nets |= l.Have.NetSets()
+	print := func(set access.Set) {
 		var elements []string
 		for _, e := range inOrder(set, l.Have) {
 			elements = append(elements, elementText(e))
@@ -48,9 +50,22 @@ func (l Listing) String() string {
 		}
 		printSet(&b, Set(set), perLine, elements)
 	}
+	for set := range access.Sets() {
+		if !set.Optional() {
+			print(set)
+		}
+	}
 	printSet(&b, Open(), 5, switchText(l.Open))
 	printSet(&b, PortalUp(), 5, switchText(l.Portal))
 	printSet(&b, Refused(), 2, refusedText(l.Refused))
+	for _, set := range l.Nets {
+		print(set)
+	}
+	for set := range l.Policy.Sets() {
+		if set.Optional() && !slices.Contains(l.Nets, set) {
+			print(set)
+		}
+	}
 	rules := Rules(l.Policy)
 	for i, c := range Chains(l.Policy) {
 		if i > 0 {
@@ -139,7 +154,13 @@ func (r Rule) text(n access.Counter) string {
 }
 
 // isNumber reports whether nft takes the keys of a set for numbers.
-func isNumber(set access.Set) bool { return set.Of(access.PartAddr) || set.Of(access.PartPrefix) }
+func isNumber(set access.Set) bool {
+	kind, _, net := set.Subnet()
+	if net {
+		set = kind
+	}
+	return set.Of(access.PartAddr) || set.Of(access.PartPrefix)
+}
 
 // inOrder returns the elements in nft's order: addresses by number, all else as one
 // number in the machine's order, so by its last byte first.
@@ -165,7 +186,9 @@ func elementText(e access.Element) string {
 	f := e.Fields()
 	for _, p := range e.Set.Key() {
 		text := p.Text(f)
-		switch {
+		switch _, net := p.Bits(); {
+		case net:
+			text = f.Prefix.Addr().String()
 		case p == access.PartInterface:
 			text = `"` + text + `"`
 		case p == access.PartPrefix && f.Prefix.IsSingleIP():

@@ -1,22 +1,53 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/link"
 	"github.com/usher-agent/usher/provision/route"
 )
 
-func routeOptions(c *config.Config, k *link.Routes) route.Options {
+func (a *Agent) routeOptions(c *config.Config, k *link.Routes) route.Options {
 	o := c.Routes.Options
 	o.Serves, o.Settings, o.KeepUnknown = provision.Patterns(c.Routes.Interfaces).Match, k.Settings, time.Hour
 	for _, s := range c.DHCP.Subnets {
 		o.KeepUnknown = max(o.KeepUnknown, s.LeaseTime)
 	}
+	o.SubnetsOf = func(rec lease.Record) ([]provision.Subnet, bool) {
+		snap := a.syncer.Current()
+		id := rec.Subscriber
+		if l := snap.ByIP(rec.IP); l != nil {
+			id = l.Subscriber
+		} else if rec.Pool == "" {
+			return nil, snap != nil // of a binding that is no more
+		}
+		return snap.SubnetsOf(id), snap != nil
+	}
 	return o
+}
+
+// followSubnets has the routes of customers' subnets looked at when a new snapshot has others, or has their customers' addresses elsewhere.
+func (a *Agent) followSubnets(ctx context.Context) error {
+	updates := a.syncer.Updates()
+	var last *provision.Snapshot
+	for {
+		now := a.syncer.Current()
+		some := len(now.CustomerSubnets())+len(last.CustomerSubnets()) > 0
+		if some && (last == nil || !now.SameLines(last) || !now.SameSubnets(last)) {
+			a.routes.Recheck()
+		}
+		last = now
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-updates:
+		}
+	}
 }
 
 // openRoutes makes the keeper of routes, if the configuration wants one.
@@ -30,13 +61,13 @@ func (a *Agent) openRoutes(cfg *config.Config) error {
 	}
 	a.teardown.push("routes", k.Close)
 	a.routeTable = k
-	a.routes = route.New(routeOptions(cfg, k), k, a.leases, a.metrics, a.log)
+	a.routes = route.New(a.routeOptions(cfg, k), k, a.leases, a.metrics, a.log)
 	return nil
 }
 
 // reloadRoutes takes over what a running keeper can.
 func (a *Agent) reloadRoutes(cfg *config.Config) {
 	if a.routes != nil {
-		a.routes.Reconfigure(routeOptions(cfg, a.routeTable))
+		a.routes.Reconfigure(a.routeOptions(cfg, a.routeTable))
 	}
 }

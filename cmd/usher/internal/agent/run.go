@@ -52,7 +52,8 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 	if a.routes != nil {
 		changed := a.leases.Touched() // from before its first look at all of them
 		list = append(list, task{"routes", a.routes.Run},
-			task{"leases to routes", func(ctx context.Context) error { return a.routes.Follow(ctx, changed) }})
+			task{"leases to routes", func(ctx context.Context) error { return a.routes.Follow(ctx, changed) }},
+			task{"subnets to routes", a.followSubnets})
 	}
 	if a.neighbours != nil {
 		list = append(list, task{"neighbours", a.neighbours.Run})

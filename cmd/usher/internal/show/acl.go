@@ -151,7 +151,9 @@ func summaryOffline(ctx context.Context, path string) (*console.ACLSummary, erro
 		}
 		counts := v.ACL.Counts()
 		for set := range access.Sets() {
-			s.Sets = append(s.Sets, console.ACLSetView{Name: set.String(), Have: counts[set]})
+			if !set.Optional() || counts[set] > 0 {
+				s.Sets = append(s.Sets, console.ACLSetView{Name: set.String(), Have: counts[set]})
+			}
 		}
 		return nil
 	})
@@ -301,8 +303,12 @@ func printACLSubject(w io.Writer, s *console.ACLSubject) error {
 		} else if a.Want != "unknown" && have != a.Want && !s.DryRun {
 			have = p.Red(have)
 		}
+		name := a.IP.String()
+		if a.Subnet.IsValid() {
+			name = a.Subnet.String()
+		}
 		rows = append(rows,
-			[]string{p.Bold(a.IP.String()), fmt.Sprintf("wanted %s, in the kernel %s", a.Want, have)},
+			[]string{p.Bold(name), fmt.Sprintf("wanted %s, in the kernel %s", a.Want, have)},
 			[]string{"", "why: " + a.Why},
 			[]string{"", fmt.Sprintf("refused: %d packets, %d bytes", a.Blocked.Packets, a.Blocked.Bytes)})
 	}

@@ -66,6 +66,10 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 			rows = append(rows, []string{"report", text})
 		}
 	}
+	for _, n := range x.Subnets {
+		rows = append(rows, []string{"subnet", fmt.Sprintf("customer %d  %s", n.Subscriber, n.Subnet)},
+			[]string{"acl", fmt.Sprintf("%s: wanted %s, in the kernel %s", n.Subnet, n.ACL.Want, n.ACL.Have)})
+	}
 	for _, l := range x.Leases {
 		rows = append(rows, []string{"lease", fmt.Sprintf("%s  %s  %s%s", l.IP, l.MAC, l.Standing(time.Now()), ofPool(l.Pool))})
 		rows = append(rows, []string{"", fmt.Sprintf("  since %s, given at: %s", l.Start.Local().Format(time.DateTime), l.Place)})

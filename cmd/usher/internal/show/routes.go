@@ -96,7 +96,7 @@ It exits 0 when the kernel is as wanted and 1 when routes are missing or extra.`
 					return nil, err
 				}
 				if only.IsValid() {
-					v.Routes = slices.DeleteFunc(v.Routes, func(r route.Row) bool { return r.Addr != only })
+					v.Routes = slices.DeleteFunc(v.Routes, func(r route.Row) bool { return r.Addr != only && r.Via != only })
 					v.Count()
 				}
 				equal = v.Equal()
@@ -161,7 +161,11 @@ func printRoutes(w io.Writer, v *console.RoutesView, all bool) error {
 		if !r.Expires.IsZero() {
 			expires = "lease ends " + cli.Ago(r.Expires, now)
 		}
-		rows = append(rows, []string{r.Addr.String(), r.Interface, fmt.Sprintf("table %d metric %d", r.Table, r.Metric), state, expires})
+		dst := r.Addr.String()
+		if r.Via.IsValid() {
+			dst = fmt.Sprintf("%s/%d via %s", r.Addr, r.Bits, r.Via)
+		}
+		rows = append(rows, []string{dst, r.Interface, fmt.Sprintf("table %d metric %d", r.Table, r.Metric), state, expires})
 		n++
 	}
 	if n == 0 {

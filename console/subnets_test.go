@@ -1,0 +1,66 @@
+package console
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+)
+
+// Of any address of a customer's subnet explain and acl show tell whose it is and what becomes of it.
+func TestSubnetsAreShown(t *testing.T) {
+	w, f, c := newACLWorld(t)
+	net := netip.MustParsePrefix("203.0.113.8/29")
+	in := provision.Input{
+		Subscribers:     []provision.Subscriber{{ID: 1002, State: provision.StatePause}, {ID: 7, State: provision.StateActive}},
+		Lines:           []provision.Line{{Subscriber: 1002, Addresses: provision.Hosts4(ip("198.51.100.12"))}, {Subscriber: 7, Addresses: provision.Hosts4(ip("203.0.113.10"))}},
+		CustomerSubnets: []provision.Subnet{{Prefix: net, Subscriber: 1002}},
+	}
+	var problems []provision.Problem
+	w.syncer.snapshot, problems = provision.Build(in)
+	w.syncer.status.ProblemsList = problems
+	f.want = access.Want(w.syncer.snapshot, access.Inputs{})
+	f.view.ACL = f.want
+	w.kernel[ip("203.0.113.14")] = "paused"
+
+	x, err := w.explain(t.Context(), "203.0.113.14")
+	require.NoError(t, err)
+	require.Equal(t, []SubnetView{{net, 1002, ACLView{Want: "paused", Have: "paused"}}}, x.Subnets)
+	assert.Contains(t, x.Summary, "It lies in the subnet 203.0.113.8/29 of customer 1002 (pause), so DHCP gives it to nobody.")
+	assert.Contains(t, x.Summary, "Customer 1002 is paused, and so is all of 203.0.113.8/29 that is nobody else's, in both directions.")
+	assert.Len(t, x.Problems, 1)
+	x, err = w.explain(t.Context(), "203.0.113.10")
+	require.NoError(t, err)
+	assert.Contains(t, x.Summary, "Customer 7 (active) is bound to 203.0.113.10")
+	assert.Contains(t, x.Summary, "It lies in the subnet 203.0.113.8/29 of customer 1002, but what is bound by itself is not that one's.")
+	assert.NotContains(t, x.Summary, "in both directions")
+	x, err = w.explain(t.Context(), "1002")
+	require.NoError(t, err)
+	assert.Contains(t, x.Summary, "The subnet 203.0.113.8/29 is its own")
+	x, err = w.explain(t.Context(), "203.0.113.16")
+	require.NoError(t, err)
+	assert.Empty(t, x.Subnets)
+
+	s, err := c.ACLOf(t.Context(), "1002")
+	require.NoError(t, err)
+	last := s.Addresses[len(s.Addresses)-1]
+	assert.Equal(t, net, last.Subnet)
+	assert.Equal(t, []string{"paused", "customer 1002 is paused, whose subnet 203.0.113.8/29 it is"}, []string{last.Want, last.Why})
+	assert.Equal(t, []string{"paused"}, last.Have)
+	assert.Equal(t, uint64(5), last.Blocked.Packets)
+	s, err = c.ACLOf(t.Context(), "203.0.113.15")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"paused", "customer 1002 is paused, whose subnet 203.0.113.8/29 it is"}, []string{s.Addresses[0].Want, s.Addresses[0].Why})
+	all, err := c.ACL(t.Context())
+	require.NoError(t, err)
+	names := map[string]int{}
+	for _, set := range all.Sets {
+		names[set.Name] = set.Have
+	}
+	assert.Equal(t, 1, names["paused_30"])
+	assert.NotContains(t, names, "stopped_30", "sets that are not there are not listed")
+}

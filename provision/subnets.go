@@ -1,0 +1,373 @@
+package provision
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+)
+
+// Subnet is a whole subnet that the ERP gives to a customer beside the addresses of
+// clients (ip_subnet_add). It is on no line: it lies behind its customer's own router.
+type Subnet struct {
+	Prefix     netip.Prefix
+	Subscriber SubscriberID
+}
+
+// MinSubnetBits is the shortest prefix of a customer's subnet, a /20 of 4,096 addresses:
+// a 0 or an 8 typed by mistake must not block a network.
+const MinSubnetBits = 20
+
+// subnets are the customers' subnets of a Snapshot. Of one prefix that several claim an active
+// customer wins, then the lowest id; of prefixes within each other the longest; what a host
+// address is bound to by itself stays with that.
+type subnets struct {
+	claims   []Subnet // by prefix, and then the one who has it first
+	chosen   []Subnet // of each prefix the first one; by prefix
+	disputed bool     // several claim one prefix
+	lengths  []int    // in use, longest first
+	byLength [33][]subnetKey
+	byOwner  []Subnet // chosen, by subscriber
+
+	hosts *tables // whose addresses are taken out of parts
+	once  sync.Once
+	parts []Subnet
+}
+
+// subnetKey finds one of chosen by its first address.
+type subnetKey struct {
+	first uint32
+	at    int32
+}
+
+func compareSubnets(a, b Subnet) int {
+	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+}
+
+// newSubnets settles who has which subnet. claims are tidy; subs are sorted.
+func newSubnets(claims []Subnet, t *tables, subs []Subscriber) *subnets {
+	if len(claims) == 0 {
+		return nil
+	}
+	active := func(id SubscriberID) bool {
+		i, ok := findSubscriber(subs, id)
+		return ok && subs[i].State == StateActive
+	}
+	n := &subnets{claims: slices.Clone(claims), hosts: t}
+	slices.SortFunc(n.claims, func(a, b Subnet) int {
+		if c := compareSubnets(a, b); c != 0 || a.Subscriber == b.Subscriber {
+			return c
+		}
+		return cmp.Or(compareTrueFirst(active(a.Subscriber), active(b.Subscriber)), cmp.Compare(a.Subscriber, b.Subscriber))
+	})
+	n.claims = slices.Compact(n.claims)
+	for i, c := range n.claims {
+		if i > 0 && n.claims[i-1].Prefix == c.Prefix {
+			n.disputed = true
+			continue
+		}
+		bits := c.Prefix.Bits()
+		n.byLength[bits] = append(n.byLength[bits], subnetKey{ipKey(c.Prefix.Addr()), int32(len(n.chosen))})
+		n.chosen = append(n.chosen, c)
+	}
+	for bits := 32; bits >= 0; bits-- {
+		if len(n.byLength[bits]) > 0 {
+			n.lengths = append(n.lengths, bits)
+		}
+	}
+	n.byOwner = slices.Clone(n.chosen)
+	slices.SortFunc(n.byOwner, func(a, b Subnet) int {
+		return cmp.Or(cmp.Compare(a.Subscriber, b.Subscriber), compareSubnets(a, b))
+	})
+	return n
+}
+
+// find returns the place in chosen of the longest subnet that holds an address and is no longer than bits; -1: none.
+func (n *subnets) find(ip uint32, bits int) int {
+	for _, l := range n.lengths {
+		if l > bits {
+			continue
+		}
+		first := ip & mask(l)
+		if i, ok := slices.BinarySearchFunc(n.byLength[l], first, func(k subnetKey, first uint32) int { return cmp.Compare(k.first, first) }); ok {
+			return int(n.byLength[l][i].at)
+		}
+	}
+	return -1
+}
+
+func mask(bits int) uint32 { return uint32(^uint64(0) << (32 - bits)) }
+
+// SubnetOf returns the customer's subnet that an address lies in, the longest of several. Whose the address
+// itself is tells Owner. It does not allocate.
+func (s *Snapshot) SubnetOf(ip netip.Addr) (Subnet, bool) {
+	if s == nil || s.nets == nil || !ip.Is4() && !ip.Is4In6() {
+		return Subnet{}, false
+	}
+	i := s.nets.find(ipKey(ip.Unmap()), 32)
+	if i < 0 {
+		return Subnet{}, false
+	}
+	return s.nets.chosen[i], true
+}
+
+// Owner returns whose an address is by the ERP: that of its binding, else that of the subnet that it lies
+// in. Zero: nobody's.
+func (s *Snapshot) Owner(ip netip.Addr) SubscriberID {
+	if l := s.ByIP(ip); l != nil {
+		return l.Subscriber
+	}
+	n, _ := s.SubnetOf(ip)
+	return n.Subscriber
+}
+
+// Taken reports whether the ERP gives an address to somebody, by itself or within a customer's subnet: no pool
+// may give it to anybody.
+func (s *Snapshot) Taken(ip netip.Addr) bool {
+	if s.ByIP(ip) != nil {
+		return true
+	}
+	_, in := s.SubnetOf(ip)
+	return in
+}
+
+// TakenIn returns the addresses from first to last that are Taken, ascending. It costs no more than
+// there are of them.
+func (s *Snapshot) TakenIn(first, last netip.Addr) iter.Seq[netip.Addr] {
+	if s == nil || s.nets == nil || !first.Is4() || !last.Is4() {
+		return s.BoundIn(first, last)
+	}
+	return func(yield func(netip.Addr) bool) {
+		next, stop := iter.Pull(s.BoundIn(first, last))
+		defer stop()
+		bound, more := next()
+		at, end := uint64(ipKey(first)), uint64(ipKey(last))
+		for _, n := range s.nets.chosen {
+			lo := uint64(ipKey(n.Prefix.Addr()))
+			hi := lo + 1<<(32-n.Prefix.Bits()) - 1
+			if hi < at { // before the range, or within the subnet before
+				continue
+			}
+			if lo > end {
+				break
+			}
+			for ; more && uint64(ipKey(bound)) < max(lo, at); bound, more = next() {
+				if !yield(bound) {
+					return
+				}
+			}
+			for a := max(lo, at); a <= min(hi, end); a++ {
+				if !yield(addrOf(uint32(a))) {
+					return
+				}
+			}
+			at = hi + 1
+			for more && uint64(ipKey(bound)) < at {
+				bound, more = next()
+			}
+		}
+		for ; more; bound, more = next() {
+			if !yield(bound) {
+				return
+			}
+		}
+	}
+}
+
+// CustomerSubnets returns the customers' subnets, by prefix. The slice is shared and must not be written to.
+func (s *Snapshot) CustomerSubnets() []Subnet {
+	if s == nil || s.nets == nil {
+		return nil
+	}
+	return s.nets.chosen
+}
+
+// SubnetClaims returns the customers' subnets and those that lost one to another customer: what is stored.
+// The slice is shared and must not be written to.
+func (s *Snapshot) SubnetClaims() []Subnet {
+	if s == nil || s.nets == nil {
+		return nil
+	}
+	return s.nets.claims
+}
+
+// SubnetsOf returns the subnets of a customer, by prefix. The slice is shared and must not be written to.
+func (s *Snapshot) SubnetsOf(id SubscriberID) []Subnet {
+	if s == nil || s.nets == nil {
+		return nil
+	}
+	return ofOwner(s.nets.byOwner, id)
+}
+
+// SameSubnets reports whether both snapshots have the same customers' subnets.
+func (s *Snapshot) SameSubnets(o *Snapshot) bool {
+	return slices.Equal(s.CustomerSubnets(), o.CustomerSubnets())
+}
+
+// SubnetParts returns what of the customers' subnets is theirs, in prefixes, by subscriber: without the addresses
+// that are bound to others and without the longer subnets of others. The slice is shared and must not be written to.
+func (s *Snapshot) SubnetParts() []Subnet {
+	if s == nil || s.nets == nil {
+		return nil
+	}
+	s.nets.once.Do(s.nets.findParts)
+	return s.nets.parts
+}
+
+// SubnetPartsOf returns those of a customer.
+func (s *Snapshot) SubnetPartsOf(id SubscriberID) []Subnet { return ofOwner(s.SubnetParts(), id) }
+
+// ofOwner returns the part of a list by subscriber that is one's.
+func ofOwner(list []Subnet, id SubscriberID) []Subnet {
+	lo, _ := slices.BinarySearchFunc(list, id, func(n Subnet, id SubscriberID) int { return cmp.Compare(n.Subscriber, id) })
+	hi := lo
+	for hi < len(list) && list[hi].Subscriber == id {
+		hi++
+	}
+	return list[lo:hi]
+}
+
+func (n *subnets) findParts() {
+	for i, sub := range n.chosen {
+		var holes []netip.Prefix
+		last := ipKey(sub.Prefix.Addr()) | ^mask(sub.Prefix.Bits())
+		for _, in := range n.chosen[i+1:] { // of those that begin in it, it holds all
+			if ipKey(in.Prefix.Addr()) > last {
+				break
+			}
+			if in.Subscriber != sub.Subscriber {
+				holes = append(holes, in.Prefix)
+			}
+		}
+		for ip, l := range n.hosts.hostsIn(sub.Prefix) {
+			if l.Subscriber != sub.Subscriber {
+				holes = append(holes, netip.PrefixFrom(ip, 32))
+			}
+		}
+		for _, p := range Without(sub.Prefix, holes) {
+			n.parts = append(n.parts, Subnet{p, sub.Subscriber})
+		}
+	}
+	slices.SortFunc(n.parts, func(a, b Subnet) int {
+		return cmp.Or(cmp.Compare(a.Subscriber, b.Subscriber), compareSubnets(a, b))
+	})
+	n.parts = slices.Compact(n.parts)
+}
+
+// hostsIn returns the host addresses in a prefix with their lines.
+func (t *tables) hostsIn(p netip.Prefix) iter.Seq2[netip.Addr, *Line] {
+	return func(yield func(netip.Addr, *Line) bool) {
+		first := ipKey(p.Addr())
+		last := first | ^mask(p.Bits())
+		i, _ := slices.BinarySearch(t.byIP.keys, first)
+		for ; i < len(t.byIP.keys) && t.byIP.keys[i] <= last; i++ {
+			if !yield(addrOf(t.byIP.keys[i]), &t.lines[t.byIP.refs[i]]) {
+				return
+			}
+		}
+	}
+}
+
+// Without returns an IPv4 prefix without what lies in any of the others, as the fewest prefixes, in order. The
+// others may be in any order and overlap.
+func Without(p netip.Prefix, others []netip.Prefix) []netip.Prefix {
+	var in []netip.Prefix
+	for _, o := range others {
+		switch {
+		case !o.Overlaps(p):
+		case o.Bits() <= p.Bits():
+			return nil
+		default:
+			in = append(in, o)
+		}
+	}
+	if len(in) == 0 {
+		return []netip.Prefix{p}
+	}
+	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
+	high := netip.PrefixFrom(addrOf(ipKey(p.Addr())|1<<(31-p.Bits())), p.Bits()+1)
+	return append(Without(low, in), Without(high, in)...)
+}
+
+// readSubnets returns the customers' subnets of a fetch that can be used, and says of the others why they cannot.
+func readSubnets(in *Input, p *problems) []Subnet {
+	out := make([]Subnet, 0, len(in.CustomerSubnets))
+	for _, s := range in.CustomerSubnets {
+		a := Address{Routed4, s.Prefix}.tidy()
+		if why := subnetDefect(a.Prefix, s.Subscriber, in.Reserved); why != "" {
+			p.add(Problem{Kind: ProblemBadSubnet, Subscriber: s.Subscriber, IP: a.Prefix.Addr(), Detail: why})
+			continue
+		}
+		out = append(out, Subnet{a.Prefix, s.Subscriber})
+	}
+	return out
+}
+
+// subnetDefect says why a subnet is not one of a customer; empty if it is.
+func subnetDefect(p netip.Prefix, id SubscriberID, reserved []netip.Addr) string {
+	const mend = "; it is neither blocked nor let in, correct it in the ERP"
+	switch ip := p.Addr(); {
+	case !p.IsValid() || !ip.Is4():
+		return "customer's subnet is not an IPv4 prefix" + mend
+	case id <= 0:
+		return "customer's subnet " + p.String() + " names no customer"
+	case p.Bits() < MinSubnetBits:
+		return fmt.Sprintf("customer's subnet %s is larger than a /%d%s", p, MinSubnetBits, mend)
+	default:
+		if b := ip.As4(); b[0] == 0 || b[0] == 127 || b[0] >= 224 {
+			return "customer's subnet " + p.String() + " has no unicast addresses of hosts" + mend
+		}
+	}
+	for _, g := range reserved {
+		if p.Contains(g.Unmap()) {
+			return fmt.Sprintf("customer's subnet %s holds the gateway %s%s", p, g.Unmap(), mend)
+		}
+	}
+	return ""
+}
+
+// maxSubnetProblems bounds how many conflicts of one subnet are told one by one.
+const maxSubnetProblems = 8
+
+// report says where subnets and what else the ERP has disagree, and what comes of it.
+func (n *subnets) report(pools []AddrRange, p *problems) {
+	if n == nil {
+		return
+	}
+	conflict := func(s Subnet, ip netip.Addr, format string, args ...any) {
+		p.add(Problem{Kind: ProblemSubnetConflict, Subscriber: s.Subscriber, IP: ip, Detail: fmt.Sprintf("subnet %s: ", s.Prefix) + fmt.Sprintf(format, args...)})
+	}
+	var has Subnet
+	for i, c := range n.claims {
+		if i > 0 && c.Prefix == has.Prefix {
+			conflict(c, c.Prefix.Addr(), "customer %d has it too, and keeps it", has.Subscriber)
+			continue
+		}
+		has = c
+	}
+	for _, s := range n.chosen {
+		if i := n.find(ipKey(s.Prefix.Addr()), s.Prefix.Bits()-1); i >= 0 && n.chosen[i].Subscriber != s.Subscriber {
+			conflict(s, s.Prefix.Addr(), "lies in %s of customer %d; the longer one counts", n.chosen[i].Prefix, n.chosen[i].Subscriber)
+		}
+		told := 0
+		for ip, l := range n.hosts.hostsIn(s.Prefix) {
+			if l.Subscriber == s.Subscriber {
+				continue
+			}
+			if told++; told > maxSubnetProblems {
+				continue
+			}
+			conflict(s, ip, "%s in it is bound to customer %d, and stays that one's", ip, l.Subscriber)
+		}
+		if told > maxSubnetProblems {
+			conflict(s, s.Prefix.Addr(), "%d addresses in it are bound to other customers in all", told)
+		}
+		for _, r := range pools {
+			if a := r.From; s.Prefix.Contains(a) || a.Less(s.Prefix.Addr()) && !r.To.Less(s.Prefix.Addr()) {
+				conflict(s, s.Prefix.Addr(), "overlaps the pool %s-%s, which gives none of its addresses", r.From, r.To)
+			}
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package provision_test
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/bench/long"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/provisiontest"
+)
+
+func subnet(id provision.SubscriberID, s string) provision.Subnet {
+	return provision.Subnet{Prefix: netip.MustParsePrefix(s), Subscriber: id}
+}
+
+func host(id provision.SubscriberID, s string) provision.Line {
+	return provision.Line{Subscriber: id, Addresses: provision.Hosts4(provisiontest.Addr(s))}
+}
+
+func TestSubnetsOfCustomers(t *testing.T) {
+	snap, problems := provision.Build(provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StatePause}, {ID: 2, State: provision.StateActive}, {ID: 3, State: provision.StateStop}},
+		Lines:       []provision.Line{host(1, "192.0.2.1"), host(2, "203.0.113.10"), host(1, "203.0.113.11"), host(3, "192.0.2.3")},
+		CustomerSubnets: []provision.Subnet{
+			subnet(1, "203.0.113.8/29"), subnet(2, "203.0.113.12/31"), subnet(1, "203.0.113.9/29"), // the same again, with bits behind it
+			subnet(1, "198.51.100.0/24"), subnet(2, "198.51.100.0/24"),
+			subnet(3, "10.0.0.0/8"), subnet(3, "0.0.0.0/0"), subnet(3, "224.0.0.0/24"), subnet(3, "2001:db8::/64"), subnet(0, "192.0.2.16/28"), subnet(3, "192.0.2.192/26"), {Subscriber: 3},
+		},
+		Reserved: []netip.Addr{provisiontest.Addr("192.0.2.254")},
+		Pools:    []provision.AddrRange{{From: provisiontest.Addr("198.51.100.128"), To: provisiontest.Addr("198.51.101.9")}},
+	})
+	require.Equal(t, []provision.Subnet{subnet(2, "198.51.100.0/24"), subnet(1, "203.0.113.8/29"), subnet(2, "203.0.113.12/31")}, snap.CustomerSubnets(), "an active customer is not blocked by another's row")
+	require.Equal(t, []provision.Subnet{subnet(1, "203.0.113.8/29")}, snap.SubnetsOf(1))
+	require.Equal(t, []provision.Subnet{subnet(1, "203.0.113.8/31"), subnet(1, "203.0.113.11/32"), subnet(1, "203.0.113.14/31")}, snap.SubnetPartsOf(1),
+		"what is bound to another, and a longer subnet of another, is not in it")
+	for ip, want := range map[string]provision.SubscriberID{"203.0.113.8": 1, "203.0.113.10": 2, "203.0.113.11": 1, "203.0.113.13": 2, "203.0.113.15": 1, "203.0.113.16": 0, "198.51.100.7": 2, "192.0.2.200": 0, "10.1.1.1": 0} {
+		require.Equal(t, want, snap.Owner(provisiontest.Addr(ip)), ip)
+		require.Equal(t, want != 0, snap.Taken(provisiontest.Addr(ip)), ip)
+	}
+	var text []string
+	for _, p := range problems {
+		text = append(text, string(p.Kind)+" "+p.Detail)
+	}
+	all := strings.Join(text, "\n")
+	for _, want := range []string{
+		"bad_subnet customer's subnet 10.0.0.0/8 is larger than a /20", "bad_subnet customer's subnet 0.0.0.0/0 is larger", "224.0.0.0/24 has no unicast",
+		"bad_subnet customer's subnet is not an IPv4 prefix", "192.0.2.16/28 names no customer", "192.0.2.192/26 holds the gateway 192.0.2.254",
+		"subnet_conflict subnet 198.51.100.0/24: customer 2 has it too", "subnet_conflict subnet 203.0.113.12/31: lies in 203.0.113.8/29 of customer 1",
+		"subnet_conflict subnet 203.0.113.8/29: 203.0.113.10 in it is bound to customer 2", "overlaps the pool 198.51.100.128-198.51.101.9",
+	} {
+		require.Contains(t, all, want)
+	}
+
+	stopped := snap.WithStates(map[provision.SubscriberID]provision.State{2: provision.StateStop, 1: provision.StateActive})
+	require.Equal(t, provision.SubscriberID(1), stopped.Owner(provisiontest.Addr("198.51.100.7")), "it goes to the one who is active now")
+	require.Equal(t, snap.Owner(provisiontest.Addr("198.51.100.7")), snap.WithStates(map[provision.SubscriberID]provision.State{1: provision.StateStop}).Owner(provisiontest.Addr("198.51.100.7")))
+	require.Equal(t, []netip.Addr{provisiontest.Addr("203.0.113.8"), provisiontest.Addr("203.0.113.9")},
+		slices.Collect(snap.TakenIn(provisiontest.Addr("203.0.113.1"), provisiontest.Addr("203.0.113.9"))))
+	var none *provision.Snapshot
+	require.Empty(t, none.CustomerSubnets())
+	require.Zero(t, none.Owner(provisiontest.Addr("192.0.2.1")))
+	require.Empty(t, slices.Collect(none.TakenIn(provisiontest.Addr("192.0.2.1"), provisiontest.Addr("192.0.2.9"))))
+}
+
+// Whatever overlaps: the parts of all customers are apart, and hold exactly what Owner says; a longer prefix and a
+// host address win.
+func TestSubnetsRandomly(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	for range long.Times(t, 150, 20_000) {
+		in := provision.Input{}
+		for id := range provision.SubscriberID(6) {
+			in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id + 1, State: provision.State(1 + rng.IntN(3))})
+		}
+		ip := func() netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, byte(rng.IntN(256))}) }
+		for range rng.IntN(12) {
+			in.Lines = append(in.Lines, host(provision.SubscriberID(1+rng.IntN(6)), ip().String()))
+			in.CustomerSubnets = append(in.CustomerSubnets, provision.Subnet{Prefix: netip.PrefixFrom(ip(), 24+rng.IntN(9)), Subscriber: provision.SubscriberID(1 + rng.IntN(6))})
+		}
+		snap, _ := provision.Build(in)
+		taken := map[netip.Addr]bool{}
+		for a := range snap.TakenIn(provisiontest.Addr("198.51.100.0"), provisiontest.Addr("198.51.100.255")) {
+			require.False(t, taken[a], "%s twice", a)
+			taken[a] = true
+		}
+		for n := range 256 {
+			a := netip.AddrFrom4([4]byte{198, 51, 100, byte(n)})
+			var want provision.SubscriberID
+			longest := -1
+			for _, s := range snap.CustomerSubnets() {
+				if s.Prefix.Contains(a) && s.Prefix.Bits() > longest {
+					longest, want = s.Prefix.Bits(), s.Subscriber
+				}
+			}
+			if l := snap.ByIP(a); l != nil {
+				want = l.Subscriber
+			}
+			require.Equal(t, want, snap.Owner(a))
+			require.Equal(t, want != 0, snap.Taken(a))
+			require.Equal(t, want != 0, taken[a], "%s", a)
+			for _, p := range snap.SubnetParts() {
+				if p.Prefix.Contains(a) {
+					require.Equal(t, want, p.Subscriber, "%s in %v of %v", a, p, in.CustomerSubnets)
+				}
+			}
+			if s, in := snap.SubnetOf(a); in && s.Subscriber == want {
+				require.True(t, slices.ContainsFunc(snap.SubnetPartsOf(want), func(p provision.Subnet) bool { return p.Prefix.Contains(a) }))
+			}
+		}
+	}
+}
