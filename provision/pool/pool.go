@@ -99,6 +99,7 @@ type slot struct {
 	prev, next uint32
 	owner      provision.Owner
 	state      State
+	coming     State // of RestoreAll
 	list       uint8
 	bound      bool
 }
@@ -357,10 +358,14 @@ func (p *Pool) Quarantine(a netip.Addr, now, until time.Time) bool {
 // until. It reports whether a can be an address of a client at all.
 func (p *Pool) Restore(a netip.Addr, who provision.Owner, s State, until time.Time) bool {
 	i, ok := p.at(a)
-	if !ok || p.slots[i].state == StateReserved {
+	return ok && p.restore(i, who, s, until.UnixMilli())
+}
+
+func (p *Pool) restore(i uint32, who provision.Owner, s State, until int64) bool {
+	if p.slots[i].state == StateReserved {
 		return false
 	}
-	if at := &p.slots[i]; s != StateFree && at.state == s && at.owner == who && at.until == until.UnixMilli() {
+	if at := &p.slots[i]; s != StateFree && at.state == s && at.owner == who && at.until == until {
 		if old, known := p.find(who); who.IsZero() || known && old == i {
 			return true // as it is; to look for its place again would take a look at all that end later
 		}
@@ -370,9 +375,9 @@ func (p *Pool) Restore(a netip.Addr, who provision.Owner, s State, until time.Ti
 		p.give(i, who, StateOffered, listOffered, 0)
 		p.free(i)
 	case StateQuarantined:
-		p.give(i, provision.Owner{}, s, listQuarantinedOld, until.UnixMilli())
+		p.give(i, provision.Owner{}, s, listQuarantinedOld, until)
 	case StateOffered, StateLeased:
-		p.give(i, who, s, listLeasedOld, until.UnixMilli())
+		p.give(i, who, s, listLeasedOld, until)
 	default:
 		return false
 	}

@@ -71,3 +71,29 @@ func TestDiskThatGivesNothingIsAnError(t *testing.T) {
 	l := openOn(t, disk)
 	assert.Equal(t, want, load(t, l))
 }
+
+// A place far behind in a file has nothing of what was read before it.
+func TestBadPlaceInALongFile(t *testing.T) {
+	const frame, keys, n = 2048, 100, 3 * window / 2048
+	disk := newMemDisk()
+	l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: wholeFile})
+	require.NoError(t, err)
+	value := func(i int) string { return strings.Repeat(fmt.Sprintf("%04d", i), (frame-frameLen-4)/4) }
+	for i := range n {
+		put(t, l, 1, key(i%keys), value(i))
+	}
+	require.NoError(t, l.Close())
+	for _, block := range []int64{window / blockSize, 2*window/blockSize + 3, 3*window/blockSize - 2} {
+		want := map[string]string{}
+		for i := range n {
+			if from := int64(headerLen + i*frame); from+frame <= block*blockSize || from >= (block+1)*blockSize {
+				want[fmt.Sprintf("1/%x", key(i%keys))] = value(i)
+			}
+		}
+		again := newMemDisk()
+		again.names, again.broken = maps.Clone(disk.names), only(block, block)
+		l := openOn(t, again)
+		assert.Equal(t, want, load(t, l), "block %d", block)
+		require.NoError(t, l.Close())
+	}
+}

@@ -19,17 +19,27 @@ const (
 	syncEvery = 1 << 20
 	// compactRetry is the wait after a snapshot that could not be written.
 	compactRetry = time.Minute
+	// largeLog is a log at the start of which the snapshot waits, as long as startTime: it takes the processors and the disk for as long as
+	// the start does, which those who wait for it need.
+	largeLog  = 32 << 20
+	startTime = 10 * time.Second
 )
 
 // compactor writes a snapshot when enough has changed, until ctx ends.
 func (l *Log) compactor(ctx context.Context) {
+	var later <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.files.due:
+		case <-later:
 		}
 		if !l.worth() {
+			continue
+		}
+		if wait := time.Until(l.calmUntil); wait > 0 && !l.urgent() {
+			later = time.After(wait)
 			continue
 		}
 		if err := l.compact(ctx); err != nil && ctx.Err() == nil {
@@ -58,6 +68,19 @@ func (l *Log) worth() bool {
 		}
 	}
 	return bad || n >= mostChanges || changed > max(leastGarbage, snapshot/2)
+}
+
+// urgent reports whether a snapshot cannot wait until a start is over: a file is damaged, or there are twice as many as there should be, as after
+// one start behind the other.
+func (l *Log) urgent() bool {
+	n := 0
+	for _, f := range l.files.sealed() {
+		if f.bad {
+			return true
+		}
+		n++
+	}
+	return n >= 2*mostChanges
 }
 
 // compact brings all files that are not written any more together in one.

@@ -199,128 +199,95 @@ func (l *Log) missing(files []fileInfo) {
 	}
 }
 
-// merge calls each with the newest frame of every key that has a value. The first file, if it is a snapshot, is read once;
-// the others are read twice, first for which frame of a key is the newest. atEnd is told where the frames of a file end.
+// merge calls each with the newest frame of every key that has a value. The newest file comes first, so that what is
+// known of a key then is newer than what follows. A snapshot, which is the first file if there is one, has each key once.
 func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byte) error, atEnd func(name, int64)) error {
-	scan := func(n name, each func(frame []byte, at int64) error, bad func(Damage)) error {
-		if _, err := scanFile(ctx, l.disk, n, l.opts.Content, each, bad); err != nil {
-			return fmt.Errorf("read %s: %w", n, err)
+	m := merger{log: l, ctx: ctx, each: each}
+	for _, f := range slices.Backward(files) {
+		if f.name.snapshot && f.name == files[0].name {
+			_, err := m.scan(f.name, func(frame []byte, _ int64) error {
+				if frame[13]&flagDelete != 0 || m.known.has(frame) {
+					return nil
+				}
+				return each(frame)
+			}, l.damaged)
+			return err
 		}
-		return nil
-	}
-	changes := files
-	if len(files) > 0 && files[0].name.snapshot {
-		changes = files[1:]
-	}
-	var bytes int64
-	for _, f := range changes {
-		bytes += f.bytes
-	}
-	newest := newIndex(int(min(bytes/bytesOfRecord, mostExpected)))
-	for i, f := range changes {
-		end := int64(headerLen)
-		if err := scan(f.name, func(frame []byte, at int64) error {
-			newest.set(frame, place(i, at))
-			end = at + int64(len(frame))
-			return nil
-		}, l.damaged); err != nil {
+		end, err := m.changes(f.name)
+		if err != nil {
 			return err
 		}
 		atEnd(f.name, end)
 	}
-	if len(changes) < len(files) {
-		if err := scan(files[0].name, func(frame []byte, _ int64) error {
-			if newest.has(frame) || frame[13]&flagDelete != 0 {
-				return nil
-			}
-			return each(frame)
-		}, l.damaged); err != nil {
-			return err
-		}
-	}
-	for i, f := range changes {
-		if newest.len() == 0 {
-			break
-		}
-		if err := scan(f.name, func(frame []byte, at int64) error {
-			if frame[13]&flagDelete != 0 || !newest.is(frame, place(i, at)) {
-				return nil
-			}
-			return each(frame)
-		}, func(Damage) {}); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
-// index is where the newest frame of each key is. Keys of up to six bytes, such as addresses of IPv4, are numbers.
-type index struct {
-	short map[uint64]uint64
-	long  map[string]uint64
+// merger is one merge on its way.
+type merger struct {
+	log    *Log
+	ctx    context.Context
+	each   func(frame []byte) error
+	known  keys
+	room   []byte
+	frames [][]byte
 }
 
-// bytesOfRecord is what a record takes, more or less: an index need not grow time and again.
-const bytesOfRecord = 300
-
-// mostExpected bounds what room is made beforehand: the length of a file is no proof of what is in it.
-const mostExpected = 1 << 20
-
-func newIndex(n int) *index {
-	return &index{short: make(map[uint64]uint64, n), long: map[string]uint64{}}
-}
-
-func (x *index) len() int { return len(x.short) + len(x.long) }
-
-// place is a file and an offset in it as one number.
-func place(file int, at int64) uint64 { return uint64(file)<<40 | uint64(at) }
-
-// short returns the key of a frame with its kind and length as a number.
-func short(frame []byte) (key uint64, ok bool) {
-	n := int(frame[14])
-	if n > 6 {
-		return 0, false
+func (m *merger) scan(n name, each func(frame []byte, at int64) error, bad func(Damage)) (*scanner, error) {
+	s, err := scanFile(m.ctx, m.log.disk, n, m.log.opts.Content, &m.room, each, bad)
+	if err != nil {
+		err = fmt.Errorf("read %s: %w", n, err)
 	}
-	key = uint64(frame[12])<<8 | uint64(n)
-	for _, b := range frame[frameLen : frameLen+n] {
-		key = key<<8 | uint64(b)
+	return s, err
+}
+
+// changes goes through the frames of a file, backwards for which are the newest of their keys, and returns where they end.
+func (m *merger) changes(n name) (end int64, err error) {
+	m.frames, end = m.frames[:0], headerLen
+	s, err := m.scan(n, func(frame []byte, at int64) error {
+		if end = at + int64(len(frame)); end <= wholeFile {
+			m.frames = append(m.frames, frame)
+		}
+		return nil
+	}, m.log.damaged)
+	if err != nil {
+		return 0, err
 	}
-	return key, true
-}
-
-// wholeKey is the same for other keys.
-func wholeKey(frame []byte) []byte { return frame[12 : frameLen+int(frame[14])] }
-
-func (x *index) set(frame []byte, at uint64) {
-	if k, ok := short(frame); ok {
-		x.short[k] = at
-		return
+	if !s.kept() {
+		return end, m.large(n)
 	}
-	x.long[longKey(frame)] = at
-}
-
-// longKey leaves the flags out, which are not of the key.
-func longKey(frame []byte) string {
-	b := slices.Clone(wholeKey(frame))
-	b[1] = 0
-	return string(b)
-}
-
-func (x *index) get(frame []byte) (at uint64, ok bool) {
-	if k, isShort := short(frame); isShort {
-		at, ok = x.short[k]
-		return at, ok
+	for i, frame := range slices.Backward(m.frames) {
+		if !m.news(frame) {
+			m.frames[i] = nil
+		}
 	}
-	at, ok = x.long[longKey(frame)]
-	return at, ok
+	for _, frame := range m.frames {
+		if frame != nil {
+			if err := m.each(frame); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return end, nil
 }
 
-func (x *index) has(frame []byte) bool {
-	_, ok := x.get(frame)
-	return ok
-}
+// news reports whether a frame says what its key has: nothing newer is known of it.
+func (m *merger) news(frame []byte) bool { return m.known.add(frame) && frame[13]&flagDelete == 0 }
 
-func (x *index) is(frame []byte, at uint64) bool {
-	newest, ok := x.get(frame)
-	return ok && newest == at
+// large is changes for a file of another size than ours have: it is read twice, first for where the newest frame of each key is.
+func (m *merger) large(n name) error {
+	newest := newPlaces()
+	_, err := m.scan(n, func(frame []byte, at int64) error {
+		newest.set(frame, at)
+		return nil
+	}, func(Damage) {})
+	if err != nil {
+		return err
+	}
+	_, err = m.scan(n, func(frame []byte, at int64) error {
+		if !newest.is(frame, at) || !m.news(frame) {
+			return nil
+		}
+		return m.each(frame)
+	}, func(Damage) {})
+	return err
 }

@@ -9,8 +9,12 @@ import (
 	"io"
 )
 
-// window is how much of a file is looked at in one piece, if frames are not larger.
-const window = 1 << 20
+// A file is looked at in one piece, if it is no larger than those of changes are: so its frames can be gone through backwards. Of a larger one,
+// such as a snapshot, it is a window, if frames are not larger: what the cache of a processor holds.
+const (
+	wholeFile = 2 * maxCapacity
+	window    = 256 << 10
+)
 
 // scanner reads the frames of one file in order, over whatever is damaged between them.
 type scanner struct {
@@ -19,6 +23,9 @@ type scanner struct {
 	src  source
 	size int64
 
+	window int
+	room   []byte // of buf
+	fills  int    // how often it was filled
 	buf    []byte // what was read and not yet passed
 	off    int64  // of buf in the file
 	over   bool   // nothing more to read
@@ -44,11 +51,16 @@ type Damage struct {
 	Key  []byte `json:"-"`
 }
 
+// kept reports whether what each was called with is still there.
+func (s *scanner) kept() bool { return s.fills <= 1 }
+
 // scanFile calls each with every frame of a file that holds, and with its place, and bad with every
 // stretch that does not. Frame and Damage are valid during the call only. Its
 // error is that of each, of the context, that of a disk that gives next to nothing of it, or a *NewerError; bad is called for none of them.
-func scanFile(ctx context.Context, d disk, n name, content uint16, each func(frame []byte, at int64) error, bad func(Damage)) (s *scanner, err error) {
-	s = &scanner{name: n, seal: sealOf(n.salt)}
+//
+// It reads into room, which it makes larger if it has to.
+func scanFile(ctx context.Context, d disk, n name, content uint16, room *[]byte, each func(frame []byte, at int64) error, bad func(Damage)) (s *scanner, err error) {
+	s = &scanner{name: n, seal: sealOf(n.salt), room: *room}
 	if s.src, err = d.Open(n.String()); err != nil {
 		return s, err
 	}
@@ -56,6 +68,10 @@ func scanFile(ctx context.Context, d disk, n name, content uint16, each func(fra
 	if s.size, err = s.src.Size(); err != nil {
 		return s, err
 	}
+	if s.window = window; s.size < wholeFile {
+		s.window = int(s.size) + 1 // one more, so that its end is seen
+	}
+	defer func() { *room = s.room }()
 	var found []Damage
 	s.bad = func(d Damage) { found = append(found, d) }
 	defer func() {
@@ -106,20 +122,27 @@ func (s *scanner) fill(n int) {
 	if len(s.buf) >= n || s.over {
 		return
 	}
-	fresh := make([]byte, max(n, window))
-	have := copy(fresh, s.buf)
-	for have < len(fresh) && !s.over {
+	s.fills++
+	rest := s.buf
+	if n = max(n, s.window); cap(s.room) < n {
+		s.room = make([]byte, n)
+	}
+	s.room = s.room[:n]
+	have := copy(s.room, rest)
+	for have < len(s.room) && !s.over {
 		at := s.off + int64(have)
-		m, err := s.src.ReadAt(fresh[have:], at)
+		m, err := s.src.ReadAt(s.room[have:], at)
 		have += m
 		switch {
 		case errors.Is(err, io.EOF):
 			s.over = true
 		case err != nil:
-			have += s.leaveOut(fresh[have:], at+int64(m), err)
+			n := s.leaveOut(s.room[have:], at+int64(m), err)
+			clear(s.room[have : have+n])
+			have += n
 		}
 	}
-	s.buf = fresh[:have]
+	s.buf = s.room[:have]
 }
 
 // leaveOut passes a block that the disk does not give, a bad place. A file of which many cannot be read is not damaged: the disk is not to be had,

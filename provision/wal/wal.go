@@ -102,6 +102,8 @@ type Log struct {
 	damage  damages
 	missed  atomic.Bool // a file was taken away that a snapshot is to be made of
 
+	calmUntil time.Time // before it a snapshot waits; zero: it need not
+
 	// Of the writer.
 	seq      uint64
 	capacity int64
@@ -171,6 +173,9 @@ func Open(opts Options) (*Log, error) {
 		return nil, errors.Join(fmt.Errorf("log: %w", err), l.letGo())
 	}
 	l.health.Store(&Health{})
+	if l.Status().Bytes > largeLog {
+		l.calmUntil = time.Now().Add(startTime)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop = stop
 	l.workers.Go(func() { l.compactor(ctx) })
