@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/huge"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
 )
@@ -161,7 +162,7 @@ func newAllocator(p v4.Pool, prefix netip.Prefix, gateway netip.Addr, quarantine
 		quarantine: quarantine, probe: p.Probe,
 	}}
 	if p.Probe {
-		a.asked = make([]int64, p.Size())
+		a.asked = huge.Make[int64](p.Size())
 	}
 	return a, nil
 }

@@ -1,5 +1,7 @@
 package lease
 
+import "github.com/usher-agent/usher/provision/huge"
+
 // index has for each value of a record, such as its MAC, the first address; the others hang on its record. A value is known by a hash of it:
 // whoever looks compares what he finds. So no value costs memory of its own but eight bytes, and a start with a million leases finds and
 // changes each with one look. It is a table with open addressing, at most half full.
@@ -46,7 +48,7 @@ func (x *index) resize(size int) {
 	for 1<<bits < max(size, leastIndex) {
 		bits++
 	}
-	x.slots, x.shift = make([]uint64, 1<<bits), 32-bits
+	x.slots, x.shift = huge.Make[uint64](1<<bits), 32-bits
 	for _, s := range old {
 		if s != 0 {
 			x.slots[x.place(uint32(s>>32))] = s

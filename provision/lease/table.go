@@ -51,6 +51,8 @@ type Table struct {
 	opened    bool     // what the store tells now comes late
 	spare     []entry  // before that: made, and not in use yet
 
+	ahead <-chan []entry // at a start with many leases: what is made beforehand, by another goroutine; nil: nothing is
+
 	late atomic.Uint64 // records that the store told of later
 }
 
@@ -75,6 +77,11 @@ func Open(store Store) (*Table, error) {
 	t.store = store
 	if n := int(min(store.Health().Log.Bytes/bytesOfRecord, mostExpected)); n > 0 { // roughly, so that they need not grow time and again
 		t.byMAC, t.byID = newIndex(n), newIndex(n)
+		if n >= 4*mostAtOnce {
+			ahead, stop := makeAhead()
+			defer stop()
+			t.ahead = ahead
+		}
 	}
 	err := store.Leases(func(r Record, err error) {
 		t.mu.Lock()
@@ -90,7 +97,7 @@ func Open(store Store) (*Table, error) {
 		return nil, fmt.Errorf("lease table: read: %w", err)
 	}
 	t.mu.Lock()
-	t.opened, t.spare = true, nil
+	t.opened, t.spare, t.ahead = true, nil, nil
 	t.mu.Unlock()
 	return t, nil
 }

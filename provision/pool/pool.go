@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/huge"
 )
 
 // MaxSize is the most addresses that one pool may have, a /12.
@@ -132,9 +133,9 @@ func New(first, last netip.Addr, reserved ...netip.Addr) (*Pool, error) {
 		return nil, fmt.Errorf("range %v-%v: more than %d addresses", first, last, MaxSize)
 	}
 	n := int(p.last-p.first) + 1
-	p.slots = make([]slot, n)
+	p.slots = huge.Make[slot](n)
 	size := uint(bits.Len(uint(2*n - 1)))
-	p.index, p.places, p.shift = make([]uint32, 1<<size), make([]placeCount, 1<<size), uint8(64-size)
+	p.index, p.places, p.shift = huge.Make[uint32](1<<size), huge.Make[placeCount](1<<size), uint8(64-size)
 	for l := range p.lists {
 		p.lists[l] = list{none, none}
 	}
