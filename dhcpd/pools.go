@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/huge"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
 )
@@ -161,7 +162,7 @@ func newAllocator(p v4.Pool, prefix netip.Prefix, gateway netip.Addr, quarantine
 		quarantine: quarantine, probe: p.Probe,
 	}}
 	if p.Probe {
-		a.asked = make([]int64, p.Size())
+		a.asked = huge.Make[int64](p.Size())
 	}
 	return a, nil
 }
@@ -186,7 +187,7 @@ func (p *pools) takeOver(old *pools, leases *lease.Table, now time.Time) []*allo
 			continue
 		}
 		served.alloc.restored.Store(leases.Late())
-		all.Go(func() { served.alloc.restore(leases, now, true) })
+		all.Go(func() { served.alloc.fill(leases, now) })
 		fresh = append(fresh, served.alloc)
 	}
 	return fresh
@@ -205,12 +206,24 @@ func (p *pools) allocator(key allocatorKey) *allocator {
 	return nil
 }
 
-// restore takes what the lease table has. Any live lease counts, whoever gave
-// the address: its client still uses it; and so does a quarantine. What is over is taken only if the allocator is unused.
-func (a *allocator) restore(leases *lease.Table, now time.Time, unused bool) {
+// fill takes what the lease table has into an allocator that nobody uses yet.
+func (a *allocator) fill(leases *lease.Table, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.p.RestoreAll(func(yield func(pool.Known) bool) {
+		leases.Each(a.key.first, a.key.last, func(rec *lease.Record) {
+			if k, ok := knownOf(rec, now); ok {
+				yield(k)
+			}
+		})
+	})
+}
+
+// restore takes what holds in the lease table, while packets use the allocator.
+func (a *allocator) restore(leases *lease.Table, now time.Time) {
 	for rec := range leases.InRange(a.key.first, a.key.last) {
-		if unused || rec.Live(now) || rec.State == lease.StateQuarantined && now.Before(rec.Expires) {
-			a.mu.Lock() // for one at a time: after a reload packets use it already
+		if rec.Live(now) || rec.State == lease.StateQuarantined && now.Before(rec.Expires) {
+			a.mu.Lock() // for one at a time
 			if rec, ok := leases.Get(rec.IP); ok {
 				a.restoreLocked(&rec, now)
 			}
@@ -220,6 +233,15 @@ func (a *allocator) restore(leases *lease.Table, now time.Time, unused bool) {
 }
 
 func (a *allocator) restoreLocked(rec *lease.Record, now time.Time) {
+	if k, ok := knownOf(rec, now); ok {
+		a.p.Restore(k.IP, k.Owner, k.State, k.Until)
+		a.p.SetPlace(k.IP, k.Place)
+	}
+}
+
+// knownOf returns what a pool is to know of a record. Any live lease counts, whoever gave
+// the address: its client still uses it; and so does a quarantine. ok is false for what is nothing to it.
+func knownOf(rec *lease.Record, now time.Time) (k pool.Known, ok bool) {
 	// What is left counts, not when it ends: since the lease was given the clock may have been set.
 	left := rec.Expires.Sub(now)
 	if rec.Renewed.After(now) {
@@ -227,13 +249,13 @@ func (a *allocator) restoreLocked(rec *lease.Record, now time.Time) {
 	}
 	switch {
 	case rec.Live(now):
-		a.p.Restore(rec.IP, rec.Holder(), pool.StateLeased, now.Add(left+leaseSlack))
-		a.p.SetPlace(rec.IP, v4.PortOfLease(rec))
+		return pool.Known{IP: rec.IP, Owner: rec.Holder(), State: pool.StateLeased, Until: now.Add(left + leaseSlack), Place: v4.PortOfLease(rec)}, true
 	case rec.State == lease.StateQuarantined && now.Before(rec.Expires):
-		a.p.Restore(rec.IP, provision.Owner{}, pool.StateQuarantined, now.Add(left))
+		return pool.Known{IP: rec.IP, State: pool.StateQuarantined, Until: now.Add(left)}, true
 	case rec.Pool != "" && rec.State != lease.StateQuarantined:
-		a.p.Restore(rec.IP, rec.Holder(), pool.StateFree, time.Time{})
+		return pool.Known{IP: rec.IP, Owner: rec.Holder(), State: pool.StateFree, Until: rec.Expires}, true
 	}
+	return pool.Known{}, false
 }
 
 // avoid takes an address of the pool at place i out of use without a word about it.
@@ -286,7 +308,7 @@ func (a *allocator) adopt(leases *lease.Table, now time.Time) {
 	a.adopting.Lock()
 	defer a.adopting.Unlock()
 	if late := leases.Late(); late != a.restored.Load() {
-		a.restore(leases, now, false)
+		a.restore(leases, now)
 		a.restored.Store(late)
 	}
 	newest := a.newest.Load()

@@ -126,7 +126,7 @@ func (s *Server) Reload(opts Options) error {
 	fresh := gen.pools.takeOver(old.pools, s.deps.Leases, s.now())
 	s.generation.Store(gen)
 	for _, a := range fresh { // leases that were given while the first look was on
-		a.restore(s.deps.Leases, s.now(), false)
+		a.restore(s.deps.Leases, s.now())
 	}
 	return nil
 }

@@ -326,7 +326,7 @@ func TestCostOfAMillionLeases(t *testing.T) {
 	}
 	for _, acl := range []bool{false, true} {
 		t.Run(name(acl), func(t *testing.T) {
-			testCost(t, 1000, 1_000_000, 1000, 3, acl, bounds{ofEcho: 15, growth: 1.3, renewal: 6, ready: 5 * time.Second})
+			testCost(t, 1000, 1_000_000, 2000, 5, acl, bounds{ofEcho: 15, growth: 1.3, renewal: 6, ready: 5 * time.Second})
 		})
 	}
 }

@@ -112,7 +112,7 @@ var (
 	_ access.Opener   = (*Table)(nil)
 )
 
-// Open makes sure that the table is there with our rules, adopts what is in its
+// Open makes sure that the table is there with our rules, leaves what is in its
 // sets, and gives a handle to it. A table of another schema is replaced in one
 // batch that keeps the elements. It needs CAP_NET_ADMIN. The table is ours until
 // Close: a second Open in the same network namespace, by any process, is refused
@@ -135,13 +135,51 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 func open(ctx context.Context, t *Table) (*Table, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, err := t.observeLocked(ctx); err != nil {
+	if err := t.adoptLocked(ctx); err != nil {
 		return nil, fmt.Errorf("acl: open: %w", errors.Join(err, t.hangUpLocked(), t.disown()))
 	}
 	t.stale = true
 	t.log.Info("block lists adopted", "table", tableTitle, "schema", ruleset.Schema,
 		"stopped", t.counts[access.SetStopped], "paused", t.counts[access.SetPaused])
 	return t, nil
+}
+
+// adoptLocked makes sure that the table is as it should be. The elements of one that is are read by the first Observe alone:
+// a start need not wait for hundreds of thousands of them twice.
+func (t *Table) adoptLocked(ctx context.Context) error {
+	if sound, err := t.soundLocked(ctx); sound && err == nil {
+		t.adopted = true
+		return nil
+	}
+	_, err := t.observeLocked(ctx)
+	return err
+}
+
+// soundLocked reports whether the table is there with our rules, and takes from the kernel how many elements its sets have and whether it is open.
+func (t *Table) soundLocked(ctx context.Context) (bool, error) {
+	gen, err := t.generationLocked(ctx)
+	if err != nil {
+		return false, err
+	}
+	found, err := t.inspectLocked(ctx)
+	if err != nil || !found.exists || found.defect != "" {
+		return false, err
+	}
+	for set := range access.Sets() {
+		info, err := t.setLocked(ctx, set.String())
+		if err != nil || info.count == countUnknown {
+			return false, err
+		}
+		t.counts[set] = info.count
+	}
+	left, err := t.openLeftLocked(ctx)
+	if err != nil {
+		return false, err
+	}
+	after, err := t.generationLocked(ctx)
+	t.gen = gen
+	t.setOpenLocked(left)
+	return after == gen, err
 }
 
 // Close lets the sockets go. The table stays in the kernel as it is.

@@ -50,6 +50,29 @@ func TestOpenMakesTheTableOnce(t *testing.T) {
 	require.False(t, changed)
 }
 
+// What is in the sets is read once at a start, by the first Observe; of a kernel that does not count them also before.
+func TestOpenReadsNoElements(t *testing.T) {
+	for _, noCount := range []bool{false, true} {
+		k := &fakeKernel{noCount: noCount}
+		first := openFake(t, k)
+		require.NoError(t, first.Apply(t.Context(), stop(3)))
+		require.NoError(t, first.Close())
+		before := k.dumps
+		second, err := open(t.Context(), k.handle())
+		require.NoError(t, err)
+		if !noCount {
+			require.Equal(t, before, k.dumps)
+		}
+		changed, err := second.Changed(t.Context())
+		require.NoError(t, err)
+		require.True(t, changed, "nobody has seen them yet")
+		requireStopped(t, k, second, 3)
+		require.NoError(t, second.Apply(t.Context(), stop(5)))
+		requireStopped(t, k, second, 5)
+		require.Zero(t, second.Repairs())
+	}
+}
+
 // What became of a batch is not always known at once.
 func TestApplyOutcomes(t *testing.T) {
 	const n = 2500

@@ -72,25 +72,55 @@ func checksum(ip uint32, body []byte) uint32 {
 
 // decode reads what encode wrote; it copies everything out of v.
 func decode(key, v []byte) (Record, error) {
-	if len(key) != 4 {
-		return Record{}, fmt.Errorf("%w: key of %d bytes, want 4", errRecord, len(key))
+	var r Record
+	err := (&decoder{}).decode(&r, key, v)
+	return r, err
+}
+
+// decoder reads many records, of which a few hundred names of interfaces and pools serve all.
+type decoder struct {
+	names map[string]string
+	last  [2]string // mostly those of the record before
+}
+
+// name returns a name that is the same for all records.
+func (d *decoder) name(which int, b []byte) string {
+	if d.last[which] == string(b) {
+		return d.last[which]
 	}
-	r := Record{IP: netip.AddrFrom4([4]byte(key))}
+	s, ok := d.names[string(b)]
+	if !ok {
+		s = string(b)
+		if d.names == nil {
+			d.names = map[string]string{}
+		}
+		d.names[s] = s
+	}
+	d.last[which] = s
+	return s
+}
+
+func (d *decoder) decode(r *Record, key, v []byte) error {
+	*r = Record{}
+	if len(key) != 4 {
+		return fmt.Errorf("%w: key of %d bytes, want 4", errRecord, len(key))
+	}
+	r.IP = netip.AddrFrom4([4]byte(key))
 	switch {
 	case len(v) < 1:
-		return r, fmt.Errorf("%w %s: empty", errRecord, r.IP)
+		return fmt.Errorf("%w %s: empty", errRecord, r.IP)
 	case v[0] < versionPoolless || v[0] > encodingVersion:
-		return r, fmt.Errorf("%w %s: version %d, want up to %d", errRecord, r.IP, v[0], encodingVersion)
+		return fmt.Errorf("%w %s: version %d, want up to %d", errRecord, r.IP, v[0], encodingVersion)
 	case len(v) < fixedLen+3*2+crcLen:
-		return r, fmt.Errorf("%w %s: %d bytes", errRecord, r.IP, len(v))
+		return fmt.Errorf("%w %s: %d bytes", errRecord, r.IP, len(v))
 	}
 	body := v[:len(v)-crcLen]
 	if checksum(ipKey(r.IP), body) != binary.BigEndian.Uint32(v[len(body):]) {
-		return r, fmt.Errorf("%w %s: checksum does not match", errRecord, r.IP)
+		return fmt.Errorf("%w %s: checksum does not match", errRecord, r.IP)
 	}
 	r.State = State(body[1])
 	if r.State < StateBound || r.State > StateQuarantined {
-		return r, fmt.Errorf("%w %s: state %d", errRecord, r.IP, body[1])
+		return fmt.Errorf("%w %s: state %d", errRecord, r.IP, body[1])
 	}
 	r.MAC = provision.MAC(body[2:8])
 	r.Subscriber = provision.SubscriberID(binary.BigEndian.Uint64(body[8:]))
@@ -116,32 +146,36 @@ func decode(key, v []byte) (Record, error) {
 	}
 	for i := range texts {
 		if len(rest) < 2 || len(rest)-2 < int(binary.BigEndian.Uint16(rest)) {
-			return r, fmt.Errorf("%w %s: text %d runs past the end", errRecord, r.IP, i)
+			return fmt.Errorf("%w %s: text %d runs past the end", errRecord, r.IP, i)
 		}
 		n := int(binary.BigEndian.Uint16(rest))
 		parts[i], rest = rest[2:2+n], rest[2+n:]
 	}
 	if len(rest) != 0 {
-		return r, fmt.Errorf("%w %s: %d bytes left over", errRecord, r.IP, len(rest))
+		return fmt.Errorf("%w %s: %d bytes left over", errRecord, r.IP, len(rest))
 	}
-	r.Interface = string(parts[0])
-	r.ClientID = cloneOrNil(parts[1])
-	r.Option82 = cloneOrNil(parts[2])
-	r.Pool = string(parts[3])
+	r.Interface, r.Pool = d.name(0, parts[0]), d.name(1, parts[3])
+	r.ClientID, r.Option82 = cloneBoth(parts[1], parts[2])
 	if err := r.Key.UnmarshalBinary(parts[4]); err != nil {
-		return r, fmt.Errorf("%w %s: %w", errRecord, r.IP, err)
+		return fmt.Errorf("%w %s: %w", errRecord, r.IP, err)
 	}
 	if err := r.ERP.unmarshal(parts[5]); err != nil {
-		return r, fmt.Errorf("%w %s: %w", errRecord, r.IP, err)
+		return fmt.Errorf("%w %s: %w", errRecord, r.IP, err)
 	}
-	return r, nil
+	return nil
 }
 
-func cloneOrNil(b []byte) []byte {
-	if len(b) == 0 {
-		return nil
+// cloneBoth copies two texts at once; nil is that of an empty one.
+func cloneBoth(a, b []byte) (x, y []byte) {
+	n := len(a)
+	both := append(append(make([]byte, 0, n+len(b)), a...), b...)
+	if n > 0 {
+		x = both[:n:n]
 	}
-	return append([]byte(nil), b...)
+	if len(b) > 0 {
+		y = both[n:]
+	}
+	return x, y
 }
 
 // ipKey is an IPv4 address as a number; 0 for an invalid one.

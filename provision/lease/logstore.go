@@ -334,6 +334,7 @@ func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, err
 	go func() { // two processors read a large log in half the time
 		defer close(chunks)
 		var chunk []readLease
+		var d decoder
 		send := func() error {
 			select {
 			case chunks <- chunk:
@@ -348,7 +349,7 @@ func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, err
 			return nil
 		}
 		take := func(r wal.Record) error {
-			if err := s.read(r, leases != nil, &chunk, reports); err != nil || len(chunk) < readChunk {
+			if err := s.read(r, &d, leases != nil, &chunk, reports); err != nil || len(chunk) < readChunk {
 				return err
 			}
 			return send()
@@ -396,17 +397,17 @@ type readLease struct {
 }
 
 // read takes a record of the log: a lease into a chunk, a report into the queue.
-func (s *logStore) read(r wal.Record, wanted bool, chunk *[]readLease, reports func(provision.MACReport, error)) error {
+func (s *logStore) read(r wal.Record, d *decoder, wanted bool, chunk *[]readLease, reports func(provision.MACReport, error)) error {
 	switch {
 	case r.Kind == kindLease && wanted:
-		rec, err := decode(r.Key, r.Value)
-		if err != nil {
+		*chunk = append(*chunk, readLease{})
+		to := &(*chunk)[len(*chunk)-1]
+		if to.err = d.decode(&to.rec, r.Key, r.Value); to.err != nil {
 			if v, newer := newerRecord(r.Key, r.Value); newer {
 				return newerError(s.path, fmt.Sprintf("lease records of version %d", v), encodingVersion)
 			}
-			s.cannotRead(err)
+			s.cannotRead(to.err)
 		}
-		*chunk = append(*chunk, readLease{rec, err})
 	case r.Kind == kindReport && !s.loaded.Load():
 		rep, err := decodeWhole(r.Key, r.Value)
 		if err != nil {

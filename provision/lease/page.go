@@ -1,10 +1,14 @@
 package lease
 
 import (
+	"encoding/binary"
+	"hash/maphash"
 	"math/bits"
 	"slices"
+	"sync"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/huge"
 )
 
 // This file keeps the records in pages of a /24, so that whoever looks at many of them locks the table for one page at a
@@ -147,11 +151,46 @@ func (t *Table) at(key uint32) *entry {
 
 // insertLocked makes room for the record of an address that has none.
 func (t *Table) insertLocked(key uint32) *entry {
-	p, i, e := t.pages.make(key>>8), byte(key), &entry{}
+	p, i, e := t.pages.make(key>>8), byte(key), t.newEntryLocked()
 	p.records = slices.Insert(p.records, p.has.below(i), e)
 	p.has.add(i)
 	t.n++
 	return e
+}
+
+// At the start entries are made so many at once, an eighth of those that there are: their memory is free again when none of them is there any more.
+const leastAtOnce, mostAtOnce = 32, 1 << 14
+
+func (t *Table) newEntryLocked() (e *entry) {
+	if t.opened || t.store == nil {
+		return &entry{}
+	}
+	switch {
+	case len(t.spare) > 0:
+	case t.ahead != nil:
+		t.spare = <-t.ahead
+	default:
+		t.spare = huge.Make[entry](min(max(t.n/8, leastAtOnce), mostAtOnce))
+	}
+	e, t.spare = &t.spare[0], t.spare[1:]
+	return e
+}
+
+// makeAhead makes entries beforehand until stop is called: that the kernel zeroes their memory is a third of what they cost, and
+// may go on beside the rest.
+func makeAhead() (entries <-chan []entry, stop func()) {
+	made, done := make(chan []entry), make(chan struct{})
+	go func() {
+		for {
+			s := huge.MakeReady[entry](mostAtOnce)
+			select {
+			case made <- s:
+			case <-done:
+				return
+			}
+		}
+	}()
+	return made, sync.OnceFunc(func() { close(done) })
 }
 
 func (t *Table) removeLocked(p *page, i byte) {
@@ -197,54 +236,35 @@ const (
 // link is a record's place among those with the same value: the addresses before and after it, 0: none.
 type link struct{ prev, next uint32 }
 
-// index has for each value the first address; the others hang on its record. So no value costs memory of its own but its entry.
-type index[K comparable] map[K]uint32
-
-func (x index[K]) add(t *Table, which int, value K, key uint32, e *entry) {
-	first := x[value]
-	if first != 0 {
-		t.at(first).links[which].prev = key
-	}
-	e.links[which] = link{next: first}
-	x[value] = key
-}
-
-func (x index[K]) remove(t *Table, which int, value K, e *entry) {
-	l := e.links[which]
-	e.links[which] = link{}
-	if l.next != 0 {
-		t.at(l.next).links[which].prev = l.prev
-	}
-	switch {
-	case l.prev != 0:
-		t.at(l.prev).links[which].next = l.next
-	case l.next != 0:
-		x[value] = l.next
-	default:
-		delete(x, value)
-	}
-}
-
 // indexLocked notes by what a record is found.
 func (t *Table) indexLocked(key uint32, e *entry) {
-	t.byMAC.add(t, ofMAC, e.MAC, key, e)
+	t.byMAC.add(t, ofMAC, t.hash(e.MAC[:]), key, e)
 	if len(e.ClientID) > 0 {
 		t.byID.add(t, ofID, t.hash(e.ClientID), key, e)
 	}
 	if e.Subscriber != 0 {
-		t.bySubscriber.add(t, ofSubscriber, e.Subscriber, key, e)
+		t.bySubscriber.add(t, ofSubscriber, t.hashSubscriber(e.Subscriber), key, e)
 	}
 }
 
 // unindexLocked forgets it.
 func (t *Table) unindexLocked(e *entry) {
-	t.byMAC.remove(t, ofMAC, e.MAC, e)
+	t.byMAC.remove(t, ofMAC, t.hash(e.MAC[:]), e)
 	if len(e.ClientID) > 0 {
 		t.byID.remove(t, ofID, t.hash(e.ClientID), e)
 	}
 	if e.Subscriber != 0 {
-		t.bySubscriber.remove(t, ofSubscriber, e.Subscriber, e)
+		t.bySubscriber.remove(t, ofSubscriber, t.hashSubscriber(e.Subscriber), e)
 	}
+}
+
+// hash is that of an index. Its seed keeps clients, who say what they like, from making many values look the same.
+func (t *Table) hash(value []byte) uint32 { return uint32(maphash.Bytes(t.seed, value)) }
+
+func (t *Table) hashSubscriber(id provision.SubscriberID) uint32 {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(id))
+	return t.hash(b[:])
 }
 
 // chainLocked gives the records that hang on first and match, sorted by address.
@@ -252,7 +272,7 @@ func (t *Table) chainLocked(which int, first uint32, match func(*Record) bool) [
 	var found []Record
 	for key := first; key != 0; {
 		e := t.at(key)
-		if match == nil || match(&e.Record) {
+		if match(&e.Record) {
 			found = append(found, e.Record)
 		}
 		key = e.links[which].next
@@ -266,7 +286,7 @@ func (t *Table) BySubscriber(id provision.SubscriberID) (found []Record) {
 	if id != 0 {
 		t.mu.RLock()
 		defer t.mu.RUnlock()
-		return t.chainLocked(ofSubscriber, t.bySubscriber[id], nil)
+		return t.chainLocked(ofSubscriber, t.bySubscriber.first(t.hashSubscriber(id)), func(r *Record) bool { return r.Subscriber == id })
 	}
 	for r := range t.All() {
 		if r.Subscriber == 0 {

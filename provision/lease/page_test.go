@@ -51,7 +51,7 @@ func TestPagesAgainstModel(t *testing.T) {
 	require.Len(t, model, tab.Prune(testNow.Add(2*Grace), 1000))
 	require.Empty(t, slices.Collect(tab.All()))
 	require.Zero(t, tab.pages, "nothing is left of a page without records")
-	require.Empty(t, tab.bySubscriber)
+	require.Zero(t, tab.bySubscriber.n)
 }
 
 func samePages(t *testing.T, tab *Table, model map[netip.Addr]Record, macs []provision.MAC, ids []Hex) {
@@ -79,6 +79,10 @@ func samePages(t *testing.T, tab *Table, model map[netip.Addr]Record, macs []pro
 		want := find(func(r Record) bool { return r.IP.Compare(first) >= 0 && r.IP.Compare(last) <= 0 })
 		slices.SortFunc(want, func(a, b Record) int { return cmp.Or(a.Expires.Compare(b.Expires), a.IP.Compare(b.IP)) })
 		require.Equal(t, want, slices.Collect(tab.InRange(first, last)), "%v", in)
+		slices.SortFunc(want, func(a, b Record) int { return a.IP.Compare(b.IP) })
+		var each []Record
+		tab.Each(first, last, func(r *Record) { each = append(each, *r) })
+		require.Equal(t, want, each, "%v", in)
 	}
 }
 
@@ -149,6 +153,7 @@ func walks(tab *Table) map[string]func() {
 			for range tab.InRange(benchAddr(0), benchAddr(1<<24-1)) {
 			}
 		},
+		"Each":         func() { tab.Each(benchAddr(0), benchAddr(1<<24-1), func(*Record) {}) },
 		"Prune":        func() { tab.Prune(testNow, 1<<30) },
 		"BySubscriber": func() { tab.BySubscriber(7) },
 		"Follow": func() {

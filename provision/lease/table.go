@@ -33,9 +33,9 @@ type Table struct {
 	pages        pages
 	n            int    // records
 	changes      uint64 // of records so far
-	byMAC        index[provision.MAC]
-	byID         index[uint64] // by the hash of the client identifier, of records that have one
-	bySubscriber index[provision.SubscriberID]
+	byMAC        index
+	byID         index // of records that have a client identifier
+	bySubscriber index
 	seed         maphash.Seed
 
 	queues [kinds]queue // of pages with something that is due
@@ -49,6 +49,9 @@ type Table struct {
 	bad       int
 	overruled []uint32 // of the last Adopt: live, and the ERP has another MAC by its operator's word
 	opened    bool     // what the store tells now comes late
+	spare     []entry  // before that: made, and not in use yet
+
+	ahead <-chan []entry // at a start with many leases: what is made beforehand, by another goroutine; nil: nothing is
 
 	late atomic.Uint64 // records that the store told of later
 }
@@ -57,9 +60,7 @@ const maxSkippedKept = 20
 
 // New makes a table that lives in memory only.
 func New() *Table {
-	return &Table{
-		byMAC: index[provision.MAC]{}, byID: index[uint64]{}, bySubscriber: index[provision.SubscriberID]{}, seed: maphash.MakeSeed(),
-	}
+	return &Table{seed: maphash.MakeSeed()}
 }
 
 // bytesOfRecord is what a record takes in a log, more or less.
@@ -75,27 +76,19 @@ func Open(store Store) (*Table, error) {
 	t := New()
 	t.store = store
 	if n := int(min(store.Health().Log.Bytes/bytesOfRecord, mostExpected)); n > 0 { // roughly, so that they need not grow time and again
-		t.byMAC, t.byID = make(index[provision.MAC], n), make(index[uint64], n)
+		t.byMAC, t.byID = newIndex(n), newIndex(n)
+		if n >= 4*mostAtOnce {
+			ahead, stop := makeAhead()
+			defer stop()
+			t.ahead = ahead
+		}
 	}
-	names := map[string]string{} // a few hundred interfaces serve all records
-	var last [2]string           // and mostly the one of the record before
 	err := store.Leases(func(r Record, err error) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if err != nil {
 			t.skipLocked(err)
 			return
-		}
-		for i, name := range [...]*string{&r.Interface, &r.Pool} {
-			if *name != last[i] {
-				shared, ok := names[*name]
-				if !ok {
-					shared = *name
-					names[shared] = shared
-				}
-				last[i] = shared
-			}
-			*name = last[i]
 		}
 		t.loadLocked(&r)
 	})
@@ -104,7 +97,7 @@ func Open(store Store) (*Table, error) {
 		return nil, fmt.Errorf("lease table: read: %w", err)
 	}
 	t.mu.Lock()
-	t.opened = true
+	t.opened, t.spare, t.ahead = true, nil, nil
 	t.mu.Unlock()
 	return t, nil
 }
@@ -201,8 +194,6 @@ func (t *Table) putLocked(rec *Record) *entry {
 	t.indexLocked(key, e)
 	return e
 }
-
-func (t *Table) hash(id []byte) uint64 { return maphash.Bytes(t.seed, id) }
 
 // Renew moves the expiry of a bound lease, or of one that is kept, which is bound again
 // then. Writing it is left to the background, which takes its time unless what is on disk would end soon. It reports whether
@@ -392,14 +383,14 @@ func (t *Table) copyPage(buf []Record, no uint32) ([]Record, uint32) {
 func (t *Table) ByMAC(mac provision.MAC) []Record {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.chainLocked(ofMAC, t.byMAC[mac], nil)
+	return t.chainLocked(ofMAC, t.byMAC.first(t.hash(mac[:])), func(r *Record) bool { return r.MAC == mac })
 }
 
 // ByClientID gives the records of a client identifier (option 61), sorted by address.
 func (t *Table) ByClientID(id []byte) []Record {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.chainLocked(ofID, t.byID[t.hash(id)], func(r *Record) bool { return bytes.Equal(r.ClientID, id) })
+	return t.chainLocked(ofID, t.byID.first(t.hash(id)), func(r *Record) bool { return bytes.Equal(r.ClientID, id) })
 }
 
 // InRange gives the records of the addresses from first to last, those that end
@@ -412,17 +403,7 @@ func (t *Table) InRange(first, last netip.Addr) iter.Seq[Record] {
 			return
 		}
 		order := make([]end, 0, min(uint64(t.Len()), uint64(hi-lo)+1))
-		t.read(lo, hi, func(p *page) {
-			i := byte(0)
-			if p.no == lo>>8 {
-				i = byte(lo)
-			}
-			for _, e := range p.from(i) {
-				if key := ipKey(e.IP); key <= hi {
-					order = append(order, end{e.Expires.UnixNano(), key})
-				}
-			}
-		})
+		t.Each(first, last, func(r *Record) { order = append(order, end{r.Expires.UnixNano(), ipKey(r.IP)}) })
 		sortEnds(order)
 		for _, o := range order {
 			if r, ok := t.Get(addrOf(o.key)); ok && !yield(r) {
@@ -430,6 +411,26 @@ func (t *Table) InRange(first, last netip.Addr) iter.Seq[Record] {
 			}
 		}
 	}
+}
+
+// Each calls each with the records of the addresses from first to last, in their order, each as it is when its turn comes. The table is locked
+// for readers while the records of a /24 are shown: each must be quick, not call the table, and neither keep nor change what it is shown.
+func (t *Table) Each(first, last netip.Addr, each func(*Record)) {
+	lo, hi := ipKey(first), ipKey(last)
+	if hi < lo {
+		return
+	}
+	t.read(lo, hi, func(p *page) {
+		i := byte(0)
+		if p.no == lo>>8 {
+			i = byte(lo)
+		}
+		for _, e := range p.from(i) {
+			if ipKey(e.IP) <= hi {
+				each(&e.Record)
+			}
+		}
+	})
 }
 
 // end is when the lease of an address ends.

@@ -297,8 +297,8 @@ func TestFindFollowsChanges(t *testing.T) {
 	assert.Equal(t, 2, tab.Prune(testNow.Add(2*Grace), 10))
 	assert.Empty(t, tab.ByMAC(mac1))
 	assert.Empty(t, tab.ByClientID([]byte("one")))
-	assert.Empty(t, tab.byMAC)
-	assert.Empty(t, tab.byID)
+	assert.Zero(t, tab.byMAC.n)
+	assert.Zero(t, tab.byID.n)
 
 	path := filepath.Join(t.TempDir(), "state.db")
 	store := openStore(t, path)

@@ -13,8 +13,13 @@ type placeCount struct {
 
 // SetPlace says where the client is that a is offered or leased to, until that changes; 0: not known.
 func (p *Pool) SetPlace(a netip.Addr, place uint64) {
-	i, ok := p.at(a)
-	if !ok || p.slots[i].place == place || p.slots[i].state != StateOffered && p.slots[i].state != StateLeased {
+	if i, ok := p.at(a); ok {
+		p.setPlace(i, place)
+	}
+}
+
+func (p *Pool) setPlace(i uint32, place uint64) {
+	if p.slots[i].place == place || p.slots[i].state != StateOffered && p.slots[i].state != StateLeased {
 		return
 	}
 	p.leave(i)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/huge"
 )
 
 // MaxSize is the most addresses that one pool may have, a /12.
@@ -99,6 +100,7 @@ type slot struct {
 	prev, next uint32
 	owner      provision.Owner
 	state      State
+	coming     State // of RestoreAll
 	list       uint8
 	bound      bool
 }
@@ -131,9 +133,9 @@ func New(first, last netip.Addr, reserved ...netip.Addr) (*Pool, error) {
 		return nil, fmt.Errorf("range %v-%v: more than %d addresses", first, last, MaxSize)
 	}
 	n := int(p.last-p.first) + 1
-	p.slots = make([]slot, n)
+	p.slots = huge.Make[slot](n)
 	size := uint(bits.Len(uint(2*n - 1)))
-	p.index, p.places, p.shift = make([]uint32, 1<<size), make([]placeCount, 1<<size), uint8(64-size)
+	p.index, p.places, p.shift = huge.Make[uint32](1<<size), huge.Make[placeCount](1<<size), uint8(64-size)
 	for l := range p.lists {
 		p.lists[l] = list{none, none}
 	}
@@ -357,10 +359,14 @@ func (p *Pool) Quarantine(a netip.Addr, now, until time.Time) bool {
 // until. It reports whether a can be an address of a client at all.
 func (p *Pool) Restore(a netip.Addr, who provision.Owner, s State, until time.Time) bool {
 	i, ok := p.at(a)
-	if !ok || p.slots[i].state == StateReserved {
+	return ok && p.restore(i, who, s, until.UnixMilli())
+}
+
+func (p *Pool) restore(i uint32, who provision.Owner, s State, until int64) bool {
+	if p.slots[i].state == StateReserved {
 		return false
 	}
-	if at := &p.slots[i]; s != StateFree && at.state == s && at.owner == who && at.until == until.UnixMilli() {
+	if at := &p.slots[i]; s != StateFree && at.state == s && at.owner == who && at.until == until {
 		if old, known := p.find(who); who.IsZero() || known && old == i {
 			return true // as it is; to look for its place again would take a look at all that end later
 		}
@@ -370,9 +376,9 @@ func (p *Pool) Restore(a netip.Addr, who provision.Owner, s State, until time.Ti
 		p.give(i, who, StateOffered, listOffered, 0)
 		p.free(i)
 	case StateQuarantined:
-		p.give(i, provision.Owner{}, s, listQuarantinedOld, until.UnixMilli())
+		p.give(i, provision.Owner{}, s, listQuarantinedOld, until)
 	case StateOffered, StateLeased:
-		p.give(i, who, s, listLeasedOld, until.UnixMilli())
+		p.give(i, who, s, listLeasedOld, until)
 	default:
 		return false
 	}

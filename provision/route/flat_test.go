@@ -198,8 +198,16 @@ func TestAdmitWithoutAnotherRouteAllocatesNothing(t *testing.T) {
 	for i := range 100 {
 		table.Store(benchRecord(i, 1+i%1000, now.Add(2*time.Hour)))
 	}
-	require.Zero(t, testing.AllocsPerRun(100, func() { k.Admit(addrs, now)() }))
-	require.Zero(t, testing.AllocsPerRun(100, func() { k.Touch(addrs[0], now) }))
+	// What the keeper does by itself meanwhile is counted too: the least of some runs is the calls' own.
+	least := func(f func()) (n float64) {
+		n = testing.AllocsPerRun(100, f)
+		for range 9 {
+			n = min(n, testing.AllocsPerRun(100, f))
+		}
+		return n
+	}
+	require.Zero(t, least(func() { k.Admit(addrs, now)() }))
+	require.Zero(t, least(func() { k.Touch(addrs[0], now) }))
 }
 
 // cpu is the processor time of this process so far: what is taken while others run on the machine too.
