@@ -148,7 +148,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		Hooks:  Hooks{Window: time.Minute},
 		Guard:  syncer.GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
 		DHCP: DHCP{Enabled: true, Options: dhcpd.Options{
-			Interfaces: []string{"eth1"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
+			Interfaces: []string{"eth1", "eth2"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
 			Limits: dhcpd.Limits{
 				Client: dhcpd.Limit{Rate: 5, Burst: 20}, Port: dhcpd.Limit{Rate: 200, Burst: 2000}, Relay: dhcpd.Limit{Rate: 5000, Burst: 20_000},
 			},
@@ -157,7 +157,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 				MACChange: v4.MACAccept, BindingChange: v4.BindingNAK, Authoritative: true,
 				Options: line.Options{
 					Relays: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.8/32")}, CheckRelaySource: line.SourceListed,
-					TrustedInterfaces: []string{line.NoInterface}, Option82: line.Option82{Default: []option82.Profile{dlink, ifname}},
+					SubscriberInterfaces: []string{"eth2"}, TrustedInterfaces: []string{line.NoInterface}, Option82: line.Option82{Default: []option82.Profile{dlink, ifname}},
 				},
 				Subnets: []v4.Subnet{{
 					Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
@@ -169,7 +169,8 @@ func TestMinimalHasDefaults(t *testing.T) {
 		}},
 		ACL: ACL{
 			Enabled: true, Options: access.Options{VerifyInterval: 30 * time.Second, FlowsInterval: time.Second},
-			Garden: garden.Options{Interval: time.Minute, Keep: time.Hour},
+			Garden:      garden.Options{Interval: time.Minute, Keep: time.Hour},
+			SourceGuard: ACLSourceGuard{Direct: []string{"eth2"}},
 		},
 		Portal:     portal.Options{Languages: []string{"en", "uk", "ru"}},
 		Routes:     Routes{Options: route.Options{Table: 254, VerifyInterval: time.Minute}, Protocol: 207},
@@ -179,7 +180,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		Console:    Console{Listen: netip.MustParseAddrPort("127.0.0.1:9467")},
 		Log:        Log{Level: "info", Format: "auto"},
 	}
-	assert.Len(t, got.Interfaces, 2)
+	assert.Len(t, got.Interfaces, 5)
 	assert.Len(t, got.RelayPlaces, 2)
 	got.Interfaces, got.RelayPlaces = nil, nil // places in the file
 	if diff := cmp.Diff(want, got, wholeTypes()); diff != "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -137,6 +138,21 @@ func TestACLOfWhatIsSpared(t *testing.T) {
 	assert.Equal(t, "open", e.Bindings[0].ACL.Want)
 	assert.Contains(t, e.Summary, "Attention: customer 1002 is paused, but 198.51.100.12 is not blocked: it is a name server. Correct it in the ERP.")
 	assert.NotContains(t, e.Summary, "its forwarded traffic")
+}
+
+// What reaches a blocked customer all the same is said where it can happen.
+func TestExplainTellsOfMulticast(t *testing.T) {
+	const sentence = "This router forwards multicast"
+	w, _, _ := newACLWorld(t)
+	for _, routed := range []bool{false, true} {
+		w.Multicast = func() bool { return routed }
+		e, err := w.explain(t.Context(), "1002")
+		require.NoError(t, err)
+		assert.Equal(t, routed, strings.Contains(e.Summary, sentence))
+		e, err = w.explain(t.Context(), "1001")
+		require.NoError(t, err)
+		assert.NotContains(t, e.Summary, sentence, "an active customer")
+	}
 }
 
 func TestACLDiffAndVerify(t *testing.T) {

@@ -55,6 +55,8 @@ type Deps struct {
 
 	WaysBack func() []wayback.Finding // relays whose packets the kernel drops; nil: not looked for
 
+	Multicast func() bool // whether this router forwards multicast; nil: not known
+
 	RouteProtocol uint8 // marks the routes of Routes
 }
 
@@ -72,7 +74,8 @@ type ConfigStatus struct {
 	Hash      string    `json:"hash,omitempty"`
 	LastError string    `json:"last_error,omitempty"` // of a reload that failed; the earlier configuration is in use
 
-	MissingInterfaces []string `json:"missing_interfaces,omitempty"` // file:line:column: key: reason of names in it that no interface of this host has now
+	MissingInterfaces []string `json:"missing_interfaces,omitempty"`   // file:line:column: key: reason of names in it that no interface of this host has now
+	Unguarded         []string `json:"unguarded_interfaces,omitempty"` // subscribers come in by them, and no source guard looks at them
 }
 
 // Syncer is the part of syncer.Syncer that is shown and steered.

@@ -199,6 +199,9 @@ func (x *explainer) accessSentences() []string {
 				effect = strings.Replace(effect, "is", "would be", 1) + ", were it not for acl.dry_run"
 			}
 			s = append(s, fmt.Sprintf("Customer %d is %s, so its forwarded traffic %s.", b.Subscriber, b.ACL.Want, effect))
+			if x.d.Multicast != nil && x.d.Multicast() {
+				s = append(s, "This router forwards multicast, which reaches it all the same unless nobody else is behind its interface and acl.source_guard.vlan has that.")
+			}
 		}
 		if b.ACL.Have != "unknown" && b.ACL.Have != b.ACL.Want {
 			s = append(s, fmt.Sprintf("Attention: in the kernel %s is %s, not %s; the next round repairs it.", b.IP, b.ACL.Have, b.ACL.Want))

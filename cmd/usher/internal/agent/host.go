@@ -3,9 +3,12 @@ package agent
 import (
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/config/keys"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
 )
 
@@ -31,6 +34,26 @@ func (a *Agent) warnOfInterfaces(cfg *config.Config) {
 	for _, w := range a.interfaceWarnings(cfg) {
 		logWarning(w, a.log)
 	}
+	for _, w := range cfg.GuardWarnings(a.path, a.host()) {
+		logWarning(w, a.log)
+	}
+}
+
+// host returns the interfaces of this host; what cannot be read is none.
+func (a *Agent) host() []provision.Interface {
+	var view *provision.Interfaces
+	if a.links != nil {
+		view = a.links.View()
+	} else if v, err := link.Interfaces(link.WatchOptions{}); err == nil {
+		view = v
+	} else {
+		return nil
+	}
+	out := make([]provision.Interface, 0, view.Len())
+	for _, f := range view.All() {
+		out = append(out, *f)
+	}
+	return out
 }
 
 // interfaceWarnings are what to tell of the names in a configuration on this host as it is now.
@@ -58,4 +81,11 @@ func ownAddresses() []netip.Addr {
 		}
 	}
 	return out
+}
+
+// forwardsMulticast reports whether a multicast routing daemon runs in the network
+// namespace: the kernel sets this for one and nobody else can.
+func forwardsMulticast() bool {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/mc_forwarding")
+	return err == nil && strings.TrimSpace(string(b)) == "1"
 }

@@ -37,6 +37,7 @@ func (a *Agent) configStatus() console.ConfigStatus {
 	for _, w := range a.interfaceWarnings(a.cfg.Load()) {
 		st.MissingInterfaces = append(st.MissingInterfaces, w.String())
 	}
+	st.Unguarded = a.cfg.Load().Unguarded(a.host())
 	return st
 }
 

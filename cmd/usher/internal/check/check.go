@@ -98,6 +98,7 @@ func examine(path string, host []provision.Interface) (*Report, *config.Config, 
 	}
 	r.OK = len(r.Problems) == 0
 	r.Warnings = append(r.Warnings, besideSubscribers(cfg, host)...)
+	r.Warnings = append(r.Warnings, slices.Concat(cfg.GuardWarnings(path, host), cfg.ResolverWarnings(path))...)
 	slices.SortStableFunc(r.Warnings, func(a, b keys.Problem) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
 	r.Believed, r.Notes = Believed(cfg, host)
 	return r, cfg, nil

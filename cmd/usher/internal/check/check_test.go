@@ -137,7 +137,7 @@ func TestKernelAlternativeName(t *testing.T) {
 	require.NoError(t, l.Wire(router, "eth1", cpe, "eth0"))
 	require.NoError(t, router.IP("link", "property", "add", "dev", "eth1", "altname", "enp3s0"))
 
-	path := write(t, head+"dhcp:\n  interfaces: [enp3s0]\n  relays: [192.0.2.7]\n  check_relay_source: true\n  trusted_interfaces: none\n  subnets: [{prefix: 198.51.100.0/24}]\n")
+	path := write(t, head+"dhcp:\n  interfaces: [enp3s0]\n  relays: [192.0.2.7]\n  check_relay_source: true\n  trusted_interfaces: none\n  subnets: [{prefix: 198.51.100.0/24, dns: [192.0.2.53]}]\n")
 	var host []provision.Interface
 	require.NoError(t, router.Do(func() error { host = interfaces(); return nil }))
 	r, _, err := examine(path, host)
@@ -167,7 +167,7 @@ func TestJSON(t *testing.T) {
 		Warnings []problem `json:"warnings"`
 		Believed []map[string]any
 	}
-	path := write(t, head+"dhcp:\n  interfaces: [lo, no-such0]\n  relays: [192.0.2.7, 203.0.113.0/24]\n  subnets: [{prefix: 198.51.100.0/24}]\n")
+	path := write(t, head+"dhcp:\n  interfaces: [lo, no-such0]\n  relays: [192.0.2.7, 203.0.113.0/24]\n  subnets: [{prefix: 198.51.100.0/24, dns: [192.0.2.53]}]\n")
 	code, out, stderr := usher(t, "--config", path, "--output", "json")
 	require.Equal(t, cli.ExitFailure, code)
 	require.Empty(t, stderr)

@@ -22,9 +22,15 @@ func interfaceRows(p cli.Paint, c *console.ConfigStatus) [][]string {
 			name = ""
 		}
 		if i == mostInterfaces {
-			return append(rows, []string{"", fmt.Sprintf("and %d more names that no interface has", len(c.MissingInterfaces)-i)})
+			rows = append(rows, []string{"", fmt.Sprintf("and %d more names that no interface has", len(c.MissingInterfaces)-i)})
+			break
 		}
 		rows = append(rows, []string{name, p.Red(w)})
+	}
+	if len(c.Unguarded) > 0 {
+		for i, part := range wrap(fmt.Sprintf("no source guard on %s, where subscribers are: a blocked one is online as soon as it takes a free address (acl.source_guard)", listOf(c.Unguarded)), textWidth) {
+			rows = append(rows, []string{[...]string{"unguarded", ""}[min(i, 1)], p.Red(part)})
+		}
 	}
 	return rows
 }
