@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -213,6 +214,13 @@ func (t *Table) Writers() []string {
 	w := t.writers
 	t.writers = nil
 	return w
+}
+
+// lastWriters is Writers, and leaves the names for the next call of it.
+func (t *Table) lastWriters() []string {
+	t.eventsMu.Lock()
+	defer t.eventsMu.Unlock()
+	return slices.Clone(t.writers)
 }
 
 // listenKernel subscribes to the events of nftables.

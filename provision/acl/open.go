@@ -53,19 +53,12 @@ func (t *Table) OpenUntil() time.Time {
 	return t.openUntil
 }
 
-// switchLocked replaces the element of the switch, or takes it away. It flushes
-// the set, for an element that is there keeps its old time on older kernels.
+// switchLocked replaces the element of the switch, or takes it away.
 func (t *Table) switchLocked(ctx context.Context, d time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := t.flushLocked(0, func(c *nftables.Conn) error {
-		c.FlushSet(ruleset.Open())
-		if d == 0 {
-			return nil
-		}
-		return c.SetAddElements(ruleset.Open(), openElements(d))
-	})
+	err := t.flushLocked(0, func(c *nftables.Conn) error { return queueOpen(c, d) })
 	if err != nil {
 		return err
 	}
@@ -90,25 +83,62 @@ func openElements(d time.Duration) []nftables.SetElement {
 	return []nftables.SetElement{{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d}}
 }
 
-// openLeftLocked asks the kernel for what is left of a maintenance. A set that
-// is not there, or no such set, holds none.
-func (t *Table) openLeftLocked(ctx context.Context) (time.Duration, error) {
+// opened is what the set of the switch holds.
+type opened struct {
+	left time.Duration // of the maintenance; zero: there is none
+	// endless says that somebody has put in by hand what does not end in time, or
+	// is none of ours: it is replaced.
+	endless bool
+}
+
+// openedLocked asks the kernel for what the set of the switch holds. A set that is not
+// there, or no such set, holds nothing.
+func (t *Table) openedLocked(ctx context.Context) (o opened, err error) {
 	info, err := t.setLocked(ctx, ruleset.SetOpen)
 	if errors.Is(err, unix.ENOENT) || err == nil && !info.readable(ruleset.Open()) {
-		return 0, nil
+		return o, nil
 	}
 	if err != nil {
-		return 0, err
+		return o, err
 	}
-	var left time.Duration
 	_, err = t.elementsLocked(ctx, ruleset.SetOpen, func(e element) error {
-		if len(e.key) == 1 && e.key[0] == unix.NFPROTO_IPV4 {
-			left = max(left, e.expires)
-			if e.timeout == 0 {
-				left = MaxOpen // put there by hand without an end: it gets one
-			}
+		ends := len(e.key) == 1 && e.timeout > 0 && e.timeout <= MaxOpen
+		o.endless = o.endless || !ends
+		switch {
+		case len(e.key) == 1 && e.key[0] != unix.NFPROTO_IPV4: // no rule of ours looks at it
+		case ends:
+			o.left = max(o.left, e.expires)
+		default: // the catch-all element too
+			o.left = MaxOpen
 		}
 		return nil
 	})
-	return left, err
+	return o, err
+}
+
+// endLocked gives what was put into the set of the switch without an end the longest
+// time that there is. The generation is the one at which it was found.
+func (t *Table) endLocked(gen uint32, o opened) error {
+	err := t.flushLocked(gen, func(c *nftables.Conn) error { return queueOpen(c, o.left) })
+	if err != nil {
+		return fmt.Errorf("end the maintenance: %w", err)
+	}
+	t.warnEndless(o)
+	return nil
+}
+
+// warnEndless tells of a maintenance that was begun by hand without an end.
+func (t *Table) warnEndless(o opened) {
+	t.log.Warn("somebody has put an element without an end in time, or with one beyond the longest, into the set of the maintenance; it has one now. To end it: usher acl close",
+		"table", tableTitle, "set", ruleset.SetOpen, "everybody_passes_for", o.left, "longest", MaxOpen, "by", t.lastWriters())
+}
+
+// queueOpen replaces what the set of the switch holds. It flushes the set, for an
+// element that is there keeps its old time on older kernels.
+func queueOpen(c *nftables.Conn, d time.Duration) error {
+	c.FlushSet(ruleset.Open())
+	if d == 0 {
+		return nil
+	}
+	return c.SetAddElements(ruleset.Open(), openElements(d))
 }

@@ -78,7 +78,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 	}
 	kept, strange := 0, 0
 	var counts access.SetCounts
-	var open time.Duration
+	var open opened
 	for set := range access.Sets() {
 		if !found.exists {
 			break
@@ -103,11 +103,11 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 		strange += odd
 	}
 	if found.exists {
-		if open, err = t.openLeftLocked(ctx); err != nil {
+		if open, err = t.openedLocked(ctx); err != nil {
 			return c, 0, err
 		}
 	} else if !t.look {
-		open = time.Until(t.openUntil) // who dropped the table did not mean to end it
+		open.left = time.Until(t.openUntil) // who dropped the table did not mean to end it
 	}
 	if found.defect == "" && strange > 0 {
 		found.defect = fmt.Sprintf("%d elements that no set of ours has", strange)
@@ -115,7 +115,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 	chainsOnly := found.soundSets && strange == 0
 	if t.look {
 		t.seen, t.counts = found, counts
-		t.setOpenLocked(open)
+		t.setOpenLocked(open.left)
 		if after, err := t.generationLocked(ctx); err != nil || after != gen {
 			return c, gen, cmp.Or(err, errGenerationMoved)
 		}
@@ -126,10 +126,17 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 		// elements were read.
 		var err error
 		if chainsOnly {
-			err = t.flushLocked(gen, func(w *nftables.Conn) error { return queueChains(w, t.policy, found.chains) })
+			err = t.flushLocked(gen, func(w *nftables.Conn) error {
+				if open.endless {
+					if err := queueOpen(w, open.left); err != nil {
+						return err
+					}
+				}
+				return queueChains(w, t.policy, found.chains)
+			})
 		} else {
 			err = t.mutedLocked(kept, func() error {
-				return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open) })
+				return t.flushLocked(gen, func(w *nftables.Conn) error { return queueSchema(w, t.policy, found.exists, c, open.left) })
 			})
 			for set := range access.Sets() {
 				counts[set] = raw(c, set)
@@ -139,7 +146,10 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 			return c, 0, fmt.Errorf("build table: %w", err)
 		}
 		t.counts = counts
-		t.setOpenLocked(open)
+		t.setOpenLocked(open.left)
+		if open.endless {
+			t.warnEndless(open)
+		}
 		if t.adopted {
 			t.repairs++
 		}
@@ -155,12 +165,20 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 		}
 		return c, nextGeneration(gen), nil
 	}
+	if open.endless {
+		if err := t.endLocked(gen, open); err != nil {
+			return c, 0, err
+		}
+		t.counts = counts
+		t.setOpenLocked(open.left)
+		return c, nextGeneration(gen), nil
+	}
 	after, err := t.generationLocked(ctx)
 	if err != nil {
 		return c, 0, err
 	}
 	t.counts = counts
-	t.setOpenLocked(open)
+	t.setOpenLocked(open.left)
 	if after != gen {
 		return c, gen, errGenerationMoved
 	}
