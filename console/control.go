@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -235,6 +236,11 @@ func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st pr
 		return ch, kernelLags{fmt.Errorf("the ERP took the change, but the kernel has not followed; it is tried again by itself: %w", err)}
 	}
 	ch.KernelSeconds = time.Since(start).Seconds()
+	for _, r := range d.Enforcer.Status().Refused { // all others of the round hold
+		if ip, err := netip.ParseAddr(r.Element); err == nil && slices.Contains(ch.Addresses, ip) {
+			return ch, kernelLags{fmt.Errorf("the ERP took the change, but the kernel has not followed; it is tried again by itself: %s", r.Text())}
+		}
+	}
 	return ch, nil
 }
 

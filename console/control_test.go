@@ -24,6 +24,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/syncer"
 )
@@ -171,6 +172,13 @@ func TestSetStateFailures(t *testing.T) {
 		"ERP down": {
 			arrange: func(w *world) { w.erp.err = errors.New("unavailable") },
 			status:  http.StatusBadGateway, want: "the ERP did not take the change, nothing was done here: unavailable",
+		},
+		"kernel refuses an address of it": {
+			arrange: func(w *world) {
+				w.enforcer.status.Refused = []access.Refused{{Op: "add", Set: "paused", Element: "198.51.100.11", Error: "no room"}}
+			},
+			status: http.StatusInternalServerError, overridden: true,
+			want: "the ERP took the change, but the kernel has not followed; it is tried again by itself: the kernel refuses to add paused 198.51.100.11: no room",
 		},
 		"kernel fails": {
 			arrange: func(w *world) { w.enforcer.err = errors.New("no buffer space") },

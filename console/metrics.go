@@ -85,6 +85,7 @@ type Metrics struct {
 	tableRepairs   prometheus.Counter
 	maintenance    prometheus.Gauge
 	withheld       map[access.Spared]prometheus.Gauge
+	refused        prometheus.Gauge
 	flows          prometheus.Counter
 	cleanups       map[string]prometheus.Counter
 	openUntil      atomic.Pointer[func() time.Time] // of the maintenance
@@ -336,6 +337,7 @@ func (m *Metrics) registerEnforce(f factory) {
 	for _, why := range access.AllSpared() {
 		m.withheld[why] = withheld.WithLabelValues(string(why))
 	}
+	m.refused = f.gauge("usher_acl_refused_elements", "Elements that the kernel refuses to take or to let go; all others hold.")
 	f.computed("usher_acl_open_seconds", "What is left of the maintenance in which everybody passes; 0: there is none.", m.openSeconds)
 	f.reg.MustRegister(newPassedCollector(m))
 	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")

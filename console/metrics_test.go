@@ -74,6 +74,7 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Drift(0, 0, 0)
 	m.Drift(2, 1, 1)
 	m.Maintenance(true)
+	m.Refused(1)
 	m.Withheld(map[access.Spared]int{access.SparedResolver: 2})
 	m.Elements(access.SetCounts{access.SetStopped: 10, access.SetPaused: 20, access.SetGarden: 3})
 	m.WatchPassed(func(context.Context) ([]acl.Passed, error) {

@@ -161,6 +161,9 @@ func (m *Metrics) Withheld(n map[access.Spared]int) {
 	}
 }
 
+// Refused implements access.Observer.
+func (m *Metrics) Refused(n int) { m.refused.Set(float64(n)) }
+
 // Flows implements access.Observer.
 func (m *Metrics) Flows(deleted int, err error) {
 	m.cleanups[resultOf(err)].Inc()

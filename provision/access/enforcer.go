@@ -139,6 +139,7 @@ type Enforcer struct {
 	verifyDue time.Time // full read-back then
 	retryAt   time.Time // after a failure; zero: there was none
 	repairs   uint64    // of the Repairer, as last told
+	refused   refusals
 
 	mu      sync.Mutex // guards everything below
 	opts    Options
@@ -327,6 +328,9 @@ func (e *Enforcer) restLocked() time.Duration {
 		return 0
 	}
 	wait := time.Until(e.checkDue)
+	if len(e.refused.all) > 0 {
+		wait = min(wait, time.Until(e.refused.retry))
+	}
 	if !e.ends.next.IsZero() {
 		wait = min(wait, max(time.Until(e.ends.next), endsApart))
 	}
@@ -337,7 +341,7 @@ func (e *Enforcer) restLocked() time.Duration {
 // the addresses of the job.
 func (e *Enforcer) work(ctx context.Context, j *job, now time.Time) error {
 	p := e.shown.Load()
-	whole := j.full || p == nil || !e.known && !j.opts.DryRun || e.snapshot() != p.snap || !now.Before(e.verifyDue)
+	whole := j.full || p == nil || e.refused.due(now) || !e.known && !j.opts.DryRun || e.snapshot() != p.snap || !now.Before(e.verifyDue)
 	if !whole && (j.check || !now.Before(e.checkDue)) {
 		var err error
 		if whole, err = e.unheard(ctx, p, j.opts); err != nil {
@@ -404,9 +408,15 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	changes := Plan(want, have)
-	e.update(func(s *Status) { s.Pending = len(changes) })
-	if len(changes) > 0 {
+	fresh, again := e.refused.apart(Plan(want, have))
+	e.update(func(s *Status) { s.Pending = len(fresh) + len(again) })
+	if !e.refused.due(time.Now()) {
+		again = nil
+	}
+	for _, changes := range [][]Change{fresh, again} { // who was refused before keeps nobody waiting
+		if len(changes) == 0 {
+			continue
+		}
 		if err := e.commit(ctx, want, have, changes); err != nil {
 			return err
 		}
@@ -429,9 +439,12 @@ func (e *Enforcer) show(p *picture, runOut ends) {
 
 // tellHave tells the number of elements in the kernel.
 func (e *Enforcer) tellHave(n SetCounts) {
+	n = e.refused.adjust(n)
 	e.obs.Elements(n)
+	e.obs.Refused(len(e.refused.all))
 	e.update(func(s *Status) {
-		s.Ready, s.Pending = true, 0
+		s.Ready, s.Pending = true, len(e.refused.all)
+		s.Refused = e.refused.list()
 		s.Have = n
 		s.HaveStopped, s.HavePaused = n[SetStopped], n[SetPaused]
 		if g, ok := e.kernel.(interface{ Generation() uint64 }); ok {
@@ -449,7 +462,7 @@ func (e *Enforcer) look(ctx context.Context, opts Options) (ACL, error) {
 			return ACL{}, fmt.Errorf("ask for foreign changes: %w", err)
 		}
 		if !changed {
-			return e.shown.Load().whole(), nil
+			return e.refused.without(e.shown.Load().whole()), nil
 		}
 	}
 	seen, err := e.kernel.Observe(ctx)
@@ -458,7 +471,7 @@ func (e *Enforcer) look(ctx context.Context, opts Options) (ACL, error) {
 	}
 	seen = seen.Sorted()
 	if e.known {
-		e.drift(e.shown.Load().whole(), seen)
+		e.drift(e.refused.without(e.shown.Load().whole()), seen)
 	} else if !e.adopted {
 		n := seen.Counts()
 		e.log.Info("adopting what the kernel has", "stopped", n[SetStopped], "paused", n[SetPaused], "elements", seen.Len())
@@ -532,6 +545,18 @@ func (e *Enforcer) commit(ctx context.Context, want, have ACL, changes []Change)
 	err := e.kernel.Apply(ctx, changes)
 	took := time.Since(began)
 	e.obs.Batch(len(changes), took, err)
+	var part *RefusedError
+	if errors.As(err, &part) {
+		e.noteRefused(part)
+		err = nil
+	}
+	if err == nil && len(e.refused.all) > 0 {
+		var refused []RefusedChange
+		if part != nil {
+			refused = part.Changes
+		}
+		e.refused.taken(changes, refused)
+	}
 	if err != nil {
 		return fmt.Errorf("apply %d changes: %w", len(changes), err)
 	}
@@ -543,6 +568,12 @@ func (e *Enforcer) commit(ctx context.Context, want, have ACL, changes []Change)
 	}
 	e.log.Debug("kernel sets changed", "changes", len(changes), "took", took)
 	return nil
+}
+
+// noteRefused remembers what the kernel has refused while all else holds.
+func (e *Enforcer) noteRefused(r *RefusedError) {
+	e.refused.note(r.Changes, time.Now())
+	e.log.Error("the kernel refuses some elements; all others hold, these are tried again", "error", r, "elements", len(r.Changes), "retry_in", time.Until(e.refused.retry))
 }
 
 func (e *Enforcer) update(f func(*Status)) {

@@ -27,6 +27,7 @@ type fakeKernel struct {
 	foreign  bool // somebody else wrote
 	err      error
 	late     error // what Apply says after it has applied half
+	refuse   map[Element]error
 	observed int
 	asked    int
 	batches  [][]Change
@@ -63,12 +64,20 @@ func (k *fakeKernel) Apply(_ context.Context, changes []Change) error {
 		n /= 2
 	}
 	k.batches = append(k.batches, changes)
+	var refused []RefusedChange
 	for _, c := range changes[:n] {
+		if err := k.refuse[c.Element]; err != nil {
+			refused = append(refused, RefusedChange{c, err})
+			continue
+		}
 		if c.Op == provision.OpAdd {
 			k.sets[c.Element] = true
 		} else {
 			delete(k.sets, c.Element)
 		}
+	}
+	if refused != nil && k.late == nil {
+		return &RefusedError{refused}
 	}
 	return k.late
 }
@@ -144,6 +153,7 @@ type enforceLog struct {
 	batches, errors, extra, missing, runs int
 	stopped, paused                       int
 	withheld                              map[Spared]int
+	refused                               int
 }
 
 func (l *enforceLog) Batch(_ int, _ time.Duration, err error) {
@@ -166,6 +176,11 @@ func (l *enforceLog) Elements(n SetCounts) {
 	l.stopped, l.paused = n[SetStopped], n[SetPaused]
 }
 func (l *enforceLog) Maintenance(bool) {}
+func (l *enforceLog) Refused(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused = n
+}
 func (l *enforceLog) Withheld(n map[Spared]int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

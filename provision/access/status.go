@@ -19,6 +19,8 @@ type Observer interface {
 	// Withheld tells in a round how many addresses are not blocked though their
 	// subscribers are, by the reason.
 	Withheld(n map[Spared]int)
+	// Refused tells how many elements the kernel refuses now, while all others hold.
+	Refused(n int)
 	// Flows tells one clean-up of flows: conntrack entries deleted.
 	Flows(deleted int, err error)
 }
@@ -30,6 +32,7 @@ func (noObserver) Drift(int, int, int)             {}
 func (noObserver) Elements(SetCounts)              {}
 func (noObserver) Maintenance(bool)                {}
 func (noObserver) Withheld(map[Spared]int)         {}
+func (noObserver) Refused(int)                     {}
 func (noObserver) Flows(int, error)                {}
 
 // Status is the state of an Enforcer for people and programs.
@@ -59,6 +62,8 @@ type Status struct {
 	OpenUntil        time.Time      `json:"open_until,omitzero"`     // maintenance: everybody passes
 	Withheld         map[Spared]int `json:"withheld,omitempty"`      // addresses that are not blocked though their subscribers are
 	WithheldList     []Withheld     `json:"withheld_list,omitempty"` // the first of them
+
+	Refused []Refused `json:"refused,omitempty"` // elements that the kernel refuses, the first of them
 
 	FlowsDeleted uint64 `json:"flows_deleted"` // since the start
 	FlowsError   string `json:"flows_error,omitempty"`

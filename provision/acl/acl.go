@@ -165,20 +165,20 @@ func (t *Table) soundLocked(ctx context.Context) (bool, error) {
 	if err != nil || !found.exists || found.defect != "" {
 		return false, err
 	}
-	for set := range access.Sets() {
+	for set := range t.rulesLocked().Sets() {
 		info, err := t.setLocked(ctx, set.String())
 		if err != nil || info.count == countUnknown {
 			return false, err
 		}
 		t.counts[set] = info.count
 	}
-	left, err := t.openLeftLocked(ctx)
-	if err != nil {
+	open, err := t.openedLocked(ctx)
+	if err != nil || open.endless {
 		return false, err
 	}
 	after, err := t.generationLocked(ctx)
 	t.gen = gen
-	t.setOpenLocked(left)
+	t.setOpenLocked(open.left)
 	return after == gen, err
 }
 
@@ -246,6 +246,9 @@ func (t *Table) Generation() uint64 {
 // kernel is not as expected, or when its result is not known, Apply reads the
 // sets back and sends what is still missing; the next Changed is then true.
 //
+// A kernel that refuses some elements does not keep the others from being applied:
+// the error is an access.RefusedError then, and all but what it names holds.
+//
 // An address that is not IPv4, or that is both added to and removed from one
 // set, is an error before anything is sent.
 func (t *Table) Apply(ctx context.Context, changes []access.Change) error {
@@ -273,7 +276,8 @@ func (t *Table) Apply(ctx context.Context, changes []access.Change) error {
 		if err == nil {
 			return nil
 		}
-		if last = err; !mayPass(err) {
+		again := errors.Is(err, unix.EEXIST) && errors.Is(last, unix.EEXIST)
+		if last = err; !mayPass(err) || again { // that somebody else has put there, and it is still there
 			break
 		}
 		t.stale = true
@@ -290,6 +294,16 @@ func (t *Table) Apply(ctx context.Context, changes []access.Change) error {
 		if b = b.missingFrom(have); b.len() == 0 {
 			return nil
 		}
+	}
+	if refuses(last) {
+		refused, err := t.applyApartLocked(ctx, b)
+		if err == nil && len(refused) == 0 {
+			return nil
+		}
+		if err == nil {
+			return fmt.Errorf("acl: apply %d changes: %w", len(changes), &access.RefusedError{Changes: refused})
+		}
+		last = err
 	}
 	return fmt.Errorf("acl: apply %d of %d changes: %w", b.len(), len(changes), last)
 }

@@ -30,6 +30,8 @@ type fakeKernel struct {
 	// onBatch may replace the outcome of a batch: whether it is committed, and
 	// the error that is told.
 	onBatch func(n int) (commit bool, errno unix.Errno)
+	// refuse may refuse to add an element.
+	refuse func(key uint32) unix.Errno
 	// onAdd may lose elements of one message.
 	onAdd func(keys []uint32) []uint32
 	// onDump may spoil the nth dump of elements.
@@ -262,6 +264,9 @@ func (k *fakeKernel) change(table **fakeTable, m netlink.Message) unix.Errno {
 		for _, x := range keys {
 			if !add && !s.keys[x] {
 				return unix.ENOENT
+			}
+			if add && k.refuse != nil && k.refuse(x) != 0 {
+				return k.refuse(x)
 			}
 			if delete(s.keys, x); add {
 				s.keys[x] = true

@@ -237,10 +237,16 @@ func TestKernelTableOfTheVersionBeforeIsOurs(t *testing.T) {
 // write sends a recorded batch.
 func (r *router) write(file string) {
 	r.t.Helper()
+	r.send(acl.ReadWritten(r.t, file))
+}
+
+// send sends the messages of one batch.
+func (r *router) send(batch []netlink.Message) {
+	r.t.Helper()
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: r.namespace()})
 	require.NoError(r.t, err)
 	defer c.Close()
-	_, err = c.SendMessages(acl.ReadWritten(r.t, file))
+	_, err = c.SendMessages(batch)
 	require.NoError(r.t, err)
 }
 
@@ -288,6 +294,8 @@ func TestKernelOpenTwiceWritesOnce(t *testing.T) {
 	second := r.open()
 	require.Equal(t, gen+1, second.Generation(), "the second Open wrote, besides that the table is its own")
 	require.Equal(t, before, r.nft("-a", "list", "table", "inet", "usher"))
+	observe(t, second)
+	require.Equal(t, gen+1, second.Generation(), "its first look wrote")
 	require.False(t, changed(t, second))
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -84,6 +85,22 @@ func ReadWritten(t testing.TB, file string) (out []netlink.Message) {
 		b = b[(n+3)&^3:]
 	}
 	return out
+}
+
+// Replacing returns the recorded batch with the removal of the table before it, as one
+// batch: from a table that is there to that one.
+func Replacing(t testing.TB, recorded []netlink.Message) []netlink.Message {
+	t.Helper()
+	var removal []netlink.Message
+	c, err := nftables.New(nftables.WithTestDial(func(req []netlink.Message) ([]netlink.Message, error) {
+		removal = append(removal, req...)
+		return nil, io.EOF
+	}))
+	require.NoError(t, err)
+	c.DelTable(ruleset.Table())
+	require.NoError(t, c.Flush())
+	require.Len(t, removal, 3) // with the begin and the end of its batch
+	return slices.Concat(recorded[:1], removal[1:2], recorded[1:])
 }
 
 // writeWritten writes a file of Written.

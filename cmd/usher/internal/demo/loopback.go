@@ -185,11 +185,11 @@ dhcp:
   trusted_interfaces: none
   server_id: 127.0.0.1
   subnets:
-    - {prefix: %s, gateway: %s}
+    - {prefix: %s, gateway: %s, dns: [%s]}
 acl: {dry_run: true}
 control: {socket: %s}
 console: {listen: "off"}
-`, filepath.Join(dir, "state"), api, key, server, relay, miniature.Prefix, miniature.GatewayIP, socket)
+`, filepath.Join(dir, "state"), api, key, server, relay, miniature.Prefix, miniature.GatewayIP, miniature.GatewayIP, socket)
 }
 
 // freeUDPPort returns a port of loopback that nobody uses.

@@ -105,6 +105,9 @@ func printStatus(w io.Writer, st *console.Status) error {
 			rows = append(rows, openRow(p, st.Open))
 		}
 		rows = append(rows, withheldRows(p, a)...)
+		for _, x := range a.Refused[:min(3, len(a.Refused))] {
+			rows = append(rows, []string{"", p.Red(x.Text())})
+		}
 		if !a.LastDriftAt.IsZero() {
 			rows = append(rows, []string{"", driftText(a, now)})
 		}
