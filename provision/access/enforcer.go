@@ -64,6 +64,12 @@ type Flows interface {
 	Forget(ctx context.Context, addrs []netip.Addr) (int, error)
 }
 
+// A Teller is Flows that can tell both ends of a connection that it is over.
+type Teller interface {
+	// ForgetAndTell is Forget, and tells that of the connections of told, some of addrs.
+	ForgetAndTell(ctx context.Context, addrs, told []netip.Addr) (int, error)
+}
+
 // Options direct an Enforcer. Fields with a tag are keys of the configuration
 // (package config).
 type Options struct {
@@ -537,7 +543,7 @@ func (e *Enforcer) commit(ctx context.Context, want, have ACL, changes []Change)
 		s.LastBatchAt, s.LastBatchChanges, s.LastBatchSeconds = began, len(changes), took.Seconds()
 	})
 	if e.cleaner != nil {
-		e.cleaner.add(newlyBlocked(want, have), freed(want, have))
+		e.cleaner.add(newlyBlocked(want, have), freed(want, have), want.stops)
 	}
 	e.log.Debug("kernel sets changed", "changes", len(changes), "took", took)
 	return nil

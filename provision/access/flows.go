@@ -20,14 +20,14 @@ type flowCleaner struct {
 
 	mu      sync.Mutex    // guards everything below
 	pause   time.Duration // at least this from the end of a pass to the next
-	pending map[netip.Addr]struct{}
+	pending map[netip.Addr]bool // whether its connections are told that they are over
 	deleted uint64
 	err     string
 }
 
 func newFlowCleaner(flows Flows, pause time.Duration, obs Observer, log *slog.Logger) *flowCleaner {
 	return &flowCleaner{flows: flows, pause: pause, obs: obs, log: log,
-		wake: make(chan struct{}, 1), pending: make(map[netip.Addr]struct{})}
+		wake: make(chan struct{}, 1), pending: make(map[netip.Addr]bool)}
 }
 
 // every takes another pause.
@@ -38,14 +38,14 @@ func (c *flowCleaner) every(pause time.Duration) {
 }
 
 // add asks for a pass that includes the blocked addresses and no more the freed
-// ones, whose flows may live.
-func (c *flowCleaner) add(blocked, freed []netip.Addr) {
+// ones, whose flows may live. Whoever is stopped is not told: nothing passes to him.
+func (c *flowCleaner) add(blocked, freed []netip.Addr, stopped func(netip.Addr) bool) {
 	c.mu.Lock()
 	for _, a := range freed {
 		delete(c.pending, a)
 	}
 	for _, a := range blocked {
-		c.pending[a] = struct{}{}
+		c.pending[a] = !stopped(a)
 	}
 	c.mu.Unlock()
 	if len(blocked) > 0 {
@@ -86,16 +86,21 @@ func (c *flowCleaner) run(ctx context.Context) {
 // pass takes all that is pending; what fails is pending again.
 func (c *flowCleaner) pass(ctx context.Context) (ok bool) {
 	c.mu.Lock()
-	addrs := make([]netip.Addr, 0, len(c.pending))
-	for a := range c.pending {
-		addrs = append(addrs, a)
-	}
-	clear(c.pending)
+	taken := c.pending
+	c.pending = make(map[netip.Addr]bool)
 	c.mu.Unlock()
+	addrs := make([]netip.Addr, 0, len(taken))
+	var told []netip.Addr
+	for a, tell := range taken {
+		addrs = append(addrs, a)
+		if tell {
+			told = append(told, a)
+		}
+	}
 	if len(addrs) == 0 {
 		return true
 	}
-	n, err := c.flows.Forget(ctx, sorted(addrs))
+	n, err := c.forget(ctx, sorted(addrs), told)
 	if ctx.Err() != nil && err != nil {
 		return true // the end; the addresses are blocked all the same
 	}
@@ -111,10 +116,19 @@ func (c *flowCleaner) pass(ctx context.Context) (ok bool) {
 		c.log.Warn("flows of blocked addresses could not be deleted, will try again", "error", err, "addresses", len(addrs))
 	}
 	c.err = err.Error()
-	for _, a := range addrs {
-		c.pending[a] = struct{}{}
+	for a, tell := range taken {
+		if _, again := c.pending[a]; !again {
+			c.pending[a] = tell
+		}
 	}
 	return false
+}
+
+func (c *flowCleaner) forget(ctx context.Context, addrs, told []netip.Addr) (int, error) {
+	if t, ok := c.flows.(Teller); ok && len(told) > 0 {
+		return t.ForgetAndTell(ctx, addrs, told)
+	}
+	return c.flows.Forget(ctx, addrs)
 }
 
 func (c *flowCleaner) totals() (deleted uint64, err string) {
