@@ -57,6 +57,12 @@ type Opener interface {
 	OpenUntil() time.Time
 }
 
+// A Surveyor is a Kernel that sees what of other tables keeps HTTP from the portal.
+type Surveyor interface {
+	// Obstacles tells it for people, as of the newest Observe.
+	Obstacles() []string
+}
+
 // Flows is the table of live connections.
 type Flows interface {
 	// Forget deletes the connections from and to the addresses in one pass and
@@ -603,6 +609,8 @@ type Verification struct {
 	Elements SetCounts `json:"elements"`     // in the kernel now
 	Seconds  float64   `json:"seconds"`
 	DryRun   bool      `json:"dry_run"`
+	// PortalObstacles are what of other tables keeps HTTP from the portal. They are not repaired.
+	PortalObstacles []string `json:"portal_obstacles,omitempty"`
 }
 
 // Equal tells that nothing was to be repaired.
@@ -623,7 +631,7 @@ func (e *Enforcer) Verify(ctx context.Context) (Verification, error) {
 	v := Verification{
 		Extra: st.DriftExtra - before.DriftExtra, Missing: st.DriftMissing - before.DriftMissing,
 		Rebuilt: st.TableRepairs > before.TableRepairs, Elements: st.Have,
-		Seconds: time.Since(began).Seconds(), DryRun: st.DryRun,
+		Seconds: time.Since(began).Seconds(), DryRun: st.DryRun, PortalObstacles: st.PortalObstacles,
 	}
 	if !v.Equal() {
 		v.What, v.By = st.LastDrift, st.LastDriftBy
@@ -667,6 +675,9 @@ func (e *Enforcer) Status() Status {
 	e.mu.Unlock()
 	if o, ok := e.kernel.(Opener); ok && !st.DryRun {
 		st.OpenUntil = o.OpenUntil()
+	}
+	if v, ok := e.kernel.(Surveyor); ok && !st.DryRun {
+		st.PortalObstacles = v.Obstacles()
 	}
 	if e.cleaner != nil {
 		st.FlowsDeleted, st.FlowsError = e.cleaner.totals()

@@ -18,8 +18,8 @@ type flowCleaner struct {
 	log   *slog.Logger
 	wake  chan struct{} // one slot, coalescing
 
-	mu      sync.Mutex    // guards everything below
-	pause   time.Duration // at least this from the end of a pass to the next
+	mu      sync.Mutex          // guards everything below
+	pause   time.Duration       // at least this from the end of a pass to the next
 	pending map[netip.Addr]bool // whether its connections are told that they are over
 	deleted uint64
 	err     string

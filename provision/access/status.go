@@ -53,8 +53,11 @@ type Status struct {
 	LastDrift        []string  `json:"last_drift,omitempty"`    // the first few elements
 	LastDriftBy      []string  `json:"last_drift_by,omitempty"` // programs with their process ids
 	OpenUntil        time.Time `json:"open_until,omitzero"`     // maintenance: everybody passes
-	FlowsDeleted     uint64    `json:"flows_deleted"`           // since the start
-	FlowsError       string    `json:"flows_error,omitempty"`
+	// PortalObstacles are what of other tables keeps HTTP of the paused from the portal.
+	PortalObstacles []string `json:"portal_obstacles,omitempty"`
+
+	FlowsDeleted uint64 `json:"flows_deleted"` // since the start
+	FlowsError   string `json:"flows_error,omitempty"`
 
 	LastError           string    `json:"last_error,omitempty"`
 	LastErrorAt         time.Time `json:"last_error_at,omitzero"`

@@ -81,7 +81,9 @@ func TestTheTableIsSentAsBefore(t *testing.T) {
 		changed := 0
 		for i, m := range ReadWritten(t, file) {
 			data := bytes.ReplaceAll(unnumbered(m), []byte("usher schema 2"), []byte("usher schema 3"))
-			at := slices.IndexFunc(got, func(x netlink.Message) bool { return x.Header.Type == m.Header.Type && bytes.Equal(unnumbered(x), data) })
+			at := slices.IndexFunc(got, func(x netlink.Message) bool {
+				return x.Header.Type == m.Header.Type && bytes.Equal(unnumbered(x), data)
+			})
 			if at < 0 && redirects(data) {
 				changed++ // looks whether the portal is up
 				continue
