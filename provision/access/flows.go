@@ -21,6 +21,7 @@ type flowCleaner struct {
 	mu      sync.Mutex          // guards everything below
 	pause   time.Duration       // at least this from the end of a pass to the next
 	pending map[netip.Addr]bool // whether its connections are told that they are over
+	taken   map[netip.Addr]bool // the same of the pass that is on
 	deleted uint64
 	err     string
 }
@@ -43,6 +44,7 @@ func (c *flowCleaner) add(blocked, freed []netip.Addr, stopped func(netip.Addr) 
 	c.mu.Lock()
 	for _, a := range freed {
 		delete(c.pending, a)
+		delete(c.taken, a) // it is not to be done again
 	}
 	for _, a := range blocked {
 		c.pending[a] = !stopped(a)
@@ -83,24 +85,24 @@ func (c *flowCleaner) run(ctx context.Context) {
 	}
 }
 
-// pass takes all that is pending; what fails is pending again.
+// pass takes all that is pending; what fails is pending again. So is whoever was
+// told: what told him, and his answer, made entries of their own.
 func (c *flowCleaner) pass(ctx context.Context) (ok bool) {
 	c.mu.Lock()
-	taken := c.pending
-	c.pending = make(map[netip.Addr]bool)
-	c.mu.Unlock()
-	addrs := make([]netip.Addr, 0, len(taken))
+	c.pending, c.taken = make(map[netip.Addr]bool), c.pending
+	addrs := make([]netip.Addr, 0, len(c.taken))
 	var told []netip.Addr
-	for a, tell := range taken {
+	for a, tell := range c.taken {
 		addrs = append(addrs, a)
 		if tell {
 			told = append(told, a)
 		}
 	}
+	c.mu.Unlock()
 	if len(addrs) == 0 {
 		return true
 	}
-	n, err := c.forget(ctx, sorted(addrs), told)
+	n, tells, err := c.forget(ctx, sorted(addrs), told)
 	if ctx.Err() != nil && err != nil {
 		return true // the end; the addresses are blocked all the same
 	}
@@ -108,27 +110,34 @@ func (c *flowCleaner) pass(ctx context.Context) (ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.deleted += uint64(max(n, 0))
+	for a, tell := range c.taken {
+		if _, again := c.pending[a]; !again && (err != nil || tell && tells) {
+			c.pending[a] = err != nil && tell
+		}
+	}
+	c.taken = nil
 	if err == nil {
 		c.err = ""
+		if len(c.pending) > 0 {
+			notify(c.wake)
+		}
 		return true
 	}
 	if c.err == "" {
 		c.log.Warn("flows of blocked addresses could not be deleted, will try again", "error", err, "addresses", len(addrs))
 	}
 	c.err = err.Error()
-	for a, tell := range taken {
-		if _, again := c.pending[a]; !again {
-			c.pending[a] = tell
-		}
-	}
 	return false
 }
 
-func (c *flowCleaner) forget(ctx context.Context, addrs, told []netip.Addr) (int, error) {
+// forget tells too, where that can be done and there is anybody to tell.
+func (c *flowCleaner) forget(ctx context.Context, addrs, told []netip.Addr) (n int, tells bool, err error) {
 	if t, ok := c.flows.(Teller); ok && len(told) > 0 {
-		return t.ForgetAndTell(ctx, addrs, told)
+		n, err = t.ForgetAndTell(ctx, addrs, told)
+		return n, n > 0, err
 	}
-	return c.flows.Forget(ctx, addrs)
+	n, err = c.flows.Forget(ctx, addrs)
+	return n, false, err
 }
 
 func (c *flowCleaner) totals() (deleted uint64, err string) {
