@@ -253,13 +253,16 @@ func TestKernelOpenTwiceWritesOnce(t *testing.T) {
 	first := r.open()
 	apply(t, first, add(access.SetStopped, subscribers(0, 3)...))
 	observe(t, first)
-	before, gen := r.nft("-a", "list", "ruleset"), first.Generation()
+	before, gen := r.nft("-a", "list", "table", "inet", "usher"), first.Generation()
 
 	require.NoError(t, first.Close())
 	second := r.open()
-	require.Equal(t, gen, second.Generation(), "the second Open wrote")
-	require.Equal(t, before, r.nft("-a", "list", "ruleset"))
-	require.False(t, changed(t, first))
+	require.Equal(t, gen+1, second.Generation(), "the second Open wrote more than that the table is ours")
+	require.Equal(t, before, r.nft("-a", "list", "table", "inet", "usher"))
+	require.Equal(t, 2, strings.Count(r.nft("list", "tables"), "table "), "it and the one that says whose it is")
+	observe(t, second)
+	require.Equal(t, gen+1, second.Generation(), "nor did it write by and by")
+	require.False(t, changed(t, second))
 }
 
 func TestKernelApplyIsSeenByNft(t *testing.T) {
