@@ -134,7 +134,7 @@ func TestKernelNobodyElseOwnsTheTable(t *testing.T) {
 	require.NoError(t, first.Process.Kill())
 	_ = first.Wait()
 	require.NotContains(t, r.nft("list ruleset"), "usher_lock", "the kernel takes it away")
-	r.nft("-f", saved) // what was saved while an agent ran can be loaded where none does
+	r.nft("-f", saved)               // what was saved while an agent ran can be loaded where none does
 	r.nft("add table ip usher_lock") // from a listing that was saved while an agent ran
 	mine := r.open()
 	require.Contains(t, r.nft("list table ip usher_lock"), "flags owner")
