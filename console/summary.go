@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -208,7 +209,22 @@ func (x *explainer) accessSentences() []string {
 			s = append(s, fmt.Sprintf("Attention: in the kernel %s is %s, not %s; the next round repairs it.", b.IP, b.ACL.Have, b.ACL.Want))
 		}
 	}
-	return append(append(s, x.subnetAccess(told)...), x.leaseAccess(told)...)
+	s = append(append(s, x.subnetAccess(told)...), x.leaseAccess(told)...)
+	return append(s, x.portalObstacles()...)
+}
+
+// portalObstacles tells why somebody who is paused sees no page.
+func (x *explainer) portalObstacles() []string {
+	paused := func(id provision.SubscriberID) bool { return x.snap.State(id) == provision.StatePause }
+	if x.d.Enforcer == nil || !slices.ContainsFunc(x.x.Bindings, func(b BindingView) bool { return paused(b.Subscriber) }) &&
+		!slices.ContainsFunc(x.x.Leases, func(l LeaseView) bool { return paused(l.Subscriber) }) {
+		return nil
+	}
+	var s []string
+	for _, o := range x.d.Enforcer.Status().PortalObstacles {
+		s = append(s, "Attention: the portal is hidden from the paused: "+o+".")
+	}
+	return s
 }
 
 // leaseAccess tells of customers who are blocked at an address of a pool.

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,4 +52,48 @@ func TestKernelPortalGoesWithTheAgent(t *testing.T) {
 	t.Logf("led to a stranger for %s after a kill", time.Since(began).Round(100*time.Millisecond))
 	require.NoError(t, w.StartAgent(t.Context()))
 	require.ErrorContains(t, ask().err, "exit status 7", "the port is another's: nobody is led there")
+}
+
+// A host firewall that closes the portal's port takes the page away in silence: whoever
+// asks the agent is told.
+func TestKernelHiddenPortalIsTold(t *testing.T) {
+	labtest.Need(t, "curl", "dnsmasq")
+	w := startWorld(t, miniature.Options{Homes: 1, Extra: "portal: {listen: \"10.0.0.1:8080\"}\n"})
+	w.startSites(t)
+	require.NoError(t, w.StartAgent(t.Context()))
+	require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
+	w.setState(t, w.Homes[0], provision.StatePause)
+	ask := func() answer { return curl(t, w.Homes[0].Host, "http://any.example.org/", siteAny, "--max-time", "1") }
+	require.Equal(t, "511", ask().code)
+	out, code := w.usherOn(t, "acl", "verify")
+	require.Zero(t, code, out)
+	require.NotContains(t, out, "portal")
+
+	file := filepath.Join(w.Dir, "fw.nft")
+	require.NoError(t, os.WriteFile(file, []byte(`table inet fw {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		ct state vmap { established : accept, related : accept, invalid : drop }
+		iif lo accept
+		udp dport 67 accept
+		tcp dport 22 accept
+	}
+}
+`), 0o600))
+	w.nft(t, "-f", file)
+	require.Error(t, ask().err)
+	const want = "the portal is hidden: table inet fw, chain input: by its policy it drops what comes to the portal's port 8080; let tcp 8080 in from subscribers"
+	eventually(t, 10*time.Second, "status tells", func() (bool, error) {
+		out, _ := w.usherOn(t, "status", "--output", "table")
+		return strings.Contains(out, want), nil
+	})
+	out, _ = w.usherOn(t, "acl", "verify")
+	require.Contains(t, out, want)
+	out, _ = w.usherOn(t, "explain", w.Homes[0].IP.String())
+	require.Contains(t, out, "the portal is hidden from the paused: table inet fw, chain input")
+
+	w.nft(t, "add", "rule", "inet", "fw", "input", "tcp", "dport", "8080", "accept")
+	require.Equal(t, "511", ask().code)
+	out, _ = w.usherOn(t, "acl", "verify")
+	require.NotContains(t, out, "hidden")
 }

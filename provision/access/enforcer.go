@@ -57,11 +57,23 @@ type Opener interface {
 	OpenUntil() time.Time
 }
 
+// A Surveyor is a Kernel that sees what of other tables keeps HTTP from the portal.
+type Surveyor interface {
+	// Obstacles tells it for people, as of the newest Observe.
+	Obstacles() []string
+}
+
 // Flows is the table of live connections.
 type Flows interface {
 	// Forget deletes the connections from and to the addresses in one pass and
 	// gives the number deleted. addrs are sorted.
 	Forget(ctx context.Context, addrs []netip.Addr) (int, error)
+}
+
+// A Teller is Flows that can tell both ends of a connection that it is over.
+type Teller interface {
+	// ForgetAndTell is Forget, and tells that of the connections of told, some of addrs.
+	ForgetAndTell(ctx context.Context, addrs, told []netip.Addr) (int, error)
 }
 
 // Options direct an Enforcer. Fields with a tag are keys of the configuration
@@ -564,7 +576,7 @@ func (e *Enforcer) commit(ctx context.Context, want, have ACL, changes []Change)
 		s.LastBatchAt, s.LastBatchChanges, s.LastBatchSeconds = began, len(changes), took.Seconds()
 	})
 	if e.cleaner != nil {
-		e.cleaner.add(newlyBlocked(want, have), freed(want, have))
+		e.cleaner.add(newlyBlocked(want, have), freed(want, have), want.stops)
 	}
 	e.log.Debug("kernel sets changed", "changes", len(changes), "took", took)
 	return nil
@@ -630,6 +642,8 @@ type Verification struct {
 	Elements SetCounts `json:"elements"`     // in the kernel now
 	Seconds  float64   `json:"seconds"`
 	DryRun   bool      `json:"dry_run"`
+	// PortalObstacles are what of other tables keeps HTTP from the portal. They are not repaired.
+	PortalObstacles []string `json:"portal_obstacles,omitempty"`
 }
 
 // Equal tells that nothing was to be repaired.
@@ -650,7 +664,7 @@ func (e *Enforcer) Verify(ctx context.Context) (Verification, error) {
 	v := Verification{
 		Extra: st.DriftExtra - before.DriftExtra, Missing: st.DriftMissing - before.DriftMissing,
 		Rebuilt: st.TableRepairs > before.TableRepairs, Elements: st.Have,
-		Seconds: time.Since(began).Seconds(), DryRun: st.DryRun,
+		Seconds: time.Since(began).Seconds(), DryRun: st.DryRun, PortalObstacles: st.PortalObstacles,
 	}
 	if !v.Equal() {
 		v.What, v.By = st.LastDrift, st.LastDriftBy
@@ -694,6 +708,9 @@ func (e *Enforcer) Status() Status {
 	e.mu.Unlock()
 	if o, ok := e.kernel.(Opener); ok && !st.DryRun {
 		st.OpenUntil = o.OpenUntil()
+	}
+	if v, ok := e.kernel.(Surveyor); ok && !st.DryRun {
+		st.PortalObstacles = v.Obstacles()
 	}
 	if e.cleaner != nil {
 		st.FlowsDeleted, st.FlowsError = e.cleaner.totals()

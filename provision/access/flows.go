@@ -18,16 +18,17 @@ type flowCleaner struct {
 	log   *slog.Logger
 	wake  chan struct{} // one slot, coalescing
 
-	mu      sync.Mutex    // guards everything below
-	pause   time.Duration // at least this from the end of a pass to the next
-	pending map[netip.Addr]struct{}
+	mu      sync.Mutex          // guards everything below
+	pause   time.Duration       // at least this from the end of a pass to the next
+	pending map[netip.Addr]bool // whether its connections are told that they are over
+	taken   map[netip.Addr]bool // the same of the pass that is on
 	deleted uint64
 	err     string
 }
 
 func newFlowCleaner(flows Flows, pause time.Duration, obs Observer, log *slog.Logger) *flowCleaner {
 	return &flowCleaner{flows: flows, pause: pause, obs: obs, log: log,
-		wake: make(chan struct{}, 1), pending: make(map[netip.Addr]struct{})}
+		wake: make(chan struct{}, 1), pending: make(map[netip.Addr]bool)}
 }
 
 // every takes another pause.
@@ -38,14 +39,15 @@ func (c *flowCleaner) every(pause time.Duration) {
 }
 
 // add asks for a pass that includes the blocked addresses and no more the freed
-// ones, whose flows may live.
-func (c *flowCleaner) add(blocked, freed []netip.Addr) {
+// ones, whose flows may live. Whoever is stopped is not told: nothing passes to him.
+func (c *flowCleaner) add(blocked, freed []netip.Addr, stopped func(netip.Addr) bool) {
 	c.mu.Lock()
 	for _, a := range freed {
 		delete(c.pending, a)
+		delete(c.taken, a) // it is not to be done again
 	}
 	for _, a := range blocked {
-		c.pending[a] = struct{}{}
+		c.pending[a] = !stopped(a)
 	}
 	c.mu.Unlock()
 	if len(blocked) > 0 {
@@ -83,19 +85,24 @@ func (c *flowCleaner) run(ctx context.Context) {
 	}
 }
 
-// pass takes all that is pending; what fails is pending again.
+// pass takes all that is pending; what fails is pending again. So is whoever was
+// told: what told him, and his answer, made entries of their own.
 func (c *flowCleaner) pass(ctx context.Context) (ok bool) {
 	c.mu.Lock()
-	addrs := make([]netip.Addr, 0, len(c.pending))
-	for a := range c.pending {
+	c.pending, c.taken = make(map[netip.Addr]bool), c.pending
+	addrs := make([]netip.Addr, 0, len(c.taken))
+	var told []netip.Addr
+	for a, tell := range c.taken {
 		addrs = append(addrs, a)
+		if tell {
+			told = append(told, a)
+		}
 	}
-	clear(c.pending)
 	c.mu.Unlock()
 	if len(addrs) == 0 {
 		return true
 	}
-	n, err := c.flows.Forget(ctx, sorted(addrs))
+	n, tells, err := c.forget(ctx, sorted(addrs), told)
 	if ctx.Err() != nil && err != nil {
 		return true // the end; the addresses are blocked all the same
 	}
@@ -103,18 +110,34 @@ func (c *flowCleaner) pass(ctx context.Context) (ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.deleted += uint64(max(n, 0))
+	for a, tell := range c.taken {
+		if _, again := c.pending[a]; !again && (err != nil || tell && tells) {
+			c.pending[a] = err != nil && tell
+		}
+	}
+	c.taken = nil
 	if err == nil {
 		c.err = ""
+		if len(c.pending) > 0 {
+			notify(c.wake)
+		}
 		return true
 	}
 	if c.err == "" {
 		c.log.Warn("flows of blocked addresses could not be deleted, will try again", "error", err, "addresses", len(addrs))
 	}
 	c.err = err.Error()
-	for _, a := range addrs {
-		c.pending[a] = struct{}{}
-	}
 	return false
+}
+
+// forget tells too, where that can be done and there is anybody to tell.
+func (c *flowCleaner) forget(ctx context.Context, addrs, told []netip.Addr) (n int, tells bool, err error) {
+	if t, ok := c.flows.(Teller); ok && len(told) > 0 {
+		n, err = t.ForgetAndTell(ctx, addrs, told)
+		return n, n > 0, err
+	}
+	n, err = c.flows.Forget(ctx, addrs)
+	return n, false, err
 }
 
 func (c *flowCleaner) totals() (deleted uint64, err string) {

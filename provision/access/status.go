@@ -63,6 +63,9 @@ type Status struct {
 	Withheld         map[Spared]int `json:"withheld,omitempty"`      // addresses that are not blocked though their subscribers are
 	WithheldList     []Withheld     `json:"withheld_list,omitempty"` // the first of them
 
+	// PortalObstacles are what of other tables keeps HTTP of the paused from the portal.
+	PortalObstacles []string `json:"portal_obstacles,omitempty"`
+
 	Refused []Refused `json:"refused,omitempty"` // elements that the kernel refuses, the first of them
 
 	FlowsDeleted uint64 `json:"flows_deleted"` // since the start

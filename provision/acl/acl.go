@@ -100,6 +100,7 @@ type Table struct {
 	openUntil time.Time      // end of the maintenance as far as we know
 
 	portalUntil time.Time // the portal was said to answer until then
+	survey      survey    // of other tables in its way
 
 	look bool  // of a Reader: nothing is repaired
 	seen table // what it found
@@ -214,6 +215,7 @@ func (t *Table) Observe(ctx context.Context) (access.ACL, error) {
 		return access.ACL{}, fmt.Errorf("acl: observe: %w", err)
 	}
 	t.stale = false
+	t.surveyLocked(ctx)
 	return c, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -121,7 +122,7 @@ func lockTable(netNS int) (io.Closer, error) {
 
 // makeLock makes the table with its owner and the owner's name in one transaction.
 func makeLock(conn *nftables.Conn, replace bool) error {
-	table := &nftables.Table{Name: lockName, Family: nftables.TableFamilyINet}
+	table := &nftables.Table{Name: lockName, Family: nftables.TableFamilyIPv4}
 	if replace {
 		conn.DelTable(table)
 	}
@@ -137,7 +138,7 @@ func makeLock(conn *nftables.Conn, replace bool) error {
 
 // lockHolder tells whether somebody has the table, and whom it names.
 func lockHolder(conn *nftables.Conn) (held bool, name string) {
-	table, err := conn.ListTableOfFamily(lockName, nftables.TableFamilyINet)
+	table, err := conn.ListTableOfFamily(lockName, nftables.TableFamilyIPv4)
 	if err != nil {
 		return false, ""
 	}
@@ -147,17 +148,17 @@ func lockHolder(conn *nftables.Conn) (held bool, name string) {
 	return true, name
 }
 
-// describeProcess names a process for people.
+// describeProcess names a process for people, and for a comment that nft can read back:
+// without quotes, and without whatever else a process may call itself.
 func describeProcess(pid, uid int) string {
 	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return fmt.Sprintf("%q, process %d of user %d", trimNewline(name), pid, uid)
-}
-
-func trimNewline(b []byte) string {
-	if n := len(b); n > 0 && b[n-1] == '\n' {
-		b = b[:n-1]
-	}
-	return string(b)
+	plain := strings.Map(func(r rune) rune {
+		if r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune(".-_", r) {
+			return -1
+		}
+		return r
+	}, string(name))
+	return fmt.Sprintf("%s, process %d of user %d", cmp.Or(plain, "a program"), pid, uid)
 }
 
 func takeName(netNS int) (name net.Listener, err error) {

@@ -2,6 +2,9 @@ package acl_test
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,4 +58,72 @@ func TestKernelPortalBeforeGarden(t *testing.T) {
 		require.Equal(t, "portal for 100.64.0.1", w.try(w.first, "http", garden, patience))
 		require.Equal(t, "ok", w.try(w.first, "tcp 443", garden, patience))
 	}
+}
+
+// nftText loads rules as an operator writes them.
+func (w *world) nftText(rules string) {
+	w.t.Helper()
+	file := filepath.Join(w.t.(*testing.T).TempDir(), "rules.nft")
+	require.NoError(w.t, os.WriteFile(file, []byte(strings.ReplaceAll(rules, "; }", ";\n}\n")), 0o600))
+	w.nft("-f", file)
+}
+
+// What of other tables makes the page vanish is found, and what does not is none.
+func TestKernelObstaclesOfThePortal(t *testing.T) {
+	const opens = `ct state established,related accept
+		iif lo accept
+		`
+	for name, tt := range map[string]struct {
+		rules string
+		page  bool // it comes all the same
+		want  []string
+	}{
+		"nothing": {"", true, nil},
+		"not tracked": {`table ip raw { chain pre { type filter hook prerouting priority raw; ip saddr 100.64.0.0/16 notrack; } }`, false,
+			[]string{"table ip raw, chain pre: by rule 1 of pre connections are not tracked (notrack), and what is not tracked never comes to the portal, if it matches"}},
+		"DNS is not tracked": {`table ip raw { chain pre { type filter hook prerouting priority raw; udp dport 53 notrack; tcp dport 53 notrack; iif lo notrack; } }`, true, nil},
+		"translated before us": {`table ip other { chain pre { type nat hook prerouting priority -110; tcp dport { 80, 3128 } redirect to :9; } }`, false,
+			[]string{"table ip other, chain pre: by rule 1 of pre the packet is translated before we see it, and only the first translation counts"}},
+		"translated after us": {`table ip other { chain pre { type nat hook prerouting priority dstnat; tcp dport 80 redirect to :9; } }`, true, nil},
+		"closed by policy": {`table inet fw { chain in { type filter hook input priority filter; policy drop; ` + opens + `tcp dport { 22, 67-68, 443 } accept; } }`, false,
+			[]string{"table inet fw, chain in: by its policy it drops what comes to the portal's port 8080; let tcp 8080 in from subscribers"}},
+		"closed in a chain of its own": {`table inet fw { chain ports { tcp dport vmap { 22 : accept, 8080 : drop } ; } chain in { type filter hook input priority filter; ` + opens + `meta l4proto tcp jump ports; } }`, false,
+			[]string{"table inet fw, chain in: by rule 1 of ports it drops what comes to the portal's port 8080; let tcp 8080 in from subscribers"}},
+		"refused": {`table inet fw { chain in { type filter hook input priority filter; tcp dport 1024-65535 reject; } }`, false,
+			[]string{"table inet fw, chain in: by rule 1 of in it drops what comes to the portal's port 8080; let tcp 8080 in from subscribers"}},
+		"open":                       {`table inet fw { chain in { type filter hook input priority filter; policy drop; ` + opens + `tcp dport { 22, 8000-8999 } accept; } }`, true, nil},
+		"open for who was led":       {`table inet fw { chain in { type filter hook input priority filter; policy drop; ` + opens + `ct status dnat accept; } }`, true, nil},
+		"open for some sources":      {`table inet fw { chain in { type filter hook input priority filter; policy drop; ` + opens + `ip saddr 100.64.0.0/10 tcp dport 8080 accept; } }`, true, nil},
+		"open in a chain of its own": {`table inet fw { chain ports { tcp dport vmap { 22 : accept, 8080 : accept } ; } chain in { type filter hook input priority filter; policy drop; ` + opens + `jump ports; } }`, true, nil},
+		"states by a map": {`table inet fw { chain in { type filter hook input priority filter; policy drop; ct state vmap { established : accept, related : accept, invalid : drop } ; iif lo accept; tcp dport 22 accept; } }`, false,
+			[]string{"table inet fw, chain in: by its policy it drops what comes to the portal's port 8080; let tcp 8080 in from subscribers"}},
+		"dropped before": {`table inet fw { chain pre { type filter hook prerouting priority mangle; tcp dport 80 drop; } }`, false,
+			[]string{"table inet fw, chain pre: by rule 1 of pre it drops HTTP of subscribers before it comes to the portal"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "", ruleset.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)})
+			w.put("paused")
+			if tt.rules != "" {
+				w.nftText(tt.rules)
+			}
+			got := w.try(w.first, "http", serverIP, 300*time.Millisecond)
+			require.Equal(t, tt.page, got == "portal for 100.64.0.1", got)
+			observe(t, w.table)
+			require.Equal(t, tt.want, w.table.Obstacles())
+		})
+	}
+}
+
+// What cannot be decided by reading the rules is told by what they do.
+func TestKernelWhatMissesThePortalIsTold(t *testing.T) {
+	w := newWorld(t, "", ruleset.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)})
+	w.put("paused")
+	observe(t, w.table)
+	require.Empty(t, w.table.Obstacles())
+	w.nftText(`table ip x { chain pre { type filter hook prerouting priority raw; meta mark set 1; notrack; } }`)
+	require.Equal(t, "refused", w.try(w.first, "http", serverIP, patience))
+	w.nft("delete", "table", "ip", "x")
+	observe(t, w.table)
+	require.Len(t, w.table.Obstacles(), 1)
+	require.Contains(t, w.table.Obstacles()[0], "should have come to the portal was forwarded")
 }

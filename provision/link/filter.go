@@ -88,6 +88,7 @@ func (f *Flows) readLocked(ctx context.Context, m match, attrs []byte) (entries 
 		e, ok := m.find(msg)
 		if ok {
 			entries = append(entries, e)
+			f.gatherLocked(msg)
 		} else {
 			others = true
 		}
@@ -100,4 +101,17 @@ func (f *Flows) readLocked(ctx context.Context, m match, attrs []byte) (entries 
 		err = fmt.Errorf("%w: %w", errNoTracking, err)
 	}
 	return nil, others, fmt.Errorf("read connections: %w", err)
+}
+
+// gatherLocked keeps a live connection whose ends are to be told.
+func (f *Flows) gatherLocked(msg []byte) {
+	if len(f.telling) == 0 || len(f.live) >= maxTold {
+		return
+	}
+	if _, told := f.telling.find(msg); !told {
+		return
+	}
+	if c, ok := parseConnection(msg); ok {
+		f.live = append(f.live, c)
+	}
 }

@@ -44,9 +44,15 @@ type Flows struct {
 	told   bool // that this kernel tracks no connections
 
 	unfiltered bool // the kernel does not filter a reading
+
+	telling match        // of these addresses live connections are gathered
+	live    []connection // that were found, at most maxTold
 }
 
-var _ access.Flows = (*Flows)(nil)
+var (
+	_ access.Flows  = (*Flows)(nil)
+	_ access.Teller = (*Flows)(nil)
+)
 
 // OpenFlows gives access to the tracked connections. It needs CAP_NET_ADMIN.
 func OpenFlows(o Options) (*Flows, error) {
@@ -78,6 +84,13 @@ func (f *Flows) Close() error {
 // Forgetting is the clean-up after a block, not the block: a packet of the
 // connection that still comes makes a new entry, if anything lets it through.
 func (f *Flows) Forget(ctx context.Context, addrs []netip.Addr) (int, error) {
+	return f.ForgetAndTell(ctx, addrs, nil)
+}
+
+// ForgetAndTell is Forget, and has both ends of the TCP connections of some of the addresses
+// find out that they are over: they are made to speak, and the rules refuse that. An end behind
+// a router of its own that looks at sequence numbers may hear of it only when it speaks by itself.
+func (f *Flows) ForgetAndTell(ctx context.Context, addrs, told []netip.Addr) (int, error) {
 	if len(addrs) == 0 {
 		return 0, nil
 	}
@@ -89,7 +102,10 @@ func (f *Flows) Forget(ctx context.Context, addrs []netip.Addr) (int, error) {
 	if err := f.dialLocked(); err != nil {
 		return 0, fmt.Errorf("link: forget flows: %w", err)
 	}
+	f.telling, f.live = newMatch(told), nil
 	deleted, err := f.forgetLocked(ctx, newMatch(addrs))
+	f.tell(f.live)
+	f.live = nil
 	if err != nil {
 		_ = f.hangUpLocked() // late replies may wait in the socket
 	}

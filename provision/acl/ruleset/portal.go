@@ -69,3 +69,6 @@ func opening() term {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{syn}},
 	}}
 }
+
+// Missed reports whether a rule counts what should have come to the portal.
+func (r Rule) Missed() bool { return r.comment == commentMissed }

@@ -457,6 +457,11 @@ func printACLVerified(w io.Writer, v *aclVerified) error {
 		_, err = fmt.Fprintf(w, "repaired: %d extra and %d missing elements, rules replaced: %t, by %s\n  %s\n",
 			v.Extra, v.Missing, v.Rebuilt, orDash(strings.Join(v.By, ", "), len(v.By) == 0), strings.Join(v.What, "\n  "))
 	}
+	for _, x := range v.PortalObstacles {
+		if err == nil {
+			_, err = fmt.Fprintln(w, "the portal is hidden: "+x)
+		}
+	}
 	return err
 }
 

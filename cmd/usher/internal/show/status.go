@@ -111,6 +111,9 @@ func printStatus(w io.Writer, st *console.Status) error {
 		if !a.LastDriftAt.IsZero() {
 			rows = append(rows, []string{"", driftText(a, now)})
 		}
+		for _, x := range a.PortalObstacles {
+			rows = append(rows, []string{"", p.Red("the portal is hidden: " + x)})
+		}
 		if a.LastError != "" {
 			rows = append(rows, []string{"", p.Red("error " + cli.Ago(a.LastErrorAt, now) + ": " + a.LastError)})
 		}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
+	"github.com/usher-agent/usher/provision"
+)
+
+const masqueraded = `table ip nat {
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip daddr 203.0.113.0/24 masquerade
+	}
+}
+`
+
+const tracked = `table inet firewall {
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		ct state invalid drop
+	}
+}
+`
+
+// end waits until a connection tells that it is over: it reads or writes, as its program does.
+func end(c net.Conn, writes bool) error {
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	tick := time.NewTicker(10 * time.Millisecond) // a stream of 100 KiB a second
+	defer tick.Stop()
+	for b := make([]byte, 1024); ; {
+		var err error
+		if writes {
+			_, err = c.Write(b)
+			<-tick.C
+		} else {
+			_, err = c.Read(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Whoever is paused learns of the end of his connections at once, and so does the
+// other end, whichever of them was talking.
+func TestKernelPauseTellsBothEnds(t *testing.T) {
+	for _, rules := range []string{tracked, masqueraded} {
+		for name, writes := range map[string]struct{ customer, server bool }{
+			"download": {server: true}, "upload": {customer: true}, "idle": {},
+		} {
+			title := "routed, " + name
+			if rules == masqueraded {
+				title = "masqueraded, " + name
+			}
+			t.Run(title, func(t *testing.T) {
+				w := startWorld(t, miniature.Options{Homes: 1})
+				file := filepath.Join(w.Dir, "rules.nft")
+				require.NoError(t, os.WriteFile(file, []byte(rules), 0o600))
+				w.nft(t, "-f", file)
+				require.NoError(t, w.StartAgent(t.Context()))
+				require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
+				ln, err := w.Internet.Listen(miniature.InternetIP + ":7443")
+				require.NoError(t, err)
+				defer ln.Close()
+				type accepted struct {
+					conn net.Conn
+					err  error
+				}
+				came := make(chan accepted, 1)
+				go func() { c, err := ln.Accept(); came <- accepted{c, err} }()
+				customer, err := w.Homes[0].Host.Dial(miniature.InternetIP+":7443", 5*time.Second)
+				require.NoError(t, err)
+				defer customer.Close()
+				server := <-came
+				require.NoError(t, server.err)
+				defer server.conn.Close()
+				ends := map[string]chan error{"customer": make(chan error, 1), "server": make(chan error, 1)}
+				_, err = io.WriteString(customer, "hello")
+				require.NoError(t, err)
+				_, err = io.ReadFull(server.conn, make([]byte, 5))
+				require.NoError(t, err)
+				go func() { ends["customer"] <- end(customer, writes.customer) }()
+				go func() { ends["server"] <- end(server.conn, writes.server) }()
+
+				_, err = w.Client.SetState(t.Context(), provision.SubscriberID(w.Homes[0].ID), provision.StatePause)
+				require.NoError(t, err)
+				for who, ended := range ends {
+					err := <-ended
+					require.True(t, errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE), "the %s: %v", who, err)
+				}
+			})
+		}
+	}
+}
