@@ -227,6 +227,9 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 	w, errs := call.cmd.OutOrStdout(), call.cmd.ErrOrStderr()
 	if call.raw {
 		text := answer.Raw()
+		if !cli.IsTerminal(w) { // there the bytes are nobody's to change
+			w = cli.Beneath(w)
+		}
 		if _, err := w.Write(text); err != nil {
 			return err
 		}
