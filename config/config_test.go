@@ -139,7 +139,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		ERP: ERP{
 			Client: userside.Options{
 				URL: "https://erp.example.net/api.php", Key: testKey, Timeout: 30 * time.Second, RequestsPerMinute: 1200,
-				Retries: 3, MaxConcurrent: 1,
+				Retries: 3, MaxConcurrent: 1, MaxAnswer: 512, MaxText: 1024,
 			},
 			Sync:  syncer.Options{PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, PollJitter: 0.1},
 			Fetch: erp.Options{Bindings: "auto", BatchSize: 100},

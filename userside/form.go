@@ -301,7 +301,7 @@ func (c *Client) Try(ctx context.Context, category, name string, args url.Values
 		return &c.network(ctx, timed, spec, 0, err).Error
 	}
 	defer resp.Body.Close()
-	body := newBody(resp.Body, c.opts.MaxBody)
+	body := newBody(resp.Body, c.opts.MaxBody, c.opts.MaxText<<10)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		_, f := c.errorAnswer(spec, resp, body, sink{})
 		return &f.Error

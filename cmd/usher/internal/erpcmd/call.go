@@ -345,6 +345,8 @@ func advise(err error, a userside.Action, secrets []string) error {
 		if e.Status >= http.StatusInternalServerError {
 			next = "the ERP itself is in trouble: its log says why"
 		}
+	case errors.Is(err, userside.ErrTooLarge):
+		next = "if the ERP is right and the answer as large as that, raise the limit in the configuration"
 	case errors.Is(err, userside.ErrMalformed):
 		next = "what answered is not the API: check that the address leads to the ERP's own /api.php, not to a login page or a proxy"
 	case errors.Is(err, userside.ErrUnknownShape):
