@@ -540,3 +540,14 @@ func TestERPVersion(t *testing.T) {
 		require.Equal(t, want, got)
 	}
 }
+
+func TestHosts(t *testing.T) {
+	cfg, err := Parse("usher.yaml", []byte(head+"dhcp: {enabled: false}\nconsole: {allow: [192.0.2.7, 10.0.0.0/8], hosts: [Router1.Example.Net., 198.51.100.9, '2001:DB8::1']}\n"), testEnv())
+	require.NoError(t, err)
+	assert.Equal(t, []string{"router1.example.net", "198.51.100.9", "2001:db8::1"}, cfg.Console.Hosts)
+	assert.Equal(t, []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("10.0.0.0/8")}, cfg.Console.Allow)
+	for _, bad := range []string{"http://router1", "router1:9467", "a b", "[::1]", "-", "router1/"} {
+		_, err := Parse("usher.yaml", fmt.Appendf(nil, "%sdhcp: {enabled: false}\nconsole: {hosts: [%q]}\n", head, bad), testEnv())
+		require.ErrorContains(t, err, "console.hosts", bad)
+	}
+}

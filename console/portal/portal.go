@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -133,6 +134,7 @@ type Server struct {
 	log     *slog.Logger
 	now     func() time.Time
 	sources *sources
+	door    *door.Door
 	live    atomic.Pointer[live]
 }
 
@@ -149,7 +151,7 @@ func New(o Options, who func(netip.Addr) Visitor, obs Observer, log *slog.Logger
 	if obs == nil {
 		obs = noObserver{}
 	}
-	s := &Server{who: who, obs: obs, log: log, now: time.Now, sources: newSources(time.Now)}
+	s := &Server{who: who, obs: obs, log: log, now: time.Now, sources: newSources(time.Now), door: door.New(door.Options{})}
 	use, err := s.Prepare(o)
 	if err != nil {
 		return nil, err
