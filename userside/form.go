@@ -55,6 +55,7 @@ func ReadForm(answer []byte) (Form, error) {
 		_, _ = text.Discard(3)
 	}
 	s := newScanner(text)
+	s.maxText, s.maxTree = 1<<20, 256<<20
 	fr := formReader{s: s, votes: map[string]int{}}
 	c, err := s.peek()
 	switch {
@@ -240,6 +241,9 @@ type Tap struct {
 	Heard func(Heard) // may be called concurrently
 }
 
+// maxTapped bounds how much of an answer a Tap holds, as it came.
+const maxTapped = 128 << 20
+
 // RoundTrip sends the request on and hands out the answer as it came.
 func (t *Tap) RoundTrip(req *http.Request) (*http.Response, error) {
 	q := req.URL.Query()
@@ -257,9 +261,18 @@ func (t *Tap) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.Heard(h)
 		return nil, err
 	}
-	body, readErr := io.ReadAll(resp.Body)
+	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxTapped+1))
 	h.Took = time.Since(begin)
 	h.Status = resp.StatusCode
+	if len(body) > maxTapped { // its form stays unknown, and the client has bounds of its own
+		h.Err = errBodyLimit
+		t.Heard(h)
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(body), resp.Body), resp.Body}
+		return resp, nil
+	}
 	h.Form, h.Err = ReadForm(body)
 	closeErr := resp.Body.Close()
 	t.Heard(h)

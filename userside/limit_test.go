@@ -109,3 +109,20 @@ func TestRowsAreNotKept(t *testing.T) {
 	require.Less(t, took, uint64(24<<20))
 	require.GreaterOrEqual(t, sent.Load(), int64(64<<20))
 }
+
+// Who looks at the form of answers holds no more of them than it needs, and hands all of it on.
+func TestTapIsBounded(t *testing.T) {
+	const size = maxTapped + 1<<20
+	var sent atomic.Int64
+	srv := newTestServer(t, long(&sent, size, `{"result":"OK","data":["`, "x", `"]}`))
+	heard := Heard{}
+	c := newTestClient(t, srv, patient, func(o *Options) {
+		o.Transport = &Tap{Next: http.DefaultTransport, Heard: func(h Heard) { heard = h }}
+	})
+	_, err := c.CustomerBindings(ctx)
+	require.ErrorIs(t, err, ErrTooLarge)
+	require.ErrorIs(t, heard.Err, errBodyLimit)
+	require.GreaterOrEqual(t, sent.Load(), int64(maxTapped))
+	_, err = ReadForm([]byte(`{"result":"OK","data":["` + strings.Repeat("x", 2<<20) + `"]}`))
+	require.ErrorContains(t, err, "a text is longer than 1048576 bytes")
+}
