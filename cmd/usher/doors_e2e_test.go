@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,16 +18,26 @@ import (
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
-// keep opens a connection on the router, asks once, keeps it open, and returns the status; 0: there was no answer.
-func (w *world) keep(t *testing.T, addr, request string) int {
+// knock opens a connection on the router, sends a request and keeps it open; nil: it was not let in.
+func (w *world) knock(t *testing.T, addr, request string) net.Conn {
 	t.Helper()
 	c, err := w.Router.Dial(addr, 5*time.Second)
 	if err != nil {
-		return 0
+		return nil
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	_, _ = io.WriteString(c, request)
+	return c
+}
+
+// ask returns the status of the answer; 0: there was none.
+func (w *world) ask(t *testing.T, addr, request string) int {
+	t.Helper()
+	c := w.knock(t, addr, request)
+	if c == nil {
+		return 0
+	}
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		return 0
@@ -52,14 +64,21 @@ func TestKernelDoorsLeaveDescriptors(t *testing.T) {
 	require.True(t, reaches(h.Host))
 
 	const noHint, look = "POST /hooks/customer HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: %s\r\n\r\n"
-	for range 1100 {
-		w.keep(t, hooks, fmt.Sprintf(noHint, "localhost"))
-		w.keep(t, miniature.ConsoleAddr, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	began := time.Now()
+	var crowd sync.WaitGroup
+	for range 20 {
+		crowd.Go(func() {
+			for range 55 {
+				w.knock(t, hooks, fmt.Sprintf(noHint, "localhost"))
+				w.knock(t, miniature.ConsoleAddr, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			}
+		})
 	}
+	crowd.Wait()
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.Agent.PID()))
 	require.NoError(t, err)
-	t.Logf("%d of %d descriptors open", len(open), limit)
-	began := time.Now()
+	t.Logf("2,200 connections in %s: %d of %d descriptors open", time.Since(began).Round(time.Millisecond), len(open), limit)
+	began = time.Now()
 	require.NoError(t, w.ERP.SetState(h.ID, emulator.StatePause))
 	eventually(t, 20*time.Second, "the pause reaches the kernel", func() (bool, error) { return !reaches(h.Host), nil })
 	t.Logf("the pause reached the kernel within %s", time.Since(began).Round(time.Millisecond))
@@ -70,9 +89,9 @@ func TestKernelDoorsLeaveDescriptors(t *testing.T) {
 		ended += d.EndedIdle
 	}
 	require.Greater(t, ended, uint64(800))
-	require.Equal(t, http.StatusMisdirectedRequest, w.keep(t, miniature.ConsoleAddr, fmt.Sprintf(look, "evil.example")), "a name that was made to lead here")
-	require.Equal(t, http.StatusMisdirectedRequest, w.keep(t, hooks, fmt.Sprintf(noHint, "evil.example")))
-	require.Equal(t, http.StatusOK, w.keep(t, miniature.ConsoleAddr, fmt.Sprintf(look, miniature.ConsoleAddr)))
-	require.Equal(t, http.StatusUnauthorized, w.keep(t, hooks, fmt.Sprintf(noHint, hooks)))
+	require.Equal(t, http.StatusMisdirectedRequest, w.ask(t, miniature.ConsoleAddr, fmt.Sprintf(look, "evil.example")), "a name that was made to lead here")
+	require.Equal(t, http.StatusMisdirectedRequest, w.ask(t, hooks, fmt.Sprintf(noHint, "evil.example")))
+	require.Equal(t, http.StatusOK, w.ask(t, miniature.ConsoleAddr, fmt.Sprintf(look, miniature.ConsoleAddr)))
+	require.Equal(t, http.StatusUnauthorized, w.ask(t, hooks, fmt.Sprintf(noHint, hooks)))
 	require.Regexp(t, `usher_door_ended_idle_total\{door="console"\} [0-9]{3}`, w.metrics(t))
 }
