@@ -145,20 +145,20 @@ func (d *Door) busyLocked(c *conn) {
 // enter decides on a connection. What it gives in the second place has made room and is to be closed.
 func (d *Door) enter(raw net.Conn) (*conn, *conn, Refusal) {
 	a := addrOf(raw)
-	if d.opts.Allow != nil && !d.opts.Allow(a) {
-		return nil, nil, d.refuse(NotAllowed, a)
-	}
+	allowed := d.opts.Allow == nil || d.opts.Allow(a)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var old *conn
 	switch {
+	case !allowed:
+		return nil, nil, d.refuseLocked(NotAllowed)
 	case d.opts.PerAddress > 0 && d.byAddr[a] >= d.opts.PerAddress:
 		if old = d.oldestLocked(func(c *conn) bool { return c.addr == a }); old == nil {
-			return nil, nil, d.refuseLocked(PerAddress, a)
+			return nil, nil, d.refuseLocked(PerAddress)
 		}
 	case d.opts.Total > 0 && d.inside >= d.opts.Total:
 		if old = d.oldestLocked(func(*conn) bool { return true }); old == nil {
-			return nil, nil, d.refuseLocked(Full, a)
+			return nil, nil, d.refuseLocked(Full)
 		}
 	}
 	if old != nil {
@@ -181,17 +181,8 @@ func (d *Door) oldestLocked(of func(*conn) bool) *conn {
 	return nil
 }
 
-func (d *Door) refuse(why Refusal, a netip.Addr) Refusal {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.refuseLocked(why, a)
-}
-
-func (d *Door) refuseLocked(why Refusal, a netip.Addr) Refusal {
+func (d *Door) refuseLocked(why Refusal) Refusal {
 	d.refused[why]++
-	if d.opts.Refused != nil {
-		d.opts.Refused(why, a)
-	}
 	return why
 }
 
@@ -226,6 +217,9 @@ func (l listener) Accept() (net.Conn, error) {
 			return c, nil
 		}
 		abort(raw)
+		if f := l.door.opts.Refused; f != nil {
+			f(why, addrOf(raw))
+		}
 	}
 }
 
