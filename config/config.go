@@ -122,9 +122,17 @@ type Control struct {
 
 // Console is the HTTP listener for metrics, health and pages.
 type Console struct {
-	// An address with a port, or off. There is no login: keep it on loopback or
-	// behind a firewall.
+	// An address with a port, or off. There is no login: keep it on loopback, name in
+	// allow who may, or let a firewall decide.
 	Listen netip.AddrPort `cfg:"listen" read:"listen_or_off" default:"127.0.0.1:9467" restart:"true"` // invalid: off
+
+	// Prefixes or addresses of those who may connect. Empty: whoever reaches it.
+	Allow []netip.Prefix `cfg:"allow" read:"network"`
+
+	// Names by which it is asked for, such as router1.example.net, besides localhost
+	// and the address that it was reached at; a request for another name gets 421. It
+	// keeps pages in somebody's browser from reading what is here (DNS rebinding).
+	Hosts []string `cfg:"hosts" read:"host"`
 }
 
 // Log is what is logged and how.

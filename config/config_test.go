@@ -139,7 +139,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		ERP: ERP{
 			Client: userside.Options{
 				URL: "https://erp.example.net/api.php", Key: testKey, Timeout: 30 * time.Second, RequestsPerMinute: 1200,
-				Retries: 3, MaxConcurrent: 1,
+				Retries: 3, MaxConcurrent: 1, MaxAnswer: 512, MaxText: 1024,
 			},
 			Sync:  syncer.Options{PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, PollJitter: 0.1},
 			Fetch: erp.Options{Bindings: "auto", BatchSize: 100},
@@ -539,5 +539,16 @@ func TestERPVersion(t *testing.T) {
 			continue
 		}
 		require.Equal(t, want, got)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	cfg, err := Parse("usher.yaml", []byte(head+"dhcp: {enabled: false}\nconsole: {allow: [192.0.2.7, 10.0.0.0/8], hosts: [Router1.Example.Net., 198.51.100.9, '2001:DB8::1']}\n"), testEnv())
+	require.NoError(t, err)
+	assert.Equal(t, []string{"router1.example.net", "198.51.100.9", "2001:db8::1"}, cfg.Console.Hosts)
+	assert.Equal(t, []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("10.0.0.0/8")}, cfg.Console.Allow)
+	for _, bad := range []string{"http://router1", "router1:9467", "a b", "[::1]", "-", "router1/"} {
+		_, err := Parse("usher.yaml", fmt.Appendf(nil, "%sdhcp: {enabled: false}\nconsole: {hosts: [%q]}\n", head, bad), testEnv())
+		require.ErrorContains(t, err, "console.hosts", bad)
 	}
 }

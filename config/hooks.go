@@ -3,6 +3,8 @@ package config
 import (
 	"net/netip"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/config/keys"
@@ -33,6 +35,9 @@ type Hooks struct {
 
 	// Prefixes or addresses of callers. Empty: whoever reaches it and has the secret.
 	Allow []netip.Prefix `cfg:"allow" read:"network"`
+
+	// Names by which the ERP calls it, as console.hosts.
+	Hosts []string `cfg:"hosts" read:"host"`
 }
 
 func (l *loader) hooksTogether(m keys.Mapping, h *Hooks) {
@@ -65,6 +70,26 @@ func network(v keys.Value) (netip.Prefix, bool) {
 	}
 	return netip.Prefix{}, false
 }
+
+// host reads the name of a host, or an address, without a port.
+func host(v keys.Value) (string, bool) {
+	s, ok := v.Raw("the name of a host")
+	if !ok {
+		return "", false
+	}
+	s = strings.ToLower(strings.TrimSuffix(s, "."))
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.Unmap().WithZone("").String(), true
+	}
+	if !hostNames.MatchString(s) {
+		v.Problem("want the name of a host such as router1.example.net, or an address, without a port, got %q", keys.Excerpt(s))
+		return "", false
+	}
+	return s, true
+}
+
+// hostNames are those that a request can be for.
+var hostNames = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?$`)
 
 // hookSecret reads secret_file, or the unit's credential where that is missing
 // or root's alone. No error repeats what was found, nor what secret_file says.

@@ -27,6 +27,8 @@ func (l *loader) commonReaders(name string) (keys.Reader, bool) {
 	switch name {
 	case "network":
 		return keys.Scalar(keys.Matching(`^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$`), network), true
+	case "host":
+		return keys.Scalar(keys.Matching(`^[0-9A-Za-z_.:-]+$`), host), true
 	case "customer":
 		return keys.Scalar(keys.Shape{"type": []string{"integer", "string"}, "minimum": 1, "pattern": keys.WholePattern}, customer), true
 	case "name_server":

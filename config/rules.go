@@ -67,8 +67,8 @@ func (l *loader) Together(m keys.Mapping, section any) {
 	case *Control:
 		l.controlTogether(m, s)
 	case *Console:
-		if s.Listen.IsValid() && !s.Listen.Addr().IsLoopback() {
-			m.Get("listen").Warn("not a loopback address: everybody who reaches it can read subscribers' addresses; let a firewall or a proxy decide who may")
+		if s.Listen.IsValid() && !s.Listen.Addr().IsLoopback() && len(s.Allow) == 0 {
+			m.Get("listen").Warn("not a loopback address: everybody who reaches it can read subscribers' addresses; name in console.allow who may, or let a firewall or a proxy decide")
 		}
 	}
 }

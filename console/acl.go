@@ -111,7 +111,7 @@ type ACLAddress struct {
 
 // ACLText is the table as nft prints it.
 type ACLText struct {
-	Text   string `json:"text"`
+	Text   string `json:"text" terminal:"lines"`
 	Wanted bool   `json:"wanted"` // not what is in the kernel but what would be, of a dry run
 }
 

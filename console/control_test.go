@@ -21,6 +21,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/console/door"
+
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
@@ -37,7 +39,9 @@ func serveWorld(t *testing.T, w *world) *Client {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- ServeControl(ctx, l, NewControl(w.Deps), quiet()) }()
+	go func() {
+		done <- ServeControl(ctx, l, NewControl(w.Deps), door.New(door.Options{Timeouts: ControlTimeouts}), quiet())
+	}()
 	t.Cleanup(func() {
 		cancel()
 		assert.NoError(t, <-done)
@@ -350,7 +354,7 @@ func TestServeControlStopsWithinGrace(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done, asked := make(chan error, 1), make(chan error, 1)
-	go func() { done <- ServeControl(ctx, l, h, quiet()) }()
+	go func() { done <- ServeControl(ctx, l, h, door.New(door.Options{Timeouts: ControlTimeouts}), quiet()) }()
 	go func() {
 		_, err := (&Client{Socket: l.Addr().String()}).Status(context.Background())
 		asked <- err

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/dhcpd/senders"
@@ -53,6 +54,7 @@ type Deps struct {
 	Config   func() ConfigStatus // nil: not told
 	Audit    Audit               // nil: acts leave no record
 
+	Doors    func() []door.Status     // of the own listeners; nil: not told
 	WaysBack func() []wayback.Finding // relays whose packets the kernel drops; nil: not looked for
 
 	Multicast func() bool // whether this router forwards multicast; nil: not known

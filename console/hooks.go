@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -118,14 +120,32 @@ func (h *Hooks) Reconfigure(o config.Hooks) { h.opts.Store(&o) }
 // ServeHTTP implements http.Handler.
 func (h *Hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.handlers.ServeHTTP(w, r) }
 
+// Allows reports whether hooks.allow has the caller's address; at the door, before anything is read.
+func (h *Hooks) Allows(a netip.Addr) bool {
+	o := h.opts.Load()
+	return len(o.Allow) == 0 || slices.ContainsFunc(o.Allow, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// Refused counts a caller whom Allows has kept out.
+func (h *Hooks) Refused(a netip.Addr) {
+	h.observe(HookForbidden)
+	h.tell(context.Background(), HookForbidden, a.String(), errors.New("address not allowed"))
+}
+
+// tell logs a refused request, one a minute.
+func (h *Hooks) tell(ctx context.Context, outcome HookOutcome, remote string, err error) {
+	if last, now := h.lastLog.Load(), h.now().UnixNano(); now-last >= int64(hookLogEvery) && h.lastLog.CompareAndSwap(last, now) {
+		h.log.WarnContext(ctx, "a hint is refused; further ones are only counted for a minute",
+			"outcome", string(outcome), "remote", remote, "error", err)
+	}
+}
+
 func (h *Hooks) customer(w http.ResponseWriter, r *http.Request) {
 	id, outcome, err := h.judge(w, r)
 	h.observe(outcome)
 	if outcome != HookAccepted {
-		if last, now := h.lastLog.Load(), h.now().UnixNano(); now-last >= int64(hookLogEvery) && h.lastLog.CompareAndSwap(last, now) {
-			h.log.WarnContext(r.Context(), "a hint is refused; further ones are only counted for a minute",
-				"outcome", string(outcome), "remote", r.RemoteAddr, "error", err)
-		}
+		h.tell(r.Context(), outcome, r.RemoteAddr, err)
+		w.Header().Set("Connection", "close") // who has no secret keeps no connection
 		writeJSON(w, outcome.status(), map[string]string{"error": string(outcome)})
 		return
 	}
@@ -137,7 +157,7 @@ func (h *Hooks) customer(w http.ResponseWriter, r *http.Request) {
 // read and one HMAC.
 func (h *Hooks) judge(w http.ResponseWriter, r *http.Request) (provision.SubscriberID, HookOutcome, error) {
 	o, now := h.opts.Load(), h.now()
-	if !allows(o, r.RemoteAddr) {
+	if !h.allowsRemote(r.RemoteAddr) {
 		return 0, HookForbidden, errors.New("address not allowed")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, hookBodyLimit))
@@ -164,20 +184,10 @@ func (h *Hooks) judge(w http.ResponseWriter, r *http.Request) (provision.Subscri
 	return id, outcome, nil
 }
 
-func allows(o *config.Hooks, remote string) bool {
-	if len(o.Allow) == 0 {
-		return true
-	}
-	ap, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return false
-	}
-	for _, p := range o.Allow {
-		if p.Contains(ap.Addr().Unmap().WithZone("")) {
-			return true
-		}
-	}
-	return false
+// allowsRemote is Allows once more: the list may have changed since the caller came in.
+func (h *Hooks) allowsRemote(remote string) bool {
+	ap, _ := netip.ParseAddrPort(remote) // what cannot be read is in no list
+	return h.Allows(ap.Addr().Unmap().WithZone(""))
 }
 
 // signatureOf is the HMAC of a hint.

@@ -2,9 +2,11 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -21,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -413,4 +416,28 @@ func TestPHPSyntax(t *testing.T) {
 	for _, name := range []string{"usher_hint.php", "custom_api.php", "handlers.php"} {
 		assert.Contains(t, php(t, "-l", "../docs/erp-hooks/"+name), "No syntax errors")
 	}
+}
+
+// Who is not in hooks.allow gets no answer, and is counted all the same.
+func TestHookAllowAtTheDoor(t *testing.T) {
+	seen := make(chan HookOutcome, 1)
+	h := NewHooks(config.Hooks{Secret: "0123456789abcdef", Window: time.Minute, Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}, func(provision.SubscriberID) {},
+		func(o HookOutcome) { seen <- o }, quiet())
+	d := door.New(door.Options{Allow: h.Allows, Refused: func(why door.Refusal, a netip.Addr) {
+		if why == door.NotAllowed {
+			h.Refused(a)
+		}
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	bound, done := make(chan net.Addr, 1), make(chan error, 1)
+	go func() {
+		done <- ServeHTTP(ctx, netip.MustParseAddrPort("127.0.0.1:0"), h, d, quiet(), func(a net.Addr) { bound <- a })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	_, err := http.Post("http://"+(<-bound).String()+HookPath, "application/json", strings.NewReader(`{"customer_id": 1}`))
+	require.Error(t, err)
+	require.Equal(t, HookForbidden, <-seen)
+	h.Reconfigure(config.Hooks{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	require.True(t, h.Allows(netip.MustParseAddr("127.0.0.1")))
+	require.False(t, h.Allows(netip.Addr{}))
 }

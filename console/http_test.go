@@ -20,6 +20,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/console/door"
 	"golang.org/x/net/html"
 
 	"github.com/usher-agent/usher/dhcpd"
@@ -211,7 +213,7 @@ func TestServeHTTP(t *testing.T) {
 	bound, done := make(chan net.Addr, 1), make(chan error, 1)
 	w := newWorld(t)
 	go func() {
-		done <- ServeHTTP(ctx, netip.MustParseAddrPort("127.0.0.1:0"), NewHTTP(w.Deps, w.reg, quiet()), quiet(), func(a net.Addr) { bound <- a })
+		done <- ServeHTTP(ctx, netip.MustParseAddrPort("127.0.0.1:0"), NewHTTP(w.Deps, w.reg, quiet()), door.New(door.Options{}), quiet(), func(a net.Addr) { bound <- a })
 	}()
 	addr := <-bound
 	resp, err := http.Get("http://" + addr.String() + "/healthz")
@@ -235,7 +237,7 @@ func TestServeHTTPBusy(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- ServeHTTP(ctx, addr, http.NotFoundHandler(), log, func(net.Addr) { t.Error("bound") })
+			done <- ServeHTTP(ctx, addr, http.NotFoundHandler(), door.New(door.Options{}), log, func(net.Addr) { t.Error("bound") })
 		}()
 		time.Sleep(10 * time.Minute) // of the bubble's clock
 		synctest.Wait()

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/senders"
@@ -52,6 +53,7 @@ type Metrics struct {
 	state          atomic.Pointer[stateSource]
 	sockets        atomic.Pointer[func() SocketCounts]
 	senders        atomic.Pointer[func() senders.Status]
+	doors          atomic.Pointer[func() []door.Status]
 
 	fetchedAt     atomic.Int64 // of the snapshot in use, Unix nanoseconds; 0: none
 	sources       map[provision.Source]prometheus.Gauge
@@ -277,6 +279,7 @@ func (m *Metrics) registerDHCP(f factory) {
 	m.overruled = f.gauge("usher_dhcp_leases_overruled", "Live leases for whose addresses somebody wrote another MAC into the ERP since, by the last whole fetch.")
 	f.reg.MustRegister(newPoolCollector(m))
 	f.reg.MustRegister(newSocketCollector(m))
+	f.reg.MustRegister(newDoorCollector(m))
 	f.reg.MustRegister(newSenderCollector(m))
 }
 

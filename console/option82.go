@@ -64,7 +64,7 @@ type Option82Unknown struct {
 	Fault     string          `json:"fault,omitempty"`
 	Readings  []line.Reading  `json:"readings"` // the likeliest first
 	Advice    string          `json:"advice"`
-	Config    string          `json:"config"` // lines for the configuration
+	Config    string          `json:"config" terminal:"lines"` // lines for the configuration
 }
 
 // Option82Unknowns is what "usher option82 suggest" shows.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/senders"
@@ -44,6 +45,7 @@ type Status struct {
 	Outbox *outbox.Status   `json:"outbox,omitempty"`
 	Garden *garden.Status   `json:"garden,omitempty"`
 	State  *StateStatus     `json:"state,omitempty"`
+	Doors  []door.Status    `json:"doors,omitempty"` // who is connected to console, hints, portal and control socket
 }
 
 // DHCPStatus is the state of the DHCP server.
@@ -149,6 +151,9 @@ func (d *Deps) status() Status {
 		st.Routes = &s
 	}
 	st.State = d.stateStatus()
+	if d.Doors != nil {
+		st.Doors = d.Doors()
+	}
 	if d.Outbox != nil {
 		s := d.Outbox.Status(statusEntries)
 		st.Outbox = &s

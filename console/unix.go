@@ -95,6 +95,9 @@ func peerPID(conn net.Conn) string {
 // peerOf returns the process at the other end, as it was when it connected or
 // began to listen; nil: not known.
 func peerOf(conn net.Conn) *unix.Ucred {
+	if in, ok := conn.(interface{ Unwrap() net.Conn }); ok { // let in by a door
+		conn = in.Unwrap()
+	}
 	c, ok := conn.(*net.UnixConn)
 	if !ok {
 		return nil

@@ -225,7 +225,7 @@ func (c *Client) attempt(parent context.Context, out *outgoing, to sink) (*answe
 	}
 	defer resp.Body.Close()
 
-	body := newBody(resp.Body, c.opts.MaxBody)
+	body := newBody(resp.Body, c.opts.MaxBody, c.opts.MaxText<<10)
 	if raw := rawFrom(parent); raw != nil {
 		*raw = Raw{Status: resp.StatusCode}
 		body.raw = raw
@@ -321,7 +321,9 @@ func (c *Client) malformed(spec *Action, status int, body *body, err error) *fai
 		}
 		return c.fail(spec, status, ErrMalformed, fmt.Sprintf("truncated after %d bytes", body.read), nil)
 	case errors.Is(err, errBodyLimit):
-		return c.fail(spec, status, ErrMalformed, fmt.Sprintf("answer is larger than %d bytes", c.opts.MaxBody), nil)
+		return c.fail(spec, status, ErrMalformed, fmt.Sprintf("answer is larger than %d bytes (the limit is userside.max_answer_mib)", c.opts.MaxBody), ErrTooLarge)
+	case errors.As(err, new(*limitError)):
+		return c.fail(spec, status, ErrMalformed, err.Error(), ErrTooLarge)
 	}
 	return c.fail(spec, status, ErrMalformed, err.Error(), nil)
 }
@@ -374,11 +376,15 @@ type body struct {
 	read  int64
 	start []byte
 	ended bool
+	max   struct{ text, tree int }
 	raw   *Raw // nil: nobody wants it
 }
 
-func newBody(r io.Reader, limit int64) *body {
-	return &body{wire: wireReader{r: r}, left: limit}
+// newBody bounds an answer: all of it, and each text in it.
+func newBody(r io.Reader, limit int64, text int) *body {
+	b := &body{wire: wireReader{r: r}, left: limit}
+	b.max.text, b.max.tree = text, int(limit)
+	return b
 }
 
 // decode reads the whole answer.
@@ -396,7 +402,9 @@ func (b *body) decode(to sink) (*answer, error) {
 	if mark, _ := text.Peek(3); bytes.Equal(mark, []byte{0xef, 0xbb, 0xbf}) {
 		_, _ = text.Discard(3)
 	}
-	a, err := readAnswer(newScanner(text), to)
+	s := newScanner(text)
+	s.maxText, s.maxTree = b.max.text, b.max.tree
+	a, err := readAnswer(s, to)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errTruncated // of the gzip stream; of the wire it is seen there
 	}

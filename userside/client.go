@@ -58,8 +58,16 @@ type Options struct {
 
 	// Calls at the same time. The ERP is a PHP application on one database: 1 is
 	// polite. 1 to 16.
-	MaxConcurrent int   `cfg:"max_concurrent" default:"1" min:"1" max:"16"` // zero: 1
-	MaxBody       int64 // bytes of one unpacked answer; 512 MiB
+	MaxConcurrent int `cfg:"max_concurrent" default:"1" min:"1" max:"16"` // zero: 1
+
+	// The largest answer, in MiB: unpacked, and as what is kept of it while it is
+	// read. A larger one counts as damaged. 1 to 4096.
+	MaxAnswer int   `cfg:"max_answer_mib" default:"512" min:"1" max:"4096"` // zero: 512
+	MaxBody   int64 // the same in bytes; zero: MaxAnswer
+
+	// The longest single text in an answer (a name, a comment, a number), in KiB. An
+	// answer with a longer one counts as damaged. 4 to 65536.
+	MaxText int `cfg:"max_text_kib" default:"1024" min:"4" max:"65536"` // zero: 1024
 
 	// Version of the server, which decides how actions and parameters are named:
 	// auto asks it once; if the key may not ask, the newest names are used. Or a
@@ -106,7 +114,7 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("userside: max concurrent requests: %d is negative", o.MaxConcurrent)
 	case o.RequestsPerMinute < 0:
 		return nil, fmt.Errorf("userside: requests per minute: %d is negative", o.RequestsPerMinute)
-	case o.Timeout < 0 || o.BackoffBase < 0 || o.BackoffMax < 0 || o.MaxBody < 0:
+	case o.Timeout < 0 || o.BackoffBase < 0 || o.BackoffMax < 0 || o.MaxBody < 0 || o.MaxAnswer < 0 || o.MaxText < 0:
 		return nil, errors.New("userside: a time or size limit is negative")
 	case o.ActionParameter != "" && o.ActionParameter != "action" && o.ActionParameter != "subcat":
 		return nil, fmt.Errorf("userside: action parameter: %q is neither action nor subcat", o.ActionParameter)
@@ -117,7 +125,9 @@ func New(o Options) (*Client, error) {
 	setDefault(&o.BackoffBase, 500*time.Millisecond)
 	setDefault(&o.BackoffMax, 30*time.Second)
 	setDefault(&o.MaxConcurrent, 1)
-	setDefault(&o.MaxBody, 512<<20)
+	setDefault(&o.MaxAnswer, 512)
+	setDefault(&o.MaxBody, int64(o.MaxAnswer)<<20)
+	setDefault(&o.MaxText, 1024)
 	setDefault(&o.Location, time.Local)
 	setDefault(&o.UserAgent, "usher")
 	if o.Transport == nil {

@@ -20,6 +20,9 @@ var (
 	// ErrMalformed means that what came is not an answer of the API: no JSON, cut
 	// off, too large, or a redirect.
 	ErrMalformed = errors.New("malformed answer")
+	// ErrTooLarge is ErrMalformed, too: an answer, or one text in it, is beyond a limit
+	// of the Options. Error.Text says which, and where.
+	ErrTooLarge = errors.New("too large")
 	// ErrUnknownShape means that the answer is sound JSON and OK, but holds
 	// nothing that the decoder knows; Error.Fingerprint describes it.
 	ErrUnknownShape = errors.New("unknown shape")

@@ -55,6 +55,7 @@ func ReadForm(answer []byte) (Form, error) {
 		_, _ = text.Discard(3)
 	}
 	s := newScanner(text)
+	s.maxText, s.maxTree = 1<<20, 256<<20
 	fr := formReader{s: s, votes: map[string]int{}}
 	c, err := s.peek()
 	switch {
@@ -240,6 +241,9 @@ type Tap struct {
 	Heard func(Heard) // may be called concurrently
 }
 
+// maxTapped bounds how much of an answer a Tap holds, as it came.
+const maxTapped = 128 << 20
+
 // RoundTrip sends the request on and hands out the answer as it came.
 func (t *Tap) RoundTrip(req *http.Request) (*http.Response, error) {
 	q := req.URL.Query()
@@ -257,9 +261,18 @@ func (t *Tap) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.Heard(h)
 		return nil, err
 	}
-	body, readErr := io.ReadAll(resp.Body)
+	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxTapped+1))
 	h.Took = time.Since(begin)
 	h.Status = resp.StatusCode
+	if len(body) > maxTapped { // its form stays unknown, and the client has bounds of its own
+		h.Err = errBodyLimit
+		t.Heard(h)
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(body), resp.Body), resp.Body}
+		return resp, nil
+	}
 	h.Form, h.Err = ReadForm(body)
 	closeErr := resp.Body.Close()
 	t.Heard(h)
@@ -301,7 +314,7 @@ func (c *Client) Try(ctx context.Context, category, name string, args url.Values
 		return &c.network(ctx, timed, spec, 0, err).Error
 	}
 	defer resp.Body.Close()
-	body := newBody(resp.Body, c.opts.MaxBody)
+	body := newBody(resp.Body, c.opts.MaxBody, c.opts.MaxText<<10)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		_, f := c.errorAnswer(spec, resp, body, sink{})
 		return &f.Error

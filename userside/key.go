@@ -94,6 +94,12 @@ func (r redactor) redact(s string) string {
 
 // text makes a foreign text fit for an error: redacted, printable, one line, bounded.
 func (r redactor) text(s string) string {
+	if len(s) > excerptWindow {
+		// No more than maxText of it is shown, and looking for the key in a megabyte takes a
+		// second. At the end there may be the beginning of a key.
+		s = r.redact(s[:excerptWindow])
+		s = s[:max(0, len(s)-r.longest)]
+	}
 	s = r.redact(s)
 	s = printable(s)
 	s = r.redact(s) // cleaning may have joined what was apart

@@ -140,3 +140,18 @@ func TestExcerptShowsNoCustomers(t *testing.T) {
 	require.Contains(t, text, "no value at byte 82")
 	require.NotContains(t, text, "Ivanov")
 }
+
+// Of a long text only the beginning is looked at, and no part of a key that is cut there is shown.
+func TestLongTextsHoldNoPartOfTheKey(t *testing.T) {
+	r := newRedactor(testKey)
+	for n := range len(testKey) + 1 {
+		for _, before := range []string{" ", "\n\t", "\u200b"} { // what folds to little
+			s := r.text(strings.Repeat(before, excerptWindow)[:excerptWindow-n] + testKey + strings.Repeat("x", 1<<20))
+			requireNoKey(t, s)
+			require.NotContains(t, s, testKey[:4])
+		}
+	}
+	s := r.text(testKey + strings.Repeat(" text", 1<<18))
+	require.True(t, strings.HasPrefix(s, redacted+" text text"), s)
+	require.Len(t, s, maxText+3)
+}

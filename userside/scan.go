@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -31,6 +32,8 @@ type scanner struct {
 	base     int64 // offset of buf[0] in the stream
 	err      error // sticky, of r
 	depth    int
+	maxText  int      // bytes of one text; 0: any
+	maxTree  int      // bytes of one value with all that is in it; 0: any
 	keys     [][]byte // one buffer for the key at each depth
 }
 
@@ -187,9 +190,46 @@ func (s *scanner) members(fn func(key []byte, index int) error) error {
 			s.keys[s.depth] = key
 		}
 		if err := fn(key, i); err != nil {
-			return err
+			return within(err, key, i)
 		}
 	}
+}
+
+// room refuses a text that has become too long.
+func (s *scanner) room(have int) error {
+	if s.maxText > 0 && have > s.maxText {
+		return &limitError{offset: s.offset(), what: "a text is longer than", limit: int64(s.maxText), key: "max_text_kib"}
+	}
+	return nil
+}
+
+// limitError is a value beyond a limit, with its place.
+type limitError struct {
+	offset int64
+	path   string
+	what   string
+	limit  int64
+	key    string // of the configuration
+}
+
+func (e *limitError) Error() string {
+	where := ""
+	if e.path != "" {
+		where = strings.TrimPrefix(e.path, ".") + ": "
+	}
+	return fmt.Sprintf("%s%s %d bytes (at byte %d; the limit is userside.%s)", where, e.what, e.limit, e.offset, e.key)
+}
+
+// within adds to the place of a value beyond a limit the member that it is in.
+func within(err error, key []byte, index int) error {
+	if e, ok := err.(*limitError); ok { //nolint:errorlint // nobody wraps it on its way
+		step := fmt.Sprintf("[%d]", index)
+		if key != nil {
+			step = "." + strings.ToValidUTF8(string(key[:min(len(key), maxQuote)]), "\uFFFD")
+		}
+		e.path = step + e.path
+	}
+	return err
 }
 
 // plainBytes marks the bytes that stand for themselves in a string.
@@ -204,6 +244,7 @@ var plainBytes = func() (t [256]bool) {
 // Invalid UTF-8 is kept as it is.
 func (s *scanner) appendString(dst []byte) ([]byte, error) {
 	s.pos++ // the quote
+	start := len(dst)
 	for {
 		chunk := s.buf[s.pos:s.end]
 		i := 0
@@ -212,6 +253,9 @@ func (s *scanner) appendString(dst []byte) ([]byte, error) {
 		}
 		dst = append(dst, chunk[:i]...)
 		s.pos += i
+		if err := s.room(len(dst) - start); err != nil {
+			return dst, err
+		}
 		if i == len(chunk) {
 			if err := s.fill(); err != nil {
 				return dst, err
@@ -332,6 +376,9 @@ func (s *scanner) appendNumber(dst []byte) ([]byte, error) {
 		}
 		dst = append(dst, s.buf[s.pos:i]...)
 		s.pos = i
+		if err := s.room(len(dst) - start); err != nil {
+			return dst, err
+		}
 		if i < s.end {
 			break
 		}

@@ -2,9 +2,9 @@ package userside
 
 import (
 	"bytes"
-	"errors"
 	"math"
 	"strings"
+	"unsafe"
 )
 
 // kind is the JSON type of a value. The zero kind is a member that is not there.
@@ -39,7 +39,20 @@ type tree struct {
 	text  []byte
 }
 
-var errTooLarge = errors.New("a single value is too large")
+// nodeSize is what one takes.
+const nodeSize = int(unsafe.Sizeof(node{}))
+
+// room refuses a value that takes too much, of whatever it is made.
+func (t *tree) room(s *scanner) error {
+	limit := int64(math.MaxInt32)
+	if s.maxTree > 0 {
+		limit = min(limit, int64(s.maxTree))
+	}
+	if int64(len(t.text))+int64(len(t.nodes))*int64(nodeSize) > limit {
+		return &limitError{offset: s.offset(), what: "a single value takes more than", limit: limit, key: "max_answer_mib"}
+	}
+	return nil
+}
 
 func (t *tree) reset() { t.nodes, t.text = t.nodes[:0], t.text[:0] }
 
@@ -57,8 +70,8 @@ func (t *tree) append(s *scanner, keyFrom int) error {
 	if err != nil {
 		return err
 	}
-	if len(t.text) > math.MaxInt32 || len(t.nodes) > math.MaxInt32/2 {
-		return errTooLarge
+	if err := t.room(s); err != nil {
+		return err
 	}
 	i, from := len(t.nodes), len(t.text)
 	t.nodes = append(t.nodes, node{keyFrom: uint32(keyFrom), keyTo: uint32(from), textFrom: uint32(from), textTo: uint32(from)})
@@ -107,14 +120,19 @@ func (t *tree) appendMembers(s *scanner, closing byte) error {
 		if err != nil || !ok {
 			return err
 		}
-		keyFrom := len(t.text)
-		if closing == '}' {
+		keyFrom, isKey := len(t.text), closing == '}'
+		if isKey {
 			if t.text, err = s.appendKey(t.text); err != nil {
 				return err
 			}
 		}
+		keyTo := len(t.text)
 		if err := t.append(s, keyFrom); err != nil {
-			return err
+			var key []byte
+			if isKey {
+				key = t.text[keyFrom:keyTo:keyTo]
+			}
+			return within(err, key, i)
 		}
 	}
 }

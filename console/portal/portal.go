@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -138,6 +139,7 @@ type Server struct {
 	now     func() time.Time
 	sources *sources
 	way     Way // nil: nothing leads here
+	door    *door.Door
 	live    atomic.Pointer[live]
 }
 
@@ -154,7 +156,10 @@ func New(o Options, who func(netip.Addr) Visitor, obs Observer, log *slog.Logger
 	if obs == nil {
 		obs = noObserver{}
 	}
-	s := &Server{who: who, obs: obs, log: log, now: time.Now, sources: newSources(time.Now, func(a netip.Addr) Share { return Share{Addr: a} })}
+	s := &Server{
+		who: who, obs: obs, log: log, now: time.Now, door: door.New(door.Options{}),
+		sources: newSources(time.Now, func(a netip.Addr) Share { return Share{Addr: a} }),
+	}
 	use, err := s.Prepare(o)
 	if err != nil {
 		return nil, err

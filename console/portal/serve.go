@@ -90,7 +90,8 @@ func (s *Server) serve(ctx context.Context, l net.Listener, overTLS bool) error 
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" gets the page, too
 	}
 	srv.Protocols.SetHTTP1(true) // one request at a time per connection is what the bounds count
-	l = limited{l, s.sources, s.obs}
+	l = s.door.Listener(limited{l, s.sources, s.obs})
+	srv.ConnState = s.door.State
 	ended := make(chan error, 1)
 	serving, stop := context.WithCancel(ctx)
 	var way sync.WaitGroup

@@ -25,6 +25,7 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/console/portal"
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/provision/access"
@@ -83,8 +84,12 @@ type Agent struct {
 	garden     *garden.Resolver
 	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
 	control    net.Listener
-	registry   *prometheus.Registry
-	shown      console.Deps
+	doors      doors
+
+	lookAtDoors func() []door.Status
+
+	registry *prometheus.Registry
+	shown    console.Deps
 
 	teardown teardown
 }
@@ -172,6 +177,7 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	a.openHooks(cfg)
+	a.openDoors()
 	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
 	a.shown = a.shownParts(cfg, events)
 	a.warnOfInterfaces(cfg)
@@ -184,7 +190,7 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 		Build: a.build, Started: time.Now(), DryRun: a.dryRun, RouteProtocol: cfg.Routes.Protocol,
 		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, State: a.store.Health, Outbox: a.outbox, Events: events,
 		Metrics: a.metrics, Garden: a.garden, Audit: a.audit, Dropper: dropper{a},
-		Config: a.configStatus, Multicast: forwardsMulticast,
+		Config: a.configStatus, Multicast: forwardsMulticast, Doors: a.lookAtDoors,
 	}
 	if a.table != nil {
 		d.Kernel = a.table

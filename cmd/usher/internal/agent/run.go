@@ -157,15 +157,15 @@ func (a *Agent) adoptMACs(ctx context.Context) error {
 }
 
 func (a *Agent) serveControl(ctx context.Context) error {
-	return console.ServeControl(ctx, a.control, console.NewControl(a.shown), a.log)
+	return console.ServeControl(ctx, a.control, console.NewControl(a.shown), a.doors.control, a.log)
 }
 
 func (a *Agent) serveConsole(ctx context.Context) error {
-	return console.ServeHTTP(ctx, a.cfg.Load().Console.Listen, console.NewHTTP(a.shown, a.registry, a.log), a.log, nil)
+	return console.ServeHTTP(ctx, a.cfg.Load().Console.Listen, console.NewHTTP(a.shown, a.registry, a.log), a.doors.console, a.log, nil)
 }
 
 func (a *Agent) serveHooks(ctx context.Context) error {
-	return console.ServeHTTP(ctx, a.cfg.Load().Hooks.Listen, a.hooks, a.log, nil)
+	return console.ServeHTTP(ctx, a.cfg.Load().Hooks.Listen, a.hooks, a.doors.hooks, a.log, nil)
 }
 
 // kickOnUpdate asks for a round of the enforcer after each new snapshot and each

@@ -71,21 +71,37 @@ func NewRoot(version string) (*cobra.Command, *Program) {
 	return root, c
 }
 
-// Execute runs a command line and returns the exit code.
+// Execute runs a command line and returns the exit code. All that it prints for people
+// goes through a screen.
 func Execute(ctx context.Context, root *cobra.Command, args []string) int {
+	out, errs := newScreen(root.OutOrStdout()), newScreen(root.ErrOrStderr())
+	root.SetOut(out)
+	root.SetErr(errs)
+	defer errs.flush()
+	defer out.flush()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return ExitOK
 	}
 	if !errors.Is(err, ErrSilent) {
-		fmt.Fprintf(root.ErrOrStderr(), "usher: %v\n", err)
+		fmt.Fprintf(root.ErrOrStderr(), "usher: %s\n", errorText(err))
 	}
 	if errors.As(err, &usageError{}) || strings.HasPrefix(err.Error(), "unknown command") {
 		fmt.Fprintf(root.ErrOrStderr(), "see: %s --help\n", cmd.CommandPath())
 		return ExitUsage
 	}
 	return ExitFailure
+}
+
+// errorText returns the text of an error. What the agent said in it may hold texts of
+// others and is one line.
+func errorText(err error) string {
+	text := err.Error()
+	if said := new(console.StatusError); errors.As(err, &said) {
+		text = strings.ReplaceAll(text, said.Text, Line(said.Text))
+	}
+	return text
 }
 
 // Must turns a mistake of this program's own wiring into a panic at start.
@@ -147,8 +163,13 @@ func Ask[T any](c *Program, cmd *cobra.Command, f func(context.Context, *console
 	if err != nil {
 		return err
 	}
+	return Show(c, cmd, v, print)
+}
+
+// Show prints an answer as --output wants it: for people every text in it is made harmless.
+func Show[T any](c *Program, cmd *cobra.Command, v *T, print func(io.Writer, *T) error) error {
 	if c.Output == "json" {
 		return PrintJSON(cmd.OutOrStdout(), v)
 	}
-	return print(cmd.OutOrStdout(), v)
+	return print(cmd.OutOrStdout(), Harmless(v))
 }

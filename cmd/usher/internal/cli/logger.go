@@ -12,7 +12,7 @@ func NewLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {
 	if format == "text" || format == "auto" && IsTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
-	return slog.New(slog.NewJSONHandler(w, opts))
+	return slog.New(slog.NewJSONHandler(Beneath(w), opts))
 }
 
 // LogLevel reads a level of the configuration; config has checked it.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,21 +10,23 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // PrintJSON writes v for programs.
 func PrintJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	return WriteJSON(w, b.Bytes())
 }
 
 // IsTerminal reports whether w is a terminal that may have colour.
 func IsTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	_, ok := Terminal(w)
+	return ok
 }
 
 // Paint colours text for people on a terminal, unless NO_COLOR is set.
@@ -38,26 +41,30 @@ func (p Paint) code(c, s string) string {
 	if !p {
 		return s
 	}
-	return "\x1b[" + c + "m" + s + "\x1b[0m"
+	return colour(c) + s + colour(plainCode)
 }
 
 // Bold is for what matters most.
-func (p Paint) Bold(s string) string { return p.code("1", s) }
+func (p Paint) Bold(s string) string { return p.code(boldCode, s) }
 
 // Faint is for what may be overlooked.
-func (p Paint) Faint(s string) string { return p.code("2", s) }
+func (p Paint) Faint(s string) string { return p.code(faintCode, s) }
 
 // Red is for what is not as it should be.
-func (p Paint) Red(s string) string { return p.code("31", s) }
+func (p Paint) Red(s string) string { return p.code(redCode, s) }
 
 // Green is for what is as it should be.
-func (p Paint) Green(s string) string { return p.code("32", s) }
+func (p Paint) Green(s string) string { return p.code(greenCode, s) }
 
-// Table writes rows of cells in columns.
+// Table writes rows of cells in columns. A cell is one line, whatever is in it.
 func Table(w io.Writer, rows [][]string) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	for _, r := range rows {
-		if _, err := fmt.Fprintln(tw, strings.Join(r, "\t")); err != nil {
+		cells := make([]string, len(r))
+		for i := range r {
+			cells[i] = cell(r[i])
+		}
+		if _, err := fmt.Fprintln(tw, strings.Join(cells, "\t")); err != nil {
 			return err
 		}
 	}

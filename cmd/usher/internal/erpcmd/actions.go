@@ -301,7 +301,7 @@ func actionUsage(cmd *cobra.Command, a userside.Action) error {
 		}
 	}
 	fmt.Fprintf(&b, "\nGlobal Flags:\n%s", cmd.InheritedFlags().FlagUsages())
-	_, err := fmt.Fprint(cmd.OutOrStderr(), b.String())
+	_, err := fmt.Fprint(cmd.ErrOrStderr(), b.String())
 	return err
 }
 

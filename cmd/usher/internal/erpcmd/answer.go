@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -61,8 +59,7 @@ func printDecoded(w io.Writer, data any) error {
 		return err
 	}
 	b.WriteByte('\n')
-	_, err := w.Write(b.Bytes())
-	return err
+	return cli.WriteJSON(w, b.Bytes())
 }
 
 // encodeDecoded keeps the order of objects, and letters that package json would
@@ -290,7 +287,7 @@ func (s sheet) write(w io.Writer, width int) error {
 
 // terminalWidth returns the width of w, or 0 if it is no terminal.
 func terminalWidth(w io.Writer) int {
-	if f, ok := w.(*os.File); ok && cli.IsTerminal(w) {
+	if f, ok := cli.Terminal(w); ok {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
 			return width
 		}
@@ -394,13 +391,7 @@ func known(key, text string) string {
 
 // clean keeps a text of the ERP from steering the terminal: one line, printable.
 func clean(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '.'
-		}
-		return r
-	}, s)
+	return cli.Line(strings.Join(strings.Fields(s), " "))
 }
 
 // shorten cuts a line to n characters, the last of which tells that it was cut.

@@ -227,6 +227,9 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 	w, errs := call.cmd.OutOrStdout(), call.cmd.ErrOrStderr()
 	if call.raw {
 		text := answer.Raw()
+		if !cli.IsTerminal(w) { // there the bytes are nobody's to change
+			w = cli.Beneath(w)
+		}
 		if _, err := w.Write(text); err != nil {
 			return err
 		}
@@ -342,6 +345,8 @@ func advise(err error, a userside.Action, secrets []string) error {
 		if e.Status >= http.StatusInternalServerError {
 			next = "the ERP itself is in trouble: its log says why"
 		}
+	case errors.Is(err, userside.ErrTooLarge):
+		next = "if the ERP is right and the answer as large as that, raise the limit in the configuration"
 	case errors.Is(err, userside.ErrMalformed):
 		next = "what answered is not the API: check that the address leads to the ERP's own /api.php, not to a login page or a proxy"
 	case errors.Is(err, userside.ErrUnknownShape):

@@ -57,7 +57,7 @@ func progress(w io.Writer) (show func(string), done func()) {
 	if !cli.IsTerminal(w) {
 		return func(string) {}, func() {}
 	}
-	return func(s string) { fmt.Fprintf(w, "\r\x1b[K%.100s", s) }, func() { fmt.Fprint(w, "\r\x1b[K") }
+	return func(s string) { cli.Progress(w, fmt.Sprintf("%.100s", s)) }, func() { cli.Progress(w, "") }
 }
 
 func newERPProbe(c *cli.Program) *cobra.Command {
@@ -94,11 +94,7 @@ It exits 0 when the agent can run and 1 when it cannot.`,
 			if err := cmd.Context().Err(); err != nil {
 				return err
 			}
-			if c.Output == "json" {
-				err = cli.PrintJSON(cmd.OutOrStdout(), report)
-			} else {
-				err = printProbe(cmd.OutOrStdout(), report)
-			}
+			err = cli.Show(c, cmd, report, printProbe)
 			if err == nil && !report.Ready {
 				return cli.ErrSilent
 			}

@@ -133,10 +133,7 @@ func runRecord(c *cli.Program, cmd *cobra.Command, co userside.Options, o erp.Sa
 	if err != nil {
 		return fmt.Errorf("the recording in %s has %d exchanges only: %w", dir, sum.Exchanges, err)
 	}
-	if c.Output == "json" {
-		return cli.PrintJSON(cmd.OutOrStdout(), sum)
-	}
-	return printRecorded(cmd.OutOrStdout(), sum)
+	return cli.Show(c, cmd, &sum, printRecorded)
 }
 
 func (r *recorded) add(e record.Exchange) {
@@ -153,7 +150,7 @@ func (r *recorded) add(e record.Exchange) {
 	r.Actions = append(r.Actions, recordedAction{e.Label(), 1, e.Bytes, e.Status})
 }
 
-func printRecorded(w io.Writer, r recorded) error {
+func printRecorded(w io.Writer, r *recorded) error {
 	rows := [][]string{{"ACTION", "ANSWERS", "SIZE", "STATUS"}}
 	for _, a := range r.Actions {
 		rows = append(rows, []string{a.Action, fmt.Sprint(a.Exchanges), size(a.Bytes), fmt.Sprint(a.Status)})

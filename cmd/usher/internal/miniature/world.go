@@ -79,6 +79,7 @@ type Options struct {
 	Interfaces []string // of the router that are served besides "access"
 	Subnets    string   // more YAML items of dhcp.subnets
 	DHCP       string   // more YAML keys of dhcp
+	ERPCloses  bool     // the ERP keeps no connection
 	Chain      bool     // a second relay between the customers' switch and the router
 }
 
@@ -224,7 +225,12 @@ func (w *World) startERP(o Options) error {
 	if err != nil {
 		return err
 	}
-	w.Serve(ln, w.ERP)
+	w.Serve(ln, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if o.ERPCloses {
+			rw.Header().Set("Connection", "close")
+		}
+		w.ERP.ServeHTTP(rw, r)
+	}))
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -42,7 +43,7 @@ func TestLeasesDrop(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- console.ServeControl(ctx, l, console.NewControl(console.Deps{Leases: tab, Dropper: tableDropper{tab}}), slog.New(slog.DiscardHandler))
+		done <- console.ServeControl(ctx, l, console.NewControl(console.Deps{Leases: tab, Dropper: tableDropper{tab}}), door.New(door.Options{}), slog.New(slog.DiscardHandler))
 	}()
 	t.Cleanup(func() {
 		cancel()

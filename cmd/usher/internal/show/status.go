@@ -119,6 +119,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 		}
 	}
 	rows = append(rows, gardenRows(p, st)...)
+	rows = append(rows, doorRows(p, st.Doors)...)
 	if r := st.Routes; r != nil {
 		rows = append(rows, routeRows(p, r, now)...)
 	}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
+	"github.com/usher-agent/usher/userside/emulator"
+)
+
+// knock opens a connection on the router, sends a request and keeps it open; nil: it was not let in.
+func (w *world) knock(t *testing.T, addr, request string) net.Conn {
+	t.Helper()
+	c, err := w.Router.Dial(addr, 5*time.Second)
+	if err != nil {
+		return nil
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_, _ = io.WriteString(c, request)
+	return c
+}
+
+// ask returns the status of the answer; 0: there was none.
+func (w *world) ask(t *testing.T, addr, request string) int {
+	t.Helper()
+	c := w.knock(t, addr, request)
+	if c == nil {
+		return 0
+	}
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return 0
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// Whoever reaches the agent's listeners and has no secret cannot use up its descriptors: it
+// still reaches an ERP that keeps no connection, and a pause reaches the kernel.
+func TestKernelDoorsLeaveDescriptors(t *testing.T) {
+	t.Parallel()
+	const hooks, limit = "127.0.0.1:9468", 1024
+	secret := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("0123456789abcdef0123456789abcdef"), 0o600))
+	w := startWorld(t, miniature.Options{Homes: 1, ERPCloses: true, Extra: "hooks: {listen: " + hooks + ", secret_file: " + secret + "}\n"})
+	few := filepath.Join(w.Dir, "few-descriptors")
+	require.NoError(t, os.WriteFile(few, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d\nexec %s \"$@\"\n", limit, w.Program), 0o755))
+	w.Program = few
+	require.NoError(t, w.StartAgent(t.Context()))
+	h := w.Homes[0]
+	require.NoError(t, w.Lease(t.Context(), h))
+	require.True(t, reaches(h.Host))
+
+	const noHint, look = "POST /hooks/customer HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: %s\r\n\r\n"
+	began := time.Now()
+	var crowd sync.WaitGroup
+	for range 20 {
+		crowd.Go(func() {
+			for range 55 {
+				w.knock(t, hooks, fmt.Sprintf(noHint, "localhost"))
+				w.knock(t, miniature.ConsoleAddr, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			}
+		})
+	}
+	crowd.Wait()
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.Agent.PID()))
+	require.NoError(t, err)
+	t.Logf("2,200 connections in %s: %d of %d descriptors open", time.Since(began).Round(time.Millisecond), len(open), limit)
+	began = time.Now()
+	require.NoError(t, w.ERP.SetState(h.ID, emulator.StatePause))
+	eventually(t, 20*time.Second, "the pause reaches the kernel", func() (bool, error) { return !reaches(h.Host), nil })
+	t.Logf("the pause reached the kernel within %s", time.Since(began).Round(time.Millisecond))
+	st := w.status(t)
+	require.Zero(t, st.Sync.ConsecutiveFailures, st.Sync.LastError)
+	ended := uint64(0)
+	for _, d := range st.Doors {
+		ended += d.EndedIdle
+	}
+	require.Greater(t, ended, uint64(800))
+	require.Equal(t, http.StatusMisdirectedRequest, w.ask(t, miniature.ConsoleAddr, fmt.Sprintf(look, "evil.example")), "a name that was made to lead here")
+	require.Equal(t, http.StatusMisdirectedRequest, w.ask(t, hooks, fmt.Sprintf(noHint, "evil.example")))
+	require.Equal(t, http.StatusOK, w.ask(t, miniature.ConsoleAddr, fmt.Sprintf(look, miniature.ConsoleAddr)))
+	require.Equal(t, http.StatusUnauthorized, w.ask(t, hooks, fmt.Sprintf(noHint, hooks)))
+	require.Regexp(t, `usher_door_ended_idle_total\{door="console"\} [0-9]{3}`, w.metrics(t))
+}

@@ -1,0 +1,242 @@
+package door
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// open serves behind a door on loopback.
+func open(t *testing.T, o Options, h http.HandlerFunc) (*Door, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	d := New(o)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- d.Serve(ctx, l, &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+		require.Zero(t, d.Status().Inside)
+	})
+	return d, l.Addr().String()
+}
+
+func ok(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
+
+// visitor is one connection of a client.
+type visitor struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func visit(t *testing.T, from, to string) visitor {
+	t.Helper()
+	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}).Dial("tcp", to)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	return visitor{c, bufio.NewReader(c)}
+}
+
+// ask sends a request and returns the status, or 0 where the connection is closed.
+func (v visitor) ask(host string) int {
+	if _, err := fmt.Fprintf(v, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", host); err != nil {
+		return 0
+	}
+	resp, err := http.ReadResponse(v.r, nil)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+func idle(d *Door) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.idle.Len()
+}
+
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	require.Eventually(t, f, 10*time.Second, time.Millisecond, what)
+}
+
+// A full door lets the next one in and ends the longest idle.
+func TestFullDoorEndsTheLongestIdle(t *testing.T) {
+	d, addr := open(t, Options{Total: 3}, ok)
+	var all []visitor
+	for i := range 3 {
+		all = append(all, visit(t, "127.0.0.1", addr))
+		require.Equal(t, 200, all[i].ask("localhost"))
+		eventually(t, "idle", func() bool { return idle(d) == i+1 })
+	}
+	require.Equal(t, 200, all[0].ask("localhost"), "it is the youngest now")
+	eventually(t, "idle", func() bool { return idle(d) == 3 })
+	require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask("localhost"))
+	require.Zero(t, all[1].ask("localhost"), "the longest idle made room")
+	require.Equal(t, 200, all[0].ask("localhost"))
+	require.Equal(t, 200, all[2].ask("localhost"))
+	require.EqualValues(t, 1, d.Status().EndedIdle)
+	require.Empty(t, d.Status().Refused)
+}
+
+// Who never speaks makes room as well.
+func TestTheSilentMakeRoom(t *testing.T) {
+	d, addr := open(t, Options{Total: 2}, ok)
+	silent := visit(t, "127.0.0.1", addr)
+	visit(t, "127.0.0.1", addr)
+	eventually(t, "both are inside", func() bool { return d.Status().Inside == 2 })
+	require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask("localhost"))
+	_, err := silent.r.ReadByte()
+	require.Error(t, err)
+}
+
+// One who is being answered is not interrupted: the next is refused then.
+func TestBusyOnesStay(t *testing.T) {
+	hold := make(chan struct{})
+	busy := make(chan struct{}, 2)
+	refused := make(chan Refusal, 8)
+	d, addr := open(t, Options{Total: 2, Refused: func(why Refusal, _ netip.Addr) { refused <- why }}, func(w http.ResponseWriter, r *http.Request) {
+		busy <- struct{}{}
+		<-hold
+		ok(w, r)
+	})
+	codes := make(chan int, 2)
+	for range 2 {
+		v := visit(t, "127.0.0.1", addr)
+		go func() { codes <- v.ask("localhost") }()
+		<-busy
+	}
+	require.Zero(t, visit(t, "127.0.0.1", addr).ask("localhost"))
+	require.Equal(t, Full, <-refused)
+	close(hold)
+	require.Equal(t, 200, <-codes)
+	require.Equal(t, 200, <-codes)
+	require.EqualValues(t, 1, d.Status().Refused[Full])
+}
+
+// One address uses up its own part only, and its own idle ones make room for it.
+func TestOneAddressHasItsPart(t *testing.T) {
+	d, addr := open(t, Options{Total: 10, PerAddress: 2}, ok)
+	other := visit(t, "127.0.0.2", addr)
+	require.Equal(t, 200, other.ask("localhost"))
+	for range 50 {
+		require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask("localhost"))
+	}
+	require.Equal(t, 200, other.ask("localhost"))
+	require.LessOrEqual(t, d.Status().Inside, 3)
+	require.GreaterOrEqual(t, d.Status().EndedIdle, uint64(48))
+}
+
+// Who is in no list is closed before a byte is read, with a reset.
+func TestAllowIsCheckedAtOnce(t *testing.T) {
+	d, addr := open(t, Options{Allow: func(a netip.Addr) bool { return a == netip.MustParseAddr("127.0.0.2") }}, ok)
+	c, err := net.DialTimeout("tcp", addr, 5*time.Second) // the reset may come before this returns
+	if err == nil {
+		defer c.Close()
+		_, err = c.Read(make([]byte, 1))
+	}
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	require.Equal(t, 200, visit(t, "127.0.0.2", addr).ask("localhost"))
+	require.EqualValues(t, 1, d.Status().Refused[NotAllowed])
+}
+
+// Who sends or reads too slowly is let go.
+func TestSlowOnesAreLetGo(t *testing.T) {
+	big := strings.Repeat("x", 1<<20)
+	ended := make(chan error, 1)
+	_, addr := open(t, Options{Timeouts: Timeouts{Header: 50 * time.Millisecond, Read: 50 * time.Millisecond, Write: 50 * time.Millisecond, Idle: 50 * time.Millisecond}},
+		func(w http.ResponseWriter, _ *http.Request) {
+			for range 64 { // more than the buffers of both sides hold
+				if _, err := io.WriteString(w, big); err != nil {
+					ended <- err
+					return
+				}
+			}
+			ended <- nil
+		})
+	writer := visit(t, "127.0.0.1", addr)
+	_, err := io.WriteString(writer, "GET / HT")
+	require.NoError(t, err)
+	_, err = io.ReadAll(writer.r)
+	require.NotErrorIs(t, err, context.DeadlineExceeded)
+	reader := visit(t, "127.0.0.1", addr)
+	_, err = io.WriteString(reader, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	require.NoError(t, err)
+	require.Error(t, <-ended, "an answer that nobody reads")
+}
+
+func TestHosts(t *testing.T) {
+	local := &net.TCPAddr{IP: net.ParseIP("192.0.2.1"), Port: 9467}
+	h := Hosts{Key: "console.hosts", Names: []string{"router1.example.net", "198.51.100.9"}}
+	for host, want := range map[string]bool{
+		"localhost": true, "localhost:9467": true, "LOCALHOST.": true, "127.0.0.1:9467": true, "127.9.9.9": true, "[::1]:9467": true, "::1": true,
+		"192.0.2.1": true, "192.0.2.1:80": true, "[::ffff:192.0.2.1]:1": true, "router1.example.net:9467": true, "Router1.Example.Net.": true, "198.51.100.9": true, "": true,
+		"192.0.2.2": false, "evil.example": false, "localhost.evil.example": false, "127.0.0.1.evil.example:9467": false, "router1.example.net.evil.example": false, "0.0.0.0": false, "[": false,
+	} {
+		assert.Equal(t, want, h.allows(host, local), host)
+	}
+}
+
+// A name that somebody's browser was made to resolve to this host gets nothing.
+func TestRebinding(t *testing.T) {
+	_, addr := open(t, Options{Hosts: func() Hosts { return Hosts{Key: "console.hosts", Names: []string{"router1.example.net"}} }}, ok)
+	require.Equal(t, http.StatusMisdirectedRequest, visit(t, "127.0.0.1", addr).ask("evil.example"))
+	require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask("router1.example.net"))
+	require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask(addr))
+	req, err := http.NewRequest(http.MethodGet, "http://"+addr, nil)
+	require.NoError(t, err)
+	req.Host = "evil.example"
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	require.Contains(t, string(body), `names in console.hosts of its configuration; "evil.example" is none of them`)
+}
+
+func FuzzHostname(f *testing.F) {
+	f.Add("a.example:80")
+	f.Add("[::1%25eth0]:1")
+	f.Fuzz(func(t *testing.T, host string) {
+		h := Hosts{Names: []string{"good.example"}}
+		if name := hostname(host); h.allows(host, nil) && host != "" && name != "localhost" && name != "good.example" {
+			a, err := netip.ParseAddr(name)
+			require.NoError(t, err)
+			require.True(t, a.Unmap().WithZone("").IsLoopback())
+		}
+	})
+}
+
+func TestShares(t *testing.T) {
+	for _, limit := range []uint64{64, 1024, 4096, 524288} {
+		shares := Shares(limit, 128, 128, 2048, 64)
+		sum := uint64(0)
+		for _, s := range shares {
+			require.Positive(t, s)
+			sum += uint64(s)
+		}
+		require.LessOrEqual(t, sum+Reserve(limit), limit)
+		require.GreaterOrEqual(t, Reserve(limit), min(512, limit/2))
+	}
+	require.Equal(t, []int{128, 128, 2048, 64}, Shares(1<<16, 128, 128, 2048, 64))
+	require.GreaterOrEqual(t, Shares(1024, 128, 128, 2048, 64)[0], 16, "the portal does not starve the console")
+	require.Positive(t, Descriptors())
+}

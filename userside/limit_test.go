@@ -1,0 +1,128 @@
+package userside
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// long writes an answer in which something is repeated until n bytes are there, or until nobody reads any more.
+func long(sent *atomic.Int64, n int64, before, again, after string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, before)
+		chunk := strings.Repeat(again, 64<<10/len(again))
+		for sent.Load() < n {
+			k, err := io.WriteString(w, chunk)
+			sent.Add(int64(k))
+			if err != nil {
+				return
+			}
+		}
+		_, _ = io.WriteString(w, after)
+	}
+}
+
+// patient waits for a machine that does other things as well.
+func patient(o *Options) { o.Timeout = 2 * time.Minute }
+
+// allocated tells what f had allocated on its way, in bytes.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// An answer of 400 MiB takes little memory, wherever in it the text without an end is, and the error says
+// which limit that was, and where.
+func TestLongTextsAreBounded(t *testing.T) {
+	const size = 400 << 20
+	for name, tt := range map[string]struct{ before, after, where string }{
+		"in a row":        {`{"result":"OK","data":[{"id":1},{"id":2,"comment":"`, `"}]}`, "data[1].comment: "},
+		"in a map":        {`{"result":"OK","data":{"1001":{"full_name":"`, `"}}}`, "data.1001.full_name: "},
+		"error":           {`{"result":"ERROR","error":"`, `"}`, "error: "},
+		"result":          {`{"result":"`, `"}`, "result: "},
+		"a key":           {`{"result":"OK","data":{"`, `":1}}`, ""},
+		"the key of all":  {`{"`, `":1}`, ""},
+		"a scalar":        {`{"result":"OK","data":"`, `"}`, "data: "},
+		"deep in its row": {`{"result":"OK","data":[{"a":{"b":[0,{"c":"`, `"}]}}]}`, "data[0].a.b[1].c: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var sent atomic.Int64
+			c := newTestClient(t, newTestServer(t, long(&sent, size, tt.before, "x", tt.after)), patient)
+			var err error
+			took := allocated(func() { _, err = c.CustomerBindings(ctx) })
+			e := errorOf(t, err, ErrMalformed)
+			require.ErrorIs(t, err, ErrTooLarge)
+			require.Contains(t, e.Text, tt.where+"a text is longer than 1048576 bytes (at byte ")
+			require.Contains(t, e.Text, "userside.max_text_kib")
+			require.Less(t, took, uint64(24<<20))
+			require.Less(t, sent.Load(), int64(32<<20), "the rest is not even read")
+		})
+	}
+	t.Run("a number", func(t *testing.T) {
+		var sent atomic.Int64
+		c := newTestClient(t, newTestServer(t, long(&sent, size, `{"result":"OK","data":[{"id":`, "1", `}]}`)), patient)
+		var err error
+		require.Less(t, allocated(func() { _, err = c.CustomerBindings(ctx) }), uint64(24<<20))
+		require.Contains(t, errorOf(t, err, ErrMalformed).Text, "data[0].id: a text is longer than")
+	})
+	t.Run("by configuration", func(t *testing.T) {
+		text := strings.Repeat("x", 5<<10)
+		doc := fmt.Sprintf(`{"result":"OK","data":{"1":{"id":1,"full_name":%q}}}`, text)
+		_, err := clientOf(t, doc, func(o *Options) { o.MaxText = 4 }).Customer(ctx, 1)
+		require.Contains(t, errorOf(t, err, ErrMalformed).Text, "a text is longer than 4096 bytes")
+		_, err = clientOf(t, doc, func(o *Options) { o.MaxText = 5 }).Customer(ctx, 1)
+		require.NoError(t, err)
+	})
+}
+
+// What is kept of one value counts, not only how long its text is: of [0,0,...] that is many times as much.
+func TestManySmallValuesAreBounded(t *testing.T) {
+	for name, before := range map[string]string{"a row": `{"result":"OK","data":[[0`, "a payload read as one": `{"result":"OK","data":{"x":[0`} {
+		t.Run(name, func(t *testing.T) {
+			var sent atomic.Int64
+			c := newTestClient(t, newTestServer(t, long(&sent, 7<<20, before, ",0", "]]}")), patient, func(o *Options) { o.MaxAnswer = 8 })
+			var err error
+			took := allocated(func() { _, err = c.CustomerBindings(ctx) })
+			require.ErrorIs(t, err, ErrTooLarge)
+			require.Contains(t, errorOf(t, err, ErrMalformed).Text, "a single value takes more than 8388608 bytes")
+			require.Less(t, took, uint64(64<<20))
+			require.Less(t, sent.Load(), int64(8<<20))
+		})
+	}
+}
+
+// Lists are decoded as they come: however many rows there are, what they take is little.
+func TestRowsAreNotKept(t *testing.T) {
+	var sent atomic.Int64
+	c := newTestClient(t, newTestServer(t, long(&sent, 64<<20, `{"result":"OK","data":[{"id":0}`, `,{"id":0,"void":"0123456789012345678901234567890123456789"}`, "]}")), patient)
+	took := allocated(func() { _ = c.Try(ctx, "customer", "get_list", nil, false) })
+	require.Less(t, took, uint64(24<<20))
+	require.GreaterOrEqual(t, sent.Load(), int64(64<<20))
+}
+
+// Who looks at the form of answers holds no more of them than it needs, and hands all of it on.
+func TestTapIsBounded(t *testing.T) {
+	const size = maxTapped + 1<<20
+	var sent atomic.Int64
+	srv := newTestServer(t, long(&sent, size, `{"result":"OK","data":["`, "x", `"]}`))
+	heard := Heard{}
+	c := newTestClient(t, srv, patient, func(o *Options) {
+		o.Transport = &Tap{Next: http.DefaultTransport, Heard: func(h Heard) { heard = h }}
+	})
+	_, err := c.CustomerBindings(ctx)
+	require.ErrorIs(t, err, ErrTooLarge)
+	require.ErrorIs(t, heard.Err, errBodyLimit)
+	require.GreaterOrEqual(t, sent.Load(), int64(maxTapped))
+	_, err = ReadForm([]byte(`{"result":"OK","data":["` + strings.Repeat("x", 2<<20) + `"]}`))
+	require.ErrorContains(t, err, "a text is longer than 1048576 bytes")
+}
