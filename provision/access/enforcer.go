@@ -386,7 +386,8 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	p.rules = newRules(&p.in)
 	var runOut ends
 	want := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
-	p.base, p.counts = want, want.Counts()
+	p.base, p.counts, p.ties = want, want.Counts(), p.rules.ties
+	p.watch(runOut.add)
 	e.update(func(s *Status) {
 		s.DryRun, s.Want = opts.DryRun, p.counts
 		s.WantStopped, s.WantPaused = s.Want[SetStopped], s.Want[SetPaused]
@@ -662,6 +663,7 @@ func (e *Enforcer) Status() Status {
 	if o, ok := e.kernel.(Opener); ok && !st.DryRun {
 		st.OpenUntil = o.OpenUntil()
 	}
+	st.IPv6 = e.ipv6Status(st.DryRun)
 	if e.cleaner != nil {
 		st.FlowsDeleted, st.FlowsError = e.cleaner.totals()
 	}

@@ -58,7 +58,15 @@ func (e *Enforcer) settledLocked(p *picture, ip netip.Addr) bool {
 	if x != p.of(ip) {
 		return false
 	}
-	if !e.ends.covers(ip, g.Until) && endMatters(p.rules, snap, ip, &x) {
+	if p.rules.ipv6() {
+		_, n, whole := p.relink(snap, ip, &x, &g, false)
+		p.watch(e.ends.add)
+		if n > 0 || whole {
+			e.full = e.full || whole
+			return false
+		}
+	}
+	if !e.ends.covers(ip, g.Until) && (endMatters(p.rules, snap, ip, &x) || !p.tiedTo(ip).IsZero()) {
 		e.ends.add(ip, g.Until)
 		if e.ends.next.Equal(g.Until) {
 			notify(e.wake) // it is the next thing to happen
@@ -80,18 +88,34 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 	var (
 		wants, has elements
 		changed    = map[netip.Addr]rights{}
+		links      []relinked
+		told       = map[string]bool{}
 		runOut     []Grant
 	)
 	look := func(ip netip.Addr) {
 		x, g := p.rules.now(p.snap, ip)
-		if !g.Until.IsZero() && endMatters(p.rules, p.snap, ip, &x) {
-			g.IP = ip
-			runOut = append(runOut, g)
-		}
 		if old := p.of(ip); x != old {
 			changed[ip] = x
 			wants.add(ip, &x)
 			has.add(ip, &old)
+		}
+		if p.rules.ipv6() {
+			changes, n, whole := p.relink(p.snap, ip, &x, &g, true)
+			if whole {
+				e.Kick()
+			}
+			for _, l := range changes[:n] {
+				if !told[l.key] {
+					told[l.key] = true
+					links = append(links, l)
+					wants.addLink(l.now, l.key)
+					has.addLink(l.was, l.key)
+				}
+			}
+		}
+		if !g.Until.IsZero() && (endMatters(p.rules, p.snap, ip, &x) || !p.tiedTo(ip).IsZero()) {
+			g.IP = ip
+			runOut = append(runOut, g)
 		}
 	}
 	for ip := range j.touched {
@@ -106,22 +130,23 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 	for i := range runOut {
 		e.ends.add(runOut[i].IP, runOut[i].Until)
 	}
+	p.watch(e.ends.add)
 	e.mu.Unlock()
-	if len(changed) == 0 {
+	if len(changed)+len(links) == 0 {
 		return nil
 	}
-	return e.apply(ctx, j.opts, p, changed, wants.acl(), has.acl())
+	return e.apply(ctx, j.opts, p, changed, links, wants.acl(), has.acl())
 }
 
 // apply makes changes of single addresses hold and shows them. want and have are
 // the elements of these addresses.
-func (e *Enforcer) apply(ctx context.Context, opts Options, p *picture, changed map[netip.Addr]rights, want, have ACL) error {
+func (e *Enforcer) apply(ctx context.Context, opts Options, p *picture, changed map[netip.Addr]rights, links []relinked, want, have ACL) error {
 	if !opts.DryRun {
 		if err := e.commit(ctx, want, have, Plan(want, have)); err != nil {
 			return err
 		}
 	}
-	n := p.set(changed, want, have)
+	n := p.set(changed, links, want, have)
 	e.update(func(s *Status) {
 		s.Want = n
 		s.WantStopped, s.WantPaused = n[SetStopped], n[SetPaused]

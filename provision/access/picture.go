@@ -20,6 +20,8 @@ type picture struct {
 
 	mu      sync.RWMutex      // guards everything below, for those who read while the Enforcer writes
 	changed map[uint32]rights // of an address, in place of what base has for it
+	links   map[string]Set    // of a MAC or an interface, likewise; zero: none
+	ties    ties
 	counts  SetCounts
 }
 
@@ -49,7 +51,7 @@ func (p *picture) standing(ip netip.Addr) Set {
 }
 
 // set takes other rights of addresses and returns the number of elements then.
-func (p *picture) set(changed map[netip.Addr]rights, want, have ACL) SetCounts {
+func (p *picture) set(changed map[netip.Addr]rights, links []relinked, want, have ACL) SetCounts {
 	added, removed := want.Counts(), have.Counts()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,6 +61,12 @@ func (p *picture) set(changed map[netip.Addr]rights, want, have ACL) SetCounts {
 	for ip, x := range changed {
 		p.changed[number(ip)] = x
 	}
+	if p.links == nil && len(links) > 0 {
+		p.links = make(map[string]Set, len(links))
+	}
+	for _, l := range links {
+		p.links[l.key] = l.now
+	}
 	for s := range Sets() {
 		p.counts[s] += added[s] - removed[s]
 	}
@@ -67,7 +75,7 @@ func (p *picture) set(changed map[netip.Addr]rights, want, have ACL) SetCounts {
 
 // whole returns the ACL with the changes in it.
 func (p *picture) whole() ACL {
-	if len(p.changed) == 0 { // only who writes calls this
+	if len(p.changed)+len(p.links) == 0 { // only who writes calls this
 		return p.base
 	}
 	var gone, come elements
@@ -76,6 +84,10 @@ func (p *picture) whole() ACL {
 		old := rightsIn(&p.base, ip)
 		gone.add(ip, &old)
 		come.add(ip, &x)
+	}
+	for key, set := range p.links {
+		gone.addLink(p.baseLink(key), key)
+		come.addLink(set, key)
 	}
 	a, less, more := p.base, gone.acl(), come.acl()
 	for s := range Sets() {
@@ -90,5 +102,6 @@ func (p *picture) whole() ACL {
 func (in *Inputs) same(o *Inputs) bool {
 	return slices.Equal(in.Exempt, o.Exempt) && slices.Equal(in.ExemptAddrs, o.ExemptAddrs) && slices.Equal(in.GuestRanges, o.GuestRanges) &&
 		slices.Equal(in.Garden, o.Garden) && slices.Equal(in.GuestGarden, o.GuestGarden) && slices.Equal(in.Resolvers, o.Resolvers) &&
-		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN)
+		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN) &&
+		in.IPv6 == o.IPv6 && slices.Equal(in.IPv6Direct, o.IPv6Direct) && slices.Equal(in.IPv6VLAN, o.IPv6VLAN)
 }

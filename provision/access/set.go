@@ -29,6 +29,13 @@ const (
 	SetBoundVLAN
 	SetExempt
 
+	// IPv6 of subscribers, of whom only MAC and interface are known.
+	SetIPv6Direct       // interfaces where it is looked at by MAC
+	SetStoppedMAC       // of the blocked alone
+	SetPausedMAC        // of the blocked alone, guests too
+	SetStoppedInterface // behind which only blocked ones are
+	SetPausedInterface
+
 	setEnd // one past the last set
 )
 
@@ -50,6 +57,7 @@ const (
 	blocks effect = iota // an address has no free way any more
 	guards               // what comes in by an interface is looked at
 	opens                // something passes that would not otherwise
+	cuts                 // what has no address of a subscriber in it is blocked, by its MAC or interface
 )
 
 var descriptors = [setEnd]descriptor{
@@ -65,6 +73,12 @@ var descriptors = [setEnd]descriptor{
 	SetBoundDirect:   {"bound_direct", "sources they let in", []Part{PartAddr, PartMAC}, opens},
 	SetBoundVLAN:     {"bound_vlan", "sources they let in", []Part{PartInterface, PartAddr}, opens},
 	SetExempt:        {"exempt", "sources they let in always", []Part{PartPrefix}, opens},
+
+	SetIPv6Direct:       {"ipv6_direct", "where IPv6 is blocked by MAC", []Part{PartInterface}, guards},
+	SetStoppedMAC:       {"stopped_mac", "of the stopped, for IPv6", []Part{PartEther}, cuts},
+	SetPausedMAC:        {"paused_mac", "of the paused and of guests, for IPv6", []Part{PartEther}, cuts},
+	SetStoppedInterface: {"stopped_ifname", "only stopped ones behind it, for IPv6", []Part{PartInterface}, cuts},
+	SetPausedInterface:  {"paused_ifname", "only blocked ones behind it, for IPv6", []Part{PartInterface}, cuts},
 }
 
 // Sets returns the sets in their order.
@@ -130,6 +144,7 @@ const (
 	PartPrefix                    // an IPv4 prefix: its address and its length in bits. The kernel keeps it as an interval
 	PartMAC                       // filled up to a multiple of four bytes, as each part of a concatenation
 	PartInterface                 // a name, filled up with zeros
+	PartEther                     // a MAC that is a key of its own
 )
 
 // nameLen is the size of an interface's name in a key (IFNAMSIZ), with its end mark.
@@ -144,6 +159,8 @@ func (p Part) Width() int {
 		return 6 + 2
 	case PartInterface:
 		return nameLen
+	case PartEther:
+		return 6
 	default:
 		return 4
 	}
@@ -170,6 +187,8 @@ func (p Part) append(dst []byte, f Fields) ([]byte, error) {
 		return append(append(dst, four[:]...), byte(f.Prefix.Bits())), nil
 	case PartMAC:
 		return append(append(dst, f.MAC[:]...), 0, 0), nil
+	case PartEther:
+		return append(dst, f.MAC[:]...), nil
 	case PartInterface:
 		if f.Interface == "" || len(f.Interface) >= nameLen {
 			return dst, fmt.Errorf("interface %q: want a name of 1 to %d bytes", f.Interface, nameLen-1)
@@ -192,7 +211,7 @@ func (p Part) read(key string, f *Fields) {
 	switch p {
 	case PartPrefix:
 		f.Prefix = netip.PrefixFrom(addr4(key), int(key[4]))
-	case PartMAC:
+	case PartMAC, PartEther:
 		copy(f.MAC[:], key)
 	case PartInterface:
 		f.Interface = strings.TrimRight(key[:nameLen], "\x00")
@@ -210,7 +229,7 @@ func (p Part) Text(f Fields) string {
 	switch p {
 	case PartPrefix:
 		return f.Prefix.String()
-	case PartMAC:
+	case PartMAC, PartEther:
 		return f.MAC.String()
 	case PartInterface:
 		return f.Interface

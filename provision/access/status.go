@@ -43,18 +43,19 @@ type Status struct {
 	Rounds      uint64    `json:"rounds"`
 	LastBatchAt time.Time `json:"last_batch_at,omitzero"`
 
-	LastBatchChanges int       `json:"last_batch_changes"`
-	LastBatchSeconds float64   `json:"last_batch_seconds"`
-	LastVerifiedAt   time.Time `json:"last_verified_at,omitzero"`
-	DriftExtra       uint64    `json:"drift_extra"`   // since the start
-	DriftMissing     uint64    `json:"drift_missing"` // since the start
-	TableRepairs     uint64    `json:"table_repairs"` // since the start: rules or the whole table
-	LastDriftAt      time.Time `json:"last_drift_at,omitzero"`
-	LastDrift        []string  `json:"last_drift,omitempty"`    // the first few elements
-	LastDriftBy      []string  `json:"last_drift_by,omitempty"` // programs with their process ids
-	OpenUntil        time.Time `json:"open_until,omitzero"`     // maintenance: everybody passes
-	FlowsDeleted     uint64    `json:"flows_deleted"`           // since the start
-	FlowsError       string    `json:"flows_error,omitempty"`
+	LastBatchChanges int        `json:"last_batch_changes"`
+	LastBatchSeconds float64    `json:"last_batch_seconds"`
+	LastVerifiedAt   time.Time  `json:"last_verified_at,omitzero"`
+	DriftExtra       uint64     `json:"drift_extra"`   // since the start
+	DriftMissing     uint64     `json:"drift_missing"` // since the start
+	TableRepairs     uint64     `json:"table_repairs"` // since the start: rules or the whole table
+	LastDriftAt      time.Time  `json:"last_drift_at,omitzero"`
+	LastDrift        []string   `json:"last_drift,omitempty"`    // the first few elements
+	LastDriftBy      []string   `json:"last_drift_by,omitempty"` // programs with their process ids
+	OpenUntil        time.Time  `json:"open_until,omitzero"`     // maintenance: everybody passes
+	IPv6             IPv6Status `json:"ipv6"`
+	FlowsDeleted     uint64     `json:"flows_deleted"` // since the start
+	FlowsError       string     `json:"flows_error,omitempty"`
 
 	LastError           string    `json:"last_error,omitempty"`
 	LastErrorAt         time.Time `json:"last_error_at,omitzero"`

@@ -36,11 +36,22 @@ type Inputs struct {
 	// empty: not known. It may be nil.
 	InterfaceOf func(*provision.Line) string
 
+	// IPv6 says whether it is looked at at all. IPv6Direct and IPv6VLAN are the interfaces where IPv6 of the blocked is blocked
+	// too: by MAC, and by the interface where all behind it are blocked. Both empty:
+	// nowhere. LineAt tells the interface of IPv6VLAN that a line is behind, empty if
+	// it is not known; it may be nil.
+	IPv6       IPv6Mode
+	IPv6Direct []string
+	IPv6VLAN   []string
+	LineAt     func(*provision.Line) string
+
 	// Leases gives what live leases give their clients, as they are when it is
 	// walked, in any order; Lease that of one address, false if nothing. Both may
 	// be nil: there are none, or none changes between two rounds.
 	Leases iter.Seq[Grant]
 	Lease  func(netip.Addr) (Grant, bool)
+	// LeasesOf gives those of a MAC; nil: there are none.
+	LeasesOf func(provision.MAC) []Grant
 }
 
 // Grant is what the live lease of an address gives its client.
@@ -53,8 +64,10 @@ type Grant struct {
 	// behind a relay. With Direct it is guarded by address and MAC.
 	Interface string
 	Direct    bool
-	MAC       provision.MAC
-	Until     time.Time // the lease ends then, unless it is renewed; zero: never
+	// Wire says that it is one of IPv6Direct.
+	Wire  bool
+	MAC   provision.MAC
+	Until time.Time // the lease ends then, unless it is renewed; zero: never
 }
 
 // DirectBinding is an address with the only MAC that may use it.
@@ -97,7 +110,7 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
 		paused = sorted(slices.Concat(paused, leased.paused))
 	}
 	paused = dropAddrs(paused, func(a netip.Addr) bool { return contains(stopped, a) })
-	return ACL{
+	out := ACL{
 		SetStopped:       Addrs(stopped...),
 		SetPaused:        Addrs(paused...),
 		SetGuests:        Addrs(r.guestsAmong(s, leased.known, stopped, paused)...),
@@ -109,7 +122,9 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) ACL {
 		SetBoundDirect:   r.boundDirect(s, leased.direct),
 		SetBoundVLAN:     r.boundVLAN(s, leased.vlan),
 		SetExempt:        Prefixes(r.exempt...),
-	}.Sorted()
+	}
+	r.addIPv6(s, in, &leased, &out)
+	return out.Sorted()
 }
 
 // leased is what all leases give together.
@@ -117,6 +132,9 @@ type leased struct {
 	stopped, paused []netip.Addr // without the exempt
 	known           []netip.Addr // of ranges of guests, with subscribers; sorted
 	direct, vlan    []byte       // keys
+
+	macs   []provision.MAC       // of the blocked, where IPv6 is looked at by MAC
+	behind map[string]*occupants // of the interfaces of IPv6VLAN
 }
 
 // gather walks the leases once and keeps of them what comes into a set.
@@ -150,6 +168,9 @@ func (r *rules) gather(s *provision.Snapshot, in *Inputs, each func(*Grant)) (l 
 		case !g.Direct && r.vlan[g.Interface]:
 			l.vlan, _ = SetBoundVLAN.appendKey(l.vlan, Fields{Addr: ip, Interface: g.Interface})
 			matters = true
+		}
+		if r.ipv6() {
+			r.seen(s, ip, &g, &l)
 		}
 		if matters && each != nil {
 			each(&g)

@@ -13,7 +13,7 @@
 //
 // Packets to and from the router itself are not filtered, but for the source
 // guard, which lets DHCP in: a blocked subscriber still gets its address.
-// Neither is IPv6, which no binding names. Flows that another table has put into a
+// IPv6, which no binding names, is blocked by MAC and by interface (ruleset/ipv6.go). Flows that another table has put into a
 // flowtable bypass the forward hook and so these rules too.
 //
 // Nothing here is removed at the end of the process: see Table.Clear.
@@ -97,6 +97,9 @@ type Table struct {
 	adopted   bool      // the table was as it should be once
 	repairs   uint64    // how often it was not, after that
 	openUntil time.Time // end of the maintenance as far as we know
+
+	egressUp  bool   // the table netdev has what the sets of MACs have
+	egressErr string // why it cannot be
 
 	look bool  // of a Reader: nothing is repaired
 	seen table // what it found
@@ -279,6 +282,9 @@ func (t *Table) Clear(ctx context.Context) error {
 		return fmt.Errorf("acl: clear: %w", err)
 	}
 	t.gen, t.stale, t.adopted, t.openUntil = 0, true, false, time.Time{}
+	if err := t.clearEgressLocked(ctx); err != nil {
+		return fmt.Errorf("acl: clear: %w", err)
+	}
 	err := t.flushLocked(0, func(c *nftables.Conn) error {
 		c.DelTable(ruleset.Table())
 		return nil
@@ -298,7 +304,7 @@ var errUnconfirmed = errors.New("batch not confirmed")
 // generation that the ruleset must still have; zero: any.
 func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 	known := t.gen != 0
-	if err := t.mutedLocked(b.len(), func() error { return t.flushLocked(base, b.queue) }); err != nil {
+	if err := t.mutedLocked(b.len(), func() error { return t.flushLocked(base, t.queueLocked(b)) }); err != nil {
 		return err
 	}
 	if !known {
@@ -330,6 +336,17 @@ func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 		t.gen = gen
 	} // else somebody wrote besides us: gen stays behind, so that Changed tells
 	return nil
+}
+
+// queueLocked returns what encodes a batch for both tables.
+func (t *Table) queueLocked(b batch) func(*nftables.Conn) error {
+	return func(c *nftables.Conn) error {
+		err := b.queue(c)
+		if err == nil && t.egressUp {
+			err = b.queueEgress(c)
+		}
+		return err
+	}
 }
 
 // flushLocked queues by f and sends all of it as one transaction; with a

@@ -59,6 +59,15 @@ func newRouterNamed(t testing.TB, name string) *router {
 	return &router{t, l, h}
 }
 
+// wire joins the router to a new host.
+func (r *router) wire(dev, name string) *lab.Host {
+	r.t.Helper()
+	h, err := r.lab.Host(name)
+	require.NoError(r.t, err)
+	require.NoError(r.t, r.lab.Wire(r.host, dev, h, "eth0"))
+	return h
+}
+
 // nft runs the nft command in the namespace and gives what it printed.
 func (r *router) nft(args ...string) string {
 	r.t.Helper()
@@ -190,28 +199,31 @@ func text(a access.ACL) string {
 func TestKernelRulesetIsTheOneInTheFile(t *testing.T) {
 	for file, policy := range map[string]ruleset.Policy{
 		"usher.nft":  {},
+		"ipv6.nft":   {IPv6: true, Egress: "down0"},
 		"portal.nft": {SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")},
 	} {
 		t.Run(file, func(t *testing.T) {
 			r := newRouter(t)
+			r.wire("down0", "client")
 			r.load(file)
-			want := r.list()
-			before := r.nft("-a", "list", "table", "inet", "usher")
+			want := r.nft("list", "ruleset")
+			before := r.nft("-a", "list", "ruleset")
 			r.openWith(acl.Options{Policy: policy})
-			require.Equal(t, before, r.nft("-a", "list", "table", "inet", "usher"), "adopted as it is: a rebuilt table has other handles")
+			require.Equal(t, before, r.nft("-a", "list", "ruleset"), "adopted as it is: a rebuilt table has other handles")
 
 			fresh := newRouterNamed(t, "fresh")
+			fresh.wire("down0", "other")
 			fresh.openWith(acl.Options{Policy: policy})
-			if diff := cmp.Diff(want, fresh.list()); diff != "" {
+			if diff := cmp.Diff(want, fresh.nft("list", "ruleset")); diff != "" {
 				t.Errorf("ruleset (-testdata/%s +ours):\n%s", file, diff)
 			}
 		})
 	}
 }
 
-// An agent that is exchanged for a newer version finds the table as it wants it:
-// nothing is repaired, no element differs, nothing is written.
-func TestKernelTableOfTheVersionBeforeIsOurs(t *testing.T) {
+// An agent that is exchanged for a newer version takes the table over: in one batch,
+// with each element and what is left of the maintenance, and after it nothing is written.
+func TestKernelTableOfTheVersionBeforeIsTakenOver(t *testing.T) {
 	for file, policy := range acl.Written {
 		t.Run(file, func(t *testing.T) {
 			r := newRouter(t)
@@ -220,8 +232,11 @@ func TestKernelTableOfTheVersionBeforeIsOurs(t *testing.T) {
 			defer c.Close()
 			_, err = c.SendMessages(acl.ReadWritten(t, file))
 			require.NoError(t, err)
-			before := r.nft("-a", "list", "table", "inet", "usher")
+			seen, err := acl.NewReader(acl.Options{NetNS: r.namespace()}).Read(t.Context(), policy)
+			require.NoError(t, err)
 			table := r.openWith(acl.Options{Policy: policy})
+			require.Equal(t, seen.Generation+1, table.Generation(), "one batch")
+			before := r.nft("-a", "list", "table", "inet", "usher")
 			have := observe(t, table)
 			require.Empty(t, cmp.Diff(acl.WrittenACL(), have, cmpACL))
 			require.Empty(t, access.Plan(acl.WrittenACL(), have))

@@ -61,8 +61,16 @@ func (t *Table) switchLocked(ctx context.Context, d time.Duration) error {
 	}
 	err := t.flushLocked(0, func(c *nftables.Conn) error {
 		c.FlushSet(ruleset.Open())
+		if t.egressUp {
+			c.FlushSet(ruleset.EgressOpen())
+		}
 		if d == 0 {
 			return nil
+		}
+		if t.egressUp {
+			if err := c.SetAddElements(ruleset.EgressOpen(), egressOpenElements(d)); err != nil {
+				return err
+			}
 		}
 		return c.SetAddElements(ruleset.Open(), openElements(d))
 	})
@@ -85,9 +93,9 @@ func (t *Table) setOpenLocked(left time.Duration) {
 	}
 }
 
-// openElements is the switch in its set: IPv4 passes, which is all that we look at.
+// openElements is the switch in its set, for both families.
 func openElements(d time.Duration) []nftables.SetElement {
-	return []nftables.SetElement{{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d}}
+	return []nftables.SetElement{{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d}, {Key: []byte{unix.NFPROTO_IPV6}, Timeout: d}}
 }
 
 // openLeftLocked asks the kernel for what is left of a maintenance. A set that

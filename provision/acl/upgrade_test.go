@@ -2,16 +2,19 @@ package acl
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -63,8 +66,8 @@ func ReadWritten(t testing.TB, file string) (out []netlink.Message) {
 	return out
 }
 
-// What is sent for a table is what the version before sent, to the byte, so that
-// the kernel has it as before.
+// What is sent for a table is what the version before sent, to the byte, and besides
+// it the sets for IPv6: those who use none of them have the same rules as before.
 func TestTheTableIsSentAsBefore(t *testing.T) {
 	for file, policy := range Written {
 		var got []netlink.Message
@@ -75,12 +78,46 @@ func TestTheTableIsSentAsBefore(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, queueSchema(c, policy, false, WrittenACL(), time.Hour))
 		require.NoError(t, c.Flush())
+		var more []string
 		want := ReadWritten(t, file)
-		require.Len(t, got, len(want), file)
-		for i, m := range got {
-			require.Equal(t, want[i].Header.Type, m.Header.Type, "%s: message %d", file, i)
-			require.Equal(t, want[i].Header.Flags, m.Header.Flags, "%s: message %d", file, i)
-			require.Equal(t, want[i].Data, m.Data, "%s: message %d", file, i)
+		for _, m := range got {
+			if len(want) > 0 && m.Header.Type == want[0].Header.Type && m.Header.Flags == want[0].Header.Flags && numberless(t, m) == numberless(t, want[0]) {
+				want = want[1:]
+				continue
+			}
+			name := ""
+			require.NoError(t, eachAttr(payload(m.Data), func(typ uint16, v []byte) error {
+				if typ == unix.NFTA_SET_NAME {
+					name = strings.TrimRight(string(v), "\x00")
+				}
+				return nil
+			}))
+			more = append(more, name)
 		}
+		require.Empty(t, want, "%s: the first of these is not sent as before", file)
+		require.Equal(t, []string{"ipv6_direct", "stopped_mac", "paused_mac", "stopped_ifname", "paused_ifname"}, more, file)
 	}
 }
+
+// numberless is a message without what tells one schema from another: its number, how
+// sets and rules are counted within the batch, and that the switch has two families now.
+func numberless(t *testing.T, m netlink.Message) string {
+	const setID, ruleID = 10, 9 // NFTA_SET_ID, NFTA_RULE_ID
+	var out strings.Builder
+	open := false
+	require.NoError(t, eachAttr(payload(m.Data), func(typ uint16, v []byte) error {
+		open = open || typ == unix.NFTA_SET_ELEM_LIST_SET && string(v) == setOpenName
+		switch msg := uint16(m.Header.Type) & 0xff; {
+		case msg == unix.NFT_MSG_NEWSET && typ == setID, msg == unix.NFT_MSG_NEWRULE && typ == ruleID:
+			return nil
+		case msg == unix.NFT_MSG_NEWSETELEM && typ == unix.NFTA_SET_ELEM_LIST_ELEMENTS && open:
+			v = v[:binary.NativeEndian.Uint16(v)] // the first one
+		}
+		fmt.Fprintf(&out, "%d %q\n", typ, strings.Replace(string(v), "usher schema 3", "usher schema 2", 1))
+		return nil
+	}))
+	return out.String()
+}
+
+// setOpenName is how messages name the set of the switch.
+const setOpenName = ruleset.SetOpen + "\x00"

@@ -12,12 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var everything = Policy{SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
+var (
+	everything = Policy{SourceGuard: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
+	ipv6       = Policy{IPv6: true, Egress: "down0"}
+)
 
 // The text of the empty table is that of the files which operators read, and
 // which nft loads in the tests of package acl.
 func TestTextIsTheOneInTheFile(t *testing.T) {
-	for file, policy := range map[string]Policy{"usher.nft": {}, "portal.nft": everything} {
+	for file, policy := range map[string]Policy{"usher.nft": {}, "portal.nft": everything, "ipv6.nft": ipv6} {
 		b, err := os.ReadFile(filepath.Join("..", "testdata", file))
 		require.NoError(t, err)
 		_, want, _ := strings.Cut(string(b), "\n") // without the comment
@@ -31,7 +34,7 @@ func TestTextIsTheOneInTheFile(t *testing.T) {
 // Whatever rules name is declared, and each chain is led to or is where packets
 // come in.
 func TestRulesNameWhatThereIs(t *testing.T) {
-	for _, policy := range []Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything} {
+	for _, policy := range []Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything, ipv6} {
 		sets, chains, reached := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		for _, s := range Sets() {
 			require.False(t, sets[s.Name], "two sets are called %s", s.Name)

@@ -18,7 +18,7 @@ import (
 // Schema numbers what this package builds. It stands in the comments of the
 // sets, so that an operator and another version of usher can see it. Raise it
 // whenever the rules or sets change; testdata/usher.nft of package acl shows them.
-const Schema = 2
+const Schema = 3
 
 // TableName is the table's name, in the family inet.
 const TableName = "usher"
@@ -46,6 +46,13 @@ type Policy struct {
 	// SourceGuard makes the chain that looks at sources. Without it the sets of
 	// the guard do nothing.
 	SourceGuard bool
+	// IPv6 blocks it of the blocked. Without it the sets of MACs and interfaces do nothing.
+	IPv6 bool
+	// Egress names the interfaces, between spaces, where what leaves is looked at for
+	// that; empty: none, and no table netdev.
+	Egress string
+	// Seen tells interfaces of the same names apart: a chain ends with its interface.
+	Seen string
 }
 
 // The chains. Three are where packets come in, the others hold what happens to
@@ -91,7 +98,7 @@ func Set(set access.Set) *nftables.Set {
 		switch p {
 		case access.PartInterface:
 			types, s.KeyByteOrder = append(types, nftables.TypeIFName), binaryutil.NativeEndian
-		case access.PartMAC:
+		case access.PartMAC, access.PartEther:
 			types, s.KeyByteOrder = append(types, nftables.TypeEtherAddr), binaryutil.BigEndian
 		default:
 			types, s.KeyByteOrder = append(types, nftables.TypeIPAddr), binaryutil.BigEndian
@@ -143,6 +150,9 @@ func Chains(p Policy) []*nftables.Chain {
 	out := []*nftables.Chain{base(chainForward, nftables.ChainTypeFilter, nftables.ChainHookForward, priority)}
 	for _, name := range []string{chainFromStopped, chainToStopped, chainFromPaused, chainToPaused, chainFromGuests, chainToGuests} {
 		out = append(out, &nftables.Chain{Table: Table(), Name: name})
+	}
+	if p.IPv6 {
+		out = append(out, chainsIPv6()...)
 	}
 	if p.Portal.Port() != 0 {
 		out = append(out, base(chainPortal, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, priorityPortal))
