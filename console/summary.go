@@ -195,7 +195,8 @@ func (x *explainer) accessSentences() []string {
 			if x.d.Enforcer.Status().DryRun { // not nil: else nothing is wanted
 				effect = strings.Replace(effect, "is", "would be", 1) + ", were it not for acl.dry_run"
 			}
-			s = append(s, fmt.Sprintf("Customer %d is %s, so its forwarded traffic %s.", b.Subscriber, b.ACL.Want, effect))
+			s = append(s, fmt.Sprintf("Customer %d is %s, so its forwarded IPv4 traffic %s.", b.Subscriber, b.ACL.Want, effect))
+			s = append(s, x.ipv6Sentences(b.Subscriber)...)
 		}
 		if b.ACL.Have != "unknown" && b.ACL.Have != b.ACL.Want {
 			s = append(s, fmt.Sprintf("Attention: in the kernel %s is %s, not %s; the next round repairs it.", b.IP, b.ACL.Have, b.ACL.Want))
@@ -218,6 +219,7 @@ func (x *explainer) leaseAccess(told map[provision.SubscriberID]bool) []string {
 		}
 		told[l.Subscriber] = true
 		s = append(s, fmt.Sprintf("Customer %d is %s, and so is the address that it has of pool %s.", l.Subscriber, setName(st == provision.StateStop, st == provision.StatePause), l.Pool))
+		s = append(s, x.ipv6Sentences(l.Subscriber)...)
 	}
 	return s
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/config/keys"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
 )
 
@@ -24,6 +25,15 @@ func (a *Agent) interfaceNames() []string {
 		out = append(out, f.Name)
 	}
 	return out
+}
+
+// host returns the interfaces of this host; what cannot be read is none.
+func (a *Agent) host() *provision.Interfaces {
+	if a.links != nil {
+		return a.links.View()
+	}
+	view, _ := link.Interfaces(link.WatchOptions{})
+	return view
 }
 
 // warnOfInterfaces tells of names in the configuration that no interface has now.

@@ -90,11 +90,8 @@ func (a *Agent) reload() error {
 		a.warnOfServerIDs()
 	}
 	a.erp.p.Store(fetcher)
-	if a.table != nil {
-		a.table.Reconfigure(ACLPolicy(cfg)) // the round that follows replaces the rules in one batch
-	}
 	a.sources.Reconfigure(sourceOptions(cfg))
-	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.sources.Inputs))
+	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.inputs(cfg))) // the round that follows replaces the rules in one batch
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	usePortal()
