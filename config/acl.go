@@ -54,7 +54,15 @@ type ACL struct {
 	// on the link itself, address and MAC together; vlan: one subscriber, or few, behind
 	// each interface, address and interface together. Off by default.
 	SourceGuard ACLSourceGuard `cfg:"source_guard"`
+
+	// block: where this host forwards IPv6, that of stopped and paused subscribers and of guests is blocked as far
+	// as their MAC or their interface tells whose it is (docs/acl.md): on dhcp.subscriber_interfaces, dhcp.vlan_interfaces
+	// and those of source_guard. ignore: IPv6 passes, whoever it is of.
+	IPv6 string `cfg:"ipv6" default:"block" oneof:"block ignore"`
 }
+
+// BlocksIPv6 reports whether IPv6 of the blocked is to be blocked where the host forwards it.
+func (a *ACL) BlocksIPv6() bool { return a.IPv6 == "block" }
 
 // ACLPause is what applies to paused subscribers.
 type ACLPause struct {

@@ -169,7 +169,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		}},
 		ACL: ACL{
 			Enabled: true, Options: access.Options{VerifyInterval: 30 * time.Second, FlowsInterval: time.Second},
-			Garden:      garden.Options{Interval: time.Minute, Keep: time.Hour},
+			Garden: garden.Options{Interval: time.Minute, Keep: time.Hour}, IPv6: "block",
 			SourceGuard: ACLSourceGuard{Direct: []string{"eth2"}},
 		},
 		Portal:     portal.Options{Languages: []string{"en", "uk", "ru"}},

@@ -26,6 +26,8 @@ type ACLDeps struct {
 	// Exempt tells the key of the configuration by which a subscriber or an
 	// address is never blocked; empty: it is not exempt. The subscriber may be zero.
 	Exempt func(id provision.SubscriberID, addr netip.Addr) string
+	// Links tell what blocks IPv6; nil: that is not told.
+	Links IPv6Links
 }
 
 // ACLWishes is the part of access.Enforcer that knows what should be.

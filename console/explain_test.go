@@ -83,7 +83,7 @@ func TestSummary(t *testing.T) {
 			want: "Customer 1003 (stop) is bound to 198.51.100.13 on port 3 of sw-west-1, no MAC known yet. " +
 				"Its newest packet, 1m 30s ago, was a DISCOVER with the outcome port_full: " + outcome.PortFull.Explain() + " " +
 				"Ask who else is on this port; give the subscriber a second address in the ERP, or wait for the other client's lease to end. " +
-				"Customer 1003 is stopped, so its forwarded traffic is dropped.",
+				"Customer 1003 is stopped, so its forwarded IPv4 traffic is dropped.",
 		},
 		"two devices fight": {
 			query: "198.51.100.13",
@@ -97,7 +97,7 @@ func TestSummary(t *testing.T) {
 				"00:00:5e:00:53:b2 has the address, 00:00:5e:00:53:a1 wants it. " +
 				"Find out which of the two devices is to have the address and take the other off the line, or give the subscriber a second address in the ERP. " +
 				"00:00:5e:00:53:a1 may have it from " + stamp(testStart.Add(3*time.Minute)) + " on. " +
-				"Customer 1003 is stopped, so its forwarded traffic is dropped.",
+				"Customer 1003 is stopped, so its forwarded IPv4 traffic is dropped.",
 		},
 		"a renewal from elsewhere": {
 			query: "198.51.100.11",
@@ -148,13 +148,13 @@ func TestSummary(t *testing.T) {
 			want: "Customer 1002 (pause) is bound to 198.51.100.12 on port 2 of sw-west-1, MAC 00:00:5e:00:53:12. " +
 				"No packet from it was seen since 2026-03-01 12:00:00 UTC; the last packet of anybody came 5s ago. Look at the cable, the VLAN and the relay on its way. " +
 				"A DISCOVER of 00:00:5e:00:53:12 now would have the outcome offer: " + outcome.Offer.Explain() + " " +
-				"Customer 1002 is paused, so its forwarded traffic is refused.",
+				"Customer 1002 is paused, so its forwarded IPv4 traffic is refused.",
 		},
 		"nobody seen at all": {
 			query: "198.51.100.13",
 			want: "Customer 1003 (stop) is bound to 198.51.100.13 on port 3 of sw-west-1, no MAC known yet. " +
 				"No packet from it was seen since 2026-03-01 12:00:00 UTC; the last packet of anybody: none either. Look whether packets reach this host at all. " +
-				"Customer 1003 is stopped, so its forwarded traffic is dropped.",
+				"Customer 1003 is stopped, so its forwarded IPv4 traffic is dropped.",
 		},
 		"leased before the start": {
 			query:   "198.51.100.11",
@@ -167,14 +167,14 @@ func TestSummary(t *testing.T) {
 			query:   "1002",
 			arrange: func(t *testing.T, w *world) { delete(w.kernel, ip("198.51.100.12")); w.DHCP = nil },
 			want: "Customer 1002 (pause) is bound to 198.51.100.12 on port 2 of sw-west-1, MAC 00:00:5e:00:53:12. DHCP is switched off (dhcp.enabled). " +
-				"Customer 1002 is paused, so its forwarded traffic is refused. " +
+				"Customer 1002 is paused, so its forwarded IPv4 traffic is refused. " +
 				"Attention: in the kernel 198.51.100.12 is open, not paused; the next round repairs it.",
 		},
 		"dry run": {
 			query:   "1002",
 			arrange: func(_ *testing.T, w *world) { w.enforcer.status.DryRun = true; w.DHCP = nil },
 			want: "Customer 1002 (pause) is bound to 198.51.100.12 on port 2 of sw-west-1, MAC 00:00:5e:00:53:12. DHCP is switched off (dhcp.enabled). " +
-				"Customer 1002 is paused, so its forwarded traffic would be refused, were it not for acl.dry_run.",
+				"Customer 1002 is paused, so its forwarded IPv4 traffic would be refused, were it not for acl.dry_run.",
 		},
 		"unknown customer": {
 			query:   "4711",

@@ -200,7 +200,8 @@ func (x *explainer) accessSentences() []string {
 			if x.d.Enforcer.Status().DryRun { // not nil: else nothing is wanted
 				effect = strings.Replace(effect, "is", "would be", 1) + ", were it not for acl.dry_run"
 			}
-			s = append(s, fmt.Sprintf("Customer %d is %s, so its forwarded traffic %s.", b.Subscriber, b.ACL.Want, effect))
+			s = append(s, fmt.Sprintf("Customer %d is %s, so its forwarded IPv4 traffic %s.", b.Subscriber, b.ACL.Want, effect))
+			s = append(s, x.ipv6Sentences(b.Subscriber)...)
 			if x.d.Multicast != nil && x.d.Multicast() {
 				s = append(s, "This router forwards multicast, which reaches it all the same unless nobody else is behind its interface and acl.source_guard.vlan has that.")
 			}
@@ -241,6 +242,7 @@ func (x *explainer) leaseAccess(told map[provision.SubscriberID]bool) []string {
 		}
 		told[l.Subscriber] = true
 		s = append(s, fmt.Sprintf("Customer %d is %s, and so is the address that it has of pool %s.", l.Subscriber, setName(st == provision.StateStop, st == provision.StatePause), l.Pool))
+		s = append(s, x.ipv6Sentences(l.Subscriber)...)
 	}
 	return s
 }

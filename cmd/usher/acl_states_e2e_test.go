@@ -64,7 +64,7 @@ func outcome(err error) string {
 		return "ok"
 	case miniature.IsTimeout(err), errors.Is(err, os.ErrDeadlineExceeded):
 		return "silence"
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ECONNRESET):
 		return "refused"
 	default:
 		return err.Error()

@@ -404,6 +404,8 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	all := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
 	want := all.acl
 	p.base, p.wires, p.nets, p.counts = want, all.wires, all.nets, want.Counts()
+	p.ties = p.rules.ties
+	p.watch(runOut.add)
 	e.update(func(s *Status) {
 		s.DryRun, s.Want = opts.DryRun, p.counts
 		s.WantStopped, s.WantPaused = s.Want[SetStopped], s.Want[SetPaused]
@@ -712,6 +714,7 @@ func (e *Enforcer) Status() Status {
 	if v, ok := e.kernel.(Surveyor); ok && !st.DryRun {
 		st.PortalObstacles = v.Obstacles()
 	}
+	st.IPv6 = e.ipv6Status(st.DryRun)
 	if e.cleaner != nil {
 		st.FlowsDeleted, st.FlowsError = e.cleaner.totals()
 	}

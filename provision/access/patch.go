@@ -58,7 +58,15 @@ func (e *Enforcer) settledLocked(p *picture, ip netip.Addr) bool {
 	if x != p.of(ip) || !p.samePoolOwner(ip, &g) {
 		return false
 	}
-	if !e.ends.covers(ip, g.Until) && endMatters(p.rules, snap, ip, &x) {
+	if p.rules.ipv6() {
+		_, n, whole := p.relink(snap, ip, &x, &g, false)
+		p.watch(e.ends.add)
+		if n > 0 || whole {
+			e.full = e.full || whole
+			return false
+		}
+	}
+	if !e.ends.covers(ip, g.Until) && (endMatters(p.rules, snap, ip, &x) || !p.tiedTo(ip).IsZero()) {
 		e.ends.add(ip, g.Until)
 		if e.ends.next.Equal(g.Until) {
 			notify(e.wake) // it is the next thing to happen
@@ -81,15 +89,13 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 		wants, has elements
 		changed    = map[netip.Addr]rights{}
 		rewired    = wires{}
+		links      []relinked
+		told       = map[string]bool{}
 		runOut     []Grant
 		owners     = map[provision.SubscriberID]struct{}{}
 	)
 	look := func(ip netip.Addr) {
 		x, g := p.rules.now(p.snap, ip)
-		if !g.Until.IsZero() && endMatters(p.rules, p.snap, ip, &x) {
-			g.IP = ip
-			runOut = append(runOut, g)
-		}
 		if old := p.of(ip); x != old {
 			changed[ip] = x
 			wants.add(ip, &x)
@@ -98,6 +104,24 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 			p.ownersOf(ip, &g, owners)
 		} else if !p.samePoolOwner(ip, &g) {
 			p.ownersOf(ip, &g, owners)
+		}
+		if p.rules.ipv6() {
+			changes, n, whole := p.relink(p.snap, ip, &x, &g, true)
+			if whole {
+				e.Kick()
+			}
+			for _, l := range changes[:n] {
+				if !told[l.key] {
+					told[l.key] = true
+					links = append(links, l)
+					wants.addLink(l.now, l.key)
+					has.addLink(l.was, l.key)
+				}
+			}
+		}
+		if !g.Until.IsZero() && (endMatters(p.rules, p.snap, ip, &x) || !p.tiedTo(ip).IsZero()) {
+			g.IP = ip
+			runOut = append(runOut, g)
 		}
 	}
 	for ip := range j.touched {
@@ -112,16 +136,17 @@ func (e *Enforcer) patch(ctx context.Context, j *job, p *picture) error {
 	for i := range runOut {
 		e.ends.add(runOut[i].IP, runOut[i].Until)
 	}
+	p.watch(e.ends.add)
 	e.mu.Unlock()
 	moved := p.moveOwners(owners, &wants, &has)
-	if len(changed)+len(moved) == 0 {
+	if len(changed)+len(moved)+len(links) == 0 {
 		return nil
 	}
 	for name, t := range rewired {
 		wants.wire(name, t.alone())
 		has.wire(name, p.wires[name].alone())
 	}
-	return e.apply(ctx, j.opts, p, &news{changed, rewired, moved}, wants.acl(), has.acl())
+	return e.apply(ctx, j.opts, p, &news{changed, rewired, moved, links}, wants.acl(), has.acl())
 }
 
 // apply makes changes of single addresses hold and shows them. want and have are

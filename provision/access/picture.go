@@ -24,6 +24,8 @@ type picture struct {
 	mu      sync.RWMutex                          // guards everything below, for those who read while the Enforcer writes
 	changed map[uint32]rights                     // of an address, in place of what base has for it
 	moved   map[provision.SubscriberID]attachment // of owners of subnets, in place of that in nets
+	links   map[string]Set                        // of a MAC or an interface, in place of what base has for it; zero: none
+	ties    ties
 	counts  SetCounts
 }
 
@@ -60,9 +62,10 @@ type news struct {
 	changed map[netip.Addr]rights
 	wires   wires
 	moved   map[provision.SubscriberID]attachment // owners of subnets
+	links   []relinked
 }
 
-// set takes other rights of addresses, tallies, and places of owners of subnets, and returns the number of elements then.
+// set takes other rights of addresses, tallies, places of owners of subnets, MACs and interfaces, and returns the number of elements then.
 func (p *picture) set(n *news, want, have ACL) SetCounts {
 	maps.Copy(p.wires, n.wires)
 	added, removed := want.Counts(), have.Counts()
@@ -78,6 +81,12 @@ func (p *picture) set(n *news, want, have ACL) SetCounts {
 		p.moved = map[provision.SubscriberID]attachment{}
 	}
 	maps.Copy(p.moved, n.moved)
+	if p.links == nil && len(n.links) > 0 {
+		p.links = make(map[string]Set, len(n.links))
+	}
+	for _, l := range n.links {
+		p.links[l.key] = l.now
+	}
 	for s := range Sets() {
 		p.counts[s] += added[s] - removed[s]
 	}
@@ -86,7 +95,7 @@ func (p *picture) set(n *news, want, have ACL) SetCounts {
 
 // whole returns the ACL with the changes in it.
 func (p *picture) whole() ACL {
-	if len(p.changed)+len(p.moved) == 0 { // only who writes calls this
+	if len(p.changed)+len(p.moved)+len(p.links) == 0 { // only who writes calls this
 		return p.base
 	}
 	var gone, come elements
@@ -100,6 +109,10 @@ func (p *picture) whole() ACL {
 		old := p.nets.of(id)
 		gone.addOwner(p.nets.parts, id, &old)
 		come.addOwner(p.nets.parts, id, &x)
+	}
+	for key, set := range p.links {
+		gone.addLink(p.baseLink(key), key)
+		come.addLink(set, key)
 	}
 	a, less, more := p.base, gone.acl(), come.acl()
 	for s := range Sets() {
@@ -115,5 +128,6 @@ func (p *picture) whole() ACL {
 func (in *Inputs) same(o *Inputs) bool {
 	return slices.Equal(in.Exempt, o.Exempt) && slices.Equal(in.ExemptAddrs, o.ExemptAddrs) && slices.Equal(in.GuestRanges, o.GuestRanges) &&
 		slices.Equal(in.Garden, o.Garden) && slices.Equal(in.GuestGarden, o.GuestGarden) && slices.Equal(in.Resolvers, o.Resolvers) && slices.Equal(in.DHCPServers, o.DHCPServers) &&
-		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN) && in.sparesSame(o)
+		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN) && in.sparesSame(o) &&
+		in.IPv6 == o.IPv6 && slices.Equal(in.IPv6Direct, o.IPv6Direct) && slices.Equal(in.IPv6VLAN, o.IPv6VLAN)
 }

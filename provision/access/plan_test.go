@@ -107,6 +107,8 @@ func randomACL(rng *rand.Rand, disjoint bool) ACL {
 		SetGuardedDirect: Interfaces(direct...), SetGuardedVLAN: Interfaces(vlan...),
 		SetBoundDirect: DirectBindings(boundDirect...), SetBoundVLAN: VLANBindings(boundVLAN...),
 		SetAloneStopped: Interfaces(alone[0]...), SetAlonePaused: Interfaces(alone[1]...),
+		SetIPv6Direct: Interfaces(direct...), SetStoppedInterface: Interfaces(vlan...),
+		SetStoppedMAC: macsOf(boundDirect, 0), SetPausedMAC: macsOf(boundDirect, 1),
 	}
 }
 
@@ -118,6 +120,14 @@ func netKey(s Set, n byte) Keys {
 		panic(err)
 	}
 	return Keys(key)
+}
+
+// macsOf returns the MACs of every second binding as keys.
+func macsOf(list []DirectBinding, first int) (k Keys) {
+	for i := first; i < len(list); i += 2 {
+		k += Keys(list[i].MAC[:])
+	}
+	return k
 }
 
 func shuffle[T any](rng *rand.Rand, list []T) {
@@ -156,6 +166,9 @@ func TestPlanTellsOfEveryElement(t *testing.T) {
 		SetBoundVLAN:   VLANBindings(VLANBinding{"eth0.7", provisiontest.Addr("192.0.2.5")}),
 		SetExempt:      Prefixes(prefixes("203.0.113.0/25")...),
 		SetDHCPServers: Prefixes(prefixes("192.0.2.67/32")...), SetAloneStopped: Interfaces("eth0.7"), SetAlonePaused: Interfaces("eth0.8"),
+		SetIPv6Direct: Interfaces("br0"),
+		SetStoppedMAC: Keys("\x02\x00\x00\x00\x00\x06"), SetPausedMAC: Keys("\x02\x00\x00\x00\x00\x07"),
+		SetStoppedInterface: Interfaces("eth0.8"), SetPausedInterface: Interfaces("eth0.9"),
 	}
 	for s := firstNet; s < setEnd; s++ {
 		a[s] = netKey(s, 7)
@@ -173,6 +186,7 @@ func TestPlanTellsOfEveryElement(t *testing.T) {
 		"add bound_direct 192.0.2.4 . 02:00:00:00:00:04", "add bound_vlan eth0.7 . 192.0.2.5", "add exempt 203.0.113.0/25", "add dhcp_servers 192.0.2.67/32",
 		"add stopped 192.0.2.1", "add paused 192.0.2.2", "add guests 192.0.2.3",
 		"add guarded_direct br0", "add guarded_vlan eth0.7", "add alone_stopped eth0.7", "add alone_paused eth0.8",
+		"add ipv6_direct br0", "add stopped_mac 02:00:00:00:00:06", "add paused_mac 02:00:00:00:00:07", "add stopped_ifname eth0.8", "add paused_ifname eth0.9",
 	}, got)
 	require.Equal(t, len(all), a.Len())
 	require.Len(t, all, len(got)+int(setEnd-firstNet))

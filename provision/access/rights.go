@@ -19,6 +19,13 @@ type rules struct {
 	vlan        map[string]bool
 	interfaceOf func(*provision.Line) string
 	lease       func(netip.Addr) (Grant, bool)
+
+	wires    bool            // IPv6 is looked at by MAC somewhere
+	vlan6    map[string]bool // and by interface
+	leasesOf func(provision.MAC) []Grant
+	shared   SharedMACs      // of the newest want
+	ties     ties            // of the newest want
+	crowded  map[string]bool // of vlan6, with blocked ones and others behind; of the newest want
 }
 
 func newRules(in *Inputs) *rules {
@@ -26,6 +33,7 @@ func newRules(in *Inputs) *rules {
 		exempt: tidyPrefixes(in.ExemptAddrs), spares: newSpares(in), guests: tidyRanges(in.GuestRanges),
 		free: make(map[provision.SubscriberID]bool, len(in.Exempt)), vlan: make(map[string]bool, len(in.GuardVLAN)),
 		direct: len(in.GuardDirect) > 0, interfaceOf: in.InterfaceOf, lease: in.Lease,
+		wires: len(in.IPv6Direct) > 0, vlan6: make(map[string]bool, len(in.IPv6VLAN)), leasesOf: in.LeasesOf,
 	}
 	for _, id := range in.Exempt {
 		r.free[id] = true
@@ -33,6 +41,11 @@ func newRules(in *Inputs) *rules {
 	for _, name := range in.GuardVLAN {
 		if name != "" && len(name) < nameLen {
 			r.vlan[name] = true
+		}
+	}
+	for _, name := range in.IPv6VLAN {
+		if name != "" && len(name) < nameLen {
+			r.vlan6[name] = true
 		}
 	}
 	return r

@@ -32,6 +32,13 @@ const (
 	SetAloneStopped // interfaces of SetGuardedVLAN with stopped subscribers behind them and nobody else
 	SetAlonePaused  // the same with paused ones too
 
+	// IPv6 of subscribers, of whom only MAC and interface are known.
+	SetIPv6Direct       // interfaces where it is looked at by MAC
+	SetStoppedMAC       // of the blocked alone
+	SetPausedMAC        // of the blocked alone, guests too
+	SetStoppedInterface // behind which only blocked ones are
+	SetPausedInterface
+
 	firstNet                                  // the sets of customers' subnets: see Set.Subnets
 	setEnd   = firstNet + netKinds*netLengths // one past the last set
 )
@@ -55,6 +62,7 @@ const (
 	guards                     // what comes in by an interface is looked at
 	opens                      // something passes that would not otherwise
 	blocksSubnet               // the addresses of a subnet have no free way any more
+	cuts                       // what has no address of a subscriber in it is blocked, by its MAC or interface
 )
 
 var descriptors = withSubnets([setEnd]descriptor{
@@ -73,6 +81,12 @@ var descriptors = withSubnets([setEnd]descriptor{
 	SetDHCPServers:   {"dhcp_servers", "DHCP servers beyond this router", []Part{PartPrefix}, opens},
 	SetAloneStopped:  {"alone_stopped", "interfaces of stopped subscribers alone", []Part{PartInterface}, guards},
 	SetAlonePaused:   {"alone_paused", "interfaces of paused subscribers alone", []Part{PartInterface}, guards},
+
+	SetIPv6Direct:       {"ipv6_direct", "where IPv6 is blocked by MAC", []Part{PartInterface}, guards},
+	SetStoppedMAC:       {"stopped_mac", "of the stopped, for IPv6", []Part{PartEther}, cuts},
+	SetPausedMAC:        {"paused_mac", "of the paused and of guests, for IPv6", []Part{PartEther}, cuts},
+	SetStoppedInterface: {"stopped_ifname", "only stopped ones behind it, for IPv6", []Part{PartInterface}, cuts},
+	SetPausedInterface:  {"paused_ifname", "only blocked ones behind it, for IPv6", []Part{PartInterface}, cuts},
 })
 
 // Sets returns the sets in their order.
@@ -138,6 +152,7 @@ const (
 	PartPrefix                    // an IPv4 prefix: its address and its length in bits. The kernel keeps it as an interval
 	PartMAC                       // filled up to a multiple of four bytes, as each part of a concatenation
 	PartInterface                 // a name, filled up with zeros
+	PartEther                     // a MAC that is a key of its own
 )
 
 // nameLen is the size of an interface's name in a key (IFNAMSIZ), with its end mark.
@@ -152,6 +167,8 @@ func (p Part) Width() int {
 		return 6 + 2
 	case PartInterface:
 		return nameLen
+	case PartEther:
+		return 6
 	default:
 		return 4
 	}
@@ -181,6 +198,8 @@ func (p Part) append(dst []byte, f Fields) ([]byte, error) {
 		return append(append(dst, four[:]...), byte(f.Prefix.Bits())), nil
 	case PartMAC:
 		return append(append(dst, f.MAC[:]...), 0, 0), nil
+	case PartEther:
+		return append(dst, f.MAC[:]...), nil
 	case PartInterface:
 		if f.Interface == "" || len(f.Interface) >= nameLen {
 			return dst, fmt.Errorf("interface %q: want a name of 1 to %d bytes", f.Interface, nameLen-1)
@@ -207,7 +226,7 @@ func (p Part) read(key string, f *Fields) {
 	switch p {
 	case PartPrefix:
 		f.Prefix = netip.PrefixFrom(addr4(key), int(key[4]))
-	case PartMAC:
+	case PartMAC, PartEther:
 		copy(f.MAC[:], key)
 	case PartInterface:
 		f.Interface = strings.TrimRight(key[:nameLen], "\x00")
@@ -228,7 +247,7 @@ func (p Part) Text(f Fields) string {
 	switch p {
 	case PartPrefix:
 		return f.Prefix.String()
-	case PartMAC:
+	case PartMAC, PartEther:
 		return f.MAC.String()
 	case PartInterface:
 		return f.Interface

@@ -55,6 +55,7 @@ func TestElement(t *testing.T) {
 			key: "\xc0\x00\x02\x04\x02\x00\x00\x00\x00\x07\x00\x00", text: "192.0.2.4 . 02:00:00:00:00:07"},
 		{name: "interface and address", set: SetBoundVLAN, fields: Fields{Addr: provisiontest.Addr("192.0.2.4"), Interface: "eth0.7"},
 			key: "eth0.7\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xc0\x00\x02\x04", text: "eth0.7 . 192.0.2.4"},
+		{name: "a MAC alone", set: SetPausedMAC, fields: Fields{MAC: mac}, key: "\x02\x00\x00\x00\x00\x07", text: "02:00:00:00:00:07"},
 		{name: "interface without an address", set: SetBoundVLAN, fields: Fields{Interface: "eth0.7"}, err: "invalid IP: not an IPv4 address"},
 	}
 	for _, tt := range tests {

@@ -18,6 +18,8 @@ type Leases interface {
 	Get(ip netip.Addr) (lease.Record, bool)
 	// All returns every record, in no order.
 	All() iter.Seq[lease.Record]
+	// ByMAC returns those of a client.
+	ByMAC(mac provision.MAC) []lease.Record
 	// Touched begins to tell of addresses whose records change.
 	Touched() *lease.Touched
 }
@@ -52,6 +54,13 @@ type SourceOptions struct {
 	GuardVLAN   provision.Patterns
 	// VLANOf reads the VLAN out of the name of an interface; nil: names tell nothing.
 	VLANOf func(name string) (vlan uint16, ok bool)
+
+	// ForwardsIPv6 reports whether this host forwards IPv6 now, so that it is to be blocked
+	// of the blocked; nil: it is ignored.
+	ForwardsIPv6 func() bool
+	// Direct means the interfaces that subscribers are linked to, as GuardDirect does,
+	// which belong to them.
+	Direct provision.Patterns
 }
 
 // guards reports whether the source guard is on.
@@ -94,7 +103,8 @@ func (s *Sources) Inputs() Inputs {
 		in.Garden, in.GuestGarden = s.gardens.Paused(), s.gardens.Guests()
 	}
 	s.addInterfaces(o, &in)
-	if o.Pools || o.guards() { // else nobody reads the leases, which may be many
+	s.addIPv6(o, &in)
+	if o.Pools || o.guards() || in.ipv6() { // else nobody reads the leases, which may be many
 		s.addLeases(o, &in)
 	}
 	return in
@@ -113,6 +123,48 @@ func (s *Sources) addInterfaces(o *SourceOptions, in *Inputs) {
 	at := vlanInterfaces(o.VLANOf, in.GuardVLAN)
 	in.InterfaceOf = func(l *provision.Line) string { return at[l.VLAN] }
 }
+
+// addIPv6 adds where IPv6 is blocked: what the source guard is told of interfaces, or would be.
+func (s *Sources) addIPv6(o *SourceOptions, in *Inputs) {
+	if o.ForwardsIPv6 == nil {
+		return
+	}
+	if !o.ForwardsIPv6() {
+		in.IPv6 = IPv6NotForwarded
+		return
+	}
+	in.IPv6 = IPv6Blocked
+	exist := s.interfaces()
+	in.IPv6Direct = o.GuardDirect.Among(exist)
+	in.IPv6VLAN = o.GuardVLAN.Among(exist)
+	for _, name := range exist {
+		if o.VLANOf == nil {
+			break
+		}
+		if _, ok := o.VLANOf(name); ok {
+			in.IPv6VLAN = append(in.IPv6VLAN, name)
+		}
+	}
+	// By MAC where the guard does so, else by the interface if it is that of a VLAN.
+	in.IPv6VLAN = without(in.IPv6VLAN, in.IPv6Direct)
+	in.IPv6Direct = append(in.IPv6Direct, without(o.Direct.Among(exist), slices.Concat(in.IPv6VLAN, in.IPv6Direct))...)
+	slices.Sort(in.IPv6Direct)
+	slices.Sort(in.IPv6VLAN)
+	in.IPv6VLAN = slices.Compact(in.IPv6VLAN)
+	at := vlanInterfaces(o.VLANOf, in.IPv6VLAN)
+	in.LineAt = func(l *provision.Line) string { return at[l.VLAN] }
+}
+
+// without returns the names that are not among others.
+func without(names, others []string) []string {
+	left := slices.DeleteFunc(names, func(name string) bool { return slices.Contains(others, name) })
+	if len(left) == 0 {
+		return nil
+	}
+	return left
+}
+
+func (in *Inputs) ipv6() bool { return len(in.IPv6Direct)+len(in.IPv6VLAN) > 0 }
 
 // vlanInterfaces tells which guarded interface is that of a VLAN. A VLAN with
 // several interfaces (the same inner one in two outer ones) has none: only leases tell then.
@@ -138,7 +190,10 @@ func vlanInterfaces(vlanOf func(string) (uint16, bool), guarded []string) map[ui
 // addLeases adds what live leases give their clients: a pool's address shares its
 // subscriber's state, and what a client was told it may use where it was told.
 func (s *Sources) addLeases(o *SourceOptions, in *Inputs) {
-	g := granting{guards: o.guards(), direct: make(map[string]bool, len(in.GuardDirect))}
+	g := granting{places: o.guards() || in.ipv6(), direct: make(map[string]bool, len(in.GuardDirect)), wires: make(map[string]bool, len(in.IPv6Direct))}
+	for _, name := range in.IPv6Direct {
+		g.wires[name] = true
+	}
 	for _, name := range in.GuardDirect {
 		g.direct[name] = true
 	}
@@ -157,12 +212,24 @@ func (s *Sources) addLeases(o *SourceOptions, in *Inputs) {
 		}
 		return g.of(&rec, time.Now())
 	}
+	if in.ipv6() {
+		in.LeasesOf = func(mac provision.MAC) (out []Grant) {
+			now, records := time.Now(), s.leases.ByMAC(mac)
+			for i := range records {
+				if grant, ok := g.of(&records[i], now); ok {
+					out = append(out, grant)
+				}
+			}
+			return out
+		}
+	}
 }
 
 // granting is what must be known to read a record.
 type granting struct {
-	guards bool
+	places bool            // it matters where a client is
 	direct map[string]bool // interfaces guarded by MAC
+	wires  map[string]bool // interfaces where IPv6 is blocked by MAC
 }
 
 // of returns what a lease gives its client; ok is false, and the grant zero, if nothing.
@@ -174,8 +241,8 @@ func (g *granting) of(rec *lease.Record, now time.Time) (grant Grant, ok bool) {
 	if rec.Pool != "" {
 		grant.Subscriber = rec.Subscriber
 	}
-	if g.guards && !rec.GIAddr.IsValid() {
-		grant.Interface, grant.Direct = rec.Interface, g.direct[rec.Interface]
+	if g.places && !rec.GIAddr.IsValid() {
+		grant.Interface, grant.Direct, grant.Wire = rec.Interface, g.direct[rec.Interface], g.wires[rec.Interface]
 	}
 	if grant.Subscriber == 0 && grant.Interface == "" {
 		return Grant{}, false

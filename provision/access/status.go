@@ -63,6 +63,8 @@ type Status struct {
 	Withheld         map[Spared]int `json:"withheld,omitempty"`      // addresses that are not blocked though their subscribers are
 	WithheldList     []Withheld     `json:"withheld_list,omitempty"` // the first of them
 
+	IPv6 IPv6Status `json:"ipv6"`
+
 	// PortalObstacles are what of other tables keeps HTTP of the paused from the portal.
 	PortalObstacles []string `json:"portal_obstacles,omitempty"`
 

@@ -46,11 +46,22 @@ type Inputs struct {
 	// empty: not known. It may be nil.
 	InterfaceOf func(*provision.Line) string
 
+	// IPv6 says whether it is looked at at all. IPv6Direct and IPv6VLAN are the interfaces where IPv6 of the blocked is blocked
+	// too: by MAC, and by the interface where all behind it are blocked. Both empty:
+	// nowhere. LineAt tells the interface of IPv6VLAN that a line is behind, empty if
+	// it is not known; it may be nil.
+	IPv6       IPv6Mode
+	IPv6Direct []string
+	IPv6VLAN   []string
+	LineAt     func(*provision.Line) string
+
 	// Leases gives what live leases give their clients, as they are when it is
 	// walked, in any order; Lease that of one address, false if nothing. Both may
 	// be nil: there are none, or none changes between two rounds.
 	Leases iter.Seq[Grant]
 	Lease  func(netip.Addr) (Grant, bool)
+	// LeasesOf gives those of a MAC; nil: there are none.
+	LeasesOf func(provision.MAC) []Grant
 }
 
 // Grant is what the live lease of an address gives its client.
@@ -63,8 +74,10 @@ type Grant struct {
 	// behind a relay. With Direct it is guarded by address and MAC.
 	Interface string
 	Direct    bool
-	MAC       provision.MAC
-	Until     time.Time // the lease ends then, unless it is renewed; zero: never
+	// Wire says that it is one of IPv6Direct.
+	Wire  bool
+	MAC   provision.MAC
+	Until time.Time // the lease ends then, unless it is renewed; zero: never
 }
 
 // DirectBinding is an address with the only MAC that may use it.
@@ -135,6 +148,7 @@ func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (out 
 	}
 	out.nets = r.ofNets(s, &leased)
 	r.addNets(s, &out.nets, &out.acl, &out.held)
+	r.addIPv6(s, in, &leased, &out.acl)
 	out.acl = out.acl.Sorted()
 	out.wires = wiresOf(&out.acl)
 	out.wires.put(&out.acl)
@@ -167,6 +181,9 @@ type leased struct {
 	holes    []netip.Prefix
 	attached map[provision.SubscriberID]attachment
 	pooled   map[netip.Addr]provision.SubscriberID
+
+	macs   []provision.MAC       // of the blocked, where IPv6 is looked at by MAC
+	behind map[string]*occupants // of the interfaces of IPv6VLAN
 }
 
 // gather walks the leases once and keeps of them what comes into a set.
@@ -204,6 +221,9 @@ func (r *rules) gather(s *provision.Snapshot, in *Inputs, each func(*Grant)) (l 
 		case !g.Direct && r.vlan[g.Interface]:
 			l.vlan, _ = SetBoundVLAN.appendKey(l.vlan, Fields{Addr: ip, Interface: g.Interface})
 			matters = true
+		}
+		if r.ipv6() {
+			r.seen(s, ip, &g, &l)
 		}
 		if matters && each != nil {
 			each(&g)

@@ -13,7 +13,7 @@
 //
 // Packets to and from the router itself are not filtered, but for the source
 // guard, which lets DHCP in: a blocked subscriber still gets its address.
-// Neither is IPv6, which no binding names. Flows that another table has put into a
+// IPv6, which no binding names, is blocked by MAC and by interface (ruleset/ipv6.go). Flows that another table has put into a
 // flowtable bypass the forward hook and so these rules too.
 //
 // Nothing here is removed at the end of the process: see Table.Clear.
@@ -102,6 +102,9 @@ type Table struct {
 	portalUntil time.Time // the portal was said to answer until then
 	survey      survey    // of other tables in its way
 
+	egressUp  bool   // the table netdev has what the sets of MACs have
+	egressErr string // why it cannot be
+
 	look bool  // of a Reader: nothing is repaired
 	seen table // what it found
 }
@@ -177,6 +180,10 @@ func (t *Table) soundLocked(ctx context.Context) (bool, error) {
 	if err != nil || open.endless {
 		return false, err
 	}
+	if _, defect, err := t.egressDefectLocked(ctx, nil); err != nil || defect != "" {
+		return false, err
+	}
+	t.egressUp = t.policy.Egress != ""
 	after, err := t.generationLocked(ctx)
 	t.gen = gen
 	t.setOpenLocked(open.left)
@@ -336,6 +343,9 @@ func (t *Table) Clear(ctx context.Context) error {
 		return fmt.Errorf("acl: clear: %w", err)
 	}
 	t.gen, t.stale, t.adopted, t.openUntil, t.portalUntil = 0, true, false, time.Time{}, time.Time{}
+	if err := t.clearEgressLocked(ctx); err != nil {
+		return fmt.Errorf("acl: clear: %w", err)
+	}
 	err := t.flushLocked(0, func(c *nftables.Conn) error {
 		c.DelTable(ruleset.Table())
 		return nil
@@ -389,6 +399,17 @@ func (t *Table) commitLocked(ctx context.Context, b batch, base uint32) error {
 		t.gen = gen
 	} // else somebody wrote besides us: gen stays behind, so that Changed tells
 	return nil
+}
+
+// queueLocked returns what encodes a batch for both tables.
+func (t *Table) queueLocked(b batch) func(*nftables.Conn) error {
+	return func(c *nftables.Conn) error {
+		err := b.queue(c)
+		if err == nil && t.egressUp {
+			err = b.queueEgress(c)
+		}
+		return err
+	}
 }
 
 // flushLocked queues by f and sends all of it as one transaction; with a

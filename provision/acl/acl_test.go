@@ -217,6 +217,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(append(message(), 200, 0, 3, 128))
 	f.Add(message(attr(attrGenPID, u32(7)), attr(attrGenName, []byte("nft\x00"))))
 	f.Add(message(attr(unix.NFTA_TABLE_NAME, []byte("usher\x00"))))
+	f.Add(message(attr(unix.NFTA_CHAIN_TABLE, []byte("usher\x00")), attr(unix.NFTA_CHAIN_HOOK, attr(4, attr(1, []byte("eth1\x00")), attr(1, []byte("eth2\x00"))))))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		keys, strange, _ := appendElements(b)
 		if n := len(keys)*16 + strange*4; n > len(b) {
@@ -237,6 +238,9 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%v of %d bytes", w, len(b))
 		}
 		touches(b)
+		if _, _, devices, _ := parseChain(b); len(devices)*4 > len(b) {
+			t.Errorf("%d interfaces of %d bytes", len(devices), len(b))
+		}
 		info, _ := parseSet(b)
 		if info.count < countUnknown || len(info.comment) > len(b) {
 			t.Errorf("%+v of %d bytes", info, len(b))

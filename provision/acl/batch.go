@@ -71,19 +71,32 @@ func (b batch) missingFrom(have access.ACL) batch {
 func (b batch) queue(c *nftables.Conn) error {
 	for set := range access.Sets() {
 		if isInterval(set) {
-			if err := queueElements(c.SetDeleteElements, set, b.removes[set]); err != nil {
+			if err := queueElements(c.SetDeleteElements, ruleset.Set(set), set, b.removes[set]); err != nil {
 				return err
 			}
 		}
-		if err := queueElements(c.SetAddElements, set, b.adds[set]); err != nil {
+		if err := queueElements(c.SetAddElements, ruleset.Set(set), set, b.adds[set]); err != nil {
 			return err
 		}
 	}
 	for set := range access.Sets() {
 		if !isInterval(set) {
-			if err := queueElements(c.SetDeleteElements, set, b.removes[set]); err != nil {
+			if err := queueElements(c.SetDeleteElements, ruleset.Set(set), set, b.removes[set]); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// queueEgress encodes what the table netdev has of the batch.
+func (b batch) queueEgress(c *nftables.Conn) error {
+	for _, set := range ruleset.EgressSets() {
+		if err := queueElements(c.SetAddElements, ruleset.EgressSet(set), set, b.adds[set]); err != nil {
+			return err
+		}
+		if err := queueElements(c.SetDeleteElements, ruleset.EgressSet(set), set, b.removes[set]); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -93,11 +106,11 @@ func (b batch) queue(c *nftables.Conn) error {
 func isInterval(set access.Set) bool { return set.Of(access.PartPrefix) }
 
 // queueElements puts elements into messages of a bounded size.
-func queueElements(f func(*nftables.Set, []nftables.SetElement) error, set access.Set, keys access.Keys) error {
+func queueElements(f func(*nftables.Set, []nftables.SetElement) error, declared *nftables.Set, set access.Set, keys access.Keys) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	declared, w := ruleset.Set(set), set.Width()
+	w := set.Width()
 	elements := make([]nftables.SetElement, 0, min(2*len(keys)/w, 2*chunk))
 	for len(keys) > 0 {
 		part := []byte(keys[:min(len(keys), chunk*w)])
@@ -167,7 +180,7 @@ func queueSchema(c *nftables.Conn, p ruleset.Policy, replace bool, have access.A
 		}
 	}
 	for set := range access.Sets() {
-		if err := queueElements(c.SetAddElements, set, have[set]); err != nil {
+		if err := queueElements(c.SetAddElements, ruleset.Set(set), set, have[set]); err != nil {
 			return fmt.Errorf("set %s: %w", set, err)
 		}
 	}
@@ -178,7 +191,7 @@ func queueSchema(c *nftables.Conn, p ruleset.Policy, replace bool, have access.A
 		if x.left <= 0 {
 			continue
 		}
-		if err := c.SetAddElements(x.set, switchedOn(x.left)); err != nil {
+		if err := c.SetAddElements(x.set, switchedOn(x.set, x.left)); err != nil {
 			return fmt.Errorf("set %s: %w", x.set.Name, err)
 		}
 	}
@@ -204,9 +217,13 @@ func queueRules(c *nftables.Conn, p ruleset.Policy) {
 	for _, ch := range ruleset.Chains(p) {
 		c.AddChain(ch)
 	}
-	for _, r := range ruleset.Rules(p) {
+	queueAll(c, ruleset.Table(), ruleset.Rules(p))
+}
+
+func queueAll(c *nftables.Conn, table *nftables.Table, rules []ruleset.Rule) {
+	for _, r := range rules {
 		c.AddRule(&nftables.Rule{
-			Table:    ruleset.Table(),
+			Table:    table,
 			Chain:    &nftables.Chain{Name: r.Chain},
 			Exprs:    r.Exprs(),
 			UserData: r.UserData(),

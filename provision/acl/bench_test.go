@@ -155,6 +155,10 @@ func BenchmarkKernelForwardedPacket(b *testing.B) {
 	for _, a := range subscribers(0, n) {
 		pairs = append(pairs, access.DirectBinding{IP: a, MAC: provision.MAC{2}})
 	}
+	var macs []byte
+	for i := range n {
+		macs = append(macs, 2, 1, 0, byte(i>>16), byte(i>>8), byte(i))
+	}
 	tests := []struct {
 		name   string
 		table  bool
@@ -164,6 +168,9 @@ func BenchmarkKernelForwardedPacket(b *testing.B) {
 		{name: "no table"},
 		{name: "empty table", table: true},
 		{name: "100,000 blocked", table: true, want: access.ACL{access.SetStopped: access.Addrs(subscribers(0, n/2)...), access.SetPaused: access.Addrs(subscribers(n/2, n/2)...)}},
+		{name: "100,000 blocked, and their IPv6", table: true, policy: ruleset.Policy{IPv6: true, Egress: "wan0"}, want: access.ACL{ // the way back has the egress chain
+			access.SetStopped: access.Addrs(subscribers(0, n/2)...), access.SetPaused: access.Addrs(subscribers(n/2, n/2)...),
+			access.SetIPv6Direct: access.Interfaces("wan0"), access.SetPausedMAC: access.Keys(macs)}},
 		{name: "and 100,000 bound sources", table: true, policy: ruleset.Policy{SourceGuard: true}, want: access.ACL{
 			access.SetStopped: access.Addrs(subscribers(0, n/2)...), access.SetPaused: access.Addrs(subscribers(n/2, n/2)...),
 			access.SetGuardedDirect: access.Interfaces("down0"), access.SetBoundDirect: access.DirectBindings(pairs...)}},

@@ -114,7 +114,7 @@ func (t *Table) heard(tr *transaction, m netlink.Message) bool {
 // touches tells whether a change is one of our table. In the messages of all
 // kinds of objects the table's name is the first attribute.
 func touches(msg []byte) bool {
-	if len(msg) < 4 || msg[0] != unix.NFPROTO_INET {
+	if len(msg) < 4 || msg[0] != unix.NFPROTO_INET && msg[0] != unix.NFPROTO_NETDEV {
 		return false
 	}
 	const attrTable = unix.NFTA_TABLE_NAME

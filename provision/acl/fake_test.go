@@ -121,6 +121,9 @@ func (k *fakeKernel) answer(req []netlink.Message) []netlink.Message {
 	}
 	m := req[0]
 	a := k.attrs(m)
+	if m.Data[0] == unix.NFPROTO_NETDEV {
+		return failure(m, unix.ENOENT)
+	}
 	if k.table == nil && msgType(m) != unix.NFT_MSG_GETGEN {
 		return failure(m, unix.ENOENT)
 	}

@@ -133,7 +133,7 @@ func (t *Table) ruleDefectLocked(chain *nftables.Chain, all []ruleset.Rule) (str
 			want = append(want, r)
 		}
 	}
-	have, err := t.write.GetRules(ruleset.Table(), chain)
+	have, err := t.write.GetRules(chain.Table, chain)
 	if op := (*netlink.OpError)(nil); errors.As(err, &op) {
 		return "", fmt.Errorf("read rules of chain %s: %w", chain.Name, err)
 	}

@@ -60,7 +60,7 @@ func (t *Table) switchLocked(ctx context.Context, set *nftables.Set, d time.Dura
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := t.flushLocked(0, func(c *nftables.Conn) error { return queueSwitch(c, set, d) })
+	err := t.flushLocked(0, func(c *nftables.Conn) error { return t.queueSwitchLocked(c, set, d) })
 	if err != nil {
 		return err
 	}
@@ -79,9 +79,13 @@ func (t *Table) setOpenLocked(left time.Duration) {
 	}
 }
 
-// switchedOn is what a set holds that is a switch: IPv4, which is all that we look at.
-func switchedOn(d time.Duration) []nftables.SetElement {
-	return []nftables.SetElement{{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d}}
+// switchedOn is what a set holds that is a switch. The maintenance is for both families, the portal knows IPv4.
+func switchedOn(set *nftables.Set, d time.Duration) []nftables.SetElement {
+	out := []nftables.SetElement{{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d}}
+	if set.Name == ruleset.SetOpen {
+		out = append(out, nftables.SetElement{Key: []byte{unix.NFPROTO_IPV6}, Timeout: d})
+	}
+	return out
 }
 
 // opened is what the set of the switch holds.
@@ -106,7 +110,7 @@ func (t *Table) openedLocked(ctx context.Context) (o opened, err error) {
 		ends := len(e.key) == 1 && e.timeout > 0 && e.timeout <= MaxOpen
 		o.endless = o.endless || !ends
 		switch {
-		case len(e.key) == 1 && e.key[0] != unix.NFPROTO_IPV4: // no rule of ours looks at it
+		case len(e.key) == 1 && e.key[0] != unix.NFPROTO_IPV4: // by itself it opens nothing of IPv4, and an endless one goes
 		case ends:
 			o.left = max(o.left, e.expires)
 		default: // the catch-all element too
@@ -134,6 +138,19 @@ func (t *Table) warnEndless(o opened) {
 		"table", tableTitle, "set", ruleset.SetOpen, "everybody_passes_for", o.left, "longest", MaxOpen, "by", t.lastWriters())
 }
 
+// queueSwitchLocked is queueSwitch, for the maintenance in both tables.
+func (t *Table) queueSwitchLocked(c *nftables.Conn, set *nftables.Set, d time.Duration) error {
+	if set.Name == ruleset.SetOpen && t.egressUp {
+		c.FlushSet(ruleset.EgressOpen())
+		if d > 0 {
+			if err := c.SetAddElements(ruleset.EgressOpen(), egressOpenElements(d)); err != nil {
+				return err
+			}
+		}
+	}
+	return queueSwitch(c, set, d)
+}
+
 // queueSwitch replaces what the set of a switch holds. It flushes the set, for an
 // element that is there keeps its old time on older kernels.
 func queueSwitch(c *nftables.Conn, set *nftables.Set, d time.Duration) error {
@@ -141,5 +158,5 @@ func queueSwitch(c *nftables.Conn, set *nftables.Set, d time.Duration) error {
 	if d == 0 {
 		return nil
 	}
-	return c.SetAddElements(set, switchedOn(d))
+	return c.SetAddElements(set, switchedOn(set, d))
 }

@@ -210,6 +210,34 @@ func parseCounter(b []byte, c *access.Counter) error {
 	})
 }
 
+// parseChain reads a NFT_MSG_NEWCHAIN message as far as the library does not.
+func parseChain(msg []byte) (table, name string, devices []string, err error) {
+	const deviceName, hookDevices = 1, 4 // NFTA_DEVICE_NAME, NFTA_HOOK_DEVS of linux/netfilter/nf_tables.h
+	word := func(v []byte) string { return strings.TrimRight(string(v), "\x00") }
+	err = eachAttr(payload(msg), func(typ uint16, v []byte) error {
+		switch typ {
+		case unix.NFTA_CHAIN_TABLE:
+			table = word(v)
+		case unix.NFTA_CHAIN_NAME:
+			name = word(v)
+		case unix.NFTA_CHAIN_HOOK:
+			return eachAttr(v, func(typ uint16, v []byte) error {
+				if typ != hookDevices {
+					return nil
+				}
+				return eachAttr(v, func(typ uint16, v []byte) error {
+					if typ == deviceName {
+						devices = append(devices, word(v))
+					}
+					return nil
+				})
+			})
+		}
+		return nil
+	})
+	return table, name, devices, err
+}
+
 // reading gathers the elements of a set as the kernel gives them.
 type reading struct {
 	set     access.Set

@@ -34,6 +34,9 @@ func (t *Table) observeLocked(ctx context.Context) (access.ACL, error) {
 			err = nil
 		}
 		if err == nil {
+			gen, err = t.egressLocked(ctx, c, gen)
+		}
+		if err == nil {
 			t.gen, t.adopted = gen, true
 			return c, nil
 		}
@@ -222,7 +225,11 @@ func (t *Table) dumpLocked(ctx context.Context, set access.Set, count int) (keys
 // elementsLocked gives each element of a set to f, in the kernel's order. The
 // element's key is valid during the call.
 func (t *Table) elementsLocked(ctx context.Context, set string, f func(element) error) (interrupted bool, err error) {
-	err = t.askLocked(ctx, unix.NFT_MSG_GETSETELEM, netlink.Dump, question{
+	return t.elementsInLocked(ctx, ruleset.Table(), set, f)
+}
+
+func (t *Table) elementsInLocked(ctx context.Context, table *nftables.Table, set string, f func(element) error) (interrupted bool, err error) {
+	err = t.askInLocked(ctx, table, unix.NFT_MSG_GETSETELEM, netlink.Dump, question{
 		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(ruleset.TableName)},
 		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: cString(set)},
 	}, func(m netlink.Message) error {
@@ -257,8 +264,12 @@ func (t *Table) generationLocked(ctx context.Context) (uint32, error) {
 
 // setLocked reads the declaration of a set.
 func (t *Table) setLocked(ctx context.Context, set string) (setInfo, error) {
+	return t.setInLocked(ctx, ruleset.Table(), set)
+}
+
+func (t *Table) setInLocked(ctx context.Context, table *nftables.Table, set string) (setInfo, error) {
 	info := setInfo{count: countUnknown}
-	err := t.askLocked(ctx, unix.NFT_MSG_GETSET, 0, question{
+	err := t.askInLocked(ctx, table, unix.NFT_MSG_GETSET, 0, question{
 		{Type: unix.NFTA_SET_TABLE, Data: cString(ruleset.TableName)},
 		{Type: unix.NFTA_SET_NAME, Data: cString(set)},
 	}, func(m netlink.Message) (err error) {
@@ -276,6 +287,11 @@ type question []netlink.Attribute
 // askLocked puts one question to the kernel and gives each message of the reply
 // to f. It closes the sockets when it fails.
 func (t *Table) askLocked(ctx context.Context, typ uint16, flags netlink.HeaderFlags, q question, f func(netlink.Message) error) error {
+	return t.askInLocked(ctx, ruleset.Table(), typ, flags, q, f)
+}
+
+// askInLocked is askLocked for the family of a table.
+func (t *Table) askInLocked(ctx context.Context, table *nftables.Table, typ uint16, flags netlink.HeaderFlags, q question, f func(netlink.Message) error) error {
 	if err := t.dialLocked(); err != nil {
 		return err
 	}
@@ -292,7 +308,7 @@ func (t *Table) askLocked(ctx context.Context, typ uint16, flags netlink.HeaderF
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ),
 			Flags: netlink.Request | flags,
 		},
-		Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attrs...),
+		Data: append([]byte{byte(table.Family), unix.NFNETLINK_V0, 0, 0}, attrs...),
 	})
 	if err == nil {
 		for m, e := range t.read.ReceiveIter() {

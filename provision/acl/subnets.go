@@ -30,8 +30,9 @@ func (t *Table) rulesLocked() ruleset.Policy {
 // growing encodes a batch. If it fills a set of subnets that there is not yet, the set and its rules come with it: the
 // chains are replaced, and within the batch, so that the old rules work until the new ones do.
 func (t *Table) growing(b batch, nets access.NetSets) func(*nftables.Conn) error {
+	queue := t.queueLocked(b)
 	if nets == t.nets {
-		return b.queue
+		return queue
 	}
 	p := t.rulesLocked()
 	p.Nets = nets
@@ -43,7 +44,7 @@ func (t *Table) growing(b batch, nets access.NetSets) func(*nftables.Conn) error
 				}
 			}
 		}
-		if err := b.queue(c); err != nil {
+		if err := queue(c); err != nil {
 			return err
 		}
 		return queueChains(c, p, chainNames(p))

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/google/nftables"
+
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
@@ -72,18 +74,25 @@ func (t *Table) listingLocked(ctx context.Context) (ruleset.Listing, error) {
 		name string
 		into *[]ruleset.Dynamic
 	}{{ruleset.SetOpen, &l.Open}, {ruleset.SetPortalUp, &l.Portal}, {ruleset.SetRefused, &l.Refused}} {
-		if _, err := t.elementsLocked(ctx, s.name, func(e element) error {
-			*s.into = append(*s.into, ruleset.Dynamic{Key: slices.Clone(e.key), Timeout: e.timeout, Expires: e.expires, Counter: e.counter})
-			return nil
-		}); err != nil {
+		if err := t.dynamicLocked(ctx, ruleset.Table(), s.name, s.into); err != nil {
 			return l, err
 		}
-		// The rules add to the set while it is read, so some may come twice.
-		slices.SortFunc(*s.into, func(a, b ruleset.Dynamic) int { return bytes.Compare(a.Key, b.Key) })
-		*s.into = slices.CompactFunc(*s.into, func(a, b ruleset.Dynamic) bool { return bytes.Equal(a.Key, b.Key) })
 	}
-	for _, c := range ruleset.Chains(t.policy) {
-		rules, err := t.write.GetRules(ruleset.Table(), c)
+	chains := ruleset.Chains(t.policy)
+	have, err := t.egressTableLocked(ctx)
+	switch {
+	case err != nil:
+		return l, err
+	case have == nil:
+		l.Policy.Egress = "" // the kernel does not take it, or it is to come
+	case t.policy.Egress != "":
+		if err := t.dynamicLocked(ctx, ruleset.EgressTable(), ruleset.SetOpen, &l.EgressOpen); err != nil {
+			return l, err
+		}
+		chains = append(chains, ruleset.EgressChains(t.policy)...)
+	}
+	for _, c := range chains {
+		rules, err := t.write.GetRules(c.Table, c)
 		if err != nil {
 			return l, errors.Join(fmt.Errorf("read rules of chain %s: %w", c.Name, err), t.hangUpLocked())
 		}
@@ -96,4 +105,18 @@ func (t *Table) listingLocked(ctx context.Context) (ruleset.Listing, error) {
 		err = errGenerationMoved
 	}
 	return l, err
+}
+
+// dynamicLocked reads a set whose elements come and go in the kernel, sorted.
+func (t *Table) dynamicLocked(ctx context.Context, table *nftables.Table, set string, into *[]ruleset.Dynamic) error {
+	if _, err := t.elementsInLocked(ctx, table, set, func(e element) error {
+		*into = append(*into, ruleset.Dynamic{Key: slices.Clone(e.key), Timeout: e.timeout, Expires: e.expires, Counter: e.counter})
+		return nil
+	}); err != nil {
+		return err
+	}
+	// The rules may add to the set while it is read, so some may come twice.
+	slices.SortFunc(*into, func(a, b ruleset.Dynamic) int { return bytes.Compare(a.Key, b.Key) })
+	*into = slices.CompactFunc(*into, func(a, b ruleset.Dynamic) bool { return bytes.Equal(a.Key, b.Key) })
+	return nil
 }

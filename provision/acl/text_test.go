@@ -1,6 +1,7 @@
 package acl_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -78,8 +79,18 @@ func randomWish(rng *rand.Rand) access.ACL {
 			want[set] += access.Keys(e.Key)
 		}
 	}
+	for range rng.IntN(9) {
+		want[access.SetStoppedMAC] += access.Keys(key(rng.Uint64())[:6])
+		want[access.SetPausedMAC] += access.Keys(key(rng.Uint64() & 3)[:6])
+	}
+	for range rng.IntN(4) {
+		want[access.SetIPv6Direct] += access.Interfaces(names[rng.IntN(len(names))])
+		want[access.SetPausedInterface] += access.Interfaces(names[rng.IntN(len(names))])
+	}
 	return want.Sorted()
 }
+
+func key(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
 
 // From any state to any other, elements of all kinds, in the kernel: the kernel
 // agrees, and the text is nft's to the byte.
@@ -88,8 +99,10 @@ func TestKernelRandomWalkAndText(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	policies := []ruleset.Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:8080")},
-		{Portal: netip.MustParseAddrPort("192.0.2.1:80"), SourceGuard: true}}
+		{Portal: netip.MustParseAddrPort("192.0.2.1:80"), SourceGuard: true}, {IPv6: true}, {IPv6: true, Egress: "down0"}, {IPv6: true, Egress: "down0 down1"}}
 	r := newRouter(t)
+	r.wire("down0", "a")
+	r.wire("down1", "b")
 	table := r.open()
 	var have access.ACL
 	for i := range long.Times(t, 40, 4000) {
@@ -104,7 +117,7 @@ func TestKernelRandomWalkAndText(t *testing.T) {
 		require.False(t, changed(t, table))
 		text, err := table.AsNFT(t.Context())
 		require.NoError(t, err)
-		if diff := cmp.Diff(r.list(), text); diff != "" {
+		if diff := cmp.Diff(r.ours(), text); diff != "" {
 			t.Fatalf("step %d: (-nft +ours):\n%s", i, diff)
 		}
 	}
@@ -113,7 +126,8 @@ func TestKernelRandomWalkAndText(t *testing.T) {
 
 func TestKernelTextOfCountersAndTimes(t *testing.T) {
 	r := newRouter(t)
-	table := r.openWith(acl.Options{Policy: ruleset.Policy{SourceGuard: true}})
+	r.wire("down0", "client")
+	table := r.openWith(acl.Options{Policy: ruleset.Policy{SourceGuard: true, IPv6: true, Egress: "down0"}})
 	_, err := table.OpenFor(t.Context(), 25*time.Hour-time.Hour)
 	require.NoError(t, err)
 	for i := range 5 {
@@ -123,8 +137,8 @@ func TestKernelTextOfCountersAndTimes(t *testing.T) {
 	require.NoError(t, err)
 	// What is left of a time runs on between the two readings.
 	left := regexp.MustCompile(`expires (\d+[dhms]+)+`)
-	require.Len(t, left.FindAllString(text, -1), 6)
-	if diff := cmp.Diff(left.ReplaceAllString(r.list(), "expires X"), left.ReplaceAllString(text, "expires X")); diff != "" {
+	require.Len(t, left.FindAllString(text, -1), 8)
+	if diff := cmp.Diff(left.ReplaceAllString(r.ours(), "expires X"), left.ReplaceAllString(text, "expires X")); diff != "" {
 		t.Fatalf("(-nft +ours):\n%s", diff)
 	}
 	require.Contains(t, text, "100.64.0.6 counter packets 4 bytes 336 expires ")
@@ -138,15 +152,16 @@ func TestKernelTextOfCountersAndTimes(t *testing.T) {
 func TestKernelTextOfAWishCanBeLoaded(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	want := randomWish(rng)
-	policy := ruleset.Policy{Portal: netip.MustParseAddrPort("0.0.0.0:8080"), SourceGuard: true}
+	policy := ruleset.Policy{Portal: netip.MustParseAddrPort("0.0.0.0:8080"), SourceGuard: true, IPv6: true, Egress: "down0"}
 	text := ruleset.Listing{Policy: policy, Have: want}.String()
 	r := newRouter(t)
+	r.wire("down0", "client")
 	r.nft(text)
-	if diff := cmp.Diff(r.list(), text); diff != "" {
+	if diff := cmp.Diff(r.ours(), text); diff != "" {
 		t.Fatalf("(-nft +ours):\n%s", diff)
 	}
-	before := r.nft("-a", "list", "table", "inet", "usher")
+	before := r.ours("-a")
 	table := r.openWith(acl.Options{Policy: policy})
 	require.Empty(t, cmp.Diff(want, observe(t, table).Sorted(), cmpACL))
-	require.Equal(t, before, r.nft("-a", "list", "table", "inet", "usher"), "adopted, not replaced")
+	require.Equal(t, before, r.ours("-a"), "adopted, not replaced")
 }

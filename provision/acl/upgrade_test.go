@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "write the batches of this schema in tes
 // with WrittenACL in it and the switch on for an hour. Together they have every set
 // and every rule.
 var Written = map[string]ruleset.Policy{
-	"schema3-all.netlink":    {Portal: netip.MustParseAddrPort("192.0.2.254:8080"), SourceGuard: true, Alone: true},
+	"schema3-all.netlink":    {Portal: netip.MustParseAddrPort("192.0.2.254:8080"), SourceGuard: true, Alone: true, IPv6: true},
 	"schema3-portal.netlink": {Portal: netip.MustParseAddrPort("0.0.0.0:8080")},
 }
 
@@ -38,7 +38,8 @@ var WrittenBefore = map[string]ruleset.Policy{
 }
 
 // newSets are those that the schema before does not have.
-var newSets = []access.Set{access.SetDHCPServers, access.SetAloneStopped, access.SetAlonePaused}
+var newSets = []access.Set{access.SetDHCPServers, access.SetAloneStopped, access.SetAlonePaused,
+	access.SetIPv6Direct, access.SetStoppedMAC, access.SetPausedMAC, access.SetStoppedInterface, access.SetPausedInterface}
 
 // WrittenACLBefore returns the elements in the tables of WrittenBefore.
 func WrittenACLBefore() access.ACL {
@@ -68,6 +69,9 @@ func WrittenACL() access.ACL {
 		access.SetExempt:       access.Prefixes(prefix("203.0.113.0/25"), prefix("255.255.255.254/31")),
 		access.SetDHCPServers:  access.Prefixes(prefix("192.0.2.67/32")),
 		access.SetAloneStopped: access.Interfaces("eth0.7"), access.SetAlonePaused: access.Interfaces("eth0.8"),
+		access.SetIPv6Direct: access.Interfaces("br0"),
+		access.SetStoppedMAC: "\x02\x00\x00\x00\x00\x01", access.SetPausedMAC: "\x02\x00\x00\x00\x00\x03",
+		access.SetStoppedInterface: access.Interfaces("eth0.7"), access.SetPausedInterface: access.Interfaces("eth0.8"),
 	}
 }
 

@@ -27,7 +27,7 @@ func pass(what, chain, comment string, terms ...term) Rule {
 }
 
 // Rules returns the rules in their order. A packet that concerns nobody costs
-// seven look-ups and nothing else, and two more for each set of blocked subnets that there is.
+// seven look-ups and nothing else, and two more for each set of blocked subnets that there is; with IPv6 one comparison more.
 func Rules(p Policy) []Rule {
 	out := []Rule{
 		pass(PassMaintenance, chainForward, "maintenance", isOpen()),
@@ -57,6 +57,9 @@ func Rules(p Policy) []Rule {
 	)
 	out = append(out, limited(p, chainFromPaused, chainToPaused, access.SetGarden)...)
 	out = append(out, limited(p, chainFromGuests, chainToGuests, access.SetGuestGarden)...)
+	if p.IPv6 {
+		out = append(out, rulesIPv6()...)
+	}
 	out = append(out, portalRules(p)...)
 	if p.SourceGuard {
 		out = append(out, guard(p)...)

@@ -15,7 +15,10 @@ import (
 	"github.com/usher-agent/usher/provision/access"
 )
 
-var everything = Policy{SourceGuard: true, Alone: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
+var (
+	everything = Policy{SourceGuard: true, Alone: true, Portal: netip.MustParseAddrPort("192.0.2.254:8080")}
+	ipv6       = Policy{IPv6: true, Egress: "down0"}
+)
 
 var update = flag.Bool("update", false, "write the files of testdata that follow from the rules")
 
@@ -31,7 +34,7 @@ var withNets = func() Policy {
 // The text of the empty table is that of the files which operators read, and
 // which nft loads in the tests of package acl.
 func TestTextIsTheOneInTheFile(t *testing.T) {
-	for file, policy := range map[string]Policy{"usher.nft": {}, "portal.nft": everything, "subnets.nft": withNets} {
+	for file, policy := range map[string]Policy{"usher.nft": {}, "portal.nft": everything, "subnets.nft": withNets, "ipv6.nft": ipv6} {
 		path := filepath.Join("..", "testdata", file)
 		b, err := os.ReadFile(path)
 		require.NoError(t, err)
@@ -50,7 +53,7 @@ func TestTextIsTheOneInTheFile(t *testing.T) {
 // Whatever rules name is declared, and each chain is led to or is where packets
 // come in.
 func TestRulesNameWhatThereIs(t *testing.T) {
-	for _, policy := range []Policy{{}, {SourceGuard: true}, {Alone: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything, withNets, {Nets: withNets.Nets}} {
+	for _, policy := range []Policy{{}, {SourceGuard: true}, {Alone: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything, ipv6, withNets, {Nets: withNets.Nets}} {
 		sets, chains, reached := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		for _, s := range Sets(policy) {
 			require.False(t, sets[s.Name], "two sets are called %s", s.Name)

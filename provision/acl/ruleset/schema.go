@@ -53,6 +53,13 @@ type Policy struct {
 	Alone bool
 	// Nets are the sets of subnets that there are, each with its rules. No configuration says it, but what the sets hold.
 	Nets access.NetSets
+	// IPv6 blocks it of the blocked. Without it the sets of MACs and interfaces do nothing.
+	IPv6 bool
+	// Egress names the interfaces, between spaces, where what leaves is looked at for
+	// that; empty: none, and no table netdev.
+	Egress string
+	// Seen tells interfaces of the same names apart: a chain ends with its interface.
+	Seen string
 }
 
 // The chains. Three are where packets come in, the others hold what happens to
@@ -99,7 +106,7 @@ func Set(set access.Set) *nftables.Set {
 		switch p {
 		case access.PartInterface:
 			types, s.KeyByteOrder = append(types, nftables.TypeIFName), binaryutil.NativeEndian
-		case access.PartMAC:
+		case access.PartMAC, access.PartEther:
 			types, s.KeyByteOrder = append(types, nftables.TypeEtherAddr), binaryutil.BigEndian
 		default:
 			types, s.KeyByteOrder = append(types, nftables.TypeIPAddr), binaryutil.BigEndian
@@ -162,6 +169,9 @@ func Chains(p Policy) []*nftables.Chain {
 	}
 	if p.Alone {
 		out = append(out, &nftables.Chain{Table: Table(), Name: chainMulticast})
+	}
+	if p.IPv6 {
+		out = append(out, chainsIPv6()...)
 	}
 	if p.Portal.Port() != 0 {
 		out = append(out, base(chainPortal, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, priorityPortal))

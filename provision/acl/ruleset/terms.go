@@ -28,6 +28,8 @@ const (
 	isEthernet
 	isTCP
 	isUDP
+	isIPv6
+	isIPv6Frame // where there is no family but that of the frame
 
 	factEnd
 )
@@ -43,6 +45,10 @@ func (f fact) String() string {
 		return "tcp"
 	case isUDP:
 		return "udp"
+	case isIPv6:
+		return "ipv6"
+	case isIPv6Frame:
+		return "ip6"
 	default:
 		return "invalid"
 	}
@@ -61,6 +67,10 @@ func (f fact) exprs() []expr.Any {
 		return equal(expr.MetaKeyIIFTYPE, binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER)...)
 	case isTCP:
 		return equal(expr.MetaKeyL4PROTO, unix.IPPROTO_TCP)
+	case isIPv6:
+		return equal(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6)
+	case isIPv6Frame:
+		return equal(expr.MetaKeyPROTOCOL, binary.BigEndian.AppendUint16(nil, unix.ETH_P_IPV6)...)
 	default:
 		return equal(expr.MetaKeyL4PROTO, unix.IPPROTO_UDP)
 	}
@@ -101,9 +111,13 @@ func lookUp(set access.Set, s side, invert bool) term {
 		register := register(at)
 		switch p {
 		case access.PartInterface:
-			words = append(words, "iifname")
-			t.exprs = append(t.exprs, &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register})
-		case access.PartMAC:
+			word, key := "iifname", expr.MetaKeyIIFNAME
+			if s == destination {
+				word, key = "oifname", expr.MetaKeyOIFNAME
+			}
+			words = append(words, word)
+			t.exprs = append(t.exprs, &expr.Meta{Key: key, Register: register})
+		case access.PartMAC, access.PartEther: // what it goes to is not known yet
 			const etherSource = 6
 			words, t.needs = append(words, "ether saddr"), append(t.needs, isEthernet)
 			t.exprs = append(t.exprs, &expr.Payload{DestRegister: register, Base: expr.PayloadBaseLLHeader, Offset: etherSource, Len: 6})
@@ -182,13 +196,15 @@ func transport(offset uint32, data []byte) []expr.Any {
 	}
 }
 
-func ack() term {
-	const flagsOffset, ack = 13, 0x10
-	return term{"tcp flags ack", []fact{isTCP}, []expr.Any{
+func ack() term { return tcpFlag("ack", 0x10) }
+
+func tcpFlag(name string, flag byte) term {
+	const flagsOffset = 13
+	return term{"tcp flags " + name, []fact{isTCP}, []expr.Any{
 		// [ payload load 1b @ transport header + 13 => reg 1 ]
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsOffset, Len: 1},
-		// [ bitwise reg 1 = ( reg 1 & 0x00000010 ) ^ 0x00000000 ]
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{ack}, Xor: []byte{0}},
+		// [ bitwise reg 1 = ( reg 1 & flag ) ^ 0x00000000 ]
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{flag}, Xor: []byte{0}},
 		// [ cmp neq reg 1 0x00000000 ]
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0}},
 	}}

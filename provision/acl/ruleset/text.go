@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -17,12 +18,15 @@ import (
 // Listing is all that nft prints of the table.
 type Listing struct {
 	Policy  Policy
-	Have    access.ACL                  // sorted
-	Nets    []access.Set                // the sets of subnets in the order in which they were made, where that is known
-	Open    []Dynamic                   // elements of SetOpen
-	Portal  []Dynamic                   // elements of SetPortalUp
-	Refused []Dynamic                   // elements of SetRefused, sorted
-	Counts  map[string][]access.Counter // of the rules of each chain, in order; nothing counted where they are missing
+	Have    access.ACL   // sorted
+	Nets    []access.Set // the sets of subnets in the order in which they were made, where that is known
+	Open    []Dynamic    // elements of SetOpen
+	Portal  []Dynamic    // elements of SetPortalUp
+	Refused []Dynamic    // elements of SetRefused, sorted
+
+	EgressOpen []Dynamic // elements of SetOpen in the table netdev
+
+	Counts map[string][]access.Counter // of the rules of each chain, in order; nothing counted where they are missing
 }
 
 // Dynamic is an element that comes and goes in the kernel.
@@ -74,7 +78,31 @@ func (l Listing) String() string {
 		l.printChain(&b, c, rules)
 	}
 	b.WriteString("}\n")
+	if l.Policy.Egress != "" {
+		l.printEgress(&b)
+	}
 	return b.String()
+}
+
+// printEgress prints the table with the egress chains.
+func (l Listing) printEgress(b *strings.Builder) {
+	b.WriteString("table netdev usher {\n")
+	for _, set := range EgressSets() {
+		var elements []string
+		for _, e := range inOrder(set, l.Have) {
+			elements = append(elements, elementText(e))
+		}
+		printSet(b, EgressSet(set), 1, elements)
+	}
+	printSet(b, EgressOpen(), 5, switchText(l.EgressOpen))
+	rules := EgressRules(l.Policy)
+	for i, c := range EgressChains(l.Policy) {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		l.printChain(b, c, rules)
+	}
+	b.WriteString("}\n")
 }
 
 func printSet(b *strings.Builder, s *nftables.Set, perLine int, elements []string) {
@@ -116,6 +144,9 @@ func printSet(b *strings.Builder, s *nftables.Set, perLine int, elements []strin
 
 func (l Listing) printChain(b *strings.Builder, c *nftables.Chain, rules []Rule) {
 	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
+	if c.Device != "" {
+		fmt.Fprintf(b, "\t\ttype filter hook egress device %q priority filter; policy accept;\n", c.Device)
+	}
 	switch c.Name {
 	case chainForward:
 		b.WriteString("\t\ttype filter hook forward priority filter - 10; policy accept;\n")
@@ -162,11 +193,11 @@ func isNumber(set access.Set) bool {
 	return set.Of(access.PartAddr) || set.Of(access.PartPrefix)
 }
 
-// inOrder returns the elements in nft's order: addresses by number, all else as one
+// inOrder returns the elements in nft's order: addresses and MACs by number, all else as one
 // number in the machine's order, so by its last byte first.
 func inOrder(set access.Set, have access.ACL) []access.Element {
 	out := slices.Collect(have.Elements(set))
-	if isNumber(set) {
+	if isNumber(set) || set.Of(access.PartEther) {
 		return out
 	}
 	slices.SortFunc(out, func(a, b access.Element) int {
@@ -202,16 +233,30 @@ func elementText(e access.Element) string {
 func switchText(elements []Dynamic) []string {
 	var out []string
 	for _, e := range elements {
-		if len(e.Key) != 1 || e.Key[0] != unix.NFPROTO_IPV4 {
+		text := openWord(e.Key)
+		if text == "" {
 			continue
 		}
-		text := "ipv4"
 		if e.Timeout != 0 {
 			text += " timeout " + spell(e.Timeout) + " expires " + spell(e.Expires)
 		}
 		out = append(out, text)
 	}
 	return out
+}
+
+// openWord is nft's word for an element of SetOpen; empty: no rule asks for it.
+func openWord(key []byte) string {
+	switch string(key) {
+	case string([]byte{unix.NFPROTO_IPV4}):
+		return "ipv4"
+	case string([]byte{unix.NFPROTO_IPV6}):
+		return "ipv6"
+	case string(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IPV6)):
+		return "ip6"
+	default:
+		return ""
+	}
 }
 
 func refusedText(elements []Dynamic) []string {

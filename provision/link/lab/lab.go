@@ -272,7 +272,7 @@ func (p *Process) Log() string {
 func (h *Host) Listen(address string) (net.Listener, error) {
 	var ln net.Listener
 	err := h.do(func() (err error) {
-		ln, err = net.Listen("tcp4", address)
+		ln, err = net.Listen("tcp"+family(address), address)
 		return err
 	})
 	return ln, err
@@ -282,7 +282,7 @@ func (h *Host) Listen(address string) (net.Listener, error) {
 func (h *Host) ListenPacket(address string) (net.PacketConn, error) {
 	var conn net.PacketConn
 	err := h.do(func() (err error) {
-		conn, err = net.ListenPacket("udp4", address)
+		conn, err = net.ListenPacket("udp"+family(address), address)
 		return err
 	})
 	return conn, err
@@ -294,10 +294,18 @@ func (h *Host) Dial(address string, timeout time.Duration) (net.Conn, error) {
 	err := h.do(func() (err error) {
 		// A literal address and one attempt keep the dial on this thread.
 		d := net.Dialer{Timeout: timeout, KeepAlive: -1}
-		conn, err = d.Dial("tcp4", address)
+		conn, err = d.Dial("tcp"+family(address), address)
 		return err
 	})
 	return conn, err
+}
+
+// family is "4" or "6", as a literal address is. Without it 0.0.0.0 would be both.
+func family(address string) string {
+	if strings.HasPrefix(address, "[") {
+		return "6"
+	}
+	return "4"
 }
 
 // Do runs f on a thread that stands in the host's network namespace: sockets

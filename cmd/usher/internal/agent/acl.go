@@ -3,6 +3,8 @@ package agent
 import (
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
@@ -11,13 +13,53 @@ import (
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/acl/ruleset"
+	"github.com/usher-agent/usher/provision/link"
 )
 
-// ACLPolicy returns what the rules follow from.
+// ACLPolicy returns what the rules follow from by the configuration alone.
 func ACLPolicy(cfg *config.Config) ruleset.Policy {
 	return ruleset.Policy{
 		Portal: cfg.Portal.Listen, PortalBeforeGarden: cfg.Portal.BeforeGarden,
 		SourceGuard: cfg.ACL.SourceGuard.On(), Alone: len(cfg.ACL.SourceGuard.VLAN) > 0,
+	}
+}
+
+// HostPolicy returns what the rules of an agent on this host would follow from.
+func HostPolicy(cfg *config.Config) ruleset.Policy {
+	host, _ := link.Interfaces(link.WatchOptions{}) // what cannot be read is none
+	in := access.NewSources(sourceOptions(cfg), nil, nil, host.Names).Inputs()
+	return aclPolicy(cfg, &in, host)
+}
+
+// aclPolicy returns what the rules follow from where the host has these interfaces.
+func aclPolicy(cfg *config.Config, in *access.Inputs, host *provision.Interfaces) ruleset.Policy {
+	p := ACLPolicy(cfg)
+	p.IPv6 = len(in.IPv6Direct)+len(in.IPv6VLAN) > 0
+	var names, seen []string
+	for _, name := range in.IPv6Direct {
+		if f := host.ByName(name); f != nil {
+			names, seen = append(names, name), append(seen, strconv.Itoa(f.Index))
+		}
+	}
+	p.Egress, p.Seen = strings.Join(names, " "), strings.Join(seen, " ")
+	return p
+}
+
+// policy returns what the rules follow from now.
+func (a *Agent) policy() ruleset.Policy {
+	in := a.sources.Inputs()
+	return aclPolicy(a.cfg.Load(), &in, a.host())
+}
+
+// inputs returns what an ACL of the configuration follows from. Where IPv6 is blocked
+// changes with the host: the rules follow.
+func (a *Agent) inputs(cfg *config.Config) func() access.Inputs {
+	return func() access.Inputs {
+		in := a.sources.Inputs()
+		if a.table != nil {
+			a.table.Reconfigure(aclPolicy(cfg, &in, a.host()))
+		}
+		return in
 	}
 }
 
@@ -29,6 +71,9 @@ func sourceOptions(cfg *config.Config) access.SourceOptions {
 	}
 	o.Gateways, o.NameServers, o.Homes, o.Networks = cfg.Reserved(), nameServers(cfg), cfg.Prefixes(), cfg.ACL.Networks
 	o.VLANOf = vlanOf(cfg)
+	if o.Direct = cfg.DHCP.SubscriberInterfaces; cfg.ACL.BlocksIPv6() {
+		o.ForwardsIPv6 = link.ForwardsIPv6
+	}
 	return o
 }
 
@@ -57,13 +102,13 @@ func (a *Agent) aclDeps(cfg *config.Config) *console.ACLDeps {
 	}
 	reader := acl.NewReader(acl.Options{})
 	a.teardown.push("acl reader", reader.Close)
-	kernel := acl.Inspector{Reader: reader, Policy: func() ruleset.Policy { return ACLPolicy(a.cfg.Load()) }}
+	kernel := acl.Inspector{Reader: reader, Policy: a.policy}
 	if cfg.ACL.DryRun {
 		kernel.Want = a.enforcer.Want
 	} else {
 		a.metrics.WatchPassed(kernel.Passed)
 	}
-	d := &console.ACLDeps{Wishes: a.enforcer, Kernel: kernel, Exempt: a.exempt}
+	d := &console.ACLDeps{Wishes: a.enforcer, Kernel: kernel, Exempt: a.exempt, Links: a.enforcer}
 	if a.table != nil {
 		d.Maintenance = acl.NewMaintenance(a.table, a.log)
 	}

@@ -307,8 +307,9 @@ func (a *Agent) warnOfServerIDs() {
 func (a *Agent) openKernel(cfg *config.Config) error {
 	var kernel access.Kernel
 	var flows access.Flows
+	a.sources = access.NewSources(a.sourceOptions(cfg), a.leases, a.garden, a.interfaceNames)
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
-		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: ACLPolicy(cfg)})
+		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: a.policy()})
 		if err != nil {
 			return fmt.Errorf("acl: %w (it needs CAP_NET_ADMIN; with acl.dry_run: true nothing is touched)", err)
 		}
@@ -322,8 +323,7 @@ func (a *Agent) openKernel(cfg *config.Config) error {
 	} else {
 		kernel = acl.NewDryRun(a.log)
 	}
-	a.sources = access.NewSources(a.sourceOptions(cfg), a.leases, a.garden, a.interfaceNames)
-	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, a.sources.Inputs), kernel, flows, a.syncer.Current, a.metrics, a.log)
+	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, a.inputs(cfg)), kernel, flows, a.syncer.Current, a.metrics, a.log)
 	a.follower = access.Follow(a.sources, a.enforcer)
 	return nil
 }

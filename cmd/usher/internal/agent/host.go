@@ -29,26 +29,28 @@ func (a *Agent) interfaceNames() []string {
 	return out
 }
 
+// host returns the interfaces of this host; what cannot be read is none.
+func (a *Agent) host() *provision.Interfaces {
+	if a.links != nil {
+		return a.links.View()
+	}
+	view, _ := link.Interfaces(link.WatchOptions{})
+	return view
+}
+
 // warnOfInterfaces tells of names in the configuration that no interface has now.
 func (a *Agent) warnOfInterfaces(cfg *config.Config) {
 	for _, w := range a.interfaceWarnings(cfg) {
 		logWarning(w, a.log)
 	}
-	for _, w := range cfg.GuardWarnings(a.path, a.host()) {
+	for _, w := range cfg.GuardWarnings(a.path, a.hostList()) {
 		logWarning(w, a.log)
 	}
 }
 
-// host returns the interfaces of this host; what cannot be read is none.
-func (a *Agent) host() []provision.Interface {
-	var view *provision.Interfaces
-	if a.links != nil {
-		view = a.links.View()
-	} else if v, err := link.Interfaces(link.WatchOptions{}); err == nil {
-		view = v
-	} else {
-		return nil
-	}
+// hostList is host as a list.
+func (a *Agent) hostList() []provision.Interface {
+	view := a.host()
 	out := make([]provision.Interface, 0, view.Len())
 	for _, f := range view.All() {
 		out = append(out, *f)

@@ -37,7 +37,7 @@ func (a *Agent) configStatus() console.ConfigStatus {
 	for _, w := range a.interfaceWarnings(a.cfg.Load()) {
 		st.MissingInterfaces = append(st.MissingInterfaces, w.String())
 	}
-	st.Unguarded = a.cfg.Load().Unguarded(a.host())
+	st.Unguarded = a.cfg.Load().Unguarded(a.hostList())
 	return st
 }
 
@@ -91,11 +91,8 @@ func (a *Agent) reload() error {
 		a.warnOfServerIDs()
 	}
 	a.erp.p.Store(fetcher)
-	if a.table != nil {
-		a.table.Reconfigure(ACLPolicy(cfg)) // the round that follows replaces the rules in one batch
-	}
 	a.sources.Reconfigure(a.sourceOptions(cfg))
-	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.sources.Inputs))
+	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.inputs(cfg))) // the round that follows replaces the rules in one batch
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	usePortal()

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +30,7 @@ type Report struct {
 	Warnings []keys.Problem `json:"warnings"`
 	Believed []Source       `json:"believed,omitempty"` // absent: the file has mistakes
 	Notes    []string       `json:"notes,omitempty"`    // what holds for all of them
+	IPv6     []string       `json:"ipv6,omitempty"`     // what becomes of that of blocked subscribers, on a host that forwards it
 }
 
 // Command returns the command.
@@ -46,13 +49,18 @@ another name (altname) of an interface: packets come in under the one name, and 
 
 At the end stands what is believed from whom. With --output json that is "believed", a list with, for each: "who"; "key", where
 the file says so; "which", as the file names them; "now", the interfaces of this host that are meant; and "tells_line",
-"tells_wire", "takes_lease", "writes_erp", each yes, no or partly; "note" says what is refused. See docs/dhcp-matching.md.`,
+"tells_wire", "takes_lease", "writes_erp", each yes, no or partly; "note" says what is refused. See docs/dhcp-matching.md. On a host that forwards IPv6 it is said too what becomes of that of
+blocked subscribers ("ipv6"; docs/acl.md).`,
 		Example: "  usher check --config /etc/usher/usher.yaml\n  usher check --config new.yaml --output json",
 		Args:    cli.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, cfg, err := examine(path, interfaces())
+			host := interfaces()
+			r, cfg, err := examine(path, host)
 			if err != nil {
 				return err
+			}
+			if link.ForwardsIPv6() {
+				r.addIPv6(cfg, host, kernelRelease())
 			}
 			if c.Output == "json" {
 				err = cli.PrintJSON(cmd.OutOrStdout(), r)
@@ -119,7 +127,11 @@ func (r *Report) print(out, errs io.Writer, cfg *config.Config) error {
 	} else {
 		fmt.Fprintf(errs, "%s: not good yet: usher run takes it as it stands\n", r.File)
 	}
-	return printBelieved(out, r.Believed, r.Notes)
+	if err := printBelieved(out, r.Believed, r.Notes); err != nil || len(r.IPv6) == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "\nIPv6 of the paused and the stopped\n  %s\n", strings.Join(r.IPv6, "\n  "))
+	return err
 }
 
 // printProblem writes a line, and below it what may be pasted.
@@ -128,6 +140,12 @@ func printProblem(w io.Writer, prefix string, p keys.Problem) {
 	for _, line := range p.Paste {
 		fmt.Fprintf(w, "    %s\n", line)
 	}
+}
+
+// kernelRelease returns that of this host; empty if it cannot be read.
+func kernelRelease() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return strings.TrimSpace(string(b))
 }
 
 // interfaces returns those of this host with their IPv4 addresses; what cannot be read is none.

@@ -117,7 +117,7 @@ func showNFT(c *cli.Program, cmd *cobra.Command, path string) error {
 		}
 		t = &console.ACLText{}
 		return t, readKernel(func(r *acl.Reader) (err error) {
-			t.Text, err = r.AsNFT(ctx, agent.ACLPolicy(cfg))
+			t.Text, err = r.AsNFT(ctx, agent.HostPolicy(cfg))
 			return err
 		})
 	}, func(w io.Writer, t *console.ACLText) error {
@@ -130,7 +130,7 @@ func summaryOffline(ctx context.Context, path string) (*console.ACLSummary, erro
 	var policy ruleset.Policy
 	cfg, cfgErr := config.Load(path)
 	if cfgErr == nil {
-		policy = agent.ACLPolicy(cfg)
+		policy = agent.HostPolicy(cfg)
 	}
 	s := &console.ACLSummary{GuardDirect: []string{}, GuardVLAN: []string{}, Passed: []acl.Passed{}}
 	return s, readKernel(func(r *acl.Reader) error {
@@ -432,7 +432,7 @@ func verifyOffline(ctx context.Context, path string) (*aclVerified, error) {
 	}
 	out := &aclVerified{}
 	return out, readKernel(func(r *acl.Reader) error {
-		v, err := r.Read(ctx, agent.ACLPolicy(cfg))
+		v, err := r.Read(ctx, agent.HostPolicy(cfg))
 		out.Defect, out.Equal, out.Elements = v.Defect, err == nil && v.Defect == "", v.ACL.Counts()
 		return err
 	})

@@ -101,6 +101,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 			text += fmt.Sprintf(", %d guest addresses", n)
 		}
 		rows = append(rows, []string{"acl", text})
+		rows = append(rows, ipv6Rows(p, a.IPv6)...)
 		if st.Open != nil {
 			rows = append(rows, openRow(p, st.Open))
 		}

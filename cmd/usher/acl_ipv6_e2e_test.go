@@ -1,0 +1,115 @@
+package main
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/link/lab"
+)
+
+const internetIPv6 = "2001:db8:ffff::1"
+
+// addIPv6 gives a host an address of a /64 with the router at its end, and answers there.
+func addIPv6(t *testing.T, w *world, h *lab.Host, dev, network string) {
+	t.Helper()
+	require.NoError(t, w.Router.IP("addr", "add", network+"fffe/64", "dev", dev, "nodad"))
+	require.NoError(t, h.Sysctl("net.ipv6.conf.eth0.accept_dad", "0"))
+	require.NoError(t, h.IP("addr", "add", network+"1/64", "dev", "eth0", "nodad"))
+	require.NoError(t, h.IP("-6", "route", "add", "default", "via", network+"fffe"))
+	ln, err := h.Listen(net.JoinHostPort(network+"1", "443"))
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close(); <-done })
+}
+
+// over6 says what becomes of IPv6 from one host to another: a connection and a ping.
+func over6(t *testing.T, h *lab.Host, ip string) string {
+	t.Helper()
+	c, err := h.Dial(net.JoinHostPort(ip, "443"), 3*time.Second)
+	if err == nil {
+		_ = c.Close()
+	}
+	_, pingErr := h.Output(t.Context(), "ping", "-6", "-n", "-c1", "-W1", ip)
+	if pingErr != nil {
+		return outcome(err) + ", no echo"
+	}
+	return outcome(err) + ", echo"
+}
+
+// IPv6 of a customer with both families ends with his state, in both directions, and so
+// does what is said of it; the router's own goes on, and so does a neighbour's.
+func TestKernelIPv6OfAPausedCustomer(t *testing.T) {
+	t.Parallel()
+	w, direct, per := guardedWorld(t)
+	require.NoError(t, w.Lease(t.Context(), direct))
+	require.NoError(t, w.Lease(t.Context(), per))
+	addIPv6(t, w, direct.Host, "direct0", "2001:db8:1::")
+	addIPv6(t, w, per.Host, "per10", "2001:db8:2::")
+	addIPv6(t, w, w.Internet, "internet", "2001:db8:ffff::")
+	require.NotContains(t, w.nft(t, "list", "ruleset"), "chain ipv6", "who forwards no IPv6 has no rule for it")
+	require.NoError(t, w.Router.Sysctl("net.ipv6.icmp.ratelimit", "0")) // each try is to have its refusal
+	require.NoError(t, w.Router.Sysctl("net.ipv6.conf.all.forwarding", "1"))
+	eventually(t, 20*time.Second, "all have found each other", func() (bool, error) { // once the router's link-local addresses are tried out
+		return over6(t, direct.Host, internetIPv6) == "ok, echo" && over6(t, per.Host, internetIPv6) == "ok, echo" && over6(t, w.Internet, "2001:db8:1::1") == "ok, echo", nil
+	})
+	for _, h := range []miniature.Home{direct, per} {
+		w.setState(t, h, provision.StatePause)
+	}
+	eventually(t, 30*time.Second, "IPv6 of the paused is looked at on a host that forwards it now", func() (bool, error) {
+		return over6(t, direct.Host, internetIPv6) == "refused, no echo" && over6(t, per.Host, internetIPv6) == "refused, no echo", nil
+	})
+	assert.Equal(t, "silence, no echo", over6(t, w.Internet, "2001:db8:1::1"), "to who is on a wire with others")
+	assert.Equal(t, "refused, no echo", over6(t, w.Internet, "2001:db8:2::1"), "to who is alone on an interface")
+	for h, router := range map[*lab.Host]string{direct.Host: "2001:db8:1::fffe", per.Host: "2001:db8:2::fffe"} {
+		require.NoError(t, h.IP("-6", "neigh", "flush", "all"))
+		assert.Equal(t, "refused, echo", over6(t, h, router), "the router is reached: nobody listens there")
+	}
+	require.NoError(t, w.Router.IP("-6", "neigh", "flush", "all"))
+	assert.Equal(t, "ok, echo", over6(t, w.Router, "2001:db8:1::1"))
+
+	out, code := w.usherOn(t, "explain", strconv.FormatInt(direct.ID, 10))
+	require.Zero(t, code, out)
+	flat := strings.Join(strings.Fields(out), " ")
+	assert.Contains(t, flat, "is paused, so its forwarded IPv4 traffic is refused. IPv6 from and to the MAC "+direct.MAC+" is blocked too, on direct0; another MAC walks around that.")
+	out, code = w.usherOn(t, "explain", strconv.FormatInt(per.ID, 10))
+	require.Zero(t, code, out)
+	assert.Contains(t, strings.Join(strings.Fields(out), " "), "So is its IPv6, by the interface per10, behind which nobody else is.")
+	assert.Equal(t, []string{"direct0"}, w.status(t).ACL.IPv6.Direct)
+	out, code = w.usherOn(t, "acl", "verify")
+	require.Zero(t, code, out)
+	text, code := w.usherOn(t, "acl", "show", "--as-nft")
+	require.Zero(t, code, text)
+	assert.Contains(t, text, "chain egress_direct0")
+
+	w.setState(t, direct, provision.StateActive)
+	assert.Equal(t, "ok, echo", over6(t, direct.Host, internetIPv6), "one of them is active again")
+	assert.Equal(t, "ok, echo", over6(t, w.Internet, "2001:db8:1::1"))
+	assert.Equal(t, "refused, no echo", over6(t, per.Host, internetIPv6))
+	w.setState(t, direct, provision.StateStop)
+	assert.Equal(t, "silence, no echo", over6(t, direct.Host, internetIPv6))
+	assert.Equal(t, "silence, no echo", over6(t, w.Internet, "2001:db8:1::1"))
+
+	require.NoError(t, w.Router.Sysctl("net.ipv6.conf.all.forwarding", "0"))
+	eventually(t, 15*time.Second, "the rules go where no IPv6 is forwarded", func() (bool, error) {
+		rules := w.nft(t, "list", "ruleset")
+		return !strings.Contains(rules, "chain ipv6") && !strings.Contains(rules, "netdev"), nil
+	})
+}

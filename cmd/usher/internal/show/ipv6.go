@@ -1,0 +1,44 @@
+package show
+
+import (
+	"fmt"
+
+	"github.com/usher-agent/usher/cmd/usher/internal/cli"
+	"github.com/usher-agent/usher/provision/access"
+)
+
+// ipv6Rows tell what becomes of IPv6 of the blocked.
+func ipv6Rows(p cli.Paint, st access.IPv6Status) [][]string {
+	const listed = 3
+	switch {
+	case st.Mode == access.IPv6NotForwarded:
+		return nil
+	case st.Mode != access.IPv6Blocked:
+		return [][]string{{"", "IPv6 is not looked at (acl.ipv6)"}}
+	case len(st.Direct)+st.Interfaces == 0:
+		return [][]string{{"", p.Red("IPv6 of the blocked passes: no interface of subscribers is named (dhcp.subscriber_interfaces, acl.source_guard)")}}
+	}
+	text := "IPv6 of the blocked: "
+	if len(st.Direct) > 0 {
+		text += "by MAC on " + listOf(st.Direct)
+	}
+	if st.Interfaces > 0 {
+		if len(st.Direct) > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("by interface on %d", st.Interfaces)
+	}
+	rows := [][]string{{"", text}}
+	if st.Trouble != "" {
+		for _, part := range wrap("IPv6 to their MACs passes: "+st.Trouble, textWidth) {
+			rows = append(rows, []string{"", p.Red(part)})
+		}
+	}
+	for _, m := range st.Shared.First[:min(listed, len(st.Shared.First))] {
+		rows = append(rows, []string{"", p.Red(fmt.Sprintf("IPv6 of %s passes: customer %d is blocked, customer %d has the MAC too and is not", m.MAC, m.Blocked, m.Other))})
+	}
+	if more := st.Shared.Count - listed; more > 0 {
+		rows = append(rows, []string{"", fmt.Sprintf("and %d more MACs", more)})
+	}
+	return rows
+}

@@ -1,0 +1,73 @@
+package console
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/lease"
+)
+
+type fakeLinks struct {
+	macs       map[provision.MAC]access.Set
+	interfaces map[string]access.Set
+}
+
+func (f fakeLinks) MACStanding(mac provision.MAC) access.Set { return f.macs[mac] }
+func (f fakeLinks) InterfaceStanding(name string) access.Set { return f.interfaces[name] }
+
+// Explain does not say that all traffic of a paused customer is refused: what of IPv6 passes is said.
+func TestExplainTellsOfIPv6(t *testing.T) {
+	m := mac(t, "00:00:5e:00:53:12")
+	other := mac(t, "00:00:5e:00:53:77")
+	byMAC := fakeLinks{macs: map[provision.MAC]access.Set{m: access.SetPausedMAC}}
+	at := func(w *world, more func(*lease.Record)) {
+		rec := lease.Record{IP: ip("198.51.100.12"), MAC: other, State: lease.StateBound, Expires: w.now.Add(3600e9)}
+		more(&rec)
+		w.Leases = fakeLeases{rec}
+	}
+	blocked := access.IPv6Status{Mode: access.IPv6Blocked, Direct: []string{"eth1"}, Interfaces: 2}
+	tests := map[string]struct {
+		status  access.IPv6Status
+		links   fakeLinks
+		arrange func(w *world)
+		want    string
+	}{
+		"not forwarded": {status: access.IPv6Status{Mode: access.IPv6NotForwarded}},
+		"ignored":       {want: "IPv6 is not looked at (acl.ipv6): what this host forwards of it passes."},
+		"nothing named": {status: access.IPv6Status{Mode: access.IPv6Blocked},
+			want: "Its IPv6 passes: no interface of subscribers is named (dhcp.subscriber_interfaces, dhcp.vlan_interfaces, acl.source_guard)."},
+		"by MAC": {status: blocked, links: byMAC, want: "IPv6 from and to the MAC 00:00:5e:00:53:12 is blocked too, on eth1; another MAC walks around that."},
+		"upstream only": {status: access.IPv6Status{Mode: access.IPv6Blocked, Direct: []string{"eth1"}, Trouble: "an old kernel"}, links: byMAC,
+			want: "IPv6 from the MAC 00:00:5e:00:53:12 is blocked too, another MAC walks around that; IPv6 to it passes: an old kernel."},
+		"shared": {status: access.IPv6Status{Mode: access.IPv6Blocked, Direct: []string{"eth1"}, Shared: access.SharedMACs{Count: 1, First: []access.SharedMAC{{MAC: m, Blocked: 1002, Other: 1001}}}},
+			want: "IPv6 of the MAC 00:00:5e:00:53:12 passes: customer 1001, who is not blocked, has that MAC too."},
+		"a lease with another MAC": {status: blocked, links: byMAC, arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth1" }) },
+			want: "IPv6 from and to the MAC 00:00:5e:00:53:12 is blocked too, on eth1; another MAC walks around that. IPv6 of the MAC 00:00:5e:00:53:77 passes: that MAC is not blocked."},
+		"by interface": {status: blocked, links: fakeLinks{interfaces: map[string]access.Set{"eth2.7": access.SetPausedInterface}},
+			arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth2.7" }) }, want: "So is its IPv6, by the interface eth2.7, behind which nobody else is."},
+		"behind a relay": {status: blocked, links: byMAC, arrange: func(w *world) { at(w, func(r *lease.Record) { r.GIAddr = ip("192.0.2.70") }) },
+			want: "IPv6 from and to the MAC 00:00:5e:00:53:12 is blocked too, on eth1; another MAC walks around that. " +
+				"Behind the relay 192.0.2.70 no MAC is seen if that is a router: then its IPv6 passes."},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.DHCP = nil
+			w.enforcer.status.IPv6 = tt.status
+			w.ACL = &ACLDeps{Wishes: &fakeACL{}, Links: tt.links}
+			if tt.arrange != nil {
+				tt.arrange(w)
+			}
+			x, err := w.explain(t.Context(), "1002")
+			require.NoError(t, err)
+			_, got, found := strings.Cut(x.Summary, "Customer 1002 is paused, so its forwarded IPv4 traffic is refused.")
+			require.True(t, found, x.Summary)
+			assert.Equal(t, tt.want, strings.TrimSpace(got))
+		})
+	}
+}

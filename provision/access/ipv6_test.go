@@ -1,0 +1,235 @@
+package access
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/provisiontest"
+)
+
+func macN(n byte) provision.MAC { return provision.MAC{2, 0, 0, 0, 0, n} }
+
+func macKeys(list ...byte) (k Keys) {
+	for _, n := range list {
+		mac := macN(n)
+		k += Keys(mac[:])
+	}
+	return k
+}
+
+// linksOf is what an ACL says of MACs and interfaces.
+func linksOf(a ACL) ACL {
+	var out ACL
+	for _, s := range linkSets {
+		out[s] = a[s]
+	}
+	return out
+}
+
+// ipv6Snapshot has stopped ones (1), paused (2), active (3) and of no known state (9), each
+// with a MAC and a VLAN of its number, and some who share.
+func ipv6Snapshot() *provision.Snapshot {
+	in := provision.Input{Subscribers: []provision.Subscriber{
+		{ID: 1, State: provision.StateStop}, {ID: 2, State: provision.StatePause}, {ID: 3, State: provision.StateActive}, {ID: 4, State: provision.StatePause},
+	}}
+	line := func(id provision.SubscriberID, last byte, mac byte, vlan uint16) {
+		l := provision.Line{Subscriber: id, VLAN: vlan, Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{192, 0, 2, last}))}
+		if mac != 0 {
+			l.MAC = macN(mac)
+		}
+		in.Lines = append(in.Lines, l)
+	}
+	line(1, 1, 1, 101)
+	line(2, 2, 2, 102)
+	line(3, 3, 3, 103)
+	line(4, 4, 40, 104)
+	line(3, 5, 40, 104) // shares MAC and interface with 4
+	line(9, 9, 1+8, 109)
+	line(1, 11, 12, 105)
+	line(2, 12, 12, 105) // two blocked ones share both
+	line(1, 13, 0, 0)
+	snap, _ := provision.Build(in) // the MACs that are shared are problems
+	return snap
+}
+
+func TestWantOfIPv6(t *testing.T) {
+	snap := ipv6Snapshot()
+	at := func(l *provision.Line) string {
+		return map[uint16]string{101: "eth2.101", 102: "eth2.102", 103: "eth2.103", 104: "eth2.104", 105: "eth2.105"}[l.VLAN]
+	}
+	vlans := []string{"eth2.101", "eth2.102", "eth2.103", "eth2.104", "eth2.105", "eth2.106"}
+	stopped, paused := macKeys(1), macKeys(2, 12)
+	lease := func(last byte, mac byte, more func(*Grant)) Grant {
+		g := Grant{IP: netip.AddrFrom4([4]byte{192, 0, 2, last}), MAC: macN(mac), Interface: "eth1", Wire: true}
+		if more != nil {
+			more(&g)
+		}
+		return g
+	}
+	behind := func(name string) func(*Grant) {
+		return func(g *Grant) { g.Interface, g.Wire = name, false }
+	}
+	of := func(id provision.SubscriberID, name string) func(*Grant) {
+		return func(g *Grant) { g.Subscriber, g.Interface, g.Wire = id, name, name == "eth1" }
+	}
+	tests := map[string]struct {
+		in     Inputs
+		leases []Grant
+		want   ACL
+		shared []SharedMAC
+	}{
+		"nothing is looked at": {leases: []Grant{lease(1, 77, nil)}},
+		"MACs of the ERP": {in: Inputs{IPv6Direct: []string{"eth1"}}, want: ACL{SetStoppedMAC: stopped, SetPausedMAC: paused},
+			shared: []SharedMAC{{macN(40), 4, 3}}},
+		"MACs of leases, on a wire": {in: Inputs{IPv6Direct: []string{"eth1"}}, leases: []Grant{lease(13, 77, nil), lease(12, 78, behind("eth9")), lease(3, 79, nil)},
+			want: ACL{SetStoppedMAC: macKeys(1, 77), SetPausedMAC: paused}, shared: []SharedMAC{{macN(40), 4, 3}}},
+		"who has a lease unblocked has his MAC": {in: Inputs{IPv6Direct: []string{"eth1"}}, leases: []Grant{lease(3, 1, nil)},
+			want: ACL{SetPausedMAC: paused}, shared: []SharedMAC{{macN(1), 1, 3}, {macN(40), 4, 3}}},
+		"an address that is nobody's unblocks nobody": {in: Inputs{IPv6Direct: []string{"eth1"}}, leases: []Grant{lease(99, 1, nil)},
+			want: ACL{SetStoppedMAC: stopped, SetPausedMAC: paused}, shared: []SharedMAC{{macN(40), 4, 3}}},
+		"a guest": {in: Inputs{IPv6Direct: []string{"eth1"}, GuestRanges: []AddrRange{{provisiontest.Addr("192.0.2.100"), provisiontest.Addr("192.0.2.110")}}}, leases: []Grant{lease(100, 90, nil)},
+			want: ACL{SetStoppedMAC: stopped, SetPausedMAC: macKeys(2, 12, 90)}, shared: []SharedMAC{{macN(40), 4, 3}}},
+		"a pool": {in: Inputs{IPv6Direct: []string{"eth1"}}, leases: []Grant{lease(120, 91, of(2, "eth1")), lease(121, 92, of(3, "eth1"))},
+			want: ACL{SetStoppedMAC: stopped, SetPausedMAC: macKeys(2, 12, 91)}, shared: []SharedMAC{{macN(40), 4, 3}}},
+		"exempt ones": {in: Inputs{IPv6Direct: []string{"eth1"}, Exempt: []provision.SubscriberID{2}, ExemptAddrs: prefixes("192.0.2.1/32")},
+			want: ACL{}, shared: []SharedMAC{{macN(12), 1, 2}, {macN(40), 4, 3}}},
+		"an address that is not blocked though its customer is": {in: Inputs{IPv6Direct: []string{"eth1"}, Gateways: []netip.Addr{provisiontest.Addr("192.0.2.1")}},
+			want: ACL{SetPausedMAC: paused}, shared: []SharedMAC{{macN(40), 4, 3}}},
+		"nor a lease of it": {in: Inputs{IPv6Direct: []string{"eth1"}, Gateways: []netip.Addr{provisiontest.Addr("192.0.2.13")}}, leases: []Grant{lease(13, 77, nil)},
+			want: ACL{SetStoppedMAC: stopped, SetPausedMAC: paused}, shared: []SharedMAC{{macN(40), 4, 3}}},
+		"nor behind an interface": {in: Inputs{IPv6VLAN: vlans, LineAt: at, Gateways: []netip.Addr{provisiontest.Addr("192.0.2.1")}},
+			want: ACL{SetPausedInterface: Interfaces("eth2.102", "eth2.105")}},
+		"interfaces": {in: Inputs{IPv6VLAN: vlans, LineAt: at},
+			want: ACL{SetStoppedInterface: Interfaces("eth2.101"), SetPausedInterface: Interfaces("eth2.102", "eth2.105")}},
+		"interfaces that only leases tell": {in: Inputs{IPv6VLAN: vlans}, leases: []Grant{lease(1, 77, behind("eth2.106")), lease(2, 2, behind("eth2.102")), lease(3, 3, behind("eth2.102"))},
+			want: ACL{SetStoppedInterface: Interfaces("eth2.106")}},
+		"both": {in: Inputs{IPv6Direct: []string{"eth1"}, IPv6VLAN: vlans, LineAt: at},
+			want:   ACL{SetStoppedMAC: stopped, SetPausedMAC: paused, SetStoppedInterface: Interfaces("eth2.101"), SetPausedInterface: Interfaces("eth2.102", "eth2.105")},
+			shared: []SharedMAC{{macN(40), 4, 3}}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			in := tt.in
+			in.Leases = func(yield func(Grant) bool) {
+				for _, g := range tt.leases {
+					if !yield(g) {
+						return
+					}
+				}
+			}
+			in.LeasesOf = func(mac provision.MAC) (out []Grant) {
+				for _, g := range tt.leases {
+					if g.MAC == mac {
+						out = append(out, g)
+					}
+				}
+				return out
+			}
+			r := newRules(&in)
+			got := r.want(snap, &in, nil).acl
+			assert.Empty(t, cmp.Diff(tt.want, linksOf(got), cmpAddr))
+			assert.Equal(t, Interfaces(in.IPv6Direct...), got[SetIPv6Direct])
+			assert.Equal(t, tt.shared, r.shared.First)
+			assert.Equal(t, len(tt.shared), r.shared.Count)
+		})
+	}
+}
+
+func ipv6Sources() SourceOptions {
+	return SourceOptions{ForwardsIPv6: func() bool { return true }, Direct: provision.Patterns{"eth1"}, GuardVLAN: provision.Patterns{"eth2.*"}}
+}
+
+// Where IPv6 is looked at follows from what is known of interfaces.
+func TestWhereIPv6IsBlocked(t *testing.T) {
+	exist := []string{"eth0", "eth1", "eth1.5", "eth2.100", "eth3.7", "eth3.8"}
+	seven := func(name string) (uint16, bool) { return 7, name == "eth3.7" }
+	tests := map[string]struct {
+		o            SourceOptions
+		direct, vlan []string
+	}{
+		"off":                               {o: SourceOptions{Direct: provision.Patterns{"eth1"}, GuardVLAN: provision.Patterns{"eth2.*"}}},
+		"not forwarded":                     {o: SourceOptions{ForwardsIPv6: func() bool { return false }, Direct: provision.Patterns{"eth1"}}},
+		"nothing known":                     {o: SourceOptions{ForwardsIPv6: func() bool { return true }}},
+		"of both kinds":                     {o: ipv6Sources(), direct: []string{"eth1"}, vlan: []string{"eth2.100"}},
+		"by the names of VLANs":             {o: SourceOptions{ForwardsIPv6: func() bool { return true }, VLANOf: seven}, vlan: []string{"eth3.7"}},
+		"a VLAN's interface that is listed": {o: SourceOptions{ForwardsIPv6: func() bool { return true }, VLANOf: seven, Direct: provision.Patterns{"eth3.*"}}, direct: []string{"eth3.8"}, vlan: []string{"eth3.7"}},
+		"but guarded by MAC":                {o: SourceOptions{ForwardsIPv6: func() bool { return true }, VLANOf: seven, GuardDirect: provision.Patterns{"eth3.*"}}, direct: []string{"eth3.7", "eth3.8"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			in := NewSources(tt.o, lease.New(), nil, func() []string { return exist }).Inputs()
+			assert.Equal(t, tt.direct, in.IPv6Direct)
+			assert.Equal(t, tt.vlan, in.IPv6VLAN)
+			assert.Equal(t, len(tt.direct)+len(tt.vlan) > 0, in.LeasesOf != nil)
+		})
+	}
+}
+
+// Leases that change between two rounds change MACs and interfaces, before their client is told.
+func TestLeasesChangeMACsAndInterfaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFollower(t, ipv6Sources(), Options{}, ipv6Snapshot())
+		admit := func(last, mac byte, name string) {
+			t.Helper()
+			rec := direct(netip.AddrFrom4([4]byte{192, 0, 2, last}), macN(mac))
+			rec.Interface = name
+			f.leases.Store(rec)
+			began := time.Now()
+			f.follower.Admit([]netip.Addr{rec.IP})()
+			require.Zero(t, time.Since(began))
+		}
+		want := func(why string, a ACL) {
+			t.Helper()
+			time.Sleep(5 * time.Millisecond) // changes are gathered for a moment
+			synctest.Wait()
+			assert.Empty(t, cmp.Diff(a, linksOf(f.kernel.acl()), cmpAddr), why)
+			whole, err := f.Want()
+			require.NoError(t, err)
+			assert.Empty(t, cmp.Diff(linksOf(whole), linksOf(f.kernel.acl()), cmpAddr), "%s: worked out anew", why)
+			assert.Equal(t, f.kernel.acl().Counts(), f.Status().Have, why)
+		}
+		want("the ERP", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12)})
+		rounds := f.Status().Rounds
+		admit(2, 2, "eth1")
+		admit(3, 3, "eth1")
+		want("nothing new", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12)})
+		admit(2, 50, "eth1")
+		want("another device of the paused", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12, 50)})
+		assert.Equal(t, SetPausedMAC, f.MACStanding(macN(50)))
+		admit(3, 50, "eth1")
+		want("an active one has it too", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12)})
+		assert.Zero(t, f.MACStanding(macN(50)))
+		assert.Equal(t, rounds, f.Status().Rounds, "no round for any")
+
+		admit(1, 60, "eth2.100")
+		want("who is blocked comes to an interface", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12), SetStoppedInterface: Interfaces("eth2.100")})
+		assert.Equal(t, SetStoppedInterface, f.InterfaceStanding("eth2.100"))
+		rounds = f.Status().Rounds
+		admit(3, 61, "eth2.100")
+		want("who is not comes, too", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12, 50)})
+		for range 3 {
+			admit(1, 60, "eth2.100")
+		}
+		synctest.Wait()
+		assert.Equal(t, rounds, f.Status().Rounds, "renewals behind a shared interface ask for no rounds")
+		require.True(t, f.leases.Drop(netip.AddrFrom4([4]byte{192, 0, 2, 2}), macN(50), time.Now()))
+		want("the device that the lease told of is gone", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12)})
+		assert.Equal(t, rounds, f.Status().Rounds)
+		f.Kick()
+		want("after a round", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12)})
+		rounds = f.Status().Rounds
+		admit(1, 60, "eth2.100")
+		synctest.Wait()
+		assert.Equal(t, rounds, f.Status().Rounds)
+		ip := netip.AddrFrom4([4]byte{192, 0, 2, 1})
+		assert.Zero(t, testing.AllocsPerRun(100, func() { f.follower.Admit([]netip.Addr{ip})() }))
+	})
+}

@@ -1,0 +1,329 @@
+package acl_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/acl/ruleset"
+	"github.com/usher-agent/usher/provision/link/lab"
+)
+
+const (
+	serverIPv6 = "2001:db8:ffff::1"
+	routerIPv6 = "2001:db8:1::fffe" // on the subscribers' wire
+)
+
+// dual is a router with two subscribers on one wire, a third alone on an interface, and
+// the internet, all of which have IPv6.
+type dual struct {
+	*router
+	first, second, alone, internet *lab.Host
+}
+
+const (
+	firstIPv6  = "2001:db8:1::1"
+	secondIPv6 = "2001:db8:1::2"
+	aloneIPv6  = "2001:db8:2::1"
+)
+
+func newDual(t *testing.T, rules string) *dual {
+	t.Helper()
+	n := &dual{router: newRouter(t)}
+	quiet := func(h *lab.Host) { // no address is tried out, and each refusal is sent
+		for _, key := range []string{"net.ipv6.conf.default.accept_dad", "net.ipv6.conf.all.accept_dad", "net.ipv6.icmp.ratelimit"} {
+			require.NoError(t, h.Sysctl(key, "0"))
+		}
+	}
+	quiet(n.host)
+	join := func(name, dev, network, last string, wire bool) *lab.Host {
+		h, err := n.lab.Host(name)
+		require.NoError(t, err)
+		quiet(h)
+		require.NoError(t, n.lab.Wire(n.host, dev, h, "eth0"))
+		if wire {
+			require.NoError(t, n.host.IP("link", "set", dev, "master", "br0"))
+		} else {
+			require.NoError(t, n.host.IP("addr", "add", network+"fffe/64", "dev", dev, "nodad"))
+		}
+		require.NoError(t, h.IP("addr", "add", network+last+"/64", "dev", "eth0", "nodad"))
+		require.NoError(t, h.IP("-6", "route", "add", "default", "via", network+"fffe"))
+		for _, port := range []string{"443", "4000"} {
+			echo6(t, h, net.JoinHostPort(network+last, port))
+		}
+		return h
+	}
+	require.NoError(t, n.host.IP("link", "add", "br0", "type", "bridge"))
+	require.NoError(t, n.host.IP("link", "set", "br0", "up"))
+	require.NoError(t, n.host.IP("addr", "add", routerIPv6+"/64", "dev", "br0", "nodad"))
+	require.NoError(t, n.host.Sysctl("net.ipv6.conf.all.forwarding", "1"))
+	n.first = join("first", "down0", "2001:db8:1::", "1", true)
+	n.second = join("second", "down1", "2001:db8:1::", "2", true)
+	n.alone = join("alone", "down2", "2001:db8:2::", "1", false)
+	n.internet = join("internet", "wan0", "2001:db8:ffff::", "1", false)
+	echo6(t, n.host, net.JoinHostPort(routerIPv6, "443"))
+	if rules != "" {
+		n.nft(rules)
+	}
+	return n
+}
+
+// echo6 answers what comes to a TCP and a UDP port.
+func echo6(t *testing.T, h *lab.Host, address string) {
+	(&world{isp: &isp{router: &router{t: t}}}).echo(h, address)
+}
+
+// mac returns that of a host.
+func (n *dual) mac(h *lab.Host) provision.MAC {
+	n.t.Helper()
+	out, err := h.Output(n.t.Context(), "cat", "/sys/class/net/eth0/address")
+	require.NoError(n.t, err)
+	mac, err := provision.ParseMAC(strings.TrimSpace(out))
+	require.NoError(n.t, err)
+	return mac
+}
+
+// reach tries everything from one host to an address and names what came of it.
+func reach(h *lab.Host, ip string, within time.Duration) string {
+	var out [3]string
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c, err := dial6(h, ip, within)
+		if err == nil {
+			defer c.Close()
+			err = exchange(c, within)
+		}
+		out[0] = outcome(err)
+	})
+	wg.Go(func() {
+		var c net.Conn
+		err := h.Do(func() (err error) {
+			c, err = net.Dial("udp6", net.JoinHostPort(ip, "4000"))
+			return err
+		})
+		if err == nil {
+			defer c.Close()
+			err = exchange(c, within)
+		}
+		out[1] = outcome(err)
+	})
+	wg.Go(func() { out[2] = ping6(h, ip, within) })
+	wg.Wait()
+	return strings.Join(out[:], ", ")
+}
+
+func dial6(h *lab.Host, ip string, within time.Duration) (net.Conn, error) {
+	return h.Dial(net.JoinHostPort(ip, "443"), within)
+}
+
+func ping6(h *lab.Host, ip string, within time.Duration) string {
+	out, err := h.Output(context.Background(), "ping", "-6", "-n", "-c", "1", "-W", fmt.Sprintf("%.1f", within.Seconds()), ip)
+	switch {
+	case err == nil:
+		return "ok"
+	case strings.Contains(out, "prohibited"):
+		return "prohibited"
+	default:
+		return "silence"
+	}
+}
+
+const (
+	allOK    = "ok, ok, ok"
+	refused6 = "refused, prohibited, prohibited"
+	told6    = "prohibited, prohibited, prohibited" // who begins from outside
+	silence6 = "silence, silence, silence"
+)
+
+// IPv6 of who is blocked ends in both directions, nobody else's does, and the router
+// itself is reached and reaches him.
+func TestKernelIPv6OfTheBlocked(t *testing.T) {
+	const tracked = `table inet firewall {
+		chain forward {
+			type filter hook forward priority filter; policy accept;
+			ct state established accept
+		}
+	}`
+	for name, rules := range map[string]string{"no connection tracking": "", "connection tracking": tracked} {
+		t.Run(name, func(t *testing.T) {
+			n := newDual(t, rules)
+			if missing := n.lacksEgress(); missing != "" {
+				t.Skip(missing)
+			}
+			table := n.openWith(acl.Options{Policy: ruleset.Policy{IPv6: true, Egress: "br0"}})
+			mac := n.mac(n.first)
+			within := func(want string) time.Duration {
+				if strings.Contains(want, "silence") {
+					return 250 * time.Millisecond
+				}
+				return patience
+			}
+			check := func(why, out, in, aloneOut, aloneIn string) {
+				t.Helper()
+				assert.Equal(t, out, reach(n.first, serverIPv6, within(out)), "%s: out", why)
+				assert.Equal(t, in, reach(n.internet, firstIPv6, within(in)), "%s: in", why)
+				assert.Equal(t, aloneOut, reach(n.alone, serverIPv6, within(aloneOut)), "%s: alone, out", why)
+				assert.Equal(t, aloneIn, reach(n.internet, aloneIPv6, within(aloneIn)), "%s: alone, in", why)
+				assert.Equal(t, allOK, reach(n.second, serverIPv6, patience), "%s: a neighbour, out", why)
+				assert.Equal(t, allOK, reach(n.internet, secondIPv6, patience), "%s: a neighbour, in", why)
+				n.checkRouter(why)
+			}
+			wish := func(set access.Set, ifset access.Set) access.ACL {
+				want := access.ACL{access.SetIPv6Direct: access.Interfaces("br0")}
+				if set != 0 {
+					want[set], want[ifset] = access.Keys(mac[:]), access.Interfaces("down2")
+				}
+				return want
+			}
+			setTo(t, table, wish(0, 0))
+			check("active", allOK, allOK, allOK, allOK)
+
+			c, err := dial6(n.first, serverIPv6, patience)
+			require.NoError(t, err)
+			defer c.Close()
+			require.NoError(t, exchange(c, patience))
+			setTo(t, table, wish(access.SetPausedMAC, access.SetPausedInterface))
+			assert.Equal(t, "refused", outcome(exchange(c, patience)), "a connection that was up")
+			check("paused", refused6, silence6, refused6, told6)
+
+			_, err = table.OpenFor(t.Context(), time.Hour)
+			require.NoError(t, err)
+			check("maintenance", allOK, allOK, allOK, allOK)
+			require.NoError(t, table.Shut(t.Context()))
+
+			setTo(t, table, wish(access.SetStoppedMAC, access.SetStoppedInterface))
+			check("stopped", silence6, silence6, silence6, silence6)
+
+			setTo(t, table, wish(0, 0))
+			check("active again", allOK, allOK, allOK, allOK)
+			require.Zero(t, table.Repairs())
+			require.Empty(t, table.IPv6Trouble())
+		})
+	}
+}
+
+// checkRouter looks whether the router and the subscribers find and reach each other.
+func (n *dual) checkRouter(why string) {
+	n.t.Helper()
+	for _, h := range []*lab.Host{n.host, n.first, n.alone} {
+		require.NoError(n.t, h.IP("-6", "neigh", "flush", "all"))
+	}
+	assert.Equal(n.t, "ok", ping6(n.first, routerIPv6, patience), "%s: to the router", why)
+	assert.Equal(n.t, "ok", ping6(n.host, firstIPv6, patience), "%s: from the router", why)
+	assert.Equal(n.t, "ok", ping6(n.alone, "2001:db8:2::fffe", patience), "%s: alone, to the router", why)
+	assert.Equal(n.t, "ok", ping6(n.first, "ff02::2%eth0", patience), "%s: to all routers, by link-local addresses", why)
+	c, err := dial6(n.first, routerIPv6, patience)
+	if assert.NoError(n.t, err, "%s: TCP to the router", why) {
+		assert.NoError(n.t, exchange(c, patience), why)
+		_ = c.Close()
+	}
+}
+
+// lacksEgress says what this kernel lacks, by nft's own words.
+func (n *dual) lacksEgress() string {
+	if _, err := n.host.Output(n.t.Context(), "nft", `table netdev probe {
+		chain c {
+			type filter hook egress device "br0" priority filter; policy accept;
+			fib saddr type local accept
+		}
+	}`); err != nil {
+		return err.Error()
+	}
+	n.nft("delete", "table", "netdev", "probe")
+	return ""
+}
+
+// Who edits or drops the table of the egress chains has it back; without the policy it goes.
+func TestKernelEgressTableIsKept(t *testing.T) {
+	n := newDual(t, "")
+	if missing := n.lacksEgress(); missing != "" {
+		t.Skip(missing)
+	}
+	policy := ruleset.Policy{IPv6: true, Egress: "br0 down2"}
+	table := n.openWith(acl.Options{Policy: policy})
+	mac := n.mac(n.first)
+	want := access.ACL{access.SetIPv6Direct: access.Interfaces("br0", "down2"), access.SetPausedMAC: access.Keys(mac[:])}
+	setTo(t, table, want)
+	whole := n.nft("list", "table", "netdev", "usher")
+	require.Contains(t, whole, mac.String())
+	edits := []string{
+		"delete table netdev usher",
+		"delete element netdev usher paused_mac { " + mac.String() + " }",
+		"add element netdev usher stopped_mac { 02:00:00:00:00:99 }",
+		"flush chain netdev usher egress_br0",
+		"add chain netdev usher more",
+		"add rule netdev usher to_mac accept",
+		`delete chain netdev usher egress_br0; add chain netdev usher egress_br0 { type filter hook egress device "down2" priority 0; policy accept; }`,
+		"flush ruleset",
+	}
+	for i, edit := range edits {
+		n.nft(strings.Split(edit, "\n")...)
+		require.True(t, changed(t, table), edit)
+		setTo(t, table, want)
+		require.Equal(t, whole, n.nft("list", "table", "netdev", "usher"), edit)
+		require.GreaterOrEqual(t, table.Repairs(), uint64(i+1), edit)
+	}
+	require.False(t, changed(t, table))
+
+	before := n.ours("-a")
+	require.NoError(t, table.Close())
+	table = n.openWith(acl.Options{Policy: policy})
+	observe(t, table)
+	require.Equal(t, before, n.ours("-a"), "taken over as it is")
+
+	// The kernel before 6.16 ends a chain with its interface; one that is new has none.
+	require.NoError(t, n.host.IP("link", "del", "br0"))
+	table.Reconfigure(ruleset.Policy{IPv6: true, Egress: "down2"})
+	observe(t, table)
+	require.NotContains(t, n.nft("list", "table", "netdev", "usher"), "br0")
+	require.NoError(t, n.host.IP("link", "add", "br0", "type", "bridge"))
+	table.Reconfigure(policy)
+	observe(t, table)
+	require.Contains(t, n.nft("list", "ruleset"), `device "br0"`)
+
+	table.Reconfigure(ruleset.Policy{})
+	observe(t, table)
+	require.NotContains(t, n.nft("list", "ruleset"), "netdev")
+	require.NotContains(t, n.list(), "chain ipv6")
+	table.Reconfigure(policy)
+	observe(t, table)
+	require.NoError(t, table.Clear(t.Context()))
+	require.NotContains(t, n.nft("list", "tables"), "table inet usher")
+	require.NotContains(t, n.nft("list", "tables"), "netdev")
+}
+
+// A kernel that takes no egress chain has all else, and it is said.
+func TestKernelWithoutEgress(t *testing.T) {
+	n := newDual(t, "")
+	table := n.openWith(acl.Options{Policy: ruleset.Policy{IPv6: true, Egress: "no-interface-has-this-name"}})
+	require.Contains(t, table.IPv6Trouble(), "no egress chain")
+	mac := n.mac(n.first)
+	setTo(t, table, access.ACL{access.SetIPv6Direct: access.Interfaces("br0"), access.SetPausedMAC: access.Keys(mac[:]),
+		access.SetPaused: access.Addrs(netip.MustParseAddr("100.64.0.9"))})
+	require.Equal(t, refused6, reach(n.first, serverIPv6, patience))
+	require.False(t, changed(t, table))
+	require.Equal(t, map[string]bool{"100.64.0.9": true}, n.elements("paused"))
+	text, err := table.AsNFT(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, n.ours(), text)
+	until, err := table.OpenFor(t.Context(), time.Hour)
+	require.NoError(t, err)
+	require.False(t, until.IsZero())
+	table.Reconfigure(ruleset.Policy{IPv6: true, Egress: "br0"})
+	observe(t, table)
+	if n.lacksEgress() == "" {
+		require.Empty(t, table.IPv6Trouble())
+		require.Contains(t, n.nft("list", "ruleset"), `device "br0"`)
+	}
+}
