@@ -120,6 +120,17 @@ func (s Set) Key() []Part { return s.descriptor().key }
 // Of reports whether the set's keys are that part and nothing else.
 func (s Set) Of(p Part) bool { return len(s.Key()) == 1 && s.Key()[0] == p }
 
+// Blocks reports whether what is in the set is blocked: an address, a subnet, a MAC or an interface. Who goes from one
+// such set to another has to be in one of them all the time.
+func (s Set) Blocks() bool {
+	switch s.descriptor().effect {
+	case blocks, blocksSubnet, cuts:
+		return s != 0 && s < setEnd
+	default:
+		return false
+	}
+}
+
 // Width is the size of the set's keys in bytes.
 func (s Set) Width() int {
 	n := 0

@@ -35,7 +35,7 @@ func refuses(err error) bool {
 var errUntried = errors.New("not tried by itself, for the kernel refuses too much")
 
 // unit is what is applied together or not at all: an element; all that changes for an
-// address in the sets that block, for who is to be paused instead of stopped is else
+// address, a subnet, a MAC or an interface in the sets that block, for who is to be paused instead of stopped is else
 // open if the kernel takes the one and not the other; and of intervals those that give
 // way to one another, as the kernel may take half of one that overlaps another.
 type unit []access.Change
@@ -43,14 +43,17 @@ type unit []access.Change
 // units takes a batch apart: what lets through is added first and removed last.
 func (b batch) units() []unit {
 	var out []unit
-	at := map[string]int{}                             // of addresses
+	at := map[string]int{}                             // of who is blocked
 	for _, c := range access.Plan(b.adds, b.removes) { // each of adds is an addition, each of removes a removal
-		switch known, ok := at[c.Key]; {
-		case c.Set.Of(access.PartAddr) && ok:
+		switch {
+		case c.Set.Blocks():
+			who := c.Element.String()
+			known, ok := at[who]
+			if !ok {
+				known = len(out)
+				at[who], out = known, append(out, nil)
+			}
 			out[known] = append(out[known], c)
-		case c.Set.Of(access.PartAddr):
-			at[c.Key] = len(out)
-			out = append(out, unit{c})
 		case isInterval(c.Set) && c.Op == provision.OpRemove:
 			u := unit{c}
 			for i, x := range out {
