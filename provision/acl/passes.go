@@ -39,6 +39,11 @@ func (r *Reader) Passed(ctx context.Context, p ruleset.Policy) ([]Passed, error)
 	if err := t.deadlineLocked(ctx); err != nil {
 		return nil, fmt.Errorf("acl: read counters: %w", err)
 	}
+	nets, _, err := t.netsLocked(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("acl: read counters: %w", err)
+	}
+	p.Nets = nets
 	out := Ways()
 	at := map[ruleset.Way]*access.Counter{}
 	for i := range out {
