@@ -137,7 +137,7 @@ func TestACLOfWhatIsSpared(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "open", e.Bindings[0].ACL.Want)
 	assert.Contains(t, e.Summary, "Attention: customer 1002 is paused, but 198.51.100.12 is not blocked: it is a name server. Correct it in the ERP.")
-	assert.NotContains(t, e.Summary, "its forwarded traffic")
+	assert.NotContains(t, e.Summary, "its forwarded IPv4 traffic")
 }
 
 // What reaches a blocked customer all the same is said where it can happen.
