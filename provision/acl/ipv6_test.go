@@ -282,6 +282,18 @@ func TestKernelEgressTableIsKept(t *testing.T) {
 	observe(t, table)
 	require.Equal(t, before, n.ours("-a"), "taken over as it is")
 
+	for edit, when := range map[string]string{ // while no agent runs
+		"flush chain netdev usher egress_br0": "by the start", "delete element netdev usher paused_mac { " + mac.String() + " }": "by the first reading",
+	} {
+		require.NoError(t, table.Close())
+		n.nft(edit)
+		table = n.openWith(acl.Options{Policy: policy})
+		if when == "by the first reading" {
+			setTo(t, table, want)
+		}
+		require.Equal(t, whole, n.nft("list", "table", "netdev", "usher"), "%s: put right %s", edit, when)
+	}
+
 	// The kernel before 6.16 ends a chain with its interface; one that is new has none.
 	require.NoError(t, n.host.IP("link", "del", "br0"))
 	table.Reconfigure(ruleset.Policy{IPv6: true, Egress: "down2"})

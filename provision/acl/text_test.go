@@ -99,7 +99,8 @@ func TestKernelRandomWalkAndText(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	policies := []ruleset.Policy{{}, {SourceGuard: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:8080")},
-		{Portal: netip.MustParseAddrPort("192.0.2.1:80"), SourceGuard: true}, {IPv6: true}, {IPv6: true, Egress: "down0"}, {IPv6: true, Egress: "down0 down1"}}
+		{Portal: netip.MustParseAddrPort("192.0.2.1:80"), SourceGuard: true}, {IPv6: true}, {IPv6: true, Egress: "down0"}, {IPv6: true, Egress: "down0 down1"},
+		{Portal: netip.MustParseAddrPort("192.0.2.1:80"), PortalBeforeGarden: true, SourceGuard: true, Alone: true, IPv6: true, Egress: "down0"}}
 	r := newRouter(t)
 	r.wire("down0", "a")
 	r.wire("down1", "b")

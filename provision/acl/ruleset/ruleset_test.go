@@ -53,7 +53,7 @@ func TestTextIsTheOneInTheFile(t *testing.T) {
 // Whatever rules name is declared, and each chain is led to or is where packets
 // come in.
 func TestRulesNameWhatThereIs(t *testing.T) {
-	for _, policy := range []Policy{{}, {SourceGuard: true}, {Alone: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything, ipv6, withNets, {Nets: withNets.Nets}} {
+	for _, policy := range []Policy{{}, {SourceGuard: true}, {Alone: true}, {Portal: netip.MustParseAddrPort("0.0.0.0:80")}, everything, ipv6, withNets, {Nets: withNets.Nets}, {IPv6: true, Alone: true, SourceGuard: true, Nets: withNets.Nets}} {
 		sets, chains, reached := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		for _, s := range Sets(policy) {
 			require.False(t, sets[s.Name], "two sets are called %s", s.Name)
