@@ -38,8 +38,9 @@ func visible(s, stay string) string {
 }
 
 // lines is Line for the fields of answers that have several lines by their nature;
-// their tag is `terminal:"lines"`. Whoever writes one quotes what others wrote.
-func lines(s string) string { return visible(s, "\n") }
+// their tag is `terminal:"lines"`. Tabs set them in: such a text may be a file that a
+// program reads. Whoever writes one quotes what others wrote.
+func lines(s string) string { return visible(s, "\n\t") }
 
 // cell is Line for a cell of a table, which may be coloured by now.
 func cell(s string) string {

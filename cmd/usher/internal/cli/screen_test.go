@@ -49,11 +49,11 @@ func TestHarmless(t *testing.T) {
 		Addrs []netip.AddrPort
 		Nil   *inner
 		own   string
-	}{evil, "x\n\x1b[2J\ny", []string{evil, "b"}, &inner{evil}, []any{evil}, map[string]inner{evil: {evil}},
+	}{evil, "x\n\t\x1b[2J\ny", []string{evil, "b"}, &inner{evil}, []any{evil}, map[string]inner{evil: {evil}},
 		netip.MustParseAddr("fe80::1").WithZone(evil), []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(evil), 1)}, nil, evil}
 	Harmless(&v)
 	assert.Equal(t, good, v.Text)
-	assert.Equal(t, "x\n\\x1b[2J\ny", v.Many)
+	assert.Equal(t, "x\n\t\\x1b[2J\ny", v.Many)
 	assert.Equal(t, []string{good, "b"}, v.List)
 	assert.Equal(t, good, v.In.Name)
 	assert.Equal(t, []any{good}, v.Any)

@@ -66,7 +66,7 @@ func newACLShow(c *cli.Program) *cobra.Command {
 		Long: `show tells for every set what is wanted and what the kernel has. With a customer or an address it tells in
 which sets the addresses are, why, and how much was refused from and to them.
 
---as-nft prints the table as "nft list table inet usher" does; of an agent in dry run, as it would be.
+--as-nft prints the table as "nft list table inet usher" does, and behind it "netdev usher" where IPv6 needs that; of an agent in dry run, as it would be.
 
 Without an agent the kernel is read (by root), and nothing is known of what is wanted or of customers.`,
 		Example: `  usher acl show
