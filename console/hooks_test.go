@@ -434,7 +434,10 @@ func TestHookAllowAtTheDoor(t *testing.T) {
 		done <- ServeHTTP(ctx, netip.MustParseAddrPort("127.0.0.1:0"), h, d, quiet(), func(a net.Addr) { bound <- a })
 	}()
 	t.Cleanup(func() { cancel(); <-done })
-	_, err := http.Post("http://"+(<-bound).String()+HookPath, "application/json", strings.NewReader(`{"customer_id": 1}`))
+	resp, err := http.Post("http://"+(<-bound).String()+HookPath, "application/json", strings.NewReader(`{"customer_id": 1}`))
+	if err == nil {
+		_ = resp.Body.Close()
+	}
 	require.Error(t, err)
 	require.Equal(t, HookForbidden, <-seen)
 	h.Reconfigure(config.Hooks{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})

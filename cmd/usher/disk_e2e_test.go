@@ -164,30 +164,42 @@ func syncedBefore(t *testing.T, path string, acks map[uint32]netip.Addr) (found 
 					delete(written, ip)
 				}
 			}
-		case "sendmsg":
-			m := sentXID.FindStringSubmatch(c.args)
-			if m == nil || !strings.Contains(c.args, escaped(99, 130, 83, 99)) || !strings.Contains(c.args, escaped(53, 1, 5)) {
-				continue
-			}
-			b, err := hex.DecodeString(strings.ReplaceAll(m[1], `\x`, ""))
-			require.NoError(t, err)
-			xid := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-			ip, ok := acks[xid]
-			if !ok {
-				continue
-			}
-			found++
-			// strace tells of a call when it has ended, or when another one comes between: nothing that is told of later came before this one began.
-			if !durable[ip] {
-				faults = append(faults, fmt.Sprintf("the ACK %#x of %s left before its record was on disk", xid, ip))
+		case "sendmsg", "sendmmsg":
+			for _, message := range sentMessages(c) {
+				m := sentXID.FindStringSubmatch(message)
+				if m == nil || !strings.Contains(message, escaped(99, 130, 83, 99)) || !strings.Contains(message, escaped(53, 1, 5)) {
+					continue
+				}
+				b, err := hex.DecodeString(strings.ReplaceAll(m[1], `\x`, ""))
+				require.NoError(t, err)
+				xid := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+				ip, ok := acks[xid]
+				if !ok {
+					continue
+				}
+				found++
+				// strace tells of a call when it has ended, or when another one comes between: nothing that is told of later came before this one began.
+				if !durable[ip] {
+					faults = append(faults, fmt.Sprintf("the ACK %#x of %s left before its record was on disk", xid, ip))
+				}
 			}
 		}
 	}
 	return found, faults
 }
 
+// sentMessages returns the messages that a call has sent.
+func sentMessages(c call) []string {
+	if c.name == "sendmsg" {
+		return []string{c.args}
+	}
+	n, _ := strconv.Atoi(strings.Fields(c.result)[0])
+	all := strings.Split(c.args, "msg_hdr=")[1:]
+	return all[:min(max(n, 0), len(all))]
+}
+
 // traceArgs are those for syncedBefore.
-var traceArgs = []string{"-y", "-xx", "-s", "16384", "-ttt", "-e", "trace=fdatasync,pwrite64,sendmsg"}
+var traceArgs = []string{"-y", "-v", "-xx", "-s", "16384", "-ttt", "-e", "trace=fdatasync,pwrite64,sendmsg,sendmmsg"}
 
 // The program as the kernel sees it: each ACK of a pool follows a sync of its record.
 func TestKernelPoolACKFollowsItsSync(t *testing.T) {

@@ -70,19 +70,16 @@ func TestKernelSendAllIsManySends(t *testing.T) {
 	for range 2 { // what was left of the round before does no harm
 		out.SendAll(all)
 		for i, r := range all {
-			switch {
-			case i == 7:
-				assert.ErrorIs(t, r.Err, unix.EMSGSIZE)
-				continue
-			case i == 8:
-				assert.ErrorIs(t, r.Err, unix.EINVAL)
+			if refused := map[int]error{7: unix.EMSGSIZE, 8: unix.EINVAL}[i]; refused != nil {
+				assert.ErrorIs(t, r.Err, refused)
 				continue
 			}
 			require.NoError(t, r.Err, i)
 			c, want := relay, host(1)
-			if i%10 == 4 {
+			switch i % 10 {
+			case 4:
 				c = client
-			} else if i%10 == 3 {
+			case 3:
 				want = host(3)
 			}
 			text, from := read(c)

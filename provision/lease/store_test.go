@@ -96,7 +96,7 @@ func TestDirectoryTakenAway(t *testing.T) {
 		tab.Store(testRecord(ip))
 		require.NoError(t, tab.commit(testRecord(ip)))
 	}
-	require.NoError(t, os.RemoveAll(filepath.Join(dir, logName)))
+	require.Eventually(t, func() bool { return os.RemoveAll(filepath.Join(dir, logName)) == nil }, 5*time.Second, time.Millisecond)
 	require.Eventually(t, func() bool {
 		_, err := os.Stat(filepath.Join(dir, logName, "lock"))
 		return err == nil && !store.Health().Failing()
