@@ -38,9 +38,9 @@ func serveWorld(t *testing.T, w *world) *Client {
 	l, err := ListenUnix(path, "")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
+	done, control := make(chan error, 1), NewControl(w.Deps) // as w is now: the test may change it
 	go func() {
-		done <- ServeControl(ctx, l, NewControl(w.Deps), door.New(door.Options{Timeouts: ControlTimeouts}), quiet())
+		done <- ServeControl(ctx, l, control, door.New(door.Options{Timeouts: ControlTimeouts}), quiet())
 	}()
 	t.Cleanup(func() {
 		cancel()
