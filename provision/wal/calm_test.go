@@ -9,15 +9,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// written returns a disk with n MiB of changes of which no snapshot was made, in files of that capacity.
-func written(t *testing.T, n int, capacity int64) *memDisk {
+// written returns a disk with n MiB of changes of which no snapshot was made, in files of that capacity, so many at a time.
+func written(t *testing.T, n, at int, capacity int64) *memDisk {
 	disk := newMemDisk()
 	l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: capacity})
 	require.NoError(t, err)
 	l.stop()
 	value := bytes.Repeat([]byte{7}, 1<<20-100)
-	for i := range n {
-		put(t, l, 1, key(i), string(value))
+	for i := 0; i < n; i += at {
+		require.NoError(t, l.Commit(func(f *Frames) error {
+			for k := i; k < min(i+at, n); k++ {
+				f.Put(Record{Kind: 1, Key: key(k), Value: value})
+			}
+			return nil
+		}))
 	}
 	require.NoError(t, l.Close())
 	return disk
@@ -31,14 +36,18 @@ func TestSnapshotOfALargeLogWaitsForTheStart(t *testing.T) {
 		damage   bool
 		wait     time.Duration // at least, and by far not twice as long
 	}{
-		{name: "large", mib: 40, wait: startTime},
-		{name: "small", mib: 12},
+		{name: "large", mib: 15, wait: startTime},
+		{name: "small", mib: 5},
 		{name: "too many files", mib: 40, capacity: 1 << 20},
-		{name: "damaged", mib: 40, damage: true},
+		{name: "damaged", mib: 15, damage: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				disk := written(t, c.mib, c.capacity)
+				at := 3 // few syncs: this disk copies the whole file at each
+				if c.capacity > 0 {
+					at = 1
+				}
+				disk := written(t, c.mib, at, c.capacity)
 				if c.damage {
 					for _, f := range disk.names {
 						f.data[len(f.data)/2] ^= 1
@@ -46,7 +55,7 @@ func TestSnapshotOfALargeLogWaitsForTheStart(t *testing.T) {
 					}
 				}
 				began := time.Now()
-				l, err := Open(Options{Content: 1, Log: quiet(), disk: disk})
+				l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, large: 14 << 20})
 				require.NoError(t, err)
 				defer func() { require.NoError(t, l.Close()) }()
 				load(t, l)

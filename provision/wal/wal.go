@@ -46,6 +46,7 @@ type Options struct {
 
 	disk     disk  // of tests
 	capacity int64 // of tests: of all files
+	large    int64 // of tests: in place of largeLog
 }
 
 // ErrInUse says that another process has the directory.
@@ -173,7 +174,7 @@ func Open(opts Options) (*Log, error) {
 		return nil, errors.Join(fmt.Errorf("log: %w", err), l.letGo())
 	}
 	l.health.Store(&Health{})
-	if l.Status().Bytes > largeLog {
+	if l.Status().Bytes > cmp.Or(l.opts.large, largeLog) {
 		l.calmUntil = time.Now().Add(startTime)
 	}
 	ctx, stop := context.WithCancel(context.Background())
