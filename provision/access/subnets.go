@@ -67,7 +67,7 @@ func (r *rules) ofNets(s *provision.Snapshot, l *leased) netWant {
 		return w
 	}
 	if holes := append(slices.Clone(r.exempt), l.holes...); len(holes) > 0 {
-		w.parts = r.cut(w.parts, tidyPrefixes(holes))
+		w.parts = cut(w.parts, tidyPrefixes(holes))
 	}
 	if !r.guarded() {
 		return w
@@ -85,7 +85,7 @@ func (r *rules) ofNets(s *provision.Snapshot, l *leased) netWant {
 }
 
 // cut returns parts without tidy holes. As a rule none is in any.
-func (r *rules) cut(parts []provision.Subnet, holes []netip.Prefix) []provision.Subnet {
+func cut(parts []provision.Subnet, holes []netip.Prefix) []provision.Subnet {
 	var out []provision.Subnet
 	for _, p := range parts {
 		i, _ := slices.BinarySearchFunc(holes, p.Prefix.Addr(), func(h netip.Prefix, a netip.Addr) int { return h.Addr().Compare(a) })

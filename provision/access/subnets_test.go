@@ -19,7 +19,7 @@ func netOf(id provision.SubscriberID, s string) provision.Subnet {
 	return provision.Subnet{Prefix: netip.MustParsePrefix(s), Subscriber: id}
 }
 
-// strings returns all elements of the sets of subnets as text.
+// netStrings returns all elements of the sets of subnets as text.
 func netStrings(a ACL) (out []string) {
 	for s := firstNet; s < setEnd; s++ {
 		for e := range a.Elements(s) {

@@ -43,7 +43,7 @@ func (l Listing) String() string {
 	var b strings.Builder
 	b.WriteString("table inet usher {\n")
 	l.Policy.Nets |= l.Have.NetSets()
-	print := func(set access.Set) {
+	one := func(set access.Set) {
 		var elements []string
 		for _, e := range inOrder(set, l.Have) {
 			elements = append(elements, elementText(e))
@@ -56,18 +56,18 @@ func (l Listing) String() string {
 	}
 	for set := range access.Sets() {
 		if !set.Optional() {
-			print(set)
+			one(set)
 		}
 	}
 	printSet(&b, Open(), 5, switchText(l.Open))
 	printSet(&b, PortalUp(), 5, switchText(l.Portal))
 	printSet(&b, Refused(), 2, refusedText(l.Refused))
 	for _, set := range l.Nets {
-		print(set)
+		one(set)
 	}
 	for set := range l.Policy.Sets() {
 		if set.Optional() && !slices.Contains(l.Nets, set) {
-			print(set)
+			one(set)
 		}
 	}
 	rules := Rules(l.Policy)
