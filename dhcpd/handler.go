@@ -90,6 +90,9 @@ func (h *handler) take(now time.Time, g socket.Datagram) {
 		return
 	}
 	h.leave()
+	if h.d.Change == v4.ChangeRefused { // it ends a lease once it has left, and before the next packet, which may begin it anew
+		h.flush()
+	}
 }
 
 // read takes the packet apart.
