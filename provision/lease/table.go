@@ -79,8 +79,13 @@ func Open(store Store) (*Table, error) {
 		t.byMAC, t.byID = newIndex(n), newIndex(n)
 		if n >= 4*mostAtOnce {
 			ahead, stop := makeAhead()
-			defer stop()
 			t.ahead = ahead
+			defer func() {
+				t.mu.Lock()
+				t.ahead = nil // what store tells later waits for nobody, also after an error
+				t.mu.Unlock()
+				stop()
+			}()
 		}
 	}
 	err := store.Leases(func(r Record, err error) {
