@@ -374,9 +374,14 @@ func TestRunTellsErrors(t *testing.T) {
 
 // Random operations against a plain map, with reopening in between.
 func TestTableAgainstModel(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state.db")
-	store := openStore(t, path)
-	tab := openTable(t, store)
+	dir := t.TempDir()
+	open := func() (Store, *Table) { // nothing holds on to what was opened before: that is thousands of tables
+		store, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		return store, openTable(t, store)
+	}
+	store, tab := open()
+	defer func() { _ = store.Close() }()
 	model := map[netip.Addr]Record{}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	now := testNow
@@ -438,8 +443,7 @@ func TestTableAgainstModel(t *testing.T) {
 			}
 			require.NoError(t, tab.Flush())
 			require.NoError(t, store.Close())
-			store = openStore(t, path)
-			tab = openTable(t, store)
+			store, tab = open()
 		}
 	}
 	got := map[netip.Addr]Record{}

@@ -75,6 +75,9 @@ func TestDiskThatGivesNothingIsAnError(t *testing.T) {
 // A place far behind in a file has nothing of what was read before it.
 func TestBadPlaceInALongFile(t *testing.T) {
 	const frame, keys, n = 2048, 100, 3 * window / 2048
+	was := wholeFile
+	wholeFile = 4 * window
+	defer func() { wholeFile = was }()
 	disk := newMemDisk()
 	l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: wholeFile})
 	require.NoError(t, err)

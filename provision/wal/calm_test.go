@@ -9,13 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// written returns a disk with n MiB of changes of which no snapshot was made, in files of that capacity, so many at a time.
-func written(t *testing.T, n, at int, capacity int64) *memDisk {
+// written returns a disk with n changes of that size of which no snapshot was made, in files of that capacity, so many at a time.
+func written(t *testing.T, n, size, at int, capacity int64) *memDisk {
 	disk := newMemDisk()
 	l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: capacity})
 	require.NoError(t, err)
 	l.stop()
-	value := bytes.Repeat([]byte{7}, 1<<20-100)
+	value := bytes.Repeat([]byte{7}, size-100)
 	for i := 0; i < n; i += at {
 		require.NoError(t, l.Commit(func(f *Frames) error {
 			for k := i; k < min(i+at, n); k++ {
@@ -31,15 +31,15 @@ func written(t *testing.T, n, at int, capacity int64) *memDisk {
 func TestSnapshotOfALargeLogWaitsForTheStart(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		mib      int
+		n, size  int
 		capacity int64
 		damage   bool
 		wait     time.Duration // at least, and by far not twice as long
 	}{
-		{name: "large", mib: 15, wait: startTime},
-		{name: "small", mib: 5},
-		{name: "too many files", mib: 40, capacity: 1 << 20},
-		{name: "damaged", mib: 15, damage: true},
+		{name: "large", n: 12, size: 1 << 20, wait: startTime},
+		{name: "small", n: 5, size: 1 << 20},
+		{name: "too many files", n: 40, size: 1 << 18, capacity: 1 << 18},
+		{name: "damaged", n: 12, size: 1 << 20, damage: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestSnapshotOfALargeLogWaitsForTheStart(t *testing.T) {
 				if c.capacity > 0 {
 					at = 1
 				}
-				disk := written(t, c.mib, at, c.capacity)
+				disk := written(t, c.n, c.size, at, c.capacity)
 				if c.damage {
 					for _, f := range disk.names {
 						f.data[len(f.data)/2] ^= 1
@@ -55,7 +55,7 @@ func TestSnapshotOfALargeLogWaitsForTheStart(t *testing.T) {
 					}
 				}
 				began := time.Now()
-				l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, large: 14 << 20})
+				l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, large: 11 << 20})
 				require.NoError(t, err)
 				defer func() { require.NoError(t, l.Close()) }()
 				load(t, l)

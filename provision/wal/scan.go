@@ -11,10 +11,9 @@ import (
 
 // A file is looked at in one piece, if it is no larger than those of changes are: so its frames can be gone through backwards. Of a larger one,
 // such as a snapshot, it is a window, if frames are not larger: what the cache of a processor holds.
-const (
-	wholeFile = 2 * maxCapacity
-	window    = 256 << 10
-)
+var wholeFile int64 = 2 * maxCapacity // smaller in tests alone
+
+const window = 256 << 10
 
 // scanner reads the frames of one file in order, over whatever is damaged between them.
 type scanner struct {
