@@ -64,6 +64,15 @@ func (l *loader) poolsTogether(m keys.Mapping, c *DHCP) {
 			}
 		}
 	}
+	addresses := 0
+	for _, p := range c.Pools {
+		if p.Kind == v4.PoolGuests && usable(p) {
+			addresses += p.Size()
+		}
+	}
+	if addresses > access.MaxGuests {
+		m.Get("pools").Warn("the pools for guests have %d addresses together; a guest in one behind the first %d is not held back by the ACL", addresses, access.MaxGuests)
+	}
 	guests := slices.ContainsFunc(c.Pools, func(p v4.Pool) bool { return p.Kind == v4.PoolGuests && usable(p) })
 	switch {
 	case c.Unknown == v4.UnknownGuest && !guests && m.Found() == 0:

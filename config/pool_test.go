@@ -34,6 +34,28 @@ dhcp:
 	assert.Equal(t, "[{198.51.100.200 198.51.100.250} {203.0.113.0 203.0.113.127} {198.51.100.128 198.51.100.191}]", formatted(c.GuestRanges()))
 }
 
+// The ACL holds back so many guests: more of them are said to pass.
+func TestMoreGuestsThanTheACLHolds(t *testing.T) {
+	for bits, warned := range map[int]bool{14: false, 13: true} {
+		c, err := Parse("pools.yaml", fmt.Appendf(nil, head+`
+dhcp:
+  relays: [192.0.2.7]
+  check_relay_source: true
+  trusted_interfaces: none
+  unknown_clients: guest
+  subnets: [{prefix: 10.0.0.0/8}]
+  pools: [{name: guests, range: 10.8.0.0/%d}]
+`, bits), testEnv())
+		require.NoError(t, err)
+		if !warned {
+			assert.Empty(t, c.Warnings)
+			continue
+		}
+		require.Len(t, c.Warnings, 1)
+		assert.Contains(t, c.Warnings[0].Reason, "524288 addresses together; a guest in one behind the first 262144 is not held back by the ACL")
+	}
+}
+
 func TestGuestPoolsWithoutGuestsAreWarnedOf(t *testing.T) {
 	c, err := Parse("pools.yaml", []byte(head+`
 dhcp:

@@ -14,7 +14,7 @@ type rules struct {
 	exempt      []netip.Prefix // tidy
 	spares      *spares
 	free        map[provision.SubscriberID]bool
-	guests      []AddrRange // in order, apart, no more than maxGuests addresses
+	guests      []AddrRange // in order, apart, no more than MaxGuests addresses
 	direct      bool        // some interface is guarded by MAC
 	vlan        map[string]bool
 	interfaceOf func(*provision.Line) string
@@ -52,10 +52,10 @@ func newRules(in *Inputs) *rules {
 }
 
 // tidyRanges returns the IPv4 ranges in order and without what two of them share,
-// cut off behind maxGuests addresses in the order given.
+// cut off behind MaxGuests addresses in the order given.
 func tidyRanges(ranges []AddrRange) []AddrRange {
 	var list []AddrRange
-	room := uint64(maxGuests)
+	room := uint64(MaxGuests)
 	for _, r := range ranges {
 		if !r.From.Is4() || !r.To.Is4() || r.To.Less(r.From) || room == 0 {
 			continue

@@ -97,9 +97,9 @@ type AddrRange struct {
 	From, To netip.Addr
 }
 
-// maxGuests bounds the addresses of all ranges of guests together: a /14. What is
+// MaxGuests bounds the addresses of all ranges of guests together: a /14. What is
 // behind the first ones is in no set.
-const maxGuests = 1 << 18
+const MaxGuests = 1 << 18
 
 // Want returns the ACL that a snapshot and the inputs ask for. Where they disagree
 // about an address, being exempt wins over being stopped, that over paused, and
