@@ -117,7 +117,7 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	})
 	m.WatchState(func() lease.Health {
 		return lease.Health{Path: "/var/lib/usher/leases", Error: "no space left on device", Unread: 4, PutAside: []string{"a", "b"},
-			Log: wal.Status{Files: 3, Bytes: 5000, Snapshot: 2000, Snapshots: 1}}
+			Log: wal.Status{Files: 3, Bytes: 5000, Snapshot: 2000, Snapshots: 1, SnapshotError: "no space left on device"}}
 	}, func() outbox.Status { return outbox.Status{Unwritten: 48} })
 	m.WatchLeases(func() lease.Counts { return lease.Counts{Bound: 5, Expired: 1} })
 	m.WatchPools(func() []dhcpd.PoolStatus { return []dhcpd.PoolStatus{testPool()} })

@@ -25,6 +25,9 @@ type StateStatus struct {
 	// Lost says how much of what was on disk cannot be read, and LostAdvice what to do about it.
 	Lost       string `json:"lost,omitempty"`
 	LostAdvice string `json:"lost_advice,omitempty"`
+	// Growing says that the log cannot be made shorter, and GrowingAdvice what to do about it.
+	Growing       string `json:"growing,omitempty"`
+	GrowingAdvice string `json:"growing_advice,omitempty"`
 }
 
 // stateStatus is nil where leases are not kept.
@@ -34,7 +37,7 @@ func (d *Deps) stateStatus() *StateStatus {
 	}
 	st := &StateStatus{Health: d.State()}
 	if st.Failing() {
-		st.Text, st.Advice = d.stateText(st.Health), wayOut(st.Health)
+		st.Text, st.Advice = d.stateText(st.Health), wayOut(st.Error, "second")
 	}
 	if n := len(st.PutAside); st.Unread > 0 || n > 0 {
 		st.Lost = fmt.Sprintf("%s on disk could not be read.", count(st.Unread, "record"))
@@ -44,6 +47,10 @@ func (d *Deps) stateStatus() *StateStatus {
 		}
 	}
 	st.What, st.PutAside = st.What[:min(len(st.What), stateListed)], st.PutAside[:min(len(st.PutAside), stateListed)]
+	if h := st.Log; h.SnapshotError != "" && st.Text == "" {
+		st.Growing = fmt.Sprintf("No snapshot of the leases could be written since %s, so their log grows: %s.", stamp(h.SnapshotFails), h.SnapshotError)
+		st.GrowingAdvice = wayOut(h.SnapshotError, "minute")
+	}
 	return st
 }
 
@@ -58,12 +65,12 @@ func (d *Deps) stateText(h lease.Health) string {
 
 func (d *Deps) hasPools() bool { return d.Pools != nil && len(d.Pools.Pools()) > 0 }
 
-// wayOut says what may help against the error of a disk.
-func wayOut(h lease.Health) string {
-	const again = " The agent tries again each second and needs no restart."
+// wayOut says what may help against the error of a disk, on which the agent tries again so often.
+func wayOut(text, often string) string {
+	again := " The agent tries again each " + often + " and needs no restart."
 	is := func(errs ...error) bool {
 		for _, err := range errs {
-			if strings.Contains(h.Error, err.Error()) {
+			if strings.Contains(text, err.Error()) {
 				return true
 			}
 		}
@@ -78,7 +85,7 @@ func wayOut(h lease.Health) string {
 		return "Make room on the file system: df -h, df -i, du." + again
 	case is(syscall.ENOTDIR, syscall.EEXIST):
 		return "Something else stands in place of the directory: move it away." + again
-	case is(syscall.ENOENT), strings.Contains(h.Error, "taken away"): // the latter is wal.ErrGone
+	case is(syscall.ENOENT), strings.Contains(text, "taken away"): // the latter is wal.ErrGone
 		return "The directory was taken away. Make state_dir again if it is gone, for the user that the agent runs as; everything that the agent knows is then written again." + again
 	case is(syscall.EIO):
 		return "The disk fails: look at dmesg and smartctl, and move state_dir to another one." + again
@@ -95,6 +102,9 @@ func (d *Deps) warnings() []string {
 		}
 		if st.Lost != "" {
 			all = append(all, st.Lost+" "+st.LostAdvice)
+		}
+		if st.Growing != "" {
+			all = append(all, st.Growing+" "+st.GrowingAdvice)
 		}
 	}
 	return all
@@ -128,8 +138,8 @@ type stateSource struct {
 }
 
 type stateCollector struct {
-	m                                                                     *Metrics
-	failing, seconds, unread, aside, unwritten, files, bytes, snap, snaps *prometheus.Desc
+	m                                                                             *Metrics
+	failing, seconds, unread, aside, unwritten, files, bytes, snap, snaps, halted *prometheus.Desc
 }
 
 func newStateCollector(m *Metrics) *stateCollector {
@@ -145,11 +155,12 @@ func newStateCollector(m *Metrics) *stateCollector {
 		bytes:     desc("usher_state_log_bytes", "Size of the records in them."),
 		snap:      desc("usher_state_snapshot_bytes", "Of these, in snapshots."),
 		snaps:     desc("usher_state_snapshots", "Snapshots among the files."),
+		halted:    desc("usher_state_snapshot_failing", "1 while no snapshot of the log can be written: it grows until one can."),
 	}
 }
 
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.failing, c.seconds, c.unread, c.aside, c.unwritten, c.files, c.bytes, c.snap, c.snaps} {
+	for _, d := range []*prometheus.Desc{c.failing, c.seconds, c.unread, c.aside, c.unwritten, c.files, c.bytes, c.snap, c.snaps, c.halted} {
 		ch <- d
 	}
 }
@@ -173,4 +184,5 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.bytes, float64(h.Log.Bytes))
 	gauge(c.snap, float64(h.Log.Snapshot))
 	gauge(c.snaps, float64(h.Log.Snapshots))
+	gauge(c.halted, boolean(h.Log.SnapshotError != ""))
 }

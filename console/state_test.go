@@ -97,6 +97,23 @@ func TestDamageIsSaid(t *testing.T) {
 	assert.Contains(t, rec.Body.String(), "25 records on disk could not be read. Each costs itself alone")
 }
 
+// A disk that takes records and no snapshot of them does harm later: it is said, but nobody waits for it.
+func TestGrowingLogIsSaid(t *testing.T) {
+	h := lease.Health{}
+	h.Log.SnapshotError, h.Log.SnapshotFails = "snapshot: write 00000007.snap.tmp: no space left on device", newWorld(t).now.Add(-time.Hour)
+	w := withHealth(t, h, true)
+	const growing = "No snapshot of the leases could be written since 2026-03-01 11:02:00 UTC, so their log grows: snapshot: write 00000007.snap.tmp: no space left on device."
+	rec := get(t, w, "/readyz")
+	assert.Equal(t, http.StatusOK, rec.Code)
+	var r Readiness
+	require.NoError(t, json.Unmarshal(rec.Body.Bytes(), &r))
+	assert.Equal(t, []string{growing + " Make room on the file system: df -h, df -i, du. The agent tries again each minute and needs no restart."}, r.Warnings)
+	assert.Contains(t, get(t, w, "/").Body.String(), growing)
+	h.Error = "write 00000008: no space left on device"
+	w = withHealth(t, h, true)
+	assert.Empty(t, w.status().State.Growing, "the disk takes nothing: that is said")
+}
+
 // Every kind of disk has its way out.
 func TestWaysOut(t *testing.T) {
 	for text, want := range map[string]string{
@@ -110,7 +127,7 @@ func TestWaysOut(t *testing.T) {
 		"fdatasync 00000001: input/output error":                  "The disk fails",
 		"what state.db had could not be written to the log yet":   "Look at the disk of state_dir",
 	} {
-		got := wayOut(lease.Health{Error: text})
+		got := wayOut(text, "second")
 		assert.True(t, strings.HasPrefix(got, want), "%s: %s", text, got)
 		assert.Contains(t, got, "needs no restart")
 	}

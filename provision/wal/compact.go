@@ -42,7 +42,12 @@ func (l *Log) compactor(ctx context.Context) {
 			later = time.After(wait)
 			continue
 		}
-		if err := l.compact(ctx); err != nil && ctx.Err() == nil {
+		err := l.compact(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		l.noteSnapshot(err)
+		if err != nil {
 			l.opts.Log.Error("no snapshot of the log could be written; the log grows until one can", "error", err, "retry_in", compactRetry)
 			select {
 			case <-ctx.Done():
@@ -51,6 +56,19 @@ func (l *Log) compactor(ctx context.Context) {
 				l.files.wake()
 			}
 		}
+	}
+}
+
+// noteSnapshot keeps for Status how the last snapshot went.
+func (l *Log) noteSnapshot(err error) {
+	before := l.halted.Load()
+	switch {
+	case err == nil:
+		l.halted.Store(nil)
+	case before != nil:
+		l.halted.Store(&Health{Err: err, Since: before.Since})
+	default:
+		l.halted.Store(&Health{Err: err, Since: time.Now()})
 	}
 }
 

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -23,7 +24,7 @@ type disk interface {
 	Sync(name string) error
 	Rename(from, to string) error
 	Remove(name string) error
-	// Aside keeps a damaged file in a directory of its own and returns where.
+	// Aside keeps a damaged file in a directory of its own and returns where. errManyAside if there are maxAside already.
 	Aside(name string) (string, error)
 	SyncDir() error
 	// Same reports whether name still leads to f: the directory was not taken away or replaced.
@@ -31,6 +32,8 @@ type disk interface {
 }
 
 var errNoFile = errors.New("it is not a regular file")
+
+var errManyAside = fmt.Errorf("%d damaged files are kept already", maxAside)
 
 var errNoLock = errors.New("the directory of the log cannot be written")
 
@@ -55,6 +58,8 @@ type dir string
 const (
 	lockName  = "lock"
 	asideName = "damaged"
+	// maxAside bounds the damaged files that are kept: a disk that fails again and again shall not fill itself with them.
+	maxAside = 32
 	// lockWait is how long another owner may take to let go: it is stopping.
 	lockWait = 2 * time.Second
 )
@@ -162,11 +167,52 @@ func (d dir) Aside(name string) (string, error) {
 		return "", err
 	}
 	to := d.path(filepath.Join(asideName, name))
-	// Names have a number of their own, so nothing is there; and what is there stays: a link replaces nothing.
-	if err := os.Link(d.path(name), to); err != nil && !errors.Is(err, fs.ErrExist) {
+	if _, err := os.Lstat(to); err == nil {
+		return to, nil // names have a number of their own: it is this file
+	}
+	kept, err := os.ReadDir(d.path(asideName))
+	if err != nil {
 		return "", err
 	}
-	return to, nil
+	if len(kept) >= maxAside {
+		return "", errManyAside
+	}
+	if os.Link(d.path(name), to) == nil {
+		return to, nil
+	}
+	return to, d.copy(name, to)
+}
+
+// copy copies a file where the file system knows no second name for one. What cannot be read of it is zeros.
+func (d dir) copy(name, to string) (err error) {
+	from, err := d.Open(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	size, err := from.Size()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to+tmpSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, blockSize)
+	for at := int64(0); at < size && err == nil; at += blockSize {
+		n, _ := from.ReadAt(block, at) // what the disk does not give is left out: it is why the file is here
+		_, err = out.WriteAt(block[:n], at)
+	}
+	if err == nil {
+		err = out.Truncate(size)
+	}
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = os.Rename(out.Name(), to)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(out.Name()))
+	}
+	return nil
 }
 
 func (d dir) SyncDir() error {

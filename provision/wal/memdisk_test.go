@@ -41,6 +41,12 @@ func (d *memDisk) try(op string) error {
 	return d.fail(op)
 }
 
+func (d *memDisk) setFail(fail func(op string) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail = fail
+}
+
 // crash returns the disk as the next start finds it.
 func (d *memDisk) crash(rng *rand.Rand) *memDisk {
 	d.mu.Lock()

@@ -83,6 +83,10 @@ type Status struct {
 	Bytes     int64 `json:"bytes"`    // of records in them
 	Snapshot  int64 `json:"snapshot"` // of these in the snapshot
 	Snapshots int   `json:"snapshots"`
+
+	// SnapshotError says why no snapshot could be written since SnapshotFails; empty: the last one could, or none was due.
+	SnapshotError string    `json:"snapshot_error,omitempty"`
+	SnapshotFails time.Time `json:"snapshot_fails_since,omitzero"`
 }
 
 // Log is an open log. Its methods are safe for concurrent use.
@@ -97,6 +101,7 @@ type Log struct {
 	stop    context.CancelFunc
 	workers sync.WaitGroup
 	health  atomic.Pointer[Health]
+	halted  atomic.Pointer[Health] // why there is no snapshot; nil: there is, or none was due
 
 	files   filesOf    // guarded by its own mutex
 	reading sync.Mutex // held by who reads files, so that none is removed meanwhile
@@ -602,6 +607,9 @@ func (l *Log) Status() Status {
 			st.Snapshots++
 			st.Snapshot += x.bytes
 		}
+	}
+	if h := l.halted.Load(); h != nil {
+		st.SnapshotError, st.SnapshotFails = h.Err.Error(), h.Since
 	}
 	return st
 }

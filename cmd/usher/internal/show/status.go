@@ -176,6 +176,10 @@ func stateRows(p cli.Paint, st *console.StateStatus) [][]string {
 		add("disk", st.Text, p.Red)
 		add("", st.Advice, p.Faint)
 	}
+	if st.Growing != "" {
+		add("disk", st.Growing, p.Red)
+		add("", st.GrowingAdvice, p.Faint)
+	}
 	if st.Lost != "" {
 		add("damage", st.Lost, p.Red)
 		add("", st.LostAdvice, p.Faint)

@@ -232,4 +232,13 @@ snapshot  none
 reports   0 waiting, 0 sent, 0 refused
           5 not on disk yet
 `, out.String())
+
+	out.Reset()
+	st = &console.StateStatus{Growing: "No snapshot of the leases could be written since noon, so their log grows: no space left on device.", GrowingAdvice: "Make room."}
+	require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, State: st, Outbox: &outbox.Status{}}))
+	assert.Contains(t, out.String(), `
+disk      No snapshot of the leases could be written since noon, so their log grows: no space left
+          on device.
+          Make room.
+`)
 }
