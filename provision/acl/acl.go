@@ -99,6 +99,8 @@ type Table struct {
 	repairs   uint64         // how often it was not, after that
 	openUntil time.Time      // end of the maintenance as far as we know
 
+	suspects map[access.Change]bool // what the kernel refused when batches were taken apart
+
 	portalUntil time.Time // the portal was said to answer until then
 	survey      survey    // of other tables in its way
 
@@ -473,7 +475,7 @@ func (t *Table) dialLocked() error {
 
 // dialKernel opens one socket for batches and one for questions.
 func dialKernel(netNS int, own func(*netlink.Conn) error) (write *nftables.Conn, read *netlink.Conn, err error) {
-	write, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netNS), nftables.WithSockOptions(
+	write, err = low.dial(nftables.WithNetNSFd(netNS), nftables.WithSockOptions(lowNumber,
 		func(c *netlink.Conn) error { return c.SetWriteBuffer(sendBuffer) },
 		func(c *netlink.Conn) error { return c.SetReadBuffer(receiveBuffer) },
 		explain, own,
@@ -518,5 +520,6 @@ func (t *Table) hangUpLocked() error {
 		errs = append(errs, t.read.Close())
 	}
 	t.write, t.read = nil, nil
+	low.refill() // before somebody else has the number
 	return errors.Join(errs...)
 }

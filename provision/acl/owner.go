@@ -15,7 +15,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,8 +92,7 @@ func (l tableLock) Close() error { return l.conn.CloseLasting() }
 
 // lockTable makes the table that only one process may have.
 func lockTable(netNS int) (io.Closer, error) {
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netNS),
-		nftables.WithSockOptions(func(c *netlink.Conn) error { return explain(c) }))
+	conn, err := low.dial(nftables.WithNetNSFd(netNS), nftables.WithSockOptions(lowNumber, explain))
 	if err != nil {
 		return nil, fmt.Errorf("take the ownership: open netlink socket: %w", err)
 	}
