@@ -113,7 +113,26 @@ func (t *Table) egressDefectLocked(ctx context.Context, c *access.ACL) (exists b
 	if defect == "" && err == nil && c != nil {
 		defect, err = t.egressElementsLocked(ctx, *c)
 	}
+	if defect == "" && err == nil && c != nil {
+		defect, err = t.egressOpenLocked(ctx)
+	}
 	return true, defect, err
+}
+
+// egressOpenLocked compares the switch of the maintenance there with what is left of it: what
+// somebody puts in by hand there alone opens IPv6 to the blocked, and nothing tells of it.
+func (t *Table) egressOpenLocked(ctx context.Context) (defect string, err error) {
+	const slack = 2 * time.Second // between the two readings
+	left, endless := time.Duration(0), false
+	_, err = t.elementsInLocked(ctx, ruleset.EgressTable(), ruleset.SetOpen, func(e element) error {
+		endless = endless || len(e.key) != 2 || e.timeout == 0
+		left = max(left, e.expires)
+		return nil
+	})
+	if err == nil && (endless || left > max(time.Until(t.openUntil), 0)+slack) {
+		defect = "somebody has put an element into its set of the maintenance"
+	}
+	return defect, err
 }
 
 // egressTableLocked returns the table's declaration; nil: there is none.

@@ -262,6 +262,8 @@ func TestKernelEgressTableIsKept(t *testing.T) {
 		"delete element netdev usher paused_mac { " + mac.String() + " }",
 		"add element netdev usher stopped_mac { 02:00:00:00:00:99 }",
 		"flush chain netdev usher egress_br0",
+		"add element netdev usher open { ip6 }",
+		"add element netdev usher open { ip6 timeout 1h }",
 		"add chain netdev usher more",
 		"add rule netdev usher to_mac accept",
 		`delete chain netdev usher egress_br0; add chain netdev usher egress_br0 { type filter hook egress device "down2" priority 0; policy accept; }`,

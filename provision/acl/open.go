@@ -106,11 +106,13 @@ func (t *Table) openedLocked(ctx context.Context) (o opened, err error) {
 	if err != nil {
 		return o, err
 	}
+	left6 := time.Duration(0)
 	_, err = t.elementsLocked(ctx, ruleset.SetOpen, func(e element) error {
 		ends := len(e.key) == 1 && e.timeout > 0 && e.timeout <= MaxOpen
 		o.endless = o.endless || !ends
 		switch {
 		case len(e.key) == 1 && e.key[0] != unix.NFPROTO_IPV4: // by itself it opens nothing of IPv4, and an endless one goes
+			left6 = max(left6, e.expires)
 		case ends:
 			o.left = max(o.left, e.expires)
 		default: // the catch-all element too
@@ -118,6 +120,9 @@ func (t *Table) openedLocked(ctx context.Context) (o opened, err error) {
 		}
 		return nil
 	})
+	// A maintenance is of both families: IPv6 open for longer is none, and nobody would be told.
+	const slack = time.Second // between the ends of two elements that were put in together
+	o.endless = o.endless || left6 > o.left+slack
 	return o, err
 }
 
@@ -134,7 +139,7 @@ func (t *Table) endLocked(gen uint32, o opened) error {
 
 // warnEndless tells of a maintenance that was begun by hand without an end.
 func (t *Table) warnEndless(o opened) {
-	t.log.Warn("somebody has put an element without an end in time, or with one beyond the longest, into the set of the maintenance; it has one now. To end it: usher acl close",
+	t.log.Warn("somebody has put into the set of the maintenance an element without an end in time, with one beyond the longest, or one for IPv6 alone; what is open now has an end. To end it: usher acl close",
 		"table", tableTitle, "set", ruleset.SetOpen, "everybody_passes_for", o.left, "longest", MaxOpen, "by", t.lastWriters())
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ func TestKernelMaintenanceByHandEnds(t *testing.T) {
 		"for a year":                   {"ipv4 timeout 365d", true, true},
 		"everything":                   {"*", true, true},
 		"another protocol, no end":     {"ipv6", false, true},
-		"another protocol, for a time": {"ipv6 timeout 10m", false, false},
+		"another protocol, for a time": {"ipv6 timeout 10m", false, true},
 	} {
 		for damage, edit := range map[string]string{
 			"": "", " and rules flushed": "flush chain inet usher to_paused", " and a set added": "add set inet usher more { type ipv6_addr ; }",
@@ -41,7 +42,7 @@ func TestKernelMaintenanceByHandEnds(t *testing.T) {
 				require.True(t, changed(t, table))
 				observe(t, table)
 				require.False(t, changed(t, table), "our own repair is no foreign change")
-				require.Equal(t, tt.told, regexp.MustCompile(`level=WARN msg="somebody has put an element without an end`).MatchString(log.String()), "%s", log.String())
+				require.Equal(t, tt.told, regexp.MustCompile(`level=WARN msg="somebody has put into the set of the maintenance an element`).MatchString(log.String()), "%s", log.String())
 				if tt.open {
 					require.Regexp(t, `elements = \{ ipv4 timeout 1d expires `, openSet(r))
 					require.WithinDuration(t, time.Now().Add(acl.MaxOpen), table.OpenUntil(), time.Minute)
@@ -49,6 +50,7 @@ func TestKernelMaintenanceByHandEnds(t *testing.T) {
 					require.Zero(t, table.OpenUntil())
 				}
 				require.NotRegexp(t, `(ipv[46]|\*)[ ,}\n]*[},]`, openSet(r), "without an end")
+				require.Equal(t, tt.open, strings.Contains(openSet(r), "ipv6"), "IPv6 is open with all else or not at all")
 				_, err := table.AsNFT(t.Context())
 				require.NoError(t, err)
 				require.NoError(t, table.Shut(t.Context()))
@@ -71,5 +73,19 @@ func TestKernelMaintenanceByHandWithAnEndStays(t *testing.T) {
 	generation := table.Generation()
 	observe(t, table)
 	require.Equal(t, generation+1, table.Generation(), "something was written besides")
+	require.WithinDuration(t, time.Now().Add(10*time.Minute), table.OpenUntil(), time.Minute)
+}
+
+// A maintenance is of both families: whoever opens IPv6 alone opens it to the blocked, and no status tells of it.
+func TestKernelMaintenanceOfIPv6AloneEnds(t *testing.T) {
+	r := newRouter(t)
+	table := r.open()
+	r.nft("add element inet usher open { ipv6 timeout 1h }")
+	observe(t, table)
+	require.NotContains(t, openSet(r), "ipv6")
+	require.Zero(t, table.OpenUntil())
+	r.nft("add element inet usher open { ipv4 timeout 10m, ipv6 timeout 10m }")
+	observe(t, table)
+	require.Contains(t, openSet(r), "ipv6")
 	require.WithinDuration(t, time.Now().Add(10*time.Minute), table.OpenUntil(), time.Minute)
 }
