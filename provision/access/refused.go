@@ -107,8 +107,12 @@ func (r *refusals) forget(e Element) {
 
 // taken forgets those of the changes that were not refused again.
 func (r *refusals) taken(changes []Change, refused []RefusedChange) {
+	still := make(map[Element]bool, len(refused))
+	for _, x := range refused {
+		still[x.Element] = true
+	}
 	for _, c := range changes {
-		if !slices.ContainsFunc(refused, func(x RefusedChange) bool { return x.Element == c.Element }) {
+		if !still[c.Element] {
 			r.forget(c.Element)
 			r.tries = 0
 		}

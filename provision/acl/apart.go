@@ -78,9 +78,30 @@ func overlap(a, b access.Change) bool {
 // which it did. The error is one of the batch, after which nothing is known.
 func (t *Table) applyApartLocked(ctx context.Context, b batch) ([]access.RefusedChange, error) {
 	a := apart{t: t, ctx: ctx, left: maxApart}
-	a.refusedOf(b.units())
+	a.refusedOf(t.suspectsLast(b.units()))
 	t.stale = t.stale || a.err != nil
+	before := t.suspects
+	t.suspects = map[access.Change]bool{}
+	for _, r := range a.refused {
+		if before[r.Change] || !errors.Is(r.Err, errUntried) {
+			t.suspects[r.Change] = true
+		}
+	}
 	return a.refused, a.err
+}
+
+// suspectsLast returns the units in their order, but those behind all others that the kernel
+// has refused: what was not tried then, for there were so many, is tried now.
+func (t *Table) suspectsLast(units []unit) []unit {
+	var first, last []unit
+	for _, u := range units {
+		if slices.ContainsFunc(u, func(c access.Change) bool { return t.suspects[c] }) {
+			last = append(last, u)
+		} else {
+			first = append(first, u)
+		}
+	}
+	return append(first, last...)
 }
 
 // apart is a batch on its way into pieces.

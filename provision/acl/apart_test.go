@@ -94,3 +94,23 @@ func TestApartIsBounded(t *testing.T) {
 	require.LessOrEqual(t, k.batches-before, 26)
 	requireStopped(t, k, table, n-1)
 }
+
+// What was not tried, for too much was refused before it, is tried before that the next time.
+func TestUntriedElementsAreTriedNext(t *testing.T) {
+	const refused = 300
+	k := &fakeKernel{refuse: func(key uint32) unix.Errno {
+		if key < 0x64400000+refused {
+			return unix.EINVAL
+		}
+		return 0
+	}}
+	table := openFake(t, k)
+	require.ErrorIs(t, table.Apply(t.Context(), stop(refused+1)), unix.EINVAL)
+	require.Empty(t, k.table.sets["stopped"].keys)
+	for range 1 + 2*refused/maxApart { // to refuse one costs two batches
+		if len(k.table.sets["stopped"].keys) == 0 {
+			require.ErrorIs(t, table.Apply(t.Context(), stop(refused+1)), unix.EINVAL)
+		}
+	}
+	requireStopped(t, k, table, 1)
+}
