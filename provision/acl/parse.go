@@ -120,6 +120,7 @@ func parseComment(b []byte) string {
 // element is one set element as the kernel gives it.
 type element struct {
 	key     []byte // nil: none, such as the catch-all element
+	verdict []byte // of a map of verdicts: its attributes
 	flags   uint32 // NFT_SET_ELEM_...
 	timeout time.Duration
 	expires time.Duration // until then; zero: never
@@ -159,6 +160,13 @@ func parseElement(b []byte) (element, error) {
 			return eachAttr(v, func(typ uint16, v []byte) error {
 				if typ == unix.NFTA_DATA_VALUE {
 					e.key = v
+				}
+				return nil
+			})
+		case unix.NFTA_SET_ELEM_DATA:
+			return eachAttr(v, func(typ uint16, v []byte) error {
+				if typ == unix.NFTA_DATA_VERDICT {
+					e.verdict = v
 				}
 				return nil
 			})

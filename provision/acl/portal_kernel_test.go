@@ -4,12 +4,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/provision/acl"
 	"github.com/usher-agent/usher/provision/acl/ruleset"
 )
 
@@ -126,4 +128,25 @@ func TestKernelWhatMissesThePortalIsTold(t *testing.T) {
 	observe(t, w.table)
 	require.Len(t, w.table.Obstacles(), 1)
 	require.Contains(t, w.table.Obstacles()[0], "should have come to the portal was forwarded")
+
+	// What was counted before a start may be of last week.
+	policy := ruleset.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)}
+	require.NoError(t, w.table.Close())
+	again := w.openWith(acl.Options{Policy: policy})
+	observe(t, again)
+	require.Empty(t, again.Obstacles())
+}
+
+// A set of more elements than are looked at decides nothing, and the next question has its sockets.
+func TestKernelLongForeignSetIsNoObstacle(t *testing.T) {
+	w := newWorld(t, "", ruleset.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)})
+	ports := make([]string, 5000)
+	for i := range ports {
+		ports[i] = strconv.Itoa(2*i + 1)
+	}
+	w.nftText(`table inet fw { set many { type inet_service; elements = { ` + strings.Join(ports, ", ") + ` }; }
+		chain in { type filter hook input priority filter; policy drop; tcp dport @many accept; } }`)
+	observe(t, w.table)
+	require.Empty(t, w.table.Obstacles())
+	require.False(t, changed(t, w.table))
 }

@@ -230,7 +230,7 @@ func (t *Table) elementsLocked(ctx context.Context, set string, f func(element) 
 
 func (t *Table) elementsInLocked(ctx context.Context, table *nftables.Table, set string, f func(element) error) (interrupted bool, err error) {
 	err = t.askInLocked(ctx, table, unix.NFT_MSG_GETSETELEM, netlink.Dump, question{
-		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(ruleset.TableName)},
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: cString(table.Name)},
 		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: cString(set)},
 	}, func(m netlink.Message) error {
 		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
@@ -270,7 +270,7 @@ func (t *Table) setLocked(ctx context.Context, set string) (setInfo, error) {
 func (t *Table) setInLocked(ctx context.Context, table *nftables.Table, set string) (setInfo, error) {
 	info := setInfo{count: countUnknown}
 	err := t.askInLocked(ctx, table, unix.NFT_MSG_GETSET, 0, question{
-		{Type: unix.NFTA_SET_TABLE, Data: cString(ruleset.TableName)},
+		{Type: unix.NFTA_SET_TABLE, Data: cString(table.Name)},
 		{Type: unix.NFTA_SET_NAME, Data: cString(set)},
 	}, func(m netlink.Message) (err error) {
 		info, err = parseSet(m.Data)

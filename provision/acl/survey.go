@@ -3,6 +3,7 @@ package acl
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,6 +22,10 @@ const (
 	maxForeign = 1 << 12
 	// surveyLimit bounds one look at the other tables.
 	surveyLimit = 2 * time.Second
+	// surveyQuick is how long one may take without being made more rarely: others have to wait for it.
+	surveyQuick = 100 * time.Millisecond
+	// surveyShare is the part of the time that slower ones may take, as 1 of so many.
+	surveyShare = 100
 	// missedFor is how long it is told that connections passed the portal by.
 	missedFor = 10 * time.Minute
 )
@@ -29,7 +34,9 @@ const (
 type survey struct {
 	found    []string
 	missed   uint64 // connections that passed it by, as last read
+	known    bool   // they were read: what the kernel counted before is of an earlier time
 	missedAt time.Time
+	next     time.Time // not before it is looked again
 }
 
 // Obstacles tells what of other tables keeps HTTP from the portal, as of the newest
@@ -47,9 +54,15 @@ func (t *Table) surveyLocked(ctx context.Context) {
 		t.survey = survey{}
 		return
 	}
-	if err := t.dialLocked(); err != nil {
+	began := time.Now()
+	if began.Before(t.survey.next) || t.dialLocked() != nil {
 		return
 	}
+	defer func() {
+		if took := time.Since(began); took > surveyQuick {
+			t.survey.next = began.Add(surveyShare * took)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, surveyLimit)
 	defer cancel()
 	chains, err := t.write.ListChains()
@@ -60,10 +73,10 @@ func (t *Table) surveyLocked(ctx context.Context) {
 	}
 	found := ruleset.Obstacles(t.policy, chains, &foreign{ctx: ctx, t: t, rules: map[string][]*nftables.Rule{}})
 	if n, ok := t.missedLocked(); ok {
-		if n > t.survey.missed {
+		if t.survey.known && n > t.survey.missed {
 			t.survey.missedAt = time.Now()
 		}
-		t.survey.missed = n
+		t.survey.missed, t.survey.known = n, true
 	}
 	if len(found) == 0 && !t.survey.missedAt.IsZero() && time.Since(t.survey.missedAt) < missedFor {
 		found = append(found, fmt.Sprintf("HTTP of subscribers that should have come to the portal was forwarded, and refused, within the last %s: something else takes the packets before it or hides them from address translation",
@@ -80,6 +93,9 @@ func (t *Table) missedLocked() (n uint64, ok bool) {
 	for _, r := range ruleset.Rules(t.policy) {
 		if !r.Missed() {
 			continue
+		}
+		if t.dialLocked() != nil { // what was read before it may have failed
+			return 0, false
 		}
 		rules, err := t.write.GetRules(ruleset.Table(), &nftables.Chain{Table: ruleset.Table(), Name: r.Chain})
 		if err != nil {
@@ -131,28 +147,28 @@ func (f *foreign) Rules(table *nftables.Table, chain string) []*nftables.Rule {
 	return f.rules[key]
 }
 
-// Elements implements ruleset.Foreign.
+// errTooMany ends the reading of a foreign set.
+var errTooMany = errors.New("too many elements to look at")
+
+// Elements implements ruleset.Foreign. It reads as much of a set as it looks at, and of a
+// larger one nothing where the kernel tells how many there are.
 func (f *foreign) Elements(table *nftables.Table, set string) ([]nftables.SetElement, bool) {
-	if f.ctx.Err() != nil || f.read > 4*maxForeign || f.t.dialLocked() != nil {
+	if f.ctx.Err() != nil || f.read > 4*maxForeign {
 		return nil, false
 	}
-	s, err := f.t.write.GetSetByName(table, set)
-	if err != nil {
-		_ = f.t.hangUpLocked()
+	info, err := f.t.setInLocked(f.ctx, table, set)
+	if err != nil || info.count > maxForeign {
 		return nil, false
 	}
-	elements, err := f.t.write.GetSetElements(s)
-	if err != nil {
-		_ = f.t.hangUpLocked()
-		return nil, false
-	}
-	f.read += len(elements)
-	if s.IsMap {
-		for i := range elements {
-			elements[i].VerdictData = parseVerdict(elements[i].Val)
+	var out []nftables.SetElement
+	_, err = f.t.elementsInLocked(f.ctx, table, set, func(e element) error {
+		if f.read++; len(out) == maxForeign {
+			return errTooMany
 		}
-	}
-	return elements, len(elements) <= maxForeign
+		out = append(out, nftables.SetElement{Key: slices.Clone(e.key), IntervalEnd: e.flags&unix.NFT_SET_ELEM_INTERVAL_END != 0, VerdictData: parseVerdict(e.verdict)})
+		return nil
+	})
+	return out, err == nil
 }
 
 // parseVerdict reads the value of a map of verdicts, which the library leaves as the kernel

@@ -361,8 +361,11 @@ func truth(b bool) tri {
 
 // lookUp looks a value up in a set, or in a map of verdicts, whose verdict it gives.
 func (w *walk) lookUp(e *expr.Lookup, v value) (tri, *expr.Verdict) {
+	if v.data == nil {
+		return maybe, nil
+	}
 	elements, ok := w.foreign.Elements(w.table, e.SetName)
-	if !ok || v.data == nil {
+	if !ok {
 		return maybe, nil
 	}
 	// Of an interval the first address and the one behind the last are elements.
