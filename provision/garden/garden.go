@@ -83,7 +83,7 @@ type Refusal string
 const (
 	RefusedSpecial    Refusal = "special"    // unspecified, loopback, link-local, multicast or reserved
 	RefusedPrivate    Refusal = "private"    // RFC 1918 or RFC 6598: the DNS has no say in our own network
-	RefusedSubscriber Refusal = "subscriber" // inside a served subnet
+	RefusedSubscriber Refusal = "subscriber" // inside a network of subscribers
 	RefusedOwn        Refusal = "own"        // an address of this router
 	RefusedExcess     Refusal = "excess"     // more than an answer may hold
 )

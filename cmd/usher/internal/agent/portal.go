@@ -2,6 +2,7 @@ package agent
 
 import (
 	"path/filepath"
+	"slices"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console/portal"
@@ -11,7 +12,7 @@ import (
 
 func gardenOptions(c *config.Config) garden.Options {
 	o := c.ACL.Garden
-	o.Paused, o.Guests, o.Refuse = c.ACL.Pause.Garden, c.ACL.Guest.Garden, c.Prefixes()
+	o.Paused, o.Guests, o.Refuse = c.ACL.Pause.Garden, c.ACL.Guest.Garden, slices.Concat(c.Prefixes(), c.ACL.Networks)
 	return o
 }
 
