@@ -75,7 +75,7 @@ func (h *handler) take(now time.Time, g socket.Datagram) {
 	h.read(g)
 	h.enter(now, gen)
 	h.decide(now, gen)
-	h.s.senders.Note(now, &h.r, h.d.Outcome, gen.config)
+	h.s.senders.Note(now, &h.r, gen.config)
 	h.s.senders.NoteNetworks(now, h.d.Evidence.OtherNetwork, h.d.Outcome, gen.config)
 	h.describe(now)
 	if h.d.Outcome == outcome.TakeoverDamped {
