@@ -76,7 +76,6 @@ func (h *handler) take(now time.Time, g socket.Datagram) {
 	h.enter(now, gen)
 	h.decide(now, gen)
 	h.s.senders.Note(now, &h.r, gen.config)
-	h.s.senders.NoteNetworks(now, h.d.Evidence.OtherNetwork, h.d.Outcome, gen.config)
 	h.describe(now)
 	if h.d.Outcome == outcome.TakeoverDamped {
 		h.fights.log(h.s.log, &h.ev, h.d.Until)
@@ -86,7 +85,7 @@ func (h *handler) take(now time.Time, g socket.Datagram) {
 		return // the committer or the prober sends the reply and reports the outcome
 	}
 	if h.d.Reply.Type == 0 {
-		h.observe(&h.ev)
+		h.s.ended(&h.ev, h.s.now())
 		return
 	}
 	h.leave()
@@ -431,13 +430,14 @@ func (h *handler) flush() {
 		case d.refused:
 			h.s.deps.Leases.End(d.ip, d.mac, d.ev.Time)
 		}
-		h.observe(&d.ev)
+		h.s.ended(&d.ev, h.s.now())
 	}
 	h.leaving = h.leaving[:0]
 }
 
-// observe reports an outcome.
-func (h *handler) observe(ev *Event) {
-	ev.Latency = h.s.now().Sub(ev.Time)
-	h.s.observer.Packet(ev)
+// ended tells of a packet what became of it: its reply has left by now, or will not.
+func (s *Server) ended(ev *Event, now time.Time) {
+	ev.Latency = now.Sub(ev.Time)
+	s.senders.NoteNetworks(ev.Time, ev.Networks, ev.Outcome, s.generation.Load().config)
+	s.observer.Packet(ev)
 }

@@ -263,8 +263,7 @@ func (b *prober) offer(j *probeJob) {
 }
 
 func (b *prober) end(j *probeJob) {
-	j.ev.Latency = b.s.now().Sub(j.ev.Time)
-	b.s.observer.Packet(&j.ev)
+	b.s.ended(&j.ev, b.s.now())
 	j.gen = nil
 	b.jobs.Put(j)
 }
