@@ -271,6 +271,9 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 	if (change == v4.ChangeRenew || change == v4.ChangeBackground) && h.c.unwritten.has(d.Rec.IP) {
 		change = v4.ChangeFact // sent again before the first one's record was on disk
 	}
+	if change == v4.ChangeRenew && !leases.Renew(d.Rec.IP, d.MAC, now, d.Rec.Expires) {
+		change = v4.ChangeFact // it was dropped since the decision, and begins anew
+	}
 	switch change {
 	case v4.ChangeNone:
 		if d.Report {
@@ -291,7 +294,6 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 	case v4.ChangePool, v4.ChangePoolRenew:
 		return h.applyPool(now, gen)
 	case v4.ChangeRenew:
-		leases.Renew(d.Rec.IP, d.MAC, now, d.Rec.Expires)
 		if d.Report {
 			h.c.enqueue(h.pend(now, gen, false))
 		}
