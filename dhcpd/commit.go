@@ -359,8 +359,7 @@ func (c *committer) send() {
 		if p.reply.Err != nil {
 			p.ev.unsent(p.reply.Err)
 		}
-		p.ev.Latency = now.Sub(p.ev.Time)
-		c.s.observer.Packet(&p.ev)
+		c.s.ended(&p.ev, now)
 		c.leaving[i], c.replies[i] = nil, nil
 	}
 	c.leaving, c.replies = c.leaving[:0], c.replies[:0]
@@ -370,8 +369,7 @@ func (c *committer) send() {
 func (c *committer) refuse(p *pending) {
 	p.sent = true
 	p.ev.Outcome = outcome.PoolNotDurable
-	p.ev.Latency = c.s.now().Sub(p.ev.Time)
-	c.s.observer.Packet(&p.ev)
+	c.s.ended(&p.ev, c.s.now())
 }
 
 // abandon gives up on a journal that hangs: the process is to stop in time.

@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,7 +10,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/socket"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // An address of a pool whose lease was ended by hand is free, and its client is told so when it renews after somebody took it.
@@ -43,6 +47,32 @@ func TestDropFreesTheAddressOfAPool(t *testing.T) {
 		r.ask(q)
 		require.Equal(t, outcome.NakOtherClient, newest())
 		require.NoError(t, r.end())
+	})
+}
+
+// A lease that an operator drops while its client's renewal is decided on: what the client is told of is written.
+func TestDropWhileARenewalIsDecided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &journal{delay: 20 * time.Millisecond})
+		defer func() { require.NoError(t, r.end()) }()
+		r.ask(selectingOn(1, client(0x11), host(11)))
+		time.Sleep(time.Minute)
+		q := wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(11)}
+		now, gen := time.Now(), r.s.generation.Load()
+		r.h.read(socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(host(11), 68), Ifindex: 3, To: serverIP})
+		r.h.enter(now, gen)
+		r.h.decide(now, gen)
+		require.Equal(t, v4.ChangeRenew, r.h.d.Change)
+		require.True(t, r.s.Drop(host(11), client(0x11)))
+		r.h.describe(now)
+		r.h.answer(gen)
+		require.True(t, r.h.apply(now, gen), "it waits for the disk")
+		time.Sleep(time.Second)
+		assert.Equal(t, wire.Ack, r.last().kind)
+		rec, _ := r.s.deps.Leases.Get(host(11))
+		assert.True(t, rec.Live(now))
+		assert.Equal(t, now.Add(time.Hour), rec.Expires, "as the ACK says")
+		assert.Equal(t, lease.StateBound, r.j.groups[1][0].Lease.State)
 	})
 }
 

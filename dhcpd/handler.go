@@ -75,8 +75,7 @@ func (h *handler) take(now time.Time, g socket.Datagram) {
 	h.read(g)
 	h.enter(now, gen)
 	h.decide(now, gen)
-	h.s.senders.Note(now, &h.r, h.d.Outcome, gen.config)
-	h.s.senders.NoteNetworks(now, h.d.Evidence.OtherNetwork, h.d.Outcome, gen.config)
+	h.s.senders.Note(now, &h.r, gen.config)
 	h.describe(now)
 	if h.d.Outcome == outcome.TakeoverDamped {
 		h.fights.log(h.s.log, &h.ev, h.d.Until)
@@ -86,7 +85,7 @@ func (h *handler) take(now time.Time, g socket.Datagram) {
 		return // the committer or the prober sends the reply and reports the outcome
 	}
 	if h.d.Reply.Type == 0 {
-		h.observe(&h.ev)
+		h.s.ended(&h.ev, h.s.now())
 		return
 	}
 	h.leave()
@@ -272,6 +271,9 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 	if (change == v4.ChangeRenew || change == v4.ChangeBackground) && h.c.unwritten.has(d.Rec.IP) {
 		change = v4.ChangeFact // sent again before the first one's record was on disk
 	}
+	if change == v4.ChangeRenew && !leases.Renew(d.Rec.IP, d.MAC, now, d.Rec.Expires) {
+		change = v4.ChangeFact // it was dropped since the decision, and begins anew
+	}
 	switch change {
 	case v4.ChangeNone:
 		if d.Report {
@@ -292,7 +294,6 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 	case v4.ChangePool, v4.ChangePoolRenew:
 		return h.applyPool(now, gen)
 	case v4.ChangeRenew:
-		leases.Renew(d.Rec.IP, d.MAC, now, d.Rec.Expires)
 		if d.Report {
 			h.c.enqueue(h.pend(now, gen, false))
 		}
@@ -431,13 +432,14 @@ func (h *handler) flush() {
 		case d.refused:
 			h.s.deps.Leases.End(d.ip, d.mac, d.ev.Time)
 		}
-		h.observe(&d.ev)
+		h.s.ended(&d.ev, h.s.now())
 	}
 	h.leaving = h.leaving[:0]
 }
 
-// observe reports an outcome.
-func (h *handler) observe(ev *Event) {
-	ev.Latency = h.s.now().Sub(ev.Time)
-	h.s.observer.Packet(ev)
+// ended tells of a packet what became of it: its reply has left by now, or will not.
+func (s *Server) ended(ev *Event, now time.Time) {
+	ev.Latency = now.Sub(ev.Time)
+	s.senders.NoteNetworks(ev.Time, ev.Networks, ev.Outcome, s.generation.Load().config)
+	s.observer.Packet(ev)
 }

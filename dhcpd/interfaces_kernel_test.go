@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link"
 )
@@ -255,6 +257,75 @@ func TestKernelStrangerUsesUpNobodysShare(t *testing.T) {
 			require.NotEmpty(t, s.events.Find(EventFilter{Outcome: tc.shed}), "the stranger is shed")
 		})
 	}
+}
+
+// Thousands of packets a second that are refused, on the wire of a relay and in its name or in that of clients there, cost neither the relay's
+// share of the limits nor that of the interface: the relay and a client on the wire are answered each time.
+func TestKernelRefusedPacketsCostNobody(t *testing.T) {
+	needKernel(t, "ip")
+	c := newCable(t)
+	c.ip("-n", c.router, "addr", "add", "10.64.0.1/24", "dev", "eth0")
+	for _, a := range []string{"10.64.0.2/24", "10.64.0.3/24", "10.64.0.9/24"} {
+		c.ip("-n", c.cpe, "addr", "add", a, "dev", "eth0")
+	}
+	listed, other, customer := ip("10.64.0.2"), ip("10.64.0.3"), ip("10.64.0.9")
+	opts := kernelOptions()
+	opts.Relays, opts.CheckRelaySource = prefixes("10.64.0.2/32"), line.SourceListed
+	opts.Limits = Limits{Relay: Limit{Rate: 50, Burst: 200}}
+	n := opts.Subnets[0]
+	n.Prefix, n.Gateway = netip.MustParsePrefix("10.64.0.0/24"), ip("10.64.0.1")
+	opts.Subnets = append(opts.Subnets, n)
+	erp := siteInput()
+	erp.Lines = append(erp.Lines, provision.Line{Subscriber: 9, Addresses: provision.Hosts4(customer), MAC: stranger})
+	s := c.serveInput(opts, erp, filepath.Join(t.TempDir(), "state.db"))
+	s.addr = netip.MustParseAddrPort("10.64.0.1:67")
+	relay, client := c.listen("10.64.0.2:67"), c.listen("10.64.0.9:68")
+	from := map[netip.Addr]*net.UDPConn{other: c.listen("10.64.0.3:67"), customer: c.listen("10.64.0.9:67")}
+	for _, flood := range []struct {
+		kind   wire.MessageType
+		giaddr netip.Addr
+		source netip.Addr
+		want   outcome.Outcome
+	}{
+		{wire.Discover, listed, other, outcome.RelaySource},
+		{wire.Discover, other, other, outcome.RelayUntrusted},
+		{wire.Discover, listed, customer, outcome.RelaySubscriber},
+		{wire.LeaseQuery, other, other, outcome.LeaseQueryRefused},
+	} {
+		t.Run(flood.want.String(), func(t *testing.T) {
+			var sent atomic.Int64
+			stop, done := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(done)
+				paced(func(i int) bool {
+					q := wire.Query{Type: flood.kind, MAC: provision.MAC{2, 0, 0, 5, byte(i >> 8), byte(i)}, GIAddr: flood.giaddr, Option82: port(switch1, 2)}
+					_, err := from[flood.source].WriteToUDPAddrPort(q.Append(nil), s.addr)
+					sent.Add(1)
+					select {
+					case <-stop:
+						return false
+					default:
+						return err == nil
+					}
+				})
+			}()
+			asked := 0
+			for sent.Load() < 1000 {
+				offer := s.exchange(relay, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGatewayIP(net.IP(listed.AsSlice())),
+					dhcpv4.WithGeneric(dhcpv4.OptionRelayAgentInformation, port(switch1, 2))))
+				require.Equal(t, dhcpv4.MessageTypeOffer, offer.MessageType())
+				ack := s.exchange(client, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeInform), dhcpv4.WithClientIP(net.IP(customer.AsSlice()))))
+				require.Equal(t, dhcpv4.MessageTypeAck, ack.MessageType())
+				asked++
+				<-time.After(20 * time.Millisecond) // their own share is small
+			}
+			close(stop)
+			<-done
+			require.Greater(t, asked, 3)
+			require.NotEmpty(t, s.events.Find(EventFilter{Outcome: flood.want}))
+		})
+	}
+	require.NoError(t, s.stop())
 }
 
 // The server answers from the moment that the address comes, and no more when it is gone.

@@ -28,7 +28,7 @@ func (r *rig) doubted(q wire.Query) {
 	gen.pools.reserve(&h.d, r.s.deps.Leases, now, r.s.log)
 	h.describe(now)
 	h.apply(now, gen)
-	h.observe(&h.ev)
+	h.s.ended(&h.ev, h.s.now())
 }
 
 func TestDoubtfulReleaseKeepsTheLease(t *testing.T) {

@@ -209,7 +209,7 @@ func (l *limiter) keys(r *v4.Request, cfg *v4.Config) (keys [limitKinds]uint64) 
 		from = gi
 	}
 	on := uint64(r.Ifindex) << 32
-	if query := p.Type() == wire.LeaseQuery; query && cfg.MayQuery(gi) && cfg.MayQuery(from) {
+	if query := p.Type() == wire.LeaseQuery; query && cfg.MayQuery(from) {
 		keys[ofRelay] = l.key(ofRelay, node, on|word(from), 0)
 		return keys
 	} else if !query && by == v4.VoucherRelay {

@@ -129,7 +129,7 @@ func TestLimits(t *testing.T) {
 			{0, 100, asks(client1, via(relayIP, nil)), 100, 0},
 		}},
 		{"leasequeries are of no client and no port", Limits{Client: few(1, 1), Port: few(1, 1), Relay: few(1, 50)}, []step{
-			{0, 100, asks(provision.MAC{}, via(relayIP, nil), func(q *wire.Query, _ *v4.Request) { q.Type = wire.LeaseQuery }), 50, outcome.LimitedRelay},
+			{0, 100, asks(provision.MAC{}, via(nodeIP, nil), func(q *wire.Query, _ *v4.Request) { q.Type = wire.LeaseQuery }), 50, outcome.LimitedRelay},
 		}},
 		{"releases and declines count as well", Limits{Client: few(5, 2)}, []step{
 			{0, 5, asks(client1, func(q *wire.Query, _ *v4.Request) { q.Type = wire.Release }), 2, outcome.LimitedClient},
@@ -137,7 +137,8 @@ func TestLimits(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			l, set, now := newLimiter(), mustLimits(t, tc.limits), testNow
+			l, now := newLimiter(), testNow
+			set := mustLimits(t, tc.limits, func(o *Options) { o.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(nodeIP, 32)} })
 			for i, s := range tc.steps {
 				judged(t, set, s.r, "eth0")
 				now = now.Add(s.after)
@@ -178,6 +179,7 @@ func sharing(l *limiter, set *settings, a, b *v4.Request) string {
 func TestWhoseShare(t *testing.T) {
 	const (
 		nothing = "nothing"
+		refused = "refused: it does not get as far as the limits"
 		all     = "client, port, relay"
 	)
 	type way struct {
@@ -232,7 +234,7 @@ func TestWhoseShare(t *testing.T) {
 		{"its option 82 on a trusted interface", trusting, relayed, switched, nothing},
 		{"its option 82 on the interface of the relay, without one", anywhere, relayed, but(switched, func(w *way) { w.index, w.name = 3, "up0" }), nothing},
 		{"a renewal past the relay", trusting, relayed, renews, nothing},
-		{"a leasequery that names the relay", trusting, relayed, but(relayed, func(w *way) { w.mod = query }), nothing},
+		{"a leasequery that names the relay", trusting, relayed, but(relayed, func(w *way) { w.mod = query }), refused},
 		{"two option 82, the first one its own", trusting, relayed, but(relayed, func(w *way) { w.mod = twice }), "relay"},
 		{"flags", trusting, relayed, but(relayed, func(w *way) { w.opt82 = plus(port1, 10, 1, 0x80) }), all},
 		{"authentication, another in each", trusting, but(relayed, func(w *way) { w.opt82 = plus(port1, 8, 4, 1, 2, 3, 4) }), but(relayed, func(w *way) { w.opt82 = plus(port1, 8, 4, 1, 2, 3, 5) }), all},
@@ -274,9 +276,10 @@ func TestWhoseShare(t *testing.T) {
 
 		{"a node: its own queries", trusting, asksNode, asksNode, "no client, no port, relay"},
 		{"a node: another one names it", trusting, asksNode, but(asksNode, func(w *way) { w.from = far }), "no client, no port"},
-		{"a node: one that is not listed", trusting, asksNode, but(asksNode, func(w *way) { w.gi, w.from = ip("198.51.100.77"), "198.51.100.77" }), "no client, no port"},
+		{"a node: one that is not listed", trusting, asksNode, but(asksNode, func(w *way) { w.gi, w.from = ip("198.51.100.77"), "198.51.100.77" }), refused},
 		{"a node: it relays too", trusting, asksNode, but(asksNode, func(w *way) { w.mod = nil }), "no client, no port"},
-		{"two nodes that are not listed", trusting, but(asksNode, func(w *way) { w.gi = ip("198.51.100.77") }), but(asksNode, func(w *way) { w.gi = ip("198.51.100.78") }), "no client, no port, relay"},
+		{"a node: none is named", trusting, asksNode, but(direct, func(w *way) { w.mod = query }), refused},
+		{"two that name a node from elsewhere", trusting, but(asksNode, func(w *way) { w.from = far }), but(asksNode, func(w *way) { w.from = "192.0.2.251" }), "no client, no port, relay"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			set := mustLimits(t, defaultLimits(), func(o *Options) { o.LeaseQuery.From = []netip.Prefix{netip.MustParsePrefix("203.0.113.8/30")} },
@@ -288,9 +291,18 @@ func TestWhoseShare(t *testing.T) {
 				}
 				r := asks(client(w.mac), via(w.gi, w.opt82), onIndex(w.index), mod)
 				r.P.From = netip.AddrPortFrom(ip(w.from), 67)
-				return judged(t, set, r, w.name)
+				r.P.Ingress = set.config.Line().Ingress(w.name)
+				v4.Judge(r, world(t), set.config)
+				return r
 			}
-			assert.Equal(t, tc.want, sharing(newLimiter(), set, read(tc.a), read(tc.b)))
+			a, b := read(tc.a), read(tc.b)
+			require.Zero(t, a.Trust.Refused)
+			if tc.want == refused {
+				require.Equal(t, outcome.LeaseQueryRefused, b.Trust.Refused)
+				return
+			}
+			require.Zero(t, b.Trust.Refused)
+			assert.Equal(t, tc.want, sharing(newLimiter(), set, a, b))
 		})
 	}
 }
@@ -444,6 +456,7 @@ func refusals() map[outcome.Outcome]socket.Datagram {
 		return q.Append(nil)
 	}
 	from := func(a string) netip.AddrPort { return netip.AddrPortFrom(ip(a), 67) }
+	query := wire.Query{Type: wire.LeaseQuery, GIAddr: relayIP, CIAddr: host(11)}
 	return map[outcome.Outcome]socket.Datagram{
 		outcome.Malformed:       {Data: relayed(relayIP)[:200], From: from("198.51.100.1"), Ifindex: 3},
 		outcome.InterfaceOff:    {Data: relayed(relayIP), From: from("198.51.100.1"), Ifindex: 5},
@@ -452,6 +465,8 @@ func refusals() map[outcome.Outcome]socket.Datagram {
 		outcome.RelayNoSource:   {Data: relayed(relayIP), From: from("0.0.0.0"), Ifindex: 3},
 		outcome.RelaySubscriber: {Data: relayed(relayIP), From: from("192.0.2.31"), Ifindex: 3},
 		outcome.RelayInterface:  {Data: relayed(relayIP), From: from("198.51.100.1"), Ifindex: 4},
+
+		outcome.LeaseQueryRefused: {Data: query.Append(nil), From: from("198.51.100.1"), Ifindex: 3},
 	}
 }
 

@@ -141,17 +141,10 @@ func TestKernelNetworksBehindARelay(t *testing.T) {
 	c.ip("-n", c.cpe, "addr", "add", "203.0.113.1/32", "dev", "lo")
 	c.ip("-n", c.cpe, "addr", "add", "198.51.100.30/32", "dev", "lo")
 	opts, erp := twoNetworks()
+	opts.Relays = append(opts.Relays, prefixes("192.0.2.7/32")...)
 	s := startSiteLinks(t, filepath.Join(t.TempDir(), "state.db"), opts, erp, watchIn(t, c.router), func(s *Server) error { return in(c.router, s.Listen) })
 	s.addr = netip.MustParseAddrPort("192.0.2.5:67")
-	listen := func(a string, port int) (conn *net.UDPConn) {
-		require.NoError(t, in(c.cpe, func() (err error) {
-			conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(a), Port: port})
-			return err
-		}))
-		t.Cleanup(func() { _ = conn.Close() })
-		return conn
-	}
-	relay, cpe := listen("203.0.113.1", 67), listen("198.51.100.30", 68)
+	relay, cpe := c.listen("203.0.113.1:67"), c.listen("198.51.100.30:68")
 	const (
 		relayed = "010106001758c71e00000000000000000000000000000000cb00710102000000003000000000000000000000"
 		renews  = "010106001758c71e00000000c633641e00000000000000000000000002000000003000000000000000000000"
@@ -197,10 +190,22 @@ func TestKernelNetworksBehindARelay(t *testing.T) {
 	stranger := strings.Replace(relayed, "020000000030", "020000000099", 1)
 	assert.Equal(t, "OFFER 198.51.100.41 via 198.51.100.1", ask(relay, stranger, "35010137020103"+line4+"ff"))
 	assert.Equal(t, "ACK 198.51.100.41 via 198.51.100.1", ask(relay, stranger, "350103"+"3604c0000205"+"3204c6336429"+"37020103"+line4+"ff"))
+	require.Eventually(t, func() bool { return len(s.server.Senders().Networks) == 1 }, 5*time.Second, time.Millisecond, "it is counted when it has left")
 	st := s.server.Senders()
-	require.Len(t, st.Networks, 1)
 	assert.Equal(t, [2]uint64{1, 0}, [2]uint64{st.Networks[0].Given, st.Networks[0].Refused})
 	assert.Equal(t, "shared_networks: [{prefixes: [203.0.113.0/24, 198.51.100.0/24]}]", st.Networks[0].Paste)
+
+	// A relay that is known by an address of the management network, where no client is, tells no network and restricts nothing.
+	manager, managed := c.listen("192.0.2.7:67"), strings.NewReplacer("cb007101", "c0000207")
+	assert.Equal(t, "OFFER "+there, ask(manager, managed.Replace(relayed), "350101370201033204c633641eff"), "a DISCOVER that wishes the one")
+	assert.Equal(t, "OFFER "+here, ask(manager, managed.Replace(relayed), "350101370201033204cb00711eff"), "or the other")
+	assert.Equal(t, "ACK "+there, ask(manager, managed.Replace(relayed), "350103370201033204c633641eff"), "INIT-REBOOT")
+	assert.Equal(t, "ACK "+there, ask(manager, managed.Replace(rebinds), "35010337020103ff"), "REBINDING")
+	assert.Equal(t, "OFFER 198.51.100.41 via 198.51.100.1", ask(manager, managed.Replace(stranger), "35010137020103"+line4+"ff"), "on a line")
+	st = s.server.Senders()
+	require.Len(t, st.Networks, 1)
+	assert.Equal(t, [2]uint64{1, 0}, [2]uint64{st.Networks[0].Given, st.Networks[0].Refused}, "and there is nothing to tell")
+
 	opts.SharedNetworks = []v4.SharedNetwork{{Prefixes: prefixes("203.0.113.0/24", "198.51.100.0/24")}}
 	require.NoError(t, s.server.Reload(opts))
 	assert.Equal(t, "OFFER "+there, ask(relay, relayed, "350101370201033204c633641eff"), "the wish decides where they share a wire")

@@ -214,7 +214,8 @@ func (b *prober) saw(s socket.Sighting) {
 	b.waiting = keep
 }
 
-// another puts the address into quarantine and begins with another one; false: there is none, the packet is done.
+// another puts the address into quarantine and begins with another one; false: the packet is done. There may be none, or the
+// address was leased since it was to be offered: what ARP alone says ends no lease.
 func (b *prober) another(j *probeJob, s socket.Sighting) bool {
 	p := &j.gen.pools.all[j.pool]
 	now := b.s.now()
@@ -223,13 +224,21 @@ func (b *prober) another(j *probeJob, s socket.Sighting) bool {
 		IP: s.IP, MAC: s.MAC, Pool: p.Name, Ifindex: s.Ifindex, Interface: j.ev.Interface, State: lease.StateQuarantined,
 		Start: now, Renewed: now, Expires: now.Add(hold),
 	}
+	port, ok := p.alloc.quarantine(s.IP, b.s.deps.Leases, j.declined, now, rec.Expires)
+	if !ok {
+		b.offer(j)
+		return false
+	}
 	b.s.deps.Leases.Store(rec)
 	b.s.deps.Leases.Dirty(rec.IP)
 	b.s.log.Warn("pool address is in use by somebody else, put in quarantine", "ip", s.IP, "pool", p.Name, "used_by", s.MAC, "interface", j.ev.Interface, "until", rec.Expires,
 		"offered_to", j.ev.MAC, "source", j.ev.Source, "vouched_by", j.ev.VouchedBy.String(), "matched_by", j.ev.MatchedBy.String(), "rule", j.ev.Rule.String())
 	j.declined, j.rival = false, socket.Sighting{}
 	j.tries++
-	a, ok := p.alloc.replace(s.IP, j.holder, now, rec.Expires, j.tries < probeTries)
+	var a netip.Addr
+	if ok = j.tries < probeTries; ok {
+		a, ok = p.alloc.replace(j.holder, port, now)
+	}
 	if !ok {
 		j.ev.Outcome = outcome.PoolConflict
 		b.end(j)
@@ -254,8 +263,7 @@ func (b *prober) offer(j *probeJob) {
 }
 
 func (b *prober) end(j *probeJob) {
-	j.ev.Latency = b.s.now().Sub(j.ev.Time)
-	b.s.observer.Packet(&j.ev)
+	b.s.ended(&j.ev, b.s.now())
 	j.gen = nil
 	b.jobs.Put(j)
 }
@@ -304,16 +312,25 @@ func (a *allocator) countProbe() {
 	a.Probes++
 }
 
-// replace puts an address into quarantine and holds another one for who, if more is set.
-func (a *allocator) replace(ip netip.Addr, who provision.Owner, now, until time.Time, more bool) (netip.Addr, bool) {
+// quarantine keeps the address of an offer from everybody until a time, and returns where its client is. false: it was leased
+// since, and nobody declined it.
+func (a *allocator) quarantine(ip netip.Addr, leases *lease.Table, declined bool, now, until time.Time) (port uint64, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.Conflicts++
-	port := a.p.Place(ip)
-	a.p.Restore(ip, who, pool.StateQuarantined, until)
-	if !more {
-		return netip.Addr{}, false
+	rec, known := leases.Get(ip) // the lease may also be of one for whom the ERP binds the address by now
+	if !declined && (a.p.Get(ip, now).State == pool.StateLeased || known && rec.Live(now)) {
+		return 0, false
 	}
+	a.Conflicts++
+	port = a.p.Place(ip)
+	a.p.Restore(ip, provision.Owner{}, pool.StateQuarantined, until)
+	return port, true
+}
+
+// replace holds another address for who, a client at a port; false: there is none.
+func (a *allocator) replace(who provision.Owner, port uint64, now time.Time) (netip.Addr, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	next, fit := a.p.Pick(who, netip.Addr{}, now)
 	if fit == 0 || !a.p.Offer(next, who, now, now.Add(v4.OfferHold)) {
 		return netip.Addr{}, false

@@ -226,3 +226,42 @@ func TestDeclinedAddressIsAskedForAgain(t *testing.T) {
 		})
 	}
 }
+
+// A DISCOVER that was sent twice has two questions on the wire. The client takes the first offer, and then somebody answers the second
+// question with a forged reply: that ends no lease, whoever has it.
+func TestARPEndsNoLeaseThatBeganMeanwhile(t *testing.T) {
+	for name, other := range map[string]bool{"the client's own": false, "of a customer for whom the ERP binds it by then": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, w := probeRig(t, nil)
+				r.ask(directBy(stranger))
+				time.Sleep(probeWait - 50*time.Millisecond)
+				r.ask(directBy(stranger))
+				time.Sleep(100 * time.Millisecond)
+				require.Len(t, r.out.all(), 1, "the second one waits")
+				a, holder := r.last().yourIP, stranger
+				if other {
+					holder = client(0x50)
+					r.s.deps.Leases.Store(with(bound(a, holder, 50), func(rec *lease.Record) { rec.Expires = time.Now().Add(time.Hour) }))
+				} else {
+					q := directBy(stranger)
+					q.Type, q.Options = wire.Request, []wire.Option{chosen(serverIP), requested(a)}
+					r.ask(q)
+					time.Sleep(10 * time.Millisecond)
+					require.Equal(t, wire.Ack, r.last().kind)
+				}
+				w.answers <- socket.Sighting{Ifindex: 3, IP: a, MAC: client(0x66)}
+				time.Sleep(time.Second)
+				rec, _ := r.s.deps.Leases.Get(a)
+				assert.Equal(t, holder, rec.MAC)
+				assert.True(t, rec.Live(time.Now()))
+				st := r.s.Pools()[0]
+				assert.Zero(t, st.Conflicts)
+				assert.Zero(t, st.Quarantined)
+				assert.Equal(t, a, r.last().yourIP, "and the second offer is that of the first")
+				require.NoError(t, r.end())
+				assert.Equal(t, 2, r.n.get()["discover pool_offer"])
+			})
+		})
+	}
+}

@@ -3,23 +3,17 @@ package dhcpd
 import (
 	"net/netip"
 
-	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/dhcpd/v4"
-	"github.com/usher-agent/usher/dhcpd/wire"
 )
 
 // Senders returns who brought clients' packets, relays and switches, with what is thought of each by
 // the bindings and the configuration of now. It may be called from any goroutine.
 func (s *Server) Senders() senders.Status {
 	gen, snap, own := s.generation.Load(), s.deps.Snapshot(), s.ownAddress()
-	return s.senders.Status(gen.config, func(r *v4.Request) outcome.Outcome {
+	return s.senders.Status(gen.config, func(r *v4.Request) {
 		r.OwnFrom = own(r.P.From.Addr())
 		v4.Judge(r, snap, gen.config)
-		if r.P.Type() == wire.LeaseQuery {
-			return v4.Decide(s.now(), r, snap, s.deps.Leases, gen.pools, gen.config).Outcome
-		}
-		return r.Trust.Refused
 	})
 }
 

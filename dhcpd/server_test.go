@@ -35,6 +35,14 @@ type storeJournal struct {
 	lease.Journal
 	store   lease.Store
 	reports []provision.MACReport // read after the server has ended
+	busy    sync.Mutex            // held by a test in which the disk takes its time
+}
+
+// Commit implements Journal.
+func (j *storeJournal) Commit(recs []lease.Commit) error {
+	j.busy.Lock()
+	defer j.busy.Unlock()
+	return j.Journal.Commit(recs)
 }
 
 // openJournal opens the store whose file is path.

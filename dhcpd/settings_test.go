@@ -2,9 +2,11 @@ package dhcpd
 
 import (
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -38,6 +40,22 @@ func TestCompileReportsEveryMistake(t *testing.T) {
 	} {
 		assert.ErrorContains(t, err, want)
 	}
+}
+
+// T1 is told in whole seconds, and a client that is told none renews without end.
+func TestRenewTimeIsASecondAtLeast(t *testing.T) {
+	relay := listenUDP(t, loopRelay, 0)
+	opts := loopbackOptions(portOf(relay), 68)
+	for _, t1 := range []time.Duration{1, time.Millisecond, time.Second - 1} {
+		opts.Subnets[0].RenewTime = t1
+		_, err := compile(opts)
+		assert.ErrorContains(t, err, "times: want 1s <= renew "+t1.String())
+	}
+	opts.Subnets[0].RenewTime = time.Second
+	s := startSite(t, filepath.Join(t.TempDir(), "state.db"), opts)
+	offer := s.exchange(relay, packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), relayed(port(switch1, 2))))
+	assert.Equal(t, time.Second, offer.IPAddressRenewalTime(0))
+	require.NoError(t, s.stop())
 }
 
 func TestServes(t *testing.T) {

@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"net/netip"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -82,6 +84,30 @@ func TestUnsentReplies(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An address of another network is given when its ACK has left, whether that waited for the disk or not.
+func TestUnsentAddressOfAnotherNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &journal{})
+		o := testOptions()
+		o.Subnets = append(o.Subnets, v4.Subnet{Prefix: netip.MustParsePrefix("198.51.100.0/24"), LeaseTime: time.Hour}) // that of the relay
+		require.NoError(t, r.s.Reload(o))
+		for i, err := range []error{syscall.ENETUNREACH, nil, syscall.EAGAIN, nil} { // the first one waits
+			r.out.refuse(err)
+			r.ask(selectingOn(2, stranger, host(21)))
+			time.Sleep(time.Second)
+			nets := r.s.Senders().Networks
+			if i == 0 {
+				assert.Empty(t, nets)
+				continue
+			}
+			require.Len(t, nets, 1)
+			assert.Equal(t, [2]uint64{uint64(i+1) / 2, 0}, [2]uint64{nets[0].Given, nets[0].Refused}, i)
+		}
+		require.NoError(t, r.end())
+		assert.Equal(t, map[string]int{"request ack": 2, "request send_failed": 1, "request send_full": 1}, r.n.get())
+	})
 }
 
 // Who did not hear that it is refused still uses the address: its lease goes on, whatever kept the NAK here.

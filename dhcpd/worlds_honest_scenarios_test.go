@@ -196,6 +196,53 @@ func TestHonestClientsOneByOne(t *testing.T) {
 			require.Equal(v.t, "free", slot.State, "it heard that it is to leave the address")
 			require.Less(v.t, c.gap, soon)
 		}},
+		{"two contracts on a port, and one of them has no address", nothing, func(v *village, restart func()) {
+			of := v.on(time.Minute, "a port", "a vacant port with the MAC")
+			l := v.line(of[1].citizen)
+			l.Port, of[1].at = v.line(of[0].citizen).Port, of[0].at
+			v.changed()
+			v.run(10 * time.Minute)
+			v.well(of...)
+			rec, _ := v.leases.Get(of[1].addr)
+			require.Equal(v.t, "flats", rec.Pool)
+			l.Addresses = provision.Hosts4(host(15))
+			v.changed()
+			restart()
+			of[0].gap, of[1].gap = 0, 0
+			v.run(time.Hour)
+			v.well(of...)
+			require.Equal(v.t, []netip.Addr{host(11), host(15)}, []netip.Addr{of[0].addr, of[1].addr})
+			require.Zero(v.t, of[0].gap)
+			require.Less(v.t, of[1].gap, soon)
+		}},
+		{"two contracts without an address on a port, by their MACs", nothing, func(v *village, restart func()) {
+			of := v.on(time.Minute, "a vacant port with the MAC", "a vacant port")
+			l := v.line(of[1].citizen)
+			l.Port, l.MAC, of[1].at = v.line(of[0].citizen).Port, of[1].mac, of[0].at
+			v.changed()
+			v.run(10 * time.Minute)
+			v.well(of...)
+			has := []netip.Addr{of[0].addr, of[1].addr}
+			require.NotEqual(v.t, has[0], has[1])
+			restart()
+			of[0].gap, of[1].gap = 0, 0
+			v.run(3 * time.Hour)
+			v.well(of...)
+			require.Equal(v.t, has, []netip.Addr{of[0].addr, of[1].addr})
+			require.Equal(v.t, [2]time.Duration{}, [2]time.Duration{of[0].gap, of[1].gap}, "neither takes anything from the other")
+		}},
+		{"two clients on a vacant port", nothing, func(v *village, restart func()) {
+			of := v.on(time.Minute, "a vacant port", "a second port")
+			of[1].at = of[0].at
+			v.reckon(nil)
+			v.run(10 * time.Minute)
+			restart()
+			for range 180 {
+				v.run(time.Minute)
+				require.True(v.t, of[0].uses(v.now) || of[1].uses(v.now), "the line has an address, whoever of them uses it")
+				require.LessOrEqual(v.t, v.h.s.Pools()[1].Leased, 1)
+			}
+		}},
 		{"a customer moves to another port, in the ERP first", nothing, func(v *village, restart func()) {
 			c := v.on(0, "a port")[0]
 			v.run(10 * time.Minute)

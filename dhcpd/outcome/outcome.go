@@ -165,7 +165,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	PoolExhausted:     {"pool_exhausted", "The client is to get an address of a pool, and none is free there: all are leased, offered to others, in quarantine or bound by the ERP."},
 	PoolConflict:      {"pool_conflict", "The address that was to be offered answered to ARP: somebody uses it whom nobody gave it to. It is in quarantine; the client gets another one when it asks again."},
 	PoolNotDurable:    {"pool_not_durable", "The lease of a pool's address could not be written to disk in time, so the client got no answer: after a crash the address might go to somebody else. The client asks again."},
-	SendFailed:        {"send_failed", "The reply was ready but the kernel refused to send it."},
+	SendFailed:        {"send_failed", "The reply was ready but the kernel refused to send it. One that it took and dropped some seconds later, because the next hop does not answer to ARP, is counted as the answer that it was."},
 	SendFull:          {"send_full", "The reply was ready and was dropped: too many replies wait in the kernel already, for next hops that do not answer to ARP or for an interface that is slow. Nobody is waited for; the client asks again."},
 }
 

@@ -28,15 +28,16 @@ type Networks struct {
 	v4.OtherNetwork
 
 	Given     uint64    `json:"given"`   // ACKs to clients on their lines
-	Refused   uint64    `json:"refused"` // packets of clients found by MAC or identifier alone
+	Refused   uint64    `json:"refused"` // packets of clients found by MAC or identifier alone, answered by a NAK or not at all
 	FirstSeen time.Time `json:"first_seen"`
 	LastSeen  time.Time `json:"last_seen"`
 	Paste     string    `json:"paste"` // line of the section dhcp for networks that share a wire
 }
 
-// NoteNetworks remembers what became of a packet whose client is in another network than its addresses.
+// NoteNetworks remembers what became in the end of a packet whose client is in another network than its addresses. It may be
+// called from any goroutine.
 func (g *Register) NoteNetworks(now time.Time, n v4.OtherNetwork, o outcome.Outcome, cfg *v4.Config) {
-	if n.IsZero() || o == outcome.Offer { // an ACK follows
+	if n.IsZero() || o == outcome.Offer || o == outcome.SendFailed || o == outcome.SendFull { // an ACK follows, or the client asks again
 		return
 	}
 	g.mu.Lock()

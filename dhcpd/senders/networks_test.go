@@ -43,6 +43,7 @@ func TestNetworksApart(t *testing.T) {
 		}
 	}
 	note(apart(0, 2), outcome.Offer, outcome.Ack, outcome.AckBeforeCommit)
+	note(apart(0, 4), outcome.SendFailed, outcome.SendFull)
 	note(apart(3, 4), outcome.WrongNetwork, outcome.NakWrongNetwork, outcome.NotAuthoritative, outcome.WrongNetwork)
 	note(apart(1, 5), outcome.Ack)
 	note(v4.OtherNetwork{}, outcome.Ack, outcome.WrongNetwork)

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
@@ -76,10 +75,10 @@ func New(log *slog.Logger) *Register {
 	return &Register{log: log, known: map[key]*entry{}, pairs: map[v4.OtherNetwork]*pair{}}
 }
 
-// Note remembers the sender of a packet that was judged and decided on with cfg. All calls are
+// Note remembers the sender of a packet that was judged with cfg. All calls are
 // of one goroutine. It allocates nothing for a known sender, nor for one that there is no room for.
-func (g *Register) Note(now time.Time, r *v4.Request, o outcome.Outcome, cfg *v4.Config) {
-	s, ok := stateOf(r, o)
+func (g *Register) Note(now time.Time, r *v4.Request, cfg *v4.Config) {
+	s, ok := stateOf(r)
 	if !ok {
 		return
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/dhcpd/line"
-	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
@@ -60,22 +59,13 @@ func (d *desk) reload(change func(*v4.Options)) {
 	require.NoError(d.t, err)
 }
 
-func (d *desk) judge(r *v4.Request) outcome.Outcome {
+func (d *desk) judge(r *v4.Request) {
 	r.OwnFrom = r.P.From.Addr() == ip("10.9.0.1")
 	v4.Judge(r, d.snap, d.cfg)
-	if r.Trust.Refused == 0 && r.P.Type() == wire.LeaseQuery {
-		for _, p := range d.cfg.LeaseQueryFrom() {
-			if p.Contains(r.P.GIAddr()) {
-				return outcome.LeaseUnknown
-			}
-		}
-		return outcome.LeaseQueryRefused
-	}
-	return r.Trust.Refused
 }
 
 // packet gives a packet as the server judges it. A relay's is "giaddr source interface", a switch's the interface.
-func (d *desk) packet(kind wire.MessageType, from string) (*v4.Request, outcome.Outcome) {
+func (d *desk) packet(kind wire.MessageType, from string) *v4.Request {
 	d.t.Helper()
 	q := wire.Query{Type: kind, MAC: [6]byte{2, 0, 0, 0, 0, 7}}
 	words := strings.Fields(from)
@@ -93,15 +83,15 @@ func (d *desk) packet(kind wire.MessageType, from string) (*v4.Request, outcome.
 		r.Ifindex = r.Ifindex*131 + int(c)
 	}
 	r.Ifindex &= 1<<30 - 1
-	return r, d.judge(r)
+	d.judge(r)
+	return r
 }
 
 func (d *desk) note(n int, from ...string) {
 	d.t.Helper()
 	for _, f := range from {
 		for range n {
-			r, o := d.packet(wire.Discover, f)
-			d.Note(d.now, r, o, d.cfg)
+			d.Note(d.now, d.packet(wire.Discover, f), d.cfg)
 		}
 	}
 }
@@ -239,25 +229,23 @@ func TestStateWords(t *testing.T) {
 // An access node that asks for leases is no relay: only a refused one is kept, until it is listed.
 func TestLeaseQuery(t *testing.T) {
 	d := newDesk(t, relays("10.0.0.0/24"))
-	r, o := d.packet(wire.LeaseQuery, "10.8.0.1 10.8.0.1 eth0")
-	d.Note(d.now, r, o, d.cfg)
-	r, o = d.packet(wire.LeaseQuery, "10.8.0.1 100.64.0.9 eth1")
-	d.Note(d.now, r, o, d.cfg)
+	d.Note(d.now, d.packet(wire.LeaseQuery, "10.8.0.1 10.8.0.1 eth0"), d.cfg)
+	d.Note(d.now, d.packet(wire.LeaseQuery, "10.8.0.1 100.64.0.9 eth1"), d.cfg)
 	st := d.status()
 	require.Equal(t, []string{"leasequery_refused 10.8.0.1 10.8.0.1 eth0 1", "relay_subscriber 10.8.0.1 100.64.0.9 eth1 1"}, told(st.Relays))
 	assert.Equal(t, []string{"leasequery: {from: [10.8.0.1]}"}, st.Relays[0].Paste)
 	d.reload(func(o *v4.Options) { o.LeaseQuery.From = []netip.Prefix{netip.MustParsePrefix("10.8.0.0/24")} })
 	assert.Equal(t, []string{"relay_subscriber 10.8.0.1 100.64.0.9 eth1 1"}, told(d.status().Relays))
-	r, o = d.packet(wire.LeaseQuery, "10.8.0.1 10.8.0.1 eth0")
-	require.Equal(t, outcome.LeaseUnknown, o)
-	d.Note(d.now, r, o, d.cfg)
+	r := d.packet(wire.LeaseQuery, "10.8.0.1 10.8.0.1 eth0")
+	require.Zero(t, r.Trust.Refused)
+	d.Note(d.now, r, d.cfg)
 	assert.Len(t, d.status().Relays, 1)
 }
 
 // What is not looked at, or a server's answer, brings nobody.
 func TestNobody(t *testing.T) {
 	d := newDesk(t, nil)
-	r, o := d.packet(wire.Discover, "10.0.0.1 10.0.0.1 eth0")
+	r := d.packet(wire.Discover, "10.0.0.1 10.0.0.1 eth0")
 	for _, change := range []func(*v4.Request){
 		func(r *v4.Request) { r.P.Err = wire.ErrLong },
 		func(r *v4.Request) { r.Trust = v4.Trust{} }, // on standby, or on an interface that is off
@@ -265,13 +253,14 @@ func TestNobody(t *testing.T) {
 	} {
 		c := *r
 		change(&c)
-		d.Note(d.now, &c, o, d.cfg)
+		d.Note(d.now, &c, d.cfg)
 	}
 	for _, kind := range []wire.MessageType{wire.Discover, wire.LeaseQuery} { // without a relay's address
 		var direct v4.Request
 		q := wire.Query{Type: kind, MAC: [6]byte{2}}
 		direct.P.Read(q.Append(nil))
-		d.Note(d.now, &direct, d.judge(&direct), d.cfg)
+		d.judge(&direct)
+		d.Note(d.now, &direct, d.cfg)
 	}
 	st := d.status()
 	assert.Empty(t, st.Relays)

@@ -38,7 +38,7 @@ func States() []State {
 	return all
 }
 
-// trust is what Judge, or Decide, says of a packet whose sender is in each state.
+// trust is what Judge says of a packet whose sender is in each state.
 var trust = [stateEnd]v4.Trust{
 	Relay:             {By: v4.VoucherRelay},
 	UnlistedSource:    {By: v4.VoucherSource},
@@ -96,9 +96,9 @@ func (s State) limit() int {
 	return 256
 }
 
-// stateOf returns the state of a packet's sender, when it was judged and decided on.
+// stateOf returns the state of a packet's sender, when it was judged.
 // ok: it has one; not a client that sends for itself, and not what was not looked at.
-func stateOf(r *v4.Request, o outcome.Outcome) (s State, ok bool) {
+func stateOf(r *v4.Request) (s State, ok bool) {
 	p := &r.P
 	if p.Err != nil || p.Op() != 1 { // a server's answer is brought by nobody
 		return 0, false
@@ -117,10 +117,8 @@ func stateOf(r *v4.Request, o outcome.Outcome) (s State, ok bool) {
 	}
 	why := r.Trust.Refused
 	switch {
-	case why != 0:
-	case o == outcome.LeaseQueryRefused && p.GIAddr().IsValid(): // without: anybody's who writes one, and it is answered nowhere
-		why = o
-	case !p.HasOption82() && p.RelayInfoCount() > 0: // Judge left it out of account
+	case why != 0 && p.GIAddr().IsValid(): // a leasequery without one is anybody's who writes it, and is answered nowhere
+	case why == 0 && !p.HasOption82() && p.RelayInfoCount() > 0: // Judge left it out of account
 		why = outcome.Option82Untrusted
 	default:
 		return 0, false

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/dhcpd/wire"
 )
@@ -65,8 +64,8 @@ const (
 	AnybodySwitches  WarningKind = "any_switch"      // dhcp.trusted_interfaces is left out, and option 82 is asked
 )
 
-// Judge judges a packet as the packet path would now, and returns the outcome of a DHCPLEASEQUERY.
-type Judge func(r *v4.Request) outcome.Outcome
+// Judge judges a packet as the packet path would now.
+type Judge func(r *v4.Request)
 
 // Status returns what is known, with each sender's state by the configuration of now. It may be called from any goroutine.
 func (g *Register) Status(cfg *v4.Config, judge Judge) Status {
@@ -143,7 +142,8 @@ func (s *Sender) rejudge(cfg *v4.Config, judge Judge) bool {
 	r := v4.Request{Served: true}
 	r.P.Read(q.Append(nil))
 	r.P.From, r.P.Ingress = netip.AddrPortFrom(s.Source, 0), cfg.Line().Ingress(s.Interface)
-	now, ok := stateOf(&r, judge(&r))
+	judge(&r)
+	now, ok := stateOf(&r)
 	s.State = now
 	return ok
 }

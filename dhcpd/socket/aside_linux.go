@@ -21,6 +21,7 @@ import (
 const (
 	asideRelays  = iota // replies to relays: whoever may write a giaddr chooses the next hop
 	asideClients        // replies to clients, which are to be at addresses that are served here
+	asideRouters        // those of both that go to a router and found no room: routers are few, and nobody who asks chooses them
 	asideSockets
 )
 
@@ -35,7 +36,7 @@ var dummyAddress = [4]byte{192, 0, 0, 8}
 // allows to who asks for it at the time: main's mark is taken off again, and nobody else can join it. Those
 // aside keep theirs: a second server on another address of this host opens its own beside them.
 func openAside(main syscall.RawConn, port uint16) (aside [asideSockets]int, err error) {
-	aside = [asideSockets]int{-1, -1}
+	aside = [asideSockets]int{-1, -1, -1}
 	share := func(fd, on int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, on) }
 	cerr := main.Control(func(mainFD uintptr) {
 		defer func() { err = errors.Join(err, share(int(mainFD), 0)) }()

@@ -12,21 +12,28 @@ import (
 )
 
 const (
-	hopSets = 1024 // of hopWays destinations each
+	hopSets = 1024 // of hopWays targets each
 	hopWays = 4
-	// maxAsked is how many destinations wait to be looked at; beyond it the next packet asks again.
+	// maxAsked is how many targets wait to be looked at; beyond it the next packet asks again.
 	maxAsked = 32
-	// askPause lies between two looks, which bounds what made-up destinations cost.
+	// askPause lies between two looks, which bounds what made-up targets cost.
 	askPause = 5 * time.Millisecond
-	// hopTick is how often proved destinations are looked at again, at most maxChecked at a
+	// hopTick is how often proved targets are looked at again, at most maxChecked at a
 	// time. The kernel gives a neighbour up only some 20 seconds after it was last heard.
 	hopTick    = time.Second
 	maxChecked = 256
-	// hopUnused is after how many ticks without a packet a destination is forgotten.
+	// hopUnused is after how many ticks without a packet a target is forgotten.
 	hopUnused = 600
 )
 
-// hops remembers the destinations whose next hop the kernel has resolved, so that a
+// target is what a datagram is sent to: a destination, whose next hop is the routing table's business, or the router that a
+// destination is behind.
+type target struct {
+	addr    [4]byte
+	ifindex uint32 // of the interface that the router is on; 0: a destination
+}
+
+// hops remembers the targets whose next hop the kernel has resolved, so that a
 // datagram leaves at once. That a packet came from an address proves nothing: anybody can write it.
 // So the kernel is asked, by a goroutine of its own, since that may wait for others who change
 // interfaces; the senders ask the memory. It has a fixed size, and what is used least gives way.
@@ -36,59 +43,59 @@ type hops struct {
 
 	mu    sync.Mutex // guards what follows
 	sets  [hopSets][hopWays]hop
-	asked [maxAsked][4]byte
+	asked [maxAsked]target
 	n     int    // of asked
 	tick  uint32 // of time
 }
 
-// hop is a destination that is proved; a zero one is none.
+// hop is a target that is proved; a zero one is none.
 type hop struct {
-	addr [4]byte
+	target
 	used uint32 // tick of the last packet
 }
 
 // openHops begins to answer for the network namespace of the calling thread.
 func openHops() (*hops, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	k, err := openKernelHops(0)
 	if err != nil {
-		return nil, fmt.Errorf("dhcp: open netlink socket: %w", err)
+		return nil, err
 	}
 	// The answer is there when the question was taken. The limit is for what should not be.
 	limit := unix.NsecToTimeval(time.Second.Nanoseconds())
-	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
+	_ = unix.SetsockoptTimeval(k.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
 	h := &hops{wake: make(chan struct{}, 1), quit: make(chan struct{})}
-	go h.run(&kernelHops{fd: fd, buf: make([]byte, 4096)})
+	go h.run(k)
 	return h, nil
 }
 
 // close ends the goroutine, which may hang in the kernel and is not waited for.
 func (h *hops) close() { close(h.quit) }
 
-func setOf(addr [4]byte) uint32 {
+func setOf(t target) uint32 {
 	const spread = 2654435761 // 2³² by the golden ratio
-	return binary.BigEndian.Uint32(addr[:]) * spread >> 22
+	return (binary.BigEndian.Uint32(t.addr[:]) ^ t.ifindex) * spread >> 22
 }
 
-// proved reports whether the next hop to addr was resolved lately. If not it is soon looked at.
-func (h *hops) proved(addr [4]byte) bool {
+// proved reports whether the next hop to t was resolved lately. If not it is soon looked at.
+func (h *hops) proved(t target) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	set := &h.sets[setOf(addr)]
+	set := &h.sets[setOf(t)]
 	for i := range set {
-		if set[i].addr == addr {
+		if set[i].target == t {
 			set[i].used = h.tick
 			return true
 		}
 	}
 	for _, a := range h.asked[:h.n] {
-		if a == addr {
+		if a == t {
 			return false
 		}
 	}
 	if h.n == maxAsked {
 		return false
 	}
-	h.asked[h.n] = addr
+	h.asked[h.n] = t
 	h.n++
 	select {
 	case h.wake <- struct{}{}:
@@ -97,9 +104,9 @@ func (h *hops) proved(addr [4]byte) bool {
 	return false
 }
 
-// resolver tells whether packets to a destination would leave at once.
+// resolver tells whether packets to a target would leave at once.
 type resolver interface {
-	resolved(addr [4]byte) bool
+	resolved(t target) bool
 	close()
 }
 
@@ -140,9 +147,9 @@ func (h *hops) look(k resolver) {
 	}
 }
 
-// check looks at some of the proved destinations again, from a set on. It returns where to go on.
+// check looks at some of the proved targets again, from a set on. It returns where to go on.
 func (h *hops) check(k resolver, from int) int {
-	var list [maxChecked][4]byte
+	var list [maxChecked]target
 	n := 0
 	h.mu.Lock()
 	h.tick++
@@ -153,11 +160,11 @@ func (h *hops) check(k resolver, from int) int {
 		set := &h.sets[from]
 		for i := range set {
 			switch p := &set[i]; {
-			case p.addr == [4]byte{}:
+			case p.target == target{}:
 			case h.tick-p.used > hopUnused:
 				*p = hop{}
 			default:
-				list[n] = p.addr
+				list[n] = p.target
 				n++
 			}
 		}
@@ -172,34 +179,61 @@ func (h *hops) check(k resolver, from int) int {
 	return from
 }
 
-// prove adds a destination, in place of the one that was used longest ago.
-func (h *hops) prove(addr [4]byte) {
+// prove adds a target, in place of the one that was used longest ago.
+func (h *hops) prove(t target) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	set := &h.sets[setOf(addr)]
+	set := &h.sets[setOf(t)]
 	oldest := &set[0]
 	for i := range set {
 		switch p := &set[i]; {
-		case p.addr == addr:
+		case p.target == t:
 			return
-		case p.addr == [4]byte{}:
+		case p.target == target{}:
 			oldest = p
-		case oldest.addr != [4]byte{} && h.tick-p.used > h.tick-oldest.used:
+		case oldest.target != target{} && h.tick-p.used > h.tick-oldest.used:
 			oldest = p
 		}
 	}
-	*oldest = hop{addr: addr, used: h.tick}
+	*oldest = hop{target: t, used: h.tick}
 }
 
-func (h *hops) forget(addr [4]byte) {
+func (h *hops) forget(t target) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	set := &h.sets[setOf(addr)]
+	set := &h.sets[setOf(t)]
 	for i := range set {
-		if set[i].addr == addr {
+		if set[i].target == t {
 			set[i] = hop{}
 		}
 	}
+}
+
+// routes finds the routers that destinations are behind, for the senders. Unlike a question about a neighbour, one about a route
+// waits for nobody: the kernel takes no lock for it that is held by others who change interfaces.
+type routes struct {
+	mu sync.Mutex // guards what k has
+	k  *kernelHops
+}
+
+// openRoutes opens it in the network namespace of the calling thread.
+func openRoutes() (*routes, error) {
+	k, err := openKernelHops(unix.SOCK_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return &routes{k: k}, nil
+}
+
+// router returns the router that addr is behind; false: none, or one that is reached by IPv6.
+func (r *routes) router(addr [4]byte) (target, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, ok := r.k.route(addr)
+	if !ok || !n.router || n.family != unix.AF_INET {
+		return target{}, false
+	}
+	return target{addr: [4]byte(n.addr[:4]), ifindex: n.ifindex}, true
 }
 
 // kernelHops asks the kernel by netlink: for the route to an address, and then for the neighbour.
@@ -210,44 +244,79 @@ type kernelHops struct {
 	req []byte
 }
 
+// openKernelHops opens its socket, with flags besides those that it always has.
+func openKernelHops(flags int) (*kernelHops, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|flags, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("dhcp: open netlink socket: %w", err)
+	}
+	return &kernelHops{fd: fd, buf: make([]byte, 4096)}, nil
+}
+
 func (k *kernelHops) close() { _ = unix.Close(k.fd) }
 
 // ready are the states of a neighbour in which a packet leaves at once.
 const ready = unix.NUD_PERMANENT | unix.NUD_NOARP | unix.NUD_REACHABLE | unix.NUD_PROBE | unix.NUD_STALE | unix.NUD_DELAY
 
-func (k *kernelHops) resolved(addr [4]byte) bool {
+// nextHop is whom a packet is handed to.
+type nextHop struct {
+	local   bool // it is for this host
+	router  bool // not the destination itself
+	family  byte // of addr: AF_INET, or AF_INET6 of a router
+	addr    [16]byte
+	ifindex uint32
+}
+
+func (k *kernelHops) resolved(t target) bool {
+	n, ok := nextHop{family: unix.AF_INET, ifindex: t.ifindex}, true
+	copy(n.addr[:], t.addr[:])
+	if t.ifindex == 0 {
+		n, ok = k.route(t.addr)
+	}
+	return ok && (n.local || k.neighbour(&n))
+}
+
+// route returns the next hop to an address; false: there is none.
+func (k *kernelHops) route(addr [4]byte) (n nextHop, ok bool) {
 	k.begin(unix.RTM_GETROUTE)
 	// family, lengths of destination and source, TOS, table, protocol, scope, type, flags
 	k.req = append(k.req, unix.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 	k.attr(unix.RTA_DST, addr[:])
 	msg, ok := k.exchange(unix.RTM_NEWROUTE, unix.SizeofRtMsg)
 	if !ok {
-		return false
+		return nextHop{}, false
 	}
-	kind := msg[7]
-	family, next, ifindex := byte(unix.AF_INET), addr[:], []byte(nil)
+	n.family = unix.AF_INET
+	copy(n.addr[:], addr[:])
 	for typ, value := range attributes(msg[unix.SizeofRtMsg:]) {
 		switch {
 		case typ == unix.RTA_OIF && len(value) == 4:
-			ifindex = value
+			n.ifindex = binary.NativeEndian.Uint32(value)
 		case typ == unix.RTA_GATEWAY:
-			next = value
+			n.router = true
+			copy(n.addr[:], value)
 		case typ == unix.RTA_VIA && len(value) > 2: // an IPv6 router of IPv4 packets
-			family, next = byte(binary.NativeEndian.Uint16(value)), value[2:]
+			n.router, n.family = true, byte(binary.NativeEndian.Uint16(value))
+			copy(n.addr[:], value[2:])
 		}
 	}
-	switch {
-	case kind == unix.RTN_LOCAL:
-		return true
-	case kind != unix.RTN_UNICAST || ifindex == nil:
-		return false
-	}
+	kind := msg[7]
+	n.local = kind == unix.RTN_LOCAL
+	return n, n.local || kind == unix.RTN_UNICAST && n.ifindex != 0
+}
+
+// neighbour reports whether the kernel has resolved a next hop.
+func (k *kernelHops) neighbour(n *nextHop) bool {
 	k.begin(unix.RTM_GETNEIGH)
-	k.req = append(k.req, family, 0, 0, 0)
-	k.req = append(k.req, ifindex...)
+	k.req = append(k.req, n.family, 0, 0, 0)
+	k.req = binary.NativeEndian.AppendUint32(k.req, n.ifindex)
 	k.req = append(k.req, 0, 0, 0, 0) // state, flags, type
-	k.attr(unix.NDA_DST, next)
-	msg, ok = k.exchange(unix.RTM_NEWNEIGH, unix.SizeofNdMsg)
+	size := 4
+	if n.family == unix.AF_INET6 {
+		size = 16
+	}
+	k.attr(unix.NDA_DST, n.addr[:size])
+	msg, ok := k.exchange(unix.RTM_NEWNEIGH, unix.SizeofNdMsg)
 	return ok && binary.NativeEndian.Uint16(msg[8:])&ready != 0
 }
 
@@ -272,11 +341,11 @@ func (k *kernelHops) attr(typ uint16, value []byte) {
 // exchange sends the request and returns what follows the header of the answer; false: there is none, as where nothing is known.
 func (k *kernelHops) exchange(answer uint16, least int) ([]byte, bool) {
 	binary.NativeEndian.PutUint32(k.req, uint32(len(k.req)))
-	if unix.Sendto(k.fd, k.req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) != nil {
+	if _, err := unix.Write(k.fd, k.req); err != nil { // to the kernel, as the socket is connected to nobody
 		return nil, false
 	}
 	for {
-		n, _, err := unix.Recvfrom(k.fd, k.buf, 0)
+		n, err := unix.Read(k.fd, k.buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

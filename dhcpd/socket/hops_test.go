@@ -18,18 +18,18 @@ type fakeHops struct {
 	asked int
 }
 
-func (f *fakeHops) resolved(a [4]byte) bool {
+func (f *fakeHops) resolved(t target) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked++
-	return a[0] == 10 && !f.lost
+	return t.addr[0] == 10 && !f.lost
 }
 
 func (f *fakeHops) close() {}
 
-func numbered(first byte, i int) (a [4]byte) {
-	binary.BigEndian.PutUint32(a[:], uint32(first)<<24|uint32(i))
-	return a
+func numbered(first byte, i int) (t target) {
+	binary.BigEndian.PutUint32(t.addr[:], uint32(first)<<24|uint32(i))
+	return t
 }
 
 func newHops(t *testing.T, k resolver) *hops {

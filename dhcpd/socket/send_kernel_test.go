@@ -54,6 +54,7 @@ func TestKernelDeadNextHopsCostNobodyElse(t *testing.T) {
 			require.NoError(t, l.Wire(ha, "eth0", hb, "eth0"))
 			require.NoError(t, ha.IP("addr", "add", "10.64.0.1/16", "dev", "eth0"))
 			require.NoError(t, hb.IP("addr", "add", "10.64.0.2/16", "dev", "eth0"))
+			require.NoError(t, ha.IP("route", "add", "10.66.0.0/16", "via", "10.64.0.2"))
 			a := openStation(t, ha)
 			live, err := hb.ListenPacket("10.64.0.2:67")
 			require.NoError(t, err)
@@ -99,6 +100,10 @@ func TestKernelDeadNextHopsCostNobodyElse(t *testing.T) {
 						lost++
 					}
 				}
+				if i%10 == 0 { // each is sent to for the first time
+					past := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 66, byte(i >> 8), byte(i)}), 68)
+					require.NoError(t, send(&Delivery{Way: wire.WayUnicast, To: past, Source: to.Source}), "to who is past a router that is there")
+				}
 				require.Less(t, time.Since(begin), 20*time.Second, "sending waits")
 			}
 			assert.Zero(t, lost)
@@ -113,7 +118,7 @@ func TestKernelDeadNextHopsCostNobodyElse(t *testing.T) {
 // waitProved waits until the sockets know that a next hop is there.
 func waitProved(t testing.TB, s *station, a netip.Addr) {
 	t.Helper()
-	require.Eventually(t, func() bool { return s.hops.proved(a.As4()) }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.hops.proved(target{addr: a.As4()}) }, 10*time.Second, time.Millisecond)
 }
 
 // Frames on an interface that is slow wait in its queue, those on one that is down are refused: on
@@ -255,9 +260,8 @@ func TestKernelProvedNextHops(t *testing.T) {
 		waitProved(t, a, netip.MustParseAddr(to))
 	}
 	var k *kernelHops
-	require.NoError(t, ha.Do(func() error {
-		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-		k = &kernelHops{fd: fd, buf: make([]byte, 4096)}
+	require.NoError(t, ha.Do(func() (err error) {
+		k, err = openKernelHops(0)
 		return err
 	}))
 	defer k.close()
@@ -265,10 +269,20 @@ func TestKernelProvedNextHops(t *testing.T) {
 		"192.0.2.2": true, "203.0.113.1": true, "127.0.0.1": true,
 		"192.0.2.9": false, "192.0.2.10": false, "198.51.100.1": false, "198.18.0.1": false, "100.64.0.1": false, "255.255.255.255": false,
 	} {
-		assert.Equal(t, want, k.resolved(netip.MustParseAddr(to).As4()), to)
+		assert.Equal(t, want, k.resolved(target{addr: netip.MustParseAddr(to).As4()}), to)
 	}
+	on := uint32(a.ifindex)
+	for to, want := range map[string]string{"203.0.113.1": "192.0.2.2", "198.51.100.1": "192.0.2.9", "192.0.2.2": "", "192.0.2.1": "", "198.18.0.1": "", "100.64.0.1": ""} {
+		router, ok := a.routes.router(netip.MustParseAddr(to).As4())
+		require.Equal(t, want != "", ok, to)
+		if ok {
+			assert.Equal(t, target{addr: netip.MustParseAddr(want).As4(), ifindex: on}, router, to)
+			assert.Equal(t, want == "192.0.2.2", k.resolved(router), to)
+		}
+	}
+	assert.False(t, k.resolved(target{addr: host(2).As4(), ifindex: on + 1}), "it is on another interface")
 	// It is found out when the kernel forgets who is there.
 	require.NoError(t, ha.IP("neigh", "flush", "dev", "eth0"))
 	require.NoError(t, hb.IP("link", "set", "eth0", "down"))
-	require.Eventually(t, func() bool { return !a.hops.proved(host(2).As4()) }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return !a.hops.proved(target{addr: host(2).As4()}) }, 10*time.Second, 10*time.Millisecond)
 }

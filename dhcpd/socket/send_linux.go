@@ -114,13 +114,32 @@ func (x *Sender) udp(to netip.AddrPort, source netip.Addr, payload []byte, aside
 	x.iov.Base = &payload[0]
 	x.iov.SetLen(len(payload))
 	x.msg.SetControllen(len(x.oob)) // the kernel may write to it
-	if x.s.hops != nil && !x.s.hops.proved(x.name.Addr) {
-		x.err = x.sendmsg(uintptr(x.s.aside[aside]))
-	} else if err := x.s.raw.Control(x.call); err != nil {
-		x.err = err // closed
+	if x.s.hops == nil || x.s.hops.proved(target{addr: x.name.Addr}) {
+		x.main()
+	} else if x.err = x.sendmsg(uintptr(x.s.aside[aside])); Full(x.err) {
+		x.past()
 	}
 	x.iov.Base = nil
 	return x.err
+}
+
+func (x *Sender) main() {
+	if err := x.s.raw.Control(x.call); err != nil {
+		x.err = err // closed
+	}
+}
+
+// past sends what found no room aside, if it goes to a router. Of clients past one there may be more than are remembered, and
+// each is answered seldom: it is enough that the router is there.
+func (x *Sender) past() {
+	router, ok := x.s.routes.router(x.name.Addr)
+	switch {
+	case !ok:
+	case x.s.hops.proved(router):
+		x.main()
+	default:
+		x.err = x.sendmsg(uintptr(x.s.aside[asideRouters]))
+	}
 }
 
 func (x *Sender) sendmsg(fd uintptr) error {

@@ -65,7 +65,7 @@ func (x *Sender) together(r *Reply) bool {
 	if r.To.Way != wire.WayRelay && r.To.Way != wire.WayUnicast || len(r.Payload) == 0 || !r.To.To.Addr().Is4() {
 		return false
 	}
-	return x.s.hops == nil || x.s.hops.proved(r.To.To.Addr().As4())
+	return x.s.hops == nil || x.s.hops.proved(target{addr: r.To.To.Addr().As4()})
 }
 
 func (o *outbox) add(r *Reply) {

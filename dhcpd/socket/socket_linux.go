@@ -32,6 +32,7 @@ type Sockets struct {
 	frames [frameSockets]int // AF_PACKET, by the index of the interface; -1: none
 	aside  [asideSockets]int // of UDP; -1: none
 	hops   *hops             // where conn may send to
+	routes *routes           // which routers lead there
 	arp    *ARP
 }
 
@@ -68,7 +69,7 @@ func prepare(fd int) error {
 
 // complete opens what a server needs besides its UDP socket, which it takes: on error it is closed.
 func complete(conn *net.UDPConn, listen netip.AddrPort) (s *Sockets, err error) {
-	s = &Sockets{conn: conn, aside: [asideSockets]int{-1, -1}}
+	s = &Sockets{conn: conn, aside: [asideSockets]int{-1, -1, -1}}
 	for i := range s.frames {
 		s.frames[i] = -1
 	}
@@ -98,6 +99,9 @@ func (s *Sockets) openMore(port uint16) (err error) {
 		return err
 	}
 	if s.hops, err = openHops(); err != nil {
+		return err
+	}
+	if s.routes, err = openRoutes(); err != nil {
 		return err
 	}
 	s.arp, err = openARP()
@@ -162,6 +166,10 @@ func (s *Sockets) Close() error {
 	if s.hops != nil {
 		s.hops.close()
 		s.hops = nil
+	}
+	if s.routes != nil {
+		s.routes.k.close()
+		s.routes = nil
 	}
 	return errors.Join(err, closeAll(s.frames[:]), closeAll(s.aside[:]))
 }

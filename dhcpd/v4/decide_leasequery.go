@@ -11,14 +11,10 @@ import (
 )
 
 // leaseQuery answers an access node that lost its tables and asks who has an
-// address (RFC 4388). It tells where customers are, so only configured ones are
-// answered, at giaddr, which is theirs whatever the sender's address.
+// address (RFC 4388). It tells where customers are, so Judge lets only configured ones
+// through. They are answered at giaddr, which is theirs whatever the sender's address.
 func (c *decider) leaseQuery() {
 	p := &c.r.P
-	if !c.cfg.MayQuery(p.GIAddr()) {
-		c.end(outcome.LeaseQueryRefused)
-		return
-	}
 	var found []lease.Record
 	ip := p.CIAddr()
 	mac, hasMAC := p.MAC()

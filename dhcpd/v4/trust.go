@@ -63,14 +63,17 @@ func Judge(r *Request, snap *provision.Snapshot, cfg *Config) {
 	if p.Err != nil {
 		return
 	}
-	if !p.GIAddr().IsValid() {
+	if p.GIAddr().IsValid() {
+		w := cfg.relay(p)
+		r.Trust.Refused = w.poses(r, snap, cfg)
+		if r.Trust.Refused == 0 && p.Type() != wire.LeaseQuery {
+			r.Trust.By, r.Trust.Refused = w.relayed(cfg)
+		}
+	} else {
 		r.Trust.By = direct(r, cfg)
-		return
 	}
-	w := cfg.relay(p)
-	r.Trust.Refused = w.poses(r, snap, cfg)
-	if r.Trust.Refused == 0 && p.Type() != wire.LeaseQuery { // dhcp.leasequery.from judges that
-		r.Trust.By, r.Trust.Refused = w.relayed(cfg)
+	if r.Trust.Refused == 0 && p.Type() == wire.LeaseQuery && !cfg.MayQuery(p.GIAddr()) {
+		r.Trust.Refused = outcome.LeaseQueryRefused
 	}
 }
 
