@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +49,52 @@ func end(c net.Conn, writes bool) error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// A connection to a garden goes on at a pause: it may be the payment that ends it.
+func TestKernelPauseKeepsAConnectionToAGarden(t *testing.T) {
+	for name, rules := range map[string]string{"routed": tracked, "masqueraded": masqueraded} {
+		t.Run(name, func(t *testing.T) {
+			w := startWorld(t, miniature.Options{Homes: 1, Extra: "acl: {pause: {garden: [" + miniature.InternetIP + "]}}\n"})
+			file := filepath.Join(w.Dir, "rules.nft")
+			require.NoError(t, os.WriteFile(file, []byte(rules), 0o600))
+			w.nft(t, "-f", file)
+			require.NoError(t, w.StartAgent(t.Context()))
+			require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
+			ln, err := w.Internet.Listen(miniature.InternetIP + ":7443")
+			require.NoError(t, err)
+			defer ln.Close()
+			came := make(chan net.Conn, 1)
+			go func() {
+				if c, err := ln.Accept(); err == nil {
+					came <- c
+				}
+			}()
+			customer, err := w.Homes[0].Host.Dial(miniature.InternetIP+":7443", 5*time.Second)
+			require.NoError(t, err)
+			defer customer.Close()
+			server := <-came
+			defer server.Close()
+			exchange := func(when string) {
+				t.Helper()
+				for _, x := range [][2]net.Conn{{customer, server}, {server, customer}} {
+					require.NoError(t, x[0].SetDeadline(time.Now().Add(5*time.Second)))
+					require.NoError(t, x[1].SetDeadline(time.Now().Add(5*time.Second)))
+					_, err := io.WriteString(x[0], "hello")
+					require.NoError(t, err, when)
+					_, err = io.ReadFull(x[1], make([]byte, 5))
+					require.NoError(t, err, when)
+				}
+			}
+			exchange("before")
+			_, err = w.Client.SetState(t.Context(), provision.SubscriberID(w.Homes[0].ID), provision.StatePause)
+			require.NoError(t, err)
+			eventually(t, 10*time.Second, "the pass over his connections is over", func() (bool, error) {
+				return regexp.MustCompile(`(?m)^usher_acl_flows_forgotten_total [1-9]`).MatchString(w.metrics(t)), nil
+			})
+			exchange("paused")
+		})
 	}
 }
 

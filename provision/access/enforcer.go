@@ -72,8 +72,9 @@ type Flows interface {
 
 // A Teller is Flows that can tell both ends of a connection that it is over.
 type Teller interface {
-	// ForgetAndTell is Forget, and tells that of the connections of told, some of addrs.
-	ForgetAndTell(ctx context.Context, addrs, told []netip.Addr) (int, error)
+	// ForgetAndTell is Forget, and tells that of the connections of told, some of addrs, but for those with
+	// an address that goes on being reached.
+	ForgetAndTell(ctx context.Context, addrs, told []netip.Addr, reached func(netip.Addr) bool) (int, error)
 }
 
 // Options direct an Enforcer. Fields with a tag are keys of the configuration
@@ -176,9 +177,15 @@ func NewEnforcer(opts Options, kernel Kernel, flows Flows, snapshot func() *prov
 	e := &Enforcer{kernel: kernel, snapshot: snapshot, obs: obs, log: log,
 		wake: make(chan struct{}, 1), ready: make(chan struct{}), opts: opts.filled()}
 	if flows != nil {
-		e.cleaner = newFlowCleaner(flows, e.opts.FlowsInterval, obs, log)
+		e.cleaner = newFlowCleaner(flows, e.opts.FlowsInterval, e.reached, obs, log)
 	}
 	return e
+}
+
+// reached reports whether whoever is paused may reach an address: a payment under way goes on.
+func (e *Enforcer) reached(a netip.Addr) bool {
+	p := e.shown.Load()
+	return p != nil && inPrefixes(p.rules.reached, a)
 }
 
 // Run enforces until ctx ends; it gives nil then, and leaves the kernel as it is.

@@ -13,10 +13,11 @@ import (
 // once, for a pass reads the whole connection table however few addresses it is
 // for. The first after a quiet time begins at once.
 type flowCleaner struct {
-	flows Flows
-	obs   Observer
-	log   *slog.Logger
-	wake  chan struct{} // one slot, coalescing
+	flows   Flows
+	reached func(netip.Addr) bool // by whoever is paused
+	obs     Observer
+	log     *slog.Logger
+	wake    chan struct{} // one slot, coalescing
 
 	mu      sync.Mutex          // guards everything below
 	pause   time.Duration       // at least this from the end of a pass to the next
@@ -26,8 +27,8 @@ type flowCleaner struct {
 	err     string
 }
 
-func newFlowCleaner(flows Flows, pause time.Duration, obs Observer, log *slog.Logger) *flowCleaner {
-	return &flowCleaner{flows: flows, pause: pause, obs: obs, log: log,
+func newFlowCleaner(flows Flows, pause time.Duration, reached func(netip.Addr) bool, obs Observer, log *slog.Logger) *flowCleaner {
+	return &flowCleaner{flows: flows, pause: pause, reached: reached, obs: obs, log: log,
 		wake: make(chan struct{}, 1), pending: make(map[netip.Addr]bool)}
 }
 
@@ -133,7 +134,7 @@ func (c *flowCleaner) pass(ctx context.Context) (ok bool) {
 // forget tells too, where that can be done and there is anybody to tell.
 func (c *flowCleaner) forget(ctx context.Context, addrs, told []netip.Addr) (n int, tells bool, err error) {
 	if t, ok := c.flows.(Teller); ok && len(told) > 0 {
-		n, err = t.ForgetAndTell(ctx, addrs, told)
+		n, err = t.ForgetAndTell(ctx, addrs, told, c.reached)
 		return n, n > 0, err
 	}
 	n, err = c.flows.Forget(ctx, addrs)

@@ -13,6 +13,7 @@ import (
 type rules struct {
 	exempt      []netip.Prefix // tidy
 	spares      *spares
+	reached     []netip.Prefix // by whoever is paused; tidy
 	free        map[provision.SubscriberID]bool
 	guests      []AddrRange // in order, apart, no more than MaxGuests addresses
 	direct      bool        // some interface is guarded by MAC
@@ -30,7 +31,7 @@ type rules struct {
 
 func newRules(in *Inputs) *rules {
 	r := &rules{
-		exempt: tidyPrefixes(in.ExemptAddrs), spares: newSpares(in), guests: tidyRanges(in.GuestRanges),
+		exempt: tidyPrefixes(in.ExemptAddrs), spares: newSpares(in), reached: tidyPrefixes(in.Garden), guests: tidyRanges(in.GuestRanges),
 		free: make(map[provision.SubscriberID]bool, len(in.Exempt)), vlan: make(map[string]bool, len(in.GuardVLAN)),
 		direct: len(in.GuardDirect) > 0, interfaceOf: in.InterfaceOf, lease: in.Lease,
 		wires: len(in.IPv6Direct) > 0, vlan6: make(map[string]bool, len(in.IPv6VLAN)), leasesOf: in.LeasesOf,

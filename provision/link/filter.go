@@ -111,7 +111,9 @@ func (f *Flows) gatherLocked(msg []byte) {
 	if _, told := f.telling.find(msg); !told {
 		return
 	}
-	if c, ok := parseConnection(msg); ok {
-		f.live = append(f.live, c)
+	c, ok := parseConnection(msg)
+	if !ok || f.reached != nil && (f.reached(c.orig.dst.Addr()) || f.reached(c.reply.src.Addr())) {
+		return
 	}
+	f.live = append(f.live, c)
 }

@@ -45,8 +45,9 @@ type Flows struct {
 
 	unfiltered bool // the kernel does not filter a reading
 
-	telling match        // of these addresses live connections are gathered
-	live    []connection // that were found, at most maxTold
+	telling match                 // of these addresses live connections are gathered
+	reached func(netip.Addr) bool // but not those to such an address
+	live    []connection          // that were found, at most maxTold
 }
 
 var (
@@ -84,13 +85,15 @@ func (f *Flows) Close() error {
 // Forgetting is the clean-up after a block, not the block: a packet of the
 // connection that still comes makes a new entry, if anything lets it through.
 func (f *Flows) Forget(ctx context.Context, addrs []netip.Addr) (int, error) {
-	return f.ForgetAndTell(ctx, addrs, nil)
+	return f.ForgetAndTell(ctx, addrs, nil, nil)
 }
 
 // ForgetAndTell is Forget, and has both ends of the TCP connections of some of the addresses
 // find out that they are over: they are made to speak, and the rules refuse that. An end behind
 // a router of its own that looks at sequence numbers may hear of it only when it speaks by itself.
-func (f *Flows) ForgetAndTell(ctx context.Context, addrs, told []netip.Addr) (int, error) {
+// A connection with an address that goes on being reached is not over, so its ends are not told: after a
+// masquerade what they say comes to this host, which knows of no connection and would reset it.
+func (f *Flows) ForgetAndTell(ctx context.Context, addrs, told []netip.Addr, reached func(netip.Addr) bool) (int, error) {
 	if len(addrs) == 0 {
 		return 0, nil
 	}
@@ -102,7 +105,7 @@ func (f *Flows) ForgetAndTell(ctx context.Context, addrs, told []netip.Addr) (in
 	if err := f.dialLocked(); err != nil {
 		return 0, fmt.Errorf("link: forget flows: %w", err)
 	}
-	f.telling, f.live = newMatch(told), nil
+	f.telling, f.reached, f.live = newMatch(told), reached, nil
 	deleted, err := f.forgetLocked(ctx, newMatch(addrs))
 	f.tell(f.live)
 	f.live = nil
