@@ -50,9 +50,9 @@ type Config struct {
 	// POST /hooks/customer, signed. Polling goes on all the same.
 	Hooks Hooks `cfg:"hooks"`
 
-	// The guard holds a fetch that would change more than these shares of all
-	// subscribers at once, until `usher guard accept`. A fetch without a single row
-	// is always held.
+	// The guard holds back who would be changed when in one fetch, or within an hour, more
+	// than these shares of all subscribers would be, each kind of change by itself, until
+	// `usher guard accept`; the rest of the fetch is used. A fetch without a single row is always held.
 	Guard syncer.GuardLimits `cfg:"guard"`
 
 	// The DHCP server.

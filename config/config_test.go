@@ -146,7 +146,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		},
 		Policy: provision.DefaultPolicy(),
 		Hooks:  Hooks{Window: time.Minute},
-		Guard:  syncer.GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 20},
+		Guard:  syncer.GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MaxOpened: 0.1, MaxAdded: 0.25, MinChanged: 20},
 		DHCP: DHCP{Enabled: true, Options: dhcpd.Options{
 			Interfaces: []string{"eth1", "eth2"}, Listen: netip.MustParseAddrPort("0.0.0.0:67"),
 			Limits: dhcpd.Limits{
@@ -195,6 +195,7 @@ func TestReferenceStatesDefaults(t *testing.T) {
 	require.NoError(t, err)
 	small, err := Parse("small.yaml", []byte(`
 userside: {url: https://erp.example.net/api.php, key_file: /etc/usher/userside.key}
+guard: {expected: [{days: [1], hours: 00:00-06:00, share: 60%}]}
 dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.53, 192.0.2.54],
                   routes: [{to: 10.0.0.0/8, via: 198.51.100.2}],
                   vendor_specific: [{code: 1, type: string, value: "https://acs.example.net/"}],

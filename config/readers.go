@@ -6,6 +6,7 @@ import (
 	"github.com/usher-agent/usher/config/keys"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // Reader implements keys.Rules: the closed table of readers that declarations
@@ -29,6 +30,8 @@ func (l *loader) commonReaders(name string) (keys.Reader, bool) {
 		return keys.Scalar(keys.Matching(`^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$`), network), true
 	case "host":
 		return keys.Scalar(keys.Matching(`^[0-9A-Za-z_.:-]+$`), host), true
+	case "hours":
+		return keys.Scalar(keys.Matching(`^\s*[0-9]{1,2}:[0-9]{2}\s*-\s*[0-9]{1,2}:[0-9]{2}\s*$`), dayHours), true
 	case "customer":
 		return keys.Scalar(keys.Shape{"type": []string{"integer", "string"}, "minimum": 1, "pattern": keys.WholePattern}, customer), true
 	case "name_server":
@@ -125,4 +128,16 @@ func portalReaders(name string, k keys.Key) (keys.Reader, bool) {
 		return keys.Later(keys.Matching(`^[Hh][Tt][Tt][Pp][Ss]://[^/?#@]+/?$`)), true
 	}
 	return keys.Reader{}, false
+}
+
+func dayHours(v keys.Value) (syncer.DayHours, bool) {
+	s, ok := v.Raw("hours such as 22:00-06:00")
+	if !ok {
+		return syncer.DayHours{}, false
+	}
+	h, err := syncer.ParseDayHours(s)
+	if err != nil {
+		v.Problem("want hours such as 22:00-06:00, got %q", keys.Excerpt(s))
+	}
+	return h, err == nil
 }

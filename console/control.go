@@ -25,17 +25,9 @@ const (
 
 // GuardView is what the guard holds and the limits that it holds by.
 type GuardView struct {
-	Limits GuardLimits        `json:"limits"`
-	Held   *syncer.HeldStatus `json:"held,omitempty"`
-}
-
-// GuardLimits are provision.GuardLimits for JSON; shares are 0..1.
-type GuardLimits struct {
-	MaxRemoved  float64 `json:"max_removed"`
-	MaxMoved    float64 `json:"max_moved"`
-	MaxBlocked  float64 `json:"max_blocked"`
-	MinChanged  int     `json:"min_changed"`
-	AcceptAfter int     `json:"accept_after"`
+	Limits  syncer.GuardLimits  `json:"limits"` // shares are 0..1
+	Held    *syncer.HeldStatus  `json:"held,omitempty"`
+	Changes []syncer.HeldChange `json:"changes,omitempty"` // that are held, customer by customer
 }
 
 // guardRequest is the body of accept and reject. A fingerprint makes sure that
@@ -136,27 +128,21 @@ func (c *control) senders(w http.ResponseWriter, _ *http.Request) {
 
 func (c *control) guard(w http.ResponseWriter, _ *http.Request) {
 	g := c.d.Syncer.GuardStatus()
-	writeJSON(w, http.StatusOK, GuardView{Held: g.Held, Limits: GuardLimits{
-		MaxRemoved: g.Limits.MaxRemoved, MaxMoved: g.Limits.MaxMoved, MaxBlocked: g.Limits.MaxBlocked,
-		MinChanged: g.Limits.MinChanged, AcceptAfter: g.Limits.AcceptAfter,
-	}})
+	writeJSON(w, http.StatusOK, GuardView{Limits: g.Limits, Held: g.Held, Changes: g.Changes})
 }
 
-func (c *control) decide(action string, do func(SyncGuard) error) func(*http.Request, *audit.Record) (any, error) {
+// decide accepts or rejects what is held. Whether it is what the operator looked at is compared in the same step.
+func (c *control) decide(action string, do func(s SyncGuard, fingerprint string) (*syncer.HeldStatus, error)) func(*http.Request, *audit.Record) (any, error) {
 	return func(r *http.Request, rec *audit.Record) (any, error) {
 		var req guardRequest
 		if err := readJSON(r, &req); err != nil {
 			return nil, badRequest(err)
 		}
-		held := c.d.Syncer.GuardStatus().Held
+		held, err := do(c.d.Syncer, req.Fingerprint)
 		if held != nil {
 			rec.What = audit.What{Fingerprint: held.Fingerprint, Held: held.Decision.Reason}
 		}
-		if held != nil && req.Fingerprint != "" && req.Fingerprint != held.Fingerprint {
-			return nil, statusErr{http.StatusConflict, fmt.Errorf("the guard holds another answer by now (%s), look at it first", held.Fingerprint)}
-		}
-		err := do(c.d.Syncer)
-		if errors.Is(err, syncer.ErrNothingHeld) {
+		if errors.Is(err, syncer.ErrNothingHeld) || errors.As(err, new(*syncer.OtherHeldError)) {
 			err = statusErr{http.StatusConflict, err}
 		}
 		if err != nil {

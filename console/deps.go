@@ -97,8 +97,10 @@ type SyncView interface {
 // SyncGuard shows and decides on what the guard holds.
 type SyncGuard interface {
 	GuardStatus() syncer.GuardStatus
-	Accept() error
-	Reject() error
+	HeldChanges(id provision.SubscriberID) []syncer.HeldChange
+	HeldOwner(ip netip.Addr) provision.SubscriberID
+	Accept(fingerprint string) (*syncer.HeldStatus, error)
+	Reject(fingerprint string) (*syncer.HeldStatus, error)
 }
 
 // Enforcer is the part of access.Enforcer that is shown and waited for.

@@ -18,6 +18,7 @@ import (
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // explainEvents is how many packets an Explanation lists.
@@ -38,6 +39,7 @@ type Explanation struct {
 	Events      []EventView         `json:"events"`         // newest first
 	Pool        *dhcpd.PoolAddress  `json:"pool,omitempty"` // of an address in the range of a pool
 	Would       *WouldView          `json:"would,omitempty"`
+	Held        []syncer.HeldChange `json:"held,omitempty"` // what the fetch guard holds of the subscribers
 
 	Source        provision.Source `json:"source"` // of the snapshot; empty: there is none
 	FetchedAt     time.Time        `json:"fetched_at,omitzero"`
@@ -374,8 +376,14 @@ func (x *explainer) subscribers() {
 			ids = append(ids, l.Subscriber)
 		}
 	}
+	if x.sub.kind == "ip" && len(x.rows) == 0 {
+		if id := x.d.Syncer.HeldOwner(x.sub.ip); id != 0 {
+			ids = append(ids, id)
+		}
+	}
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
+		x.x.Held = append(x.x.Held, x.d.Syncer.HeldChanges(id)...)
 		s, listed := x.snap.Subscriber(id)
 		if !listed && x.sub.kind == "customer" && x.snap.BySubscriber(id).Len() == 0 {
 			continue // unknown altogether

@@ -15,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 func TestParseSubject(t *testing.T) {
@@ -411,4 +412,31 @@ func TestWouldAsksAsTheClientDid(t *testing.T) {
 	assert.Equal(t, "vlan+mac", x.Would.MatchedBy)
 	assert.EqualValues(t, 100, x.Would.VLAN)
 	assert.Equal(t, "ethernet 00:00:5e:00:53:11", x.Events[0].ClientID)
+}
+
+// Who is held by the fetch guard is told so, by what would happen.
+func TestExplainTellsWhatTheGuardHolds(t *testing.T) {
+	w := newWorld(t)
+	w.syncer.guard.Changes = []syncer.HeldChange{
+		{Subscriber: 1001, Change: syncer.ChangeMoved, Because: 1003},
+		{Subscriber: 1001, Change: syncer.ChangeBlocked, State: provision.StatePause},
+		{Subscriber: 1002, Change: syncer.ChangeOpened, State: provision.StateActive},
+		{Subscriber: 9001, Change: syncer.ChangeAdded},
+	}
+	w.syncer.heldOwners = map[netip.Addr]provision.SubscriberID{ip("198.51.100.91"): 9001}
+	for query, want := range map[string][]string{
+		"1001": {"Customer 1001 is held by the fetch guard: it would get other addresses, or another port, with one of customer 1003 (usher guard show).",
+			"Customer 1001 is held by the fetch guard: it would be paused (usher guard show)."},
+		"198.51.100.12": {"Customer 1002 is held by the fetch guard: it would be let in (usher guard show)."},
+		"9001":          {"The ERP has no customer 9001, or gives it neither state nor address. Customer 9001 is held by the fetch guard: it would get its first address"},
+		"198.51.100.91": {"Customer 9001 is held by the fetch guard: it would get its first address"},
+		"1003":          nil,
+	} {
+		x, err := w.explain(t.Context(), query)
+		require.NoError(t, err)
+		for _, text := range want {
+			assert.Contains(t, x.Summary, text)
+		}
+		assert.Len(t, x.Held, len(want), query)
+	}
 }

@@ -77,6 +77,8 @@ type fakeSyncer struct {
 	guard     syncer.GuardStatus
 	overrides []provision.State
 	decided   []string
+
+	heldOwners map[netip.Addr]provision.SubscriberID
 }
 
 func (f *fakeSyncer) Current() *provision.Snapshot {
@@ -100,19 +102,46 @@ func (f *fakeSyncer) GuardStatus() syncer.GuardStatus {
 	return f.guard
 }
 
-func (f *fakeSyncer) decide(what string) error {
+func (f *fakeSyncer) HeldChanges(id provision.SubscriberID) []syncer.HeldChange {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.guard.Held == nil {
-		return syncer.ErrNothingHeld
+	var out []syncer.HeldChange
+	for _, c := range f.guard.Changes {
+		if c.Subscriber == id {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (f *fakeSyncer) HeldOwner(ip netip.Addr) provision.SubscriberID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.heldOwners[ip]
+}
+
+func (f *fakeSyncer) decide(what, fingerprint string) (*syncer.HeldStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	held := f.guard.Held
+	switch {
+	case held == nil:
+		return nil, syncer.ErrNothingHeld
+	case fingerprint != "" && fingerprint != held.Fingerprint:
+		return held, &syncer.OtherHeldError{Fingerprint: held.Fingerprint}
 	}
 	f.guard.Held = nil
 	f.decided = append(f.decided, what)
-	return nil
+	return held, nil
 }
 
-func (f *fakeSyncer) Accept() error { return f.decide("accept") }
-func (f *fakeSyncer) Reject() error { return f.decide("reject") }
+func (f *fakeSyncer) Accept(fingerprint string) (*syncer.HeldStatus, error) {
+	return f.decide("accept", fingerprint)
+}
+
+func (f *fakeSyncer) Reject(fingerprint string) (*syncer.HeldStatus, error) {
+	return f.decide("reject", fingerprint)
+}
 
 func (f *fakeSyncer) Override(id provision.SubscriberID, st provision.State, _ time.Time) {
 	f.mu.Lock()

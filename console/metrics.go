@@ -73,7 +73,8 @@ type Metrics struct {
 	hints         map[HookOutcome]prometheus.Counter
 	hintDuration  prometheus.Histogram
 	held          prometheus.Gauge
-	heldHarm      map[string]prometheus.Gauge
+	heldHarm      map[syncer.ChangeKind]prometheus.Gauge
+	unconfirmed   prometheus.Counter
 	stores        map[string]prometheus.Counter
 	storeDuration prometheus.Histogram
 
@@ -312,8 +313,9 @@ func (m *Metrics) registerSync(f factory) {
 	f.computed("usher_states_age_seconds", "Age of the states in use; before the first ones, time since the start.", m.statesAge)
 	m.hints = each(f.counters("usher_hints_total", "Requests at the hint endpoint, by what became of them.", "outcome").WithLabelValues, HookOutcomes()...)
 	m.hintDuration = f.histogram("usher_hint_duration_seconds", "Time from a hint to having its customer's state in the snapshot.", hintBuckets())
-	m.held = f.gauge("usher_guard_held", "1 while the guard holds a fetch for an operator to decide on.")
-	m.heldHarm = each(f.gauges("usher_guard_held_subscribers", "Subscribers that the held fetch would harm; 0 while none is held.", "harm").WithLabelValues, "removed", "moved", "blocked")
+	m.held = f.gauge("usher_guard_held", "1 while the guard holds changes of a fetch.")
+	m.heldHarm = each(f.gauges("usher_guard_held_subscribers", "Subscribers whose change the guard holds, by what it is.", "harm").WithLabelValues, syncer.ChangeKinds()...)
+	m.unconfirmed = f.counter("usher_guard_unconfirmed_openings_total", "Customers who were let in above the limit though none of their cards could be read.")
 	m.stores = each(f.counters("usher_snapshot_stores_total", "Attempts to store the snapshot on disk.", "result").WithLabelValues, resultOK, resultFailed)
 	m.storeDuration = f.histogram("usher_snapshot_store_duration_seconds", "Duration of storing the snapshot on disk.", fetchBuckets())
 }

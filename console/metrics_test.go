@@ -66,7 +66,9 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Hint(HookReplayed)
 	m.Hint("no_such")
 	m.Published(snap, kinds)
-	m.Held(&syncer.HeldStatus{Decision: syncer.GuardDecision{Removed: syncer.GuardCount{Count: 3}, Blocked: syncer.GuardCount{Count: 4}}})
+	m.Held(&syncer.HeldStatus{Decision: syncer.GuardDecision{
+		Removed: syncer.GuardCount{Count: 3, Over: true}, Blocked: syncer.GuardCount{Count: 9, Hour: 5, Over: true}, Opened: syncer.GuardCount{Count: 2}}})
+	m.OpenedUnconfirmed(6)
 	m.Stored(300*time.Millisecond, nil)
 	m.Stored(time.Second, boom)
 	m.Batch(5, 150*time.Microsecond, nil)

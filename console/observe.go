@@ -100,14 +100,19 @@ func (m *Metrics) Published(s *provision.Snapshot, problems map[provision.Proble
 // Held implements syncer.Observer.
 func (m *Metrics) Held(h *syncer.HeldStatus) {
 	m.held.Set(boolean(h != nil))
-	var d syncer.GuardDecision
-	if h != nil {
-		d = h.Decision
+	for kind, g := range m.heldHarm {
+		g.Set(0)
+		if h == nil {
+			continue
+		}
+		if c := h.Decision.Of(kind); c.Over || h.Decision.NoRows {
+			g.Set(float64(c.Count - c.Hour))
+		}
 	}
-	m.heldHarm["removed"].Set(float64(d.Removed.Count))
-	m.heldHarm["moved"].Set(float64(d.Moved.Count))
-	m.heldHarm["blocked"].Set(float64(d.Blocked.Count))
 }
+
+// OpenedUnconfirmed implements syncer.Observer.
+func (m *Metrics) OpenedUnconfirmed(n int) { m.unconfirmed.Add(float64(n)) }
 
 // Stored implements syncer.Observer.
 func (m *Metrics) Stored(took time.Duration, err error) {

@@ -17,6 +17,9 @@ import (
 func (x *explainer) summary() string {
 	var s []string
 	s = append(s, x.bindingSentence())
+	for _, c := range x.x.Held {
+		s = append(s, fmt.Sprintf("Customer %d is held by the fetch guard: it %s (usher guard show).", c.Subscriber, c.Text()))
+	}
 	s = append(s, x.subnetSentences()...)
 	s = append(s, x.poolSentences()...)
 	for _, l := range x.x.Leases {

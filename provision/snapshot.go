@@ -447,18 +447,14 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 		slices.SortFunc(subs, func(a, b Subscriber) int { return cmp.Compare(a.ID, b.ID) })
 	}
 	t := s.t
-	for i := range t.contested {
-		c := &t.contested[i]
-		_, mine := states[c.Subscriber]
-		_, theirs := states[t.holder(c.Addresses[0])]
-		if mine || theirs {
-			c := &claims{}
-			c.addAll(t.lines)
-			c.addAll(t.contested)
-			t = newTables(c, t.kept, subs, t.devices, nil)
-			break
-		}
+	if t.disputes(func(id SubscriberID) bool { _, in := states[id]; return in }) {
+		t = t.again(subs)
 	}
+	return s.with(t, subs)
+}
+
+// with returns a copy that has other states, and the lines chosen by them.
+func (s *Snapshot) with(t *tables, subs []Subscriber) *Snapshot {
 	nets := s.nets
 	if nets != nil && (t != s.t || nets.disputed) {
 		nets = newSubnets(nets.claims, t, subs)
@@ -471,6 +467,24 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 	next := newSnapshot(t, subs, s.source, s.fetchedAt)
 	next.word, next.nets = s.word, nets
 	return next
+}
+
+// disputes reports whether one of some subscribers claims an address that another claims too.
+func (t *tables) disputes(some func(SubscriberID) bool) bool {
+	for i := range t.contested {
+		if c := &t.contested[i]; some(c.Subscriber) || some(t.holder(c.Addresses[0])) {
+			return true
+		}
+	}
+	return false
+}
+
+// again returns the tables of the same claims by other states.
+func (t *tables) again(subs []Subscriber) *tables {
+	c := &claims{}
+	c.addAll(t.lines)
+	c.addAll(t.contested)
+	return newTables(c, t.kept, subs, t.devices, nil)
 }
 
 // holder returns whose an address is that is contested.

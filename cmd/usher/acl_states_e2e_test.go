@@ -341,7 +341,7 @@ func TestKernelGuardHoldsAMassPause(t *testing.T) {
 }
 
 func TestKernelKillNineInABatch(t *testing.T) {
-	w := statesWorld(t, 1500, "guard: {max_blocked: 100%, max_moved: 100%, max_removed: 100%}\n")
+	w := statesWorld(t, 1500, "guard: {max_blocked: 100%, max_moved: 100%, max_removed: 100%, max_opened: 100%, max_added: 100%}\n")
 	r := rand.New(rand.NewPCG(5, 6))
 	customers := w.ERP.Customers()
 	lossless(t, w, w.Homes[1], func() {

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/provision"
 )
 
-// GuardLimits say how much of the subscribers one fetch may harm. The shares
-// are of the subscribers that have an address, or a vacant line, in the snapshot in use; more than
-// the share holds the fetch. All are keys of the configuration (package config).
+// GuardLimits say how much of the subscribers the ERP may change. The shares are of the subscribers that have an
+// address, or a vacant line, in the snapshot in use. More than the share in one answer, or in all that passed within an
+// hour, and what is over is held. All are keys of the configuration (package config).
 type GuardLimits struct {
 	// Subscribers that would lose their addresses.
 	MaxRemoved float64 `json:"max_removed" cfg:"max_removed" read:"share" default:"10%" max:"100%"`
@@ -23,13 +24,24 @@ type GuardLimits struct {
 	// Subscribers that would newly be stopped or paused.
 	MaxBlocked float64 `json:"max_blocked" cfg:"max_blocked" read:"share" default:"10%" max:"100%"`
 
-	// So many changed subscribers, or fewer, are never held: in a small network one
+	// Stopped and paused subscribers that would be let in. More than that are let in as soon as the
+	// cards of 20 of them, chosen at random, say the same; where cards cannot be read, after five minutes.
+	MaxOpened float64 `json:"max_opened" cfg:"max_opened" read:"share" default:"10%" max:"100%"`
+
+	// New subscribers, and those who would get their first address.
+	MaxAdded float64 `json:"max_added" cfg:"max_added" read:"share" default:"25%" max:"1000%"`
+
+	// So many changed subscribers of one kind, or fewer, are never held: in a small network one
 	// house is a large share.
 	MinChanged int `json:"min_changed" cfg:"min_changed" default:"20" min:"0" max:"1000000"`
 
 	// Accept what was held when the ERP gave the same answer this many times in a
 	// row. 0: never, an operator decides.
 	AcceptAfter int `json:"accept_after" cfg:"accept_after" default:"0" min:"0" max:"10000"`
+
+	// When more is expected, such as on the billing day: a greater share then stands in place of
+	// the limits.
+	Expected []ExpectedChanges `json:"expected,omitempty" cfg:"expected" most:"64"`
 }
 
 // Check reports values that would guard nothing, as key: reason.
@@ -40,190 +52,166 @@ func (g *GuardLimits) Check() error {
 	return nil
 }
 
-// GuardCount is one kind of harm that a fetch would do.
-type GuardCount struct {
-	Count    int                      `json:"count"` // subscribers
-	Share    float64                  `json:"share"` // of Subscribers in the decision, 0..1
-	Limit    float64                  `json:"limit"` // 0..1
-	Over     bool                     `json:"over"`
-	Examples []provision.SubscriberID `json:"examples,omitempty"` // the lowest ids, at most 10
+// share returns the limit of a kind at a time, and until when what passes by it counts.
+func (g *GuardLimits) share(k ChangeKind, now time.Time) (limit float64, until time.Time) {
+	limit = map[ChangeKind]float64{
+		ChangeRemoved: g.MaxRemoved, ChangeMoved: g.MaxMoved, ChangeBlocked: g.MaxBlocked, ChangeOpened: g.MaxOpened, ChangeAdded: g.MaxAdded,
+	}[k]
+	until = now.Add(guardWindow)
+	for i := range g.Expected {
+		x := &g.Expected[i]
+		end, in := x.at(now)
+		if !in || !slices.Contains(x.Changes, k) || x.Share <= limit {
+			continue
+		}
+		limit = x.Share
+		if end.Before(until) {
+			until = end // what was expected does not use up the limit of the time after it
+		}
+	}
+	return limit, until
 }
 
-// GuardDecision says whether a new snapshot may replace the old one, and why not.
+// GuardCount is one kind of change that a fetch would make.
+type GuardCount struct {
+	Count    int                      `json:"count"`              // subscribers, with those of Hour
+	Share    float64                  `json:"share"`              // of Subscribers in the decision, 0..1
+	Limit    float64                  `json:"limit"`              // 0..1
+	Over     bool                     `json:"over"`               // those that have not passed yet are held
+	Hour     int                      `json:"hour,omitempty"`     // that passed within the last hour
+	Examples []provision.SubscriberID `json:"examples,omitempty"` // the lowest ids of the others, at most 10
+}
+
+// GuardDecision says what of a new snapshot may not replace the old one, and why.
 type GuardDecision struct {
-	Hold        bool       `json:"hold"`
-	NoRows      bool       `json:"no_rows"`     // the answer has no binding at all: never accepted by repetition
+	Hold        bool       `json:"hold"`        // something of it is held
+	NoRows      bool       `json:"no_rows"`     // the answer has no binding at all: all of it is held, and never accepted by repetition
 	Subscribers int        `json:"subscribers"` // with an address or a vacant line, in the snapshot in use
 	Removed     GuardCount `json:"removed"`
 	Moved       GuardCount `json:"moved"`
 	Blocked     GuardCount `json:"blocked"`
 	Reason      string     `json:"reason,omitempty"` // for people; empty unless Hold
+	Opened      GuardCount `json:"opened"`
+	Added       GuardCount `json:"added"`
 }
 
-// Compare is the guard: it counts the subscribers that candidate would harm and
-// holds it if one count is over its limit. Who gains an address or a port that
-// nobody had told yet is not harmed; a new subscriber neither. A candidate
-// without lines is held always, even if there is no old snapshot; the first one
-// with lines, vacant or not, passes.
-func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecision {
-	d := GuardDecision{
-		Subscribers: old.Counts().Subscribers,
-		Removed:     GuardCount{Limit: limits.MaxRemoved},
-		Moved:       GuardCount{Limit: limits.MaxMoved},
-		Blocked:     GuardCount{Limit: limits.MaxBlocked},
-		NoRows:      candidate.Empty() || candidate.Len() == 0 && old.Len() > 0,
-	}
+// Of returns the count of a kind.
+func (d *GuardDecision) Of(k ChangeKind) *GuardCount {
+	return map[ChangeKind]*GuardCount{
+		ChangeRemoved: &d.Removed, ChangeMoved: &d.Moved, ChangeBlocked: &d.Blocked, ChangeOpened: &d.Opened, ChangeAdded: &d.Added,
+	}[k]
+}
+
+// verdict is a decision with those whom it is about.
+type verdict struct {
+	GuardDecision
+	changes changes // all, sorted
+	held    changes // sorted; with those whose states go the way of a kind that is held, though they have no line
+	// beside are further subscribers whose lines are held with those of another, for they would get an address of it.
+	beside map[provision.SubscriberID]provision.SubscriberID
+}
+
+// judge is the guard: it counts the subscribers that candidate would change, together with those whose changes passed within
+// the last hour, and says which kinds are over their limits. Who gains a port, or an address beside another, is not changed. A
+// candidate without lines is held always, even if there is no old snapshot; the first one with lines, vacant or not, passes.
+func judge(old, candidate *provision.Snapshot, limits *GuardLimits, passed lately, now time.Time) *verdict {
+	v := &verdict{changes: compare(old, candidate), held: changes{}}
+	v.Subscribers = old.Counts().Subscribers
 	if candidate.KeepsVacant() && old != nil {
-		d.Subscribers += old.WithoutAddress()
+		v.Subscribers += old.WithoutAddress()
 	}
-	if old != nil && candidate != nil {
-		d.count(old, candidate)
+	v.NoRows = candidate.Empty() || candidate.Len() == 0 && old.Len() > 0
+	fresh := changes{}
+	for k := range v.changes {
+		fresh[k] = passed.without(k.undoes(), v.changes[k])
+		v.Of(k).Examples = lowest(fresh[k])
 	}
-	d.judge(limits.MinChanged)
-	return d
+	v.changes.sort()
+	fresh.sort()
+	for _, k := range changeKinds {
+		c := v.Of(k)
+		c.Limit, _ = limits.share(k, now)
+		c.Hour = passed.count(k, v.changes, false)
+		if v.weigh(c, len(fresh[k]), limits.MinChanged); c.Over {
+			v.held[k] = v.changes[k] // also those who would only be changed back: the answer is not believed in that
+		}
+	}
+	v.holdStates(old, candidate)
+	if v.NoRows {
+		v.held = v.changes
+	}
+	v.explain()
+	return v
 }
 
-// count looks at the subscribers of old with an address and then at those without one, if
-// candidate keeps vacant lines.
-func (d *GuardDecision) count(old, candidate *provision.Snapshot) {
-	if old.SameLines(candidate) {
-		d.countStates(old, candidate)
+// weigh says whether the subscribers of one kind who have not passed yet are over the limit, together with those who have.
+func (d *GuardDecision) weigh(c *GuardCount, fresh, minChanged int) {
+	c.Count = fresh + c.Hour
+	if d.Subscribers > 0 {
+		c.Share = float64(c.Count) / float64(d.Subscribers)
+	}
+	c.Over = fresh > 0 && c.Count > minChanged && c.Share > c.Limit
+}
+
+// holdStates makes what is held of states whole: while newly blocked subscribers are held, nobody is blocked more than
+// before, whether they have a line or only a subnet or a lease of a pool, and while opened ones are held nobody is opened.
+func (v *verdict) holdStates(old, candidate *provision.Snapshot) {
+	if !v.Blocked.Over && !v.Opened.Over {
 		return
 	}
-	d.walk(old, candidate, false)
-	if candidate.KeepsVacant() {
-		d.walk(old, candidate, true)
-		for _, c := range []*GuardCount{&d.Removed, &d.Moved, &d.Blocked} {
-			slices.Sort(c.Examples)
-		}
-	}
-}
-
-// walk goes through the subscribers of both snapshots side by side and counts those that have
-// vacant lines alone in old, or those that have not. Who has addresses is told by them: a vacant
-// line in place of the last one is a loss, but an address in place of a vacant line is none.
-func (d *GuardDecision) walk(old, candidate *provision.Snapshot, vacant bool) {
-	a, b := old.LinesBySubscriber(), candidate.LinesBySubscriber()
-	for i, j := 0, 0; i < a.Len(); {
-		id := a.At(i).Subscriber
-		for j < b.Len() && b.At(j).Subscriber < id {
-			j++
-		}
-		from, to := i, j
-		i, j = endOf(a, i, id), endOf(b, j, id)
-		if a.At(from).Vacant() != vacant {
-			continue
-		}
+	var blocked, opened []provision.SubscriberID
+	eachState(old, candidate, func(id provision.SubscriberID, was, is provision.State) {
 		switch {
-		case to == j, !vacant && b.At(to).Vacant():
-			d.Removed.add(id)
-			continue
-		case b.At(to).Vacant() == vacant && moved(a.Slice(from, i), b.Slice(to, j), candidate), lostSubnet(old.SubnetsOf(id), candidate):
-			d.Moved.add(id)
+		case v.changes.has(ChangeRemoved, id), v.changes.has(ChangeAdded, id):
+		case is == provision.StateStop && was != is, is.Blocks() && !was.Blocks():
+			blocked = append(blocked, id)
+		case was.Blocks() && !is.Blocks():
+			opened = append(opened, id)
 		}
-		if candidate.State(id).Blocks() && !old.State(id).Blocks() { // most are not blocked: one look-up
-			d.Blocked.add(id)
-		}
+	})
+	if v.Blocked.Over {
+		v.held[ChangeBlocked] = blocked
+	}
+	if v.Opened.Over {
+		v.held[ChangeOpened] = opened
 	}
 }
 
-// countStates is count for snapshots that differ in states only.
-func (d *GuardDecision) countStates(old, candidate *provision.Snapshot) {
-	j, subs := 0, old.Subscribers()
-	for _, sub := range candidate.Subscribers() {
-		for j < len(subs) && subs[j].ID < sub.ID {
-			j++
-		}
-		was := provision.StateUnknown
-		if j < len(subs) && subs[j].ID == sub.ID {
-			was = subs[j].State
-		}
-		if !was.Blocks() && sub.State.Blocks() && old.BySubscriber(sub.ID).Len() > 0 {
-			d.Blocked.add(sub.ID)
-		}
+// holds reports whether a change is held.
+func (v *verdict) holds(k ChangeKind, id provision.SubscriberID) bool {
+	if v.held.has(k, id) {
+		return true
 	}
+	_, beside := v.beside[id]
+	return beside && (k == ChangeMoved || k == ChangeAdded)
 }
 
-// endOf returns where the lines of a subscriber end that begin at i, if there are any.
-func endOf(lines provision.Lines, i int, id provision.SubscriberID) int {
-	for i < lines.Len() && lines.At(i).Subscriber == id {
-		i++
-	}
-	return i
-}
-
-// moved reports whether an address of before is gone or on another port, or if there is
-// none, whether one of the ports is gone. after are the lines of the same subscriber in candidate.
-func moved(before, after provision.Lines, candidate *provision.Snapshot) bool {
-	if before.At(0).Vacant() {
-		return lostPort(before, after)
-	}
-	for i := range before.Len() {
-		l := before.At(i)
-		for ip := range l.Hosts4() {
-			now := after.At(0) // most have one line
-			if now.Addresses[0].Prefix.Addr() != ip {
-				now = candidate.ByIP(ip)
-			}
-			if now == nil || now.Subscriber != l.Subscriber || l.HasPort() && !l.SamePort(now) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// lostSubnet reports whether one of a subscriber's subnets is not its own any more.
-func lostSubnet(before []provision.Subnet, candidate *provision.Snapshot) bool {
-	for _, n := range before {
-		if !slices.Contains(candidate.SubnetsOf(n.Subscriber), n) {
-			return true
-		}
-	}
-	return false
-}
-
-// lostPort reports whether a port of before has no line any more.
-func lostPort(before, after provision.Lines) bool {
-	for i := range before.Len() {
-		l, found := before.At(i), false
-		for j := 0; j < after.Len() && !found; j++ {
-			found = l.SamePort(after.At(j))
-		}
-		if l.HasPort() && !found {
-			return true
-		}
-	}
-	return false
-}
-
-func (c *GuardCount) add(id provision.SubscriberID) {
-	c.Count++
-	if len(c.Examples) < 10 {
-		c.Examples = append(c.Examples, id)
-	}
-}
-
-func (d *GuardDecision) judge(minChanged int) {
+// explain says in words whether anything is held and why.
+func (v *verdict) explain() {
 	var why []string
-	if d.NoRows {
+	if v.NoRows {
 		why = append(why, "the answer has no binding at all")
 	}
-	for _, c := range []struct {
-		verb string
-		*GuardCount
-	}{{"remove", &d.Removed}, {"move", &d.Moved}, {"block", &d.Blocked}} {
-		if d.Subscribers > 0 {
-			c.Share = float64(c.Count) / float64(d.Subscribers)
+	for i, verb := range []string{"remove", "move", "block", "open", "add"} {
+		c := v.Of(changeKinds[i])
+		if !c.Over {
+			continue
 		}
-		c.Over = c.Count > minChanged && c.Share > c.Limit
-		if c.Over {
-			why = append(why, fmt.Sprintf("would %s %d of %d subscribers (%s), limit %s",
-				c.verb, c.Count, d.Subscribers, percent(c.Share), percent(c.Limit)))
+		hour := ""
+		if c.Hour > 0 {
+			hour = fmt.Sprintf(", of which %d passed within the last hour", c.Hour)
 		}
+		why = append(why, fmt.Sprintf("would %s %d of %d subscribers (%s), limit %s%s", verb, c.Count, v.Subscribers, percent(c.Share), percent(c.Limit), hour))
 	}
-	d.Hold = len(why) > 0
-	d.Reason = strings.Join(why, "; ")
+	v.Hold = len(why) > 0
+	v.Reason = strings.Join(why, "; ")
+}
+
+// lowest returns the first 10 of a list, sorted; nil if there is none.
+func lowest(ids []provision.SubscriberID) []provision.SubscriberID {
+	out := slices.Clone(ids[:min(len(ids), 10)])
+	slices.Sort(out)
+	return out
 }
 
 // percent gives 51% or, where that would hide the difference, 0.4%.
@@ -234,7 +222,8 @@ func percent(share float64) string {
 
 // clone gives a copy that shares nothing.
 func (d GuardDecision) clone() GuardDecision {
-	for _, c := range []*GuardCount{&d.Removed, &d.Moved, &d.Blocked} {
+	for _, k := range changeKinds {
+		c := d.Of(k)
 		c.Examples = slices.Clone(c.Examples)
 	}
 	return d

@@ -12,10 +12,12 @@ import (
 	"github.com/usher-agent/usher/provision/provisiontest"
 )
 
-// What the guard counts between messy fetches, each with the one before it and with
+// What the guard counts of three kinds between messy fetches, each with the one before it and with
 // some of its rows changed, is pinned by a digest of all decisions.
 func TestCompareGolden(t *testing.T) {
 	digest := sha256.New()
+	limits := GuardLimits{MaxOpened: 1000, MaxAdded: 1000} // the digest is of the other three
+	some := GuardLimits{MaxOpened: 1000, MaxAdded: 1000, MinChanged: 2, MaxMoved: 0.2}
 	for _, keep := range []bool{false, true} {
 		rng := provisiontest.Rand(11)
 		var before *provision.Snapshot
@@ -50,10 +52,18 @@ func TestCompareGolden(t *testing.T) {
 			candidate, _ := provision.Build(in)
 			states := map[provision.SubscriberID]provision.State{provision.SubscriberID(rng.IntN(30)): provision.StateStop, provision.SubscriberID(rng.IntN(60)): provision.StateActive}
 			for _, d := range []GuardDecision{
-				Compare(before, candidate, GuardLimits{}), Compare(old, candidate, GuardLimits{MinChanged: 2, MaxMoved: 0.2}),
-				Compare(candidate, old, GuardLimits{}), Compare(old, old.WithStates(states), GuardLimits{}),
+				Compare(before, candidate, limits), Compare(old, candidate, some),
+				Compare(candidate, old, limits), Compare(old, old.WithStates(states), limits),
 			} {
-				text, err := json.Marshal(d)
+				text, err := json.Marshal(struct {
+					Hold        bool       `json:"hold"`
+					NoRows      bool       `json:"no_rows"`
+					Subscribers int        `json:"subscribers"`
+					Removed     GuardCount `json:"removed"`
+					Moved       GuardCount `json:"moved"`
+					Blocked     GuardCount `json:"blocked"`
+					Reason      string     `json:"reason,omitempty"`
+				}{d.Hold, d.NoRows, d.Subscribers, d.Removed, d.Moved, d.Blocked, d.Reason})
 				require.NoError(t, err)
 				digest.Write(text)
 			}

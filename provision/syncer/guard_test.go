@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -9,8 +10,13 @@ import (
 	"github.com/usher-agent/usher/provision/provisiontest"
 )
 
+// Compare judges one answer by itself.
+func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecision {
+	return judge(old, candidate, &limits, nil, time.Now()).GuardDecision
+}
+
 func TestCompare(t *testing.T) {
-	limits := GuardLimits{MaxRemoved: 0.10, MaxMoved: 0.10, MaxBlocked: 0.10, MinChanged: 2}
+	limits := GuardLimits{MaxRemoved: 0.10, MaxMoved: 0.10, MaxBlocked: 0.10, MaxOpened: 0.10, MaxAdded: 0.90, MinChanged: 2}
 	full := provisiontest.Input(1000)
 	each := func(n int, f func(b *provision.Line)) func(*provision.Input) {
 		return func(in *provision.Input) {
@@ -91,7 +97,7 @@ func TestCompare(t *testing.T) {
 			tt.change(&in)
 			candidate, _ := provision.Build(in)
 			l := limits
-			if tt.limits != (GuardLimits{}) {
+			if tt.limits.MinChanged > 0 {
 				l = tt.limits
 				l.MaxMoved, l.MaxBlocked = 1, 1
 			}
@@ -113,6 +119,61 @@ func TestCompare(t *testing.T) {
 	require.True(t, Compare(nil, nil, limits).NoRows)
 }
 
+func TestCompareOpenedAndAdded(t *testing.T) {
+	limits := GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MaxOpened: 0.1, MaxAdded: 0.1, MinChanged: 2}
+	base := func() provision.Input {
+		in := provisiontest.Input(100)
+		for i := range 30 {
+			in.Subscribers[i].State = provision.StatePause
+		}
+		return in
+	}
+	old, _ := provision.Build(base())
+	states := func(n int, st provision.State) func(in *provision.Input) {
+		return func(in *provision.Input) {
+			for i := range n {
+				in.Subscribers[i].State = st
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name          string
+		change        func(in *provision.Input)
+		opened, added int
+		reason        string
+	}{
+		{"a tenth may be opened", states(10, provision.StateActive), 10, 0, ""},
+		{"more may not", states(11, provision.StateActive), 11, 0, "would open 11 of 100 subscribers (11%), limit 10%"},
+		{"an unknown state opens", states(11, provision.StateUnknown), 11, 0, "would open 11 of 100 subscribers (11%), limit 10%"},
+		{"in no list any more", func(in *provision.Input) { in.Subscribers = in.Subscribers[11:] }, 11, 0, "would open 11 of 100 subscribers (11%), limit 10%"},
+		{"stopped in place of paused", states(30, provision.StateStop), 0, 0, ""},
+		{"new customers", func(in *provision.Input) {
+			for i := range 11 {
+				in.Lines = append(in.Lines, provision.Line{Subscriber: provision.SubscriberID(900 + 200*i), Addresses: provision.Hosts4(provisiontest.IP(900 + i))})
+			}
+		}, 0, 11, "would add 11 of 100 subscribers (11%), limit 10%"},
+		{"further addresses", func(in *provision.Input) {
+			for i := range 50 {
+				in.Lines = append(in.Lines, provision.Line{Subscriber: provision.SubscriberID(1000 + i), Addresses: provision.Hosts4(provisiontest.IP(900 + i))})
+			}
+		}, 0, 0, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := base()
+			tt.change(&in)
+			candidate, _ := provision.Build(in)
+			d := Compare(old, candidate, limits)
+			assert.Equal(t, tt.reason, d.Reason)
+			assert.Equal(t, []int{tt.opened, tt.added}, []int{d.Opened.Count, d.Added.Count})
+			assert.Zero(t, d.Removed.Count+d.Moved.Count+d.Blocked.Count)
+			sameLines := old.WithStatesOf(candidate)
+			if tt.added == 0 && candidate.Len() == 100 {
+				assert.Equal(t, d, Compare(old, sameLines, limits), "the short way leads to the same")
+			}
+		})
+	}
+}
+
 func BenchmarkCompare100k(b *testing.B) {
 	old, _ := provision.Build(provisiontest.Input(100_000))
 	in := provisiontest.Input(100_000)
@@ -120,6 +181,19 @@ func BenchmarkCompare100k(b *testing.B) {
 	candidate, _ := provision.Build(in)
 	for b.Loop() {
 		Compare(old, candidate, GuardLimits{})
+	}
+}
+
+// A tenth is held, and the rest of the answer put together with it.
+func BenchmarkHeld100k(b *testing.B) {
+	old, _ := provision.Build(provisiontest.Input(100_000))
+	in := provisiontest.Input(100_000)
+	in.Lines = in.Lines[:90_000]
+	in.Lines[0].MAC[5]++
+	candidate, _ := provision.Build(in)
+	old.Fingerprint()
+	for b.Loop() {
+		judge(old, candidate, &GuardLimits{}, nil, time.Time{}).part(old, candidate)
 	}
 }
 

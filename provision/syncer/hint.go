@@ -2,10 +2,11 @@ package syncer
 
 import (
 	"context"
-	"github.com/usher-agent/usher/provision"
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 const (
@@ -27,6 +28,7 @@ type hintQueue struct {
 	since map[provision.SubscriberID]time.Time // oldest hint
 	order []provision.SubscriberID
 	moves []provision.SubscriberID // read again, but for their port; each may stand here twice
+	held  []provision.SubscriberID // read again, and the guard holds their rows; each may stand here twice
 }
 
 func newHintQueue() *hintQueue {
@@ -85,6 +87,23 @@ func (q *hintQueue) takeMoves() []provision.SubscriberID {
 	return ids
 }
 
+func (q *hintQueue) addHeld(ids ...provision.SubscriberID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.held = append(q.held, ids[:min(len(ids), maxHints-len(q.held))]...)
+}
+
+func (q *hintQueue) takeHeld() (id provision.SubscriberID, some bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.held) == 0 {
+		return 0, false
+	}
+	id = q.held[0]
+	q.held = append(q.held[:0], q.held[1:]...)
+	return id, true
+}
+
 func (q *hintQueue) dropMoves() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -116,15 +135,21 @@ func (s *Syncer) Hint(id provision.SubscriberID) {
 	}
 }
 
-// followHints reads customers again as hints name them, until ctx ends.
-func (s *Syncer) followHints(ctx context.Context, source CustomerFetcher) {
+// followHints reads customers again as hints name them, and the cards of openings that the guard holds, until ctx ends.
+func (s *Syncer) followHints(ctx context.Context) {
+	source, able := s.source.(CustomerFetcher)
 	for {
+		var due <-chan time.Time
+		if at := s.openingsDue(); !at.IsZero() {
+			due = time.After(time.Until(at))
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.hints.some:
+		case <-due:
 		}
-		for ctx.Err() == nil && (s.reread(ctx, source) || s.lookForMoves(ctx, source)) {
+		for ctx.Err() == nil && (able && s.reread(ctx, source) || s.checkOpenings(ctx) || able && (s.confirmRows(ctx, source) || s.lookForMoves(ctx, source))) {
 			continue
 		}
 	}
@@ -173,6 +198,7 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher) bool {
 	if answer.Refresh {
 		s.askFullLocked()
 	}
+	s.hints.addHeld(s.heldRowsLocked(ids)...)
 	if !s.fullDue.IsZero() {
 		s.hints.dropMoves() // a whole fetch is to come
 	} else {
@@ -181,27 +207,52 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher) bool {
 	return true
 }
 
-// applyHintsLocked applies states that were read for hints, like overrides: a
-// poll that began before does not undo them. The guard counts all that hints did
-// since it let something pass. What it would hold is left to a whole fetch, where
+// applyHintsLocked applies states that cards told, like overrides: a
+// poll that began before does not undo them. A card confirms what lists say, so it passes whatever else is held. But an import that
+// goes wrong sends hints too: those that block count together for an hour, and what is over the limit is left to a whole fetch, where
 // an operator can see and decide.
 func (s *Syncer) applyHintsLocked(answer StatesAnswer) bool {
+	now, cur := time.Now(), s.Current()
 	next := s.withLocked(answer.States, answer.FetchedAt)
-	if next != nil && s.Current().Len() > 0 {
-		if decision := Compare(s.approved, next, s.opts.Guard); decision.Hold {
-			if s.held == nil && !s.wantFull {
-				s.log.Warn("guard holds the states that hints led to, a whole fetch is made", "reason", decision.Reason)
-				s.wantFull = true
-				notify(s.wake)
-			}
-			// Who is to be let in need not wait for what becomes of the others.
-			maps.DeleteFunc(answer.States, func(_ provision.SubscriberID, st provision.State) bool { return st.Blocks() })
-			s.putHintsLocked(answer, s.withLocked(answer.States, answer.FetchedAt))
-			return false
-		}
+	if next == nil || cur.Len() == 0 {
+		s.putHintsLocked(answer, next)
+		return true
 	}
+	s.passed.expire(now)
+	v := &verdict{changes: compare(cur, next)}
+	v.changes.sort()
+	over, why := s.cardsOverLocked(ChangeBlocked, v.changes, now)
+	if over {
+		if s.held == nil && !s.wantFull {
+			s.log.Warn("guard holds the states that hints led to, a whole fetch is made", "reason", why)
+			s.wantFull = true
+			notify(s.wake)
+		}
+		// Who is to be let in need not wait for what becomes of the others.
+		maps.DeleteFunc(answer.States, func(_ provision.SubscriberID, st provision.State) bool { return st.Blocks() })
+		next = s.withLocked(answer.States, answer.FetchedAt)
+		v.changes = compare(cur, next)
+		v.changes.sort()
+	}
+	s.passed.pass(v, &s.opts.Guard, passing{card: true}, now)
 	s.putHintsLocked(answer, next)
-	return true
+	return !over
+}
+
+// cardsOverLocked reports whether more changes of a kind than the limit allows would pass within an hour because the subscribers' own
+// cards say so, and why.
+func (s *Syncer) cardsOverLocked(k ChangeKind, coming changes, now time.Time) (over bool, why string) {
+	v, cur := &verdict{}, s.Current()
+	v.Subscribers = cur.Counts().Subscribers
+	if cur.KeepsVacant() {
+		v.Subscribers += cur.WithoutAddress()
+	}
+	c := v.Of(k)
+	c.Limit, _ = s.opts.Guard.share(k, now)
+	c.Hour = s.passed.count(k, coming, true)
+	v.weigh(c, len(s.passed.without(k.undoes(), coming[k])), s.opts.Guard.MinChanged)
+	v.explain()
+	return c.Over, v.Reason
 }
 
 func (s *Syncer) putHintsLocked(answer StatesAnswer, next *provision.Snapshot) {

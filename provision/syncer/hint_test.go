@@ -270,7 +270,7 @@ func TestGuardAddsHintsUp(t *testing.T) {
 		s.Hint(1001)
 		synctest.Wait()
 		assert.Equal(t, provision.StateActive, s.Current().State(1001), "who paid need not wait")
-		require.NoError(t, s.Accept())
+		require.NoError(t, accept(s))
 		assert.Equal(t, provision.StateStop, s.Current().State(1399))
 	})
 }

@@ -1,15 +1,35 @@
 package syncer
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"github.com/usher-agent/usher/provision"
+	"hash/fnv"
+	"log/slog"
+	"slices"
 	"time"
+
+	"github.com/usher-agent/usher/provision"
 )
 
-// heldFetch is the newest fetch that the guard holds.
+// ErrNothingHeld says that the guard holds no fetch.
+var ErrNothingHeld = errors.New("the guard holds nothing")
+
+// OtherHeldError says that what the guard holds is not what was decided on.
+type OtherHeldError struct{ Fingerprint string }
+
+// Error names what is held.
+func (e *OtherHeldError) Error() string {
+	return fmt.Sprintf("the guard holds another answer by now (%s), look at it first", e.Fingerprint)
+}
+
+// heldFetch is the newest fetch of which the guard holds something.
 type heldFetch struct {
 	fetched
-	status HeldStatus
+	verdict     *verdict
+	fingerprint uint64 // of what is held
+	status      HeldStatus
 }
 
 // fetched is what a poll made of the ERP's answer, without overrides.
@@ -20,70 +40,136 @@ type fetched struct {
 	began    time.Time           // when its states were read
 }
 
-// judgeLocked lets the guard decide on a fetch and publishes or holds it.
-func (s *Syncer) judgeLocked(f fetched) (published bool) {
+// judgeLocked lets the guard decide on a fetch. What it does not hold comes into use at once: a kind of change that is over
+// its limit keeps back its own subscribers alone. It reports whether that is all of the fetch.
+func (s *Syncer) judgeLocked(f fetched) (all bool) {
+	now := time.Now()
 	candidate := s.overriddenLocked(f.snap, f.began)
-	// Not with what is in use: many hints would add up to what the guard is there
-	// to hold, some customers at a time.
-	decision := Compare(s.approved, candidate, s.opts.Guard)
-	if !decision.Hold {
+	s.passed.expire(now)
+	v := judge(s.Current(), candidate, &s.opts.Guard, s.passed, now)
+	if !v.Hold {
 		s.clearHeldLocked()
 		if f.kind == FetchFull { // the states alone do not tell whether the rest is another one now
 			s.rejected = 0
 		}
+		s.passed.pass(v, &s.opts.Guard, passing{}, now)
 		s.putLocked(f, candidate)
 		return true
 	}
 
-	fingerprint := f.snap.Fingerprint()
-	same := s.held != nil && s.held.snap.Fingerprint() == fingerprint
-	held := &heldFetch{fetched: f, status: HeldStatus{
-		Fingerprint: fmt.Sprintf("%016x", fingerprint), FetchedAt: f.began, Since: time.Now(), Seen: 1,
-		AcceptAfter: s.opts.Guard.AcceptAfter, Rejected: s.rejected == fingerprint && s.rejected != 0,
-		Source: f.snap.Source(), Kind: f.kind, Counts: f.snap.Counts(), Decision: decision,
-	}}
-	if same {
-		held.status.Since, held.status.Seen = s.held.status.Since, s.held.status.Seen+1
+	part := s.Current() // of a fetch without rows
+	if !v.NoRows {
+		part = v.part(part, candidate)
+		s.passed.pass(v, &s.opts.Guard, passing{}, now)
 	}
+	held := s.newHeldLocked(f, v, now)
 	if !held.status.Rejected && f.kind == FetchFull {
 		s.rejected = 0 // the ERP says something else now
 	}
 	if s.oftenEnoughLocked(&held.status) {
 		s.log.Warn("guard accepts the answer because it came often enough",
-			"seen", held.status.Seen, "reason", decision.Reason, "fingerprint", held.status.Fingerprint)
-		s.clearHeldLocked()
-		s.putLocked(f, candidate)
+			"seen", held.status.Seen, "reason", v.Reason, "fingerprint", held.status.Fingerprint)
+		s.acceptLocked(held, candidate)
 		return true
 	}
-	s.held = held
-	s.obs.Held(held.copy())
-	if !same && !held.status.Rejected {
-		s.log.Warn("guard holds a fetch, the last good snapshot stays in use; see usher guard show",
-			"reason", decision.Reason, "kind", f.kind, "fingerprint", held.status.Fingerprint, "rows", f.snap.Len())
+	if held.status.Seen == 1 && !held.status.Rejected {
+		s.tellHeldLocked(held)
 	}
-	if !decision.NoRows {
-		s.letInLocked(candidate, f.began)
+	s.held = held
+	s.watchOpeningsLocked(now)
+	s.obs.Held(s.heldStatusLocked())
+	if !v.NoRows {
+		s.putPartLocked(f, part)
 	}
 	return false
 }
 
-// letInLocked opens whom a held fetch found active. The guard is there against
-// harm, and who has paid need not wait for what becomes of the others.
-func (s *Syncer) letInLocked(candidate *provision.Snapshot, began time.Time) {
-	open := make(map[provision.SubscriberID]provision.State)
-	for _, sub := range s.Current().Subscribers() {
-		if sub.State.Blocks() && candidate.State(sub.ID) == provision.StateActive {
-			open[sub.ID] = provision.StateActive
+// putPartLocked puts that part of a fetch into use which is not held.
+func (s *Syncer) putPartLocked(f fetched, part *provision.Snapshot) {
+	switch cur := s.Current(); {
+	case part == cur:
+		s.settleLocked(f.began)
+	case part.FetchedAt().Equal(cur.FetchedAt()): // states alone
+		s.settleLocked(f.began)
+		s.installLocked(part, s.status.Problems)
+	default:
+		s.putLocked(f, part)
+	}
+}
+
+// newHeldLocked describes what is held of a fetch.
+func (s *Syncer) newHeldLocked(f fetched, v *verdict, now time.Time) *heldFetch {
+	held := &heldFetch{fetched: f, verdict: v, fingerprint: v.fingerprint(f.snap), status: HeldStatus{
+		FetchedAt: f.began, Since: now, Seen: 1, AcceptAfter: s.opts.Guard.AcceptAfter,
+		Source: f.snap.Source(), Kind: f.kind, Counts: f.snap.Counts(), Decision: v.GuardDecision,
+	}}
+	held.status.Fingerprint = fmt.Sprintf("%016x", held.fingerprint)
+	held.status.Rejected = s.rejected == held.fingerprint && s.rejected != 0
+	if s.held != nil && s.held.fingerprint == held.fingerprint {
+		held.status.Since, held.status.Seen = s.held.status.Since, s.held.status.Seen+1
+	}
+	return held
+}
+
+func (s *Syncer) tellHeldLocked(h *heldFetch) {
+	level, what := slog.LevelWarn, "guard holds changes, the rest of the answer is in use; see usher guard show"
+	switch d := &h.verdict.GuardDecision; {
+	case d.NoRows:
+		what = "guard holds a fetch, the last good snapshot stays in use; see usher guard show"
+	case !d.Removed.Over && !d.Moved.Over && !d.Blocked.Over && !d.Added.Over:
+		level, what = slog.LevelInfo, "guard asks for some cards before it lets more customers in than usual"
+	}
+	s.log.Log(context.Background(), level, what, "reason", h.verdict.Reason, "kind", h.kind, "fingerprint", h.status.Fingerprint, "rows", h.snap.Len())
+}
+
+// part returns candidate with those whose changes are held as they are in cur; cur itself if that is all the difference. If
+// only states pass, the rows stay those of cur, and are of an earlier fetch: what is held is nobody's word yet.
+func (v *verdict) part(cur, candidate *provision.Snapshot) *provision.Snapshot {
+	gone := slices.Concat(v.held[ChangeRemoved], v.held[ChangeAdded]) // as a whole
+	next, beside := candidate.Keeping(cur, slices.Concat(gone, v.held[ChangeMoved]), slices.Concat(gone, v.held[ChangeBlocked], v.held[ChangeOpened]))
+	v.beside = beside
+	if next.Fingerprint() == cur.Fingerprint() {
+		return cur
+	}
+	if states := cur.WithStatesOf(next); states.Fingerprint() == next.Fingerprint() {
+		return states
+	}
+	return next
+}
+
+// fingerprint is a hash of what is held: whose changes, and to what. Changes that pass are not in it, so it stays the same
+// while the ERP goes on to say the same of those.
+func (v *verdict) fingerprint(candidate *provision.Snapshot) uint64 {
+	h := fnv.New64a()
+	var b []byte
+	flush := func() {
+		_, _ = h.Write(b) // never fails
+		b = b[:0]
+	}
+	for _, c := range v.list(candidate) {
+		b = append(b, c.Change...)
+		b = binary.BigEndian.AppendUint64(b, uint64(c.Subscriber))
+		b = append(b, byte(c.State))
+		if c.Change == ChangeMoved || c.Change == ChangeAdded {
+			for l := range candidate.BySubscriber(c.Subscriber).All() {
+				b = binary.BigEndian.AppendUint64(b, uint64(l.Device))
+				b = binary.BigEndian.AppendUint32(b, l.Port)
+				b = append(b, l.PortName...)
+				for _, a := range l.Addresses {
+					b = a.Prefix.AppendTo(b)
+				}
+			}
+			for _, n := range candidate.SubnetsOf(c.Subscriber) {
+				b = n.Prefix.AppendTo(b)
+			}
 		}
+		flush()
 	}
-	if len(open) > 0 {
-		s.putHintsLocked(StatesAnswer{States: open, FetchedAt: began}, s.withLocked(open, began))
-	}
+	return h.Sum64()
 }
 
 // putLocked puts what a fetch made, with overrides, into use.
 func (s *Syncer) putLocked(f fetched, candidate *provision.Snapshot) {
-	s.approved = candidate
 	if f.kind == FetchFull {
 		s.publishLocked(candidate, f.problems)
 		return
@@ -101,63 +187,81 @@ func (s *Syncer) oftenEnoughLocked(h *HeldStatus) bool {
 	return k > 0 && h.Seen >= k && lasted && !h.Decision.NoRows && !h.Rejected
 }
 
-func (h *heldFetch) copy() *HeldStatus {
-	if h == nil {
-		return nil
-	}
-	c := h.status
-	c.Decision = c.Decision.clone()
-	return &c
+// acceptLocked puts all of a fetch into use. What was held of it counts for nothing in the hour to come.
+func (s *Syncer) acceptLocked(h *heldFetch, candidate *provision.Snapshot) {
+	s.clearHeldLocked()
+	s.passed.pass(&verdict{changes: h.verdict.held}, &s.opts.Guard, passing{free: true}, time.Now())
+	s.putLocked(h.fetched, candidate)
 }
 
 func (s *Syncer) clearHeldLocked() {
+	s.openings = nil
 	if s.held != nil {
 		s.held = nil
 		s.obs.Held(nil)
 	}
 }
 
-// Accept publishes the newest fetch that the guard holds, even one without
-// rows: the operator has seen what it does. ErrNothingHeld if there is none.
-func (s *Syncer) Accept() error {
+// heldStatusLocked returns a copy of what is told of the held fetch, nil if there is none.
+func (s *Syncer) heldStatusLocked() *HeldStatus {
+	if s.held == nil {
+		return nil
+	}
+	c := s.held.status
+	c.Decision = c.Decision.clone()
+	if s.openings != nil {
+		c.Openings = s.openings.copy()
+	}
+	return &c
+}
+
+// heldLocked returns the held fetch, if its fingerprint is the one wanted; empty: any.
+func (s *Syncer) heldLocked(fingerprint string) (*heldFetch, error) {
+	switch h := s.held; {
+	case h == nil:
+		return nil, ErrNothingHeld
+	case fingerprint != "" && fingerprint != h.status.Fingerprint:
+		return nil, &OtherHeldError{h.status.Fingerprint}
+	default:
+		return h, nil
+	}
+}
+
+// Accept publishes the newest fetch of which the guard holds something, even one without
+// rows: the operator has seen what it does. With a fingerprint only what has that is accepted, else the error
+// is an *OtherHeldError; ErrNothingHeld if nothing is held. It returns what was held, also with an error.
+func (s *Syncer) Accept(fingerprint string) (*HeldStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.held
-	if h == nil {
-		return ErrNothingHeld
+	was := s.heldStatusLocked()
+	h, err := s.heldLocked(fingerprint)
+	if err != nil {
+		return was, err
 	}
 	s.log.Warn("operator accepts the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
-	s.clearHeldLocked()
 	s.rejected = 0
 	candidate := s.overriddenLocked(h.snap, h.began)
 	if h.kind == FetchFull {
 		candidate = candidate.Accept(time.Now()) // the operator has seen it now, and means it
 	}
-	s.putLocked(h.fetched, candidate)
-	return nil
+	s.acceptLocked(h, candidate)
+	return was, nil
 }
 
-// Reject drops the held fetch and remembers its content. While the ERP goes on
+// Reject drops what is held and remembers it. While the ERP goes on
 // to say the same, each fetch is held and counted as before, but marked as
 // rejected, not logged, and never accepted by repetition; Accept still can. As
-// soon as the ERP says anything else, the mark is forgotten. ErrNothingHeld if
-// no fetch is held.
-func (s *Syncer) Reject() error {
+// soon as the ERP says anything else, the mark is forgotten. Fingerprint, result and errors are as with Accept.
+func (s *Syncer) Reject(fingerprint string) (*HeldStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.held
-	if h == nil {
-		return ErrNothingHeld
+	was := s.heldStatusLocked()
+	h, err := s.heldLocked(fingerprint)
+	if err != nil {
+		return was, err
 	}
 	s.log.Warn("operator rejects the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
-	s.rejected = h.snap.Fingerprint()
+	s.rejected = h.fingerprint
 	s.clearHeldLocked()
-	return nil
-}
-
-// GuardStatus tells what the guard holds.
-func (s *Syncer) GuardStatus() GuardStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return GuardStatus{Limits: s.opts.Guard, Held: s.held.copy()}
+	return was, nil
 }

@@ -42,8 +42,10 @@ type Observer interface {
 	// accepted by hand or changed by an override. problems has a count of every
 	// kind met, and is nil for a snapshot that was read from disk.
 	Published(s *provision.Snapshot, problems map[provision.ProblemKind]int)
-	// Held tells the fetch that the guard holds now, nil when it holds none any more.
+	// Held tells the fetch of which the guard holds something now, nil when it holds nothing any more.
 	Held(h *HeldStatus)
+	// OpenedUnconfirmed tells how many subscribers were opened above the limit because no card could be read.
+	OpenedUnconfirmed(n int)
 	Stored(took time.Duration, err error)
 }
 
@@ -52,4 +54,5 @@ type noObserver struct{}
 func (noObserver) Fetched(FetchReport)                                          {}
 func (noObserver) Published(*provision.Snapshot, map[provision.ProblemKind]int) {}
 func (noObserver) Held(*HeldStatus)                                             {}
+func (noObserver) OpenedUnconfirmed(int)                                        {}
 func (noObserver) Stored(time.Duration, error)                                  {}

@@ -191,7 +191,6 @@ func (s *Syncer) pollStates(ctx context.Context, opts Options) bool {
 	published := true
 	if s.overriddenLocked(next, answer.FetchedAt) == cur {
 		s.settleLocked(answer.FetchedAt) // nothing changed: nobody needs to be told
-		s.approved = cur
 	} else {
 		published = s.judgeLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt})
 	}

@@ -229,7 +229,7 @@ func TestGuardHoldsStates(t *testing.T) {
 		assert.Equal(t, []int{2, 1}, []int{full, states}, "while something is held, all of it is read")
 		assert.Equal(t, FetchFull, s.Status().Held.Kind)
 		assert.Equal(t, 2, s.Status().Held.Seen, "it says the same")
-		require.NoError(t, s.Accept())
+		require.NoError(t, accept(s))
 		assert.Equal(t, provision.StateStop, s.Current().State(1020))
 	})
 }
@@ -246,7 +246,7 @@ func TestAcceptedStatesAreApplied(t *testing.T) {
 		require.NotNil(t, s.Status().Held)
 		problems := s.Status().Problems
 		s.Override(1000, provision.StateActive, time.Now())
-		require.NoError(t, s.Accept())
+		require.NoError(t, accept(s))
 		assert.Equal(t, provision.StatePause, s.Current().State(1020))
 		assert.Equal(t, provision.StateActive, s.Current().State(1000), "the override is newer")
 		assert.Equal(t, problems, s.Status().Problems)
@@ -403,7 +403,7 @@ func TestSyncerStatesDoNotForgetRejection(t *testing.T) {
 				s.Refresh()
 				pass(time.Second)
 				require.NotNil(t, s.GuardStatus().Held)
-				require.NoError(t, s.Reject())
+				require.NoError(t, reject(s))
 				erp.tell(states)
 				pass(time.Hour)
 				require.NotEmpty(t, erp.polls)

@@ -35,6 +35,8 @@ type Status struct {
 	StoredAt   time.Time   `json:"stored_at,omitzero"`
 	StoreError string      `json:"store_error,omitempty"`
 	Held       *HeldStatus `json:"held,omitempty"`
+
+	Unconfirmed *UnconfirmedOpenings `json:"unconfirmed_openings,omitempty"` // within the last hour
 }
 
 // HintStatus tells what became of hints that a customer changed.
@@ -49,23 +51,42 @@ type HintStatus struct {
 	LastErrorAt   time.Time `json:"last_error_at,omitzero"`
 }
 
-// HeldStatus is a fetch that the guard holds. The snapshot in use before it
-// stays in use.
+// HeldStatus is a fetch of which the guard holds something. The snapshot in use has the rest of it.
 type HeldStatus struct {
-	Fingerprint string           `json:"fingerprint"` // hexadecimal
+	Fingerprint string           `json:"fingerprint"` // of what is held, hexadecimal
 	FetchedAt   time.Time        `json:"fetched_at"`
-	Since       time.Time        `json:"since"` // when this answer was first held
-	Seen        int              `json:"seen"`  // how often this same answer came in a row
+	Since       time.Time        `json:"since"` // when this was first held
+	Seen        int              `json:"seen"`  // how often the same was to be held in a row
 	AcceptAfter int              `json:"accept_after,omitempty"`
-	Rejected    bool             `json:"rejected"` // an operator said no to this answer before
+	Rejected    bool             `json:"rejected"` // an operator said no to this before
 	Source      provision.Source `json:"source"`
 	Kind        FetchKind        `json:"kind"`
 	Counts      provision.Counts `json:"counts"`
 	Decision    GuardDecision    `json:"decision"`
+	Openings    *OpeningStatus   `json:"openings,omitempty"` // where openings are held: what cards say of them
+}
+
+// OpeningStatus says what became of asking a few of those who are to be opened for their cards.
+type OpeningStatus struct {
+	Since        time.Time                `json:"since"`                  // when openings were first held
+	CheckedAt    time.Time                `json:"checked_at,omitzero"`    // when cards were last asked for
+	Asked        int                      `json:"asked"`                  // then
+	Read         int                      `json:"read"`                   // of those
+	Contradicted []provision.SubscriberID `json:"contradicted,omitempty"` // whose cards said that they are blocked
+	Error        string                   `json:"error,omitempty"`        // why cards were not read
+	OpensAt      time.Time                `json:"opens_at,omitzero"`      // if cards cannot be read until then
+}
+
+// UnconfirmedOpenings are openings above the limit that came into use because no card could be read.
+type UnconfirmedOpenings struct {
+	At    time.Time `json:"at"`
+	Count int       `json:"count"`
+	Error string    `json:"error"`
 }
 
 // GuardStatus is what "usher guard show" tells.
 type GuardStatus struct {
-	Limits GuardLimits `json:"limits"`
-	Held   *HeldStatus `json:"held,omitempty"`
+	Limits  GuardLimits  `json:"limits"`
+	Held    *HeldStatus  `json:"held,omitempty"`
+	Changes []HeldChange `json:"changes,omitempty"` // that are held, all of them
 }

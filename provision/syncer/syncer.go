@@ -61,9 +61,6 @@ type SnapshotStore interface {
 	Save(*provision.Snapshot) error
 }
 
-// ErrNothingHeld says that the guard holds no fetch.
-var ErrNothingHeld = errors.New("the guard holds nothing")
-
 const (
 	// firstRetry is the wait after a first failed fetch. It doubles with each
 	// failure and is never longer than the poll interval, which goes on as it is
@@ -103,9 +100,10 @@ type Syncer struct {
 	rejected  uint64 // fingerprint that an operator said no to; zero: none
 	updates   []chan struct{}
 
-	approved  *provision.Snapshot // what the guard or the operator let pass last; what hints changed since is not in it
-	statesAt  time.Time           // when the states in use were read: what changed after may be missing
-	lastFull  time.Time           // start of the newest whole fetch that succeeded here
+	passed    lately        // what the guard let pass within the last hour
+	openings  *openingCheck // of the openings that are held; nil: none are, or an operator rejected them
+	statesAt  time.Time     // when the states in use were read: what changed after may be missing
+	lastFull  time.Time     // start of the newest whole fetch that succeeded here
 	pollEnded time.Time
 	wantFull  bool      // the next poll is a whole fetch
 	fullDue   time.Time // a poll from then on is a whole fetch; zero: by the interval
@@ -126,7 +124,7 @@ func New(opts Options, source Fetcher, store SnapshotStore, obs Observer, log *s
 	return &Syncer{
 		source: source, store: store, obs: obs, log: log,
 		wake: make(chan struct{}, 1), replan: make(chan struct{}, 1), dirty: make(chan struct{}, 1), hints: newHintQueue(),
-		opts: opts.filled(), overrides: make(map[provision.SubscriberID]override),
+		opts: opts.filled(), overrides: make(map[provision.SubscriberID]override), passed: lately{},
 	}
 }
 
@@ -151,8 +149,7 @@ func (s *Syncer) LoadStored() error {
 		return nil
 	}
 	s.loaded.Store(snap)
-	s.approved = s.overriddenLocked(snap, snap.FetchedAt())
-	s.publishLocked(s.approved, nil)
+	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil)
 	return nil
 }
 
@@ -164,9 +161,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	if s.store != nil {
 		wg.Go(func() { s.keepStored(ctx) })
 	}
-	if source, ok := s.source.(CustomerFetcher); ok {
-		wg.Go(func() { s.followHints(ctx, source) })
-	}
+	wg.Go(func() { s.followHints(ctx) })
 	for {
 		began := time.Now()
 		s.poll(ctx)
@@ -248,6 +243,9 @@ func someOfEach(problems []provision.Problem, counts map[provision.ProblemKind]i
 
 // installLocked makes snap the current one and tells everybody.
 func (s *Syncer) installLocked(snap *provision.Snapshot, counts map[provision.ProblemKind]int) {
+	if change := blockedDiff(s.Current(), snap); change != "" {
+		s.log.Info("blocked customers changed", "change", change)
+	}
 	s.current.Store(snap)
 	s.status.PublishedAt = time.Now()
 	s.obs.Published(snap, counts)
@@ -298,7 +296,6 @@ func (s *Syncer) Override(id provision.SubscriberID, st provision.State, at time
 	next := s.withLocked(states, at)
 	s.noteLocked(states, at)
 	if next != nil {
-		s.approved = s.approved.WithStates(states)
 		s.installLocked(next, s.status.Problems)
 	}
 	if _, able := s.source.(CustomerFetcher); able {
@@ -371,6 +368,9 @@ func (s *Syncer) Status() Status {
 	}
 	st.NextFull = s.nextFullLocked()
 	st.Hints.Pending = s.hints.len()
-	st.Held = s.held.copy()
+	st.Held = s.heldStatusLocked()
+	if st.Unconfirmed != nil && time.Since(st.Unconfirmed.At) > guardWindow {
+		st.Unconfirmed = nil
+	}
 	return st
 }

@@ -156,6 +156,8 @@ func (l *syncLog) Held(h *HeldStatus) {
 	}
 	l.add("held seen %d rejected %t", h.Seen, h.Rejected)
 }
+func (l *syncLog) OpenedUnconfirmed(n int) { l.add("opened %d unconfirmed", n) }
+
 func (l *syncLog) Stored(_ time.Duration, err error) { l.add("stored %v", err) }
 
 // startSyncer runs a Syncer until the test of the bubble ends.
@@ -189,7 +191,18 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-var tightGuard = GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MinChanged: 2}
+var tightGuard = GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MaxOpened: 0.1, MaxAdded: 0.1, MinChanged: 2}
+
+// accept and reject decide on whatever is held.
+func accept(s *Syncer) error {
+	_, err := s.Accept("")
+	return err
+}
+
+func reject(s *Syncer) error {
+	_, err := s.Reject("")
+	return err
+}
 
 // without gives the test input less its first rows.
 func without(n int) provision.Input {
@@ -303,8 +316,8 @@ func TestSyncerGuardAcceptAndReject(t *testing.T) {
 		s := startSyncer(t, Options{PollInterval: time.Minute, Guard: tightGuard}, erp, nil, log)
 		full := s.Current()
 		require.Equal(t, 100, full.Len())
-		require.ErrorIs(t, s.Accept(), ErrNothingHeld)
-		require.ErrorIs(t, s.Reject(), ErrNothingHeld)
+		require.ErrorIs(t, accept(s), ErrNothingHeld)
+		require.ErrorIs(t, reject(s), ErrNothingHeld)
 		log.take()
 
 		erp.set(says(without(50)))
@@ -319,7 +332,7 @@ func TestSyncerGuardAcceptAndReject(t *testing.T) {
 		assert.Equal(t, []string{"held seen 1 rejected false", "fetched held <nil>", "held seen 2 rejected false", "fetched held <nil>",
 			"held seen 3 rejected false", "fetched held <nil>"}, log.take())
 
-		require.NoError(t, s.Reject())
+		require.NoError(t, reject(s))
 		assert.Nil(t, s.GuardStatus().Held)
 		assert.Same(t, full, s.Current())
 		pass(time.Minute)
@@ -330,7 +343,7 @@ func TestSyncerGuardAcceptAndReject(t *testing.T) {
 		pass(time.Minute)
 		assert.False(t, s.GuardStatus().Held.Rejected)
 		assert.Equal(t, 1, s.GuardStatus().Held.Seen)
-		require.NoError(t, s.Accept())
+		require.NoError(t, accept(s))
 		assert.Equal(t, 60, s.Current().Len())
 		assert.Nil(t, s.Status().Held)
 
@@ -373,10 +386,10 @@ func TestSyncerAcceptAfter(t *testing.T) {
 
 		erp.set(says(without(80)))
 		pass(time.Minute)
-		require.NoError(t, s.Reject())
+		require.NoError(t, reject(s))
 		pass(time.Hour)
 		require.Equal(t, 49, s.Current().Len(), "what an operator rejected neither")
-		require.NoError(t, s.Accept(), "but the operator may change the mind")
+		require.NoError(t, accept(s), "but the operator may change the mind")
 		require.Equal(t, 20, s.Current().Len())
 	})
 }
@@ -439,14 +452,14 @@ func TestSyncerOverrideWhileHeld(t *testing.T) {
 		require.NotNil(t, s.GuardStatus().Held)
 		pass(time.Second)
 		s.Override(1099, provision.StateStop, time.Now())
-		require.NoError(t, s.Accept())
+		require.NoError(t, accept(s))
 		assert.Equal(t, 50, s.Current().Len())
 		assert.Equal(t, provision.StateStop, s.Current().State(1099), "the held fetch is older than the override")
 	})
 }
 
-// Who has paid is let in although the guard holds the rest of what the ERP says;
-// nobody is blocked or removed by it.
+// Who has paid is let in although the guard holds what the ERP says of others, and who is stopped apart from that is stopped;
+// nobody is removed by it.
 func TestSyncerLetsInWhileHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		erp := &fakeERP{answer: says(provisiontest.Input(100))}
@@ -468,10 +481,11 @@ func TestSyncerLetsInWhileHeld(t *testing.T) {
 		require.NotNil(t, s.GuardStatus().Held)
 		assert.Equal(t, 100, s.Current().Len())
 		assert.Equal(t, provision.StateActive, s.Current().State(stopped))
-		assert.Equal(t, provision.StateActive, s.Current().State(active))
+		assert.Equal(t, provision.StateStop, s.Current().State(active))
 		pass(3 * time.Minute)
 		assert.Equal(t, provision.StateActive, s.Current().State(stopped))
 
+		pass(time.Second)
 		s.Override(stopped, provision.StatePause, time.Now())
 		pass(time.Second)
 		assert.Equal(t, provision.StatePause, s.Current().State(stopped), "an operator's word is newer than the answer")
@@ -696,7 +710,7 @@ func TestSyncerConcurrently(t *testing.T) {
 					case 1:
 						s.Refresh()
 					case 2:
-						_, _ = s.Accept(), s.Reject()
+						_, _ = accept(s), reject(s)
 					case 3:
 						s.Status()
 					case 4:

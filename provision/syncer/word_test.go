@@ -42,7 +42,7 @@ func TestWhoseWordTheRowsAre(t *testing.T) {
 		require.Equal(t, began, s.Current().AcceptedAt())
 		pass(10 * time.Second)
 		held := s.GuardStatus().Held.FetchedAt
-		require.NoError(t, s.Accept())
+		require.NoError(t, accept(s))
 		require.Equal(t, time.Now(), s.Current().AcceptedAt())
 		require.Equal(t, held.UTC(), s.Current().FetchedAt().UTC(), "its age stays that of the fetch")
 		rows := 0

@@ -77,6 +77,9 @@ func printExplanation(w io.Writer, x *console.Explanation) error {
 			rows = append(rows, []string{"", "  " + l.Overruled.Text})
 		}
 	}
+	for _, h := range x.Held {
+		rows = append(rows, []string{"guard", fmt.Sprintf("customer %d  held: %s", h.Subscriber, h.Text())})
+	}
 	for _, pr := range x.Problems {
 		rows = append(rows, []string{"problem", fmt.Sprintf("%s: %s", pr.Kind, pr.Detail)})
 	}

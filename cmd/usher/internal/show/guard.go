@@ -17,15 +17,15 @@ func newGuard(c *cli.Program) *cobra.Command {
 	guard := &cobra.Command{
 		Use:   "guard",
 		Short: "See and decide what the guard holds",
-		Long: `The guard holds a fetch that would remove, move or block more subscribers than configured. The earlier
-snapshot stays in use until the fetch is accepted or the ERP answers differently.`,
+		Long: `The guard holds changes of more subscribers than configured: removed, moved, blocked, opened, added, each kind by
+itself. Who is held stays as before until that is accepted or the ERP answers differently; the rest of the answer is in use.`,
 		Example: "  usher guard show\n  usher guard accept\n  usher guard reject",
 		Args:    cli.Subcommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	guard.AddCommand(c.SocketFlag(&cobra.Command{
 		Use:     "show",
-		Short:   "Show what is held and why",
+		Short:   "Show what is held and why, customer by customer",
 		Example: "  usher guard show\n  usher guard show --output json",
 		Args:    cli.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,8 +36,8 @@ snapshot stays in use until the fetch is accepted or the ERP answers differently
 		verb, short, long string
 		decide            func(*console.Client, context.Context, string) (*console.GuardResult, error)
 	}{
-		{"accept", "Put the held fetch into use", "The subscribers that it removes, moves or blocks are affected at once.", (*console.Client).AcceptHeld},
-		{"reject", "Forget the held fetch", "The same answer of the ERP is held from then on without asking again, until it changes or is accepted.", (*console.Client).RejectHeld},
+		{"accept", "Put what is held into use", "The subscribers that are held are changed at once.", (*console.Client).AcceptHeld},
+		{"reject", "Forget what is held", "The same changes are held from then on without asking again, until the ERP says something else or they are accepted.", (*console.Client).RejectHeld},
 	} {
 		var fingerprint string
 		cmd := c.SocketFlag(&cobra.Command{
@@ -63,6 +63,9 @@ func printGuardResult(w io.Writer, r *console.GuardResult) error {
 	return err
 }
 
+// maxHeldShown is how many customers "guard show" lists; JSON has them all.
+const maxHeldShown = 20
+
 func printGuard(w io.Writer, g *console.GuardView) error {
 	if g.Held == nil {
 		_, err := fmt.Fprintln(w, "the guard holds nothing")
@@ -72,20 +75,61 @@ func printGuard(w io.Writer, g *console.GuardView) error {
 	rows := [][]string{
 		{"held", h.Decision.Reason},
 		{"fingerprint", h.Fingerprint},
-		{"since", fmt.Sprintf("%s, the same answer came %d times", cli.Ago(h.Since, time.Now()), h.Seen)},
-		{"holds", fmt.Sprintf("%d bindings, %d active, %d paused, %d stopped", h.Counts.Bindings, h.Counts.Active, h.Counts.Paused, h.Counts.Stopped)},
+		{"since", fmt.Sprintf("%s, the same came %d times", cli.Ago(h.Since, time.Now()), h.Seen)},
+		{"answer", fmt.Sprintf("%d bindings, %d active, %d paused, %d stopped", h.Counts.Bindings, h.Counts.Active, h.Counts.Paused, h.Counts.Stopped)},
 	}
-	for _, k := range []struct {
-		name string
-		n    syncer.GuardCount
-	}{{"removes", h.Decision.Removed}, {"moves", h.Decision.Moved}, {"blocks", h.Decision.Blocked}} {
-		if k.n.Count > 0 {
-			rows = append(rows, []string{k.name, fmt.Sprintf("%d of %d subscribers (%.1f%%, limit %.1f%%), such as %v", k.n.Count, h.Decision.Subscribers, 100*k.n.Share, 100*k.n.Limit, k.n.Examples)})
+	verbs := map[syncer.ChangeKind]string{"removed": "removes", "moved": "moves", "blocked": "blocks", "opened": "opens", "added": "adds"}
+	for _, k := range syncer.ChangeKinds() {
+		if n := h.Decision.Of(k); n.Count > 0 {
+			rows = append(rows, []string{verbs[k], countText(n, &h.Decision)})
 		}
 	}
+	for i, c := range g.Changes {
+		if i == maxHeldShown {
+			rows = append(rows, []string{"", fmt.Sprintf("and %d more: --output json", len(g.Changes)-i)})
+			break
+		}
+		rows = append(rows, []string{"", fmt.Sprintf("customer %d  %s", c.Subscriber, c.Text())})
+	}
+	rows = append(rows, openingRows(h.Openings, time.Now())...)
 	if h.Rejected {
 		rows = append(rows, []string{"rejected", "an operator said no to this answer"})
 	}
 	rows = append(rows, []string{"next", "usher guard accept, usher guard reject, or mend the ERP"})
 	return cli.Table(w, rows)
+}
+
+func countText(n *syncer.GuardCount, d *syncer.GuardDecision) string {
+	text := fmt.Sprintf("%d of %d subscribers (%.1f%%, limit %.1f%%)", n.Count, d.Subscribers, 100*n.Share, 100*n.Limit)
+	if n.Hour > 0 {
+		text += fmt.Sprintf(", %d of them within the last hour", n.Hour)
+	}
+	if len(n.Examples) > 0 {
+		text += fmt.Sprintf(", such as %v", n.Examples)
+	}
+	if !n.Over && !d.NoRows {
+		text += ": in use"
+	}
+	return text
+}
+
+// openingRows tell what cards say of openings that are held.
+func openingRows(o *syncer.OpeningStatus, now time.Time) [][]string {
+	if o == nil {
+		return nil
+	}
+	text := "not asked for yet"
+	switch {
+	case len(o.Contradicted) > 0:
+		text = fmt.Sprintf("%d of %d say that the customer is blocked, such as %v: nobody is let in until that changes", len(o.Contradicted), o.Read, o.Contradicted[:min(len(o.Contradicted), 3)])
+	case o.Error != "":
+		text = "cannot be read: " + o.Error
+	}
+	if !o.CheckedAt.IsZero() {
+		text += ", " + cli.Ago(o.CheckedAt, now)
+	}
+	if !o.OpensAt.IsZero() {
+		text += "; if it stays so, all are opened " + cli.Ago(o.OpensAt, now)
+	}
+	return [][]string{{"cards", text}}
 }

@@ -444,7 +444,10 @@ func syncRows(p cli.Paint, s syncer.Status, now time.Time) [][]string {
 		rows = append(rows, []string{"erp", p.Red(fmt.Sprintf("%d polls of states failed in a row, the last %s: %s", s.StateFailures, cli.Ago(s.LastErrorAt, now), s.LastError))})
 	}
 	if s.Held != nil {
-		rows = append(rows, []string{"guard", p.Red("holds a fetch: " + s.Held.Decision.Reason + " (see: usher guard show)")})
+		rows = append(rows, []string{"guard", p.Red("holds: " + s.Held.Decision.Reason + " (see: usher guard show)")})
+	}
+	if u := s.Unconfirmed; u != nil {
+		rows = append(rows, []string{"guard", p.Red(fmt.Sprintf("let %d customers in %s, more than max_opened, because their cards could not be read: %s", u.Count, cli.Ago(u.At, now), u.Error))})
 	}
 	return rows
 }

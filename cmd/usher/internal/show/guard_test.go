@@ -1,0 +1,45 @@
+package show
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
+)
+
+// What is held is named customer by customer; what is not over its limit is said to be in use.
+func TestPrintGuard(t *testing.T) {
+	now := time.Now()
+	g := &console.GuardView{Held: &syncer.HeldStatus{
+		Fingerprint: "00112233", Since: now.Add(-time.Minute), Seen: 2, Counts: provision.Counts{Bindings: 90, Active: 60, Paused: 40},
+		Decision: syncer.GuardDecision{Hold: true, Subscribers: 100, Reason: "would block 36 of 100 subscribers (36%), limit 10%",
+			Moved:   syncer.GuardCount{Count: 1, Share: .01, Limit: .1, Examples: []provision.SubscriberID{7}},
+			Blocked: syncer.GuardCount{Count: 36, Share: .36, Limit: .1, Over: true, Hour: 9, Examples: []provision.SubscriberID{10, 11}}},
+		Openings: &syncer.OpeningStatus{CheckedAt: now.Add(-10 * time.Second), Asked: 20, Read: 19, Contradicted: []provision.SubscriberID{41, 42, 43, 44}},
+	}}
+	for i := range 27 {
+		g.Changes = append(g.Changes, syncer.HeldChange{Subscriber: provision.SubscriberID(10 + i), Change: syncer.ChangeBlocked, State: provision.StatePause})
+	}
+	var out bytes.Buffer
+	require.NoError(t, printGuard(&out, g))
+	for _, want := range []string{
+		"since        1m0s ago, the same came 2 times", "moves        1 of 100 subscribers (1.0%, limit 10.0%), such as [7]: in use",
+		"blocks       36 of 100 subscribers (36.0%, limit 10.0%), 9 of them within the last hour, such as [10 11]\n",
+		"customer 10  would be paused", "customer 29  would be paused", "and 7 more: --output json",
+		"4 of 19 say that the customer is blocked, such as [41 42 43]: nobody is let in until that changes, 10s ago",
+	} {
+		assert.Contains(t, out.String(), want)
+	}
+	assert.NotContains(t, out.String(), "customer 30")
+
+	g.Held.Openings = &syncer.OpeningStatus{CheckedAt: now.Add(-10 * time.Second), Error: "gateway time-out", OpensAt: now.Add(2*time.Minute + 500*time.Millisecond)}
+	out.Reset()
+	require.NoError(t, printGuard(&out, g))
+	assert.Contains(t, out.String(), "cannot be read: gateway time-out, 10s ago; if it stays so, all are opened in 2m")
+}

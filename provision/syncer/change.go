@@ -1,0 +1,224 @@
+package syncer
+
+import (
+	"math"
+	"slices"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// ChangeKind is a way in which an answer of the ERP changes a subscriber. The guard judges each by itself. A closed set: it
+// is a metric label and a word of the configuration.
+type ChangeKind string
+
+// The kinds of changes.
+const (
+	ChangeRemoved ChangeKind = "removed" // loses all addresses
+	ChangeMoved   ChangeKind = "moved"   // loses an address or a subnet, or has an address on another port
+	ChangeBlocked ChangeKind = "blocked" // is newly stopped or paused
+	ChangeOpened  ChangeKind = "opened"  // is stopped and paused no more
+	ChangeAdded   ChangeKind = "added"   // is new, or has its first address
+)
+
+// Words implements the closed set.
+func (ChangeKind) Words() []string { return []string{"removed", "moved", "blocked", "opened", "added"} }
+
+// ChangeKinds returns all of them.
+func ChangeKinds() []ChangeKind { return slices.Clone(changeKinds) }
+
+// changeKinds are all of them, in the order in which a decision tells them.
+var changeKinds = []ChangeKind{ChangeRemoved, ChangeMoved, ChangeBlocked, ChangeOpened, ChangeAdded}
+
+// undoes returns the kind that takes a change of this one back; empty: none does.
+func (k ChangeKind) undoes() ChangeKind {
+	switch k {
+	case ChangeRemoved:
+		return ChangeAdded
+	case ChangeAdded:
+		return ChangeRemoved
+	case ChangeBlocked:
+		return ChangeOpened
+	case ChangeOpened:
+		return ChangeBlocked
+	}
+	return ""
+}
+
+// changes are the subscribers that a candidate would change, by kind. Somebody may be both moved and blocked or opened; who
+// is removed or added is nothing else.
+type changes map[ChangeKind][]provision.SubscriberID
+
+func (c changes) add(k ChangeKind, id provision.SubscriberID) { c[k] = append(c[k], id) }
+
+// sort puts each list in order, as has wants it.
+func (c changes) sort() {
+	for _, ids := range c {
+		slices.Sort(ids)
+	}
+}
+
+// has reports whether a subscriber is in a sorted list.
+func (c changes) has(k ChangeKind, id provision.SubscriberID) bool {
+	_, found := slices.BinarySearch(c[k], id)
+	return found
+}
+
+// compare returns what candidate changes of old, at the subscribers with an address and then at those without
+// one, if candidate keeps vacant lines. Against no snapshot nothing is a change.
+func compare(old, candidate *provision.Snapshot) changes {
+	c := changes{}
+	switch {
+	case old == nil || candidate == nil || old == candidate:
+	case old.SameLines(candidate):
+		c.compareStates(old, candidate)
+	default:
+		c.walk(old, candidate, false)
+		if candidate.KeepsVacant() {
+			c.walk(old, candidate, true)
+		}
+	}
+	return c
+}
+
+// walk goes through the subscribers of both snapshots side by side and looks at those that have
+// vacant lines alone in old, or at those that have not, and with these at the new ones. Who has addresses is told by them: a vacant
+// line in place of the last one is a loss, but an address in place of a vacant line is no change.
+func (c changes) walk(old, candidate *provision.Snapshot, vacant bool) {
+	a, b := old.LinesBySubscriber(), candidate.LinesBySubscriber()
+	was, is := stateCursor{of: old.Subscribers()}, stateCursor{of: candidate.Subscribers()}
+	bothKeep := old.KeepsVacant() && candidate.KeepsVacant()
+	j := 0
+	skip := func(until provision.SubscriberID) { // those that old has not
+		for j < b.Len() && b.At(j).Subscriber < until {
+			id := b.At(j).Subscriber
+			if !vacant && (!b.At(j).Vacant() || bothKeep) {
+				c.add(ChangeAdded, id)
+			}
+			j = endOf(b, j, id)
+		}
+	}
+	for i := 0; i < a.Len(); {
+		id := a.At(i).Subscriber
+		skip(id)
+		from, to := i, j
+		i, j = endOf(a, i, id), endOf(b, j, id)
+		if a.At(from).Vacant() != vacant {
+			continue
+		}
+		switch {
+		case to == j, !vacant && b.At(to).Vacant():
+			c.add(ChangeRemoved, id)
+			continue
+		case b.At(to).Vacant() == vacant && moved(a.Slice(from, i), b.Slice(to, j), candidate), lostSubnet(old.SubnetsOf(id), candidate):
+			c.add(ChangeMoved, id)
+		}
+		c.addState(id, was.state(id), is.state(id))
+	}
+	skip(math.MaxInt64)
+}
+
+// compareStates is compare for snapshots that differ in states only.
+func (c changes) compareStates(old, candidate *provision.Snapshot) {
+	eachState(old, candidate, func(id provision.SubscriberID, was, is provision.State) {
+		if was.Blocks() != is.Blocks() && old.BySubscriber(id).Len() > 0 {
+			c.addState(id, was, is)
+		}
+	})
+}
+
+// eachState calls do with every subscriber that one of two snapshots lists, and its states there, by id.
+func eachState(old, candidate *provision.Snapshot, do func(id provision.SubscriberID, was, is provision.State)) {
+	a, b := old.Subscribers(), candidate.Subscribers()
+	for len(a) > 0 || len(b) > 0 {
+		switch {
+		case len(b) == 0 || len(a) > 0 && a[0].ID < b[0].ID:
+			do(a[0].ID, a[0].State, provision.StateUnknown)
+			a = a[1:]
+		case len(a) == 0 || b[0].ID < a[0].ID:
+			do(b[0].ID, provision.StateUnknown, b[0].State)
+			b = b[1:]
+		default:
+			do(a[0].ID, a[0].State, b[0].State)
+			a, b = a[1:], b[1:]
+		}
+	}
+}
+
+func (c changes) addState(id provision.SubscriberID, was, is provision.State) {
+	switch {
+	case is.Blocks() && !was.Blocks():
+		c.add(ChangeBlocked, id)
+	case was.Blocks() && !is.Blocks():
+		c.add(ChangeOpened, id)
+	}
+}
+
+// stateCursor finds the states of ascending subscribers in a sorted list.
+type stateCursor struct {
+	of []provision.Subscriber
+	i  int
+}
+
+// state returns that of a subscriber whose id is not below the one before.
+func (s *stateCursor) state(id provision.SubscriberID) provision.State {
+	for s.i < len(s.of) && s.of[s.i].ID < id {
+		s.i++
+	}
+	if s.i < len(s.of) && s.of[s.i].ID == id {
+		return s.of[s.i].State
+	}
+	return provision.StateUnknown
+}
+
+// endOf returns where the lines of a subscriber end that begin at i, if there are any.
+func endOf(lines provision.Lines, i int, id provision.SubscriberID) int {
+	for i < lines.Len() && lines.At(i).Subscriber == id {
+		i++
+	}
+	return i
+}
+
+// moved reports whether an address of before is gone or on another port, or if there is
+// none, whether one of the ports is gone. after are the lines of the same subscriber in candidate.
+func moved(before, after provision.Lines, candidate *provision.Snapshot) bool {
+	if before.At(0).Vacant() {
+		return lostPort(before, after)
+	}
+	for i := range before.Len() {
+		l := before.At(i)
+		for ip := range l.Hosts4() {
+			now := after.At(0) // most have one line
+			if now.Addresses[0].Prefix.Addr() != ip {
+				now = candidate.ByIP(ip)
+			}
+			if now == nil || now.Subscriber != l.Subscriber || l.HasPort() && !l.SamePort(now) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// lostSubnet reports whether one of a subscriber's subnets is not its own any more.
+func lostSubnet(before []provision.Subnet, candidate *provision.Snapshot) bool {
+	for _, n := range before {
+		if !slices.Contains(candidate.SubnetsOf(n.Subscriber), n) {
+			return true
+		}
+	}
+	return false
+}
+
+// lostPort reports whether a port of before has no line any more.
+func lostPort(before, after provision.Lines) bool {
+	for i := range before.Len() {
+		l, found := before.At(i), false
+		for j := 0; j < after.Len() && !found; j++ {
+			found = l.SamePort(after.At(j))
+		}
+		if l.HasPort() && !found {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,145 @@
+package syncer
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// HeldChange is one change that the guard holds.
+type HeldChange struct {
+	Subscriber provision.SubscriberID `json:"subscriber"`
+	Change     ChangeKind             `json:"change"`
+	State      provision.State        `json:"state,omitzero"` // of one who is blocked or opened: what it would be
+	// Because is set where the change is held for the sake of another subscriber, who would lose an address or a subnet
+	// to this one.
+	Because provision.SubscriberID `json:"because,omitempty"`
+}
+
+// Text says in words what would happen.
+func (c HeldChange) Text() string {
+	text := map[ChangeKind]string{
+		ChangeRemoved: "would lose its addresses", ChangeMoved: "would get other addresses, or another port",
+		ChangeOpened: "would be let in", ChangeAdded: "would get its first address",
+	}[c.Change]
+	if c.Change == ChangeBlocked {
+		text = "would be paused"
+		if c.State == provision.StateStop {
+			text = "would be stopped"
+		}
+	}
+	if c.Because != 0 {
+		text += fmt.Sprintf(", with one of customer %d", c.Because)
+	}
+	return text
+}
+
+// list returns what is held, by kind and subscriber. candidate says to what.
+func (v *verdict) list(candidate *provision.Snapshot) []HeldChange {
+	var out []HeldChange
+	for _, k := range changeKinds {
+		for _, id := range v.held[k] {
+			out = append(out, v.change(k, id, candidate))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(v.beside)) {
+		out = append(out, v.besideChange(id))
+	}
+	return out
+}
+
+// of returns what is held of one subscriber.
+func (v *verdict) of(id provision.SubscriberID, candidate *provision.Snapshot) []HeldChange {
+	var out []HeldChange
+	for _, k := range changeKinds {
+		if v.held.has(k, id) {
+			out = append(out, v.change(k, id, candidate))
+		}
+	}
+	if _, beside := v.beside[id]; beside {
+		out = append(out, v.besideChange(id))
+	}
+	return out
+}
+
+func (v *verdict) change(k ChangeKind, id provision.SubscriberID, candidate *provision.Snapshot) HeldChange {
+	c := HeldChange{Subscriber: id, Change: k}
+	if k == ChangeBlocked || k == ChangeOpened {
+		c.State = candidate.State(id)
+	}
+	return c
+}
+
+func (v *verdict) besideChange(id provision.SubscriberID) HeldChange {
+	c := HeldChange{Subscriber: id, Change: ChangeMoved, Because: v.beside[id]}
+	if v.changes.has(ChangeAdded, id) {
+		c.Change = ChangeAdded
+	}
+	return c
+}
+
+// lessHeldLocked tells what is held after some of it came into use.
+func (s *Syncer) lessHeldLocked() {
+	h := s.held
+	for _, k := range changeKinds {
+		c := h.verdict.Of(k)
+		c.Over = c.Over && len(h.verdict.held[k]) > 0
+	}
+	h.verdict.explain()
+	if !h.verdict.Hold {
+		s.clearHeldLocked()
+		return
+	}
+	if !h.verdict.Opened.Over {
+		s.openings = nil
+	}
+	h.fingerprint = h.verdict.fingerprint(h.snap)
+	h.status.Fingerprint, h.status.Decision = fmt.Sprintf("%016x", h.fingerprint), h.verdict.GuardDecision
+	s.obs.Held(s.heldStatusLocked())
+}
+
+// GuardStatus tells what the guard holds, subscriber by subscriber.
+func (s *Syncer) GuardStatus() GuardStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := GuardStatus{Limits: s.opts.Guard, Held: s.heldStatusLocked()}
+	if s.held != nil {
+		g.Changes = s.stillHeldLocked(s.held.verdict.list(s.held.snap))
+	}
+	return g
+}
+
+// HeldChanges returns what the guard holds of one subscriber.
+func (s *Syncer) HeldChanges(id provision.SubscriberID) []HeldChange {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == nil {
+		return nil
+	}
+	return s.stillHeldLocked(s.held.verdict.of(id, s.held.snap))
+}
+
+// HeldOwner returns who would have an address if what the guard holds came into use; zero: nobody, or nothing is held.
+func (s *Syncer) HeldOwner(ip netip.Addr) provision.SubscriberID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == nil {
+		return 0
+	}
+	return s.held.snap.Owner(ip)
+}
+
+// stillHeldLocked leaves out the states that came into use since, by a hint or an operator.
+func (s *Syncer) stillHeldLocked(list []HeldChange) []HeldChange {
+	cur := s.Current()
+	return slices.DeleteFunc(list, func(c HeldChange) bool {
+		switch c.Change {
+		case ChangeBlocked, ChangeOpened:
+			return cur.State(c.Subscriber) == c.State
+		}
+		return false
+	})
+}

@@ -1,0 +1,635 @@
+package syncer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/provisiontest"
+)
+
+// books is an ERP of which the lists and the cards may disagree: the cards tell the truth, the lists that what spoil makes of it.
+type books struct {
+	mu    sync.Mutex
+	truth provision.Input
+	spoil func(*provision.Input) // nil: lists are right
+	cards error                  // of reading cards
+	asked [][]provision.SubscriberID
+}
+
+func newBooks(n int) *books {
+	b := &books{truth: provisiontest.Input(n)}
+	b.truth.FetchedAt = time.Time{}
+	return b
+}
+
+func (b *books) change(f func(b *books)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f(b)
+}
+
+func (b *books) setSpoil(f func(*provision.Input)) { b.change(func(b *books) { b.spoil = f }) }
+
+func (b *books) setStates(st provision.State, ids ...provision.SubscriberID) {
+	b.change(func(b *books) { paint(&b.truth, st, ids...) })
+}
+
+// paint gives subscribers of an input a state.
+func paint(in *provision.Input, st provision.State, ids ...provision.SubscriberID) {
+	for i := range in.Subscribers {
+		if slices.Contains(ids, in.Subscribers[i].ID) {
+			in.Subscribers[i].State = st
+		}
+	}
+}
+
+// line returns the line of a subscriber, to be changed.
+func (b *books) line(id provision.SubscriberID) *provision.Line {
+	i := slices.IndexFunc(b.truth.Lines, func(l provision.Line) bool { return l.Subscriber == id })
+	return &b.truth.Lines[i]
+}
+
+// in returns the first subscribers of the truth that are in a state.
+func (b *books) in(st provision.State, n int) []provision.SubscriberID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []provision.SubscriberID
+	for _, sub := range b.truth.Subscribers {
+		if sub.State == st && len(out) < n {
+			out = append(out, sub.ID)
+		}
+	}
+	return out
+}
+
+func (b *books) say() provision.Input {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	in := b.truth
+	in.Lines, in.Subscribers = slices.Clone(in.Lines), slices.Clone(in.Subscribers)
+	if b.spoil != nil {
+		b.spoil(&in)
+	}
+	return in
+}
+
+func (b *books) Fetch(context.Context, *provision.Snapshot) (provision.Input, error) {
+	return b.say(), nil
+}
+
+func (b *books) FetchStates(context.Context, *provision.Snapshot) (StatesAnswer, error) {
+	answer := StatesAnswer{States: map[provision.SubscriberID]provision.State{}}
+	for _, sub := range b.say().Subscribers {
+		answer.States[sub.ID] = sub.State
+	}
+	return answer, nil
+}
+
+func (b *books) FetchCustomers(_ context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (StatesAnswer, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked = append(b.asked, ids)
+	answer := StatesAnswer{States: map[provision.SubscriberID]provision.State{}}
+	truth, _ := provision.Build(b.truth)
+	for _, id := range ids {
+		card := addressesOf(truth, id)
+		answer.Refresh = answer.Refresh || !slices.Equal(card, addressesOf(prev, id))
+	}
+	for _, sub := range b.truth.Subscribers {
+		if slices.Contains(ids, sub.ID) {
+			answer.States[sub.ID] = sub.State
+		}
+	}
+	return answer, b.cards
+}
+
+func addressesOf(s *provision.Snapshot, id provision.SubscriberID) []netip.Addr {
+	var out []netip.Addr
+	for l := range s.BySubscriber(id).All() {
+		out = slices.AppendSeq(out, l.Hosts4())
+	}
+	return out
+}
+
+func (*books) Moved(context.Context, []provision.SubscriberID, *provision.Snapshot) (bool, error) {
+	return false, nil
+}
+
+// startBooks runs a syncer that polls the lists each minute.
+func startBooks(t *testing.T, b *books, limits GuardLimits, store SnapshotStore, obs Observer) (s *Syncer, stop func()) {
+	t.Helper()
+	s = New(Options{PollInterval: time.Minute, RefreshInterval: 5 * time.Minute, Guard: limits}, b, store, obs, provisiontest.Quiet())
+	require.NoError(t, s.LoadStored())
+	stop = runSyncer(t, s)
+	pass(time.Second)
+	return s, stop
+}
+
+// wholePoll makes a whole fetch now.
+func wholePoll(s *Syncer) {
+	s.Refresh()
+	pass(time.Second)
+}
+
+// first are the subscribers of the first rows of a test input.
+func first(n int) []provision.SubscriberID {
+	var out []provision.SubscriberID
+	for i := range n {
+		out = append(out, provision.SubscriberID(1000+i))
+	}
+	return out
+}
+
+// Each kind of change is held by itself, and everything else of the same answer arrives.
+func TestOtherChangesArriveWhileOneKindIsHeld(t *testing.T) {
+	otherPort := func(l *provision.Line) { l.Port, l.PortName = l.Port+48, "" }
+	for kind, tt := range map[ChangeKind]struct {
+		spoil func(in *provision.Input)
+		held  int
+		text  string
+	}{
+		ChangeRemoved: {func(in *provision.Input) { in.Lines = in.Lines[50:] }, 50, "would lose its addresses"},
+		ChangeMoved: {func(in *provision.Input) {
+			for i := range 50 {
+				otherPort(&in.Lines[i])
+			}
+		}, 50, "would get other addresses, or another port"},
+		// Of 50 two are paused, and would be stopped with the others; two are stopped already.
+		ChangeBlocked: {func(in *provision.Input) { paint(in, provision.StateStop, first(50)...) }, 48, "would be stopped"},
+		ChangeAdded: {func(in *provision.Input) {
+			for i := range 50 {
+				in.Lines = append(in.Lines, provision.Line{Subscriber: provision.SubscriberID(9000 + i), Addresses: provision.Hosts4(provisiontest.IP(9000 + i))})
+				in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: provision.SubscriberID(9000 + i), State: provision.StateActive})
+			}
+		}, 50, "would get its first address"},
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				s, _ := startBooks(t, b, tightGuard, nil, nil)
+				was := s.Current()
+				b.setSpoil(tt.spoil)
+				wholePoll(s)
+				held := s.Status().Held
+				require.NotNil(t, held)
+				assert.Same(t, was, s.Current())
+				assert.True(t, held.Decision.Of(kind).Over)
+
+				b.change(func(b *books) {
+					b.line(1170).MAC[5]++
+					otherPort(b.line(1171))
+					if kind != ChangeAdded {
+						b.truth.Lines = append(b.truth.Lines, provision.Line{Subscriber: 1300, Addresses: provision.Hosts4(provisiontest.IP(1300))})
+					}
+				})
+				b.setStates(provision.StatePause, 1172)
+				b.setStates(provision.StateActive, 1166) // was stopped
+				require.Equal(t, provision.StateStop, was.State(1166))
+				if kind == ChangeBlocked {
+					s.Hint(1172) // its card says so, too
+					synctest.Wait()
+				}
+				wholePoll(s)
+				now := s.Current()
+				assert.Equal(t, b.line(1170).MAC, now.ByIP(provisiontest.IP(170)).MAC)
+				assert.Equal(t, kind != ChangeMoved, now.ByIP(provisiontest.IP(171)).Port == b.line(1171).Port)
+				assert.Equal(t, kind != ChangeAdded, now.ByIP(provisiontest.IP(1300)) != nil)
+				assert.Equal(t, provision.StatePause, now.State(1172))
+				assert.Equal(t, provision.StateActive, now.State(1166))
+				for i := range 50 {
+					id := provision.SubscriberID(1000 + i)
+					assert.Equal(t, *was.ByIP(provisiontest.IP(i)), *now.ByIP(provisiontest.IP(i)))
+					assert.Equal(t, was.State(id), now.State(id))
+				}
+				assert.Nil(t, now.ByIP(provisiontest.IP(9000)))
+
+				g := s.GuardStatus()
+				extra := 0
+				if kind == ChangeMoved {
+					extra = 1
+				}
+				require.Len(t, g.Changes, tt.held+extra)
+				for _, c := range g.Changes {
+					assert.Equal(t, kind, c.Change)
+					assert.Equal(t, tt.text, c.Text())
+					assert.Equal(t, []HeldChange{c}, s.HeldChanges(c.Subscriber))
+				}
+				assert.Empty(t, s.HeldChanges(1172))
+
+				require.NoError(t, accept(s))
+				truth, _ := provision.Build(b.say())
+				assert.Equal(t, truth.Fingerprint(), s.Current().Fingerprint())
+				assert.Nil(t, s.GuardStatus().Held)
+			})
+		})
+	}
+}
+
+// Bogus customers do not get in, and the right answer after them is no loss.
+func TestBogusCustomersAreHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(960)
+		s, _ := startBooks(t, b, GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MaxOpened: 0.1, MaxAdded: 0.25, MinChanged: 20}, nil, nil)
+		was := s.Current()
+		b.setSpoil(func(in *provision.Input) {
+			for i := range 20_000 {
+				in.Lines = append(in.Lines, provision.Line{Subscriber: provision.SubscriberID(50_000 + i), Addresses: provision.Hosts4(provisiontest.IP(50_000 + i))})
+			}
+		})
+		wholePoll(s)
+		assert.Equal(t, "would add 20000 of 960 subscribers (2083.3%), limit 25%", s.GuardStatus().Held.Decision.Reason)
+		assert.EqualValues(t, 50_007, s.HeldOwner(provisiontest.IP(50_007)))
+		assert.Same(t, was, s.Current())
+		b.setSpoil(nil)
+		b.setStates(provision.StatePause, 1000)
+		wholePoll(s)
+		assert.Nil(t, s.GuardStatus().Held)
+		assert.Equal(t, provision.StatePause, s.Current().State(1000))
+		assert.Equal(t, 960, s.Current().Len())
+	})
+}
+
+// Nine percent a poll are as bad as ninety at once.
+func TestAnHourAddsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(1000)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		paused := s.Current().Counts().Paused
+		b.setStates(provision.StatePause, b.in(provision.StateActive, 90)...)
+		pass(time.Minute)
+		assert.Equal(t, paused+90, s.Current().Counts().Paused)
+		b.setStates(provision.StatePause, b.in(provision.StateActive, 90)...)
+		pass(time.Minute)
+		assert.Equal(t, paused+90, s.Current().Counts().Paused)
+		held := s.Status().Held
+		require.NotNil(t, held)
+		assert.Equal(t, "would block 180 of 1000 subscribers (18%), limit 10%, of which 90 passed within the last hour", held.Decision.Reason)
+		assert.Len(t, s.GuardStatus().Changes, 90)
+
+		operator := b.in(provision.StateActive, 40)
+		b.setStates(provision.StatePause, operator...)
+		for _, id := range operator {
+			s.Override(id, provision.StatePause, time.Now())
+		}
+		pass(time.Minute)
+		assert.Equal(t, 180, s.Status().Held.Decision.Blocked.Count, "an operator's own acts count for nothing")
+		pass(time.Hour)
+		assert.Nil(t, s.Status().Held, "an hour later")
+		assert.Equal(t, paused+220, s.Current().Counts().Paused)
+	})
+}
+
+// A list that is wrong each other minute neither adds up nor is held when it is right again.
+func TestWhatIsTakenBackDoesNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		was, bad := s.Current().Fingerprint(), b.in(provision.StateActive, 18)
+		for range 10 {
+			b.setSpoil(func(in *provision.Input) {
+				paint(in, provision.StateStop, bad...)
+				in.Lines = in.Lines[:182]
+			})
+			wholePoll(s)
+			assert.Equal(t, 182, s.Current().Len())
+			assert.Nil(t, s.Status().Held)
+			b.setSpoil(nil)
+			wholePoll(s)
+			assert.Nil(t, s.Status().Held)
+			assert.Equal(t, was, s.Current().Fingerprint())
+		}
+		b.setSpoil(func(in *provision.Input) { paint(in, provision.StateStop, bad...) })
+		wholePoll(s)
+		assert.Equal(t, 18, s.passed.count(ChangeBlocked, nil, false))
+		b.setSpoil(func(in *provision.Input) { // right again for these, and wrong for many
+			for i := range in.Subscribers {
+				in.Subscribers[i].State = provision.StatePause
+			}
+			paint(in, provision.StateActive, bad...)
+		})
+		wholePoll(s)
+		assert.Equal(t, 18, countOf(s.Current(), bad, provision.StateActive))
+		b.setSpoil(func(in *provision.Input) {
+			for i := range in.Subscribers {
+				in.Subscribers[i].State = provision.StatePause
+			}
+		})
+		wholePoll(s)
+		assert.Equal(t, 18, countOf(s.Current(), bad, provision.StateActive), "an answer that is not believed takes nothing back")
+	})
+}
+
+// A customer's own card is a second opinion: a hint about one of many who are held lets that one pass.
+func TestCardLetsOnePassWhileManyAreHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		many := b.in(provision.StateActive, 80)
+		b.setStates(provision.StatePause, many[0])
+		b.setSpoil(func(in *provision.Input) { paint(in, provision.StatePause, many...) })
+		pass(time.Minute)
+		require.Len(t, s.GuardStatus().Changes, 80)
+		s.Hint(many[0])
+		s.Hint(many[1])
+		synctest.Wait()
+		assert.Equal(t, provision.StatePause, s.Current().State(many[0]))
+		assert.Equal(t, provision.StateActive, s.Current().State(many[1]), "the card contradicts")
+		assert.Empty(t, s.HeldChanges(many[0]), "not held any more, though no fetch came since")
+		assert.Equal(t, []HeldChange{{Subscriber: many[1], Change: ChangeBlocked, State: provision.StatePause}}, s.HeldChanges(many[1]))
+		pass(time.Minute)
+		assert.Len(t, s.GuardStatus().Changes, 79)
+	})
+}
+
+// A card confirms addresses as it does states: those of the lists pass for the one whose card has them, too.
+func TestCardLetsAddressesPassWhileManyAreHeld(t *testing.T) {
+	give := func(in *provision.Input, id provision.SubscriberID, ip int) {
+		for i := range in.Lines {
+			if in.Lines[i].Subscriber == id {
+				in.Lines[i].Addresses = provision.Hosts4(provisiontest.IP(ip))
+			}
+		}
+	}
+	remove := func(in *provision.Input, id provision.SubscriberID) {
+		in.Lines = slices.DeleteFunc(in.Lines, func(l provision.Line) bool { return l.Subscriber == id })
+	}
+	contract := func(in *provision.Input, id provision.SubscriberID) {
+		in.Lines = append(in.Lines, provision.Line{Subscriber: id, Addresses: provision.Hosts4(provisiontest.IP(int(id)))})
+		in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: provision.StateActive})
+	}
+	for kind, tt := range map[ChangeKind]struct {
+		id    provision.SubscriberID // whose card agrees with the lists
+		other provision.SubscriberID // whose does not
+		says  func(in *provision.Input, id provision.SubscriberID)
+		first provision.SubscriberID // of 50 of whom the lists say so
+		want  []netip.Addr
+	}{
+		ChangeMoved:   {1005, 1006, func(in *provision.Input, id provision.SubscriberID) { give(in, id, 600+int(id)) }, 1000, []netip.Addr{provisiontest.IP(1605)}},
+		ChangeRemoved: {1005, 1006, remove, 1000, nil},
+		ChangeAdded:   {9003, 9004, contract, 9000, []netip.Addr{provisiontest.IP(9003)}},
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				s, _ := startBooks(t, b, tightGuard, nil, nil)
+				was := addressesOf(s.Current(), tt.other)
+				b.change(func(b *books) { tt.says(&b.truth, tt.id) })
+				b.setSpoil(func(in *provision.Input) {
+					for i := range provision.SubscriberID(50) {
+						if kind == ChangeMoved || tt.first+i != tt.id {
+							tt.says(in, tt.first+i)
+						}
+					}
+				})
+				wholePoll(s)
+				require.Len(t, s.GuardStatus().Changes, 50)
+				pass(time.Second)
+				s.Hint(tt.id)
+				s.Hint(tt.other)
+				synctest.Wait()
+				assert.Equal(t, tt.want, addressesOf(s.Current(), tt.id))
+				assert.Equal(t, was, addressesOf(s.Current(), tt.other), "the card contradicts")
+				assert.Len(t, s.GuardStatus().Changes, 49)
+				assert.Empty(t, s.HeldChanges(tt.id))
+				assert.Equal(t, kind, s.HeldChanges(tt.other)[0].Change)
+				_, word := s.Current().AcceptedRow(provisiontest.IP(1))
+				assert.Equal(t, kind == ChangeAdded, word, "what is held is nobody's word")
+				pass(time.Minute)
+				assert.Len(t, s.GuardStatus().Changes, 49)
+				assert.Equal(t, tt.want, addressesOf(s.Current(), tt.id))
+			})
+		})
+	}
+}
+
+// blockedBooks has 60 more paused customers of 200.
+func blockedBooks(t *testing.T, obs Observer) (*books, *Syncer, []provision.SubscriberID) {
+	t.Helper()
+	b := newBooks(200)
+	paid := b.in(provision.StateActive, 60)
+	b.setStates(provision.StatePause, paid...)
+	s, _ := startBooks(t, b, tightGuard, nil, obs)
+	require.Equal(t, provision.StatePause, s.Current().State(paid[0]))
+	return b, s, paid
+}
+
+func countOf(s *provision.Snapshot, ids []provision.SubscriberID, st provision.State) int {
+	n := 0
+	for _, id := range ids {
+		if s.State(id) == st {
+			n++
+		}
+	}
+	return n
+}
+
+func TestCardsConfirmManyOpenings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, s, paid := blockedBooks(t, nil)
+		b.setStates(provision.StateActive, paid...)
+		pass(time.Minute)
+		assert.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive), "nobody waits for an operator")
+		assert.Nil(t, s.Status().Held)
+		assert.Nil(t, s.Status().Unconfirmed)
+		b.change(func(b *books) {
+			require.Len(t, b.asked, 1)
+			assert.Len(t, b.asked[0], openingSample)
+		})
+	})
+}
+
+func TestOpeningsWaitFiveMinutesForCards(t *testing.T) {
+	for name, source := range map[string]func(b *books) Fetcher{
+		"cards fail": func(b *books) Fetcher {
+			b.cards = errors.New("gateway time-out")
+			return b
+		},
+		"cards of nobody": func(b *books) Fetcher { return struct{ Fetcher }{b} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				paid := b.in(provision.StateActive, 60)
+				b.setStates(provision.StatePause, paid...)
+				log := &syncLog{}
+				s := New(Options{PollInterval: time.Hour, Guard: tightGuard}, source(b), nil, log, provisiontest.Quiet())
+				runSyncer(t, s)
+				b.setStates(provision.StateActive, paid...)
+				s.Refresh()
+				pass(time.Second)
+				held := s.Status().Held
+				require.NotNil(t, held)
+				opens := held.Openings.OpensAt
+				assert.Equal(t, openingPatience, opens.Sub(held.Openings.Since))
+				assert.NotEmpty(t, held.Openings.Error)
+				pass(time.Until(opens) - time.Second)
+				assert.Zero(t, countOf(s.Current(), paid, provision.StateActive))
+				pass(time.Second)
+				assert.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive))
+				st := s.Status()
+				assert.Nil(t, st.Held)
+				require.NotNil(t, st.Unconfirmed)
+				assert.WithinDuration(t, opens, st.Unconfirmed.At, 0)
+				assert.Equal(t, 60, st.Unconfirmed.Count)
+				assert.Equal(t, held.Openings.Error, st.Unconfirmed.Error)
+				assert.Contains(t, log.take(), "opened 60 unconfirmed")
+				pass(guardWindow + time.Minute)
+				assert.Nil(t, s.Status().Unconfirmed)
+			})
+		})
+	}
+}
+
+func TestCardsContradictOpenings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, s, paid := blockedBooks(t, nil)
+		b.setStates(provision.StateActive, paid[0])
+		b.setSpoil(func(in *provision.Input) { // the list of paused customers came empty
+			for i := range in.Subscribers {
+				if in.Subscribers[i].State == provision.StatePause {
+					in.Subscribers[i].State = provision.StateUnknown
+				}
+			}
+		})
+		pass(10 * time.Minute)
+		assert.Zero(t, countOf(s.Current(), paid[1:], provision.StateActive)+countOf(s.Current(), paid, provision.StateUnknown))
+		held := s.Status().Held
+		require.NotNil(t, held)
+		assert.NotEmpty(t, held.Openings.Contradicted)
+		assert.Zero(t, held.Openings.OpensAt)
+		assert.Equal(t, "would be let in", s.HeldChanges(paid[1])[0].Text())
+
+		b.change(func(b *books) { b.cards = errors.New("down") })
+		pass(10 * time.Minute)
+		assert.Zero(t, countOf(s.Current(), paid, provision.StateUnknown), "cards said no before")
+		b.change(func(b *books) { b.cards = nil })
+		s.Hint(paid[0])
+		pass(time.Minute)
+		assert.Equal(t, provision.StateActive, s.Current().State(paid[0]), "its own card says so")
+		b.setSpoil(nil)
+		pass(time.Minute)
+		assert.Nil(t, s.Status().Held)
+		assert.Equal(t, 59, countOf(s.Current(), paid, provision.StatePause))
+	})
+}
+
+// What an operator rejected is not opened by cards.
+func TestRejectedOpeningsStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, s, paid := blockedBooks(t, nil)
+		b.change(func(b *books) { b.cards = errors.New("down") })
+		b.setStates(provision.StateActive, paid...)
+		pass(time.Minute)
+		require.NotNil(t, s.Status().Held)
+		require.NoError(t, reject(s))
+		pass(20 * time.Minute)
+		assert.True(t, s.Status().Held.Rejected)
+		assert.Equal(t, 60, countOf(s.Current(), paid, provision.StatePause))
+	})
+}
+
+// A decision is on what was looked at, in one step.
+func TestAcceptOnlyWhatWasLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		b.setSpoil(func(in *provision.Input) { in.Lines = in.Lines[50:] })
+		wholePoll(s)
+		looked := s.GuardStatus().Held.Fingerprint
+		b.setSpoil(func(in *provision.Input) { in.Lines = in.Lines[150:] })
+		wholePoll(s)
+		now := s.GuardStatus().Held.Fingerprint
+		require.NotEqual(t, looked, now)
+		for _, decide := range []func(string) (*HeldStatus, error){s.Accept, s.Reject} {
+			held, err := decide(looked)
+			var other *OtherHeldError
+			require.ErrorAs(t, err, &other)
+			assert.Equal(t, now, other.Fingerprint)
+			assert.Equal(t, now, held.Fingerprint)
+			require.EqualError(t, err, "the guard holds another answer by now ("+now+"), look at it first")
+		}
+		assert.Equal(t, 200, s.Current().Len())
+		held, err := s.Accept(now)
+		require.NoError(t, err)
+		assert.Equal(t, 150, held.Decision.Removed.Count)
+		assert.Equal(t, 50, s.Current().Len())
+
+		b.setSpoil(nil)
+		wholePoll(s)
+		assert.Equal(t, 200, s.Current().Len(), "what was accepted may be taken back")
+	})
+}
+
+// The rest of an answer changes all the time; what is held is the same all the while.
+func TestRepetitionIsOfWhatIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := tightGuard
+		limits.AcceptAfter = 5
+		b := newBooks(200)
+		s, _ := startBooks(t, b, limits, nil, nil)
+		b.setSpoil(func(in *provision.Input) { in.Lines = in.Lines[50:] })
+		wholePoll(s)
+		for i := range 3 {
+			id := provision.SubscriberID(1170 + i)
+			b.setStates(provision.StatePause, id)
+			pass(time.Minute)
+			require.NotNil(t, s.GuardStatus().Held)
+			assert.Equal(t, i+2, s.GuardStatus().Held.Seen)
+			assert.Equal(t, provision.StatePause, s.Current().State(id))
+			assert.Equal(t, 200, s.Current().Len())
+		}
+		pass(time.Minute)
+		assert.Equal(t, 150, s.Current().Len())
+	})
+}
+
+// After a restart what is in use is what was, and the same is held again.
+func TestHeldAgainAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, b := &memoryStore{}, newBooks(200)
+		s, stop := startBooks(t, b, tightGuard, store, nil)
+		b.setSpoil(func(in *provision.Input) { in.Lines = in.Lines[50:] })
+		b.change(func(b *books) { b.line(1170).MAC[5]++ })
+		b.setStates(provision.StatePause, 1171)
+		wholePoll(s)
+		was, held := s.Current().Fingerprint(), s.GuardStatus().Held.Fingerprint
+		stop()
+		s, _ = startBooks(t, b, tightGuard, store, nil)
+		assert.Equal(t, was, s.Current().Fingerprint())
+		assert.Equal(t, 200, s.Current().Len())
+		assert.Equal(t, provision.StatePause, s.Current().State(1171))
+		assert.Equal(t, held, s.GuardStatus().Held.Fingerprint)
+	})
+}
+
+func TestWhatWasBlockedIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer // written under the lock of the syncer, read when it is at rest
+		b := newBooks(1000)
+		s := New(Options{PollInterval: time.Minute, Guard: tightGuard}, b, nil, nil, slog.New(slog.NewTextHandler(&text, nil)))
+		stop := runSyncer(t, s)
+		stopped := b.in(provision.StateStop, 3)
+		b.setStates(provision.StatePause, b.in(provision.StateActive, 24)...)
+		b.setStates(provision.StateActive, stopped[:2]...)
+		b.setStates(provision.StatePause, stopped[2])
+		pass(time.Minute)
+		pass(time.Second)
+		s.Override(stopped[0], provision.StateStop, time.Now())
+		stop()
+		assert.Contains(t, text.String(), `change="+31 paused, +31 stopped"`)
+		assert.Contains(t, text.String(), `change="+25 paused, -3 stopped"`)
+		assert.Contains(t, text.String(), `change="+1 stopped"`)
+	})
+}

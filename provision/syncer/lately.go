@@ -1,0 +1,81 @@
+package syncer
+
+import (
+	"slices"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// guardWindow is how long what passed the guard counts.
+const guardWindow = time.Hour
+
+// lately is whom the guard let pass within the last hour, by kind: many answers in which few change add up to what it
+// is there to hold. Subscribers count, not changes: who is blocked and opened again counts for neither, and is opened again
+// whatever the limits. It is not kept over a restart.
+type lately map[ChangeKind]map[provision.SubscriberID]passing
+
+// passing is one change that passed.
+type passing struct {
+	until time.Time // it counts until then
+	card  bool      // the subscriber's own card said so, read for a hint
+	free  bool      // an operator let it pass, or nobody could ask: it can be taken back, but counts for nothing
+}
+
+// expire forgets what is older than an hour.
+func (l lately) expire(now time.Time) {
+	for _, of := range l {
+		for id, p := range of {
+			if !p.until.After(now) {
+				delete(of, id)
+			}
+		}
+	}
+}
+
+// without returns those of ids who were not changed in that way. What a card said is not taken back by a list.
+func (l lately) without(k ChangeKind, ids []provision.SubscriberID) []provision.SubscriberID {
+	if len(l[k]) == 0 {
+		return slices.Clone(ids)
+	}
+	var out []provision.SubscriberID
+	for _, id := range ids {
+		if p, in := l[k][id]; !in || p.card {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// count returns how many of a kind passed that the changes to come neither repeat nor take back; with cards only those whose
+// cards said so.
+func (l lately) count(k ChangeKind, coming changes, cards bool) int {
+	n := 0
+	for id, p := range l[k] {
+		if !p.free && (p.card || !cards) && !coming.has(k, id) && !coming.has(k.undoes(), id) {
+			n++
+		}
+	}
+	return n
+}
+
+// pass notes what of a verdict comes into use.
+func (l lately) pass(v *verdict, limits *GuardLimits, p passing, now time.Time) {
+	for k, ids := range v.changes {
+		_, p.until = limits.share(k, now)
+		for _, id := range ids {
+			if v.holds(k, id) {
+				continue
+			}
+			before, back := l[k.undoes()][id]
+			delete(l[k.undoes()], id)
+			if back && !before.card {
+				continue
+			}
+			if l[k] == nil {
+				l[k] = make(map[provision.SubscriberID]passing)
+			}
+			l[k][id] = p
+		}
+	}
+}
