@@ -201,7 +201,7 @@ func (m *matcher) tellsLine(rec *lease.Record) bool {
 }
 
 // stakeOwn puts the address at stake that the client of a DISCOVER has leased, if its packet tells no line and so leads to nobody, and
-// the lease may have been given where it comes from, or by a relay on that very wire. Elsewhere another one may have the MAC.
+// the lease may have been given where it comes from, or by a relay in a network of that very wire. Elsewhere another one may have the MAC.
 func (c *decider) stakeOwn() claim {
 	p := &c.r.P
 	if p.HasOption82() || c.cfg.matches&(MatchOption82|MatchVLAN) == 0 || p.VLAN() != 0 && c.cfg.matches&MatchVLAN != 0 {
@@ -209,7 +209,7 @@ func (c *decider) stakeOwn() claim {
 	}
 	for _, rec := range c.leases.ByMAC(c.mac) {
 		if rec.Pool == "" && rec.Live(c.now) && c.same(&rec) && c.tellsLine(&rec) &&
-			(c.comesFrom(&rec) != placeOther || !p.GIAddr().IsValid() && rec.GIAddr.IsValid() && c.r.reaches(rec.GIAddr)) {
+			(c.comesFrom(&rec) != placeOther || !p.GIAddr().IsValid() && rec.GIAddr.IsValid() && c.r.inNetwork(rec.GIAddr)) {
 			c.e.at, c.e.rec, c.e.seen = rec.IP, rec, true
 			return untold
 		}

@@ -27,9 +27,12 @@ type Request struct {
 }
 
 // reaches reports whether a is on the interface, with no router between: in a network of its own, or by a host route.
-func (r *Request) reaches(a netip.Addr) bool {
-	if r.On == nil || r.HostRoutes {
-		return r.HostRoutes
+func (r *Request) reaches(a netip.Addr) bool { return r.HostRoutes || r.inNetwork(a) }
+
+// inNetwork reports whether a is in a network of the interface's own.
+func (r *Request) inNetwork(a netip.Addr) bool {
+	if r.On == nil {
+		return false
 	}
 	for _, n := range r.On.Addrs {
 		if n.Bits() < 32 && n.Contains(a) {

@@ -59,6 +59,11 @@ func TestRules(t *testing.T) {
 		r.P.From = netip.AddrPortFrom(netip.IPv4Unspecified(), 68)
 		r.On = &provision.Interface{Name: "eth0", Addrs: []netip.Prefix{netip.PrefixFrom(relayIP.Next(), 24)}}
 	}
+	onOtherWire := func(r *Request, o *Options) { // as besideRelay, but on an interface of routes.interfaces and of another network
+		withGuests(r, o)
+		r.P.From, r.HostRoutes = netip.AddrPortFrom(netip.IPv4Unspecified(), 68), true
+		r.On = &provision.Interface{Name: "eth0", Addrs: []netip.Prefix{netip.PrefixFrom(host(1), 24)}}
+	}
 	known, stranger := client(0x11), stranger
 	full := leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5))
 	const toRelay, onWire = " by relay to 198.51.100.1:67", " by broadcast"
@@ -81,6 +86,8 @@ func TestRules(t *testing.T) {
 		{"discover_has", "the line is more than another's live record", at(2, discover(stranger)), leases(on(2, bound(host(21), known, 2))), nil, "offer 192.0.2.21" + toRelay},
 		{"discover_kept", "the switch inserts no option 82 any more", onRelay(discover(stranger)), leases(on(1, bound(host(11), stranger, 1))), nil, "offer 192.0.2.11" + toRelay},
 		{"discover_less", "heard twice, on the wire without the relay's option 82", discover(stranger), leases(on(1, bound(host(11), stranger, 1))), besideRelay, "says_less 192.0.2.11"},
+		{"discover_less", "also where leases have host routes", discover(stranger), leases(on(1, bound(host(11), stranger, 1))), func(r *Request, o *Options) { besideRelay(r, o); r.HostRoutes = true }, "says_less 192.0.2.11"},
+		{"discover_none", "host routes bring no relay onto the wire: it is a guest there", discover(stranger), leases(on(1, bound(host(11), stranger, 1))), onOtherWire, "pool_offer 192.0.2.203 by frame hold"},
 		{"discover_none", "on another wire somebody else may have the MAC", discover(stranger), leases(on(1, bound(host(11), stranger, 1))), from(netip.IPv4Unspecified()), "unknown_client"},
 		{"discover_none", "the lease is of a line that has the address no more", onRelay(discover(stranger)), leases(on(9, bound(host(11), stranger, 77))), nil, "unknown_client"},
 		{"discover_none", "another customer is live on the line's address", at(2, discover(stranger)), leases(on(9, bound(host(21), known, 9))), nil, "holder_live 192.0.2.21"},
