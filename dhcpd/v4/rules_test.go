@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -222,18 +224,67 @@ func TestRecordFollowsItsClientToAnotherRelay(t *testing.T) {
 	assert.Equal(t, "mac_elsewhere 192.0.2.11", told(run(t, rebind, leases(ported))), "of one with a port a renewal through another relay is anybody's")
 }
 
-// The page for people has the same rows in the same order.
+// The words of the page for what a row asks. What it says of a lease may be more than the row asks where that follows from the rest.
+var (
+	pageMessages = map[string]message{
+		"DISCOVER": msgDiscover, "DISCOVER without a line": msgDiscover, "REQUEST of an offer": msgSelecting, "REQUEST of an offer, without a line": msgSelecting,
+		"REQUEST after a restart": msgReboot, "REQUEST after a restart, without a line": msgReboot, "renewal that tells a line": msgExtendAt, "renewal without a line": msgExtend,
+		"renewal without a line, from another network": msgExtend, "any renewal": msgExtendAt | msgExtend, "any renewal, from another network": msgExtendAt | msgExtend,
+		"RELEASE": msgRelease, "DECLINE": msgDecline,
+	}
+	pageRecords = map[string]standing{
+		"": 0, "the client's, live, through a relay on this wire": 0, "none, or another's": recNone | recOther, "another client's, live": recOther,
+		"the client's, live, and the ERP has it there": recKept, "the client's, and the ERP has it there": recKept,
+		"the client's, live, and the ERP has it elsewhere or for nobody": recGone, "the client's, and the ERP has it elsewhere or for nobody": recGone,
+		"the client's, and the operator gave it to another MAC since, no vouched line": recOverruled, "the client's, live": recKept | recGone | recOverruled,
+		"the client's, of a pool, live": recPool, "the client's, of a pool": recPool, "the client's": recOwn,
+	}
+	pageClaims = map[string]claim{
+		"": 0, "anything else": 0, "line or MAC has one": hasIt, "line or MAC has it": hasIt, "line or MAC has another": hasOne, "line or MAC is full": isFull,
+		"MAC has it": macHas, "MAC has another there": macOther, "nobody": untold, "nobody, and the address is found by a line": untold, "line or MAC is full, or nobody": isFull | nobody,
+		"line or MAC is full, or the MAC is of another line": isFull | macAway | macLive, "the MAC is of another line, and the ERP knows this one": macAway,
+		"the MAC is of a line whose lease is live elsewhere": macLive, "the MAC is of addresses of other networks only": macNetwork,
+	}
+	pagePlaces = map[string]place{
+		"": 0, "anything else": 0, "the same, vouched for": placeSame, "the same, or may be": placeSame | placeUnsure, "may be the same": placeUnsure, "elsewhere": placeOther,
+	}
+	pageActions = map[string][]action{ // by how the words begin
+		"OFFER": {giveIt}, "ACK": {giveIt}, "NAK": {nakWrong, nakOther, nakNotBound, nakOverruled, nakNetwork}, "an address of a pool": {usePool}, "of a pool": {usePool},
+		"what the pool says": {usePool}, "silence": {stay, leaveIt, unknown}, "the lease ends": {endLease}, "marked": {markLease}, "counted": {noteIt}, "nothing": {ignoreIt},
+	}
+)
+
+// The page for people has the same rows in the same order, and they ask and do the same.
 func TestRulesAreThoseOfThePage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/dhcp-matching.md")
 	require.NoError(t, err)
-	var there, here []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `((?:discover|select|reboot|extend|release|decline)_[a-z_]+)` \\|").FindAllSubmatch(page, -1) {
-		there = append(there, string(m[1]))
+	text := regexp.MustCompile(`\[([^\]]+)\]\([^)]+\)`).ReplaceAllString(string(page), "$1") // links
+	rows := regexp.MustCompile("(?m)^\\| `((?:discover|select|reboot|extend|release|decline)_[a-z_]+)` \\|(.*)\\|$").FindAllStringSubmatch(text, -1)
+	require.Len(t, rows, len(rules))
+	for i, m := range rows {
+		r, cells := rules[i], strings.Split(m[2], "|")
+		require.Equal(t, r.name, m[1])
+		require.Len(t, cells, 5, r.name)
+		for j := range cells {
+			cells[j] = strings.TrimSpace(cells[j])
+		}
+		if r.on == msgExtend {
+			r.claim &^= lineHas | lineOther | lineFull // it tells no line
+		}
+		on, known := pageMessages[cells[0]]
+		assert.True(t, known && on == r.on, "%s: message %q", r.name, cells[0])
+		record, known := pageRecords[cells[1]]
+		assert.True(t, known && record == r.record, "%s: record %q", r.name, cells[1])
+		claim, known := pageClaims[cells[2]]
+		assert.True(t, known && claim == r.claim, "%s: evidence %q", r.name, cells[2])
+		place, known := pagePlaces[cells[3]]
+		assert.True(t, known && place == r.place, "%s: place %q", r.name, cells[3])
+		done := false
+		for words, do := range pageActions {
+			done = done || strings.HasPrefix(cells[4], words) && slices.Contains(do, r.do)
+		}
+		assert.True(t, done, "%s: what happens: %q", r.name, cells[4])
 	}
-	for i := range rules {
-		here = append(here, rules[i].name)
-	}
-	assert.Equal(t, here, there)
 }
 
 // What a refused client had stands in its record of the address that it asked for, whatever some clients leave in ciaddr.
