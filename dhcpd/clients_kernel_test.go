@@ -15,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/link/lab"
 	"github.com/usher-agent/usher/provision/link/lab/labtest"
 )
 
@@ -133,6 +134,54 @@ func TestKernelGuestsAddressIsBound(t *testing.T) {
 	d.dhclient(d.home)
 	d.logged(owner, "bound to "+a.String(), 1)
 	d.sees("the guest was refused", func(e Event) bool { return e.MAC == client(0x77) && e.Outcome == outcome.NakNotBound })
+}
+
+// A neighbour on a wire without lines declines and releases what others have there, in their names. Nobody can tell, so
+// they keep it, and nobody else gets it.
+func TestKernelForgedEndsOnASharedWire(t *testing.T) {
+	labtest.Need(t, "dhclient")
+	t.Parallel()
+	d := newShared(t, "forged")
+	opts := peersOptions()
+	opts.Unknown = v4.UnknownGuest
+	opts.Pools = []v4.Pool{{Name: "guests", Kind: v4.PoolGuests, Range: v4.Range{First: host(200), Last: host(200)}, LeaseTime: 10 * time.Minute}}
+	d.serve(opts, byMAC(homeDirectIP, neighbourDirect))
+	p := d.movesIn(d.home, homeDirectIP)
+	guest := victim{ip: host(200), mac: client(0x77), server: host(1)}
+	d.ip(d.neighbour, "link set dev eth0 address "+guest.mac.String())
+	d.movesIn(d.neighbour, guest.ip).Kill()
+	for _, v := range []struct {
+		victim
+		from *lab.Host
+		want []outcome.Outcome
+	}{
+		{victim{ip: homeDirectIP, mac: homeMAC, server: host(1)}, d.neighbour, []outcome.Outcome{outcome.Declined, outcome.Released}},
+		{guest, d.home, []outcome.Outcome{outcome.PoolDeclined, outcome.PoolReleased}},
+	} {
+		x := impostor{at: v.from, from: from(nowhere, 68), to: everybody, ends: true}
+		before, _ := d.leases.Get(v.ip)
+		for i, m := range x.messages(t, v.victim) {
+			x.send(t, m)
+			d.eventually("it is dealt with", func() bool { return d.all.of(m.TransactionID) != nil })
+			require.Equal(t, v.want[i], d.all.of(m.TransactionID).Outcome)
+			rec, _ := d.leases.Get(v.ip)
+			require.True(t, rec.Live(time.Now()), "%+v", rec)
+			require.Equal(t, v.mac, rec.MAC)
+			require.False(t, rec.Expires.Before(before.Expires))
+		}
+	}
+	x := impostor{at: d.home, from: from(nowhere, 68), to: everybody, want: []outcome.Outcome{outcome.PoolExhausted, outcome.NakOtherClient}}
+	for i, m := range x.messages(t, guest) {
+		x.send(t, m)
+		d.eventually("it is dealt with", func() bool { return d.all.of(m.TransactionID) != nil })
+		require.Equal(t, x.want[i], d.all.of(m.TransactionID).Outcome, "another guest wants it")
+	}
+	d.renews(p, homeDirectIP)
+	d.logged(d.dhclient(d.neighbour), "bound to "+guest.ip.String(), 1)
+	for _, v := range []netip.Addr{homeDirectIP, guest.ip} {
+		rec, _ := d.leases.Get(v)
+		require.Equal(t, lease.StateBound, rec.State, "who has it has it again")
+	}
 }
 
 // A relay and the server share the customers' wire, so that both hear each broadcast. Clients are found by option 82 alone.

@@ -32,6 +32,9 @@ type impostor struct {
 	opt82  string        // of the victim's line; empty: none is written
 	mac    provision.MAC // with which it asks for the address; zero: one that nobody knows
 	asks   bool          // it asks who has the address, as an access node does, and nothing else
+	ends   bool          // it ends the lease, and nothing else
+
+	relay netip.Addr // of a real relay that forwards it from there, with that as giaddr; not valid: nobody does
 
 	// What becomes of each message; one stands for all, and then nobody answers. Of several
 	// those that a stranger gets, who may be told no.
@@ -68,6 +71,9 @@ func (x *impostor) messages(t *testing.T, v victim) []*dhcpv4.DHCPv4 {
 		{dhcpv4.MessageTypeRequest, mods{mine, has}},
 		{dhcpv4.MessageTypeDecline, mods{victims, wishes, server}},
 		{dhcpv4.MessageTypeRelease, mods{victims, has, server}},
+	}
+	if x.ends {
+		kinds = kinds[3:]
 	}
 	if x.asks {
 		kinds = []kind{{dhcpv4.MessageType(10), mods{has}}, {dhcpv4.MessageType(10), mods{victims}}}
@@ -171,6 +177,10 @@ func (d *district) withstands(x impostor, v victim) {
 			d.eventually(x.name+": a "+p.MessageType().String()+" is dealt with", func() bool { return d.all.of(p.TransactionID) != nil })
 			e := d.all.of(p.TransactionID)
 			got = append(got, e.Outcome)
+			if x.relay.IsValid() {
+				require.Equal(t, []netip.Addr{x.relay, x.relay}, []netip.Addr{e.Source.Addr(), e.GIAddr})
+				continue
+			}
 			require.Equal(t, x.from, e.Source)
 		}
 		want := x.want
@@ -188,7 +198,9 @@ func (d *district) withstands(x impostor, v victim) {
 		d.eventually("reports are delivered", func() bool { return d.box.Status(0).Depth == 0 })
 		require.Equal(t, told, d.erp.written())
 		seen := d.events.Find(EventFilter{Outcome: want[0]})
-		require.True(t, slices.ContainsFunc(seen, func(e Event) bool { return e.Source == x.from && e.GIAddr == x.giaddr }), "operators see it")
+		require.True(t, slices.ContainsFunc(seen, func(e Event) bool {
+			return e.Source == x.from && e.GIAddr == x.giaddr || x.relay.IsValid() && e.Source.Addr() == x.relay && e.GIAddr == x.relay
+		}), "operators see it")
 	})
 }
 
@@ -238,6 +250,7 @@ var (
 func TestKernelImpostors(t *testing.T) {
 	labtest.Need(t, "dhclient", "dhcrelay", "dnsmasq", "nft")
 	subscriber, noSource, inside := []outcome.Outcome{outcome.RelaySubscriber}, []outcome.Outcome{outcome.RelayNoSource}, []outcome.Outcome{outcome.RelayInterface}
+	unlisted := []outcome.Outcome{outcome.RelaySource}
 
 	t.Run("of a relay", func(t *testing.T) {
 		t.Parallel()
@@ -264,22 +277,38 @@ func TestKernelImpostors(t *testing.T) {
 		d.movesIn(d.home, homeIP)
 	})
 
-	// That the relay's addresses are listed one by one is nothing to those who are on another wire.
+	// That the relay's addresses are listed one by one is nothing to those who are on another wire, or send from an address that is not.
 	t.Run("of a relay that is listed by itself", func(t *testing.T) {
 		t.Parallel()
 		d, opts := relaysItself(t, "xalone")
-		d.node()
+		node := d.node()
+		d.ip(d.access, "route add 198.51.100.77/32 dev port3")
 		opts.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(nodeIP, 32)}
 		d.serve(opts, erpOf(gatewayIP, homeIP, neighbourIP))
 		d.relayOnPorts("uplink", coreIP)
 		v := d.gets(d.home, homeIP)
-		beside := d.macOf(d.router, "cust0")
+		behind, beside, onUplink := d.macOf(d.access, "port3"), d.macOf(d.router, "cust0"), d.macOf(d.router, "node0")
+		free := ip("198.51.100.77")
 		for _, x := range []impostor{
+			{name: "behind it, from an address that nobody has", at: d.neighbour, via: behind, from: from(free, 67), to: coreIP, giaddr: gatewayIP, want: unlisted},
+			{name: "on an uplink", at: node, via: onUplink, from: from(nodeIP, 67), to: coreIP, giaddr: gatewayIP, want: unlisted},
 			{name: "from its address", at: d.tenant, via: beside, from: from(uplinkIP, 67), to: coreIP, giaddr: gatewayIP, want: inside},
 			{name: "from its other address", at: d.tenant, via: beside, from: from(gatewayIP, 67), to: coreIP, giaddr: gatewayIP, want: inside},
 			{name: "of an access node", at: d.tenant, via: beside, from: from(nodeIP, 67), to: coreIP, giaddr: nodeIP, asks: true, want: inside},
 		} {
 			x.opt82 = circuit("port2")
+			d.withstands(x, v)
+		}
+		// Where no relay is listed any more, the rest of the rules holds.
+		opts.Relays = nil
+		require.NoError(t, d.server.Reload(opts))
+		for _, x := range []impostor{
+			{name: "not listed: without an address", at: d.tenant, from: from(nowhere, 67), to: everybody, want: noSource},
+			{name: "not listed: without an address, on an uplink", at: node, from: from(nowhere, 67), to: everybody, want: noSource},
+			{name: "not listed: from its own address", at: d.neighbour, via: behind, from: from(neighbourIP, 67), to: coreIP, want: subscriber},
+			{name: "not listed: from an address that nobody has", at: d.tenant, via: beside, from: from(host(77), 67), to: host(1), want: inside},
+		} {
+			x.giaddr, x.opt82 = gatewayIP, circuit("port2")
 			d.withstands(x, v)
 		}
 		d.movesIn(d.home, homeIP)
@@ -303,6 +332,11 @@ func TestKernelImpostors(t *testing.T) {
 			x.giaddr, x.mac = gatewayIP, homeMAC
 			d.withstands(x, v)
 		}
+		// What it relays may be anybody's behind it, so it ends no lease on another wire.
+		d.withstands(impostor{
+			name: "behind it, to end a lease on another wire", at: d.neighbour, from: from(nowhere, 68), to: everybody, relay: gatewayIP, ends: true,
+			want: []outcome.Outcome{outcome.DeclineUnknown, outcome.ReleaseUnknown},
+		}, d.gets(d.tenant, tenantIP))
 		d.movesIn(d.home, homeIP)
 	})
 
