@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
+	"github.com/usher-agent/usher/dhcpd/probe"
 	"github.com/usher-agent/usher/provision/link/lab"
 	"github.com/usher-agent/usher/userside/emulator"
 )
@@ -162,7 +164,43 @@ func TestKernelSourceGuard(t *testing.T) {
 		p, err := w.DHCPClient(miniature.Home{Host: direct.Host}, "-R")
 		require.NoError(t, err)
 		guest := boundTo(t, p, 1)
-		require.True(t, holds("bound_direct", guest.String()+" . 00:00:5e:00:53:77"))
+		const itsMAC = "00:00:5e:00:53:77"
+		require.True(t, holds("bound_direct", guest.String()+" . "+itsMAC))
+		// Others give the lease back in its name: from another wire nothing comes of it, on the same one nobody can tell.
+		var far *probe.UDP
+		require.NoError(t, per.Host.Do(func() (err error) {
+			far, err = probe.OpenUnicast(netip.AddrPortFrom(per.IP, 68), "", netip.MustParseAddrPort("192.0.2.1:67"))
+			return err
+		}))
+		defer far.Close()
+		var near *probe.Link
+		require.NoError(t, direct.Host.Do(func() (err error) {
+			near, err = probe.OpenLink("eth0", net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 0x66})
+			return err
+		}))
+		defer near.Close()
+		for _, f := range []struct {
+			port          probe.Port
+			kind          probe.Kind
+			outcome, left string
+		}{
+			{far, probe.Release, "release_unknown", "bound"}, {far, probe.Decline, "decline_unknown", "bound"},
+			{near, probe.Decline, "pool_declined", "declined"}, {near, probe.Release, "pool_released", "released"},
+		} {
+			before := w.outcomes(t)[f.outcome]
+			q := probe.Query{Kind: f.kind, MAC: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 0x77}, ServerID: netip.MustParseAddr("192.0.2.1")}
+			if q.ClientIP = guest; f.kind == probe.Decline {
+				q.ClientIP, q.RequestedIP = netip.Addr{}, guest
+			}
+			client := probe.Client{Port: f.port, Timeout: 10 * time.Millisecond}
+			_, err := client.Ask(t.Context(), q)
+			require.NoError(t, err)
+			eventually(t, 5*time.Second, f.outcome, func() (bool, error) { return w.outcomes(t)[f.outcome] == before+1, nil })
+			w.leaseState(t, guest, f.left)
+			require.True(t, holds("bound_direct", guest.String()+" . "+itsMAC), f.outcome)
+		}
+		renews(t, p, guest)
+		w.leaseState(t, guest, "bound")
 		require.NoError(t, p.Signal(syscall.SIGTERM))
 		w.leaseState(t, guest, "released")
 		require.True(t, w.keptUntil(t, guest).After(time.Now()))

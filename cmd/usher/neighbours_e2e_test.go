@@ -206,19 +206,26 @@ var (
 )
 
 // A neighbour who says by ARP that he has another's address gets neither the ERP's
-// row nor the element of the source guard, whatever mac_change says; a first MAC is learned under each.
+// row nor the element of the source guard, whatever mac_change says; a first MAC is learned under each. He does not
+// either while who has leased the address is off.
 func TestKernelARPAloneTakesNoAddress(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ change, outcome string }{{"accept", "still_answers"}, {"refuse", "refused"}} {
-		t.Run(c.change, func(t *testing.T) {
+	for _, c := range []struct{ name, change, outcome string }{
+		{"accept", "accept", "still_answers"}, {"refuse", "refuse", "refused"}, {"a live lease", "accept", "leased"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			s := startSharedWire(t, "  mac_change: "+c.change+"\n")
 			id := s.customer(t, "static", staticIP, staticMAC)
 			fresh := s.customer(t, "fresh", freshIP, emulator.MAC{})
-			s.host(t, "static", staticMAC, staticIP)
+			static := s.host(t, "static", staticMAC, staticIP)
 			thief := s.host(t, "thief", thiefMAC, netip.Addr{})
 			s.host(t, "fresh", freshMAC, freshIP)
 			require.NoError(t, s.StartAgent(t.Context()))
 			require.True(t, s.bound(t, staticIP, staticMAC))
+			if c.outcome == "leased" {
+				require.NoError(t, s.Lease(t.Context(), miniature.Home{Host: static, IP: staticIP}))
+				require.NoError(t, static.IP("link", "set", "dev", "eth0", "down"))
+			}
 
 			eventually(t, 30*time.Second, "the claim comes to nothing", func() (bool, error) {
 				if m := s.macInERP(t, id); m != staticMAC {
@@ -228,6 +235,9 @@ func TestKernelARPAloneTakesNoAddress(t *testing.T) {
 			})
 			require.Zero(t, s.neighbours(t, "reported"))
 			require.Empty(t, s.reports(t))
+			if c.outcome == "leased" {
+				require.Equal(t, staticMAC, s.leasedTo(t, staticIP))
+			}
 			require.True(t, s.bound(t, staticIP, staticMAC))
 			require.False(t, s.bound(t, staticIP, thiefMAC))
 

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -258,4 +259,59 @@ func TestKernelClientWritesOption82(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two devices on a port with one address: the first swap is served and reported at once. Who then comes back waits until T1, and the ERP is not told
+// again within the hour; operators see both MACs.
+func TestKernelTwoDevicesAtOnePort(t *testing.T) {
+	t.Parallel()
+	const renewTime = 4 * time.Second
+	w := startWorld(t, miniature.Options{Homes: 1, Times: shortTimes("4s", "50s")})
+	first := w.setMAC(t, 0, 0x21)
+	rival, err := w.Lab.Host("rival")
+	require.NoError(t, err)
+	second := miniature.Home{Host: rival, IP: first.IP, MAC: "00:00:5e:00:53:22"}
+	require.NoError(t, first.Host.IP("link", "add", "rival0", "link", "eth0", "address", second.MAC, "type", "macvlan", "mode", "bridge"))
+	require.NoError(t, first.Host.IP("link", "set", "dev", "rival0", "netns", rival.Namespace))
+	require.NoError(t, rival.IP("link", "set", "dev", "rival0", "name", "eth0"))
+	require.NoError(t, rival.IP("link", "set", "dev", "eth0", "up"))
+	require.NoError(t, w.StartAgent(t.Context()))
+	told := func(mac string) {
+		t.Helper()
+		eventually(t, 10*time.Second, "the ERP has "+mac, func() (bool, error) { return erpMAC(w.ERP, first.IP) == mac, nil })
+	}
+
+	p, err := w.DHCPClient(first)
+	require.NoError(t, err)
+	require.Equal(t, first.IP, boundTo(t, p, 1))
+	told(first.MAC)
+	q, err := w.DHCPClient(second)
+	require.NoError(t, err)
+	require.Equal(t, first.IP, boundTo(t, q, 1))
+	told(second.MAC)
+	require.Equal(t, second.MAC, w.leasedTo(t, first.IP).String())
+
+	require.NoError(t, p.Signal(syscall.SIGUSR1)) // the old one renews
+	w.refused(t, first.MAC, "takeover_damped")
+	x, err := w.Client.Explain(t.Context(), first.IP.String())
+	require.NoError(t, err)
+	require.Contains(t, x.Summary, second.MAC+" has the address, "+first.MAC+" wants it.")
+	require.Contains(t, p.Log(), "\nnak")
+	require.Regexp(t, `usher_dhcp_packets_total\{[^}]*outcome="takeover_damped"[^}]*\} [1-9]`, w.metrics(t))
+
+	require.Equal(t, first.IP, boundTo(t, p, 2), "after T1 it gets the address")
+	x, err = w.Client.Explain(t.Context(), first.IP.String())
+	require.NoError(t, err)
+	taken := map[string]time.Time{} // when each got it last by taking an offer
+	for _, e := range slices.Backward(x.Events) {
+		if acked(e) && !e.ClientIP.IsValid() {
+			taken[e.MAC.String()] = e.Time
+		}
+	}
+	require.GreaterOrEqual(t, taken[first.MAC].Sub(taken[second.MAC]), renewTime)
+	eventually(t, 10*time.Second, "the report waits", func() (bool, error) {
+		return strings.Contains(w.metrics(t), `usher_outbox_results_total{result="damped"} 1`), nil
+	})
+	require.Equal(t, second.MAC, erpMAC(w.ERP, first.IP))
+	require.Equal(t, 2, w.ERP.Calls()["customer.set_mac_by_ip"], "the first MAC, and one change")
 }
