@@ -502,7 +502,7 @@ func (u *universe) checkGrant(say string, before map[netip.Addr]lease.Record) {
 		live := map[provision.MAC]bool{d.MAC: true}
 		for l := range u.snap.ByPort(b.Device, b.Port).All() {
 			for ip := range l.Hosts4() {
-				if rec, ok := before[ip]; ok && ip != a && rec.Live(u.now) {
+				if rec, ok := before[ip]; ok && ip != a && rec.Live(u.now) && (!u.onLine() || u.given(&rec, l)) { // what a MAC got elsewhere keeps nobody from the port
 					live[rec.MAC] = true
 				}
 			}
@@ -609,6 +609,30 @@ func (u *universe) renews() bool {
 
 // onLine reports whether the client was found by where it is.
 func (u *universe) onLine() bool { return u.h.d.Match.By&(v4.MatchOption82|v4.MatchVLAN) != 0 }
+
+// given reports whether a lease was given where the client is, or on a line by what told it, or on the port that the ERP had then.
+func (u *universe) given(rec *lease.Record, l *provision.Line) bool {
+	r := &u.h.r
+	if bytes.Equal(rec.Option82, r.P.Option82()) && rec.GIAddr == r.P.GIAddr() && rec.Interface == r.P.Ingress.Name {
+		return true
+	}
+	if vlan := u.gen.config.Line().Ingress(rec.Interface).VLAN; u.matches(v4.MatchVLAN) && !rec.GIAddr.IsValid() && vlan != 0 && vlan == l.VLAN {
+		_, shared := u.snap.ByVLAN(vlan)
+		return !shared
+	}
+	if len(rec.Option82) == 0 || !u.matches(v4.MatchOption82) {
+		return false
+	}
+	var p line.Packet
+	p.Read((&wire.Query{Type: wire.Request, MAC: rec.MAC, GIAddr: rec.GIAddr, Option82: rec.Option82}).Append(nil))
+	loc := u.gen.config.Line().Locate(&p, u.snap)
+	for other := range loc.Lines.All() {
+		if other == l {
+			return true
+		}
+	}
+	return rec.Port != 0 && loc.Device == rec.Device && loc.Port == rec.Port
+}
 
 // yields reports whether the client of a lease was not found on its line, nor by the ERP's MAC, which
 // the client that asks has: the ERP changed it.

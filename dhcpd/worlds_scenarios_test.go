@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -553,6 +554,33 @@ func TestStrangersReportNoMACFromAnotherWire(t *testing.T) {
 	tn.disturb(a)
 	require.Equal(t, outcome.Ack, tn.loud.h.d.Outcome, tn.tale())
 	tn.unharmedAll(t)
+}
+
+// Who takes the addresses of a port by the MACs of its devices, while they are off, keeps nobody at the port itself from them, a new router neither, and
+// does not count for max_macs_per_port.
+func TestStrangersFillNoPort(t *testing.T) {
+	for _, most := range []int{0, 1} {
+		t.Run(fmt.Sprintf("max_macs_per_port %d", most), func(t *testing.T) {
+			tn := plainTown(t, func(o *Options) { o.MaxPortMACs = most })
+			v, other := tn.citizen("one of two addresses of a port"), tn.citizen("the other of two")
+			tn.line(other).MAC = other.mac
+			tn.publish()
+			for _, mac := range []provision.MAC{v.mac, other.mac}[most:] {
+				q := wire.Query{Type: wire.Discover, MAC: mac, Options: []wire.Option{{Code: wire.OptRapidCommit}}}
+				a := tn.lineOf(1, &q)
+				a.victim, a.Data = v, q.Append(nil)
+				tn.disturb(a)
+				require.Equal(t, outcome.Ack, tn.loud.h.d.Outcome, tn.tale())
+			}
+			v.mac = client(0xa9) // a new router
+			tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+			tn.take(v)
+			tn.now = tn.now.Add(time.Minute)
+			tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: v.addr}, true))
+			require.True(t, v.has(tn.now), tn.tale())
+			tn.unharmedAll(t)
+		})
+	}
 }
 
 // A customer who takes an address of a pool after all is where it takes it, not where a stranger had it.

@@ -38,6 +38,9 @@ type attempt struct {
 // attempt makes the packet of a stranger.
 func (tn *town) attempt() attempt {
 	r := tn.bad
+	if r.IntN(8) == 0 {
+		return tn.squat()
+	}
 	v := among(r, tn.people...)
 	for range 3 { // rather one that has an address, or was just offered one
 		if v.has(tn.now) || v.offered.IsValid() {
@@ -120,6 +123,36 @@ func (tn *town) attempt() attempt {
 		a.Data[r.IntN(len(a.Data))] ^= byte(1 << r.IntN(8))
 		tn.unbelieved(&a)
 	}
+	return a
+}
+
+// squat is an attempt to get an address, and to get it again, by what the ERP knows a customer by, or by an identifier of the configuration, at a line that
+// the ERP lacks.
+func (tn *town) squat() attempt {
+	r := tn.bad
+	var home []*citizen // rather of who has a line
+	for _, c := range tn.people {
+		if l := tn.line(c); l != nil && !l.Vacant() && l.Port != 0 {
+			home = append(home, c)
+		}
+	}
+	v := among(r, append(home, tn.people[0])...)
+	q := wire.Query{XID: r.Uint32(), Type: wire.Request, MAC: client(0xe1)}
+	var aim netip.Addr
+	if l := tn.line(v); r.IntN(3) > 0 && l != nil && !l.Vacant() {
+		aim, q.MAC = l.Addresses[0].Prefix.Addr(), l.MAC
+	} else {
+		id := among(r, tn.opts.ClientIDs...)
+		aim = id.IP
+		q.Options = append(q.Options, clientID([]byte(id.Text)...))
+	}
+	if r.IntN(2) == 0 {
+		q.CIAddr = aim
+	} else {
+		q.Options = append(q.Options, requested(aim), chosen(serverIP))
+	}
+	a := tn.lineOf(among(r, 1, 3), &q)
+	a.victim, a.To, a.Data = v, serverIP, q.Append(nil)
 	return a
 }
 
@@ -364,6 +397,11 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 		}
 		return // it is not the server's word any more, or not yet
 	}
+	if mac, _ := tn.loud.h.r.P.MAC(); took && tn.lineless(c) && tn.taken(&was) && mac == tn.line(c).MAC {
+		c.astray = true // by MAC alone the operator's word is for whoever has the new one
+		tn.seen["taken for a customer's new router"]++
+		return
+	}
 	why := tn.same(c, a, &was)
 	if (c.astray || c.guest) && !tn.vouched(&c.at) && !c.athome(&was) {
 		tn.seen["a lease that a stranger took along"]++
@@ -395,6 +433,15 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 		if renewed := is.State == lease.StateBound; renewed {
 			then.State = is.State
 		}
+		if took && tn.shares(c) { // it counts at the port as long as that goes on
+			for _, x := range tn.mates(c) {
+				x.astray = true
+			}
+			tn.seen["a lease of a port goes on elsewhere"]++
+		}
+	}
+	if l := tn.snap.ByIP(was.IP); why != reasonNone && got.outcome == outcome.Ack && l != nil && was.Renewed != is.Renewed { // the customer has moved
+		then.Device, then.Port = l.Device, l.Port
 	}
 	// The ERP has taken the address, and its client is to leave. What refuses it there may as well be the client's own on a wire
 	// without lines, where it must end the lease, or who has the address now would wait for what nobody uses.
@@ -441,11 +488,9 @@ func (tn *town) pose(c *citizen) {
 	if c.guest {
 		return
 	}
-	if tn.shares(c) { // the port has two addresses: each may be either's, and both be taken
-		for _, x := range tn.people {
-			if bytes.Equal(x.at.opt82, c.at.opt82) {
-				x.astray = true
-			}
+	if tn.shares(c) { // the port has two addresses: each may be either's
+		for _, x := range tn.mates(c) {
+			x.posed = true
 		}
 		tn.seen["taken for one of two at a port"]++
 		return
@@ -488,6 +533,48 @@ func (tn *town) onLine(p *place, l *provision.Line) bool {
 	}
 	loc := tn.loud.h.d.Match.Loc
 	return loc.Device == l.Device && loc.Port == l.Port && l.Port != 0
+}
+
+// given reports whether a lease was given at the port, or in the VLAN, that the ERP has for a line, or at the port that it had then.
+func (tn *town) given(rec *lease.Record, l *provision.Line) bool {
+	if rec.Ifindex >= ifVLAN {
+		return int(l.VLAN) == 100+rec.Ifindex-ifVLAN
+	}
+	return slices.ContainsFunc(tn.in.Devices, func(d provision.Device) bool {
+		at := func(id provision.DeviceID, n uint32) bool {
+			return n != 0 && d.ID == id && bytes.HasPrefix(rec.Option82, port(d.MAC, byte(n)))
+		}
+		return at(l.Device, l.Port) || at(rec.Device, rec.Port)
+	})
+}
+
+// checkFull makes sure that a line of which somebody vouches that a citizen is on it is full by what was given there alone.
+func (tn *town) checkFull(c *citizen, is answer) {
+	d := &tn.loud.h.d
+	if is.outcome != outcome.PortFull && is.outcome != outcome.PortMACLimit || d.Match.By&(v4.MatchOption82|v4.MatchVLAN) == 0 || d.Match.Vacant != nil {
+		return
+	}
+	tn.seen["a line is full"]++
+	lines := d.Match.Loc.Lines
+	if c.at.index >= ifVLAN {
+		lines, _ = tn.snap.ByVLAN(uint16(100 + c.at.index - ifVLAN))
+	}
+	there := map[provision.MAC]bool{}
+	for l := range lines.All() {
+		for a := range l.Hosts4() {
+			rec, _ := tn.loud.h.s.deps.Leases.Get(a)
+			switch {
+			case !rec.Live(tn.now) || rec.MAC == c.mac:
+			case tn.given(&rec, l):
+				there[rec.MAC] = true
+			case is.outcome == outcome.PortFull:
+				tn.harm(c, "a line is full: "+c.name, "%s has %v, and got it elsewhere (%s, option 82 %x)", rec.MAC, a, rec.Interface, rec.Option82)
+			}
+		}
+	}
+	if is.outcome == outcome.PortMACLimit && len(there) < tn.opts.MaxPortMACs {
+		tn.harm(c, "too many on a line: "+c.name, "%d are there, %d may be", len(there), tn.opts.MaxPortMACs)
+	}
 }
 
 // harm is what a stranger did to somebody.
@@ -557,7 +644,7 @@ func TestStrangers(t *testing.T) {
 		"taken for a customer of a wire without lines", "limited with strangers on a wire without lines",
 		"stranger: ack", "stranger: offer", "stranger: pool_ack", "stranger: pool_offer", "stranger: inform_ack", "stranger: nak_not_bound", "stranger: nak_other_client",
 		"stranger: nak_wrong_address", "stranger: released", "stranger: declined", "stranger: release_unknown", "stranger: decline_unknown", "stranger: leasequery_refused", "stranger: relay_interface",
-		"stranger: relay_no_source", "stranger: relay_source", "stranger: relay_subscriber", "stranger: relay_untrusted", "stranger: option82_untrusted", "stranger: mac_reported", "stranger: mac_refused", "stranger: port_full", "stranger: malformed",
+		"taken for one of two at a port", "stranger: relay_no_source", "stranger: relay_source", "stranger: relay_subscriber", "stranger: relay_untrusted", "stranger: option82_untrusted", "stranger: mac_reported", "stranger: mac_refused", "stranger: port_full", "stranger: malformed",
 		"a flood that ends limited_client", "a flood that ends limited_port", "a flood that ends limited_relay",
 	} {
 		if seen[k] == 0 {

@@ -471,6 +471,7 @@ func (tn *town) ask(c *citizen, g socket.Datagram) {
 	was, is := tn.quiet.hear(tn.now, g), tn.loud.hear(tn.now, g)
 	tn.say("  %s %v, alone %s %v", is.outcome, is.ip, was.outcome, was.ip)
 	tn.news = append(tn.news, tn.quiet.reports...)
+	tn.checkFull(c, is)
 	pooled := was.outcome == is.outcome && (is.outcome == outcome.PoolOffer || is.outcome == outcome.PoolAck) && was.ip != is.ip
 	if (pooled || tn.lent(c, was, is)) && c.fresh(tn.now) {
 		c.guest = true // another address of the pool, for the one was taken by a stranger who may: from now on it has another lease with each server
@@ -488,8 +489,15 @@ func (tn *town) ask(c *citizen, g socket.Datagram) {
 	case c.posed && !c.refused && tn.loud.h.r.P.Type() == wire.Request && (is.kind == wire.Nak || is.kind == 0):
 		tn.seen["refused once because of a stranger"]++
 		c.refused = true
+	case c.posed && is.outcome == outcome.MACReported: // who has the MAC that the operator wrote was taken for its new router: the ERP is to say which one it is
+		tn.seen["it waits for the ERP because of a stranger"]++
 	case c.posed && was.kind == is.kind && (was.ip == is.ip || pooled): // it has the address, from another client
 		tn.seen["taken back from a stranger"]++
+	case c.posed && was.kind == is.kind && tn.ofPort(c, was.ip) && tn.ofPort(c, is.ip): // another address of its port
+		for _, x := range tn.mates(c) {
+			x.astray = true // from now on each server has other addresses for them
+		}
+		tn.seen["another address of a port because of a stranger"]++
 	default:
 		tn.harm(c, fmt.Sprintf("answer: %s: %s in place of %s", c.name, is.outcome, was.outcome), "%s (%v) is answered %+v in place of %+v", c.name, c.mac, is, was)
 	}
@@ -630,6 +638,24 @@ func (tn *town) edit() {
 func (tn *town) shares(c *citizen) bool {
 	return slices.ContainsFunc(tn.people, func(x *citizen) bool {
 		return x != c && x.row != 0 && len(c.at.opt82) > 0 && bytes.Equal(x.at.opt82, c.at.opt82)
+	})
+}
+
+// mates are who is at the port of a citizen, itself among them.
+func (tn *town) mates(c *citizen) (out []*citizen) {
+	for _, x := range tn.people {
+		if bytes.Equal(x.at.opt82, c.at.opt82) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// ofPort reports whether an address is one of those of the port that a citizen shares with others.
+func (tn *town) ofPort(c *citizen, a netip.Addr) bool {
+	return tn.shares(c) && slices.ContainsFunc(tn.mates(c), func(x *citizen) bool {
+		l := tn.line(x)
+		return l != nil && a.IsValid() && slices.Contains(l.Addresses, provision.Hosts4(a)[0])
 	})
 }
 

@@ -11,16 +11,16 @@ import (
 // customer's address over at once, but two that both want it would take it from each other at
 // every renewal. So whoever took it from another keeps it until its first renewal is due.
 
-// prior returns from whom the client takes the address of a record over, as it is to be kept in
+// prior returns from whom the client takes the address of a record, of l, over, as it is to be kept in
 // its own; zero: from nobody. What expired or was given up, if only by nobody knows whom, is no
-// client's to be taken from.
-func (c *decider) prior(old *lease.Record) provision.MAC {
+// client's to be taken from, and on the line itself what somebody got elsewhere is not either.
+func (c *decider) prior(old *lease.Record, l *provision.Line) provision.MAC {
 	switch {
 	case !old.Live(c.now):
 		return provision.MAC{}
 	case c.same(old):
 		return old.Prior
-	case old.State != lease.StateBound:
+	case old.State != lease.StateBound, l != nil && c.d.Match.placed && c.foreign(old, l):
 		return provision.MAC{}
 	}
 	return old.MAC

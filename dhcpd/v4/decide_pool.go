@@ -352,7 +352,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 	c.d.Change = ChangePool
 	old, known := c.lease(a)
 	if known {
-		rec.Prior = c.prior(&old)
+		rec.Prior = c.prior(&old, c.d.Match.Vacant)
 	}
 	if known && old.MAC == rec.MAC && old.Pool == p.Name {
 		rec.Start, rec.Expires = old.Start, c.notBefore(&old, rec.Expires)

@@ -49,6 +49,12 @@ func (m *matcher) leftBehind(rec *lease.Record) bool {
 	return rec.Live(m.now) && m.same(rec) && m.comesFrom(rec) == placeOther
 }
 
+// foreign reports whether another client's lease of an address of l was given to it away from that line, by a MAC or an identifier
+// that it wrote itself. That is less than the line: nobody who is found there is kept out by it.
+func (m *matcher) foreign(rec *lease.Record, l *provision.Line) bool {
+	return m.comesFrom(rec) == placeOther && !m.wasPlaced(rec, Binding{Line: l})
+}
+
 // hasPort reports whether the ERP has a port for a line, by its number or name.
 func hasPort(l *provision.Line) bool { return l.Device != 0 && (l.Port != 0 || l.PortName != "") }
 

@@ -263,6 +263,7 @@ func (m *matcher) link() netip.Prefix {
 const (
 	classRefused = iota // the ERP has another MAC, which dhcp.mac_change does not let pass: only of vacant lines
 	classTaken          // another client has the address now: only if there is no other (a new router)
+	classForeign        // another client has it now, and got it away from the line
 	classOther          // the ERP has another MAC, but nobody uses it
 	classFree           // the ERP has no MAC: learn it
 	classLeased         // the client has the address leased now
@@ -370,6 +371,8 @@ func (m *matcher) rate(b Binding, rec *lease.Record, known bool) (class int, ext
 		return classOther, extra // it would be refused: any other is better
 	case mine && live:
 		return classLeased, extra
+	case live && m.foreign(rec, b.Line):
+		return classForeign, extra
 	case live:
 		return classTaken, extra
 	case b.MAC.IsZero():

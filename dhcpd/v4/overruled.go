@@ -45,7 +45,7 @@ func (m *matcher) onLine(rec *lease.Record, b Binding) bool {
 	for _, kind := range m.cfg.match {
 		switch {
 		case kind&(MatchMAC|MatchClientID) != 0,
-			kind&MatchOption82 != 0 && !m.onPort(rec, b),
+			kind&MatchOption82 != 0 && !isAmong(b.Line, m.located(rec).Lines),
 			kind&MatchVLAN != 0 && !m.inVLAN(rec, b):
 		default:
 			return true
@@ -56,18 +56,28 @@ func (m *matcher) onLine(rec *lease.Record, b Binding) bool {
 
 // wasThere reports whether a lease was given on b's line, by what somebody vouched for, whatever else the way asked.
 func (m *matcher) wasThere(rec *lease.Record, b Binding) bool {
-	return m.cfg.matches&MatchOption82 != 0 && m.onPort(rec, b) || m.cfg.matches&MatchVLAN != 0 && m.inVLAN(rec, b)
+	return m.cfg.matches&MatchOption82 != 0 && isAmong(b.Line, m.located(rec).Lines) || m.cfg.matches&MatchVLAN != 0 && m.inVLAN(rec, b)
 }
 
-// onPort reads the option 82 that a lease was given by once more.
-func (m *matcher) onPort(rec *lease.Record, b Binding) bool {
+// wasPlaced reports whether a lease was given on b's line, as the ERP has that now, or on the port that it had for the address then.
+func (m *matcher) wasPlaced(rec *lease.Record, b Binding) bool {
+	if m.cfg.matches&MatchOption82 != 0 {
+		loc := m.located(rec)
+		if isAmong(b.Line, loc.Lines) || rec.Port != 0 && loc.Device == rec.Device && loc.Port == rec.Port {
+			return true
+		}
+	}
+	return m.cfg.matches&MatchVLAN != 0 && m.inVLAN(rec, b)
+}
+
+// located reads the option 82 that a lease was given by once more; zero: it was given without.
+func (m *matcher) located(rec *lease.Record) line.Location {
 	if len(rec.Option82) == 0 {
-		return false
+		return line.Location{}
 	}
 	var p line.Packet
 	p.Read((&wire.Query{Type: wire.Request, MAC: rec.MAC, GIAddr: rec.GIAddr, Option82: rec.Option82}).Append(nil))
-	loc := m.cfg.line.Locate(&p, m.snap)
-	return isAmong(b.Line, loc.Lines)
+	return m.cfg.line.Locate(&p, m.snap)
 }
 
 func (m *matcher) inVLAN(rec *lease.Record, b Binding) bool {

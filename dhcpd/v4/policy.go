@@ -111,10 +111,10 @@ type crowd struct {
 	n    int
 }
 
-// join counts the client of a lease if it is another one, and reports whether there are as
-// many as may be.
-func (c *decider) join(x *crowd, rec *lease.Record) (full bool) {
-	if rec.MAC == c.mac || !rec.Live(c.now) || holds(x.seen[:x.n], rec.MAC) {
+// join counts the client of a lease of l if it is another one, and reports whether there are as
+// many as may be. On the line itself who got it elsewhere does not count.
+func (c *decider) join(x *crowd, rec *lease.Record, l *provision.Line) (full bool) {
+	if rec.MAC == c.mac || !rec.Live(c.now) || holds(x.seen[:x.n], rec.MAC) || c.d.Match.placed && c.foreign(rec, l) {
 		return false
 	}
 	x.seen[x.n] = rec.MAC
@@ -140,11 +140,12 @@ func (c *decider) crowded(b Binding) bool {
 	var others crowd
 	lines := c.onPort(b.Line)
 	for i := range lines.Len() {
-		for ip := range lines.At(i).Hosts4() {
+		l := lines.At(i)
+		for ip := range l.Hosts4() {
 			if ip == b.IP {
 				continue
 			}
-			if rec, ok := c.leases.Get(ip); ok && c.join(&others, &rec) {
+			if rec, ok := c.leases.Get(ip); ok && c.join(&others, &rec, l) {
 				return true
 			}
 		}

@@ -109,7 +109,7 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 	known := old.State != 0
 	rec.ERP = c.erpMACs(b, old)
 	if known {
-		rec.Prior = c.prior(old)
+		rec.Prior = c.prior(old, b.Line)
 	}
 	if known && c.same(old) {
 		if old.MAC == rec.MAC {
@@ -182,7 +182,12 @@ func (c *decider) staysPut(old *lease.Record, b Binding) bool {
 		return c.comesFrom(old) == placeOther && !c.foundEverywhere(b)
 	}
 	direct := old.Interface != "" && !old.GIAddr.IsValid() && len(old.Option82) == 0 // it never came through a relay
-	return !direct || old.Live(c.now) && hasPort(b.Line) && c.comesFrom(old) == placeOther
+	switch from := c.comesFrom(old); {
+	case old.Live(c.now):
+		return !direct || hasPort(b.Line) && from == placeOther
+	default:
+		return !direct && from != placeOther // what is over begins where its client is
+	}
 }
 
 // nak plans a refusal; b is what the client would get, none if nothing.

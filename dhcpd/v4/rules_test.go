@@ -41,6 +41,7 @@ func TestRules(t *testing.T) {
 		r.GIAddr, r.Device, r.Port, r.Option82 = relayIP, 1, uint32(n), port(switch1, n)
 		return r
 	}
+	inVLAN101 := func(r lease.Record, n byte) lease.Record { r = on(n, r); r.Option82[5] = 101; return r } // the same port
 	onRelay := func(q wire.Query) wire.Query { q.GIAddr = relayIP; return q }
 	unserved := func(_ *Request, o *Options) { o.Subnets = o.Subnets[1:] }
 	onWire1 := func(r lease.Record) lease.Record { r.Interface = "eth0"; return r }
@@ -67,6 +68,9 @@ func TestRules(t *testing.T) {
 		r.On = &provision.Interface{Name: "eth0", Addrs: []netip.Prefix{netip.PrefixFrom(host(1), 24)}}
 	}
 	known, stranger := client(0x11), stranger
+	at99 := func(n uint32, r lease.Record) lease.Record { r = on(99, r); r.Port = n; return r } // given by MAC at a port that the ERP lacks; n: the row's
+	away41, away42 := at99(4, bound(host(41), client(0x41), 4)), at99(4, bound(host(42), client(0x42), 5))
+	oneMAC := func(_ *Request, o *Options) { o.MaxPortMACs = 1 }
 	full := leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5))
 	const toRelay, onWire = " by relay to 198.51.100.1:67", " by broadcast"
 	const toThere = " by relay to 203.0.113.1:67"
@@ -86,6 +90,10 @@ func TestRules(t *testing.T) {
 		{"discover_has", "by MAC", discover(client(0x81)), nil, nil, "offer 192.0.2.81 by frame"},
 		{"discover_has", "the line is more than the MAC", at(2, discover(known)), nil, nil, "offer 192.0.2.21" + toRelay},
 		{"discover_has", "the line is more than another's live record", at(2, discover(stranger)), leases(on(2, bound(host(21), known, 2))), nil, "offer 192.0.2.21" + toRelay},
+		{"discover_has", "the line is more than what its MACs got elsewhere", at(4, discover(stranger)), leases(away41, away42), nil, "offer 192.0.2.41" + toRelay},
+		{"discover_has", "rather an address that nobody has", at(4, discover(stranger)), leases(away41), nil, "offer 192.0.2.42" + toRelay},
+		{"discover_has", "nor does that count for max_macs_per_port", at(3, discover(client(0x31))), leases(at99(3, bound(host(32), client(0x32), 3))), oneMAC, "offer 192.0.2.31" + toRelay},
+		{"discover_has", "what was given on the line does", at(3, discover(client(0x31))), leases(on(3, bound(host(32), client(0x32), 3))), oneMAC, "port_mac_limit 192.0.2.31"},
 		{"discover_kept", "the switch inserts no option 82 any more", onRelay(discover(stranger)), leases(on(1, bound(host(11), stranger, 1))), nil, "offer 192.0.2.11" + toRelay},
 		{"discover_less", "heard twice, on the wire without the relay's option 82", discover(stranger), leases(on(1, bound(host(11), stranger, 1))), besideRelay, "says_less 192.0.2.11"},
 		{"discover_less", "also where leases have host routes", discover(stranger), leases(on(1, bound(host(11), stranger, 1))), func(r *Request, o *Options) { besideRelay(r, o); r.HostRoutes = true }, "says_less 192.0.2.11"},
@@ -97,6 +105,8 @@ func TestRules(t *testing.T) {
 		{"discover_network", "behind a relay of another network", there(discover(known)), nil, nil, "wrong_network"},
 		{"discover_none", "a MAC is less than another's live record", discover(client(0x11)), leases(on(1, bound(host(11), stranger, 1))), nil, "port_full"},
 		{"discover_none", "a full line", at(4, discover(stranger)), full, nil, "port_full"},
+		{"discover_none", "a full line, told in another way", at(4, discover(stranger)), leases(inVLAN101(away41, 4), inVLAN101(away42, 4)), nil, "port_full"},
+		{"discover_none", "a full line, by leases of the port where its customers were before", at(4, discover(stranger)), leases(on(9, away41), on(9, away42)), nil, "port_full"},
 		{"discover_none", "nobody", discover(stranger), nil, nil, "unknown_client"},
 		{"discover_none", "the MAC is of another port, and this one is known", at(2, discover(known)), nil, macFirst, "mac_elsewhere"},
 		{"discover_none", "the MAC's lease is live on another line", at(99, discover(known)), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
@@ -105,6 +115,7 @@ func TestRules(t *testing.T) {
 
 		{"select_has", "", at(2, selecting(stranger, host(21))), nil, nil, "ack 192.0.2.21" + toRelay + " fact report"},
 		{"select_has", "on the line a new router takes over", at(1, selecting(stranger, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "ack 192.0.2.11" + toRelay + " fact report"},
+		{"select_has", "of what its MACs got elsewhere", at(4, selecting(stranger, host(42))), leases(away41, away42), nil, "ack 192.0.2.42" + toRelay + " fact report"},
 		{"select_other", "", at(2, selecting(stranger, host(11))), nil, nil, "nak_wrong_address 192.0.2.21" + toRelay},
 		{"select_other", "its own lease of that ends", at(2, selecting(stranger, host(11))), leases(on(2, bound(host(11), stranger, 77))), nil, "nak_wrong_address 192.0.2.21" + toRelay + " ends"},
 		{"select_none", "", onRelay(selecting(stranger, host(11))), nil, nil, "nak_not_bound" + toRelay},
@@ -285,6 +296,36 @@ func TestRulesAreThoseOfThePage(t *testing.T) {
 		}
 		assert.True(t, done, "%s: what happens: %q", r.name, cells[4])
 	}
+}
+
+// A lease that is over and is renewed by its MAC from elsewhere begins there: at the port where it was before nobody is known to be.
+func TestLeaseThatIsOverBeginsWhereItsClientIs(t *testing.T) {
+	rec := with(expired(host(11), client(0x11), 1), func(r *lease.Record) {
+		r.GIAddr, r.Device, r.Port, r.Option82, r.Interface = relayIP, 1, 1, port(switch1, 1), "eth9"
+	})
+	renewal := wire.Query{Type: wire.Request, MAC: client(0x11), CIAddr: host(11)}
+	from := func(a netip.Addr) func(*Request, *Options) {
+		return func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(a, 68) }
+	}
+	d := run(t, renewal, leases(rec), from(host(77)))
+	require.Equal(t, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact", told(d))
+	assert.Equal(t, []any{"eth0", 0, false}, []any{d.Rec.Interface, len(d.Rec.Option82), d.Rec.GIAddr.IsValid()})
+	d = run(t, renewal, leases(rec), from(host(11)))
+	assert.Equal(t, []any{"eth9", relayIP}, []any{d.Rec.Interface, d.Rec.GIAddr}, "past its relay it is where it was")
+}
+
+// Who takes over on a line what another one got elsewhere is not in a fight with it, and may have to give it up to a new router at once.
+func TestWhatWasGotElsewhereIsNoFight(t *testing.T) {
+	given := func(n byte) *lease.Table {
+		return leases(with(bound(host(11), client(0x11), 1), func(r *lease.Record) {
+			r.GIAddr, r.Device, r.Port, r.Option82 = relayIP, 1, 1, port(switch1, n)
+		}))
+	}
+	q := wire.Query{Type: wire.Request, MAC: stranger, GIAddr: relayIP, Option82: port(switch1, 1), Options: []wire.Option{requested(host(11)), chosen(serverIP)}}
+	assert.Equal(t, client(0x11), run(t, q, given(1)).Rec.Prior)
+	d := run(t, q, given(99))
+	require.Equal(t, "ack 192.0.2.11 by relay to 198.51.100.1:67 fact report", told(d))
+	assert.Zero(t, d.Rec.Prior)
 }
 
 // What a refused client had stands in its record of the address that it asked for, whatever some clients leave in ciaddr.

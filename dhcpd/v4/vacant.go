@@ -71,7 +71,7 @@ func (m *matcher) chooseVacant(c *candidates) vacancy {
 			v.line, best = l, class
 		}
 	}
-	v.taken = v.placed && n == 1 || exact && best == classOwn
+	v.taken = v.placed && n == 1 || exact && best == classOwn || best == classForeign
 	switch {
 	case best == classRefused:
 		v.line, v.failed = nil, outcome.MACRefused
@@ -106,6 +106,8 @@ func (m *matcher) rateVacant(l *provision.Line, placed bool) (class int) {
 		return classRefused // the ERP cannot be told: there is no address to tell it by
 	case live && rec.MAC == m.mac:
 		return classLeased
+	case live && placed && m.foreign(&rec, l):
+		return classForeign
 	case live:
 		return classTaken
 	case l.MAC.IsZero():
@@ -189,14 +191,14 @@ func (c *decider) vacantCrowded(l *provision.Line) bool {
 	for i := range lines.Len() {
 		other := lines.At(i)
 		for ip := range other.Hosts4() {
-			if rec, ok := c.leases.Get(ip); ok && c.join(&others, &rec) {
+			if rec, ok := c.leases.Get(ip); ok && c.join(&others, &rec, other) {
 				return true
 			}
 		}
 		if other == l || other.Owner.IsZero() {
 			continue
 		}
-		if rec, live := c.ownerLease(other); live && c.join(&others, &rec) {
+		if rec, live := c.ownerLease(other); live && c.join(&others, &rec, other) {
 			return true
 		}
 	}

@@ -125,6 +125,8 @@ func TestVacantDecisions(t *testing.T) {
 		{"two MACs, two addresses", at(discover, client(0xa2), 21), leases(took(host(212), client(0xa1), 21, client(0xa1))), "pool_offer hold", 21, nil},
 		{"two MACs, and a third one in the place that is free", at(discover, other, 21), leases(took(host(212), client(0xa1), 21, client(0xa1))), "pool_offer hold", 21, nil},
 		{"two MACs, and no place is free", at(discover, other, 21), leases(took(host(212), client(0xa1), 21, client(0xa1)), took(host(213), client(0xa2), 21, client(0xa2))), "port_full", 0, nil},
+		{"two MACs, and who has them got both addresses elsewhere", at(discover, other, 21), leases(onPort(took(host(212), client(0xa1), 21, client(0xa1)), 99), onPort(took(host(213), client(0xa2), 21, client(0xa2)), 99)), "pool_offer hold", 21, nil},
+		{"nor do those count", at(discover, client(0xa2), 21), leases(onPort(took(host(212), client(0xa1), 21, client(0xa1)), 99)), "pool_offer hold", 21, limit(1)},
 		{"as many as may be", at(discover, client(0xa2), 21), leases(took(host(212), client(0xa1), 21, client(0xa1))), "port_mac_limit", 21, limit(1)},
 		{"a new router makes room", at(discover, other, 20), leases(took(host(212), stranger, 20)), "pool_offer 192.0.2.212 hold", 20, limit(1)},
 		{"exhausted", at(discover, stranger, 20), leases(took(host(210), client(0xa1), 21, client(0xa1)), took(host(211), client(0xa2), 21, client(0xa2)), took(host(212), client(0xa3), 23), took(host(213), client(0xa5), 25)), "pool_exhausted", 20, nil},
