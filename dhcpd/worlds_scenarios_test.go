@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ func plainTown(t testing.TB, change func(*Options)) *town {
 	t.Helper()
 	tn := &town{
 		t: t, plain: true, rng: rand.New(rand.NewPCG(1, 2)), bad: rand.New(rand.NewPCG(1, 3)),
-		now: time.Date(2126, 5, 1, 12, 0, 0, 0, time.UTC), seen: map[string]int{},
+		now: time.Date(2126, 5, 1, 12, 0, 0, 0, time.UTC), seen: map[string]int{}, heard: map[provision.MAC][]place{},
 	}
 	o := plainOptions()
 	if change != nil {
@@ -554,6 +555,35 @@ func TestStrangersReportNoMACFromAnotherWire(t *testing.T) {
 	tn.disturb(a)
 	require.Equal(t, outcome.Ack, tn.loud.h.d.Outcome, tn.tale())
 	tn.unharmedAll(t)
+}
+
+// What an identifier leads to at a line that the ERP lacks is no reason to tell the ERP of the MAC there, however often it is asked for.
+func TestStrangersReportNoMACOfAnotherLine(t *testing.T) {
+	for where, place := range map[string]int{"at a port that the ERP lacks": 1, "in a VLAN that the ERP lacks": 3} {
+		for id, victim := range map[string]string{"cpe": "the shared wire, by identifier", "olt": "a second port"} {
+			t.Run(victim+"/"+where, func(t *testing.T) {
+				tn := plainTown(t, func(o *Options) {
+					o.Match = []v4.MatchKind{v4.MatchOption82, v4.MatchVLAN, v4.MatchClientID, v4.MatchMAC}
+					o.ClientIDs = []v4.ClientID{{Text: "cpe", IP: shared(14)}, {Text: "olt", IP: host(12)}}
+				})
+				v := tn.citizen(victim)
+				tn.line(v).MAC = v.mac
+				tn.publish()
+				aim := tn.line(v).Addresses[0].Prefix.Addr()
+				selecting := []wire.Option{requested(aim), chosen(serverIP)}
+				for _, q := range []wire.Query{{Options: selecting}, {Options: selecting}, {CIAddr: aim}, {Options: []wire.Option{requested(aim)}}} {
+					q.Type, q.MAC = wire.Request, client(0xe1)
+					q.Options = append(slices.Clone(q.Options), clientID([]byte(id)...))
+					a := tn.lineOf(place, &q)
+					a.victim, a.Data = v, q.Append(nil)
+					tn.now = tn.now.Add(time.Minute)
+					tn.disturb(a)
+					require.Equal(t, outcome.Ack, tn.loud.h.d.Outcome, tn.tale())
+				}
+				tn.unharmedAll(t)
+			})
+		}
+	}
 }
 
 // Who takes the addresses of a port by the MACs of its devices, while they are off, keeps nobody at the port itself from them, a new router neither, and

@@ -511,7 +511,8 @@ func equalRecord(a, b lease.Record) bool {
 }
 
 // checkReports makes sure that the ERP is told nothing of a stranger but the first MAC of an address where it expects the address, the MAC on the stranger's
-// own line, or once more the one that got the address at a line that was vouched for.
+// own line, or the one of who has the address and was heard with that MAC on the customer's line. With client_key: client_id a lease that was given there will do:
+// past the relay whoever sends its identifier from its address is its client.
 func (tn *town) checkReports(a *attempt, before *standing) {
 	for _, r := range tn.loud.reports {
 		tn.seen["a stranger is reported"]++
@@ -519,8 +520,8 @@ func (tn *town) checkReports(a *attempt, before *standing) {
 		ours := a.at != nil && l != nil && tn.onLine(a.at, l)
 		first := l != nil && l.MAC.IsZero() && !tn.loud.h.r.P.GIAddr().IsValid() && tn.loud.h.r.On != nil && tn.loud.h.r.On.AddrIn(netip.PrefixFrom(r.IP, 24).Masked()).IsValid()
 		was := before.leases[r.IP]
-		again := was.Live(tn.now) && was.MAC == r.MAC && (len(was.Option82) > 0 || was.Ifindex >= ifVLAN)
-		if !ours && !first && !again {
+		theirs := l != nil && was.Live(tn.now) && was.MAC == r.MAC && (tn.heardOn(r.MAC, l, &was) || tn.opts.ClientKey == v4.ClientKeyID && tn.given(&was, l))
+		if !ours && !first && !theirs {
 			tn.harm(nil, fmt.Sprintf("report by %s: %s", tn.loud.h.r.P.Type(), tn.loud.h.d.Outcome), "%v becomes the MAC of %v in the ERP", r.MAC, r.IP)
 		}
 	}
@@ -545,6 +546,13 @@ func (tn *town) given(rec *lease.Record, l *provision.Line) bool {
 			return n != 0 && d.ID == id && bytes.HasPrefix(rec.Option82, port(d.MAC, byte(n)))
 		}
 		return at(l.Device, l.Port) || at(rec.Device, rec.Port)
+	})
+}
+
+// heardOn reports whether a citizen with a MAC was heard on a line, or on the port that the ERP had for a lease then.
+func (tn *town) heardOn(mac provision.MAC, l *provision.Line, rec *lease.Record) bool {
+	return slices.ContainsFunc(tn.heard[mac], func(p place) bool {
+		return tn.given(&lease.Record{Option82: p.opt82, Ifindex: p.index, Device: rec.Device, Port: rec.Port}, l)
 	})
 }
 

@@ -40,7 +40,8 @@ type town struct {
 	places []place               // of strangers with a line of their own
 	had    [][]provision.Address // by row of the ERP: the addresses that it lost
 	news   []provision.MACReport
-	seen   map[string]int // happenings
+	heard  map[provision.MAC][]place // on lines that are vouched for
+	seen   map[string]int            // happenings
 	step   int
 	plain  bool            // the ERP has every MAC that it can have, and nobody an identifier that the ERP does not need
 	told   []func() string // the last packets, for the message of a failure
@@ -186,7 +187,7 @@ func newTown(t testing.TB, seed uint64) *town {
 	tn := &town{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), bad: rand.New(rand.NewPCG(seed, 3)),
 		now:  time.Date(2126, 5, 1, 12, 0, 0, 0, time.UTC), // later than now: every lease that is not over counts for access.Sources
-		seen: map[string]int{},
+		seen: map[string]int{}, heard: map[provision.MAC][]place{},
 	}
 	tn.opts = tn.options()
 	tn.open()
@@ -468,6 +469,9 @@ func (tn *town) honest() {
 // ask lets both servers hear a citizen.
 func (tn *town) ask(c *citizen, g socket.Datagram) {
 	tn.say("%s (%v) %s", c.name, c.mac, shown(g))
+	if tn.vouched(&c.at) && !slices.ContainsFunc(tn.heard[c.mac], func(p place) bool { return p.index == c.at.index && bytes.Equal(p.opt82, c.at.opt82) }) {
+		tn.heard[c.mac] = append(tn.heard[c.mac], c.at)
+	}
 	was, is := tn.quiet.hear(tn.now, g), tn.loud.hear(tn.now, g)
 	tn.say("  %s %v, alone %s %v", is.outcome, is.ip, was.outcome, was.ip)
 	tn.news = append(tn.news, tn.quiet.reports...)

@@ -68,10 +68,10 @@ func isAmong(l *provision.Line, lines provision.Lines) bool {
 }
 
 // mayReport reports whether the ERP may be told of the client's MAC for b. What a MAC alone leads to is no
-// reason to change the ERP: somebody vouches for the line, now or when the lease was given, or the ERP has no
+// reason to change the ERP: somebody vouches for b's line, now or when the lease was given, or the ERP has no
 // MAC for the address and expects it on the wire that the client is on.
 func (c *decider) mayReport(b Binding) bool {
-	if c.d.Match.By&(MatchOption82|MatchVLAN) != 0 {
+	if m := &c.d.Match; m.By&(MatchOption82|MatchVLAN) != 0 && m.binding.Line == b.Line {
 		return true
 	}
 	if vlan := c.r.P.VLAN(); b.MAC.IsZero() && !c.r.P.HasOption82() && (vlan == 0 || vlan == b.VLAN) { // no line says otherwise
@@ -84,6 +84,5 @@ func (c *decider) mayReport(b Binding) bool {
 		}
 	}
 	rec, known := c.lease(b.IP)
-	return known && rec.MAC == c.mac && rec.Live(c.now) &&
-		(len(rec.Option82) > 0 || !rec.GIAddr.IsValid() && c.oneCustomer(c.cfg.line.Ingress(rec.Interface).VLAN))
+	return known && rec.MAC == c.mac && rec.Live(c.now) && c.wasPlaced(&rec, b)
 }

@@ -131,6 +131,11 @@ func (c *decider) claims(msg message) claim {
 	if msg == msgExtendAt && c.e.claim == nobody {
 		c.e.claim = c.claimsPast(msg)
 	}
+	if msg == msgExtendAt && c.e.claim&(lineVacant|nobody) != 0 && c.d.Match.placed && !c.e.rec.Live(c.now) {
+		if b := c.bound(c.e.at); b.Line != nil && c.elsewhere(b.Line) == awayKnown { // its last lease leads to another line
+			c.e.claim = macAway
+		}
+	}
 	return c.e.claim
 }
 

@@ -105,7 +105,7 @@ var rules = [...]rule{
 	{name: "extend_line_full", on: msgExtendAt, claim: isFull, do: nakOther,
 		says: "Other clients have the addresses of the line that the renewal tells, or of the MAC."},
 	{name: "extend_line_away", on: msgExtendAt, claim: macAway, do: nakNotBound,
-		says: "The MAC is that of another line, and the ERP knows the line that the renewal tells."},
+		says: "The MAC, or the client's last lease, is that of another line, and the ERP knows the line that the renewal tells."},
 	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept | recGone | recOverruled, place: placeOther, do: leaveIt,
 		says: "The client's lease is live and was given elsewhere than where the renewal comes from: it is left alone."},
 	{name: "extend_pool_elsewhere", on: msgExtend, record: recPool, place: placeOther, do: leaveIt,

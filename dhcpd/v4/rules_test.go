@@ -71,6 +71,17 @@ func TestRules(t *testing.T) {
 	at99 := func(n uint32, r lease.Record) lease.Record { r = on(99, r); r.Port = n; return r } // given by MAC at a port that the ERP lacks; n: the row's
 	away41, away42 := at99(4, bound(host(41), client(0x41), 4)), at99(4, bound(host(42), client(0x42), 5))
 	oneMAC := func(_ *Request, o *Options) { o.MaxPortMACs = 1 }
+	byID := func(_ *Request, o *Options) {
+		o.Match, o.ClientIDs = []MatchKind{MatchOption82, MatchClientID}, []ClientID{{Text: "cpe", IP: host(11)}}
+	}
+	inVLAN9 := func(r *Request, o *Options) {
+		byID(r, o)
+		o.Match, o.VLANInterfaces, r.P.Ingress.Name = []MatchKind{MatchVLAN, MatchClientID}, []string{"vlan{vlan}"}, "vlan9"
+	}
+	asCPE := func(q wire.Query) wire.Query {
+		q.Options = append(q.Options, wire.Option{Code: wire.OptClientID, Value: []byte("cpe")})
+		return q
+	}
 	full := leases(bound(host(41), client(0x41), 4), bound(host(42), client(0x42), 5))
 	const toRelay, onWire = " by relay to 198.51.100.1:67", " by broadcast"
 	const toThere = " by relay to 203.0.113.1:67"
@@ -116,6 +127,7 @@ func TestRules(t *testing.T) {
 		{"select_has", "", at(2, selecting(stranger, host(21))), nil, nil, "ack 192.0.2.21" + toRelay + " fact report"},
 		{"select_has", "on the line a new router takes over", at(1, selecting(stranger, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "ack 192.0.2.11" + toRelay + " fact report"},
 		{"select_has", "of what its MACs got elsewhere", at(4, selecting(stranger, host(42))), leases(away41, away42), nil, "ack 192.0.2.42" + toRelay + " fact report"},
+		{"select_has", "by an identifier at a line that the ERP lacks, once more: the ERP is not told", at(99, asCPE(selecting(stranger, host(11)))), leases(at99(1, bound(host(11), stranger, 1))), byID, "ack 192.0.2.11" + toRelay + " background"},
 		{"select_other", "", at(2, selecting(stranger, host(11))), nil, nil, "nak_wrong_address 192.0.2.21" + toRelay},
 		{"select_other", "its own lease of that ends", at(2, selecting(stranger, host(11))), leases(on(2, bound(host(11), stranger, 77))), nil, "nak_wrong_address 192.0.2.21" + toRelay + " ends"},
 		{"select_none", "", onRelay(selecting(stranger, host(11))), nil, nil, "nak_not_bound" + toRelay},
@@ -158,6 +170,8 @@ func TestRules(t *testing.T) {
 		{"extend_line_taken", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "nak_other_client" + toRelay},
 		{"extend_line_has", "of no subnet any more", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), unserved, "nak_no_subnet 192.0.2.11" + toRelay + " ends"},
 		{"extend_line_has", "", at(1, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "ack 192.0.2.11" + toRelay + " background"},
+		{"extend_line_has", "by an identifier at a line that the ERP lacks: the ERP is not told", at(99, asCPE(extend(stranger, host(11)))), leases(at99(1, bound(host(11), stranger, 1))), byID, "ack 192.0.2.11" + toRelay + " background"},
+		{"extend_line_has", "by an identifier at its own line: the ERP is told", at(1, asCPE(extend(stranger, host(11)))), leases(on(1, bound(host(11), stranger, 1))), byID, "ack 192.0.2.11" + toRelay + " background report"},
 		{"extend_line_other", "", at(2, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "nak_wrong_address 192.0.2.21" + toRelay},
 		{"extend_line_full", "", at(4, extend(stranger, host(41))), full, nil, "nak_other_client" + toRelay},
 		{"extend_line_away", "another's MAC on a port that the ERP knows", at(2, extend(known, host(11))), leases(on(1, bound(host(11), known, 1))), macFirst, "nak_not_bound" + toRelay},
@@ -185,6 +199,7 @@ func TestRules(t *testing.T) {
 		{"extend_taken", "a renewal takes nothing over", extend(client(0x81), host(81)), leases(onWire1(overruled(bound(host(81), stranger, 8)))), nil, "nak_other_client" + onWire},
 		{"extend_kept", "past the relay", extend(stranger, host(11)), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew report"},
 		{"extend_kept", "on a line that the ERP does not know: the record stays where it was", at(99, extend(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " renew report"},
+		{"extend_kept", "by an identifier in a VLAN that the ERP lacks: the ERP is not told", asCPE(extend(stranger, host(11))), leases(with(bound(host(11), stranger, 1), func(r *lease.Record) { r.Device, r.Port, r.Ifindex, r.Interface = 1, 1, 3, "vlan9" })), inVLAN9, "ack 192.0.2.11 by unicast to 192.0.2.11:68 background"},
 		{"extend_gone", "", extend(stranger, host(11)), leases(on(9, bound(host(11), stranger, 77))), nil, "nak_not_bound" + onWire},
 		{"extend_gone", "on our own wire the client hears it: its lease ends", extend(stranger, host(11)), leases(onWire1(bound(host(11), stranger, 77))), nil, "nak_not_bound" + onWire + " ends"},
 		{"extend_has", "", extend(known, host(11)), nil, nil, "ack 192.0.2.11 by unicast to 192.0.2.11:68 fact"},
@@ -253,7 +268,7 @@ var (
 	pageClaims = map[string]claim{
 		"": 0, "anything else": 0, "line or MAC has one": hasIt, "line or MAC has it": hasIt, "line or MAC has another": hasOne, "line or MAC is full": isFull,
 		"MAC has it": macHas, "MAC has another there": macOther, "nobody": untold, "nobody, and the address is found by a line": untold, "line or MAC is full, or nobody": isFull | nobody,
-		"line or MAC is full, or the MAC is of another line": isFull | macAway | macLive, "the MAC is of another line, and the ERP knows this one": macAway,
+		"line or MAC is full, or the MAC is of another line": isFull | macAway | macLive, "the MAC, or a last lease that is over, is of another line, and the ERP knows this one": macAway,
 		"the MAC is of a line whose lease is live elsewhere": macLive, "the MAC is of addresses of other networks only": macNetwork,
 	}
 	pagePlaces = map[string]place{

@@ -206,6 +206,22 @@ func TestVacantDecisions(t *testing.T) {
 	}
 }
 
+// A line without an address vouches for no address of another line, though it was the client's last one.
+func TestVacantLineVouchesForNoOther(t *testing.T) {
+	rec := expired(host(11), stranger, 1)
+	rec.GIAddr, rec.Option82, rec.Interface = relayIP, port(switch1, 99), "eth0"
+	q := wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(11), GIAddr: relayIP, Option82: port(switch1, 20)}
+	d := decideWith(t, vacants(t), q, leases(rec), func(_ *Request, o *Options) { o.Pools = []Pool{flats()} })
+	assert.Equal(t, "nak_not_bound by relay to 198.51.100.1:67", told(d))
+	assert.Equal(t, "extend_line_away", d.Evidence.Rule.String())
+	rec.Expires = testNow.Add(time.Minute)
+	d = decideWith(t, vacants(t), q, leases(rec), func(_ *Request, o *Options) { o.Pools = []Pool{flats()} })
+	assert.Equal(t, "mac_elsewhere 192.0.2.11", told(d), "while it is live the client is heard where it was given")
+	rec.Device, rec.Port, rec.Option82 = 1, 1, port(switch1, 20) // the customer has moved to port 1 since
+	d = decideWith(t, vacants(t), q, leases(rec), func(_ *Request, o *Options) { o.Pools = []Pool{flats()} })
+	assert.Equal(t, "ack 192.0.2.11 by relay to 198.51.100.1:67 background", told(d), "and the ERP is not told")
+}
+
 func withGuestsToo(_ *Request, o *Options) {
 	o.Unknown, o.Pools = UnknownGuest, append(o.Pools, guests())
 }
