@@ -38,7 +38,7 @@ func TestShares(t *testing.T) {
 	}
 	snap, _ := provision.Build(provision.Input{Lines: []provision.Line{
 		line("198.51.100.1", 1, macA), line("198.51.100.2", 1, provision.MAC{}), line("198.51.100.3", 3, provision.MAC{}),
-	}})
+	}, CustomerSubnets: []provision.Subnet{{Prefix: netip.MustParsePrefix("203.0.113.8/29"), Subscriber: 1}}})
 	until := time.Now().Add(time.Hour)
 	d := Directory{
 		Snapshot: func() *provision.Snapshot { return snap },
@@ -61,6 +61,8 @@ func TestShares(t *testing.T) {
 		"no MAC is known":             {"198.51.100.2", neighbours{addr("198.51.100.2"): macB}, Share{Wire: Wire{7, macB}}},
 		"a guest":                     {"198.51.100.200", neighbours{addr("198.51.100.200"): macB}, Share{Addr: addr("198.51.100.200"), Vouched: true}},
 		"a guest whose lease is over": {"198.51.100.201", neighbours{addr("198.51.100.201"): macB}, Share{}},
+		"in his subnet":               {"203.0.113.9", nil, Share{Subscriber: 1, Vouched: true}},
+		"in his subnet, on the wire":  {"203.0.113.9", neighbours{addr("203.0.113.9"): macB}, Share{Wire: Wire{7, macB}}},
 		"nobody's address":            {"203.0.113.99", neighbours{addr("203.0.113.99"): macB}, Share{}},
 		"nobody's, behind a router":   {"203.0.113.99", nil, Share{}},
 	} {
