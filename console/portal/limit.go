@@ -16,7 +16,7 @@ const (
 	maxConns     = 2048  // at once
 	maxPerSource = 64    // at once, of one address
 	maxInCrowd   = 8     // the same, once half of maxConns is in use: a few that hold all they can leave room for others
-	maxSources   = 16384 // addresses that are remembered; of vouched ones twice as many
+	maxSources   = 16384 // addresses that are remembered, and shares; of vouched ones twice as many
 	forgetAfter  = time.Minute
 	recheckShare = 5 * time.Second
 
@@ -57,7 +57,7 @@ type sources struct {
 
 func newSources(now func() time.Time, whose func(netip.Addr) Share) *sources {
 	s := &sources{now: now, whose: whose, known: map[netip.Addr]*source{}, shares: map[Share]*source{}, crowd: newSource()}
-	s.crowd.share = s.shareLocked(Share{}, time.Time{})
+	s.crowd.share, _ = s.shareLocked(Share{}, time.Time{})
 	return s
 }
 
@@ -67,9 +67,17 @@ func newSource() *source {
 	}
 }
 
-// shareLocked gives the record of a share.
-func (s *sources) shareLocked(key Share, now time.Time) *source {
+// shareLocked gives the record of a share, with its key. Where there is no room for
+// it, it is that of the zero Share.
+func (s *sources) shareLocked(key Share, now time.Time) (*source, Share) {
 	sh, ok := s.shares[key]
+	if !ok && key != (Share{}) {
+		s.sweepLocked(now)
+		if !roomFor(key, len(s.shares)) {
+			key = Share{}
+			sh, ok = s.shares[key], true
+		}
+	}
 	if !ok {
 		sh = newSource()
 		sh.most = maxPerSource
@@ -81,8 +89,11 @@ func (s *sources) shareLocked(key Share, now time.Time) *source {
 		s.shares[key] = sh
 	}
 	sh.last = now
-	return sh
+	return sh, key
 }
+
+// roomFor reports whether one more record may be kept beside n others.
+func roomFor(key Share, n int) bool { return n < maxSources || key.Vouched && n < 2*maxSources }
 
 // at gives the record of an address. Whose share it uses is asked again when it has no
 // connections: a lease may have ended, or another host come.
@@ -97,20 +108,21 @@ func (s *sources) at(a netip.Addr, now time.Time) *source {
 	key := s.whose(a)
 	if !ok {
 		s.sweepLocked(now)
-		if room := len(s.known) < maxSources; !room && (!key.Vouched || len(s.known) >= 2*maxSources) {
+		if !roomFor(key, len(s.known)) {
 			return s.crowd
 		}
 		src = newSource()
 		s.known[a] = src
 	}
-	src.last, src.key = now, key
-	src.share = s.shareLocked(key, now)
+	src.last = now
+	src.share, src.key = s.shareLocked(key, now)
 	return src
 }
 
-// sweepLocked forgets who is gone, when room is needed.
+// sweepLocked forgets who is gone, when room is needed. A share is used whenever one of
+// its addresses is, so one that is forgotten is nobody's: at asks anew for the others.
 func (s *sources) sweepLocked(now time.Time) {
-	if len(s.known) < maxSources || now.Sub(s.swept) < time.Second { // not with each of a flood
+	if max(len(s.known), len(s.shares)) < maxSources || now.Sub(s.swept) < time.Second { // not with each of a flood
 		return
 	}
 	s.swept = now

@@ -134,3 +134,41 @@ func TestAVouchedSourceAlwaysHasRoom(t *testing.T) {
 	_, why := s.admit(customer)
 	require.Equal(t, RefusedTotal, why)
 }
+
+// However often hosts change their MACs, no more is remembered of them than there is room
+// for, and whoever has his address by right keeps his own share.
+func TestSharesAreBounded(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	customer := netip.MustParseAddr("203.0.113.1")
+	macs := 0
+	s := newSources(func() time.Time { return now }, func(a netip.Addr) Share {
+		if a == customer {
+			return Share{Subscriber: 1, Vouched: true}
+		}
+		macs++
+		return Share{Wire: Wire{7, provision.MAC{2, 0, 0, byte(macs >> 16), byte(macs >> 8), byte(macs)}}}
+	})
+	visit := func(a netip.Addr) Share {
+		src, why := s.admit(a)
+		require.Empty(t, why)
+		s.release(src)
+		return src.key
+	}
+	for range 3 * maxSources {
+		now = now.Add(recheckShare)
+		visit(netip.MustParseAddr("10.0.0.1"))
+	}
+	require.LessOrEqual(t, len(s.shares), maxSources)
+	require.Equal(t, 3*maxSources, macs)
+
+	// Faster than anything is forgotten.
+	for range 2 {
+		now = now.Add(recheckShare)
+		for i := range maxSources - 2 {
+			s.at(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), now)
+		}
+	}
+	require.LessOrEqual(t, len(s.shares), maxSources)
+	require.Equal(t, Share{}, visit(netip.MustParseAddr("10.0.0.1")), "no room")
+	require.Equal(t, Share{Subscriber: 1, Vouched: true}, visit(customer))
+}
