@@ -19,6 +19,10 @@ const (
 // ControlTimeouts are those of the control socket: a change of state waits for the ERP.
 var ControlTimeouts = door.Timeouts{Write: changeTimeout + time.Second}
 
+// HookTimeouts are those of the hints: each is one small packet, and the shipped PHP waits
+// for its answer for 0.3 s.
+var HookTimeouts = door.Timeouts{Header: 2 * time.Second, Read: 2 * time.Second}
+
 // ServeControl serves h on l behind d until ctx ends, and then gives nil. Requests know who asks.
 func ServeControl(ctx context.Context, l net.Listener, h http.Handler, d *door.Door, log *slog.Logger) error {
 	return serve(ctx, l, h, d, log, withPeer)

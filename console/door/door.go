@@ -4,7 +4,9 @@
 // together leave descriptors over for what the program is there for (Shares).
 //
 // A full door makes room by closing the connection that has been idle for longest:
-// whoever holds many open and asks nothing must not keep out the one who asks.
+// whoever holds many open and asks nothing must not keep out the one who asks. Where none
+// is idle it closes the one that has been busy for longest of the source that has most:
+// whoever asks slowly must not keep out the one who has fewer.
 package door
 
 import (
@@ -27,7 +29,7 @@ type Refusal string
 const (
 	NotAllowed Refusal = "not_allowed" // its address is in no list
 	PerAddress Refusal = "per_address" // too many of one address, and none of them idle
-	Full       Refusal = "full"        // too many in total, and none of them idle
+	Full       Refusal = "full"        // too many in total, and none that makes room
 )
 
 // Refusals lists every Refusal.
@@ -40,7 +42,7 @@ const shutdownGrace = time.Second
 type Options struct {
 	Name       string
 	Total      int                             // connections at once
-	PerAddress int                             // of one address
+	PerAddress int                             // of one address; of IPv6, of one /64
 	Allow      func(netip.Addr) bool           // nil: everybody
 	Hosts      func() Hosts                    // names that requests may be for; nil: any
 	Refused    func(why Refusal, a netip.Addr) // must not block; may be nil
@@ -59,12 +61,14 @@ var Default = Timeouts{Header: 5 * time.Second, Read: 10 * time.Second, Write: 2
 type Door struct {
 	opts Options
 
-	mu      sync.Mutex // guards the rest
-	inside  int
-	byAddr  map[netip.Addr]int
-	idle    *list.List // of *conn, the longest idle first
-	refused map[Refusal]uint64
-	ended   uint64
+	mu        sync.Mutex // guards the rest
+	inside    int
+	bySource  map[netip.Addr]int
+	idle      *list.List // of *conn, the longest idle first
+	busy      *list.List // of *conn, the longest busy first
+	refused   map[Refusal]uint64
+	endedIdle uint64
+	endedBusy uint64
 }
 
 // New makes a Door.
@@ -76,7 +80,7 @@ func New(o Options) *Door {
 			*t.have = *t.want
 		}
 	}
-	return &Door{opts: o, byAddr: map[netip.Addr]int{}, idle: list.New(), refused: map[Refusal]uint64{}}
+	return &Door{opts: o, bySource: map[netip.Addr]int{}, idle: list.New(), busy: list.New(), refused: map[Refusal]uint64{}}
 }
 
 // Status is what a door has seen.
@@ -86,13 +90,14 @@ type Status struct {
 	Total     int                `json:"limit,omitempty"`
 	Refused   map[Refusal]uint64 `json:"refused,omitempty"`
 	EndedIdle uint64             `json:"ended_idle,omitempty"` // idle ones closed to make room
+	EndedBusy uint64             `json:"ended_busy,omitempty"` // busy ones of those who had most, closed to make room
 }
 
 // Status tells how it is now.
 func (d *Door) Status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	st := Status{Name: d.opts.Name, Inside: d.inside, Total: d.opts.Total, EndedIdle: d.ended}
+	st := Status{Name: d.opts.Name, Inside: d.inside, Total: d.opts.Total, EndedIdle: d.endedIdle, EndedBusy: d.endedBusy}
 	for why, n := range d.refused {
 		if st.Refused == nil {
 			st.Refused = map[Refusal]uint64{}
@@ -106,9 +111,9 @@ func (d *Door) Status() Status {
 type conn struct {
 	net.Conn
 	door *Door
-	addr netip.Addr
-	at   *list.Element // in door.idle; nil: it is busy
-	gone bool
+	from netip.Addr    // its source
+	in   *list.List    // door.idle or door.busy; nil: it has left
+	at   *list.Element // in in
 }
 
 // Close implements net.Conn.
@@ -124,27 +129,30 @@ func (d *Door) leave(c *conn) {
 }
 
 func (d *Door) leaveLocked(c *conn) {
-	if c.gone {
+	if c.in == nil {
 		return
 	}
-	c.gone = true
-	d.busyLocked(c)
+	c.in.Remove(c.at)
+	c.in = nil
 	d.inside--
-	if d.byAddr[c.addr]--; d.byAddr[c.addr] == 0 {
-		delete(d.byAddr, c.addr)
+	if d.bySource[c.from]--; d.bySource[c.from] == 0 {
+		delete(d.bySource, c.from)
 	}
 }
 
-func (d *Door) busyLocked(c *conn) {
-	if c.at != nil {
-		d.idle.Remove(c.at)
-		c.at = nil
+// moveLocked puts a connection that has not left at the end of a list, unless it is there.
+func (d *Door) moveLocked(c *conn, to *list.List) {
+	if c.in == nil || c.in == to {
+		return
 	}
+	c.in.Remove(c.at)
+	c.in, c.at = to, to.PushBack(c)
 }
 
 // enter decides on a connection. What it gives in the second place has made room and is to be closed.
 func (d *Door) enter(raw net.Conn) (*conn, *conn, Refusal) {
 	a := addrOf(raw)
+	from := sourceOf(a)
 	allowed := d.opts.Allow == nil || d.opts.Allow(a)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,29 +160,55 @@ func (d *Door) enter(raw net.Conn) (*conn, *conn, Refusal) {
 	switch {
 	case !allowed:
 		return nil, nil, d.refuseLocked(NotAllowed)
-	case d.opts.PerAddress > 0 && d.byAddr[a] >= d.opts.PerAddress:
-		if old = d.oldestLocked(func(c *conn) bool { return c.addr == a }); old == nil {
+	case d.opts.PerAddress > 0 && d.bySource[from] >= d.opts.PerAddress:
+		if old = first(d.idle, func(c *conn) bool { return c.from == from }); old == nil {
 			return nil, nil, d.refuseLocked(PerAddress)
 		}
 	case d.opts.Total > 0 && d.inside >= d.opts.Total:
-		if old = d.oldestLocked(func(*conn) bool { return true }); old == nil {
+		if old = d.roomLocked(from); old == nil {
 			return nil, nil, d.refuseLocked(Full)
 		}
 	}
 	if old != nil {
+		if old.in == d.idle {
+			d.endedIdle++
+		} else {
+			d.endedBusy++
+		}
 		d.leaveLocked(old)
-		d.ended++
 	}
-	c := &conn{Conn: raw, door: d, addr: a}
+	c := &conn{Conn: raw, door: d, from: from, in: d.idle} // it has asked for nothing yet
+	c.at = d.idle.PushBack(c)
 	d.inside++
-	d.byAddr[a]++
-	c.at = d.idle.PushBack(c) // it has asked for nothing yet
+	d.bySource[from]++
 	return c, old, ""
 }
 
-func (d *Door) oldestLocked(of func(*conn) bool) *conn {
-	for e := d.idle.Front(); e != nil; e = e.Next() {
-		if c := e.Value.(*conn); of(c) {
+// roomLocked returns the connection that a full door ends for one more of a source: the
+// longest idle one, but of no source that has fewer; else the longest busy one of the
+// source that has most, where it has more than the newcomer will have. Nil: there is none.
+func (d *Door) roomLocked(from netip.Addr) *conn {
+	have := d.bySource[from]
+	if c := first(d.idle, func(c *conn) bool { return d.bySource[c.from] >= have }); c != nil {
+		return c
+	}
+	var greedy netip.Addr
+	most := have + 1
+	for source, n := range d.bySource {
+		if n > most {
+			greedy, most = source, n
+		}
+	}
+	if most == have+1 {
+		return nil
+	}
+	return first(d.busy, func(c *conn) bool { return c.from == greedy })
+}
+
+// first returns the first connection of a list of which a condition holds, or nil.
+func first(l *list.List, holds func(*conn) bool) *conn {
+	for e := l.Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*conn); holds(c) {
 			return c
 		}
 	}
@@ -192,6 +226,15 @@ func addrOf(c net.Conn) netip.Addr {
 		return a.AddrPort().Addr().Unmap().WithZone("")
 	}
 	return netip.Addr{}
+}
+
+// sourceOf returns what connections of an address are counted by: the address, and of
+// IPv6 its /64, of which one host may have all addresses.
+func sourceOf(a netip.Addr) netip.Addr {
+	if !a.Is6() {
+		return a
+	}
+	return netip.PrefixFrom(a, 64).Masked().Addr()
 }
 
 // Listener returns l as the door lets in what comes there. Its server must tell State.
@@ -241,11 +284,9 @@ func (d *Door) State(nc net.Conn, state http.ConnState) {
 	defer d.mu.Unlock()
 	switch state {
 	case http.StateActive:
-		d.busyLocked(c)
+		d.moveLocked(c, d.busy)
 	case http.StateIdle:
-		if c.at == nil && !c.gone {
-			c.at = d.idle.PushBack(c)
-		}
+		d.moveLocked(c, d.idle)
 	}
 }
 

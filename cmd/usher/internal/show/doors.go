@@ -16,6 +16,9 @@ func doorRows(p cli.Paint, doors []door.Status) [][]string {
 		if d.EndedIdle > 0 {
 			text += fmt.Sprintf(", %d idle ones closed to make room", d.EndedIdle)
 		}
+		if d.EndedBusy > 0 {
+			text += fmt.Sprintf(", %d busy ones of who had most closed to make room", d.EndedBusy)
+		}
 		for _, why := range []struct {
 			refusal door.Refusal
 			text    string
@@ -27,7 +30,7 @@ func doorRows(p cli.Paint, doors []door.Status) [][]string {
 		if many || d.Refused[door.Full] > 0 {
 			text = p.Red(text)
 		}
-		if many || d.EndedIdle > 0 || len(d.Refused) > 0 {
+		if many || d.EndedIdle+d.EndedBusy > 0 || len(d.Refused) > 0 {
 			rows = append(rows, []string{"door", text})
 		}
 	}
