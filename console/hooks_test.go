@@ -423,11 +423,7 @@ func TestHookAllowAtTheDoor(t *testing.T) {
 	seen := make(chan HookOutcome, 1)
 	h := NewHooks(config.Hooks{Secret: "0123456789abcdef", Window: time.Minute, Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}, func(provision.SubscriberID) {},
 		func(o HookOutcome) { seen <- o }, quiet())
-	d := door.New(door.Options{Allow: h.Allows, Refused: func(why door.Refusal, a netip.Addr) {
-		if why == door.NotAllowed {
-			h.Refused(a)
-		}
-	}})
+	d := door.New(door.Options{Allow: h.Allows, Refused: h.Refused})
 	ctx, cancel := context.WithCancel(t.Context())
 	bound, done := make(chan net.Addr, 1), make(chan error, 1)
 	go func() {
@@ -443,6 +439,19 @@ func TestHookAllowAtTheDoor(t *testing.T) {
 	h.Reconfigure(config.Hooks{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	require.True(t, h.Allows(netip.MustParseAddr("127.0.0.1")))
 	require.False(t, h.Allows(netip.Addr{}))
+}
+
+// A hint for a name that nobody has put into hooks.hosts is told of: the ERP may not read
+// the answer.
+func TestHookOfAnotherNameIsTold(t *testing.T) {
+	b := newHookBench(config.Hooks{})
+	for range 3 {
+		b.Refused(door.OtherName, netip.MustParseAddr("192.0.2.7"), "router1.example.net")
+	}
+	b.Refused(door.Full, netip.MustParseAddr("192.0.2.7"), "")
+	require.Equal(t, []HookOutcome{HookOtherName, HookOtherName, HookOtherName}, b.outcomes)
+	require.Equal(t, 1, strings.Count(b.log.String(), "\n"))
+	require.Contains(t, b.log.String(), `outcome=other_name remote=192.0.2.7 error="it asks for \"router1.example.net\", which is not in hooks.hosts"`)
 }
 
 // Whoever sends hints without their end keeps nobody else's out.

@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// Refusal is why a connection is closed before anything is read from it. A closed
-// set: it is a metric label.
+// Refusal is why a connection is closed before anything is read from it, or a request
+// is not answered. A closed set: it is a metric label.
 type Refusal string
 
 // The refusals.
@@ -30,10 +30,11 @@ const (
 	NotAllowed Refusal = "not_allowed" // its address is in no list
 	PerAddress Refusal = "per_address" // too many of one address, and none of them idle
 	Full       Refusal = "full"        // too many in total, and none that makes room
+	OtherName  Refusal = "other_name"  // a request for a name that is not in Hosts
 )
 
 // Refusals lists every Refusal.
-func Refusals() []Refusal { return []Refusal{NotAllowed, PerAddress, Full} }
+func Refusals() []Refusal { return []Refusal{NotAllowed, PerAddress, Full, OtherName} }
 
 // shutdownGrace is how long answers may take when the end has come: the agent stops within 2 s.
 const shutdownGrace = time.Second
@@ -41,11 +42,13 @@ const shutdownGrace = time.Second
 // Options of a Door. Zero values mean no bound.
 type Options struct {
 	Name       string
-	Total      int                             // connections at once
-	PerAddress int                             // of one address; of IPv6, of one /64
-	Allow      func(netip.Addr) bool           // nil: everybody
-	Hosts      func() Hosts                    // names that requests may be for; nil: any
-	Refused    func(why Refusal, a netip.Addr) // must not block; may be nil
+	Total      int                   // connections at once
+	PerAddress int                   // of one address; of IPv6, of one /64
+	Allow      func(netip.Addr) bool // nil: everybody
+	Hosts      func() Hosts          // names that requests may be for; nil: any
+	// Refused is told each refusal; name is what a request was for, with OtherName. It
+	// must not block; may be nil.
+	Refused func(why Refusal, a netip.Addr, name string)
 	Timeouts
 }
 
@@ -220,6 +223,12 @@ func (d *Door) refuseLocked(why Refusal) Refusal {
 	return why
 }
 
+func (d *Door) tell(why Refusal, a netip.Addr, name string) {
+	if d.opts.Refused != nil {
+		d.opts.Refused(why, a, name)
+	}
+}
+
 // addrOf returns the address of the one at the other end; none of a local socket.
 func addrOf(c net.Conn) netip.Addr {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
@@ -260,9 +269,7 @@ func (l listener) Accept() (net.Conn, error) {
 			return c, nil
 		}
 		abort(raw)
-		if f := l.door.opts.Refused; f != nil {
-			f(why, addrOf(raw))
-		}
+		l.door.tell(why, addrOf(raw), "")
 	}
 }
 
@@ -316,7 +323,7 @@ func (d *Door) Serve(ctx context.Context, l net.Listener, s *http.Server) error 
 	s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = o.Header, o.Read, o.Write, o.Idle
 	s.ConnState = d.State
 	if o.Hosts != nil {
-		s.Handler = onlyFor(o.Hosts, s.Handler)
+		s.Handler = d.onlyFor(o.Hosts, s.Handler)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(d.Listener(l)) }()

@@ -114,7 +114,7 @@ func TestBusyOnesStay(t *testing.T) {
 	hold := make(chan struct{})
 	busy := make(chan struct{}, 2)
 	refused := make(chan Refusal, 8)
-	d, addr := open(t, Options{Total: 2, Refused: func(why Refusal, _ netip.Addr) { refused <- why }}, func(w http.ResponseWriter, r *http.Request) {
+	d, addr := open(t, Options{Total: 2, Refused: func(why Refusal, _ netip.Addr, _ string) { refused <- why }}, func(w http.ResponseWriter, r *http.Request) {
 		busy <- struct{}{}
 		<-hold
 		ok(w, r)
@@ -264,7 +264,11 @@ func TestHosts(t *testing.T) {
 
 // A name that somebody's browser was made to resolve to this host gets nothing.
 func TestRebinding(t *testing.T) {
-	_, addr := open(t, Options{Hosts: func() Hosts { return Hosts{Key: "console.hosts", Names: []string{"router1.example.net"}} }}, ok)
+	told := make(chan string, 2)
+	d, addr := open(t, Options{
+		Hosts:   func() Hosts { return Hosts{Key: "console.hosts", Names: []string{"router1.example.net"}} },
+		Refused: func(why Refusal, a netip.Addr, name string) { told <- fmt.Sprint(why, " ", a, " ", name) },
+	}, ok)
 	require.Equal(t, http.StatusMisdirectedRequest, visit(t, "127.0.0.1", addr).ask("evil.example"))
 	require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask("router1.example.net"))
 	require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask(addr))
@@ -276,6 +280,8 @@ func TestRebinding(t *testing.T) {
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
 	require.Contains(t, string(body), `names in console.hosts of its configuration; "evil.example" is none of them`)
+	require.EqualValues(t, 2, d.Status().Refused[OtherName])
+	require.Equal(t, "other_name 127.0.0.1 evil.example", <-told)
 }
 
 func FuzzHostname(f *testing.F) {

@@ -37,12 +37,7 @@ func (a *Agent) openDoors() {
 	if a.hooks != nil {
 		a.doors.hooks = door.New(door.Options{
 			Name: "hooks", Total: n[1], PerAddress: min(n[1], hooksPerAddress), Hosts: a.hosts("hooks.hosts", func(c *config.Config) []string { return c.Hooks.Hosts }),
-			Allow: a.hooks.Allows, Timeouts: console.HookTimeouts,
-			Refused: func(why door.Refusal, from netip.Addr) {
-				if why == door.NotAllowed {
-					a.hooks.Refused(from)
-				}
-			},
+			Allow: a.hooks.Allows, Refused: a.hooks.Refused, Timeouts: console.HookTimeouts,
 		})
 		shown = append(shown, a.doors.hooks)
 	}

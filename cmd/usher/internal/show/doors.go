@@ -22,7 +22,7 @@ func doorRows(p cli.Paint, doors []door.Status) [][]string {
 		for _, why := range []struct {
 			refusal door.Refusal
 			text    string
-		}{{door.Full, "while it was full"}, {door.PerAddress, "beyond those of one address"}, {door.NotAllowed, "from addresses that are not allowed"}} {
+		}{{door.Full, "while it was full"}, {door.PerAddress, "beyond those of one address"}, {door.NotAllowed, "from addresses that are not allowed"}, {door.OtherName, "for names that are not in " + d.Name + ".hosts"}} {
 			if n := d.Refused[why.refusal]; n > 0 {
 				text += fmt.Sprintf(", %d refused %s", n, why.text)
 			}
