@@ -36,7 +36,7 @@ func ServeHTTP(ctx context.Context, addr netip.AddrPort, h http.Handler, d *door
 	wait := retryFirst
 	for ctx.Err() == nil {
 		began := time.Now()
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr.String())
+		l, err := (&net.ListenConfig{}).Listen(ctx, network(addr), addr.String())
 		if err == nil {
 			if bound != nil {
 				bound(l.Addr())
@@ -57,6 +57,15 @@ func ServeHTTP(ctx context.Context, addr netip.AddrPort, h http.Handler, d *door
 		wait = min(2*wait, retryMost)
 	}
 	return nil
+}
+
+// network returns the network to listen in: 0.0.0.0 means every IPv4 address, and in "tcp"
+// it would be every IPv6 address of the host, too.
+func network(addr netip.AddrPort) string {
+	if addr.Addr().Unmap().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 func serve(ctx context.Context, l net.Listener, h http.Handler, d *door.Door, log *slog.Logger, connected func(context.Context, net.Conn) context.Context) error {

@@ -559,9 +559,21 @@ func TestCertificateIsRenewedWithoutAReload(t *testing.T) {
 
 // An address that the host does not have is no obstacle: it may come.
 func TestListenOnAnAddressToCome(t *testing.T) {
-	l, err := (&net.ListenConfig{Control: freebind}).Listen(t.Context(), "tcp4", "192.0.2.77:0")
+	l, err := listenAt(t.Context(), netip.MustParseAddrPort("192.0.2.77:0"))
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
+}
+
+// 0.0.0.0 is every IPv4 address of the host, and none of IPv6.
+func TestListenOnIPv4Alone(t *testing.T) {
+	l, err := listenAt(t.Context(), netip.MustParseAddrPort("0.0.0.0:0"))
+	require.NoError(t, err)
+	defer l.Close()
+	_, err = net.Dial("tcp6", fmt.Sprintf("[::1]:%d", l.Addr().(*net.TCPAddr).Port))
+	require.Error(t, err)
+	c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port))
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
 }
 
 // A busy address keeps Run trying and harms nobody.
