@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -219,6 +220,33 @@ func TestWordsAreConsistent(t *testing.T) {
 		w := m.word("login" + string(rune('a'+i%26)) + strings.Repeat("x", i/26%20) + string(rune('a'+i/520%26)) + string(rune('a'+i/13520)))
 		require.False(t, seen[w])
 		seen[w] = true
+	}
+}
+
+// Of a text without end the length stays, and masking it takes little more than that.
+func TestLongTextsKeepTheirLength(t *testing.T) {
+	secret := strings.Repeat("Барсик 380675550003 ", 2<<20/26)
+	digits := strings.Repeat("7", 300<<10)
+	for name, in := range map[string]string{
+		"a value":   `{"data":[{"comment":"` + secret + `","id":7}]}`,
+		"a key":     `{"data":{"` + secret + `":{"id":7}}}`,
+		"unclosed":  `{"data":"` + secret + `\"`,
+		"a page":    "<html>" + secret,
+		"no string": `{"data":` + strings.ReplaceAll(secret, " ", "") + `}`,
+		"a number":  `{"data":` + digits + `}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			got := testMasker().body([]byte(in))
+			runtime.ReadMemStats(&after)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20))
+			require.Len(t, got, len(in))
+			require.NotContains(t, string(got), "Барсик")
+			require.NotContains(t, string(got), "380675550003")
+			require.NotContains(t, string(got), "777")
+			require.Equal(t, json.Valid([]byte(in)), json.Valid(got))
+		})
 	}
 }
 
