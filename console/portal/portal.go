@@ -220,6 +220,11 @@ func (s *Server) handler(overTLS bool) http.Handler {
 		}
 		q.visitor = s.who(q.addr)
 		q.url, q.direct = l.place(r, overTLS)
+		if !q.direct && q.visitor.State == StateActive {
+			// Nothing leads him here, or only for an instant more. It may be the page of somebody who has his own
+			// name lead here (DNS rebinding), and is to read no number.
+			q.visitor.Subscriber = 0
+		}
 		code := s.answer(w, l, q)
 		s.obs.PortalRequest(q.visitor.State, code)
 		s.log.DebugContext(r.Context(), "portal request", "source", q.addr, "state", string(q.visitor.State), "code", code, "method", r.Method)
