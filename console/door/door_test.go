@@ -310,5 +310,7 @@ func TestShares(t *testing.T) {
 	}
 	require.Equal(t, []int{128, 128, 2048, 64}, Shares(1<<16, 128, 128, 2048, 64))
 	require.GreaterOrEqual(t, Shares(1024, 128, 128, 2048, 64)[0], 16, "the portal does not starve the console")
+	require.Equal(t, []int{128, 0, 0, 64}, Shares(1024, 128, 0, 0, 64), "who wants none leaves it to the others")
+	require.Zero(t, Shares(64, 128, 0, 2048, 64)[1])
 	require.Positive(t, Descriptors())
 }

@@ -170,7 +170,7 @@ func New(o Options, who func(netip.Addr) Visitor, obs Observer, log *slog.Logger
 
 // Shared has the bounds kept by whose share of the portal a source uses, instead of by
 // its address alone. whose must not block. It is called before Run.
-func (s *Server) Shared(whose func(netip.Addr) Share) { s.sources = newSources(s.now, whose) }
+func (s *Server) Shared(whose func(netip.Addr) Share) { s.sources.whose = whose }
 
 // Prepare makes ready what a new configuration needs: template, texts and
 // certificate. Nothing changes before use is called, which cannot fail. The

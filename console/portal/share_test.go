@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -126,7 +127,7 @@ func TestAVouchedSourceAlwaysHasRoom(t *testing.T) {
 	for i := range 1 << 16 {
 		_, _ = s.admit(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
 	}
-	require.Equal(t, maxUnpromised, s.conns)
+	require.Equal(t, 1536, s.conns)
 	for range maxPromised {
 		_, why := s.admit(customer)
 		require.Empty(t, why)
@@ -134,6 +135,63 @@ func TestAVouchedSourceAlwaysHasRoom(t *testing.T) {
 	_, why := s.admit(customer)
 	require.Equal(t, RefusedTotal, why)
 }
+
+// The same where the process may open few files and the door lets in less.
+func TestAVouchedSourceHasRoomBehindASmallDoor(t *testing.T) {
+	for _, total := range []int{16, 80, 417} {
+		t.Run(fmt.Sprint(total), func(t *testing.T) {
+			customer := netip.MustParseAddr("203.0.113.1")
+			s, _ := newServer(t, testOptions())
+			d := door.New(door.Options{Total: total})
+			s.Through(d)
+			s.Shared(func(a netip.Addr) Share { return Share{Addr: a, Vouched: a == customer} })
+			l := s.door.Listener(limited{&knocks{from: func(i int) netip.Addr {
+				if i < 2000 {
+					return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+				}
+				return customer
+			}, n: 2000 + maxPromised}, s.sources, s.obs})
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					break
+				}
+				d.State(c, http.StateActive) // a body that never comes
+			}
+			st := d.Status()
+			require.Empty(t, st.Refused)
+			require.Zero(t, st.EndedIdle+st.EndedBusy)
+			require.Equal(t, maxPromised, s.sources.known[customer].conns)
+			require.Greater(t, st.Inside, total/2)
+		})
+	}
+}
+
+// knocks is a listener at which n connections come.
+type knocks struct {
+	net.Listener
+	from func(i int) netip.Addr
+	n, i int
+}
+
+func (k *knocks) Accept() (net.Conn, error) {
+	if k.i == k.n {
+		return nil, net.ErrClosed
+	}
+	k.i++
+	return knock{from: k.from(k.i - 1)}, nil
+}
+
+// knock is a connection of a host elsewhere.
+type knock struct {
+	net.Conn
+	from netip.Addr
+}
+
+func (k knock) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(k.from, 40000))
+}
+func (k knock) Close() error { return nil }
 
 // However often hosts change their MACs, no more is remembered of them than there is room
 // for, and whoever has his address by right keeps his own share.
