@@ -275,7 +275,7 @@ func (l listener) Accept() (net.Conn, error) {
 
 // abort closes with a reset: nothing of it lingers here.
 func abort(c net.Conn) {
-	if tcp, ok := c.(*net.TCPConn); ok {
+	if tcp := find[*net.TCPConn](c); tcp != nil {
 		_ = tcp.SetLinger(0)
 	}
 	_ = c.Close()
@@ -283,7 +283,7 @@ func abort(c net.Conn) {
 
 // State is http.Server.ConnState of the servers at this door: it tells who is idle.
 func (d *Door) State(nc net.Conn, state http.ConnState) {
-	c := inner(nc)
+	c := find[*conn](nc)
 	if c == nil {
 		return
 	}
@@ -297,21 +297,22 @@ func (d *Door) State(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// inner finds the connection of ours in what a server or a listener has wrapped around it.
-func inner(c net.Conn) *conn {
+// find returns the connection of a kind in what a server or a listener has wrapped around
+// it; the zero T if there is none.
+func find[T net.Conn](c net.Conn) (found T) {
 	for range 4 {
 		switch x := c.(type) {
-		case *conn:
+		case T:
 			return x
 		case *tls.Conn:
 			c = x.NetConn()
 		case interface{ Unwrap() net.Conn }:
 			c = x.Unwrap()
 		default:
-			return nil
+			return found
 		}
 	}
-	return nil
+	return found
 }
 
 // Unwrap returns the connection as it was accepted.

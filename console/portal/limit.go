@@ -238,6 +238,9 @@ type counted struct {
 	release func()
 }
 
+// Unwrap returns the connection as it was accepted.
+func (c *counted) Unwrap() net.Conn { return c.Conn }
+
 // Close implements net.Conn.
 func (c *counted) Close() error {
 	c.release()

@@ -22,11 +22,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/console/door"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -466,6 +469,19 @@ func TestConnectionsAreBounded(t *testing.T) {
 		resp.Body.Close()
 		return resp.StatusCode == 200
 	}, 5*time.Second, 20*time.Millisecond, "one that ends makes room")
+}
+
+// Whom the door refuses is reset, too: nothing of him lingers here.
+func TestTheDoorResets(t *testing.T) {
+	s, _ := newServer(t, testOptions())
+	s.Through(door.New(door.Options{Total: 10, Allow: func(netip.Addr) bool { return false }}))
+	conn, err := net.Dial("tcp4", listenOn(t, s, false)) // the reset may come before this returns
+	if err == nil {
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, err = conn.Read(make([]byte, 1))
+	}
+	require.ErrorIs(t, err, syscall.ECONNRESET)
 }
 
 func TestRawRequests(t *testing.T) {
