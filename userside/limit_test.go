@@ -138,4 +138,11 @@ func TestTapIsBounded(t *testing.T) {
 	require.GreaterOrEqual(t, sent.Load(), int64(maxTapped))
 	_, err = ReadForm([]byte(`{"result":"OK","data":["` + strings.Repeat("x", 2<<20) + `"]}`))
 	require.ErrorContains(t, err, "a text is longer than 1048576 bytes")
+
+	var more atomic.Int64
+	c = newTestClient(t, newTestServer(t, long(&more, 2<<20, `{"result":"OK","data":["`, "x", `"]}`)), func(o *Options) {
+		o.Transport, o.MaxText = &Tap{Next: http.DefaultTransport, MaxText: 4 << 20, Heard: func(h Heard) { heard = h }}, 4<<10
+	})
+	_ = c.Try(ctx, "customer", "get_list", nil, false)
+	require.NoError(t, heard.Err, "as long as the client takes them")
 }
