@@ -26,6 +26,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/usher-agent/usher/config"
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -62,11 +63,12 @@ const (
 	HookLimited      HookOutcome = "limited"       // signed, but too many of them
 	HookMalformed    HookOutcome = "malformed"     // no customer to read in it, or too large
 	HookForbidden    HookOutcome = "forbidden"     // the caller's address is not allowed
+	HookOtherName    HookOutcome = "other_name"    // the request is for a name that is not in hooks.hosts
 )
 
 // HookOutcomes lists every HookOutcome.
 func HookOutcomes() []HookOutcome {
-	return []HookOutcome{HookAccepted, HookBadSignature, HookStale, HookReplayed, HookLimited, HookMalformed, HookForbidden}
+	return []HookOutcome{HookAccepted, HookBadSignature, HookStale, HookReplayed, HookLimited, HookMalformed, HookForbidden, HookOtherName}
 }
 
 func (o HookOutcome) status() int {
@@ -81,6 +83,8 @@ func (o HookOutcome) status() int {
 		return http.StatusTooManyRequests
 	case HookForbidden:
 		return http.StatusForbidden
+	case HookOtherName:
+		return http.StatusMisdirectedRequest
 	default:
 		return http.StatusBadRequest
 	}
@@ -126,10 +130,20 @@ func (h *Hooks) Allows(a netip.Addr) bool {
 	return len(o.Allow) == 0 || slices.ContainsFunc(o.Allow, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// Refused counts a caller whom Allows has kept out.
-func (h *Hooks) Refused(a netip.Addr) {
-	h.observe(HookForbidden)
-	h.tell(context.Background(), HookForbidden, a.String(), errors.New("address not allowed"))
+// Refused counts a caller whom the door has kept out for a reason of the configuration.
+func (h *Hooks) Refused(why door.Refusal, a netip.Addr, name string) {
+	var outcome HookOutcome
+	var err error
+	switch why {
+	case door.NotAllowed:
+		outcome, err = HookForbidden, errors.New("address not allowed")
+	case door.OtherName:
+		outcome, err = HookOtherName, fmt.Errorf("it asks for %q, which is not in hooks.hosts", name)
+	default:
+		return
+	}
+	h.observe(outcome)
+	h.tell(context.Background(), outcome, a.String(), err)
 }
 
 // tell logs a refused request, one a minute.

@@ -423,11 +423,7 @@ func TestHookAllowAtTheDoor(t *testing.T) {
 	seen := make(chan HookOutcome, 1)
 	h := NewHooks(config.Hooks{Secret: "0123456789abcdef", Window: time.Minute, Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}, func(provision.SubscriberID) {},
 		func(o HookOutcome) { seen <- o }, quiet())
-	d := door.New(door.Options{Allow: h.Allows, Refused: func(why door.Refusal, a netip.Addr) {
-		if why == door.NotAllowed {
-			h.Refused(a)
-		}
-	}})
+	d := door.New(door.Options{Allow: h.Allows, Refused: h.Refused})
 	ctx, cancel := context.WithCancel(t.Context())
 	bound, done := make(chan net.Addr, 1), make(chan error, 1)
 	go func() {
@@ -443,4 +439,56 @@ func TestHookAllowAtTheDoor(t *testing.T) {
 	h.Reconfigure(config.Hooks{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	require.True(t, h.Allows(netip.MustParseAddr("127.0.0.1")))
 	require.False(t, h.Allows(netip.Addr{}))
+}
+
+// A hint for a name that nobody has put into hooks.hosts is told of: the ERP may not read
+// the answer.
+func TestHookOfAnotherNameIsTold(t *testing.T) {
+	b := newHookBench(config.Hooks{})
+	for range 3 {
+		b.Refused(door.OtherName, netip.MustParseAddr("192.0.2.7"), "router1.example.net")
+	}
+	b.Refused(door.Full, netip.MustParseAddr("192.0.2.7"), "")
+	require.Equal(t, []HookOutcome{HookOtherName, HookOtherName, HookOtherName}, b.outcomes)
+	require.Equal(t, 1, strings.Count(b.log.String(), "\n"))
+	require.Contains(t, b.log.String(), `outcome=other_name remote=192.0.2.7 error="it asks for \"router1.example.net\", which is not in hooks.hosts"`)
+}
+
+// Whoever sends hints without their end keeps nobody else's out.
+func TestHalfHintsMakeRoom(t *testing.T) {
+	b := newHookBench(config.Hooks{})
+	began := make(chan struct{}, 8)
+	d := door.New(door.Options{Total: 8, PerAddress: 4, Timeouts: door.Timeouts{Read: time.Minute}})
+	ctx, cancel := context.WithCancel(t.Context())
+	bound, done := make(chan net.Addr, 1), make(chan error, 1)
+	go func() {
+		done <- ServeHTTP(ctx, netip.MustParseAddrPort("127.0.0.1:0"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			began <- struct{}{}
+			b.ServeHTTP(w, r)
+		}), d, quiet(), func(a net.Addr) { bound <- a })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	addr := (<-bound).String()
+	dial := func(from string) (net.Conn, error) {
+		return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}).Dial("tcp", addr)
+	}
+	for i := range 8 {
+		c, err := dial(fmt.Sprintf("127.0.0.%d", 1+i%2))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		_, err = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n", HookPath)
+		require.NoError(t, err)
+		<-began
+	}
+	r := signed(testStart, hookSecret, "", `{"customer_id":1001}`)
+	req, err := http.NewRequest(http.MethodPost, "http://"+addr+HookPath, r.Body)
+	require.NoError(t, err)
+	req.Header = r.Header
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return dial("127.0.0.3") }}}
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusAccepted, resp.StatusCode)
+	require.EqualValues(t, 1, d.Status().EndedBusy)
 }

@@ -38,10 +38,10 @@ func NewHTTP(d Deps, g prometheus.Gatherer, log *slog.Logger) http.Handler {
 		}
 		writeJSON(w, status, Readiness{len(reasons) == 0, reasons, d.warnings()})
 	})
-	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("GET /api/status", inTurn(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, d.status())
-	})
-	mux.Handle("GET /{$}", newPage(&d, log))
+	})))
+	mux.Handle("GET /{$}", inTurn(newPage(&d, log)))
 	return mux
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/syncer"
 )
@@ -245,6 +246,47 @@ func TestServeHTTPBusy(t *testing.T) {
 		cancel()
 		require.NoError(t, <-done)
 	})
+}
+
+// slowLeases are counted until the test lets them.
+type slowLeases struct {
+	fakeLeases
+	counting *atomic.Int32
+	more     chan struct{}
+}
+
+func (l slowLeases) Counts(time.Time) lease.Counts {
+	l.counting.Add(1)
+	<-l.more
+	return lease.Counts{}
+}
+
+// What is dear to make is made for a few at a time, whoever asks for it how often.
+func TestDearAnswersAreMadeInTurn(t *testing.T) {
+	for _, path := range []string{"/", "/api/status"} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				leases := slowLeases{counting: new(atomic.Int32), more: make(chan struct{})}
+				w.Leases = leases
+				h := NewHTTP(w.Deps, w.reg, quiet())
+				codes := make(chan int, 16)
+				for range cap(codes) {
+					go func() {
+						rec := httptest.NewRecorder()
+						h.ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
+						codes <- rec.Code
+					}()
+				}
+				synctest.Wait()
+				require.EqualValues(t, atOnce, leases.counting.Load())
+				close(leases.more)
+				for range cap(codes) {
+					require.Equal(t, http.StatusOK, <-codes)
+				}
+			})
+		})
+	}
 }
 
 type countingHandler struct{ n *atomic.Int32 }

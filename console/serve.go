@@ -19,6 +19,10 @@ const (
 // ControlTimeouts are those of the control socket: a change of state waits for the ERP.
 var ControlTimeouts = door.Timeouts{Write: changeTimeout + time.Second}
 
+// HookTimeouts are those of the hints: each is one small packet, and the shipped PHP waits
+// for its answer for 0.3 s.
+var HookTimeouts = door.Timeouts{Header: 2 * time.Second, Read: 2 * time.Second}
+
 // ServeControl serves h on l behind d until ctx ends, and then gives nil. Requests know who asks.
 func ServeControl(ctx context.Context, l net.Listener, h http.Handler, d *door.Door, log *slog.Logger) error {
 	return serve(ctx, l, h, d, log, withPeer)
@@ -32,7 +36,7 @@ func ServeHTTP(ctx context.Context, addr netip.AddrPort, h http.Handler, d *door
 	wait := retryFirst
 	for ctx.Err() == nil {
 		began := time.Now()
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr.String())
+		l, err := (&net.ListenConfig{}).Listen(ctx, network(addr), addr.String())
 		if err == nil {
 			if bound != nil {
 				bound(l.Addr())
@@ -53,6 +57,15 @@ func ServeHTTP(ctx context.Context, addr netip.AddrPort, h http.Handler, d *door
 		wait = min(2*wait, retryMost)
 	}
 	return nil
+}
+
+// network returns the network to listen in: 0.0.0.0 means every IPv4 address, and in "tcp"
+// it would be every IPv6 address of the host, too.
+func network(addr netip.AddrPort) string {
+	if addr.Addr().Unmap().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 func serve(ctx context.Context, l net.Listener, h http.Handler, d *door.Door, log *slog.Logger, connected func(context.Context, net.Conn) context.Context) error {

@@ -261,10 +261,13 @@ func (c *Client) judge(spec *Action, status int, a *answer, to sink) *failure {
 	return c.fail(spec, status, ErrRefused, a.text(), nil)
 }
 
+// maxErrorAnswer bounds an answer with another status than 2xx, in bytes.
+const maxErrorAnswer = 1 << 20
+
 // errorAnswer turns an answer with another status than 2xx into a failure.
 func (c *Client) errorAnswer(spec *Action, resp *http.Response, body *body, to sink) (*answer, *failure) {
 	status := resp.StatusCode
-	body.left = min(body.left, 1<<20)
+	body.left = min(body.left, maxErrorAnswer)
 	// The payload of a failure is no payload, but whether there was one matters for 404.
 	a, err := body.decode(sink{})
 	text := a.text()
@@ -320,6 +323,8 @@ func (c *Client) malformed(spec *Action, status int, body *body, err error) *fai
 			return c.fail(spec, status, ErrMalformed, "empty answer", nil)
 		}
 		return c.fail(spec, status, ErrMalformed, fmt.Sprintf("truncated after %d bytes", body.read), nil)
+	case errors.Is(err, errBodyLimit) && (status < 200 || status > 299) && c.opts.MaxBody > maxErrorAnswer:
+		return c.fail(spec, status, ErrMalformed, fmt.Sprintf("answer is larger than %d bytes, which is the limit for one that refuses", maxErrorAnswer), ErrTooLarge)
 	case errors.Is(err, errBodyLimit):
 		return c.fail(spec, status, ErrMalformed, fmt.Sprintf("answer is larger than %d bytes (the limit is userside.max_answer_mib)", c.opts.MaxBody), ErrTooLarge)
 	case errors.As(err, new(*limitError)):

@@ -1,7 +1,6 @@
 package userside
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"syscall"
 	"time"
 )
 
@@ -38,7 +36,7 @@ type Options struct {
 	// Do not verify the ERP's certificate. Whoever is on the path can then read
 	// the key; a warning says so.
 	InsecureSkipVerify bool              `cfg:"insecure_skip_verify" default:"false"`
-	Dialed             func(netip.Addr)  // is told each address that a connection goes to, a proxy's too; nil: nobody is
+	Dialed             func(netip.Addr)  // is told the address of each connection that a request gets, a proxy's too; nil: nobody is
 	Transport          http.RoundTripper // instead of an own one; CAFile and InsecureSkipVerify are then refused
 
 	// For one call, from the connection to the last byte. 1s to 10m.
@@ -145,7 +143,7 @@ func New(o Options) (*Client, error) {
 		opts:     o,
 		endpoint: endpoint,
 		http: &http.Client{
-			Transport: o.Transport,
+			Transport: telling(o.Transport, o.Dialed),
 			// A redirect would carry the URL, and so the key, as referrer to wherever it leads.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -189,20 +187,6 @@ func checkURL(raw string) (url.URL, error) {
 	return *u, nil
 }
 
-// dialer tells of the addresses that it connects to.
-func dialer(o Options) *net.Dialer {
-	d := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
-	if o.Dialed != nil {
-		d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
-			if ap, err := netip.ParseAddrPort(address); err == nil {
-				o.Dialed(ap.Addr().Unmap())
-			}
-			return nil
-		}
-	}
-	return d
-}
-
 func newTransport(o Options) (*http.Transport, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.InsecureSkipVerify}
 	if o.CAFile != "" {
@@ -221,7 +205,7 @@ func newTransport(o Options) (*http.Transport, error) {
 	}
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer(o).DialContext,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    10 * time.Second,
 		ForceAttemptHTTP2:      true,

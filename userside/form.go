@@ -3,6 +3,7 @@ package userside
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -36,8 +37,14 @@ type Form struct {
 	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
+// formText is the longest text in an answer whose form is read, in bytes, unless somebody
+// says another.
+const formText = 1 << 20
+
 // ReadForm reads the form of an answer. With an error, what was read before it stands.
-func ReadForm(answer []byte) (Form, error) {
+func ReadForm(answer []byte) (Form, error) { return readForm(answer, formText) }
+
+func readForm(answer []byte, maxText int) (Form, error) {
 	var f Form
 	var r io.Reader = bytes.NewReader(answer)
 	if bytes.HasPrefix(answer, []byte{0x1f, 0x8b}) {
@@ -55,7 +62,7 @@ func ReadForm(answer []byte) (Form, error) {
 		_, _ = text.Discard(3)
 	}
 	s := newScanner(text)
-	s.maxText, s.maxTree = 1<<20, 256<<20
+	s.maxText, s.maxTree = maxText, 256<<20
 	fr := formReader{s: s, votes: map[string]int{}}
 	c, err := s.peek()
 	switch {
@@ -237,8 +244,9 @@ type Heard struct {
 
 // Tap is an http.RoundTripper that reads the form of every answer on its way.
 type Tap struct {
-	Next  http.RoundTripper
-	Heard func(Heard) // may be called concurrently
+	Next    http.RoundTripper
+	Heard   func(Heard) // may be called concurrently
+	MaxText int         // the longest text in an answer, in bytes; zero: 1 MiB
 }
 
 // maxTapped bounds how much of an answer a Tap holds, as it came.
@@ -273,7 +281,7 @@ func (t *Tap) RoundTrip(req *http.Request) (*http.Response, error) {
 		}{io.MultiReader(bytes.NewReader(body), resp.Body), resp.Body}
 		return resp, nil
 	}
-	h.Form, h.Err = ReadForm(body)
+	h.Form, h.Err = readForm(body, cmp.Or(t.MaxText, formText))
 	closeErr := resp.Body.Close()
 	t.Heard(h)
 	if err := errors.Join(readErr, closeErr); err != nil {

@@ -101,6 +101,19 @@ func TestManySmallValuesAreBounded(t *testing.T) {
 	}
 }
 
+// The limit of an answer that refuses is another one, and the error does not name a key that changes nothing.
+func TestErrorAnswersAreBounded(t *testing.T) {
+	for size, want := range map[int]string{0: "answer is larger than 1048576 bytes, which is the limit for one that refuses", 1: "answer is larger than 1048576 bytes (the limit is userside.max_answer_mib)"} {
+		srv := newTestServer(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"result":"ERROR","data":[{"id":0}`+strings.Repeat(`,{"id":0}`, 1<<18)+`]}`)
+		})
+		_, err := newTestClient(t, srv, func(o *Options) { o.MaxAnswer = size }).CustomerBindings(ctx)
+		require.ErrorIs(t, err, ErrTooLarge)
+		require.Contains(t, errorOf(t, err, ErrMalformed).Text, want)
+	}
+}
+
 // Lists are decoded as they come: however many rows there are, what they take is little.
 func TestRowsAreNotKept(t *testing.T) {
 	var sent atomic.Int64
@@ -125,4 +138,11 @@ func TestTapIsBounded(t *testing.T) {
 	require.GreaterOrEqual(t, sent.Load(), int64(maxTapped))
 	_, err = ReadForm([]byte(`{"result":"OK","data":["` + strings.Repeat("x", 2<<20) + `"]}`))
 	require.ErrorContains(t, err, "a text is longer than 1048576 bytes")
+
+	var more atomic.Int64
+	c = newTestClient(t, newTestServer(t, long(&more, 2<<20, `{"result":"OK","data":["`, "x", `"]}`)), func(o *Options) {
+		o.Transport, o.MaxText = &Tap{Next: http.DefaultTransport, MaxText: 4 << 20, Heard: func(h Heard) { heard = h }}, 4<<10
+	})
+	_ = c.Try(ctx, "customer", "get_list", nil, false)
+	require.NoError(t, heard.Err, "as long as the client takes them")
 }

@@ -4,7 +4,9 @@
 // together leave descriptors over for what the program is there for (Shares).
 //
 // A full door makes room by closing the connection that has been idle for longest:
-// whoever holds many open and asks nothing must not keep out the one who asks.
+// whoever holds many open and asks nothing must not keep out the one who asks. Where none
+// is idle it closes the one that has been busy for longest of the source that has most:
+// whoever asks slowly must not keep out the one who has fewer.
 package door
 
 import (
@@ -19,19 +21,20 @@ import (
 	"time"
 )
 
-// Refusal is why a connection is closed before anything is read from it. A closed
-// set: it is a metric label.
+// Refusal is why a connection is closed before anything is read from it, or a request
+// is not answered. A closed set: it is a metric label.
 type Refusal string
 
 // The refusals.
 const (
 	NotAllowed Refusal = "not_allowed" // its address is in no list
 	PerAddress Refusal = "per_address" // too many of one address, and none of them idle
-	Full       Refusal = "full"        // too many in total, and none of them idle
+	Full       Refusal = "full"        // too many in total, and none that makes room
+	OtherName  Refusal = "other_name"  // a request for a name that is not in Hosts
 )
 
 // Refusals lists every Refusal.
-func Refusals() []Refusal { return []Refusal{NotAllowed, PerAddress, Full} }
+func Refusals() []Refusal { return []Refusal{NotAllowed, PerAddress, Full, OtherName} }
 
 // shutdownGrace is how long answers may take when the end has come: the agent stops within 2 s.
 const shutdownGrace = time.Second
@@ -39,11 +42,13 @@ const shutdownGrace = time.Second
 // Options of a Door. Zero values mean no bound.
 type Options struct {
 	Name       string
-	Total      int                             // connections at once
-	PerAddress int                             // of one address
-	Allow      func(netip.Addr) bool           // nil: everybody
-	Hosts      func() Hosts                    // names that requests may be for; nil: any
-	Refused    func(why Refusal, a netip.Addr) // must not block; may be nil
+	Total      int                   // connections at once
+	PerAddress int                   // of one address; of IPv6, of one /64
+	Allow      func(netip.Addr) bool // nil: everybody
+	Hosts      func() Hosts          // names that requests may be for; nil: any
+	// Refused is told each refusal; name is what a request was for, with OtherName. It
+	// must not block; may be nil.
+	Refused func(why Refusal, a netip.Addr, name string)
 	Timeouts
 }
 
@@ -59,12 +64,14 @@ var Default = Timeouts{Header: 5 * time.Second, Read: 10 * time.Second, Write: 2
 type Door struct {
 	opts Options
 
-	mu      sync.Mutex // guards the rest
-	inside  int
-	byAddr  map[netip.Addr]int
-	idle    *list.List // of *conn, the longest idle first
-	refused map[Refusal]uint64
-	ended   uint64
+	mu        sync.Mutex // guards the rest
+	inside    int
+	bySource  map[netip.Addr]int
+	idle      *list.List // of *conn, the longest idle first
+	busy      *list.List // of *conn, the longest busy first
+	refused   map[Refusal]uint64
+	endedIdle uint64
+	endedBusy uint64
 }
 
 // New makes a Door.
@@ -76,7 +83,7 @@ func New(o Options) *Door {
 			*t.have = *t.want
 		}
 	}
-	return &Door{opts: o, byAddr: map[netip.Addr]int{}, idle: list.New(), refused: map[Refusal]uint64{}}
+	return &Door{opts: o, bySource: map[netip.Addr]int{}, idle: list.New(), busy: list.New(), refused: map[Refusal]uint64{}}
 }
 
 // Status is what a door has seen.
@@ -86,13 +93,14 @@ type Status struct {
 	Total     int                `json:"limit,omitempty"`
 	Refused   map[Refusal]uint64 `json:"refused,omitempty"`
 	EndedIdle uint64             `json:"ended_idle,omitempty"` // idle ones closed to make room
+	EndedBusy uint64             `json:"ended_busy,omitempty"` // busy ones of those who had most, closed to make room
 }
 
 // Status tells how it is now.
 func (d *Door) Status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	st := Status{Name: d.opts.Name, Inside: d.inside, Total: d.opts.Total, EndedIdle: d.ended}
+	st := Status{Name: d.opts.Name, Inside: d.inside, Total: d.opts.Total, EndedIdle: d.endedIdle, EndedBusy: d.endedBusy}
 	for why, n := range d.refused {
 		if st.Refused == nil {
 			st.Refused = map[Refusal]uint64{}
@@ -106,9 +114,9 @@ func (d *Door) Status() Status {
 type conn struct {
 	net.Conn
 	door *Door
-	addr netip.Addr
-	at   *list.Element // in door.idle; nil: it is busy
-	gone bool
+	from netip.Addr    // its source
+	in   *list.List    // door.idle or door.busy; nil: it has left
+	at   *list.Element // in in
 }
 
 // Close implements net.Conn.
@@ -124,27 +132,30 @@ func (d *Door) leave(c *conn) {
 }
 
 func (d *Door) leaveLocked(c *conn) {
-	if c.gone {
+	if c.in == nil {
 		return
 	}
-	c.gone = true
-	d.busyLocked(c)
+	c.in.Remove(c.at)
+	c.in = nil
 	d.inside--
-	if d.byAddr[c.addr]--; d.byAddr[c.addr] == 0 {
-		delete(d.byAddr, c.addr)
+	if d.bySource[c.from]--; d.bySource[c.from] == 0 {
+		delete(d.bySource, c.from)
 	}
 }
 
-func (d *Door) busyLocked(c *conn) {
-	if c.at != nil {
-		d.idle.Remove(c.at)
-		c.at = nil
+// moveLocked puts a connection that has not left at the end of a list, unless it is there.
+func (d *Door) moveLocked(c *conn, to *list.List) {
+	if c.in == nil || c.in == to {
+		return
 	}
+	c.in.Remove(c.at)
+	c.in, c.at = to, to.PushBack(c)
 }
 
 // enter decides on a connection. What it gives in the second place has made room and is to be closed.
 func (d *Door) enter(raw net.Conn) (*conn, *conn, Refusal) {
 	a := addrOf(raw)
+	from := sourceOf(a)
 	allowed := d.opts.Allow == nil || d.opts.Allow(a)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,29 +163,55 @@ func (d *Door) enter(raw net.Conn) (*conn, *conn, Refusal) {
 	switch {
 	case !allowed:
 		return nil, nil, d.refuseLocked(NotAllowed)
-	case d.opts.PerAddress > 0 && d.byAddr[a] >= d.opts.PerAddress:
-		if old = d.oldestLocked(func(c *conn) bool { return c.addr == a }); old == nil {
+	case d.opts.PerAddress > 0 && d.bySource[from] >= d.opts.PerAddress:
+		if old = first(d.idle, func(c *conn) bool { return c.from == from }); old == nil {
 			return nil, nil, d.refuseLocked(PerAddress)
 		}
 	case d.opts.Total > 0 && d.inside >= d.opts.Total:
-		if old = d.oldestLocked(func(*conn) bool { return true }); old == nil {
+		if old = d.roomLocked(from); old == nil {
 			return nil, nil, d.refuseLocked(Full)
 		}
 	}
 	if old != nil {
+		if old.in == d.idle {
+			d.endedIdle++
+		} else {
+			d.endedBusy++
+		}
 		d.leaveLocked(old)
-		d.ended++
 	}
-	c := &conn{Conn: raw, door: d, addr: a}
+	c := &conn{Conn: raw, door: d, from: from, in: d.idle} // it has asked for nothing yet
+	c.at = d.idle.PushBack(c)
 	d.inside++
-	d.byAddr[a]++
-	c.at = d.idle.PushBack(c) // it has asked for nothing yet
+	d.bySource[from]++
 	return c, old, ""
 }
 
-func (d *Door) oldestLocked(of func(*conn) bool) *conn {
-	for e := d.idle.Front(); e != nil; e = e.Next() {
-		if c := e.Value.(*conn); of(c) {
+// roomLocked returns the connection that a full door ends for one more of a source: the
+// longest idle one, but of no source that has fewer; else the longest busy one of the
+// source that has most, where it has more than the newcomer will have. Nil: there is none.
+func (d *Door) roomLocked(from netip.Addr) *conn {
+	have := d.bySource[from]
+	if c := first(d.idle, func(c *conn) bool { return d.bySource[c.from] >= have }); c != nil {
+		return c
+	}
+	var greedy netip.Addr
+	most := have + 1
+	for source, n := range d.bySource {
+		if n > most {
+			greedy, most = source, n
+		}
+	}
+	if most == have+1 {
+		return nil
+	}
+	return first(d.busy, func(c *conn) bool { return c.from == greedy })
+}
+
+// first returns the first connection of a list of which a condition holds, or nil.
+func first(l *list.List, holds func(*conn) bool) *conn {
+	for e := l.Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*conn); holds(c) {
 			return c
 		}
 	}
@@ -186,12 +223,27 @@ func (d *Door) refuseLocked(why Refusal) Refusal {
 	return why
 }
 
+func (d *Door) tell(why Refusal, a netip.Addr, name string) {
+	if d.opts.Refused != nil {
+		d.opts.Refused(why, a, name)
+	}
+}
+
 // addrOf returns the address of the one at the other end; none of a local socket.
 func addrOf(c net.Conn) netip.Addr {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		return a.AddrPort().Addr().Unmap().WithZone("")
 	}
 	return netip.Addr{}
+}
+
+// sourceOf returns what connections of an address are counted by: the address, and of
+// IPv6 its /64, of which one host may have all addresses.
+func sourceOf(a netip.Addr) netip.Addr {
+	if !a.Is6() {
+		return a
+	}
+	return netip.PrefixFrom(a, 64).Masked().Addr()
 }
 
 // Listener returns l as the door lets in what comes there. Its server must tell State.
@@ -217,15 +269,13 @@ func (l listener) Accept() (net.Conn, error) {
 			return c, nil
 		}
 		abort(raw)
-		if f := l.door.opts.Refused; f != nil {
-			f(why, addrOf(raw))
-		}
+		l.door.tell(why, addrOf(raw), "")
 	}
 }
 
 // abort closes with a reset: nothing of it lingers here.
 func abort(c net.Conn) {
-	if tcp, ok := c.(*net.TCPConn); ok {
+	if tcp := find[*net.TCPConn](c); tcp != nil {
 		_ = tcp.SetLinger(0)
 	}
 	_ = c.Close()
@@ -233,7 +283,7 @@ func abort(c net.Conn) {
 
 // State is http.Server.ConnState of the servers at this door: it tells who is idle.
 func (d *Door) State(nc net.Conn, state http.ConnState) {
-	c := inner(nc)
+	c := find[*conn](nc)
 	if c == nil {
 		return
 	}
@@ -241,29 +291,28 @@ func (d *Door) State(nc net.Conn, state http.ConnState) {
 	defer d.mu.Unlock()
 	switch state {
 	case http.StateActive:
-		d.busyLocked(c)
+		d.moveLocked(c, d.busy)
 	case http.StateIdle:
-		if c.at == nil && !c.gone {
-			c.at = d.idle.PushBack(c)
-		}
+		d.moveLocked(c, d.idle)
 	}
 }
 
-// inner finds the connection of ours in what a server or a listener has wrapped around it.
-func inner(c net.Conn) *conn {
+// find returns the connection of a kind in what a server or a listener has wrapped around
+// it; the zero T if there is none.
+func find[T net.Conn](c net.Conn) (found T) {
 	for range 4 {
 		switch x := c.(type) {
-		case *conn:
+		case T:
 			return x
 		case *tls.Conn:
 			c = x.NetConn()
 		case interface{ Unwrap() net.Conn }:
 			c = x.Unwrap()
 		default:
-			return nil
+			return found
 		}
 	}
-	return nil
+	return found
 }
 
 // Unwrap returns the connection as it was accepted.
@@ -275,7 +324,7 @@ func (d *Door) Serve(ctx context.Context, l net.Listener, s *http.Server) error 
 	s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = o.Header, o.Read, o.Write, o.Idle
 	s.ConnState = d.State
 	if o.Hosts != nil {
-		s.Handler = onlyFor(o.Hosts, s.Handler)
+		s.Handler = d.onlyFor(o.Hosts, s.Handler)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(d.Listener(l)) }()

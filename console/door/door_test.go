@@ -114,7 +114,7 @@ func TestBusyOnesStay(t *testing.T) {
 	hold := make(chan struct{})
 	busy := make(chan struct{}, 2)
 	refused := make(chan Refusal, 8)
-	d, addr := open(t, Options{Total: 2, Refused: func(why Refusal, _ netip.Addr) { refused <- why }}, func(w http.ResponseWriter, r *http.Request) {
+	d, addr := open(t, Options{Total: 2, Refused: func(why Refusal, _ netip.Addr, _ string) { refused <- why }}, func(w http.ResponseWriter, r *http.Request) {
 		busy <- struct{}{}
 		<-hold
 		ok(w, r)
@@ -125,12 +125,77 @@ func TestBusyOnesStay(t *testing.T) {
 		go func() { codes <- v.ask("localhost") }()
 		<-busy
 	}
-	require.Zero(t, visit(t, "127.0.0.1", addr).ask("localhost"))
+	c, err := net.DialTimeout("tcp", addr, 5*time.Second) // the reset may come before this returns
+	if err == nil {
+		defer c.Close()
+		_, err = c.Read(make([]byte, 1))
+	}
+	require.ErrorIs(t, err, syscall.ECONNRESET)
 	require.Equal(t, Full, <-refused)
 	close(hold)
 	require.Equal(t, 200, <-codes)
 	require.Equal(t, 200, <-codes)
 	require.EqualValues(t, 1, d.Status().Refused[Full])
+}
+
+// far is a connection of a host elsewhere.
+type far struct {
+	net.Conn
+	from string
+}
+
+func (f far) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(f.from)) }
+
+// letIn has a host come in and ask for something that takes its time.
+func letIn(t *testing.T, d *Door, from string) (c, ended *conn) {
+	t.Helper()
+	c, ended, why := d.enter(far{from: from})
+	require.Empty(t, why)
+	d.State(c, http.StateActive)
+	return c, ended
+}
+
+// Busy ones do not keep out who has fewer than the one who has most.
+func TestBusyOnesMakeRoomForWhoHasFewer(t *testing.T) {
+	const greedy, other, late = "192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"
+	d := New(Options{Total: 4, PerAddress: 3})
+	oldest, _ := letIn(t, d, greedy)
+	for _, from := range []string{other, greedy, greedy} {
+		_, ended := letIn(t, d, from)
+		require.Nil(t, ended)
+	}
+	_, _, why := d.enter(far{from: greedy})
+	require.Equal(t, PerAddress, why)
+	c, ended, why := d.enter(far{from: late})
+	require.Empty(t, why)
+	require.Same(t, oldest, ended, "the longest busy one of who has most")
+	for range 2 { // late has sent nothing, and then is busy
+		_, _, why = d.enter(far{from: greedy})
+		require.Equal(t, Full, why, "who has more takes nothing from who has fewer")
+		d.State(c, http.StateActive)
+	}
+	_, _, why = d.enter(far{from: other})
+	require.Equal(t, Full, why, "it would have as many as the one who makes room")
+	d.leave(ended)
+	require.Equal(t, Status{Total: 4, Inside: 4, EndedBusy: 1, Refused: map[Refusal]uint64{PerAddress: 1, Full: 3}}, d.Status())
+	require.Equal(t, map[netip.Addr]int{netip.MustParseAddr("192.0.2.1"): 2, netip.MustParseAddr("192.0.2.2"): 1, netip.MustParseAddr("192.0.2.3"): 1}, d.bySource)
+}
+
+// A host has all the addresses of an IPv6 network that it likes.
+func TestAnIPv6NetworkIsOneSource(t *testing.T) {
+	seen := []netip.Addr{}
+	d := New(Options{PerAddress: 2, Allow: func(a netip.Addr) bool { seen = append(seen, a); return true }})
+	letIn(t, d, "[2001:db8::1]:1")
+	letIn(t, d, "[2001:db8::2]:1")
+	_, _, why := d.enter(far{from: "[2001:db8::3]:1"})
+	require.Equal(t, PerAddress, why)
+	letIn(t, d, "[2001:db8:0:1::3]:1")
+	letIn(t, d, "[::ffff:192.0.2.1]:1")
+	letIn(t, d, "192.0.2.2:1")
+	letIn(t, d, "192.0.2.1:1")
+	_, _, why = d.enter(far{from: "192.0.2.1:2"})
+	require.Equal(t, PerAddress, why)
+	require.Equal(t, netip.MustParseAddr("2001:db8::3"), seen[2], "who may is decided by the whole address")
 }
 
 // One address uses up its own part only, and its own idle ones make room for it.
@@ -140,6 +205,7 @@ func TestOneAddressHasItsPart(t *testing.T) {
 	require.Equal(t, 200, other.ask("localhost"))
 	for range 50 {
 		require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask("localhost"))
+		eventually(t, "idle", func() bool { return idle(d) == d.Status().Inside }) // a moment after the answer
 	}
 	require.Equal(t, 200, other.ask("localhost"))
 	require.LessOrEqual(t, d.Status().Inside, 3)
@@ -198,7 +264,11 @@ func TestHosts(t *testing.T) {
 
 // A name that somebody's browser was made to resolve to this host gets nothing.
 func TestRebinding(t *testing.T) {
-	_, addr := open(t, Options{Hosts: func() Hosts { return Hosts{Key: "console.hosts", Names: []string{"router1.example.net"}} }}, ok)
+	told := make(chan string, 2)
+	d, addr := open(t, Options{
+		Hosts:   func() Hosts { return Hosts{Key: "console.hosts", Names: []string{"router1.example.net"}} },
+		Refused: func(why Refusal, a netip.Addr, name string) { told <- fmt.Sprint(why, " ", a, " ", name) },
+	}, ok)
 	require.Equal(t, http.StatusMisdirectedRequest, visit(t, "127.0.0.1", addr).ask("evil.example"))
 	require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask("router1.example.net"))
 	require.Equal(t, 200, visit(t, "127.0.0.1", addr).ask(addr))
@@ -210,6 +280,8 @@ func TestRebinding(t *testing.T) {
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
 	require.Contains(t, string(body), `names in console.hosts of its configuration; "evil.example" is none of them`)
+	require.EqualValues(t, 2, d.Status().Refused[OtherName])
+	require.Equal(t, "other_name 127.0.0.1 evil.example", <-told)
 }
 
 func FuzzHostname(f *testing.F) {
@@ -238,5 +310,7 @@ func TestShares(t *testing.T) {
 	}
 	require.Equal(t, []int{128, 128, 2048, 64}, Shares(1<<16, 128, 128, 2048, 64))
 	require.GreaterOrEqual(t, Shares(1024, 128, 128, 2048, 64)[0], 16, "the portal does not starve the console")
+	require.Equal(t, []int{128, 0, 0, 64}, Shares(1024, 128, 0, 0, 64), "who wants none leaves it to the others")
+	require.Zero(t, Shares(64, 128, 0, 2048, 64)[1])
 	require.Positive(t, Descriptors())
 }

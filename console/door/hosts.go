@@ -44,8 +44,11 @@ func hostname(host string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
-// onlyFor answers requests for other hosts with 421 and what to do.
-func onlyFor(hosts func() Hosts, next http.Handler) http.Handler {
+// maxName bounds what is told of a name that somebody asks for.
+const maxName = 100
+
+// onlyFor answers requests for other hosts with 421 and what to do, and counts them.
+func (d *Door) onlyFor(hosts func() Hosts, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 		h := hosts()
@@ -53,12 +56,19 @@ func onlyFor(hosts func() Hosts, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		name := hostname(r.Host)
+		name = name[:min(len(name), maxName)]
+		d.mu.Lock()
+		d.refuseLocked(OtherName)
+		d.mu.Unlock()
+		from, _ := netip.ParseAddrPort(r.RemoteAddr) // the zero address of a local socket
+		d.tell(OtherName, from.Addr().Unmap().WithZone(""), name)
 		w.Header().Set("Connection", "close")
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusMisdirectedRequest)
-		fmt.Fprintf(w, "This agent answers to localhost, to the address it listens on, and to the names in %s of its configuration; %.100q is none of them.\n"+
-			"If you asked for it by that name, add the name there and reload the agent.\n", h.Key, hostname(r.Host))
+		fmt.Fprintf(w, "This agent answers to localhost, to the address it listens on, and to the names in %s of its configuration; %q is none of them.\n"+
+			"If you asked for it by that name, add the name there and reload the agent.\n", h.Key, name)
 	})
 }

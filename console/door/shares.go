@@ -7,7 +7,7 @@ import "syscall"
 func Reserve(limit uint64) uint64 { return max(limit/4, min(512, limit/2)) }
 
 // Shares returns how many connections each door may have, by what each wants: all of
-// it, or its part of what is there. No door can use up the part of another.
+// it, or its part of what is there, but one at least. No door can use up the part of another.
 func Shares(descriptors uint64, wanted ...int) []int {
 	sum := uint64(0)
 	for _, w := range wanted {
@@ -18,7 +18,7 @@ func Shares(descriptors uint64, wanted ...int) []int {
 	for i, w := range wanted {
 		out[i] = w
 		if sum > room {
-			out[i] = max(1, int(uint64(w)*room/sum))
+			out[i] = max(min(w, 1), int(uint64(w)*room/sum))
 		}
 	}
 	return out

@@ -13,21 +13,37 @@ import (
 // no internet; that must neither use the router up nor keep its owner's browser
 // from the page.
 const (
-	maxConns     = 2048  // at once
+	maxConns     = 2048  // at once, where the process may open enough files; else see boundsOf
 	maxPerSource = 64    // at once, of one address
-	maxInCrowd   = 8     // the same, once half of maxConns is in use: a few that hold all they can leave room for others
-	maxSources   = 16384 // addresses that are remembered; of vouched ones twice as many
+	maxInCrowd   = 8     // the same, once half of all is in use: a few that hold all they can leave room for others
+	maxSources   = 16384 // addresses that are remembered, and shares; of vouched ones twice as many
 	forgetAfter  = time.Minute
 	recheckShare = 5 * time.Second
 
 	// The same for one share: a host has as many addresses as it types.
-	maxUnknown    = 128            // at once, of all sources of which nothing is known
-	maxPromised   = 4              // at once, of a vouched share whatever else is in use: the browser's
-	maxUnpromised = maxConns - 512 // at once, of all others together
+	maxUnknown  = 128 // at once, of all sources of which nothing is known
+	maxPromised = 4   // at once, of a vouched share whatever else is in use: the browser's
 
 	connRate, connBurst = 200, 400 // connections a second of one address, and of one share
 	pageRate, pageBurst = 5, 20    // whole pages a second of one address, for browsers and for others
 )
+
+// bounds are how many connections there may be at once.
+type bounds struct {
+	total      int
+	unpromised int // of all but the promised ones
+	perSource  int // of one address, and of one share
+	unknown    int // of the zero Share
+}
+
+// boundsOf returns the bounds of a portal that may have so many connections: those above
+// are for maxConns, and less than that leaves room for promised ones, too.
+func boundsOf(total int) bounds {
+	return bounds{
+		total: total, unpromised: total - total/4,
+		perSource: max(maxPromised, min(maxPerSource, total/8)), unknown: max(1, min(maxUnknown, total/4)),
+	}
+}
 
 // source is one address, or one share, and what it has used.
 type source struct {
@@ -39,13 +55,13 @@ type source struct {
 
 	share *source // of an address
 	key   Share   // of an address: that of its share
-	most  int     // of a share: connections at once
 }
 
 // sources counts what each address and each share uses, within a bounded memory.
 type sources struct {
-	now   func() time.Time
-	whose func(netip.Addr) Share
+	now    func() time.Time
+	whose  func(netip.Addr) Share
+	bounds bounds
 
 	mu     sync.Mutex // guards the rest
 	conns  int
@@ -56,8 +72,8 @@ type sources struct {
 }
 
 func newSources(now func() time.Time, whose func(netip.Addr) Share) *sources {
-	s := &sources{now: now, whose: whose, known: map[netip.Addr]*source{}, shares: map[Share]*source{}, crowd: newSource()}
-	s.crowd.share = s.shareLocked(Share{}, time.Time{})
+	s := &sources{now: now, whose: whose, bounds: boundsOf(maxConns), known: map[netip.Addr]*source{}, shares: map[Share]*source{}, crowd: newSource()}
+	s.crowd.share, _ = s.shareLocked(Share{}, time.Time{})
 	return s
 }
 
@@ -67,22 +83,31 @@ func newSource() *source {
 	}
 }
 
-// shareLocked gives the record of a share.
-func (s *sources) shareLocked(key Share, now time.Time) *source {
+// shareLocked gives the record of a share, with its key. Where there is no room for
+// it, it is that of the zero Share.
+func (s *sources) shareLocked(key Share, now time.Time) (*source, Share) {
 	sh, ok := s.shares[key]
+	if !ok && key != (Share{}) {
+		s.sweepLocked(now)
+		if !roomFor(key, len(s.shares)) {
+			key = Share{}
+			sh, ok = s.shares[key], true
+		}
+	}
 	if !ok {
 		sh = newSource()
-		sh.most = maxPerSource
 		if key == (Share{}) {
 			// They are many who ask for the page once, or one who asks for it as many.
-			sh.most = maxUnknown
 			sh.browsers, sh.others = rate.NewLimiter(10*pageRate, 10*pageBurst), rate.NewLimiter(10*pageRate, 10*pageBurst)
 		}
 		s.shares[key] = sh
 	}
 	sh.last = now
-	return sh
+	return sh, key
 }
+
+// roomFor reports whether one more record may be kept beside n others.
+func roomFor(key Share, n int) bool { return n < maxSources || key.Vouched && n < 2*maxSources }
 
 // at gives the record of an address. Whose share it uses is asked again when it has no
 // connections: a lease may have ended, or another host come.
@@ -97,20 +122,21 @@ func (s *sources) at(a netip.Addr, now time.Time) *source {
 	key := s.whose(a)
 	if !ok {
 		s.sweepLocked(now)
-		if room := len(s.known) < maxSources; !room && (!key.Vouched || len(s.known) >= 2*maxSources) {
+		if !roomFor(key, len(s.known)) {
 			return s.crowd
 		}
 		src = newSource()
 		s.known[a] = src
 	}
-	src.last, src.key = now, key
-	src.share = s.shareLocked(key, now)
+	src.last = now
+	src.share, src.key = s.shareLocked(key, now)
 	return src
 }
 
-// sweepLocked forgets who is gone, when room is needed.
+// sweepLocked forgets who is gone, when room is needed. A share is used whenever one of
+// its addresses is, so one that is forgotten is nobody's: at asks anew for the others.
 func (s *sources) sweepLocked(now time.Time) {
-	if len(s.known) < maxSources || now.Sub(s.swept) < time.Second { // not with each of a flood
+	if max(len(s.known), len(s.shares)) < maxSources || now.Sub(s.swept) < time.Second { // not with each of a flood
 		return
 	}
 	s.swept = now
@@ -134,14 +160,18 @@ func (s *sources) admit(a netip.Addr) (*source, Refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := src.share
+	ofShare := s.bounds.perSource
+	if src.key == (Share{}) {
+		ofShare = s.bounds.unknown
+	}
 	promised := src.key.Vouched && sh.conns < maxPromised
-	crowded := s.conns >= maxConns/2
+	crowded := s.conns >= s.bounds.total/2
 	switch {
-	case s.conns >= maxConns, !promised && s.conns >= maxUnpromised:
+	case s.conns >= s.bounds.total, !promised && s.conns >= s.bounds.unpromised:
 		return nil, RefusedTotal
-	case src != s.crowd && (src.conns >= maxPerSource || src.conns >= maxInCrowd && crowded):
+	case src != s.crowd && (src.conns >= s.bounds.perSource || src.conns >= maxInCrowd && crowded):
 		return nil, RefusedSource
-	case sh.conns >= sh.most, sh.conns >= maxInCrowd && crowded && src.key != (Share{}) && src != s.crowd:
+	case sh.conns >= ofShare, sh.conns >= maxInCrowd && crowded && src.key != (Share{}) && src != s.crowd:
 		return nil, RefusedSource
 	case !src.accepts.AllowN(now, 1), src != s.crowd && !promised && !sh.accepts.AllowN(now, 1):
 		return nil, RefusedRate
@@ -207,6 +237,9 @@ type counted struct {
 	net.Conn
 	release func()
 }
+
+// Unwrap returns the connection as it was accepted.
+func (c *counted) Unwrap() net.Conn { return c.Conn }
 
 // Close implements net.Conn.
 func (c *counted) Close() error {

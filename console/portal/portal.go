@@ -170,7 +170,7 @@ func New(o Options, who func(netip.Addr) Visitor, obs Observer, log *slog.Logger
 
 // Shared has the bounds kept by whose share of the portal a source uses, instead of by
 // its address alone. whose must not block. It is called before Run.
-func (s *Server) Shared(whose func(netip.Addr) Share) { s.sources = newSources(s.now, whose) }
+func (s *Server) Shared(whose func(netip.Addr) Share) { s.sources.whose = whose }
 
 // Prepare makes ready what a new configuration needs: template, texts and
 // certificate. Nothing changes before use is called, which cannot fail. The
@@ -220,6 +220,11 @@ func (s *Server) handler(overTLS bool) http.Handler {
 		}
 		q.visitor = s.who(q.addr)
 		q.url, q.direct = l.place(r, overTLS)
+		if !q.direct && q.visitor.State == StateActive {
+			// Nothing leads him here, or only for an instant more. It may be the page of somebody who has his own
+			// name lead here (DNS rebinding), and is to read no number.
+			q.visitor.Subscriber = 0
+		}
 		code := s.answer(w, l, q)
 		s.obs.PortalRequest(q.visitor.State, code)
 		s.log.DebugContext(r.Context(), "portal request", "source", q.addr, "state", string(q.visitor.State), "code", code, "method", r.Method)

@@ -22,11 +22,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/console/door"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -108,8 +111,9 @@ func TestAnswers(t *testing.T) {
 		"stopped":                              {from: stopped, url: "http://any.example.org/", code: 511, state: StateStopped, want: []string{"is switched off", ">1002<"}, not: []string{"Pay now"}},
 		"guest":                                {from: guest, url: "http://any.example.org/", code: 511, state: StateGuest, want: []string{"not registered", "198.51.100.3"}, not: []string{"Customer number", "Pay now"}},
 		"nobody's address":                     {from: unknown, url: "http://any.example.org/", code: 511, state: StateUnknown, want: []string{"No contract is known"}, not: []string{"Customer number", "Pay now"}},
-		"active, by the way":                   {from: active, url: "http://any.example.org/", code: 503, state: StateActive, want: []string{"You are online"}, not: []string{"Pay now"}},
-		"active, our own":                      {from: active, url: "http://192.0.2.2:8080/", code: 200, state: StateActive, want: []string{"You are online"}},
+		"active, by the way":                   {from: active, url: "http://any.example.org/", code: 503, state: StateActive, want: []string{"You are online"}, not: []string{"Pay now", "1004"}},
+		"active, a name that leads here":       {from: active, url: "http://evil.example:8080/", code: 503, state: StateActive, not: []string{"1004"}},
+		"active, our own":                      {from: active, url: "http://192.0.2.2:8080/", code: 200, state: StateActive, want: []string{"You are online", "1004"}},
 		"paused, our own":                      {from: paused, url: "http://192.0.2.2:8080/", code: 200, state: StatePaused, want: []string{"is paused"}},
 		"our address, port of the redirection": {from: paused, url: "http://192.0.2.2/", code: 511, state: StatePaused},
 		"post":                                 {from: paused, method: "POST", url: "http://any.example.org/login", code: 511, state: StatePaused, want: []string{"is paused"}},
@@ -467,6 +471,19 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}, 5*time.Second, 20*time.Millisecond, "one that ends makes room")
 }
 
+// Whom the door refuses is reset, too: nothing of him lingers here.
+func TestTheDoorResets(t *testing.T) {
+	s, _ := newServer(t, testOptions())
+	s.Through(door.New(door.Options{Total: 10, Allow: func(netip.Addr) bool { return false }}))
+	conn, err := net.Dial("tcp4", listenOn(t, s, false)) // the reset may come before this returns
+	if err == nil {
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, err = conn.Read(make([]byte, 1))
+	}
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+}
+
 func TestRawRequests(t *testing.T) {
 	s, _ := newServer(t, testOptions())
 	addr := listenOn(t, s, false)
@@ -559,9 +576,21 @@ func TestCertificateIsRenewedWithoutAReload(t *testing.T) {
 
 // An address that the host does not have is no obstacle: it may come.
 func TestListenOnAnAddressToCome(t *testing.T) {
-	l, err := (&net.ListenConfig{Control: freebind}).Listen(t.Context(), "tcp4", "192.0.2.77:0")
+	l, err := listenAt(t.Context(), netip.MustParseAddrPort("192.0.2.77:0"))
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
+}
+
+// 0.0.0.0 is every IPv4 address of the host, and none of IPv6.
+func TestListenOnIPv4Alone(t *testing.T) {
+	l, err := listenAt(t.Context(), netip.MustParseAddrPort("0.0.0.0:0"))
+	require.NoError(t, err)
+	defer l.Close()
+	_, err = net.Dial("tcp6", fmt.Sprintf("[::1]:%d", l.Addr().(*net.TCPAddr).Port))
+	require.Error(t, err)
+	c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port))
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
 }
 
 // A busy address keeps Run trying and harms nobody.

@@ -42,7 +42,7 @@ func (s *Server) listen(ctx context.Context, addr netip.AddrPort, overTLS bool) 
 	wait := retryFirst
 	for ctx.Err() == nil {
 		began := time.Now()
-		l, err := (&net.ListenConfig{Control: freebind}).Listen(ctx, "tcp", addr.String())
+		l, err := listenAt(ctx, addr)
 		if err == nil {
 			s.log.InfoContext(ctx, "portal listens", "address", l.Addr().String(), "https", overTLS)
 			err = s.serve(ctx, l, overTLS)
@@ -62,6 +62,11 @@ func (s *Server) listen(ctx context.Context, addr netip.AddrPort, overTLS bool) 
 		}
 		wait = min(2*wait, retryMost)
 	}
+}
+
+// listenAt listens by IPv4 alone: 0.0.0.0 in "tcp" would be every IPv6 address, too.
+func listenAt(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
+	return (&net.ListenConfig{Control: freebind}).Listen(ctx, "tcp4", addr.String())
 }
 
 // freebind lets the portal listen on an address that this router does not have

@@ -40,6 +40,10 @@ func (d Directory) Share(addr netip.Addr) Share {
 			known, s.Subscriber = true, rec.Subscriber
 		}
 	}
+	if !known { // of a subnet
+		s.Subscriber = d.Snapshot().Owner(addr)
+		known = s.Subscriber != 0
+	}
 	if !known {
 		return Share{}
 	}

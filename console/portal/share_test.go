@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/console/door"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -38,7 +39,7 @@ func TestShares(t *testing.T) {
 	}
 	snap, _ := provision.Build(provision.Input{Lines: []provision.Line{
 		line("198.51.100.1", 1, macA), line("198.51.100.2", 1, provision.MAC{}), line("198.51.100.3", 3, provision.MAC{}),
-	}})
+	}, CustomerSubnets: []provision.Subnet{{Prefix: netip.MustParsePrefix("203.0.113.8/29"), Subscriber: 1}}})
 	until := time.Now().Add(time.Hour)
 	d := Directory{
 		Snapshot: func() *provision.Snapshot { return snap },
@@ -61,6 +62,8 @@ func TestShares(t *testing.T) {
 		"no MAC is known":             {"198.51.100.2", neighbours{addr("198.51.100.2"): macB}, Share{Wire: Wire{7, macB}}},
 		"a guest":                     {"198.51.100.200", neighbours{addr("198.51.100.200"): macB}, Share{Addr: addr("198.51.100.200"), Vouched: true}},
 		"a guest whose lease is over": {"198.51.100.201", neighbours{addr("198.51.100.201"): macB}, Share{}},
+		"in his subnet":               {"203.0.113.9", nil, Share{Subscriber: 1, Vouched: true}},
+		"in his subnet, on the wire":  {"203.0.113.9", neighbours{addr("203.0.113.9"): macB}, Share{Wire: Wire{7, macB}}},
 		"nobody's address":            {"203.0.113.99", neighbours{addr("203.0.113.99"): macB}, Share{}},
 		"nobody's, behind a router":   {"203.0.113.99", nil, Share{}},
 	} {
@@ -124,11 +127,106 @@ func TestAVouchedSourceAlwaysHasRoom(t *testing.T) {
 	for i := range 1 << 16 {
 		_, _ = s.admit(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
 	}
-	require.Equal(t, maxUnpromised, s.conns)
+	require.Equal(t, 1536, s.conns)
 	for range maxPromised {
 		_, why := s.admit(customer)
 		require.Empty(t, why)
 	}
 	_, why := s.admit(customer)
 	require.Equal(t, RefusedTotal, why)
+}
+
+// The same where the process may open few files and the door lets in less.
+func TestAVouchedSourceHasRoomBehindASmallDoor(t *testing.T) {
+	for _, total := range []int{16, 80, 417} {
+		t.Run(fmt.Sprint(total), func(t *testing.T) {
+			customer := netip.MustParseAddr("203.0.113.1")
+			s, _ := newServer(t, testOptions())
+			d := door.New(door.Options{Total: total})
+			s.Through(d)
+			s.Shared(func(a netip.Addr) Share { return Share{Addr: a, Vouched: a == customer} })
+			l := s.door.Listener(limited{&knocks{from: func(i int) netip.Addr {
+				if i < 2000 {
+					return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+				}
+				return customer
+			}, n: 2000 + maxPromised}, s.sources, s.obs})
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					break
+				}
+				d.State(c, http.StateActive) // a body that never comes
+			}
+			st := d.Status()
+			require.Empty(t, st.Refused)
+			require.Zero(t, st.EndedIdle+st.EndedBusy)
+			require.Equal(t, maxPromised, s.sources.known[customer].conns)
+			require.Greater(t, st.Inside, total/2)
+		})
+	}
+}
+
+// knocks is a listener at which n connections come.
+type knocks struct {
+	net.Listener
+	from func(i int) netip.Addr
+	n, i int
+}
+
+func (k *knocks) Accept() (net.Conn, error) {
+	if k.i == k.n {
+		return nil, net.ErrClosed
+	}
+	k.i++
+	return knock{from: k.from(k.i - 1)}, nil
+}
+
+// knock is a connection of a host elsewhere.
+type knock struct {
+	net.Conn
+	from netip.Addr
+}
+
+func (k knock) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(k.from, 40000))
+}
+func (k knock) Close() error { return nil }
+
+// However often hosts change their MACs, no more is remembered of them than there is room
+// for, and whoever has his address by right keeps his own share.
+func TestSharesAreBounded(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	customer := netip.MustParseAddr("203.0.113.1")
+	macs := 0
+	s := newSources(func() time.Time { return now }, func(a netip.Addr) Share {
+		if a == customer {
+			return Share{Subscriber: 1, Vouched: true}
+		}
+		macs++
+		return Share{Wire: Wire{7, provision.MAC{2, 0, 0, byte(macs >> 16), byte(macs >> 8), byte(macs)}}}
+	})
+	visit := func(a netip.Addr) Share {
+		src, why := s.admit(a)
+		require.Empty(t, why)
+		s.release(src)
+		return src.key
+	}
+	for range 3 * maxSources {
+		now = now.Add(recheckShare)
+		visit(netip.MustParseAddr("10.0.0.1"))
+	}
+	require.LessOrEqual(t, len(s.shares), maxSources)
+	require.Equal(t, 3*maxSources, macs)
+
+	// Faster than anything is forgotten.
+	for range 2 {
+		now = now.Add(recheckShare)
+		for i := range maxSources - 2 {
+			s.at(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), now)
+		}
+	}
+	require.LessOrEqual(t, len(s.shares), maxSources)
+	require.Equal(t, Share{}, visit(netip.MustParseAddr("10.0.0.1")), "no room")
+	require.Equal(t, Share{Subscriber: 1, Vouched: true}, visit(customer))
 }

@@ -30,8 +30,9 @@ const (
 
 	// ownerSocket is how versions before kept each other out, and what keeps
 	// them out now: a name in the abstract namespace of unix sockets. Any user may
-	// take it, so it counts only in the hands of root or of our own user, and where
-	// the kernel (before Linux 5.12) has no owners of tables.
+	// take it, so it counts only where somebody listens at it as root or as our own
+	// user, which every version does, and where the kernel (before Linux 5.12) has no
+	// owners of tables.
 	ownerSocket = "@usher-acl"
 )
 
@@ -69,9 +70,9 @@ func own(netNS int, log *slog.Logger) (io.Closer, error) {
 		return nil, errors.Join(fmt.Errorf("take the ownership: %w", err), have.Close())
 	}
 	cred, err := nameHolder(netNS)
-	if err == nil && lock != nil && cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		log.Warn("a process of another user holds the socket name of earlier versions of usher, which changes nothing for this one",
-			"name", ownerSocket, "process", cred.Pid, "user", cred.Uid)
+	if lock != nil && (err != nil || !mayBeAgent(cred)) {
+		log.Warn("the socket name of earlier versions of usher is held by somebody who is none of them, which changes nothing for this one",
+			"name", ownerSocket, "holder", describeHolder(cred, err))
 		return have, nil
 	}
 	who := "it cannot be named, as it is in another pid namespace or has just ended"
@@ -167,7 +168,19 @@ func takeName(netNS int) (name net.Listener, err error) {
 	return name, err
 }
 
-// nameHolder gives the process that has the socket name.
+// mayBeAgent reports whether a process has the rights of an agent.
+func mayBeAgent(cred *unix.Ucred) bool { return cred.Uid == 0 || int(cred.Uid) == os.Geteuid() }
+
+// describeHolder names who has the socket name, or says why that cannot be told.
+func describeHolder(cred *unix.Ucred, err error) string {
+	if err != nil {
+		return "nobody answers there: " + err.Error()
+	}
+	return describeProcess(int(cred.Pid), int(cred.Uid))
+}
+
+// nameHolder gives the process that listens at the socket name. Of one that does not,
+// or that lets connections wait until there is no room for ours, it gives an error.
 func nameHolder(netNS int) (cred *unix.Ucred, err error) {
 	err = inNamespace(netNS, func() error {
 		c, err := net.Dial("unix", ownerSocket)

@@ -2,6 +2,7 @@ package acl_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -139,6 +140,50 @@ func TestKernelNobodyElseOwnsTheTable(t *testing.T) {
 	mine := r.open()
 	require.Contains(t, r.nft("list table ip usher_lock"), "flags owner")
 	require.NoError(t, mine.Close())
+}
+
+// The name is of no use to a user without rights, whatever he does with his socket.
+func TestKernelSocketNameOfOthersIsIgnored(t *testing.T) {
+	r := newRouter(t)
+	for name, squat := range map[string]func(fd int) error{
+		"who does not listen": func(int) error { return nil },
+		"who lets nobody in": func(fd int) error {
+			if err := unix.Listen(fd, 0); err != nil {
+				return err
+			}
+			for range 2 { // the second finds the queue full
+				c, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { _ = unix.Close(c) })
+				if err := unix.Connect(c, &unix.SockaddrUnix{Name: "@usher-acl"}); err != nil && !errors.Is(err, unix.EAGAIN) {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, r.asUser(65534, func() error {
+				fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { _ = unix.Close(fd) })
+				if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@usher-acl"}); err != nil {
+					return err
+				}
+				return squat(fd)
+			}))
+			table, err := r.tryOpen(acl.Options{})
+			require.NoError(t, err)
+			_, err = r.tryOpen(acl.Options{})
+			require.ErrorIs(t, err, acl.ErrOwned, "still one in a namespace")
+			require.NoError(t, table.Close())
+			require.NoError(t, acl.Remove(t.Context(), acl.Options{NetNS: r.namespace()}), "usher acl clear")
+		})
+	}
 }
 
 // What nft lists while an agent runs it reads again, as it does at a boot.

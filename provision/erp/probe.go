@@ -88,7 +88,7 @@ func Probe(ctx context.Context, o ProbeOptions) (*ProbeReport, error) {
 		StateZero: "unknown", Post: "unknown",
 	}}
 	co := o.Client
-	co.Transport, co.CAFile, co.InsecureSkipVerify = &userside.Tap{Next: transport, Heard: p.hear}, "", false
+	co.Transport, co.CAFile, co.InsecureSkipVerify = &userside.Tap{Next: transport, Heard: p.hear, MaxText: co.MaxText << 10}, "", false
 	co.Retries = 0
 	if p.client, err = userside.New(co); err != nil {
 		return nil, err

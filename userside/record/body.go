@@ -20,6 +20,10 @@ type frame struct {
 	lastAt uint64
 }
 
+// longText is the longest text, in bytes, that is masked word by word, for which each
+// character takes some hundred. Of a longer one nothing but the length stays.
+const longText = 256 << 10
+
 // body masks one answer. What is no JSON, or only half of it, is masked too: the
 // text is taken apart into strings, brackets and what stands between them,
 // whatever their order.
@@ -32,7 +36,10 @@ func (m *masker) body(b []byte) []byte {
 		out, rest = append(out, rest[:3]...), rest[3:]
 	}
 	start := jsonStart(rest)
-	if start > 0 {
+	switch {
+	case start > longText:
+		out = appendFill(out, 'x', start)
+	case start > 0:
 		out = append(out, m.text(units(string(rest[:start]), false), true)...)
 	}
 	p := parser{masker: m, names: map[nameAt]int{}, objects: map[uint64]int{}, seed: maphash.MakeSeed()}
@@ -105,14 +112,22 @@ func (p *parser) walk(b []byte) {
 			i++
 		case '"':
 			n := stringEnd(b[i:])
-			p.str(string(b[i : i+n]))
+			if n > longText {
+				p.long(b[i : i+n])
+			} else {
+				p.str(string(b[i : i+n]))
+			}
 			i += n
 		default:
 			n := bytes.IndexAny(b[i:], "{}[],:\" \t\n\r")
 			if n < 0 {
 				n = len(b) - i
 			}
-			p.bare(string(b[i : i+n]))
+			if n > longText {
+				p.longBare(b[i : i+n])
+			} else {
+				p.bare(string(b[i : i+n]))
+			}
 			i += n
 		}
 	}
@@ -129,6 +144,43 @@ func stringEnd(b []byte) int {
 		}
 	}
 	return len(b)
+}
+
+func appendFill(out []byte, c byte, n int) []byte {
+	for range n {
+		out = append(out, c)
+	}
+	return out
+}
+
+// long masks a string, with its quotes, that is longer than longText. As a key it is the
+// name of no field.
+func (p *parser) long(b []byte) {
+	if n := len(p.stack); n > 0 && p.stack[n-1].key {
+		f := &p.stack[n-1]
+		f.last, f.lastOK, f.lastAt = "", plain, p.hash(f.path, "*")
+	}
+	if !p.write {
+		return
+	}
+	p.out = append(p.out, '"')
+	if b[len(b)-1] == '"' && !cutEscape(b) {
+		p.out = append(appendFill(p.out, 'x', len(b)-2), '"')
+	} else {
+		p.out = appendFill(p.out, 'x', len(b)-1)
+	}
+}
+
+// longBare masks what stands outside of strings and is longer than longText. A number stays one.
+func (p *parser) longBare(b []byte) {
+	if !p.write {
+		return
+	}
+	fill := byte('x')
+	if json.Valid(b) {
+		fill = '1'
+	}
+	p.out = appendFill(p.out, fill, len(b))
 }
 
 func (p *parser) raw(b []byte) {
@@ -205,7 +257,7 @@ func (p *parser) str(s string) {
 }
 
 // cutEscape reports a text whose last quote belongs to an escape.
-func cutEscape(s string) bool {
+func cutEscape[T string | []byte](s T) bool {
 	back := 0
 	for i := len(s) - 2; i > 0 && s[i] == '\\'; i-- {
 		back++

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
@@ -220,6 +222,46 @@ func TestWordsAreConsistent(t *testing.T) {
 		require.False(t, seen[w])
 		seen[w] = true
 	}
+}
+
+// Of a text without end the length stays, and masking it takes little more than that.
+func TestLongTextsKeepTheirLength(t *testing.T) {
+	secret := strings.Repeat("Барсик 380675550003 ", 2<<20/26)
+	digits := strings.Repeat("7", 300<<10)
+	for name, in := range map[string]string{
+		"a value":   `{"data":[{"comment":"` + secret + `","id":7}]}`,
+		"a key":     `{"data":{"` + secret + `":{"id":7}}}`,
+		"unclosed":  `{"data":"` + secret + `\"`,
+		"a page":    "<html>" + secret,
+		"no string": `{"data":` + strings.ReplaceAll(secret, " ", "") + `}`,
+		"a number":  `{"data":` + digits + `}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			got := testMasker().body([]byte(in))
+			runtime.ReadMemStats(&after)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20))
+			require.Equal(t, len(in), len(got))
+			for _, text := range []string{"Барсик", "380675550003", "777"} {
+				require.False(t, bytes.Contains(got, []byte(text)), text)
+			}
+			require.Equal(t, json.Valid([]byte(in)), json.Valid(got))
+		})
+	}
+}
+
+// A text that is masked word by word takes time by its length, not by its square: before that
+// was so, this one took some minutes.
+func TestTextsAreMaskedInTime(t *testing.T) {
+	in := `{"data":[{"comment":"` + strings.Repeat("Барсик 380675550003 ", longText/27) + `"}]}`
+	began := time.Now()
+	got := testMasker().body([]byte(in))
+	require.Less(t, time.Since(began), 30*time.Second)
+	require.Equal(t, len(in), len(got))
+	require.False(t, bytes.Contains(got, []byte("Барсик")))
+	require.False(t, bytes.Contains(got, []byte("xxxx")), "it is not too long yet")
+	require.True(t, json.Valid(got))
 }
 
 func FuzzMask(f *testing.F) {

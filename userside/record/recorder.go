@@ -61,12 +61,15 @@ type Exchange struct {
 // Label gives category and action with a dot between.
 func (e *Exchange) Label() string { return e.Category + "." + e.Action }
 
+// mostBody bounds an answer whatever the options say: it is held whole, packed, unpacked and masked.
+const mostBody = 128 << 20
+
 // Options say where a Recorder writes.
 type Options struct {
 	Dir     string            // made if it is not there; must be empty
 	Next    http.RoundTripper // carries the requests
 	Agent   string            // named in the recording, such as usher/1.2
-	MaxBody int64             // bytes of one unpacked answer; 512 MiB
+	MaxBody int64             // bytes of one unpacked answer; 128 MiB, and no more
 	// Saved is called after each exchange has been written; nil: nobody.
 	Saved func(Exchange)
 }
@@ -91,8 +94,8 @@ func NewRecorder(o Options) (*Recorder, error) {
 	if o.Next == nil {
 		return nil, errors.New("record: no transport")
 	}
-	if o.MaxBody == 0 {
-		o.MaxBody = 512 << 20
+	if o.MaxBody == 0 || o.MaxBody > mostBody {
+		o.MaxBody = mostBody
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
@@ -281,7 +284,7 @@ func contentType(s string) string {
 
 // unpack gives the text of an answer: unpacked if it is gzip, announced or not.
 func (r *Recorder) unpack(e *Exchange, encoding string, wire []byte) ([]byte, error) {
-	tooLarge := fmt.Errorf("answer of %s is larger than %d bytes", e.Label(), r.opts.MaxBody)
+	tooLarge := fmt.Errorf("answer of %s is larger than %d bytes (the limit is userside.max_answer_mib, and at most %d bytes for a recording)", e.Label(), r.opts.MaxBody, mostBody)
 	if int64(len(wire)) > r.opts.MaxBody {
 		return nil, tooLarge
 	}

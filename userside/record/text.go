@@ -110,6 +110,13 @@ var (
 	markup        = regexp.MustCompile(`^</?(?:br|p|b|i|u|strong|em|div|span) ?/?>`)
 )
 
+// longestForm is more than an address, an entity or a tag has, with the byte behind it.
+const longestForm = 64
+
+// head is what of a text a pattern looks at that begins with it: what looking costs grows
+// with the length of what there is to look at.
+func head(s string) string { return s[:min(len(s), longestForm)] }
+
 // joinMarkup makes one unit of each entity and each plain tag, which may
 // themselves be written with escapes.
 func joinMarkup(in []unit) []unit {
@@ -132,9 +139,9 @@ func joinMarkup(in []unit) []unit {
 		n, u := 1, in[i]
 		switch s[i] {
 		case '&':
-			n, u = entityUnit(s[i:], in[i:])
+			n, u = entityUnit(head(s[i:]), in[i:])
 		case '<':
-			if tag := markup.FindString(s[i:]); tag != "" {
+			if tag := markup.FindString(head(s[i:])); tag != "" {
 				n, u = len(tag), unit{raw: join(in[i : i+len(tag)]), r: ' ', form: formFixed}
 			}
 		}
@@ -230,7 +237,7 @@ func (m *masker) text(us []unit, known bool) string {
 		if n, masked := m.address(s, i); n > 0 {
 			writeOver(&b, us[i:i+n], masked)
 			i += n
-			if p := prefixLen.FindStringSubmatch(s[i:]); p != nil && strings.Contains(masked, ".") {
+			if p := prefixLen.FindStringSubmatch(head(s[i:])); p != nil && strings.Contains(masked, ".") {
 				n = 1 + len(p[1])
 				b.WriteString(join(us[i : i+n]))
 				i += n
@@ -379,22 +386,22 @@ func (m *masker) address(s string, i int) (int, string) {
 		return 0, ""
 	}
 	if digit(s[i]) && (i == 0 || !digit(s[i-1]) && s[i-1] != '.') {
-		if a := dotted.FindString(s[i:]); a != "" && endsWithout(s, i+len(a), digit) {
+		if a := dotted.FindString(head(s[i:])); a != "" && endsWithout(s, i+len(a), digit) {
 			if ip, err := netip.ParseAddr(a); err == nil {
-				return m.network(s[i:], a, ip)
+				return m.network(head(s[i:]), a, ip)
 			}
 		}
 	}
 	if i > 0 && alnum(s[i-1]) {
 		return 0, ""
 	}
-	if a := uuid.FindString(s[i:]); a != "" && endsWithout(s, i+len(a), alnum) {
+	if a := uuid.FindString(head(s[i:])); a != "" && endsWithout(s, i+len(a), alnum) {
 		return len(a), m.hexDigits(a)
 	}
-	if a := separated.FindString(s[i:]); a != "" && endsWithout(s, i+len(a), alnum) {
+	if a := separated.FindString(head(s[i:])); a != "" && endsWithout(s, i+len(a), alnum) {
 		return len(a), m.macText(a)
 	}
-	if a := bareMAC.FindString(s[i:]); a != "" && endsWithout(s, i+len(a), alnum) && (a[0] == '0' || strings.ContainsAny(a, "abcdefABCDEF") || m.seenMAC(a)) {
+	if a := bareMAC.FindString(head(s[i:])); a != "" && endsWithout(s, i+len(a), alnum) && (a[0] == '0' || strings.ContainsAny(a, "abcdefABCDEF") || m.seenMAC(a)) {
 		return len(a), m.macText(a)
 	}
 	return 0, ""

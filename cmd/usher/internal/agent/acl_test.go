@@ -57,7 +57,9 @@ func TestSparedOfTheConfiguration(t *testing.T) {
 	cfg.ACL.Resolvers = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.54:53")}
 	cfg.ACL.DHCPServers = []netip.Prefix{netip.MustParsePrefix("192.0.2.67/32")}
 	a := &Agent{}
-	a.erpSeen.dialed(netip.MustParseAddr("192.0.2.81"))
+	found := a.erpFoundAt(cfg)
+	found(netip.MustParseAddr("192.0.2.81"))
+	found(netip.MustParseAddr("198.51.100.7")) // where customers live
 	in := access.NewSources(a.sourceOptions(cfg), lease.New(), nil, func() []string { return nil }).Inputs()
 	assert.Subset(t, in.Own, []netip.Addr{ip("192.0.2.65"), ip("192.0.2.66"), ip("127.0.0.1")})
 	assert.Equal(t, []netip.Addr{ip("192.0.2.80"), ip("192.0.2.81")}, in.ERP)
@@ -68,9 +70,10 @@ func TestSparedOfTheConfiguration(t *testing.T) {
 	assert.Equal(t, cfg.ACL.DHCPServers, in.DHCPServers)
 	assert.Contains(t, in.Resolvers, netip.MustParsePrefix("192.0.2.53/32"))
 	for i := range 100 {
-		a.erpSeen.dialed(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+		found(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
 	}
 	assert.Len(t, a.erpSeen.sorted(""), maxERP)
+	assert.Equal(t, []netip.Addr{ip("198.51.100.8")}, (&erpAddresses{}).sorted("https://198.51.100.8/api.php"), "the URL itself may say so")
 }
 
 // What a commit costs whose leases give their clients what they had.

@@ -177,7 +177,7 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	a.openHooks(cfg)
-	a.openDoors()
+	a.openDoors(door.Descriptors())
 	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
 	a.shown = a.shownParts(cfg, events)
 	a.warnOfInterfaces(cfg)

@@ -21,28 +21,28 @@ const (
 // doors are the bounds of the agent's own listeners.
 type doors struct{ console, hooks, portal, control *door.Door }
 
-// openDoors gives each listener its share of the descriptors, so that all together leave
-// enough for the ERP, the disk and DHCP. It is called when the parts are made.
-func (a *Agent) openDoors() {
-	n := door.Shares(door.Descriptors(), consoleTotal, hooksTotal, portal.Connections, controlTotal)
-	a.doors.console = door.New(door.Options{
-		Name: "console", Total: n[0], PerAddress: min(n[0], consolePerAddress), Hosts: a.hosts("console.hosts", func(c *config.Config) []string { return c.Console.Hosts }),
-		Allow: func(from netip.Addr) bool {
-			list := a.cfg.Load().Console.Allow
-			return len(list) == 0 || slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(from) })
-		},
-	})
+// openDoors gives each listener that is on its share of the descriptors, so that all
+// together leave enough for the ERP, the disk and DHCP. It is called when the parts are made.
+func (a *Agent) openDoors(descriptors uint64) {
+	where := a.cfg.Load().Console.Listen
+	n := door.Shares(descriptors, wanted(where.IsValid(), consoleTotal), wanted(a.hooks != nil, hooksTotal), wanted(a.portal != nil, portal.Connections), controlTotal)
+	var shown []*door.Door
+	if where.IsValid() {
+		a.doors.console = door.New(door.Options{
+			Name: "console", Total: n[0], PerAddress: min(n[0], consolePerAddress), Hosts: a.hosts("console.hosts", func(c *config.Config) []string { return c.Console.Hosts }),
+			Allow: func(from netip.Addr) bool {
+				list := a.cfg.Load().Console.Allow
+				return len(list) == 0 || slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(from) })
+			},
+		})
+		shown = append(shown, a.doors.console)
+	}
 	a.doors.control = door.New(door.Options{Name: "control", Total: n[3], Timeouts: console.ControlTimeouts})
-	shown := []*door.Door{a.doors.console, a.doors.control}
+	shown = append(shown, a.doors.control)
 	if a.hooks != nil {
 		a.doors.hooks = door.New(door.Options{
 			Name: "hooks", Total: n[1], PerAddress: min(n[1], hooksPerAddress), Hosts: a.hosts("hooks.hosts", func(c *config.Config) []string { return c.Hooks.Hosts }),
-			Allow: a.hooks.Allows,
-			Refused: func(why door.Refusal, from netip.Addr) {
-				if why == door.NotAllowed {
-					a.hooks.Refused(from)
-				}
-			},
+			Allow: a.hooks.Allows, Refused: a.hooks.Refused, Timeouts: console.HookTimeouts,
 		})
 		shown = append(shown, a.doors.hooks)
 	}
@@ -59,6 +59,14 @@ func (a *Agent) openDoors() {
 		return out
 	}
 	a.metrics.WatchDoors(a.lookAtDoors)
+}
+
+// wanted returns how many connections a listener wants: none if it is off.
+func wanted(on bool, n int) int {
+	if on {
+		return n
+	}
+	return 0
 }
 
 // hosts returns the names of a listener, as configured now.

@@ -69,7 +69,7 @@ func (l *liveERP) memoryFor(url string) *erp.Memory {
 
 func (a *Agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
 	o := ClientOptions(cfg.ERP, "usher/"+a.build.Version, a.log, erpObserver{a.metrics, a.erpDown})
-	o.Dialed = a.erpSeen.dialed
+	o.Dialed = a.erpFoundAt(cfg)
 	client, err := userside.New(o)
 	if err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ import (
 // maxERP bounds the addresses of the ERP that are remembered.
 const maxERP = 16
 
-// erpAddresses are the newest to which connections to the ERP were opened.
+// erpAddresses are the newest at which the ERP was found by its name.
 type erpAddresses struct {
 	mu   sync.Mutex // guards list
 	list []netip.Addr
@@ -29,6 +29,17 @@ func (e *erpAddresses) dialed(a netip.Addr) {
 	e.list = append(slices.DeleteFunc(e.list, func(x netip.Addr) bool { return x == a }), a)
 	if len(e.list) > maxERP {
 		e.list = e.list[1:]
+	}
+}
+
+// erpFoundAt remembers an address at which the ERP was found, but for those where customers
+// live: with plain HTTP somebody who forges the answers for its name would be in no block list.
+func (a *Agent) erpFoundAt(cfg *config.Config) func(netip.Addr) {
+	homes := cfg.Prefixes()
+	return func(at netip.Addr) {
+		if !slices.ContainsFunc(homes, func(p netip.Prefix) bool { return p.Contains(at) }) {
+			a.erpSeen.dialed(at)
+		}
 	}
 }
 

@@ -12,7 +12,19 @@ func NewLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {
 	if format == "text" || format == "auto" && IsTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
-	return slog.New(slog.NewJSONHandler(Beneath(w), opts))
+	return slog.New(slog.NewJSONHandler(escaping{Beneath(w)}, opts))
+}
+
+// escaping writes JSON in which what does not print is escaped, wherever it goes: a log is
+// read on terminals, too, and the journal shows a line that does not print as a blob.
+type escaping struct{ w io.Writer }
+
+// Write implements io.Writer. The handler writes one whole line a call.
+func (e escaping) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(e.w, asciiEscapes(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // LogLevel reads a level of the configuration; config has checked it.

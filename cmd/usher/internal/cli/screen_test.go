@@ -153,14 +153,28 @@ func onlyPrintable(t *testing.T, s string) {
 	}
 }
 
-// The text log quotes by itself, keys too.
+// The text log quotes by itself, keys too; the JSON log means what was said.
 func FuzzLogIsOneLine(f *testing.F) {
 	f.Add("interface", "eth0\x1b[2J\n time=x level=INFO")
+	f.Add("interface", "sw\u009b2J\u202e\u200b\u2028")
 	f.Fuzz(func(t *testing.T, key, value string) {
 		var out bytes.Buffer
 		NewLogger(&out, "text", nil).Info(value, key, value, "error", errors.New(value))
 		onlyPrintable(t, out.String())
 		require.Equal(t, 1, strings.Count(out.String(), "\n"))
+
+		out.Reset()
+		NewLogger(&out, "json", nil).Info("x", "k", value, "error", errors.New(value), key, 1)
+		line := strings.TrimSuffix(out.String(), "\n")
+		for _, r := range line {
+			require.True(t, unicode.IsGraphic(r), "%q in %q", r, line)
+		}
+		var said struct{ K, Error string }
+		require.NoError(t, json.Unmarshal([]byte(line), &said))
+		if utf8.ValidString(value) && !strings.EqualFold(key, "k") && !strings.EqualFold(key, "error") {
+			require.Equal(t, value, said.K)
+			require.Equal(t, value, said.Error)
+		}
 	})
 }
 

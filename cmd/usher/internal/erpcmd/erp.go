@@ -174,7 +174,7 @@ func printProbe(w io.Writer, r *erp.ProbeReport) error {
 func shapeText(r *erp.ProbeReport) string {
 	switch r.Shape {
 	case "":
-		return "get_ip_port_device_commutation was not answered"
+		return "no answer of get_ip_port_device_commutation could be read"
 	case "unknown":
 		return "shape not known: " + r.Fingerprint
 	case "F":

@@ -181,6 +181,20 @@ func TestERPRecordChangesNothing(t *testing.T) {
 	}
 }
 
+// A recording takes no larger answers than the agent does.
+func TestERPRecordIsBoundedByTheConfiguration(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"result":"OK","data":[%s]}`, strings.Repeat("1,", 1<<20)+"1")
+	}))
+	t.Cleanup(srv.Close)
+	file := filepath.Join(t.TempDir(), "usher.yaml")
+	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil,
+		"userside: {url: %s/api.php, key: %s, allow_inline_key: true, max_answer_mib: 1}\ndhcp: {enabled: false}\n", srv.URL, erpTestKey), 0o600))
+	code, _, stderr := runCLI(t, "erp", "record", "--config", file, "--out", filepath.Join(t.TempDir(), "case"))
+	require.Equal(t, cli.ExitFailure, code)
+	require.Contains(t, stderr, "is larger than 1048576 bytes (the limit is userside.max_answer_mib")
+}
+
 func TestEmulatorReplay(t *testing.T) {
 	_, flags := testERP(t, emulator.Options{Seed: 7, Customers: 40})
 	dir := filepath.Join(t.TempDir(), "case")

@@ -104,7 +104,7 @@ func runRecord(c *cli.Program, cmd *cobra.Command, co userside.Options, o erp.Sa
 	what := ""
 	o.Progress = func(s string) { what = s }
 	rec, err := record.NewRecorder(record.Options{
-		Dir: dir, Next: transport, Agent: "usher/" + c.Version,
+		Dir: dir, Next: transport, Agent: "usher/" + c.Version, MaxBody: int64(co.MaxAnswer) << 20,
 		Saved: func(e record.Exchange) {
 			sum.add(e)
 			show(fmt.Sprintf("%d exchanges, %s: %s", sum.Exchanges, size(sum.Bytes), what))

@@ -16,10 +16,13 @@ func doorRows(p cli.Paint, doors []door.Status) [][]string {
 		if d.EndedIdle > 0 {
 			text += fmt.Sprintf(", %d idle ones closed to make room", d.EndedIdle)
 		}
+		if d.EndedBusy > 0 {
+			text += fmt.Sprintf(", %d busy ones of who had most closed to make room", d.EndedBusy)
+		}
 		for _, why := range []struct {
 			refusal door.Refusal
 			text    string
-		}{{door.Full, "while it was full"}, {door.PerAddress, "beyond those of one address"}, {door.NotAllowed, "from addresses that are not allowed"}} {
+		}{{door.Full, "while it was full"}, {door.PerAddress, "beyond those of one address"}, {door.NotAllowed, "from addresses that are not allowed"}, {door.OtherName, "for names that are not in " + d.Name + ".hosts"}} {
 			if n := d.Refused[why.refusal]; n > 0 {
 				text += fmt.Sprintf(", %d refused %s", n, why.text)
 			}
@@ -27,7 +30,7 @@ func doorRows(p cli.Paint, doors []door.Status) [][]string {
 		if many || d.Refused[door.Full] > 0 {
 			text = p.Red(text)
 		}
-		if many || d.EndedIdle > 0 || len(d.Refused) > 0 {
+		if many || d.EndedIdle+d.EndedBusy > 0 || len(d.Refused) > 0 {
 			rows = append(rows, []string{"door", text})
 		}
 	}
