@@ -112,7 +112,12 @@ func conditions(r *request) ([]condition, error) {
 	}
 	var out []condition
 	for name, holds := range numberFilters() {
-		if !r.has(name) || name == "state_id" && r.style.stateZeroIgnore && r.param(name) == "0" {
+		zero := name == "state_id" && r.param(name) == "0"
+		if !r.has(name) || zero && r.style.stateZeroIgnore {
+			continue
+		}
+		if zero && r.style.stateZeroAll {
+			out = append(out, func(*Customer) bool { return true })
 			continue
 		}
 		n, err := r.int(name)

@@ -61,7 +61,11 @@ func TestQuirks(t *testing.T) {
 		"half_gone users":  {Quirks{HalfGone: true}, "cat=module&request=get_user_list", 200, []string{`"1001":{`, `"1003":{`}, []string{`"1002":{`, `"1004":{`}},
 		"half_gone links":  {Quirks{HalfGone: true}, "cat=commutation&action=get_data&object_type=customer", 200, []string{`"1001":[`}, []string{`"1002":`, `"1004":`}},
 		// One customer asked for by its id is there all the same.
-		"half_gone single": {Quirks{HalfGone: true}, "cat=customer&action=get_data&customer_id=1002", 200, []string{`"id":1002`}, nil},
+		"half_gone single":       {Quirks{HalfGone: true}, "cat=customer&action=get_data&customer_id=1002", 200, []string{`"id":1002`}, nil},
+		"state_zero_all":         {Quirks{StateZeroAll: true}, "cat=customer&action=get_customers_id&state_id=0", 200, []string{`"data":[1001,1002,1003,1004,1005]`}, nil},
+		"object_for_list":        {Quirks{ObjectForList: true}, "cat=customer&action=get_customers_id&state_id=1", 200, []string{`"data":{"0":1002}`}, nil},
+		"object_for_list, empty": {Quirks{ObjectForList: true}, "cat=customer&action=get_customers_id&state_id=9", 200, []string{`"data":[]`}, nil},
+		"lost_answers of a read": {Quirks{LostAnswers: true}, groups, 200, []string{`{"result":"OK"`}, nil},
 		"hook_answer of a read": {Quirks{HookAnswer: true}, groups, 200,
 			[]string{`{"result":"OK"`}, nil},
 	}
@@ -118,6 +122,17 @@ func TestQuirkHookAnswer(t *testing.T) {
 	require.Equal(t, StateStop, c.State)
 	// What the ERP refuses before any hook is refused.
 	require.Equal(t, 404, post(t, e, "cat=customer&action=state_change&customer_id=77&state_id=0").status)
+}
+
+// The answer is lost, but what was asked for is done.
+func TestQuirkLostAnswers(t *testing.T) {
+	e := small(t, Options{Quirks: Quirks{LostAnswers: true}})
+	api := httptest.NewServer(e)
+	defer api.Close()
+	_, err := http.PostForm(api.URL+"/api.php?key="+testKey+"&cat=customer&action=state_change&customer_id=1001&state_id=0", nil) //nolint:bodyclose // there is none
+	require.ErrorIs(t, err, io.EOF)
+	c, _ := e.Customer(1001)
+	require.Equal(t, StateStop, c.State)
 }
 
 func TestQuirkDelay(t *testing.T) {
