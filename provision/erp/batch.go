@@ -21,6 +21,8 @@ type batch struct {
 	kept    map[int64]provision.State // state of the previous snapshot, of those that gave no answer
 	cards   map[int64]bool            // customers whose card was read
 	zero    bool                      // state 0 can be listed
+	unsure  []int64                   // in the list of state 0 alone, which is none: see listStopped
+	twice   map[int64]struct{}        // in the lists of two states
 	devices deviceTable
 }
 

@@ -198,7 +198,7 @@ var _ syncer.Fetcher = (*Fetcher)(nil)
 
 func TestFetchDirect(t *testing.T) {
 	e, c := newFakeERP(t, good())
-	f, log := newFetcher(t, c, Options{})
+	f, log := newFetcher(t, c, Options{Memory: zeroCompared()})
 	before := time.Now()
 	in := fetch(t, f, nil)
 	require.Equal(t, provision.SourceDirect, in.Source)
@@ -365,6 +365,7 @@ func TestFetchFails(t *testing.T) {
 func TestStatesStop(t *testing.T) {
 	const zero = "customer.get_customers_id?state_id=0"
 	const withBalance = "customer.get_customers_id?balance_from=-1000000000000&state_id=0"
+	const card3, stopped3 = "customer.get_data?customer_id=3", `200 {"result":"OK","data":{"id":3,"state_id":0}}`
 	all := map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "stop"}
 	tests := map[string]struct {
 		rules    map[string]string
@@ -372,9 +373,9 @@ func TestStatesStop(t *testing.T) {
 		problems map[provision.ProblemKind]int
 	}{
 		"zero is a condition":                       {nil, all, nil},
-		"zero is ignored: everybody":                {map[string]string{zero: `200 {"result":"OK","data":[1,2,3]}`}, all, nil},
+		"zero is ignored: everybody":                {map[string]string{zero: `200 {"result":"OK","data":[1,2,3]}`, card3: stopped3}, all, nil},
 		"zero alone is refused":                     {map[string]string{zero: refused, withBalance: `200 {"result":"OK","data":[3]}`}, all, nil},
-		"zero alone is refused, then ignored":       {map[string]string{zero: refused, withBalance: `200 {"result":"OK","data":[3,2,1]}`}, all, nil},
+		"zero alone is refused, then ignored":       {map[string]string{zero: refused, withBalance: `200 {"result":"OK","data":[3,2,1]}`, card3: stopped3}, all, nil},
 		"one was stopped between two calls":         {map[string]string{zero: `200 {"result":"OK","data":[2,3]}`}, map[provision.SubscriberID]string{1: "active", 2: "stop", 3: "stop"}, nil},
 		"refused twice: asked by get_data":          {map[string]string{zero: refused, withBalance: refused, "customer.get_data?customer_id=3": `200 {"result":"OK","data":{"id":3,"state_id":"0"}}`}, all, nil},
 		"resumed between two calls: asked":          {map[string]string{zero: `200 {"result":"OK"}`, "customer.get_data?customer_id=3": `200 {"result":"OK","data":{"id":3,"state_id":2}}`}, map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "active"}, nil},

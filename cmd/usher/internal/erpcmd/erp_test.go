@@ -251,7 +251,7 @@ func TestERPProbeShapesAndProfiles(t *testing.T) {
 				}
 				require.Equal(t, want, r.Envelope)
 				require.NotEmpty(t, r.Version)
-				require.Equal(t, "condition", r.StateZero)
+				require.Equal(t, erp.ZeroCondition, r.StateZero)
 				require.Equal(t, "works", r.Post)
 				if letter == 'F' {
 					require.False(t, r.Ready)
@@ -320,7 +320,8 @@ func TestERPProbeSaysWhy(t *testing.T) {
 			require.Contains(t, strings.Join(r.Warnings, "\n"), "ask for every customer")
 		}},
 		{"state zero", quirk(emulator.Quirks{StateZeroIgnored: true}), true, "answers", func(t *testing.T, r erp.ProbeReport) {
-			require.NotEqual(t, "condition", r.StateZero)
+			require.Equal(t, erp.ZeroIgnored, r.StateZero)
+			require.Contains(t, strings.Join(r.Warnings, "\n"), "nobody is blocked by it")
 		}},
 		{"login page", quirk(emulator.Quirks{HTMLPage: 200}), false, "the ERP cannot be read", nil},
 		{"proxy", quirk(emulator.Quirks{HTMLPage: 502}), false, "the ERP does not answer", nil},
