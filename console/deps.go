@@ -86,6 +86,8 @@ type Syncer interface {
 	SyncGuard
 	// Override applies a state that the ERP confirmed at the time at.
 	Override(id provision.SubscriberID, st provision.State, at time.Time)
+	// Hint has a subscriber read again.
+	Hint(id provision.SubscriberID)
 }
 
 // SyncView shows what is in use.
@@ -146,9 +148,12 @@ type Outbox interface {
 }
 
 // StateChanger asks the ERP to change a subscriber's state. An error that is
-// provision.ErrRefused means that the ERP said no.
+// provision.ErrRefused means that the ERP said no, one that is
+// provision.ErrUncertain that nobody knows whether it did it.
 type StateChanger interface {
 	ChangeState(ctx context.Context, id provision.SubscriberID, st provision.State) error
+	// HasState reports whether the ERP has a subscriber in a state now.
+	HasState(ctx context.Context, id provision.SubscriberID, st provision.State) (bool, error)
 }
 
 // Audit is the part of audit.Log that acts are told to.

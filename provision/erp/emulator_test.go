@@ -164,6 +164,36 @@ func TestEmulatorReports(t *testing.T) {
 	}
 }
 
+// What the ERP did without saying so is no refusal, and can be looked up.
+func TestEmulatorDoesAndDoesNotSaySo(t *testing.T) {
+	for name, q := range map[string]emulator.Quirks{"the answer is lost": {LostAnswers: true}, "a hook answers": {HookAnswer: true}, "the answer is cut": {Truncated: true}} {
+		t.Run(name, func(t *testing.T) {
+			e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 20})
+			f, err := New(c, Options{})
+			require.NoError(t, err)
+			own := e.Customers()[0]
+			id, ip := provision.SubscriberID(own.ID), own.Addresses[0].IP
+			require.NoError(t, e.SetQuirks(q))
+			for _, err := range []error{f.SetMAC(ctx, ip, mac2), f.ChangeState(ctx, id, provision.StatePause)} {
+				require.ErrorIs(t, err, provision.ErrUncertain)
+				require.NotErrorIs(t, err, provision.ErrRefused)
+			}
+			require.Equal(t, 1, e.Calls()["customer.set_mac_by_ip"])
+			require.Equal(t, 1, e.Calls()["customer.state_change"])
+			require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+			has, err := f.HasState(ctx, id, provision.StatePause)
+			require.NoError(t, err)
+			require.True(t, has)
+			has, err = f.HasState(ctx, id, provision.StateActive)
+			require.NoError(t, err)
+			require.False(t, has)
+			mac, err := f.MACOf(ctx, ip, id)
+			require.NoError(t, err)
+			require.Equal(t, mac2, mac)
+		})
+	}
+}
+
 // BenchmarkFetch reads 100,000 customers over HTTP; the emulator's share is in it.
 func BenchmarkFetch(b *testing.B) {
 	for _, mode := range []Mode{ModeDirect, ModeComposed} {

@@ -195,7 +195,8 @@ func (f *Fetcher) once(ctx context.Context, condition string, holds bool, err er
 }
 
 // SetMAC reports the MAC that uses an address. A refusal by the ERP is
-// provision.ErrRefused; everything else may be tried again.
+// provision.ErrRefused; everything else may be tried again, also what is
+// provision.ErrUncertain.
 func (f *Fetcher) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
 	return f.refusal(ctx, f.client.SetMACByIP(ctx, ip, userside.MAC(mac)))
 }
@@ -226,7 +227,7 @@ func (f *Fetcher) MACOf(ctx context.Context, ip netip.Addr, ids ...provision.Sub
 }
 
 // ChangeState sets the state of a customer. A refusal by the ERP is
-// provision.ErrRefused.
+// provision.ErrRefused; what may have been done is provision.ErrUncertain, and HasState tells.
 func (f *Fetcher) ChangeState(ctx context.Context, id provision.SubscriberID, state provision.State) error {
 	n, ok := state.ERP()
 	if !ok {
@@ -235,13 +236,26 @@ func (f *Fetcher) ChangeState(ctx context.Context, id provision.SubscriberID, st
 	return f.refusal(ctx, f.client.ChangeState(ctx, int64(id), n))
 }
 
-// refusal marks the errors that say "never". A wrong key or a missing section
+// HasState reports whether the card of a customer has a state, as ChangeState sets it. That is one call.
+func (f *Fetcher) HasState(ctx context.Context, id provision.SubscriberID, state provision.State) (bool, error) {
+	c, err := f.client.Customer(ctx, int64(id))
+	if err != nil {
+		return false, err
+	}
+	n, ok := state.ERP()
+	return ok && stateID(c.State) == n, nil
+}
+
+// refusal marks the errors that say "never", and those after which nobody knows. A wrong key or a missing section
 // is not one of them: an administrator can mend it.
 //
 // An old ERP says both with status 200 and an error text (API page section
 // 2.2), and texts mean nothing. So there a read with the same key and section
 // must succeed before a "no" counts as one about this change.
 func (f *Fetcher) refusal(ctx context.Context, err error) error {
+	if errors.Is(err, userside.ErrUncertain) {
+		return fmt.Errorf("%w: %w", provision.ErrUncertain, err)
+	}
 	if !errors.Is(err, userside.ErrRefused) && !errors.Is(err, userside.ErrNotFound) && !errors.Is(err, userside.ErrArgument) {
 		return err
 	}

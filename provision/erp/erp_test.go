@@ -650,7 +650,7 @@ func TestSetMAC(t *testing.T) {
 		"accepted":                      {`200 {"result":"OK"}`, ``, true, false},
 		"refused":                       {`400 {"error":"no such ip"}`, ``, false, true},
 		"refused, old":                  {`200 {"Result":"ERROR","ErrorText":"no such ip"}`, `200 {"Result":"OK"}`, false, true},
-		"hook says 0":                   {`200 {"result":"0","msg":"x"}`, `200 {"result":"OK","data":[1]}`, false, true},
+		"hook says 0":                   {`200 {"result":"0","msg":"x"}`, `200 {"result":"OK","data":[1]}`, false, false},
 		"old ERP refuses the key":       {`200 {"Result":"ERROR","ErrorText":"denied"}`, `200 {"Result":"ERROR","ErrorText":"denied"}`, false, false},
 		"refused, then the ERP is down": {`200 {"Result":"ERROR"}`, `500 x`, false, false},
 		"forbidden":                     {`403 {"error":"x"}`, ``, false, false},
@@ -669,6 +669,7 @@ func TestSetMAC(t *testing.T) {
 				}
 				require.Error(t, err)
 				require.Equal(t, tt.refused, isRefused(err), err)
+				require.Equal(t, slices.Contains([]string{"hook says 0", "down", "login page", "unknown shape"}, name), errors.Is(err, provision.ErrUncertain), err)
 			}
 			calls := slices.DeleteFunc(e.calls(), func(s string) bool { return strings.HasPrefix(s, "customer.get_customers_id") })
 			require.Equal(t, []string{"customer.set_mac_by_ip?ip=100.64.0.1&mac=00%3A00%3A5e%3A00%3A53%3A01", "customer.state_change?customer_id=7&state_id=1"}, calls)

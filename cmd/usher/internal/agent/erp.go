@@ -44,6 +44,11 @@ func (l *liveERP) ChangeState(ctx context.Context, id provision.SubscriberID, st
 	return l.p.Load().ChangeState(ctx, id, st)
 }
 
+// HasState reports whether a customer is in a state in the ERP now.
+func (l *liveERP) HasState(ctx context.Context, id provision.SubscriberID, st provision.State) (bool, error) {
+	return l.p.Load().HasState(ctx, id, st)
+}
+
 // FetchStates implements syncer.StateFetcher.
 func (l *liveERP) FetchStates(ctx context.Context, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
 	return l.p.Load().FetchStates(ctx, prev)

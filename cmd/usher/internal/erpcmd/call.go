@@ -98,6 +98,8 @@ func resultOf(err error) audit.Result {
 	switch {
 	case err == nil:
 		return audit.Done
+	case errors.Is(err, userside.ErrUncertain):
+		return audit.Uncertain
 	case errors.Is(err, userside.ErrRefused), errors.Is(err, userside.ErrNotFound), errors.Is(err, userside.ErrPermission):
 		return audit.Refused
 	default:
@@ -326,16 +328,13 @@ func advise(err error, a userside.Action, secrets []string) error {
 		next = "the server is too old or too new for this; --erp-version says another version if it was told wrong"
 	case errors.Is(err, userside.ErrArgument):
 		return cli.Usage(errors.New(text))
+	case errors.Is(err, userside.ErrUncertain):
+		text += "\n" + cli.ErrUncertain.Error()
+		next, err = uncertainAdvice(err), errors.Join(cli.ErrUncertain, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		next = "the ERP was slower than --timeout; with a longer one it may still answer"
-		if a.Write {
-			next = "the ERP may have done it all the same: look before doing it again, then try a longer --timeout"
-		}
 	case errors.Is(err, context.Canceled):
 		next = "interrupted"
-		if a.Write {
-			next += "; the ERP may have done it all the same"
-		}
 	case errors.Is(err, userside.ErrPermission):
 		next = "check the key, and its entry in the ERP: the address of this host and the section " + a.Category + " must be allowed"
 	case errors.Is(err, userside.ErrNotFound):
@@ -358,6 +357,19 @@ func advise(err error, a userside.Action, secrets []string) error {
 		return &advised{text, err}
 	}
 	return &advised{text + "\nnext: " + next, err}
+}
+
+// uncertainAdvice is for a change of which nobody knows whether it was made.
+func uncertainAdvice(err error) string {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return "interrupted; the ERP may have done it all the same"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "the ERP may have done it all the same: look before doing it again, then try a longer --timeout"
+	case errors.Is(err, userside.ErrUnknownShape):
+		return "a hook in the ERP seems to have answered in its place, and says neither yes nor no: look before doing it again"
+	}
+	return "no answer of the API came, and the ERP may have done it all the same: look before doing it again"
 }
 
 // hide takes a secret out of an error's text, also where the text was cut off
