@@ -2,10 +2,13 @@ package erpcmd
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,5 +52,17 @@ func TestStateChangeSaysWhatIsKnown(t *testing.T) {
 			require.Equal(t, c.code, code)
 			require.Contains(t, out, `"outcome": "`+string(c.outcome)+`"`)
 		})
+	}
+}
+
+// The ERP's hooks run for changes unless the configuration says otherwise.
+func TestSkipInternalAPIIsConfigured(t *testing.T) {
+	for line, want := range map[string]bool{"": false, ", skip_internal_api: true": true} {
+		path := filepath.Join(t.TempDir(), "usher.yaml")
+		require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, "state_dir: %s\nuserside: {url: %q, key_file: %s%s}\ndhcp: {enabled: false}\nacl: {enabled: false}\n",
+			t.TempDir(), nowhere, keyFile(t, secretKey), line), 0o600))
+		code, out, errs := runCLI(t, "customer", "state-change", "--customer-id", "1001", "--state-id", "1", "--dry-run", "--config", path, "--output", "json")
+		require.Zero(t, code, errs)
+		require.Equal(t, want, strings.Contains(out, `"skip_internal_api": "1"`), out)
 	}
 }
