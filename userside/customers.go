@@ -253,7 +253,7 @@ func (c *Client) Customers(ctx context.Context, ids []int64) (*Customers, error)
 	out := &Customers{}
 	to := sink{
 		reset: func() { *out = Customers{} },
-		whole: func(v value) { c.readCustomers(out, v) },
+		whole: func(v value) { c.readCustomers(out, v, ids) },
 	}
 	if len(ids) == 1 {
 		to.missing = func(a *answer) bool { return !a.payload }
@@ -280,10 +280,10 @@ func (c *Client) Customers(ctx context.Context, ids []int64) (*Customers, error)
 }
 
 // readCustomers tells one customer from a map of them: a map has no member id,
-// or only decimal keys.
-func (c *Client) readCustomers(out *Customers, v value) {
+// or only decimal keys. asked are the ids that a key may stand for; nil: any.
+func (c *Client) readCustomers(out *Customers, v value, asked []int64) {
 	if v.kind() == kindObject && v.get("id").kind() != kindAbsent {
-		c.readCustomer(out, v, nil)
+		c.readCustomer(out, v, nil, nil)
 		return
 	}
 	i := 0
@@ -302,15 +302,17 @@ func (c *Client) readCustomers(out *Customers, v value) {
 			}
 			continue
 		}
-		c.readCustomer(out, m, at)
+		c.readCustomer(out, m, at, asked)
 	}
 }
 
-func (c *Client) readCustomer(out *Customers, v value, at *place) {
+func (c *Client) readCustomer(out *Customers, v value, at *place, asked []int64) {
 	r := recordReader{v: v, at: at, defects: &out.Defects, loc: c.opts.Location}
 	customer := r.customer()
 	if customer.ID == 0 && at != nil && isDecimal(at.key) {
-		customer.ID, _ = parseInt(at.key)
+		if id, _ := parseInt(at.key); asked == nil || slices.Contains(asked, id) { // else it may only count
+			customer.ID = id
+		}
 	}
 	if customer.ID <= 0 {
 		out.Defects.add(at.String(), "customer without id")

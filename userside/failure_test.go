@@ -222,7 +222,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		var customers Customers
 		b := newBody(bytes.NewReader(doc), 1<<16, 1<<10)
-		a, err := b.decode(sink{whole: func(v value) { c.readCustomers(&customers, v) }})
+		a, err := b.decode(sink{whole: func(v value) { c.readCustomers(&customers, v, nil) }})
 		if err != nil {
 			requireNoKey(t, c.malformed(actCustomerBindings.row(), 200, b, err).Error.Error())
 			return
