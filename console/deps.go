@@ -166,12 +166,24 @@ func (d *Deps) now() time.Time {
 	return d.Now()
 }
 
+// noSnapshot says why there is none. Only of an ERP of which nothing is known it
+// says that it has not answered.
+func noSnapshot(st syncer.Status) string {
+	switch {
+	case st.Held != nil:
+		return "the guard holds what the ERP answers (" + st.Held.Decision.Reason + "), and none is stored"
+	case st.LastError != "":
+		return "none is stored, and the ERP could not be read: " + st.LastError
+	}
+	return "the ERP has not answered and none is stored"
+}
+
 // notReady gives the reasons why the agent does not do its whole job yet; none
 // when it does.
 func (d *Deps) notReady() []string {
 	reasons := []string{}
 	if d.Syncer.Current() == nil {
-		reasons = append(reasons, "no snapshot yet: the ERP has not answered and none is stored")
+		reasons = append(reasons, "no snapshot yet: "+noSnapshot(d.Syncer.Status()))
 	}
 	if d.DHCP != nil && !d.DryRun && !d.DHCP.LocalAddr().IsValid() {
 		reasons = append(reasons, "the DHCP socket is not bound")

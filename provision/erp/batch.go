@@ -16,6 +16,7 @@ type batch struct {
 	in        provision.Input
 	directErr error // why the direct source was given up
 	rowsRead  bool  // the direct source answered: later errors are not its own
+	rowless   bool  // the direct source may have no row
 
 	numbers map[int64]int             // state_id of customers; noStateID: the card tells none
 	kept    map[int64]provision.State // state of the previous snapshot, of those that gave no answer
@@ -38,6 +39,9 @@ func (b *batch) direct(ctx context.Context) error {
 	rows, err := b.client.CustomerBindingList(ctx)
 	if err != nil {
 		return fmt.Errorf("read bindings: %w", err)
+	}
+	if rows.Len() == 0 && b.opts.Bindings == ModeAuto && !b.rowless {
+		return errNoRows
 	}
 	b.rowsRead = true
 	b.in.Source = provision.SourceDirect

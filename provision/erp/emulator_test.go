@@ -78,6 +78,7 @@ func TestEmulatorAllWaysAgree(t *testing.T) {
 		"lists":          {ListForMap: true, GzipNoHeader: true, BOM: true},
 		"escaped":        {HTMLEscaped: true, OmitOptional: true},
 		"composite rows": {CompositeRows: true},
+		"objects":        {ObjectForList: true},
 	}
 	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
 		for quirk, q := range quirks {
@@ -138,6 +139,34 @@ func TestEmulatorFallsBack(t *testing.T) {
 		require.Error(t, err, "%+v", q)
 		require.NotContains(t, err.Error(), emulatorKey)
 	}
+}
+
+// An ERP whose direct answer is empty is composed, and asked for it again with each fetch.
+func TestEmulatorWithEmptyBindings(t *testing.T) {
+	e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 100, Quirks: emulator.Quirks{EmptyBindings: true}})
+	f, err := New(c, Options{})
+	require.NoError(t, err)
+	in, err := f.Fetch(ctx, nil)
+	require.NoError(t, err)
+	require.Equal(t, provision.SourceComposed, in.Source)
+	snap, _ := provision.Build(in)
+	require.Len(t, snapshotRows(snap), len(truth(e)))
+	told := f.Fallback()
+	require.NotNil(t, told)
+	require.Equal(t, errNoRows.Error(), told.Reason)
+	require.Equal(t, 1, told.Fetches)
+
+	require.NoError(t, e.SetQuirks(emulator.Quirks{EmptyBindings: true, MissingActions: []string{"commutation.get_data"}}))
+	in, err = f.Fetch(ctx, snap)
+	require.NoError(t, err)
+	require.Empty(t, in.Lines, "an ERP without a row by either way: the guard holds that")
+	require.Equal(t, provision.SourceDirect, in.Source)
+
+	require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+	in, err = f.Fetch(ctx, snap)
+	require.NoError(t, err)
+	require.Equal(t, provision.SourceDirect, in.Source)
+	require.Nil(t, f.Fallback())
 }
 
 func TestEmulatorReports(t *testing.T) {

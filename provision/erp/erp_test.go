@@ -243,7 +243,7 @@ func TestFallback(t *testing.T) {
 		"action is missing, old":       {`200 {"Result":"ERROR","ErrorText":"unknown action"}`, true},
 		"permission denied":            {`403 {"error":"section"}`, true},
 		"unknown shape":                {`200 {"result":"OK","data":[{"alpha":1}]}`, true},
-		"empty is an answer":           {`200 {"result":"OK","data":[]}`, false},
+		"empty":                        {`200 {"result":"OK","data":[]}`, true},
 		"server error":                 {`500 oops`, false},
 		"bad gateway":                  {`502 <html></html>`, false},
 		"too many requests":            {`429 x`, false},
@@ -262,7 +262,7 @@ func TestFallback(t *testing.T) {
 				f, _ := newFetcher(t, c, Options{Bindings: mode})
 				in, err := f.Fetch(ctx, nil)
 				switch {
-				case strings.HasPrefix(name, "empty"):
+				case strings.HasPrefix(name, "empty") && mode == ModeDirect:
 					require.NoError(t, err)
 					require.Equal(t, provision.SourceDirect, in.Source)
 					require.Empty(t, in.Lines)
@@ -311,10 +311,14 @@ func TestDirectIsTriedAgain(t *testing.T) {
 	f, log := newFetcher(t, c, Options{RetryDirect: 3})
 	tried := func() bool { return slices.Contains(e.calls(), "customer.get_ip_port_device_commutation?") }
 	var got []bool
+	var left []int
 	for range 8 {
 		require.Equal(t, provision.SourceComposed, fetch(t, f, nil).Source)
-		got = append(got, tried())
+		got, left = append(got, tried()), append(left, f.Fallback().Fetches)
 	}
+	require.Equal(t, []int{3, 2, 1, 3, 2, 1, 3, 2}, left)
+	require.Contains(t, f.Fallback().Reason, "Unknown Action")
+	require.False(t, f.Fallback().Since.IsZero())
 	require.Equal(t, []bool{true, false, false, true, false, false, true, false}, got)
 	require.Equal(t, 1, strings.Count(log.String(), "bindings are composed"))
 	e.set("customer.get_ip_port_device_commutation", `500 x`)

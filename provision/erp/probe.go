@@ -370,6 +370,8 @@ func (p *prober) conclude(s *provision.Snapshot, err error) {
 		out.Reason = fmt.Sprintf("%d rows of %d customers can be composed of customers, commutation and devices", out.Rows, out.Counts.Subscribers)
 		switch m := may("customer.get_ip_port_device_commutation"); {
 		case p.opts.Fetch.Bindings == ModeComposed:
+		case out.Shape == "F":
+			p.warn("get_ip_port_device_commutation answers no row, and while that is so, each poll asks for every customer")
 		case m == MayUse:
 			p.warn("get_ip_port_device_commutation answers in a shape that is not known; a recording (usher erp record) would help to read it")
 		default:

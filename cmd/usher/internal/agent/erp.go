@@ -25,6 +25,9 @@ func (l *liveERP) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 	return l.p.Load().Fetch(ctx, prev)
 }
 
+// Fallback implements syncer.FallbackTeller.
+func (l *liveERP) Fallback() *syncer.Fallback { return l.p.Load().Fallback() }
+
 // SetMAC implements outbox.Sender.
 func (l *liveERP) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
 	return l.p.Load().SetMAC(ctx, ip, mac)
