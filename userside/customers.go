@@ -2,6 +2,7 @@ package userside
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -135,22 +136,16 @@ func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skip
 }
 
 func (c *Client) find(ctx context.Context, act action, by Lookup, what string, skipFormer bool) (IDs, error) {
-	spellings := []string{what}
+	spellings := Spellings(by, what)
 	switch by {
 	case LookupIP:
-		ip, err := ParseIP(what)
-		if err != nil || !ip.IsValid() {
+		if spellings == nil {
 			return nil, c.argument(act, "no IPv4 address")
 		}
-		b := ip.As4()
-		n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-		spellings = []string{ip.String(), strconv.FormatUint(uint64(n), 10)}
 	case LookupMAC:
-		mac, err := ParseMAC(what)
-		if err != nil || mac == (MAC{}) {
+		if spellings == nil {
 			return nil, c.argument(act, "no MAC")
 		}
-		spellings = []string{mac.String(), hex.EncodeToString(mac[:])}
 	case LookupAccount, LookupBillingUID, LookupBillingID, LookupAgreement, LookupLogin, LookupMail, LookupPhone, LookupAgreementNumber:
 		if strings.TrimSpace(what) == "" {
 			return nil, c.argument(act, "nothing to look for")
@@ -177,6 +172,28 @@ func (c *Client) find(ctx context.Context, act action, by Lookup, what string, s
 		}
 	}
 	return nil, err
+}
+
+// Spellings returns the ways to write what is looked for, each once: an address
+// dotted and as a decimal number, a MAC with colons and bare, anything else as it
+// is. It is nil for what is no address or no MAC.
+func Spellings(by Lookup, what string) []string {
+	switch by {
+	case LookupIP:
+		ip, err := ParseIP(what)
+		if err != nil || !ip.IsValid() {
+			return nil
+		}
+		b := ip.As4()
+		return []string{ip.String(), strconv.FormatUint(uint64(binary.BigEndian.Uint32(b[:])), 10)}
+	case LookupMAC:
+		mac, err := ParseMAC(what)
+		if err != nil || mac == (MAC{}) {
+			return nil
+		}
+		return []string{mac.String(), hex.EncodeToString(mac[:])}
+	}
+	return []string{what}
 }
 
 // notFound is for an answer that is OK and empty where one thing was looked for.

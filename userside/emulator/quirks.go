@@ -61,6 +61,8 @@ type Quirks struct {
 	EmptyBindings bool `json:"empty_bindings"`
 	// HalfGone leaves every second customer out of all bulk answers.
 	HalfGone bool `json:"half_gone"`
+	// BareLookups finds addresses by their decimal number and MACs by bare digits alone.
+	BareLookups bool `json:"bare_lookups"`
 	// StateZeroIgnored takes state_id=0 for an empty condition, as PHP's empty() does:
 	// alone it is refused.
 	StateZeroIgnored bool `json:"state_zero_ignored"`

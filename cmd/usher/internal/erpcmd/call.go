@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -66,7 +67,7 @@ func (call *actionCall) run(a userside.Action, args url.Values) error {
 			return err
 		}
 	}
-	answer, err := client.Call(call.cmd.Context(), a.Category, a.Name, args)
+	answer, err := call.send(client, a, args)
 	told := advise(err, a, secretsIn(args))
 	if a.Write && wasSent(err) {
 		call.audit(a, args, resultOf(err), told)
@@ -75,6 +76,31 @@ func (call *actionCall) run(a userside.Action, args url.Values) error {
 		return told
 	}
 	return call.print(a, args, answer)
+}
+
+// send calls the action. Which spelling of an address or a MAC a server looks for is
+// documented nowhere, so what is not found is looked for once in the other one.
+func (call *actionCall) send(client *userside.Client, a userside.Action, args url.Values) (*userside.Answer, error) {
+	answer, err := client.Call(call.cmd.Context(), a.Category, a.Name, args)
+	if _, lookup := a.Param("data_typer"); !lookup || err != nil && !errors.Is(err, userside.ErrNotFound) || err == nil && !noID(answer) {
+		return answer, err
+	}
+	given := args.Get("data_value")
+	for _, other := range userside.Spellings(userside.Lookup(args.Get("data_typer")), given) {
+		if other == given {
+			continue
+		}
+		again := maps.Clone(args)
+		again.Set("data_value", other)
+		return client.Call(call.cmd.Context(), a.Category, a.Name, again)
+	}
+	return answer, err
+}
+
+// noID reports whether a look-up that succeeded found nobody.
+func noID(answer *userside.Answer) bool {
+	data := answer.Data()
+	return data == nil || isZero(data)
 }
 
 // audit records a call that changes something; err is how it ended, without secrets.
@@ -247,7 +273,7 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 	if answer.RawTruncated() {
 		return errors.New("the answer is too large to be shown")
 	}
-	data := answer.Data()
+	data, missing := tidy(a, args, answer.Data())
 	if looksForOne(a) && isZero(data) {
 		data = nil // id 0: nobody
 	}
@@ -264,6 +290,11 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 	s := layOut(scalarKey(a), data)
 	if len(s.rows) == 0 && looksForOne(a) {
 		return &advised{a.Label() + ": not found\nnext: " + notFoundAdvice, userside.ErrNotFound}
+	}
+	if len(missing) > 0 {
+		if _, err := fmt.Fprintf(errs, "not found: %s\n", strings.Join(missing, ", ")); err != nil {
+			return err
+		}
 	}
 	if call.Output == "json" {
 		return printDecoded(w, data)
