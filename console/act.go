@@ -81,7 +81,7 @@ func answer(w http.ResponseWriter, v any, err error) {
 	case errors.As(err, &known):
 		writeError(w, known.status, known.error)
 	case errors.Is(err, access.ErrNoSnapshot):
-		writeError(w, http.StatusServiceUnavailable, fmt.Errorf("%w: the ERP has not answered and none is stored, so nothing is wanted yet", err))
+		writeError(w, http.StatusServiceUnavailable, fmt.Errorf("%w, so nothing is wanted yet: usher status says why", err))
 	case err != nil:
 		writeError(w, http.StatusInternalServerError, err)
 	default:

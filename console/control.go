@@ -52,8 +52,10 @@ type StateChange struct {
 	Subscriber    provision.SubscriberID `json:"subscriber"`
 	Before        provision.State        `json:"before"`
 	State         provision.State        `json:"state"`
-	Addresses     []netip.Addr           `json:"addresses"` // of the subscriber
-	DryRun        bool                   `json:"dry_run"`   // the kernel was not touched
+	Outcome       StateOutcome           `json:"outcome"`
+	Detail        string                 `json:"detail,omitempty"` // why the ERP's answer is not known; empty: it said yes
+	Addresses     []netip.Addr           `json:"addresses"`        // of the subscriber
+	DryRun        bool                   `json:"dry_run"`          // the kernel was not touched
 	ERPSeconds    float64                `json:"erp_seconds"`
 	KernelSeconds float64                `json:"kernel_seconds"`
 }
@@ -184,8 +186,12 @@ func (c *control) setState(r *http.Request, rec *audit.Record) (any, error) {
 	}
 	change, err := c.d.changeState(ctx, provision.SubscriberID(id), req.State)
 	rec.What.Before, rec.What.Addresses, rec.KernelDryRun = change.Before.String(), change.Addresses, change.DryRun
-	if errors.As(err, new(kernelLags)) {
+	rec.Error = change.Detail
+	switch {
+	case errors.As(err, new(kernelLags)):
 		rec.Result = audit.Partial
+	case change.Outcome == StateUncertain:
+		rec.Result = audit.Uncertain
 	}
 	if err != nil {
 		return nil, err
@@ -196,7 +202,8 @@ func (c *control) setState(r *http.Request, rec *audit.Record) (any, error) {
 // kernelLags is the error of a change that the ERP has taken and the kernel has not.
 type kernelLags struct{ error }
 
-// changeState asks the ERP, applies its yes at once and waits for the kernel.
+// changeState asks the ERP, applies its yes at once and waits for the kernel. Where
+// nobody knows what the ERP did, its card of the subscriber tells.
 func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st provision.State) (StateChange, error) {
 	snap := d.Syncer.Current()
 	ch := StateChange{Subscriber: id, Before: snap.State(id), State: st, Addresses: []netip.Addr{}}
@@ -204,14 +211,19 @@ func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st pr
 		ch.Addresses = append(ch.Addresses, b.ip)
 	}
 	start := time.Now()
-	if err := d.ERP.ChangeState(ctx, id, st); err != nil {
+	err := d.askState(ctx, id, st, &ch)
+	ch.ERPSeconds = time.Since(start).Seconds()
+	if err != nil {
 		status := http.StatusBadGateway
 		if errors.Is(err, provision.ErrRefused) {
 			status = http.StatusConflict
 		}
 		return ch, statusErr{status, fmt.Errorf("the ERP did not take the change, nothing was done here: %w", err)}
 	}
-	ch.ERPSeconds = time.Since(start).Seconds()
+	if ch.Outcome == StateUncertain {
+		d.Syncer.Hint(id) // it is read again here; later polls see what comes later
+		return ch, nil
+	}
 	start = time.Now()
 	d.Syncer.Override(id, st, d.now())
 	if d.Enforcer == nil {

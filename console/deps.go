@@ -86,6 +86,8 @@ type Syncer interface {
 	SyncGuard
 	// Override applies a state that the ERP confirmed at the time at.
 	Override(id provision.SubscriberID, st provision.State, at time.Time)
+	// Hint has a subscriber read again.
+	Hint(id provision.SubscriberID)
 }
 
 // SyncView shows what is in use.
@@ -146,9 +148,12 @@ type Outbox interface {
 }
 
 // StateChanger asks the ERP to change a subscriber's state. An error that is
-// provision.ErrRefused means that the ERP said no.
+// provision.ErrRefused means that the ERP said no, one that is
+// provision.ErrUncertain that nobody knows whether it did it.
 type StateChanger interface {
 	ChangeState(ctx context.Context, id provision.SubscriberID, st provision.State) error
+	// HasState reports whether the ERP has a subscriber in a state now.
+	HasState(ctx context.Context, id provision.SubscriberID, st provision.State) (bool, error)
 }
 
 // Audit is the part of audit.Log that acts are told to.
@@ -161,12 +166,24 @@ func (d *Deps) now() time.Time {
 	return d.Now()
 }
 
+// noSnapshot says why there is none. Only of an ERP of which nothing is known it
+// says that it has not answered.
+func noSnapshot(st syncer.Status) string {
+	switch {
+	case st.Held != nil:
+		return "the guard holds what the ERP answers (" + st.Held.Decision.Reason + "), and none is stored"
+	case st.LastError != "":
+		return "none is stored, and the ERP could not be read: " + st.LastError
+	}
+	return "the ERP has not answered and none is stored"
+}
+
 // notReady gives the reasons why the agent does not do its whole job yet; none
 // when it does.
 func (d *Deps) notReady() []string {
 	reasons := []string{}
 	if d.Syncer.Current() == nil {
-		reasons = append(reasons, "no snapshot yet: the ERP has not answered and none is stored")
+		reasons = append(reasons, "no snapshot yet: "+noSnapshot(d.Syncer.Status()))
 	}
 	if d.DHCP != nil && !d.DryRun && !d.DHCP.LocalAddr().IsValid() {
 		reasons = append(reasons, "the DHCP socket is not bound")

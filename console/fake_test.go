@@ -76,6 +76,7 @@ type fakeSyncer struct {
 	status    syncer.Status
 	guard     syncer.GuardStatus
 	overrides []provision.State
+	hints     []provision.SubscriberID
 	decided   []string
 
 	heldOwners map[netip.Addr]provision.SubscriberID
@@ -141,6 +142,12 @@ func (f *fakeSyncer) Accept(fingerprint string) (*syncer.HeldStatus, error) {
 
 func (f *fakeSyncer) Reject(fingerprint string) (*syncer.HeldStatus, error) {
 	return f.decide("reject", fingerprint)
+}
+
+func (f *fakeSyncer) Hint(id provision.SubscriberID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hints = append(f.hints, id)
 }
 
 func (f *fakeSyncer) Override(id provision.SubscriberID, st provision.State, _ time.Time) {
@@ -238,6 +245,13 @@ type fakeERP struct {
 	err   error
 	calls []provision.State
 	hook  func()
+	has   func() (bool, error) // the card; nil: it is not asked for
+	looks int
+}
+
+func (f *fakeERP) HasState(context.Context, provision.SubscriberID, provision.State) (bool, error) {
+	f.looks++
+	return f.has()
 }
 
 func (f *fakeERP) ChangeState(_ context.Context, _ provision.SubscriberID, st provision.State) error {

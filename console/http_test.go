@@ -46,9 +46,14 @@ func TestReadiness(t *testing.T) {
 	}{
 		"ready":       {func(*world) {}, []string{}},
 		"no snapshot": {func(w *world) { w.syncer.snapshot = nil }, []string{"no snapshot yet: the ERP has not answered and none is stored"}},
-		"not bound":   {func(w *world) { w.dhcp.addr = netip.AddrPort{} }, []string{"the DHCP socket is not bound"}},
-		"no ACL":      {func(w *world) { w.enforcer.status.Ready = false }, []string{"the ACL has not been applied to the kernel yet"}},
-		"parts off":   {func(w *world) { w.DHCP, w.Enforcer = nil, nil }, []string{}},
+		"no snapshot, an answer that cannot be used": {func(w *world) { w.syncer.snapshot, w.syncer.status.LastError = nil, "read bindings: permission denied" },
+			[]string{"no snapshot yet: none is stored, and the ERP could not be read: read bindings: permission denied"}},
+		"no snapshot, an answer that is held": {func(w *world) {
+			w.syncer.snapshot, w.syncer.guard.Held = nil, &syncer.HeldStatus{Decision: syncer.GuardDecision{Reason: "no binding in it"}}
+		}, []string{"no snapshot yet: the guard holds what the ERP answers (no binding in it), and none is stored"}},
+		"not bound": {func(w *world) { w.dhcp.addr = netip.AddrPort{} }, []string{"the DHCP socket is not bound"}},
+		"no ACL":    {func(w *world) { w.enforcer.status.Ready = false }, []string{"the ACL has not been applied to the kernel yet"}},
+		"parts off": {func(w *world) { w.DHCP, w.Enforcer = nil, nil }, []string{}},
 		"nothing yet": {func(w *world) { w.syncer.snapshot, w.dhcp.addr, w.enforcer.status.Ready = nil, netip.AddrPort{}, false }, []string{
 			"no snapshot yet: the ERP has not answered and none is stored", "the DHCP socket is not bound", "the ACL has not been applied to the kernel yet",
 		}},

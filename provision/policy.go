@@ -39,7 +39,8 @@ func (f *Flags) Merge(other Flags) {
 // All fields are keys of the configuration (package config).
 type Policy struct {
 	// The numbers of states (state_id). The ERP has 0 stop, 1 pause and 2 active; an
-	// installation may have more, such as "5: pause".
+	// installation may have more, such as "5: pause". Of a customer in the lists of
+	// two states the card decides, or the strictest where it cannot be read.
 	States map[int]State `cfg:"states" read:"states" default:"{0: stop, 1: pause, 2: allow}"`
 
 	// Numbers that are not in states: allow, pause, stop, or unknown, which is

@@ -12,6 +12,10 @@ import (
 // key, a time-out, a 5xx answer or a page that is no answer are not refusals.
 var ErrRefused = errors.New("refused by the ERP")
 
+// ErrUncertain marks an error after which nobody knows whether the ERP made a change: it was asked, and no answer came, or
+// one that says neither yes nor no.
+var ErrUncertain = errors.New("it is not known whether the ERP did it")
+
 // MACReport says that a bound address was acknowledged to a MAC which the ERP
 // does not have for it, or that such a MAC answers for it by ARP.
 type MACReport struct {

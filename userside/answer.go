@@ -12,6 +12,7 @@ type answer struct {
 	bare    bool // the document is no object, so there is no envelope
 	marked  bool // there was a result
 	ok      bool // and it said OK
+	no      bool // and it was false
 	marker  string
 	failure string // error, ErrorText
 	message string // msg
@@ -106,6 +107,7 @@ func (r *answerReader) member(key []byte, _ int) error {
 		if r.marker == "" {
 			r.marked = true
 			r.ok = v.kind() == kindBool && !v.empty() || v.kind() == kindString && strings.EqualFold(v.text(), "ok")
+			r.no = v.kind() == kindBool && v.empty()
 			r.marker = v.text()
 		}
 	case "error", "errortext", "error_text":
@@ -244,6 +246,13 @@ func isWrapper(key []byte) bool {
 		return true
 	}
 	return false
+}
+
+// undecided reports whether an answer says neither yes nor no: it has no error, and
+// no marker or a number in its place. That is what a hook in the ERP prints that
+// answers by itself, to which 0 and 1 mean what it likes (API page section 2.3).
+func (a *answer) undecided() bool {
+	return !a.ok && !a.no && a.failure == "" && strings.Trim(a.marker, "0123456789-") == ""
 }
 
 // text is what the server said about a failure.

@@ -70,9 +70,15 @@ type bindingDecoder struct {
 	open       []openKey
 	differ     int // open rows whose outer key is not their customer
 	foreign    int // scalars beside rows, or in place of them
-	self       rowFields
-	names      map[string]string // interned port and device names
-	at         place             // of the member that is read
+
+	// PHP prints a list that lost a member as an object, whose keys count from 0. Nothing in the ERP has the id 0.
+	indexed      bool   // the outer keys count the rows
+	countedUnder string // outer key below which the keys do
+	devices      bool   // an outer key is the device of a row by other evidence
+	noDevices    bool   // a row below one key alone has another device
+	self         rowFields
+	names        map[string]string // interned port and device names
+	at           place             // of the member that is read
 }
 
 // openKey is a row with a customer but no device, below an outer key. Whether
@@ -80,6 +86,7 @@ type bindingDecoder struct {
 // only when all rows were seen.
 type openKey struct {
 	row      int
+	alone    bool // the only row below the key, which may as well count the rows
 	key      int64
 	port     uint32
 	portName string
@@ -256,6 +263,10 @@ func (d *bindingDecoder) composite(v value, at *place, f rowFields, ks keys) {
 			f.set(fieldCustomer, 0, id)
 		}
 	}
+	if f.has(fieldCustomer) {
+		ks.n = 0 // they are the customer once more, or count the customers
+	}
+	d.indexed = d.indexed || ks.n == 1 && string(ks.ids[0]) == "0"
 	d.recognised++
 	var switches []Link
 	for _, l := range readLinks(v.get("commutation"), at, &d.out.Defects) {
@@ -318,11 +329,17 @@ func (r *BindingRow) setLink(l Link) {
 // leaf turns the fields of one row, and the keys around it, into a BindingRow.
 func (d *bindingDecoder) leaf(f *rowFields, at *place, ks keys) {
 	d.recognised++
+	alone := at != nil && at.key != nil && !ks.ipText
+	if alone && ks.n == 2 && d.counted(ks) {
+		ks.n, alone = 1, false
+	}
+	alone = alone && ks.n == 1
+	d.indexed = d.indexed || alone && string(ks.ids[0]) == "0"
 	row, ok := d.row(f, at, ks)
 	if !ok {
 		return
 	}
-	if row.Customer == 0 && ks.n > 0 && !row.portOnly() && (ks.n == 1 || row.Device > 0 || ks.ipText) {
+	if row.Customer == 0 && ks.n > 0 && !d.indexed && !row.portOnly() && (ks.n == 1 || row.Device > 0 || ks.ipText) {
 		// Shape C: the outer key is the customer.
 		row.Customer, _ = parseInt(ks.ids[0])
 	}
@@ -331,9 +348,18 @@ func (d *bindingDecoder) leaf(f *rowFields, at *place, ks keys) {
 		return
 	}
 	if ks.n > 0 && f.has(fieldCustomer) {
-		d.outerKeys(&row, ks)
+		d.outerKeys(&row, ks, alone)
 	}
 	d.out.add(&row)
+}
+
+// counted reports whether the inner one of two keys around a row only counts the
+// rows below the outer one.
+func (d *bindingDecoder) counted(ks keys) bool {
+	if string(ks.ids[1]) == "0" && string(ks.ids[0]) != "0" {
+		d.countedUnder = string(ks.ids[0])
+	}
+	return d.countedUnder != "" && d.countedUnder == string(ks.ids[0])
 }
 
 // portOnly reports a port without any device: its device must be an outer key.
@@ -342,8 +368,8 @@ func (r *BindingRow) portOnly() bool {
 }
 
 // outerKeys uses the keys around a row that names its customer: shape D has
-// the device and the port there.
-func (d *bindingDecoder) outerKeys(row *BindingRow, ks keys) {
+// the device and the port there. alone says that there is one key and no other row below it.
+func (d *bindingDecoder) outerKeys(row *BindingRow, ks keys, alone bool) {
 	id, ok := parseInt(ks.ids[0])
 	if !ok || id <= 0 {
 		return
@@ -355,11 +381,15 @@ func (d *bindingDecoder) outerKeys(row *BindingRow, ks keys) {
 	switch row.Device {
 	case id:
 		row.Port, row.PortName = port.Port, port.PortName
+		d.devices = true
 	case 0:
-		d.open = append(d.open, openKey{row: d.out.Len(), key: id, port: port.Port, portName: port.PortName})
+		d.open = append(d.open, openKey{row: d.out.Len(), key: id, alone: alone, port: port.Port, portName: port.PortName})
 		if id != row.Customer {
 			d.differ++
 		}
+		d.devices = d.devices || !alone
+	default:
+		d.noDevices = d.noDevices || alone
 	}
 }
 
@@ -460,7 +490,11 @@ func (d *bindingDecoder) scalarRow(key []byte, v value) {
 // finish resolves what only the whole answer could tell.
 func (d *bindingDecoder) finish() {
 	if d.differ > 0 {
+		byDevice := d.devices && !d.indexed && !d.noDevices
 		for _, o := range d.open {
+			if o.alone && !byDevice {
+				continue
+			}
 			r := d.out.at(o.row)
 			r.Device, r.Port, r.PortName = o.key, o.port, o.portName
 			d.out.set(o.row, &r)

@@ -48,6 +48,17 @@ func TestCustomerBindingsShapes(t *testing.T) {
 			data: `{"1":{"customer_id":1001,"ip":"1681915914","mac":"00005e005301","device_id":6918,"port":5},
 			        "3":{"customer_id":1002,"ip":1681915915,"mac":"00005E005302","device_id":"6918","port":"6"}}`,
 			want: []BindingRow{wantRow, second}},
+		"A: list turned into an object, without devices": {
+			data: `{"0":{"customer_id":1001,"ip":"1681915914","mac":"00005e005301","device_id":null,"port":null},
+			        "1":{"customer_id":1002,"ip":"1681915915","mac":"00005e005302"}}`,
+			want: []BindingRow{{Customer: 1001, IP: wantRow.IP, MAC: wantRow.MAC}, {Customer: 1002, IP: second.IP, MAC: second.MAC}}},
+		"A: list that lost its first members, some without device": {
+			data: `{"7":{"customer_id":1001,"ip":"1681915914","mac":"00005e005301","device_id":6918,"port":5},
+			        "9":{"customer_id":1002,"ip":"1681915915","mac":"00005e005302","device_id":null}}`,
+			want: []BindingRow{wantRow, {Customer: 1002, IP: second.IP, MAC: second.MAC}}},
+		"A: list that lost its first members, all without device": {
+			data: `{"7":{"customer_id":1001,"ip":"1681915914","mac":"00005e005301"},"9":{"customer_id":1002,"ip":"1681915915","mac":"00005e005302"}}`,
+			want: []BindingRow{{Customer: 1001, IP: wantRow.IP, MAC: wantRow.MAC}, {Customer: 1002, IP: second.IP, MAC: second.MAC}}},
 		"A: unlinked customer": {
 			data: `[{"customer_id":1001,"ip":"100.64.0.10","mac":"","device_id":null,"port":0}]`,
 			want: []BindingRow{{Customer: 1001, IP: ip("100.64.0.10")}}},
@@ -86,6 +97,13 @@ func TestCustomerBindingsShapes(t *testing.T) {
 			data: `{"1001":[{"ip":"1681915914","mac":"00005e005301","device_id":6918,"port":5}],
 			        "1002":[{"ip":"1681915915","mac":"00005e005302","device_id":6918,"port":6}]}`,
 			want: []BindingRow{wantRow, second}},
+		"C: lists turned into objects": {
+			data: `{"1001":{"0":{"ip":"1681915914","mac":"00005e005301","device_id":6918,"port":5},"1":{"ip":"1681915915","mac":"00005e005302"}}}`,
+			want: []BindingRow{wantRow, {Customer: 1001, IP: second.IP, MAC: second.MAC}}},
+		"C: ip_mac and commutation, counted": {
+			data: `{"0":{"customer_id":1001,"ip_mac":[{"ip":"1681915914","mac":"00005e005301"}],"commutation":[]},
+			        "1":{"customer_id":1002,"ip_mac":[{"ip":"1681915915","mac":"00005e005302"}],"commutation":[]}}`,
+			want: []BindingRow{{Customer: 1001, IP: wantRow.IP, MAC: wantRow.MAC}, {Customer: 1002, IP: second.IP, MAC: second.MAC}}},
 		"C: rows that repeat the customer and have no device": {
 			data: `{"1001":[{"customer_id":1001,"ip":"1681915914","mac":"00005e005301"}],
 			        "1002":[{"customer_id":1002,"ip":"1681915915","mac":"00005e005302"}]}`,
@@ -115,6 +133,15 @@ func TestCustomerBindingsShapes(t *testing.T) {
 			data: `{"6918":[{"customer_id":1001,"ip":"1681915914","mac":"00005e005301","port":5},
 			                {"customer_id":6918,"ip":"1681915915","mac":"00005e005302","port":6}]}`,
 			want: []BindingRow{wantRow, {Customer: 6918, IP: second.IP, MAC: second.MAC, Device: 6918, Port: 6}}},
+		"D: device, then list of rows turned into an object": {
+			data: `{"6918":{"0":{"customer_id":1001,"ip":"1681915914","mac":"00005e005301","port":5},
+			                "1":{"customer_id":1002,"ip":"1681915915","mac":"00005e005302","port":6}}}`,
+			want: []BindingRow{wantRow, second}},
+		"D: device, then list, or a row where there is one": {
+			data: `{"6918":[{"customer_id":1001,"ip":"1681915914","mac":"00005e005301","port":5},
+			                {"customer_id":1002,"ip":"1681915915","mac":"00005e005302","port":6}],
+			        "7":{"customer_id":1003,"ip":"1681915916","port":1}}`,
+			want: []BindingRow{wantRow, second, {Customer: 1003, IP: ip("100.64.0.12"), Device: 7, Port: 1}}},
 		"D: port is a name": {
 			data: `{"6918":{"Gi0/5":{"customer_id":1001,"ip":"1681915914","mac":"00005e005301"}}}`,
 			want: []BindingRow{{Customer: 1001, IP: wantRow.IP, MAC: wantRow.MAC, Device: 6918, PortName: "Gi0/5"}}},
@@ -249,6 +276,21 @@ func TestCustomerBindingsGuessesNoCustomer(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, got.Rows)
 			require.Equal(t, 1, got.Defects.Count)
+		})
+	}
+}
+
+// Keys that count rows are no customers either.
+func TestCustomerBindingsOfCountedRows(t *testing.T) {
+	for name, data := range map[string]string{
+		"rows":      `{"0":{"ip":"1681915914","mac":"00005e005301"},"1":{"ip":"1681915915","mac":"00005e005302","device_id":6918,"port":6}}`,
+		"composite": `{"0":{"ip_mac":[{"ip":"1681915914"}],"commutation":[]},"1":{"ip_mac":[{"ip":"1681915915"}],"commutation":[]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := clientOf(t, `{"result":"OK","data":`+data+`}`).CustomerBindings(ctx)
+			require.NoError(t, err)
+			require.Empty(t, got.Rows)
+			require.Equal(t, 2, got.Defects.Count)
 		})
 	}
 }

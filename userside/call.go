@@ -132,8 +132,15 @@ func (c *Client) gated(ctx context.Context, out *outgoing, to sink) (*answer, *f
 	if err := c.budget.take(ctx); err != nil {
 		return nil, c.fail(spec, 0, ErrUnavailable, "waiting for the request budget: "+err.Error(), ctx.Err())
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, c.fail(spec, 0, ErrUnavailable, "call ended by its caller", err)
+	}
 	begin := time.Now()
-	a, err := c.attempt(ctx, out, to)
+	var conn connection
+	a, err := c.attempt(conn.follow(ctx, spec), out, to)
+	if err != nil {
+		err.Uncertain = spec.Write && conn.mayHaveSent() && err.undecided()
+	}
 	if o := c.opts.Observer; o != nil {
 		o.Call(spec.Label(), time.Since(begin), outcomeOf(err))
 	}
@@ -245,6 +252,7 @@ func (c *Client) attempt(parent context.Context, out *outgoing, to sink) (*answe
 
 // judge turns a decoded 2xx answer into a failure unless it is OK. Only OK and
 // true are success; everything else is not, whatever it says (API page section 2.3).
+// Of a change, what says neither yes nor no is no refusal either.
 func (c *Client) judge(spec *Action, status int, a *answer, to sink) *failure {
 	switch {
 	case to.bare && !a.marked && a.failure == "":
@@ -257,6 +265,8 @@ func (c *Client) judge(spec *Action, status int, a *answer, to sink) *failure {
 		return nil
 	case to.missing != nil && to.missing(a):
 		return c.fail(spec, status, ErrNotFound, a.text(), nil)
+	case spec.Write && a.undecided():
+		return c.fail(spec, status, ErrUnknownShape, a.text(), nil)
 	}
 	return c.fail(spec, status, ErrRefused, a.text(), nil)
 }

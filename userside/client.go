@@ -70,9 +70,12 @@ type Options struct {
 	// Version of the server, which decides how actions and parameters are named:
 	// auto asks it once; if the key may not ask, the newest names are used. Or a
 	// version such as 3.16dev3, 3.17 or 3.18.15.
-	ERPVersion      Version        `cfg:"erp_version" read:"erp_version" default:"auto"` // zero: asked for at the first call
+	ERPVersion Version `cfg:"erp_version" read:"erp_version" default:"auto"` // zero: asked for at the first call
+
+	// Send skip_internal_api=1 with changes (MACs, and states set by hand), so that the
+	// ERP's own hooks (custom_api.php) do not run for what comes from here.
+	SkipInternalAPI bool           `cfg:"skip_internal_api" default:"false"`
 	ActionParameter string         // "action" or "subcat" (API page section 1); empty: what the version wants
-	SkipInternalAPI bool           // send skip_internal_api=1 with writes: the ERP's own hooks stay quiet
 	Location        *time.Location // of the dates that the server writes; time.Local
 	UserAgent       string         // "usher"
 	Logger          *slog.Logger   // retries are logged here; nil: nowhere

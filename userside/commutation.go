@@ -37,8 +37,9 @@ func (c *Client) CustomerCommutation(ctx context.Context) (*Commutation, error) 
 	out := &Commutation{}
 	args := url.Values{"object_type": {"customer"}}
 	unreadable := 0
+	counts := false // the keys do: there is no customer 0
 	to := sink{
-		reset: func() { *out, unreadable = Commutation{}, 0 },
+		reset: func() { *out, unreadable, counts = Commutation{}, 0, false },
 		member: func(key []byte, index int, v value) {
 			at := &place{key: key, index: index}
 			id := int64(index) // PHP makes a list of keys 0..n
@@ -51,8 +52,10 @@ func (c *Client) CustomerCommutation(ctx context.Context) (*Commutation, error) 
 				}
 				id = n
 			}
-			if id <= 0 {
+			counts = counts || id == 0 && !v.empty()
+			if id <= 0 || counts {
 				if !v.empty() {
+					unreadable++
 					out.Defects.add(at.String(), "key is no customer id")
 				}
 				return

@@ -2,6 +2,7 @@ package userside
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -135,22 +136,16 @@ func (c *Client) FindCustomers(ctx context.Context, by Lookup, what string, skip
 }
 
 func (c *Client) find(ctx context.Context, act action, by Lookup, what string, skipFormer bool) (IDs, error) {
-	spellings := []string{what}
+	spellings := Spellings(by, what)
 	switch by {
 	case LookupIP:
-		ip, err := ParseIP(what)
-		if err != nil || !ip.IsValid() {
+		if spellings == nil {
 			return nil, c.argument(act, "no IPv4 address")
 		}
-		b := ip.As4()
-		n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-		spellings = []string{ip.String(), strconv.FormatUint(uint64(n), 10)}
 	case LookupMAC:
-		mac, err := ParseMAC(what)
-		if err != nil || mac == (MAC{}) {
+		if spellings == nil {
 			return nil, c.argument(act, "no MAC")
 		}
-		spellings = []string{mac.String(), hex.EncodeToString(mac[:])}
 	case LookupAccount, LookupBillingUID, LookupBillingID, LookupAgreement, LookupLogin, LookupMail, LookupPhone, LookupAgreementNumber:
 		if strings.TrimSpace(what) == "" {
 			return nil, c.argument(act, "nothing to look for")
@@ -177,6 +172,28 @@ func (c *Client) find(ctx context.Context, act action, by Lookup, what string, s
 		}
 	}
 	return nil, err
+}
+
+// Spellings returns the ways to write what is looked for, each once: an address
+// dotted and as a decimal number, a MAC with colons and bare, anything else as it
+// is. It is nil for what is no address or no MAC.
+func Spellings(by Lookup, what string) []string {
+	switch by {
+	case LookupIP:
+		ip, err := ParseIP(what)
+		if err != nil || !ip.IsValid() {
+			return nil
+		}
+		b := ip.As4()
+		return []string{ip.String(), strconv.FormatUint(uint64(binary.BigEndian.Uint32(b[:])), 10)}
+	case LookupMAC:
+		mac, err := ParseMAC(what)
+		if err != nil || mac == (MAC{}) {
+			return nil
+		}
+		return []string{mac.String(), hex.EncodeToString(mac[:])}
+	}
+	return []string{what}
 }
 
 // notFound is for an answer that is OK and empty where one thing was looked for.
@@ -253,7 +270,7 @@ func (c *Client) Customers(ctx context.Context, ids []int64) (*Customers, error)
 	out := &Customers{}
 	to := sink{
 		reset: func() { *out = Customers{} },
-		whole: func(v value) { c.readCustomers(out, v) },
+		whole: func(v value) { c.readCustomers(out, v, ids) },
 	}
 	if len(ids) == 1 {
 		to.missing = func(a *answer) bool { return !a.payload }
@@ -280,10 +297,10 @@ func (c *Client) Customers(ctx context.Context, ids []int64) (*Customers, error)
 }
 
 // readCustomers tells one customer from a map of them: a map has no member id,
-// or only decimal keys.
-func (c *Client) readCustomers(out *Customers, v value) {
+// or only decimal keys. asked are the ids that a key may stand for; nil: any.
+func (c *Client) readCustomers(out *Customers, v value, asked []int64) {
 	if v.kind() == kindObject && v.get("id").kind() != kindAbsent {
-		c.readCustomer(out, v, nil)
+		c.readCustomer(out, v, nil, nil)
 		return
 	}
 	i := 0
@@ -302,15 +319,17 @@ func (c *Client) readCustomers(out *Customers, v value) {
 			}
 			continue
 		}
-		c.readCustomer(out, m, at)
+		c.readCustomer(out, m, at, asked)
 	}
 }
 
-func (c *Client) readCustomer(out *Customers, v value, at *place) {
+func (c *Client) readCustomer(out *Customers, v value, at *place, asked []int64) {
 	r := recordReader{v: v, at: at, defects: &out.Defects, loc: c.opts.Location}
 	customer := r.customer()
 	if customer.ID == 0 && at != nil && isDecimal(at.key) {
-		customer.ID, _ = parseInt(at.key)
+		if id, _ := parseInt(at.key); asked == nil || slices.Contains(asked, id) { // else it may only count
+			customer.ID = id
+		}
 	}
 	if customer.ID <= 0 {
 		out.Defects.add(at.String(), "customer without id")

@@ -60,6 +60,7 @@ func (c *Client) Devices(ctx context.Context, filter DeviceFilter) (*Devices, er
 	}
 	out := &Devices{}
 	names := make(map[string]string)
+	var byKey keyedRows
 	member := func(key []byte, index int, v value) {
 		at := &place{key: key, index: index}
 		if v.kind() != kindObject {
@@ -70,16 +71,14 @@ func (c *Client) Devices(ctx context.Context, filter DeviceFilter) (*Devices, er
 		}
 		r := recordReader{v: v, at: at, defects: &out.Defects, loc: c.opts.Location}
 		d := r.device(names)
-		if d.ID == 0 && isDecimal(key) {
-			d.ID, _ = parseInt(key)
-		}
+		d.ID = byKey.id(d.ID, key, len(out.Devices))
 		if d.ID <= 0 {
 			out.Defects.add(at.String(), "device without id")
 			return
 		}
 		out.Devices = append(out.Devices, d)
 	}
-	to := sink{reset: func() { *out = Devices{} }, member: member}
+	to := sink{reset: func() { *out, byKey = Devices{}, keyedRows{} }, member: member}
 	if filter.ObjectID != 0 {
 		to.member = nil
 		to.whole = func(v value) {
@@ -97,6 +96,10 @@ func (c *Client) Devices(ctx context.Context, filter DeviceFilter) (*Devices, er
 	a, err := c.call(ctx, actDeviceGetData, args, to)
 	if err != nil {
 		return nil, err
+	}
+	for _, i := range slices.Backward(byKey.counted()) {
+		out.Devices = slices.Delete(out.Devices, i, i+1)
+		out.Defects.add("data", "device without id, below a key that only counts")
 	}
 	if len(out.Devices) == 0 && out.Defects.Count > 0 {
 		return nil, c.unknownShape(actDeviceGetData, a, "no device can be recognised")

@@ -24,11 +24,15 @@ var (
 	// of the Options. Error.Text says which, and where.
 	ErrTooLarge = errors.New("too large")
 	// ErrUnknownShape means that the answer is sound JSON and OK, but holds
-	// nothing that the decoder knows; Error.Fingerprint describes it.
+	// nothing that the decoder knows; Error.Fingerprint describes it. Of a change also
+	// that the answer is a hook's in place of the ERP's, and says neither yes nor no.
 	ErrUnknownShape = errors.New("unknown shape")
 	// ErrUnavailable means that the ERP could not be asked: connection, time-out,
 	// 5xx, 429. Trying later makes sense.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrUncertain stands beside the Kind of a change that the ERP may have made or
+	// not: the request was sent, and no answer came, or one that says neither.
+	ErrUncertain = errors.New("it is not known whether the ERP did it")
 	// ErrArgument means that the call was not sent, for its arguments cannot be right.
 	ErrArgument = errors.New("bad argument")
 	// ErrUnsupported means that the call was not sent, for the server's version
@@ -82,6 +86,8 @@ type Error struct {
 	Param  string // the parameter that ErrArgument or ErrUnsupported is about; may be empty
 	Text   string // what the server or the network said: redacted, printable, at most 300 bytes
 
+	Uncertain bool // it is ErrUncertain, too
+
 	// Fingerprint is set with ErrUnknownShape: the key paths and types of the
 	// payload, without values, so that an operator can report it.
 	Fingerprint string
@@ -110,13 +116,18 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap makes errors.Is true for the kind and, where one is behind it, for
-// context.Canceled, context.DeadlineExceeded, or what is wrong with an argument.
+// Unwrap makes errors.Is true for the kind, for ErrUncertain where it is that, and,
+// where one is behind it, for context.Canceled, context.DeadlineExceeded, or what is
+// wrong with an argument.
 func (e *Error) Unwrap() []error {
-	if e.cause == nil {
-		return []error{e.Kind}
+	all := []error{e.Kind}
+	if e.Uncertain {
+		all = append(all, ErrUncertain)
 	}
-	return []error{e.Kind, e.cause}
+	if e.cause != nil {
+		all = append(all, e.cause)
+	}
+	return all
 }
 
 // RowError describes one row, or one field of a row, that could not be read;

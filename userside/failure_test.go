@@ -61,9 +61,9 @@ func TestFailureTable(t *testing.T) {
 		"no match, get_abon_id: old":                  {200, `{"Result":"ERROR","ErrorText":""}`, lookup, ErrNotFound, OutcomeNotFound, ""},
 		"no match, other lookups: id 0":               {200, `{"result":"OK","id":0}`, lookup, ErrNotFound, OutcomeOK, ""},
 		"no match: Id absent":                         {200, `{"result":"OK"}`, lookup, ErrNotFound, OutcomeOK, ""},
-		"hook: result 0 and msg":                      {200, `{"result":"0","msg":"done &amp; dusted"}`, setMAC, ErrRefused, OutcomeRefused, "done & dusted"},
-		"hook: result 1 and msg":                      {200, `{"result":"1","msg":"failed"}`, setMAC, ErrRefused, OutcomeRefused, "failed"},
-		"hook: number 1 is not OK":                    {200, `{"result":1}`, setMAC, ErrRefused, OutcomeRefused, `result is "1"`},
+		"hook: result 0 and msg":                      {200, `{"result":"0","msg":"done &amp; dusted"}`, setMAC, ErrUnknownShape, OutcomeUnknownShape, "done & dusted"},
+		"hook: result 1 and msg":                      {200, `{"result":"1","msg":"failed"}`, setMAC, ErrUnknownShape, OutcomeUnknownShape, "failed"},
+		"hook: number 1 is not OK":                    {200, `{"result":1}`, setMAC, ErrUnknownShape, OutcomeUnknownShape, `result is "1"`},
 		"no marker":                                   {200, `{}`, setMAC, ErrUnknownShape, OutcomeUnknownShape, "no result"},
 		"a bare list":                                 {200, `[]`, setMAC, ErrUnknownShape, OutcomeUnknownShape, "no result"},
 		"server error":                                {500, `{"error":"memory"}`, bindings, ErrUnavailable, OutcomeUnavailable, "memory"},
@@ -222,7 +222,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		var customers Customers
 		b := newBody(bytes.NewReader(doc), 1<<16, 1<<10)
-		a, err := b.decode(sink{whole: func(v value) { c.readCustomers(&customers, v) }})
+		a, err := b.decode(sink{whole: func(v value) { c.readCustomers(&customers, v, nil) }})
 		if err != nil {
 			requireNoKey(t, c.malformed(actCustomerBindings.row(), 200, b, err).Error.Error())
 			return

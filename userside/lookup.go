@@ -21,7 +21,7 @@ func (c *Client) CustomerByAccount(ctx context.Context, account string, billing 
 	out := &Customers{}
 	to := sink{
 		reset:   func() { *out = Customers{} },
-		whole:   func(v value) { c.readCustomers(out, v) },
+		whole:   func(v value) { c.readCustomers(out, v, nil) },
 		missing: func(a *answer) bool { return !a.payload },
 	}
 	a, err := c.call(ctx, actCustomerGetData, arguments{}.text("account_number", account).id("billing_id", billing).values(), to)

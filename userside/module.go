@@ -38,7 +38,7 @@ func (c *Client) UserList(ctx context.Context, filter UserListFilter) (*Customer
 			if filter.ByBillingUser {
 				at.key = nil // not the id of a customer
 			}
-			c.readCustomer(out, v, at)
+			c.readCustomer(out, v, at, nil)
 		},
 	})
 	if err != nil {

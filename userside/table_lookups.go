@@ -37,7 +37,7 @@ func customerLookups() []Action {
 		{
 			Category: "customer", Name: "get_abon_id", Idempotent: true, Agent: true, Answer: AnswerIDs, Confidence: "H", Section: "3.1", Method: "FindCustomers",
 			Summary: "find customers by address, phone, login or agreement",
-			Notes:   "Several customers may share a phone or an address. The format of an address is not documented: on \"not found\" the Go method tries the decimal or bare form once.",
+			Notes:   "Several customers may share a phone or an address. The format of an address is not documented: on \"not found\" the Go method and the command try the other spelling once: decimal, or bare.",
 			Params:  findParams(typers, accountSince),
 		},
 		{

@@ -432,7 +432,7 @@ func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
 		{"login page", emulator.Quirks{HTMLPage: 200}, "JSON"},
 		{"truncated", emulator.Quirks{Truncated: true}, ""},
 		{"php warning", emulator.Quirks{PHPWarning: true}, ""},
-		{"empty list", emulator.Quirks{EmptyBindings: true}, "no binding"},
+		{"empty list, and nothing to compose of", emulator.Quirks{EmptyBindings: true, MissingActions: []string{"commutation.get_data"}}, "no binding"},
 		{"half of the rows gone", emulator.Quirks{HalfGone: true}, "remove"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -48,8 +48,10 @@ type Result string
 const (
 	Done    Result = "done"
 	Refused Result = "refused" // the agent or the ERP said no; nothing was changed
-	Failed  Result = "failed"  // an ERP that was too slow to answer may have done it all the same
+	Failed  Result = "failed"  // it was not done
 	Partial Result = "partial" // the ERP took it, and the kernel had not followed yet
+
+	Uncertain Result = "uncertain" // the ERP was asked, and nobody knows whether it did it
 )
 
 // By is the way that an act came. A closed set.

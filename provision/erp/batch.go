@@ -16,11 +16,14 @@ type batch struct {
 	in        provision.Input
 	directErr error // why the direct source was given up
 	rowsRead  bool  // the direct source answered: later errors are not its own
+	rowless   bool  // the direct source may have no row
 
 	numbers map[int64]int             // state_id of customers; noStateID: the card tells none
 	kept    map[int64]provision.State // state of the previous snapshot, of those that gave no answer
 	cards   map[int64]bool            // customers whose card was read
 	zero    bool                      // state 0 can be listed
+	unsure  []int64                   // in the list of state 0 alone, which is none: see listStopped
+	twice   map[int64]struct{}        // in the lists of two states
 	devices deviceTable
 }
 
@@ -36,6 +39,9 @@ func (b *batch) direct(ctx context.Context) error {
 	rows, err := b.client.CustomerBindingList(ctx)
 	if err != nil {
 		return fmt.Errorf("read bindings: %w", err)
+	}
+	if rows.Len() == 0 && b.opts.Bindings == ModeAuto && !b.rowless {
+		return errNoRows
 	}
 	b.rowsRead = true
 	b.in.Source = provision.SourceDirect

@@ -47,6 +47,7 @@ func (b *batch) compose(ctx context.Context) error {
 			ids = append(ids, c.Customer) // of a state of its own, or missed by the lists
 		}
 	}
+	ids = append(ids, b.unsure...)
 	unlisted := ids[listed:]
 	slices.Sort(unlisted)
 	unlisted = slices.Compact(unlisted)

@@ -78,6 +78,7 @@ func TestEmulatorAllWaysAgree(t *testing.T) {
 		"lists":          {ListForMap: true, GzipNoHeader: true, BOM: true},
 		"escaped":        {HTMLEscaped: true, OmitOptional: true},
 		"composite rows": {CompositeRows: true},
+		"objects":        {ObjectForList: true},
 	}
 	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
 		for quirk, q := range quirks {
@@ -140,6 +141,34 @@ func TestEmulatorFallsBack(t *testing.T) {
 	}
 }
 
+// An ERP whose direct answer is empty is composed, and asked for it again with each fetch.
+func TestEmulatorWithEmptyBindings(t *testing.T) {
+	e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 100, Quirks: emulator.Quirks{EmptyBindings: true}})
+	f, err := New(c, Options{})
+	require.NoError(t, err)
+	in, err := f.Fetch(ctx, nil)
+	require.NoError(t, err)
+	require.Equal(t, provision.SourceComposed, in.Source)
+	snap, _ := provision.Build(in)
+	require.Len(t, snapshotRows(snap), len(truth(e)))
+	told := f.Fallback()
+	require.NotNil(t, told)
+	require.Equal(t, errNoRows.Error(), told.Reason)
+	require.Equal(t, 1, told.Fetches)
+
+	require.NoError(t, e.SetQuirks(emulator.Quirks{EmptyBindings: true, MissingActions: []string{"commutation.get_data"}}))
+	in, err = f.Fetch(ctx, snap)
+	require.NoError(t, err)
+	require.Empty(t, in.Lines, "an ERP without a row by either way: the guard holds that")
+	require.Equal(t, provision.SourceDirect, in.Source)
+
+	require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+	in, err = f.Fetch(ctx, snap)
+	require.NoError(t, err)
+	require.Equal(t, provision.SourceDirect, in.Source)
+	require.Nil(t, f.Fallback())
+}
+
 func TestEmulatorReports(t *testing.T) {
 	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
 		t.Run(profile.String(), func(t *testing.T) {
@@ -160,6 +189,36 @@ func TestEmulatorReports(t *testing.T) {
 			require.NotEmpty(t, info.Version)
 			require.NoError(t, e.SetQuirks(emulator.Quirks{Forbidden: true}))
 			require.NotErrorIs(t, f.SetMAC(ctx, ip, mac1), provision.ErrRefused)
+		})
+	}
+}
+
+// What the ERP did without saying so is no refusal, and can be looked up.
+func TestEmulatorDoesAndDoesNotSaySo(t *testing.T) {
+	for name, q := range map[string]emulator.Quirks{"the answer is lost": {LostAnswers: true}, "a hook answers": {HookAnswer: true}, "the answer is cut": {Truncated: true}} {
+		t.Run(name, func(t *testing.T) {
+			e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 20})
+			f, err := New(c, Options{})
+			require.NoError(t, err)
+			own := e.Customers()[0]
+			id, ip := provision.SubscriberID(own.ID), own.Addresses[0].IP
+			require.NoError(t, e.SetQuirks(q))
+			for _, err := range []error{f.SetMAC(ctx, ip, mac2), f.ChangeState(ctx, id, provision.StatePause)} {
+				require.ErrorIs(t, err, provision.ErrUncertain)
+				require.NotErrorIs(t, err, provision.ErrRefused)
+			}
+			require.Equal(t, 1, e.Calls()["customer.set_mac_by_ip"])
+			require.Equal(t, 1, e.Calls()["customer.state_change"])
+			require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+			has, err := f.HasState(ctx, id, provision.StatePause)
+			require.NoError(t, err)
+			require.True(t, has)
+			has, err = f.HasState(ctx, id, provision.StateActive)
+			require.NoError(t, err)
+			require.False(t, has)
+			mac, err := f.MACOf(ctx, ip, id)
+			require.NoError(t, err)
+			require.Equal(t, mac2, mac)
 		})
 	}
 }

@@ -4,8 +4,8 @@
 // Bindings come from one of two places. The direct one is the action
 // get_ip_port_device_commutation, made for DHCP servers. Where the ERP does not
 // have it, does not allow it, or answers something unknown, bindings are
-// composed of customers, commutation and devices (API page section 5.4). An
-// ERP that cannot be reached, or that answers no sound JSON, is never a reason
+// composed of customers, commutation and devices (API page section 5.4), and so
+// they are while the direct source has not a single row. An ERP that cannot be reached, or that answers no sound JSON, is never a reason
 // to change the source: such a fetch fails, and the last snapshot stays.
 package erp
 
@@ -17,9 +17,11 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -71,6 +73,8 @@ type Fetcher struct {
 	turn     int              // which customers are asked this time
 	chains   chainCache
 	told     map[string]bool // conditions that were logged and still hold
+
+	fallback atomic.Pointer[syncer.Fallback] // nil: direct, or composed as configured
 }
 
 // New checks the options.
@@ -125,7 +129,6 @@ func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 		err := b.direct(ctx)
 		switch {
 		case err == nil:
-			f.composed = 0
 			f.use(ctx, provision.SourceDirect, nil)
 			return b.in, nil
 		case f.opts.Bindings == ModeDirect || !noDirect(err) || b.rowsRead:
@@ -136,7 +139,14 @@ func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 		b.in.FetchedAt, b.directErr = began, err
 		f.composed = 0
 	}
-	if err := b.compose(ctx); err != nil {
+	err := b.compose(ctx)
+	if errors.Is(b.directErr, errNoRows) {
+		f.composed = f.opts.RetryDirect // to ask for no row is one call
+		if noDirect(err) || err == nil && len(b.in.Lines) == 0 {
+			return f.nobody(ctx, prev)
+		}
+	}
+	if err != nil {
 		if b.directErr != nil {
 			err = fmt.Errorf("%w (direct source: %w)", err, b.directErr)
 		}
@@ -146,6 +156,24 @@ func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 	f.use(ctx, provision.SourceComposed, b.directErr)
 	return b.in, nil
 }
+
+// errNoRows says that the direct source answers, but not a single row.
+var errNoRows = errors.New("get_ip_port_device_commutation answers no row")
+
+// nobody is a fetch by an ERP that has no row by either source.
+func (f *Fetcher) nobody(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {
+	b := f.newBatch(prev)
+	b.rowless = true
+	if err := b.direct(ctx); err != nil {
+		return provision.Input{}, err
+	}
+	f.use(ctx, provision.SourceDirect, nil)
+	return b.in, nil
+}
+
+// Fallback tells why bindings are composed though the direct source is preferred,
+// and when that is tried again; nil: they are not. It implements syncer.FallbackTeller.
+func (f *Fetcher) Fallback() *syncer.Fallback { return f.fallback.Load() }
 
 // tryDirect reports whether this fetch begins with the direct source.
 func (f *Fetcher) tryDirect() bool {
@@ -159,14 +187,16 @@ func (f *Fetcher) tryDirect() bool {
 }
 
 // noDirect reports whether an error means that this ERP does not offer the
-// direct source to this key. The ERP being down or answering garbage does not.
+// direct source to this key, or has nothing in it. The ERP being down or answering garbage does not.
 func noDirect(err error) bool {
-	return errors.Is(err, userside.ErrPermission) || errors.Is(err, userside.ErrRefused) ||
+	return errors.Is(err, errNoRows) || errors.Is(err, userside.ErrPermission) || errors.Is(err, userside.ErrRefused) ||
 		errors.Is(err, userside.ErrNotFound) || errors.Is(err, userside.ErrUnknownShape)
 }
 
-// use logs a change of the source.
+// use notes the source of a fetch, and logs it if it is another one; why is what
+// came of the direct source, nil where it was not tried.
 func (f *Fetcher) use(ctx context.Context, src provision.Source, why error) {
+	f.noteFallback(src, why)
 	if f.source == src {
 		return
 	}
@@ -183,6 +213,25 @@ func (f *Fetcher) use(ctx context.Context, src provision.Source, why error) {
 	f.source = src
 }
 
+func (f *Fetcher) noteFallback(src provision.Source, why error) {
+	if src != provision.SourceComposed || f.opts.Bindings == ModeComposed {
+		f.composed = 0
+		f.fallback.Store(nil)
+		return
+	}
+	var now syncer.Fallback
+	if was := f.fallback.Load(); was != nil {
+		now = *was
+	} else {
+		now.Since = f.now()
+	}
+	if why != nil {
+		now.Reason = why.Error()
+	}
+	now.Fetches = max(f.opts.RetryDirect-f.composed, 0) + 1
+	f.fallback.Store(&now)
+}
+
 // once logs a condition when it begins, and again after it went away and came back.
 func (f *Fetcher) once(ctx context.Context, condition string, holds bool, err error) {
 	if holds && !f.told[condition] {
@@ -195,7 +244,8 @@ func (f *Fetcher) once(ctx context.Context, condition string, holds bool, err er
 }
 
 // SetMAC reports the MAC that uses an address. A refusal by the ERP is
-// provision.ErrRefused; everything else may be tried again.
+// provision.ErrRefused; everything else may be tried again, also what is
+// provision.ErrUncertain.
 func (f *Fetcher) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
 	return f.refusal(ctx, f.client.SetMACByIP(ctx, ip, userside.MAC(mac)))
 }
@@ -226,7 +276,7 @@ func (f *Fetcher) MACOf(ctx context.Context, ip netip.Addr, ids ...provision.Sub
 }
 
 // ChangeState sets the state of a customer. A refusal by the ERP is
-// provision.ErrRefused.
+// provision.ErrRefused; what may have been done is provision.ErrUncertain, and HasState tells.
 func (f *Fetcher) ChangeState(ctx context.Context, id provision.SubscriberID, state provision.State) error {
 	n, ok := state.ERP()
 	if !ok {
@@ -235,13 +285,26 @@ func (f *Fetcher) ChangeState(ctx context.Context, id provision.SubscriberID, st
 	return f.refusal(ctx, f.client.ChangeState(ctx, int64(id), n))
 }
 
-// refusal marks the errors that say "never". A wrong key or a missing section
+// HasState reports whether the card of a customer has a state, as ChangeState sets it. That is one call.
+func (f *Fetcher) HasState(ctx context.Context, id provision.SubscriberID, state provision.State) (bool, error) {
+	c, err := f.client.Customer(ctx, int64(id))
+	if err != nil {
+		return false, err
+	}
+	n, ok := state.ERP()
+	return ok && stateID(c.State) == n, nil
+}
+
+// refusal marks the errors that say "never", and those after which nobody knows. A wrong key or a missing section
 // is not one of them: an administrator can mend it.
 //
 // An old ERP says both with status 200 and an error text (API page section
 // 2.2), and texts mean nothing. So there a read with the same key and section
 // must succeed before a "no" counts as one about this change.
 func (f *Fetcher) refusal(ctx context.Context, err error) error {
+	if errors.Is(err, userside.ErrUncertain) {
+		return fmt.Errorf("%w: %w", provision.ErrUncertain, err)
+	}
 	if !errors.Is(err, userside.ErrRefused) && !errors.Is(err, userside.ErrNotFound) && !errors.Is(err, userside.ErrArgument) {
 		return err
 	}

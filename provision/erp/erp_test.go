@@ -198,7 +198,7 @@ var _ syncer.Fetcher = (*Fetcher)(nil)
 
 func TestFetchDirect(t *testing.T) {
 	e, c := newFakeERP(t, good())
-	f, log := newFetcher(t, c, Options{})
+	f, log := newFetcher(t, c, Options{Memory: zeroCompared()})
 	before := time.Now()
 	in := fetch(t, f, nil)
 	require.Equal(t, provision.SourceDirect, in.Source)
@@ -243,7 +243,7 @@ func TestFallback(t *testing.T) {
 		"action is missing, old":       {`200 {"Result":"ERROR","ErrorText":"unknown action"}`, true},
 		"permission denied":            {`403 {"error":"section"}`, true},
 		"unknown shape":                {`200 {"result":"OK","data":[{"alpha":1}]}`, true},
-		"empty is an answer":           {`200 {"result":"OK","data":[]}`, false},
+		"empty":                        {`200 {"result":"OK","data":[]}`, true},
 		"server error":                 {`500 oops`, false},
 		"bad gateway":                  {`502 <html></html>`, false},
 		"too many requests":            {`429 x`, false},
@@ -262,7 +262,7 @@ func TestFallback(t *testing.T) {
 				f, _ := newFetcher(t, c, Options{Bindings: mode})
 				in, err := f.Fetch(ctx, nil)
 				switch {
-				case strings.HasPrefix(name, "empty"):
+				case strings.HasPrefix(name, "empty") && mode == ModeDirect:
 					require.NoError(t, err)
 					require.Equal(t, provision.SourceDirect, in.Source)
 					require.Empty(t, in.Lines)
@@ -311,10 +311,14 @@ func TestDirectIsTriedAgain(t *testing.T) {
 	f, log := newFetcher(t, c, Options{RetryDirect: 3})
 	tried := func() bool { return slices.Contains(e.calls(), "customer.get_ip_port_device_commutation?") }
 	var got []bool
+	var left []int
 	for range 8 {
 		require.Equal(t, provision.SourceComposed, fetch(t, f, nil).Source)
-		got = append(got, tried())
+		got, left = append(got, tried()), append(left, f.Fallback().Fetches)
 	}
+	require.Equal(t, []int{3, 2, 1, 3, 2, 1, 3, 2}, left)
+	require.Contains(t, f.Fallback().Reason, "Unknown Action")
+	require.False(t, f.Fallback().Since.IsZero())
 	require.Equal(t, []bool{true, false, false, true, false, false, true, false}, got)
 	require.Equal(t, 1, strings.Count(log.String(), "bindings are composed"))
 	e.set("customer.get_ip_port_device_commutation", `500 x`)
@@ -365,6 +369,7 @@ func TestFetchFails(t *testing.T) {
 func TestStatesStop(t *testing.T) {
 	const zero = "customer.get_customers_id?state_id=0"
 	const withBalance = "customer.get_customers_id?balance_from=-1000000000000&state_id=0"
+	const card3, stopped3 = "customer.get_data?customer_id=3", `200 {"result":"OK","data":{"id":3,"state_id":0}}`
 	all := map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "stop"}
 	tests := map[string]struct {
 		rules    map[string]string
@@ -372,9 +377,9 @@ func TestStatesStop(t *testing.T) {
 		problems map[provision.ProblemKind]int
 	}{
 		"zero is a condition":                       {nil, all, nil},
-		"zero is ignored: everybody":                {map[string]string{zero: `200 {"result":"OK","data":[1,2,3]}`}, all, nil},
+		"zero is ignored: everybody":                {map[string]string{zero: `200 {"result":"OK","data":[1,2,3]}`, card3: stopped3}, all, nil},
 		"zero alone is refused":                     {map[string]string{zero: refused, withBalance: `200 {"result":"OK","data":[3]}`}, all, nil},
-		"zero alone is refused, then ignored":       {map[string]string{zero: refused, withBalance: `200 {"result":"OK","data":[3,2,1]}`}, all, nil},
+		"zero alone is refused, then ignored":       {map[string]string{zero: refused, withBalance: `200 {"result":"OK","data":[3,2,1]}`, card3: stopped3}, all, nil},
 		"one was stopped between two calls":         {map[string]string{zero: `200 {"result":"OK","data":[2,3]}`}, map[provision.SubscriberID]string{1: "active", 2: "stop", 3: "stop"}, nil},
 		"refused twice: asked by get_data":          {map[string]string{zero: refused, withBalance: refused, "customer.get_data?customer_id=3": `200 {"result":"OK","data":{"id":3,"state_id":"0"}}`}, all, nil},
 		"resumed between two calls: asked":          {map[string]string{zero: `200 {"result":"OK"}`, "customer.get_data?customer_id=3": `200 {"result":"OK","data":{"id":3,"state_id":2}}`}, map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "active"}, nil},
@@ -649,7 +654,7 @@ func TestSetMAC(t *testing.T) {
 		"accepted":                      {`200 {"result":"OK"}`, ``, true, false},
 		"refused":                       {`400 {"error":"no such ip"}`, ``, false, true},
 		"refused, old":                  {`200 {"Result":"ERROR","ErrorText":"no such ip"}`, `200 {"Result":"OK"}`, false, true},
-		"hook says 0":                   {`200 {"result":"0","msg":"x"}`, `200 {"result":"OK","data":[1]}`, false, true},
+		"hook says 0":                   {`200 {"result":"0","msg":"x"}`, `200 {"result":"OK","data":[1]}`, false, false},
 		"old ERP refuses the key":       {`200 {"Result":"ERROR","ErrorText":"denied"}`, `200 {"Result":"ERROR","ErrorText":"denied"}`, false, false},
 		"refused, then the ERP is down": {`200 {"Result":"ERROR"}`, `500 x`, false, false},
 		"forbidden":                     {`403 {"error":"x"}`, ``, false, false},
@@ -668,6 +673,7 @@ func TestSetMAC(t *testing.T) {
 				}
 				require.Error(t, err)
 				require.Equal(t, tt.refused, isRefused(err), err)
+				require.Equal(t, slices.Contains([]string{"hook says 0", "down", "login page", "unknown shape"}, name), errors.Is(err, provision.ErrUncertain), err)
 			}
 			calls := slices.DeleteFunc(e.calls(), func(s string) bool { return strings.HasPrefix(s, "customer.get_customers_id") })
 			require.Equal(t, []string{"customer.set_mac_by_ip?ip=100.64.0.1&mac=00%3A00%3A5e%3A00%3A53%3A01", "customer.state_change?customer_id=7&state_id=1"}, calls)

@@ -18,6 +18,7 @@ type Memory struct {
 	formerRead bool
 	whole      bool // a whole fetch filled it
 	zero       bool // get_customers_id takes state_id=0 for a condition
+	zeroCheck  zeroCheck
 	reads      uint32
 	moved      map[int64]string         // cabling that Moved reported, so that it reports it once
 	nets       map[int64][]netip.Prefix // subnets on the cards that were read

@@ -43,13 +43,16 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 		}
 	}
 	if zero {
-		if err := b.listStopped(ctx); err != nil {
+		if err := b.listStopped(ctx, false); err != nil {
 			return syncer.StatesAnswer{}, err
 		}
 		if !b.plausible(prior) {
 			return syncer.StatesAnswer{}, syncer.ErrFetchFirst
 		}
 		asked = append(asked, 0)
+	}
+	if err := b.settleTwice(ctx); err != nil {
+		return syncer.StatesAnswer{}, err
 	}
 	var left []int64
 	for id, n := range prior {

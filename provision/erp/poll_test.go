@@ -278,7 +278,7 @@ func TestFlagsOfTheDirectSource(t *testing.T) {
 		_, c := newFakeERP(t, good())
 		e, c2 := newFakeERP(t, good())
 		_ = c
-		f, _ := newFetcher(t, c2, Options{Bindings: ModeDirect})
+		f, _ := newFetcher(t, c2, Options{Bindings: ModeDirect, Memory: zeroCompared()})
 		fetch(t, f, nil)
 		for _, call := range e.calls() {
 			assert.NotContains(t, call, "get_data?customer_id")
@@ -301,7 +301,7 @@ func TestFlagsOfTheDirectSource(t *testing.T) {
 	})
 	t.Run("by turns within the bound", func(t *testing.T) {
 		e, c := newFakeERP(t, with(good(), card1, `200 {"result":"OK","data":{"id":1,"state_id":2}}`, "customer.get_data?customer_id=2", `200 {"result":"OK","data":{"id":2,"state_id":1}}`))
-		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, MaxFlags: 1})
+		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, MaxFlags: 1, Memory: zeroCompared()})
 		var asked []string
 		for range 4 {
 			fetch(t, f, nil)

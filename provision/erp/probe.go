@@ -59,8 +59,11 @@ type ProbeReport struct {
 
 	Shape       string `json:"bindings_shape,omitempty"`       // of get_ip_port_device_commutation: A to F, or unknown
 	Fingerprint string `json:"bindings_fingerprint,omitempty"` // when the shape is unknown
-	StateZero   string `json:"state_zero"`                     // condition, ignored, refused, unknown
 	Post        string `json:"post"`                           // works, refused, unknown
+
+	StateZero         ZeroAnswer `json:"state_zero"`
+	StateZeroCompared int        `json:"state_zero_compared"` // cards of customers in the list of state 0 that were looked at
+	StateZeroOther    int        `json:"state_zero_other"`    // of these, cards with another state
 
 	Source    provision.Source              `json:"source,omitempty"`
 	Rows      int                           `json:"rows"`
@@ -85,7 +88,7 @@ func Probe(ctx context.Context, o ProbeOptions) (*ProbeReport, error) {
 	p := &prober{opts: o, heard: map[string]*ProbeCall{}, out: &ProbeReport{
 		URL: o.Client.URL, Calls: []ProbeCall{}, Warnings: []string{}, Problems: map[provision.ProblemKind]int{},
 		NotTried:  []string{"customer.set_mac_by_ip", "customer.state_change"},
-		StateZero: "unknown", Post: "unknown",
+		StateZero: ZeroUnknown, Post: "unknown",
 	}}
 	co := o.Client
 	co.Transport, co.CAFile, co.InsecureSkipVerify = &userside.Tap{Next: transport, Heard: p.hear, MaxText: co.MaxText << 10}, "", false
@@ -97,6 +100,7 @@ func Probe(ctx context.Context, o ProbeOptions) (*ProbeReport, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.maxAsk = fetcher.opts.MaxAsk
 	p.run(ctx, fetcher)
 	for _, action := range p.order {
 		p.out.Calls = append(p.out.Calls, *p.heard[action])
@@ -108,6 +112,7 @@ type prober struct {
 	opts   ProbeOptions
 	client *userside.Client
 	out    *ProbeReport
+	maxAsk int // cards that a fetch reads of customers in no list
 
 	mu    sync.Mutex // guards what follows: the transport may call from anywhere
 	heard map[string]*ProbeCall
@@ -225,6 +230,9 @@ func (p *prober) run(ctx context.Context, fetcher *Fetcher) {
 	}
 	snapshot, fetchErr := p.fetch(ctx, fetcher)
 	p.reads(ctx, snapshot)
+	if z := fetcher.memory.zeroChecked(); z.Answer != ZeroUnknown && z.Answer != "" {
+		p.out.StateZero, p.out.StateZeroCompared, p.out.StateZeroOther = z.Answer, z.Compared, z.Other
+	}
 	p.conclude(snapshot, fetchErr)
 }
 
@@ -299,7 +307,8 @@ func (p *prober) reads(ctx context.Context, snapshot *provision.Snapshot) {
 	}
 }
 
-// states learns whether state_id=0 is a condition. It gives the active customers.
+// states learns whether state_id=0 is a condition, as far as two lists tell: the
+// fetch compares cards, too. It gives the active customers.
 func (p *prober) states(ctx context.Context) []int64 {
 	active, stop := 2, 0
 	var all, stopped userside.IDs
@@ -312,9 +321,9 @@ func (p *prober) states(ctx context.Context) []int64 {
 	stopped, err := p.client.CustomerIDs(ctx, userside.CustomerFilter{State: &stop})
 	switch {
 	case errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrUnknownShape):
-		p.out.StateZero = "refused"
+		p.out.StateZero = ZeroRefused
 	case err == nil:
-		p.out.StateZero = "condition"
+		p.out.StateZero = ZeroCondition
 		in := make(map[int64]bool, len(stopped))
 		for _, id := range stopped {
 			in[id] = true
@@ -326,7 +335,7 @@ func (p *prober) states(ctx context.Context) []int64 {
 			}
 		}
 		if both > 1 && 2*both > len(all) {
-			p.out.StateZero = "ignored"
+			p.out.StateZero = ZeroIgnored
 		}
 	}
 	return all
@@ -361,6 +370,8 @@ func (p *prober) conclude(s *provision.Snapshot, err error) {
 		out.Reason = fmt.Sprintf("%d rows of %d customers can be composed of customers, commutation and devices", out.Rows, out.Counts.Subscribers)
 		switch m := may("customer.get_ip_port_device_commutation"); {
 		case p.opts.Fetch.Bindings == ModeComposed:
+		case out.Shape == "F":
+			p.warn("get_ip_port_device_commutation answers no row, and while that is so, each poll asks for every customer")
 		case m == MayUse:
 			p.warn("get_ip_port_device_commutation answers in a shape that is not known; a recording (usher erp record) would help to read it")
 		default:
@@ -369,6 +380,9 @@ func (p *prober) conclude(s *provision.Snapshot, err error) {
 	}
 	if m := may("device.get_data"); m != MayUse {
 		p.warn("switches cannot be listed: option 82 is matched only as far as the rows name them")
+	}
+	if out.StateZero == ZeroIgnored {
+		p.warn("the list of state 0 has customers of other states, so nobody is blocked by it: who is in no other list is read from cards, %d a fetch", p.maxAsk)
 	}
 	if n := out.Counts.Unknown; n > 0 {
 		p.warn("the state of %d customers is not known; they are never blocked", n)

@@ -12,16 +12,18 @@ import (
 	"github.com/usher-agent/usher/userside"
 )
 
-// readStates asks for the customers of each state that has a meaning. The answer
-// for a later state is newer, so it wins where a customer changed state in
-// between; one who slipped through all lists is asked for by itself afterwards.
+// readStates asks for the customers of each state that has a meaning. Of one who
+// is in two lists, or slipped through all of them, the card is read afterwards.
 func (b *batch) readStates(ctx context.Context) error {
 	for _, n := range append([]int{2, 1}, b.furtherStates()...) {
 		if err := b.list(ctx, n); err != nil {
 			return err
 		}
 	}
-	if err := b.listStopped(ctx); err != nil {
+	if err := b.listStopped(ctx, b.in.Source == provision.SourceDirect); err != nil {
+		return err
+	}
+	if err := b.settleTwice(ctx); err != nil {
 		return err
 	}
 	b.readFormer(ctx)
@@ -50,9 +52,44 @@ func (b *batch) list(ctx context.Context, n int) error {
 		b.numbers = make(map[int64]int, len(list)+len(list)/8)
 	}
 	for _, id := range list {
-		b.numbers[id] = n
+		b.inList(id, n)
 	}
 	return nil
+}
+
+// inList takes a customer from the list of a state. If another list has it, too,
+// it changed in between, or the ERP contradicts itself: the stricter state counts
+// until settleTwice has read the card.
+func (b *batch) inList(id int64, n int) {
+	if was, twice := b.numbers[id]; twice && was != n {
+		if b.twice == nil {
+			b.twice = make(map[int64]struct{})
+		}
+		b.twice[id] = struct{}{}
+		if stricter(b.policy.State(was, provision.Flags{}), b.policy.State(n, provision.Flags{})) {
+			return
+		}
+	}
+	b.numbers[id] = n
+}
+
+// stricter reports whether a blocks more than other.
+func stricter(a, other provision.State) bool {
+	return a.Blocks() && a != other && other != provision.StateStop
+}
+
+// settleTwice reads the cards of customers in the lists of two states, MaxAsk at
+// most. Where there is none to be had, the stricter state stands.
+func (b *batch) settleTwice(ctx context.Context) error {
+	if len(b.twice) == 0 {
+		return nil
+	}
+	ids := rotate(slices.Sorted(maps.Keys(b.twice)), b.turn*b.opts.MaxAsk)
+	_, err := b.ask(ctx, ids[:min(len(ids), b.opts.MaxAsk)], b.card)
+	if errors.Is(err, userside.ErrPermission) || errors.Is(err, errTooManySplits) {
+		return nil
+	}
+	return err
 }
 
 func stateName(n int) string {
@@ -62,52 +99,28 @@ func stateName(n int) string {
 	return strconv.Itoa(n)
 }
 
-// listStopped asks for the customers in state 0.
-func (b *batch) listStopped(ctx context.Context) error {
-	stopped, err := b.stopped(ctx)
-	if err != nil {
-		return fmt.Errorf("read customers in state %s: %w", provision.StateStop, err)
-	}
-	overlap := 0
-	for _, id := range stopped {
-		if _, listed := b.numbers[id]; listed {
-			overlap++
-		}
-	}
-	// An ERP that takes 0 for "no condition" answers everybody, so the stopped
-	// ones are those that are in no other list. A few customers in two lists are
-	// only quick, not everybody.
-	ignored := overlap > 1 && overlap > len(b.numbers)/2
-	b.zero = len(stopped) > 0 && !ignored
-	for _, id := range stopped {
-		if _, listed := b.numbers[id]; !ignored || !listed {
-			b.numbers[id] = 0
-		}
-	}
-	return nil
-}
-
 // stopped asks for state 0. Whether the ERP takes 0 for a condition is unknown;
 // if it refuses, a balance that everybody has is put beside it. When that is
 // refused too, nobody is in the list and customers are asked one list at a time.
-func (b *batch) stopped(ctx context.Context) (userside.IDs, error) {
+func (b *batch) stopped(ctx context.Context) (list userside.IDs, refused bool, err error) {
 	zero, least := 0, -1e12
-	list, err := b.client.CustomerIDs(ctx, userside.CustomerFilter{State: &zero})
+	list, err = b.client.CustomerIDs(ctx, userside.CustomerFilter{State: &zero})
 	if errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrUnknownShape) {
 		list, err = b.client.CustomerIDs(ctx, userside.CustomerFilter{State: &zero, BalanceFrom: &least})
 	}
-	refused := errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrUnknownShape)
+	refused = errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrUnknownShape)
 	b.once(ctx, "stopped customers cannot be listed", refused, err)
 	if refused {
-		return nil, nil
+		return nil, true, nil
 	}
-	return list, err
+	return list, false, err
 }
 
-// askUnlisted learns the state of customers that are in no list. At most MaxAsk
-// are asked, other ones in each fetch; the rest keep the state that they had.
+// askUnlisted learns the state of customers with rows that are in no list, and of
+// those of whom a list says nothing certain. At most MaxAsk are asked, other ones
+// in each fetch; the rest keep the state that they had.
 func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) error {
-	if len(unlisted) == 0 {
+	if len(unlisted) == 0 && len(b.unsure) == 0 {
 		return nil
 	}
 	ids := slices.Sorted(maps.Keys(unlisted))
@@ -120,7 +133,13 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) er
 			known = append(known, id)
 		}
 	}
-	ids = append(rotate(fresh, b.turn*b.opts.MaxAsk), rotate(known, b.turn*b.opts.MaxAsk)...)
+	var rowless []int64
+	for _, id := range b.unsure {
+		if _, hasRow := unlisted[id]; !hasRow && !b.cards[id] {
+			rowless = append(rowless, id)
+		}
+	}
+	ids = slices.Concat(rotate(fresh, b.turn*b.opts.MaxAsk), rotate(known, b.turn*b.opts.MaxAsk), rotate(rowless, b.turn*b.opts.MaxAsk))
 	ask := ids[:min(len(ids), b.opts.MaxAsk)]
 	got, err := b.ask(ctx, ask, b.card)
 	if err != nil && !errors.Is(err, userside.ErrPermission) && !errors.Is(err, errTooManySplits) {
@@ -134,6 +153,10 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) er
 			continue // Build reports the missing ones
 		}
 		st := b.prev.State(provision.SubscriberID(id))
+		_, hasRow := unlisted[id]
+		if !hasRow && st == provision.StateUnknown {
+			continue // nobody needs it
+		}
 		b.kept[id] = st
 		if st == provision.StateUnknown {
 			b.problem(provision.Problem{Kind: provision.ProblemUnknownState, Subscriber: provision.SubscriberID(id),

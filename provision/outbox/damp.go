@@ -20,6 +20,7 @@ type telling struct {
 	mac     provision.MAC
 	at      time.Time
 	changed time.Time // when it was last told of a change; zero: of a first MAC only
+	doubted bool      // another MAC was sent since, and nobody knows whether the ERP took it
 }
 
 // tellings are those of the last DampTime, and of up to as long before.
@@ -42,6 +43,30 @@ func (o *Outbox) changesLocked(r provision.MACReport) bool {
 	}
 	t, known := o.told.last[r.IP]
 	return known && t.mac != r.MAC || o.opts.Changes(r)
+}
+
+// toldSince reports whether the ERP has taken this very MAC since the snapshot in use was fetched. Each packet of a client may
+// lead to a report until a snapshot shows the MAC; what the ERP was told counts until then.
+func (o *Outbox) toldSince(r provision.MACReport) bool {
+	if o.opts.Fetched == nil {
+		return false
+	}
+	fetched := o.opts.Fetched()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t, known := o.told.last[r.IP]
+	return known && t.mac == r.MAC && !t.doubted && t.at.After(fetched)
+}
+
+// doubt notes that an entry was sent, and nobody knows whether the ERP took it: what it took before may be gone.
+func (o *Outbox) doubt(e *entry) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	e.sent = true
+	if t, known := o.told.last[e.report.IP]; known && t.mac != e.report.MAC {
+		t.doubted = true
+		o.told.last[e.report.IP] = t
+	}
 }
 
 // putOff lets an entry that is due wait if the ERP was told of another change of its address
@@ -87,7 +112,7 @@ func (o *Outbox) tell(r provision.MACReport, changes bool, now time.Time) {
 		o.told.last = map[netip.Addr]telling{}
 	}
 	t := o.told.last[r.IP]
-	t.mac, t.at = r.MAC, now
+	t.mac, t.at, t.doubted = r.MAC, now, false
 	if changes {
 		t.changed = now
 	}

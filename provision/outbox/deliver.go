@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -97,7 +98,7 @@ func (o *Outbox) sleep(ctx context.Context, wait time.Duration) bool {
 
 // settle drops a report that the ERP knows already.
 func (o *Outbox) settle(e *entry) bool {
-	settled := o.opts.Settled != nil && o.opts.Settled(e.report) ||
+	settled := o.opts.Settled != nil && o.opts.Settled(e.report) || o.toldSince(e.report) ||
 		e.damped && o.opts.Overtaken != nil && o.opts.Overtaken(e.report)
 	if !settled {
 		return false
@@ -115,25 +116,65 @@ func (o *Outbox) send(ctx context.Context, e *entry) {
 	sctx, cancel := context.WithTimeout(ctx, o.opts.SendTimeout)
 	err := o.sender.SetMAC(sctx, e.report.IP, e.report.MAC)
 	cancel()
+	answers := false // the ERP does, whatever became of this report
+	if errors.Is(err, provision.ErrUncertain) {
+		o.doubt(e)
+		err, answers = o.lookBack(ctx, e, err)
+	}
 	if o.opts.Told != nil && (err == nil || errors.Is(err, provision.ErrRefused) || e.attempts == 0) {
 		o.opts.Told(e.report, e.attempts+1, err)
 	}
 	switch {
 	case err == nil:
 		o.answered()
-		o.tell(e.report, changes, time.Now())
-		if o.opts.Taken != nil {
-			o.opts.Taken(e.report, time.Now())
-		}
-		o.finish(e, ResultSent)
+		o.taken(e, changes)
 	case errors.Is(err, provision.ErrRefused):
 		o.answered()
 		o.refuse(e, err)
 		o.finish(e, ResultRefused)
 	case ctx.Err() != nil: // our own end, not the ERP's failure
+	case answers:
+		o.answered()
+		if e.attempts == 0 {
+			o.log.Warn("mac report was sent, its answer says nothing and the ERP does not have it; will try again",
+				"ip", e.report.IP, "mac", e.report.MAC, "error", err)
+		}
+		o.again(e, err)
 	default:
 		o.fail(e, err)
 	}
+}
+
+// taken notes that the ERP has a report.
+func (o *Outbox) taken(e *entry, changes bool) {
+	o.tell(e.report, changes, time.Now())
+	if o.opts.Taken != nil {
+		o.opts.Taken(e.report, time.Now())
+	}
+	o.finish(e, ResultSent)
+}
+
+// maxUncertain is how often a report is sent whose answer says nothing each time, while the ERP can be read and does not have it:
+// so a hook looks that answers in its place, and refuses.
+const maxUncertain = 3
+
+// lookBack finds out what became of a report that was sent and of which nobody knows whether the ERP took it; err is what came.
+// It returns nil if the ERP has it, an error that is provision.ErrRefused if it is not to be sent again, else err, and whether
+// the ERP could be read.
+func (o *Outbox) lookBack(ctx context.Context, e *entry, err error) (result error, answers bool) {
+	if o.opts.Row == nil || o.limit.Wait(ctx) != nil {
+		return err, false
+	}
+	has, rowErr := o.row(ctx, e.report)
+	switch {
+	case rowErr != nil:
+		return err, false
+	case has == e.report.MAC:
+		return nil, true
+	case e.attempts+1 >= maxUncertain:
+		return fmt.Errorf("%w: sent %d times, and the ERP does not have it: %w", provision.ErrRefused, maxUncertain, err), true
+	}
+	return err, true
 }
 
 // answered ends an outage: there is an ERP that says yes or no.
@@ -180,11 +221,22 @@ func (o *Outbox) refuse(e *entry, err error) {
 // fail puts an entry off, and for a while all others.
 func (o *Outbox) fail(e *entry, err error) {
 	o.mu.Lock()
-	now := time.Now()
 	o.failures++
 	first := o.failures == 1
 	pause := backoff(firstPause, maxPause, o.failures)
-	o.pausedUntil = now.Add(pause)
+	o.pausedUntil = time.Now().Add(pause)
+	depth := len(o.entries)
+	o.mu.Unlock()
+	o.again(e, err)
+	if first {
+		o.log.Warn("mac report could not be delivered, will try again", "error", err, "waiting", depth, "retry_in", pause)
+	}
+}
+
+// again puts an entry off.
+func (o *Outbox) again(e *entry, err error) {
+	o.mu.Lock()
+	now := time.Now()
 	o.totals.Failed++
 	o.totals.LastError, o.totals.LastErrorAt = err.Error(), now
 	e.attempts++
@@ -193,10 +245,6 @@ func (o *Outbox) fail(e *entry, err error) {
 	if o.entries[e.report.IP] == e {
 		o.queue.fix(e)
 	}
-	depth := len(o.entries)
 	o.mu.Unlock()
 	o.obs.Delivered(ResultFailed)
-	if first {
-		o.log.Warn("mac report could not be delivered, will try again", "error", err, "waiting", depth, "retry_in", pause)
-	}
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // Sender delivers one report. An error that is provision.ErrRefused drops the
-// report; after any other it is sent again.
+// report; after any other it is sent again, unless the ERP turns out to have it.
 type Sender interface {
 	SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error
 }
@@ -63,6 +63,9 @@ type Options struct {
 	// r.At has the MAC for the address. An earlier snapshot proves nothing, for
 	// another report may have been delivered since. nil: never.
 	Settled func(r provision.MACReport) bool
+	// Fetched returns when the snapshot in use was fetched: what the ERP was told later may not be in it. A report that the ERP
+	// took since is not sent again. nil: reports are sent as often as they come.
+	Fetched func() time.Time
 	// Changes says that r would change the MAC that the ERP has for the address, as far as
 	// known: it is not the first one. Of such reports one is sent per address and DampTime.
 	// nil: as many as there are.
@@ -71,7 +74,7 @@ type Options struct {
 	// client has the address. It is dropped, for it comes again if it is. nil: never.
 	Overtaken func(r provision.MACReport) bool
 	// Row reads the MAC that the ERP has for the address of a report now; zero: none. It is asked before each call for a report that
-	// says what it replaces. nil, or an error: Accepted is asked.
+	// says what it replaces, and after one of which nobody knows whether it was taken. nil, or an error: Accepted is asked.
 	Row func(ctx context.Context, r provision.MACReport) (provision.MAC, error)
 	// Accepted returns the MAC that a whole fetch has for the address which was accepted and began after the report
 	// was made; false: there is none. nil: never.
@@ -128,6 +131,7 @@ type entry struct {
 	due      time.Time
 	err      string
 	damped   bool // it waits because another change of the address was sent lately
+	sent     bool // a call of it was sent, and nobody knows whether the ERP took it
 	place    int  // in the queue
 }
 
@@ -202,7 +206,7 @@ func (o *Outbox) take(r provision.MACReport, onDisk bool) {
 	if old != nil {
 		o.queue.remove(old)
 		if old.report.MAC == r.MAC { // no news for the ERP: what failed still has to wait
-			e.attempts, e.due, e.err, e.damped = old.attempts, old.due, old.err, old.damped
+			e.attempts, e.due, e.err, e.damped, e.sent = old.attempts, old.due, old.err, old.damped, old.sent
 		}
 	}
 	o.putLocked(e)

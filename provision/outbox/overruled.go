@@ -14,14 +14,18 @@ import (
 // reads reports whether the ERP is to be read before an entry is sent.
 func (o *Outbox) reads(e *entry) bool { return e.report.Replaces.Known && o.opts.Row != nil }
 
-// overruled drops a report if the ERP has a third MAC for the address: neither that of the report, nor the one that it is to replace,
-// nor one of ours. It reports whether it did.
+// overruled drops a report if the ERP has its MAC by now, or a third one for the address: neither that of the report, nor the one that
+// it is to replace, nor one of ours. It reports whether it did.
 func (o *Outbox) overruled(ctx context.Context, e *entry) bool {
 	r := &e.report
 	if !r.Replaces.Known {
 		return false
 	}
-	has, ok := o.has(ctx, e)
+	has, read, ok := o.has(ctx, e)
+	if read && has == r.MAC {
+		o.hasAlready(e)
+		return true
+	}
 	if !ok || has.IsZero() || has == r.MAC || has == r.Replaces.MAC || o.sentLast(*r, has) || o.opts.Ours != nil && o.opts.Ours(*r, has) || !o.current(e) {
 		return false
 	}
@@ -37,22 +41,41 @@ func (o *Outbox) overruled(ctx context.Context, e *entry) bool {
 	return true
 }
 
-// has returns the MAC that the ERP has for the address of an entry: by a look at it, else by the last whole fetch that began
-// after the report was made; false if neither tells.
-func (o *Outbox) has(ctx context.Context, e *entry) (provision.MAC, bool) {
+// hasAlready drops a report whose MAC the ERP has: an earlier call was taken whose answer was lost, or this one need not be made.
+func (o *Outbox) hasAlready(e *entry) {
+	if e.sent {
+		if o.opts.Told != nil {
+			o.opts.Told(e.report, e.attempts, nil)
+		}
+		o.taken(e, o.changes(e.report))
+		return
+	}
+	o.tell(e.report, false, time.Now())
+	o.finish(e, ResultSettled)
+}
+
+// row reads the MAC that the ERP has for the address of a report.
+func (o *Outbox) row(ctx context.Context, r provision.MACReport) (provision.MAC, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.opts.SendTimeout)
+	defer cancel()
+	return o.opts.Row(ctx, r)
+}
+
+// has returns the MAC that the ERP has for the address of an entry: by a look at it, of which read tells, else by the last whole
+// fetch that began after the report was made; ok is false if neither tells.
+func (o *Outbox) has(ctx context.Context, e *entry) (mac provision.MAC, read, ok bool) {
 	if o.reads(e) {
-		rctx, cancel := context.WithTimeout(ctx, o.opts.SendTimeout)
-		mac, err := o.opts.Row(rctx, e.report)
-		cancel()
+		mac, err := o.row(ctx, e.report)
 		if err == nil {
-			return mac, true
+			return mac, true, true
 		}
 		o.log.Debug("the ERP's MAC cannot be read before a mac report, the last whole fetch counts", "ip", e.report.IP, "error", err)
 	}
 	if o.opts.Accepted == nil {
-		return provision.MAC{}, false
+		return provision.MAC{}, false, false
 	}
-	return o.opts.Accepted(e.report)
+	mac, ok = o.opts.Accepted(e.report)
+	return mac, false, ok
 }
 
 // sentLast reports whether mac is what the ERP was told of the address of a report last.

@@ -30,19 +30,20 @@ func TestReportsUndoNothingNewer(t *testing.T) {
 		replaces provision.Replaced
 		opts     Options
 		sent     bool
+		settled  bool
 	}{
-		{"the ERP has what it replaces", known, Options{Row: asked(mac(1), nil)}, true},
-		{"it has the MAC already", known, Options{Row: asked(mac(2), nil)}, true},
-		{"it has none", known, Options{Row: asked(provision.MAC{}, nil)}, true},
-		{"it has a third", known, Options{Row: asked(mac(3), nil)}, false},
-		{"it had none, and has one now", provision.Replaced{Known: true}, Options{Row: asked(mac(3), nil)}, false},
-		{"a third that was sent from here", known, Options{Row: asked(mac(3), nil), Ours: func(_ provision.MACReport, m provision.MAC) bool { return m == mac(3) }}, true},
-		{"the look counts more than the fetch", known, Options{Row: asked(mac(1), nil), Accepted: accepted(mac(3), true)}, true},
-		{"no look, and the fetch has a third", known, Options{Row: asked(mac(1), cannot), Accepted: accepted(mac(3), true)}, false},
-		{"no look, and the fetch has the same", known, Options{Row: asked(mac(3), cannot), Accepted: accepted(mac(1), true)}, true},
-		{"no look, and no fetch since", known, Options{Row: asked(mac(3), cannot), Accepted: accepted(mac(3), false)}, true},
-		{"nothing is known of before", provision.Replaced{}, Options{Row: asked(mac(3), nil), Accepted: accepted(mac(3), true)}, true},
-		{"nobody to ask", known, Options{}, true},
+		{"the ERP has what it replaces", known, Options{Row: asked(mac(1), nil)}, true, false},
+		{"it has the MAC already", known, Options{Row: asked(mac(2), nil)}, false, true},
+		{"it has none", known, Options{Row: asked(provision.MAC{}, nil)}, true, false},
+		{"it has a third", known, Options{Row: asked(mac(3), nil)}, false, false},
+		{"it had none, and has one now", provision.Replaced{Known: true}, Options{Row: asked(mac(3), nil)}, false, false},
+		{"a third that was sent from here", known, Options{Row: asked(mac(3), nil), Ours: func(_ provision.MACReport, m provision.MAC) bool { return m == mac(3) }}, true, false},
+		{"the look counts more than the fetch", known, Options{Row: asked(mac(1), nil), Accepted: accepted(mac(3), true)}, true, false},
+		{"no look, and the fetch has a third", known, Options{Row: asked(mac(1), cannot), Accepted: accepted(mac(3), true)}, false, false},
+		{"no look, and the fetch has the same", known, Options{Row: asked(mac(3), cannot), Accepted: accepted(mac(1), true)}, true, false},
+		{"no look, and no fetch since", known, Options{Row: asked(mac(3), cannot), Accepted: accepted(mac(3), false)}, true, false},
+		{"nothing is known of before", provision.Replaced{}, Options{Row: asked(mac(3), nil), Accepted: accepted(mac(3), true)}, true, false},
+		{"nobody to ask", known, Options{}, true, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -67,6 +68,11 @@ func TestReportsUndoNothingNewer(t *testing.T) {
 				}
 				assert.Empty(t, o.erp.take())
 				assert.Empty(t, noted)
+				if tc.settled {
+					assert.Equal(t, map[Result]int{ResultSettled: 1}, o.seen.results)
+					assert.Empty(t, st.OverruledList)
+					return
+				}
 				assert.Equal(t, map[Result]int{ResultOverruled: 1}, o.seen.results)
 				assert.EqualValues(t, 1, st.Overruled)
 				require.Len(t, st.OverruledList, 1)

@@ -13,6 +13,7 @@ type Status struct {
 	PublishedAt time.Time        `json:"published_at,omitzero"`
 	Fingerprint string           `json:"fingerprint,omitempty"` // hexadecimal
 	Counts      provision.Counts `json:"counts"`
+	Fallback    *Fallback        `json:"fallback,omitempty"` // why Source is not the preferred one
 
 	Problems     map[provision.ProblemKind]int `json:"problems"`               // of the snapshot in use
 	ProblemsList []provision.Problem           `json:"problems_list,omitzero"` // at most 1000 of them

@@ -366,7 +366,7 @@ func (s *Syncer) Status() Status {
 	if !s.statesAt.IsZero() {
 		st.StatesAgeSeconds = max(time.Since(s.statesAt).Seconds(), 0)
 	}
-	st.NextFull = s.nextFullLocked()
+	st.NextFull, st.Fallback = s.nextFullLocked(), s.fallbackLocked()
 	st.Hints.Pending = s.hints.len()
 	st.Held = s.heldStatusLocked()
 	if st.Unconfirmed != nil && time.Since(st.Unconfirmed.At) > guardWindow {

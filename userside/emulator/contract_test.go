@@ -251,9 +251,9 @@ func TestClientWrites(t *testing.T) {
 			require.ErrorIs(t, err, userside.ErrRefused)
 			require.Error(t, c.ChangeState(t.Context(), 999_999, 1))
 
-			// A hook's answer is not OK for a client, though the change was made.
+			// A hook's answer is not OK for a client, and no refusal either: the change was made.
 			require.NoError(t, e.SetQuirks(emulator.Quirks{HookAnswer: true}))
-			require.ErrorIs(t, c.ChangeState(t.Context(), m.ID, 0), userside.ErrRefused)
+			require.ErrorIs(t, c.ChangeState(t.Context(), m.ID, 0), userside.ErrUncertain)
 			got, _ = e.Customer(m.ID)
 			require.Equal(t, emulator.StateStop, got.State)
 		})

@@ -19,6 +19,7 @@ type style struct {
 	numericStrings  bool
 	emptyAsList     bool
 	listForMap      bool
+	objectForList   bool
 	omitOptional    bool
 	escapeAll       bool
 	upperCase       bool
@@ -26,6 +27,7 @@ type style struct {
 	composite       bool
 	halfGone        bool
 	stateZeroIgnore bool
+	stateZeroAll    bool
 }
 
 func styleOf(p Profile, q *Quirks) style {
@@ -35,6 +37,7 @@ func styleOf(p Profile, q *Quirks) style {
 		numericStrings:  legacy || q.NumericStrings,
 		emptyAsList:     legacy || q.EmptyMapAsList,
 		listForMap:      q.ListForMap,
+		objectForList:   q.ObjectForList,
 		omitOptional:    q.OmitOptional,
 		escapeAll:       q.HTMLEscaped,
 		upperCase:       q.UpperCaseColumns,
@@ -42,6 +45,7 @@ func styleOf(p Profile, q *Quirks) style {
 		composite:       q.CompositeRows,
 		halfGone:        q.HalfGone,
 		stateZeroIgnore: q.StateZeroIgnored,
+		stateZeroAll:    q.StateZeroAll,
 	}
 }
 
@@ -75,7 +79,8 @@ func (e *encoder) flush() error {
 	return e.err
 }
 
-// value makes room for a value: in lists it writes the comma.
+// value makes room for a value: in lists it writes the comma, and the key where
+// they are printed as objects.
 func (e *encoder) value() {
 	if len(e.buf) >= flushAt {
 		_ = e.flush() // remembered in err
@@ -86,6 +91,9 @@ func (e *encoder) value() {
 	if f := &e.stack[len(e.stack)-1]; f.kind == '[' {
 		if f.n > 0 {
 			e.buf = append(e.buf, ',')
+		}
+		if e.objectForList {
+			e.buf = append(strconv.AppendInt(append(e.buf, '"'), int64(f.n), 10), '"', ':')
 		}
 		f.n++
 	}
@@ -102,9 +110,18 @@ func (e *encoder) object(fn func()) {
 // list writes a list of the values that fn writes.
 func (e *encoder) list(fn func()) {
 	e.value()
-	e.buf = append(e.buf, '[')
-	e.nest(frame{kind: '['}, fn)
-	e.buf = append(e.buf, ']')
+	if !e.objectForList {
+		e.buf = append(e.buf, '[')
+		e.nest(frame{kind: '['}, fn)
+		e.buf = append(e.buf, ']')
+		return
+	}
+	e.buf = append(e.buf, '{')
+	if f := e.nest(frame{kind: '['}, fn); f.n > 0 {
+		e.buf = append(e.buf, '}')
+		return
+	}
+	e.buf = append(e.buf[:len(e.buf)-1], "[]"...) // PHP knows no empty object
 }
 
 // keyed writes an object whose keys are data. An empty one may come out as [].

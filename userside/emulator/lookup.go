@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"cmp"
+	"encoding/hex"
 	"fmt"
 	"html"
 	"net/netip"
@@ -112,7 +113,12 @@ func conditions(r *request) ([]condition, error) {
 	}
 	var out []condition
 	for name, holds := range numberFilters() {
-		if !r.has(name) || name == "state_id" && r.style.stateZeroIgnore && r.param(name) == "0" {
+		zero := name == "state_id" && r.param(name) == "0"
+		if !r.has(name) || zero && r.style.stateZeroIgnore {
+			continue
+		}
+		if zero && r.style.stateZeroAll {
+			out = append(out, func(*Customer) bool { return true })
 			continue
 		}
 		n, err := r.int(name)
@@ -163,13 +169,17 @@ func conditions(r *request) ([]condition, error) {
 func getCustomerID(e *Emulator, r *request) (answer, error) {
 	value := html.UnescapeString(r.param("data_value"))
 	var found []int64
-	if r.param("data_typer") == "ip" {
+	typer := r.param("data_typer")
+	if r.quirks.BareLookups && (typer == "ip" || typer == "mac") {
+		value = unbare(typer, value)
+	}
+	if typer == "ip" {
 		if ip, err := netip.ParseAddr(value); err == nil {
 			found = e.holders(ip)
 			slices.Sort(found)
 		}
 	} else {
-		match, err := lookup(r.param("data_typer"), value)
+		match, err := lookup(typer, value)
 		if err != nil {
 			return answer{}, err
 		}
@@ -197,6 +207,23 @@ func getCustomerID(e *Emulator, r *request) (answer, error) {
 			}
 		})
 	}}, nil
+}
+
+// unbare gives the usual form of an address that is a decimal number, or a MAC of
+// bare digits, and nothing for another form.
+func unbare(typer, value string) string {
+	if typer == "mac" {
+		b, err := hex.DecodeString(value)
+		if err != nil || len(b) != len(MAC{}) {
+			return ""
+		}
+		return MAC(b).String()
+	}
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil {
+		return ""
+	}
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}).String()
 }
 
 // lookup gives the test for a data_typer other than ip. Nobody matches a value

@@ -61,8 +61,18 @@ type Quirks struct {
 	EmptyBindings bool `json:"empty_bindings"`
 	// HalfGone leaves every second customer out of all bulk answers.
 	HalfGone bool `json:"half_gone"`
-	// StateZeroIgnored takes state_id=0 for an empty condition, as PHP's empty() does.
+	// BareLookups finds addresses by their decimal number and MACs by bare digits alone.
+	BareLookups bool `json:"bare_lookups"`
+	// StateZeroIgnored takes state_id=0 for an empty condition, as PHP's empty() does:
+	// alone it is refused.
 	StateZeroIgnored bool `json:"state_zero_ignored"`
+	// StateZeroAll answers state_id=0 with everybody whom no other condition leaves out.
+	StateZeroAll bool `json:"state_zero_all"`
+	// LostAnswers carries out changes and closes the connection in place of an answer.
+	LostAnswers bool `json:"lost_answers"`
+	// ObjectForList prints lists as objects with the keys "0", "1"..., as PHP does
+	// with an array that lost a member.
+	ObjectForList bool `json:"object_for_list"`
 }
 
 // quirksJSON is the form of Quirks in the admin API.

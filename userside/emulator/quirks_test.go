@@ -50,18 +50,26 @@ func TestQuirks(t *testing.T) {
 			[]string{`"full_name":"&#1040;&#1073;&#1086;`}, nil},
 		"upper_case_columns": {Quirks{UpperCaseColumns: true}, devices, 200,
 			[]string{`"id":6001,`, `"mac":"00005E0053F0"`, `"snmp_port":161`, `"ID":"6001"`, `"MAC":""`, `"HOST":""`, `"IP":"0"`, `"SNMP_PORT":"0"`, `"NAZV":"sw1"`}, nil},
-		"id_as_list":       {Quirks{IDAsList: true}, "cat=customer&action=get_abon_id&data_typer=login&data_value=u1001", 200, []string{`"Id":[1001]`}, nil},
-		"html_page 200":    {Quirks{HTMLPage: 200}, bindings, 200, []string{"<!DOCTYPE html>", "password"}, []string{"result"}},
-		"html_page 502":    {Quirks{HTMLPage: 502}, bindings, 502, []string{"502 Bad Gateway"}, []string{"result"}},
-		"forbidden":        {Quirks{Forbidden: true}, bindings, 403, []string{`{"result":"ERROR","error":"access denied"}`}, nil},
-		"bom":              {Quirks{BOM: true}, groups, 200, []string{"\ufeff{\"result\":\"OK\""}, nil},
-		"php_warning":      {Quirks{PHPWarning: true}, groups, 200, []string{"<br />\n<b>Warning</b>:", "<br />\n{\"result\":\"OK\""}, nil},
-		"missing_actions":  {Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}, bindings, 400, []string{`{"result":"ERROR","error":"unknown action"}`}, nil},
-		"missing, another": {Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}, groups, 200, []string{`"result":"OK"`}, nil},
-		"half_gone users":  {Quirks{HalfGone: true}, "cat=module&request=get_user_list", 200, []string{`"1001":{`, `"1003":{`}, []string{`"1002":{`, `"1004":{`}},
-		"half_gone links":  {Quirks{HalfGone: true}, "cat=commutation&action=get_data&object_type=customer", 200, []string{`"1001":[`}, []string{`"1002":`, `"1004":`}},
+		"id_as_list":           {Quirks{IDAsList: true}, "cat=customer&action=get_abon_id&data_typer=login&data_value=u1001", 200, []string{`"Id":[1001]`}, nil},
+		"bare_lookups":         {Quirks{BareLookups: true}, "cat=customer&action=get_abon_id&data_typer=ip&data_value=1681915914", 200, []string{`"Id":1001`}, nil},
+		"bare_lookups, dotted": {Quirks{BareLookups: true}, "cat=customer&action=get_abon_id&data_typer=ip&data_value=100.64.0.10", 404, []string{"not found"}, nil},
+		"bare_lookups, mac":    {Quirks{BareLookups: true}, "cat=customer&action=get_abon_id&data_typer=mac&data_value=00005e005301", 200, []string{`"Id":1001`}, nil},
+		"bare_lookups, colons": {Quirks{BareLookups: true}, "cat=customer&action=get_abon_id&data_typer=mac&data_value=00:00:5e:00:53:01", 404, []string{"not found"}, nil},
+		"html_page 200":        {Quirks{HTMLPage: 200}, bindings, 200, []string{"<!DOCTYPE html>", "password"}, []string{"result"}},
+		"html_page 502":        {Quirks{HTMLPage: 502}, bindings, 502, []string{"502 Bad Gateway"}, []string{"result"}},
+		"forbidden":            {Quirks{Forbidden: true}, bindings, 403, []string{`{"result":"ERROR","error":"access denied"}`}, nil},
+		"bom":                  {Quirks{BOM: true}, groups, 200, []string{"\ufeff{\"result\":\"OK\""}, nil},
+		"php_warning":          {Quirks{PHPWarning: true}, groups, 200, []string{"<br />\n<b>Warning</b>:", "<br />\n{\"result\":\"OK\""}, nil},
+		"missing_actions":      {Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}, bindings, 400, []string{`{"result":"ERROR","error":"unknown action"}`}, nil},
+		"missing, another":     {Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}, groups, 200, []string{`"result":"OK"`}, nil},
+		"half_gone users":      {Quirks{HalfGone: true}, "cat=module&request=get_user_list", 200, []string{`"1001":{`, `"1003":{`}, []string{`"1002":{`, `"1004":{`}},
+		"half_gone links":      {Quirks{HalfGone: true}, "cat=commutation&action=get_data&object_type=customer", 200, []string{`"1001":[`}, []string{`"1002":`, `"1004":`}},
 		// One customer asked for by its id is there all the same.
-		"half_gone single": {Quirks{HalfGone: true}, "cat=customer&action=get_data&customer_id=1002", 200, []string{`"id":1002`}, nil},
+		"half_gone single":       {Quirks{HalfGone: true}, "cat=customer&action=get_data&customer_id=1002", 200, []string{`"id":1002`}, nil},
+		"state_zero_all":         {Quirks{StateZeroAll: true}, "cat=customer&action=get_customers_id&state_id=0", 200, []string{`"data":[1001,1002,1003,1004,1005]`}, nil},
+		"object_for_list":        {Quirks{ObjectForList: true}, "cat=customer&action=get_customers_id&state_id=1", 200, []string{`"data":{"0":1002}`}, nil},
+		"object_for_list, empty": {Quirks{ObjectForList: true}, "cat=customer&action=get_customers_id&state_id=9", 200, []string{`"data":[]`}, nil},
+		"lost_answers of a read": {Quirks{LostAnswers: true}, groups, 200, []string{`{"result":"OK"`}, nil},
 		"hook_answer of a read": {Quirks{HookAnswer: true}, groups, 200,
 			[]string{`{"result":"OK"`}, nil},
 	}
@@ -118,6 +126,17 @@ func TestQuirkHookAnswer(t *testing.T) {
 	require.Equal(t, StateStop, c.State)
 	// What the ERP refuses before any hook is refused.
 	require.Equal(t, 404, post(t, e, "cat=customer&action=state_change&customer_id=77&state_id=0").status)
+}
+
+// The answer is lost, but what was asked for is done.
+func TestQuirkLostAnswers(t *testing.T) {
+	e := small(t, Options{Quirks: Quirks{LostAnswers: true}})
+	api := httptest.NewServer(e)
+	defer api.Close()
+	_, err := http.PostForm(api.URL+"/api.php?key="+testKey+"&cat=customer&action=state_change&customer_id=1001&state_id=0", nil) //nolint:bodyclose // there is none
+	require.ErrorIs(t, err, io.EOF)
+	c, _ := e.Customer(1001)
+	require.Equal(t, StateStop, c.State)
 }
 
 func TestQuirkDelay(t *testing.T) {

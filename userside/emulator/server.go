@@ -199,6 +199,9 @@ func (e *Emulator) respond(w http.ResponseWriter, hr *http.Request, r *request) 
 		return q.HTMLPage
 	}
 	act, ans, err := e.call(hr, r)
+	if q.LostAnswers && err == nil && act.write {
+		panic(http.ErrAbortHandler) // the server closes the connection and says nothing of it
+	}
 	status := e.status(r, &err)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)

@@ -31,8 +31,11 @@ func (a *Agent) auditReport(r provision.MACReport, attempts int, err error) {
 	if err != nil {
 		rec.Result, rec.Error = audit.Failed, err.Error()
 	}
-	if errors.Is(err, provision.ErrRefused) {
+	switch {
+	case errors.Is(err, provision.ErrRefused):
 		rec.Result = audit.Refused
+	case errors.Is(err, provision.ErrUncertain):
+		rec.Result = audit.Uncertain
 	}
 	a.audit.Add(rec)
 }

@@ -25,6 +25,9 @@ func (l *liveERP) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 	return l.p.Load().Fetch(ctx, prev)
 }
 
+// Fallback implements syncer.FallbackTeller.
+func (l *liveERP) Fallback() *syncer.Fallback { return l.p.Load().Fallback() }
+
 // SetMAC implements outbox.Sender.
 func (l *liveERP) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) error {
 	return l.p.Load().SetMAC(ctx, ip, mac)
@@ -42,6 +45,11 @@ func (l *liveERP) row(ctx context.Context, r provision.MACReport, s *provision.S
 // ChangeState sets a customer's state in the ERP.
 func (l *liveERP) ChangeState(ctx context.Context, id provision.SubscriberID, st provision.State) error {
 	return l.p.Load().ChangeState(ctx, id, st)
+}
+
+// HasState reports whether a customer is in a state in the ERP now.
+func (l *liveERP) HasState(ctx context.Context, id provision.SubscriberID, st provision.State) (bool, error) {
+	return l.p.Load().HasState(ctx, id, st)
 }
 
 // FetchStates implements syncer.StateFetcher.

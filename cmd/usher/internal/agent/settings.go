@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/dhcpd"
@@ -57,6 +58,7 @@ func (a *Agent) outboxOptions(c outbox.Options) outbox.Options {
 	c.Row = func(ctx context.Context, r provision.MACReport) (provision.MAC, error) {
 		return a.erp.row(ctx, r, a.syncer.Current())
 	}
+	c.Fetched = func() time.Time { return a.syncer.Current().FetchedAt() }
 	c.Accepted, c.Ours = outbox.Accepted(a.syncer.Current), outbox.Ours(a.leases)
 	c.Sending, c.Taken = outbox.Note(a.leases, a.syncer.Current)
 	return c

@@ -18,9 +18,10 @@ import (
 
 // Exit codes of the command.
 const (
-	ExitOK      = 0
-	ExitFailure = 1 // the command ran and the answer is no
-	ExitUsage   = 2 // the command line is wrong
+	ExitOK        = 0
+	ExitFailure   = 1 // the command ran and the answer is no
+	ExitUsage     = 2 // the command line is wrong
+	ExitUncertain = 3 // a change was sent to the ERP, and nobody knows whether it was made
 )
 
 const (
@@ -30,8 +31,12 @@ const (
 	defaultSocket = "/run/usher/usher.sock"
 )
 
-// ClientLimit bounds a question to the agent; a state change waits for the ERP.
-const ClientLimit = 60 * time.Second
+// ClientLimit bounds a question to the agent, ChangeLimit a change of state: it waits
+// for the ERP, two minutes at most.
+const (
+	ClientLimit = 60 * time.Second
+	ChangeLimit = 130 * time.Second
+)
 
 // usageError marks a mistake on the command line.
 type usageError struct{ error }
@@ -43,6 +48,9 @@ func Usage(err error) error { return usageError{err} }
 
 // ErrSilent ends a command that has already said what is wrong.
 var ErrSilent = errors.New("")
+
+// ErrUncertain is in the errors of commands that end with ExitUncertain.
+var ErrUncertain = errors.New("it is not known whether the ERP did it")
 
 // Program is what its commands share: the version and the global flags.
 type Program struct {
@@ -90,6 +98,9 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 	if errors.As(err, &usageError{}) || strings.HasPrefix(err.Error(), "unknown command") {
 		fmt.Fprintf(root.ErrOrStderr(), "see: %s --help\n", cmd.CommandPath())
 		return ExitUsage
+	}
+	if errors.Is(err, ErrUncertain) {
+		return ExitUncertain
 	}
 	return ExitFailure
 }
@@ -157,7 +168,12 @@ func (c *Program) SocketFlag(cmd *cobra.Command) *cobra.Command {
 
 // Ask runs f with a client of the running agent and prints its answer.
 func Ask[T any](c *Program, cmd *cobra.Command, f func(context.Context, *console.Client) (*T, error), print func(io.Writer, *T) error) error {
-	ctx, cancel := context.WithTimeout(cmd.Context(), ClientLimit)
+	return AskWithin(ClientLimit, c, cmd, f, print)
+}
+
+// AskWithin is Ask with a limit of its own.
+func AskWithin[T any](limit time.Duration, c *Program, cmd *cobra.Command, f func(context.Context, *console.Client) (*T, error), print func(io.Writer, *T) error) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 	defer cancel()
 	v, err := f(ctx, &console.Client{Socket: c.Socket})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -349,7 +350,10 @@ func compactObject(key string, v object) string {
 	return strings.Join(parts, ", ")
 }
 
-func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+func isNumber(s string) bool {
+	s = strings.TrimPrefix(s, "-")
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
 
 // plain returns a scalar as text.
 func plain(v any) string {
@@ -372,7 +376,8 @@ func plain(v any) string {
 func known(key, text string) string {
 	switch strings.ToLower(key) {
 	case "ip", "userip", "device_ip", "devip", "switch_ip":
-		if n, err := strconv.ParseUint(text, 10, 32); err == nil && n >= 1<<24 {
+		// Old PHP knows signed numbers of 32 bits alone: addresses from 128.0.0.0 on are negative.
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil && (n >= 1<<24 && n <= math.MaxUint32 || n < 0 && n >= math.MinInt32) {
 			var b [4]byte
 			binary.BigEndian.PutUint32(b[:], uint32(n))
 			return netip.AddrFrom4(b).String()

@@ -34,6 +34,8 @@ func TestLayOut(t *testing.T) {
 		{"empty object", "", object{}, ""},
 		{"number", "", n("7"), "7\n"},
 		{"address as number", "ip", "3221225985", "192.0.2.1\n"},
+		{"address as a signed number", "userip", n("-1073741311"), "192.0.2.1\n"},
+		{"addresses as signed keys", "", obj("id", n("1"), "ip_mac", obj("-1073741311", obj("ip", "-1073741311", "mac", "00005e005301"))), "id      1\nip_mac  192.0.2.1 00:00:5e:00:53:01\n"},
 		{"ids", "", []any{n("101"), n("102")}, "101\n102\n"},
 		{"record", "", obj("id", n("1001"), "full_name", "A &quot;B&quot; &amp; C", "none", nil, "empty", "", "list", []any{},
 			"state_id", n("1"), "mac", "00005E005301", "flag", true), strings.Join([]string{

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -66,7 +67,7 @@ func (call *actionCall) run(a userside.Action, args url.Values) error {
 			return err
 		}
 	}
-	answer, err := client.Call(call.cmd.Context(), a.Category, a.Name, args)
+	answer, err := call.send(client, a, args)
 	told := advise(err, a, secretsIn(args))
 	if a.Write && wasSent(err) {
 		call.audit(a, args, resultOf(err), told)
@@ -75,6 +76,31 @@ func (call *actionCall) run(a userside.Action, args url.Values) error {
 		return told
 	}
 	return call.print(a, args, answer)
+}
+
+// send calls the action. Which spelling of an address or a MAC a server looks for is
+// documented nowhere, so what is not found is looked for once in the other one.
+func (call *actionCall) send(client *userside.Client, a userside.Action, args url.Values) (*userside.Answer, error) {
+	answer, err := client.Call(call.cmd.Context(), a.Category, a.Name, args)
+	if _, lookup := a.Param("data_typer"); !lookup || err != nil && !errors.Is(err, userside.ErrNotFound) || err == nil && !noID(answer) {
+		return answer, err
+	}
+	given := args.Get("data_value")
+	for _, other := range userside.Spellings(userside.Lookup(args.Get("data_typer")), given) {
+		if other == given {
+			continue
+		}
+		again := maps.Clone(args)
+		again.Set("data_value", other)
+		return client.Call(call.cmd.Context(), a.Category, a.Name, again)
+	}
+	return answer, err
+}
+
+// noID reports whether a look-up that succeeded found nobody.
+func noID(answer *userside.Answer) bool {
+	data := answer.Data()
+	return data == nil || isZero(data)
 }
 
 // audit records a call that changes something; err is how it ended, without secrets.
@@ -98,6 +124,8 @@ func resultOf(err error) audit.Result {
 	switch {
 	case err == nil:
 		return audit.Done
+	case errors.Is(err, userside.ErrUncertain):
+		return audit.Uncertain
 	case errors.Is(err, userside.ErrRefused), errors.Is(err, userside.ErrNotFound), errors.Is(err, userside.ErrPermission):
 		return audit.Refused
 	default:
@@ -245,7 +273,7 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 	if answer.RawTruncated() {
 		return errors.New("the answer is too large to be shown")
 	}
-	data := answer.Data()
+	data, missing := tidy(a, args, answer.Data())
 	if looksForOne(a) && isZero(data) {
 		data = nil // id 0: nobody
 	}
@@ -262,6 +290,11 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 	s := layOut(scalarKey(a), data)
 	if len(s.rows) == 0 && looksForOne(a) {
 		return &advised{a.Label() + ": not found\nnext: " + notFoundAdvice, userside.ErrNotFound}
+	}
+	if len(missing) > 0 {
+		if _, err := fmt.Fprintf(errs, "not found: %s\n", strings.Join(missing, ", ")); err != nil {
+			return err
+		}
 	}
 	if call.Output == "json" {
 		return printDecoded(w, data)
@@ -326,16 +359,13 @@ func advise(err error, a userside.Action, secrets []string) error {
 		next = "the server is too old or too new for this; --erp-version says another version if it was told wrong"
 	case errors.Is(err, userside.ErrArgument):
 		return cli.Usage(errors.New(text))
+	case errors.Is(err, userside.ErrUncertain):
+		text += "\n" + cli.ErrUncertain.Error()
+		next, err = uncertainAdvice(err), errors.Join(cli.ErrUncertain, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		next = "the ERP was slower than --timeout; with a longer one it may still answer"
-		if a.Write {
-			next = "the ERP may have done it all the same: look before doing it again, then try a longer --timeout"
-		}
 	case errors.Is(err, context.Canceled):
 		next = "interrupted"
-		if a.Write {
-			next += "; the ERP may have done it all the same"
-		}
 	case errors.Is(err, userside.ErrPermission):
 		next = "check the key, and its entry in the ERP: the address of this host and the section " + a.Category + " must be allowed"
 	case errors.Is(err, userside.ErrNotFound):
@@ -358,6 +388,19 @@ func advise(err error, a userside.Action, secrets []string) error {
 		return &advised{text, err}
 	}
 	return &advised{text + "\nnext: " + next, err}
+}
+
+// uncertainAdvice is for a change of which nobody knows whether it was made.
+func uncertainAdvice(err error) string {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return "interrupted; the ERP may have done it all the same"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "the ERP may have done it all the same: look before doing it again, then try a longer --timeout"
+	case errors.Is(err, userside.ErrUnknownShape):
+		return "a hook in the ERP seems to have answered in its place, and says neither yes nor no: look before doing it again"
+	}
+	return "no answer of the API came, and the ERP may have done it all the same: look before doing it again"
 }
 
 // hide takes a secret out of an error's text, also where the text was cut off

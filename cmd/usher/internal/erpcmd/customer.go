@@ -2,6 +2,7 @@ package erpcmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -48,7 +49,11 @@ next poll or by the ERP's hook; they do not wait for the kernel.`,
 
 The running agent calls state_change of the ERP and, when that has agreed, applies the state to the
 kernel without waiting for a poll. A billing that is imported into the ERP may overwrite the state later.
-("usher customer state-change" tells the ERP alone, without an agent.)`,
+("usher customer state-change" tells the ERP alone, without an agent.)
+
+The ERP is told once. If its answer is lost, or says neither yes nor no, the agent looks at the customer's
+card for half a minute. If that does not show the state either, it is not known whether the ERP has taken
+the change: this is said, with exit code 3, and the agent follows what the ERP shows later.`,
 			Example: "  usher customer " + s.verb + " 1001",
 			Args:    cli.Exactly(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,9 +61,16 @@ kernel without waiting for a poll. A billing that is imported into the ERP may o
 				if err != nil || id <= 0 {
 					return cli.Usage(fmt.Errorf("customer id %q: want a number from 1", args[0]))
 				}
-				return cli.Ask(c, cmd, func(ctx context.Context, cl *console.Client) (*console.StateChange, error) {
-					return cl.SetState(ctx, provision.SubscriberID(id), s.state)
+				uncertain := false
+				err = cli.AskWithin(cli.ChangeLimit, c, cmd, func(ctx context.Context, cl *console.Client) (*console.StateChange, error) {
+					ch, err := cl.SetState(ctx, provision.SubscriberID(id), s.state)
+					uncertain = err == nil && ch.Outcome == console.StateUncertain
+					return ch, err
 				}, printStateChange)
+				if err == nil && uncertain {
+					return errors.Join(cli.ErrSilent, cli.ErrUncertain) // the answer has said so
+				}
+				return err
 			},
 		}))
 	}
@@ -67,6 +79,16 @@ kernel without waiting for a poll. A billing that is imported into the ERP may o
 }
 
 func printStateChange(w io.Writer, ch *console.StateChange) error {
+	if ch.Outcome == console.StateUncertain {
+		_, err := fmt.Fprintf(w, `customer %d: it is not known whether the ERP took %s, was %s (%.0f s)
+why: %s; since then the customer's card has not shown it
+next: do not repeat it before you have looked in the ERP; the agent follows what the ERP shows: usher explain %[1]d
+`, ch.Subscriber, ch.State, ch.Before, ch.ERPSeconds, ch.Detail)
+		return err
+	}
 	_, err := fmt.Fprintf(w, "customer %d: %s, was %s (ERP %.0f ms, kernel %.0f ms)\n", ch.Subscriber, ch.State, ch.Before, 1000*ch.ERPSeconds, 1000*ch.KernelSeconds)
+	if err == nil && ch.Outcome == console.StateFound {
+		_, err = fmt.Fprintf(w, "note: the ERP has the state, though its answer did not say so: %s\n", ch.Detail)
+	}
 	return err
 }

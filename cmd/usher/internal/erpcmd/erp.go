@@ -127,8 +127,7 @@ func printProbe(w io.Writer, r *erp.ProbeReport) error {
 		{"version", server},
 		{"envelope", or(string(r.Envelope), "none seen")},
 		{"bindings", shapeText(r)},
-		{"state_id=0", map[string]string{"condition": "is a condition", "ignored": "is taken for no condition; the agent copes",
-			"refused": "is refused; the agent copes", "unknown": "not known"}[r.StateZero]},
+		{"state_id=0", zeroText(r)},
 		{"POST", r.Post},
 	}
 	if r.Source != "" {
@@ -169,6 +168,25 @@ func printProbe(w io.Writer, r *erp.ProbeReport) error {
 	}
 	_, err := fmt.Fprintf(w, "the agent can run: %s, because %s\n", verdict, r.Reason)
 	return err
+}
+
+// zeroText says what the ERP makes of state_id=0.
+func zeroText(r *erp.ProbeReport) string {
+	switch r.StateZero {
+	case erp.ZeroCondition:
+		if r.StateZeroCompared > 0 {
+			return fmt.Sprintf("is a condition: %d of %d cards compared are in state 0", r.StateZeroCompared-r.StateZeroOther, r.StateZeroCompared)
+		}
+		return "is a condition"
+	case erp.ZeroIgnored:
+		if r.StateZeroOther > 0 {
+			return fmt.Sprintf("is no condition: %d of %d cards compared are in another state", r.StateZeroOther, r.StateZeroCompared)
+		}
+		return "is no condition: active and paused customers are in the list"
+	case erp.ZeroRefused:
+		return "is refused; the agent reads cards instead"
+	}
+	return "not known"
 }
 
 func shapeText(r *erp.ProbeReport) string {

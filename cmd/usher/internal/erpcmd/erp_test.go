@@ -265,14 +265,15 @@ func TestERPProbeShapesAndProfiles(t *testing.T) {
 				}
 				require.Equal(t, want, r.Envelope)
 				require.NotEmpty(t, r.Version)
-				require.Equal(t, "condition", r.StateZero)
+				require.Equal(t, erp.ZeroCondition, r.StateZero)
 				require.Equal(t, "works", r.Post)
+				require.True(t, r.Ready, r.Reason)
 				if letter == 'F' {
-					require.False(t, r.Ready)
-					require.Contains(t, r.Reason, "no binding")
+					require.Equal(t, provision.SourceComposed, r.Source)
+					require.Contains(t, r.Reason, "can be composed")
+					require.Contains(t, strings.Join(r.Warnings, "\n"), "answers no row")
 					return
 				}
-				require.True(t, r.Ready, r.Reason)
 				require.Equal(t, provision.SourceDirect, r.Source)
 				require.Contains(t, r.Reason, "get_ip_port_device_commutation answers")
 				require.Positive(t, r.Problems[provision.ProblemNoAddress], "%v", r.Problems)
@@ -334,8 +335,10 @@ func TestERPProbeSaysWhy(t *testing.T) {
 			require.Contains(t, strings.Join(r.Warnings, "\n"), "ask for every customer")
 		}},
 		{"state zero", quirk(emulator.Quirks{StateZeroIgnored: true}), true, "answers", func(t *testing.T, r erp.ProbeReport) {
-			require.NotEqual(t, "condition", r.StateZero)
+			require.Equal(t, erp.ZeroIgnored, r.StateZero)
+			require.Contains(t, strings.Join(r.Warnings, "\n"), "nobody is blocked by it")
 		}},
+		{"no row", quirk(emulator.Quirks{EmptyBindings: true, MissingActions: []string{"commutation.get_data"}}), false, "no binding", nil},
 		{"login page", quirk(emulator.Quirks{HTMLPage: 200}), false, "the ERP cannot be read", nil},
 		{"proxy", quirk(emulator.Quirks{HTMLPage: 502}), false, "the ERP does not answer", nil},
 		{"truncated", quirk(emulator.Quirks{Truncated: true}), false, "the ERP cannot be read", nil},

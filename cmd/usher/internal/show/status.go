@@ -409,6 +409,18 @@ func wayRows(p cli.Paint, found []wayback.Finding) [][]string {
 	return rows
 }
 
+// retryText says when the preferred source is tried again.
+func retryText(f *syncer.Fallback, now time.Time) string {
+	if f.Fetches <= 1 {
+		return "with the next whole fetch"
+	}
+	text := fmt.Sprintf("after %d more whole fetches", f.Fetches-1)
+	if !f.RetryAt.IsZero() {
+		text += ", about " + cli.Ago(f.RetryAt, now)
+	}
+	return text
+}
+
 func syncRows(p cli.Paint, s syncer.Status, now time.Time) [][]string {
 	rows := [][]string{{"snapshot", p.Red("none")}}
 	if s.Source != "" {
@@ -417,6 +429,9 @@ func syncRows(p cli.Paint, s syncer.Status, now time.Time) [][]string {
 			{"", fmt.Sprintf("%d bindings of %d subscribers on %d switches", s.Counts.Bindings, s.Counts.Subscribers, s.Counts.Devices)},
 			{"", fmt.Sprintf("%d active, %d paused, %d stopped, %d unknown", s.Counts.Active, s.Counts.Paused, s.Counts.Stopped, s.Counts.Unknown)},
 		}
+	}
+	if f := s.Fallback; f != nil {
+		rows = append(rows, []string{"", fmt.Sprintf("composed since %s: %s; the direct source is tried again %s", cli.Ago(f.Since, now), f.Reason, retryText(f, now))})
 	}
 	if s.StatesAt.After(s.FetchedAt) && s.Source != "" {
 		rows = append(rows, []string{"", fmt.Sprintf("states read %s, everything again %s", cli.Ago(s.StatesAt, now), cli.Ago(s.NextFull, now))})

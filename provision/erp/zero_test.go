@@ -1,0 +1,148 @@
+package erp
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/userside/emulator"
+)
+
+// zeroCompared is what is known of an ERP, of newFakeERP's version, whose list of
+// state 0 was compared with cards before.
+func zeroCompared() *Memory {
+	m := NewMemory()
+	m.setZeroCheck(zeroCheck{Answer: ZeroCondition, Compared: zeroSamples[0], Version: "3.19"})
+	return m
+}
+
+// On servers for which state_id=0 is no condition, nobody is blocked by that list:
+// neither customers of states that the policy does not know nor anybody else.
+func TestZeroIsNoCondition(t *testing.T) {
+	for name, quirks := range map[string]emulator.Quirks{"refused alone": {StateZeroIgnored: true}, "everybody": {StateZeroAll: true}} {
+		for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern} {
+			for _, mode := range []Mode{ModeDirect, ModeComposed} {
+				t.Run(fmt.Sprintf("%s %s %s", name, profile, mode), func(t *testing.T) {
+					e, c := openEmulator(t, emulator.Options{Profile: profile, Seed: 7, Customers: 150, Quirks: quirks})
+					all := e.Customers()
+					var active []int64
+					for i, own := range all {
+						if i < 20 {
+							require.NoError(t, e.SetState(own.ID, 7))
+						} else if own.State == emulator.StateActive {
+							active = append(active, own.ID)
+						}
+					}
+					f, err := New(c, Options{Bindings: mode})
+					require.NoError(t, err)
+					in, err := f.Fetch(ctx, nil)
+					require.NoError(t, err)
+					s, _ := provision.Build(in)
+					for _, own := range e.Customers() {
+						want := provision.PlainPolicy().States[int(own.State)]
+						require.Equal(t, want, s.State(provision.SubscriberID(own.ID)), "customer %d in state %d", own.ID, own.State)
+					}
+					require.Equal(t, ZeroIgnored, f.memory.zeroChecked().Answer)
+
+					require.NoError(t, e.SetState(active[0], emulator.StateStop))
+					require.NoError(t, e.SetState(active[1], 7))
+					got, err := f.FetchStates(ctx, s)
+					require.NoError(t, err)
+					require.Equal(t, provision.StateStop, got.States[provision.SubscriberID(active[0])])
+					require.Equal(t, provision.StateUnknown, got.States[provision.SubscriberID(active[1])])
+				})
+			}
+		}
+	}
+}
+
+// Where no other list shows it, cards do: of an ERP that answers all who are neither
+// active nor paused, in whatever state.
+func TestZeroIsComparedWithCards(t *testing.T) {
+	const first, others = "customer.get_data?customer_id=3,4,5", `200 {"result":"OK","data":{"3":{"id":3,"state_id":0},"4":{"id":4,"state_id":7},"5":{"id":5,"state_id":7}}}`
+	rows := `200 {"result":"OK","data":[{"customer_id":1,"ip":"1681915905"},{"customer_id":3,"ip":"1681915907"},{"customer_id":4,"ip":"1681915908"},{"customer_id":5,"ip":"1681915909"}]}`
+	e, c := newFakeERP(t, with(good(), "customer.get_ip_port_device_commutation", rows, list0, ids(3, 4, 5),
+		first, others, "customer.get_data?customer_id=4,5,3", others))
+	f, log := newFetcher(t, c, Options{Bindings: ModeDirect})
+	want := map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "stop", 4: "unknown", 5: "unknown"}
+	in := fetch(t, f, nil)
+	require.Equal(t, want, states(in))
+	require.Contains(t, log.String(), "state_id=0 is no condition")
+	require.Equal(t, zeroCheck{Answer: ZeroIgnored, Compared: 3, Other: 2, Version: "3.19"}, f.memory.zeroChecked())
+	compared := func() int {
+		return len(slices.DeleteFunc(e.calls(), func(call string) bool { return call != first }))
+	}
+	require.Equal(t, 1, compared())
+
+	s, _ := provision.Build(in)
+	require.Equal(t, want, states(fetch(t, f, s)))
+	require.Zero(t, compared(), "the cards of those in no list, and none to compare")
+
+	z := f.memory.zeroChecked()
+	z.Version = "3.18" // as it was when cards were compared
+	f.memory.setZeroCheck(z)
+	e.set(first, `200 {"result":"OK","data":{"3":{"id":3,"state_id":0},"4":{"id":4,"state_id":0},"5":{"id":5,"state_id":0}}}`)
+	require.Equal(t, map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "stop", 4: "stop", 5: "stop"}, states(fetch(t, f, s)), "asked again after an upgrade")
+	require.Equal(t, zeroCheck{Answer: ZeroCondition, Compared: 3, Version: "3.19"}, f.memory.zeroChecked())
+	require.Equal(t, 1, compared())
+	fetch(t, f, s)
+	require.Zero(t, compared(), "once for a version")
+}
+
+// One card that differs may be of a customer who changed between two calls; cards
+// that cannot be read prove nothing.
+func TestZeroIsNotDoubtedTooSoon(t *testing.T) {
+	for name, tt := range map[string]struct {
+		cards string
+		want  ZeroAnswer
+		five  string
+	}{
+		"one has paid meanwhile": {`200 {"result":"OK","data":{"3":{"id":3,"state_id":0},"5":{"id":5,"state_id":2}}}`, ZeroCondition, "active"},
+		"cards are refused":      {refused, ZeroUnknown, "stop"},
+		"cards are forbidden":    {`403 {"error":"section"}`, ZeroUnknown, "stop"},
+		"cards tell no state":    {`200 {"result":"OK","data":{"3":{"id":3},"5":{"id":5}}}`, ZeroUnknown, "stop"},
+		"no card can be had":     {`500 x`, ZeroUnknown, "stop"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, c := newFakeERP(t, with(good(), list0, ids(3, 5), "customer.get_data?customer_id=3,5", tt.cards))
+			f, _ := newFetcher(t, c, Options{Bindings: ModeDirect})
+			require.Equal(t, map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "stop", 5: tt.five}, states(fetch(t, f, nil)))
+			require.Equal(t, tt.want, f.memory.zeroChecked().Answer)
+		})
+	}
+}
+
+// Of a customer in the lists of two states the card decides, else the stricter of the
+// two, in whatever order they are read.
+func TestCustomerInTwoStateLists(t *testing.T) {
+	const card2 = "customer.get_data?customer_id=2"
+	policy := provision.PlainPolicy()
+	policy.States[5] = provision.StateActive
+	const list5 = "customer.get_customers_id?state_id=5"
+	for name, tt := range map[string]struct {
+		lists []string
+		card  string
+		want  string
+	}{
+		"active and paused":                {[]string{list2, ids(1, 2), list1, ids(2)}, refused, "pause"},
+		"active and paused, card active":   {[]string{list2, ids(1, 2), list1, ids(2)}, `200 {"result":"OK","data":{"id":2,"state_id":2}}`, "active"},
+		"paused and stopped":               {[]string{list0, ids(2, 3)}, refused, "stop"},
+		"paused and stopped, card paused":  {[]string{list0, ids(2, 3)}, `200 {"result":"OK","data":{"id":2,"state_id":1}}`, "pause"},
+		"paused and active by a later one": {[]string{list5, ids(2)}, `403 {"error":"section"}`, "pause"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := append([]string{card2, tt.card, list5, ids()}, tt.lists...)
+			e, f, s := primed(t, with(good(), start...), Options{Bindings: ModeDirect, Policy: &policy})
+			assert.Equal(t, tt.want, s.State(2).String(), "whole fetch")
+			e.set(list5, ids())
+			e.set(list1, ids(2))
+			got, err := f.FetchStates(ctx, s)
+			require.NoError(t, err)
+			assert.Equal(t, map[bool]string{true: "pause", false: tt.want}[len(tt.lists) == 4 || tt.lists[0] == list5], got.States[2].String(), "poll of states")
+		})
+	}
+}
