@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -433,7 +434,7 @@ func TestKernelFullDiskLosesNoReport(t *testing.T) {
 
 			// The files as a killed process leaves them.
 			killed := t.TempDir()
-			require.NoError(t, os.CopyFS(filepath.Join(killed, "leases"), os.DirFS(filepath.Join(dir, "leases"))))
+			copyLeases(t, killed, dir)
 			stop()
 			require.NoError(t, store.Close())
 			next, err := Open(openStore(t, killed), Options{}, erp, nil, quiet())
@@ -465,4 +466,20 @@ func running(t *testing.T, o *Outbox) (stop func()) {
 		cancel()
 		require.NoError(t, <-done)
 	}
+}
+
+// copyLeases copies the files of leases as they are now. The next file of a log is made beforehand, under a name of its own until
+// it is ready: where one is gone by the time that it is to be read, all is copied anew.
+func copyLeases(t *testing.T, to, from string) {
+	t.Helper()
+	to = filepath.Join(to, "leases")
+	for range 100 {
+		err := os.CopyFS(to, os.DirFS(filepath.Join(from, "leases")))
+		if err == nil {
+			return
+		}
+		require.ErrorIs(t, err, fs.ErrNotExist)
+		require.NoError(t, os.RemoveAll(to))
+	}
+	t.Fatal("the files do not come to rest")
 }
