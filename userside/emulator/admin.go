@@ -384,7 +384,7 @@ func quirkViews(q Quirks) ([]quirkView, error) {
 		}
 		v := string(values[name])
 		out = append(out, quirkView{Name: name, Value: v, Switch: v == "true" || v == "false",
-			On: v != "false" && v != "0" && v != "[]"})
+			On: v != "false" && v != "0" && v != "[]" && v != "{}"})
 	}
 	return out, nil
 }

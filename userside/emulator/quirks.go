@@ -73,6 +73,9 @@ type Quirks struct {
 	// ObjectForList prints lists as objects with the keys "0", "1"..., as PHP does
 	// with an array that lost a member.
 	ObjectForList bool `json:"object_for_list"`
+	// Faults are what is wrong with single actions, by name as "device.get_data", or
+	// by name and one parameter as "customer.get_customers_id?is_ex=1".
+	Faults map[string]Fault `json:"faults"`
 }
 
 // quirksJSON is the form of Quirks in the admin API.
@@ -88,6 +91,9 @@ func (q Quirks) MarshalJSON() ([]byte, error) {
 	if q.MissingActions == nil {
 		q.MissingActions = []string{}
 	}
+	if q.Faults == nil {
+		q.Faults = map[string]Fault{}
+	}
 	return json.Marshal(quirksJSON{plainQuirks(q), q.Delay.Seconds()})
 }
 
@@ -95,8 +101,9 @@ func (q Quirks) MarshalJSON() ([]byte, error) {
 // keep their value, unknown ones are an error.
 func (q *Quirks) UnmarshalJSON(b []byte) error {
 	v := quirksJSON{plainQuirks(*q), q.Delay.Seconds()}
-	// A list is replaced, not written over: the old one may be in use.
+	// A list or a map is replaced, not written over: the old one may be in use.
 	v.MissingActions = slices.Clone(v.MissingActions)
+	v.Faults = nil
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&v); err != nil {
@@ -109,6 +116,12 @@ func (q *Quirks) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("quirks: delay_seconds %v: want 0 to 3600", v.DelaySeconds)
 	}
 	next := Quirks(v.plainQuirks)
+	switch {
+	case next.Faults == nil:
+		next.Faults = q.Faults
+	case len(next.Faults) == 0:
+		next.Faults = nil
+	}
 	next.Delay = time.Duration(v.DelaySeconds * float64(time.Second))
 	if err := next.validate(); err != nil {
 		return err
@@ -129,5 +142,5 @@ func (q Quirks) validate() error {
 			return fmt.Errorf("quirks: missing_actions %q: want category.action", name)
 		}
 	}
-	return nil
+	return validateFaults(q.Faults)
 }

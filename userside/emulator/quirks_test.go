@@ -70,6 +70,19 @@ func TestQuirks(t *testing.T) {
 		"object_for_list":        {Quirks{ObjectForList: true}, "cat=customer&action=get_customers_id&state_id=1", 200, []string{`"data":{"0":1002}`}, nil},
 		"object_for_list, empty": {Quirks{ObjectForList: true}, "cat=customer&action=get_customers_id&state_id=9", 200, []string{`"data":[]`}, nil},
 		"lost_answers of a read": {Quirks{LostAnswers: true}, groups, 200, []string{`{"result":"OK"`}, nil},
+		"fault forbidden":        {Quirks{Faults: map[string]Fault{"customer.get_customer_group": FaultForbidden}}, groups, 403, []string{`{"result":"ERROR","error":"this key may not use the section"}`}, nil},
+		"fault error":            {Quirks{Faults: map[string]Fault{"customer.get_customer_group": FaultError}}, groups, 500, []string{"500 Internal Server Error"}, []string{"result"}},
+		"fault empty":            {Quirks{Faults: map[string]Fault{"customer.get_customer_group": FaultEmpty}}, groups, 200, []string{`{"result":"OK","data":[]}`}, nil},
+		"fault garbage":          {Quirks{Faults: map[string]Fault{"customer.get_customer_group": FaultGarbage}}, groups, 200, []string{`"alpha":"beta"`}, []string{"Group"}},
+		"fault half, keyed":      {Quirks{Faults: map[string]Fault{"customer.get_customer_group": FaultHalf}}, groups, 200, []string{`"1":{`, `"3":{`}, []string{`"2":{`}},
+		"fault half, a list":     {Quirks{Faults: map[string]Fault{"customer.get_customers_id": FaultHalf}}, "cat=customer&action=get_customers_id&limit=3", 200, []string{`"data":[1001,1003]`}, nil},
+		"fault half, bare":       {Quirks{Faults: map[string]Fault{"module.get_user_list": FaultHalf}}, "cat=module&request=get_user_list", 200, []string{`"1001":{`}, []string{`"1002":{`}},
+		"fault half, one":        {Quirks{Faults: map[string]Fault{"customer.get_data": FaultHalf}}, customer, 200, []string{`"id":1001`, `"state_id":2`}, nil},
+		"fault half, unknown":    {Quirks{Faults: map[string]Fault{"customer.get_data": FaultHalf}}, "cat=customer&action=get_data&customer_id=77", 404, []string{`"error":"customer not found"`}, nil},
+		"fault of a parameter": {Quirks{Faults: map[string]Fault{"customer.get_customers_id?is_ex=1": FaultForbidden, "customer.get_customers_id": FaultEmpty}},
+			"cat=customer&action=get_customers_id&is_ex=1", 403, nil, nil},
+		"fault of another parameter": {Quirks{Faults: map[string]Fault{"customer.get_customers_id?is_ex=1": FaultForbidden}},
+			"cat=customer&action=get_customers_id&limit=1", 200, []string{"[1001]"}, nil},
 		"hook_answer of a read": {Quirks{HookAnswer: true}, groups, 200,
 			[]string{`{"result":"OK"`}, nil},
 	}
@@ -166,6 +179,25 @@ func TestQuirkDelay(t *testing.T) {
 	})
 }
 
+// A client that gives up is not waited for, nor does closing wait.
+func TestFaultHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := Open(Options{Keys: []Key{{Key: testKey}}, Quirks: Quirks{Faults: map[string]Fault{"device.get_data": FaultHang}}})
+		require.NoError(t, err)
+		require.Equal(t, 200, get(t, e, "cat=system&action=get_system_info").status)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		began := time.Now()
+		serve(e, httptest.NewRequest("GET", "/api.php?key="+testKey+"&cat=device&action=get_data&object_type=all", nil).WithContext(ctx))
+		require.Equal(t, time.Hour, time.Since(began))
+		done := make(chan reply)
+		go func() { done <- get(t, e, "cat=device&action=get_data&object_type=all") }()
+		synctest.Wait()
+		require.NoError(t, e.Close())
+		require.Equal(t, 504, (<-done).status)
+	})
+}
+
 func TestQuirksJSON(t *testing.T) {
 	q := Quirks{BOM: true, Delay: 1500 * time.Millisecond, MissingActions: []string{"a.b"}}
 	b, err := json.Marshal(q)
@@ -178,14 +210,24 @@ func TestQuirksJSON(t *testing.T) {
 	// What is not named stays.
 	require.NoError(t, json.Unmarshal([]byte(`{"bom":false,"html_page":502}`), &back))
 	require.Equal(t, Quirks{HTMLPage: 502, Delay: 1500 * time.Millisecond, MissingActions: []string{"a.b"}}, back)
+	faults := map[string]Fault{"device.get_data": FaultHalf}
+	require.NoError(t, json.Unmarshal([]byte(`{"faults":{"device.get_data":"half"}}`), &back))
+	require.Equal(t, faults, back.Faults)
+	require.NoError(t, json.Unmarshal([]byte(`{"bom":false}`), &back))
+	require.Equal(t, faults, back.Faults, "what is not named stays")
+	require.NoError(t, json.Unmarshal([]byte(`{"faults":{}}`), &back))
+	require.Empty(t, back.Faults)
 	for in, want := range map[string]string{
-		`{"bomb":true}`:             `unknown field "bomb"`,
-		`{"bom":1}`:                 "cannot unmarshal number",
-		`{"delay_seconds":-1}`:      "delay_seconds -1: want 0 to 3600",
-		`{"delay_seconds":1e300}`:   "want 0 to 3600",
-		`{"html_page":20}`:          "html_page 20: want 0 or an HTTP status",
-		`{"missing_actions":["x"]}`: `missing_actions "x": want category.action`,
-		`[]`:                        "cannot unmarshal array",
+		`{"faults":{"x":"half"}}`:     `faults "x": want category.action`,
+		`{"faults":{"a.b?c":"half"}}`: `faults "a.b?c": want category.action`,
+		`{"faults":{"a.b":"third"}}`:  `"third" is none of`,
+		`{"bomb":true}`:               `unknown field "bomb"`,
+		`{"bom":1}`:                   "cannot unmarshal number",
+		`{"delay_seconds":-1}`:        "delay_seconds -1: want 0 to 3600",
+		`{"delay_seconds":1e300}`:     "want 0 to 3600",
+		`{"html_page":20}`:            "html_page 20: want 0 or an HTTP status",
+		`{"missing_actions":["x"]}`:   `missing_actions "x": want category.action`,
+		`[]`:                          "cannot unmarshal array",
 	} {
 		was := back
 		require.ErrorContains(t, json.Unmarshal([]byte(in), &back), want, in)

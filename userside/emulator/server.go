@@ -198,6 +198,10 @@ func (e *Emulator) respond(w http.ResponseWriter, hr *http.Request, r *request) 
 		_, _ = io.WriteString(w, htmlPage(q.HTMLPage)) // the client's loss
 		return q.HTMLPage
 	}
+	fault := q.faultOf(r)
+	if status, done := e.failed(w, hr, r, fault); done {
+		return status
+	}
 	act, ans, err := e.call(hr, r)
 	if q.LostAnswers && err == nil && act.write {
 		panic(http.ErrAbortHandler) // the server closes the connection and says nothing of it
@@ -206,11 +210,13 @@ func (e *Emulator) respond(w http.ResponseWriter, hr *http.Request, r *request) 
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	// An error here is a client that went away.
-	_ = dress(w, r, func(w io.Writer) error {
+	_ = dress(w, r, fault.spoil(func(w io.Writer) error {
 		enc := newEncoder(w, r.style)
 		switch {
 		case err != nil:
 			enc.refusal(r.profile, err)
+		case fault == FaultEmpty, fault == FaultGarbage:
+			enc.success(r.profile, fault.payload)
 		case q.HookAnswer && act.write:
 			enc.object(func() { enc.strField("result", "0"); enc.strField("msg", "done by hook") })
 		case ans.bare != nil:
@@ -219,7 +225,7 @@ func (e *Emulator) respond(w http.ResponseWriter, hr *http.Request, r *request) 
 			enc.success(r.profile, ans.body)
 		}
 		return enc.flush()
-	})
+	}))
 	return status
 }
 
