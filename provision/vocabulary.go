@@ -188,8 +188,10 @@ type Input struct {
 	KeepVacant      bool           // there are pools for subscribers: lines without an address are kept
 	Problems        []Problem      // what the fetch itself had to skip
 	Earlier         []SubscriberID // whose lines are those of an earlier fetch, for the ERP gave no answer about them
-	Source          Source
-	FetchedAt       time.Time // when the fetch began: changes after it are not in it
+	// StatesKept says that the states are those of the snapshot in use, for the ERP did not tell any.
+	StatesKept bool
+	Source     Source
+	FetchedAt  time.Time // when the fetch began: changes after it are not in it
 }
 
 // AddrRange is a range of IPv4 addresses with both its ends.

@@ -171,7 +171,7 @@ func (v *verdict) fingerprint(candidate *provision.Snapshot) uint64 {
 // putLocked puts what a fetch made, with overrides, into use.
 func (s *Syncer) putLocked(f fetched, candidate *provision.Snapshot) {
 	if f.kind == FetchFull {
-		s.publishLocked(candidate, f.problems)
+		s.publishLocked(candidate, f.problems, f.began)
 		return
 	}
 	s.settleLocked(f.began)

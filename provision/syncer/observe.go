@@ -32,6 +32,8 @@ type FetchReport struct {
 	Took    time.Duration
 	Waited  time.Duration // FetchCustomers: from the oldest of the hints to the end
 	Err     error         // nil unless FetchFailed
+
+	StatesKept bool // of FetchFull: the states could not be read and are those from before
 }
 
 // Observer sees what a Syncer does; the console makes metrics of it. Its

@@ -144,10 +144,15 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options) {
 		}
 		return
 	}
-	s.answeredLocked()
-	s.status.ConsecutiveFailures, s.status.StateFailures = 0, 0
+	if in.StatesKept {
+		f.began = s.statesAt // nothing newer is known of them
+	} else {
+		s.answeredLocked()
+		s.status.StateFailures = 0
+	}
+	s.status.ConsecutiveFailures = 0
 	s.lastFull = began
-	s.obs.Fetched(FetchReport{Kind: FetchFull, Outcome: outcomeOf(s.judgeLocked(f)), Took: took})
+	s.obs.Fetched(FetchReport{Kind: FetchFull, Outcome: outcomeOf(s.judgeLocked(f)), Took: took, StatesKept: in.StatesKept})
 }
 
 // pollStates reads the states alone; it gives false if a whole fetch must be

@@ -33,6 +33,8 @@ type Status struct {
 	Hints            HintStatus `json:"hints"`
 	Overrides        int        `json:"overrides"` // states set here that no fetch has confirmed yet
 
+	Sources []SourceStatus `json:"sources"` // none where the Fetcher does not tell
+
 	StoredAt   time.Time   `json:"stored_at,omitzero"`
 	StoreError string      `json:"store_error,omitempty"`
 	Held       *HeldStatus `json:"held,omitempty"`

@@ -149,7 +149,7 @@ func (s *Syncer) LoadStored() error {
 		return nil
 	}
 	s.loaded.Store(snap)
-	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil)
+	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil, snap.FetchedAt())
 	return nil
 }
 
@@ -189,9 +189,9 @@ func (s *Syncer) overriddenLocked(snap *provision.Snapshot, began time.Time) *pr
 	return snap.WithStates(states)
 }
 
-// publishLocked puts a snapshot into use. problems is nil for a stored one.
-func (s *Syncer) publishLocked(snap *provision.Snapshot, problems []provision.Problem) {
-	s.settleLocked(snap.FetchedAt())
+// publishLocked puts a snapshot into use whose states were read at statesAt. problems is nil for a stored one.
+func (s *Syncer) publishLocked(snap *provision.Snapshot, problems []provision.Problem, statesAt time.Time) {
+	s.settleLocked(statesAt)
 	var counts map[provision.ProblemKind]int
 	if snap.Source() != provision.SourceStored {
 		counts = make(map[provision.ProblemKind]int)
@@ -372,5 +372,6 @@ func (s *Syncer) Status() Status {
 	if st.Unconfirmed != nil && time.Since(st.Unconfirmed.At) > guardWindow {
 		st.Unconfirmed = nil
 	}
+	st.Sources = s.sourcesLocked()
 	return st
 }

@@ -1,0 +1,125 @@
+package syncer
+
+import (
+	"fmt"
+	"time"
+)
+
+// SourceName is one of the things that the ERP is asked for, each by itself. A closed set: it is a metric label.
+type SourceName string
+
+// The sources.
+const (
+	SourceBindings SourceName = "bindings" // who has which address and MAC, on which port
+	SourceStates   SourceName = "states"   // who is active, paused, stopped
+	SourceFlags    SourceName = "flags"    // who is disabled, potential, not in the billing: on the customers' cards
+	SourceDevices  SourceName = "devices"  // switches with their MACs, addresses and ports
+	SourceSubnets  SourceName = "subnets"  // customers' subnets: on their cards
+	SourceFormer   SourceName = "former"   // former customers
+)
+
+// SourceNames returns all sources.
+func SourceNames() []SourceName {
+	return []SourceName{SourceBindings, SourceStates, SourceFlags, SourceDevices, SourceSubnets, SourceFormer}
+}
+
+// SourceJudgement says what is thought of a source. A closed set: it is a metric label.
+type SourceJudgement string
+
+// The judgements.
+const (
+	JudgedGood    SourceJudgement = "good"    // the newest answer is in use
+	JudgedPartial SourceJudgement = "partial" // of a part an earlier answer is in use, or none yet
+	JudgedFailed  SourceJudgement = "failed"  // it cannot be read; the last good answer is in use
+	JudgedHeld    SourceJudgement = "held"    // what was read is not believed; the last good answer is in use
+	JudgedUnread  SourceJudgement = "unread"  // it was not asked for since the start
+)
+
+// SourceJudgements returns all judgements.
+func SourceJudgements() []SourceJudgement {
+	return []SourceJudgement{JudgedGood, JudgedPartial, JudgedFailed, JudgedHeld, JudgedUnread}
+}
+
+// SourceStatus is how one source of the ERP stands.
+type SourceStatus struct {
+	Source     SourceName      `json:"source"`
+	Judgement  SourceJudgement `json:"judgement"`
+	GoodAt     time.Time       `json:"good_at,omitzero"` // the last good answer; of cards: the oldest of them. Zero: there is none
+	AgeSeconds float64         `json:"age_seconds"`      // of the last good answer
+	Since      time.Time       `json:"since,omitzero"`   // when the judgement began
+	Rows       int             `json:"rows"`             // in the last answer that could be read; of cards: customers who have one
+	Unread     int             `json:"unread,omitempty"` // customers whose card was never read
+	// RoundSeconds is how long it takes to read every card once; 0: all are read in each whole fetch, or it is not known yet.
+	RoundSeconds float64 `json:"round_seconds,omitempty"`
+	Error        string  `json:"error,omitempty"` // why it is not good
+}
+
+// Bad reports whether an earlier answer stands in for what the ERP says now.
+func (s SourceStatus) Bad() bool { return s.Judgement == JudgedFailed || s.Judgement == JudgedHeld }
+
+// Text says in a sentence, without the name of the source, how it stands.
+func (s SourceStatus) Text() string {
+	if !s.Bad() {
+		text := string(s.Judgement)
+		if s.Error != "" {
+			text += ": " + s.Error
+		}
+		return text
+	}
+	used := "none was ever good"
+	if !s.GoodAt.IsZero() {
+		used = "what was read at " + s.GoodAt.Local().Format(time.DateTime) + " is in use"
+	}
+	return fmt.Sprintf("%s since %s, %s: %s", s.Judgement, s.Since.Local().Format(time.DateTime), used, s.Error)
+}
+
+// SourceTeller is a Fetcher that reads several things of the ERP, each by itself, and tells how each of them stands. It
+// is called by any goroutine.
+type SourceTeller interface {
+	Sources() []SourceStatus
+}
+
+// Sources returns how each source of the ERP stands; none where the Fetcher does not tell.
+func (s *Syncer) Sources() []SourceStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sourcesLocked()
+}
+
+func (s *Syncer) sourcesLocked() []SourceStatus {
+	teller, ok := s.source.(SourceTeller)
+	if !ok {
+		return nil
+	}
+	list := teller.Sources()
+	for i := range list {
+		st := &list[i]
+		if s.holdsLocked(st.Source) {
+			st.Judgement, st.Since = JudgedHeld, s.held.status.Since
+			if st.GoodAt = s.Current().FetchedAt(); st.GoodAt.After(st.Since) {
+				st.GoodAt = st.Since // what is not held came into use since
+			}
+			st.Error = "the guard holds it: " + s.held.status.Decision.Reason
+		}
+		if !st.GoodAt.IsZero() {
+			st.AgeSeconds = max(time.Since(st.GoodAt).Seconds(), 0)
+		}
+	}
+	return list
+}
+
+// holdsLocked reports whether the guard holds what a source said.
+func (s *Syncer) holdsLocked(name SourceName) bool {
+	if s.held == nil {
+		return false
+	}
+	d := &s.held.status.Decision
+	switch name {
+	case SourceBindings:
+		return d.NoRows || d.Removed.Over || d.Moved.Over || d.Added.Over
+	case SourceStates:
+		return d.Blocked.Over
+	default:
+		return false
+	}
+}

@@ -1,0 +1,106 @@
+package syncer
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/provisiontest"
+)
+
+// tellingERP is a fakeERP that tells how its sources stand.
+type tellingERP struct {
+	*fakeERP
+	sources []SourceStatus
+}
+
+func (f tellingERP) Sources() []SourceStatus { return append([]SourceStatus(nil), f.sources...) }
+
+// A source is held, too, while the guard holds what it said.
+func TestSourcesTheGuardHolds(t *testing.T) {
+	paused := provisiontest.Input(100)
+	for i := range paused.Subscribers {
+		paused.Subscribers[i].State = provision.StatePause
+	}
+	for name, tt := range map[string]struct {
+		next provision.Input
+		held SourceName
+		says string
+	}{
+		"half of the rows": {without(50), SourceBindings, "would remove 50"},
+		"no row":           {without(100), SourceBindings, "no binding at all"},
+		"all paused":       {paused, SourceStates, "would block"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				good := time.Now()
+				erp := tellingERP{&fakeERP{answer: says(provisiontest.Input(100))}, []SourceStatus{
+					{Source: SourceBindings, Judgement: JudgedGood, GoodAt: good}, {Source: SourceStates, Judgement: JudgedGood, GoodAt: good},
+					{Source: SourceDevices, Judgement: JudgedFailed, Error: "forbidden", Since: good},
+				}}
+				s := New(Options{PollInterval: time.Minute, Guard: tightGuard}, erp, nil, nil, provisiontest.Quiet())
+				runSyncer(t, s)
+				for _, st := range s.Status().Sources {
+					assert.Equal(t, st.Source == SourceDevices, st.Bad(), "%s", st.Source)
+				}
+				erp.set(says(tt.next))
+				pass(2 * time.Minute)
+				for _, st := range s.Status().Sources {
+					switch st.Source {
+					case tt.held:
+						assert.Equal(t, JudgedHeld, st.Judgement)
+						assert.Contains(t, st.Error, tt.says)
+						assert.Contains(t, st.Text(), "is in use: the guard holds it")
+						assert.Greater(t, st.AgeSeconds, 60.0)
+					case SourceDevices:
+						assert.Equal(t, JudgedFailed, st.Judgement)
+						assert.Contains(t, st.Text(), "none was ever good: forbidden")
+					default:
+						assert.Equal(t, JudgedGood, st.Judgement)
+						assert.Equal(t, "good", st.Text())
+					}
+				}
+			})
+		})
+	}
+}
+
+// States that a whole fetch kept, for the ERP did not tell any, are no news: they undo no state set here, and are as old as
+// they were.
+func TestKeptStatesAreNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp := &fakeERP{answer: says(provisiontest.Input(10))}
+		s := startSyncer(t, Options{PollInterval: time.Minute, Guard: GuardLimits{MinChanged: 2}}, erp, nil, nil)
+		read := s.Status().StatesAt
+		var id provision.SubscriberID
+		for _, sub := range s.Current().Subscribers() {
+			if sub.State == provision.StateActive {
+				id = sub.ID
+			}
+		}
+		require.NotZero(t, id)
+		pass(10 * time.Second)
+		s.Override(id, provision.StatePause, time.Now())
+
+		kept := provisiontest.Input(10)
+		kept.StatesKept = true
+		erp.set(says(kept))
+		pass(5 * time.Minute)
+		assert.Equal(t, provision.StatePause, s.Current().State(id), "the fetches began after it, the states are older")
+		st := s.Status()
+		assert.Equal(t, read, st.StatesAt)
+		assert.InDelta(t, 310, st.StatesAgeSeconds, 1)
+		assert.Less(t, st.AgeSeconds, 70.0, "the rest is new")
+
+		erp.set(fails(errors.New("down")))
+		pass(5 * time.Minute)
+		erp.set(says(provisiontest.Input(10)))
+		pass(2 * time.Minute)
+		assert.Equal(t, provision.StateActive, s.Current().State(id), "the ERP has told them again")
+		assert.True(t, s.Status().StatesAt.After(read))
+	})
+}
