@@ -176,7 +176,7 @@ func (d *Deps) explainFrom(ctx context.Context, q string, source netip.Addr) (*E
 		return nil, err
 	}
 	snap := d.Syncer.Current()
-	x := &explainer{d: d, ctx: ctx, snap: snap, now: d.now(), sub: sub, source: source, x: &Explanation{
+	x := &explainer{d: d, ctx: ctx, snap: snap, now: d.now(), sub: sub, source: source, sources: d.Syncer.Status().Sources, x: &Explanation{
 		Query: q, Kind: sub.kind, Source: snap.Source(), FetchedAt: snap.FetchedAt(), WatchingSince: d.Started,
 		Subscribers: []SubscriberView{}, Bindings: []BindingView{}, Leases: []LeaseView{},
 		Problems: []provision.Problem{}, Events: []EventView{},
@@ -188,6 +188,7 @@ func (d *Deps) explainFrom(ctx context.Context, q string, source netip.Addr) (*E
 	x.problems()
 	x.events()
 	x.would()
+	x.spareERP()
 	x.x.Summary = x.summary()
 	return x.x, nil
 }
@@ -221,6 +222,7 @@ type explainer struct {
 	x    *Explanation
 
 	source   netip.Addr
+	sources  []syncer.SourceStatus
 	clientID lease.Hex // of the newest packet
 }
 

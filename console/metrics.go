@@ -54,6 +54,7 @@ type Metrics struct {
 	sockets        atomic.Pointer[func() SocketCounts]
 	senders        atomic.Pointer[func() senders.Status]
 	doors          atomic.Pointer[func() []door.Status]
+	erpSources     atomic.Pointer[func() []syncer.SourceStatus]
 
 	fetchedAt     atomic.Int64 // of the snapshot in use, Unix nanoseconds; 0: none
 	sources       map[provision.Source]prometheus.Gauge
@@ -68,6 +69,7 @@ type Metrics struct {
 	publications  prometheus.Counter
 	problems      map[provision.ProblemKind]prometheus.Gauge
 	statesAt      atomic.Int64 // of the states in use, Unix nanoseconds; 0: none
+	statesKept    atomic.Bool  // the newest whole fetch did not read them
 	fetches       map[syncer.FetchKind]map[syncer.FetchOutcome]prometheus.Counter
 	fetchDuration map[syncer.FetchKind]map[syncer.FetchOutcome]prometheus.Observer
 	hints         map[HookOutcome]prometheus.Counter
@@ -310,6 +312,7 @@ func (m *Metrics) registerSync(f factory) {
 		m.fetches[kind] = each(func(v ...string) prometheus.Counter { return fetches.WithLabelValues(string(kind), v[0]) }, fetchOutcomes()...)
 		m.fetchDuration[kind] = each(func(v ...string) prometheus.Observer { return durations.WithLabelValues(string(kind), v[0]) }, fetchOutcomes()...)
 	}
+	f.reg.MustRegister(newSourceCollector(m))
 	f.computed("usher_states_age_seconds", "Age of the states in use; before the first ones, time since the start.", m.statesAge)
 	m.hints = each(f.counters("usher_hints_total", "Requests at the hint endpoint, by what became of them.", "outcome").WithLabelValues, HookOutcomes()...)
 	m.hintDuration = f.histogram("usher_hint_duration_seconds", "Time from a hint to having its customer's state in the snapshot.", hintBuckets())

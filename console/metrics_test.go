@@ -107,6 +107,12 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.WatchBudget(func() userside.Budget {
 		return userside.Budget{PerMinute: 1200, LastMinute: 4, Waited: 1500 * time.Millisecond}
 	})
+	m.WatchSources(func() []syncer.SourceStatus {
+		return []syncer.SourceStatus{
+			{Source: syncer.SourceFlags, Judgement: syncer.JudgedPartial, GoodAt: testStart, Unread: 95_000},
+			{Source: syncer.SourceDevices, Judgement: syncer.JudgedFailed, GoodAt: testStart.Add(time.Hour)},
+		}
+	})
 	m.WatchSockets(func() SocketCounts {
 		return SocketCounts{Sockets: dhcpd.SocketStatus{Interfaces: 9, Served: 7, ReceiveDrops: 11, Standby: true}, Changes: 40, Resyncs: 1}
 	})

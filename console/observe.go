@@ -53,8 +53,11 @@ func (m *Metrics) Fetched(r syncer.FetchReport) {
 	}
 	c.Inc()
 	m.fetchDuration[r.Kind][r.Outcome].Observe(r.Took.Seconds())
+	if r.Kind == syncer.FetchFull && r.Outcome != syncer.FetchFailed {
+		m.statesKept.Store(r.StatesKept)
+	}
 	switch {
-	case r.Outcome != syncer.FetchPublished:
+	case r.Outcome != syncer.FetchPublished || r.StatesKept:
 	case r.Kind == syncer.FetchCustomers:
 		m.hintDuration.Observe(r.Waited.Seconds())
 	default:
@@ -228,7 +231,11 @@ func (m *Metrics) SetBuild(b Build) {
 
 func (m *Metrics) statesAge() float64 {
 	at := m.started
-	if ns := max(m.statesAt.Load(), m.fetchedAt.Load()); ns != 0 {
+	ns := m.statesAt.Load()
+	if !m.statesKept.Load() {
+		ns = max(ns, m.fetchedAt.Load())
+	}
+	if ns != 0 {
 		at = time.Unix(0, ns)
 	}
 	return max(time.Since(at).Seconds(), 0)

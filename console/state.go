@@ -107,7 +107,7 @@ func (d *Deps) warnings() []string {
 			all = append(all, st.Growing+" "+st.GrowingAdvice)
 		}
 	}
-	return all
+	return append(all, degraded(d.Syncer.Status().Sources)...)
 }
 
 // diskSentences name the disk's error to whom it concerns.

@@ -36,6 +36,9 @@ type Status struct {
 	NotReady      []string  `json:"not_ready"` // reasons; empty when ready
 	DryRun        bool      `json:"dry_run"`   // the whole agent: nothing is touched and nobody answered
 
+	// Degraded says of which of the ERP's sources an earlier answer is in use.
+	Degraded []string `json:"degraded,omitempty"`
+
 	Config *ConfigStatus    `json:"config,omitempty"`
 	Sync   syncer.Status    `json:"sync"`
 	ACL    *access.Status   `json:"acl,omitempty"`
@@ -137,6 +140,7 @@ func (d *Deps) status() Status {
 		NotReady: d.notReady(), DryRun: d.DryRun, Sync: d.Syncer.Status(),
 	}
 	st.Ready = len(st.NotReady) == 0
+	st.Degraded = degraded(st.Sync.Sources)
 	if d.Config != nil {
 		c := d.Config()
 		st.Config = &c

@@ -20,6 +20,7 @@ func (x *explainer) summary() string {
 	for _, c := range x.x.Held {
 		s = append(s, fmt.Sprintf("Customer %d is held by the fetch guard: it %s (usher guard show).", c.Subscriber, c.Text()))
 	}
+	s = append(s, x.sourceSentences()...)
 	s = append(s, x.subnetSentences()...)
 	s = append(s, x.poolSentences()...)
 	for _, l := range x.x.Leases {

@@ -31,14 +31,15 @@ func newStatus(c *cli.Program) *cobra.Command {
 		Use:   "status",
 		Short: "Show what the running agent does",
 		Long: `status asks the running agent for its snapshot, its DHCP server, the ACL and the MAC reports.
-It exits 0 when the agent does its whole job and 1 when it is not ready.`,
+It exits 0 when the agent does its whole job and 1 when it is not ready, or when a source of the ERP
+(bindings, states, flags, devices, subnets, former customers) cannot be read or is not believed.`,
 		Example: "  usher status\n  usher status --output json | jq .sync.source",
 		Args:    cli.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ready := false
 			err := cli.Ask(c, cmd, func(ctx context.Context, cl *console.Client) (*console.Status, error) {
 				st, err := cl.Status(ctx)
-				ready = err == nil && st.Ready
+				ready = err == nil && st.Ready && len(st.Degraded) == 0
 				return st, err
 			}, printStatus)
 			if err == nil && !ready {
@@ -53,8 +54,11 @@ func printStatus(w io.Writer, st *console.Status) error {
 	now := time.Now()
 	p := cli.NewPaint(w)
 	state := p.Green("ready")
-	if !st.Ready {
+	switch {
+	case !st.Ready:
 		state = p.Red("not ready: " + strings.Join(st.NotReady, "; "))
+	case len(st.Degraded) > 0:
+		state = p.Red("ready, the ERP answers only in part")
 	}
 	rows := [][]string{
 		{"agent", fmt.Sprintf("%s, version %s, up %s", state, st.Build.Version, time.Duration(st.UptimeSeconds*float64(time.Second)).Round(time.Second))},
@@ -458,6 +462,7 @@ func syncRows(p cli.Paint, s syncer.Status, now time.Time) [][]string {
 	if s.StateFailures > 0 {
 		rows = append(rows, []string{"erp", p.Red(fmt.Sprintf("%d polls of states failed in a row, the last %s: %s", s.StateFailures, cli.Ago(s.LastErrorAt, now), s.LastError))})
 	}
+	rows = append(rows, sourceRows(p, s.Sources, now)...)
 	if s.Held != nil {
 		rows = append(rows, []string{"guard", p.Red("holds: " + s.Held.Decision.Reason + " (see: usher guard show)")})
 	}

@@ -2,20 +2,26 @@ package show
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/cmd/usher/internal/cli"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // A status says whom it believes by default, who is refused and who was seen, with lines that can be pasted.
@@ -241,4 +247,64 @@ disk      No snapshot of the leases could be written since noon, so their log gr
           on device.
           Make room.
 `)
+}
+
+// Of the ERP's sources each that is not good has a line; if all are, one line tells so.
+func TestPrintSources(t *testing.T) {
+	now := time.Now()
+	good := func(name syncer.SourceName, ago time.Duration) syncer.SourceStatus {
+		return syncer.SourceStatus{Source: name, Judgement: syncer.JudgedGood, GoodAt: now.Add(-ago)}
+	}
+	print := func(degraded []string, list ...syncer.SourceStatus) string {
+		var out bytes.Buffer
+		require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, Degraded: degraded, Sync: syncer.Status{Sources: list}}))
+		return out.String()
+	}
+	assert.Equal(t, `agent     ready, version v1, up 0s
+snapshot  none
+erp       all 2 sources are good, the oldest read 10m0s ago
+`, print(nil, good(syncer.SourceBindings, 10*time.Minute), good(syncer.SourceStates, time.Minute)))
+
+	slow := good(syncer.SourceFlags, time.Hour)
+	slow.Rows, slow.RoundSeconds = 100_000, (200 * time.Minute).Seconds()
+	assert.Equal(t, `agent     ready, the ERP answers only in part, version v1, up 0s
+snapshot  none
+flags     good; a full round of 100000 cards takes 3h20m0s
+devices   failed since 1m0s ago, what was read 11m0s ago is in use: permission denied
+subnets   partial: 95000 of 100000 cards were never read
+former    held since 2m0s ago, none was ever good: the list lacks 40 of 40 customers who were in
+          it
+`, print([]string{"x"}, good(syncer.SourceBindings, time.Minute), slow,
+		syncer.SourceStatus{Source: syncer.SourceDevices, Judgement: syncer.JudgedFailed, Since: now.Add(-time.Minute), GoodAt: now.Add(-11 * time.Minute), Error: "permission denied"},
+		syncer.SourceStatus{Source: syncer.SourceSubnets, Judgement: syncer.JudgedPartial, Error: "95000 of 100000 cards were never read"},
+		syncer.SourceStatus{Source: syncer.SourceFormer, Judgement: syncer.JudgedHeld, Since: now.Add(-2 * time.Minute), Error: "the list lacks 40 of 40 customers who were in it"}))
+}
+
+// A source that is not as it should be makes the status exit 1, though the agent is ready.
+func TestStatusExitsByTheSources(t *testing.T) {
+	var st console.Status
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		assert.NoError(t, json.NewEncoder(w).Encode(st))
+	})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { require.NoError(t, srv.Close()) })
+	for name, tt := range map[string]struct {
+		ready    bool
+		degraded []string
+		code     int
+	}{
+		"all is well": {true, nil, 0},
+		"not ready":   {false, nil, cli.ExitFailure},
+		"degraded":    {true, []string{"devices of the ERP: failed"}, cli.ExitFailure},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st = console.Status{Ready: tt.ready, Degraded: tt.degraded}
+			code, stdout, stderr := runCLI(t, "status", "--socket", socket)
+			assert.Equal(t, tt.code, code, stderr)
+			assert.Contains(t, stdout, "agent")
+		})
+	}
 }
