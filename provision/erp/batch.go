@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -21,16 +22,18 @@ type batch struct {
 	numbers map[int64]int             // state_id of customers; noStateID: the card tells none
 	kept    map[int64]provision.State // state of the previous snapshot, of those that gave no answer
 	cards   map[int64]bool            // customers whose card was read
+	listed  map[int]bool              // states whose customers were listed
 	zero    bool                      // state 0 can be listed
 	unsure  []int64                   // in the list of state 0 alone, which is none: see listStopped
 	twice   map[int64]struct{}        // in the lists of two states
+	blamed  bool                      // a source was told to be what failed
 	devices deviceTable
 }
 
 func (f *Fetcher) newBatch(prev *provision.Snapshot) *batch {
 	return &batch{
 		Fetcher: f, prev: prev, in: provision.Input{FetchedAt: f.now()},
-		numbers: make(map[int64]int), kept: make(map[int64]provision.State), cards: make(map[int64]bool),
+		numbers: make(map[int64]int), kept: make(map[int64]provision.State), cards: make(map[int64]bool), listed: make(map[int]bool),
 	}
 }
 
@@ -46,26 +49,43 @@ func (b *batch) direct(ctx context.Context) error {
 	b.rowsRead = true
 	b.in.Source = provision.SourceDirect
 	b.defects("bindings", rows.Defects)
+	b.tell(ctx, syncer.SourceStatus{Source: syncer.SourceBindings, Judgement: syncer.JudgedGood, Rows: rows.Len()})
 	if err := b.readStates(ctx); err != nil {
 		return err
 	}
-	if err := b.readDevices(ctx); err != nil {
+	named := func(t *deviceTable) map[provision.DeviceID]int {
+		n := make(map[provision.DeviceID]int)
+		for r := range rows.All() {
+			if d := t.find(&r); d != 0 {
+				n[d]++
+			}
+		}
+		return n
+	}
+	if err := b.readDevices(ctx, named); err != nil {
 		return err
 	}
 	b.in.Lines = make([]provision.Line, 0, rows.Len())
 	unlisted := make(map[int64]struct{})
 	for r := range rows.All() {
 		b.in.Lines = append(b.in.Lines, b.line(&r))
-		if _, listed := b.numbers[r.Customer]; !listed {
+		if !b.knows(r.Customer) {
 			unlisted[r.Customer] = struct{}{}
 		}
 	}
-	if err := b.askUnlisted(ctx, unlisted); err != nil {
+	if err := b.askUnlisted(ctx, unlisted, rows.Len()); err != nil {
 		return err
 	}
-	b.learnFlags(ctx)
+	b.readCards(ctx)
 	b.finish()
 	return nil
+}
+
+// knows reports whether it is settled what a customer's state is: a list told it, or that of before stays.
+func (b *batch) knows(customer int64) bool {
+	_, listed := b.numbers[customer]
+	_, kept := b.kept[customer]
+	return listed || kept
 }
 
 // line turns a row into our vocabulary, its device found by id, MAC or address.
@@ -86,12 +106,15 @@ func (b *batch) line(r *userside.BindingRow) provision.Line {
 
 // finish writes subscribers and devices into the input.
 func (b *batch) finish() {
-	b.memory.remember(b.numbers, b.zero)
+	if b.in.StatesKept {
+		b.memory.setStates(b.numbers)
+	} else {
+		b.keepBlocked()
+		b.memory.remember(b.numbers, b.kept, b.zero)
+	}
 	b.in.Subscribers = make([]provision.Subscriber, 0, len(b.numbers)+len(b.kept))
 	for id, n := range b.numbers {
-		b.in.Subscribers = append(b.in.Subscribers, provision.Subscriber{
-			ID: provision.SubscriberID(id), State: b.policy.State(n, b.memory.flags(id)),
-		})
+		b.in.Subscribers = append(b.in.Subscribers, provision.Subscriber{ID: provision.SubscriberID(id), State: b.state(id, n)})
 	}
 	for id, st := range b.kept {
 		if _, told := b.numbers[id]; !told {
@@ -114,47 +137,27 @@ func (b *batch) defects(what string, d userside.Defects) {
 
 func (b *batch) problem(p provision.Problem) { b.in.Problems = append(b.in.Problems, p) }
 
-// readDevices reads the switches. When the key may not, or the ERP does not
-// have them, they are made up from what rows tell: ACLs and matching by MAC do
-// not need them.
-func (b *batch) readDevices(ctx context.Context) error {
-	got, err := b.client.Devices(ctx, userside.DeviceFilter{})
-	refused := noDirect(err)
-	if err != nil && !refused {
-		return fmt.Errorf("read devices: %w", err)
-	}
-	b.once(ctx, "devices cannot be read", refused, err)
-	if refused {
-		b.problem(provision.Problem{Kind: provision.ProblemUnknownDevice, Detail: "device list cannot be read, devices are taken from the rows: " + err.Error()})
-		got = &userside.Devices{}
-	}
-	b.defects("devices", got.Defects)
-	b.devices = newDeviceTable(got.Devices, !refused)
-	return nil
-}
-
 // deviceTable finds devices and their port names.
 type deviceTable struct {
 	listed bool // the ERP's list could be read
 	byID   map[provision.DeviceID]*provision.Device
 	byMAC  map[provision.MAC]provision.DeviceID
 	byIP   map[netip.Addr]provision.DeviceID
-	ifaces map[provision.DeviceID][]userside.Iface
+	ports  map[provision.DeviceID][]port
 	all    []provision.Device // as listed, duplicates too: Build reports them
 }
 
-func newDeviceTable(in []userside.Device, listed bool) deviceTable {
+func newDeviceTable(in []device, listed bool) deviceTable {
 	t := deviceTable{
 		listed: listed,
 		byID:   make(map[provision.DeviceID]*provision.Device, len(in)),
 		byMAC:  make(map[provision.MAC]provision.DeviceID, len(in)),
 		byIP:   make(map[netip.Addr]provision.DeviceID, len(in)),
-		ifaces: make(map[provision.DeviceID][]userside.Iface, len(in)),
+		ports:  make(map[provision.DeviceID][]port, len(in)),
 	}
 	for i := range in {
-		d := &in[i]
-		t.add(provision.Device{ID: provision.DeviceID(d.ID), Name: d.Name.Text(), Model: d.Model, MAC: provision.MAC(d.MAC), IP: d.IP})
-		t.ifaces[provision.DeviceID(d.ID)] = d.Ifaces
+		t.add(in[i].Device)
+		t.ports[in[i].ID] = in[i].Ports
 	}
 	return t
 }
@@ -196,16 +199,24 @@ func (t *deviceTable) resolve(r *userside.BindingRow) provision.DeviceID {
 	case mac.IsZero() && !r.DeviceIP.IsValid():
 		return 0
 	default:
-		if id, ok := t.byMAC[mac]; ok && !mac.IsZero() {
-			return id
-		}
-		if id, ok := t.byIP[r.DeviceIP]; ok && r.DeviceIP.IsValid() {
+		if id := t.find(r); id != 0 {
 			return id
 		}
 		id = madeID(mac, r.DeviceIP)
 	}
 	t.add(provision.Device{ID: id, Name: r.DeviceName, MAC: mac, IP: r.DeviceIP})
 	return id
+}
+
+// find returns the device that a row names, by its id or else by what the table has; 0: none.
+func (t *deviceTable) find(r *userside.BindingRow) provision.DeviceID {
+	if r.Device != 0 {
+		return provision.DeviceID(r.Device)
+	}
+	if id, ok := t.byMAC[provision.MAC(r.DeviceMAC)]; ok {
+		return id
+	}
+	return t.byIP[r.DeviceIP] // neither map has what says nothing
 }
 
 func madeID(mac provision.MAC, ip netip.Addr) provision.DeviceID {
@@ -254,7 +265,7 @@ func (t *deviceTable) completePort(l *provision.Line) {
 	if l.Device == 0 || (l.Port != 0) == (l.PortName != "") {
 		return
 	}
-	for _, i := range t.ifaces[l.Device] {
+	for _, i := range t.ports[l.Device] {
 		if l.Port != 0 && i.Number == l.Port {
 			l.PortName = i.Name
 			return

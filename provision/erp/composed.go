@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
@@ -23,9 +24,6 @@ func (b *batch) compose(ctx context.Context) error {
 		return fmt.Errorf("read commutation: %w", err)
 	}
 	b.defects("commutation", links.Defects)
-	if err := b.readDevices(ctx); err != nil {
-		return err
-	}
 	ports := make(map[int64][]userside.Link, len(links.Customers))
 	var chained []int64
 	for _, c := range links.Customers {
@@ -39,26 +37,56 @@ func (b *batch) compose(ctx context.Context) error {
 	if err := b.followChains(ctx, chained, ports); err != nil {
 		return err
 	}
+	named := func(*deviceTable) map[provision.DeviceID]int {
+		n := make(map[provision.DeviceID]int)
+		for _, of := range ports {
+			for _, l := range of {
+				n[provision.DeviceID(l.ObjectID)]++
+			}
+		}
+		return n
+	}
+	if err := b.readDevices(ctx, named); err != nil {
+		return err
+	}
 
 	ids := slices.Collect(maps.Keys(b.numbers))
-	listed := len(ids)
+	for id := range b.kept {
+		ids = append(ids, id) // their states are those in use, their addresses are on their cards
+	}
+	var unlisted []int64
 	for _, c := range links.Customers {
-		if _, ok := b.numbers[c.Customer]; !ok {
-			ids = append(ids, c.Customer) // of a state of its own, or missed by the lists
+		if !b.knows(c.Customer) {
+			unlisted = append(unlisted, c.Customer) // of a state of its own, or missed by the lists
 		}
 	}
-	ids = append(ids, b.unsure...)
-	unlisted := ids[listed:]
+	unlisted = append(unlisted, b.unsure...)
 	slices.Sort(unlisted)
 	unlisted = slices.Compact(unlisted)
-	ids = ids[:listed+len(unlisted)]
+	ids = append(ids, unlisted...)
 	slices.Sort(ids)
 
-	got, err := b.ask(ctx, ids, func(c *userside.Customer) { b.rows(c, ports[c.ID]) })
+	contrary := 0
+	got, err := b.ask(ctx, ids, func(c *userside.Customer) {
+		if _, known := slices.BinarySearch(unlisted, c.ID); known && b.listed[stateID(c.State)] {
+			contrary++
+		}
+		b.rows(c, ports[c.ID])
+	})
 	if err != nil {
 		return err // also a permission error: without customers there are no rows
 	}
 	b.keepUnanswered(ids, got)
+	b.tell(ctx, syncer.SourceStatus{Source: syncer.SourceBindings, Judgement: syncer.JudgedGood, Rows: len(b.in.Lines)})
+	if !b.in.StatesKept && !b.judgeStates(ctx, true, len(unlisted), contrary, len(ids)) {
+		b.keepStates()
+	}
+	b.in.StatesKept = false // the cards have told them
+	list := make([]candidate, len(ids))
+	for i, id := range ids {
+		list[i].id = id
+	}
+	b.judgeCards(ctx, list, nil, got, nil)
 	b.finish()
 	return nil
 }

@@ -50,7 +50,11 @@ type Options struct {
 	RetryDirect int // in auto mode, try the direct source again after this many composed fetches; 20
 	MaxAsk      int // customers in no state list that one direct fetch asks for one by one list; 2000
 	MaxChains   int // customers whose cabling one composed fetch follows to its end; 100
-	MaxFlags    int // customers whose card one direct fetch reads for the flags on it; 5000
+	MaxFlags    int // customers whose card one direct fetch reads at most for the flags and subnets on it; 1000000
+
+	// What one answer of one source may change at once, as the fetch guard has it for moves.
+	MaxMoved   float64 // share of the rows; zero: 10 %
+	MinChanged int     // so many rows are never too many; zero: 20
 
 	Policy *provision.Policy // what states and flags mean; nil: provision.PlainPolicy
 	Memory *Memory           // of an earlier Fetcher for the same ERP; nil: a new one
@@ -75,6 +79,9 @@ type Fetcher struct {
 	told     map[string]bool // conditions that were logged and still hold
 
 	fallback atomic.Pointer[syncer.Fallback] // nil: direct, or composed as configured
+
+	lists     cardLists
+	lastFetch time.Time // when cards were read last
 }
 
 // New checks the options.
@@ -96,7 +103,7 @@ func New(client *userside.Client, o Options) (*Fetcher, error) {
 	}{
 		{&o.BatchSize, "batch size", 200}, {&o.RetryDirect, "retry direct", 20},
 		{&o.MaxAsk, "max ask", 2000}, {&o.MaxChains, "max chains", 100},
-		{&o.MaxFlags, "max flags", 5000},
+		{&o.MaxFlags, "max flags", 1_000_000}, {&o.MinChanged, "min changed", 20},
 	} {
 		if *d.v < 0 {
 			return nil, fmt.Errorf("erp: %s: %d is negative", d.name, *d.v)
@@ -104,6 +111,9 @@ func New(client *userside.Client, o Options) (*Fetcher, error) {
 		if *d.v == 0 {
 			*d.v = d.def
 		}
+	}
+	if o.MaxMoved == 0 {
+		o.MaxMoved = 0.1
 	}
 	log := o.Log
 	if log == nil {
@@ -132,6 +142,7 @@ func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 			f.use(ctx, provision.SourceDirect, nil)
 			return b.in, nil
 		case f.opts.Bindings == ModeDirect || !noDirect(err) || b.rowsRead:
+			b.blame(ctx, err)
 			return provision.Input{}, err
 		}
 		began := b.in.FetchedAt
@@ -150,6 +161,7 @@ func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 		if b.directErr != nil {
 			err = fmt.Errorf("%w (direct source: %w)", err, b.directErr)
 		}
+		b.blame(ctx, err)
 		return provision.Input{}, err
 	}
 	f.composed++
@@ -165,6 +177,7 @@ func (f *Fetcher) nobody(ctx context.Context, prev *provision.Snapshot) (provisi
 	b := f.newBatch(prev)
 	b.rowless = true
 	if err := b.direct(ctx); err != nil {
+		b.blame(ctx, err)
 		return provision.Input{}, err
 	}
 	f.use(ctx, provision.SourceDirect, nil)

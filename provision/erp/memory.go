@@ -1,28 +1,50 @@
 package erp
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
-// Memory is what one ERP said, as far as later reads build on it: the state_id
-// and flags of customers, which are read at different times. A Memory may be
-// handed from one Fetcher to the next one for the same ERP. Safe for concurrent use.
+// Memory is what one ERP said, as far as later reads build on it: of each source the
+// last good answer and how it stands. A Memory may be handed from one Fetcher to the
+// next one for the same ERP, and over restarts in a file. Safe for concurrent use.
 type Memory struct {
+	file answersFile // nowhere: nothing is kept over restarts
+
 	mu         sync.Mutex
+	sources    map[syncer.SourceName]syncer.SourceStatus
 	customers  map[int64]standing
 	former     map[int64]bool
 	formerRead bool
 	whole      bool // a whole fetch filled it
 	zero       bool // get_customers_id takes state_id=0 for a condition
 	zeroCheck  zeroCheck
+	statesBad  bool // the last whole fetch could not read the lists of states, or did not believe them
 	reads      uint32
-	moved      map[int64]string         // cabling that Moved reported, so that it reports it once
-	nets       map[int64][]netip.Prefix // subnets on the cards that were read
-	stale      map[int64]bool           // customers whose cabling must be followed anew
+	moved      map[int64]string           // cabling that Moved reported, so that it reports it once
+	nets       map[int64][]netip.Prefix   // subnets on the cards that were read
+	stale      map[int64]bool             // customers whose cabling must be followed anew
+	kept       map[int64]provision.State  // who was blocked before for a reason that nobody could read since
+	devices    []device                   // the last good list, and of earlier ones those that lines name
+	gone       map[provision.DeviceID]int // fetches in a row in which the ERP had no such device when asked for it alone
+	round      cardRound
+	changed    bool      // the file is behind
+	savedAt    time.Time // of the file
+}
+
+// cardRound is the reading of all cards once, which may take many fetches.
+type cardRound struct {
+	began time.Time
+	mark  uint32        // Memory.reads then
+	good  time.Time     // when the one before began: no card is older; zero: there was none
+	last  time.Duration // how long that took; 0: all cards were read in one fetch, or there was none
 }
 
 // standing is what is known of one customer.
@@ -35,8 +57,10 @@ type standing struct {
 // NewMemory gives an empty Memory.
 func NewMemory() *Memory {
 	return &Memory{
+		sources:   make(map[syncer.SourceName]syncer.SourceStatus),
 		customers: make(map[int64]standing), former: make(map[int64]bool),
 		nets: make(map[int64][]netip.Prefix), moved: make(map[int64]string), stale: make(map[int64]bool),
+		kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int),
 	}
 }
 
@@ -81,20 +105,48 @@ func (m *Memory) card(c *userside.Customer, nets []netip.Prefix) (int, provision
 	if n := stateID(c.State); n != noStateID {
 		s.stateID = int32(n)
 	}
+	old := s
 	s.flags = cardFlags(c)
+	keepBlocking(&s.flags, old.flags)
 	m.reads++
 	s.read = m.reads
 	m.customers[c.ID] = s
+	delete(m.kept, c.ID)
+	m.changed = m.changed || !known || old.read == 0 || s.flags != old.flags || s.stateID != old.stateID || !slices.Equal(m.nets[c.ID], nets)
 	if delete(m.nets, c.ID); len(nets) > 0 {
 		m.nets[c.ID] = nets
 	}
 	return int(s.stateID), m.flagsLocked(c.ID)
 }
 
+// keepBlocking lets those flags stand that a card always tells and this one leaves out, if they block: a card
+// of which a part is missing opens nobody. is_potential is often left out by cards that are whole.
+func keepBlocking(now *provision.Flags, was provision.Flags) {
+	for _, f := range []struct {
+		now *provision.Flag
+		was provision.Flag
+	}{{&now.Disabled, was.Disabled}, {&now.NotInBilling, was.NotInBilling}} {
+		if *f.now == provision.FlagUnread && f.was == provision.FlagYes {
+			*f.now = provision.FlagYes
+		}
+	}
+}
+
 func (m *Memory) flags(id int64) provision.Flags {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.flagsLocked(id)
+}
+
+// state returns what a customer with a state_id may do, by a policy and what is known of the customer beside that.
+func (m *Memory) state(policy *provision.Policy, id int64, n int) provision.State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	st := policy.State(n, m.flagsLocked(id))
+	if kept := m.kept[id]; kept.Blocks() && st != provision.StateStop {
+		return kept
+	}
+	return st
 }
 
 func (m *Memory) flagsLocked(id int64) provision.Flags {
@@ -108,6 +160,21 @@ func (m *Memory) flagsLocked(id int64) provision.Flags {
 	return f
 }
 
+// number returns the state_id of a customer as it was read last; known is false if it was not.
+func (m *Memory) number(id int64) (n int, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, known := m.customers[id]
+	return int(s.stateID), known && s.stateID != noStateID
+}
+
+// keep notes who stays blocked for a reason that could not be read; it replaces those of before.
+func (m *Memory) keep(blocked map[int64]provision.State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kept = blocked
+}
+
 // lastRead says when a customer's card was read; 0: never. Only the order means something.
 func (m *Memory) lastRead(id int64) uint32 {
 	m.mu.Lock()
@@ -119,29 +186,36 @@ func (m *Memory) lastRead(id int64) uint32 {
 func (m *Memory) setFormer(ids []int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.former = make(map[int64]bool, len(ids))
+	former := make(map[int64]bool, len(ids))
 	for _, id := range ids {
-		m.former[id] = true
+		former[id] = true
 	}
-	m.formerRead = true
+	m.changed = m.changed || !m.formerRead || !maps.Equal(m.former, former)
+	m.former, m.formerRead = former, true
+}
+
+// formerOnes returns the former customers of the last good list; known is false if there was none.
+func (m *Memory) formerOnes() (former map[int64]bool, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.former), m.formerRead
 }
 
 // remember takes the numbers that a whole fetch found. Customers that it did
-// not find are forgotten.
-func (m *Memory) remember(numbers map[int64]int, zero bool) {
+// not find, and that are none of those who keep their states, are forgotten.
+func (m *Memory) remember(numbers map[int64]int, kept map[int64]provision.State, zero bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id := range m.customers {
-		if _, ok := numbers[id]; !ok {
+		_, told := numbers[id]
+		if _, keeps := kept[id]; !told && !keeps {
 			delete(m.customers, id)
 			delete(m.nets, id)
+			delete(m.kept, id)
+			m.changed = true
 		}
 	}
-	for id, n := range numbers {
-		s := m.customers[id]
-		s.stateID = int32(n)
-		m.customers[id] = s
-	}
+	m.setNumbersLocked(numbers)
 	for id := range m.moved {
 		if _, ok := numbers[id]; !ok {
 			delete(m.moved, id)
@@ -154,10 +228,18 @@ func (m *Memory) remember(numbers map[int64]int, zero bool) {
 func (m *Memory) setStates(numbers map[int64]int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.setNumbersLocked(numbers)
+}
+
+func (m *Memory) setNumbersLocked(numbers map[int64]int) {
 	for id, n := range numbers {
-		s := m.customers[id]
+		s, known := m.customers[id]
+		if known && s.stateID == int32(n) {
+			continue
+		}
 		s.stateID = int32(n)
 		m.customers[id] = s
+		m.changed = true
 	}
 }
 
@@ -174,6 +256,16 @@ func (m *Memory) prior() (numbers map[int64]int, zero, whole bool) {
 		numbers[id] = int(s.stateID)
 	}
 	return numbers, m.zero, true
+}
+
+// judgesStates notes what a fetch thinks of the lists of states, and reports whether its judgement counts.
+func (m *Memory) judgesStates(whole, good bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if whole {
+		m.statesBad = !good
+	}
+	return whole || !good || !m.statesBad
 }
 
 // newlyMoved notes the cabling of a customer that differs from the snapshot; it

@@ -2,7 +2,6 @@ package erp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -39,11 +38,13 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 	}
 	for _, n := range asked {
 		if err := b.list(ctx, n); err != nil {
+			b.fails(ctx, syncer.SourceStates, err)
 			return syncer.StatesAnswer{}, err
 		}
 	}
 	if zero {
 		if err := b.listStopped(ctx, false); err != nil {
+			b.fails(ctx, syncer.SourceStates, err)
 			return syncer.StatesAnswer{}, err
 		}
 		if !b.plausible(prior) {
@@ -66,7 +67,7 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 	}
 	f.memory.setStates(b.numbers)
 	for id, n := range b.numbers {
-		answer.States[provision.SubscriberID(id)] = f.policy.State(n, f.memory.flags(id))
+		answer.States[provision.SubscriberID(id)] = f.state(id, n)
 	}
 	f.freed(prior, prev, answer.States)
 	return answer, nil
@@ -84,7 +85,7 @@ func (f *Fetcher) freed(prior map[int64]int, prev *provision.Snapshot, states ma
 			continue
 		}
 		n, known := prior[int64(sub.ID)]
-		if known && f.policy.State(n, f.memory.flags(int64(sub.ID))) == provision.StateActive {
+		if known && f.state(int64(sub.ID), n) == provision.StateActive {
 			states[sub.ID] = provision.StateActive
 		}
 	}
@@ -110,6 +111,7 @@ func (b *batch) plausible(prior map[int64]int) bool {
 func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) error {
 	switch {
 	case len(left) == 0:
+		b.judgeStates(ctx, false, 0, 0, len(prior))
 		return nil
 	case len(left) > b.opts.MaxAsk:
 		return syncer.ErrFetchFirst
@@ -118,12 +120,19 @@ func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, 
 	for _, id := range left {
 		b.numbers[id] = prior[id] // stands unless the card tells
 	}
-	got, err := b.ask(ctx, left, b.card)
-	if err != nil && !errors.Is(err, userside.ErrPermission) && !errors.Is(err, errTooManySplits) {
+	contrary := 0
+	got, err := b.ask(ctx, left, func(c *userside.Customer) {
+		b.card(c)
+		if b.listed[b.numbers[c.ID]] {
+			contrary++
+		}
+	})
+	if err != nil && ctx.Err() != nil {
 		return err
 	}
-	// Gone from the ERP, or no card to be had: only a whole fetch can tell.
-	answer.Refresh = len(got.found) < len(left)
+	believed := b.judgeStates(ctx, false, contrary, contrary, len(prior))
+	// Gone from the ERP, no card to be had, or cards that tell otherwise than the lists: only a whole fetch can tell.
+	answer.Refresh = len(got.found) < len(left) || !believed
 	return nil
 }
 
@@ -139,7 +148,7 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 			want = append(want, int64(id))
 		}
 	}
-	got := &asked{found: make(map[int64]bool), missing: make(map[int64]bool)}
+	got := newAsked()
 	for list := range slices.Chunk(want, f.opts.BatchSize) {
 		err := b.askList(ctx, list, got, func(c *userside.Customer) {
 			id, nets := provision.SubscriberID(c.ID), cardSubnets(c, nil)
@@ -147,7 +156,7 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 				answer.Refresh = true
 			}
 			n, flags := f.memory.card(c, nets)
-			answer.States[id] = f.policy.State(n, flags)
+			answer.States[id] = f.state(c.ID, n)
 			if flags.Former == provision.FlagYes || otherAddresses(c, prev.BySubscriber(id)) || otherMACs(c, prev) {
 				answer.Refresh = true // the card does not tell who is former no more
 			}

@@ -9,22 +9,28 @@ import (
 	"strconv"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
 
 // readStates asks for the customers of each state that has a meaning. Of one who
 // is in two lists, or slipped through all of them, the card is read afterwards.
+// Where a list cannot be read, everybody keeps the state in use.
 func (b *batch) readStates(ctx context.Context) error {
-	for _, n := range append([]int{2, 1}, b.furtherStates()...) {
-		if err := b.list(ctx, n); err != nil {
+	part, cancel := within(ctx, 2)
+	defer cancel()
+	if err := b.listStates(part); err != nil {
+		b.memory.judgesStates(true, false)
+		b.fails(ctx, syncer.SourceStates, err)
+		if ctx.Err() != nil || len(b.prev.Subscribers()) == 0 {
 			return err
 		}
-	}
-	if err := b.listStopped(ctx, b.in.Source == provision.SourceDirect); err != nil {
-		return err
-	}
-	if err := b.settleTwice(ctx); err != nil {
-		return err
+		clear(b.numbers)
+		clear(b.listed)
+		b.unsure, b.twice = nil, nil
+		b.keepStates()
+		b.in.StatesKept = true
+		return nil
 	}
 	b.readFormer(ctx)
 	return nil
@@ -54,6 +60,7 @@ func (b *batch) list(ctx context.Context, n int) error {
 	for _, id := range list {
 		b.inList(id, n)
 	}
+	b.listed[n] = true
 	return nil
 }
 
@@ -118,8 +125,16 @@ func (b *batch) stopped(ctx context.Context) (list userside.IDs, refused bool, e
 
 // askUnlisted learns the state of customers with rows that are in no list, and of
 // those of whom a list says nothing certain. At most MaxAsk are asked, other ones
-// in each fetch; the rest keep the state that they had.
-func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) error {
+// in each fetch; the rest keep the state that they had. all is how many rows there are.
+func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, all int) error {
+	contrary := 0
+	if !b.in.StatesKept {
+		defer func() {
+			if !b.judgeStates(ctx, true, len(unlisted), contrary, all) {
+				b.keepStates() // also of those who have no row
+			}
+		}()
+	}
 	if len(unlisted) == 0 && len(b.unsure) == 0 {
 		return nil
 	}
@@ -141,8 +156,15 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) er
 	}
 	ids = slices.Concat(rotate(fresh, b.turn*b.opts.MaxAsk), rotate(known, b.turn*b.opts.MaxAsk), rotate(rowless, b.turn*b.opts.MaxAsk))
 	ask := ids[:min(len(ids), b.opts.MaxAsk)]
-	got, err := b.ask(ctx, ask, b.card)
-	if err != nil && !errors.Is(err, userside.ErrPermission) && !errors.Is(err, errTooManySplits) {
+	got, err := b.ask(ctx, ask, func(c *userside.Customer) {
+		b.card(c)
+		if b.listed[b.numbers[c.ID]] {
+			contrary++
+		}
+	})
+	refused := errors.Is(err, userside.ErrPermission) || errors.Is(err, errTooManySplits)
+	if err != nil && !refused && (ctx.Err() != nil || b.prev == nil) {
+		b.fails(ctx, syncer.SourceFlags, err)
 		return err
 	}
 	if err != nil {
@@ -170,7 +192,7 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}) er
 // lists told.
 func (b *batch) setState(id int64, state userside.Int) {
 	n := stateID(state)
-	if _, listed := b.numbers[id]; listed && n == noStateID {
+	if n == noStateID && b.knows(id) {
 		return
 	}
 	b.numbers[id] = n
@@ -196,8 +218,11 @@ func rotate(ids []int64, by int) []int64 {
 type asked struct {
 	found   map[int64]bool
 	missing map[int64]bool // the ERP has no such customer
+	asked   int            // ids in lists that were answered
 	splits  int
 }
+
+func newAsked() *asked { return &asked{found: make(map[int64]bool), missing: make(map[int64]bool)} }
 
 // maxSplits bounds the extra calls for lists that are refused as a whole.
 const maxSplits = 64
@@ -209,13 +234,14 @@ var errTooManySplits = errors.New("too many refused lists")
 // the ERP will not talk about are left without an answer. With an error, what
 // came before it stands.
 func (b *batch) ask(ctx context.Context, ids []int64, visit func(*userside.Customer)) (*asked, error) {
-	out := &asked{found: make(map[int64]bool, len(ids)), missing: make(map[int64]bool)}
+	out := newAsked()
 	var err error
 	for list := range slices.Chunk(ids, b.opts.BatchSize) {
 		if err = b.askList(ctx, list, out, visit); err != nil {
 			err = fmt.Errorf("read customers: %w", err)
 			break
 		}
+		out.asked += len(list)
 	}
 	b.once(ctx, "customers cannot be read", errors.Is(err, userside.ErrPermission), err)
 	return out, err

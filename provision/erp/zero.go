@@ -117,6 +117,7 @@ func (b *batch) listStopped(ctx context.Context, compare bool) error {
 	ignored := answer == ZeroIgnored
 	b.once(ctx, "state_id=0 is no condition", ignored, errZeroIgnored)
 	b.zero = len(stopped) > 0 && !ignored
+	b.listed[0] = b.zero
 	if ignored {
 		b.unsure = only
 	} else {

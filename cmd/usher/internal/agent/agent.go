@@ -136,6 +136,7 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	a.teardown.push("control socket", func() error { return ignoreClosed(a.control.Close()) })
+	a.erp.file, a.erp.log = filepath.Join(cfg.StateDir, "answers"), a.log
 	fetcher, err := a.newFetcher(cfg)
 	if err != nil {
 		return err
@@ -154,6 +155,7 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 	} else if err != nil {
 		a.log.Error("stored snapshot cannot be used; waiting for the ERP", "error", err)
 	}
+	a.metrics.WatchSources(a.syncer.Sources)
 	if err := a.openLeases(ctx, cfg); err != nil {
 		return err
 	}

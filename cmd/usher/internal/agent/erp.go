@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -9,15 +11,21 @@ import (
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/erp"
+	"github.com/usher-agent/usher/provision/statedir"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
 )
+
+// keepAnswers is how old the file with the ERP's answers may be when something changed.
+const keepAnswers = 10 * time.Second
 
 // liveERP is the ERP as configured now: a reload exchanges it whole.
 type liveERP struct {
 	p      atomic.Pointer[erp.Fetcher]
 	memory *erp.Memory // handed from one Fetcher to the next for the same ERP
 	url    string      // of memory
+	file   string      // where memories are kept over restarts; empty: nowhere
+	log    *slog.Logger
 }
 
 // Fetch implements syncer.Fetcher.
@@ -67,12 +75,49 @@ func (l *liveERP) Moved(ctx context.Context, ids []provision.SubscriberID, prev 
 	return l.p.Load().Moved(ctx, ids, prev)
 }
 
-// memoryFor returns what is known of the ERP, and begins anew for another one.
-func (l *liveERP) memoryFor(url string) *erp.Memory {
-	if l.memory == nil || l.url != url {
-		l.memory, l.url = erp.NewMemory(), url
+// Sources implements syncer.SourceTeller.
+func (l *liveERP) Sources() []syncer.SourceStatus { return l.p.Load().Sources() }
+
+// memoryFor returns what is known of the ERP, also from before the start, and begins anew for another one. An error is a
+// *statedir.NewerError.
+func (l *liveERP) memoryFor(url string) (*erp.Memory, error) {
+	if l.memory != nil && l.url == url {
+		return l.memory, nil
 	}
-	return l.memory
+	m := erp.NewMemory()
+	if l.file != "" {
+		var err error
+		if m, err = erp.OpenMemory(l.file, url); errors.As(err, new(*statedir.NewerError)) {
+			return nil, err
+		} else if err != nil {
+			l.log.Error("what the ERP said before the start cannot be used", "error", err)
+		}
+	}
+	l.memory, l.url = m, url
+	return m, nil
+}
+
+// keep writes what the ERP said of each source to disk every few seconds as it changes, and a last time when ctx ends.
+func (l *liveERP) keep(ctx context.Context) error {
+	tick := time.NewTicker(keepAnswers)
+	defer tick.Stop()
+	failing := ""
+	for done := false; !done; {
+		select {
+		case <-ctx.Done():
+			done = true
+		case <-tick.C:
+		}
+		text := ""
+		if err := l.p.Load().Save(); err != nil {
+			text = err.Error()
+		}
+		if text != "" && text != failing {
+			l.log.Error("a restart would not know what the ERP said last", "error", text)
+		}
+		failing = text
+	}
+	return nil
 }
 
 func (a *Agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
@@ -82,7 +127,11 @@ func (a *Agent) newFetcher(cfg *config.Config) (*erp.Fetcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return erp.New(client, FetchOptions(cfg, a.erp.memoryFor(cfg.ERP.Client.URL), a.log))
+	memory, err := a.erp.memoryFor(cfg.ERP.Client.URL)
+	if err != nil {
+		return nil, err
+	}
+	return erp.New(client, FetchOptions(cfg, memory, a.log))
 }
 
 // erpObserver counts calls and tells when the ERP turns out to be down.

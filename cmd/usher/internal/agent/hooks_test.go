@@ -23,6 +23,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/acl"
+	"github.com/usher-agent/usher/provision/erp"
 	"github.com/usher-agent/usher/provision/link/lab"
 	"github.com/usher-agent/usher/provision/link/lab/labtest"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -131,7 +132,12 @@ func TestKernelHint(t *testing.T) {
 // TestMemoryIsOfOneERP: a reload keeps what the ERP said, another ERP begins anew.
 func TestMemoryIsOfOneERP(t *testing.T) {
 	l := &liveERP{}
-	first := l.memoryFor("https://erp.example.net/api.php")
-	assert.Same(t, first, l.memoryFor("https://erp.example.net/api.php"))
-	assert.NotSame(t, first, l.memoryFor("https://erp2.example.net/api.php"))
+	memoryFor := func(url string) *erp.Memory {
+		m, err := l.memoryFor(url)
+		require.NoError(t, err)
+		return m
+	}
+	first := memoryFor("https://erp.example.net/api.php")
+	assert.Same(t, first, memoryFor("https://erp.example.net/api.php"))
+	assert.NotSame(t, first, memoryFor("https://erp2.example.net/api.php"))
 }

@@ -31,6 +31,7 @@ type task struct {
 func (a *Agent) tasks(reload <-chan struct{}) []task {
 	list := []task{
 		{"poll", a.syncer.Run},
+		{"answers", a.erp.keep},
 		{"enforce", a.enforcer.Run},
 		{"updates", a.kickOnUpdate},
 		{"rights of leases", a.follower.Run},

@@ -71,7 +71,10 @@ func TestNewerStateEndsTheStart(t *testing.T) {
 	snapshot := "usher snapshot 99\nf\t2026-11-01T12:00:00Z\tdirect\n"
 	snapshot += fmt.Sprintf("e\t0\t%08x\n", crc32.Checksum([]byte(snapshot), crc32.MakeTable(crc32.Castagnoli)))
 	for name, write := range map[string]func(path string) error{
-		"snapshot":    func(path string) error { return os.WriteFile(path, []byte(snapshot), 0o600) },
+		"snapshot": func(path string) error { return os.WriteFile(path, []byte(snapshot), 0o600) },
+		"answers": func(path string) error {
+			return os.WriteFile(path, fmt.Appendf(nil, "usher erp answers 99 %08x\n{}", crc32.Checksum([]byte("{}"), crc32.MakeTable(crc32.Castagnoli))), 0o600)
+		},
 		"garden.json": func(path string) error { return os.WriteFile(path, []byte(`{"version": 99}`), 0o600) },
 		"state.db": func(path string) error {
 			db, err := bbolt.Open(path, 0o600, nil)

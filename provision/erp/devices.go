@@ -1,0 +1,356 @@
+package erp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/userside"
+)
+
+const (
+	// maxLookups is how many devices that lines name and the list lacks one fetch asks for by themselves.
+	maxLookups = 50
+	// fewDevices may always get another identity at once: that is an operator's work.
+	fewDevices = 2
+	// goneFetches is in how many fetches in a row the ERP must say of a device by itself that there is none.
+	goneFetches = 2
+)
+
+// device is a switch with its ports.
+type device struct {
+	provision.Device
+	Ports []port `json:"ports,omitempty"`
+}
+
+type port struct {
+	Number uint32 `json:"n"`
+	Name   string `json:"name"`
+}
+
+func deviceOf(d *userside.Device) device {
+	out := device{Device: provision.Device{ID: provision.DeviceID(d.ID), Name: d.Name.Text(), Model: d.Model, MAC: provision.MAC(d.MAC), IP: d.IP}}
+	if len(d.Ifaces) > 0 {
+		out.Ports = make([]port, len(d.Ifaces))
+		for i := range d.Ifaces {
+			out.Ports[i] = port{d.Ifaces[i].Number, d.Ifaces[i].Name}
+		}
+	}
+	return out
+}
+
+// naming tells how many rows of the fetch name which device of those in a table.
+type naming func(*deviceTable) map[provision.DeviceID]int
+
+// readDevices reads the switches. Where that fails those of the last good list stay. Without one, an ERP that does not
+// have them or a key that may not read them has switches made up from what rows tell: ACLs and matching by MAC do
+// not need them.
+func (b *batch) readDevices(ctx context.Context, named naming) error {
+	earlier := b.earlierDevices()
+	part, cancel := within(ctx, 3)
+	defer cancel()
+	got, err := b.client.Devices(part, userside.DeviceFilter{})
+	if err == nil {
+		b.defects("devices", got.Defects)
+		listed := make([]device, len(got.Devices))
+		for i := range got.Devices {
+			listed[i] = deviceOf(&got.Devices[i])
+		}
+		b.judgeDevices(part, listed, earlier, named)
+		return nil
+	}
+	b.fails(ctx, syncer.SourceDevices, err)
+	switch {
+	case ctx.Err() != nil, len(earlier) == 0 && !noDirect(err):
+		return fmt.Errorf("read devices: %w", err)
+	case len(earlier) == 0:
+		b.problem(provision.Problem{Kind: provision.ProblemUnknownDevice, Detail: "device list cannot be read, devices are taken from the rows: " + err.Error()})
+	}
+	b.devices = newDeviceTable(earlier, false)
+	return nil
+}
+
+// earlierDevices returns those of the last good list, and of the snapshot in use those that it does not have.
+func (b *batch) earlierDevices() []device {
+	earlier := b.memory.knownDevices()
+	have := make(map[provision.DeviceID]bool, len(earlier))
+	for i := range earlier {
+		have[earlier[i].ID] = true
+	}
+	added := make(map[provision.DeviceID]int)
+	for _, d := range b.prev.Devices() {
+		if !have[d.ID] && d.ID < madeOfIP {
+			added[d.ID] = len(earlier)
+			earlier = append(earlier, device{Device: d})
+		}
+	}
+	if len(added) == 0 {
+		return earlier
+	}
+	for l := range b.prev.Lines().All() { // their ports are known as far as lines name them
+		if i, ok := added[l.Device]; ok && l.Port != 0 && l.PortName != "" {
+			earlier[i].Ports = append(earlier[i].Ports, port{l.Port, l.PortName})
+		}
+	}
+	return earlier
+}
+
+// deviceChange is what a list does to the devices that rows name.
+type deviceChange struct {
+	all       int                  // rows that name a device
+	missing   []provision.DeviceID // not in the list, ascending
+	absent    int                  // rows of missing ones of which earlier lists told
+	lost      []provision.DeviceID // in the list without the MAC, address, name or ports that they had
+	changed   []provision.DeviceID // in the list with another MAC, address or name
+	lostRows  int
+	otherRows int // of changed
+}
+
+func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[provision.DeviceID]int) deviceChange {
+	var c deviceChange
+	for id, n := range rows {
+		c.all += n
+		was, now := earlier[id], listed[id]
+		switch {
+		case now == nil:
+			c.missing = append(c.missing, id)
+			if was != nil {
+				c.absent += n
+			}
+		case was == nil:
+		case lacks(now, was):
+			c.lost = append(c.lost, id)
+			c.lostRows += n
+		case !was.MAC.IsZero() && now.MAC != was.MAC || was.IP.IsValid() && now.IP != was.IP || was.Name != "" && now.Name != was.Name:
+			c.changed = append(c.changed, id)
+			c.otherRows += n
+		}
+	}
+	slices.Sort(c.missing)
+	slices.Sort(c.changed)
+	return c
+}
+
+// lacks reports whether a device has lost something that clients are found by.
+func lacks(now, was *device) bool {
+	return now.MAC.IsZero() && !was.MAC.IsZero() || !now.IP.IsValid() && was.IP.IsValid() ||
+		now.Name == "" && was.Name != "" || len(now.Ports) == 0 && len(was.Ports) > 0
+}
+
+// judgeDevices takes over a list, or holds it where it takes too much from the customers on the devices of before:
+// those stay then, and what is new is added. A device that rows name and the list lacks is asked for by itself, and
+// stays until the ERP has said twice that there is none, or no row names it any more.
+func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named naming) {
+	before := newDeviceTable(earlier, true)
+	rows := named(&before)
+	listed, old := byID(list), byID(earlier)
+	c := compareDevices(listed, old, rows)
+	why := b.holdDevices(ctx, &c, listed, len(list))
+	st := syncer.SourceStatus{Source: syncer.SourceDevices, Judgement: syncer.JudgedGood, Rows: len(list), GoodAt: b.in.FetchedAt}
+	var use []device
+	if why != "" {
+		use = addNew(earlier, list)
+		b.memory.setAbsences(nil)
+		st.Judgement, st.Error, st.GoodAt = syncer.JudgedHeld, why, b.memory.source(syncer.SourceDevices).GoodAt
+	} else {
+		found, gone, lookup := b.lookUp(ctx, c.missing)
+		have := byID(found)
+		var kept []device
+		for _, id := range c.missing {
+			if d := old[id]; d != nil && have[id] == nil && !gone[id] {
+				kept = append(kept, *d)
+			}
+		}
+		use = slices.Concat(withoutRivals(list, kept, rows), found, kept)
+		if n := len(found) + len(kept); n > 0 {
+			st.Judgement = syncer.JudgedPartial
+			st.Error = fmt.Sprintf("the list lacks %d of %d devices that bindings name", n, len(rows))
+			if lookup != nil {
+				st.Error += "; asked for by themselves: " + lookup.Error()
+			}
+		} else if len(list) == 0 && c.all > 0 {
+			st.Judgement, st.Error = syncer.JudgedPartial, fmt.Sprintf("the list is empty, and bindings name %d devices", len(rows))
+		}
+	}
+	b.devices = newDeviceTable(use, true)
+	b.memory.setDevices(append(slices.Clip(use), b.stillNamed(use, earlier)...))
+	b.tell(ctx, st)
+}
+
+// holdDevices says why a list is held; empty: it is not. A list that changes many devices passes if single look-ups of some
+// of them tell the same.
+func (b *batch) holdDevices(ctx context.Context, c *deviceChange, listed map[provision.DeviceID]*device, n int) string {
+	switch {
+	case n == 0 && c.absent > 0:
+		return "the list is empty"
+	case b.tooMany(c.absent, c.all) && len(c.missing) > fewDevices:
+		return fmt.Sprintf("the list lacks %d devices that bindings name, with %d of %d rows", len(c.missing), c.absent, c.all)
+	case b.tooMany(c.lostRows, c.all) && len(c.lost) > fewDevices:
+		return fmt.Sprintf("%d devices with %d of %d rows would lose their MAC, address, name or ports", len(c.lost), c.lostRows, c.all)
+	case b.tooMany(c.otherRows, c.all) && len(c.changed) > fewDevices && !b.confirmed(ctx, c.changed, listed):
+		return fmt.Sprintf("%d devices with %d of %d rows would get another MAC, address or name, and asked for by themselves they do not tell so", len(c.changed), c.otherRows, c.all)
+	}
+	return ""
+}
+
+// confirmed reports whether some devices, each asked for by itself, are as the list has them.
+func (b *batch) confirmed(ctx context.Context, ids []provision.DeviceID, listed map[provision.DeviceID]*device) bool {
+	const sample = 20
+	step := max(len(ids)/sample, 1)
+	for i := 0; i < len(ids); i += step {
+		d, err := b.lookUpDevice(ctx, ids[i])
+		if err != nil || d == nil || d.MAC != listed[ids[i]].MAC || d.IP != listed[ids[i]].IP || d.Name != listed[ids[i]].Name {
+			return false
+		}
+	}
+	return true
+}
+
+// lookUp asks for devices by themselves, at most maxLookups of them and others in each fetch. gone are those of which the
+// ERP has said often enough that there are none.
+func (b *batch) lookUp(ctx context.Context, ids []provision.DeviceID) (found []device, gone map[provision.DeviceID]bool, err error) {
+	absences := b.memory.absences(ids)
+	ask := slices.DeleteFunc(slices.Clone(ids), func(id provision.DeviceID) bool { return absences[id] >= goneFetches })
+	if n := len(ask); n > maxLookups {
+		at := b.turn * maxLookups % n
+		ask = append(ask[at:], ask[:at]...)[:maxLookups]
+	}
+	for _, id := range ask {
+		var d *device
+		if d, err = b.lookUpDevice(ctx, id); err != nil {
+			break
+		}
+		if d != nil {
+			found = append(found, *d)
+			delete(absences, id)
+		} else {
+			absences[id]++
+		}
+	}
+	b.memory.setAbsences(absences)
+	gone = make(map[provision.DeviceID]bool)
+	for id, n := range absences {
+		gone[id] = n >= goneFetches
+	}
+	return found, gone, err
+}
+
+// lookUpDevice returns one device, nil if the ERP says that there is none.
+func (b *batch) lookUpDevice(ctx context.Context, id provision.DeviceID) (*device, error) {
+	got, err := b.client.Devices(ctx, userside.DeviceFilter{ObjectID: int64(id)})
+	if errors.Is(err, userside.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range got.Devices {
+		if got.Devices[i].ID == int64(id) {
+			d := deviceOf(&got.Devices[i])
+			return &d, nil
+		}
+	}
+	return nil, nil
+}
+
+func byID(list []device) map[provision.DeviceID]*device {
+	m := make(map[provision.DeviceID]*device, len(list))
+	for i := range list {
+		if d := &list[i]; m[d.ID] == nil {
+			m[d.ID] = d
+		}
+	}
+	return m
+}
+
+// identities are the MACs and addresses by which devices are found.
+type identities struct {
+	macs map[provision.MAC]bool
+	ips  map[netip.Addr]bool
+}
+
+func identitiesOf(list []device) identities {
+	x := identities{make(map[provision.MAC]bool, len(list)), make(map[netip.Addr]bool, len(list))}
+	for i := range list {
+		x.macs[list[i].MAC], x.ips[list[i].IP] = true, true
+	}
+	delete(x.macs, provision.MAC{})
+	delete(x.ips, netip.Addr{})
+	return x
+}
+
+func (x identities) have(d *device) bool { return x.macs[d.MAC] || x.ips[d.IP] }
+
+// addNew returns the earlier devices and those of a list that are neither one of them nor found by the same.
+func addNew(earlier, list []device) []device {
+	have, taken := byID(earlier), identitiesOf(earlier)
+	out := slices.Clip(earlier)
+	for i := range list {
+		if d := &list[i]; have[d.ID] == nil && !taken.have(d) {
+			out = append(out, *d)
+		}
+	}
+	return out
+}
+
+// withoutRivals returns a list without those devices that no row names and that are found by the same as one that is kept.
+func withoutRivals(list, kept []device, rows map[provision.DeviceID]int) []device {
+	if len(kept) == 0 {
+		return list
+	}
+	taken := identitiesOf(kept)
+	return slices.DeleteFunc(slices.Clone(list), func(d device) bool { return rows[d.ID] == 0 && taken.have(&d) })
+}
+
+// stillNamed returns the earlier devices that are not in use and that lines of the snapshot in use name: the fetch may be held.
+func (b *batch) stillNamed(use, earlier []device) []device {
+	have, named := byID(use), make(map[provision.DeviceID]bool)
+	for l := range b.prev.Lines().All() {
+		named[l.Device] = true
+	}
+	var out []device
+	for _, d := range earlier {
+		if have[d.ID] == nil && named[d.ID] {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// knownDevices returns the devices of the last good list and those that were kept beside it.
+func (m *Memory) knownDevices() []device {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.devices)
+}
+
+func (m *Memory) setDevices(list []device) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	same := func(a, b device) bool { return a.Device == b.Device && slices.Equal(a.Ports, b.Ports) }
+	m.changed = m.changed || !slices.EqualFunc(m.devices, list, same)
+	m.devices = list
+}
+
+// absences returns in how many fetches in a row the ERP had none of some devices.
+func (m *Memory) absences(ids []provision.DeviceID) map[provision.DeviceID]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[provision.DeviceID]int)
+	for _, id := range ids {
+		if n := m.gone[id]; n > 0 {
+			out[id] = n
+		}
+	}
+	return out
+}
+
+func (m *Memory) setAbsences(absences map[provision.DeviceID]int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gone = absences
+}

@@ -1,0 +1,326 @@
+package erp
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/bench/long"
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/userside"
+	"github.com/usher-agent/usher/userside/emulator"
+)
+
+// inProcess is a connection to an ERP without a network, so that time can be simulated.
+type inProcess struct{ erp http.Handler }
+
+func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	rec := httptest.NewRecorder()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		in := r.Clone(r.Context())
+		in.RemoteAddr = "192.0.2.9:1024"
+		p.erp.ServeHTTP(rec, in)
+	}()
+	<-done // the emulator gives up with the client
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	return rec.Result(), nil
+}
+
+// tableWorld is an ERP with customers of every kind, and what an agent knows of it.
+type tableWorld struct {
+	erp    *emulator.Emulator
+	client *userside.Client
+	policy provision.Policy
+	file   string // what was known when it was well
+	truth  *provision.Snapshot
+}
+
+// newTableWorld makes an emulated ERP of n customers one with customers of every kind, and reads everything.
+func newTableWorld(t *testing.T, n int, c *userside.Client, e *emulator.Emulator) *tableWorld {
+	t.Helper()
+	w := &tableWorld{erp: e, client: c, policy: provision.DefaultPolicy(), file: filepath.Join(t.TempDir(), "answers")}
+	some := slices.DeleteFunc(e.Customers(), func(x emulator.Customer) bool {
+		return x.State != emulator.StateActive || x.Disabled || x.Potential || x.Former || len(x.Addresses) != 1 || len(x.Links) == 0
+	})
+	require.Greater(t, len(some), n/3)
+	for i, set := range []func(id int64) error{
+		func(id int64) error { return e.SetFlags(id, true, false, false) },
+		func(id int64) error { return e.SetFlags(id, false, true, false) },
+		func(id int64) error { return e.SetFlags(id, false, false, true) },
+		func(id int64) error { return e.SetFlags(id, false, false, true) },
+		func(id int64) error { return e.SetFlags(id, false, false, true) },
+		func(id int64) error { return e.SetState(id, emulator.StatePause) },
+		func(id int64) error { return e.SetState(id, emulator.StateStop) },
+		func(id int64) error {
+			return w.client.AddSubnet(t.Context(), id, netip.MustParsePrefix("203.0.113.8/29"))
+		},
+	} {
+		require.NoError(t, set(some[7*i].ID))
+	}
+	f, _ := w.agent(t, w.open(t))
+	for round := 0; round == 0 || statusOf(t, f, syncer.SourceSubnets).Unread > 0; round++ { // until every card was read
+		require.Less(t, round, 100)
+		in, err := f.Fetch(t.Context(), w.truth)
+		require.NoError(t, err)
+		w.truth, _ = provision.Build(in)
+	}
+	require.NoError(t, f.Save())
+	require.FileExists(t, w.file)
+	return w
+}
+
+func (w *tableWorld) open(t *testing.T) *Memory {
+	t.Helper()
+	m, err := OpenMemory(w.file, "https://erp.example.net/api.php")
+	require.NoError(t, err)
+	return m
+}
+
+// agent gives a Fetcher with what is known, and its log.
+func (w *tableWorld) agent(t *testing.T, m *Memory) (*Fetcher, *bytes.Buffer) {
+	t.Helper()
+	var log bytes.Buffer
+	f, err := New(w.client, Options{Bindings: ModeDirect, BatchSize: 200, Policy: &w.policy, Memory: m, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	return f, &log
+}
+
+// harm says whom a snapshot treats otherwise than another one: who is silenced, blocked or opened.
+func harm(want, got *provision.Snapshot) []string {
+	var out []string
+	for ip, l := range want.Hosts4() {
+		now := got.ByIP(ip)
+		switch {
+		case now == nil || now.Subscriber != l.Subscriber || now.MAC != l.MAC || now.Device != l.Device || now.Port != l.Port || now.PortName != l.PortName:
+			out = append(out, fmt.Sprintf("%s of customer %d: has %+v, wants %+v", ip, l.Subscriber, now, l))
+		case l.Device == 0:
+		case got.Device(l.Device) == nil || *got.Device(l.Device) != *want.Device(l.Device):
+			out = append(out, fmt.Sprintf("%s of customer %d: its switch is %+v, was %+v", ip, l.Subscriber, got.Device(l.Device), want.Device(l.Device)))
+		}
+	}
+	for _, s := range want.Subscribers() {
+		if st := got.State(s.ID); st != s.State {
+			out = append(out, fmt.Sprintf("customer %d is %s, was %s", s.ID, st, s.State))
+		}
+	}
+	if !slices.Equal(want.CustomerSubnets(), got.CustomerSubnets()) {
+		out = append(out, fmt.Sprintf("subnets are %v, were %v", got.CustomerSubnets(), want.CustomerSubnets()))
+	}
+	return out[:min(len(out), 5)]
+}
+
+// blockedWrongly says whom a snapshot blocks who is not blocked in truth.
+func blockedWrongly(truth, got *provision.Snapshot) []string {
+	var out []string
+	for _, s := range got.Subscribers() {
+		if s.State.Blocks() && !truth.State(s.ID).Blocks() {
+			out = append(out, fmt.Sprintf("customer %d is %s, and %s in truth", s.ID, s.State, truth.State(s.ID)))
+		}
+	}
+	return out
+}
+
+func statusOf(t *testing.T, f *Fetcher, name syncer.SourceName) syncer.SourceStatus {
+	t.Helper()
+	for _, st := range f.Sources() {
+		if st.Source == name {
+			return st
+		}
+	}
+	t.Fatalf("no source %s", name)
+	return syncer.SourceStatus{}
+}
+
+// sourceCalls are the calls by which each source is read. Subnets are read with the flags.
+func sourceCalls() map[syncer.SourceName][]string {
+	const list = "customer.get_customers_id?"
+	return map[syncer.SourceName][]string{
+		syncer.SourceBindings: {"customer.get_ip_port_device_commutation"},
+		syncer.SourceStates:   {list + "state_id=0", list + "state_id=1", list + "state_id=2"},
+		syncer.SourceFlags:    {"customer.get_data"},
+		syncer.SourceDevices:  {"device.get_data"},
+		syncer.SourceFormer:   {list + "is_ex=1"},
+	}
+}
+
+// breakSource has the ERP answer one source with a fault.
+func (w *tableWorld) breakSource(t *testing.T, name syncer.SourceName, fault emulator.Fault) {
+	t.Helper()
+	q := emulator.Quirks{Faults: map[string]emulator.Fault{}}
+	for _, call := range sourceCalls()[name] {
+		q.Faults[call] = fault
+	}
+	require.NoError(t, w.erp.SetQuirks(q))
+}
+
+// try reads everything while one source is broken, from what was known before or from nothing, and looks for harm.
+// What the fetch guard holds, for it lacks rows, leaves the snapshot of before in use (syncer.TestSourcesTheGuardHolds).
+func (w *tableWorld) try(t *testing.T, name syncer.SourceName, fault emulator.Fault, m *Memory, prev *provision.Snapshot) (*Fetcher, *provision.Snapshot) {
+	t.Helper()
+	w.breakSource(t, name, fault)
+	f, log := w.agent(t, m)
+	use, held := prev, false
+	in, err := f.Fetch(t.Context(), prev)
+	if err == nil {
+		next, _ := provision.Build(in)
+		if held = next.Empty() || next.Len() < prev.Len()*9/10; !held {
+			use = next
+		}
+	}
+	st := statusOf(t, f, name)
+	if prev == nil {
+		require.Empty(t, blockedWrongly(w.truth, use))
+		told := st.Judgement != syncer.JudgedGood || held
+		unknown := (name == syncer.SourceFormer || name == syncer.SourceBindings) && (fault == emulator.FaultHalf || fault == emulator.FaultEmpty || fault == emulator.FaultGarbage) // nothing tells that it is not all
+		require.True(t, told || unknown, "%+v", st)
+		return f, use
+	}
+	require.Empty(t, harm(w.truth, use))
+	require.True(t, held || st.Bad(), "%+v", st)
+	if !held {
+		require.NotEmpty(t, st.Error)
+		require.False(t, st.GoodAt.IsZero(), "when it was good is known")
+		require.Contains(t, log.String(), conditions(name))
+	}
+	for _, other := range f.Sources() {
+		alone := other.Source == name || name == syncer.SourceFlags && other.Source == syncer.SourceSubnets
+		require.True(t, alone || !other.Bad(), "%s is not to blame: %+v", other.Source, other)
+	}
+	if answer, err := f.FetchStates(t.Context(), use); err == nil {
+		for id, state := range answer.States {
+			require.Equal(t, w.truth.State(id), state, "a poll of states: customer %d", id)
+		}
+	}
+	return f, use
+}
+
+// table runs every fault of every source after a restart, and of the others some: at the first start, and at run time.
+func (w *tableWorld) table(t *testing.T, faults, atRunTime, atFirst []emulator.Fault) {
+	for name := range sourceCalls() {
+		for _, fault := range faults {
+			t.Run(fmt.Sprintf("%s %s after a restart", name, fault), func(t *testing.T) {
+				w.try(t, name, fault, w.open(t), w.truth)
+			})
+		}
+		for _, fault := range atFirst {
+			t.Run(fmt.Sprintf("%s %s at the first start", name, fault), func(t *testing.T) {
+				w.try(t, name, fault, NewMemory(), nil)
+			})
+		}
+		for _, fault := range atRunTime {
+			t.Run(fmt.Sprintf("%s %s at run time", name, fault), func(t *testing.T) {
+				require.NoError(t, w.erp.SetQuirks(emulator.Quirks{}))
+				m := w.open(t)
+				well, _ := w.agent(t, m)
+				_, err := well.Fetch(t.Context(), w.truth)
+				require.NoError(t, err)
+				f, use := w.try(t, name, fault, m, w.truth)
+				in, err := f.Fetch(t.Context(), use) // it goes on
+				if next, _ := provision.Build(in); err == nil && name != syncer.SourceBindings {
+					require.Empty(t, harm(w.truth, next))
+				}
+				require.NoError(t, w.erp.SetQuirks(emulator.Quirks{}))
+				in, err = f.Fetch(t.Context(), use)
+				require.NoError(t, err)
+				next, _ := provision.Build(in)
+				require.Empty(t, harm(w.truth, next))
+				for _, st := range f.Sources() {
+					require.Equal(t, syncer.JudgedGood, st.Judgement, "%+v", st)
+				}
+			})
+		}
+	}
+}
+
+// Whatever is wrong with one source of the ERP, nobody is silenced, blocked or opened, and the source is named.
+func TestEachSourceFailsAlone(t *testing.T) {
+	n := long.Times(t, 144, 960)
+	e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: n})
+	faults, atRunTime, atFirst := []emulator.Fault{emulator.FaultForbidden, emulator.FaultEmpty, emulator.FaultHalf}, []emulator.Fault{emulator.FaultHalf}, []emulator.Fault{emulator.FaultGarbage}
+	if n == 960 {
+		faults = []emulator.Fault{emulator.FaultForbidden, emulator.FaultError, emulator.FaultEmpty, emulator.FaultHalf, emulator.FaultGarbage}
+		atRunTime, atFirst = faults, faults
+	}
+	newTableWorld(t, n, c, e).table(t, faults, atRunTime, atFirst)
+}
+
+// A source that hangs costs its share of the fetch and no more.
+func TestEachSourceHangsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := emulator.Open(emulator.Options{Seed: 7, Customers: 144, Keys: []emulator.Key{{Key: emulatorKey}}})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, e.Close()) }()
+		c, err := userside.New(userside.Options{URL: "http://192.0.2.1/api.php", Key: emulatorKey, Transport: inProcess{e}, Location: time.UTC})
+		require.NoError(t, err)
+		w := newTableWorld(t, 144, c, e)
+		for name := range sourceCalls() {
+			began := time.Now()
+			w.try(t, name, emulator.FaultHang, w.open(t), w.truth)
+			require.Less(t, time.Since(began), 10*time.Minute, name)
+		}
+	})
+}
+
+// At the size of a large provider, where the figures are what they are for.
+func TestEachSourceFailsAloneLarge(t *testing.T) {
+	n := long.Times(t, 0, 100_000)
+	if n == 0 {
+		t.Skip("with USHER_LONG=1")
+	}
+	e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: n})
+	w := newTableWorld(t, n, c, e)
+	for name := range sourceCalls() {
+		for _, fault := range []emulator.Fault{emulator.FaultForbidden, emulator.FaultEmpty, emulator.FaultHalf} {
+			t.Run(fmt.Sprintf("%s %s", name, fault), func(t *testing.T) { w.try(t, name, fault, w.open(t), w.truth) })
+		}
+	}
+}
+
+// Who has paid is let in at once though no card can be read; who is disabled, potential or former stays out.
+func TestPaidWhileCardsAreRefused(t *testing.T) {
+	e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 120})
+	w := newTableWorld(t, 120, c, e)
+	var paid int64
+	for _, x := range e.Customers() {
+		if id := provision.SubscriberID(x.ID); x.State == emulator.StatePause && w.truth.State(id) == provision.StatePause && w.truth.BySubscriber(id).Len() > 0 {
+			paid = x.ID
+		}
+	}
+	require.NotZero(t, paid)
+	require.NoError(t, e.SetState(paid, emulator.StateActive))
+	w.breakSource(t, syncer.SourceFlags, emulator.FaultForbidden)
+	for name, m := range map[string]*Memory{"with what cards told before": w.open(t), "without": NewMemory()} {
+		t.Run(name, func(t *testing.T) {
+			f, _ := w.agent(t, m)
+			in, err := f.Fetch(t.Context(), w.truth)
+			require.NoError(t, err)
+			next, _ := provision.Build(in)
+			want := w.truth
+			if name != "without" { // else nothing tells why the customer was blocked: an earlier version kept nothing
+				want = w.truth.WithStates(map[provision.SubscriberID]provision.State{provision.SubscriberID(paid): provision.StateActive})
+			}
+			require.Empty(t, harm(want, next))
+		})
+	}
+	require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+	f, _ := w.agent(t, NewMemory())
+	in, err := f.Fetch(t.Context(), w.truth)
+	require.NoError(t, err)
+	next, _ := provision.Build(in)
+	require.Equal(t, provision.StateActive, next.State(provision.SubscriberID(paid)), "cards can be read: nothing is kept")
+}

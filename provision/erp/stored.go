@@ -1,0 +1,201 @@
+package erp
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/statedir"
+	"github.com/usher-agent/usher/provision/syncer"
+)
+
+// The file of a Memory has what the stored snapshot does not: whose flags were read and what they said, who is a former
+// customer, the names of switches' ports, and when each source was good. Its first line is "usher erp answers 1 CRC", the
+// CRC-32C of all that follows in hexadecimal; then comes JSON. In every version the first line is such a one, so
+// that a file of a newer version is told from a damaged one.
+const (
+	answersMagic   = "usher erp answers"
+	answersVersion = 1
+	// saveUnchanged is how old the times in the file may get while nothing else changes.
+	saveUnchanged = 10 * time.Minute
+)
+
+// answersFile is where a Memory is kept; the zero one is nowhere.
+type answersFile struct {
+	path string
+	erp  string // which ERP said it: a hash of its URL
+}
+
+// stored is the content of the file.
+type stored struct {
+	ERP       string                `json:"erp"`
+	Sources   []syncer.SourceStatus `json:"sources"`
+	Devices   []device              `json:"devices"`
+	Customers []storedCustomer      `json:"customers"`
+	Former    []int64               `json:"former"`
+	Reads     uint32                `json:"reads"`
+}
+
+// storedCustomer is what is known of one customer.
+type storedCustomer struct {
+	ID      int64          `json:"id"`
+	StateID int32          `json:"state_id"`
+	Read    uint32         `json:"read,omitempty"` // when the card was read, in the order of reads; 0: never
+	Flags   [3]int         `json:"flags,omitzero"` // disabled, potential, not in the billing: 0 not read, 1 no, 2 yes
+	Nets    []netip.Prefix `json:"nets,omitempty"` // subnets on the card
+}
+
+// OpenMemory returns what the file at path has of the ERP at url, an empty Memory where there is no file or it is of
+// another ERP. The Memory writes the same file. A damaged file is renamed to end in .bad and the error says why;
+// the Memory is then empty and of use all the same. One that a newer usher wrote is a *statedir.NewerError.
+func OpenMemory(path, url string) (*Memory, error) {
+	sum := sha256.Sum256([]byte(url))
+	m := NewMemory()
+	m.file = answersFile{path, hex.EncodeToString(sum[:8])}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err != nil {
+		return m, fmt.Errorf("what the ERP said before: %w", err)
+	}
+	defer f.Close()
+	s, err := readAnswers(f, path)
+	switch {
+	case errors.As(err, new(*statedir.NewerError)):
+		return m, err
+	case err != nil:
+		err = fmt.Errorf("what the ERP said before, %s: %w", path, err)
+		if rerr := os.Rename(path, path+".bad"); rerr != nil {
+			return m, errors.Join(err, fmt.Errorf("keep it aside: %w", rerr))
+		}
+		return m, fmt.Errorf("%w; kept as %s", err, filepath.Base(path)+".bad")
+	case s.ERP == m.file.erp:
+		m.restore(s)
+	}
+	return m, nil
+}
+
+func readAnswers(r io.Reader, path string) (*stored, error) {
+	br := bufio.NewReader(r)
+	head, err := br.ReadString('\n')
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	version, want := 0, uint32(0)
+	if n, _ := fmt.Sscanf(head, answersMagic+" %d %08x\n", &version, &want); n != 2 || version < 1 {
+		return nil, errors.New("the first line is none of usher's")
+	}
+	body, err := io.ReadAll(br)
+	if err != nil {
+		return nil, err
+	}
+	if sum := checksum(body); sum != want {
+		return nil, fmt.Errorf("checksum is %08x, the content has %08x: the file is damaged", want, sum)
+	}
+	if version > answersVersion {
+		return nil, &statedir.NewerError{Path: path, Has: fmt.Sprintf("format %d of the ERP's answers", version), Knows: fmt.Sprint(answersVersion),
+			Lost: "who is disabled, potential or a former customer until the ERP tells"}
+	}
+	s := &stored{}
+	if err := json.Unmarshal(body, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+
+// restore takes over what was stored. Nobody asked the ERP since the start, so no source is judged yet.
+func (m *Memory) restore(s *stored) {
+	for _, st := range s.Sources {
+		m.sources[st.Source] = syncer.SourceStatus{Source: st.Source, Judgement: syncer.JudgedUnread, GoodAt: st.GoodAt, Rows: st.Rows}
+		m.formerRead = m.formerRead || st.Source == syncer.SourceFormer && !st.GoodAt.IsZero()
+	}
+	names := make(map[string]string)
+	for _, d := range s.Devices {
+		for i := range d.Ports {
+			d.Ports[i].Name = oneCopy(names, d.Ports[i].Name)
+		}
+		m.devices = append(m.devices, d)
+	}
+	for i := range s.Customers {
+		c := &s.Customers[i]
+		m.customers[c.ID] = standing{stateID: c.StateID, read: c.Read, flags: provision.Flags{
+			Disabled: provision.Flag(c.Flags[0]), Potential: provision.Flag(c.Flags[1]), NotInBilling: provision.Flag(c.Flags[2]),
+		}}
+		if len(c.Nets) > 0 {
+			m.nets[c.ID] = c.Nets
+		}
+	}
+	for _, id := range s.Former {
+		m.former[id] = true
+	}
+	m.reads = s.Reads
+	m.round.mark = s.Reads
+}
+
+// oneCopy returns the copy of a text that all share.
+func oneCopy(names map[string]string, text string) string {
+	if name, ok := names[text]; ok {
+		return name
+	}
+	names[text] = text
+	return text
+}
+
+// save writes the file if it is behind. After a crash at any moment it is the old or the new one, whole.
+func (m *Memory) save(now time.Time) error {
+	m.mu.Lock()
+	if m.file.path == "" || len(m.sources) == 0 || !m.changed && now.Sub(m.savedAt) < saveUnchanged {
+		m.mu.Unlock()
+		return nil
+	}
+	body, err := json.Marshal(m.storedLocked())
+	m.changed, m.savedAt = false, now
+	m.mu.Unlock()
+	if err == nil {
+		err = statedir.Replace(m.file.path, 0o640, func(w io.Writer) error {
+			_, err := io.Copy(w, io.MultiReader(bytes.NewReader(fmt.Appendf(nil, "%s %d %08x\n", answersMagic, answersVersion, checksum(body))), bytes.NewReader(body)))
+			return err
+		})
+	}
+	if err == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changed = true
+	return fmt.Errorf("store what the ERP said: %w", err)
+}
+
+func (m *Memory) storedLocked() *stored {
+	s := &stored{ERP: m.file.erp, Devices: m.devices, Reads: m.reads, Customers: make([]storedCustomer, 0, len(m.customers))}
+	for _, name := range syncer.SourceNames() {
+		if st, ok := m.sources[name]; ok {
+			s.Sources = append(s.Sources, st)
+		}
+	}
+	for id, c := range m.customers {
+		s.Customers = append(s.Customers, storedCustomer{
+			ID: id, StateID: c.stateID, Read: c.read, Nets: m.nets[id],
+			Flags: [3]int{int(c.flags.Disabled), int(c.flags.Potential), int(c.flags.NotInBilling)},
+		})
+	}
+	for id := range m.former {
+		s.Former = append(s.Former, id)
+	}
+	return s
+}

@@ -1,0 +1,197 @@
+package erp
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/statedir"
+	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/userside"
+)
+
+const testURL = "https://erp.example.net/api.php"
+
+// What was known comes back, as it was; for another ERP nothing does.
+func TestMemoryOverRestarts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "answers")
+	m, err := OpenMemory(path, testURL)
+	require.NoError(t, err, "no file is nothing known")
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	require.NoError(t, m.save(now))
+	require.NoFileExists(t, path, "nothing was asked yet")
+
+	yes := userside.Bool{Set: true, Value: true}
+	net := netip.MustParsePrefix("203.0.113.8/29")
+	m.card(&userside.Customer{ID: 1, State: userside.Int{Set: true, Value: 2}, Disabled: yes, InBilling: yes}, []netip.Prefix{net})
+	m.card(&userside.Customer{ID: 2, Potential: yes}, nil)
+	m.setFormer([]int64{3, 4})
+	list := []device{{devices[0], []port{{1, "ge-0/0/1"}, {2, "ge-0/0/2"}}}, {Device: devices[1]}}
+	m.setDevices(list)
+	m.tell(syncer.SourceStatus{Source: syncer.SourceFormer, Judgement: syncer.JudgedGood, GoodAt: now, Rows: 2}, now)
+	require.NoError(t, m.save(now))
+
+	again, err := OpenMemory(path, testURL)
+	require.NoError(t, err)
+	require.Equal(t, list, again.knownDevices())
+	require.Equal(t, m.flags(1), again.flags(1))
+	require.Equal(t, provision.Flags{Potential: provision.FlagYes, Former: provision.FlagNo}, again.flags(2))
+	require.Equal(t, provision.FlagYes, again.flags(3).Former)
+	require.Equal(t, []provision.Subnet{{Prefix: net, Subscriber: 1}}, again.subnets())
+	require.Equal(t, m.lastRead(2), again.lastRead(2))
+	n, known := again.number(1)
+	require.Equal(t, 2, n)
+	require.True(t, known)
+	_, known = again.number(2)
+	require.False(t, known)
+	require.Equal(t, syncer.SourceStatus{Source: syncer.SourceFormer, Judgement: syncer.JudgedUnread, GoodAt: now, Rows: 2}, again.source(syncer.SourceFormer))
+	again.card(&userside.Customer{ID: 5}, nil)
+	require.Greater(t, again.lastRead(5), again.lastRead(2), "the order of reads goes on")
+
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, m.save(now.Add(saveUnchanged-time.Second)))
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before, after, "nothing changed, so nothing is written")
+
+	foreign, err := OpenMemory(path, "https://erp2.example.net/api.php")
+	require.NoError(t, err)
+	require.Empty(t, foreign.knownDevices())
+	require.Equal(t, provision.Flags{}, foreign.flags(1))
+}
+
+func TestMemoryOfBadFiles(t *testing.T) {
+	head := func(version int, body string) string {
+		return fmt.Sprintf("%s %d %08x\n%s", answersMagic, version, checksum([]byte(body)), body)
+	}
+	for name, tt := range map[string]struct{ content, says string }{
+		"empty":         {"", "the first line is none of usher's"},
+		"foreign":       {"usher snapshot 3\n", "the first line is none of usher's"},
+		"cut off":       {strings.TrimSuffix(head(1, `{"former":[1]}`), "}"), "the file is damaged"},
+		"a flipped bit": {strings.Replace(head(1, `{"former":[1]}`), "[1]", "[2]", 1), "the file is damaged"},
+		"no JSON":       {head(1, `{"former":`), "unexpected end"},
+		"newer, torn":   {head(7, `{"former":[1]}`) + "x", "the file is damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "answers")
+			require.NoError(t, os.WriteFile(path, []byte(tt.content), 0o600))
+			m, err := OpenMemory(path, testURL)
+			require.ErrorContains(t, err, tt.says)
+			require.ErrorContains(t, err, "kept as answers.bad")
+			require.FileExists(t, path+".bad")
+			m.tell(syncer.SourceStatus{Source: syncer.SourceStates, Judgement: syncer.JudgedGood}, time.Now())
+			require.NoError(t, m.save(time.Now()), "and a new one is written")
+			_, err = OpenMemory(path, testURL)
+			require.NoError(t, err)
+		})
+	}
+	t.Run("newer", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "answers")
+		require.NoError(t, os.WriteFile(path, []byte(head(7, `{"what":"ever"}`)), 0o600))
+		_, err := OpenMemory(path, testURL)
+		require.ErrorAs(t, err, new(*statedir.NewerError))
+		require.FileExists(t, path)
+	})
+}
+
+// Customers who left the list of former ones are opened when a look-up finds them, and not before.
+func TestWhoIsFormerNoMore(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	const list = "customer.get_customers_id?is_ex=1"
+	cards := `200 {"result":"OK","data":{"1":{"id":1,"state_id":2,"login":"u1"},"2":{"id":2,"state_id":1,"login":"u2"},"3":{"id":3,"state_id":2,"login":"u3"}}}`
+	lookup := func(n int) string {
+		return fmt.Sprintf("customer.get_abon_id?data_typer=login&data_value=u%d&is_skip_old=1", n)
+	}
+	start := with(good(), list2, ids(1, 3, 5, 6, 7, 8, 9), list0, ids(), list, ids(1, 3), "customer.get_data", cards)
+	for name, tt := range map[string]struct {
+		change    []string
+		want      string // state of customer 1
+		judgement syncer.SourceJudgement
+	}{
+		"still in the list":           {nil, "stop", syncer.JudgedGood},
+		"made normal":                 {[]string{list, ids(3), lookup(1), `200 {"result":"OK","Id":1}`}, "active", syncer.JudgedGood},
+		"the list is wrong":           {[]string{list, ids(3), lookup(1), `404 {"error":"no"}`}, "stop", syncer.JudgedHeld},
+		"the list is empty":           {[]string{list, ids(), lookup(1), `404 {"error":"no"}`, lookup(3), `404 {"error":"no"}`}, "stop", syncer.JudgedHeld},
+		"nobody is former any more":   {[]string{list, ids(), lookup(1), `200 {"result":"OK","Id":1}`, lookup(3), `200 {"result":"OK","Id":3}`}, "active", syncer.JudgedGood},
+		"one of them is":              {[]string{list, ids(), lookup(1), `200 {"result":"OK","Id":1}`, lookup(3), `404 {"error":"no"}`}, "active", syncer.JudgedHeld},
+		"look-ups are refused, a few": {[]string{list, ids(3)}, "active", syncer.JudgedGood},
+		"look-ups are refused, empty": {[]string{list, ids()}, "stop", syncer.JudgedHeld},
+		"the list is refused":         {[]string{list, refused}, "stop", syncer.JudgedFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, c := newFakeERP(t, with(start))
+			f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy})
+			in := fetch(t, f, nil)
+			require.Equal(t, "stop", states(in)[1])
+			for i := 0; i < len(tt.change); i += 2 {
+				e.set(tt.change[i], tt.change[i+1])
+			}
+			prev, _ := provision.Build(in)
+			require.Equal(t, tt.want, states(fetch(t, f, prev))[1])
+			require.Equal(t, tt.judgement, statusOf(t, f, syncer.SourceFormer).Judgement)
+		})
+	}
+}
+
+// Lists of cards grow while they are answered quickly and end to where the server can.
+func TestCardLists(t *testing.T) {
+	var l cardLists
+	sizes := func(n int, took time.Duration, most int) (out []int) {
+		for range n {
+			size := l.next(100)
+			out = append(out, size)
+			var err error
+			if size > most {
+				err = errTooManySplits
+			}
+			l.note(size, 100, took, err)
+		}
+		return out
+	}
+	require.Equal(t, []int{100, 200, 400, 800, 1000, 1000}, sizes(6, time.Millisecond, 1000))
+	require.Equal(t, []int{1000, 500}, sizes(2, 5*time.Second, 1000), "slow")
+	require.Equal(t, []int{250, 250}, sizes(2, 2*time.Second, 1000), "neither")
+	l = cardLists{}
+	require.Equal(t, []int{100, 200, 400, 100, 200, 200}, sizes(6, time.Millisecond, 300), "what failed is not tried again")
+}
+
+// Where not all cards can be read at once, it is told how many were never read and how long a round takes.
+func TestRoundOfCards(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	rules := with(manyCustomers(10), "customer.get_customers_id?is_ex=1", ids())
+	for i := range 10 {
+		rules[fmt.Sprintf("customer.get_data?customer_id=%d", i+1)] = fmt.Sprintf(`200 {"result":"OK","data":{"id":%d,"state_id":2}}`, i+1)
+	}
+	_, c := newFakeERP(t, rules)
+	f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, BatchSize: 1, MaxFlags: 1})
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	f.now = func() time.Time { return now }
+	for i := range 3 {
+		fetch(t, f, nil)
+		st := statusOf(t, f, syncer.SourceFlags)
+		require.Equal(t, syncer.JudgedPartial, st.Judgement)
+		require.Equal(t, 9-i, st.Unread)
+		require.Equal(t, 10, st.Rows)
+		if i > 0 {
+			require.InDelta(t, (100 * time.Minute).Seconds(), st.RoundSeconds, 1)
+		}
+		now = now.Add(10 * time.Minute)
+	}
+	for range 8 {
+		fetch(t, f, nil)
+		now = now.Add(10 * time.Minute)
+	}
+	st := statusOf(t, f, syncer.SourceFlags)
+	require.Equal(t, syncer.JudgedGood, st.Judgement)
+	require.Zero(t, st.Unread)
+	require.Equal(t, (90 * time.Minute).Seconds(), st.RoundSeconds)
+	require.Equal(t, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), st.GoodAt, "when the oldest of them was read")
+}
