@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -245,6 +246,9 @@ func TestAcceptedStatesAreApplied(t *testing.T) {
 		pass(61 * time.Second)
 		require.NotNil(t, s.Status().Held)
 		problems := s.Status().Problems
+		paid := maps.Clone(paused) // what a look at his card tells from now on
+		paid[1000] = provision.StateActive
+		erp.tell(paid)
 		s.Override(1000, provision.StateActive, time.Now())
 		require.NoError(t, accept(s))
 		assert.Equal(t, provision.StatePause, s.Current().State(1020))
