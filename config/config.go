@@ -99,7 +99,7 @@ type Config struct {
 type ERP struct {
 	Client    userside.Options `cfg:",inline"`
 	keySource `cfg:",inline" after:"url"`
-	Sync      syncer.Options `cfg:",inline" after:"timeout"`
+	Sync      syncer.Options `cfg:",inline" after:"quick_timeout"`
 	Fetch     erp.Options    `cfg:",inline" after:"max_concurrent"`
 }
 

@@ -138,7 +138,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		StateDir: "/var/lib/usher",
 		ERP: ERP{
 			Client: userside.Options{
-				URL: "https://erp.example.net/api.php", Key: testKey, Timeout: 30 * time.Second, RequestsPerMinute: 1200,
+				URL: "https://erp.example.net/api.php", Key: testKey, Timeout: 30 * time.Second, QuickTimeout: 10 * time.Second, RequestsPerMinute: 1200,
 				Retries: 3, MaxConcurrent: 1, MaxAnswer: 512, MaxText: 1024,
 			},
 			Sync:  syncer.Options{PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, PollJitter: 0.1},

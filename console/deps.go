@@ -26,6 +26,7 @@ import (
 	"github.com/usher-agent/usher/provision/route"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/provision/wayback"
+	"github.com/usher-agent/usher/userside"
 )
 
 // Deps is what the console looks at. Syncer is required; a part that the
@@ -53,6 +54,8 @@ type Deps struct {
 	Metrics  *Metrics            // nil: no counts by outcome
 	Config   func() ConfigStatus // nil: not told
 	Audit    Audit               // nil: acts leave no record
+
+	ERPCalls func() []userside.Pending // that the ERP has not answered yet; nil: not told
 
 	Doors    func() []door.Status     // of the own listeners; nil: not told
 	WaysBack func() []wayback.Finding // relays whose packets the kernel drops; nil: not looked for

@@ -108,6 +108,7 @@ type Metrics struct {
 	limitedMetrics
 
 	budget       atomic.Pointer[func() userside.Budget]
+	pending      atomic.Pointer[func() []userside.Pending]
 	calls        map[string]map[userside.Outcome]prometheus.Counter
 	callDuration map[string]prometheus.Observer
 
@@ -378,6 +379,7 @@ func (m *Metrics) registerRest(f factory) {
 	f.computed("usher_erp_budget_requests_per_minute", "Limit of requests to the ERP; 0: none.", func() float64 { return float64(m.erpBudget().PerMinute) })
 	f.computed("usher_erp_requests_last_minute", "Requests to the ERP within the last 60 seconds, retries included.", func() float64 { return float64(m.erpBudget().LastMinute) })
 	f.computed("usher_erp_budget_waited_seconds", "Time that requests have waited for the limit, since the configuration was loaded.", func() float64 { return m.erpBudget().Waited.Seconds() })
+	f.computed("usher_erp_oldest_call_seconds", "Time since the oldest call was made that the ERP has not answered yet, its retries included; 0: there is none.", m.oldestCall)
 
 	m.reloads = each(f.counters("usher_config_loads_total", "Loads of the configuration: the start and each reload.", "result").WithLabelValues, resultOK, resultFailed)
 	m.reloadOK = f.gauge("usher_config_last_load_successful", "1 if the newest load of the configuration succeeded.")
@@ -394,6 +396,18 @@ func (m *Metrics) erpBudget() userside.Budget {
 		return (*look)()
 	}
 	return userside.Budget{}
+}
+
+// WatchPending makes a scrape look at the calls that the ERP has not answered yet, the oldest first.
+func (m *Metrics) WatchPending(look func() []userside.Pending) { m.pending.Store(&look) }
+
+func (m *Metrics) oldestCall() float64 {
+	if look := m.pending.Load(); look != nil {
+		if calls := (*look)(); len(calls) > 0 {
+			return time.Since(calls[0].Since).Seconds()
+		}
+	}
+	return 0
 }
 
 // leaseSource is how leases are counted at a scrape.

@@ -113,6 +113,7 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 			{Source: syncer.SourceDevices, Judgement: syncer.JudgedFailed, GoodAt: testStart.Add(time.Hour)},
 		}
 	})
+	m.WatchPending(func() []userside.Pending { return nil })
 	m.WatchSockets(func() SocketCounts {
 		return SocketCounts{Sockets: dhcpd.SocketStatus{Interfaces: 9, Served: 7, ReceiveDrops: 11, Standby: true}, Changes: 40, Resyncs: 1}
 	})

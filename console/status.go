@@ -18,6 +18,7 @@ import (
 	"github.com/usher-agent/usher/provision/route"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/provision/wayback"
+	"github.com/usher-agent/usher/userside"
 )
 
 // How much of long lists a status holds.
@@ -49,6 +50,8 @@ type Status struct {
 	Garden *garden.Status   `json:"garden,omitempty"`
 	State  *StateStatus     `json:"state,omitempty"`
 	Doors  []door.Status    `json:"doors,omitempty"` // who is connected to console, hints, portal and control socket
+
+	ERPCalls []userside.Pending `json:"erp_calls,omitempty"` // that the ERP has not answered yet, the oldest first
 }
 
 // DHCPStatus is the state of the DHCP server.
@@ -153,6 +156,9 @@ func (d *Deps) status() Status {
 	if d.Routes != nil {
 		s := d.Routes.Status()
 		st.Routes = &s
+	}
+	if d.ERPCalls != nil {
+		st.ERPCalls = d.ERPCalls()
 	}
 	st.State = d.stateStatus()
 	if d.Doors != nil {

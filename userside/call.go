@@ -61,6 +61,7 @@ func (c *Client) send(ctx context.Context, out *outgoing, to sink) (*answer, err
 	if spec.Write && (!spec.Idempotent || !c.opts.RetryIdempotentWrites) {
 		retries = 0
 	}
+	defer c.pending.begin(ctx, out)()
 	for attempt := 0; ; attempt++ {
 		if to.reset != nil {
 			to.reset()
@@ -84,6 +85,10 @@ func (c *Client) send(ctx context.Context, out *outgoing, to sink) (*answer, err
 		}
 		c.log.WarnContext(ctx, "erp call failed, retrying", "action", spec.Label(), "attempt", attempt+1,
 			"wait_seconds", wait.Seconds(), "error", err.Error.Error())
+		c.pending.note(out, func(p *Pending) {
+			p.SentAt, p.RetryAt, p.Error = time.Time{}, time.Now().Add(wait), err.Error.reason()
+			p.Told = err.retryAfter > 0
+		})
 		if !pause(ctx, wait) {
 			return a, &err.Error
 		}
@@ -120,22 +125,24 @@ type failure struct {
 	retryAfter time.Duration
 }
 
-// gated waits for its turn, then does one attempt and reports it.
+// gated waits for its turn, then does one attempt of a call that is pending and
+// reports it.
 func (c *Client) gated(ctx context.Context, out *outgoing, to sink) (*answer, *failure) {
-	spec := out.spec
-	select {
-	case c.gate <- struct{}{}:
-	case <-ctx.Done():
-		return nil, c.fail(spec, 0, ErrUnavailable, "waiting for another call to end", ctx.Err())
+	spec, lane := out.spec, out.spec.lane(ctx)
+	c.pending.note(out, func(p *Pending) { p.Attempt, p.RetryAt = p.Attempt+1, time.Time{} })
+	leave, f := c.enter(ctx, spec, lane)
+	if f != nil {
+		return nil, f
 	}
-	defer func() { <-c.gate }()
-	if err := c.budget.take(ctx); err != nil {
+	defer leave()
+	if err := c.budget.take(ctx, lane); err != nil {
 		return nil, c.fail(spec, 0, ErrUnavailable, "waiting for the request budget: "+err.Error(), ctx.Err())
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, c.fail(spec, 0, ErrUnavailable, "call ended by its caller", err)
 	}
 	begin := time.Now()
+	c.pending.note(out, func(p *Pending) { p.SentAt = begin })
 	var conn connection
 	a, err := c.attempt(conn.follow(ctx, spec), out, to)
 	if err != nil {
@@ -220,7 +227,7 @@ func (c *Client) request(ctx context.Context, out *outgoing) (*http.Request, err
 // attempt is one request and its answer.
 func (c *Client) attempt(parent context.Context, out *outgoing, to sink) (*answer, *failure) {
 	spec := out.spec
-	ctx, cancel := context.WithTimeout(parent, c.opts.Timeout)
+	ctx, cancel := context.WithTimeout(parent, c.timeout(spec.lane(parent)))
 	defer cancel()
 	req, err := c.request(ctx, out)
 	if err != nil {
@@ -350,7 +357,7 @@ func (c *Client) network(parent, ctx context.Context, spec *Action, status int, 
 	case parent.Err() != nil:
 		return c.fail(spec, status, ErrUnavailable, "call ended by its caller", parent.Err())
 	case ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout():
-		return c.fail(spec, status, ErrUnavailable, fmt.Sprintf("no answer within %s", c.opts.Timeout), context.DeadlineExceeded)
+		return c.fail(spec, status, ErrUnavailable, fmt.Sprintf("no answer within %s", c.timeout(spec.lane(parent))), context.DeadlineExceeded)
 	}
 	return c.fail(spec, status, ErrUnavailable, bareError(err), nil)
 }

@@ -42,6 +42,10 @@ type Options struct {
 	// For one call, from the connection to the last byte. 1s to 10m.
 	Timeout time.Duration `cfg:"timeout" default:"30s" min:"1s" max:"10m"` // zero: 30 s
 
+	// The same for calls with short answers: who is stopped or paused, the card of a
+	// customer. Never longer than timeout. 1s to 10m.
+	QuickTimeout time.Duration `cfg:"quick_timeout" default:"10s" min:"1s" max:"10m"` // zero: 10 s
+
 	// The budget: requests to the ERP per minute, whatever causes them; a tenth of
 	// them may follow one another at once. Beyond it calls wait, none is dropped.
 	// The usual load is far below the default. 0: no limit.
@@ -54,8 +58,10 @@ type Options struct {
 	BackoffBase           time.Duration // before the first retry, doubled each time; 500 ms
 	BackoffMax            time.Duration // bound of the doubling; 30 s
 
-	// Calls at the same time. The ERP is a PHP application on one database: 1 is
-	// polite. 1 to 16.
+	// Calls with long answers at the same time. The ERP is a PHP application on one
+	// database: 1 is polite. Beside them there are never more than three others, one
+	// of each kind: a poll of states, the card of a customer that a hint named, a
+	// command or report. They do not wait for the long ones. 1 to 16.
 	MaxConcurrent int `cfg:"max_concurrent" default:"1" min:"1" max:"16"` // zero: 1
 
 	// The largest answer, in MiB: unpacked, and as what is kept of it while it is
@@ -87,9 +93,10 @@ type Client struct {
 	opts     Options
 	endpoint url.URL
 	http     *http.Client
-	gate     chan struct{} // one token per request in flight
+	gates    [laneCount]chan struct{} // see newGates
 	levels   levels
 	budget   *budget
+	pending  pendings
 	redactor redactor
 	log      *slog.Logger
 }
@@ -115,7 +122,7 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("userside: max concurrent requests: %d is negative", o.MaxConcurrent)
 	case o.RequestsPerMinute < 0:
 		return nil, fmt.Errorf("userside: requests per minute: %d is negative", o.RequestsPerMinute)
-	case o.Timeout < 0 || o.BackoffBase < 0 || o.BackoffMax < 0 || o.MaxBody < 0 || o.MaxAnswer < 0 || o.MaxText < 0:
+	case o.Timeout < 0 || o.QuickTimeout < 0 || o.BackoffBase < 0 || o.BackoffMax < 0 || o.MaxBody < 0 || o.MaxAnswer < 0 || o.MaxText < 0:
 		return nil, errors.New("userside: a time or size limit is negative")
 	case o.ActionParameter != "" && o.ActionParameter != "action" && o.ActionParameter != "subcat":
 		return nil, fmt.Errorf("userside: action parameter: %q is neither action nor subcat", o.ActionParameter)
@@ -123,6 +130,7 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("userside: an own transport excludes a CA file and insecure verification")
 	}
 	setDefault(&o.Timeout, 30*time.Second)
+	setDefault(&o.QuickTimeout, 10*time.Second)
 	setDefault(&o.BackoffBase, 500*time.Millisecond)
 	setDefault(&o.BackoffMax, 30*time.Second)
 	setDefault(&o.MaxConcurrent, 1)
@@ -150,7 +158,7 @@ func New(o Options) (*Client, error) {
 			// A redirect would carry the URL, and so the key, as referrer to wherever it leads.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		gate:     make(chan struct{}, o.MaxConcurrent),
+		gates:    newGates(o.MaxConcurrent),
 		levels:   levels{turn: make(chan struct{}, 1)},
 		budget:   newBudget(o.RequestsPerMinute),
 		redactor: newRedactor(o.Key),
@@ -212,7 +220,7 @@ func newTransport(o Options) (*http.Transport, error) {
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    10 * time.Second,
 		ForceAttemptHTTP2:      true,
-		MaxIdleConnsPerHost:    o.MaxConcurrent,
+		MaxIdleConnsPerHost:    o.MaxConcurrent + otherLanes,
 		IdleConnTimeout:        90 * time.Second,
 		DisableCompression:     true, // gzip is recognised by its magic, for old servers do not announce it
 		MaxResponseHeaderBytes: 1 << 20,

@@ -2,8 +2,8 @@
 // is also sold as WorkerNet.
 //
 // One [Client] talks to one /api.php. Every method takes a context, waits for
-// its turn at the request gate (one request at a time by default), and answers
-// typed values or an [*Error] whose kind can be asked with errors.Is:
+// its turn in its [Lane] (one request at a time by default), and answers typed
+// values or an [*Error] whose kind can be asked with errors.Is:
 //
 //	c, err := userside.New(userside.Options{URL: "https://erp.example/api.php", Key: key})
 //	...

@@ -96,11 +96,11 @@ type Error struct {
 }
 
 // Error gives one line: action, kind, status and text.
-func (e *Error) Error() string {
+func (e *Error) Error() string { return "userside: " + e.Action + ": " + e.reason() }
+
+// reason is Error without the action.
+func (e *Error) reason() string {
 	var b strings.Builder
-	b.WriteString("userside: ")
-	b.WriteString(e.Action)
-	b.WriteString(": ")
 	b.WriteString(e.Kind.Error())
 	if e.Status != 0 && e.Status != 200 {
 		fmt.Fprintf(&b, ": http status %d", e.Status)

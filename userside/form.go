@@ -304,13 +304,12 @@ func NewTransport(o Options) (*http.Transport, error) {
 // and drops the payload. It is for learning what a server offers; never use it
 // for an action that changes data.
 func (c *Client) Try(ctx context.Context, category, name string, args url.Values, post bool) error {
-	spec := &Action{Category: category, Name: name}
-	select {
-	case c.gate <- struct{}{}:
-	case <-ctx.Done():
-		return &c.fail(spec, 0, ErrUnavailable, "waiting for another call to end", ctx.Err()).Error
+	spec := &Action{Category: category, Name: name, Bulk: true} // whatever comes
+	leave, f := c.enter(ctx, spec, LaneBulk)
+	if f != nil {
+		return &f.Error
 	}
-	defer func() { <-c.gate }()
+	defer leave()
 	timed, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
 	req, err := c.trial(timed, spec, args, post)

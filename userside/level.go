@@ -107,8 +107,8 @@ func (c *Client) level(ctx context.Context) level {
 	if lv := c.levels.get(time.Now()); lv != nil {
 		return *lv
 	}
-	lv := c.detect(ctx)
-	if ctx.Err() == nil { // otherwise it was not the server's fault
+	lv := c.detect(WithLane(ctx, LaneUrgent)) // other calls wait for it
+	if ctx.Err() == nil {                     // otherwise it was not the server's fault
 		c.levels.put(lv, time.Now())
 		c.log.DebugContext(ctx, "erp version detected", "version", lv.Version.String(), "source", string(lv.Source))
 	}
@@ -166,12 +166,18 @@ func (c *Client) detect(ctx context.Context) level {
 	return lv
 }
 
+// once sends a call a single time.
+func (c *Client) once(ctx context.Context, out *outgoing, to sink) (*answer, *failure) {
+	defer c.pending.begin(ctx, out)()
+	return c.gated(ctx, out, to)
+}
+
 // askSystem does one request of system get_system_info.
 func (c *Client) askSystem(ctx context.Context, nameParameter string) (*SystemInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, detectTimeout)
 	defer cancel()
 	r := systemReader{found: map[string]String{}}
-	a, f := c.gated(ctx, &outgoing{spec: actSystemInfo.row(), nameParameter: nameParameter}, r.sink())
+	a, f := c.once(ctx, &outgoing{spec: actSystemInfo.row(), nameParameter: nameParameter}, r.sink())
 	if f != nil {
 		return nil, &f.Error
 	}
@@ -206,7 +212,7 @@ func (c *Client) askModule(ctx context.Context) (Version, string, error) {
 		}
 	}}
 	out := &outgoing{spec: row("module", "get_system_information"), nameParameter: "request"}
-	if _, f := c.gated(ctx, out, to); f != nil {
+	if _, f := c.once(ctx, out, to); f != nil {
 		return Version{}, "", &f.Error
 	}
 	return found, text, nil

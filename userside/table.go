@@ -96,6 +96,7 @@ type Action struct {
 	Idempotent bool   // doing it twice is the same as doing it once
 	Danger     bool   // cannot be undone: a person is asked before
 	Agent      bool   // the running agent calls it: it has metrics of its own
+	Bulk       bool   // answers everything that there is: LaneBulk, unless the caller says otherwise
 
 	Since, Until Version // there from Since on, no more from Until on; zero: no bound
 	Params       []Param

@@ -74,7 +74,7 @@ func customerLookups() []Action {
 			},
 		},
 		{
-			Category: "customer", Name: "get_ip_port_device_commutation", Since: since("3.12beta35"), Idempotent: true, Agent: true, Answer: AnswerRows, Confidence: "L", Section: "3.4", Method: "CustomerBindings",
+			Category: "customer", Name: "get_ip_port_device_commutation", Since: since("3.12beta35"), Idempotent: true, Agent: true, Bulk: true, Answer: AnswerRows, Confidence: "L", Section: "3.4", Method: "CustomerBindings",
 			Summary: "list addresses and MACs of all customers with their switch ports, for DHCP",
 			Notes:   "The form of the answer is published nowhere; shapes A to F are understood.",
 		},

@@ -4,13 +4,13 @@ package userside
 // engineer needs beside the customer section.
 func neighbours() []Action {
 	bare := func(name, method, summary, notes string, params ...Param) Action {
-		return Action{Category: "module", Name: name, Idempotent: true, Answer: AnswerBare, Confidence: "M", Section: "5.3",
+		return Action{Category: "module", Name: name, Idempotent: true, Bulk: true, Answer: AnswerBare, Confidence: "M", Section: "5.3",
 			Method: method, Summary: summary, Notes: notes, Params: params}
 	}
 	objectID := Param{Name: "object_id", Kind: KindID, Help: "id of the object"}
 	return []Action{
 		{
-			Category: "commutation", Name: "get_data", Idempotent: true, Agent: true, Answer: AnswerMap, Confidence: "H", Section: "5.1", Method: "CommutationOf",
+			Category: "commutation", Name: "get_data", Idempotent: true, Agent: true, Bulk: true, Answer: AnswerMap, Confidence: "H", Section: "5.1", Method: "CommutationOf",
 			Summary: "show what is connected to customers, switches and cables",
 			Notes:   "Without object_id the answer has all objects of the type. With is_finish_data=1 the far end of the chain is told, behind splices and splitters.",
 			Params: []Param{
@@ -20,7 +20,7 @@ func neighbours() []Action {
 			},
 		},
 		{
-			Category: "device", Name: "get_data", Idempotent: true, Agent: true, Answer: AnswerMap, Confidence: "H", Section: "5.2", Method: "Devices",
+			Category: "device", Name: "get_data", Idempotent: true, Agent: true, Bulk: true, Answer: AnswerMap, Confidence: "H", Section: "5.2", Method: "Devices",
 			Summary: "show switches, OLTs, ONUs and radios with their ports",
 			Notes:   "is_hide_access_data=1 is sent unless given, for the answer has the devices' passwords otherwise.",
 			Params: []Param{

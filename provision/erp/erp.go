@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,8 +62,9 @@ type Options struct {
 }
 
 // Fetcher reads the ERP. It implements syncer.Fetcher, StateFetcher and
-// CustomerFetcher, and Sender of the outbox. Fetch and FetchStates are called by
-// one goroutine; the other methods by any.
+// CustomerFetcher, and Sender of the outbox. Fetch runs once at a time, the
+// other methods beside it and each other: what a whole fetch reads is in a lane
+// of its own (userside.LaneBulk), so nothing else waits for an answer to it.
 type Fetcher struct {
 	client *userside.Client
 	opts   Options
@@ -71,12 +73,14 @@ type Fetcher struct {
 	log    *slog.Logger
 	now    func() time.Time
 
-	// Of Fetch and FetchStates alone:
+	// Of Fetch alone:
 	source   provision.Source // in use; empty before the first success
 	composed int              // composed fetches since direct was last tried
 	turn     int              // which customers are asked this time
 	chains   chainCache
-	told     map[string]bool // conditions that were logged and still hold
+
+	mu   sync.Mutex      // guards told
+	told map[string]bool // conditions that were logged and still hold
 
 	fallback atomic.Pointer[syncer.Fallback] // nil: direct, or composed as configured
 
@@ -133,6 +137,7 @@ func New(client *userside.Client, o Options) (*Fetcher, error) {
 // customers that cannot all be asked in one fetch, and the ports of customers
 // whose cabling was not followed yet.
 func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {
+	ctx = userside.WithLane(ctx, userside.LaneBulk)
 	b := f.newBatch(prev)
 	f.turn++
 	if f.tryDirect() {
@@ -247,6 +252,8 @@ func (f *Fetcher) noteFallback(src provision.Source, why error) {
 
 // once logs a condition when it begins, and again after it went away and came back.
 func (f *Fetcher) once(ctx context.Context, condition string, holds bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if holds && !f.told[condition] {
 		f.log.WarnContext(ctx, "erp answers only in part", "condition", condition, "error", err)
 	}
@@ -324,6 +331,7 @@ func (f *Fetcher) refusal(ctx context.Context, err error) error {
 	var e *userside.Error
 	if errors.As(err, &e) && e.Status == http.StatusOK {
 		active := 2
+		ctx = userside.WithLane(ctx, userside.LaneUrgent)
 		if _, probe := f.client.CustomerIDs(ctx, userside.CustomerFilter{State: &active, Limit: 1}); probe != nil {
 			return fmt.Errorf("%w (and reads fail too: %w)", err, probe)
 		}
@@ -333,6 +341,9 @@ func (f *Fetcher) refusal(ctx context.Context, err error) error {
 
 // Budget tells how many requests the ERP gets.
 func (f *Fetcher) Budget() userside.Budget { return f.client.Budget() }
+
+// Pending returns the calls that the ERP has not answered yet, the oldest first.
+func (f *Fetcher) Pending() []userside.Pending { return f.client.Pending() }
 
 // System tells the version of the ERP; it is a cheap test of URL and key.
 func (f *Fetcher) System(ctx context.Context) (*userside.SystemInfo, error) {

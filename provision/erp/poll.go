@@ -140,6 +140,7 @@ func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, 
 // than prev has, or a customer that it has and the ERP does not, ask for a
 // whole fetch.
 func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
+	ctx = userside.WithLane(ctx, userside.LaneUrgent)
 	b := f.newBatch(prev)
 	answer := syncer.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
 	want := make([]int64, 0, len(ids))
@@ -219,6 +220,7 @@ func otherMACs(c *userside.Customer, prev *provision.Snapshot) bool {
 // them is on another port than prev has. A difference is told once: two sources
 // of one ERP may disagree for good.
 func (f *Fetcher) Moved(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (bool, error) {
+	ctx = userside.WithLane(ctx, userside.LaneQuick) // the answer for one customer is short
 	moved := false
 	for _, id := range ids {
 		lines := prev.BySubscriber(id)

@@ -9,16 +9,16 @@ import (
 
 // Fetcher reads everything from the ERP once. prev is the snapshot in use and
 // may be nil: a hint only, for a fetcher that wants to save work. Subnets, Reserved
-// and KeepVacant of the answer are filled by the Syncer. A Fetcher is called by one
-// goroutine, never twice at a time. An error means that nothing of the answer
-// may be used; a row that could not be read is a Problem in the Input instead.
+// and KeepVacant of the answer are filled by the Syncer. Fetch is never called twice
+// at a time. An error means that nothing of the answer may be used; a row that
+// could not be read is a Problem in the Input instead.
 type Fetcher interface {
 	Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error)
 }
 
 // StateFetcher is a Fetcher that can read the states alone, much cheaper than
-// everything. The Syncer then does that between whole fetches. It is called by
-// the goroutine that calls Fetch.
+// everything. The Syncer then does that between whole fetches, and while one
+// takes its time: beside Fetch, but never twice at a time.
 type StateFetcher interface {
 	// FetchStates reads the states of customers. ErrFetchFirst asks for a whole
 	// fetch instead.
@@ -26,7 +26,7 @@ type StateFetcher interface {
 }
 
 // CustomerFetcher is a Fetcher that can read a few customers by themselves, for
-// hints. It is called by one goroutine, but not by the one that calls Fetch.
+// hints. It is called by one goroutine, beside the methods above.
 type CustomerFetcher interface {
 	// FetchCustomers reads the states of some customers, and tells by Refresh if
 	// their addresses are others than those of prev.

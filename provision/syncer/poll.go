@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"github.com/usher-agent/usher/provision"
+	"maps"
 	"math/rand/v2"
 	"time"
 )
 
-// The loop of polls. A poll is a whole fetch or one of the states alone.
+// The loop of polls. A poll is a whole fetch or one of the states alone. Polls of
+// states go on while a whole fetch takes its time.
 
 // rest waits for the next poll; it gives false when ctx has ended.
 func (s *Syncer) rest(ctx context.Context, began time.Time) bool {
@@ -35,21 +37,25 @@ func (s *Syncer) rest(ctx context.Context, began time.Time) bool {
 	}
 }
 
-// plan chooses the time of the next poll.
+// plan chooses the time of the next poll. While a whole fetch runs that is one of states.
 func (s *Syncer) plan(began time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wait := s.opts.PollInterval
 	wait += time.Duration(float64(wait) * s.opts.PollJitter * (2*rand.Float64() - 1))
 	next := began.Add(wait)
-	if !s.fullDue.IsZero() && s.fullDue.Before(next) {
-		next = s.fullDue
+	failures := s.status.StateFailures
+	if s.whole == nil {
+		failures = max(failures, s.status.ConsecutiveFailures)
+		if !s.fullDue.IsZero() && s.fullDue.Before(next) {
+			next = s.fullDue
+		}
 	}
 	if rest := s.pollEnded.Add(wait / 10); next.Before(rest) {
 		next = rest // a fetch as long as the interval leaves the ERP some air
 	}
-	if n := max(s.status.ConsecutiveFailures, s.status.StateFailures); n > 0 {
-		retry := s.pollEnded.Add(firstRetry << min(n-1, 20))
+	if failures > 0 {
+		retry := s.pollEnded.Add(firstRetry << min(failures-1, 20))
 		if retry.Before(next) {
 			next = retry
 		}
@@ -59,11 +65,16 @@ func (s *Syncer) plan(began time.Time) time.Time {
 }
 
 // kindLocked chooses what the poll that begins now reads. While the guard holds
-// something, every poll is a whole one: a second opinion on all of it.
+// something, every poll is a whole one: a second opinion on all of it. Beside a
+// whole fetch that runs only states can be read.
 func (s *Syncer) kindLocked(now time.Time) FetchKind {
 	_, able := s.source.(StateFetcher)
 	switch {
-	case !able || s.opts.RefreshInterval <= s.opts.PollInterval || s.lastFull.IsZero() || s.wantFull || s.held != nil:
+	case !able || s.lastFull.IsZero():
+		return FetchFull
+	case s.whole != nil:
+		return FetchStates
+	case s.opts.RefreshInterval <= s.opts.PollInterval || s.wantFull || s.held != nil:
 		return FetchFull
 	case s.status.ConsecutiveFailures > 0:
 		// States may be readable where something else is not: take turns.
@@ -90,36 +101,77 @@ func (s *Syncer) nextFullLocked() time.Time {
 	return next
 }
 
-// poll makes one fetch and deals with its result.
+// wholeFetch is the whole fetch that runs.
+type wholeFetch struct {
+	began    time.Time
+	statesAt time.Time     // when states were read beside it last; zero: they were not
+	done     chan struct{} // closed when its result is dealt with
+}
+
+// poll makes one fetch and deals with its result. A whole one goes on beside
+// what follows: an answer that does not come must not keep states from being
+// read. Where states cannot be read by themselves, nothing follows before its end.
 func (s *Syncer) poll(ctx context.Context) {
 	select { // a refresh asked for up to now is this very poll
 	case <-s.wake:
 	default:
 	}
+	states, able := s.source.(StateFetcher)
 	s.mu.Lock()
 	opts := s.opts
-	kind := s.kindLocked(time.Now())
+	kind, beside := s.kindLocked(time.Now()), s.whole != nil
 	s.status.Fetching, s.status.NextPoll = true, time.Time{}
 	s.mu.Unlock()
 
-	if kind == FetchStates && !s.pollStates(ctx, opts) {
-		kind = FetchFull
-	}
-	if kind == FetchFull {
-		s.pollFull(ctx, opts)
-	}
+	read := kind == FetchStates && s.pollStates(ctx, states, opts)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.status.Fetching, s.status.LastKind = false, kind
-	s.pollEnded = time.Now()
+	s.status.Fetching = false
+	var whole *wholeFetch
+	switch {
+	case read:
+		s.endedLocked(FetchStates)
+	case !beside:
+		whole = s.beginWholeLocked(ctx, opts)
+	case kind == FetchStates:
+		s.askFullLocked() // the one that runs began before there was a reason for it
+	}
+	s.mu.Unlock()
+	if whole != nil && !able {
+		<-whole.done
+	}
+}
+
+// endedLocked notes that a poll ended.
+func (s *Syncer) endedLocked(kind FetchKind) {
+	s.status.LastKind, s.pollEnded = kind, time.Now()
+}
+
+// beginWholeLocked starts a whole fetch.
+func (s *Syncer) beginWholeLocked(ctx context.Context, opts Options) *wholeFetch {
+	s.wantFull, s.fullDue = false, time.Time{}
+	s.whole = &wholeFetch{began: time.Now(), done: make(chan struct{})}
+	whole := s.whole
+	s.tasks.Go(func() {
+		defer close(whole.done)
+		s.pollFull(ctx, opts, whole)
+	})
+	return whole
+}
+
+// endWholeLocked makes way for the next poll.
+func (s *Syncer) endWholeLocked() {
+	s.whole = nil
+	s.endedLocked(FetchFull)
+	if s.wantFull {
+		notify(s.wake)
+	} else {
+		notify(s.replan)
+	}
 }
 
 // pollFull reads everything.
-func (s *Syncer) pollFull(ctx context.Context, opts Options) {
-	s.mu.Lock()
-	s.wantFull, s.fullDue = false, time.Time{}
-	s.mu.Unlock()
-	began := time.Now()
+func (s *Syncer) pollFull(ctx context.Context, opts Options, whole *wholeFetch) {
+	began := whole.began
 	fctx, cancel := context.WithTimeout(ctx, opts.FetchTimeout)
 	in, err := s.source.Fetch(fctx, s.Current())
 	cancel()
@@ -137,6 +189,7 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.endWholeLocked()
 	s.status.LastFetchSeconds = took.Seconds()
 	if err != nil {
 		if ctx.Err() == nil {
@@ -144,24 +197,32 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options) {
 		}
 		return
 	}
+	statesAt := whole.statesAt // what changed until then is among the overrides
 	if in.StatesKept {
-		f.began = s.statesAt // nothing newer is known of them
+		statesAt = s.statesAt // nothing newer is known of them
+		if statesAt.Before(f.began) {
+			f.began = statesAt
+		}
+		s.status.ConsecutiveFailures = 0
 	} else {
-		s.answeredLocked()
-		s.status.StateFailures = 0
+		s.answeredLocked(FetchFull)
 	}
-	s.status.ConsecutiveFailures = 0
 	s.lastFull = began
-	s.obs.Fetched(FetchReport{Kind: FetchFull, Outcome: outcomeOf(s.judgeLocked(f)), Took: took, StatesKept: in.StatesKept})
+	published := s.judgeLocked(f)
+	if statesAt.After(s.statesAt) {
+		s.statesAt = statesAt
+	}
+	s.obs.Fetched(FetchReport{Kind: FetchFull, Outcome: outcomeOf(published), Took: took, StatesKept: in.StatesKept})
 }
 
 // pollStates reads the states alone; it gives false if a whole fetch must be
-// made instead.
-func (s *Syncer) pollStates(ctx context.Context, opts Options) bool {
+// made instead. No whole fetch begins meanwhile, so one that runs beside it, or
+// ends meanwhile, is older than what is read here.
+func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Options) bool {
 	began := time.Now()
 	cur := s.Current()
 	fctx, cancel := context.WithTimeout(ctx, opts.FetchTimeout)
-	answer, err := s.source.(StateFetcher).FetchStates(fctx, cur)
+	answer, err := source.FetchStates(fctx, cur)
 	cancel()
 	took := time.Since(began)
 	if errors.Is(err, ErrFetchFirst) {
@@ -170,10 +231,8 @@ func (s *Syncer) pollStates(ctx context.Context, opts Options) bool {
 	if answer.FetchedAt.IsZero() || answer.FetchedAt.After(began) {
 		answer.FetchedAt = began
 	}
-	var next *provision.Snapshot
-	if err == nil {
-		next = derive(cur, answer.States)
-	}
+	changed := differing(cur, answer.States)
+	next := derive(cur, changed)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,33 +243,61 @@ func (s *Syncer) pollStates(ctx context.Context, opts Options) bool {
 		}
 		return true
 	}
-	s.answeredLocked()
-	s.status.StateFailures = 0
+	s.answeredLocked(FetchStates)
 	if answer.Refresh {
 		s.askFullLocked()
 	}
-	if s.Current() != cur { // an override, or the operator accepted a fetch meanwhile
+	if s.Current() != cur { // an override, a whole fetch that ended, or the operator accepted one meanwhile
 		cur = s.Current()
-		next = derive(cur, answer.States)
+		changed = differing(cur, answer.States)
+		next = derive(cur, changed)
 	}
 	published := true
-	if s.overriddenLocked(next, answer.FetchedAt) == cur {
+	switch {
+	case s.held != nil:
+		published = s.passBesideLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt})
+	case s.overriddenLocked(next, answer.FetchedAt) == cur:
 		s.settleLocked(answer.FetchedAt) // nothing changed: nobody needs to be told
-	} else {
+	default:
 		published = s.judgeLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt})
+	}
+	if s.whole != nil {
+		maps.DeleteFunc(changed, func(id provision.SubscriberID, st provision.State) bool { return s.Current().State(id) != st }) // held
+		s.keepLocked(changed, answer.FetchedAt)
+		s.whole.statesAt = answer.FetchedAt
 	}
 	s.obs.Fetched(FetchReport{Kind: FetchStates, Outcome: outcomeOf(published), Took: took})
 	return true
 }
 
-// derive gives cur with the states that differ, cur itself if none does.
-func derive(cur *provision.Snapshot, states map[provision.SubscriberID]provision.State) *provision.Snapshot {
+// passBesideLocked puts that part of what a poll of states made into use which the guard lets pass, while it holds something of
+// a whole fetch: on that only another whole one decides. It reports whether that is all.
+func (s *Syncer) passBesideLocked(f fetched) (all bool) {
+	now, cur := time.Now(), s.Current()
+	candidate := s.overriddenLocked(f.snap, f.began)
+	s.passed.expire(now)
+	v := judge(cur, candidate, &s.opts.Guard, s.passed, now)
+	if !v.NoRows {
+		part := v.part(cur, candidate)
+		s.passed.pass(v, &s.opts.Guard, passing{}, now)
+		s.putPartLocked(f, part)
+	}
+	return !v.Hold
+}
+
+// differing gives the states that are others in cur.
+func differing(cur *provision.Snapshot, states map[provision.SubscriberID]provision.State) map[provision.SubscriberID]provision.State {
 	changed := make(map[provision.SubscriberID]provision.State)
 	for id, st := range states {
 		if sub, known := cur.Subscriber(id); !known || sub.State != st {
 			changed[id] = st
 		}
 	}
+	return changed
+}
+
+// derive gives cur with the states that differ, cur itself if none does.
+func derive(cur *provision.Snapshot, changed map[provision.SubscriberID]provision.State) *provision.Snapshot {
 	if len(changed) == 0 {
 		return cur
 	}
@@ -237,9 +324,15 @@ func outcomeOf(published bool) FetchOutcome {
 	return FetchHeld
 }
 
-func (s *Syncer) answeredLocked() {
-	if n := s.status.ConsecutiveFailures + s.status.StateFailures; n > 0 {
-		s.log.Info("the ERP answers again", "failures", n)
+func (s *Syncer) answeredLocked(kind FetchKind) {
+	failures := s.status.StateFailures
+	s.status.StateFailures = 0
+	if kind == FetchFull {
+		failures += s.status.ConsecutiveFailures
+		s.status.ConsecutiveFailures = 0
+	}
+	if failures > 0 {
+		s.log.Info("the ERP answers again", "kind", kind, "failures", failures)
 	}
 }
 

@@ -418,3 +418,161 @@ func TestSyncerStatesDoNotForgetRejection(t *testing.T) {
 		})
 	}
 }
+
+// fast polls states each second and everything each ten.
+func fast() Options {
+	return Options{PollInterval: time.Second, RefreshInterval: 10 * time.Second, Guard: tightGuard}
+}
+
+// hang makes whole fetches answer after d, with what the ERP said at their beginning, and gives whether one of them has begun.
+func (f *statesERP) hang(d time.Duration, answer func(context.Context) (provision.Input, error)) (begun func() bool) {
+	before := f.fakeERP.count()
+	f.set(slow(d, answer))
+	return func() bool { return f.fakeERP.count() > before }
+}
+
+// passUntil lets the clock run in small steps until something is so.
+func passUntil(t *testing.T, is func() bool) {
+	t.Helper()
+	for range 1000 {
+		if is() {
+			return
+		}
+		pass(100 * time.Millisecond)
+	}
+	require.Fail(t, "never")
+}
+
+func TestStatesGoOnBesideAWholeFetch(t *testing.T) {
+	for name, answer := range map[string]func(context.Context) (provision.Input, error){
+		"that answers what was":  says(provisiontest.Input(100)),
+		"that fails in the end":  fails(errors.New("http status 504")),
+		"that is an empty table": says(provision.Input{}), // which the guard holds
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				erp, s := startStates(t, fast(), nil)
+				passUntil(t, erp.hang(time.Minute, answer))
+				began := time.Now()
+				erp.tell(map[provision.SubscriberID]provision.State{active: provision.StatePause})
+				pass(1100 * time.Millisecond)
+				assert.Equal(t, provision.StatePause, s.Current().State(active), "within a poll")
+				assert.True(t, s.Status().Fetching)
+				assert.Less(t, s.Status().StatesAgeSeconds, 1.1)
+				pass(20 * time.Second)
+				_, states := erp.counts()
+				assert.InDelta(t, 30, states, 2, "one a second")
+
+				last := s.Status().StatesAt
+				for time.Since(began) < 63*time.Second {
+					pass(200 * time.Millisecond)
+					assert.Equal(t, provision.StatePause, s.Current().State(active), "the whole fetch began before: it does not undo it")
+					assert.False(t, s.Status().StatesAt.Before(last), "what was read is not older than it was")
+					last = s.Status().StatesAt
+				}
+				erp.set(says(provisiontest.Input(100)))
+				pass(5 * time.Second)
+				if s.Status().Held == nil {
+					assert.Zero(t, s.Status().Overrides, "what two reads said is no override")
+				}
+			})
+		})
+	}
+}
+
+// What an operator and a hint did while a whole fetch runs outlasts it, also where a poll of states has confirmed it since.
+func TestOverridesOutlastTheWholeFetchBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, fast(), nil)
+		passUntil(t, erp.hang(time.Minute, says(provisiontest.Input(100))))
+		const byHint, resumed = provision.SubscriberID(1006), provision.SubscriberID(1007)
+		now := map[provision.SubscriberID]provision.State{active: provision.StateStop, byHint: provision.StatePause, resumed: provision.StatePause}
+		pass(2500 * time.Millisecond)
+		s.Override(active, provision.StateStop, time.Now())
+		erp.tell(now)
+		s.Hint(byHint)
+		pass(5 * time.Second)
+		now = map[provision.SubscriberID]provision.State{active: provision.StateStop, byHint: provision.StatePause, resumed: provision.StateActive}
+		erp.tell(now)
+		pass(5 * time.Second)
+		erp.tell(nil) // nothing that would mend what the whole fetch does
+		for range 600 {
+			pass(100 * time.Millisecond)
+			for id, want := range now {
+				require.Equal(t, want, s.Current().State(id))
+			}
+		}
+		full, _ := erp.counts()
+		require.Equal(t, 3, full)
+		pass(time.Minute)
+		assert.Equal(t, provision.StateActive, s.Current().State(active), "the next one began later: what it says counts")
+	})
+}
+
+func TestRefreshBesideAWholeFetchMakesAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := fast()
+		opts.RefreshInterval = time.Hour
+		erp, s := startStates(t, opts, nil)
+		pass(2 * time.Second)
+		erp.set(slow(30*time.Second, says(provisiontest.Input(100))))
+		s.Refresh()
+		pass(5 * time.Second)
+		full, _ := erp.counts()
+		require.Equal(t, 2, full)
+		s.Refresh()
+		erp.set(says(provisiontest.Input(100)))
+		pass(20 * time.Second)
+		full, _ = erp.counts()
+		require.Equal(t, 2, full, "not two at a time")
+		pass(10 * time.Second)
+		full, _ = erp.counts()
+		require.Equal(t, 3, full)
+		pass(time.Minute)
+		full, _ = erp.counts()
+		require.Equal(t, 3, full)
+	})
+}
+
+// A whole fetch that the guard holds is not forgotten because of states that were being read when it ended, and they are not because of it.
+func TestStatesReadWhileAFetchIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := Options{PollInterval: 10 * time.Second, RefreshInterval: 20 * time.Second, Guard: tightGuard}
+		erp, s := startStates(t, opts, nil)
+		passUntil(t, erp.hang(12*time.Second, says(without(50))))
+		erp.mu.Lock()
+		erp.states = func(ctx context.Context) (StatesAnswer, error) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Second):
+			}
+			return StatesAnswer{States: map[provision.SubscriberID]provision.State{active: provision.StatePause}}, nil
+		}
+		erp.mu.Unlock()
+		passUntil(t, func() bool { return s.Status().Held != nil })
+		require.Equal(t, provision.StateActive, s.Current().State(active))
+		for range 300 { // the next whole fetches take 12 s each, too
+			pass(100 * time.Millisecond)
+			require.NotNil(t, s.Status().Held)
+		}
+		assert.Equal(t, provision.StatePause, s.Current().State(active))
+		assert.Equal(t, 100, s.Current().Len())
+		_, err := s.Accept("")
+		require.NoError(t, err)
+		assert.Equal(t, 50, s.Current().Len())
+	})
+}
+
+// While a whole fetch hangs that follows failed ones, states are polled at their pace, not at that of retries.
+func TestFailuresDoNotHurryStatesBesideAWholeFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		erp.set(fails(errors.New("http status 504")))
+		passUntil(t, func() bool { pass(time.Minute); return s.Status().ConsecutiveFailures > 0 })
+		passUntil(t, erp.hang(4*time.Minute, fails(errors.New("http status 504"))))
+		_, before := erp.counts()
+		pass(3 * time.Minute)
+		_, after := erp.counts()
+		assert.InDelta(t, 3, after-before, 1)
+	})
+}

@@ -77,9 +77,11 @@ const (
 	maxListedProblems = 1000
 )
 
-// Syncer polls the ERP, guards what it says and publishes snapshots. One fetch
-// runs at a time. A fetch that fails or is held leaves the snapshot in use as it
-// is. All methods are safe for concurrent use; Run runs once.
+// Syncer polls the ERP, guards what it says and publishes snapshots. One whole
+// fetch runs at a time, and one poll of states beside it; what states were read
+// later than a whole fetch began outlasts it. A fetch that fails or is held leaves
+// the snapshot in use as it is. All methods are safe for concurrent use; Run runs
+// once.
 type Syncer struct {
 	source Fetcher
 	store  SnapshotStore // may be nil
@@ -92,6 +94,7 @@ type Syncer struct {
 	replan  chan struct{}                      // the next poll may be due earlier; one slot, coalescing
 	dirty   chan struct{}                      // the store is behind; one slot, coalescing
 	hints   *hintQueue
+	tasks   sync.WaitGroup // what Run started
 
 	mu        sync.Mutex // guards everything below; the observer is called under it to keep its order
 	opts      Options
@@ -104,6 +107,7 @@ type Syncer struct {
 	openings  *openingCheck // of the openings that are held; nil: none are, or an operator rejected them
 	statesAt  time.Time     // when the states in use were read: what changed after may be missing
 	lastFull  time.Time     // start of the newest whole fetch that succeeded here
+	whole     *wholeFetch   // that runs; nil: none
 	pollEnded time.Time
 	wantFull  bool      // the next poll is a whole fetch
 	fullDue   time.Time // a poll from then on is a whole fetch; zero: by the interval
@@ -156,12 +160,11 @@ func (s *Syncer) LoadStored() error {
 // Run polls until ctx ends; it gives nil then, after the store has been brought
 // up to date.
 func (s *Syncer) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	defer s.tasks.Wait()
 	if s.store != nil {
-		wg.Go(func() { s.keepStored(ctx) })
+		s.tasks.Go(func() { s.keepStored(ctx) })
 	}
-	wg.Go(func() { s.followHints(ctx) })
+	s.tasks.Go(func() { s.followHints(ctx) })
 	for {
 		began := time.Now()
 		s.poll(ctx)
@@ -208,12 +211,18 @@ func (s *Syncer) publishLocked(snap *provision.Snapshot, problems []provision.Pr
 }
 
 // settleLocked notes when the states in use were read, and drops the overrides
-// that this read has seen.
+// that this read has seen. One that a whole fetch which runs or is held may not have seen is kept for it.
 func (s *Syncer) settleLocked(began time.Time) {
 	if now := time.Now(); began.After(now) {
 		began = now // stored by a clock that was ahead: what comes from now on is newer all the same
 	}
 	s.statesAt = began
+	if s.whole != nil && s.whole.began.Before(began) {
+		began = s.whole.began
+	}
+	if s.held != nil && s.held.began.Before(began) {
+		began = s.held.began
+	}
 	for id, o := range s.overrides {
 		if !o.at.After(began) {
 			delete(s.overrides, id)
@@ -308,6 +317,11 @@ func (s *Syncer) noteLocked(states map[provision.SubscriberID]provision.State, a
 	if s.Current() != nil && !at.After(s.statesAt) {
 		return // what is in use was read later
 	}
+	s.keepLocked(states, at)
+}
+
+// keepLocked is noteLocked for what is in use by now.
+func (s *Syncer) keepLocked(states map[provision.SubscriberID]provision.State, at time.Time) {
 	for id, st := range states {
 		if o, ok := s.overrides[id]; !ok || !o.at.After(at) {
 			s.overrides[id] = override{st, at}
@@ -361,7 +375,12 @@ func (s *Syncer) Status() Status {
 		problems[k] = n
 	}
 	st.Problems = problems
-	st.Overrides = len(s.overrides)
+	for _, o := range s.overrides {
+		if o.at.After(s.statesAt) {
+			st.Overrides++
+		}
+	}
+	st.Fetching = st.Fetching || s.whole != nil
 	st.StatesAt = s.statesAt
 	if !s.statesAt.IsZero() {
 		st.StatesAgeSeconds = max(time.Since(s.statesAt).Seconds(), 0)

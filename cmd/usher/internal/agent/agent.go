@@ -143,6 +143,7 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 	}
 	a.erp.p.Store(fetcher)
 	a.metrics.WatchBudget(func() userside.Budget { return a.erp.p.Load().Budget() })
+	a.metrics.WatchPending(a.erp.pending)
 	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
 		a.log.Error("state directory cannot be made; pools lease nothing until it can", "path", cfg.StateDir, "error", err)
 	}
@@ -192,7 +193,7 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 		Build: a.build, Started: time.Now(), DryRun: a.dryRun, RouteProtocol: cfg.Routes.Protocol,
 		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, State: a.store.Health, Outbox: a.outbox, Events: events,
 		Metrics: a.metrics, Garden: a.garden, Audit: a.audit, Dropper: dropper{a},
-		Config: a.configStatus, Multicast: forwardsMulticast, Doors: a.lookAtDoors,
+		Config: a.configStatus, Multicast: forwardsMulticast, Doors: a.lookAtDoors, ERPCalls: a.erp.pending,
 	}
 	if a.table != nil {
 		d.Kernel = a.table

@@ -75,6 +75,9 @@ func (l *liveERP) Moved(ctx context.Context, ids []provision.SubscriberID, prev 
 	return l.p.Load().Moved(ctx, ids, prev)
 }
 
+// pending returns the calls that the ERP has not answered yet.
+func (l *liveERP) pending() []userside.Pending { return l.p.Load().Pending() }
+
 // Sources implements syncer.SourceTeller.
 func (l *liveERP) Sources() []syncer.SourceStatus { return l.p.Load().Sources() }
 

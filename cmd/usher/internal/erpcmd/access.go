@@ -82,6 +82,8 @@ func (a *erpAccess) options(stdin io.Reader, keyless bool) (userside.Options, er
 	case a.timeout > 0:
 		o.Timeout = a.timeout
 	}
+	o.QuickTimeout = time.Hour // nothing but the person waits: timeout counts for short answers, too
+
 	o.Logger = nil // a person waits: the error says it, retries are not told
 	return o, nil
 }

@@ -69,6 +69,11 @@ func printStatus(w io.Writer, st *console.Status) error {
 	rows = append(rows, stateRows(p, st.State)...)
 	rows = append(rows, interfaceRows(p, st.Config)...)
 	rows = append(rows, syncRows(p, st.Sync, now)...)
+	for _, call := range st.ERPCalls {
+		if call.Slow(now) {
+			rows = append(rows, []string{"erp", p.Red(call.Text(now))})
+		}
+	}
 	if d := st.DHCP; d != nil {
 		rows = append(rows, []string{"dhcp", fmt.Sprintf("%s, %d packets", orDash(d.Listen.String(), !d.Listen.IsValid()), d.Packets)})
 		rows = append(rows, socketRows(p, d.Sockets)...)
@@ -438,7 +443,11 @@ func syncRows(p cli.Paint, s syncer.Status, now time.Time) [][]string {
 		rows = append(rows, []string{"", fmt.Sprintf("composed since %s: %s; the direct source is tried again %s", cli.Ago(f.Since, now), f.Reason, retryText(f, now))})
 	}
 	if s.StatesAt.After(s.FetchedAt) && s.Source != "" {
-		rows = append(rows, []string{"", fmt.Sprintf("states read %s, everything again %s", cli.Ago(s.StatesAt, now), cli.Ago(s.NextFull, now))})
+		again := "again " + cli.Ago(s.NextFull, now)
+		if s.Fetching && s.NextFull.Before(now) {
+			again = "is being read again"
+		}
+		rows = append(rows, []string{"", fmt.Sprintf("states read %s, everything %s", cli.Ago(s.StatesAt, now), again)})
 	}
 	if h := s.Hints; h.Received > 0 {
 		text := fmt.Sprintf("%d, the last %s", h.Received, cli.Ago(h.LastAt, now))

@@ -22,6 +22,7 @@ import (
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
 	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/userside"
 )
 
 // A status says whom it believes by default, who is refused and who was seen, with lines that can be pasted.
@@ -307,4 +308,19 @@ func TestStatusExitsByTheSources(t *testing.T) {
 			assert.Contains(t, stdout, "agent")
 		})
 	}
+}
+
+// An ERP that hangs is named while it hangs.
+func TestPrintERPCalls(t *testing.T) {
+	now := time.Now()
+	st := &console.Status{Ready: true, ERPCalls: []userside.Pending{
+		{Action: "customer.get_ip_port_device_commutation", Since: now.Add(-43 * time.Second), SentAt: now.Add(-43 * time.Second), Attempt: 1},
+		{Action: "device.get_data", Since: now.Add(-3 * time.Second), RetryAt: now.Add(20 * time.Second), Told: true, Attempt: 1, Error: "unavailable: http status 429"},
+		{Action: "customer.get_data", Since: now, SentAt: now, Attempt: 1},
+	}}
+	var out bytes.Buffer
+	require.NoError(t, printStatus(&out, st))
+	assert.Contains(t, out.String(), "\nerp       customer.get_ip_port_device_commutation has been waiting 43s for its answer\n"+
+		"erp       device.get_data failed, the next attempt is made in 20s, as the server asks (Retry-After): unavailable: http status 429\n")
+	assert.NotContains(t, out.String(), "customer.get_data", "a call that has just begun is worth no word")
 }
