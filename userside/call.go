@@ -26,8 +26,27 @@ const maxRetryAfter = 2 * time.Minute
 // call sends one action and decodes its answer into the sink, with retries
 // where the table and the options allow them.
 func (c *Client) call(ctx context.Context, act action, args url.Values, to sink) (*answer, error) {
-	spec := act.row()
+	return c.ask(ctx, act.row(), args, to)
+}
+
+// ask makes a call under the names of the server's version. If the answer does
+// not fit, and the server turns out to have another version by now, the call is
+// made again under the names of that one.
+func (c *Client) ask(ctx context.Context, spec *Action, args url.Values, to sink) (*answer, error) {
 	lv := c.level(ctx)
+	a, err := c.askAs(ctx, spec, args, to, lv)
+	if !misfits(err) {
+		return a, err
+	}
+	now, changed := c.levelAgain(ctx, spec, lv)
+	if !changed || spec.Write && !spec.Idempotent && !errors.Is(err, ErrUnsupported) {
+		return a, err // a hook of the ERP may have done what the answer seems to refuse
+	}
+	return c.askAs(ctx, spec, args, to, now)
+}
+
+// askAs is ask for a version that is known.
+func (c *Client) askAs(ctx context.Context, spec *Action, args url.Values, to sink, lv level) (*answer, error) {
 	out, err := c.outgoing(spec, args, lv)
 	if err != nil {
 		return nil, err
@@ -69,9 +88,6 @@ func (c *Client) send(ctx context.Context, out *outgoing, to sink) (*answer, err
 		a, err := c.gated(ctx, out, to)
 		if err == nil {
 			return a, nil
-		}
-		if errors.Is(err.Kind, ErrRefused) || errors.Is(err.Kind, ErrUnknownShape) {
-			c.doubtLevel()
 		}
 		if attempt >= retries || !err.retry || ctx.Err() != nil {
 			return a, &err.Error

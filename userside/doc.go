@@ -20,8 +20,9 @@
 // arguments against the table first, so what cannot be right, or what the
 // server's version lacks, is never sent.
 //
-// The version of the server ([Client.Level]) is asked for once, before the first
-// call, and decides the names of parameters; [Options].ERPVersion sets it. A
+// The version of the server ([Client.Level]) is asked for before the first call,
+// and again when an answer does not fit; it decides the names of parameters.
+// [Options].ERPVersion sets it. A
 // server that does not tell is treated as the newest. [WithRaw] gives the text
 // behind any answer.
 //

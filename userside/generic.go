@@ -61,13 +61,9 @@ func (c *Client) Call(ctx context.Context, category, name string, args url.Value
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.outgoing(spec, args, c.level(ctx))
-	if err != nil {
-		return nil, err
-	}
 	outer := rawFrom(ctx)
 	var raw Raw
-	a, err := c.send(WithRaw(ctx, &raw), out, sink{missing: missingFor(spec)})
+	a, err := c.ask(WithRaw(ctx, &raw), spec, args, sink{missing: missingFor(spec)})
 	if outer != nil {
 		*outer = raw
 	}

@@ -33,11 +33,12 @@ type Level struct {
 const detectTimeout = 10 * time.Second
 
 // How long a detection holds. One that failed because the server could not be
-// asked is tried again soon; every other one holds until a call is refused that
-// an upgrade of the server could explain.
+// asked is tried again soon; every other one holds until an answer does not fit,
+// which an upgrade of the server could explain. A read that misfits again and
+// again, because the server is as it is, raises the question each doubtAfter.
 const (
 	detectAgain = time.Minute
-	doubtAfter  = time.Hour
+	doubtAfter  = 10 * time.Minute
 )
 
 // level is a Level with what only calls need.
@@ -55,6 +56,7 @@ type levels struct {
 	known   *level
 	expires time.Time // zero: not by itself
 	at      time.Time
+	misfits map[string]time.Time // when an answer to an action last raised the question
 }
 
 func (l *levels) get(now time.Time) *level {
@@ -66,23 +68,68 @@ func (l *levels) get(now time.Time) *level {
 	return l.known
 }
 
-func (l *levels) put(lv level, now time.Time) {
+// put takes what a detection found. That the server could not be asked now says
+// nothing against what it said before.
+func (l *levels) put(lv level, now time.Time) level {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.known, l.at, l.expires = &lv, now, time.Time{}
+	l.at, l.expires = now, time.Time{}
 	if errors.Is(lv.Err, ErrUnavailable) {
 		l.expires = now.Add(detectAgain)
+		if l.known != nil && l.known.Err == nil {
+			return *l.known
+		}
 	}
+	l.known = &lv
+	return lv
 }
 
-// doubtLevel makes the next call detect anew if the last detection is old.
-func (c *Client) doubtLevel() {
-	l := &c.levels
+// doubt ends what is known, if an answer to the action may do that now. A write
+// always may: somebody waits for it.
+func (l *levels) doubt(spec *Action, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.known != nil && time.Since(l.at) > doubtAfter {
-		l.known = nil
+	last, before := l.misfits[spec.Label()]
+	if l.known == nil || now.Sub(l.at) < detectAgain || before && !spec.Write && now.Sub(last) < doubtAfter {
+		return false
 	}
+	if l.misfits == nil {
+		l.misfits = make(map[string]time.Time)
+	}
+	l.misfits[spec.Label()] = now
+	l.expires = now
+	return true
+}
+
+// misfits reports whether a server of another version than the one that was
+// asked for could answer so.
+func misfits(err error) bool {
+	return errors.Is(err, ErrRefused) || errors.Is(err, ErrUnknownShape) || errors.Is(err, ErrNotFound)
+}
+
+// levelAgain asks for the version again because an answer to the action does not
+// fit the one that it was asked for by. It reports whether another one is known now.
+func (c *Client) levelAgain(ctx context.Context, spec *Action, was level) (level, bool) {
+	if !c.opts.ERPVersion.IsZero() {
+		return was, false
+	}
+	if now := c.levels.get(time.Now()); now != nil && now.differs(was) { // somebody was quicker
+		return *now, true
+	}
+	if !c.levels.doubt(spec, time.Now()) {
+		return was, false
+	}
+	now := c.level(ctx)
+	changed := now.differs(was)
+	if changed {
+		c.log.InfoContext(ctx, "the ERP has another version now", "was", was.Version.String(), "version", now.Version.String(), "source", string(now.Source))
+	}
+	return now, changed
+}
+
+// differs reports whether calls may be named otherwise by the two.
+func (l level) differs(from level) bool {
+	return l.Version != from.Version || l.nameParameter != from.nameParameter
 }
 
 // Level gives the version of the server, asking for it at most once: by system
@@ -109,7 +156,7 @@ func (c *Client) level(ctx context.Context) level {
 	}
 	lv := c.detect(WithLane(ctx, LaneUrgent)) // other calls wait for it
 	if ctx.Err() == nil {                     // otherwise it was not the server's fault
-		c.levels.put(lv, time.Now())
+		lv = c.levels.put(lv, time.Now())
 		c.log.DebugContext(ctx, "erp version detected", "version", lv.Version.String(), "source", string(lv.Source))
 	}
 	return lv

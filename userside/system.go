@@ -25,11 +25,7 @@ func (c *Client) SystemInfo(ctx context.Context) (*SystemInfo, error) {
 		info := *lv.info
 		return &info, nil
 	}
-	out, err := c.outgoing(actSystemInfo.row(), nil, lv)
-	if err != nil {
-		return nil, err
-	}
-	a, err := c.send(ctx, out, r.sink())
+	a, err := c.ask(ctx, actSystemInfo.row(), nil, r.sink())
 	if err != nil {
 		return nil, err
 	}
