@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -138,7 +139,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 		StateDir: "/var/lib/usher",
 		ERP: ERP{
 			Client: userside.Options{
-				URL: "https://erp.example.net/api.php", Key: testKey, Timeout: 30 * time.Second, QuickTimeout: 10 * time.Second, RequestsPerMinute: 1200,
+				URL: "https://erp.example.net/api.php", Key: testKey, Timeout: 30 * time.Second, QuickTimeout: 10 * time.Second, Proxy: "environment", RequestsPerMinute: 1200,
 				Retries: 3, MaxConcurrent: 1, MaxAnswer: 512, MaxText: 1024,
 			},
 			Sync:  syncer.Options{PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, PollJitter: 0.1},
@@ -552,4 +553,52 @@ func TestHosts(t *testing.T) {
 		_, err := Parse("usher.yaml", fmt.Appendf(nil, "%sdhcp: {enabled: false}\nconsole: {hosts: [%q]}\n", head, bad), testEnv())
 		require.ErrorContains(t, err, "console.hosts", bad)
 	}
+}
+
+// Where calls of the ERP take a way through a proxy, the warning says what that means for the key.
+func TestWarnsOfProxies(t *testing.T) {
+	env := testEnv()
+	env.Proxy = func(u *url.URL) (*url.URL, error) {
+		switch u.Hostname() {
+		case "erp.example.net":
+			return url.Parse("http://me:secret@proxy.example.net:3128")
+		case "broken.example.net":
+			return nil, errors.New("invalid proxy address")
+		}
+		return nil, nil
+	}
+	for name, tt := range map[string]struct{ erp, proxy, want string }{
+		"https by the environment": {"https://erp.example.net", "environment", "calls to the ERP go through the proxy proxy.example.net:3128: the API key is encrypted there, " +
+			"unless the proxy ends TLS with a certificate that is believed here; proxy: none goes straight to the ERP"},
+		"https by default":    {"https://erp.example.net", "", "through the proxy proxy.example.net:3128: the API key is encrypted there"},
+		"http by a URL":       {"http://127.0.0.1", "http://192.0.2.3:3128", "through the proxy 192.0.2.3:3128: whoever runs it can read the API key; proxy: none goes straight to the ERP"},
+		"none":                {"https://erp.example.net", "none", ""},
+		"NO_PROXY":            {"https://other.example.net", "environment", ""},
+		"a variable is wrong": {"https://broken.example.net", "environment", "the proxy that the environment names cannot be read, so no call reaches the ERP"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := "userside:\n  url: " + tt.erp + "/api.php\n  key_file: /etc/usher/userside.key\n"
+			if tt.proxy != "" {
+				text += "  proxy: " + tt.proxy + "\n"
+			}
+			cfg, err := Parse("usher.yaml", []byte(text+"dhcp: {enabled: false}\n"), env)
+			require.NoError(t, err)
+			var warned []string
+			for _, w := range cfg.Warnings {
+				if strings.HasSuffix(w.Key, "proxy") {
+					warned = append(warned, w.Reason)
+				}
+			}
+			if tt.want == "" {
+				require.Empty(t, warned)
+				return
+			}
+			require.Len(t, warned, 1)
+			require.Contains(t, warned[0], tt.want)
+			require.NotContains(t, warned[0], "secret")
+		})
+	}
+	_, err := Parse("usher.yaml", []byte("userside: {url: \"https://erp.example.net/api.php\", key_file: /etc/usher/userside.key, proxy: \"http://me:secret@192.0.2.3\"}\n"), env)
+	require.ErrorContains(t, err, "proxy: must not hold user and password")
+	require.NotContains(t, err.Error(), "secret")
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"errors"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -17,11 +19,40 @@ func (l *loader) erpTogether(m keys.Mapping, e *ERP) {
 	if e.Client.InsecureSkipVerify {
 		m.Get("insecure_skip_verify").Warn("the certificate of the ERP is not verified: whoever is on the path can read the API key")
 	}
+	warnOfProxy(m.Get("proxy"), &e.Client, l.env.Proxy)
 	if e.Sync.RefreshInterval == 0 {
 		// Ten polls of states to one of everything, but bindings are never older
 		// than ten minutes because of it.
 		e.Sync.RefreshInterval = min(10*e.Sync.PollInterval, max(e.Sync.PollInterval, 10*time.Minute))
 	}
+}
+
+// warnOfProxy says that the key takes a way that not everybody thinks of.
+func warnOfProxy(v keys.Value, o *userside.Options, environment func(*url.URL) (*url.URL, error)) {
+	via, err := o.Via(environment)
+	switch {
+	case err != nil:
+		v.Warn("the proxy that the environment names cannot be read, so no call reaches the ERP; proxy: none goes straight to it")
+	case via == nil:
+	case strings.HasPrefix(o.URL, "https:"):
+		v.Warn("calls to the ERP go through the proxy %s: the API key is encrypted there, unless the proxy ends TLS with a certificate that is believed here; "+
+			"proxy: none goes straight to the ERP", via.Host)
+	default:
+		v.Warn("calls to the ERP go through the proxy %s: whoever runs it can read the API key; proxy: none goes straight to the ERP", via.Host)
+	}
+}
+
+// erpProxy never repeats the text: there may be a password in it.
+func erpProxy(v keys.Value) (string, bool) {
+	s, ok := v.Raw("environment, none or the URL of a proxy")
+	if !ok {
+		return "", false
+	}
+	if err := userside.CheckProxy(s); err != nil || s == "" {
+		v.Problem("%v", cmp.Or(err, errors.New("want environment, none or the URL of a proxy")))
+		return "", false
+	}
+	return s, true
 }
 
 // erpVersion reads a version of the ERP; auto is the zero one, which is asked for.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"os/user"
 
 	"github.com/usher-agent/usher/config/keys"
+	"github.com/usher-agent/usher/userside"
 )
 
 // Limits of the files that a configuration names; larger ones are a mistake.
@@ -29,6 +31,8 @@ type Env struct {
 	ReadFile func(path string, limit int64) ([]byte, fs.FileMode, error)
 	// LookupGroup fails if the group does not exist.
 	LookupGroup func(name string) error
+	// Proxy gives the proxy that HTTPS_PROXY and the like name for a URL, nil for none. Nil: there are none.
+	Proxy func(*url.URL) (*url.URL, error)
 }
 
 // OSEnv is the Env of the running process.
@@ -40,6 +44,7 @@ func OSEnv() Env {
 			_, err := user.LookupGroup(name)
 			return err
 		},
+		Proxy: userside.EnvironmentProxy,
 	}
 }
 

@@ -52,6 +52,8 @@ func (l *loader) erpReaders(name string, k keys.Key) (keys.Reader, bool) {
 	switch name {
 	case "erp_url":
 		return keys.Scalar(keys.Matching(`^`+httpPattern+`[^/?#@]+(/[^?#]*)?/api\.php$`), apiURL), true
+	case "erp_proxy":
+		return keys.Scalar(keys.Matching(`^(environment|none|([Hh][Tt][Tt][Pp][Ss]?|[Ss][Oo][Cc][Kk][Ss]5[Hh]?)://[^/?#@]+/?)$`), erpProxy), true
 	case "erp_version":
 		return keys.Scalar(keys.Shape{"type": []string{"string", "number"}, "pattern": `^(auto|[0-9]+\.[0-9]+.*)$`}, erpVersion), true
 	case "ca_file":

@@ -3,7 +3,6 @@ package userside
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -255,7 +254,7 @@ func (c *Client) attempt(parent context.Context, out *outgoing, to sink) (*answe
 	}
 	defer resp.Body.Close()
 
-	body := newBody(resp.Body, c.opts.MaxBody, c.opts.MaxText<<10)
+	body := newBody(resp.Body, resp.Header, c.opts.MaxBody, c.opts.MaxText<<10)
 	if raw := rawFrom(parent); raw != nil {
 		*raw = Raw{Status: resp.StatusCode}
 		body.raw = raw
@@ -318,8 +317,12 @@ func (c *Client) errorAnswer(spec *Action, resp *http.Response, body *body, to s
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		return a, c.fail(spec, status, ErrPermission, text, nil)
 	case status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500:
+		wait := retryAfter(resp.Header.Get("Retry-After"), time.Now())
+		if wait > maxRetryAfter {
+			text = fmt.Sprintf("asks to be left alone for %s: %s", wait.Round(time.Second), text)
+		}
 		f := c.fail(spec, status, ErrUnavailable, text, nil)
-		f.retryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+		f.retryAfter = wait
 		return a, f
 	case err != nil:
 		return a, c.malformed(spec, status, body, err)
@@ -405,36 +408,32 @@ func (w *wireReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// body is the text of one answer: unpacked if it is gzip (announced or not),
-// without byte order mark, bounded, and with its head kept for an excerpt.
+// body is the text of one answer: unpacked, in UTF-8, without byte order mark,
+// bounded, and with its head kept for an excerpt.
 type body struct {
-	wire  wireReader
-	r     io.Reader
-	left  int64
-	read  int64
-	start []byte
-	ended bool
-	max   struct{ text, tree int }
-	raw   *Raw // nil: nobody wants it
+	wire   wireReader
+	header http.Header
+	r      io.Reader
+	left   int64
+	read   int64
+	start  []byte
+	ended  bool
+	max    struct{ text, tree int }
+	raw    *Raw // nil: nobody wants it
 }
 
 // newBody bounds an answer: all of it, and each text in it.
-func newBody(r io.Reader, limit int64, text int) *body {
-	b := &body{wire: wireReader{r: r}, left: limit}
+func newBody(r io.Reader, header http.Header, limit int64, text int) *body {
+	b := &body{wire: wireReader{r: r}, header: header, left: limit}
 	b.max.text, b.max.tree = text, int(limit)
 	return b
 }
 
 // decode reads the whole answer.
 func (b *body) decode(to sink) (*answer, error) {
-	raw := bufio.NewReader(&b.wire)
-	b.r = raw
-	if magic, _ := raw.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		z, err := gzip.NewReader(raw)
-		if err != nil {
-			return &answer{}, errTruncated
-		}
-		b.r = z
+	var err error
+	if b.r, err = unpacked(bufio.NewReader(&b.wire), b.header); err != nil {
+		return &answer{}, err
 	}
 	text := bufio.NewReader(readerFunc(b.readText))
 	if mark, _ := text.Peek(3); bytes.Equal(mark, []byte{0xef, 0xbb, 0xbf}) {

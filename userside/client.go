@@ -29,15 +29,21 @@ type Options struct {
 	URL string `cfg:"url" read:"erp_url" required:"the address of the ERP's API, such as https://erp.example.net/api.php" example:"https://erp.example.net/api.php"`
 	Key Key    // obligatory
 
-	// PEM file with the authority of the ERP's certificate, for a private one.
-	// Empty: the authorities of the system.
+	// PEM file with the authority of the ERP's certificate, for a private one. It is
+	// read again when that certificate is not believed any more. Empty: the
+	// authorities of the system.
 	CAFile string `cfg:"ca_file" read:"ca_file" default:""`
 
 	// Do not verify the ERP's certificate. Whoever is on the path can then read
 	// the key; a warning says so.
-	InsecureSkipVerify bool              `cfg:"insecure_skip_verify" default:"false"`
-	Dialed             func(netip.Addr)  // is told the address of each connection that a request gets, a proxy's too; nil: nobody is
-	Transport          http.RoundTripper // instead of an own one; CAFile and InsecureSkipVerify are then refused
+	InsecureSkipVerify bool `cfg:"insecure_skip_verify" default:"false"`
+
+	// The proxy to the ERP: that of the environment (HTTPS_PROXY, HTTP_PROXY,
+	// NO_PROXY), none, or a URL such as http://192.0.2.3:3128. The key goes through
+	// it; a warning says so.
+	Proxy     string            `cfg:"proxy" read:"erp_proxy" default:"environment"` // empty: environment
+	Dialed    func(netip.Addr)  // is told the address of each connection that a request gets, a proxy's too; nil: nobody is
+	Transport http.RoundTripper // instead of an own one; CAFile and InsecureSkipVerify are then refused, Proxy is not looked at
 
 	// For one call, from the connection to the last byte. 1s to 10m.
 	Timeout time.Duration `cfg:"timeout" default:"30s" min:"1s" max:"10m"` // zero: 30 s
@@ -115,6 +121,9 @@ func New(o Options) (*Client, error) {
 	if err := o.Key.validate(); err != nil {
 		return nil, fmt.Errorf("userside: key: %w", err)
 	}
+	if err := CheckProxy(o.Proxy); err != nil {
+		return nil, fmt.Errorf("userside: proxy: %w", err)
+	}
 	switch {
 	case o.Retries < 0:
 		return nil, fmt.Errorf("userside: retries: %d is negative", o.Retries)
@@ -140,11 +149,9 @@ func New(o Options) (*Client, error) {
 	setDefault(&o.Location, time.Local)
 	setDefault(&o.UserAgent, "usher")
 	if o.Transport == nil {
-		t, err := newTransport(o)
-		if err != nil {
+		if o.Transport, err = ownTransport(o); err != nil {
 			return nil, err
 		}
-		o.Transport = t
 	}
 	log := o.Logger
 	if log == nil {
@@ -198,6 +205,24 @@ func checkURL(raw string) (url.URL, error) {
 	return *u, nil
 }
 
+// newDialer is how connections are made.
+func newDialer() *net.Dialer {
+	return &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+}
+
+// ownTransport is that of a client whose options have none.
+func ownTransport(o Options) (http.RoundTripper, error) {
+	if o.CAFile != "" {
+		return newRenewing(o)
+	}
+	return newTransport(o)
+}
+
+// pingAfter is how long a connection of HTTP/2 may be silent before it is asked
+// for a sign of life, and how long it then has: all calls share it, so a dead one
+// would hang all of them.
+const pingAfter = 15 * time.Second
+
 func newTransport(o Options) (*http.Transport, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.InsecureSkipVerify}
 	if o.CAFile != "" {
@@ -215,11 +240,12 @@ func newTransport(o Options) (*http.Transport, error) {
 		conf.RootCAs = pool
 	}
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		Proxy:                  proxyOf(o),
+		DialContext:            newDialer().DialContext,
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    10 * time.Second,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter},
 		MaxIdleConnsPerHost:    o.MaxConcurrent + otherLanes,
 		IdleConnTimeout:        90 * time.Second,
 		DisableCompression:     true, // gzip is recognised by its magic, for old servers do not announce it

@@ -221,7 +221,7 @@ func FuzzAnswer(f *testing.F) {
 	c := &Client{redactor: newRedactor(testKey), opts: Options{Location: time.UTC}}
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		var customers Customers
-		b := newBody(bytes.NewReader(doc), 1<<16, 1<<10)
+		b := newBody(bytes.NewReader(doc), nil, 1<<16, 1<<10)
 		a, err := b.decode(sink{whole: func(v value) { c.readCustomers(&customers, v, nil) }})
 		if err != nil {
 			requireNoKey(t, c.malformed(actCustomerBindings.row(), 200, b, err).Error.Error())

@@ -321,7 +321,7 @@ func (c *Client) Try(ctx context.Context, category, name string, args url.Values
 		return &c.network(ctx, timed, spec, 0, err).Error
 	}
 	defer resp.Body.Close()
-	body := newBody(resp.Body, c.opts.MaxBody, c.opts.MaxText<<10)
+	body := newBody(resp.Body, resp.Header, c.opts.MaxBody, c.opts.MaxText<<10)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		_, f := c.errorAnswer(spec, resp, body, sink{})
 		return &f.Error

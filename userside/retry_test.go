@@ -47,6 +47,7 @@ func TestRetries(t *testing.T) {
 		"truncated is not retried":             {answerWith(200, `{"result":`), read, nil, ErrMalformed, 1},
 		"no retries configured":                {answerWith(503, "x"), read, func(o *Options) { o.Retries = 0 }, ErrUnavailable, 1},
 		"a write is sent once, 5xx":            {answerWith(503, "x"), write, nil, ErrUnavailable, 1},
+		"a write is sent once, 429":            {answerWith(429, "x"), write, nil, ErrUnavailable, 1},
 		"a write is sent once, connection":     {hangUp, write, nil, ErrUnavailable, 1},
 		"an idempotent write if so configured": {answerWith(503, "x"), write, func(o *Options) { o.RetryIdempotentWrites = true }, nil, 2},
 		"Retry-After beyond all bounds gives up": {func(w http.ResponseWriter, _ *http.Request) {
@@ -148,6 +149,15 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 				})
 			})
 		}
+	}
+	for name, header := range map[string]string{"seconds": "600", "date": time.Now().Add(600 * time.Second).UTC().Format(http.TimeFormat)} {
+		c := newTestClient(t, newTestServer(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", header)
+			w.WriteHeader(503)
+			_, _ = io.WriteString(w, "maintenance")
+		}), func(o *Options) { o.Retries = 3 })
+		_, err := c.CustomerBindings(ctx)
+		require.Regexp(t, `^asks to be left alone for (10m0s|9m5\ds): maintenance$`, errorOf(t, err, ErrUnavailable).Text, "a wait that is not made in %s is told", name)
 	}
 	require.Zero(t, retryAfter("soon", time.Now()))
 	require.Zero(t, retryAfter("-5", time.Now()))
