@@ -91,7 +91,7 @@ func OpenMemory(path, url string) (*Memory, error) {
 func readAnswers(r io.Reader, path string) (*stored, error) {
 	br := bufio.NewReader(r)
 	head, err := br.ReadString('\n')
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	version, want := 0, uint32(0)
