@@ -25,6 +25,8 @@ import (
 const (
 	// cardTime is how long one whole fetch goes on to read cards.
 	cardTime = 10 * time.Second
+	// firstCardTime is the same where nothing is in use yet: clients wait for it.
+	firstCardTime = time.Second
 	// quickList is the time in which a list of cards must be answered for the next one to be twice as long.
 	quickList = time.Second
 	// longestList is how many cards are asked for at once at most.
@@ -88,9 +90,13 @@ func (b *batch) readCards(ctx context.Context) {
 	defer cancel()
 	got := newAsked()
 	began := time.Now()
-	err := b.askCards(part, list[:min(len(list), b.opts.MaxFlags-share)], began.Add(cardTime*9/10), got)
+	most := cardTime
+	if b.prev == nil {
+		most = firstCardTime
+	}
+	err := b.askCards(part, list[:min(len(list), b.opts.MaxFlags-share)], began.Add(most*9/10), got)
 	if err == nil {
-		err = b.askCards(part, stopped[:share], began.Add(cardTime), got)
+		err = b.askCards(part, stopped[:share], began.Add(most), got)
 	}
 	b.judgeCards(ctx, list, stopped, got, err)
 }

@@ -151,7 +151,18 @@ func (d *demo) finish(err error, keep bool) error {
 		d.say("files kept in %s", d.dir)
 		return nil
 	}
-	return os.RemoveAll(d.dir)
+	return removeAll(d.dir)
+}
+
+// removeAll removes a directory into which an agent that ends may still write.
+func removeAll(dir string) (err error) {
+	for range 40 {
+		if err = os.RemoveAll(dir); err == nil {
+			return nil
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	return err
 }
 
 // lookAround keeps everything up until Ctrl-C.
