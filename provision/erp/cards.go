@@ -26,7 +26,7 @@ const (
 	// cardTime is how long one whole fetch goes on to read cards.
 	cardTime = 10 * time.Second
 	// firstCardTime is the same where nothing is in use yet: clients wait for it.
-	firstCardTime = time.Second
+	firstCardTime = time.Second / 5
 	// quickList is the time in which a list of cards must be answered for the next one to be twice as long.
 	quickList = time.Second
 	// longestList is how many cards are asked for at once at most.
