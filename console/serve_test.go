@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,6 +19,9 @@ func TestListenOnIPv4Alone(t *testing.T) {
 	for listen, want := range map[string]bool{"0.0.0.0:0": false, "[::]:0": true} {
 		t.Run(listen, func(t *testing.T) {
 			if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+				if os.Getenv("USHER_REQUIRE_KERNEL") == "1" {
+					t.Fatal("this host has no IPv6")
+				}
 				t.Skip("this host has no IPv6")
 			} else {
 				_ = l.Close()

@@ -52,30 +52,38 @@ func end(c net.Conn, writes bool) error {
 	}
 }
 
+// connected loads rules, starts the agent and returns both ends of a connection of the first home to the internet.
+func connected(t *testing.T, w *world, rules string) (customer, server net.Conn) {
+	t.Helper()
+	file := filepath.Join(w.Dir, "rules.nft")
+	require.NoError(t, os.WriteFile(file, []byte(rules), 0o600))
+	w.nft(t, "-f", file)
+	require.NoError(t, w.StartAgent(t.Context()))
+	require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
+	ln, err := w.Internet.Listen(miniature.InternetIP + ":7443")
+	require.NoError(t, err)
+	defer ln.Close()
+	type accepted struct {
+		conn net.Conn
+		err  error
+	}
+	came := make(chan accepted, 1)
+	go func() { c, err := ln.Accept(); came <- accepted{c, err} }()
+	customer, err = w.Homes[0].Host.Dial(miniature.InternetIP+":7443", 5*time.Second)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = customer.Close() })
+	a := <-came
+	require.NoError(t, a.err)
+	t.Cleanup(func() { _ = a.conn.Close() })
+	return customer, a.conn
+}
+
 // A connection to a garden goes on at a pause: it may be the payment that ends it.
 func TestKernelPauseKeepsAConnectionToAGarden(t *testing.T) {
 	for name, rules := range map[string]string{"routed": tracked, "masqueraded": masqueraded} {
 		t.Run(name, func(t *testing.T) {
 			w := startWorld(t, miniature.Options{Homes: 1, Extra: "acl: {pause: {garden: [" + miniature.InternetIP + "]}}\n"})
-			file := filepath.Join(w.Dir, "rules.nft")
-			require.NoError(t, os.WriteFile(file, []byte(rules), 0o600))
-			w.nft(t, "-f", file)
-			require.NoError(t, w.StartAgent(t.Context()))
-			require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
-			ln, err := w.Internet.Listen(miniature.InternetIP + ":7443")
-			require.NoError(t, err)
-			defer ln.Close()
-			came := make(chan net.Conn, 1)
-			go func() {
-				if c, err := ln.Accept(); err == nil {
-					came <- c
-				}
-			}()
-			customer, err := w.Homes[0].Host.Dial(miniature.InternetIP+":7443", 5*time.Second)
-			require.NoError(t, err)
-			defer customer.Close()
-			server := <-came
-			defer server.Close()
+			customer, server := connected(t, w, rules)
 			exchange := func(when string) {
 				t.Helper()
 				for _, x := range [][2]net.Conn{{customer, server}, {server, customer}} {
@@ -88,7 +96,7 @@ func TestKernelPauseKeepsAConnectionToAGarden(t *testing.T) {
 				}
 			}
 			exchange("before")
-			_, err = w.Client.SetState(t.Context(), provision.SubscriberID(w.Homes[0].ID), provision.StatePause)
+			_, err := w.Client.SetState(t.Context(), provision.SubscriberID(w.Homes[0].ID), provision.StatePause)
 			require.NoError(t, err)
 			eventually(t, 10*time.Second, "the pass over his connections is over", func() (bool, error) {
 				return regexp.MustCompile(`(?m)^usher_acl_flows_forgotten_total [1-9]`).MatchString(w.metrics(t)), nil
@@ -111,33 +119,14 @@ func TestKernelPauseTellsBothEnds(t *testing.T) {
 			}
 			t.Run(title, func(t *testing.T) {
 				w := startWorld(t, miniature.Options{Homes: 1})
-				file := filepath.Join(w.Dir, "rules.nft")
-				require.NoError(t, os.WriteFile(file, []byte(rules), 0o600))
-				w.nft(t, "-f", file)
-				require.NoError(t, w.StartAgent(t.Context()))
-				require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
-				ln, err := w.Internet.Listen(miniature.InternetIP + ":7443")
-				require.NoError(t, err)
-				defer ln.Close()
-				type accepted struct {
-					conn net.Conn
-					err  error
-				}
-				came := make(chan accepted, 1)
-				go func() { c, err := ln.Accept(); came <- accepted{c, err} }()
-				customer, err := w.Homes[0].Host.Dial(miniature.InternetIP+":7443", 5*time.Second)
-				require.NoError(t, err)
-				defer customer.Close()
-				server := <-came
-				require.NoError(t, server.err)
-				defer server.conn.Close()
+				customer, server := connected(t, w, rules)
 				ends := map[string]chan error{"customer": make(chan error, 1), "server": make(chan error, 1)}
-				_, err = io.WriteString(customer, "hello")
+				_, err := io.WriteString(customer, "hello")
 				require.NoError(t, err)
-				_, err = io.ReadFull(server.conn, make([]byte, 5))
+				_, err = io.ReadFull(server, make([]byte, 5))
 				require.NoError(t, err)
 				go func() { ends["customer"] <- end(customer, writes.customer) }()
-				go func() { ends["server"] <- end(server.conn, writes.server) }()
+				go func() { ends["server"] <- end(server, writes.server) }()
 
 				_, err = w.Client.SetState(t.Context(), provision.SubscriberID(w.Homes[0].ID), provision.StatePause)
 				require.NoError(t, err)

@@ -58,16 +58,14 @@ unprivileged ports and an ACL that is only computed.`,
 				}
 				run = d.loopback
 			}
-			defer func() {
-				for _, f := range d.cleanup {
-					f()
-				}
-			}()
 			err = run(ctx, func() {
 				if !once && !d.json && cli.IsTerminal(d.out) && cli.IsTerminal(os.Stdin) {
 					d.lookAround(cmd.Context(), stay)
 				}
 			})
+			for _, f := range d.cleanup { // before the files go: the agent writes to them until it has ended
+				f()
+			}
 			if err != nil && ctx.Err() != nil {
 				err = context.Cause(ctx)
 				if cmd.Context().Err() != nil {
@@ -151,18 +149,7 @@ func (d *demo) finish(err error, keep bool) error {
 		d.say("files kept in %s", d.dir)
 		return nil
 	}
-	return removeAll(d.dir)
-}
-
-// removeAll removes a directory into which an agent that ends may still write.
-func removeAll(dir string) (err error) {
-	for range 40 {
-		if err = os.RemoveAll(dir); err == nil {
-			return nil
-		}
-		<-time.After(50 * time.Millisecond)
-	}
-	return err
+	return os.RemoveAll(d.dir)
 }
 
 // lookAround keeps everything up until Ctrl-C.
