@@ -188,6 +188,9 @@ type Input struct {
 	KeepVacant      bool           // there are pools for subscribers: lines without an address are kept
 	Problems        []Problem      // what the fetch itself had to skip
 	Earlier         []SubscriberID // whose lines are those of an earlier fetch, for the ERP gave no answer about them
+	// FirstRead are customers of whom it is first told by this fetch, or by one before of which nothing came, that they
+	// are blocked: what was not known before is no change for the fetch guard.
+	FirstRead []SubscriberID
 	// StatesKept says that the states are those of the snapshot in use, for the ERP did not tell any.
 	StatesKept bool
 	Source     Source

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 const (
 	// cardTime is how long one whole fetch goes on to read cards.
 	cardTime = 10 * time.Second
-	// firstCardTime is the same where nothing is in use yet: clients wait for it.
+	// firstCardTime is the same where nothing is in use yet: clients wait for it. The rest is read at once after it.
 	firstCardTime = time.Second / 5
 	// quickList is the time in which a list of cards must be answered for the next one to be twice as long.
 	quickList = time.Second
@@ -160,6 +161,7 @@ func (b *batch) judgeCards(ctx context.Context, list, stopped []candidate, got *
 	}
 	b.lastFetch = now
 	flagsUnread, _ := b.memory.unread(list)
+	b.unreadAtFirst.Store(b.prev == nil && unread > 0)
 	for _, st := range []syncer.SourceStatus{
 		{Source: syncer.SourceFlags, Rows: len(list), Unread: flagsUnread}, {Source: syncer.SourceSubnets, Rows: len(all), Unread: unread},
 	} {
@@ -187,9 +189,35 @@ func (b *batch) judgeCards(ctx context.Context, list, stopped []candidate, got *
 
 // card takes state, flags and subnets from a customer's card.
 func (b *batch) card(c *userside.Customer) {
+	first := b.prev != nil && b.memory.lastRead(c.ID) == 0
 	b.cards[c.ID] = true
-	b.memory.card(c, cardSubnets(c, b))
+	_, flags := b.memory.card(c, cardSubnets(c, b))
 	b.setState(c.ID, c.State)
+	if first && b.policy.State(noStateID, flags).Blocks() {
+		b.memory.noteFirst(c.ID)
+	}
+}
+
+// noteFirst notes that a card that was read for the first time blocks its customer.
+func (m *Memory) noteFirst(id int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.firstRead[id] = true
+}
+
+// firstReadOnes returns, sorted, whom cards that were read for the first time block, but not in prev yet.
+func (m *Memory) firstReadOnes(policy *provision.Policy, prev *provision.Snapshot) []provision.SubscriberID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.firstRead, func(id int64, _ bool) bool {
+		return prev.State(provision.SubscriberID(id)).Blocks() || !policy.State(noStateID, m.flagsLocked(id)).Blocks()
+	})
+	out := make([]provision.SubscriberID, 0, len(m.firstRead))
+	for id := range m.firstRead {
+		out = append(out, provision.SubscriberID(id))
+	}
+	slices.Sort(out)
+	return out
 }
 
 // unread returns how many of some customers never had their card read, and when the one read longest ago was.

@@ -86,6 +86,8 @@ type Fetcher struct {
 
 	lists     cardLists
 	lastFetch time.Time // when cards were read last
+
+	unreadAtFirst atomic.Bool // the first whole fetch had no time for all cards, and none followed yet
 }
 
 // New checks the options.
@@ -145,6 +147,7 @@ func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 		switch {
 		case err == nil:
 			f.use(ctx, provision.SourceDirect, nil)
+			b.in.FirstRead = f.memory.firstReadOnes(&f.policy, prev)
 			return b.in, nil
 		case f.opts.Bindings == ModeDirect || !noDirect(err) || b.rowsRead:
 			b.blame(ctx, err)

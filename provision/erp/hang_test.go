@@ -25,10 +25,7 @@ func hangs(t *testing.T, action string, poll time.Duration) (*emulator.Emulator,
 	f, err := New(c, Options{Policy: &policy})
 	require.NoError(t, err)
 	s := syncer.New(syncer.Options{PollInterval: poll, RefreshInterval: 2 * poll, Guard: syncer.GuardLimits{MinChanged: 100}}, f, nil, nil, provisiontest.Quiet())
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { assert.NoError(t, s.Run(ctx)) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	run(t, s)
 	require.Eventually(t, func() bool { return s.Current() != nil && !s.Status().Fetching }, 10*time.Second, time.Millisecond)
 
 	require.NoError(t, e.SetQuirks(emulator.Quirks{Faults: map[string]emulator.Fault{action: emulator.FaultHang}}))
@@ -44,6 +41,15 @@ func hangs(t *testing.T, action string, poll time.Duration) (*emulator.Emulator,
 	}
 	require.Greater(t, len(active), 3)
 	return e, f, s, active
+}
+
+// run runs a Syncer until the test ends.
+func run(t *testing.T, s *syncer.Syncer) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { assert.NoError(t, s.Run(ctx)) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
 }
 
 // An answer that does not come holds up neither a pause by poll, by hint and by command, nor what lets the customer in again.

@@ -31,6 +31,7 @@ type Memory struct {
 	moved      map[int64]string           // cabling that Moved reported, so that it reports it once
 	nets       map[int64][]netip.Prefix   // subnets on the cards that were read
 	stale      map[int64]bool             // customers whose cabling must be followed anew
+	firstRead  map[int64]bool             // whom cards that were read for the first time block, until that is in use
 	kept       map[int64]provision.State  // who was blocked before for a reason that nobody could read since
 	devices    []device                   // the last good list, and of earlier ones those that lines name
 	gone       map[provision.DeviceID]int // fetches in a row in which the ERP had no such device when asked for it alone
@@ -60,7 +61,7 @@ func NewMemory() *Memory {
 		sources:   make(map[syncer.SourceName]syncer.SourceStatus),
 		customers: make(map[int64]standing), former: make(map[int64]bool),
 		nets: make(map[int64][]netip.Prefix), moved: make(map[int64]string), stale: make(map[int64]bool),
-		kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int),
+		firstRead: make(map[int64]bool), kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int),
 	}
 }
 

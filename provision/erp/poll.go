@@ -70,6 +70,8 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 		answer.States[provision.SubscriberID(id)] = f.state(id, n)
 	}
 	f.freed(prior, prev, answer.States)
+	answer.FirstRead = f.memory.firstReadOnes(&f.policy, prev)
+	answer.Refresh = answer.Refresh || f.unreadAtFirst.Swap(false)
 	return answer, nil
 }
 

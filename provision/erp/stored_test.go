@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/provisiontest"
 	"github.com/usher-agent/usher/provision/statedir"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
@@ -161,6 +162,30 @@ func TestCardLists(t *testing.T) {
 	require.Equal(t, []int{250, 250}, sizes(2, 2*time.Second, 1000), "neither")
 	l = cardLists{}
 	require.Equal(t, []int{100, 200, 400, 100, 200, 200}, sizes(6, time.Millisecond, 300), "what failed is not tried again")
+}
+
+// A first start does not wait for all cards: the rest is read at once after it, and that they block their customers
+// is no change that the guard would hold.
+func TestRestOfTheCardsAfterAFirstStart(t *testing.T) {
+	const customers = 60
+	policy := provision.DefaultPolicy()
+	rules := with(manyCustomers(customers), "customer.get_customers_id?is_ex=1", ids())
+	for _, some := range [][2]int{{1, 30}, {31, 60}, {1, 60}} {
+		var list, cards []string
+		for id := some[0]; id <= some[1]; id++ {
+			list = append(list, fmt.Sprint(id))
+			cards = append(cards, fmt.Sprintf(`"%d":{"id":%d,"state_id":2,"is_disable":1}`, id, id))
+		}
+		rules["customer.get_data?customer_id="+strings.Join(list, ",")] = `200 {"result":"OK","data":{` + strings.Join(cards, ",") + `}}`
+	}
+	_, c := newFakeERP(t, rules)
+	f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, BatchSize: 30, MaxFlags: 30, Memory: zeroCompared()})
+	s := syncer.New(syncer.Options{
+		PollInterval: 10 * time.Millisecond, RefreshInterval: time.Hour, Guard: syncer.GuardLimits{MaxBlocked: 0.1, MinChanged: 5},
+	}, f, nil, nil, provisiontest.Quiet())
+	run(t, s)
+	require.Eventually(t, func() bool { return s.Current().Counts().Stopped == customers }, 10*time.Second, time.Millisecond)
+	require.Nil(t, s.GuardStatus().Held)
 }
 
 // Where not all cards can be read at once, it is told how many were never read and how long a round takes.

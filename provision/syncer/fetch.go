@@ -41,6 +41,7 @@ type StatesAnswer struct {
 	States    map[provision.SubscriberID]provision.State // of whom it tells; all others stay as they are
 	FetchedAt time.Time                                  // when it began; zero: the Syncer's own time
 	Refresh   bool                                       // something was seen that only a whole fetch can tell
+	FirstRead []provision.SubscriberID                   // as in provision.Input
 }
 
 // ErrFetchFirst says that states alone cannot be read before a whole fetch.

@@ -114,13 +114,15 @@ type verdict struct {
 // judge is the guard: it counts the subscribers that candidate would change, together with those whose changes passed within
 // the last hour, and says which kinds are over their limits. Who gains a port, or an address beside another, is not changed. A
 // candidate without lines is held always, even if there is no old snapshot; the first one with lines, vacant or not, passes.
-func judge(old, candidate *provision.Snapshot, limits *GuardLimits, passed lately, now time.Time) *verdict {
+// So do those of first who are blocked: the ERP never told anything else of them.
+func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, limits *GuardLimits, passed lately, now time.Time) *verdict {
 	v := &verdict{changes: compare(old, candidate), held: changes{}}
 	v.Subscribers = old.Counts().Subscribers
 	if candidate.KeepsVacant() && old != nil {
 		v.Subscribers += old.WithoutAddress()
 	}
 	v.NoRows = candidate.Empty() || candidate.Len() == 0 && old.Len() > 0
+	v.changes[ChangeBlocked] = lessThose(v.changes[ChangeBlocked], first)
 	fresh := changes{}
 	for k := range v.changes {
 		fresh[k] = passed.without(k.undoes(), v.changes[k])
@@ -136,7 +138,7 @@ func judge(old, candidate *provision.Snapshot, limits *GuardLimits, passed latel
 			v.held[k] = v.changes[k] // also those who would only be changed back: the answer is not believed in that
 		}
 	}
-	v.holdStates(old, candidate)
+	v.holdStates(old, candidate, first)
 	if v.NoRows {
 		v.held = v.changes
 	}
@@ -155,7 +157,7 @@ func (d *GuardDecision) weigh(c *GuardCount, fresh, minChanged int) {
 
 // holdStates makes what is held of states whole: while newly blocked subscribers are held, nobody is blocked more than
 // before, whether they have a line or only a subnet or a lease of a pool, and while opened ones are held nobody is opened.
-func (v *verdict) holdStates(old, candidate *provision.Snapshot) {
+func (v *verdict) holdStates(old, candidate *provision.Snapshot, first []provision.SubscriberID) {
 	if !v.Blocked.Over && !v.Opened.Over {
 		return
 	}
@@ -170,11 +172,22 @@ func (v *verdict) holdStates(old, candidate *provision.Snapshot) {
 		}
 	})
 	if v.Blocked.Over {
-		v.held[ChangeBlocked] = blocked
+		v.held[ChangeBlocked] = lessThose(blocked, first)
 	}
 	if v.Opened.Over {
 		v.held[ChangeOpened] = opened
 	}
+}
+
+// lessThose returns ids without some, which are sorted.
+func lessThose(ids, less []provision.SubscriberID) []provision.SubscriberID {
+	if len(less) == 0 {
+		return ids
+	}
+	return slices.DeleteFunc(ids, func(id provision.SubscriberID) bool {
+		_, found := slices.BinarySearch(less, id)
+		return found
+	})
 }
 
 // holds reports whether a change is held.

@@ -12,7 +12,32 @@ import (
 
 // Compare judges one answer by itself.
 func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecision {
-	return judge(old, candidate, &limits, nil, time.Now()).GuardDecision
+	return judge(old, candidate, nil, &limits, nil, time.Now()).GuardDecision
+}
+
+// Who turns out to be blocked by what was never read before is blocked whatever the limits; others beside them are held.
+func TestFirstReadIsNoChange(t *testing.T) {
+	old := provisiontest.Build(t, provisiontest.Input(1000))
+	limits := GuardLimits{MaxBlocked: 0.10}
+	in := provisiontest.Input(1000)
+	var first []provision.SubscriberID
+	blocked := 0
+	for i := range in.Subscribers {
+		if in.Subscribers[i].State != provision.StateActive || blocked == 500 {
+			continue
+		}
+		blocked++
+		in.Subscribers[i].State = provision.StateStop
+		if blocked <= 300 {
+			first = append(first, in.Subscribers[i].ID)
+		}
+	}
+	candidate := provisiontest.Build(t, in)
+	v := judge(old, candidate, first, &limits, nil, time.Now())
+	require.True(t, v.Blocked.Over)
+	require.Equal(t, 200, v.Blocked.Count)
+	require.Equal(t, 300, v.part(old, candidate).Counts().Stopped-old.Counts().Stopped)
+	require.False(t, judge(old, candidate, append(first, v.held[ChangeBlocked]...), &limits, nil, time.Now()).Hold)
 }
 
 func TestCompare(t *testing.T) {
@@ -193,7 +218,7 @@ func BenchmarkHeld100k(b *testing.B) {
 	candidate, _ := provision.Build(in)
 	old.Fingerprint()
 	for b.Loop() {
-		judge(old, candidate, &GuardLimits{}, nil, time.Time{}).part(old, candidate)
+		judge(old, candidate, nil, &GuardLimits{}, nil, time.Time{}).part(old, candidate)
 	}
 }
 

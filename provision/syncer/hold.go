@@ -38,6 +38,7 @@ type fetched struct {
 	snap     *provision.Snapshot
 	problems []provision.Problem // of FetchFull
 	began    time.Time           // when its states were read
+	first    []provision.SubscriberID
 }
 
 // judgeLocked lets the guard decide on a fetch. What it does not hold comes into use at once: a kind of change that is over
@@ -46,7 +47,7 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 	now := time.Now()
 	candidate := s.overriddenLocked(f.snap, f.began)
 	s.passed.expire(now)
-	v := judge(s.Current(), candidate, &s.opts.Guard, s.passed, now)
+	v := judge(s.Current(), candidate, f.first, &s.opts.Guard, s.passed, now)
 	if !v.Hold {
 		s.clearHeldLocked()
 		if f.kind == FetchFull { // the states alone do not tell whether the rest is another one now

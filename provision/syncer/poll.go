@@ -182,7 +182,7 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options, whole *wholeFetch) 
 		if in.FetchedAt.IsZero() || in.FetchedAt.After(began) {
 			in.FetchedAt = began // what changed after this may be missing
 		}
-		f = fetched{kind: FetchFull, began: in.FetchedAt}
+		f = fetched{kind: FetchFull, began: in.FetchedAt, first: in.FirstRead}
 		f.snap, f.problems = provision.Build(in)
 		f.snap.Fingerprint() // before the lock is taken: it takes a while
 	}
@@ -255,11 +255,11 @@ func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Optio
 	published := true
 	switch {
 	case s.held != nil:
-		published = s.passBesideLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt})
+		published = s.passBesideLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt, first: answer.FirstRead})
 	case s.overriddenLocked(next, answer.FetchedAt) == cur:
 		s.settleLocked(answer.FetchedAt) // nothing changed: nobody needs to be told
 	default:
-		published = s.judgeLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt})
+		published = s.judgeLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt, first: answer.FirstRead})
 	}
 	if s.whole != nil {
 		maps.DeleteFunc(changed, func(id provision.SubscriberID, st provision.State) bool { return s.Current().State(id) != st }) // held
@@ -276,7 +276,7 @@ func (s *Syncer) passBesideLocked(f fetched) (all bool) {
 	now, cur := time.Now(), s.Current()
 	candidate := s.overriddenLocked(f.snap, f.began)
 	s.passed.expire(now)
-	v := judge(cur, candidate, &s.opts.Guard, s.passed, now)
+	v := judge(cur, candidate, f.first, &s.opts.Guard, s.passed, now)
 	if !v.NoRows {
 		part := v.part(cur, candidate)
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
