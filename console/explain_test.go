@@ -127,7 +127,7 @@ func TestSummary(t *testing.T) {
 			},
 			want: "Customer 1001 (active) is bound to 198.51.100.11 on port ge-0/0/1 of sw-west-1, MAC 00:00:5e:00:53:11. " +
 				"Its newest packet, 1s ago, was a REQUEST with the outcome mac_elsewhere: " + outcome.MACElsewhere.Explain() + " " +
-				"What decided is extend_elsewhere: The client's lease is live and was given elsewhere than where the renewal comes from: it is left alone. " +
+				"What decided is extend_elsewhere: The client's lease was given elsewhere than where the renewal comes from, and is live, or its address of no use there: it is left alone. " +
 				Advice(outcome.MACElsewhere) + " A DISCOVER now would have the outcome offer: " + outcome.Offer.Explain() + " " +
 				"1 renewal from elsewhere was left alone, the newest 1s ago from 00:00:5e:00:53:11.",
 		},

@@ -397,10 +397,12 @@ func (tn *town) unharmed(c *citizen, a *attempt, got answer, before, after *stan
 		}
 		return // it is not the server's word any more, or not yet
 	}
-	if mac, _ := tn.loud.h.r.P.MAC(); took && tn.lineless(c) && tn.taken(&was) && mac == tn.line(c).MAC {
-		c.astray = true // by MAC alone the operator's word is for whoever has the new one
-		tn.seen["taken for a customer's new router"]++
-		return
+	if took && tn.lineless(c) && tn.taken(&was) { // what did not take may be no packet
+		if mac, _ := tn.loud.h.r.P.MAC(); mac == tn.line(c).MAC {
+			c.astray = true // by MAC alone the operator's word is for whoever has the new one
+			tn.seen["taken for a customer's new router"]++
+			return
+		}
 	}
 	why := tn.same(c, a, &was)
 	if (c.astray || c.guest) && !tn.vouched(&c.at) && !c.athome(&was) {

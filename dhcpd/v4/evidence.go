@@ -296,8 +296,8 @@ func (c *decider) comes(msg message) place {
 	c.e.place = c.comesFrom(&c.e.rec)
 	switch rec := &c.e.rec; {
 	case c.e.place != placeOther || msg&(msgExtend|msgExtendAt) == 0:
-	case !rec.Live(c.now):
-		c.e.place = placeUnsure // it is nobody's place any more
+	case !rec.Live(c.now) && c.apart(rec.IP).IsZero():
+		c.e.place = placeUnsure // it is nobody's place any more, but of no use in another network
 	case c.foundEverywhere(c.bound(rec.IP)):
 		c.e.place = placeUnsure // a DISCOVER from there would be given it, too
 	case msg == msgExtendAt && rec.MAC == c.mac && c.loc.Lines.Len() == 0 && c.apart(rec.IP).IsZero():

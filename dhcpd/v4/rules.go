@@ -107,7 +107,7 @@ var rules = [...]rule{
 	{name: "extend_line_away", on: msgExtendAt, claim: macAway, do: nakNotBound,
 		says: "The MAC, or the client's last lease, is that of another line, and the ERP knows the line that the renewal tells."},
 	{name: "extend_elsewhere", on: msgExtendAt | msgExtend, record: recKept | recGone | recOverruled, place: placeOther, do: leaveIt,
-		says: "The client's lease is live and was given elsewhere than where the renewal comes from: it is left alone."},
+		says: "The client's lease was given elsewhere than where the renewal comes from, and is live, or its address of no use there: it is left alone."},
 	{name: "extend_pool_elsewhere", on: msgExtend, record: recPool, place: placeOther, do: leaveIt,
 		says: "The client's lease of a pool is live and was given elsewhere than where the renewal comes from: it is left alone."},
 	{name: "extend_pool", on: msgExtendAt | msgExtend, record: recPool, do: usePool,
