@@ -27,7 +27,7 @@ import (
 
 // Record is one change: Key of Kind has Value now, or, with Delete, nothing.
 type Record struct {
-	Kind   uint8 // below 0xff
+	Kind   uint8 // below 0xfe
 	Key    []byte
 	Value  []byte
 	Delete bool
@@ -144,16 +144,46 @@ type made struct{ s *segment }
 type Frames struct {
 	seal seal
 	buf  []byte
-	err  error
+
+	// Of the commit that is being filled.
+	start, n int // where it begins, and its records
+	err      error
 }
 
 // Put adds a record: it takes the place of what its key had. What it shares with the caller may be written to afterwards.
 func (f *Frames) Put(r Record) {
 	switch {
-	case r.Kind == endKind || len(r.Key) == 0 || len(r.Key) > maxKey || len(r.Value) > maxValue:
+	case r.Kind >= commitKind || len(r.Key) == 0 || len(r.Key) > maxKey || len(r.Value) > maxValue:
 		f.err = errors.Join(f.err, fmt.Errorf("log: a record of kind %d with a key of %d and a value of %d bytes cannot be kept", r.Kind, len(r.Key), len(r.Value)))
 	default:
-		f.buf = f.seal.append(f.buf, r)
+		f.add(r)
+	}
+}
+
+// begin begins a commit.
+func (f *Frames) begin() { f.start, f.n, f.err = len(f.buf), 0, nil }
+
+func (f *Frames) add(r Record) {
+	part := byte(0)
+	if f.n > 0 {
+		part = flagMore
+	}
+	if f.n == 1 { // it is one of several now
+		first := f.buf[f.start:]
+		first[flagsAt] |= flagFirst
+		f.seal.sum(first)
+	}
+	f.buf = f.seal.append(f.buf, r, part)
+	f.n++
+}
+
+// end ends a commit, which is as if it had not begun if it has failed.
+func (f *Frames) end() {
+	switch {
+	case f.err != nil:
+		f.buf = f.buf[:f.start]
+	case f.n > 1:
+		f.buf = f.seal.end(f.buf)
 	}
 }
 
@@ -195,8 +225,8 @@ func (l *Log) Health() Health { return *l.health.Load() }
 // Failing reports whether the last commit is not on disk.
 func (l *Log) Failing() bool { return l.health.Load().Err != nil }
 
-// Commit writes what fill adds: on return it is on disk. After an error some of
-// it may be there nevertheless, and be found at the next start. Fill is called when the
+// Commit writes what fill adds: on return it is on disk. After an error it
+// may be there nevertheless, and be found at the next start, whole or not at all if the process was killed meanwhile. Fill is called when the
 // commit has its turn, after those before it; it must be quick and not call the
 // Log. Its own error is returned as it is, and nothing of the commit is written.
 func (l *Log) Commit(fill func(*Frames) error) error {
@@ -313,11 +343,10 @@ func (l *Log) fill(group []*commit) int {
 		if len(l.buf.buf) > maxGroup {
 			return i
 		}
-		start := len(l.buf.buf)
-		l.buf.err = nil
-		if c.err = errors.Join(c.fill(&l.buf), l.buf.err); c.err != nil {
-			l.buf.buf = l.buf.buf[:start]
-		}
+		l.buf.begin()
+		l.buf.err = errors.Join(c.fill(&l.buf), l.buf.err)
+		l.buf.end()
+		c.err = l.buf.err
 	}
 	return len(group)
 }
