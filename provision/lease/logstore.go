@@ -50,7 +50,7 @@ type logStore struct {
 	health atomic.Pointer[Health]  // of a log that cannot be used, and what is known beside the log's own
 
 	loading  sync.Mutex // held by who opens or reads the log; guards the fields below
-	leases   func(Record, error)
+	leases   *sink
 	found    func(provision.MACReport, error)
 	replaced []func()
 	loaded   atomic.Bool // reports are those of the log
@@ -286,8 +286,16 @@ func (s *logStore) Replaced(f func()) {
 func (s *logStore) Leases(each func(Record, error)) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	s.leases = each
-	return s.loadOrWait(each, nil)
+	s.leases = recordSink(each)
+	return s.loadOrWait(s.leases, nil)
+}
+
+// leasesInto implements sinkStore.
+func (s *logStore) leasesInto(to *sink) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.leases = to
+	return s.loadOrWait(to, nil)
 }
 
 // Reports implements Store.
@@ -309,7 +317,7 @@ func (s *logStore) Reports(each func(provision.MACReport, error)) error {
 
 // loadOrWait is load at the start. A log that is not to be had, as one with a file of another owner, is a disk that cannot be
 // used: watch tries again.
-func (s *logStore) loadOrWait(leases func(Record, error), reports func(provision.MACReport, error)) error {
+func (s *logStore) loadOrWait(leases *sink, reports func(provision.MACReport, error)) error {
 	l := s.wal.Load()
 	err := s.load(s.ctx, l, leases, reports)
 	if err == nil || s.ctx.Err() != nil || errors.As(err, new(*statedir.NewerError)) {
@@ -321,105 +329,27 @@ func (s *logStore) loadOrWait(leases func(Record, error), reports func(provision
 	return nil
 }
 
-// load reads the log, if it can be. Either function may be nil.
-func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, error), reports func(provision.MACReport, error)) error {
+// load reads the log, if it can be. Leases and reports may be nil: nobody wants them.
+func (s *logStore) load(ctx context.Context, l *wal.Log, leases *sink, reports func(provision.MACReport, error)) error {
 	if l == nil {
 		return nil // later
 	}
-	old := s.pending()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	chunks, spare := make(chan []readLease, 4), make(chan []readLease, 6)
+	r := reader{s: s, ctx: ctx, sink: leases, reports: reports, out: make(chan readLeases, 4)}
 	done := make(chan error, 1)
 	go func() { // two processors read a large log in half the time
-		defer close(chunks)
-		var chunk []readLease
-		var d decoder
-		send := func() error {
-			select {
-			case chunks <- chunk:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-			select {
-			case chunk = <-spare:
-			default:
-				chunk = make([]readLease, 0, readChunk)
-			}
-			return nil
-		}
-		take := func(r wal.Record) error {
-			if err := s.read(r, &d, leases != nil, &chunk, reports); err != nil || len(chunk) < readChunk {
-				return err
-			}
-			return send()
-		}
-		err := l.Load(ctx, func(r wal.Record) error {
-			if old.has(r.Kind, r.Key) {
-				return nil // it has a newer one
-			}
-			return take(r)
-		})
-		for _, r := range old.all() {
-			if err == nil {
-				err = take(r)
-			}
-		}
-		if err == nil {
-			err = send()
-		}
-		done <- err
+		defer close(r.out)
+		done <- r.read(l)
 	}()
-	for chunk := range chunks {
-		for i := range chunk {
-			leases(chunk[i].rec, chunk[i].err)
-		}
-		select {
-		case spare <- chunk[:0]:
-		default:
-		}
+	for c := range r.out {
+		leases.take(c.entries, c.bad)
 	}
 	if err := <-done; err != nil {
 		return s.newer(err)
 	}
 	s.damages = l.Damages().Count
 	s.loaded.Store(true)
-	return nil
-}
-
-// readChunk is how many leases are read before they are told.
-const readChunk = 256
-
-// readLease is a lease that was read, or why it could not be.
-type readLease struct {
-	rec Record
-	err error
-}
-
-// read takes a record of the log: a lease into a chunk, a report into the queue.
-func (s *logStore) read(r wal.Record, d *decoder, wanted bool, chunk *[]readLease, reports func(provision.MACReport, error)) error {
-	switch {
-	case r.Kind == kindLease && wanted:
-		*chunk = append(*chunk, readLease{})
-		to := &(*chunk)[len(*chunk)-1]
-		if to.err = d.decode(&to.rec, r.Key, r.Value); to.err != nil {
-			if v, newer := newerRecord(r.Key, r.Value); newer {
-				return newerError(s.path, fmt.Sprintf("lease records of version %d", v), encodingVersion)
-			}
-			s.cannotRead(to.err)
-		}
-	case r.Kind == kindReport && !s.loaded.Load():
-		rep, err := decodeWhole(r.Key, r.Value)
-		if err != nil {
-			err = fmt.Errorf("mac report, key %x, value %x: %w", r.Key, r.Value, err)
-			s.cannotRead(err)
-		} else if !s.queue(rep) {
-			return nil
-		}
-		if reports != nil {
-			reports(rep, err)
-		}
-	}
 	return nil
 }
 

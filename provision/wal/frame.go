@@ -142,11 +142,12 @@ const commitKind = 0xfe
 type seal struct {
 	marker [4]byte
 	seed   uint32
+	table  *crc32.Table
 }
 
 func sealOf(salt uint64) seal {
 	b := binary.BigEndian.AppendUint64(nil, salt)
-	return seal{marker: [4]byte(b[:4]), seed: crc32.Checksum(b, castagnoli())}
+	return seal{marker: [4]byte(b[:4]), seed: crc32.Checksum(b, castagnoli()), table: castagnoli()}
 }
 
 // append adds the frame of r to dst. part says what it is of a commit of several records, 0: it is one by itself.
@@ -168,7 +169,7 @@ func (s *seal) append(dst []byte, r Record, part byte) []byte {
 
 // sum fills in the checksum of a frame.
 func (s *seal) sum(frame []byte) {
-	binary.BigEndian.PutUint32(frame[4:], crc32.Update(s.seed, castagnoli(), frame[8:]))
+	binary.BigEndian.PutUint32(frame[4:], crc32.Update(s.seed, s.table, frame[8:]))
 }
 
 // reseal turns a frame of another file into one of s.
@@ -207,7 +208,7 @@ func (s *seal) likeEnd(b []byte) bool {
 
 // holds reports whether the checksum of a whole frame does.
 func (s *seal) holds(frame []byte) bool {
-	return crc32.Update(s.seed, castagnoli(), frame[8:]) == binary.BigEndian.Uint32(frame[4:])
+	return crc32.Update(s.seed, s.table, frame[8:]) == binary.BigEndian.Uint32(frame[4:])
 }
 
 // record returns what a frame says. It shares the frame's bytes.
