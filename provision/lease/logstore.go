@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -419,8 +420,9 @@ func (s *logStore) knowReports() error {
 
 func (s *logStore) addLeases(f *wal.Frames, b *Batch) {
 	for i := range b.Leases {
-		s.room = encode(s.room[:0], &b.Leases[i])
-		f.Put(wal.Record{Kind: kindLease, Key: keyBytes(ipKey(b.Leases[i].IP)), Value: s.room})
+		s.room = binary.BigEndian.AppendUint32(s.room[:0], ipKey(b.Leases[i].IP))
+		s.room = encode(s.room, &b.Leases[i])
+		f.Put(wal.Record{Kind: kindLease, Key: s.room[:4], Value: s.room[4:]})
 		s.overtake(kindLease, b.Leases[i].IP)
 	}
 	for _, ip := range b.Forget {

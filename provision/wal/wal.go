@@ -95,8 +95,7 @@ type Log struct {
 	disk   disk
 	unlock func() error
 
-	commits chan *commit
-	done    chan struct{} // the writer has ended
+	ended   chan struct{} // closed by Close: nothing is looked at any more
 	closing sync.Once
 	stop    context.CancelFunc
 	workers sync.WaitGroup
@@ -110,7 +109,14 @@ type Log struct {
 
 	calmUntil time.Time // before it a snapshot waits; zero: it need not
 
-	// Of the writer.
+	waiting sync.Mutex // guards queue and closed
+	queue   []*commit  // that nobody writes yet
+	closed  bool
+
+	// Whoever holds the mutex is the writer, the one owner of the newest file: a commit that comes alone goes to disk without
+	// another goroutine being woken, and one that comes while somebody writes goes with all others that do.
+	writing  sync.Mutex
+	group    []*commit
 	seq      uint64
 	capacity int64
 	active   *segment
@@ -125,7 +131,7 @@ type Log struct {
 type commit struct {
 	fill func(*Frames) error
 	err  error
-	done chan struct{}
+	done bool // of the writer
 }
 
 // segment is the file that is written.
@@ -192,7 +198,7 @@ func (f *Frames) end() {
 // until it works. The error is ErrInUse, a *NewerError, or that of a directory that cannot be read.
 func Open(opts Options) (*Log, error) {
 	l := &Log{
-		opts: opts, disk: opts.disk, commits: make(chan *commit, 64), done: make(chan struct{}), capacity: cmp.Or(opts.capacity, firstCapacity), spare: make(chan made, 1),
+		opts: opts, disk: opts.disk, ended: make(chan struct{}), capacity: cmp.Or(opts.capacity, firstCapacity), spare: make(chan made, 1),
 		files: filesOf{due: make(chan struct{}, 1)},
 	}
 	if l.disk == nil {
@@ -215,7 +221,7 @@ func Open(opts Options) (*Log, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop = stop
 	l.workers.Go(func() { l.compactor(ctx) })
-	go l.run()
+	l.workers.Go(l.run)
 	return l, nil
 }
 
@@ -230,32 +236,36 @@ func (l *Log) Failing() bool { return l.health.Load().Err != nil }
 // commit has its turn, after those before it; it must be quick and not call the
 // Log. Its own error is returned as it is, and nothing of the commit is written.
 func (l *Log) Commit(fill func(*Frames) error) error {
-	c := &commit{fill: fill, done: make(chan struct{})}
-	select {
-	case l.commits <- c:
-	case <-l.done:
+	c := &commit{fill: fill}
+	l.waiting.Lock()
+	if l.closed {
+		l.waiting.Unlock()
 		return ErrClosed
 	}
-	select {
-	case <-c.done:
-		return c.err
-	case <-l.done:
+	l.queue = append(l.queue, c)
+	l.waiting.Unlock()
+
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if !c.done { // nobody has written it with others
+		l.writeQueue()
 	}
-	select { // it may have been the last one
-	case <-c.done:
-		return c.err
-	default:
-		return ErrClosed
-	}
+	return c.err
 }
 
-// Close ends the writer after the commits that wait, and lets the directory go. A Commit after it fails.
+// Close lets the directory go after the commits that wait. A Commit after it fails.
 func (l *Log) Close() error {
 	l.closing.Do(func() {
 		l.stop()
-		l.commits <- nil
+		l.waiting.Lock()
+		l.closed = true
+		l.waiting.Unlock()
+		l.writing.Lock()
+		defer l.writing.Unlock()
+		l.writeQueue()
+		l.end()
+		close(l.ended)
 	})
-	<-l.done
 	l.workers.Wait()
 	return l.letGo()
 }
@@ -269,42 +279,33 @@ func (l *Log) letGo() error {
 	return unlock()
 }
 
-// run is the writer: the one owner of the newest file.
+// run looks after the newest file now and then, until Close.
 func (l *Log) run() {
-	defer close(l.done)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	var group []*commit
 	for {
 		select {
+		case <-l.ended:
+			return
 		case <-ticker.C:
-			l.look()
-		case c := <-l.commits:
-			last := false
-			group, last = l.gather(append(group[:0], c))
-			l.write(group)
-			clear(group)
-			if last {
-				l.end()
-				return
-			}
 		}
+		l.writing.Lock()
+		select {
+		case <-l.ended:
+		default:
+			l.look()
+		}
+		l.writing.Unlock()
 	}
 }
 
-// gather takes what else waits. last says that the log is to be closed.
-func (l *Log) gather(group []*commit) ([]*commit, bool) {
-	for {
-		if group[len(group)-1] == nil {
-			return group[:len(group)-1], true
-		}
-		select {
-		case c := <-l.commits:
-			group = append(group, c)
-		default:
-			return group, false
-		}
-	}
+// writeQueue writes all commits that wait.
+func (l *Log) writeQueue() {
+	l.waiting.Lock()
+	l.group, l.queue = l.queue, l.group[:0]
+	l.waiting.Unlock()
+	l.write(l.group)
+	clear(l.group)
 }
 
 // write puts a group of commits on disk, by one sync if it is not too large for it.
@@ -332,7 +333,7 @@ func finish(group []*commit, err error) {
 		if c.err == nil {
 			c.err = err
 		}
-		close(c.done)
+		c.done = true
 	}
 }
 
@@ -542,18 +543,8 @@ func (l *Log) works() {
 	}
 }
 
+// end closes the files.
 func (l *Log) end() {
-	for { // who came after the last one
-		select {
-		case c := <-l.commits:
-			if c != nil {
-				finish([]*commit{c}, ErrClosed)
-			}
-			continue
-		default:
-		}
-		break
-	}
 	if s := l.takeSpare(); s != nil {
 		_ = errors.Join(s.file.Close(), l.disk.Remove(s.name.String())) // where it stays, it is an empty file
 	}
