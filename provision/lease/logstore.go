@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -41,6 +42,7 @@ const (
 // writer, of which there is one.
 type logStore struct {
 	dir  string // state_dir
+	seed maphash.Seed
 	path string // of the log
 	log  *slog.Logger
 	ctx  context.Context // ends with Close
@@ -60,7 +62,9 @@ type logStore struct {
 	mu      sync.Mutex // guards the fields below
 	unread  []string
 	nUnread int
-	old     *oldState // read from state.db and not yet in the log
+	told    map[uint64]struct{} // hashes of what was counted: a disk that comes back is read again
+	former  wal.Damages         // of a log that was taken away
+	old     *oldState           // read from state.db and not yet in the log
 
 	// Of whoever has the turn of a Commit, under queueMu since Reports reads it.
 	queueMu sync.Mutex
@@ -82,7 +86,7 @@ type undo struct {
 // an older usher kept in state.db is moved into it. The error is ErrInUse, a *statedir.NewerError for
 // what a newer usher wrote, or that of ctx. A disk that cannot be used is none: it is tried again each second, and what it has comes later.
 func OpenStore(ctx context.Context, dir string, log *slog.Logger) (Store, error) {
-	s := &logStore{dir: dir, path: filepath.Join(dir, logName), log: log, done: make(chan struct{}), reports: map[netip.Addr]provision.MACReport{}}
+	s := &logStore{dir: dir, path: filepath.Join(dir, logName), log: log, done: make(chan struct{}), reports: map[netip.Addr]provision.MACReport{}, told: map[uint64]struct{}{}, seed: maphash.MakeSeed()}
 	s.health.Store(&Health{})
 	l, err := s.open(ctx)
 	switch {
@@ -167,6 +171,9 @@ func (s *logStore) look(ctx context.Context) {
 	l := s.wal.Load()
 	if l != nil && errors.Is(l.Health().Err, wal.ErrGone) {
 		s.fails(wal.ErrGone)
+		s.mu.Lock()
+		s.former = moreOf(s.former, l.Damages())
+		s.mu.Unlock()
 		s.wal.Store(nil)
 		_ = l.Close() // there is nothing that it could lose
 		l = nil
@@ -229,9 +236,17 @@ func (s *logStore) Health() Health {
 	h.Path = s.path
 	s.mu.Lock()
 	h.Unread, h.What = s.nUnread, slices.Clone(s.unread)
-	waiting := s.old != nil
+	waiting, damages := s.old != nil, s.former
 	s.mu.Unlock()
 	l := s.wal.Load()
+	if l != nil {
+		damages = moreOf(damages, l.Damages())
+	}
+	h.Unread += damages.Count + damages.Tails
+	for _, x := range damages.Some {
+		h.What = append(h.What, sayDamage(x))
+	}
+	h.PutAside = damages.Aside
 	if l == nil {
 		h.Error = cmp.Or(h.Error, beingRead)
 		return h
@@ -239,16 +254,19 @@ func (s *logStore) Health() Health {
 	if err := l.Health().Err; err != nil {
 		h.Error, h.Since = err.Error(), l.Health().Since
 	}
-	d := l.Damages()
-	h.Unread += d.Count + d.Tails
-	for _, x := range d.Some {
-		h.What = append(h.What, sayDamage(x))
-	}
-	h.PutAside, h.Log = d.Aside, l.Status()
+	h.Log = l.Status()
 	if waiting && !h.Failing() {
 		h.Error = "what state.db had could not be written to the log yet"
 	}
 	return h
+}
+
+// moreOf returns what tells of more: a log that was taken away and comes back tells of the same again, an empty one in its place of nothing.
+func moreOf(a, b wal.Damages) wal.Damages {
+	if a.Count+a.Tails > b.Count+b.Tails {
+		return a
+	}
+	return b
 }
 
 // beingRead is why nothing can be committed while a disk is back and what it has is still to come.
@@ -365,13 +383,24 @@ func (s *logStore) queue(r provision.MACReport) bool {
 	return true
 }
 
+// mostTold bounds what is known to be counted, for a disk that has next to nothing else.
+const mostTold = 1 << 16
+
 // cannotRead notes a whole record that says nothing.
 func (s *logStore) cannotRead(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	text := err.Error()
+	hash := maphash.String(s.seed, text)
+	if _, known := s.told[hash]; known {
+		return
+	}
+	if len(s.told) < mostTold {
+		s.told[hash] = struct{}{}
+	}
 	s.nUnread++
 	if len(s.unread) < maxSkippedKept {
-		s.unread = append(s.unread, err.Error())
+		s.unread = append(s.unread, text)
 	}
 }
 

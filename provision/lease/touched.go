@@ -16,8 +16,8 @@ type Touched struct {
 	Gather time.Duration
 
 	table *Table
-	wake  chan struct{} // something waits or the end has come; one slot
-	rest  time.Time     // of who calls Next: not before, unless much waits
+	wake  wake
+	rest  time.Time // of who calls Next: not before, unless much waits
 
 	// Guarded by the mutex of the table.
 	waits map[uint32]uint64 // the number of what waits, by address
@@ -34,7 +34,7 @@ type touch struct {
 
 // Touched begins to tell of changes.
 func (t *Table) Touched() *Touched {
-	f := &Touched{Gather: gather, table: t, wake: make(chan struct{}, 1), waits: map[uint32]uint64{}}
+	f := &Touched{Gather: gather, table: t, wake: newWake(), waits: map[uint32]uint64{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if f.ended = t.closed; !f.ended {
@@ -50,7 +50,7 @@ func (f *Touched) addLocked(key uint32) {
 	f.last++
 	f.waits[key] = f.last
 	f.order = append(f.order, touch{key, f.last})
-	f.kick()
+	f.wake.kick()
 }
 
 // Drop takes addresses back that wait to be told: whoever calls looks at them by itself, after it.
@@ -62,13 +62,6 @@ func (f *Touched) Drop(addrs []netip.Addr) {
 	}
 	if len(f.order) > 2*len(f.waits) { // what was dropped does not pile up
 		f.order = slices.DeleteFunc(f.order, func(x touch) bool { return f.waits[x.key] != x.no })
-	}
-}
-
-func (f *Touched) kick() {
-	select {
-	case f.wake <- struct{}{}:
-	default:
 	}
 }
 
@@ -87,23 +80,11 @@ func (f *Touched) Next(ctx context.Context, buf []netip.Addr) (int, error) {
 		case <-time.After(wait):
 		}
 	}
-	for {
-		n, ended := f.take(buf)
-		switch {
-		case n > 0 || len(buf) == 0:
-			if n < len(buf) {
-				f.rest = time.Now().Add(f.Gather)
-			}
-			return n, nil
-		case ended:
-			return 0, ErrEnded
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-f.wake:
-		}
+	n, err := f.wake.next(ctx, len(buf) == 0, func() (int, bool) { return f.take(buf) })
+	if n > 0 && n < len(buf) {
+		f.rest = time.Now().Add(f.Gather)
 	}
+	return n, err
 }
 
 func (f *Touched) take(buf []netip.Addr) (n int, ended bool) {
