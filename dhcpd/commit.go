@@ -58,9 +58,10 @@ type committer struct {
 	queue chan *pending
 	pool  sync.Pool
 
-	waiting, inFlight []*pending // of run
-	began             time.Time  // the last group
-	leaving           []*pending // whose replies leave together
+	waiting, inFlight []*pending     // of run
+	records           []lease.Commit // of the group in flight, which the journal has
+	began             time.Time      // the last group
+	leaving           []*pending     // whose replies leave together
 	replies           []*socket.Reply
 	timed             timed // of these, whose replies leave at a deadline: thousands of pools' leases may wait besides
 	failing           bool  // the last commit failed: the change is logged, not each
@@ -271,20 +272,22 @@ func (c *committer) group() []lease.Commit {
 	n := min(len(c.waiting), maxGroup)
 	c.inFlight = append(c.inFlight, c.waiting[:n]...)
 	c.waiting = append(c.waiting[:0], c.waiting[n:]...)
-	g := make([]lease.Commit, n)
-	for i, p := range c.inFlight {
-		g[i].Lease = p.lease
+	c.records = c.records[:0]
+	for _, p := range c.inFlight {
+		r := lease.Commit{Lease: p.lease}
 		if p.hasReport {
-			r := p.report // a copy: p is used again when the journal may still hold it
-			g[i].Report = &r
+			report := p.report // a copy: p is used again when the journal may still hold it
+			r.Report = &report
 		}
+		c.records = append(c.records, r)
 	}
-	return g
+	return c.records
 }
 
 // finish sends the replies that waited for the commit that ended.
 func (c *committer) finish(res commitResult) {
 	c.s.observer.Commit(len(c.inFlight), res.d, res.err)
+	clear(c.records) // it may have been a large group: what it points to is free
 	if failing := res.err != nil; failing != c.failing {
 		c.failing = failing
 		if failing {

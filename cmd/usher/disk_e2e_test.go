@@ -125,11 +125,12 @@ func escaped(b ...byte) string {
 func syncedBefore(t *testing.T, path string, acks map[uint32]netip.Addr) (found int, faults []string) {
 	t.Helper()
 	sentXID := regexp.MustCompile(regexp.QuoteMeta(`iov_base="`+escaped(2, 1, 6)) + `\\x[0-9a-f]{2}((?:\\x[0-9a-f]{2}){4})`)
-	byFrame := map[string]netip.Addr{}
+	byKey := map[string]netip.Addr{}
 	for _, ip := range acks {
-		byFrame[escaped(append([]byte{'l', 0, 4, 0}, ip.AsSlice()...)...)] = ip // kind, flags, length of the key, 0, key: see provision/wal/frame.go
+		byKey[escaped(ip.AsSlice()...)] = ip
 	}
-	frame := escaped('l', 0, 4, 0) // and the key, as long
+	// Kind, flags (alone, or of a commit of several), length of the key, 0, key: see provision/wal/frame.go.
+	frame := regexp.MustCompile(regexp.QuoteMeta(escaped('l')) + `\\x0[024]` + regexp.QuoteMeta(escaped(4, 0)) + `((?:\\x[0-9a-f]{2}){4})`)
 	type write struct {
 		file string
 		at   int // the line
@@ -143,15 +144,10 @@ func syncedBefore(t *testing.T, path string, acks map[uint32]netip.Addr) (found 
 			if file == "" || strings.HasPrefix(c.result, "-") {
 				continue
 			}
-			for rest := c.args; ; {
-				at := strings.Index(rest, frame)
-				if at < 0 || len(rest) < at+2*len(frame) {
-					break
-				}
-				if ip, ok := byFrame[rest[at:at+2*len(frame)]]; ok {
+			for _, m := range frame.FindAllStringSubmatch(c.args, -1) {
+				if ip, ok := byKey[m[1]]; ok {
 					written[ip] = write{file, c.last}
 				}
-				rest = rest[at+len(frame):]
 			}
 		case "fdatasync":
 			file := c.logFile(t)

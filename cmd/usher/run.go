@@ -40,7 +40,7 @@ files in state_dir, its control socket and its console: beside an agent that wor
 			reload, stop := hangups()
 			defer stop()
 			log := cli.NewLogger(cmd.ErrOrStderr(), cfg.Log.Format, cli.LogLevel(cfg.Log.Level))
-			leaveRoomForPackets()
+			started := leaveRoomForPackets()
 			a, err := agent.New(cmd.Context(), cfg, agent.Options{Path: path, DryRun: dryRun, Version: c.Version, Service: serviceManager{log}, Log: log})
 			if err != nil && cmd.Context().Err() != nil { // asked to, by a signal: no failure of the unit
 				log.Info("stopped before it had started", "error", err)
@@ -49,6 +49,7 @@ files in state_dir, its control socket and its console: beside an agent that wor
 			if err != nil {
 				return err
 			}
+			started()
 			return a.Run(cmd.Context(), reload)
 		},
 	}
@@ -85,12 +86,15 @@ func hangups() (reload <-chan struct{}, stop func()) {
 // processors a collection beside the building of a snapshot can take them all,
 // and a packet waits for milliseconds until Go gives one back; the kernel shares
 // processors among threads sooner. Fewer collections cost some tens of MiB
-// (docs/benchmarks.md). Whoever sets GOMAXPROCS or GOGC knows better.
-func leaveRoomForPackets() {
+// (docs/benchmarks.md). Until started is called garbage is collected only where GOMEMLIMIT says so: reading what was stored makes next to none, and to look through a
+// million leases time and again while they come in takes as long as a part of that. Whoever sets GOMAXPROCS or GOGC knows better.
+func leaveRoomForPackets() (started func()) {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < 4 {
 		runtime.GOMAXPROCS(4)
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
+	if os.Getenv("GOGC") != "" {
+		return func() {}
 	}
+	debug.SetGCPercent(-1)
+	return func() { debug.SetGCPercent(400) }
 }

@@ -166,8 +166,12 @@ func (c *decider) leasedPool(kind PoolKind) netip.Addr {
 		if p.Kind != kind || !c.near(p) {
 			continue
 		}
-		a, fit := c.pools.Pick(i, c.holder(kind), netip.Addr{}, c.now)
-		if fit == pool.FitOwn && c.pools.Slot(i, a, c.now).State == pool.StateLeased && !c.snap.Taken(a) {
+		who := c.holder(kind)
+		a, ok := c.pools.Owned(i, who)
+		if !ok || c.snap.Taken(a) {
+			continue
+		}
+		if s := c.pools.Slot(i, a, c.now); s.State == pool.StateLeased && s.Owner == who && !s.Bound {
 			return a
 		}
 	}

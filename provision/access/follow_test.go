@@ -257,7 +257,7 @@ func TestEveryChangeOfALeaseIsHeard(t *testing.T) {
 		f := startFollower(t, SourceOptions{GuardDirect: provision.Patterns{"eth1"}}, Options{}, wanted(t, ACL{}))
 		walks := f.leases.walks.Load()
 		bound := func() int {
-			time.Sleep(5 * time.Millisecond) // they are gathered for a moment
+			time.Sleep(25 * time.Millisecond) // they are gathered for a moment
 			synctest.Wait()
 			return f.kernel.acl().Counts()[SetBoundDirect]
 		}

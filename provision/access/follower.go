@@ -14,6 +14,8 @@ const (
 	// admitLimit bounds how long an acknowledgement waits until the source guard
 	// lets its client in. Dhcpd sends it without a commit after twice as long.
 	admitLimit = 50 * time.Millisecond
+	// followApart is how long changes that nobody waits for are gathered: until then most leases are acknowledged, and looked at by Admit.
+	followApart = 20 * time.Millisecond
 	// interfaceTick is how soon a new interface is guarded, if only a pattern names it.
 	interfaceTick = 100 * time.Millisecond
 )
@@ -28,7 +30,9 @@ type Follower struct {
 // Follow makes a Follower, which begins to follow the leases of the sources. The
 // Inputs of the enforcer are those of the sources.
 func Follow(s *Sources, e *Enforcer) *Follower {
-	return &Follower{enforcer: e, feed: s.leases.Touched()}
+	feed := s.leases.Touched()
+	feed.Gather = followApart
+	return &Follower{enforcer: e, feed: feed}
 }
 
 // noWait is for a commit that changes nothing in the kernel.
@@ -40,6 +44,7 @@ func noWait() {}
 // admitLimit later if the kernel is slow. Where no lease changes an element of
 // its own address nobody waits, nothing is asked of the kernel and nothing allocated.
 func (f *Follower) Admit(addrs []netip.Addr) (wait func()) {
+	f.feed.Drop(addrs) // they are looked at now
 	done := f.enforcer.follow(addrs, true)
 	if done == nil {
 		return noWait

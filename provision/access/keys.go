@@ -142,6 +142,9 @@ func (s Set) minus(a, b Keys) Keys {
 // has reports whether the sorted keys hold a key.
 func (s Set) has(k Keys, key string) bool {
 	w, lead := s.Width(), s.lead()
+	if w == 4 { // addresses alone: numbers are compared sooner than texts
+		return hasNumber(k, numberOf(key))
+	}
 	low, high := 0, len(k)/w
 	for low < high {
 		mid := int(uint(low+high) / 2)
@@ -155,6 +158,24 @@ func (s Set) has(k Keys, key string) bool {
 		}
 	}
 	return false
+}
+
+// hasNumber is has for keys of four bytes.
+func hasNumber(k Keys, n uint32) bool {
+	low, high := 0, len(k)/4
+	for low < high {
+		mid := int(uint(low+high) / 2)
+		if numberOf(string(k[4*mid:])) < n {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return 4*low < len(k) && numberOf(string(k[4*low:])) == n
+}
+
+func numberOf(key string) uint32 {
+	return uint32(key[0])<<24 | uint32(key[1])<<16 | uint32(key[2])<<8 | uint32(key[3])
 }
 
 // at returns the elements of the sorted keys that have an address. It does not allocate.

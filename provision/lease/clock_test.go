@@ -31,7 +31,8 @@ func TestClockSetBetweenTwoClients(t *testing.T) {
 					tab.Store(r)
 					require.NoError(t, store.Commit(func(b *Batch) error {
 						b.Reports = append(b.Reports, provision.MACReport{IP: ip7, MAC: r.MAC, Subscriber: 1, At: r.Renewed})
-						return tab.add(b, r)
+						_, err := tab.add(b, &r)
+						return err
 					}))
 				}
 				require.NoError(t, store.Close())

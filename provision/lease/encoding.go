@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func checksum(ip uint32, body []byte) uint32 {
 // decode reads what encode wrote; it copies everything out of v.
 func decode(key, v []byte) (Record, error) {
 	var r Record
-	err := (&decoder{}).decode(&r, key, v)
+	err := (&decoder{texts: make([]byte, min(len(v), textRoom/8))}).decode(&r, key, v) // room for one
 	return r, err
 }
 
@@ -81,7 +82,12 @@ func decode(key, v []byte) (Record, error) {
 type decoder struct {
 	names map[string]string
 	last  [2]string // mostly those of the record before
+	texts []byte    // room for those of the next records, which need not be asked for one by one
+	table *crc32.Table
 }
+
+// textRoom is how much room for texts is made at once; it is free again when none of its records is there any more.
+const textRoom = 8 << 10
 
 // name returns a name that is the same for all records.
 func (d *decoder) name(which int, b []byte) string {
@@ -115,7 +121,10 @@ func (d *decoder) decode(r *Record, key, v []byte) error {
 		return fmt.Errorf("%w %s: %d bytes", errRecord, r.IP, len(v))
 	}
 	body := v[:len(v)-crcLen]
-	if checksum(ipKey(r.IP), body) != binary.BigEndian.Uint32(v[len(body):]) {
+	if d.table == nil {
+		d.table = castagnoli()
+	}
+	if crc32.Update(crc32.Update(0, d.table, key), d.table, body) != binary.BigEndian.Uint32(v[len(body):]) {
 		return fmt.Errorf("%w %s: checksum does not match", errRecord, r.IP)
 	}
 	r.State = State(body[1])
@@ -155,7 +164,7 @@ func (d *decoder) decode(r *Record, key, v []byte) error {
 		return fmt.Errorf("%w %s: %d bytes left over", errRecord, r.IP, len(rest))
 	}
 	r.Interface, r.Pool = d.name(0, parts[0]), d.name(1, parts[3])
-	r.ClientID, r.Option82 = cloneBoth(parts[1], parts[2])
+	r.ClientID, r.Option82 = d.text(parts[1]), d.text(parts[2])
 	if err := r.Key.UnmarshalBinary(parts[4]); err != nil {
 		return fmt.Errorf("%w %s: %w", errRecord, r.IP, err)
 	}
@@ -165,17 +174,21 @@ func (d *decoder) decode(r *Record, key, v []byte) error {
 	return nil
 }
 
-// cloneBoth copies two texts at once; nil is that of an empty one.
-func cloneBoth(a, b []byte) (x, y []byte) {
-	n := len(a)
-	both := append(append(make([]byte, 0, n+len(b)), a...), b...)
-	if n > 0 {
-		x = both[:n:n]
+// text copies one; nil is that of an empty one.
+func (d *decoder) text(b []byte) []byte {
+	n := len(b)
+	switch {
+	case n == 0:
+		return nil
+	case n > textRoom/8:
+		return bytes.Clone(b)
+	case n > len(d.texts):
+		d.texts = make([]byte, textRoom)
 	}
-	if len(b) > 0 {
-		y = both[n:]
-	}
-	return x, y
+	own := d.texts[:n:n]
+	d.texts = d.texts[n:]
+	copy(own, b)
+	return own
 }
 
 // ipKey is an IPv4 address as a number; 0 for an invalid one.

@@ -32,7 +32,7 @@ type Change struct {
 // who minds looks at Expires.
 type Follower struct {
 	table *Table
-	wake  chan struct{} // something waits or the end has come; one slot
+	wake  wake
 
 	// Guarded by the mutex of the table. While late is not empty, every change goes there.
 	queue   []Change // a ring: what waits, change by change
@@ -50,6 +50,37 @@ type Follower struct {
 // an ordinary one, in half a megabyte.
 const queueRoom = 1024
 
+// wake wakes who waits for changes: something is there, or the end has come. It has one slot.
+type wake chan struct{}
+
+func newWake() wake { return make(wake, 1) }
+
+func (w wake) kick() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+}
+
+// next waits until take gives something, or none is wanted, and returns how many it gave; ErrEnded after the last one, and the context's error when
+// that ends first.
+func (w wake) next(ctx context.Context, none bool, take func() (n int, ended bool)) (int, error) {
+	for {
+		n, ended := take()
+		switch {
+		case n > 0 || none:
+			return n, nil
+		case ended:
+			return 0, ErrEnded
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-w:
+		}
+	}
+}
+
 // maxTaken bounds how many changes are taken under one lock of the table.
 const maxTaken = 256
 
@@ -59,7 +90,7 @@ var ErrEnded = errors.New("lease table: no more changes")
 // Follow begins to follow the table. What there is comes first, in the order of addresses; it is looked at as it is taken,
 // so a beginning costs nothing.
 func (t *Table) Follow() *Follower {
-	f := &Follower{table: t, wake: make(chan struct{}, 1), queue: make([]Change, queueRoom)}
+	f := &Follower{table: t, wake: newWake(), queue: make([]Change, queueRoom)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.walking, f.ended = t.n > 0, t.closed
@@ -99,7 +130,7 @@ func (f *Follower) addLocked(key uint32, before, after *Record) {
 		f.late[key] = clone(before)
 		f.order = append(f.order, key)
 	}
-	f.kick()
+	f.wake.kick()
 }
 
 // set spells no record as a zero one.
@@ -122,31 +153,11 @@ func clone(r *Record) *Record {
 	return &c
 }
 
-func (f *Follower) kick() {
-	select {
-	case f.wake <- struct{}{}:
-	default:
-	}
-}
-
 // Next waits for changes and puts as many as fit into buf; it returns how many.
 // After the last one it returns ErrEnded, and the context's error when that ends
 // first. It is called by one goroutine.
 func (f *Follower) Next(ctx context.Context, buf []Change) (int, error) {
-	for {
-		n, ended := f.take(buf[:min(len(buf), maxTaken)])
-		switch {
-		case n > 0 || len(buf) == 0:
-			return n, nil
-		case ended:
-			return 0, ErrEnded
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-f.wake:
-		}
-	}
+	return f.wake.next(ctx, len(buf) == 0, func() (int, bool) { return f.take(buf[:min(len(buf), maxTaken)]) })
 }
 
 func (f *Follower) take(buf []Change) (n int, ended bool) {
@@ -216,18 +227,18 @@ func (f *Follower) Close() {
 	defer t.mu.Unlock()
 	t.followers = slices.DeleteFunc(t.followers, func(other *Follower) bool { return other == f })
 	f.waiting, f.late, f.order, f.ended, f.walking = 0, nil, nil, true, false
-	f.kick()
+	f.wake.kick()
 }
 
 // endFeedLocked ends all followers, after what waits for them.
 func (t *Table) endFeedLocked() {
 	for _, f := range t.followers {
 		f.ended = true
-		f.kick()
+		f.wake.kick()
 	}
 	for _, f := range t.touched {
 		f.ended = true
-		f.kick()
+		f.wake.kick()
 	}
 	t.followers, t.touched = nil, nil
 }

@@ -216,18 +216,20 @@ func (t *Table) write(keys []uint32) error {
 
 // add puts rec into a batch; the memory is Store's business. If the memory has
 // the lease renewed, released or declined meanwhile, that newer record is written, also
-// when it was within the same tick of the clock.
-func (t *Table) add(b *Batch, rec Record) error {
+// when it was within the same tick of the clock: what it returns is to be noted when it is on disk, unless it is zero.
+func (t *Table) add(b *Batch, rec *Record) (written, error) {
 	key := ipKey(rec.IP)
 	if key == 0 {
-		return fmt.Errorf("lease table: put %v: not an IPv4 address", rec.IP)
+		return written{}, fmt.Errorf("lease table: put %v: not an IPv4 address", rec.IP)
 	}
-	if r, w := t.current(key); w.version != 0 && !r.Renewed.Before(rec.Renewed) {
-		rec = r
-		b.OnCommit(func() { t.saved(w) })
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if e := t.at(key); e != nil && !e.Renewed.Before(rec.Renewed) {
+		b.Leases = append(b.Leases, e.Record)
+		return written{key, e.version, e.Expires.Unix()}, nil
 	}
-	b.Leases = append(b.Leases, rec)
-	return nil
+	b.Leases = append(b.Leases, *rec)
+	return written{}, nil
 }
 
 // saved notes what is on disk now. What was changed meanwhile is still due.

@@ -1,6 +1,8 @@
 package lease
 
 import (
+	"bytes"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/wal"
 )
 
 // The directory is taken away before anything was committed since the start: that is noticed, everything is written again,
@@ -38,4 +41,51 @@ func TestGoneBeforeTheFirstCommit(t *testing.T) {
 	require.Eventually(t, func() bool { return os.RemoveAll(filepath.Join(dir, "leases")) == nil }, 5*time.Second, time.Millisecond)
 	require.Eventually(t, func() bool { return commit(s, 2) == nil }, 8*time.Second, 50*time.Millisecond)
 	assert.Eventually(t, func() bool { return tab.Counts(time.Now()).Dirty > 0 }, 5*time.Second, 50*time.Millisecond, "what the directory had is to be written again")
+}
+
+// What could not be read is counted once, also when the directory was taken away and put back, or an empty one takes its place.
+func TestUnreadIsCountedOnce(t *testing.T) {
+	dir := t.TempDir()
+	log := filepath.Join(dir, "leases")
+	s, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	l := s.(*logStore).wal.Load()
+	require.NoError(t, l.Commit(func(f *wal.Frames) error {
+		f.Put(wal.Record{Kind: kindLease, Key: []byte{192, 0, 2, 1}, Value: []byte{encodingVersion}})
+		f.Put(wal.Record{Kind: kindReport, Key: []byte{192, 0, 2, 2}, Value: []byte{wholeVersion}})
+		return nil
+	}))
+	require.NoError(t, l.Commit(func(f *wal.Frames) error {
+		f.Put(wal.Record{Kind: kindReport, Key: []byte{192, 0, 2, 3}, Value: []byte("a sentence that is damaged")})
+		return nil
+	}))
+	require.NoError(t, s.Close())
+	files, err := filepath.Glob(filepath.Join(log, "*.log"))
+	require.NoError(t, err)
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(name, bytes.ReplaceAll(b, []byte("sentence"), []byte("sentinel")), 0o600))
+	}
+
+	s, err = OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	_, err = Open(s)
+	require.NoError(t, err)
+	require.NoError(t, s.Reports(func(provision.MACReport, error) {}))
+	first := s.Health()
+	require.Equal(t, 3, first.Unread, "%q", first.What)
+	commits := func() bool { return s.Commit(func(*Batch) error { return nil }) == nil && !s.Health().Failing() }
+	for _, back := range []bool{true, false} {
+		away := filepath.Join(dir, fmt.Sprint("away", back))
+		require.NoError(t, os.Rename(log, away))
+		require.Eventually(t, func() bool { return s.Health().Failing() }, 10*time.Second, time.Millisecond)
+		if back {
+			_ = os.RemoveAll(log) // where it was made anew already
+			require.NoError(t, os.Rename(away, log))
+		}
+		require.Eventually(t, commits, 10*time.Second, 10*time.Millisecond)
+		assert.Equal(t, first.Unread, s.Health().Unread, "put back %v: %q", back, s.Health().What)
+	}
 }

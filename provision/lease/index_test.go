@@ -37,7 +37,8 @@ func TestIndexIsAMapOfSets(t *testing.T) {
 			} else {
 				e := tab.at(key)
 				if e == nil {
-					e = tab.insertLocked(key)
+					e = &entry{}
+					tab.insertLocked(key, e)
 				}
 				h := hash()
 				of[key] = h

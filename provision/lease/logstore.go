@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -40,6 +42,7 @@ const (
 // writer, of which there is one.
 type logStore struct {
 	dir  string // state_dir
+	seed maphash.Seed
 	path string // of the log
 	log  *slog.Logger
 	ctx  context.Context // ends with Close
@@ -50,7 +53,7 @@ type logStore struct {
 	health atomic.Pointer[Health]  // of a log that cannot be used, and what is known beside the log's own
 
 	loading  sync.Mutex // held by who opens or reads the log; guards the fields below
-	leases   func(Record, error)
+	leases   *sink
 	found    func(provision.MACReport, error)
 	replaced []func()
 	loaded   atomic.Bool // reports are those of the log
@@ -59,7 +62,9 @@ type logStore struct {
 	mu      sync.Mutex // guards the fields below
 	unread  []string
 	nUnread int
-	old     *oldState // read from state.db and not yet in the log
+	told    map[uint64]struct{} // hashes of what was counted: a disk that comes back is read again
+	former  wal.Damages         // of a log that was taken away
+	old     *oldState           // read from state.db and not yet in the log
 
 	// Of whoever has the turn of a Commit, under queueMu since Reports reads it.
 	queueMu sync.Mutex
@@ -81,7 +86,7 @@ type undo struct {
 // an older usher kept in state.db is moved into it. The error is ErrInUse, a *statedir.NewerError for
 // what a newer usher wrote, or that of ctx. A disk that cannot be used is none: it is tried again each second, and what it has comes later.
 func OpenStore(ctx context.Context, dir string, log *slog.Logger) (Store, error) {
-	s := &logStore{dir: dir, path: filepath.Join(dir, logName), log: log, done: make(chan struct{}), reports: map[netip.Addr]provision.MACReport{}}
+	s := &logStore{dir: dir, path: filepath.Join(dir, logName), log: log, done: make(chan struct{}), reports: map[netip.Addr]provision.MACReport{}, told: map[uint64]struct{}{}, seed: maphash.MakeSeed()}
 	s.health.Store(&Health{})
 	l, err := s.open(ctx)
 	switch {
@@ -166,6 +171,9 @@ func (s *logStore) look(ctx context.Context) {
 	l := s.wal.Load()
 	if l != nil && errors.Is(l.Health().Err, wal.ErrGone) {
 		s.fails(wal.ErrGone)
+		s.mu.Lock()
+		s.former = moreOf(s.former, l.Damages())
+		s.mu.Unlock()
 		s.wal.Store(nil)
 		_ = l.Close() // there is nothing that it could lose
 		l = nil
@@ -228,9 +236,17 @@ func (s *logStore) Health() Health {
 	h.Path = s.path
 	s.mu.Lock()
 	h.Unread, h.What = s.nUnread, slices.Clone(s.unread)
-	waiting := s.old != nil
+	waiting, damages := s.old != nil, s.former
 	s.mu.Unlock()
 	l := s.wal.Load()
+	if l != nil {
+		damages = moreOf(damages, l.Damages())
+	}
+	h.Unread += damages.Count + damages.Tails
+	for _, x := range damages.Some {
+		h.What = append(h.What, sayDamage(x))
+	}
+	h.PutAside = damages.Aside
 	if l == nil {
 		h.Error = cmp.Or(h.Error, beingRead)
 		return h
@@ -238,16 +254,19 @@ func (s *logStore) Health() Health {
 	if err := l.Health().Err; err != nil {
 		h.Error, h.Since = err.Error(), l.Health().Since
 	}
-	d := l.Damages()
-	h.Unread += d.Count + d.Tails
-	for _, x := range d.Some {
-		h.What = append(h.What, sayDamage(x))
-	}
-	h.PutAside, h.Log = d.Aside, l.Status()
+	h.Log = l.Status()
 	if waiting && !h.Failing() {
 		h.Error = "what state.db had could not be written to the log yet"
 	}
 	return h
+}
+
+// moreOf returns what tells of more: a log that was taken away and comes back tells of the same again, an empty one in its place of nothing.
+func moreOf(a, b wal.Damages) wal.Damages {
+	if a.Count+a.Tails > b.Count+b.Tails {
+		return a
+	}
+	return b
 }
 
 // beingRead is why nothing can be committed while a disk is back and what it has is still to come.
@@ -286,8 +305,16 @@ func (s *logStore) Replaced(f func()) {
 func (s *logStore) Leases(each func(Record, error)) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	s.leases = each
-	return s.loadOrWait(each, nil)
+	s.leases = recordSink(each)
+	return s.loadOrWait(s.leases, nil)
+}
+
+// leasesInto implements sinkStore.
+func (s *logStore) leasesInto(to *sink) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.leases = to
+	return s.loadOrWait(to, nil)
 }
 
 // Reports implements Store.
@@ -309,7 +336,7 @@ func (s *logStore) Reports(each func(provision.MACReport, error)) error {
 
 // loadOrWait is load at the start. A log that is not to be had, as one with a file of another owner, is a disk that cannot be
 // used: watch tries again.
-func (s *logStore) loadOrWait(leases func(Record, error), reports func(provision.MACReport, error)) error {
+func (s *logStore) loadOrWait(leases *sink, reports func(provision.MACReport, error)) error {
 	l := s.wal.Load()
 	err := s.load(s.ctx, l, leases, reports)
 	if err == nil || s.ctx.Err() != nil || errors.As(err, new(*statedir.NewerError)) {
@@ -321,105 +348,27 @@ func (s *logStore) loadOrWait(leases func(Record, error), reports func(provision
 	return nil
 }
 
-// load reads the log, if it can be. Either function may be nil.
-func (s *logStore) load(ctx context.Context, l *wal.Log, leases func(Record, error), reports func(provision.MACReport, error)) error {
+// load reads the log, if it can be. Leases and reports may be nil: nobody wants them.
+func (s *logStore) load(ctx context.Context, l *wal.Log, leases *sink, reports func(provision.MACReport, error)) error {
 	if l == nil {
 		return nil // later
 	}
-	old := s.pending()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	chunks, spare := make(chan []readLease, 4), make(chan []readLease, 6)
+	r := reader{s: s, ctx: ctx, sink: leases, reports: reports, out: make(chan readLeases, 4)}
 	done := make(chan error, 1)
 	go func() { // two processors read a large log in half the time
-		defer close(chunks)
-		var chunk []readLease
-		var d decoder
-		send := func() error {
-			select {
-			case chunks <- chunk:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-			select {
-			case chunk = <-spare:
-			default:
-				chunk = make([]readLease, 0, readChunk)
-			}
-			return nil
-		}
-		take := func(r wal.Record) error {
-			if err := s.read(r, &d, leases != nil, &chunk, reports); err != nil || len(chunk) < readChunk {
-				return err
-			}
-			return send()
-		}
-		err := l.Load(ctx, func(r wal.Record) error {
-			if old.has(r.Kind, r.Key) {
-				return nil // it has a newer one
-			}
-			return take(r)
-		})
-		for _, r := range old.all() {
-			if err == nil {
-				err = take(r)
-			}
-		}
-		if err == nil {
-			err = send()
-		}
-		done <- err
+		defer close(r.out)
+		done <- r.read(l)
 	}()
-	for chunk := range chunks {
-		for i := range chunk {
-			leases(chunk[i].rec, chunk[i].err)
-		}
-		select {
-		case spare <- chunk[:0]:
-		default:
-		}
+	for c := range r.out {
+		leases.take(c.entries, c.bad)
 	}
 	if err := <-done; err != nil {
 		return s.newer(err)
 	}
 	s.damages = l.Damages().Count
 	s.loaded.Store(true)
-	return nil
-}
-
-// readChunk is how many leases are read before they are told.
-const readChunk = 256
-
-// readLease is a lease that was read, or why it could not be.
-type readLease struct {
-	rec Record
-	err error
-}
-
-// read takes a record of the log: a lease into a chunk, a report into the queue.
-func (s *logStore) read(r wal.Record, d *decoder, wanted bool, chunk *[]readLease, reports func(provision.MACReport, error)) error {
-	switch {
-	case r.Kind == kindLease && wanted:
-		*chunk = append(*chunk, readLease{})
-		to := &(*chunk)[len(*chunk)-1]
-		if to.err = d.decode(&to.rec, r.Key, r.Value); to.err != nil {
-			if v, newer := newerRecord(r.Key, r.Value); newer {
-				return newerError(s.path, fmt.Sprintf("lease records of version %d", v), encodingVersion)
-			}
-			s.cannotRead(to.err)
-		}
-	case r.Kind == kindReport && !s.loaded.Load():
-		rep, err := decodeWhole(r.Key, r.Value)
-		if err != nil {
-			err = fmt.Errorf("mac report, key %x, value %x: %w", r.Key, r.Value, err)
-			s.cannotRead(err)
-		} else if !s.queue(rep) {
-			return nil
-		}
-		if reports != nil {
-			reports(rep, err)
-		}
-	}
 	return nil
 }
 
@@ -434,13 +383,24 @@ func (s *logStore) queue(r provision.MACReport) bool {
 	return true
 }
 
+// mostTold bounds what is known to be counted, for a disk that has next to nothing else.
+const mostTold = 1 << 16
+
 // cannotRead notes a whole record that says nothing.
 func (s *logStore) cannotRead(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	text := err.Error()
+	hash := maphash.String(s.seed, text)
+	if _, known := s.told[hash]; known {
+		return
+	}
+	if len(s.told) < mostTold {
+		s.told[hash] = struct{}{}
+	}
 	s.nUnread++
 	if len(s.unread) < maxSkippedKept {
-		s.unread = append(s.unread, err.Error())
+		s.unread = append(s.unread, text)
 	}
 }
 
@@ -489,8 +449,9 @@ func (s *logStore) knowReports() error {
 
 func (s *logStore) addLeases(f *wal.Frames, b *Batch) {
 	for i := range b.Leases {
-		s.room = encode(s.room[:0], &b.Leases[i])
-		f.Put(wal.Record{Kind: kindLease, Key: keyBytes(ipKey(b.Leases[i].IP)), Value: s.room})
+		s.room = binary.BigEndian.AppendUint32(s.room[:0], ipKey(b.Leases[i].IP))
+		s.room = encode(s.room, &b.Leases[i])
+		f.Put(wal.Record{Kind: kindLease, Key: s.room[:4], Value: s.room[4:]})
 		s.overtake(kindLease, b.Leases[i].IP)
 	}
 	for _, ip := range b.Forget {

@@ -3,6 +3,7 @@ package lease
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -177,7 +178,7 @@ func TestNoChildForTheOldDatabaseIsNoDamage(t *testing.T) {
 	var was syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was))
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 0, Max: was.Max}))
-	s := &logStore{log: slog.New(slog.DiscardHandler)}
+	s := &logStore{log: slog.New(slog.DiscardHandler), told: map[uint64]struct{}{}, seed: maphash.MakeSeed()}
 	o := &oldState{path: path, records: map[recordKey]wal.Record{}}
 	err := o.read(t.Context(), s)
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was))

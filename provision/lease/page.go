@@ -149,38 +149,20 @@ func (t *Table) at(key uint32) *entry {
 	return nil
 }
 
-// insertLocked makes room for the record of an address that has none.
-func (t *Table) insertLocked(key uint32) *entry {
-	p, i, e := t.pages.make(key>>8), byte(key), t.newEntryLocked()
+// insertLocked puts e where the record of an address belongs that has none.
+func (t *Table) insertLocked(key uint32, e *entry) {
+	p, i := t.pages.make(key>>8), byte(key)
 	p.records = slices.Insert(p.records, p.has.below(i), e)
 	p.has.add(i)
 	t.n++
-	return e
 }
 
-// At the start entries are made so many at once, an eighth of those that there are: their memory is free again when none of them is there any more.
-const leastAtOnce, mostAtOnce = 32, 1 << 14
-
-func (t *Table) newEntryLocked() (e *entry) {
-	if t.opened || t.store == nil {
-		return &entry{}
-	}
-	switch {
-	case len(t.spare) > 0:
-	case t.ahead != nil:
-		t.spare = <-t.ahead
-	default:
-		t.spare = huge.Make[entry](min(max(t.n/8, leastAtOnce), mostAtOnce))
-	}
-	e, t.spare = &t.spare[0], t.spare[1:]
-	return e
-}
-
-// makeAhead makes entries beforehand until stop is called: that the kernel zeroes their memory is a third of what they cost, and
+// makeAhead makes entries beforehand until stop is called, and then ends the channel: that the kernel zeroes their memory is a third of what they cost, and
 // may go on beside the rest.
 func makeAhead() (entries <-chan []entry, stop func()) {
 	made, done := make(chan []entry), make(chan struct{})
 	go func() {
+		defer close(made)
 		for {
 			s := huge.MakeReady[entry](mostAtOnce)
 			select {
@@ -236,11 +218,22 @@ const (
 // link is a record's place among those with the same value: the addresses before and after it, 0: none.
 type link struct{ prev, next uint32 }
 
+// hashes are those by which a record is found.
+type hashes struct{ mac, id uint32 }
+
+func (t *Table) hashesOf(r *Record) (h hashes) {
+	h.mac = t.hash(r.MAC[:])
+	if len(r.ClientID) > 0 {
+		h.id = t.hash(r.ClientID)
+	}
+	return h
+}
+
 // indexLocked notes by what a record is found.
-func (t *Table) indexLocked(key uint32, e *entry) {
-	t.byMAC.add(t, ofMAC, t.hash(e.MAC[:]), key, e)
+func (t *Table) indexLocked(key uint32, e *entry, h hashes) {
+	t.byMAC.add(t, ofMAC, h.mac, key, e)
 	if len(e.ClientID) > 0 {
-		t.byID.add(t, ofID, t.hash(e.ClientID), key, e)
+		t.byID.add(t, ofID, h.id, key, e)
 	}
 	if e.Subscriber != 0 {
 		t.bySubscriber.add(t, ofSubscriber, t.hashSubscriber(e.Subscriber), key, e)

@@ -106,10 +106,15 @@ type Journal struct {
 // queue; leases are the caller's to try again.
 func (j Journal) Commit(recs []Commit) error {
 	err := j.Table.store.Commit(func(b *Batch) error {
+		done := make([]written, 0, len(recs))
 		for i := range recs {
 			if recs[i].Lease.IP.IsValid() {
-				if err := j.Table.add(b, recs[i].Lease); err != nil {
+				w, err := j.Table.add(b, &recs[i].Lease)
+				if err != nil {
 					return err
+				}
+				if w.version != 0 {
+					done = append(done, w)
 				}
 			}
 			if recs[i].Report == nil {
@@ -119,6 +124,7 @@ func (j Journal) Commit(recs []Commit) error {
 				return err
 			}
 		}
+		b.OnCommit(func() { j.Table.saved(done...) })
 		return nil
 	})
 	if err != nil {

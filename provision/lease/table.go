@@ -8,6 +8,7 @@ import (
 	"iter"
 	"math"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,9 +50,6 @@ type Table struct {
 	bad       int
 	overruled []uint32 // of the last Adopt: live, and the ERP has another MAC by its operator's word
 	opened    bool     // what the store tells now comes late
-	spare     []entry  // before that: made, and not in use yet
-
-	ahead <-chan []entry // at a start with many leases: what is made beforehand, by another goroutine; nil: nothing is
 
 	late atomic.Uint64 // records that the store told of later
 }
@@ -75,34 +73,28 @@ const mostExpected = 1 << 20
 func Open(store Store) (*Table, error) {
 	t := New()
 	t.store = store
+	var ahead <-chan []entry
 	if n := int(min(store.Health().Log.Bytes/bytesOfRecord, mostExpected)); n > 0 { // roughly, so that they need not grow time and again
 		t.byMAC, t.byID = newIndex(n), newIndex(n)
 		if n >= 4*mostAtOnce {
-			ahead, stop := makeAhead()
-			t.ahead = ahead
-			defer func() {
-				t.mu.Lock()
-				t.ahead = nil // what store tells later waits for nobody, also after an error
-				t.mu.Unlock()
-				stop()
-			}()
+			var stop func()
+			ahead, stop = makeAhead()
+			defer stop() // what store tells later waits for nobody, also after an error
 		}
 	}
-	err := store.Leases(func(r Record, err error) {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if err != nil {
-			t.skipLocked(err)
-			return
-		}
-		t.loadLocked(&r)
-	})
+	to := &sink{room: entryRoom(ahead), take: t.load}
+	var err error
+	if s, ok := store.(sinkStore); ok {
+		err = s.leasesInto(to)
+	} else {
+		err = store.Leases(to.each())
+	}
 	store.Replaced(t.dirtyAll)
 	if err != nil {
 		return nil, fmt.Errorf("lease table: read: %w", err)
 	}
 	t.mu.Lock()
-	t.opened, t.spare, t.ahead = true, nil, nil
+	t.opened = true
 	t.mu.Unlock()
 	return t, nil
 }
@@ -111,17 +103,39 @@ func Open(store Store) (*Table, error) {
 // It takes no lock.
 func (t *Table) Late() uint64 { return t.late.Load() }
 
-// loadLocked takes a record that the store has, also later: what memory has by then is newer.
-func (t *Table) loadLocked(r *Record) {
-	key := ipKey(r.IP)
+// load takes records that the store has, and why it cannot tell others; also later: what memory has by then is newer. It keeps them where they are.
+func (t *Table) load(all []entry, bad []error) {
+	var found [readChunk]hashes
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	touched := uint64(0)
+	for i := range all {
+		h := t.hashesOf(&all[i].Record)
+		touched += t.byMAC.touch(h.mac) + t.byID.touch(h.id)
+		found[i] = h
+	}
+	runtime.KeepAlive(touched)
+	for i := range all {
+		t.loadLocked(&all[i], found[i])
+	}
+	for _, err := range bad {
+		t.skipLocked(err)
+	}
+}
+
+func (t *Table) loadLocked(e *entry, h hashes) {
+	key := ipKey(e.IP)
 	if key == 0 || t.at(key) != nil {
 		return
 	}
 	if t.opened {
 		t.late.Add(1)
 	}
-	e := t.putLocked(r)
-	e.saved, e.ends = e.version, e.Expires.Unix()
+	t.changes++
+	t.insertLocked(key, e)
+	e.version, e.saved, e.ends = t.changes, t.changes, e.Expires.Unix()
+	t.indexLocked(key, e, h)
+	t.tellLocked(key, nil, &e.Record)
 }
 
 // dirtyAll has everything written again: what was on disk is not there any more.
@@ -182,9 +196,9 @@ func (t *Table) putLocked(rec *Record) *entry {
 	e := t.at(key)
 	t.changes++
 	if e == nil {
-		e = t.insertLocked(key)
-		e.Record, e.version = *rec, t.changes
-		t.indexLocked(key, e)
+		e = &entry{Record: *rec, version: t.changes}
+		t.insertLocked(key, e)
+		t.indexLocked(key, e, t.hashesOf(rec))
 		t.tellLocked(key, nil, rec)
 		return e
 	}
@@ -196,7 +210,7 @@ func (t *Table) putLocked(rec *Record) *entry {
 	}
 	t.unindexLocked(e)
 	e.Record = *rec
-	t.indexLocked(key, e)
+	t.indexLocked(key, e, t.hashesOf(rec))
 	return e
 }
 

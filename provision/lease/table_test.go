@@ -210,7 +210,7 @@ func TestCommitNeverGoesBack(t *testing.T) {
 func TestBatchRefusesNoAddress(t *testing.T) {
 	store := openStore(t, filepath.Join(t.TempDir(), "state.db"))
 	tab := openTable(t, store)
-	err := tab.add(new(Batch), Record{})
+	_, err := tab.add(new(Batch), &Record{})
 	assert.ErrorContains(t, err, "not an IPv4 address")
 	tab.Store(Record{})
 	assert.Zero(t, tab.Len())

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -11,19 +12,29 @@ import (
 // is taken is told once, and a lease that merely goes on for a longer time is not told at all: those are
 // most of all by far. It never holds up the table, and what waits is bounded by the number of addresses.
 type Touched struct {
+	// Gather is how long addresses are gathered after some were told. It is 2 ms; whoever wants another time says so before the first Next.
+	Gather time.Duration
+
 	table *Table
-	wake  chan struct{} // something waits or the end has come; one slot
-	rest  time.Time     // of who calls Next: not before, unless much waits
+	wake  wake
+	rest  time.Time // of who calls Next: not before, unless much waits
 
 	// Guarded by the mutex of the table.
-	waits map[uint32]struct{}
-	order []uint32 // of waits, the oldest first
+	waits map[uint32]uint64 // the number of what waits, by address
+	order []touch           // the oldest first; one whose number is not that of waits was dropped
+	last  uint64
 	ended bool
+}
+
+// touch is a change that waits.
+type touch struct {
+	key uint32
+	no  uint64
 }
 
 // Touched begins to tell of changes.
 func (t *Table) Touched() *Touched {
-	f := &Touched{table: t, wake: make(chan struct{}, 1), waits: map[uint32]struct{}{}}
+	f := &Touched{Gather: gather, table: t, wake: newWake(), waits: map[uint32]uint64{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if f.ended = t.closed; !f.ended {
@@ -36,15 +47,21 @@ func (f *Touched) addLocked(key uint32) {
 	if _, ok := f.waits[key]; ok {
 		return
 	}
-	f.waits[key] = struct{}{}
-	f.order = append(f.order, key)
-	f.kick()
+	f.last++
+	f.waits[key] = f.last
+	f.order = append(f.order, touch{key, f.last})
+	f.wake.kick()
 }
 
-func (f *Touched) kick() {
-	select {
-	case f.wake <- struct{}{}:
-	default:
+// Drop takes addresses back that wait to be told: whoever calls looks at them by itself, after it.
+func (f *Touched) Drop(addrs []netip.Addr) {
+	f.table.mu.Lock()
+	defer f.table.mu.Unlock()
+	for _, a := range addrs {
+		delete(f.waits, ipKey(a)) // order keeps it, and take passes it
+	}
+	if len(f.order) > 2*len(f.waits) { // what was dropped does not pile up
+		f.order = slices.DeleteFunc(f.order, func(x touch) bool { return f.waits[x.key] != x.no })
 	}
 }
 
@@ -53,7 +70,7 @@ func (f *Touched) kick() {
 const gather = 2 * time.Millisecond
 
 // Next waits for addresses and puts as many as fit into buf; it returns how many. The first one is told at once, those that follow
-// within 2 ms are told together. After the last one it
+// within Gather are told together. After the last one it
 // returns ErrEnded, and the context's error when that ends first. It is called by one goroutine.
 func (f *Touched) Next(ctx context.Context, buf []netip.Addr) (int, error) {
 	if wait := time.Until(f.rest); wait > 0 {
@@ -63,35 +80,26 @@ func (f *Touched) Next(ctx context.Context, buf []netip.Addr) (int, error) {
 		case <-time.After(wait):
 		}
 	}
-	for {
-		n, ended := f.take(buf)
-		switch {
-		case n > 0 || len(buf) == 0:
-			if n < len(buf) {
-				f.rest = time.Now().Add(gather)
-			}
-			return n, nil
-		case ended:
-			return 0, ErrEnded
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-f.wake:
-		}
+	n, err := f.wake.next(ctx, len(buf) == 0, func() (int, bool) { return f.take(buf) })
+	if n > 0 && n < len(buf) {
+		f.rest = time.Now().Add(f.Gather)
 	}
+	return n, err
 }
 
 func (f *Touched) take(buf []netip.Addr) (n int, ended bool) {
 	f.table.mu.Lock()
 	defer f.table.mu.Unlock()
-	n = min(len(buf), len(f.order))
-	for i, key := range f.order[:n] {
-		buf[i] = addrOf(key)
-		delete(f.waits, key)
+	done := 0
+	for ; n < len(buf) && done < len(f.order); done++ {
+		if x := f.order[done]; f.waits[x.key] == x.no { // else it was dropped
+			buf[n] = addrOf(x.key)
+			n++
+			delete(f.waits, x.key)
+		}
 	}
-	if f.order = f.order[n:]; len(f.order) == 0 && cap(f.order) > 1024 {
-		f.order, f.waits = nil, map[uint32]struct{}{} // they may have been large
+	if f.order = f.order[done:]; len(f.order) == 0 && cap(f.order) > 1024 {
+		f.order, f.waits = nil, map[uint32]uint64{} // they may have been large
 	}
 	return n, f.ended && len(f.order) == 0
 }

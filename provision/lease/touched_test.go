@@ -91,3 +91,36 @@ func TestTouchedMergesAndEnds(t *testing.T) {
 	_, err = New().Touched().Next(ctx, buf)
 	require.ErrorIs(t, err, context.Canceled)
 }
+
+// What somebody looks at by himself is not told, unless it changes again after that; and what was dropped does not pile up.
+func TestTouchedDrops(t *testing.T) {
+	tab := New()
+	f := tab.Touched()
+	buf := make([]netip.Addr, 64)
+	told := func() []netip.Addr {
+		n, _ := f.take(buf)
+		return slices.Clone(buf[:n])
+	}
+	change := func(keys ...uint32) {
+		for _, k := range keys {
+			rec := testRecord(addrOf(k))
+			tab.Store(rec)
+			tab.End(rec.IP, rec.MAC, testNow)
+		}
+	}
+	change(1, 2, 3)
+	f.Drop([]netip.Addr{addrOf(1), addrOf(3), addrOf(9)})
+	require.Equal(t, []netip.Addr{addrOf(2)}, told())
+	require.Empty(t, told())
+	change(1, 2, 3)
+	f.Drop([]netip.Addr{addrOf(1)})
+	change(1)
+	require.Equal(t, []netip.Addr{addrOf(2), addrOf(3), addrOf(1)}, told())
+	change(7) // which stays, as while nobody asks
+	for range 1000 {
+		change(5, 6)
+		f.Drop([]netip.Addr{addrOf(5), addrOf(6)})
+	}
+	require.Less(t, len(f.order), 10)
+	require.Equal(t, []netip.Addr{addrOf(7)}, told())
+}

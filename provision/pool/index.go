@@ -28,11 +28,20 @@ func (p *Pool) place(who provision.Owner) (at uint32, found bool) {
 }
 
 func (p *Pool) find(who provision.Owner) (uint32, bool) {
+	if p.keyed == 0 && keyed(who) {
+		return 0, false // most pools have none, and each look is into memory that nobody looked at lately
+	}
 	at, found := p.place(who)
 	if !found {
 		return 0, false
 	}
 	return p.index[at] - 1, true
+}
+
+// keyed reports whether an owner is more than a MAC.
+func keyed(who provision.Owner) bool {
+	var room [16]byte
+	return len(who.AppendTo(room[:0])) > len(provision.MAC{})
 }
 
 // setOwner says whose slot i is from now on; the slot that who had before is nobody's
@@ -59,14 +68,20 @@ func (p *Pool) setOwner(i uint32, who provision.Owner) {
 			// Nobody's any more: the entry is taken over below.
 			p.remove(at)
 			old.owner = provision.Owner{}
-			at, _ = p.place(who)
+			at, found = p.place(who)
 		}
+	}
+	if !found && keyed(who) {
+		p.keyed++
 	}
 	p.index[at] = i + 1
 }
 
 // remove empties a place and moves those behind it up (Knuth 6.4, algorithm R).
 func (p *Pool) remove(at uint32) {
+	if keyed(p.slots[p.index[at]-1].owner) {
+		p.keyed--
+	}
 	mask := uint32(len(p.index) - 1)
 	for next := at; ; {
 		p.index[at] = 0

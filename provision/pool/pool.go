@@ -117,6 +117,7 @@ type Pool struct {
 	counts      [StateReserved + 1]int // of unbound slots
 	bound       int                    // bound and not reserved
 	index       []uint32               // owner to slot+1, open addressing
+	keyed       int                    // entries of index whose owner is more than a MAC
 	newest      int64                  // time of the latest call, milliseconds since 1970
 	places      []placeCount
 	shift       uint8

@@ -465,3 +465,41 @@ func TestRestoringAgainLooksAtNoOthers(t *testing.T) {
 	require.Equal(t, n-1, p.Counts(testNow).Leased, "one ends now")
 	require.Equal(t, n-10, p.Counts(testNow.Add(9*time.Second)).Leased, "they end as before")
 }
+
+// An owner that is more than a MAC is looked for only where there is one; whatever happens, the pool knows how many there are.
+func TestOwnersThatAreMoreThanAMACAreCounted(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	p := testPool(t, 1, 40)
+	line := func(n int) provision.Owner { return provision.MAC{2, 0, 0, 0, 0, byte(n)}.OwnerOn(77) }
+	now := testNow
+	for range 20_000 {
+		now = now.Add(time.Duration(rng.IntN(60)) * time.Second)
+		who := owner(1 + rng.IntN(30))
+		if rng.IntN(2) == 0 {
+			who = line(1 + rng.IntN(30))
+		}
+		at := host(byte(1 + rng.IntN(40)))
+		if own, ok := p.Of(who); ok && rng.IntN(2) == 0 {
+			at = own
+		}
+		switch until := now.Add(10 * time.Minute); rng.IntN(6) {
+		case 0:
+			p.Offer(at, who, now, until)
+		case 1:
+			p.Release(at, who, now)
+		case 2:
+			p.Quarantine(at, now, until)
+		case 3:
+			p.Restore(at, who, []State{StateFree, StateLeased, StateOffered}[rng.IntN(3)], until)
+		default:
+			p.Lease(at, who, now, until)
+		}
+		n := 0
+		for _, i := range p.index {
+			if i != 0 && keyed(p.slots[i-1].owner) {
+				n++
+			}
+		}
+		require.Equal(t, n, p.keyed)
+	}
+}

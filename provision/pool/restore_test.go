@@ -32,7 +32,11 @@ func TestRestoreAllIsRestoreInOrder(t *testing.T) {
 		all = append(all, Known{IP: host(200), Owner: owner(99), State: StateLeased, Until: testNow}) // of another range
 		one, many := testPool(t, 1, 62, host(1)), testPool(t, 1, 62, host(1))
 		many.seed = one.seed
+		if seed%5 == 0 { // whoever has them in another order
+			rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		}
 		many.RestoreAll(slices.Values(all))
+		slices.SortFunc(all, func(a, b Known) int { return a.IP.Compare(b.IP) })
 		slices.SortStableFunc(all, func(a, b Known) int { return a.Until.Compare(b.Until) })
 		for _, k := range all {
 			one.Restore(k.IP, k.Owner, k.State, k.Until)
@@ -52,4 +56,18 @@ func TestTimesFarAwayAreSortedAsFarAsTheyCan(t *testing.T) {
 		{IP: host(3), Owner: owner(3), State: StateLeased, Until: testNow.Add(time.Hour)},
 	}))
 	require.Equal(t, 2, p.Counts(testNow).Leased, "one has run out")
+}
+
+func TestSortByBits(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for n := 1; n < 300; n++ {
+		bits := 20 + rng.IntN(45)
+		all := make([]uint64, n)
+		for i := range all {
+			all[i] = (rng.Uint64()>>(64-bits))&^(1<<20-1) | uint64(i)
+		}
+		want := slices.Sorted(slices.Values(all))
+		sortByBits(all, 20, bits)
+		require.Equal(t, want, all, "%d numbers of %d bits", n, bits)
+	}
 }

@@ -171,6 +171,7 @@ type snapshotWriter struct {
 func (w *snapshotWriter) add(frame []byte) error {
 	start := len(w.buf)
 	w.buf = append(w.buf, frame...)
+	w.buf[start+flagsAt] = 0 // the commit that it was of is over
 	w.seal.reseal(w.buf[start:])
 	w.frames++
 	if len(w.buf) < syncEvery {
@@ -192,6 +193,6 @@ func (w *snapshotWriter) flush() error {
 }
 
 func (w *snapshotWriter) end() error {
-	w.buf = w.seal.append(w.buf, Record{Kind: endKind, Value: binary.BigEndian.AppendUint64(nil, w.frames)})
+	w.buf = w.seal.append(w.buf, Record{Kind: endKind, Value: binary.BigEndian.AppendUint64(nil, w.frames)}, 0)
 	return w.flush()
 }

@@ -21,7 +21,12 @@ func storedLog(t testing.TB) (files map[string][]byte, want map[string]string) {
 	disk := newMemDisk()
 	l := openOn(t, disk)
 	for i := range 60 {
-		put(t, l, 1, key(i%40), fmt.Sprintf("value %d %s", i, strings.Repeat("x", i)))
+		value := fmt.Sprintf("value %d %s", i, strings.Repeat("x", i))
+		if i%7 == 0 {
+			putAll(t, l, value, i%40, 40+i%3, 43)
+		} else {
+			put(t, l, 1, key(i%40), value)
+		}
 		switch i {
 		case 30:
 			l.rotate(t)
@@ -34,14 +39,26 @@ func storedLog(t testing.TB) (files map[string][]byte, want map[string]string) {
 		f.Put(Record{Kind: 1, Key: key(3), Delete: true})
 		return nil
 	}))
+	putAll(t, l, "the last ones", 5, 44, 45)
 	want = load(t, l)
-	require.Len(t, want, 40)
+	require.Len(t, want, 46)
 	require.NoError(t, l.Close())
 	files = map[string][]byte{}
 	for name, f := range disk.names {
 		files[name] = f.data
 	}
 	return files, want
+}
+
+// putAll commits a value under several keys at once.
+func putAll(t testing.TB, l *Log, value string, keys ...int) {
+	t.Helper()
+	require.NoError(t, l.Commit(func(f *Frames) error {
+		for _, k := range keys {
+			f.Put(Record{Kind: 1, Key: key(k), Value: []byte(value)})
+		}
+		return nil
+	}))
 }
 
 // rotate has the next commit begin another file.

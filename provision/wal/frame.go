@@ -114,37 +114,51 @@ func readHeader(b []byte) (header, error) {
 //	marker(4) crc32c(4) length of the value(4) kind(1) flags(1) length of the key(1) zero(1) key value
 //
 // The marker is of the file's salt; the checksum is of the salt and of all behind itself.
+//
+// A commit of several records counts whole or not at all: its first frame says that it is one, those after it that they go on with it, and behind
+// the last one stands a frame without key and value that ends it. Where a file of changes ends before that, the process was killed in the
+// middle of its write, nobody was told of the commit, and it is left out. A frame without either flag is a commit by itself, as all are in the
+// files of versions that knew no other; those read these flags as nothing, and the last frame as a record of a kind that nobody asks for.
 const (
 	frameLen   = 16 // without key and value
 	flagDelete = 1
+	flagFirst  = 2 // the first record of a commit of several
+	flagMore   = 4 // a further one
+	flagEnd    = 8 // of the frame that ends it
 	// maxValue bounds a value: a length beyond it is damage, and no reason to read on.
 	maxValue = 1 << 20
 	maxKey   = math.MaxUint8
+	kindAt   = 12
+	flagsAt  = 13
 )
 
 // endKind is the kind of a snapshot's last frame, whose value is the number of frames before it.
 const endKind = 0xff
 
+// commitKind is the kind of the frame that ends a commit of several records.
+const commitKind = 0xfe
+
 // seal is what the frames of one file have in common.
 type seal struct {
 	marker [4]byte
 	seed   uint32
+	table  *crc32.Table
 }
 
 func sealOf(salt uint64) seal {
 	b := binary.BigEndian.AppendUint64(nil, salt)
-	return seal{marker: [4]byte(b[:4]), seed: crc32.Checksum(b, castagnoli())}
+	return seal{marker: [4]byte(b[:4]), seed: crc32.Checksum(b, castagnoli()), table: castagnoli()}
 }
 
-// append adds the frame of r to dst.
-func (s *seal) append(dst []byte, r Record) []byte {
+// append adds the frame of r to dst. part says what it is of a commit of several records, 0: it is one by itself.
+func (s *seal) append(dst []byte, r Record, part byte) []byte {
 	base := len(dst)
 	dst = append(dst, s.marker[:]...)
 	dst = append(dst, 0, 0, 0, 0)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(r.Value)))
-	flags := byte(0)
+	flags := part
 	if r.Delete {
-		flags = flagDelete
+		flags |= flagDelete
 	}
 	dst = append(dst, r.Kind, flags, byte(len(r.Key)), 0)
 	dst = append(dst, r.Key...)
@@ -155,7 +169,7 @@ func (s *seal) append(dst []byte, r Record) []byte {
 
 // sum fills in the checksum of a frame.
 func (s *seal) sum(frame []byte) {
-	binary.BigEndian.PutUint32(frame[4:], crc32.Update(s.seed, castagnoli(), frame[8:]))
+	binary.BigEndian.PutUint32(frame[4:], crc32.Update(s.seed, s.table, frame[8:]))
 }
 
 // reseal turns a frame of another file into one of s.
@@ -176,13 +190,29 @@ func (s *seal) length(b []byte) int {
 	return frameLen + int(b[14]) + int(value)
 }
 
+// end adds the frame that ends a commit of several records.
+func (s *seal) end(dst []byte) []byte { return s.append(dst, Record{Kind: commitKind}, flagEnd) }
+
+// likeEnd reports whether b begins with what was the end of a commit before it was damaged: that has no more than a quarter of its bytes wrong,
+// and of another frame the checksum and more differ. What a kill left of one counts as well, for all before it is there.
+func (s *seal) likeEnd(b []byte) bool {
+	var room [frameLen]byte
+	same := 0
+	for i, c := range s.end(room[:0]) {
+		if i < len(b) && b[i] == c {
+			same++
+		}
+	}
+	return same >= frameLen*3/4
+}
+
 // holds reports whether the checksum of a whole frame does.
 func (s *seal) holds(frame []byte) bool {
-	return crc32.Update(s.seed, castagnoli(), frame[8:]) == binary.BigEndian.Uint32(frame[4:])
+	return crc32.Update(s.seed, s.table, frame[8:]) == binary.BigEndian.Uint32(frame[4:])
 }
 
 // record returns what a frame says. It shares the frame's bytes.
 func record(frame []byte) Record {
 	key := frameLen + int(frame[14])
-	return Record{Kind: frame[12], Delete: frame[13]&flagDelete != 0, Key: frame[frameLen:key:key], Value: frame[key:]}
+	return Record{Kind: frame[kindAt], Delete: frame[flagsAt]&flagDelete != 0, Key: frame[frameLen:key:key], Value: frame[key:]}
 }

@@ -15,12 +15,16 @@ func FuzzRead(f *testing.F) {
 		s := sealOf(n.salt)
 		whole := appendHeader(nil, n, 1, 0, testTime)
 		for i := range 3 {
-			whole = s.append(whole, Record{Kind: 1, Key: key(i), Value: []byte("value")})
+			whole = s.append(whole, Record{Kind: 1, Key: key(i), Value: []byte("value")}, 0)
 		}
-		whole = s.append(whole, Record{Kind: 1, Key: key(1), Delete: true})
+		whole = s.append(whole, Record{Kind: 1, Key: key(1), Delete: true}, 0)
+		whole = s.append(whole, Record{Kind: 1, Key: key(1), Value: []byte("of several")}, flagFirst)
+		whole = s.append(whole, Record{Kind: 1, Key: key(2), Delete: true}, flagMore)
+		f.Add(whole, n.snapshot)
+		whole = s.end(whole)
 		f.Add(whole, n.snapshot)
 		f.Add(append(slices.Clone(whole[:80]), whole...), n.snapshot)
-		f.Add(s.append(slices.Clone(whole), Record{Kind: endKind, Value: make([]byte, 8)}), n.snapshot)
+		f.Add(s.append(slices.Clone(whole), Record{Kind: endKind, Value: make([]byte, 8)}, 0), n.snapshot)
 	}
 	for _, b := range files {
 		f.Add(b[:used(b)], false)

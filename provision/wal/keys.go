@@ -81,7 +81,7 @@ func short(frame []byte) (key uint64, ok bool) {
 	if n > 6 {
 		return 0, false
 	}
-	key = uint64(frame[12])<<8 | uint64(n)
+	key = uint64(frame[kindAt])<<8 | uint64(n)
 	for _, b := range frame[frameLen : frameLen+n] {
 		key = key<<8 | uint64(b)
 	}

@@ -206,7 +206,7 @@ func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byt
 	for _, f := range slices.Backward(files) {
 		if f.name.snapshot && f.name == files[0].name {
 			_, err := m.scan(f.name, func(frame []byte, _ int64) error {
-				if frame[13]&flagDelete != 0 || m.known.has(frame) {
+				if frame[flagsAt]&flagDelete != 0 || m.known.has(frame) {
 					return nil
 				}
 				return each(frame)
@@ -252,8 +252,14 @@ func (m *merger) changes(n name) (end int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if s.cut > 0 {
+		end = s.cut
+	}
 	if !s.kept() {
-		return end, m.large(n)
+		return end, m.large(n, end)
+	}
+	if s.cut > 0 {
+		m.frames = m.frames[:len(m.frames)-s.since]
 	}
 	for i, frame := range slices.Backward(m.frames) {
 		if !m.news(frame) {
@@ -271,20 +277,22 @@ func (m *merger) changes(n name) (end int64, err error) {
 }
 
 // news reports whether a frame says what its key has: nothing newer is known of it.
-func (m *merger) news(frame []byte) bool { return m.known.add(frame) && frame[13]&flagDelete == 0 }
+func (m *merger) news(frame []byte) bool { return m.known.add(frame) && frame[flagsAt]&flagDelete == 0 }
 
-// large is changes for a file of another size than ours have: it is read twice, first for where the newest frame of each key is.
-func (m *merger) large(n name) error {
+// large is changes for a file of another size than ours have: it is read twice more, up to end, first for where the newest frame of each key is.
+func (m *merger) large(n name, end int64) error {
 	newest := newPlaces()
 	_, err := m.scan(n, func(frame []byte, at int64) error {
-		newest.set(frame, at)
+		if at < end {
+			newest.set(frame, at)
+		}
 		return nil
 	}, func(Damage) {})
 	if err != nil {
 		return err
 	}
 	_, err = m.scan(n, func(frame []byte, at int64) error {
-		if !newest.is(frame, at) || !m.news(frame) {
+		if at >= end || !newest.is(frame, at) || !m.news(frame) {
 			return nil
 		}
 		return m.each(frame)

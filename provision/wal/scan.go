@@ -35,6 +35,11 @@ type scanner struct {
 	header header
 	known  bool // header was whole
 	ended  bool // the last frame of a snapshot was there
+
+	begun int64 // where a commit of several records began of which the end did not come yet; 0: none has
+	since int   // frames of it so far
+	lost  int64 // up to where the disk does not give something
+	cut   int64 // where a commit begins that a kill has cut, after which there is nothing; 0: none
 }
 
 // Damage is a stretch of a file that could not be read.
@@ -155,6 +160,7 @@ func (s *scanner) leaveOut(room []byte, at int64, why error) (n int) {
 		s.failed, s.over = why, true
 		return 0
 	}
+	s.lost = to
 	s.bad(Damage{File: s.name.String(), From: at, To: to, What: "the disk does not give it: " + why.Error()})
 	return min(len(room), int(to-at))
 }
@@ -190,13 +196,36 @@ func (s *scanner) walk(ctx context.Context, each func([]byte, int64) error) erro
 			}
 			continue
 		}
-		if frame[12] == endKind {
+		s.follow(frame)
+		switch frame[kindAt] {
+		case endKind:
 			s.ended = true
-		} else if err := each(frame, s.off); err != nil {
-			return err
+		case commitKind:
+		default:
+			if err := each(frame, s.off); err != nil {
+				return err
+			}
 		}
 		s.pass(len(frame))
 	}
+}
+
+// follow notes where the commit began that a frame is of.
+func (s *scanner) follow(frame []byte) {
+	part := frame[flagsAt] & (flagFirst | flagMore)
+	switch {
+	case part == 0 || frame[kindAt] == commitKind:
+		s.begun = 0
+		return
+	case part&flagFirst != 0, s.begun == 0: // or its first frame is damaged
+		s.begun, s.since = s.off, 0
+	}
+	s.since++
+}
+
+// wasCut reports whether a file ends within a commit because who wrote it was killed, and not because a part of it was taken away.
+func (s *scanner) wasCut() bool {
+	return s.begun > 0 && !s.name.snapshot && s.lost <= s.begun && (!s.known || s.size >= s.header.capacity)
 }
 
 // skip goes on to the next frame that holds and tells of what lies between. more is false at the end of the file.
@@ -204,6 +233,7 @@ func (s *scanner) skip(ctx context.Context) (more bool, err error) {
 	begin := s.off
 	d := Damage{File: s.name.String(), From: begin}
 	s.guess(&d)
+	ended := s.seal.likeEnd(s.buf)
 	zeros := true // so far: room that was never written
 	for n := 0; ; n++ {
 		if n%64 == 0 && ctx.Err() != nil {
@@ -219,11 +249,16 @@ func (s *scanner) skip(ctx context.Context) (more bool, err error) {
 		}
 		zeros = s.toMarker(zeros)
 	}
-	if !more && zeros {
-		return false, nil
-	}
 	d.To, d.Tail = s.off, !more
 	switch {
+	case !more && !ended && s.wasCut():
+		s.cut = s.begun
+		d = Damage{File: d.File, From: s.begun, To: d.To, What: "the last commit is not whole", Tail: true}
+		if zeros {
+			d.To = begin
+		}
+	case !more && zeros:
+		return false, nil
 	case zeros:
 		d.What = "there are zeros in place of records"
 	case d.Tail:

@@ -27,7 +27,7 @@ import (
 
 // Record is one change: Key of Kind has Value now, or, with Delete, nothing.
 type Record struct {
-	Kind   uint8 // below 0xff
+	Kind   uint8 // below 0xfe
 	Key    []byte
 	Value  []byte
 	Delete bool
@@ -95,8 +95,7 @@ type Log struct {
 	disk   disk
 	unlock func() error
 
-	commits chan *commit
-	done    chan struct{} // the writer has ended
+	ended   chan struct{} // closed by Close: nothing is looked at any more
 	closing sync.Once
 	stop    context.CancelFunc
 	workers sync.WaitGroup
@@ -110,7 +109,14 @@ type Log struct {
 
 	calmUntil time.Time // before it a snapshot waits; zero: it need not
 
-	// Of the writer.
+	waiting sync.Mutex // guards queue and closed
+	queue   []*commit  // that nobody writes yet
+	closed  bool
+
+	// Whoever holds the mutex is the writer, the one owner of the newest file: a commit that comes alone goes to disk without
+	// another goroutine being woken, and one that comes while somebody writes goes with all others that do.
+	writing  sync.Mutex
+	group    []*commit
 	seq      uint64
 	capacity int64
 	active   *segment
@@ -125,7 +131,7 @@ type Log struct {
 type commit struct {
 	fill func(*Frames) error
 	err  error
-	done chan struct{}
+	done bool // of the writer
 }
 
 // segment is the file that is written.
@@ -144,16 +150,46 @@ type made struct{ s *segment }
 type Frames struct {
 	seal seal
 	buf  []byte
-	err  error
+
+	// Of the commit that is being filled.
+	start, n int // where it begins, and its records
+	err      error
 }
 
 // Put adds a record: it takes the place of what its key had. What it shares with the caller may be written to afterwards.
 func (f *Frames) Put(r Record) {
 	switch {
-	case r.Kind == endKind || len(r.Key) == 0 || len(r.Key) > maxKey || len(r.Value) > maxValue:
+	case r.Kind >= commitKind || len(r.Key) == 0 || len(r.Key) > maxKey || len(r.Value) > maxValue:
 		f.err = errors.Join(f.err, fmt.Errorf("log: a record of kind %d with a key of %d and a value of %d bytes cannot be kept", r.Kind, len(r.Key), len(r.Value)))
 	default:
-		f.buf = f.seal.append(f.buf, r)
+		f.add(r)
+	}
+}
+
+// begin begins a commit.
+func (f *Frames) begin() { f.start, f.n, f.err = len(f.buf), 0, nil }
+
+func (f *Frames) add(r Record) {
+	part := byte(0)
+	if f.n > 0 {
+		part = flagMore
+	}
+	if f.n == 1 { // it is one of several now
+		first := f.buf[f.start:]
+		first[flagsAt] |= flagFirst
+		f.seal.sum(first)
+	}
+	f.buf = f.seal.append(f.buf, r, part)
+	f.n++
+}
+
+// end ends a commit, which is as if it had not begun if it has failed.
+func (f *Frames) end() {
+	switch {
+	case f.err != nil:
+		f.buf = f.buf[:f.start]
+	case f.n > 1:
+		f.buf = f.seal.end(f.buf)
 	}
 }
 
@@ -162,7 +198,7 @@ func (f *Frames) Put(r Record) {
 // until it works. The error is ErrInUse, a *NewerError, or that of a directory that cannot be read.
 func Open(opts Options) (*Log, error) {
 	l := &Log{
-		opts: opts, disk: opts.disk, commits: make(chan *commit, 64), done: make(chan struct{}), capacity: cmp.Or(opts.capacity, firstCapacity), spare: make(chan made, 1),
+		opts: opts, disk: opts.disk, ended: make(chan struct{}), capacity: cmp.Or(opts.capacity, firstCapacity), spare: make(chan made, 1),
 		files: filesOf{due: make(chan struct{}, 1)},
 	}
 	if l.disk == nil {
@@ -185,7 +221,7 @@ func Open(opts Options) (*Log, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop = stop
 	l.workers.Go(func() { l.compactor(ctx) })
-	go l.run()
+	l.workers.Go(l.run)
 	return l, nil
 }
 
@@ -195,37 +231,41 @@ func (l *Log) Health() Health { return *l.health.Load() }
 // Failing reports whether the last commit is not on disk.
 func (l *Log) Failing() bool { return l.health.Load().Err != nil }
 
-// Commit writes what fill adds: on return it is on disk. After an error some of
-// it may be there nevertheless, and be found at the next start. Fill is called when the
+// Commit writes what fill adds: on return it is on disk. After an error it
+// may be there nevertheless, and be found at the next start, whole or not at all if the process was killed meanwhile. Fill is called when the
 // commit has its turn, after those before it; it must be quick and not call the
 // Log. Its own error is returned as it is, and nothing of the commit is written.
 func (l *Log) Commit(fill func(*Frames) error) error {
-	c := &commit{fill: fill, done: make(chan struct{})}
-	select {
-	case l.commits <- c:
-	case <-l.done:
+	c := &commit{fill: fill}
+	l.waiting.Lock()
+	if l.closed {
+		l.waiting.Unlock()
 		return ErrClosed
 	}
-	select {
-	case <-c.done:
-		return c.err
-	case <-l.done:
+	l.queue = append(l.queue, c)
+	l.waiting.Unlock()
+
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if !c.done { // nobody has written it with others
+		l.writeQueue()
 	}
-	select { // it may have been the last one
-	case <-c.done:
-		return c.err
-	default:
-		return ErrClosed
-	}
+	return c.err
 }
 
-// Close ends the writer after the commits that wait, and lets the directory go. A Commit after it fails.
+// Close lets the directory go after the commits that wait. A Commit after it fails.
 func (l *Log) Close() error {
 	l.closing.Do(func() {
 		l.stop()
-		l.commits <- nil
+		l.waiting.Lock()
+		l.closed = true
+		l.waiting.Unlock()
+		l.writing.Lock()
+		defer l.writing.Unlock()
+		l.writeQueue()
+		l.end()
+		close(l.ended)
 	})
-	<-l.done
 	l.workers.Wait()
 	return l.letGo()
 }
@@ -239,42 +279,33 @@ func (l *Log) letGo() error {
 	return unlock()
 }
 
-// run is the writer: the one owner of the newest file.
+// run looks after the newest file now and then, until Close.
 func (l *Log) run() {
-	defer close(l.done)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	var group []*commit
 	for {
 		select {
+		case <-l.ended:
+			return
 		case <-ticker.C:
-			l.look()
-		case c := <-l.commits:
-			last := false
-			group, last = l.gather(append(group[:0], c))
-			l.write(group)
-			clear(group)
-			if last {
-				l.end()
-				return
-			}
 		}
+		l.writing.Lock()
+		select {
+		case <-l.ended:
+		default:
+			l.look()
+		}
+		l.writing.Unlock()
 	}
 }
 
-// gather takes what else waits. last says that the log is to be closed.
-func (l *Log) gather(group []*commit) ([]*commit, bool) {
-	for {
-		if group[len(group)-1] == nil {
-			return group[:len(group)-1], true
-		}
-		select {
-		case c := <-l.commits:
-			group = append(group, c)
-		default:
-			return group, false
-		}
-	}
+// writeQueue writes all commits that wait.
+func (l *Log) writeQueue() {
+	l.waiting.Lock()
+	l.group, l.queue = l.queue, l.group[:0]
+	l.waiting.Unlock()
+	l.write(l.group)
+	clear(l.group)
 }
 
 // write puts a group of commits on disk, by one sync if it is not too large for it.
@@ -302,7 +333,7 @@ func finish(group []*commit, err error) {
 		if c.err == nil {
 			c.err = err
 		}
-		close(c.done)
+		c.done = true
 	}
 }
 
@@ -313,11 +344,10 @@ func (l *Log) fill(group []*commit) int {
 		if len(l.buf.buf) > maxGroup {
 			return i
 		}
-		start := len(l.buf.buf)
-		l.buf.err = nil
-		if c.err = errors.Join(c.fill(&l.buf), l.buf.err); c.err != nil {
-			l.buf.buf = l.buf.buf[:start]
-		}
+		l.buf.begin()
+		l.buf.err = errors.Join(c.fill(&l.buf), l.buf.err)
+		l.buf.end()
+		c.err = l.buf.err
 	}
 	return len(group)
 }
@@ -513,18 +543,8 @@ func (l *Log) works() {
 	}
 }
 
+// end closes the files.
 func (l *Log) end() {
-	for { // who came after the last one
-		select {
-		case c := <-l.commits:
-			if c != nil {
-				finish([]*commit{c}, ErrClosed)
-			}
-			continue
-		default:
-		}
-		break
-	}
 	if s := l.takeSpare(); s != nil {
 		_ = errors.Join(s.file.Close(), l.disk.Remove(s.name.String())) // where it stays, it is an empty file
 	}
