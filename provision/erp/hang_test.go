@@ -3,6 +3,7 @@ package erp
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -168,4 +169,58 @@ func pauseWhileBulkWaits(t *testing.T, o userside.Options, action string) {
 		require.Equal(t, provision.StatePause, s.Current().State(id), "what came of the bulk call takes nothing back")
 	}
 	require.False(t, hung())
+}
+
+// After a restart in which the first whole fetch hangs, states are polled by what was stored: a pause and a payment arrive, and
+// who is blocked for what a card said, or for a reason that nobody can read, stays so.
+func TestStatesArePolledAfterARestartThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := emulator.Open(emulator.Options{Seed: 7, Customers: 144, Keys: []emulator.Key{{Key: emulatorKey}}})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, e.Close()) }()
+		c, err := userside.New(userside.Options{URL: "http://192.0.2.1/api.php", Key: emulatorKey, Transport: inProcess{e}, Location: time.UTC})
+		require.NoError(t, err)
+		w := newTableWorld(t, 144, c, e)
+		ids := someActive(w.truth)
+		var paid provision.SubscriberID
+		for _, x := range e.Customers() {
+			id := provision.SubscriberID(x.ID)
+			if x.State == emulator.StatePause && w.truth.State(id) == provision.StatePause && w.truth.BySubscriber(id).Len() > 0 {
+				paid = id
+			}
+		}
+		require.NotZero(t, paid)
+		m := w.open(t)
+		dark := ids[2] // blocked before, and nothing that is known says why
+		m.keep(map[int64]provision.State{int64(dark): provision.StateStop})
+		m.tell(m.source(syncer.SourceStates), time.Now())
+		require.NoError(t, m.save(time.Now()))
+		before := w.truth.WithStates(map[provision.SubscriberID]provision.State{dark: provision.StateStop})
+
+		store := syncer.NewStore(filepath.Join(t.TempDir(), "snapshot"))
+		require.NoError(t, store.Save(before))
+
+		w.breakSource(t, syncer.SourceBindings, emulator.FaultGateway)
+		f, _ := w.agent(t, w.open(t))
+		s := syncer.New(syncer.Options{PollInterval: time.Second, RefreshInterval: 10 * time.Second, Guard: syncer.GuardLimits{MinChanged: 10}}, f, store, nil, provisiontest.Quiet())
+		require.NoError(t, s.LoadStored())
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() { assert.NoError(t, s.Run(ctx)) })
+		time.Sleep(3500 * time.Millisecond)
+		require.Empty(t, harm(before, s.Current()))
+		require.Equal(t, provision.SourceStored, s.Current().Source())
+		require.Equal(t, syncer.JudgedGood, statusOf(t, f, syncer.SourceStates).Judgement)
+
+		require.NoError(t, e.SetState(int64(ids[0]), emulator.StatePause))
+		require.NoError(t, e.SetState(int64(paid), emulator.StateActive))
+		time.Sleep(1100 * time.Millisecond)
+		want := before.WithStates(map[provision.SubscriberID]provision.State{ids[0]: provision.StatePause, paid: provision.StateActive})
+		require.Empty(t, harm(want, s.Current()))
+		require.NotEmpty(t, f.Pending(), "the whole fetch still hangs")
+		time.Sleep(5 * time.Minute)
+		require.Empty(t, harm(want, s.Current()))
+	})
 }

@@ -24,6 +24,7 @@ type Memory struct {
 	former     map[int64]bool
 	formerRead bool
 	whole      bool // a whole fetch filled it
+	restored   bool // that was before the start, and none was made since
 	zero       bool // get_customers_id takes state_id=0 for a condition
 	zeroCheck  zeroCheck
 	statesBad  bool // the last whole fetch could not read the lists of states, or did not believe them
@@ -173,6 +174,7 @@ func (m *Memory) number(id int64) (n int, known bool) {
 func (m *Memory) keep(blocked map[int64]provision.State) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.changed = m.changed || !maps.Equal(m.kept, blocked)
 	m.kept = blocked
 }
 
@@ -222,7 +224,8 @@ func (m *Memory) remember(numbers map[int64]int, kept map[int64]provision.State,
 			delete(m.moved, id)
 		}
 	}
-	m.whole, m.zero = true, zero
+	m.changed = m.changed || !m.whole || m.zero != zero
+	m.whole, m.zero, m.restored = true, zero, false
 }
 
 // setStates takes the numbers of a poll of states.
@@ -257,6 +260,14 @@ func (m *Memory) prior() (numbers map[int64]int, zero, whole bool) {
 		numbers[id] = int(s.stateID)
 	}
 	return numbers, m.zero, true
+}
+
+// fromBefore reports whether no whole fetch was made since the start: what is known is from a file, which may be some
+// seconds older or newer than the stored snapshot.
+func (m *Memory) fromBefore() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.restored
 }
 
 // judgesStates notes what a fetch thinks of the lists of states, and reports whether its judgement counts.
