@@ -43,8 +43,10 @@ func conditions(name syncer.SourceName) string {
 		return "devices cannot be read"
 	case syncer.SourceFormer:
 		return "former customers cannot be listed"
+	case syncer.SourceSubnets:
+		return "subnets of customers cannot be read"
 	default:
-		return "flags and subnets of customers cannot be read"
+		return "flags of customers cannot be read"
 	}
 }
 
@@ -54,7 +56,7 @@ func (b *batch) tell(ctx context.Context, st syncer.SourceStatus) {
 		st.GoodAt = b.in.FetchedAt
 	}
 	b.memory.tell(st, b.now())
-	b.once(ctx, conditions(st.Source), st.Bad(), errors.New(st.Error))
+	b.once(ctx, conditions(st.Source), st.Bad(), errors.New(st.Error), "source", string(st.Source))
 }
 
 // fails notes that a source cannot be read; the last good answer stays.

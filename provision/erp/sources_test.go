@@ -196,6 +196,7 @@ func (w *tableWorld) try(t *testing.T, name syncer.SourceName, fault emulator.Fa
 		require.NotEmpty(t, st.Error)
 		require.False(t, st.GoodAt.IsZero(), "when it was good is known")
 		require.Contains(t, log.String(), conditions(name))
+		require.Contains(t, log.String(), "source="+string(name))
 	}
 	for _, other := range f.Sources() {
 		alone := other.Source == name || name == syncer.SourceFlags && other.Source == syncer.SourceSubnets

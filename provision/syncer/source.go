@@ -110,10 +110,11 @@ func (s *Syncer) sourcesLocked() []SourceStatus {
 
 // holdsLocked reports whether the guard holds what a source said.
 func (s *Syncer) holdsLocked(name SourceName) bool {
-	if s.held == nil {
-		return false
-	}
-	d := &s.held.status.Decision
+	return s.held != nil && s.held.status.Decision.holds(name)
+}
+
+// holds reports whether a source said something that is held.
+func (d *GuardDecision) holds(name SourceName) bool {
 	switch name {
 	case SourceBindings:
 		return d.NoRows || d.Removed.Over || d.Moved.Over || d.Added.Over
