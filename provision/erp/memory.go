@@ -37,8 +37,12 @@ type Memory struct {
 	devices    []device                   // the last good list, and of earlier ones those that lines name
 	gone       map[provision.DeviceID]int // fetches in a row in which the ERP had no such device when asked for it alone
 	round      cardRound
-	changed    bool      // the file is behind
-	savedAt    time.Time // of the file
+
+	heldDevices []provision.DeviceID        // whom the list that is held takes something from
+	accepted    map[provision.DeviceID]bool // of which an operator accepted that the list lacks or changes them
+
+	changed bool      // the file is behind
+	savedAt time.Time // of the file
 }
 
 // cardRound is the reading of all cards once, which may take many fetches.
@@ -62,7 +66,7 @@ func NewMemory() *Memory {
 		sources:   make(map[syncer.SourceName]syncer.SourceStatus),
 		customers: make(map[int64]standing), former: make(map[int64]bool),
 		nets: make(map[int64][]netip.Prefix), moved: make(map[int64]string), stale: make(map[int64]bool),
-		firstRead: make(map[int64]bool), kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int),
+		firstRead: make(map[int64]bool), kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int), accepted: make(map[provision.DeviceID]bool),
 	}
 }
 

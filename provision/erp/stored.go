@@ -11,9 +11,11 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -43,6 +45,7 @@ type stored struct {
 	ERP       string                `json:"erp"`
 	Sources   []syncer.SourceStatus `json:"sources"`
 	Devices   []device              `json:"devices"`
+	Accepted  []provision.DeviceID  `json:"accepted_devices,omitempty"` // by an operator, as missing
 	Customers []storedCustomer      `json:"customers"`
 	Former    []int64               `json:"former"`
 	Reads     uint32                `json:"reads"`
@@ -128,6 +131,9 @@ func (m *Memory) restore(s *stored) {
 		m.sources[st.Source] = syncer.SourceStatus{Source: st.Source, Judgement: syncer.JudgedUnread, GoodAt: st.GoodAt, Rows: st.Rows}
 		m.formerRead = m.formerRead || st.Source == syncer.SourceFormer && !st.GoodAt.IsZero()
 	}
+	for _, id := range s.Accepted {
+		m.accepted[id] = true
+	}
 	names := make(map[string]string)
 	for _, d := range s.Devices {
 		for i := range d.Ports {
@@ -190,7 +196,7 @@ func (m *Memory) save(now time.Time) error {
 }
 
 func (m *Memory) storedLocked() *stored {
-	s := &stored{ERP: m.file.erp, Devices: m.devices, Reads: m.reads, Whole: m.whole, Zero: m.zero, Customers: make([]storedCustomer, 0, len(m.customers))}
+	s := &stored{ERP: m.file.erp, Devices: m.devices, Accepted: slices.Sorted(maps.Keys(m.accepted)), Reads: m.reads, Whole: m.whole, Zero: m.zero, Customers: make([]storedCustomer, 0, len(m.customers))}
 	for _, name := range syncer.SourceNames() {
 		if st, ok := m.sources[name]; ok {
 			s.Sources = append(s.Sources, st)
