@@ -17,6 +17,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/senders"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 )
 
 // ErrNoAgent means that nobody answers on the control socket.
@@ -92,12 +93,17 @@ func (c *Client) Guard(ctx context.Context) (*GuardView, error) {
 // AcceptHeld publishes what the guard holds. A fingerprint that is not empty
 // must be the one of what is held.
 func (c *Client) AcceptHeld(ctx context.Context, fingerprint string) (*GuardResult, error) {
-	return call[GuardResult](ctx, c, http.MethodPost, "/v1/guard/accept", guardRequest{fingerprint})
+	return call[GuardResult](ctx, c, http.MethodPost, "/v1/guard/accept", guardRequest{Fingerprint: fingerprint})
+}
+
+// AcceptSource puts what is held of one source of the ERP into use, with the next whole fetch.
+func (c *Client) AcceptSource(ctx context.Context, name syncer.SourceName) (*GuardResult, error) {
+	return call[GuardResult](ctx, c, http.MethodPost, "/v1/guard/accept", guardRequest{Source: name})
 }
 
 // RejectHeld forgets what the guard holds; see AcceptHeld.
 func (c *Client) RejectHeld(ctx context.Context, fingerprint string) (*GuardResult, error) {
-	return call[GuardResult](ctx, c, http.MethodPost, "/v1/guard/reject", guardRequest{fingerprint})
+	return call[GuardResult](ctx, c, http.MethodPost, "/v1/guard/reject", guardRequest{Fingerprint: fingerprint})
 }
 
 // SetState changes a subscriber's state in the ERP and returns when the kernel

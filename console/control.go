@@ -28,18 +28,23 @@ type GuardView struct {
 	Limits  syncer.GuardLimits  `json:"limits"` // shares are 0..1
 	Held    *syncer.HeldStatus  `json:"held,omitempty"`
 	Changes []syncer.HeldChange `json:"changes,omitempty"` // that are held, customer by customer
+
+	Sources []syncer.SourceStatus `json:"sources,omitempty"` // of the ERP that are held, not by the guard's limits
 }
 
 // guardRequest is the body of accept and reject. A fingerprint makes sure that
 // what is decided on is what the operator looked at.
 type guardRequest struct {
-	Fingerprint string `json:"fingerprint,omitempty"`
+	Fingerprint string            `json:"fingerprint,omitempty"`
+	Source      syncer.SourceName `json:"source,omitempty"` // of the ERP, in place of what the guard holds
 }
 
 // GuardResult says what was decided on.
 type GuardResult struct {
 	Action string             `json:"action"` // accepted or rejected
 	Held   *syncer.HeldStatus `json:"held"`   // what was held
+
+	Source *syncer.SourceStatus `json:"source,omitempty"` // that was held; nil: it was the guard's
 }
 
 // stateRequest is the body of a change of state.
@@ -86,8 +91,8 @@ func NewControl(d Deps) http.Handler {
 	mux.HandleFunc("GET /v1/pools", c.pools)
 	mux.HandleFunc("GET /v1/senders", c.senders)
 	mux.HandleFunc("GET /v1/guard", c.guard)
-	mux.HandleFunc("POST /v1/guard/accept", c.act(audit.GuardAccept, c.decide("accepted", SyncGuard.Accept)))
-	mux.HandleFunc("POST /v1/guard/reject", c.act(audit.GuardReject, c.decide("rejected", SyncGuard.Reject)))
+	mux.HandleFunc("POST /v1/guard/accept", c.act(audit.GuardAccept, c.accept))
+	mux.HandleFunc("POST /v1/guard/reject", c.act(audit.GuardReject, c.reject))
 	mux.HandleFunc("POST /v1/customer/{id}/state", c.act(audit.CustomerState, c.setState))
 	mux.HandleFunc("GET /v1/routes", c.routes)
 	mux.HandleFunc("GET /v1/leases/{ip}", c.lease)
@@ -130,28 +135,63 @@ func (c *control) senders(w http.ResponseWriter, _ *http.Request) {
 
 func (c *control) guard(w http.ResponseWriter, _ *http.Request) {
 	g := c.d.Syncer.GuardStatus()
-	writeJSON(w, http.StatusOK, GuardView{Limits: g.Limits, Held: g.Held, Changes: g.Changes})
+	v := GuardView{Limits: g.Limits, Held: g.Held, Changes: g.Changes}
+	for _, st := range c.d.Syncer.Status().Sources {
+		if st.Judgement == syncer.JudgedHeld && st.Source != syncer.SourceBindings && st.Source != syncer.SourceStates {
+			v.Sources = append(v.Sources, st)
+		}
+	}
+	writeJSON(w, http.StatusOK, v)
 }
 
-// decide accepts or rejects what is held. Whether it is what the operator looked at is compared in the same step.
-func (c *control) decide(action string, do func(s SyncGuard, fingerprint string) (*syncer.HeldStatus, error)) func(*http.Request, *audit.Record) (any, error) {
-	return func(r *http.Request, rec *audit.Record) (any, error) {
-		var req guardRequest
-		if err := readJSON(r, &req); err != nil {
-			return nil, badRequest(err)
-		}
-		held, err := do(c.d.Syncer, req.Fingerprint)
-		if held != nil {
-			rec.What = audit.What{Fingerprint: held.Fingerprint, Held: held.Decision.Reason}
-		}
-		if errors.Is(err, syncer.ErrNothingHeld) || errors.As(err, new(*syncer.OtherHeldError)) {
-			err = statusErr{http.StatusConflict, err}
-		}
-		if err != nil {
-			return nil, err
-		}
-		return GuardResult{Action: action, Held: held}, nil
+// accept puts into use what the guard holds, or what is held of one source.
+func (c *control) accept(r *http.Request, rec *audit.Record) (any, error) {
+	var req guardRequest
+	if err := readJSON(r, &req); err != nil {
+		return nil, badRequest(err)
 	}
+	switch {
+	case req.Source == "":
+		return c.decided("accepted", req.Fingerprint, rec, c.d.Syncer.Accept)
+	case req.Fingerprint != "":
+		return nil, badRequest(errors.New("a fingerprint is of what the guard holds, not of a source"))
+	case !slices.Contains(syncer.SourceNames(), req.Source):
+		return nil, badRequest(fmt.Errorf("source %.30q: want one of %v", string(req.Source), syncer.SourceNames()))
+	}
+	rec.What.Source = string(req.Source)
+	st, err := c.d.Syncer.AcceptSource(req.Source)
+	rec.What.Held = st.Error
+	if err != nil {
+		return nil, statusErr{http.StatusConflict, err}
+	}
+	return GuardResult{Action: "accepted", Source: &st}, nil
+}
+
+// reject forgets what is held.
+func (c *control) reject(r *http.Request, rec *audit.Record) (any, error) {
+	var req guardRequest
+	if err := readJSON(r, &req); err != nil {
+		return nil, badRequest(err)
+	}
+	if req.Source != "" {
+		return nil, badRequest(errors.New("a source can only be accepted; as long as nobody does, it is held"))
+	}
+	return c.decided("rejected", req.Fingerprint, rec, c.d.Syncer.Reject)
+}
+
+// decided accepts or rejects what the guard holds. Whether it is what the operator looked at is compared in the same step.
+func (c *control) decided(action, fingerprint string, rec *audit.Record, do func(fingerprint string) (*syncer.HeldStatus, error)) (any, error) {
+	held, err := do(fingerprint)
+	if held != nil {
+		rec.What = audit.What{Fingerprint: held.Fingerprint, Held: held.Decision.Reason}
+	}
+	if errors.Is(err, syncer.ErrNothingHeld) || errors.As(err, new(*syncer.OtherHeldError)) {
+		err = statusErr{http.StatusConflict, err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return GuardResult{Action: action, Held: held}, nil
 }
 
 func (c *control) setState(r *http.Request, rec *audit.Record) (any, error) {

@@ -27,6 +27,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
+	"github.com/usher-agent/usher/provision/audit"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/syncer"
 )
@@ -369,4 +370,42 @@ func TestServeControlStopsWithinGrace(t *testing.T) {
 			t.Fatalf("the %s still waits", name)
 		}
 	}
+}
+
+func TestClientAcceptSource(t *testing.T) {
+	w := newWorld(t)
+	told := &acts{}
+	w.Audit = told
+	c := serveWorld(t, w)
+	_, err := c.AcceptSource(t.Context(), syncer.SourceDevices)
+	require.ErrorContains(t, err, syncer.ErrSourceNotHeld.Error())
+	assert.Equal(t, audit.Refused, told.take(t).Result)
+	w.syncer.mu.Lock()
+	w.syncer.status.Sources = []syncer.SourceStatus{
+		{Source: syncer.SourceStates, Judgement: syncer.JudgedHeld, Error: "the guard holds it"},
+		{Source: syncer.SourceDevices, Judgement: syncer.JudgedHeld, Error: "the list is empty"},
+	}
+	w.syncer.mu.Unlock()
+	g, err := c.Guard(t.Context())
+	require.NoError(t, err)
+	require.Len(t, g.Sources, 1)
+	assert.Equal(t, "the list is empty", g.Sources[0].Error)
+
+	r, err := c.AcceptSource(t.Context(), syncer.SourceDevices)
+	require.NoError(t, err)
+	assert.Equal(t, syncer.SourceDevices, r.Source.Source)
+	assert.Equal(t, []string{"accept devices"}, w.syncer.decided)
+	rec := told.take(t)
+	assert.Equal(t, audit.Done, rec.Result)
+	assert.Equal(t, audit.GuardAccept, rec.Act)
+	assert.Equal(t, audit.What{Source: "devices", Held: "the list is empty"}, rec.What)
+	for body, want := range map[string]string{
+		`{"source":"switches"}`:                   `source "switches": want one of`,
+		`{"source":"devices","fingerprint":"ab"}`: "a fingerprint is of what the guard holds",
+	} {
+		_, err := call[GuardResult](t.Context(), c, http.MethodPost, "/v1/guard/accept", json.RawMessage(body))
+		require.ErrorContains(t, err, want)
+	}
+	_, err = call[GuardResult](t.Context(), c, http.MethodPost, "/v1/guard/reject", guardRequest{Source: syncer.SourceDevices})
+	require.ErrorContains(t, err, "a source can only be accepted")
 }

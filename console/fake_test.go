@@ -140,6 +140,18 @@ func (f *fakeSyncer) Accept(fingerprint string) (*syncer.HeldStatus, error) {
 	return f.decide("accept", fingerprint)
 }
 
+func (f *fakeSyncer) AcceptSource(name syncer.SourceName) (syncer.SourceStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, st := range f.status.Sources {
+		if st.Source == name && st.Judgement == syncer.JudgedHeld {
+			f.decided = append(f.decided, "accept "+string(name))
+			return st, nil
+		}
+	}
+	return syncer.SourceStatus{}, syncer.ErrSourceNotHeld
+}
+
 func (f *fakeSyncer) Reject(fingerprint string) (*syncer.HeldStatus, error) {
 	return f.decide("reject", fingerprint)
 }

@@ -127,6 +127,7 @@ type What struct {
 	IP          netip.Addr             `json:"ip,omitzero"`
 	MAC         provision.MAC          `json:"mac,omitzero"`
 	Attempts    int                    `json:"attempts,omitempty"` // of telling the ERP, this one included
+	Source      string                 `json:"source,omitempty"`   // of the ERP, that was held
 	Action      string                 `json:"action,omitempty"`   // of the ERP, such as customer.ip_add
 	Arguments   map[string]string      `json:"arguments,omitempty"`
 	Fingerprint string                 `json:"fingerprint,omitempty"`

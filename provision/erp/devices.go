@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -107,11 +108,18 @@ type deviceChange struct {
 	lost      []provision.DeviceID // in the list without the MAC, address, name or ports that they had
 	changed   []provision.DeviceID // in the list with another MAC, address or name
 	lostRows  int
-	otherRows int // of changed
+	otherRows int                  // of changed
+	taken     []provision.DeviceID // whom the list takes something from: missing ones of which earlier lists told, lost, changed
 }
 
-func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[provision.DeviceID]int) deviceChange {
+// What an operator accepted counts for nothing.
+func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[provision.DeviceID]int, accepted map[provision.DeviceID]bool) deviceChange {
 	var c deviceChange
+	count := func(to *int, id provision.DeviceID, n int) {
+		if !accepted[id] {
+			*to += n
+		}
+	}
 	for id, n := range rows {
 		c.all += n
 		was, now := earlier[id], listed[id]
@@ -119,17 +127,19 @@ func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[pro
 		case now == nil:
 			c.missing = append(c.missing, id)
 			if was != nil {
-				c.absent += n
+				count(&c.absent, id, n)
+				c.taken = append(c.taken, id)
 			}
 		case was == nil:
 		case lacks(now, was):
 			c.lost = append(c.lost, id)
-			c.lostRows += n
+			count(&c.lostRows, id, n)
 		case !was.MAC.IsZero() && now.MAC != was.MAC || was.IP.IsValid() && now.IP != was.IP || was.Name != "" && now.Name != was.Name:
 			c.changed = append(c.changed, id)
-			c.otherRows += n
+			count(&c.otherRows, id, n)
 		}
 	}
+	c.taken = slices.Concat(c.taken, c.lost, c.changed)
 	slices.Sort(c.missing)
 	slices.Sort(c.changed)
 	return c
@@ -148,16 +158,19 @@ func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named 
 	before := newDeviceTable(earlier, true)
 	rows := named(&before)
 	listed, old := byID(list), byID(earlier)
-	c := compareDevices(listed, old, rows)
+	accepted := b.memory.acceptedOnes()
+	c := compareDevices(listed, old, rows, accepted)
 	why := b.holdDevices(ctx, &c, listed, len(list))
 	st := syncer.SourceStatus{Source: syncer.SourceDevices, Judgement: syncer.JudgedGood, Rows: len(list), GoodAt: b.in.FetchedAt}
 	var use []device
 	if why != "" {
 		use = addNew(earlier, list)
 		b.memory.setAbsences(nil)
+		b.memory.holdDevices(c.taken)
 		st.Judgement, st.Error, st.GoodAt = syncer.JudgedHeld, why, b.memory.source(syncer.SourceDevices).GoodAt
 	} else {
-		found, gone, lookup := b.lookUp(ctx, c.missing)
+		b.memory.passDevices(c.missing)
+		found, gone, lookup := b.lookUp(ctx, c.missing, accepted)
 		have := byID(found)
 		var kept []device
 		for _, id := range c.missing {
@@ -211,10 +224,13 @@ func (b *batch) confirmed(ctx context.Context, ids []provision.DeviceID, listed 
 }
 
 // lookUp asks for devices by themselves, at most maxLookups of them and others in each fetch. gone are those of which the
-// ERP has said often enough that there are none.
-func (b *batch) lookUp(ctx context.Context, ids []provision.DeviceID) (found []device, gone map[provision.DeviceID]bool, err error) {
+// ERP has said often enough that there are none; of one that an operator does not miss it must say so once.
+func (b *batch) lookUp(ctx context.Context, ids []provision.DeviceID, accepted map[provision.DeviceID]bool) (found []device, gone map[provision.DeviceID]bool, err error) {
 	absences := b.memory.absences(ids)
-	ask := slices.DeleteFunc(slices.Clone(ids), func(id provision.DeviceID) bool { return absences[id] >= goneFetches })
+	enough := func(id provision.DeviceID) bool {
+		return absences[id] >= goneFetches || absences[id] > 0 && accepted[id]
+	}
+	ask := slices.DeleteFunc(slices.Clone(ids), enough)
 	if n := len(ask); n > maxLookups {
 		at := b.turn * maxLookups % n
 		ask = append(ask[at:], ask[:at]...)[:maxLookups]
@@ -233,8 +249,8 @@ func (b *batch) lookUp(ctx context.Context, ids []provision.DeviceID) (found []d
 	}
 	b.memory.setAbsences(absences)
 	gone = make(map[provision.DeviceID]bool)
-	for id, n := range absences {
-		gone[id] = n >= goneFetches
+	for id := range absences {
+		gone[id] = enough(id)
 	}
 	return found, gone, err
 }
@@ -353,4 +369,38 @@ func (m *Memory) setAbsences(absences map[provision.DeviceID]int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gone = absences
+}
+
+// holdDevices notes whom a list that is held takes something from.
+func (m *Memory) holdDevices(ids []provision.DeviceID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.heldDevices = ids
+}
+
+// passDevices notes that a list is in use that lacks some devices. What was accepted counts as long as a device is missing.
+func (m *Memory) passDevices(missing []provision.DeviceID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.heldDevices = nil
+	before := len(m.accepted)
+	maps.DeleteFunc(m.accepted, func(id provision.DeviceID, _ bool) bool { return !slices.Contains(missing, id) })
+	m.changed = m.changed || len(m.accepted) != before
+}
+
+// acceptedOnes returns the devices that an operator does not miss.
+func (m *Memory) acceptedOnes() map[provision.DeviceID]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.accepted)
+}
+
+// acceptDevices has what is held of the list of devices count from the next fetch on.
+func (m *Memory) acceptDevices() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range m.heldDevices {
+		m.accepted[id] = true
+	}
+	m.changed = m.changed || len(m.heldDevices) > 0
 }

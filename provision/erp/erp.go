@@ -254,14 +254,14 @@ func (f *Fetcher) noteFallback(src provision.Source, why error) {
 }
 
 // once logs a condition when it begins, and again after it went away and came back.
-func (f *Fetcher) once(ctx context.Context, condition string, holds bool, err error) {
+func (f *Fetcher) once(ctx context.Context, condition string, holds bool, err error, attrs ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if holds && !f.told[condition] {
-		f.log.WarnContext(ctx, "erp answers only in part", "condition", condition, "error", err)
+		f.log.WarnContext(ctx, "erp answers only in part", append([]any{"condition", condition, "error", err}, attrs...)...)
 	}
 	if f.told[condition] && !holds {
-		f.log.InfoContext(ctx, "erp answers in full again", "condition", condition)
+		f.log.InfoContext(ctx, "erp answers in full again", append([]any{"condition", condition}, attrs...)...)
 	}
 	f.told[condition] = holds
 }

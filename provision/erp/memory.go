@@ -24,6 +24,7 @@ type Memory struct {
 	former     map[int64]bool
 	formerRead bool
 	whole      bool // a whole fetch filled it
+	restored   bool // that was before the start, and none was made since
 	zero       bool // get_customers_id takes state_id=0 for a condition
 	zeroCheck  zeroCheck
 	statesBad  bool // the last whole fetch could not read the lists of states, or did not believe them
@@ -36,8 +37,12 @@ type Memory struct {
 	devices    []device                   // the last good list, and of earlier ones those that lines name
 	gone       map[provision.DeviceID]int // fetches in a row in which the ERP had no such device when asked for it alone
 	round      cardRound
-	changed    bool      // the file is behind
-	savedAt    time.Time // of the file
+
+	heldDevices []provision.DeviceID        // whom the list that is held takes something from
+	accepted    map[provision.DeviceID]bool // of which an operator accepted that the list lacks or changes them
+
+	changed bool      // the file is behind
+	savedAt time.Time // of the file
 }
 
 // cardRound is the reading of all cards once, which may take many fetches.
@@ -61,7 +66,7 @@ func NewMemory() *Memory {
 		sources:   make(map[syncer.SourceName]syncer.SourceStatus),
 		customers: make(map[int64]standing), former: make(map[int64]bool),
 		nets: make(map[int64][]netip.Prefix), moved: make(map[int64]string), stale: make(map[int64]bool),
-		firstRead: make(map[int64]bool), kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int),
+		firstRead: make(map[int64]bool), kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int), accepted: make(map[provision.DeviceID]bool),
 	}
 }
 
@@ -173,6 +178,7 @@ func (m *Memory) number(id int64) (n int, known bool) {
 func (m *Memory) keep(blocked map[int64]provision.State) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.changed = m.changed || !maps.Equal(m.kept, blocked)
 	m.kept = blocked
 }
 
@@ -222,7 +228,8 @@ func (m *Memory) remember(numbers map[int64]int, kept map[int64]provision.State,
 			delete(m.moved, id)
 		}
 	}
-	m.whole, m.zero = true, zero
+	m.changed = m.changed || !m.whole || m.zero != zero
+	m.whole, m.zero, m.restored = true, zero, false
 }
 
 // setStates takes the numbers of a poll of states.
@@ -257,6 +264,14 @@ func (m *Memory) prior() (numbers map[int64]int, zero, whole bool) {
 		numbers[id] = int(s.stateID)
 	}
 	return numbers, m.zero, true
+}
+
+// fromBefore reports whether no whole fetch was made since the start: what is known is from a file, which may be some
+// seconds older or newer than the stored snapshot.
+func (m *Memory) fromBefore() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.restored
 }
 
 // judgesStates notes what a fetch thinks of the lists of states, and reports whether its judgement counts.

@@ -18,7 +18,7 @@ import (
 // calls, and one for each further state that the policy blocks by. Where the ERP
 // does not take state_id=0 for a condition, the active and the paused are read
 // instead. Customers who left these lists are read one list of cards at a time.
-// It builds on what an earlier Fetch found, and asks for one
+// It builds on what an earlier Fetch found, also before a restart, and asks for one
 // (provision.ErrFetchFirst) before the first, and when what it sees is not
 // plausible.
 func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
@@ -69,7 +69,9 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 	for id, n := range b.numbers {
 		answer.States[provision.SubscriberID(id)] = f.state(id, n)
 	}
-	f.freed(prior, prev, answer.States)
+	if !f.memory.fromBefore() {
+		f.freed(prior, prev, answer.States)
+	}
 	answer.FirstRead = f.memory.firstReadOnes(&f.policy, prev)
 	answer.Refresh = answer.Refresh || f.unreadAtFirst.Swap(false)
 	return answer, nil

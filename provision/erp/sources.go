@@ -29,6 +29,16 @@ func (f *Fetcher) Sources() []syncer.SourceStatus {
 	return list
 }
 
+// AcceptSource implements syncer.SourceAccepter. What is held of the list of devices can be accepted; the other sources are held
+// by what the ERP itself says of single customers, which an operator cannot know better.
+func (f *Fetcher) AcceptSource(name syncer.SourceName) error {
+	if name != syncer.SourceDevices {
+		return fmt.Errorf("only devices can be accepted; %s come into use when the cards of customers say the same", name)
+	}
+	f.memory.acceptDevices()
+	return nil
+}
+
 // Save writes what the ERP said last to the file of its Memory, if that is behind.
 func (f *Fetcher) Save() error { return f.memory.save(f.now()) }
 
@@ -43,8 +53,10 @@ func conditions(name syncer.SourceName) string {
 		return "devices cannot be read"
 	case syncer.SourceFormer:
 		return "former customers cannot be listed"
+	case syncer.SourceSubnets:
+		return "subnets of customers cannot be read"
 	default:
-		return "flags and subnets of customers cannot be read"
+		return "flags of customers cannot be read"
 	}
 }
 
@@ -54,7 +66,7 @@ func (b *batch) tell(ctx context.Context, st syncer.SourceStatus) {
 		st.GoodAt = b.in.FetchedAt
 	}
 	b.memory.tell(st, b.now())
-	b.once(ctx, conditions(st.Source), st.Bad(), errors.New(st.Error))
+	b.once(ctx, conditions(st.Source), st.Bad(), errors.New(st.Error), "source", string(st.Source))
 }
 
 // fails notes that a source cannot be read; the last good answer stays.

@@ -196,6 +196,7 @@ func (w *tableWorld) try(t *testing.T, name syncer.SourceName, fault emulator.Fa
 		require.NotEmpty(t, st.Error)
 		require.False(t, st.GoodAt.IsZero(), "when it was good is known")
 		require.Contains(t, log.String(), conditions(name))
+		require.Contains(t, log.String(), "source="+string(name))
 	}
 	for _, other := range f.Sources() {
 		alone := other.Source == name || name == syncer.SourceFlags && other.Source == syncer.SourceSubnets
@@ -323,4 +324,64 @@ func TestPaidWhileCardsAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	next, _ := provision.Build(in)
 	require.Equal(t, provision.StateActive, next.State(provision.SubscriberID(paid)), "cards can be read: nothing is kept")
+}
+
+// A list of switches that is held comes into use when an operator accepts that, also over a restart: of each switch that it lacks
+// the ERP must say once more by itself that there is none. A broken list that is accepted loses nobody a switch that the ERP has.
+func TestAcceptHeldDevices(t *testing.T) {
+	e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 300})
+	w := newTableWorld(t, 300, c, e)
+	fetchOf := func(f *Fetcher, prev *provision.Snapshot) *provision.Snapshot {
+		in, err := f.Fetch(t.Context(), prev)
+		require.NoError(t, err)
+		next, _ := provision.Build(in)
+		return next
+	}
+	named := func(s *provision.Snapshot) bool { // rows tell the addresses of switches, and the list their names
+		return slices.ContainsFunc(s.Devices(), func(d provision.Device) bool { return d.Name != "" })
+	}
+	t.Run("that is broken", func(t *testing.T) {
+		require.NoError(t, e.SetQuirks(emulator.Quirks{Faults: map[string]emulator.Fault{"device.get_data?object_id=": emulator.FaultEmpty}}))
+		f, _ := w.agent(t, w.open(t))
+		snap := fetchOf(f, w.truth)
+		require.Equal(t, syncer.JudgedHeld, statusOf(t, f, syncer.SourceDevices).Judgement)
+		require.NoError(t, f.AcceptSource(syncer.SourceDevices))
+		for range 3 {
+			snap = fetchOf(f, snap)
+			require.Empty(t, harm(w.truth, snap))
+		}
+	})
+	t.Run("that the ERP has really lost", func(t *testing.T) {
+		w.breakSource(t, syncer.SourceDevices, emulator.FaultEmpty)
+		m := w.open(t)
+		f, _ := w.agent(t, m)
+		snap := fetchOf(f, w.truth)
+		require.Equal(t, syncer.JudgedHeld, statusOf(t, f, syncer.SourceDevices).Judgement)
+		require.Empty(t, harm(w.truth, snap))
+		snap = fetchOf(f, snap)
+		require.Empty(t, harm(w.truth, snap), "nobody accepted it")
+
+		require.ErrorContains(t, f.AcceptSource(syncer.SourceFormer), "only devices can be accepted")
+		require.NoError(t, f.AcceptSource(syncer.SourceDevices))
+		require.NoError(t, m.save(time.Now()))
+		f, _ = w.agent(t, w.open(t)) // a restart
+		for round := 0; round < 5 && named(snap); round++ {
+			snap = fetchOf(f, snap)
+			require.NotEqual(t, syncer.JudgedHeld, statusOf(t, f, syncer.SourceDevices).Judgement)
+		}
+		require.False(t, named(snap))
+		snap = fetchOf(f, snap)
+		require.False(t, named(snap))
+		require.False(t, statusOf(t, f, syncer.SourceDevices).Bad())
+		for _, s := range w.truth.Subscribers() {
+			require.Equal(t, s.State, snap.State(s.ID))
+		}
+
+		require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+		snap = fetchOf(f, snap)
+		require.Empty(t, harm(w.truth, snap), "they are there again")
+		w.breakSource(t, syncer.SourceDevices, emulator.FaultEmpty)
+		fetchOf(f, snap)
+		require.Equal(t, syncer.JudgedHeld, statusOf(t, f, syncer.SourceDevices).Judgement, "what was accepted was for that time")
+	})
 }

@@ -11,9 +11,11 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -22,7 +24,7 @@ import (
 )
 
 // The file of a Memory has what the stored snapshot does not: whose flags were read and what they said, who is a former
-// customer, the names of switches' ports, and when each source was good. Its first line is "usher erp answers 1 CRC", the
+// customer, the number of everybody's state, by which states are polled before the first whole fetch, the names of switches' ports, and when each source was good. Its first line is "usher erp answers 1 CRC", the
 // CRC-32C of all that follows in hexadecimal; then comes JSON. In every version the first line is such a one, so
 // that a file of a newer version is told from a damaged one.
 const (
@@ -43,9 +45,12 @@ type stored struct {
 	ERP       string                `json:"erp"`
 	Sources   []syncer.SourceStatus `json:"sources"`
 	Devices   []device              `json:"devices"`
+	Accepted  []provision.DeviceID  `json:"accepted_devices,omitempty"` // by an operator, as missing
 	Customers []storedCustomer      `json:"customers"`
 	Former    []int64               `json:"former"`
 	Reads     uint32                `json:"reads"`
+	Whole     bool                  `json:"whole,omitempty"` // states can be polled by this
+	Zero      bool                  `json:"zero,omitempty"`  // and with state_id=0
 }
 
 // storedCustomer is what is known of one customer.
@@ -55,6 +60,8 @@ type storedCustomer struct {
 	Read    uint32         `json:"read,omitempty"` // when the card was read, in the order of reads; 0: never
 	Flags   [3]int         `json:"flags,omitzero"` // disabled, potential, not in the billing: 0 not read, 1 no, 2 yes
 	Nets    []netip.Prefix `json:"nets,omitempty"` // subnets on the card
+	// Kept is the state of one who stays blocked for a reason that could not be read since.
+	Kept provision.State `json:"kept,omitzero"`
 }
 
 // OpenMemory returns what the file at path has of the ERP at url, an empty Memory where there is no file or it is of
@@ -124,6 +131,9 @@ func (m *Memory) restore(s *stored) {
 		m.sources[st.Source] = syncer.SourceStatus{Source: st.Source, Judgement: syncer.JudgedUnread, GoodAt: st.GoodAt, Rows: st.Rows}
 		m.formerRead = m.formerRead || st.Source == syncer.SourceFormer && !st.GoodAt.IsZero()
 	}
+	for _, id := range s.Accepted {
+		m.accepted[id] = true
+	}
 	names := make(map[string]string)
 	for _, d := range s.Devices {
 		for i := range d.Ports {
@@ -139,10 +149,14 @@ func (m *Memory) restore(s *stored) {
 		if len(c.Nets) > 0 {
 			m.nets[c.ID] = c.Nets
 		}
+		if c.Kept.Blocks() {
+			m.kept[c.ID] = c.Kept
+		}
 	}
 	for _, id := range s.Former {
 		m.former[id] = true
 	}
+	m.whole, m.zero, m.restored = s.Whole, s.Zero, s.Whole
 	m.reads = s.Reads
 	m.round.mark = s.Reads
 }
@@ -182,7 +196,7 @@ func (m *Memory) save(now time.Time) error {
 }
 
 func (m *Memory) storedLocked() *stored {
-	s := &stored{ERP: m.file.erp, Devices: m.devices, Reads: m.reads, Customers: make([]storedCustomer, 0, len(m.customers))}
+	s := &stored{ERP: m.file.erp, Devices: m.devices, Accepted: slices.Sorted(maps.Keys(m.accepted)), Reads: m.reads, Whole: m.whole, Zero: m.zero, Customers: make([]storedCustomer, 0, len(m.customers))}
 	for _, name := range syncer.SourceNames() {
 		if st, ok := m.sources[name]; ok {
 			s.Sources = append(s.Sources, st)
@@ -190,7 +204,7 @@ func (m *Memory) storedLocked() *stored {
 	}
 	for id, c := range m.customers {
 		s.Customers = append(s.Customers, storedCustomer{
-			ID: id, StateID: c.stateID, Read: c.read, Nets: m.nets[id],
+			ID: id, StateID: c.stateID, Read: c.read, Nets: m.nets[id], Kept: m.kept[id],
 			Flags: [3]int{int(c.flags.Disabled), int(c.flags.Potential), int(c.flags.NotInBilling)},
 		})
 	}

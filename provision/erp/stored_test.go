@@ -34,6 +34,8 @@ func TestMemoryOverRestarts(t *testing.T) {
 	m.card(&userside.Customer{ID: 1, State: userside.Int{Set: true, Value: 2}, Disabled: yes, InBilling: yes}, []netip.Prefix{net})
 	m.card(&userside.Customer{ID: 2, Potential: yes}, nil)
 	m.setFormer([]int64{3, 4})
+	m.remember(map[int64]int{1: 2, 2: noStateID}, nil, true)
+	m.keep(map[int64]provision.State{2: provision.StateStop})
 	list := []device{{devices[0], []port{{1, "ge-0/0/1"}, {2, "ge-0/0/2"}}}, {Device: devices[1]}}
 	m.setDevices(list)
 	m.tell(syncer.SourceStatus{Source: syncer.SourceFormer, Judgement: syncer.JudgedGood, GoodAt: now, Rows: 2}, now)
@@ -53,6 +55,13 @@ func TestMemoryOverRestarts(t *testing.T) {
 	_, known = again.number(2)
 	require.False(t, known)
 	require.Equal(t, syncer.SourceStatus{Source: syncer.SourceFormer, Judgement: syncer.JudgedUnread, GoodAt: now, Rows: 2}, again.source(syncer.SourceFormer))
+	numbers, zero, whole := again.prior()
+	require.Equal(t, map[int64]int{1: 2, 2: noStateID}, numbers)
+	require.True(t, zero)
+	require.True(t, whole, "states can be polled")
+	require.True(t, again.fromBefore())
+	policy := provision.DefaultPolicy()
+	require.Equal(t, provision.StateStop, again.state(&policy, 2, 2), "for a reason that nobody can read")
 	again.card(&userside.Customer{ID: 5}, nil)
 	require.Greater(t, again.lastRead(5), again.lastRead(2), "the order of reads goes on")
 

@@ -120,7 +120,12 @@ func (s *Syncer) tellHeldLocked(h *heldFetch) {
 	case !d.Removed.Over && !d.Moved.Over && !d.Blocked.Over && !d.Added.Over:
 		level, what = slog.LevelInfo, "guard asks for some cards before it lets more customers in than usual"
 	}
-	s.log.Log(context.Background(), level, what, "reason", h.verdict.Reason, "kind", h.kind, "fingerprint", h.status.Fingerprint, "rows", h.snap.Len())
+	s.log.Log(context.Background(), level, what, "reason", h.verdict.Reason, "sources", h.sources(), "kind", h.kind, "fingerprint", h.status.Fingerprint, "rows", h.snap.Len())
+}
+
+// sources returns the sources of the ERP of which something is held.
+func (h *heldFetch) sources() []SourceName {
+	return slices.DeleteFunc(SourceNames(), func(name SourceName) bool { return !h.verdict.GuardDecision.holds(name) })
 }
 
 // part returns candidate with those whose changes are held as they are in cur; cur itself if that is all the difference. If

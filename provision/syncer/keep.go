@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"bytes"
 	"context"
 	"time"
 )
@@ -36,6 +37,29 @@ type keeper struct {
 	fetchedAt   time.Time
 	any         bool
 	failed      bool
+	hour        []byte // of the guard, as stored
+	hourFailed  bool   // it could not be
+}
+
+// saveHour stores whom the guard let pass lately, if that is news. It comes before the snapshot: what is counted twice by a crash
+// between the two counts once, what is not counted would pass again.
+func (s *Syncer) saveHour(k *keeper) error {
+	store, able := s.store.(hourStore)
+	if !able {
+		return nil
+	}
+	s.mu.Lock()
+	s.passed.expire(time.Now())
+	hour, err := s.passed.encode()
+	s.mu.Unlock()
+	if err != nil || bytes.Equal(hour, k.hour) || k.hour == nil && len(hour) == len("{}") {
+		return err
+	}
+	if err := store.saveHour(hour); err != nil {
+		return err
+	}
+	k.hour = hour
+	return nil
 }
 
 // save writes the current snapshot, unless the store has the same content and
@@ -44,6 +68,12 @@ func (s *Syncer) save(k *keeper) {
 	snap := s.Current()
 	if snap == nil {
 		return
+	}
+	if err := s.saveHour(k); err != nil && !k.hourFailed {
+		s.log.Error("what the guard let pass could not be stored; a restart would let pass more", "error", err)
+		k.hourFailed = true
+	} else if err == nil {
+		k.hourFailed = false
 	}
 	fingerprint := snap.Fingerprint()
 	if !k.any && s.loaded.Load() != nil { // the store has what was read from there

@@ -12,7 +12,7 @@ const guardWindow = time.Hour
 
 // lately is whom the guard let pass within the last hour, by kind: many answers in which few change add up to what it
 // is there to hold. Subscribers count, not changes: who is blocked and opened again counts for neither, and is opened again
-// whatever the limits. It is not kept over a restart.
+// whatever the limits. It is kept over restarts beside the snapshot (hour.go).
 type lately map[ChangeKind]map[provision.SubscriberID]passing
 
 // passing is one change that passed.

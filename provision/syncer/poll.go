@@ -70,9 +70,9 @@ func (s *Syncer) plan(began time.Time) time.Time {
 func (s *Syncer) kindLocked(now time.Time) FetchKind {
 	_, able := s.source.(StateFetcher)
 	switch {
-	case !able || s.lastFull.IsZero():
+	case !able || s.Current() == nil:
 		return FetchFull
-	case s.whole != nil:
+	case s.whole != nil: // also the first one after a restart
 		return FetchStates
 	case s.opts.RefreshInterval <= s.opts.PollInterval || s.wantFull || s.held != nil:
 		return FetchFull
@@ -132,7 +132,7 @@ func (s *Syncer) poll(ctx context.Context) {
 		s.endedLocked(FetchStates)
 	case !beside:
 		whole = s.beginWholeLocked(ctx, opts)
-	case kind == FetchStates:
+	case kind == FetchStates && !s.lastFull.IsZero():
 		s.askFullLocked() // the one that runs began before there was a reason for it
 	}
 	s.mu.Unlock()

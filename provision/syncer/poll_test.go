@@ -576,3 +576,47 @@ func TestFailuresDoNotHurryStatesBesideAWholeFetch(t *testing.T) {
 		assert.InDelta(t, 3, after-before, 1)
 	})
 }
+
+// After a restart with a stored snapshot the first whole fetch may take its time: states are polled beside it, where the Fetcher
+// can read them by what it has stored itself, and in turns with it where it fails.
+func TestStatesBesideTheFirstFetchAfterARestart(t *testing.T) {
+	stored, _ := provision.Build(provisiontest.Input(100))
+	start := func(t *testing.T, answer func(context.Context) (provision.Input, error)) (*statesERP, *Syncer) {
+		erp := &statesERP{fakeERP: fakeERP{answer: answer}}
+		erp.tell(map[provision.SubscriberID]provision.State{active: provision.StatePause})
+		s := New(fast(), erp, &memoryStore{snap: stored}, nil, provisiontest.Quiet())
+		require.NoError(t, s.LoadStored())
+		runSyncer(t, s)
+		return erp, s
+	}
+	t.Run("that hangs", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			erp, s := start(t, slow(time.Minute, says(provisiontest.Input(100))))
+			pass(1100 * time.Millisecond)
+			assert.Equal(t, provision.StatePause, s.Current().State(active), "within a poll")
+			pass(70 * time.Second)
+			assert.Equal(t, provision.StatePause, s.Current().State(active), "the first whole fetch began before")
+			full, _ := erp.counts()
+			assert.Less(t, full, 4)
+		})
+	})
+	t.Run("that fails", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			_, s := start(t, fails(errors.New("http status 504")))
+			pass(3 * time.Second)
+			assert.Equal(t, provision.StatePause, s.Current().State(active))
+		})
+	})
+	t.Run("that must come first", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			erp, s := start(t, slow(5*time.Second, says(provisiontest.Input(100))))
+			erp.failStates(ErrFetchFirst)
+			pass(4500 * time.Millisecond)
+			erp.tell(nil)
+			pass(4 * time.Second)
+			full, _ := erp.counts()
+			assert.Equal(t, 1, full, "no other one is asked for by that")
+			assert.Zero(t, s.Status().StateFailures)
+		})
+	})
+}

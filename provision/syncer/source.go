@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -79,6 +80,52 @@ type SourceTeller interface {
 	Sources() []SourceStatus
 }
 
+// SourceAccepter is a SourceTeller that can be told to believe what it holds.
+type SourceAccepter interface {
+	// AcceptSource has what is held of a source come into use with the next whole fetch.
+	AcceptSource(name SourceName) error
+}
+
+// ErrSourceNotHeld says that a source is not held, so there is nothing to accept.
+var ErrSourceNotHeld = errors.New("it is not held")
+
+// AcceptSource has what is held of one source of the ERP, other than by the guard, come into use with a whole fetch, which it
+// asks for. It returns how the source stood. What was held counts: what the ERP says else by then is judged anew.
+func (s *Syncer) AcceptSource(name SourceName) (SourceStatus, error) {
+	st, err := s.heldSource(name)
+	if err != nil {
+		return st, fmt.Errorf("%s of the ERP: %w", name, err)
+	}
+	accepter, able := s.source.(SourceAccepter)
+	if !able {
+		return st, fmt.Errorf("%s of the ERP: %w", name, ErrSourceNotHeld)
+	}
+	if err := accepter.AcceptSource(name); err != nil {
+		return st, fmt.Errorf("%s of the ERP: %w", name, err)
+	}
+	s.log.Warn("operator accepts what is held of a source of the ERP", "source", name, "reason", st.Error)
+	s.Refresh()
+	return st, nil
+}
+
+// heldSource returns how a source stands that is held, and not by the guard.
+func (s *Syncer) heldSource(name SourceName) (SourceStatus, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.sourcesLocked() {
+		switch {
+		case st.Source != name:
+		case s.holdsLocked(name):
+			return st, errors.New("the guard holds it: usher guard accept, without a source")
+		case st.Judgement == JudgedHeld:
+			return st, nil
+		default:
+			return st, ErrSourceNotHeld
+		}
+	}
+	return SourceStatus{Source: name}, fmt.Errorf("%w: no such source is read", ErrSourceNotHeld)
+}
+
 // Sources returns how each source of the ERP stands; none where the Fetcher does not tell.
 func (s *Syncer) Sources() []SourceStatus {
 	s.mu.Lock()
@@ -110,10 +157,11 @@ func (s *Syncer) sourcesLocked() []SourceStatus {
 
 // holdsLocked reports whether the guard holds what a source said.
 func (s *Syncer) holdsLocked(name SourceName) bool {
-	if s.held == nil {
-		return false
-	}
-	d := &s.held.status.Decision
+	return s.held != nil && s.held.status.Decision.holds(name)
+}
+
+// holds reports whether a source said something that is held.
+func (d *GuardDecision) holds(name SourceName) bool {
 	switch name {
 	case SourceBindings:
 		return d.NoRows || d.Removed.Over || d.Moved.Over || d.Added.Over

@@ -104,3 +104,44 @@ func TestKeptStatesAreNoNews(t *testing.T) {
 		assert.True(t, s.Status().StatesAt.After(read))
 	})
 }
+
+// acceptingERP can be told to believe what it holds.
+type acceptingERP struct {
+	tellingERP
+	accepted *[]SourceName
+}
+
+func (f acceptingERP) AcceptSource(name SourceName) error {
+	*f.accepted = append(*f.accepted, name)
+	return nil
+}
+
+// What is held of a source is accepted alone, and everything is read at once; what the guard holds is not accepted by that.
+func TestAcceptSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var accepted []SourceName
+		erp := acceptingERP{tellingERP{&fakeERP{answer: says(provisiontest.Input(100))}, []SourceStatus{
+			{Source: SourceBindings, Judgement: JudgedGood}, {Source: SourceDevices, Judgement: JudgedHeld, Error: "the list is empty"}, {Source: SourceFormer, Judgement: JudgedFailed},
+		}}, &accepted}
+		s := New(Options{PollInterval: time.Hour, Guard: tightGuard}, erp, nil, nil, provisiontest.Quiet())
+		runSyncer(t, s)
+		for _, name := range []SourceName{SourceBindings, SourceFormer, SourceFlags, "switches"} {
+			_, err := s.AcceptSource(name)
+			require.ErrorIs(t, err, ErrSourceNotHeld)
+		}
+		st, err := s.AcceptSource(SourceDevices)
+		require.NoError(t, err)
+		assert.Equal(t, "the list is empty", st.Error)
+		assert.Equal(t, []SourceName{SourceDevices}, accepted)
+		pass(time.Second)
+		assert.Equal(t, 2, erp.count(), "read again at once")
+
+		erp.set(says(without(50)))
+		s.Refresh()
+		pass(time.Second)
+		require.NotNil(t, s.Status().Held)
+		_, err = s.AcceptSource(SourceBindings)
+		require.ErrorContains(t, err, "usher guard accept, without a source")
+		assert.Len(t, accepted, 1)
+	})
+}

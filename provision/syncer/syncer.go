@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/usher-agent/usher/provision"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -14,6 +13,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/statedir"
 )
 
 // Options direct a Syncer. Fields with a tag are keys of the configuration
@@ -139,6 +141,12 @@ func (s *Syncer) LoadStored() error {
 	if s.store == nil {
 		return nil
 	}
+	hour, herr := s.loadHour()
+	if errors.As(herr, new(*statedir.NewerError)) {
+		return herr
+	} else if herr != nil {
+		s.log.Error("what the guard let pass before the start is not known", "error", herr)
+	}
 	snap, err := s.store.Load()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -152,9 +160,18 @@ func (s *Syncer) LoadStored() error {
 	if snap == nil || s.current.Load() != nil {
 		return nil
 	}
+	s.passed = hour
 	s.loaded.Store(snap)
 	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil, snap.FetchedAt())
 	return nil
+}
+
+// loadHour returns whom the guard let pass within the last hour, also before the start.
+func (s *Syncer) loadHour() (lately, error) {
+	if store, able := s.store.(hourStore); able {
+		return store.loadHour(time.Now())
+	}
+	return lately{}, nil
 }
 
 // Run polls until ctx ends; it gives nil then, after the store has been brought

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Fault is what is wrong with the answers of one action while all others are as they should be.
@@ -22,11 +23,15 @@ const (
 	FaultHalf      Fault = "half"      // every second member of the answer is missing
 	FaultGarbage   Fault = "garbage"   // OK with members that mean nothing
 	FaultHang      Fault = "hang"      // no answer until the client gives up
+	FaultGateway   Fault = "gateway"   // none until the proxy before the server gives up: 504 with a web page, after Quirks.GatewaySeconds
 )
+
+// gatewayAfter is how long nginx waits for PHP unless it is configured otherwise.
+const gatewayAfter = time.Minute
 
 // Faults lists every Fault.
 func Faults() []Fault {
-	return []Fault{FaultForbidden, FaultError, FaultEmpty, FaultHalf, FaultGarbage, FaultHang}
+	return []Fault{FaultForbidden, FaultError, FaultEmpty, FaultHalf, FaultGarbage, FaultHang, FaultGateway}
 }
 
 func validateFaults(faults map[string]Fault) error {
@@ -72,9 +77,12 @@ func (e *Emulator) failed(w http.ResponseWriter, hr *http.Request, r *request, f
 		_ = enc.flush() // the client's loss
 	case FaultError:
 		status = http.StatusInternalServerError
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, htmlPage(status)) // the client's loss
+		webPage(w, status)
+	case FaultGateway:
+		status = http.StatusGatewayTimeout
+		if e.wait(hr.Context(), r.quirks.gateway()) {
+			webPage(w, status)
+		}
 	case FaultHang:
 		select {
 		case <-hr.Context().Done():
@@ -86,6 +94,21 @@ func (e *Emulator) failed(w http.ResponseWriter, hr *http.Request, r *request, f
 		return 0, false
 	}
 	return status, true
+}
+
+// webPage answers with a page of an HTTP status.
+func webPage(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, htmlPage(status)) // the client's loss
+}
+
+// gateway returns how long the proxy waits for the server.
+func (q *Quirks) gateway() time.Duration {
+	if q.GatewaySeconds == 0 {
+		return gatewayAfter
+	}
+	return time.Duration(q.GatewaySeconds * float64(time.Second))
 }
 
 // payload writes what FaultEmpty and FaultGarbage have in place of the action's own.

@@ -76,6 +76,8 @@ type Quirks struct {
 	// Faults are what is wrong with single actions, by name as "device.get_data", or
 	// by name and one parameter as "customer.get_customers_id?is_ex=1".
 	Faults map[string]Fault `json:"faults"`
+	// GatewaySeconds is after how long a call with FaultGateway is answered. 0: 60, as by nginx.
+	GatewaySeconds float64 `json:"gateway_seconds"`
 }
 
 // quirksJSON is the form of Quirks in the admin API.
@@ -136,6 +138,9 @@ func (q Quirks) validate() error {
 	}
 	if q.HTMLPage != 0 && (q.HTMLPage < 200 || q.HTMLPage > 599) {
 		return fmt.Errorf("quirks: html_page %d: want 0 or an HTTP status", q.HTMLPage)
+	}
+	if !(q.GatewaySeconds >= 0 && q.GatewaySeconds <= 3600) {
+		return fmt.Errorf("quirks: gateway_seconds %v: want 0 to 3600", q.GatewaySeconds)
 	}
 	for _, name := range q.MissingActions {
 		if cat, action, ok := strings.Cut(name, "."); !ok || cat == "" || action == "" {

@@ -198,6 +198,31 @@ func TestFaultHang(t *testing.T) {
 	})
 }
 
+// A proxy gives up on the server with a page of its own, after a minute unless it is told otherwise.
+func TestFaultGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const call = "cat=device&action=get_data&object_type=all"
+		q := Quirks{Faults: map[string]Fault{"device.get_data": FaultGateway}}
+		e, err := Open(Options{Keys: []Key{{Key: testKey}}, Quirks: q})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, e.Close()) }()
+		for seconds, want := range map[float64]time.Duration{0: time.Minute, 2.5: 2500 * time.Millisecond} {
+			q.GatewaySeconds = seconds
+			require.NoError(t, e.SetQuirks(q))
+			began := time.Now()
+			got := get(t, e, call)
+			require.Equal(t, want, time.Since(began))
+			require.Equal(t, 504, got.status)
+			require.Contains(t, got.body, "504 Gateway Timeout")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		serve(e, httptest.NewRequest("GET", "/api.php?key="+testKey+"&"+call, nil).WithContext(ctx))
+		require.Equal(t, time.Second, time.Since(began), "a client that gives up is not waited for")
+	})
+}
+
 func TestQuirksJSON(t *testing.T) {
 	q := Quirks{BOM: true, Delay: 1500 * time.Millisecond, MissingActions: []string{"a.b"}}
 	b, err := json.Marshal(q)
@@ -225,6 +250,7 @@ func TestQuirksJSON(t *testing.T) {
 		`{"bom":1}`:                   "cannot unmarshal number",
 		`{"delay_seconds":-1}`:        "delay_seconds -1: want 0 to 3600",
 		`{"delay_seconds":1e300}`:     "want 0 to 3600",
+		`{"gateway_seconds":-1}`:      "gateway_seconds -1: want 0 to 3600",
 		`{"html_page":20}`:            "html_page 20: want 0 or an HTTP status",
 		`{"missing_actions":["x"]}`:   `missing_actions "x": want category.action`,
 		`[]`:                          "cannot unmarshal array",

@@ -193,9 +193,7 @@ func loggable(params map[string]string) string {
 func (e *Emulator) respond(w http.ResponseWriter, hr *http.Request, r *request) int {
 	q := r.quirks
 	if q.HTMLPage != 0 {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.WriteHeader(q.HTMLPage)
-		_, _ = io.WriteString(w, htmlPage(q.HTMLPage)) // the client's loss
+		webPage(w, q.HTMLPage)
 		return q.HTMLPage
 	}
 	fault := q.faultOf(r)

@@ -81,6 +81,9 @@ func (l *liveERP) pending() []userside.Pending { return l.p.Load().Pending() }
 // Sources implements syncer.SourceTeller.
 func (l *liveERP) Sources() []syncer.SourceStatus { return l.p.Load().Sources() }
 
+// AcceptSource implements syncer.SourceAccepter.
+func (l *liveERP) AcceptSource(name syncer.SourceName) error { return l.p.Load().AcceptSource(name) }
+
 // memoryFor returns what is known of the ERP, also from before the start, and begins anew for another one. An error is a
 // *statedir.NewerError.
 func (l *liveERP) memoryFor(url string) (*erp.Memory, error) {

@@ -75,6 +75,9 @@ func TestNewerStateEndsTheStart(t *testing.T) {
 		"answers": func(path string) error {
 			return os.WriteFile(path, fmt.Appendf(nil, "usher erp answers 99 %08x\n{}", crc32.Checksum([]byte("{}"), crc32.MakeTable(crc32.Castagnoli))), 0o600)
 		},
+		"guard": func(path string) error {
+			return os.WriteFile(path, fmt.Appendf(nil, "usher guard 99 %08x\n{}", crc32.Checksum([]byte("{}"), crc32.MakeTable(crc32.Castagnoli))), 0o600)
+		},
 		"garden.json": func(path string) error { return os.WriteFile(path, []byte(`{"version": 99}`), 0o600) },
 		"state.db": func(path string) error {
 			db, err := bbolt.Open(path, 0o600, nil)

@@ -1,16 +1,24 @@
 package agent
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/userside"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -62,4 +70,100 @@ func TestRefusedSourcesOverARestart(t *testing.T) {
 	require.NoError(t, d.erp.SetQuirks(emulator.Quirks{}))
 	when("all is well", func() bool { return len(st.Degraded) == 0 })
 	require.NoError(t, stop())
+}
+
+// buffer is a log that is written and read at the same time.
+type buffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// Each source of the ERP that fails alone, at run time and after a restart, changes nothing for the customer, and is named by
+// status, log, metric and explain. Status exits 1 for it (show.TestStatusExitsByTheSources).
+func TestEachSourceIsNamed(t *testing.T) {
+	const list = "customer.get_customers_id?"
+	for _, c := range []struct {
+		calls []string
+		named []syncer.SourceName
+	}{
+		{[]string{"customer.get_ip_port_device_commutation"}, []syncer.SourceName{syncer.SourceBindings}},
+		{[]string{list + "state_id=0", list + "state_id=1", list + "state_id=2"}, []syncer.SourceName{syncer.SourceStates}},
+		{[]string{"customer.get_data"}, []syncer.SourceName{syncer.SourceFlags, syncer.SourceSubnets}},
+		{[]string{"device.get_data"}, []syncer.SourceName{syncer.SourceDevices}},
+		{[]string{list + "is_ex=1"}, []syncer.SourceName{syncer.SourceFormer}},
+	} {
+		t.Run(string(c.named[0]), func(t *testing.T) {
+			t.Parallel()
+			var log buffer
+			options := Options{Log: slog.New(slog.NewTextHandler(&log, nil))}
+			d := newDaemon(t, options, "")
+			cfg, err := config.Load(d.path)
+			require.NoError(t, err)
+			client, err := userside.New(userside.Options{URL: cfg.ERP.Client.URL, Key: testKey})
+			require.NoError(t, err)
+			require.NoError(t, client.AddSubnet(t.Context(), d.id, netip.MustParsePrefix("203.0.113.8/29")))
+			stop := d.start(t, nil)
+			var st *console.Status
+			when := func(what string, ok func() bool) {
+				t.Helper()
+				eventually(t, what, func() bool {
+					var err error
+					st, err = d.client.Status(t.Context())
+					return err == nil && ok()
+				})
+			}
+			when("all is read", func() bool { return len(st.Sync.Sources) == 6 && len(st.Degraded) == 0 && st.Sync.Counts.Active == 1 })
+			good := st.Sync.Fingerprint
+			when("it is stored", func() bool { return !st.Sync.StoredAt.IsZero() })
+
+			faults := map[string]emulator.Fault{}
+			for _, call := range c.calls {
+				faults[call] = emulator.FaultForbidden
+				if c.named[0] == syncer.SourceBindings {
+					faults[call] = emulator.FaultError // else they are composed
+				}
+			}
+			named := func(when string) {
+				t.Helper()
+				assert.True(t, st.Ready, when)
+				assert.Equal(t, good, st.Sync.Fingerprint, when)
+				x, err := d.client.Explain(t.Context(), fmt.Sprint(d.id))
+				require.NoError(t, err)
+				metrics := httptest.NewRecorder()
+				promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}).ServeHTTP(metrics, httptest.NewRequest("GET", "/metrics", nil))
+				for i, name := range c.named {
+					assert.Contains(t, st.Degraded[i], string(name)+" of the ERP: failed since", when)
+					assert.Contains(t, log.String(), "source="+string(name), when)
+					assert.Contains(t, metrics.Body.String(), fmt.Sprintf("usher_erp_source_judgement{judgement=\"failed\",source=%q} 1", name), when)
+					assert.Contains(t, x.Summary, fmt.Sprintf("may be old (%s): failed since", name), when)
+				}
+			}
+			require.NoError(t, d.erp.SetQuirks(emulator.Quirks{Faults: faults}))
+			degraded := func() bool { return len(st.Degraded) == len(c.named) }
+			when("it is named", degraded)
+			named("at run time")
+			require.NoError(t, stop())
+
+			options.Path = d.path
+			d.Agent, err = New(t.Context(), cfg, options)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = d.Stop() })
+			stop = d.start(t, nil)
+			when("it is named again", degraded)
+			named("after a restart")
+			require.NoError(t, stop())
+		})
+	}
 }

@@ -129,7 +129,7 @@ func actionLong(a userside.Action) string {
 	if a.Danger {
 		b.WriteString("\nThis cannot be undone: on a terminal it asks, elsewhere it wants --yes.\n")
 	}
-	if a.Category == "customer" && a.Name == "state_change" {
+	if changesState(a) {
 		b.WriteString("\n" + stateChangeNote + "\n")
 	}
 	word := "action"
@@ -142,7 +142,10 @@ func actionLong(a userside.Action) string {
 }
 
 const stateChangeNote = `This talks to the ERP alone: a running agent learns of it at its next poll or by the ERP's hook.
-"usher customer pause|stop|resume" go through the agent instead, which applies the state to the kernel at once.`
+"usher customer pause|stop|resume" go through the agent instead, which applies the state to the kernel at once.
+
+The ERP is told once. If its answer is lost, or says neither yes nor no, the customer's card is looked at for half a minute; if that
+does not show the state either, it is not known whether the ERP has taken the change: exit code 3.`
 
 func span(a userside.Action) string {
 	switch {

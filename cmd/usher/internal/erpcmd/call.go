@@ -69,11 +69,18 @@ func (call *actionCall) run(a userside.Action, args url.Values) error {
 	}
 	answer, err := call.send(client, a, args)
 	told := advise(err, a, secretsIn(args))
-	if a.Write && wasSent(err) {
-		call.audit(a, args, resultOf(err), told)
+	lost := told
+	if told = call.readBack(client, a, args, told); told == nil {
+		err = nil
 	}
-	if err != nil {
+	if a.Write && wasSent(err) {
+		call.audit(a, args, resultOf(err), lost)
+	}
+	switch {
+	case told != nil:
 		return told
+	case lost != nil:
+		return call.printFound(a, args, lost)
 	}
 	return call.print(a, args, answer)
 }
@@ -281,11 +288,7 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 		return &advised{a.Label() + ": the answer has no id\nnext: the ERP may have created the customer all the same: look before doing it again", userside.ErrUnknownShape}
 	}
 	if data == nil && a.Answer == userside.AnswerOK {
-		if call.Output == "json" {
-			return printDecoded(w, object{{Key: "ok", Value: true}})
-		}
-		_, err := fmt.Fprintf(w, "done: %s\n", strings.TrimSuffix(fmt.Sprintf("%s (%s)", commandOf(a), named(a, args)), " ()"))
-		return err
+		return call.printDone(a, args)
 	}
 	s := layOut(scalarKey(a), data)
 	if len(s.rows) == 0 && looksForOne(a) {
@@ -311,6 +314,16 @@ func (call *actionCall) print(a userside.Action, args url.Values, answer *usersi
 		return err
 	}
 	return nil
+}
+
+// printDone says that a change was made of which there is nothing else to show.
+func (call *actionCall) printDone(a userside.Action, args url.Values) error {
+	w := call.cmd.OutOrStdout()
+	if call.Output == "json" {
+		return printDecoded(w, object{{Key: "ok", Value: true}})
+	}
+	_, err := fmt.Fprintf(w, "done: %s\n", strings.TrimSuffix(fmt.Sprintf("%s (%s)", commandOf(a), named(a, args)), " ()"))
+	return err
 }
 
 const notFoundAdvice = "the ERP has nothing under these words; look for it another way"

@@ -39,7 +39,7 @@ itself. Who is held stays as before until that is accepted or the ERP answers di
 		{"accept", "Put what is held into use", "The subscribers that are held are changed at once.", (*console.Client).AcceptHeld},
 		{"reject", "Forget what is held", "The same changes are held from then on without asking again, until the ERP says something else or they are accepted.", (*console.Client).RejectHeld},
 	} {
-		var fingerprint string
+		var fingerprint, source string
 		cmd := c.SocketFlag(&cobra.Command{
 			Use:     d.verb,
 			Short:   d.short,
@@ -48,17 +48,28 @@ itself. Who is held stays as before until that is accepted or the ERP answers di
 			Args:    cli.Exactly(0),
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return cli.Ask(c, cmd, func(ctx context.Context, cl *console.Client) (*console.GuardResult, error) {
+					if source != "" {
+						return cl.AcceptSource(ctx, syncer.SourceName(source))
+					}
 					return d.decide(cl, ctx, fingerprint)
 				}, printGuardResult)
 			},
 		})
 		cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "only if what is held is still this, as guard show told")
+		if d.verb == "accept" {
+			cmd.Flags().StringVar(&source, "source", "", "what is held of this source of the ERP, as guard show told: devices")
+			cmd.MarkFlagsMutuallyExclusive("fingerprint", "source")
+		}
 		guard.AddCommand(cmd)
 	}
 	return guard
 }
 
 func printGuardResult(w io.Writer, r *console.GuardResult) error {
+	if r.Source != nil {
+		_, err := fmt.Fprintf(w, "%s: %s: %s\nnext: the ERP is read again now: usher status\n", r.Action, r.Source.Source, r.Source.Error)
+		return err
+	}
 	_, err := fmt.Fprintf(w, "%s: %s\n", r.Action, r.Held.Decision.Reason)
 	return err
 }
@@ -67,9 +78,12 @@ func printGuardResult(w io.Writer, r *console.GuardResult) error {
 const maxHeldShown = 20
 
 func printGuard(w io.Writer, g *console.GuardView) error {
-	if g.Held == nil {
+	if g.Held == nil && len(g.Sources) == 0 {
 		_, err := fmt.Fprintln(w, "the guard holds nothing")
 		return err
+	}
+	if g.Held == nil {
+		return cli.Table(w, heldSourceRows(g.Sources))
 	}
 	h := g.Held
 	rows := [][]string{
@@ -96,7 +110,18 @@ func printGuard(w io.Writer, g *console.GuardView) error {
 		rows = append(rows, []string{"rejected", "an operator said no to this answer"})
 	}
 	rows = append(rows, []string{"next", "usher guard accept, usher guard reject, or mend the ERP"})
-	return cli.Table(w, rows)
+	return cli.Table(w, append(rows, heldSourceRows(g.Sources)...))
+}
+
+// heldSourceRows tell of the sources of the ERP that are not believed, and what can be done about it.
+func heldSourceRows(list []syncer.SourceStatus) (rows [][]string) {
+	for _, st := range list {
+		rows = append(rows, []string{string(st.Source), st.Text()})
+		if st.Source == syncer.SourceDevices {
+			rows = append(rows, []string{"", "usher guard accept --source devices, if the ERP is right; else mend it"})
+		}
+	}
+	return rows
 }
 
 func countText(n *syncer.GuardCount, d *syncer.GuardDecision) string {

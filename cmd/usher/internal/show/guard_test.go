@@ -43,3 +43,16 @@ func TestPrintGuard(t *testing.T) {
 	require.NoError(t, printGuard(&out, g))
 	assert.Contains(t, out.String(), "cannot be read: gateway time-out, 10s ago; if it stays so, all are opened in 2m")
 }
+
+// A source that is not believed for other reasons than the limits of the guard is shown too, with the way to accept it.
+func TestPrintHeldSources(t *testing.T) {
+	st := syncer.SourceStatus{Source: syncer.SourceDevices, Judgement: syncer.JudgedHeld, Since: time.Now(), Error: "the list is empty"}
+	var out bytes.Buffer
+	require.NoError(t, printGuard(&out, &console.GuardView{Sources: []syncer.SourceStatus{st}}))
+	assert.Contains(t, out.String(), "devices  held since")
+	assert.Contains(t, out.String(), "the list is empty")
+	assert.Contains(t, out.String(), "usher guard accept --source devices, if the ERP is right")
+	out.Reset()
+	require.NoError(t, printGuardResult(&out, &console.GuardResult{Action: "accepted", Source: &st}))
+	assert.Equal(t, "accepted: devices: the list is empty\nnext: the ERP is read again now: usher status\n", out.String())
+}

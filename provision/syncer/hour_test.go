@@ -1,0 +1,107 @@
+package syncer
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/provisiontest"
+	"github.com/usher-agent/usher/provision/statedir"
+)
+
+// pausedOf is an answer in which the first n of a hundred customers are paused, and the others active.
+func pausedOf(n int) provision.Input {
+	in := provisiontest.Input(100)
+	for i := range in.Subscribers {
+		in.Subscribers[i].State = provision.StateActive
+		if i < n {
+			in.Subscribers[i].State = provision.StatePause
+		}
+	}
+	return in
+}
+
+// What passed before a restart counts after it, for the rest of its hour.
+func TestTheGuardsHourOverARestart(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		run := func(n int) (s *Syncer, stop func()) {
+			s = New(Options{PollInterval: time.Minute, Guard: tightGuard}, &fakeERP{answer: says(pausedOf(n))}, NewStore(filepath.Join(dir, "snapshot")), nil, provisiontest.Quiet())
+			require.NoError(t, s.LoadStored())
+			return s, runSyncer(t, s)
+		}
+		_, stop := run(0)
+		pass(2 * time.Second)
+		stop()
+		s, stop := run(9)
+		pass(2 * time.Second)
+		require.Nil(t, s.Status().Held)
+		stop()
+		require.FileExists(t, filepath.Join(dir, "guard"))
+
+		s, stop = run(18)
+		pass(2 * time.Second)
+		require.NotNil(t, s.Status().Held, "nine passed before the restart")
+		assert.Equal(t, 9, s.Status().Held.Decision.Blocked.Hour)
+		assert.Equal(t, 9, s.Current().Counts().Paused)
+		stop()
+		s, stop = run(0)
+		pass(2 * time.Second)
+		require.Nil(t, s.Status().Held, "what passed may be taken back")
+		stop()
+		_, stop = run(9)
+		pass(2 * time.Second)
+		stop()
+		time.Sleep(time.Hour)
+		s, stop = run(18)
+		pass(2 * time.Second)
+		require.Nil(t, s.Status().Held, "the hour is over")
+		stop()
+	})
+}
+
+func TestBadFilesOfTheGuardsHour(t *testing.T) {
+	body := `{"blocked":[{"id":7,"until":"2026-03-01T12:30:00Z","card":true},{"id":8,"until":"2036-03-01T12:30:00Z","free":true},{"id":9,"until":"2026-03-01T11:59:00Z"}]}`
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	head := func(version int, body string) string {
+		return fmt.Sprintf("%s %d %08x\n%s", hourMagic, version, hourSum([]byte(body)), body)
+	}
+	load := func(t *testing.T, content string) (lately, string, error) {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "guard"), []byte(content), 0o600))
+		l, err := NewStore(filepath.Join(dir, "snapshot")).loadHour(now)
+		return l, filepath.Join(dir, "guard"), err
+	}
+	l, _, err := load(t, head(1, body))
+	require.NoError(t, err)
+	require.Equal(t, lately{ChangeBlocked: {
+		7: {until: now.Add(30 * time.Minute), card: true},
+		8: {until: now.Add(time.Hour), free: true}, // by a clock that was ahead
+	}}, l)
+	for name, tt := range map[string]struct{ content, says string }{
+		"empty":         {"", "the first line is none of usher's"},
+		"foreign":       {"usher snapshot 3\n", "the first line is none of usher's"},
+		"cut off":       {head(1, body)[:60], "the file is damaged"},
+		"no JSON":       {head(1, `{"blocked":`), "unexpected end"},
+		"another shape": {head(1, `{"blocked":{"id":1}}`), "cannot unmarshal"},
+		"newer, torn":   {head(7, body) + "x", "the file is damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, path, err := load(t, tt.content)
+			require.ErrorContains(t, err, tt.says)
+			require.ErrorContains(t, err, "kept as guard.bad")
+			require.FileExists(t, path+".bad")
+			require.Empty(t, l)
+		})
+	}
+	_, path, err := load(t, head(7, `{"what":"ever"}`))
+	require.ErrorAs(t, err, new(*statedir.NewerError))
+	require.FileExists(t, path)
+}
