@@ -29,8 +29,8 @@ func Build(in Input) (*Snapshot, []Problem) {
 	t := newTables(c, in.KeepVacant, subs, buildDevices(in.Devices, p), p)
 	p.unlisted(t, subs)
 	s := newSnapshot(t, subs, in.Source, in.FetchedAt)
-	s.nets = newSubnets(readSubnets(&in, p), t, subs)
-	s.nets.report(in.Pools, p)
+	s.nets = newSubnets(readSubnets(&in, t.devices, p), t, subs)
+	s.nets.report(&in, p)
 	s.word = newWord(t, &in)
 	return s, p.sorted()
 }

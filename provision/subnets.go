@@ -16,10 +16,6 @@ type Subnet struct {
 	Subscriber SubscriberID
 }
 
-// MinSubnetBits is the shortest prefix of a customer's subnet, a /20 of 4,096 addresses:
-// a 0 or an 8 typed by mistake must not block a network.
-const MinSubnetBits = 20
-
 // subnets are the customers' subnets of a Snapshot. Of one prefix that several claim an active
 // customer wins, then the lowest id; of prefixes within each other the longest; what a host
 // address is bound to by itself stays with that.
@@ -291,48 +287,11 @@ func Without(p netip.Prefix, others []netip.Prefix) []netip.Prefix {
 	return append(Without(low, in), Without(high, in)...)
 }
 
-// readSubnets returns the customers' subnets of a fetch that can be used, and says of the others why they cannot.
-func readSubnets(in *Input, p *problems) []Subnet {
-	out := make([]Subnet, 0, len(in.CustomerSubnets))
-	for _, s := range in.CustomerSubnets {
-		a := Address{Routed4, s.Prefix}.tidy()
-		if why := subnetDefect(a.Prefix, s.Subscriber, in.Reserved); why != "" {
-			p.add(Problem{Kind: ProblemBadSubnet, Subscriber: s.Subscriber, IP: a.Prefix.Addr(), Detail: why})
-			continue
-		}
-		out = append(out, Subnet{a.Prefix, s.Subscriber})
-	}
-	return out
-}
-
-// subnetDefect says why a subnet is not one of a customer; empty if it is.
-func subnetDefect(p netip.Prefix, id SubscriberID, reserved []netip.Addr) string {
-	const mend = "; it is neither blocked nor let in, correct it in the ERP"
-	switch ip := p.Addr(); {
-	case !p.IsValid() || !ip.Is4():
-		return "customer's subnet is not an IPv4 prefix" + mend
-	case id <= 0:
-		return "customer's subnet " + p.String() + " names no customer"
-	case p.Bits() < MinSubnetBits:
-		return fmt.Sprintf("customer's subnet %s is larger than a /%d%s", p, MinSubnetBits, mend)
-	default:
-		if b := ip.As4(); b[0] == 0 || b[0] == 127 || b[0] >= 224 {
-			return "customer's subnet " + p.String() + " has no unicast addresses of hosts" + mend
-		}
-	}
-	for _, g := range reserved {
-		if p.Contains(g.Unmap()) {
-			return fmt.Sprintf("customer's subnet %s holds the gateway %s%s", p, g.Unmap(), mend)
-		}
-	}
-	return ""
-}
-
 // maxSubnetProblems bounds how many conflicts of one subnet are told one by one.
 const maxSubnetProblems = 8
 
 // report says where subnets and what else the ERP has disagree, and what comes of it.
-func (n *subnets) report(pools []AddrRange, p *problems) {
+func (n *subnets) report(in *Input, p *problems) {
 	if n == nil {
 		return
 	}
@@ -364,9 +323,14 @@ func (n *subnets) report(pools []AddrRange, p *problems) {
 		if told > maxSubnetProblems {
 			conflict(s, s.Prefix.Addr(), "%d addresses in it are bound to other customers in all", told)
 		}
-		for _, r := range pools {
+		for _, r := range in.Pools {
 			if a := r.From; s.Prefix.Contains(a) || a.Less(s.Prefix.Addr()) && !r.To.Less(s.Prefix.Addr()) {
 				conflict(s, s.Prefix.Addr(), "overlaps the pool %s-%s, which gives none of its addresses", r.From, r.To)
+			}
+		}
+		for _, r := range in.Relays {
+			if r.Overlaps(s.Prefix) {
+				conflict(s, s.Prefix.Addr(), "lies in %s of dhcp.relays; a relay in it is believed only if it is listed there as one address", r)
 			}
 		}
 	}

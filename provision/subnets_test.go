@@ -32,7 +32,7 @@ func TestSubnetsOfCustomers(t *testing.T) {
 			subnet(3, "10.0.0.0/8"), subnet(3, "0.0.0.0/0"), subnet(3, "224.0.0.0/24"), subnet(3, "2001:db8::/64"), subnet(0, "192.0.2.16/28"), subnet(3, "192.0.2.192/26"), {Subscriber: 3},
 		},
 		Reserved: []netip.Addr{provisiontest.Addr("192.0.2.254")},
-		Pools:    []provision.AddrRange{{From: provisiontest.Addr("198.51.100.128"), To: provisiontest.Addr("198.51.101.9")}},
+		Pools:    []provision.AddrRange{{From: provisiontest.Addr("198.51.100.250"), To: provisiontest.Addr("198.51.101.9")}},
 	})
 	require.Equal(t, []provision.Subnet{subnet(2, "198.51.100.0/24"), subnet(1, "203.0.113.8/29"), subnet(2, "203.0.113.12/31")}, snap.CustomerSubnets(), "an active customer is not blocked by another's row")
 	require.Equal(t, []provision.Subnet{subnet(1, "203.0.113.8/29")}, snap.SubnetsOf(1))
@@ -51,7 +51,7 @@ func TestSubnetsOfCustomers(t *testing.T) {
 		"bad_subnet customer's subnet 10.0.0.0/8 is larger than a /20", "bad_subnet customer's subnet 0.0.0.0/0 is larger", "224.0.0.0/24 has no unicast",
 		"bad_subnet customer's subnet is not an IPv4 prefix", "192.0.2.16/28 names no customer", "192.0.2.192/26 holds the gateway 192.0.2.254",
 		"subnet_conflict subnet 198.51.100.0/24: customer 2 has it too", "subnet_conflict subnet 203.0.113.12/31: lies in 203.0.113.8/29 of customer 1",
-		"subnet_conflict subnet 203.0.113.8/29: 203.0.113.10 in it is bound to customer 2", "overlaps the pool 198.51.100.128-198.51.101.9",
+		"subnet_conflict subnet 203.0.113.8/29: 203.0.113.10 in it is bound to customer 2", "overlaps the pool 198.51.100.250-198.51.101.9",
 	} {
 		require.Contains(t, all, want)
 	}
@@ -111,5 +111,62 @@ func TestSubnetsRandomly(t *testing.T) {
 				require.True(t, slices.ContainsFunc(snap.SubnetPartsOf(want), func(p provision.Subnet) bool { return p.Prefix.Contains(a) }))
 			}
 		}
+	}
+}
+
+// One row must take neither DHCP nor the pool from others, so a subnet that holds what serves them is not used.
+func TestSubnetsOverWhatServesOthers(t *testing.T) {
+	addr, prefix := provisiontest.Addr, netip.MustParsePrefix
+	on := func(id provision.SubscriberID, d provision.DeviceID) provision.Line {
+		return provision.Line{Subscriber: id, Device: d, Port: uint32(id), Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{192, 0, 2, byte(id)}))}
+	}
+	in := provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateActive}, {ID: 2, State: provision.StateActive}, {ID: 3, State: provision.StateActive}},
+		Devices: []provision.Device{
+			{ID: 10, IP: addr("10.0.0.5")}, {ID: 11, IP: addr("10.0.0.21")}, {ID: 12, IP: addr("10.0.0.37")}, {ID: 13, IP: addr("10.0.0.38")},
+			{ID: 14, IP: addr("10.0.0.53")}, {ID: 15, IP: addr("10.0.0.54")}, {ID: 16, IP: addr("10.0.0.69")}, {ID: 17, IP: addr("10.0.1.5")},
+			{ID: 18, IP: addr("10.0.0.85")}, {ID: 19, IP: addr("10.0.0.85")}, {ID: 20},
+		},
+		Lines:  []provision.Line{on(2, 10), on(1, 11), on(2, 11), on(1, 14), on(1, 15), on(3, 20)},
+		Pools:  []provision.AddrRange{{From: addr("198.51.100.2"), To: addr("198.51.100.200")}, {From: addr("198.51.100.240"), To: addr("198.51.100.247")}},
+		Relays: []netip.Prefix{prefix("10.0.1.0/24"), prefix("10.0.2.7/32")},
+	}
+	for s, want := range map[string]string{
+		"10.0.0.0/28":       "holds 10.0.0.5, the switch 10 of other customers",
+		"10.0.0.16/28":      "holds 10.0.0.21, the switch 11 of other customers",
+		"10.0.0.32/28":      "holds 10.0.0.38, the switch 13, and 10.0.0.37, the switch 12",
+		"10.0.0.48/28":      "", // both are his own
+		"10.0.0.64/28":      "", // nobody's, alone
+		"10.0.0.80/28":      "", // one address
+		"10.0.1.0/28":       "holds 10.0.1.5, the switch 17 in dhcp.relays",
+		"10.0.1.16/28":      "", // among relays, and none is known there
+		"10.0.0.0/23":       "holds the network 10.0.1.0/24 of dhcp.relays",
+		"10.0.2.0/29":       "holds the relay 10.0.2.7 of dhcp.relays",
+		"198.51.100.16/28":  "",
+		"198.51.100.32/27":  "takes 32 of the 199 addresses of the pool 198.51.100.2-198.51.100.200",
+		"198.51.100.0/24":   "takes 199 of the 199",
+		"198.51.100.240/30": "",
+		"198.51.100.240/29": "takes 8 of the 8",
+		"198.51.100.208/28": "",
+		"2001:db8::/64":     "is not an IPv4 prefix",
+	} {
+		row := in
+		row.CustomerSubnets = []provision.Subnet{subnet(1, s)}
+		snap, problems := provision.Build(row)
+		var bad []string
+		for _, p := range problems {
+			if p.Kind == provision.ProblemBadSubnet {
+				bad = append(bad, p.Detail)
+			}
+		}
+		if want == "" {
+			require.Empty(t, bad, s)
+			require.Equal(t, row.CustomerSubnets, snap.CustomerSubnets())
+			continue
+		}
+		require.Len(t, bad, 1, s)
+		require.Contains(t, bad[0], want, s)
+		require.Contains(t, bad[0], "neither blocked nor let in", s)
+		require.Empty(t, snap.CustomerSubnets(), s)
 	}
 }

@@ -37,6 +37,7 @@ type Options struct {
 	Subnets  []netip.Prefix        // see Input
 	Reserved []netip.Addr          // see Input
 	Pools    []provision.AddrRange // see Input
+	Relays   []netip.Prefix        // see Input
 	// KeepVacant is for pools of subscribers; see Input.
 	KeepVacant bool
 }
@@ -52,6 +53,7 @@ func (o Options) filled() Options {
 	o.Subnets = slices.Clone(o.Subnets)
 	o.Reserved = slices.Clone(o.Reserved)
 	o.Pools = slices.Clone(o.Pools)
+	o.Relays = slices.Clone(o.Relays)
 	return o
 }
 
