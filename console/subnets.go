@@ -52,6 +52,8 @@ func (x *explainer) subnetSentences() []string {
 	var s []string
 	for _, n := range x.x.Subnets {
 		switch {
+		case x.sub.kind != "ip" && x.snap.OnLink(provision.Subnet{Prefix: n.Subnet, Subscriber: n.Subscriber}):
+			s = append(s, fmt.Sprintf("The subnet %s is its own but for the gateway, which the configuration has; DHCP gives none of its addresses but those that the ERP binds by themselves.", n.Subnet))
 		case x.sub.kind != "ip":
 			s = append(s, fmt.Sprintf("The subnet %s is its own; DHCP gives none of its addresses but those that the ERP binds by themselves.", n.Subnet))
 		case x.snap.Owner(x.sub.ip) != n.Subscriber:

@@ -20,6 +20,7 @@ const maxOfPool = 16
 // what serves others is a mistake, and is not used.
 type subnetRows struct {
 	in       *Input
+	hosts    *tables
 	devices  []Device             // with an IPv4 address, by it
 	attached map[DeviceID]tenants // nil: not worked out
 }
@@ -31,12 +32,11 @@ type tenants struct {
 }
 
 // readSubnets returns the customers' subnets of a fetch that can be used, and says of the others why they cannot.
-// devices are tidy.
-func readSubnets(in *Input, devices []Device, p *problems) []Subnet {
+func readSubnets(in *Input, t *tables, p *problems) []Subnet {
 	if len(in.CustomerSubnets) == 0 {
 		return nil
 	}
-	rows := newSubnetRows(in, devices)
+	rows := newSubnetRows(in, t)
 	out := make([]Subnet, 0, len(in.CustomerSubnets))
 	for _, s := range in.CustomerSubnets {
 		a := Address{Routed4, s.Prefix}.tidy()
@@ -49,9 +49,9 @@ func readSubnets(in *Input, devices []Device, p *problems) []Subnet {
 	return out
 }
 
-func newSubnetRows(in *Input, devices []Device) *subnetRows {
-	r := &subnetRows{in: in}
-	for _, d := range devices {
+func newSubnetRows(in *Input, t *tables) *subnetRows {
+	r := &subnetRows{in: in, hosts: t}
+	for _, d := range t.devices {
 		if d.IP.Is4() {
 			r.devices = append(r.devices, d)
 		}
@@ -75,22 +75,37 @@ func (r *subnetRows) defect(p netip.Prefix, id SubscriberID) string {
 			return p.String() + " has no unicast addresses of hosts" + mend
 		}
 	}
-	why := cmp.Or(r.gateway(p), r.pool(p), r.relay(p), r.equipment(p, id))
+	why := cmp.Or(r.gateway(p, id), r.pool(p), r.relay(p), r.equipment(p, id))
 	if why == "" {
 		return ""
 	}
 	return fmt.Sprintf("%s %s%s", p, why, mend)
 }
 
-// gateway says which gateway a subnet holds; empty: none.
-func (r *subnetRows) gateway(p netip.Prefix) string {
-	for _, g := range r.in.Reserved {
-		if p.Contains(g.Unmap()) {
-			return fmt.Sprintf("holds the gateway %s", g.Unmap())
+// gateway says which gateway a subnet holds that others have too; empty: none. The gateway of a network that a customer has for
+// himself, whole or a part of it, is no part of his subnet.
+func (r *subnetRows) gateway(p netip.Prefix, id SubscriberID) string {
+	in := gatewaysIn(r.in.Reserved, []Subnet{{Prefix: p}})
+	if len(in) == 0 {
+		return ""
+	}
+	what := fmt.Sprintf("holds the gateway %s", in[0])
+	switch {
+	case len(in) > 1:
+		return fmt.Sprintf("%s, and %s", what, in[1])
+	case !slices.ContainsFunc(r.in.Subnets, func(s netip.Prefix) bool { return s.Bits() <= p.Bits() && s.Contains(p.Addr()) }):
+		return what + ", and lies in no network of dhcp.subnets"
+	}
+	for ip, l := range r.hosts.hostsIn(p) {
+		if l.Subscriber != id {
+			return fmt.Sprintf("%s, and %s in it is bound to customer %d", what, ip, l.Subscriber)
 		}
 	}
 	return ""
 }
+
+// cut reports whether an address is the gateway that is no part of a subnet.
+func (r *subnetRows) cut(a netip.Addr) bool { return slices.Contains(r.in.Reserved, a) }
 
 // pool says of which pool a subnet takes more than its customer's share; empty: of none.
 func (r *subnetRows) pool(p netip.Prefix) string {
@@ -112,7 +127,7 @@ func (r *subnetRows) pool(p netip.Prefix) string {
 func (r *subnetRows) relay(p netip.Prefix) string {
 	for _, l := range r.in.Relays {
 		switch {
-		case p.Bits() > l.Bits() || !p.Contains(l.Addr()):
+		case p.Bits() > l.Bits() || !p.Contains(l.Addr()), slices.ContainsFunc(r.in.Reserved, l.Contains):
 		case l.IsSingleIP():
 			return fmt.Sprintf("holds the relay %s of dhcp.relays", l.Addr())
 		default:
@@ -129,6 +144,9 @@ func (r *subnetRows) equipment(p netip.Prefix, id SubscriberID) string {
 	var before *Device
 	for ; i < len(r.devices) && p.Contains(r.devices[i].IP); i++ {
 		d := &r.devices[i]
+		if r.cut(d.IP) {
+			continue
+		}
 		what := fmt.Sprintf("holds %s, the switch %d", d.IP, d.ID)
 		switch on := r.on(d.ID); {
 		case on.several || on.first != 0 && on.first != id:

@@ -27,9 +27,10 @@ type subnets struct {
 	byLength [33][]subnetKey
 	byOwner  []Subnet // chosen, by subscriber
 
-	hosts *tables // whose addresses are taken out of parts
-	once  sync.Once
-	parts []Subnet
+	gateways []netip.Addr // in claims, which are no part of them; sorted
+	hosts    *tables      // whose addresses are taken out of parts
+	once     sync.Once
+	parts    []Subnet
 }
 
 // subnetKey finds one of chosen by its first address.
@@ -42,8 +43,8 @@ func compareSubnets(a, b Subnet) int {
 	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 }
 
-// newSubnets settles who has which subnet. claims are tidy; subs are sorted.
-func newSubnets(claims []Subnet, t *tables, subs []Subscriber) *subnets {
+// newSubnets settles who has which subnet. claims are tidy; subs are sorted. gateways may be some that no claim holds.
+func newSubnets(claims []Subnet, gateways []netip.Addr, t *tables, subs []Subscriber) *subnets {
 	if len(claims) == 0 {
 		return nil
 	}
@@ -51,7 +52,7 @@ func newSubnets(claims []Subnet, t *tables, subs []Subscriber) *subnets {
 		i, ok := findSubscriber(subs, id)
 		return ok && subs[i].State == StateActive
 	}
-	n := &subnets{claims: slices.Clone(claims), hosts: t}
+	n := &subnets{claims: slices.Clone(claims), gateways: gatewaysIn(gateways, claims), hosts: t}
 	slices.SortFunc(n.claims, func(a, b Subnet) int {
 		if c := compareSubnets(a, b); c != 0 || a.Subscriber == b.Subscriber {
 			return c
@@ -103,10 +104,52 @@ func (s *Snapshot) SubnetOf(ip netip.Addr) (Subnet, bool) {
 		return Subnet{}, false
 	}
 	i := s.nets.find(ipKey(ip.Unmap()), 32)
-	if i < 0 {
+	if i < 0 || s.nets.isGateway(ip.Unmap()) {
 		return Subnet{}, false
 	}
 	return s.nets.chosen[i], true
+}
+
+// gatewaysIn returns the gateways that some claim holds, in order.
+func gatewaysIn(gateways []netip.Addr, claims []Subnet) (in []netip.Addr) {
+	for _, g := range gateways {
+		if g = g.Unmap(); slices.ContainsFunc(claims, func(c Subnet) bool { return c.Prefix.Contains(g) }) {
+			in = append(in, g)
+		}
+	}
+	slices.SortFunc(in, netip.Addr.Compare)
+	return slices.Compact(in)
+}
+
+// isGateway reports whether an address is cut out of the subnets that hold it.
+func (n *subnets) isGateway(ip netip.Addr) bool {
+	_, is := slices.BinarySearchFunc(n.gateways, ip, netip.Addr.Compare)
+	return is
+}
+
+// WithGateways returns a copy in which the given addresses are no part of customers' subnets: what is stored does not tell them.
+func (s *Snapshot) WithGateways(gateways []netip.Addr) *Snapshot {
+	if s == nil || s.nets == nil || slices.Equal(gatewaysIn(gateways, s.nets.claims), s.nets.gateways) {
+		return s
+	}
+	next := &Snapshot{t: s.t, subs: s.subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts, word: s.word}
+	next.nets = newSubnets(s.nets.claims, gateways, s.t, s.subs)
+	next.countStates()
+	return next
+}
+
+// OnLink reports whether a customer's subnet lies on a wire of this router or of a relay, and not behind the customer's own router: it
+// holds the gateway there.
+func (s *Snapshot) OnLink(n Subnet) bool {
+	return s != nil && s.nets != nil && slices.ContainsFunc(s.nets.gateways, n.Prefix.Contains)
+}
+
+// gateways returns those that are cut out.
+func (s *Snapshot) gateways() []netip.Addr {
+	if s == nil || s.nets == nil {
+		return nil
+	}
+	return s.nets.gateways
 }
 
 // Owner returns whose an address is by the ERP: that of its binding, else that of the subnet that it lies
@@ -155,7 +198,7 @@ func (s *Snapshot) TakenIn(first, last netip.Addr) iter.Seq[netip.Addr] {
 				}
 			}
 			for a := max(lo, at); a <= min(hi, end); a++ {
-				if !yield(addrOf(uint32(a))) {
+				if ip := addrOf(uint32(a)); !s.nets.isGateway(ip) && !yield(ip) {
 					return
 				}
 			}
@@ -199,7 +242,7 @@ func (s *Snapshot) SubnetsOf(id SubscriberID) []Subnet {
 
 // SameSubnets reports whether both snapshots have the same customers' subnets.
 func (s *Snapshot) SameSubnets(o *Snapshot) bool {
-	return slices.Equal(s.CustomerSubnets(), o.CustomerSubnets())
+	return slices.Equal(s.CustomerSubnets(), o.CustomerSubnets()) && slices.Equal(s.gateways(), o.gateways())
 }
 
 // SubnetParts returns what of the customers' subnets is theirs, in prefixes, by subscriber: without the addresses
@@ -241,6 +284,9 @@ func (n *subnets) findParts() {
 			if l.Subscriber != sub.Subscriber {
 				holes = append(holes, netip.PrefixFrom(ip, 32))
 			}
+		}
+		for _, g := range n.gateways {
+			holes = append(holes, netip.PrefixFrom(g, 32))
 		}
 		for _, p := range Without(sub.Prefix, holes) {
 			n.parts = append(n.parts, Subnet{p, sub.Subscriber})

@@ -170,3 +170,72 @@ func TestSubnetsOverWhatServesOthers(t *testing.T) {
 		require.Empty(t, snap.CustomerSubnets(), s)
 	}
 }
+
+// Of a network that a customer has for himself the gateway is nobody's, and all else his.
+func TestSubnetWithTheGateway(t *testing.T) {
+	addr, prefix := provisiontest.Addr, netip.MustParsePrefix
+	in := provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StatePause}, {ID: 2, State: provision.StateActive}},
+		Lines:       []provision.Line{host(1, "203.0.113.10"), host(2, "203.0.113.20"), host(2, "192.0.2.200")},
+		Subnets:     []netip.Prefix{prefix("203.0.113.8/29"), prefix("203.0.113.16/28"), prefix("192.0.2.0/24"), prefix("198.51.100.0/24"), prefix("198.51.100.128/25")},
+		Reserved:    []netip.Addr{addr("203.0.113.9"), addr("203.0.113.17"), addr("192.0.2.1"), addr("198.51.100.1"), addr("::ffff:198.51.100.129")},
+		Pools:       []provision.AddrRange{{From: addr("192.0.2.100"), To: addr("192.0.2.199")}},
+		Devices:     []provision.Device{{ID: 7, IP: addr("203.0.113.9")}},
+		Relays:      []netip.Prefix{prefix("203.0.113.9/32"), prefix("192.0.2.0/24")},
+	}
+	build := func(s string) (*provision.Snapshot, string) {
+		row := in
+		row.CustomerSubnets = []provision.Subnet{subnet(1, s)}
+		snap, problems := provision.Build(row)
+		for _, p := range problems {
+			if p.Kind == provision.ProblemBadSubnet {
+				return snap, p.Detail
+			}
+		}
+		return snap, ""
+	}
+	snap, bad := build("203.0.113.8/29")
+	require.Empty(t, bad)
+	require.Equal(t, []provision.Subnet{subnet(1, "203.0.113.8/32"), subnet(1, "203.0.113.10/31"), subnet(1, "203.0.113.12/30")}, snap.SubnetPartsOf(1))
+	require.True(t, snap.OnLink(subnet(1, "203.0.113.8/29")))
+	for ip, want := range map[string]provision.SubscriberID{"203.0.113.8": 1, "203.0.113.9": 0, "203.0.113.10": 1, "203.0.113.15": 1} {
+		require.Equal(t, want, snap.Owner(addr(ip)), ip)
+		require.Equal(t, want != 0, snap.Taken(addr(ip)), ip)
+	}
+	require.NotContains(t, slices.Collect(snap.TakenIn(addr("203.0.113.8"), addr("203.0.113.15"))), addr("203.0.113.9"))
+	require.Zero(t, snap.WithStates(map[provision.SubscriberID]provision.State{1: provision.StateStop}).Owner(addr("203.0.113.9")))
+
+	var stored provision.Stored
+	stored.Subscribers = snap.Subscribers()
+	for _, n := range snap.SubnetClaims() {
+		stored.AddSubnet(n)
+	}
+	again := stored.Snapshot()
+	require.False(t, again.SameSubnets(snap))
+	cut := again.WithGateways(in.Reserved)
+	require.Zero(t, cut.Owner(addr("203.0.113.9")))
+	require.True(t, cut.SameSubnets(snap))
+	require.NotEqual(t, again.Fingerprint(), cut.Fingerprint())
+	require.Same(t, cut, cut.WithGateways(in.Reserved))
+	require.Nil(t, (*provision.Snapshot)(nil).WithGateways(in.Reserved))
+
+	snap, bad = build("192.0.2.0/29")
+	require.Empty(t, bad, "the part with the gateway")
+	require.Zero(t, snap.Owner(addr("192.0.2.1")))
+	require.Equal(t, provision.SubscriberID(1), snap.Owner(addr("192.0.2.2")))
+	snap, bad = build("192.0.2.8/29")
+	require.Empty(t, bad)
+	require.False(t, snap.OnLink(subnet(1, "192.0.2.8/29")), "without the gateway it may be behind a router")
+
+	for s, want := range map[string]string{
+		"203.0.113.16/28": "holds the gateway 203.0.113.17, and 203.0.113.20 in it is bound to customer 2",
+		"203.0.113.0/28":  "holds the gateway 203.0.113.9, and lies in no network of dhcp.subnets",
+		"192.0.2.0/25":    "takes 28 of the 100 addresses of the pool 192.0.2.100-192.0.2.199",
+		"192.0.2.0/24":    "holds the gateway 192.0.2.1, and 192.0.2.200 in it is bound to customer 2",
+		"198.51.100.0/24": "holds the gateway 198.51.100.1, and 198.51.100.129",
+	} {
+		snap, bad = build(s)
+		require.Contains(t, bad, want, s)
+		require.Empty(t, snap.CustomerSubnets())
+	}
+}

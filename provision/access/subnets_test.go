@@ -129,3 +129,24 @@ func TestSubnetsFollowTheLeasesOfTheirOwner(t *testing.T) {
 		require.Equal(t, f.kernel.acl(), Want(snap, f.sources.Inputs()))
 	})
 }
+
+// A network that a customer has for himself is blocked and let in without its gateway, and nobody is told of that one.
+func TestWantOfASubnetWithItsGateway(t *testing.T) {
+	gateway := provisiontest.Addr("203.0.113.9")
+	snap, problems := provision.Build(provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StatePause}},
+		Lines:       []provision.Line{{Subscriber: 1, MAC: provision.MAC{2, 1}, Addresses: provision.Hosts4(provisiontest.Addr("203.0.113.10"))}},
+		Subnets:     prefixes("203.0.113.8/29"), Reserved: []netip.Addr{gateway},
+		CustomerSubnets: []provision.Subnet{netOf(1, "203.0.113.8/29")},
+	})
+	require.Empty(t, problems)
+	in := Inputs{GuardDirect: []string{"br0"}, Gateways: []netip.Addr{gateway}, Homes: prefixes("203.0.113.8/29")}
+	w := newRules(&in).want(snap, &in, nil)
+	require.Equal(t, []string{
+		"paused_32 203.0.113.8/32", "paused_31 203.0.113.10/31", "paused_30 203.0.113.12/30",
+		"bound_direct_32 203.0.113.8/32 . 02:01:00:00:00:00", "bound_direct_31 203.0.113.10/31 . 02:01:00:00:00:00", "bound_direct_30 203.0.113.12/30 . 02:01:00:00:00:00",
+	}, netStrings(w.acl))
+	require.Zero(t, w.acl.Standing(gateway))
+	require.Empty(t, w.held.list)
+	require.Empty(t, slices.DeleteFunc(netStrings(Want(snap.WithStates(map[provision.SubscriberID]provision.State{1: provision.StateActive}), in)), func(s string) bool { return s[0] == 'b' }))
+}

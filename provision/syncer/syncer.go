@@ -154,6 +154,7 @@ func (s *Syncer) LoadStored() error {
 	if snap == nil || s.current.Load() != nil {
 		return nil
 	}
+	snap = snap.WithGateways(s.opts.Reserved)
 	s.loaded.Store(snap)
 	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil, snap.FetchedAt())
 	return nil
