@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"testing"
@@ -149,4 +150,34 @@ func TestWantOfASubnetWithItsGateway(t *testing.T) {
 	require.Zero(t, w.acl.Standing(gateway))
 	require.Empty(t, w.held.list)
 	require.Empty(t, slices.DeleteFunc(netStrings(Want(snap.WithStates(map[provision.SubscriberID]provision.State{1: provision.StateActive}), in)), func(s string) bool { return s[0] == 'b' }))
+}
+
+type tellingFlows struct{ forgotten, told []netip.Addr }
+
+func (f *tellingFlows) Forget(_ context.Context, addrs []netip.Addr) (int, error) {
+	f.forgotten = append(f.forgotten, addrs...)
+	return 0, nil
+}
+
+func (f *tellingFlows) ForgetAndTell(_ context.Context, addrs, told []netip.Addr, _ func(netip.Addr) bool) (int, error) {
+	f.forgotten, f.told = append(f.forgotten, addrs...), append(f.told, sorted(told)...)
+	return 0, nil
+}
+
+// Connections of a subnet end as those of an address do: both ends are told where it is paused, nobody where it is stopped.
+func TestEndsOfSubnetsAreTold(t *testing.T) {
+	snap, _ := provision.Build(provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateStop}, {ID: 2, State: provision.StatePause}},
+		Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.1"))}, {Subscriber: 2, Addresses: provision.Hosts4(provisiontest.Addr("203.0.113.9"))},
+		},
+		CustomerSubnets: []provision.Subnet{netOf(1, "203.0.113.8/30"), netOf(2, "198.51.100.0/31")},
+	})
+	want := Want(snap, Inputs{})
+	flows := &tellingFlows{}
+	c := newFlowCleaner(flows, 0, func(netip.Addr) bool { return false }, noObserver{}, provisiontest.Quiet())
+	c.add(newlyBlocked(want, ACL{}), nil, want.stops)
+	require.True(t, c.pass(t.Context()))
+	require.Equal(t, provisiontest.Addrs("192.0.2.1", "198.51.100.0", "198.51.100.1", "203.0.113.8", "203.0.113.9", "203.0.113.10", "203.0.113.11"), flows.forgotten)
+	require.Equal(t, provisiontest.Addrs("198.51.100.0", "198.51.100.1", "203.0.113.9"), flows.told)
 }
