@@ -93,7 +93,7 @@ func (r *subnetRows) gateway(p netip.Prefix, id SubscriberID) string {
 	switch {
 	case len(in) > 1:
 		return fmt.Sprintf("%s, and %s", what, in[1])
-	case !slices.ContainsFunc(r.in.Subnets, func(s netip.Prefix) bool { return s.Bits() <= p.Bits() && s.Contains(p.Addr()) }):
+	case !within(p, r.in.Subnets):
 		return what + ", and lies in no network of dhcp.subnets"
 	}
 	for ip, l := range r.hosts.hostsIn(p) {
@@ -102,6 +102,11 @@ func (r *subnetRows) gateway(p netip.Prefix, id SubscriberID) string {
 		}
 	}
 	return ""
+}
+
+// within reports whether one of some prefixes holds all of p.
+func within(p netip.Prefix, some []netip.Prefix) bool {
+	return slices.ContainsFunc(some, func(s netip.Prefix) bool { return s.Bits() <= p.Bits() && s.Contains(p.Addr()) })
 }
 
 // cut reports whether an address is the gateway that is no part of a subnet.

@@ -375,7 +375,7 @@ func (n *subnets) report(in *Input, p *problems) {
 			}
 		}
 		for _, r := range in.Relays {
-			if r.Overlaps(s.Prefix) {
+			if r.Overlaps(s.Prefix) && !within(s.Prefix, in.Subnets) { // a network of customers is listed for the gateway in it
 				conflict(s, s.Prefix.Addr(), "lies in %s of dhcp.relays; a relay in it is believed only if it is listed there as one address", r)
 			}
 		}

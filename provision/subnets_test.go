@@ -159,6 +159,10 @@ func TestSubnetsOverWhatServesOthers(t *testing.T) {
 				bad = append(bad, p.Detail)
 			}
 		}
+		conflict := slices.ContainsFunc(problems, func(p provision.Problem) bool {
+			return strings.Contains(p.Detail, "a relay in it is believed only if it is listed there as one address")
+		})
+		require.Equal(t, s == "10.0.1.16/28", conflict, s)
 		if want == "" {
 			require.Empty(t, bad, s)
 			require.Equal(t, row.CustomerSubnets, snap.CustomerSubnets())
@@ -191,6 +195,7 @@ func TestSubnetWithTheGateway(t *testing.T) {
 			if p.Kind == provision.ProblemBadSubnet {
 				return snap, p.Detail
 			}
+			require.NotEqual(t, provision.ProblemSubnetConflict, p.Kind, "%s: %s", s, p.Detail)
 		}
 		return snap, ""
 	}
