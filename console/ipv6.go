@@ -13,6 +13,8 @@ import (
 type IPv6Links interface {
 	MACStanding(mac provision.MAC) access.Set
 	InterfaceStanding(name string) access.Set
+	LooksAtInterface(name string) bool
+	LineAt(l *provision.Line) string
 }
 
 // ipv6Sentences tell what becomes of IPv6 of a blocked customer: the address of no
@@ -28,53 +30,90 @@ func (x *explainer) ipv6Sentences(id provision.SubscriberID) []string {
 		return nil
 	case st.Mode == access.IPv6Ignored:
 		return []string{"IPv6 is not looked at (acl.ipv6): what this host forwards of it passes."}
-	case len(st.Direct)+st.Interfaces == 0:
+	case len(st.Direct)+st.Interfaces+len(st.Uplinks) == 0:
 		return []string{"Its IPv6 passes: no interface of subscribers is named (dhcp.subscriber_interfaces, dhcp.vlan_interfaces, acl.source_guard)."}
 	}
-	macs, behind, relays := x.linksOf(id)
-	var out []string
-	for _, name := range behind {
-		if x.d.ACL.Links.InterfaceStanding(name) != 0 {
-			return []string{fmt.Sprintf("So is its IPv6, by the interface %s, behind which nobody else is.", name)}
-		}
+	at := x.linksOf(id)
+	shut, open := x.behind(st, at.behind)
+	macs := at.seen
+	if len(shut) == 0 {
+		macs = append(macs, at.macs...)
 	}
-	var blocked []string
-	for _, mac := range macs {
-		switch shared := sharedWith(st.Shared, mac); {
-		case x.d.ACL.Links.MACStanding(mac) != 0:
-			blocked = append(blocked, mac.String())
-		case shared != nil:
-			out = append(out, fmt.Sprintf("IPv6 of the MAC %s passes: customer %d, who is not blocked, has that MAC too.", mac, shared.Other))
-		default:
-			out = append(out, fmt.Sprintf("IPv6 of the MAC %s passes: that MAC is not blocked.", mac))
-		}
+	blocked, passes := x.byMAC(st, macs)
+	out := slices.Concat(shut, blocked, passes, open)
+	if len(at.relays) > 0 {
+		out = append(out, fmt.Sprintf("Behind the relay %s no MAC is seen if that is a router: then its IPv6 passes.", strings.Join(at.relays, " and ")))
 	}
-	if len(st.Direct) > 0 && len(blocked) > 0 {
-		text := fmt.Sprintf("IPv6 from and to the MAC %s is blocked too, on %s; another MAC walks around that.", strings.Join(blocked, " and "), strings.Join(st.Direct[:min(3, len(st.Direct))], ", "))
-		if st.Trouble != "" {
-			text = fmt.Sprintf("IPv6 from the MAC %s is blocked too, another MAC walks around that; IPv6 to it passes: %s.", strings.Join(blocked, " and "), st.Trouble)
-		}
-		out = append([]string{text}, out...)
-	}
-	if len(relays) > 0 {
-		out = append(out, fmt.Sprintf("Behind the relay %s no MAC is seen if that is a router: then its IPv6 passes.", strings.Join(relays, " and ")))
-	}
-	switch {
-	case len(out) > 0:
-	case len(behind) > 0:
-		out = []string{fmt.Sprintf("Its IPv6 passes: others who are not blocked are behind %s.", strings.Join(behind, " and "))}
-	default:
-		out = []string{"Its IPv6 passes: neither the ERP nor a lease tells a MAC or an interface of it."}
+	if len(out) == 0 {
+		return []string{"Its IPv6 passes: neither the ERP nor a lease tells a MAC or an interface of it."}
 	}
 	return out
 }
 
-// linksOf returns what is known of where a customer is: MACs, the interfaces of live
-// leases where IPv6 is not looked at by MAC, and the relays of others.
-func (x *explainer) linksOf(id provision.SubscriberID) (macs []provision.MAC, behind, relays []string) {
+// behind tells of the interfaces that a customer is behind: those that are blocked as a whole, and the others.
+func (x *explainer) behind(st access.IPv6Status, names []string) (shut, open []string) {
+	var blocked []string
+	for _, name := range names {
+		switch {
+		case x.d.ACL.Links.InterfaceStanding(name) != 0:
+			blocked = append(blocked, name)
+		case slices.Contains(st.Uplinks, name):
+			open = append(open, fmt.Sprintf("On %s its IPv6 passes: a default route leads there, so that interface is never blocked.", name))
+		case !x.d.ACL.Links.LooksAtInterface(name):
+			open = append(open, fmt.Sprintf("On %s its IPv6 passes: nothing names that interface as one of subscribers.", name))
+		default:
+			open = append(open, fmt.Sprintf("On %s its IPv6 passes: not all who are known to be behind it are blocked.", name))
+		}
+	}
+	if len(blocked) > 0 {
+		shut = []string{fmt.Sprintf("So is its IPv6, by the interface %s: nobody is known behind it who is not blocked.", strings.Join(blocked, " and "))}
+	}
+	return shut, open
+}
+
+// byMAC tells which MACs of a customer are blocked, and why others are not.
+func (x *explainer) byMAC(st access.IPv6Status, macs []provision.MAC) (shut, open []string) {
+	if len(st.Direct) == 0 { // no MAC is looked at
+		return nil, nil
+	}
+	slices.SortFunc(macs, func(a, b provision.MAC) int { return slices.Compare(a[:], b[:]) })
+	var blocked []string
+	for _, mac := range slices.Compact(macs) {
+		switch shared := sharedWith(st.Shared, mac); {
+		case x.d.ACL.Links.MACStanding(mac) != 0:
+			blocked = append(blocked, mac.String())
+		case shared != nil:
+			open = append(open, fmt.Sprintf("IPv6 of the MAC %s passes: customer %d, who is not blocked, has that MAC too.", mac, shared.Other))
+		default:
+			open = append(open, fmt.Sprintf("IPv6 of the MAC %s passes: that MAC is not blocked.", mac))
+		}
+	}
+	all := strings.Join(blocked, " and ")
+	switch {
+	case len(blocked) == 0:
+	case st.Trouble != "":
+		shut = []string{fmt.Sprintf("IPv6 from the MAC %s is blocked too, another MAC walks around that; IPv6 to it passes: %s.", all, st.Trouble)}
+	default:
+		shut = []string{fmt.Sprintf("IPv6 from and to the MAC %s is blocked too, on %s; another MAC walks around that.", all, strings.Join(st.Direct[:min(3, len(st.Direct))], ", "))}
+	}
+	return shut, open
+}
+
+// links are what is known of where a customer is.
+type links struct {
+	macs   []provision.MAC // of its lines in the ERP
+	seen   []provision.MAC // of live leases, where IPv6 is looked at by MAC
+	behind []string        // interfaces of its VLANs in the ERP, and of its other leases
+	relays []string        // of its leases
+}
+
+func (x *explainer) linksOf(id provision.SubscriberID) (at links) {
 	for l := range x.snap.BySubscriber(id).All() {
 		if !l.MAC.IsZero() {
-			macs = append(macs, l.MAC)
+			at.macs = append(at.macs, l.MAC)
+		}
+		if name := x.d.ACL.Links.LineAt(l); name != "" {
+			at.behind = append(at.behind, name)
 		}
 	}
 	direct := x.d.Enforcer.Status().IPv6.Direct
@@ -87,17 +126,17 @@ func (x *explainer) linksOf(id provision.SubscriberID) (macs []provision.MAC, be
 		switch {
 		case owner != id || !l.Live(x.now):
 		case l.GIAddr.IsValid():
-			relays = append(relays, l.GIAddr.String())
+			at.relays = append(at.relays, l.GIAddr.String())
 		case slices.Contains(direct, l.Interface):
-			macs = append(macs, l.MAC)
+			at.seen = append(at.seen, l.MAC)
 		case l.Interface != "":
-			behind = append(behind, l.Interface)
+			at.behind = append(at.behind, l.Interface)
 		}
 	}
-	slices.SortFunc(macs, func(a, b provision.MAC) int { return slices.Compare(a[:], b[:]) })
-	slices.Sort(behind)
-	slices.Sort(relays)
-	return slices.Compact(macs), slices.Compact(behind), slices.Compact(relays)
+	slices.Sort(at.behind)
+	slices.Sort(at.relays)
+	at.behind, at.relays = slices.Compact(at.behind), slices.Compact(at.relays)
+	return at
 }
 
 func sharedWith(s access.SharedMACs, mac provision.MAC) *access.SharedMAC {

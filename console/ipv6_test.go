@@ -14,11 +14,19 @@ import (
 
 type fakeLinks struct {
 	macs       map[provision.MAC]access.Set
-	interfaces map[string]access.Set
+	interfaces map[string]access.Set // those that are looked at
+	lines      map[provision.SubscriberID]string
 }
 
 func (f fakeLinks) MACStanding(mac provision.MAC) access.Set { return f.macs[mac] }
 func (f fakeLinks) InterfaceStanding(name string) access.Set { return f.interfaces[name] }
+
+func (f fakeLinks) LooksAtInterface(name string) bool {
+	_, looked := f.interfaces[name]
+	return looked
+}
+
+func (f fakeLinks) LineAt(l *provision.Line) string { return f.lines[l.Subscriber] }
 
 // Explain does not say that all traffic of a paused customer is refused: what of IPv6 passes is said.
 func TestExplainTellsOfIPv6(t *testing.T) {
@@ -49,7 +57,19 @@ func TestExplainTellsOfIPv6(t *testing.T) {
 		"a lease with another MAC": {status: blocked, links: byMAC, arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth1" }) },
 			want: "IPv6 from and to the MAC 00:00:5e:00:53:12 is blocked too, on eth1; another MAC walks around that. IPv6 of the MAC 00:00:5e:00:53:77 passes: that MAC is not blocked."},
 		"by interface": {status: blocked, links: fakeLinks{interfaces: map[string]access.Set{"eth2.7": access.SetPausedInterface}},
-			arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth2.7" }) }, want: "So is its IPv6, by the interface eth2.7, behind which nobody else is."},
+			arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth2.7" }) }, want: "So is its IPv6, by the interface eth2.7: nobody is known behind it who is not blocked."},
+		"by the VLAN in the ERP, without a lease": {status: access.IPv6Status{Mode: access.IPv6Blocked, Interfaces: 1},
+			links: fakeLinks{interfaces: map[string]access.Set{"eth2.7": access.SetPausedInterface}, lines: map[provision.SubscriberID]string{1002: "eth2.7"}},
+			want:  "So is its IPv6, by the interface eth2.7: nobody is known behind it who is not blocked."},
+		"and a lease elsewhere": {status: blocked, links: fakeLinks{macs: byMAC.macs, interfaces: map[string]access.Set{"eth2.7": access.SetPausedInterface, "eth2.8": 0}, lines: map[provision.SubscriberID]string{1002: "eth2.7"}},
+			arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth2.8" }) },
+			want: "So is its IPv6, by the interface eth2.7: nobody is known behind it who is not blocked. " +
+				"On eth2.8 its IPv6 passes: not all who are known to be behind it are blocked."},
+		"behind what nothing names": {status: access.IPv6Status{Mode: access.IPv6Blocked, Interfaces: 1}, arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth9" }) },
+			want: "On eth9 its IPv6 passes: nothing names that interface as one of subscribers."},
+		"by the VLAN of an uplink": {status: access.IPv6Status{Mode: access.IPv6Blocked, Uplinks: []string{"bond0.10"}}, links: fakeLinks{lines: map[provision.SubscriberID]string{1002: "bond0.10"}},
+			want: "On bond0.10 its IPv6 passes: a default route leads there, so that interface is never blocked."},
+		"nothing known": {status: access.IPv6Status{Mode: access.IPv6Blocked, Interfaces: 1}, want: "Its IPv6 passes: neither the ERP nor a lease tells a MAC or an interface of it."},
 		"behind a relay": {status: blocked, links: byMAC, arrange: func(w *world) { at(w, func(r *lease.Record) { r.GIAddr = ip("192.0.2.70") }) },
 			want: "IPv6 from and to the MAC 00:00:5e:00:53:12 is blocked too, on eth1; another MAC walks around that. " +
 				"Behind the relay 192.0.2.70 no MAC is seen if that is a router: then its IPv6 passes."},

@@ -41,6 +41,21 @@ func TestSubnetsAreShown(t *testing.T) {
 	x, err = w.explain(t.Context(), "1002")
 	require.NoError(t, err)
 	assert.Contains(t, x.Summary, "The subnet 203.0.113.8/29 is its own")
+	assert.Contains(t, x.Summary, "So is all of 203.0.113.8/29 that is nobody else's, in both directions.", "beside the address that is bound")
+	f.spared = map[netip.Addr]access.Spared{ip("203.0.113.8"): access.SparedOwn, ip("203.0.113.9"): access.SparedResolver}
+	x, err = w.explain(t.Context(), "1002")
+	require.NoError(t, err)
+	assert.Contains(t, x.Summary, "So is all of 203.0.113.8/29 that is nobody else's, in both directions. Of it 203.0.113.8 is not blocked: it is an address of this router. "+
+		"Of it 203.0.113.9 is not blocked: it is a name server.", "that its first address is not says nothing of the others")
+	x, err = w.explain(t.Context(), "203.0.113.9")
+	require.NoError(t, err)
+	assert.Contains(t, x.Summary, "Customer 1002 is paused, but 203.0.113.9 is not blocked: it is a name server.")
+	f.spared = nil
+	w.enforcer.status.DryRun = true
+	x, err = w.explain(t.Context(), "203.0.113.14")
+	require.NoError(t, err)
+	assert.Contains(t, x.Summary, "Customer 1002 is paused, and so would all of 203.0.113.8/29 that is nobody else's be, in both directions, were it not for acl.dry_run.")
+	w.enforcer.status.DryRun = false
 	x, err = w.explain(t.Context(), "203.0.113.16")
 	require.NoError(t, err)
 	assert.Empty(t, x.Subnets)

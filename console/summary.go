@@ -214,7 +214,8 @@ func (x *explainer) accessSentences() []string {
 			s = append(s, fmt.Sprintf("Attention: in the kernel %s is %s, not %s; the next round repairs it.", b.IP, b.ACL.Have, b.ACL.Want))
 		}
 	}
-	s = append(append(s, x.subnetAccess(told)...), x.leaseAccess(told)...)
+	s = append(s, x.leaseAccess(told)...)
+	s = append(s, x.subnetAccess(told)...)
 	return append(s, x.portalObstacles()...)
 }
 
@@ -245,7 +246,7 @@ func (x *explainer) leaseAccess(told map[provision.SubscriberID]bool) []string {
 			continue
 		}
 		told[l.Subscriber] = true
-		s = append(s, fmt.Sprintf("Customer %d is %s, and so is the address that it has of pool %s.", l.Subscriber, setName(st == provision.StateStop, st == provision.StatePause), l.Pool))
+		s = append(s, fmt.Sprintf("Customer %d is %s, and so %s.", l.Subscriber, setName(st == provision.StateStop, st == provision.StatePause), x.isBlocked("the address that it has of pool "+l.Pool, "")))
 		s = append(s, x.ipv6Sentences(l.Subscriber)...)
 	}
 	return s

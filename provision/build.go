@@ -29,8 +29,8 @@ func Build(in Input) (*Snapshot, []Problem) {
 	t := newTables(c, in.KeepVacant, subs, buildDevices(in.Devices, p), p)
 	p.unlisted(t, subs)
 	s := newSnapshot(t, subs, in.Source, in.FetchedAt)
-	s.nets = newSubnets(readSubnets(&in, p), t, subs)
-	s.nets.report(in.Pools, p)
+	s.nets = newSubnets(readSubnets(&in, t, p), in.Reserved, t, subs)
+	s.nets.report(&in, p)
 	s.word = newWord(t, &in)
 	return s, p.sorted()
 }
@@ -237,7 +237,7 @@ func (x *Stored) Snapshot() *Snapshot {
 	subs := buildSubscribers(x.Subscribers, nil, nil)
 	t := newTables(&x.claims, len(x.claims.vacant) > 0, subs, buildDevices(x.Devices, nil), nil)
 	s := newSnapshot(t, subs, SourceStored, x.FetchedAt)
-	s.nets = newSubnets(x.subnets, t, subs)
+	s.nets = newSubnets(x.subnets, nil, t, subs)
 	if x.Origin.fetched() {
 		s.word.origin = x.Origin
 	}

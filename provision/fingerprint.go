@@ -48,6 +48,9 @@ func (s *Snapshot) hash() uint64 {
 		h.text(n.Prefix.String())
 		h.num(uint64(n.Subscriber))
 	}
+	for _, g := range s.gateways() {
+		h.text(g.String())
+	}
 	h.num(uint64(len(s.subs)))
 	for _, sub := range s.subs {
 		h.num(uint64(sub.ID))

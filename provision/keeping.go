@@ -42,7 +42,7 @@ func (s *Snapshot) Keeping(old *Snapshot, lines, states []SubscriberID) (next *S
 	}
 	t := newTables(c, s.t.kept, subs, s.devicesKeeping(old, kept), nil)
 	next = newSnapshot(t, subs, s.source, s.fetchedAt)
-	next.nets = newSubnets(nets, t, subs)
+	next.nets = newSubnets(nets, slices.Concat(s.gateways(), old.gateways()), t, subs)
 	next.word = s.word
 	if s.word.rows != nil {
 		next.word.rows = t

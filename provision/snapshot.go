@@ -457,7 +457,7 @@ func (s *Snapshot) WithStates(states map[SubscriberID]State) *Snapshot {
 func (s *Snapshot) with(t *tables, subs []Subscriber) *Snapshot {
 	nets := s.nets
 	if nets != nil && (t != s.t || nets.disputed) {
-		nets = newSubnets(nets.claims, t, subs)
+		nets = newSubnets(nets.claims, nets.gateways, t, subs)
 	}
 	if t == s.t { // the lines are the same, so what is counted of them is
 		next := &Snapshot{t: t, subs: subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts, word: s.word, nets: nets}

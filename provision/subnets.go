@@ -16,10 +16,6 @@ type Subnet struct {
 	Subscriber SubscriberID
 }
 
-// MinSubnetBits is the shortest prefix of a customer's subnet, a /20 of 4,096 addresses:
-// a 0 or an 8 typed by mistake must not block a network.
-const MinSubnetBits = 20
-
 // subnets are the customers' subnets of a Snapshot. Of one prefix that several claim an active
 // customer wins, then the lowest id; of prefixes within each other the longest; what a host
 // address is bound to by itself stays with that.
@@ -31,9 +27,10 @@ type subnets struct {
 	byLength [33][]subnetKey
 	byOwner  []Subnet // chosen, by subscriber
 
-	hosts *tables // whose addresses are taken out of parts
-	once  sync.Once
-	parts []Subnet
+	gateways []netip.Addr // in claims, which are no part of them; sorted
+	hosts    *tables      // whose addresses are taken out of parts
+	once     sync.Once
+	parts    []Subnet
 }
 
 // subnetKey finds one of chosen by its first address.
@@ -46,8 +43,8 @@ func compareSubnets(a, b Subnet) int {
 	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 }
 
-// newSubnets settles who has which subnet. claims are tidy; subs are sorted.
-func newSubnets(claims []Subnet, t *tables, subs []Subscriber) *subnets {
+// newSubnets settles who has which subnet. claims are tidy; subs are sorted. gateways may be some that no claim holds.
+func newSubnets(claims []Subnet, gateways []netip.Addr, t *tables, subs []Subscriber) *subnets {
 	if len(claims) == 0 {
 		return nil
 	}
@@ -55,7 +52,7 @@ func newSubnets(claims []Subnet, t *tables, subs []Subscriber) *subnets {
 		i, ok := findSubscriber(subs, id)
 		return ok && subs[i].State == StateActive
 	}
-	n := &subnets{claims: slices.Clone(claims), hosts: t}
+	n := &subnets{claims: slices.Clone(claims), gateways: gatewaysIn(gateways, claims), hosts: t}
 	slices.SortFunc(n.claims, func(a, b Subnet) int {
 		if c := compareSubnets(a, b); c != 0 || a.Subscriber == b.Subscriber {
 			return c
@@ -107,10 +104,52 @@ func (s *Snapshot) SubnetOf(ip netip.Addr) (Subnet, bool) {
 		return Subnet{}, false
 	}
 	i := s.nets.find(ipKey(ip.Unmap()), 32)
-	if i < 0 {
+	if i < 0 || s.nets.isGateway(ip.Unmap()) {
 		return Subnet{}, false
 	}
 	return s.nets.chosen[i], true
+}
+
+// gatewaysIn returns the gateways that some claim holds, in order.
+func gatewaysIn(gateways []netip.Addr, claims []Subnet) (in []netip.Addr) {
+	for _, g := range gateways {
+		if g = g.Unmap(); slices.ContainsFunc(claims, func(c Subnet) bool { return c.Prefix.Contains(g) }) {
+			in = append(in, g)
+		}
+	}
+	slices.SortFunc(in, netip.Addr.Compare)
+	return slices.Compact(in)
+}
+
+// isGateway reports whether an address is cut out of the subnets that hold it.
+func (n *subnets) isGateway(ip netip.Addr) bool {
+	_, is := slices.BinarySearchFunc(n.gateways, ip, netip.Addr.Compare)
+	return is
+}
+
+// WithGateways returns a copy in which the given addresses are no part of customers' subnets: what is stored does not tell them.
+func (s *Snapshot) WithGateways(gateways []netip.Addr) *Snapshot {
+	if s == nil || s.nets == nil || slices.Equal(gatewaysIn(gateways, s.nets.claims), s.nets.gateways) {
+		return s
+	}
+	next := &Snapshot{t: s.t, subs: s.subs, source: s.source, fetchedAt: s.fetchedAt, counts: s.counts, word: s.word}
+	next.nets = newSubnets(s.nets.claims, gateways, s.t, s.subs)
+	next.countStates()
+	return next
+}
+
+// OnLink reports whether a customer's subnet lies on a wire of this router or of a relay, and not behind the customer's own router: it
+// holds the gateway there.
+func (s *Snapshot) OnLink(n Subnet) bool {
+	return s != nil && s.nets != nil && slices.ContainsFunc(s.nets.gateways, n.Prefix.Contains)
+}
+
+// gateways returns those that are cut out.
+func (s *Snapshot) gateways() []netip.Addr {
+	if s == nil || s.nets == nil {
+		return nil
+	}
+	return s.nets.gateways
 }
 
 // Owner returns whose an address is by the ERP: that of its binding, else that of the subnet that it lies
@@ -159,7 +198,7 @@ func (s *Snapshot) TakenIn(first, last netip.Addr) iter.Seq[netip.Addr] {
 				}
 			}
 			for a := max(lo, at); a <= min(hi, end); a++ {
-				if !yield(addrOf(uint32(a))) {
+				if ip := addrOf(uint32(a)); !s.nets.isGateway(ip) && !yield(ip) {
 					return
 				}
 			}
@@ -203,7 +242,7 @@ func (s *Snapshot) SubnetsOf(id SubscriberID) []Subnet {
 
 // SameSubnets reports whether both snapshots have the same customers' subnets.
 func (s *Snapshot) SameSubnets(o *Snapshot) bool {
-	return slices.Equal(s.CustomerSubnets(), o.CustomerSubnets())
+	return slices.Equal(s.CustomerSubnets(), o.CustomerSubnets()) && slices.Equal(s.gateways(), o.gateways())
 }
 
 // SubnetParts returns what of the customers' subnets is theirs, in prefixes, by subscriber: without the addresses
@@ -245,6 +284,9 @@ func (n *subnets) findParts() {
 			if l.Subscriber != sub.Subscriber {
 				holes = append(holes, netip.PrefixFrom(ip, 32))
 			}
+		}
+		for _, g := range n.gateways {
+			holes = append(holes, netip.PrefixFrom(g, 32))
 		}
 		for _, p := range Without(sub.Prefix, holes) {
 			n.parts = append(n.parts, Subnet{p, sub.Subscriber})
@@ -291,48 +333,11 @@ func Without(p netip.Prefix, others []netip.Prefix) []netip.Prefix {
 	return append(Without(low, in), Without(high, in)...)
 }
 
-// readSubnets returns the customers' subnets of a fetch that can be used, and says of the others why they cannot.
-func readSubnets(in *Input, p *problems) []Subnet {
-	out := make([]Subnet, 0, len(in.CustomerSubnets))
-	for _, s := range in.CustomerSubnets {
-		a := Address{Routed4, s.Prefix}.tidy()
-		if why := subnetDefect(a.Prefix, s.Subscriber, in.Reserved); why != "" {
-			p.add(Problem{Kind: ProblemBadSubnet, Subscriber: s.Subscriber, IP: a.Prefix.Addr(), Detail: why})
-			continue
-		}
-		out = append(out, Subnet{a.Prefix, s.Subscriber})
-	}
-	return out
-}
-
-// subnetDefect says why a subnet is not one of a customer; empty if it is.
-func subnetDefect(p netip.Prefix, id SubscriberID, reserved []netip.Addr) string {
-	const mend = "; it is neither blocked nor let in, correct it in the ERP"
-	switch ip := p.Addr(); {
-	case !p.IsValid() || !ip.Is4():
-		return "customer's subnet is not an IPv4 prefix" + mend
-	case id <= 0:
-		return "customer's subnet " + p.String() + " names no customer"
-	case p.Bits() < MinSubnetBits:
-		return fmt.Sprintf("customer's subnet %s is larger than a /%d%s", p, MinSubnetBits, mend)
-	default:
-		if b := ip.As4(); b[0] == 0 || b[0] == 127 || b[0] >= 224 {
-			return "customer's subnet " + p.String() + " has no unicast addresses of hosts" + mend
-		}
-	}
-	for _, g := range reserved {
-		if p.Contains(g.Unmap()) {
-			return fmt.Sprintf("customer's subnet %s holds the gateway %s%s", p, g.Unmap(), mend)
-		}
-	}
-	return ""
-}
-
 // maxSubnetProblems bounds how many conflicts of one subnet are told one by one.
 const maxSubnetProblems = 8
 
 // report says where subnets and what else the ERP has disagree, and what comes of it.
-func (n *subnets) report(pools []AddrRange, p *problems) {
+func (n *subnets) report(in *Input, p *problems) {
 	if n == nil {
 		return
 	}
@@ -364,9 +369,14 @@ func (n *subnets) report(pools []AddrRange, p *problems) {
 		if told > maxSubnetProblems {
 			conflict(s, s.Prefix.Addr(), "%d addresses in it are bound to other customers in all", told)
 		}
-		for _, r := range pools {
+		for _, r := range in.Pools {
 			if a := r.From; s.Prefix.Contains(a) || a.Less(s.Prefix.Addr()) && !r.To.Less(s.Prefix.Addr()) {
 				conflict(s, s.Prefix.Addr(), "overlaps the pool %s-%s, which gives none of its addresses", r.From, r.To)
+			}
+		}
+		for _, r := range in.Relays {
+			if r.Overlaps(s.Prefix) && !within(s.Prefix, in.Subnets) { // a network of customers is listed for the gateway in it
+				conflict(s, s.Prefix.Addr(), "lies in %s of dhcp.relays; a relay in it is believed only if it is listed there as one address", r)
 			}
 		}
 	}

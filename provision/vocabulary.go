@@ -184,7 +184,8 @@ type Input struct {
 	Reserved    []netip.Addr   // addresses no subscriber may hold: gateways
 	// CustomerSubnets are whole subnets that customers have beside the addresses of their lines.
 	CustomerSubnets []Subnet
-	Pools           []AddrRange    // what pools give: a customer's subnet there is told
+	Pools           []AddrRange    // what pools give: a customer's subnet there is told, or not used
+	Relays          []netip.Prefix // dhcp.relays: a customer's subnet that holds one is not used
 	KeepVacant      bool           // there are pools for subscribers: lines without an address are kept
 	Problems        []Problem      // what the fetch itself had to skip
 	Earlier         []SubscriberID // whose lines are those of an earlier fetch, for the ERP gave no answer about them
@@ -218,7 +219,7 @@ const (
 	ProblemDuplicateDevice   ProblemKind = "duplicate_device"   // two devices with one MAC or management IP
 	ProblemUnknownSubscriber ProblemKind = "unknown_subscriber" // row of a customer that no state list has
 	ProblemUnknownState      ProblemKind = "unknown_state"      // a state_id outside 0..2
-	ProblemBadSubnet         ProblemKind = "bad_subnet"         // a customer's subnet that cannot be one: too large, with a gateway in it
+	ProblemBadSubnet         ProblemKind = "bad_subnet"         // a customer's subnet that cannot be one: too large, or with what serves others in it
 	ProblemSubnetConflict    ProblemKind = "subnet_conflict"    // a customer's subnet with what others have in it
 )
 

@@ -149,3 +149,48 @@ func TestKernelSubnetOfACustomer(t *testing.T) {
 		})
 	}
 }
+
+// A customer who has a network of the router for himself has it in the ERP as his subnet, with the router's own address in it: all of it
+// is blocked and opened with him, the router goes on being reached, and no route is made.
+func TestKernelSubnetWithItsGateway(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t, miniature.Options{Homes: 1, Interfaces: []string{`"direct*"`},
+		Subnets: "    - {prefix: 10.20.30.8/29, gateway: 10.20.30.9, lease_time: 10m}\n",
+		Extra:   "routes: {enabled: true, interfaces: [\"direct*\"], customer_subnets: true}\n",
+	})
+	host, err := w.Lab.Host("business")
+	require.NoError(t, err)
+	require.NoError(t, w.Lab.Wire(host, "eth0", w.Router, "direct0"))
+	require.NoError(t, w.Router.IP("addr", "add", "10.20.30.9/29", "dev", "direct0"))
+	mac := emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x51}
+	h := miniature.Home{Host: host, IP: netip.MustParseAddr("10.20.30.10"), MAC: mac.String()}
+	require.NoError(t, host.IP("link", "set", "dev", "eth0", "address", h.MAC))
+	h.ID, err = w.ERP.AddCustomer(emulator.Customer{Login: "business", FullName: "business", State: emulator.StateActive,
+		Addresses: []emulator.Address{{IP: h.IP, MAC: mac}, {Net: netip.MustParsePrefix("10.20.30.8/29")}}})
+	require.NoError(t, err)
+	require.NoError(t, w.StartAgent(t.Context()))
+	require.NoError(t, w.Lease(t.Context(), h))
+	const server = "10.20.30.12" // the ERP knows it by the subnet alone
+	require.NoError(t, host.IP("addr", "add", server+"/29", "dev", "eth0"))
+	require.True(t, ping(t, host, server, miniature.InternetIP))
+
+	for state, what := range map[provision.State]string{provision.StatePause: "paused", provision.StateStop: "stopped"} {
+		w.setState(t, h, state)
+		pingSoon(t, host, server, miniature.InternetIP, false)
+		require.False(t, ping(t, w.Internet, miniature.InternetIP, server))
+		require.False(t, ping(t, host, h.IP.String(), miniature.InternetIP))
+		require.True(t, ping(t, host, server, "10.20.30.9"), "the router is not his")
+		require.True(t, ping(t, w.Internet, miniature.InternetIP, "10.20.30.9"))
+		out, code := w.usherOn(t, "explain", strconv.FormatInt(h.ID, 10))
+		require.Zero(t, code, out)
+		flat := strings.Join(strings.Fields(out), " ")
+		require.Contains(t, flat, "The subnet 10.20.30.8/29 is its own but for the gateway, which the configuration has")
+		require.Contains(t, flat, "So is all of 10.20.30.8/29 that is nobody else's, in both directions.")
+		require.Contains(t, w.nft(t, "list", "set", "inet", "usher", what+"_30"), "10.20.30.12")
+		w.setState(t, h, provision.StateActive)
+		pingSoon(t, host, server, miniature.InternetIP, true)
+	}
+	out, err := w.Router.Output(t.Context(), "ip", "route", "show", "10.20.30.8/29", "proto", "207")
+	require.NoError(t, err)
+	require.Empty(t, out)
+}

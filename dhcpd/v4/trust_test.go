@@ -207,3 +207,67 @@ func TestUntrustedOption82(t *testing.T) {
 		assert.Equal(t, "release_unknown", told(run(t, q, leases(rec), only, func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(host(77), 68) })))
 	})
 }
+
+// A customer's subnet in the ERP, typed over relays or a pool, takes DHCP from nobody; what lies in a subnet that is used is no relay.
+func TestOneSubnetInTheERPTakesNoDHCP(t *testing.T) {
+	network, nobody := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, []netip.Prefix(nil)
+	guests := provision.AddrRange{From: host(100), To: host(199)}
+	for _, tc := range []struct {
+		name   string
+		subnet string
+		relays []netip.Prefix
+		from   netip.Addr
+		want   outcome.Outcome
+	}{
+		{"over the management network", "198.51.100.0/20", network, ip("198.51.100.11"), 0},
+		{"over part of it", "198.51.100.0/26", network, ip("198.51.100.11"), 0},
+		{"over one switch of many customers", "198.51.100.8/30", network, ip("198.51.100.11"), 0},
+		{"no list of relays", "198.51.100.0/26", nobody, ip("198.51.100.11"), 0},
+		{"no list, and a relay that the ERP does not know beside those that it does", "198.51.100.0/26", nobody, relayIP, 0},
+		{"a customer in his subnet", "203.0.113.8/29", network, ip("203.0.113.9"), outcome.RelaySubscriber},
+		{"the same, no list of relays", "203.0.113.8/29", nobody, ip("203.0.113.9"), outcome.RelaySubscriber},
+		{"a customer in his subnet in the relays' network", "198.51.100.64/29", network, ip("198.51.100.66"), outcome.RelaySubscriber},
+		{"a stranger where the row is", "198.51.96.0/20", network, ip("198.51.99.1"), outcome.RelayUntrusted},
+		{"a guest where the row is", "192.0.2.128/25", network, host(150), outcome.RelaySubscriber},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			snap, _ := provision.Build(provision.Input{
+				Subscribers:     []provision.Subscriber{{ID: 1, State: provision.StateActive}, {ID: 2, State: provision.StateActive}},
+				Devices:         []provision.Device{{ID: 1, MAC: switch1, IP: ip("198.51.100.11")}, {ID: 2, MAC: switch2, IP: ip("198.51.100.12")}},
+				Lines:           []provision.Line{{Subscriber: 2, Device: 1, Port: 2, Addresses: provision.Hosts4(host(21))}},
+				CustomerSubnets: []provision.Subnet{{Prefix: netip.MustParsePrefix(tc.subnet).Masked(), Subscriber: 1}},
+				Relays:          tc.relays, Pools: []provision.AddrRange{guests},
+			})
+			opts := testOptions()
+			withGuests(nil, &opts)
+			opts.Pools[0].First, opts.Pools[0].Last = guests.From, guests.To
+			opts.Relays, opts.CheckRelaySource = tc.relays, line.SourceListed
+			cfg, err := Compile(opts)
+			require.NoError(t, err)
+			r := &Request{Ifindex: 3, Served: true, Local: serverIP}
+			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: tc.from, Option82: port(switch1, 2)}
+			r.P.Read(q.Append(nil))
+			r.P.From, r.P.Ingress = netip.AddrPortFrom(tc.from, 67), cfg.line.Ingress("core")
+			Judge(r, snap, cfg)
+			assert.Equal(t, tc.want, r.Trust.Refused)
+		})
+	}
+
+	snap, problems := provision.Build(provision.Input{
+		Source: provision.SourceDirect, FetchedAt: testNow, Lines: []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(host(21))}},
+		Subscribers:     []provision.Subscriber{{ID: 1, State: provision.StateActive}},
+		CustomerSubnets: []provision.Subnet{{Prefix: netip.MustParsePrefix("192.0.2.128/25"), Subscriber: 1}}, Pools: []provision.AddrRange{guests},
+	})
+	require.Len(t, problems, 1)
+	opts := testOptions()
+	withGuests(nil, &opts)
+	opts.Pools[0].First, opts.Pools[0].Last = guests.From, guests.To
+	cfg, err := Compile(opts)
+	require.NoError(t, err)
+	tab := leases(guest(host(150), stranger))
+	r := &Request{Ifindex: 3, Served: true, Local: serverIP}
+	q := wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(150)}
+	r.P.Read(q.Append(nil))
+	r.P.Ingress, r.Networks = cfg.line.Ingress("eth0"), cfg.NetworksOf(nil, false)
+	require.Equal(t, outcome.PoolAck.String(), decideAt(testNow, r, snap, tab, fill(t, cfg, snap, tab), cfg).Outcome.String(), "a renewal goes on")
+}

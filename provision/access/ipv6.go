@@ -46,6 +46,7 @@ type IPv6Status struct {
 	Mode       IPv6Mode   `json:"mode"`
 	Direct     []string   `json:"direct"`            // interfaces where it is by MAC
 	Interfaces int        `json:"interfaces"`        // those where it is by the interface, if only blocked ones are behind it
+	Uplinks    []string   `json:"uplinks,omitempty"` // interfaces that are never blocked, for default routes lead there
 	Trouble    string     `json:"trouble,omitempty"` // why what goes to MACs passes
 	Shared     SharedMACs `json:"shared"`            // MACs that are not blocked, for others have them too
 }
@@ -454,7 +455,7 @@ func (e *Enforcer) ipv6Status(dryRun bool) IPv6Status {
 	if p == nil {
 		return IPv6Status{Direct: []string{}}
 	}
-	st := IPv6Status{Mode: p.in.IPv6, Direct: slices.Concat([]string{}, p.in.IPv6Direct), Interfaces: len(p.in.IPv6VLAN), Shared: p.rules.shared}
+	st := IPv6Status{Mode: p.in.IPv6, Direct: slices.Concat([]string{}, p.in.IPv6Direct), Interfaces: len(p.in.IPv6VLAN), Uplinks: p.in.IPv6Uplinks, Shared: p.rules.shared}
 	if k, ok := e.kernel.(interface{ IPv6Trouble() string }); ok && !dryRun {
 		st.Trouble = k.IPv6Trouble()
 	}
@@ -470,4 +471,20 @@ func (e *Enforcer) InterfaceStanding(name string) Set {
 	var key [nameLen]byte
 	copy(key[:], name)
 	return p.linkIn(string(key[:]), SetStoppedInterface, SetPausedInterface)
+}
+
+// LooksAtInterface reports whether IPv6 is blocked by an interface once all behind it are blocked.
+func (e *Enforcer) LooksAtInterface(name string) bool {
+	p := e.shown.Load()
+	return p != nil && p.rules.vlan6[name]
+}
+
+// LineAt returns the interface that the VLAN of a line is, where IPv6 is looked at by interfaces, or an uplink that has
+// that VLAN; empty: none.
+func (e *Enforcer) LineAt(l *provision.Line) string {
+	p := e.shown.Load()
+	if p == nil || p.in.LineAt == nil {
+		return ""
+	}
+	return p.in.LineAt(l)
 }

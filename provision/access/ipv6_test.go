@@ -2,6 +2,8 @@ package access
 
 import (
 	"net/netip"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,9 +153,16 @@ func ipv6Sources() SourceOptions {
 func TestWhereIPv6IsBlocked(t *testing.T) {
 	exist := []string{"eth0", "eth1", "eth1.5", "eth2.100", "eth3.7", "eth3.8"}
 	seven := func(name string) (uint16, bool) { return 7, name == "eth3.7" }
+	any3 := func(name string) (uint16, bool) {
+		vlan, ok := strings.CutPrefix(name, "eth3.")
+		n, _ := strconv.Atoi(vlan)
+		return uint16(n), ok
+	}
+	up := func(names ...string) func() []string { return func() []string { return names } }
 	tests := map[string]struct {
 		o            SourceOptions
 		direct, vlan []string
+		uplinks      []string
 	}{
 		"off":                               {o: SourceOptions{Direct: provision.Patterns{"eth1"}, GuardVLAN: provision.Patterns{"eth2.*"}}},
 		"not forwarded":                     {o: SourceOptions{ForwardsIPv6: func() bool { return false }, Direct: provision.Patterns{"eth1"}}},
@@ -161,6 +170,9 @@ func TestWhereIPv6IsBlocked(t *testing.T) {
 		"of both kinds":                     {o: ipv6Sources(), direct: []string{"eth1"}, vlan: []string{"eth2.100"}},
 		"by the names of VLANs":             {o: SourceOptions{ForwardsIPv6: func() bool { return true }, VLANOf: seven}, vlan: []string{"eth3.7"}},
 		"a VLAN's interface that is listed": {o: SourceOptions{ForwardsIPv6: func() bool { return true }, VLANOf: seven, Direct: provision.Patterns{"eth3.*"}}, direct: []string{"eth3.8"}, vlan: []string{"eth3.7"}},
+		"an uplink by its name":             {o: SourceOptions{ForwardsIPv6: func() bool { return true }, VLANOf: any3, Uplinks: up("eth0", "eth3.7")}, vlan: []string{"eth3.8"}, uplinks: []string{"eth3.7"}},
+		"an uplink that the guard names":    {o: SourceOptions{ForwardsIPv6: func() bool { return true }, GuardVLAN: provision.Patterns{"eth3.*"}, Uplinks: up("eth3.7", "eth3.8")}, uplinks: []string{"eth3.7", "eth3.8"}},
+		"an uplink that no name fits":       {o: SourceOptions{ForwardsIPv6: func() bool { return true }, VLANOf: seven, Uplinks: up("eth0")}, vlan: []string{"eth3.7"}},
 		"but guarded by MAC":                {o: SourceOptions{ForwardsIPv6: func() bool { return true }, VLANOf: seven, GuardDirect: provision.Patterns{"eth3.*"}}, direct: []string{"eth3.7", "eth3.8"}},
 	}
 	for name, tt := range tests {
@@ -168,6 +180,7 @@ func TestWhereIPv6IsBlocked(t *testing.T) {
 			in := NewSources(tt.o, lease.New(), nil, func() []string { return exist }).Inputs()
 			assert.Equal(t, tt.direct, in.IPv6Direct)
 			assert.Equal(t, tt.vlan, in.IPv6VLAN)
+			assert.Equal(t, tt.uplinks, in.IPv6Uplinks)
 			assert.Equal(t, len(tt.direct)+len(tt.vlan) > 0, in.LeasesOf != nil)
 		})
 	}
@@ -232,4 +245,24 @@ func TestLeasesChangeMACsAndInterfaces(t *testing.T) {
 		ip := netip.AddrFrom4([4]byte{192, 0, 2, 1})
 		assert.Zero(t, testing.AllocsPerRun(100, func() { f.follower.Admit([]netip.Addr{ip})() }))
 	})
+}
+
+// Of a customer whose VLAN in the ERP is the uplink's here nothing is blocked there, and it is once the default route is elsewhere.
+func TestAnUplinkIsNotBlocked(t *testing.T) {
+	snap, _ := provision.Build(provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StatePause}},
+		Lines:       []provision.Line{{Subscriber: 1, VLAN: 10, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.1"))}},
+	})
+	uplinks := []string{"bond0.10"}
+	s := NewSources(SourceOptions{
+		ForwardsIPv6: func() bool { return true }, Uplinks: func() []string { return uplinks },
+		VLANOf: func(name string) (uint16, bool) { return 10, name == "bond0.10" },
+	}, lease.New(), nil, func() []string { return []string{"bond0", "bond0.10"} })
+	in := s.Inputs()
+	require.Empty(t, Want(snap, in)[SetPausedInterface])
+	require.Equal(t, "bond0.10", in.LineAt(snap.ByIP(provisiontest.Addr("192.0.2.1"))))
+	uplinks = nil
+	later := s.Inputs()
+	require.False(t, later.same(&in), "the next look sees it")
+	require.Equal(t, []string{"bond0.10"}, Want(snap, later).Strings(SetPausedInterface))
 }

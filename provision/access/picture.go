@@ -129,5 +129,5 @@ func (in *Inputs) same(o *Inputs) bool {
 	return slices.Equal(in.Exempt, o.Exempt) && slices.Equal(in.ExemptAddrs, o.ExemptAddrs) && slices.Equal(in.GuestRanges, o.GuestRanges) &&
 		slices.Equal(in.Garden, o.Garden) && slices.Equal(in.GuestGarden, o.GuestGarden) && slices.Equal(in.Resolvers, o.Resolvers) && slices.Equal(in.DHCPServers, o.DHCPServers) &&
 		slices.Equal(in.GuardDirect, o.GuardDirect) && slices.Equal(in.GuardVLAN, o.GuardVLAN) && in.sparesSame(o) &&
-		in.IPv6 == o.IPv6 && slices.Equal(in.IPv6Direct, o.IPv6Direct) && slices.Equal(in.IPv6VLAN, o.IPv6VLAN)
+		in.IPv6 == o.IPv6 && slices.Equal(in.IPv6Direct, o.IPv6Direct) && slices.Equal(in.IPv6VLAN, o.IPv6VLAN) && slices.Equal(in.IPv6Uplinks, o.IPv6Uplinks)
 }

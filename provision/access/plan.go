@@ -137,8 +137,5 @@ func addrsOf(k Keys) []netip.Addr {
 	return out
 }
 
-// stops reports whether an address is stopped. The ACL is sorted.
-func (a ACL) stops(addr netip.Addr) bool {
-	e, err := SetStopped.Element(Fields{Addr: addr})
-	return err == nil && a.Has(e)
-}
+// stops reports whether an address is stopped, by itself or with its subnet. The ACL is sorted.
+func (a *ACL) stops(addr netip.Addr) bool { return a.Standing(addr) == SetStopped }

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"net/netip"
@@ -58,6 +59,9 @@ type SourceOptions struct {
 	// ForwardsIPv6 reports whether this host forwards IPv6 now, so that it is to be blocked
 	// of the blocked; nil: it is ignored.
 	ForwardsIPv6 func() bool
+	// Uplinks returns the interfaces that default routes lead to now, sorted; nil: none is known. A name that fits
+	// VLANOf or GuardVLAN does not make one of them a subscriber's.
+	Uplinks func() []string
 	// Direct means the interfaces that subscribers are linked to, as GuardDirect does,
 	// which belong to them.
 	Direct provision.Patterns
@@ -151,8 +155,23 @@ func (s *Sources) addIPv6(o *SourceOptions, in *Inputs) {
 	slices.Sort(in.IPv6Direct)
 	slices.Sort(in.IPv6VLAN)
 	in.IPv6VLAN = slices.Compact(in.IPv6VLAN)
-	at := vlanInterfaces(o.VLANOf, in.IPv6VLAN)
-	in.LineAt = func(l *provision.Line) string { return at[l.VLAN] }
+	in.takeOutUplinks(o)
+	at, up := vlanInterfaces(o.VLANOf, in.IPv6VLAN), vlanInterfaces(o.VLANOf, in.IPv6Uplinks)
+	in.LineAt = func(l *provision.Line) string { return cmp.Or(at[l.VLAN], up[l.VLAN]) }
+}
+
+// takeOutUplinks leaves interfaces open behind which everybody is, whatever VLAN the ERP has of one customer.
+func (in *Inputs) takeOutUplinks(o *SourceOptions) {
+	if o.Uplinks == nil || len(in.IPv6VLAN) == 0 {
+		return
+	}
+	up := o.Uplinks()
+	for _, name := range in.IPv6VLAN {
+		if slices.Contains(up, name) {
+			in.IPv6Uplinks = append(in.IPv6Uplinks, name)
+		}
+	}
+	in.IPv6VLAN = without(in.IPv6VLAN, in.IPv6Uplinks)
 }
 
 // without returns the names that are not among others.

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"testing"
@@ -128,4 +129,55 @@ func TestSubnetsFollowTheLeasesOfTheirOwner(t *testing.T) {
 		require.Equal(t, rounds, f.Status().Rounds, "no round for a lease")
 		require.Equal(t, f.kernel.acl(), Want(snap, f.sources.Inputs()))
 	})
+}
+
+// A network that a customer has for himself is blocked and let in without its gateway, and nobody is told of that one.
+func TestWantOfASubnetWithItsGateway(t *testing.T) {
+	gateway := provisiontest.Addr("203.0.113.9")
+	snap, problems := provision.Build(provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StatePause}},
+		Lines:       []provision.Line{{Subscriber: 1, MAC: provision.MAC{2, 1}, Addresses: provision.Hosts4(provisiontest.Addr("203.0.113.10"))}},
+		Subnets:     prefixes("203.0.113.8/29"), Reserved: []netip.Addr{gateway},
+		CustomerSubnets: []provision.Subnet{netOf(1, "203.0.113.8/29")},
+	})
+	require.Empty(t, problems)
+	in := Inputs{GuardDirect: []string{"br0"}, Gateways: []netip.Addr{gateway}, Homes: prefixes("203.0.113.8/29")}
+	w := newRules(&in).want(snap, &in, nil)
+	require.Equal(t, []string{
+		"paused_32 203.0.113.8/32", "paused_31 203.0.113.10/31", "paused_30 203.0.113.12/30",
+		"bound_direct_32 203.0.113.8/32 . 02:01:00:00:00:00", "bound_direct_31 203.0.113.10/31 . 02:01:00:00:00:00", "bound_direct_30 203.0.113.12/30 . 02:01:00:00:00:00",
+	}, netStrings(w.acl))
+	require.Zero(t, w.acl.Standing(gateway))
+	require.Empty(t, w.held.list)
+	require.Empty(t, slices.DeleteFunc(netStrings(Want(snap.WithStates(map[provision.SubscriberID]provision.State{1: provision.StateActive}), in)), func(s string) bool { return s[0] == 'b' }))
+}
+
+type tellingFlows struct{ forgotten, told []netip.Addr }
+
+func (f *tellingFlows) Forget(_ context.Context, addrs []netip.Addr) (int, error) {
+	f.forgotten = append(f.forgotten, addrs...)
+	return 0, nil
+}
+
+func (f *tellingFlows) ForgetAndTell(_ context.Context, addrs, told []netip.Addr, _ func(netip.Addr) bool) (int, error) {
+	f.forgotten, f.told = append(f.forgotten, addrs...), append(f.told, sorted(told)...)
+	return 0, nil
+}
+
+// Connections of a subnet end as those of an address do: both ends are told where it is paused, nobody where it is stopped.
+func TestEndsOfSubnetsAreTold(t *testing.T) {
+	snap, _ := provision.Build(provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateStop}, {ID: 2, State: provision.StatePause}},
+		Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.1"))}, {Subscriber: 2, Addresses: provision.Hosts4(provisiontest.Addr("203.0.113.9"))},
+		},
+		CustomerSubnets: []provision.Subnet{netOf(1, "203.0.113.8/30"), netOf(2, "198.51.100.0/31")},
+	})
+	want := Want(snap, Inputs{})
+	flows := &tellingFlows{}
+	c := newFlowCleaner(flows, 0, func(netip.Addr) bool { return false }, noObserver{}, provisiontest.Quiet())
+	c.add(newlyBlocked(want, ACL{}), nil, want.stops)
+	require.True(t, c.pass(t.Context()))
+	require.Equal(t, provisiontest.Addrs("192.0.2.1", "198.51.100.0", "198.51.100.1", "203.0.113.8", "203.0.113.9", "203.0.113.10", "203.0.113.11"), flows.forgotten)
+	require.Equal(t, provisiontest.Addrs("198.51.100.0", "198.51.100.1", "203.0.113.9"), flows.told)
 }

@@ -48,12 +48,13 @@ type Inputs struct {
 
 	// IPv6 says whether it is looked at at all. IPv6Direct and IPv6VLAN are the interfaces where IPv6 of the blocked is blocked
 	// too: by MAC, and by the interface where all behind it are blocked. Both empty:
-	// nowhere. LineAt tells the interface of IPv6VLAN that a line is behind, empty if
-	// it is not known; it may be nil.
-	IPv6       IPv6Mode
-	IPv6Direct []string
-	IPv6VLAN   []string
-	LineAt     func(*provision.Line) string
+	// nowhere. IPv6Uplinks are left out of IPv6VLAN, for default routes lead there. LineAt tells the interface of either
+	// that a line is behind, empty if it is not known; it may be nil.
+	IPv6        IPv6Mode
+	IPv6Direct  []string
+	IPv6VLAN    []string
+	IPv6Uplinks []string
+	LineAt      func(*provision.Line) string
 
 	// Leases gives what live leases give their clients, as they are when it is
 	// walked, in any order; Lease that of one address, false if nothing. Both may

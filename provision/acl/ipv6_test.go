@@ -200,6 +200,10 @@ func TestKernelIPv6OfTheBlocked(t *testing.T) {
 			_, err = table.OpenFor(t.Context(), time.Hour)
 			require.NoError(t, err)
 			check("maintenance", allOK, allOK, allOK, allOK)
+			passed := n.passed(ruleset.Policy{IPv6: true, Egress: "br0"})
+			assert.Positive(t, passed["to_mac router"], "the router and the blocked one found each other")
+			assert.Positive(t, passed["to_mac maintenance"])
+			assert.Positive(t, passed["forward maintenance"])
 			require.NoError(t, table.Shut(t.Context()))
 
 			setTo(t, table, wish(access.SetStoppedMAC, access.SetStoppedInterface))
@@ -211,6 +215,20 @@ func TestKernelIPv6OfTheBlocked(t *testing.T) {
 			require.Empty(t, table.IPv6Trouble())
 		})
 	}
+}
+
+// passed returns how many packets rules let past a block, by chain and what they are.
+func (n *dual) passed(p ruleset.Policy) map[string]uint64 {
+	n.t.Helper()
+	r := acl.NewReader(acl.Options{NetNS: n.namespace()})
+	defer r.Close()
+	list, err := r.Passed(n.t.Context(), p)
+	require.NoError(n.t, err)
+	out := map[string]uint64{}
+	for _, x := range list {
+		out[x.Chain+" "+x.What] = x.Packets
+	}
+	return out
 }
 
 // checkRouter looks whether the router and the subscribers find and reach each other.

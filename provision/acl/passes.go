@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 
 	"github.com/usher-agent/usher/provision/access"
@@ -14,7 +15,7 @@ import (
 // Passed is what rules let past a block in one chain, since the rules were made.
 type Passed struct {
 	Chain string `json:"chain"` // who: from_paused, unbound and so on
-	What  string `json:"what"`  // dns, garden, dhcp, exempt, maintenance
+	What  string `json:"what"`  // dns, garden, dhcp, exempt, maintenance, router
 	access.Counter
 }
 
@@ -49,30 +50,49 @@ func (r *Reader) Passed(ctx context.Context, p ruleset.Policy) ([]Passed, error)
 	for i := range out {
 		at[ruleset.Way{Chain: out[i].Chain, What: out[i].What}] = &out[i].Counter
 	}
-	rules := map[string][]ruleset.Rule{}
-	for _, r := range ruleset.Rules(p) {
-		rules[r.Chain] = append(rules[r.Chain], r)
+	if err := t.passedLocked(ruleset.Chains(p), ruleset.Rules(p), at); err != nil {
+		return nil, err
 	}
-	for _, c := range ruleset.Chains(p) {
-		have, err := t.write.GetRules(ruleset.Table(), c)
+	// A kernel without egress chains has no such table: then nothing of IPv6 to MACs is blocked.
+	egress, err := t.egressTableLocked(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("acl: read counters: %w", err)
+	}
+	if egress == nil || p.Egress == "" {
+		return out, nil
+	}
+	return out, t.passedLocked(ruleset.EgressChains(p), ruleset.EgressRules(p), at)
+}
+
+// passedLocked adds what the rules of some chains have let past a block. rules may be those of other chains too.
+func (t *Table) passedLocked(chains []*nftables.Chain, all []ruleset.Rule, at map[ruleset.Way]*access.Counter) error {
+	rules := map[string][]ruleset.Rule{}
+	passing := map[string]bool{}
+	for _, r := range all {
+		_, passes := r.Passes()
+		rules[r.Chain], passing[r.Chain] = append(rules[r.Chain], r), passing[r.Chain] || passes
+	}
+	for _, c := range chains {
+		if !passing[c.Name] {
+			continue
+		}
+		have, err := t.write.GetRules(c.Table, c)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("acl: read rules of chain %s: %w", c.Name, err), t.hangUpLocked())
+			return errors.Join(fmt.Errorf("acl: read rules of chain %s: %w", c.Name, err), t.hangUpLocked())
 		}
 		want := rules[c.Name]
 		if len(have) != len(want) {
-			return nil, fmt.Errorf("acl: read counters: %w: chain %s has %d rules, want %d", ErrNotAsWritten, c.Name, len(have), len(want))
+			return fmt.Errorf("acl: read counters: %w: chain %s has %d rules, want %d", ErrNotAsWritten, c.Name, len(have), len(want))
 		}
 		for i, r := range want {
-			way, ok := r.Passes()
-			if !ok {
-				continue
+			if way, ok := r.Passes(); ok {
+				n := counted(have[i].Exprs)
+				at[way].Packets += n.Packets
+				at[way].Bytes += n.Bytes
 			}
-			n := counted(have[i].Exprs)
-			at[way].Packets += n.Packets
-			at[way].Bytes += n.Bytes
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // counted returns what a rule has counted.

@@ -77,6 +77,7 @@ func (b *batch) direct(ctx context.Context) error {
 		return err
 	}
 	b.readCards(ctx)
+	b.readDisputed(ctx)
 	b.finish()
 	return nil
 }

@@ -20,6 +20,8 @@ type ProbeOptions struct {
 	Fetch    Options
 	Subnets  []netip.Prefix // as in the configuration; may be empty
 	Reserved []netip.Addr
+	Pools    []provision.AddrRange
+	Relays   []netip.Prefix
 	Progress func(action string) // called before each call; nil: nobody
 }
 
@@ -247,7 +249,7 @@ func (p *prober) fetch(ctx context.Context, fetcher *Fetcher) (*provision.Snapsh
 	if err != nil {
 		return nil, err
 	}
-	in.Subnets, in.Reserved = p.opts.Subnets, p.opts.Reserved
+	in.Subnets, in.Reserved, in.Pools, in.Relays = p.opts.Subnets, p.opts.Reserved, p.opts.Pools, p.opts.Relays
 	p.out.Source, p.out.Rows = in.Source, len(in.Lines)
 	snapshot, problems := provision.Build(in)
 	for _, problem := range problems {

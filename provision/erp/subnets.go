@@ -1,6 +1,8 @@
 package erp
 
 import (
+	"cmp"
+	"context"
 	"net/netip"
 	"slices"
 
@@ -41,6 +43,63 @@ func (b *batch) subnets() []provision.Subnet {
 		if (listed || kept) && b.memory.lastRead(id) == 0 {
 			out = append(out, n)
 		}
+	}
+	return out
+}
+
+// maxDisputed bounds how many cards a fetch reads because of subnets that overlap: one call, as a rule.
+const maxDisputed = 100
+
+// readDisputed reads the cards of customers whose subnets overlap, if this fetch has not read them: a subnet that went from one
+// to another would else stay with the first until its turn comes.
+func (b *batch) readDisputed(ctx context.Context) {
+	if b.in.StatesKept {
+		return
+	}
+	var list []candidate
+	for id := range disputed(b.subnets()) {
+		if _, listed := b.numbers[int64(id)]; listed && !b.cards[int64(id)] {
+			list = append(list, candidate{id: int64(id), read: b.memory.lastRead(int64(id))})
+		}
+	}
+	if len(list) == 0 {
+		return
+	}
+	slices.SortFunc(list, compareCandidates)
+	ids := make([]int64, 0, maxDisputed)
+	for _, c := range list[:min(len(list), maxDisputed)] {
+		ids = append(ids, c.id)
+	}
+	part, cancel := within(ctx, 4)
+	defer cancel()
+	got := newAsked()
+	var err error
+	for some := range slices.Chunk(ids, b.opts.BatchSize) {
+		if err = b.askList(part, some, got, b.card); err != nil {
+			break
+		}
+	}
+	b.once(ctx, "cards of customers whose subnets overlap", err != nil, err)
+}
+
+// disputed returns the customers of subnets that overlap another customer's.
+func disputed(nets []provision.Subnet) map[provision.SubscriberID]bool {
+	slices.SortFunc(nets, func(a, b provision.Subnet) int {
+		return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Subscriber, b.Subscriber))
+	})
+	out := make(map[provision.SubscriberID]bool)
+	var around []provision.Subnet // those that hold the next one, perhaps, the longest last
+	for _, n := range nets {
+		for len(around) > 0 && !around[len(around)-1].Prefix.Overlaps(n.Prefix) {
+			around = around[:len(around)-1]
+		}
+		for _, a := range slices.Backward(around) { // the others overlap this one, so they are known
+			if a.Subscriber != n.Subscriber {
+				out[a.Subscriber], out[n.Subscriber] = true, true
+				break
+			}
+		}
+		around = append(around, n)
 	}
 	return out
 }

@@ -71,3 +71,49 @@ func TestSubnetsOfTheDirectSource(t *testing.T) {
 		"of 1 what was stored, of 3 what the card has, of 77 nothing: it is gone")
 	require.Equal(t, 1, kinds(in)[provision.ProblemBadSubnet])
 }
+
+// A subnet that goes from one customer to another is the new one's once his card was read: the other card is read with it.
+func TestSubnetsThatMove(t *testing.T) {
+	e, c := openEmulator(t, emulator.Options{Profile: emulator.ProfileModern, Seed: 7, Customers: 40, Shape: 'A'})
+	from, to := e.Customers()[3], e.Customers()[9]
+	require.Less(t, from.ID, to.ID, "of two who claim it the lower number wins")
+	policy := provision.Policy{} // no flag counts, so no turn comes
+	f, err := New(c, Options{Bindings: ModeDirect, BatchSize: 50, Policy: &policy})
+	require.NoError(t, err)
+	read := func(prev *provision.Snapshot) *provision.Snapshot {
+		in, err := f.Fetch(ctx, prev)
+		require.NoError(t, err)
+		s, _ := provision.Build(in)
+		return s
+	}
+	hint := func(id int64, prev *provision.Snapshot) {
+		_, err := f.FetchCustomers(ctx, []provision.SubscriberID{provision.SubscriberID(id)}, prev)
+		require.NoError(t, err)
+	}
+	for _, moved := range []string{"203.0.113.8/29", "203.0.113.0/28"} { // the same, and one that holds it
+		old, next := netip.MustParsePrefix("203.0.113.8/29"), netip.MustParsePrefix(moved)
+		require.NoError(t, c.AddSubnet(ctx, from.ID, old))
+		hint(from.ID, nil)
+		before := read(nil)
+		require.Equal(t, []provision.Subnet{{Prefix: old, Subscriber: provision.SubscriberID(from.ID)}}, before.CustomerSubnets())
+		require.NoError(t, c.DeleteSubnet(ctx, from.ID, old.Addr()))
+		require.NoError(t, c.AddSubnet(ctx, to.ID, next))
+		hint(to.ID, before)
+		after := read(before)
+		require.Equal(t, []provision.Subnet{{Prefix: next, Subscriber: provision.SubscriberID(to.ID)}}, after.CustomerSubnets())
+		require.NoError(t, c.DeleteSubnet(ctx, to.ID, next.Addr()))
+		hint(to.ID, after)
+		require.Empty(t, read(after).CustomerSubnets())
+	}
+}
+
+func TestDisputed(t *testing.T) {
+	net := func(id provision.SubscriberID, s string) provision.Subnet {
+		return provision.Subnet{Prefix: netip.MustParsePrefix(s), Subscriber: id}
+	}
+	require.Empty(t, disputed(nil))
+	require.Empty(t, disputed([]provision.Subnet{net(1, "192.0.2.0/29"), net(2, "192.0.2.8/29"), net(1, "192.0.2.0/30"), net(3, "198.51.100.0/24")}))
+	require.Equal(t, map[provision.SubscriberID]bool{1: true, 2: true, 4: true, 5: true}, disputed([]provision.Subnet{
+		net(2, "192.0.2.4/32"), net(1, "192.0.2.0/28"), net(1, "192.0.2.0/29"), net(3, "192.0.2.16/28"), net(5, "198.51.100.0/24"), net(4, "198.51.100.0/24"),
+	}))
+}

@@ -11,6 +11,7 @@ package garden
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -33,6 +34,10 @@ type List struct {
 type Options struct {
 	Paused, Guests List
 	Refuse         []netip.Prefix // networks that no name may open: those of subscribers
+
+	// Bound returns what tells whether the ERP gives an address to a customer, which no answer may open; nil: that is
+	// not known yet. It may be nil itself: then nobody has one.
+	Bound func() func(netip.Addr) bool
 
 	// How often names are looked up, a tenth more or less. 10s to 1h.
 	Interval time.Duration `cfg:"resolve_interval" default:"1m" min:"10s" max:"1h"` // zero: a minute
@@ -83,7 +88,7 @@ type Refusal string
 const (
 	RefusedSpecial    Refusal = "special"    // unspecified, loopback, link-local, multicast or reserved
 	RefusedPrivate    Refusal = "private"    // RFC 1918 or RFC 6598: the DNS has no say in our own network
-	RefusedSubscriber Refusal = "subscriber" // inside a network of subscribers
+	RefusedSubscriber Refusal = "subscriber" // inside a network of subscribers, or a subscriber's by the ERP
 	RefusedOwn        Refusal = "own"        // an address of this router
 	RefusedExcess     Refusal = "excess"     // more than an answer may hold
 )
@@ -160,6 +165,27 @@ type entry struct {
 	failures int                      // look-ups in a row that gave nothing to use
 	err      string                   // of the newest look-up; empty: it was good
 	refused  map[netip.Addr]Refusal   // of the newest answer
+	early    bool                     // some came while nobody knew which addresses are subscribers'
+}
+
+// unbound takes the addresses out of good that are a subscriber's by the ERP, and says so in bad. What the name had before
+// the ERP gave it to somebody stays: a row typed by mistake must not take a payment site away.
+func (e *entry) unbound(bound func(netip.Addr) bool, good []netip.Addr, bad map[netip.Addr]Refusal) []netip.Addr {
+	if bound == nil {
+		e.early = true
+		return good
+	}
+	if e.early {
+		maps.DeleteFunc(e.seen, func(a netip.Addr, _ time.Time) bool { return bound(a) })
+		e.early = false
+	}
+	return slices.DeleteFunc(good, func(a netip.Addr) bool {
+		if _, had := e.seen[a]; had || !bound(a) {
+			return false
+		}
+		bad[a] = RefusedSubscriber
+		return true
+	})
 }
 
 // answered takes the usable addresses of an answer, at least one.

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -254,6 +255,50 @@ func TestALifeOfAName(t *testing.T) {
 		require.Empty(t, r.Status().Names[0].Error)
 		size, _, _ = c.now()
 		require.Equal(t, [3]int{1, 0, 1}, size)
+	})
+}
+
+// An answer opens nobody to whom the ERP gives the address, wherever that is; a row typed later takes no payment site away.
+func TestNoAnswerOpensACustomerOfTheERP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		bound := func(netip.Addr) bool { return true } // whatever is said before anybody knows
+		known := false
+		say := func(of ...string) {
+			mu.Lock()
+			defer mu.Unlock()
+			known = true
+			bound = func(a netip.Addr) bool { return slices.Contains(addrs(of...), a) }
+		}
+		z, c := &zone{}, newCounts()
+		z.set(pay, "203.0.113.10", "203.0.113.66")
+		r := newResolver(t, Options{Paused: List{Names: []string{pay}}, Interval: time.Minute, Keep: time.Hour, Bound: func() func(netip.Addr) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			if !known {
+				return nil
+			}
+			return bound
+		}}, z.lookup, nil, "", c, quiet())
+		start(t, r)
+		time.Sleep(time.Second)
+		require.Equal(t, nets("203.0.113.10/32", "203.0.113.66/32"), r.Paused(), "nobody is blocked yet")
+		say("203.0.113.66")
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, nets("203.0.113.10/32"), r.Paused(), "what came before the bindings is judged by them")
+		require.Equal(t, []Refused{{addrs("203.0.113.66")[0], RefusedSubscriber}}, r.Status().Names[0].Refused)
+
+		z.set(pay, "203.0.113.10", "203.0.113.67")
+		time.Sleep(2 * time.Minute)
+		say("203.0.113.66", "203.0.113.10")
+		time.Sleep(3 * time.Hour)
+		require.Equal(t, nets("203.0.113.10/32", "203.0.113.67/32"), r.Paused(), "the name had it before the ERP gave it to somebody")
+		z.set(pay, "203.0.113.66")
+		time.Sleep(3 * time.Hour)
+		require.NotContains(t, r.Paused(), nets("203.0.113.66/32")[0])
+		require.NotEmpty(t, r.Status().Names[0].Error)
+		_, _, refused := c.now()
+		require.Positive(t, refused[RefusedSubscriber])
 	})
 }
 

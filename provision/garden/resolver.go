@@ -220,6 +220,9 @@ func (r *Resolver) take(name string, answer []netip.Addr, err error, own []netip
 		return // a reload took it out meanwhile
 	}
 	good, bad := judge(answer, r.opts.Refuse, own)
+	if r.opts.Bound != nil {
+		good = e.unbound(r.opts.Bound(), good, bad)
+	}
 	r.reportRefusedLocked(name, e, bad)
 	result := ResultOK
 	dnsErr := (*net.DNSError)(nil)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -61,14 +62,7 @@ func (w *Ways) Ways(to netip.Addr, from string) ([]string, error) {
 		if r.Type != unix.RTN_UNICAST {
 			continue
 		}
-		hops := []int{r.LinkIndex}
-		for _, h := range r.MultiPath {
-			hops = append(hops, h.LinkIndex)
-		}
-		for _, index := range hops {
-			if index == 0 {
-				continue
-			}
+		for _, index := range hopsOf(&r) {
 			l, err := w.handle.LinkByIndex(index)
 			if err != nil {
 				return nil, fmt.Errorf("link: way to %s: %w", to, err)
@@ -77,6 +71,15 @@ func (w *Ways) Ways(to netip.Addr, from string) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// hopsOf returns the indexes of the interfaces of a route's next hops.
+func hopsOf(r *netlink.Route) []int {
+	hops := []int{r.LinkIndex}
+	for _, h := range r.MultiPath {
+		hops = append(hops, h.LinkIndex)
+	}
+	return slices.DeleteFunc(hops, func(index int) bool { return index == 0 })
 }
 
 // Filter implements wayback.Kernel.

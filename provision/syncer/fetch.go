@@ -8,8 +8,8 @@ import (
 )
 
 // Fetcher reads everything from the ERP once. prev is the snapshot in use and
-// may be nil: a hint only, for a fetcher that wants to save work. Subnets, Reserved
-// and KeepVacant of the answer are filled by the Syncer. Fetch is never called twice
+// may be nil: a hint only, for a fetcher that wants to save work. Subnets, Reserved,
+// Pools, Relays and KeepVacant of the answer are filled by the Syncer. Fetch is never called twice
 // at a time. An error means that nothing of the answer may be used; a row that
 // could not be read is a Problem in the Input instead.
 type Fetcher interface {

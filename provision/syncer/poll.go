@@ -178,7 +178,7 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options, whole *wholeFetch) 
 	took := time.Since(began)
 	var f fetched
 	if err == nil {
-		in.Subnets, in.Reserved, in.Pools, in.KeepVacant = opts.Subnets, opts.Reserved, opts.Pools, opts.KeepVacant
+		in.Subnets, in.Reserved, in.Pools, in.Relays, in.KeepVacant = opts.Subnets, opts.Reserved, opts.Pools, opts.Relays, opts.KeepVacant
 		if in.FetchedAt.IsZero() || in.FetchedAt.After(began) {
 			in.FetchedAt = began // what changed after this may be missing
 		}

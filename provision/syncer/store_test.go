@@ -385,3 +385,20 @@ func TestGuardHoldsTheLossOfSubnets(t *testing.T) {
 	require.True(t, d.Hold)
 	require.Equal(t, 50, d.Moved.Count)
 }
+
+// A gateway in a customer's subnet stays nobody's over a restart: the relay that has it is none of his.
+func TestStoredSubnetsHaveNoGateways(t *testing.T) {
+	in := provisiontest.Input(3)
+	gateway := provisiontest.Addr("203.0.113.9")
+	in.Subnets, in.Reserved = append(in.Subnets, netip.MustParsePrefix("203.0.113.8/29")), append(in.Reserved, gateway)
+	in.CustomerSubnets = []provision.Subnet{{Prefix: netip.MustParsePrefix("203.0.113.8/29"), Subscriber: in.Subscribers[0].ID}}
+	snap, _ := provision.Build(in)
+	require.Len(t, snap.CustomerSubnets(), 1)
+	store := NewStore(filepath.Join(t.TempDir(), "snapshot"))
+	require.NoError(t, store.Save(snap))
+	s := New(Options{Reserved: in.Reserved}, &fakeERP{}, store, nil, provisiontest.Quiet())
+	require.NoError(t, s.LoadStored())
+	require.True(t, s.Current().SameSubnets(snap))
+	require.False(t, s.Current().Taken(gateway))
+	require.True(t, s.Current().Taken(gateway.Next()))
+}

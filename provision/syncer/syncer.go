@@ -39,6 +39,7 @@ type Options struct {
 	Subnets  []netip.Prefix        // see Input
 	Reserved []netip.Addr          // see Input
 	Pools    []provision.AddrRange // see Input
+	Relays   []netip.Prefix        // see Input
 	// KeepVacant is for pools of subscribers; see Input.
 	KeepVacant bool
 }
@@ -54,6 +55,7 @@ func (o Options) filled() Options {
 	o.Subnets = slices.Clone(o.Subnets)
 	o.Reserved = slices.Clone(o.Reserved)
 	o.Pools = slices.Clone(o.Pools)
+	o.Relays = slices.Clone(o.Relays)
 	return o
 }
 
@@ -161,6 +163,7 @@ func (s *Syncer) LoadStored() error {
 		return nil
 	}
 	s.passed = hour
+	snap = snap.WithGateways(s.opts.Reserved)
 	s.loaded.Store(snap)
 	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil, snap.FetchedAt())
 	return nil

@@ -101,11 +101,11 @@ func EgressChains(p Policy) []*nftables.Chain {
 // is nothing but its header.
 func EgressRules(p Policy) []Rule {
 	out := []Rule{
-		rule(chainToMAC, "", hopLimit(255), counter(), accept()),
-		rule(chainToMAC, "", fromLinkLocal(), counter(), accept()),
-		rule(chainToMAC, "", fromHere(), counter(), accept()),
-		rule(chainToMAC, "", rst(), payloadLength(20), counter(), accept()),
-		rule(chainToMAC, "maintenance", isOpenProtocol(), counter(), accept()),
+		pass(PassRouter, chainToMAC, "", hopLimit(255)),
+		pass(PassRouter, chainToMAC, "", fromLinkLocal()),
+		pass(PassRouter, chainToMAC, "", fromHere()),
+		pass(PassRouter, chainToMAC, "", rst(), payloadLength(20)),
+		pass(PassMaintenance, chainToMAC, "maintenance", isOpenProtocol()),
 		rule(chainToMAC, "", counter(), drop()),
 	}
 	for _, name := range p.Devices() {

@@ -1,5 +1,7 @@
 package ruleset
 
+import "slices"
+
 // What rules let past a block, a closed list.
 const (
 	PassMaintenance = "maintenance" // everything, while the switch is on
@@ -7,6 +9,7 @@ const (
 	PassDNS         = "dns"
 	PassGarden      = "garden"
 	PassExempt      = "exempt" // sources that are exempt, at the source guard
+	PassRouter      = "router" // IPv6 to a MAC, as the router itself sends it
 )
 
 // Way is where something passes a block: in a chain, which says who is blocked, and
@@ -23,7 +26,7 @@ func (r Rule) Passes() (Way, bool) { return Way{r.Chain, r.passes}, r.passes != 
 func Ways() []Way {
 	var out []Way
 	known := map[Way]bool{}
-	for _, r := range Rules(Policy{SourceGuard: true, Alone: true}) {
+	for _, r := range slices.Concat(Rules(Policy{SourceGuard: true, Alone: true}), EgressRules(Policy{})) {
 		if w, ok := r.Passes(); ok && !known[w] {
 			known[w] = true
 			out = append(out, w)

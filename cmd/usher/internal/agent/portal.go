@@ -1,17 +1,27 @@
 package agent
 
 import (
+	"net/netip"
 	"path/filepath"
 	"slices"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console/portal"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/garden"
 	"github.com/usher-agent/usher/provision/link"
 )
 
-func gardenOptions(c *config.Config) garden.Options {
+// gardenOptions returns those of the gardens; current is the snapshot in use, nil if there is none yet.
+func gardenOptions(c *config.Config, current func() *provision.Snapshot) garden.Options {
 	o := c.ACL.Garden
+	o.Bound = func() func(netip.Addr) bool {
+		snap := current()
+		if snap == nil {
+			return nil
+		}
+		return snap.Taken
+	}
 	o.Paused, o.Guests, o.Refuse = c.ACL.Pause.Garden, c.ACL.Guest.Garden, slices.Concat(c.Prefixes(), c.ACL.Networks)
 	return o
 }
@@ -19,7 +29,7 @@ func gardenOptions(c *config.Config) garden.Options {
 // openGarden makes the gardens, which are there from the start: with what is
 // configured and with what an earlier run has looked up.
 func (a *Agent) openGarden(cfg *config.Config) (err error) {
-	a.garden, err = garden.New(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
+	a.garden, err = garden.New(gardenOptions(cfg, a.syncer.Current), garden.ServerLookup(cfg.ACL.Resolvers), ownAddresses,
 		filepath.Join(cfg.StateDir, "garden.json"), a.metrics, a.log)
 	return err
 }

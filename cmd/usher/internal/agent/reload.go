@@ -96,7 +96,7 @@ func (a *Agent) reload() error {
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
 	a.syncer.Reconfigure(syncOptions(cfg))
 	usePortal()
-	a.garden.Reconfigure(gardenOptions(cfg), garden.ServerLookup(cfg.ACL.Resolvers))
+	a.garden.Reconfigure(gardenOptions(cfg, a.syncer.Current), garden.ServerLookup(cfg.ACL.Resolvers))
 	if a.hooks != nil {
 		a.hooks.Reconfigure(cfg.Hooks)
 	}

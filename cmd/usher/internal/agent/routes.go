@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/config"
@@ -26,9 +27,17 @@ func (a *Agent) routeOptions(c *config.Config, k *link.Routes) route.Options {
 		} else if rec.Pool == "" {
 			return nil, snap != nil // of a binding that is no more
 		}
-		return snap.SubnetsOf(id), snap != nil
+		return behind(snap, snap.SubnetsOf(id)), snap != nil
 	}
 	return o
+}
+
+// behind returns the subnets that lie behind their customer's router. Those on the wire of a gateway have a route there.
+func behind(snap *provision.Snapshot, list []provision.Subnet) []provision.Subnet {
+	if !slices.ContainsFunc(list, snap.OnLink) {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), snap.OnLink)
 }
 
 // followSubnets has the routes of customers' subnets looked at when a new snapshot has others, or has their customers' addresses elsewhere.

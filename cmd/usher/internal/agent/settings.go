@@ -34,7 +34,7 @@ func FetchOptions(c *config.Config, memory *erp.Memory, log *slog.Logger) erp.Op
 
 func syncOptions(c *config.Config) syncer.Options {
 	o := c.ERP.Sync
-	o.Guard, o.Subnets, o.Reserved, o.Pools, o.KeepVacant = c.Guard, c.Prefixes(), c.Reserved(), c.PoolRanges(), c.SubscriberPools()
+	o.Guard, o.Subnets, o.Reserved, o.Pools, o.Relays, o.KeepVacant = c.Guard, c.Prefixes(), c.Reserved(), c.PoolRanges(), c.DHCP.Relays, c.SubscriberPools()
 	return o
 }
 

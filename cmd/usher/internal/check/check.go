@@ -60,7 +60,7 @@ blocked subscribers ("ipv6"; docs/acl.md).`,
 				return err
 			}
 			if link.ForwardsIPv6() {
-				r.addIPv6(cfg, host, kernelRelease())
+				r.addIPv6(cfg, host, kernelRelease(), link.Uplinks(0))
 			}
 			if c.Output == "json" {
 				err = cli.PrintJSON(cmd.OutOrStdout(), r)

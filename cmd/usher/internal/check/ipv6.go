@@ -17,8 +17,8 @@ const (
 )
 
 // addIPv6 says what becomes of IPv6 of the blocked on a host that forwards it. release is
-// that of its kernel, such as 5.10.0.
-func (r *Report) addIPv6(cfg *config.Config, host []provision.Interface, release string) {
+// that of its kernel, such as 5.10.0; uplinks are where its default routes lead.
+func (r *Report) addIPv6(cfg *config.Config, host []provision.Interface, release string, uplinks []string) {
 	if cfg == nil || !cfg.ACL.Enabled {
 		return
 	}
@@ -29,14 +29,12 @@ func (r *Report) addIPv6(cfg *config.Config, host []provision.Interface, release
 		warn("ignore, and this host forwards IPv6: that of the paused and the stopped passes")
 		return
 	}
-	vlan := slices.Concat(fits(cfg, host, keyVLANs), fits(cfg, host, keyGuardVLAN))
-	direct := slices.Concat(fits(cfg, host, keyGuardDirect), fits(cfg, host, keySubscribers))
-	direct = slices.DeleteFunc(direct, func(name string) bool { return slices.Contains(vlan, name) })
-	slices.Sort(direct)
-	slices.Sort(vlan)
-	direct, vlan = slices.Compact(direct), slices.Compact(vlan)
+	direct, vlan, up := ipv6At(cfg, host, uplinks)
+	if len(up) > 0 {
+		warn("a default route leads to %s, so IPv6 is not blocked there, whoever is behind it: let no key name it as an interface of subscribers", some(up))
+	}
 	switch {
-	case len(direct)+len(vlan) == 0:
+	case len(direct)+len(vlan)+len(up) == 0:
 		warn("this host forwards IPv6, and no interface of subscribers is named: that of the paused and the stopped passes. "+
 			"Name them in %s, dhcp.vlan_interfaces or acl.source_guard, or say ignore", keySubscribers)
 		return
@@ -50,6 +48,27 @@ func (r *Report) addIPv6(cfg *config.Config, host []provision.Interface, release
 		r.IPv6 = append(r.IPv6, fmt.Sprintf("Of %s each is blocked where all customers behind it are.", some(vlan)))
 	}
 	r.IPv6 = append(r.IPv6, "Behind a relay that routes no MAC is seen: there it passes.")
+}
+
+// ipv6At returns where IPv6 is blocked by MAC, where by the interface, and which interfaces would be among the latter but
+// for a default route. What the source guard looks at by MAC is by MAC, and a VLAN's interface by itself though it is listed.
+func ipv6At(cfg *config.Config, host []provision.Interface, uplinks []string) (direct, vlan, up []string) {
+	without := func(names, others []string) []string {
+		return slices.DeleteFunc(names, func(name string) bool { return slices.Contains(others, name) })
+	}
+	tidy := func(names []string) []string {
+		slices.Sort(names)
+		return slices.Compact(names)
+	}
+	direct = fits(cfg, host, keyGuardDirect)
+	vlan = without(tidy(slices.Concat(fits(cfg, host, keyVLANs), fits(cfg, host, keyGuardVLAN))), direct)
+	direct = tidy(append(slices.Clone(direct), without(fits(cfg, host, keySubscribers), vlan)...))
+	for _, name := range vlan {
+		if slices.Contains(uplinks, name) {
+			up = append(up, name)
+		}
+	}
+	return direct, without(vlan, up), up
 }
 
 // hasEgress reports whether a kernel has egress chains; what cannot be read may.

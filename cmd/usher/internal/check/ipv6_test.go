@@ -24,6 +24,10 @@ func TestIPv6OfTheBlocked(t *testing.T) {
 		"a wire":   {text: dhcp + "  subscriber_interfaces: [eth1]\n", release: "6.1.0-21-amd64", says: []string{by, behind}},
 		"of the source guard with VLANs": {text: dhcp + "acl: {source_guard: {direct: [eth1], vlan: [eth2.7]}}\n", release: "6.1.0",
 			says: []string{by, "Of eth2.7 each is blocked where all customers behind it are.", behind}},
+		"a VLAN's interface that the source guard looks at by MAC": {text: dhcp + "  vlan_interfaces: [\"eth2.{vlan}\"]\n  subscriber_interfaces: [\"eth2.*\"]\nacl: {source_guard: {direct: [eth2.7]}}\n", release: "6.1.0",
+			warnings: []string{"a default route leads to eth2.8, so IPv6 is not blocked there, whoever is behind it: let no key name it as an interface of subscribers"},
+			says: []string{"On eth2.7 it is blocked by the MAC of the ERP or of the lease. Who takes another MAC, or routes behind one, walks around that.",
+				"Of eth2.10 eth2.11 eth2.12 eth2.9 each is blocked where all customers behind it are.", behind}},
 		"an old kernel": {text: dhcp + "  subscriber_interfaces: [eth1]\n", release: "5.10.0-30-amd64",
 			warnings: []string{"the kernel 5.10.0-30-amd64 has no egress chains (5.16 and later have): IPv6 that comes to the paused and the stopped on eth1 passes, what they send does not"},
 			says:     []string{by, behind}},
@@ -34,7 +38,7 @@ func TestIPv6OfTheBlocked(t *testing.T) {
 			require.NoError(t, err)
 			require.NotNil(t, cfg, "%v", r.Problems)
 			before := len(r.Warnings)
-			r.addIPv6(cfg, testHost(), tt.release)
+			r.addIPv6(cfg, testHost(), tt.release, []string{"eth0", "eth2.8"})
 			var warnings []string
 			for _, w := range r.Warnings[before:] {
 				assert.Equal(t, "acl.ipv6", w.Key)

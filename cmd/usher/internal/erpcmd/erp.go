@@ -49,7 +49,7 @@ func (a *erpAccess) asConfigured() (erp.ProbeOptions, error) {
 	if err != nil {
 		return erp.ProbeOptions{}, err
 	}
-	return erp.ProbeOptions{Fetch: agent.FetchOptions(cfg, nil, nil), Subnets: cfg.Prefixes(), Reserved: cfg.Reserved()}, nil
+	return erp.ProbeOptions{Fetch: agent.FetchOptions(cfg, nil, nil), Subnets: cfg.Prefixes(), Reserved: cfg.Reserved(), Pools: cfg.PoolRanges(), Relays: cfg.DHCP.Relays}, nil
 }
 
 // progress shows one line on a terminal, which each call overwrites. done takes it away.

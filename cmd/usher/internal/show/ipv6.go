@@ -15,7 +15,7 @@ func ipv6Rows(p cli.Paint, st access.IPv6Status) [][]string {
 		return nil
 	case st.Mode != access.IPv6Blocked:
 		return [][]string{{"", "IPv6 is not looked at (acl.ipv6)"}}
-	case len(st.Direct)+st.Interfaces == 0:
+	case len(st.Direct)+st.Interfaces+len(st.Uplinks) == 0:
 		return [][]string{{"", p.Red("IPv6 of the blocked passes: no interface of subscribers is named (dhcp.subscriber_interfaces, acl.source_guard)")}}
 	}
 	text := "IPv6 of the blocked: "
@@ -29,6 +29,11 @@ func ipv6Rows(p cli.Paint, st access.IPv6Status) [][]string {
 		text += fmt.Sprintf("by interface on %d", st.Interfaces)
 	}
 	rows := [][]string{{"", text}}
+	if len(st.Uplinks) > 0 {
+		for _, part := range wrap(fmt.Sprintf("IPv6 on %s is not blocked by the interface: a default route leads there", listOf(st.Uplinks)), textWidth) {
+			rows = append(rows, []string{"", part})
+		}
+	}
 	if st.Trouble != "" {
 		for _, part := range wrap("IPv6 to their MACs passes: "+st.Trouble, textWidth) {
 			rows = append(rows, []string{"", p.Red(part)})
