@@ -53,13 +53,11 @@ func TestSlowReadersOfMetrics(t *testing.T) {
 		require.NoError(t, err)
 	}
 	client := http.Client{Timeout: time.Minute}
-	for range 2 { // each takes seconds with the race detector
-		resp, err := client.Get("http://" + addr + "/metrics")
-		require.NoError(t, err)
-		n, err := io.Copy(io.Discard, resp.Body)
-		require.NoError(t, err)
-		require.NoError(t, resp.Body.Close())
-		require.Equal(t, http.StatusOK, resp.StatusCode)
-		require.Greater(t, n, int64(10<<20))
-	}
+	resp, err := client.Get("http://" + addr + "/metrics") // takes seconds with the race detector
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.Greater(t, n, int64(10<<20))
 }

@@ -146,7 +146,7 @@ func TestLongTextsHoldNoPartOfTheKey(t *testing.T) {
 	r := newRedactor(testKey)
 	for n := range len(testKey) + 1 {
 		for _, before := range []string{" ", "\n\t", "\u200b"} { // what folds to little
-			s := r.text(strings.Repeat(before, excerptWindow)[:excerptWindow-n] + testKey + strings.Repeat("x", 1<<20))
+			s := r.text(strings.Repeat(before, excerptWindow)[:excerptWindow-n] + testKey + strings.Repeat("x", 1<<17))
 			requireNoKey(t, s)
 			require.NotContains(t, s, testKey[:4])
 		}

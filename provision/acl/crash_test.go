@@ -51,7 +51,7 @@ func TestKernelKilledInTheMiddleOfABatch(t *testing.T) {
 	r := newRouter(t)
 	states := crashStates()
 	seen := [2]int{}
-	for i := range long.Times(t, 6, 500) {
+	for i := range long.Times(t, 4, 500) {
 		cmd := exec.Command("ip", "netns", "exec", r.host.Namespace, os.Args[0], "-test.run=^TestHelperCrash$")
 		cmd.Env = append(os.Environ(), "USHER_TEST_CRASH=1")
 		out, err := cmd.StdoutPipe()
@@ -114,7 +114,7 @@ func TestKernelConcurrentEditorOfOurTable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, uint64(time.Now().UnixNano())))
 	var want access.ACL
 	failed := 0
-	rounds := long.Times(t, 30, 3000)
+	rounds := long.Times(t, 12, 3000)
 	for range rounds {
 		want = access.ACL{
 			access.SetStopped: access.Addrs(subscribers(rng.IntN(300), 100+rng.IntN(2000))...), access.SetPaused: access.Addrs(subscribers(256+rng.IntN(100), 100)...),

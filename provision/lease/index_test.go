@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/bench/long"
 )
 
 // chain returns the addresses that hang on a hash.
@@ -19,7 +21,7 @@ func (x *index) chain(t *Table, hash uint32) map[uint32]bool {
 
 // An index finds what was put in and nothing else, with hashes that lie near each other and wrap around.
 func TestIndexIsAMapOfSets(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(long.Times(t, 6, 20)) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		tab, x, want := New(), newIndex(int(seed%3)*40), map[uint32]map[uint32]bool{}
 		hash := func() uint32 {

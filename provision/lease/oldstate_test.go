@@ -147,7 +147,7 @@ func TestOldDatabaseWithAFlippedBit(t *testing.T) {
 	const leases = 200
 	good := oldDatabase(t, leases)
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range long.Times(t, 30, 3000) {
+	for range long.Times(t, 12, 3000) {
 		at, bit := rng.IntN(len(good)), byte(1)<<rng.IntN(8)
 		bad := bytes.Clone(good)
 		bad[at] ^= bit

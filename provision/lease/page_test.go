@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -29,7 +30,8 @@ func TestPagesAgainstModel(t *testing.T) {
 		addrs = append(addrs, addrOf(0x0a000000|rnd.Uint32N(300)), addrOf(1+rnd.Uint32N(1<<32-1)))
 	}
 	macs, ids := []provision.MAC{{2}, {4}, {6}, {}}, []Hex{nil, Hex("a"), Hex("b"), Hex("c")}
-	for step := range 4000 {
+	steps := long.Times(t, 1500, 4000)
+	for step := range steps {
 		ip := addrs[rnd.IntN(len(addrs))]
 		r := testRecord(ip)
 		r.MAC, r.ClientID, r.Subscriber = macs[rnd.IntN(4)], ids[rnd.IntN(4)], provision.SubscriberID(rnd.IntN(4))
@@ -44,7 +46,7 @@ func TestPagesAgainstModel(t *testing.T) {
 			tab.Store(r)
 			model[ip] = r
 		}
-		if step%50 == 0 || step > 3900 {
+		if step%50 == 0 || step > steps-30 {
 			samePages(t, tab, model, macs, ids)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 // Whatever happens to addresses, a place has as many as a look at every one of them finds.
 func TestPlacesAgainstCount(t *testing.T) {
-	for seed := range uint64(long.Times(t, 20, 1000)) {
+	for seed := range uint64(long.Times(t, 8, 1000)) {
 		rnd := rand.New(rand.NewPCG(seed, 3))
 		p, err := New(host(1), host(24))
 		require.NoError(t, err)

@@ -339,7 +339,7 @@ func walk(t testing.TB, data []byte) {
 
 func TestPoolAgainstModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for range long.Times(t, 100, 8000) {
+	for range long.Times(t, 30, 8000) {
 		data := make([]byte, 3*400)
 		for i := range data {
 			data[i] = byte(rnd.Uint32())

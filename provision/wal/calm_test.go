@@ -38,7 +38,7 @@ func TestSnapshotOfALargeLogWaitsForTheStart(t *testing.T) {
 	}{
 		{name: "large", n: 12, size: 1 << 20, wait: startTime},
 		{name: "small", n: 5, size: 1 << 20},
-		{name: "too many files", n: 40, size: 1 << 18, capacity: 1 << 18},
+		{name: "too many files", n: 40, size: 1 << 16, capacity: 1 << 16},
 		{name: "damaged", n: 12, size: 1 << 20, damage: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

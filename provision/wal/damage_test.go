@@ -155,6 +155,27 @@ func openOn(t testing.TB, disk *memDisk) *Log {
 	return l
 }
 
+// A file with a number that is far off, as of another log, costs no time for each number between, and leaves numbers
+// for the files to come.
+func TestNumbersThatAreFarOff(t *testing.T) {
+	for _, seq := range []uint64{1 << 61, 1<<64 - 1} {
+		path := t.TempDir()
+		l := open(t, path)
+		put(t, l, 1, key(1), "x")
+		require.NoError(t, l.Close())
+		require.NoError(t, os.WriteFile(filepath.Join(path, name{seq: seq, salt: 1 << 60}.String()), make([]byte, 4096), 0o600))
+		for want := range 2 {
+			l = open(t, path)
+			require.Len(t, load(t, l), 1+want)
+			if seq <= maxSeq && want == 0 { // then there may be a snapshot of all that could be read
+				require.Positive(t, l.Damages().Count)
+			}
+			put(t, l, 1, key(2), "y")
+			require.NoError(t, l.Close())
+		}
+	}
+}
+
 // A file that is as long as the disk is large, and empty, costs no memory for what could be in it.
 func TestLengthIsNoProof(t *testing.T) {
 	path := t.TempDir()

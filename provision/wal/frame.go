@@ -41,6 +41,9 @@ func (n name) String() string {
 	return fmt.Sprintf("%020d-%016x%s", n.seq, n.salt, suffix)
 }
 
+// maxSeq is the last number of a file: one beyond it is none of ours, and the next ones would have no numbers.
+const maxSeq = 1 << 62
+
 // parseName reads what String wrote; false for another file.
 func parseName(s string) (n name, ok bool) {
 	base, isLog := strings.CutSuffix(s, logSuffix)
@@ -53,7 +56,7 @@ func parseName(s string) (n name, ok bool) {
 	var err1, err2 error
 	n.seq, err1 = strconv.ParseUint(seq, 10, 64)
 	n.salt, err2 = strconv.ParseUint(salt, 16, 64)
-	if err1 != nil || err2 != nil || n.String() != s {
+	if err1 != nil || err2 != nil || n.String() != s || n.seq > maxSeq {
 		return name{}, false
 	}
 	return n, true

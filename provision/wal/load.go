@@ -192,6 +192,10 @@ func (l *Log) missing(files []fileInfo) {
 		l.damaged(Damage{File: fmt.Sprintf("%020d", next-1), What: "the snapshot of all files before it is missing"})
 	}
 	for _, f := range files {
+		if gap := f.name.seq - min(next, f.name.seq); gap > maxDamages { // a name need not be one that we gave
+			l.damaged(Damage{File: fmt.Sprintf("%020d%s", next, logSuffix), What: fmt.Sprintf("it is missing, and so are the %d after it", gap-1)})
+			next = f.name.seq
+		}
 		for ; next < f.name.seq; next++ {
 			l.damaged(Damage{File: fmt.Sprintf("%020d%s", next, logSuffix), What: "it is missing"})
 		}
