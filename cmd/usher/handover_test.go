@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -133,11 +134,16 @@ func (m *manager) files(t *testing.T) (files []*os.File) {
 	return files
 }
 
-// start starts the agent of a world as systemd does, with what it keeps.
+// start starts the agent of a world as systemd does, with what it keeps: it is the only other one that has that open.
 func (m *manager) start(t *testing.T, w *world, program string) {
 	t.Helper()
 	w.Program = filepath.Join(w.Dir, "started.sh") // LISTEN_PID is known from the fork on
-	require.NoError(t, os.WriteFile(w.Program, []byte("#!/bin/sh\nexport LISTEN_PID=$$\nexec "+program+" \"$@\"\n"), 0o755))
+	gate := filepath.Join(w.Dir, "started.gate")
+	if err := unix.Mkfifo(gate, 0o600); !errors.Is(err, unix.EEXIST) {
+		require.NoError(t, err)
+	}
+	w.FilesHandedOver = func() error { return os.WriteFile(gate, []byte("go\n"), 0) }
+	require.NoError(t, os.WriteFile(w.Program, []byte("#!/bin/sh\nread -r _ <"+gate+"\nexport LISTEN_PID=$$\nexec "+program+" \"$@\"\n"), 0o755))
 	w.AgentFiles = m.files(t)
 	w.AgentEnv = []string{"NOTIFY_SOCKET=" + m.path}
 	if len(w.AgentFiles) > 0 {

@@ -59,9 +59,11 @@ type World struct {
 	AgentEnv []string // more environment for it
 	// Open files that it has from descriptor 3 on. They are closed here once it has them.
 	AgentFiles []*os.File
-	Agent      *lab.Process
-	Client     *console.Client
-	teardown   []func()
+	// Called when they are closed here.
+	FilesHandedOver func() error
+	Agent           *lab.Process
+	Client          *console.Client
+	teardown        []func()
 }
 
 // Options are what differs between the demo and the tests.
@@ -352,6 +354,9 @@ func (w *World) StartAgent(ctx context.Context) error {
 		err = errors.Join(err, f.Close())
 	}
 	w.AgentFiles = nil
+	if err == nil && w.FilesHandedOver != nil {
+		err = w.FilesHandedOver()
+	}
 	if err != nil {
 		return err
 	}
