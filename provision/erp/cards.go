@@ -161,6 +161,7 @@ func (b *batch) judgeCards(ctx context.Context, list, stopped []candidate, got *
 	}
 	b.lastFetch = now
 	flagsUnread, _ := b.memory.unread(list)
+	b.memory.noteFresh(b.prev.Empty(), err == nil && flagsUnread <= got.asked-len(got.found))
 	b.unreadAtFirst.Store(b.prev == nil && unread > 0)
 	for _, st := range []syncer.SourceStatus{
 		{Source: syncer.SourceFlags, Rows: len(list), Unread: flagsUnread}, {Source: syncer.SourceSubnets, Rows: len(all), Unread: unread},
@@ -189,13 +190,30 @@ func (b *batch) judgeCards(ctx context.Context, list, stopped []candidate, got *
 
 // card takes state, flags and subnets from a customer's card.
 func (b *batch) card(c *userside.Customer) {
-	first := b.prev != nil && b.memory.lastRead(c.ID) == 0
+	first := b.prev != nil && b.memory.isFresh() && b.memory.lastRead(c.ID) == 0
 	b.cards[c.ID] = true
 	_, flags := b.memory.card(c, cardSubnets(c, b))
 	b.setState(c.ID, c.State)
 	if first && b.policy.State(noStateID, flags).Blocks() {
 		b.memory.noteFirst(c.ID)
 	}
+}
+
+// isFresh reports whether this is an installation that began with nothing, and not every card was asked for yet. Elsewhere
+// a card that was never read says nothing of its customer being new: the file may be lost, or a version have written none.
+func (m *Memory) isFresh() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fresh
+}
+
+// noteFresh notes that a fetch with cards began with no row in use, or that all cards were asked for by now.
+func (m *Memory) noteFresh(began, done bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fresh := (m.fresh || began) && !done
+	m.changed = m.changed || fresh != m.fresh
+	m.fresh = fresh
 }
 
 // noteFirst notes that a card that was read for the first time blocks its customer.
