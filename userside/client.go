@@ -103,6 +103,7 @@ type Client struct {
 	levels   levels
 	budget   *budget
 	pending  pendings
+	rest     rest
 	redactor redactor
 	log      *slog.Logger
 }
