@@ -12,7 +12,7 @@ import (
 // Pending is a call that is not done yet, or one that the server answered with the wish to be left alone.
 type Pending struct {
 	Action  string    `json:"action"`                // its Label
-	Lane    string    `json:"lane"`                  // bulk, quick, urgent or command
+	Lane    string    `json:"lane"`                  // bulk, report, quick, urgent or command
 	Since   time.Time `json:"since"`                 // when the call was made
 	Attempt int       `json:"attempt"`               // 1: the first
 	SentAt  time.Time `json:"sent_at,omitzero"`      // when this attempt was sent; absent: it was not yet
