@@ -21,6 +21,8 @@ const (
 	maxControlBody = 64 << 10
 	// changeTimeout bounds a change of state from the ERP's call to the kernel.
 	changeTimeout = 2 * time.Minute
+	// turnTimeout bounds the wait for changes of state that were asked for before.
+	turnTimeout = 2 * time.Minute
 )
 
 // GuardView is what the guard holds and the limits that it holds by.
@@ -72,17 +74,15 @@ type errorBody struct {
 
 // control serves the API of the unix socket.
 type control struct {
-	d *Deps
-	// changing has one slot: changes of state reach the ERP and the snapshot
-	// in the same order.
-	changing chan struct{}
-	names    *audit.Names // of those who ask
+	d     *Deps
+	turns *turns       // of changes of state
+	names *audit.Names // of those who ask
 }
 
 // NewControl gives the API that the sub-commands of usher talk to. Who may
 // connect to its socket may use all of it.
 func NewControl(d Deps) http.Handler {
-	c := &control{d: &d, changing: make(chan struct{}, 1), names: audit.NewNames()}
+	c := &control{d: &d, turns: newTurns(), names: audit.NewNames()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", c.status)
 	mux.HandleFunc("GET /v1/explain", c.explain)
@@ -214,17 +214,16 @@ func (c *control) setState(r *http.Request, rec *audit.Record) (any, error) {
 	if c.d.ERP == nil {
 		return nil, statusErr{http.StatusNotImplemented, errors.New("this agent cannot change states in the ERP")}
 	}
+	called, done, err := c.takeTurn(r.Context(), provision.SubscriberID(id))
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	// Whoever asked may go away; a change that the ERP has taken must still
 	// reach the kernel.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 	defer cancel()
-	select {
-	case c.changing <- struct{}{}:
-		defer func() { <-c.changing }()
-	case <-r.Context().Done():
-		return nil, statusErr{http.StatusRequestTimeout, errors.New("who asked went away before it was their turn, nothing was done")}
-	}
-	change, err := c.d.changeState(ctx, provision.SubscriberID(id), req.State)
+	change, err := c.d.changeState(ctx, provision.SubscriberID(id), req.State, called)
 	rec.What.Before, rec.What.Addresses, rec.KernelDryRun = change.Before.String(), change.Addresses, change.DryRun
 	rec.Error = change.Detail
 	switch {
@@ -239,19 +238,33 @@ func (c *control) setState(r *http.Request, rec *audit.Record) (any, error) {
 	return change, nil
 }
 
+// takeTurn waits until it is a change's turn.
+func (c *control) takeTurn(ctx context.Context, id provision.SubscriberID) (called, done func(), err error) {
+	wait, cancel := context.WithTimeout(ctx, turnTimeout)
+	defer cancel()
+	called, done, ok := c.turns.take(wait, id)
+	switch {
+	case ok:
+		return called, done, nil
+	case ctx.Err() != nil:
+		return nil, nil, statusErr{http.StatusRequestTimeout, errors.New("who asked went away before it was their turn, nothing was done")}
+	}
+	return nil, nil, statusErr{http.StatusServiceUnavailable, fmt.Errorf("earlier changes of state wait for the ERP for more than %s, nothing was done", turnTimeout)}
+}
+
 // kernelLags is the error of a change that the ERP has taken and the kernel has not.
 type kernelLags struct{ error }
 
 // changeState asks the ERP, applies its yes at once and waits for the kernel. Where
-// nobody knows what the ERP did, its card of the subscriber tells.
-func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st provision.State) (StateChange, error) {
+// nobody knows what the ERP did, its card of the subscriber tells. called is called when the ERP's call ended.
+func (d *Deps) changeState(ctx context.Context, id provision.SubscriberID, st provision.State, called func()) (StateChange, error) {
 	snap := d.Syncer.Current()
 	ch := StateChange{Subscriber: id, Before: snap.State(id), State: st, Addresses: []netip.Addr{}}
 	for _, b := range rowsOf(snap.BySubscriber(id)) {
 		ch.Addresses = append(ch.Addresses, b.ip)
 	}
 	start := time.Now()
-	err := d.askState(ctx, id, st, &ch)
+	err := d.askState(ctx, id, st, &ch, called)
 	ch.ERPSeconds = time.Since(start).Seconds()
 	if err != nil {
 		status := http.StatusBadGateway

@@ -32,11 +32,12 @@ const (
 )
 
 // askState has the ERP change a state, once, and notes in ch how it is known what
-// became of it. The error says that it was not changed.
-func (d *Deps) askState(ctx context.Context, id provision.SubscriberID, st provision.State, ch *StateChange) error {
+// became of it. The error says that it was not changed. called is called when the call ended.
+func (d *Deps) askState(ctx context.Context, id provision.SubscriberID, st provision.State, ch *StateChange, called func()) error {
 	ectx, cancel := context.WithTimeout(ctx, askFor)
 	err := d.ERP.ChangeState(ectx, id, st)
 	cancel()
+	called()
 	ch.Outcome = StateTaken
 	if !errors.Is(err, provision.ErrUncertain) {
 		return err

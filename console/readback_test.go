@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,4 +106,85 @@ func (hungERP) ChangeState(ctx context.Context, _ provision.SubscriberID, _ prov
 func (hungERP) HasState(ctx context.Context, _ provision.SubscriberID, _ provision.State) (bool, error) {
 	<-ctx.Done()
 	return false, ctx.Err()
+}
+
+// slowERP loses the answer to each change of some time, and shows the new state on no card.
+type slowERP struct {
+	took  time.Duration
+	mu    sync.Mutex
+	calls []provision.SubscriberID
+}
+
+func (e *slowERP) ChangeState(ctx context.Context, id provision.SubscriberID, _ provision.State) error {
+	e.mu.Lock()
+	e.calls = append(e.calls, id)
+	e.mu.Unlock()
+	select {
+	case <-time.After(e.took):
+	case <-ctx.Done():
+	}
+	return fmt.Errorf("%w: no answer", provision.ErrUncertain)
+}
+
+func (*slowERP) HasState(context.Context, provision.SubscriberID, provision.State) (bool, error) {
+	return false, nil
+}
+
+// A change waits for the ERP's calls of those before it and not for what becomes of them, and its own time begins with its turn.
+// Changes of one subscriber come one after another as a whole.
+func TestSetStateTakesTurns(t *testing.T) {
+	for name, tt := range map[string]struct {
+		took time.Duration // of each call
+		ids  []int
+		ends []time.Duration
+	}{
+		"of different subscribers": {20 * time.Second, []int{1001, 1002, 1003}, []time.Duration{50 * time.Second, 70 * time.Second, 90 * time.Second}},
+		"of one":                   {20 * time.Second, []int{1001, 1001}, []time.Duration{50 * time.Second, 100 * time.Second}},
+		"of an ERP that hangs":     {time.Hour, []int{1001, 1002}, []time.Duration{askFor + readBackFor, 2*askFor + readBackFor}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				erp := &slowERP{took: tt.took}
+				w.ERP = erp
+				h, begin := NewControl(w.Deps), time.Now()
+				var wg sync.WaitGroup
+				for i, id := range tt.ids {
+					wg.Go(func() {
+						rec := httptest.NewRecorder()
+						h.ServeHTTP(rec, httptest.NewRequest("POST", fmt.Sprintf("/v1/customer/%d/state", id), strings.NewReader(`{"state":"pause"}`)))
+						assert.Equal(t, http.StatusOK, rec.Code, rec.Body)
+						assert.Contains(t, rec.Body.String(), `"outcome": "uncertain"`)
+						assert.Equal(t, tt.ends[i], time.Since(begin), "change %d", i)
+					})
+					synctest.Wait()
+				}
+				wg.Wait()
+				require.Len(t, erp.calls, len(tt.ids))
+			})
+		})
+	}
+	t.Run("too many before it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			erp := &slowERP{took: time.Hour}
+			w.ERP = erp
+			h, begin := NewControl(w.Deps), time.Now()
+			var wg sync.WaitGroup
+			for i := range 3 {
+				wg.Go(func() {
+					rec := httptest.NewRecorder()
+					h.ServeHTTP(rec, httptest.NewRequest("POST", fmt.Sprintf("/v1/customer/%d/state", 1001+i), strings.NewReader(`{"state":"pause"}`)))
+					if i == 2 {
+						assert.Equal(t, http.StatusServiceUnavailable, rec.Code)
+						assert.Contains(t, rec.Body.String(), "nothing was done")
+						assert.Equal(t, turnTimeout, time.Since(begin))
+					}
+				})
+				synctest.Wait()
+			}
+			wg.Wait()
+			require.Len(t, erp.calls, 2)
+		})
+	})
 }

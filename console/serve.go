@@ -16,8 +16,8 @@ const (
 	retryMost  = time.Minute
 )
 
-// ControlTimeouts are those of the control socket: a change of state waits for the ERP.
-var ControlTimeouts = door.Timeouts{Write: changeTimeout + time.Second}
+// ControlTimeouts are those of the control socket: a change of state waits for its turn and for the ERP.
+var ControlTimeouts = door.Timeouts{Write: turnTimeout + changeTimeout + time.Second}
 
 // HookTimeouts are those of the hints: each is one small packet, and the shipped PHP waits
 // for its answer for 0.3 s.

@@ -19,7 +19,8 @@ import (
 // maxURL is the length from which a read travels by POST (API page section 1).
 const maxURL = 2000
 
-// maxRetryAfter bounds the wait that a server may ask for; a longer one ends the call.
+// maxRetryAfter bounds the wait that a server may ask for; a longer one ends the call,
+// and no other read is sent meanwhile.
 const maxRetryAfter = 2 * time.Minute
 
 // call sends one action and decodes its answer into the sink, with retries
@@ -91,10 +92,10 @@ func (c *Client) send(ctx context.Context, out *outgoing, to sink) (*answer, err
 		if attempt >= retries || !err.retry || ctx.Err() != nil {
 			return a, &err.Error
 		}
-		wait := c.backoff(attempt, err.retryAfter)
 		if err.retryAfter > maxRetryAfter {
 			return a, &err.Error
 		}
+		wait := c.backoff(attempt, err.retryAfter)
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
 			return a, &err.Error
 		}
@@ -156,12 +157,18 @@ func (c *Client) gated(ctx context.Context, out *outgoing, to sink) (*answer, *f
 	if err := ctx.Err(); err != nil {
 		return nil, c.fail(spec, 0, ErrUnavailable, "call ended by its caller", err)
 	}
+	if f := c.resting(spec); f != nil {
+		return nil, f
+	}
 	begin := time.Now()
 	c.pending.note(out, func(p *Pending) { p.SentAt = begin })
 	var conn connection
 	a, err := c.attempt(conn.follow(ctx, spec), out, to)
 	if err != nil {
 		err.Uncertain = spec.Write && conn.mayHaveSent() && err.undecided()
+		if err.retryAfter > maxRetryAfter && !spec.Write {
+			c.rest.begin(spec, lane, err, time.Now())
+		}
 	}
 	if o := c.opts.Observer; o != nil {
 		o.Call(spec.Label(), time.Since(begin), outcomeOf(err))

@@ -65,9 +65,9 @@ type Options struct {
 	BackoffMax            time.Duration // bound of the doubling; 30 s
 
 	// Calls with long answers at the same time. The ERP is a PHP application on one
-	// database: 1 is polite. Beside them there are never more than three others, one
+	// database: 1 is polite. Beside them there are never more than four others, one
 	// of each kind: a poll of states, the card of a customer that a hint named, a
-	// command or report. They do not wait for the long ones. 1 to 16.
+	// command, the report of a MAC. They do not wait for the long ones. 1 to 16.
 	MaxConcurrent int `cfg:"max_concurrent" default:"1" min:"1" max:"16"` // zero: 1
 
 	// The largest answer, in MiB: unpacked, and as what is kept of it while it is
@@ -103,6 +103,7 @@ type Client struct {
 	levels   levels
 	budget   *budget
 	pending  pendings
+	rest     rest
 	redactor redactor
 	log      *slog.Logger
 }

@@ -13,9 +13,10 @@ type Lane uint8
 // The lanes.
 const (
 	LaneBulk    Lane = iota // what a whole fetch reads: MaxConcurrent calls at a time, for Timeout each
+	LaneReport              // MACs that the agent saw: one call at a time, for Timeout, because the ERP's own hooks may run in it
 	LaneQuick               // lists of ids and single cards: one call at a time, for QuickTimeout
 	LaneUrgent              // reads that somebody waits for: one call at a time, for QuickTimeout
-	LaneCommand             // every write: one call at a time, for Timeout, because the ERP's own hooks may run in it
+	LaneCommand             // every other write, the same way
 
 	laneCount = iota
 )
@@ -23,25 +24,28 @@ const (
 // otherLanes is how many calls may be in flight beside those of LaneBulk.
 const otherLanes = laneCount - 1
 
-// String returns bulk, quick, urgent or command.
+// String returns bulk, report, quick, urgent or command.
 func (l Lane) String() string {
 	if int(l) >= laneCount {
 		return "unknown"
 	}
-	return [laneCount]string{"bulk", "quick", "urgent", "command"}[l]
+	return [laneCount]string{"bulk", "report", "quick", "urgent", "command"}[l]
 }
 
 type laneKey struct{}
 
 // WithLane makes the reads under the context that it returns take a lane,
-// whatever their action says. Writes are commands all the same.
+// whatever their action says. Writes are commands or reports all the same.
 func WithLane(ctx context.Context, l Lane) context.Context {
 	return context.WithValue(ctx, laneKey{}, l)
 }
 
 // lane returns that of a call.
 func (a *Action) lane(ctx context.Context) Lane {
-	if a.Write {
+	switch {
+	case action(a.Label()) == actCustomerSetMAC:
+		return LaneReport // nobody waits for it
+	case a.Write:
 		return LaneCommand
 	}
 	if l, ok := ctx.Value(laneKey{}).(Lane); ok {

@@ -33,13 +33,14 @@ func ofLane(c *Client) map[Lane]func() error {
 		LaneBulk:    func() error { _, err := c.CustomerBindings(ctx); return err },
 		LaneQuick:   func() error { _, err := c.CustomerIDs(ctx, CustomerFilter{State: &active}); return err },
 		LaneUrgent:  func() error { _, err := c.Customers(WithLane(ctx, LaneUrgent), []int64{1, 2}); return err },
+		LaneReport:  func() error { return c.SetMACByIP(ctx, ip("192.0.2.7"), mac("00005e005301")) },
 		LaneCommand: func() error { return c.ChangeState(ctx, 1, 1) },
 	}
 }
 
 // An answer that does not come holds up the calls of its lane and no others.
 func TestLanesDoNotWaitForEachOther(t *testing.T) {
-	action := map[Lane]string{LaneBulk: "get_ip_port_device_commutation", LaneQuick: "get_customers_id", LaneUrgent: "get_data", LaneCommand: "state_change"}
+	action := map[Lane]string{LaneBulk: "get_ip_port_device_commutation", LaneQuick: "get_customers_id", LaneUrgent: "get_data", LaneReport: "set_mac_by_ip", LaneCommand: "state_change"}
 	for hung := range Lane(laneCount) {
 		t.Run(hung.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -57,7 +58,7 @@ func TestLanesDoNotWaitForEachOther(t *testing.T) {
 				}
 				began := time.Now()
 				go func() { second <- calls[hung]() }()
-				want := map[Lane]time.Duration{LaneBulk: 30 * time.Second, LaneQuick: 10 * time.Second, LaneUrgent: 10 * time.Second, LaneCommand: 30 * time.Second}[hung]
+				want := map[Lane]time.Duration{LaneBulk: 30 * time.Second, LaneQuick: 10 * time.Second, LaneUrgent: 10 * time.Second, LaneReport: 30 * time.Second, LaneCommand: 30 * time.Second}[hung]
 				require.Contains(t, errorOf(t, <-first, ErrUnavailable).Text, "no answer within "+want.String())
 				require.Equal(t, want, time.Since(began))
 				require.ErrorIs(t, <-second, ErrUnavailable)
@@ -73,13 +74,13 @@ func TestLanesDoNotWaitForEachOther(t *testing.T) {
 	})
 }
 
-// The reads of a whole fetch are in its lane, whatever they are. Writes are commands all the same.
+// The reads of a whole fetch are in its lane, whatever they are. Writes are commands or reports all the same.
 func TestLaneOfTheCaller(t *testing.T) {
 	bulk := WithLane(ctx, LaneBulk)
 	for label, want := range map[action][2]Lane{
 		actCustomerBindings: {LaneBulk, LaneBulk}, actDeviceGetData: {LaneBulk, LaneBulk}, actCommutationGetData: {LaneBulk, LaneBulk}, actUserList: {LaneBulk, LaneBulk},
 		actCustomerIDs: {LaneQuick, LaneBulk}, actCustomerGetData: {LaneQuick, LaneBulk}, actSystemInfo: {LaneQuick, LaneBulk},
-		actCustomerStateChange: {LaneCommand, LaneCommand}, actCustomerSetMAC: {LaneCommand, LaneCommand},
+		actCustomerStateChange: {LaneCommand, LaneCommand}, actCustomerSetMAC: {LaneReport, LaneReport},
 	} {
 		assert.Equal(t, want, [2]Lane{label.row().lane(ctx), label.row().lane(bulk)}, label)
 	}
@@ -106,7 +107,7 @@ func TestRequestsInFlight(t *testing.T) {
 				}
 			}
 			wg.Wait()
-			require.EqualValues(t, bulk+3, most.Load(), "max_concurrent long ones, and one of each other kind")
+			require.EqualValues(t, bulk+4, most.Load(), "max_concurrent long ones, and one of each other kind")
 		})
 	}
 }

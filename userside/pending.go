@@ -9,16 +9,18 @@ import (
 	"time"
 )
 
-// Pending is a call that is not done yet.
+// Pending is a call that is not done yet, or one that the server answered with the wish to be left alone.
 type Pending struct {
 	Action  string    `json:"action"`                // its Label
-	Lane    string    `json:"lane"`                  // bulk, quick, urgent or command
+	Lane    string    `json:"lane"`                  // bulk, report, quick, urgent or command
 	Since   time.Time `json:"since"`                 // when the call was made
 	Attempt int       `json:"attempt"`               // 1: the first
 	SentAt  time.Time `json:"sent_at,omitzero"`      // when this attempt was sent; absent: it was not yet
 	RetryAt time.Time `json:"retry_at,omitzero"`     // when the next attempt is made, if this one failed
 	Error   string    `json:"error,omitempty"`       // of the attempt before
 	Told    bool      `json:"retry_after,omitempty"` // RetryAt is the server's word
+
+	AllReads bool `json:"all_reads,omitempty"` // no read is sent before RetryAt, whichever it is
 }
 
 // slowCall is from when on a call is worth a word.
@@ -34,6 +36,8 @@ func (p Pending) Slow(now time.Time) bool {
 func (p Pending) Text(now time.Time) string {
 	seconds := func(d time.Duration) time.Duration { return max(d.Round(time.Second), 0) }
 	switch {
+	case p.AllReads:
+		return fmt.Sprintf("nothing is read for %s, as the server asked in answer to %s (Retry-After): %s", seconds(p.RetryAt.Sub(now)), p.Action, p.Error)
 	case !p.RetryAt.IsZero():
 		text := fmt.Sprintf("%s failed, the next attempt is made in %s", p.Action, seconds(p.RetryAt.Sub(now)))
 		if p.Told {
@@ -51,7 +55,18 @@ func (p Pending) Text(now time.Time) string {
 }
 
 // Pending returns the calls that are not done yet, the oldest first.
-func (c *Client) Pending() []Pending { return c.pending.list() }
+func (c *Client) Pending() []Pending {
+	list := c.pending.list()
+	if asked, lasts := c.rest.now(time.Now()); lasts {
+		list = append(list, asked)
+		slices.SortFunc(list, comparePending)
+	}
+	return list
+}
+
+func comparePending(x, y Pending) int {
+	return cmp.Or(x.Since.Compare(y.Since), cmp.Compare(x.Action, y.Action))
+}
 
 // pendings are the calls that are not done yet.
 type pendings struct {
@@ -88,8 +103,6 @@ func (p *pendings) list() []Pending {
 	for _, x := range p.of {
 		out = append(out, *x)
 	}
-	slices.SortFunc(out, func(x, y Pending) int {
-		return cmp.Or(x.Since.Compare(y.Since), cmp.Compare(x.Action, y.Action))
-	})
+	slices.SortFunc(out, comparePending)
 	return out
 }

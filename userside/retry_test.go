@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -162,6 +163,61 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	require.Zero(t, retryAfter("soon", time.Now()))
 	require.Zero(t, retryAfter("-5", time.Now()))
 	require.Zero(t, retryAfter(time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat), time.Now()))
+}
+
+// A server that wants to be left alone for longer than a call waits is: no read is sent until then, of whatever lane, at most
+// for a quarter of an hour. Changes are.
+func TestLongRetryAfterHoldsForAllReads(t *testing.T) {
+	for name, tt := range map[string]struct {
+		asks string
+		rest time.Duration
+	}{"ten minutes": {"600", 10 * time.Minute}, "a day": {"86400", 15 * time.Minute}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin, reads, writes := time.Now(), 0, 0
+				c := newTimeClient(t, Options{Retries: 3, BackoffBase: time.Millisecond}, func(r *http.Request) (*http.Response, error) {
+					switch {
+					case r.Method == http.MethodPost:
+						writes++
+					case time.Since(begin) < tt.rest:
+						reads++
+						return response(503, "maintenance", "Retry-After", tt.asks), nil
+					}
+					return response(200, `{"result":"OK","data":[]}`), nil
+				})
+				paused := 1
+				poll := func(lane Lane) error {
+					_, err := c.CustomerIDs(WithLane(ctx, lane), CustomerFilter{State: &paused})
+					return err
+				}
+				for time.Since(begin) < tt.rest {
+					for _, lane := range []Lane{LaneBulk, LaneQuick, LaneUrgent} {
+						requireKind(t, poll(lane), ErrUnavailable)
+					}
+					got := c.Pending()
+					require.Len(t, got, 1)
+					require.True(t, got[0].Slow(time.Now()))
+					require.True(t, got[0].AllReads)
+					require.Equal(t, fmt.Sprintf("nothing is read for %s, as the server asked in answer to customer.get_customers_id (Retry-After): "+
+						"unavailable: http status 503: asks to be left alone for %s: maintenance", tt.rest-time.Since(begin), time.Duration(atoi(t, tt.asks))*time.Second),
+						got[0].Text(time.Now()))
+					require.NoError(t, c.ChangeState(ctx, 1, 1))
+					time.Sleep(time.Minute)
+				}
+				require.Equal(t, 1, reads)
+				require.Equal(t, int(tt.rest/time.Minute), writes)
+				require.Empty(t, c.Pending())
+				require.NoError(t, poll(LaneQuick))
+			})
+		})
+	}
+}
+
+func atoi(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	require.NoError(t, err)
+	return n
 }
 
 func TestTimeoutPerAttempt(t *testing.T) {

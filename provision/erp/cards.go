@@ -16,7 +16,7 @@ import (
 // What of a customer's flags and subnets is known when: both stand on the customer's card alone. Composed fetches read
 // every card. Direct ones need none, so where the policy heeds flags each whole fetch reads as many cards as MaxFlags and
 // cardTime allow: first of those who were blocked and would not be any more, then of those never read, then of those
-// read longest ago; after them, for their subnets, of those who are stopped whatever the flags say. Hints read the card of
+// read longest ago; after them, for their subnets, of those who are stopped whatever the flags say or have no row. Hints read the card of
 // their customer. What was read is kept over restarts.
 //
 // module get_user_list, which answers everybody at once, is not used: of what it tells the flags are not documented, its
@@ -84,9 +84,9 @@ func (b *batch) readCards(ctx context.Context) {
 	if !b.policy.Heeds() || b.in.StatesKept {
 		return
 	}
-	list, stopped := b.candidates()
-	// A tenth of the cards is for the subnets of those who are stopped.
-	share := min(len(stopped), max(b.opts.MaxFlags/10, b.opts.MaxFlags-len(list)))
+	list, rest := b.candidates()
+	// A tenth of the cards is for those who may have a subnet at most.
+	share := min(len(rest), max(b.opts.MaxFlags/10, b.opts.MaxFlags-len(list)))
 	part, cancel := within(ctx, 2)
 	defer cancel()
 	got := newAsked()
@@ -97,14 +97,15 @@ func (b *batch) readCards(ctx context.Context) {
 	}
 	err := b.askCards(part, list[:min(len(list), b.opts.MaxFlags-share)], began.Add(most*9/10), got)
 	if err == nil {
-		err = b.askCards(part, stopped[:share], began.Add(most), got)
+		err = b.askCards(part, rest[:share], began.Add(most), got)
 	}
-	b.judgeCards(ctx, list, stopped, got, err)
+	b.judgeCards(ctx, list, rest, got, err)
 }
 
-// candidates returns the customers with rows whose cards were not read yet in this fetch, in the order to read them:
-// those whose state may depend on flags, and those who are stopped whatever the flags say.
-func (b *batch) candidates() (list, stopped []candidate) {
+// candidates returns the customers whose cards were not read yet in this fetch, in the order to read them: those with rows whose
+// state may depend on flags, and the rest, who may have a subnet: those who are stopped whatever the flags say, and those in
+// a list of states who have no row.
+func (b *batch) candidates() (list, rest []candidate) {
 	seen := make(map[int64]struct{})
 	for i := range b.in.Lines {
 		id := int64(b.in.Lines[i].Subscriber)
@@ -115,16 +116,21 @@ func (b *batch) candidates() (list, stopped []candidate) {
 		seen[id] = struct{}{}
 		c := candidate{id: id, read: b.memory.lastRead(id)}
 		if b.policy.State(n, provision.Flags{}) == provision.StateStop {
-			stopped = append(stopped, c) // no flag can do more
+			rest = append(rest, c) // no flag can do more
 			continue
 		}
 		now, was := b.policy.State(n, b.memory.flags(id)), b.prev.State(provision.SubscriberID(id))
 		c.free = was != now && (was == provision.StateStop || was == provision.StatePause && now != provision.StateStop)
 		list = append(list, c)
 	}
+	for id := range b.numbers {
+		if _, hasRow := seen[id]; !hasRow && !b.cards[id] {
+			rest = append(rest, candidate{id: id, read: b.memory.lastRead(id)})
+		}
+	}
 	slices.SortFunc(list, compareCandidates)
-	slices.SortFunc(stopped, compareCandidates)
-	return list, stopped
+	slices.SortFunc(rest, compareCandidates)
+	return list, rest
 }
 
 // askCards reads cards in lists, which grow as long as the ERP is quick, until a time.
@@ -151,9 +157,9 @@ func (b *batch) askCards(ctx context.Context, of []candidate, until time.Time, g
 }
 
 // judgeCards tells how flags and subnets stand after this fetch.
-func (b *batch) judgeCards(ctx context.Context, list, stopped []candidate, got *asked, err error) {
+func (b *batch) judgeCards(ctx context.Context, list, rest []candidate, got *asked, err error) {
 	now := b.in.FetchedAt
-	all := append(slices.Clip(list), stopped...)
+	all := append(slices.Clip(list), rest...)
 	unread, oldest := b.memory.unread(all)
 	period := b.memory.roundOf(now, oldest, got.asked == len(all))
 	if period == 0 && got.asked > 0 && !b.lastFetch.IsZero() {
@@ -161,6 +167,7 @@ func (b *batch) judgeCards(ctx context.Context, list, stopped []candidate, got *
 	}
 	b.lastFetch = now
 	flagsUnread, _ := b.memory.unread(list)
+	b.memory.noteFresh(b.prev.Empty(), err == nil && flagsUnread <= got.asked-len(got.found))
 	b.unreadAtFirst.Store(b.prev == nil && unread > 0)
 	for _, st := range []syncer.SourceStatus{
 		{Source: syncer.SourceFlags, Rows: len(list), Unread: flagsUnread}, {Source: syncer.SourceSubnets, Rows: len(all), Unread: unread},
@@ -189,13 +196,30 @@ func (b *batch) judgeCards(ctx context.Context, list, stopped []candidate, got *
 
 // card takes state, flags and subnets from a customer's card.
 func (b *batch) card(c *userside.Customer) {
-	first := b.prev != nil && b.memory.lastRead(c.ID) == 0
+	first := b.prev != nil && b.memory.isFresh() && b.memory.lastRead(c.ID) == 0
 	b.cards[c.ID] = true
 	_, flags := b.memory.card(c, cardSubnets(c, b))
 	b.setState(c.ID, c.State)
 	if first && b.policy.State(noStateID, flags).Blocks() {
 		b.memory.noteFirst(c.ID)
 	}
+}
+
+// isFresh reports whether this is an installation that began with nothing, and not every card was asked for yet. Elsewhere
+// a card that was never read says nothing of its customer being new: the file may be lost, or a version have written none.
+func (m *Memory) isFresh() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fresh
+}
+
+// noteFresh notes that a fetch with cards began with no row in use, or that all cards were asked for by now.
+func (m *Memory) noteFresh(began, done bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fresh := (m.fresh || began) && !done
+	m.changed = m.changed || fresh != m.fresh
+	m.fresh = fresh
 }
 
 // noteFirst notes that a card that was read for the first time blocks its customer.

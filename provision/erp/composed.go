@@ -60,6 +60,7 @@ func (b *batch) compose(ctx context.Context) error {
 			unlisted = append(unlisted, c.Customer) // of a state of its own, or missed by the lists
 		}
 	}
+	unlisted = append(unlisted, b.leftOut()...)
 	unlisted = append(unlisted, b.unsure...)
 	slices.Sort(unlisted)
 	unlisted = slices.Compact(unlisted)
@@ -74,9 +75,11 @@ func (b *batch) compose(ctx context.Context) error {
 		b.rows(c, ports[c.ID])
 	})
 	if err != nil {
+		b.failCards(ctx, err)
 		return err // also a permission error: without customers there are no rows
 	}
 	b.keepUnanswered(ids, got)
+	b.keepAbsent(unlisted, got)
 	b.tell(ctx, syncer.SourceStatus{Source: syncer.SourceBindings, Judgement: syncer.JudgedGood, Rows: len(b.in.Lines)})
 	if !b.in.StatesKept && !b.judgeStates(ctx, true, len(unlisted), contrary, len(ids)) {
 		b.keepStates()
@@ -89,6 +92,46 @@ func (b *batch) compose(ctx context.Context) error {
 	b.judgeCards(ctx, list, nil, got, nil)
 	b.finish()
 	return nil
+}
+
+// leftOut returns the customers in use and of earlier fetches whom no list of states has: that is no proof that they are gone,
+// their cards tell.
+func (b *batch) leftOut() []int64 {
+	var out []int64
+	for _, s := range b.prev.Subscribers() {
+		if !b.knows(int64(s.ID)) {
+			out = append(out, int64(s.ID))
+		}
+	}
+	earlier, _, _ := b.memory.prior()
+	for id := range earlier {
+		if !b.knows(id) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// failCards tells that none of what stands on cards can be read: with this source that is nearly everything.
+func (b *batch) failCards(ctx context.Context, err error) {
+	if b.policy.Heeds() {
+		b.fails(ctx, syncer.SourceFlags, err)
+	}
+	b.fails(ctx, syncer.SourceSubnets, err)
+	b.fails(ctx, syncer.SourceBindings, err)
+}
+
+// keepAbsent keeps what is known of customers in no list of whom the ERP has no card, where that is said of more than may be
+// gone at once.
+func (b *batch) keepAbsent(unlisted []int64, got *asked) {
+	if !b.tooMany(got.asked-len(got.found), got.asked) {
+		return
+	}
+	for _, id := range unlisted {
+		if !got.found[id] {
+			b.kept[id] = b.prev.State(provision.SubscriberID(id))
+		}
+	}
 }
 
 // onlySwitches keeps the links to switch ports.

@@ -16,7 +16,7 @@ import (
 const (
 	// maxLookups is how many devices that lines name and the list lacks one fetch asks for by themselves.
 	maxLookups = 50
-	// fewDevices may always get another identity at once: that is an operator's work.
+	// fewDevices may lose what clients are found by at once, if single look-ups tell the same: that is an operator's work.
 	fewDevices = 2
 	// goneFetches is in how many fetches in a row the ERP must say of a device by itself that there is none.
 	goneFetches = 2
@@ -141,6 +141,7 @@ func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[pro
 	}
 	c.taken = slices.Concat(c.taken, c.lost, c.changed)
 	slices.Sort(c.missing)
+	slices.Sort(c.lost)
 	slices.Sort(c.changed)
 	return c
 }
@@ -194,17 +195,17 @@ func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named 
 	b.tell(ctx, st)
 }
 
-// holdDevices says why a list is held; empty: it is not. A list that changes many devices passes if single look-ups of some
-// of them tell the same.
+// holdDevices says why a list is held; empty: it is not. A list that changes devices with many rows passes if single look-ups of
+// some of them tell the same, and so does one that takes something from a few: two may carry all customers.
 func (b *batch) holdDevices(ctx context.Context, c *deviceChange, listed map[provision.DeviceID]*device, n int) string {
 	switch {
 	case n == 0 && c.absent > 0:
 		return "the list is empty"
 	case b.tooMany(c.absent, c.all) && len(c.missing) > fewDevices:
 		return fmt.Sprintf("the list lacks %d devices that bindings name, with %d of %d rows", len(c.missing), c.absent, c.all)
-	case b.tooMany(c.lostRows, c.all) && len(c.lost) > fewDevices:
+	case b.tooMany(c.lostRows, c.all) && (len(c.lost) > fewDevices || !b.confirmed(ctx, c.lost, listed)):
 		return fmt.Sprintf("%d devices with %d of %d rows would lose their MAC, address, name or ports", len(c.lost), c.lostRows, c.all)
-	case b.tooMany(c.otherRows, c.all) && len(c.changed) > fewDevices && !b.confirmed(ctx, c.changed, listed):
+	case b.tooMany(c.otherRows, c.all) && !b.confirmed(ctx, c.changed, listed):
 		return fmt.Sprintf("%d devices with %d of %d rows would get another MAC, address or name, and asked for by themselves they do not tell so", len(c.changed), c.otherRows, c.all)
 	}
 	return ""
@@ -216,7 +217,8 @@ func (b *batch) confirmed(ctx context.Context, ids []provision.DeviceID, listed 
 	step := max(len(ids)/sample, 1)
 	for i := 0; i < len(ids); i += step {
 		d, err := b.lookUpDevice(ctx, ids[i])
-		if err != nil || d == nil || d.MAC != listed[ids[i]].MAC || d.IP != listed[ids[i]].IP || d.Name != listed[ids[i]].Name {
+		now := listed[ids[i]]
+		if err != nil || d == nil || d.MAC != now.MAC || d.IP != now.IP || d.Name != now.Name || (len(d.Ports) == 0) != (len(now.Ports) == 0) {
 			return false
 		}
 	}

@@ -135,3 +135,48 @@ func TestDevicesAreRemembered(t *testing.T) {
 		require.Equal(t, syncer.JudgedGood, statusOf(t, f, syncer.SourceDevices).Judgement)
 	})
 }
+
+// Two switches that carry all customers lose nothing, and get no other MAC, by a list that single look-ups contradict.
+func TestListOfTwoSwitches(t *testing.T) {
+	rules := func() map[string]string {
+		var rows, active []string
+		for i := range 100 {
+			rows = append(rows, fmt.Sprintf(`{"customer_id":%d,"ip":%d,"device_id":%d,"port":1}`, i+1, 1681915905+i, 10+i%2))
+			active = append(active, fmt.Sprint(i+1))
+		}
+		return with(good(), "customer.get_ip_port_device_commutation", `200 {"result":"OK","data":[`+strings.Join(rows, ",")+`]}`,
+			list2, `200 {"result":"OK","data":[`+strings.Join(active, ",")+`]}`, list1, ids(), list0, ids(), deviceList, switches(2, nil))
+	}
+	for name, spoil := range map[string]*strings.Replacer{
+		"without MACs":    strings.NewReplacer(`"mac":`, `"nomac":`),
+		"without ports":   strings.NewReplacer(`"ifaces":`, `"noifaces":`),
+		"with other MACs": strings.NewReplacer(`"mac":"00005E0053`, `"mac":"02005E0053`),
+	} {
+		for _, confirmed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, confirmed %t", name, confirmed), func(t *testing.T) {
+				e, c := newFakeERP(t, rules())
+				f, _ := newFetcher(t, c, Options{Bindings: ModeDirect})
+				first := fetch(t, f, nil)
+				prev, _ := provision.Build(first)
+				e.set(deviceList, spoil.Replace(switches(2, nil)))
+				for n := range 2 {
+					one := switches(2, func(i int) bool { return i == n })
+					if confirmed {
+						one = spoil.Replace(one)
+					}
+					e.set(fmt.Sprintf(oneDevice, 10+n), one)
+				}
+				in := fetch(t, f, prev)
+				st := statusOf(t, f, syncer.SourceDevices)
+				if confirmed {
+					require.Equal(t, syncer.JudgedGood, st.Judgement, st.Error)
+					return
+				}
+				require.Equal(t, syncer.JudgedHeld, st.Judgement)
+				require.Contains(t, st.Error, "2 devices with 100 of 100 rows would")
+				require.Equal(t, first.Devices, in.Devices)
+				require.Equal(t, first.Lines, in.Lines, "with the names of their ports")
+			})
+		}
+	}
+}

@@ -180,7 +180,7 @@ func TestStatesArePolledAfterARestartThatHangs(t *testing.T) {
 		defer func() { require.NoError(t, e.Close()) }()
 		c, err := userside.New(userside.Options{URL: "http://192.0.2.1/api.php", Key: emulatorKey, Transport: inProcess{e}, Location: time.UTC})
 		require.NoError(t, err)
-		w := newTableWorld(t, 144, c, e)
+		w := newTableWorld(t, 144, c, e, ModeDirect)
 		ids := someActive(w.truth)
 		var paid provision.SubscriberID
 		for _, x := range e.Customers() {

@@ -32,6 +32,7 @@ type Memory struct {
 	moved      map[int64]string           // cabling that Moved reported, so that it reports it once
 	nets       map[int64][]netip.Prefix   // subnets on the cards that were read
 	stale      map[int64]bool             // customers whose cabling must be followed anew
+	fresh      bool                       // it began with no row in use, and not every card was asked for yet
 	firstRead  map[int64]bool             // whom cards that were read for the first time block, until that is in use
 	kept       map[int64]provision.State  // who was blocked before for a reason that nobody could read since
 	devices    []device                   // the last good list, and of earlier ones those that lines name

@@ -123,8 +123,8 @@ func (b *batch) stopped(ctx context.Context) (list userside.IDs, refused bool, e
 	return list, false, err
 }
 
-// askUnlisted learns the state of customers with rows that are in no list, and of
-// those of whom a list says nothing certain. At most MaxAsk are asked, other ones
+// askUnlisted learns the state of customers with rows that are in no list, of those
+// of whom a list says nothing certain, and of those without a row who are known and in no list any more. At most MaxAsk are asked, other ones
 // in each fetch; the rest keep the state that they had. all is how many rows there are.
 func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, all int) error {
 	contrary := 0
@@ -135,7 +135,8 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, al
 			}
 		}()
 	}
-	if len(unlisted) == 0 && len(b.unsure) == 0 {
+	rowless := b.withoutRow(unlisted)
+	if len(unlisted) == 0 && len(rowless) == 0 {
 		return nil
 	}
 	ids := slices.Sorted(maps.Keys(unlisted))
@@ -146,12 +147,6 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, al
 			fresh = append(fresh, id)
 		} else {
 			known = append(known, id)
-		}
-	}
-	var rowless []int64
-	for _, id := range b.unsure {
-		if _, hasRow := unlisted[id]; !hasRow && !b.cards[id] {
-			rowless = append(rowless, id)
 		}
 	}
 	ids = slices.Concat(rotate(fresh, b.turn*b.opts.MaxAsk), rotate(known, b.turn*b.opts.MaxAsk), rotate(rowless, b.turn*b.opts.MaxAsk))
@@ -176,16 +171,33 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, al
 		}
 		st := b.prev.State(provision.SubscriberID(id))
 		_, hasRow := unlisted[id]
-		if !hasRow && st == provision.StateUnknown {
+		if nets, _ := b.memory.subnetsOf(id); !hasRow && st == provision.StateUnknown && len(nets) == 0 {
 			continue // nobody needs it
 		}
 		b.kept[id] = st
-		if st == provision.StateUnknown {
+		if hasRow && st == provision.StateUnknown {
 			b.problem(provision.Problem{Kind: provision.ProblemUnknownState, Subscriber: provision.SubscriberID(id),
 				Detail: "is in no state list and could not be asked for this time; not blocked"})
 		}
 	}
 	return nil
+}
+
+// rowless returns, ascending, those of whom a list says nothing certain, or who are known and in no list, and who are not
+// among some others.
+func (b *batch) withoutRow(unlisted map[int64]struct{}) []int64 {
+	ids := b.unsure
+	if !b.in.StatesKept {
+		ids = slices.Concat(ids, b.leftOut())
+	}
+	out := make([]int64, 0, len(ids))
+	for _, id := range ids {
+		if _, hasRow := unlisted[id]; !hasRow && !b.cards[id] {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // setState takes a state_id from get_data. A card without one leaves what the

@@ -51,6 +51,7 @@ type stored struct {
 	Reads     uint32                `json:"reads"`
 	Whole     bool                  `json:"whole,omitempty"` // states can be polled by this
 	Zero      bool                  `json:"zero,omitempty"`  // and with state_id=0
+	Fresh     bool                  `json:"fresh,omitempty"` // the first cards of a new installation are being read
 }
 
 // storedCustomer is what is known of one customer.
@@ -156,7 +157,7 @@ func (m *Memory) restore(s *stored) {
 	for _, id := range s.Former {
 		m.former[id] = true
 	}
-	m.whole, m.zero, m.restored = s.Whole, s.Zero, s.Whole
+	m.whole, m.zero, m.restored, m.fresh = s.Whole, s.Zero, s.Whole, s.Fresh
 	m.reads = s.Reads
 	m.round.mark = s.Reads
 }
@@ -196,7 +197,7 @@ func (m *Memory) save(now time.Time) error {
 }
 
 func (m *Memory) storedLocked() *stored {
-	s := &stored{ERP: m.file.erp, Devices: m.devices, Accepted: slices.Sorted(maps.Keys(m.accepted)), Reads: m.reads, Whole: m.whole, Zero: m.zero, Customers: make([]storedCustomer, 0, len(m.customers))}
+	s := &stored{ERP: m.file.erp, Devices: m.devices, Accepted: slices.Sorted(maps.Keys(m.accepted)), Reads: m.reads, Whole: m.whole, Zero: m.zero, Fresh: m.fresh, Customers: make([]storedCustomer, 0, len(m.customers))}
 	for _, name := range syncer.SourceNames() {
 		if st, ok := m.sources[name]; ok {
 			s.Sources = append(s.Sources, st)

@@ -179,14 +179,8 @@ func TestRestOfTheCardsAfterAFirstStart(t *testing.T) {
 	const customers = 60
 	policy := provision.DefaultPolicy()
 	rules := with(manyCustomers(customers), "customer.get_customers_id?is_ex=1", ids())
-	for _, some := range [][2]int{{1, 30}, {31, 60}, {1, 60}} {
-		var list, cards []string
-		for id := some[0]; id <= some[1]; id++ {
-			list = append(list, fmt.Sprint(id))
-			cards = append(cards, fmt.Sprintf(`"%d":{"id":%d,"state_id":2,"is_disable":1}`, id, id))
-		}
-		rules["customer.get_data?customer_id="+strings.Join(list, ",")] = `200 {"result":"OK","data":{` + strings.Join(cards, ",") + `}}`
-	}
+	disabledCards(rules, customers, 30)
+	disabledCards(rules, customers, customers) // when lists have grown
 	_, c := newFakeERP(t, rules)
 	f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, BatchSize: 30, MaxFlags: 30, Memory: zeroCompared()})
 	s := syncer.New(syncer.Options{
@@ -195,6 +189,66 @@ func TestRestOfTheCardsAfterAFirstStart(t *testing.T) {
 	run(t, s)
 	require.Eventually(t, func() bool { return s.Current().Counts().Stopped == customers }, 10*time.Second, time.Millisecond)
 	require.Nil(t, s.GuardStatus().Held)
+}
+
+// disabledCards adds the cards of customers 1 to n, who are all disabled, as lists of some of them ask for them.
+func disabledCards(rules map[string]string, n, some int) {
+	for from := 1; from <= n; from += some {
+		var list, cards []string
+		for id := from; id < from+some && id <= n; id++ {
+			list = append(list, fmt.Sprint(id))
+			cards = append(cards, fmt.Sprintf(`"%d":{"id":%d,"state_id":2,"is_disable":1}`, id, id))
+		}
+		rules["customer.get_data?customer_id="+strings.Join(list, ",")] = `200 {"result":"OK","data":{` + strings.Join(cards, ",") + `}}`
+	}
+}
+
+// Only the first cards of an installation that began with nothing block whom they will: after the file was lost, with a
+// snapshot in use, the guard counts them.
+func TestFirstCardsCountWhereASnapshotIsInUse(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	rules := with(manyCustomers(60), "customer.get_customers_id?is_ex=1", ids())
+	disabledCards(rules, 60, 30)
+	disabledCards(rules, 60, 60) // when lists have grown
+	_, c := newFakeERP(t, rules)
+	options := func(m *Memory) Options {
+		return Options{Bindings: ModeDirect, Policy: &policy, BatchSize: 30, MaxFlags: 30, Memory: m}
+	}
+	path := filepath.Join(t.TempDir(), "answers")
+	open := func() *Memory {
+		m, err := OpenMemory(path, testURL)
+		require.NoError(t, err)
+		m.setZeroCheck(zeroCheck{Answer: ZeroCondition, Compared: zeroSamples[0], Version: "3.19"})
+		return m
+	}
+	f, _ := newFetcher(t, c, options(open()))
+	prev, _ := provision.Build(fetch(t, f, nil))
+	require.Equal(t, 30, prev.Counts().Stopped)
+	require.NoError(t, f.Save())
+
+	f, _ = newFetcher(t, c, options(open()))
+	require.Len(t, fetch(t, f, prev).FirstRead, 30, "a first start goes on after a restart")
+
+	f, _ = newFetcher(t, c, options(zeroCompared()))
+	in := fetch(t, f, prev)
+	require.Empty(t, in.FirstRead, "the file was lost")
+	in = fetch(t, f, prev)
+	require.Empty(t, in.FirstRead)
+	next, _ := provision.Build(in)
+	require.Equal(t, 60, next.Counts().Stopped, "it is the guard's to hold them")
+}
+
+// When each card was asked for once, a new installation is none any more, also where the ERP has no card of somebody.
+func TestNewInstallationEnds(t *testing.T) {
+	m := NewMemory()
+	m.noteFresh(true, false)
+	require.True(t, m.isFresh())
+	m.noteFresh(false, false)
+	require.True(t, m.isFresh())
+	m.noteFresh(false, true)
+	require.False(t, m.isFresh())
+	m.noteFresh(true, true)
+	require.False(t, m.isFresh(), "all cards were read by the first fetch")
 }
 
 // Where not all cards can be read at once, it is told how many were never read and how long a round takes.

@@ -72,6 +72,52 @@ func TestSubnetsOfTheDirectSource(t *testing.T) {
 	require.Equal(t, 1, kinds(in)[provision.ProblemBadSubnet])
 }
 
+// Customers who have a subnet and no address are read without a hint, and stay paused with it while the list of the paused lacks them.
+func TestSubnetsWithoutAnAddress(t *testing.T) {
+	for _, mode := range []Mode{ModeDirect, ModeComposed} {
+		t.Run(string(mode), func(t *testing.T) {
+			e, c := openEmulator(t, emulator.Options{Profile: emulator.ProfileModern, Seed: 7, Customers: 120, Shape: 'A'})
+			policy := provision.DefaultPolicy()
+			var own []emulator.Customer
+			for _, x := range e.Customers() {
+				if x.State == emulator.StateActive && !x.Disabled && !x.Potential && !x.Former && len(x.Addresses) == 1 && len(own) < 4 {
+					own = append(own, x)
+				}
+			}
+			net := netip.MustParsePrefix("203.0.113.0/29")
+			for _, x := range own {
+				require.NoError(t, e.RemoveIP(x.ID, x.Addresses[0].IP))
+				require.NoError(t, c.AddSubnet(ctx, x.ID, net))
+				require.NoError(t, e.SetState(x.ID, emulator.StatePause))
+				net = netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, net.Addr().As4()[3] + 8}), 29)
+			}
+			f, err := New(c, Options{Bindings: mode, Policy: &policy})
+			require.NoError(t, err)
+			read := func(prev *provision.Snapshot) *provision.Snapshot {
+				in, err := f.Fetch(ctx, prev)
+				require.NoError(t, err)
+				s, _ := provision.Build(in)
+				return s
+			}
+			snap := read(read(nil))
+			require.Len(t, snap.CustomerSubnets(), 4)
+			for _, fault := range []emulator.Fault{emulator.FaultEmpty, emulator.FaultHalf} {
+				require.NoError(t, e.SetQuirks(emulator.Quirks{Faults: map[string]emulator.Fault{list1: fault}}))
+				for range 2 {
+					snap = read(snap)
+					require.Len(t, snap.CustomerSubnets(), 4)
+					for _, x := range own {
+						require.Equal(t, provision.StatePause, snap.State(provision.SubscriberID(x.ID)))
+					}
+				}
+			}
+			require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+			require.NoError(t, e.DeleteCustomer(own[0].ID))
+			require.Len(t, read(snap).CustomerSubnets(), 3, "who is gone is not kept")
+		})
+	}
+}
+
 // A subnet that goes from one customer to another is the new one's once his card was read: the other card is read with it.
 func TestSubnetsThatMove(t *testing.T) {
 	e, c := openEmulator(t, emulator.Options{Profile: emulator.ProfileModern, Seed: 7, Customers: 40, Shape: 'A'})

@@ -32,10 +32,10 @@ const (
 )
 
 // ClientLimit bounds a question to the agent, ChangeLimit a change of state: it waits
-// for the ERP, two minutes at most.
+// for its turn and for the ERP, two minutes at most each.
 const (
 	ClientLimit = 60 * time.Second
-	ChangeLimit = 130 * time.Second
+	ChangeLimit = 250 * time.Second
 )
 
 // usageError marks a mistake on the command line.
