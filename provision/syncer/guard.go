@@ -105,8 +105,9 @@ func (d *GuardDecision) Of(k ChangeKind) *GuardCount {
 // verdict is a decision with those whom it is about.
 type verdict struct {
 	GuardDecision
-	changes changes // all, sorted
-	held    changes // sorted; with those whose states go the way of a kind that is held, though they have no line
+	changes changes                  // all, sorted
+	closed  []provision.SubscriberID // who would be let in, though their own cards said no; held in any case
+	held    changes                  // sorted; with those whose states go the way of a kind that is held, though they have no line
 	// beside are further subscribers whose lines are held with those of another, for they would get an address of it.
 	beside map[provision.SubscriberID]provision.SubscriberID
 }
@@ -114,8 +115,8 @@ type verdict struct {
 // judge is the guard: it counts the subscribers that candidate would change, together with those whose changes passed within
 // the last hour, and says which kinds are over their limits. Who gains a port, or an address beside another, is not changed. A
 // candidate without lines is held always, even if there is no old snapshot; the first one with lines, vacant or not, passes.
-// So do those of first who are blocked: the ERP never told anything else of them.
-func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, limits *GuardLimits, passed lately, now time.Time) *verdict {
+// So do those of first who are blocked: the ERP never told anything else of them. Nobody of closed is let in.
+func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, closed map[provision.SubscriberID]bool, limits *GuardLimits, passed lately, now time.Time) *verdict {
 	v := &verdict{changes: compare(old, candidate), held: changes{}}
 	v.Subscribers = old.Counts().Subscribers
 	if candidate.KeepsVacant() && old != nil {
@@ -138,6 +139,11 @@ func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, l
 			v.held[k] = v.changes[k] // also those who would only be changed back: the answer is not believed in that
 		}
 	}
+	for _, id := range v.changes[ChangeOpened] {
+		if closed[id] {
+			v.closed = append(v.closed, id)
+		}
+	}
 	v.holdStates(old, candidate, first)
 	if v.NoRows {
 		v.held = v.changes
@@ -158,6 +164,9 @@ func (d *GuardDecision) weigh(c *GuardCount, fresh, minChanged int) {
 // holdStates makes what is held of states whole: while newly blocked subscribers are held, nobody is blocked more than
 // before, whether they have a line or only a subnet or a lease of a pool, and while opened ones are held nobody is opened.
 func (v *verdict) holdStates(old, candidate *provision.Snapshot, first []provision.SubscriberID) {
+	if len(v.closed) > 0 {
+		v.held[ChangeOpened] = v.closed
+	}
 	if !v.Blocked.Over && !v.Opened.Over {
 		return
 	}
@@ -215,6 +224,9 @@ func (v *verdict) explain() {
 			hour = fmt.Sprintf(", of which %d passed within the last hour", c.Hour)
 		}
 		why = append(why, fmt.Sprintf("would %s %d of %d subscribers (%s), limit %s%s", verb, c.Count, v.Subscribers, percent(c.Share), percent(c.Limit), hour))
+	}
+	if n := len(v.closed); n > 0 && !v.Opened.Over {
+		why = append(why, fmt.Sprintf("would let in %d subscribers whose own cards say no", n))
 	}
 	v.Hold = len(why) > 0
 	v.Reason = strings.Join(why, "; ")

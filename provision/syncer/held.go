@@ -88,12 +88,15 @@ func (s *Syncer) lessHeldLocked() {
 		c := h.verdict.Of(k)
 		c.Over = c.Over && len(h.verdict.held[k]) > 0
 	}
+	if len(h.verdict.held[ChangeOpened]) == 0 {
+		h.verdict.closed = nil
+	}
 	h.verdict.explain()
 	if !h.verdict.Hold {
 		s.clearHeldLocked()
 		return
 	}
-	if !h.verdict.Opened.Over {
+	if len(h.verdict.held[ChangeOpened]) == 0 {
 		s.openings = nil
 	}
 	h.fingerprint = h.verdict.fingerprint(h.snap)

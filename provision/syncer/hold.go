@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -47,7 +48,8 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 	now := time.Now()
 	candidate := s.overriddenLocked(f.snap, f.began)
 	s.passed.expire(now)
-	v := judge(s.Current(), candidate, f.first, &s.opts.Guard, s.passed, now)
+	v := judge(s.Current(), candidate, f.first, s.contradicted, &s.opts.Guard, s.passed, now)
+	maps.DeleteFunc(s.contradicted, func(id provision.SubscriberID, _ bool) bool { return !v.changes.has(ChangeOpened, id) }) // nobody lets them in
 	if !v.Hold {
 		s.clearHeldLocked()
 		if f.kind == FetchFull { // the states alone do not tell whether the rest is another one now
@@ -197,7 +199,19 @@ func (s *Syncer) oftenEnoughLocked(h *HeldStatus) bool {
 func (s *Syncer) acceptLocked(h *heldFetch, candidate *provision.Snapshot) {
 	s.clearHeldLocked()
 	s.passed.pass(&verdict{changes: h.verdict.held}, &s.opts.Guard, passing{free: true}, time.Now())
+	states := make(map[provision.SubscriberID]provision.State)
+	for _, id := range slices.Concat(h.verdict.held[ChangeBlocked], h.verdict.held[ChangeOpened]) {
+		states[id] = candidate.State(id)
+	}
+	s.keepBesideLocked(states)
 	s.putLocked(h.fetched, candidate)
+}
+
+// keepBesideLocked has states that come into use now outlive a whole fetch that runs: it may have taken over those of before.
+func (s *Syncer) keepBesideLocked(states map[provision.SubscriberID]provision.State) {
+	if s.whole != nil {
+		s.keepLocked(states, time.Now())
+	}
 }
 
 func (s *Syncer) clearHeldLocked() {

@@ -25,6 +25,8 @@ type books struct {
 	truth provision.Input
 	spoil func(*provision.Input) // nil: lists are right
 	cards error                  // of reading cards
+	whole error                  // of reading everything
+	keeps time.Duration          // how long that takes, and then no list of states came; 0: they come at once
 	asked [][]provision.SubscriberID
 }
 
@@ -85,8 +87,19 @@ func (b *books) say() provision.Input {
 	return in
 }
 
-func (b *books) Fetch(context.Context, *provision.Snapshot) (provision.Input, error) {
-	return b.say(), nil
+func (b *books) Fetch(_ context.Context, prev *provision.Snapshot) (provision.Input, error) {
+	in := b.say()
+	b.mu.Lock()
+	keeps, err := b.keeps, b.whole
+	b.mu.Unlock()
+	if keeps > 0 {
+		in.StatesKept = true
+		for i := range in.Subscribers {
+			in.Subscribers[i].State = prev.State(in.Subscribers[i].ID)
+		}
+		<-time.After(keeps)
+	}
+	return in, err
 }
 
 func (b *books) FetchStates(context.Context, *provision.Snapshot) (StatesAnswer, error) {
@@ -525,6 +538,51 @@ func TestCardsContradictOpenings(t *testing.T) {
 	})
 }
 
+// Whose own card said that its customer is blocked is opened by no sample of others, however many of those are right.
+func TestNoSampleOpensWhoseCardContradicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, s, paid := blockedBooks(t, nil)
+		wrong := paid[:18] // so many that the first sample hardly misses them, so few that they would pass by themselves
+		b.setStates(provision.StateActive, paid[18:]...)
+		b.setSpoil(func(in *provision.Input) { paint(in, provision.StateActive, wrong...) })
+		pass(3 * time.Hour)
+		assert.Equal(t, 18, countOf(s.Current(), wrong, provision.StatePause), "also when what passed is forgotten")
+		assert.Equal(t, 42, countOf(s.Current(), paid[18:], provision.StateActive), "each by its own card, or by a sample before one contradicted")
+		b.setSpoil(nil)
+		b.setStates(provision.StateActive, wrong...)
+		pass(5 * time.Minute)
+		assert.Equal(t, 18, countOf(s.Current(), wrong, provision.StateActive))
+	})
+}
+
+// Who is paused meanwhile is paused though bindings come empty, which the guard holds, or fail while something is held.
+func TestPausesArriveWhileBindingsDoNot(t *testing.T) {
+	for name, spoil := range map[string]func(b *books){
+		"empty": func(b *books) { b.spoil = func(in *provision.Input) { in.Lines = nil } },
+		"held, then failing": func(b *books) {
+			b.spoil = func(in *provision.Input) { in.Lines = in.Lines[50:] }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				s, _ := startBooks(t, b, tightGuard, nil, nil)
+				b.change(spoil)
+				wholePoll(s)
+				require.NotNil(t, s.Status().Held)
+				if name != "empty" {
+					b.change(func(b *books) { b.whole = errors.New("403") })
+				}
+				pass(5 * time.Minute)
+				one := b.in(provision.StateActive, 1)
+				b.setStates(provision.StatePause, one...)
+				pass(3 * time.Minute)
+				assert.Equal(t, 1, countOf(s.Current(), one, provision.StatePause))
+			})
+		})
+	}
+}
+
 // What an operator rejected is not opened by cards.
 func TestRejectedOpeningsStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -537,6 +595,24 @@ func TestRejectedOpeningsStay(t *testing.T) {
 		pass(20 * time.Minute)
 		assert.True(t, s.Status().Held.Rejected)
 		assert.Equal(t, 60, countOf(s.Current(), paid, provision.StatePause))
+	})
+}
+
+// What an operator accepts stays, though a whole fetch that runs took over the states of before.
+func TestAcceptOutlivesAFetchThatKeepsStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		many := b.in(provision.StateActive, 60)
+		b.setStates(provision.StatePause, many...)
+		pass(time.Minute)
+		require.NotNil(t, s.Status().Held)
+		b.change(func(b *books) { b.keeps = 20 * time.Second })
+		wholePoll(s)
+		require.NoError(t, accept(s))
+		require.Equal(t, 60, countOf(s.Current(), many, provision.StatePause))
+		pass(30 * time.Second)
+		assert.Equal(t, 60, countOf(s.Current(), many, provision.StatePause))
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -15,8 +16,10 @@ import (
 // nobody. So a few of those to be opened are asked for by their cards.
 
 const (
-	// openingSample is how many cards decide.
+	// openingSample is how many cards decide, as long as none contradicts.
 	openingSample = 20
+	// openingEach is how many are asked for at once after one did, when each speaks for its own customer alone.
+	openingEach = 200
 	// openingGap is the time from one look at cards to the next.
 	openingGap = 30 * time.Second
 	// openingTimeout bounds one look.
@@ -32,12 +35,59 @@ var errNoCards = errors.New("this source tells no single customers")
 type openingCheck struct {
 	due    time.Time // of the next look
 	status OpeningStatus
+	// contradicted says that a card said blocked: from then on no card speaks for another customer.
+	contradicted bool
+	blocked      map[provision.SubscriberID]bool // whose own card said so, when it was read last
+	asked        map[provision.SubscriberID]bool // in this round of all
 }
 
 func (c *openingCheck) copy() *OpeningStatus {
 	st := c.status
 	st.Contradicted = slices.Clone(st.Contradicted)
 	return &st
+}
+
+// take notes what cards said.
+func (c *openingCheck) take(ids []provision.SubscriberID, answer StatesAnswer, err error, now time.Time) {
+	c.status.take(ids, answer, err, now)
+	if err != nil {
+		return
+	}
+	for _, id := range ids {
+		switch state, told := answer.States[id]; {
+		case !told:
+		case state.Blocks():
+			c.blocked[id], c.contradicted = true, true
+		default:
+			delete(c.blocked, id)
+		}
+	}
+	c.tellContradicted()
+}
+
+func (c *openingCheck) tellContradicted() {
+	if c.contradicted {
+		c.status.Contradicted, c.status.OpensAt = slices.Sorted(maps.Keys(c.blocked)), time.Time{}
+	}
+}
+
+// choose returns, at random, whose cards are asked for now, out of all who wait.
+func (c *openingCheck) choose(all []provision.SubscriberID) (ids []provision.SubscriberID) {
+	most := openingSample
+	if c.contradicted {
+		most = openingEach
+		left := slices.DeleteFunc(slices.Clone(all), func(id provision.SubscriberID) bool { return c.asked[id] })
+		if len(left) == 0 {
+			clear(c.asked)
+			left = all
+		}
+		all = left
+	}
+	for _, i := range rand.Perm(len(all))[:min(len(all), most)] {
+		ids = append(ids, all[i])
+		c.asked[all[i]] = true
+	}
+	return ids
 }
 
 // watchOpeningsLocked begins to ask for cards when openings are held, and ends it when none are.
@@ -48,7 +98,9 @@ func (s *Syncer) watchOpeningsLocked(now time.Time) {
 		return
 	}
 	if s.openings == nil {
-		s.openings = &openingCheck{due: now, status: OpeningStatus{Since: now, OpensAt: now.Add(openingPatience)}}
+		s.openings = &openingCheck{due: now, status: OpeningStatus{Since: now, OpensAt: now.Add(openingPatience)},
+			contradicted: len(s.contradicted) > 0, blocked: s.contradicted, asked: make(map[provision.SubscriberID]bool)}
+		s.openings.tellContradicted()
 		notify(s.hints.some)
 	}
 }
@@ -98,9 +150,8 @@ func (s *Syncer) sampleOpenings() (ids, all []provision.SubscriberID, timeout ti
 	}
 	s.openings.due = now.Add(openingGap)
 	all = s.held.verdict.held[ChangeOpened]
-	for _, i := range rand.Perm(len(all))[:min(len(all), openingSample)] {
-		ids = append(ids, all[i])
-	}
+	cur := s.Current()
+	ids = s.openings.choose(slices.DeleteFunc(slices.Clone(all), func(id provision.SubscriberID) bool { return !cur.State(id).Blocks() }))
 	timeout = min(s.opts.FetchTimeout, openingTimeout)
 	if opens := s.openings.status.OpensAt; !opens.IsZero() { // not later than that, even if the ERP hangs
 		timeout = min(timeout, max(opens.Sub(now), time.Millisecond))
@@ -108,25 +159,25 @@ func (s *Syncer) sampleOpenings() (ids, all []provision.SubscriberID, timeout ti
 	return ids, all, timeout
 }
 
-// judgeOpeningsLocked deals with what the cards of ids said, which were chosen out of all. One that says blocked holds all the others:
-// lists and cards are of one ERP, so they agree. Cards are asked for again, for that customer may just have been blocked.
+// judgeOpeningsLocked deals with what the cards of ids said, which were chosen out of all. One that says blocked holds all the others
+// until their own cards are read: lists and cards are of one ERP, so they agree. That one is asked for again, for it may just have been blocked.
 func (s *Syncer) judgeOpeningsLocked(ids, all []provision.SubscriberID, answer StatesAnswer, err error) {
 	c := s.openings
 	if c == nil {
 		return // decided meanwhile
 	}
 	now := time.Now()
-	against := c.status.take(ids, answer, err, now)
+	before := c.contradicted
+	c.take(ids, answer, err, now)
 	if err == nil {
 		s.applyHintsLocked(answer) // whose own card says so is opened, whatever the others say
 	}
 	st := &c.status
 	switch {
-	case len(against) > 0:
-		if len(st.Contradicted) == 0 {
-			s.log.Warn("cards contradict the openings that the guard holds, nobody is opened by them", "asked", len(ids), "contradicting", against)
+	case c.contradicted:
+		if !before {
+			s.log.Warn("cards contradict the openings that the guard holds, nobody is opened but by the own card", "asked", len(ids), "contradicting", st.Contradicted)
 		}
-		st.Contradicted, st.OpensAt = against, time.Time{}
 	case st.Error == "":
 		s.log.Info("cards confirm the openings that the guard held", "asked", len(ids), "customers", len(all))
 		s.openLocked(all)
@@ -146,25 +197,21 @@ func (s *Syncer) judgeOpeningsLocked(ids, all []provision.SubscriberID, answer S
 	s.obs.Held(s.heldStatusLocked())
 }
 
-// take notes which of the cards came, and returns those that say blocked, sorted.
-func (st *OpeningStatus) take(ids []provision.SubscriberID, answer StatesAnswer, err error, now time.Time) (against []provision.SubscriberID) {
+// take notes how many of the cards came.
+func (st *OpeningStatus) take(ids []provision.SubscriberID, answer StatesAnswer, err error, now time.Time) {
 	st.CheckedAt, st.Asked, st.Read, st.Error = now, len(ids), 0, ""
 	if err != nil {
 		st.Error = err.Error()
-		return nil
+		return
 	}
 	for _, id := range ids {
-		if state, told := answer.States[id]; told {
-			if st.Read++; state.Blocks() {
-				against = append(against, id)
-			}
+		if _, told := answer.States[id]; told {
+			st.Read++
 		}
 	}
 	if st.Read*2 < st.Asked {
 		st.Error = fmt.Sprintf("%d of %d cards came", st.Read, st.Asked)
 	}
-	slices.Sort(against)
-	return against
 }
 
 // openLocked lets in those of some whose opening is held, but for whom something newer is known about. It counts for nothing in
@@ -180,6 +227,7 @@ func (s *Syncer) openLocked(some []provision.SubscriberID) {
 		}
 	}
 	if len(opened) > 0 {
+		s.keepBesideLocked(opened)
 		s.installLocked(cur.WithStates(opened), s.status.Problems)
 	}
 	h.verdict.held[ChangeOpened] = still

@@ -74,13 +74,15 @@ func (s *Syncer) kindLocked(now time.Time) FetchKind {
 		return FetchFull
 	case s.whole != nil: // also the first one after a restart
 		return FetchStates
-	case s.opts.RefreshInterval <= s.opts.PollInterval || s.wantFull || s.held != nil:
+	case s.opts.RefreshInterval <= s.opts.PollInterval || s.wantFull:
 		return FetchFull
-	case s.status.ConsecutiveFailures > 0:
-		// States may be readable where something else is not: take turns.
+	case s.status.ConsecutiveFailures > 0 || s.held != nil && s.held.verdict.NoRows:
+		// States may be readable where something else is not, or tells nothing: take turns.
 		if s.status.LastKind == FetchFull {
 			return FetchStates
 		}
+		return FetchFull
+	case s.held != nil:
 		return FetchFull
 	case now.Before(s.nextFullLocked()):
 		return FetchStates
@@ -276,7 +278,7 @@ func (s *Syncer) passBesideLocked(f fetched) (all bool) {
 	now, cur := time.Now(), s.Current()
 	candidate := s.overriddenLocked(f.snap, f.began)
 	s.passed.expire(now)
-	v := judge(cur, candidate, f.first, &s.opts.Guard, s.passed, now)
+	v := judge(cur, candidate, f.first, s.contradicted, &s.opts.Guard, s.passed, now)
 	if !v.NoRows {
 		part := v.part(cur, candidate)
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)

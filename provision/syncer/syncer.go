@@ -107,14 +107,16 @@ type Syncer struct {
 	rejected  uint64 // fingerprint that an operator said no to; zero: none
 	updates   []chan struct{}
 
-	passed    lately        // what the guard let pass within the last hour
-	openings  *openingCheck // of the openings that are held; nil: none are, or an operator rejected them
-	statesAt  time.Time     // when the states in use were read: what changed after may be missing
-	lastFull  time.Time     // start of the newest whole fetch that succeeded here
-	whole     *wholeFetch   // that runs; nil: none
-	pollEnded time.Time
-	wantFull  bool      // the next poll is a whole fetch
-	fullDue   time.Time // a poll from then on is a whole fetch; zero: by the interval
+	passed lately // what the guard let pass within the last hour
+	// contradicted are those whom lists would let in and whose own cards said no.
+	contradicted map[provision.SubscriberID]bool
+	openings     *openingCheck // of the openings that are held; nil: none are, or an operator rejected them
+	statesAt     time.Time     // when the states in use were read: what changed after may be missing
+	lastFull     time.Time     // start of the newest whole fetch that succeeded here
+	whole        *wholeFetch   // that runs; nil: none
+	pollEnded    time.Time
+	wantFull     bool      // the next poll is a whole fetch
+	fullDue      time.Time // a poll from then on is a whole fetch; zero: by the interval
 
 	status Status // without what Status computes
 }
@@ -133,6 +135,7 @@ func New(opts Options, source Fetcher, store SnapshotStore, obs Observer, log *s
 		source: source, store: store, obs: obs, log: log,
 		wake: make(chan struct{}, 1), replan: make(chan struct{}, 1), dirty: make(chan struct{}, 1), hints: newHintQueue(),
 		opts: opts.filled(), overrides: make(map[provision.SubscriberID]override), passed: lately{},
+		contradicted: make(map[provision.SubscriberID]bool),
 	}
 }
 
