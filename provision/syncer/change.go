@@ -14,7 +14,7 @@ type ChangeKind string
 // The kinds of changes.
 const (
 	ChangeRemoved ChangeKind = "removed" // loses all addresses
-	ChangeMoved   ChangeKind = "moved"   // loses an address or a subnet, or has an address on another port
+	ChangeMoved   ChangeKind = "moved"   // loses an address or a subnet, or has an address on another port, or with the MAC of another or none any more
 	ChangeBlocked ChangeKind = "blocked" // is newly stopped or paused
 	ChangeOpened  ChangeKind = "opened"  // is stopped and paused no more
 	ChangeAdded   ChangeKind = "added"   // is new, or has its first address
@@ -109,7 +109,7 @@ func (c changes) walk(old, candidate *provision.Snapshot, vacant bool) {
 		case to == j, !vacant && b.At(to).Vacant():
 			c.add(ChangeRemoved, id)
 			continue
-		case b.At(to).Vacant() == vacant && moved(a.Slice(from, i), b.Slice(to, j), candidate), lostSubnet(old.SubnetsOf(id), candidate):
+		case b.At(to).Vacant() == vacant && moved(a.Slice(from, i), b.Slice(to, j), old, candidate), lostSubnet(old.SubnetsOf(id), candidate):
 			c.add(ChangeMoved, id)
 		}
 		c.addState(id, was.state(id), is.state(id))
@@ -178,9 +178,9 @@ func endOf(lines provision.Lines, i int, id provision.SubscriberID) int {
 	return i
 }
 
-// moved reports whether an address of before is gone or on another port, or if there is
+// moved reports whether an address of before is gone or on another port, or lost its MAC, or if there is
 // none, whether one of the ports is gone. after are the lines of the same subscriber in candidate.
-func moved(before, after provision.Lines, candidate *provision.Snapshot) bool {
+func moved(before, after provision.Lines, old, candidate *provision.Snapshot) bool {
 	if before.At(0).Vacant() {
 		return lostPort(before, after)
 	}
@@ -191,9 +191,29 @@ func moved(before, after provision.Lines, candidate *provision.Snapshot) bool {
 			if now.Addresses[0].Prefix.Addr() != ip {
 				now = candidate.ByIP(ip)
 			}
-			if now == nil || now.Subscriber != l.Subscriber || l.HasPort() && !l.SamePort(now) {
+			if now == nil || now.Subscriber != l.Subscriber || l.HasPort() && !l.SamePort(now) || lostMAC(l, now, old, candidate) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// lostMAC reports whether an address has no MAC any more, or one that cannot be its own: another subscriber had it in old,
+// or has it in candidate. A MAC that nobody else has is a new router, mostly one that the agent itself told the ERP of, and no change.
+// Snapshots of different ways of reading the ERP are not compared: each has MACs of its own, as leases know.
+func lostMAC(was, now *provision.Line, old, candidate *provision.Snapshot) bool {
+	if was.MAC.IsZero() || was.MAC == now.MAC || old.Origin() != candidate.Origin() {
+		return false
+	}
+	return now.MAC.IsZero() || othersHave(old.ByMAC(now.MAC), now.Subscriber) || othersHave(candidate.ByMAC(now.MAC), now.Subscriber)
+}
+
+// othersHave reports whether one of the lines is not of a subscriber.
+func othersHave(lines provision.Lines, id provision.SubscriberID) bool {
+	for l := range lines.All() {
+		if l.Subscriber != id {
+			return true
 		}
 	}
 	return false

@@ -38,7 +38,7 @@ func (h *heldFetch) rowKind(id provision.SubscriberID) ChangeKind {
 }
 
 // confirmRows asks for the card of one subscriber whose rows are held: if it has other addresses than are in use, and those of the
-// held fetch, that one passes. A card tells no port, so a port alone waits for the operator. It gives false if none waits.
+// held fetch, that one passes. A port or a MAC alone waits for the operator. It gives false if none waits.
 func (s *Syncer) confirmRows(ctx context.Context, source CustomerFetcher) bool {
 	id, some := s.hints.takeHeld()
 	if !some {

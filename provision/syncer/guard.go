@@ -18,7 +18,7 @@ type GuardLimits struct {
 	MaxRemoved float64 `json:"max_removed" cfg:"max_removed" read:"share" default:"10%" max:"100%"`
 
 	// Subscribers who would keep an address but lose another or a subnet, or have one on another
-	// port or device.
+	// port or device, with the MAC of another subscriber, or without the MAC that it had.
 	MaxMoved float64 `json:"max_moved" cfg:"max_moved" read:"share" default:"10%" max:"100%"`
 
 	// Subscribers that would newly be stopped or paused.

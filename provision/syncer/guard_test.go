@@ -89,7 +89,9 @@ func TestCompare(t *testing.T) {
 		{name: "port lost", change: each(101, func(b *provision.Line) { b.Device, b.Port, b.PortName = 0, 0, "" }), moved: 101,
 			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
 		{name: "other source, no port names", change: each(1000, func(b *provision.Line) { b.PortName = "" })},
-		{name: "other MACs and VLANs are no harm", change: each(1000, func(b *provision.Line) { b.MAC[5]++; b.VLAN++ })},
+		{name: "MACs of nobody else and other VLANs are no harm", change: each(1000, func(b *provision.Line) { b.MAC[1]++; b.VLAN++ })},
+		{name: "MACs of others", change: each(1000, func(b *provision.Line) { b.MAC[5]++ }), moved: 500,
+			reason: "would move 500 of 1000 subscribers (50%), limit 10%"},
 		{name: "more addresses are no harm", change: func(in *provision.Input) {
 			for _, b := range in.Lines {
 				b.Addresses = provision.Hosts4(provisiontest.IP(5000 + int(b.Subscriber)))

@@ -163,6 +163,7 @@ func (v *verdict) fingerprint(candidate *provision.Snapshot) uint64 {
 				b = binary.BigEndian.AppendUint64(b, uint64(l.Device))
 				b = binary.BigEndian.AppendUint32(b, l.Port)
 				b = append(b, l.PortName...)
+				b = append(b, l.MAC[:]...)
 				for _, a := range l.Addresses {
 					b = a.Prefix.AppendTo(b)
 				}

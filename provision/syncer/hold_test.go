@@ -178,7 +178,7 @@ func TestOtherChangesArriveWhileOneKindIsHeld(t *testing.T) {
 			for i := range 50 {
 				otherPort(&in.Lines[i])
 			}
-		}, 50, "would get other addresses, or another port"},
+		}, 50, "would get other addresses, or another port or MAC"},
 		// Of 50 two are paused, and would be stopped with the others; two are stopped already.
 		ChangeBlocked: {func(in *provision.Input) { paint(in, provision.StateStop, first(50)...) }, 48, "would be stopped"},
 		ChangeAdded: {func(in *provision.Input) {
@@ -201,7 +201,7 @@ func TestOtherChangesArriveWhileOneKindIsHeld(t *testing.T) {
 				assert.True(t, held.Decision.Of(kind).Over)
 
 				b.change(func(b *books) {
-					b.line(1170).MAC[5]++
+					b.line(1170).MAC[1]++
 					otherPort(b.line(1171))
 					if kind != ChangeAdded {
 						b.truth.Lines = append(b.truth.Lines, provision.Line{Subscriber: 1300, Addresses: provision.Hosts4(provisiontest.IP(1300))})
