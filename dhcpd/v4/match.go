@@ -326,7 +326,7 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 	}
 	if c.placed {
 		class, extra := m.rate(b, &rec, known)
-		return preference(class)*prefClass + extra, class != classTaken || c.n == 1
+		return preference(class)*prefClass + extra, class != classTaken || m.isOnly(c)
 	}
 	switch {
 	case known && m.same(&rec) && rec.MAC != m.mac && m.leftBehind(&rec): // an identifier goes for its client only where that is
@@ -337,6 +337,26 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 		return 0, false
 	}
 	return 0, true
+}
+
+// isOnly reports whether the way has only one address for the client, which a new router takes over. What is barred for it is no other
+// one, unless the client has that leased: then it is no new router, but one that two relays hear.
+func (m *matcher) isOnly(c *candidates) bool {
+	switch {
+	case c.n == 1:
+		return true
+	case c.inside != 1:
+		return false
+	}
+	for b := range c.bindings() {
+		if !m.agrees(c, b) || !m.barred(c, b.IP) {
+			continue
+		}
+		if rec, known := m.lease(b.IP); known && rec.Live(m.now) && m.same(&rec) {
+			return false
+		}
+	}
+	return true
 }
 
 // holder is who is still live on an address, and until when; the zero value is nobody.
