@@ -20,6 +20,8 @@ func (c *decider) prior(old *lease.Record, l *provision.Line) provision.MAC {
 		return provision.MAC{}
 	case c.same(old):
 		return old.Prior
+	case old.MAC == c.mac: // the same card under another identifier is no rival of itself
+		return provision.MAC{}
 	case old.State != lease.StateBound, l != nil && c.d.Match.placed && c.foreign(old, l):
 		return provision.MAC{}
 	}
@@ -31,7 +33,7 @@ func (c *decider) prior(old *lease.Record, l *provision.Line) provision.MAC {
 // clients of the address are told. It notes who has the address and until when. A record
 // from a clock that was ahead says nothing.
 func (c *decider) damped(rec *lease.Record, t1 uint32) bool {
-	if rec.Prior.IsZero() || rec.State != lease.StateBound || !rec.Live(c.now) || c.same(rec) || rec.Start.After(c.now) {
+	if rec.Prior.IsZero() || rec.State != lease.StateBound || !rec.Live(c.now) || c.same(rec) || rec.MAC == c.mac || rec.Start.After(c.now) {
 		return false
 	}
 	until := rec.Start.Add(time.Duration(t1) * time.Second)

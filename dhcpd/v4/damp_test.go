@@ -1,6 +1,7 @@
 package v4
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -118,7 +119,40 @@ func TestWhomAnAddressWasTakenFrom(t *testing.T) {
 	same := with(fought(), func(r *lease.Record) { r.ClientID = lease.Hex("\x00a") })
 	assert.Equal(t, client(0x78), take(stranger, same, keyed), "the client's next card")
 	other := with(rec, func(r *lease.Record) { r.ClientID = lease.Hex("\x00b") })
-	assert.Equal(t, client(0x77), take(client(0x77), other, keyed), "another client of the same card")
+	assert.Equal(t, none, take(client(0x77), other, keyed), "another client of the same card takes it from nobody else")
+	assert.Equal(t, client(0x77), take(stranger, other, keyed), "another card")
+}
+
+// A card that starts from the network, and what starts after it, are clients of their own where identifiers tell clients: none fights
+// with another on the same card over the address of its line.
+func TestOneCardWithSeveralIdentifiers(t *testing.T) {
+	keyed := func(_ *Request, o *Options) { o.ClientKey = ClientKeyID }
+	for name, tc := range map[string]struct {
+		mac  provision.MAC
+		o82  []byte
+		want netip.Addr
+	}{
+		"on a line": {stranger, port(switch1, 2), host(21)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tab := leases()
+			for _, id := range []string{"\x00rom", "\x00ipxe", "\x00system"} {
+				q := wire.Query{Type: wire.Discover, MAC: tc.mac, GIAddr: relayIP, Option82: tc.o82, Options: []wire.Option{clientID([]byte(id)...)}}
+				d := run(t, q, tab, keyed)
+				assert.Equal(t, outcome.Offer, d.Outcome, id)
+				assert.Equal(t, tc.want, d.YourIP, id)
+				q.Type, q.Options = wire.Request, append(q.Options, requested(tc.want), chosen(serverIP))
+				d = run(t, q, tab, keyed)
+				require.Equal(t, outcome.Ack, d.Outcome, id)
+				assert.Zero(t, d.Rec.Prior, id)
+				tab.Store(d.Rec)
+			}
+			other := wire.Query{Type: wire.Discover, MAC: client(0x99), GIAddr: relayIP, Option82: tc.o82, Options: []wire.Option{clientID([]byte("\x00other")...)}}
+			if tc.o82 != nil {
+				assert.Equal(t, outcome.Offer, run(t, other, tab, keyed).Outcome, "a new router")
+			}
+		})
+	}
 }
 
 func TestWaitingAllocatesNothing(t *testing.T) {

@@ -406,10 +406,10 @@ func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
 	return n >= c.cfg.maxMACs
 }
 
-// portKey is a number for the port that option 82 names, whatever its profile: its very
-// bytes, a hash of them (FNV-1a). 0: it names none.
+// portKey is a number for the port that option 82 names, whatever its profile: a hash (FNV-1a) of the very bytes of the
+// sub-options that name lines, as comparesLine has it. 0: it names none.
 func portKey(r *wire.RelayInfo, gi netip.Addr, iface string) uint64 {
-	if len(r.CircuitID) == 0 && len(r.RemoteID) == 0 {
+	if len(r.CircuitID)+len(r.RemoteID)+len(r.RelaySubscriberID) == 0 {
 		return 0
 	}
 	var h hash
@@ -417,13 +417,17 @@ func portKey(r *wire.RelayInfo, gi netip.Addr, iface string) uint64 {
 	h.add(r.CircuitID...)
 	if len(r.RemoteID) > 0 {
 		h.add(r.RemoteID...)
-	} else if gi.IsValid() { // a circuit-id alone means something to its relay only
+	} else if gi.IsValid() { // without a remote-id the others mean something to their relay only
 		four := gi.As4()
 		h.add(four[:]...)
-	} else { // or to its switch
+	} else { // or to their switch
 		for i := range len(iface) {
 			h.add(iface[i])
 		}
+	}
+	if n := len(r.RelaySubscriberID); n > 0 { // a key without it is as it ever was: records of guests have them
+		h.add(0, byte(n))
+		h.add(r.RelaySubscriberID...)
 	}
 	return h.sum()
 }

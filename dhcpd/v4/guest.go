@@ -1,6 +1,8 @@
 package v4
 
 import (
+	"github.com/usher-agent/usher/dhcpd/line"
+	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
@@ -17,7 +19,10 @@ func (c *decider) guest() provision.Owner {
 }
 
 func (c *decider) guestNow() provision.Owner {
-	alone, here := c.mac.Owner(), c.mac.OwnerOn(c.lineKey())
+	if before := c.guestBefore(); !before.IsZero() {
+		return before
+	}
+	alone, here := c.mac.Owner(), c.mac.OwnerOn(lineKey(&c.r.P, &c.r.P.Relay))
 	elsewhere := false
 	for i := range c.cfg.pools {
 		if c.cfg.pools[i].Kind != PoolGuests {
@@ -44,19 +49,41 @@ func (c *decider) guestElsewhere(rec *lease.Record) bool {
 	return rec.Pool != "" && rec.Subscriber == 0 && rec.MAC == c.mac && rec.Live(c.now) && c.comesFrom(rec) == placeOther
 }
 
-// lineKey is a number for where the client is: for its port, else for its relay or the interface.
-func (c *decider) lineKey() uint64 {
-	if k := portKey(&c.r.P.Relay, c.r.P.GIAddr(), c.r.P.Ingress.Name); k != 0 {
+// guestBefore returns whom the pools know the client as if it was given its address on this very line while the subscriber-id
+// was no part of the line's number; zero: it was not. What it has then stays its own.
+func (c *decider) guestBefore() provision.Owner {
+	if len(c.r.P.Relay.RelaySubscriberID) == 0 {
+		return provision.Owner{}
+	}
+	less := c.r.P.Relay
+	less.RelaySubscriberID = nil
+	before := c.mac.OwnerOn(lineKey(&c.r.P, &less))
+	for i := range c.cfg.pools {
+		if c.cfg.pools[i].Kind != PoolGuests {
+			continue
+		}
+		if a, ok := c.pools.Owned(i, before); ok {
+			if rec, known := c.leases.Get(a); known && rec.Key == before && rec.Live(c.now) && c.comesFrom(&rec) == placeSame {
+				return before
+			}
+		}
+	}
+	return provision.Owner{}
+}
+
+// lineKey is a number for where the client of a packet is: for the port that an option 82 names, else for its relay or the interface.
+func lineKey(p *line.Packet, r *wire.RelayInfo) uint64 {
+	if k := portKey(r, p.GIAddr(), p.Ingress.Name); k != 0 {
 		return k
 	}
 	var h hash
-	if gi := c.r.P.GIAddr(); gi.IsValid() {
+	if gi := p.GIAddr(); gi.IsValid() {
 		four := gi.As4()
 		h.add(four[:]...)
 		return h.sum()
 	}
-	for i := range len(c.r.P.Ingress.Name) {
-		h.add(c.r.P.Ingress.Name[i])
+	for i := range len(p.Ingress.Name) {
+		h.add(p.Ingress.Name[i])
 	}
 	return h.sum()
 }

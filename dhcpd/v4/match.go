@@ -279,7 +279,7 @@ const (
 	prefLink                          // it fits the wire
 	prefHad                           // the client had or has it
 	prefAsked                         // the client asks for it
-	prefClass                         // times the class, of lines that the client is on
+	prefClass                         // times the class, of lines that the client is on; else once for what is not live elsewhere
 )
 
 // choose takes the binding that suits the client best, of equal ones that with the lowest
@@ -326,17 +326,49 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 	}
 	if c.placed {
 		class, extra := m.rate(b, &rec, known)
-		return preference(class)*prefClass + extra, class != classTaken || c.n == 1
+		return preference(class)*prefClass + extra, class != classTaken || m.isOnly(c)
 	}
 	switch {
 	case known && m.same(&rec) && rec.MAC != m.mac && m.leftBehind(&rec): // an identifier goes for its client only where that is
 		return 0, false
+	case known && m.leftBehind(&rec) && m.ofSeveral(c, b): // maybe another customer's device with the same MAC
+		return 0, true
 	case known && m.same(&rec):
-		return prefHad, true
+		return prefClass + prefHad, true
 	case known && rec.Live(m.now) && !m.yields(&rec, b): // another client now has it through its port
 		return 0, false
 	}
-	return 0, true
+	return prefClass, true
+}
+
+// ofSeveral reports whether the way leads to another subscriber than b's as well.
+func (m *matcher) ofSeveral(c *candidates, b Binding) bool {
+	for other := range c.bindings() {
+		if other.Subscriber != b.Subscriber && m.agrees(c, other) && !m.barred(c, other.IP) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOnly reports whether the way has only one address for the client, which a new router takes over. What is barred for it is no other
+// one, unless the client has that leased: then it is no new router, but one that two relays hear.
+func (m *matcher) isOnly(c *candidates) bool {
+	switch {
+	case c.n == 1:
+		return true
+	case c.inside != 1:
+		return false
+	}
+	for b := range c.bindings() {
+		if !m.agrees(c, b) || !m.barred(c, b.IP) {
+			continue
+		}
+		if rec, known := m.lease(b.IP); known && rec.Live(m.now) && m.same(&rec) {
+			return false
+		}
+	}
+	return true
 }
 
 // holder is who is still live on an address, and until when; the zero value is nobody.

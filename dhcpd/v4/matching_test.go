@@ -485,3 +485,42 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 		})
 	}
 }
+
+// Two customers without ports have devices with one MAC, on two interfaces with host routes: each gets an address of its own. Where all
+// addresses are of one customer, his device takes its own along.
+func TestOneMACOfTwoCustomers(t *testing.T) {
+	o := testOptions()
+	o.Match = []MatchKind{MatchOption82, MatchMAC}
+	cfg, err := Compile(o)
+	require.NoError(t, err)
+	for second, want := range map[provision.SubscriberID]netip.Addr{1: host(11), 2: host(12)} {
+		snap, _ := provision.Build(provision.Input{Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(host(11)), MAC: client(0x11)},
+			{Subscriber: second, Addresses: provision.Hosts4(host(12)), MAC: client(0x11)},
+		}})
+		decide := func(iface string, q wire.Query, recs ...lease.Record) Decision {
+			r := &Request{Ifindex: 3, Served: true, HostRoutes: true, Local: serverIP, P: line.Packet{Ingress: cfg.line.Ingress(iface)}}
+			q.MAC = client(0x11)
+			r.P.Read(q.Append(nil))
+			return decideAt(testNow, r, snap, leases(recs...), nil, cfg)
+		}
+		discover := wire.Query{Type: wire.Discover}
+		asks := func(a netip.Addr) wire.Query {
+			return wire.Query{Type: wire.Request, Options: []wire.Option{requested(a), chosen(serverIP)}}
+		}
+		one := decide("eth1.101", asks(host(11)))
+		require.Equal(t, outcome.Ack, one.Outcome)
+		assert.Equal(t, want, decide("eth1.102", discover, one.Rec).YourIP)
+		wish := discover
+		wish.Options = []wire.Option{requested(host(11))}
+		assert.Equal(t, want, decide("eth1.102", wish, one.Rec).YourIP, "whatever it asks for")
+		assert.Equal(t, host(11), decide("eth1.101", discover, one.Rec).YourIP, "the first one keeps its own")
+		two := decide("eth1.102", asks(want), one.Rec)
+		require.Equal(t, outcome.Ack, two.Outcome)
+		assert.Equal(t, want, decide("eth1.102", discover, one.Rec, two.Rec).YourIP)
+		if second == 2 {
+			assert.Equal(t, host(11), decide("eth1.101", discover, one.Rec, two.Rec).YourIP, "and goes on with it")
+			assert.Equal(t, outcome.NakWrongAddress, decide("eth1.102", asks(host(11)), one.Rec).Outcome)
+		}
+	}
+}

@@ -187,6 +187,7 @@ func TestOtherNetwork(t *testing.T) {
 		o := port(switch1, n)
 		return "52" + hex.EncodeToString(append([]byte{byte(len(o))}, o...)) + "ff"
 	}
+	here := bound(ip("203.0.113.51"), client(0x52), 4)
 	both := OtherNetwork{Client: netip.MustParsePrefix("203.0.113.0/24"), Address: netip.MustParsePrefix("198.51.100.0/24")}
 	const toB = " by relay to 203.0.113.1:67"
 	for _, tc := range []struct {
@@ -209,7 +210,17 @@ func TestOtherNetwork(t *testing.T) {
 			o.SharedNetworks = []SharedNetwork{{Prefixes: prefixes("203.0.113.0/24", "198.51.100.0/24")}}
 		}, "offer 198.51.100.41" + toB, OtherNetwork{}},
 		{"on a line with one in each", of(stranger), "350101" + "3204c6336433" + lined(5), nil, nil, "offer 203.0.113.51" + toB, OtherNetwork{}},
-		{"on that line, and somebody has the one here", of(stranger), "350101" + lined(5), leases(bound(ip("203.0.113.51"), client(0x52), 4)), nil, "port_full", OtherNetwork{}},
+		{"on that line, and its old router has the one here", of(stranger), "350101" + lined(5), leases(here), nil, "offer 203.0.113.51" + toB, OtherNetwork{}},
+		{"there, a REQUEST of it", of(stranger), "3501033604c00002fe3204cb007133" + lined(5), leases(here), nil, "ack 203.0.113.51" + toB + " fact report", OtherNetwork{}},
+		{"there, an old router that has just come", of(stranger), "350101" + lined(5),
+			leases(with(here, func(r *lease.Record) { r.Prior, r.Start = client(0x53), testNow.Add(-time.Minute) })), nil, "takeover_damped 203.0.113.51", OtherNetwork{}},
+		{"there, a client that has the other one", of(stranger), "350101" + lined(5), leases(here, bound(ip("198.51.100.51"), stranger, 4)), nil, "port_full", OtherNetwork{}},
+		{"there, both of one network, and somebody has one", of(stranger), "350101" + lined(5), leases(here), func(_ *Request, o *Options) {
+			o.SharedNetworks = []SharedNetwork{{Prefixes: prefixes("203.0.113.0/24", "198.51.100.0/24")}}
+		}, "offer 198.51.100.51" + toB, OtherNetwork{}},
+		{"there, and somebody has both", of(stranger), "350101" + lined(5), leases(here, bound(ip("198.51.100.51"), client(0x54), 4)), func(_ *Request, o *Options) {
+			o.SharedNetworks = []SharedNetwork{{Prefixes: prefixes("203.0.113.0/24", "198.51.100.0/24")}}
+		}, "port_full", OtherNetwork{}},
 		{"by MAC, and somebody has the one here", of(mover), "350101" + lined(99), leases(bound(inB, stranger, 1)), nil, "port_full", OtherNetwork{}},
 		{"after a restart, and somebody has the one here", of(mover), "3501033204c633641eff", leases(bound(inB, stranger, 1)), nil, "port_full", OtherNetwork{}},
 		{"held here on a line that this packet does not tell", of(settled), plain,

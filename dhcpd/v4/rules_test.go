@@ -262,7 +262,7 @@ var (
 		"": 0, "the client's, live, through a relay on this wire": 0, "none, or another's": recNone | recOther, "another client's, live": recOther,
 		"the client's, live, and the ERP has it there": recKept, "the client's, and the ERP has it there": recKept,
 		"the client's, live, and the ERP has it elsewhere or for nobody": recGone, "the client's, and the ERP has it elsewhere or for nobody": recGone,
-		"the client's, and the operator gave it to another MAC since, no vouched line": recOverruled, "the client's, live": recKept | recGone | recOverruled,
+		"the client's, and the operator gave it to another MAC since, no vouched line": recOverruled, "the client's, live, or over and of another network": recKept | recGone | recOverruled, "the client's, live": recKept | recGone | recOverruled,
 		"the client's, of a pool, live": recPool, "the client's, of a pool": recPool, "the client's": recOwn,
 	}
 	pageClaims = map[string]claim{
