@@ -297,8 +297,9 @@ func (c *decider) route() {
 			port = c.r.P.From.Port()
 		}
 		c.d.Way, c.d.To = wire.WayRelay, netip.AddrPortFrom(gi, port)
-		// The relay is to broadcast it: the client has no address to take it at.
-		c.d.Reply.Broadcast = nak || c.alwaysBroadcast && !c.has().IsValid()
+		// The relay is to broadcast it: the client has no address to take it at, or the reply has none in yiaddr, by which
+		// relays send.
+		c.d.Reply.Broadcast = nak || p.Type() == wire.Inform || c.alwaysBroadcast && !c.has().IsValid()
 	case nak:
 		c.d.Way = wire.WayBroadcast
 	case c.has().IsValid() && !c.fromNowhere():
