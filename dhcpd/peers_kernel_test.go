@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -814,6 +815,36 @@ func TestKernelHonestPeers(t *testing.T) {
 		d.leaves(d.home, p, homeDirectIP)
 		d.settles(homeDirectIP, homeMAC, 0)
 	})
+}
+
+// A client with an address of its own asks for settings through a relay, without the broadcast flag: the answer has nothing in yiaddr
+// that the relay could send it to.
+func TestKernelInformThroughARelay(t *testing.T) {
+	labtest.Need(t, "dhcrelay")
+	d, opts := relaysItself(t, "inform")
+	d.ip(d.home, "addr add 198.51.100.21/24 dev eth0")
+	d.serve(opts, erpOf(gatewayIP, homeIP, neighbourIP))
+	d.relayOnPorts("uplink", coreIP)
+	var conn net.PacketConn
+	require.NoError(t, d.home.Do(func() (err error) { conn, err = net.ListenPacket("udp4", ":68"); return err }))
+	defer conn.Close()
+
+	p := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeInform), dhcpv4.WithHwAddr(homeMAC[:]), dhcpv4.WithClientIP(homeIP.AsSlice()))
+	require.False(t, p.IsBroadcast())
+	x := impostor{at: d.home, from: from(homeIP, 68), to: everybody}
+	x.send(t, p)
+	d.sees("the INFORM", func(e Event) bool { return e.Outcome == outcome.InformAck && e.GIAddr == gatewayIP })
+
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	buf := make([]byte, 1500)
+	n, _, err := conn.ReadFrom(buf)
+	require.NoError(t, err, "the client hears nothing")
+	m, err := dhcpv4.FromBytes(buf[:n])
+	require.NoError(t, err)
+	require.Equal(t, p.TransactionID, m.TransactionID)
+	require.Equal(t, dhcpv4.MessageTypeAck, m.MessageType())
+	require.Equal(t, homeIP.String(), m.ClientIPAddr.String())
+	require.Empty(t, m.Options.Get(dhcpv4.OptionRelayAgentInformation), "the relay took off what it added")
 }
 
 // tap hears what comes and goes on an interface of the router.

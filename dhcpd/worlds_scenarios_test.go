@@ -455,7 +455,7 @@ func TestStrangersPastTheRelayEndNoLease(t *testing.T) {
 		tn.publish()
 		q := v.renewal(v.mac)
 		a := on(ifEth, aim)
-		a.victim, a.Data = v, q.Append(nil)
+		a.victim, a.Data, a.To = v, q.Append(nil), serverIP // a broadcast tells that it is from another wire
 		tn.disturb(a)
 		require.Equal(t, outcome.AckShortened, tn.loud.h.d.Outcome, tn.tale())
 		tn.now = tn.now.Add(2 * time.Minute)

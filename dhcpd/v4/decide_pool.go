@@ -267,9 +267,9 @@ func (c *decider) extendPool(rec *lease.Record) {
 	}
 }
 
-// past reports whether a renewal came past the relay that the lease was given through.
+// past reports whether a renewal came past the relay that the lease was given through. What is broadcast on another wire did not.
 func (c *decider) past(rec *lease.Record) bool {
-	return !c.r.P.Relay.Link.IsValid() && !c.r.P.GIAddr().IsValid() && rec.GIAddr.IsValid()
+	return !c.r.P.Relay.Link.IsValid() && !c.r.P.GIAddr().IsValid() && rec.GIAddr.IsValid() && !c.leftRelay(rec)
 }
 
 // learnt reports whether the ERP knows the port of a guest by now. Past the relay the
@@ -360,7 +360,7 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 	}
 	if known && old.MAC == rec.MAC && old.Pool == p.Name {
 		rec.Start, rec.Expires = old.Start, c.notBefore(&old, rec.Expires)
-		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() && c.has().IsValid() { // past the relay
+		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() && c.has().IsValid() && !c.leftRelay(&old) { // past the relay
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			if rec.Key.IsZero() || rec.Device == 0 {
 				rec.Device, rec.Port = old.Device, old.Port

@@ -300,8 +300,8 @@ func (c *decider) comes(msg message) place {
 		c.e.place = placeUnsure // it is nobody's place any more, but of no use in another network
 	case c.foundEverywhere(c.bound(rec.IP)):
 		c.e.place = placeUnsure // a DISCOVER from there would be given it, too
-	case msg == msgExtendAt && rec.MAC == c.mac && c.loc.Lines.Len() == 0 && c.apart(rec.IP).IsZero():
-		c.e.place = placeUnsure // a line that the ERP does not know is no proof of another one, another network is
+	case msg == msgExtendAt && rec.MAC == c.mac && c.loc.Lines.Len() == 0 && c.apart(rec.IP).IsZero() && !c.leftRelay(rec):
+		c.e.place = placeUnsure // a line that the ERP does not know is no proof of another one, another network or wire is
 	}
 	return c.e.place
 }
@@ -325,7 +325,7 @@ func (m *matcher) comesFrom(rec *lease.Record) place {
 	case p.GIAddr().IsValid(): // without option 82, or the record has none: others are behind that relay
 		return may(rec.GIAddr == p.GIAddr() || rec.GIAddr.IsValid() && m.cfg.oneWire(rec.GIAddr, p.GIAddr()))
 	case rec.GIAddr.IsValid(): // past the relay, so from the address itself, as far as that says anything
-		return may(fromItself)
+		return may(fromItself && !m.leftRelay(rec))
 	case len(rec.Option82) == 0 && vlan != 0 && p.Ingress.VLAN == vlan:
 		if !m.oneCustomer(vlan) || p.Ingress.Name != rec.Interface { // eth1.7 and eth2.7 are two wires
 			return placeUnsure

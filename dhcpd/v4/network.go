@@ -8,6 +8,7 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // This file knows which networks a client may be in, as its wire tells them. An address of another network is of
@@ -165,6 +166,18 @@ func (m *matcher) restricted() bool {
 func (m *matcher) fromWire() bool {
 	from := m.r.P.From.Addr().Unmap() // none: of Explain
 	return !from.IsValid() || from.IsUnspecified() || !m.r.Local.IsValid() || !offNetwork(m.r.On, from)
+}
+
+// wasBroadcast reports whether a packet was broadcast on the wire of its interface, so that its sender is there. No relay and no renewal past
+// one does that: both are for this server alone.
+func (m *matcher) wasBroadcast() bool {
+	p := &m.r.P
+	return p.From.Addr().IsValid() && !p.GIAddr().IsValid() && !m.r.Local.IsValid()
+}
+
+// leftRelay reports whether a lease was given through a relay, and who asks now is on a wire of ours where that relay is not.
+func (m *matcher) leftRelay(rec *lease.Record) bool {
+	return rec.GIAddr.IsValid() && m.wasBroadcast() && !m.r.inNetwork(rec.GIAddr)
 }
 
 // within reports whether an address is of a network that the client is in.

@@ -173,6 +173,8 @@ func (c *decider) notBefore(old *lease.Record, until time.Time) time.Time {
 func (c *decider) staysPut(old *lease.Record, b Binding) bool {
 	p := &c.r.P
 	switch {
+	case c.has().IsValid() && c.leftRelay(old) && (!p.HasOption82() || c.foundEverywhere(b)):
+		return false // it is not there, and may have the address where it is
 	case p.HasOption82():
 		byLine := c.d.Match.By&(MatchOption82|MatchVLAN) != 0
 		return !byLine && (c.has().IsValid() || hasPort(b.Line)) && old.Live(c.now) && c.comesFrom(old) == placeOther
@@ -297,8 +299,9 @@ func (c *decider) route() {
 			port = c.r.P.From.Port()
 		}
 		c.d.Way, c.d.To = wire.WayRelay, netip.AddrPortFrom(gi, port)
-		// The relay is to broadcast it: the client has no address to take it at.
-		c.d.Reply.Broadcast = nak || c.alwaysBroadcast && !c.has().IsValid()
+		// The relay is to broadcast it: the client has no address to take it at, or the reply has none in yiaddr, by which
+		// relays send.
+		c.d.Reply.Broadcast = nak || p.Type() == wire.Inform || c.alwaysBroadcast && !c.has().IsValid()
 	case nak:
 		c.d.Way = wire.WayBroadcast
 	case c.has().IsValid() && !c.fromNowhere():
@@ -312,16 +315,18 @@ func (c *decider) route() {
 }
 
 // keepToTheWire has a datagram to a client that is on the wire of its packet leave there as a frame, to who asked. By the
-// routing table it could leave elsewhere: where the client was before, or into another network with the same addresses.
+// routing table it could leave elsewhere: where the client was before, or into another network with the same addresses. A broadcast
+// was sent on that wire, whatever the record says; of a datagram to this server the interface and the record tell.
 func (c *decider) keepToTheWire() {
 	p, a := &c.r.P, c.d.To.Addr()
-	if c.d.Way != wire.WayUnicast || p.GIAddr().IsValid() || p.HType() != 1 || !c.r.reaches(a) {
+	if c.d.Way != wire.WayUnicast || p.GIAddr().IsValid() || p.HType() != 1 {
 		return
 	}
-	if rec, known := c.lease(a); known && rec.GIAddr.IsValid() && c.same(&rec) {
-		return // it renews past its relay
+	rec, known := c.lease(a)
+	past := known && rec.GIAddr.IsValid() && c.same(&rec) // it renews past its relay
+	if c.wasBroadcast() || c.r.reaches(a) && !past {
+		c.d.Way = wire.WayFrame
 	}
-	c.d.Way = wire.WayFrame
 }
 
 // has returns the address that the client has and uses, as its kind of message says. Some clients put the one that

@@ -83,6 +83,7 @@ func TestRepliesAreHeard(t *testing.T) {
 		{"INFORM", header, inform, has, false, "ack by " + atAddress, true},
 		{"INFORM from another address of the client", header, inform, ip("198.51.100.18"), false, "ack by " + atAddress, true},
 		{"INFORM from no address", header, inform, none, false, "ack by frame", true},
+		{"INFORM, relayed", relayed, inform, ip("10.200.0.1"), false, "ack by relay to 10.200.0.1:67, broadcast there", true}, // yiaddr is zero
 		{"INFORM from no address, broadcast flag", flagged, inform, none, false, "ack by broadcast", true},
 	} {
 		for _, pooled := range []bool{false, true} {

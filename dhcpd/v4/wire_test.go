@@ -73,6 +73,59 @@ func TestDirectClientsAreAnsweredOnTheirWire(t *testing.T) {
 	assert.Equal(t, "relay", d.Way.String(), "a relay is answered as a relay")
 }
 
+// A client that came from behind a relay to a wire of ours, and broadcasts for more time there, hears nobody who answers it by the route
+// to the relay. It is answered where it is, and recorded there, or nobody gives it more time.
+func TestBroadcastOfWhoLeftItsRelay(t *testing.T) {
+	behind := func(r lease.Record) lease.Record {
+		r.GIAddr, r.Option82, r.Ifindex, r.Interface = relayIP, port(switch1, 1), 7, "core0"
+		return r
+	}
+	onPort, over := behind(bound(host(11), client(0x11), 1)), behind(expired(host(11), client(0x11), 1))
+	onPort.Device, onPort.Port, over.Device, over.Port = 1, 1, 1, 1
+	everywhere := behind(bound(host(81), client(0x81), 8))
+	pooled := behind(guest(host(201), stranger))
+	lined := func(q wire.Query) wire.Query { q.Option82 = []byte{9, 1, 7}; return q }
+	extend := func(rec lease.Record) wire.Query { return wire.Query{Type: wire.Request, MAC: rec.MAC, CIAddr: rec.IP} }
+	const beside, unnumbered = "198.51.100.254/24", ""
+	for _, tc := range []struct {
+		name  string
+		q     wire.Query
+		rec   lease.Record
+		on    string
+		local netip.Addr
+		want  string
+		place string // interface of the record
+	}{
+		{"on a port", extend(onPort), onPort, unnumbered, netip.Addr{}, "mac_elsewhere 192.0.2.11", ""},
+		{"on a port, in a network of its address", extend(onPort), onPort, "192.0.2.254/24", netip.Addr{}, "mac_elsewhere 192.0.2.11", ""},
+		{"on a port, with the option 82 of a line that nobody knows", lined(extend(onPort)), onPort, unnumbered, netip.Addr{}, "mac_elsewhere 192.0.2.11", ""},
+		{"on a port, the lease is over", extend(over), over, unnumbered, netip.Addr{}, "ack 192.0.2.11 by frame to 192.0.2.11:68 fact", "eth0"},
+		{"of a pool", extend(pooled), pooled, unnumbered, netip.Addr{}, "mac_elsewhere 192.0.2.201", ""},
+		{"found by MAC everywhere", extend(everywhere), everywhere, unnumbered, netip.Addr{}, "ack 192.0.2.81 by frame to 192.0.2.81:68 fact", "eth0"},
+		{"found by MAC everywhere, with an option 82", lined(extend(everywhere)), everywhere, unnumbered, netip.Addr{}, "ack 192.0.2.81 by frame to 192.0.2.81:68 fact", "eth0"},
+		{"INFORM", wire.Query{Type: wire.Inform, MAC: client(0x81), CIAddr: host(81)}, everywhere, unnumbered, netip.Addr{}, "inform_ack 192.0.2.81 by frame to 192.0.2.81:68", ""},
+		{"the relay is on this wire", extend(onPort), onPort, beside, netip.Addr{}, "ack 192.0.2.11 by frame to 192.0.2.11:68 renew", "core0"},
+		{"to this server alone: past the relay", extend(onPort), onPort, unnumbered, serverIP, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew", "core0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := run(t, tc.q, leases(tc.rec), func(r *Request, o *Options) {
+				withGuests(r, o)
+				r.P.From, r.Local = netip.AddrPortFrom(tc.rec.IP, 68), tc.local
+				r.On, r.HostRoutes = &provision.Interface{Name: "eth0"}, tc.on == unnumbered
+				if tc.on != unnumbered {
+					r.On.Addrs = []netip.Prefix{netip.MustParsePrefix(tc.on)}
+				}
+			})
+			require.Equal(t, tc.want, told(d))
+			require.Equal(t, tc.place, d.Rec.Interface)
+			if tc.place != "" {
+				assert.Equal(t, tc.place == "core0", d.Rec.GIAddr.IsValid(), "the relay")
+				assert.True(t, tc.place == "core0" || len(d.Rec.Option82) == 0 || len(tc.q.Option82) > 0, "the line is that of the relay")
+			}
+		})
+	}
+}
+
 // What the kernel has for a lease, a host route or an element of the source guard, has to be there before the ACK leaves, so the
 // record is a new fact where that changes.
 func TestMoveOfADirectClientIsAFact(t *testing.T) {
