@@ -473,6 +473,26 @@ func (x *explainer) events() {
 	}
 }
 
+// pastRelay returns the lease of the client of a packet that went past the relay that the lease was given through, to the server itself: a
+// renewal, from the client's own address. Its next DISCOVER comes through that relay again.
+func (x *explainer) pastRelay(e *EventView) *lease.Record {
+	from := e.Source.Addr().Unmap()
+	if e.Relay.IsValid() || len(e.Option82) > 0 || !from.IsValid() || from.IsUnspecified() || from != e.ClientIP {
+		return nil
+	}
+	for i := range x.x.Leases {
+		if l := &x.x.Leases[i].Record; l.IP == from && l.MAC == e.MAC && l.GIAddr.IsValid() {
+			return l
+		}
+	}
+	return nil
+}
+
+// askedFrom is where the client of a lease record was when it asked last.
+func askedFrom(l *lease.Record) dhcpd.Query {
+	return dhcpd.Query{MAC: l.MAC, Option82: l.Option82, GIAddr: l.GIAddr, Interface: l.Interface, ClientID: l.ClientID}
+}
+
 // would asks the server what it would answer the client now, with the option
 // 82 and relay that it used last.
 func (x *explainer) would() {
@@ -483,11 +503,14 @@ func (x *explainer) would() {
 	switch {
 	case len(x.x.Events) > 0 && !x.x.Events[0].MAC.IsZero():
 		e := x.x.Events[0]
+		if l := x.pastRelay(&e); l != nil {
+			q = askedFrom(l)
+			break
+		}
 		q.MAC, q.Option82, q.GIAddr, q.Interface, q.ClientID = e.MAC, e.Option82, e.Relay, e.Interface, x.clientID
 		q.Source = e.Source.Addr()
 	case len(x.x.Leases) > 0:
-		l := x.x.Leases[0]
-		q.MAC, q.Option82, q.GIAddr, q.Interface, q.ClientID = l.MAC, l.Option82, l.GIAddr, l.Interface, l.ClientID
+		q = askedFrom(&x.x.Leases[0].Record)
 	case q.MAC.IsZero():
 		i := slices.IndexFunc(x.rows, func(b row) bool { return !b.MAC.IsZero() })
 		if i < 0 {

@@ -440,3 +440,34 @@ func TestExplainTellsWhatTheGuardHolds(t *testing.T) {
 		assert.Len(t, x.Held, len(want), query)
 	}
 }
+
+// A renewal goes past the relay, a DISCOVER does not.
+func TestWouldAsksThroughTheRelayAfterARenewalPastIt(t *testing.T) {
+	m, a := mac(t, "00:00:5e:00:53:11"), ip("198.51.100.11")
+	rec := lease.Record{
+		IP: a, MAC: m, Subscriber: 1001, State: lease.StateBound, Renewed: testStart.Add(-2 * time.Hour), Expires: testStart.Add(-time.Hour),
+		GIAddr: ip("192.0.2.70"), Option82: lease.Hex{1, 1, 7}, Interface: "core",
+	}
+	last := dhcpd.Query{MAC: m, Option82: rec.Option82, GIAddr: rec.GIAddr, Interface: "core"}
+	renewal := dhcpd.Event{Time: testStart, Type: wire.Request, Outcome: outcome.UnknownClient, MAC: m, ClientIP: a, Source: netip.AddrPortFrom(a, 68), Interface: "eth0"}
+	fromNowhere, another := renewal, renewal
+	fromNowhere.Source = netip.MustParseAddrPort("0.0.0.0:68")
+	another.MAC = mac(t, "00:00:5e:00:53:fe")
+	for name, tc := range map[string]struct {
+		last dhcpd.Event
+		want dhcpd.Query
+	}{
+		"a renewal past it":        {renewal, last},
+		"from no address":          {fromNowhere, dhcpd.Query{MAC: m, Interface: "eth0", Source: netip.IPv4Unspecified()}},
+		"a renewal of another MAC": {another, dhcpd.Query{MAC: another.MAC, Interface: "eth0", Source: a}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.Leases = fakeLeases{rec}
+			w.packet(tc.last)
+			_, err := w.explain(t.Context(), a.String())
+			require.NoError(t, err)
+			assert.Equal(t, []dhcpd.Query{tc.want}, w.dhcp.queries)
+		})
+	}
+}

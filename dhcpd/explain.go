@@ -18,7 +18,9 @@ type Query struct {
 	MAC      provision.MAC `json:"mac,omitzero"`
 	Option82 lease.Hex     `json:"option82,omitempty"` // payload, without code and length; nil: none
 	GIAddr   netip.Addr    `json:"giaddr,omitzero"`
-	Source   netip.Addr    `json:"source,omitzero"` // who sends it; invalid: who GIAddr says
+	// Source is who sends it. Invalid: who GIAddr says, else nobody knows. Any other without a relay says that none stands before the client: such
+	// a DISCOVER comes from 0.0.0.0, whatever address the client had when it was seen.
+	Source netip.Addr `json:"source,omitzero"`
 	// Interface the packet would come in on; empty: one that is served.
 	Interface string    `json:"interface,omitempty"`
 	ClientID  lease.Hex `json:"client_id,omitempty"` // option 61; nil: none
@@ -84,8 +86,12 @@ func (s *Server) Explain(q Query) Explanation {
 		r.Networks = gen.config.NetworksOf(r.On, r.HostRoutes)
 	}
 	r.P.Read(ask.Append(nil))
-	if q.GIAddr.IsValid() && q.Source.IsValid() {
+	switch {
+	case !q.Source.IsValid():
+	case q.GIAddr.IsValid():
 		r.P.From, r.OwnFrom = netip.AddrPortFrom(q.Source, 0), s.ownAddress()(q.Source)
+	default:
+		r.P.From = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 	}
 	gen.pools.adopt(s.deps.Snapshot, s.deps.Leases, s.now())
 	snap := s.deps.Snapshot()

@@ -1,7 +1,9 @@
 package dhcpd
 
 import (
+	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -36,4 +38,20 @@ func TestExplainMatching(t *testing.T) {
 	assert.Zero(t, e.Device)
 	e = s.Explain(Query{MAC: stranger, Option82: port(switch1, 1), Interface: "vlan200"})
 	assert.Equal(t, "vlan", e.MatchedBy, "what the client writes itself takes nothing away")
+}
+
+// A client whose lease was given behind a relay is elsewhere on a wire of ours, as its DISCOVER from there shows.
+func TestExplainOfClientThatMovedFromItsRelay(t *testing.T) {
+	rec := bound(host(11), client(0x11), 1)
+	rec.Expires = time.Now().Add(time.Hour)
+	rec.GIAddr, rec.Option82, rec.Interface = ip("198.51.100.1"), port(switch1, 1), "core"
+	snap := world(t)
+	s, err := New(testOptions(), Deps{Snapshot: func() *provision.Snapshot { return snap }, Leases: leases(rec)})
+	require.NoError(t, err)
+	for _, from := range []netip.Addr{netip.IPv4Unspecified(), host(11)} { // no DISCOVER comes from an address without a relay
+		e := s.Explain(Query{MAC: client(0x11), Interface: "eth0", Source: from})
+		assert.Equal(t, outcome.MACElsewhere, e.Outcome, from)
+	}
+	e := s.Explain(Query{MAC: client(0x11), GIAddr: rec.GIAddr, Option82: rec.Option82})
+	assert.Equal(t, outcome.Offer, e.Outcome)
 }

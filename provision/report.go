@@ -16,6 +16,9 @@ var ErrRefused = errors.New("refused by the ERP")
 // one that says neither yes nor no.
 var ErrUncertain = errors.New("it is not known whether the ERP did it")
 
+// ErrNoRow says that none of the customers who were asked has an address, by their cards.
+var ErrNoRow = errors.New("no customer that was asked has the address")
+
 // MACReport says that a bound address was acknowledged to a MAC which the ERP
 // does not have for it, or that such a MAC answers for it by ARP.
 type MACReport struct {

@@ -273,10 +273,8 @@ func (f *Fetcher) SetMAC(ctx context.Context, ip netip.Addr, mac provision.MAC) 
 	return f.refusal(ctx, f.client.SetMACByIP(ctx, ip, userside.MAC(mac)))
 }
 
-// ErrNoRow says that none of the customers asked has an address.
-var ErrNoRow = errors.New("no customer that was asked has the address")
-
-// MACOf reads the MAC that the ERP has for an address now, on the card of one of some customers; zero: it has none. That is one call.
+// MACOf reads the MAC that the ERP has for an address now, on the card of one of some customers; zero: it has none. If none of them
+// has the address, the error is provision.ErrNoRow. That is one call.
 func (f *Fetcher) MACOf(ctx context.Context, ip netip.Addr, ids ...provision.SubscriberID) (provision.MAC, error) {
 	var want []int64
 	for _, id := range ids {
@@ -295,7 +293,7 @@ func (f *Fetcher) MACOf(ctx context.Context, ip netip.Addr, ids ...provision.Sub
 			}
 		}
 	}
-	return provision.MAC{}, ErrNoRow
+	return provision.MAC{}, provision.ErrNoRow
 }
 
 // ChangeState sets the state of a customer. A refusal by the ERP is

@@ -27,9 +27,9 @@ func TestMACOf(t *testing.T) {
 	require.Equal(t, mac1, mac, "it passed to another customer")
 	require.Len(t, e.calls(), 3)
 	_, err = f.MACOf(ctx, addr(3), 7)
-	require.ErrorIs(t, err, ErrNoRow)
+	require.ErrorIs(t, err, provision.ErrNoRow)
 	_, err = f.MACOf(ctx, addr(1), 9)
 	require.Error(t, err)
 	_, err = f.MACOf(ctx, addr(1), provision.SubscriberID(0))
-	require.ErrorIs(t, err, ErrNoRow)
+	require.ErrorIs(t, err, provision.ErrNoRow)
 }

@@ -39,14 +39,14 @@ func (o *Outbox) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		if o.settle(e) || o.putOff(e) {
+		if o.passed(e) || o.settle(e) || o.putOff(e) {
 			continue
 		}
 		if o.limit.Wait(ctx) != nil || o.reads(e) && o.limit.Wait(ctx) != nil {
 			return nil
 		}
-		if !o.current(e) || o.overruled(ctx, e) {
-			continue // replaced or switched off while it waited
+		if !o.current(e) || o.overruled(ctx, e) || o.passed(e) {
+			continue // replaced, switched off or overtaken while it waited
 		}
 		if ctx.Err() != nil {
 			return nil

@@ -34,7 +34,7 @@ const (
 	ResultRefused   Result = "refused"   // the ERP said no; dropped
 	ResultFailed    Result = "failed"    // not delivered; kept, sent again later
 	ResultSettled   Result = "settled"   // the ERP had it already, or another client has the address; dropped unsent
-	ResultOverruled Result = "overruled" // the ERP has a third MAC by now, which is newer; dropped unsent
+	ResultOverruled Result = "overruled" // the ERP has a third MAC by now, which is newer, or gave the address to another customer; dropped unsent
 	ResultDamped    Result = "damped"    // put off: the ERP was told of another change of the address within DampTime
 )
 
@@ -73,8 +73,12 @@ type Options struct {
 	// Overtaken says of a report that was put off that it is not true any more: another
 	// client has the address. It is dropped, for it comes again if it is. nil: never.
 	Overtaken func(r provision.MACReport) bool
+	// Passed returns whose an address is by now, if that is another customer than the one of a report: then the report would be
+	// written into that one's row. It is dropped, for it comes again if it is true. nil: nobody knows.
+	Passed func(r provision.MACReport) (provision.SubscriberID, bool)
 	// Row reads the MAC that the ERP has for the address of a report now; zero: none. It is asked before each call for a report that
 	// says what it replaces, and after one of which nobody knows whether it was taken. nil, or an error: Accepted is asked.
+	// After provision.ErrNoRow, which says that the customer has not got the address any more, the report waits for a whole fetch that began later.
 	Row func(ctx context.Context, r provision.MACReport) (provision.MAC, error)
 	// Accepted returns the MAC that a whole fetch has for the address which was accepted and began after the report
 	// was made; false: there is none. nil: never.
@@ -133,6 +137,8 @@ type entry struct {
 	damped   bool // it waits because another change of the address was sent lately
 	sent     bool // a call of it was sent, and nobody knows whether the ERP took it
 	place    int  // in the queue
+
+	gone time.Time // when the customer's card was found without the address; zero: it was not
 }
 
 // Open reads the reports kept in store; those of a disk that cannot be used yet come later. A record that cannot be read is skipped,
@@ -206,7 +212,7 @@ func (o *Outbox) take(r provision.MACReport, onDisk bool) {
 	if old != nil {
 		o.queue.remove(old)
 		if old.report.MAC == r.MAC { // no news for the ERP: what failed still has to wait
-			e.attempts, e.due, e.err, e.damped, e.sent = old.attempts, old.due, old.err, old.damped, old.sent
+			e.attempts, e.due, e.err, e.damped, e.sent, e.gone = old.attempts, old.due, old.err, old.damped, old.sent, old.gone
 		}
 	}
 	o.putLocked(e)
@@ -322,11 +328,24 @@ type Refusal struct {
 	Reason    string    `json:"reason"`
 }
 
-// Overrule is a report that was dropped since the ERP had a third MAC.
+// Overrule is a report that was dropped since the ERP had a third MAC, or the address was not its customer's any more.
 type Overrule struct {
 	provision.MACReport
-	DroppedAt time.Time     `json:"dropped_at"`
-	Has       provision.MAC `json:"erp_has"`
+	DroppedAt time.Time              `json:"dropped_at"`
+	Has       provision.MAC          `json:"erp_has"`
+	Passed    bool                   `json:"passed,omitempty"`    // the address is not the customer's any more; Has says nothing
+	Owner     provision.SubscriberID `json:"erp_owner,omitempty"` // who has it then; zero: not known
+}
+
+// Reason says why the report was dropped.
+func (x *Overrule) Reason() string {
+	switch {
+	case x.Owner != 0:
+		return fmt.Sprintf("the address is of customer %d by now, not of %d", x.Owner, x.Subscriber)
+	case x.Passed:
+		return fmt.Sprintf("customer %d has not got the address any more", x.Subscriber)
+	}
+	return "the ERP has " + x.Has.String()
 }
 
 // Status tells the state; at most n entries are listed, the oldest first.

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -22,6 +23,9 @@ func (o *Outbox) overruled(ctx context.Context, e *entry) bool {
 		return false
 	}
 	has, read, ok := o.has(ctx, e)
+	if !e.gone.IsZero() && o.awaitsFetch(e) {
+		return true
+	}
 	if read && has == r.MAC {
 		o.hasAlready(e)
 		return true
@@ -29,15 +33,73 @@ func (o *Outbox) overruled(ctx context.Context, e *entry) bool {
 	if !ok || has.IsZero() || has == r.MAC || has == r.Replaces.MAC || o.sentLast(*r, has) || o.opts.Ours != nil && o.opts.Ours(*r, has) || !o.current(e) {
 		return false
 	}
-	o.mu.Lock()
-	o.overrules = append(o.overrules, Overrule{*r, time.Now(), has})
-	if n := len(o.overrules) - maxRefusals; n > 0 {
-		o.overrules = append(o.overrules[:0], o.overrules[n:]...)
-	}
-	o.mu.Unlock()
+	o.dropped(Overrule{MACReport: *r, Has: has})
 	o.log.Warn("mac report dropped: the ERP has got another MAC for the address since the client got it, and that is newer",
 		"ip", r.IP, "mac", r.MAC, "subscriber", r.Subscriber, "replaces", r.Replaces.MAC, "erp_has", has)
 	o.finish(e, ResultOverruled)
+	return true
+}
+
+// dropped remembers a report that is dropped for the status.
+func (o *Outbox) dropped(x Overrule) {
+	x.DroppedAt = time.Now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.overrules = append(o.overrules, x)
+	if n := len(o.overrules) - maxRefusals; n > 0 {
+		o.overrules = append(o.overrules[:0], o.overrules[n:]...)
+	}
+}
+
+// passed drops a report if the address is another customer's by now, and reports whether it did.
+func (o *Outbox) passed(e *entry) bool {
+	if o.opts.Passed == nil {
+		return false
+	}
+	owner, passed := o.opts.Passed(e.report)
+	if !passed || !o.current(e) {
+		return false
+	}
+	o.drops(e, owner)
+	return true
+}
+
+// drops drops a report whose address is not its customer's any more, but of owner, if that is known.
+func (o *Outbox) drops(e *entry, owner provision.SubscriberID) {
+	r := &e.report
+	o.dropped(Overrule{MACReport: *r, Passed: true, Owner: owner})
+	o.log.Warn("mac report dropped: the address is another customer's by now, or nobody's",
+		"ip", r.IP, "mac", r.MAC, "subscriber", r.Subscriber, "erp_owner", owner)
+	o.finish(e, ResultOverruled)
+}
+
+// goneWait is how long a report waits for a fetch before the card is read again.
+const goneWait = time.Minute
+
+// awaitsFetch deals with a report whose customer's card has not got the address. Nobody knows who has it, so it waits for a whole fetch
+// that began since. One that has the address for the customer all the same says that such cards tell nothing. After one that has not the
+// report is dropped. It reports whether the report is not to be sent now.
+func (o *Outbox) awaitsFetch(e *entry) bool {
+	if o.opts.Fetched == nil || o.opts.Accepted == nil {
+		return false
+	}
+	since := e.report
+	since.At = e.gone
+	if _, ok := o.opts.Accepted(since); ok { // passed looks whose it is
+		return false
+	}
+	if !o.opts.Fetched().After(e.gone) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.entries[e.report.IP] == e {
+			e.due, e.err = time.Now().Add(goneWait), provision.ErrNoRow.Error()
+			o.queue.fix(e)
+		}
+		return true
+	}
+	if o.current(e) {
+		o.drops(e, 0)
+	}
 	return true
 }
 
@@ -67,7 +129,11 @@ func (o *Outbox) has(ctx context.Context, e *entry) (mac provision.MAC, read, ok
 	if o.reads(e) {
 		mac, err := o.row(ctx, e.report)
 		if err == nil {
+			o.noteGone(e, false)
 			return mac, true, true
+		}
+		if errors.Is(err, provision.ErrNoRow) {
+			o.noteGone(e, true)
 		}
 		o.log.Debug("the ERP's MAC cannot be read before a mac report, the last whole fetch counts", "ip", e.report.IP, "error", err)
 	}
@@ -76,6 +142,18 @@ func (o *Outbox) has(ctx context.Context, e *entry) (mac provision.MAC, read, ok
 	}
 	mac, ok = o.opts.Accepted(e.report)
 	return mac, false, ok
+}
+
+// noteGone notes whether the card of an entry's customer is without the address, and since when.
+func (o *Outbox) noteGone(e *entry, gone bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case !gone:
+		e.gone = time.Time{}
+	case e.gone.IsZero():
+		e.gone = time.Now()
+	}
 }
 
 // sentLast reports whether mac is what the ERP was told of the address of a report last.
@@ -94,6 +172,19 @@ func Accepted(snapshot func() *provision.Snapshot) func(provision.MACReport) (pr
 			return provision.MAC{}, false
 		}
 		return row.MAC, true
+	}
+}
+
+// Passed returns what says whose the address of a report is by a snapshot, if that is another customer, for Options. The next customer of the
+// port that the packet came from is no other: what sits there is theirs by now.
+func Passed(snapshot func() *provision.Snapshot) func(provision.MACReport) (provision.SubscriberID, bool) {
+	return func(r provision.MACReport) (provision.SubscriberID, bool) {
+		l := snapshot().ByIP(r.IP)
+		if l == nil || r.Subscriber == 0 || l.Subscriber == r.Subscriber ||
+			r.Packet.Port != 0 && r.Packet.Device == l.Device && r.Packet.Port == l.Port {
+			return 0, false
+		}
+		return l.Subscriber, true
 	}
 }
 

@@ -78,7 +78,7 @@ func TestReportsUndoNothingNewer(t *testing.T) {
 				require.Len(t, st.OverruledList, 1)
 				r, err := r.Normal()
 				require.NoError(t, err)
-				assert.Equal(t, Overrule{r, st.OverruledList[0].DroppedAt, mac(3)}, st.OverruledList[0])
+				assert.Equal(t, Overrule{MACReport: r, DroppedAt: st.OverruledList[0].DroppedAt, Has: mac(3)}, st.OverruledList[0])
 			})
 		})
 	}
@@ -163,4 +163,122 @@ func TestWhatFetchAndLeaseSay(t *testing.T) {
 	rec, _ := tab.Get(r.IP)
 	require.Equal(t, lease.ERPMAC{MAC: mac(2), At: at.UnixNano()}, rec.ERP.Composed)
 	require.Equal(t, mac(1), rec.ERP.Direct.MAC, "the other way of reading is not asked")
+}
+
+// erpRows are what the ERP has for the address of a report, as cards and as the snapshot in use show it.
+type erpRows struct {
+	snap atomic.Pointer[provision.Snapshot]
+}
+
+func (e *erpRows) fetch(owner provision.SubscriberID, m provision.MAC, port uint32) {
+	s, _ := provision.Build(provision.Input{Source: provision.SourceDirect, FetchedAt: time.Now(), Lines: []provision.Line{
+		{Subscriber: owner, Device: 9, Port: port, MAC: m, Addresses: provision.Hosts4(ip(1))},
+	}})
+	e.snap.Store(s)
+}
+
+func (e *erpRows) options(leases Leases) Options {
+	opts := fast
+	opts.Settled, opts.Accepted, opts.Ours, opts.Passed = Settled(e.snap.Load, leases), Accepted(e.snap.Load), Ours(leases), Passed(e.snap.Load)
+	opts.Fetched = func() time.Time { return e.snap.Load().FetchedAt() }
+	opts.Row = func(_ context.Context, r provision.MACReport) (provision.MAC, error) {
+		return e.snap.Load().ByIP(r.IP).MAC, nil
+	}
+	return opts
+}
+
+func boundTo(m provision.MAC) *lease.Table {
+	tab, now := lease.New(), time.Now()
+	tab.Store(lease.Record{IP: ip(1), MAC: m, State: lease.StateBound, Subscriber: 1001, Start: now, Renewed: now, Expires: now.Add(24 * time.Hour)})
+	return tab
+}
+
+// A report that waits is never written into the row of a customer who was given the address meanwhile.
+func TestReportsAreNotAnotherCustomers(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		replaces provision.Replaced
+		packet   provision.Packet
+		owner    provision.SubscriberID
+		sent     bool
+	}{
+		{"another customer", provision.Replaced{MAC: mac(1), Known: true}, provision.Packet{Device: 9, Port: 4}, 2002, false},
+		{"nothing is known of before", provision.Replaced{}, provision.Packet{}, 2002, false},
+		{"the next customer of the port", provision.Replaced{MAC: mac(1), Known: true}, provision.Packet{Device: 9, Port: 5}, 2002, true},
+		{"the same customer", provision.Replaced{MAC: mac(1), Known: true}, provision.Packet{Device: 9, Port: 4}, 1001, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				erp := &erpRows{}
+				erp.fetch(1001, mac(1), 4)
+				o := start(t, erp.options(boundTo(mac(2))))
+				o.erp.set(0, down)
+				r := report(1, 2, time.Now())
+				r.Replaces, r.Packet = tc.replaces, tc.packet
+				require.NoError(t, o.Put(r))
+				pass(time.Second)
+				o.erp.take()
+				erp.fetch(tc.owner, provision.MAC{}, 5)
+				o.erp.set(0, nil)
+				pass(2 * time.Hour)
+				require.Empty(t, o.kept(t))
+				if tc.sent {
+					require.Len(t, o.erp.take(), 1)
+					return
+				}
+				require.Empty(t, o.erp.take())
+				require.Equal(t, 1, o.seen.results[ResultOverruled])
+				st := o.Status(10)
+				require.EqualValues(t, 1, st.Overruled)
+				require.Len(t, st.OverruledList, 1)
+				require.True(t, st.OverruledList[0].Passed)
+				require.EqualValues(t, 2002, st.OverruledList[0].Owner)
+				require.Equal(t, "the address is of customer 2002 by now, not of 1001", st.OverruledList[0].Reason())
+			})
+		})
+	}
+}
+
+// A customer whose card has not got the address any more is waited for: the next whole fetch says whose it is.
+func TestReportsWaitForTheFetchAfterAnEmptyCard(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		fetch func(*erpRows)
+		sent  int
+		owner provision.SubscriberID
+	}{
+		{"it is another customer's", func(e *erpRows) { e.fetch(2002, provision.MAC{}, 5) }, 0, 2002},
+		{"it is nobody's", func(e *erpRows) {
+			s, _ := provision.Build(provision.Input{Source: provision.SourceDirect, FetchedAt: time.Now()})
+			e.snap.Store(s)
+		}, 0, 0},
+		{"it is the customer's, whatever the card shows", func(e *erpRows) { e.fetch(1001, mac(1), 4) }, 1, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				erp := &erpRows{}
+				erp.fetch(1001, mac(1), 4)
+				opts := erp.options(boundTo(mac(2)))
+				opts.Row = func(context.Context, provision.MACReport) (provision.MAC, error) {
+					return provision.MAC{}, provision.ErrNoRow
+				}
+				o := start(t, opts)
+				pass(time.Second)
+				r := report(1, 2, time.Now())
+				r.Replaces = provision.Replaced{MAC: mac(1), Known: true}
+				require.NoError(t, o.Put(r))
+				pass(10 * time.Minute)
+				require.Empty(t, o.erp.take())
+				require.Len(t, o.kept(t), 1)
+				tc.fetch(erp)
+				pass(2 * time.Minute)
+				require.Empty(t, o.kept(t))
+				require.Len(t, o.erp.take(), tc.sent)
+				require.Equal(t, 1-tc.sent, o.seen.results[ResultOverruled])
+				if tc.sent == 0 {
+					require.Equal(t, tc.owner, o.Status(1).OverruledList[0].Owner)
+				}
+			})
+		})
+	}
 }

@@ -60,6 +60,7 @@ func (a *Agent) outboxOptions(c outbox.Options) outbox.Options {
 		return a.erp.row(ctx, r, a.syncer.Current())
 	}
 	c.Fetched = func() time.Time { return a.syncer.Current().FetchedAt() }
+	c.Passed = outbox.Passed(a.syncer.Current)
 	c.Accepted, c.Ours = outbox.Accepted(a.syncer.Current), outbox.Ours(a.leases)
 	c.Sending, c.Taken = outbox.Note(a.leases, a.syncer.Current)
 	return c

@@ -145,10 +145,10 @@ func printStatus(w io.Writer, st *console.Status) error {
 			rows = append(rows, []string{"", fmt.Sprintf("refused %s %s: %s", r.IP, r.MAC, r.Reason)})
 		}
 		if o.Overruled > 0 {
-			rows = append(rows, []string{"", fmt.Sprintf("%d dropped, for the ERP has got another MAC since the client got the address", o.Overruled)})
+			rows = append(rows, []string{"", fmt.Sprintf("%d dropped, for the ERP has got another MAC since the client got the address, or gave the address to another customer", o.Overruled)})
 		}
 		for _, r := range o.OverruledList[:min(3, len(o.OverruledList))] {
-			rows = append(rows, []string{"", fmt.Sprintf("dropped %s %s: the ERP has %s", r.IP, r.MAC, r.Has)})
+			rows = append(rows, []string{"", fmt.Sprintf("dropped %s %s: %s", r.IP, r.MAC, r.Reason())})
 		}
 	}
 	return cli.Table(w, rows)
