@@ -500,7 +500,7 @@ func TestSurvivesRestart(t *testing.T) {
 	// The file as a killed process leaves it: copied while it is open.
 	openStore(t, dir)
 	copied := t.TempDir()
-	require.NoError(t, os.CopyFS(filepath.Join(copied, "leases"), os.DirFS(path)))
+	copyLeases(t, copied, dir)
 
 	var text bytes.Buffer
 	store2 := openStore(t, copied)
@@ -559,7 +559,8 @@ func TestCopiesAtAnyMoment(t *testing.T) {
 		copied := t.TempDir()
 		abandoned := errors.New("nothing is to be written")
 		require.ErrorIs(t, store.Commit(func(*lease.Batch) error { // whose turn it is: nobody else writes
-			return errors.Join(abandoned, os.CopyFS(filepath.Join(copied, "leases"), os.DirFS(filepath.Join(dir, "leases"))))
+			copyLeases(t, copied, dir)
+			return abandoned
 		}), abandoned)
 		o2, err := Open(openStore(t, copied), Options{}, &fakeERP{}, nil, quiet())
 		require.NoError(t, err)
