@@ -40,6 +40,8 @@ type fetched struct {
 	problems []provision.Problem // of FetchFull
 	began    time.Time           // when its states were read
 	first    []provision.SubscriberID
+
+	statesKept bool // the ERP told none
 }
 
 // judgeLocked lets the guard decide on a fetch. What it does not hold comes into use at once: a kind of change that is over
@@ -49,7 +51,9 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 	candidate := s.overriddenLocked(f.snap, f.began)
 	s.passed.expire(now)
 	v := judge(s.Current(), candidate, f.first, s.contradicted, &s.opts.Guard, s.passed, now)
-	maps.DeleteFunc(s.contradicted, func(id provision.SubscriberID, _ bool) bool { return !v.changes.has(ChangeOpened, id) }) // nobody lets them in
+	if !f.statesKept && !v.NoRows { // else nothing is said of them
+		maps.DeleteFunc(s.contradicted, func(id provision.SubscriberID, _ bool) bool { return !v.changes.has(ChangeOpened, id) }) // nobody lets them in
+	}
 	if !v.Hold {
 		s.clearHeldLocked()
 		if f.kind == FetchFull { // the states alone do not tell whether the rest is another one now

@@ -545,7 +545,15 @@ func TestNoSampleOpensWhoseCardContradicts(t *testing.T) {
 		wrong := paid[:18] // so many that the first sample hardly misses them, so few that they would pass by themselves
 		b.setStates(provision.StateActive, paid[18:]...)
 		b.setSpoil(func(in *provision.Input) { paint(in, provision.StateActive, wrong...) })
-		pass(3 * time.Hour)
+		pass(2 * time.Hour) // what passed is forgotten
+		spoil := func(in *provision.Input) { paint(in, provision.StateActive, wrong...) }
+		b.setSpoil(func(in *provision.Input) { spoil(in); in.Lines = nil })
+		pass(10 * time.Minute)
+		b.setSpoil(spoil)
+		b.change(func(b *books) { b.keeps = time.Second })
+		pass(10 * time.Minute)
+		b.change(func(b *books) { b.keeps = 0 })
+		pass(10 * time.Minute)
 		assert.Equal(t, 18, countOf(s.Current(), wrong, provision.StatePause), "also when what passed is forgotten")
 		assert.Equal(t, 42, countOf(s.Current(), paid[18:], provision.StateActive), "each by its own card, or by a sample before one contradicted")
 		b.setSpoil(nil)

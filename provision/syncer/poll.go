@@ -184,7 +184,7 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options, whole *wholeFetch) 
 		if in.FetchedAt.IsZero() || in.FetchedAt.After(began) {
 			in.FetchedAt = began // what changed after this may be missing
 		}
-		f = fetched{kind: FetchFull, began: in.FetchedAt, first: in.FirstRead}
+		f = fetched{kind: FetchFull, began: in.FetchedAt, first: in.FirstRead, statesKept: in.StatesKept}
 		f.snap, f.problems = provision.Build(in)
 		f.snap.Fingerprint() // before the lock is taken: it takes a while
 	}
