@@ -133,6 +133,9 @@ func TestKilled(t *testing.T) {
 // TestSyncs counts the system calls that bring 200 commits to disk.
 func TestSyncs(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
+		if os.Getenv("USHER_REQUIRE_KERNEL") == "1" {
+			t.Fatal("strace is missing: install strace")
+		}
 		t.Skip("no strace")
 	}
 	self, err := os.Executable()
