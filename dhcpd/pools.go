@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -172,6 +173,10 @@ func addrNumber(a netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
+func numberAddr(n uint64) netip.Addr {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(n))))
+}
+
 // takeOver keeps the allocators of old, which may be nil, for the pools that are as
 // they were, and fills the others from the lease table. It returns those that are new.
 // It is called before p is published.
@@ -210,13 +215,22 @@ func (p *pools) allocator(key allocatorKey) *allocator {
 func (a *allocator) fill(leases *lease.Table, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.p.RestoreAll(func(yield func(pool.Known) bool) {
-		leases.Each(a.key.first, a.key.last, func(rec *lease.Record) {
-			if k, ok := knownOf(rec, now); ok {
-				yield(k)
-			}
-		})
-	})
+	known := func(first, last netip.Addr) iter.Seq[pool.Known] {
+		return func(yield func(pool.Known) bool) {
+			leases.Each(first, last, func(rec *lease.Record) {
+				if k, ok := knownOf(rec, now); ok {
+					yield(k)
+				}
+			})
+		}
+	}
+	const parts = 8 // leases may crowd anywhere in the range
+	var all []iter.Seq[pool.Known]
+	first, last := uint64(addrNumber(a.key.first)), uint64(addrNumber(a.key.last))
+	for step := (last-first)/parts + 1; first <= last; first += step {
+		all = append(all, known(numberAddr(first), numberAddr(min(first+step-1, last))))
+	}
+	a.p.RestoreAll(all...)
 }
 
 // restore takes what holds in the lease table, while packets use the allocator.

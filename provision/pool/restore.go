@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -20,17 +21,25 @@ type Known struct {
 	Place uint64    // where the client is, as SetPlace has it
 }
 
-// RestoreAll is Restore and SetPlace of many addresses, each of which comes once, in whatever order, for a pool that is new.
-func (p *Pool) RestoreAll(all iter.Seq[Known]) {
-	var order []uint64
-	for k := range all {
-		if i, ok := p.at(k.IP); ok {
-			// What waits stands in the slot: a list of a million would take as long as the rest.
-			s := &p.slots[i]
-			s.until, s.place, s.owner, s.coming = k.Until.UnixMilli(), k.Place, k.Owner, k.State
-			order = append(order, uint64(i))
-		}
+// RestoreAll is Restore and SetPlace of many addresses, each of which comes once, in whatever order, for a pool that is new. It reads the
+// parts at once: to make up what is known of a million addresses takes as long as to place them.
+func (p *Pool) RestoreAll(parts ...iter.Seq[Known]) {
+	orders := make([][]uint64, len(parts))
+	var wg sync.WaitGroup
+	for n, part := range parts {
+		wg.Go(func() {
+			for k := range part {
+				if i, ok := p.at(k.IP); ok {
+					// What waits stands in the slot: a list of a million would take as long as the rest.
+					s := &p.slots[i]
+					s.until, s.place, s.owner, s.coming = k.Until.UnixMilli(), k.Place, k.Owner, k.State
+					orders[n] = append(orders[n], uint64(i))
+				}
+			}
+		})
 	}
+	wg.Wait()
+	order := slices.Concat(orders...)
 	p.sortByUntil(order)
 	for part := range slices.Chunk(order, restoreStep) {
 		p.touch(part)

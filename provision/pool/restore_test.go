@@ -35,7 +35,8 @@ func TestRestoreAllIsRestoreInOrder(t *testing.T) {
 		if seed%5 == 0 { // whoever has them in another order
 			rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		}
-		many.RestoreAll(slices.Values(all))
+		half := len(all) / 2
+		many.RestoreAll(slices.Values(all[:half]), slices.Values(all[half:]))
 		slices.SortFunc(all, func(a, b Known) int { return a.IP.Compare(b.IP) })
 		slices.SortStableFunc(all, func(a, b Known) int { return a.Until.Compare(b.Until) })
 		for _, k := range all {
