@@ -405,7 +405,7 @@ func (x *explainer) problems() {
 func (x *explainer) mentions(p provision.Problem) bool {
 	switch x.sub.kind {
 	case "ip":
-		if p.IP == x.sub.ip {
+		if p.IP == x.sub.ip || p.Kind == provision.ProblemBadSubnet && p.Prefix.Contains(x.sub.ip) {
 			return true
 		}
 	case "mac":

@@ -79,3 +79,23 @@ func TestSubnetsAreShown(t *testing.T) {
 	assert.Equal(t, 1, names["paused_30"])
 	assert.NotContains(t, names, "stopped_30", "sets that are not there are not listed")
 }
+
+// A subnet that is not used still belongs to each question about an address in it: it says why the address is nobody's.
+func TestExplainNamesTheRowOfARefusedSubnet(t *testing.T) {
+	w := newWorld(t)
+	net := netip.MustParsePrefix("203.0.113.8/29")
+	_, problems := provision.Build(provision.Input{
+		CustomerSubnets: []provision.Subnet{{Prefix: net, Subscriber: 1002}},
+		Reserved:        []netip.Addr{ip("203.0.113.9")},
+	})
+	require.Len(t, problems, 1)
+	w.syncer.status.ProblemsList = problems
+	for _, a := range []string{"203.0.113.8", "203.0.113.12"} {
+		x, err := w.explain(t.Context(), a)
+		require.NoError(t, err)
+		require.Equal(t, problems, x.Problems, a)
+	}
+	x, err := w.explain(t.Context(), "203.0.113.16")
+	require.NoError(t, err)
+	require.Empty(t, x.Problems)
+}

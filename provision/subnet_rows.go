@@ -41,7 +41,7 @@ func readSubnets(in *Input, t *tables, p *problems) []Subnet {
 	for _, s := range in.CustomerSubnets {
 		a := Address{Routed4, s.Prefix}.tidy()
 		if why := rows.defect(a.Prefix, s.Subscriber); why != "" {
-			p.add(Problem{Kind: ProblemBadSubnet, Subscriber: s.Subscriber, IP: a.Prefix.Addr(), Detail: "customer's subnet " + why})
+			p.add(Problem{Kind: ProblemBadSubnet, Subscriber: s.Subscriber, IP: a.Prefix.Addr(), Prefix: a.Prefix, Detail: "customer's subnet " + why})
 			continue
 		}
 		out = append(out, Subnet{a.Prefix, s.Subscriber})

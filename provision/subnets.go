@@ -342,7 +342,7 @@ func (n *subnets) report(in *Input, p *problems) {
 		return
 	}
 	conflict := func(s Subnet, ip netip.Addr, format string, args ...any) {
-		p.add(Problem{Kind: ProblemSubnetConflict, Subscriber: s.Subscriber, IP: ip, Detail: fmt.Sprintf("subnet %s: ", s.Prefix) + fmt.Sprintf(format, args...)})
+		p.add(Problem{Kind: ProblemSubnetConflict, Subscriber: s.Subscriber, IP: ip, Prefix: s.Prefix, Detail: fmt.Sprintf("subnet %s: ", s.Prefix) + fmt.Sprintf(format, args...)})
 	}
 	var has Subnet
 	for i, c := range n.claims {

@@ -228,6 +228,7 @@ type Problem struct {
 	Kind       ProblemKind  `json:"kind"`
 	Subscriber SubscriberID `json:"subscriber,omitempty"`
 	IP         netip.Addr   `json:"ip,omitzero"`
+	Prefix     netip.Prefix `json:"prefix,omitzero"` // of a customer's subnet; IP is its first address, or one in it
 	MAC        MAC          `json:"mac,omitzero"`
 	Device     DeviceID     `json:"device,omitempty"`
 	Port       uint32       `json:"port,omitempty"`
