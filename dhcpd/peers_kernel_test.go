@@ -847,6 +847,34 @@ func TestKernelInformThroughARelay(t *testing.T) {
 	require.Empty(t, m.Options.Get(dhcpv4.OptionRelayAgentInformation), "the relay took off what it added")
 }
 
+// A client that came from behind a relay to a wire of the router's own broadcasts its renewal there at T2: the answer is for that
+// wire, whatever its lease says, and the lease is of there from then on.
+func TestKernelRebindOnAnotherWire(t *testing.T) {
+	labtest.Need(t, "dhclient", "dhcrelay")
+	d, opts := relaysItself(t, "rebind")
+	d.serve(opts, byMAC(homeIP, neighbourIP))
+	d.relayOnPorts("uplink", coreIP)
+	d.movesIn(d.home, homeIP).Kill()
+	rec, _ := d.leases.Get(homeIP)
+	require.True(t, rec.GIAddr.IsValid())
+
+	d.ip(d.home, "link set dev eth0 down", "link set dev eth0 name old")
+	d.wire(d.home, "eth0", d.router, "cust1")
+	d.ip(d.home, "link set dev eth0 address "+homeMAC.String(), "link set dev eth0 up")
+	wire := d.tap(t, "cust1")
+	p := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(homeMAC[:]), dhcpv4.WithClientIP(homeIP.AsSlice()))
+	(&impostor{at: d.home, from: from(homeIP, 68), to: everybody}).send(t, p)
+	d.sees("the renewal", func(e Event) bool { return e.XID == binary.BigEndian.Uint32(p.TransactionID[:]) && e.Outcome == outcome.Ack })
+	d.eventually("the answer is on the client's wire", func() bool {
+		return slices.ContainsFunc(wire.sent(t), func(m *dhcpv4.DHCPv4) bool {
+			return m.TransactionID == p.TransactionID && m.MessageType() == dhcpv4.MessageTypeAck
+		})
+	})
+	rec, _ = d.leases.Get(homeIP)
+	require.Equal(t, "cust1", rec.Interface)
+	require.False(t, rec.GIAddr.IsValid())
+}
+
 // tap hears what comes and goes on an interface of the router.
 type tap struct{ *probe.Tap }
 
