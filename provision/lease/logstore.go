@@ -246,6 +246,9 @@ func (s *logStore) Health() Health {
 	for _, x := range damages.Some {
 		h.What = append(h.What, sayDamage(x))
 	}
+	for _, x := range damages.Loose {
+		h.What = append(h.What, "not put aside yet: "+x)
+	}
 	h.PutAside = damages.Aside
 	if l == nil {
 		h.Error = cmp.Or(h.Error, beingRead)

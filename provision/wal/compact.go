@@ -117,6 +117,7 @@ func (l *Log) compact(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.keepLoose(files)
 	l.files.replace(files, fileInfo{name: n, bytes: bytes, sealed: true})
 	for _, f := range files {
 		if err := l.disk.Remove(f.name.String()); err != nil {
@@ -141,7 +142,7 @@ func (l *Log) writeSnapshot(ctx context.Context, n name, files []fileInfo) (size
 		return 0, fmt.Errorf("snapshot: %w", err)
 	}
 	w := snapshotWriter{ctx: ctx, file: f, seal: sealOf(n.salt)}
-	w.buf = appendHeader(make([]byte, 0, syncEvery+maxValue), n, l.opts.Content, 0, time.Now())
+	w.buf = appendHeader(make([]byte, 0, syncEvery+maxValue), n, l.opts.Content, 0, 0, time.Now())
 	err = l.merge(ctx, files, w.add, func(name, int64) {})
 	if err == nil {
 		err = w.end()

@@ -3,12 +3,14 @@ package wal
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -61,10 +63,12 @@ func putAll(t testing.TB, l *Log, value string, keys ...int) {
 	}))
 }
 
-// rotate has the next commit begin another file.
+// rotate begins another file.
 func (l *Log) rotate(t testing.TB) {
 	t.Helper()
-	require.NoError(t, l.Commit(func(*Frames) error { l.active.at = l.active.capacity; return nil }))
+	l.writing.Lock()
+	require.NoError(t, l.begin(0))
+	l.writing.Unlock()
 	put(t, l, 9, key(0), "first of a file")
 }
 
@@ -127,12 +131,18 @@ func tryDamaged(t *testing.T, what string, files map[string][]byte, file string,
 	}
 	d := l.Damages()
 	// Zeros over the last records of all are not told from room that was not used yet.
-	if endsEarlier := kind == "zeroed" && used(bad) < used(files[file]); other > 0 && !endsEarlier {
+	newest := slices.Max(slices.Collect(maps.Keys(files))) == file
+	if endsEarlier := kind == "zeroed" && used(bad) < used(files[file]) && newest; other > 0 && !endsEarlier {
 		require.NotZero(t, d.Count+d.Tails, "%s: %d keys are lost without a word", what, other)
 		require.NotEmpty(t, d.Some)
 	}
-	if kind == "flipped" {
+	switch least := int64(frameLen + len(key(0)) + len("value 0 ")); kind {
+	case "flipped":
 		require.LessOrEqual(t, other, 1, "%s: a record costs itself alone", what)
+	case "ones":
+		require.LessOrEqual(t, int64(other), 64/least+2, "%s: they cost those that they are in", what)
+	case "zeroed":
+		require.LessOrEqual(t, int64(other), 512/least+2, "%s: they cost those that they are in", what)
 	}
 	if d.Count+d.Tails > 0 {
 		require.Equal(t, map[string][]byte{file: bad}, disk.aside, what)
@@ -158,7 +168,7 @@ func openOn(t testing.TB, disk *memDisk) *Log {
 // A file with a number that is far off, as of another log, costs no time for each number between, and leaves numbers
 // for the files to come.
 func TestNumbersThatAreFarOff(t *testing.T) {
-	for _, seq := range []uint64{1 << 61, 1<<64 - 1} {
+	for _, seq := range []uint64{1 << 61, 1<<62 - 1, 1 << 62, 1<<64 - 1} {
 		path := t.TempDir()
 		l := open(t, path)
 		put(t, l, 1, key(1), "x")
@@ -167,7 +177,7 @@ func TestNumbersThatAreFarOff(t *testing.T) {
 		for want := range 2 {
 			l = open(t, path)
 			require.Len(t, load(t, l), 1+want)
-			if seq <= maxSeq && want == 0 { // then there may be a snapshot of all that could be read
+			if seq < maxSeq && want == 0 { // then there may be a snapshot of all that could be read
 				require.Positive(t, l.Damages().Count)
 			}
 			put(t, l, 1, key(2), "y")
@@ -176,22 +186,190 @@ func TestNumbersThatAreFarOff(t *testing.T) {
 	}
 }
 
-// A file that is as long as the disk is large, and empty, costs no memory for what could be in it.
+// A file that is as long as the disk is large, and has nothing in it, costs neither memory for what could be in it nor the time to read it.
 func TestLengthIsNoProof(t *testing.T) {
+	for what, grow := range map[string]func(t *testing.T, path string) string{
+		"empty": func(t *testing.T, path string) string {
+			file := filepath.Join(path, name{seq: 1 << 20, salt: 1 << 60}.String())
+			require.NoError(t, os.WriteFile(file, nil, 0o600))
+			return file
+		},
+		"of changes": func(t *testing.T, path string) string { return theFile(t, path, logSuffix) },
+		"snapshot": func(t *testing.T, path string) string {
+			l := open(t, path)
+			require.NoError(t, l.compact(t.Context()))
+			require.NoError(t, l.Close())
+			return theFile(t, path, snapshotSuffix)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := t.TempDir()
+			l := open(t, path)
+			put(t, l, 1, key(1), "x")
+			require.NoError(t, l.Close())
+			require.NoError(t, os.Truncate(grow(t, path), 1<<40))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			begin := time.Now()
+			l = open(t, path)
+			require.Equal(t, map[string]string{"1/00000001": "x"}, load(t, l))
+			require.Less(t, time.Since(begin), 10*time.Second)
+			runtime.ReadMemStats(&after)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<30))
+			require.NoError(t, l.Close())
+		})
+	}
+}
+
+// theFile returns the one file of a log with such a name.
+func theFile(t *testing.T, path, suffix string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(path, "*"+suffix))
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	return found[0]
+}
+
+// A file in which everything looks like the beginning of a large record costs no checksum of each.
+func TestMarkersWithoutRecords(t *testing.T) {
+	path := t.TempDir()
+	n := name{seq: 1, salt: 0x1122334455667788}
+	s := sealOf(n.salt)
+	const size = 4 << 20
+	content := appendHeader(nil, n, 1, size, 0, testTime)
+	content = s.append(content, Record{Kind: 1, Key: key(1), Value: []byte("x")}, 0)
+	one := append(s.marker[:], 1, 2, 3, 4, 0, 0x0f, 0xff, 0xff, 1, 0, 0, 0)
+	for len(content) < size {
+		content = append(content, one...)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(path, n.String()), content[:size], 0o600))
+	l := open(t, path)
+	begin := time.Now()
+	require.Equal(t, map[string]string{"1/00000001": "x"}, load(t, l))
+	require.Less(t, time.Since(begin), 10*time.Second)
+	require.Equal(t, 1, l.Damages().Count)
+	require.NoError(t, l.Close())
+}
+
+// What is wrong in the last commit costs what it covers. That nothing comes after it makes it no commit that a kill has cut.
+func TestDamageAtTheEndCostsWhatItCovers(t *testing.T) {
+	values := make([]int, 1000)
+	for i := range values {
+		values[i] = i
+	}
+	rubbish := func(b []byte) {
+		for i := range b {
+			b[i] ^= 0x5a
+		}
+	}
+	for _, sealed := range []bool{false, true} {
+		for _, c := range []struct {
+			what   string
+			length int64
+			damage func([]byte)
+			most   int // records, by 173 bytes each
+		}{{"rubbish", 60, rubbish, 1}, {"zeros", 60, zero, 1}, {"a sector of zeros", 512, zero, 4}, {"more zeros", 5000, zero, 30}} {
+			t.Run(fmt.Sprintf("%s, sealed %v", c.what, sealed), func(t *testing.T) {
+				disk := newMemDisk()
+				l, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: 1 << 20})
+				require.NoError(t, err)
+				putAll(t, l, strings.Repeat("v", 153), values...)
+				if l.active.at%pageSize == 0 || (l.active.at-c.length)%pageSize == 0 {
+					put(t, l, 1, key(1), "another place")
+				}
+				n, at := l.active.name, l.active.at
+				if sealed {
+					l.rotate(t)
+				}
+				require.NoError(t, l.Close())
+				c.damage(disk.names[n.String()].data[at-c.length : at])
+				l = openOn(t, disk)
+				got := load(t, l)
+				delete(got, "9/00000000")
+				require.GreaterOrEqual(t, len(got), 1000-c.most)
+				require.Less(t, len(got), 1000+1)
+				require.Equal(t, 1, l.Damages().Count+l.Damages().Tails, "%+v", l.Damages().Some)
+				require.NotEmpty(t, disk.aside)
+				require.NoError(t, l.Close())
+			})
+		}
+	}
+}
+
+func zero(b []byte) { clear(b) }
+
+// A name is damaged like anything else: the header knows it, too.
+func TestDamagedNames(t *testing.T) {
+	for what, wrong := range map[string]func(name) name{
+		"number": func(n name) name { n.seq |= 1 << 40; return n },
+		"salt":   func(n name) name { n.salt ^= 0x10; return n },
+	} {
+		t.Run(what, func(t *testing.T) {
+			disk := newMemDisk()
+			for life := range 3 {
+				l := openOn(t, disk)
+				putAll(t, l, fmt.Sprintf("life %d", life), 1, 2, 3)
+				require.NoError(t, l.Close())
+			}
+			first := slices.Min(slices.Collect(maps.Keys(disk.names)))
+			n, _ := parseName(first)
+			require.NoError(t, disk.Rename(first, wrong(n).String()))
+			l := openOn(t, disk)
+			require.Equal(t, map[string]string{"1/00000001": "life 2", "1/00000002": "life 2", "1/00000003": "life 2"}, load(t, l))
+			require.Equal(t, 1, l.Damages().Count, "%+v", l.Damages().Some)
+			require.Contains(t, disk.names, first)
+			require.NoError(t, l.Close())
+		})
+	}
+}
+
+// Files that are missing, but for the newest, are known by the numbers of the others.
+func TestMissingFilesAreTold(t *testing.T) {
+	disk := newMemDisk()
+	for range 4 {
+		l := openOn(t, disk)
+		put(t, l, 1, key(1), "x")
+		require.NoError(t, l.Close())
+	}
+	names := slices.Sorted(maps.Keys(disk.names))
+	for i, want := range map[int]string{0: "the snapshot of all files before it is missing", 1: "it is missing", 2: "it is missing"} {
+		without := newMemDisk()
+		maps.Copy(without.names, disk.names)
+		delete(without.names, names[i])
+		l := openOn(t, without)
+		load(t, l)
+		require.Equal(t, 1, l.Damages().Count)
+		require.Equal(t, want, l.Damages().Some[0].What)
+		require.NoError(t, l.Close())
+	}
+}
+
+// What could not be put aside is tried again before a snapshot takes its place, and told meanwhile.
+func TestEvidenceIsKeptAtTheSecondTry(t *testing.T) {
 	path := t.TempDir()
 	l := open(t, path)
 	put(t, l, 1, key(1), "x")
+	put(t, l, 1, key(2), "y")
 	require.NoError(t, l.Close())
-	require.NoError(t, os.WriteFile(filepath.Join(path, name{seq: 1 << 20, salt: 1 << 60}.String()), nil, 0o600))
-	require.NoError(t, os.Truncate(filepath.Join(path, name{seq: 1 << 20, salt: 1 << 60}.String()), 1<<40))
+	file := theFile(t, path, logSuffix)
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	b[headerLen+frameLen] ^= 1
+	require.NoError(t, os.WriteFile(file, b, 0o600))
+	inTheWay := filepath.Join(path, asideName)
+	require.NoError(t, os.WriteFile(inTheWay, nil, 0o600))
 	l = open(t, path)
-	ctx, cancel := context.WithCancel(t.Context())
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	cancel() // it would take as long as to read the file
-	require.ErrorIs(t, l.Load(ctx, func(Record) error { return nil }), context.Canceled)
-	runtime.ReadMemStats(&after)
-	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<30))
+	require.Len(t, load(t, l), 1)
+	require.Len(t, l.Damages().Loose, 1)
+	require.Contains(t, l.Damages().Loose[0], filepath.Base(file))
+	require.Empty(t, l.Damages().Aside)
+	require.NoError(t, os.Remove(inTheWay))
+	require.NoError(t, l.compact(t.Context()))
+	require.Empty(t, l.Damages().Loose)
+	kept, err := os.ReadFile(filepath.Join(inTheWay, filepath.Base(file)))
+	require.NoError(t, err)
+	require.Equal(t, b, kept)
+	require.NoError(t, l.Close())
 }
 
 // Blocks that the disk does not give cost what is in them. A file of which it gives nothing, or that cannot be opened, is an error, and

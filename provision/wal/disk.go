@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -33,7 +34,7 @@ type disk interface {
 
 var errNoFile = errors.New("it is not a regular file")
 
-var errManyAside = fmt.Errorf("%d damaged files are kept already", maxAside)
+var errManyAside = fmt.Errorf("%d damaged files, or %d MiB of them, are kept already", maxAside, maxAsideBytes>>20)
 
 var errNoLock = errors.New("the directory of the log cannot be written")
 
@@ -59,7 +60,7 @@ const (
 	lockName  = "lock"
 	asideName = "damaged"
 	// maxAside bounds the damaged files that are kept: a disk that fails again and again shall not fill itself with them.
-	maxAside = 32
+	maxAside, maxAsideBytes = 32, 256 << 20
 	// lockWait is how long another owner may take to let go: it is stopping.
 	lockWait = 2 * time.Second
 )
@@ -116,6 +117,18 @@ func (f sourceFile) Size() (int64, error) {
 		return 0, err
 	}
 	return info.Size(), nil
+}
+
+// Data returns where the next bytes after at are that are there, and no hole; beyond any size: there are none.
+func (f sourceFile) Data(at int64) int64 {
+	to, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return math.MaxInt64
+	case err != nil:
+		return at
+	}
+	return to
 }
 
 func (d dir) Open(name string) (source, error) {
@@ -177,10 +190,22 @@ func (d dir) Aside(name string) (string, error) {
 	if len(kept) >= maxAside {
 		return "", errManyAside
 	}
-	if os.Link(d.path(name), to) == nil {
-		return to, nil
+	room := int64(0)
+	for _, e := range kept {
+		if info, err := e.Info(); err == nil {
+			room += info.Size()
+		}
 	}
-	return to, d.copy(name, to)
+	if info, err := os.Stat(d.path(name)); err == nil && len(kept) > 0 && room+info.Size() > maxAsideBytes {
+		return "", errManyAside
+	}
+	if os.Link(d.path(name), to) != nil {
+		if err := d.copy(name, to); err != nil {
+			return "", err
+		}
+	}
+	// Both names, before the one that is left to it is removed.
+	return to, errors.Join(dir(d.path(asideName)).SyncDir(), d.SyncDir())
 }
 
 // copy copies a file where the file system knows no second name for one. What cannot be read of it is zeros.
@@ -205,6 +230,9 @@ func (d dir) copy(name, to string) (err error) {
 	}
 	if err == nil {
 		err = out.Truncate(size)
+	}
+	if err == nil {
+		err = out.Sync()
 	}
 	if err = errors.Join(err, out.Close()); err == nil {
 		err = os.Rename(out.Name(), to)

@@ -41,7 +41,7 @@ func (n name) String() string {
 	return fmt.Sprintf("%020d-%016x%s", n.seq, n.salt, suffix)
 }
 
-// maxSeq is the last number of a file: one beyond it is none of ours, and the next ones would have no numbers.
+// maxSeq is more than any number of a file: one from there on is none of ours, and the next ones would have no numbers.
 const maxSeq = 1 << 62
 
 // parseName reads what String wrote; false for another file.
@@ -56,7 +56,7 @@ func parseName(s string) (n name, ok bool) {
 	var err1, err2 error
 	n.seq, err1 = strconv.ParseUint(seq, 10, 64)
 	n.salt, err2 = strconv.ParseUint(salt, 16, 64)
-	if err1 != nil || err2 != nil || n.String() != s || n.seq > maxSeq {
+	if err1 != nil || err2 != nil || n.String() != s || n.seq >= maxSeq {
 		return name{}, false
 	}
 	return n, true
@@ -66,11 +66,12 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // m
 
 // The header of a file, numbers big-endian:
 //
-//	magic(8) layout(2) content(2) seq(8) salt(8) made(8) capacity(8) created(8) zero(8) crc32c(4)
+//	magic(8) layout(2) content(2) seq(8) salt(8) capacity(8) created(8) before(8) zero(8) crc32c(4)
 //
 // layout is the form of header and frames, content the one of the values, by the word
-// of whoever opens the log. capacity is how long the file was made, 0 for a
-// snapshot, which has a last frame instead.
+// of whoever opens the log. seq and salt are those of the name, which may be damaged as well. capacity is how long the file was made, 0 for a
+// snapshot, which has a last frame instead. before is where the commits of the file with the number before this one end, all of which
+// somebody was told of; 0: nobody knows, as in files of versions that did not write it.
 const (
 	headerLen = 64
 	layout    = 1
@@ -79,11 +80,12 @@ const (
 var magic = [8]byte{'u', 's', 'h', 'e', 'r', 'l', 'o', 'g'}
 
 type header struct {
-	layout, content uint16
-	capacity        int64
+	layout, content  uint16
+	seq, salt        uint64
+	capacity, before int64
 }
 
-func appendHeader(dst []byte, n name, content uint16, capacity int64, created time.Time) []byte {
+func appendHeader(dst []byte, n name, content uint16, capacity, before int64, created time.Time) []byte {
 	base := len(dst)
 	dst = append(dst, magic[:]...)
 	dst = binary.BigEndian.AppendUint16(dst, layout)
@@ -92,6 +94,7 @@ func appendHeader(dst []byte, n name, content uint16, capacity int64, created ti
 	dst = binary.BigEndian.AppendUint64(dst, n.salt)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(capacity))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(created.UnixMilli()))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(before))
 	dst = append(dst, make([]byte, headerLen-crcLen-(len(dst)-base))...)
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[base:], castagnoli()))
 }
@@ -108,7 +111,8 @@ func readHeader(b []byte) (header, error) {
 	}
 	return header{
 		layout: binary.BigEndian.Uint16(b[8:]), content: binary.BigEndian.Uint16(b[10:]),
-		capacity: int64(binary.BigEndian.Uint64(b[28:])),
+		seq: binary.BigEndian.Uint64(b[12:]), salt: binary.BigEndian.Uint64(b[20:]),
+		capacity: int64(binary.BigEndian.Uint64(b[28:])), before: int64(binary.BigEndian.Uint64(b[44:])),
 	}, nil
 }
 

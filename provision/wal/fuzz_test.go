@@ -13,7 +13,7 @@ func FuzzRead(f *testing.F) {
 	names := []name{{seq: 4, salt: 0x1122334455667788, snapshot: true}, {seq: 5, salt: 0x99aabbccddeeff00}}
 	for _, n := range names {
 		s := sealOf(n.salt)
-		whole := appendHeader(nil, n, 1, 0, testTime)
+		whole := appendHeader(nil, n, 1, 0, 0, testTime)
 		for i := range 3 {
 			whole = s.append(whole, Record{Kind: 1, Key: key(i), Value: []byte("value")}, 0)
 		}

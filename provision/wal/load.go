@@ -3,7 +3,9 @@ package wal
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +22,7 @@ type damages struct {
 	tails int
 	some  []Damage
 	aside []string
+	loose map[string]error // files that could not be put aside yet, and why
 }
 
 // Damages is what of a log could not be read since it was opened.
@@ -30,6 +33,8 @@ type Damages struct {
 	Tails int      `json:"tails"`
 	Some  []Damage `json:"some,omitempty"`  // the first ones
 	Aside []string `json:"aside,omitempty"` // where the damaged files are kept
+	// Loose are damaged files that could not be put aside, with the reason: they are lost with the next snapshot.
+	Loose []string `json:"loose,omitempty"`
 }
 
 // Damages returns what could not be read.
@@ -37,7 +42,11 @@ func (l *Log) Damages() Damages {
 	d := &l.damage
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return Damages{Count: d.n, Tails: d.tails, Some: slices.Clone(d.some), Aside: slices.Clone(d.aside)}
+	out := Damages{Count: d.n, Tails: d.tails, Some: slices.Clone(d.some), Aside: slices.Clone(d.aside)}
+	for _, file := range slices.Sorted(maps.Keys(d.loose)) {
+		out.Loose = append(out.Loose, fmt.Sprintf("%s: %v", file, d.loose[file]))
+	}
+	return out
 }
 
 // damaged notes a stretch that cannot be read and keeps its file aside.
@@ -61,20 +70,41 @@ func (l *Log) damaged(x Damage) {
 	if len(d.some) < maxDamages {
 		d.some = append(d.some, x)
 	}
-	if slices.ContainsFunc(d.aside, func(p string) bool { return strings.HasSuffix(p, x.File) }) {
+	if n, ok := parseName(x.File); ok && !x.killed { // what a kill has left is no evidence of anything
+		l.keepAside(n)
+	}
+}
+
+// keepAside puts a damaged file aside, unless it is there already. d is locked.
+func (l *Log) keepAside(n name) {
+	d, file := &l.damage, n.String()
+	if slices.ContainsFunc(d.aside, func(p string) bool { return strings.HasSuffix(p, file) }) {
 		return
 	}
-	if _, ok := parseName(x.File); !ok {
-		return // it is not there
-	}
-	kept, err := l.disk.Aside(x.File)
+	kept, err := l.disk.Aside(file)
 	if err != nil {
-		l.opts.Log.Error("a damaged file of the log could not be put aside; it will be lost with the next snapshot", "file", x.File, "error", err)
+		if _, known := d.loose[file]; !known {
+			l.opts.Log.Error("a damaged file of the log could not be put aside; it is tried once more before a snapshot takes its place", "file", file, "error", err)
+		}
+		if d.loose == nil {
+			d.loose = map[string]error{}
+		}
+		d.loose[file] = err
 		return
 	}
+	delete(d.loose, file)
 	d.aside = append(d.aside, kept)
-	if n, ok := parseName(x.File); ok {
-		l.files.change(n, func(f *fileInfo) { f.bad = true })
+	l.files.change(n, func(f *fileInfo) { f.bad = true })
+}
+
+// keepLoose tries once more to put aside what could not be, before the files go.
+func (l *Log) keepLoose(files []fileInfo) {
+	l.damage.mu.Lock()
+	defer l.damage.mu.Unlock()
+	for _, f := range files {
+		if _, loose := l.damage.loose[f.name.String()]; loose {
+			l.keepAside(f.name)
+		}
 	}
 }
 
@@ -94,6 +124,7 @@ func (l *Log) list() error {
 			}
 		}
 	}
+	all = l.rename(all)
 	slices.SortFunc(all, func(a, b name) int {
 		return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(bit(a.snapshot), bit(b.snapshot)), cmp.Compare(a.salt, b.salt))
 	})
@@ -118,6 +149,44 @@ func (l *Log) list() error {
 		l.seq = max(l.seq, n.seq)
 	}
 	return nil
+}
+
+// rename gives files the names that they were made with, if their headers know better: a name may be damaged like anything else. It returns those
+// that are ours: a number near the last one without a header that has it would leave none for the files to come.
+func (l *Log) rename(all []name) (ours []name) {
+	for _, n := range all {
+		h, err := l.header(n)
+		right := name{seq: h.seq, salt: h.salt, snapshot: n.snapshot}
+		switch {
+		case err != nil && n.seq >= maxSeq/2:
+			l.damaged(Damage{File: n.String(), What: "no file of the log can have its number"})
+			_ = l.disk.Remove(n.String()) // it is put aside
+			continue
+		case err != nil, right == n, slices.Contains(all, right), h.seq >= maxSeq:
+		default:
+			what := "its header has another number than its name: it is " + right.String()
+			if err := errors.Join(l.disk.Rename(n.String(), right.String()), l.disk.SyncDir()); err != nil {
+				what = fmt.Sprintf("its name is wrong, and it could not be named %s again: %v", right, err)
+			} else {
+				n = right
+			}
+			l.damaged(Damage{File: n.String(), What: what})
+		}
+		ours = append(ours, n)
+	}
+	return ours
+}
+
+// header reads the header of a file.
+func (l *Log) header(n name) (header, error) {
+	src, err := l.disk.Open(n.String())
+	if err != nil {
+		return header{}, err
+	}
+	defer src.Close()
+	var head [headerLen]byte
+	size, _ := src.ReadAt(head[:], 0)
+	return readHeader(head[:size])
 }
 
 func bit(b bool) int {
@@ -209,7 +278,7 @@ func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byt
 	m := merger{log: l, ctx: ctx, each: each}
 	for _, f := range slices.Backward(files) {
 		if f.name.snapshot && f.name == files[0].name {
-			_, err := m.scan(f.name, func(frame []byte, _ int64) error {
+			_, err := m.scan(f.name, 0, func(frame []byte, _ int64) error {
 				if frame[flagsAt]&flagDelete != 0 || m.known.has(frame) {
 					return nil
 				}
@@ -217,7 +286,10 @@ func (l *Log) merge(ctx context.Context, files []fileInfo, each func(frame []byt
 			}, l.damaged)
 			return err
 		}
-		end, err := m.changes(f.name)
+		if m.next == f.name.seq+1 {
+			f.acked = max(f.acked, m.before)
+		}
+		end, err := m.changes(f.name, f.acked)
 		if err != nil {
 			return err
 		}
@@ -234,10 +306,14 @@ type merger struct {
 	known  keys
 	room   []byte
 	frames [][]byte
+
+	// Of the file that was read last, which is the newer one: its number, and where the one before it ends.
+	next   uint64
+	before int64
 }
 
-func (m *merger) scan(n name, each func(frame []byte, at int64) error, bad func(Damage)) (*scanner, error) {
-	s, err := scanFile(m.ctx, m.log.disk, n, m.log.opts.Content, &m.room, each, bad)
+func (m *merger) scan(n name, acked int64, each func(frame []byte, at int64) error, bad func(Damage)) (*scanner, error) {
+	s, err := scanFile(m.ctx, m.log.disk, n, m.log.opts.Content, acked, &m.room, each, bad)
 	if err != nil {
 		err = fmt.Errorf("read %s: %w", n, err)
 	}
@@ -245,9 +321,9 @@ func (m *merger) scan(n name, each func(frame []byte, at int64) error, bad func(
 }
 
 // changes goes through the frames of a file, backwards for which are the newest of their keys, and returns where they end.
-func (m *merger) changes(n name) (end int64, err error) {
+func (m *merger) changes(n name, acked int64) (end int64, err error) {
 	m.frames, end = m.frames[:0], headerLen
-	s, err := m.scan(n, func(frame []byte, at int64) error {
+	s, err := m.scan(n, acked, func(frame []byte, at int64) error {
 		if end = at + int64(len(frame)); end <= wholeFile {
 			m.frames = append(m.frames, frame)
 		}
@@ -256,6 +332,7 @@ func (m *merger) changes(n name) (end int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	m.next, m.before = n.seq, s.header.before
 	if s.cut > 0 {
 		end = s.cut
 	}
@@ -286,7 +363,7 @@ func (m *merger) news(frame []byte) bool { return m.known.add(frame) && frame[fl
 // large is changes for a file of another size than ours have: it is read twice more, up to end, first for where the newest frame of each key is.
 func (m *merger) large(n name, end int64) error {
 	newest := newPlaces()
-	_, err := m.scan(n, func(frame []byte, at int64) error {
+	_, err := m.scan(n, 0, func(frame []byte, at int64) error {
 		if at < end {
 			newest.set(frame, at)
 		}
@@ -295,7 +372,7 @@ func (m *merger) large(n name, end int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = m.scan(n, func(frame []byte, at int64) error {
+	_, err = m.scan(n, 0, func(frame []byte, at int64) error {
 		if at >= end || !newest.is(frame, at) || !m.news(frame) {
 			return nil
 		}

@@ -36,10 +36,14 @@ type scanner struct {
 	known  bool // header was whole
 	ended  bool // the last frame of a snapshot was there
 
+	acked int64 // where the commits end that somebody was told of, by whom knows that from elsewhere; 0: nobody knows
+	end   int64 // of the last frame that holds
 	begun int64 // where a commit of several records began of which the end did not come yet; 0: none has
 	since int   // frames of it so far
 	lost  int64 // up to where the disk does not give something
 	cut   int64 // where a commit begins that a kill has cut, after which there is nothing; 0: none
+	told  int64 // up to where something is damaged
+	vain  int64 // bytes of what looked like frames and was none
 }
 
 // Damage is a stretch of a file that could not be read.
@@ -50,6 +54,8 @@ type Damage struct {
 	What string `json:"what"`
 	// Tail says that nothing came after it: the writer may just not have got further, by a loss of power.
 	Tail bool `json:"tail"`
+	// killed says that it is what a kill leaves of a commit that nobody was told of.
+	killed bool
 	// Kind and Key are those of the record that was there, as far as its first bytes are still right; zero: nobody knows.
 	Kind uint8  `json:"-"`
 	Key  []byte `json:"-"`
@@ -62,9 +68,9 @@ func (s *scanner) kept() bool { return s.fills <= 1 }
 // stretch that does not. Frame and Damage are valid during the call only. Its
 // error is that of each, of the context, that of a disk that gives next to nothing of it, or a *NewerError; bad is called for none of them.
 //
-// It reads into room, which it makes larger if it has to.
-func scanFile(ctx context.Context, d disk, n name, content uint16, room *[]byte, each func(frame []byte, at int64) error, bad func(Damage)) (s *scanner, err error) {
-	s = &scanner{name: n, seal: sealOf(n.salt), room: *room}
+// It reads into room, which it makes larger if it has to. acked is that of scanner.
+func scanFile(ctx context.Context, d disk, n name, content uint16, acked int64, room *[]byte, each func(frame []byte, at int64) error, bad func(Damage)) (s *scanner, err error) {
+	s = &scanner{name: n, seal: sealOf(n.salt), room: *room, acked: acked, end: headerLen}
 	if s.src, err = d.Open(n.String()); err != nil {
 		return s, err
 	}
@@ -77,7 +83,10 @@ func scanFile(ctx context.Context, d disk, n name, content uint16, room *[]byte,
 	}
 	defer func() { *room = s.room }()
 	var found []Damage
-	s.bad = func(d Damage) { found = append(found, d) }
+	s.bad = func(d Damage) {
+		found = append(found, d)
+		s.told = max(s.told, d.To)
+	}
 	defer func() {
 		if err = errors.Join(s.failed, err); err == nil {
 			for _, d := range found {
@@ -106,9 +115,11 @@ func scanFile(ctx context.Context, d disk, n name, content uint16, room *[]byte,
 	return s, err
 }
 
-// judgeEnd tells of a file that is shorter than it was made.
+// judgeEnd tells of a file that is shorter than it was made, or that has less than it had.
 func (s *scanner) judgeEnd(bad func(Damage)) {
-	switch {
+	switch from := max(s.end, s.told); {
+	case !s.name.snapshot && s.cut == 0 && from < min(s.acked, s.size):
+		bad(Damage{File: s.name.String(), From: from, To: s.acked, What: "there are zeros in place of its last records"})
 	case s.name.snapshot && !s.ended:
 		bad(Damage{File: s.name.String(), From: s.off, To: s.off, What: "its end is missing"})
 	case !s.name.snapshot && s.known && s.size < s.header.capacity:
@@ -179,10 +190,15 @@ func (s *scanner) next() []byte {
 	}
 	s.fill(n)
 	if n > len(s.buf) || !s.seal.holds(s.buf[:n]) {
+		s.vain += int64(min(n, len(s.buf)))
 		return nil
 	}
 	return s.buf[:n]
 }
+
+// tired reports whether so much looked like frames and was none that nobody but who meant to can have written it: to go on would take
+// many times as long as to read the file.
+func (s *scanner) tired() bool { return s.vain > 16*s.size+16*maxValue }
 
 func (s *scanner) walk(ctx context.Context, each func([]byte, int64) error) error {
 	for n := 0; ; n++ {
@@ -197,9 +213,12 @@ func (s *scanner) walk(ctx context.Context, each func([]byte, int64) error) erro
 			continue
 		}
 		s.follow(frame)
+		s.end = s.off + int64(len(frame))
 		switch frame[kindAt] {
 		case endKind:
-			s.ended = true
+			if s.ended = true; s.name.snapshot {
+				return nil // whatever is behind it
+			}
 		case commitKind:
 		default:
 			if err := each(frame, s.off); err != nil {
@@ -223,9 +242,34 @@ func (s *scanner) follow(frame []byte) {
 	s.since++
 }
 
-// wasCut reports whether a file ends within a commit because who wrote it was killed, and not because a part of it was taken away.
-func (s *scanner) wasCut() bool {
-	return s.begun > 0 && !s.name.snapshot && s.lost <= s.begun && (!s.known || s.size >= s.header.capacity)
+// wasCut reports whether a file ends within a commit because who wrote it was killed, and not because a part of it was taken away, or
+// got damaged: somebody was told of the commit then.
+func (s *scanner) wasCut(h halt) bool {
+	return s.begun > 0 && !s.name.snapshot && s.lost <= s.begun && s.acked <= s.begun && (!s.known || s.size >= s.header.capacity) && s.byKill(h)
+}
+
+// pageSize is in what pieces the kernel takes what is written, and where it stops when the writer is killed.
+const pageSize = 4096
+
+// halt is a place with no frame that holds, after which there is none to the end of the file.
+type halt struct {
+	at   int64  // of it
+	head []byte // what is there, a frame's first bytes at most
+	last int64  // where the last byte ends that is not zero
+}
+
+// byKill reports whether what is at h is what a kill leaves: all up to a page's end as it was to be, and nothing after it. Where a disk has lost
+// the last page of a commit whole, it looks the same.
+func (s *scanner) byKill(h halt) bool {
+	page := (max(h.at, h.last) + pageSize - 1) / pageSize * pageSize
+	there := page - h.at
+	if there == 0 {
+		return true // between two frames
+	}
+	if h.last <= h.at || !bytes.HasPrefix(h.head, s.seal.marker[:min(there, int64(len(s.seal.marker)))]) {
+		return false
+	}
+	return there < frameLen || int64(s.seal.length(h.head)) > there
 }
 
 // skip goes on to the next frame that holds and tells of what lies between. more is false at the end of the file.
@@ -233,6 +277,7 @@ func (s *scanner) skip(ctx context.Context) (more bool, err error) {
 	begin := s.off
 	d := Damage{File: s.name.String(), From: begin}
 	s.guess(&d)
+	h := halt{at: begin, head: bytes.Clone(s.buf[:min(frameLen, len(s.buf))]), last: begin}
 	ended := s.seal.likeEnd(s.buf)
 	zeros := true // so far: room that was never written
 	for n := 0; ; n++ {
@@ -247,22 +292,30 @@ func (s *scanner) skip(ctx context.Context) (more bool, err error) {
 			more = true
 			break
 		}
-		zeros = s.toMarker(zeros)
+		if s.tired() {
+			d.To, d.What = s.size, "so much in it looks like records and is none that the rest was not read"
+			s.bad(d)
+			return false, nil
+		}
+		zeros = s.toMarker(zeros, &h.last)
 	}
 	d.To, d.Tail = s.off, !more
 	switch {
-	case !more && !ended && s.wasCut():
+	case !more && !ended && s.wasCut(h):
 		s.cut = s.begun
-		d = Damage{File: d.File, From: s.begun, To: d.To, What: "the last commit is not whole", Tail: true}
+		d = Damage{File: d.File, From: s.begun, To: d.To, What: fmt.Sprintf("the last commit is not whole: what there is of it, %d records, is left out", s.since), Tail: true, killed: true}
 		if zeros {
 			d.To = begin
 		}
+	case !more && zeros && s.begun > 0 && !s.name.snapshot && d.To > d.From:
+		d.What = "there are zeros in place of the end of the last commit"
 	case !more && zeros:
 		return false, nil
 	case zeros:
 		d.What = "there are zeros in place of records"
 	case d.Tail:
 		d.What = "the last record is not whole"
+		d.killed = !s.name.snapshot && s.acked <= begin && s.byKill(h)
 	default:
 		d.What = "a checksum does not hold"
 	}
@@ -270,8 +323,9 @@ func (s *scanner) skip(ctx context.Context) (more bool, err error) {
 	return more, nil
 }
 
-// toMarker passes at least one byte, and then all up to the next that may begin a frame. It returns whether all of them, and those before, were zeros.
-func (s *scanner) toMarker(zeros bool) bool {
+// toMarker passes at least one byte, and then all up to the next that may begin a frame. It returns whether all of them, and those before, were
+// zeros, and sets last to where the last one that is none ends, if there is one.
+func (s *scanner) toMarker(zeros bool, last *int64) bool {
 	i := bytes.Index(s.buf[1:], s.seal.marker[:]) + 1
 	switch {
 	case i > 0:
@@ -280,9 +334,39 @@ func (s *scanner) toMarker(zeros bool) bool {
 	default:
 		i = max(1, len(s.buf)-len(s.seal.marker)+1) // a marker may begin in the last bytes
 	}
-	zeros = zeros && allZero(s.buf[:i])
+	if !allZero(s.buf[:i]) {
+		zeros = false
+		*last = s.off + int64(lastByte(s.buf[:i]))
+		s.pass(i)
+		return zeros
+	}
 	s.pass(i)
+	if !s.over && len(s.buf) < len(s.seal.marker) && allZero(s.buf) {
+		s.jump()
+	}
 	return zeros
+}
+
+// lastByte returns where the last byte of b ends that is not zero.
+func lastByte(b []byte) int {
+	n := len(b)
+	for n > 0 && b[n-1] == 0 {
+		n--
+	}
+	return n
+}
+
+// jump passes the hole behind what was read: a file may be as long as anything where there is nothing in it.
+func (s *scanner) jump() {
+	src, ok := s.src.(interface{ Data(at int64) int64 })
+	if !ok {
+		return
+	}
+	read := s.off + int64(len(s.buf))
+	to := min(src.Data(read), s.size) - int64(len(s.seal.marker)) + 1 // a marker may begin with zeros
+	if to > read {
+		s.off, s.buf = to, nil
+	}
 }
 
 func allZero(b []byte) bool {

@@ -141,6 +141,7 @@ type segment struct {
 	seal     seal
 	at       int64 // where the next frame goes
 	capacity int64
+	made     time.Time
 }
 
 // made is a file that was made beforehand; nil: it could not be.
@@ -403,6 +404,7 @@ func (l *Log) reseal(old seal) {
 
 // begin makes a new newest file with room for need bytes of frames.
 func (l *Log) begin(need int64) error {
+	before := l.active
 	l.drop()
 	if l.unlock == nil {
 		unlock, err := l.disk.Lock()
@@ -417,6 +419,10 @@ func (l *Log) begin(need int64) error {
 	}
 	if err != nil {
 		return l.fail(err)
+	}
+	if before != nil && before.name.seq+1 == s.name.seq {
+		// It goes to disk with the first commit; where it cannot be written, that fails.
+		_, _ = s.file.WriteAt(appendHeader(nil, s.name, l.opts.Content, s.capacity, before.at, s.made), 0)
 	}
 	l.active = s
 	l.seq = s.name.seq
@@ -461,14 +467,14 @@ func (l *Log) takeSpare() *segment {
 // makeSegment makes a file of zeros, on disk with its name: to write into it later changes its content only,
 // which is the quickest that a disk can do, and needs no room.
 func (l *Log) makeSegment(seq uint64, capacity int64) (_ *segment, err error) {
-	s := &segment{name: name{seq: seq, salt: newSalt()}, at: headerLen, capacity: capacity}
+	s := &segment{name: name{seq: seq, salt: newSalt()}, at: headerLen, capacity: capacity, made: time.Now()}
 	s.seal = sealOf(s.name.salt)
 	tmp := s.name.String() + tmpSuffix
 	if s.file, err = l.disk.Create(tmp); err != nil {
 		return nil, err
 	}
 	zeros := make([]byte, 1<<16)
-	head := appendHeader(nil, s.name, l.opts.Content, capacity, time.Now())
+	head := appendHeader(nil, s.name, l.opts.Content, capacity, 0, s.made)
 	for at := int64(0); at < capacity && err == nil; at += int64(len(zeros)) {
 		_, err = s.file.WriteAt(zeros[:min(int64(len(zeros)), capacity-at)], at)
 	}
@@ -561,6 +567,7 @@ type filesOf struct {
 type fileInfo struct {
 	name   name
 	bytes  int64 // up to the last frame
+	acked  int64 // up to the last commit that this process wrote into it; 0: none
 	sealed bool
 	bad    bool // damaged: it is put aside
 }
@@ -580,7 +587,7 @@ func (f *filesOf) change(n name, do func(*fileInfo)) {
 }
 
 func (f *filesOf) grown(n name, bytes int64) {
-	f.change(n, func(x *fileInfo) { x.bytes = bytes })
+	f.change(n, func(x *fileInfo) { x.bytes, x.acked = bytes, bytes })
 }
 
 func (f *filesOf) seal(n name) {
