@@ -30,14 +30,6 @@ func flood(t testing.TB, s *site, each uint32) (sent *atomic.Uint64, stop func()
 	q := wire.Query{Type: wire.Discover, MAC: provision.MAC{2}, GIAddr: loopRelay, Option82: port(switch1, 66)}
 	p := q.Append(nil)
 	ctx, cancel := context.WithCancel(t.Context())
-	waits := func() bool {
-		socks := s.server.socks.Load()
-		if socks == nil {
-			return false
-		}
-		some, err := socks.Waiting()
-		return some && err == nil
-	}
 	sent = &atomic.Uint64{}
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -48,7 +40,7 @@ func flood(t testing.TB, s *site, each uint32) (sent *atomic.Uint64, stop func()
 			p[30], p[31], p[32], p[33] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n) // chaddr
 			for again := each > 0 && n%each == 0; again; again = behind > 50 && ctx.Err() == nil {
 				<-tick.C
-				if behind++; !waits() {
+				if behind++; !s.waits() {
 					behind = 0
 				}
 			}
@@ -61,6 +53,16 @@ func flood(t testing.TB, s *site, each uint32) (sent *atomic.Uint64, stop func()
 		cancel()
 		wg.Wait()
 	}
+}
+
+// waits reports whether a packet waits for the server.
+func (s *site) waits() bool {
+	socks := s.server.socks.Load()
+	if socks == nil {
+		return false
+	}
+	some, err := socks.Waiting()
+	return some && err == nil
 }
 
 // latencies asks n times, one after another, from another port behind another
