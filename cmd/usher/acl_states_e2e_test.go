@@ -342,7 +342,6 @@ func TestKernelGuardHoldsAMassPause(t *testing.T) {
 }
 
 func TestKernelKillNineInABatch(t *testing.T) {
-	t.Parallel()
 	w := statesWorld(t, 1500, "guard: {max_blocked: 100%, max_moved: 100%, max_removed: 100%, max_opened: 100%, max_added: 100%}\n")
 	r := rand.New(rand.NewPCG(5, 6))
 	customers := w.ERP.Customers()
