@@ -383,7 +383,7 @@ func TestMadeUpClientsHarmNobody(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	honest := asks(client(7))
 	now := testNow
-	for range long.Times(t, 20, 1000) {
+	for range long.Times(t, 8, 1000) {
 		for range 20_000 {
 			now = now.Add(60 * time.Microsecond)
 			v := rnd.Uint64()

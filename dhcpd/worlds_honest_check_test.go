@@ -385,7 +385,7 @@ func TestHonestClients(t *testing.T) {
 	fails := map[string]harm{}
 	count := map[string]int{}
 	var longest time.Duration
-	for seed := range uint64(long.Times(t, 12, 600)) {
+	for seed := range uint64(long.Times(t, 8, 600)) {
 		v := newVillage(t, seed, nil)
 		v.live(12 * time.Hour)
 		v.empty()

@@ -628,7 +628,7 @@ func TestStrangers(t *testing.T) {
 	seen := map[string]int{}
 	harms := map[string]harm{}
 	count := map[string]int{}
-	for seed := range uint64(long.Times(t, 60, 500)) {
+	for seed := range uint64(long.Times(t, 40, 500)) {
 		tn := newTown(t, seed)
 		tn.live(150)
 		for _, h := range tn.harms {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,24 +37,29 @@ type parsed struct {
 // source returns every Go file of the repository that is no test.
 func source(t *testing.T) []parsed {
 	t.Helper()
-	var files []parsed
-	walk(t, func(path, text string) {
-		if strings.HasSuffix(path, "_test.go") {
-			return
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ParseComments|parser.SkipObjectResolution)
-		require.NoError(t, err)
-		files = append(files, parsed{File: f, dir: filepath.Dir(path), lines: strings.Count(text, "\n")})
-	})
+	files, err := parsedOnce()
+	require.NoError(t, err)
 	require.NotEmpty(t, files)
 	return files
 }
 
+// parsedOnce reads the files for all tests: with the race detector that takes seconds.
+var parsedOnce = sync.OnceValues(func() (files []parsed, err error) {
+	err = walk(func(path, text string) error {
+		if strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ParseComments|parser.SkipObjectResolution)
+		files = append(files, parsed{File: f, dir: filepath.Dir(path), lines: strings.Count(text, "\n")})
+		return err
+	})
+	return files, err
+})
+
 // walk calls do with the path, from the root, and the text of every Go file of the repository.
-func walk(t *testing.T, do func(path, text string)) {
-	t.Helper()
+func walk(do func(path, text string) error) error {
 	root := os.DirFS("..")
-	require.NoError(t, fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
+	return fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -64,11 +70,11 @@ func walk(t *testing.T, do func(path, text string)) {
 			return nil
 		}
 		b, err := fs.ReadFile(root, path)
-		if err == nil {
-			do(path, string(b))
+		if err != nil {
+			return err
 		}
-		return err
-	}))
+		return do(path, string(b))
+	})
 }
 
 func (p parsed) imports(t *testing.T) []string {
@@ -373,11 +379,12 @@ func TestTheCoreUsesTheStandardLibraryOnly(t *testing.T) {
 // bubble's clock, so test files that import that may have it.
 func TestNobodySleeps(t *testing.T) {
 	const sleep = "time" + ".Sleep("
-	walk(t, func(path, text string) {
+	require.NoError(t, walk(func(path, text string) error {
 		if strings.Contains(text, sleep) {
 			require.True(t, strings.HasSuffix(path, "_test.go") && strings.Contains(text, `"testing/synctest"`), "%s sleeps", path)
 		}
-	})
+		return nil
+	}))
 }
 
 // The checks find what they are for.
@@ -449,17 +456,16 @@ var (
 
 // The page says where things are decided: every file and name in that table must be there.
 func TestWhereItIsDecided(t *testing.T) {
-	declared := map[string]map[string]bool{}
-	walk(t, func(path, text string) {
-		f, err := parser.ParseFile(token.NewFileSet(), path, text, parser.SkipObjectResolution)
-		require.NoError(t, err)
-		declared[path] = declarations(f)
-	})
+	declared := map[string]map[string]bool{} // by path
 	for _, row := range table(t, "## Where is it decided?", 3) {
 		files := goFile.FindAllStringSubmatch(row[1]+row[2], -1)
 		require.NotEmpty(t, files, "%s: no file", row[0])
 		for _, file := range files {
-			require.Contains(t, declared, file[1], "%s: no such file", row[0])
+			if declared[file[1]] == nil {
+				f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", file[1]), nil, parser.SkipObjectResolution)
+				require.NoError(t, err, "%s: no such file", row[0])
+				declared[file[1]] = declarations(f)
+			}
 		}
 		home := goFile.FindStringSubmatch(row[1])
 		require.NotNil(t, home, "%s: no file in the second column", row[0])

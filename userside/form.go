@@ -247,6 +247,7 @@ type Tap struct {
 	Next    http.RoundTripper
 	Heard   func(Heard) // may be called concurrently
 	MaxText int         // the longest text in an answer, in bytes; zero: 1 MiB
+	most    int         // of tests: in place of maxTapped
 }
 
 // maxTapped bounds how much of an answer a Tap holds, as it came.
@@ -269,10 +270,11 @@ func (t *Tap) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.Heard(h)
 		return nil, err
 	}
-	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxTapped+1))
+	most := cmp.Or(t.most, maxTapped)
+	body, readErr := io.ReadAll(io.LimitReader(resp.Body, int64(most)+1))
 	h.Took = time.Since(begin)
 	h.Status = resp.StatusCode
-	if len(body) > maxTapped { // its form stays unknown, and the client has bounds of its own
+	if len(body) > most { // its form stays unknown, and the client has bounds of its own
 		h.Err = errBodyLimit
 		t.Heard(h)
 		resp.Body = struct {

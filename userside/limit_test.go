@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	longer "github.com/usher-agent/usher/bench/long"
 )
 
 // long writes an answer in which something is repeated until n bytes are there, or until nobody reads any more.
@@ -125,17 +127,18 @@ func TestRowsAreNotKept(t *testing.T) {
 
 // Who looks at the form of answers holds no more of them than it needs, and hands all of it on.
 func TestTapIsBounded(t *testing.T) {
-	const size = maxTapped + 1<<20
+	most := longer.Times(t, 16<<20, maxTapped)
+	size := int64(most) + 1<<20
 	var sent atomic.Int64
 	srv := newTestServer(t, long(&sent, size, `{"result":"OK","data":["`, "x", `"]}`))
 	heard := Heard{}
 	c := newTestClient(t, srv, patient, func(o *Options) {
-		o.Transport = &Tap{Next: http.DefaultTransport, Heard: func(h Heard) { heard = h }}
+		o.Transport = &Tap{Next: http.DefaultTransport, Heard: func(h Heard) { heard = h }, most: most}
 	})
 	_, err := c.CustomerBindings(ctx)
 	require.ErrorIs(t, err, ErrTooLarge)
 	require.ErrorIs(t, heard.Err, errBodyLimit)
-	require.GreaterOrEqual(t, sent.Load(), int64(maxTapped))
+	require.GreaterOrEqual(t, sent.Load(), int64(most))
 	_, err = ReadForm([]byte(`{"result":"OK","data":["` + strings.Repeat("x", 2<<20) + `"]}`))
 	require.ErrorContains(t, err, "a text is longer than 1048576 bytes")
 

@@ -219,6 +219,7 @@ func withoutTimes(s string) string {
 // Killed right after a pause, before the snapshot was stored: the next start reads
 // an older one, and opens nobody for the moment until the ERP has answered.
 func TestKernelRestartWithAnOlderSnapshotOpensNobody(t *testing.T) {
+	t.Parallel()
 	w := worldWithoutRelay(t, miniature.Options{Homes: 1})
 	require.NoError(t, w.StartAgent(t.Context()))
 	snapshot := filepath.Join(w.Dir, "state", "snapshot")

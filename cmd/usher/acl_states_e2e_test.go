@@ -311,6 +311,7 @@ func (w *world) inSet(t *testing.T, set string) int {
 }
 
 func TestKernelGuardHoldsAMassPause(t *testing.T) {
+	t.Parallel()
 	w := statesWorld(t, 60, "guard: {min_changed: 5}\n")
 	ids := []int64{}
 	for _, c := range w.ERP.Customers() {
@@ -370,6 +371,7 @@ func TestKernelKillNineInABatch(t *testing.T) {
 }
 
 func TestKernelDryRunTouchesNothing(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1, Extra: "portal: {listen: \"0.0.0.0:8080\"}\nroutes: {enabled: true, interfaces: [access]}\n"})
 	h := w.Homes[0]
 	require.NoError(t, w.ERP.SetState(h.ID, emulator.StateStop))

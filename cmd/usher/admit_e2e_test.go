@@ -142,6 +142,7 @@ func (w *wireEnd) claimed(t *testing.T) (n int) {
 // The route of a lease and its element of the source guard are there before the ACK leaves, for the first one and after a move:
 // the router does not answer the client's ARP for its own address, as proxy ARP does for what it would send elsewhere, and the first packet passes.
 func TestKernelRouteAndGuardStandBeforeTheACK(t *testing.T) {
+	t.Parallel()
 	const clients = 20
 	u := startUnnumbered(t, 2, admitConfig)
 	u.configure(t, map[string]string{"authoritative": "true"})

@@ -180,6 +180,7 @@ func (w *world) processStatus(t *testing.T, key string) string {
 // The agent with everything switched on does its whole work with what the packaged
 // unit leaves to it, and with less it says what is missing.
 func TestKernelLeastPrivilege(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "setpriv", "gcc", "systemd-analyze", "curl", "conntrack", "mount", "awk", "ss")
 	u := startLeastPrivilege(t)
 	caps := capabilities(t)

@@ -15,6 +15,7 @@ import (
 // The conformance page names a test for every requirement, or says that it
 // deviates or is open; the tests and their cases exist.
 func TestConformancePageNamesTestsThatExist(t *testing.T) {
+	t.Parallel()
 	root := filepath.Join("..", "..")
 	files := map[string]string{} // test function: the text of its file
 	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)

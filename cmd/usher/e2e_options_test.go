@@ -19,6 +19,7 @@ const tellingScript = miniature.UDHCPCScript + `[ "$1" != bound ] || { env | gre
 // Options on their way through a relay into real clients: compressed names, routes,
 // a class's boot file, more than fits without overload, and a lease in two packets.
 func TestKernelPeersOptions(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "dhcpcd", "unshare")
 	w := startWorld(t, miniature.Options{
 		Homes: 3,

@@ -199,6 +199,7 @@ func (w *world) bound(t *testing.T, ip netip.Addr, port uint32) {
 // The server goes away between OFFER and REQUEST; the one that comes after it
 // acknowledges what the one before offered.
 func TestKernelPeersRestartBetweenOfferAndRequest(t *testing.T) {
+	t.Parallel()
 	w := worldWithoutRelay(t, miniature.Options{Homes: 1})
 	require.NoError(t, w.StartAgent(t.Context()))
 	c := &capture{}
@@ -245,6 +246,7 @@ func TestKernelPeersRestartBetweenOfferAndRequest(t *testing.T) {
 
 // dnsmasq as the relay adds no option 82, so customers are found by MAC.
 func TestKernelPeersDnsmasqRelay(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "dnsmasq")
 	w := worldWithoutRelay(t, miniature.Options{Homes: 1})
 	h := w.setMAC(t, 0, 0x11)
@@ -265,6 +267,7 @@ func TestKernelPeersDnsmasqRelay(t *testing.T) {
 // The switch relays to a second relay, that relays to the router: giaddr and
 // option 82 are the first one's, and the answer goes to it.
 func TestKernelPeersChainOfTwoRelays(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1, Chain: true})
 	require.NoError(t, w.StartAgent(t.Context()))
 	h := w.setMAC(t, 0, 0x11)
@@ -280,6 +283,7 @@ func TestKernelPeersChainOfTwoRelays(t *testing.T) {
 
 // Clients without a relay, on every kind of interface that the router may have towards them.
 func TestKernelPeersDirect(t *testing.T) {
+	t.Parallel()
 	kinds := []struct {
 		name   string
 		prefix string // the router is the first address

@@ -137,6 +137,7 @@ func noNamespaces(t *testing.T, part string) {
 }
 
 func TestKernelDemo(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "ping", "udhcpc", "dhcrelay")
 	cmd := exec.CommandContext(t.Context(), program(t), "demo", "--once")
 	out, err := cmd.CombinedOutput()
@@ -150,6 +151,7 @@ func TestKernelDemo(t *testing.T) {
 }
 
 func TestKernelDemoCleansUpAfterInterrupt(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "ping", "udhcpc", "dhcrelay")
 	tmp := t.TempDir()
 	cmd := exec.Command(program(t), "demo", "--once")
@@ -176,6 +178,7 @@ func TestDemoOnLoopback(t *testing.T) {
 }
 
 func TestKernelRealClientsThroughARealRelay(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "dhclient")
 	w := startWorld(t, miniature.Options{Homes: 2})
 	require.NoError(t, w.StartAgent(t.Context()))
@@ -326,6 +329,7 @@ func TestKernelBlockIsFast(t *testing.T) {
 }
 
 func TestKernelForeignTablesAreUntouched(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1})
 	file := filepath.Join(w.Dir, "foreign.nft")
 	require.NoError(t, os.WriteFile(file, []byte(`table inet operator {
@@ -390,6 +394,7 @@ func withoutCounters(s string) string {
 }
 
 func TestKernelReload(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1})
 	require.NoError(t, w.StartAgent(t.Context()))
 	good, err := os.ReadFile(w.ConfigPath())
@@ -477,6 +482,7 @@ func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
 }
 
 func TestKernelComposedFallback(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1, Customers: 200})
 	require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}))
 	require.NoError(t, w.StartAgent(t.Context()))
@@ -486,6 +492,7 @@ func TestKernelComposedFallback(t *testing.T) {
 }
 
 func TestKernelGarbageEndsInCountedOutcomes(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1})
 	require.NoError(t, w.StartAgent(t.Context()))
 	conn, err := w.Access.ListenPacket("10.0.0.2:0")
@@ -623,6 +630,7 @@ func residentKB(t *testing.T, pid int) (kb int) {
 }
 
 func TestKernelServiceManagerIsTold(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1})
 	socket := filepath.Join(w.Dir, "notify.sock")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -653,6 +661,7 @@ func TestKernelServiceManagerIsTold(t *testing.T) {
 }
 
 func TestKernelFullDiskCutsNobodyOff(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 2})
 	state := filepath.Join(w.Dir, "state")
 	require.NoError(t, os.Mkdir(state, 0o755))

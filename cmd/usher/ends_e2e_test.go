@@ -80,6 +80,7 @@ func connected(t *testing.T, w *world, rules string) (customer, server net.Conn)
 
 // A connection to a garden goes on at a pause: it may be the payment that ends it.
 func TestKernelPauseKeepsAConnectionToAGarden(t *testing.T) {
+	t.Parallel()
 	for name, rules := range map[string]string{"routed": tracked, "masqueraded": masqueraded} {
 		t.Run(name, func(t *testing.T) {
 			w := startWorld(t, miniature.Options{Homes: 1, Extra: "acl: {pause: {garden: [" + miniature.InternetIP + "]}}\n"})
@@ -109,6 +110,7 @@ func TestKernelPauseKeepsAConnectionToAGarden(t *testing.T) {
 // Whoever is paused learns of the end of his connections at once, and so does the
 // other end, whichever of them was talking.
 func TestKernelPauseTellsBothEnds(t *testing.T) {
+	t.Parallel()
 	for _, rules := range []string{tracked, masqueraded} {
 		for name, writes := range map[string]struct{ customer, server bool }{
 			"download": {server: true}, "upload": {customer: true}, "idle": {},

@@ -18,6 +18,7 @@ import (
 // The whole agent answers only while its host has the address that keepalived
 // would move, serves an interface that comes later, and says both.
 func TestKernelAgentFollowsInterfacesAndTheSharedAddress(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1, Extra: "acl: {enabled: false}\n"})
 	text, err := os.ReadFile(w.ConfigPath())
 	require.NoError(t, err)

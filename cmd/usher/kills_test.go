@@ -53,6 +53,7 @@ const halfSnapshots = "*.snap.tmp"
 // snapshot, and while it starts. No lease of a pool that a client knows of is lost, ends early or goes to two; nothing new of a bound address
 // is lost, nor its report.
 func TestKernelKillNineLosesNothing(t *testing.T) {
+	t.Parallel()
 	w := worldWithoutRelay(t, crowdOptions(120))
 	paused := w.ERP.Customers()[7]
 	require.NoError(t, w.ERP.SetState(paused.ID, emulator.StatePause))

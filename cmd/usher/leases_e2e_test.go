@@ -59,6 +59,7 @@ func TestKernelDroppedLeaseStaysDropped(t *testing.T) {
 
 // The route of a lease goes with it, and comes back when its client has renewed: the ERP still has it there.
 func TestKernelDroppedLeaseHasNoRoute(t *testing.T) {
+	t.Parallel()
 	u := startUnnumbered(t, 1, unnumberedConfig)
 	require.NoError(t, u.StartAgent(t.Context()))
 	h := u.subs[0]

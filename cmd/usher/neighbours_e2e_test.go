@@ -28,6 +28,7 @@ import (
 // A subscriber with static settings and a router that the ERP does not know: its
 // MAC gets into the ERP without a single DHCP packet.
 func TestKernelStaticSubscriberIsReported(t *testing.T) {
+	t.Parallel()
 	u := startUnnumbered(t, 2, "acl: {enabled: false}\nneighbours: {enabled: true, interfaces: [\"cust*\"], min_time: 1s}\n")
 	a, known := u.subs[0], u.subs[1]
 	for _, h := range u.subs {

@@ -21,6 +21,7 @@ import (
 // An operator's way: a switch counts its ports from 3, its customers get nothing,
 // suggest says so, the proposed lines go into the configuration, and the customer has its address.
 func TestKernelOption82FromSuggestionToLease(t *testing.T) {
+	t.Parallel()
 	w := worldWithoutRelay(t, miniature.Options{Homes: 1, Customers: 200})
 	require.NoError(t, w.StartAgent(t.Context()))
 	conn, err := w.Access.ListenPacket(miniature.GatewayIP + ":67")

@@ -299,6 +299,7 @@ acl:
 // A guest has an address of a pool that nobody is bound to: he sees the page that
 // invites him, and reaches his garden and nothing else.
 func TestKernelPortalGuests(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "curl", "dnsmasq")
 	w := worldWithoutRelay(t, miniature.Options{Homes: 1, Extra: fmt.Sprintf(`portal: {listen: 10.0.0.1:8080, languages: [uk, en], contact: "+1 202 555 0143"}
 acl:

@@ -20,6 +20,7 @@ import (
 // While no agent runs the kernel leads nobody to the portal's port: any user of the
 // router may listen there.
 func TestKernelPortalGoesWithTheAgent(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "curl", "dnsmasq")
 	w := startWorld(t, miniature.Options{Homes: 1, Extra: "portal: {listen: \"10.0.0.1:8080\"}\n"})
 	w.startSites(t)
@@ -57,6 +58,7 @@ func TestKernelPortalGoesWithTheAgent(t *testing.T) {
 // A host firewall that closes the portal's port takes the page away in silence: whoever
 // asks the agent is told.
 func TestKernelHiddenPortalIsTold(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "curl", "dnsmasq")
 	w := startWorld(t, miniature.Options{Homes: 1, Extra: "portal: {listen: \"10.0.0.1:8080\"}\n"})
 	w.startSites(t)

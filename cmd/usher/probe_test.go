@@ -17,6 +17,7 @@ import (
 
 // The command as an engineer types it, at a customer and on the switch.
 func TestKernelProbe(t *testing.T) {
+	t.Parallel()
 	labtest.Need(t, "tcpdump")
 	w := worldWithoutRelay(t, miniature.Options{Homes: 1, Subnets: "  leasequery: {from: [" + miniature.GatewayIP + "]}\n"})
 	require.NoError(t, w.StartAgent(t.Context()))

@@ -100,6 +100,7 @@ func (u *unnumbered) pings(t *testing.T, from *lab.Host, to string) {
 }
 
 func TestKernelRoutesOfLeases(t *testing.T) {
+	t.Parallel()
 	u := startUnnumbered(t, 2, unnumberedConfig)
 	// Each interface is one customer's: it vouches for who is there, so that a release ends the lease.
 	u.configure(t, map[string]string{"match": "[option82, vlan, mac]", "vlan_interfaces": `["cust{vlan}"]`})
@@ -206,6 +207,7 @@ func TestKernelRouteOfAReleasedLease(t *testing.T) {
 // A client that moves while its old port stays up: the route is at no time
 // missing, since the new one is added before the old one is removed.
 func TestKernelRouteMovesWithThePort(t *testing.T) {
+	t.Parallel()
 	u := startUnnumbered(t, 1, unnumberedConfig)
 	require.NoError(t, u.StartAgent(t.Context()))
 	a := u.subs[0]
@@ -237,6 +239,7 @@ func TestKernelRouteMovesWithThePort(t *testing.T) {
 
 // With routes.dry_run the routing table stays as it is, and the status says what would be.
 func TestKernelRoutesDryRun(t *testing.T) {
+	t.Parallel()
 	u := startUnnumbered(t, 1, unnumberedConfig+"  dry_run: true\n")
 	require.NoError(t, u.Router.Sysctl("net.ipv4.conf.cust1.proxy_arp", "0"))
 	require.NoError(t, u.Router.Sysctl("net.ipv4.conf.cust1.rp_filter", "2"))

@@ -14,6 +14,7 @@ import (
 )
 
 func TestKernelRoutesCommands(t *testing.T) {
+	t.Parallel()
 	u := startUnnumbered(t, 2, unnumberedConfig)
 	require.NoError(t, u.StartAgent(t.Context()))
 	a, b := u.subs[0], u.subs[1]

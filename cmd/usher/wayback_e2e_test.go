@@ -12,6 +12,7 @@ import (
 // A relay of the configuration to which no route leads is told before it was ever heard, for the kernel
 // drops its packets.
 func TestKernelAgentTellsOfARelayThatTheKernelDrops(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, miniature.Options{Homes: 1, Extra: "acl: {enabled: false}\n"})
 	require.NoError(t, w.Router.Sysctl("net.ipv4.conf.access.rp_filter", "1"))
 	require.NoError(t, w.Router.IP("route", "add", "unreachable", "10.0.0.2/32"))

@@ -477,8 +477,11 @@ func TestFollowingEqualsWorkingOutAnew(t *testing.T) {
 				}
 				pass(200 * time.Millisecond) // what failed is tried again, and what ran out goes
 				want := Want(w.snap.Load(), w.sources.Inputs())
-				require.Empty(t, cmp.Diff(want, w.kernel.acl(), cmpAddr), "seed %d step %d", seed, step)
-				require.Empty(t, cmp.Diff(want, w.shown.Load().whole(), cmpAddr), "seed %d step %d", seed, step)
+				for _, have := range []ACL{w.kernel.acl(), w.shown.Load().whole()} {
+					if want != have { // most of the time it is, and cmp takes long with the race detector
+						require.Empty(t, cmp.Diff(want, have, cmpAddr), "seed %d step %d", seed, step)
+					}
+				}
 				st := w.Status()
 				require.Equal(t, []SetCounts{want.Counts(), want.Counts()}, []SetCounts{st.Want, st.Have})
 				for range 8 {

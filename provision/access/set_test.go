@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/provisiontest"
 )
@@ -108,7 +109,7 @@ func TestKeysAgreeWithAModel(t *testing.T) {
 		}
 		return out
 	}
-	for range 2000 {
+	for range long.Times(t, 300, 2000) {
 		a, b := randomACL(rng, false), randomACL(rng, false)
 		for s := range Sets() {
 			if rng.IntN(4) == 0 {

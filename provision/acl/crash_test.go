@@ -48,6 +48,7 @@ func TestHelperCrash(t *testing.T) {
 // Whenever the agent is killed, the kernel has the state before a batch or the
 // one after it, and the next agent goes on from there.
 func TestKernelKilledInTheMiddleOfABatch(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t)
 	states := crashStates()
 	seen := [2]int{}

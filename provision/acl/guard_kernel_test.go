@@ -73,6 +73,7 @@ func datagrams(t *testing.T, h *lab.Host, from, to string, n int) int {
 // Ports of DHCP are no way out: not from a free address that a stopped subscriber has
 // typed, and not from its own.
 func TestKernelDHCPIsNoTunnel(t *testing.T) {
+	t.Parallel()
 	w := guarded(t, access.ACL{})
 	for _, port := range []string{"67", "68"} {
 		w.echo(w.internet, net.JoinHostPort(serverIP, port))
@@ -89,6 +90,7 @@ func TestKernelDHCPIsNoTunnel(t *testing.T) {
 // What DHCP needs passes: renewals with this router, at any of its addresses, and
 // broadcasts; packets of a relay; and the servers beyond that are named.
 func TestKernelDHCPPassesTheGuard(t *testing.T) {
+	t.Parallel()
 	const server = gardenIP // one beyond
 	w := guarded(t, access.ACL{access.SetDHCPServers: access.Prefixes(prefixesOf(server + "/32")...)})
 	for _, port := range []string{"67", "68"} {

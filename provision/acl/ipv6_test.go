@@ -151,6 +151,7 @@ const (
 // IPv6 of who is blocked ends in both directions, nobody else's does, and the router
 // itself is reached and reaches him.
 func TestKernelIPv6OfTheBlocked(t *testing.T) {
+	t.Parallel()
 	const tracked = `table inet firewall {
 		chain forward {
 			type filter hook forward priority filter; policy accept;
@@ -284,6 +285,7 @@ func requireSameButCounted(t *testing.T, before, after, what string) {
 
 // Who edits or drops the table of the egress chains has it back; without the policy it goes.
 func TestKernelEgressTableIsKept(t *testing.T) {
+	t.Parallel()
 	n := newDual(t, "")
 	if missing := n.lacksEgress(); missing != "" {
 		t.Skip(missing)

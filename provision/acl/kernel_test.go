@@ -34,6 +34,8 @@ type router struct {
 	host *lab.Host
 }
 
+var labs atomic.Int64
+
 // newLab skips where a kernel test cannot run; where they are required it fails.
 func newLab(t testing.TB) *lab.Lab {
 	t.Helper()
@@ -43,7 +45,8 @@ func newLab(t testing.TB) *lab.Lab {
 		}
 		t.Skipf("needs %s", strings.Join(missing, ", "))
 	}
-	l, err := lab.New("acl", t.TempDir())
+	n := int(labs.Add(1)) // several are there at once
+	l, err := lab.New(fmt.Sprintf("acl%c%c", 'a'+n/26%26, 'a'+n%26), t.TempDir())
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, l.Close()) })
 	return l

@@ -17,6 +17,7 @@ import (
 // A maintenance that somebody begins with nft ends as all do: without an end in time,
 // or with one that is too far, it gets the longest that there is, and the log says so.
 func TestKernelMaintenanceByHandEnds(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		element string
 		open    bool // everybody passes, for a day

@@ -283,6 +283,7 @@ const masquerade = `table ip nat {
 
 // Every state after every other: what passes, what is refused and how.
 func TestKernelPolicies(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, rules, self string }{
 		{"routed", "", "100.64.0.1"},
 		{"source addresses translated", masquerade, "192.0.2.254"},
@@ -295,7 +296,7 @@ func TestKernelPolicies(t *testing.T) {
 				from, to := states[i/len(states)], states[i%len(states)]
 				w.put(from)
 				w.put(to)
-				within := time.Second
+				within := patience
 				if to == "stopped" {
 					within = 200 * time.Millisecond
 				}
@@ -321,8 +322,12 @@ func TestKernelPolicies(t *testing.T) {
 func (w *world) afterwards(until time.Time, kind, ip string) string {
 	for {
 		began := time.Now()
+		got := w.try(w.first, kind, ip, 100*time.Millisecond)
+		if began.Before(until) { // on a busy machine an answer may be late
+			continue
+		}
 		// The kernel counts in ticks of its own clock: a moment later is in time.
-		if got := w.try(w.first, kind, ip, 100*time.Millisecond); got != "ok" || began.After(until.Add(200*time.Millisecond)) {
+		if got != "ok" || began.After(until.Add(200*time.Millisecond)) {
 			return got
 		}
 	}
@@ -330,6 +335,7 @@ func (w *world) afterwards(until time.Time, kind, ip string) string {
 
 // Flows that are up when the state changes.
 func TestKernelLiveFlowsAtAPause(t *testing.T) {
+	t.Parallel()
 	for name, rules := range map[string]string{"routed": "", "translated": masquerade} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, rules, ruleset.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)})
@@ -416,6 +422,7 @@ func TestKernelTrackingStartsForThePortalOnly(t *testing.T) {
 }
 
 func TestKernelSourceGuard(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "", ruleset.Policy{SourceGuard: true})
 	mac := func(h *lab.Host) provision.MAC {
 		out, err := h.Output(t.Context(), "cat", "/sys/class/net/eth0/address")
@@ -516,6 +523,7 @@ func (w *world) lossless(h *lab.Host, to string) func() {
 // What an unblocked subscriber loses by all that is done for the others, by new
 // policies, migrations and repairs: nothing. The source guard is on and knows it.
 func TestKernelUnblockedSubscriberLosesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, masquerade, ruleset.Policy{SourceGuard: true})
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 2))
 	self := netip.MustParseAddr("100.64.1.1")
@@ -529,7 +537,7 @@ func TestKernelUnblockedSubscriberLosesNothing(t *testing.T) {
 	setTo(t, w.table, wish())
 	policies := []ruleset.Policy{{SourceGuard: true}, {}, {Portal: netip.MustParseAddrPort("0.0.0.0:8080"), SourceGuard: true}}
 	end := w.lossless(w.second, serverIP)
-	for i := range long.Times(t, 30, 1500) {
+	for i := range long.Times(t, 15, 1500) {
 		switch i % 5 {
 		case 3: // a migration
 			w.table.Reconfigure(policies[rng.IntN(len(policies))])

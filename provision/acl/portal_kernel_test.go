@@ -17,6 +17,7 @@ import (
 
 // With the agent gone the kernel sends nobody's HTTP to a port that any program may take.
 func TestKernelRedirectionLivesWithThePortal(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "", ruleset.Policy{Portal: netip.AddrPortFrom(netip.IPv4Unspecified(), portalPort)})
 	require.NoError(t, w.table.PortalDown(t.Context()))
 	w.put("paused")
@@ -72,6 +73,7 @@ func (w *world) nftText(rules string) {
 
 // What of other tables makes the page vanish is found, and what does not is none.
 func TestKernelObstaclesOfThePortal(t *testing.T) {
+	t.Parallel()
 	const opens = `ct state established,related accept
 		iif lo accept
 		`

@@ -132,7 +132,7 @@ func TestKernelRandomWalkAndText(t *testing.T) {
 	r.wire("down1", "b")
 	table := r.open()
 	var have access.ACL
-	for i := range long.Times(t, 40, 4000) {
+	for i := range long.Times(t, 20, 4000) {
 		if rng.IntN(8) == 0 {
 			table.Reconfigure(policies[rng.IntN(len(policies))])
 			require.Empty(t, cmp.Diff(have, observe(t, table).Sorted(), cmpACL), "a new policy keeps the elements")

@@ -82,7 +82,7 @@ func TestEmulatorAllWaysAgree(t *testing.T) {
 		"composite rows": {CompositeRows: true},
 		"objects":        {ObjectForList: true},
 	}
-	customers := long.Times(t, 60, 150)
+	customers := long.Times(t, 40, 150)
 	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
 		for quirk, q := range quirks {
 			for _, way := range []string{"A", "B", "C", "D", "E", "composed"} {

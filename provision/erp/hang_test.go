@@ -113,7 +113,7 @@ func TestPauseWhileBulkWaitsForTheGateway(t *testing.T) {
 func pauseWhileBulkWaits(t *testing.T, o userside.Options, action string) {
 	t.Helper()
 	const poll = time.Second
-	e, err := emulator.Open(emulator.Options{Seed: 7, Customers: 40, Keys: []emulator.Key{{Key: emulatorKey}}})
+	e, err := emulator.Open(emulator.Options{Seed: 7, Customers: 20, Keys: []emulator.Key{{Key: emulatorKey}}})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, e.Close()) }()
 	o.URL, o.Key, o.Transport, o.Location = "http://192.0.2.1/api.php", emulatorKey, inProcess{e}, time.UTC

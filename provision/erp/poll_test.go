@@ -376,13 +376,13 @@ func TestMoved(t *testing.T) {
 // tell that two customers have the same one, so there the data has none.
 func TestComposedEqualsDirect(t *testing.T) {
 	policy := provision.DefaultPolicy()
-	many := long.Times(t, 1200, 5000) // the first oddities come after a thousand
+	many := long.Times(t, 1050, 5000) // the first oddities come after a thousand
 	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
 		for _, shape := range "ABCDE" {
 			t.Run(fmt.Sprintf("%s %c", profile, shape), func(t *testing.T) {
 				customers := many
 				if shape == 'B' { // it has one row an address: its customers end before the first oddity
-					customers = 900
+					customers = 300
 				}
 				_, c := openEmulator(t, emulator.Options{Profile: profile, Shape: emulator.Shape(shape), Seed: 3, Customers: customers})
 				print := map[Mode]uint64{}

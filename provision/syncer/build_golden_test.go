@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/bench/long"
 	"github.com/usher-agent/usher/provision"
 )
 
@@ -105,7 +106,11 @@ func rawInput(rng *rand.Rand) (rows []rawRow, in provision.Input) {
 // after it was stored and read. Each is kept as a digest; where one differs, print the text of its
 // seed here and in a tree before the change.
 func TestBuildGolden(t *testing.T) {
-	const golden, seeds = "testdata/build.txt", 400
+	const golden = "testdata/build.txt"
+	seeds := long.Times(t, 100, 400)
+	if *rewrite {
+		seeds = 400
+	}
 	var got strings.Builder
 	for seed := range uint64(seeds) {
 		for _, keep := range []bool{false, true} {
@@ -118,9 +123,10 @@ func TestBuildGolden(t *testing.T) {
 	}
 	want, err := os.ReadFile(golden)
 	require.NoError(t, err)
-	wantLines, gotLines := strings.Split(string(want), "\n"), strings.Split(got.String(), "\n")
-	require.Len(t, gotLines, len(wantLines))
-	for i := range wantLines {
+	wantLines, gotLines := strings.Split(string(want), "\n"), strings.Split(strings.TrimSuffix(got.String(), "\n"), "\n")
+	require.Len(t, wantLines, 2*400+1)
+	require.Len(t, gotLines, 2*seeds)
+	for i := range gotLines {
 		require.Equal(t, wantLines[i], gotLines[i], "seed, with pools for subscribers, digest")
 	}
 }

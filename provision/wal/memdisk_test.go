@@ -26,6 +26,7 @@ type memDisk struct {
 type memFile struct {
 	disk          *memDisk
 	data, durable []byte
+	from, to      int // what was written since the last Sync is within
 }
 
 const sector = 512
@@ -217,6 +218,10 @@ func (f *memFile) put(b []byte, at int64) {
 		f.data = append(f.data, make([]byte, end-len(f.data))...)
 	}
 	copy(f.data[at:], b)
+	if f.from == f.to {
+		f.from, f.to = int(at), int(at)
+	}
+	f.from, f.to = min(f.from, int(at)), max(f.to, int(at)+len(b))
 }
 
 func (f *memFile) Sync() error {
@@ -226,7 +231,11 @@ func (f *memFile) Sync() error {
 	if err := f.disk.try("sync"); err != nil {
 		return err
 	}
-	f.durable = slices.Clone(f.data)
+	if n := len(f.data); n > len(f.durable) {
+		f.durable = append(f.durable, f.data[len(f.durable):]...)
+	}
+	copy(f.durable[f.from:f.to], f.data[f.from:f.to])
+	f.from, f.to = 0, 0
 	return nil
 }
 

@@ -81,7 +81,7 @@ func TestClientReadsBindings(t *testing.T) {
 		for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
 			for name, q := range quirks {
 				t.Run(fmt.Sprintf("%v %v %s", shape, profile, name), func(t *testing.T) {
-					e, c := connect(t, emulator.Options{Shape: shape, Profile: profile, Quirks: q, Customers: 250, Seed: 11})
+					e, c := connect(t, emulator.Options{Shape: shape, Profile: profile, Quirks: q, Customers: 120, Seed: 11})
 					got, err := c.CustomerBindings(t.Context())
 					require.NoError(t, err)
 					require.Empty(t, got.Defects.First)

@@ -370,7 +370,7 @@ func debugLog(w io.Writer) *slog.Logger {
 // Over a real connection: the answer is streamed, and a client that leaves in
 // the middle is no harm to the next.
 func TestOverHTTP(t *testing.T) {
-	e := open(t, Options{Customers: 20_000})
+	e := open(t, Options{Customers: 5_000})
 	srv := httptest.NewServer(e)
 	defer srv.Close()
 	address := srv.URL + "/api.php?key=" + testKey + "&cat=customer&action=get_ip_port_device_commutation"

@@ -156,7 +156,9 @@ func TestGeneratorSizes(t *testing.T) {
 		require.LessOrEqual(t, len(d.vlans), 80, "%d customers", n)
 		require.True(t, slices.IsSortedFunc(d.customers, func(a, b *Customer) int { return int(a.ID - b.ID) }))
 		for _, c := range d.customers {
-			require.NoError(t, c.validate())
+			if err := c.validate(); err != nil {
+				require.NoError(t, err)
+			}
 		}
 	}
 	require.Equal(t, &dataset{}, generate(5, 0))

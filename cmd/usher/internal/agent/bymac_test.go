@@ -20,7 +20,7 @@ func TestByMACIsCounted(t *testing.T) {
 	require.NoError(t, d.erp.SetIPMAC(customerIP, emulator.MAC(mac)))
 	stop := d.start(t, nil)
 
-	got, err := d.leaseAt(t, mac, 9, 3)
+	got, err := d.leaseAt(t, mac, 9, patient)
 	require.NoError(t, err)
 	require.Equal(t, customerIP, got)
 	var st *console.Status
@@ -50,7 +50,7 @@ func TestByMACIsCounted(t *testing.T) {
 	assert.True(t, x.Leases[0].Start.Equal(x.Would.Since))
 
 	require.Equal(t, customerIP, d.lease(t, mac), "on its own line")
-	_, err = d.leaseAt(t, mac, 9, 0)
+	_, err = d.leaseAt(t, mac, 9, once)
 	require.Error(t, err)
 	counted(func(m console.ByMACStatus) bool { return m.Elsewhere > 0 })
 	x, err = d.client.Explain(t.Context(), customerIP.String())

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd/probe"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/link/lab/labtest"
@@ -163,6 +164,6 @@ func withFalse(all map[provision.MAC]bool, k provision.MAC) map[provision.MAC]bo
 // guest gets an address of the pool for a client that the ERP does not know.
 func guest(t *testing.T, d *daemon, number, retries int) error {
 	t.Helper()
-	_, err := d.leaseAt(t, net.HardwareAddr{0, 0, 0x5e, 0, 0x53, byte(number)}, 9, retries)
+	_, err := d.leaseAt(t, net.HardwareAddr{0, 0, 0x5e, 0, 0x53, byte(number)}, 9, probe.Client{Retries: retries})
 	return err
 }

@@ -99,7 +99,18 @@ func TestKernelHint(t *testing.T) {
 		return [2]bool{stopped, paused}
 	}
 	require.Equal(t, [2]bool{}, held())
-	var times []time.Duration
+	// What the steps take one after the other, on a machine that is busy with other things.
+	steps := func(state provision.State) time.Duration {
+		began := time.Now()
+		snap, id := a.syncer.Current(), provision.SubscriberID(chosen.ID)
+		answer, err := fetcher.FetchCustomers(ctx, []provision.SubscriberID{id}, snap)
+		require.NoError(t, err)
+		require.Contains(t, answer.States, id)
+		snap.WithStates(map[provision.SubscriberID]provision.State{id: state})
+		held()
+		return time.Since(began)
+	}
+	var times, floor []time.Duration
 	for i := range 30 {
 		state, want := emulator.StateStop, [2]bool{true, false}
 		switch i % 3 {
@@ -108,6 +119,7 @@ func TestKernelHint(t *testing.T) {
 		case 2:
 			state, want = emulator.StateActive, [2]bool{}
 		}
+		floor = append(floor, steps(provision.State(i%3)))
 		require.NoError(t, e.SetState(chosen.ID, state))
 		began := time.Now()
 		consoletest.SendHint(t, http.DefaultClient, hooks.URL, testHookSecret, chosen.ID, i)
@@ -117,8 +129,9 @@ func TestKernelHint(t *testing.T) {
 		times = append(times, time.Since(began))
 	}
 	slices.Sort(times)
-	t.Logf("POST to kernel with %d customers: median %s, 90th percentile %s, longest %s", customers, times[15], times[26], times[29])
-	assert.Less(t, times[15], 50*time.Millisecond, "median")
+	slices.Sort(floor)
+	t.Logf("POST to kernel with %d customers: median %s, 90th percentile %s, longest %s; its steps alone: median %s", customers, times[15], times[26], times[29], floor[15])
+	assert.Less(t, times[15], max(50*time.Millisecond, 15*floor[15]), "median")
 	st := a.syncer.Status().Hints
 	assert.EqualValues(t, 30, st.Received)
 	assert.Empty(t, st.LastError)

@@ -35,7 +35,7 @@ func TestSharedNetworksCanBePasted(t *testing.T) {
 			return err == nil && ok(st.DHCP.Senders.Networks)
 		})
 	}
-	_, err := d.leaseAt(t, mac, 9, 0) // a port that the ERP does not have
+	_, err := d.leaseAt(t, mac, 9, once) // a port that the ERP does not have
 	require.Error(t, err)
 	seen(func(n []senders.Networks) bool { return len(n) == 1 && n[0].Refused == 1 && n[0].Given == 0 })
 	both := st.DHCP.Senders.Networks[0].OtherNetwork

@@ -102,7 +102,7 @@ func TestERPRecordAndReplay(t *testing.T) {
 		all = append(all, variant{name, emulator.Options{Quirks: q}})
 	}
 	all = append(all, variant{"composite", emulator.Options{Shape: shapeC, Quirks: emulator.Quirks{CompositeRows: true}}})
-	customers := long.Times(t, 60, 1000)
+	customers := long.Times(t, 30, 1000)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
