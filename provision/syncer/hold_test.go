@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -563,31 +564,35 @@ func TestNoSampleOpensWhoseCardContradicts(t *testing.T) {
 	})
 }
 
-// Who is paused meanwhile is paused though bindings come empty, which the guard holds, or fail while something is held.
+// Who is paused meanwhile is paused though bindings come empty, which the guard holds, or fail while something is held; also where
+// every poll is a whole one.
 func TestPausesArriveWhileBindingsDoNot(t *testing.T) {
 	for name, spoil := range map[string]func(b *books){
-		"empty": func(b *books) { b.spoil = func(in *provision.Input) { in.Lines = nil } },
-		"held, then failing": func(b *books) {
-			b.spoil = func(in *provision.Input) { in.Lines = in.Lines[50:] }
-		},
+		"empty":              func(b *books) { b.spoil = func(in *provision.Input) { in.Lines = nil } },
+		"held, then failing": func(b *books) { b.spoil = func(in *provision.Input) { in.Lines = in.Lines[50:] } },
+		"failing":            func(*books) {},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := newBooks(200)
-				s, _ := startBooks(t, b, tightGuard, nil, nil)
-				b.change(spoil)
-				wholePoll(s)
-				require.NotNil(t, s.Status().Held)
-				if name != "empty" {
-					b.change(func(b *books) { b.whole = errors.New("403") })
-				}
-				pass(5 * time.Minute)
-				one := b.in(provision.StateActive, 1)
-				b.setStates(provision.StatePause, one...)
-				pass(3 * time.Minute)
-				assert.Equal(t, 1, countOf(s.Current(), one, provision.StatePause))
+		for _, refresh := range []time.Duration{5 * time.Minute, time.Minute, 0} {
+			t.Run(fmt.Sprintf("%s, refresh %s", name, refresh), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					b := newBooks(200)
+					s := New(Options{PollInterval: time.Minute, RefreshInterval: refresh, Guard: tightGuard}, b, nil, nil, provisiontest.Quiet())
+					runSyncer(t, s)
+					pass(time.Second)
+					b.change(spoil)
+					wholePoll(s)
+					require.Equal(t, name != "failing", s.Status().Held != nil)
+					if name != "empty" {
+						b.change(func(b *books) { b.whole = errors.New("403") })
+					}
+					pass(5 * time.Minute)
+					one := b.in(provision.StateActive, 1)
+					b.setStates(provision.StatePause, one...)
+					pass(3 * time.Minute)
+					assert.Equal(t, 1, countOf(s.Current(), one, provision.StatePause))
+				})
 			})
-		})
+		}
 	}
 }
 

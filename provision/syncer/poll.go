@@ -74,7 +74,7 @@ func (s *Syncer) kindLocked(now time.Time) FetchKind {
 		return FetchFull
 	case s.whole != nil: // also the first one after a restart
 		return FetchStates
-	case s.opts.RefreshInterval <= s.opts.PollInterval || s.wantFull:
+	case s.wantFull:
 		return FetchFull
 	case s.status.ConsecutiveFailures > 0 || s.held != nil && s.held.verdict.NoRows:
 		// States may be readable where something else is not, or tells nothing: take turns.
@@ -82,7 +82,7 @@ func (s *Syncer) kindLocked(now time.Time) FetchKind {
 			return FetchStates
 		}
 		return FetchFull
-	case s.held != nil:
+	case s.held != nil, s.opts.RefreshInterval <= s.opts.PollInterval:
 		return FetchFull
 	case now.Before(s.nextFullLocked()):
 		return FetchStates
