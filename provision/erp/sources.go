@@ -201,3 +201,23 @@ func (b *batch) keepBlocked() {
 	}
 	b.memory.keep(blocked)
 }
+
+// BlockedBy implements syncer.BlockTeller by what is known of the customer now.
+func (f *Fetcher) BlockedBy(id provision.SubscriberID, st provision.State) syncer.SourceName {
+	n, known := f.memory.number(int64(id))
+	if !known {
+		n = noStateID
+	}
+	flags := f.memory.flags(int64(id))
+	card := flags
+	card.Former = provision.FlagUnread
+	switch {
+	case f.policy.State(n, provision.Flags{}) == st:
+		return syncer.SourceStates
+	case f.policy.State(n, card) == st:
+		return syncer.SourceFlags
+	case f.policy.State(n, flags) == st:
+		return syncer.SourceFormer
+	}
+	return syncer.SourceStates
+}

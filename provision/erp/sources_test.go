@@ -339,6 +339,54 @@ func TestEachSourceFailsAlone(t *testing.T) {
 	}
 }
 
+// Where many are blocked at once the guard holds that, and the source that says so is named: the states, the flags on cards, or
+// the list of former customers.
+func TestTheSourceThatBlocksManyIsNamed(t *testing.T) {
+	for _, mode := range []Mode{ModeDirect, ModeComposed} {
+		e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 240})
+		w := newTableWorld(t, 240, c, e, mode)
+		var some []int64
+		for _, x := range e.Customers() {
+			if id := provision.SubscriberID(x.ID); len(some) < 60 && w.truth.State(id) == provision.StateActive && w.truth.BySubscriber(id).Len() > 0 {
+				some = append(some, x.ID)
+			}
+		}
+		for name, set := range map[syncer.SourceName]func(id int64, wrong bool) error{
+			syncer.SourceStates: func(id int64, wrong bool) error {
+				if wrong {
+					return e.SetState(id, emulator.StatePause)
+				}
+				return e.SetState(id, emulator.StateActive)
+			},
+			syncer.SourceFlags:  func(id int64, wrong bool) error { return e.SetFlags(id, wrong, false, false) },
+			syncer.SourceFormer: func(id int64, wrong bool) error { return e.SetFlags(id, false, false, wrong) },
+		} {
+			t.Run(fmt.Sprintf("%s %s", mode, name), func(t *testing.T) {
+				m := w.open(t)
+				f, _ := w.agent(t, m)
+				for _, id := range some {
+					require.NoError(t, set(id, true))
+				}
+				use, sources := read(t, f, w.truth)
+				require.Empty(t, harm(w.truth, use))
+				for _, st := range sources {
+					require.Equal(t, st.Source == name, st.Bad(), "%+v", st)
+					require.Equal(t, st.Source == name, st.Guard)
+					require.Equal(t, st.Source == name, strings.Contains(st.Error, "would block 60 of"), st.Error)
+				}
+				for _, id := range some {
+					require.NoError(t, set(id, false))
+				}
+				use, sources = read(t, f, use)
+				require.Empty(t, harm(w.truth, use))
+				for _, st := range sources {
+					require.False(t, st.Bad(), "%+v", st)
+				}
+			})
+		}
+	}
+}
+
 // One list of states that lacks customers silences, blocks and opens nobody, also of those who have no cabling.
 func TestOneListOfStatesIsWrong(t *testing.T) {
 	for _, mode := range []Mode{ModeDirect, ModeComposed} {

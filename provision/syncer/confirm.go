@@ -2,7 +2,6 @@ package syncer
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -86,10 +85,11 @@ func (s *Syncer) releaseLocked(id provision.SubscriberID) {
 	if over, _ := s.cardsOverLocked(k, one, now); over {
 		return
 	}
-	h.verdict.held[k] = slices.DeleteFunc(slices.Clone(h.verdict.held[k]), func(other provision.SubscriberID) bool { return other == id })
+	h.verdict.release(k, id)
 	cur := s.Current()
 	part := h.verdict.part(cur, s.overriddenLocked(h.snap, h.began))
 	if !h.verdict.holds(k, id) { // else it would get an address of another who is held
+		s.rejected.drop(k, id)
 		s.passed.pass(&verdict{changes: one}, &s.opts.Guard, passing{card: true}, now)
 		s.log.Info("a customer's card confirms what the guard held", "customer", id, "change", k)
 	}

@@ -366,14 +366,11 @@ func (s *Syncer) applyHintsLocked(answer StatesAnswer) bool {
 // cards say so, and why.
 func (s *Syncer) cardsOverLocked(k ChangeKind, coming changes, now time.Time) (over bool, why string) {
 	v, cur := &verdict{}, s.Current()
-	v.Subscribers = cur.Counts().Subscribers
-	if cur.KeepsVacant() {
-		v.Subscribers += cur.WithoutAddress()
-	}
+	v.Subscribers = guarded(cur, cur.KeepsVacant())
 	c := v.Of(k)
-	c.Limit, _ = s.opts.Guard.share(k, now)
+	c.Limit, _, _ = s.opts.Guard.share(k, now)
 	c.Hour = s.passed.count(k, coming, true)
-	v.weigh(c, len(s.passed.without(k.undoes(), coming[k])), s.opts.Guard.MinChanged)
+	v.weigh(c, len(s.passed.without(k, coming[k])), s.opts.Guard.MinChanged)
 	v.explain()
 	return c.Over, v.Reason
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -41,7 +40,19 @@ type fetched struct {
 	began    time.Time           // when its states were read
 	first    []provision.SubscriberID
 
-	statesKept bool // the ERP told none
+	statesKept bool                                       // the ERP told none
+	told       map[provision.SubscriberID]provision.State // of FetchStates
+	kept       []provision.SubscriberID                   // of FetchFull: of whom the ERP told no state; sorted
+}
+
+// untold reports whether the ERP did not tell the state of a subscriber: the one of before stands.
+func (f *fetched) untold(id provision.SubscriberID) bool {
+	if f.kind == FetchFull {
+		_, in := slices.BinarySearch(f.kept, id)
+		return in
+	}
+	_, told := f.told[id]
+	return !told
 }
 
 // judgeLocked lets the guard decide on a fetch. What it does not hold comes into use at once: a kind of change that is over
@@ -49,16 +60,9 @@ type fetched struct {
 func (s *Syncer) judgeLocked(f fetched) (all bool) {
 	now := time.Now()
 	candidate := s.overriddenLocked(f.snap, f.began)
-	s.passed.expire(now)
-	v := judge(s.Current(), candidate, f.first, s.contradicted, &s.opts.Guard, s.passed, now)
-	if !f.statesKept && !v.NoRows { // else nothing is said of them
-		maps.DeleteFunc(s.contradicted, func(id provision.SubscriberID, _ bool) bool { return !v.changes.has(ChangeOpened, id) }) // nobody lets them in
-	}
+	v := s.verdictLocked(f, candidate, now)
 	if !v.Hold {
 		s.clearHeldLocked()
-		if f.kind == FetchFull { // the states alone do not tell whether the rest is another one now
-			s.rejected = 0
-		}
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
 		s.putLocked(f, candidate)
 		return true
@@ -70,14 +74,16 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
 	}
 	held := s.newHeldLocked(f, v, now)
-	if !held.status.Rejected && f.kind == FetchFull {
-		s.rejected = 0 // the ERP says something else now
-	}
 	if s.oftenEnoughLocked(&held.status) {
 		s.log.Warn("guard accepts the answer because it came often enough",
 			"seen", held.status.Seen, "reason", v.Reason, "fingerprint", held.status.Fingerprint)
-		s.acceptLocked(held, candidate)
-		return true
+		if len(v.rejected) == 0 {
+			s.acceptLocked(held, candidate)
+			return true
+		}
+		s.acceptUndecidedLocked(v, candidate, now)
+		part = v.part(s.Current(), candidate)
+		held = s.newHeldLocked(f, v, now)
 	}
 	if held.status.Seen == 1 && !held.status.Rejected {
 		s.tellHeldLocked(held)
@@ -89,6 +95,41 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 		s.putPartLocked(f, part)
 	}
 	return false
+}
+
+// verdictLocked judges what a fetch makes of the snapshot in use, and forgets what the ERP has taken back by it.
+func (s *Syncer) verdictLocked(f fetched, candidate *provision.Snapshot, now time.Time) *verdict {
+	s.passed.expire(now)
+	cur := s.Current()
+	v := judge(cur, candidate, f.first, &s.known, &s.opts.Guard, now)
+	if !v.NoRows && s.takeBack(&f, cur, v.changes) { // else nothing is said of anybody
+		notify(s.dirty)
+		v = judge(cur, candidate, f.first, &s.known, &s.opts.Guard, now)
+	}
+	return v
+}
+
+// acceptUndecidedLocked lets pass what is held and no operator rejected.
+func (s *Syncer) acceptUndecidedLocked(v *verdict, candidate *provision.Snapshot, now time.Time) {
+	accepted := changes{}
+	for _, k := range changeKinds {
+		accepted[k] = v.undecided(k)
+		v.held[k] = slices.Clone(v.rejected[k])
+		v.Of(k).Over = false
+	}
+	v.closed = nil
+	v.explain()
+	s.passed.pass(&verdict{changes: accepted}, &s.opts.Guard, passing{free: true, word: true}, now)
+	s.keepBesideLocked(statesOf(accepted, candidate))
+}
+
+// statesOf returns what those become who are blocked or opened.
+func statesOf(of changes, candidate *provision.Snapshot) map[provision.SubscriberID]provision.State {
+	states := make(map[provision.SubscriberID]provision.State)
+	for _, id := range slices.Concat(of[ChangeBlocked], of[ChangeOpened]) {
+		states[id] = candidate.State(id)
+	}
+	return states
 }
 
 // putPartLocked puts that part of a fetch into use which is not held.
@@ -111,7 +152,8 @@ func (s *Syncer) newHeldLocked(f fetched, v *verdict, now time.Time) *heldFetch 
 		Source: f.snap.Source(), Kind: f.kind, Counts: f.snap.Counts(), Decision: v.GuardDecision,
 	}}
 	held.status.Fingerprint = fmt.Sprintf("%016x", held.fingerprint)
-	held.status.Rejected = s.rejected == held.fingerprint && s.rejected != 0
+	s.blameLocked(v, s.overriddenLocked(f.snap, f.began))
+	held.status.Rejected = v.isRejected()
 	if s.held != nil && s.held.fingerprint == held.fingerprint {
 		held.status.Since, held.status.Seen = s.held.status.Since, s.held.status.Seen+1
 	}
@@ -131,7 +173,7 @@ func (s *Syncer) tellHeldLocked(h *heldFetch) {
 
 // sources returns the sources of the ERP of which something is held.
 func (h *heldFetch) sources() []SourceName {
-	return slices.DeleteFunc(SourceNames(), func(name SourceName) bool { return !h.verdict.GuardDecision.holds(name) })
+	return slices.DeleteFunc(SourceNames(), func(name SourceName) bool { return !h.verdict.holdsOf(name) })
 }
 
 // part returns candidate with those whose changes are held as they are in cur; cur itself if that is all the difference. If
@@ -160,6 +202,9 @@ func (v *verdict) fingerprint(candidate *provision.Snapshot) uint64 {
 	}
 	for _, c := range v.list(candidate) {
 		b = append(b, c.Change...)
+		if c.Rejected {
+			b = append(b, '!') // who looked before it was rejected did not see this
+		}
 		b = binary.BigEndian.AppendUint64(b, uint64(c.Subscriber))
 		b = append(b, byte(c.State))
 		if c.Change == ChangeMoved || c.Change == ChangeAdded {
@@ -203,12 +248,8 @@ func (s *Syncer) oftenEnoughLocked(h *HeldStatus) bool {
 // acceptLocked puts all of a fetch into use. What was held of it counts for nothing in the hour to come.
 func (s *Syncer) acceptLocked(h *heldFetch, candidate *provision.Snapshot) {
 	s.clearHeldLocked()
-	s.passed.pass(&verdict{changes: h.verdict.held}, &s.opts.Guard, passing{free: true}, time.Now())
-	states := make(map[provision.SubscriberID]provision.State)
-	for _, id := range slices.Concat(h.verdict.held[ChangeBlocked], h.verdict.held[ChangeOpened]) {
-		states[id] = candidate.State(id)
-	}
-	s.keepBesideLocked(states)
+	s.passed.pass(&verdict{changes: h.verdict.held}, &s.opts.Guard, passing{free: true, word: true}, time.Now())
+	s.keepBesideLocked(statesOf(h.verdict.held, candidate))
 	s.putLocked(h.fetched, candidate)
 }
 
@@ -264,7 +305,11 @@ func (s *Syncer) Accept(fingerprint string) (*HeldStatus, error) {
 		return was, err
 	}
 	s.log.Warn("operator accepts the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
-	s.rejected = 0
+	for k, ids := range h.verdict.held {
+		s.rejected.drop(k, ids...)
+	}
+	s.noRows = false
+	notify(s.dirty)
 	candidate := s.overriddenLocked(h.snap, h.began)
 	if h.kind == FetchFull {
 		candidate = candidate.Accept(time.Now()) // the operator has seen it now, and means it
@@ -273,10 +318,10 @@ func (s *Syncer) Accept(fingerprint string) (*HeldStatus, error) {
 	return was, nil
 }
 
-// Reject drops what is held and remembers it. While the ERP goes on
-// to say the same, each fetch is held and counted as before, but marked as
-// rejected, not logged, and never accepted by repetition; Accept still can. As
-// soon as the ERP says anything else, the mark is forgotten. Fingerprint, result and errors are as with Accept.
+// Reject drops what is held and remembers each of these changes, over restarts too. They are held from then on, whatever
+// the limits, while all other changes are judged by themselves: not logged, never accepted by repetition, and let in by no cards of
+// others. What the ERP takes back is forgotten, each change by itself, and Accept still can put them into use; of an answer without
+// rows it is remembered until one with rows comes. Fingerprint, result and errors are as with Accept.
 func (s *Syncer) Reject(fingerprint string) (*HeldStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -286,7 +331,12 @@ func (s *Syncer) Reject(fingerprint string) (*HeldStatus, error) {
 		return was, err
 	}
 	s.log.Warn("operator rejects the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
-	s.rejected = h.fingerprint
+	if s.noRows = h.verdict.NoRows; !s.noRows {
+		for k, ids := range h.verdict.held {
+			s.rejected.add(k, ids...)
+		}
+	}
 	s.clearHeldLocked()
+	notify(s.dirty)
 	return was, nil
 }

@@ -184,7 +184,7 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options, whole *wholeFetch) 
 		if in.FetchedAt.IsZero() || in.FetchedAt.After(began) {
 			in.FetchedAt = began // what changed after this may be missing
 		}
-		f = fetched{kind: FetchFull, began: in.FetchedAt, first: in.FirstRead, statesKept: in.StatesKept}
+		f = fetched{kind: FetchFull, began: in.FetchedAt, first: in.FirstRead, statesKept: in.StatesKept, kept: in.StatesOfBefore}
 		f.snap, f.problems = provision.Build(in)
 		f.snap.Fingerprint() // before the lock is taken: it takes a while
 	}
@@ -255,13 +255,17 @@ func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Optio
 		next = derive(cur, changed)
 	}
 	published := true
+	f := fetched{kind: FetchStates, snap: next, began: answer.FetchedAt, first: answer.FirstRead, told: answer.States}
 	switch {
 	case s.held != nil:
-		published = s.passBesideLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt, first: answer.FirstRead})
+		published = s.passBesideLocked(f)
 	case s.overriddenLocked(next, answer.FetchedAt) == cur:
+		if s.takeBack(&f, cur, nil) {
+			notify(s.dirty)
+		}
 		s.settleLocked(answer.FetchedAt) // nothing changed: nobody needs to be told
 	default:
-		published = s.judgeLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt, first: answer.FirstRead})
+		published = s.judgeLocked(f)
 	}
 	if s.whole != nil {
 		maps.DeleteFunc(changed, func(id provision.SubscriberID, st provision.State) bool { return s.Current().State(id) != st }) // held
@@ -277,8 +281,7 @@ func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Optio
 func (s *Syncer) passBesideLocked(f fetched) (all bool) {
 	now, cur := time.Now(), s.Current()
 	candidate := s.overriddenLocked(f.snap, f.began)
-	s.passed.expire(now)
-	v := judge(cur, candidate, f.first, s.contradicted, &s.opts.Guard, s.passed, now)
+	v := s.verdictLocked(f, candidate, now)
 	if !v.NoRows {
 		part := v.part(cur, candidate)
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
