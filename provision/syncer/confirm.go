@@ -45,6 +45,10 @@ func (s *Syncer) confirmRows(ctx context.Context, source CustomerFetcher) bool {
 	}
 	s.mu.Lock()
 	h, cur, timeout := s.held, s.Current(), s.opts.FetchTimeout
+	var held *provision.Snapshot
+	if h != nil {
+		held = h.snap
+	}
 	s.mu.Unlock()
 	differs := func(prev *provision.Snapshot) (yes, told bool) {
 		fctx, cancel := context.WithTimeout(ctx, timeout)
@@ -59,7 +63,7 @@ func (s *Syncer) confirmRows(ctx context.Context, source CustomerFetcher) bool {
 	if yes, told := differs(cur); !told || !yes {
 		return true
 	}
-	if yes, told := differs(h.snap); !told || yes {
+	if yes, told := differs(held); !told || yes {
 		return true
 	}
 	s.mu.Lock()

@@ -3,6 +3,7 @@ package syncer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -150,7 +151,7 @@ func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, k
 	}
 	v.holdStates(old, candidate, first)
 	if v.NoRows {
-		v.held, v.allNo = v.changes, known.noRows
+		v.held, v.allNo = maps.Clone(v.changes), known.noRows
 	} else {
 		v.holdRejected(old, candidate, known.rejected)
 	}
@@ -181,9 +182,7 @@ func (v *verdict) holdRejected(old, candidate *provision.Snapshot, rejected mark
 		if len(v.rejected[k]) == 0 {
 			continue
 		}
-		v.held[k] = slices.Concat(v.held[k], v.rejected[k])
-		slices.Sort(v.held[k])
-		v.held[k] = slices.Compact(v.held[k])
+		v.held[k] = union(v.held[k], v.rejected[k])
 	}
 }
 

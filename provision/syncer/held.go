@@ -104,17 +104,25 @@ func (s *Syncer) lessHeldLocked() {
 	if len(h.verdict.held[ChangeOpened]) == 0 {
 		h.verdict.closed = nil
 	}
+	s.tellChangedLocked()
+}
+
+// tellChangedLocked tells what is held after its verdict changed; false if nothing is any more.
+func (s *Syncer) tellChangedLocked() (some bool) {
+	h := s.held
 	h.verdict.explain()
 	if !h.verdict.Hold {
 		s.clearHeldLocked()
-		return
+		return false
 	}
 	if len(h.verdict.undecided(ChangeOpened)) == 0 {
 		s.openings = nil
 	}
+	s.blameLocked(h.verdict, h.snap)
 	h.fingerprint = h.verdict.fingerprint(h.snap)
 	h.status.Fingerprint, h.status.Decision, h.status.Rejected = fmt.Sprintf("%016x", h.fingerprint), h.verdict.GuardDecision, h.verdict.isRejected()
 	s.obs.Held(s.heldStatusLocked())
+	return true
 }
 
 // GuardStatus tells what the guard holds, subscriber by subscriber.

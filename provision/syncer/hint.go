@@ -88,14 +88,14 @@ type hintRead struct {
 	fresh  bool // read for the first time
 }
 
-// take gives the next customers: those that were not read yet, or else those that could not be, if it is time to; no ids if none
-// waits.
-func (q *hintQueue) take(now time.Time) (r hintRead) {
+// take gives the next customers that were not read yet or, if fresh is not set, of those that could not be, if it is time to; no ids
+// if none waits.
+func (q *hintQueue) take(fresh bool, now time.Time) (r hintRead) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	r.since = make(map[provision.SubscriberID]unread)
-	n := min(len(q.order), hintBatch)
-	if r.fresh = n > 0; r.fresh {
+	r.since, r.fresh = make(map[provision.SubscriberID]unread), fresh
+	if fresh {
+		n := min(len(q.order), hintBatch)
 		r.ids = append(r.ids, q.order[:n]...)
 		q.order = append(q.order[:0], q.order[n:]...)
 		for _, id := range r.ids {
@@ -267,15 +267,15 @@ func (s *Syncer) followHints(ctx context.Context) {
 		case <-s.hints.some:
 		case <-due:
 		}
-		for ctx.Err() == nil && (able && s.reread(ctx, source) || s.checkOpenings(ctx) || able && (s.confirmRows(ctx, source) || s.lookForMoves(ctx, source))) {
+		for ctx.Err() == nil && (able && s.reread(ctx, source, true) || s.checkOpenings(ctx) || able && (s.reread(ctx, source, false) || s.confirmRows(ctx, source) || s.lookForMoves(ctx, source))) {
 			continue
 		}
 	}
 }
 
-// reread reads the next customers and applies their states; false if none waits.
-func (s *Syncer) reread(ctx context.Context, source CustomerFetcher) bool {
-	read := s.hints.take(time.Now())
+// reread reads the next customers, fresh ones or those that could not be read, and applies their states; false if none waits.
+func (s *Syncer) reread(ctx context.Context, source CustomerFetcher, fresh bool) bool {
+	read := s.hints.take(fresh, time.Now())
 	ids, oldest := read.ids, read.oldest
 	if len(ids) == 0 {
 		return false

@@ -61,6 +61,10 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 	now := time.Now()
 	candidate := s.overriddenLocked(f.snap, f.began)
 	v := s.verdictLocked(f, candidate, now)
+	carried := s.carryLocked(&f, v)
+	if len(carried) > 0 {
+		f.snap, candidate = f.snap.WithStates(carried), candidate.WithStates(carried)
+	}
 	if !v.Hold {
 		s.clearHeldLocked()
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
@@ -74,14 +78,17 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
 	}
 	held := s.newHeldLocked(f, v, now)
-	if s.oftenEnoughLocked(&held.status) {
+	if len(carried) > 0 && held.status.Seen > 1 {
+		held.status.Seen-- // of those it says nothing
+	}
+	if yes, all := s.acceptableLocked(v); len(yes) > 0 && s.oftenEnoughLocked(&held.status) {
 		s.log.Warn("guard accepts the answer because it came often enough",
 			"seen", held.status.Seen, "reason", v.Reason, "fingerprint", held.status.Fingerprint)
-		if len(v.rejected) == 0 {
+		if all {
 			s.acceptLocked(held, candidate)
 			return true
 		}
-		s.acceptUndecidedLocked(v, candidate, now)
+		s.acceptSomeLocked(v, yes, candidate, now)
 		part = v.part(s.Current(), candidate)
 		held = s.newHeldLocked(f, v, now)
 	}
@@ -109,18 +116,99 @@ func (s *Syncer) verdictLocked(f fetched, candidate *provision.Snapshot, now tim
 	return v
 }
 
-// acceptUndecidedLocked lets pass what is held and no operator rejected.
-func (s *Syncer) acceptUndecidedLocked(v *verdict, candidate *provision.Snapshot, now time.Time) {
-	accepted := changes{}
+// stateKinds are the changes of states.
+var stateKinds = []ChangeKind{ChangeBlocked, ChangeOpened}
+
+// carryLocked has what is held of states stay held where an answer tells nothing of it: v is the verdict on that. It returns what
+// those customers would become.
+func (s *Syncer) carryLocked(f *fetched, v *verdict) map[provision.SubscriberID]provision.State {
+	if s.held == nil {
+		return nil
+	}
+	h, cur := s.held.verdict, s.Current()
+	states := make(map[provision.SubscriberID]provision.State)
+	for _, k := range stateKinds {
+		var ids, rejected []provision.SubscriberID
+		for _, id := range h.held[k] {
+			if !f.statesKept && !v.NoRows && !f.untold(id) || v.held.has(k, id) || !wants(k, id, cur, s.held.snap, nil) {
+				continue
+			}
+			ids, states[id] = append(ids, id), s.held.snap.State(id)
+			if s.rejected[k][id] {
+				rejected = append(rejected, id)
+			}
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		v.held[k], v.rejected[k] = union(v.held[k], ids), union(v.rejected[k], rejected)
+		if c := v.Of(k); !c.Over && len(v.undecided(k)) > 0 {
+			*c = *h.Of(k)
+		}
+		if k == ChangeOpened {
+			v.closed = union(v.closed, h.closed)
+		}
+	}
+	v.explain()
+	return states
+}
+
+// union returns those of two sorted lists, sorted.
+func union(a, b []provision.SubscriberID) []provision.SubscriberID {
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// mergeLocked has what a poll of states found held stand beside what is held of rows: v is the verdict on it.
+func (s *Syncer) mergeLocked(f fetched, v *verdict, now time.Time) {
+	h := s.held
+	states := s.carryLocked(&f, v)
+	for id, st := range differing(h.snap, f.told) {
+		states[id] = st
+	}
+	for _, k := range stateKinds {
+		h.verdict.held[k], h.verdict.rejected[k], *h.verdict.Of(k) = v.held[k], v.rejected[k], *v.Of(k)
+	}
+	h.verdict.closed = v.closed
+	if len(states) > 0 {
+		h.snap = h.snap.WithStates(states)
+	}
+	if was := h.fingerprint; !s.tellChangedLocked() || h.fingerprint == was {
+		return
+	}
+	if h.status.Seen = 1; !h.status.Rejected {
+		s.tellHeldLocked(h)
+	}
+	s.watchOpeningsLocked(now)
+}
+
+// acceptableLocked returns what of a verdict may pass because it came often enough, and whether that is all that is held: not what an
+// operator rejected, nor openings that cards contradict, on which each customer's own card decides.
+func (s *Syncer) acceptableLocked(v *verdict) (yes changes, all bool) {
+	yes, all = changes{}, true
 	for _, k := range changeKinds {
-		accepted[k] = v.undecided(k)
-		v.held[k] = slices.Clone(v.rejected[k])
+		ids := v.undecided(k)
+		if k == ChangeOpened && len(s.contradicted) > 0 {
+			ids = nil
+		}
+		if len(ids) > 0 {
+			yes[k] = ids
+		}
+		all = all && len(ids) == len(v.held[k])
+	}
+	return yes, all
+}
+
+// acceptSomeLocked lets pass a part of what is held.
+func (s *Syncer) acceptSomeLocked(v *verdict, yes changes, candidate *provision.Snapshot, now time.Time) {
+	for k, ids := range yes {
+		v.held[k] = lessThose(slices.Clone(v.held[k]), ids)
 		v.Of(k).Over = false
 	}
-	v.closed = nil
 	v.explain()
-	s.passed.pass(&verdict{changes: accepted}, &s.opts.Guard, passing{free: true, word: true}, now)
-	s.keepBesideLocked(statesOf(accepted, candidate))
+	s.passed.pass(&verdict{changes: yes}, &s.opts.Guard, passing{free: true, word: true}, now)
+	s.keepBesideLocked(statesOf(yes, candidate))
 }
 
 // statesOf returns what those become who are blocked or opened.

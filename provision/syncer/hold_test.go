@@ -540,6 +540,25 @@ func TestCardsContradictOpenings(t *testing.T) {
 	})
 }
 
+// A list that says so often enough lets in nobody whose card says no.
+func TestRepetitionOpensNobodyWhoseCardContradicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		paid := b.in(provision.StateActive, 60)
+		b.setStates(provision.StatePause, paid...)
+		limits := tightGuard
+		limits.AcceptAfter = 3
+		s, _ := startBooks(t, b, limits, nil, nil)
+		b.setSpoil(func(in *provision.Input) {
+			paint(in, provision.StateActive, paid...)
+			in.Lines = in.Lines[:150]
+		})
+		pass(30 * time.Minute)
+		assert.Equal(t, 60, countOf(s.Current(), paid, provision.StatePause))
+		assert.Equal(t, 150, s.Current().Len(), "what else came often enough is accepted")
+	})
+}
+
 // Whose own card said that its customer is blocked is opened by no sample of others, however many of those are right.
 func TestNoSampleOpensWhoseCardContradicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -595,6 +614,85 @@ func TestPausesArriveWhileBindingsDoNot(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Who paid meanwhile is let in though bindings come empty, which the guard holds, or fail while something is held: more than the limit
+// of them as soon as cards say so, or after five minutes where those cannot be read.
+func TestManyOpeningsWhileBindingsDoNotCome(t *testing.T) {
+	for name, spoil := range map[string]func(in *provision.Input){
+		"empty":              func(in *provision.Input) { in.Lines = nil },
+		"held, then failing": func(in *provision.Input) { in.Lines = in.Lines[50:] },
+	} {
+		for _, cards := range []error{nil, errors.New("down")} {
+			t.Run(fmt.Sprintf("%s, cards %v", name, cards), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					b, s, paid := blockedBooks(t, nil)
+					b.setSpoil(spoil)
+					wholePoll(s)
+					require.NotNil(t, s.Status().Held)
+					b.change(func(b *books) {
+						if b.cards = cards; name != "empty" {
+							b.whole = errors.New("403")
+						}
+					})
+					pass(5 * time.Minute)
+					b.setStates(provision.StateActive, paid...)
+					pass(3 * time.Minute)
+					if cards != nil {
+						require.Zero(t, countOf(s.Current(), paid, provision.StateActive))
+						require.Contains(t, textsOf(s.HeldChanges(paid[0])), "would be let in")
+						require.NotEmpty(t, s.Status().Held.Openings.Error)
+						pass(5 * time.Minute)
+					}
+					require.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive))
+					require.NotNil(t, s.Status().Held, "the bindings are held all the same")
+					require.Equal(t, 200, s.Current().Len())
+
+					many := slices.DeleteFunc(b.in(provision.StateActive, 200), func(id provision.SubscriberID) bool { return slices.Contains(paid, id) })[:60]
+					b.setStates(provision.StatePause, many...)
+					pass(3 * time.Minute)
+					require.Equal(t, 60, countOf(s.Current(), many, provision.StateActive))
+					require.Contains(t, textsOf(s.HeldChanges(many[0])), "would be paused", "held, and said to be")
+				})
+			})
+		}
+	}
+}
+
+func textsOf(list []HeldChange) (out []string) {
+	for _, c := range list {
+		out = append(out, c.Text())
+	}
+	return out
+}
+
+// An answer that tells no states takes nothing back of what an earlier one told: who waits for cards goes on waiting, not from the
+// beginning.
+func TestOpeningsOutliveAnswersWithoutStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		paid := b.in(provision.StateActive, 60)
+		b.setStates(provision.StatePause, paid...)
+		limits := tightGuard
+		limits.AcceptAfter = 3
+		s := New(Options{PollInterval: time.Minute, Guard: limits}, b, nil, nil, provisiontest.Quiet())
+		runSyncer(t, s)
+		pass(time.Second)
+		b.setStates(provision.StateActive, paid...)
+		b.change(func(b *books) { b.cards = errors.New("down") })
+		wholePoll(s)
+		since := s.Status().Held.Openings.Since
+		b.change(func(b *books) { b.keeps = time.Second })
+		pass(time.Until(since.Add(4*time.Minute + 50*time.Second)))
+		require.Zero(t, countOf(s.Current(), paid, provision.StateActive), "repetition is of what is told")
+		require.Equal(t, since, s.Status().Held.Openings.Since)
+		require.Equal(t, 1, s.Status().Held.Seen)
+		pass(12 * time.Second)
+		require.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive))
+		require.Nil(t, s.Status().Held)
+		pass(3 * time.Minute)
+		require.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive))
+	})
 }
 
 // What an operator rejected is not opened by cards.

@@ -124,7 +124,7 @@ func (c *openingCheck) choose(all []provision.SubscriberID) (ids []provision.Sub
 // watchOpeningsLocked begins to ask for cards when openings are held, and ends it when none are.
 func (s *Syncer) watchOpeningsLocked(now time.Time) {
 	waiting := s.held.verdict.undecided(ChangeOpened)
-	if len(waiting) == 0 || s.held.verdict.NoRows {
+	if len(waiting) == 0 {
 		s.openings = nil
 		return
 	}

@@ -277,7 +277,8 @@ func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Optio
 }
 
 // passBesideLocked puts that part of what a poll of states made into use which the guard lets pass, while it holds something of
-// a whole fetch: on that only another whole one decides. It reports whether that is all.
+// a whole fetch: on the rows only another whole one decides, and what is held of states by then is what this one found. It
+// reports whether it passed as a whole.
 func (s *Syncer) passBesideLocked(f fetched) (all bool) {
 	now, cur := time.Now(), s.Current()
 	candidate := s.overriddenLocked(f.snap, f.began)
@@ -285,9 +286,11 @@ func (s *Syncer) passBesideLocked(f fetched) (all bool) {
 	if !v.NoRows {
 		part := v.part(cur, candidate)
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
+		all = !v.Hold
+		s.mergeLocked(f, v, now)
 		s.putPartLocked(f, part)
 	}
-	return !v.Hold
+	return all
 }
 
 // differing gives the states that are others in cur.

@@ -174,7 +174,7 @@ func (s *Syncer) holdsLocked(name SourceName) bool {
 // blameLocked finds out by which sources those are blocked whom the guard holds.
 func (s *Syncer) blameLocked(v *verdict, candidate *provision.Snapshot) {
 	teller, able := s.source.(BlockTeller)
-	if !able || v.NoRows {
+	if !able {
 		return
 	}
 	v.blame = make(map[provision.SubscriberID]SourceName)
@@ -191,7 +191,7 @@ func (v *verdict) holdsOf(name SourceName) bool {
 	case SourceBindings:
 		return v.NoRows || len(v.held[ChangeRemoved])+len(v.held[ChangeMoved])+len(v.held[ChangeAdded]) > 0
 	case SourceStates, SourceFlags, SourceFormer:
-		return !v.NoRows && slices.ContainsFunc(v.held[ChangeBlocked], func(id provision.SubscriberID) bool { return v.blamed(id) == name })
+		return slices.ContainsFunc(v.held[ChangeBlocked], func(id provision.SubscriberID) bool { return v.blamed(id) == name })
 	default:
 		return false
 	}
