@@ -396,6 +396,9 @@ func (s *Syncer) Accept(fingerprint string) (*HeldStatus, error) {
 	for k, ids := range h.verdict.held {
 		s.rejected.drop(k, ids...)
 	}
+	for _, id := range h.verdict.held[ChangeOpened] {
+		delete(s.contradicted, id) // the operator has the last word
+	}
 	s.noRows = false
 	notify(s.dirty)
 	candidate := s.overriddenLocked(h.snap, h.began)

@@ -30,6 +30,7 @@ type books struct {
 	whole error                  // of reading everything
 	keeps time.Duration          // how long that takes, and then no list of states came; 0: they come at once
 	asked [][]provision.SubscriberID
+	reads int // of everything
 }
 
 func newBooks(n int) *books {
@@ -92,6 +93,7 @@ func (b *books) say() provision.Input {
 func (b *books) Fetch(_ context.Context, prev *provision.Snapshot) (provision.Input, error) {
 	in := b.say()
 	b.mu.Lock()
+	b.reads++
 	keeps, err := b.keeps, b.whole
 	b.mu.Unlock()
 	if keeps > 0 {
@@ -821,6 +823,35 @@ func TestRejectedOfEveryKindStaysHeld(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What is rejected may stay so for weeks: the ERP is not read as a whole each minute for that, and pauses arrive as they do else.
+func TestWhatIsRejectedIsReadAsUsual(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		b.setSpoil(func(in *provision.Input) { in.Lines = in.Lines[50:] })
+		wholePoll(s)
+		count := func() (n int) {
+			b.change(func(b *books) { n, b.reads = b.reads, 0 })
+			return n
+		}
+		count()
+		pass(10 * time.Minute)
+		require.InDelta(t, 10, count(), 1, "a second opinion")
+		require.NoError(t, reject(s))
+		wholePoll(s)
+		require.True(t, s.Status().Held.Rejected)
+		count()
+		one := b.in(provision.StateActive, 1)
+		b.setStates(provision.StatePause, one...)
+		pass(time.Minute + time.Second)
+		require.Equal(t, 1, countOf(s.Current(), one, provision.StatePause))
+		pass(20 * time.Minute)
+		require.InDelta(t, 4, count(), 1)
+		require.True(t, s.Status().Held.Rejected)
+		require.Len(t, s.GuardStatus().Changes, 50)
+	})
 }
 
 // Who looked before another operator rejected does not accept it unawares.

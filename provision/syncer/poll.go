@@ -65,8 +65,8 @@ func (s *Syncer) plan(began time.Time) time.Time {
 }
 
 // kindLocked chooses what the poll that begins now reads. While the guard holds
-// something, every poll is a whole one: a second opinion on all of it. Beside a
-// whole fetch that runs only states can be read.
+// something that no operator rejected, every poll is a whole one: a second opinion on all of it.
+// Beside a whole fetch that runs only states can be read.
 func (s *Syncer) kindLocked(now time.Time) FetchKind {
 	_, able := s.source.(StateFetcher)
 	switch {
@@ -82,7 +82,7 @@ func (s *Syncer) kindLocked(now time.Time) FetchKind {
 			return FetchStates
 		}
 		return FetchFull
-	case s.held != nil, s.opts.RefreshInterval <= s.opts.PollInterval:
+	case s.held != nil && !s.held.status.Rejected, s.opts.RefreshInterval <= s.opts.PollInterval:
 		return FetchFull
 	case now.Before(s.nextFullLocked()):
 		return FetchStates
