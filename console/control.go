@@ -31,6 +31,8 @@ type GuardView struct {
 	Held    *syncer.HeldStatus  `json:"held,omitempty"`
 	Changes []syncer.HeldChange `json:"changes,omitempty"` // that are held, customer by customer
 
+	Rejected []syncer.HeldChange `json:"rejected,omitempty"` // that an operator rejected and the ERP did not take back since
+
 	Sources []syncer.SourceStatus `json:"sources,omitempty"` // of the ERP that are held, not by the guard's limits
 }
 
@@ -135,9 +137,9 @@ func (c *control) senders(w http.ResponseWriter, _ *http.Request) {
 
 func (c *control) guard(w http.ResponseWriter, _ *http.Request) {
 	g := c.d.Syncer.GuardStatus()
-	v := GuardView{Limits: g.Limits, Held: g.Held, Changes: g.Changes}
+	v := GuardView{Limits: g.Limits, Held: g.Held, Changes: g.Changes, Rejected: g.Rejected}
 	for _, st := range c.d.Syncer.Status().Sources {
-		if st.Judgement == syncer.JudgedHeld && st.Source != syncer.SourceBindings && st.Source != syncer.SourceStates {
+		if st.Judgement == syncer.JudgedHeld && !st.Guard && st.Source != syncer.SourceBindings && st.Source != syncer.SourceStates {
 			v.Sources = append(v.Sources, st)
 		}
 	}

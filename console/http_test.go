@@ -105,7 +105,7 @@ func busyWorld(t *testing.T) *world {
 	})
 	w.packet(dhcpd.Event{Time: w.now, Outcome: outcome.Offer, MAC: mac(t, "00:00:5e:00:53:11"), YourIP: ip("198.51.100.11"), Subscriber: 1001})
 	w.syncer.guard.Held = &syncer.HeldStatus{Since: w.now.Add(-time.Hour), Seen: 3, Decision: syncer.GuardDecision{
-		Reason: "half of the subscribers would lose their addresses", Removed: syncer.GuardCount{Count: 52000, Share: .52, Limit: .1},
+		Reason: "half of the subscribers would lose their addresses", Removed: syncer.GuardCount{Count: 52000, Share: .52, Limit: .1}, Opened: syncer.GuardCount{Rejected: 7},
 	}}
 	w.syncer.status.Problems = map[provision.ProblemKind]int{provision.ProblemDuplicateIP: 1234, provision.ProblemBadRow: 1, provision.ProblemNoAddress: 0}
 	w.syncer.status.ProblemsList = []provision.Problem{
@@ -139,7 +139,7 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"ready", "source direct", "age 1m 0s", "active 2 paused, stopped 1, 1 switches 1",
 		"The guard holds an answer of the ERP", "half of the subscribers would lose their addresses", "52,000 subscribers (52.0%, limit 10.0%)",
-		"seen 3 times", "usher guard accept",
+		"seen 3 times", "and 7 that an operator rejected", "usher guard accept",
 		"The ERP could not be read", "permission denied", "5s ago; 2 times in a row",
 		"The newest configuration was not taken", "acl.enabled: want true or false",
 		"duplicate_ip 1,234 198.51.100.61 one 198.51.100.62 two 198.51.100.63 three", "customer 77",

@@ -66,7 +66,7 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Hint("no_such")
 	m.Published(snap, kinds)
 	m.Held(&syncer.HeldStatus{Decision: syncer.GuardDecision{
-		Removed: syncer.GuardCount{Count: 3, Over: true}, Blocked: syncer.GuardCount{Count: 9, Hour: 5, Over: true}, Opened: syncer.GuardCount{Count: 2}}})
+		Removed: syncer.GuardCount{Count: 3, Over: true}, Blocked: syncer.GuardCount{Count: 9, Hour: 5, Over: true}, Opened: syncer.GuardCount{Count: 2, Rejected: 5}}})
 	m.OpenedUnconfirmed(6)
 	m.Stored(300*time.Millisecond, nil)
 	m.Stored(time.Second, boom)

@@ -108,9 +108,12 @@ func (m *Metrics) Held(h *syncer.HeldStatus) {
 		if h == nil {
 			continue
 		}
-		if c := h.Decision.Of(kind); c.Over || h.Decision.NoRows {
-			g.Set(float64(c.Count - c.Hour))
+		c := h.Decision.Of(kind)
+		n := c.Rejected
+		if c.Over || h.Decision.NoRows {
+			n += c.Count - c.Hour
 		}
+		g.Set(float64(n))
 	}
 }
 

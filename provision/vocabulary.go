@@ -194,8 +194,10 @@ type Input struct {
 	FirstRead []SubscriberID
 	// StatesKept says that the states are those of the snapshot in use, for the ERP did not tell any.
 	StatesKept bool
-	Source     Source
-	FetchedAt  time.Time // when the fetch began: changes after it are not in it
+	// StatesOfBefore are customers whose states are those of the snapshot in use, for the ERP gave no answer about them; sorted.
+	StatesOfBefore []SubscriberID
+	Source         Source
+	FetchedAt      time.Time // when the fetch began: changes after it are not in it
 }
 
 // AddrRange is a range of IPv4 addresses with both its ends.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -120,8 +121,10 @@ func (b *batch) finish() {
 	for id, st := range b.kept {
 		if _, told := b.numbers[id]; !told {
 			b.in.Subscribers = append(b.in.Subscribers, provision.Subscriber{ID: provision.SubscriberID(id), State: st})
+			b.in.StatesOfBefore = append(b.in.StatesOfBefore, provision.SubscriberID(id))
 		}
 	}
+	slices.Sort(b.in.StatesOfBefore)
 	b.in.Devices = b.devices.list()
 	b.in.CustomerSubnets = b.subnets()
 }

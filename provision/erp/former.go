@@ -27,8 +27,16 @@ func (b *batch) readFormer(ctx context.Context) {
 	defer cancel()
 	yes := true
 	list, err := b.client.CustomerIDs(part, userside.CustomerFilter{Former: &yes})
-	if err != nil {
+	never := b.memory.source(syncer.SourceFormer).GoodAt.IsZero()
+	switch {
+	case err != nil && never && hasNot(err):
+		b.lacks(ctx, syncer.SourceFormer, err)
+		return
+	case err != nil:
 		b.fails(ctx, syncer.SourceFormer, err)
+		return
+	case never && b.everybody(list):
+		b.lacks(ctx, syncer.SourceFormer, errImplausible)
 		return
 	}
 	st := syncer.SourceStatus{Source: syncer.SourceFormer, Judgement: syncer.JudgedGood, Rows: len(list)}

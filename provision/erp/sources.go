@@ -8,6 +8,7 @@ import (
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
+	"github.com/usher-agent/usher/userside"
 )
 
 // Each source of the ERP is read by itself: one that cannot be read, or whose answer is not believed, leaves what it said
@@ -76,6 +77,19 @@ func (b *batch) fails(ctx context.Context, name syncer.SourceName, err error) {
 		return // it is we who end
 	}
 	b.tell(ctx, syncer.SourceStatus{Source: name, Judgement: syncer.JudgedFailed, Error: err.Error()})
+}
+
+// lacks notes that this ERP does not have what it never told: is_ex came with 3.15.26 (API page section 3.1). Nothing of before
+// stands in for it and nothing will come, so it is logged once, and no fault that "usher status" is to fail for.
+func (b *batch) lacks(ctx context.Context, name syncer.SourceName, err error) {
+	b.memory.tell(syncer.SourceStatus{Source: name, Judgement: syncer.JudgedPartial, Error: "this ERP has none: " + err.Error()}, b.now())
+	b.once(ctx, conditions(name), true, err, "source", string(name))
+}
+
+// hasNot reports whether an ERP says that it does not have what it was asked for. That a key may not read it is for an administrator
+// to mend.
+func hasNot(err error) bool {
+	return errors.Is(err, userside.ErrRefused) || errors.Is(err, userside.ErrNotFound) || errors.Is(err, userside.ErrUnknownShape)
 }
 
 // blame notes that a fetch failed, if no source was told to be the reason: then it is that of bindings.
@@ -186,4 +200,24 @@ func (b *batch) keepBlocked() {
 		}
 	}
 	b.memory.keep(blocked)
+}
+
+// BlockedBy implements syncer.BlockTeller by what is known of the customer now.
+func (f *Fetcher) BlockedBy(id provision.SubscriberID, st provision.State) syncer.SourceName {
+	n, known := f.memory.number(int64(id))
+	if !known {
+		n = noStateID
+	}
+	flags := f.memory.flags(int64(id))
+	card := flags
+	card.Former = provision.FlagUnread
+	switch {
+	case f.policy.State(n, provision.Flags{}) == st:
+		return syncer.SourceStates
+	case f.policy.State(n, card) == st:
+		return syncer.SourceFlags
+	case f.policy.State(n, flags) == st:
+		return syncer.SourceFormer
+	}
+	return syncer.SourceStates
 }

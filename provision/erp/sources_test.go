@@ -339,6 +339,139 @@ func TestEachSourceFailsAlone(t *testing.T) {
 	}
 }
 
+// Where many are blocked at once the guard holds that, and the source that says so is named: the states, the flags on cards, or
+// the list of former customers.
+func TestTheSourceThatBlocksManyIsNamed(t *testing.T) {
+	for _, mode := range []Mode{ModeDirect, ModeComposed} {
+		e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 240})
+		w := newTableWorld(t, 240, c, e, mode)
+		var some []int64
+		for _, x := range e.Customers() {
+			if id := provision.SubscriberID(x.ID); len(some) < 60 && w.truth.State(id) == provision.StateActive && w.truth.BySubscriber(id).Len() > 0 {
+				some = append(some, x.ID)
+			}
+		}
+		for name, set := range map[syncer.SourceName]func(id int64, wrong bool) error{
+			syncer.SourceStates: func(id int64, wrong bool) error {
+				if wrong {
+					return e.SetState(id, emulator.StatePause)
+				}
+				return e.SetState(id, emulator.StateActive)
+			},
+			syncer.SourceFlags:  func(id int64, wrong bool) error { return e.SetFlags(id, wrong, false, false) },
+			syncer.SourceFormer: func(id int64, wrong bool) error { return e.SetFlags(id, false, false, wrong) },
+		} {
+			t.Run(fmt.Sprintf("%s %s", mode, name), func(t *testing.T) {
+				m := w.open(t)
+				f, _ := w.agent(t, m)
+				for _, id := range some {
+					require.NoError(t, set(id, true))
+				}
+				use, sources := read(t, f, w.truth)
+				require.Empty(t, harm(w.truth, use))
+				for _, st := range sources {
+					require.Equal(t, st.Source == name, st.Bad(), "%+v", st)
+					require.Equal(t, st.Source == name, st.Guard)
+					require.Equal(t, st.Source == name, strings.Contains(st.Error, "would block 60 of"), st.Error)
+				}
+				for _, id := range some {
+					require.NoError(t, set(id, false))
+				}
+				use, sources = read(t, f, use)
+				require.Empty(t, harm(w.truth, use))
+				for _, st := range sources {
+					require.False(t, st.Bad(), "%+v", st)
+				}
+			})
+		}
+	}
+}
+
+// once has an agent make one whole fetch after a start with what a store has, decide on it, and end.
+func once(t *testing.T, f *Fetcher, store syncer.SnapshotStore, decide func(s *syncer.Syncer)) {
+	t.Helper()
+	done := make(wholeFetches, 1)
+	limits := syncer.GuardLimits{MaxRemoved: 0.1, MaxMoved: 0.1, MaxBlocked: 0.1, MaxOpened: 0.1, MaxAdded: 0.25, MinChanged: 20}
+	s := syncer.New(syncer.Options{PollInterval: time.Hour, RefreshInterval: time.Hour, Guard: limits}, f, store, done, provisiontest.Quiet())
+	require.NoError(t, s.LoadStored())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	<-done
+	decide(s)
+	cancel()
+	require.NoError(t, <-ended)
+	require.NoError(t, f.Save())
+}
+
+// What an operator rejected stays held after restarts, whichever way the ERP is read and while its states cannot be, and others pass.
+func TestRejectedStaysOverRestarts(t *testing.T) {
+	for _, mode := range []Mode{ModeDirect, ModeComposed} {
+		t.Run(string(mode), func(t *testing.T) {
+			e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 240})
+			w := newTableWorld(t, 240, c, e, mode)
+			store := syncer.NewStore(filepath.Join(t.TempDir(), "snapshot"))
+			require.NoError(t, store.Save(w.truth))
+			var some []int64
+			for _, x := range e.Customers() {
+				if id := provision.SubscriberID(x.ID); len(some) < 62 && w.truth.State(id) == provision.StateActive && w.truth.BySubscriber(id).Len() > 0 {
+					some = append(some, x.ID)
+				}
+			}
+			wrong, right := some[:60], some[60:]
+			paused := func(s *syncer.Syncer, ids []int64) (n int) {
+				for _, id := range ids {
+					if s.Current().State(provision.SubscriberID(id)) == provision.StatePause {
+						n++
+					}
+				}
+				return n
+			}
+			run := func(decide func(s *syncer.Syncer)) {
+				f, _ := w.agent(t, w.open(t))
+				once(t, f, store, decide)
+			}
+			for _, id := range wrong {
+				require.NoError(t, e.SetState(id, emulator.StatePause))
+			}
+			run(func(s *syncer.Syncer) {
+				_, err := s.Reject("")
+				require.NoError(t, err)
+			})
+			for i, id := range right {
+				require.NoError(t, e.SetState(id, emulator.StatePause))
+				run(func(s *syncer.Syncer) {
+					require.Zero(t, paused(s, wrong))
+					require.Equal(t, i+1, paused(s, right))
+					require.True(t, s.Status().Held.Rejected)
+				})
+			}
+			w.breakSource(t, syncer.SourceStates, emulator.FaultForbidden)
+			run(func(s *syncer.Syncer) {
+				require.Zero(t, paused(s, wrong))
+				require.Len(t, s.GuardStatus().Rejected, 60, "nobody took it back")
+			})
+			require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+			run(func(s *syncer.Syncer) {
+				require.Zero(t, paused(s, wrong))
+				require.Len(t, s.GuardStatus().Rejected, 60)
+			})
+			for _, id := range wrong {
+				require.NoError(t, e.SetState(id, emulator.StateActive))
+			}
+			run(func(s *syncer.Syncer) {
+				require.Nil(t, s.Status().Held)
+				require.Empty(t, s.GuardStatus().Rejected)
+			})
+			for _, id := range wrong[:5] {
+				require.NoError(t, e.SetState(id, emulator.StatePause))
+			}
+			run(func(s *syncer.Syncer) { require.Equal(t, 5, paused(s, wrong), "what is said anew is judged anew") })
+		})
+	}
+}
+
 // One list of states that lacks customers silences, blocks and opens nobody, also of those who have no cabling.
 func TestOneListOfStatesIsWrong(t *testing.T) {
 	for _, mode := range []Mode{ModeDirect, ModeComposed} {

@@ -151,6 +151,52 @@ func TestWhoIsFormerNoMore(t *testing.T) {
 	}
 }
 
+// An ERP that never had a list of former customers, as one before 3.15.26, is no fault that goes away: it is said once, and no
+// source is bad for it. Where there was a list once, or the ERP is down, or the key may not read it, the source failed.
+func TestAnERPWithoutFormerCustomers(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	const list = "customer.get_customers_id?is_ex=1"
+	start := with(good(), list2, ids(1, 3, 5, 6, 7, 8, 9), list0, ids(), "customer.get_data", `200 {"result":"OK","data":{}}`)
+	for name, tt := range map[string]struct {
+		first, answer string
+		want          syncer.SourceJudgement
+		says          string
+	}{
+		"does not know the filter": {"", refused, syncer.JudgedPartial, "this ERP has none"},
+		"answers without a list":   {"", `200 {"total":0}`, syncer.JudgedPartial, "this ERP has none"},
+		"answers everybody":        {"", ids(1, 3, 5, 6, 7, 8, 9), syncer.JudgedPartial, "this ERP has none: more than half of the active customers"},
+		"refuses it later":         {ids(77), refused, syncer.JudgedFailed, "Unknown Action"},
+		"answers everybody later":  {ids(77), ids(1, 3, 5, 6, 7, 8, 9), syncer.JudgedHeld, "more than half of the active customers"},
+		"the key may not":          {"", `403 {"error":"no"}`, syncer.JudgedFailed, "no"},
+		"is down":                  {"", "500 x", syncer.JudgedFailed, "unavailable"},
+		"has nobody who is former": {"", ids(), syncer.JudgedGood, ""},
+		"answers OK and nothing":   {"", `200 {"result":"OK"}`, syncer.JudgedGood, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, c := newFakeERP(t, with(start))
+			f, log := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy})
+			prev := (*provision.Snapshot)(nil)
+			if tt.first != "" {
+				e.set(list, tt.first)
+				prev, _ = provision.Build(fetch(t, f, nil))
+			}
+			e.set(list, tt.answer)
+			for range 3 {
+				prev, _ = provision.Build(fetch(t, f, prev))
+				st := statusOf(t, f, syncer.SourceFormer)
+				require.Equal(t, tt.want, st.Judgement, "%+v", st)
+				require.Contains(t, st.Error, tt.says)
+			}
+			require.Equal(t, provision.StateActive, prev.State(1))
+			said := 1
+			if tt.want == syncer.JudgedGood {
+				said = 0
+			}
+			require.Equal(t, said, strings.Count(log.String(), `condition="former customers cannot be listed"`))
+		})
+	}
+}
+
 // Lists of cards grow while they are answered quickly and end to where the server can.
 func TestCardLists(t *testing.T) {
 	var l cardLists

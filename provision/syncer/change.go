@@ -63,8 +63,8 @@ func (c changes) has(k ChangeKind, id provision.SubscriberID) bool {
 	return found
 }
 
-// compare returns what candidate changes of old, at the subscribers with an address and then at those without
-// one, if candidate keeps vacant lines. Against no snapshot nothing is a change.
+// compare returns what candidate changes of old, at the subscribers with an address, then at those without
+// one, if candidate keeps vacant lines, and at those who have a subnet alone. Against no snapshot nothing is a change.
 func compare(old, candidate *provision.Snapshot) changes {
 	c := changes{}
 	switch {
@@ -76,8 +76,34 @@ func compare(old, candidate *provision.Snapshot) changes {
 		if candidate.KeepsVacant() {
 			c.walk(old, candidate, true)
 		}
+		c.walkNets(old, candidate)
 	}
 	return c
+}
+
+// netsAlone returns the subscribers who have a subnet and no line, ascending.
+func netsAlone(s *provision.Snapshot) []provision.SubscriberID {
+	var ids []provision.SubscriberID
+	for _, n := range s.CustomerSubnets() {
+		if s.BySubscriber(n.Subscriber).Len() == 0 {
+			ids = append(ids, n.Subscriber)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// walkNets looks at the subscribers who have a subnet alone in old. One who has a line in candidate is new, as anybody else is.
+func (c changes) walkNets(old, candidate *provision.Snapshot) {
+	for _, id := range netsAlone(old) {
+		if candidate.BySubscriber(id).Len() > 0 {
+			continue
+		}
+		if lostSubnet(old.SubnetsOf(id), candidate) {
+			c.add(ChangeMoved, id)
+		}
+		c.addState(id, old.State(id), candidate.State(id))
+	}
 }
 
 // walk goes through the subscribers of both snapshots side by side and looks at those that have
@@ -120,7 +146,7 @@ func (c changes) walk(old, candidate *provision.Snapshot, vacant bool) {
 // compareStates is compare for snapshots that differ in states only.
 func (c changes) compareStates(old, candidate *provision.Snapshot) {
 	eachState(old, candidate, func(id provision.SubscriberID, was, is provision.State) {
-		if was.Blocks() != is.Blocks() && old.BySubscriber(id).Len() > 0 {
+		if was.Blocks() != is.Blocks() && (old.BySubscriber(id).Len() > 0 || len(old.SubnetsOf(id)) > 0) {
 			c.addState(id, was, is)
 		}
 	})

@@ -2,7 +2,6 @@ package syncer
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/provision"
@@ -46,6 +45,10 @@ func (s *Syncer) confirmRows(ctx context.Context, source CustomerFetcher) bool {
 	}
 	s.mu.Lock()
 	h, cur, timeout := s.held, s.Current(), s.opts.FetchTimeout
+	var held *provision.Snapshot
+	if h != nil {
+		held = h.snap
+	}
 	s.mu.Unlock()
 	differs := func(prev *provision.Snapshot) (yes, told bool) {
 		fctx, cancel := context.WithTimeout(ctx, timeout)
@@ -60,7 +63,7 @@ func (s *Syncer) confirmRows(ctx context.Context, source CustomerFetcher) bool {
 	if yes, told := differs(cur); !told || !yes {
 		return true
 	}
-	if yes, told := differs(h.snap); !told || yes {
+	if yes, told := differs(held); !told || yes {
 		return true
 	}
 	s.mu.Lock()
@@ -86,10 +89,11 @@ func (s *Syncer) releaseLocked(id provision.SubscriberID) {
 	if over, _ := s.cardsOverLocked(k, one, now); over {
 		return
 	}
-	h.verdict.held[k] = slices.DeleteFunc(slices.Clone(h.verdict.held[k]), func(other provision.SubscriberID) bool { return other == id })
+	h.verdict.release(k, id)
 	cur := s.Current()
 	part := h.verdict.part(cur, s.overriddenLocked(h.snap, h.began))
 	if !h.verdict.holds(k, id) { // else it would get an address of another who is held
+		s.rejected.drop(k, id)
 		s.passed.pass(&verdict{changes: one}, &s.opts.Guard, passing{card: true}, now)
 		s.log.Info("a customer's card confirms what the guard held", "customer", id, "change", k)
 	}

@@ -3,6 +3,7 @@ package syncer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +12,7 @@ import (
 )
 
 // GuardLimits say how much of the subscribers the ERP may change. The shares are of the subscribers that have an
-// address, or a vacant line, in the snapshot in use. More than the share in one answer, or in all that passed within an
+// address, a vacant line or a subnet in the snapshot in use. More than the share in one answer, or in all that passed within an
 // hour, and what is over is held. All are keys of the configuration (package config).
 type GuardLimits struct {
 	// Subscribers that would lose their addresses.
@@ -52,8 +53,8 @@ func (g *GuardLimits) Check() error {
 	return nil
 }
 
-// share returns the limit of a kind at a time, and until when what passes by it counts.
-func (g *GuardLimits) share(k ChangeKind, now time.Time) (limit float64, until time.Time) {
+// share returns the limit of a kind at a time, until when what passes by it counts, and whether it is an expected one.
+func (g *GuardLimits) share(k ChangeKind, now time.Time) (limit float64, until time.Time, expected bool) {
 	limit = map[ChangeKind]float64{
 		ChangeRemoved: g.MaxRemoved, ChangeMoved: g.MaxMoved, ChangeBlocked: g.MaxBlocked, ChangeOpened: g.MaxOpened, ChangeAdded: g.MaxAdded,
 	}[k]
@@ -64,12 +65,12 @@ func (g *GuardLimits) share(k ChangeKind, now time.Time) (limit float64, until t
 		if !in || !slices.Contains(x.Changes, k) || x.Share <= limit {
 			continue
 		}
-		limit = x.Share
+		limit, expected = x.Share, true
 		if end.Before(until) {
 			until = end // what was expected does not use up the limit of the time after it
 		}
 	}
-	return limit, until
+	return limit, until, expected
 }
 
 // GuardCount is one kind of change that a fetch would make.
@@ -79,6 +80,7 @@ type GuardCount struct {
 	Limit    float64                  `json:"limit"`              // 0..1
 	Over     bool                     `json:"over"`               // those that have not passed yet are held
 	Hour     int                      `json:"hour,omitempty"`     // that passed within the last hour
+	Rejected int                      `json:"rejected,omitempty"` // beside Count: held because an operator rejected it
 	Examples []provision.SubscriberID `json:"examples,omitempty"` // the lowest ids of the others, at most 10
 }
 
@@ -86,7 +88,7 @@ type GuardCount struct {
 type GuardDecision struct {
 	Hold        bool       `json:"hold"`        // something of it is held
 	NoRows      bool       `json:"no_rows"`     // the answer has no binding at all: all of it is held, and never accepted by repetition
-	Subscribers int        `json:"subscribers"` // with an address or a vacant line, in the snapshot in use
+	Subscribers int        `json:"subscribers"` // with an address, a vacant line or a subnet, in the snapshot in use
 	Removed     GuardCount `json:"removed"`
 	Moved       GuardCount `json:"moved"`
 	Blocked     GuardCount `json:"blocked"`
@@ -107,49 +109,121 @@ type verdict struct {
 	GuardDecision
 	changes changes                  // all, sorted
 	closed  []provision.SubscriberID // who would be let in, though their own cards said no; held in any case
-	held    changes                  // sorted; with those whose states go the way of a kind that is held, though they have no line
+	// rejected are those of held that an operator rejected, sorted. Of an answer without rows that is rejected there are none here.
+	rejected changes
+	allNo    bool    // an operator rejected this answer without rows
+	held     changes // sorted; with those whose states go the way of a kind that is held, though they have no line
 	// beside are further subscribers whose lines are held with those of another, for they would get an address of it.
 	beside map[provision.SubscriberID]provision.SubscriberID
+	// blame names the source that blocks those of held who are active by their state alone.
+	blame map[provision.SubscriberID]SourceName
 }
 
 // judge is the guard: it counts the subscribers that candidate would change, together with those whose changes passed within
 // the last hour, and says which kinds are over their limits. Who gains a port, or an address beside another, is not changed. A
 // candidate without lines is held always, even if there is no old snapshot; the first one with lines, vacant or not, passes.
-// So do those of first who are blocked: the ERP never told anything else of them. Nobody of closed is let in.
-func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, closed map[provision.SubscriberID]bool, limits *GuardLimits, passed lately, now time.Time) *verdict {
-	v := &verdict{changes: compare(old, candidate), held: changes{}}
-	v.Subscribers = old.Counts().Subscribers
-	if candidate.KeepsVacant() && old != nil {
-		v.Subscribers += old.WithoutAddress()
-	}
+// So do those of first who are blocked: the ERP never told anything else of them. Whom the own card contradicts is not let in, and
+// what an operator rejected is held, whatever the limits; it counts for nothing.
+func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, known *known, limits *GuardLimits, now time.Time) *verdict {
+	v := &verdict{changes: compare(old, candidate), held: changes{}, rejected: changes{}}
+	v.Subscribers = guarded(old, candidate.KeepsVacant())
 	v.NoRows = candidate.Empty() || candidate.Len() == 0 && old.Len() > 0
 	v.changes[ChangeBlocked] = lessThose(v.changes[ChangeBlocked], first)
 	fresh := changes{}
 	for k := range v.changes {
-		fresh[k] = passed.without(k.undoes(), v.changes[k])
+		fresh[k] = known.rejected.without(k, known.passed.without(k, v.changes[k]))
 		v.Of(k).Examples = lowest(fresh[k])
 	}
 	v.changes.sort()
 	fresh.sort()
 	for _, k := range changeKinds {
 		c := v.Of(k)
-		c.Limit, _ = limits.share(k, now)
-		c.Hour = passed.count(k, v.changes, false)
+		c.Limit, _, _ = limits.share(k, now)
+		c.Hour = known.passed.count(k, v.changes, false)
 		if v.weigh(c, len(fresh[k]), limits.MinChanged); c.Over {
 			v.held[k] = v.changes[k] // also those who would only be changed back: the answer is not believed in that
 		}
 	}
 	for _, id := range v.changes[ChangeOpened] {
-		if closed[id] {
+		if known.contradicted[id] {
 			v.closed = append(v.closed, id)
 		}
 	}
 	v.holdStates(old, candidate, first)
 	if v.NoRows {
-		v.held = v.changes
+		v.held, v.allNo = maps.Clone(v.changes), known.noRows
+	} else {
+		v.holdRejected(old, candidate, known.rejected)
 	}
 	v.explain()
 	return v
+}
+
+// guarded returns how many subscribers have something to lose: an address, a subnet or, if those are kept, a vacant line.
+func guarded(s *provision.Snapshot, vacant bool) int {
+	if s == nil {
+		return 0
+	}
+	n := s.Counts().Subscribers + len(netsAlone(s))
+	if vacant {
+		n += s.WithoutAddress()
+	}
+	return n
+}
+
+// holdRejected holds what an operator rejected, of those too who have no line.
+func (v *verdict) holdRejected(old, candidate *provision.Snapshot, rejected marks) {
+	for _, k := range changeKinds {
+		for _, id := range rejected.ids(k) {
+			if wants(k, id, old, candidate, v.changes) {
+				v.rejected.add(k, id)
+			}
+		}
+		if len(v.rejected[k]) == 0 {
+			continue
+		}
+		v.held[k] = union(v.held[k], v.rejected[k])
+	}
+}
+
+// wants reports whether candidate would change a subscriber in a way, with a line or without. all are its changes of old.
+func wants(k ChangeKind, id provision.SubscriberID, old, candidate *provision.Snapshot, all changes) bool {
+	switch was, is := old.State(id), candidate.State(id); k {
+	case ChangeBlocked:
+		return is != was && (is == provision.StateStop || is.Blocks() && !was.Blocks())
+	case ChangeOpened:
+		return was.Blocks() && !is.Blocks()
+	}
+	return all.has(k, id)
+}
+
+// undecided returns those of held of a kind whom no operator rejected.
+func (v *verdict) undecided(k ChangeKind) []provision.SubscriberID {
+	return lessThose(slices.Clone(v.held[k]), v.rejected[k])
+}
+
+// isRejected reports whether an operator rejected all that is held.
+func (v *verdict) isRejected() bool {
+	if v.NoRows {
+		return v.allNo
+	}
+	some := false
+	for _, k := range changeKinds {
+		if len(v.undecided(k)) > 0 {
+			return false
+		}
+		some = some || len(v.rejected[k]) > 0
+	}
+	return some
+}
+
+// release takes a subscriber out of what is held of a kind.
+func (v *verdict) release(k ChangeKind, id provision.SubscriberID) {
+	for _, of := range []changes{v.held, v.rejected} {
+		if of.has(k, id) {
+			of[k] = slices.DeleteFunc(slices.Clone(of[k]), func(other provision.SubscriberID) bool { return other == id })
+		}
+	}
 }
 
 // weigh says whether the subscribers of one kind who have not passed yet are over the limit, together with those who have.
@@ -214,9 +288,10 @@ func (v *verdict) explain() {
 	if v.NoRows {
 		why = append(why, "the answer has no binding at all")
 	}
-	for i, verb := range []string{"remove", "move", "block", "open", "add"} {
+	verbs := []string{"remove", "move", "block", "open", "add"}
+	for i, verb := range verbs {
 		c := v.Of(changeKinds[i])
-		if !c.Over {
+		if c.Rejected = len(v.rejected[changeKinds[i]]); !c.Over {
 			continue
 		}
 		hour := ""
@@ -227,6 +302,11 @@ func (v *verdict) explain() {
 	}
 	if n := len(v.closed); n > 0 && !v.Opened.Over {
 		why = append(why, fmt.Sprintf("would let in %d subscribers whose own cards say no", n))
+	}
+	for i, verb := range verbs {
+		if n := v.Of(changeKinds[i]).Rejected; n > 0 {
+			why = append(why, fmt.Sprintf("would %s %d subscribers, which an operator rejected", verb, n))
+		}
 	}
 	v.Hold = len(why) > 0
 	v.Reason = strings.Join(why, "; ")

@@ -12,7 +12,7 @@ import (
 
 // Compare judges one answer by itself.
 func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecision {
-	return judge(old, candidate, nil, nil, &limits, nil, time.Now()).GuardDecision
+	return judge(old, candidate, nil, &known{}, &limits, time.Now()).GuardDecision
 }
 
 // Who turns out to be blocked by what was never read before is blocked whatever the limits; others beside them are held.
@@ -33,11 +33,11 @@ func TestFirstReadIsNoChange(t *testing.T) {
 		}
 	}
 	candidate := provisiontest.Build(t, in)
-	v := judge(old, candidate, first, nil, &limits, nil, time.Now())
+	v := judge(old, candidate, first, &known{}, &limits, time.Now())
 	require.True(t, v.Blocked.Over)
 	require.Equal(t, 200, v.Blocked.Count)
 	require.Equal(t, 300, v.part(old, candidate).Counts().Stopped-old.Counts().Stopped)
-	require.False(t, judge(old, candidate, append(first, v.held[ChangeBlocked]...), nil, &limits, nil, time.Now()).Hold)
+	require.False(t, judge(old, candidate, append(first, v.held[ChangeBlocked]...), &known{}, &limits, time.Now()).Hold)
 }
 
 func TestCompare(t *testing.T) {
@@ -220,7 +220,7 @@ func BenchmarkHeld100k(b *testing.B) {
 	candidate, _ := provision.Build(in)
 	old.Fingerprint()
 	for b.Loop() {
-		judge(old, candidate, nil, nil, &GuardLimits{}, nil, time.Time{}).part(old, candidate)
+		judge(old, candidate, nil, &known{}, &GuardLimits{}, time.Time{}).part(old, candidate)
 	}
 }
 

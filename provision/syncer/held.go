@@ -14,9 +14,13 @@ type HeldChange struct {
 	Subscriber provision.SubscriberID `json:"subscriber"`
 	Change     ChangeKind             `json:"change"`
 	State      provision.State        `json:"state,omitzero"` // of one who is blocked or opened: what it would be
+	// Source is set of one who would be blocked by another source than SourceStates: flags or former.
+	Source SourceName `json:"source,omitempty"`
 	// Because is set where the change is held for the sake of another subscriber, who would lose an address or a subnet
 	// to this one.
 	Because provision.SubscriberID `json:"because,omitempty"`
+	// Rejected is set where an operator said no to it, and the ERP did not take it back since.
+	Rejected bool `json:"rejected,omitempty"`
 }
 
 // Text says in words what would happen.
@@ -26,10 +30,16 @@ func (c HeldChange) Text() string {
 		ChangeOpened: "would be let in", ChangeAdded: "would get its first address",
 	}[c.Change]
 	if c.Change == ChangeBlocked {
-		text = "would be paused"
-		if c.State == provision.StateStop {
-			text = "would be stopped"
+		text = map[provision.State]string{provision.StatePause: "would be paused", provision.StateStop: "would be stopped"}[c.State]
+		if text == "" {
+			text = "would be blocked"
 		}
+	}
+	switch c.Source {
+	case SourceFlags:
+		text += " by the flags on its card"
+	case SourceFormer:
+		text += " by the list of former customers"
 	}
 	if c.Because != 0 {
 		text += fmt.Sprintf(", with one of customer %d", c.Because)
@@ -66,9 +76,12 @@ func (v *verdict) of(id provision.SubscriberID, candidate *provision.Snapshot) [
 }
 
 func (v *verdict) change(k ChangeKind, id provision.SubscriberID, candidate *provision.Snapshot) HeldChange {
-	c := HeldChange{Subscriber: id, Change: k}
+	c := HeldChange{Subscriber: id, Change: k, Rejected: v.allNo || v.rejected.has(k, id)}
 	if k == ChangeBlocked || k == ChangeOpened {
 		c.State = candidate.State(id)
+	}
+	if name := v.blamed(id); k == ChangeBlocked && name != SourceStates {
+		c.Source = name
 	}
 	return c
 }
@@ -86,22 +99,30 @@ func (s *Syncer) lessHeldLocked() {
 	h := s.held
 	for _, k := range changeKinds {
 		c := h.verdict.Of(k)
-		c.Over = c.Over && len(h.verdict.held[k]) > 0
+		c.Over = c.Over && len(h.verdict.undecided(k)) > 0
 	}
 	if len(h.verdict.held[ChangeOpened]) == 0 {
 		h.verdict.closed = nil
 	}
+	s.tellChangedLocked()
+}
+
+// tellChangedLocked tells what is held after its verdict changed; false if nothing is any more.
+func (s *Syncer) tellChangedLocked() (some bool) {
+	h := s.held
 	h.verdict.explain()
 	if !h.verdict.Hold {
 		s.clearHeldLocked()
-		return
+		return false
 	}
-	if len(h.verdict.held[ChangeOpened]) == 0 {
+	if len(h.verdict.undecided(ChangeOpened)) == 0 {
 		s.openings = nil
 	}
+	s.blameLocked(h.verdict, h.snap)
 	h.fingerprint = h.verdict.fingerprint(h.snap)
-	h.status.Fingerprint, h.status.Decision = fmt.Sprintf("%016x", h.fingerprint), h.verdict.GuardDecision
+	h.status.Fingerprint, h.status.Decision, h.status.Rejected = fmt.Sprintf("%016x", h.fingerprint), h.verdict.GuardDecision, h.verdict.isRejected()
 	s.obs.Held(s.heldStatusLocked())
+	return true
 }
 
 // GuardStatus tells what the guard holds, subscriber by subscriber.
@@ -109,6 +130,11 @@ func (s *Syncer) GuardStatus() GuardStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := GuardStatus{Limits: s.opts.Guard, Held: s.heldStatusLocked()}
+	for _, k := range changeKinds {
+		for _, id := range s.rejected.ids(k) {
+			g.Rejected = append(g.Rejected, HeldChange{Subscriber: id, Change: k, Rejected: true})
+		}
+	}
 	if s.held != nil {
 		g.Changes = s.stillHeldLocked(s.held.verdict.list(s.held.snap))
 	}

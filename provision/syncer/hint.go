@@ -1,8 +1,10 @@
 package syncer
 
 import (
+	"cmp"
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +20,13 @@ const (
 	// moveBatch is how many are asked for their port at once: a call each, so
 	// that fresh hints do not wait for long.
 	moveBatch = 4
+	// hintPatience is how long a customer whose card cannot be read is asked for again.
+	hintPatience = time.Hour
+	// hintRetry is the wait before that. It doubles with each failure, up to hintRest.
+	hintRetry = time.Second
+	hintRest  = time.Minute
+	// maxSilent is how often a customer is asked for again of whom an answer tells nothing.
+	maxSilent = 6
 )
 
 // hintQueue holds customers that hints named, in the order they came, each once.
@@ -27,18 +36,29 @@ type hintQueue struct {
 	mu    sync.Mutex
 	since map[provision.SubscriberID]time.Time // oldest hint
 	order []provision.SubscriberID
-	moves []provision.SubscriberID // read again, but for their port; each may stand here twice
-	held  []provision.SubscriberID // read again, and the guard holds their rows; each may stand here twice
+	again map[provision.SubscriberID]unread // whose cards could not be read; none of order
+	rest  time.Duration                     // the wait after the newest failure; 0: cards can be read
+	after time.Time                         // when that is over
+	moves []provision.SubscriberID          // read again, but for their port; each may stand here twice
+	held  []provision.SubscriberID          // read again, and the guard holds their rows; each may stand here twice
+}
+
+// unread is a hint of which nothing came.
+type unread struct {
+	since  time.Time // of the oldest hint
+	silent int       // answers that told nothing of the customer
+	due    time.Time // of the next try; zero: any time when cards can be read
 }
 
 func newHintQueue() *hintQueue {
-	return &hintQueue{some: make(chan struct{}, 1), since: make(map[provision.SubscriberID]time.Time)}
+	return &hintQueue{some: make(chan struct{}, 1), since: make(map[provision.SubscriberID]time.Time), again: make(map[provision.SubscriberID]unread)}
 }
 
+// len returns how many customers wait to be read.
 func (q *hintQueue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.order)
+	return len(q.order) + len(q.again)
 }
 
 // add gives false if there is no room.
@@ -46,30 +66,124 @@ func (q *hintQueue) add(id provision.SubscriberID, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if _, waits := q.since[id]; !waits {
-		if len(q.order) >= maxHints {
+		old, failed := q.again[id]
+		if !failed && len(q.order)+len(q.again) >= maxHints {
 			return false
 		}
-		q.since[id] = now
+		if q.since[id] = now; failed { // it may work now, and if not, it is no new one
+			q.since[id] = old.since
+			delete(q.again, id)
+		}
 		q.order = append(q.order, id)
 	}
 	notify(q.some)
 	return true
 }
 
-// take gives the next customers and the time of their oldest hint.
-func (q *hintQueue) take() (ids []provision.SubscriberID, oldest time.Time) {
+// hintRead are customers that are read for hints.
+type hintRead struct {
+	ids    []provision.SubscriberID
+	oldest time.Time // hint
+	since  map[provision.SubscriberID]unread
+	fresh  bool // read for the first time
+}
+
+// take gives the next customers that were not read yet or, if fresh is not set, of those that could not be, if it is time to; no ids
+// if none waits.
+func (q *hintQueue) take(fresh bool, now time.Time) (r hintRead) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := min(len(q.order), hintBatch)
-	ids = append(ids, q.order[:n]...)
-	q.order = append(q.order[:0], q.order[n:]...)
-	for _, id := range ids {
-		if at := q.since[id]; oldest.IsZero() || at.Before(oldest) {
-			oldest = at
+	r.since, r.fresh = make(map[provision.SubscriberID]unread), fresh
+	if fresh {
+		n := min(len(q.order), hintBatch)
+		r.ids = append(r.ids, q.order[:n]...)
+		q.order = append(q.order[:0], q.order[n:]...)
+		for _, id := range r.ids {
+			r.since[id] = unread{since: q.since[id]}
+			delete(q.since, id)
 		}
-		delete(q.since, id)
+	} else {
+		q.takeAgain(&r, now)
 	}
-	return ids, oldest
+	for _, u := range r.since {
+		if r.oldest.IsZero() || u.since.Before(r.oldest) {
+			r.oldest = u.since
+		}
+	}
+	return r
+}
+
+func (q *hintQueue) takeAgain(r *hintRead, now time.Time) {
+	maps.DeleteFunc(q.again, func(_ provision.SubscriberID, u unread) bool { return now.Sub(u.since) > hintPatience })
+	if now.Before(q.after) {
+		return
+	}
+	for id, u := range q.again {
+		if !now.Before(u.due) {
+			r.ids = append(r.ids, id)
+		}
+	}
+	slices.SortFunc(r.ids, func(x, y provision.SubscriberID) int {
+		return cmp.Or(q.again[x].since.Compare(q.again[y].since), cmp.Compare(x, y))
+	})
+	r.ids = r.ids[:min(len(r.ids), hintBatch)]
+	for _, id := range r.ids {
+		r.since[id] = q.again[id]
+		delete(q.again, id)
+	}
+}
+
+// failed puts customers back of whom nothing could be read.
+func (q *hintQueue) failed(r hintRead, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rest = min(max(2*q.rest, hintRetry), hintRest)
+	q.after = now.Add(q.rest)
+	for _, id := range r.ids {
+		q.putBack(id, r.since[id])
+	}
+}
+
+// answered notes that cards can be read, and puts those customers back who are known and of whom the answer tells nothing.
+func (q *hintQueue) answered(r hintRead, told map[provision.SubscriberID]provision.State, cur *provision.Snapshot, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rest, q.after = 0, time.Time{}
+	for _, id := range r.ids {
+		u := r.since[id]
+		_, in := told[id]
+		if _, known := cur.Subscriber(id); in || !known || u.silent >= maxSilent {
+			continue
+		}
+		u.due = now.Add(hintRetry << u.silent)
+		u.silent++
+		q.putBack(id, u)
+	}
+}
+
+func (q *hintQueue) putBack(id provision.SubscriberID, u unread) {
+	if _, waits := q.since[id]; !waits && len(q.order)+len(q.again) < maxHints {
+		q.again[id] = u
+	}
+}
+
+// due returns when a customer is to be read again whose card could not be; zero: none is.
+func (q *hintQueue) due() (at time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, u := range q.again {
+		next := u.due
+		if next.Before(q.after) {
+			next = q.after
+		}
+		if next.IsZero() {
+			next = u.since // now
+		}
+		if at.IsZero() || next.Before(at) {
+			at = next
+		}
+	}
+	return at
 }
 
 func (q *hintQueue) addMoves(ids []provision.SubscriberID) {
@@ -140,7 +254,11 @@ func (s *Syncer) followHints(ctx context.Context) {
 	source, able := s.source.(CustomerFetcher)
 	for {
 		var due <-chan time.Time
-		if at := s.openingsDue(); !at.IsZero() {
+		at := s.openingsDue()
+		if again := s.hints.due(); able && !again.IsZero() && (at.IsZero() || again.Before(at)) {
+			at = again
+		}
+		if !at.IsZero() {
 			due = time.After(time.Until(at))
 		}
 		select {
@@ -149,15 +267,16 @@ func (s *Syncer) followHints(ctx context.Context) {
 		case <-s.hints.some:
 		case <-due:
 		}
-		for ctx.Err() == nil && (able && s.reread(ctx, source) || s.checkOpenings(ctx) || able && (s.confirmRows(ctx, source) || s.lookForMoves(ctx, source))) {
+		for ctx.Err() == nil && (able && s.reread(ctx, source, true) || s.checkOpenings(ctx) || able && (s.reread(ctx, source, false) || s.confirmRows(ctx, source) || s.lookForMoves(ctx, source))) {
 			continue
 		}
 	}
 }
 
-// reread reads the next customers and applies their states; false if none waits.
-func (s *Syncer) reread(ctx context.Context, source CustomerFetcher) bool {
-	ids, oldest := s.hints.take()
+// reread reads the next customers, fresh ones or those that could not be read, and applies their states; false if none waits.
+func (s *Syncer) reread(ctx context.Context, source CustomerFetcher, fresh bool) bool {
+	read := s.hints.take(fresh, time.Now())
+	ids, oldest := read.ids, read.oldest
 	if len(ids) == 0 {
 		return false
 	}
@@ -180,11 +299,14 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher) bool {
 	case err != nil && ctx.Err() != nil:
 		return false
 	case err != nil:
-		// The next poll tells the same; it is asked for now, and tries again by itself.
+		// The next poll tells the same of states; it is asked for now, and tries again by itself. What stands on cards alone does not come by it.
 		report.Outcome = FetchFailed
 		s.status.Hints.LastError, s.status.Hints.LastErrorAt = err.Error(), now
-		s.log.Warn("customers that a hint named could not be read, a poll is made instead", "customers", len(ids), "error", err)
-		notify(s.wake)
+		s.hints.failed(read, now)
+		if read.fresh {
+			s.log.Warn("customers that a hint named could not be read, a poll is made now, and they are asked for again", "customers", len(ids), "error", err)
+			notify(s.wake)
+		}
 	case !s.applyHintsLocked(answer):
 		report.Outcome = FetchHeld
 	default:
@@ -195,6 +317,7 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher) bool {
 	if err != nil {
 		return true
 	}
+	s.hints.answered(read, answer.States, s.Current(), now)
 	if answer.Refresh {
 		s.askFullLocked()
 	}
@@ -243,14 +366,11 @@ func (s *Syncer) applyHintsLocked(answer StatesAnswer) bool {
 // cards say so, and why.
 func (s *Syncer) cardsOverLocked(k ChangeKind, coming changes, now time.Time) (over bool, why string) {
 	v, cur := &verdict{}, s.Current()
-	v.Subscribers = cur.Counts().Subscribers
-	if cur.KeepsVacant() {
-		v.Subscribers += cur.WithoutAddress()
-	}
+	v.Subscribers = guarded(cur, cur.KeepsVacant())
 	c := v.Of(k)
-	c.Limit, _ = s.opts.Guard.share(k, now)
+	c.Limit, _, _ = s.opts.Guard.share(k, now)
 	c.Hour = s.passed.count(k, coming, true)
-	v.weigh(c, len(s.passed.without(k.undoes(), coming[k])), s.opts.Guard.MinChanged)
+	v.weigh(c, len(s.passed.without(k, coming[k])), s.opts.Guard.MinChanged)
 	v.explain()
 	return c.Over, v.Reason
 }

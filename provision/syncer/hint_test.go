@@ -76,12 +76,16 @@ func TestTooManyHintsBecomeAPoll(t *testing.T) {
 		pass(10 * time.Second)
 		release := make(chan struct{})
 		erp.mu.Lock()
-		erp.customers = func(ctx context.Context, _ []provision.SubscriberID) (StatesAnswer, error) {
+		erp.customers = func(ctx context.Context, ids []provision.SubscriberID) (StatesAnswer, error) {
 			select {
 			case <-release:
 			case <-ctx.Done():
 			}
-			return StatesAnswer{}, nil
+			answer := StatesAnswer{States: map[provision.SubscriberID]provision.State{}}
+			for _, id := range ids {
+				answer.States[id] = s.Current().State(id)
+			}
+			return answer, nil
 		}
 		erp.states = func(context.Context) (StatesAnswer, error) { // hints come while it is asked
 			<-time.After(100 * time.Millisecond)
@@ -190,6 +194,120 @@ func TestHintThatCannotBeRead(t *testing.T) {
 		assert.Equal(t, provision.StateStop, s.Current().State(active), "a poll of states is made instead")
 		assert.Equal(t, "refused", s.Status().Hints.LastError)
 		assert.Contains(t, log.take(), "fetched customers failed refused")
+	})
+}
+
+// A hint whose card cannot be read is asked for again, with a growing wait, until it can: what only the card tells, as a flag, comes by
+// nothing else so soon.
+func TestHintIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(10 * time.Second)
+		fail := errors.New("http status 503")
+		erp.mu.Lock()
+		var tries []time.Duration
+		began := time.Now()
+		erp.customers = func(_ context.Context, ids []provision.SubscriberID) (StatesAnswer, error) {
+			erp.mu.Lock()
+			defer erp.mu.Unlock()
+			tries = append(tries, time.Since(began))
+			answer := StatesAnswer{States: map[provision.SubscriberID]provision.State{}}
+			for _, id := range ids {
+				answer.States[id] = provision.StateStop
+			}
+			return answer, fail
+		}
+		erp.mu.Unlock()
+		s.Hint(active)
+		pass(4*time.Minute + 2*time.Second)
+		erp.mu.Lock()
+		assert.Equal(t, []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second, 31 * time.Second, 63 * time.Second, 123 * time.Second, 183 * time.Second}, tries)
+		fail = nil
+		erp.mu.Unlock()
+		assert.Equal(t, 1, s.Status().Hints.Pending)
+		assert.Equal(t, provision.StateActive, s.Current().State(active))
+		s.Hint(1006) // cards can be read again: nobody waits any more
+		pass(time.Second)
+		assert.Equal(t, provision.StateStop, s.Current().State(active))
+		assert.Zero(t, s.Status().Hints.Pending)
+		pass(10 * time.Minute)
+		erp.mu.Lock()
+		assert.Len(t, tries, 11, "and then no more")
+		fail = errors.New("forbidden")
+		erp.mu.Unlock()
+		s.Hint(active)
+		pass(30 * time.Minute)
+		assert.Equal(t, 1, s.Status().Hints.Pending)
+		pass(time.Hour)
+		assert.Zero(t, s.Status().Hints.Pending, "not for ever")
+	})
+}
+
+// A known customer whom the answer leaves out is asked for again, a few times; one of whom nobody knows is not.
+func TestHintThatTheAnswerLeavesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(10 * time.Second)
+		erp.tell(map[provision.SubscriberID]provision.State{})
+		s.Hint(active)
+		s.Hint(77_777_777)
+		pass(500 * time.Millisecond)
+		assert.Equal(t, 1, s.Status().Hints.Pending)
+		erp.mu.Lock()
+		erp.customers = func(_ context.Context, ids []provision.SubscriberID) (StatesAnswer, error) {
+			answer := StatesAnswer{States: map[provision.SubscriberID]provision.State{}}
+			for _, id := range ids {
+				answer.States[id] = provision.StateStop
+			}
+			return answer, nil
+		}
+		erp.mu.Unlock()
+		pass(time.Second)
+		assert.Equal(t, provision.StateStop, s.Current().State(active))
+		erp.tell(map[provision.SubscriberID]provision.State{})
+		erp.takeAsked()
+		s.Hint(1006)
+		pass(10 * time.Minute)
+		assert.Len(t, erp.takeAsked(), 1+maxSilent)
+		assert.Zero(t, s.Status().Hints.Pending)
+	})
+}
+
+// While no card can be read a flood of hints is one call at a time, and all of them are read when it is over.
+func TestManyHintsThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(10 * time.Second)
+		states := map[provision.SubscriberID]provision.State{}
+		for i := range 500 {
+			states[provision.SubscriberID(10_000+i)] = provision.StateStop
+		}
+		erp.tell(states)
+		erp.failStates(ErrFetchFirst)
+		erp.mu.Lock()
+		right := erp.customers
+		erp.customers = func(context.Context, []provision.SubscriberID) (StatesAnswer, error) {
+			return StatesAnswer{}, errors.New("http status 503")
+		}
+		erp.mu.Unlock()
+		for id := range states {
+			s.Hint(id)
+		}
+		pass(10 * time.Minute)
+		assert.Less(t, len(erp.takeAsked()), 25)
+		assert.Equal(t, 500, s.Status().Hints.Pending)
+		erp.mu.Lock()
+		erp.customers = right
+		erp.mu.Unlock()
+		pass(time.Minute)
+		assert.Zero(t, s.Status().Hints.Pending)
+		read := map[provision.SubscriberID]bool{}
+		for _, ids := range erp.takeAsked() {
+			for _, id := range ids {
+				read[id] = true
+			}
+		}
+		assert.Len(t, read, 500)
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -41,7 +40,19 @@ type fetched struct {
 	began    time.Time           // when its states were read
 	first    []provision.SubscriberID
 
-	statesKept bool // the ERP told none
+	statesKept bool                                       // the ERP told none
+	told       map[provision.SubscriberID]provision.State // of FetchStates
+	kept       []provision.SubscriberID                   // of FetchFull: of whom the ERP told no state; sorted
+}
+
+// untold reports whether the ERP did not tell the state of a subscriber: the one of before stands.
+func (f *fetched) untold(id provision.SubscriberID) bool {
+	if f.kind == FetchFull {
+		_, in := slices.BinarySearch(f.kept, id)
+		return in
+	}
+	_, told := f.told[id]
+	return !told
 }
 
 // judgeLocked lets the guard decide on a fetch. What it does not hold comes into use at once: a kind of change that is over
@@ -49,16 +60,13 @@ type fetched struct {
 func (s *Syncer) judgeLocked(f fetched) (all bool) {
 	now := time.Now()
 	candidate := s.overriddenLocked(f.snap, f.began)
-	s.passed.expire(now)
-	v := judge(s.Current(), candidate, f.first, s.contradicted, &s.opts.Guard, s.passed, now)
-	if !f.statesKept && !v.NoRows { // else nothing is said of them
-		maps.DeleteFunc(s.contradicted, func(id provision.SubscriberID, _ bool) bool { return !v.changes.has(ChangeOpened, id) }) // nobody lets them in
+	v := s.verdictLocked(f, candidate, now)
+	carried := s.carryLocked(&f, v)
+	if len(carried) > 0 {
+		f.snap, candidate = f.snap.WithStates(carried), candidate.WithStates(carried)
 	}
 	if !v.Hold {
 		s.clearHeldLocked()
-		if f.kind == FetchFull { // the states alone do not tell whether the rest is another one now
-			s.rejected = 0
-		}
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
 		s.putLocked(f, candidate)
 		return true
@@ -70,14 +78,19 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
 	}
 	held := s.newHeldLocked(f, v, now)
-	if !held.status.Rejected && f.kind == FetchFull {
-		s.rejected = 0 // the ERP says something else now
+	if len(carried) > 0 && held.status.Seen > 1 {
+		held.status.Seen-- // of those it says nothing
 	}
-	if s.oftenEnoughLocked(&held.status) {
+	if yes, all := s.acceptableLocked(v); len(yes) > 0 && s.oftenEnoughLocked(&held.status) {
 		s.log.Warn("guard accepts the answer because it came often enough",
 			"seen", held.status.Seen, "reason", v.Reason, "fingerprint", held.status.Fingerprint)
-		s.acceptLocked(held, candidate)
-		return true
+		if all {
+			s.acceptLocked(held, candidate)
+			return true
+		}
+		s.acceptSomeLocked(v, yes, candidate, now)
+		part = v.part(s.Current(), candidate)
+		held = s.newHeldLocked(f, v, now)
 	}
 	if held.status.Seen == 1 && !held.status.Rejected {
 		s.tellHeldLocked(held)
@@ -89,6 +102,122 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 		s.putPartLocked(f, part)
 	}
 	return false
+}
+
+// verdictLocked judges what a fetch makes of the snapshot in use, and forgets what the ERP has taken back by it.
+func (s *Syncer) verdictLocked(f fetched, candidate *provision.Snapshot, now time.Time) *verdict {
+	s.passed.expire(now)
+	cur := s.Current()
+	v := judge(cur, candidate, f.first, &s.known, &s.opts.Guard, now)
+	if !v.NoRows && s.takeBack(&f, cur, v.changes) { // else nothing is said of anybody
+		notify(s.dirty)
+		v = judge(cur, candidate, f.first, &s.known, &s.opts.Guard, now)
+	}
+	return v
+}
+
+// stateKinds are the changes of states.
+var stateKinds = []ChangeKind{ChangeBlocked, ChangeOpened}
+
+// carryLocked has what is held of states stay held where an answer tells nothing of it: v is the verdict on that. It returns what
+// those customers would become.
+func (s *Syncer) carryLocked(f *fetched, v *verdict) map[provision.SubscriberID]provision.State {
+	if s.held == nil {
+		return nil
+	}
+	h, cur := s.held.verdict, s.Current()
+	states := make(map[provision.SubscriberID]provision.State)
+	for _, k := range stateKinds {
+		var ids, rejected []provision.SubscriberID
+		for _, id := range h.held[k] {
+			if !f.statesKept && !v.NoRows && !f.untold(id) || v.held.has(k, id) || !wants(k, id, cur, s.held.snap, nil) {
+				continue
+			}
+			ids, states[id] = append(ids, id), s.held.snap.State(id)
+			if s.rejected[k][id] {
+				rejected = append(rejected, id)
+			}
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		v.held[k], v.rejected[k] = union(v.held[k], ids), union(v.rejected[k], rejected)
+		if c := v.Of(k); !c.Over && len(v.undecided(k)) > 0 {
+			*c = *h.Of(k)
+		}
+		if k == ChangeOpened {
+			v.closed = union(v.closed, h.closed)
+		}
+	}
+	v.explain()
+	return states
+}
+
+// union returns those of two sorted lists, sorted.
+func union(a, b []provision.SubscriberID) []provision.SubscriberID {
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// mergeLocked has what a poll of states found held stand beside what is held of rows: v is the verdict on it.
+func (s *Syncer) mergeLocked(f fetched, v *verdict, now time.Time) {
+	h := s.held
+	states := s.carryLocked(&f, v)
+	for id, st := range differing(h.snap, f.told) {
+		states[id] = st
+	}
+	for _, k := range stateKinds {
+		h.verdict.held[k], h.verdict.rejected[k], *h.verdict.Of(k) = v.held[k], v.rejected[k], *v.Of(k)
+	}
+	h.verdict.closed = v.closed
+	if len(states) > 0 {
+		h.snap = h.snap.WithStates(states)
+	}
+	if was := h.fingerprint; !s.tellChangedLocked() || h.fingerprint == was {
+		return
+	}
+	if h.status.Seen = 1; !h.status.Rejected {
+		s.tellHeldLocked(h)
+	}
+	s.watchOpeningsLocked(now)
+}
+
+// acceptableLocked returns what of a verdict may pass because it came often enough, and whether that is all that is held: not what an
+// operator rejected, nor openings that cards contradict, on which each customer's own card decides.
+func (s *Syncer) acceptableLocked(v *verdict) (yes changes, all bool) {
+	yes, all = changes{}, true
+	for _, k := range changeKinds {
+		ids := v.undecided(k)
+		if k == ChangeOpened && len(s.contradicted) > 0 {
+			ids = nil
+		}
+		if len(ids) > 0 {
+			yes[k] = ids
+		}
+		all = all && len(ids) == len(v.held[k])
+	}
+	return yes, all
+}
+
+// acceptSomeLocked lets pass a part of what is held.
+func (s *Syncer) acceptSomeLocked(v *verdict, yes changes, candidate *provision.Snapshot, now time.Time) {
+	for k, ids := range yes {
+		v.held[k] = lessThose(slices.Clone(v.held[k]), ids)
+		v.Of(k).Over = false
+	}
+	v.explain()
+	s.passed.pass(&verdict{changes: yes}, &s.opts.Guard, passing{free: true, word: true}, now)
+	s.keepBesideLocked(statesOf(yes, candidate))
+}
+
+// statesOf returns what those become who are blocked or opened.
+func statesOf(of changes, candidate *provision.Snapshot) map[provision.SubscriberID]provision.State {
+	states := make(map[provision.SubscriberID]provision.State)
+	for _, id := range slices.Concat(of[ChangeBlocked], of[ChangeOpened]) {
+		states[id] = candidate.State(id)
+	}
+	return states
 }
 
 // putPartLocked puts that part of a fetch into use which is not held.
@@ -111,7 +240,8 @@ func (s *Syncer) newHeldLocked(f fetched, v *verdict, now time.Time) *heldFetch 
 		Source: f.snap.Source(), Kind: f.kind, Counts: f.snap.Counts(), Decision: v.GuardDecision,
 	}}
 	held.status.Fingerprint = fmt.Sprintf("%016x", held.fingerprint)
-	held.status.Rejected = s.rejected == held.fingerprint && s.rejected != 0
+	s.blameLocked(v, s.overriddenLocked(f.snap, f.began))
+	held.status.Rejected = v.isRejected()
 	if s.held != nil && s.held.fingerprint == held.fingerprint {
 		held.status.Since, held.status.Seen = s.held.status.Since, s.held.status.Seen+1
 	}
@@ -131,7 +261,7 @@ func (s *Syncer) tellHeldLocked(h *heldFetch) {
 
 // sources returns the sources of the ERP of which something is held.
 func (h *heldFetch) sources() []SourceName {
-	return slices.DeleteFunc(SourceNames(), func(name SourceName) bool { return !h.verdict.GuardDecision.holds(name) })
+	return slices.DeleteFunc(SourceNames(), func(name SourceName) bool { return !h.verdict.holdsOf(name) })
 }
 
 // part returns candidate with those whose changes are held as they are in cur; cur itself if that is all the difference. If
@@ -160,6 +290,9 @@ func (v *verdict) fingerprint(candidate *provision.Snapshot) uint64 {
 	}
 	for _, c := range v.list(candidate) {
 		b = append(b, c.Change...)
+		if c.Rejected {
+			b = append(b, '!') // who looked before it was rejected did not see this
+		}
 		b = binary.BigEndian.AppendUint64(b, uint64(c.Subscriber))
 		b = append(b, byte(c.State))
 		if c.Change == ChangeMoved || c.Change == ChangeAdded {
@@ -203,12 +336,8 @@ func (s *Syncer) oftenEnoughLocked(h *HeldStatus) bool {
 // acceptLocked puts all of a fetch into use. What was held of it counts for nothing in the hour to come.
 func (s *Syncer) acceptLocked(h *heldFetch, candidate *provision.Snapshot) {
 	s.clearHeldLocked()
-	s.passed.pass(&verdict{changes: h.verdict.held}, &s.opts.Guard, passing{free: true}, time.Now())
-	states := make(map[provision.SubscriberID]provision.State)
-	for _, id := range slices.Concat(h.verdict.held[ChangeBlocked], h.verdict.held[ChangeOpened]) {
-		states[id] = candidate.State(id)
-	}
-	s.keepBesideLocked(states)
+	s.passed.pass(&verdict{changes: h.verdict.held}, &s.opts.Guard, passing{free: true, word: true}, time.Now())
+	s.keepBesideLocked(statesOf(h.verdict.held, candidate))
 	s.putLocked(h.fetched, candidate)
 }
 
@@ -264,7 +393,14 @@ func (s *Syncer) Accept(fingerprint string) (*HeldStatus, error) {
 		return was, err
 	}
 	s.log.Warn("operator accepts the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
-	s.rejected = 0
+	for k, ids := range h.verdict.held {
+		s.rejected.drop(k, ids...)
+	}
+	for _, id := range h.verdict.held[ChangeOpened] {
+		delete(s.contradicted, id) // the operator has the last word
+	}
+	s.noRows = false
+	notify(s.dirty)
 	candidate := s.overriddenLocked(h.snap, h.began)
 	if h.kind == FetchFull {
 		candidate = candidate.Accept(time.Now()) // the operator has seen it now, and means it
@@ -273,10 +409,10 @@ func (s *Syncer) Accept(fingerprint string) (*HeldStatus, error) {
 	return was, nil
 }
 
-// Reject drops what is held and remembers it. While the ERP goes on
-// to say the same, each fetch is held and counted as before, but marked as
-// rejected, not logged, and never accepted by repetition; Accept still can. As
-// soon as the ERP says anything else, the mark is forgotten. Fingerprint, result and errors are as with Accept.
+// Reject drops what is held and remembers each of these changes, over restarts too. They are held from then on, whatever
+// the limits, while all other changes are judged by themselves: not logged, never accepted by repetition, and let in by no cards of
+// others. What the ERP takes back is forgotten, each change by itself, and Accept still can put them into use; of an answer without
+// rows it is remembered until one with rows comes. Fingerprint, result and errors are as with Accept.
 func (s *Syncer) Reject(fingerprint string) (*HeldStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -286,7 +422,12 @@ func (s *Syncer) Reject(fingerprint string) (*HeldStatus, error) {
 		return was, err
 	}
 	s.log.Warn("operator rejects the held fetch", "reason", h.status.Decision.Reason, "fingerprint", h.status.Fingerprint)
-	s.rejected = h.fingerprint
+	if s.noRows = h.verdict.NoRows; !s.noRows {
+		for k, ids := range h.verdict.held {
+			s.rejected.add(k, ids...)
+		}
+	}
 	s.clearHeldLocked()
+	notify(s.dirty)
 	return was, nil
 }

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -28,6 +30,7 @@ type books struct {
 	whole error                  // of reading everything
 	keeps time.Duration          // how long that takes, and then no list of states came; 0: they come at once
 	asked [][]provision.SubscriberID
+	reads int // of everything
 }
 
 func newBooks(n int) *books {
@@ -90,6 +93,7 @@ func (b *books) say() provision.Input {
 func (b *books) Fetch(_ context.Context, prev *provision.Snapshot) (provision.Input, error) {
 	in := b.say()
 	b.mu.Lock()
+	b.reads++
 	keeps, err := b.keeps, b.whole
 	b.mu.Unlock()
 	if keeps > 0 {
@@ -538,6 +542,25 @@ func TestCardsContradictOpenings(t *testing.T) {
 	})
 }
 
+// A list that says so often enough lets in nobody whose card says no.
+func TestRepetitionOpensNobodyWhoseCardContradicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		paid := b.in(provision.StateActive, 60)
+		b.setStates(provision.StatePause, paid...)
+		limits := tightGuard
+		limits.AcceptAfter = 3
+		s, _ := startBooks(t, b, limits, nil, nil)
+		b.setSpoil(func(in *provision.Input) {
+			paint(in, provision.StateActive, paid...)
+			in.Lines = in.Lines[:150]
+		})
+		pass(30 * time.Minute)
+		assert.Equal(t, 60, countOf(s.Current(), paid, provision.StatePause))
+		assert.Equal(t, 150, s.Current().Len(), "what else came often enough is accepted")
+	})
+}
+
 // Whose own card said that its customer is blocked is opened by no sample of others, however many of those are right.
 func TestNoSampleOpensWhoseCardContradicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -563,32 +586,115 @@ func TestNoSampleOpensWhoseCardContradicts(t *testing.T) {
 	})
 }
 
-// Who is paused meanwhile is paused though bindings come empty, which the guard holds, or fail while something is held.
+// Who is paused meanwhile is paused though bindings come empty, which the guard holds, or fail while something is held; also where
+// every poll is a whole one.
 func TestPausesArriveWhileBindingsDoNot(t *testing.T) {
 	for name, spoil := range map[string]func(b *books){
-		"empty": func(b *books) { b.spoil = func(in *provision.Input) { in.Lines = nil } },
-		"held, then failing": func(b *books) {
-			b.spoil = func(in *provision.Input) { in.Lines = in.Lines[50:] }
-		},
+		"empty":              func(b *books) { b.spoil = func(in *provision.Input) { in.Lines = nil } },
+		"held, then failing": func(b *books) { b.spoil = func(in *provision.Input) { in.Lines = in.Lines[50:] } },
+		"failing":            func(*books) {},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := newBooks(200)
-				s, _ := startBooks(t, b, tightGuard, nil, nil)
-				b.change(spoil)
-				wholePoll(s)
-				require.NotNil(t, s.Status().Held)
-				if name != "empty" {
-					b.change(func(b *books) { b.whole = errors.New("403") })
-				}
-				pass(5 * time.Minute)
-				one := b.in(provision.StateActive, 1)
-				b.setStates(provision.StatePause, one...)
-				pass(3 * time.Minute)
-				assert.Equal(t, 1, countOf(s.Current(), one, provision.StatePause))
+		for _, refresh := range []time.Duration{5 * time.Minute, time.Minute, 0} {
+			t.Run(fmt.Sprintf("%s, refresh %s", name, refresh), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					b := newBooks(200)
+					s := New(Options{PollInterval: time.Minute, RefreshInterval: refresh, Guard: tightGuard}, b, nil, nil, provisiontest.Quiet())
+					runSyncer(t, s)
+					pass(time.Second)
+					b.change(spoil)
+					wholePoll(s)
+					require.Equal(t, name != "failing", s.Status().Held != nil)
+					if name != "empty" {
+						b.change(func(b *books) { b.whole = errors.New("403") })
+					}
+					pass(5 * time.Minute)
+					one := b.in(provision.StateActive, 1)
+					b.setStates(provision.StatePause, one...)
+					pass(3 * time.Minute)
+					assert.Equal(t, 1, countOf(s.Current(), one, provision.StatePause))
+				})
 			})
-		})
+		}
 	}
+}
+
+// Who paid meanwhile is let in though bindings come empty, which the guard holds, or fail while something is held: more than the limit
+// of them as soon as cards say so, or after five minutes where those cannot be read.
+func TestManyOpeningsWhileBindingsDoNotCome(t *testing.T) {
+	for name, spoil := range map[string]func(in *provision.Input){
+		"empty":              func(in *provision.Input) { in.Lines = nil },
+		"held, then failing": func(in *provision.Input) { in.Lines = in.Lines[50:] },
+	} {
+		for _, cards := range []error{nil, errors.New("down")} {
+			t.Run(fmt.Sprintf("%s, cards %v", name, cards), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					b, s, paid := blockedBooks(t, nil)
+					b.setSpoil(spoil)
+					wholePoll(s)
+					require.NotNil(t, s.Status().Held)
+					b.change(func(b *books) {
+						if b.cards = cards; name != "empty" {
+							b.whole = errors.New("403")
+						}
+					})
+					pass(5 * time.Minute)
+					b.setStates(provision.StateActive, paid...)
+					pass(3 * time.Minute)
+					if cards != nil {
+						require.Zero(t, countOf(s.Current(), paid, provision.StateActive))
+						require.Contains(t, textsOf(s.HeldChanges(paid[0])), "would be let in")
+						require.NotEmpty(t, s.Status().Held.Openings.Error)
+						pass(5 * time.Minute)
+					}
+					require.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive))
+					require.NotNil(t, s.Status().Held, "the bindings are held all the same")
+					require.Equal(t, 200, s.Current().Len())
+
+					many := slices.DeleteFunc(b.in(provision.StateActive, 200), func(id provision.SubscriberID) bool { return slices.Contains(paid, id) })[:60]
+					b.setStates(provision.StatePause, many...)
+					pass(3 * time.Minute)
+					require.Equal(t, 60, countOf(s.Current(), many, provision.StateActive))
+					require.Contains(t, textsOf(s.HeldChanges(many[0])), "would be paused", "held, and said to be")
+				})
+			})
+		}
+	}
+}
+
+func textsOf(list []HeldChange) (out []string) {
+	for _, c := range list {
+		out = append(out, c.Text())
+	}
+	return out
+}
+
+// An answer that tells no states takes nothing back of what an earlier one told: who waits for cards goes on waiting, not from the
+// beginning.
+func TestOpeningsOutliveAnswersWithoutStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		paid := b.in(provision.StateActive, 60)
+		b.setStates(provision.StatePause, paid...)
+		limits := tightGuard
+		limits.AcceptAfter = 3
+		s := New(Options{PollInterval: time.Minute, Guard: limits}, b, nil, nil, provisiontest.Quiet())
+		runSyncer(t, s)
+		pass(time.Second)
+		b.setStates(provision.StateActive, paid...)
+		b.change(func(b *books) { b.cards = errors.New("down") })
+		wholePoll(s)
+		since := s.Status().Held.Openings.Since
+		b.change(func(b *books) { b.keeps = time.Second })
+		pass(time.Until(since.Add(4*time.Minute + 50*time.Second)))
+		require.Zero(t, countOf(s.Current(), paid, provision.StateActive), "repetition is of what is told")
+		require.Equal(t, since, s.Status().Held.Openings.Since)
+		require.Equal(t, 1, s.Status().Held.Seen)
+		pass(12 * time.Second)
+		require.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive))
+		require.Nil(t, s.Status().Held)
+		pass(3 * time.Minute)
+		require.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive))
+	})
 }
 
 // What an operator rejected is not opened by cards.
@@ -603,6 +709,356 @@ func TestRejectedOpeningsStay(t *testing.T) {
 		pass(20 * time.Minute)
 		assert.True(t, s.Status().Held.Rejected)
 		assert.Equal(t, 60, countOf(s.Current(), paid, provision.StatePause))
+	})
+}
+
+// What an operator rejected stays held when others are changed beside it, also over a restart, while those others pass.
+func TestRejectedStaysHeldBesideOthers(t *testing.T) {
+	for name, restart := range map[string]bool{"one run": false, "over restarts": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				many := b.in(provision.StateActive, 64)
+				wrong, right := many[:60], many[60:]
+				b.setStates(provision.StatePause, many...)
+				store := NewStore(filepath.Join(dir, "snapshot"))
+				s, stop := startBooks(t, b, tightGuard, store, nil)
+				again := func() {
+					if pass(2 * time.Second); restart {
+						stop()
+						s, stop = startBooks(t, b, tightGuard, store, nil)
+					}
+				}
+				b.change(func(b *books) { b.cards = errors.New("down") })
+				b.setSpoil(func(in *provision.Input) { paint(in, provision.StateActive, wrong...) })
+				pass(time.Minute)
+				require.NotNil(t, s.Status().Held)
+				require.NoError(t, reject(s))
+				assert.Len(t, s.GuardStatus().Rejected, 60, "named also while nothing is held")
+				again()
+				for i, id := range right { // one more pays now and then
+					b.setStates(provision.StateActive, id)
+					pass(7 * time.Minute)
+					require.Equal(t, provision.StateActive, s.Current().State(id), "%d", i)
+					require.Equal(t, 60, countOf(s.Current(), wrong, provision.StatePause), "%d", i)
+					require.NotNil(t, s.Status().Held)
+					require.True(t, s.Status().Held.Rejected)
+					require.Nil(t, s.Status().Held.Openings, "no card speaks for them")
+					require.Equal(t, "would open 60 subscribers, which an operator rejected", s.Status().Held.Decision.Reason)
+					require.Equal(t, []HeldChange{{Subscriber: wrong[0], Change: ChangeOpened, State: provision.StateActive, Rejected: true}}, s.HeldChanges(wrong[0]))
+					again()
+				}
+
+				b.change(func(b *books) { b.cards = nil })
+				b.setStates(provision.StateActive, wrong[7])
+				s.Hint(wrong[7])
+				synctest.Wait()
+				assert.Equal(t, provision.StateActive, s.Current().State(wrong[7]), "its own card says so")
+				again()
+				b.setSpoil(nil) // the ERP takes it back
+				pass(6 * time.Minute)
+				require.Nil(t, s.Status().Held)
+				require.Empty(t, s.GuardStatus().Rejected)
+				again()
+				assert.Equal(t, 59, countOf(s.Current(), wrong, provision.StatePause))
+				b.setStates(provision.StateActive, wrong...)
+				pass(6 * time.Minute)
+				assert.Equal(t, 60, countOf(s.Current(), wrong, provision.StateActive), "what is taken back and said anew is judged anew: cards confirm it")
+			})
+		})
+	}
+}
+
+// Of every kind, what was rejected stays held when there is less of it than the limit, and comes into use when an operator accepts.
+func TestRejectedOfEveryKindStaysHeld(t *testing.T) {
+	for kind, spoil := range map[ChangeKind]func(in *provision.Input, n int){
+		ChangeRemoved: func(in *provision.Input, n int) { in.Lines = in.Lines[n:] },
+		ChangeMoved: func(in *provision.Input, n int) {
+			for i := range n {
+				in.Lines[i].Port, in.Lines[i].PortName = in.Lines[i].Port+48, ""
+			}
+		},
+		ChangeBlocked: func(in *provision.Input, n int) {
+			active := 0
+			for i := range in.Subscribers {
+				if st := &in.Subscribers[i].State; *st == provision.StateActive && active < n {
+					*st = provision.StatePause
+					active++
+				}
+			}
+		},
+		ChangeAdded: func(in *provision.Input, n int) {
+			for i := range n {
+				in.Lines = append(in.Lines, provision.Line{Subscriber: provision.SubscriberID(9000 + i), Addresses: provision.Hosts4(provisiontest.IP(9000 + i))})
+			}
+		},
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				limits := tightGuard
+				limits.AcceptAfter = 2
+				b := newBooks(200)
+				s, _ := startBooks(t, b, limits, nil, nil)
+				was := s.Current().Fingerprint()
+				b.setSpoil(func(in *provision.Input) { spoil(in, 50) })
+				wholePoll(s)
+				require.NotNil(t, s.Status().Held)
+				require.NoError(t, reject(s))
+				b.setSpoil(func(in *provision.Input) { spoil(in, 5) })
+				wholePoll(s)
+				pass(30 * time.Minute)
+				require.Equal(t, was, s.Current().Fingerprint())
+				require.Len(t, s.GuardStatus().Rejected, 5, "the others were taken back")
+				require.Len(t, s.GuardStatus().Changes, 5)
+
+				b.setSpoil(func(in *provision.Input) { spoil(in, 60) })
+				pass(30 * time.Minute)
+				require.True(t, s.Status().Held.Rejected, "what came often enough is accepted, and nothing else")
+				require.Len(t, s.GuardStatus().Changes, 5)
+				require.NoError(t, accept(s))
+				truth, _ := provision.Build(b.say())
+				require.Equal(t, truth.Fingerprint(), s.Current().Fingerprint())
+				require.Empty(t, s.GuardStatus().Rejected)
+			})
+		})
+	}
+}
+
+// What is rejected may stay so for weeks: the ERP is not read as a whole each minute for that, and pauses arrive as they do else.
+func TestWhatIsRejectedIsReadAsUsual(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		b.setSpoil(func(in *provision.Input) { in.Lines = in.Lines[50:] })
+		wholePoll(s)
+		count := func() (n int) {
+			b.change(func(b *books) { n, b.reads = b.reads, 0 })
+			return n
+		}
+		count()
+		pass(10 * time.Minute)
+		require.InDelta(t, 10, count(), 1, "a second opinion")
+		require.NoError(t, reject(s))
+		wholePoll(s)
+		require.True(t, s.Status().Held.Rejected)
+		count()
+		one := b.in(provision.StateActive, 1)
+		b.setStates(provision.StatePause, one...)
+		pass(time.Minute + time.Second)
+		require.Equal(t, 1, countOf(s.Current(), one, provision.StatePause))
+		pass(20 * time.Minute)
+		require.InDelta(t, 4, count(), 1)
+		require.True(t, s.Status().Held.Rejected)
+		require.Len(t, s.GuardStatus().Changes, 50)
+	})
+}
+
+// Who looked before another operator rejected does not accept it unawares.
+func TestTwoOperators(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		b.setSpoil(func(in *provision.Input) { in.Lines = in.Lines[50:] })
+		wholePoll(s)
+		looked := s.GuardStatus().Held.Fingerprint
+		_, err := s.Reject(looked)
+		require.NoError(t, err)
+		_, err = s.Accept(looked)
+		require.ErrorIs(t, err, ErrNothingHeld)
+		wholePoll(s)
+		_, err = s.Accept(looked)
+		require.ErrorAs(t, err, new(*OtherHeldError))
+		require.Equal(t, 200, s.Current().Len())
+		_, err = s.Accept(s.GuardStatus().Held.Fingerprint)
+		require.NoError(t, err)
+		require.Equal(t, 150, s.Current().Len())
+	})
+}
+
+// A rejected answer without rows is that until one with rows comes, and holds nobody alone.
+func TestRejectedAnswerWithoutRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(200)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		b.setSpoil(func(in *provision.Input) { in.Lines = nil })
+		wholePoll(s)
+		require.NoError(t, reject(s))
+		wholePoll(s)
+		require.True(t, s.Status().Held.Rejected)
+		b.setSpoil(func(in *provision.Input) { in.Lines = in.Lines[5:] })
+		wholePoll(s)
+		require.Nil(t, s.Status().Held)
+		require.Equal(t, 195, s.Current().Len())
+		b.setSpoil(func(in *provision.Input) { in.Lines = nil })
+		wholePoll(s)
+		require.False(t, s.Status().Held.Rejected)
+	})
+}
+
+// What somebody's word let through is taken back only as any other change is made; what slipped through, and what was lost, comes back
+// at once.
+func TestTakingBackSomebodysWord(t *testing.T) {
+	expected := tightGuard
+	expected.Expected = []ExpectedChanges{{Hours: DayHours{0, 24 * time.Hour}, Changes: []ChangeKind{ChangeBlocked}, Share: 0.6}}
+	for name, limits := range map[string]GuardLimits{"accepted": tightGuard, "expected": expected} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				s, _ := startBooks(t, b, limits, nil, nil)
+				many := b.in(provision.StateActive, 60)
+				b.setStates(provision.StatePause, many...)
+				pass(time.Minute)
+				if name == "accepted" {
+					require.NoError(t, accept(s))
+				}
+				require.Equal(t, 60, countOf(s.Current(), many, provision.StatePause))
+				pass(10 * time.Minute)
+				b.setSpoil(func(in *provision.Input) { paint(in, provision.StateActive, many...) })
+				pass(10 * time.Minute)
+				require.Equal(t, 60, countOf(s.Current(), many, provision.StatePause), "a list is not enough")
+				require.NotEmpty(t, s.Status().Held.Openings.Contradicted)
+				b.setSpoil(nil)
+				pass(6 * time.Minute)
+				b.setStates(provision.StateActive, many...)
+				pass(2 * time.Minute)
+				require.Equal(t, 60, countOf(s.Current(), many, provision.StateActive), "cards say so, too")
+				require.Nil(t, s.Status().Held)
+			})
+		})
+	}
+	t.Run("new customers", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBooks(200)
+			s, _ := startBooks(t, b, tightGuard, nil, nil)
+			b.change(func(b *books) {
+				for i := range 50 {
+					b.truth.Lines = append(b.truth.Lines, provision.Line{Subscriber: provision.SubscriberID(9000 + i), Addresses: provision.Hosts4(provisiontest.IP(9000 + i))})
+				}
+			})
+			wholePoll(s)
+			require.NoError(t, accept(s))
+			require.Equal(t, 250, s.Current().Len())
+			b.setSpoil(func(in *provision.Input) { in.Lines = in.Lines[:200] })
+			wholePoll(s)
+			require.Equal(t, 250, s.Current().Len())
+			require.NoError(t, accept(s))
+			require.Equal(t, 200, s.Current().Len())
+			b.setSpoil(nil)
+			wholePoll(s)
+			require.Equal(t, 250, s.Current().Len(), "to get back what was lost is no harm")
+		})
+	})
+	t.Run("unconfirmed openings are nobody's word", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b, s, paid := blockedBooks(t, nil)
+			b.change(func(b *books) { b.cards = errors.New("down") })
+			b.setStates(provision.StateActive, paid...)
+			pass(7 * time.Minute)
+			require.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive))
+			b.setStates(provision.StatePause, paid...)
+			pass(time.Minute)
+			require.Equal(t, 60, countOf(s.Current(), paid, provision.StatePause), "the ERP has its lists again")
+		})
+	})
+}
+
+// Each customer waits the five minutes for the own opening, also where openings are held already.
+func TestEachOpeningHasItsPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := &syncLog{}
+		b, s, paid := blockedBooks(t, seen)
+		b.change(func(b *books) { b.cards = errors.New("down") })
+		b.setStates(provision.StateActive, paid[:25]...)
+		pass(time.Minute)
+		began := s.Status().Held.Openings.Since
+		pass(time.Until(began.Add(4*time.Minute + 30*time.Second)))
+		b.setStates(provision.StateActive, paid[25:]...)
+		wholePoll(s)
+		later := time.Now().Add(-time.Second)
+		require.Equal(t, began, s.Status().Held.Openings.Since)
+		pass(time.Until(began.Add(openingPatience + time.Second)))
+		require.Equal(t, 25, countOf(s.Current(), paid, provision.StateActive))
+		require.Equal(t, 25, s.Status().Unconfirmed.Count)
+		require.WithinDuration(t, later, s.Status().Held.Openings.Since, time.Second)
+		require.WithinDuration(t, later.Add(openingPatience), s.Status().Held.Openings.OpensAt, time.Second)
+		pass(time.Until(later.Add(openingPatience - 2*time.Second)))
+		require.Equal(t, 25, countOf(s.Current(), paid, provision.StateActive))
+		pass(4 * time.Second)
+		require.Equal(t, 60, countOf(s.Current(), paid, provision.StateActive))
+		require.Equal(t, 60, s.Status().Unconfirmed.Count, "within the hour")
+		require.Contains(t, seen.take(), "opened 35 unconfirmed")
+	})
+}
+
+// Whose card contradicts an opening is not forgotten by a restart, nor for having a subnet and no line.
+func TestContradictingCardsAreKept(t *testing.T) {
+	for name, alone := range map[string]bool{"with a line": false, "with a subnet alone": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				paid := b.in(provision.StateActive, 60)
+				b.setStates(provision.StatePause, paid...)
+				wrong := paid[:18]
+				if alone {
+					b.change(func(b *books) {
+						b.truth.Lines = slices.DeleteFunc(b.truth.Lines, func(l provision.Line) bool { return slices.Contains(wrong, l.Subscriber) })
+						for i, id := range wrong {
+							b.truth.CustomerSubnets = append(b.truth.CustomerSubnets, provision.Subnet{Subscriber: id, Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(8 * i)}), 29)})
+						}
+					})
+				}
+				store := NewStore(filepath.Join(dir, "snapshot"))
+				s, stop := startBooks(t, b, tightGuard, store, nil)
+				require.Len(t, s.Current().CustomerSubnets(), map[bool]int{true: 18}[alone])
+				b.setStates(provision.StateActive, paid[18:]...)
+				b.setSpoil(func(in *provision.Input) { paint(in, provision.StateActive, wrong...) })
+				pass(20 * time.Minute)
+				require.NotNil(t, s.Status().Held)
+				pass(2 * time.Hour) // what passed is forgotten, and they are few enough to pass by themselves
+				for range 3 {
+					stop()
+					s, stop = startBooks(t, b, tightGuard, store, nil)
+					b.change(func(b *books) { b.cards = errors.New("down") })
+					pass(10 * time.Minute)
+					require.Equal(t, 18, countOf(s.Current(), wrong, provision.StatePause))
+					b.change(func(b *books) { b.cards = nil })
+				}
+			})
+		})
+	}
+}
+
+// Customers who have a subnet and no line are counted: they are blocked in the kernel as others are.
+func TestSubnetsAloneAreGuarded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBooks(100)
+		var business []provision.SubscriberID
+		b.change(func(b *books) {
+			for i := range 30 {
+				id := provision.SubscriberID(7000 + i)
+				business = append(business, id)
+				b.truth.Subscribers = append(b.truth.Subscribers, provision.Subscriber{ID: id, State: provision.StateActive})
+				b.truth.CustomerSubnets = append(b.truth.CustomerSubnets, provision.Subnet{Subscriber: id, Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(8 * i)}), 29)})
+			}
+		})
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		require.Len(t, s.Current().CustomerSubnets(), 30)
+		b.setSpoil(func(in *provision.Input) { paint(in, provision.StatePause, business...) })
+		pass(time.Minute) // states alone
+		require.NotNil(t, s.Status().Held)
+		require.Equal(t, "would block 30 of 130 subscribers (23.1%), limit 10%", s.Status().Held.Decision.Reason)
+		require.Equal(t, 30, countOf(s.Current(), business, provision.StateActive))
+		wholePoll(s)
+		require.Equal(t, "would block 30 of 130 subscribers (23.1%), limit 10%", s.Status().Held.Decision.Reason)
+		b.setSpoil(func(in *provision.Input) { in.CustomerSubnets = nil })
+		wholePoll(s)
+		require.Equal(t, "would move 30 of 130 subscribers (23.1%), limit 10%", s.Status().Held.Decision.Reason)
+		require.Len(t, s.Current().CustomerSubnets(), 30)
+		b.setSpoil(nil)
+		wholePoll(s)
+		require.Nil(t, s.Status().Held)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,19 +19,30 @@ import (
 	"github.com/usher-agent/usher/provision/statedir"
 )
 
-// The file "guard" beside the stored snapshot has whom the guard let pass within the last hour, so that restarts do not let
-// pass more than an hour may. Its first line is "usher guard 1 CRC", the CRC-32C of all that follows in hexadecimal; then
-// comes JSON. In every version the first line is such a one.
+// The file "guard" beside the stored snapshot has what the guard knows: whom it let pass within the last hour, so that restarts do
+// not let pass more than an hour may, which changes an operator rejected, and whose cards contradict openings. Its first line is
+// "usher guard 2 CRC", the CRC-32C of all that follows in hexadecimal; then comes JSON. In every version the first line is
+// such a one. Version 1 had whom the guard let pass alone.
 const (
 	hourMagic   = "usher guard"
-	hourVersion = 1
+	hourVersion = 2
 )
 
-// hourStore is a SnapshotStore that keeps the guard's hour, too.
-type hourStore interface {
-	loadHour(now time.Time) (lately, error)
-	saveHour(hour []byte) error
+// knownStore is a SnapshotStore that keeps what the guard knows, too.
+type knownStore interface {
+	loadKnown(now time.Time) (known, error)
+	saveKnown(body []byte) error
 }
+
+// storedKnown is the content of the file.
+type storedKnown struct {
+	Passed       storedHour                              `json:"passed,omitempty"`
+	Rejected     map[ChangeKind][]provision.SubscriberID `json:"rejected,omitempty"` // by an operator, sorted
+	NoRows       bool                                    `json:"rejected_no_rows,omitempty"`
+	Contradicted []provision.SubscriberID                `json:"contradicted,omitempty"` // openings, by the customers' own cards; sorted
+}
+
+type storedHour map[ChangeKind][]storedPassing
 
 // storedPassing is one change that passed.
 type storedPassing struct {
@@ -38,108 +50,145 @@ type storedPassing struct {
 	Until time.Time              `json:"until"`
 	Card  bool                   `json:"card,omitempty"`
 	Free  bool                   `json:"free,omitempty"`
+	Word  bool                   `json:"word,omitempty"`
 }
 
-// encode returns what the file has after its first line.
-func (l lately) encode() ([]byte, error) {
-	out := make(map[ChangeKind][]storedPassing)
-	for k, of := range l {
+// encode returns what the file has after its first line; nothing known is "{}".
+func (k *known) encode() ([]byte, error) {
+	out := storedKnown{Passed: storedHour{}, Rejected: make(map[ChangeKind][]provision.SubscriberID), NoRows: k.noRows, Contradicted: slices.Sorted(maps.Keys(k.contradicted))}
+	for kind, of := range k.passed {
 		for id, p := range of {
-			out[k] = append(out[k], storedPassing{id, p.until.UTC(), p.card, p.free})
+			out.Passed[kind] = append(out.Passed[kind], storedPassing{id, p.until.UTC(), p.card, p.free, p.word})
 		}
-		slices.SortFunc(out[k], func(a, b storedPassing) int { return cmp.Compare(a.ID, b.ID) })
+		slices.SortFunc(out.Passed[kind], func(a, b storedPassing) int { return cmp.Compare(a.ID, b.ID) })
+	}
+	for kind := range k.rejected {
+		if ids := k.rejected.ids(kind); len(ids) > 0 {
+			out.Rejected[kind] = ids
+		}
 	}
 	return json.Marshal(out)
 }
 
-// decodeHour reads what encode wrote. What a clock that was ahead wrote counts for an hour from now on.
-func decodeHour(body []byte, now time.Time) (lately, error) {
-	var in map[ChangeKind][]storedPassing
-	if err := json.Unmarshal(body, &in); err != nil {
-		return nil, err
+// decodeKnown reads what encode of a version wrote. What a clock that was ahead wrote counts for an hour from now on.
+func decodeKnown(version int, body []byte, now time.Time) (known, error) {
+	var in storedKnown
+	var err error
+	if version == 1 {
+		err = json.Unmarshal(body, &in.Passed)
+	} else {
+		err = json.Unmarshal(body, &in)
 	}
-	l := lately{}
+	if err != nil {
+		return newKnown(), err
+	}
+	out := newKnown()
 	latest := now.Add(guardWindow)
 	for _, k := range changeKinds {
-		for _, p := range in[k] {
-			if l[k] == nil {
-				l[k] = make(map[provision.SubscriberID]passing)
+		for _, p := range in.Passed[k] {
+			if out.passed[k] == nil {
+				out.passed[k] = make(map[provision.SubscriberID]passing)
 			}
 			if p.Until.After(latest) {
 				p.Until = latest
 			}
-			l[k][p.ID] = passing{until: p.Until, card: p.Card, free: p.Free}
+			out.passed[k][p.ID] = passing{until: p.Until, card: p.Card, free: p.Free, word: p.Word}
 		}
+		out.rejected.add(k, in.Rejected[k]...)
 	}
-	l.expire(now)
-	return l, nil
+	out.noRows = in.NoRows
+	for _, id := range in.Contradicted {
+		out.contradicted[id] = true
+	}
+	out.passed.expire(now)
+	return out, nil
 }
 
-func (s *Store) hourPath() string { return filepath.Join(filepath.Dir(s.path), "guard") }
+func (s *Store) knownPath() string { return filepath.Join(filepath.Dir(s.path), "guard") }
 
-// loadHour reads the file; there being none is an empty hour. A damaged one is renamed to end in .bad, and the error says so;
+// loadKnown reads the file; without one nothing is known. A damaged one is renamed to end in .bad, and the error says so;
 // one that a newer usher wrote is a *statedir.NewerError.
-func (s *Store) loadHour(now time.Time) (lately, error) {
-	path := s.hourPath()
+func (s *Store) loadKnown(now time.Time) (known, error) {
+	path := s.knownPath()
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return lately{}, nil
+		return newKnown(), nil
 	}
 	if err != nil {
-		return lately{}, fmt.Errorf("the guard's hour: %w", err)
+		return newKnown(), fmt.Errorf("what the guard knows: %w", err)
 	}
 	defer f.Close()
-	l, err := readHour(f, path, now)
+	k, err := readKnown(f, path, now)
 	switch {
 	case err == nil:
-		return l, nil
+		return k, nil
 	case errors.As(err, new(*statedir.NewerError)):
-		return lately{}, err
+		return newKnown(), err
 	}
-	err = fmt.Errorf("the guard's hour, %s: %w", path, err)
+	err = fmt.Errorf("what the guard knows, %s: %w", path, err)
 	if rerr := os.Rename(path, path+".bad"); rerr != nil {
-		return lately{}, errors.Join(err, fmt.Errorf("keep it aside: %w", rerr))
+		return newKnown(), errors.Join(err, fmt.Errorf("keep it aside: %w", rerr))
 	}
-	return lately{}, fmt.Errorf("%w; kept as %s", err, filepath.Base(path)+".bad")
+	return newKnown(), fmt.Errorf("%w; kept as %s", err, filepath.Base(path)+".bad")
 }
 
-func readHour(r io.Reader, path string, now time.Time) (lately, error) {
+func readKnown(r io.Reader, path string, now time.Time) (known, error) {
 	br := bufio.NewReader(r)
 	head, err := br.ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return known{}, err
 	}
 	version, want := 0, uint32(0)
 	if n, _ := fmt.Sscanf(head, hourMagic+" %d %08x\n", &version, &want); n != 2 || version < 1 {
-		return nil, errors.New("the first line is none of usher's")
+		return known{}, errors.New("the first line is none of usher's")
 	}
 	body, err := io.ReadAll(br)
 	if err != nil {
-		return nil, err
+		return known{}, err
 	}
 	if sum := hourSum(body); sum != want {
-		return nil, fmt.Errorf("checksum is %08x, the content has %08x: the file is damaged", want, sum)
+		return known{}, fmt.Errorf("checksum is %08x, the content has %08x: the file is damaged", want, sum)
 	}
 	if version > hourVersion {
-		return nil, &statedir.NewerError{Path: path, Has: fmt.Sprintf("format %d of the guard's hour", version), Knows: fmt.Sprint(hourVersion),
-			Lost: "what the guard let pass within the last hour"}
+		return known{}, &statedir.NewerError{Path: path, Has: fmt.Sprintf("format %d of what the guard knows", version), Knows: fmt.Sprint(hourVersion),
+			Lost: "what the guard let pass within the last hour, and what operators rejected"}
 	}
-	return decodeHour(body, now)
+	return decodeKnown(version, body, now)
 }
 
 func hourSum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
-// saveHour replaces the file. After a crash at any moment it is the old or the new one, whole.
-func (s *Store) saveHour(body []byte) error {
-	err := statedir.Replace(s.hourPath(), 0o640, func(w io.Writer) error {
-		if _, err := fmt.Fprintf(w, "%s %d %08x\n", hourMagic, hourVersion, hourSum(body)); err != nil {
+// saveKnown replaces the file. After a crash at any moment it is the old or the new one, whole. One of an older format is copied
+// aside first; without the copy nothing is saved.
+func (s *Store) saveKnown(body []byte) error {
+	err := s.keepOlderKnown()
+	if err == nil {
+		err = statedir.Replace(s.knownPath(), 0o640, func(w io.Writer) error {
+			if _, err := fmt.Fprintf(w, "%s %d %08x\n", hourMagic, hourVersion, hourSum(body)); err != nil {
+				return err
+			}
+			_, err := w.Write(body)
 			return err
-		}
-		_, err := w.Write(body)
-		return err
-	})
+		})
+	}
 	if err != nil {
-		return fmt.Errorf("store the guard's hour: %w", err)
+		return fmt.Errorf("store what the guard knows: %w", err)
 	}
 	return nil
+}
+
+// keepOlderKnown copies a file aside that an older usher can read and saveKnown's cannot.
+func (s *Store) keepOlderKnown() error {
+	head, err := os.ReadFile(s.knownPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	version := 0
+	if n, _ := fmt.Sscanf(string(head[:min(len(head), 64)]), hourMagic+" %d ", &version); n == 1 && version > 0 && version < hourVersion {
+		_, err = statedir.CopyAside(s.knownPath(), version)
+	}
+	return err
 }

@@ -73,18 +73,38 @@ func TestBadFilesOfTheGuardsHour(t *testing.T) {
 	head := func(version int, body string) string {
 		return fmt.Sprintf("%s %d %08x\n%s", hourMagic, version, hourSum([]byte(body)), body)
 	}
-	load := func(t *testing.T, content string) (lately, string, error) {
+	load := func(t *testing.T, content string) (known, string, error) {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "guard"), []byte(content), 0o600))
-		l, err := NewStore(filepath.Join(dir, "snapshot")).loadHour(now)
-		return l, filepath.Join(dir, "guard"), err
+		k, err := NewStore(filepath.Join(dir, "snapshot")).loadKnown(now)
+		return k, filepath.Join(dir, "guard"), err
 	}
-	l, _, err := load(t, head(1, body))
-	require.NoError(t, err)
-	require.Equal(t, lately{ChangeBlocked: {
+	hour := lately{ChangeBlocked: {
 		7: {until: now.Add(30 * time.Minute), card: true},
 		8: {until: now.Add(time.Hour), free: true}, // by a clock that was ahead
-	}}, l)
+	}}
+	k, path, err := load(t, head(1, body))
+	require.NoError(t, err)
+	require.Equal(t, hour, k.passed)
+	require.Empty(t, k.rejected)
+
+	// An older usher would not know what was rejected: the file is of another format as soon as this one writes it.
+	k.rejected.add(ChangeOpened, 5, 3)
+	k.contradicted[9], k.noRows = true, true
+	written, err := k.encode()
+	require.NoError(t, err)
+	store := NewStore(filepath.Join(filepath.Dir(path), "snapshot"))
+	require.NoError(t, store.saveKnown(written))
+	aside, err := os.ReadFile(path + ".format1")
+	require.NoError(t, err)
+	require.Equal(t, head(1, body), string(aside))
+	again, err := store.loadKnown(now)
+	require.NoError(t, err)
+	require.Equal(t, k, again)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Contains(t, string(content), `"rejected":{"opened":[3,5]},"rejected_no_rows":true,"contradicted":[9]}`)
+	require.Contains(t, string(content), "usher guard 2 ")
 	for name, tt := range map[string]struct{ content, says string }{
 		"empty":         {"", "the first line is none of usher's"},
 		"foreign":       {"usher snapshot 3\n", "the first line is none of usher's"},
@@ -94,14 +114,14 @@ func TestBadFilesOfTheGuardsHour(t *testing.T) {
 		"newer, torn":   {head(7, body) + "x", "the file is damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, path, err := load(t, tt.content)
+			k, path, err := load(t, tt.content)
 			require.ErrorContains(t, err, tt.says)
 			require.ErrorContains(t, err, "kept as guard.bad")
 			require.FileExists(t, path+".bad")
-			require.Empty(t, l)
+			require.Equal(t, newKnown(), k)
 		})
 	}
-	_, path, err := load(t, head(7, `{"what":"ever"}`))
+	_, path, err = load(t, head(7, `{"what":"ever"}`))
 	require.ErrorAs(t, err, new(*statedir.NewerError))
 	require.FileExists(t, path)
 }

@@ -10,7 +10,7 @@ import (
 // not more often than saveGap allows, and a last time when ctx ends. A write
 // that fails is tried again.
 func (s *Syncer) keepStored(ctx context.Context) {
-	var k keeper
+	k := keeper{known: s.storedKnown}
 	for {
 		var retry <-chan time.Time
 		if k.failed {
@@ -37,28 +37,28 @@ type keeper struct {
 	fetchedAt   time.Time
 	any         bool
 	failed      bool
-	hour        []byte // of the guard, as stored
-	hourFailed  bool   // it could not be
+	known       []byte // of the guard, as stored
+	knownFailed bool   // it could not be
 }
 
-// saveHour stores whom the guard let pass lately, if that is news. It comes before the snapshot: what is counted twice by a crash
+// saveKnown stores what the guard knows, if that is news. It comes before the snapshot: what is counted twice by a crash
 // between the two counts once, what is not counted would pass again.
-func (s *Syncer) saveHour(k *keeper) error {
-	store, able := s.store.(hourStore)
+func (s *Syncer) saveKnown(k *keeper) error {
+	store, able := s.store.(knownStore)
 	if !able {
 		return nil
 	}
 	s.mu.Lock()
 	s.passed.expire(time.Now())
-	hour, err := s.passed.encode()
+	body, err := s.known.encode()
 	s.mu.Unlock()
-	if err != nil || bytes.Equal(hour, k.hour) || k.hour == nil && len(hour) == len("{}") {
+	if err != nil || bytes.Equal(body, k.known) || k.known == nil && len(body) == len("{}") {
 		return err
 	}
-	if err := store.saveHour(hour); err != nil {
+	if err := store.saveKnown(body); err != nil {
 		return err
 	}
-	k.hour = hour
+	k.known = body
 	return nil
 }
 
@@ -69,11 +69,11 @@ func (s *Syncer) save(k *keeper) {
 	if snap == nil {
 		return
 	}
-	if err := s.saveHour(k); err != nil && !k.hourFailed {
-		s.log.Error("what the guard let pass could not be stored; a restart would let pass more", "error", err)
-		k.hourFailed = true
+	if err := s.saveKnown(k); err != nil && !k.knownFailed {
+		s.log.Error("what the guard let pass and an operator rejected could not be stored; a restart would let pass more", "error", err)
+		k.knownFailed = true
 	} else if err == nil {
-		k.hourFailed = false
+		k.knownFailed = false
 	}
 	fingerprint := snap.Fingerprint()
 	if !k.any && s.loaded.Load() != nil { // the store has what was read from there

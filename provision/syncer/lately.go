@@ -19,8 +19,13 @@ type lately map[ChangeKind]map[provision.SubscriberID]passing
 type passing struct {
 	until time.Time // it counts until then
 	card  bool      // the subscriber's own card said so, read for a hint
-	free  bool      // an operator let it pass, or nobody could ask: it can be taken back, but counts for nothing
+	free  bool      // an operator let it pass, or nobody could ask: it counts for nothing
+	word  bool      // an operator let it pass, or the configuration expected it: it did not slip through below the limit
 }
+
+// stands reports whether a change of a kind that passed is taken back only as any other change is made: the own card said so, or
+// it was somebody's word. To get back what was lost is no harm, whoever had it lost.
+func (p passing) stands(k ChangeKind) bool { return p.card || p.word && k != ChangeRemoved }
 
 // expire forgets what is older than an hour.
 func (l lately) expire(now time.Time) {
@@ -33,14 +38,15 @@ func (l lately) expire(now time.Time) {
 	}
 }
 
-// without returns those of ids who were not changed in that way. What a card said is not taken back by a list.
+// without returns those of ids whose change of a kind does not take back what merely slipped through.
 func (l lately) without(k ChangeKind, ids []provision.SubscriberID) []provision.SubscriberID {
-	if len(l[k]) == 0 {
+	undone := k.undoes()
+	if len(l[undone]) == 0 {
 		return slices.Clone(ids)
 	}
 	var out []provision.SubscriberID
 	for _, id := range ids {
-		if p, in := l[k][id]; !in || p.card {
+		if p, in := l[undone][id]; !in || p.stands(undone) {
 			out = append(out, id)
 		}
 	}
@@ -62,14 +68,16 @@ func (l lately) count(k ChangeKind, coming changes, cards bool) int {
 // pass notes what of a verdict comes into use.
 func (l lately) pass(v *verdict, limits *GuardLimits, p passing, now time.Time) {
 	for k, ids := range v.changes {
-		_, p.until = limits.share(k, now)
+		p, expected := p, false
+		_, p.until, expected = limits.share(k, now)
+		p.word = p.word || expected
 		for _, id := range ids {
 			if v.holds(k, id) {
 				continue
 			}
 			before, back := l[k.undoes()][id]
 			delete(l[k.undoes()], id)
-			if back && !before.card {
+			if back && !before.stands(k.undoes()) {
 				continue
 			}
 			if l[k] == nil {

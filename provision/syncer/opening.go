@@ -37,8 +37,9 @@ type openingCheck struct {
 	status OpeningStatus
 	// contradicted says that a card said blocked: from then on no card speaks for another customer.
 	contradicted bool
-	blocked      map[provision.SubscriberID]bool // whose own card said so, when it was read last
-	asked        map[provision.SubscriberID]bool // in this round of all
+	blocked      map[provision.SubscriberID]bool      // whose own card said so, when it was read last
+	asked        map[provision.SubscriberID]bool      // in this round of all
+	since        map[provision.SubscriberID]time.Time // when each opening was first held: each has its own patience
 }
 
 func (c *openingCheck) copy() *OpeningStatus {
@@ -71,6 +72,36 @@ func (c *openingCheck) tellContradicted() {
 	}
 }
 
+// follow takes over whose openings are held now.
+func (c *openingCheck) follow(waiting []provision.SubscriberID, now time.Time) {
+	since := make(map[provision.SubscriberID]time.Time, len(waiting))
+	first := now
+	for _, id := range waiting {
+		at, known := c.since[id]
+		if !known {
+			at = now
+		}
+		if since[id] = at; at.Before(first) {
+			first = at
+		}
+	}
+	c.since, c.status.Since = since, first
+	if c.status.OpensAt = first.Add(openingPatience); c.contradicted {
+		c.status.OpensAt = time.Time{}
+	}
+}
+
+// ripe returns whose openings were held for as long as cards that cannot be read hold them, ascending.
+func (c *openingCheck) ripe(now time.Time) (ids []provision.SubscriberID) {
+	for id, at := range c.since {
+		if !now.Before(at.Add(openingPatience)) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
 // choose returns, at random, whose cards are asked for now, out of all who wait.
 func (c *openingCheck) choose(all []provision.SubscriberID) (ids []provision.SubscriberID) {
 	most := openingSample
@@ -92,17 +123,17 @@ func (c *openingCheck) choose(all []provision.SubscriberID) (ids []provision.Sub
 
 // watchOpeningsLocked begins to ask for cards when openings are held, and ends it when none are.
 func (s *Syncer) watchOpeningsLocked(now time.Time) {
-	h := s.held
-	if len(h.verdict.held[ChangeOpened]) == 0 || h.verdict.NoRows || h.status.Rejected {
+	waiting := s.held.verdict.undecided(ChangeOpened)
+	if len(waiting) == 0 {
 		s.openings = nil
 		return
 	}
 	if s.openings == nil {
-		s.openings = &openingCheck{due: now, status: OpeningStatus{Since: now, OpensAt: now.Add(openingPatience)},
-			contradicted: len(s.contradicted) > 0, blocked: s.contradicted, asked: make(map[provision.SubscriberID]bool)}
-		s.openings.tellContradicted()
+		s.openings = &openingCheck{due: now, contradicted: len(s.contradicted) > 0, blocked: s.contradicted, asked: make(map[provision.SubscriberID]bool)}
 		notify(s.hints.some)
 	}
+	s.openings.follow(waiting, now)
+	s.openings.tellContradicted()
 }
 
 // openingsDue returns when cards are to be asked for; zero: not at all.
@@ -149,7 +180,7 @@ func (s *Syncer) sampleOpenings() (ids, all []provision.SubscriberID, timeout ti
 		return nil, nil, 0
 	}
 	s.openings.due = now.Add(openingGap)
-	all = s.held.verdict.held[ChangeOpened]
+	all = s.held.verdict.undecided(ChangeOpened)
 	cur := s.Current()
 	ids = s.openings.choose(slices.DeleteFunc(slices.Clone(all), func(id provision.SubscriberID) bool { return !cur.State(id).Blocks() }))
 	timeout = min(s.opts.FetchTimeout, openingTimeout)
@@ -170,6 +201,7 @@ func (s *Syncer) judgeOpeningsLocked(ids, all []provision.SubscriberID, answer S
 	before := c.contradicted
 	c.take(ids, answer, err, now)
 	if err == nil {
+		notify(s.dirty)            // whose cards contradict is kept over restarts
 		s.applyHintsLocked(answer) // whose own card says so is opened, whatever the others say
 	}
 	st := &c.status
@@ -183,13 +215,20 @@ func (s *Syncer) judgeOpeningsLocked(ids, all []provision.SubscriberID, answer S
 		s.openLocked(all)
 		return
 	case !st.OpensAt.IsZero() && !now.Before(st.OpensAt):
-		all = s.held.verdict.held[ChangeOpened]
-		s.log.Warn("the openings that the guard held come into use unconfirmed, for cards cannot be read", "error", st.Error, "customers", len(all))
-		s.status.Unconfirmed = &UnconfirmedOpenings{At: now, Count: len(all), Error: st.Error}
-		s.obs.OpenedUnconfirmed(len(all))
-		s.passed.pass(&verdict{changes: changes{ChangeOpened: all}}, &s.opts.Guard, passing{free: true}, now)
-		s.openLocked(all)
-		return
+		ripe := c.ripe(now)
+		s.log.Warn("openings that the guard held come into use unconfirmed, for cards cannot be read", "error", st.Error, "customers", len(ripe))
+		before := 0
+		if u := s.status.Unconfirmed; u != nil && now.Sub(u.At) <= guardWindow {
+			before = u.Count
+		}
+		s.status.Unconfirmed = &UnconfirmedOpenings{At: now, Count: before + len(ripe), Error: st.Error}
+		s.obs.OpenedUnconfirmed(len(ripe))
+		s.passed.pass(&verdict{changes: changes{ChangeOpened: ripe}}, &s.opts.Guard, passing{free: true}, now)
+		s.openLocked(ripe)
+		if s.openings == nil {
+			return
+		}
+		c.follow(s.held.verdict.undecided(ChangeOpened), now)
 	}
 	if opens := st.OpensAt; !opens.IsZero() && opens.Before(c.due) {
 		c.due = opens
@@ -220,7 +259,7 @@ func (s *Syncer) openLocked(some []provision.SubscriberID) {
 	h, cur := s.held, s.Current()
 	opened, still := make(map[provision.SubscriberID]provision.State), []provision.SubscriberID(nil)
 	for _, id := range h.verdict.held[ChangeOpened] {
-		if _, in := slices.BinarySearch(some, id); !in {
+		if _, in := slices.BinarySearch(some, id); !in || h.verdict.rejected.has(ChangeOpened, id) {
 			still = append(still, id)
 		} else if o, newer := s.overrides[id]; (!newer || !o.at.After(h.began)) && cur.State(id).Blocks() {
 			opened[id] = h.snap.State(id)

@@ -65,8 +65,8 @@ func (s *Syncer) plan(began time.Time) time.Time {
 }
 
 // kindLocked chooses what the poll that begins now reads. While the guard holds
-// something, every poll is a whole one: a second opinion on all of it. Beside a
-// whole fetch that runs only states can be read.
+// something that no operator rejected, every poll is a whole one: a second opinion on all of it.
+// Beside a whole fetch that runs only states can be read.
 func (s *Syncer) kindLocked(now time.Time) FetchKind {
 	_, able := s.source.(StateFetcher)
 	switch {
@@ -74,7 +74,7 @@ func (s *Syncer) kindLocked(now time.Time) FetchKind {
 		return FetchFull
 	case s.whole != nil: // also the first one after a restart
 		return FetchStates
-	case s.opts.RefreshInterval <= s.opts.PollInterval || s.wantFull:
+	case s.wantFull:
 		return FetchFull
 	case s.status.ConsecutiveFailures > 0 || s.held != nil && s.held.verdict.NoRows:
 		// States may be readable where something else is not, or tells nothing: take turns.
@@ -82,7 +82,7 @@ func (s *Syncer) kindLocked(now time.Time) FetchKind {
 			return FetchStates
 		}
 		return FetchFull
-	case s.held != nil:
+	case s.held != nil && !s.held.status.Rejected, s.opts.RefreshInterval <= s.opts.PollInterval:
 		return FetchFull
 	case now.Before(s.nextFullLocked()):
 		return FetchStates
@@ -184,7 +184,7 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options, whole *wholeFetch) 
 		if in.FetchedAt.IsZero() || in.FetchedAt.After(began) {
 			in.FetchedAt = began // what changed after this may be missing
 		}
-		f = fetched{kind: FetchFull, began: in.FetchedAt, first: in.FirstRead, statesKept: in.StatesKept}
+		f = fetched{kind: FetchFull, began: in.FetchedAt, first: in.FirstRead, statesKept: in.StatesKept, kept: in.StatesOfBefore}
 		f.snap, f.problems = provision.Build(in)
 		f.snap.Fingerprint() // before the lock is taken: it takes a while
 	}
@@ -255,13 +255,17 @@ func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Optio
 		next = derive(cur, changed)
 	}
 	published := true
+	f := fetched{kind: FetchStates, snap: next, began: answer.FetchedAt, first: answer.FirstRead, told: answer.States}
 	switch {
 	case s.held != nil:
-		published = s.passBesideLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt, first: answer.FirstRead})
+		published = s.passBesideLocked(f)
 	case s.overriddenLocked(next, answer.FetchedAt) == cur:
+		if s.takeBack(&f, cur, nil) {
+			notify(s.dirty)
+		}
 		s.settleLocked(answer.FetchedAt) // nothing changed: nobody needs to be told
 	default:
-		published = s.judgeLocked(fetched{kind: FetchStates, snap: next, began: answer.FetchedAt, first: answer.FirstRead})
+		published = s.judgeLocked(f)
 	}
 	if s.whole != nil {
 		maps.DeleteFunc(changed, func(id provision.SubscriberID, st provision.State) bool { return s.Current().State(id) != st }) // held
@@ -273,18 +277,20 @@ func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Optio
 }
 
 // passBesideLocked puts that part of what a poll of states made into use which the guard lets pass, while it holds something of
-// a whole fetch: on that only another whole one decides. It reports whether that is all.
+// a whole fetch: on the rows only another whole one decides, and what is held of states by then is what this one found. It
+// reports whether it passed as a whole.
 func (s *Syncer) passBesideLocked(f fetched) (all bool) {
 	now, cur := time.Now(), s.Current()
 	candidate := s.overriddenLocked(f.snap, f.began)
-	s.passed.expire(now)
-	v := judge(cur, candidate, f.first, s.contradicted, &s.opts.Guard, s.passed, now)
+	v := s.verdictLocked(f, candidate, now)
 	if !v.NoRows {
 		part := v.part(cur, candidate)
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
+		all = !v.Hold
+		s.mergeLocked(f, v, now)
 		s.putPartLocked(f, part)
 	}
-	return !v.Hold
+	return all
 }
 
 // differing gives the states that are others in cur.

@@ -3,7 +3,10 @@ package syncer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/usher-agent/usher/provision"
 )
 
 // SourceName is one of the things that the ERP is asked for, each by itself. A closed set: it is a metric label.
@@ -53,6 +56,7 @@ type SourceStatus struct {
 	// RoundSeconds is how long it takes to read every card once; 0: all are read in each whole fetch, or it is not known yet.
 	RoundSeconds float64 `json:"round_seconds,omitempty"`
 	Error        string  `json:"error,omitempty"` // why it is not good
+	Guard        bool    `json:"guard,omitempty"` // it is held by the limits of the fetch guard, or because an operator rejected it
 }
 
 // Bad reports whether an earlier answer stands in for what the ERP says now.
@@ -84,6 +88,12 @@ type SourceTeller interface {
 type SourceAccepter interface {
 	// AcceptSource has what is held of a source come into use with the next whole fetch.
 	AcceptSource(name SourceName) error
+}
+
+// BlockTeller is a SourceTeller that knows by which of its sources a subscriber is blocked. It is called by any goroutine.
+type BlockTeller interface {
+	// BlockedBy returns the source that gives a subscriber a state, as far as it is known: SourceStates, SourceFlags or SourceFormer.
+	BlockedBy(id provision.SubscriberID, st provision.State) SourceName
 }
 
 // ErrSourceNotHeld says that a source is not held, so there is nothing to accept.
@@ -146,6 +156,7 @@ func (s *Syncer) sourcesLocked() []SourceStatus {
 			if st.GoodAt = s.Current().FetchedAt(); st.GoodAt.After(st.Since) {
 				st.GoodAt = st.Since // what is not held came into use since
 			}
+			st.Guard = true
 			st.Error = "the guard holds it: " + s.held.status.Decision.Reason
 		}
 		if !st.GoodAt.IsZero() {
@@ -157,17 +168,39 @@ func (s *Syncer) sourcesLocked() []SourceStatus {
 
 // holdsLocked reports whether the guard holds what a source said.
 func (s *Syncer) holdsLocked(name SourceName) bool {
-	return s.held != nil && s.held.status.Decision.holds(name)
+	return s.held != nil && s.held.verdict.holdsOf(name)
 }
 
-// holds reports whether a source said something that is held.
-func (d *GuardDecision) holds(name SourceName) bool {
+// blameLocked finds out by which sources those are blocked whom the guard holds.
+func (s *Syncer) blameLocked(v *verdict, candidate *provision.Snapshot) {
+	teller, able := s.source.(BlockTeller)
+	if !able {
+		return
+	}
+	v.blame = make(map[provision.SubscriberID]SourceName)
+	for _, id := range v.held[ChangeBlocked] {
+		if name := teller.BlockedBy(id, candidate.State(id)); name != SourceStates {
+			v.blame[id] = name
+		}
+	}
+}
+
+// holdsOf reports whether something that a source said is held.
+func (v *verdict) holdsOf(name SourceName) bool {
 	switch name {
 	case SourceBindings:
-		return d.NoRows || d.Removed.Over || d.Moved.Over || d.Added.Over
-	case SourceStates:
-		return d.Blocked.Over
+		return v.NoRows || len(v.held[ChangeRemoved])+len(v.held[ChangeMoved])+len(v.held[ChangeAdded]) > 0
+	case SourceStates, SourceFlags, SourceFormer:
+		return slices.ContainsFunc(v.held[ChangeBlocked], func(id provision.SubscriberID) bool { return v.blamed(id) == name })
 	default:
 		return false
 	}
+}
+
+// blamed returns the source that blocks one who is held.
+func (v *verdict) blamed(id provision.SubscriberID) SourceName {
+	if name, other := v.blame[id]; other {
+		return name
+	}
+	return SourceStates
 }

@@ -1,7 +1,11 @@
 package syncer
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,6 +68,67 @@ func TestSourcesTheGuardHolds(t *testing.T) {
 						assert.Equal(t, "good", st.Text())
 					}
 				}
+			})
+		})
+	}
+}
+
+// blamingERP knows by which source subscribers are blocked: by their flags where the id is odd.
+type blamingERP struct{ tellingERP }
+
+func (blamingERP) BlockedBy(id provision.SubscriberID, _ provision.State) SourceName {
+	if id%2 == 1 {
+		return SourceFlags
+	}
+	return SourceStates
+}
+
+// What the guard holds is told of the source that said it, in the status, in the log and of each customer.
+func TestTheGuardBlamesTheRightSource(t *testing.T) {
+	for name, tt := range map[string]struct {
+		wrong func(id provision.SubscriberID) bool
+		want  []SourceName
+	}{
+		"flags":  {func(id provision.SubscriberID) bool { return id%2 == 1 }, []SourceName{SourceFlags}},
+		"states": {func(id provision.SubscriberID) bool { return id%2 == 0 }, []SourceName{SourceStates}},
+		"both":   {func(provision.SubscriberID) bool { return true }, []SourceName{SourceStates, SourceFlags}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var text bytes.Buffer // written under the lock of the syncer, read when it is at rest
+				erp := blamingERP{tellingERP{&fakeERP{answer: says(provisiontest.Input(100))}, []SourceStatus{
+					{Source: SourceBindings, Judgement: JudgedGood}, {Source: SourceStates, Judgement: JudgedGood},
+					{Source: SourceFlags, Judgement: JudgedGood}, {Source: SourceFormer, Judgement: JudgedGood},
+				}}}
+				s := New(Options{PollInterval: time.Minute, Guard: tightGuard}, erp, nil, nil, slog.New(slog.NewTextHandler(&text, nil)))
+				runSyncer(t, s)
+				in := provisiontest.Input(100)
+				for i := range in.Subscribers {
+					if sub := &in.Subscribers[i]; tt.wrong(sub.ID) {
+						sub.State = provision.StateStop
+					}
+				}
+				erp.set(says(in))
+				pass(2 * time.Minute)
+				var held []SourceName
+				for _, st := range s.Status().Sources {
+					if st.Judgement == JudgedHeld && st.Guard && st.Bad() {
+						held = append(held, st.Source)
+					}
+				}
+				require.Equal(t, tt.want, held)
+				require.Contains(t, strings.ReplaceAll(text.String(), `"`, ""), fmt.Sprintf("sources=%v ", tt.want))
+				for _, c := range s.GuardStatus().Changes {
+					want := "would be stopped"
+					if c.Subscriber%2 == 1 {
+						want = "would be stopped by the flags on its card"
+					}
+					require.Equal(t, want, c.Text())
+				}
+				require.NoError(t, reject(s))
+				pass(time.Minute)
+				_, err := s.AcceptSource(tt.want[0])
+				require.ErrorContains(t, err, "usher guard accept, without a source")
 			})
 		})
 	}

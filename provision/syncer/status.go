@@ -61,7 +61,7 @@ type HeldStatus struct {
 	Since       time.Time        `json:"since"` // when this was first held
 	Seen        int              `json:"seen"`  // how often the same was to be held in a row
 	AcceptAfter int              `json:"accept_after,omitempty"`
-	Rejected    bool             `json:"rejected"` // an operator said no to this before
+	Rejected    bool             `json:"rejected"` // an operator said no to all of this before
 	Source      provision.Source `json:"source"`
 	Kind        FetchKind        `json:"kind"`
 	Counts      provision.Counts `json:"counts"`
@@ -92,4 +92,6 @@ type GuardStatus struct {
 	Limits  GuardLimits  `json:"limits"`
 	Held    *HeldStatus  `json:"held,omitempty"`
 	Changes []HeldChange `json:"changes,omitempty"` // that are held, all of them
+
+	Rejected []HeldChange `json:"rejected,omitempty"` // that an operator rejected and the ERP did not take back since; their states are among Changes
 }

@@ -104,19 +104,17 @@ type Syncer struct {
 	opts      Options
 	overrides map[provision.SubscriberID]override
 	held      *heldFetch
-	rejected  uint64 // fingerprint that an operator said no to; zero: none
 	updates   []chan struct{}
 
-	passed lately // what the guard let pass within the last hour
-	// contradicted are those whom lists would let in and whose own cards said no.
-	contradicted map[provision.SubscriberID]bool
-	openings     *openingCheck // of the openings that are held; nil: none are, or an operator rejected them
-	statesAt     time.Time     // when the states in use were read: what changed after may be missing
-	lastFull     time.Time     // start of the newest whole fetch that succeeded here
-	whole        *wholeFetch   // that runs; nil: none
-	pollEnded    time.Time
-	wantFull     bool      // the next poll is a whole fetch
-	fullDue      time.Time // a poll from then on is a whole fetch; zero: by the interval
+	known
+	storedKnown []byte        // what is known by the store, as LoadStored found it
+	openings    *openingCheck // of the openings that are held; nil: none are, or an operator rejected them
+	statesAt    time.Time     // when the states in use were read: what changed after may be missing
+	lastFull    time.Time     // start of the newest whole fetch that succeeded here
+	whole       *wholeFetch   // that runs; nil: none
+	pollEnded   time.Time
+	wantFull    bool      // the next poll is a whole fetch
+	fullDue     time.Time // a poll from then on is a whole fetch; zero: by the interval
 
 	status Status // without what Status computes
 }
@@ -134,8 +132,7 @@ func New(opts Options, source Fetcher, store SnapshotStore, obs Observer, log *s
 	return &Syncer{
 		source: source, store: store, obs: obs, log: log,
 		wake: make(chan struct{}, 1), replan: make(chan struct{}, 1), dirty: make(chan struct{}, 1), hints: newHintQueue(),
-		opts: opts.filled(), overrides: make(map[provision.SubscriberID]override), passed: lately{},
-		contradicted: make(map[provision.SubscriberID]bool),
+		opts: opts.filled(), overrides: make(map[provision.SubscriberID]override), known: newKnown(),
 	}
 }
 
@@ -146,11 +143,14 @@ func (s *Syncer) LoadStored() error {
 	if s.store == nil {
 		return nil
 	}
-	hour, herr := s.loadHour()
-	if errors.As(herr, new(*statedir.NewerError)) {
-		return herr
-	} else if herr != nil {
-		s.log.Error("what the guard let pass before the start is not known", "error", herr)
+	before, kerr := s.loadKnown()
+	if errors.As(kerr, new(*statedir.NewerError)) {
+		return kerr
+	} else if kerr != nil {
+		s.log.Error("what the guard let pass and an operator rejected before the start is not known", "error", kerr)
+	}
+	if body, err := before.encode(); err == nil {
+		s.storedKnown = body
 	}
 	snap, err := s.store.Load()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -165,19 +165,19 @@ func (s *Syncer) LoadStored() error {
 	if snap == nil || s.current.Load() != nil {
 		return nil
 	}
-	s.passed = hour
+	s.known = before
 	snap = snap.WithGateways(s.opts.Reserved)
 	s.loaded.Store(snap)
 	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil, snap.FetchedAt())
 	return nil
 }
 
-// loadHour returns whom the guard let pass within the last hour, also before the start.
-func (s *Syncer) loadHour() (lately, error) {
-	if store, able := s.store.(hourStore); able {
-		return store.loadHour(time.Now())
+// loadKnown returns what the guard knew before the start.
+func (s *Syncer) loadKnown() (known, error) {
+	if store, able := s.store.(knownStore); able {
+		return store.loadKnown(time.Now())
 	}
-	return lately{}, nil
+	return newKnown(), nil
 }
 
 // Run polls until ctx ends; it gives nil then, after the store has been brought

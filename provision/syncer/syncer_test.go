@@ -339,13 +339,22 @@ func TestSyncerGuardAcceptAndReject(t *testing.T) {
 		require.NotNil(t, s.GuardStatus().Held, "still visible")
 		assert.True(t, s.GuardStatus().Held.Rejected)
 
-		erp.set(says(without(40))) // something else: offered anew
+		erp.set(says(without(40))) // ten are taken back, the others are not
+		pass(time.Minute)
+		assert.True(t, s.GuardStatus().Held.Rejected)
+		assert.Equal(t, 1, s.GuardStatus().Held.Seen)
+		assert.Len(t, s.GuardStatus().Changes, 40)
+		erp.set(says(without(52))) // twelve more: offered anew
 		pass(time.Minute)
 		assert.False(t, s.GuardStatus().Held.Rejected)
 		assert.Equal(t, 1, s.GuardStatus().Held.Seen)
+		assert.Equal(t, "would remove 12 of 100 subscribers (12%), limit 10%; would remove 40 subscribers, which an operator rejected", s.GuardStatus().Held.Decision.Reason)
+		erp.set(says(without(40)))
+		pass(time.Minute)
 		require.NoError(t, accept(s))
 		assert.Equal(t, 60, s.Current().Len())
 		assert.Nil(t, s.Status().Held)
+		assert.Empty(t, s.GuardStatus().Rejected)
 
 		erp.set(says(without(80)))
 		pass(time.Minute)

@@ -81,6 +81,11 @@ func (l *liveERP) pending() []userside.Pending { return l.p.Load().Pending() }
 // Sources implements syncer.SourceTeller.
 func (l *liveERP) Sources() []syncer.SourceStatus { return l.p.Load().Sources() }
 
+// BlockedBy implements syncer.BlockTeller.
+func (l *liveERP) BlockedBy(id provision.SubscriberID, st provision.State) syncer.SourceName {
+	return l.p.Load().BlockedBy(id, st)
+}
+
 // AcceptSource implements syncer.SourceAccepter.
 func (l *liveERP) AcceptSource(name syncer.SourceName) error { return l.p.Load().AcceptSource(name) }
 

@@ -37,7 +37,7 @@ itself. Who is held stays as before until that is accepted or the ERP answers di
 		decide            func(*console.Client, context.Context, string) (*console.GuardResult, error)
 	}{
 		{"accept", "Put what is held into use", "The subscribers that are held are changed at once.", (*console.Client).AcceptHeld},
-		{"reject", "Forget what is held", "The same changes are held from then on without asking again, until the ERP says something else or they are accepted.", (*console.Client).RejectHeld},
+		{"reject", "Hold what is held for good", "Each of these changes is held from then on without asking again, over restarts too, until the ERP takes it back, the customer's own card says the same, or it is accepted. Other changes are judged by themselves.", (*console.Client).RejectHeld},
 	} {
 		var fingerprint, source string
 		cmd := c.SocketFlag(&cobra.Command{
@@ -78,12 +78,17 @@ func printGuardResult(w io.Writer, r *console.GuardResult) error {
 const maxHeldShown = 20
 
 func printGuard(w io.Writer, g *console.GuardView) error {
-	if g.Held == nil && len(g.Sources) == 0 {
+	if g.Held == nil && len(g.Sources) == 0 && len(g.Rejected) == 0 {
 		_, err := fmt.Fprintln(w, "the guard holds nothing")
 		return err
 	}
 	if g.Held == nil {
-		return cli.Table(w, heldSourceRows(g.Sources))
+		var rows [][]string
+		if n := len(g.Rejected); n > 0 {
+			rows = append(rows, []string{"rejected", fmt.Sprintf("%d changes, which are held as soon as the ERP says so again", n)})
+			rows = append(rows, changeRows(g.Rejected)...)
+		}
+		return cli.Table(w, append(rows, heldSourceRows(g.Sources)...))
 	}
 	h := g.Held
 	rows := [][]string{
@@ -94,23 +99,35 @@ func printGuard(w io.Writer, g *console.GuardView) error {
 	}
 	verbs := map[syncer.ChangeKind]string{"removed": "removes", "moved": "moves", "blocked": "blocks", "opened": "opens", "added": "adds"}
 	for _, k := range syncer.ChangeKinds() {
-		if n := h.Decision.Of(k); n.Count > 0 {
+		if n := h.Decision.Of(k); n.Count+n.Rejected > 0 {
 			rows = append(rows, []string{verbs[k], countText(n, &h.Decision)})
 		}
 	}
-	for i, c := range g.Changes {
-		if i == maxHeldShown {
-			rows = append(rows, []string{"", fmt.Sprintf("and %d more: --output json", len(g.Changes)-i)})
-			break
-		}
-		rows = append(rows, []string{"", fmt.Sprintf("customer %d  %s", c.Subscriber, c.Text())})
-	}
+	rows = append(rows, changeRows(g.Changes)...)
 	rows = append(rows, openingRows(h.Openings, time.Now())...)
-	if h.Rejected {
-		rows = append(rows, []string{"rejected", "an operator said no to this answer"})
+	switch n := len(g.Rejected); {
+	case h.Rejected:
+		rows = append(rows, []string{"rejected", "an operator said no to all of this"})
+	case n > 0:
+		rows = append(rows, []string{"rejected", fmt.Sprintf("an operator said no to %d of these changes; accept would put them into use, too", n)})
 	}
 	rows = append(rows, []string{"next", "usher guard accept, usher guard reject, or mend the ERP"})
 	return cli.Table(w, append(rows, heldSourceRows(g.Sources)...))
+}
+
+// changeRows name the first customers whose changes are held.
+func changeRows(list []syncer.HeldChange) (rows [][]string) {
+	for i, c := range list {
+		if i == maxHeldShown {
+			return append(rows, []string{"", fmt.Sprintf("and %d more: --output json", len(list)-i)})
+		}
+		text := fmt.Sprintf("customer %d  %s", c.Subscriber, c.Text())
+		if c.Rejected {
+			text += ", rejected"
+		}
+		rows = append(rows, []string{"", text})
+	}
+	return rows
 }
 
 // heldSourceRows tell of the sources of the ERP that are not believed, and what can be done about it.
@@ -134,6 +151,9 @@ func countText(n *syncer.GuardCount, d *syncer.GuardDecision) string {
 	}
 	if !n.Over && !d.NoRows {
 		text += ": in use"
+	}
+	if n.Rejected > 0 {
+		text += fmt.Sprintf("; beside them %d that an operator rejected", n.Rejected)
 	}
 	return text
 }

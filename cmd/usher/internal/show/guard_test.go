@@ -44,6 +44,24 @@ func TestPrintGuard(t *testing.T) {
 	assert.Contains(t, out.String(), "cannot be read: gateway time-out, 10s ago; if it stays so, all are opened in 2m")
 }
 
+// What an operator rejected is named, also while the ERP does not say it.
+func TestPrintRejected(t *testing.T) {
+	no := []syncer.HeldChange{{Subscriber: 7, Change: syncer.ChangeOpened, Rejected: true}, {Subscriber: 8, Change: syncer.ChangeBlocked, Rejected: true}}
+	var out bytes.Buffer
+	require.NoError(t, printGuard(&out, &console.GuardView{Rejected: no}))
+	assert.Contains(t, out.String(), "2 changes, which are held as soon as the ERP says so again")
+	assert.Contains(t, out.String(), "customer 7  would be let in, rejected")
+	assert.Contains(t, out.String(), "customer 8  would be blocked, rejected")
+
+	out.Reset()
+	require.NoError(t, printGuard(&out, &console.GuardView{Rejected: no[:1],
+		Held:    &syncer.HeldStatus{Decision: syncer.GuardDecision{Hold: true, Subscribers: 100, Opened: syncer.GuardCount{Count: 3, Share: .03, Limit: .1, Rejected: 1}}},
+		Changes: []syncer.HeldChange{no[0], {Subscriber: 9, Change: syncer.ChangeBlocked, State: provision.StateStop, Source: syncer.SourceFormer}}}))
+	assert.Contains(t, out.String(), "3 of 100 subscribers (3.0%, limit 10.0%): in use; beside them 1 that an operator rejected")
+	assert.Contains(t, out.String(), "customer 9  would be stopped by the list of former customers\n")
+	assert.Contains(t, out.String(), "an operator said no to 1 of these changes; accept would put them into use, too")
+}
+
 // A source that is not believed for other reasons than the limits of the guard is shown too, with the way to accept it.
 func TestPrintHeldSources(t *testing.T) {
 	st := syncer.SourceStatus{Source: syncer.SourceDevices, Judgement: syncer.JudgedHeld, Since: time.Now(), Error: "the list is empty"}

@@ -1,0 +1,78 @@
+package syncer
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// known is what the guard knows beside the snapshot in use. It is kept over restarts (hour.go).
+type known struct {
+	passed   lately // what the guard let pass within the last hour
+	rejected marks  // changes that an operator rejected, until the ERP takes them back
+	noRows   bool   // an operator rejected an answer without rows, and none with rows came since
+	// contradicted are those whom lists would let in and whose own cards said no.
+	contradicted map[provision.SubscriberID]bool
+}
+
+func newKnown() known {
+	return known{passed: lately{}, rejected: marks{}, contradicted: make(map[provision.SubscriberID]bool)}
+}
+
+// marks are subscribers by kind of change.
+type marks map[ChangeKind]map[provision.SubscriberID]bool
+
+func (m marks) add(k ChangeKind, ids ...provision.SubscriberID) {
+	for _, id := range ids {
+		if m[k] == nil {
+			m[k] = make(map[provision.SubscriberID]bool)
+		}
+		m[k][id] = true
+	}
+}
+
+func (m marks) drop(k ChangeKind, ids ...provision.SubscriberID) {
+	for _, id := range ids {
+		delete(m[k], id)
+	}
+}
+
+// ids returns those of a kind, ascending.
+func (m marks) ids(k ChangeKind) []provision.SubscriberID { return slices.Sorted(maps.Keys(m[k])) }
+
+// without returns those of ids that are not marked; it may reuse ids.
+func (m marks) without(k ChangeKind, ids []provision.SubscriberID) []provision.SubscriberID {
+	if len(m[k]) == 0 {
+		return ids
+	}
+	return slices.DeleteFunc(ids, func(id provision.SubscriberID) bool { return m[k][id] })
+}
+
+// takeBack forgets what the ERP itself does not say any more, by an answer that would change old as changes has it: whom an operator
+// kept from being changed, and whose own cards said no. What the answer does not tell is not taken back.
+func (k *known) takeBack(f *fetched, old *provision.Snapshot, all changes) (forgot bool) {
+	gone := func(kind ChangeKind, id provision.SubscriberID) bool {
+		switch kind {
+		case ChangeBlocked, ChangeOpened:
+			if f.statesKept || f.untold(id) {
+				return false
+			}
+		default:
+			if f.kind != FetchFull {
+				return false
+			}
+		}
+		gone := !wants(kind, id, old, f.snap, all)
+		forgot = forgot || gone
+		return gone
+	}
+	for kind := range k.rejected {
+		maps.DeleteFunc(k.rejected[kind], func(id provision.SubscriberID, _ bool) bool { return gone(kind, id) })
+	}
+	maps.DeleteFunc(k.contradicted, func(id provision.SubscriberID, _ bool) bool { return gone(ChangeOpened, id) })
+	if f.kind == FetchFull && k.noRows {
+		k.noRows, forgot = false, true
+	}
+	return forgot
+}
