@@ -19,11 +19,10 @@ const (
 // have the port, nothing is known against the client.
 func (m *matcher) elsewhere(l *provision.Line) remoteness {
 	loc := &m.loc
-	byPort := m.cfg.matches&MatchOption82 != 0 && hasPort(l)
 	byVLAN := m.cfg.matches&MatchVLAN != 0 && l.VLAN != 0
 	switch {
-	case !byPort && !byVLAN:
-		return 0 // it is found by MAC everywhere
+	case m.cfg.anywhere(l):
+		return 0
 	case loc.Lines.Len() > 0 && m.cfg.matches&MatchOption82 != 0 && !isAmong(l, loc.Lines): // a line with a VLAN alone is not at that port either
 		return awayKnown
 	case byVLAN && loc.VLAN != 0 && loc.VLAN != l.VLAN:
@@ -32,7 +31,8 @@ func (m *matcher) elsewhere(l *provision.Line) remoteness {
 		}
 	}
 	for ip := range l.Hosts4() {
-		if rec, ok := m.lease(ip); ok && m.leftBehind(&rec) {
+		rec, ok := m.lease(ip)
+		if ok && (m.leftBehind(&rec) || m.takenAway(&rec, Binding{l, ip})) {
 			return awayLive
 		}
 	}
@@ -44,9 +44,75 @@ func (m *matcher) elsewhere(l *provision.Line) remoteness {
 	return 0
 }
 
+// anywhere reports whether a line has neither a port nor a VLAN that counts: it is found by MAC everywhere.
+func (c *Config) anywhere(l *provision.Line) bool {
+	return !(c.matches&MatchOption82 != 0 && hasPort(l)) && !(c.matches&MatchVLAN != 0 && l.VLAN != 0)
+}
+
 // leftBehind reports whether a lease is the client's, live, and was given elsewhere than where the packet comes from.
 func (m *matcher) leftBehind(rec *lease.Record) bool {
 	return rec.Live(m.now) && m.same(rec) && m.comesFrom(rec) == placeOther
+}
+
+// takenAway reports whether the client has a live lease of a pool here, and the record of b's address says that it is not to move to that line, though
+// the ERP has its MAC there: another client has the address there now, or who used that very MAC there brought it into the ERP.
+func (m *matcher) takenAway(rec *lease.Record, b Binding) bool {
+	switch live := rec.Live(m.now); {
+	case live && m.same(rec) && !m.tellsLess(rec), !m.lodged():
+		return false
+	case live:
+		return m.same(rec) || !m.yields(rec, b)
+	case rec.MAC == m.mac:
+		return m.wasThere(rec, b)
+	}
+	return rec.Ours(m.mac)
+}
+
+// lodging is whether the client has a live lease of a pool where it is; zero: it was not asked.
+type lodging uint8
+
+const (
+	lodgedNot lodging = iota + 1
+	lodgedHere
+)
+
+// lodged reports whether the client has a live lease of a pool that was given where it is, as far as anybody can tell. That is more than
+// what its MAC alone leads to at another line: there a neighbour may use it.
+func (m *matcher) lodged() bool {
+	if m.lodge != 0 {
+		return m.lodge == lodgedHere
+	}
+	m.lodge = lodgedNot
+	if len(m.cfg.pools) == 0 {
+		return false
+	}
+	if m.e.seen && m.lodges(&m.e.rec) {
+		m.lodge = lodgedHere
+		return true
+	}
+	for _, rec := range m.leases.ByMAC(m.mac) {
+		if m.lodges(&rec) {
+			m.lodge = lodgedHere
+			return true
+		}
+	}
+	return false
+}
+
+func (m *matcher) lodges(rec *lease.Record) bool {
+	i := m.cfg.PoolOf(rec.IP)
+	if i < 0 || rec.Pool == "" || rec.MAC != m.mac || !rec.Live(m.now) || m.snap.ByIP(rec.IP) != nil || m.comesFrom(rec) == placeOther {
+		return false
+	}
+	if m.cfg.pools[i].Kind == PoolGuests {
+		return rec.Subscriber == 0 && m.cfg.unknown == UnknownGuest
+	}
+	return m.snap.ByOwner(rec.Subscriber, rec.Key) != nil
+}
+
+// tellsLess reports whether the packet has no option 82 though a lease was given by one: who sends it may be another one of that wire.
+func (m *matcher) tellsLess(rec *lease.Record) bool {
+	return len(rec.Option82) > 0 && !m.r.P.HasOption82()
 }
 
 // foreign reports whether another client's lease of an address of l was given to it away from that line, by a MAC or an identifier
