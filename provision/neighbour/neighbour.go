@@ -293,15 +293,18 @@ func (h *neighbourhood) leased(ip netip.Addr, now time.Time) bool {
 	return ok && (rec.Live(now) || rec.State == lease.StateReleased && now.Before(rec.Expires))
 }
 
-// foreign reports whether a MAC is known as that of another subscriber than b's: by the ERP, or by a live lease.
+// foreign reports whether a MAC is known as that of another subscriber than b's: by the ERP, or by a live lease. A guest whose MAC the ERP does not
+// have yet counts, too: he would be none any more.
 func (h *neighbourhood) foreign(s *provision.Snapshot, b *provision.Line, mac provision.MAC, now time.Time) bool {
+	known := false
 	for l := range s.ByMAC(mac).All() {
 		if l.Subscriber != b.Subscriber {
 			return true
 		}
+		known = true
 	}
 	for _, rec := range h.leases.ByMAC(mac) {
-		if rec.Live(now) && rec.Subscriber != 0 && rec.Subscriber != b.Subscriber {
+		if rec.Live(now) && rec.Subscriber != b.Subscriber && (rec.Subscriber != 0 || !known) {
 			return true
 		}
 	}
