@@ -558,6 +558,28 @@ func TestStrangersReportNoMACFromAnotherWire(t *testing.T) {
 	tn.unharmedAll(t)
 }
 
+// Who writes a client's identifier and address past the relay brings no MAC into the lease record, and so none into the ERP, however often it renews.
+func TestStrangersReportNoMACPastTheRelay(t *testing.T) {
+	tn := plainTown(t, func(o *Options) { o.ClientKey = v4.ClientKeyID })
+	v := tn.citizen("a port")
+	v.id = []byte("\x00itself")
+	tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+	tn.take(v)
+	for range 3 {
+		tn.now = tn.now.Add(time.Minute)
+		q := v.renewal(client(0xe1))
+		a := on(ifEth, v.addr)
+		a.victim, a.To, a.Data = v, serverIP, q.Append(nil)
+		tn.disturb(a)
+		require.Equal(t, outcome.Ack, tn.loud.h.d.Outcome, tn.tale())
+		require.Empty(t, tn.loud.reports, tn.tale())
+		rec, _ := tn.loud.h.s.deps.Leases.Get(v.addr)
+		require.Equal(t, v.mac, rec.MAC, tn.tale())
+		require.Equal(t, tn.now, rec.Renewed, tn.tale())
+	}
+	tn.unharmedAll(t)
+}
+
 // What an identifier leads to at a line that the ERP lacks is no reason to tell the ERP of the MAC there, however often it is asked for.
 func TestStrangersReportNoMACOfAnotherLine(t *testing.T) {
 	for where, place := range map[string]int{"at a port that the ERP lacks": 1, "in a VLAN that the ERP lacks": 3} {

@@ -226,3 +226,73 @@ func TestGuestIsNoCopyOfTheRelaysClient(t *testing.T) {
 	assert.Equal(t, "pool_offer 192.0.2.201 by frame hold", told(decideWith(t, snap, q, leases(him, rec), onWire)))
 	assert.Equal(t, "says_less 192.0.2.11", told(decideWith(t, snap, q, leases(him), onWire)), "it is heard there, as far as anybody knows")
 }
+
+// With client_key: client_id an identifier is its client's past the relay, too, whatever MAC comes with it. That is no evidence of the MAC: the record
+// keeps the one that was heard on the line, so however often the other renews the ERP is not told of it. On the line it is.
+func TestIdentifierPastTheRelayBringsNoMAC(t *testing.T) {
+	snap := afterReport()
+	id := wire.Option{Code: wire.OptClientID, Value: []byte("\x00cpe")}
+	keyed := func(src netip.Addr) func(r *Request, o *Options) {
+		return func(r *Request, o *Options) {
+			o.ClientKey, r.P.From = ClientKeyID, netip.AddrPortFrom(src, 68)
+		}
+	}
+	rec := with(atPort(bound(host(11), copied, 66), 1), func(r *lease.Record) { r.ClientID = id.Value })
+	snooped := with(rec, func(r *lease.Record) { r.GIAddr = netip.Addr{} })
+	for name, rec := range map[string]lease.Record{"past the relay": rec, "where the switch adds nothing": snooped} {
+		t.Run(name, func(t *testing.T) {
+			q := wire.Query{Type: wire.Request, MAC: stranger, CIAddr: host(11), Options: []wire.Option{id}}
+			tab := leases(rec)
+			for range 2 {
+				d := decideWith(t, snap, q, tab, keyed(host(11)))
+				assert.Equal(t, "ack 192.0.2.11 by unicast to 192.0.2.11:68 renew", told(d))
+				assert.Equal(t, copied, d.Rec.MAC)
+				assert.Equal(t, rec.Start, d.Rec.Start)
+				tab.Store(d.Rec)
+			}
+			q.GIAddr, q.Option82 = rec.GIAddr, port(switch1, 1)
+			d := decideWith(t, snap, q, tab, keyed(relayIP))
+			assert.Equal(t, "ack", d.Outcome.String())
+			assert.True(t, d.Report)
+			assert.Equal(t, stranger, d.Rec.MAC)
+		})
+	}
+}
+
+// A live lease of a port goes on from a line that the ERP lacks, for that is no proof of another line, and its place stays. Who is at the port takes the
+// only address of it all the same; of several it is kept from others, until an operator drops the lease.
+func TestLiveLeaseGoesOnFromAStrangeLine(t *testing.T) {
+	at := func(n byte, q wire.Query) wire.Query { q.GIAddr, q.Option82 = relayIP, port(switch1, n); return q }
+	one, two := afterReport(), afterReport(provision.Line{Subscriber: 66, Addresses: provision.Hosts4(host(12)), MAC: client(0x12), Device: 1, Port: 1})
+	live, over := atPort(bound(host(11), copied, 66), 1), atPort(expired(host(11), copied, 66), 1)
+	renew := at(40, wire.Query{Type: wire.Request, MAC: copied, CIAddr: host(11)})
+	d := decideWith(t, one, renew, leases(live))
+	assert.Equal(t, "ack 192.0.2.11 by relay to 198.51.100.1:67 renew", told(d))
+	assert.Equal(t, lease.Hex(port(switch1, 1)), d.Rec.Option82)
+	d = decideWith(t, one, renew, leases(over))
+	assert.Equal(t, "ack 192.0.2.11 by relay to 198.51.100.1:67 background", told(d))
+	assert.Equal(t, lease.Hex(port(switch1, 40)), d.Rec.Option82, "what is over begins where its client is")
+
+	router := at(1, wire.Query{Type: wire.Discover, MAC: stranger})
+	full := atPort(bound(host(12), client(0x12), 66), 1)
+	assert.Equal(t, "offer 192.0.2.11 by relay to 198.51.100.1:67", told(decideWith(t, one, router, leases(live))))
+	assert.Equal(t, "port_full", told(decideWith(t, two, router, leases(live, full))))
+	assert.Equal(t, "offer 192.0.2.11 by relay to 198.51.100.1:67", told(decideWith(t, two, router, leases(over, full))))
+}
+
+// Found by its MAC alone a card's second identifier is refused while the lease of the first one lives, for a neighbour may have copied the MAC; with
+// client_key: mac both are one client.
+func TestSecondIdentifierByMACAlone(t *testing.T) {
+	snap, _ := provision.Build(provision.Input{Lines: []provision.Line{{Subscriber: 8, Addresses: provision.Hosts4(host(81)), MAC: copied}}})
+	rec := with(bound(host(81), copied, 8), func(r *lease.Record) {
+		r.ClientID, r.Ifindex, r.Interface = []byte("\x00pxe"), 3, "eth0"
+	})
+	system := wire.Option{Code: wire.OptClientID, Value: []byte("\x00system")}
+	byMAC := func(_ *Request, o *Options) { o.Match = []MatchKind{MatchMAC} }
+	keyed := func(r *Request, o *Options) { byMAC(r, o); o.ClientKey = ClientKeyID }
+	q := wire.Query{Type: wire.Discover, MAC: copied, Options: []wire.Option{system}}
+	assert.Equal(t, "port_full", told(decideWith(t, snap, q, leases(rec), keyed)))
+	assert.Equal(t, "offer 192.0.2.81 by frame", told(decideWith(t, snap, q, leases(rec), byMAC)))
+	rec.Expires = testNow
+	assert.Equal(t, "offer 192.0.2.81 by frame", told(decideWith(t, snap, q, leases(rec), keyed)))
+}
