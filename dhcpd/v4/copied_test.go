@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
@@ -295,4 +297,67 @@ func TestSecondIdentifierByMACAlone(t *testing.T) {
 	assert.Equal(t, "offer 192.0.2.81 by frame", told(decideWith(t, snap, q, leases(rec), byMAC)))
 	rec.Expires = testNow
 	assert.Equal(t, "offer 192.0.2.81 by frame", told(decideWith(t, snap, q, leases(rec), keyed)))
+}
+
+// The same with the client's identifier, with the MAC in it, written by the neighbour beside either MAC.
+func TestCopiedIdentifierOfACustomer(t *testing.T) {
+	snap := afterReport(provision.Line{Subscriber: 8, Addresses: provision.Hosts4(host(81)), MAC: copied})
+	id := clientID(append([]byte{1}, copied[:]...)...)
+	relayed := func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(relayIP, 67) }
+	for _, key := range []ClientKey{ClientKeyMAC, ClientKeyID} {
+		change := func(r *Request, o *Options) {
+			o.Match, o.ClientKey = []MatchKind{MatchOption82, MatchClientID, MatchMAC}, key
+			r.P.From = netip.AddrPortFrom(netip.IPv4Unspecified(), 68)
+		}
+		for how, him := range neighbours {
+			for _, mine := range []func(netip.Addr, provision.MAC, provision.SubscriberID) lease.Record{bound, expired} {
+				rec := with(mine(host(81), copied, 8), func(r *lease.Record) { r.ClientID, r.Ifindex, r.Interface = id.Value, 3, "eth0" })
+				t.Run(key.Words()[key]+"/"+how+"/"+rec.Standing(testNow), func(t *testing.T) {
+					list := him()
+					list[0].ClientID = id.Value
+					tab := leases(append(list, rec)...)
+					q := wire.Query{Type: wire.Discover, MAC: copied, Options: []wire.Option{id}}
+					assert.Equal(t, "offer 192.0.2.81 by frame", told(decideWith(t, snap, q, tab, change)))
+					q.Type, q.CIAddr = wire.Request, host(81)
+					assert.Equal(t, "ack", decideWith(t, snap, q, tab, change).Outcome.String())
+					at := wire.Query{Type: wire.Discover, MAC: list[0].MAC, GIAddr: relayIP, Option82: port(switch1, 1), Options: []wire.Option{id}}
+					assert.Equal(t, host(11), decideWith(t, snap, at, tab, change, relayed).YourIP, "the neighbour has the port's")
+				})
+			}
+		}
+	}
+}
+
+// Which of two rows with one MAC counts costs no allocation, nor does a renewal past the relay where pools are served.
+func TestCopiedMACAllocatesNothing(t *testing.T) {
+	snap := afterReport(provision.Line{Subscriber: 8, Addresses: provision.Hosts4(host(81)), MAC: copied})
+	o := testOptions()
+	withGuests(nil, &o)
+	o.Match = []MatchKind{MatchOption82, MatchClientID, MatchMAC}
+	cfg, err := Compile(o)
+	require.NoError(t, err)
+	here := with(bound(host(81), copied, 8), func(r *lease.Record) { r.Ifindex, r.Interface = 3, "eth0" })
+	for name, tc := range map[string]struct {
+		tab  *lease.Table
+		q    wire.Query
+		src  netip.Addr
+		want string
+	}{
+		"the neighbour is there": {leases(append(neighbours["live"](), here)...), wire.Query{Type: wire.Discover, MAC: copied}, netip.IPv4Unspecified(), "offer 192.0.2.81 by frame"},
+		"the neighbour is gone":  {leases(append(neighbours["over"](), here)...), wire.Query{Type: wire.Discover, MAC: copied}, netip.IPv4Unspecified(), "offer 192.0.2.81 by frame"},
+		"a renewal of the port's": {leases(neighbours["live"]()...), wire.Query{Type: wire.Request, MAC: copied, CIAddr: host(11), Options: []wire.Option{clientID(append([]byte{1}, copied[:]...)...)}},
+			host(11), "ack 192.0.2.11 by unicast to 192.0.2.11:68 background"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pools := fill(t, cfg, snap, tc.tab)
+			raw := tc.q.Append(nil)
+			r := &Request{Ifindex: 3, Served: true, Local: serverIP, P: line.Packet{From: netip.AddrPortFrom(tc.src, 68), Ingress: cfg.line.Ingress("eth0")}}
+			var d Decision
+			assert.Zero(t, testing.AllocsPerRun(100, func() {
+				r.P.Read(raw)
+				d = decideAt(testNow, r, snap, tc.tab, pools, cfg)
+			}))
+			assert.Equal(t, tc.want, told(d))
+		})
+	}
 }

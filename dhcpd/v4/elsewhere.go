@@ -58,7 +58,7 @@ func (m *matcher) leftBehind(rec *lease.Record) bool {
 // the ERP has its MAC there: another client has the address there now, or who used that very MAC there brought it into the ERP.
 func (m *matcher) takenAway(rec *lease.Record, b Binding) bool {
 	switch live := rec.Live(m.now); {
-	case live && m.same(rec) && !m.tellsLess(rec), !m.lodged():
+	case live && m.same(rec) && (!m.tellsLess(rec) || rec.IP == m.e.at), !m.lodged(): // the first is its own
 		return false
 	case live:
 		return m.same(rec) || !m.yields(rec, b)
@@ -83,22 +83,46 @@ func (m *matcher) lodged() bool {
 		return m.lodge == lodgedHere
 	}
 	m.lodge = lodgedNot
-	if len(m.cfg.pools) == 0 {
-		return false
-	}
-	if m.e.seen && m.lodges(&m.e.rec) {
+	if len(m.cfg.pools) > 0 && (m.e.seen && m.lodges(&m.e.rec) || m.lodgesByLine() || m.lodgesAsGuest()) {
 		m.lodge = lodgedHere
-		return true
 	}
-	for _, rec := range m.leases.ByMAC(m.mac) {
-		if m.lodges(&rec) {
-			m.lodge = lodgedHere
-			return true
+	return m.lodge == lodgedHere
+}
+
+// lodgesByLine is lodged for a customer without an address whom the ERP has by the MAC.
+func (m *matcher) lodgesByLine() bool {
+	lines := m.snap.ByMAC(m.mac)
+	for i := range lines.Len() {
+		if l := lines.At(i); !l.Owner.IsZero() {
+			if rec, live := m.ownerLease(l); live && m.lodges(&rec) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
+// lodgesAsGuest is lodged for a guest, by each of the names that pools for guests may know it by.
+func (m *matcher) lodgesAsGuest() bool {
+	less := m.r.P.Relay
+	less.RelaySubscriberID = nil
+	names := [...]provision.Owner{m.mac.Owner(), m.mac.OwnerOn(lineKey(&m.r.P, &m.r.P.Relay)), m.mac.OwnerOn(lineKey(&m.r.P, &less))}
+	for i := range m.cfg.pools {
+		if m.cfg.pools[i].Kind != PoolGuests {
+			continue
+		}
+		for _, who := range names {
+			if a, ok := m.pools.Owned(i, who); ok {
+				if rec, known := m.leases.Get(a); known && m.lodges(&rec) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// lodges reports whether a lease is one that lodged looks for.
 func (m *matcher) lodges(rec *lease.Record) bool {
 	i := m.cfg.PoolOf(rec.IP)
 	if i < 0 || rec.Pool == "" || rec.MAC != m.mac || !rec.Live(m.now) || m.snap.ByIP(rec.IP) != nil || m.comesFrom(rec) == placeOther {
