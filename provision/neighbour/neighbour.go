@@ -70,7 +70,7 @@ const (
 	Leased       Outcome = "leased"        // a DHCP lease is not over, which is the better witness
 	Refused      Outcome = "refused"       // the ERP has another MAC, and no change is wanted
 	Elsewhere    Outcome = "elsewhere"     // on a wire where the address is not expected
-	Foreign      Outcome = "foreign"       // this MAC is another subscriber's
+	Foreign      Outcome = "foreign"       // this MAC is another subscriber's, or a guest's
 	StillAnswers Outcome = "still_answers" // the ERP's MAC answers for the address, too
 	Unasked      Outcome = "unasked"       // the ERP's MAC could not be asked
 	Contradicted Outcome = "contradicted"  // another MAC came within the time
