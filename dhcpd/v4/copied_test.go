@@ -299,6 +299,26 @@ func TestSecondIdentifierByMACAlone(t *testing.T) {
 	assert.Equal(t, "offer 192.0.2.81 by frame", told(decideWith(t, snap, q, leases(rec), keyed)))
 }
 
+// A customer of a VLAN of several, who is found by VLAN and MAC, where the neighbour is of that VLAN, too.
+func TestCopiedMACInASharedVLAN(t *testing.T) {
+	snap, _ := provision.Build(provision.Input{Devices: afterReport().Devices(), Lines: []provision.Line{
+		{Subscriber: 66, Addresses: provision.Hosts4(host(11)), MAC: copied, Device: 1, Port: 1, VLAN: 7},
+		{Subscriber: 8, Addresses: provision.Hosts4(host(81)), MAC: copied, VLAN: 7},
+	}})
+	for how, him := range neighbours {
+		for _, mine := range []func(netip.Addr, provision.MAC, provision.SubscriberID) lease.Record{bound, expired} {
+			rec := with(mine(host(81), copied, 8), func(r *lease.Record) { r.Ifindex, r.Interface = 3, "vlan7" })
+			t.Run(how+"/"+rec.Standing(testNow), func(t *testing.T) {
+				d := decideWith(t, snap, wire.Query{Type: wire.Discover, MAC: copied}, leases(append(him(), rec)...), func(r *Request, o *Options) {
+					o.Match, o.VLANInterfaces = []MatchKind{MatchOption82, MatchVLAN + MatchMAC}, []string{"vlan{vlan}"}
+					r.P.Ingress.Name, r.P.From = "vlan7", netip.AddrPortFrom(netip.IPv4Unspecified(), 68)
+				})
+				assert.Equal(t, "offer 192.0.2.81 by frame", told(d))
+			})
+		}
+	}
+}
+
 // The same with the client's identifier, with the MAC in it, written by the neighbour beside either MAC.
 func TestCopiedIdentifierOfACustomer(t *testing.T) {
 	snap := afterReport(provision.Line{Subscriber: 8, Addresses: provision.Hosts4(host(81)), MAC: copied})

@@ -13,14 +13,14 @@ import (
 
 // Foreign says whose the MAC of a report is, if the ERP is not to be told of it: zero is a guest, and ip, if any, the address that it has.
 // A second row with the MAC would make it ambiguous for whoever is found by it alone: another subscriber whose row has neither a port nor a VLAN, or
-// a client with a live lease, of a pool or by its MAC, elsewhere than where the one of the report has its own. Who is found by a line loses nothing by it.
+// the VLAN of the other one with several customers in it; or a client with a live lease, of a pool or by its MAC, elsewhere than where the one of the report has its own. Who is found by a line loses nothing by it.
 func (c *Config) Foreign(r *provision.MACReport, now time.Time, snap *provision.Snapshot, leases LeaseView) (owner provision.SubscriberID, ip netip.Addr, foreign bool) {
-	if !c.byMACAlone() {
+	if !c.byMAC(MatchOption82) {
 		return 0, netip.Addr{}, false
 	}
-	subscriber := r.Subscriber
-	if l := snap.ByIP(r.IP); l != nil && subscriber == 0 { // a report of an older usher
-		subscriber = l.Subscriber
+	subscriber, row := r.Subscriber, snap.ByIP(r.IP)
+	if row != nil && subscriber == 0 { // a report of an older usher
+		subscriber = row.Subscriber
 	}
 	known := false
 	for l := range snap.ByMAC(r.MAC).All() {
@@ -28,11 +28,11 @@ func (c *Config) Foreign(r *provision.MACReport, now time.Time, snap *provision.
 			known = true
 			continue
 		}
-		if !c.anywhere(l) {
+		if !c.foundByMAC(l, row, snap) {
 			continue
 		}
-		for ip = range l.Hosts4() {
-			break
+		if !l.Vacant() {
+			ip = l.Addresses[0].Prefix.Addr()
 		}
 		return l.Subscriber, ip, true
 	}
@@ -46,9 +46,21 @@ func (c *Config) Foreign(r *provision.MACReport, now time.Time, snap *provision.
 	return 0, netip.Addr{}, false
 }
 
-// byMACAlone reports whether any way of dhcp.match asks neither a port nor a VLAN.
-func (c *Config) byMACAlone() bool {
-	return slices.ContainsFunc(c.match, func(k MatchKind) bool { return k&(MatchOption82|MatchVLAN) == 0 })
+// byMAC reports whether any way of dhcp.match asks a MAC, or an identifier that may have one, and none of some others.
+func (c *Config) byMAC(without MatchKind) bool {
+	return slices.ContainsFunc(c.match, func(k MatchKind) bool { return k&(MatchMAC|MatchClientID) != 0 && k&without == 0 })
+}
+
+// foundByMAC reports whether it is the MAC that tells the client of a line from that of a row, if both have it.
+func (c *Config) foundByMAC(l, row *provision.Line, snap *provision.Snapshot) bool {
+	switch {
+	case c.anywhere(l):
+		return c.byMAC(MatchOption82 | MatchVLAN)
+	case c.matches&MatchOption82 != 0 && hasPort(l), row == nil, row.VLAN != l.VLAN:
+		return false
+	}
+	_, shared := snap.ByVLAN(l.VLAN)
+	return shared
 }
 
 // reported returns a packet from where the client of a report has its lease, or else was heard.

@@ -14,7 +14,7 @@ import (
 
 // Which MAC the ERP is told of, and of which it is not, since another client is found by it.
 func TestForeignMACs(t *testing.T) {
-	plain := provision.Line{Subscriber: 66, Addresses: provision.Hosts4(host(11)), Device: 1, Port: 1}
+	plain := provision.Line{Subscriber: 66, Addresses: provision.Hosts4(host(11)), Device: 1, Port: 1, VLAN: 9}
 	erp := func(more ...provision.Line) *provision.Snapshot {
 		snap, _ := provision.Build(provision.Input{
 			Source: provision.SourceDirect, FetchedAt: testNow.Add(-time.Second), KeepVacant: true, Devices: afterReport().Devices(), Lines: append([]provision.Line{plain}, more...),
@@ -37,6 +37,12 @@ func TestForeignMACs(t *testing.T) {
 	flat := func(s *provision.Snapshot, n byte) lease.Record {
 		return atPort(with(owns, func(r *lease.Record) { r.Key = keyOf(s, 23) }), n)
 	}
+	inVLAN := func(n uint16) provision.Line {
+		return provision.Line{Subscriber: 9, Addresses: provision.Hosts4(host(91)), VLAN: n}
+	}
+	byVLAN := func(o *Options) {
+		o.Match, o.VLANInterfaces = []MatchKind{MatchOption82, MatchVLAN + MatchMAC}, []string{"vlan{vlan}"}
+	}
 	byLine := func(o *Options) { o.Match = []MatchKind{MatchOption82} }
 	type answer struct {
 		owner   provision.SubscriberID
@@ -56,6 +62,9 @@ func TestForeignMACs(t *testing.T) {
 		{"another row of the same customer", erp(row(func(l *provision.Line) { l.Subscriber = 66 })), nil, nil, answer{}},
 		{"a customer without a port and an address", erp(provision.Line{Subscriber: 23, MAC: copied}), nil, nil, answer{owner: 23, foreign: true}},
 		{"a customer in a VLAN, which does not count", erp(row(func(l *provision.Line) { l.VLAN = 7 })), nil, nil, answer{8, host(81), true}},
+		{"a customer in a VLAN of its own", erp(row(func(l *provision.Line) { l.VLAN = 7 })), nil, byVLAN, answer{}},
+		{"a customer in a VLAN of several, and the row is in another", erp(row(func(l *provision.Line) { l.VLAN = 7 }), inVLAN(7)), nil, byVLAN, answer{}},
+		{"a customer in a VLAN of several, and the row is in it", erp(row(func(l *provision.Line) { l.VLAN = 9 }), inVLAN(9)), nil, byVLAN, answer{8, host(81), true}},
 		{"a customer of a port, who has no lease", erp(row(onPort)), nil, nil, answer{}},
 		{"a customer of a port with the same MAC, who is there", erp(row(onPort)), []lease.Record{theirs}, nil, answer{}},
 		{"a customer of a port, whose line nobody can tell", erp(row(onPort)), []lease.Record{byMAC}, nil, answer{8, host(81), true}},

@@ -338,6 +338,9 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 	}
 	if c.placed {
 		class, extra := m.rate(b, &rec, known)
+		if c.n > 1 && extra == prefHad { // in a VLAN of several customers a MAC may be several's, too
+			extra += m.where(&rec)
+		}
 		return preference(class)*prefClass + extra, class != classTaken || m.isOnly(c)
 	}
 	live := known && rec.Live(m.now)
@@ -353,18 +356,28 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 // preferHad is prefer for an address that the client had last, or has, and that its MAC or identifier alone leads to. One MAC may lead to
 // several customers, be it by a neighbour's report: where the client is counts before whom it was taken for elsewhere.
 func (m *matcher) preferHad(c *candidates, b Binding, rec *lease.Record, live bool) (fit preference, ok bool) {
-	from, less := m.comesFrom(rec), m.tellsLess(rec)
-	switch {
-	case from != placeOther && !less && live:
-		return prefClass + prefHad + prefHere + prefLive, true
-	case from != placeOther && !less:
-		return prefClass + prefHad + prefHere, true
+	where := m.where(rec)
+	if where != 0 {
+		return prefClass + prefHad + where, true
+	}
+	switch from := m.comesFrom(rec); {
 	case from == placeOther && live && rec.MAC != m.mac: // an identifier goes for its client only where that is
 		return 0, false
 	case (from == placeOther && live || !m.cfg.anywhere(b.Line)) && m.ofSeveral(c, b): // maybe another customer's device with the same MAC
 		return 0, true
 	}
 	return prefClass + prefHad, true
+}
+
+// where says how well an address suits that the client had last, or has, by where that was.
+func (m *matcher) where(rec *lease.Record) preference {
+	switch {
+	case m.tellsLess(rec) || m.comesFrom(rec) == placeOther:
+		return 0
+	case rec.Live(m.now):
+		return prefHere + prefLive
+	}
+	return prefHere
 }
 
 // ofSeveral reports whether the way leads to another subscriber than b's as well.
