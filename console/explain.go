@@ -39,7 +39,8 @@ type Explanation struct {
 	Events      []EventView         `json:"events"`         // newest first
 	Pool        *dhcpd.PoolAddress  `json:"pool,omitempty"` // of an address in the range of a pool
 	Would       *WouldView          `json:"would,omitempty"`
-	Held        []syncer.HeldChange `json:"held,omitempty"` // what the fetch guard holds of the subscribers
+	Held        []syncer.HeldChange `json:"held,omitempty"`    // what the fetch guard holds of the subscribers
+	Foreign     []outbox.Foreign    `json:"foreign,omitempty"` // reports that were dropped since their MAC is another client's: of it, of its address, or of whom it is
 
 	Source        provision.Source `json:"source"` // of the snapshot; empty: there is none
 	FetchedAt     time.Time        `json:"fetched_at,omitzero"`
@@ -183,6 +184,7 @@ func (d *Deps) explainFrom(ctx context.Context, q string, source netip.Addr) (*E
 	}}
 	x.bindings()
 	x.leases()
+	x.foreign()
 	x.pool()
 	x.subscribers()
 	x.problems()
@@ -254,6 +256,25 @@ func (x *explainer) bindings() {
 			v.DeviceName, v.DeviceIP, v.Model = dev.Name, dev.IP, dev.Model
 		}
 		x.x.Bindings = append(x.x.Bindings, v)
+	}
+}
+
+// foreign gathers the reports that were dropped since their MAC is another client's.
+func (x *explainer) foreign() {
+	if x.d.Outbox == nil {
+		return
+	}
+	concerned := map[netip.Addr]bool{}
+	for _, b := range x.rows {
+		concerned[b.ip] = true
+	}
+	for _, l := range x.x.Leases {
+		concerned[l.IP] = true
+	}
+	for _, r := range x.d.Outbox.Status(0).ForeignList {
+		if concerned[r.IP] || concerned[r.OwnerIP] || x.sub.kind == "mac" && r.MAC == x.sub.mac || x.sub.kind == "customer" && (r.Subscriber == x.sub.id || r.Owner == x.sub.id) {
+			x.x.Foreign = append(x.x.Foreign, r)
+		}
 	}
 }
 

@@ -357,7 +357,7 @@ func (m *Metrics) registerRest(f factory) {
 	f.reg.MustRegister(newStateCollector(m))
 	m.outboxDepth = f.gauge("usher_outbox_depth", "MAC reports that wait for the ERP.")
 	m.outboxResults = each(f.counters("usher_outbox_results_total", "What became of attempts to deliver MAC reports.", "result").WithLabelValues,
-		outbox.ResultSent, outbox.ResultRefused, outbox.ResultFailed, outbox.ResultSettled, outbox.ResultDamped, outbox.ResultOverruled)
+		outbox.ResultSent, outbox.ResultRefused, outbox.ResultFailed, outbox.ResultSettled, outbox.ResultDamped, outbox.ResultOverruled, outbox.ResultForeign)
 	m.auditRecords = each(f.counters("usher_audit_records_total", "Audit records, by what became of them.", "result").WithLabelValues, audit.Outcomes()...)
 	m.auditFailed = f.counter("usher_audit_write_failures_total", "Attempts to write audit records that failed; the records wait and are tried again.")
 

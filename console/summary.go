@@ -28,6 +28,9 @@ func (x *explainer) summary() string {
 			s = append(s, l.Overruled.Text)
 		}
 	}
+	for _, r := range x.x.Foreign {
+		s = append(s, fmt.Sprintf("The ERP is not told that %s of customer %d has the MAC %s: %s.", r.IP, r.Subscriber, r.MAC, r.Reason()))
+	}
 	s = append(s, x.packetSentences()...)
 	s = append(s, x.accessSentences()...)
 	if len(x.x.Problems) > 0 {

@@ -184,3 +184,8 @@ func (s *Server) Option82Profiles() []option82.Profile {
 func (s *Server) Spares(rec *lease.Record) bool {
 	return s.generation.Load().config.Spares(rec, s.deps.Snapshot())
 }
+
+// Foreign says whose the MAC of a report is, if the ERP is not to be told of it, as v4.Config.Foreign.
+func (s *Server) Foreign(r provision.MACReport) (owner provision.SubscriberID, ip netip.Addr, foreign bool) {
+	return s.generation.Load().config.Foreign(&r, s.now(), s.deps.Snapshot(), s.deps.Leases)
+}

@@ -271,7 +271,7 @@ func (h *handler) apply(now time.Time, gen *generation) bool {
 	if (change == v4.ChangeRenew || change == v4.ChangeBackground) && h.c.unwritten.has(d.Rec.IP) {
 		change = v4.ChangeFact // sent again before the first one's record was on disk
 	}
-	if change == v4.ChangeRenew && !leases.Renew(d.Rec.IP, d.MAC, now, d.Rec.Expires) {
+	if change == v4.ChangeRenew && !leases.Renew(d.Rec.IP, d.Rec.MAC, now, d.Rec.Expires) {
 		change = v4.ChangeFact // it was dropped since the decision, and begins anew
 	}
 	switch change {

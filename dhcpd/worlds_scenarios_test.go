@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -557,6 +558,28 @@ func TestStrangersReportNoMACFromAnotherWire(t *testing.T) {
 	tn.unharmedAll(t)
 }
 
+// Who writes a client's identifier and address past the relay brings no MAC into the lease record, and so none into the ERP, however often it renews.
+func TestStrangersReportNoMACPastTheRelay(t *testing.T) {
+	tn := plainTown(t, func(o *Options) { o.ClientKey = v4.ClientKeyID })
+	v := tn.citizen("a port")
+	v.id = []byte("\x00itself")
+	tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+	tn.take(v)
+	for range 3 {
+		tn.now = tn.now.Add(time.Minute)
+		q := v.renewal(client(0xe1))
+		a := on(ifEth, v.addr)
+		a.victim, a.To, a.Data = v, serverIP, q.Append(nil)
+		tn.disturb(a)
+		require.Equal(t, outcome.Ack, tn.loud.h.d.Outcome, tn.tale())
+		require.Empty(t, tn.loud.reports, tn.tale())
+		rec, _ := tn.loud.h.s.deps.Leases.Get(v.addr)
+		require.Equal(t, v.mac, rec.MAC, tn.tale())
+		require.Equal(t, tn.now, rec.Renewed, tn.tale())
+	}
+	tn.unharmedAll(t)
+}
+
 // What an identifier leads to at a line that the ERP lacks is no reason to tell the ERP of the MAC there, however often it is asked for.
 func TestStrangersReportNoMACOfAnotherLine(t *testing.T) {
 	for where, place := range map[string]int{"at a port that the ERP lacks": 1, "in a VLAN that the ERP lacks": 3} {
@@ -636,4 +659,69 @@ func TestStrangersLeaveNoPlace(t *testing.T) {
 	a.victim, a.Data = v, q.Append(nil)
 	tn.disturb(a)
 	tn.unharmedAll(t)
+}
+
+// A stranger with a customer's, or a guest's, MAC at a port of its own brings that MAC into the ERP for the port: whoever has it keeps what it has, be the
+// stranger there, gone, or there with another MAC by then.
+func TestStrangersReportCostsNobodyTheAddress(t *testing.T) {
+	for victim, low := range map[string]netip.Addr{
+		"the shared wire": shared(2), "behind a relay without option 82": host(2), "vacant, by MAC": shared(2), "a guest of a port": host(2), "a guest of the shared wire": shared(2),
+	} {
+		for _, after := range []string{"is there", "is gone", "is there with its own MAC", "was there with its own MAC"} {
+			t.Run(victim+"/the stranger "+after, func(t *testing.T) {
+				tn := plainTown(t, nil)
+				row := &tn.in.Lines[slices.IndexFunc(tn.in.Lines, func(l provision.Line) bool { return l.Subscriber == 91 })]
+				row.Addresses = provision.Hosts4(low) // the first of equal ones
+				tn.publish()
+				v := tn.citizen(victim)
+				tn.ask(v, v.datagram(wire.Query{Type: wire.Discover}, false))
+				tn.take(v)
+				aim := v.addr
+				takes := func(mac provision.MAC) {
+					for _, q := range []wire.Query{{Type: wire.Discover}, {Type: wire.Request, Options: []wire.Option{requested(low), chosen(serverIP)}}} {
+						q.MAC = mac
+						a := tn.lineOf(0, &q)
+						a.victim, a.Data = v, q.Append(nil)
+						tn.disturb(a)
+					}
+					require.Equal(t, low, tn.loud.h.d.YourIP, tn.tale())
+					require.Equal(t, outcome.Ack, tn.loud.h.d.Outcome, tn.tale())
+				}
+				takes(v.mac)
+				require.Equal(t, []provision.MAC{v.mac}, []provision.MAC{tn.loud.reports[0].MAC})
+				row.MAC = v.mac // as if the outbox had taken it for nobody's
+				for _, o := range tn.offices() {
+					o.h.s.deps.Leases.Taken(low, v.mac, provision.SourceDirect, tn.now)
+				}
+				tn.publish()
+				if after != "is there" {
+					for range 8 { // the customer goes on meanwhile
+						tn.now = tn.now.Add(8 * time.Minute)
+						tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: aim}, true))
+						require.True(t, v.has(tn.now), tn.tale())
+					}
+				}
+				if strings.HasSuffix(after, "its own MAC") {
+					takes(client(0x91))
+				}
+				if strings.HasPrefix(after, "was") {
+					for range 8 {
+						tn.now = tn.now.Add(8 * time.Minute)
+						tn.ask(v, v.datagram(wire.Query{Type: wire.Request, CIAddr: aim}, true))
+						require.True(t, v.has(tn.now), tn.tale())
+					}
+				}
+				for _, q := range []wire.Query{{Type: wire.Discover}, {Type: wire.Request, Options: []wire.Option{requested(aim)}}, {Type: wire.Request, CIAddr: aim}} {
+					tn.now = tn.now.Add(time.Second)
+					tn.ask(v, v.datagram(q, false))
+					if q.Type == wire.Discover {
+						tn.take(v)
+					}
+					require.True(t, v.has(tn.now), tn.tale())
+					require.Equal(t, aim, v.addr, tn.tale())
+				}
+				tn.unharmedAll(t)
+			})
+		}
+	}
 }

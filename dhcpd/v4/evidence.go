@@ -209,7 +209,7 @@ func (m *matcher) tellsLine(rec *lease.Record) bool {
 // the lease may have been given where it comes from, or by a relay in a network of that very wire. Elsewhere another one may have the MAC.
 func (c *decider) stakeOwn() claim {
 	p := &c.r.P
-	if p.HasOption82() || c.cfg.matches&(MatchOption82|MatchVLAN) == 0 || p.VLAN() != 0 && c.cfg.matches&MatchVLAN != 0 {
+	if p.HasOption82() || c.cfg.matches&(MatchOption82|MatchVLAN) == 0 || p.VLAN() != 0 && c.cfg.matches&MatchVLAN != 0 || c.lodged() {
 		return nobody
 	}
 	for _, rec := range c.leases.ByMAC(c.mac) {
@@ -378,6 +378,5 @@ func (m *matcher) oneCustomer(vlan uint16) bool {
 
 // foundEverywhere reports whether the ERP has the client's MAC for a line without a port or VLAN.
 func (m *matcher) foundEverywhere(b Binding) bool {
-	return b.Line != nil && b.MAC == m.mac && m.cfg.matches&MatchMAC != 0 &&
-		!(m.cfg.matches&MatchOption82 != 0 && hasPort(b.Line)) && !(m.cfg.matches&MatchVLAN != 0 && b.VLAN != 0)
+	return b.Line != nil && b.MAC == m.mac && m.cfg.matches&MatchMAC != 0 && m.cfg.anywhere(b.Line)
 }

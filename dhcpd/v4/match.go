@@ -46,6 +46,7 @@ type matcher struct {
 	e      evidence      // about the address that is at stake
 	held   holder        // of an address that the client would have
 	reach  reach         // the client's networks, once restricted was asked
+	lodge  lodging       // once lodged was asked
 }
 
 // find tries the configured ways in order. hint is the address that the client
@@ -79,6 +80,9 @@ func (m *matcher) find(hint netip.Addr) Match {
 			failed = v.failed
 		}
 		if c.n == 0 {
+			if c.away != 0 && m.lodged() {
+				continue // what the MAC leads to is not to be had here, and takes from the client nothing that it has
+			}
 			if c.away != 0 {
 				failed, res.away = outcome.MACElsewhere, res.away || c.away == awayKnown
 			}
@@ -88,12 +92,18 @@ func (m *matcher) find(hint netip.Addr) Match {
 			continue
 		}
 		if c.apart.IsValid() && c.inside+c.held == 0 && !c.placed {
+			if m.lodged() {
+				continue
+			}
 			res.failed, res.apart = outcome.WrongNetwork, m.apart(c.apart)
 			continue
 		}
 		if b := m.choose(&c, hint, link); b.Line != nil {
 			res.By, res.binding, res.placed = kind, b, c.placed
 			return res
+		}
+		if !c.placed && m.lodged() {
+			continue
 		}
 		res.failed = outcome.PortFull
 		if !m.held.until.IsZero() {
@@ -278,6 +288,8 @@ const (
 	prefUnused preference = 1 << iota // its last lease is known to be over
 	prefLink                          // it fits the wire
 	prefHad                           // the client had or has it
+	prefHere                          // and had or has it here
+	prefLive                          // and has it here now
 	prefAsked                         // the client asks for it
 	prefClass                         // times the class, of lines that the client is on; else once for what is not live elsewhere
 )
@@ -326,19 +338,46 @@ func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
 	}
 	if c.placed {
 		class, extra := m.rate(b, &rec, known)
+		if c.n > 1 && extra == prefHad { // in a VLAN of several customers a MAC may be several's, too
+			extra += m.where(&rec)
+		}
 		return preference(class)*prefClass + extra, class != classTaken || m.isOnly(c)
 	}
-	switch {
-	case known && m.same(&rec) && rec.MAC != m.mac && m.leftBehind(&rec): // an identifier goes for its client only where that is
-		return 0, false
-	case known && m.leftBehind(&rec) && m.ofSeveral(c, b): // maybe another customer's device with the same MAC
-		return 0, true
-	case known && m.same(&rec):
-		return prefClass + prefHad, true
-	case known && rec.Live(m.now) && !m.yields(&rec, b): // another client now has it through its port
+	live := known && rec.Live(m.now)
+	if known && m.same(&rec) {
+		return m.preferHad(c, b, &rec, live)
+	}
+	if live && !m.yields(&rec, b) { // another client now has it through its port
 		return 0, false
 	}
 	return prefClass, true
+}
+
+// preferHad is prefer for an address that the client had last, or has, and that its MAC or identifier alone leads to. One MAC may lead to
+// several customers, be it by a neighbour's report: where the client is counts before whom it was taken for elsewhere.
+func (m *matcher) preferHad(c *candidates, b Binding, rec *lease.Record, live bool) (fit preference, ok bool) {
+	where := m.where(rec)
+	if where != 0 {
+		return prefClass + prefHad + where, true
+	}
+	switch from := m.comesFrom(rec); {
+	case from == placeOther && live && rec.MAC != m.mac: // an identifier goes for its client only where that is
+		return 0, false
+	case (from == placeOther && live || !m.cfg.anywhere(b.Line)) && m.ofSeveral(c, b): // maybe another customer's device with the same MAC
+		return 0, true
+	}
+	return prefClass + prefHad, true
+}
+
+// where says how well an address suits that the client had last, or has, by where that was.
+func (m *matcher) where(rec *lease.Record) preference {
+	switch {
+	case m.tellsLess(rec) || m.comesFrom(rec) == placeOther:
+		return 0
+	case rec.Live(m.now):
+		return prefHere + prefLive
+	}
+	return prefHere
 }
 
 // ofSeveral reports whether the way leads to another subscriber than b's as well.

@@ -112,10 +112,14 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 		rec.Prior = c.prior(old, b.Line)
 	}
 	if known && c.same(old) {
+		stays := c.staysPut(old, b)
+		if stays && !p.HasOption82() {
+			rec.MAC = old.MAC // an identifier is its client's past the relay, too, but who was heard on the line is known from before
+		}
 		if old.MAC == rec.MAC {
 			rec.Start, rec.Expires = old.Start, c.notBefore(old, rec.Expires)
 		}
-		if c.staysPut(old, b) { // where the client sits is known from before
+		if stays { // where the client sits is known from before
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
 			if p.HasOption82() {

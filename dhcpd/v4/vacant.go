@@ -36,7 +36,7 @@ func (m *matcher) vacant(c *candidates) iter.Seq[*provision.Line] {
 }
 
 // chooseVacant returns the vacant line that one way leads to. Where the port or VLAN has
-// bindings too, they win, unless the ERP has the client's MAC for the line and for none of them.
+// bindings too, they win, unless the ERP has the client's MAC for the line and for none of them, or the client lives on the line.
 func (m *matcher) chooseVacant(c *candidates) vacancy {
 	v := vacancy{placed: c.kind&(MatchOption82|MatchVLAN) != 0}
 	var first *provision.Line
@@ -56,7 +56,7 @@ func (m *matcher) chooseVacant(c *candidates) vacancy {
 		n++
 	}
 	switch {
-	case first == nil, c.n > 0 && (!exact || m.boundHere(c)):
+	case first == nil, c.n > 0 && (!exact || m.boundHere(c, first)):
 		return v
 	case several:
 		v.failed = outcome.SubscriberUnclear
@@ -84,14 +84,21 @@ func (m *matcher) chooseVacant(c *candidates) vacancy {
 // hasMAC reports whether the ERP has the client's MAC for a line.
 func (m *matcher) hasMAC(l *provision.Line) bool { return !l.MAC.IsZero() && !m.differs(l) }
 
-// boundHere reports whether one of the bindings has the client's MAC.
-func (m *matcher) boundHere(c *candidates) bool {
+// boundHere reports whether one of the bindings has the client's MAC, and is not another subscriber's at another line while the client has a live
+// lease on the vacant line here.
+func (m *matcher) boundHere(c *candidates, vacant *provision.Line) bool {
 	for b := range c.bindings() {
-		if m.agrees(c, b) && !m.differs(b.Line) {
+		if m.agrees(c, b) && !m.differs(b.Line) && (c.placed || b.Subscriber == vacant.Subscriber || m.cfg.anywhere(b.Line) || !m.livesOn(vacant)) {
 			return true
 		}
 	}
 	return false
+}
+
+// livesOn reports whether the client has a live lease of a vacant line, given where it is as far as anybody can tell.
+func (m *matcher) livesOn(l *provision.Line) bool {
+	rec, live := m.ownerLease(l)
+	return live && rec.MAC == m.mac && m.comesFrom(&rec) != placeOther
 }
 
 // rateVacant is rate for a vacant line.

@@ -70,7 +70,7 @@ const (
 	Leased       Outcome = "leased"        // a DHCP lease is not over, which is the better witness
 	Refused      Outcome = "refused"       // the ERP has another MAC, and no change is wanted
 	Elsewhere    Outcome = "elsewhere"     // on a wire where the address is not expected
-	Foreign      Outcome = "foreign"       // this MAC is another subscriber's
+	Foreign      Outcome = "foreign"       // this MAC is another subscriber's, or a guest's
 	StillAnswers Outcome = "still_answers" // the ERP's MAC answers for the address, too
 	Unasked      Outcome = "unasked"       // the ERP's MAC could not be asked
 	Contradicted Outcome = "contradicted"  // another MAC came within the time
@@ -293,15 +293,18 @@ func (h *neighbourhood) leased(ip netip.Addr, now time.Time) bool {
 	return ok && (rec.Live(now) || rec.State == lease.StateReleased && now.Before(rec.Expires))
 }
 
-// foreign reports whether a MAC is known as that of another subscriber than b's: by the ERP, or by a live lease.
+// foreign reports whether a MAC is known as that of another subscriber than b's: by the ERP, or by a live lease. A guest whose MAC the ERP does not
+// have yet counts, too: he would be none any more.
 func (h *neighbourhood) foreign(s *provision.Snapshot, b *provision.Line, mac provision.MAC, now time.Time) bool {
+	known := false
 	for l := range s.ByMAC(mac).All() {
 		if l.Subscriber != b.Subscriber {
 			return true
 		}
+		known = true
 	}
 	for _, rec := range h.leases.ByMAC(mac) {
-		if rec.Live(now) && rec.Subscriber != 0 && rec.Subscriber != b.Subscriber {
+		if rec.Live(now) && rec.Subscriber != b.Subscriber && (rec.Subscriber != 0 || !known) {
 			return true
 		}
 	}

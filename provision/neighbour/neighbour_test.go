@@ -418,6 +418,11 @@ func TestNeighbourWatcher(t *testing.T) {
 			w.see(7, 0xaa, Confirmed)
 			w.wait(time.Minute)
 		}, nil, map[Outcome]int{Foreign: 1}},
+		{"the MAC has an address as a guest", func(w *neighbourWorld) {
+			w.leases.Store(lease.Record{IP: neighbourIP(200), MAC: macOf(0xaa), Pool: "p", State: lease.StateBound, Expires: time.Now().Add(time.Hour)})
+			w.see(7, 0xaa, Confirmed)
+			w.wait(time.Minute)
+		}, nil, map[Outcome]int{Foreign: 1}},
 		{"the MAC had an address as a guest, and another of this subscriber", func(w *neighbourWorld) {
 			w.leases.Store(lease.Record{IP: neighbourIP(200), MAC: macOf(0xaa), Pool: "p", State: lease.StateBound, Expires: time.Now().Add(time.Hour)})
 			w.fetched.Lines = append(w.fetched.Lines, provision.Line{Subscriber: 1007, Addresses: provision.Hosts4(neighbourIP(201)), MAC: macOf(0xaa)})

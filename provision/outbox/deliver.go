@@ -39,13 +39,13 @@ func (o *Outbox) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		if o.passed(e) || o.settle(e) || o.putOff(e) {
+		if o.passed(e) || o.settle(e) || o.foreign(e) || o.putOff(e) {
 			continue
 		}
 		if o.limit.Wait(ctx) != nil || o.reads(e) && o.limit.Wait(ctx) != nil {
 			return nil
 		}
-		if !o.current(e) || o.overruled(ctx, e) || o.passed(e) {
+		if !o.current(e) || o.overruled(ctx, e) || o.passed(e) || o.foreign(e) {
 			continue // replaced, switched off or overtaken while it waited
 		}
 		if ctx.Err() != nil {
@@ -201,6 +201,8 @@ func (o *Outbox) finish(e *entry, r Result) {
 		o.totals.Settled++
 	case ResultOverruled:
 		o.totals.Overruled++
+	case ResultForeign:
+		o.totals.Foreign++
 	}
 	o.mu.Unlock()
 	o.obs.Delivered(r)

@@ -35,6 +35,7 @@ const (
 	ResultFailed    Result = "failed"    // not delivered; kept, sent again later
 	ResultSettled   Result = "settled"   // the ERP had it already, or another client has the address; dropped unsent
 	ResultOverruled Result = "overruled" // the ERP has a third MAC by now, which is newer, or gave the address to another customer; dropped unsent
+	ResultForeign   Result = "foreign"   // the MAC is known as another client's, who would be found by it no more; dropped unsent
 	ResultDamped    Result = "damped"    // put off: the ERP was told of another change of the address within DampTime
 )
 
@@ -76,6 +77,9 @@ type Options struct {
 	// Passed returns whose an address is by now, if that is another customer than the one of a report: then the report would be
 	// written into that one's row. It is dropped, for it comes again if it is true. nil: nobody knows.
 	Passed func(r provision.MACReport) (provision.SubscriberID, bool)
+	// Foreign returns whose the MAC of a report is, if it is another customer's, or a guest's (zero), who would lose by it, and the address
+	// that this one has, if any. The report is dropped, for it comes again as long as it is true. nil: nobody knows.
+	Foreign func(r provision.MACReport) (owner provision.SubscriberID, ip netip.Addr, foreign bool)
 	// Row reads the MAC that the ERP has for the address of a report now; zero: none. It is asked before each call for a report that
 	// says what it replaces, and after one of which nobody knows whether it was taken. nil, or an error: Accepted is asked.
 	// After provision.ErrNoRow, which says that the customer has not got the address any more, the report waits for a whole fetch that began later.
@@ -95,7 +99,7 @@ type Options struct {
 	Told func(r provision.MACReport, attempts int, err error)
 }
 
-// maxRefusals bounds the lists of refusals and of what was overruled that are kept for the status.
+// maxRefusals bounds the lists of refusals, of what was overruled and of foreign MACs that are kept for the status.
 const maxRefusals = 100
 
 // Outbox is the durable queue. Its methods are safe for concurrent use; Run
@@ -124,6 +128,7 @@ type Outbox struct {
 	told        tellings
 	refusals    []Refusal // newest last
 	overrules   []Overrule
+	foreigns    []Foreign
 	totals      Status // counters and last error only
 }
 
@@ -295,12 +300,13 @@ type Status struct {
 	Depth       int       `json:"depth"`
 	OldestAt    time.Time `json:"oldest_at,omitzero"`
 	PausedUntil time.Time `json:"paused_until,omitzero"` // the ERP does not answer; no call before
-	Sent        uint64    `json:"sent"`                  // since the start, as the five below
+	Sent        uint64    `json:"sent"`                  // since the start, as the six below
 	Refused     uint64    `json:"refused"`
 	Failed      uint64    `json:"failed"`
 	Settled     uint64    `json:"settled"`
 	Damped      uint64    `json:"damped"`
 	Overruled   uint64    `json:"overruled"`
+	Foreign     uint64    `json:"foreign"`
 	BadRecords  int       `json:"bad_records"` // skipped when the database was opened
 	// Unwritten are reports, waiting or dealt with, of which the disk does not know yet: it fails.
 	Unwritten   int       `json:"unwritten"`
@@ -310,6 +316,7 @@ type Status struct {
 	RefusedList []Refusal `json:"refused_list,omitempty"` // the newest 100, newest first
 
 	OverruledList []Overrule `json:"overruled_list,omitempty"` // the newest 100, newest first
+	ForeignList   []Foreign  `json:"foreign_list,omitempty"`   // the newest 100 of each address and MAC, newest first
 }
 
 // Entry is one report that waits.
@@ -356,7 +363,7 @@ func (o *Outbox) Status(n int) Status {
 	if o.pausedUntil.After(time.Now()) {
 		st.PausedUntil = o.pausedUntil
 	}
-	st.RefusedList, st.OverruledList = slices.Clone(o.refusals), slices.Clone(o.overrules)
+	st.RefusedList, st.OverruledList, st.ForeignList = slices.Clone(o.refusals), slices.Clone(o.overrules), slices.Clone(o.foreigns)
 	all := make([]Entry, 0, len(o.entries))
 	for _, e := range o.entries {
 		all = append(all, Entry{e.report, e.attempts, e.due, e.err, e.damped})
@@ -364,6 +371,7 @@ func (o *Outbox) Status(n int) Status {
 	o.mu.Unlock()
 	slices.Reverse(st.RefusedList)
 	slices.Reverse(st.OverruledList)
+	slices.Reverse(st.ForeignList)
 	slices.SortFunc(all, func(a, b Entry) int { return cmp.Or(a.At.Compare(b.At), a.IP.Compare(b.IP)) })
 	if len(all) > 0 {
 		st.OldestAt = all[0].At

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/usher-agent/usher/config"
@@ -61,6 +62,12 @@ func (a *Agent) outboxOptions(c outbox.Options) outbox.Options {
 	}
 	c.Fetched = func() time.Time { return a.syncer.Current().FetchedAt() }
 	c.Passed = outbox.Passed(a.syncer.Current)
+	c.Foreign = func(r provision.MACReport) (provision.SubscriberID, netip.Addr, bool) {
+		if a.dhcp == nil {
+			return 0, netip.Addr{}, false
+		}
+		return a.dhcp.Foreign(r)
+	}
 	c.Accepted, c.Ours = outbox.Accepted(a.syncer.Current), outbox.Ours(a.leases)
 	c.Sending, c.Taken = outbox.Note(a.leases, a.syncer.Current)
 	return c

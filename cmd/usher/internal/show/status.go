@@ -150,6 +150,12 @@ func printStatus(w io.Writer, st *console.Status) error {
 		for _, r := range o.OverruledList[:min(3, len(o.OverruledList))] {
 			rows = append(rows, []string{"", fmt.Sprintf("dropped %s %s: %s", r.IP, r.MAC, r.Reason())})
 		}
+		if o.Foreign > 0 {
+			rows = append(rows, []string{"", fmt.Sprintf("%d dropped, for the MAC is that of another client, who is found by it", o.Foreign)})
+		}
+		for _, r := range o.ForeignList[:min(3, len(o.ForeignList))] {
+			rows = append(rows, []string{"", fmt.Sprintf("dropped %s %s of customer %d: %s", r.IP, r.MAC, r.Subscriber, r.Reason())})
+		}
 	}
 	return cli.Table(w, rows)
 }
