@@ -19,6 +19,8 @@ type paste struct {
 	cfg    *v4.Config
 	relays []netip.Addr // believed because none is listed: they are to stay so
 	ifaces []string     // where option 82 is believed because nothing is said
+
+	inserting []netip.Addr // of relays whose option 82 is believed because nothing is said
 }
 
 // lines returns what believes a sender in one state; several are alternatives. None: nothing would.
@@ -47,6 +49,13 @@ func (p *paste) relayLine(alone bool, more ...netip.Addr) []string {
 		return []string{"relays: [" + addresses(listed, alone, more...) + "]"}
 	}
 	return []string{"relays: [" + addresses(nil, alone, append(slices.Clone(p.relays), more...)...) + "]"}
+}
+
+const insertingNone = "option82_relays: none"
+
+// insertingLine has the relays whose option 82 is believed, and more.
+func (p *paste) insertingLine(more ...netip.Addr) string {
+	return "option82_relays: [" + addresses(p.cfg.Line().Option82Relays(), false, append(slices.Clone(p.inserting), more...)...) + "]"
 }
 
 const trustNone = "trusted_interfaces: none"
