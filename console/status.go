@@ -267,7 +267,7 @@ func Advice(o outcome.Outcome) string {
 	case outcome.LeaseQueryRefused:
 		return "Add the access node's address to dhcp.leasequery.from if it is yours."
 	case outcome.RelaySource:
-		return "Add the address that the relay sends from to dhcp.relays if it is yours; usher status has the line."
+		return "Add the address that the relay sends from to dhcp.relays, and to dhcp.option82_relays if that has its giaddr, if it is yours; usher status has the lines."
 	case outcome.RelayNoSource:
 		return "Find out on the interface who sends it. A relay on this very host has to be in dhcp.relays by the address that it sends from, as one address; from 0.0.0.0 none is believed."
 	case outcome.RelaySubscriber:

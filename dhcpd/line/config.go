@@ -36,8 +36,8 @@ type Options struct {
 
 	// Prefixes or single addresses of the relays whose option 82 is believed: which insert or
 	// replace it, or drop what clients write, or have only switches below that do. Of others it is
-	// echoed and not believed. Both the giaddr and an address in relays that the packet comes from
-	// have to be here. none (example): no relay's; all: that of every relay that is believed. Left out
+	// echoed and not believed. The addresses that they send from belong here, too: a giaddr of this
+	// list from another address in relays is refused. none (example): no relay's; all: that of every relay that is believed. Left out
 	// or empty, it is believed of all with a warning, and usher check asks for a list or a word,
 	// because a relay that inserts none passes on what its client wrote.
 	Option82Relays []string `cfg:"option82_relays" read:"relay" alone:"none all" unique:"true" example:"none"`

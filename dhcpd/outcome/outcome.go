@@ -127,7 +127,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	LimitedPort:       {"limited_port", "More packets come from this port (one option 82 behind one relay or on one interface, or one interface) than dhcp.limits.port allows: a loop, a broken device or a flood; clients behind other ports are not touched."},
 	LimitedRelay:      {"limited_relay", "More packets come from this relay (by the address that it sends from, if dhcp.relays has it), or on this interface from clients and from relays that are not listed, than dhcp.limits.relay allows; clients behind other listed relays and on other interfaces are not touched."},
 	RelayUntrusted:    {"relay_untrusted", "The relay address (giaddr) is in none of the prefixes of dhcp.relays."},
-	RelaySource:       {"relay_source", "The packet names a relay (giaddr) of dhcp.relays but comes from an address that is not there."},
+	RelaySource:       {"relay_source", "The packet names a relay (giaddr) of dhcp.relays but comes from an address that is not there, or from one that dhcp.option82_relays does not list although it lists giaddr."},
 	RelayNoSource:     {"relay_no_source", "The packet names a relay (giaddr) but comes from no address, or from one of this host: no relay sends so, a client that poses as one may."},
 	RelaySubscriber:   {"relay_subscriber", "The relay address (giaddr), or the address that the packet comes from, is bound by the ERP or of a pool: a subscriber poses as a relay. A switch with such an address has to be in dhcp.relays as one address."},
 	RelayInterface:    {"relay_interface", "The packet names a relay (giaddr) but came in on an interface of subscribers (dhcp.subscriber_interfaces, dhcp.vlan_interfaces). A switch there that relays has to be in dhcp.relays as one address."},

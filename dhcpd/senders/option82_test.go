@@ -152,3 +152,19 @@ func TestRelaysThatSendBothKinds(t *testing.T) {
 	d.reload(func(o *v4.Options) { inserting(line.EveryRelay)(o); o.Match = []v4.MatchKind{v4.MatchMAC} })
 	assert.Empty(t, d.status().Warnings, "nobody asks option 82")
 }
+
+// A client behind another relay wrote the giaddr of one whose option 82 is believed, or that other one is the second on the way: then it belongs on the list.
+func TestBorrowedGiaddr(t *testing.T) {
+	d := newDesk(t, inserting("10.0.0.1"))
+	d.relayed(2, "10.0.0.1", "10.0.0.2", true)
+	d.relayed(2, "10.0.0.1", "10.0.0.3", false)
+	st := d.status()
+	assert.Equal(t, []string{"relay_source 10.0.0.1 10.0.0.2 eth0 2", "relay_source 10.0.0.1 10.0.0.3 eth0 2"}, told(st.Relays))
+	assert.Equal(t, []string{"option82_relays: [10.0.0.1, 10.0.0.2]"}, st.Relays[0].Paste)
+	assert.Contains(t, d.logged()[0], `reason=relay_source giaddr=10.0.0.1 source=10.0.0.2:67 interface=eth0 paste="option82_relays: [10.0.0.1, 10.0.0.2]"`)
+	d.reload(inserting("10.0.0.1", "10.0.0.2"))
+	assert.Equal(t, []string{"relay_source 10.0.0.1 10.0.0.3 eth0 2", "relay 10.0.0.1 10.0.0.2 eth0 2"}, told(d.status().Relays))
+
+	d.relayed(1, "10.0.0.1", "172.16.0.1", true) // in neither list
+	assert.Equal(t, []string{"relays: [10.0.0.0/16, 172.16.0.1]", "option82_relays: [10.0.0.1, 10.0.0.2, 172.16.0.1]"}, d.status().Relays[1].Paste)
+}

@@ -23,11 +23,19 @@ type paste struct {
 	inserting []netip.Addr // of relays whose option 82 is believed because nothing is said
 }
 
-// lines returns what believes a sender in one state; several are alternatives. None: nothing would.
+// lines returns what believes a sender in one state; several of AnySwitch are alternatives. None: nothing would.
 func (p *paste) lines(s State, giaddr, source netip.Addr, iface string) []string {
 	switch s {
 	case UnlistedSource, RelayUntrusted, RelaySource:
-		return p.relayLine(false, giaddr, source)
+		cfg := p.cfg.Line()
+		var out []string
+		if listed, _ := cfg.Lists(source); !listed || s != RelaySource {
+			out = p.relayLine(false, giaddr, source)
+		}
+		if s != RelayUntrusted && len(cfg.Option82Relays()) > 0 && cfg.Option82Relay(giaddr) { // its source is measured, once relays has it
+			out = append(out, p.insertingLine(source))
+		}
+		return out
 	case RelayNoSource, RelaySubscriber, RelayInterface:
 		if source.IsUnspecified() {
 			return nil // no list believes that

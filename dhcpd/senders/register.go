@@ -181,7 +181,7 @@ func (c *class) least() int {
 // tell logs a sender that is new by state, source and interface.
 func (g *Register) tell(at int64, e *entry, r *v4.Request, cfg *v4.Config) {
 	if text, ok := news(e.state, cfg); ok {
-		g.warn(at, e, r, text, e.state.String(), g.lines(e, cfg))
+		g.warn(at, e, r, text, e.state.String(), g.lines(e, cfg), e.state == AnySwitch)
 	}
 }
 
@@ -193,9 +193,9 @@ func (g *Register) tellInfo(at int64, e *entry, r *v4.Request, cfg *v4.Config) {
 	p := paste{cfg: cfg, inserting: g.inserting(e)}
 	switch r.Trust.Info {
 	case v4.InfoUntrusted:
-		g.warn(at, e, r, "option 82 is left out of account: dhcp.option82_relays does not list the relay", "option82_untrusted", []string{p.insertingLine()})
+		g.warn(at, e, r, "option 82 is left out of account: dhcp.option82_relays does not list the relay", "option82_untrusted", []string{p.insertingLine()}, false)
 	case v4.InfoUnsaid:
-		g.warn(at, e, r, "option 82 is believed of a relay only because dhcp.option82_relays is left out", "option82_unsaid", []string{p.insertingLine(), insertingNone})
+		g.warn(at, e, r, "option 82 is believed of a relay only because dhcp.option82_relays is left out", "option82_unsaid", []string{p.insertingLine(), insertingNone}, true)
 	}
 }
 
@@ -212,8 +212,8 @@ func (g *Register) inserting(e *entry) []netip.Addr {
 	return addrs
 }
 
-// warn logs a sender with the lines to paste, unless there was too much to tell of its state.
-func (g *Register) warn(at int64, e *entry, r *v4.Request, text, reason string, lines []string) {
+// warn logs a sender with the lines to paste, all or one of them, unless there was too much to tell of its state.
+func (g *Register) warn(at int64, e *entry, r *v4.Request, text, reason string, lines []string, one bool) {
 	c := &g.class[e.state]
 	switch {
 	case c.logFull < at || c.logFull > at+logBurst*int64(logEvery): // or the clock was set back
@@ -232,7 +232,11 @@ func (g *Register) warn(at int64, e *entry, r *v4.Request, text, reason string, 
 		attrs = append(attrs, "leasequery", true)
 	}
 	for i, line := range lines {
-		attrs = append(attrs, [...]string{"paste", "or"}[min(i, 1)], line)
+		word := "paste"
+		if one && i > 0 {
+			word = "or"
+		}
+		attrs = append(attrs, word, line)
 	}
 	if c.untold > 0 {
 		attrs = append(attrs, "more", c.untold)

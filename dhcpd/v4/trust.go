@@ -210,6 +210,8 @@ func (w *relay) relayed(cfg *Config) (Voucher, outcome.Outcome) {
 		return VoucherAnyRelay, 0
 	case !w.giListed:
 		return VoucherNone, outcome.RelayUntrusted
+	case w.borrowed(cfg):
+		return VoucherNone, outcome.RelaySource
 	case w.fromListed:
 		return VoucherRelay, 0
 	case cfg.line.SourceCheck() == line.SourceListed:
@@ -219,15 +221,19 @@ func (w *relay) relayed(cfg *Config) (Voucher, outcome.Outcome) {
 }
 
 // info says whether a believed relay's option 82 is equipment's word. That follows from giaddr: only the relay that writes it
-// may insert option 82 (RFC 3046 section 2.1.1), and who forwards the packet after that leaves both alone. But a relay leaves
-// alone, too, what a client wrote into them, and then the packet comes from that relay: so another listed address that it comes from has to be
-// one of these as well. An address that is not listed, where that is believed, tells nothing.
+// may insert option 82, and who forwards the packet after that leaves both alone (RFC 3046 section 2.1.1).
 func (w *relay) info(cfg *Config) RelayedInfo {
 	switch {
 	case !cfg.line.StatesOption82Relays():
 		return InfoUnsaid
-	case cfg.line.Option82Relay(w.gi) && (w.from == w.gi || !w.fromListed || cfg.line.Option82Relay(w.from)):
+	case cfg.line.Option82Relay(w.gi):
 		return InfoListed
 	}
 	return InfoUntrusted
+}
+
+// borrowed reports whether a packet names a relay whose option 82 is believed, and comes from a listed relay whose is not. That one
+// passes on what its clients write, a giaddr too: nobody can tell whose it is. An address that is not listed, where such are believed, tells nothing.
+func (w *relay) borrowed(cfg *Config) bool {
+	return w.from != w.gi && w.fromListed && cfg.line.Option82Relay(w.gi) && !cfg.line.Option82Relay(w.from)
 }

@@ -180,11 +180,15 @@ func (b *believer) relays() []Source {
 	row(WhoRelay, single, alone)
 	row(WhoRelayNet, wide, join(nets, covered))
 	single, wide, covered = b.apart(plain)
+	borrowed := ""
+	if len(believed) > 0 {
+		borrowed = "refused: with the giaddr of a relay above"
+	}
 	if single != nil {
-		out = append(out, Source{Who: WhoPlainRelay, Key: keyInserting, Which: single, TellsWire: Yes, Note: join(noInfo, alone)})
+		out = append(out, Source{Who: WhoPlainRelay, Key: keyInserting, Which: single, TellsWire: Yes, Note: join(noInfo, borrowed, alone)})
 	}
 	if wide != nil {
-		out = append(out, Source{Who: WhoPlainNet, Key: keyInserting, Which: wide, TellsWire: Yes, Note: join(noInfo, nets, covered)})
+		out = append(out, Source{Who: WhoPlainNet, Key: keyInserting, Which: wide, TellsWire: Yes, Note: join(noInfo, borrowed, nets, covered)})
 	}
 	return out
 }
