@@ -345,7 +345,7 @@ func (st *Status) warnOfMixed(cfg *v4.Config) {
 	st.Warnings = append(st.Warnings, Warning{
 		Kind: MixedOption82,
 		Text: "Some packets of relays have option 82 and others have none: " + strings.Join(named, ", ") + ". Such a relay inserts none and passes on what clients write, " +
-			"or it leaves it out where a packet gets too long, or it began or stopped to insert it: look at its configuration, and at dhcp.option82_relays.",
+			"or it leaves it out where a packet gets too long, or it began or stopped to insert it, or only some of the switches below it insert it: look at its configuration, and at dhcp.option82_relays.",
 		Paste: []string{},
 	})
 }
