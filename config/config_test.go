@@ -158,7 +158,7 @@ func TestMinimalHasDefaults(t *testing.T) {
 				MACChange: v4.MACAccept, BindingChange: v4.BindingNAK, Authoritative: true,
 				Options: line.Options{
 					Relays: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.8/32")}, CheckRelaySource: line.SourceListed,
-					SubscriberInterfaces: []string{"eth2"}, TrustedInterfaces: []string{line.NoInterface}, Option82: line.Option82{Default: []option82.Profile{dlink, ifname}},
+					SubscriberInterfaces: []string{"eth2"}, TrustedInterfaces: []string{line.NoInterface}, Option82Relays: []string{"192.0.2.7", "192.0.2.8"}, Option82: line.Option82{Default: []option82.Profile{dlink, ifname}},
 				},
 				Subnets: []v4.Subnet{{
 					Prefix: netip.MustParsePrefix("198.51.100.0/24"), Gateway: netip.MustParseAddr("198.51.100.1"),
@@ -202,7 +202,7 @@ dhcp: {subnets: [{prefix: 198.51.100.0/24, gateway: 198.51.100.1, dns: [192.0.2.
                   vendor_specific: [{code: 1, type: string, value: "https://acs.example.net/"}],
                   vendor: [{enterprise: 3561, options: [{code: 11, type: string, value: "https://acs.example.net/"}]}],
                   options: [{code: 26, type: uint16, value: 1500}]}],
-       check_relay_source: true, trusted_interfaces: none,
+       check_relay_source: true, option82_relays: none, trusted_interfaces: none,
        client_ids: [{text: gateway-7, ip: 198.51.100.7}, {hex: "ff00000007000480", ip: 198.51.100.8}],
        classes: [{name: iptv, next_server: 192.0.2.80, boot_file: stb.img,
                   match: {vendor_class: "stb-*", mac_prefix: ["00:00:5e"], options: [{code: 93, hex: "0000"}, {code: 97}]}}],
@@ -299,7 +299,7 @@ func collectDeclared(s keys.Shape, path string, into map[string]bool) {
 }
 
 // stated is what dhcp says of trust, so that nothing is left to say of it.
-const stated = "relays: [192.0.2.7], check_relay_source: true, trusted_interfaces: none"
+const stated = "relays: [192.0.2.7], check_relay_source: true, option82_relays: all, trusted_interfaces: none"
 
 const head = "userside: {url: https://erp.example.net/api.php, key_file: /etc/usher/userside.key}\n"
 

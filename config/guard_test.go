@@ -25,6 +25,7 @@ func TestUnguarded(t *testing.T) {
   check_relay_source: true
   subscriber_interfaces: [wire0]
   trusted_interfaces: none
+  option82_relays: all
   match: [vlan, mac]
   vlan_interfaces: ["eth3.{vlan}"]
   subnets: [{prefix: 198.51.100.0/24, dns: [192.0.2.53]}]

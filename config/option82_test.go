@@ -15,6 +15,7 @@ dhcp:
   relays: [192.0.2.7]
   check_relay_source: true
   trusted_interfaces: none
+  option82_relays: all
   subnets: [{prefix: 198.51.100.0/24}]
   option82:
     profiles:

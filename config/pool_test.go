@@ -14,6 +14,7 @@ dhcp:
   relays: [192.0.2.7]
   check_relay_source: true
   trusted_interfaces: none
+  option82_relays: all
   unknown_clients: guest
   subnets: [{prefix: 198.51.100.0/24, lease_time: 8h}, {prefix: 203.0.113.0/24}]
   pools:
@@ -42,6 +43,7 @@ dhcp:
   relays: [192.0.2.7]
   check_relay_source: true
   trusted_interfaces: none
+  option82_relays: all
   unknown_clients: guest
   subnets: [{prefix: 10.0.0.0/8}]
   pools: [{name: guests, range: 10.8.0.0/%d}]
@@ -62,6 +64,7 @@ dhcp:
   relays: [192.0.2.7]
   check_relay_source: true
   trusted_interfaces: none
+  option82_relays: all
   subnets: [{prefix: 198.51.100.0/24}]
   pools: [{name: guests, range: 198.51.100.200-198.51.100.250}]
 `), testEnv())

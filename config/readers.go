@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/usher-agent/usher/config/keys"
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/option82"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -74,6 +75,8 @@ func (l *loader) dhcpReaders(name string, k keys.Key) (keys.Reader, bool) {
 		return keys.Reader{OfList: true, Schema: keys.ListShape(k, matchShape()).Fixed, Read: matchOrder}, true
 	case "source_check":
 		return keys.Scalar(keys.Shape{"type": "boolean"}, sourceCheck), true
+	case "relay":
+		return keys.Scalar(keys.Matching(`^(`+line.NoRelay+`|`+line.EveryRelay+`|`+keys.IPv4Pattern+`(/[0-9]{1,2})?)$`), relay), true
 	case "vlan_interface":
 		return keys.Scalar(keys.Matching(`\{vlan\}`), l.vlanInterface), true
 	case "hex":

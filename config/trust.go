@@ -25,6 +25,7 @@ func (l *loader) trustTogether(m keys.Mapping, c *DHCP) {
 		return
 	}
 	l.relaysTogether(m, c)
+	l.insertingTogether(m, c)
 	if slices.Equal(c.TrustedInterfaces, []string{line.NoInterface}) {
 		l.cfg.Interfaces = append(l.cfg.Interfaces, ifname.Name{At: m.Get("trusted_interfaces").Says(""), Pattern: line.NoInterface, None: true})
 	}
@@ -41,6 +42,70 @@ func (l *loader) trustTogether(m keys.Mapping, c *DHCP) {
 	p.Paste = []string{"trusted_interfaces: " + flowList(c.likelyTrusted()), "trusted_interfaces: " + line.NoInterface}
 	p.Unanswered = true
 	at.Tell(p)
+}
+
+// insertingTogether asks whose option 82 is the relay's word where one can come through a relay, and looks for relays that are listed for it in
+// vain.
+func (l *loader) insertingTogether(m keys.Mapping, c *DHCP) {
+	at := m.Get("option82_relays")
+	if len(c.Option82Relays) > 0 {
+		inserting(at, c)
+		return
+	}
+	if !c.Matches(v4.MatchOption82) || c.RelaysShutOut() {
+		return
+	}
+	state := "missing"
+	if at.Present() {
+		state = "an empty list says nothing"
+	}
+	p := at.Says("%s, and dhcp.match has option82: a relay that inserts none passes on what its client wrote, and that is believed as the relay's word. "+
+		"Name the relays that insert or replace option 82, or drop what clients write; or say all, or none", state)
+	if words := prefixes(c.Relays); len(words) > 0 {
+		p.Paste = append(p.Paste, "option82_relays: "+flowList(words))
+	}
+	p.Paste = append(p.Paste, "option82_relays: "+line.EveryRelay, "option82_relays: "+line.NoRelay)
+	p.Unanswered = true
+	at.Tell(p)
+}
+
+// inserting warns of elements of dhcp.option82_relays that no relay of dhcp.relays is in.
+func inserting(at keys.Value, c *DHCP) {
+	if n, ok := at.Len(); !ok || n != len(c.Option82Relays) || len(c.Relays) == 0 {
+		return
+	}
+	i := 0
+	at.List(func(e keys.Value) {
+		p, err := line.ParseRelay(c.Option82Relays[i])
+		i++
+		if err == nil && !slices.ContainsFunc(c.Relays, p.Overlaps) {
+			e.Warn("dhcp.relays has none of it, so nothing comes through it")
+		}
+	})
+}
+
+// prefixes writes them as they may stand in a list, those of one address as that.
+func prefixes(all []netip.Prefix) []string {
+	out := make([]string, len(all))
+	for i, p := range all {
+		if out[i] = p.String(); p.IsSingleIP() {
+			out[i] = p.Addr().String()
+		}
+	}
+	return out
+}
+
+// relay reads an element of dhcp.option82_relays.
+func relay(v keys.Value) (string, bool) {
+	s, ok := v.Raw("an IPv4 prefix or address")
+	if !ok || s == line.NoRelay || s == line.EveryRelay {
+		return s, ok
+	}
+	p, ok := v.Network()
+	if !ok {
+		return "", false
+	}
+	return prefixes([]netip.Prefix{p})[0], true
 }
 
 // Matches reports whether a way of dhcp.match has a word, by itself or joined with others.

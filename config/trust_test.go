@@ -21,7 +21,7 @@ func trustOf(t *testing.T, dhcp string) []keys.Problem {
 // Where option 82 is believed without a relay has no silent default: the file is taken, and a
 // warning asks for the answer.
 func TestTrustedInterfacesAreAskedFor(t *testing.T) {
-	const relays = "  relays: [192.0.2.7]\n  check_relay_source: true\n"
+	const relays = "  relays: [192.0.2.7]\n  check_relay_source: true\n  option82_relays: all\n"
 	for name, tt := range map[string]struct {
 		dhcp  string
 		asked string   // how the reason begins; empty: nobody is asked
@@ -61,22 +61,73 @@ func TestTrustedInterfacesAreAskedFor(t *testing.T) {
 	assert.Empty(t, cfg.Warnings, "nobody is answered")
 }
 
+// Nor has whose word the option 82 is that comes through a relay.
+func TestOption82RelaysAreAskedFor(t *testing.T) {
+	const stated = "  trusted_interfaces: none\n  check_relay_source: true\n"
+	all, none := "option82_relays: all", "option82_relays: none"
+	for name, tt := range map[string]struct {
+		dhcp  string
+		asked string   // how the reason begins; empty: nobody is asked
+		paste []string // the lines
+	}{
+		"left out":              {"  relays: [192.0.2.7, 203.0.113.0/28]\n", "missing, and dhcp.match has option82", []string{"option82_relays: [192.0.2.7, 203.0.113.0/28]", all, none}},
+		"an empty list":         {"  relays: [192.0.2.7]\n  option82_relays: []\n", "an empty list says nothing, and", []string{"option82_relays: [192.0.2.7]", all, none}},
+		"null":                  {"  relays: [192.0.2.7]\n  option82_relays:\n", "missing, and", []string{"option82_relays: [192.0.2.7]", all, none}},
+		"no relay is listed":    {"", "missing, and", []string{all, none}},
+		"joined":                {"  relays: [192.0.2.7]\n  match: [option82+mac]\n", "missing, and", []string{"option82_relays: [192.0.2.7]", all, none}},
+		"a list":                {"  relays: [192.0.2.7]\n  option82_relays: [192.0.2.7]\n", "", nil},
+		"all":                   {"  relays: [192.0.2.7]\n  option82_relays: all\n", "", nil},
+		"none":                  {"  relays: [192.0.2.7]\n  option82_relays: none\n", "", nil},
+		"none in a list":        {"  relays: [192.0.2.7]\n  option82_relays: [none]\n", "", nil},
+		"option 82 is not read": {"  relays: [192.0.2.7]\n  match: [mac]\n", "", nil},
+		"no relay can be":       {"  interfaces: [eth1]\n  subscriber_interfaces: [eth1]\n", "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			of := func(dhcp string) (got []keys.Problem) {
+				for _, w := range trustOf(t, stated+dhcp) {
+					if w.Key != "dhcp.relays" { // none is listed
+						got = append(got, w)
+					}
+				}
+				return got
+			}
+			got := of(tt.dhcp)
+			if tt.asked == "" {
+				assert.Empty(t, got)
+				return
+			}
+			require.Len(t, got, 1)
+			assert.Equal(t, "dhcp.option82_relays", got[0].Key)
+			assert.True(t, strings.HasPrefix(got[0].Reason, tt.asked), got[0].Reason)
+			assert.True(t, got[0].Unanswered)
+			assert.Equal(t, tt.paste, got[0].Paste)
+			for _, line := range got[0].Paste {
+				assert.Empty(t, of(strings.ReplaceAll(tt.dhcp, "option82_relays:", "# ")+"  "+line+"\n"), "pasted")
+			}
+		})
+	}
+	got := trustOf(t, stated+"  relays: [192.0.2.0/28]\n  option82_relays: [192.0.2.0/24, 192.0.2.7, 192.0.2.77]\n")
+	require.Len(t, got, 1)
+	assert.Equal(t, "usher.yaml:7:46: dhcp.option82_relays[2]: dhcp.relays has none of it, so nothing comes through it", got[0].String())
+	assert.False(t, got[0].Unanswered)
+}
+
 func TestRelaysAreWarnedOf(t *testing.T) {
-	const trusted = "  trusted_interfaces: none\n"
+	const trusted = "  trusted_interfaces: none\n  option82_relays: none\n"
 	for name, tt := range map[string]struct {
 		dhcp string
 		want []string // place, key and a part of the reason of each
 	}{
 		"none listed":                  {"  interfaces: [eth1]\n", []string{"2:1: dhcp.relays: none listed: whoever reaches port 67 can pose as a relay"}},
-		"an empty list":                {"  relays: []\n", []string{"5:11: dhcp.relays: none listed"}},
+		"an empty list":                {"  relays: []\n", []string{"6:11: dhcp.relays: none listed"}},
 		"none can be":                  {"  interfaces: [eth1, \"eth2.*\"]\n  subscriber_interfaces: [\"eth2.*\", eth1, eth3]\n", nil},
 		"some can be":                  {"  interfaces: [eth1, eth2]\n  subscriber_interfaces: [eth2]\n", []string{"dhcp.relays: none listed"}},
 		"all interfaces are served":    {"  subscriber_interfaces: [\"*\"]\n", []string{"dhcp.relays: none listed"}},
 		"source not asked":             {"  relays: [192.0.2.7]\n", []string{"2:1: dhcp.check_relay_source: missing"}},
 		"source not wanted":            {"  relays: [192.0.2.7]\n  check_relay_source: false\n", nil},
-		"one among subscribers":        {"  check_relay_source: true\n  relays: [192.0.2.7, 198.51.100.2]\n", []string{"6:23: dhcp.relays[1]: 198.51.100.2 lies in 198.51.100.0/24, which dhcp.subnets has for subscribers: nothing in IP tells"}},
+		"one among subscribers":        {"  check_relay_source: true\n  relays: [192.0.2.7, 198.51.100.2]\n", []string{"7:23: dhcp.relays[1]: 198.51.100.2 lies in 198.51.100.0/24, which dhcp.subnets has for subscribers: nothing in IP tells"}},
 		"their gateway":                {"  check_relay_source: true\n  relays: [198.51.100.1]\n", nil},
-		"a network of subscribers":     {"  check_relay_source: true\n  relays: [198.51.0.0/16]\n", []string{"6:12: dhcp.relays[0]: it covers subscribers of 198.51.100.0/24"}},
+		"a network of subscribers":     {"  check_relay_source: true\n  relays: [198.51.0.0/16]\n", []string{"7:12: dhcp.relays[0]: it covers subscribers of 198.51.100.0/24"}},
 		"a part of their network":      {"  check_relay_source: true\n  relays: [198.51.100.0/29]\n", []string{"dhcp.relays[0]: it covers subscribers of 198.51.100.0/24"}},
 		"a network beside subscribers": {"  check_relay_source: true\n  relays: [192.0.2.0/24]\n", nil},
 	} {

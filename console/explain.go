@@ -106,7 +106,7 @@ type WouldView struct {
 	Since     time.Time     `json:"since,omitzero"`               // when Holder got it
 	Stray     string        `json:"stray,omitempty"`              // the address is given by MAC on a line that does not say so: why that may be the wrong place
 	StrayText string        `json:"stray_text,omitempty"`         // the same in a sentence
-	Untrusted bool          `json:"option82_untrusted,omitempty"` // option 82 is left out of account: Interface is not trusted
+	Untrusted bool          `json:"option82_untrusted,omitempty"` // option 82 is left out of account: Relay, or without one Interface, is not trusted with it
 	MatchedBy string        `json:"matched_by,omitempty"`         // ways of dhcp.match, joined by +
 	Interface string        `json:"interface,omitempty"`
 	VLAN      uint16        `json:"vlan,omitempty"`      // that the interface is named after

@@ -121,7 +121,7 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 			{State: senders.Relay, Senders: 3, Packets: 900}, {State: senders.UnlistedSource, Senders: 1, Packets: 12},
 			{State: senders.RelaySubscriber, Senders: 256, Packets: 5000, Missed: 4000}, {State: senders.AnySwitch, Senders: 2, Packets: 70},
 			{State: senders.Option82Untrusted, Senders: 1, Packets: 6, Missed: 1},
-		}}
+		}, Option82: []senders.Info{{Option82: v4.InfoNone, Packets: 12}, {Option82: v4.InfoListed, Packets: 800}, {Option82: v4.InfoUntrusted, Packets: 100}}, Mixed: 2}
 	})
 	m.WatchState(func() lease.Health {
 		return lease.Health{Path: "/var/lib/usher/leases", Error: "no space left on device", Unread: 4, PutAside: []string{"a", "b"},

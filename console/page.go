@@ -47,6 +47,7 @@ func newPage(d *Deps, log *slog.Logger) *page {
 			"number": number, "ago": func(t, now time.Time) string { return ago(t, now) }, "seconds": seconds, "clock": clock,
 			"sets":    setRows,
 			"refused": refusedSenders, "vouched": vouched,
+			"way":       Untrusted,
 			"untrusted": func(lost string) bool { return lost == outcome.Option82Untrusted.String() },
 			"percent":   func(f float64) string { return strconv.FormatFloat(f*100, 'f', 1, 64) + "%" },
 		}).Parse(pageText)),

@@ -69,6 +69,7 @@ func TestEventsSayWhoVouched(t *testing.T) {
 	x, err := w.explain(t.Context(), m.String())
 	require.NoError(t, err)
 	require.Len(t, x.Events, 2)
+	w.packet(dhcpd.Event{Time: testStart, Outcome: outcome.Offer, MAC: mac(t, "00:00:5e:00:53:12"), GIAddr: ip("192.0.2.72"), Interface: "eth0", Option82: lease.Hex{1, 1, 7}, Lost: outcome.Option82Untrusted, VouchedBy: v4.VoucherRelay})
 	e := x.Events[1]
 	assert.Equal(t, source, e.Source)
 	assert.Equal(t, "unlisted_source", e.VouchedBy)
@@ -83,6 +84,7 @@ func TestEventsSayWhoVouched(t *testing.T) {
 	text := visible(t, body)
 	assert.Contains(t, text, "relay 192.0.2.70 source 192.0.2.71:67 eth0 vouched for by unlisted_source, found by option82+mac, decided by: "+v4.Rule(1).String())
 	assert.Contains(t, text, "eth1 vouched for by nobody, found by mac, option 82 not trusted on eth1")
+	assert.Contains(t, text, "vouched for by relay, option 82 not trusted through relay 192.0.2.72")
 	assert.NotContains(t, text, "Option 82 that led to no port", "what is not believed needs no profile")
 }
 

@@ -107,6 +107,17 @@ type EventView struct {
 	LatencySeconds float64 `json:"latency_seconds"`
 }
 
+// Untrusted says by whom a packet came whose option 82 was left out of account.
+func Untrusted(relay netip.Addr, iface string) string {
+	switch {
+	case relay.IsValid():
+		return "through relay " + relay.String()
+	case iface == "":
+		return "on -"
+	}
+	return "on " + iface
+}
+
 // IP is the address that the packet is about, the most telling one of it.
 func (e EventView) IP() netip.Addr {
 	for _, a := range []netip.Addr{e.YourIP, e.RequestedIP, e.ClientIP} {
@@ -256,7 +267,7 @@ func Advice(o outcome.Outcome) string {
 	case outcome.LeaseQueryRefused:
 		return "Add the access node's address to dhcp.leasequery.from if it is yours."
 	case outcome.RelaySource:
-		return "Add the address that the relay sends from to dhcp.relays if it is yours; usher status has the line."
+		return "Add the address that the relay sends from to dhcp.relays, and to dhcp.option82_relays if that has its giaddr, if it is yours; usher status has the lines."
 	case outcome.RelayNoSource:
 		return "Find out on the interface who sends it. A relay on this very host has to be in dhcp.relays by the address that it sends from, as one address; from 0.0.0.0 none is believed."
 	case outcome.RelaySubscriber:
@@ -264,7 +275,7 @@ func Advice(o outcome.Outcome) string {
 	case outcome.RelayInterface:
 		return "If a switch of yours relays on this interface, add giaddr and source to dhcp.relays as single addresses; else a subscriber tries to take another's address."
 	case outcome.Option82Untrusted:
-		return "Add the interface to dhcp.trusted_interfaces if a switch there drops option 82 of customers and inserts its own; else a client writes it itself, or its switch lets it through."
+		return "Add the relay to dhcp.option82_relays, or without one the interface to dhcp.trusted_interfaces, if equipment there drops option 82 of customers and inserts its own; else a client writes it itself, and nothing on the way takes it out."
 	case outcome.NotReady:
 		return "See in the status why there is no snapshot: the ERP's address, its key, its answer."
 	case outcome.UnknownClient:

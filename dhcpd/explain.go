@@ -35,7 +35,7 @@ type Explanation struct {
 	Rule       v4.Rule                `json:"rule,omitzero"`       // the row of docs/dhcp-matching.md that decides
 	Since      time.Time              `json:"since,omitzero"`      // when the client of Lease got the address
 	Stray      v4.Stray               `json:"stray,omitzero"`      // the address is given by MAC on a line that does not say so
-	Untrusted  bool                   `json:"untrusted"`           // option 82 is left out of account: the interface is not trusted
+	Untrusted  bool                   `json:"untrusted"`           // option 82 is left out of account: the relay, or the interface, is not trusted with it
 	ClientID   string                 `json:"client_id,omitempty"` // how option 61 was read
 	VLAN       uint16                 `json:"vlan,omitempty"`      // that the interface is named after
 	Circuit    string                 `json:"circuit"`             // how sub-option 1 was read; empty: no option 82

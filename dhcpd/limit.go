@@ -251,7 +251,7 @@ func (l *limiter) keys(r *v4.Request, cfg *v4.Config) (keys [limitKinds]uint64) 
 func (l *limiter) port(key uint64, p *line.Packet) uint64 {
 	o := &p.Relay
 	switch {
-	case p.RelayInfoCount() > 1 || p.RelayErr != nil:
+	case p.RelayInfoCount() > 1 || p.RelayErr != nil || o.Twice:
 		return l.mix(key, 0)
 	case len(o.CircuitID)+len(o.RemoteID)+len(o.RelaySubscriberID) == 0:
 		return l.mix(key, maphash.Bytes(l.seed, p.Option82()))

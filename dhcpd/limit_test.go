@@ -128,6 +128,10 @@ func TestLimits(t *testing.T) {
 		{"a relay without option 82 has no ports", Limits{Port: few(1, 1)}, []step{
 			{0, 100, asks(client1, via(relayIP, nil)), 100, 0},
 		}},
+		{"nor has one whose option 82 is not believed", Limits{Port: few(1, 1), Relay: few(1, 50)}, []step{
+			{0, 60, asks(client1, via(ip("203.0.113.99"), port1)), 50, outcome.LimitedRelay},
+			{0, 1, asks(client2, via(relayIP, port1)), 1, 0}, // the victim, behind its own
+		}},
 		{"leasequeries are of no client and no port", Limits{Client: few(1, 1), Port: few(1, 1), Relay: few(1, 50)}, []step{
 			{0, 100, asks(provision.MAC{}, via(nodeIP, nil), func(q *wire.Query, _ *v4.Request) { q.Type = wire.LeaseQuery }), 50, outcome.LimitedRelay},
 		}},
@@ -138,7 +142,9 @@ func TestLimits(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l, now := newLimiter(), testNow
-			set := mustLimits(t, tc.limits, func(o *Options) { o.LeaseQuery.From = []netip.Prefix{netip.PrefixFrom(nodeIP, 32)} })
+			set := mustLimits(t, tc.limits, func(o *Options) {
+				o.LeaseQuery.From, o.Option82Relays = []netip.Prefix{netip.PrefixFrom(nodeIP, 32)}, []string{"198.51.100.0/24"}
+			})
 			for i, s := range tc.steps {
 				judged(t, set, s.r, "eth0")
 				now = now.Add(s.after)

@@ -15,6 +15,8 @@ import (
 
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/outcome"
+	"github.com/usher-agent/usher/dhcpd/senders"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link/lab"
 	"github.com/usher-agent/usher/provision/link/lab/labtest"
@@ -34,7 +36,8 @@ type impostor struct {
 	asks   bool          // it asks who has the address, as an access node does, and nothing else
 	ends   bool          // it ends the lease, and nothing else
 
-	relay netip.Addr // of a real relay that forwards it from there, with that as giaddr; not valid: nobody does
+	relay netip.Addr // of a real relay that forwards it from there, with that as giaddr if it has none yet; not valid: nobody does
+	sends netip.Addr // what the relay sends from; not valid: from relay
 
 	// What becomes of each message; one stands for all, and then nobody answers. Of several
 	// those that a stranger gets, who may be told no.
@@ -88,6 +91,18 @@ func (x *impostor) messages(t *testing.T, v victim) []*dhcpv4.DHCPv4 {
 		out = append(out, p)
 	}
 	return out
+}
+
+// relayed returns the address that the relay sends from, and its giaddr.
+func (x *impostor) relayed() (source, giaddr netip.Addr) {
+	source, giaddr = x.relay, x.relay
+	if x.sends.IsValid() {
+		source = x.sends
+	}
+	if x.giaddr.IsValid() {
+		giaddr = x.giaddr
+	}
+	return source, giaddr
 }
 
 // dress writes what the impostor pretends into a message.
@@ -178,7 +193,9 @@ func (d *district) withstands(x impostor, v victim) {
 			e := d.all.of(p.TransactionID)
 			got = append(got, e.Outcome)
 			if x.relay.IsValid() {
-				require.Equal(t, []netip.Addr{x.relay, x.relay}, []netip.Addr{e.Source.Addr(), e.GIAddr})
+				source, gi := x.relayed()
+				require.Equal(t, []netip.Addr{source, gi}, []netip.Addr{e.Source.Addr(), e.GIAddr})
+				require.Equal(t, x.opt82, string(e.Option82), "the relay leaves it alone")
 				continue
 			}
 			require.Equal(t, x.from, e.Source)
@@ -199,7 +216,8 @@ func (d *district) withstands(x impostor, v victim) {
 		require.Equal(t, told, d.erp.written())
 		seen := d.events.Find(EventFilter{Outcome: want[0]})
 		require.True(t, slices.ContainsFunc(seen, func(e Event) bool {
-			return e.Source == x.from && e.GIAddr == x.giaddr || x.relay.IsValid() && e.Source.Addr() == x.relay && e.GIAddr == x.relay
+			source, gi := x.relayed()
+			return e.Source == x.from && e.GIAddr == x.giaddr || x.relay.IsValid() && e.Source.Addr() == source && e.GIAddr == gi
 		}), "operators see it")
 	})
 }
@@ -235,6 +253,7 @@ func hostileOptions() Options {
 	opts := peersOptions()
 	opts.CheckRelaySource = line.SourceUnsaid
 	opts.Relays = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/29"), netip.MustParsePrefix("203.0.113.0/24")}
+	opts.Option82Relays = []string{"198.51.100.0/29", "203.0.113.0/24"}
 	return opts
 }
 
@@ -420,7 +439,7 @@ func TestKernelImpostors(t *testing.T) {
 		d := newSwitched(t, "xinband")
 		d.inBand()
 		opts := hostileOptions()
-		opts.Relays = []netip.Prefix{netip.PrefixFrom(switchIP, 32)}
+		opts.Relays, opts.Option82Relays = []netip.Prefix{netip.PrefixFrom(switchIP, 32)}, []string{switchIP.String()}
 		d.serve(opts, erpOf(switchIP, homeDirectIP, neighbourDirect))
 		d.relayOnPorts("mgmt0", host(1))
 		v := d.gets(d.home, homeDirectIP)
@@ -481,4 +500,87 @@ func TestKernelImpostors(t *testing.T) {
 		}
 		d.movesIn(d.home, homeDirectIP)
 	})
+}
+
+// otherIP and those that follow are another switch that relays, and its customer.
+var (
+	otherIP, otherOut = ip("198.51.101.1"), ip("203.0.114.11")
+	otherMAC          = provision.MAC{0, 0, 0x5e, 0, 0x53, 0xf7}
+
+	victimIP, victimMAC = ip("198.51.101.51"), client(0x51)
+)
+
+// otherSwitch adds a switch that relays and inserts option 82, with a customer on its port.
+func (d *district) otherSwitch(opts *Options, erp *provision.Input) (victimAt *lab.Host) {
+	d.t.Helper()
+	other := d.host("other")
+	at := d.household("victim", victimMAC, other, "vport")
+	d.wire(other, "uplink", d.router, "core1")
+	d.ip(other, "addr add 198.51.101.1/24 dev vport", "addr add 203.0.114.11/24 dev uplink", "route add default via 203.0.114.5")
+	d.ip(d.router, "addr add 203.0.114.5/24 dev core1", "route add 198.51.101.0/24 via 203.0.114.11")
+	d.relay(other, "-a", "-id", "vport", "-iu", "uplink", coreIP.String())
+	erp.Devices = append(erp.Devices, provision.Device{ID: 7, Name: "other", MAC: otherMAC, IP: otherIP})
+	erp.Lines = append(erp.Lines, provision.Line{Subscriber: 5, Addresses: provision.Hosts4(victimIP), Device: 7, Port: 1, PortName: "vport"})
+	opts.Relays = append(opts.Relays, netip.PrefixFrom(otherIP, 32), netip.PrefixFrom(otherOut, 32))
+	opts.Option82Relays = []string{otherIP.String(), otherOut.String()}
+	opts.Subnets = append(opts.Subnets, v4.Subnet{Prefix: netip.PrefixFrom(otherIP, 24).Masked(), Gateway: otherIP, LeaseTime: 10 * time.Minute})
+	return at
+}
+
+// A customer behind a relay that inserts no option 82 writes that of a customer of another switch, which relays, too. The relay passes it on as it is.
+func TestKernelClientsOfARelayThatInsertsNothing(t *testing.T) {
+	labtest.Need(t, "dhclient", "dhcrelay", "dnsmasq")
+	for _, tc := range []struct {
+		name  string
+		start func(d *district)
+		sends netip.Addr // what it sends from
+	}{
+		{"dnsmasq", (*district).dnsmasq, gatewayIP},
+		{"dhcrelay", func(d *district) { d.relay(d.access, "-id", "br0", "-iu", "uplink", coreIP.String()) }, uplinkIP},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			d, opts := relaysItself(t, "plain"+tc.name)
+			d.bridgePorts() // without option 82 the relay knows its customers' wire by its own address alone
+			erp := erpOf(gatewayIP, homeIP, neighbourIP)
+			erp.Lines[0].MAC = homeMAC
+			victimAt := d.otherSwitch(&opts, &erp)
+			d.serve(opts, erp)
+			v := d.gets(victimAt, victimIP)
+			require.Len(t, d.erp.written(), 1, "its MAC was learnt by its port")
+			tc.start(d)
+
+			written := string(append([]byte{1, 5, 'v', 'p', 'o', 'r', 't', 2, 6}, otherMAC[:]...))
+			x := impostor{at: d.neighbour, from: from(nowhere, 68), to: everybody, relay: gatewayIP, sends: tc.sends, opt82: written}
+			x.name, x.want = "with its option 82", []outcome.Outcome{outcome.Option82Untrusted, outcome.NakNotBound, outcome.NakOtherClient}
+			d.withstands(x, v)
+			x.name, x.ends, x.want = "with its option 82 and its MAC, to end its lease", true, []outcome.Outcome{outcome.DeclineUnknown, outcome.ReleaseUnknown}
+			d.withstands(x, v)
+			x.name, x.ends, x.giaddr, x.want = "with its relay's address, too", false, otherIP, []outcome.Outcome{outcome.RelaySource}
+			d.withstands(x, v)
+			x.name, x.opt82 = "with its relay's address alone", ""
+			d.withstands(x, v)
+
+			rec, known := d.leases.Get(victimIP)
+			require.True(t, known)
+			require.Equal(t, victimMAC, rec.MAC)
+			d.movesIn(victimAt, victimIP) // its own router, through its own relay
+
+			// Who behaves is found by MAC, behind the same relay.
+			d.movesIn(d.home, homeIP)
+			d.sees("the home's packets", func(e Event) bool {
+				return e.Outcome == outcome.Ack && e.GIAddr == gatewayIP && len(e.Option82) == 0 && e.YourIP == homeIP
+			})
+			st := d.server.Senders()
+			i := slices.IndexFunc(st.Relays, func(s senders.Sender) bool { return s.GIAddr == gatewayIP })
+			require.GreaterOrEqual(t, i, 0)
+			require.Equal(t, v4.InfoUntrusted, st.Relays[i].Option82)
+			require.Positive(t, st.Relays[i].With)
+			require.Positive(t, st.Relays[i].Without)
+			require.Positive(t, st.Mixed)
+			for _, e := range d.erp.written() {
+				require.NotEqual(t, stranger, e.MAC)
+			}
+		})
+	}
 }

@@ -407,11 +407,11 @@ func (d *district) settles(a netip.Addr, mac provision.MAC, writes int) {
 	}
 }
 
-// peersOptions serve both networks. Clients renew every two seconds.
+// peersOptions serve both networks. Clients renew every two seconds. The relays are believed, and their option 82.
 func peersOptions(relays ...netip.Addr) Options {
 	opts := Options{Listen: netip.MustParseAddrPort("0.0.0.0:67"), CommitTimeout: 10 * time.Second, Options: v4.Options{Authoritative: true}}
 	for _, a := range relays {
-		opts.Relays = append(opts.Relays, netip.PrefixFrom(a, 32))
+		opts.Relays, opts.Option82Relays = append(opts.Relays, netip.PrefixFrom(a, 32)), append(opts.Option82Relays, a.String())
 	}
 	opts.CheckRelaySource = line.SourceListed
 	opts.SubscriberInterfaces, opts.TrustedInterfaces = []string{"cust*"}, []string{line.NoInterface}
@@ -659,6 +659,7 @@ func TestKernelHonestPeers(t *testing.T) {
 		d.sees("the relay's packets", func(e Event) bool {
 			return e.Outcome == outcome.Offer && e.GIAddr == gatewayIP && e.Interface == "core0" && e.Device == 1 && e.Port == 2 && string(e.Option82) == circuit("port2")
 		})
+		require.Zero(t, d.server.Senders().Mixed, "each of its packets has it")
 		d.settles(homeIP, homeMAC, 1)
 	})
 
@@ -669,7 +670,9 @@ func TestKernelHonestPeers(t *testing.T) {
 		d.bridgePorts() // it looks for the one interface with its address
 		erp := erpOf(gatewayIP, homeIP, neighbourIP)
 		erp.Lines[0].MAC = homeMAC
-		d.serve(peersOptions(gatewayIP), erp)
+		opts := peersOptions(gatewayIP)
+		opts.Option82Relays = []string{line.NoRelay}
+		d.serve(opts, erp)
 		d.dnsmasq()
 		d.lives(d.home, homeIP)
 		d.sees("the relay's packets", func(e Event) bool {
@@ -687,6 +690,7 @@ func TestKernelHonestPeers(t *testing.T) {
 		d.sees("the first relay's words", func(e Event) bool {
 			return e.Outcome == outcome.Offer && e.GIAddr == gatewayIP && string(e.Option82) == circuit("port2")
 		})
+		require.Zero(t, d.server.Senders().Mixed, "what the second one copies has its own address")
 		d.settles(homeIP, homeMAC, 1)
 	})
 

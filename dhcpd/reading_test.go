@@ -233,7 +233,7 @@ func TestSmallSubnets(t *testing.T) {
 	opts.Subnets = append(opts.Subnets, v4.Subnet{Prefix: netip.MustParsePrefix("203.0.113.4/31"), LeaseTime: time.Hour})
 	opts.Unknown = v4.UnknownGuest
 	opts.Pools = []v4.Pool{{Name: "two", Kind: v4.PoolGuests, Range: v4.RangeOf(netip.MustParsePrefix("203.0.113.4/31")), LeaseTime: time.Hour, Links: []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}}}
-	opts.Options.Options = line.Options{Relays: []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}}
+	opts.Options.Options = line.Options{Relays: []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}, Option82Relays: []string{line.EveryRelay}}
 	s := startSiteWith(t, filepath.Join(t.TempDir(), "state.db"), opts, erp, (*Server).Listen)
 
 	discover := "\x35\x01\x01"

@@ -73,6 +73,7 @@ func TestExplainSaysWhoIsRefused(t *testing.T) {
 	opts := loopbackOptions(67, 68)
 	opts.CheckRelaySource = line.SourceListed
 	opts.SubscriberInterfaces, opts.TrustedInterfaces = []string{"br-flats"}, []string{"core"}
+	opts.Relays, opts.Option82Relays = append(opts.Relays, netip.MustParsePrefix("127.0.0.5/32")), []string{loopRelay.String()}
 	s := startSite(t, filepath.Join(t.TempDir(), "state.db"), opts)
 	for _, tc := range []struct {
 		name    string
@@ -89,6 +90,7 @@ func TestExplainSaysWhoIsRefused(t *testing.T) {
 		{"another relay", Query{GIAddr: ip("127.0.0.4"), Option82: port(switch1, 2)}, outcome.RelayUntrusted, 0, false},
 		{"a subscribers' wire", Query{GIAddr: loopRelay, Source: ip("127.0.0.3"), Interface: "br-flats"}, outcome.RelayInterface, 0, false},
 		{"without a relay the source says nothing", Query{Source: subscriberIP, Option82: port(switch1, 2), Interface: "core"}, outcome.Offer, v4.VoucherSwitch, false},
+		{"a relay whose option 82 is not trusted", Query{GIAddr: ip("127.0.0.5"), Option82: port(switch1, 2)}, outcome.Option82Untrusted, v4.VoucherRelay, true},
 		{"option 82 that is not trusted", Query{Option82: port(switch1, 2), Interface: "br-flats"}, outcome.Option82Untrusted, 0, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -86,7 +86,7 @@ var (
 func loopbackOptions(relayPort, clientPort uint16) Options {
 	return Options{Listen: netip.MustParseAddrPort("127.0.0.1:0"), Options: v4.Options{
 		RelayPort: relayPort, ClientPort: clientPort, Authoritative: true,
-		Options: line.Options{Relays: []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}},
+		Options: line.Options{Relays: []netip.Prefix{netip.PrefixFrom(loopRelay, 32)}, Option82Relays: []string{line.EveryRelay}},
 		Subnets: []v4.Subnet{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour}},
 	}}
 }

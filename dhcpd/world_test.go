@@ -69,7 +69,7 @@ func world(t testing.TB) *provision.Snapshot {
 func testOptions() Options {
 	return Options{Listen: netip.MustParseAddrPort("0.0.0.0:67"), Options: v4.Options{
 		Authoritative: true,
-		Options:       line.Options{Relays: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24")}},
+		Options:       line.Options{Relays: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24")}, Option82Relays: []string{line.EveryRelay}},
 		Subnets: []v4.Subnet{
 			{
 				Prefix: netip.MustParsePrefix("192.0.2.0/24"), Gateway: host(1), LeaseTime: time.Hour,

@@ -39,6 +39,7 @@ func plainOptions() Options {
 	o := testOptions()
 	o.ServerID = serverIP
 	o.Relays, o.CheckRelaySource = prefixes("198.51.100.0/24", "10.9.0.9/32"), line.SourceListed
+	o.Option82Relays = insertingRelays()
 	o.TrustedInterfaces, o.SubscriberInterfaces, o.VLANInterfaces = []string{"core"}, []string{"eth*"}, []string{"vlan{vlan}"}
 	o.Match = []v4.MatchKind{v4.MatchOption82, v4.MatchVLAN, v4.MatchMAC}
 	o.Subnets = append(o.Subnets, v4.Subnet{Prefix: netip.MustParsePrefix("10.9.0.0/24"), Gateway: ethIP, LeaseTime: time.Hour})
@@ -69,11 +70,15 @@ func TestStrangersOneByOne(t *testing.T) {
 		index int
 		src   func(v *citizen) netip.Addr // nil: 0.0.0.0
 		line  int                         // a place of town.places, from 1
+		plain func(v *citizen) netip.Addr // through the relay that inserts no option 82, with this giaddr and the option 82 of the customer
 	}
 	itself := func(v *citizen) netip.Addr { return v.addr }
 	onEth, onUp, nobodysVLAN := from{index: ifEth}, from{index: ifUp, src: func(*citizen) netip.Addr { return ip("203.0.113.66") }}, from{index: ifVLAN + 5}
 	asItself := from{index: ifUp, src: itself}
 	spoofedVLAN, spoofedPort := from{line: 3, src: itself}, from{line: 5, src: itself}
+	behindPlain := from{plain: func(*citizen) netip.Addr { return relay2 }}
+	withItsRelay := from{plain: func(v *citizen) netip.Addr { return v.at.gi }}
+	withAnotherRelay := from{plain: func(*citizen) netip.Addr { return relayIP }}
 	knownPort, strangePort, ownVLAN, emptyVLAN, snoopedPort := from{line: 1}, from{line: 2}, from{line: 3}, from{line: 4}, from{line: 5}
 	const (
 		discover = 1 << iota
@@ -95,6 +100,7 @@ func TestStrangersOneByOne(t *testing.T) {
 	byLineOnly := func(o *Options) { o.Match = []v4.MatchKind{v4.MatchOption82, v4.MatchVLAN} }
 	ofMAC := func(v *citizen) []byte { return append([]byte{1}, v.mac[:]...) }
 	itsOwn := func(*citizen) []byte { return []byte("\x00its own") }
+	asStranger := func(_ *citizen, q *wire.Query) { q.MAC = client(0xe1) }
 	anotherID := func(_ *citizen, q *wire.Query) {
 		q.Options = append(q.Options, clientID([]byte("another")...))
 	}
@@ -119,6 +125,16 @@ func TestStrangersOneByOne(t *testing.T) {
 			{"in a VLAN of another", ownVLAN}, {"in a VLAN that the ERP lacks", emptyVLAN}, {"at a snooped port of another", snoopedPort}, {"from its address", asItself}}},
 		{name: "the MAC and the option 82 of a snooped port", victim: "a snooping switch", does: ask | renew, ways: []way{{"on the shared wire", onEth}, {"on the uplink", onUp}},
 			write: func(v *citizen, q *wire.Query) { q.Option82 = v.at.opt82 }},
+		{name: "the option 82 of a port, through a relay that inserts none", victim: "a port", does: ask | renew | end, ways: []way{{"", behindPlain}, {"with its giaddr", withItsRelay}}, write: asStranger},
+		{name: "the MAC and the option 82 of a port, through a relay that inserts none", victim: "a port", does: ask | renew | end, ways: []way{{"", behindPlain}, {"with its giaddr", withItsRelay}}},
+		{name: "the option 82 of a second port, through a relay that inserts none", victim: "a second port", does: ask | renew | end, ways: []way{{"", behindPlain}, {"with its giaddr", withItsRelay}}, write: asStranger},
+		{name: "the option 82 of a snooped port, through a relay that inserts none", victim: "a snooping switch", does: ask | renew | end, ways: []way{{"", behindPlain}, {"with a giaddr", withAnotherRelay}}, write: asStranger},
+		{name: "the MAC and the option 82 of a snooped port, through a relay that inserts none", victim: "a snooping switch", does: ask | renew | end, ways: []way{{"", behindPlain}, {"with a giaddr", withAnotherRelay}}},
+		{name: "the option 82 of a switch in the customers' VLAN, through a relay that inserts none", victim: "an access switch in the customers' VLAN", does: ask | renew | end, ways: []way{{"", behindPlain}, {"with its giaddr", withItsRelay}}, write: asStranger},
+		{name: "the MAC and the option 82 of a switch in the customers' VLAN, through a relay that inserts none", victim: "an access switch in the customers' VLAN", does: ask | renew | end, ways: []way{{"", behindPlain}, {"with its giaddr", withItsRelay}}},
+		{name: "the option 82 of a vacant port, through a relay that inserts none", victim: "a vacant port", does: ask | renew | end, ways: []way{{"", behindPlain}, {"with its giaddr", withItsRelay}}, write: asStranger},
+		{name: "the option 82 of who was offered, through a relay that inserts none", victim: "a vacant port with the MAC", offered: true, does: ask, ways: []way{{"", behindPlain}, {"with its giaddr", withItsRelay}}, write: asStranger},
+		{name: "the option 82 of a guest, through a relay that inserts none", victim: "a guest of a port", does: ask | renew | end, ways: []way{{"", behindPlain}, {"with its giaddr", withItsRelay}}, write: asStranger},
 		{name: "the MAC behind a switch in the customers' VLAN", victim: "an access switch in the customers' VLAN", does: ask, ways: []way{
 			{"on the shared wire", onEth}, {"on the uplink", onUp}, {"at a port of another", knownPort}, {"in a VLAN of another", ownVLAN}}},
 		{name: "a renewal past the relay", victim: "a port", does: renew, ways: []way{
@@ -308,6 +324,10 @@ func TestStrangersOneByOne(t *testing.T) {
 							if at.gi.IsValid() {
 								a.From = netip.AddrPortFrom(at.via, 67)
 							}
+						}
+						if w.from.plain != nil {
+							a.plain, a.Ifindex, a.From, a.To = true, ifUp, netip.AddrPortFrom(relay2, 67), serverIP
+							q.GIAddr, q.Option82 = w.from.plain(v), v.at.opt82
 						}
 						a.Data = q.Append(nil)
 						tn.disturb(a)

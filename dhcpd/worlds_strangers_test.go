@@ -29,6 +29,7 @@ import (
 type attempt struct {
 	socket.Datagram
 	at     *place   // the stranger's own line; nil: none
+	plain  bool     // it comes through the relay that inserts no option 82
 	victim *citizen // who is meant
 	flood  []byte   // what is sent after it, floods times at once; nobody can be changed by that
 	floods int
@@ -105,6 +106,8 @@ func (tn *town) attempt() attempt {
 		} else if at.index == ifCore && !tn.vouched(&at) {
 			a.at = nil
 		}
+	} else if r.IntN(4) == 0 {
+		tn.plainRelay(&a, &q)
 	} else {
 		q.Option82 = among(r, nil, v.at.opt82, v.at.opt82, port(switch1, 1), port(switch2, 1), append(port(switch1, 2), 5, 4, 192, 0, 2, 1), []byte{1, 6, 0})
 		q.GIAddr = among(r, netip.Addr{}, netip.Addr{}, v.at.gi, relayIP, relay2, bridged, addr)
@@ -124,6 +127,17 @@ func (tn *town) attempt() attempt {
 		tn.unbelieved(&a)
 	}
 	return a
+}
+
+// plainRelay has a stranger's packet come through the relay that inserts no option 82 and leaves alone what its clients write, a giaddr too.
+func (tn *town) plainRelay(a *attempt, q *wire.Query) {
+	r, v := tn.bad, a.victim
+	a.plain, a.Ifindex, a.From, a.To = true, ifUp, netip.AddrPortFrom(relay2, 67), serverIP
+	q.Option82 = among(r, v.at.opt82, v.at.opt82, v.at.opt82, port(switch1, 1), port(switch2, 1), port(switch3, 1), port(switch1, 9),
+		append(port(switch1, 2), 5, 4, 10, 9, 0, 1, 11, 4, 192, 0, 2, 77), []byte{1, 6, 0})
+	if q.GIAddr = among(r, relay2, relay2, relay2, v.at.gi, relayIP, bridged); !q.GIAddr.IsValid() {
+		q.GIAddr = relay2
+	}
 }
 
 // squat is an attempt to get an address, and to get it again, by what the ERP knows a customer by, or by an identifier of the configuration, at a line that
@@ -249,6 +263,9 @@ func (tn *town) disturb(a attempt) {
 	got := tn.loud.hear(tn.now, a.Datagram)
 	tn.say("  %s %v", got.outcome, got.ip)
 	tn.seen["stranger: "+got.outcome.String()]++
+	if a.plain {
+		tn.seen["through the plain relay: "+got.outcome.String()]++
+	}
 	after := tn.standing()
 	tn.look(&a, got, &before, &after)
 	if a.floods == 0 {
@@ -277,10 +294,10 @@ func (tn *town) look(a *attempt, got answer, before, after *standing) {
 	}
 }
 
-// sharesWith reports whether a packet of a citizen has no line and no relay that tells it from strangers of its interface.
+// sharesWith reports whether a packet of a citizen has no line, and no relay but the one without option 82, that tells it from strangers of its interface.
 func (tn *town) sharesWith(g socket.Datagram) bool {
 	r := &tn.loud.h.r
-	return !r.P.GIAddr().IsValid() && !r.P.HasOption82() && g.Ifindex < ifVLAN
+	return (!r.P.GIAddr().IsValid() || r.P.GIAddr() == relay2) && !r.P.HasOption82() && g.Ifindex < ifVLAN
 }
 
 // reason says why nobody can tell a stranger from the client of a live lease.
@@ -317,6 +334,8 @@ func (tn *town) same(c *citizen, a *attempt, rec *lease.Record) reason {
 	mac, _ := p.MAC()
 	alone := !p.GIAddr().IsValid() && !tn.loud.h.r.P.HasOption82() && a.Ifindex < ifVLAN
 	switch {
+	case tn.sameKey(p, rec) && a.plain && p.GIAddr() == relay2 && c.at.gi == relay2:
+		return reasonWire
 	case tn.sameKey(p, rec) && alone && a.Ifindex == c.at.index && !c.at.gi.IsValid() && !tn.vouched(&c.at):
 		return reasonWire
 	case tn.sameKey(p, rec) && alone && c.at.gi.IsValid() && a.From.Addr() == rec.IP && (renews(p) || p.Type() == wire.Release || p.Type() == wire.Decline):
@@ -655,6 +674,7 @@ func TestStrangers(t *testing.T) {
 		"stranger: ack", "stranger: offer", "stranger: pool_ack", "stranger: pool_offer", "stranger: inform_ack", "stranger: nak_not_bound", "stranger: nak_other_client",
 		"stranger: nak_wrong_address", "stranger: released", "stranger: declined", "stranger: release_unknown", "stranger: decline_unknown", "stranger: leasequery_refused", "stranger: relay_interface",
 		"taken for one of two at a port", "stranger: relay_no_source", "stranger: relay_source", "stranger: relay_subscriber", "stranger: relay_untrusted", "stranger: option82_untrusted", "stranger: mac_reported", "stranger: mac_refused", "stranger: port_full", "stranger: malformed",
+		"through the plain relay: option82_untrusted", "through the plain relay: relay_source", "through the plain relay: offer", "through the plain relay: mac_elsewhere",
 		"a flood that ends limited_client", "a flood that ends limited_port", "a flood that ends limited_relay",
 	} {
 		if seen[k] == 0 {

@@ -73,6 +73,11 @@ var (
 	switch3  = provision.MAC{0, 0, 0x5e, 0, 0x53, 0xf3}
 )
 
+// insertingRelays are those whose option 82 is the relay's word: all but relay2, with the addresses that they send from.
+func insertingRelays() []string {
+	return []string{relayIP.String(), relayOut.String(), bridged.String()}
+}
+
 func shared(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 0, n}) }
 
 // townLinks are the host of a town's servers.
@@ -211,7 +216,7 @@ func (tn *town) options() Options {
 	o.ServerID = serverIP
 	o.Authoritative, o.RapidCommit = tn.one(2), tn.one(3)
 	o.Relays = prefixes("198.51.100.0/24", "10.9.0.9/32")
-	o.CheckRelaySource = line.SourceListed
+	o.CheckRelaySource, o.Option82Relays = line.SourceListed, insertingRelays()
 	o.TrustedInterfaces = []string{"core"}
 	if tn.one(4) {
 		o.TrustedInterfaces = []string{line.NoInterface}

@@ -232,6 +232,7 @@ dhcp:
   interfaces: [access]
   relays: [%s, %s] # the giaddr of the relay, and what it sends from
   check_relay_source: true
+  option82_relays: all
   trusted_interfaces: none
   limits: {relay: {rate: 1000000, burst: 1000000}}
   shared_networks: [{prefixes: [%s, %s]}]

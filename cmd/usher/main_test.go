@@ -137,6 +137,7 @@ func TestCheck(t *testing.T) {
 	good := write("good.yaml", "userside:\n  url: https://erp.example.net/api.php\n  key_file: "+key+`
 dhcp:
   trusted_interfaces: none
+  option82_relays: none
   subnets:
     - {prefix: 192.0.2.0/24, gateway: 192.0.2.1}
 `)

@@ -16,7 +16,7 @@
 //	oneof     the words that it may be; a closed set of its own type has a method Words instead
 //	most      how many elements a list may have
 //	unique    no element of a list may stand there twice
-//	alone     a word that may stand in place of a list, or as its only element
+//	alone     words of which one may stand in place of a list, or as its only element
 //	empty     why a list may not be empty, to which "leave it out for" and the default are added
 //	like      an example in errors, if the default is none
 //	restart   a running agent cannot take another value

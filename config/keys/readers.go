@@ -31,19 +31,19 @@ func Scalar[T any](takes Shape, f func(Value) (T, bool)) Reader {
 	}}
 }
 
-// list is the reader of a list of what elem reads. A key with the tag alone may also be that word, by
+// list is the reader of a list of what elem reads. A key with the tag alone may also be one of those words, by
 // itself or as the only element.
 func list(elem Reader) Reader {
 	takes := func(k Key, t reflect.Type) Shape {
 		if s := ListShape(k, elem.Schema(k, t.Elem())); k.Has("alone") {
-			return Shape{"anyOf": []Shape{WordShape([]string{k.Tag("alone")}), s}}
+			return Shape{"anyOf": []Shape{WordShape(k.alone()), s}}
 		} else {
 			return s
 		}
 	}
 	return Reader{Schema: takes, Read: func(v Value, k Key, into reflect.Value) bool {
 		if k.Has("alone") && v.isText() {
-			word, ok := v.Word([]string{k.Tag("alone")})
+			word, ok := v.Word(k.alone())
 			if ok {
 				into.Set(reflect.ValueOf([]string{word}))
 			}
@@ -68,9 +68,10 @@ func list(elem Reader) Reader {
 				}
 			}
 		})
+		word := slices.IndexFunc(k.alone(), func(w string) bool { return seen[w] })
 		switch most := k.Whole("most"); {
-		case out.Len() > 1 && k.Has("alone") && seen[k.Tag("alone")]:
-			v.Problem("%s stands beside others; it has to stand alone", k.Tag("alone"))
+		case out.Len() > 1 && word >= 0:
+			v.Problem("%s stands beside others; it has to stand alone", k.alone()[word])
 		case ok && n == 0 && k.Has("empty"):
 			v.EmptyList(k)
 		case k.Has("most") && out.Len() > most:
@@ -82,6 +83,9 @@ func list(elem Reader) Reader {
 		return ok
 	}}
 }
+
+// alone are the words that may stand in place of a list.
+func (k Key) alone() []string { return strings.Fields(k.Tag("alone")) }
 
 // EmptyList says why the list of a key may not be empty.
 func (v Value) EmptyList(k Key) {

@@ -34,6 +34,14 @@ type Options struct {
 	// that names the line for relays.
 	CheckRelaySource SourceCheck `cfg:"check_relay_source" read:"source_check" example:"true"`
 
+	// Prefixes or single addresses of the relays whose option 82 is believed: which insert or
+	// replace it, or drop what clients write, or have only switches below that do. Of others it is
+	// echoed and not believed. The addresses that they send from belong here, too: a giaddr of this
+	// list from another address in relays is refused. none (example): no relay's; all: that of every relay that is believed. Left out
+	// or empty, it is believed of all with a warning, and usher check asks for a list or a word,
+	// because a relay that inserts none passes on what its client wrote.
+	Option82Relays []string `cfg:"option82_relays" read:"relay" alone:"none all" unique:"true" example:"none"`
+
 	// Interfaces, by name or pattern, that subscribers are on and no relay, but one that relays
 	// lists as one address. Those of vlan_interfaces belong to them.
 	SubscriberInterfaces []string `cfg:"subscriber_interfaces" read:"interface" unique:"true"`
@@ -67,9 +75,17 @@ const (
 // NoInterface stands alone in Options.TrustedInterfaces: option 82 without a relay is believed nowhere.
 const NoInterface = "none"
 
+// NoRelay and EveryRelay stand alone in Options.Option82Relays: option 82 is believed of no relay, or of
+// every one that is believed itself.
+const (
+	NoRelay    = "none"
+	EveryRelay = "all"
+)
+
 // Config is Options made ready for the packet path. It never changes.
 type Config struct {
 	relays      []netip.Prefix
+	inserting   insertingRelays
 	checkSource SourceCheck
 	trusted     []string // interfaces
 	trustStated bool     // else option 82 is believed on all
@@ -95,6 +111,10 @@ func Compile(o Options) (*Config, error) {
 		}
 		c.relays[i] = p.Masked()
 	}
+	var err error
+	if c.inserting, err = compileInserting(o.Option82Relays, c.relays); err != nil {
+		errs = append(errs, err)
+	}
 	if slices.Contains(c.trusted, NoInterface) {
 		if len(c.trusted) > 1 {
 			fail("trusted interface %q: it stands alone", NoInterface)
@@ -119,7 +139,6 @@ func Compile(o Options) (*Config, error) {
 		}
 		c.vlans = append(c.vlans, t)
 	}
-	var err error
 	if c.option82, err = compileOption82(o.Option82); err != nil {
 		errs = append(errs, err)
 	}

@@ -144,6 +144,40 @@ func TestRelayList(t *testing.T) {
 	assert.False(t, listed || alone)
 }
 
+func TestOption82Relays(t *testing.T) {
+	relays := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.1/32")}
+	for name, tc := range map[string]struct {
+		list   []string
+		stated bool
+		want   string // of 198.51.100.9, 198.51.100.20 and 203.0.113.1, which are believed
+		listed int
+	}{
+		"left out":                 {nil, false, "no no no", 0},
+		"none":                     {[]string{"none"}, true, "no no no", 0},
+		"all":                      {[]string{"all"}, true, "yes yes yes", 0},
+		"some":                     {[]string{"203.0.113.1", "198.51.100.9", "198.51.100.7"}, true, "yes no yes", 3},
+		"a network":                {[]string{"198.51.100.16/28"}, true, "no yes no", 1},
+		"all that are relays":      {[]string{"198.51.0.0/16", "203.0.113.1"}, true, "yes yes yes", 2},
+		"a part, though as many":   {[]string{"198.51.100.0/25", "203.0.113.1/32"}, true, "yes yes yes", 2},
+		"another network's second": {[]string{"198.51.100.16/28", "203.0.113.0/24"}, true, "no yes yes", 2},
+	} {
+		c, err := Compile(Options{Relays: relays, Option82Relays: tc.list})
+		require.NoError(t, err, name)
+		assert.Equal(t, tc.stated, c.StatesOption82Relays(), name)
+		var got []string
+		for _, a := range []string{"198.51.100.9", "198.51.100.20", "203.0.113.1"} {
+			got = append(got, map[bool]string{false: "no", true: "yes"}[c.Option82Relay(ip(a))])
+		}
+		assert.Equal(t, tc.want, strings.Join(got, " "), name)
+		assert.Len(t, c.Option82Relays(), tc.listed, name)
+		assert.False(t, tc.want != "yes yes yes" && c.Option82Relay(netip.Addr{}), name)
+	}
+	for _, list := range [][]string{{"none", "198.51.100.9"}, {"all", "none"}, {"some"}, {"2001:db8::1"}, {"198.51.100.9/33"}, {""}} {
+		_, err := Compile(Options{Option82Relays: list})
+		assert.ErrorContains(t, err, "option82 relay", "%v", list)
+	}
+}
+
 func TestDisbelieve(t *testing.T) {
 	p := read(wire.Query{Type: wire.Discover, Option82: []byte{1, 2, 0, 7, 5, 4, 192, 0, 2, 1}})
 	assert.True(t, p.HasOption82())
@@ -388,12 +422,15 @@ func FuzzSwitchNames(f *testing.F) {
 }
 
 func TestSubOptionsAsSent(t *testing.T) {
-	got, err := SubOptions(unhex(t, "0106000400640005 0504c6336401 0504c6336402 0503aabbcc 0701ff 1300 1300"))
+	got, err := SubOptions(unhex(t, "0106000400640005 0504c6336401 0504c6336402 0504c6336401 0a0100 0a0180 0503aabbcc 0701ff 1300 1300"))
 	require.NoError(t, err)
 	assert.Equal(t, []SubOption{
 		{Code: 1, Name: "circuit-id", Value: "000400640005", Text: "vlan 100 unit 0 port 5"},
 		{Code: 5, Name: "link-selection", Value: "c6336401", Text: "address 198.51.100.1"},
-		{Code: 5, Name: "link-selection", Value: "c6336402", Text: "address 198.51.100.2", Fault: "repeated: the first counts"},
+		{Code: 5, Name: "link-selection", Value: "c6336402", Text: "address 198.51.100.2", Fault: "repeated with another value: such a packet is refused"},
+		{Code: 5, Name: "link-selection", Value: "c6336401", Text: "address 198.51.100.1", Fault: "repeated: the first counts"},
+		{Code: 10, Name: "flags", Value: "00", Text: "received by broadcast"},
+		{Code: 10, Name: "flags", Value: "80", Text: "received by unicast", Fault: "repeated: the first counts"},
 		{Code: 5, Name: "link-selection", Value: "aabbcc", Fault: "want the 4 bytes of an address"},
 		{Code: 7, Value: "ff", Text: "0xff"},
 		{Code: 19, Name: "source-port", Text: "replies to its source port"},

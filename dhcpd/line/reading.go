@@ -93,15 +93,19 @@ func SubOptions(payload []byte) ([]SubOption, error) {
 		return nil, fmt.Errorf("option 82: %w", err)
 	}
 	out := []SubOption{}
-	var counted [256]bool // the sub-options with a value of which one was used
+	counted := map[uint8]string{} // of the sub-options with a value of which one was used
 	for _, s := range list {
 		v := SubOption{Code: s.Code, Name: s.Name(), Value: hex.EncodeToString(s.Value)}
 		v.Text, v.Fault = s.Describe()
 		if v.Fault == "" && s.FirstCounts() {
-			if counted[s.Code] {
+			switch first, again := counted[s.Code]; {
+			case !again:
+				counted[s.Code] = v.Value
+			case first != v.Value && s.Finds():
+				v.Fault = "repeated with another value: such a packet is refused"
+			default:
 				v.Fault = "repeated: the first counts"
 			}
-			counted[s.Code] = true
 		}
 		out = append(out, v)
 	}

@@ -19,13 +19,23 @@ type paste struct {
 	cfg    *v4.Config
 	relays []netip.Addr // believed because none is listed: they are to stay so
 	ifaces []string     // where option 82 is believed because nothing is said
+
+	inserting []netip.Addr // of relays whose option 82 is believed because nothing is said
 }
 
-// lines returns what believes a sender in one state; several are alternatives. None: nothing would.
+// lines returns what believes a sender in one state; several of AnySwitch are alternatives. None: nothing would.
 func (p *paste) lines(s State, giaddr, source netip.Addr, iface string) []string {
 	switch s {
 	case UnlistedSource, RelayUntrusted, RelaySource:
-		return p.relayLine(false, giaddr, source)
+		cfg := p.cfg.Line()
+		var out []string
+		if listed, _ := cfg.Lists(source); !listed || s != RelaySource {
+			out = p.relayLine(false, giaddr, source)
+		}
+		if s != RelayUntrusted && len(cfg.Option82Relays()) > 0 && cfg.Option82Relay(giaddr) { // its source is measured, once relays has it
+			out = append(out, p.insertingLine(source))
+		}
+		return out
 	case RelayNoSource, RelaySubscriber, RelayInterface:
 		if source.IsUnspecified() {
 			return nil // no list believes that
@@ -47,6 +57,13 @@ func (p *paste) relayLine(alone bool, more ...netip.Addr) []string {
 		return []string{"relays: [" + addresses(listed, alone, more...) + "]"}
 	}
 	return []string{"relays: [" + addresses(nil, alone, append(slices.Clone(p.relays), more...)...) + "]"}
+}
+
+const insertingNone = "option82_relays: none"
+
+// insertingLine has the relays whose option 82 is believed, and more.
+func (p *paste) insertingLine(more ...netip.Addr) string {
+	return "option82_relays: [" + addresses(p.cfg.Line().Option82Relays(), false, append(slices.Clone(p.inserting), more...)...) + "]"
 }
 
 const trustNone = "trusted_interfaces: none"

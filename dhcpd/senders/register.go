@@ -34,17 +34,42 @@ type key struct {
 // entry is what is known of a key. The goroutine of the packets writes, anybody reads.
 type entry struct {
 	key
-	iface   string // name of the interface when it was first seen
-	first   int64  // Unix nanoseconds, as last
-	last    atomic.Int64
+	iface string // name of the interface when it was first seen
+	first int64  // Unix nanoseconds
+	infos [infoKinds]heard
+}
+
+// infoKinds is how many ways there are to think of a relay's option 82.
+const infoKinds = int(v4.InfoUntrusted) + 1
+
+// heard is what came of an entry whose option 82 was thought of in one way.
+type heard struct {
 	packets atomic.Uint64
+	last    atomic.Int64 // Unix nanoseconds; meaningless without packets
+}
+
+// packets returns how many there were in all.
+func (e *entry) packets() (n uint64) {
+	for i := range e.infos {
+		n += e.infos[i].packets.Load()
+	}
+	return n
+}
+
+// last returns when the last one came, in Unix nanoseconds.
+func (e *entry) last() int64 {
+	last := e.first
+	for i := range e.infos {
+		last = max(last, e.infos[i].last.Load())
+	}
+	return last
 }
 
 // class is the senders of one state.
 type class struct {
 	entries []*entry
-	gone    uint64        // packets of senders that were pushed out
-	missed  atomic.Uint64 // packets of senders that there was no room for
+	gone    [infoKinds]uint64        // packets of senders that were pushed out
+	missed  [infoKinds]atomic.Uint64 // packets of senders that there was no room for
 
 	// These belong to the goroutine of the packets.
 	replaced int64 // when a sender was last pushed out
@@ -90,7 +115,7 @@ func (g *Register) Note(now time.Time, r *v4.Request, cfg *v4.Config) {
 			k.source = from.As4()
 		}
 	}
-	at := now.UnixNano()
+	at, info := now.UnixNano(), r.Trust.Info
 	recent := &g.recent[k.place()]
 	e := *recent
 	if e == nil || e.key != k {
@@ -100,9 +125,12 @@ func (g *Register) Note(now time.Time, r *v4.Request, cfg *v4.Config) {
 		}
 		*recent = e
 	}
-	e.packets.Add(1)
-	if at-e.last.Load() >= int64(time.Second) {
-		e.last.Store(at)
+	h := &e.infos[info]
+	if h.packets.Add(1) == 1 {
+		g.tellInfo(at, e, r, cfg)
+	}
+	if at-h.last.Load() >= int64(time.Second) {
+		h.last.Store(at)
 	}
 }
 
@@ -111,17 +139,19 @@ func (g *Register) add(at int64, k key, r *v4.Request, cfg *v4.Config) {
 	c := &g.class[k.state]
 	full := len(c.entries) >= k.state.limit()
 	if full && at-c.replaced < int64(replaceEvery) && at >= c.replaced {
-		c.missed.Add(1)
+		c.missed[r.Trust.Info].Add(1)
 		return
 	}
 	e := &entry{key: k, iface: r.P.Ingress.Name, first: at}
-	e.last.Store(at)
-	e.packets.Store(1)
+	e.infos[r.Trust.Info].last.Store(at)
+	e.infos[r.Trust.Info].packets.Store(1)
 	told := slices.ContainsFunc(c.entries, func(x *entry) bool { return x.source == k.source && x.ifindex == k.ifindex && x.query == k.query })
 	g.mu.Lock()
 	if full {
 		i := c.least()
-		c.gone += c.entries[i].packets.Load()
+		for info := range infoKinds {
+			c.gone[info] += c.entries[i].infos[info].packets.Load()
+		}
 		delete(g.known, c.entries[i].key)
 		g.recent[c.entries[i].place()] = nil
 		c.entries[i], c.replaced = e, at
@@ -133,14 +163,15 @@ func (g *Register) add(at int64, k key, r *v4.Request, cfg *v4.Config) {
 	if !told {
 		g.tell(at, e, r, cfg)
 	}
+	g.tellInfo(at, e, r, cfg)
 }
 
 // least returns the place of the sender that sent the fewest packets, of several the one that was silent longest.
 func (c *class) least() int {
 	least := 0
 	for i, e := range c.entries {
-		n, m := e.packets.Load(), c.entries[least].packets.Load()
-		if n < m || n == m && e.last.Load() < c.entries[least].last.Load() {
+		n, m := e.packets(), c.entries[least].packets()
+		if n < m || n == m && e.last() < c.entries[least].last() {
 			least = i
 		}
 	}
@@ -149,10 +180,40 @@ func (c *class) least() int {
 
 // tell logs a sender that is new by state, source and interface.
 func (g *Register) tell(at int64, e *entry, r *v4.Request, cfg *v4.Config) {
-	text, ok := news(e.state, cfg)
-	if !ok {
+	if text, ok := news(e.state, cfg); ok {
+		g.warn(at, e, r, text, e.state.String(), g.lines(e, cfg), e.state == AnySwitch)
+	}
+}
+
+// tellInfo logs, once of each sender, that a relay's option 82 is left out of account, or believed because nothing is said.
+func (g *Register) tellInfo(at int64, e *entry, r *v4.Request, cfg *v4.Config) {
+	if !cfg.ReadsOption82() {
 		return
 	}
+	p := paste{cfg: cfg, inserting: g.inserting(e)}
+	switch r.Trust.Info {
+	case v4.InfoUntrusted:
+		g.warn(at, e, r, "option 82 is left out of account: dhcp.option82_relays does not list the relay", "option82_untrusted", []string{p.insertingLine()}, false)
+	case v4.InfoUnsaid:
+		g.warn(at, e, r, "option 82 is believed of a relay only because dhcp.option82_relays is left out", "option82_unsaid", []string{p.insertingLine(), insertingNone}, true)
+	}
+}
+
+// inserting are the addresses of relays whose option 82 is believed because nothing is said, and those of e.
+func (g *Register) inserting(e *entry) []netip.Addr {
+	addrs := []netip.Addr{netip.AddrFrom4(e.giaddr), netip.AddrFrom4(e.source)}
+	for s := range stateEnd {
+		for _, x := range g.class[s].entries {
+			if x.infos[v4.InfoUnsaid].packets.Load() > 0 {
+				addrs = append(addrs, netip.AddrFrom4(x.giaddr), netip.AddrFrom4(x.source))
+			}
+		}
+	}
+	return addrs
+}
+
+// warn logs a sender with the lines to paste, all or one of them, unless there was too much to tell of its state.
+func (g *Register) warn(at int64, e *entry, r *v4.Request, text, reason string, lines []string, one bool) {
 	c := &g.class[e.state]
 	switch {
 	case c.logFull < at || c.logFull > at+logBurst*int64(logEvery): // or the clock was set back
@@ -162,7 +223,7 @@ func (g *Register) tell(at int64, e *entry, r *v4.Request, cfg *v4.Config) {
 		return
 	}
 	c.logFull += int64(logEvery)
-	attrs := []any{"reason", e.state.String()}
+	attrs := []any{"reason", reason}
 	if !e.state.Switch() {
 		attrs = append(attrs, "giaddr", netip.AddrFrom4(e.giaddr), "source", netip.AddrPortFrom(netip.AddrFrom4(e.source), r.P.From.Port()))
 	}
@@ -170,8 +231,12 @@ func (g *Register) tell(at int64, e *entry, r *v4.Request, cfg *v4.Config) {
 	if e.query {
 		attrs = append(attrs, "leasequery", true)
 	}
-	for i, line := range g.lines(e, cfg) {
-		attrs = append(attrs, [...]string{"paste", "or"}[min(i, 1)], line)
+	for i, line := range lines {
+		word := "paste"
+		if one && i > 0 {
+			word = "or"
+		}
+		attrs = append(attrs, word, line)
 	}
 	if c.untold > 0 {
 		attrs = append(attrs, "more", c.untold)

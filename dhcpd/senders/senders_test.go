@@ -116,7 +116,7 @@ func relays(prefixes ...string) func(*v4.Options) {
 		for _, p := range prefixes {
 			o.Relays = append(o.Relays, netip.MustParsePrefix(p))
 		}
-		o.TrustedInterfaces = []string{line.NoInterface}
+		o.TrustedInterfaces, o.Option82Relays = []string{line.NoInterface}, []string{line.EveryRelay}
 	}
 }
 

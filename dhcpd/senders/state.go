@@ -87,6 +87,9 @@ func (s State) Refused() outcome.Outcome {
 // Switch reports whether the sender is a switch, or a client, on an interface, and no relay.
 func (s State) Switch() bool { return s >= TrustedInterface && s < stateEnd }
 
+// believedRelay reports whether the sender is a relay that is believed.
+func (s State) believedRelay() bool { return s <= AnyRelay }
+
 // limit is how many senders of a state are kept: of those that are believed as many as a
 // large network has, so that the line to paste is whole.
 func (s State) limit() int {

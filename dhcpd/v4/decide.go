@@ -67,7 +67,7 @@ func (c *decider) admit() outcome.Outcome {
 	}
 	c.mac, c.d.MAC = mac, mac
 	switch {
-	case p.RelayInfoCount() > 1:
+	case p.RelayInfoCount() > 1, p.Relay.Twice:
 		return outcome.Option82Double
 	case c.r.P.RelayErr != nil:
 		return outcome.Option82Malformed

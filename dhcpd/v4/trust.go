@@ -48,14 +48,53 @@ func (v *Voucher) UnmarshalText(b []byte) error {
 	return fmt.Errorf("voucher %q: no such one", b)
 }
 
+// RelayedInfo is what is thought of the option 82 of a packet whose relay is believed. That is another question than whose the
+// relay's address is: a relay that inserts none passes on what its client wrote.
+type RelayedInfo uint8
+
+// What is thought of it. The zero value is that there is nothing to think of: no relay forwarded the packet, the relay
+// is not believed, or there is no option 82.
+const (
+	InfoNone      RelayedInfo = iota
+	InfoListed                // believed: dhcp.option82_relays has the relay, or says all
+	InfoUnsaid                // believed because dhcp.option82_relays is left out
+	InfoUntrusted             // left out of account
+	infoEnd
+)
+
+// RelayedInfos returns all of them.
+func RelayedInfos() []RelayedInfo {
+	return []RelayedInfo{InfoNone, InfoListed, InfoUnsaid, InfoUntrusted}
+}
+
+// String returns none, listed, unsaid or untrusted.
+func (i RelayedInfo) String() string {
+	if i >= infoEnd {
+		return "invalid"
+	}
+	return [infoEnd]string{"none", "listed", "unsaid", "untrusted"}[i]
+}
+
+// MarshalText implements encoding.TextMarshaler by String.
+func (i RelayedInfo) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler. A word that is none becomes one whose String is "invalid":
+// a command may be older than the agent that it asks.
+func (i *RelayedInfo) UnmarshalText(b []byte) error {
+	for *i = 0; *i < infoEnd && i.String() != string(b); *i++ {
+	}
+	return nil
+}
+
 // Trust is what is thought of the way that a packet came, before anything is looked up for it.
 type Trust struct {
-	By      Voucher         // who vouches for the relay's address and option 82, or for the VLAN
+	By      Voucher         // who vouches for the relay's address, or for option 82 without a relay, or for the VLAN
+	Info    RelayedInfo     // whether the relay's option 82 counts
 	Refused outcome.Outcome // why it is not looked at; zero: it is
 }
 
-// Judge says who vouches for a packet, and leaves an option 82 out of account for which nobody does. It is
-// to be called before Decide, with the same bindings and configuration; what it refuses is no reason to
+// Judge says who vouches for a packet, and leaves an option 82 out of account for which nobody does: for that of a relay it is
+// not enough that somebody vouches for the relay. It is to be called before Decide, with the same bindings and configuration; what it refuses is no reason to
 // limit anybody. A packet without a sender, of Explain, is taken to come from its relay's address.
 func Judge(r *Request, snap *provision.Snapshot, cfg *Config) {
 	r.Trust = Trust{}
@@ -68,6 +107,11 @@ func Judge(r *Request, snap *provision.Snapshot, cfg *Config) {
 		r.Trust.Refused = w.poses(r, snap, cfg)
 		if r.Trust.Refused == 0 && p.Type() != wire.LeaseQuery {
 			r.Trust.By, r.Trust.Refused = w.relayed(cfg)
+			if r.Trust.Refused == 0 && p.HasOption82() {
+				if r.Trust.Info = w.info(cfg); r.Trust.Info == InfoUntrusted {
+					p.Disbelieve()
+				}
+			}
 		}
 	} else {
 		r.Trust.By = direct(r, cfg)
@@ -166,10 +210,30 @@ func (w *relay) relayed(cfg *Config) (Voucher, outcome.Outcome) {
 		return VoucherAnyRelay, 0
 	case !w.giListed:
 		return VoucherNone, outcome.RelayUntrusted
+	case w.borrowed(cfg):
+		return VoucherNone, outcome.RelaySource
 	case w.fromListed:
 		return VoucherRelay, 0
 	case cfg.line.SourceCheck() == line.SourceListed:
 		return VoucherNone, outcome.RelaySource
 	}
 	return VoucherSource, 0
+}
+
+// info says whether a believed relay's option 82 is equipment's word. That follows from giaddr: only the relay that writes it
+// may insert option 82, and who forwards the packet after that leaves both alone (RFC 3046 section 2.1.1).
+func (w *relay) info(cfg *Config) RelayedInfo {
+	switch {
+	case !cfg.line.StatesOption82Relays():
+		return InfoUnsaid
+	case cfg.line.Option82Relay(w.gi):
+		return InfoListed
+	}
+	return InfoUntrusted
+}
+
+// borrowed reports whether a packet names a relay whose option 82 is believed, and comes from a listed relay whose is not. That one
+// passes on what its clients write, a giaddr too: nobody can tell whose it is. An address that is not listed, where such are believed, tells nothing.
+func (w *relay) borrowed(cfg *Config) bool {
+	return w.from != w.gi && w.fromListed && cfg.line.Option82Relay(w.gi) && !cfg.line.Option82Relay(w.from)
 }

@@ -2,6 +2,7 @@ package v4
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,6 +12,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/lease"
 )
 
 // Who passes for a relay: each row is one packet that names one, with the port of another customer in option 82.
@@ -206,6 +208,178 @@ func TestUntrustedOption82(t *testing.T) {
 		q := wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(21), Option82: port(switch1, 2)}
 		assert.Equal(t, "release_unknown", told(run(t, q, leases(rec), only, func(r *Request, _ *Options) { r.P.From = netip.AddrPortFrom(host(77), 68) })))
 	})
+}
+
+// Whose word the option 82 of a relayed packet is: each row is one packet with the port of a customer.
+func TestOption82OfRelays(t *testing.T) {
+	var (
+		list   = func(p ...string) []string { return p }
+		relays = list("198.51.100.0/24", "203.0.113.0/24")
+		other  = ip("198.51.100.9")
+		far    = ip("10.9.9.9") // in no list
+	)
+	const (
+		ok = outcome.Offer
+		no = outcome.Option82Untrusted
+	)
+	for _, tc := range []struct {
+		name      string
+		relays    []string
+		inserting []string
+		gi, from  netip.Addr
+		bare      bool
+		want      outcome.Outcome
+		info      RelayedInfo
+	}{
+		{"left out", relays, nil, relayIP, relayIP, false, ok, InfoUnsaid},
+		{"an empty list", relays, list(), relayIP, relayIP, false, ok, InfoUnsaid},
+		{"left out, no list of relays", nil, nil, relayIP, relayIP, false, ok, InfoUnsaid},
+		{"none", relays, list("none"), relayIP, relayIP, false, no, InfoUntrusted},
+		{"none, no list of relays", nil, list("none"), relayIP, relayIP, false, no, InfoUntrusted},
+		{"all", relays, list("all"), relayIP, relayIP, false, ok, InfoListed},
+		{"all, no list of relays", nil, list("all"), far, far, false, ok, InfoListed},
+		{"the relay", relays, list("198.51.100.1"), relayIP, relayIP, false, ok, InfoListed},
+		{"a network with it", relays, list("203.0.113.0/24", "198.51.100.0/28"), relayIP, relayIP, false, ok, InfoListed},
+		{"all networks", relays, list("203.0.113.0/24", "198.51.0.0/16"), relayIP, other, false, ok, InfoListed},
+		{"another relay", relays, list("198.51.100.2", "198.51.100.9", "203.0.113.0/24"), relayIP, relayIP, false, no, InfoUntrusted},
+		{"its other address, listed too", relays, list("198.51.100.1", "198.51.100.9"), relayIP, other, false, ok, InfoListed},
+		{"a client's giaddr, through a relay that inserts none", relays, list("198.51.100.1"), relayIP, other, false, outcome.RelaySource, InfoNone},
+		{"the same without option 82", relays, list("198.51.100.1"), relayIP, other, true, outcome.RelaySource, InfoNone},
+		{"a relay that inserts none, through one that does", relays, list("198.51.100.9"), relayIP, other, false, no, InfoUntrusted},
+		{"from an address that nobody lists and nobody asks for", relays, list("198.51.100.1"), relayIP, far, false, ok, InfoListed},
+		{"the relay, no list of relays", nil, list("198.51.100.1"), relayIP, far, false, ok, InfoListed},
+		{"another one, no list of relays", nil, list("198.51.100.1"), other, other, false, no, InfoUntrusted},
+		{"a relay that is refused", relays, list("10.0.0.0/8"), far, far, false, outcome.RelayUntrusted, InfoNone},
+		{"no option 82", relays, list("none"), relayIP, relayIP, true, outcome.UnknownClient, InfoNone},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var asked *Request
+			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: tc.gi, Option82: port(switch1, 1)}
+			if tc.bare {
+				q.Option82 = nil
+			}
+			d := run(t, q, nil, func(r *Request, o *Options) {
+				o.Relays = nil
+				for _, p := range tc.relays {
+					o.Relays = append(o.Relays, netip.MustParsePrefix(p))
+				}
+				o.Option82Relays, r.P.From, asked = tc.inserting, netip.AddrPortFrom(tc.from, 67), r
+			})
+			assert.Equal(t, tc.want, d.Outcome)
+			assert.Equal(t, tc.info, asked.Trust.Info)
+			assert.Equal(t, tc.info != InfoUntrusted && !tc.bare, asked.P.HasOption82())
+			if tc.want == no {
+				assert.Equal(t, no, d.Match.Lost)
+				assert.Zero(t, d.Change)
+			}
+		})
+	}
+}
+
+// What a client behind a relay that inserts none writes into option 82 is echoed (RFC 3046 section 2.2), and nothing of it counts: the packet is decided as if
+// it were not there.
+func TestUntrustedOption82OfARelay(t *testing.T) {
+	none := func(_ *Request, o *Options) { o.Option82Relays = []string{line.NoRelay} }
+	all := func(_ *Request, o *Options) { o.Option82Relays = []string{line.EveryRelay} }
+	forged := append(port(switch1, 1), 5, 4, 203, 0, 113, 1, 6, 4, 'c', 'u', 's', 't', 11, 4, 203, 0, 113, 77)
+	t.Run("it is echoed", func(t *testing.T) {
+		q := wire.Query{Type: wire.Request, MAC: client(0x81), GIAddr: relayIP, Option82: forged, Options: []wire.Option{requested(host(81)), chosen(serverIP)}}
+		d := run(t, q, nil, none)
+		require.Equal(t, "ack 192.0.2.81 by relay to 198.51.100.1:67 fact", told(d), "by its MAC, to the relay")
+		assert.Equal(t, serverIP, d.Reply.ServerID)
+		assert.Empty(t, d.Rec.Option82, "the record does not have it")
+		assert.Zero(t, d.Rec.Port)
+		assert.Equal(t, outcome.Option82Untrusted, d.Match.Lost)
+		var r line.Packet
+		r.Read(q.Append(nil))
+		var p wire.Packet
+		require.NoError(t, p.Parse(d.AppendReply(nil, &r.Packet)))
+		assert.Equal(t, forged, p.RelayInfo())
+	})
+	t.Run("it names no pool", func(t *testing.T) {
+		q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: ip("203.0.113.9"), Option82: []byte{1, 1, 9, 5, 4, 192, 0, 2, 1}}
+		assert.Equal(t, outcome.PoolOffer, run(t, q, nil, withGuests, all).Outcome)
+		assert.NotEqual(t, outcome.PoolOffer, run(t, q, nil, withGuests, none).Outcome)
+	})
+	t.Run("it is as if it were not there", func(t *testing.T) {
+		rec := bound(host(11), client(0x11), 1)
+		rec.Device, rec.Port, rec.Option82, rec.GIAddr, rec.Interface = 1, 1, port(switch1, 1), relayIP, "eth0"
+		tabs := map[string]func() *lease.Table{
+			"no lease":         func() *lease.Table { return leases() },
+			"the victim's":     func() *lease.Table { return leases(rec) },
+			"another relay's":  func() *lease.Table { return leases(with(rec, func(r *lease.Record) { r.GIAddr = ip("203.0.113.9") })) },
+			"the victim's end": func() *lease.Table { return leases(with(rec, func(r *lease.Record) { r.Expires = testNow })) },
+		}
+		for name, tab := range tabs {
+			for _, mac := range []provision.MAC{client(0x11), client(0x81), stranger} {
+				for _, kind := range []wire.MessageType{wire.Discover, wire.Request, wire.Release, wire.Decline, wire.Inform} {
+					for _, opts := range [][]wire.Option{nil, {requested(host(11))}, {requested(host(11)), chosen(serverIP)}} {
+						for _, has := range []netip.Addr{{}, host(11)} {
+							q := wire.Query{Type: kind, MAC: mac, CIAddr: has, GIAddr: relayIP, Options: opts}
+							want := run(t, q, tab(), none)
+							for _, said := range [][]byte{port(switch1, 1), forged, {1, 6, 0}} {
+								q.Option82 = said
+								got := run(t, q, tab(), none)
+								if got.Outcome == outcome.Option82Untrusted {
+									got.Outcome = outcome.UnknownClient
+								}
+								require.Equal(t, told(want), told(got), "%s: %v of %v, %v, has %v", name, kind, mac, opts, has)
+								require.Equal(t, want.Reply.ServerID, got.Reply.ServerID)
+								require.Equal(t, want.Rec, got.Rec)
+								require.Equal(t, want.Report, got.Report)
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestJudgingOption82OfRelaysDoesNotAllocate(t *testing.T) {
+	snap := world(t)
+	for _, list := range [][]string{nil, {line.NoRelay}, {line.EveryRelay}, {"198.51.100.1", "198.51.100.2", "203.0.113.0/28"}} {
+		opts := testOptions()
+		opts.Option82Relays = list
+		cfg, err := Compile(opts)
+		require.NoError(t, err)
+		for _, gi := range []netip.Addr{relayIP, ip("203.0.113.99")} {
+			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: gi, Option82: port(switch1, 1)}
+			b := q.Append(nil)
+			r := &Request{Served: true}
+			assert.Zero(t, testing.AllocsPerRun(100, func() {
+				r.P.Read(b)
+				r.P.From = netip.AddrPortFrom(gi, 67)
+				Judge(r, snap, cfg)
+			}), "%v", list)
+		}
+	}
+}
+
+// A relay that adds its own to a client's option 82 makes one of both, in either order: nobody can tell whose is whose.
+func TestOption82WithASubOptionTwice(t *testing.T) {
+	victim, own := port(switch1, 1), port(switch1, 2)
+	for name, tc := range map[string]struct {
+		payload []byte
+		want    outcome.Outcome
+	}{
+		"the client's first":       {append(slices.Clone(victim), own...), outcome.Option82Double},
+		"the client's last":        {append(slices.Clone(own), victim...), outcome.Option82Double},
+		"another remote-id":        {append(slices.Clone(victim), append([]byte{2, 6}, switch2[:]...)...), outcome.Option82Double},
+		"another link":             {append(slices.Clone(victim), 5, 4, 192, 0, 2, 1, 5, 4, 203, 0, 113, 1), outcome.Option82Double},
+		"another server":           {append(slices.Clone(victim), 11, 4, 192, 0, 2, 1, 11, 4, 203, 0, 113, 1), outcome.Option82Double},
+		"another subscriber-id":    {append(slices.Clone(victim), 6, 1, 'a', 6, 1, 'b'), outcome.Option82Double},
+		"an empty one and another": {append([]byte{1, 0}, victim...), outcome.Option82Double},
+		"the same twice":           {append(slices.Clone(victim), victim...), outcome.Offer},
+		"what finds nobody, twice": {append(slices.Clone(victim), 9, 1, 1, 9, 1, 2, 10, 1, 0, 10, 1, 128), outcome.Offer},
+		"a link and one of no use": {append(slices.Clone(victim), 5, 4, 192, 0, 2, 1, 5, 4, 0, 0, 0, 0, 5, 1, 7), outcome.Offer},
+		"nothing twice":            {victim, outcome.Offer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: relayIP, Option82: tc.payload}
+			assert.Equal(t, tc.want, run(t, q, nil).Outcome)
+		})
+	}
 }
 
 // A customer's subnet in the ERP, typed over relays or a pool, takes DHCP from nobody; what lies in a subnet that is used is no relay.

@@ -22,7 +22,7 @@ const (
 )
 
 // RelayInfo is option 82 taken apart. Codes 0 and 255 are ordinary sub-options
-// in it (RFC 3046 knows no pad and no end there). Of a repeated sub-option the first counts.
+// in it (RFC 3046 knows no pad and no end there). Of a repeated sub-option the first counts, but see Twice.
 type RelayInfo struct {
 	Raw        []byte
 	CircuitID  []byte // value of sub-option 1; nil if absent, empty if of length 0
@@ -30,6 +30,10 @@ type RelayInfo struct {
 	Link       netip.Addr
 	Override   netip.Addr // server identifier that replies must carry
 	SourcePort bool       // the relay wants replies at the port it sent from
+
+	// Twice is that a sub-option by which somebody is found is there twice, with two values: a relay that adds its own to what a client
+	// wrote makes one option of both, in either order, and nobody can tell whose is whose.
+	Twice bool
 
 	RelaySubscriberID []byte // value of sub-option 6, text that the relay was told (RFC 3993)
 	RelayID           []byte // value of sub-option 12: the relay's DUID or the like (RFC 6925)
@@ -104,29 +108,48 @@ func ParseRelayInfo(b []byte) (RelayInfo, error) {
 		}
 		n := len(v)
 		switch {
-		case code == SubCircuitID && r.CircuitID == nil:
-			r.CircuitID = v
-		case code == SubRemoteID && r.RemoteID == nil:
-			r.RemoteID = v
-		case code == SubLinkSelection && n == 4 && !r.Link.IsValid():
-			r.Link = nonZero(v)
-		case code == SubSubscriberID && r.RelaySubscriberID == nil:
-			r.RelaySubscriberID = v
-		case code == SubServerOverride && n == 4 && !r.Override.IsValid():
-			r.Override = nonZero(v)
+		case code == SubCircuitID:
+			r.once(&r.CircuitID, v)
+		case code == SubRemoteID:
+			r.once(&r.RemoteID, v)
+		case code == SubLinkSelection && n == 4:
+			r.onceAddr(&r.Link, v)
+		case code == SubSubscriberID:
+			r.once(&r.RelaySubscriberID, v)
+		case code == SubServerOverride && n == 4:
+			r.onceAddr(&r.Override, v)
 		case code == SubFlags && n == 1 && r.Cast == CastNone:
 			r.Cast = castOf(v[0])
 		case code == SubRelayID && r.RelayID == nil:
 			r.RelayID = v
 		case code == SubRelaySourcePort:
 			r.SourcePort = true
-		case code == SubVSS && r.VSS == nil:
-			r.VSS = v
+		case code == SubVSS:
+			r.once(&r.VSS, v)
 		case code == SubVSSControl:
 			r.VSSControl = true
 		}
 	}
 	return r, nil
+}
+
+// once takes the first value of a sub-option, and notes another one.
+func (r *RelayInfo) once(have *[]byte, v []byte) {
+	if *have == nil {
+		*have = v
+	} else if !bytes.Equal(*have, v) {
+		r.Twice = true
+	}
+}
+
+// onceAddr is once for an address; 0.0.0.0 is none.
+func (r *RelayInfo) onceAddr(have *netip.Addr, v []byte) {
+	a := nonZero(v)
+	if !have.IsValid() {
+		*have = a
+	} else if a.IsValid() && a != *have {
+		r.Twice = true
+	}
 }
 
 // nextSubOption takes the first sub-option off b; ok is false if b is too short for it.

@@ -65,6 +65,11 @@ func (s SubOption) FirstCounts() bool {
 	return false
 }
 
+// Finds reports whether somebody is found by a sub-option like it, so that two with two values are refused; see RelayInfo.Twice.
+func (s SubOption) Finds() bool {
+	return s.FirstCounts() && s.Code != SubFlags && s.Code != SubRelayID
+}
+
 // Describe says in words for people what the value says; fault, why nothing is made of it.
 func (s SubOption) Describe() (text, fault string) {
 	v := s.Value

@@ -107,6 +107,7 @@ dhcp:
   relay_port: %d
   relays: [127.0.0.1]
   check_relay_source: true
+  option82_relays: all
   trusted_interfaces: none
   server_id: 127.0.0.1
   subnets:

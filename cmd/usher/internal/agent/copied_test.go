@@ -61,7 +61,7 @@ func TestCustomersMACIsNotReported(t *testing.T) {
 		})
 	}
 
-	got, err := d.leaseAt(t, mac, 9, 3)
+	got, err := d.leaseAt(t, mac, 9, patient)
 	require.NoError(t, err)
 	require.Equal(t, theirs, got)
 	require.Equal(t, customerIP, d.lease(t, mac), "the port's address, whatever the MAC")
@@ -73,7 +73,7 @@ func TestCustomersMACIsNotReported(t *testing.T) {
 	e, err := d.client.Explain(t.Context(), theirs.String())
 	require.NoError(t, err)
 	assert.Contains(t, e.Summary, fmt.Sprintf("The ERP is not told that 198.51.100.17 of customer %d has the MAC 00:00:5e:00:53:81", d.id))
-	got, err = d.leaseAt(t, mac, 9, 3)
+	got, err = d.leaseAt(t, mac, 9, patient)
 	require.NoError(t, err)
 	assert.Equal(t, theirs, got)
 
@@ -92,14 +92,14 @@ func TestGuestsMACIsNotReported(t *testing.T) {
 	d := newDaemonAt(t, Options{}, somePool, "", filepath.Join(t.TempDir(), "state"))
 	mac := net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 0x99}
 	stop := d.start(t, nil)
-	lodging, err := d.leaseAt(t, mac, 8, 3)
+	lodging, err := d.leaseAt(t, mac, 8, patient)
 	require.NoError(t, err)
 	require.NotEqual(t, customerIP, lodging)
 	require.Equal(t, customerIP, d.lease(t, mac))
 	x := d.foreign(t, 1)
 	assert.Equal(t, "the MAC is that of a guest ("+lodging.String()+"), who is found by it", x.Reason())
 	assert.Equal(t, emulator.MAC{}, d.erpMAC(customerIP))
-	got, err := d.leaseAt(t, mac, 8, 3)
+	got, err := d.leaseAt(t, mac, 8, patient)
 	require.NoError(t, err)
 	assert.Equal(t, lodging, got)
 	require.NoError(t, stop())

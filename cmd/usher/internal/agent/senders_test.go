@@ -76,7 +76,7 @@ func TestLinesOfTheStatusCanBePasted(t *testing.T) {
 	require.NoError(t, d.Stop())
 	text, err := os.ReadFile(d.path)
 	require.NoError(t, err)
-	old := regexp.MustCompile(`(?m)^  (check_relay_source|trusted_interfaces): .*\n`).ReplaceAllString(string(text), "")
+	old := regexp.MustCompile(`(?m)^  (check_relay_source|option82_relays|trusted_interfaces): .*\n`).ReplaceAllString(string(text), "")
 	old = regexp.MustCompile(`(?m)^  relays: .*$`).ReplaceAllString(old, "  relays: [127.0.0.1]")
 	require.NoError(t, os.WriteFile(d.path, []byte(old), 0o600))
 	cfg, err := config.Load(d.path)

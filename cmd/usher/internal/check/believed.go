@@ -17,6 +17,7 @@ import (
 const (
 	keyRelays      = "dhcp.relays"
 	keySource      = "dhcp.check_relay_source"
+	keyInserting   = "dhcp.option82_relays"
 	keyTrusted     = "dhcp.trusted_interfaces"
 	keyVLANs       = "dhcp.vlan_interfaces"
 	keySubscribers = "dhcp.subscriber_interfaces"
@@ -53,6 +54,9 @@ type Source struct {
 const (
 	WhoRelay       = "relay"            // listed as one address
 	WhoRelayNet    = "relay network"    // listed as a prefix
+	WhoPlainRelay  = "plain relay"      // listed, and its option 82 is left out of account
+	WhoPlainNet    = "plain network"    // likewise, but for relays in it that are listed for their option 82
+	WhoInserting   = "inserting relay"  // of option82_relays where no relays are listed
 	WhoOtherSource = "other source"     // a listed giaddr from an address that is not listed
 	WhoOtherRelay  = "other relay"      // a giaddr that is not listed
 	WhoTrusted     = "trusted"          // an interface of trusted_interfaces
@@ -142,38 +146,94 @@ func (b *believer) line(s Source, way v4.MatchKind) Source {
 	return s
 }
 
-// relays are those that are listed.
+// What is said of the option 82 of relays.
+const (
+	noInfo  = "option 82 is echoed and left out of account: a client may have written it"
+	anyInfo = "option 82 with a warning: the file does not say whose, and a client may have written it"
+)
+
+// relays are those that are listed: first those whose option 82 is believed, too.
 func (b *believer) relays() []Source {
 	c := &b.cfg.DHCP
-	var single, nets []string
-	var covered []string
+	var believed, plain []netip.Prefix
 	for _, p := range c.Relays {
+		if b.inserts(p) {
+			believed = append(believed, p)
+			continue
+		}
+		plain = append(plain, p)
+		for _, s := range c.Option82Relays {
+			if q, err := line.ParseRelay(s); err == nil && p.Bits() < q.Bits() && p.Contains(q.Addr()) {
+				believed = append(believed, q)
+			}
+		}
+	}
+	const alone = "with the address of a subscriber too; on an interface of subscribers only from its network"
+	const nets = "refused: from or for an address that the ERP binds or a pool has; on an interface of subscribers"
+	var out []Source
+	row := func(who string, which []string, note string) {
+		if which != nil {
+			out = append(out, b.line(Source{Who: who, Key: keyRelays, Which: which, TellsWire: Yes, Note: join(b.unsaidInfo(), note)}, v4.MatchOption82))
+		}
+	}
+	single, wide, covered := b.apart(believed)
+	row(WhoRelay, single, alone)
+	row(WhoRelayNet, wide, join(nets, covered))
+	single, wide, covered = b.apart(plain)
+	borrowed := ""
+	if len(believed) > 0 {
+		borrowed = "refused: with the giaddr of a relay above"
+	}
+	if single != nil {
+		out = append(out, Source{Who: WhoPlainRelay, Key: keyInserting, Which: single, TellsWire: Yes, Note: join(noInfo, borrowed, alone)})
+	}
+	if wide != nil {
+		out = append(out, Source{Who: WhoPlainNet, Key: keyInserting, Which: wide, TellsWire: Yes, Note: join(noInfo, borrowed, nets, covered)})
+	}
+	return out
+}
+
+// apart writes prefixes of relays, single addresses and networks, and says which subscribers are in those.
+func (b *believer) apart(all []netip.Prefix) (single, nets []string, covered string) {
+	var in []string
+	for _, p := range all {
 		if p.IsSingleIP() {
 			single = append(single, p.Addr().String())
 			continue
 		}
 		nets = append(nets, p.String())
-		for _, n := range c.Subnets {
-			if n.Prefix.Overlaps(p) && !slices.Contains(covered, n.Prefix.String()) {
-				covered = append(covered, n.Prefix.String())
+		for _, n := range b.cfg.DHCP.Subnets {
+			if n.Prefix.Overlaps(p) && !slices.Contains(in, n.Prefix.String()) {
+				in = append(in, n.Prefix.String())
 			}
 		}
 	}
-	row := func(who string, which []string, note string) Source {
-		return b.line(Source{Who: who, Key: keyRelays, Which: which, TellsWire: Yes, Note: note}, v4.MatchOption82)
+	if in != nil {
+		covered = "there are subscribers in them: " + strings.Join(in, ", ")
 	}
-	var out []Source
-	if single != nil {
-		out = append(out, row(WhoRelay, single, "with the address of a subscriber too; on an interface of subscribers only from its network"))
+	return single, nets, covered
+}
+
+// says reports whether dhcp.option82_relays is a word.
+func (b *believer) says(word string) bool {
+	return slices.Equal(b.cfg.DHCP.Option82Relays, []string{word})
+}
+
+// inserts reports whether the option 82 of all relays of a prefix is believed.
+func (b *believer) inserts(p netip.Prefix) bool {
+	c := &b.cfg.DHCP
+	return len(c.Option82Relays) == 0 || b.says(line.EveryRelay) || slices.ContainsFunc(c.Option82Relays, func(s string) bool {
+		q, err := line.ParseRelay(s)
+		return err == nil && q.Bits() <= p.Bits() && q.Contains(p.Addr())
+	})
+}
+
+// unsaidInfo is what is to be said where dhcp.option82_relays is left out.
+func (b *believer) unsaidInfo() string {
+	if len(b.cfg.DHCP.Option82Relays) == 0 && b.cfg.DHCP.Matches(v4.MatchOption82) {
+		return anyInfo
 	}
-	if nets != nil {
-		note := "refused: from or for an address that the ERP binds or a pool has; on an interface of subscribers"
-		if covered != nil {
-			note = join(note, "there are subscribers in them: "+strings.Join(covered, ", "))
-		}
-		out = append(out, row(WhoRelayNet, nets, note))
-	}
-	return out
+	return ""
 }
 
 // others are relays and their addresses that are not listed.
@@ -184,7 +244,17 @@ func (b *believer) others() []Source {
 	case c.RelaysShutOut():
 		return []Source{{Who: WhoOtherRelay, Key: keyRelays, Which: []string{"any address"}, Note: "refused: all interfaces are those of subscribers"}}
 	case len(c.Relays) == 0:
-		return []Source{b.line(Source{Who: WhoOtherRelay, Key: keyRelays, Which: []string{"any address"}, TellsWire: Yes, Note: bounds}, v4.MatchOption82)}
+		other := Source{Who: WhoOtherRelay, Key: keyRelays, Which: []string{"any address"}, TellsWire: Yes, Note: join(b.unsaidInfo(), bounds)}
+		switch {
+		case len(c.Option82Relays) == 0 || b.says(line.EveryRelay):
+			return []Source{b.line(other, v4.MatchOption82)}
+		case b.says(line.NoRelay):
+			other.Note = join(noInfo, bounds)
+			return []Source{other}
+		}
+		other.Which, other.Note = []string{"any other address"}, join(noInfo, bounds)
+		return []Source{b.line(Source{Who: WhoInserting, Key: keyInserting, Which: c.Option82Relays, TellsWire: Yes,
+			Note: join("whoever writes it as giaddr", bounds)}, v4.MatchOption82), other}
 	}
 	source := Source{Who: WhoOtherSource, Key: keySource, Which: []string{"an address that is not listed, giaddr is"}}
 	switch c.CheckRelaySource {
@@ -192,12 +262,27 @@ func (b *believer) others() []Source {
 		source.Note = "refused: relay_source"
 	case line.SourceAny:
 		source.TellsWire, source.Note = Yes, bounds
-		source = b.line(source, v4.MatchOption82)
+		source = b.unlisted(source)
 	default:
 		source.TellsWire, source.Note = Yes, join("with a warning, for check_relay_source is left out", bounds)
-		source = b.line(source, v4.MatchOption82)
+		source = b.unlisted(source)
 	}
 	return []Source{source, {Who: WhoOtherRelay, Key: keyRelays, Which: []string{"giaddr is not listed"}, Note: "refused: relay_untrusted"}}
+}
+
+// unlisted fills in what the word of a listed giaddr from an address that is not listed is good for.
+func (b *believer) unlisted(s Source) Source {
+	c := &b.cfg.DHCP
+	switch {
+	case b.says(line.NoRelay):
+		s.Note = join(noInfo, s.Note)
+		return s
+	case slices.ContainsFunc(c.Relays, func(p netip.Prefix) bool { return !b.inserts(p) }):
+		s.Note = join("option 82 if "+keyInserting+" has giaddr", s.Note)
+	default:
+		s.Note = join(b.unsaidInfo(), s.Note)
+	}
+	return b.line(s, v4.MatchOption82)
 }
 
 // switches insert option 82 and are no relays.

@@ -43,8 +43,8 @@ func Command(c *cli.Program) *cobra.Command {
 file:line:column: key: reason. It exits 0 when the file is good and 1 when it is not. Warnings tell
 of what works but should be known, such as names that fit no interface of this host; they do not change the exit code.
 
-A file that does not say where option 82 is believed without a relay (dhcp.trusted_interfaces) is no good one,
-though "usher run" takes it and believes as before: check says what to add, and exits 1. So it does for a name that is only
+A file that does not say where option 82 is believed without a relay (dhcp.trusted_interfaces), or whose it is that comes
+through one (dhcp.option82_relays), is no good one, though "usher run" takes it and believes as before: check says what to add, and exits 1. So it does for a name that is only
 another name (altname) of an interface: packets come in under the one name, and the key would mean no interface.
 
 At the end stands what is believed from whom. With --output json that is "believed", a list with, for each: "who"; "key", where

@@ -116,11 +116,21 @@ func TestUnansweredIsNotGood(t *testing.T) {
 
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	for _, line := range []string{"trusted_interfaces: [eth1]", "trusted_interfaces: none"} {
-		require.NoError(t, os.WriteFile(path, []byte(string(text)+"  "+line+"\n"), 0o600))
-		code, out, stderr = usher(t, "--config", path)
-		require.Equal(t, cli.ExitOK, code, stderr)
-		require.Contains(t, out, path+": good: 1 subnets")
+	require.Contains(t, stderr, path+":2:1: dhcp.option82_relays: missing, and dhcp.match has option82")
+	require.Contains(t, stderr, "\n    option82_relays: [192.0.2.7]\n    option82_relays: all\n    option82_relays: none\n")
+	interfaces, relays := []string{"trusted_interfaces: [eth1]", "trusted_interfaces: none"}, []string{"option82_relays: [192.0.2.7]", "option82_relays: all", "option82_relays: none"}
+	for _, one := range interfaces {
+		for _, other := range relays {
+			require.NoError(t, os.WriteFile(path, []byte(string(text)+"  "+one+"\n  "+other+"\n"), 0o600))
+			code, out, stderr = usher(t, "--config", path)
+			require.Equal(t, cli.ExitOK, code, stderr)
+			require.Contains(t, out, path+": good: 1 subnets")
+		}
+	}
+	for _, one := range append(interfaces, relays...) {
+		require.NoError(t, os.WriteFile(path, []byte(string(text)+"  "+one+"\n"), 0o600))
+		code, _, _ = usher(t, "--config", path)
+		require.Equal(t, cli.ExitFailure, code, "both are asked for")
 	}
 }
 
@@ -137,7 +147,7 @@ func TestKernelAlternativeName(t *testing.T) {
 	require.NoError(t, l.Wire(router, "eth1", cpe, "eth0"))
 	require.NoError(t, router.IP("link", "property", "add", "dev", "eth1", "altname", "enp3s0"))
 
-	path := write(t, head+"dhcp:\n  interfaces: [enp3s0]\n  relays: [192.0.2.7]\n  check_relay_source: true\n  trusted_interfaces: none\n  subnets: [{prefix: 198.51.100.0/24, dns: [192.0.2.53]}]\n")
+	path := write(t, head+"dhcp:\n  interfaces: [enp3s0]\n  relays: [192.0.2.7]\n  check_relay_source: true\n  option82_relays: all\n  trusted_interfaces: none\n  subnets: [{prefix: 198.51.100.0/24, dns: [192.0.2.53]}]\n")
 	var host []provision.Interface
 	require.NoError(t, router.Do(func() error { host = interfaces(); return nil }))
 	r, _, err := examine(path, host)
@@ -173,10 +183,13 @@ func TestJSON(t *testing.T) {
 	require.Empty(t, stderr)
 	require.NoError(t, json.Unmarshal([]byte(out), &got))
 	require.False(t, got.OK)
-	require.Len(t, got.Problems, 1)
-	assert.Equal(t, "dhcp.trusted_interfaces", got.Problems[0].Key)
+	require.Len(t, got.Problems, 2)
+	assert.Equal(t, "dhcp.option82_relays", got.Problems[0].Key)
 	assert.True(t, got.Problems[0].Unanswered)
-	assert.Equal(t, []string{"trusted_interfaces: [lo, no-such0]", "trusted_interfaces: none"}, got.Problems[0].Paste)
+	assert.Equal(t, []string{"option82_relays: [192.0.2.7, 203.0.113.0/24]", "option82_relays: all", "option82_relays: none"}, got.Problems[0].Paste)
+	assert.Equal(t, "dhcp.trusted_interfaces", got.Problems[1].Key)
+	assert.True(t, got.Problems[1].Unanswered)
+	assert.Equal(t, []string{"trusted_interfaces: [lo, no-such0]", "trusted_interfaces: none"}, got.Problems[1].Paste)
 	require.Len(t, got.Warnings, 2)
 	assert.Equal(t, "dhcp.check_relay_source", got.Warnings[0].Key)
 	assert.Equal(t, "dhcp.interfaces[1]", got.Warnings[1].Key)
@@ -188,7 +201,7 @@ func TestJSON(t *testing.T) {
 	assert.Equal(t, []string{WhoRelay, WhoRelayNet, WhoOtherSource, WhoOtherRelay, WhoTrusted, WhoVLAN, WhoSubscribers, WhoMAC, WhoClientID, WhoARP, WhoQuery}, who)
 	assert.Equal(t, map[string]any{
 		"who": "relay", "key": "dhcp.relays", "which": []any{"192.0.2.7"}, "tells_line": "yes", "tells_wire": "yes", "takes_lease": "yes", "writes_erp": "yes",
-		"note": "with the address of a subscriber too; on an interface of subscribers only from its network",
+		"note": "option 82 with a warning: the file does not say whose, and a client may have written it; with the address of a subscriber too; on an interface of subscribers only from its network",
 	}, got.Believed[0])
 
 	got.Believed, got.Problems = nil, nil
@@ -213,7 +226,7 @@ func TestShippedFilesAreGood(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			text, err := os.ReadFile(file)
 			require.NoError(t, err)
-			for _, key := range []string{"check_relay_source: true", "subscriber_interfaces:", "trusted_interfaces: none"} {
+			for _, key := range []string{"check_relay_source: true", "subscriber_interfaces:", "option82_relays: ", "trusted_interfaces: none"} {
 				require.Contains(t, string(text), "  "+key)
 			}
 			code, out, stderr := usher(t, "--config", write(t, string(text)))

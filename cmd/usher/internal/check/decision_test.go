@@ -52,7 +52,7 @@ func (s Source) evidence(t *testing.T, cfg *config.Config) evidence {
 	}
 	fitting := strings.NewReplacer("*", "5", "{vlan}", "7")
 	switch s.Who {
-	case WhoRelay, WhoRelayNet:
+	case WhoRelay, WhoRelayNet, WhoPlainRelay, WhoPlainNet, WhoInserting:
 		return evidence{on: "eth0", gi: relay(s.Which[0]), from: relay(s.Which[0]), option82: true}
 	case WhoOtherSource:
 		return evidence{on: "eth0", gi: relay(cfg.DHCP.Relays[0].String()), from: far, option82: true}
@@ -185,7 +185,7 @@ func TestTableAgreesWithDecisions(t *testing.T) {
 
 // A MAC finds its address, tells the ERP nothing new, and takes from nobody what he has.
 func TestMACTakesNothing(t *testing.T) {
-	cfg, err := config.Load(write(t, head+"dhcp: {relays: [192.0.2.7], check_relay_source: true, trusted_interfaces: none, subnets: [{prefix: 198.51.100.0/24}]}\n"))
+	cfg, err := config.Load(write(t, head+"dhcp: {relays: [192.0.2.7], check_relay_source: true, option82_relays: all, trusted_interfaces: none, subnets: [{prefix: 198.51.100.0/24}]}\n"))
 	require.NoError(t, err)
 	e := evidence{on: "eth1"}
 	d, _ := e.decide(t, cfg, known, known, nil)
@@ -200,7 +200,7 @@ func TestMACTakesNothing(t *testing.T) {
 // With client_key: client_id whoever sends the identifier of a lease is its client, as the table says.
 func TestIdentifierIsTheClient(t *testing.T) {
 	for clientKey, want := range map[string]Say{"mac": No, "client_id": Partly} {
-		cfg, err := config.Load(write(t, head+"dhcp: {relays: [192.0.2.7], check_relay_source: true, trusted_interfaces: none, match: [client_id, mac],\n"+
+		cfg, err := config.Load(write(t, head+"dhcp: {relays: [192.0.2.7], check_relay_source: true, option82_relays: all, trusted_interfaces: none, match: [client_id, mac],\n"+
 			"  client_key: "+clientKey+", client_ids: [{text: gateway-7, ip: 198.51.100.7}], subnets: [{prefix: 198.51.100.0/24}]}\n"))
 		require.NoError(t, err)
 		rec := held(known)

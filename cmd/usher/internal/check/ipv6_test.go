@@ -9,7 +9,7 @@ import (
 
 // On a host that forwards IPv6 it is said what becomes of that of the blocked.
 func TestIPv6OfTheBlocked(t *testing.T) {
-	const dhcp = "dhcp:\n  interfaces: [eth0, eth1, \"eth2.*\"]\n  relays: [192.0.2.7]\n  check_relay_source: true\n  trusted_interfaces: none\n  subnets: [{prefix: 198.51.100.0/24}]\n"
+	const dhcp = "dhcp:\n  interfaces: [eth0, eth1, \"eth2.*\"]\n  relays: [192.0.2.7]\n  check_relay_source: true\n  option82_relays: all\n  trusted_interfaces: none\n  subnets: [{prefix: 198.51.100.0/24}]\n"
 	const by = "On eth1 it is blocked by the MAC of the ERP or of the lease. Who takes another MAC, or routes behind one, walks around that."
 	const behind = "Behind a relay that routes no MAC is seen: there it passes."
 	tests := map[string]struct {

@@ -181,6 +181,7 @@ dhcp:
   relay_port: %d
   relays: [127.0.0.1] # this process; as one address, for it is one of this host
   check_relay_source: true
+  option82_relays: all
   subscriber_interfaces: []
   trusted_interfaces: none
   server_id: 127.0.0.1

@@ -288,6 +288,7 @@ dhcp:
   interfaces: [%s]
   relays: [%s, %s] # the giaddr of the switch, and what it sends from
   check_relay_source: true
+  option82_relays: all
   subscriber_interfaces: [%s]
   trusted_interfaces: none
   subnets:

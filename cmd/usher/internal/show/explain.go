@@ -128,7 +128,7 @@ func trustText(w *console.WouldView) string {
 	}
 	s += ", vouched for by " + voucherText(w.VouchedBy)
 	if w.Untrusted {
-		s += "; option 82 is not trusted on " + orDash(w.Interface, w.Interface == "")
+		s += "; option 82 is not trusted " + console.Untrusted(w.Relay, w.Interface)
 	}
 	return s
 }
@@ -165,7 +165,7 @@ func wayText(e console.EventView) string {
 	}
 	s = append(s, "vouched for by "+voucherText(e.VouchedBy))
 	if e.Lost == outcome.Option82Untrusted.String() {
-		s = append(s, "option 82 is not trusted on "+orDash(e.Interface, e.Interface == ""))
+		s = append(s, "option 82 is not trusted "+console.Untrusted(e.Relay, e.Interface))
 	}
 	if e.MatchedBy != "" {
 		s = append(s, "found by "+e.MatchedBy)

@@ -16,6 +16,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/senders"
+	"github.com/usher-agent/usher/dhcpd/v4"
 	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/provision/wayback"
@@ -294,8 +295,16 @@ func senderRows(p cli.Paint, st senders.Status, now time.Time) [][]string {
 		}
 	}
 	for _, s := range st.Relays {
-		if s.State.Refused() == 0 {
-			add("relay", senderText(s, now))
+		if s.State.Refused() != 0 {
+			continue
+		}
+		add("relay", senderText(s, now))
+		if text := option82Text(s, now); text != "" {
+			add("", p.Faint(text))
+		}
+		if len(s.PasteTrust) > 0 {
+			add("", "if it inserts option 82, or drops what clients write:")
+			lines(s.PasteTrust)
 		}
 	}
 	for _, s := range st.Switches {
@@ -319,7 +328,8 @@ func senderRows(p cli.Paint, st senders.Status, now time.Time) [][]string {
 func whatToDo(s senders.State) string {
 	o := s.Refused()
 	if o == outcome.Option82Untrusted { // the outcome is that of a client whom nothing else tells
-		return "Option 82 that no relay forwarded is echoed there and not believed. " + console.Advice(o)
+		return "Option 82 that no relay forwarded is echoed there and not believed. " +
+			"Add the interface to dhcp.trusted_interfaces if a switch there drops option 82 of customers and inserts its own; else a client writes it itself, or its switch lets it through."
 	}
 	return o.Explain() + " " + console.Advice(o)
 }
@@ -385,6 +395,28 @@ func senderText(s senders.Sender, now time.Time) string {
 		packets = "1 packet,"
 	}
 	return fmt.Sprintf("%s: %s, %s %s", who, s.State, packets, cli.Ago(s.LastSeen, now))
+}
+
+// option82Text says how many packets of a relay had option 82, and what is thought of it; empty: nothing is known.
+func option82Text(s senders.Sender, now time.Time) string {
+	var text string
+	switch {
+	case s.With+s.Without == 0: // of an older agent
+		return ""
+	case s.With == 0:
+		return "none with option 82"
+	case s.Without == 0:
+		text = "all with option 82"
+	default:
+		text = fmt.Sprintf("%d with option 82, %d without it, of those the last %s", s.With, s.Without, cli.Ago(s.LastBare, now))
+	}
+	switch s.Option82 {
+	case v4.InfoUntrusted:
+		text += "; it is not believed"
+	case v4.InfoUnsaid:
+		text += "; it is believed because dhcp.option82_relays is left out"
+	}
+	return text
 }
 
 // socketRows tells of interfaces and of what is not as it should be.

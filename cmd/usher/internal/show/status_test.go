@@ -59,6 +59,18 @@ func TestPrintSenders(t *testing.T) {
 		More: 3,
 	}
 	d.Senders.Relays[3].Query = true
+	kinds := func(x senders.Sender, info v4.RelayedInfo, with, without uint64, paste ...string) senders.Sender {
+		x.Option82, x.With, x.Without, x.PasteTrust = info, with, without, paste
+		if with > 0 && without > 0 {
+			x.LastBare = ago
+		}
+		return x
+	}
+	d.Senders.Relays = append(d.Senders.Relays,
+		kinds(seen(senders.Relay, "10.0.0.2", "10.0.0.2", "eth0", 7), v4.InfoListed, 7, 0),
+		kinds(seen(senders.Relay, "10.0.0.3", "10.0.0.3", "eth0", 7), v4.InfoUntrusted, 5, 2, "option82_relays: [10.0.0.2, 10.0.0.3]"),
+		kinds(seen(senders.Relay, "10.0.0.4", "10.0.0.4", "eth0", 7), v4.InfoUnsaid, 7, 0),
+		kinds(seen(senders.Relay, "10.0.0.5", "10.0.0.5", "eth0", 7), v4.InfoNone, 0, 7))
 	var out bytes.Buffer
 	require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, DHCP: d}))
 	assert.Equal(t, `agent      ready, version v1, up 0s
@@ -96,6 +108,16 @@ refused    on eth3: option82_untrusted, 2 packets, the last 1h0m0s ago
            if it is yours:
              trusted_interfaces: [eth3]
 relay      10.0.0.1 from 10.0.1.1 on eth0 (leasequery): any_relay, 51 packets, the last 1h0m0s ago
+relay      10.0.0.2 from 10.0.0.2 on eth0: relay, 7 packets, the last 1h0m0s ago
+           all with option 82
+relay      10.0.0.3 from 10.0.0.3 on eth0: relay, 7 packets, the last 1h0m0s ago
+           5 with option 82, 2 without it, of those the last 1h0m0s ago; it is not believed
+           if it inserts option 82, or drops what clients write:
+             option82_relays: [10.0.0.2, 10.0.0.3]
+relay      10.0.0.4 from 10.0.0.4 on eth0: relay, 7 packets, the last 1h0m0s ago
+           all with option 82; it is believed because dhcp.option82_relays is left out
+relay      10.0.0.5 from 10.0.0.5 on eth0: relay, 7 packets, the last 1h0m0s ago
+           none with option 82
 option 82  on eth2: any_switch, 8 packets, the last 1h0m0s ago
            and 3 more relays and interfaces: GET /v1/senders of the control socket has all
 `, out.String())
@@ -139,6 +161,14 @@ packet  12:00:00.000  discover option82_untrusted  -
 	x.Events, x.Would = nil, &console.WouldView{Outcome: "offer", Text: "Offered.", Interface: "eth1", VouchedBy: "vlan_interface", Untrusted: true, Rule: "some_row", RuleText: "It has one.",
 		Holder: provision.MAC{2}, YourIP: netip.MustParseAddr("192.0.2.1"), Since: at, Stray: "unread", StrayText: "Nobody reads it."}
 	require.NoError(t, printExplanation(&out, x))
+	through := &console.Explanation{
+		Would:  &console.WouldView{Outcome: "offer", Relay: netip.MustParseAddr("10.0.0.10"), Interface: "eth0", VouchedBy: "relay", Untrusted: true},
+		Events: []console.EventView{{Time: at, Type: "discover", Outcome: "offer", Relay: netip.MustParseAddr("10.0.0.10"), Interface: "eth0", VouchedBy: "relay", Lost: "option82_untrusted"}},
+	}
+	var relayed bytes.Buffer
+	require.NoError(t, printExplanation(&relayed, through))
+	assert.Contains(t, relayed.String(), "relay 10.0.0.10 from 10.0.0.10 on eth0, vouched for by relay; option 82 is not trusted through relay 10.0.0.10\n")
+	assert.Contains(t, relayed.String(), "relay 10.0.0.10, on eth0, vouched for by relay, option 82 is not trusted through relay 10.0.0.10\n")
 	assert.Contains(t, out.String(), `trust   direct on eth1, vouched for by vlan_interface; option 82 is not trusted on eth1
 rule    some_row: It has one.
 record  02:00:00:00:00:00 has 192.0.2.1 since 2026-03-01 12:00:00
