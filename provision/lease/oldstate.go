@@ -281,7 +281,7 @@ func (s *logStore) moveOld(l *wal.Log) {
 		return
 	}
 	if !o.written {
-		if err := o.write(l); err != nil {
+		if err := o.write(func(fill func(*wal.Frames) error) error { return s.commit(l, fill) }); err != nil {
 			return // the log's health tells
 		}
 		o.written = true
@@ -300,9 +300,9 @@ func (s *logStore) moveOld(l *wal.Log) {
 }
 
 // write brings the records to the log, but for those that a commit has overtaken when their turn comes.
-func (o *oldState) write(l *wal.Log) error {
+func (o *oldState) write(commit func(func(*wal.Frames) error) error) error {
 	for chunk := range slices.Chunk(slices.Collect(maps.Keys(o.all())), oldChunk) {
-		err := l.Commit(func(f *wal.Frames) error {
+		err := commit(func(f *wal.Frames) error {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			for _, k := range chunk {
