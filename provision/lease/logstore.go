@@ -214,7 +214,7 @@ func (s *logStore) look(ctx context.Context) {
 
 // mend has everything written again where a snapshot came upon damage: memory read it while it was whole.
 func (s *logStore) mend(l *wal.Log) {
-	n := l.Damages().Count
+	n := found(l.Damages())
 	if !s.loaded.Load() || n <= s.damages {
 		return
 	}
@@ -262,7 +262,7 @@ func (s *logStore) Health() Health {
 	if l != nil {
 		damages = moreOf(damages, l.Damages())
 	}
-	h.Unread += damages.Count + damages.Tails
+	h.Unread += found(damages)
 	for _, x := range damages.Some {
 		h.What = append(h.What, sayDamage(x))
 	}
@@ -289,11 +289,14 @@ func (s *logStore) Health() Health {
 
 // moreOf returns what tells of more: a log that was taken away and comes back tells of the same again, an empty one in its place of nothing.
 func moreOf(a, b wal.Damages) wal.Damages {
-	if a.Count+a.Tails > b.Count+b.Tails {
+	if found(a) > found(b) {
 		return a
 	}
 	return b
 }
+
+// found is how many stretches could not be read, wherever in their files they are: what a record at the end was may be known as well.
+func found(d wal.Damages) int { return d.Count + d.Tails }
 
 // beingRead is why nothing can be committed while a disk is back and what it has is still to come.
 const beingRead = "it is being read"
@@ -396,7 +399,7 @@ func (s *logStore) load(ctx context.Context, l *wal.Log, leases *sink, reports f
 	if err := <-done; err != nil {
 		return s.newer(err)
 	}
-	s.damages = l.Damages().Count
+	s.damages = found(l.Damages())
 	s.loaded.Store(true)
 	return nil
 }
