@@ -85,8 +85,12 @@ func wayOut(text, often string) string {
 		return "Make room on the file system: df -h, df -i, du." + again
 	case is(syscall.ENOTDIR, syscall.EEXIST):
 		return "Something else stands in place of the directory: move it away." + again
+	case strings.Contains(text, "not a regular file"): // of provision/wal and provision/statedb
+		return "Something else stands in place of the file: move it away." + again
 	case is(syscall.ENOENT), strings.Contains(text, "taken away"): // the latter is wal.ErrGone
 		return "The directory was taken away. Make state_dir again if it is gone, for the user that the agent runs as; everything that the agent knows is then written again." + again
+	case text == lease.NoAnswer:
+		return "The disk hangs: look at dmesg, and at what else uses it (iostat, /proc/pressure/io); of a disk on the network, at its server. What waits is written when it answers, and the agent needs no restart."
 	case is(syscall.EIO):
 		return "The disk fails: look at dmesg and smartctl, and move state_dir to another one." + again
 	}

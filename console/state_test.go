@@ -67,6 +67,12 @@ func TestFailingDiskIsSaid(t *testing.T) {
 		assert.True(t, strings.HasPrefix(st.State.Text, cannot))
 		assert.True(t, st.State.Failing())
 	})
+	t.Run("one that hangs", func(t *testing.T) {
+		w := withHealth(t, lease.Health{Error: lease.NoAnswer, Since: newWorld(t).now.Add(-time.Minute)}, true)
+		st := w.status().State
+		assert.Contains(t, st.Text, ": a write is under way for more than 3 s: the disk does not answer. Pools lease nothing until they can.")
+		assert.Contains(t, st.Advice, "The disk hangs: look at dmesg")
+	})
 	t.Run("a good one is not mentioned", func(t *testing.T) {
 		w := withHealth(t, lease.Health{}, true)
 		rec := get(t, w, "/readyz")

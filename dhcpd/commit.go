@@ -41,8 +41,8 @@ type pending struct {
 	sent     bool
 	fact     bool      // counted by unwritten
 	durable  bool      // the reply leaves only after the commit
-	timed    bool      // its reply waits in timed
-	deadline time.Time // the reply leaves then, committed or not, unless durable
+	timed    bool      // its reply waits in timed, or in held if it is durable
+	deadline time.Time // the reply leaves then, committed or not; of a durable one it never does from then on
 	reply    socket.Reply
 	ev       Event // its slices are its own
 }
@@ -64,6 +64,7 @@ type committer struct {
 	leaving           []*pending     // whose replies leave together
 	replies           []*socket.Reply
 	timed             timed // of these, whose replies leave at a deadline: thousands of pools' leases may wait besides
+	held              timed // the pools' leases: which leave by a deadline, or not at all
 	failing           bool  // the last commit failed: the change is logged, not each
 	unwritten         unwritten
 }
@@ -246,9 +247,17 @@ func (c *committer) hold(now time.Time) time.Duration {
 // take puts a commit in line.
 func (c *committer) take(p *pending) {
 	c.waiting = append(c.waiting, p)
-	if !p.sent && !p.durable {
-		c.timed.add(p)
+	if !p.sent {
+		c.lineOf(p).add(p)
 	}
+}
+
+// lineOf is where p waits for its deadline.
+func (c *committer) lineOf(p *pending) *timed {
+	if p.durable {
+		return &c.held
+	}
+	return &c.timed
 }
 
 // drain takes what else is in the queue, for one group commit. It reports whether more can come.
@@ -299,7 +308,7 @@ func (c *committer) finish(res commitResult) {
 	now := c.s.now()
 	for _, p := range c.inFlight {
 		if p.timed { // what came first is written first
-			c.timed.drop()
+			c.lineOf(p).drop()
 		}
 		if res.err != nil {
 			if p.lease.IP.IsValid() {
@@ -335,10 +344,18 @@ func (c *committer) sendLate() {
 		c.leave(p)
 	}
 	c.send()
+	for p := c.held.first(); p != nil && !now.Before(p.deadline); p = c.held.first() {
+		c.held.drop()
+		c.refuse(p) // it is known now, however long the disk takes
+	}
 }
 
+// nextDeadline returns how long nothing has to be done for time's sake; false: for ever.
 func (c *committer) nextDeadline() (time.Duration, bool) {
-	p := c.timed.first()
+	p, held := c.timed.first(), c.held.first()
+	if p == nil || held != nil && held.deadline.Before(p.deadline) {
+		p = held
+	}
 	if p == nil {
 		return 0, false
 	}

@@ -383,6 +383,9 @@ func (h *handler) pend(now time.Time, gen *generation, wait bool) *pending {
 	p.sent, p.durable = !wait, wait && h.d.Durable()
 	if wait {
 		p.deadline = time.Now().Add(gen.commitTimeout)
+		if p.durable {
+			p.deadline = now.Add(maxPoolWait)
+		}
 		p.reply.To, p.reply.Payload = h.to, append(p.reply.Payload[:0], h.reply...)
 		p.ev.copyFrom(&h.ev)
 	}

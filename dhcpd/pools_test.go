@@ -162,6 +162,32 @@ func TestHangingDiskGivesNoPoolLease(t *testing.T) {
 	})
 }
 
+// What became of a client of a pool is known when its ACK would be late, not when a disk that hangs answers again.
+func TestHangingDiskLeavesNoPacketWithoutOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := poolRig(t, &journal{delay: time.Minute})
+		r.ask(discoverBy(stranger))
+		a := r.last().yourIP
+		r.ask(selectBy(stranger, a))
+		r.ask(selectingOn(2, client(0x77), host(21)))
+		time.Sleep(time.Second)
+		r.ask(selectBy(stranger, a)) // in line behind it
+		time.Sleep(maxPoolWait - time.Second - time.Millisecond)
+		assert.Zero(t, r.n.get()["request pool_not_durable"])
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		assert.Equal(t, 1, r.n.get()["request pool_not_durable"])
+		time.Sleep(time.Second)
+		synctest.Wait()
+		want := map[string]int{"discover pool_offer": 1, "request pool_not_durable": 2, "request ack_before_commit": 1}
+		assert.Equal(t, want, r.n.get())
+		time.Sleep(3 * time.Minute) // the disk answers
+		require.NoError(t, r.end())
+		assert.Equal(t, want, r.n.get(), "each once")
+		assert.Len(t, r.out.all(), 2)
+	})
+}
+
 func TestNoJournalNoPoolLease(t *testing.T) {
 	for _, failing := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -273,20 +273,26 @@ func (t *Table) savedLocked(w written) {
 }
 
 // Run flushes what is urgent every interval, and a renewal half a minute after it came, forgets old
-// records every hour, and flushes everything a last time when ctx ends. Errors go to onError, if given; what failed is tried
+// records every hour, unless the clock was set lately, and flushes everything a last time when ctx ends. Errors go to onError, if given; what failed is tried
 // again with the next interval. It returns the error of the last flush.
 func (t *Table) Run(ctx context.Context, interval time.Duration, onError func(error)) error {
 	flush := time.NewTicker(interval)
 	defer flush.Stop()
 	prune := time.NewTicker(time.Hour)
 	defer prune.Stop()
+	began, wall, clock := time.Now(), t.wall, steadiness{}
+	if wall == nil {
+		wall = time.Now
+	}
+	clock.since(wall(), 0)
 	wait := uint32(min(lazyDelay/interval, math.MaxInt32)) // in ticks
 	for {
 		select {
 		case <-ctx.Done():
 			return t.Flush()
-		case now := <-prune.C:
-			t.Prune(now, pruneLimit)
+		case <-prune.C:
+			now := wall()
+			t.prune(now, clock.since(now, time.Since(began)), pruneLimit)
 		case <-flush.C:
 			if err := t.tick(wait); err != nil && onError != nil {
 				onError(err)
@@ -305,4 +311,28 @@ func (t *Table) tick(wait uint32) error {
 		return err
 	}
 	return t.flush(lazy, now-wait)
+}
+
+const (
+	// pruneCalm is how long the clock must have been steady at least before records are forgotten by it. A host without a clock of its own
+	// may be years off, either way, until it has asked the network.
+	pruneCalm = 6 * time.Hour
+	// steadyWithin is how far the clock may be set and still be the one that it was: little beside Grace.
+	steadyWithin = time.Hour
+)
+
+// steadiness tells how long a clock has gone on without being set: as the monotonic one does, which nobody sets.
+type steadiness struct {
+	known bool
+	start int64         // the Unix time at which ran was 0, by the clock as it is set now
+	from  time.Duration // ran when it was seen to be so first
+}
+
+// since takes what the clock shows after ran of the monotonic one, and returns for how long of that it has been steady.
+func (c *steadiness) since(wall time.Time, ran time.Duration) time.Duration {
+	start := wall.Unix() - int64(ran/time.Second)
+	if off := start - c.start; !c.known || max(off, -off) > int64(steadyWithin/time.Second) {
+		*c = steadiness{known: true, start: start, from: ran}
+	}
+	return ran - c.from
 }

@@ -36,6 +36,8 @@ const (
 	lookAgain = time.Second
 	// sayAgain is how often the log says that it still cannot.
 	sayAgain = time.Minute
+	// calm is how long it has to work before the log says that it does: a disk that hangs now and then is one.
+	calm = 5 * time.Second
 )
 
 // logStore is the Store in a log of provision/wal. What is in a turn of Commit is the log's
@@ -47,7 +49,9 @@ type logStore struct {
 	log  *slog.Logger
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
-	done chan struct{}
+	work sync.WaitGroup // look and tell
+
+	underway underway
 
 	wal    atomic.Pointer[wal.Log] // nil: it cannot be used yet
 	health atomic.Pointer[Health]  // of a log that cannot be used, and what is known beside the log's own
@@ -86,7 +90,7 @@ type undo struct {
 // an older usher kept in state.db is moved into it. The error is ErrInUse, a *statedir.NewerError for
 // what a newer usher wrote, or that of ctx. A disk that cannot be used is none: it is tried again each second, and what it has comes later.
 func OpenStore(ctx context.Context, dir string, log *slog.Logger) (Store, error) {
-	s := &logStore{dir: dir, path: filepath.Join(dir, logName), log: log, done: make(chan struct{}), reports: map[netip.Addr]provision.MACReport{}, told: map[uint64]struct{}{}, seed: maphash.MakeSeed()}
+	s := &logStore{dir: dir, path: filepath.Join(dir, logName), log: log, underway: underway{made: time.Now()}, reports: map[netip.Addr]provision.MACReport{}, told: map[uint64]struct{}{}, seed: maphash.MakeSeed()}
 	s.health.Store(&Health{})
 	l, err := s.open(ctx)
 	switch {
@@ -102,7 +106,8 @@ func OpenStore(ctx context.Context, dir string, log *slog.Logger) (Store, error)
 		s.wal.Store(l)
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	go s.watch(s.ctx)
+	s.work.Go(func() { s.watch(s.ctx) })
+	s.work.Go(func() { s.tell(s.ctx) })
 	return s, nil
 }
 
@@ -133,17 +138,15 @@ func (s *logStore) newer(err error) error {
 	}
 }
 
-// watch tries a disk that cannot be used again, and says so now and then, until ctx ends.
+// watch tries a disk that cannot be used again, until ctx ends.
 func (s *logStore) watch(ctx context.Context) {
-	defer close(s.done)
 	ticker := time.NewTicker(lookAgain)
 	defer ticker.Stop()
-	var said time.Time
 	var tried *wal.Log
 	for {
 		if l := s.wal.Load(); l != nil && l != tried { // a disk that takes nothing is told before a client needs it
 			tried = l
-			_ = l.Commit(func(*wal.Frames) error { return nil }) // the log's health tells
+			_ = s.commit(l, func(*wal.Frames) error { return nil }) // the log's health tells
 		}
 		select {
 		case <-ctx.Done():
@@ -151,13 +154,30 @@ func (s *logStore) watch(ctx context.Context) {
 		case <-ticker.C:
 		}
 		s.look(ctx)
+	}
+}
+
+// tell has the log say now and then that the disk cannot be used, until ctx ends. Unlike watch it never waits for the disk.
+func (s *logStore) tell(ctx context.Context) {
+	ticker := time.NewTicker(lookAgain)
+	defer ticker.Stop()
+	var said, failed time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
 		h := s.Health()
+		if h.Failing() {
+			failed = time.Now()
+		}
 		switch {
 		case h.Failing() && time.Since(said) >= sayAgain:
-			said = time.Now()
+			said = failed
 			s.log.Error("leases and MAC reports are not on disk; pools lease nothing, bound addresses are served from memory, until the disk can be used",
 				"path", s.path, "error", h.Error, "since", h.Since)
-		case !h.Failing() && !said.IsZero():
+		case !said.IsZero() && time.Since(failed) >= calm:
 			said = time.Time{}
 			s.log.Info("leases and MAC reports are on disk again", "path", s.path)
 		}
@@ -194,7 +214,7 @@ func (s *logStore) look(ctx context.Context) {
 
 // mend has everything written again where a snapshot came upon damage: memory read it while it was whole.
 func (s *logStore) mend(l *wal.Log) {
-	n := l.Damages().Count
+	n := found(l.Damages())
 	if !s.loaded.Load() || n <= s.damages {
 		return
 	}
@@ -242,7 +262,7 @@ func (s *logStore) Health() Health {
 	if l != nil {
 		damages = moreOf(damages, l.Damages())
 	}
-	h.Unread += damages.Count + damages.Tails
+	h.Unread += found(damages)
 	for _, x := range damages.Some {
 		h.What = append(h.What, sayDamage(x))
 	}
@@ -257,6 +277,9 @@ func (s *logStore) Health() Health {
 	if err := l.Health().Err; err != nil {
 		h.Error, h.Since = err.Error(), l.Health().Since
 	}
+	if since, stuck := s.underway.stuck(); stuck && !h.Failing() {
+		h.Error, h.Since = NoAnswer, since
+	}
 	h.Log = l.Status()
 	if waiting && !h.Failing() {
 		h.Error = "what state.db had could not be written to the log yet"
@@ -266,11 +289,14 @@ func (s *logStore) Health() Health {
 
 // moreOf returns what tells of more: a log that was taken away and comes back tells of the same again, an empty one in its place of nothing.
 func moreOf(a, b wal.Damages) wal.Damages {
-	if a.Count+a.Tails > b.Count+b.Tails {
+	if found(a) > found(b) {
 		return a
 	}
 	return b
 }
+
+// found is how many stretches could not be read, wherever in their files they are: what a record at the end was may be known as well.
+func found(d wal.Damages) int { return d.Count + d.Tails }
 
 // beingRead is why nothing can be committed while a disk is back and what it has is still to come.
 const beingRead = "it is being read"
@@ -278,6 +304,9 @@ const beingRead = "it is being read"
 // Failing implements Store.
 func (s *logStore) Failing() bool {
 	if s.health.Load().Failing() {
+		return true
+	}
+	if _, stuck := s.underway.stuck(); stuck {
 		return true
 	}
 	l := s.wal.Load()
@@ -370,7 +399,7 @@ func (s *logStore) load(ctx context.Context, l *wal.Log, leases *sink, reports f
 	if err := <-done; err != nil {
 		return s.newer(err)
 	}
-	s.damages = l.Damages().Count
+	s.damages = found(l.Damages())
 	s.loaded.Store(true)
 	return nil
 }
@@ -417,7 +446,7 @@ func (s *logStore) Commit(fill func(*Batch) error) error {
 		return err
 	}
 	var after []func()
-	err := l.Commit(func(f *wal.Frames) error {
+	err := s.commit(l, func(f *wal.Frames) error {
 		b := &s.batch
 		b.reset()
 		if err := fill(b); err != nil {
@@ -435,6 +464,13 @@ func (s *logStore) Commit(fill func(*Batch) error) error {
 		do()
 	}
 	return nil
+}
+
+// commit is Commit of a log, and known to be under way.
+func (s *logStore) commit(l *wal.Log, fill func(*wal.Frames) error) error {
+	s.underway.begin()
+	defer s.underway.end()
+	return l.Commit(fill)
 }
 
 // knowReports reads the log if nobody did: which report outranks which is known from memory.
@@ -538,7 +574,7 @@ func (s *logStore) committed(err error) {
 // Close implements Store.
 func (s *logStore) Close() error {
 	s.stop()
-	<-s.done
+	s.work.Wait()
 	return s.closeLog()
 }
 

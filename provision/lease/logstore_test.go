@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -97,40 +98,59 @@ func TestEndedStartLetsTheLogGo(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// What is damaged while the agent runs costs nothing: whoever knows it writes it again when a snapshot comes upon it.
+// What is damaged while the agent runs costs nothing, wherever in its file: whoever knows it writes it again when a snapshot comes upon it.
 func TestDamageWhileItRunsIsWrittenAgain(t *testing.T) {
-	dir := t.TempDir()
-	s, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	tab := openTable(t, s)
-	r := testRecord(oldIP(1))
-	tab.Store(r)
-	require.NoError(t, tab.Write(r.IP))
-	files, err := filepath.Glob(filepath.Join(dir, logName, "*1-*.log"))
-	require.NoError(t, err)
-	require.Len(t, files, 1)
-	f, err := os.OpenFile(files[0], os.O_WRONLY, 0)
-	require.NoError(t, err)
-	_, err = f.WriteAt([]byte{0xff, 0xff, 0xff, 0xff}, 64+20)
-	require.NoError(t, err)
-	require.NoError(t, f.Close())
-	deadline := time.Now().Add(20 * time.Second)
-	for i := 0; s.Health().Unread == 0; i++ {
-		require.True(t, time.Now().Before(deadline), "no snapshot came upon it")
-		require.NoError(t, s.Commit(func(b *Batch) error {
-			for k := range 1000 {
-				other := testRecord(oldIP(256 + k))
-				b.Leases = append(b.Leases, other)
+	for name, place := range map[string]func(file []byte) (from, to int){
+		"the first record":                func([]byte) (int, int) { return 64 + 20, 64 + 24 },
+		"the last record":                 func(b []byte) (int, int) { n := len(bytes.TrimRight(b, "\x00")); return n - 60, n - 16 },
+		"the mark that ends the commit":   func(b []byte) (int, int) { n := len(bytes.TrimRight(b, "\x00")); return n - 12, n },
+		"the last record and that mark":   func(b []byte) (int, int) { n := len(bytes.TrimRight(b, "\x00")); return n - 60, n },
+		"all records but the first one's": func(b []byte) (int, int) { return 1000, len(bytes.TrimRight(b, "\x00")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const known = 1000
+			dir := t.TempDir()
+			s, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			tab := openTable(t, s)
+			keys := make([]uint32, known)
+			for i := range keys {
+				r := testRecord(oldIP(i))
+				keys[i] = ipKey(r.IP)
+				tab.Store(r)
 			}
-			return nil
-		}))
+			require.NoError(t, tab.write(keys)) // one commit
+			files, err := filepath.Glob(filepath.Join(dir, logName, "*1-*.log"))
+			require.NoError(t, err)
+			require.Len(t, files, 1)
+			from, to := place([]byte(read(t, files[0])))
+			f, err := os.OpenFile(files[0], os.O_WRONLY, 0)
+			require.NoError(t, err)
+			_, err = f.WriteAt(bytes.Repeat([]byte{0xff}, to-from), int64(from))
+			require.NoError(t, err)
+			require.NoError(t, f.Close())
+			deadline := time.Now().Add(60 * time.Second)
+			for s.Health().Unread == 0 {
+				require.True(t, time.Now().Before(deadline), "no snapshot came upon it")
+				require.NoError(t, s.Commit(func(b *Batch) error {
+					for k := range 12000 { // more than that file has room for: what is damaged stays its end
+						b.Leases = append(b.Leases, testRecord(oldIP(known+k)))
+					}
+					return nil
+				}))
+			}
+			require.Eventually(t, func() bool { return tab.Counts(time.Now()).Dirty == known }, 20*time.Second, time.Millisecond)
+			require.NoError(t, tab.Flush())
+			require.NoError(t, s.Close())
+			s, err = OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			defer func() { require.NoError(t, s.Close()) }()
+			tab = openTable(t, s)
+			for i := range keys {
+				_, there := tab.Get(oldIP(i))
+				require.True(t, there, i)
+			}
+		})
 	}
-	require.Eventually(t, func() bool { return tab.Counts(time.Now()).Dirty > 0 }, 5*time.Second, time.Millisecond)
-	require.NoError(t, tab.Flush())
-	require.NoError(t, s.Close())
-	s, err = OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	defer func() { require.NoError(t, s.Close()) }()
-	_, there := openTable(t, s).Get(r.IP)
-	assert.True(t, there)
 }

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -113,7 +112,7 @@ func (o *oldState) putBack(r wal.Record) {
 // readOld reads state.db, if it is still of an older usher.
 func (s *logStore) readOld(ctx context.Context, l *wal.Log) error {
 	path := filepath.Join(s.dir, oldName)
-	content, err := os.Open(path)
+	content, err := statedb.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.setOld(&oldState{path: path, written: true}) // and yet an older one is to be refused
 		return nil
@@ -197,9 +196,11 @@ func (o *oldState) read(ctx context.Context, s *logStore) error {
 	read := len(o.records)
 	if err != nil {
 		o.damaged = true
-		if serr := statedb.Pages(o.path, o.page); serr != nil {
-			err = errors.Join(err, serr)
+		serr := statedb.Pages(ctx, o.path, o.page, s.progress(o.path))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
+		err = errors.Join(err, serr)
 		if o.format > contentVersion {
 			return newerError(o.path, fmt.Sprintf("state format %d", o.format), contentVersion)
 		}
@@ -207,6 +208,20 @@ func (o *oldState) read(ctx context.Context, s *logStore) error {
 	}
 	s.log.Info("state of an older usher read", "path", o.path, "records", len(o.records), "damaged", o.damaged, "took", time.Since(began))
 	return nil
+}
+
+// progressEvery is how often the log says how far a long start is.
+const progressEvery = 5 * time.Second
+
+// progress has the log say now and then how much of a damaged file was looked at.
+func (s *logStore) progress(path string) func(done, size int64) {
+	said := time.Now()
+	return func(done, size int64) {
+		if time.Since(said) >= progressEvery {
+			said = time.Now()
+			s.log.Info("state of an older usher is damaged, so all of it is looked through for leases", "path", path, "bytes", done, "of", size)
+		}
+	}
 }
 
 // page takes what is found in a page: a lease, or the mark.
@@ -281,7 +296,7 @@ func (s *logStore) moveOld(l *wal.Log) {
 		return
 	}
 	if !o.written {
-		if err := o.write(l); err != nil {
+		if err := o.write(func(fill func(*wal.Frames) error) error { return s.commit(l, fill) }); err != nil {
 			return // the log's health tells
 		}
 		o.written = true
@@ -300,9 +315,9 @@ func (s *logStore) moveOld(l *wal.Log) {
 }
 
 // write brings the records to the log, but for those that a commit has overtaken when their turn comes.
-func (o *oldState) write(l *wal.Log) error {
+func (o *oldState) write(commit func(func(*wal.Frames) error) error) error {
 	for chunk := range slices.Chunk(slices.Collect(maps.Keys(o.all())), oldChunk) {
-		err := l.Commit(func(f *wal.Frames) error {
+		err := commit(func(f *wal.Frames) error {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			for _, k := range chunk {

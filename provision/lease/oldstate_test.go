@@ -9,10 +9,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
@@ -187,4 +190,46 @@ func TestNoChildForTheOldDatabaseIsNoDamage(t *testing.T) {
 	require.Zero(t, s.nUnread)
 	require.NoError(t, o.read(t.Context(), s))
 	require.Len(t, o.records, 10+50)
+}
+
+// What stands in place of state.db and is no file, such as a pipe that nobody writes to, holds no start: it is a disk that cannot be used.
+func TestPipeInPlaceOfTheOldDatabase(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, oldName)
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	opened := make(chan Store, 1)
+	go func() {
+		s, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+		assert.NoError(t, err)
+		opened <- s
+	}()
+	select {
+	case s := <-opened:
+		defer func() { require.NoError(t, s.Close()) }()
+		require.Contains(t, s.Health().Error, path+": it is not a regular file")
+		require.NoError(t, os.Remove(path))
+		require.Eventually(t, func() bool { return !s.Failing() }, 10*time.Second, 10*time.Millisecond)
+	case <-time.After(10 * time.Second):
+		f, err := os.OpenFile(path, os.O_RDWR, 0) // it lets go
+		require.NoError(t, err)
+		_ = f.Close()
+		t.Fatal("the start waits for who writes to the pipe")
+	}
+}
+
+// A start that takes long because a damaged file is large says how far it is.
+func TestLongStartIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		s := &logStore{log: slog.New(slog.NewTextHandler(&text, nil))}
+		progress := s.progress("/x/state.db")
+		for i := range int64(12) {
+			progress(i<<20, 100<<20)
+			time.Sleep(time.Second) // fake time
+		}
+		lines := regexp.MustCompile(`looked through for leases" path=/x/state.db bytes=(\d+) of=104857600`).FindAllStringSubmatch(text.String(), -1)
+		require.Len(t, lines, 2)
+		require.Equal(t, "5242880", lines[0][1])
+		require.Equal(t, "10485760", lines[1][1])
+	})
 }

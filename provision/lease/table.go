@@ -51,6 +51,8 @@ type Table struct {
 	overruled []uint32 // of the last Adopt: live, and the ERP has another MAC by its operator's word
 	opened    bool     // what the store tells now comes late
 
+	wall func() time.Time // of tests, in place of time.Now for Run
+
 	late atomic.Uint64 // records that the store told of later
 }
 
@@ -334,11 +336,18 @@ func keyBytes(key uint32) []byte {
 const pruneLimit = 10000
 
 // Prune forgets up to limit records that ended more than Grace before now, and
-// leaves deleting them from disk to the background. It returns how many.
-func (t *Table) Prune(now time.Time, limit int) (n int) {
+// leaves deleting them from disk to the background. It returns how many. Whoever calls it believes the clock.
+func (t *Table) Prune(now time.Time, limit int) int { return t.prune(now, math.MaxInt64, limit) }
+
+// prune is Prune by a clock that has been steady for some time. Of what it was before nobody knows, so a record stays for as long as its client
+// may take to renew it: a lease that is live is live by the clock as it is then.
+func (t *Table) prune(now time.Time, steady time.Duration, limit int) (n int) {
+	if steady < pruneCalm {
+		return 0
+	}
 	t.walk(0, math.MaxUint32, t.mu.Lock, t.mu.Unlock, func(p *page) bool {
 		for i := len(p.records) - 1; i >= 0 && n < limit; i-- {
-			if e := p.records[i]; now.Sub(e.Expires) > Grace && now.Sub(e.Renewed) > Grace {
+			if e := p.records[i]; now.Sub(e.Expires) > Grace && now.Sub(e.Renewed) > Grace && e.Expires.Sub(e.Renewed) <= steady {
 				t.forgetLocked(p, e)
 				n++
 			}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -223,6 +224,43 @@ func TestDealtWithWhileTheDiskFails(t *testing.T) {
 		pass(2 * time.Second)
 		assert.Zero(t, o.Status(0).Unwritten)
 		assert.Empty(t, o.kept(t))
+	})
+}
+
+// noted is a store that keeps what its commits were to write.
+type noted struct {
+	lease.Store
+	reports, done []provision.MACReport
+}
+
+func (n *noted) Commit(fill func(*lease.Batch) error) error {
+	return n.Store.Commit(func(b *lease.Batch) error {
+		err := fill(b)
+		n.reports, n.done = slices.Clone(b.Reports), slices.Clone(b.Done)
+		return err
+	})
+}
+
+// A report whose commit failed may be on disk nevertheless, and the store does not know of it: it is written once more when it is dealt with, or
+// nothing would be taken out, and a restart would send it again.
+func TestDealtWithAfterAFailedCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newBadDisk(t)
+		n := &noted{Store: d}
+		o, err := Open(n, Options{}, &fakeERP{}, nil, quiet())
+		require.NoError(t, err)
+		one, other := report(1, 1, time.Now()), report(2, 2, time.Now())
+		d.fails.Store(true)
+		require.NoError(t, o.Put(one))
+		d.fails.Store(false)
+		require.NoError(t, o.Put(other))
+		o.drop(o.entries[one.IP])
+		assert.Equal(t, []provision.MACReport{one}, n.reports)
+		assert.Equal(t, []provision.MACReport{one}, n.done)
+		o.drop(o.entries[other.IP])
+		assert.Empty(t, n.reports, "the store knows of it")
+		assert.Equal(t, []provision.MACReport{other}, n.done)
+		assert.Zero(t, o.Status(0).Unwritten)
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -33,6 +34,8 @@ var ErrInUse = errors.New("another process has the file open")
 
 // ErrNoChild says that no child process could be started: nobody has looked at the file.
 var ErrNoChild = errors.New("no process could be started to read it")
+
+var errNoFile = errors.New("it is not a regular file")
 
 const (
 	childName = "dump-state-db"
@@ -104,6 +107,18 @@ func dump(path string, to io.Writer) error {
 		})
 	})
 	return errors.Join(err, w.Flush(), db.Close())
+}
+
+// Open opens the file at path for reading. It waits for nobody, as who opens a pipe does: what is no regular file is an error.
+func Open(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: path, Err: errNoFile}, err, f.Close())
+	}
+	return f, nil
 }
 
 // Read has a child process read the file at path and calls each with every

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -151,6 +152,102 @@ func TestKernelDisks(t *testing.T) {
 			require.NoError(t, store.Reports(func(r provision.MACReport, err error) { assert.Fail(t, "it was sent", "%v %v", r, err) }))
 		})
 	}
+}
+
+// ext4 mounts a small file system of its own at state, and returns how its device is called.
+func ext4(t *testing.T, state string) (device string) {
+	t.Helper()
+	run := func(name string, args ...string) string {
+		out, err := exec.Command(name, args...).CombinedOutput()
+		require.NoError(t, err, "%s %v: %s", name, args, out)
+		return strings.TrimSpace(string(out))
+	}
+	image := filepath.Join(t.TempDir(), "image")
+	require.NoError(t, os.WriteFile(image, nil, 0o600))
+	require.NoError(t, os.Truncate(image, 32<<20))
+	run("mkfs.ext4", "-q", "-F", image)
+	run("mount", "-o", "loop,errors=remount-ro", image, state)
+	t.Cleanup(func() { run("umount", "--lazy", state) }) // an agent may still use it when a test has failed
+	return filepath.Base(run("findmnt", "-n", "-o", "SOURCE", state))
+}
+
+// A disk that hangs is said after some seconds, though it gives no error, and what waits for it is written when it answers again.
+func TestKernelHangingDisk(t *testing.T) {
+	labtest.Need(t)
+	t.Parallel()
+	state := t.TempDir()
+	ext4(t, state)
+	freeze := func(how string) error { return exec.Command("fsfreeze", how, state).Run() }
+	d := newDaemonAt(t, Options{}, somePool, "", state)
+	stop := d.launch(t, nil)
+	eventually(t, "it is ready", func() bool { st, err := d.client.Status(t.Context()); return err == nil && st.Ready })
+	require.NoError(t, guest(t, d, 1, 3))
+	require.NoError(t, freeze("--freeze"))
+	t.Cleanup(func() { _ = freeze("--unfreeze") }) // an error: it is not frozen any more
+	require.Error(t, guest(t, d, 2, 0))
+	var st *console.Status
+	eventually(t, "it says so", func() bool {
+		var err error
+		st, err = d.client.Status(t.Context())
+		return err == nil && st.State.Failing()
+	})
+	assert.Equal(t, lease.NoAnswer, st.State.Error)
+	assert.False(t, st.Ready)
+	assert.Contains(t, strings.Join(st.NotReady, "; "), "pools lease nothing")
+	assert.Contains(t, st.State.Advice, "The disk hangs")
+	require.Equal(t, customerIP, d.lease(t, net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 0x17}), "bound addresses are served")
+	require.Error(t, guest(t, d, 3, 0), "pools lease nothing")
+	x, err := d.client.Explain(t.Context(), "00:00:5e:00:53:03")
+	require.NoError(t, err)
+	assert.Contains(t, x.Summary, lease.NoAnswer)
+	require.NoError(t, freeze("--unfreeze"))
+	eventually(t, "it ends by itself", func() bool {
+		st, err := d.client.Status(t.Context())
+		return err == nil && st.Ready && !st.State.Failing() && st.Outbox.Unwritten == 0 && st.DHCP.Leases.Dirty == 0
+	})
+	require.NoError(t, guest(t, d, 3, 3))
+	require.NoError(t, stop())
+}
+
+// A file system that the kernel makes read-only after an error, while files of it are open for writing, and that another one takes the place of.
+func TestKernelDiskTurnsReadOnly(t *testing.T) {
+	labtest.Need(t)
+	t.Parallel()
+	state := t.TempDir()
+	device := ext4(t, state)
+	d := newDaemonAt(t, Options{}, somePool, "", state)
+	stop := d.launch(t, nil)
+	eventually(t, "it is ready", func() bool { st, err := d.client.Status(t.Context()); return err == nil && st.Ready })
+	require.NoError(t, guest(t, d, 1, 3))
+	require.NoError(t, os.WriteFile(filepath.Join("/sys/fs/ext4", device, "trigger_fs_error"), []byte("a test"), 0))
+	require.Error(t, guest(t, d, 2, 0), "it is acknowledged before it is on disk")
+	var st *console.Status
+	eventually(t, "it says so", func() bool {
+		var err error
+		st, err = d.client.Status(t.Context())
+		return err == nil && strings.Contains(st.State.Error, "read-only file system")
+	})
+	assert.False(t, st.Ready)
+	assert.Contains(t, st.State.Advice, "Mount the file system for writing")
+	mac := net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 0x17}
+	require.Equal(t, customerIP, d.lease(t, mac), "bound addresses are served")
+	require.NoError(t, syscall.Mount("tmpfs", state, "tmpfs", 0, "size=8m"))
+	t.Cleanup(func() { require.NoError(t, syscall.Unmount(state, 0)) })
+	eventually(t, "it ends by itself", func() bool {
+		st, err := d.client.Status(t.Context())
+		return err == nil && st.Ready && !st.State.Failing() && st.Outbox.Unwritten == 0 && st.DHCP.Leases.Dirty == 0
+	})
+	require.NoError(t, guest(t, d, 2, 3))
+	require.NoError(t, stop())
+	store, err := lease.OpenStore(t.Context(), state, d.log)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, store.Close()) }()
+	kept := map[provision.MAC]bool{}
+	require.NoError(t, store.Leases(func(r lease.Record, err error) {
+		require.NoError(t, err)
+		kept[r.MAC] = true
+	}))
+	assert.Equal(t, map[provision.MAC]bool{provision.MAC(mac): true, {0, 0, 0x5e, 0, 0x53, 1}: true, {0, 0, 0x5e, 0, 0x53, 2}: true}, kept)
 }
 
 // withFalse has a key in any case.
