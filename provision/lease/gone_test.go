@@ -89,3 +89,27 @@ func TestUnreadIsCountedOnce(t *testing.T) {
 		assert.Equal(t, first.Unread, s.Health().Unread, "put back %v: %q", back, s.Health().What)
 	}
 }
+
+// A directory of the log that is gone at a start is told: the file in place of state.db says that there was one.
+func TestLogThatIsGoneAtAStartIsTold(t *testing.T) {
+	dir := t.TempDir()
+	for life, gone := range []bool{false, false, true} {
+		if gone {
+			require.NoError(t, os.RemoveAll(filepath.Join(dir, logName)))
+		}
+		s, err := OpenStore(t.Context(), dir, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		require.NoError(t, s.Commit(func(b *Batch) error {
+			b.Leases = append(b.Leases, Record{IP: netip.AddrFrom4([4]byte{192, 0, 2, byte(life)}), MAC: provision.MAC{2}, State: StateBound})
+			return nil
+		}))
+		h := s.Health()
+		if !gone {
+			require.Zero(t, h.Unread, "life %d", life)
+		} else {
+			require.Equal(t, 1, h.Unread)
+			require.Contains(t, h.What[0], "all leases and MAC reports of before are lost")
+		}
+		require.NoError(t, s.Close())
+	}
+}

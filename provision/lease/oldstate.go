@@ -127,6 +127,9 @@ func (s *logStore) readOld(ctx context.Context, l *wal.Log) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if bytes.Equal(have[:n], want) {
+		if l.Status().Files == 0 && !s.loaded.Load() {
+			s.cannotRead(fmt.Errorf("%s has no file, though %s says that there was a log: all leases and MAC reports of before are lost", s.path, path))
+		}
 		return nil
 	}
 	o := &oldState{path: path, records: map[recordKey]wal.Record{}}

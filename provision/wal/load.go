@@ -51,12 +51,18 @@ func (l *Log) Damages() Damages {
 
 // damaged notes a stretch that cannot be read and keeps its file aside.
 func (l *Log) damaged(x Damage) {
-	d := &l.damage
+	if n, ok := parseName(x.File); l.damage.note(x) && ok && !x.killed { // what a kill has left is no evidence of anything
+		l.keepAside(n)
+	}
+}
+
+// note counts a stretch, and reports whether it is new: files are read more than once.
+func (d *damages) note(x Damage) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	place := fmt.Sprintf("%s@%d", x.File, x.From)
 	if _, known := d.known[place]; known {
-		return // files are read more than once
+		return false
 	}
 	if d.known == nil {
 		d.known = map[string]struct{}{}
@@ -70,39 +76,54 @@ func (l *Log) damaged(x Damage) {
 	if len(d.some) < maxDamages {
 		d.some = append(d.some, x)
 	}
-	if n, ok := parseName(x.File); ok && !x.killed { // what a kill has left is no evidence of anything
-		l.keepAside(n)
-	}
+	return true
 }
 
-// keepAside puts a damaged file aside, unless it is there already. d is locked.
+// isAside reports whether a file is aside, and whether it could not be put there.
+func (d *damages) isAside(file string) (aside, loose bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, loose = d.loose[file]
+	return slices.ContainsFunc(d.aside, func(p string) bool { return strings.HasSuffix(p, file) }), loose
+}
+
+// noteAside notes where a file was put aside, or why it could not be.
+func (d *damages) noteAside(file, kept string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil {
+		delete(d.loose, file)
+		d.aside = append(d.aside, kept)
+		return
+	}
+	if d.loose == nil {
+		d.loose = map[string]error{}
+	}
+	d.loose[file] = err
+}
+
+// keepAside puts a damaged file aside, unless it is there already. Who reads files does it, one at a time, and nobody who asks
+// what is damaged waits for the disk.
 func (l *Log) keepAside(n name) {
-	d, file := &l.damage, n.String()
-	if slices.ContainsFunc(d.aside, func(p string) bool { return strings.HasSuffix(p, file) }) {
+	file := n.String()
+	aside, loose := l.damage.isAside(file)
+	if aside {
 		return
 	}
 	kept, err := l.disk.Aside(file)
-	if err != nil {
-		if _, known := d.loose[file]; !known {
-			l.opts.Log.Error("a damaged file of the log could not be put aside; it is tried once more before a snapshot takes its place", "file", file, "error", err)
-		}
-		if d.loose == nil {
-			d.loose = map[string]error{}
-		}
-		d.loose[file] = err
-		return
+	l.damage.noteAside(file, kept, err)
+	switch {
+	case err == nil:
+		l.files.change(n, func(f *fileInfo) { f.bad = true })
+	case !loose:
+		l.opts.Log.Error("a damaged file of the log could not be put aside; it is tried once more before a snapshot takes its place", "file", file, "error", err)
 	}
-	delete(d.loose, file)
-	d.aside = append(d.aside, kept)
-	l.files.change(n, func(f *fileInfo) { f.bad = true })
 }
 
 // keepLoose tries once more to put aside what could not be, before the files go.
 func (l *Log) keepLoose(files []fileInfo) {
-	l.damage.mu.Lock()
-	defer l.damage.mu.Unlock()
 	for _, f := range files {
-		if _, loose := l.damage.loose[f.name.String()]; loose {
+		if _, loose := l.damage.isAside(f.name.String()); loose {
 			l.keepAside(f.name)
 		}
 	}
