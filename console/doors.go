@@ -28,7 +28,7 @@ func newDoorCollector(m *Metrics) *doorCollector {
 		limit:     desc("usher_door_connections_limit", "How many there may be at once; 0: the listener is off.", "door"),
 		refused:   desc("usher_door_refused_total", "Connections closed before anything was read from them, and requests for names that are not in hosts.", "door", "reason"),
 		endedIdle: desc("usher_door_ended_idle_total", "Idle connections closed to make room for another.", "door"),
-		endedBusy: desc("usher_door_ended_busy_total", "Busy connections of the address with most, closed to make room for another's.", "door"),
+		endedBusy: desc("usher_door_ended_busy_total", "Busy connections closed to make room for another's.", "door"),
 	}
 }
 

@@ -43,7 +43,7 @@ func (m *limitedMetrics) registerLimited(f factory) {
 			m.portalRequests[st][code] = requests.WithLabelValues(string(st), strconv.Itoa(code))
 		}
 	}
-	m.portalRefused = each(f.counters("usher_portal_connections_refused_total", "Connections to the portal closed unread, by the bound that they exceeded.", "bound").WithLabelValues, portal.Refusals()...)
+	m.portalRefused = each(f.counters("usher_portal_connections_refused_total", "Connections to the portal closed unread or before a request was answered, by the bound that they exceeded.", "bound").WithLabelValues, portal.Refusals()...)
 	m.portalExpires = f.gauge("usher_portal_certificate_expiry_timestamp_seconds", "When the portal's certificate expires; 0 without one.")
 
 	m.gardenNames = f.gauge("usher_garden_names", "Names in the gardens.")

@@ -29,6 +29,8 @@ type sink struct {
 	// member is called for each member of the payload. key is nil in a list; both
 	// are good during the call only.
 	member func(key []byte, index int, v value)
+	// ids tells how many ids of the members are kept, which are not to be too many.
+	ids func() int
 	// whole is called instead of member, with the payload as one value.
 	whole func(v value)
 	// reset forgets what came, before another attempt.
@@ -235,8 +237,21 @@ func (r *answerReader) stream(path string, dropped bool, depth int) error {
 		if r.to.member != nil {
 			r.to.member(key, index, v)
 		}
-		return nil
+		return r.roomForIDs()
 	})
+}
+
+// idsShare is which part of the limit of an answer the ids of a list may take: one of two
+// bytes takes eight.
+const idsShare = 4
+
+// roomForIDs refuses a list of too many ids.
+func (r *answerReader) roomForIDs() error {
+	most := max(r.s.maxTree/idsShare, 64<<10)
+	if r.to.ids == nil || r.s.maxTree == 0 || 8*r.to.ids() <= most {
+		return nil
+	}
+	return &limitError{offset: r.s.offset(), what: "the ids together take more than", limit: int64(most), key: "max_answer_mib, a quarter of it"}
 }
 
 // isWrapper knows keys that stand around the rows and say nothing about them.

@@ -84,6 +84,7 @@ func (c *Client) CustomerIDs(ctx context.Context, filter CustomerFilter) (IDs, e
 				bad++
 			}
 		},
+		ids: func() int { return len(out) },
 	}
 	a, err := c.call(ctx, actCustomerIDs, args, to)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -72,7 +74,9 @@ func (c *Client) Call(ctx context.Context, category, name string, args url.Value
 	}
 	got := &Answer{raw: raw.document(c.redactor), truncated: raw.Truncated, ids: a.ids}
 	if !raw.Truncated {
-		got.data = payloadOf(got.raw, spec.Answer == AnswerBare)
+		if got.data, err = payloadOf(got.raw, spec.Answer == AnswerBare, c.opts.MaxBody); err != nil {
+			return nil, &c.fail(spec, http.StatusOK, ErrMalformed, err.Error(), ErrTooLarge).Error
+		}
 	}
 	return got, nil
 }
@@ -115,13 +119,23 @@ func (c *Client) Prepare(category, name string, args url.Values) (*Prepared, err
 	return p, nil
 }
 
-// payloadOf finds the payload of a whole answer.
-func payloadOf(doc []byte, bare bool) any {
+// payloadOf finds the payload of a whole answer. The error is that of one of which as a
+// tree more bytes would be kept than most.
+func payloadOf(doc []byte, bare bool, most int64) (any, error) {
 	var t tree
-	v, err := t.read(newScanner(bytes.NewReader(doc)))
-	if err != nil {
-		return nil
+	s := newScanner(bytes.NewReader(doc))
+	s.maxTree = int(min(most, math.MaxInt32))
+	v, err := t.read(s)
+	switch {
+	case errors.As(err, new(*limitError)):
+		return nil, err
+	case err != nil:
+		return nil, nil
 	}
+	return payloadIn(v, bare), nil
+}
+
+func payloadIn(v value, bare bool) any {
 	if v.kind() != kindObject {
 		return toAny(v)
 	}

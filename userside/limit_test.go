@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -114,6 +115,37 @@ func TestErrorAnswersAreBounded(t *testing.T) {
 		require.ErrorIs(t, err, ErrTooLarge)
 		require.Contains(t, errorOf(t, err, ErrMalformed).Text, want)
 	}
+}
+
+// Of an id of two bytes eight are kept: a list of many is refused where they take too much, and
+// the error says where. A list of as many customers as an answer has room for is none of them.
+func TestIDsAreBounded(t *testing.T) {
+	two := 2
+	var sent atomic.Int64
+	c := newTestClient(t, newTestServer(t, long(&sent, 16<<20, `{"result":"OK","data":[1`, ",1", "]}")), patient, func(o *Options) { o.MaxAnswer = 32 })
+	var err error
+	took := allocated(func() { _, err = c.CustomerIDs(ctx, CustomerFilter{State: &two}) })
+	require.ErrorIs(t, err, ErrTooLarge)
+	require.Contains(t, errorOf(t, err, ErrMalformed).Text, "data[1048576]: the ids together take more than 8388608 bytes (at byte ")
+	require.Contains(t, err.Error(), "the limit is userside.max_answer_mib, a quarter of it)")
+	require.Less(t, took, uint64(48<<20))
+	require.Less(t, sent.Load(), int64(16<<20), "the rest is not even read")
+
+	doc := `{"result":"OK","data":[` + strings.Repeat("1234567,", 30_000) + `1234567]}`
+	ids, err := clientOf(t, doc, func(o *Options) { o.MaxAnswer = 1 }).CustomerIDs(ctx, CustomerFilter{State: &two})
+	require.NoError(t, err)
+	require.Len(t, ids, 30_001)
+}
+
+// The payload of any action is kept whole, and bounded as a row is.
+func TestPayloadsAreBounded(t *testing.T) {
+	var sent atomic.Int64
+	c := newTestClient(t, newTestServer(t, long(&sent, 7<<20, `{"result":"OK","data":[0`, ",0", "]}")), patient, func(o *Options) { o.MaxAnswer = 8 })
+	var err error
+	took := allocated(func() { _, err = c.Call(ctx, "customer", "get_customers_id", url.Values{"state_id": {"2"}}) })
+	require.ErrorIs(t, err, ErrTooLarge)
+	require.Contains(t, errorOf(t, err, ErrMalformed).Text, "a single value takes more than 8388608 bytes")
+	require.Less(t, took, uint64(96<<20))
 }
 
 // Lists are decoded as they come: however many rows there are, what they take is little.

@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,14 +47,21 @@ func (w *world) ask(t *testing.T, addr, request string) int {
 	return resp.StatusCode
 }
 
-// Whoever reaches the agent's listeners and has no secret cannot use up its descriptors: it
-// still reaches an ERP that keeps no connection, and a pause reaches the kernel.
+// Whoever reaches the agent's listeners and has no secret cannot use up its descriptors,
+// from however many addresses: it still reaches an ERP that keeps no connection, and a pause
+// reaches the kernel.
 func TestKernelDoorsLeaveDescriptors(t *testing.T) {
 	t.Parallel()
-	const hooks, limit = "127.0.0.1:9468", 1024
+	const hooks, look, limit, each = "10.0.0.1:9468", "10.0.0.1:9467", 1024, 7
 	secret := filepath.Join(t.TempDir(), "secret")
 	require.NoError(t, os.WriteFile(secret, []byte("0123456789abcdef0123456789abcdef"), 0o600))
 	w := startWorld(t, miniature.Options{Homes: 1, ERPCloses: true, Extra: "hooks: {listen: " + hooks + ", secret_file: " + secret + "}\n"})
+	config, err := os.ReadFile(w.ConfigPath())
+	require.NoError(t, err)
+	outside := strings.Replace(string(config), miniature.ConsoleAddr, "0.0.0.0:9467", 1)
+	require.NotEqual(t, string(config), outside)
+	require.NoError(t, os.WriteFile(w.ConfigPath(), []byte(outside), 0o600))
+	swarm := w.addSwarm(t)
 	few := filepath.Join(w.Dir, "few-descriptors")
 	require.NoError(t, os.WriteFile(few, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d\nexec %s \"$@\"\n", limit, w.Program), 0o755))
 	w.Program = few
@@ -63,25 +70,20 @@ func TestKernelDoorsLeaveDescriptors(t *testing.T) {
 	require.NoError(t, w.Lease(t.Context(), h))
 	require.True(t, reaches(h.Host))
 
-	const noHint, look = "POST /hooks/customer HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: %s\r\n\r\n"
+	const noHint, scrape = "POST /hooks/customer HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: %s\r\n\r\n"
 	began := time.Now()
-	var crowd sync.WaitGroup
-	for range 20 {
-		crowd.Go(func() {
-			for range 55 {
-				w.knock(t, hooks, fmt.Sprintf(noHint, "localhost"))
-				w.knock(t, miniature.ConsoleAddr, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-			}
-		})
-	}
-	crowd.Wait()
+	end := storm(t.Context(), t, swarm, each, map[string]string{
+		hooks: fmt.Sprintf(noHint, "localhost"), look: "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+	})
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.Agent.PID()))
 	require.NoError(t, err)
-	t.Logf("2,200 connections in %s: %d of %d descriptors open", time.Since(began).Round(time.Millisecond), len(open), limit)
+	t.Logf("%d connections in %s: %d of %d descriptors open", 2*each*swarmSize, time.Since(began).Round(time.Millisecond), len(open), limit)
+	require.Less(t, len(open), limit/2+128)
 	began = time.Now()
 	require.NoError(t, w.ERP.SetState(h.ID, emulator.StatePause))
 	eventually(t, 20*time.Second, "the pause reaches the kernel", func() (bool, error) { return !reaches(h.Host), nil })
 	t.Logf("the pause reached the kernel within %s", time.Since(began).Round(time.Millisecond))
+	end()
 	st := w.status(t)
 	require.Zero(t, st.Sync.ConsecutiveFailures, st.Sync.LastError)
 	ended := uint64(0)
@@ -89,9 +91,9 @@ func TestKernelDoorsLeaveDescriptors(t *testing.T) {
 		ended += d.EndedIdle
 	}
 	require.Greater(t, ended, uint64(800))
-	require.Equal(t, http.StatusMisdirectedRequest, w.ask(t, miniature.ConsoleAddr, fmt.Sprintf(look, "evil.example")), "a name that was made to lead here")
+	require.Equal(t, http.StatusMisdirectedRequest, w.ask(t, miniature.ConsoleAddr, fmt.Sprintf(scrape, "evil.example")), "a name that was made to lead here")
 	require.Equal(t, http.StatusMisdirectedRequest, w.ask(t, hooks, fmt.Sprintf(noHint, "evil.example")))
-	require.Equal(t, http.StatusOK, w.ask(t, miniature.ConsoleAddr, fmt.Sprintf(look, miniature.ConsoleAddr)))
+	require.Equal(t, http.StatusOK, w.ask(t, miniature.ConsoleAddr, fmt.Sprintf(scrape, miniature.ConsoleAddr)))
 	require.Equal(t, http.StatusUnauthorized, w.ask(t, hooks, fmt.Sprintf(noHint, hooks)))
 	require.Regexp(t, `usher_door_ended_idle_total\{door="console"\} [0-9]{3}`, w.metrics(t))
 }

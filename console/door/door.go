@@ -6,7 +6,8 @@
 // A full door makes room by closing the connection that has been idle for longest:
 // whoever holds many open and asks nothing must not keep out the one who asks. Where none
 // is idle it closes the one that has been busy for longest of the source that has most:
-// whoever asks slowly must not keep out the one who has fewer.
+// whoever asks slowly must not keep out the one who has fewer. Where nobody has more than
+// the newcomer it closes the one that has been busy for longest, after a second (stalled).
 package door
 
 import (
@@ -28,13 +29,17 @@ type Refusal string
 // The refusals.
 const (
 	NotAllowed Refusal = "not_allowed" // its address is in no list
-	PerAddress Refusal = "per_address" // too many of one address, and none of them idle
+	PerAddress Refusal = "per_address" // too many of one address, and none of them idle or stalled
 	Full       Refusal = "full"        // too many in total, and none that makes room
 	OtherName  Refusal = "other_name"  // a request for a name that is not in Hosts
 )
 
 // Refusals lists every Refusal.
 func Refusals() []Refusal { return []Refusal{NotAllowed, PerAddress, Full, OtherName} }
+
+// stalled is how long a connection may be busy before it makes room for one whose source has
+// no more: a request that arrives, and its answer, take milliseconds; half a one never ends.
+const stalled = time.Second
 
 // shutdownGrace is how long answers may take when the end has come: the agent stops within 2 s.
 const shutdownGrace = time.Second
@@ -43,13 +48,16 @@ const shutdownGrace = time.Second
 type Options struct {
 	Name       string
 	Total      int                   // connections at once
-	PerAddress int                   // of one address; of IPv6, of one /64
+	PerAddress int                   // of one address; of IPv6, of one /64; of loopback, of all
+	Networks   bool                  // who has most is asked of whole networks first: a host on a wire types addresses
 	Allow      func(netip.Addr) bool // nil: everybody
 	Hosts      func() Hosts          // names that requests may be for; nil: any
 	// Refused is told each refusal; name is what a request was for, with OtherName. It
 	// must not block; may be nil.
 	Refused func(why Refusal, a netip.Addr, name string)
 	Timeouts
+
+	now func() time.Time // nil: time.Now
 }
 
 // Timeouts bound a connection in time. Zero ones are those of Default.
@@ -66,7 +74,8 @@ type Door struct {
 
 	mu        sync.Mutex // guards the rest
 	inside    int
-	bySource  map[netip.Addr]int
+	sources   map[netip.Addr]*source
+	networks  map[netip.Addr]*network
 	idle      *list.List // of *conn, the longest idle first
 	busy      *list.List // of *conn, the longest busy first
 	refused   map[Refusal]uint64
@@ -83,7 +92,10 @@ func New(o Options) *Door {
 			*t.have = *t.want
 		}
 	}
-	return &Door{opts: o, bySource: map[netip.Addr]int{}, idle: list.New(), busy: list.New(), refused: map[Refusal]uint64{}}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	return &Door{opts: o, sources: map[netip.Addr]*source{}, networks: map[netip.Addr]*network{}, idle: list.New(), busy: list.New(), refused: map[Refusal]uint64{}}
 }
 
 // Status is what a door has seen.
@@ -93,7 +105,7 @@ type Status struct {
 	Total     int                `json:"limit,omitempty"`
 	Refused   map[Refusal]uint64 `json:"refused,omitempty"`
 	EndedIdle uint64             `json:"ended_idle,omitempty"` // idle ones closed to make room
-	EndedBusy uint64             `json:"ended_busy,omitempty"` // busy ones of those who had most, closed to make room
+	EndedBusy uint64             `json:"ended_busy,omitempty"` // busy ones closed to make room
 }
 
 // Status tells how it is now.
@@ -110,13 +122,27 @@ func (d *Door) Status() Status {
 	return st
 }
 
+// network is where sources are, and how many connections they have.
+type network struct {
+	key netip.Addr
+	n   int
+}
+
+// source is who has connections, and how many.
+type source struct {
+	key netip.Addr
+	n   int
+	net *network
+}
+
 // conn is a connection that was let in.
 type conn struct {
 	net.Conn
 	door *Door
-	from netip.Addr    // its source
+	from *source
 	in   *list.List    // door.idle or door.busy; nil: it has left
 	at   *list.Element // in in
+	busy time.Time     // since when, in door.busy
 }
 
 // Close implements net.Conn.
@@ -138,9 +164,26 @@ func (d *Door) leaveLocked(c *conn) {
 	c.in.Remove(c.at)
 	c.in = nil
 	d.inside--
-	if d.bySource[c.from]--; d.bySource[c.from] == 0 {
-		delete(d.bySource, c.from)
+	if c.from.n--; c.from.n == 0 {
+		delete(d.sources, c.from.key)
 	}
+	if c.from.net.n--; c.from.net.n == 0 {
+		delete(d.networks, c.from.net.key)
+	}
+}
+
+// sourceLocked returns the source of an address, which is kept once it has a connection.
+func (d *Door) sourceLocked(a netip.Addr) *source {
+	key := sourceOf(a)
+	if s := d.sources[key]; s != nil {
+		return s
+	}
+	of := networkOf(key)
+	n := d.networks[of]
+	if n == nil {
+		n = &network{key: of}
+	}
+	return &source{key: key, net: n}
 }
 
 // moveLocked puts a connection that has not left at the end of a list, unless it is there.
@@ -150,21 +193,29 @@ func (d *Door) moveLocked(c *conn, to *list.List) {
 	}
 	c.in.Remove(c.at)
 	c.in, c.at = to, to.PushBack(c)
+	if to == d.busy {
+		c.busy = d.opts.now()
+	}
 }
 
 // enter decides on a connection. What it gives in the second place has made room and is to be closed.
 func (d *Door) enter(raw net.Conn) (*conn, *conn, Refusal) {
 	a := addrOf(raw)
-	from := sourceOf(a)
 	allowed := d.opts.Allow == nil || d.opts.Allow(a)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !allowed {
+		return nil, nil, d.refuseLocked(NotAllowed)
+	}
+	from := d.sourceLocked(a)
 	var old *conn
 	switch {
-	case !allowed:
-		return nil, nil, d.refuseLocked(NotAllowed)
-	case d.opts.PerAddress > 0 && d.bySource[from] >= d.opts.PerAddress:
-		if old = first(d.idle, func(c *conn) bool { return c.from == from }); old == nil {
+	case d.opts.PerAddress > 0 && from.n >= d.opts.PerAddress:
+		own := func(c *conn) bool { return c.from == from }
+		if old = first(d.idle, own); old == nil {
+			old = d.stalledLocked(own)
+		}
+		if old == nil {
 			return nil, nil, d.refuseLocked(PerAddress)
 		}
 	case d.opts.Total > 0 && d.inside >= d.opts.Total:
@@ -183,29 +234,53 @@ func (d *Door) enter(raw net.Conn) (*conn, *conn, Refusal) {
 	c := &conn{Conn: raw, door: d, from: from, in: d.idle} // it has asked for nothing yet
 	c.at = d.idle.PushBack(c)
 	d.inside++
-	d.bySource[from]++
+	from.n++
+	from.net.n++
+	d.sources[from.key], d.networks[from.net.key] = from, from.net
 	return c, old, ""
 }
 
 // roomLocked returns the connection that a full door ends for one more of a source: the
-// longest idle one, but of no source that has fewer; else the longest busy one of the
-// source that has most, where it has more than the newcomer will have. Nil: there is none.
-func (d *Door) roomLocked(from netip.Addr) *conn {
-	have := d.bySource[from]
-	if c := first(d.idle, func(c *conn) bool { return d.bySource[c.from] >= have }); c != nil {
+// longest idle one, but of no source that has fewer; else the longest busy one of who has
+// most, where that is more than the newcomer will have; else the longest busy one that is
+// stalled, again of no source that has fewer. Nil: there is none.
+func (d *Door) roomLocked(from *source) *conn {
+	notFewer := func(c *conn) bool { return c.from.n >= from.n }
+	if c := first(d.idle, notFewer); c != nil {
 		return c
 	}
-	var greedy netip.Addr
-	most := have + 1
-	for source, n := range d.bySource {
-		if n > most {
-			greedy, most = source, n
+	var most *conn
+	for e := d.busy.Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*conn); most == nil || d.comparedLocked(c.from, most.from) > 0 {
+			most = c
 		}
 	}
-	if most == have+1 {
+	switch {
+	case most == nil:
+		return nil
+	case d.opts.Networks && most.from.net != from.net && most.from.net.n > from.net.n+1, most.from.n > from.n+1:
+		return most
+	}
+	return d.stalledLocked(notFewer)
+}
+
+// comparedLocked tells which of two sources has more: first by their networks, where those count.
+func (d *Door) comparedLocked(a, b *source) int {
+	if d.opts.Networks && a.net != b.net && a.net.n != b.net.n {
+		return a.net.n - b.net.n
+	}
+	return a.n - b.n
+}
+
+// stalledLocked returns the longest busy connection of which a condition holds, if it is
+// stalled. One of a local socket never is: who may use that may do everything, and a change
+// in the ERP takes its time.
+func (d *Door) stalledLocked(holds func(*conn) bool) *conn {
+	c := first(d.busy, holds)
+	if c == nil || !c.from.key.IsValid() || d.opts.now().Sub(c.busy) < stalled {
 		return nil
 	}
-	return first(d.busy, func(c *conn) bool { return c.from == greedy })
+	return c
 }
 
 // first returns the first connection of a list of which a condition holds, or nil.
@@ -237,13 +312,29 @@ func addrOf(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// sourceOf returns what connections of an address are counted by: the address, and of
-// IPv6 its /64, of which one host may have all addresses.
+// sourceOf returns what connections of an address are counted by: the address, of IPv6 its
+// /64, of which one host may have all addresses, and of loopback, of which each local user
+// has 16 million, 127.0.0.1.
 func sourceOf(a netip.Addr) netip.Addr {
-	if !a.Is6() {
-		return a
+	switch {
+	case a.IsLoopback():
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case a.Is6():
+		return netip.PrefixFrom(a, 64).Masked().Addr()
 	}
-	return netip.PrefixFrom(a, 64).Masked().Addr()
+	return a
+}
+
+// networkOf returns the network of a source, by what one host or site may have of addresses:
+// a /24, and of IPv6 a /48. Loopback is one by itself.
+func networkOf(source netip.Addr) netip.Addr {
+	switch {
+	case source.Is6():
+		return netip.PrefixFrom(source, 48).Masked().Addr()
+	case source.Is4():
+		return netip.PrefixFrom(source, 24).Masked().Addr()
+	}
+	return source
 }
 
 // Listener returns l as the door lets in what comes there. Its server must tell State.

@@ -23,6 +23,11 @@ func open(t *testing.T, o Options, h http.HandlerFunc) (*Door, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	return openAt(t, l, o, h)
+}
+
+func openAt(t *testing.T, l net.Listener, o Options, h http.HandlerFunc) (*Door, string) {
+	t.Helper()
 	d := New(o)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -114,7 +119,7 @@ func TestBusyOnesStay(t *testing.T) {
 	hold := make(chan struct{})
 	busy := make(chan struct{}, 2)
 	refused := make(chan Refusal, 8)
-	d, addr := open(t, Options{Total: 2, Refused: func(why Refusal, _ netip.Addr, _ string) { refused <- why }}, func(w http.ResponseWriter, r *http.Request) {
+	d, addr := open(t, Options{Total: 2, now: stopped(), Refused: func(why Refusal, _ netip.Addr, _ string) { refused <- why }}, func(w http.ResponseWriter, r *http.Request) {
 		busy <- struct{}{}
 		<-hold
 		ok(w, r)
@@ -138,11 +143,36 @@ func TestBusyOnesStay(t *testing.T) {
 	require.EqualValues(t, 1, d.Status().Refused[Full])
 }
 
+// stopped is a clock that stands: nothing is stalled.
+func stopped() func() time.Time {
+	now := time.Unix(1_700_000_000, 0)
+	return func() time.Time { return now }
+}
+
+// elsewhere is a listener to which those who come from 127.0.0.2 to 127.0.0.255 come from
+// 192.0.2.0/24: of loopback all addresses are one.
+type elsewhere struct{ net.Listener }
+
+func (e elsewhere) Accept() (net.Conn, error) {
+	c, err := e.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	from := c.RemoteAddr().(*net.TCPAddr)
+	if last := from.IP.To4()[3]; last > 1 {
+		return far{c, fmt.Sprintf("192.0.2.%d:%d", last, from.Port)}, nil
+	}
+	return c, nil
+}
+
 // far is a connection of a host elsewhere.
 type far struct {
 	net.Conn
 	from string
 }
+
+// Unwrap returns the connection to its listener, if it is more than an address.
+func (f far) Unwrap() net.Conn { return f.Conn }
 
 func (f far) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(f.from)) }
 
@@ -155,10 +185,21 @@ func letIn(t *testing.T, d *Door, from string) (c, ended *conn) {
 	return c, ended
 }
 
+// counts tells how many connections each source has.
+func counts(d *Door) map[string]int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := map[string]int{}
+	for key, s := range d.sources {
+		out[key.String()] = s.n
+	}
+	return out
+}
+
 // Busy ones do not keep out who has fewer than the one who has most.
 func TestBusyOnesMakeRoomForWhoHasFewer(t *testing.T) {
 	const greedy, other, late = "192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"
-	d := New(Options{Total: 4, PerAddress: 3})
+	d := New(Options{Total: 4, PerAddress: 3, now: stopped()})
 	oldest, _ := letIn(t, d, greedy)
 	for _, from := range []string{other, greedy, greedy} {
 		_, ended := letIn(t, d, from)
@@ -178,13 +219,13 @@ func TestBusyOnesMakeRoomForWhoHasFewer(t *testing.T) {
 	require.Equal(t, Full, why, "it would have as many as the one who makes room")
 	d.leave(ended)
 	require.Equal(t, Status{Total: 4, Inside: 4, EndedBusy: 1, Refused: map[Refusal]uint64{PerAddress: 1, Full: 3}}, d.Status())
-	require.Equal(t, map[netip.Addr]int{netip.MustParseAddr("192.0.2.1"): 2, netip.MustParseAddr("192.0.2.2"): 1, netip.MustParseAddr("192.0.2.3"): 1}, d.bySource)
+	require.Equal(t, map[string]int{"192.0.2.1": 2, "192.0.2.2": 1, "192.0.2.3": 1}, counts(d))
 }
 
 // A host has all the addresses of an IPv6 network that it likes.
 func TestAnIPv6NetworkIsOneSource(t *testing.T) {
 	seen := []netip.Addr{}
-	d := New(Options{PerAddress: 2, Allow: func(a netip.Addr) bool { seen = append(seen, a); return true }})
+	d := New(Options{PerAddress: 2, now: stopped(), Allow: func(a netip.Addr) bool { seen = append(seen, a); return true }})
 	letIn(t, d, "[2001:db8::1]:1")
 	letIn(t, d, "[2001:db8::2]:1")
 	_, _, why := d.enter(far{from: "[2001:db8::3]:1"})
@@ -198,9 +239,135 @@ func TestAnIPv6NetworkIsOneSource(t *testing.T) {
 	require.Equal(t, netip.MustParseAddr("2001:db8::3"), seen[2], "who may is decided by the whole address")
 }
 
+// A local user has 16 million addresses of his own, and has what one has.
+func TestLoopbackIsOneSource(t *testing.T) {
+	d := New(Options{Total: 8, PerAddress: 2, now: stopped()})
+	letIn(t, d, "127.0.0.1:1")
+	letIn(t, d, "127.9.9.9:1")
+	for _, from := range []string{"127.0.0.2:1", "[::1]:1", "[::ffff:127.0.0.3]:1"} {
+		_, _, why := d.enter(far{from: from})
+		require.Equal(t, PerAddress, why, from)
+	}
+	letIn(t, d, "192.0.2.1:1")
+	require.Equal(t, map[string]int{"127.0.0.1": 2, "192.0.2.1": 1}, counts(d))
+}
+
+// A host on a wire has as many addresses as it types: where each has one connection and all
+// are busy with half a request, whoever comes is let in once the first of them is stalled.
+func TestStalledOnesMakeRoomAmongEquals(t *testing.T) {
+	const total, late = 128, "198.51.100.1:1"
+	now := time.Unix(1_700_000_000, 0)
+	d := New(Options{Total: total, PerAddress: 2, now: func() time.Time { return now }})
+	var all []*conn
+	for i := range total {
+		c, _ := letIn(t, d, fmt.Sprintf("10.0.%d.1:1", i))
+		all = append(all, c)
+		now = now.Add(time.Millisecond)
+	}
+	now = all[1].busy.Add(stalled - 1)
+	_, ended := letIn(t, d, late)
+	require.Same(t, all[0], ended, "the longest busy one")
+	_, _, why := d.enter(far{from: "198.51.100.2:1"})
+	require.Equal(t, Full, why, "no other is stalled")
+	now = now.Add(1)
+	_, ended = letIn(t, d, "198.51.100.2:1")
+	require.Same(t, all[1], ended)
+	now = now.Add(time.Minute)
+	_, ended = letIn(t, d, late)
+	require.Same(t, all[2], ended)
+	_, ended = letIn(t, d, late)
+	require.Equal(t, "198.51.100.1", ended.from.key.String(), "his own: he has all that one may have")
+	require.Equal(t, total, d.Status().Inside)
+	require.EqualValues(t, 4, d.Status().EndedBusy)
+}
+
+// Who has fewer is not ended for who has more, however long it takes.
+func TestStalledOnesOfWhoHasFewerStay(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	d := New(Options{Total: 3, now: func() time.Time { return now }})
+	letIn(t, d, "192.0.2.1:1")
+	own, _ := letIn(t, d, "192.0.2.2:1")
+	letIn(t, d, "192.0.2.2:1")
+	now = now.Add(time.Minute)
+	_, ended := letIn(t, d, "192.0.2.2:1")
+	require.Same(t, own, ended)
+	require.Equal(t, map[string]int{"192.0.2.1": 1, "192.0.2.2": 2}, counts(d))
+}
+
+// All of one network together are who has most, however often they begin anew.
+func TestNetworksAreComparedFirst(t *testing.T) {
+	d := New(Options{Total: 32, PerAddress: 4, Networks: true, now: stopped()})
+	var first *conn
+	for i := range 29 {
+		if c, _ := letIn(t, d, fmt.Sprintf("10.0.%d.%d:1", i%2, 1+i)); i == 0 {
+			first = c
+		}
+	}
+	for range 3 {
+		letIn(t, d, "192.0.2.1:1")
+	}
+	c, ended := letIn(t, d, "198.51.100.1:1")
+	require.Same(t, first, ended, "15 are in its network; 192.0.2.1 has most of one address")
+	_, _, why := d.enter(far{from: "10.0.1.200:1"})
+	require.Equal(t, Full, why, "its network would have one more than all others")
+	d.leave(c)
+	letIn(t, d, "10.0.1.200:1")
+	_, ended = letIn(t, d, "192.0.2.2:1")
+	require.Equal(t, "10.0.1.0", ended.from.net.key.String())
+	require.Len(t, d.networks, 3)
+}
+
+// What a member of the group does by the control socket takes its time.
+func TestLocalSocketsDoNotStall(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	d := New(Options{Total: 1, now: func() time.Time { return now }})
+	c, _, why := d.enter(unix{})
+	require.Empty(t, why)
+	d.State(c, http.StateActive)
+	now = now.Add(time.Minute)
+	_, _, why = d.enter(unix{})
+	require.Equal(t, Full, why)
+}
+
+// unix is a connection of a local socket.
+type unix struct{ net.Conn }
+
+func (unix) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
+
+// Half requests from all addresses that a local user has keep nobody else out, here or elsewhere.
+func TestOneLocalUser(t *testing.T) {
+	const total, each = 128, 32
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	d, addr := openAt(t, elsewhere{l}, Options{Total: total, PerAddress: each}, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		ok(w, r)
+	})
+	for i := range total {
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, byte(1+i), 1)}, Timeout: 5 * time.Second}).Dial("tcp", addr)
+		if err != nil {
+			continue // the reset was faster
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+	}
+	require.Equal(t, 200, visit(t, "127.0.0.2", addr).ask("localhost"), "from elsewhere at once")
+	eventually(t, "all are busy", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.busy.Len() == each })
+	eventually(t, "from here once they are stalled", func() bool {
+		c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		return visitor{c, bufio.NewReader(c)}.ask("localhost") == 200
+	})
+}
+
 // One address uses up its own part only, and its own idle ones make room for it.
 func TestOneAddressHasItsPart(t *testing.T) {
-	d, addr := open(t, Options{Total: 10, PerAddress: 2}, ok)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	d, addr := openAt(t, elsewhere{l}, Options{Total: 10, PerAddress: 2}, ok)
 	other := visit(t, "127.0.0.2", addr)
 	require.Equal(t, 200, other.ask("localhost"))
 	for range 50 {

@@ -26,6 +26,12 @@ const (
 
 	connRate, connBurst = 200, 400 // connections a second of one address, and of one share
 	pageRate, pageBurst = 5, 20    // whole pages a second of one address, for browsers and for others
+
+	// Requests a second of all. One share may have as many as connections, for whoever keeps
+	// his connection asks by the thousand on it. Three quarters of all are for sources of which
+	// nobody knows that they have their address by right; of a vouched share as many as it may
+	// have whole pages are always answered.
+	askRate, askBurst = 1000, 2000
 )
 
 // bounds are how many connections there may be at once.
@@ -55,6 +61,21 @@ type source struct {
 
 	share *source // of an address
 	key   Share   // of an address: that of its share
+
+	asks *asks // of a share
+}
+
+// asks are the requests of a share.
+type asks struct {
+	all      *rate.Limiter
+	promised [2]*rate.Limiter // whatever the others ask; of browsers by themselves
+}
+
+func newAsks() *asks {
+	return &asks{
+		all:      rate.NewLimiter(connRate, connBurst),
+		promised: [2]*rate.Limiter{rate.NewLimiter(pageRate, pageBurst), rate.NewLimiter(pageRate, pageBurst)},
+	}
 }
 
 // sources counts what each address and each share uses, within a bounded memory.
@@ -69,10 +90,13 @@ type sources struct {
 	shares map[Share]*source
 	swept  time.Time
 	crowd  *source // all that do not fit into known
+
+	asks, unvouched *rate.Limiter // requests of all, and of all whose share is not vouched
 }
 
 func newSources(now func() time.Time, whose func(netip.Addr) Share) *sources {
-	s := &sources{now: now, whose: whose, bounds: boundsOf(maxConns), known: map[netip.Addr]*source{}, shares: map[Share]*source{}, crowd: newSource()}
+	s := &sources{now: now, whose: whose, bounds: boundsOf(maxConns), known: map[netip.Addr]*source{}, shares: map[Share]*source{}, crowd: newSource(),
+		asks: rate.NewLimiter(askRate, askBurst), unvouched: rate.NewLimiter(askRate-askRate/4, askBurst-askBurst/4)}
 	s.crowd.share, _ = s.shareLocked(Share{}, time.Time{})
 	return s
 }
@@ -96,6 +120,7 @@ func (s *sources) shareLocked(key Share, now time.Time) (*source, Share) {
 	}
 	if !ok {
 		sh = newSource()
+		sh.asks = newAsks()
 		if key == (Share{}) {
 			// They are many who ask for the page once, or one who asks for it as many.
 			sh.browsers, sh.others = rate.NewLimiter(10*pageRate, 10*pageBurst), rate.NewLimiter(10*pageRate, 10*pageBurst)
@@ -200,6 +225,28 @@ func (s *sources) mayRender(a netip.Addr, browser bool) bool {
 		return src.browsers.AllowN(now, 1) && (src.key != (Share{}) || src.share.browsers.AllowN(now, 1))
 	}
 	return src.others.AllowN(now, 1) && (src.key != (Share{}) || src.share.others.AllowN(now, 1))
+}
+
+// mayAsk reports whether a request of an address is answered, or why not: a connection that
+// was admitted may bring any number of them.
+func (s *sources) mayAsk(a netip.Addr, browser bool) Refusal {
+	now := s.now()
+	src := s.at(a, now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mine, promised := src.share.asks, 0
+	if browser {
+		promised = 1
+	}
+	switch {
+	case src.key.Vouched && mine.promised[promised].AllowN(now, 1):
+		return ""
+	case !mine.all.AllowN(now, 1):
+		return RefusedRate
+	case !src.key.Vouched && !s.unvouched.AllowN(now, 1), !s.asks.AllowN(now, 1):
+		return RefusedTotal
+	}
+	return ""
 }
 
 // limited is a listener that closes at once what is too much.

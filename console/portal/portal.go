@@ -61,15 +61,15 @@ type Visitor struct {
 	Subscriber provision.SubscriberID // zero: none
 }
 
-// Refusal is why a connection is closed before anything is read from it. A
-// closed set: it is a metric label.
+// Refusal is why a connection is closed before anything is read from it, or before
+// a request on it is answered. A closed set: it is a metric label.
 type Refusal string
 
 // The refusals.
 const (
 	RefusedSource Refusal = "source" // too many connections of one address, or of one share, at once
-	RefusedRate   Refusal = "rate"   // the same in a short time
-	RefusedTotal  Refusal = "total"  // too many connections at once
+	RefusedRate   Refusal = "rate"   // the same in a short time, or too many requests of one share
+	RefusedTotal  Refusal = "total"  // too many connections at once, or requests in a short time
 )
 
 // Refusals lists every Refusal.
@@ -214,10 +214,7 @@ type request struct {
 func (s *Server) handler(overTLS bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		l := s.live.Load()
-		q := request{r: r, tls: overTLS}
-		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-			q.addr = ap.Addr().Unmap().WithZone("")
-		}
+		q := request{r: r, tls: overTLS, addr: addrOf(r)}
 		q.visitor = s.who(q.addr)
 		q.url, q.direct = l.place(r, overTLS)
 		if !q.direct && q.visitor.State == StateActive {
@@ -230,6 +227,29 @@ func (s *Server) handler(overTLS bool) http.Handler {
 		s.log.DebugContext(r.Context(), "portal request", "source", q.addr, "state", string(q.visitor.State), "code", code, "method", r.Method)
 	})
 }
+
+// bounded answers no more requests than may be; on a connection that brings more it ends.
+func (s *Server) bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if why := s.sources.mayAsk(addrOf(r), wantsPage(r)); why != "" {
+			s.obs.PortalRefused(why)
+			panic(http.ErrAbortHandler) // closes the connection without an answer, and logs nothing
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// addrOf returns who asks.
+func addrOf(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
+}
+
+// wantsPage reports whether somebody looks: a browser that asks for a page, not for a part of one.
+func wantsPage(r *http.Request) bool { return strings.Contains(r.Header.Get("Accept"), "text/html") }
 
 // place gives the page's own address, and whether it is what was asked for.
 func (l *live) place(r *http.Request, overTLS bool) (page string, direct bool) {
@@ -299,14 +319,18 @@ func (s *Server) write(w http.ResponseWriter, l *live, q request, code int) {
 		w.WriteHeader(code)
 		return
 	}
-	body := shortPage(q.url)
-	if s.sources.mayRender(q.addr, strings.Contains(q.r.Header.Get("Accept"), "text/html")) {
+	body := []byte(nil)
+	if s.sources.mayRender(q.addr, wantsPage(q.r)) {
 		full, err := l.page.render(lang, q)
 		if err != nil { // a template of the operator may fail with some data only
 			s.log.DebugContext(q.r.Context(), "portal page cannot be rendered", "error", err)
 		} else {
 			body = full
 		}
+	}
+	if body == nil {
+		body = shortPage(q.url)
+		h.Set("Connection", "close") // who asks so often asks as often as connections may come
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(code)

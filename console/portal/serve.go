@@ -82,7 +82,7 @@ func freebind(_, _ string, c syscall.RawConn) error {
 // serve answers on l until ctx ends, and then gives nil.
 func (s *Server) serve(ctx context.Context, l net.Listener, overTLS bool) error {
 	srv := &http.Server{
-		Handler:           s.handler(overTLS),
+		Handler:           s.bounded(s.handler(overTLS)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
 		WriteTimeout:      10 * time.Second,

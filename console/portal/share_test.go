@@ -1,12 +1,17 @@
 package portal
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +139,102 @@ func TestAVouchedSourceAlwaysHasRoom(t *testing.T) {
 	}
 	_, why := s.admit(customer)
 	require.Equal(t, RefusedTotal, why)
+}
+
+// However a host asks, on however many connections that stay, what is answered to it is
+// bounded; a customer's page is not what it loses.
+func TestRequestsAreBounded(t *testing.T) {
+	const conns, each = 64, 200
+	now := time.Unix(1_700_000_000, 0)
+	customer := netip.MustParseAddr("127.0.0.9")
+	s, c := newServer(t, testOptions())
+	s.sources.now = func() time.Time { return now }
+	s.Shared(func(a netip.Addr) Share { return Share{Addr: a, Vouched: a == customer} })
+	addr := listenOn(t, s, false)
+	var answers atomic.Int64
+	var all sync.WaitGroup
+	for range conns {
+		conn, err := net.Dial("tcp4", addr)
+		require.NoError(t, err)
+		defer conn.Close()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		all.Go(func() { _, _ = io.WriteString(conn, strings.Repeat("HEAD / HTTP/1.1\r\nHost: "+addr+"\r\n\r\n", each)) })
+		all.Go(func() {
+			for r := bufio.NewReader(conn); ; answers.Add(1) {
+				resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodHead})
+				if err != nil {
+					return
+				}
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	all.Wait()
+	require.LessOrEqual(t, answers.Load(), int64(connBurst))
+	require.GreaterOrEqual(t, c.refusals(RefusedRate), conns-connBurst/each, "all but those that had all their answers")
+	require.Equal(t, map[string]int{"unknown 200": connBurst}, c.requests, "of 12,800")
+
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: customer.AsSlice()}, Timeout: 5 * time.Second}).Dial("tcp4", addr)
+		}}}
+	resp, err := client.Get("http://" + addr + "/")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+}
+
+// All together ask no more than the portal may be asked, but whoever has his address by right
+// gets as many answers as he may have pages, and his browser by itself.
+func TestRequestsOfAllAreBounded(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	s := newSources(func() time.Time { return now }, func(a netip.Addr) Share {
+		return Share{Addr: a, Vouched: a.As4()[0] == 203}
+	})
+	ask := func(a netip.Addr, browser bool, n int) (answered int, last Refusal) {
+		for range n {
+			if last = s.mayAsk(a, browser); last == "" {
+				answered++
+			}
+		}
+		return answered, last
+	}
+	typed := 0
+	for i := range 100 {
+		n, _ := ask(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), true, 1000)
+		require.LessOrEqual(t, n, connBurst)
+		typed += n
+	}
+	require.Equal(t, askBurst*3/4, typed)
+	_, why := ask(netip.AddrFrom4([4]byte{10, 0, 1, 0}), true, 1)
+	require.Equal(t, RefusedTotal, why)
+	wild, sum := netip.AddrFrom4([4]byte{203, 0, 113, 0}), 0
+	for i := range 3 {
+		n, _ := ask(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), false, 1000)
+		sum += n
+	}
+	require.Equal(t, askBurst/4+3*pageBurst, sum)
+	n, _ := ask(wild, true, 1000)
+	require.Equal(t, pageBurst, n, "its own programs do not take its browser's part")
+	n, _ = ask(netip.AddrFrom4([4]byte{203, 0, 113, 99}), false, 1000)
+	require.Equal(t, pageBurst, n, "whatever the others ask")
+	now = now.Add(time.Second)
+	n, why = ask(netip.AddrFrom4([4]byte{10, 0, 1, 1}), false, 1000)
+	require.Equal(t, connBurst, n)
+	require.Equal(t, RefusedRate, why)
+}
+
+// Who gets the short page, because he asks too often, has to come anew for the next.
+func TestTheShortPageEndsTheConnection(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	s, _ := newServer(t, testOptions())
+	s.sources.now = func() time.Time { return now }
+	for i := range pageBurst + 1 {
+		w := ask(s, false, httptest.NewRequest("GET", "http://192.0.2.2:8080/", nil), "198.51.100.1")
+		require.Equal(t, 200, w.Code)
+		require.Equal(t, i == pageBurst, w.Header().Get("Connection") == "close", i)
+		require.Equal(t, i == pageBurst, w.Body.Len() < 200, i)
+	}
 }
 
 // The same where the process may open few files and the door lets in less.

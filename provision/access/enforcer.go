@@ -65,16 +65,16 @@ type Surveyor interface {
 
 // Flows is the table of live connections.
 type Flows interface {
-	// Forget deletes the connections from and to the addresses in one pass and
-	// gives the number deleted. addrs are sorted.
-	Forget(ctx context.Context, addrs []netip.Addr) (int, error)
+	// Forget deletes the connections from and to the addresses in IPv4 prefixes in one pass
+	// and gives the number deleted. They are sorted; those of one address are most.
+	Forget(ctx context.Context, of []netip.Prefix) (int, error)
 }
 
 // A Teller is Flows that can tell both ends of a connection that it is over.
 type Teller interface {
-	// ForgetAndTell is Forget, and tells that of the connections of told, some of addrs, but for those with
+	// ForgetAndTell is Forget, and tells that of the connections of told, some of them, but for those with
 	// an address that goes on being reached.
-	ForgetAndTell(ctx context.Context, addrs, told []netip.Addr, reached func(netip.Addr) bool) (int, error)
+	ForgetAndTell(ctx context.Context, of, told []netip.Prefix, reached func(netip.Addr) bool) (int, error)
 }
 
 // Options direct an Enforcer. Fields with a tag are keys of the configuration

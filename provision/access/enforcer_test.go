@@ -117,7 +117,8 @@ type fakeFlows struct {
 	passes [][]netip.Addr
 }
 
-func (f *fakeFlows) Forget(ctx context.Context, addrs []netip.Addr) (int, error) {
+func (f *fakeFlows) Forget(ctx context.Context, of []netip.Prefix) (int, error) {
+	addrs := addrsIn(of)
 	f.mu.Lock()
 	takes, err := f.takes, f.err
 	f.passes = append(f.passes, addrs)

@@ -36,3 +36,21 @@ func listOf[T any](a ACL, s Set, of func(Fields) T) []T {
 
 func prefixOf(f Fields) netip.Prefix { return f.Prefix }
 func interfaceOf(f Fields) string    { return f.Interface }
+
+// addrsIn returns the addresses of prefixes, in their order.
+func addrsIn(prefixes []netip.Prefix) (out []netip.Addr) {
+	for _, p := range prefixes {
+		for a := p.Addr(); p.Contains(a); a = a.Next() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// addrsOf returns the addresses of which k has the keys.
+func addrsOf(k Keys) (out []netip.Addr) {
+	for e := range (ACL{SetStopped: k}).Elements(SetStopped) {
+		out = append(out, addr4(e.Key))
+	}
+	return out
+}

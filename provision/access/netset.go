@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 
 	"github.com/usher-agent/usher/provision"
 )
@@ -176,18 +177,18 @@ func appendElements(out []Element, s Set, k Keys) []Element {
 	return out
 }
 
-// withNets returns addresses, which are sorted, and those of subnets.
-func withNets(addrs []netip.Addr, nets []Element) []netip.Addr {
-	if len(nets) == 0 {
-		return addrs
+// withNets returns addresses, of which k has the keys, and subnets, sorted. A subnet stays
+// whole: the ERP may give as many as it likes, of 4096 addresses each.
+func withNets(k Keys, nets []Element) []netip.Prefix {
+	var out []netip.Prefix
+	for e := range (ACL{SetStopped: k}).Elements(SetStopped) {
+		out = append(out, netip.PrefixFrom(addr4(e.Key), 32))
 	}
 	for _, e := range nets {
-		p := e.Fields().Prefix
-		for a := p.Addr(); p.Contains(a); a = a.Next() {
-			addrs = append(addrs, a)
-		}
+		out = append(out, e.Fields().Prefix)
 	}
-	return sorted(addrs)
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out
 }
 
 // inSubnet reports whether an address lies in a customer's subnet.

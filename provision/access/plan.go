@@ -113,28 +113,19 @@ func (a ACL) blocked() Keys {
 	return SetStopped.Sorted(k)
 }
 
-// newlyBlocked returns the addresses that may do less by want than by have,
+// newlyBlocked returns the addresses and subnets that may do less by want than by have,
 // sorted: those newly stopped, and those newly in another set that were in none.
 // Who is paused instead of stopped had no flows to lose. Both ACLs are sorted.
-func newlyBlocked(want, have ACL) []netip.Addr {
+func newlyBlocked(want, have ACL) []netip.Prefix {
 	stopped := SetStopped.minus(want[SetStopped], have[SetStopped])
 	others := SetStopped.minus(want.blocked(), want[SetStopped])
-	return withNets(addrsOf(SetStopped.Sorted(stopped+SetStopped.minus(others, have.blocked()))), newlyBlockedNets(&want, &have))
+	return withNets(SetStopped.Sorted(stopped+SetStopped.minus(others, have.blocked())), newlyBlockedNets(&want, &have))
 }
 
-// freed returns the addresses that are in a set by have and in none by want,
+// freed returns the addresses and subnets that are in a set by have and in none by want,
 // sorted. Both ACLs are sorted.
-func freed(want, have ACL) []netip.Addr {
-	return withNets(addrsOf(SetStopped.minus(have.blocked(), want.blocked())), freedNets(&want, &have))
-}
-
-// addrsOf returns the addresses of which k has the keys.
-func addrsOf(k Keys) []netip.Addr {
-	var out []netip.Addr
-	for e := range (ACL{SetStopped: k}).Elements(SetStopped) {
-		out = append(out, addr4(e.Key))
-	}
-	return out
+func freed(want, have ACL) []netip.Prefix {
+	return withNets(SetStopped.minus(have.blocked(), want.blocked()), freedNets(&want, &have))
 }
 
 // stops reports whether an address is stopped, by itself or with its subnet. The ACL is sorted.

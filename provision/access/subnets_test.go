@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -64,7 +65,7 @@ func TestWantOfSubnets(t *testing.T) {
 
 	before := Want(snap.WithStates(map[provision.SubscriberID]provision.State{1: provision.StateActive}), Inputs{})
 	after := Want(snap, Inputs{})
-	require.Equal(t, append(provisiontest.Addrs("192.0.2.1", "203.0.113.8", "203.0.113.9"), provisiontest.Addrs("203.0.113.11", "203.0.113.12", "203.0.113.13", "203.0.113.14", "203.0.113.15")...), newlyBlocked(after, before), "their flows end too")
+	require.Equal(t, append(provisiontest.Addrs("192.0.2.1", "203.0.113.8", "203.0.113.9"), provisiontest.Addrs("203.0.113.11", "203.0.113.12", "203.0.113.13", "203.0.113.14", "203.0.113.15")...), addrsIn(newlyBlocked(after, before)), "their flows end too")
 	require.Equal(t, newlyBlocked(after, before), freed(before, after))
 	require.Empty(t, newlyBlocked(before, after))
 }
@@ -154,13 +155,13 @@ func TestWantOfASubnetWithItsGateway(t *testing.T) {
 
 type tellingFlows struct{ forgotten, told []netip.Addr }
 
-func (f *tellingFlows) Forget(_ context.Context, addrs []netip.Addr) (int, error) {
-	f.forgotten = append(f.forgotten, addrs...)
+func (f *tellingFlows) Forget(_ context.Context, of []netip.Prefix) (int, error) {
+	f.forgotten = append(f.forgotten, addrsIn(of)...)
 	return 0, nil
 }
 
-func (f *tellingFlows) ForgetAndTell(_ context.Context, addrs, told []netip.Addr, _ func(netip.Addr) bool) (int, error) {
-	f.forgotten, f.told = append(f.forgotten, addrs...), append(f.told, sorted(told)...)
+func (f *tellingFlows) ForgetAndTell(_ context.Context, of, told []netip.Prefix, _ func(netip.Addr) bool) (int, error) {
+	f.forgotten, f.told = append(f.forgotten, addrsIn(of)...), append(f.told, sorted(addrsIn(told))...)
 	return 0, nil
 }
 
@@ -180,4 +181,46 @@ func TestEndsOfSubnetsAreTold(t *testing.T) {
 	require.True(t, c.pass(t.Context()))
 	require.Equal(t, provisiontest.Addrs("192.0.2.1", "198.51.100.0", "198.51.100.1", "203.0.113.8", "203.0.113.9", "203.0.113.10", "203.0.113.11"), flows.forgotten)
 	require.Equal(t, provisiontest.Addrs("198.51.100.0", "198.51.100.1", "203.0.113.9"), flows.told)
+}
+
+// However many subnets are blocked at once, what is remembered of them is one thing of each,
+// not each of their addresses.
+func TestSubnetsAreForgottenWhole(t *testing.T) {
+	in := provision.Input{Subscribers: []provision.Subscriber{{ID: 1, State: provision.StatePause}},
+		Lines: []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.1"))}}}
+	for i := range 256 {
+		in.CustomerSubnets = append(in.CustomerSubnets, provision.Subnet{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i / 16), byte(i % 16 * 16), 0}), 20), Subscriber: 1})
+	}
+	snap, _ := provision.Build(in)
+	want := Want(snap, Inputs{})
+	c := newFlowCleaner(nil, 0, nil, noObserver{}, nil)
+	c.add(newlyBlocked(want, ACL{}), nil, want.stops)
+	require.Len(t, c.pending, 257)
+	c.add(nil, freed(ACL{}, want), want.stops)
+	require.Empty(t, c.pending)
+}
+
+// What is freed of a subnet keeps its connections, and the rest of it loses them.
+func TestTakeOfASubnet(t *testing.T) {
+	for name, tt := range map[string]struct{ of, out, want []string }{
+		"itself":             {[]string{"203.0.113.8/29", "192.0.2.1/32"}, []string{"203.0.113.8/29"}, []string{"192.0.2.1/32"}},
+		"a piece":            {[]string{"203.0.113.8/29"}, []string{"203.0.113.10/31"}, []string{"203.0.113.8/31", "203.0.113.12/30"}},
+		"an address":         {[]string{"203.0.113.8/30", "203.0.113.12/32"}, []string{"203.0.113.11/32"}, []string{"203.0.113.8/31", "203.0.113.10/32", "203.0.113.12/32"}},
+		"two of its pieces":  {[]string{"203.0.113.8/29"}, []string{"203.0.113.8/32", "203.0.113.12/30"}, []string{"203.0.113.9/32", "203.0.113.10/31"}},
+		"what is around":     {[]string{"203.0.113.8/30", "203.0.113.12/32", "203.0.113.16/32"}, []string{"203.0.113.8/29"}, []string{"203.0.113.16/32"}},
+		"something else":     {[]string{"203.0.113.8/29"}, []string{"203.0.113.16/29", "203.0.113.7/32"}, []string{"203.0.113.8/29"}},
+		"of the widest ones": {[]string{"10.0.0.0/20"}, []string{"10.0.8.0/21"}, []string{"10.0.0.0/21"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := map[netip.Prefix]bool{}
+			for _, p := range prefixes(tt.of...) {
+				m[p] = true
+			}
+			take(m, prefixes(tt.out...))
+			require.Equal(t, prefixes(tt.want...), slices.SortedFunc(maps.Keys(m), netip.Prefix.Compare))
+			for p, tell := range m {
+				require.True(t, tell, p)
+			}
+		})
+	}
 }

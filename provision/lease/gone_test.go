@@ -79,8 +79,9 @@ func TestUnreadIsCountedOnce(t *testing.T) {
 	commits := func() bool { return s.Commit(func(*Batch) error { return nil }) == nil && !s.Health().Failing() }
 	for _, back := range []bool{true, false} {
 		away := filepath.Join(dir, fmt.Sprint("away", back))
+		was := s.(*logStore).wal.Load()
 		require.NoError(t, os.Rename(log, away))
-		require.Eventually(t, func() bool { return s.Health().Failing() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return s.Health().Failing() || s.(*logStore).wal.Load() != was }, 10*time.Second, time.Millisecond, "it is noticed, and perhaps mended already")
 		if back {
 			_ = os.RemoveAll(log) // where it was made anew already
 			require.NoError(t, os.Rename(away, log))

@@ -3,26 +3,54 @@ package link
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/provision/access"
 )
 
-// match picks the entries of the connection table that have one of the
-// addresses at either end: the source of the original tuple is who opened the
+// match picks the entries of the connection table that have an address of some
+// prefixes at either end: the source of the original tuple is who opened the
 // connection, the source of the reply tuple who answers, both without what address
 // translation puts in their place. These are also the addresses that a rule in the
 // forward hook sees.
-type match map[[4]byte]struct{}
+type match struct {
+	masks []uint32 // of the lengths in use: an address is looked up once for each
+	of    map[prefix]struct{}
+}
 
-func newMatch(addrs []netip.Addr) match {
-	m := make(match, len(addrs))
-	for _, a := range addrs {
-		if a = a.Unmap(); a.Is4() {
-			m[a.As4()] = struct{}{}
+// prefix is an IPv4 prefix.
+type prefix struct{ addr, mask uint32 }
+
+func newMatch(of []netip.Prefix) match {
+	m := match{of: make(map[prefix]struct{}, len(of))}
+	for _, p := range of {
+		if !p.Addr().Is4() {
+			continue
+		}
+		four, mask := p.Addr().As4(), access.Mask(p.Bits())
+		m.of[prefix{binary.BigEndian.Uint32(four[:]) & mask, mask}] = struct{}{}
+		if !slices.Contains(m.masks, mask) {
+			m.masks = append(m.masks, mask)
 		}
 	}
 	return m
+}
+
+// single returns the addresses if they are no more than most, and no subnet among them.
+func (m match) single(most int) (addrs [][4]byte, ok bool) {
+	if len(m.of) > most {
+		return nil, false
+	}
+	for p := range m.of {
+		if p.mask != access.Mask(32) {
+			return nil, false
+		}
+		addrs = append(addrs, [4]byte(binary.BigEndian.AppendUint32(nil, p.addr)))
+	}
+	return addrs, true
 }
 
 // entry is what names one entry to the kernel: the attributes original tuple,
@@ -83,8 +111,11 @@ func (m match) inAddresses(b []byte) bool {
 			return false
 		}
 		if typ == nl.CTA_IP_V4_SRC && len(value) == 4 {
-			if _, ok := m[[4]byte(value)]; ok {
-				return true
+			addr := binary.BigEndian.Uint32(value)
+			for _, mask := range m.masks {
+				if _, ok := m.of[prefix{addr & mask, mask}]; ok {
+					return true
+				}
 			}
 		}
 		b = rest

@@ -54,12 +54,13 @@ func appendAttr(b []byte, typ uint16, value []byte) []byte {
 // else; it is not asked that way again. The error of an interrupted reading
 // comes with what was found.
 func (f *Flows) findLocked(ctx context.Context, m match) ([]entry, error) {
-	if len(m) > maxFiltered || f.unfiltered {
+	few, ok := m.single(maxFiltered)
+	if !ok || f.unfiltered {
 		entries, _, err := f.readLocked(ctx, m, nil)
 		return entries, err
 	}
 	var all []entry
-	for addr := range m {
+	for _, addr := range few {
 		for _, attrs := range filters(addr) {
 			entries, others, err := f.readLocked(ctx, m, attrs)
 			if others || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
@@ -105,7 +106,7 @@ func (f *Flows) readLocked(ctx context.Context, m match, attrs []byte) (entries 
 
 // gatherLocked keeps a live connection whose ends are to be told.
 func (f *Flows) gatherLocked(msg []byte) {
-	if len(f.telling) == 0 || len(f.live) >= maxTold {
+	if len(f.telling.of) == 0 || len(f.live) >= maxTold {
 		return
 	}
 	if _, told := f.telling.find(msg); !told {

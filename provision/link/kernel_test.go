@@ -74,13 +74,21 @@ func flows(t testing.TB, h *lab.Host) []string {
 	return list
 }
 
+// hosts returns addresses as prefixes.
+func hosts(addrs ...netip.Addr) (out []netip.Prefix) {
+	for _, a := range addrs {
+		out = append(out, netip.PrefixFrom(a, 32))
+	}
+	return out
+}
+
 func TestKernelForgetDeletesTheFlowsOfTheAddresses(t *testing.T) {
 	l := newLab(t)
 	h, err := l.Host("router")
 	require.NoError(t, err)
 	f := openFlows(t, h)
 
-	n, err := f.Forget(t.Context(), []netip.Addr{netip.MustParseAddr("100.64.0.1")})
+	n, err := f.Forget(t.Context(), hosts(netip.MustParseAddr("100.64.0.1")))
 	require.NoError(t, err, "an empty table")
 	require.Zero(t, n)
 
@@ -95,16 +103,32 @@ func TestKernelForgetDeletesTheFlowsOfTheAddresses(t *testing.T) {
 	insert(t, h, "udp", 1008, "192.0.2.7", server, server, "192.0.2.7")
 	require.Len(t, flows(t, h), 8)
 
-	n, err = f.Forget(t.Context(), []netip.Addr{
-		netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("100.64.9.9")})
+	n, err = f.Forget(t.Context(), hosts(
+		netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("100.64.9.9")))
 	require.NoError(t, err)
 	require.Equal(t, 5, n)
 	require.Equal(t, []string{"100.64.0.11 > 192.0.2.1", "100.64.0.3 > 192.0.2.1", "192.0.2.7 > 192.0.2.1"}, flows(t, h))
 
-	n, err = f.Forget(t.Context(), []netip.Addr{netip.MustParseAddr("100.64.0.1")})
+	n, err = f.Forget(t.Context(), hosts(netip.MustParseAddr("100.64.0.1")))
 	require.NoError(t, err)
 	require.Zero(t, n)
 	require.Len(t, flows(t, h), 3)
+}
+
+// Of a subnet the flows of all its addresses end, and no others.
+func TestKernelForgetDeletesTheFlowsOfASubnet(t *testing.T) {
+	l := newLab(t)
+	h, err := l.Host("router")
+	require.NoError(t, err)
+	const server = "192.0.2.1"
+	for i, a := range []string{"100.64.0.7", "100.64.0.8", "100.64.0.15", "100.64.0.16", "100.64.9.9"} {
+		insert(t, h, "tcp", 1001+i, a, server, server, a)
+	}
+	insert(t, h, "udp", 1010, server, "100.64.0.9", "100.64.0.9", server)
+	n, err := openFlows(t, h).Forget(t.Context(), append([]netip.Prefix{netip.MustParsePrefix("100.64.0.8/29")}, hosts(netip.MustParseAddr("100.64.9.9"))...))
+	require.NoError(t, err)
+	require.Equal(t, 4, n)
+	require.Equal(t, []string{"100.64.0.16 > 192.0.2.1", "100.64.0.7 > 192.0.2.1"}, flows(t, h))
 }
 
 // fill makes entries for some subscribers, so many for each. The conntrack
@@ -140,12 +164,12 @@ func TestKernelForgetManyInOnePass(t *testing.T) {
 	f := openFlows(t, h)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = f.Forget(ended, addrs)
+	_, err = f.Forget(ended, hosts(addrs...))
 	require.ErrorIs(t, err, context.Canceled)
 	require.Len(t, flows(t, h), subscribers*each)
 
 	begin := time.Now()
-	n, err := f.Forget(t.Context(), addrs)
+	n, err := f.Forget(t.Context(), hosts(addrs...))
 	require.NoError(t, err)
 	require.Equal(t, (subscribers-1)*each, n)
 	t.Logf("%d of %d flows forgotten in %s", n, subscribers*each, time.Since(begin))
@@ -198,7 +222,7 @@ func TestKernelForgetEndsWhatTheFirewallOnlyAcceptsAsEstablished(t *testing.T) {
 		require.NoError(t, exchange(conns[i], 2*time.Second))
 	}
 
-	n, err := openFlows(t, router).Forget(t.Context(), []netip.Addr{netip.MustParseAddr("100.64.0.1")})
+	n, err := openFlows(t, router).Forget(t.Context(), hosts(netip.MustParseAddr("100.64.0.1")))
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	require.Equal(t, []string{"100.64.1.1 > 192.0.2.1"}, flows(t, router))
@@ -267,7 +291,7 @@ func TestKernelFilteredReadingFindsTheSame(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fillIn()
 			f := openFlows(t, h)
-			n, err := f.Forget(t.Context(), addrs)
+			n, err := f.Forget(t.Context(), hosts(addrs...))
 			require.NoError(t, err)
 			want, left := 5, []string{"100.64.0.11 > 192.0.2.1", "100.64.1.0 > 192.0.2.1", "192.0.2.1 > 100.64.0.1", "192.0.2.9 > 192.0.2.1"}
 			if name == "one" {
@@ -275,7 +299,7 @@ func TestKernelFilteredReadingFindsTheSame(t *testing.T) {
 			}
 			require.Equal(t, want, n)
 			require.Equal(t, left, flows(t, h))
-			n, err = f.Forget(t.Context(), addrs)
+			n, err = f.Forget(t.Context(), hosts(addrs...))
 			require.NoError(t, err)
 			require.Zero(t, n)
 			_, err = h.Output(t.Context(), "conntrack", "-F")
@@ -299,7 +323,7 @@ func BenchmarkKernelForget(b *testing.B) {
 	}{{"filtered/addresses=1", nobody[:1]}, {"filtered/addresses=2", nobody[:2]}, {"whole/addresses=3", nobody}} {
 		b.Run(bb.name, func(b *testing.B) {
 			for b.Loop() {
-				n, err := f.Forget(b.Context(), bb.addrs)
+				n, err := f.Forget(b.Context(), hosts(bb.addrs...))
 				require.NoError(b, err)
 				require.Zero(b, n)
 			}

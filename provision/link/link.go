@@ -76,16 +76,16 @@ func (f *Flows) Close() error {
 	return f.hangUpLocked()
 }
 
-// Forget deletes the connections that have one of the addresses at either end,
+// Forget deletes the connections that have an address of one of the IPv4 prefixes at either end,
 // whatever address translation puts in its place, and gives their number. Of one or two
-// addresses only their entries are read, of more the whole table once, however
+// addresses only their entries are read, of more or of subnets the whole table once, however
 // many there are. Where no connections are tracked there is nothing to forget and
 // no error.
 //
 // Forgetting is the clean-up after a block, not the block: a packet of the
 // connection that still comes makes a new entry, if anything lets it through.
-func (f *Flows) Forget(ctx context.Context, addrs []netip.Addr) (int, error) {
-	return f.ForgetAndTell(ctx, addrs, nil, nil)
+func (f *Flows) Forget(ctx context.Context, of []netip.Prefix) (int, error) {
+	return f.ForgetAndTell(ctx, of, nil, nil)
 }
 
 // ForgetAndTell is Forget, and has both ends of the TCP connections of some of the addresses
@@ -93,8 +93,8 @@ func (f *Flows) Forget(ctx context.Context, addrs []netip.Addr) (int, error) {
 // a router of its own that looks at sequence numbers may hear of it only when it speaks by itself.
 // A connection with an address that goes on being reached is not over, so its ends are not told: after a
 // masquerade what they say comes to this host, which knows of no connection and would reset it.
-func (f *Flows) ForgetAndTell(ctx context.Context, addrs, told []netip.Addr, reached func(netip.Addr) bool) (int, error) {
-	if len(addrs) == 0 {
+func (f *Flows) ForgetAndTell(ctx context.Context, of, told []netip.Prefix, reached func(netip.Addr) bool) (int, error) {
+	if len(of) == 0 {
 		return 0, nil
 	}
 	f.mu.Lock()
@@ -106,13 +106,13 @@ func (f *Flows) ForgetAndTell(ctx context.Context, addrs, told []netip.Addr, rea
 		return 0, fmt.Errorf("link: forget flows: %w", err)
 	}
 	f.telling, f.reached, f.live = newMatch(told), reached, nil
-	deleted, err := f.forgetLocked(ctx, newMatch(addrs))
+	deleted, err := f.forgetLocked(ctx, newMatch(of))
 	f.tell(f.live)
 	f.live = nil
 	if err != nil {
 		_ = f.hangUpLocked() // late replies may wait in the socket
 	}
-	return f.outcomeLocked(deleted, len(addrs), err)
+	return f.outcomeLocked(deleted, len(of), err)
 }
 
 // forgetLocked deletes one by one what findLocked finds, by tuple and id: only
@@ -152,7 +152,7 @@ func (f *Flows) request(typ, flags int, attrs []byte) *nl.NetlinkRequest {
 }
 
 // outcomeLocked makes of a pass what Forget gives.
-func (f *Flows) outcomeLocked(deleted, addrs int, err error) (int, error) {
+func (f *Flows) outcomeLocked(deleted, of int, err error) (int, error) {
 	switch {
 	case err == nil:
 		return deleted, nil
@@ -163,7 +163,7 @@ func (f *Flows) outcomeLocked(deleted, addrs int, err error) (int, error) {
 		}
 		return 0, nil
 	default:
-		return deleted, fmt.Errorf("link: forget flows of %d addresses: %w", addrs, err)
+		return deleted, fmt.Errorf("link: forget flows of %d addresses: %w", of, err)
 	}
 }
 

@@ -37,8 +37,16 @@ func message(attrs ...[]byte) []byte {
 	return append([]byte{unix.AF_INET, nl.NFNETLINK_V0, 0, 0}, bytes.Join(attrs, nil)...)
 }
 
+// hosts returns addresses as prefixes.
+func hosts(addrs ...netip.Addr) (out []netip.Prefix) {
+	for _, a := range addrs {
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return out
+}
+
 func TestFind(t *testing.T) {
-	m := newMatch([]netip.Addr{netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("::ffff:100.64.0.2"), netip.MustParseAddr("2001:db8::1")})
+	m := newMatch(append(hosts(netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("2001:db8::1")), netip.MustParsePrefix("100.64.8.0/21")))
 	id, zone := attr(nl.CTA_ID, []byte{1, 2, 3, 4}), attr(nl.CTA_ZONE, []byte{0, 7})
 	status := attr(nl.CTA_STATUS, []byte{0, 0, 0, 8})
 	byUs := orig("100.64.0.1", "192.0.2.1")
@@ -57,6 +65,8 @@ func TestFind(t *testing.T) {
 		{"zone and id are kept, in the order they come", message(status, byUs, zone, status, id), bytes.Join([][]byte{byUs, zone, id}, nil)},
 		{"somebody else", message(orig("100.64.0.11", "192.0.2.1"), reply("192.0.2.1", "100.64.0.11"), id), nil},
 		{"the address in another attribute", message(orig("192.0.2.9", "192.0.2.1"), attr(nl.CTA_MARK, []byte{100, 64, 0, 1})), nil},
+		{"in a subnet", message(orig("100.64.15.255", "192.0.2.1"), reply("192.0.2.1", "100.64.15.255")), orig("100.64.15.255", "192.0.2.1")},
+		{"beside a subnet", message(orig("100.64.16.0", "192.0.2.1"), reply("192.0.2.1", "100.64.16.0")), nil},
 		{"nothing", nil, nil},
 		{"header only", message(), nil},
 		{"cut in the tuple", message(byUs)[:20], nil},
@@ -78,7 +88,7 @@ func FuzzFind(f *testing.F) {
 	f.Add(message(orig("100.64.0.1", "192.0.2.1"), reply("192.0.2.1", "100.64.0.1"), attr(nl.CTA_ID, []byte{1, 2, 3, 4})))
 	f.Add(message(orig("192.0.2.9", "192.0.2.1"), attr(nl.CTA_ZONE, []byte{0, 7})))
 	f.Add(message([]byte{200, 0, 1, 0}))
-	m := newMatch([]netip.Addr{netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("192.0.2.9")})
+	m := newMatch(append(hosts(netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("192.0.2.9")), netip.MustParsePrefix("100.64.8.0/21")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, ok := m.find(b)
 		if len(e) > len(b) || !ok && e != nil {

@@ -17,7 +17,7 @@ func doorRows(p cli.Paint, doors []door.Status) [][]string {
 			text += fmt.Sprintf(", %d idle ones closed to make room", d.EndedIdle)
 		}
 		if d.EndedBusy > 0 {
-			text += fmt.Sprintf(", %d busy ones of who had most closed to make room", d.EndedBusy)
+			text += fmt.Sprintf(", %d busy ones closed to make room", d.EndedBusy)
 		}
 		for _, why := range []struct {
 			refusal door.Refusal

@@ -15,7 +15,7 @@ func TestDoorRows(t *testing.T) {
 		{"door", "hooks: 256 of 256 connections, 1844 idle ones closed to make room, 7 refused while it was full, 2 refused beyond those of one address"},
 		{"door", "console: 0 of 128 connections, 1 refused from addresses that are not allowed, 4 refused for names that are not in console.hosts"},
 		{"door", "portal: 900 of 1000 connections"},
-		{"door", "portal: 1 of 1000 connections, 3 busy ones of who had most closed to make room"},
+		{"door", "portal: 1 of 1000 connections, 3 busy ones closed to make room"},
 	}, doorRows(false, []door.Status{
 		{Name: "hooks", Inside: 256, Total: 256, EndedIdle: 1844, Refused: map[door.Refusal]uint64{door.Full: 7, door.PerAddress: 2}},
 		{Name: "console", Total: 128, Refused: map[door.Refusal]uint64{door.NotAllowed: 1, door.OtherName: 4}},
