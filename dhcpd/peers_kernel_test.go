@@ -868,7 +868,9 @@ func TestKernelRebindOnAnotherWire(t *testing.T) {
 	wire := d.tap(t, "cust1")
 	p := packet(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(homeMAC[:]), dhcpv4.WithClientIP(homeIP.AsSlice()))
 	(&impostor{at: d.home, from: from(homeIP, 68), to: everybody}).send(t, p)
-	d.sees("the renewal", func(e Event) bool { return e.XID == binary.BigEndian.Uint32(p.TransactionID[:]) && e.Outcome == outcome.Ack })
+	d.sees("the renewal", func(e Event) bool {
+		return e.XID == binary.BigEndian.Uint32(p.TransactionID[:]) && e.Outcome == outcome.Ack
+	})
 	d.eventually("the answer is on the client's wire", func() bool {
 		return slices.ContainsFunc(wire.sent(t), func(m *dhcpv4.DHCPv4) bool {
 			return m.TransactionID == p.TransactionID && m.MessageType() == dhcpv4.MessageTypeAck

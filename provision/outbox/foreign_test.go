@@ -54,7 +54,9 @@ func TestForeignMACsAreSeenLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var theirs atomic.Bool
 		opts := fast
-		opts.Foreign = func(provision.MACReport) (provision.SubscriberID, netip.Addr, bool) { return 0, netip.Addr{}, theirs.Load() }
+		opts.Foreign = func(provision.MACReport) (provision.SubscriberID, netip.Addr, bool) {
+			return 0, netip.Addr{}, theirs.Load()
+		}
 		o := start(t, opts)
 		o.erp.set(0, down)
 		require.NoError(t, o.Put(report(1, 2, time.Now())))
