@@ -152,6 +152,7 @@ type Enforcer struct {
 	verifyDue time.Time // full read-back then
 	retryAt   time.Time // after a failure; zero: there was none
 	repairs   uint64    // of the Repairer, as last told
+	memory    memory    // of the newest round, if it succeeded or not
 	refused   refusals
 
 	mu      sync.Mutex // guards everything below
@@ -199,6 +200,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	if w, ok := e.kernel.(Watcher); ok {
 		wg.Go(func() { e.watch(ctx, w) })
 	}
+	e.memory.snap = e.snapshot() // what was stored knows who has gone since
 	e.awaitFetch(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -407,8 +409,10 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	}
 	p := &picture{snap: snap, in: opts.Inputs()}
 	p.rules = newRules(&p.in)
+	p.rules.before = e.memory
 	var runOut ends
 	all := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
+	e.memory = memory{snap, p.rules.last}
 	want := all.acl
 	p.base, p.wires, p.nets, p.counts = want, all.wires, all.nets, want.Counts()
 	p.ties = p.rules.ties
@@ -690,7 +694,12 @@ func (e *Enforcer) Want() (ACL, error) {
 	if snap == nil {
 		return ACL{}, ErrNoSnapshot
 	}
-	return Want(snap, inputs()), nil
+	in := inputs()
+	r := newRules(&in)
+	if p := e.shown.Load(); p != nil {
+		r.before = memory{p.snap, p.rules.last}
+	}
+	return r.want(snap, &in, nil).acl, nil
 }
 
 var errEnforcerEnded = errors.New("the enforcer has ended")
