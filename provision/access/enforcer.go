@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,12 @@ type Watcher interface {
 type Repairer interface {
 	// Repairs counts that, from the start on.
 	Repairs() uint64
+}
+
+// A Replacer is a Kernel that can be brought to an ACL without being read.
+type Replacer interface {
+	// Replace puts a table with exactly these elements in place of what is there, in one commit.
+	Replace(ctx context.Context, want ACL) error
 }
 
 // An Opener is a Kernel with a switch that lets everybody through for a time.
@@ -128,6 +135,8 @@ const (
 	storedPatience = 2 * time.Second
 	// roundTimeout bounds one round.
 	roundTimeout = 30 * time.Second
+	// slowVerify is how long nothing is read back after it took longer than a round may, unless somebody else writes.
+	slowVerify = 10 * time.Minute
 )
 
 // Enforcer keeps the kernel equal to the ACL of the snapshot in use. Without a
@@ -153,6 +162,7 @@ type Enforcer struct {
 	retryAt   time.Time // after a failure; zero: there was none
 	repairs   uint64    // of the Repairer, as last told
 	memory    memory    // of the newest round, if it succeeded or not
+	slow      bool      // reading back took too long: the next round replaces what is there
 	refused   refusals
 
 	mu      sync.Mutex // guards everything below
@@ -429,7 +439,13 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 		e.update(func(s *Status) { s.Pending, s.Ready = want.Len(), true })
 		return nil
 	}
-	have, err := e.look(ctx, opts)
+	var have ACL
+	var err error
+	if r, ok := e.kernel.(Replacer); ok && e.slow {
+		have, err = e.replace(ctx, r, want, opts)
+	} else {
+		have, err = e.look(ctx, opts)
+	}
 	if err != nil {
 		return err
 	}
@@ -492,6 +508,8 @@ func (e *Enforcer) look(ctx context.Context, opts Options) (ACL, error) {
 	}
 	seen, err := e.kernel.Observe(ctx)
 	if err != nil {
+		// Else nobody would be blocked or opened any more, for the next reading takes as long.
+		e.slow = errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 		return ACL{}, fmt.Errorf("read the sets back: %w", err)
 	}
 	seen = seen.Sorted()
@@ -508,6 +526,25 @@ func (e *Enforcer) look(ctx context.Context, opts Options) (ACL, error) {
 	e.verifyDue = now.Add(opts.VerifyInterval)
 	e.update(func(s *Status) { s.LastVerifiedAt = now })
 	return seen, nil
+}
+
+// replace brings the kernel to what is wanted without reading what it has, and returns what it has then.
+func (e *Enforcer) replace(ctx context.Context, r Replacer, want ACL, opts Options) (ACL, error) {
+	e.slow = false // if this fails, a reading is tried again
+	want = e.refused.without(want)
+	if err := r.Replace(ctx, want); err != nil {
+		return ACL{}, fmt.Errorf("replace the sets: %w", err)
+	}
+	e.log.Warn("reading the sets back took too long, replaced them by what is wanted", "elements", want.Len())
+	if r, ok := e.kernel.(Repairer); ok {
+		e.repairs = r.Repairs()
+	}
+	if e.cleaner != nil {
+		e.cleaner.add(newlyBlocked(want, ACL{}), nil, want.stops) // what was blocked before is not known
+	}
+	e.known, e.adopted = true, true
+	e.verifyDue = time.Now().Add(max(opts.VerifyInterval, slowVerify))
+	return want, nil
 }
 
 // drift counts what somebody else did to our sets and to the table.
