@@ -260,8 +260,12 @@ func (e *Enforcer) NoFetchSoon() {
 }
 
 // awaitFetch leaves the kernel as it is while the first fetch may still tell more
-// than the stored snapshot. Whoever calls Kick after a publication wakes it.
+// than the stored snapshot. Whoever calls Kick after a publication wakes it. A kernel that
+// had nothing of ours, as after a boot, blocks nobody: there what was stored holds at once.
 func (e *Enforcer) awaitFetch(ctx context.Context) {
+	if k, ok := e.kernel.(interface{ Fresh() bool }); ok && k.Fresh() {
+		return
+	}
 	timer := time.NewTimer(storedPatience)
 	defer timer.Stop()
 	for e.snapshot().Source() == provision.SourceStored && !e.noFetch.Load() {

@@ -96,6 +96,7 @@ type Table struct {
 	policy    ruleset.Policy
 	nets      access.NetSets // sets of subnets that the table has, as far as we know
 	adopted   bool           // the table was as it should be once
+	fresh     bool           // there was none when it was opened
 	repairs   uint64         // how often it was not, after that
 	openUntil time.Time      // end of the maintenance as far as we know
 
@@ -191,6 +192,13 @@ func (t *Table) soundLocked(ctx context.Context) (bool, error) {
 	t.gen = gen
 	t.setOpenLocked(open.left)
 	return after == gen, err
+}
+
+// Fresh reports whether the kernel had no table of ours when it was opened.
+func (t *Table) Fresh() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.fresh
 }
 
 // Close lets the sockets go. The table stays in the kernel as it is.

@@ -55,3 +55,17 @@ func TestKernelReplace(t *testing.T) {
 	require.NoError(t, table.Replace(t.Context(), want), "of no table, too")
 	require.Equal(t, map[string]bool{"192.0.2.2": true}, r.elements("paused"))
 }
+
+// Whoever opens a table of ours that is there finds blocks to be kept; of one that is not there is nothing.
+func TestKernelFresh(t *testing.T) {
+	r := newRouter(t)
+	for _, fresh := range []bool{true, false} {
+		table := r.openWith(acl.Options{})
+		require.Equal(t, fresh, table.Fresh())
+		r.nft("flush", "ruleset") // somebody else drops it: what it had was known
+		_, err := table.Observe(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, fresh, table.Fresh())
+		require.NoError(t, table.Close())
+	}
+}
