@@ -119,8 +119,8 @@ type LeaseStanding struct {
 	Admits bool                   // the source guard lets the client in with the address, where there is one
 }
 
-// LeaseStanding judges the live lease of an address; false if it has none of a customer, if leases give nothing, and before the first
-// round that succeeded.
+// LeaseStanding judges the live lease of an address; false if it has none of a customer, if he is a guest now, if leases give nothing,
+// and before the first round that succeeded.
 func (e *Enforcer) LeaseStanding(ip netip.Addr) (LeaseStanding, bool) {
 	p := e.shown.Load()
 	if p == nil || p.rules.lease == nil || !ip.Is4() {
@@ -134,7 +134,10 @@ func (e *Enforcer) LeaseStanding(ip netip.Addr) (LeaseStanding, bool) {
 	t := p.rules.tenancy(p.snap, line, ip, &g)
 	st := LeaseStanding{Holder: g.holder(), Owner: t.owner, Admits: t.admits}
 	if st.State, st.Known = p.rules.stateOf(p.snap, st.Holder); line == nil && st.Owner == st.Holder {
-		st.State = t.state // of a range of guests it is nobody's
+		st.State = t.state
+	}
+	if !st.Known && !st.State.Blocks() && line == nil && p.rules.guest(ip) {
+		return LeaseStanding{}, false // a guest now
 	}
 	return st, true
 }

@@ -130,6 +130,14 @@ func TestWhoIsGoneStaysAsHeWas(t *testing.T) {
 			assert.Equal(t, bound, f.kernel.acl().Strings(SetBoundDirect), what)
 		}
 
+		for id, st := range map[provision.SubscriberID]provision.State{1: provision.StatePause, 2: provision.StateActive} {
+			got, ok := f.LeaseStanding(addr(byte(id)))
+			assert.True(t, ok)
+			assert.Equal(t, LeaseStanding{Holder: id, Owner: id, State: st, Admits: true}, got)
+		}
+		_, ok := f.LeaseStanding(addr(3))
+		assert.False(t, ok)
+
 		again := NewEnforcer(Options{Inputs: f.sources.Inputs}, f.kernel, nil, f.snap.Load, nil, provisiontest.Quiet())
 		again.memory.snap = rowless // as stored
 		require.NoError(t, again.round(t.Context(), again.opts))
