@@ -18,8 +18,9 @@ const keyGuard = "acl.source_guard"
 var servingKeys = []string{"dhcp.subscriber_interfaces", "dhcp.vlan_interfaces", "routes.interfaces", "neighbours.interfaces"}
 
 // Unguarded returns the interfaces of a host that subscribers come in by and that no
-// source guard looks at: those that the file names as theirs, and those with an
-// address in a network of theirs. Without blocks there is nothing to walk around.
+// source guard looks at: those that the file names as theirs, those with an
+// address in a network of theirs, and those of acl.source_guard.direct that have no
+// MACs, where that guard sees nothing. Without blocks there is nothing to walk around.
 func (c *Config) Unguarded(host []provision.Interface) []string {
 	if !c.ACL.Enabled {
 		return nil
@@ -31,11 +32,17 @@ func (c *Config) Unguarded(host []provision.Interface) []string {
 		serves := slices.ContainsFunc(c.Interfaces, func(n ifname.Name) bool { return c.serves(n, f.Name) }) || slices.ContainsFunc(f.Addrs, func(a netip.Prefix) bool {
 			return slices.ContainsFunc(homes, func(p netip.Prefix) bool { return p.Contains(a.Addr()) })
 		})
-		if serves && !f.Loopback && !guarded.Match(f.Name) && !slices.Contains(guarded, f.Name) {
+		if !f.Loopback && (serves && !guarded.Match(f.Name) && !slices.Contains(guarded, f.Name) || c.guardSeesNothing(&f)) {
 			out = append(out, f.Name)
 		}
 	}
 	return out
+}
+
+// guardSeesNothing reports whether an interface is guarded by MAC and has none, being no Ethernet (ppp, tun, wireguard).
+func (c *Config) guardSeesNothing(f *provision.Interface) bool {
+	direct := c.ACL.SourceGuard.Direct
+	return f.MAC.IsZero() && f.Kind != "" && (provision.Patterns(direct).Match(f.Name) || slices.Contains(direct, f.Name))
 }
 
 // serves reports whether the file names an interface as one with subscribers on it.
@@ -49,10 +56,30 @@ func (c *Config) GuardWarnings(file string, host []provision.Interface) []keys.P
 	if len(names) == 0 {
 		return nil
 	}
+	var bare []string
+	for i := range host {
+		if c.guardSeesNothing(&host[i]) && slices.Contains(names, host[i].Name) {
+			bare = append(bare, host[i].Name)
+		}
+	}
+	if len(bare) > 0 {
+		p := c.place(file, keyGuard)
+		p.Reason = fmt.Sprintf("%s.direct has %s, which is no Ethernet: there is no MAC to look at, so everything passes. Name it in %s.vlan instead", keyGuard, firstOf(bare), keyGuard)
+		p.Paste = []string{c.guardLine(bare, bare)}
+		if len(bare) == len(names) {
+			return []keys.Problem{p}
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(bare, name) })
+		return append([]keys.Problem{p}, c.unguardedWarning(file, names, bare))
+	}
+	return []keys.Problem{c.unguardedWarning(file, names, nil)}
+}
+
+func (c *Config) unguardedWarning(file string, names, bare []string) keys.Problem {
 	p := c.place(file, keyGuard)
 	p.Reason = fmt.Sprintf("no source guard on %s, where subscribers are: a stopped or paused one is online as soon as it takes a free address", firstOf(names))
-	p.Paste = []string{c.guardLine(names)}
-	return []keys.Problem{p}
+	p.Paste = []string{c.guardLine(slices.Concat(names, bare), bare)}
+	return p
 }
 
 // ResolverWarnings says what passes because nobody has named name servers.
@@ -76,10 +103,17 @@ func (c *Config) place(file, key string) keys.Problem {
 }
 
 // guardLine is what may be pasted into the section of the guard: on interfaces of a VLAN
-// each, and on those with a route for each client, are few subscribers.
-func (c *Config) guardLine(names []string) string {
+// each, and on those with a route for each client, are few subscribers. bare are those without MACs.
+func (c *Config) guardLine(names, bare []string) string {
 	direct, vlan := slices.Clone(c.ACL.SourceGuard.Direct), slices.Clone(c.ACL.SourceGuard.VLAN)
+	direct = slices.DeleteFunc(direct, func(pattern string) bool {
+		return slices.ContainsFunc(bare, func(name string) bool { return pattern == name || provision.Patterns{pattern}.Match(name) })
+	})
 	for _, name := range names {
+		if slices.Contains(bare, name) {
+			vlan = append(vlan, name)
+			continue
+		}
 		i := slices.IndexFunc(c.Interfaces, func(n ifname.Name) bool { return c.serves(n, name) })
 		if i < 0 {
 			direct = append(direct, name)

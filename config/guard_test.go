@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -59,7 +60,16 @@ func TestUnguarded(t *testing.T) {
 			assert.Equal(t, []string{tt.paste}, warnings[0].Paste)
 		})
 	}
-	cfg, err := Parse("usher.yaml", []byte(head+"dhcp: {enabled: false}\n"), testEnv())
+	cfg, err := Parse("usher.yaml", []byte(head+dhcp+"acl: {source_guard: {direct: [lan0, wire0, ppp0, tun1], vlan: [\"eth3.*\"]}}\n"), testEnv())
+	require.NoError(t, err)
+	pointToPoint := append(slices.Clone(host[:6]), provision.Interface{Name: "ppp0", Kind: "ppp"}, provision.Interface{Name: "tun1", Kind: "tun", MAC: provision.MAC{2, 1}})
+	assert.Equal(t, []string{"ppp0"}, cfg.Unguarded(pointToPoint), "it has no MACs; a tap has")
+	warnings := cfg.GuardWarnings("usher.yaml", pointToPoint)
+	require.Len(t, warnings, 1)
+	assert.Equal(t, "acl.source_guard.direct has ppp0, which is no Ethernet: there is no MAC to look at, so everything passes. Name it in acl.source_guard.vlan instead", warnings[0].Reason)
+	assert.Equal(t, []string{`source_guard: {direct: [lan0, tun1, wire0], vlan: ["eth3.*", ppp0]}`}, warnings[0].Paste)
+
+	cfg, err = Parse("usher.yaml", []byte(head+"dhcp: {enabled: false}\n"), testEnv())
 	require.NoError(t, err)
 	require.Len(t, cfg.ResolverWarnings("usher.yaml"), 1, "name servers are everybody")
 	cfg, err = Parse("usher.yaml", []byte(head+"dhcp: {enabled: false}\nacl: {dns: [0.0.0.0/0]}\n"), testEnv())

@@ -28,6 +28,13 @@ type ACLDeps struct {
 	Exempt func(id provision.SubscriberID, addr netip.Addr) string
 	// Links tell what blocks IPv6; nil: that is not told.
 	Links IPv6Links
+	// Tenants tell what leases are worth; nil: that is not told.
+	Tenants ACLTenants
+}
+
+// ACLTenants is the part of access.Enforcer that knows what a lease is worth.
+type ACLTenants interface {
+	LeaseStanding(ip netip.Addr) (access.LeaseStanding, bool)
 }
 
 // ACLWishes is the part of access.Enforcer that knows what should be.
@@ -102,6 +109,7 @@ type ACLAddress struct {
 	State      *provision.State       `json:"state,omitempty"`
 	Subnet     netip.Prefix           `json:"subnet,omitzero"`  // IP is of it, and stands for all that is the subscriber's there
 	Pool       string                 `json:"pool,omitempty"`   // by whose lease the subscriber has it
+	Gone       bool                   `json:"gone,omitempty"`   // the ERP does not have the subscriber any more, and State is the last one known
 	Exempt     string                 `json:"exempt,omitempty"` // key of the configuration
 	Spared     access.Spared          `json:"spared,omitempty"` // why it is not blocked though its customer is
 	Want       string                 `json:"want"`             // stopped, paused, guests, open, or unknown
@@ -292,7 +300,7 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 	if sub.kind == "ip" {
 		ips = append(ips, sub.ip)
 		if d.Leases != nil {
-			if rec, ok := d.Leases.Get(sub.ip); ok && rec.Pool != "" && rec.Live(d.now()) {
+			if rec, ok := d.Leases.Get(sub.ip); ok && rec.Live(d.now()) && (rec.Pool != "" || d.outlived(sub.ip)) {
 				pools[rec.IP] = rec
 			}
 		}
@@ -302,7 +310,7 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 		}
 		if d.Leases != nil {
 			for _, rec := range d.Leases.BySubscriber(sub.id) {
-				if rec.Pool != "" && rec.Live(d.now()) && snap.ByIP(rec.IP) == nil {
+				if rec.Live(d.now()) && snap.ByIP(rec.IP) == nil && (rec.Pool != "" || d.outlived(rec.IP)) {
 					pools[rec.IP] = rec
 					ips = append(ips, rec.IP)
 				}
@@ -325,6 +333,9 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 		}
 		if a.Subscriber != 0 {
 			state := snap.State(a.Subscriber)
+			if t, ok := d.tenant(ip); ok && !t.Known && t.Holder == a.Subscriber {
+				state, a.Gone = t.State, true
+			}
 			a.State = &state
 		}
 		a.Exempt = d.ACL.Exempt(a.Subscriber, ip)
@@ -343,6 +354,20 @@ func (d *Deps) aclSubject(ctx context.Context, q string) (*ACLSubject, error) {
 	return s, nil
 }
 
+// tenant judges the lease of an address; false if it has none of a customer, and where that is not told.
+func (d *Deps) tenant(ip netip.Addr) (access.LeaseStanding, bool) {
+	if d.ACL == nil || d.ACL.Tenants == nil {
+		return access.LeaseStanding{}, false
+	}
+	return d.ACL.Tenants.LeaseStanding(ip)
+}
+
+// outlived reports whether a customer has an address by a lease without the row that it was given for.
+func (d *Deps) outlived(ip netip.Addr) bool {
+	t, ok := d.tenant(ip)
+	return ok && t.Owner == t.Holder
+}
+
 // wantOf names the set that should have an address.
 func wantOf(want access.ACL, a netip.Addr) string {
 	if set := want.Standing(a); set != 0 {
@@ -358,6 +383,9 @@ func whyBlocked(a *ACLAddress) string {
 		who = fmt.Sprintf("customer %d is %s", a.Subscriber, stateWord(*a.State))
 		if a.Subnet.IsValid() {
 			who += fmt.Sprintf(", whose subnet %s it is", a.Subnet)
+		}
+		if a.Gone {
+			who = fmt.Sprintf("the ERP does not have customer %d any more, who counts as %s until its lease ends", a.Subscriber, stateWord(*a.State))
 		}
 		if a.Pool != "" {
 			who += fmt.Sprintf(" and has it by a lease of the pool %s", a.Pool)

@@ -218,6 +218,7 @@ func (x *explainer) accessSentences() []string {
 		}
 	}
 	s = append(s, x.leaseAccess(told)...)
+	s = append(s, x.outlived()...)
 	s = append(s, x.subnetAccess(told)...)
 	return append(s, x.portalObstacles()...)
 }
@@ -251,6 +252,41 @@ func (x *explainer) leaseAccess(told map[provision.SubscriberID]bool) []string {
 		told[l.Subscriber] = true
 		s = append(s, fmt.Sprintf("Customer %d is %s, and so %s.", l.Subscriber, setName(st == provision.StateStop, st == provision.StatePause), x.isBlocked("the address that it has of pool "+l.Pool, "")))
 		s = append(s, x.ipv6Sentences(l.Subscriber)...)
+	}
+	return s
+}
+
+// outlived tells of live leases whose addresses the ERP gives their customers no more.
+func (x *explainer) outlived() []string {
+	if x.d.Enforcer == nil {
+		return nil
+	}
+	var s []string
+	for _, l := range x.x.Leases {
+		t, ok := x.d.tenant(l.IP)
+		if !ok || !l.Live(x.now) || t.Known && l.Pool != "" && x.snap.ByIP(l.IP) == nil {
+			continue // told already, if it is blocked
+		}
+		who, until := fmt.Sprintf("the lease of %s is of customer %d", l.IP, t.Holder), stamp(l.Expires)
+		if !t.Known {
+			who += ", whom the ERP does not have any more"
+		}
+		switch {
+		case t.Owner == t.Holder && x.snap.Owner(l.IP) == t.Holder: // as it was given
+		case t.Owner != t.Holder && t.Admits:
+			s = append(s, fmt.Sprintf("Attention: %s, and the ERP has the address for customer %d: %s keeps it until its next renewal is refused, by %s.", who, x.snap.Owner(l.IP), l.MAC, until))
+		case t.Owner != t.Holder:
+			s = append(s, fmt.Sprintf("Attention: %s, and the ERP has the address for customer %d: no source guard lets %s in with it.", who, x.snap.Owner(l.IP), l.MAC))
+		case t.State.Blocks():
+			s = append(s, fmt.Sprintf("Attention: %s, and no row gives him the address: it stays %s until the lease ends, at %s.", who, setName(t.State == provision.StateStop, t.State == provision.StatePause), until))
+		default:
+			s = append(s, fmt.Sprintf("Attention: %s, and no row gives him the address: he is not blocked and keeps it until his next renewal is refused, by %s.", who, until))
+		}
+	}
+	for i := range s {
+		if x.d.Enforcer.Status().DryRun {
+			s[i] += " acl.dry_run leaves the kernel as it is."
+		}
 	}
 	return s
 }

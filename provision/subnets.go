@@ -20,10 +20,11 @@ type Subnet struct {
 // customer wins, then the lowest id; of prefixes within each other the longest; what a host
 // address is bound to by itself stays with that.
 type subnets struct {
-	claims   []Subnet // by prefix, and then the one who has it first
-	chosen   []Subnet // of each prefix the first one; by prefix
-	disputed bool     // several claim one prefix
-	lengths  []int    // in use, longest first
+	claims   []Subnet    // by prefix, and then the one who has it first
+	chosen   []Subnet    // of each prefix the first one; by prefix
+	disputed bool        // several claim one prefix
+	splinter []splinters // which are not chosen, for others have too much in them
+	lengths  []int       // in use, longest first
 	byLength [33][]subnetKey
 	byOwner  []Subnet // chosen, by subscriber
 
@@ -60,11 +61,27 @@ func newSubnets(claims []Subnet, gateways []netip.Addr, t *tables, subs []Subscr
 		return cmp.Or(compareTrueFirst(active(a.Subscriber), active(b.Subscriber)), cmp.Compare(a.Subscriber, b.Subscriber))
 	})
 	n.claims = slices.Compact(n.claims)
+	var first []Subnet
 	for i, c := range n.claims {
 		if i > 0 && n.claims[i-1].Prefix == c.Prefix {
 			n.disputed = true
 			continue
 		}
+		first = append(first, c)
+	}
+	n.choose(first)
+	if n.splinter = n.tooMany(); len(n.splinter) > 0 {
+		n.choose(slices.DeleteFunc(first, func(c Subnet) bool {
+			return slices.ContainsFunc(n.splinter, func(s splinters) bool { return s.Subnet == c })
+		}))
+	}
+	return n
+}
+
+// choose makes the given subnets, by prefix, those that count.
+func (n *subnets) choose(list []Subnet) {
+	n.chosen, n.lengths, n.byLength = nil, nil, [33][]subnetKey{}
+	for _, c := range list {
 		bits := c.Prefix.Bits()
 		n.byLength[bits] = append(n.byLength[bits], subnetKey{ipKey(c.Prefix.Addr()), int32(len(n.chosen))})
 		n.chosen = append(n.chosen, c)
@@ -78,7 +95,59 @@ func newSubnets(claims []Subnet, gateways []netip.Addr, t *tables, subs []Subscr
 	slices.SortFunc(n.byOwner, func(a, b Subnet) int {
 		return cmp.Or(cmp.Compare(a.Subscriber, b.Subscriber), compareSubnets(a, b))
 	})
-	return n
+}
+
+// maxLetIn bounds the elements by which the source guard lets a customer's subnets in: each part that others leave of them, for each of his
+// clients. One row over the network of many others would else be a million of them, more than a kernel reads back in time, and nobody
+// would be blocked any more.
+const maxLetIn = 1 << 16
+
+// splinters is a subnet of which others leave too many parts for as many clients as its customer has.
+type splinters struct {
+	Subnet
+	parts, clients int
+}
+
+// tooMany returns the subnets that are beyond the bound of their customer, whose least cut ones count.
+func (n *subnets) tooMany() (out []splinters) {
+	for lo, hi := 0, 0; lo < len(n.byOwner); lo = hi {
+		id, most := n.byOwner[lo].Subscriber, 0
+		for hi = lo; hi < len(n.byOwner) && n.byOwner[hi].Subscriber == id; hi++ {
+			most += max(1, 1<<(31-min(31, n.byOwner[hi].Prefix.Bits()))) // every other address another's
+		}
+		clients := n.hosts.clients(id)
+		if most*clients <= maxLetIn {
+			continue
+		}
+		var cut []splinters
+		for _, s := range n.byOwner[lo:hi] {
+			cut = append(cut, splinters{s, len(n.partsOf(n.find(ipKey(s.Prefix.Addr()), s.Prefix.Bits()))), clients})
+		}
+		slices.SortStableFunc(cut, func(a, b splinters) int { return cmp.Compare(a.parts, b.parts) })
+		sum := 0
+		for _, s := range cut {
+			if sum += s.parts * clients; sum > maxLetIn {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
+// clients returns how many clients a customer may have by his lines, one at least.
+func (t *tables) clients(id SubscriberID) int {
+	macs, n := map[MAC]struct{}{}, 0
+	for l := range find(t, &t.bySubscriber, id).All() {
+		switch {
+		case !l.MAC.IsZero():
+			macs[l.MAC] = struct{}{}
+		case l.Vacant():
+			n++
+		default:
+			n += len(l.Addresses)
+		}
+	}
+	return max(1, n+len(macs))
 }
 
 // find returns the place in chosen of the longest subnet that holds an address and is no longer than bits; -1: none.
@@ -268,27 +337,33 @@ func ofOwner(list []Subnet, id SubscriberID) []Subnet {
 	return list[lo:hi]
 }
 
+// partsOf returns what others leave of one of chosen.
+func (n *subnets) partsOf(i int) []netip.Prefix {
+	sub := n.chosen[i]
+	var holes []netip.Prefix
+	last := ipKey(sub.Prefix.Addr()) | ^mask(sub.Prefix.Bits())
+	for _, in := range n.chosen[i+1:] { // of those that begin in it, it holds all
+		if ipKey(in.Prefix.Addr()) > last {
+			break
+		}
+		if in.Subscriber != sub.Subscriber {
+			holes = append(holes, in.Prefix)
+		}
+	}
+	for ip, l := range n.hosts.hostsIn(sub.Prefix) {
+		if l.Subscriber != sub.Subscriber {
+			holes = append(holes, netip.PrefixFrom(ip, 32))
+		}
+	}
+	for _, g := range n.gateways {
+		holes = append(holes, netip.PrefixFrom(g, 32))
+	}
+	return Without(sub.Prefix, holes)
+}
+
 func (n *subnets) findParts() {
 	for i, sub := range n.chosen {
-		var holes []netip.Prefix
-		last := ipKey(sub.Prefix.Addr()) | ^mask(sub.Prefix.Bits())
-		for _, in := range n.chosen[i+1:] { // of those that begin in it, it holds all
-			if ipKey(in.Prefix.Addr()) > last {
-				break
-			}
-			if in.Subscriber != sub.Subscriber {
-				holes = append(holes, in.Prefix)
-			}
-		}
-		for ip, l := range n.hosts.hostsIn(sub.Prefix) {
-			if l.Subscriber != sub.Subscriber {
-				holes = append(holes, netip.PrefixFrom(ip, 32))
-			}
-		}
-		for _, g := range n.gateways {
-			holes = append(holes, netip.PrefixFrom(g, 32))
-		}
-		for _, p := range Without(sub.Prefix, holes) {
+		for _, p := range n.partsOf(i) {
 			n.parts = append(n.parts, Subnet{p, sub.Subscriber})
 		}
 	}
@@ -333,6 +408,14 @@ func Without(p netip.Prefix, others []netip.Prefix) []netip.Prefix {
 	return append(Without(low, in), Without(high, in)...)
 }
 
+// counted is a number with its noun.
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 // maxSubnetProblems bounds how many conflicts of one subnet are told one by one.
 const maxSubnetProblems = 8
 
@@ -343,6 +426,11 @@ func (n *subnets) report(in *Input, p *problems) {
 	}
 	conflict := func(s Subnet, ip netip.Addr, format string, args ...any) {
 		p.add(Problem{Kind: ProblemSubnetConflict, Subscriber: s.Subscriber, IP: ip, Prefix: s.Prefix, Detail: fmt.Sprintf("subnet %s: ", s.Prefix) + fmt.Sprintf(format, args...)})
+	}
+	for _, s := range n.splinter {
+		p.add(Problem{Kind: ProblemBadSubnet, Subscriber: s.Subscriber, IP: s.Prefix.Addr(), Prefix: s.Prefix, Detail: fmt.Sprintf(
+			"customer's subnet %s is cut into %s by what others have in it, which for the %s of this customer is more than the source guard takes; it is neither blocked nor let in, correct it in the ERP",
+			s.Prefix, counted(s.parts, "part"), counted(s.clients, "client"))})
 	}
 	var has Subnet
 	for i, c := range n.claims {

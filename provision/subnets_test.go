@@ -244,3 +244,39 @@ func TestSubnetWithTheGateway(t *testing.T) {
 		require.Empty(t, snap.CustomerSubnets())
 	}
 }
+
+// A row over a network of others is cut into so many parts that the source guard, which has each of them for each client of the row's
+// customer, would be more than a kernel reads back in time. It is not used; the customer's other rows are, and it is when he has few clients.
+func TestSubnetCutByTooManyOthers(t *testing.T) {
+	build := func(clients int, net string) (*provision.Snapshot, []provision.Problem) {
+		in := provision.Input{Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateActive}, {ID: 2, State: provision.StateActive}}}
+		for i := range clients {
+			in.Lines = append(in.Lines, provision.Line{Subscriber: 1, MAC: provision.MAC{2, 1, 0, 0, byte(i >> 8), byte(i)}, Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}))})
+		}
+		for i := range 2000 {
+			in.Lines = append(in.Lines, provision.Line{Subscriber: 2, Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{100, 64, 16 + byte((2*i+1)>>8), byte(2*i + 1)}))})
+		}
+		in.CustomerSubnets = []provision.Subnet{{Prefix: netip.MustParsePrefix(net), Subscriber: 1}, {Prefix: netip.MustParsePrefix("203.0.113.8/29"), Subscriber: 1}}
+		snap, problems := provision.Build(in)
+		return snap, slices.DeleteFunc(problems, func(p provision.Problem) bool { return p.Kind != provision.ProblemBadSubnet })
+	}
+	snap, problems := build(500, "100.64.16.0/20")
+	require.Equal(t, []provision.Subnet{{Prefix: netip.MustParsePrefix("203.0.113.8/29"), Subscriber: 1}}, snap.SubnetPartsOf(1))
+	require.Zero(t, snap.Owner(provisiontest.Addr("100.64.16.2")))
+	require.Len(t, problems, 1)
+	require.Equal(t, provision.SubscriberID(1), problems[0].Subscriber)
+	require.Equal(t, netip.MustParsePrefix("100.64.16.0/20"), problems[0].Prefix)
+	require.Equal(t, "customer's subnet 100.64.16.0/20 is cut into 2002 parts by what others have in it, which for the 500 clients of this customer is more than the source guard takes; "+
+		"it is neither blocked nor let in, correct it in the ERP", problems[0].Detail)
+	require.Len(t, snap.SubnetClaims(), 2, "what is stored tells it again")
+	require.Equal(t, snap.CustomerSubnets(), snap.WithGateways([]netip.Addr{provisiontest.Addr("203.0.113.9")}).CustomerSubnets(), "nor is it used later")
+
+	for _, few := range []struct {
+		clients int
+		net     string
+	}{{30, "100.64.16.0/20"}, {500, "198.51.96.0/20"}, {500, "100.64.16.0/24"}} {
+		snap, problems = build(few.clients, few.net)
+		require.Empty(t, problems, "%v", few)
+		require.Len(t, snap.CustomerSubnets(), 2, "%v", few)
+	}
+}

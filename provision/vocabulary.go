@@ -221,7 +221,7 @@ const (
 	ProblemDuplicateDevice   ProblemKind = "duplicate_device"   // two devices with one MAC or management IP
 	ProblemUnknownSubscriber ProblemKind = "unknown_subscriber" // row of a customer that no state list has
 	ProblemUnknownState      ProblemKind = "unknown_state"      // a state_id outside 0..2
-	ProblemBadSubnet         ProblemKind = "bad_subnet"         // a customer's subnet that cannot be one: too large, or with what serves others in it
+	ProblemBadSubnet         ProblemKind = "bad_subnet"         // a customer's subnet that cannot be one: too large, with what serves others in it, or with too much of others
 	ProblemSubnetConflict    ProblemKind = "subnet_conflict"    // a customer's subnet with what others have in it
 )
 

@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/provision"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,12 @@ type Watcher interface {
 type Repairer interface {
 	// Repairs counts that, from the start on.
 	Repairs() uint64
+}
+
+// A Replacer is a Kernel that can be brought to an ACL without being read.
+type Replacer interface {
+	// Replace puts a table with exactly these elements in place of what is there, in one commit.
+	Replace(ctx context.Context, want ACL) error
 }
 
 // An Opener is a Kernel with a switch that lets everybody through for a time.
@@ -128,6 +135,8 @@ const (
 	storedPatience = 2 * time.Second
 	// roundTimeout bounds one round.
 	roundTimeout = 30 * time.Second
+	// slowVerify is how long nothing is read back after it took longer than a round may, unless somebody else writes.
+	slowVerify = 10 * time.Minute
 )
 
 // Enforcer keeps the kernel equal to the ACL of the snapshot in use. Without a
@@ -152,6 +161,8 @@ type Enforcer struct {
 	verifyDue time.Time // full read-back then
 	retryAt   time.Time // after a failure; zero: there was none
 	repairs   uint64    // of the Repairer, as last told
+	memory    memory    // of the newest round, if it succeeded or not
+	slow      bool      // reading back took too long: the next round replaces what is there
 	refused   refusals
 
 	mu      sync.Mutex // guards everything below
@@ -199,6 +210,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	if w, ok := e.kernel.(Watcher); ok {
 		wg.Go(func() { e.watch(ctx, w) })
 	}
+	e.memory.snap = e.snapshot() // what was stored knows who has gone since
 	e.awaitFetch(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -248,8 +260,12 @@ func (e *Enforcer) NoFetchSoon() {
 }
 
 // awaitFetch leaves the kernel as it is while the first fetch may still tell more
-// than the stored snapshot. Whoever calls Kick after a publication wakes it.
+// than the stored snapshot. Whoever calls Kick after a publication wakes it. A kernel that
+// had nothing of ours, as after a boot, blocks nobody: there what was stored holds at once.
 func (e *Enforcer) awaitFetch(ctx context.Context) {
+	if k, ok := e.kernel.(interface{ Fresh() bool }); ok && k.Fresh() {
+		return
+	}
 	timer := time.NewTimer(storedPatience)
 	defer timer.Stop()
 	for e.snapshot().Source() == provision.SourceStored && !e.noFetch.Load() {
@@ -407,8 +423,10 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	}
 	p := &picture{snap: snap, in: opts.Inputs()}
 	p.rules = newRules(&p.in)
+	p.rules.before = e.memory
 	var runOut ends
 	all := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
+	e.memory = memory{snap, p.rules.last}
 	want := all.acl
 	p.base, p.wires, p.nets, p.counts = want, all.wires, all.nets, want.Counts()
 	p.ties = p.rules.ties
@@ -425,7 +443,13 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 		e.update(func(s *Status) { s.Pending, s.Ready = want.Len(), true })
 		return nil
 	}
-	have, err := e.look(ctx, opts)
+	var have ACL
+	var err error
+	if r, ok := e.kernel.(Replacer); ok && e.slow {
+		have, err = e.replace(ctx, r, want, opts)
+	} else {
+		have, err = e.look(ctx, opts)
+	}
 	if err != nil {
 		return err
 	}
@@ -488,6 +512,8 @@ func (e *Enforcer) look(ctx context.Context, opts Options) (ACL, error) {
 	}
 	seen, err := e.kernel.Observe(ctx)
 	if err != nil {
+		// Else nobody would be blocked or opened any more, for the next reading takes as long.
+		e.slow = errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 		return ACL{}, fmt.Errorf("read the sets back: %w", err)
 	}
 	seen = seen.Sorted()
@@ -504,6 +530,25 @@ func (e *Enforcer) look(ctx context.Context, opts Options) (ACL, error) {
 	e.verifyDue = now.Add(opts.VerifyInterval)
 	e.update(func(s *Status) { s.LastVerifiedAt = now })
 	return seen, nil
+}
+
+// replace brings the kernel to what is wanted without reading what it has, and returns what it has then.
+func (e *Enforcer) replace(ctx context.Context, r Replacer, want ACL, opts Options) (ACL, error) {
+	e.slow = false // if this fails, a reading is tried again
+	want = e.refused.without(want)
+	if err := r.Replace(ctx, want); err != nil {
+		return ACL{}, fmt.Errorf("replace the sets: %w", err)
+	}
+	e.log.Warn("reading the sets back took too long, replaced them by what is wanted", "elements", want.Len())
+	if r, ok := e.kernel.(Repairer); ok {
+		e.repairs = r.Repairs()
+	}
+	if e.cleaner != nil {
+		e.cleaner.add(newlyBlocked(want, ACL{}), nil, want.stops) // what was blocked before is not known
+	}
+	e.known, e.adopted = true, true
+	e.verifyDue = time.Now().Add(max(opts.VerifyInterval, slowVerify))
+	return want, nil
 }
 
 // drift counts what somebody else did to our sets and to the table.
@@ -690,7 +735,12 @@ func (e *Enforcer) Want() (ACL, error) {
 	if snap == nil {
 		return ACL{}, ErrNoSnapshot
 	}
-	return Want(snap, inputs()), nil
+	in := inputs()
+	r := newRules(&in)
+	if p := e.shown.Load(); p != nil {
+		r.before = memory{p.snap, p.rules.last}
+	}
+	return r.want(snap, &in, nil).acl, nil
 }
 
 var errEnforcerEnded = errors.New("the enforcer has ended")

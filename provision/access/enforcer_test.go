@@ -638,3 +638,29 @@ func TestEnforcerConverges(t *testing.T) {
 		}
 	})
 }
+
+type freshKernel struct {
+	*fakeKernel
+	fresh bool
+}
+
+func (k freshKernel) Fresh() bool { return k.fresh }
+
+// After a boot the kernel blocks nobody, so that there is nothing to be kept until the ERP answers.
+func TestEnforcerBlocksAtOnceWhereNothingWasKept(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			want := ACL{SetStopped: keys("192.0.2.1")}
+			k, snap := newFakeKernel(ACL{}), stored(t, want)
+			e := NewEnforcer(Options{}, freshKernel{k, fresh}, nil, func() *provision.Snapshot { return snap }, nil, provisiontest.Quiet())
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- e.Run(ctx) }()
+			defer func() { cancel(); require.NoError(t, <-done) }()
+			synctest.Wait()
+			assert.Equal(t, fresh, k.acl().Len() > 0)
+			pass(storedPatience)
+			assert.Empty(t, cmp.Diff(want, k.acl(), cmpAddr))
+		})
+	}
+}

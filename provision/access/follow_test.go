@@ -69,6 +69,14 @@ func direct(ip netip.Addr, mac provision.MAC) lease.Record {
 	return lease.Record{IP: ip, MAC: mac, Interface: "eth1", State: lease.StateBound, Renewed: time.Now(), Expires: time.Now().Add(time.Hour)}
 }
 
+// want is what is asked for now, with what is remembered of customers whom the snapshot does not have.
+func (f *followTest) want(t *testing.T) ACL {
+	t.Helper()
+	want, err := f.Want()
+	require.NoError(t, err)
+	return want
+}
+
 // uses is what was asked of the kernel, and how often all leases were walked.
 func (f *followTest) uses() [4]int {
 	observed, batches := f.kernel.used()
@@ -467,7 +475,7 @@ func TestFollowingEqualsWorkingOutAnew(t *testing.T) {
 						ip := w.change()
 						if w.IntN(2) == 0 {
 							w.follower.Admit([]netip.Addr{ip})()
-							want, have := Want(w.snap.Load(), w.sources.Inputs()), w.kernel.acl()
+							want, have := w.want(t), w.kernel.acl()
 							require.Equal(t, rightsIn(&want, ip), rightsIn(&have, ip), "seed %d step %d: %s after the wait", seed, step, ip)
 						}
 					}
@@ -476,7 +484,7 @@ func TestFollowingEqualsWorkingOutAnew(t *testing.T) {
 					pass(time.Duration(w.IntN(15)) * time.Second)
 				}
 				pass(200 * time.Millisecond) // what failed is tried again, and what ran out goes
-				want := Want(w.snap.Load(), w.sources.Inputs())
+				want := w.want(t)
 				for _, have := range []ACL{w.kernel.acl(), w.shown.Load().whole()} {
 					if want != have { // most of the time it is, and cmp takes long with the race detector
 						require.Empty(t, cmp.Diff(want, have, cmpAddr), "seed %d step %d", seed, step)
@@ -533,7 +541,7 @@ func TestFollowingWhileRoundsAreOn(t *testing.T) {
 		})
 		wg.Wait()
 		pass(200 * time.Millisecond)
-		want := Want(f.snap.Load(), f.sources.Inputs())
+		want := f.want(t)
 		require.Empty(t, cmp.Diff(want, f.kernel.acl(), cmpAddr))
 		require.Empty(t, cmp.Diff(want, f.shown.Load().whole(), cmpAddr))
 	})

@@ -111,12 +111,9 @@ func (r *rules) addLine(s *provision.Snapshot, l *provision.Line, o *occupants) 
 
 // addLease adds who has an address by a lease. Whose address is nobody's tells nothing.
 func (r *rules) addLease(s *provision.Snapshot, ip netip.Addr, g *Grant, o *occupants) {
-	x, id := r.of(s, ip, g), g.Subscriber
-	if l := s.ByIP(ip); l != nil {
-		id = l.Subscriber
-	}
-	if x.block != 0 || id != 0 {
-		o.add(x.block, id)
+	x := r.of(s, ip, g)
+	if block, id := r.client(s, ip, x.block, g); block != 0 || id != 0 {
+		o.add(block, id)
 	}
 }
 
@@ -139,7 +136,8 @@ func (r *rules) occupantsOf(s *provision.Snapshot, mac provision.MAC) (o occupan
 func (r *rules) seen(s *provision.Snapshot, ip netip.Addr, g *Grant, l *leased) {
 	switch {
 	case g.Wire && r.wires:
-		if x := r.of(s, ip, g); x.block != 0 && !g.MAC.IsZero() {
+		x := r.of(s, ip, g)
+		if block, _ := r.client(s, ip, x.block, g); block != 0 && !g.MAC.IsZero() {
 			l.macs = append(l.macs, g.MAC)
 			r.ties.add(ip, g.MAC)
 			r.ties.fresh = append(r.ties.fresh, Grant{IP: ip, Until: g.Until})
@@ -268,7 +266,8 @@ type relinked struct {
 // whoever is behind it next has a lease, too.
 func (p *picture) relink(s *provision.Snapshot, ip netip.Addr, x *rights, g *Grant, settle bool) (c [2]relinked, n int, whole bool) {
 	r := p.rules
-	decides := r.decides(s, ip, x, g)
+	block, id := r.client(s, ip, x.block, g)
+	decides := block != 0 || id != 0 // it is known who has the address, and so counts
 	if r.wires {
 		mac := g.MAC
 		if !g.Wire || !decides {
@@ -280,14 +279,14 @@ func (p *picture) relink(s *provision.Snapshot, ip netip.Addr, x *rights, g *Gra
 			}
 		}
 		was := p.linkIn(string(mac[:]), SetStoppedMAC, SetPausedMAC)
-		alone := occupants{open: x.block == 0, stopped: x.block == SetStopped, paused: x.block == SetPaused || x.block == SetGuests}
+		alone := occupants{open: block == 0, stopped: block == SetStopped, paused: block == SetPaused || block == SetGuests}
 		if !mac.IsZero() && was != alone.block(SetStoppedMAC, SetPausedMAC) { // as a rule nobody shares a MAC
 			if c[n] = p.work(s, mac); c[n].was != c[n].now {
 				n++
 			}
 		}
 		if settle || n == 0 {
-			p.tie(ip, mac, x.block != 0)
+			p.tie(ip, mac, block != 0)
 		}
 	}
 	if g.Wire || !r.vlan6[g.Interface] || !decides {
@@ -296,10 +295,10 @@ func (p *picture) relink(s *provision.Snapshot, ip netip.Addr, x *rights, g *Gra
 	var name [nameLen]byte
 	copy(name[:], g.Interface)
 	switch was := p.linkIn(string(name[:]), SetStoppedInterface, SetPausedInterface); {
-	case x.block == 0 && was != 0:
+	case block == 0 && was != 0:
 		c[n] = relinked{key: string(name[:]), was: was}
 		n++
-	case x.block != 0 && was == 0 && !r.crowded[g.Interface] && !p.relinkedAlready(string(name[:])):
+	case block != 0 && was == 0 && !r.crowded[g.Interface] && !p.relinkedAlready(string(name[:])):
 		whole = true
 	}
 	return c, n, whole
@@ -384,9 +383,23 @@ func (p *picture) watch(each func(ip netip.Addr, until time.Time)) {
 	}
 }
 
-// decides reports whether who has an address is known, and so counts.
-func (r *rules) decides(s *provision.Snapshot, ip netip.Addr, x *rights, g *Grant) bool {
-	return x.block != 0 || g.Subscriber != 0 || s.ByIP(ip) != nil
+// client returns who the client of a lease is, zero if nobody's customer, and the set that blocks what he has: that of his address, but for
+// one that the ERP gives to another.
+func (r *rules) client(s *provision.Snapshot, ip netip.Addr, block Set, g *Grant) (Set, provision.SubscriberID) {
+	t, holder := r.tenancy(s, s.ByIP(ip), ip, g), g.holder()
+	if holder == 0 || holder == t.owner {
+		return block, t.owner
+	}
+	switch st, _ := r.stateOf(s, holder); {
+	case r.free[holder]:
+		return 0, holder
+	case st == provision.StateStop:
+		return SetStopped, holder
+	case st == provision.StatePause:
+		return SetPaused, holder
+	default:
+		return 0, holder
+	}
 }
 
 // tiedTo returns the MAC about which the lease of an address decided; zero: none.

@@ -27,6 +27,9 @@ type rules struct {
 	shared   SharedMACs      // of the newest want
 	ties     ties            // of the newest want
 	crowded  map[string]bool // of vlan6, with blocked ones and others behind; of the newest want
+
+	before memory // until the newest want
+	last   states // of customers with leases whom the snapshot of the newest want does not have
 }
 
 func newRules(in *Inputs) *rules {
@@ -125,23 +128,20 @@ func (r *rules) of(s *provision.Snapshot, ip netip.Addr, g *Grant) (x rights) {
 	if !ip.Is4() {
 		return x
 	}
-	line, owner, known := s.ByIP(ip), g.Subscriber, false
+	line := s.ByIP(ip)
+	t := r.tenancy(s, line, ip, g)
 	if line != nil {
-		owner = line.Subscriber
+		t.state = s.State(t.owner)
 	}
 	exempt := inPrefixes(r.exempt, ip)
-	if line != nil || owner != 0 {
-		var sub provision.Subscriber
-		sub, known = s.Subscriber(owner)
-		switch {
-		case exempt || r.free[owner]:
-		case sub.State == provision.StateStop:
-			x.block = SetStopped
-		case sub.State == provision.StatePause:
-			x.block = SetPaused
-		}
+	switch {
+	case exempt || r.free[t.owner]:
+	case t.state == provision.StateStop:
+		x.block = SetStopped
+	case t.state == provision.StatePause:
+		x.block = SetPaused
 	}
-	if line == nil && !known && !exempt && r.guest(ip) && !inSubnet(s, ip) {
+	if x.block == 0 && line == nil && !t.known && !exempt && r.guest(ip) && !inSubnet(s, ip) {
 		x.block = SetGuests
 	}
 	if x.block != 0 && r.spares.of(ip) != "" {
@@ -151,7 +151,7 @@ func (r *rules) of(s *provision.Snapshot, ip netip.Addr, g *Grant) (x rights) {
 		if line != nil && !line.MAC.IsZero() {
 			x.bind(line.MAC)
 		}
-		if g.Direct {
+		if g.Direct && t.admits {
 			x.bind(g.MAC)
 		}
 	}
@@ -161,7 +161,7 @@ func (r *rules) of(s *provision.Snapshot, ip netip.Addr, g *Grant) (x rights) {
 				x.behind(name)
 			}
 		}
-		if !g.Direct && r.vlan[g.Interface] {
+		if !g.Direct && t.admits && r.vlan[g.Interface] {
 			x.behind(g.Interface)
 		}
 	}

@@ -206,7 +206,7 @@ func vlanInterfaces(vlanOf func(string) (uint16, bool), guarded []string) map[ui
 	return at
 }
 
-// addLeases adds what live leases give their clients: a pool's address shares its
+// addLeases adds what live leases give their clients: an address without a binding shares its
 // subscriber's state, and what a client was told it may use where it was told.
 func (s *Sources) addLeases(o *SourceOptions, in *Inputs) {
 	g := granting{places: o.guards() || in.ipv6(), direct: make(map[string]bool, len(in.GuardDirect)), wires: make(map[string]bool, len(in.IPv6Direct))}
@@ -259,11 +259,13 @@ func (g *granting) of(rec *lease.Record, now time.Time) (grant Grant, ok bool) {
 	grant = Grant{IP: rec.IP, MAC: rec.MAC, Until: rec.Expires}
 	if rec.Pool != "" {
 		grant.Subscriber = rec.Subscriber
+	} else {
+		grant.BoundTo = rec.Subscriber
 	}
 	if g.places && !rec.GIAddr.IsValid() {
 		grant.Interface, grant.Direct, grant.Wire = rec.Interface, g.direct[rec.Interface], g.wires[rec.Interface]
 	}
-	if grant.Subscriber == 0 && grant.Interface == "" {
+	if grant.holder() == 0 && grant.Interface == "" {
 		return Grant{}, false
 	}
 	return grant, true

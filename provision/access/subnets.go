@@ -40,7 +40,7 @@ func (x *attachment) same(o *attachment) bool {
 type netWant struct {
 	parts    []provision.Subnet                    // by owner, as far as they are nobody else's
 	attached []ownerAttachment                     // of each owner of a part, by owner
-	pooled   map[netip.Addr]provision.SubscriberID // what owners have from pools
+	pooled   map[netip.Addr]provision.SubscriberID // what owners have by leases alone
 }
 
 type ownerAttachment struct {
@@ -139,7 +139,9 @@ func (r *rules) attachment(s *provision.Snapshot, id provision.SubscriberID, poo
 	for l := range s.BySubscriber(id).All() {
 		for ip := range l.Hosts4() {
 			if g, ok := r.lease(ip); ok {
-				r.attachLease(&g, &x)
+				if t := r.tenancy(s, l, ip, &g); t.attaches(&g) {
+					r.attachLease(&g, &x)
+				}
 			}
 		}
 	}
@@ -147,7 +149,7 @@ func (r *rules) attachment(s *provision.Snapshot, id provision.SubscriberID, poo
 		if owner != id {
 			continue
 		}
-		if g, ok := r.lease(ip); ok && g.Subscriber == id {
+		if g, ok := r.lease(ip); ok && r.tenancy(s, s.ByIP(ip), ip, &g).owner == id {
 			r.attachLease(&g, &x)
 		}
 	}
@@ -155,17 +157,17 @@ func (r *rules) attachment(s *provision.Snapshot, id provision.SubscriberID, poo
 }
 
 // gatherNets takes what a lease has to do with subnets.
-func (r *rules) gatherNets(s *provision.Snapshot, g *Grant, l *leased) {
-	ip := g.IP.Unmap()
-	owner := g.Subscriber
-	if line := s.ByIP(ip); line != nil {
-		owner = line.Subscriber
-	} else if owner == 0 {
+func (r *rules) gatherNets(s *provision.Snapshot, line *provision.Line, t *tenancy, g *Grant, l *leased) {
+	ip, owner := g.IP.Unmap(), t.owner
+	if owner == 0 {
 		return
-	} else if n, in := s.SubnetOf(ip); in && n.Subscriber != owner {
-		l.holes = append(l.holes, netip.PrefixFrom(ip, 32)) // it had the address before the subnet was given
 	}
-	if !r.guarded() || len(s.SubnetsOf(owner)) == 0 {
+	if line == nil {
+		if n, in := s.SubnetOf(ip); in && n.Subscriber != owner {
+			l.holes = append(l.holes, netip.PrefixFrom(ip, 32)) // it had the address before the subnet was given
+		}
+	}
+	if !r.guarded() || !t.attaches(g) || len(s.SubnetsOf(owner)) == 0 {
 		return
 	}
 	if l.attached == nil {
@@ -174,7 +176,7 @@ func (r *rules) gatherNets(s *provision.Snapshot, g *Grant, l *leased) {
 	x := l.attached[owner]
 	r.attachLease(g, &x)
 	l.attached[owner] = x
-	if g.Subscriber == owner && s.ByIP(ip) == nil {
+	if line == nil {
 		l.pooled[ip] = owner
 	}
 }
@@ -256,12 +258,16 @@ func (p *picture) attachedNow(id provision.SubscriberID) attachment {
 	return p.nets.of(id)
 }
 
-// poolOwner returns the owner of subnets who has an address by a lease from a pool; zero: none has.
+// poolOwner returns the owner of subnets who has an address by a lease alone; zero: none has.
 func (p *picture) poolOwner(ip netip.Addr, g *Grant) provision.SubscriberID {
-	if len(p.nets.parts) == 0 || !p.rules.guarded() || g.Subscriber == 0 || p.snap.ByIP(ip) != nil || len(p.snap.SubnetsOf(g.Subscriber)) == 0 {
+	if len(p.nets.parts) == 0 || !p.rules.guarded() || g.holder() == 0 || p.snap.ByIP(ip) != nil {
 		return 0
 	}
-	return g.Subscriber
+	owner := p.rules.tenancy(p.snap, nil, ip, g).owner
+	if len(p.snap.SubnetsOf(owner)) == 0 {
+		return 0
+	}
+	return owner
 }
 
 // samePoolOwner reports whether that is the one who is shown.

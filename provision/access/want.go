@@ -71,6 +71,8 @@ type Grant struct {
 	// Subscriber has the address without a binding, from a pool, and it shares the
 	// subscriber's state; zero: nobody's. An address that is bound stays its binding's.
 	Subscriber provision.SubscriberID
+	// BoundTo had the address by a binding when the lease began; zero: it is of a pool.
+	BoundTo provision.SubscriberID
 	// Interface is where the client is, if sources are looked at anywhere; empty:
 	// behind a relay. With Direct it is guarded by address and MAC.
 	Interface string
@@ -104,7 +106,7 @@ const MaxGuests = 1 << 18
 
 // Want returns the ACL that a snapshot and the inputs ask for. Where they disagree
 // about an address, being exempt wins over being stopped, that over paused, and
-// that over guest. What is not IPv4 is left out.
+// that over guest. What is not IPv4 is left out. Whoever has a lease and is not in the snapshot counts as stopped.
 func Want(s *provision.Snapshot, in Inputs) ACL {
 	return newRules(&in).want(s, &in, nil).acl
 }
@@ -120,6 +122,7 @@ type wish struct {
 // want is Want. It tells each, if given, of the leases whose end may change the ACL.
 func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (out wish) {
 	leased := r.gather(s, in, each)
+	r.before = memory{} // what matters of it is in last; an old snapshot is large
 	stopped, paused := s.Blocked()
 	if free := r.exemption(s); free != nil {
 		stopped, paused = dropAddrs(stopped, free), dropAddrs(paused, free)
@@ -199,23 +202,28 @@ func (r *rules) gather(s *provision.Snapshot, in *Inputs, each func(*Grant)) (l 
 			continue
 		}
 		matters := false
-		if nets {
-			r.gatherNets(s, &g, &l)
+		line := s.ByIP(ip)
+		if line == nil || line.Subscriber != g.holder() {
+			r.recall(s, g.holder())
 		}
-		if g.Subscriber != 0 && s.ByIP(ip) == nil {
-			sub, known := s.Subscriber(g.Subscriber)
-			if known && r.guest(ip) {
+		t := r.tenancy(s, line, ip, &g)
+		if nets {
+			r.gatherNets(s, line, &t, &g, &l)
+		}
+		if line == nil && t.owner != 0 {
+			if t.known && r.guest(ip) {
 				l.known, matters = append(l.known, ip), true
 			}
-			if sub.State.Blocks() && !r.free[g.Subscriber] && !inPrefixes(r.exempt, ip) {
+			if t.state.Blocks() && !r.free[t.owner] && !inPrefixes(r.exempt, ip) {
 				list := &l.paused
-				if sub.State == provision.StateStop {
+				if t.state == provision.StateStop {
 					list = &l.stopped
 				}
 				*list, matters = append(*list, ip), true
 			}
 		}
 		switch { // a name that no interface can have gives no key
+		case !t.admits:
 		case g.Direct && r.direct:
 			l.direct, _ = SetBoundDirect.appendKey(l.direct, Fields{Addr: ip, MAC: g.MAC})
 			matters = true

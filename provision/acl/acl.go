@@ -96,6 +96,7 @@ type Table struct {
 	policy    ruleset.Policy
 	nets      access.NetSets // sets of subnets that the table has, as far as we know
 	adopted   bool           // the table was as it should be once
+	fresh     bool           // there was none when it was opened
 	repairs   uint64         // how often it was not, after that
 	openUntil time.Time      // end of the maintenance as far as we know
 
@@ -116,6 +117,7 @@ var (
 	_ access.Watcher  = (*Table)(nil)
 	_ access.Repairer = (*Table)(nil)
 	_ access.Opener   = (*Table)(nil)
+	_ access.Replacer = (*Table)(nil)
 )
 
 // Open makes sure that the table is there with our rules, leaves what is in its
@@ -192,6 +194,13 @@ func (t *Table) soundLocked(ctx context.Context) (bool, error) {
 	return after == gen, err
 }
 
+// Fresh reports whether the kernel had no table of ours when it was opened.
+func (t *Table) Fresh() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.fresh
+}
+
 // Close lets the sockets go. The table stays in the kernel as it is.
 func (t *Table) Close() error {
 	t.mu.Lock()
@@ -226,6 +235,49 @@ func (t *Table) Observe(ctx context.Context) (access.ACL, error) {
 	t.stale = false
 	t.surveyLocked(ctx)
 	return c, nil
+}
+
+// Replace puts a table with these elements in place of what is there, in one commit and without reading the sets: a
+// maintenance goes on as far as we know of it, the counters of addresses are lost. After an error what the kernel has is not known.
+func (t *Table) Replace(ctx context.Context, want access.ACL) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	want = want.Sorted()
+	err := t.replaceLocked(ctx, want)
+	for attempt := 1; attempt < attempts && errors.Is(err, unix.ERESTART); attempt++ { // somebody else wrote meanwhile
+		err = t.replaceLocked(ctx, want)
+	}
+	if err != nil {
+		t.gen, t.stale = 0, true
+		return fmt.Errorf("acl: replace: %w", err)
+	}
+	return nil
+}
+
+func (t *Table) replaceLocked(ctx context.Context, want access.ACL) error {
+	gen, err := t.generationLocked(ctx)
+	if err != nil {
+		return err
+	}
+	err = t.mutedLocked(muteFrom, func() error {
+		return t.flushLocked(gen, func(c *nftables.Conn) error {
+			c.AddTable(ruleset.Table()) // or there is none to delete
+			return queueSchema(c, t.policy, true, want, switches{time.Until(t.openUntil), time.Until(t.portalUntil)})
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("build table: %w", err)
+	}
+	t.nets, t.counts = want.NetSets(), access.SetCounts{}
+	for set := range access.Sets() {
+		t.counts[set] = raw(want, set)
+	}
+	if gen, err = t.egressLocked(ctx, want, nextGeneration(gen)); err != nil {
+		return err
+	}
+	t.gen, t.stale, t.adopted = gen, false, true
+	t.repairs++
+	return nil
 }
 
 // Changed tells whether somebody, us excepted, may have written to the ruleset

@@ -167,6 +167,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 		case found.exists:
 			t.log.Warn("table replaced, its elements kept", "table", tableTitle, "reason", found.defect, "elements", kept)
 		default:
+			t.fresh = t.fresh || !t.adopted
 			t.log.Info("table made", "table", tableTitle, "schema", ruleset.Schema)
 		}
 		return c, nextGeneration(gen), nil

@@ -108,7 +108,7 @@ func (a *Agent) aclDeps(cfg *config.Config) *console.ACLDeps {
 	} else {
 		a.metrics.WatchPassed(kernel.Passed)
 	}
-	d := &console.ACLDeps{Wishes: a.enforcer, Kernel: kernel, Exempt: a.exempt, Links: a.enforcer}
+	d := &console.ACLDeps{Wishes: a.enforcer, Kernel: kernel, Exempt: a.exempt, Links: a.enforcer, Tenants: a.enforcer}
 	if a.table != nil {
 		d.Maintenance = acl.NewMaintenance(a.table, a.log)
 	}
