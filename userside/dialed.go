@@ -13,21 +13,22 @@ func telling(next http.RoundTripper, dialed func(netip.Addr)) http.RoundTripper 
 	if dialed == nil {
 		return next
 	}
-	return teller{next, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
-		if ap, err := netip.ParseAddrPort(i.Conn.RemoteAddr().String()); err == nil {
-			dialed(ap.Addr().Unmap())
-		}
-	}}}
+	return teller{next, dialed}
 }
 
 type teller struct {
-	next  http.RoundTripper
-	trace *httptrace.ClientTrace
+	next   http.RoundTripper
+	dialed func(netip.Addr)
 }
 
-// RoundTrip implements http.RoundTripper.
+// RoundTrip implements http.RoundTripper. The trace is the request's own: it takes up the one that the request has already.
 func (t teller) RoundTrip(req *http.Request) (*http.Response, error) {
-	return t.next.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), t.trace)))
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		if ap, err := netip.ParseAddrPort(i.Conn.RemoteAddr().String()); err == nil {
+			t.dialed(ap.Addr().Unmap())
+		}
+	}}
+	return t.next.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 }
 
 // CloseIdleConnections is what http.Client asks its transport for.
