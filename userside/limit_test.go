@@ -140,12 +140,12 @@ func TestIDsAreBounded(t *testing.T) {
 // The payload of any action is kept whole, and bounded as a row is.
 func TestPayloadsAreBounded(t *testing.T) {
 	var sent atomic.Int64
-	c := newTestClient(t, newTestServer(t, long(&sent, 7<<20, `{"result":"OK","data":[0`, ",0", "]}")), patient, func(o *Options) { o.MaxAnswer = 8 })
+	c := newTestClient(t, newTestServer(t, long(&sent, 1<<20, `{"result":"OK","data":[0`, ",0", "]}")), patient, func(o *Options) { o.MaxAnswer = 2 })
 	var err error
 	took := allocated(func() { _, err = c.Call(ctx, "customer", "get_customers_id", url.Values{"state_id": {"2"}}) })
 	require.ErrorIs(t, err, ErrTooLarge)
-	require.Contains(t, errorOf(t, err, ErrMalformed).Text, "a single value takes more than 8388608 bytes")
-	require.Less(t, took, uint64(96<<20))
+	require.Contains(t, errorOf(t, err, ErrMalformed).Text, "a single value takes more than 2097152 bytes")
+	require.Less(t, took, uint64(24<<20))
 }
 
 // Lists are decoded as they come: however many rows there are, what they take is little.
