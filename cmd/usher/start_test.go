@@ -22,7 +22,7 @@ func TestStartEndsAtOnce(t *testing.T) {
 	for name, spoil := range map[string]func(t *testing.T, dir string){
 		// Opening it waits for somebody who writes, as opening a file on a dead server does.
 		"a disk that hangs": func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "state.db")
+			path := filepath.Join(dir, "snapshot")
 			require.NoError(t, syscall.Mkfifo(path, 0o600))
 			t.Cleanup(func() { // let it go
 				f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)
@@ -31,34 +31,14 @@ func TestStartEndsAtOnce(t *testing.T) {
 				}
 			})
 		},
-		"a log that is read for hours": func(t *testing.T, dir string) {
-			require.NoError(t, os.Mkdir(filepath.Join(dir, "leases"), 0o750))
-			path := filepath.Join(dir, "leases", fmt.Sprintf("%020d-%016x.log", 1, 0x5eed))
-			require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte{1}, 1<<16), 0o600))
-			require.NoError(t, os.Truncate(path, 1<<40))
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			spoil(t, dir)
-			path := filepath.Join(dir, "usher.yaml")
-			require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, `
-state_dir: %[1]s
-userside: {url: "http://127.0.0.1:1/api.php", key: test-key, allow_inline_key: true}
-dhcp: {enabled: false}
-acl: {dry_run: true}
-control: {socket: %[1]s/usher.sock}
-console: {listen: off}
-`, dir), 0o600))
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var log logText
-			root := newRoot()
-			root.SetOut(&log)
-			root.SetErr(&log)
-			root.SetArgs([]string{"run", "--config", path})
-			done := make(chan error, 1)
-			go func() { done <- root.ExecuteContext(ctx) }()
+			done := runIn(ctx, t, dir, &log)
 			socket := filepath.Join(dir, "usher.sock")
 			require.Eventually(t, func() bool { _, err := os.Lstat(socket); return err == nil }, 5*time.Second, time.Millisecond)
 			select {
@@ -82,6 +62,48 @@ console: {listen: off}
 			require.ErrorIs(t, err, fs.ErrNotExist)
 		})
 	}
+}
+
+// A file of the log that is as long as anything, with a hole in it, holds no start.
+func TestStartWithAHoleInTheLog(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "leases"), 0o750))
+	path := filepath.Join(dir, "leases", fmt.Sprintf("%020d-%016x.log", 1, 0x5eed))
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte{1}, 1<<16), 0o600))
+	require.NoError(t, os.Truncate(path, 1<<40))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var log logText
+	done := runIn(ctx, t, dir, &log)
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "agent started") }, 10*time.Second, time.Millisecond)
+	cancel()
+	select {
+	case err := <-done:
+		require.NoError(t, err)
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "it goes on")
+	}
+}
+
+// runIn runs the agent with a state directory and nothing else that it could do, until ctx ends.
+func runIn(ctx context.Context, t *testing.T, dir string, log *logText) <-chan error {
+	t.Helper()
+	path := filepath.Join(dir, "usher.yaml")
+	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, `
+state_dir: %[1]s
+userside: {url: "http://127.0.0.1:1/api.php", key: test-key, allow_inline_key: true}
+dhcp: {enabled: false}
+acl: {dry_run: true}
+control: {socket: %[1]s/usher.sock}
+console: {listen: off}
+`, dir), 0o600))
+	root := newRoot()
+	root.SetOut(log)
+	root.SetErr(log)
+	root.SetArgs([]string{"run", "--config", path})
+	done := make(chan error, 1)
+	go func() { done <- root.ExecuteContext(ctx) }()
+	return done
 }
 
 // logText is a log that may be read meanwhile.

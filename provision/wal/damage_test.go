@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -219,6 +220,23 @@ func TestLengthIsNoProof(t *testing.T) {
 			require.NoError(t, l.Close())
 		})
 	}
+}
+
+// Who no longer wants to read a log does not wait for its end.
+func TestLoadEndsWithItsContext(t *testing.T) {
+	path := t.TempDir()
+	l := open(t, path)
+	put(t, l, 1, key(1), "x")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, l.Load(ctx, func(Record) error { return nil }), context.Canceled)
+	require.Zero(t, l.Damages())
+	require.NoError(t, l.Close())
+	// Nor for that of what is damaged.
+	require.NoError(t, os.WriteFile(theFile(t, path, logSuffix), bytes.Repeat([]byte{7}, 1<<20), 0o600))
+	l = open(t, path)
+	require.ErrorIs(t, l.Load(ctx, func(Record) error { return nil }), context.Canceled)
+	require.NoError(t, l.Close())
 }
 
 // theFile returns the one file of a log with such a name.

@@ -179,8 +179,8 @@ func (l *Log) rename(all []name) (ours []name) {
 		h, err := l.header(n)
 		right := name{seq: h.seq, salt: h.salt, snapshot: n.snapshot}
 		switch {
-		case err != nil && n.seq >= maxSeq/2:
-			l.damaged(Damage{File: n.String(), What: "no file of the log can have its number"})
+		case err != nil && (n.seq >= maxSeq/2 || n.salt>>32 == 0): // the marker of such a salt is anywhere where there is nothing
+			l.damaged(Damage{File: n.String(), What: "no file of the log can have its numbers"})
 			_ = l.disk.Remove(n.String()) // it is put aside
 			continue
 		case err != nil, right == n, slices.Contains(all, right), h.seq >= maxSeq:
