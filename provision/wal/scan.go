@@ -315,7 +315,7 @@ func (s *scanner) skip(ctx context.Context) (more bool, err error) {
 		d.What = "there are zeros in place of records"
 	case d.Tail:
 		d.What = "the last record is not whole"
-		d.killed = !s.name.snapshot && s.acked <= begin && s.byKill(h)
+		d.killed = !ended && !s.name.snapshot && s.acked <= begin && s.byKill(h)
 	default:
 		d.What = "a checksum does not hold"
 	}
