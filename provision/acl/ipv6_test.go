@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -161,9 +162,7 @@ func TestKernelIPv6OfTheBlocked(t *testing.T) {
 	for name, rules := range map[string]string{"no connection tracking": "", "connection tracking": tracked} {
 		t.Run(name, func(t *testing.T) {
 			n := newDual(t, rules)
-			if missing := n.lacksEgress(); missing != "" {
-				t.Skip(missing)
-			}
+			n.needEgress(t)
 			table := n.openWith(acl.Options{Policy: ruleset.Policy{IPv6: true, Egress: "br0"}})
 			mac := n.mac(n.first)
 			within := func(want string) time.Duration {
@@ -251,6 +250,19 @@ func (n *dual) checkRouter(why string) {
 	}
 }
 
+// needEgress skips where the kernel has no egress chains; where the kernel tests must run it fails.
+func (n *dual) needEgress(t *testing.T) {
+	t.Helper()
+	missing := n.lacksEgress()
+	switch {
+	case missing == "":
+	case os.Getenv("USHER_REQUIRE_KERNEL") == "1":
+		t.Fatal(missing)
+	default:
+		t.Skip(missing)
+	}
+}
+
 // lacksEgress says what this kernel lacks, by nft's own words.
 func (n *dual) lacksEgress() string {
 	if _, err := n.host.Output(n.t.Context(), "nft", `table netdev probe {
@@ -287,9 +299,7 @@ func requireSameButCounted(t *testing.T, before, after, what string) {
 func TestKernelEgressTableIsKept(t *testing.T) {
 	t.Parallel()
 	n := newDual(t, "")
-	if missing := n.lacksEgress(); missing != "" {
-		t.Skip(missing)
-	}
+	n.needEgress(t)
 	policy := ruleset.Policy{IPv6: true, Egress: "br0 down2"}
 	table := n.openWith(acl.Options{Policy: policy})
 	mac := n.mac(n.first)
