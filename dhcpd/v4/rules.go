@@ -274,6 +274,8 @@ func (c *decider) give(msg message, b Binding) {
 // refuse plans a NAK; b is what the client is to have, none if nothing.
 func (c *decider) refuse(msg message, o outcome.Outcome, b Binding) {
 	switch {
+	case msg == msgReboot && !c.cfg.authoritative && c.cfg.unknown == UnknownNak && c.d.Match.unknown():
+		c.nak(outcome.NakUnknown, Binding{}) // as anybody is whom the ERP does not know, with a lease or without
 	case msg == msgReboot && !c.cfg.authoritative:
 		c.d.Binding = b
 		c.end(outcome.NotAuthoritative)

@@ -48,6 +48,7 @@ func TestRules(t *testing.T) {
 	away := func(r lease.Record, by time.Duration) lease.Record { r.Expires = testNow.Add(by); return r }
 	macFirst := func(_ *Request, o *Options) { o.Match = []MatchKind{MatchOption82 | MatchMAC, MatchMAC} }
 	lax := func(_ *Request, o *Options) { o.Authoritative = false }
+	laxToKnown := func(_ *Request, o *Options) { o.Authoritative, o.Unknown = false, UnknownNak }
 	withFlats := func(r *Request, o *Options) {
 		r.P.From, o.Pools = netip.AddrPortFrom(netip.IPv4Unspecified(), 68), []Pool{flats()}
 	}
@@ -147,6 +148,9 @@ func TestRules(t *testing.T) {
 		{"reboot_other", "not authoritative", at(2, reboot(known, host(11))), nil, lax, "not_authoritative"},
 		{"reboot_gone", "two customers have swapped, the other one is still live", at(2, reboot(stranger, host(11))), leases(on(2, bound(host(11), stranger, 2)), on(1, bound(host(21), known, 1))), nil, "nak_not_bound 192.0.2.21" + toRelay + " ends"},
 		{"reboot_gone", "the ERP gave it to another customer, and has none for the client", reboot(stranger, host(81)), leases(onWire1(bound(host(81), stranger, 77))), nil, "nak_not_bound" + onWire + " ends"},
+		{"reboot_gone", "not authoritative", reboot(stranger, host(81)), leases(onWire1(bound(host(81), stranger, 77))), lax, "not_authoritative"},
+		{"reboot_gone", "not authoritative, but unknown clients are refused", reboot(stranger, host(81)), leases(onWire1(bound(host(81), stranger, 77))), laxToKnown, "nak_unknown" + onWire + " ends"},
+		{"reboot_none", "the same of a lease that is over: however long somebody renewed it for", reboot(stranger, host(81)), leases(onWire1(away(bound(host(81), stranger, 77), over))), laxToKnown, "nak_unknown" + onWire},
 		{"reboot_full", "", at(4, reboot(stranger, host(41))), full, nil, "port_full"},
 		{"reboot_full", "the MAC's lease is live on another line", at(99, reboot(known, host(11))), leases(on(1, bound(host(11), known, 1))), nil, "mac_elsewhere"},
 		{"reboot_kept", "the switch inserts no option 82 any more", onRelay(reboot(stranger, host(11))), leases(on(1, bound(host(11), stranger, 1))), nil, "ack 192.0.2.11" + toRelay + " background report"},
