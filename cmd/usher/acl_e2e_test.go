@@ -253,3 +253,35 @@ func TestKernelRestartWithAnOlderSnapshotOpensNobody(t *testing.T) {
 	})
 	require.NotContains(t, monitor.Log(), home.IP.String(), "neither taken out nor put in again")
 }
+
+// After a boot the kernel blocks nobody. What was stored holds at once then, and not after the two seconds that an ERP has which says nothing at all.
+func TestKernelBlocksOfTheStoredSnapshotHoldAfterABoot(t *testing.T) {
+	w := worldWithoutRelay(t, miniature.Options{Homes: 1})
+	require.NoError(t, w.StartAgent(t.Context()))
+	home := w.Homes[0]
+	w.setState(t, home, provision.StatePause)
+	eventually(t, 10*time.Second, "the pause is stored", func() (bool, error) {
+		b, err := os.ReadFile(filepath.Join(w.Dir, "state", "snapshot"))
+		return strings.Contains(string(b), fmt.Sprintf("\ns\t%d\tpause\n", home.ID)), err
+	})
+	<-w.agentGone()
+	w.nft(t, "flush", "ruleset")
+	w.nft(t, `table inet silence {
+		chain in {
+			type filter hook input priority 0; policy accept;
+			tcp dport 8480 counter drop
+		}
+	}`)
+	var err error
+	w.Agent, err = w.Router.StartFiles(nil, w.AgentEnv, w.Program, "run", "--config", w.ConfigPath())
+	require.NoError(t, err)
+	eventually(t, 20*time.Second, "the agent runs", func() (bool, error) { return strings.Contains(w.Agent.Log(), "agent started"), nil })
+	eventually(t, 1500*time.Millisecond, "the block of the stored snapshot", func() (bool, error) {
+		out, err := w.Router.Output(t.Context(), "nft", "list", "set", "inet", "usher", "paused")
+		return err == nil && strings.Contains(out, home.IP.String()), nil
+	})
+	eventually(t, 5*time.Second, "the ERP was asked and is silent", func() (bool, error) {
+		return !strings.Contains(w.nft(t, "list", "table", "inet", "silence"), "packets 0 "), nil
+	})
+	require.Equal(t, provision.SourceStored, w.status(t).Sync.Source)
+}
