@@ -50,6 +50,7 @@ type Options struct {
 	Total      int                   // connections at once
 	PerAddress int                   // of one address; of IPv6, of one /64; of loopback, of all
 	Networks   bool                  // who has most is asked of whole networks first: a host on a wire types addresses
+	Users      bool                  // of loopback each local user counts by himself
 	Allow      func(netip.Addr) bool // nil: everybody
 	Hosts      func() Hosts          // names that requests may be for; nil: any
 	// Refused is told each refusal; name is what a request was for, with OtherName. It
@@ -57,7 +58,8 @@ type Options struct {
 	Refused func(why Refusal, a netip.Addr, name string)
 	Timeouts
 
-	now func() time.Time // nil: time.Now
+	now       func() time.Time      // nil: time.Now
+	localUser func(net.Conn) uint64 // nil: localUser
 }
 
 // Timeouts bound a connection in time. Zero ones are those of Default.
@@ -74,7 +76,7 @@ type Door struct {
 
 	mu        sync.Mutex // guards the rest
 	inside    int
-	sources   map[netip.Addr]*source
+	sources   map[who]*source
 	networks  map[netip.Addr]*network
 	idle      *list.List // of *conn, the longest idle first
 	busy      *list.List // of *conn, the longest busy first
@@ -95,7 +97,10 @@ func New(o Options) *Door {
 	if o.now == nil {
 		o.now = time.Now
 	}
-	return &Door{opts: o, sources: map[netip.Addr]*source{}, networks: map[netip.Addr]*network{}, idle: list.New(), busy: list.New(), refused: map[Refusal]uint64{}}
+	if o.localUser == nil {
+		o.localUser = localUser
+	}
+	return &Door{opts: o, sources: map[who]*source{}, networks: map[netip.Addr]*network{}, idle: list.New(), busy: list.New(), refused: map[Refusal]uint64{}}
 }
 
 // Status is what a door has seen.
@@ -130,7 +135,7 @@ type network struct {
 
 // source is who has connections, and how many.
 type source struct {
-	key netip.Addr
+	key who
 	n   int
 	net *network
 }
@@ -172,13 +177,12 @@ func (d *Door) leaveLocked(c *conn) {
 	}
 }
 
-// sourceLocked returns the source of an address, which is kept once it has a connection.
-func (d *Door) sourceLocked(a netip.Addr) *source {
-	key := sourceOf(a)
+// sourceLocked returns the source that has a key, which is kept once it has a connection.
+func (d *Door) sourceLocked(key who) *source {
 	if s := d.sources[key]; s != nil {
 		return s
 	}
-	of := networkOf(key)
+	of := networkOf(key.Addr)
 	n := d.networks[of]
 	if n == nil {
 		n = &network{key: of}
@@ -202,12 +206,16 @@ func (d *Door) moveLocked(c *conn, to *list.List) {
 func (d *Door) enter(raw net.Conn) (*conn, *conn, Refusal) {
 	a := addrOf(raw)
 	allowed := d.opts.Allow == nil || d.opts.Allow(a)
+	key := who{Addr: sourceOf(a)}
+	if d.opts.Users && allowed && a.IsLoopback() {
+		key.user = d.opts.localUser(raw)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !allowed {
 		return nil, nil, d.refuseLocked(NotAllowed)
 	}
-	from := d.sourceLocked(a)
+	from := d.sourceLocked(key)
 	var old *conn
 	switch {
 	case d.opts.PerAddress > 0 && from.n >= d.opts.PerAddress:
@@ -314,7 +322,7 @@ func addrOf(c net.Conn) netip.Addr {
 
 // sourceOf returns what connections of an address are counted by: the address, of IPv6 its
 // /64, of which one host may have all addresses, and of loopback, of which each local user
-// has 16 million, 127.0.0.1.
+// has 16 million, 127.0.0.1, to which Options.Users adds the user.
 func sourceOf(a netip.Addr) netip.Addr {
 	switch {
 	case a.IsLoopback():

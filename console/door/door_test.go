@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/usher-agent/usher/provision/link/lab/labtest"
 )
 
 // open serves behind a door on loopback.
@@ -321,18 +324,18 @@ func TestNetworksAreComparedFirst(t *testing.T) {
 func TestLocalSocketsDoNotStall(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	d := New(Options{Total: 1, now: func() time.Time { return now }})
-	c, _, why := d.enter(unix{})
+	c, _, why := d.enter(localSocket{})
 	require.Empty(t, why)
 	d.State(c, http.StateActive)
 	now = now.Add(time.Minute)
-	_, _, why = d.enter(unix{})
+	_, _, why = d.enter(localSocket{})
 	require.Equal(t, Full, why)
 }
 
-// unix is a connection of a local socket.
-type unix struct{ net.Conn }
+// localSocket is a connection of one.
+type localSocket struct{ net.Conn }
 
-func (unix) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
+func (localSocket) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
 
 // Half requests from all addresses that a local user has keep nobody else out, here or elsewhere.
 func TestOneLocalUser(t *testing.T) {
@@ -480,4 +483,72 @@ func TestShares(t *testing.T) {
 	require.Equal(t, []int{128, 0, 0, 64}, Shares(1024, 128, 0, 0, 64), "who wants none leaves it to the others")
 	require.Zero(t, Shares(64, 128, 0, 2048, 64)[1])
 	require.Positive(t, Descriptors())
+}
+
+// With Users each local user has his own share: who begins anew all the time crowds out himself, also where nobody knows who it is.
+func TestLocalUsersCountByThemselves(t *testing.T) {
+	user := uint64(0)
+	d := New(Options{Total: 4, PerAddress: 4, Networks: true, Users: true, now: stopped(), localUser: func(net.Conn) uint64 { return user }})
+	come := func(as uint64) *conn {
+		user = as
+		_, ended := letIn(t, d, "127.0.0.1:1")
+		return ended
+	}
+	for range 4 {
+		require.Nil(t, come(1001))
+	}
+	for _, as := range []uint64{1002, 0} {
+		ended := come(as)
+		require.NotNil(t, ended, "nothing of it is stalled")
+		require.EqualValues(t, 1001, ended.from.key.user)
+	}
+	user = 1001
+	_, _, why := d.enter(far{from: "127.0.0.1:1"})
+	require.Equal(t, Full, why, "he takes nothing from who has fewer")
+	_, ended := letIn(t, d, "192.0.2.1:1")
+	require.EqualValues(t, 1001, ended.from.key.user, "loopback is one network all the same")
+
+	d = New(Options{Total: 4, PerAddress: 4, Networks: true, now: stopped(), localUser: func(net.Conn) uint64 { return user }})
+	for range 4 {
+		require.Nil(t, come(1001))
+	}
+	user = 1002
+	_, _, why = d.enter(far{from: "127.0.0.1:1"})
+	require.Equal(t, PerAddress, why, "without it loopback is one")
+}
+
+// The kernel knows whose the other end of a local connection is, as long as somebody has it.
+func TestKernelLocalUser(t *testing.T) {
+	labtest.Need(t)
+	const nobody = 65534
+	for _, on := range []string{"127.0.0.1:0", "[::1]:0", "[::]:0"} {
+		ln, err := net.Listen("tcp", on)
+		require.NoError(t, err)
+		defer ln.Close()
+		to := ln.Addr().String()
+		if on == "[::]:0" { // of which IPv4 comes as IPv6
+			to = fmt.Sprintf("127.9.9.9:%d", ln.Addr().(*net.TCPAddr).Port)
+		}
+		for _, uid := range []int{0, nobody} {
+			var c net.Conn
+			done := make(chan error, 1)
+			go func() { // a socket belongs to the user of the thread that makes it
+				runtime.LockOSThread() // never unlocked: the thread ends with it
+				if _, _, errno := syscall.RawSyscall(syscall.SYS_SETFSUID, uintptr(uid), 0, 0); errno != 0 {
+					done <- errno
+					return
+				}
+				var err error
+				c, err = net.Dial("tcp", to)
+				done <- err
+			}()
+			require.NoError(t, <-done)
+			here, err := ln.Accept()
+			require.NoError(t, err)
+			defer here.Close()
+			require.EqualValues(t, uid+1, localUser(here), on)
+			require.NoError(t, c.Close())
+			require.Zero(t, localUser(here), "nobody has it any more")
+		}
+	}
 }

@@ -29,7 +29,7 @@ func (a *Agent) openDoors(descriptors uint64) {
 	var shown []*door.Door
 	if where.IsValid() {
 		a.doors.console = door.New(door.Options{
-			Name: "console", Total: n[0], PerAddress: min(n[0], consolePerAddress), Networks: true, Hosts: a.hosts("console.hosts", func(c *config.Config) []string { return c.Console.Hosts }),
+			Name: "console", Total: n[0], PerAddress: min(n[0], consolePerAddress), Networks: true, Users: true, Hosts: a.hosts("console.hosts", func(c *config.Config) []string { return c.Console.Hosts }),
 			Allow: func(from netip.Addr) bool {
 				list := a.cfg.Load().Console.Allow
 				return len(list) == 0 || slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(from) })
@@ -41,7 +41,7 @@ func (a *Agent) openDoors(descriptors uint64) {
 	shown = append(shown, a.doors.control)
 	if a.hooks != nil {
 		a.doors.hooks = door.New(door.Options{
-			Name: "hooks", Total: n[1], PerAddress: min(n[1], hooksPerAddress), Networks: true, Hosts: a.hosts("hooks.hosts", func(c *config.Config) []string { return c.Hooks.Hosts }),
+			Name: "hooks", Total: n[1], PerAddress: min(n[1], hooksPerAddress), Networks: true, Users: true, Hosts: a.hosts("hooks.hosts", func(c *config.Config) []string { return c.Hooks.Hosts }),
 			Allow: a.hooks.Allows, Refused: a.hooks.Refused, Timeouts: console.HookTimeouts,
 		})
 		shown = append(shown, a.doors.hooks)
