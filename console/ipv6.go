@@ -84,6 +84,8 @@ func (x *explainer) byMAC(st access.IPv6Status, macs []provision.MAC) (shut, ope
 			blocked = append(blocked, mac.String())
 		case shared != nil:
 			open = append(open, fmt.Sprintf("IPv6 of the MAC %s passes: customer %d, who is not blocked, has that MAC too.", mac, shared.Other))
+		case slices.ContainsFunc(st.Unheard.First, func(u access.Unheard) bool { return u.MAC == mac }):
+			open = append(open, fmt.Sprintf("IPv6 of the MAC %s passes: only the client's DHCP says that it is its own, and no ARP for the address has come from that MAC yet.", mac))
 		default:
 			open = append(open, fmt.Sprintf("IPv6 of the MAC %s passes: that MAC is not blocked.", mac))
 		}

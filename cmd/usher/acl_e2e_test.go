@@ -22,7 +22,7 @@ import (
 func (w *world) usherOn(t *testing.T, args ...string) (string, int) {
 	t.Helper()
 	all := append([]string{}, args...)
-	if args[1] != "clear" {
+	if len(args) < 2 || args[1] != "clear" {
 		all = append(all, "--socket", w.Socket())
 	}
 	if args[0] == "acl" && (args[1] == "show" || args[1] == "verify" || args[1] == "clear") {

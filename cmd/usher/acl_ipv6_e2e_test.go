@@ -2,17 +2,21 @@ package main
 
 import (
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link/lab"
+	"github.com/usher-agent/usher/userside/emulator"
 )
 
 const internetIPv6 = "2001:db8:ffff::1"
@@ -122,4 +126,91 @@ func TestKernelIPv6OfAPausedCustomer(t *testing.T) {
 		rules := w.nft(t, "list", "ruleset")
 		return !strings.Contains(rules, "chain ipv6") && !strings.Contains(rules, "netdev"), nil
 	})
+}
+
+// takesAnother has a client take an address of a pool under a MAC that is not its own, and speak ARP for it with that one, all in frames of its own.
+func (w *wireEnd) takesAnother(t *testing.T, mac net.HardwareAddr) netip.Addr {
+	t.Helper()
+	answer := func(p *dhcpv4.DHCPv4, want dhcpv4.MessageType) *dhcpv4.DHCPv4 {
+		_, err := w.dhcp.WriteToUDPAddrPort(p.ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
+		require.NoError(t, err)
+		require.NoError(t, w.dhcp.SetReadDeadline(time.Now().Add(10*time.Second)))
+		buf := make([]byte, 2048)
+		for {
+			n, _, err := w.dhcp.ReadFromUDPAddrPort(buf)
+			require.NoError(t, err, "no %s", want)
+			if r, err := dhcpv4.FromBytes(buf[:n]); err == nil && r.TransactionID == p.TransactionID && r.MessageType() == want {
+				return r
+			}
+		}
+	}
+	discover, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithBroadcast(true))
+	require.NoError(t, err)
+	request, err := dhcpv4.NewRequestFromOffer(answer(discover, dhcpv4.MessageTypeOffer), dhcpv4.WithBroadcast(true))
+	require.NoError(t, err)
+	ip := netip.AddrFrom4([4]byte(answer(request, dhcpv4.MessageTypeAck).YourIPAddr.To4()))
+	four := ip.As4()
+	announce := append([]byte{0, 1, 8, 0, 6, 4, 0, 1}, mac...)
+	announce = append(append(append(announce, four[:]...), 0, 0, 0, 0, 0, 0), four[:]...)
+	require.NoError(t, unix.Sendto(w.arp, announce, 0, &unix.SockaddrLinklayer{Protocol: arpProtocol(), Ifindex: w.ifindex, Halen: 6, Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}))
+	return ip
+}
+
+// A paused customer who writes a neighbour's MAC into DHCP and ARP, as a guest, cuts nobody off, and stays blocked himself; who has the MAC
+// of his lease, as a guest has, is blocked by it, after a restart too.
+func TestKernelAWrittenMACCutsNobodyOff(t *testing.T) {
+	t.Parallel()
+	s := startSharedWireWith(t, miniature.Options{
+		DHCP:  "  match: [mac]\n  unknown_clients: guest\n  pools:\n    - {name: guests, range: 192.0.2.100-192.0.2.120, for: guests, probe: false}\n",
+		Extra: "acl: {source_guard: {direct: [cust1]}, verify_interval: 1h}\n",
+	})
+	victim := s.host(t, "victim", staticMAC, staticIP)
+	s.customer(t, "victim", staticIP, emulator.MAC{}) // static, and the ERP knows no MAC
+	thief := s.host(t, "thief", thiefMAC, netip.Addr{})
+	thiefHome := miniature.Home{Host: thief, Port: "cust1", ID: s.customer(t, "thief", freshIP, thiefMAC)}
+	guest := s.host(t, "guest", freshMAC, netip.Addr{})
+	require.NoError(t, s.StartAgent(t.Context()))
+	require.NoError(t, s.Router.Sysctl("net.ipv6.icmp.ratelimit", "0"))
+	require.NoError(t, s.Router.Sysctl("net.ipv6.conf.all.forwarding", "1"))
+	addIPv6(t, s.world, victim, "cust1", "2001:db8:1::")
+	addIPv6(t, s.world, thief, "cust1", "2001:db8:3::")
+	addIPv6(t, s.world, guest, "cust1", "2001:db8:4::")
+	addIPv6(t, s.world, s.Internet, "internet", "2001:db8:ffff::")
+	passes := func(h *lab.Host) func() (bool, error) {
+		return func() (bool, error) { return over6(t, h, internetIPv6) == "ok, echo", nil }
+	}
+	refused := func(h *lab.Host) func() (bool, error) {
+		return func() (bool, error) { return over6(t, h, internetIPv6) == "refused, no echo", nil }
+	}
+	for _, h := range []*lab.Host{victim, thief, guest} {
+		eventually(t, 20*time.Second, h.Name+" reaches the internet", passes(h))
+	}
+	s.setState(t, thiefHome, provision.StatePause)
+	eventually(t, 30*time.Second, "the paused one is blocked by the ERP's MAC", refused(thief))
+
+	end := openWireEnd(t, s.Router, thiefHome)
+	ip := end.takesAnother(t, staticMAC[:])
+	assert.Equal(t, "ok, echo", over6(t, victim, internetIPv6), "whose MAC it is")
+	eventually(t, 10*time.Second, "the MAC is left out, and said to be", func() (bool, error) {
+		u := s.status(t).ACL.IPv6.Unheard
+		return u.Count == 1 && u.First[0].IP == ip && u.First[0].MAC == provision.MAC(staticMAC), nil
+	})
+	p, err := s.DHCPClient(miniature.Home{Host: guest})
+	require.NoError(t, err)
+	eventually(t, 15*time.Second, "the guest has a lease", func() (bool, error) { return strings.Contains(p.Log(), "bound ip=192.0.2.1"), nil })
+	eventually(t, 15*time.Second, "the guest has the MAC of his lease, and is blocked", refused(guest))
+	check := func(why string) {
+		t.Helper()
+		assert.Equal(t, "ok, echo", over6(t, victim, internetIPv6), "%s: the neighbour", why)
+		assert.Equal(t, "ok, echo", over6(t, s.Internet, "2001:db8:1::1"), "%s: to the neighbour", why)
+		assert.Equal(t, "refused, no echo", over6(t, thief, internetIPv6), "%s: who wrote his MAC", why)
+	}
+	check("when the guest is blocked")
+	out, _ := s.usherOn(t, "status")
+	assert.Contains(t, strings.Join(strings.Fields(out), " "), "MACs of leases of the blocked whose IPv6 passes, for no ARP came from them yet: 1 (first: "+staticMAC.String()+", "+ip.String()+" on cust1)")
+
+	<-s.agentGone()
+	require.NoError(t, s.StartAgent(t.Context()))
+	eventually(t, 20*time.Second, "the guest is heard again", refused(guest))
+	check("after a restart")
 }

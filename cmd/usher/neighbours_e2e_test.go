@@ -66,11 +66,18 @@ type sharedWire struct {
 
 func startSharedWire(t *testing.T, dhcp string) *sharedWire {
 	t.Helper()
-	w := worldWithoutRelay(t, miniature.Options{
-		Homes: 1, Interfaces: []string{`"cust*"`}, DHCP: dhcp,
-		Subnets: "    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1, lease_time: 10m}\n",
-		Extra:   "acl: {source_guard: {direct: [cust1]}}\nneighbours: {enabled: true, interfaces: [\"cust*\"], min_time: 1s}\n",
+	return startSharedWireWith(t, miniature.Options{
+		DHCP:  dhcp,
+		Extra: "acl: {source_guard: {direct: [cust1]}}\nneighbours: {enabled: true, interfaces: [\"cust*\"], min_time: 1s}\n",
 	})
+}
+
+// startSharedWireWith makes one with more options.
+func startSharedWireWith(t *testing.T, o miniature.Options) *sharedWire {
+	t.Helper()
+	o.Homes, o.Interfaces = 1, []string{`"cust*"`}
+	o.Subnets = "    - {prefix: 192.0.2.0/24, gateway: 192.0.2.1, lease_time: 10m}\n"
+	w := worldWithoutRelay(t, o)
 	s := &sharedWire{world: w}
 	var err error
 	s.sw, err = w.Lab.Host("lan")

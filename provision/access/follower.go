@@ -23,6 +23,7 @@ const (
 // Follower has an Enforcer follow what changes between two snapshots: leases and
 // interfaces. The methods are safe for concurrent use; Run runs once.
 type Follower struct {
+	sources  *Sources
 	enforcer *Enforcer
 	feed     *lease.Touched
 }
@@ -32,7 +33,7 @@ type Follower struct {
 func Follow(s *Sources, e *Enforcer) *Follower {
 	feed := s.leases.Touched()
 	feed.Gather = followApart
-	return &Follower{enforcer: e, feed: feed}
+	return &Follower{sources: s, enforcer: e, feed: feed}
 }
 
 // noWait is for a commit that changes nothing in the kernel.

@@ -43,12 +43,13 @@ func (m *IPv6Mode) UnmarshalText(b []byte) error {
 
 // IPv6Status tells what of IPv6 of the blocked is blocked.
 type IPv6Status struct {
-	Mode       IPv6Mode   `json:"mode"`
-	Direct     []string   `json:"direct"`            // interfaces where it is by MAC
-	Interfaces int        `json:"interfaces"`        // those where it is by the interface, if only blocked ones are behind it
-	Uplinks    []string   `json:"uplinks,omitempty"` // interfaces that are never blocked, for default routes lead there
-	Trouble    string     `json:"trouble,omitempty"` // why what goes to MACs passes
-	Shared     SharedMACs `json:"shared"`            // MACs that are not blocked, for others have them too
+	Mode       IPv6Mode    `json:"mode"`
+	Direct     []string    `json:"direct"`            // interfaces where it is by MAC
+	Interfaces int         `json:"interfaces"`        // those where it is by the interface, if only blocked ones are behind it
+	Uplinks    []string    `json:"uplinks,omitempty"` // interfaces that are never blocked, for default routes lead there
+	Trouble    string      `json:"trouble,omitempty"` // why what goes to MACs passes
+	Shared     SharedMACs  `json:"shared"`            // MACs that are not blocked, for others have them too
+	Unheard    UnheardMACs `json:"unheard"`           // MACs of leases that are not blocked, for nothing came from them yet
 }
 
 // occupants are those who share a MAC or an interface, by what became of them.
@@ -142,6 +143,11 @@ func (r *rules) seen(s *provision.Snapshot, ip netip.Addr, g *Grant, l *leased) 
 			r.ties.add(ip, g.MAC)
 			r.ties.fresh = append(r.ties.fresh, Grant{IP: ip, Until: g.Until})
 		}
+	case g.Unheard && r.wires:
+		x := r.of(s, ip, g)
+		if block, id := r.client(s, ip, x.block, g); block != 0 && !g.MAC.IsZero() {
+			r.addUnheard(ip, g, true, id)
+		}
 	case r.vlan6[g.Interface]:
 		r.addLease(s, ip, g, l.at(g.Interface))
 	}
@@ -194,12 +200,27 @@ func (r *rules) addMACs(s *provision.Snapshot, macs []provision.MAC, out *ACL) {
 		case SetPausedMAC:
 			paused = append(paused, mac[:]...)
 		}
+		if r.leasesOf != nil && o.block(SetStoppedMAC, SetPausedMAC) != 0 {
+			r.askOthers(s, mac)
+		}
 		if o.mixed() {
 			r.shared.add(mac, &o)
 			r.ties.mix(mac, r.leasesOf)
 		}
 	}
 	out[SetStoppedMAC], out[SetPausedMAC] = Keys(stopped), Keys(paused)
+}
+
+// askOthers notes who is not blocked and has a lease with a MAC that is, unheard.
+func (r *rules) askOthers(s *provision.Snapshot, mac provision.MAC) {
+	for _, g := range r.leasesOf(mac) {
+		if ip := g.IP.Unmap(); g.Unheard && ip.Is4() {
+			x := r.of(s, ip, &g)
+			if block, id := r.client(s, ip, x.block, &g); block == 0 && id != 0 {
+				r.addUnheard(ip, &g, false, id)
+			}
+		}
+	}
 }
 
 // addInterfaces adds those behind which everybody known is blocked.
@@ -268,6 +289,9 @@ func (p *picture) relink(s *provision.Snapshot, ip netip.Addr, x *rights, g *Gra
 	r := p.rules
 	block, id := r.client(s, ip, x.block, g)
 	decides := block != 0 || id != 0 // it is known who has the address, and so counts
+	if g.Unheard && block != 0 && !g.MAC.IsZero() {
+		p.leaveOut(ip, g, id)
+	}
 	if r.wires {
 		mac := g.MAC
 		if !g.Wire || !decides {
@@ -468,7 +492,7 @@ func (e *Enforcer) ipv6Status(dryRun bool) IPv6Status {
 	if p == nil {
 		return IPv6Status{Direct: []string{}}
 	}
-	st := IPv6Status{Mode: p.in.IPv6, Direct: slices.Concat([]string{}, p.in.IPv6Direct), Interfaces: len(p.in.IPv6VLAN), Uplinks: p.in.IPv6Uplinks, Shared: p.rules.shared}
+	st := IPv6Status{Mode: p.in.IPv6, Direct: slices.Concat([]string{}, p.in.IPv6Direct), Interfaces: len(p.in.IPv6VLAN), Uplinks: p.in.IPv6Uplinks, Shared: p.rules.shared, Unheard: p.unheardMACs()}
 	if k, ok := e.kernel.(interface{ IPv6Trouble() string }); ok && !dryRun {
 		st.Trouble = k.IPv6Trouble()
 	}

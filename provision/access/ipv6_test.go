@@ -82,6 +82,10 @@ func TestWantOfIPv6(t *testing.T) {
 	of := func(id provision.SubscriberID, name string) func(*Grant) {
 		return func(g *Grant) { g.Subscriber, g.Interface, g.Wire = id, name, name == "eth1" }
 	}
+	unheard := func(g Grant) Grant {
+		g.Wire, g.Unheard = false, true
+		return g
+	}
 	tests := map[string]struct {
 		in     Inputs
 		leases []Grant
@@ -96,6 +100,8 @@ func TestWantOfIPv6(t *testing.T) {
 		"who has a lease unblocked has his MAC": {in: Inputs{IPv6Direct: []string{"eth1"}}, leases: []Grant{lease(3, 1, nil)},
 			want: ACL{SetPausedMAC: paused}, shared: []SharedMAC{{macN(1), 1, 3}, {macN(40), 4, 3}}},
 		"an address that is nobody's unblocks nobody": {in: Inputs{IPv6Direct: []string{"eth1"}}, leases: []Grant{lease(99, 1, nil)},
+			want: ACL{SetStoppedMAC: stopped, SetPausedMAC: paused}, shared: []SharedMAC{{macN(40), 4, 3}}},
+		"what a client wrote and nobody heard": {in: Inputs{IPv6Direct: []string{"eth1"}}, leases: []Grant{unheard(lease(13, 77, nil)), unheard(lease(3, 1, nil))},
 			want: ACL{SetStoppedMAC: stopped, SetPausedMAC: paused}, shared: []SharedMAC{{macN(40), 4, 3}}},
 		"a guest": {in: Inputs{IPv6Direct: []string{"eth1"}, GuestRanges: []AddrRange{{provisiontest.Addr("192.0.2.100"), provisiontest.Addr("192.0.2.110")}}}, leases: []Grant{lease(100, 90, nil)},
 			want: ACL{SetStoppedMAC: stopped, SetPausedMAC: macKeys(2, 12, 90)}, shared: []SharedMAC{{macN(40), 4, 3}}},
@@ -265,4 +271,66 @@ func TestAnUplinkIsNotBlocked(t *testing.T) {
 	later := s.Inputs()
 	require.False(t, later.same(&in), "the next look sees it")
 	require.Equal(t, []string{"bond0.10"}, Want(snap, later).Strings(SetPausedInterface))
+}
+
+// What a client writes into DHCP counts once frames of that MAC spoke for its address, on its wire: a neighbour is not cut off
+// by it, and a blocked one is not opened by who is not.
+func TestOnlyHeardMACsOfLeasesCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := ipv6Sources()
+		o.OnlyHeard = true
+		f := startFollower(t, o, Options{}, ipv6Snapshot())
+		erp := ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12)}
+		host := func(last byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, last}) }
+		admit := func(last, mac byte) {
+			f.leases.Store(direct(host(last), macN(mac)))
+			f.follower.Admit([]netip.Addr{host(last)})()
+		}
+		want := func(why string, a ACL, waiting ...byte) {
+			t.Helper()
+			pass(5 * time.Millisecond)
+			assert.Empty(t, cmp.Diff(a, linksOf(f.kernel.acl()), cmpAddr), why)
+			whole, err := f.Want()
+			require.NoError(t, err)
+			assert.Empty(t, cmp.Diff(linksOf(whole), linksOf(f.kernel.acl()), cmpAddr), "%s: worked out anew", why)
+			left := func() (macs []byte) {
+				for _, u := range f.Unheard() {
+					if u.Blocked {
+						macs = append(macs, u.MAC[5])
+					}
+				}
+				return macs
+			}
+			assert.Equal(t, waiting, left(), why)
+			f.Kick()
+			pass(time.Second)
+			assert.Empty(t, cmp.Diff(a, linksOf(f.kernel.acl()), cmpAddr), "%s: by a round", why)
+			assert.Equal(t, waiting, left(), "%s: by a round", why)
+		}
+		admit(2, 50)
+		want("the paused one writes a neighbour's MAC", erp, 50)
+		assert.Equal(t, UnheardMACs{1, []Unheard{{host(2), macN(50), "eth1", 2, true}}}, f.Status().IPv6.Unheard)
+		f.follower.Heard("eth1", host(2), macN(51))
+		f.follower.Heard("eth2.100", host(2), macN(50))
+		f.follower.Heard("eth1", host(3), macN(50))
+		want("others are heard, elsewhere, and of another address", erp, 50)
+		f.follower.Heard("eth1", host(2), macN(50))
+		want("it is his", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12, 50)})
+		assert.Zero(t, f.Status().IPv6.Unheard.Count)
+
+		admit(3, 2)
+		want("an active one writes the MAC of the paused", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12, 50)})
+		assert.Equal(t, []Unheard{{host(3), macN(2), "eth1", 3, false}}, f.Unheard(), "he is asked")
+		assert.Zero(t, f.Status().IPv6.Unheard.Count, "it is nobody's who is blocked")
+		f.follower.Heard("eth1", host(3), macN(2))
+		want("he has it", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(12, 50)})
+		admit(2, 60)
+		want("the paused one writes yet another", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(12)}, 60)
+		f.follower.Heard("eth1", host(2), macN(60))
+		want("and has it", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(12, 60)})
+		require.True(t, f.leases.Drop(host(2), macN(60), time.Now()))
+		want("and lets go", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(12)})
+		admit(2, 60)
+		want("what was heard ends with the lease", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(12)}, 60)
+	})
 }

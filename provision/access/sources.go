@@ -62,6 +62,8 @@ type SourceOptions struct {
 	// Uplinks returns the interfaces that default routes lead to now, sorted; nil: none is known. A name that fits
 	// VLANOf or GuardVLAN does not make one of them a subscriber's.
 	Uplinks func() []string
+	// OnlyHeard has MACs of leases count for IPv6 once Follower.Heard was told of them, and not before.
+	OnlyHeard bool
 	// Direct means the interfaces that subscribers are linked to, as GuardDirect does,
 	// which belong to them.
 	Direct provision.Patterns
@@ -77,6 +79,8 @@ type Sources struct {
 	leases     Leases
 	gardens    Gardens         // nil: nobody has one
 	interfaces func() []string // names of those that exist
+
+	heard heard // by SourceOptions.OnlyHeard it matters
 
 	opts atomic.Pointer[SourceOptions]
 }
@@ -216,6 +220,9 @@ func (s *Sources) addLeases(o *SourceOptions, in *Inputs) {
 	for _, name := range in.GuardDirect {
 		g.direct[name] = true
 	}
+	if o.OnlyHeard {
+		g.heard, in.heard = &s.heard, &s.heard
+	}
 	in.Leases = func(yield func(Grant) bool) {
 		now := time.Now()
 		for rec := range s.leases.All() {
@@ -227,6 +234,7 @@ func (s *Sources) addLeases(o *SourceOptions, in *Inputs) {
 	in.Lease = func(ip netip.Addr) (Grant, bool) {
 		rec, ok := s.leases.Get(ip)
 		if !ok {
+			g.heard.forget(ip)
 			return Grant{}, false
 		}
 		return g.of(&rec, time.Now())
@@ -249,11 +257,13 @@ type granting struct {
 	places bool            // it matters where a client is
 	direct map[string]bool // interfaces guarded by MAC
 	wires  map[string]bool // interfaces where IPv6 is blocked by MAC
+	heard  *heard          // nil: the MAC of a lease counts as it was written
 }
 
 // of returns what a lease gives its client; ok is false, and the grant zero, if nothing.
 func (g *granting) of(rec *lease.Record, now time.Time) (grant Grant, ok bool) {
 	if !rec.Live(now) {
+		g.heard.forget(rec.IP)
 		return Grant{}, false
 	}
 	grant = Grant{IP: rec.IP, MAC: rec.MAC, Until: rec.Expires}
@@ -264,6 +274,9 @@ func (g *granting) of(rec *lease.Record, now time.Time) (grant Grant, ok bool) {
 	}
 	if g.places && !rec.GIAddr.IsValid() {
 		grant.Interface, grant.Direct, grant.Wire = rec.Interface, g.direct[rec.Interface], g.wires[rec.Interface]
+		if grant.Wire && g.heard != nil && !g.heard.has(rec.IP, rec.MAC, rec.Interface) {
+			grant.Wire, grant.Unheard = false, true
+		}
 	}
 	if grant.holder() == 0 && grant.Interface == "" {
 		return Grant{}, false

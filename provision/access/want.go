@@ -63,6 +63,8 @@ type Inputs struct {
 	Lease  func(netip.Addr) (Grant, bool)
 	// LeasesOf gives those of a MAC; nil: there are none.
 	LeasesOf func(provision.MAC) []Grant
+
+	heard *heard // nil: MACs of leases count as they were written
 }
 
 // Grant is what the live lease of an address gives its client.
@@ -77,10 +79,11 @@ type Grant struct {
 	// behind a relay. With Direct it is guarded by address and MAC.
 	Interface string
 	Direct    bool
-	// Wire says that it is one of IPv6Direct.
-	Wire  bool
-	MAC   provision.MAC
-	Until time.Time // the lease ends then, unless it is renewed; zero: never
+	// Wire says that it is one of IPv6Direct, and that the client was heard there; with Unheard
+	// it is one, and the MAC is the client's word alone.
+	Wire, Unheard bool
+	MAC           provision.MAC
+	Until         time.Time // the lease ends then, unless it is renewed; zero: never
 }
 
 // DirectBinding is an address with the only MAC that may use it.
@@ -121,6 +124,7 @@ type wish struct {
 
 // want is Want. It tells each, if given, of the leases whose end may change the ACL.
 func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (out wish) {
+	r.unheard = nil
 	leased := r.gather(s, in, each)
 	r.before = memory{} // what matters of it is in last; an old snapshot is large
 	stopped, paused := s.Blocked()

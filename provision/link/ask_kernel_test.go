@@ -87,6 +87,11 @@ func (s *segment) ask(t *testing.T, q neighbour.Question) (a neighbour.Answer, t
 
 // sendARP sends a packet of ARP as mac, in a frame of that MAC.
 func sendARP(h *lab.Host, iface string, op uint16, to, mac provision.MAC, ip, target netip.Addr) error {
+	return sendARPFrom(h, iface, op, to, mac, mac, ip, target)
+}
+
+// sendARPFrom is sendARP in a frame from another MAC.
+func sendARPFrom(h *lab.Host, iface string, op uint16, to, from, mac provision.MAC, ip, target netip.Addr) error {
 	return h.Do(func() error {
 		l, err := interfaceIndex(iface)
 		if err != nil {
@@ -97,7 +102,7 @@ func sendARP(h *lab.Host, iface string, op uint16, to, mac provision.MAC, ip, ta
 			return err
 		}
 		defer unix.Close(fd)
-		b := append(append([]byte{}, to[:]...), mac[:]...)
+		b := append(append([]byte{}, to[:]...), from[:]...)
 		b = append(b, 8, 6, 0, 1, 8, 0, 6, 4)
 		b = binary.BigEndian.AppendUint16(b, op)
 		b = append(append(b, mac[:]...), ip.AsSlice()...)

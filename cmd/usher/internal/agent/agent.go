@@ -81,6 +81,7 @@ type Agent struct {
 	routeTable *link.Routes       // of routes
 	neighbours *neighbour.Watcher // nil: neighbours.enabled is false
 	waysBack   *wayback.Checker   // nil: interfaces are not followed
+	hearing    *link.Hearing      // nil: acl.enabled is false, or packet sockets do not work
 	garden     *garden.Resolver
 	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
 	control    net.Listener
@@ -311,6 +312,7 @@ func (a *Agent) openKernel(cfg *config.Config) error {
 	var kernel access.Kernel
 	var flows access.Flows
 	a.sources = access.NewSources(a.sourceOptions(cfg), a.leases, a.garden, a.interfaceNames)
+	a.openHearing(cfg)
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
 		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: a.policy()})
 		if err != nil {

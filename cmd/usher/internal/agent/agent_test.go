@@ -237,9 +237,9 @@ func TestTasksOfTheConfiguration(t *testing.T) {
 		}
 		return strings.Join(list, " ")
 	}
-	const all = "poll answers enforce updates rights of leases leases macs reports audit dhcp interfaces guarded interfaces ways back control console"
+	const all = "poll answers enforce updates rights of leases leases macs reports audit dhcp interfaces guarded interfaces ways back heard control console"
 	assert.Equal(t, all+" garden reload watchdog", names(Options{}, ""))
-	assert.Equal(t, "poll answers enforce updates rights of leases leases macs reports audit interfaces guarded interfaces control console garden reload watchdog",
+	assert.Equal(t, "poll answers enforce updates rights of leases leases macs reports audit interfaces guarded interfaces heard control console garden reload watchdog",
 		names(Options{DryRun: true}, "portal: {listen: 127.0.0.1:8080}\n"), "nobody is answered")
 	assert.Equal(t, all+" hooks garden portal reload watchdog",
 		names(Options{}, "hooks: {listen: 127.0.0.1:9468, secret_file: "+secret+"}\nportal: {listen: 127.0.0.1:8080}\n"))

@@ -59,6 +59,9 @@ func (a *Agent) tasks(reload <-chan struct{}) []task {
 	if a.neighbours != nil {
 		list = append(list, task{"neighbours", a.neighbours.Run})
 	}
+	if a.cfg.Load().ACL.Enabled {
+		list = append(list, task{"heard", a.hear})
+	}
 	list = append(list, task{"control", a.serveControl})
 	// The console, the hooks and the portal may fail without taking DHCP with them: they try again by themselves.
 	if a.cfg.Load().Console.Listen.IsValid() {

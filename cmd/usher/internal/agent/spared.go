@@ -62,6 +62,7 @@ func (a *Agent) sourceOptions(cfg *config.Config) access.SourceOptions {
 	served := servedAt(cfg)
 	o.Own = func() []netip.Addr { return tidyAddrs(append(a.ownAddresses(), served...)) }
 	o.ERP = func() []netip.Addr { return a.erpSeen.sorted(cfg.ERP.Client.URL) }
+	o.OnlyHeard = true
 	return o
 }
 

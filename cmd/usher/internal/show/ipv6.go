@@ -45,5 +45,12 @@ func ipv6Rows(p cli.Paint, st access.IPv6Status) [][]string {
 	if more := st.Shared.Count - listed; more > 0 {
 		rows = append(rows, []string{"", fmt.Sprintf("and %d more MACs", more)})
 	}
+	if n := st.Unheard.Count; n > 0 {
+		u := st.Unheard.First[0]
+		text := fmt.Sprintf("MACs of leases of the blocked whose IPv6 passes, for no ARP came from them yet: %d (first: %s, %s on %s)", n, u.MAC, u.IP, u.Interface)
+		for _, part := range wrap(text, textWidth) {
+			rows = append(rows, []string{"", part})
+		}
+	}
 	return rows
 }
