@@ -86,6 +86,46 @@ func TestFailedCommitOfReports(t *testing.T) {
 	}
 }
 
+// Nobody is told that a batch is on disk which is not: what it has stays due.
+func TestFailedCommitTellsNobody(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "x"))
+	require.Error(t, s.Commit(func(b *Batch) error {
+		b.OnCommit(func() { t.Error("it is not on disk") })
+		b.Reports = append(b.Reports, provision.MACReport{}) // of no address
+		return nil
+	}))
+	told := 0
+	require.NoError(t, s.Commit(func(b *Batch) error {
+		b.OnCommit(func() { told++ })
+		return nil
+	}))
+	require.Equal(t, 1, told)
+}
+
+// Of two reports of an address the newer one stays, whichever is committed last, and is not taken out with the older one.
+func TestOlderReportTakesNoPlace(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "x")
+	older := provision.MACReport{IP: oldIP(1), MAC: mac1, At: testNow}
+	newer := provision.MACReport{IP: oldIP(1), MAC: mac2, At: testNow.Add(time.Minute)}
+	for _, b := range []Batch{{Reports: []provision.MACReport{newer}}, {Reports: []provision.MACReport{older}}, {Done: []provision.MACReport{older}}} {
+		s := openStore(t, dir)
+		require.NoError(t, s.Commit(func(to *Batch) error {
+			to.Reports, to.Done = append(to.Reports, b.Reports...), append(to.Done, b.Done...)
+			return nil
+		}))
+		require.NoError(t, s.Close())
+		s = openStore(t, dir)
+		var kept []provision.MACReport
+		require.NoError(t, s.Reports(func(r provision.MACReport, err error) {
+			require.NoError(t, err)
+			kept = append(kept, r)
+		}))
+		require.Len(t, kept, 1)
+		require.Equal(t, mac2, kept[0].MAC)
+		require.NoError(t, s.Close())
+	}
+}
+
 // What state.db has of an address is written to the log although a commit was to overtake it, if that failed.
 func TestFailedCommitOvertakesNothing(t *testing.T) {
 	dir := t.TempDir()

@@ -26,6 +26,7 @@ type countingStore struct {
 	kept    []Record
 	each    func(Record, error)
 	failing atomic.Pointer[error]
+	turn    func() // called before fill, as if another commit had been first
 	filled  func() // called between fill and the disk
 }
 
@@ -43,6 +44,9 @@ func (s *countingStore) Health() Health  { return Health{} }
 func (s *countingStore) Commit(fill func(*Batch) error) error {
 	if err := s.failing.Load(); err != nil {
 		return *err
+	}
+	if s.turn != nil {
+		s.turn()
 	}
 	var b Batch
 	if err := fill(&b); err != nil {
@@ -221,6 +225,26 @@ func TestChangeBesideACommitIsWritten(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What changes while a commit waits for its turn goes with it: whoever was first has written it, and nothing older comes after that.
+func TestCommitWritesWhatIsThereAtItsTurn(t *testing.T) {
+	store := &countingStore{}
+	tab := openTable(t, store)
+	tab.Store(testRecord(ip7))
+	tab.Dirty(ip7)
+	store.turn = func() {
+		store.turn = nil
+		newer := testRecord(ip7)
+		newer.MAC = mac2
+		tab.Store(newer)
+		require.NoError(t, tab.commit(newer))
+	}
+	require.NoError(t, tab.Flush())
+	now, _ := tab.Get(ip7)
+	require.Equal(t, mac2, now.MAC)
+	require.Equal(t, [][]Record{{now}, {now}}, store.commits)
+	require.Zero(t, tab.Counts(testNow).Dirty)
 }
 
 // Of two commits the older one may be told last.

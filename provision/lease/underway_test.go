@@ -52,6 +52,7 @@ func TestHangingDiskFails(t *testing.T) {
 // A disk is slow, and does not hang, while one commit after the other comes to an end, however many there are.
 func TestSlowDiskDoesNotHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		require.Equal(t, 3*time.Second, patience, "what docs/lease-log.md and NoAnswer say")
 		u := underway{made: time.Now()}
 		u.begin()
 		for range 10 {

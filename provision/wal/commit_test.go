@@ -134,6 +134,37 @@ func TestDamageWithinACommitUndoesNothing(t *testing.T) {
 
 }
 
+// A commit that ends at the end of a page looks as if a kill had cut it. Where that is known to be otherwise, what is there of it stays: somebody
+// was told of it.
+func TestCommitThatNoKillHasCutStays(t *testing.T) {
+	n, content, begin, _, after := twoCommits(t, 3*pageSize, 0, 400)
+	at := begin + 400
+	require.Zero(t, at%pageSize)
+	delete(after, "1/00000004") // its last record goes beyond that
+	zeros := slices.Clone(content)
+	clear(zeros[at:])
+	next := name{seq: n.seq + 1, salt: 0x1122334455667788}
+	for what, disk := range map[string]*memDisk{
+		"the file was cut off":            holding(n, content[:at]),
+		"the disk does not give its rest": holding(n, content),
+		"the next file knows its end":     holding(n, zeros),
+	} {
+		t.Run(what, func(t *testing.T) {
+			switch what {
+			case "the disk does not give its rest":
+				disk.broken = only(at/pageSize, 1<<20)
+			case "the next file knows its end":
+				header := appendHeader(nil, next, 1, pageSize, int64(used(content)-2*frameLen), testTime)
+				disk.names[next.String()] = &memFile{disk: disk, data: append(header, make([]byte, pageSize-headerLen)...)}
+			}
+			got, d := has(t, disk)
+			require.Equal(t, after, got)
+			require.Positive(t, d.Count+d.Tails)
+			require.Contains(t, disk.aside, n.String())
+		})
+	}
+}
+
 // In a file of a version that marked no commits each record counts by itself, also the last one before a kill.
 func TestFilesWithoutMarksAreRead(t *testing.T) {
 	n := name{seq: 1, salt: 0x1122334455667788}

@@ -2,7 +2,6 @@ package wal
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -161,12 +160,11 @@ func (l *Log) writeSnapshot(ctx context.Context, n name, files []fileInfo) (size
 
 // snapshotWriter writes frames behind each other.
 type snapshotWriter struct {
-	ctx    context.Context
-	file   file
-	seal   seal
-	buf    []byte
-	at     int64
-	frames uint64
+	ctx  context.Context
+	file file
+	seal seal
+	buf  []byte
+	at   int64
 }
 
 func (w *snapshotWriter) add(frame []byte) error {
@@ -174,7 +172,6 @@ func (w *snapshotWriter) add(frame []byte) error {
 	w.buf = append(w.buf, frame...)
 	w.buf[start+flagsAt] = 0 // the commit that it was of is over
 	w.seal.reseal(w.buf[start:])
-	w.frames++
 	if len(w.buf) < syncEvery {
 		return nil
 	}
@@ -194,6 +191,6 @@ func (w *snapshotWriter) flush() error {
 }
 
 func (w *snapshotWriter) end() error {
-	w.buf = w.seal.append(w.buf, Record{Kind: endKind, Value: binary.BigEndian.AppendUint64(nil, w.frames)}, 0)
+	w.buf = w.seal.append(w.buf, Record{Kind: endKind, Value: make([]byte, endLen-frameLen)}, 0)
 	return w.flush()
 }

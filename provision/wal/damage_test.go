@@ -316,6 +316,63 @@ func TestDamageAtTheEndCostsWhatItCovers(t *testing.T) {
 
 func zero(b []byte) { clear(b) }
 
+// Zeros over the last commits of a file are no room that was never used: the file after it says where it ended, and while the agent runs, memory.
+func TestZerosAtTheEndOfAFileAreTold(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		t.Run(fmt.Sprintf("while it runs %v", running), func(t *testing.T) {
+			disk := newMemDisk()
+			l := openOn(t, disk)
+			l.stop()
+			put(t, l, 1, key(1), "one")
+			at := l.active.at
+			put(t, l, 1, key(2), "two")
+			put(t, l, 1, key(3), "three")
+			n, end := l.active.name, l.active.at
+			l.rotate(t)
+			disk.mu.Lock()
+			clear(disk.names[n.String()].data[at:end])
+			disk.mu.Unlock()
+			if running {
+				require.NoError(t, l.compact(t.Context()))
+			} else {
+				require.NoError(t, l.Close())
+				l = openOn(t, disk)
+				require.Equal(t, map[string]string{"1/00000001": "one", "9/00000000": "first of a file"}, load(t, l))
+			}
+			d := l.Damages()
+			require.Equal(t, 1, d.Count, "%+v", d.Some)
+			require.Equal(t, Damage{File: n.String(), From: at, To: end, What: "there are zeros in place of its last records"}, d.Some[0])
+			require.NoError(t, l.Close())
+		})
+	}
+}
+
+// A file that is passed, since a commit has no room in it, has no end that the one after it would know.
+func TestFileThatWasPassedIsNotDamaged(t *testing.T) {
+	disk := newMemDisk()
+	l := openOn(t, disk)
+	put(t, l, 1, key(1), strings.Repeat("x", 1000))
+	spareMade(t, l)
+	put(t, l, 1, key(2), strings.Repeat("y", 5000))
+	want := load(t, l)
+	require.Len(t, l.files.list(), 3)
+	require.NoError(t, l.Close())
+	got, d := has(t, disk)
+	require.Equal(t, want, got)
+	require.Zero(t, d)
+}
+
+// The number of a file goes into each checksum whole: a frame of another one does not hold, though it begins as those of this one do.
+func TestChecksumIsOfTheFile(t *testing.T) {
+	ours, other := sealOf(0x1122334455667788), sealOf(0x1122334455667789)
+	require.Equal(t, ours.marker, other.marker)
+	frame := other.append(nil, Record{Kind: 1, Key: key(1), Value: []byte("x")}, 0)
+	require.Equal(t, len(frame), ours.length(frame))
+	require.False(t, ours.holds(frame))
+	ours.reseal(frame)
+	require.True(t, ours.holds(frame))
+}
+
 // A name is damaged like anything else: the header knows it, too.
 func TestDamagedNames(t *testing.T) {
 	for what, wrong := range map[string]func(name) name{
@@ -344,9 +401,10 @@ func TestDamagedNames(t *testing.T) {
 // Files that are missing, but for the newest, are known by the numbers of the others.
 func TestMissingFilesAreTold(t *testing.T) {
 	disk := newMemDisk()
-	for range 4 {
+	for life := range 4 { // where one ends says nothing of any but the one after it
 		l := openOn(t, disk)
-		put(t, l, 1, key(1), "x")
+		put(t, l, 1, key(1), strings.Repeat("x", []int{10, 1000, 100, 3000}[life]))
+		l.rotate(t)
 		require.NoError(t, l.Close())
 	}
 	names := slices.Sorted(maps.Keys(disk.names))
@@ -407,6 +465,7 @@ func TestDiskThatDoesNotRead(t *testing.T) {
 		return nil
 	}
 	l = openOn(t, disk)
+	l.stop() // a snapshot would be made without what cannot be read now
 	n := len(load(t, l))
 	require.Less(t, n, 1000)
 	require.Greater(t, n, 1000-2*(blockSize/120+2))

@@ -139,7 +139,7 @@ const (
 	flagsAt  = 13
 )
 
-// endKind is the kind of a snapshot's last frame, whose value is the number of frames before it.
+// endKind is the kind of a snapshot's last frame, whose value says nothing.
 const endKind = 0xff
 
 // commitKind is the kind of the frame that ends a commit of several records.

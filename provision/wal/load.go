@@ -151,8 +151,10 @@ func (l *Log) list() error {
 	})
 	for i := len(all) - 1; i > 0; i-- {
 		if all[i].snapshot && l.whole(all[i]) {
-			for _, n := range all[:i] {
-				_ = l.disk.Remove(n.String()) // the process that made the snapshot did not come to it
+			if l.disk.SyncDir() == nil { // or a loss of power might take the name of the snapshot, and what it replaces is gone
+				for _, n := range all[:i] {
+					_ = l.disk.Remove(n.String()) // the process that made the snapshot did not come to it
+				}
 			}
 			all = all[i:]
 			break

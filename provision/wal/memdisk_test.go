@@ -11,7 +11,9 @@ import (
 	"time"
 )
 
-// memDisk is a disk that can lose power: what was not synced is there or not, sector by sector and name by name.
+// memDisk is a disk under Linux that can lose power: what was not synced is there or not, sector by sector and name by name. Who reads is shown
+// what was written last, from memory. After a sync that failed that goes on, but nobody brings it to disk any more: the
+// pages count as written, the next sync succeeds without them, and a loss of power takes them away.
 type memDisk struct {
 	mu      sync.Mutex
 	names   map[string]*memFile
@@ -21,12 +23,16 @@ type memDisk struct {
 	fail    func(op string) error // nil: everything works
 	broken  func(at int64) error
 	syncs   int
+	limit   int        // of bytes of all files together; 0: none
+	rng     *rand.Rand // which sectors reach the disk in a sync that fails; nil: none
 }
 
 type memFile struct {
-	disk          *memDisk
-	data, durable []byte
-	from, to      int // what was written since the last Sync is within
+	disk    *memDisk
+	data    []byte // as who reads it is shown it
+	durable []byte // on disk
+	dirty   []bool // pages of data that were written since the last Sync, whatever came of that
+	bad     error  // of each Sync: a place of the disk that takes nothing any more
 }
 
 const sector = 512
@@ -48,35 +54,52 @@ func (d *memDisk) setFail(fail func(op string) error) {
 	d.fail = fail
 }
 
-// crash returns the disk as the next start finds it.
+// crash returns the disk as the next start finds it after a loss of power. nil: nothing got there that was not synced.
 func (d *memDisk) crash(rng *rand.Rand) *memDisk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	got := func() bool { return rng != nil && rng.IntN(2) == 0 }
 	after := newMemDisk()
 	names := maps.Clone(d.durable)
 	for n, f := range d.names { // made or renamed since
-		if names[n] != f && rng.IntN(2) == 0 {
+		if names[n] != f && got() {
 			names[n] = f
 		}
 	}
 	for n, f := range d.durable { // removed or renamed since
-		if d.names[n] != f && names[n] == f && rng.IntN(2) == 0 {
+		if d.names[n] != f && names[n] == f && got() {
 			delete(names, n)
 		}
 	}
 	for n, f := range names {
-		data := slices.Clone(f.durable)
-		if len(f.data) > len(data) && rng.IntN(2) == 0 {
-			data = append(data, make([]byte, len(f.data)-len(data))...)
+		file := f.clone(after)
+		if len(file.data) > len(file.durable) && got() {
+			file.grow(len(file.data))
 		}
-		for at := 0; at < len(data); at += sector {
-			end := min(at+sector, len(data), len(f.data))
-			if end > at && rng.IntN(2) == 0 {
-				copy(data[at:end], f.data[at:end])
+		file.writeBack(got)
+		file.data = slices.Clone(file.durable)
+		after.names[n], after.durable[n] = file, file
+	}
+	return after
+}
+
+// kill returns the disk as the next start finds it after the process was killed: the kernel has all that was written, on disk or not. What that
+// process still does is not seen there. It is called by a fail, or with d.mu held.
+func (d *memDisk) kill() *memDisk {
+	after := newMemDisk()
+	clones := map[*memFile]*memFile{}
+	for _, names := range []map[string]*memFile{d.names, d.durable} {
+		for _, f := range names {
+			if clones[f] == nil {
+				clones[f] = f.clone(after)
 			}
 		}
-		file := &memFile{disk: after, data: data, durable: slices.Clone(data)}
-		after.names[n], after.durable[n] = file, file
+	}
+	for n, f := range d.names {
+		after.names[n] = clones[f]
+	}
+	for n, f := range d.durable {
+		after.durable[n] = clones[f]
 	}
 	return after
 }
@@ -209,8 +232,19 @@ func (f *memFile) WriteAt(b []byte, at int64) (int, error) {
 		f.put(b[:n], at)
 		return n, err
 	}
+	if f.disk.isFull(max(0, int(at)+len(b)-len(f.data))) {
+		return 0, errDisk
+	}
 	f.put(b, at)
 	return len(b), nil
+}
+
+// isFull reports whether there is no room for some more bytes.
+func (d *memDisk) isFull(more int) bool {
+	for _, f := range d.names {
+		more += len(f.data)
+	}
+	return d.limit > 0 && more > d.limit
 }
 
 func (f *memFile) put(b []byte, at int64) {
@@ -218,25 +252,51 @@ func (f *memFile) put(b []byte, at int64) {
 		f.data = append(f.data, make([]byte, end-len(f.data))...)
 	}
 	copy(f.data[at:], b)
-	if f.from == f.to {
-		f.from, f.to = int(at), int(at)
+	if pages := (len(f.data) + pageSize - 1) / pageSize; pages > len(f.dirty) {
+		f.dirty = append(f.dirty, make([]bool, pages-len(f.dirty))...)
 	}
-	f.from, f.to = min(f.from, int(at)), max(f.to, int(at)+len(b))
+	for page := int(at) / pageSize; page*pageSize < int(at)+len(b); page++ {
+		f.dirty[page] = true
+	}
 }
 
 func (f *memFile) Sync() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	f.disk.syncs++
-	if err := f.disk.try("sync"); err != nil {
+	if err := errors.Join(f.disk.try("sync"), f.bad); err != nil {
+		f.writeBack(func() bool { return f.disk.rng != nil && f.disk.rng.IntN(2) == 0 })
 		return err
 	}
-	if n := len(f.data); n > len(f.durable) {
-		f.durable = append(f.durable, f.data[len(f.durable):]...)
-	}
-	copy(f.durable[f.from:f.to], f.data[f.from:f.to])
-	f.from, f.to = 0, 0
+	f.writeBack(func() bool { return true })
 	return nil
+}
+
+// writeBack brings pages that were written to disk, each sector that gets there. They count as written then.
+func (f *memFile) writeBack(gets func() bool) {
+	for page, dirty := range f.dirty {
+		if !dirty {
+			continue
+		}
+		f.dirty[page] = false
+		for at := page * pageSize; at < min((page+1)*pageSize, len(f.data)); at += sector {
+			if end := min(at+sector, len(f.data)); gets() {
+				f.grow(end)
+				copy(f.durable[at:end], f.data[at:end])
+			}
+		}
+	}
+}
+
+// grow has room for n bytes on disk at least.
+func (f *memFile) grow(n int) {
+	if n > len(f.durable) {
+		f.durable = append(f.durable, make([]byte, n-len(f.durable))...)
+	}
+}
+
+func (f *memFile) clone(d *memDisk) *memFile {
+	return &memFile{disk: d, data: slices.Clone(f.data), durable: slices.Clone(f.durable), dirty: slices.Clone(f.dirty)}
 }
 
 func (f *memFile) Close() error { return nil }
