@@ -18,14 +18,17 @@ func TestConformancePageNamesTestsThatExist(t *testing.T) {
 	t.Parallel()
 	root := filepath.Join("..", "..")
 	files := map[string]string{} // test function: the text of its file
-	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		b, err := os.ReadFile(path)
-		for _, m := range function.FindAllSubmatch(b, -1) {
-			files[string(m[1])] += string(b)
+		text := string(b)
+		for line := range strings.Lines(text) { // an expression takes long with the race detector
+			if rest, is := strings.CutPrefix(line, "func Test"); is {
+				name, _, _ := strings.Cut(rest, "(")
+				files["Test"+name] += text
+			}
 		}
 		return err
 	}))

@@ -165,6 +165,7 @@ func TestOldDatabaseWithAFlippedBit(t *testing.T) {
 // A child that waits for the file, as for another agent that lets go of it late, does not count as one that goes in circles: the file would
 // be taken for damaged, and moved away under that agent.
 func TestWaitingForTheOldDatabaseIsNoDamage(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), oldName)
 	require.NoError(t, syscall.Mkfifo(path, 0o600)) // opening it waits
 	began := time.Now()
