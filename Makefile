@@ -26,14 +26,14 @@ demo: build check-tools-demo
 # end-to-end tests of cmd/usher measure times, so they have the machine to themselves;
 # of all others a few wait at any time, so more packages than processors run at once.
 # Nothing comes from the cache: it does not know what kernel and tools it was filled with.
-# The end-to-end tests that measure nothing wait for real peers most of the time, so six
+# The end-to-end tests that measure nothing wait for real peers most of the time, so eight
 # of them run at once. A program with the race detector sleeps for a second before it ends
 # (atexit_sleep_ms), for races in what still runs: 50 ms do. "make lint" vets, and more thoroughly.
 test: export USHER_REQUIRE_KERNEL = 1
 test: export GORACE = atexit_sleep_ms=50
 test: check-tools-test
-	$(GO) test -race -count=1 -vet=off -timeout 20m -p 3 -parallel 4 $(TESTFLAGS) $$($(GO) list ./... | grep -v '/cmd/usher$$')
-	$(GO) test -race -count=1 -vet=off -timeout 20m -parallel 6 $(TESTFLAGS) ./cmd/usher
+	$(GO) test -race -count=1 -vet=off -timeout 20m -p 4 -parallel 4 $(TESTFLAGS) $$($(GO) list ./... | grep -v '/cmd/usher$$')
+	$(GO) test -race -count=1 -vet=off -timeout 20m -parallel 8 $(TESTFLAGS) ./cmd/usher
 
 # The same tests with as many rounds as an hour allows, and all fuzz targets; 90 minutes at most.
 test-long: check-tools-long

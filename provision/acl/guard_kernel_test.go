@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/access"
@@ -51,8 +52,11 @@ const freeIP = "100.64.0.77"
 // datagrams sends some of 1,200 bytes and tells how many came back within a time.
 func datagrams(t *testing.T, h *lab.Host, from, to string, n int) int {
 	t.Helper()
-	c, err := h.ListenPacket(from)
-	require.NoError(t, err)
+	var c net.PacketConn
+	again(t, unix.EADDRINUSE, func() (err error) {
+		c, err = h.ListenPacket(from)
+		return err
+	})
 	defer c.Close()
 	addr := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))
 	for range n {
