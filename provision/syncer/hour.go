@@ -36,6 +36,8 @@ type knownStore interface {
 
 // storedKnown is the content of the file.
 type storedKnown struct {
+	// ERP is which one it is of. Versions that do not know it leave it out, and apply what is of any.
+	ERP          string                                  `json:"erp,omitempty"`
 	Passed       storedHour                              `json:"passed,omitempty"`
 	Rejected     map[ChangeKind][]provision.SubscriberID `json:"rejected,omitempty"` // by an operator, sorted
 	NoRows       bool                                    `json:"rejected_no_rows,omitempty"`
@@ -56,6 +58,9 @@ type storedPassing struct {
 // encode returns what the file has after its first line; nothing known is "{}".
 func (k *known) encode() ([]byte, error) {
 	out := storedKnown{Passed: storedHour{}, Rejected: make(map[ChangeKind][]provision.SubscriberID), NoRows: k.noRows, Contradicted: slices.Sorted(maps.Keys(k.contradicted))}
+	if !k.empty() {
+		out.ERP = k.erp
+	}
 	for kind, of := range k.passed {
 		for id, p := range of {
 			out.Passed[kind] = append(out.Passed[kind], storedPassing{id, p.until.UTC(), p.card, p.free, p.word})
@@ -96,7 +101,7 @@ func decodeKnown(version int, body []byte, now time.Time) (known, error) {
 		}
 		out.rejected.add(k, in.Rejected[k]...)
 	}
-	out.noRows = in.NoRows
+	out.erp, out.noRows = in.ERP, in.NoRows
 	for _, id := range in.Contradicted {
 		out.contradicted[id] = true
 	}

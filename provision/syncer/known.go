@@ -9,11 +9,24 @@ import (
 
 // known is what the guard knows beside the snapshot in use. It is kept over restarts (hour.go).
 type known struct {
+	erp      string // which ERP it is of, as Options have it; empty: not told
 	passed   lately // what the guard let pass within the last hour
 	rejected marks  // changes that an operator rejected, until the ERP takes them back
 	noRows   bool   // an operator rejected an answer without rows, and none with rows came since
 	// contradicted are those whom lists would let in and whose own cards said no.
 	contradicted map[provision.SubscriberID]bool
+}
+
+// of reports whether it is of one ERP, as far as both are told. Ids of customers mean others in another one.
+func (k *known) of(erp string) bool { return k.erp == "" || erp == "" || k.erp == erp }
+
+// empty reports whether nothing is known.
+func (k *known) empty() bool {
+	n := len(k.contradicted)
+	for _, kind := range changeKinds {
+		n += len(k.passed[kind]) + len(k.rejected[kind])
+	}
+	return n == 0 && !k.noRows
 }
 
 func newKnown() known {
