@@ -134,7 +134,7 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// Each source of the ERP that fails alone, at run time and after a restart, changes nothing for the customer, and is named by
+// Each source of the ERP that fails alone, at run time and after a restart, changes nothing for the customer, and is named, as at the first start, by
 // status, log, metric and explain. Status exits 1 for it (show.TestStatusExitsByTheSources).
 func TestEachSourceIsNamed(t *testing.T) {
 	const list = "customer.get_customers_id?"
@@ -207,6 +207,24 @@ func TestEachSourceIsNamed(t *testing.T) {
 			stop = d.start(t, nil)
 			when("it is named again", degraded)
 			named("after a restart")
+			require.NoError(t, stop())
+
+			// At the first start, with nothing stored. Without bindings or states there is nothing to be ready with.
+			d = newDaemon(t, options, "")
+			require.NoError(t, d.erp.SetQuirks(emulator.Quirks{Faults: faults}))
+			stop = d.launch(t, nil)
+			when("it is named at the first start", degraded)
+			serves := c.named[0] != syncer.SourceBindings && c.named[0] != syncer.SourceStates
+			when("it serves, or not", func() bool { return st.Ready == serves })
+			for i, name := range c.named {
+				assert.Contains(t, st.Degraded[i], string(name)+" of the ERP: failed since")
+				assert.Contains(t, st.Degraded[i], "none was ever good")
+			}
+			if serves {
+				x, err := d.client.Explain(t.Context(), fmt.Sprint(d.id))
+				require.NoError(t, err)
+				assert.Contains(t, x.Summary, fmt.Sprintf("may be old (%s): failed since", c.named[0]))
+			}
 			require.NoError(t, stop())
 		})
 	}
