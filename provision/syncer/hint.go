@@ -82,6 +82,27 @@ func (q *hintQueue) add(id provision.SubscriberID, now time.Time) bool {
 	return true
 }
 
+// waiting returns who waits to be read, and since when.
+func (q *hintQueue) waiting() map[provision.SubscriberID]time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := maps.Clone(q.since)
+	for id, u := range q.again {
+		out[id] = u.since
+	}
+	return out
+}
+
+// restore has those be read who waited for it before a restart.
+func (q *hintQueue) restore(since map[provision.SubscriberID]time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for id, at := range since {
+		q.putBack(id, unread{since: at})
+	}
+	notify(q.some)
+}
+
 // hintRead are customers that are read for hints.
 type hintRead struct {
 	ids    []provision.SubscriberID
@@ -334,6 +355,7 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher, fresh bool)
 		report.Outcome = FetchFailed
 		s.status.Hints.LastError, s.status.Hints.LastErrorAt = err.Error(), now
 		s.hints.failed(read, now)
+		notify(s.dirty) // a restart is not to forget them
 		if read.fresh {
 			s.log.Warn("customers that a hint named could not be read, a poll is made now, and they are asked for again", "customers", len(ids), "error", err)
 			notify(s.wake)

@@ -42,6 +42,38 @@ type storedKnown struct {
 	Rejected     map[ChangeKind][]provision.SubscriberID `json:"rejected,omitempty"` // by an operator, sorted
 	NoRows       bool                                    `json:"rejected_no_rows,omitempty"`
 	Contradicted []provision.SubscriberID                `json:"contradicted,omitempty"` // openings, by the customers' own cards; sorted
+
+	// What was going on; sorted. Versions that do not know them begin these anew.
+	Hints    []storedTime `json:"hints,omitempty"`    // whose cards are to be read
+	Openings []storedTime `json:"openings,omitempty"` // that wait for cards
+}
+
+// storedTime is a customer for whom something is going on since a time.
+type storedTime struct {
+	ID provision.SubscriberID `json:"id"`
+	At time.Time              `json:"at"`
+}
+
+func encodeTimes(m map[provision.SubscriberID]time.Time) (out []storedTime) {
+	for _, id := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, storedTime{id, m[id].UTC()})
+	}
+	return out
+}
+
+// decodeTimes returns those of a list that began within a time before now.
+func decodeTimes(list []storedTime, within time.Duration, now time.Time) map[provision.SubscriberID]time.Time {
+	var m map[provision.SubscriberID]time.Time
+	for _, x := range list {
+		if x.At.After(now) || now.Sub(x.At) >= within {
+			continue
+		}
+		if m == nil {
+			m = make(map[provision.SubscriberID]time.Time)
+		}
+		m[x.ID] = x.At
+	}
+	return m
 }
 
 type storedHour map[ChangeKind][]storedPassing
@@ -67,6 +99,7 @@ func (k *known) encode() ([]byte, error) {
 		}
 		slices.SortFunc(out.Passed[kind], func(a, b storedPassing) int { return cmp.Compare(a.ID, b.ID) })
 	}
+	out.Hints, out.Openings = encodeTimes(k.hints), encodeTimes(k.since)
 	for kind := range k.rejected {
 		if ids := k.rejected.ids(kind); len(ids) > 0 {
 			out.Rejected[kind] = ids
@@ -105,6 +138,8 @@ func decodeKnown(version int, body []byte, now time.Time) (known, error) {
 	for _, id := range in.Contradicted {
 		out.contradicted[id] = true
 	}
+	// An opening that waited longer is due at once by a list of then: of one that was down meanwhile nobody looked at it.
+	out.hints, out.since = decodeTimes(in.Hints, hintPatience, now), decodeTimes(in.Openings, openingPatience, now)
 	out.passed.expire(now)
 	return out, nil
 }

@@ -171,6 +171,8 @@ func (s *Syncer) LoadStored() error {
 		return nil
 	}
 	s.known = s.ofThisERPLocked(before)
+	s.hints.restore(s.known.hints)
+	s.known.hints = nil
 	snap = snap.WithGateways(s.opts.Reserved)
 	s.loaded.Store(snap)
 	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil, snap.FetchedAt())
