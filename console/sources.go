@@ -52,7 +52,7 @@ func (x *explainer) switchUnknown() bool {
 }
 
 func ofSwitch(label string) bool {
-	return label == outcome.UnknownDevice.String() || label == outcome.UnknownPort.String()
+	return label == outcome.DevicesUnread.String() || label == outcome.UnknownDevice.String() || label == outcome.UnknownPort.String()
 }
 
 // spareERP takes back the advice to edit switches and ports in the ERP where an earlier list of them is in use.

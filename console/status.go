@@ -280,6 +280,8 @@ func Advice(o outcome.Outcome) string {
 		return "See in the status why there is no snapshot: the ERP's address, its key, its answer."
 	case outcome.UnknownClient:
 		return "Bind the MAC or the port to an address in the ERP, and see that the relay inserts option 82."
+	case outcome.DevicesUnread:
+		return "See in the status why the ERP's list of switches (source devices) cannot be read; until then only what needs no switch tells who the client is."
 	case outcome.UnknownDevice:
 		return "Give the switch its MAC and management address in the ERP, as it sends them in option 82."
 	case outcome.UnknownPort:

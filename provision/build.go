@@ -222,8 +222,10 @@ type Stored struct {
 	Devices     []Device
 	FetchedAt   time.Time
 	Origin      Source // where the rows came from first
-	claims      claims
-	subnets     []Subnet
+	// DevicesUnread is as a Snapshot tells it.
+	DevicesUnread bool
+	claims        claims
+	subnets       []Subnet
 }
 
 // Add adds one address of a line, or with the zero Address a vacant line.
@@ -241,6 +243,7 @@ func (x *Stored) Snapshot() *Snapshot {
 	if x.Origin.fetched() {
 		s.word.origin = x.Origin
 	}
+	s.word.devicesUnread = x.DevicesUnread
 	return s
 }
 

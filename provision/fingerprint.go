@@ -67,6 +67,9 @@ func (s *Snapshot) hash() uint64 {
 		}
 		h.text(d.IP.String())
 	}
+	if s.DevicesUnread() {
+		h.text("devices unread")
+	}
 	return h.sum()
 }
 

@@ -17,6 +17,10 @@ type SubscriberID int64
 // DeviceID is the ERP's id of a switch or OLT. Zero means "none".
 type DeviceID int64
 
+// Made reports whether it is the id of a switch that the ERP gave none: made of what rows tell, and another one once the ERP's list
+// has the switch. Such ids are below 2^53, which every reader of JSON can hold, and above every id of an ERP.
+func (d DeviceID) Made() bool { return d >= 1<<51 }
+
 // MAC is an Ethernet address. The zero value means "not known".
 type MAC [6]byte
 
@@ -194,6 +198,8 @@ type Input struct {
 	FirstRead []SubscriberID
 	// StatesKept says that the states are those of the snapshot in use, for the ERP did not tell any.
 	StatesKept bool
+	// DevicesUnread says that the ERP's list of switches was never read as a whole: Devices are what rows tell, and may lack some.
+	DevicesUnread bool
 	// StatesOfBefore are customers whose states are those of the snapshot in use, for the ERP gave no answer about them; sorted.
 	StatesOfBefore []SubscriberID
 	Source         Source

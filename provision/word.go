@@ -17,13 +17,15 @@ type word struct {
 	rows    *tables   // of that fetch, before any state was changed; nil: the rows are of no accepted fetch
 	at      time.Time // when it began or, of a held one that somebody accepted, when that was
 	earlier []SubscriberID
+
+	devicesUnread bool // see DevicesUnread
 }
 
 func newWord(t *tables, in *Input) word {
 	if !in.Source.fetched() {
-		return word{}
+		return word{devicesUnread: in.DevicesUnread}
 	}
-	w := word{origin: in.Source, rows: t, at: in.FetchedAt, earlier: slices.Clone(in.Earlier)}
+	w := word{origin: in.Source, rows: t, at: in.FetchedAt, earlier: slices.Clone(in.Earlier), devicesUnread: in.DevicesUnread}
 	slices.Sort(w.earlier)
 	return w
 }
@@ -45,6 +47,10 @@ func (s *Snapshot) Origin() Source {
 	}
 	return s.word.origin
 }
+
+// DevicesUnread reports whether the ERP's list of switches was never read as a whole, also of a stored Snapshot: that a switch
+// or the name of a port is not in it says nothing then.
+func (s *Snapshot) DevicesUnread() bool { return s != nil && s.word.devicesUnread }
 
 // AcceptedAt says as of when the rows are the ERP's word: see Row. Zero for a stored Snapshot and a nil one.
 func (s *Snapshot) AcceptedAt() time.Time {

@@ -29,16 +29,17 @@ type Result uint8
 const (
 	NoOption82    Result = iota // there is none
 	Unread                      // no profile could read it
+	DevicesUnread               // nobody is found, and the ERP's list of switches was never read: it may have switch and port
 	UnknownDevice               // the ERP does not have the switch
 	UnknownPort                 // the ERP binds no address to the port
 	Bound                       // the ERP binds an address to the port
 )
 
-// String returns no_option82, option82_unread, unknown_device, unknown_port or bound.
+// String returns no_option82, option82_unread, devices_unread, unknown_device, unknown_port or bound.
 func (r Result) String() string { return resultWords()[r] }
 
 func resultWords() []string {
-	return []string{"no_option82", "option82_unread", "unknown_device", "unknown_port", "bound"}
+	return []string{"no_option82", "option82_unread", "devices_unread", "unknown_device", "unknown_port", "bound"}
 }
 
 // MarshalText implements encoding.TextMarshaler by String.

@@ -212,6 +212,14 @@ func compileRule(p Option82Profile) (rule, error) {
 // that is the client's own MAC (some relays put that there), the relay's
 // address names the switch.
 func (x *option82Reader) locate(p *Packet, snap *provision.Snapshot) Location {
+	loc := x.read(p, snap)
+	if snap.DevicesUnread() && loc.Lines.Len() == 0 && (loc.Result == UnknownDevice || loc.Result == UnknownPort) {
+		loc.Result = DevicesUnread
+	}
+	return loc
+}
+
+func (x *option82Reader) read(p *Packet, snap *provision.Snapshot) Location {
 	if !p.HasOption82() {
 		return Location{Result: NoOption82}
 	}
@@ -231,6 +239,9 @@ func (x *option82Reader) locate(p *Packet, snap *provision.Snapshot) Location {
 			dev, looked = guessDevice(p, mac, snap), true
 		}
 		if !ru.match(p, dev) {
+			if ru.byDevice && snap.DevicesUnread() && ru.matchPacket(p) {
+				return Location{Profile: ru.dec.Name(), Result: DevicesUnread} // another profile would find somebody's port
+			}
 			continue
 		}
 		loc, ok := readPort(ru.dec, p, mac, snap)
@@ -269,12 +280,6 @@ func (e *exactPort) locate(snap *provision.Snapshot) Location {
 // match reports whether the profile is for this packet; dev is the switch that
 // the packet names, if that is known.
 func (ru *rule) match(p *Packet, dev *provision.Device) bool {
-	if len(ru.giaddr) > 0 {
-		gi := p.GIAddr()
-		if !gi.IsValid() || !slices.ContainsFunc(ru.giaddr, func(p netip.Prefix) bool { return p.Contains(gi) }) {
-			return false
-		}
-	}
 	if ru.byDevice {
 		if dev == nil {
 			return false
@@ -286,6 +291,17 @@ func (ru *rule) match(p *Packet, dev *provision.Device) bool {
 			return false
 		}
 		if !ru.model.IsZero() && !ru.model.MatchString(dev.Model) {
+			return false
+		}
+	}
+	return ru.matchPacket(p)
+}
+
+// matchPacket is match but for the switch.
+func (ru *rule) matchPacket(p *Packet) bool {
+	if len(ru.giaddr) > 0 {
+		gi := p.GIAddr()
+		if !gi.IsValid() || !slices.ContainsFunc(ru.giaddr, func(p netip.Prefix) bool { return p.Contains(gi) }) {
 			return false
 		}
 	}

@@ -57,6 +57,7 @@ const (
 	NotReady
 	UnknownClient
 	Option82Unread
+	DevicesUnread
 	UnknownDevice
 	UnknownPort
 	UnknownVLAN
@@ -137,6 +138,7 @@ var outcomeTexts = [outcomeEnd]struct{ name, explain string }{
 	NotReady:          {"not_ready", "No bindings have been loaded yet, neither from the ERP nor from disk."},
 	UnknownClient:     {"unknown_client", "The ERP has no binding for this client: its MAC is bound to no address and there is no option 82 to tell its port."},
 	Option82Unread:    {"option82_unread", "Option 82 has a layout that cannot be read as switch and port, and the MAC is bound to no address."},
+	DevicesUnread:     {"devices_unread", "Option 82 leads to nobody, but the ERP's list of switches was never read, so nobody can say that it does not have the port; the client is neither refused nor taken for a guest until then."},
 	UnknownDevice:     {"unknown_device", "Option 82 names a switch that the ERP does not know by this MAC or address, and the MAC of the client is bound to no address."},
 	UnknownPort:       {"unknown_port", "The switch is known, but the ERP binds no address to this port, and none to the MAC of the client."},
 	UnknownVLAN:       {"unknown_vlan", "The interface is that of a VLAN, but the ERP binds no address to this VLAN, and none to the MAC of the client."},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 
+	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision/lease"
@@ -22,6 +23,12 @@ func (m *Match) unknown() bool {
 		return m.binding.Line == nil
 	}
 	return false
+}
+
+// unplaced reports whether the client may be one that the ERP knows, for all that can be said before its list of switches was read:
+// it is refused nothing then, and no guest.
+func (c *decider) unplaced() bool {
+	return c.cfg.matches&MatchOption82 != 0 && c.loc.Result == line.DevicesUnread || c.d.Match.failed == outcome.DevicesUnread
 }
 
 // poolKind returns the kind of pools that the client may have an address of; 0: none.
@@ -300,7 +307,10 @@ func (c *decider) refuseUnknown(o outcome.Outcome) {
 	p := &c.r.P
 	// Past a relay nobody can say that the client is unknown: its port is.
 	told := p.GIAddr().IsValid() || p.HasOption82()
-	if c.cfg.unknown == UnknownNak && told && c.d.Match.unknown() {
+	switch {
+	case c.unplaced():
+		o = outcome.DevicesUnread
+	case c.cfg.unknown == UnknownNak && told && c.d.Match.unknown():
 		c.nak(outcome.NakUnknown, Binding{})
 		return
 	}

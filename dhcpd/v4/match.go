@@ -56,6 +56,9 @@ func (m *matcher) find(hint netip.Addr) Match {
 	res := Match{Loc: m.loc, failed: outcome.UnknownClient} // unless one of the ways says better
 	if m.r.P.RelayInfoCount() > 0 && res.Loc.Lines.Len() == 0 {
 		res.failed = unlocated(res.Loc.Result)
+		if res.failed == outcome.DevicesUnread && m.cfg.matches&MatchOption82 == 0 {
+			res.failed = outcome.UnknownDevice // nobody is found by it anyway
+		}
 		if !m.r.P.HasOption82() {
 			res.failed = outcome.Option82Untrusted
 		}
@@ -74,7 +77,7 @@ func (m *matcher) find(hint netip.Addr) Match {
 		case v.failed != 0 && v.placed:
 			res.By, res.placed, res.failed = kind, true, v.failed
 			return res
-		case v.failed == outcome.PortFull: // the ERP knows the client, whatever its port says: no guest
+		case v.failed == outcome.PortFull || v.failed == outcome.DevicesUnread: // the ERP knows the client, whatever its port says: no guest
 			res.failed = v.failed
 		case v.failed != 0:
 			failed = v.failed
@@ -124,6 +127,8 @@ func unlocated(r line.Result) outcome.Outcome {
 	switch r {
 	case line.Unread:
 		return outcome.Option82Unread
+	case line.DevicesUnread:
+		return outcome.DevicesUnread
 	case line.UnknownDevice:
 		return outcome.UnknownDevice
 	}

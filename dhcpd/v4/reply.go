@@ -198,6 +198,10 @@ func (c *decider) staysPut(old *lease.Record, b Binding) bool {
 
 // nak plans a refusal; b is what the client would get, none if nothing.
 func (c *decider) nak(o outcome.Outcome, b Binding) {
+	if c.unplaced() {
+		c.end(outcome.DevicesUnread)
+		return
+	}
 	at := c.e.at
 	n := c.cfg.subnetOf(at)
 	if b.Line != nil {

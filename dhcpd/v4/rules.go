@@ -274,6 +274,8 @@ func (c *decider) give(msg message, b Binding) {
 // refuse plans a NAK; b is what the client is to have, none if nothing.
 func (c *decider) refuse(msg message, o outcome.Outcome, b Binding) {
 	switch {
+	case c.unplaced():
+		c.end(outcome.DevicesUnread)
 	case msg == msgReboot && !c.cfg.authoritative && c.cfg.unknown == UnknownNak && c.d.Match.unknown():
 		c.nak(outcome.NakUnknown, Binding{}) // as anybody is whom the ERP does not know, with a lease or without
 	case msg == msgReboot && !c.cfg.authoritative:
@@ -287,6 +289,10 @@ func (c *decider) refuse(msg message, o outcome.Outcome, b Binding) {
 
 // askPool answers a client that the ERP has no address for.
 func (c *decider) askPool(msg message) {
+	if c.unplaced() && c.d.Match.Vacant == nil && msg&(msgExtend|msgExtendAt) == 0 {
+		c.end(outcome.DevicesUnread)
+		return
+	}
 	switch msg {
 	case msgDiscover:
 		c.discoverPool()

@@ -71,6 +71,10 @@ func (m *matcher) chooseVacant(c *candidates) vacancy {
 			v.line, best = l, class
 		}
 	}
+	if v.line != nil && m.snap.DevicesUnread() && v.line.HasPort() && (v.line.Device.Made() || v.line.Port == 0) {
+		v.line, v.failed = nil, outcome.DevicesUnread // pools will know it by another name when the list of switches comes
+		return v
+	}
 	v.taken = v.placed && n == 1 || exact && best == classOwn || best == classForeign
 	switch {
 	case best == classRefused:

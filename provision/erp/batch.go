@@ -180,8 +180,7 @@ func (t *deviceTable) add(d provision.Device) {
 }
 
 // Ids of switches that the ERP never gave one: made of their MAC or address, so
-// that they stay the same from fetch to fetch. They are below 2^53, which every
-// reader of JSON can hold, and above every id of an ERP.
+// that they stay the same from fetch to fetch. See provision.DeviceID.Made.
 const (
 	madeOfMAC = 1 << 52
 	madeOfIP  = 1 << 51

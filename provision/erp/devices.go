@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -47,13 +48,20 @@ func deviceOf(d *userside.Device) device {
 // naming tells how many rows of the fetch name which device of those in a table.
 type naming func(*deviceTable) map[provision.DeviceID]int
 
-// readDevices reads the switches. Where that fails those of the last good list stay. Without one, an ERP that does not
-// have them or a key that may not read them has switches made up from what rows tell: ACLs and matching by MAC do
-// not need them.
+// firstDevicesTime is how long a fetch waits for the switches where nothing is in use yet: clients wait for it.
+const firstDevicesTime = 20 * time.Second
+
+// readDevices reads the switches. Where that fails those of the last good list stay. Without one they are made of what rows
+// tell, and the fetch says so: ACLs and matching by MAC do not need them, and nobody is taken for unknown for a switch that they lack.
 func (b *batch) readDevices(ctx context.Context, named naming) error {
-	earlier := b.earlierDevices()
+	never, earlier := b.neverListed(), b.earlierDevices()
 	part, cancel := within(ctx, 3)
 	defer cancel()
+	if b.prev == nil {
+		first, done := context.WithTimeout(part, firstDevicesTime)
+		defer done()
+		part = first
+	}
 	got, err := b.client.Devices(part, userside.DeviceFilter{})
 	if err == nil {
 		b.defects("devices", got.Defects)
@@ -61,30 +69,42 @@ func (b *batch) readDevices(ctx context.Context, named naming) error {
 		for i := range got.Devices {
 			listed[i] = deviceOf(&got.Devices[i])
 		}
-		b.judgeDevices(part, listed, earlier, named)
+		open := b.judgeDevices(part, listed, earlier, named)
+		b.in.DevicesUnread = never && open
 		return nil
 	}
 	b.fails(ctx, syncer.SourceDevices, err)
-	switch {
-	case ctx.Err() != nil, len(earlier) == 0 && !noDirect(err):
+	if ctx.Err() != nil {
 		return fmt.Errorf("read devices: %w", err)
-	case len(earlier) == 0:
+	}
+	if b.in.DevicesUnread = never; len(earlier) == 0 {
 		b.problem(provision.Problem{Kind: provision.ProblemUnknownDevice, Detail: "device list cannot be read, devices are taken from the rows: " + err.Error()})
 	}
 	b.devices = newDeviceTable(earlier, false)
 	return nil
 }
 
+// neverListed reports whether no list of switches was ever read as a whole.
+func (b *batch) neverListed() bool {
+	if b.prev != nil {
+		return b.prev.DevicesUnread()
+	}
+	return len(b.memory.knownDevices()) == 0 && b.memory.source(syncer.SourceDevices).GoodAt.IsZero()
+}
+
 // earlierDevices returns those of the last good list, and of the snapshot in use those that it does not have.
 func (b *batch) earlierDevices() []device {
 	earlier := b.memory.knownDevices()
+	if b.neverListed() {
+		return earlier // those in use are made of rows: no list ever told of them
+	}
 	have := make(map[provision.DeviceID]bool, len(earlier))
 	for i := range earlier {
 		have[earlier[i].ID] = true
 	}
 	added := make(map[provision.DeviceID]int)
 	for _, d := range b.prev.Devices() {
-		if !have[d.ID] && d.ID < madeOfIP {
+		if !have[d.ID] && !d.ID.Made() {
 			added[d.ID] = len(earlier)
 			earlier = append(earlier, device{Device: d})
 		}
@@ -154,8 +174,9 @@ func lacks(now, was *device) bool {
 
 // judgeDevices takes over a list, or holds it where it takes too much from the customers on the devices of before:
 // those stay then, and what is new is added. A device that rows name and the list lacks is asked for by itself, and
-// stays until the ERP has said twice that there is none, or no row names it any more.
-func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named naming) {
+// stays until the ERP has said twice that there is none, or no row names it any more. It reports whether rows name one of which
+// nothing is known, and the ERP did not say that either.
+func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named naming) (open bool) {
 	before := newDeviceTable(earlier, true)
 	rows := named(&before)
 	listed, old := byID(list), byID(earlier)
@@ -175,8 +196,12 @@ func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named 
 		have := byID(found)
 		var kept []device
 		for _, id := range c.missing {
-			if d := old[id]; d != nil && have[id] == nil && !gone[id] {
+			switch d := old[id]; {
+			case have[id] != nil || gone[id]:
+			case d != nil:
 				kept = append(kept, *d)
+			default:
+				open = true
 			}
 		}
 		use = slices.Concat(withoutRivals(list, kept, rows), found, kept)
@@ -188,11 +213,15 @@ func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named 
 			}
 		} else if len(list) == 0 && c.all > 0 {
 			st.Judgement, st.Error = syncer.JudgedPartial, fmt.Sprintf("the list is empty, and bindings name %d devices", len(rows))
+			if b.neverListed() { // nothing of before stands for them
+				st.Judgement, st.GoodAt, open = syncer.JudgedFailed, time.Time{}, true
+			}
 		}
 	}
 	b.devices = newDeviceTable(use, true)
 	b.memory.setDevices(append(slices.Clip(use), b.stillNamed(use, earlier)...))
 	b.tell(ctx, st)
+	return open
 }
 
 // holdDevices says why a list is held; empty: it is not. A list that changes devices with many rows passes if single look-ups of
@@ -257,6 +286,9 @@ func (b *batch) lookUp(ctx context.Context, ids []provision.DeviceID, accepted m
 	return found, gone, err
 }
 
+// errNoAnswer says that an answer has something in it that cannot be read, so that something is not in it says nothing.
+var errNoAnswer = errors.New("the answer cannot be read")
+
 // lookUpDevice returns one device, nil if the ERP says that there is none.
 func (b *batch) lookUpDevice(ctx context.Context, id provision.DeviceID) (*device, error) {
 	got, err := b.client.Devices(ctx, userside.DeviceFilter{ObjectID: int64(id)})
@@ -271,6 +303,9 @@ func (b *batch) lookUpDevice(ctx context.Context, id provision.DeviceID) (*devic
 			d := deviceOf(&got.Devices[i])
 			return &d, nil
 		}
+	}
+	if got.Defects.Count > 0 {
+		return nil, errNoAnswer
 	}
 	return nil, nil
 }

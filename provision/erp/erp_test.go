@@ -333,12 +333,12 @@ func TestDirectIsTriedAgain(t *testing.T) {
 	require.Equal(t, provision.SourceComposed, fetch(t, f, nil).Source, "and back")
 }
 
-// Any failed call of states or devices fails the fetch: nothing is guessed.
+// Where nothing is in use any failed call of states fails the fetch: nothing is guessed. One of devices is told.
 func TestFetchFails(t *testing.T) {
 	for _, mode := range []Mode{ModeDirect, ModeComposed} {
 		for rule, answer := range map[string]string{
 			"customer.get_customers_id?state_id=2": `500 x`, "customer.get_customers_id?state_id=1": `200 <html>`,
-			"customer.get_customers_id?state_id=0": `502 x`, "device.get_data": `500 x`,
+			"customer.get_customers_id?state_id=0": `502 x`,
 		} {
 			t.Run(string(mode)+" "+rule, func(t *testing.T) {
 				rules := good()
@@ -350,6 +350,14 @@ func TestFetchFails(t *testing.T) {
 				require.Zero(t, in)
 			})
 		}
+		rules := good()
+		rules["device.get_data"] = `500 x`
+		_, c := newFakeERP(t, rules)
+		f, _ := newFetcher(t, c, Options{Bindings: mode})
+		in, err := f.Fetch(ctx, nil)
+		require.NoError(t, err)
+		require.True(t, in.DevicesUnread)
+		require.Equal(t, syncer.JudgedFailed, statusOf(t, f, syncer.SourceDevices).Judgement)
 	}
 	for rule, answer := range map[string]string{
 		"commutation.get_data?object_type=customer": `500 x`, "customer.get_data?customer_id=1,2,3": `200 {"result":"OK","data":{"1":`,

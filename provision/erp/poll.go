@@ -73,7 +73,7 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 		f.freed(prior, prev, answer.States)
 	}
 	answer.FirstRead = f.memory.firstReadOnes(&f.policy, prev)
-	answer.Refresh = answer.Refresh || f.unreadAtFirst.Swap(false)
+	answer.Refresh = answer.Refresh || f.unreadAtFirst.Swap(false) || prev.DevicesUnread()
 	return answer, nil
 }
 
@@ -253,7 +253,7 @@ func (f *Fetcher) Moved(ctx context.Context, ids []provision.SubscriberID, prev 
 func samePort(links []userside.Link, lines provision.Lines) bool {
 	for line := range lines.All() {
 		switch {
-		case line.Device >= madeOfIP:
+		case line.Device.Made():
 			continue // the ERP has no id for it: nothing to compare
 		case line.Device == 0 && len(links) == 0:
 			continue

@@ -65,13 +65,18 @@ type storedCustomer struct {
 	Kept provision.State `json:"kept,omitzero"`
 }
 
+// Identity returns which ERP is at a URL, for what is kept of it: a hash, since a URL may have secrets.
+func Identity(url string) string {
+	sum := sha256.Sum256([]byte(url))
+	return hex.EncodeToString(sum[:8])
+}
+
 // OpenMemory returns what the file at path has of the ERP at url, an empty Memory where there is no file or it is of
 // another ERP. The Memory writes the same file. A damaged file is renamed to end in .bad and the error says why;
 // the Memory is then empty and of use all the same. One that a newer usher wrote is a *statedir.NewerError.
 func OpenMemory(path, url string) (*Memory, error) {
-	sum := sha256.Sum256([]byte(url))
 	m := NewMemory()
-	m.file = answersFile{path, hex.EncodeToString(sum[:8])}
+	m.file = answersFile{path, Identity(url)}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil

@@ -207,8 +207,9 @@ func endOf(lines provision.Lines, i int, id provision.SubscriberID) int {
 // moved reports whether an address of before is gone or on another port, or lost its MAC, or if there is
 // none, whether one of the ports is gone. after are the lines of the same subscriber in candidate.
 func moved(before, after provision.Lines, old, candidate *provision.Snapshot) bool {
+	placed := !old.DevicesUnread() // else ports were those of switches made of rows: to get their true ones is no move
 	if before.At(0).Vacant() {
-		return lostPort(before, after)
+		return placed && lostPort(before, after)
 	}
 	for i := range before.Len() {
 		l := before.At(i)
@@ -217,7 +218,7 @@ func moved(before, after provision.Lines, old, candidate *provision.Snapshot) bo
 			if now.Addresses[0].Prefix.Addr() != ip {
 				now = candidate.ByIP(ip)
 			}
-			if now == nil || now.Subscriber != l.Subscriber || l.HasPort() && !l.SamePort(now) || lostMAC(l, now, old, candidate) {
+			if now == nil || now.Subscriber != l.Subscriber || placed && l.HasPort() && !l.SamePort(now) || lostMAC(l, now, old, candidate) {
 				return true
 			}
 		}

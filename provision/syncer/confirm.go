@@ -37,9 +37,10 @@ func (h *heldFetch) rowKind(id provision.SubscriberID) ChangeKind {
 }
 
 // confirmRows asks for the card of one subscriber whose rows are held: if it has other addresses than are in use, and those of the
-// held fetch, that one passes. A port or a MAC alone waits for the operator. It gives false if none waits.
+// held fetch, that one passes. A port or a MAC alone waits for the operator. A card that cannot be read says neither, and is asked for
+// again. It gives false if none waits.
 func (s *Syncer) confirmRows(ctx context.Context, source CustomerFetcher) bool {
-	id, some := s.hints.takeHeld()
+	id, before, some := s.hints.takeHeld(time.Now())
 	if !some {
 		return false
 	}
@@ -49,16 +50,20 @@ func (s *Syncer) confirmRows(ctx context.Context, source CustomerFetcher) bool {
 	if h != nil {
 		held = h.snap
 	}
+	waits := len(s.heldRowsLocked([]provision.SubscriberID{id})) > 0
 	s.mu.Unlock()
 	differs := func(prev *provision.Snapshot) (yes, told bool) {
 		fctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		answer, err := source.FetchCustomers(fctx, []provision.SubscriberID{id}, prev)
-		_, told = answer.States[id]
-		return answer.Refresh, told && err == nil
+		if _, told = answer.States[id]; !told || err != nil {
+			s.hints.failedHeld(id, before, err == nil, time.Now())
+			return false, false
+		}
+		return answer.Refresh, true
 	}
-	if h == nil {
-		return true
+	if !waits {
+		return true // nothing of it is held any more
 	}
 	if yes, told := differs(cur); !told || !yes {
 		return true

@@ -22,7 +22,8 @@ import (
 // does is made by nothing yet. An usher of version 3 that knows no customers' subnets reads both as lines without clients.
 //
 //	usher snapshot 3
-//	f  time of the fetch (RFC 3339)  source, of a stored one that is stored again the first
+//	f  time of the fetch (RFC 3339)  source, of a stored one that is stored again the first; after a comma devices-unread
+//	   where the list of switches was never read (an usher that does not know that takes the source for an unknown one)
 //	d  device id  MAC  management address  quoted name  quoted model (not in version 1)
 //	s  subscriber id  state
 //	b  subscriber id  IP  MAC  device id  port  VLAN  quoted port name
@@ -36,6 +37,7 @@ const (
 	storeMagic   = "usher snapshot "
 	storeVersion = 3
 	maxStoreLine = 1 << 16
+	storeUnread  = ",devices-unread"
 )
 
 // formatError says what is wrong with the content of a stored snapshot.
@@ -93,6 +95,9 @@ func encode(w io.Writer, s *provision.Snapshot) error {
 	b = fmt.Appendf(b, "%s%d", storeMagic, storeVersion)
 	flush()
 	b = fmt.Appendf(b, "f\t%s\t%s", s.FetchedAt().UTC().Format(time.RFC3339Nano), cmp.Or(s.Origin(), s.Source()))
+	if s.DevicesUnread() {
+		b = append(b, storeUnread...)
+	}
 	flush()
 	for i := range s.Devices() {
 		d := &s.Devices()[i]
@@ -293,7 +298,8 @@ func (d *decoder) record(kind, rest string) error {
 			return fmt.Errorf("time of the fetch: %w", err)
 		}
 		d.content.FetchedAt = at
-		d.content.Origin = provision.Source(f.next("source"))
+		source, unread := strings.CutSuffix(f.next("source"), storeUnread)
+		d.content.Origin, d.content.DevicesUnread = provision.Source(source), unread
 	case "d":
 		v := provision.Device{ID: provision.DeviceID(f.num("device id", 1, 1<<63-1)), MAC: f.mac(), IP: f.addr(), Name: f.text("name")}
 		if d.version > 1 {

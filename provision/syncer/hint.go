@@ -41,6 +41,8 @@ type hintQueue struct {
 	after time.Time                         // when that is over
 	moves []provision.SubscriberID          // read again, but for their port; each may stand here twice
 	held  []provision.SubscriberID          // read again, and the guard holds their rows; each may stand here twice
+
+	heldAgain map[provision.SubscriberID]unread // of those, whose cards could not be read when they were to confirm that
 }
 
 // unread is a hint of which nothing came.
@@ -51,7 +53,7 @@ type unread struct {
 }
 
 func newHintQueue() *hintQueue {
-	return &hintQueue{some: make(chan struct{}, 1), since: make(map[provision.SubscriberID]time.Time), again: make(map[provision.SubscriberID]unread)}
+	return &hintQueue{some: make(chan struct{}, 1), since: make(map[provision.SubscriberID]time.Time), again: make(map[provision.SubscriberID]unread), heldAgain: make(map[provision.SubscriberID]unread)}
 }
 
 // len returns how many customers wait to be read.
@@ -78,6 +80,27 @@ func (q *hintQueue) add(id provision.SubscriberID, now time.Time) bool {
 	}
 	notify(q.some)
 	return true
+}
+
+// waiting returns who waits to be read, and since when.
+func (q *hintQueue) waiting() map[provision.SubscriberID]time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := maps.Clone(q.since)
+	for id, u := range q.again {
+		out[id] = u.since
+	}
+	return out
+}
+
+// restore has those be read who waited for it before a restart.
+func (q *hintQueue) restore(since map[provision.SubscriberID]time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for id, at := range since {
+		q.putBack(id, unread{since: at})
+	}
+	notify(q.some)
 }
 
 // hintRead are customers that are read for hints.
@@ -183,6 +206,11 @@ func (q *hintQueue) due() (at time.Time) {
 			at = next
 		}
 	}
+	for _, u := range q.heldAgain {
+		if at.IsZero() || u.due.Before(at) {
+			at = u.due
+		}
+	}
 	return at
 }
 
@@ -204,18 +232,42 @@ func (q *hintQueue) takeMoves() []provision.SubscriberID {
 func (q *hintQueue) addHeld(ids ...provision.SubscriberID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.held = append(q.held, ids[:min(len(ids), maxHints-len(q.held))]...)
+	ids = ids[:min(len(ids), maxHints-len(q.held))]
+	q.held = append(q.held, ids...)
+	for _, id := range ids {
+		delete(q.heldAgain, id)
+	}
 }
 
-func (q *hintQueue) takeHeld() (id provision.SubscriberID, some bool) {
+// takeHeld gives the next one whose card is to confirm held rows, or of those whose card could not be read one that it is time for.
+func (q *hintQueue) takeHeld(now time.Time) (id provision.SubscriberID, before unread, some bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.held) == 0 {
-		return 0, false
+	if len(q.held) > 0 {
+		id = q.held[0]
+		q.held = append(q.held[:0], q.held[1:]...)
+		return id, unread{since: now}, true
 	}
-	id = q.held[0]
-	q.held = append(q.held[:0], q.held[1:]...)
-	return id, true
+	for x, u := range q.heldAgain {
+		if !now.Before(u.due) && (!some || u.due.Before(before.due)) {
+			id, before, some = x, u, true
+		}
+	}
+	delete(q.heldAgain, id)
+	return id, before, some
+}
+
+// failedHeld has one asked for again whose card told nothing, ever less often. One whose card cannot be read is for as long as a
+// hint is; one of whom an answer tells nothing some times.
+func (q *hintQueue) failedHeld(id provision.SubscriberID, u unread, answered bool, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if now.Sub(u.since) > hintPatience || answered && u.silent >= maxSilent || len(q.heldAgain) >= maxHints {
+		return
+	}
+	u.due = now.Add(min(hintRetry<<min(u.silent, 6), hintRest))
+	u.silent++
+	q.heldAgain[id] = u
 }
 
 func (q *hintQueue) dropMoves() {
@@ -303,6 +355,7 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher, fresh bool)
 		report.Outcome = FetchFailed
 		s.status.Hints.LastError, s.status.Hints.LastErrorAt = err.Error(), now
 		s.hints.failed(read, now)
+		notify(s.dirty) // a restart is not to forget them
 		if read.fresh {
 			s.log.Warn("customers that a hint named could not be read, a poll is made now, and they are asked for again", "customers", len(ids), "error", err)
 			notify(s.wake)

@@ -27,6 +27,7 @@ type books struct {
 	truth provision.Input
 	spoil func(*provision.Input) // nil: lists are right
 	cards error                  // of reading cards
+	later int                    // so many readings of cards go well before that
 	whole error                  // of reading everything
 	keeps time.Duration          // how long that takes, and then no list of states came; 0: they come at once
 	asked [][]provision.SubscriberID
@@ -128,6 +129,9 @@ func (b *books) FetchCustomers(_ context.Context, ids []provision.SubscriberID, 
 		if slices.Contains(ids, sub.ID) {
 			answer.States[sub.ID] = sub.State
 		}
+	}
+	if b.later--; b.later >= 0 {
+		return answer, nil
 	}
 	return answer, b.cards
 }
@@ -429,6 +433,72 @@ func TestCardLetsAddressesPassWhileManyAreHeld(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A card that cannot be read when it is to confirm held rows says nothing: it is asked for again.
+func TestCardOfHeldRowsIsAskedForAgain(t *testing.T) {
+	move := func(in *provision.Input, id provision.SubscriberID) {
+		for i := range in.Lines {
+			if in.Lines[i].Subscriber == id {
+				in.Lines[i].Addresses = provision.Hosts4(provisiontest.IP(600 + int(id)))
+			}
+		}
+	}
+	held := func(t *testing.T, reads int) (*books, *Syncer) {
+		b := newBooks(200)
+		s, _ := startBooks(t, b, tightGuard, nil, nil)
+		b.change(func(b *books) { move(&b.truth, 1005) })
+		b.setSpoil(func(in *provision.Input) {
+			for i := range provision.SubscriberID(50) {
+				if i != 5 {
+					move(in, 1000+i)
+				}
+			}
+		})
+		wholePoll(s)
+		require.Len(t, s.GuardStatus().Changes, 50)
+		pass(time.Second)
+		b.change(func(b *books) { b.cards, b.later, b.asked = errors.New("cards hang"), reads, nil })
+		s.Hint(1005)
+		synctest.Wait()
+		require.Len(t, s.GuardStatus().Changes, 50)
+		return b, s
+	}
+	for reads := range 3 { // of the hint itself, of what is in use, of what is held
+		t.Run(fmt.Sprintf("after %d", reads), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, s := held(t, reads)
+				pass(10 * time.Minute)
+				require.Len(t, s.GuardStatus().Changes, 50)
+				b.change(func(b *books) { require.Less(t, len(b.asked), 25, "ever less often") })
+				b.change(func(b *books) { b.cards = nil })
+				pass(2 * time.Minute)
+				require.Len(t, s.GuardStatus().Changes, 49)
+				require.Empty(t, s.HeldChanges(1005))
+			})
+		})
+	}
+	t.Run("for as long as a hint is", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b, s := held(t, 1)
+			pass(hintPatience + 5*time.Minute)
+			b.change(func(b *books) { b.asked = nil })
+			pass(time.Hour)
+			b.change(func(b *books) { require.Empty(t, b.asked) })
+			require.Len(t, s.GuardStatus().Changes, 50)
+		})
+	})
+	t.Run("while it is held", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b, s := held(t, 1)
+			_, err := s.Accept("")
+			require.NoError(t, err)
+			pass(time.Minute)
+			b.change(func(b *books) { b.asked = nil })
+			pass(10 * time.Minute)
+			b.change(func(b *books) { require.Empty(t, b.asked) })
+		})
+	})
 }
 
 // blockedBooks has 60 more paused customers of 200.

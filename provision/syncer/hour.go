@@ -36,10 +36,44 @@ type knownStore interface {
 
 // storedKnown is the content of the file.
 type storedKnown struct {
+	// ERP is which one it is of. Versions that do not know it leave it out, and apply what is of any.
+	ERP          string                                  `json:"erp,omitempty"`
 	Passed       storedHour                              `json:"passed,omitempty"`
 	Rejected     map[ChangeKind][]provision.SubscriberID `json:"rejected,omitempty"` // by an operator, sorted
 	NoRows       bool                                    `json:"rejected_no_rows,omitempty"`
 	Contradicted []provision.SubscriberID                `json:"contradicted,omitempty"` // openings, by the customers' own cards; sorted
+
+	// What was going on; sorted. Versions that do not know them begin these anew.
+	Hints    []storedTime `json:"hints,omitempty"`    // whose cards are to be read
+	Openings []storedTime `json:"openings,omitempty"` // that wait for cards
+}
+
+// storedTime is a customer for whom something is going on since a time.
+type storedTime struct {
+	ID provision.SubscriberID `json:"id"`
+	At time.Time              `json:"at"`
+}
+
+func encodeTimes(m map[provision.SubscriberID]time.Time) (out []storedTime) {
+	for _, id := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, storedTime{id, m[id].UTC()})
+	}
+	return out
+}
+
+// decodeTimes returns those of a list that began within a time before now.
+func decodeTimes(list []storedTime, within time.Duration, now time.Time) map[provision.SubscriberID]time.Time {
+	var m map[provision.SubscriberID]time.Time
+	for _, x := range list {
+		if x.At.After(now) || now.Sub(x.At) >= within {
+			continue
+		}
+		if m == nil {
+			m = make(map[provision.SubscriberID]time.Time)
+		}
+		m[x.ID] = x.At
+	}
+	return m
 }
 
 type storedHour map[ChangeKind][]storedPassing
@@ -56,12 +90,16 @@ type storedPassing struct {
 // encode returns what the file has after its first line; nothing known is "{}".
 func (k *known) encode() ([]byte, error) {
 	out := storedKnown{Passed: storedHour{}, Rejected: make(map[ChangeKind][]provision.SubscriberID), NoRows: k.noRows, Contradicted: slices.Sorted(maps.Keys(k.contradicted))}
+	if !k.empty() {
+		out.ERP = k.erp
+	}
 	for kind, of := range k.passed {
 		for id, p := range of {
 			out.Passed[kind] = append(out.Passed[kind], storedPassing{id, p.until.UTC(), p.card, p.free, p.word})
 		}
 		slices.SortFunc(out.Passed[kind], func(a, b storedPassing) int { return cmp.Compare(a.ID, b.ID) })
 	}
+	out.Hints, out.Openings = encodeTimes(k.hints), encodeTimes(k.since)
 	for kind := range k.rejected {
 		if ids := k.rejected.ids(kind); len(ids) > 0 {
 			out.Rejected[kind] = ids
@@ -96,10 +134,12 @@ func decodeKnown(version int, body []byte, now time.Time) (known, error) {
 		}
 		out.rejected.add(k, in.Rejected[k]...)
 	}
-	out.noRows = in.NoRows
+	out.erp, out.noRows = in.ERP, in.NoRows
 	for _, id := range in.Contradicted {
 		out.contradicted[id] = true
 	}
+	// An opening that waited longer is due at once by a list of then: of one that was down meanwhile nobody looked at it.
+	out.hints, out.since = decodeTimes(in.Hints, hintPatience, now), decodeTimes(in.Openings, openingPatience, now)
 	out.passed.expire(now)
 	return out, nil
 }

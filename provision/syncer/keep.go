@@ -50,7 +50,7 @@ func (s *Syncer) saveKnown(k *keeper) error {
 	}
 	s.mu.Lock()
 	s.passed.expire(time.Now())
-	body, err := s.known.encode()
+	body, err := s.knownNowLocked().encode()
 	s.mu.Unlock()
 	if err != nil || bytes.Equal(body, k.known) || k.known == nil && len(body) == len("{}") {
 		return err
@@ -60,6 +60,16 @@ func (s *Syncer) saveKnown(k *keeper) error {
 	}
 	k.known = body
 	return nil
+}
+
+// knownNowLocked returns what is known, with what is going on.
+func (s *Syncer) knownNowLocked() *known {
+	k := s.known
+	k.hints = s.hints.waiting()
+	if s.openings != nil {
+		k.since = s.openings.since
+	}
+	return &k
 }
 
 // save writes the current snapshot, unless the store has the same content and

@@ -3,17 +3,35 @@ package syncer
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/usher-agent/usher/provision"
 )
 
 // known is what the guard knows beside the snapshot in use. It is kept over restarts (hour.go).
 type known struct {
+	erp      string // which ERP it is of, as Options have it; empty: not told
 	passed   lately // what the guard let pass within the last hour
 	rejected marks  // changes that an operator rejected, until the ERP takes them back
 	noRows   bool   // an operator rejected an answer without rows, and none with rows came since
 	// contradicted are those whom lists would let in and whose own cards said no.
 	contradicted map[provision.SubscriberID]bool
+
+	// What was going on when the file was written: it is in here on the way to the file and from it alone.
+	hints map[provision.SubscriberID]time.Time // whose cards are to be read for a hint, and since when
+	since map[provision.SubscriberID]time.Time // whose openings wait for cards, and since when
+}
+
+// of reports whether it is of one ERP, as far as both are told. Ids of customers mean others in another one.
+func (k *known) of(erp string) bool { return k.erp == "" || erp == "" || k.erp == erp }
+
+// empty reports whether nothing is known.
+func (k *known) empty() bool {
+	n := len(k.contradicted) + len(k.hints) + len(k.since)
+	for _, kind := range changeKinds {
+		n += len(k.passed[kind]) + len(k.rejected[kind])
+	}
+	return n == 0 && !k.noRows
 }
 
 func newKnown() known {

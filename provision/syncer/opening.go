@@ -129,8 +129,10 @@ func (s *Syncer) watchOpeningsLocked(now time.Time) {
 		return
 	}
 	if s.openings == nil {
-		s.openings = &openingCheck{due: now, contradicted: len(s.contradicted) > 0, blocked: s.contradicted, asked: make(map[provision.SubscriberID]bool)}
+		s.openings = &openingCheck{due: now, contradicted: len(s.contradicted) > 0, blocked: s.contradicted, asked: make(map[provision.SubscriberID]bool), since: s.known.since}
+		s.known.since = nil // a later one begins anew
 		notify(s.hints.some)
+		notify(s.dirty)
 	}
 	s.openings.follow(waiting, now)
 	s.openings.tellContradicted()

@@ -35,6 +35,9 @@ type Options struct {
 	PollJitter   float64       `cfg:"poll_jitter" read:"share" default:"10%" max:"50%"`
 	FetchTimeout time.Duration // of one fetch; zero: five minutes
 
+	// ERP tells one ERP from another, as erp.Identity does; empty: not told. What is known of customers of one is not applied to those of another.
+	ERP string
+
 	Guard    GuardLimits
 	Subnets  []netip.Prefix        // see Input
 	Reserved []netip.Addr          // see Input
@@ -129,11 +132,13 @@ func New(opts Options, source Fetcher, store SnapshotStore, obs Observer, log *s
 	if obs == nil {
 		obs = noObserver{}
 	}
-	return &Syncer{
+	s := &Syncer{
 		source: source, store: store, obs: obs, log: log,
 		wake: make(chan struct{}, 1), replan: make(chan struct{}, 1), dirty: make(chan struct{}, 1), hints: newHintQueue(),
 		opts: opts.filled(), overrides: make(map[provision.SubscriberID]override), known: newKnown(),
 	}
+	s.erp = opts.ERP
+	return s
 }
 
 // LoadStored publishes the stored snapshot, if there is one and nothing newer
@@ -165,11 +170,29 @@ func (s *Syncer) LoadStored() error {
 	if snap == nil || s.current.Load() != nil {
 		return nil
 	}
-	s.known = before
+	s.known = s.ofThisERPLocked(before)
+	s.hints.restore(s.known.hints)
+	s.known.hints = nil
 	snap = snap.WithGateways(s.opts.Reserved)
 	s.loaded.Store(snap)
 	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil, snap.FetchedAt())
 	return nil
+}
+
+// ofThisERPLocked returns what is known if it is of the ERP that is read now, else nothing, and logs that.
+func (s *Syncer) ofThisERPLocked(k known) known {
+	if !k.of(s.opts.ERP) && !k.empty() {
+		rejected := 0
+		for _, kind := range changeKinds {
+			rejected += len(k.rejected[kind])
+		}
+		s.log.Warn("what the guard let pass and an operator rejected was said of another ERP (userside.url), it is forgotten", "rejected", rejected, "contradicted", len(k.contradicted))
+	}
+	if !k.of(s.opts.ERP) {
+		k = newKnown()
+	}
+	k.erp = s.opts.ERP
+	return k
 }
 
 // loadKnown returns what the guard knew before the start.
@@ -378,6 +401,11 @@ func (s *Syncer) withLocked(states map[provision.SubscriberID]provision.State, a
 func (s *Syncer) Reconfigure(opts Options) {
 	s.mu.Lock()
 	s.opts = opts.filled()
+	if !s.known.of(s.opts.ERP) {
+		s.clearHeldLocked() // it is judged anew
+		s.known = s.ofThisERPLocked(s.known)
+		notify(s.dirty)
+	}
 	s.mu.Unlock()
 	s.Refresh()
 }

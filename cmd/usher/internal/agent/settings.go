@@ -35,6 +35,7 @@ func FetchOptions(c *config.Config, memory *erp.Memory, log *slog.Logger) erp.Op
 
 func syncOptions(c *config.Config) syncer.Options {
 	o := c.ERP.Sync
+	o.ERP = erp.Identity(c.ERP.Client.URL)
 	o.Guard, o.Subnets, o.Reserved, o.Pools, o.Relays, o.KeepVacant = c.Guard, c.Prefixes(), c.Reserved(), c.PoolRanges(), c.DHCP.Relays, c.SubscriberPools()
 	return o
 }

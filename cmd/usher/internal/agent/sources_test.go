@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
+	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
@@ -72,6 +74,48 @@ func TestRefusedSourcesOverARestart(t *testing.T) {
 	require.NoError(t, stop())
 }
 
+// The first start while the list of switches cannot be read: who is found by the MAC is served, who is found by a port alone is
+// neither refused nor a guest, and the source is named. When the list comes the port is served.
+func TestFirstStartWithoutSwitches(t *testing.T) {
+	for _, fault := range []emulator.Fault{emulator.FaultForbidden, emulator.FaultError} {
+		t.Run(string(fault), func(t *testing.T) {
+			t.Parallel()
+			d := newDaemonAt(t, Options{}, "  unknown_clients: nak\n", "", filepath.Join(t.TempDir(), "state"))
+			known, unknown := net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 0x18}, net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 0x17}
+			byMAC := netip.MustParseAddr("198.51.100.18")
+			_, err := d.erp.AddCustomer(emulator.Customer{Login: "mac", FullName: "mac", State: emulator.StateActive,
+				Addresses: []emulator.Address{{IP: byMAC, MAC: emulator.MAC(known)}}})
+			require.NoError(t, err)
+			require.NoError(t, d.erp.SetQuirks(emulator.Quirks{Faults: map[string]emulator.Fault{"device.get_data": fault}}))
+			stop := d.start(t, nil)
+			got, err := d.leaseAt(t, known, 9, patient)
+			require.NoError(t, err)
+			require.Equal(t, byMAC, got)
+			_, err = d.leaseAt(t, unknown, 3, once)
+			require.Error(t, err)
+
+			st, err := d.client.Status(t.Context())
+			require.NoError(t, err)
+			require.True(t, st.Ready)
+			require.Len(t, st.Degraded, 1)
+			require.Contains(t, st.Degraded[0], "devices of the ERP: failed since")
+			x, err := d.client.Explain(t.Context(), unknown.String())
+			require.NoError(t, err)
+			require.Equal(t, outcome.DevicesUnread.String(), x.Events[0].Outcome)
+			require.Contains(t, x.Summary, "(devices): failed since")
+			require.Contains(t, x.Summary, "none was ever good")
+
+			require.NoError(t, d.erp.SetQuirks(emulator.Quirks{}))
+			eventually(t, "the list is read", func() bool {
+				st, err = d.client.Status(t.Context())
+				return err == nil && len(st.Degraded) == 0
+			})
+			require.Equal(t, customerIP, d.lease(t, unknown))
+			require.NoError(t, stop())
+		})
+	}
+}
+
 // buffer is a log that is written and read at the same time.
 type buffer struct {
 	mu sync.Mutex
@@ -90,7 +134,7 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// Each source of the ERP that fails alone, at run time and after a restart, changes nothing for the customer, and is named by
+// Each source of the ERP that fails alone, at run time and after a restart, changes nothing for the customer, and is named, as at the first start, by
 // status, log, metric and explain. Status exits 1 for it (show.TestStatusExitsByTheSources).
 func TestEachSourceIsNamed(t *testing.T) {
 	const list = "customer.get_customers_id?"
@@ -163,6 +207,24 @@ func TestEachSourceIsNamed(t *testing.T) {
 			stop = d.start(t, nil)
 			when("it is named again", degraded)
 			named("after a restart")
+			require.NoError(t, stop())
+
+			// At the first start, with nothing stored. Without bindings or states there is nothing to be ready with.
+			d = newDaemon(t, options, "")
+			require.NoError(t, d.erp.SetQuirks(emulator.Quirks{Faults: faults}))
+			stop = d.launch(t, nil)
+			when("it is named at the first start", degraded)
+			serves := c.named[0] != syncer.SourceBindings && c.named[0] != syncer.SourceStates
+			when("it serves, or not", func() bool { return st.Ready == serves })
+			for i, name := range c.named {
+				assert.Contains(t, st.Degraded[i], string(name)+" of the ERP: failed since")
+				assert.Contains(t, st.Degraded[i], "none was ever good")
+			}
+			if serves {
+				x, err := d.client.Explain(t.Context(), fmt.Sprint(d.id))
+				require.NoError(t, err)
+				assert.Contains(t, x.Summary, fmt.Sprintf("may be old (%s): failed since", c.named[0]))
+			}
 			require.NoError(t, stop())
 		})
 	}
