@@ -249,6 +249,25 @@ func TestFetchCustomers(t *testing.T) {
 	})
 }
 
+// An ERP that answers everybody, or somebody else, in place of the customer whom a hint named tells nothing of others.
+func TestCardsOfOthersAreNotBelieved(t *testing.T) {
+	e, f, prev := primed(t, good(), Options{Bindings: ModeDirect})
+	e.set(card1, `200 {"result":"OK","data":{"1":{"id":1,"state_id":1},"2":{"id":2,"state_id":2},"3":{"id":3,"state_id":2}}}`)
+	got, err := f.FetchCustomers(ctx, []provision.SubscriberID{1}, prev)
+	require.NoError(t, err)
+	require.Equal(t, map[provision.SubscriberID]string{1: "pause"}, words(got))
+	n, _ := f.memory.number(3)
+	require.Zero(t, n, "nor is it remembered")
+
+	e.set(card1, `200 {"result":"OK","data":{"id":3,"state_id":2}}`)
+	got, err = f.FetchCustomers(ctx, []provision.SubscriberID{1}, prev)
+	require.ErrorIs(t, err, userside.ErrUnknownShape)
+	require.Empty(t, got.States)
+	has, err := f.HasState(ctx, 1, provision.StateActive)
+	require.ErrorIs(t, err, userside.ErrUnknownShape)
+	require.False(t, has)
+}
+
 // TestHintedFlagsAreKept: what a hint read of a customer's flags goes on to
 // count in later polls and whole fetches.
 func TestHintedFlagsAreKept(t *testing.T) {
