@@ -313,7 +313,11 @@ func (f *Fetcher) HasState(ctx context.Context, id provision.SubscriberID, state
 		return false, err
 	}
 	n, ok := state.ERP()
-	return ok && stateID(c.State) == n, nil
+	has := stateID(c.State)
+	if has == noStateID {
+		return false, fmt.Errorf("erp: the card of customer %d tells no state", id)
+	}
+	return ok && has == n, nil
 }
 
 // refusal marks the errors that say "never", and those after which nobody knows. A wrong key or a missing section

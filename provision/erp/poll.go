@@ -124,19 +124,22 @@ func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, 
 	for _, id := range left {
 		b.numbers[id] = prior[id] // stands unless the card tells
 	}
-	contrary := 0
-	got, err := b.ask(ctx, left, func(c *userside.Customer) {
+	contrary, told := 0, 0
+	_, err := b.ask(ctx, left, func(c *userside.Customer) {
 		b.card(c)
-		if b.listed[b.numbers[c.ID]] {
-			contrary++
+		if n := stateID(c.State); n != noStateID {
+			told++
+			if b.listed[n] {
+				contrary++
+			}
 		}
 	})
 	if err != nil && ctx.Err() != nil {
 		return err
 	}
 	believed := b.judgeStates(ctx, false, contrary, contrary, len(prior))
-	// Gone from the ERP, no card to be had, or cards that tell otherwise than the lists: only a whole fetch can tell.
-	answer.Refresh = len(got.found) < len(left) || !believed
+	// Gone from the ERP, no card to be had, none with a state, or cards that tell otherwise than the lists: only a whole fetch can tell.
+	answer.Refresh = told < len(left) || !believed
 	return nil
 }
 
@@ -161,7 +164,9 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 				answer.Refresh = true
 			}
 			n, flags := f.memory.card(c, nets)
-			answer.States[id] = f.state(c.ID, n)
+			if st, tells := f.cardState(c, n, prev.State(id)); tells {
+				answer.States[id] = st
+			}
 			if flags.Former == provision.FlagYes || otherAddresses(c, prev.BySubscriber(id)) || otherMACs(c, prev) {
 				answer.Refresh = true // the card does not tell who is former no more
 			}
@@ -176,6 +181,17 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 		}
 	}
 	return answer, nil
+}
+
+// cardState returns the state that a card tells of its customer, who is in state was; n is the state_id that is known. Without
+// a state_id the card tells no more than what its own flags block: the number in Memory is what lists said, which are no proof
+// of themselves.
+func (f *Fetcher) cardState(c *userside.Customer, n int, was provision.State) (st provision.State, tells bool) {
+	if stateID(c.State) != noStateID {
+		return f.state(c.ID, n), true
+	}
+	st = f.policy.State(noStateID, cardFlags(c))
+	return st, st == provision.StateStop || st == provision.StatePause && was != provision.StateStop
 }
 
 // otherAddresses reports whether a card has other addresses or MACs than lines.

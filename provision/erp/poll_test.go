@@ -206,23 +206,24 @@ func TestFetchCustomers(t *testing.T) {
 		refresh bool
 		wantErr bool
 	}{
-		"same":              {card(""), map[provision.SubscriberID]string{1: "active"}, false, false},
-		"paused":            {strings.Replace(card(""), `"state_id":2`, `"state_id":"1"`, 1), map[provision.SubscriberID]string{1: "pause"}, false, false},
-		"disabled":          {card(`,"is_disable":1`), map[provision.SubscriberID]string{1: "stop"}, false, false},
-		"potential":         {card(`,"is_potential":"1"`), map[provision.SubscriberID]string{1: "stop"}, false, false},
-		"not in billing":    {card(`,"is_in_billing":0`), map[provision.SubscriberID]string{1: "active"}, false, false},
-		"other MAC":         {strings.Replace(card(""), "00005e005301", "00005e0053ff", 1), map[provision.SubscriberID]string{1: "active"}, true, false},
-		"other address":     {strings.ReplaceAll(card(""), "1681915905", "1681915999"), map[provision.SubscriberID]string{1: "active"}, true, false},
-		"one more address":  {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1681915950":{"ip":"1681915950"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
-		"a subnet besides":  {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1":{"ip_net":"100.64.9.0/24"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
-		"no address":        {`200 {"result":"OK","data":{"id":1,"state_id":2}}`, map[provision.SubscriberID]string{1: "active"}, true, false},
-		"deleted":           {`404 {"error":"no"}`, map[provision.SubscriberID]string{}, true, false},
-		"not to be had":     {`400 {"error":"no"}`, map[provision.SubscriberID]string{}, false, false},
-		"forbidden":         {`403 {"error":"no"}`, nil, false, true},
-		"not JSON":          {`200 <html>`, nil, false, true},
-		"state of its own":  {strings.Replace(card(""), `"state_id":2`, `"state_id":9`, 1), map[provision.SubscriberID]string{1: "unknown"}, false, false},
-		"no state on it":    {strings.Replace(card(""), `"state_id":2,`, ``, 1), map[provision.SubscriberID]string{1: "active"}, false, false},
-		"flags by the text": {card(`,"is_disable":"0","is_potential":""`), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"same":               {card(""), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"paused":             {strings.Replace(card(""), `"state_id":2`, `"state_id":"1"`, 1), map[provision.SubscriberID]string{1: "pause"}, false, false},
+		"disabled":           {card(`,"is_disable":1`), map[provision.SubscriberID]string{1: "stop"}, false, false},
+		"potential":          {card(`,"is_potential":"1"`), map[provision.SubscriberID]string{1: "stop"}, false, false},
+		"not in billing":     {card(`,"is_in_billing":0`), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"other MAC":          {strings.Replace(card(""), "00005e005301", "00005e0053ff", 1), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"other address":      {strings.ReplaceAll(card(""), "1681915905", "1681915999"), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"one more address":   {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1681915950":{"ip":"1681915950"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"a subnet besides":   {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1":{"ip_net":"100.64.9.0/24"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"no address":         {`200 {"result":"OK","data":{"id":1,"state_id":2}}`, map[provision.SubscriberID]string{1: "active"}, true, false},
+		"deleted":            {`404 {"error":"no"}`, map[provision.SubscriberID]string{}, true, false},
+		"not to be had":      {`400 {"error":"no"}`, map[provision.SubscriberID]string{}, false, false},
+		"forbidden":          {`403 {"error":"no"}`, nil, false, true},
+		"not JSON":           {`200 <html>`, nil, false, true},
+		"state of its own":   {strings.Replace(card(""), `"state_id":2`, `"state_id":9`, 1), map[provision.SubscriberID]string{1: "unknown"}, false, false},
+		"no state on it":     {strings.Replace(card(""), `"state_id":2,`, ``, 1), map[provision.SubscriberID]string{}, false, false},
+		"disabled, no state": {strings.Replace(card(`,"is_disable":1`), `"state_id":2,`, ``, 1), map[provision.SubscriberID]string{1: "stop"}, false, false},
+		"flags by the text":  {card(`,"is_disable":"0","is_potential":""`), map[provision.SubscriberID]string{1: "active"}, false, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -266,6 +267,40 @@ func TestCardsOfOthersAreNotBelieved(t *testing.T) {
 	has, err := f.HasState(ctx, 1, provision.StateActive)
 	require.ErrorIs(t, err, userside.ErrUnknownShape)
 	require.False(t, has)
+}
+
+// A card without a state_id confirms neither list that the guard holds, though Memory has the numbers of both.
+func TestCardWithoutStateTellsNothing(t *testing.T) {
+	const cards = `200 {"result":"OK","data":{"1":{"id":1},"2":{"id":2},"3":{"id":3}}}`
+	for name, lists := range map[string][3]string{"all active": {ids(1, 2, 3), ids(), ids()}, "all stopped": {ids(), ids(), ids(1, 2, 3)}} {
+		t.Run(name, func(t *testing.T) {
+			e, f, prev := primed(t, with(good(), "customer.get_data", cards, "customer.get_data?customer_id=1,2,3", cards), Options{Bindings: ModeDirect, Memory: zeroCompared()})
+			e.set(list2, lists[0])
+			e.set(list1, lists[1])
+			e.set(list0, lists[2])
+			in := fetch(t, f, prev)
+			require.NotEqual(t, "pause", states(in)[2])
+			got, err := f.FetchCustomers(ctx, []provision.SubscriberID{1, 2, 3}, prev)
+			require.NoError(t, err)
+			require.Empty(t, words(got))
+			e.set(card1, `200 {"result":"OK","data":{"id":1}}`)
+			_, err = f.HasState(ctx, 1, provision.StateActive)
+			require.ErrorContains(t, err, "tells no state")
+		})
+	}
+	t.Run("who is in no list keeps the state in use", func(t *testing.T) {
+		for _, mode := range []Mode{ModeDirect, ModeComposed} {
+			e, f, prev := primed(t, good(), Options{Bindings: mode, Memory: zeroCompared()})
+			e.set(list1, ids())
+			e.set("customer.get_data", `200 {"result":"OK","data":{"id":2}}`)
+			e.set("customer.get_data?customer_id=1,2,3", `200 {"result":"OK","data":{"1":{"id":1,"state_id":2},"2":{"id":2},"3":{"id":3,"state_id":0}}}`)
+			got, err := f.FetchStates(ctx, prev)
+			require.NoError(t, err)
+			require.Equal(t, "pause", words(got)[2], mode)
+			require.True(t, got.Refresh, "a whole fetch may tell")
+			require.Equal(t, "pause", states(fetch(t, f, prev))[2], mode)
+		}
+	})
 }
 
 // TestHintedFlagsAreKept: what a hint read of a customer's flags goes on to

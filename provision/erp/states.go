@@ -153,7 +153,7 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, al
 	ask := ids[:min(len(ids), b.opts.MaxAsk)]
 	got, err := b.ask(ctx, ask, func(c *userside.Customer) {
 		b.card(c)
-		if b.listed[b.numbers[c.ID]] {
+		if b.listed[stateID(c.State)] {
 			contrary++
 		}
 	})
@@ -201,10 +201,14 @@ func (b *batch) withoutRow(unlisted map[int64]struct{}) []int64 {
 }
 
 // setState takes a state_id from get_data. A card without one leaves what the
-// lists told.
+// lists told, and else the state in use, unless a flag blocks.
 func (b *batch) setState(id int64, state userside.Int) {
 	n := stateID(state)
 	if n == noStateID && b.knows(id) {
+		return
+	}
+	if was := b.prev.State(provision.SubscriberID(id)); n == noStateID && was != provision.StateUnknown && !b.policy.State(n, b.memory.flags(id)).Blocks() {
+		b.kept[id] = was
 		return
 	}
 	b.numbers[id] = n
