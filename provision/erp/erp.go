@@ -87,6 +87,7 @@ type Fetcher struct {
 	lists     cardLists
 	lastFetch time.Time // when cards were read last
 
+	cardsHung     atomic.Bool // the last poll of states waited for cards in vain
 	unreadAtFirst atomic.Bool // the first whole fetch had no time for all cards, and none followed yet
 }
 

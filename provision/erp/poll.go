@@ -22,6 +22,11 @@ import (
 // (provision.ErrFetchFirst) before the first, and when what it sees is not
 // plausible.
 func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
+	return f.FetchStatesEarly(ctx, prev, func(syncer.StatesAnswer) {})
+}
+
+// FetchStatesEarly implements syncer.EarlyStates. That cards cannot be read, or take long, takes nothing from what lists told.
+func (f *Fetcher) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot, early func(syncer.StatesAnswer)) (syncer.StatesAnswer, error) {
 	prior, zero, whole := f.memory.prior()
 	if !whole {
 		return syncer.StatesAnswer{}, syncer.ErrFetchFirst
@@ -52,17 +57,21 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 		}
 		asked = append(asked, 0)
 	}
-	if err := b.settleTwice(ctx); err != nil {
-		return syncer.StatesAnswer{}, err
-	}
 	var left []int64
 	for id, n := range prior {
 		if _, listed := b.numbers[id]; !listed && slices.Contains(asked, n) {
 			left = append(left, id)
 		}
 	}
+	if len(left) > b.opts.MaxAsk {
+		return syncer.StatesAnswer{}, syncer.ErrFetchFirst
+	}
+	if len(left)+len(b.twice) > 0 {
+		early(b.statesOfLists(prev))
+	}
 	answer := syncer.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
-	if err := b.askLeft(ctx, left, prior, &answer); err != nil {
+	b.readLeft(ctx, left, prior, &answer)
+	if err := ctx.Err(); err != nil {
 		return syncer.StatesAnswer{}, err
 	}
 	f.memory.setStates(b.numbers)
@@ -75,6 +84,36 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 	answer.FirstRead = f.memory.firstReadOnes(&f.policy, prev)
 	answer.Refresh = answer.Refresh || f.unreadAtFirst.Swap(false)
 	return answer, nil
+}
+
+// statesOfLists is what lists tell of those who are in one of them alone.
+func (b *batch) statesOfLists(prev *provision.Snapshot) syncer.StatesAnswer {
+	answer := syncer.StatesAnswer{States: make(map[provision.SubscriberID]provision.State, len(b.numbers)), FetchedAt: b.in.FetchedAt}
+	for id, n := range b.numbers {
+		if _, twice := b.twice[id]; !twice {
+			answer.States[provision.SubscriberID(id)] = b.state(id, n)
+		}
+	}
+	answer.FirstRead = b.memory.firstReadOnes(&b.policy, prev)
+	return answer
+}
+
+// readLeft reads the cards of those in two lists, and of those in no list any more. No longer than cardTime, and quickList after
+// a time when that was too short: the next poll of states waits for it. Who cannot be read keeps the state of before.
+func (b *batch) readLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) {
+	most := cardTime
+	if b.cardsHung.Load() {
+		most = quickList
+	}
+	part, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	b.askLeft(part, left, prior, answer)
+	if err := b.settleTwice(part); err != nil {
+		answer.Refresh = true // else the stricter state stands
+	}
+	if len(left)+len(b.twice) > 0 {
+		b.cardsHung.Store(part.Err() != nil)
+	}
 }
 
 // freed adds customers who are blocked in prev and whom an earlier read, of which
@@ -112,20 +151,17 @@ func (b *batch) plausible(prior map[int64]int) bool {
 }
 
 // askLeft reads the cards of customers who are in no list any more that had them.
-func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) error {
-	switch {
-	case len(left) == 0:
+func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) {
+	if len(left) == 0 {
 		b.judgeStates(ctx, false, 0, 0, len(prior))
-		return nil
-	case len(left) > b.opts.MaxAsk:
-		return syncer.ErrFetchFirst
+		return
 	}
 	slices.Sort(left)
 	for _, id := range left {
 		b.numbers[id] = prior[id] // stands unless the card tells
 	}
 	contrary, told := 0, 0
-	_, err := b.ask(ctx, left, func(c *userside.Customer) {
+	_, _ = b.ask(ctx, left, func(c *userside.Customer) {
 		b.card(c)
 		if n := stateID(c.State); n != noStateID {
 			told++
@@ -134,13 +170,9 @@ func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, 
 			}
 		}
 	})
-	if err != nil && ctx.Err() != nil {
-		return err
-	}
 	believed := b.judgeStates(ctx, false, contrary, contrary, len(prior))
 	// Gone from the ERP, no card to be had, none with a state, or cards that tell otherwise than the lists: only a whole fetch can tell.
 	answer.Refresh = told < len(left) || !believed
-	return nil
 }
 
 // FetchCustomers reads the cards of customers that hints named. Other addresses

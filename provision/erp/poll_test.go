@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -300,6 +302,60 @@ func TestCardWithoutStateTellsNothing(t *testing.T) {
 			require.True(t, got.Refresh, "a whole fetch may tell")
 			require.Equal(t, "pause", states(fetch(t, f, prev))[2], mode)
 		}
+	})
+}
+
+// Cards that cannot be read, or hang, hold up nothing that lists told.
+func TestCardsHoldUpNoList(t *testing.T) {
+	t.Run("one in two lists, and cards fail", func(t *testing.T) {
+		e, f, prev := primed(t, good(), Options{Bindings: ModeDirect, Memory: zeroCompared()})
+		e.set(list0, ids(2, 3))
+		e.set(list1, ids(1, 2))
+		e.set("customer.get_data", "500 x")
+		got, err := f.FetchStates(ctx, prev)
+		require.NoError(t, err)
+		require.Equal(t, map[provision.SubscriberID]string{1: "pause", 2: "stop", 3: "stop"}, words(got))
+		require.True(t, got.Refresh)
+	})
+	t.Run("cards hang", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e, err := emulator.Open(emulator.Options{Seed: 7, Customers: 60, Keys: []emulator.Key{{Key: emulatorKey}}})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, e.Close()) }()
+			c, err := userside.New(userside.Options{URL: "http://192.0.2.1/api.php", Key: emulatorKey, Transport: inProcess{e}, Location: time.UTC})
+			require.NoError(t, err)
+			f, _ := newFetcher(t, c, Options{Bindings: ModeDirect})
+			var some []int64
+			for _, x := range e.Customers() {
+				if x.State == emulator.StateActive {
+					some = append(some, x.ID)
+				}
+			}
+			require.NoError(t, e.SetState(some[0], emulator.StatePause))
+			prev, _ := provision.Build(fetch(t, f, nil))
+			paid, pays := provision.SubscriberID(some[0]), provision.SubscriberID(some[1])
+			require.NoError(t, e.SetState(some[0], emulator.StateActive))
+			require.NoError(t, e.SetState(some[1], emulator.StatePause))
+			require.NoError(t, e.SetQuirks(emulator.Quirks{Faults: map[string]emulator.Fault{"customer.get_data": emulator.FaultHang}}))
+			for _, most := range []time.Duration{cardTime, quickList} { // what hung before is not waited for as long
+				began, told := time.Now(), time.Duration(-1)
+				got, err := f.FetchStatesEarly(t.Context(), prev, func(a syncer.StatesAnswer) {
+					told = time.Since(began)
+					assert.Equal(t, provision.StatePause, a.States[pays])
+					assert.NotContains(t, a.States, paid)
+				})
+				require.NoError(t, err)
+				require.Zero(t, told, "before cards are asked for")
+				require.LessOrEqual(t, time.Since(began), most)
+				require.Equal(t, provision.StatePause, got.States[pays])
+				require.Equal(t, provision.StatePause, got.States[paid])
+				require.True(t, got.Refresh)
+			}
+			require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+			got, err := f.FetchStates(t.Context(), prev)
+			require.NoError(t, err)
+			require.Equal(t, provision.StateActive, got.States[paid])
+		})
 	})
 }
 

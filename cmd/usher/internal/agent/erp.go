@@ -65,6 +65,11 @@ func (l *liveERP) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 	return l.p.Load().FetchStates(ctx, prev)
 }
 
+// FetchStatesEarly implements syncer.EarlyStates.
+func (l *liveERP) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot, early func(syncer.StatesAnswer)) (syncer.StatesAnswer, error) {
+	return l.p.Load().FetchStatesEarly(ctx, prev, early)
+}
+
 // FetchCustomers implements syncer.CustomerFetcher.
 func (l *liveERP) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
 	return l.p.Load().FetchCustomers(ctx, ids, prev)
