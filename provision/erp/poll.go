@@ -217,10 +217,11 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 
 // cardState returns the state that a card tells of its customer, who is in state was; n is the state_id that is known. Without
 // a state_id the card tells no more than what its own flags block: the number in Memory is what lists said, which are no proof
-// of themselves.
+// of themselves. Nor does a card tell that somebody is former no more.
 func (f *Fetcher) cardState(c *userside.Customer, n int, was provision.State) (st provision.State, tells bool) {
 	if stateID(c.State) != noStateID {
-		return f.state(c.ID, n), true
+		st = f.state(c.ID, n)
+		return st, st.Blocks() || !was.Blocks() || !f.memory.hasLeftFormer(c.ID)
 	}
 	st = f.policy.State(noStateID, cardFlags(c))
 	return st, st == provision.StateStop || st == provision.StatePause && was != provision.StateStop
