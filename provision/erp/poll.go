@@ -52,10 +52,10 @@ func (f *Fetcher) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot
 			b.fails(ctx, syncer.SourceStates, err)
 			return syncer.StatesAnswer{}, err
 		}
-		if !b.plausible(prior) {
-			return syncer.StatesAnswer{}, syncer.ErrFetchFirst
-		}
 		asked = append(asked, 0)
+	}
+	if b.doubted != nil || !b.plausible(prior) {
+		return syncer.StatesAnswer{}, syncer.ErrFetchFirst
 	}
 	var left []int64
 	for id, n := range prior {
@@ -134,20 +134,25 @@ func (f *Fetcher) freed(prior map[int64]int, prev *provision.Snapshot, states ma
 	}
 }
 
-// plausible reports whether the list of state 0 can be one of stopped customers.
-// An ERP that answers everybody is left to a whole fetch, which sees all lists.
+// plausible reports whether each list can be one of blocked customers. An ERP that answers everybody is left to a
+// whole fetch, which sees all lists.
 func (b *batch) plausible(prior map[int64]int) bool {
-	active, fell := 0, 0
+	active, fell := 0, make(map[int]int)
 	for id, n := range prior {
 		if n != 2 {
 			continue
 		}
 		active++
-		if now, listed := b.numbers[id]; listed && now == 0 {
-			fell++
+		if now, listed := b.numbers[id]; listed && b.policy.State(now, provision.Flags{}).Blocks() {
+			fell[now]++
 		}
 	}
-	return fell <= 1 || fell <= active/2
+	for _, n := range fell {
+		if n > 1 && n > active/2 {
+			return false
+		}
+	}
+	return true
 }
 
 // askLeft reads the cards of customers who are in no list any more that had them.

@@ -173,12 +173,16 @@ func (b *batch) keepStates() {
 func (b *batch) judgeStates(ctx context.Context, whole bool, out, contrary, all int) (believed bool) {
 	st := syncer.SourceStatus{Source: syncer.SourceStates, Judgement: syncer.JudgedGood, Rows: all}
 	believed = contrary <= b.opts.MinChanged || !b.tooMany(out, all)
-	if !believed {
+	switch {
+	case b.doubted != nil:
+		st.Judgement, st.Error = syncer.JudgedHeld, b.doubted.Error()
+		st.GoodAt = b.memory.source(syncer.SourceStates).GoodAt
+	case !believed:
 		st.Judgement = syncer.JudgedHeld
 		st.Error = fmt.Sprintf("the lists lack %d of %d customers; they keep their states or are asked for by themselves", out, all)
 		st.GoodAt = b.memory.source(syncer.SourceStates).GoodAt
 	}
-	if b.memory.judgesStates(whole, believed) {
+	if b.memory.judgesStates(whole, believed && b.doubted == nil) {
 		b.tell(ctx, st)
 	}
 	return believed
