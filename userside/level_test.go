@@ -2,6 +2,7 @@ package userside
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -258,6 +259,40 @@ func TestDetectionIsSharedAndRepeatedOnlyWithReason(t *testing.T) {
 		call()
 		require.Len(t, seen, 10, "it was not: the call is not made again")
 	})
+}
+
+// A change of which the answer says neither yes nor no is not made again under the names of another version; one that was refused is.
+func TestUncertainChangeIsNotMadeAgain(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer string
+		times  int
+	}{
+		"a hook answers":        {`{"result":"0","msg":"done"}`, 1},
+		"nothing is known":      {`{"msg":"done"}`, 1},
+		"the names are unknown": {`{"result":"ERROR","error":"no such parameter"}`, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				version, changes := "3.16", 0
+				c := newTimeClient(t, Options{Timeout: time.Minute}, func(r *http.Request) (*http.Response, error) {
+					if r.URL.Query().Get("cat") == "system" {
+						return response(200, `{"result":"OK","data":{"erp_version":"`+version+`"}}`), nil
+					}
+					changes++
+					return response(200, tt.answer), nil
+				})
+				c.opts.ERPVersion = Version{}
+				require.Equal(t, "3.16", c.Level(ctx).Version.String())
+				version = "3.19"
+				time.Sleep(2 * detectAgain) //nolint:forbidigo // time of the bubble
+				err := c.ChangeState(ctx, 7, 1)
+				require.Error(t, err)
+				require.Equal(t, tt.times == 1, errors.Is(err, ErrUncertain))
+				require.Equal(t, tt.times, changes)
+				require.Equal(t, "3.19", c.Level(ctx).Version.String(), "the question was raised all the same")
+			})
+		})
+	}
 }
 
 func TestDetectionEndsWithItsCaller(t *testing.T) {
