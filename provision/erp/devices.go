@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -167,7 +168,8 @@ func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named 
 	if why != "" {
 		use = addNew(earlier, list)
 		b.memory.setAbsences(nil)
-		b.memory.holdDevices(c.taken)
+		st.Fingerprint = printOf(c.taken, listed)
+		b.memory.holdDevices(c.taken, st.Fingerprint)
 		st.Judgement, st.Error, st.GoodAt = syncer.JudgedHeld, why, b.memory.source(syncer.SourceDevices).GoodAt
 	} else {
 		b.memory.passDevices(c.missing)
@@ -374,17 +376,29 @@ func (m *Memory) setAbsences(absences map[provision.DeviceID]int) {
 }
 
 // holdDevices notes whom a list that is held takes something from.
-func (m *Memory) holdDevices(ids []provision.DeviceID) {
+func (m *Memory) holdDevices(ids []provision.DeviceID, fingerprint string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.heldDevices = ids
+	m.heldDevices, m.heldPrint = ids, fingerprint
+}
+
+// printOf is the fingerprint of what a list makes of some devices.
+func printOf(ids []provision.DeviceID, listed map[provision.DeviceID]*device) string {
+	h := fnv.New64a()
+	for _, id := range slices.Sorted(slices.Values(ids)) {
+		fmt.Fprintf(h, "%d:", id)
+		if d := listed[id]; d != nil {
+			fmt.Fprintf(h, "%+v", *d)
+		}
+	}
+	return fmt.Sprintf("%016x", h.Sum64())
 }
 
 // passDevices notes that a list is in use that lacks some devices. What was accepted counts as long as a device is missing.
 func (m *Memory) passDevices(missing []provision.DeviceID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.heldDevices = nil
+	m.heldDevices, m.heldPrint = nil, ""
 	before := len(m.accepted)
 	maps.DeleteFunc(m.accepted, func(id provision.DeviceID, _ bool) bool { return !slices.Contains(missing, id) })
 	m.changed = m.changed || len(m.accepted) != before
@@ -397,12 +411,16 @@ func (m *Memory) acceptedOnes() map[provision.DeviceID]bool {
 	return maps.Clone(m.accepted)
 }
 
-// acceptDevices has what is held of the list of devices count from the next fetch on.
-func (m *Memory) acceptDevices() {
+// acceptDevices has what is held of the list of devices count from the next fetch on, if it has the fingerprint; empty: any.
+func (m *Memory) acceptDevices(fingerprint string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if fingerprint != "" && fingerprint != m.heldPrint {
+		return &syncer.OtherHeldError{Fingerprint: m.heldPrint}
+	}
 	for _, id := range m.heldDevices {
 		m.accepted[id] = true
 	}
 	m.changed = m.changed || len(m.heldDevices) > 0
+	return nil
 }

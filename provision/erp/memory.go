@@ -42,6 +42,7 @@ type Memory struct {
 	round      cardRound
 
 	heldDevices []provision.DeviceID        // whom the list that is held takes something from
+	heldPrint   string                      // of that
 	accepted    map[provision.DeviceID]bool // of which an operator accepted that the list lacks or changes them
 
 	changed bool      // the file is behind

@@ -32,12 +32,11 @@ func (f *Fetcher) Sources() []syncer.SourceStatus {
 
 // AcceptSource implements syncer.SourceAccepter. What is held of the list of devices can be accepted; the other sources are held
 // by what the ERP itself says of single customers, which an operator cannot know better.
-func (f *Fetcher) AcceptSource(name syncer.SourceName) error {
+func (f *Fetcher) AcceptSource(name syncer.SourceName, fingerprint string) error {
 	if name != syncer.SourceDevices {
 		return fmt.Errorf("only devices can be accepted; %s come into use when the cards of customers say the same", name)
 	}
-	f.memory.acceptDevices()
-	return nil
+	return f.memory.acceptDevices(fingerprint)
 }
 
 // Save writes what the ERP said last to the file of its Memory, if that is behind.

@@ -127,7 +127,7 @@ func TestTheGuardBlamesTheRightSource(t *testing.T) {
 				}
 				require.NoError(t, reject(s))
 				pass(time.Minute)
-				_, err := s.AcceptSource(tt.want[0])
+				_, err := s.AcceptSource(tt.want[0], "")
 				require.ErrorContains(t, err, "usher guard accept, without a source")
 			})
 		})
@@ -176,7 +176,10 @@ type acceptingERP struct {
 	accepted *[]SourceName
 }
 
-func (f acceptingERP) AcceptSource(name SourceName) error {
+func (f acceptingERP) AcceptSource(name SourceName, fingerprint string) error {
+	if fingerprint != "" && fingerprint != "seen" {
+		return &OtherHeldError{"seen"}
+	}
 	*f.accepted = append(*f.accepted, name)
 	return nil
 }
@@ -191,10 +194,13 @@ func TestAcceptSource(t *testing.T) {
 		s := New(Options{PollInterval: time.Hour, Guard: tightGuard}, erp, nil, nil, provisiontest.Quiet())
 		runSyncer(t, s)
 		for _, name := range []SourceName{SourceBindings, SourceFormer, SourceFlags, "switches"} {
-			_, err := s.AcceptSource(name)
+			_, err := s.AcceptSource(name, "")
 			require.ErrorIs(t, err, ErrSourceNotHeld)
 		}
-		st, err := s.AcceptSource(SourceDevices)
+		_, err := s.AcceptSource(SourceDevices, "other")
+		require.ErrorAs(t, err, new(*OtherHeldError))
+		assert.Empty(t, accepted)
+		st, err := s.AcceptSource(SourceDevices, "seen")
 		require.NoError(t, err)
 		assert.Equal(t, "the list is empty", st.Error)
 		assert.Equal(t, []SourceName{SourceDevices}, accepted)
@@ -205,7 +211,7 @@ func TestAcceptSource(t *testing.T) {
 		s.Refresh()
 		pass(time.Second)
 		require.NotNil(t, s.Status().Held)
-		_, err = s.AcceptSource(SourceBindings)
+		_, err = s.AcceptSource(SourceBindings, "")
 		require.ErrorContains(t, err, "usher guard accept, without a source")
 		assert.Len(t, accepted, 1)
 	})

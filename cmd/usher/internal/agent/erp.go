@@ -92,7 +92,9 @@ func (l *liveERP) BlockedBy(id provision.SubscriberID, st provision.State) synce
 }
 
 // AcceptSource implements syncer.SourceAccepter.
-func (l *liveERP) AcceptSource(name syncer.SourceName) error { return l.p.Load().AcceptSource(name) }
+func (l *liveERP) AcceptSource(name syncer.SourceName, fingerprint string) error {
+	return l.p.Load().AcceptSource(name, fingerprint)
+}
 
 // memoryFor returns what is known of the ERP, also from before the start, and begins anew for another one. An error is a
 // *statedir.NewerError.
