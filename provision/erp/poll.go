@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -107,12 +108,14 @@ func (b *batch) readLeft(ctx context.Context, left []int64, prior map[int64]int,
 	}
 	part, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	b.askLeft(part, left, prior, answer)
-	if err := b.settleTwice(part); err != nil {
+	began := time.Now()
+	err := b.askLeft(part, left, prior, answer)
+	if twice := b.settleTwice(part); twice != nil {
 		answer.Refresh = true // else the stricter state stands
+		err = twice
 	}
 	if len(left)+len(b.twice) > 0 {
-		b.cardsHung.Store(part.Err() != nil)
+		b.cardsHung.Store(err != nil && time.Since(began) >= quickList)
 	}
 }
 
@@ -156,17 +159,17 @@ func (b *batch) plausible(prior map[int64]int) bool {
 }
 
 // askLeft reads the cards of customers who are in no list any more that had them.
-func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) {
+func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) error {
 	if len(left) == 0 {
 		b.judgeStates(ctx, false, 0, 0, len(prior))
-		return
+		return nil
 	}
 	slices.Sort(left)
 	for _, id := range left {
 		b.numbers[id] = prior[id] // stands unless the card tells
 	}
 	contrary, told := 0, 0
-	_, _ = b.ask(ctx, left, func(c *userside.Customer) {
+	_, err := b.ask(ctx, left, func(c *userside.Customer) {
 		b.card(c)
 		if n := stateID(c.State); n != noStateID {
 			told++
@@ -178,6 +181,7 @@ func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, 
 	believed := b.judgeStates(ctx, false, contrary, contrary, len(prior))
 	// Gone from the ERP, no card to be had, none with a state, or cards that tell otherwise than the lists: only a whole fetch can tell.
 	answer.Refresh = told < len(left) || !believed
+	return err
 }
 
 // FetchCustomers reads the cards of customers that hints named. Other addresses
