@@ -195,6 +195,9 @@ func (v *verdict) holdsOf(name SourceName) bool {
 	case SourceBindings:
 		return v.NoRows || len(v.held[ChangeRemoved])+len(v.held[ChangeMoved])+len(v.held[ChangeAdded]) > 0
 	case SourceStates, SourceFlags, SourceFormer:
+		if name == SourceStates && len(v.held[ChangeOpened]) > 0 {
+			return true // what blocked them before is not known any more
+		}
 		return slices.ContainsFunc(v.held[ChangeBlocked], func(id provision.SubscriberID) bool { return v.blamed(id) == name })
 	default:
 		return false

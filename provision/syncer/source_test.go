@@ -73,6 +73,31 @@ func TestSourcesTheGuardHolds(t *testing.T) {
 	}
 }
 
+// While openings are held, for a card contradicts or none can be read, the states are not good: they are not in use.
+func TestSourceOfHeldOpenings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		paused := provisiontest.Input(100)
+		for i := range paused.Subscribers {
+			paused.Subscribers[i].State = provision.StatePause
+		}
+		erp := tellingERP{&fakeERP{answer: says(paused)}, []SourceStatus{
+			{Source: SourceBindings, Judgement: JudgedGood}, {Source: SourceStates, Judgement: JudgedGood}, {Source: SourceFlags, Judgement: JudgedGood},
+		}}
+		s := New(Options{PollInterval: time.Minute, Guard: tightGuard}, erp, nil, nil, provisiontest.Quiet())
+		runSyncer(t, s)
+		erp.set(says(provisiontest.Input(100)))
+		pass(2 * time.Minute)
+		for _, st := range s.Status().Sources {
+			assert.Equal(t, st.Source == SourceStates, st.Bad(), "%s", st.Source)
+			assert.Equal(t, st.Source == SourceStates, st.Guard, "%s", st.Source)
+		}
+		pass(10 * time.Minute)
+		for _, st := range s.Status().Sources {
+			assert.False(t, st.Bad(), "%s: they were let in", st.Source)
+		}
+	})
+}
+
 // blamingERP knows by which source subscribers are blocked: by their flags where the id is odd.
 type blamingERP struct{ tellingERP }
 
