@@ -136,6 +136,27 @@ func TestDevicesAreRemembered(t *testing.T) {
 	})
 }
 
+// Limits of nothing are limits, and not the usual ones.
+func TestLimitsOfZero(t *testing.T) {
+	_, c := newFakeERP(t, good())
+	for _, tt := range []struct {
+		moved   *float64
+		changed *int
+		n, all  int
+		want    bool
+	}{
+		{nil, nil, 21, 100, true}, {nil, nil, 20, 100, false}, {nil, nil, 21, 1000, false},
+		{new(0.0), nil, 21, 1000, true}, {new(0.0), nil, 20, 1000, false},
+		{nil, new(0), 11, 100, true}, {nil, new(0), 1, 5, true}, {nil, new(0), 1, 100, false},
+		{new(0.0), new(0), 1, 1000, true}, {new(0.0), new(0), 0, 1000, false},
+	} {
+		f, _ := newFetcher(t, c, Options{MaxMoved: tt.moved, MinChanged: tt.changed})
+		require.Equal(t, tt.want, f.tooMany(tt.n, tt.all), "%+v", tt)
+	}
+	_, err := New(c, Options{MinChanged: new(-1)})
+	require.ErrorContains(t, err, "negative")
+}
+
 // Two switches that carry all customers lose nothing, and get no other MAC, by a list that single look-ups contradict.
 func TestListOfTwoSwitches(t *testing.T) {
 	rules := func() map[string]string {

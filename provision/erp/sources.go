@@ -103,7 +103,7 @@ func (f *Fetcher) state(id int64, n int) provision.State { return f.memory.state
 
 // tooMany reports whether n of all rows are more than one answer may harm: what the fetch guard allows for moves.
 func (f *Fetcher) tooMany(n, all int) bool {
-	return n > f.opts.MinChanged && float64(n) > f.opts.MaxMoved*float64(all)
+	return n > *f.opts.MinChanged && float64(n) > *f.opts.MaxMoved*float64(all)
 }
 
 // within gives a source its share of the time that the fetch has: one that hangs must not take it from the others.
@@ -171,7 +171,7 @@ func (b *batch) keepStates() {
 // believed. A poll of states reads fewer lists than a whole fetch, so it does not make good what that found bad.
 func (b *batch) judgeStates(ctx context.Context, whole bool, out, contrary, all int) (believed bool) {
 	st := syncer.SourceStatus{Source: syncer.SourceStates, Judgement: syncer.JudgedGood, Rows: all}
-	believed = contrary <= b.opts.MinChanged || !b.tooMany(out, all)
+	believed = contrary <= *b.opts.MinChanged || !b.tooMany(out, all)
 	switch {
 	case b.doubted != nil:
 		st.Judgement, st.Error = syncer.JudgedHeld, b.doubted.Error()
