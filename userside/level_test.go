@@ -295,6 +295,47 @@ func TestUncertainChangeIsNotMadeAgain(t *testing.T) {
 	}
 }
 
+// A server that only hangs where it is asked for its version holds up no call for longer than a second, and none once it is known.
+func TestHangingDetectionHoldsUpNoCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		hangs := true
+		c := newTimeClient(t, Options{Timeout: time.Minute}, func(r *http.Request) (*http.Response, error) {
+			mu.Lock()
+			hang := hangs
+			mu.Unlock()
+			if r.URL.Query().Get("cat") != "system" {
+				return response(200, `{"result":"OK"}`), nil
+			}
+			if hang {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return response(200, `{"result":"OK","data":{"erp_version":"3.19.5"}}`), nil
+		})
+		c.opts.ERPVersion = Version{}
+		took := func() time.Duration {
+			began := time.Now()
+			require.NoError(t, c.ChangeState(ctx, 7, 1))
+			return time.Since(began)
+		}
+		require.LessOrEqual(t, took(), levelPatience)
+		require.LessOrEqual(t, took(), levelPatience, "it still hangs")
+		require.ErrorIs(t, c.Level(ctx).Err, ErrUnavailable, "who wants to know waits")
+		require.Zero(t, took())
+		time.Sleep(detectAgain) //nolint:forbidigo // time of the bubble
+		require.Zero(t, took(), "it is asked again, beside the call")
+		synctest.Wait()
+		mu.Lock()
+		hangs = false
+		mu.Unlock()
+		time.Sleep(detectTimeout + detectAgain) //nolint:forbidigo // time of the bubble
+		require.Zero(t, took())
+		synctest.Wait()
+		require.Equal(t, "3.19.5", c.Level(ctx).Version.String())
+	})
+}
+
 func TestDetectionEndsWithItsCaller(t *testing.T) {
 	f := &fakeERP{rules: map[string]string{"system action": `200 {"result":"OK","data":{"erp_version":"3.19.5"}}`}}
 	c := f.client(t)
