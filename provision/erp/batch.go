@@ -55,11 +55,11 @@ func (b *batch) direct(ctx context.Context) error {
 	if err := b.readStates(ctx); err != nil {
 		return err
 	}
-	named := func(t *deviceTable) map[provision.DeviceID]int {
-		n := make(map[provision.DeviceID]int)
+	named := func(t *deviceTable) namedDevices {
+		n := newNamedDevices()
 		for r := range rows.All() {
 			if d := t.find(&r); d != 0 {
-				n[d]++
+				n.add(d, port{r.Port, r.PortName})
 			}
 		}
 		return n

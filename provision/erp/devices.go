@@ -1,6 +1,7 @@
 package erp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,8 +46,28 @@ func deviceOf(d *userside.Device) device {
 	return out
 }
 
-// naming tells how many rows of the fetch name which device of those in a table.
-type naming func(*deviceTable) map[provision.DeviceID]int
+// naming tells how many rows of the fetch name which device of those in a table, and which port of it.
+type naming func(*deviceTable) namedDevices
+
+type namedDevices struct {
+	rows  map[provision.DeviceID]int
+	ports map[provision.DeviceID]map[port]int // as the rows tell them: by number, by name or by both
+}
+
+func newNamedDevices() namedDevices {
+	return namedDevices{make(map[provision.DeviceID]int), make(map[provision.DeviceID]map[port]int)}
+}
+
+func (n *namedDevices) add(id provision.DeviceID, p port) {
+	n.rows[id]++
+	if p == (port{}) {
+		return
+	}
+	if n.ports[id] == nil {
+		n.ports[id] = make(map[port]int)
+	}
+	n.ports[id][p]++
+}
 
 // readDevices reads the switches. Where that fails those of the last good list stay. Without one, an ERP that does not
 // have them or a key that may not read them has switches made up from what rows tell: ACLs and matching by MAC do
@@ -107,21 +128,21 @@ type deviceChange struct {
 	missing   []provision.DeviceID // not in the list, ascending
 	absent    int                  // rows of missing ones of which earlier lists told
 	lost      []provision.DeviceID // in the list without the MAC, address, name or ports that they had
-	changed   []provision.DeviceID // in the list with another MAC, address or name
+	changed   []provision.DeviceID // in the list with another MAC, address or name, or other names of ports
 	lostRows  int
 	otherRows int                  // of changed
 	taken     []provision.DeviceID // whom the list takes something from: missing ones of which earlier lists told, lost, changed
 }
 
 // What an operator accepted counts for nothing.
-func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[provision.DeviceID]int, accepted map[provision.DeviceID]bool) deviceChange {
+func compareDevices(listed, earlier map[provision.DeviceID]*device, named namedDevices, accepted map[provision.DeviceID]bool) deviceChange {
 	var c deviceChange
 	count := func(to *int, id provision.DeviceID, n int) {
 		if !accepted[id] {
 			*to += n
 		}
 	}
-	for id, n := range rows {
+	for id, n := range named.rows {
 		c.all += n
 		was, now := earlier[id], listed[id]
 		switch {
@@ -138,6 +159,14 @@ func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[pro
 		case !was.MAC.IsZero() && now.MAC != was.MAC || was.IP.IsValid() && now.IP != was.IP || was.Name != "" && now.Name != was.Name:
 			c.changed = append(c.changed, id)
 			count(&c.otherRows, id, n)
+		default:
+			lost, other := comparePorts(now.Ports, was.Ports, named.ports[id])
+			if count(&c.lostRows, id, lost); lost > 0 {
+				c.lost = append(c.lost, id)
+			}
+			if count(&c.otherRows, id, other); other > 0 {
+				c.changed = append(c.changed, id)
+			}
 		}
 	}
 	c.taken = slices.Concat(c.taken, c.lost, c.changed)
@@ -145,6 +174,47 @@ func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[pro
 	slices.Sort(c.lost)
 	slices.Sort(c.changed)
 	return c
+}
+
+// comparePorts counts the rows that name a port by its number or name alone and of which the other one is told no more, or is
+// another than it was.
+func comparePorts(now, was []port, rows map[port]int) (lost, other int) {
+	if slices.Equal(now, was) {
+		return 0, 0
+	}
+	is, had := bothWays(now), bothWays(was)
+	for p, n := range rows {
+		before, known := had[p]
+		after, told := is[p]
+		switch {
+		case !known:
+		case !told:
+			lost += n
+		case after != before:
+			other += n
+		}
+	}
+	return lost, other
+}
+
+// bothWays finds ports by their number or their name alone. Of two that share one the first counts, as to completePort.
+func bothWays(ports []port) map[port]port {
+	m := make(map[port]port, 2*len(ports))
+	for _, p := range ports {
+		for _, by := range []port{{Number: p.Number}, {Name: p.Name}} {
+			if _, have := m[by]; !have && p.Number != 0 && p.Name != "" {
+				m[by] = p
+			}
+		}
+	}
+	return m
+}
+
+func samePorts(a, b []port) bool {
+	sorted := func(ports []port) []port {
+		return slices.SortedFunc(slices.Values(ports), func(x, y port) int { return cmp.Or(cmp.Compare(x.Number, y.Number), cmp.Compare(x.Name, y.Name)) })
+	}
+	return slices.Equal(sorted(a), sorted(b))
 }
 
 // lacks reports whether a device has lost something that clients are found by.
@@ -158,10 +228,11 @@ func lacks(now, was *device) bool {
 // stays until the ERP has said twice that there is none, or no row names it any more.
 func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named naming) {
 	before := newDeviceTable(earlier, true)
-	rows := named(&before)
+	names := named(&before)
+	rows := names.rows
 	listed, old := byID(list), byID(earlier)
 	accepted := b.memory.acceptedOnes()
-	c := compareDevices(listed, old, rows, accepted)
+	c := compareDevices(listed, old, names, accepted)
 	why := b.holdDevices(ctx, &c, listed, len(list))
 	st := syncer.SourceStatus{Source: syncer.SourceDevices, Judgement: syncer.JudgedGood, Rows: len(list), GoodAt: b.in.FetchedAt}
 	var use []device
@@ -208,7 +279,7 @@ func (b *batch) holdDevices(ctx context.Context, c *deviceChange, listed map[pro
 	case b.tooMany(c.lostRows, c.all) && (len(c.lost) > fewDevices || !b.confirmed(ctx, c.lost, listed)):
 		return fmt.Sprintf("%d devices with %d of %d rows would lose their MAC, address, name or ports", len(c.lost), c.lostRows, c.all)
 	case b.tooMany(c.otherRows, c.all) && !b.confirmed(ctx, c.changed, listed):
-		return fmt.Sprintf("%d devices with %d of %d rows would get another MAC, address or name, and asked for by themselves they do not tell so", len(c.changed), c.otherRows, c.all)
+		return fmt.Sprintf("%d devices with %d of %d rows would get another MAC, address or name, or other names of ports, and asked for by themselves they do not tell so", len(c.changed), c.otherRows, c.all)
 	}
 	return ""
 }
@@ -220,7 +291,7 @@ func (b *batch) confirmed(ctx context.Context, ids []provision.DeviceID, listed 
 	for i := 0; i < len(ids); i += step {
 		d, err := b.lookUpDevice(ctx, ids[i])
 		now := listed[ids[i]]
-		if err != nil || d == nil || d.MAC != now.MAC || d.IP != now.IP || d.Name != now.Name || (len(d.Ports) == 0) != (len(now.Ports) == 0) {
+		if err != nil || d == nil || d.MAC != now.MAC || d.IP != now.IP || d.Name != now.Name || !samePorts(d.Ports, now.Ports) {
 			return false
 		}
 	}
