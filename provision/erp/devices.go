@@ -457,9 +457,9 @@ func (m *Memory) holdDevices(ids []provision.DeviceID, fingerprint string) {
 func printOf(ids []provision.DeviceID, listed map[provision.DeviceID]*device) string {
 	h := fnv.New64a()
 	for _, id := range slices.Sorted(slices.Values(ids)) {
-		fmt.Fprintf(h, "%d:", id)
+		_, _ = fmt.Fprintf(h, "%d:", id) // never fails
 		if d := listed[id]; d != nil {
-			fmt.Fprintf(h, "%+v", *d)
+			_, _ = fmt.Fprintf(h, "%+v", *d)
 		}
 	}
 	return fmt.Sprintf("%016x", h.Sum64())

@@ -359,6 +359,38 @@ func TestCardsHoldUpNoList(t *testing.T) {
 	})
 }
 
+// Servers of each generation that answer everybody, or cards without a state, tell of nobody whom a hint did not name, and confirm
+// no list.
+func TestWrongCardsOfEachGeneration(t *testing.T) {
+	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
+		for name, quirks := range map[string]emulator.Quirks{"everybody": {CardsOfAll: true}, "everybody in a list": {CardsOfAll: true, ListForMap: true}, "no state": {CardsWithoutState: true}} {
+			t.Run(fmt.Sprintf("%s %s", profile, name), func(t *testing.T) {
+				e, c := openEmulator(t, emulator.Options{Profile: profile, Seed: 7, Customers: 60})
+				f, err := New(c, Options{Bindings: ModeDirect})
+				require.NoError(t, err)
+				in, err := f.Fetch(ctx, nil)
+				require.NoError(t, err)
+				prev, _ := provision.Build(in)
+				var named provision.SubscriberID
+				for _, x := range e.Customers() {
+					if id := provision.SubscriberID(x.ID); prev.State(id) == provision.StateActive {
+						require.NoError(t, e.SetState(x.ID, emulator.StatePause))
+						named = id
+					}
+				}
+				require.NoError(t, e.SetQuirks(quirks))
+				got, err := f.FetchCustomers(ctx, []provision.SubscriberID{named}, prev)
+				require.NoError(t, err)
+				want := map[provision.SubscriberID]string{named: "pause"}
+				if quirks.CardsWithoutState {
+					want = map[provision.SubscriberID]string{}
+				}
+				require.Equal(t, want, words(got))
+			})
+		}
+	}
+}
+
 // TestHintedFlagsAreKept: what a hint read of a customer's flags goes on to
 // count in later polls and whole fetches.
 func TestHintedFlagsAreKept(t *testing.T) {
