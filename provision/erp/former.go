@@ -201,7 +201,9 @@ func (m *Memory) noteSkipsFormer(version string) {
 func (m *Memory) settleFormer(prev *provision.Snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before := len(m.leftFormer)
 	maps.DeleteFunc(m.leftFormer, func(id int64, _ bool) bool { return !prev.State(provision.SubscriberID(id)).Blocks() })
+	m.changed = m.changed || len(m.leftFormer) != before
 }
 
 // hasLeftFormer reports whether a customer left the list of former ones while blocked.

@@ -241,11 +241,18 @@ func TestLookUpsThatFindEverybody(t *testing.T) {
 	}
 	t.Run("cards confirm nothing of a list that is believed", func(t *testing.T) {
 		require.NoError(t, e.SetQuirks(emulator.Quirks{}))
-		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy})
+		path := filepath.Join(t.TempDir(), "answers")
+		m, err := OpenMemory(path, testURL)
+		require.NoError(t, err)
+		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, Memory: m})
 		prev, _ := provision.Build(fetch(t, f, nil))
 		require.NoError(t, e.SetFlags(int64(former[0]), false, false, false))
 		next, _ := provision.Build(fetch(t, f, prev))
 		require.Equal(t, provision.StateActive, next.State(former[0]))
+		require.NoError(t, f.Save())
+		m, err = OpenMemory(path, testURL) // a restart
+		require.NoError(t, err)
+		f, _ = newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, Memory: m})
 		got, err := f.FetchCustomers(ctx, former[:2], prev) // of which the guard held that
 		require.NoError(t, err)
 		require.Equal(t, map[provision.SubscriberID]string{former[1]: "stop"}, words(got))
