@@ -96,9 +96,10 @@ func (c *Client) AcceptHeld(ctx context.Context, fingerprint string) (*GuardResu
 	return call[GuardResult](ctx, c, http.MethodPost, "/v1/guard/accept", guardRequest{Fingerprint: fingerprint})
 }
 
-// AcceptSource puts what is held of one source of the ERP into use, with the next whole fetch.
-func (c *Client) AcceptSource(ctx context.Context, name syncer.SourceName) (*GuardResult, error) {
-	return call[GuardResult](ctx, c, http.MethodPost, "/v1/guard/accept", guardRequest{Source: name})
+// AcceptSource puts what is held of one source of the ERP into use, with the next whole fetch. A
+// fingerprint that is not empty must be the one of what is held.
+func (c *Client) AcceptSource(ctx context.Context, name syncer.SourceName, fingerprint string) (*GuardResult, error) {
+	return call[GuardResult](ctx, c, http.MethodPost, "/v1/guard/accept", guardRequest{Source: name, Fingerprint: fingerprint})
 }
 
 // RejectHeld forgets what the guard holds; see AcceptHeld.

@@ -155,14 +155,15 @@ func (c *control) accept(r *http.Request, rec *audit.Record) (any, error) {
 	switch {
 	case req.Source == "":
 		return c.decided("accepted", req.Fingerprint, rec, c.d.Syncer.Accept)
-	case req.Fingerprint != "":
-		return nil, badRequest(errors.New("a fingerprint is of what the guard holds, not of a source"))
 	case !slices.Contains(syncer.SourceNames(), req.Source):
 		return nil, badRequest(fmt.Errorf("source %.30q: want one of %v", string(req.Source), syncer.SourceNames()))
 	}
-	rec.What.Source = string(req.Source)
-	st, err := c.d.Syncer.AcceptSource(req.Source)
+	rec.What.Source, rec.What.Fingerprint = string(req.Source), req.Fingerprint
+	st, err := c.d.Syncer.AcceptSource(req.Source, req.Fingerprint)
 	rec.What.Held = st.Error
+	if st.Fingerprint != "" {
+		rec.What.Fingerprint = st.Fingerprint
+	}
 	if err != nil {
 		return nil, statusErr{http.StatusConflict, err}
 	}

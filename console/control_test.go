@@ -377,13 +377,13 @@ func TestClientAcceptSource(t *testing.T) {
 	told := &acts{}
 	w.Audit = told
 	c := serveWorld(t, w)
-	_, err := c.AcceptSource(t.Context(), syncer.SourceDevices)
+	_, err := c.AcceptSource(t.Context(), syncer.SourceDevices, "")
 	require.ErrorContains(t, err, syncer.ErrSourceNotHeld.Error())
 	assert.Equal(t, audit.Refused, told.take(t).Result)
 	w.syncer.mu.Lock()
 	w.syncer.status.Sources = []syncer.SourceStatus{
 		{Source: syncer.SourceStates, Judgement: syncer.JudgedHeld, Error: "the guard holds it"},
-		{Source: syncer.SourceDevices, Judgement: syncer.JudgedHeld, Error: "the list is empty"},
+		{Source: syncer.SourceDevices, Judgement: syncer.JudgedHeld, Error: "the list is empty", Fingerprint: "0a"},
 	}
 	w.syncer.mu.Unlock()
 	g, err := c.Guard(t.Context())
@@ -391,17 +391,22 @@ func TestClientAcceptSource(t *testing.T) {
 	require.Len(t, g.Sources, 1)
 	assert.Equal(t, "the list is empty", g.Sources[0].Error)
 
-	r, err := c.AcceptSource(t.Context(), syncer.SourceDevices)
+	_, err = c.AcceptSource(t.Context(), syncer.SourceDevices, "0b")
+	require.ErrorContains(t, err, "holds another answer by now (0a)")
+	assert.Equal(t, audit.Refused, told.take(t).Result)
+	assert.Empty(t, w.syncer.decided)
+
+	r, err := c.AcceptSource(t.Context(), syncer.SourceDevices, "0a")
 	require.NoError(t, err)
 	assert.Equal(t, syncer.SourceDevices, r.Source.Source)
 	assert.Equal(t, []string{"accept devices"}, w.syncer.decided)
 	rec := told.take(t)
 	assert.Equal(t, audit.Done, rec.Result)
 	assert.Equal(t, audit.GuardAccept, rec.Act)
-	assert.Equal(t, audit.What{Source: "devices", Held: "the list is empty"}, rec.What)
+	assert.Equal(t, audit.What{Source: "devices", Held: "the list is empty", Fingerprint: "0a"}, rec.What)
 	for body, want := range map[string]string{
 		`{"source":"switches"}`:                   `source "switches": want one of`,
-		`{"source":"devices","fingerprint":"ab"}`: "a fingerprint is of what the guard holds",
+		`{"source":"devices","fingerprint":"ab"}`: "holds another answer by now",
 	} {
 		_, err := call[GuardResult](t.Context(), c, http.MethodPost, "/v1/guard/accept", json.RawMessage(body))
 		require.ErrorContains(t, err, want)

@@ -106,7 +106,7 @@ type SyncGuard interface {
 	HeldOwner(ip netip.Addr) provision.SubscriberID
 	Accept(fingerprint string) (*syncer.HeldStatus, error)
 	Reject(fingerprint string) (*syncer.HeldStatus, error)
-	AcceptSource(name syncer.SourceName) (syncer.SourceStatus, error)
+	AcceptSource(name syncer.SourceName, fingerprint string) (syncer.SourceStatus, error)
 }
 
 // Enforcer is the part of access.Enforcer that is shown and waited for.

@@ -140,11 +140,14 @@ func (f *fakeSyncer) Accept(fingerprint string) (*syncer.HeldStatus, error) {
 	return f.decide("accept", fingerprint)
 }
 
-func (f *fakeSyncer) AcceptSource(name syncer.SourceName) (syncer.SourceStatus, error) {
+func (f *fakeSyncer) AcceptSource(name syncer.SourceName, fingerprint string) (syncer.SourceStatus, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, st := range f.status.Sources {
 		if st.Source == name && st.Judgement == syncer.JudgedHeld {
+			if fingerprint != "" && fingerprint != st.Fingerprint {
+				return st, &syncer.OtherHeldError{Fingerprint: st.Fingerprint}
+			}
 			f.decided = append(f.decided, "accept "+string(name))
 			return st, nil
 		}

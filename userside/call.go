@@ -39,8 +39,8 @@ func (c *Client) ask(ctx context.Context, spec *Action, args url.Values, to sink
 		return a, err
 	}
 	now, changed := c.levelAgain(ctx, spec, lv)
-	if !changed || spec.Write && !spec.Idempotent && !errors.Is(err, ErrUnsupported) {
-		return a, err // a hook of the ERP may have done what the answer seems to refuse
+	if !changed || spec.Write && !errors.Is(err, ErrUnsupported) && (!spec.Idempotent || errors.Is(err, ErrUncertain)) {
+		return a, err // a hook of the ERP may have done what the answer seems to refuse, or does not tell
 	}
 	return c.askAs(ctx, spec, args, to, now)
 }

@@ -167,7 +167,6 @@ func New(o Options) (*Client, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		gates:    newGates(o.MaxConcurrent),
-		levels:   levels{turn: make(chan struct{}, 1)},
 		budget:   newBudget(o.RequestsPerMinute),
 		redactor: newRedactor(o.Key),
 		log:      log,

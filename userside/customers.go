@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -233,7 +234,7 @@ func (c *Client) ChangeState(ctx context.Context, customer int64, state int) err
 // Customers is the answer of Customers.
 type Customers struct {
 	Customers []Customer
-	Missing   []int64 // asked for, and not in the answer
+	Missing   []int64 // asked for, and not in the answer; nobody where it has cards that were not asked for
 	Defects   Defects
 }
 
@@ -253,7 +254,8 @@ func (c *Client) Customer(ctx context.Context, id int64) (*Customer, error) {
 // Customers calls customer get_data once for all ids; a long list travels by
 // POST. How many ids a server takes is not known, so callers batch them (a few
 // hundred). One id answers the customer itself, several an object keyed by id;
-// either is understood in both cases. API page section 3.3.
+// either is understood in both cases. Cards of others than were asked for are
+// dropped. API page section 3.3.
 func (c *Client) Customers(ctx context.Context, ids []int64) (*Customers, error) {
 	if len(ids) == 0 {
 		return &Customers{}, nil
@@ -280,21 +282,53 @@ func (c *Client) Customers(ctx context.Context, ids []int64) (*Customers, error)
 	if err != nil {
 		return nil, err
 	}
+	out.own(ids)
 	if len(out.Customers) == 0 && a.payload && out.Defects.Count > 0 {
-		return nil, c.unknownShape(actCustomerGetData, a, "no customer can be recognised")
+		return nil, c.unknownShape(actCustomerGetData, a, "no customer can be recognised: "+out.Defects.First[0].What)
 	}
-	found := make(map[int64]struct{}, len(out.Customers))
+	return out, nil
+}
+
+// own drops the cards that nobody asked for, and of a customer with two different ones both: none of them is an answer to what
+// was asked. Who is without a card then is missing, unless there was something to drop.
+func (out *Customers) own(asked []int64) {
+	wanted := make(map[int64]int, len(asked)) // the card; -1: none yet, -2: two
+	for _, id := range asked {
+		wanted[id] = -1
+	}
+	foreign, twice := 0, 0
 	for i := range out.Customers {
-		found[out.Customers[i].ID] = struct{}{}
+		switch at, ours := wanted[out.Customers[i].ID]; {
+		case !ours:
+			foreign++
+		case at == -1:
+			wanted[out.Customers[i].ID] = i
+		case at >= 0 && !reflect.DeepEqual(out.Customers[at], out.Customers[i]):
+			wanted[out.Customers[i].ID] = -2
+			twice++
+		}
 	}
-	for _, id := range ids {
-		if _, ok := found[id]; !ok {
+	i := -1
+	out.Customers = slices.DeleteFunc(out.Customers, func(c Customer) bool {
+		i++
+		at, ours := wanted[c.ID]
+		return !ours || at != i
+	})
+	if foreign > 0 {
+		out.Defects.add("data", fmt.Sprintf("%d cards of customers who were not asked for", foreign))
+	}
+	if twice > 0 {
+		out.Defects.add("data", fmt.Sprintf("two different cards of %d customers", twice))
+	}
+	if foreign+twice > 0 {
+		return
+	}
+	for id, at := range wanted {
+		if at == -1 {
 			out.Missing = append(out.Missing, id)
 		}
 	}
 	slices.Sort(out.Missing)
-	out.Missing = slices.Compact(out.Missing)
-	return out, nil
 }
 
 // readCustomers tells one customer from a map of them: a map has no member id,

@@ -104,6 +104,48 @@ func TestFailureSeveralIDsSomeMissing(t *testing.T) {
 	}
 }
 
+// A card that nobody asked for says nothing of anybody, and neither do two cards of one customer that differ.
+func TestFailureCardsOfOthers(t *testing.T) {
+	const one, other, third = `"1":{"id":1,"state_id":2}`, `"2":{"id":2,"state_id":2}`, `"3":{"id":3,"state_id":2}`
+	for name, tt := range map[string]struct {
+		data    string
+		asked   []int64
+		want    []int64
+		missing []int64
+		defect  string // of an answer with a card; else part of the error
+	}{
+		"everybody":                   {`{` + one + `,` + other + `,` + third + `}`, []int64{1}, []int64{1}, nil, "2 cards of customers who were not asked for"},
+		"another one":                 {`{"id":3,"state_id":2}`, []int64{1}, nil, nil, "1 cards of customers who were not asked for"},
+		"another one of several":      {`{` + one + `,` + third + `}`, []int64{1, 2}, []int64{1}, nil, "1 cards of customers who were not asked for"},
+		"others alone":                {`[{"id":3},{"id":4}]`, []int64{1, 2}, nil, nil, "2 cards of customers who were not asked for"},
+		"two that differ":             {`[{"id":1,"state_id":2},{"id":1,"state_id":0},{"id":2,"state_id":2}]`, []int64{1, 2}, []int64{2}, nil, "two different cards of 1 customers"},
+		"two that differ, asked once": {`[{"id":1,"state_id":2},{"id":1,"state_id":0}]`, []int64{1}, nil, nil, "two different cards of 1 customers"},
+		"the same twice":              {`[{"id":1,"state_id":2},{"id":1,"state_id":2}]`, []int64{1, 2}, []int64{1}, []int64{2}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := clientOf(t, `{"result":"OK","data":`+tt.data+`}`).Customers(ctx, tt.asked)
+			if tt.want == nil {
+				require.ErrorIs(t, err, ErrUnknownShape)
+				require.ErrorContains(t, err, tt.defect)
+				_, err = clientOf(t, `{"result":"OK","data":`+tt.data+`}`).Customer(ctx, tt.asked[0])
+				require.ErrorIs(t, err, ErrUnknownShape)
+				return
+			}
+			require.NoError(t, err)
+			var ids []int64
+			for i := range got.Customers {
+				ids = append(ids, got.Customers[i].ID)
+			}
+			require.Equal(t, tt.want, ids)
+			require.Equal(t, tt.missing, got.Missing)
+			require.Equal(t, tt.defect != "", got.Defects.Count > 0)
+			if tt.defect != "" {
+				require.Equal(t, tt.defect, got.Defects.First[0].What)
+			}
+		})
+	}
+}
+
 func TestFailureEmptyListFilter(t *testing.T) {
 	for _, doc := range []string{`{"result":"OK"}`, `{"result":"OK","data":[]}`, `{"result":"OK","data":null}`, `{"Result":"OK","list":""}`} {
 		ids, err := clientOf(t, doc).CustomerIDs(ctx, CustomerFilter{State: new(2)})

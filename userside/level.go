@@ -41,6 +41,9 @@ const (
 	doubtAfter  = 10 * time.Minute
 )
 
+// levelPatience is how long a call waits for a detection.
+const levelPatience = time.Second
+
 // level is a Level with what only calls need.
 type level struct {
 	Level
@@ -48,11 +51,10 @@ type level struct {
 	info          *SystemInfo
 }
 
-// levels remembers the level of the server. turn is held by who detects.
+// levels remembers the level of the server.
 type levels struct {
-	turn chan struct{}
-
-	mu      sync.Mutex // guards the rest
+	mu      sync.Mutex    // guards the rest
+	running chan struct{} // closed when the detection that runs ends; nil: none does
 	known   *level
 	expires time.Time // zero: not by itself
 	at      time.Time
@@ -66,6 +68,30 @@ func (l *levels) get(now time.Time) *level {
 		return nil
 	}
 	return l.known
+}
+
+// last returns what is known, also if it is to be asked for again; nil: nothing is.
+func (l *levels) last() *level {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known
+}
+
+// begin starts a detection unless one runs, and returns a channel that is closed at its end.
+func (l *levels) begin(detect func()) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running == nil {
+		l.running = make(chan struct{})
+		go func() {
+			detect()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			close(l.running)
+			l.running = nil
+		}()
+	}
+	return l.running
 }
 
 // put takes what a detection found. That the server could not be asked now says
@@ -119,7 +145,7 @@ func (c *Client) levelAgain(ctx context.Context, spec *Action, was level) (level
 	if !c.levels.doubt(spec, time.Now()) {
 		return was, false
 	}
-	now := c.level(ctx)
+	now := c.levelWithin(ctx, levelPatience)
 	changed := now.differs(was)
 	if changed {
 		c.log.InfoContext(ctx, "the ERP has another version now", "was", was.Version.String(), "version", now.Version.String(), "source", string(now.Source))
@@ -136,30 +162,49 @@ func (l level) differs(from level) bool {
 // get_system_info under both names of the action parameter, then by module
 // get_system_information. A server that does not tell is no error: the newest
 // rules hold then. Options.ERPVersion makes it ask nobody.
-func (c *Client) Level(ctx context.Context) Level { return c.level(ctx).Level }
+func (c *Client) Level(ctx context.Context) Level { return c.levelWithin(ctx, 3*detectTimeout).Level }
 
-func (c *Client) level(ctx context.Context) level {
+// level is what calls go by. It waits for a detection for levelPatience at most,
+// and not at all where the server told its version before: a call must not wait
+// for an answer to something else. The detection goes on beside it.
+func (c *Client) level(ctx context.Context) level { return c.levelWithin(ctx, 0) }
+
+// levelWithin waits for a detection that is due; 0: as level says.
+func (c *Client) levelWithin(ctx context.Context, patience time.Duration) level {
 	if v := c.opts.ERPVersion; !v.IsZero() {
 		return level{Level: Level{Version: v, Source: LevelSet, Text: v.String()}}
 	}
 	if lv := c.levels.get(time.Now()); lv != nil {
 		return *lv
 	}
+	if ctx.Err() != nil {
+		return level{Level: Level{Source: LevelAssumed, Err: ctx.Err()}}
+	}
+	done := c.levels.begin(c.detectBeside)
+	if patience == 0 {
+		patience = levelPatience
+		if last := c.levels.last(); last != nil {
+			return *last
+		}
+	}
+	waits := time.NewTimer(patience)
+	defer waits.Stop()
 	select {
-	case c.levels.turn <- struct{}{}:
-		defer func() { <-c.levels.turn }()
+	case <-done:
+		if last := c.levels.last(); last != nil {
+			return *last
+		}
+	case <-waits.C:
 	case <-ctx.Done():
 		return level{Level: Level{Source: LevelAssumed, Err: ctx.Err()}}
 	}
-	if lv := c.levels.get(time.Now()); lv != nil {
-		return *lv
-	}
-	lv := c.detect(WithLane(ctx, LaneUrgent)) // other calls wait for it
-	if ctx.Err() == nil {                     // otherwise it was not the server's fault
-		lv = c.levels.put(lv, time.Now())
-		c.log.DebugContext(ctx, "erp version detected", "version", lv.Version.String(), "source", string(lv.Source))
-	}
-	return lv
+	return c.knownLevel()
+}
+
+// detectBeside finds the version out. No call's end ends it, nor is an answer to it one to a call.
+func (c *Client) detectBeside() {
+	lv := c.levels.put(c.detect(WithLane(context.Background(), LaneUrgent)), time.Now()) // calls may wait for it
+	c.log.Debug("erp version detected", "version", lv.Version.String(), "source", string(lv.Source))
 }
 
 // knownLevel is level without asking anybody.
@@ -167,7 +212,7 @@ func (c *Client) knownLevel() level {
 	if v := c.opts.ERPVersion; !v.IsZero() {
 		return level{Level: Level{Version: v, Source: LevelSet, Text: v.String()}}
 	}
-	if lv := c.levels.get(time.Now()); lv != nil {
+	if lv := c.levels.last(); lv != nil {
 		return *lv
 	}
 	return level{Level: Level{Source: LevelAssumed}}

@@ -2,6 +2,7 @@ package userside
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -257,6 +258,81 @@ func TestDetectionIsSharedAndRepeatedOnlyWithReason(t *testing.T) {
 		require.Len(t, seen, 9, "the server may have been upgraded: asked again, at once")
 		call()
 		require.Len(t, seen, 10, "it was not: the call is not made again")
+	})
+}
+
+// A change of which the answer says neither yes nor no is not made again under the names of another version; one that was refused is.
+func TestUncertainChangeIsNotMadeAgain(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer string
+		times  int
+	}{
+		"a hook answers":        {`{"result":"0","msg":"done"}`, 1},
+		"nothing is known":      {`{"msg":"done"}`, 1},
+		"the names are unknown": {`{"result":"ERROR","error":"no such parameter"}`, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				version, changes := "3.16", 0
+				c := newTimeClient(t, Options{Timeout: time.Minute}, func(r *http.Request) (*http.Response, error) {
+					if r.URL.Query().Get("cat") == "system" {
+						return response(200, `{"result":"OK","data":{"erp_version":"`+version+`"}}`), nil
+					}
+					changes++
+					return response(200, tt.answer), nil
+				})
+				c.opts.ERPVersion = Version{}
+				require.Equal(t, "3.16", c.Level(ctx).Version.String())
+				version = "3.19"
+				time.Sleep(2 * detectAgain) //nolint:forbidigo // time of the bubble
+				err := c.ChangeState(ctx, 7, 1)
+				require.Error(t, err)
+				require.Equal(t, tt.times == 1, errors.Is(err, ErrUncertain))
+				require.Equal(t, tt.times, changes)
+				require.Equal(t, "3.19", c.Level(ctx).Version.String(), "the question was raised all the same")
+			})
+		})
+	}
+}
+
+// A server that only hangs where it is asked for its version holds up no call for longer than a second, and none once it is known.
+func TestHangingDetectionHoldsUpNoCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		hangs := true
+		c := newTimeClient(t, Options{Timeout: time.Minute}, func(r *http.Request) (*http.Response, error) {
+			mu.Lock()
+			hang := hangs
+			mu.Unlock()
+			if r.URL.Query().Get("cat") != "system" {
+				return response(200, `{"result":"OK"}`), nil
+			}
+			if hang {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return response(200, `{"result":"OK","data":{"erp_version":"3.19.5"}}`), nil
+		})
+		c.opts.ERPVersion = Version{}
+		took := func() time.Duration {
+			began := time.Now()
+			require.NoError(t, c.ChangeState(ctx, 7, 1))
+			return time.Since(began)
+		}
+		require.LessOrEqual(t, took(), levelPatience)
+		require.LessOrEqual(t, took(), levelPatience, "it still hangs")
+		require.ErrorIs(t, c.Level(ctx).Err, ErrUnavailable, "who wants to know waits")
+		require.Zero(t, took())
+		time.Sleep(detectAgain) //nolint:forbidigo // time of the bubble
+		require.Zero(t, took(), "it is asked again, beside the call")
+		synctest.Wait()
+		mu.Lock()
+		hangs = false
+		mu.Unlock()
+		time.Sleep(detectTimeout + detectAgain) //nolint:forbidigo // time of the bubble
+		require.Zero(t, took())
+		synctest.Wait()
+		require.Equal(t, "3.19.5", c.Level(ctx).Version.String())
 	})
 }
 

@@ -25,7 +25,8 @@ type batch struct {
 	cards   map[int64]bool            // customers whose card was read
 	listed  map[int]bool              // states whose customers were listed
 	zero    bool                      // state 0 can be listed
-	unsure  []int64                   // in the list of state 0 alone, which is none: see listStopped
+	unsure  []int64                   // in a list alone that is none: see listStopped and blocksMost
+	doubted error                     // why a list of a state counts for nothing; nil: none does, but perhaps that of state 0
 	twice   map[int64]struct{}        // in the lists of two states
 	blamed  bool                      // a source was told to be what failed
 	devices deviceTable
@@ -54,11 +55,11 @@ func (b *batch) direct(ctx context.Context) error {
 	if err := b.readStates(ctx); err != nil {
 		return err
 	}
-	named := func(t *deviceTable) map[provision.DeviceID]int {
-		n := make(map[provision.DeviceID]int)
+	named := func(t *deviceTable) namedDevices {
+		n := newNamedDevices()
 		for r := range rows.All() {
 			if d := t.find(&r); d != 0 {
-				n[d]++
+				n.add(d, port{r.Port, r.PortName})
 			}
 		}
 		return n

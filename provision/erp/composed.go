@@ -37,11 +37,11 @@ func (b *batch) compose(ctx context.Context) error {
 	if err := b.followChains(ctx, chained, ports); err != nil {
 		return err
 	}
-	named := func(*deviceTable) map[provision.DeviceID]int {
-		n := make(map[provision.DeviceID]int)
+	named := func(*deviceTable) namedDevices {
+		n := newNamedDevices()
 		for _, of := range ports {
 			for _, l := range of {
-				n[provision.DeviceID(l.ObjectID)]++
+				n.add(provision.DeviceID(l.ObjectID), port{l.Port, l.PortName})
 			}
 		}
 		return n

@@ -1,9 +1,11 @@
 package erp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -45,8 +47,28 @@ func deviceOf(d *userside.Device) device {
 	return out
 }
 
-// naming tells how many rows of the fetch name which device of those in a table.
-type naming func(*deviceTable) map[provision.DeviceID]int
+// naming tells how many rows of the fetch name which device of those in a table, and which port of it.
+type naming func(*deviceTable) namedDevices
+
+type namedDevices struct {
+	rows  map[provision.DeviceID]int
+	ports map[provision.DeviceID]map[port]int // as the rows tell them: by number, by name or by both
+}
+
+func newNamedDevices() namedDevices {
+	return namedDevices{make(map[provision.DeviceID]int), make(map[provision.DeviceID]map[port]int)}
+}
+
+func (n *namedDevices) add(id provision.DeviceID, p port) {
+	n.rows[id]++
+	if p == (port{}) {
+		return
+	}
+	if n.ports[id] == nil {
+		n.ports[id] = make(map[port]int)
+	}
+	n.ports[id][p]++
+}
 
 // firstDevicesTime is how long a fetch waits for the switches where nothing is in use yet: clients wait for it.
 const firstDevicesTime = 20 * time.Second
@@ -126,21 +148,21 @@ type deviceChange struct {
 	missing   []provision.DeviceID // not in the list, ascending
 	absent    int                  // rows of missing ones of which earlier lists told
 	lost      []provision.DeviceID // in the list without the MAC, address, name or ports that they had
-	changed   []provision.DeviceID // in the list with another MAC, address or name
+	changed   []provision.DeviceID // in the list with another MAC, address or name, or other names of ports
 	lostRows  int
 	otherRows int                  // of changed
 	taken     []provision.DeviceID // whom the list takes something from: missing ones of which earlier lists told, lost, changed
 }
 
 // What an operator accepted counts for nothing.
-func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[provision.DeviceID]int, accepted map[provision.DeviceID]bool) deviceChange {
+func compareDevices(listed, earlier map[provision.DeviceID]*device, named namedDevices, accepted map[provision.DeviceID]bool) deviceChange {
 	var c deviceChange
 	count := func(to *int, id provision.DeviceID, n int) {
 		if !accepted[id] {
 			*to += n
 		}
 	}
-	for id, n := range rows {
+	for id, n := range named.rows {
 		c.all += n
 		was, now := earlier[id], listed[id]
 		switch {
@@ -157,6 +179,14 @@ func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[pro
 		case !was.MAC.IsZero() && now.MAC != was.MAC || was.IP.IsValid() && now.IP != was.IP || was.Name != "" && now.Name != was.Name:
 			c.changed = append(c.changed, id)
 			count(&c.otherRows, id, n)
+		default:
+			lost, other := comparePorts(now.Ports, was.Ports, named.ports[id])
+			if count(&c.lostRows, id, lost); lost > 0 {
+				c.lost = append(c.lost, id)
+			}
+			if count(&c.otherRows, id, other); other > 0 {
+				c.changed = append(c.changed, id)
+			}
 		}
 	}
 	c.taken = slices.Concat(c.taken, c.lost, c.changed)
@@ -164,6 +194,47 @@ func compareDevices(listed, earlier map[provision.DeviceID]*device, rows map[pro
 	slices.Sort(c.lost)
 	slices.Sort(c.changed)
 	return c
+}
+
+// comparePorts counts the rows that name a port by its number or name alone and of which the other one is told no more, or is
+// another than it was.
+func comparePorts(now, was []port, rows map[port]int) (lost, other int) {
+	if slices.Equal(now, was) {
+		return 0, 0
+	}
+	is, had := bothWays(now), bothWays(was)
+	for p, n := range rows {
+		before, known := had[p]
+		after, told := is[p]
+		switch {
+		case !known:
+		case !told:
+			lost += n
+		case after != before:
+			other += n
+		}
+	}
+	return lost, other
+}
+
+// bothWays finds ports by their number or their name alone. Of two that share one the first counts, as to completePort.
+func bothWays(ports []port) map[port]port {
+	m := make(map[port]port, 2*len(ports))
+	for _, p := range ports {
+		for _, by := range []port{{Number: p.Number}, {Name: p.Name}} {
+			if _, have := m[by]; !have && p.Number != 0 && p.Name != "" {
+				m[by] = p
+			}
+		}
+	}
+	return m
+}
+
+func samePorts(a, b []port) bool {
+	sorted := func(ports []port) []port {
+		return slices.SortedFunc(slices.Values(ports), func(x, y port) int { return cmp.Or(cmp.Compare(x.Number, y.Number), cmp.Compare(x.Name, y.Name)) })
+	}
+	return slices.Equal(sorted(a), sorted(b))
 }
 
 // lacks reports whether a device has lost something that clients are found by.
@@ -178,17 +249,19 @@ func lacks(now, was *device) bool {
 // nothing is known, and the ERP did not say that either.
 func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named naming) (open bool) {
 	before := newDeviceTable(earlier, true)
-	rows := named(&before)
+	names := named(&before)
+	rows := names.rows
 	listed, old := byID(list), byID(earlier)
 	accepted := b.memory.acceptedOnes()
-	c := compareDevices(listed, old, rows, accepted)
+	c := compareDevices(listed, old, names, accepted)
 	why := b.holdDevices(ctx, &c, listed, len(list))
 	st := syncer.SourceStatus{Source: syncer.SourceDevices, Judgement: syncer.JudgedGood, Rows: len(list), GoodAt: b.in.FetchedAt}
 	var use []device
 	if why != "" {
 		use = addNew(earlier, list)
 		b.memory.setAbsences(nil)
-		b.memory.holdDevices(c.taken)
+		st.Fingerprint = printOf(c.taken, listed)
+		b.memory.holdDevices(c.taken, st.Fingerprint)
 		st.Judgement, st.Error, st.GoodAt = syncer.JudgedHeld, why, b.memory.source(syncer.SourceDevices).GoodAt
 	} else {
 		b.memory.passDevices(c.missing)
@@ -235,7 +308,7 @@ func (b *batch) holdDevices(ctx context.Context, c *deviceChange, listed map[pro
 	case b.tooMany(c.lostRows, c.all) && (len(c.lost) > fewDevices || !b.confirmed(ctx, c.lost, listed)):
 		return fmt.Sprintf("%d devices with %d of %d rows would lose their MAC, address, name or ports", len(c.lost), c.lostRows, c.all)
 	case b.tooMany(c.otherRows, c.all) && !b.confirmed(ctx, c.changed, listed):
-		return fmt.Sprintf("%d devices with %d of %d rows would get another MAC, address or name, and asked for by themselves they do not tell so", len(c.changed), c.otherRows, c.all)
+		return fmt.Sprintf("%d devices with %d of %d rows would get another MAC, address or name, or other names of ports, and asked for by themselves they do not tell so", len(c.changed), c.otherRows, c.all)
 	}
 	return ""
 }
@@ -247,7 +320,7 @@ func (b *batch) confirmed(ctx context.Context, ids []provision.DeviceID, listed 
 	for i := 0; i < len(ids); i += step {
 		d, err := b.lookUpDevice(ctx, ids[i])
 		now := listed[ids[i]]
-		if err != nil || d == nil || d.MAC != now.MAC || d.IP != now.IP || d.Name != now.Name || (len(d.Ports) == 0) != (len(now.Ports) == 0) {
+		if err != nil || d == nil || d.MAC != now.MAC || d.IP != now.IP || d.Name != now.Name || !samePorts(d.Ports, now.Ports) {
 			return false
 		}
 	}
@@ -409,17 +482,29 @@ func (m *Memory) setAbsences(absences map[provision.DeviceID]int) {
 }
 
 // holdDevices notes whom a list that is held takes something from.
-func (m *Memory) holdDevices(ids []provision.DeviceID) {
+func (m *Memory) holdDevices(ids []provision.DeviceID, fingerprint string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.heldDevices = ids
+	m.heldDevices, m.heldPrint = ids, fingerprint
+}
+
+// printOf is the fingerprint of what a list makes of some devices.
+func printOf(ids []provision.DeviceID, listed map[provision.DeviceID]*device) string {
+	h := fnv.New64a()
+	for _, id := range slices.Sorted(slices.Values(ids)) {
+		_, _ = fmt.Fprintf(h, "%d:", id) // never fails
+		if d := listed[id]; d != nil {
+			_, _ = fmt.Fprintf(h, "%+v", *d)
+		}
+	}
+	return fmt.Sprintf("%016x", h.Sum64())
 }
 
 // passDevices notes that a list is in use that lacks some devices. What was accepted counts as long as a device is missing.
 func (m *Memory) passDevices(missing []provision.DeviceID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.heldDevices = nil
+	m.heldDevices, m.heldPrint = nil, ""
 	before := len(m.accepted)
 	maps.DeleteFunc(m.accepted, func(id provision.DeviceID, _ bool) bool { return !slices.Contains(missing, id) })
 	m.changed = m.changed || len(m.accepted) != before
@@ -432,12 +517,16 @@ func (m *Memory) acceptedOnes() map[provision.DeviceID]bool {
 	return maps.Clone(m.accepted)
 }
 
-// acceptDevices has what is held of the list of devices count from the next fetch on.
-func (m *Memory) acceptDevices() {
+// acceptDevices has what is held of the list of devices count from the next fetch on, if it has the fingerprint; empty: any.
+func (m *Memory) acceptDevices(fingerprint string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if fingerprint != "" && fingerprint != m.heldPrint {
+		return &syncer.OtherHeldError{Fingerprint: m.heldPrint}
+	}
 	for _, id := range m.heldDevices {
 		m.accepted[id] = true
 	}
 	m.changed = m.changed || len(m.heldDevices) > 0
+	return nil
 }

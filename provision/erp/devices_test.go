@@ -136,6 +136,102 @@ func TestDevicesAreRemembered(t *testing.T) {
 	})
 }
 
+// Limits of nothing are limits, and not the usual ones.
+func TestLimitsOfZero(t *testing.T) {
+	_, c := newFakeERP(t, good())
+	for _, tt := range []struct {
+		moved   *float64
+		changed *int
+		n, all  int
+		want    bool
+	}{
+		{nil, nil, 21, 100, true}, {nil, nil, 20, 100, false}, {nil, nil, 21, 1000, false},
+		{new(0.0), nil, 21, 1000, true}, {new(0.0), nil, 20, 1000, false},
+		{nil, new(0), 11, 100, true}, {nil, new(0), 1, 5, true}, {nil, new(0), 1, 100, false},
+		{new(0.0), new(0), 1, 1000, true}, {new(0.0), new(0), 0, 1000, false},
+	} {
+		f, _ := newFetcher(t, c, Options{MaxMoved: tt.moved, MinChanged: tt.changed})
+		require.Equal(t, tt.want, f.tooMany(tt.n, tt.all), "%+v", tt)
+	}
+	_, err := New(c, Options{MinChanged: new(-1)})
+	require.ErrorContains(t, err, "negative")
+}
+
+// Numbers of ports whose names a list does not tell any more, or tells otherwise, are what clients are found by: half of the ports
+// of each switch is half of the customers.
+func TestPortsOfSwitches(t *testing.T) {
+	list := func(n int, want func(int) bool, name func(port int) int) string {
+		var all []string
+		for d := range n {
+			if want != nil && !want(d) {
+				continue
+			}
+			var ports []string
+			for p := 1; p <= 10; p++ {
+				if as := name(p); as > 0 {
+					ports = append(ports, fmt.Sprintf(`"%d":{"ifNumber":%d,"ifName":"ge-0/0/%d"}`, p, p, as))
+				}
+			}
+			all = append(all, fmt.Sprintf(`"%d":{"id":%d,"name":"sw-%d","host":"192.0.2.%d","mac":"00005E0053%02X","ifaces":{%s}}`, 10+d, 10+d, 10+d, 10+d, 10+d, strings.Join(ports, ",")))
+		}
+		return `200 {"result":"OK","data":{` + strings.Join(all, ",") + `}}`
+	}
+	same := func(p int) int { return p }
+	half := func(p int) int { return max(p-5, 0) / max(p-5, 1) * p }
+	shifted := func(p int) int { return p%10 + 1 }
+	few := func(p int) int { return map[bool]int{true: 0, false: p}[p == 10] }
+	found := func(in provision.Input) int {
+		s, _ := provision.Build(in)
+		n := 0
+		for d := range 10 {
+			for p := 1; p <= 10; p++ {
+				lines := s.ByPortName(provision.DeviceID(10+d), fmt.Appendf(nil, "ge-0/0/%d", p))
+				for l := range lines.All() {
+					if l.Port == uint32(p) {
+						n++
+					}
+				}
+			}
+		}
+		return n
+	}
+	for name, tt := range map[string]struct {
+		ports     func(int) int
+		confirmed bool // by single look-ups
+		want      int
+		judgement syncer.SourceJudgement
+	}{
+		"the same":                       {same, true, 100, syncer.JudgedGood},
+		"half of them":                   {half, false, 100, syncer.JudgedHeld},
+		"half of them, look-ups too":     {half, true, 100, syncer.JudgedHeld},
+		"one of each":                    {few, true, 90, syncer.JudgedGood},
+		"other names":                    {shifted, false, 100, syncer.JudgedHeld},
+		"other names, and look-ups, too": {shifted, true, 0, syncer.JudgedGood},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rules := with(tenSwitches(), deviceList, list(10, nil, same))
+			e, c := newFakeERP(t, rules)
+			f, _ := newFetcher(t, c, Options{Bindings: ModeDirect})
+			in := fetch(t, f, nil)
+			require.Equal(t, 100, found(in))
+			prev, _ := provision.Build(in)
+			e.set(deviceList, list(10, nil, tt.ports))
+			for d := range 10 {
+				told := same
+				if tt.confirmed {
+					told = tt.ports
+				}
+				e.set(fmt.Sprintf(oneDevice, 10+d), list(10, func(i int) bool { return i == d }, told))
+			}
+			for range 2 {
+				require.Equal(t, tt.want, found(fetch(t, f, prev)))
+				st := statusOf(t, f, syncer.SourceDevices)
+				require.Equal(t, tt.judgement, st.Judgement, st.Error)
+			}
+		})
+	}
+}
+
 // Two switches that carry all customers lose nothing, and get no other MAC, by a list that single look-ups contradict.
 func TestListOfTwoSwitches(t *testing.T) {
 	rules := func() map[string]string {

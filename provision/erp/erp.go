@@ -54,8 +54,8 @@ type Options struct {
 	MaxFlags    int // customers whose card one direct fetch reads at most for the flags and subnets on it; 1000000
 
 	// What one answer of one source may change at once, as the fetch guard has it for moves.
-	MaxMoved   float64 // share of the rows; zero: 10 %
-	MinChanged int     // so many rows are never too many; zero: 20
+	MaxMoved   *float64 // share of the rows; nil: 10 %
+	MinChanged *int     // so many rows are never too many; nil: 20
 
 	Policy *provision.Policy // what states and flags mean; nil: provision.PlainPolicy
 	Memory *Memory           // of an earlier Fetcher for the same ERP; nil: a new one
@@ -87,6 +87,7 @@ type Fetcher struct {
 	lists     cardLists
 	lastFetch time.Time // when cards were read last
 
+	cardsHung     atomic.Bool // the last poll of states waited for cards in vain
 	unreadAtFirst atomic.Bool // the first whole fetch had no time for all cards, and none followed yet
 }
 
@@ -109,7 +110,7 @@ func New(client *userside.Client, o Options) (*Fetcher, error) {
 	}{
 		{&o.BatchSize, "batch size", 200}, {&o.RetryDirect, "retry direct", 20},
 		{&o.MaxAsk, "max ask", 2000}, {&o.MaxChains, "max chains", 100},
-		{&o.MaxFlags, "max flags", 1_000_000}, {&o.MinChanged, "min changed", 20},
+		{&o.MaxFlags, "max flags", 1_000_000},
 	} {
 		if *d.v < 0 {
 			return nil, fmt.Errorf("erp: %s: %d is negative", d.name, *d.v)
@@ -118,8 +119,14 @@ func New(client *userside.Client, o Options) (*Fetcher, error) {
 			*d.v = d.def
 		}
 	}
-	if o.MaxMoved == 0 {
-		o.MaxMoved = 0.1
+	if o.MaxMoved == nil {
+		o.MaxMoved = new(0.1)
+	}
+	if o.MinChanged == nil {
+		o.MinChanged = new(20)
+	}
+	if *o.MaxMoved < 0 || *o.MinChanged < 0 {
+		return nil, fmt.Errorf("erp: max moved %v, min changed %d: negative", *o.MaxMoved, *o.MinChanged)
 	}
 	log := o.Log
 	if log == nil {
@@ -313,7 +320,11 @@ func (f *Fetcher) HasState(ctx context.Context, id provision.SubscriberID, state
 		return false, err
 	}
 	n, ok := state.ERP()
-	return ok && stateID(c.State) == n, nil
+	has := stateID(c.State)
+	if has == noStateID {
+		return false, fmt.Errorf("erp: the card of customer %d tells no state", id)
+	}
+	return ok && has == n, nil
 }
 
 // refusal marks the errors that say "never", and those after which nobody knows. A wrong key or a missing section

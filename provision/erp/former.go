@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/usher-agent/usher/provision"
@@ -17,8 +18,8 @@ const maxConfirm = 20
 var errImplausible = errors.New("more than half of the active customers are in the list: a server that has no such list answers so, and wants policy.former to be allow")
 
 // readFormer asks for the list of former customers, one call. Who is not in it any more is looked up, and opened if the ERP
-// finds the customer among those who are not former. Where it cannot be asked that, a few are believed to have left a list that
-// has others.
+// finds the customer among those who are not former, and is known to leave out those who are: one that does not heed that finds
+// everybody. Where it cannot be asked that, a few are believed to have left a list that has others.
 func (b *batch) readFormer(ctx context.Context) {
 	if !b.policy.HeedsFormer() {
 		return
@@ -46,7 +47,7 @@ func (b *batch) readFormer(ctx context.Context) {
 		return
 	}
 	if left := b.leftFormer(list); len(left) > 0 {
-		still, known := b.stillFormer(part, left)
+		still, known := b.stillFormer(part, left, list)
 		few := len(list) > 0 && !b.tooMany(len(left), len(left)+len(list))
 		if len(still) > 0 && (known || !few) {
 			st.Judgement, st.GoodAt = syncer.JudgedHeld, b.memory.source(syncer.SourceFormer).GoodAt
@@ -54,8 +55,43 @@ func (b *batch) readFormer(ctx context.Context) {
 			list = append(list, still...)
 		}
 	}
+	if st.Judgement == syncer.JudgedGood && !b.memory.skipsFormer(b.skipVersion(ctx)) {
+		b.proveSkip(part, list)
+	}
 	b.memory.setFormer(list)
+	b.memory.settleFormer(b.prev)
 	b.tell(ctx, st)
+}
+
+// skipVersion names the version of the ERP that the proof of proveSkip is good for.
+func (b *batch) skipVersion(ctx context.Context) string { return "version " + b.client.Level(ctx).Text }
+
+// proveSkip looks a customer up who is in the list of former ones: an ERP that leaves out former customers where it is asked to
+// finds that one only where it is not. Without a proof look-ups show of nobody to be former no more.
+func (b *batch) proveSkip(ctx context.Context, list []int64) {
+	if len(list) == 0 {
+		return
+	}
+	part, cancel := context.WithTimeout(ctx, 2*quickList)
+	defer cancel()
+	id := list[b.turn%len(list)]
+	got, err := b.client.Customers(part, []int64{id})
+	if err != nil || len(got.Customers) == 0 {
+		return
+	}
+	c := &got.Customers[0]
+	if found, err := b.finds(part, c, true); err == nil && !found {
+		b.proveBy(part, c)
+	}
+}
+
+// proveBy notes that the ERP leaves out former customers where it is asked to, if it finds one only where it is not.
+func (b *batch) proveBy(ctx context.Context, c *userside.Customer) (proved bool) {
+	found, err := b.finds(ctx, c, false)
+	if proved = err == nil && found; proved {
+		b.memory.noteSkipsFormer(b.skipVersion(ctx))
+	}
+	return proved
 }
 
 // everybody reports whether the list is that of a server which does not know the filter: it answers everybody, or
@@ -92,35 +128,47 @@ func (b *batch) leftFormer(list []int64) []int64 {
 	return left
 }
 
-// stillFormer returns those of some customers whom look-ups do not show to be former no more. If they show it of all that
-// one fetch asks for, it is believed of all. known is false if the ERP could not be asked about one of them.
-func (b *batch) stillFormer(ctx context.Context, left []int64) (still []int64, known bool) {
+// stillFormer returns those of some customers who left a list whom look-ups do not show to be former no more. If they show it of
+// all that one fetch asks for, it is believed of all. known is false if the ERP told nothing certain of one of them.
+func (b *batch) stillFormer(ctx context.Context, left, list []int64) (still []int64, known bool) {
 	ask := rotate(left, b.turn*maxConfirm)[:min(len(left), maxConfirm)]
 	got, err := b.client.Customers(ctx, ask)
 	if err != nil {
 		return left, false
 	}
 	normal := make(map[int64]bool)
-	answered := 0
+	var denied []*userside.Customer
 	for i := range got.Customers {
 		c := &got.Customers[i]
-		if !slices.Contains(ask, c.ID) {
-			continue
+		found, err := b.finds(ctx, c, true)
+		switch {
+		case err != nil:
+		case found:
+			normal[c.ID] = true
+		default:
+			denied = append(denied, c)
 		}
-		found, err := b.normal(ctx, c)
-		if normal[c.ID] = found; err == nil {
-			answered++
-		}
+	}
+	proved := b.memory.skipsFormer(b.skipVersion(ctx))
+	if !proved && len(denied) > 0 {
+		proved = b.proveBy(ctx, denied[0])
+	}
+	if !proved && len(list) > 0 {
+		b.proveSkip(ctx, list)
+		proved = b.memory.skipsFormer(b.skipVersion(ctx))
+	}
+	if !proved { // they may be found because everybody is
+		return left, len(denied) > 0
 	}
 	still = slices.DeleteFunc(slices.Clone(left), func(id int64) bool { return normal[id] })
 	if len(left)-len(still) == len(ask) {
 		return nil, true
 	}
-	return still, answered == len(ask)
+	return still, len(denied) > 0 || len(normal) == len(ask)
 }
 
-// normal reports whether the ERP finds a customer among those who are not former.
-func (b *batch) normal(ctx context.Context, c *userside.Customer) (bool, error) {
+// finds reports whether the ERP finds a customer, among those who are not former or among all.
+func (b *batch) finds(ctx context.Context, c *userside.Customer, skipFormer bool) (bool, error) {
 	by, what := userside.LookupLogin, c.Login.Text()
 	if what == "" {
 		by, what = userside.LookupAccount, c.Account.Text()
@@ -128,9 +176,39 @@ func (b *batch) normal(ctx context.Context, c *userside.Customer) (bool, error) 
 	if what == "" {
 		return false, errors.New("the customer has neither login nor account")
 	}
-	found, err := b.client.FindCustomers(ctx, by, what, true)
+	found, err := b.client.FindCustomers(ctx, by, what, skipFormer)
 	if errors.Is(err, userside.ErrNotFound) {
 		err = nil
 	}
 	return slices.Contains(found, c.ID), err
+}
+
+// skipsFormer reports whether the ERP of a version was seen to leave out former customers where it is asked to.
+func (m *Memory) skipsFormer(version string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.skips == version
+}
+
+func (m *Memory) noteSkipsFormer(version string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changed = m.changed || m.skips != version
+	m.skips = version
+}
+
+// settleFormer forgets who left the list of former customers and is not blocked in the snapshot in use.
+func (m *Memory) settleFormer(prev *provision.Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := len(m.leftFormer)
+	maps.DeleteFunc(m.leftFormer, func(id int64, _ bool) bool { return !prev.State(provision.SubscriberID(id)).Blocks() })
+	m.changed = m.changed || len(m.leftFormer) != before
+}
+
+// hasLeftFormer reports whether a customer left the list of former ones while blocked.
+func (m *Memory) hasLeftFormer(id int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.leftFormer[id]
 }

@@ -23,9 +23,11 @@ type Memory struct {
 	customers  map[int64]standing
 	former     map[int64]bool
 	formerRead bool
-	whole      bool // a whole fetch filled it
-	restored   bool // that was before the start, and none was made since
-	zero       bool // get_customers_id takes state_id=0 for a condition
+	leftFormer map[int64]bool // who was in the list before, until nobody is blocked for it any more
+	skips      string         // the version of the ERP that look-ups without former customers were proved for
+	whole      bool           // a whole fetch filled it
+	restored   bool           // that was before the start, and none was made since
+	zero       bool           // get_customers_id takes state_id=0 for a condition
 	zeroCheck  zeroCheck
 	statesBad  bool // the last whole fetch could not read the lists of states, or did not believe them
 	reads      uint32
@@ -40,6 +42,7 @@ type Memory struct {
 	round      cardRound
 
 	heldDevices []provision.DeviceID        // whom the list that is held takes something from
+	heldPrint   string                      // of that
 	accepted    map[provision.DeviceID]bool // of which an operator accepted that the list lacks or changes them
 
 	changed bool      // the file is behind
@@ -65,7 +68,7 @@ type standing struct {
 func NewMemory() *Memory {
 	return &Memory{
 		sources:   make(map[syncer.SourceName]syncer.SourceStatus),
-		customers: make(map[int64]standing), former: make(map[int64]bool),
+		customers: make(map[int64]standing), former: make(map[int64]bool), leftFormer: make(map[int64]bool),
 		nets: make(map[int64][]netip.Prefix), moved: make(map[int64]string), stale: make(map[int64]bool),
 		firstRead: make(map[int64]bool), kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int), accepted: make(map[provision.DeviceID]bool),
 	}
@@ -199,6 +202,12 @@ func (m *Memory) setFormer(ids []int64) {
 		former[id] = true
 	}
 	m.changed = m.changed || !m.formerRead || !maps.Equal(m.former, former)
+	for id := range m.former {
+		m.leftFormer[id] = true
+	}
+	for id := range former {
+		delete(m.leftFormer, id)
+	}
 	m.former, m.formerRead = former, true
 }
 

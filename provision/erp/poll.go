@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/syncer"
@@ -22,6 +23,11 @@ import (
 // (provision.ErrFetchFirst) before the first, and when what it sees is not
 // plausible.
 func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
+	return f.FetchStatesEarly(ctx, prev, func(syncer.StatesAnswer) {})
+}
+
+// FetchStatesEarly implements syncer.EarlyStates. That cards cannot be read, or take long, takes nothing from what lists told.
+func (f *Fetcher) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot, early func(syncer.StatesAnswer)) (syncer.StatesAnswer, error) {
 	prior, zero, whole := f.memory.prior()
 	if !whole {
 		return syncer.StatesAnswer{}, syncer.ErrFetchFirst
@@ -47,13 +53,10 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 			b.fails(ctx, syncer.SourceStates, err)
 			return syncer.StatesAnswer{}, err
 		}
-		if !b.plausible(prior) {
-			return syncer.StatesAnswer{}, syncer.ErrFetchFirst
-		}
 		asked = append(asked, 0)
 	}
-	if err := b.settleTwice(ctx); err != nil {
-		return syncer.StatesAnswer{}, err
+	if b.doubted != nil || !b.plausible(prior) {
+		return syncer.StatesAnswer{}, syncer.ErrFetchFirst
 	}
 	var left []int64
 	for id, n := range prior {
@@ -61,8 +64,15 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 			left = append(left, id)
 		}
 	}
+	if len(left) > b.opts.MaxAsk {
+		return syncer.StatesAnswer{}, syncer.ErrFetchFirst
+	}
+	if len(left)+len(b.twice) > 0 {
+		early(b.statesOfLists(prev))
+	}
 	answer := syncer.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
-	if err := b.askLeft(ctx, left, prior, &answer); err != nil {
+	b.readLeft(ctx, left, prior, &answer)
+	if err := ctx.Err(); err != nil {
 		return syncer.StatesAnswer{}, err
 	}
 	f.memory.setStates(b.numbers)
@@ -75,6 +85,38 @@ func (f *Fetcher) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 	answer.FirstRead = f.memory.firstReadOnes(&f.policy, prev)
 	answer.Refresh = answer.Refresh || f.unreadAtFirst.Swap(false) || prev.DevicesUnread()
 	return answer, nil
+}
+
+// statesOfLists is what lists tell of those who are in one of them alone.
+func (b *batch) statesOfLists(prev *provision.Snapshot) syncer.StatesAnswer {
+	answer := syncer.StatesAnswer{States: make(map[provision.SubscriberID]provision.State, len(b.numbers)), FetchedAt: b.in.FetchedAt}
+	for id, n := range b.numbers {
+		if _, twice := b.twice[id]; !twice {
+			answer.States[provision.SubscriberID(id)] = b.state(id, n)
+		}
+	}
+	answer.FirstRead = b.memory.firstReadOnes(&b.policy, prev)
+	return answer
+}
+
+// readLeft reads the cards of those in two lists, and of those in no list any more. No longer than cardTime, and quickList after
+// a time when that was too short: the next poll of states waits for it. Who cannot be read keeps the state of before.
+func (b *batch) readLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) {
+	most := cardTime
+	if b.cardsHung.Load() {
+		most = quickList
+	}
+	part, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	began := time.Now()
+	err := b.askLeft(part, left, prior, answer)
+	if twice := b.settleTwice(part); twice != nil {
+		answer.Refresh = true // else the stricter state stands
+		err = twice
+	}
+	if len(left)+len(b.twice) > 0 {
+		b.cardsHung.Store(err != nil && time.Since(began) >= quickList)
+	}
 }
 
 // freed adds customers who are blocked in prev and whom an earlier read, of which
@@ -95,49 +137,51 @@ func (f *Fetcher) freed(prior map[int64]int, prev *provision.Snapshot, states ma
 	}
 }
 
-// plausible reports whether the list of state 0 can be one of stopped customers.
-// An ERP that answers everybody is left to a whole fetch, which sees all lists.
+// plausible reports whether each list can be one of blocked customers. An ERP that answers everybody is left to a
+// whole fetch, which sees all lists.
 func (b *batch) plausible(prior map[int64]int) bool {
-	active, fell := 0, 0
+	active, fell := 0, make(map[int]int)
 	for id, n := range prior {
 		if n != 2 {
 			continue
 		}
 		active++
-		if now, listed := b.numbers[id]; listed && now == 0 {
-			fell++
+		if now, listed := b.numbers[id]; listed && b.policy.State(now, provision.Flags{}).Blocks() {
+			fell[now]++
 		}
 	}
-	return fell <= 1 || fell <= active/2
+	for _, n := range fell {
+		if n > 1 && n > active/2 {
+			return false
+		}
+	}
+	return true
 }
 
 // askLeft reads the cards of customers who are in no list any more that had them.
 func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) error {
-	switch {
-	case len(left) == 0:
+	if len(left) == 0 {
 		b.judgeStates(ctx, false, 0, 0, len(prior))
 		return nil
-	case len(left) > b.opts.MaxAsk:
-		return syncer.ErrFetchFirst
 	}
 	slices.Sort(left)
 	for _, id := range left {
 		b.numbers[id] = prior[id] // stands unless the card tells
 	}
-	contrary := 0
-	got, err := b.ask(ctx, left, func(c *userside.Customer) {
+	contrary, told := 0, 0
+	_, err := b.ask(ctx, left, func(c *userside.Customer) {
 		b.card(c)
-		if b.listed[b.numbers[c.ID]] {
-			contrary++
+		if n := stateID(c.State); n != noStateID {
+			told++
+			if b.listed[n] {
+				contrary++
+			}
 		}
 	})
-	if err != nil && ctx.Err() != nil {
-		return err
-	}
 	believed := b.judgeStates(ctx, false, contrary, contrary, len(prior))
-	// Gone from the ERP, no card to be had, or cards that tell otherwise than the lists: only a whole fetch can tell.
-	answer.Refresh = len(got.found) < len(left) || !believed
-	return nil
+	// Gone from the ERP, no card to be had, none with a state, or cards that tell otherwise than the lists: only a whole fetch can tell.
+	answer.Refresh = told < len(left) || !believed
+	return err
 }
 
 // FetchCustomers reads the cards of customers that hints named. Other addresses
@@ -161,7 +205,9 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 				answer.Refresh = true
 			}
 			n, flags := f.memory.card(c, nets)
-			answer.States[id] = f.state(c.ID, n)
+			if st, tells := f.cardState(c, n, prev.State(id)); tells {
+				answer.States[id] = st
+			}
 			if flags.Former == provision.FlagYes || otherAddresses(c, prev.BySubscriber(id)) || otherMACs(c, prev) {
 				answer.Refresh = true // the card does not tell who is former no more
 			}
@@ -176,6 +222,18 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 		}
 	}
 	return answer, nil
+}
+
+// cardState returns the state that a card tells of its customer, who is in state was; n is the state_id that is known. Without
+// a state_id the card tells no more than what its own flags block: the number in Memory is what lists said, which are no proof
+// of themselves. Nor does a card tell that somebody is former no more.
+func (f *Fetcher) cardState(c *userside.Customer, n int, was provision.State) (st provision.State, tells bool) {
+	if stateID(c.State) != noStateID {
+		st = f.state(c.ID, n)
+		return st, st.Blocks() || !was.Blocks() || !f.memory.hasLeftFormer(c.ID)
+	}
+	st = f.policy.State(noStateID, cardFlags(c))
+	return st, st == provision.StateStop || st == provision.StatePause && was != provision.StateStop
 }
 
 // otherAddresses reports whether a card has other addresses or MACs than lines.

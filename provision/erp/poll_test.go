@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -206,23 +208,24 @@ func TestFetchCustomers(t *testing.T) {
 		refresh bool
 		wantErr bool
 	}{
-		"same":              {card(""), map[provision.SubscriberID]string{1: "active"}, false, false},
-		"paused":            {strings.Replace(card(""), `"state_id":2`, `"state_id":"1"`, 1), map[provision.SubscriberID]string{1: "pause"}, false, false},
-		"disabled":          {card(`,"is_disable":1`), map[provision.SubscriberID]string{1: "stop"}, false, false},
-		"potential":         {card(`,"is_potential":"1"`), map[provision.SubscriberID]string{1: "stop"}, false, false},
-		"not in billing":    {card(`,"is_in_billing":0`), map[provision.SubscriberID]string{1: "active"}, false, false},
-		"other MAC":         {strings.Replace(card(""), "00005e005301", "00005e0053ff", 1), map[provision.SubscriberID]string{1: "active"}, true, false},
-		"other address":     {strings.ReplaceAll(card(""), "1681915905", "1681915999"), map[provision.SubscriberID]string{1: "active"}, true, false},
-		"one more address":  {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1681915950":{"ip":"1681915950"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
-		"a subnet besides":  {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1":{"ip_net":"100.64.9.0/24"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
-		"no address":        {`200 {"result":"OK","data":{"id":1,"state_id":2}}`, map[provision.SubscriberID]string{1: "active"}, true, false},
-		"deleted":           {`404 {"error":"no"}`, map[provision.SubscriberID]string{}, true, false},
-		"not to be had":     {`400 {"error":"no"}`, map[provision.SubscriberID]string{}, false, false},
-		"forbidden":         {`403 {"error":"no"}`, nil, false, true},
-		"not JSON":          {`200 <html>`, nil, false, true},
-		"state of its own":  {strings.Replace(card(""), `"state_id":2`, `"state_id":9`, 1), map[provision.SubscriberID]string{1: "unknown"}, false, false},
-		"no state on it":    {strings.Replace(card(""), `"state_id":2,`, ``, 1), map[provision.SubscriberID]string{1: "active"}, false, false},
-		"flags by the text": {card(`,"is_disable":"0","is_potential":""`), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"same":               {card(""), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"paused":             {strings.Replace(card(""), `"state_id":2`, `"state_id":"1"`, 1), map[provision.SubscriberID]string{1: "pause"}, false, false},
+		"disabled":           {card(`,"is_disable":1`), map[provision.SubscriberID]string{1: "stop"}, false, false},
+		"potential":          {card(`,"is_potential":"1"`), map[provision.SubscriberID]string{1: "stop"}, false, false},
+		"not in billing":     {card(`,"is_in_billing":0`), map[provision.SubscriberID]string{1: "active"}, false, false},
+		"other MAC":          {strings.Replace(card(""), "00005e005301", "00005e0053ff", 1), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"other address":      {strings.ReplaceAll(card(""), "1681915905", "1681915999"), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"one more address":   {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1681915950":{"ip":"1681915950"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"a subnet besides":   {strings.Replace(card(""), `"ip_mac":{`, `"ip_mac":{"1":{"ip_net":"100.64.9.0/24"},`, 1), map[provision.SubscriberID]string{1: "active"}, true, false},
+		"no address":         {`200 {"result":"OK","data":{"id":1,"state_id":2}}`, map[provision.SubscriberID]string{1: "active"}, true, false},
+		"deleted":            {`404 {"error":"no"}`, map[provision.SubscriberID]string{}, true, false},
+		"not to be had":      {`400 {"error":"no"}`, map[provision.SubscriberID]string{}, false, false},
+		"forbidden":          {`403 {"error":"no"}`, nil, false, true},
+		"not JSON":           {`200 <html>`, nil, false, true},
+		"state of its own":   {strings.Replace(card(""), `"state_id":2`, `"state_id":9`, 1), map[provision.SubscriberID]string{1: "unknown"}, false, false},
+		"no state on it":     {strings.Replace(card(""), `"state_id":2,`, ``, 1), map[provision.SubscriberID]string{}, false, false},
+		"disabled, no state": {strings.Replace(card(`,"is_disable":1`), `"state_id":2,`, ``, 1), map[provision.SubscriberID]string{1: "stop"}, false, false},
+		"flags by the text":  {card(`,"is_disable":"0","is_potential":""`), map[provision.SubscriberID]string{1: "active"}, false, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -247,6 +250,145 @@ func TestFetchCustomers(t *testing.T) {
 		assert.False(t, got.Refresh, "nobody we knew")
 		assert.Equal(t, []string{"customer.get_data?customer_id=999"}, e.calls())
 	})
+}
+
+// An ERP that answers everybody, or somebody else, in place of the customer whom a hint named tells nothing of others.
+func TestCardsOfOthersAreNotBelieved(t *testing.T) {
+	e, f, prev := primed(t, good(), Options{Bindings: ModeDirect})
+	e.set(card1, `200 {"result":"OK","data":{"1":{"id":1,"state_id":1},"2":{"id":2,"state_id":2},"3":{"id":3,"state_id":2}}}`)
+	got, err := f.FetchCustomers(ctx, []provision.SubscriberID{1}, prev)
+	require.NoError(t, err)
+	require.Equal(t, map[provision.SubscriberID]string{1: "pause"}, words(got))
+	n, _ := f.memory.number(3)
+	require.Zero(t, n, "nor is it remembered")
+
+	e.set(card1, `200 {"result":"OK","data":{"id":3,"state_id":2}}`)
+	got, err = f.FetchCustomers(ctx, []provision.SubscriberID{1}, prev)
+	require.ErrorIs(t, err, userside.ErrUnknownShape)
+	require.Empty(t, got.States)
+	has, err := f.HasState(ctx, 1, provision.StateActive)
+	require.ErrorIs(t, err, userside.ErrUnknownShape)
+	require.False(t, has)
+}
+
+// A card without a state_id confirms neither list that the guard holds, though Memory has the numbers of both.
+func TestCardWithoutStateTellsNothing(t *testing.T) {
+	const cards = `200 {"result":"OK","data":{"1":{"id":1},"2":{"id":2},"3":{"id":3}}}`
+	for name, lists := range map[string][3]string{"all active": {ids(1, 2, 3), ids(), ids()}, "all stopped": {ids(), ids(), ids(1, 2, 3)}} {
+		t.Run(name, func(t *testing.T) {
+			e, f, prev := primed(t, with(good(), "customer.get_data", cards, "customer.get_data?customer_id=1,2,3", cards), Options{Bindings: ModeDirect, Memory: zeroCompared()})
+			e.set(list2, lists[0])
+			e.set(list1, lists[1])
+			e.set(list0, lists[2])
+			in := fetch(t, f, prev)
+			require.NotEqual(t, "pause", states(in)[2])
+			got, err := f.FetchCustomers(ctx, []provision.SubscriberID{1, 2, 3}, prev)
+			require.NoError(t, err)
+			require.Empty(t, words(got))
+			e.set(card1, `200 {"result":"OK","data":{"id":1}}`)
+			_, err = f.HasState(ctx, 1, provision.StateActive)
+			require.ErrorContains(t, err, "tells no state")
+		})
+	}
+	t.Run("who is in no list keeps the state in use", func(t *testing.T) {
+		for _, mode := range []Mode{ModeDirect, ModeComposed} {
+			e, f, prev := primed(t, good(), Options{Bindings: mode, Memory: zeroCompared()})
+			e.set(list1, ids())
+			e.set("customer.get_data", `200 {"result":"OK","data":{"id":2}}`)
+			e.set("customer.get_data?customer_id=1,2,3", `200 {"result":"OK","data":{"1":{"id":1,"state_id":2},"2":{"id":2},"3":{"id":3,"state_id":0}}}`)
+			got, err := f.FetchStates(ctx, prev)
+			require.NoError(t, err)
+			require.Equal(t, "pause", words(got)[2], mode)
+			require.True(t, got.Refresh, "a whole fetch may tell")
+			require.Equal(t, "pause", states(fetch(t, f, prev))[2], mode)
+		}
+	})
+}
+
+// Cards that cannot be read, or hang, hold up nothing that lists told.
+func TestCardsHoldUpNoList(t *testing.T) {
+	t.Run("one in two lists, and cards fail", func(t *testing.T) {
+		e, f, prev := primed(t, good(), Options{Bindings: ModeDirect, Memory: zeroCompared()})
+		e.set(list0, ids(2, 3))
+		e.set(list1, ids(1, 2))
+		e.set("customer.get_data", "500 x")
+		got, err := f.FetchStates(ctx, prev)
+		require.NoError(t, err)
+		require.Equal(t, map[provision.SubscriberID]string{1: "pause", 2: "stop", 3: "stop"}, words(got))
+		require.True(t, got.Refresh)
+	})
+	t.Run("cards hang", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e, err := emulator.Open(emulator.Options{Seed: 7, Customers: 60, Keys: []emulator.Key{{Key: emulatorKey}}})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, e.Close()) }()
+			c, err := userside.New(userside.Options{URL: "http://192.0.2.1/api.php", Key: emulatorKey, Transport: inProcess{e}, Location: time.UTC})
+			require.NoError(t, err)
+			f, _ := newFetcher(t, c, Options{Bindings: ModeDirect})
+			var some []int64
+			for _, x := range e.Customers() {
+				if x.State == emulator.StateActive {
+					some = append(some, x.ID)
+				}
+			}
+			require.NoError(t, e.SetState(some[0], emulator.StatePause))
+			prev, _ := provision.Build(fetch(t, f, nil))
+			paid, pays := provision.SubscriberID(some[0]), provision.SubscriberID(some[1])
+			require.NoError(t, e.SetState(some[0], emulator.StateActive))
+			require.NoError(t, e.SetState(some[1], emulator.StatePause))
+			require.NoError(t, e.SetQuirks(emulator.Quirks{Faults: map[string]emulator.Fault{"customer.get_data": emulator.FaultHang}}))
+			for _, most := range []time.Duration{cardTime, quickList} { // what hung before is not waited for as long
+				began, told := time.Now(), time.Duration(-1)
+				got, err := f.FetchStatesEarly(t.Context(), prev, func(a syncer.StatesAnswer) {
+					told = time.Since(began)
+					assert.Equal(t, provision.StatePause, a.States[pays])
+					assert.NotContains(t, a.States, paid)
+				})
+				require.NoError(t, err)
+				require.Zero(t, told, "before cards are asked for")
+				require.LessOrEqual(t, time.Since(began), most)
+				require.Equal(t, provision.StatePause, got.States[pays])
+				require.Equal(t, provision.StatePause, got.States[paid])
+				require.True(t, got.Refresh)
+			}
+			require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+			got, err := f.FetchStates(t.Context(), prev)
+			require.NoError(t, err)
+			require.Equal(t, provision.StateActive, got.States[paid])
+		})
+	})
+}
+
+// Servers of each generation that answer everybody, or cards without a state, tell of nobody whom a hint did not name, and confirm
+// no list.
+func TestWrongCardsOfEachGeneration(t *testing.T) {
+	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
+		for name, quirks := range map[string]emulator.Quirks{"everybody": {CardsOfAll: true}, "everybody in a list": {CardsOfAll: true, ListForMap: true}, "no state": {CardsWithoutState: true}} {
+			t.Run(fmt.Sprintf("%s %s", profile, name), func(t *testing.T) {
+				e, c := openEmulator(t, emulator.Options{Profile: profile, Seed: 7, Customers: 60})
+				f, err := New(c, Options{Bindings: ModeDirect})
+				require.NoError(t, err)
+				in, err := f.Fetch(ctx, nil)
+				require.NoError(t, err)
+				prev, _ := provision.Build(in)
+				var named provision.SubscriberID
+				for _, x := range e.Customers() {
+					if id := provision.SubscriberID(x.ID); prev.State(id) == provision.StateActive {
+						require.NoError(t, e.SetState(x.ID, emulator.StatePause))
+						named = id
+					}
+				}
+				require.NoError(t, e.SetQuirks(quirks))
+				got, err := f.FetchCustomers(ctx, []provision.SubscriberID{named}, prev)
+				require.NoError(t, err)
+				want := map[provision.SubscriberID]string{named: "pause"}
+				if quirks.CardsWithoutState {
+					want = map[provision.SubscriberID]string{}
+				}
+				require.Equal(t, want, words(got))
+			})
+		}
+	}
 }
 
 // TestHintedFlagsAreKept: what a hint read of a customer's flags goes on to

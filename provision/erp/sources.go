@@ -32,12 +32,11 @@ func (f *Fetcher) Sources() []syncer.SourceStatus {
 
 // AcceptSource implements syncer.SourceAccepter. What is held of the list of devices can be accepted; the other sources are held
 // by what the ERP itself says of single customers, which an operator cannot know better.
-func (f *Fetcher) AcceptSource(name syncer.SourceName) error {
+func (f *Fetcher) AcceptSource(name syncer.SourceName, fingerprint string) error {
 	if name != syncer.SourceDevices {
 		return fmt.Errorf("only devices can be accepted; %s come into use when the cards of customers say the same", name)
 	}
-	f.memory.acceptDevices()
-	return nil
+	return f.memory.acceptDevices(fingerprint)
 }
 
 // Save writes what the ERP said last to the file of its Memory, if that is behind.
@@ -104,7 +103,7 @@ func (f *Fetcher) state(id int64, n int) provision.State { return f.memory.state
 
 // tooMany reports whether n of all rows are more than one answer may harm: what the fetch guard allows for moves.
 func (f *Fetcher) tooMany(n, all int) bool {
-	return n > f.opts.MinChanged && float64(n) > f.opts.MaxMoved*float64(all)
+	return n > *f.opts.MinChanged && float64(n) > *f.opts.MaxMoved*float64(all)
 }
 
 // within gives a source its share of the time that the fetch has: one that hangs must not take it from the others.
@@ -172,13 +171,17 @@ func (b *batch) keepStates() {
 // believed. A poll of states reads fewer lists than a whole fetch, so it does not make good what that found bad.
 func (b *batch) judgeStates(ctx context.Context, whole bool, out, contrary, all int) (believed bool) {
 	st := syncer.SourceStatus{Source: syncer.SourceStates, Judgement: syncer.JudgedGood, Rows: all}
-	believed = contrary <= b.opts.MinChanged || !b.tooMany(out, all)
-	if !believed {
+	believed = contrary <= *b.opts.MinChanged || !b.tooMany(out, all)
+	switch {
+	case b.doubted != nil:
+		st.Judgement, st.Error = syncer.JudgedHeld, b.doubted.Error()
+		st.GoodAt = b.memory.source(syncer.SourceStates).GoodAt
+	case !believed:
 		st.Judgement = syncer.JudgedHeld
 		st.Error = fmt.Sprintf("the lists lack %d of %d customers; they keep their states or are asked for by themselves", out, all)
 		st.GoodAt = b.memory.source(syncer.SourceStates).GoodAt
 	}
-	if b.memory.judgesStates(whole, believed) {
+	if b.memory.judgesStates(whole, believed && b.doubted == nil) {
 		b.tell(ctx, st)
 	}
 	return believed

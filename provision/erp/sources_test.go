@@ -628,7 +628,7 @@ func TestAcceptHeldDevices(t *testing.T) {
 		f, _ := w.agent(t, w.open(t))
 		snap := fetchOf(f, w.truth)
 		require.Equal(t, syncer.JudgedHeld, statusOf(t, f, syncer.SourceDevices).Judgement)
-		require.NoError(t, f.AcceptSource(syncer.SourceDevices))
+		require.NoError(t, f.AcceptSource(syncer.SourceDevices, ""))
 		for range 3 {
 			snap = fetchOf(f, snap)
 			require.Empty(t, harm(w.truth, snap))
@@ -644,8 +644,20 @@ func TestAcceptHeldDevices(t *testing.T) {
 		snap = fetchOf(f, snap)
 		require.Empty(t, harm(w.truth, snap), "nobody accepted it")
 
-		require.ErrorContains(t, f.AcceptSource(syncer.SourceFormer), "only devices can be accepted")
-		require.NoError(t, f.AcceptSource(syncer.SourceDevices))
+		require.ErrorContains(t, f.AcceptSource(syncer.SourceFormer, ""), "only devices can be accepted")
+		seen := statusOf(t, f, syncer.SourceDevices).Fingerprint
+		require.NotEmpty(t, seen)
+		w.breakSource(t, syncer.SourceDevices, emulator.FaultHalf) // something else is held by then
+		fetchOf(f, snap)
+		other := statusOf(t, f, syncer.SourceDevices).Fingerprint
+		require.NotEqual(t, seen, other)
+		err := f.AcceptSource(syncer.SourceDevices, seen)
+		require.Equal(t, &syncer.OtherHeldError{Fingerprint: other}, err)
+		require.Empty(t, m.acceptedOnes())
+		w.breakSource(t, syncer.SourceDevices, emulator.FaultEmpty)
+		fetchOf(f, snap)
+		require.Equal(t, seen, statusOf(t, f, syncer.SourceDevices).Fingerprint, "the same is the same")
+		require.NoError(t, f.AcceptSource(syncer.SourceDevices, seen))
 		require.NoError(t, m.save(time.Now()))
 		f, _ = w.agent(t, w.open(t)) // a restart
 		for round := 0; round < 5 && named(snap); round++ {

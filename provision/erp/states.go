@@ -27,7 +27,7 @@ func (b *batch) readStates(ctx context.Context) error {
 		}
 		clear(b.numbers)
 		clear(b.listed)
-		b.unsure, b.twice = nil, nil
+		b.unsure, b.twice, b.doubted = nil, nil, nil
 		b.keepStates()
 		b.in.StatesKept = true
 		return nil
@@ -54,6 +54,9 @@ func (b *batch) list(ctx context.Context, n int) error {
 	if err != nil {
 		return fmt.Errorf("read customers in state %s: %w", stateName(n), err)
 	}
+	if b.blocksMost(n, list) {
+		return nil
+	}
 	if len(b.numbers) == 0 { // the first list is the one of nearly everybody
 		b.numbers = make(map[int64]int, len(list)+len(list)/8)
 	}
@@ -62,6 +65,40 @@ func (b *batch) list(ctx context.Context, n int) error {
 	}
 	b.listed[n] = true
 	return nil
+}
+
+// errHasMost says that a list of blocked customers cannot be one.
+var errHasMost = errors.New("more than half of the customers in a list that blocks nobody are in it too")
+
+// blocksMost reports whether a list of customers in a state that blocks has most of those whom another list has in a state that
+// does not: a server that does not take the condition answers everybody. It blocks nobody then, and who is in it alone is
+// asked for by the card.
+func (b *batch) blocksMost(n int, list []int64) bool {
+	if !b.policy.State(n, provision.Flags{}).Blocks() {
+		return false
+	}
+	open, both := 0, 0
+	for _, other := range b.numbers {
+		if !b.policy.State(other, provision.Flags{}).Blocks() {
+			open++
+		}
+	}
+	var only []int64
+	for _, id := range list {
+		other, listed := b.numbers[id]
+		switch {
+		case !listed:
+			only = append(only, id)
+		case !b.policy.State(other, provision.Flags{}).Blocks():
+			both++
+		}
+	}
+	if both <= 1 || both <= open/2 { // a few were only quick
+		return false
+	}
+	b.unsure = append(b.unsure, only...)
+	b.doubted = fmt.Errorf("the list of customers in state %s: %w; nobody is blocked by it", stateName(n), errHasMost)
+	return true
 }
 
 // inList takes a customer from the list of a state. If another list has it, too,
@@ -153,7 +190,7 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, al
 	ask := ids[:min(len(ids), b.opts.MaxAsk)]
 	got, err := b.ask(ctx, ask, func(c *userside.Customer) {
 		b.card(c)
-		if b.listed[b.numbers[c.ID]] {
+		if b.listed[stateID(c.State)] {
 			contrary++
 		}
 	})
@@ -201,10 +238,14 @@ func (b *batch) withoutRow(unlisted map[int64]struct{}) []int64 {
 }
 
 // setState takes a state_id from get_data. A card without one leaves what the
-// lists told.
+// lists told, and else the state in use, unless a flag blocks.
 func (b *batch) setState(id int64, state userside.Int) {
 	n := stateID(state)
 	if n == noStateID && b.knows(id) {
+		return
+	}
+	if was := b.prev.State(provision.SubscriberID(id)); n == noStateID && was != provision.StateUnknown && !b.policy.State(n, b.memory.flags(id)).Blocks() {
+		b.kept[id] = was
 		return
 	}
 	b.numbers[id] = n

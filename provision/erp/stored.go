@@ -48,6 +48,8 @@ type stored struct {
 	Accepted  []provision.DeviceID  `json:"accepted_devices,omitempty"` // by an operator, as missing
 	Customers []storedCustomer      `json:"customers"`
 	Former    []int64               `json:"former"`
+	Left      []int64               `json:"left_former,omitempty"`  // who is in that list no more, and still blocked
+	Skips     string                `json:"skips_former,omitempty"` // the version of the ERP whose look-ups are known to leave them out
 	Reads     uint32                `json:"reads"`
 	Whole     bool                  `json:"whole,omitempty"` // states can be polled by this
 	Zero      bool                  `json:"zero,omitempty"`  // and with state_id=0
@@ -163,7 +165,10 @@ func (m *Memory) restore(s *stored) {
 		m.former[id] = true
 	}
 	m.whole, m.zero, m.restored, m.fresh = s.Whole, s.Zero, s.Whole, s.Fresh
-	m.reads = s.Reads
+	for _, id := range s.Left {
+		m.leftFormer[id] = true
+	}
+	m.reads, m.skips = s.Reads, s.Skips
 	m.round.mark = s.Reads
 }
 
@@ -202,7 +207,7 @@ func (m *Memory) save(now time.Time) error {
 }
 
 func (m *Memory) storedLocked() *stored {
-	s := &stored{ERP: m.file.erp, Devices: m.devices, Accepted: slices.Sorted(maps.Keys(m.accepted)), Reads: m.reads, Whole: m.whole, Zero: m.zero, Fresh: m.fresh, Customers: make([]storedCustomer, 0, len(m.customers))}
+	s := &stored{ERP: m.file.erp, Devices: m.devices, Accepted: slices.Sorted(maps.Keys(m.accepted)), Reads: m.reads, Skips: m.skips, Left: slices.Sorted(maps.Keys(m.leftFormer)), Whole: m.whole, Zero: m.zero, Fresh: m.fresh, Customers: make([]storedCustomer, 0, len(m.customers))}
 	for _, name := range syncer.SourceNames() {
 		if st, ok := m.sources[name]; ok {
 			s.Sources = append(s.Sources, st)

@@ -16,6 +16,7 @@ import (
 	"github.com/usher-agent/usher/provision/statedir"
 	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside"
+	"github.com/usher-agent/usher/userside/emulator"
 )
 
 const testURL = "https://erp.example.net/api.php"
@@ -120,7 +121,10 @@ func TestWhoIsFormerNoMore(t *testing.T) {
 	lookup := func(n int) string {
 		return fmt.Sprintf("customer.get_abon_id?data_typer=login&data_value=u%d&is_skip_old=1", n)
 	}
-	start := with(good(), list2, ids(1, 3, 5, 6, 7, 8, 9), list0, ids(), list, ids(1, 3), "customer.get_data", cards)
+	plain := func(n int) string { return fmt.Sprintf("customer.get_abon_id?data_typer=login&data_value=u%d", n) }
+	one, three, nobody := `200 {"result":"OK","Id":1}`, `200 {"result":"OK","Id":3}`, `404 {"error":"no"}`
+	start := with(good(), list2, ids(1, 3, 5, 6, 7, 8, 9), list0, ids(), list, ids(1, 3), "customer.get_data", cards,
+		plain(1), one, lookup(1), nobody, plain(3), three, lookup(3), nobody)
 	for name, tt := range map[string]struct {
 		change    []string
 		want      string // state of customer 1
@@ -132,8 +136,8 @@ func TestWhoIsFormerNoMore(t *testing.T) {
 		"the list is empty":           {[]string{list, ids(), lookup(1), `404 {"error":"no"}`, lookup(3), `404 {"error":"no"}`}, "stop", syncer.JudgedHeld},
 		"nobody is former any more":   {[]string{list, ids(), lookup(1), `200 {"result":"OK","Id":1}`, lookup(3), `200 {"result":"OK","Id":3}`}, "active", syncer.JudgedGood},
 		"one of them is":              {[]string{list, ids(), lookup(1), `200 {"result":"OK","Id":1}`, lookup(3), `404 {"error":"no"}`}, "active", syncer.JudgedHeld},
-		"look-ups are refused, a few": {[]string{list, ids(3)}, "active", syncer.JudgedGood},
-		"look-ups are refused, empty": {[]string{list, ids()}, "stop", syncer.JudgedHeld},
+		"look-ups are refused, a few": {[]string{list, ids(3), lookup(1), refused}, "active", syncer.JudgedGood},
+		"look-ups are refused, empty": {[]string{list, ids(), lookup(1), refused, lookup(3), refused}, "stop", syncer.JudgedHeld},
 		"the list is refused":         {[]string{list, refused}, "stop", syncer.JudgedFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,6 +199,68 @@ func TestAnERPWithoutFormerCustomers(t *testing.T) {
 			require.Equal(t, said, strings.Count(log.String(), `condition="former customers cannot be listed"`))
 		})
 	}
+}
+
+// An ERP that finds former customers though it is asked to leave them out proves of nobody to be former no more: neither its
+// look-ups nor the cards, which say nothing of it, confirm a list that came empty, or that lacks many.
+func TestLookUpsThatFindEverybody(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 240})
+	var former []provision.SubscriberID
+	for _, x := range e.Customers() {
+		if x.State == emulator.StateActive && !x.Disabled && !x.Potential && len(former) < 60 {
+			require.NoError(t, e.SetFlags(x.ID, false, false, true))
+			former = append(former, provision.SubscriberID(x.ID))
+		}
+	}
+	for _, ignored := range []bool{true, false} {
+		for _, fault := range []emulator.Fault{emulator.FaultEmpty, emulator.FaultHalf} {
+			t.Run(fmt.Sprintf("ignored %t, %s", ignored, fault), func(t *testing.T) {
+				require.NoError(t, e.SetQuirks(emulator.Quirks{SkipOldIgnored: ignored}))
+				path := filepath.Join(t.TempDir(), "answers")
+				m, err := OpenMemory(path, testURL)
+				require.NoError(t, err)
+				f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, Memory: m})
+				prev, _ := provision.Build(fetch(t, f, nil))
+				require.Equal(t, provision.StateStop, prev.State(former[0]))
+				require.NoError(t, f.Save())
+				m, err = OpenMemory(path, testURL) // a restart
+				require.NoError(t, err)
+				f, _ = newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, Memory: m})
+				require.NoError(t, e.SetQuirks(emulator.Quirks{SkipOldIgnored: ignored, Faults: map[string]emulator.Fault{"customer.get_customers_id?is_ex=1": fault}}))
+				next, _ := provision.Build(fetch(t, f, prev))
+				require.Equal(t, syncer.JudgedHeld, statusOf(t, f, syncer.SourceFormer).Judgement)
+				got, err := f.FetchCustomers(ctx, former, prev)
+				require.NoError(t, err)
+				for _, id := range former {
+					require.Equal(t, provision.StateStop, next.State(id))
+					require.Equal(t, provision.StateStop, got.States[id])
+				}
+			})
+		}
+	}
+	t.Run("cards confirm nothing of a list that is believed", func(t *testing.T) {
+		require.NoError(t, e.SetQuirks(emulator.Quirks{}))
+		path := filepath.Join(t.TempDir(), "answers")
+		m, err := OpenMemory(path, testURL)
+		require.NoError(t, err)
+		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, Memory: m})
+		prev, _ := provision.Build(fetch(t, f, nil))
+		require.NoError(t, e.SetFlags(int64(former[0]), false, false, false))
+		next, _ := provision.Build(fetch(t, f, prev))
+		require.Equal(t, provision.StateActive, next.State(former[0]))
+		require.NoError(t, f.Save())
+		m, err = OpenMemory(path, testURL) // a restart
+		require.NoError(t, err)
+		f, _ = newFetcher(t, c, Options{Bindings: ModeDirect, Policy: &policy, Memory: m})
+		got, err := f.FetchCustomers(ctx, former[:2], prev) // of which the guard held that
+		require.NoError(t, err)
+		require.Equal(t, map[provision.SubscriberID]string{former[1]: "stop"}, words(got))
+		fetch(t, f, next) // now it is in use
+		got, err = f.FetchCustomers(ctx, former[:2], next)
+		require.NoError(t, err)
+		require.Equal(t, "active", words(got)[former[0]])
+	})
 }
 
 // Lists of cards grow while they are answered quickly and end to where the server can.

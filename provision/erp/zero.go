@@ -119,7 +119,7 @@ func (b *batch) listStopped(ctx context.Context, compare bool) error {
 	b.zero = len(stopped) > 0 && !ignored
 	b.listed[0] = b.zero
 	if ignored {
-		b.unsure = only
+		b.unsure = append(b.unsure, only...)
 	} else {
 		for _, id := range stopped {
 			b.inList(id, 0)

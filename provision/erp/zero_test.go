@@ -3,12 +3,14 @@ package erp
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/syncer"
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
@@ -112,6 +114,38 @@ func TestZeroIsNotDoubtedTooSoon(t *testing.T) {
 			f, _ := newFetcher(t, c, Options{Bindings: ModeDirect})
 			require.Equal(t, map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "stop", 5: tt.five}, states(fetch(t, f, nil)))
 			require.Equal(t, tt.want, f.memory.zeroChecked().Answer)
+		})
+	}
+}
+
+// A list of paused customers that has everybody pauses nobody, at a first start, later and by a poll, whether cards can be read or
+// not; who is paused stays so, by the card or by what is in use.
+func TestListOfPausedHasEverybody(t *testing.T) {
+	cards := `200 {"result":"OK","data":{"1":{"id":1,"state_id":2},"2":{"id":2,"state_id":1},"3":{"id":3,"state_id":2}}}`
+	for name, answer := range map[string]string{"cards come": cards, "cards are forbidden": `403 {"error":"section"}`} {
+		t.Run(name, func(t *testing.T) {
+			rules := with(good(), list2, ids(1, 3, 4, 5), list0, ids(), "customer.get_data?customer_id=1,2,3", answer, "customer.get_data", answer,
+				"customer.get_data?customer_id=2", strings.Replace(answer, cards, `200 {"result":"OK","data":{"id":2,"state_id":1}}`, 1))
+			e, c := newFakeERP(t, with(rules, list1, ids(1, 2, 3, 4, 5)))
+			f, _ := newFetcher(t, c, Options{Bindings: ModeDirect})
+			in := fetch(t, f, nil)
+			require.Equal(t, "active", states(in)[1])
+			require.Equal(t, "active", states(in)[3])
+			require.Equal(t, map[bool]string{true: "pause", false: "unknown"}[name == "cards come"], states(in)[2])
+			st := statusOf(t, f, syncer.SourceStates)
+			require.Equal(t, syncer.JudgedHeld, st.Judgement)
+			require.Contains(t, st.Error, "the list of customers in state pause")
+
+			e.set(list1, ids(2))
+			in = fetch(t, f, nil)
+			require.Equal(t, syncer.JudgedGood, statusOf(t, f, syncer.SourceStates).Judgement)
+			prev, _ := provision.Build(in)
+			require.Equal(t, provision.StatePause, prev.State(2))
+			e.set(list1, ids(1, 2, 3, 4, 5))
+			_, err := f.FetchStates(ctx, prev)
+			require.ErrorIs(t, err, syncer.ErrFetchFirst)
+			require.Equal(t, map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "active", 4: "active", 5: "active"}, states(fetch(t, f, prev)))
+			require.Equal(t, syncer.JudgedHeld, statusOf(t, f, syncer.SourceStates).Judgement)
 		})
 	}
 }

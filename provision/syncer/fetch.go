@@ -25,6 +25,12 @@ type StateFetcher interface {
 	FetchStates(ctx context.Context, prev *provision.Snapshot) (StatesAnswer, error)
 }
 
+// EarlyStates is a StateFetcher that tells what lists of states say before it goes on to read cards, which may take long.
+type EarlyStates interface {
+	// FetchStatesEarly is FetchStates, but calls early once with what is known without cards, if there are cards to read.
+	FetchStatesEarly(ctx context.Context, prev *provision.Snapshot, early func(StatesAnswer)) (StatesAnswer, error)
+}
+
 // CustomerFetcher is a Fetcher that can read a few customers by themselves, for
 // hints. It is called by one goroutine, beside the methods above.
 type CustomerFetcher interface {

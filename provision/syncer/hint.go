@@ -33,14 +33,15 @@ const (
 type hintQueue struct {
 	some chan struct{} // one slot, coalescing
 
-	mu    sync.Mutex
-	since map[provision.SubscriberID]time.Time // oldest hint
-	order []provision.SubscriberID
-	again map[provision.SubscriberID]unread // whose cards could not be read; none of order
-	rest  time.Duration                     // the wait after the newest failure; 0: cards can be read
-	after time.Time                         // when that is over
-	moves []provision.SubscriberID          // read again, but for their port; each may stand here twice
-	held  []provision.SubscriberID          // read again, and the guard holds their rows; each may stand here twice
+	mu     sync.Mutex
+	since  map[provision.SubscriberID]time.Time // oldest hint
+	order  []provision.SubscriberID
+	again  map[provision.SubscriberID]unread // whose cards could not be read; none of order
+	rest   time.Duration                     // the wait after the newest failure; 0: cards can be read
+	after  time.Time                         // when that is over
+	missed bool                              // hints came since for which no poll was made
+	moves  []provision.SubscriberID          // read again, but for their port; each may stand here twice
+	held   []provision.SubscriberID          // read again, and the guard holds their rows; each may stand here twice
 
 	heldAgain map[provision.SubscriberID]unread // of those, whose cards could not be read when they were to confirm that
 }
@@ -156,22 +157,35 @@ func (q *hintQueue) takeAgain(r *hintRead, now time.Time) {
 	}
 }
 
-// failed puts customers back of whom nothing could be read.
-func (q *hintQueue) failed(r hintRead, now time.Time) {
+// failed puts customers back of whom nothing could be read. It reports whether a poll of states is to stand in for them: at the
+// beginning of an outage, and then as often as they are asked for again, however many hints come meanwhile.
+func (q *hintQueue) failed(r hintRead, now time.Time) (poll bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.rest = min(max(2*q.rest, hintRetry), hintRest)
-	q.after = now.Add(q.rest)
+	q.missed = q.missed || r.fresh
+	if !now.Before(q.after) {
+		q.rest = min(max(2*q.rest, hintRetry), hintRest)
+		q.after = now.Add(q.rest)
+		poll, q.missed = q.missed, false
+	}
 	for _, id := range r.ids {
 		q.putBack(id, r.since[id])
 	}
+	return poll
+}
+
+// resting reports whether cards cannot be read, and are not to be asked for again yet.
+func (q *hintQueue) resting(now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return now.Before(q.after)
 }
 
 // answered notes that cards can be read, and puts those customers back who are known and of whom the answer tells nothing.
 func (q *hintQueue) answered(r hintRead, told map[provision.SubscriberID]provision.State, cur *provision.Snapshot, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.rest, q.after = 0, time.Time{}
+	q.rest, q.after, q.missed = 0, time.Time{}, false
 	for _, id := range r.ids {
 		u := r.since[id]
 		_, in := told[id]
@@ -296,7 +310,7 @@ func (s *Syncer) Hint(id provision.SubscriberID) {
 		s.askFullLocked()
 	}
 	s.mu.Unlock()
-	if able && !queued {
+	if able && !queued && !s.hints.resting(now) {
 		notify(s.wake)
 	}
 }
@@ -354,10 +368,10 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher, fresh bool)
 		// The next poll tells the same of states; it is asked for now, and tries again by itself. What stands on cards alone does not come by it.
 		report.Outcome = FetchFailed
 		s.status.Hints.LastError, s.status.Hints.LastErrorAt = err.Error(), now
-		s.hints.failed(read, now)
+		first := s.hints.failed(read, now)
 		notify(s.dirty) // a restart is not to forget them
-		if read.fresh {
-			s.log.Warn("customers that a hint named could not be read, a poll is made now, and they are asked for again", "customers", len(ids), "error", err)
+		if first {
+			s.log.Warn("customers that hints named could not be read, a poll is made now, and they are asked for again", "customers", s.hints.len(), "error", err)
 			notify(s.wake)
 		}
 	case !s.applyHintsLocked(answer):

@@ -243,6 +243,36 @@ func TestHintIsAskedForAgain(t *testing.T) {
 	})
 }
 
+// However many hints come while cards cannot be read, the polls that stand in for them are few: one at once, and then ever fewer.
+func TestStormOfHintsWhileCardsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp, s := startStates(t, everyMinute(), nil)
+		pass(10 * time.Second)
+		erp.mu.Lock()
+		erp.customers = func(context.Context, []provision.SubscriberID) (StatesAnswer, error) {
+			return StatesAnswer{}, errors.New("http status 503")
+		}
+		erp.mu.Unlock()
+		_, before := erp.counts()
+		var polls []int
+		for i := range 240 {
+			s.Hint(provision.SubscriberID(1001 + i))
+			pass(500 * time.Millisecond)
+			if _, n := erp.counts(); i == 0 || i == 119 || i == 239 {
+				polls = append(polls, n-before)
+			}
+		}
+		assert.Equal(t, 1, polls[0], "at once")
+		assert.LessOrEqual(t, polls[1], 8, "in a minute")
+		assert.GreaterOrEqual(t, polls[1], 4)
+		assert.LessOrEqual(t, polls[2]-polls[1], 3, "in the next one")
+		assert.Equal(t, 240, s.Status().Hints.Pending)
+		erp.tell(map[provision.SubscriberID]provision.State{active: provision.StatePause})
+		pass(time.Minute)
+		assert.Equal(t, provision.StatePause, s.Current().State(active))
+	})
+}
+
 // A known customer whom the answer leaves out is asked for again, a few times; one of whom nobody knows is not.
 func TestHintThatTheAnswerLeavesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

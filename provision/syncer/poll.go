@@ -222,19 +222,14 @@ func (s *Syncer) pollFull(ctx context.Context, opts Options, whole *wholeFetch) 
 // ends meanwhile, is older than what is read here.
 func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Options) bool {
 	began := time.Now()
-	cur := s.Current()
 	fctx, cancel := context.WithTimeout(ctx, opts.FetchTimeout)
-	answer, err := source.FetchStates(fctx, cur)
+	answer, err := s.fetchStates(fctx, source, began)
 	cancel()
 	took := time.Since(began)
 	if errors.Is(err, ErrFetchFirst) {
 		return false
 	}
-	if answer.FetchedAt.IsZero() || answer.FetchedAt.After(began) {
-		answer.FetchedAt = began
-	}
-	changed := differing(cur, answer.States)
-	next := derive(cur, changed)
+	published := err == nil && s.takeStates(answer, began)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,6 +240,31 @@ func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Optio
 		}
 		return true
 	}
+	s.obs.Fetched(FetchReport{Kind: FetchStates, Outcome: outcomeOf(published), Took: took})
+	return true
+}
+
+// fetchStates reads the states alone. What lists tell comes into use before cards are waited for.
+func (s *Syncer) fetchStates(ctx context.Context, source StateFetcher, began time.Time) (StatesAnswer, error) {
+	early, able := source.(EarlyStates)
+	if !able {
+		return source.FetchStates(ctx, s.Current())
+	}
+	return early.FetchStatesEarly(ctx, s.Current(), func(a StatesAnswer) { s.takeStates(a, began) })
+}
+
+// takeStates puts what a poll of states that began then made into use, as far as the guard lets it pass; it reports whether that
+// is all of it.
+func (s *Syncer) takeStates(answer StatesAnswer, began time.Time) (all bool) {
+	if answer.FetchedAt.IsZero() || answer.FetchedAt.After(began) {
+		answer.FetchedAt = began
+	}
+	cur := s.Current()
+	changed := differing(cur, answer.States)
+	next := derive(cur, changed)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.answeredLocked(FetchStates)
 	if answer.Refresh {
 		s.askFullLocked()
@@ -254,26 +274,25 @@ func (s *Syncer) pollStates(ctx context.Context, source StateFetcher, opts Optio
 		changed = differing(cur, answer.States)
 		next = derive(cur, changed)
 	}
-	published := true
+	all = true
 	f := fetched{kind: FetchStates, snap: next, began: answer.FetchedAt, first: answer.FirstRead, told: answer.States}
 	switch {
 	case s.held != nil:
-		published = s.passBesideLocked(f)
+		all = s.passBesideLocked(f)
 	case s.overriddenLocked(next, answer.FetchedAt) == cur:
 		if s.takeBack(&f, cur, nil) {
 			notify(s.dirty)
 		}
 		s.settleLocked(answer.FetchedAt) // nothing changed: nobody needs to be told
 	default:
-		published = s.judgeLocked(f)
+		all = s.judgeLocked(f)
 	}
 	if s.whole != nil {
 		maps.DeleteFunc(changed, func(id provision.SubscriberID, st provision.State) bool { return s.Current().State(id) != st }) // held
 		s.keepLocked(changed, answer.FetchedAt)
 		s.whole.statesAt = answer.FetchedAt
 	}
-	s.obs.Fetched(FetchReport{Kind: FetchStates, Outcome: outcomeOf(published), Took: took})
-	return true
+	return all
 }
 
 // passBesideLocked puts that part of what a poll of states made into use which the guard lets pass, while it holds something of

@@ -97,6 +97,44 @@ func (f *statesERP) counts() (full, states int) {
 	return f.fakeERP.count(), len(f.polls)
 }
 
+// earlyERP is a statesERP that tells what lists say before it reads cards for a while.
+type earlyERP struct {
+	statesERP
+	early StatesAnswer
+}
+
+func (f *earlyERP) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot, early func(StatesAnswer)) (StatesAnswer, error) {
+	f.mu.Lock()
+	told := f.early
+	f.mu.Unlock()
+	early(told)
+	select {
+	case <-time.After(8 * time.Second):
+	case <-ctx.Done():
+	}
+	return f.FetchStates(ctx, prev)
+}
+
+// What lists say comes into use before cards are read, also while something is held, and what is held is not counted twice.
+func TestListsDoNotWaitForCards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		erp := &earlyERP{statesERP: statesERP{fakeERP: fakeERP{answer: says(provisiontest.Input(100))}}}
+		s := New(everyMinute(), erp, nil, nil, provisiontest.Quiet())
+		runSyncer(t, s)
+		pass(30 * time.Second)
+		states := map[provision.SubscriberID]provision.State{active: provision.StatePause}
+		erp.mu.Lock()
+		erp.early = StatesAnswer{States: states}
+		erp.mu.Unlock()
+		erp.tell(map[provision.SubscriberID]provision.State{active: provision.StatePause, 1006: provision.StatePause})
+		pass(31 * time.Second)
+		require.Equal(t, provision.StatePause, s.Current().State(active))
+		require.NotEqual(t, provision.StatePause, s.Current().State(1006))
+		pass(8 * time.Second)
+		require.Equal(t, provision.StatePause, s.Current().State(1006))
+	})
+}
+
 // everyMinute polls states each minute and everything each ten.
 func everyMinute() Options {
 	return Options{PollInterval: time.Minute, RefreshInterval: 10 * time.Minute, Guard: tightGuard}

@@ -56,7 +56,9 @@ type SourceStatus struct {
 	// RoundSeconds is how long it takes to read every card once; 0: all are read in each whole fetch, or it is not known yet.
 	RoundSeconds float64 `json:"round_seconds,omitempty"`
 	Error        string  `json:"error,omitempty"` // why it is not good
-	Guard        bool    `json:"guard,omitempty"` // it is held by the limits of the fetch guard, or because an operator rejected it
+	// Fingerprint is of what is held of a source that can be accepted.
+	Fingerprint string `json:"fingerprint,omitempty"`
+	Guard       bool   `json:"guard,omitempty"` // it is held by the limits of the fetch guard, or because an operator rejected it
 }
 
 // Bad reports whether an earlier answer stands in for what the ERP says now.
@@ -86,8 +88,9 @@ type SourceTeller interface {
 
 // SourceAccepter is a SourceTeller that can be told to believe what it holds.
 type SourceAccepter interface {
-	// AcceptSource has what is held of a source come into use with the next whole fetch.
-	AcceptSource(name SourceName) error
+	// AcceptSource has what is held of a source come into use with the next whole fetch. With a fingerprint only what has that
+	// is accepted, else the error is an *OtherHeldError.
+	AcceptSource(name SourceName, fingerprint string) error
 }
 
 // BlockTeller is a SourceTeller that knows by which of its sources a subscriber is blocked. It is called by any goroutine.
@@ -100,8 +103,9 @@ type BlockTeller interface {
 var ErrSourceNotHeld = errors.New("it is not held")
 
 // AcceptSource has what is held of one source of the ERP, other than by the guard, come into use with a whole fetch, which it
-// asks for. It returns how the source stood. What was held counts: what the ERP says else by then is judged anew.
-func (s *Syncer) AcceptSource(name SourceName) (SourceStatus, error) {
+// asks for. It returns how the source stood. What was held counts: what the ERP says else by then is judged anew. With a fingerprint
+// only what has that is accepted, as by Accept.
+func (s *Syncer) AcceptSource(name SourceName, fingerprint string) (SourceStatus, error) {
 	st, err := s.heldSource(name)
 	if err != nil {
 		return st, fmt.Errorf("%s of the ERP: %w", name, err)
@@ -110,10 +114,10 @@ func (s *Syncer) AcceptSource(name SourceName) (SourceStatus, error) {
 	if !able {
 		return st, fmt.Errorf("%s of the ERP: %w", name, ErrSourceNotHeld)
 	}
-	if err := accepter.AcceptSource(name); err != nil {
+	if err := accepter.AcceptSource(name, fingerprint); err != nil {
 		return st, fmt.Errorf("%s of the ERP: %w", name, err)
 	}
-	s.log.Warn("operator accepts what is held of a source of the ERP", "source", name, "reason", st.Error)
+	s.log.Warn("operator accepts what is held of a source of the ERP", "source", name, "reason", st.Error, "fingerprint", st.Fingerprint)
 	s.Refresh()
 	return st, nil
 }
@@ -191,6 +195,9 @@ func (v *verdict) holdsOf(name SourceName) bool {
 	case SourceBindings:
 		return v.NoRows || len(v.held[ChangeRemoved])+len(v.held[ChangeMoved])+len(v.held[ChangeAdded]) > 0
 	case SourceStates, SourceFlags, SourceFormer:
+		if name == SourceStates && len(v.held[ChangeOpened]) > 0 {
+			return true // what blocked them before is not known any more
+		}
 		return slices.ContainsFunc(v.held[ChangeBlocked], func(id provision.SubscriberID) bool { return v.blamed(id) == name })
 	default:
 		return false

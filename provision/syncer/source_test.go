@@ -73,6 +73,31 @@ func TestSourcesTheGuardHolds(t *testing.T) {
 	}
 }
 
+// While openings are held, for a card contradicts or none can be read, the states are not good: they are not in use.
+func TestSourceOfHeldOpenings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		paused := provisiontest.Input(100)
+		for i := range paused.Subscribers {
+			paused.Subscribers[i].State = provision.StatePause
+		}
+		erp := tellingERP{&fakeERP{answer: says(paused)}, []SourceStatus{
+			{Source: SourceBindings, Judgement: JudgedGood}, {Source: SourceStates, Judgement: JudgedGood}, {Source: SourceFlags, Judgement: JudgedGood},
+		}}
+		s := New(Options{PollInterval: time.Minute, Guard: tightGuard}, erp, nil, nil, provisiontest.Quiet())
+		runSyncer(t, s)
+		erp.set(says(provisiontest.Input(100)))
+		pass(2 * time.Minute)
+		for _, st := range s.Status().Sources {
+			assert.Equal(t, st.Source == SourceStates, st.Bad(), "%s", st.Source)
+			assert.Equal(t, st.Source == SourceStates, st.Guard, "%s", st.Source)
+		}
+		pass(10 * time.Minute)
+		for _, st := range s.Status().Sources {
+			assert.False(t, st.Bad(), "%s: they were let in", st.Source)
+		}
+	})
+}
+
 // blamingERP knows by which source subscribers are blocked: by their flags where the id is odd.
 type blamingERP struct{ tellingERP }
 
@@ -127,7 +152,7 @@ func TestTheGuardBlamesTheRightSource(t *testing.T) {
 				}
 				require.NoError(t, reject(s))
 				pass(time.Minute)
-				_, err := s.AcceptSource(tt.want[0])
+				_, err := s.AcceptSource(tt.want[0], "")
 				require.ErrorContains(t, err, "usher guard accept, without a source")
 			})
 		})
@@ -176,7 +201,10 @@ type acceptingERP struct {
 	accepted *[]SourceName
 }
 
-func (f acceptingERP) AcceptSource(name SourceName) error {
+func (f acceptingERP) AcceptSource(name SourceName, fingerprint string) error {
+	if fingerprint != "" && fingerprint != "seen" {
+		return &OtherHeldError{"seen"}
+	}
 	*f.accepted = append(*f.accepted, name)
 	return nil
 }
@@ -191,10 +219,13 @@ func TestAcceptSource(t *testing.T) {
 		s := New(Options{PollInterval: time.Hour, Guard: tightGuard}, erp, nil, nil, provisiontest.Quiet())
 		runSyncer(t, s)
 		for _, name := range []SourceName{SourceBindings, SourceFormer, SourceFlags, "switches"} {
-			_, err := s.AcceptSource(name)
+			_, err := s.AcceptSource(name, "")
 			require.ErrorIs(t, err, ErrSourceNotHeld)
 		}
-		st, err := s.AcceptSource(SourceDevices)
+		_, err := s.AcceptSource(SourceDevices, "other")
+		require.ErrorAs(t, err, new(*OtherHeldError))
+		assert.Empty(t, accepted)
+		st, err := s.AcceptSource(SourceDevices, "seen")
 		require.NoError(t, err)
 		assert.Equal(t, "the list is empty", st.Error)
 		assert.Equal(t, []SourceName{SourceDevices}, accepted)
@@ -205,7 +236,7 @@ func TestAcceptSource(t *testing.T) {
 		s.Refresh()
 		pass(time.Second)
 		require.NotNil(t, s.Status().Held)
-		_, err = s.AcceptSource(SourceBindings)
+		_, err = s.AcceptSource(SourceBindings, "")
 		require.ErrorContains(t, err, "usher guard accept, without a source")
 		assert.Len(t, accepted, 1)
 	})

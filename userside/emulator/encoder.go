@@ -26,6 +26,7 @@ type style struct {
 	idAsList        bool
 	composite       bool
 	halfGone        bool
+	noState         bool
 	stateZeroIgnore bool
 	stateZeroAll    bool
 }
@@ -44,6 +45,7 @@ func styleOf(p Profile, q *Quirks) style {
 		idAsList:        q.IDAsList,
 		composite:       q.CompositeRows,
 		halfGone:        q.HalfGone,
+		noState:         q.CardsWithoutState,
 		stateZeroIgnore: q.StateZeroIgnored,
 		stateZeroAll:    q.StateZeroAll,
 	}

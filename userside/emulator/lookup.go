@@ -189,7 +189,7 @@ func getCustomerID(e *Emulator, r *request) (answer, error) {
 			}
 		}
 	}
-	if r.flag("is_skip_old") {
+	if r.flag("is_skip_old") && !r.quirks.SkipOldIgnored {
 		found = slices.DeleteFunc(found, func(id int64) bool { return e.customer(id).Former })
 	}
 	if len(found) == 0 {

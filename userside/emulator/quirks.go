@@ -68,6 +68,12 @@ type Quirks struct {
 	StateZeroIgnored bool `json:"state_zero_ignored"`
 	// StateZeroAll answers state_id=0 with everybody whom no other condition leaves out.
 	StateZeroAll bool `json:"state_zero_all"`
+	// CardsOfAll answers customer get_data with everybody, whoever was asked for.
+	CardsOfAll bool `json:"cards_of_all"`
+	// CardsWithoutState leaves state_id out of get_data and get_user_list.
+	CardsWithoutState bool `json:"cards_without_state"`
+	// SkipOldIgnored finds former customers too, though is_skip_old=1 is to leave them out.
+	SkipOldIgnored bool `json:"skip_old_ignored"`
 	// LostAnswers carries out changes and closes the connection in place of an answer.
 	LostAnswers bool `json:"lost_answers"`
 	// ObjectForList prints lists as objects with the keys "0", "1"..., as PHP does

@@ -67,6 +67,10 @@ func TestQuirks(t *testing.T) {
 		// One customer asked for by its id is there all the same.
 		"half_gone single":       {Quirks{HalfGone: true}, "cat=customer&action=get_data&customer_id=1002", 200, []string{`"id":1002`}, nil},
 		"state_zero_all":         {Quirks{StateZeroAll: true}, "cat=customer&action=get_customers_id&state_id=0", 200, []string{`"data":[1001,1002,1003,1004,1005]`}, nil},
+		"cards_of_all":           {Quirks{CardsOfAll: true}, "cat=customer&action=get_data&customer_id=1002", 200, []string{`"1001":{"id":1001,`, `"1002":{"id":1002,`}, nil},
+		"cards_without_state":    {Quirks{CardsWithoutState: true}, "cat=customer&action=get_data&customer_id=1002", 200, []string{`"id":1002,`, `"is_disable":0`}, []string{"state_id"}},
+		"skip_old_ignored":       {Quirks{SkipOldIgnored: true}, "cat=customer&action=get_abon_id&data_typer=login&data_value=u1005&is_skip_old=1", 200, []string{`"Id":1005`}, nil},
+		"skip_old":               {Quirks{}, "cat=customer&action=get_abon_id&data_typer=login&data_value=u1005&is_skip_old=1", 404, []string{"not found"}, nil},
 		"object_for_list":        {Quirks{ObjectForList: true}, "cat=customer&action=get_customers_id&state_id=1", 200, []string{`"data":{"0":1002}`}, nil},
 		"object_for_list, empty": {Quirks{ObjectForList: true}, "cat=customer&action=get_customers_id&state_id=9", 200, []string{`"data":[]`}, nil},
 		"lost_answers of a read": {Quirks{LostAnswers: true}, groups, 200, []string{`{"result":"OK"`}, nil},

@@ -65,6 +65,11 @@ func (l *liveERP) FetchStates(ctx context.Context, prev *provision.Snapshot) (sy
 	return l.p.Load().FetchStates(ctx, prev)
 }
 
+// FetchStatesEarly implements syncer.EarlyStates.
+func (l *liveERP) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot, early func(syncer.StatesAnswer)) (syncer.StatesAnswer, error) {
+	return l.p.Load().FetchStatesEarly(ctx, prev, early)
+}
+
 // FetchCustomers implements syncer.CustomerFetcher.
 func (l *liveERP) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (syncer.StatesAnswer, error) {
 	return l.p.Load().FetchCustomers(ctx, ids, prev)
@@ -87,7 +92,9 @@ func (l *liveERP) BlockedBy(id provision.SubscriberID, st provision.State) synce
 }
 
 // AcceptSource implements syncer.SourceAccepter.
-func (l *liveERP) AcceptSource(name syncer.SourceName) error { return l.p.Load().AcceptSource(name) }
+func (l *liveERP) AcceptSource(name syncer.SourceName, fingerprint string) error {
+	return l.p.Load().AcceptSource(name, fingerprint)
+}
 
 // memoryFor returns what is known of the ERP, also from before the start, and begins anew for another one. An error is a
 // *statedir.NewerError.

@@ -29,7 +29,7 @@ func ClientOptions(c config.ERP, userAgent string, log *slog.Logger, obs usersid
 func FetchOptions(c *config.Config, memory *erp.Memory, log *slog.Logger) erp.Options {
 	o := c.ERP.Fetch
 	o.Policy, o.Memory, o.Log = &c.Policy, memory, log
-	o.MaxMoved, o.MinChanged = c.Guard.MaxMoved, c.Guard.MinChanged
+	o.MaxMoved, o.MinChanged = new(c.Guard.MaxMoved), new(c.Guard.MinChanged)
 	return o
 }
 

@@ -229,3 +229,15 @@ func TestEachSourceIsNamed(t *testing.T) {
 		})
 	}
 }
+
+// Limits of the fetch guard that are zero are no defaults to what judges the sources.
+func TestLimitsOfSources(t *testing.T) {
+	var c config.Config
+	o := FetchOptions(&c, nil, nil)
+	require.Zero(t, *o.MaxMoved)
+	require.Zero(t, *o.MinChanged)
+	c.Guard.MaxMoved, c.Guard.MinChanged = 0.25, 7
+	o = FetchOptions(&c, nil, nil)
+	require.InDelta(t, 0.25, *o.MaxMoved, 0)
+	require.Equal(t, 7, *o.MinChanged)
+}

@@ -49,7 +49,7 @@ itself. Who is held stays as before until that is accepted or the ERP answers di
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return cli.Ask(c, cmd, func(ctx context.Context, cl *console.Client) (*console.GuardResult, error) {
 					if source != "" {
-						return cl.AcceptSource(ctx, syncer.SourceName(source))
+						return cl.AcceptSource(ctx, syncer.SourceName(source), fingerprint)
 					}
 					return d.decide(cl, ctx, fingerprint)
 				}, printGuardResult)
@@ -58,7 +58,6 @@ itself. Who is held stays as before until that is accepted or the ERP answers di
 		cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "only if what is held is still this, as guard show told")
 		if d.verb == "accept" {
 			cmd.Flags().StringVar(&source, "source", "", "what is held of this source of the ERP, as guard show told: devices")
-			cmd.MarkFlagsMutuallyExclusive("fingerprint", "source")
 		}
 		guard.AddCommand(cmd)
 	}
@@ -134,6 +133,9 @@ func changeRows(list []syncer.HeldChange) (rows [][]string) {
 func heldSourceRows(list []syncer.SourceStatus) (rows [][]string) {
 	for _, st := range list {
 		rows = append(rows, []string{string(st.Source), st.Text()})
+		if st.Fingerprint != "" {
+			rows = append(rows, []string{"fingerprint", st.Fingerprint})
+		}
 		if st.Source == syncer.SourceDevices {
 			rows = append(rows, []string{"", "usher guard accept --source devices, if the ERP is right; else mend it"})
 		}

@@ -64,11 +64,12 @@ func TestPrintRejected(t *testing.T) {
 
 // A source that is not believed for other reasons than the limits of the guard is shown too, with the way to accept it.
 func TestPrintHeldSources(t *testing.T) {
-	st := syncer.SourceStatus{Source: syncer.SourceDevices, Judgement: syncer.JudgedHeld, Since: time.Now(), Error: "the list is empty"}
+	st := syncer.SourceStatus{Source: syncer.SourceDevices, Judgement: syncer.JudgedHeld, Since: time.Now(), Error: "the list is empty", Fingerprint: "0123456789abcdef"}
 	var out bytes.Buffer
 	require.NoError(t, printGuard(&out, &console.GuardView{Sources: []syncer.SourceStatus{st}}))
-	assert.Contains(t, out.String(), "devices  held since")
+	assert.Regexp(t, `devices +held since`, out.String())
 	assert.Contains(t, out.String(), "the list is empty")
+	assert.Regexp(t, `fingerprint +0123456789abcdef`, out.String())
 	assert.Contains(t, out.String(), "usher guard accept --source devices, if the ERP is right")
 	out.Reset()
 	require.NoError(t, printGuardResult(&out, &console.GuardResult{Action: "accepted", Source: &st}))
