@@ -157,6 +157,7 @@ func onlyPrintable(t *testing.T, s string) {
 func FuzzLogIsOneLine(f *testing.F) {
 	f.Add("interface", "eth0\x1b[2J\n time=x level=INFO")
 	f.Add("interface", "sw\u009b2J\u202e\u200b\u2028")
+	f.Add("\x7f", "eth0\x7f")
 	f.Fuzz(func(t *testing.T, key, value string) {
 		var out bytes.Buffer
 		NewLogger(&out, "text", nil).Info(value, key, value, "error", errors.New(value))
