@@ -18,8 +18,8 @@ type GuardLimits struct {
 	// Subscribers that would lose their addresses.
 	MaxRemoved float64 `json:"max_removed" cfg:"max_removed" read:"share" default:"10%" max:"100%"`
 
-	// Subscribers who would keep an address but lose another or a subnet, or have one on another
-	// port or device, with the MAC of another subscriber, or without the MAC that it had.
+	// Subscribers who would keep an address but lose another or a subnet, or have one without the port,
+	// port name, VLAN or MAC by which they are found, or with another's.
 	MaxMoved float64 `json:"max_moved" cfg:"max_moved" read:"share" default:"10%" max:"100%"`
 
 	// Subscribers that would newly be stopped or paused.
@@ -124,8 +124,8 @@ type verdict struct {
 // candidate without lines is held always, even if there is no old snapshot; the first one with lines, vacant or not, passes.
 // So do those of first who are blocked: the ERP never told anything else of them. Whom the own card contradicts is not let in, and
 // what an operator rejected is held, whatever the limits; it counts for nothing.
-func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, known *known, limits *GuardLimits, now time.Time) *verdict {
-	v := &verdict{changes: compare(old, candidate), held: changes{}, rejected: changes{}}
+func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, known *known, limits *GuardLimits, own ownMAC, now time.Time) *verdict {
+	v := &verdict{changes: compare(old, candidate, own), held: changes{}, rejected: changes{}}
 	v.Subscribers = guarded(old, candidate.KeepsVacant())
 	v.NoRows = candidate.Empty() || candidate.Len() == 0 && old.Len() > 0
 	v.changes[ChangeBlocked] = lessThose(v.changes[ChangeBlocked], first)

@@ -12,7 +12,7 @@ import (
 
 // Compare judges one answer by itself.
 func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecision {
-	return judge(old, candidate, nil, &known{}, &limits, time.Now()).GuardDecision
+	return judge(old, candidate, nil, &known{}, &limits, nil, time.Now()).GuardDecision
 }
 
 // Who turns out to be blocked by what was never read before is blocked whatever the limits; others beside them are held.
@@ -33,11 +33,11 @@ func TestFirstReadIsNoChange(t *testing.T) {
 		}
 	}
 	candidate := provisiontest.Build(t, in)
-	v := judge(old, candidate, first, &known{}, &limits, time.Now())
+	v := judge(old, candidate, first, &known{}, &limits, nil, time.Now())
 	require.True(t, v.Blocked.Over)
 	require.Equal(t, 200, v.Blocked.Count)
 	require.Equal(t, 300, v.part(old, candidate).Counts().Stopped-old.Counts().Stopped)
-	require.False(t, judge(old, candidate, append(first, v.held[ChangeBlocked]...), &known{}, &limits, time.Now()).Hold)
+	require.False(t, judge(old, candidate, append(first, v.held[ChangeBlocked]...), &known{}, &limits, nil, time.Now()).Hold)
 }
 
 func TestCompare(t *testing.T) {
@@ -88,10 +88,30 @@ func TestCompare(t *testing.T) {
 			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
 		{name: "port lost", change: each(101, func(b *provision.Line) { b.Device, b.Port, b.PortName = 0, 0, "" }), moved: 101,
 			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
-		{name: "other source, no port names", change: each(1000, func(b *provision.Line) { b.PortName = "" })},
-		{name: "MACs of nobody else and other VLANs are no harm", change: each(1000, func(b *provision.Line) { b.MAC[1]++; b.VLAN++ })},
-		{name: "MACs of others", change: each(1000, func(b *provision.Line) { b.MAC[5]++ }), moved: 500,
+		{name: "no port names", change: each(101, func(b *provision.Line) { b.PortName = "" }), moved: 101,
+			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
+		{name: "no port numbers", change: each(101, func(b *provision.Line) { b.Port = 0 }), moved: 101,
+			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
+		{name: "names of ports shifted", change: each(101, func(b *provision.Line) { b.PortName += "0" }), moved: 101,
+			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
+		{name: "MACs of nobody else and other VLANs that several share are no harm", change: each(1000, func(b *provision.Line) {
+			if b.VLAN++; !b.MAC.IsZero() {
+				b.MAC[1]++
+			}
+		})},
+		{name: "MACs of others", change: each(1000, func(b *provision.Line) {
+			if !b.MAC.IsZero() {
+				b.MAC[5]++
+			}
+		}), moved: 500,
 			reason: "would move 500 of 1000 subscribers (50%), limit 10%"},
+		{name: "first MACs, which others have", change: func(in *provision.Input) {
+			for i := range in.Lines {
+				if in.Lines[i].MAC.IsZero() {
+					in.Lines[i].MAC = in.Lines[i+1].MAC
+				}
+			}
+		}, moved: 250, reason: "would move 250 of 1000 subscribers (25%), limit 10%"},
 		{name: "more addresses are no harm", change: func(in *provision.Input) {
 			for _, b := range in.Lines {
 				b.Addresses = provision.Hosts4(provisiontest.IP(5000 + int(b.Subscriber)))
@@ -220,7 +240,7 @@ func BenchmarkHeld100k(b *testing.B) {
 	candidate, _ := provision.Build(in)
 	old.Fingerprint()
 	for b.Loop() {
-		judge(old, candidate, nil, &known{}, &GuardLimits{}, time.Time{}).part(old, candidate)
+		judge(old, candidate, nil, &known{}, &GuardLimits{}, nil, time.Time{}).part(old, candidate)
 	}
 }
 

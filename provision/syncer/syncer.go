@@ -42,6 +42,10 @@ type Options struct {
 	Relays   []netip.Prefix        // see Input
 	// KeepVacant is for pools of subscribers; see Input.
 	KeepVacant bool
+
+	// OwnMAC reports whether a client with the MAC was seen at an address here, or the ERP was told of it: that it has it now is no
+	// mistake of a list. It may be called at any time. nil: new MACs are no change for the guard.
+	OwnMAC func(ip netip.Addr, mac provision.MAC) bool
 }
 
 func (o Options) filled() Options {
