@@ -16,7 +16,7 @@ type ChangeKind string
 const (
 	ChangeRemoved ChangeKind = "removed" // loses all addresses
 	ChangeMoved   ChangeKind = "moved"   // loses an address or a subnet, or what its client is found by: port, VLAN or MAC
-	ChangeBlocked ChangeKind = "blocked" // is newly stopped or paused
+	ChangeBlocked ChangeKind = "blocked" // is newly stopped or paused, or stopped in place of paused
 	ChangeOpened  ChangeKind = "opened"  // is stopped and paused no more
 	ChangeAdded   ChangeKind = "added"   // is new, or has its first address
 )
@@ -153,7 +153,7 @@ func (c changes) walk(x *comparison, vacant bool) {
 // compareStates is compare for snapshots that differ in states only.
 func (c changes) compareStates(old, candidate *provision.Snapshot) {
 	eachState(old, candidate, func(id provision.SubscriberID, was, is provision.State) {
-		if was.Blocks() != is.Blocks() && (old.BySubscriber(id).Len() > 0 || len(old.SubnetsOf(id)) > 0) {
+		if was != is && (old.BySubscriber(id).Len() > 0 || len(old.SubnetsOf(id)) > 0) {
 			c.addState(id, was, is)
 		}
 	})
@@ -177,13 +177,20 @@ func eachState(old, candidate *provision.Snapshot, do func(id provision.Subscrib
 	}
 }
 
+// addState notes a change of the state. Who is stopped loses the garden and the portal, which the paused have, and with them the way to pay: so
+// that is one, and the other way is none.
 func (c changes) addState(id provision.SubscriberID, was, is provision.State) {
 	switch {
-	case is.Blocks() && !was.Blocks():
+	case blocksMore(was, is):
 		c.add(ChangeBlocked, id)
 	case was.Blocks() && !is.Blocks():
 		c.add(ChangeOpened, id)
 	}
+}
+
+// blocksMore reports whether a subscriber is newly blocked, or stopped in place of paused.
+func blocksMore(was, is provision.State) bool {
+	return is.Blocks() && !was.Blocks() || is == provision.StateStop && was != is
 }
 
 // stateCursor finds the states of ascending subscribers in a sorted list.

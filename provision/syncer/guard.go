@@ -22,7 +22,7 @@ type GuardLimits struct {
 	// port name, VLAN or MAC by which they are found, or with another's.
 	MaxMoved float64 `json:"max_moved" cfg:"max_moved" read:"share" default:"10%" max:"100%"`
 
-	// Subscribers that would newly be stopped or paused.
+	// Subscribers that would newly be stopped or paused, or stopped in place of paused.
 	MaxBlocked float64 `json:"max_blocked" cfg:"max_blocked" read:"share" default:"10%" max:"100%"`
 
 	// Stopped and paused subscribers that would be let in. More than that are let in as soon as the
@@ -190,7 +190,7 @@ func (v *verdict) holdRejected(old, candidate *provision.Snapshot, rejected mark
 func wants(k ChangeKind, id provision.SubscriberID, old, candidate *provision.Snapshot, all changes) bool {
 	switch was, is := old.State(id), candidate.State(id); k {
 	case ChangeBlocked:
-		return is != was && (is == provision.StateStop || is.Blocks() && !was.Blocks())
+		return blocksMore(was, is)
 	case ChangeOpened:
 		return was.Blocks() && !is.Blocks()
 	}
@@ -248,7 +248,7 @@ func (v *verdict) holdStates(old, candidate *provision.Snapshot, first []provisi
 	eachState(old, candidate, func(id provision.SubscriberID, was, is provision.State) {
 		switch {
 		case v.changes.has(ChangeRemoved, id), v.changes.has(ChangeAdded, id):
-		case is == provision.StateStop && was != is, is.Blocks() && !was.Blocks():
+		case blocksMore(was, is):
 			blocked = append(blocked, id)
 		case was.Blocks() && !is.Blocks():
 			opened = append(opened, id)
