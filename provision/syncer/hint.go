@@ -337,7 +337,7 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher, fresh bool)
 func (s *Syncer) applyHintsLocked(answer StatesAnswer) bool {
 	now, cur := time.Now(), s.Current()
 	next := s.withLocked(answer.States, answer.FetchedAt)
-	if next == nil || cur.Len() == 0 {
+	if next == nil || guarded(cur, cur.KeepsVacant()) == 0 {
 		s.putHintsLocked(answer, next)
 		return true
 	}
