@@ -121,7 +121,8 @@ type verdict struct {
 
 // judge is the guard: it counts the subscribers that candidate would change, together with those whose changes passed within
 // the last hour, and says which kinds are over their limits. Who gains a port, or an address beside another, is not changed. A
-// candidate without lines is held always, even if there is no old snapshot; the first one with lines, vacant or not, passes.
+// candidate without lines is held always, even if there is no old snapshot; the first one with lines, vacant or not, passes, but for what an
+// operator rejected before.
 // So do those of first who are blocked: the ERP never told anything else of them. Whom the own card contradicts is not let in, and
 // what an operator rejected is held, whatever the limits; it counts for nothing.
 func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, known *known, limits *GuardLimits, own ownMAC, now time.Time) *verdict {
@@ -148,6 +149,9 @@ func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, k
 		if known.contradicted[id] {
 			v.closed = append(v.closed, id)
 		}
+	}
+	if old == nil {
+		v.closed = known.closedAtFirst(candidate)
 	}
 	v.holdStates(old, candidate, first)
 	if v.NoRows {
@@ -186,13 +190,18 @@ func (v *verdict) holdRejected(old, candidate *provision.Snapshot, rejected mark
 	}
 }
 
-// wants reports whether candidate would change a subscriber in a way, with a line or without. all are its changes of old.
+// wants reports whether candidate would change a subscriber in a way, with a line or without. all are its changes of old. Without old, for
+// the stored one is lost, that is whether candidate has the subscriber so.
 func wants(k ChangeKind, id provision.SubscriberID, old, candidate *provision.Snapshot, all changes) bool {
 	switch was, is := old.State(id), candidate.State(id); k {
 	case ChangeBlocked:
 		return blocksMore(was, is)
 	case ChangeOpened:
-		return was.Blocks() && !is.Blocks()
+		return (was.Blocks() || old == nil) && !is.Blocks()
+	case ChangeAdded:
+		if old == nil {
+			return candidate.BySubscriber(id).Len() > 0
+		}
 	}
 	return all.has(k, id)
 }

@@ -74,6 +74,9 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 
 	part := s.Current() // of a fetch without rows
 	if !v.NoRows {
+		if part == nil {
+			part = s.known.before()
+		}
 		part = v.part(part, candidate)
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
 	}

@@ -157,11 +157,14 @@ func (s *Syncer) LoadStored() error {
 		s.storedKnown = body
 	}
 	snap, err := s.store.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Current() == nil {
+		s.known = before // whatever became of the snapshot
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err != nil {
 		s.status.StoreError = err.Error()
 		return err
@@ -169,7 +172,6 @@ func (s *Syncer) LoadStored() error {
 	if snap == nil || s.current.Load() != nil {
 		return nil
 	}
-	s.known = before
 	snap = snap.WithGateways(s.opts.Reserved)
 	s.loaded.Store(snap)
 	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil, snap.FetchedAt())
