@@ -425,7 +425,7 @@ func TestExplainTellsWhatTheGuardHolds(t *testing.T) {
 	}
 	w.syncer.heldOwners = map[netip.Addr]provision.SubscriberID{ip("198.51.100.91"): 9001}
 	for query, want := range map[string][]string{
-		"1001": {"Customer 1001 is held by the fetch guard: it would get other addresses, or another port or MAC, with one of customer 1003 (usher guard show).",
+		"1001": {"Customer 1001 is held by the fetch guard: it would get other addresses, or another port, VLAN or MAC, with one of customer 1003 (usher guard show).",
 			"Customer 1001 is held by the fetch guard: it would be paused (usher guard show)."},
 		"198.51.100.12": {"Customer 1002 is held by the fetch guard: it would be let in (usher guard show)."},
 		"9001":          {"The ERP has no customer 9001, or gives it neither state nor address. Customer 9001 is held by the fetch guard: it would get its first address"},

@@ -94,6 +94,12 @@ func (l *Line) SamePort(o *Line) bool {
 	return o.HasPort()
 }
 
+// KeepsPort reports whether whoever is found by the access port of another line is found by that of l: on the same switch, with each of
+// number and name that the other has.
+func (l *Line) KeepsPort(other *Line) bool {
+	return l.Device == other.Device && (other.Port == 0 || l.Port == other.Port) && (other.PortName == "" || l.PortName == other.PortName)
+}
+
 // compareLines is a total order of lines, whatever addresses they have.
 func compareLines(a, b *Line) int {
 	return cmp.Or(comparePorts(a, b), compareMAC(a.MAC, b.MAC), cmp.Compare(a.VLAN, b.VLAN))

@@ -1,6 +1,7 @@
 package erp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -149,8 +150,13 @@ func onlySwitches(links []userside.Link) []userside.Link {
 func (b *batch) rows(c *userside.Customer, ports []userside.Link) {
 	b.card(c)
 	subnet := func(a userside.CustomerAddress) bool { return a.Net != "" } // in no row: see batch.subnets
-	if len(ports) > 0 && !slices.ContainsFunc(c.Addresses, func(a userside.CustomerAddress) bool { return !subnet(a) }) {
-		b.row(provision.Line{Subscriber: provision.SubscriberID(c.ID)}, ports) // a pool may have one
+	if !slices.ContainsFunc(c.Addresses, func(a userside.CustomerAddress) bool { return !subnet(a) }) {
+		// A pool may have one.
+		if len(ports) > 0 {
+			b.row(provision.Line{Subscriber: provision.SubscriberID(c.ID)}, ports)
+		} else {
+			b.keepVLANs(provision.SubscriberID(c.ID))
+		}
 		return
 	}
 	for _, a := range c.Addresses {
@@ -164,14 +170,60 @@ func (b *batch) rows(c *userside.Customer, ports []userside.Link) {
 // row adds one row for each of the ports, or one without a port.
 func (b *batch) row(row provision.Line, ports []userside.Link) {
 	if len(ports) == 0 {
-		b.in.Lines = append(b.in.Lines, row)
+		b.in.Lines = append(b.in.Lines, b.inUse(row))
 		return
 	}
 	for _, l := range ports {
 		row.Device = b.devices.resolve(&userside.BindingRow{Device: l.ObjectID})
 		row.Port, row.PortName = l.Port, l.PortName
 		b.devices.completePort(&row)
-		b.in.Lines = append(b.in.Lines, row)
+		b.in.Lines = append(b.in.Lines, b.inUse(row))
+	}
+}
+
+// inUse returns a row with what composed bindings do not tell, as the snapshot in use has it for the same line: its VLAN, and the
+// number or name of its port. The fallback is for a while, and who is found by one of them is not to be lost meanwhile. Bindings
+// that are composed for good have none.
+func (b *batch) inUse(row provision.Line) provision.Line {
+	if b.opts.Bindings != ModeAuto {
+		return row
+	}
+	var like *provision.Line
+	several := false
+	for l := range b.prev.BySubscriber(row.Subscriber).All() {
+		switch {
+		case row.HasPort() && l.HasPort() && !row.SamePort(l):
+		case !row.Vacant() && slices.Contains(l.Addresses, row.Addresses[0]), row.Vacant() && l.Vacant() && row.MAC == l.MAC:
+			return told(row, l)
+		default:
+			several, like = like != nil, l
+		}
+	}
+	if like == nil || several {
+		return row
+	}
+	return told(row, like)
+}
+
+// told returns a row with what another of the same line tells beside.
+func told(row provision.Line, l *provision.Line) provision.Line {
+	row.VLAN = cmp.Or(row.VLAN, l.VLAN)
+	if row.HasPort() && l.HasPort() {
+		row.Port = cmp.Or(row.Port, l.Port)
+		row.PortName = cmp.Or(row.PortName, l.PortName)
+	}
+	return row
+}
+
+// keepVLANs keeps the lines of a customer without address and port that are told by their VLAN.
+func (b *batch) keepVLANs(id provision.SubscriberID) {
+	if b.opts.Bindings != ModeAuto {
+		return
+	}
+	for l := range b.prev.BySubscriber(id).All() {
+		if l.Vacant() && !l.HasPort() && l.VLAN != 0 {
+			b.in.Lines = append(b.in.Lines, provision.Line{Subscriber: id, VLAN: l.VLAN, MAC: l.MAC})
+		}
 	}
 }
 

@@ -173,6 +173,29 @@ func TestEmulatorWithEmptyBindings(t *testing.T) {
 	require.Nil(t, f.Fallback())
 }
 
+// A network by port is found by the same as before when its bindings are composed for a while.
+func TestEmulatorFallbackMovesNobody(t *testing.T) {
+	e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 400})
+	f, err := New(c, Options{})
+	require.NoError(t, err)
+	in, err := f.Fetch(ctx, nil)
+	require.NoError(t, err)
+	direct, _ := provision.Build(in)
+	require.Equal(t, provision.SourceDirect, direct.Source())
+	require.NoError(t, e.SetQuirks(emulator.Quirks{MissingActions: []string{"customer.get_ip_port_device_commutation"}}))
+	in, err = f.Fetch(ctx, direct)
+	require.NoError(t, err)
+	composed, _ := provision.Build(in)
+	require.Equal(t, provision.SourceComposed, composed.Source())
+	require.Equal(t, direct.Len(), composed.Len())
+	for ip, was := range direct.Hosts4() {
+		is := composed.ByIP(ip)
+		require.True(t, is.KeepsPort(was), "%+v, was %+v", is, was)
+		require.Equal(t, was.MAC, is.MAC)
+		require.Equal(t, was.VLAN, is.VLAN)
+	}
+}
+
 func TestEmulatorReports(t *testing.T) {
 	for _, profile := range []emulator.Profile{emulator.ProfileLegacy, emulator.ProfileModern, emulator.ProfileV321} {
 		t.Run(profile.String(), func(t *testing.T) {

@@ -48,7 +48,7 @@ type Options struct {
 	BatchSize int          `cfg:"batch_size" default:"100" min:"1" max:"1000"` // zero: 200
 	Log       *slog.Logger // nil: nowhere
 
-	RetryDirect int // in auto mode, try the direct source again after this many composed fetches; 20
+	RetryDirect int // in auto mode, try the direct source again after this many composed fetches at most; 20
 	MaxAsk      int // customers in no state list that one direct fetch asks for one by one list; 2000
 	MaxChains   int // customers whose cabling one composed fetch follows to its end; 100
 	MaxFlags    int // customers whose card one direct fetch reads at most for the flags and subnets on it; 1000000
@@ -76,6 +76,7 @@ type Fetcher struct {
 	// Of Fetch alone:
 	source   provision.Source // in use; empty before the first success
 	composed int              // composed fetches since direct was last tried
+	patience int              // so many are made before it is tried again: one after the first failure, then twice as many as before
 	turn     int              // which customers are asked this time
 	chains   chainCache
 
@@ -163,11 +164,11 @@ func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provisio
 		began := b.in.FetchedAt
 		b = f.newBatch(prev)
 		b.in.FetchedAt, b.directErr = began, err
-		f.composed = 0
+		f.composed, f.patience = 0, min(max(2*f.patience, 1), f.opts.RetryDirect)
 	}
 	err := b.compose(ctx)
 	if errors.Is(b.directErr, errNoRows) {
-		f.composed = f.opts.RetryDirect // to ask for no row is one call
+		f.composed, f.patience = f.opts.RetryDirect, 0 // to ask for no row is one call
 		if noDirect(err) || err == nil && len(b.in.Lines) == 0 {
 			return f.nobody(ctx, prev)
 		}
@@ -211,7 +212,7 @@ func (f *Fetcher) tryDirect() bool {
 	case ModeComposed:
 		return false
 	}
-	return f.source != provision.SourceComposed || f.composed >= f.opts.RetryDirect
+	return f.source != provision.SourceComposed || f.composed >= f.patience
 }
 
 // noDirect reports whether an error means that this ERP does not offer the
@@ -243,7 +244,7 @@ func (f *Fetcher) use(ctx context.Context, src provision.Source, why error) {
 
 func (f *Fetcher) noteFallback(src provision.Source, why error) {
 	if src != provision.SourceComposed || f.opts.Bindings == ModeComposed {
-		f.composed = 0
+		f.composed, f.patience = 0, 0
 		f.fallback.Store(nil)
 		return
 	}
@@ -256,7 +257,7 @@ func (f *Fetcher) noteFallback(src provision.Source, why error) {
 	if why != nil {
 		now.Reason = why.Error()
 	}
-	now.Fetches = max(f.opts.RetryDirect-f.composed, 0) + 1
+	now.Fetches = max(f.patience-f.composed, 0) + 1
 	f.fallback.Store(&now)
 }
 

@@ -316,10 +316,10 @@ func TestDirectIsTriedAgain(t *testing.T) {
 		require.Equal(t, provision.SourceComposed, fetch(t, f, nil).Source)
 		got, left = append(got, tried()), append(left, f.Fallback().Fetches)
 	}
-	require.Equal(t, []int{3, 2, 1, 3, 2, 1, 3, 2}, left)
+	require.Equal(t, []int{1, 2, 1, 3, 2, 1, 3, 2}, left, "soon at first, then ever less often")
 	require.Contains(t, f.Fallback().Reason, "Unknown Action")
 	require.False(t, f.Fallback().Since.IsZero())
-	require.Equal(t, []bool{true, false, false, true, false, false, true, false}, got)
+	require.Equal(t, []bool{true, true, false, true, false, false, true, false}, got)
 	require.Equal(t, 1, strings.Count(log.String(), "bindings are composed"))
 	e.set("customer.get_ip_port_device_commutation", `500 x`)
 	fetch(t, f, nil)
@@ -331,6 +331,65 @@ func TestDirectIsTriedAgain(t *testing.T) {
 	require.Contains(t, log.String(), "source=direct was=composed")
 	e.set("customer.get_ip_port_device_commutation", refused)
 	require.Equal(t, provision.SourceComposed, fetch(t, f, nil).Source, "and back")
+	e.set("customer.get_ip_port_device_commutation", direct)
+	require.Equal(t, provision.SourceDirect, fetch(t, f, nil).Source, "one refusal costs one fetch")
+}
+
+// Composed bindings tell no VLAN, and not always both names of a port: while they stand in for the direct ones those in use stay.
+func TestComposedKeepsWhatItDoesNotTell(t *testing.T) {
+	const direct = "customer.get_ip_port_device_commutation"
+	rules := good()
+	rules[direct] = `200 {"result":"OK","data":[
+		{"customer_id":1,"ip":"1681915905","mac":"00005e005301","device_id":10,"port":1,"vlan":101},
+		{"customer_id":2,"ip":"1681915906","mac":"00005e005302","vlan":102},
+		{"customer_id":2,"ip":"1681915907","vlan":103},
+		{"customer_id":3,"mac":"00005e005303","vlan":104}]}`
+	rules["device.get_data"] = `200 {"result":"OK","data":{"10":{"id":10,"name":"sw-10","mac":"00005E00530A","ifaces":{"1":{"ifNumber":1,"ifName":"ge-0/0/1"}}}}}`
+	rules["commutation.get_data?object_type=customer"] = `200 {"result":"OK","data":{"1":[{"object_type":"switch","object_id":10,"interface":1}]}}`
+	card := func(addresses string) string {
+		return `200 {"result":"OK","data":{
+			"1":{"id":1,"state_id":2,"ip_mac":{"1681915905":{"ip":"1681915905","mac":"00005e005301"}}},
+			"2":{"id":2,"state_id":1,"ip_mac":{` + addresses + `}},
+			"3":{"id":3,"state_id":0}}}`
+	}
+	const two = `"1681915906":{"ip":"1681915906","mac":"00005e005302"},"1681915907":{"ip":"1681915907"}`
+	rules["customer.get_data?customer_id=1,2,3"] = card(two)
+	vacant := func(in provision.Input) *provision.Snapshot {
+		in.KeepVacant = true
+		s, _ := provision.Build(in)
+		return s
+	}
+	of := func(s *provision.Snapshot) (vlans []int) {
+		for vlan := range uint16(200) {
+			if l, shared := s.ByVLAN(vlan); !shared && l.Len() == 1 {
+				vlans = append(vlans, int(vlan))
+			}
+		}
+		return vlans
+	}
+	e, c := newFakeERP(t, rules)
+	f, _ := newFetcher(t, c, Options{RetryDirect: 1})
+	use := vacant(fetch(t, f, nil))
+	require.Equal(t, []int{101, 102, 103, 104}, of(use))
+	e.set(direct, `403 {"error":"section"}`)
+	for range 3 { // each by what the one before kept
+		use = vacant(fetch(t, f, use))
+		require.Equal(t, provision.SourceComposed, use.Source())
+		require.Equal(t, []int{101, 102, 103, 104}, of(use))
+	}
+	require.Equal(t, 1, use.Counts().Seats)
+
+	e.set("device.get_data", `200 {"result":"OK","data":{"10":{"id":10,"name":"sw-10","mac":"00005E00530A"}}}`)
+	use = vacant(fetch(t, f, use))
+	require.Equal(t, 1, use.ByPortName(10, []byte("ge-0/0/1")).Len())
+	e.set("commutation.get_data?object_type=customer", `200 {"result":"OK","data":{"1":[{"object_type":"switch","object_id":10,"interface":2}]}}`)
+	e.set("customer.get_data?customer_id=1,2,3", card(two+`,"1681915908":{"ip":"1681915908"}`))
+	moved := vacant(fetch(t, f, use))
+	require.Equal(t, []int{102, 103, 104}, of(moved), "another port has a VLAN of its own, and nobody knows that of a new address")
+	require.Empty(t, moved.ByPort(10, 2).At(0).PortName)
+
+	forGood, _ := newFetcher(t, c, Options{Bindings: ModeComposed})
+	require.Empty(t, of(vacant(fetch(t, forGood, use))), "bindings that are always composed")
 }
 
 // Where nothing is in use any failed call of states fails the fetch: nothing is guessed. One of devices is told.

@@ -45,6 +45,14 @@ func (o *Outbox) changesLocked(r provision.MACReport) bool {
 	return known && t.mac != r.MAC || o.opts.Changes(r)
 }
 
+// HasTold reports whether a MAC is the last that the ERP took from here for an address, within DampTime.
+func (o *Outbox) HasTold(ip netip.Addr, mac provision.MAC) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t, known := o.told.last[ip]
+	return known && t.mac == mac
+}
+
 // toldSince reports whether the ERP has taken this very MAC since the snapshot in use was fetched. Each packet of a client may
 // lead to a report until a snapshot shows the MAC; what the ERP was told counts until then.
 func (o *Outbox) toldSince(r provision.MACReport) bool {

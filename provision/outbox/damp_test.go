@@ -46,6 +46,9 @@ func TestChangesOfAnAddressWaitAnHour(t *testing.T) {
 		o.put(t, 1, 4) // again, as at a renewal
 		o.put(t, 2, 4)
 		assert.Equal(t, []string{"100.64.0.2 00:00:5e:00:53:04"}, o.erp.take(), "other addresses do not wait")
+		assert.True(t, o.HasTold(ip(1), mac(2)))
+		assert.False(t, o.HasTold(ip(1), mac(4)), "it waits")
+		assert.False(t, o.HasTold(ip(2), mac(2)), "another address")
 		require.Len(t, o.kept(t), 1, "what waits is on disk")
 		pass(time.Until(begin.Add(DampTime - time.Second)))
 		assert.Empty(t, o.erp.take())

@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"math"
+	"net/netip"
 	"slices"
 
 	"github.com/usher-agent/usher/provision"
@@ -14,8 +15,8 @@ type ChangeKind string
 // The kinds of changes.
 const (
 	ChangeRemoved ChangeKind = "removed" // loses all addresses
-	ChangeMoved   ChangeKind = "moved"   // loses an address or a subnet, or has an address on another port, or with the MAC of another or none any more
-	ChangeBlocked ChangeKind = "blocked" // is newly stopped or paused
+	ChangeMoved   ChangeKind = "moved"   // loses an address or a subnet, or what its client is found by: port, VLAN or MAC
+	ChangeBlocked ChangeKind = "blocked" // is newly stopped or paused, or stopped in place of paused
 	ChangeOpened  ChangeKind = "opened"  // is stopped and paused no more
 	ChangeAdded   ChangeKind = "added"   // is new, or has its first address
 )
@@ -48,6 +49,10 @@ func (k ChangeKind) undoes() ChangeKind {
 // is removed or added is nothing else.
 type changes map[ChangeKind][]provision.SubscriberID
 
+// ownMAC reports whether a MAC is at an address by what this agent saw itself, or told the ERP. nil: nothing is known of that, and every MAC
+// that nobody else has passes for one.
+type ownMAC func(ip netip.Addr, mac provision.MAC) bool
+
 func (c changes) add(k ChangeKind, id provision.SubscriberID) { c[k] = append(c[k], id) }
 
 // sort puts each list in order, as has wants it.
@@ -65,16 +70,17 @@ func (c changes) has(k ChangeKind, id provision.SubscriberID) bool {
 
 // compare returns what candidate changes of old, at the subscribers with an address, then at those without
 // one, if candidate keeps vacant lines, and at those who have a subnet alone. Against no snapshot nothing is a change.
-func compare(old, candidate *provision.Snapshot) changes {
+func compare(old, candidate *provision.Snapshot, own ownMAC) changes {
 	c := changes{}
 	switch {
 	case old == nil || candidate == nil || old == candidate:
 	case old.SameLines(candidate):
 		c.compareStates(old, candidate)
 	default:
-		c.walk(old, candidate, false)
+		x := comparison{old, candidate, own}
+		c.walk(&x, false)
 		if candidate.KeepsVacant() {
-			c.walk(old, candidate, true)
+			c.walk(&x, true)
 		}
 		c.walkNets(old, candidate)
 	}
@@ -109,7 +115,8 @@ func (c changes) walkNets(old, candidate *provision.Snapshot) {
 // walk goes through the subscribers of both snapshots side by side and looks at those that have
 // vacant lines alone in old, or at those that have not, and with these at the new ones. Who has addresses is told by them: a vacant
 // line in place of the last one is a loss, but an address in place of a vacant line is no change.
-func (c changes) walk(old, candidate *provision.Snapshot, vacant bool) {
+func (c changes) walk(x *comparison, vacant bool) {
+	old, candidate := x.old, x.candidate
 	a, b := old.LinesBySubscriber(), candidate.LinesBySubscriber()
 	was, is := stateCursor{of: old.Subscribers()}, stateCursor{of: candidate.Subscribers()}
 	bothKeep := old.KeepsVacant() && candidate.KeepsVacant()
@@ -135,7 +142,7 @@ func (c changes) walk(old, candidate *provision.Snapshot, vacant bool) {
 		case to == j, !vacant && b.At(to).Vacant():
 			c.add(ChangeRemoved, id)
 			continue
-		case b.At(to).Vacant() == vacant && moved(a.Slice(from, i), b.Slice(to, j), old, candidate), lostSubnet(old.SubnetsOf(id), candidate):
+		case b.At(to).Vacant() == vacant && x.moved(a.Slice(from, i), b.Slice(to, j)), lostSubnet(old.SubnetsOf(id), candidate):
 			c.add(ChangeMoved, id)
 		}
 		c.addState(id, was.state(id), is.state(id))
@@ -146,7 +153,7 @@ func (c changes) walk(old, candidate *provision.Snapshot, vacant bool) {
 // compareStates is compare for snapshots that differ in states only.
 func (c changes) compareStates(old, candidate *provision.Snapshot) {
 	eachState(old, candidate, func(id provision.SubscriberID, was, is provision.State) {
-		if was.Blocks() != is.Blocks() && (old.BySubscriber(id).Len() > 0 || len(old.SubnetsOf(id)) > 0) {
+		if was != is && (old.BySubscriber(id).Len() > 0 || len(old.SubnetsOf(id)) > 0) {
 			c.addState(id, was, is)
 		}
 	})
@@ -170,13 +177,20 @@ func eachState(old, candidate *provision.Snapshot, do func(id provision.Subscrib
 	}
 }
 
+// addState notes a change of the state. Who is stopped loses the garden and the portal, which the paused have, and with them the way to pay: so
+// that is one, and the other way is none.
 func (c changes) addState(id provision.SubscriberID, was, is provision.State) {
 	switch {
-	case is.Blocks() && !was.Blocks():
+	case blocksMore(was, is):
 		c.add(ChangeBlocked, id)
 	case was.Blocks() && !is.Blocks():
 		c.add(ChangeOpened, id)
 	}
+}
+
+// blocksMore reports whether a subscriber is newly blocked, or stopped in place of paused.
+func blocksMore(was, is provision.State) bool {
+	return is.Blocks() && !was.Blocks() || is == provision.StateStop && was != is
 }
 
 // stateCursor finds the states of ascending subscribers in a sorted list.
@@ -204,66 +218,10 @@ func endOf(lines provision.Lines, i int, id provision.SubscriberID) int {
 	return i
 }
 
-// moved reports whether an address of before is gone or on another port, or lost its MAC, or if there is
-// none, whether one of the ports is gone. after are the lines of the same subscriber in candidate.
-func moved(before, after provision.Lines, old, candidate *provision.Snapshot) bool {
-	placed := !old.DevicesUnread() // else ports were those of switches made of rows: to get their true ones is no move
-	if before.At(0).Vacant() {
-		return placed && lostPort(before, after)
-	}
-	for i := range before.Len() {
-		l := before.At(i)
-		for ip := range l.Hosts4() {
-			now := after.At(0) // most have one line
-			if now.Addresses[0].Prefix.Addr() != ip {
-				now = candidate.ByIP(ip)
-			}
-			if now == nil || now.Subscriber != l.Subscriber || placed && l.HasPort() && !l.SamePort(now) || lostMAC(l, now, old, candidate) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// lostMAC reports whether an address has no MAC any more, or one that cannot be its own: another subscriber had it in old,
-// or has it in candidate. A MAC that nobody else has is a new router, mostly one that the agent itself told the ERP of, and no change.
-// Snapshots of different ways of reading the ERP are not compared: each has MACs of its own, as leases know.
-func lostMAC(was, now *provision.Line, old, candidate *provision.Snapshot) bool {
-	if was.MAC.IsZero() || was.MAC == now.MAC || old.Origin() != candidate.Origin() {
-		return false
-	}
-	return now.MAC.IsZero() || othersHave(old.ByMAC(now.MAC), now.Subscriber) || othersHave(candidate.ByMAC(now.MAC), now.Subscriber)
-}
-
-// othersHave reports whether one of the lines is not of a subscriber.
-func othersHave(lines provision.Lines, id provision.SubscriberID) bool {
-	for l := range lines.All() {
-		if l.Subscriber != id {
-			return true
-		}
-	}
-	return false
-}
-
 // lostSubnet reports whether one of a subscriber's subnets is not its own any more.
 func lostSubnet(before []provision.Subnet, candidate *provision.Snapshot) bool {
 	for _, n := range before {
 		if !slices.Contains(candidate.SubnetsOf(n.Subscriber), n) {
-			return true
-		}
-	}
-	return false
-}
-
-// lostPort reports whether a port of before has no line any more.
-func lostPort(before, after provision.Lines) bool {
-	for i := range before.Len() {
-		l, found := before.At(i), false
-		for j := 0; j < after.Len() && !found; j++ {
-			found = l.SamePort(after.At(j))
-		}
-		if l.HasPort() && !found {
 			return true
 		}
 	}

@@ -18,11 +18,11 @@ type GuardLimits struct {
 	// Subscribers that would lose their addresses.
 	MaxRemoved float64 `json:"max_removed" cfg:"max_removed" read:"share" default:"10%" max:"100%"`
 
-	// Subscribers who would keep an address but lose another or a subnet, or have one on another
-	// port or device, with the MAC of another subscriber, or without the MAC that it had.
+	// Subscribers who would keep an address but lose another or a subnet, or have one without the port,
+	// port name, VLAN or MAC by which they are found, or with another's.
 	MaxMoved float64 `json:"max_moved" cfg:"max_moved" read:"share" default:"10%" max:"100%"`
 
-	// Subscribers that would newly be stopped or paused.
+	// Subscribers that would newly be stopped or paused, or stopped in place of paused.
 	MaxBlocked float64 `json:"max_blocked" cfg:"max_blocked" read:"share" default:"10%" max:"100%"`
 
 	// Stopped and paused subscribers that would be let in. More than that are let in as soon as the
@@ -121,11 +121,12 @@ type verdict struct {
 
 // judge is the guard: it counts the subscribers that candidate would change, together with those whose changes passed within
 // the last hour, and says which kinds are over their limits. Who gains a port, or an address beside another, is not changed. A
-// candidate without lines is held always, even if there is no old snapshot; the first one with lines, vacant or not, passes.
+// candidate without lines is held always, even if there is no old snapshot; the first one with lines, vacant or not, passes, but for what an
+// operator rejected before.
 // So do those of first who are blocked: the ERP never told anything else of them. Whom the own card contradicts is not let in, and
 // what an operator rejected is held, whatever the limits; it counts for nothing.
-func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, known *known, limits *GuardLimits, now time.Time) *verdict {
-	v := &verdict{changes: compare(old, candidate), held: changes{}, rejected: changes{}}
+func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, known *known, limits *GuardLimits, own ownMAC, now time.Time) *verdict {
+	v := &verdict{changes: compare(old, candidate, own), held: changes{}, rejected: changes{}}
 	v.Subscribers = guarded(old, candidate.KeepsVacant())
 	v.NoRows = candidate.Empty() || candidate.Len() == 0 && old.Len() > 0
 	v.changes[ChangeBlocked] = lessThose(v.changes[ChangeBlocked], first)
@@ -148,6 +149,9 @@ func judge(old, candidate *provision.Snapshot, first []provision.SubscriberID, k
 		if known.contradicted[id] {
 			v.closed = append(v.closed, id)
 		}
+	}
+	if old == nil {
+		v.closed = known.closedAtFirst(candidate)
 	}
 	v.holdStates(old, candidate, first)
 	if v.NoRows {
@@ -186,13 +190,18 @@ func (v *verdict) holdRejected(old, candidate *provision.Snapshot, rejected mark
 	}
 }
 
-// wants reports whether candidate would change a subscriber in a way, with a line or without. all are its changes of old.
+// wants reports whether candidate would change a subscriber in a way, with a line or without. all are its changes of old. Without old, for
+// the stored one is lost, that is whether candidate has the subscriber so.
 func wants(k ChangeKind, id provision.SubscriberID, old, candidate *provision.Snapshot, all changes) bool {
 	switch was, is := old.State(id), candidate.State(id); k {
 	case ChangeBlocked:
-		return is != was && (is == provision.StateStop || is.Blocks() && !was.Blocks())
+		return blocksMore(was, is)
 	case ChangeOpened:
-		return was.Blocks() && !is.Blocks()
+		return (was.Blocks() || old == nil) && !is.Blocks()
+	case ChangeAdded:
+		if old == nil {
+			return candidate.BySubscriber(id).Len() > 0
+		}
 	}
 	return all.has(k, id)
 }
@@ -248,7 +257,7 @@ func (v *verdict) holdStates(old, candidate *provision.Snapshot, first []provisi
 	eachState(old, candidate, func(id provision.SubscriberID, was, is provision.State) {
 		switch {
 		case v.changes.has(ChangeRemoved, id), v.changes.has(ChangeAdded, id):
-		case is == provision.StateStop && was != is, is.Blocks() && !was.Blocks():
+		case blocksMore(was, is):
 			blocked = append(blocked, id)
 		case was.Blocks() && !is.Blocks():
 			opened = append(opened, id)

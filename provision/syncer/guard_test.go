@@ -12,7 +12,7 @@ import (
 
 // Compare judges one answer by itself.
 func Compare(old, candidate *provision.Snapshot, limits GuardLimits) GuardDecision {
-	return judge(old, candidate, nil, &known{}, &limits, time.Now()).GuardDecision
+	return judge(old, candidate, nil, &known{}, &limits, nil, time.Now()).GuardDecision
 }
 
 // Who turns out to be blocked by what was never read before is blocked whatever the limits; others beside them are held.
@@ -33,11 +33,11 @@ func TestFirstReadIsNoChange(t *testing.T) {
 		}
 	}
 	candidate := provisiontest.Build(t, in)
-	v := judge(old, candidate, first, &known{}, &limits, time.Now())
+	v := judge(old, candidate, first, &known{}, &limits, nil, time.Now())
 	require.True(t, v.Blocked.Over)
 	require.Equal(t, 200, v.Blocked.Count)
 	require.Equal(t, 300, v.part(old, candidate).Counts().Stopped-old.Counts().Stopped)
-	require.False(t, judge(old, candidate, append(first, v.held[ChangeBlocked]...), &known{}, &limits, time.Now()).Hold)
+	require.False(t, judge(old, candidate, append(first, v.held[ChangeBlocked]...), &known{}, &limits, nil, time.Now()).Hold)
 }
 
 func TestCompare(t *testing.T) {
@@ -88,10 +88,30 @@ func TestCompare(t *testing.T) {
 			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
 		{name: "port lost", change: each(101, func(b *provision.Line) { b.Device, b.Port, b.PortName = 0, 0, "" }), moved: 101,
 			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
-		{name: "other source, no port names", change: each(1000, func(b *provision.Line) { b.PortName = "" })},
-		{name: "MACs of nobody else and other VLANs are no harm", change: each(1000, func(b *provision.Line) { b.MAC[1]++; b.VLAN++ })},
-		{name: "MACs of others", change: each(1000, func(b *provision.Line) { b.MAC[5]++ }), moved: 500,
+		{name: "no port names", change: each(101, func(b *provision.Line) { b.PortName = "" }), moved: 101,
+			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
+		{name: "no port numbers", change: each(101, func(b *provision.Line) { b.Port = 0 }), moved: 101,
+			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
+		{name: "names of ports shifted", change: each(101, func(b *provision.Line) { b.PortName += "0" }), moved: 101,
+			reason: "would move 101 of 1000 subscribers (10.1%), limit 10%"},
+		{name: "MACs of nobody else and other VLANs that several share are no harm", change: each(1000, func(b *provision.Line) {
+			if b.VLAN++; !b.MAC.IsZero() {
+				b.MAC[1]++
+			}
+		})},
+		{name: "MACs of others", change: each(1000, func(b *provision.Line) {
+			if !b.MAC.IsZero() {
+				b.MAC[5]++
+			}
+		}), moved: 500,
 			reason: "would move 500 of 1000 subscribers (50%), limit 10%"},
+		{name: "first MACs, which others have", change: func(in *provision.Input) {
+			for i := range in.Lines {
+				if in.Lines[i].MAC.IsZero() {
+					in.Lines[i].MAC = in.Lines[i+1].MAC
+				}
+			}
+		}, moved: 250, reason: "would move 250 of 1000 subscribers (25%), limit 10%"},
 		{name: "more addresses are no harm", change: func(in *provision.Input) {
 			for _, b := range in.Lines {
 				b.Addresses = provision.Hosts4(provisiontest.IP(5000 + int(b.Subscriber)))
@@ -173,7 +193,6 @@ func TestCompareOpenedAndAdded(t *testing.T) {
 		{"more may not", states(11, provision.StateActive), 11, 0, "would open 11 of 100 subscribers (11%), limit 10%"},
 		{"an unknown state opens", states(11, provision.StateUnknown), 11, 0, "would open 11 of 100 subscribers (11%), limit 10%"},
 		{"in no list any more", func(in *provision.Input) { in.Subscribers = in.Subscribers[11:] }, 11, 0, "would open 11 of 100 subscribers (11%), limit 10%"},
-		{"stopped in place of paused", states(30, provision.StateStop), 0, 0, ""},
 		{"new customers", func(in *provision.Input) {
 			for i := range 11 {
 				in.Lines = append(in.Lines, provision.Line{Subscriber: provision.SubscriberID(900 + 200*i), Addresses: provision.Hosts4(provisiontest.IP(900 + i))})
@@ -201,6 +220,36 @@ func TestCompareOpenedAndAdded(t *testing.T) {
 	}
 }
 
+// Who is stopped in place of paused loses the way to pay; the other way nobody loses anything.
+func TestStoppedInPlaceOfPaused(t *testing.T) {
+	limits := GuardLimits{MaxBlocked: 0.1, MaxOpened: 0.1, MinChanged: 2}
+	all := func(st provision.State) *provision.Snapshot {
+		in := provisiontest.Input(100)
+		for i := range in.Subscribers {
+			in.Subscribers[i].State = st
+		}
+		return provisiontest.Build(t, in)
+	}
+	paused, stopped := all(provision.StatePause), all(provision.StateStop)
+	for _, candidate := range []*provision.Snapshot{stopped, paused.WithStatesOf(stopped)} {
+		d := Compare(paused, candidate, limits)
+		assert.Equal(t, 100, d.Blocked.Count)
+		assert.Equal(t, "would block 100 of 100 subscribers (100%), limit 10%", d.Reason)
+	}
+	assert.Equal(t, "would block 50 of 100 subscribers (50%), limit 10%", Compare(paused, paused.WithStatesOf(halfStopped(t)), limits).Reason)
+	assert.Empty(t, Compare(stopped, paused, limits).Reason)
+	assert.Zero(t, Compare(stopped, paused, limits).Opened.Count)
+}
+
+// halfStopped are a hundred customers, of whom half are paused and the others stopped.
+func halfStopped(t *testing.T) *provision.Snapshot {
+	in := provisiontest.Input(100)
+	for i := range in.Subscribers {
+		in.Subscribers[i].State = []provision.State{provision.StatePause, provision.StateStop}[i%2]
+	}
+	return provisiontest.Build(t, in)
+}
+
 func BenchmarkCompare100k(b *testing.B) {
 	old, _ := provision.Build(provisiontest.Input(100_000))
 	in := provisiontest.Input(100_000)
@@ -220,7 +269,7 @@ func BenchmarkHeld100k(b *testing.B) {
 	candidate, _ := provision.Build(in)
 	old.Fingerprint()
 	for b.Loop() {
-		judge(old, candidate, nil, &known{}, &GuardLimits{}, time.Time{}).part(old, candidate)
+		judge(old, candidate, nil, &known{}, &GuardLimits{}, nil, time.Time{}).part(old, candidate)
 	}
 }
 

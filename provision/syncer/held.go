@@ -26,7 +26,7 @@ type HeldChange struct {
 // Text says in words what would happen.
 func (c HeldChange) Text() string {
 	text := map[ChangeKind]string{
-		ChangeRemoved: "would lose its addresses", ChangeMoved: "would get other addresses, or another port or MAC",
+		ChangeRemoved: "would lose its addresses", ChangeMoved: "would get other addresses, or another port, VLAN or MAC",
 		ChangeOpened: "would be let in", ChangeAdded: "would get its first address",
 	}[c.Change]
 	if c.Change == ChangeBlocked {

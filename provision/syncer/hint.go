@@ -404,12 +404,12 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher, fresh bool)
 func (s *Syncer) applyHintsLocked(answer StatesAnswer) bool {
 	now, cur := time.Now(), s.Current()
 	next := s.withLocked(answer.States, answer.FetchedAt)
-	if next == nil || cur.Len() == 0 {
+	if next == nil || guarded(cur, cur.KeepsVacant()) == 0 {
 		s.putHintsLocked(answer, next)
 		return true
 	}
 	s.passed.expire(now)
-	v := &verdict{changes: compare(cur, next)}
+	v := &verdict{changes: compare(cur, next, s.opts.OwnMAC)}
 	v.changes.sort()
 	over, why := s.cardsOverLocked(ChangeBlocked, v.changes, now)
 	if over {
@@ -421,7 +421,7 @@ func (s *Syncer) applyHintsLocked(answer StatesAnswer) bool {
 		// Who is to be let in need not wait for what becomes of the others.
 		maps.DeleteFunc(answer.States, func(_ provision.SubscriberID, st provision.State) bool { return st.Blocks() })
 		next = s.withLocked(answer.States, answer.FetchedAt)
-		v.changes = compare(cur, next)
+		v.changes = compare(cur, next, s.opts.OwnMAC)
 		v.changes.sort()
 	}
 	s.passed.pass(v, &s.opts.Guard, passing{card: true}, now)

@@ -74,6 +74,9 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 
 	part := s.Current() // of a fetch without rows
 	if !v.NoRows {
+		if part == nil {
+			part = s.known.before()
+		}
 		part = v.part(part, candidate)
 		s.passed.pass(v, &s.opts.Guard, passing{}, now)
 	}
@@ -108,10 +111,10 @@ func (s *Syncer) judgeLocked(f fetched) (all bool) {
 func (s *Syncer) verdictLocked(f fetched, candidate *provision.Snapshot, now time.Time) *verdict {
 	s.passed.expire(now)
 	cur := s.Current()
-	v := judge(cur, candidate, f.first, &s.known, &s.opts.Guard, now)
+	v := judge(cur, candidate, f.first, &s.known, &s.opts.Guard, s.opts.OwnMAC, now)
 	if !v.NoRows && s.takeBack(&f, cur, v.changes) { // else nothing is said of anybody
 		notify(s.dirty)
-		v = judge(cur, candidate, f.first, &s.known, &s.opts.Guard, now)
+		v = judge(cur, candidate, f.first, &s.known, &s.opts.Guard, s.opts.OwnMAC, now)
 	}
 	return v
 }
@@ -300,6 +303,7 @@ func (v *verdict) fingerprint(candidate *provision.Snapshot) uint64 {
 				b = binary.BigEndian.AppendUint64(b, uint64(l.Device))
 				b = binary.BigEndian.AppendUint32(b, l.Port)
 				b = append(b, l.PortName...)
+				b = binary.BigEndian.AppendUint16(b, l.VLAN)
 				b = append(b, l.MAC[:]...)
 				for _, a := range l.Addresses {
 					b = a.Prefix.AppendTo(b)

@@ -186,7 +186,7 @@ func TestOtherChangesArriveWhileOneKindIsHeld(t *testing.T) {
 			for i := range 50 {
 				otherPort(&in.Lines[i])
 			}
-		}, 50, "would get other addresses, or another port or MAC"},
+		}, 50, "would get other addresses, or another port, VLAN or MAC"},
 		// Of 50 two are paused, and would be stopped with the others; two are stopped already.
 		ChangeBlocked: {func(in *provision.Input) { paint(in, provision.StateStop, first(50)...) }, 48, "would be stopped"},
 		ChangeAdded: {func(in *provision.Input) {

@@ -85,6 +85,7 @@ type storedPassing struct {
 	Card  bool                   `json:"card,omitempty"`
 	Free  bool                   `json:"free,omitempty"`
 	Word  bool                   `json:"word,omitempty"`
+	Back  bool                   `json:"back,omitempty"` // versions before do not know it, and count the change as one that stands
 }
 
 // encode returns what the file has after its first line; nothing known is "{}".
@@ -95,7 +96,7 @@ func (k *known) encode() ([]byte, error) {
 	}
 	for kind, of := range k.passed {
 		for id, p := range of {
-			out.Passed[kind] = append(out.Passed[kind], storedPassing{id, p.until.UTC(), p.card, p.free, p.word})
+			out.Passed[kind] = append(out.Passed[kind], storedPassing{id, p.until.UTC(), p.card, p.free, p.word, p.back})
 		}
 		slices.SortFunc(out.Passed[kind], func(a, b storedPassing) int { return cmp.Compare(a.ID, b.ID) })
 	}
@@ -130,7 +131,7 @@ func decodeKnown(version int, body []byte, now time.Time) (known, error) {
 			if p.Until.After(latest) {
 				p.Until = latest
 			}
-			out.passed[k][p.ID] = passing{until: p.Until, card: p.Card, free: p.Free, word: p.Word}
+			out.passed[k][p.ID] = passing{until: p.Until, card: p.Card, free: p.Free, word: p.Word, back: p.Back}
 		}
 		out.rejected.add(k, in.Rejected[k]...)
 	}

@@ -68,7 +68,7 @@ func TestTheGuardsHourOverARestart(t *testing.T) {
 }
 
 func TestBadFilesOfTheGuardsHour(t *testing.T) {
-	body := `{"blocked":[{"id":7,"until":"2026-03-01T12:30:00Z","card":true},{"id":8,"until":"2036-03-01T12:30:00Z","free":true},{"id":9,"until":"2026-03-01T11:59:00Z"}]}`
+	body := `{"blocked":[{"id":7,"until":"2026-03-01T12:30:00Z","card":true},{"id":8,"until":"2036-03-01T12:30:00Z","free":true},{"id":9,"until":"2026-03-01T11:59:00Z"},{"id":6,"until":"2026-03-01T12:30:00Z","back":true}]}`
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	head := func(version int, body string) string {
 		return fmt.Sprintf("%s %d %08x\n%s", hourMagic, version, hourSum([]byte(body)), body)
@@ -82,6 +82,7 @@ func TestBadFilesOfTheGuardsHour(t *testing.T) {
 	hour := lately{ChangeBlocked: {
 		7: {until: now.Add(30 * time.Minute), card: true},
 		8: {until: now.Add(time.Hour), free: true}, // by a clock that was ahead
+		6: {until: now.Add(30 * time.Minute), back: true},
 	}}
 	k, path, err := load(t, head(1, body))
 	require.NoError(t, err)

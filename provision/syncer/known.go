@@ -38,6 +38,30 @@ func newKnown() known {
 	return known{passed: lately{}, rejected: marks{}, contradicted: make(map[provision.SubscriberID]bool)}
 }
 
+// before stands in for the snapshot of before where that is lost: whom an operator, or the own card, kept from being let in was blocked.
+// How is not known any more, and who is paused can pay.
+func (k *known) before() *provision.Snapshot {
+	var in provision.Input
+	for _, marked := range []map[provision.SubscriberID]bool{k.rejected[ChangeOpened], k.contradicted} {
+		for id := range marked {
+			in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: provision.StatePause})
+		}
+	}
+	s, _ := provision.Build(in)
+	return s
+}
+
+// closedAtFirst returns those whom the first answer would let in, and whose own cards said no before.
+func (k *known) closedAtFirst(candidate *provision.Snapshot) (ids []provision.SubscriberID) {
+	for id := range k.contradicted {
+		if wants(ChangeOpened, id, nil, candidate, nil) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
 // marks are subscribers by kind of change.
 type marks map[ChangeKind]map[provision.SubscriberID]bool
 

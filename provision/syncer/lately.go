@@ -11,8 +11,9 @@ import (
 const guardWindow = time.Hour
 
 // lately is whom the guard let pass within the last hour, by kind: many answers in which few change add up to what it
-// is there to hold. Subscribers count, not changes: who is blocked and opened again counts for neither, and is opened again
-// whatever the limits. It is kept over restarts beside the snapshot (hour.go).
+// is there to hold. Subscribers count, not changes, and each once in a kind: who is blocked by mistake and opened again, whatever the
+// limits, counts as blocked for the rest of the hour, or answers that are each wrong about others would hit everybody in turn. It is
+// kept over restarts beside the snapshot (hour.go).
 type lately map[ChangeKind]map[provision.SubscriberID]passing
 
 // passing is one change that passed.
@@ -21,6 +22,7 @@ type passing struct {
 	card  bool      // the subscriber's own card said so, read for a hint
 	free  bool      // an operator let it pass, or nobody could ask: it counts for nothing
 	word  bool      // an operator let it pass, or the configuration expected it: it did not slip through below the limit
+	back  bool      // it was taken back since
 }
 
 // stands reports whether a change of a kind that passed is taken back only as any other change is made: the own card said so, or
@@ -46,19 +48,18 @@ func (l lately) without(k ChangeKind, ids []provision.SubscriberID) []provision.
 	}
 	var out []provision.SubscriberID
 	for _, id := range ids {
-		if p, in := l[undone][id]; !in || p.stands(undone) {
+		if p, in := l[undone][id]; !in || p.back || p.stands(undone) {
 			out = append(out, id)
 		}
 	}
 	return out
 }
 
-// count returns how many of a kind passed that the changes to come neither repeat nor take back; with cards only those whose
-// cards said so.
+// count returns how many of a kind passed that the changes to come do not repeat; with cards only those whose cards said so.
 func (l lately) count(k ChangeKind, coming changes, cards bool) int {
 	n := 0
 	for id, p := range l[k] {
-		if !p.free && (p.card || !cards) && !coming.has(k, id) && !coming.has(k.undoes(), id) {
+		if !p.free && (p.card || !cards) && !coming.has(k, id) {
 			n++
 		}
 	}
@@ -75,10 +76,13 @@ func (l lately) pass(v *verdict, limits *GuardLimits, p passing, now time.Time) 
 			if v.holds(k, id) {
 				continue
 			}
-			before, back := l[k.undoes()][id]
-			delete(l[k.undoes()], id)
-			if back && !before.stands(k.undoes()) {
-				continue
+			if before, in := l[k.undoes()][id]; in && !before.back {
+				stands := before.stands(k.undoes())
+				before.back = true
+				l[k.undoes()][id] = before
+				if !stands {
+					continue
+				}
 			}
 			if l[k] == nil {
 				l[k] = make(map[provision.SubscriberID]passing)

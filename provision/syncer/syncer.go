@@ -45,6 +45,10 @@ type Options struct {
 	Relays   []netip.Prefix        // see Input
 	// KeepVacant is for pools of subscribers; see Input.
 	KeepVacant bool
+
+	// OwnMAC reports whether a client with the MAC was seen at an address here, or the ERP was told of it: that it has it now is no
+	// mistake of a list. It may be called at any time. nil: new MACs are no change for the guard.
+	OwnMAC func(ip netip.Addr, mac provision.MAC) bool
 }
 
 func (o Options) filled() Options {
@@ -158,11 +162,16 @@ func (s *Syncer) LoadStored() error {
 		s.storedKnown = body
 	}
 	snap, err := s.store.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Current() == nil {
+		s.known = s.ofThisERPLocked(before) // whatever became of the snapshot
+		s.hints.restore(s.known.hints)
+		s.known.hints = nil
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err != nil {
 		s.status.StoreError = err.Error()
 		return err
@@ -170,9 +179,6 @@ func (s *Syncer) LoadStored() error {
 	if snap == nil || s.current.Load() != nil {
 		return nil
 	}
-	s.known = s.ofThisERPLocked(before)
-	s.hints.restore(s.known.hints)
-	s.known.hints = nil
 	snap = snap.WithGateways(s.opts.Reserved)
 	s.loaded.Store(snap)
 	s.publishLocked(s.overriddenLocked(snap, snap.FetchedAt()), nil, snap.FetchedAt())

@@ -150,7 +150,7 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 	}
 	a.audit = audit.NewLog(cfg.StateDir, a.metrics, a.log, time.Now)
 	a.teardown.pushDisk("audit record", a.closeAudit)
-	a.syncer = syncer.New(syncOptions(cfg), a.erp,
+	a.syncer = syncer.New(a.syncOptions(cfg), a.erp,
 		syncer.NewStore(filepath.Join(cfg.StateDir, "snapshot")), a.metrics, a.log)
 	if err := a.syncer.LoadStored(); errors.As(err, new(*statedir.NewerError)) {
 		return err

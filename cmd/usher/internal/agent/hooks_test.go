@@ -70,7 +70,7 @@ func TestKernelHint(t *testing.T) {
 	fetcher, err := a.newFetcher(cfg)
 	require.NoError(t, err)
 	a.erp.p.Store(fetcher)
-	a.syncer = syncer.New(syncOptions(cfg), a.erp, nil, metrics, quiet)
+	a.syncer = syncer.New(a.syncOptions(cfg), a.erp, nil, metrics, quiet)
 	a.enforcer = access.NewEnforcer(enforceOptions(cfg.ACL, access.NewSources(sourceOptions(cfg), a.leases, nil, a.interfaceNames).Inputs), table, nil, a.syncer.Current, metrics, quiet)
 	hooks := httptest.NewServer(console.NewHooks(config.Hooks{Secret: testHookSecret, Window: time.Minute}, a.syncer.Hint, metrics.Hint, quiet))
 	t.Cleanup(hooks.Close)

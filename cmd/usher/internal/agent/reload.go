@@ -94,7 +94,7 @@ func (a *Agent) reload() error {
 	a.sources.Reconfigure(a.sourceOptions(cfg))
 	a.enforcer.Reconfigure(enforceOptions(cfg.ACL, a.inputs(cfg))) // the round that follows replaces the rules in one batch
 	a.outbox.Reconfigure(cfg.Reports.Rate, cfg.Reports.Burst, cfg.Reports.Enabled)
-	a.syncer.Reconfigure(syncOptions(cfg))
+	a.syncer.Reconfigure(a.syncOptions(cfg))
 	usePortal()
 	a.garden.Reconfigure(gardenOptions(cfg, a.syncer.Current), garden.ServerLookup(cfg.ACL.Resolvers))
 	if a.hooks != nil {

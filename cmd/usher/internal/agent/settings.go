@@ -33,11 +33,20 @@ func FetchOptions(c *config.Config, memory *erp.Memory, log *slog.Logger) erp.Op
 	return o
 }
 
-func syncOptions(c *config.Config) syncer.Options {
+func (a *Agent) syncOptions(c *config.Config) syncer.Options {
 	o := c.ERP.Sync
 	o.ERP = erp.Identity(c.ERP.Client.URL)
 	o.Guard, o.Subnets, o.Reserved, o.Pools, o.Relays, o.KeepVacant = c.Guard, c.Prefixes(), c.Reserved(), c.PoolRanges(), c.DHCP.Relays, c.SubscriberPools()
+	o.OwnMAC = a.ownMAC
 	return o
+}
+
+// ownMAC reports whether a MAC is no surprise at an address: a client had it there, or the outbox sent it.
+func (a *Agent) ownMAC(ip netip.Addr, mac provision.MAC) bool {
+	if rec, ok := a.leases.Get(ip); ok && (rec.MAC == mac || rec.Ours(mac)) {
+		return true
+	}
+	return a.outbox.HasTold(ip, mac)
 }
 
 // dhcpOptions are those of the server. Leases get host routes where the keeper of routes runs.

@@ -1,0 +1,115 @@
+package syncer
+
+import (
+	"net/netip"
+
+	"github.com/usher-agent/usher/provision"
+)
+
+// A client is found by its port, by number or name, by its VLAN and by its MAC (docs/dhcp-matching.md). Each of them counts, for which one a
+// network goes by is not known here, and whichever way the ERP was read.
+
+// comparison is of two snapshots.
+type comparison struct {
+	old, candidate *provision.Snapshot
+	own            ownMAC
+}
+
+// moved reports whether an address of before is gone, or whoever has it is not found any more by what the line said, or is found by what
+// is another's; if there is no address, whether one of the lines is. after are the lines of the same subscriber in candidate.
+func (x *comparison) moved(before, after provision.Lines) bool {
+	for i := range before.Len() {
+		l := before.At(i)
+		if l.Vacant() {
+			if before.At(0).Vacant() && x.lostLine(l, after) {
+				return true
+			}
+			continue
+		}
+		for ip := range l.Hosts4() {
+			now := after.At(0) // most have one line
+			if now.Addresses[0].Prefix.Addr() != ip {
+				now = x.candidate.ByIP(ip)
+			}
+			if now == nil || now.Subscriber != l.Subscriber || x.otherPort(l, now) || x.otherVLAN(l, now) || x.otherMAC(ip, l, now) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// lostLine reports whether none of after is a vacant line: on the same port or, without one, with the same MAC. Who has the port may change.
+func (x *comparison) lostLine(l *provision.Line, after provision.Lines) bool {
+	if !l.HasPort() && l.MAC.IsZero() && l.VLAN == 0 || l.HasPort() && x.old.DevicesUnread() {
+		return false // with a subnet alone, or on a switch that was made of rows
+	}
+	for now := range after.All() {
+		if !x.otherPort(l, now) && !x.otherVLAN(l, now) && (l.HasPort() || l.MAC == now.MAC) {
+			return false
+		}
+	}
+	return true
+}
+
+// otherPort reports whether a line has lost its switch, or the number or name of its port, or has one at last that is another's. To gain
+// a port, or one of the two, is no change else, nor are the true ports in place of those of switches that were made of rows.
+func (x *comparison) otherPort(was, now *provision.Line) bool {
+	if x.old.DevicesUnread() {
+		return false
+	}
+	if was.HasPort() {
+		return !now.KeepsPort(was)
+	}
+	if !now.HasPort() {
+		return false
+	}
+	there := x.old.ByPort(now.Device, now.Port)
+	if there.Len() == 0 {
+		there = x.old.ByPortName(now.Device, []byte(now.PortName))
+	}
+	return ofOneOther(there, now.Subscriber)
+}
+
+// otherVLAN reports whether a line has lost the VLAN by which its subscriber was found, or has one by which another was. One that several
+// share finds nobody.
+func (x *comparison) otherVLAN(was, now *provision.Line) bool {
+	if was.VLAN == now.VLAN {
+		return false
+	}
+	lost, _ := x.old.ByVLAN(was.VLAN)
+	got, _ := x.old.ByVLAN(now.VLAN)
+	return lost.Len() > 0 || ofOneOther(got, now.Subscriber)
+}
+
+// otherMAC reports whether an address has no MAC any more, or another subscriber's, who had it in old or has it in candidate, or one that
+// nobody knows in place of another. What this agent saw there itself is right whoever has it in the lists, and a first MAC is no change.
+func (x *comparison) otherMAC(ip netip.Addr, was, now *provision.Line) bool {
+	switch {
+	case was.MAC == now.MAC:
+		return false
+	case now.MAC.IsZero():
+		return true
+	case x.own != nil && x.own(ip, now.MAC):
+		return false
+	case othersHave(x.old.ByMAC(now.MAC), now.Subscriber), othersHave(x.candidate.ByMAC(now.MAC), now.Subscriber):
+		return true
+	}
+	return x.own != nil && !was.MAC.IsZero()
+}
+
+// othersHave reports whether one of the lines is not of a subscriber.
+func othersHave(lines provision.Lines, id provision.SubscriberID) bool {
+	for l := range lines.All() {
+		if l.Subscriber != id {
+			return true
+		}
+	}
+	return false
+}
+
+// ofOneOther reports whether lines are all of one subscriber, who is another: what several share, such as a port of fibre, finds nobody
+// by itself, and one more does no harm.
+func ofOneOther(lines provision.Lines, id provision.SubscriberID) bool {
+	return lines.Len() > 0 && lines.At(0).Subscriber != id && !othersHave(lines, lines.At(0).Subscriber)
+}
