@@ -46,7 +46,7 @@ func oldState(t *testing.T, leases int, reports []netip.Addr) []byte {
 				}
 			}
 			for i, ip := range reports {
-				m := oldLeaseMAC(i)
+				m := oldReportMAC(i)
 				v := append([]byte{1}, m[:]...)
 				v = binary.BigEndian.AppendUint64(v, 0)
 				require.NoError(t, tx.Bucket([]byte("mac_reports")).Put(ip.AsSlice(), binary.BigEndian.AppendUint64(v, uint64(now.UnixNano()))))
@@ -66,6 +66,9 @@ func oldLeaseIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 64, byte(
 func oldLeaseMAC(i int) provision.MAC {
 	return provision.MAC{0x0a, 0, 0, byte(i >> 16), byte(i >> 8), byte(i)}
 }
+
+// oldReportMAC is nobody's who has a lease: of such a one it is not reported.
+func oldReportMAC(i int) provision.MAC { return provision.MAC{0x0a, 0, 1, 0, byte(i >> 8), byte(i)} }
 
 // oldLease is a record of version 2: with a pool, without a vacant line.
 func oldLease(ip netip.Addr, mac provision.MAC, renewed time.Time) []byte {
@@ -262,7 +265,7 @@ func TestKernelKilledWhileItMovesOldState(t *testing.T) {
 		require.Equal(t, leases, w.leasedOld(t, leases))
 		require.NoError(t, miniature.Until(t.Context(), 30*time.Second, "every report reaches the ERP", func() (bool, error) {
 			for i, ip := range reported {
-				if erpMAC(w.ERP, ip) != oldLeaseMAC(i).String() {
+				if erpMAC(w.ERP, ip) != oldReportMAC(i).String() {
 					return false, nil
 				}
 			}
