@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/console"
@@ -72,9 +74,26 @@ func sourceOptions(cfg *config.Config) access.SourceOptions {
 	o.Gateways, o.NameServers, o.Homes, o.Networks = cfg.Reserved(), nameServers(cfg), cfg.Prefixes(), cfg.ACL.Networks
 	o.VLANOf = vlanOf(cfg)
 	if o.Direct = cfg.DHCP.SubscriberInterfaces; cfg.ACL.BlocksIPv6() {
-		o.ForwardsIPv6, o.Uplinks = link.ForwardsIPv6, func() []string { return link.Uplinks(0) }
+		o.ForwardsIPv6, o.Uplinks = lately(time.Second, link.ForwardsIPv6), func() []string { return link.Uplinks(0) }
 	}
 	return o
+}
+
+// lately returns what asks f at most once in a while: here that looks at each interface, and each one that goes has it asked.
+func lately(while time.Duration, f func() bool) func() bool {
+	var (
+		mu    sync.Mutex
+		at    time.Time
+		value bool
+	)
+	return func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); at.IsZero() || now.Sub(at) >= while {
+			value, at = f(), now
+		}
+		return value
+	}
 }
 
 // vlanOf returns what reads the VLAN out of the name of an interface.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -264,4 +265,20 @@ func TestKernelCommitSendsItsOwnElement(t *testing.T) {
 	require.Zero(t, calls, "nothing is asked")
 	require.Zero(t, rounds, "no round")
 	require.Zero(t, commits)
+}
+
+// Forwarding is looked for at each interface: a thousand of them that go one by one do not have all looked at a thousand times.
+func TestForwardingIsLookedAtOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, forwards := 0, false
+		f := lately(time.Second, func() bool { asked++; return forwards })
+		for range 1000 {
+			require.False(t, f())
+		}
+		require.Equal(t, 1, asked)
+		forwards = true
+		time.Sleep(time.Second)
+		require.True(t, f())
+		require.Equal(t, 2, asked)
+	})
 }
