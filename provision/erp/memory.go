@@ -41,6 +41,7 @@ type Memory struct {
 	gone       map[provision.DeviceID]int // fetches in a row in which the ERP had no such device when asked for it alone
 	round      cardRound
 
+	deviceTurns map[provision.DeviceID]int  // how often one that the list lacks was asked for alone, or was to be; not over restarts
 	heldDevices []provision.DeviceID        // whom the list that is held takes something from
 	heldPrint   string                      // of that
 	accepted    map[provision.DeviceID]bool // of which an operator accepted that the list lacks or changes them
@@ -71,6 +72,7 @@ func NewMemory() *Memory {
 		customers: make(map[int64]standing), former: make(map[int64]bool), leftFormer: make(map[int64]bool),
 		nets: make(map[int64][]netip.Prefix), moved: make(map[int64]string), stale: make(map[int64]bool),
 		firstRead: make(map[int64]bool), kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int), accepted: make(map[provision.DeviceID]bool),
+		deviceTurns: make(map[provision.DeviceID]int),
 	}
 }
 
