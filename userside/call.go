@@ -33,7 +33,7 @@ func (c *Client) call(ctx context.Context, act action, args url.Values, to sink)
 // not fit, and the server turns out to have another version by now, the call is
 // made again under the names of that one.
 func (c *Client) ask(ctx context.Context, spec *Action, args url.Values, to sink) (*answer, error) {
-	lv := c.level(ctx)
+	lv := c.levelFor(ctx, spec)
 	a, err := c.askAs(ctx, spec, args, to, lv)
 	if !misfits(err) {
 		return a, err

@@ -41,8 +41,12 @@ const (
 	doubtAfter  = 10 * time.Minute
 )
 
-// levelPatience is how long a call waits for a detection.
+// levelPatience is how long a call waits for a detection. One that was sent under a guess meanwhile and does not fit waits for
+// its end, and is sent again.
 const levelPatience = time.Second
+
+// firstPatience is how long who needs the version waits for it: no detection takes longer.
+const firstPatience = 3 * detectTimeout
 
 // level is a Level with what only calls need.
 type level struct {
@@ -142,6 +146,10 @@ func (c *Client) levelAgain(ctx context.Context, spec *Action, was level) (level
 	if now := c.levels.get(time.Now()); now != nil && now.differs(was) { // somebody was quicker
 		return *now, true
 	}
+	if c.levels.last() == nil { // the first detection still runs: what was asked by was a guess
+		now := c.levelWithin(ctx, firstPatience)
+		return now, now.differs(was)
+	}
 	if !c.levels.doubt(spec, time.Now()) {
 		return was, false
 	}
@@ -162,12 +170,21 @@ func (l level) differs(from level) bool {
 // get_system_info under both names of the action parameter, then by module
 // get_system_information. A server that does not tell is no error: the newest
 // rules hold then. Options.ERPVersion makes it ask nobody.
-func (c *Client) Level(ctx context.Context) Level { return c.levelWithin(ctx, 3*detectTimeout).Level }
+func (c *Client) Level(ctx context.Context) Level { return c.levelWithin(ctx, firstPatience).Level }
 
 // level is what calls go by. It waits for a detection for levelPatience at most,
 // and not at all where the server told its version before: a call must not wait
 // for an answer to something else. The detection goes on beside it.
 func (c *Client) level(ctx context.Context) level { return c.levelWithin(ctx, 0) }
+
+// levelFor is level, but under a guess no change is sent that would not be made again under the right names, nor a report,
+// for which nobody waits: they wait for the first detection.
+func (c *Client) levelFor(ctx context.Context, spec *Action) level {
+	if spec.Write && (!spec.Idempotent || spec.lane(ctx) == LaneReport) && c.levels.last() == nil {
+		return c.levelWithin(ctx, firstPatience)
+	}
+	return c.level(ctx)
+}
 
 // levelWithin waits for a detection that is due; 0: as level says.
 func (c *Client) levelWithin(ctx context.Context, patience time.Duration) level {

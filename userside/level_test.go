@@ -336,6 +336,52 @@ func TestHangingDetectionHoldsUpNoCall(t *testing.T) {
 	})
 }
 
+// A server from before 3.17 that takes longer to tell its version than calls wait for it: what was sent under a guess, and does
+// not fit, is sent again under the right name, and what could not be is not sent before.
+func TestSlowDetectionCostsNoCall(t *testing.T) {
+	for name, tt := range map[string]struct {
+		call func(*Client) error
+		sent string
+	}{
+		"a report":                   {func(c *Client) error { return c.SetMACByIP(ctx, ip("192.0.2.7"), mac("00005e005301")) }, "subcat"},
+		"a change that adds":         {func(c *Client) error { return c.AddMark(ctx, 7, 1) }, "subcat"},
+		"a change that may be twice": {func(c *Client) error { return c.ChangeState(ctx, 7, 1) }, "action subcat"},
+		"a read":                     {func(c *Client) error { _, err := c.CustomerBindings(ctx); return err }, "action subcat"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var sent []string
+				c := newTimeClient(t, Options{Timeout: time.Minute}, func(r *http.Request) (*http.Response, error) {
+					q := r.URL.Query()
+					system := q.Get("cat") == "system"
+					if system {
+						time.Sleep(700 * time.Millisecond) //nolint:forbidigo // time of the bubble
+					}
+					named := "subcat"
+					if q.Has("action") {
+						named = "action"
+					}
+					if !system {
+						sent = append(sent, named)
+					}
+					switch {
+					case named == "action":
+						return response(200, `{"Result":"ERROR","ErrorText":"no subcat"}`), nil
+					case system:
+						return response(200, `{"Result":"OK","erp_version":"3.16.30"}`), nil
+					}
+					return response(200, `{"Result":"OK","data":[]}`), nil
+				})
+				c.opts.ERPVersion = Version{}
+				began := time.Now()
+				require.NoError(t, tt.call(c))
+				require.Less(t, time.Since(began), 2*time.Second)
+				require.Equal(t, tt.sent, strings.Join(sent, " "))
+			})
+		})
+	}
+}
+
 func TestDetectionEndsWithItsCaller(t *testing.T) {
 	f := &fakeERP{rules: map[string]string{"system action": `200 {"result":"OK","data":{"erp_version":"3.19.5"}}`}}
 	c := f.client(t)

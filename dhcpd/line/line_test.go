@@ -527,3 +527,50 @@ func FuzzDefaultsAreAsBefore(f *testing.F) {
 		require.Equal(t, locateBefore(p, client(0x11), snap), got)
 	})
 }
+
+// As long as the list of switches was never read, a profile for some of them holds up the packets of those that it may be for,
+// and of no switch that rows tell enough of.
+func TestProfileForUnreadSwitches(t *testing.T) {
+	const made = provision.DeviceID(1<<51 | 7)
+	snap, _ := provision.Build(provision.Input{
+		DevicesUnread: true,
+		Devices: []provision.Device{
+			{ID: 1, Name: "sw1", Model: "DES-3200", MAC: switch1, IP: ip("198.51.100.11")},
+			{ID: 2, MAC: switch2, IP: ip("198.51.100.12")},
+			{ID: made, Name: "sw3", IP: ip("198.51.100.13")},
+		},
+		Lines: []provision.Line{
+			{Subscriber: 1, Addresses: provision.Hosts4(ip("192.0.2.11")), Device: 1, Port: 1},
+			{Subscriber: 2, Addresses: provision.Hosts4(ip("192.0.2.21")), Device: 2, Port: 1},
+			{Subscriber: 3, Addresses: provision.Hosts4(ip("192.0.2.31")), Device: made, Port: 1},
+		},
+	})
+	require.True(t, snap.DevicesUnread())
+	first := []byte{1, 6, 0, 4, 0, 100, 0, 1} // port 1, without a switch
+	for name, tc := range map[string]struct {
+		match Option82Match
+		opt82 []byte
+		relay string
+		want  Result
+	}{
+		"another name":                           {Option82Match{DeviceName: "core-*"}, port(switch1, 1), "198.51.100.1", Bound},
+		"another model":                          {Option82Match{Model: "*2960*"}, port(switch1, 1), "198.51.100.1", Bound},
+		"another id":                             {Option82Match{Devices: []provision.DeviceID{9}}, port(switch2, 1), "198.51.100.1", Bound},
+		"another name, and its model":            {Option82Match{DeviceName: "core-*", Model: "DES*"}, port(switch1, 1), "198.51.100.1", Bound},
+		"no name":                                {Option82Match{DeviceName: "core-*"}, port(switch2, 1), "198.51.100.1", DevicesUnread},
+		"no model":                               {Option82Match{Model: "*2960*"}, port(switch2, 1), "198.51.100.1", DevicesUnread},
+		"no id":                                  {Option82Match{Devices: []provision.DeviceID{9}}, first, "198.51.100.13", DevicesUnread},
+		"no id, but another name":                {Option82Match{Devices: []provision.DeviceID{9}, DeviceName: "core-*"}, first, "198.51.100.13", Bound},
+		"no switch":                              {Option82Match{DeviceName: "core-*"}, port(stranger, 1), "198.51.100.1", DevicesUnread},
+		"no switch, behind one with a name":      {Option82Match{DeviceName: "core-*"}, port(stranger, 1), "198.51.100.11", DevicesUnread},
+		"its relay has another name":             {Option82Match{DeviceName: "core-*"}, first, "198.51.100.11", Bound},
+		"the client's own MAC, and such a relay": {Option82Match{DeviceName: "core-*"}, port(client(0x42), 1), "198.51.100.11", Bound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := Compile(Options{Option82: Option82{Profiles: []Option82Profile{{Profile: option82.Profile{Name: "own", Layout: option82.LayoutMoxa, Switch: option82.SwitchAny}, Match: tc.match}}}})
+			require.NoError(t, err)
+			p := read(wire.Query{Type: wire.Discover, MAC: client(0x42), GIAddr: ip(tc.relay), Option82: tc.opt82})
+			assert.Equal(t, tc.want, cfg.Locate(p, snap).Result)
+		})
+	}
+}

@@ -239,7 +239,7 @@ func (x *option82Reader) read(p *Packet, snap *provision.Snapshot) Location {
 			dev, looked = guessDevice(p, mac, snap), true
 		}
 		if !ru.match(p, dev) {
-			if ru.byDevice && snap.DevicesUnread() && ru.matchPacket(p) {
+			if ru.byDevice && snap.DevicesUnread() && ru.matchPacket(p) && (ru.mayMatch(dev) || namesUnlisted(p, mac, snap)) {
 				return Location{Profile: ru.dec.Name(), Result: DevicesUnread} // another profile would find somebody's port
 			}
 			continue
@@ -297,6 +297,18 @@ func (ru *rule) match(p *Packet, dev *provision.Device) bool {
 	return ru.matchPacket(p)
 }
 
+// mayMatch reports whether the profile may be for a switch of which rows alone tell; dev is nil where they do not. What they
+// leave out only the ERP's list has, and what they tell rules the others out.
+func (ru *rule) mayMatch(dev *provision.Device) bool {
+	if dev == nil {
+		return true
+	}
+	_, listed := slices.BinarySearch(ru.devices, dev.ID)
+	return (len(ru.devices) == 0 || listed || dev.ID.Made()) &&
+		(ru.device.IsZero() || dev.Name == "" || ru.device.MatchString(dev.Name)) &&
+		(ru.model.IsZero() || dev.Model == "" || ru.model.MatchString(dev.Model))
+}
+
 // matchPacket is match but for the switch.
 func (ru *rule) matchPacket(p *Packet) bool {
 	if len(ru.giaddr) > 0 {
@@ -316,6 +328,16 @@ func guessDevice(p *Packet, mac provision.MAC, snap *provision.Snapshot) *provis
 		dev = snap.DeviceByIP(gi)
 	}
 	return dev
+}
+
+// namesUnlisted reports whether a packet names a switch that is not known, so that guessDevice took the relay for it.
+func namesUnlisted(p *Packet, mac provision.MAC, snap *provision.Snapshot) bool {
+	remote := wire.DecodeRemote(p.Relay.RemoteID)
+	if len(p.Relay.RemoteID) == 0 || remote.Kind == wire.RemoteMAC && remote.MAC == mac {
+		return false
+	}
+	dev, _ := deviceOf(p.Relay.RemoteID, mac, snap)
+	return dev == nil
 }
 
 // deviceOf returns the switch that the ERP knows by a remote-id in any form; nil, too,

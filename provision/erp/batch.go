@@ -27,6 +27,7 @@ type batch struct {
 	zero    bool                      // state 0 can be listed
 	unsure  []int64                   // in a list alone that is none: see listStopped and blocksMost
 	doubted error                     // why a list of a state counts for nothing; nil: none does, but perhaps that of state 0
+	dubious map[int]bool              // states of such lists
 	twice   map[int64]struct{}        // in the lists of two states
 	blamed  bool                      // a source was told to be what failed
 	devices deviceTable
@@ -114,6 +115,7 @@ func (b *batch) finish() {
 	} else {
 		b.keepBlocked()
 		b.memory.remember(b.numbers, b.kept, b.zero)
+		b.memory.setDubious(b.dubious)
 	}
 	b.in.Subscribers = make([]provision.Subscriber, 0, len(b.numbers)+len(b.kept))
 	for id, n := range b.numbers {

@@ -21,7 +21,8 @@ const (
 	maxLookups = 50
 	// fewDevices may lose what clients are found by at once, if single look-ups tell the same: that is an operator's work.
 	fewDevices = 2
-	// goneFetches is in how many fetches in a row the ERP must say of a device by itself that there is none.
+	// goneFetches is in how many fetches in a row the ERP must say of a device by itself that there is none; and in how many it
+	// is waited for what the ERP says of one of which nothing is known.
 	goneFetches = 2
 )
 
@@ -246,7 +247,7 @@ func lacks(now, was *device) bool {
 // judgeDevices takes over a list, or holds it where it takes too much from the customers on the devices of before:
 // those stay then, and what is new is added. A device that rows name and the list lacks is asked for by itself, and
 // stays until the ERP has said twice that there is none, or no row names it any more. It reports whether rows name one of which
-// nothing is known, and the ERP did not say that either.
+// nothing is known, and which was not asked for twice yet: one that can never be asked for keeps nobody waiting for good.
 func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named naming) (open bool) {
 	before := newDeviceTable(earlier, true)
 	names := named(&before)
@@ -268,17 +269,23 @@ func (b *batch) judgeDevices(ctx context.Context, list, earlier []device, named 
 		found, gone, lookup := b.lookUp(ctx, c.missing, accepted)
 		have := byID(found)
 		var kept []device
+		var unknown []provision.DeviceID
 		for _, id := range c.missing {
 			switch d := old[id]; {
 			case have[id] != nil || gone[id]:
 			case d != nil:
 				kept = append(kept, *d)
 			default:
-				open = true
+				unknown = append(unknown, id)
 			}
 		}
+		open = b.memory.waitsForDevices(unknown)
 		use = slices.Concat(withoutRivals(list, kept, rows), found, kept)
-		if n := len(found) + len(kept); n > 0 {
+		n := len(found) + len(kept)
+		if len(list) > 0 {
+			n += len(unknown)
+		}
+		if n > 0 {
 			st.Judgement = syncer.JudgedPartial
 			st.Error = fmt.Sprintf("the list lacks %d of %d devices that bindings name", n, len(rows))
 			if lookup != nil {
@@ -328,29 +335,38 @@ func (b *batch) confirmed(ctx context.Context, ids []provision.DeviceID, listed 
 }
 
 // lookUp asks for devices by themselves, at most maxLookups of them and others in each fetch. gone are those of which the
-// ERP has said often enough that there are none; of one that an operator does not miss it must say so once.
+// ERP has said often enough that there are none; of one that an operator does not miss it must say so once. One that cannot be
+// read costs itself alone; err is the first failure.
 func (b *batch) lookUp(ctx context.Context, ids []provision.DeviceID, accepted map[provision.DeviceID]bool) (found []device, gone map[provision.DeviceID]bool, err error) {
 	absences := b.memory.absences(ids)
 	enough := func(id provision.DeviceID) bool {
 		return absences[id] >= goneFetches || absences[id] > 0 && accepted[id]
 	}
 	ask := slices.DeleteFunc(slices.Clone(ids), enough)
-	if n := len(ask); n > maxLookups {
-		at := b.turn * maxLookups % n
-		ask = append(ask[at:], ask[:at]...)[:maxLookups]
+	if n := len(ask); n > 0 { // another one first each time: after one that hangs the others are not asked for
+		at := b.turn % n
+		if n > maxLookups {
+			at = b.turn * maxLookups % n
+		}
+		ask = append(ask[at:], ask[:at]...)[:min(n, maxLookups)]
 	}
 	for _, id := range ask {
-		var d *device
-		if d, err = b.lookUpDevice(ctx, id); err != nil {
-			break
+		d, failed := b.lookUpDevice(ctx, id)
+		if failed != nil {
+			err = cmp.Or(err, failed)
 		}
-		if d != nil {
+		switch {
+		case d != nil:
 			found = append(found, *d)
 			delete(absences, id)
-		} else {
+		case failed == nil:
 			absences[id]++
 		}
+		if failed != nil && (ctx.Err() != nil || errors.Is(failed, userside.ErrUnavailable)) {
+			break
+		}
 	}
+	b.memory.askedDevices(ids, ask)
 	b.memory.setAbsences(absences)
 	gone = make(map[provision.DeviceID]bool)
 	for id := range absences {
@@ -479,6 +495,23 @@ func (m *Memory) setAbsences(absences map[provision.DeviceID]int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gone = absences
+}
+
+// askedDevices notes that it was the turn of some of the devices that a list lacks to be asked for by themselves, whatever came.
+func (m *Memory) askedDevices(missing, asked []provision.DeviceID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.deviceTurns, func(id provision.DeviceID, _ int) bool { _, lacks := slices.BinarySearch(missing, id); return !lacks })
+	for _, id := range asked {
+		m.deviceTurns[id]++
+	}
+}
+
+// waitsForDevices reports whether one of some devices was not asked for goneFetches times yet.
+func (m *Memory) waitsForDevices(ids []provision.DeviceID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(ids, func(id provision.DeviceID) bool { return m.deviceTurns[id] < goneFetches })
 }
 
 // holdDevices notes whom a list that is held takes something from.

@@ -80,8 +80,9 @@ type Fetcher struct {
 	turn     int              // which customers are asked this time
 	chains   chainCache
 
-	mu   sync.Mutex      // guards told
-	told map[string]bool // conditions that were logged and still hold
+	mu   sync.Mutex             // guards told and asks
+	told map[string]bool        // conditions that were logged and still hold
+	asks map[lasting]fetchesFor // what polls of states ask a whole fetch for, as long as it holds
 
 	fallback atomic.Pointer[syncer.Fallback] // nil: direct, or composed as configured
 
@@ -140,7 +141,7 @@ func New(client *userside.Client, o Options) (*Fetcher, error) {
 	if o.Memory == nil {
 		o.Memory = NewMemory()
 	}
-	return &Fetcher{client: client, opts: o, policy: policy, memory: o.Memory, log: log, now: time.Now, told: make(map[string]bool)}, nil
+	return &Fetcher{client: client, opts: o, policy: policy, memory: o.Memory, log: log, now: time.Now, told: make(map[string]bool), asks: make(map[lasting]fetchesFor)}, nil
 }
 
 // Fetch reads everything once. prev, which may be nil, supplies the state of
@@ -226,6 +227,7 @@ func noDirect(err error) bool {
 // came of the direct source, nil where it was not tried.
 func (f *Fetcher) use(ctx context.Context, src provision.Source, why error) {
 	f.noteFallback(src, why)
+	f.wholeFetched()
 	if f.source == src {
 		return
 	}

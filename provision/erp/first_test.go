@@ -87,3 +87,46 @@ func TestFirstStartWithoutDevices(t *testing.T) {
 		})
 	}
 }
+
+// A switch that a row names, that the list lacks and that cannot be asked for by itself costs itself alone: the others are asked
+// for, the source says what is missing, and after two fetches the list counts as read.
+func TestFirstStartWithASwitchThatCannotBeAskedFor(t *testing.T) {
+	for name, answer := range map[string]string{
+		"an error text": `200 {"result":"ERROR","error":"no access to the object"}`,
+		"unreadable":    `200 {"result":"OK","data":{"x":{"id":"x"}}}`,
+		"no answer":     "500 x",
+		"no JSON":       "200 <html>",
+	} {
+		t.Run(name, func(t *testing.T) {
+			one := func(i int) string { return fmt.Sprintf(oneDevice, 10+i) }
+			_, c := newFakeERP(t, with(tenSwitches(), deviceList, switches(10, func(i int) bool { return i >= 3 }),
+				one(0), answer, one(1), `200 {"result":"OK","data":[]}`, one(2), switches(10, func(i int) bool { return i == 2 })))
+			f, _ := newFetcher(t, c, Options{Bindings: ModeDirect})
+			var prev *provision.Snapshot
+			for i := range 5 {
+				in := fetch(t, f, prev)
+				st := statusOf(t, f, syncer.SourceDevices)
+				require.Equal(t, syncer.JudgedPartial, st.Judgement, "fetch %d: %s", i, st.Error)
+				require.Contains(t, st.Error, "of 10 devices that bindings name")
+				require.Equal(t, i == 0, in.DevicesUnread, "fetch %d", i)
+				prev, _ = provision.Build(in)
+			}
+			require.Len(t, prev.Devices(), 8, "those of the list, and the one that is read by itself")
+			st := statusOf(t, f, syncer.SourceDevices)
+			require.Contains(t, st.Error, "the list lacks 2 of 10 devices that bindings name; asked for by themselves: ", "of one the ERP says that there is none")
+			require.Equal(t, 2, f.memory.gone[11])
+		})
+	}
+	t.Run("no more than it", func(t *testing.T) {
+		less := func(i int) bool { return i >= 1 }
+		_, c := newFakeERP(t, with(tenSwitches(), deviceList, switches(10, less), fmt.Sprintf(oneDevice, 10), refused))
+		f, _ := newFetcher(t, c, Options{Bindings: ModeDirect})
+		in := fetch(t, f, nil)
+		st := statusOf(t, f, syncer.SourceDevices)
+		require.Equal(t, syncer.JudgedPartial, st.Judgement)
+		require.Contains(t, st.Error, "the list lacks 1 of 10 devices that bindings name; asked for by themselves: ")
+		require.True(t, in.DevicesUnread)
+		prev, _ := provision.Build(in)
+		require.False(t, fetch(t, f, prev).DevicesUnread)
+	})
+}

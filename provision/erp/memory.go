@@ -29,7 +29,9 @@ type Memory struct {
 	restored   bool           // that was before the start, and none was made since
 	zero       bool           // get_customers_id takes state_id=0 for a condition
 	zeroCheck  zeroCheck
-	statesBad  bool // the last whole fetch could not read the lists of states, or did not believe them
+	dubious    map[int]bool   // states whose lists the last whole fetch did not believe, but 0
+	untold     map[int64]bool // whose cards told no state in the last poll of states; true: and a whole fetch was made since
+	statesBad  bool           // the last whole fetch could not read the lists of states, or did not believe them
 	reads      uint32
 	moved      map[int64]string           // cabling that Moved reported, so that it reports it once
 	nets       map[int64][]netip.Prefix   // subnets on the cards that were read
@@ -41,6 +43,7 @@ type Memory struct {
 	gone       map[provision.DeviceID]int // fetches in a row in which the ERP had no such device when asked for it alone
 	round      cardRound
 
+	deviceTurns map[provision.DeviceID]int  // how often one that the list lacks was asked for alone, or was to be; not over restarts
 	heldDevices []provision.DeviceID        // whom the list that is held takes something from
 	heldPrint   string                      // of that
 	accepted    map[provision.DeviceID]bool // of which an operator accepted that the list lacks or changes them
@@ -71,6 +74,7 @@ func NewMemory() *Memory {
 		customers: make(map[int64]standing), former: make(map[int64]bool), leftFormer: make(map[int64]bool),
 		nets: make(map[int64][]netip.Prefix), moved: make(map[int64]string), stale: make(map[int64]bool),
 		firstRead: make(map[int64]bool), kept: make(map[int64]provision.State), gone: make(map[provision.DeviceID]int), accepted: make(map[provision.DeviceID]bool),
+		deviceTurns: make(map[provision.DeviceID]int),
 	}
 }
 
@@ -240,6 +244,9 @@ func (m *Memory) remember(numbers map[int64]int, kept map[int64]provision.State,
 	}
 	m.changed = m.changed || !m.whole || m.zero != zero
 	m.whole, m.zero, m.restored = true, zero, false
+	for id := range m.untold {
+		m.untold[id] = true
+	}
 }
 
 // setStates takes the numbers of a poll of states.
@@ -305,6 +312,47 @@ func (m *Memory) newlyMoved(id int64, cabling string) bool {
 	m.moved[id] = cabling
 	m.stale[id] = true
 	return true
+}
+
+// setDubious notes of which states a whole fetch did not believe the lists.
+func (m *Memory) setDubious(states map[int]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dubious = states
+}
+
+// doubts reports whether the last whole fetch did not believe the list of a state.
+func (m *Memory) doubts(n int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dubious[n]
+}
+
+// setUntold notes who is in no list and whose card tells no state, and reports whether no whole fetch was made for one of them.
+func (m *Memory) setUntold(ids []int64) (others bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	untold := make(map[int64]bool, len(ids))
+	for _, id := range ids {
+		untold[id] = m.untold[id]
+		others = others || !untold[id]
+	}
+	m.untold = untold
+	return others
+}
+
+// untoldOf returns who of some customers was asked for in vain also by a whole fetch, and who was not.
+func (m *Memory) untoldOf(ids []int64) (before, fresh []int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range ids {
+		if m.untold[id] {
+			before = append(before, id)
+		} else {
+			fresh = append(fresh, id)
+		}
+	}
+	return before, fresh
 }
 
 // takeStale gives the customers whose cabling must be followed anew.

@@ -1,6 +1,7 @@
 package erp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -42,6 +43,8 @@ func (f *Fetcher) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot
 			asked = append(asked, n)
 		}
 	}
+	// A list that the last whole fetch did not believe tells nothing now either; whom it is right about a whole fetch finds by the card.
+	asked = slices.DeleteFunc(asked, f.memory.doubts)
 	for _, n := range asked {
 		if err := b.list(ctx, n); err != nil {
 			b.fails(ctx, syncer.SourceStates, err)
@@ -64,14 +67,21 @@ func (f *Fetcher) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot
 			left = append(left, id)
 		}
 	}
+	var later []int64
 	if len(left) > b.opts.MaxAsk {
-		return syncer.StatesAnswer{}, syncer.ErrFetchFirst
+		before, fresh := f.memory.untoldOf(left)
+		if len(fresh) > b.opts.MaxAsk {
+			f.memory.setUntold(left) // what the whole fetch leaves so is no reason for another one
+			return syncer.StatesAnswer{}, syncer.ErrFetchFirst
+		}
+		slices.SortFunc(before, func(x, y int64) int { return cmp.Compare(f.memory.lastRead(x), f.memory.lastRead(y)) })
+		left, later = append(fresh, before...)[:b.opts.MaxAsk], before[b.opts.MaxAsk-len(fresh):]
 	}
 	if len(left)+len(b.twice) > 0 {
 		early(b.statesOfLists(prev))
 	}
 	answer := syncer.StatesAnswer{States: make(map[provision.SubscriberID]provision.State), FetchedAt: b.in.FetchedAt}
-	b.readLeft(ctx, left, prior, &answer)
+	b.readLeft(ctx, left, later, prior, &answer)
 	if err := ctx.Err(); err != nil {
 		return syncer.StatesAnswer{}, err
 	}
@@ -83,7 +93,10 @@ func (f *Fetcher) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot
 		f.freed(prior, prev, answer.States)
 	}
 	answer.FirstRead = f.memory.firstReadOnes(&f.policy, prev)
-	answer.Refresh = answer.Refresh || f.unreadAtFirst.Swap(false) || prev.DevicesUnread()
+	answer.Refresh = answer.Refresh || f.unreadAtFirst.Swap(false)
+	if f.again(devicesUnread, prev.DevicesUnread()) {
+		answer.Refresh = true
+	}
 	return answer, nil
 }
 
@@ -99,9 +112,10 @@ func (b *batch) statesOfLists(prev *provision.Snapshot) syncer.StatesAnswer {
 	return answer
 }
 
-// readLeft reads the cards of those in two lists, and of those in no list any more. No longer than cardTime, and quickList after
+// readLeft reads the cards of those in two lists, and of those in no list any more, but of later ones, who were asked for in vain
+// before and are too many. No longer than cardTime, and quickList after
 // a time when that was too short: the next poll of states waits for it. Who cannot be read keeps the state of before.
-func (b *batch) readLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) {
+func (b *batch) readLeft(ctx context.Context, left, later []int64, prior map[int64]int, answer *syncer.StatesAnswer) {
 	most := cardTime
 	if b.cardsHung.Load() {
 		most = quickList
@@ -109,10 +123,13 @@ func (b *batch) readLeft(ctx context.Context, left []int64, prior map[int64]int,
 	part, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	began := time.Now()
-	err := b.askLeft(part, left, prior, answer)
-	if twice := b.settleTwice(part); twice != nil {
-		answer.Refresh = true // else the stricter state stands
+	err := b.askLeft(part, left, later, prior, answer)
+	twice := b.settleTwice(part)
+	if twice != nil {
 		err = twice
+	}
+	if b.again(twoListsUnread, twice != nil) {
+		answer.Refresh = true // until then the stricter state stands
 	}
 	if len(left)+len(b.twice) > 0 {
 		b.cardsHung.Store(err != nil && time.Since(began) >= quickList)
@@ -159,28 +176,33 @@ func (b *batch) plausible(prior map[int64]int) bool {
 }
 
 // askLeft reads the cards of customers who are in no list any more that had them.
-func (b *batch) askLeft(ctx context.Context, left []int64, prior map[int64]int, answer *syncer.StatesAnswer) error {
+func (b *batch) askLeft(ctx context.Context, left, later []int64, prior map[int64]int, answer *syncer.StatesAnswer) error {
 	if len(left) == 0 {
 		b.judgeStates(ctx, false, 0, 0, len(prior))
+		b.again(listsContradicted, false)
+		b.memory.setUntold(nil)
 		return nil
 	}
 	slices.Sort(left)
 	for _, id := range left {
 		b.numbers[id] = prior[id] // stands unless the card tells
 	}
-	contrary, told := 0, 0
+	contrary, told := 0, make(map[int64]bool, len(left))
 	_, err := b.ask(ctx, left, func(c *userside.Customer) {
 		b.card(c)
 		if n := stateID(c.State); n != noStateID {
-			told++
+			told[c.ID] = true
 			if b.listed[n] {
 				contrary++
 			}
 		}
 	})
 	believed := b.judgeStates(ctx, false, contrary, contrary, len(prior))
-	// Gone from the ERP, no card to be had, none with a state, or cards that tell otherwise than the lists: only a whole fetch can tell.
-	answer.Refresh = told < len(left) || !believed
+	// Gone from the ERP, no card to be had, none with a state, or cards that tell otherwise than the lists: only a whole fetch can
+	// tell. Of whom it told nothing another one will not either; their cards are read again all the same.
+	untold := slices.DeleteFunc(slices.Clone(left), func(id int64) bool { return told[id] })
+	others := b.memory.setUntold(append(untold, later...))
+	answer.Refresh = b.again(listsContradicted, !believed) || others
 	return err
 }
 

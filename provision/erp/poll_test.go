@@ -359,6 +359,100 @@ func TestCardsHoldUpNoList(t *testing.T) {
 	})
 }
 
+// What a whole fetch does not mend is no reason for one after each poll of states.
+func TestWholeFetchesAreNotAskedForInVain(t *testing.T) {
+	t.Run("a state that the ERP does not have", func(t *testing.T) {
+		policy := provision.PlainPolicy()
+		policy.States[7] = provision.StateStop
+		rules := with(tenSwitches(), "customer.get_customers_id?state_id=7", tenSwitches()[list2])
+		e, f, prev := primed(t, rules, Options{Bindings: ModeDirect, Policy: &policy})
+		_, err := f.FetchStates(ctx, prev)
+		require.NoError(t, err)
+		require.NotContains(t, strings.Join(e.calls(), " "), "state_id=7")
+		e.set(list1, ids(5))
+		got, err := f.FetchStates(ctx, prev)
+		require.NoError(t, err)
+		require.Equal(t, "pause", words(got)[5])
+		require.Equal(t, "active", words(got)[6])
+
+		next, _ := newFetcher(t, f.client, Options{Bindings: ModeDirect, Policy: &policy})
+		e.set("customer.get_customers_id?state_id=7", ids())
+		prev, _ = provision.Build(fetch(t, next, nil))
+		e.set("customer.get_customers_id?state_id=7", tenSwitches()[list2])
+		_, err = next.FetchStates(ctx, prev)
+		require.ErrorIs(t, err, syncer.ErrFetchFirst, "of a list that was believed a whole fetch judges")
+	})
+	for _, most := range []int{0, 2} { // customers that one poll asks for; zero: all
+		t.Run(fmt.Sprintf("in no list, and the card tells no state, at most %d", most), func(t *testing.T) {
+			rules := with(manyCustomers(100), list1, ids(5, 6, 7))
+			e, f, prev := primed(t, rules, Options{Bindings: ModeDirect, MaxAsk: most})
+			e.set(list1, ids())
+			e.set("customer.get_customers_id?state_id=2", ids(append([]int{1, 2, 3, 4}, upTo(8, 100)...)...))
+			e.set("customer.get_data", `200 {"result":"OK","data":{"5":{"id":5},"6":{"id":6},"7":{"id":7}}}`)
+			first := func() {
+				t.Helper()
+				for range 2 { // until the whole fetch was made
+					got, err := f.FetchStates(ctx, prev)
+					if most > 0 {
+						require.ErrorIs(t, err, syncer.ErrFetchFirst)
+					} else {
+						require.NoError(t, err)
+						require.True(t, got.Refresh)
+					}
+				}
+				prev, _ = provision.Build(fetch(t, f, prev))
+			}
+			first()
+			for range 5 {
+				e.calls()
+				got, err := f.FetchStates(ctx, prev)
+				require.NoError(t, err)
+				require.False(t, got.Refresh)
+				require.Contains(t, strings.Join(e.calls(), " "), "customer.get_data?customer_id=", "the card may tell again")
+				for id := range provision.SubscriberID(3) {
+					require.Equal(t, provision.StatePause, prev.WithStates(got.States).State(5+id))
+				}
+				prev = prev.WithStates(got.States)
+			}
+			e.set("customer.get_data", `200 {"result":"OK","data":{"5":{"id":5,"state_id":2},"6":{"id":6,"state_id":2},"7":{"id":7,"state_id":2}}}`)
+			for range 2 {
+				got, err := f.FetchStates(ctx, prev)
+				require.NoError(t, err)
+				prev = prev.WithStates(got.States)
+			}
+			require.Equal(t, provision.StateActive, prev.State(5))
+			require.Equal(t, provision.StateActive, prev.State(7))
+		})
+	}
+	t.Run("switches that the key may not read", func(t *testing.T) {
+		e, f, prev := primed(t, with(tenSwitches(), deviceList, `403 {"error":"section"}`), Options{Bindings: ModeDirect})
+		require.True(t, prev.DevicesUnread())
+		var after []int // polls of states after each whole fetch
+		for polls := 1; len(after) < 5; polls++ {
+			got, err := f.FetchStates(ctx, prev)
+			require.NoError(t, err)
+			if got.Refresh {
+				prev, _ = provision.Build(fetch(t, f, prev))
+				after, polls = append(after, polls), 0
+			}
+			require.Less(t, polls, 100)
+		}
+		require.Equal(t, []int{1, 2, 4, 8, 16}, after)
+		e.set(deviceList, switches(10, nil))
+		prev, _ = provision.Build(fetch(t, f, prev))
+		got, err := f.FetchStates(ctx, prev)
+		require.NoError(t, err)
+		require.False(t, got.Refresh)
+	})
+}
+
+func upTo(from, to int) (out []int) {
+	for i := from; i <= to; i++ {
+		out = append(out, i)
+	}
+	return out
+}
+
 // Servers of each generation that answer everybody, or cards without a state, tell of nobody whom a hint did not name, and confirm
 // no list.
 func TestWrongCardsOfEachGeneration(t *testing.T) {

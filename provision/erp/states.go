@@ -27,7 +27,7 @@ func (b *batch) readStates(ctx context.Context) error {
 		}
 		clear(b.numbers)
 		clear(b.listed)
-		b.unsure, b.twice, b.doubted = nil, nil, nil
+		b.unsure, b.twice, b.doubted, b.dubious = nil, nil, nil, nil
 		b.keepStates()
 		b.in.StatesKept = true
 		return nil
@@ -97,6 +97,10 @@ func (b *batch) blocksMost(n int, list []int64) bool {
 		return false
 	}
 	b.unsure = append(b.unsure, only...)
+	if b.dubious == nil {
+		b.dubious = make(map[int]bool)
+	}
+	b.dubious[n] = true
 	b.doubted = fmt.Errorf("the list of customers in state %s: %w; nobody is blocked by it", stateName(n), errHasMost)
 	return true
 }
