@@ -76,3 +76,54 @@ func TestOpeningsWaitOnOverARestart(t *testing.T) {
 		})
 	}
 }
+
+// The five minutes of before a restart are those of that list: where it was right in between, a later list begins anew, so that cards
+// are asked for before anybody is let in.
+func TestOpeningsThatWereTakenBackDoNotWaitOn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		right, want time.Duration
+		between     func(b *books)
+	}{
+		"right for long": {2 * time.Hour, openingPatience, nil},
+		"right shortly":  {30 * time.Second, openingPatience, nil},
+		"not told":       {0, 3 * time.Minute, func(b *books) { b.keeps = time.Second }}, // takes nothing back
+		"ERP down":       {4 * time.Minute, openingPatience, func(b *books) { b.down = errors.New("refused") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				owe := b.in(provision.StateActive, 60)
+				b.setStates(provision.StatePause, owe...)
+				empty := func(in *provision.Input) { paint(in, provision.StateActive, owe...) }
+				store := NewStore(filepath.Join(dir, "snapshot"))
+				s, stop := startBooks(t, b, tightGuard, store, nil)
+				b.setSpoil(empty)
+				b.change(func(b *books) { b.cards = errors.New("cards hang") })
+				wholePoll(s)
+				pass(time.Minute)
+				require.NotNil(t, s.Status().Held)
+				stop()
+				time.Sleep(time.Minute)
+
+				if b.setSpoil(nil); tt.between != nil {
+					b.setSpoil(empty)
+					b.change(tt.between)
+				}
+				s, stop = startBooks(t, b, tightGuard, store, nil)
+				pass(tt.right)
+				require.Nil(t, s.Status().Held)
+				b.setSpoil(empty)
+				b.change(func(b *books) { b.keeps, b.down = 0, nil })
+				wholePoll(s)
+				require.NotNil(t, s.Status().Held)
+				require.WithinDuration(t, time.Now().Add(tt.want), s.Status().Held.Openings.OpensAt, 10*time.Second)
+				pass(tt.want - time.Minute/2)
+				require.Len(t, owe, countOf(s.Current(), owe, provision.StatePause))
+				pass(2 * time.Minute)
+				require.Len(t, owe, countOf(s.Current(), owe, provision.StateActive))
+				stop()
+			})
+		})
+	}
+}
