@@ -41,7 +41,7 @@ func (x *comparison) moved(before, after provision.Lines) bool {
 
 // lostLine reports whether none of after is a vacant line: on the same port or, without one, with the same MAC. Who has the port may change.
 func (x *comparison) lostLine(l *provision.Line, after provision.Lines) bool {
-	if !l.HasPort() && l.MAC.IsZero() && l.VLAN == 0 || l.HasPort() && x.old.DevicesUnread() {
+	if !l.HasPort() && l.MAC.IsZero() && l.VLAN == 0 || l.HasPort() && x.old.DevicesUnread() && !x.candidate.DevicesUnread() {
 		return false // with a subnet alone, or on a switch that was made of rows
 	}
 	for now := range after.All() {
@@ -53,9 +53,10 @@ func (x *comparison) lostLine(l *provision.Line, after provision.Lines) bool {
 }
 
 // otherPort reports whether a line has lost its switch, or the number or name of its port, or has one at last that is another's. To gain
-// a port, or one of the two, is no change else, nor are the true ports in place of those of switches that were made of rows.
+// a port, or one of the two, is no change else, nor are the true ports in place of those of switches that were made of rows. What was made
+// is the same as long as there is no list, and one that still lacks some brings the true ones of the others.
 func (x *comparison) otherPort(was, now *provision.Line) bool {
-	if x.old.DevicesUnread() {
+	if x.old.DevicesUnread() && (!x.candidate.DevicesUnread() || was.Device.Made() && now.HasPort() && !now.Device.Made()) {
 		return false
 	}
 	if was.HasPort() {
