@@ -14,23 +14,30 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// A customer whom a hint named and whose card could not be read is read after a restart, for as long as the hint counts.
+// A customer whom a hint named and whose card could not be read, or was being read, is read after a restart, for as long as the hint counts.
 func TestHintsThatWaitOutliveARestart(t *testing.T) {
+	refused := func(b *books) { b.cards = errors.New("refused") }
+	hangs := func(b *books) { b.hangs = true }
 	for name, tt := range map[string]struct {
-		away time.Duration
-		read bool
-	}{"soon": {time.Minute, true}, "too late": {hintPatience, false}} {
+		away  time.Duration
+		read  bool
+		cards func(b *books)
+	}{
+		"soon": {time.Minute, true, refused}, "too late": {hintPatience, false, refused},
+		"hangs": {time.Minute, true, hangs}, "hangs, too late": {hintPatience, false, hangs},
+		"nothing was read yet": {time.Minute, true, func(b *books) { b.down = errors.New("refused"); b.hangs = true }},
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				b := newBooks(50)
 				store := NewStore(filepath.Join(dir, "snapshot"))
+				b.change(tt.cards)
 				s, stop := startBooks(t, b, tightGuard, store, nil)
-				b.change(func(b *books) { b.cards = errors.New("cards hang") })
 				s.Hint(1005)
 				pass(10 * time.Second)
 				stop()
-				b.change(func(b *books) { b.cards, b.asked = nil, nil })
+				b.change(func(b *books) { b.cards, b.hangs, b.down, b.asked = nil, false, nil, nil })
 				time.Sleep(tt.away)
 				s, stop = startBooks(t, b, tightGuard, store, nil)
 				b.change(func(b *books) {

@@ -37,6 +37,7 @@ type hintQueue struct {
 	since  map[provision.SubscriberID]time.Time // oldest hint
 	order  []provision.SubscriberID
 	again  map[provision.SubscriberID]unread // whose cards could not be read; none of order
+	reads  map[provision.SubscriberID]unread // whose cards are being read
 	rest   time.Duration                     // the wait after the newest failure; 0: cards can be read
 	after  time.Time                         // when that is over
 	missed bool                              // hints came since for which no poll was made
@@ -54,7 +55,8 @@ type unread struct {
 }
 
 func newHintQueue() *hintQueue {
-	return &hintQueue{some: make(chan struct{}, 1), since: make(map[provision.SubscriberID]time.Time), again: make(map[provision.SubscriberID]unread), heldAgain: make(map[provision.SubscriberID]unread)}
+	return &hintQueue{some: make(chan struct{}, 1), since: make(map[provision.SubscriberID]time.Time), again: make(map[provision.SubscriberID]unread),
+		reads: make(map[provision.SubscriberID]unread), heldAgain: make(map[provision.SubscriberID]unread)}
 }
 
 // len returns how many customers wait to be read.
@@ -83,12 +85,15 @@ func (q *hintQueue) add(id provision.SubscriberID, now time.Time) bool {
 	return true
 }
 
-// waiting returns who waits to be read, and since when.
+// waiting returns who waits to be read or is being read, and since when.
 func (q *hintQueue) waiting() map[provision.SubscriberID]time.Time {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := maps.Clone(q.since)
 	for id, u := range q.again {
+		out[id] = u.since
+	}
+	for id, u := range q.reads { // older than what came since
 		out[id] = u.since
 	}
 	return out
@@ -129,7 +134,8 @@ func (q *hintQueue) take(fresh bool, now time.Time) (r hintRead) {
 	} else {
 		q.takeAgain(&r, now)
 	}
-	for _, u := range r.since {
+	for id, u := range r.since {
+		q.reads[id] = u
 		if r.oldest.IsZero() || u.since.Before(r.oldest) {
 			r.oldest = u.since
 		}
@@ -168,6 +174,7 @@ func (q *hintQueue) failed(r hintRead, now time.Time) (poll bool) {
 		q.after = now.Add(q.rest)
 		poll, q.missed = q.missed, false
 	}
+	clear(q.reads) // one reading at a time
 	for _, id := range r.ids {
 		q.putBack(id, r.since[id])
 	}
@@ -186,6 +193,7 @@ func (q *hintQueue) answered(r hintRead, told map[provision.SubscriberID]provisi
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.rest, q.after, q.missed = 0, time.Time{}, false
+	clear(q.reads)
 	for _, id := range r.ids {
 		u := r.since[id]
 		_, in := told[id]
