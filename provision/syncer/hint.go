@@ -40,7 +40,8 @@ type hintQueue struct {
 	reads  map[provision.SubscriberID]unread // whose cards are being read
 	rest   time.Duration                     // the wait after the newest failure; 0: cards can be read
 	after  time.Time                         // when that is over
-	missed bool                              // hints came since for which no poll was made
+	missed bool                              // hints came since for which no poll was made; they are in again
+	lost   bool                              // the same, but there was no room for them: nothing else tells of them
 	moves  []provision.SubscriberID          // read again, but for their port; each may stand here twice
 	held   []provision.SubscriberID          // read again, and the guard holds their rows; each may stand here twice
 
@@ -168,31 +169,38 @@ func (q *hintQueue) takeAgain(r *hintRead, now time.Time) {
 func (q *hintQueue) failed(r hintRead, now time.Time) (poll bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.missed = q.missed || r.fresh
-	if !now.Before(q.after) {
-		q.rest = min(max(2*q.rest, hintRetry), hintRest)
-		q.after = now.Add(q.rest)
-		poll, q.missed = q.missed, false
-	}
 	clear(q.reads) // one reading at a time
 	for _, id := range r.ids {
 		q.putBack(id, r.since[id])
 	}
+	q.missed = q.missed || r.fresh
+	if !now.Before(q.after) {
+		q.rest = min(max(2*q.rest, hintRetry), hintRest)
+		q.after = now.Add(q.rest)
+		poll, q.missed, q.lost = q.missed || q.lost, false, false
+	}
 	return poll
 }
 
-// resting reports whether cards cannot be read, and are not to be asked for again yet.
-func (q *hintQueue) resting(now time.Time) bool {
+// overflow notes a hint for which there was no room. It reports whether a poll is to stand in for it at once: where cards cannot be read
+// it is made when they are asked for again, whether they come then or not.
+func (q *hintQueue) overflow(now time.Time) (poll bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return now.Before(q.after)
+	if !now.Before(q.after) {
+		return true
+	}
+	q.lost = true
+	return false
 }
 
-// answered notes that cards can be read, and puts those customers back who are known and of whom the answer tells nothing.
-func (q *hintQueue) answered(r hintRead, told map[provision.SubscriberID]provision.State, cur *provision.Snapshot, now time.Time) {
+// answered notes that cards can be read, and puts those customers back who are known and of whom the answer tells nothing. It reports
+// whether a poll is to stand in for others, whose cards nobody will ask for.
+func (q *hintQueue) answered(r hintRead, told map[provision.SubscriberID]provision.State, cur *provision.Snapshot, now time.Time) (poll bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.rest, q.after, q.missed = 0, time.Time{}, false
+	poll, q.lost = q.lost, false
 	clear(q.reads)
 	for _, id := range r.ids {
 		u := r.since[id]
@@ -204,11 +212,16 @@ func (q *hintQueue) answered(r hintRead, told map[provision.SubscriberID]provisi
 		u.silent++
 		q.putBack(id, u)
 	}
+	return poll
 }
 
 func (q *hintQueue) putBack(id provision.SubscriberID, u unread) {
-	if _, waits := q.since[id]; !waits && len(q.order)+len(q.again) < maxHints {
+	switch _, waits := q.since[id]; {
+	case waits:
+	case len(q.order)+len(q.again) < maxHints:
 		q.again[id] = u
+	default:
+		q.lost = true
 	}
 }
 
@@ -318,7 +331,7 @@ func (s *Syncer) Hint(id provision.SubscriberID) {
 		s.askFullLocked()
 	}
 	s.mu.Unlock()
-	if able && !queued && !s.hints.resting(now) {
+	if able && !queued && s.hints.overflow(now) {
 		notify(s.wake)
 	}
 }
@@ -392,7 +405,9 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher, fresh bool)
 	if err != nil {
 		return true
 	}
-	s.hints.answered(read, answer.States, s.Current(), now)
+	if s.hints.answered(read, answer.States, s.Current(), now) {
+		notify(s.wake)
+	}
 	if answer.Refresh {
 		s.askFullLocked()
 	}
