@@ -44,6 +44,9 @@ func (s *Snapshot) Keeping(old *Snapshot, lines, states []SubscriberID) (next *S
 	next = newSnapshot(t, subs, s.source, s.fetchedAt)
 	next.nets = newSubnets(nets, slices.Concat(s.gateways(), old.gateways()), t, subs)
 	next.word = s.word
+	if old.DevicesUnread() && old.t.onMade(kept) {
+		next.word.devicesUnread = true // the true ports of these are still to come
+	}
 	if s.word.rows != nil {
 		next.word.rows = t
 		next.word.earlier = slices.Clone(s.word.earlier)
@@ -62,6 +65,12 @@ func (s *Snapshot) WithStatesOf(o *Snapshot) *Snapshot {
 		t = t.again(o.subs)
 	}
 	return s.with(t, o.subs)
+}
+
+// onMade reports whether a line of some subscribers is on a switch that was made of rows.
+func (t *tables) onMade(of map[SubscriberID]bool) bool {
+	made := func(l Line) bool { return l.Device.Made() && of[l.Subscriber] }
+	return slices.ContainsFunc(t.lines, made) || slices.ContainsFunc(t.contested, made)
 }
 
 // addOf adds the lines of some subscribers.

@@ -46,6 +46,25 @@ func TestKeeping(t *testing.T) {
 	assert.Equal(t, next.Fingerprint(), again.Fingerprint(), "the same answer changes nothing more")
 }
 
+// Who is kept on a switch that was made of rows is not yet on one of the list: as long as that is so, the list counts as unread.
+func TestKeepingOfMadeSwitches(t *testing.T) {
+	first := provisiontest.Input(100)
+	first.DevicesUnread = true
+	for i := range first.Lines[:60] {
+		first.Lines[i].Device |= 1 << 51
+	}
+	old, _ := provision.Build(first)
+	candidate := provisiontest.Build(t, provisiontest.Input(100))
+	next, _ := candidate.Keeping(old, ids(1000, 50), nil)
+	assert.True(t, next.DevicesUnread())
+	assert.Equal(t, candidate.Origin(), next.Origin())
+	assert.Equal(t, candidate.AcceptedAt(), next.AcceptedAt())
+	next, _ = candidate.Keeping(old, ids(1070, 10), nil)
+	assert.False(t, next.DevicesUnread(), "these have the true switch")
+	next, _ = candidate.Keeping(old, nil, ids(1000, 50))
+	assert.False(t, next.DevicesUnread(), "of these only the states are kept")
+}
+
 func ids(first provision.SubscriberID, n int) []provision.SubscriberID {
 	var out []provision.SubscriberID
 	for i := range n {

@@ -165,14 +165,28 @@ func (s *Snapshot) ByVLAN(vlan uint16) (lines Lines, shared bool) {
 	if s == nil || vlan == 0 {
 		return Lines{}, false
 	}
-	i, ok := slices.BinarySearchFunc(s.t.vlans, vlan, func(v vlanLines, vlan uint16) int { return cmp.Compare(v.vlan, vlan) })
-	switch {
-	case !ok:
-		return Lines{}, false
-	case s.t.vlans[i].shared:
+	switch v := s.t.inVLAN(vlan); {
+	case v.subscribers > 1:
 		return Lines{}, true
+	case v.subscribers == 1:
+		return Lines{s.t.lines, v.refs}, false
 	}
-	return Lines{s.t.lines, s.t.vlans[i].refs}, false
+	return Lines{}, false
+}
+
+// InVLAN returns how many subscribers the ERP has in a VLAN, as ByVLAN.
+func (s *Snapshot) InVLAN(vlan uint16) int {
+	if s == nil {
+		return 0
+	}
+	return s.t.inVLAN(vlan).subscribers
+}
+
+func (t *tables) inVLAN(vlan uint16) (v vlanLines) {
+	if i, ok := slices.BinarySearchFunc(t.vlans, vlan, func(v vlanLines, vlan uint16) int { return cmp.Compare(v.vlan, vlan) }); ok {
+		v = t.vlans[i]
+	}
+	return v
 }
 
 // Device returns a switch by the ERP's id, or nil.

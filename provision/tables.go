@@ -46,9 +46,10 @@ type deviceSpan struct {
 
 // vlanLines are the lines of one VLAN.
 type vlanLines struct {
-	vlan   uint16
-	shared bool // several subscribers: no lines are kept
-	refs   []uint32
+	vlan        uint16
+	subscribers int          // of several no lines are kept
+	last        SubscriberID // of them, by number
+	refs        []uint32
 }
 
 // newTables chooses one line per address and indexes the result. It takes c over
@@ -411,7 +412,10 @@ func (t *tables) indexVLANs() {
 			place[l.VLAN] = int32(len(t.vlans))
 		}
 		v := &t.vlans[place[l.VLAN]-1]
-		if v.shared = v.shared || len(v.refs) > 0 && t.lines[v.refs[0]].Subscriber != l.Subscriber; v.shared {
+		if v.subscribers == 0 || v.last != l.Subscriber {
+			v.subscribers, v.last = v.subscribers+1, l.Subscriber
+		}
+		if v.subscribers > 1 {
 			v.refs = nil
 			continue
 		}

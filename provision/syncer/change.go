@@ -50,7 +50,7 @@ func (k ChangeKind) undoes() ChangeKind {
 type changes map[ChangeKind][]provision.SubscriberID
 
 // ownMAC reports whether a MAC is at an address by what this agent saw itself, or told the ERP. nil: nothing is known of that, and every MAC
-// that nobody else has passes for one.
+// that nobody else has passes for one. Of the zero Addr: at any address.
 type ownMAC func(ip netip.Addr, mac provision.MAC) bool
 
 func (c changes) add(k ChangeKind, id provision.SubscriberID) { c[k] = append(c[k], id) }

@@ -14,23 +14,30 @@ import (
 	"github.com/usher-agent/usher/provision"
 )
 
-// A customer whom a hint named and whose card could not be read is read after a restart, for as long as the hint counts.
+// A customer whom a hint named and whose card could not be read, or was being read, is read after a restart, for as long as the hint counts.
 func TestHintsThatWaitOutliveARestart(t *testing.T) {
+	refused := func(b *books) { b.cards = errors.New("refused") }
+	hangs := func(b *books) { b.hangs = true }
 	for name, tt := range map[string]struct {
-		away time.Duration
-		read bool
-	}{"soon": {time.Minute, true}, "too late": {hintPatience, false}} {
+		away  time.Duration
+		read  bool
+		cards func(b *books)
+	}{
+		"soon": {time.Minute, true, refused}, "too late": {hintPatience, false, refused},
+		"hangs": {time.Minute, true, hangs}, "hangs, too late": {hintPatience, false, hangs},
+		"nothing was read yet": {time.Minute, true, func(b *books) { b.down = errors.New("refused"); b.hangs = true }},
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				b := newBooks(50)
 				store := NewStore(filepath.Join(dir, "snapshot"))
+				b.change(tt.cards)
 				s, stop := startBooks(t, b, tightGuard, store, nil)
-				b.change(func(b *books) { b.cards = errors.New("cards hang") })
 				s.Hint(1005)
 				pass(10 * time.Second)
 				stop()
-				b.change(func(b *books) { b.cards, b.asked = nil, nil })
+				b.change(func(b *books) { b.cards, b.hangs, b.down, b.asked = nil, false, nil, nil })
 				time.Sleep(tt.away)
 				s, stop = startBooks(t, b, tightGuard, store, nil)
 				b.change(func(b *books) {
@@ -71,6 +78,57 @@ func TestOpeningsWaitOnOverARestart(t *testing.T) {
 				require.Zero(t, countOf(s.Current(), paid, provision.StateActive))
 				pass(time.Minute)
 				require.Len(t, paid, countOf(s.Current(), paid, provision.StateActive))
+				stop()
+			})
+		})
+	}
+}
+
+// The five minutes of before a restart are those of that list: where it was right in between, a later list begins anew, so that cards
+// are asked for before anybody is let in.
+func TestOpeningsThatWereTakenBackDoNotWaitOn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		right, want time.Duration
+		between     func(b *books)
+	}{
+		"right for long": {2 * time.Hour, openingPatience, nil},
+		"right shortly":  {30 * time.Second, openingPatience, nil},
+		"not told":       {0, 3 * time.Minute, func(b *books) { b.keeps = time.Second }}, // takes nothing back
+		"ERP down":       {4 * time.Minute, openingPatience, func(b *books) { b.down = errors.New("refused") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				owe := b.in(provision.StateActive, 60)
+				b.setStates(provision.StatePause, owe...)
+				empty := func(in *provision.Input) { paint(in, provision.StateActive, owe...) }
+				store := NewStore(filepath.Join(dir, "snapshot"))
+				s, stop := startBooks(t, b, tightGuard, store, nil)
+				b.setSpoil(empty)
+				b.change(func(b *books) { b.cards = errors.New("cards hang") })
+				wholePoll(s)
+				pass(time.Minute)
+				require.NotNil(t, s.Status().Held)
+				stop()
+				time.Sleep(time.Minute)
+
+				if b.setSpoil(nil); tt.between != nil {
+					b.setSpoil(empty)
+					b.change(tt.between)
+				}
+				s, stop = startBooks(t, b, tightGuard, store, nil)
+				pass(tt.right)
+				require.Nil(t, s.Status().Held)
+				b.setSpoil(empty)
+				b.change(func(b *books) { b.keeps, b.down = 0, nil })
+				wholePoll(s)
+				require.NotNil(t, s.Status().Held)
+				require.WithinDuration(t, time.Now().Add(tt.want), s.Status().Held.Openings.OpensAt, 10*time.Second)
+				pass(tt.want - time.Minute/2)
+				require.Len(t, owe, countOf(s.Current(), owe, provision.StatePause))
+				pass(2 * time.Minute)
+				require.Len(t, owe, countOf(s.Current(), owe, provision.StateActive))
 				stop()
 			})
 		})

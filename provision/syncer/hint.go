@@ -37,9 +37,11 @@ type hintQueue struct {
 	since  map[provision.SubscriberID]time.Time // oldest hint
 	order  []provision.SubscriberID
 	again  map[provision.SubscriberID]unread // whose cards could not be read; none of order
+	reads  map[provision.SubscriberID]unread // whose cards are being read
 	rest   time.Duration                     // the wait after the newest failure; 0: cards can be read
 	after  time.Time                         // when that is over
-	missed bool                              // hints came since for which no poll was made
+	missed bool                              // hints came since for which no poll was made; they are in again
+	lost   bool                              // the same, but there was no room for them: nothing else tells of them
 	moves  []provision.SubscriberID          // read again, but for their port; each may stand here twice
 	held   []provision.SubscriberID          // read again, and the guard holds their rows; each may stand here twice
 
@@ -54,7 +56,8 @@ type unread struct {
 }
 
 func newHintQueue() *hintQueue {
-	return &hintQueue{some: make(chan struct{}, 1), since: make(map[provision.SubscriberID]time.Time), again: make(map[provision.SubscriberID]unread), heldAgain: make(map[provision.SubscriberID]unread)}
+	return &hintQueue{some: make(chan struct{}, 1), since: make(map[provision.SubscriberID]time.Time), again: make(map[provision.SubscriberID]unread),
+		reads: make(map[provision.SubscriberID]unread), heldAgain: make(map[provision.SubscriberID]unread)}
 }
 
 // len returns how many customers wait to be read.
@@ -83,12 +86,15 @@ func (q *hintQueue) add(id provision.SubscriberID, now time.Time) bool {
 	return true
 }
 
-// waiting returns who waits to be read, and since when.
+// waiting returns who waits to be read or is being read, and since when.
 func (q *hintQueue) waiting() map[provision.SubscriberID]time.Time {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := maps.Clone(q.since)
 	for id, u := range q.again {
+		out[id] = u.since
+	}
+	for id, u := range q.reads { // older than what came since
 		out[id] = u.since
 	}
 	return out
@@ -129,7 +135,8 @@ func (q *hintQueue) take(fresh bool, now time.Time) (r hintRead) {
 	} else {
 		q.takeAgain(&r, now)
 	}
-	for _, u := range r.since {
+	for id, u := range r.since {
+		q.reads[id] = u
 		if r.oldest.IsZero() || u.since.Before(r.oldest) {
 			r.oldest = u.since
 		}
@@ -162,30 +169,39 @@ func (q *hintQueue) takeAgain(r *hintRead, now time.Time) {
 func (q *hintQueue) failed(r hintRead, now time.Time) (poll bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	clear(q.reads) // one reading at a time
+	for _, id := range r.ids {
+		q.putBack(id, r.since[id])
+	}
 	q.missed = q.missed || r.fresh
 	if !now.Before(q.after) {
 		q.rest = min(max(2*q.rest, hintRetry), hintRest)
 		q.after = now.Add(q.rest)
-		poll, q.missed = q.missed, false
-	}
-	for _, id := range r.ids {
-		q.putBack(id, r.since[id])
+		poll, q.missed, q.lost = q.missed || q.lost, false, false
 	}
 	return poll
 }
 
-// resting reports whether cards cannot be read, and are not to be asked for again yet.
-func (q *hintQueue) resting(now time.Time) bool {
+// overflow notes a hint for which there was no room. It reports whether a poll is to stand in for it at once: where cards cannot be read
+// it is made when they are asked for again, whether they come then or not.
+func (q *hintQueue) overflow(now time.Time) (poll bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return now.Before(q.after)
+	if !now.Before(q.after) {
+		return true
+	}
+	q.lost = true
+	return false
 }
 
-// answered notes that cards can be read, and puts those customers back who are known and of whom the answer tells nothing.
-func (q *hintQueue) answered(r hintRead, told map[provision.SubscriberID]provision.State, cur *provision.Snapshot, now time.Time) {
+// answered notes that cards can be read, and puts those customers back who are known and of whom the answer tells nothing. It reports
+// whether a poll is to stand in for others, whose cards nobody will ask for.
+func (q *hintQueue) answered(r hintRead, told map[provision.SubscriberID]provision.State, cur *provision.Snapshot, now time.Time) (poll bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.rest, q.after, q.missed = 0, time.Time{}, false
+	poll, q.lost = q.lost, false
+	clear(q.reads)
 	for _, id := range r.ids {
 		u := r.since[id]
 		_, in := told[id]
@@ -196,11 +212,16 @@ func (q *hintQueue) answered(r hintRead, told map[provision.SubscriberID]provisi
 		u.silent++
 		q.putBack(id, u)
 	}
+	return poll
 }
 
 func (q *hintQueue) putBack(id provision.SubscriberID, u unread) {
-	if _, waits := q.since[id]; !waits && len(q.order)+len(q.again) < maxHints {
+	switch _, waits := q.since[id]; {
+	case waits:
+	case len(q.order)+len(q.again) < maxHints:
 		q.again[id] = u
+	default:
+		q.lost = true
 	}
 }
 
@@ -310,7 +331,7 @@ func (s *Syncer) Hint(id provision.SubscriberID) {
 		s.askFullLocked()
 	}
 	s.mu.Unlock()
-	if able && !queued && !s.hints.resting(now) {
+	if able && !queued && s.hints.overflow(now) {
 		notify(s.wake)
 	}
 }
@@ -384,7 +405,9 @@ func (s *Syncer) reread(ctx context.Context, source CustomerFetcher, fresh bool)
 	if err != nil {
 		return true
 	}
-	s.hints.answered(read, answer.States, s.Current(), now)
+	if s.hints.answered(read, answer.States, s.Current(), now) {
+		notify(s.wake)
+	}
 	if answer.Refresh {
 		s.askFullLocked()
 	}

@@ -273,6 +273,50 @@ func TestStormOfHintsWhileCardsFail(t *testing.T) {
 	})
 }
 
+// A hint for which there is no room while cards cannot be read becomes a poll when they are tried again, also where they come then.
+func TestHintWithoutRoomWhileCardsFail(t *testing.T) {
+	for name, answers := range map[string]bool{"cards come then": true, "cards fail still": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := everyMinute()
+				o.PollInterval, o.RefreshInterval = 24*time.Hour, 48*time.Hour
+				erp, s := startStates(t, o, nil)
+				pass(10 * time.Second)
+				erp.mu.Lock()
+				erp.customers = func(context.Context, []provision.SubscriberID) (StatesAnswer, error) {
+					return StatesAnswer{}, errors.New("http status 503")
+				}
+				erp.mu.Unlock()
+				for i := range maxHints {
+					s.Hint(provision.SubscriberID(10_000 + i))
+				}
+				pass(10*time.Minute + 5*time.Second) // no hint of these is without its poll
+				require.Equal(t, maxHints, s.Status().Hints.Pending)
+				_, before := erp.counts()
+				erp.mu.Lock()
+				erp.states = func(context.Context) (StatesAnswer, error) {
+					return StatesAnswer{States: map[provision.SubscriberID]provision.State{active: provision.StatePause}}, nil
+				}
+				erp.mu.Unlock()
+				s.Hint(active)
+				require.EqualValues(t, 1, s.Status().Hints.Overflows)
+				pass(time.Second)
+				_, now := erp.counts()
+				require.Equal(t, before, now, "not each hint at once")
+				if answers {
+					erp.mu.Lock()
+					erp.customers = nil // nobody of these is known
+					erp.mu.Unlock()
+				}
+				pass(time.Minute)
+				_, now = erp.counts()
+				require.Equal(t, before+1, now)
+				require.Equal(t, provision.StatePause, s.Current().State(active))
+			})
+		})
+	}
+}
+
 // A known customer whom the answer leaves out is asked for again, a few times; one of whom nobody knows is not.
 func TestHintThatTheAnswerLeavesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -29,6 +29,8 @@ type books struct {
 	cards error                  // of reading cards
 	later int                    // so many readings of cards go well before that
 	whole error                  // of reading everything
+	down  error                  // of reading anything
+	hangs bool                   // reading cards, until it is given up
 	keeps time.Duration          // how long that takes, and then no list of states came; 0: they come at once
 	asked [][]provision.SubscriberID
 	reads int // of everything
@@ -95,7 +97,7 @@ func (b *books) Fetch(_ context.Context, prev *provision.Snapshot) (provision.In
 	in := b.say()
 	b.mu.Lock()
 	b.reads++
-	keeps, err := b.keeps, b.whole
+	keeps, err := b.keeps, errors.Join(b.whole, b.down)
 	b.mu.Unlock()
 	if keeps > 0 {
 		in.StatesKept = true
@@ -112,13 +114,21 @@ func (b *books) FetchStates(context.Context, *provision.Snapshot) (StatesAnswer,
 	for _, sub := range b.say().Subscribers {
 		answer.States[sub.ID] = sub.State
 	}
-	return answer, nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return answer, b.down
 }
 
-func (b *books) FetchCustomers(_ context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (StatesAnswer, error) {
+func (b *books) FetchCustomers(ctx context.Context, ids []provision.SubscriberID, prev *provision.Snapshot) (StatesAnswer, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked = append(b.asked, ids)
+	if b.hangs {
+		b.mu.Unlock()
+		<-ctx.Done()
+		b.mu.Lock()
+		return StatesAnswer{}, ctx.Err()
+	}
 	answer := StatesAnswer{States: map[provision.SubscriberID]provision.State{}}
 	truth, _ := provision.Build(b.truth)
 	for _, id := range ids {

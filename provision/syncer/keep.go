@@ -75,15 +75,15 @@ func (s *Syncer) knownNowLocked() *known {
 // save writes the current snapshot, unless the store has the same content and
 // nearly the same time already.
 func (s *Syncer) save(k *keeper) {
-	snap := s.Current()
-	if snap == nil {
-		return
-	}
 	if err := s.saveKnown(k); err != nil && !k.knownFailed {
 		s.log.Error("what the guard let pass and an operator rejected could not be stored; a restart would let pass more", "error", err)
 		k.knownFailed = true
 	} else if err == nil {
 		k.knownFailed = false
+	}
+	snap := s.Current() // after what is known: a hint that was read meanwhile is read once more, not forgotten
+	if snap == nil {
+		return
 	}
 	fingerprint := snap.Fingerprint()
 	if !k.any && s.loaded.Load() != nil { // the store has what was read from there

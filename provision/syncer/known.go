@@ -92,7 +92,8 @@ func (m marks) without(k ChangeKind, ids []provision.SubscriberID) []provision.S
 }
 
 // takeBack forgets what the ERP itself does not say any more, by an answer that would change old as changes has it: whom an operator
-// kept from being changed, and whose own cards said no. What the answer does not tell is not taken back.
+// kept from being changed, whose own cards said no, and whose openings waited before a restart. What the answer does not tell is not
+// taken back.
 func (k *known) takeBack(f *fetched, old *provision.Snapshot, all changes) (forgot bool) {
 	gone := func(kind ChangeKind, id provision.SubscriberID) bool {
 		switch kind {
@@ -113,6 +114,7 @@ func (k *known) takeBack(f *fetched, old *provision.Snapshot, all changes) (forg
 		maps.DeleteFunc(k.rejected[kind], func(id provision.SubscriberID, _ bool) bool { return gone(kind, id) })
 	}
 	maps.DeleteFunc(k.contradicted, func(id provision.SubscriberID, _ bool) bool { return gone(ChangeOpened, id) })
+	maps.DeleteFunc(k.since, func(id provision.SubscriberID, _ time.Time) bool { return gone(ChangeOpened, id) }) // a later one begins anew
 	if f.kind == FetchFull && k.noRows {
 		k.noRows, forgot = false, true
 	}

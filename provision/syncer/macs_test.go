@@ -166,6 +166,72 @@ func TestGuardLetsOwnMACsPass(t *testing.T) {
 	}
 }
 
+// Rows for pools have no address. Where there is no port, their MACs are judged as those of addresses, and a VLAN finds whoever has it.
+func TestGuardAndMACsOfRowsForPools(t *testing.T) {
+	vacant := func(f func(i int, l *provision.Line)) func(*provision.Input) {
+		return func(in *provision.Input) {
+			for i := range in.Lines {
+				in.Lines[i] = provision.Line{Subscriber: in.Lines[i].Subscriber}
+				f(i, &in.Lines[i])
+			}
+		}
+	}
+	mac := func(i int) provision.MAC { return provision.MAC{2, 7, 7, 7, 7, byte(i)} }
+	byVLAN := func(i int, l *provision.Line) { l.VLAN = uint16(100 + i) }
+	byMAC := func(i int, l *provision.Line) { l.MAC = mac(i) }
+	newMACs := vacant(func(i int, l *provision.Line) { l.MAC = provision.MAC{2, 8, 8, 8, 8, byte(i)} })
+	no := func(netip.Addr, provision.MAC) bool { return false }
+	anywhere := func(ip netip.Addr, _ provision.MAC) bool { return !ip.IsValid() }
+	secondLine := func(b *provision.Input, mac func(i int) provision.MAC) {
+		for i := range 40 {
+			b.Lines = append(b.Lines, provision.Line{Subscriber: b.Lines[i].Subscriber, MAC: mac(i)})
+		}
+	}
+	for name, tt := range map[string]struct {
+		start, then func(*provision.Input)
+		own         func(netip.Addr, provision.MAC) bool
+		held        int
+	}{
+		"first MACs in VLANs":      {vacant(byVLAN), vacant(func(i int, l *provision.Line) { byVLAN(i, l); byMAC(i, l) }), no, 0},
+		"one first MAC for all":    {vacant(byVLAN), vacant(func(i int, l *provision.Line) { byVLAN(i, l); byMAC(0, l) }), no, 200},
+		"MACs gone":                {vacant(byMAC), vacant(byVLAN), nil, 200},
+		"MACs shifted":             {vacant(byMAC), vacant(func(i int, l *provision.Line) { byMAC((i+1)%200, l) }), anywhere, 200},
+		"new MACs, nothing seen":   {vacant(byMAC), newMACs, no, 200},
+		"new MACs, seen":           {vacant(byMAC), newMACs, anywhere, 0},
+		"new MACs, none seen here": {vacant(byMAC), newMACs, nil, 0},
+		"one of two MACs gone": {func(in *provision.Input) {
+			vacant(byMAC)(in)
+			secondLine(in, func(i int) provision.MAC { return provision.MAC{2, 9, 9, 9, 9, byte(i)} })
+		}, vacant(byMAC), nil, 40},
+		"one MAC in place of two": {func(in *provision.Input) {
+			vacant(byMAC)(in)
+			secondLine(in, func(i int) provision.MAC { return provision.MAC{2, 9, 9, 9, 9, byte(i)} })
+		}, func(in *provision.Input) {
+			vacant(func(i int, l *provision.Line) {
+				if byMAC(i, l); i < 40 {
+					l.MAC[1] = 0x33
+				}
+			})(in)
+		}, nil, 40},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBooks(200)
+				b.change(func(b *books) { b.truth.KeepVacant = true; tt.start(&b.truth) })
+				s := New(Options{PollInterval: time.Minute, RefreshInterval: 5 * time.Minute, Guard: tightGuard, OwnMAC: tt.own, KeepVacant: true}, b, nil, nil, provisiontest.Quiet())
+				runSyncer(t, s)
+				pass(time.Second)
+				b.change(func(b *books) { b.truth.Lines = b.truth.Lines[:200]; tt.then(&b.truth) })
+				wholePoll(s)
+				require.Len(t, s.GuardStatus().Changes, tt.held)
+				if tt.held == 0 {
+					require.Equal(t, b.truthNow().Fingerprint(), s.Current().Fingerprint())
+				}
+			})
+		})
+	}
+}
+
 // Whatever a client is found by counts, and nothing that finds nobody.
 func TestGuardHoldsWhatClientsAreFoundBy(t *testing.T) {
 	byVLAN := func(in *provision.Input) {
@@ -199,9 +265,27 @@ func TestGuardHoldsWhatClientsAreFoundBy(t *testing.T) {
 			each(func(_ int, l *provision.Line) { l.VLAN = 0 })(in)
 		}, 200},
 		"VLANs that several share": {each(func(i int, l *provision.Line) { l.VLAN = uint16(100 + i/48) }), each(func(_ int, l *provision.Line) { l.VLAN += 20 }), 0},
-		"names of ports gone":      {nil, each(func(_ int, l *provision.Line) { l.PortName = "" }), 200},
-		"names of ports shifted":   {nil, each(func(i int, l *provision.Line) { l.PortName = whole[(i+1)%200].PortName }), 200},
-		"names of ports gained":    {each(func(_ int, l *provision.Line) { l.PortName = "" }), each(func(i int, l *provision.Line) { l.PortName = whole[i].PortName }), 0},
+		"many enter a VLAN that one had": {func(in *provision.Input) {
+			byVLAN(in)
+			for i := range in.Lines[:31] {
+				in.Lines[i].VLAN = uint16(100 * (1 - min(i, 1)))
+			}
+		}, func(in *provision.Input) {
+			for i := range in.Lines[:31] {
+				in.Lines[i].VLAN = 100
+			}
+		}, 0},
+		"many enter a port that one had": {each(func(i int, l *provision.Line) {
+			if i%100 != 0 {
+				l.Device, l.Port, l.PortName = 0, 0, ""
+			}
+		}), each(func(i int, l *provision.Line) {
+			from := whole[i/100*100]
+			l.Device, l.Port, l.PortName = from.Device, from.Port, from.PortName
+		}), 0},
+		"names of ports gone":    {nil, each(func(_ int, l *provision.Line) { l.PortName = "" }), 200},
+		"names of ports shifted": {nil, each(func(i int, l *provision.Line) { l.PortName = whole[(i+1)%200].PortName }), 200},
+		"names of ports gained":  {each(func(_ int, l *provision.Line) { l.PortName = "" }), each(func(i int, l *provision.Line) { l.PortName = whole[i].PortName }), 0},
 		"a switch was renamed at one port": {nil, func(in *provision.Input) {
 			in.Lines[7].PortName = "uplink"
 		}, 0},

@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/usher-agent/usher/provision"
 )
@@ -21,7 +22,7 @@ func (x *comparison) moved(before, after provision.Lines) bool {
 	for i := range before.Len() {
 		l := before.At(i)
 		if l.Vacant() {
-			if before.At(0).Vacant() && x.lostLine(l, after) {
+			if before.At(0).Vacant() && x.lostLine(l, after, after.Len() < before.Len()) {
 				return true
 			}
 			continue
@@ -39,23 +40,31 @@ func (x *comparison) moved(before, after provision.Lines) bool {
 	return false
 }
 
-// lostLine reports whether none of after is a vacant line: on the same port or, without one, with the same MAC. Who has the port may change.
-func (x *comparison) lostLine(l *provision.Line, after provision.Lines) bool {
-	if !l.HasPort() && l.MAC.IsZero() && l.VLAN == 0 || l.HasPort() && x.old.DevicesUnread() {
+// lostLine reports whether none of after is a vacant line: on the same port or, without one, with the same MAC or a new one in its place.
+// Who has the port may change. Where there are fewer lines than before, no MAC stands in for another.
+func (x *comparison) lostLine(l *provision.Line, after provision.Lines, fewer bool) bool {
+	if !l.HasPort() && l.MAC.IsZero() && l.VLAN == 0 || l.HasPort() && x.old.DevicesUnread() && !x.candidate.DevicesUnread() {
 		return false // with a subnet alone, or on a switch that was made of rows
 	}
 	for now := range after.All() {
-		if !x.otherPort(l, now) && !x.otherVLAN(l, now) && (l.HasPort() || l.MAC == now.MAC) {
+		if !x.otherPort(l, now) && !x.otherVLAN(l, now) && (l.HasPort() || l.MAC == now.MAC || (l.MAC.IsZero() || !fewer) && x.newMAC(l, now)) {
 			return false
 		}
 	}
 	return true
 }
 
+// newMAC reports whether a vacant line has its first MAC, or one in place of another that this subscriber had on no line before, and it is
+// no other's.
+func (x *comparison) newMAC(was, now *provision.Line) bool {
+	return (was.MAC.IsZero() || x.old.ByMAC(now.MAC).Len() == 0) && !x.otherMAC(netip.Addr{}, was, now)
+}
+
 // otherPort reports whether a line has lost its switch, or the number or name of its port, or has one at last that is another's. To gain
-// a port, or one of the two, is no change else, nor are the true ports in place of those of switches that were made of rows.
+// a port, or one of the two, is no change else, nor are the true ports in place of those of switches that were made of rows. What was made
+// is the same as long as there is no list, and one that still lacks some brings the true ones of the others.
 func (x *comparison) otherPort(was, now *provision.Line) bool {
-	if x.old.DevicesUnread() {
+	if x.old.DevicesUnread() && (!x.candidate.DevicesUnread() || was.Device.Made() && now.HasPort() && !now.Device.Made()) {
 		return false
 	}
 	if was.HasPort() {
@@ -64,38 +73,43 @@ func (x *comparison) otherPort(was, now *provision.Line) bool {
 	if !now.HasPort() {
 		return false
 	}
-	there := x.old.ByPort(now.Device, now.Port)
-	if there.Len() == 0 {
-		there = x.old.ByPortName(now.Device, []byte(now.PortName))
+	return ofOneOther(onPort(x.old, now), now.Subscriber) && !moreThanTwo(onPort(x.candidate, now))
+}
+
+// onPort returns the lines on the port of another.
+func onPort(s *provision.Snapshot, l *provision.Line) provision.Lines {
+	if there := s.ByPort(l.Device, l.Port); there.Len() > 0 {
+		return there
 	}
-	return ofOneOther(there, now.Subscriber)
+	return s.ByPortName(l.Device, []byte(l.PortName))
 }
 
 // otherVLAN reports whether a line has lost the VLAN by which its subscriber was found, or has one by which another was. One that several
-// share finds nobody.
+// share finds nobody; two that do may be a mistake, but where it is more somebody enters many.
 func (x *comparison) otherVLAN(was, now *provision.Line) bool {
 	if was.VLAN == now.VLAN {
 		return false
 	}
 	lost, _ := x.old.ByVLAN(was.VLAN)
 	got, _ := x.old.ByVLAN(now.VLAN)
-	return lost.Len() > 0 || ofOneOther(got, now.Subscriber)
+	return lost.Len() > 0 || ofOneOther(got, now.Subscriber) && x.candidate.InVLAN(now.VLAN) <= 2
 }
 
 // otherMAC reports whether an address has no MAC any more, or another subscriber's, who had it in old or has it in candidate, or one that
 // nobody knows in place of another. What this agent saw there itself is right whoever has it in the lists, and a first MAC is no change.
+// Without an address, what it saw anywhere is no surprise, but may be another's.
 func (x *comparison) otherMAC(ip netip.Addr, was, now *provision.Line) bool {
 	switch {
 	case was.MAC == now.MAC:
 		return false
 	case now.MAC.IsZero():
 		return true
-	case x.own != nil && x.own(ip, now.MAC):
+	case ip.IsValid() && x.own != nil && x.own(ip, now.MAC):
 		return false
 	case othersHave(x.old.ByMAC(now.MAC), now.Subscriber), othersHave(x.candidate.ByMAC(now.MAC), now.Subscriber):
 		return true
 	}
-	return x.own != nil && !was.MAC.IsZero()
+	return x.own != nil && !was.MAC.IsZero() && !x.own(ip, now.MAC)
 }
 
 // othersHave reports whether one of the lines is not of a subscriber.
@@ -103,6 +117,22 @@ func othersHave(lines provision.Lines, id provision.SubscriberID) bool {
 	for l := range lines.All() {
 		if l.Subscriber != id {
 			return true
+		}
+	}
+	return false
+}
+
+// moreThanTwo reports whether lines are of more than two subscribers.
+func moreThanTwo(lines provision.Lines) bool {
+	var two [2]provision.SubscriberID
+	n := 0
+	for l := range lines.All() {
+		if !slices.Contains(two[:n], l.Subscriber) {
+			if n == len(two) {
+				return true
+			}
+			two[n] = l.Subscriber
+			n++
 		}
 	}
 	return false

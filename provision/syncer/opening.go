@@ -129,6 +129,8 @@ func (s *Syncer) watchOpeningsLocked(now time.Time) {
 		return
 	}
 	if s.openings == nil {
+		// Of those that waited for so long that no look at cards is left nobody looked at the list meanwhile.
+		maps.DeleteFunc(s.known.since, func(_ provision.SubscriberID, at time.Time) bool { return now.Sub(at) >= openingPatience })
 		s.openings = &openingCheck{due: now, contradicted: len(s.contradicted) > 0, blocked: s.contradicted, asked: make(map[provision.SubscriberID]bool), since: s.known.since}
 		s.known.since = nil // a later one begins anew
 		notify(s.hints.some)

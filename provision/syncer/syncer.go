@@ -47,7 +47,8 @@ type Options struct {
 	KeepVacant bool
 
 	// OwnMAC reports whether a client with the MAC was seen at an address here, or the ERP was told of it: that it has it now is no
-	// mistake of a list. It may be called at any time. nil: new MACs are no change for the guard.
+	// mistake of a list. Of the zero Addr: at any address, for a row of a pool has none. It may be called at any time. nil: new MACs are no
+	// change for the guard, for none is seen here.
 	OwnMAC func(ip netip.Addr, mac provision.MAC) bool
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/usher-agent/usher/config"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/outbox"
@@ -20,6 +21,20 @@ import (
 type takesAll struct{}
 
 func (takesAll) SetMAC(context.Context, netip.Addr, provision.MAC) error { return nil }
+
+// Where no MAC can be seen here, a new one is no surprise.
+func TestNoMACIsOwnWithoutDHCP(t *testing.T) {
+	for name, tt := range map[string]struct {
+		enabled, dryRun, knows bool
+	}{"DHCP": {true, false, true}, "without DHCP": {false, false, false}, "dry run": {true, true, false}} {
+		t.Run(name, func(t *testing.T) {
+			cfg := &config.Config{}
+			cfg.DHCP.Enabled = tt.enabled
+			a := &Agent{dryRun: tt.dryRun}
+			assert.Equal(t, tt.knows, a.syncOptions(cfg).OwnMAC != nil)
+		})
+	}
+}
 
 // What a client has an address with, what was sent to the ERP since, and what was reported of an address without a lease is no surprise to the guard.
 func TestOwnMACs(t *testing.T) {
@@ -49,5 +64,6 @@ func TestOwnMACs(t *testing.T) {
 	for i := range byte(6) {
 		assert.Equal(t, i >= 1 && i <= 3, a.ownMAC(leased, mac(i)), "%d", i)
 		assert.Equal(t, i == 4, a.ownMAC(static, mac(i)), "%d", i)
+		assert.Equal(t, i == 1, a.ownMAC(netip.Addr{}, mac(i)), "%d: rows for pools have no address", i)
 	}
 }

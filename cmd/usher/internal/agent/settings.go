@@ -37,12 +37,18 @@ func (a *Agent) syncOptions(c *config.Config) syncer.Options {
 	o := c.ERP.Sync
 	o.ERP = erp.Identity(c.ERP.Client.URL)
 	o.Guard, o.Subnets, o.Reserved, o.Pools, o.Relays, o.KeepVacant = c.Guard, c.Prefixes(), c.Reserved(), c.PoolRanges(), c.DHCP.Relays, c.SubscriberPools()
-	o.OwnMAC = a.ownMAC
+	if c.DHCP.Enabled && !a.dryRun { // else no MAC is seen here
+		o.OwnMAC = a.ownMAC
+	}
 	return o
 }
 
-// ownMAC reports whether a MAC is no surprise at an address: a client had it there, or the outbox sent it.
+// ownMAC reports whether a MAC is no surprise at an address: a client had it there, or the outbox sent it. Without an address, for a row
+// of a pool has none, whether a client had any lease with it.
 func (a *Agent) ownMAC(ip netip.Addr, mac provision.MAC) bool {
+	if !ip.IsValid() {
+		return len(a.leases.ByMAC(mac)) > 0
+	}
 	if rec, ok := a.leases.Get(ip); ok && (rec.MAC == mac || rec.Ours(mac)) {
 		return true
 	}
