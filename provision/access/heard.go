@@ -77,6 +77,7 @@ type Unheard struct {
 	Interface  string                 `json:"interface"`
 	Subscriber provision.SubscriberID `json:"subscriber"` // zero: a guest
 	Blocked    bool                   `json:"-"`          // else its client has a MAC that somebody blocked has
+	Renewed    time.Time              `json:"-"`          // its newest ACK
 }
 
 // UnheardMACs are those of the blocked, the first ones by name.
@@ -90,7 +91,7 @@ func (r *rules) addUnheard(ip netip.Addr, g *Grant, blocked bool, id provision.S
 	if r.unheard == nil {
 		r.unheard = map[netip.Addr]Unheard{}
 	}
-	r.unheard[ip] = Unheard{ip, g.MAC, g.Interface, id, blocked}
+	r.unheard[ip] = Unheard{ip, g.MAC, g.Interface, id, blocked, g.Renewed}
 }
 
 // leaveOut is addUnheard for a lease of who is blocked that changed after the round.
@@ -113,9 +114,11 @@ func (p *picture) unheardNow() (out []Unheard) {
 	p.mu.RUnlock()
 	for _, u := range left {
 		if p.rules.lease != nil {
-			if g, live := p.rules.lease(u.IP); !live || g.MAC != u.MAC {
+			g, live := p.rules.lease(u.IP)
+			if !live || g.MAC != u.MAC {
 				continue
 			}
+			u.Renewed = g.Renewed
 		}
 		if p.in.heard != nil && p.in.heard.has(u.IP, u.MAC, u.Interface) {
 			continue

@@ -309,7 +309,13 @@ func TestOnlyHeardMACsOfLeasesCount(t *testing.T) {
 		}
 		admit(2, 50)
 		want("the paused one writes a neighbour's MAC", erp, 50)
-		assert.Equal(t, UnheardMACs{1, []Unheard{{host(2), macN(50), "eth1", 2, true}}}, f.Status().IPv6.Unheard)
+		renewed := func(last byte) time.Time {
+			rec, _ := f.leases.Get(host(last))
+			return rec.Renewed
+		}
+		assert.Equal(t, UnheardMACs{1, []Unheard{{host(2), macN(50), "eth1", 2, true, renewed(2)}}}, f.Status().IPv6.Unheard)
+		admit(2, 50)
+		assert.Equal(t, renewed(2), f.Unheard()[0].Renewed, "he renews")
 		f.follower.Heard("eth1", host(2), macN(51))
 		f.follower.Heard("eth2.100", host(2), macN(50))
 		f.follower.Heard("eth1", host(3), macN(50))
@@ -320,7 +326,7 @@ func TestOnlyHeardMACsOfLeasesCount(t *testing.T) {
 
 		admit(3, 2)
 		want("an active one writes the MAC of the paused", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12, 50)})
-		assert.Equal(t, []Unheard{{host(3), macN(2), "eth1", 3, false}}, f.Unheard(), "he is asked")
+		assert.Equal(t, []Unheard{{host(3), macN(2), "eth1", 3, false, renewed(3)}}, f.Unheard(), "he is asked")
 		assert.Zero(t, f.Status().IPv6.Unheard.Count, "it is nobody's who is blocked")
 		f.follower.Heard("eth1", host(3), macN(2))
 		want("he has it", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(12, 50)})

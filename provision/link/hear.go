@@ -126,7 +126,8 @@ func nameOf(fd, ifindex int) string {
 }
 
 // Ask asks a MAC on an interface, and nobody else, whether it has an address; Run hears the
-// answer. The question names no sender's address, so that it enters no table.
+// answer. The sender's address is what this host would send from. Without one the question is a
+// probe, and a client that is trying the address out takes that for a conflict (RFC 5227 2.1.1).
 func (h *Hearing) Ask(name string, ip netip.Addr, mac provision.MAC) error {
 	raw, err := h.file.SyscallConn()
 	if err != nil {
@@ -142,7 +143,34 @@ func (h *Hearing) Ask(name string, ip netip.Addr, mac provision.MAC) error {
 		return fmt.Errorf("link: ask on %s by ARP: %w", name, err)
 	}
 	defer c.close()
-	return c.send(mac, netip.IPv4Unspecified())
+	return c.send(mac, h.source(name, ip))
+}
+
+// source returns the address that packets by an interface to another address come from, where the
+// interface has none of its own that of another one; 0.0.0.0: the host has none.
+func (h *Hearing) source(name string, to netip.Addr) netip.Addr {
+	none := netip.IPv4Unspecified()
+	var fd int
+	err := inNamespace(h.netns, func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		return err
+	})
+	if err != nil {
+		return none
+	}
+	defer unix.Close(fd)
+	if err = unix.BindToDevice(fd, name); err == nil {
+		err = unix.Connect(fd, &unix.SockaddrInet4{Port: 9, Addr: to.As4()}) // sends nothing
+	}
+	if err != nil {
+		return none
+	}
+	if sa, err := unix.Getsockname(fd); err == nil {
+		if four, ok := sa.(*unix.SockaddrInet4); ok {
+			return netip.AddrFrom4(four.Addr)
+		}
+	}
+	return none
 }
 
 func indexOf(fd int, name string) (int, error) {

@@ -67,6 +67,7 @@ func TestKernelHearing(t *testing.T) {
 	entries, err := s.victim.Output(t.Context(), "ip", "neigh", "show")
 	require.NoError(t, err)
 	assert.NotContains(t, entries, "0.0.0.0")
+	assert.Contains(t, entries, "192.0.2.1 ", "the question is no probe: it comes from the router's address")
 
 	// A flood is heard in part, and ends no hearing.
 	for range 500 {

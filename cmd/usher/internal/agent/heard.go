@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,6 +16,9 @@ import (
 const (
 	askPause  = 2 * time.Second
 	askAtOnce = 64 // every few minutes each of 10,000 who are off
+	// askAfter is how old an ACK has to be. Until then a client tries the address out (RFC 5227: 7 s at most), could take a question
+	// for a conflict and decline. Who announces it afterwards is heard by that.
+	askAfter = 10 * time.Second
 )
 
 // openHearing opens what hears the MACs of leases, which count for IPv6 from then on (sourceOptions).
@@ -56,12 +60,20 @@ func (a *Agent) askUnheard(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		for _, u := range turn(a.enforcer.Unheard(), &last) {
+		for _, u := range turn(settled(a.enforcer.Unheard(), time.Now()), &last) {
 			if err := a.hearing.Ask(u.Interface, u.IP, u.MAC); err != nil {
 				a.log.Debug("client of a lease cannot be asked", "ip", u.IP, "interface", u.Interface, "error", err)
 			}
 		}
 	}
+}
+
+// settled returns those of a list whose clients have had their leases for a while.
+func settled(list []access.Unheard, now time.Time) []access.Unheard {
+	return slices.DeleteFunc(list, func(u access.Unheard) bool {
+		age := now.Sub(u.Renewed)
+		return age >= 0 && age < askAfter // what comes from the future is of a clock that was set back
+	})
 }
 
 // turn returns those of a list in order who come after last, at most askAtOnce, and from its beginning where it ends.
