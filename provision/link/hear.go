@@ -19,6 +19,8 @@ const (
 	// a few percent of a processor, and the others are heard when they speak next.
 	hearBatch = 64
 	hearPace  = 32 * time.Millisecond
+
+	skfPacketType = 0xfffff000 + 4 // SKF_AD_OFF + SKF_AD_PKTTYPE of linux/filter.h
 )
 
 // Hearing hears on all interfaces of one network namespace who speaks ARP for which address. It
@@ -39,7 +41,9 @@ func OpenHearing(netNS int) (*Hearing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link: hear ARP, which needs CAP_NET_RAW: %w", err)
 	}
-	filter := []unix.SockFilter{ // of Ethernet and IPv4
+	filter := []unix.SockFilter{ // of Ethernet and IPv4, and for this host
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: skfPacketType},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.PACKET_OTHERHOST, Jt: 5},
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ARPHRD_ETHER<<16 | unix.ETH_P_IP, Jf: 3},
 		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4},
@@ -103,9 +107,10 @@ func (h *Hearing) Run(ctx context.Context, on func(name string, ip netip.Addr, m
 	}
 }
 
-// spoken returns who speaks in a packet of ARP, and for which address.
+// spoken returns who speaks in a packet of ARP, and for which address. What is for another host does not
+// count: frames of a VLAN that this one has no interface of come as such, from a wire that is not this one's.
 func spoken(b []byte, from *unix.SockaddrLinklayer) (ip netip.Addr, mac provision.MAC, ok bool) {
-	if len(b) < arpLen || from.Halen != 6 {
+	if len(b) < arpLen || from.Halen != 6 || from.Pkttype == unix.PACKET_OTHERHOST {
 		return ip, mac, false
 	}
 	ip, mac = netip.AddrFrom4([4]byte(b[14:])), provision.MAC(b[8:14])
