@@ -18,6 +18,8 @@ import (
 type heard struct {
 	mu sync.RWMutex
 	at map[uint32]voice // by the address of the lease
+
+	trouble string // why nobody is heard
 }
 
 type voice struct {
@@ -70,6 +72,26 @@ func (f *Follower) Heard(wire string, ip netip.Addr, mac provision.MAC) {
 	f.enforcer.follow([]netip.Addr{ip}, false)
 }
 
+// Deaf tells that nobody is heard now, and why; nil: who speaks is.
+func (f *Follower) Deaf(why error) {
+	h := &f.sources.heard
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.trouble = ""; why != nil {
+		h.trouble = why.Error()
+	}
+}
+
+// deaf returns why nobody is heard; empty: who speaks is.
+func (h *heard) deaf() string {
+	if h == nil {
+		return ""
+	}
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.trouble
+}
+
 // Unheard is a lease whose MAC would count for IPv6 and was not heard yet.
 type Unheard struct {
 	IP         netip.Addr             `json:"ip"`
@@ -84,6 +106,7 @@ type Unheard struct {
 type UnheardMACs struct {
 	Count int       `json:"count"`
 	First []Unheard `json:"first,omitempty"`
+	Deaf  string    `json:"deaf,omitempty"` // why nobody is heard at all
 }
 
 // addUnheard notes a lease that is left out.
@@ -133,6 +156,7 @@ func (p *picture) unheardNow() (out []Unheard) {
 
 // unheardMACs returns those of the blocked.
 func (p *picture) unheardMACs() (u UnheardMACs) {
+	u.Deaf = p.in.heard.deaf()
 	for _, x := range p.unheardNow() {
 		if !x.Blocked {
 			continue

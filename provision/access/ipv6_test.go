@@ -1,6 +1,7 @@
 package access
 
 import (
+	"errors"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -313,7 +314,11 @@ func TestOnlyHeardMACsOfLeasesCount(t *testing.T) {
 			rec, _ := f.leases.Get(host(last))
 			return rec.Renewed
 		}
-		assert.Equal(t, UnheardMACs{1, []Unheard{{host(2), macN(50), "eth1", 2, true, renewed(2)}}}, f.Status().IPv6.Unheard)
+		assert.Equal(t, UnheardMACs{1, []Unheard{{host(2), macN(50), "eth1", 2, true, renewed(2)}}, ""}, f.Status().IPv6.Unheard)
+		f.follower.Deaf(errors.New("operation not permitted"))
+		assert.Equal(t, "operation not permitted", f.Status().IPv6.Unheard.Deaf)
+		f.follower.Deaf(nil)
+		assert.Empty(t, f.Status().IPv6.Unheard.Deaf)
 		admit(2, 50)
 		assert.Equal(t, renewed(2), f.Unheard()[0].Renewed, "he renews")
 		f.follower.Heard("eth1", host(2), macN(51))
