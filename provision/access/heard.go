@@ -72,6 +72,30 @@ func (f *Follower) Heard(wire string, ip netip.Addr, mac provision.MAC) {
 	f.enforcer.follow([]netip.Addr{ip}, false)
 }
 
+// hearAgain takes clients for heard whose leases alone can have blocked their MACs in what the last run left in the kernel: it had heard them.
+func (r *rules) hearAgain(s *provision.Snapshot, in *Inputs, have *ACL) {
+	if in.Leases == nil || in.LeasesOf == nil || !r.wires {
+		return
+	}
+	for g := range in.Leases {
+		ip := g.IP.Unmap()
+		if !g.Unheard || !ip.Is4() || g.MAC.IsZero() || s.ByMAC(g.MAC).Len() > 0 {
+			continue
+		}
+		if key := string(g.MAC[:]); !SetStoppedMAC.has(have[SetStoppedMAC], key) && !SetPausedMAC.has(have[SetPausedMAC], key) {
+			continue
+		}
+		if len(in.LeasesOf(g.MAC)) != 1 { // whichever it was
+			continue
+		}
+		r.recall(s, g.holder())
+		x := r.of(s, ip, &g)
+		if block, _ := r.client(s, ip, x.block, &g); block != 0 {
+			in.heard.note(ip, g.MAC, g.Interface)
+		}
+	}
+}
+
 // Deaf tells that nobody is heard now, and why; nil: who speaks is.
 func (f *Follower) Deaf(why error) {
 	h := &f.sources.heard

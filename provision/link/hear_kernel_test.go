@@ -50,8 +50,8 @@ func TestKernelHearing(t *testing.T) {
 	everybody, router := provision.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, netip.MustParseAddr("192.0.2.1")
 	other, tagged := netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("192.0.2.12")
 
-	require.NoError(t, sendARPFrom(s.thief, "eth0", 1, everybody, thiefMAC, victimMAC, victimIP, router)) // as the victim, in frames of its own
-	require.NoError(t, sendARP(s.thief, "eth0", 1, everybody, thiefMAC, netip.IPv4Unspecified(), other))  // a probe speaks for nothing
+	require.NoError(t, sendARPFrom(s.thief, "eth0", 1, everybody, thiefMAC, victimMAC, victimIP, router))                   // as the victim, in frames of its own
+	require.NoError(t, sendARP(s.thief, "eth0", 1, everybody, thiefMAC, netip.IPv4Unspecified(), other))                    // a probe speaks for nothing
 	require.NoError(t, sendFrame(s.thief, "eth0", []byte{0x81, 0, 0, 7}, 1, everybody, thiefMAC, thiefMAC, tagged, router)) // in a VLAN that the router has not got
 	require.NoError(t, s.router.IP("link", "set", "dev", "c1", "promisc", "on"))
 	require.NoError(t, sendARP(s.thief, "eth0", 1, provision.MAC{0, 0, 0x5e, 0, 0x53, 0x77}, thiefMAC, tagged, router)) // for another host
