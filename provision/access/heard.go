@@ -200,3 +200,8 @@ func (e *Enforcer) Unheard() []Unheard {
 	}
 	return p.unheardNow()
 }
+
+// LeftOut reports whether a MAC is that of a lease of who is blocked, and not heard.
+func (e *Enforcer) LeftOut(mac provision.MAC) bool {
+	return slices.ContainsFunc(e.Unheard(), func(u Unheard) bool { return u.Blocked && u.MAC == mac })
+}

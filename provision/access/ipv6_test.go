@@ -346,6 +346,30 @@ func TestOnlyHeardMACsOfLeasesCount(t *testing.T) {
 	})
 }
 
+// Who is not blocked and has, unheard, a MAC that is blocked between two rounds is asked, without a round.
+func TestWhoHasAMACThatIsBlockedNowIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := ipv6Sources()
+		o.OnlyHeard = true
+		f := startFollower(t, o, Options{}, ipv6Snapshot())
+		paused, active := netip.AddrFrom4([4]byte{192, 0, 2, 2}), netip.AddrFrom4([4]byte{192, 0, 2, 3})
+		for _, ip := range []netip.Addr{paused, active} {
+			f.leases.Store(direct(ip, macN(50)))
+			f.follower.Admit([]netip.Addr{ip})()
+		}
+		assert.True(t, f.LeftOut(macN(50)))
+		assert.False(t, f.LeftOut(macN(2)))
+		rounds := f.Status().Rounds
+		f.follower.Heard("eth1", paused, macN(50))
+		pass(5 * time.Millisecond)
+		require.Equal(t, SetPausedMAC, f.MACStanding(macN(50)))
+		require.Len(t, f.Unheard(), 1)
+		assert.Equal(t, active, f.Unheard()[0].IP)
+		assert.False(t, f.LeftOut(macN(50)), "nobody blocked has it unheard")
+		assert.Equal(t, rounds, f.Status().Rounds)
+	})
+}
+
 // After a restart a lease counts on whose MAC the kernel still blocks for nothing else: there is no moment in which it does not. All
 // others are heard anew.
 func TestARestartKeepsWhatWasHeard(t *testing.T) {
