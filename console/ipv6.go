@@ -12,6 +12,7 @@ import (
 // IPv6Links is the part of access.Enforcer that knows by what IPv6 is blocked.
 type IPv6Links interface {
 	MACStanding(mac provision.MAC) access.Set
+	LeftOut(mac provision.MAC) bool
 	InterfaceStanding(name string) access.Set
 	LooksAtInterface(name string) bool
 	LineAt(l *provision.Line) string
@@ -84,7 +85,7 @@ func (x *explainer) byMAC(st access.IPv6Status, macs []provision.MAC) (shut, ope
 			blocked = append(blocked, mac.String())
 		case shared != nil:
 			open = append(open, fmt.Sprintf("IPv6 of the MAC %s passes: customer %d, who is not blocked, has that MAC too.", mac, shared.Other))
-		case slices.ContainsFunc(st.Unheard.First, func(u access.Unheard) bool { return u.MAC == mac }):
+		case x.d.ACL.Links.LeftOut(mac):
 			open = append(open, fmt.Sprintf("IPv6 of the MAC %s passes: only the client's DHCP says that it is its own, and no ARP for the address has come from that MAC yet.", mac))
 		default:
 			open = append(open, fmt.Sprintf("IPv6 of the MAC %s passes: that MAC is not blocked.", mac))

@@ -14,11 +14,13 @@ import (
 
 type fakeLinks struct {
 	macs       map[provision.MAC]access.Set
+	unheard    map[provision.MAC]bool
 	interfaces map[string]access.Set // those that are looked at
 	lines      map[provision.SubscriberID]string
 }
 
 func (f fakeLinks) MACStanding(mac provision.MAC) access.Set { return f.macs[mac] }
+func (f fakeLinks) LeftOut(mac provision.MAC) bool           { return f.unheard[mac] }
 func (f fakeLinks) InterfaceStanding(name string) access.Set { return f.interfaces[name] }
 
 func (f fakeLinks) LooksAtInterface(name string) bool {
@@ -56,8 +58,8 @@ func TestExplainTellsOfIPv6(t *testing.T) {
 			want: "IPv6 of the MAC 00:00:5e:00:53:12 passes: customer 1001, who is not blocked, has that MAC too."},
 		"a lease with another MAC": {status: blocked, links: byMAC, arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth1" }) },
 			want: "IPv6 from and to the MAC 00:00:5e:00:53:12 is blocked too, on eth1; another MAC walks around that. IPv6 of the MAC 00:00:5e:00:53:77 passes: that MAC is not blocked."},
-		"a lease with a MAC that was not heard": {status: access.IPv6Status{Mode: access.IPv6Blocked, Direct: []string{"eth1"}, Unheard: access.UnheardMACs{Count: 1, First: []access.Unheard{{IP: ip("198.51.100.12"), MAC: other, Interface: "eth1"}}}},
-			links: byMAC, arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth1" }) },
+		"a lease with a MAC that was not heard": {status: access.IPv6Status{Mode: access.IPv6Blocked, Direct: []string{"eth1"}, Unheard: access.UnheardMACs{Count: 21}}, // beyond the first that status names
+			links: fakeLinks{macs: byMAC.macs, unheard: map[provision.MAC]bool{other: true}}, arrange: func(w *world) { at(w, func(r *lease.Record) { r.Interface = "eth1" }) },
 			want: "IPv6 from and to the MAC 00:00:5e:00:53:12 is blocked too, on eth1; another MAC walks around that. " +
 				"IPv6 of the MAC 00:00:5e:00:53:77 passes: only the client's DHCP says that it is its own, and no ARP for the address has come from that MAC yet."},
 		"by interface": {status: blocked, links: fakeLinks{interfaces: map[string]access.Set{"eth2.7": access.SetPausedInterface}},

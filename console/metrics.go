@@ -95,6 +95,7 @@ type Metrics struct {
 	cleanups       map[string]prometheus.Counter
 	openUntil      atomic.Pointer[func() time.Time] // of the maintenance
 	passed         atomic.Pointer[passedSource]
+	unheard        atomic.Pointer[func() int]
 
 	routing routeMetrics
 
@@ -348,6 +349,7 @@ func (m *Metrics) registerEnforce(f factory) {
 	}
 	m.refused = f.gauge("usher_acl_refused_elements", "Elements that the kernel refuses to take or to let go; all others hold.")
 	f.computed("usher_acl_open_seconds", "What is left of the maintenance in which everybody passes; 0: there is none.", m.openSeconds)
+	f.computed("usher_acl_unheard_leases", "Leases of the blocked whose IPv6 passes, for no ARP came from their MACs yet.", m.unheardLeases)
 	f.reg.MustRegister(newPassedCollector(m))
 	m.flows = f.counter("usher_acl_flows_forgotten_total", "Connection tracking entries deleted for newly blocked addresses.")
 	m.cleanups = each(f.counters("usher_acl_flow_cleanups_total", "Passes over the connection tracking table.", "result").WithLabelValues, resultOK, resultFailed)
@@ -436,6 +438,16 @@ func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
 
 // WatchOpen makes a scrape ask for the end of the maintenance; zero: there is none.
 func (m *Metrics) WatchOpen(until func() time.Time) { m.openUntil.Store(&until) }
+
+// WatchUnheard makes a scrape ask for the number of leases of the blocked whose MACs were not heard.
+func (m *Metrics) WatchUnheard(count func() int) { m.unheard.Store(&count) }
+
+func (m *Metrics) unheardLeases() float64 {
+	if count := m.unheard.Load(); count != nil {
+		return float64((*count)())
+	}
+	return 0
+}
 
 func (m *Metrics) openSeconds() float64 {
 	until := m.openUntil.Load()

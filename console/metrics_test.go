@@ -78,6 +78,7 @@ func scripted(t *testing.T) (*prometheus.Registry, *Metrics) {
 	m.Refused(1)
 	m.Withheld(map[access.Spared]int{access.SparedResolver: 2})
 	m.Elements(access.SetCounts{access.SetStopped: 10, access.SetPaused: 20, access.SetGarden: 3})
+	m.WatchUnheard(func() int { return 4 })
 	m.WatchPassed(func(context.Context) ([]acl.Passed, error) {
 		list := acl.Ways()
 		list[1].Packets, list[1].Bytes = 7, 420

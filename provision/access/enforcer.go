@@ -424,6 +424,10 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	p := &picture{snap: snap, in: opts.Inputs()}
 	p.rules = newRules(&p.in)
 	p.rules.before = e.memory
+	have, looked, err := e.lookFirst(ctx, p, opts)
+	if err != nil {
+		return err
+	}
 	var runOut ends
 	all := p.rules.want(snap, &p.in, func(g *Grant) { runOut.add(g.IP.Unmap(), g.Until) })
 	e.memory = memory{snap, p.rules.last}
@@ -443,11 +447,9 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 		e.update(func(s *Status) { s.Pending, s.Ready = want.Len(), true })
 		return nil
 	}
-	var have ACL
-	var err error
 	if r, ok := e.kernel.(Replacer); ok && e.slow {
 		have, err = e.replace(ctx, r, want, opts)
-	} else {
+	} else if !looked {
 		have, err = e.look(ctx, opts)
 	}
 	if err != nil {
@@ -470,6 +472,19 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	e.tellMaintenance()
 	e.tellHave(p.counts)
 	return nil
+}
+
+// lookFirst looks at the kernel before the first round works out what is wanted: what the last run heard follows from what it left there.
+// Later rounds look afterwards.
+func (e *Enforcer) lookFirst(ctx context.Context, p *picture, opts Options) (have ACL, looked bool, err error) {
+	if e.adopted || opts.DryRun || e.slow || p.in.heard == nil {
+		return ACL{}, false, nil
+	}
+	if have, err = e.look(ctx, opts); err != nil {
+		return ACL{}, false, err
+	}
+	p.rules.hearAgain(p.snap, &p.in, &have)
+	return have, true, nil
 }
 
 // show publishes what the kernel has now.

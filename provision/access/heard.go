@@ -18,6 +18,8 @@ import (
 type heard struct {
 	mu sync.RWMutex
 	at map[uint32]voice // by the address of the lease
+
+	trouble string // why nobody is heard
 }
 
 type voice struct {
@@ -70,6 +72,50 @@ func (f *Follower) Heard(wire string, ip netip.Addr, mac provision.MAC) {
 	f.enforcer.follow([]netip.Addr{ip}, false)
 }
 
+// hearAgain takes clients for heard whose leases alone can have blocked their MACs in what the last run left in the kernel: it had heard them.
+func (r *rules) hearAgain(s *provision.Snapshot, in *Inputs, have *ACL) {
+	if in.Leases == nil || in.LeasesOf == nil || !r.wires {
+		return
+	}
+	for g := range in.Leases {
+		ip := g.IP.Unmap()
+		if !g.Unheard || !ip.Is4() || g.MAC.IsZero() || s.ByMAC(g.MAC).Len() > 0 {
+			continue
+		}
+		if key := string(g.MAC[:]); !SetStoppedMAC.has(have[SetStoppedMAC], key) && !SetPausedMAC.has(have[SetPausedMAC], key) {
+			continue
+		}
+		if len(in.LeasesOf(g.MAC)) != 1 { // whichever it was
+			continue
+		}
+		r.recall(s, g.holder())
+		x := r.of(s, ip, &g)
+		if block, _ := r.client(s, ip, x.block, &g); block != 0 {
+			in.heard.note(ip, g.MAC, g.Interface)
+		}
+	}
+}
+
+// Deaf tells that nobody is heard now, and why; nil: who speaks is.
+func (f *Follower) Deaf(why error) {
+	h := &f.sources.heard
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.trouble = ""; why != nil {
+		h.trouble = why.Error()
+	}
+}
+
+// deaf returns why nobody is heard; empty: who speaks is.
+func (h *heard) deaf() string {
+	if h == nil {
+		return ""
+	}
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.trouble
+}
+
 // Unheard is a lease whose MAC would count for IPv6 and was not heard yet.
 type Unheard struct {
 	IP         netip.Addr             `json:"ip"`
@@ -77,12 +123,14 @@ type Unheard struct {
 	Interface  string                 `json:"interface"`
 	Subscriber provision.SubscriberID `json:"subscriber"` // zero: a guest
 	Blocked    bool                   `json:"-"`          // else its client has a MAC that somebody blocked has
+	Renewed    time.Time              `json:"-"`          // its newest ACK
 }
 
 // UnheardMACs are those of the blocked, the first ones by name.
 type UnheardMACs struct {
 	Count int       `json:"count"`
 	First []Unheard `json:"first,omitempty"`
+	Deaf  string    `json:"deaf,omitempty"` // why nobody is heard at all
 }
 
 // addUnheard notes a lease that is left out.
@@ -90,7 +138,7 @@ func (r *rules) addUnheard(ip netip.Addr, g *Grant, blocked bool, id provision.S
 	if r.unheard == nil {
 		r.unheard = map[netip.Addr]Unheard{}
 	}
-	r.unheard[ip] = Unheard{ip, g.MAC, g.Interface, id, blocked}
+	r.unheard[ip] = Unheard{ip, g.MAC, g.Interface, id, blocked, g.Renewed}
 }
 
 // leaveOut is addUnheard for a lease of who is blocked that changed after the round.
@@ -113,9 +161,11 @@ func (p *picture) unheardNow() (out []Unheard) {
 	p.mu.RUnlock()
 	for _, u := range left {
 		if p.rules.lease != nil {
-			if g, live := p.rules.lease(u.IP); !live || g.MAC != u.MAC {
+			g, live := p.rules.lease(u.IP)
+			if !live || g.MAC != u.MAC {
 				continue
 			}
+			u.Renewed = g.Renewed
 		}
 		if p.in.heard != nil && p.in.heard.has(u.IP, u.MAC, u.Interface) {
 			continue
@@ -130,6 +180,7 @@ func (p *picture) unheardNow() (out []Unheard) {
 
 // unheardMACs returns those of the blocked.
 func (p *picture) unheardMACs() (u UnheardMACs) {
+	u.Deaf = p.in.heard.deaf()
 	for _, x := range p.unheardNow() {
 		if !x.Blocked {
 			continue
@@ -148,4 +199,9 @@ func (e *Enforcer) Unheard() []Unheard {
 		return nil
 	}
 	return p.unheardNow()
+}
+
+// LeftOut reports whether a MAC is that of a lease of who is blocked, and not heard.
+func (e *Enforcer) LeftOut(mac provision.MAC) bool {
+	return slices.ContainsFunc(e.Unheard(), func(u Unheard) bool { return u.Blocked && u.MAC == mac })
 }

@@ -336,6 +336,11 @@ func (p *picture) work(s *provision.Snapshot, mac provision.MAC) relinked {
 		p.ties.mix(mac, p.rules.leasesOf)
 		p.mu.Unlock()
 	}
+	if p.rules.leasesOf != nil && o.block(SetStoppedMAC, SetPausedMAC) != 0 {
+		p.mu.Lock()
+		p.rules.askOthers(s, mac)
+		p.mu.Unlock()
+	}
 	return relinked{key, p.linkIn(key, SetStoppedMAC, SetPausedMAC), o.block(SetStoppedMAC, SetPausedMAC)}
 }
 

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"errors"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -309,7 +310,17 @@ func TestOnlyHeardMACsOfLeasesCount(t *testing.T) {
 		}
 		admit(2, 50)
 		want("the paused one writes a neighbour's MAC", erp, 50)
-		assert.Equal(t, UnheardMACs{1, []Unheard{{host(2), macN(50), "eth1", 2, true}}}, f.Status().IPv6.Unheard)
+		renewed := func(last byte) time.Time {
+			rec, _ := f.leases.Get(host(last))
+			return rec.Renewed
+		}
+		assert.Equal(t, UnheardMACs{1, []Unheard{{host(2), macN(50), "eth1", 2, true, renewed(2)}}, ""}, f.Status().IPv6.Unheard)
+		f.follower.Deaf(errors.New("operation not permitted"))
+		assert.Equal(t, "operation not permitted", f.Status().IPv6.Unheard.Deaf)
+		f.follower.Deaf(nil)
+		assert.Empty(t, f.Status().IPv6.Unheard.Deaf)
+		admit(2, 50)
+		assert.Equal(t, renewed(2), f.Unheard()[0].Renewed, "he renews")
 		f.follower.Heard("eth1", host(2), macN(51))
 		f.follower.Heard("eth2.100", host(2), macN(50))
 		f.follower.Heard("eth1", host(3), macN(50))
@@ -320,7 +331,7 @@ func TestOnlyHeardMACsOfLeasesCount(t *testing.T) {
 
 		admit(3, 2)
 		want("an active one writes the MAC of the paused", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12, 50)})
-		assert.Equal(t, []Unheard{{host(3), macN(2), "eth1", 3, false}}, f.Unheard(), "he is asked")
+		assert.Equal(t, []Unheard{{host(3), macN(2), "eth1", 3, false, renewed(3)}}, f.Unheard(), "he is asked")
 		assert.Zero(t, f.Status().IPv6.Unheard.Count, "it is nobody's who is blocked")
 		f.follower.Heard("eth1", host(3), macN(2))
 		want("he has it", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(12, 50)})
@@ -332,5 +343,82 @@ func TestOnlyHeardMACsOfLeasesCount(t *testing.T) {
 		want("and lets go", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(12)})
 		admit(2, 60)
 		want("what was heard ends with the lease", ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(12)}, 60)
+	})
+}
+
+// Who is not blocked and has, unheard, a MAC that is blocked between two rounds is asked, without a round.
+func TestWhoHasAMACThatIsBlockedNowIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := ipv6Sources()
+		o.OnlyHeard = true
+		f := startFollower(t, o, Options{}, ipv6Snapshot())
+		paused, active := netip.AddrFrom4([4]byte{192, 0, 2, 2}), netip.AddrFrom4([4]byte{192, 0, 2, 3})
+		for _, ip := range []netip.Addr{paused, active} {
+			f.leases.Store(direct(ip, macN(50)))
+			f.follower.Admit([]netip.Addr{ip})()
+		}
+		assert.True(t, f.LeftOut(macN(50)))
+		assert.False(t, f.LeftOut(macN(2)))
+		rounds := f.Status().Rounds
+		f.follower.Heard("eth1", paused, macN(50))
+		pass(5 * time.Millisecond)
+		require.Equal(t, SetPausedMAC, f.MACStanding(macN(50)))
+		require.Len(t, f.Unheard(), 1)
+		assert.Equal(t, active, f.Unheard()[0].IP)
+		assert.False(t, f.LeftOut(macN(50)), "nobody blocked has it unheard")
+		assert.Equal(t, rounds, f.Status().Rounds)
+	})
+}
+
+// After a restart a lease counts on whose MAC the kernel still blocks for nothing else: there is no moment in which it does not. All
+// others are heard anew.
+func TestARestartKeepsWhatWasHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := ipv6Sources()
+		o.OnlyHeard = true
+		f := startFollower(t, o, Options{}, ipv6Snapshot())
+		host := func(last byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, last}) }
+		admit := func(last, mac byte) {
+			f.leases.Store(direct(host(last), macN(mac)))
+			f.follower.Admit([]netip.Addr{host(last)})()
+		}
+		admit(2, 50) // paused, and heard
+		admit(1, 60) // stopped, not heard
+		f.follower.Heard("eth1", host(2), macN(50))
+		pass(5 * time.Millisecond)
+		left := f.kernel.acl()
+		require.Equal(t, ACL{SetStoppedMAC: macKeys(1), SetPausedMAC: macKeys(2, 12, 50)}, linksOf(left))
+
+		restart := func(snap *provision.Snapshot) (*fakeKernel, *Enforcer) {
+			k, again := newFakeKernel(left), NewSources(o, f.leases, nil, f.sources.interfaces)
+			e := NewEnforcer(Options{Inputs: again.Inputs}, k, nil, func() *provision.Snapshot { return snap }, nil, provisiontest.Quiet())
+			require.NoError(t, e.round(t.Context(), e.opts))
+			return k, e
+		}
+		k, e := restart(ipv6Snapshot())
+		for _, batch := range k.batches {
+			for _, c := range batch {
+				assert.NotContains(t, linkSets, c.Set, "%v", c)
+			}
+		}
+		assert.Equal(t, 1, k.observed)
+		require.Len(t, e.Unheard(), 1)
+		assert.Equal(t, macN(60), e.Unheard()[0].MAC)
+
+		in := provision.Input{Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateStop}, {ID: 2, State: provision.StateActive}},
+			Lines: []provision.Line{{Subscriber: 1, Addresses: provision.Hosts4(host(1))}, {Subscriber: 2, Addresses: provision.Hosts4(host(2))}}}
+		k, _ = restart(provisiontest.Build(t, in))
+		assert.Empty(t, k.acl()[SetPausedMAC], "he is active now")
+		in.Subscribers[1].State = provision.StatePause
+		k, _ = restart(provisiontest.Build(t, in))
+		assert.Equal(t, macKeys(50), k.acl()[SetPausedMAC])
+		in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: 3, State: provision.StateActive})
+		in.Lines = append(in.Lines, provision.Line{Subscriber: 3, MAC: macN(50), Addresses: provision.Hosts4(host(3))})
+		k, _ = restart(provisiontest.Build(t, in))
+		assert.Empty(t, k.acl()[SetPausedMAC], "the ERP has the MAC of somebody else")
+		admit(1, 50)
+		in.Subscribers, in.Lines = in.Subscribers[:2], in.Lines[:2]
+		k, _ = restart(provisiontest.Build(t, in))
+		assert.Empty(t, k.acl()[SetPausedMAC], "another lease may have been the one")
 	})
 }

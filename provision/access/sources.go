@@ -266,7 +266,7 @@ func (g *granting) of(rec *lease.Record, now time.Time) (grant Grant, ok bool) {
 		g.heard.forget(rec.IP)
 		return Grant{}, false
 	}
-	grant = Grant{IP: rec.IP, MAC: rec.MAC, Until: rec.Expires}
+	grant = Grant{IP: rec.IP, MAC: rec.MAC, Renewed: rec.Renewed, Until: rec.Expires}
 	if rec.Pool != "" {
 		grant.Subscriber = rec.Subscriber
 	} else {

@@ -83,6 +83,7 @@ type Grant struct {
 	// it is one, and the MAC is the client's word alone.
 	Wire, Unheard bool
 	MAC           provision.MAC
+	Renewed       time.Time // newest ACK
 	Until         time.Time // the lease ends then, unless it is renewed; zero: never
 }
 

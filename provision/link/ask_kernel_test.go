@@ -92,6 +92,11 @@ func sendARP(h *lab.Host, iface string, op uint16, to, mac provision.MAC, ip, ta
 
 // sendARPFrom is sendARP in a frame from another MAC.
 func sendARPFrom(h *lab.Host, iface string, op uint16, to, from, mac provision.MAC, ip, target netip.Addr) error {
+	return sendFrame(h, iface, nil, op, to, from, mac, ip, target)
+}
+
+// sendFrame is sendARPFrom with a tag in the frame.
+func sendFrame(h *lab.Host, iface string, tag []byte, op uint16, to, from, mac provision.MAC, ip, target netip.Addr) error {
 	return h.Do(func() error {
 		l, err := interfaceIndex(iface)
 		if err != nil {
@@ -103,7 +108,7 @@ func sendARPFrom(h *lab.Host, iface string, op uint16, to, from, mac provision.M
 		}
 		defer unix.Close(fd)
 		b := append(append([]byte{}, to[:]...), from[:]...)
-		b = append(b, 8, 6, 0, 1, 8, 0, 6, 4)
+		b = append(append(b, tag...), 8, 6, 0, 1, 8, 0, 6, 4)
 		b = binary.BigEndian.AppendUint16(b, op)
 		b = append(append(b, mac[:]...), ip.AsSlice()...)
 		b = append(append(b, to[:]...), target.AsSlice()...)

@@ -19,6 +19,8 @@ const (
 	// a few percent of a processor, and the others are heard when they speak next.
 	hearBatch = 64
 	hearPace  = 32 * time.Millisecond
+
+	skfPacketType = 0xfffff000 + 4 // SKF_AD_OFF + SKF_AD_PKTTYPE of linux/filter.h
 )
 
 // Hearing hears on all interfaces of one network namespace who speaks ARP for which address. It
@@ -39,7 +41,9 @@ func OpenHearing(netNS int) (*Hearing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link: hear ARP, which needs CAP_NET_RAW: %w", err)
 	}
-	filter := []unix.SockFilter{ // of Ethernet and IPv4
+	filter := []unix.SockFilter{ // of Ethernet and IPv4, and for this host
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: skfPacketType},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.PACKET_OTHERHOST, Jt: 5},
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ARPHRD_ETHER<<16 | unix.ETH_P_IP, Jf: 3},
 		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4},
@@ -103,9 +107,10 @@ func (h *Hearing) Run(ctx context.Context, on func(name string, ip netip.Addr, m
 	}
 }
 
-// spoken returns who speaks in a packet of ARP, and for which address.
+// spoken returns who speaks in a packet of ARP, and for which address. What is for another host does not
+// count: frames of a VLAN that this one has no interface of come as such, from a wire that is not this one's.
 func spoken(b []byte, from *unix.SockaddrLinklayer) (ip netip.Addr, mac provision.MAC, ok bool) {
-	if len(b) < arpLen || from.Halen != 6 {
+	if len(b) < arpLen || from.Halen != 6 || from.Pkttype == unix.PACKET_OTHERHOST {
 		return ip, mac, false
 	}
 	ip, mac = netip.AddrFrom4([4]byte(b[14:])), provision.MAC(b[8:14])
@@ -126,7 +131,8 @@ func nameOf(fd, ifindex int) string {
 }
 
 // Ask asks a MAC on an interface, and nobody else, whether it has an address; Run hears the
-// answer. The question names no sender's address, so that it enters no table.
+// answer. The sender's address is what this host would send from. Without one the question is a
+// probe, and a client that is trying the address out takes that for a conflict (RFC 5227 2.1.1).
 func (h *Hearing) Ask(name string, ip netip.Addr, mac provision.MAC) error {
 	raw, err := h.file.SyscallConn()
 	if err != nil {
@@ -142,7 +148,34 @@ func (h *Hearing) Ask(name string, ip netip.Addr, mac provision.MAC) error {
 		return fmt.Errorf("link: ask on %s by ARP: %w", name, err)
 	}
 	defer c.close()
-	return c.send(mac, netip.IPv4Unspecified())
+	return c.send(mac, h.source(name, ip))
+}
+
+// source returns the address that packets by an interface to another address come from, where the
+// interface has none of its own that of another one; 0.0.0.0: the host has none.
+func (h *Hearing) source(name string, to netip.Addr) netip.Addr {
+	none := netip.IPv4Unspecified()
+	var fd int
+	err := inNamespace(h.netns, func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		return err
+	})
+	if err != nil {
+		return none
+	}
+	defer unix.Close(fd)
+	if err = unix.BindToDevice(fd, name); err == nil {
+		err = unix.Connect(fd, &unix.SockaddrInet4{Port: 9, Addr: to.As4()}) // sends nothing
+	}
+	if err != nil {
+		return none
+	}
+	if sa, err := unix.Getsockname(fd); err == nil {
+		if four, ok := sa.(*unix.SockaddrInet4); ok {
+			return netip.AddrFrom4(four.Addr)
+		}
+	}
+	return none
 }
 
 func indexOf(fd int, name string) (int, error) {

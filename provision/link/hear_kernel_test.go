@@ -48,10 +48,13 @@ func TestKernelHearing(t *testing.T) {
 		return v
 	}
 	everybody, router := provision.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, netip.MustParseAddr("192.0.2.1")
-	other := netip.MustParseAddr("192.0.2.11")
+	other, tagged := netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("192.0.2.12")
 
-	require.NoError(t, sendARPFrom(s.thief, "eth0", 1, everybody, thiefMAC, victimMAC, victimIP, router)) // as the victim, in frames of its own
-	require.NoError(t, sendARP(s.thief, "eth0", 1, everybody, thiefMAC, netip.IPv4Unspecified(), other))  // a probe speaks for nothing
+	require.NoError(t, sendARPFrom(s.thief, "eth0", 1, everybody, thiefMAC, victimMAC, victimIP, router))                   // as the victim, in frames of its own
+	require.NoError(t, sendARP(s.thief, "eth0", 1, everybody, thiefMAC, netip.IPv4Unspecified(), other))                    // a probe speaks for nothing
+	require.NoError(t, sendFrame(s.thief, "eth0", []byte{0x81, 0, 0, 7}, 1, everybody, thiefMAC, thiefMAC, tagged, router)) // in a VLAN that the router has not got
+	require.NoError(t, s.router.IP("link", "set", "dev", "c1", "promisc", "on"))
+	require.NoError(t, sendARP(s.thief, "eth0", 1, provision.MAC{0, 0, 0x5e, 0, 0x53, 0x77}, thiefMAC, tagged, router)) // for another host
 	require.NoError(t, sendARP(s.thief, "eth0", 1, everybody, thiefMAC, other, router))
 	require.Equal(t, voice{"c1", other, thiefMAC}, next(), "the first that counts")
 	require.NoError(t, sendARP(s.thief, "eth0", 2, everybody, thiefMAC, other, other))
@@ -67,6 +70,7 @@ func TestKernelHearing(t *testing.T) {
 	entries, err := s.victim.Output(t.Context(), "ip", "neigh", "show")
 	require.NoError(t, err)
 	assert.NotContains(t, entries, "0.0.0.0")
+	assert.Contains(t, entries, "192.0.2.1 ", "the question is no probe: it comes from the router's address")
 
 	// A flood is heard in part, and ends no hearing.
 	for range 500 {

@@ -81,7 +81,6 @@ type Agent struct {
 	routeTable *link.Routes       // of routes
 	neighbours *neighbour.Watcher // nil: neighbours.enabled is false
 	waysBack   *wayback.Checker   // nil: interfaces are not followed
-	hearing    *link.Hearing      // nil: acl.enabled is false, or packet sockets do not work
 	garden     *garden.Resolver
 	portal     *portal.Server // nil: portal.listen and portal.https.listen are off
 	control    net.Listener
@@ -183,6 +182,7 @@ func (a *Agent) open(ctx context.Context, cfg *config.Config) (err error) {
 	a.openHooks(cfg)
 	a.openDoors(door.Descriptors())
 	a.metrics.WatchOpen(func() time.Time { return a.enforcer.Status().OpenUntil })
+	a.metrics.WatchUnheard(func() int { return a.enforcer.Status().IPv6.Unheard.Count })
 	a.shown = a.shownParts(cfg, events)
 	a.warnOfInterfaces(cfg)
 	return nil
@@ -312,7 +312,6 @@ func (a *Agent) openKernel(cfg *config.Config) error {
 	var kernel access.Kernel
 	var flows access.Flows
 	a.sources = access.NewSources(a.sourceOptions(cfg), a.leases, a.garden, a.interfaceNames)
-	a.openHearing(cfg)
 	if cfg.ACL.Enabled && !cfg.ACL.DryRun {
 		table, err := acl.Open(context.Background(), acl.Options{Log: a.log, Policy: a.policy()})
 		if err != nil {

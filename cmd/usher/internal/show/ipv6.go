@@ -52,5 +52,10 @@ func ipv6Rows(p cli.Paint, st access.IPv6Status) [][]string {
 			rows = append(rows, []string{"", part})
 		}
 	}
+	if why := st.Unheard.Deaf; why != "" && len(st.Direct) > 0 {
+		for _, part := range wrap("ARP cannot be heard, so MACs that only leases tell are not blocked from now on: "+why, textWidth) {
+			rows = append(rows, []string{"", p.Red(part)})
+		}
+	}
 	return rows
 }
