@@ -208,7 +208,7 @@ func TestLeasesChangeMACsAndInterfaces(t *testing.T) {
 		}
 		want := func(why string, a ACL) {
 			t.Helper()
-			time.Sleep(5 * time.Millisecond) // changes are gathered for a moment
+			time.Sleep(2 * followApart) // changes are gathered for a moment
 			synctest.Wait()
 			assert.Empty(t, cmp.Diff(a, linksOf(f.kernel.acl()), cmpAddr), why)
 			whole, err := f.Want()

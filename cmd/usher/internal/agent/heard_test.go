@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,7 @@ func TestFreshLeasesAreNotAsked(t *testing.T) {
 
 // fakeListener hears one voice, and then nothing until it fails.
 type fakeListener struct {
+	mu     *sync.Mutex
 	fails  chan error
 	asked  []netip.Addr
 	closed bool
@@ -66,11 +68,15 @@ func (f *fakeListener) Run(ctx context.Context, on func(string, netip.Addr, prov
 }
 
 func (f *fakeListener) Ask(_ string, ip netip.Addr, _ provision.MAC) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.asked = append(f.asked, ip)
 	return errors.New("the interface is down")
 }
 
 func (f *fakeListener) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.closed = true
 	return nil
 }
@@ -80,6 +86,7 @@ func TestHearingGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opens := errors.New("operation not permitted")
 		var (
+			mu     sync.Mutex // of all below and of opens
 			opened []*fakeListener
 			voices int
 			deaf   error
@@ -87,26 +94,35 @@ func TestHearingGoesOn(t *testing.T) {
 		waits := access.Unheard{IP: netip.MustParseAddr("192.0.2.9")}
 		h := hearing{
 			open: func() (listener, error) {
+				mu.Lock()
+				defer mu.Unlock()
 				if opens != nil {
 					return nil, opens
 				}
-				l := &fakeListener{fails: make(chan error)}
+				l := &fakeListener{mu: &mu, fails: make(chan error)}
 				opened = append(opened, l)
 				return l, nil
 			},
-			heard:   func(string, netip.Addr, provision.MAC) { voices++ },
+			heard:   func(string, netip.Addr, provision.MAC) { mu.Lock(); defer mu.Unlock(); voices++ },
 			unheard: func() []access.Unheard { return []access.Unheard{waits} },
-			deaf:    func(err error) { deaf = err },
+			deaf:    func(err error) { mu.Lock(); defer mu.Unlock(); deaf = err },
 			log:     provisiontest.Quiet(),
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); h.run(ctx) }()
-		synctest.Wait()
+		after := func(d time.Duration) { // what it does in a time
+			mu.Unlock()
+			time.Sleep(d)
+			synctest.Wait()
+			mu.Lock()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		after(0)
 		require.ErrorIs(t, deaf, opens)
 		opens = nil
-		time.Sleep(hearAgain + askPause + time.Second)
-		synctest.Wait()
+		after(hearAgain + askPause + time.Second)
 		require.NoError(t, deaf)
 		require.Len(t, opened, 1)
 		require.Equal(t, 1, voices)
@@ -115,16 +131,16 @@ func TestHearingGoesOn(t *testing.T) {
 		for _, err := range []error{errors.New("no buffer space"), nil} {
 			n := len(opened)
 			opened[n-1].fails <- err
-			synctest.Wait()
+			after(0)
 			require.Error(t, deaf)
 			require.True(t, opened[n-1].closed)
-			time.Sleep(hearAgain)
-			synctest.Wait()
+			after(hearAgain)
 			require.NoError(t, deaf)
 			require.Len(t, opened, n+1)
 		}
 		require.Equal(t, 3, voices)
 		cancel()
+		after(0)
 		<-done
 		require.NoError(t, deaf, "an end that was asked for is no error")
 		require.True(t, opened[2].closed)
