@@ -159,6 +159,7 @@ type load struct {
 	packets [][]byte // the one with transaction n is packets[n%len(packets)]
 	stop    chan struct{}
 	all     sync.WaitGroup
+	sender  sync.WaitGroup
 
 	sending sync.Mutex // held while a packet is sent
 	mu      sync.Mutex // guards what follows
@@ -191,7 +192,7 @@ func startLoad(t *testing.T, w *world, every time.Duration) *load {
 		l.packets = append(l.packets, q.Append(nil))
 	}
 	require.Greater(t, len(l.packets), 50)
-	l.all.Go(func() { l.send(every) })
+	l.sender.Go(func() { l.send(every) })
 	l.all.Go(l.hear)
 	t.Cleanup(l.end)
 	return l
@@ -239,6 +240,7 @@ func (l *load) quiet() {
 	default:
 		close(l.stop)
 	}
+	l.sender.Wait() // one packet more may have been on its way to be sent
 }
 
 func (l *load) end() {
