@@ -40,7 +40,7 @@ func TestRejectedIsOfOneERP(t *testing.T) {
 					require.NoError(t, s.LoadStored())
 					return erp, s, runSyncer(t, s)
 				}
-				_, s, stop := start(0)
+				_, _, stop := start(0)
 				pass(2 * time.Second)
 				stop()
 				erp, s, stop := start(50)
