@@ -158,6 +158,7 @@ func FuzzLogIsOneLine(f *testing.F) {
 	f.Add("interface", "eth0\x1b[2J\n time=x level=INFO")
 	f.Add("interface", "sw\u009b2J\u202e\u200b\u2028")
 	f.Add("\x7f", "eth0\x7f")
+	f.Add("K", "0")
 	f.Fuzz(func(t *testing.T, key, value string) {
 		var out bytes.Buffer
 		NewLogger(&out, "text", nil).Info(value, key, value, "error", errors.New(value))
@@ -170,11 +171,11 @@ func FuzzLogIsOneLine(f *testing.F) {
 		for _, r := range line {
 			require.True(t, unicode.IsGraphic(r), "%q in %q", r, line)
 		}
-		var said struct{ K, Error string }
+		said := map[string]any{}
 		require.NoError(t, json.Unmarshal([]byte(line), &said))
-		if utf8.ValidString(value) && !strings.EqualFold(key, "k") && !strings.EqualFold(key, "error") {
-			require.Equal(t, value, said.K)
-			require.Equal(t, value, said.Error)
+		if utf8.ValidString(value) && key != "k" && key != "error" {
+			require.Equal(t, value, said["k"])
+			require.Equal(t, value, said["error"])
 		}
 	})
 }
