@@ -96,7 +96,8 @@ func (s *Server) Explain(q Query) Explanation {
 	gen.pools.adopt(s.deps.Snapshot, s.deps.Leases, s.now())
 	snap := s.deps.Snapshot()
 	v4.Judge(&r, snap, gen.config)
-	d := v4.Decide(s.now(), &r, snap, s.deps.Leases, gen.pools, gen.config)
+	var d v4.Decision
+	v4.Decide(&d, s.now(), &r, snap, s.deps.Leases, gen.pools, gen.config)
 
 	e := Explanation{
 		Outcome:   d.Outcome,

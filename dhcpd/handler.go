@@ -169,7 +169,7 @@ func (h *handler) decide(now time.Time, gen *generation) {
 	snap, leases := h.snap, h.s.deps.Leases
 	h.adopt(now, gen)
 	for range maxDecisions {
-		h.d = v4.Decide(now, &h.r, snap, leases, gen.pools, gen.config)
+		v4.Decide(&h.d, now, &h.r, snap, leases, gen.pools, gen.config)
 		if h.d.Durable() && (h.s.deps.Journal == nil || h.s.deps.Failing != nil && h.s.deps.Failing()) {
 			break // nothing is promised that a restart would forget
 		}

@@ -23,7 +23,7 @@ func (r *rig) doubted(q wire.Query) {
 	h := r.h
 	h.read(socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP})
 	h.enter(now, gen)
-	h.d = v4.Decide(now, &h.r, r.s.deps.Snapshot(), r.s.deps.Leases, gen.pools, gen.config)
+	v4.Decide(&h.d, now, &h.r, r.s.deps.Snapshot(), r.s.deps.Leases, gen.pools, gen.config)
 	h.d.Keep = true
 	gen.pools.reserve(&h.d, r.s.deps.Leases, now, r.s.log)
 	h.describe(now)

@@ -375,7 +375,7 @@ func TestCopiedMACAllocatesNothing(t *testing.T) {
 			var d Decision
 			assert.Zero(t, testing.AllocsPerRun(100, func() {
 				r.P.Read(raw)
-				d = decideAt(testNow, r, snap, tc.tab, pools, cfg)
+				decideInto(&d, testNow, r, snap, tc.tab, pools, cfg)
 			}))
 			assert.Equal(t, tc.want, told(d))
 		})

@@ -14,30 +14,30 @@ import (
 // decider holds the arguments of one decision.
 type decider struct {
 	matcher
-	d     Decision
+	d     *Decision
 	owner provision.Owner // of guest, once it was asked
 
 	alwaysBroadcast bool // as the client's subnet or class wants it
 }
 
 // Decide answers one request. It is pure: time, packet, bindings, leases, pools and
-// configuration in, a plan out. Nothing in the result outlives the packet's bytes.
-func Decide(now time.Time, r *Request, snap *provision.Snapshot, leases LeaseView, pools PoolView, cfg *Config) Decision {
-	c := decider{matcher: matcher{now: now, r: r, snap: snap, leases: leases, pools: pools, cfg: cfg}}
+// configuration in, a plan out, into d. Nothing in the result outlives the packet's bytes.
+func Decide(d *Decision, now time.Time, r *Request, snap *provision.Snapshot, leases LeaseView, pools PoolView, cfg *Config) {
+	*d = Decision{}
+	c := decider{d: d, matcher: matcher{now: now, r: r, snap: snap, leases: leases, pools: pools, cfg: cfg}}
 	if r.Served && !r.Standby && r.P.Err == nil && r.Trust.Refused == 0 && r.Limited == 0 && r.P.Op() == 1 && r.P.Type() == wire.LeaseQuery {
 		c.leaseQuery() // no client: it need not have a MAC
-		return c.d
+		return
 	}
 	if o := c.admit(); o != 0 {
 		c.d.Outcome = o
-		return c.d
+		return
 	}
 	if msg := c.ask(); msg != 0 {
 		c.rule(msg)
 	}
 	c.d.MAC = c.mac
 	c.d.Evidence.By, c.d.Evidence.Since = c.vouched(), c.e.since()
-	return c.d
 }
 
 // admit makes sure that the packet is one to look at; otherwise it says why not.
@@ -84,7 +84,7 @@ func (c *decider) end(o outcome.Outcome) { c.d.Outcome = o }
 func (c *decider) bound(ip netip.Addr) Binding { return Binding{c.snap.ByIP(ip), ip} }
 
 func (c *decider) find(hint netip.Addr) Binding {
-	c.d.Match = c.matcher.find(hint)
+	c.matcher.find(hint, &c.d.Match)
 	if c.d.Match.failed == outcome.HolderLive {
 		c.d.YourIP, c.d.Rival, c.d.Until = c.held.ip, c.held.mac, c.held.until
 	}

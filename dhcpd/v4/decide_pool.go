@@ -153,7 +153,7 @@ func (c *decider) openPool(a netip.Addr) (i int, open bool) {
 // requestPool answers a REQUEST for an address of a pool that is open to the client.
 func (c *decider) requestPool(i int, a netip.Addr) {
 	kind := c.cfg.pools[i].Kind
-	if rec, known := c.lease(a); known && kind == PoolGuests && c.guestElsewhere(&rec) {
+	if rec, known := c.lease(a, new(lease.Record)); known && kind == PoolGuests && c.guestElsewhere(rec) {
 		c.end(outcome.MACElsewhere) // it may be the other copy of what two relays forward: a NAK would reach the client, too
 		return
 	}
@@ -213,7 +213,7 @@ func (c *decider) takePool(kind PoolKind, i int, a netip.Addr) {
 // of another network than its wire, or unknown clients are to be told.
 func (c *decider) rebootPool(a netip.Addr) {
 	n := c.cfg.subnetOf(c.wire())
-	_, known := c.pooled(a)
+	known := c.pooled(a)
 	i, open := c.openPool(a)
 	switch {
 	case known && open:
@@ -296,10 +296,10 @@ func (c *Config) servesVacant(at netip.Addr) bool {
 	return false
 }
 
-// pooled returns the record of an address that this client has or had from a pool.
-func (c *decider) pooled(a netip.Addr) (lease.Record, bool) {
-	rec, known := c.lease(a)
-	return rec, known && rec.Pool != "" && rec.MAC == c.mac
+// pooled reports whether this client has or had an address from a pool.
+func (c *decider) pooled(a netip.Addr) bool {
+	rec, known := c.lease(a, new(lease.Record))
+	return known && rec.Pool != "" && rec.MAC == c.mac
 }
 
 // refuseUnknown ends a REQUEST of which nothing is known.
@@ -327,8 +327,8 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 	}
 	c.d.Pool, c.d.YourIP, c.d.Holder = i+1, a, c.holder(kind)
 	if kind == PoolSubscribers {
-		old, _ := c.leases.Get(a)
-		c.d.Evidence.Stray = c.strays(c.d.Match.Vacant, &old)
+		old, _ := c.lease(a, new(lease.Record))
+		c.d.Evidence.Stray = c.strays(c.d.Match.Vacant, old)
 	}
 	c.d.Reply = wire.Reply{
 		Type: t, ServerID: id, YIAddr: a, Options: c.options(&p.subnet),
@@ -348,7 +348,8 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 // recordPool plans the lease record of an ACK.
 func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 	q := &c.r.P
-	rec := lease.Record{
+	rec := &c.d.Rec
+	*rec = lease.Record{
 		IP: a, MAC: c.mac, ClientID: q.ClientID(), Pool: p.Name,
 		Device: c.d.Match.Loc.Device, Port: c.d.Match.Loc.Port,
 		Option82: q.Option82(), GIAddr: q.GIAddr(), Ifindex: c.r.Ifindex, Interface: c.r.P.Ingress.Name,
@@ -364,32 +365,32 @@ func (c *decider) recordPool(p *dynamicPool, a netip.Addr) {
 		rec.Key = c.guest()
 	}
 	c.d.Change = ChangePool
-	old, known := c.lease(a)
+	old, known := c.lease(a, new(lease.Record))
 	if known {
-		rec.Prior = c.prior(&old, c.d.Match.Vacant)
+		rec.Prior = c.prior(old, c.d.Match.Vacant)
 	}
 	if known && old.MAC == rec.MAC && old.Pool == p.Name {
-		rec.Start, rec.Expires = old.Start, c.notBefore(&old, rec.Expires)
-		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() && c.has().IsValid() && !c.leftRelay(&old) { // past the relay
+		rec.Start, rec.Expires = old.Start, c.notBefore(old, rec.Expires)
+		if !q.HasOption82() && !q.GIAddr().IsValid() && old.GIAddr.IsValid() && c.has().IsValid() && !c.leftRelay(old) { // past the relay
 			rec.Option82, rec.GIAddr = old.Option82, old.GIAddr
 			if rec.Key.IsZero() || rec.Device == 0 {
 				rec.Device, rec.Port = old.Device, old.Port
 			}
 			rec.Ifindex, rec.Interface = old.Ifindex, old.Interface
-		} else if !q.HasOption82() && c.comesFrom(&old) != placeOther {
+		} else if !q.HasOption82() && c.comesFrom(old) != placeOther {
 			rec.Option82 = old.Option82 // it is the same wire, which told more before
 		}
 		if len(rec.ClientID) == 0 {
 			rec.ClientID = old.ClientID
 		}
-		if renewable(&old, c.now) && old.Subscriber == rec.Subscriber && old.Key == rec.Key &&
+		if renewable(old, c.now) && old.Subscriber == rec.Subscriber && old.Key == rec.Key &&
 			old.Device == rec.Device && old.Port == rec.Port && old.GIAddr == rec.GIAddr && old.Ifindex == rec.Ifindex &&
 			old.Interface == rec.Interface && bytes.Equal(old.Option82, rec.Option82) && bytes.Equal(old.ClientID, rec.ClientID) {
 			rec.Option82, rec.ClientID = old.Option82, old.ClientID // the table's own: nothing is copied
 			c.d.Change = ChangePoolRenew
 		}
 	}
-	c.d.Rec, c.d.Port = rec, PortOfLease(&rec)
+	c.d.Port = PortOfLease(rec)
 }
 
 // releasePool plans the release of an address of pool i.

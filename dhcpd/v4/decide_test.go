@@ -151,9 +151,14 @@ func run(t testing.TB, q wire.Query, tab *lease.Table, change ...func(*Request, 
 }
 
 // decideAt judges and decides, as the way of a packet has it.
-func decideAt(now time.Time, r *Request, snap *provision.Snapshot, leases LeaseView, pools PoolView, cfg *Config) Decision {
+func decideAt(now time.Time, r *Request, snap *provision.Snapshot, leases LeaseView, pools PoolView, cfg *Config) (d Decision) {
+	decideInto(&d, now, r, snap, leases, pools, cfg)
+	return d
+}
+
+func decideInto(d *Decision, now time.Time, r *Request, snap *provision.Snapshot, leases LeaseView, pools PoolView, cfg *Config) {
 	Judge(r, snap, cfg)
-	return Decide(now, r, snap, leases, pools, cfg)
+	Decide(d, now, r, snap, leases, pools, cfg)
 }
 
 // told says a Decision in one line.

@@ -31,8 +31,8 @@ func (m *matcher) elsewhere(l *provision.Line) remoteness {
 		}
 	}
 	for ip := range l.Hosts4() {
-		rec, ok := m.lease(ip)
-		if ok && (m.leftBehind(&rec) || m.takenAway(&rec, Binding{l, ip})) {
+		rec, ok := m.lease(ip, new(lease.Record))
+		if ok && (m.leftBehind(rec) || m.takenAway(rec, Binding{l, ip})) {
 			return awayLive
 		}
 	}
@@ -173,6 +173,6 @@ func (c *decider) mayReport(b Binding) bool {
 			return c.cfg.oneWire(at, b.IP)
 		}
 	}
-	rec, known := c.lease(b.IP)
-	return known && rec.MAC == c.mac && rec.Live(c.now) && c.wasPlaced(&rec, b)
+	rec, known := c.lease(b.IP, new(lease.Record))
+	return known && rec.MAC == c.mac && rec.Live(c.now) && c.wasPlaced(rec, b)
 }

@@ -51,9 +51,10 @@ type matcher struct {
 
 // find tries the configured ways in order. hint is the address that the client
 // would like to have: it decides between addresses that are equally good.
-func (m *matcher) find(hint netip.Addr) Match {
+func (m *matcher) find(hint netip.Addr, res *Match) {
 	m.loc = m.cfg.line.Locate(&m.r.P, m.snap)
-	res := Match{Loc: m.loc, failed: outcome.UnknownClient} // unless one of the ways says better
+	*res = Match{}
+	res.Loc, res.failed = m.loc, outcome.UnknownClient // unless one of the ways says better
 	if m.r.P.RelayInfoCount() > 0 && res.Loc.Lines.Len() == 0 {
 		res.failed = unlocated(res.Loc.Result)
 		if res.failed == outcome.DevicesUnread && m.cfg.matches&MatchOption82 == 0 {
@@ -73,10 +74,10 @@ func (m *matcher) find(hint netip.Addr) Match {
 		switch {
 		case v.line != nil:
 			res.By, res.Vacant, res.taken, res.placed, res.failed = kind, v.line, v.taken, v.placed, outcome.NoPool
-			return res
+			return
 		case v.failed != 0 && v.placed:
 			res.By, res.placed, res.failed = kind, true, v.failed
-			return res
+			return
 		case v.failed == outcome.PortFull || v.failed == outcome.DevicesUnread: // the ERP knows the client, whatever its port says: no guest
 			res.failed = v.failed
 		case v.failed != 0:
@@ -103,7 +104,7 @@ func (m *matcher) find(hint netip.Addr) Match {
 		}
 		if b := m.choose(&c, hint, link); b.Line != nil {
 			res.By, res.binding, res.placed = kind, b, c.placed
-			return res
+			return
 		}
 		if !c.placed && m.lodged() {
 			continue
@@ -116,10 +117,9 @@ func (m *matcher) find(hint netip.Addr) Match {
 			// The port wins: whoever is plugged in here gets the port's address, even
 			// if the ERP has the MAC elsewhere, and a full port is not walked around.
 			res.By, res.placed = kind, true
-			return res
+			return
 		}
 	}
-	return res
 }
 
 // unlocated is why option 82 led to nobody.
@@ -325,34 +325,36 @@ func (m *matcher) choose(c *candidates, hint netip.Addr, link netip.Prefix) Bind
 	return best
 }
 
-// lease returns the record of an address; the one that is at stake was looked up before.
-func (m *matcher) lease(ip netip.Addr) (lease.Record, bool) {
+// lease returns the record of an address, zero if there is none; the one that is at stake was looked up before, another is
+// put into buf. Records are large, and a copy of each for each question was a tenth of a decision.
+func (m *matcher) lease(ip netip.Addr, buf *lease.Record) (rec *lease.Record, known bool) {
 	if ip == m.e.at {
-		return m.e.rec, m.e.seen
+		return &m.e.rec, m.e.seen
 	}
-	return m.leases.Get(ip)
+	*buf, known = m.leases.Get(ip)
+	return buf, known
 }
 
 // prefer says how well a binding suits, without what it has in common with others.
 // ok is false for one that another client has.
 func (m *matcher) prefer(c *candidates, b Binding) (fit preference, ok bool) {
-	rec, known := m.lease(b.IP)
-	if known && m.heldByOther(b, &rec) {
+	rec, known := m.lease(b.IP, new(lease.Record))
+	if known && m.heldByOther(b, rec) {
 		m.held = holder{b.IP, rec.MAC, rec.Expires}
 		return 0, false
 	}
 	if c.placed {
-		class, extra := m.rate(b, &rec, known)
+		class, extra := m.rate(b, rec, known)
 		if c.n > 1 && extra == prefHad { // in a VLAN of several customers a MAC may be several's, too
-			extra += m.where(&rec)
+			extra += m.where(rec)
 		}
 		return preference(class)*prefClass + extra, class != classTaken || m.isOnly(c)
 	}
 	live := known && rec.Live(m.now)
-	if known && m.same(&rec) {
-		return m.preferHad(c, b, &rec, live)
+	if known && m.same(rec) {
+		return m.preferHad(c, b, rec, live)
 	}
-	if live && !m.yields(&rec, b) { // another client now has it through its port
+	if live && !m.yields(rec, b) { // another client now has it through its port
 		return 0, false
 	}
 	return prefClass, true
@@ -408,7 +410,7 @@ func (m *matcher) isOnly(c *candidates) bool {
 		if !m.agrees(c, b) || !m.barred(c, b.IP) {
 			continue
 		}
-		if rec, known := m.lease(b.IP); known && rec.Live(m.now) && m.same(&rec) {
+		if rec, known := m.lease(b.IP, new(lease.Record)); known && rec.Live(m.now) && m.same(rec) {
 			return false
 		}
 	}

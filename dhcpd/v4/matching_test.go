@@ -479,7 +479,7 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 			var d Decision
 			assert.Zero(t, testing.AllocsPerRun(100, func() {
 				r.P.Read(raw)
-				d = decideAt(testNow, r, snap, tab, nil, cfg)
+				decideInto(&d, testNow, r, snap, tab, nil, cfg)
 			}))
 			assert.Equal(t, tc.want, d.Outcome)
 		})

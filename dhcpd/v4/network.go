@@ -219,8 +219,8 @@ func (m *matcher) relayAt() netip.Addr {
 // heldHere reports whether the client has an address leased that was given here on a line: a packet that does not tell
 // the line, as the same client may send, does not make it an address of another network.
 func (m *matcher) heldHere(a netip.Addr) bool {
-	rec, known := m.lease(a)
-	return known && rec.Live(m.now) && m.same(&rec) && len(rec.Option82) > 0 && m.comesFrom(&rec) != placeOther
+	rec, known := m.lease(a, new(lease.Record))
+	return known && rec.Live(m.now) && m.same(rec) && len(rec.Option82) > 0 && m.comesFrom(rec) != placeOther
 }
 
 // counts says how an address that agrees with the way stands to the client's networks.

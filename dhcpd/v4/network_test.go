@@ -324,12 +324,12 @@ func TestNetworksAllocateNothing(t *testing.T) {
 	r := &Request{Ifindex: 3, Served: true, Local: serverIP, P: line.Packet{Ingress: cfg.line.Ingress("eth0")}}
 	r.P.Read(golden(t, "010106001758c71e00000000cb00711e0000000000000000cb00710102000000003000000000000000000000", "35010337020103ff"))
 	var d Decision
-	assert.Zero(t, testing.AllocsPerRun(100, func() { d = decideAt(testNow, r, snap, tab, nil, cfg) }))
+	assert.Zero(t, testing.AllocsPerRun(100, func() { decideInto(&d, testNow, r, snap, tab, nil, cfg) }))
 	assert.Equal(t, "ack 203.0.113.30 by relay to 203.0.113.1:67 renew", told(d))
 	r.P.Read(golden(t, "010106001758c71e00000000000000000000000000000000000000000200000000300000000000000000"+"0000", "350101ff"))
 	r.On = &provision.Interface{Name: "eth0", Addrs: prefixes("203.0.113.1/24")}
 	r.Networks = cfg.NetworksOf(r.On, false)
-	assert.Zero(t, testing.AllocsPerRun(100, func() { d = decideAt(testNow, r, snap, tab, nil, cfg) }))
+	assert.Zero(t, testing.AllocsPerRun(100, func() { decideInto(&d, testNow, r, snap, tab, nil, cfg) }))
 	assert.Equal(t, "offer 203.0.113.30 by frame", told(d))
 }
 

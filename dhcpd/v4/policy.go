@@ -134,7 +134,7 @@ func (c *decider) onPort(l *provision.Line) provision.Lines {
 // One that has the address already is not the next one, and who had b before
 // makes room for it.
 func (c *decider) crowded(b Binding) bool {
-	if rec, ok := c.lease(b.IP); ok && rec.MAC == c.mac && rec.Live(c.now) {
+	if rec, ok := c.lease(b.IP, new(lease.Record)); ok && rec.MAC == c.mac && rec.Live(c.now) {
 		return false
 	}
 	var others crowd
@@ -170,12 +170,12 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 	if c.cfg.bindingChange != BindingShorten || c.cfg.PoolOf(ciaddr) >= 0 {
 		return false
 	}
-	rec, known := c.lease(ciaddr)
-	if c.snap.ByIP(ciaddr) != nil && !c.past(&rec) {
+	rec, known := c.lease(ciaddr, new(lease.Record))
+	if c.snap.ByIP(ciaddr) != nil && !c.past(rec) {
 		return false // who is to have it waits for this client, which hears a NAK
 	}
 	// A pool's address is not extended without the disk; its lease is short anyway.
-	if !known || rec.Pool != "" || rec.MAC != c.mac || !c.same(&rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
+	if !known || rec.Pool != "" || rec.MAC != c.mac || !c.same(rec) || !rec.Live(c.now) || rec.Expires.Sub(rec.Renewed) <= shortLease {
 		return false
 	}
 	n := c.cfg.subnetOf(ciaddr)
@@ -194,10 +194,10 @@ func (c *decider) shorten(ciaddr netip.Addr) bool {
 		Type: wire.Ack, CIAddr: ciaddr, YIAddr: ciaddr, ServerID: id, Options: c.options(n),
 		LeaseTime: uint32(shortLease / time.Second), RenewTime: shortRenew, RebindTime: shortRebind,
 	}
-	c.d.Change, c.d.Rec = ChangeRenew, rec
+	c.d.Change, c.d.Rec = ChangeRenew, *rec
 	c.d.Rec.Renewed, c.d.Rec.Expires = c.now, c.now.Add(shortLease)
-	if c.past(&rec) {
-		c.d.Rec.Expires = c.notBefore(&rec, c.d.Rec.Expires)
+	if c.past(rec) {
+		c.d.Rec.Expires = c.notBefore(rec, c.d.Rec.Expires)
 	}
 	c.route()
 	return true

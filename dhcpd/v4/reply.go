@@ -49,15 +49,15 @@ func (c *decider) options(n *subnet) *wire.OptionSet {
 
 // grant plans an OFFER or an ACK of b's address.
 func (c *decider) grant(t wire.MessageType, b Binding) {
-	old, _ := c.lease(b.IP) // zero: nothing is recorded
-	if o := c.permit(b, &old); o != 0 {
+	old, _ := c.lease(b.IP, new(lease.Record)) // zero: nothing is recorded
+	if o := c.permit(b, old); o != 0 {
 		if o == outcome.TakeoverDamped && c.r.P.Type() == wire.Request {
 			c.nak(outcome.NakOtherClient, Binding{}) // it is not to use what another has
 			return
 		}
 		c.d.Binding, c.d.YourIP = b, b.IP
 		if o == outcome.MACReported {
-			c.d.Report, c.d.Rec = true, lease.Record{IP: b.IP, Subscriber: b.Subscriber, ERP: c.erpMACs(b, &old)}
+			c.d.Report, c.d.Rec = true, lease.Record{IP: b.IP, Subscriber: b.Subscriber, ERP: c.erpMACs(b, old)}
 		}
 		c.end(o)
 		return
@@ -66,19 +66,19 @@ func (c *decider) grant(t wire.MessageType, b Binding) {
 	if !ok {
 		return
 	}
-	c.d.Evidence.Stray, c.d.Evidence.OtherNetwork = c.strays(b.Line, &old), c.apart(b.IP)
+	c.d.Evidence.Stray, c.d.Evidence.OtherNetwork = c.strays(b.Line, old), c.apart(b.IP)
 	r := &c.d.Reply
 	r.Type, r.YIAddr, r.Options = t, b.IP, c.options(n)
 	r.LeaseTime, r.RenewTime, r.RebindTime = n.seconds, n.t1, n.t2
 	c.route()
 	if t == wire.Offer {
-		c.d.Outcome, c.d.Swap = outcome.Offer, c.reports(b, &old)
+		c.d.Outcome, c.d.Swap = outcome.Offer, c.reports(b, old)
 		return
 	}
 	c.d.Outcome = outcome.Ack
 	r.CIAddr = c.has()
-	c.d.Report = c.reports(b, &old)
-	c.record(b, n, &old)
+	c.d.Report = c.reports(b, old)
+	c.record(b, n, old)
 }
 
 // reports reports whether the ERP is to be told of the client's MAC when it has b; old is what is recorded of the address.
@@ -89,7 +89,8 @@ func (c *decider) reports(b Binding, old *lease.Record) bool {
 // record plans the lease record of an ACK, in place of what the address had before; zero: nothing.
 func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 	p := &c.r.P
-	rec := lease.Record{
+	rec := &c.d.Rec
+	*rec = lease.Record{
 		IP:         b.IP,
 		MAC:        c.mac,
 		ClientID:   p.ClientID(),
@@ -132,7 +133,7 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 			rec.ClientID = old.ClientID
 		}
 		sameFact := old.MAC == rec.MAC && old.Pool == "" && renewable(old, c.now) && old.Subscriber == rec.Subscriber &&
-			old.Device == rec.Device && old.Port == rec.Port && !c.reroutes(old, &rec)
+			old.Device == rec.Device && old.Port == rec.Port && !c.reroutes(old, rec)
 		sameDetails := old.GIAddr == rec.GIAddr && old.Interface == rec.Interface &&
 			old.Ifindex == rec.Ifindex && bytes.Equal(old.Option82, rec.Option82) &&
 			bytes.Equal(old.ClientID, rec.ClientID)
@@ -143,7 +144,6 @@ func (c *decider) record(b Binding, n *subnet, old *lease.Record) {
 			c.d.Change = ChangeBackground
 		}
 	}
-	c.d.Rec = rec
 }
 
 // reroutes reports whether the kernel may have to send the address another way than before: it leads to an interface only
@@ -215,13 +215,13 @@ func (c *decider) nak(o outcome.Outcome, b Binding) {
 		c.end(outcome.NoServerID)
 		return
 	}
-	if rec, known := c.lease(at); known && rec.Live(c.now) {
+	if rec, known := c.lease(at, new(lease.Record)); known && rec.Live(c.now) {
 		switch {
-		case !c.same(&rec):
+		case !c.same(rec):
 			if o == outcome.NakOtherClient {
 				c.d.Rival = rec.MAC
 			}
-		case c.told(&rec):
+		case c.told(rec):
 			c.d.Change, c.d.Rec = ChangeRefused, lease.Record{IP: at, MAC: rec.MAC, Key: rec.Key, Pool: rec.Pool, Subscriber: rec.Subscriber}
 			c.d.Pool = c.cfg.PoolOf(at) + 1 // also of a lease of the ERP: the pool keeps what the ERP had bound until that is over
 		}
@@ -330,8 +330,8 @@ func (c *decider) keepToTheWire() {
 	if c.d.Way != wire.WayUnicast || p.GIAddr().IsValid() || p.HType() != 1 {
 		return
 	}
-	rec, known := c.lease(a)
-	past := known && rec.GIAddr.IsValid() && c.same(&rec) // it renews past its relay
+	rec, known := c.lease(a, new(lease.Record))
+	past := known && rec.GIAddr.IsValid() && c.same(rec) // it renews past its relay
 	if c.wasBroadcast() || c.r.reaches(a) && !past {
 		c.d.Way = wire.WayFrame
 	}

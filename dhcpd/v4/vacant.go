@@ -179,11 +179,11 @@ func (c *decider) refuseVacant(kind PoolKind, a netip.Addr) outcome.Outcome {
 		return 0
 	}
 	l := c.d.Match.Vacant
-	rec, known := c.lease(a)
+	rec, known := c.lease(a, new(lease.Record))
 	switch {
 	case known && rec.Live(c.now) && (rec.Key != l.Owner || rec.Subscriber != l.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
 		return outcome.NakOtherClient
-	case known && c.damped(&rec, c.cfg.pools[c.cfg.PoolOf(a)].t1):
+	case known && c.damped(rec, c.cfg.pools[c.cfg.PoolOf(a)].t1):
 		return outcome.TakeoverDamped
 	case c.cfg.maxMACs > 0 && c.vacantCrowded(l):
 		return outcome.PortMACLimit

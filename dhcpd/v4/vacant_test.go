@@ -257,7 +257,7 @@ func TestVacantDecisionsDoNotAllocate(t *testing.T) {
 			var d Decision
 			allocs := testing.AllocsPerRun(100, func() {
 				r.P.Read(raw)
-				d = decideAt(testNow, r, snap, tab, pools, cfg)
+				decideInto(&d, testNow, r, snap, tab, pools, cfg)
 			})
 			require.Contains(t, name, d.Outcome.String())
 			require.Zero(t, allocs)

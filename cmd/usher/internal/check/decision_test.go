@@ -87,7 +87,7 @@ func (s Source) evidence(t *testing.T, cfg *config.Config) evidence {
 }
 
 // decide is what becomes of a client with e that takes the address, which the ERP gives mac, and of which there is rec.
-func (e evidence) decide(t *testing.T, cfg *config.Config, chaddr, mac provision.MAC, rec *lease.Record) (v4.Decision, v4.Trust) {
+func (e evidence) decide(t *testing.T, cfg *config.Config, chaddr, mac provision.MAC, rec *lease.Record) (d v4.Decision, _ v4.Trust) {
 	t.Helper()
 	compiled, err := v4.Compile(cfg.DHCP.Options.Options)
 	require.NoError(t, err)
@@ -115,7 +115,8 @@ func (e evidence) decide(t *testing.T, cfg *config.Config, chaddr, mac provision
 	r.P.Read(q.Append(nil))
 	r.P.From, r.P.Ingress = netip.AddrPortFrom(e.from, 67), lines.Ingress(e.on)
 	v4.Judge(&r, snap, compiled)
-	return v4.Decide(decidedAt, &r, snap, leases, nil, compiled), r.Trust
+	v4.Decide(&d, decidedAt, &r, snap, leases, nil, compiled)
+	return d, r.Trust
 }
 
 // held is a lease of the address by somebody.
