@@ -47,3 +47,22 @@ func TestRefusalEndsNoLeaseOfALaterPacket(t *testing.T) {
 		require.NoError(t, r.end())
 	})
 }
+
+// A client identifier in parts (RFC 3396) is its own packet's, whatever else is in the batch.
+func TestEventsOfABatchKeepTheirIdentifiers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &journal{})
+		for i, id := range [][]byte{{1, 0xaa, 0xab}, {1, 0xba, 0xbb}} {
+			q := selectingOn(byte(i+1), client(byte(0x11+0x10*i)), host(byte(11+10*i)))
+			q.Type, q.Options = wire.Discover, []wire.Option{{Code: 61, Value: id[:1]}, {Code: 61, Value: id[1:]}}
+			r.h.take(time.Now(), socket.Datagram{Data: q.Append(nil), From: netip.AddrPortFrom(relayIP, 67), Ifindex: 3, To: serverIP})
+		}
+		r.h.flush()
+		var ids []string
+		for _, e := range r.log.Find(EventFilter{}) {
+			ids = append(ids, e.ClientID.String())
+		}
+		assert.Equal(t, []string{"01babb", "01aaab"}, ids)
+		require.NoError(t, r.end())
+	})
+}

@@ -50,7 +50,7 @@ type handler struct {
 	replies []*socket.Reply
 }
 
-// departure is a packet whose reply leaves at the end of the batch. The slices of its event are the packet's.
+// departure is a packet whose reply leaves at the end of the batch. Its memory is used again.
 type departure struct {
 	reply   socket.Reply
 	ev      Event
@@ -413,7 +413,7 @@ func (h *handler) leave() {
 	h.leaving = h.leaving[:n+1]
 	d := &h.leaving[n] // its payload has memory that is used again
 	d.reply.To, d.reply.Payload = h.to, append(d.reply.Payload[:0], h.reply...)
-	d.ev = h.ev
+	d.ev.copyFrom(&h.ev) // an identifier in parts is joined in memory that the next packet of the batch uses
 	d.refused, d.ip, d.mac = h.d.Change == v4.ChangeRefused, h.d.Rec.IP, h.d.Rec.MAC
 }
 

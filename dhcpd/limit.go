@@ -257,7 +257,9 @@ func (l *limiter) port(key uint64, p *line.Packet) uint64 {
 		return l.mix(key, maphash.Bytes(l.seed, p.Option82()))
 	}
 	key = l.mix(key, maphash.Bytes(l.seed, o.CircuitID))
-	key = l.mix(key, maphash.Bytes(l.seed, o.RemoteID))
+	if mac, _ := p.MAC(); !o.RemoteIsClient(mac) { // the client's own word, else, makes it as many ports as it likes
+		key = l.mix(key, maphash.Bytes(l.seed, o.RemoteID))
+	}
 	if len(o.RelaySubscriberID) > 0 {
 		key = l.mix(key, maphash.Bytes(l.seed, o.RelaySubscriberID))
 	}

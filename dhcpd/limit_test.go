@@ -242,6 +242,8 @@ func TestWhoseShare(t *testing.T) {
 		{"a renewal past the relay", trusting, relayed, renews, nothing},
 		{"a leasequery that names the relay", trusting, relayed, but(relayed, func(w *way) { w.mod = query }), refused},
 		{"two option 82, the first one its own", trusting, relayed, but(relayed, func(w *way) { w.mod = twice }), "relay"},
+		{"the client's own MAC as remote-id: another MAC on the port", trusting, but(relayed, func(w *way) { w.opt82 = port(client(1), 1) }), but(relayed, func(w *way) { w.opt82, w.mac = port(client(2), 1), 2 }), "port, relay"},
+		{"the client's own MAC as remote-id: on another port", trusting, but(relayed, func(w *way) { w.opt82 = port(client(1), 1) }), but(relayed, func(w *way) { w.opt82 = port(client(1), 2) }), "relay"},
 		{"flags", trusting, relayed, but(relayed, func(w *way) { w.opt82 = plus(port1, 10, 1, 0x80) }), all},
 		{"authentication, another in each", trusting, but(relayed, func(w *way) { w.opt82 = plus(port1, 8, 4, 1, 2, 3, 4) }), but(relayed, func(w *way) { w.opt82 = plus(port1, 8, 4, 1, 2, 3, 5) }), all},
 		{"a subscriber-id", trusting, relayed, but(relayed, func(w *way) { w.opt82 = plus(port1, 6, 1, 'x') }), "relay"},

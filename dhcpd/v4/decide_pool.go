@@ -7,6 +7,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 	"github.com/usher-agent/usher/provision/pool"
 )
@@ -337,7 +338,7 @@ func (c *decider) grantPool(t wire.MessageType, kind PoolKind, i int, a netip.Ad
 	c.route()
 	if t == wire.Offer {
 		c.d.Outcome, c.d.Change = outcome.PoolOffer, ChangeHold
-		c.d.Port = portKey(&c.r.P.Relay, c.r.P.GIAddr(), c.r.P.Ingress.Name)
+		c.d.Port = portKey(&c.r.P.Relay, c.r.P.GIAddr(), c.r.P.Ingress.Name, c.mac)
 		return
 	}
 	c.d.Outcome = outcome.PoolAck
@@ -403,7 +404,7 @@ func (c *decider) releasePool(i int, rec *lease.Record) {
 // would be one more (RFC 3046 section 4.0 wants such a bound). Without
 // option 82 nobody knows the port.
 func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
-	port := portKey(&c.r.P.Relay, c.r.P.GIAddr(), c.r.P.Ingress.Name)
+	port := portKey(&c.r.P.Relay, c.r.P.GIAddr(), c.r.P.Ingress.Name, c.mac)
 	if c.cfg.maxMACs == 0 || port == 0 {
 		return false
 	}
@@ -419,15 +420,16 @@ func (c *decider) fullPort(kind PoolKind, i int, a netip.Addr) bool {
 
 // portKey is a number for the port that option 82 names, whatever its profile: a hash (FNV-1a) of the very bytes of the
 // sub-options that name lines, as comparesLine has it. 0: it names none.
-func portKey(r *wire.RelayInfo, gi netip.Addr, iface string) uint64 {
-	if len(r.CircuitID)+len(r.RemoteID)+len(r.RelaySubscriberID) == 0 {
+func portKey(r *wire.RelayInfo, gi netip.Addr, iface string, client provision.MAC) uint64 {
+	remote := remoteID(r, client)
+	if len(r.CircuitID)+len(remote)+len(r.RelaySubscriberID) == 0 {
 		return 0
 	}
 	var h hash
 	h.add(byte(len(r.CircuitID)))
 	h.add(r.CircuitID...)
-	if len(r.RemoteID) > 0 {
-		h.add(r.RemoteID...)
+	if len(remote) > 0 {
+		h.add(remote...)
 	} else if gi.IsValid() { // without a remote-id the others mean something to their relay only
 		four := gi.As4()
 		h.add(four[:]...)
@@ -467,7 +469,7 @@ func PortOfLease(rec *lease.Record) uint64 {
 	if err != nil || len(rec.Option82) == 0 {
 		return 0
 	}
-	return portKey(&r, rec.GIAddr, rec.Interface)
+	return portKey(&r, rec.GIAddr, rec.Interface, rec.MAC)
 }
 
 // hasFromPool reports whether the client has the address of rec from a pool now.

@@ -8,6 +8,7 @@ import (
 	"github.com/usher-agent/usher/dhcpd/line"
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
+	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
 )
 
@@ -347,26 +348,35 @@ func has(p *line.Packet, a netip.Addr) bool {
 }
 
 // comparesLine says whether the option 82 of the packet names the line of a record's. Sub-options that name no
-// line may differ. A circuit-id without a remote-id means something to its relay, or switch, only.
+// line may differ. A circuit-id without a remote-id, or with one that is the client's own MAC, means something to its relay, or switch, only.
 func (m *matcher) comparesLine(rec *lease.Record, onWire bool) place {
 	p := &m.r.P
 	old := p.Relay
 	if !bytes.Equal(p.Option82(), rec.Option82) {
 		var err error
 		if old, err = wire.ParseRelayInfo(rec.Option82); err != nil || !bytes.Equal(old.CircuitID, p.Relay.CircuitID) ||
-			!bytes.Equal(old.RemoteID, p.Relay.RemoteID) || !bytes.Equal(old.RelaySubscriberID, p.Relay.RelaySubscriberID) {
+			!bytes.Equal(remoteID(&old, rec.MAC), remoteID(&p.Relay, m.mac)) || !bytes.Equal(old.RelaySubscriberID, p.Relay.RelaySubscriberID) {
 			return placeOther
 		}
 	}
-	nameless := len(old.CircuitID)+len(old.RemoteID)+len(old.RelaySubscriberID) == 0
+	remote := remoteID(&old, rec.MAC)
+	nameless := len(old.CircuitID)+len(remote)+len(old.RelaySubscriberID) == 0
 	there := rec.GIAddr == p.GIAddr() && (p.GIAddr().IsValid() || onWire)
 	switch {
-	case !nameless && (len(old.RemoteID) > 0 || there):
+	case !nameless && (len(remote) > 0 || there):
 		return placeSame
 	case there, rec.GIAddr.IsValid() && p.GIAddr().IsValid() && m.cfg.oneWire(rec.GIAddr, p.GIAddr()):
 		return placeUnsure
 	}
 	return placeOther
+}
+
+// remoteID returns the remote-id, if it names a switch: some relays write the client's own MAC there, which is its word alone.
+func remoteID(r *wire.RelayInfo, client provision.MAC) []byte {
+	if r.RemoteIsClient(client) {
+		return nil
+	}
+	return r.RemoteID
 }
 
 // oneCustomer reports whether a VLAN is that of one customer, as dhcp.vlan_interfaces says of all of them. One for which the

@@ -73,7 +73,8 @@ func (c *decider) guestBefore() provision.Owner {
 
 // lineKey is a number for where the client of a packet is: for the port that an option 82 names, else for its relay or the interface.
 func lineKey(p *line.Packet, r *wire.RelayInfo) uint64 {
-	if k := portKey(r, p.GIAddr(), p.Ingress.Name); k != 0 {
+	mac, _ := p.MAC()
+	if k := portKey(r, p.GIAddr(), p.Ingress.Name, mac); k != 0 {
 		return k
 	}
 	var h hash

@@ -99,7 +99,7 @@ func TestGuestsBySubscriberID(t *testing.T) {
 // A guest whose record numbers its line without the subscriber-id, as it was before, keeps its address; nobody else gets it by that.
 func TestGuestOfAnOlderNumber(t *testing.T) {
 	p2 := append([]byte{6, 2, 'p', '2'}, 2, 2, 7, 7)
-	number := portKey(&wire.RelayInfo{RemoteID: []byte{7, 7}}, relayIP, "eth0")
+	number := portKey(&wire.RelayInfo{RemoteID: []byte{7, 7}}, relayIP, "eth0", stranger)
 	first := with(guest(host(201), stranger), func(r *lease.Record) {
 		r.GIAddr, r.Option82, r.Ifindex, r.Interface = relayIP, append([]byte{6, 2, 'p', '1'}, 2, 2, 7, 7), 3, "eth0"
 	})

@@ -39,7 +39,7 @@ func TestCircuitAloneIsOfItsRelay(t *testing.T) {
 	back := wire.Query{Type: wire.Release, MAC: stranger, CIAddr: host(201), Option82: named("7")}
 	assert.Equal(t, "release_unknown", told(run(t, back, leases(direct), withGuests, trusted("eth9"))))
 	assert.Equal(t, "pool_released 192.0.2.201 release", told(run(t, back, leases(direct), withGuests, trusted("eth0"))))
-	assert.NotEqual(t, portKey(&wire.RelayInfo{CircuitID: []byte("7")}, netip.Addr{}, "eth0"), portKey(&wire.RelayInfo{CircuitID: []byte("7")}, netip.Addr{}, "eth9"))
+	assert.NotEqual(t, portKey(&wire.RelayInfo{CircuitID: []byte("7")}, netip.Addr{}, "eth0", stranger), portKey(&wire.RelayInfo{CircuitID: []byte("7")}, netip.Addr{}, "eth9", stranger))
 }
 
 // A line may be named by its subscriber-id alone; link selection and the like name none.
@@ -116,5 +116,41 @@ func TestGuestHeardThroughTwoRelays(t *testing.T) {
 	for _, q := range []wire.Query{selecting, {Type: wire.Request, CIAddr: host(201)}, {Type: wire.Request, Options: []wire.Option{requested(host(201))}}} {
 		d := run(t, via(q, 2), leases(first.Rec), withGuests)
 		assert.Equal(t, "mac_elsewhere", told(d))
+	}
+}
+
+// Some relays write the client's own MAC where the switch's belongs. That names no line: behind another such relay the same bytes are
+// another port, and a new router on the port does not make it one.
+func TestClientsMACAsRemoteIDNamesNoLine(t *testing.T) {
+	near, far := ip("198.51.100.11"), ip("198.51.100.12")
+	for name, remote := range map[string]func(provision.MAC) []byte{
+		"bare":    func(mac provision.MAC) []byte { return mac[:] },
+		"wrapped": func(mac provision.MAC) []byte { return append([]byte{0, 6}, mac[:]...) },
+		"text":    func(mac provision.MAC) []byte { return []byte(mac.String()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			own := func(mac provision.MAC) []byte { return named("ge-0/0/9", remote(mac)...) }
+			rec := with(bound(host(11), client(0x11), 1), func(r *lease.Record) { r.GIAddr, r.Option82, r.Interface = near, own(client(0x11)), "eth0" })
+			release := wire.Query{Type: wire.Release, MAC: client(0x11), CIAddr: host(11), GIAddr: far, Option82: own(client(0x11))}
+			assert.Equal(t, "release_unknown", told(run(t, release, leases(rec))))
+			release.GIAddr = near
+			assert.Equal(t, "released 192.0.2.11 release", told(run(t, release, leases(rec))))
+
+			held := with(guest(host(201), stranger), func(r *lease.Record) { r.GIAddr, r.Option82, r.Interface = near, own(stranger), "eth0" })
+			discover := wire.Query{Type: wire.Discover, MAC: stranger, GIAddr: far, Option82: own(stranger)}
+			assert.NotEqual(t, host(201), run(t, discover, leases(held), withGuests).YourIP, "it is another guest with that MAC")
+			discover.GIAddr = near
+			assert.Equal(t, host(201), run(t, discover, leases(held), withGuests).YourIP)
+
+			info := func(mac provision.MAC) *wire.RelayInfo {
+				r, err := wire.ParseRelayInfo(own(mac))
+				require.NoError(t, err)
+				return &r
+			}
+			at := func(gi netip.Addr, mac provision.MAC) uint64 { return portKey(info(mac), gi, "eth0", mac) }
+			assert.Equal(t, at(near, stranger), at(near, client(0x42)), "one port, whatever MAC its client writes")
+			assert.NotEqual(t, at(near, stranger), at(far, stranger), "two relays have two ports")
+			assert.Equal(t, at(near, stranger), PortOfLease(&held))
+		})
 	}
 }

@@ -284,6 +284,20 @@ type Remote struct {
 	Unsure bool
 }
 
+// RemoteIsClient reports whether the remote-id is the MAC of the client, in any form of DecodeRemote, as some relays
+// write it. Then it names no switch.
+func (r *RelayInfo) RemoteIsClient(client [6]byte) bool {
+	switch v := r.RemoteID; {
+	case len(v) < 6:
+		return false
+	case len(v) == 6:
+		return [6]byte(v) == client
+	default:
+		remote := DecodeRemote(v)
+		return remote.Kind == RemoteMAC && remote.MAC == client
+	}
+}
+
 // DecodeRemote reads the value of sub-option 2: a MAC wrapped with 00 06, bare
 // or as text in any spelling, an IPv4 address as text, other text. A MAC need
 // not be a unicast one: some OLTs make theirs up from a serial number.
