@@ -273,44 +273,81 @@ type bounds struct {
 // inFlight is how many clients are on their way at once: a relay in front of a few thousand after a short outage.
 const inFlight = 256
 
-// What new leases and renewals cost beside few leases and many. Each is measured several
-// times, and the cheapest counts: other work on the machine makes some dearer.
-func testCost(t *testing.T, few, many, doras, rounds int, acl bool, most bounds) {
+// figures are what new leases, beside few and many, and renewals cost, with the echo of each.
+type figures struct {
+	small, large, floor   cost
+	renewal, renewalFloor cost
+	start                 began // with many leases
+}
+
+func over(a, b cost) float64 { return float64(a.each) / float64(b.each) }
+
+func (f *figures) within(most bounds) bool {
+	return over(f.large, f.floor) <= most.ofEcho && over(f.large, f.small) <= most.growth &&
+		over(f.renewal, f.renewalFloor) <= most.renewal && f.start.ready <= most.ready
+}
+
+func cheaper(a, b cost) cost {
+	if b.each < a.each {
+		return b
+	}
+	return a
+}
+
+func (f *figures) least(g figures) {
+	f.small, f.large, f.floor = cheaper(f.small, g.small), cheaper(f.large, g.large), cheaper(f.floor, g.floor)
+	f.renewal, f.renewalFloor = cheaper(f.renewal, g.renewal), cheaper(f.renewalFloor, g.renewalFloor)
+	if g.start.ready < f.start.ready {
+		f.start = g.start
+	}
+}
+
+// costs measures all of it with a new agent. Each is measured several times, and the cheapest counts: other work on the
+// machine makes some dearer.
+func costs(t *testing.T, few, many, doras, rounds int, acl bool) (f figures) {
 	r := newRig(t, Options{ACL: acl, Bound: 500})
 	cheapest := func(f func() (server, floor cost)) (server, floor cost) {
 		for i := range rounds {
 			s, e := f()
 			assert.Zero(t, s.Lost, "%v", &s.Result)
-			if i == 0 || s.each < server.each {
-				server = s
+			if i == 0 {
+				server, floor = s, e
 			}
-			if i == 0 || e.each < floor.each {
-				floor = e
-			}
+			server, floor = cheaper(server, s), cheaper(floor, e)
 		}
 		return server, floor
 	}
 	lease := func() (server, floor cost) { return r.doras(r.guests(doras), inFlight) }
 	r.grow(few)
-	small, floor := cheapest(lease)
-	start := r.grow(many)
-	large, again := cheapest(lease)
+	f.small, f.floor = cheapest(lease)
+	f.start = r.grow(many)
+	var again cost
+	f.large, again = cheapest(lease)
+	f.floor = cheaper(f.floor, again)
 	customers := r.Customers()
 	r.lease(ServerAddr, load.Options{}, customers)
-	renewal, renewalFloor := cheapest(func() (server, floor cost) { return r.renewals(customers, 4, load.Options{}) })
-
-	floor.each = min(floor.each, again.each)
-	over := func(a, b cost) float64 { return float64(a.each) / float64(b.each) }
-	t.Logf("beside %d leases: %v of the processor, %.0f times an echo; %v", few, small.each, over(small, floor), &small.Result)
-	t.Logf("beside %d: %v, %.0f times; %v", many, large.each, over(large, floor), &large.Result)
-	t.Logf("grown %.2f times; echo %v", over(large, small), floor.each)
-	t.Logf("renewal of a bound address: %v, %.1f times an echo of %v", renewal.each, over(renewal, renewalFloor), renewalFloor.each)
-	t.Logf("ready %v after the start, with %v of processors; first ACK after %v", start.ready, start.used, start.first)
-	assert.LessOrEqual(t, over(large, floor), most.ofEcho, "a new lease over an echo")
-	assert.LessOrEqual(t, over(large, small), most.growth, "a new lease beside %d leases over one beside %d", many, few)
-	assert.LessOrEqual(t, over(renewal, renewalFloor), most.renewal, "a renewal over an echo")
-	assert.LessOrEqual(t, start.ready, most.ready, "from the start until ready")
+	f.renewal, f.renewalFloor = cheapest(func() (server, floor cost) { return r.renewals(customers, 4, load.Options{}) })
 	require.NoError(t, r.Stop())
+	return f
+}
+
+// What new leases and renewals cost beside few leases and many. A machine may be half as fast again in one minute than in the
+// next, in which no round helps: what is beyond a bound is measured once more, all of it and twice at most, and the cheapest counts.
+func testCost(t *testing.T, few, many, doras, rounds int, acl bool, most bounds) {
+	f := costs(t, few, many, doras, rounds, acl)
+	for again := 0; again < 2 && !f.within(most); again++ {
+		t.Logf("once more: grown %.2f times, %.1f times an echo; a renewal %.1f times; ready after %v", over(f.large, f.small), over(f.large, f.floor), over(f.renewal, f.renewalFloor), f.start.ready)
+		f.least(costs(t, few, many, doras, rounds, acl))
+	}
+	t.Logf("beside %d leases: %v of the processor, %.1f times an echo; %v", few, f.small.each, over(f.small, f.floor), &f.small.Result)
+	t.Logf("beside %d: %v, %.1f times; %v", many, f.large.each, over(f.large, f.floor), &f.large.Result)
+	t.Logf("grown %.2f times; echo %v", over(f.large, f.small), f.floor.each)
+	t.Logf("renewal of a bound address: %v, %.1f times an echo of %v", f.renewal.each, over(f.renewal, f.renewalFloor), f.renewalFloor.each)
+	t.Logf("ready %v after the start, with %v of processors; first ACK after %v", f.start.ready, f.start.used, f.start.first)
+	assert.LessOrEqual(t, over(f.large, f.floor), most.ofEcho, "a new lease over an echo")
+	assert.LessOrEqual(t, over(f.large, f.small), most.growth, "a new lease beside %d leases over one beside %d", many, few)
+	assert.LessOrEqual(t, over(f.renewal, f.renewalFloor), most.renewal, "a renewal over an echo")
+	assert.LessOrEqual(t, f.start.ready, most.ready, "from the start until ready")
 }
 
 // Small sizes and wide bounds, for a machine that does other work: what costs as many leases
@@ -319,14 +356,14 @@ func TestKernelCostOfLeases(t *testing.T) {
 	testCost(t, 500, 10_000, 300, 2, true, bounds{ofEcho: 60, growth: 3, renewal: 30, ready: 20 * time.Second})
 }
 
-// What docs/benchmarks.md says of a million leases. The aims are 6 times an echo, and 2 s.
+// What docs/benchmarks.md says of a million leases.
 func TestCostOfAMillionLeases(t *testing.T) {
 	if long.Times(t, 0, 1) == 0 {
 		t.Skip("takes minutes")
 	}
 	for _, acl := range []bool{false, true} {
 		t.Run(name(acl), func(t *testing.T) {
-			testCost(t, 1000, 1_000_000, 2000, 5, acl, bounds{ofEcho: 15, growth: 1.3, renewal: 6, ready: 5 * time.Second})
+			testCost(t, 1000, 1_000_000, 2000, 5, acl, bounds{ofEcho: 6, growth: 1.3, renewal: 6, ready: 2 * time.Second})
 		})
 	}
 }
