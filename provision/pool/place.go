@@ -19,7 +19,7 @@ func (p *Pool) SetPlace(a netip.Addr, place uint64) {
 }
 
 func (p *Pool) setPlace(i uint32, place uint64) {
-	if p.slots[i].place == place || p.slots[i].state != StateOffered && p.slots[i].state != StateLeased {
+	if p.slots[i].place == place || p.slots[i].bound || p.slots[i].state != StateOffered && p.slots[i].state != StateLeased {
 		return
 	}
 	p.leave(i)

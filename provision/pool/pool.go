@@ -434,6 +434,7 @@ func (p *Pool) bind(i uint32, bound bool) bool {
 		if s.state == StateFree {
 			p.unlink(i)
 		}
+		p.leave(i) // it is no client's of the pool, so it takes none of what a place may hold
 	default:
 		s.bound = false
 		p.bound--
