@@ -48,7 +48,7 @@ func (c *decider) damped(rec *lease.Record, t1 uint32) bool {
 // line or customer since is not fought over: its old holder is to leave it. Nor is one to which its operator gave the client's MAC
 // since.
 func (c *decider) dampedBinding(b Binding, rec *lease.Record) bool {
-	if rec.Prior.IsZero() || !samePlace(rec, b) || !c.differs(b.Line) && c.overruled(rec, b) {
+	if rec.Prior.IsZero() || !c.isPlace(rec, b) || !c.differs(b.Line) && c.overruled(rec, b) {
 		return false
 	}
 	n := c.cfg.subnetOf(b.IP)

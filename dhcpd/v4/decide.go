@@ -183,6 +183,11 @@ func samePlace(rec *lease.Record, b Binding) bool {
 	return rec.Subscriber == b.Subscriber || rec.Port != 0 && rec.Device == b.Device && rec.Port == b.Port
 }
 
+// isPlace is samePlace, also on a line that has no number of a port to compare: one by the port's name, or a VLAN.
+func (m *matcher) isPlace(rec *lease.Record, b Binding) bool {
+	return samePlace(rec, b) || m.wasThere(rec, b)
+}
+
 // givesUp puts the address of a RELEASE or DECLINE at stake.
 func (c *decider) givesUp(msg message, at netip.Addr) message {
 	p := &c.r.P

@@ -256,7 +256,7 @@ func (c *decider) extendPool(rec *lease.Record) {
 		kind = PoolSubscribers
 	}
 	b := c.d.Match.binding
-	if at := c.bound(a); b.Line == nil && at.Line != nil && samePlace(rec, at) && rec.Live(c.now) && c.comesFrom(rec) != placeOther {
+	if at := c.bound(a); b.Line == nil && at.Line != nil && c.isPlace(rec, at) && rec.Live(c.now) && c.comesFrom(rec) != placeOther {
 		b = at // the ERP gives it now what it has of the pool
 	}
 	switch {
@@ -284,6 +284,12 @@ func (c *decider) past(rec *lease.Record) bool {
 // record alone knows the port.
 func (c *decider) learnt(rec *lease.Record, past bool) bool {
 	lines := c.snap.ByPort(rec.Device, rec.Port)
+	if len(rec.Option82) > 0 {
+		lines = provision.Lines{}
+		if c.cfg.matches&MatchOption82 != 0 {
+			lines = c.located(rec).Lines // by the switches and names of ports that the ERP has now
+		}
+	}
 	return lines.Len() > 0 && (!lines.At(0).Vacant() || past && c.cfg.servesVacant(rec.GIAddr))
 }
 

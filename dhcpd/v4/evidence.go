@@ -181,7 +181,7 @@ func (c *decider) saysLess() bool {
 	b := c.bound(c.e.at)
 	switch own := c.e.seen && c.same(&c.e.rec); {
 	case own && c.e.rec.Live(c.now) && c.tellsLine(&c.e.rec):
-		return c.comesFrom(&c.e.rec) == placeOther || c.e.rec.Pool == "" && b.Line != nil && samePlace(&c.e.rec, b)
+		return c.comesFrom(&c.e.rec) == placeOther || c.e.rec.Pool == "" && b.Line != nil && c.isPlace(&c.e.rec, b)
 	case own && c.e.msg == msgReboot && c.tellsLine(&c.e.rec) && c.comesFrom(&c.e.rec) == placeOther: // its last lease, which is over
 		return true
 	}
@@ -285,7 +285,8 @@ func (c *decider) standsNow(msg message) standing {
 // stillHas reports whether the ERP has the address of a lease where its client got it, or for its MAC where that alone tells who it is:
 // a device that two customers have may get more time for what passed from one of them to the other, for it would be given that anew.
 func (c *decider) stillHas(rec *lease.Record, b Binding) bool {
-	return b.Line != nil && (samePlace(rec, b) || !c.tellsLine(rec) && c.foundEverywhere(b))
+	return b.Line != nil && (samePlace(rec, b) || c.wasThere(rec, b) && (b.MAC.IsZero() || !c.differs(b.Line) || c.onLine(rec, b)) ||
+		!c.tellsLine(rec) && c.foundEverywhere(b))
 }
 
 // comes says whether the packet comes from where the lease was given. Anybody can write another's MAC into

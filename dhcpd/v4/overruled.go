@@ -75,9 +75,15 @@ func (m *matcher) located(rec *lease.Record) line.Location {
 	if len(rec.Option82) == 0 {
 		return line.Location{}
 	}
-	var p line.Packet
-	p.Read((&wire.Query{Type: wire.Request, MAC: rec.MAC, GIAddr: rec.GIAddr, Option82: rec.Option82}).Append(nil))
-	return m.cfg.line.Locate(&p, m.snap)
+	var was *givenBy
+	if m.r == nil {
+		was = new(givenBy)
+	} else {
+		was = &m.r.was // guests renew each minute: nothing is allocated for that
+	}
+	was.raw = (&wire.Query{Type: wire.Request, MAC: rec.MAC, GIAddr: rec.GIAddr, Option82: rec.Option82}).Append(was.raw[:0])
+	was.p.Read(was.raw)
+	return m.cfg.line.Locate(&was.p, m.snap)
 }
 
 func (m *matcher) inVLAN(rec *lease.Record, b Binding) bool {

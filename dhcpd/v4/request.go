@@ -24,6 +24,14 @@ type Request struct {
 
 	HostRoutes bool     // leases on the interface get routes of their own: clients of any network may be on it
 	Networks   Networks // as Config.NetworksOf has those of the interface
+
+	was givenBy // room for located
+}
+
+// givenBy is a packet with the option 82 that a lease was given by.
+type givenBy struct {
+	p   line.Packet
+	raw []byte
 }
 
 // reaches reports whether a is on the interface, with no router between: in a network of its own, or by a host route.
