@@ -51,6 +51,7 @@ func TestGuestPastTheRelayMovesWhenTheERPLearnsIt(t *testing.T) {
 		{"by name, without an address", 2, 0, named("ge-0/0/9", switch2[:]...), with50(t, provision.Line{Device: 2, PortName: "ge-0/0/9"}), withFlats, "nak_not_bound"},
 		{"the same, and no pool has one", 2, 0, named("ge-0/0/9", switch2[:]...), with50(t, provision.Line{Device: 2, PortName: "ge-0/0/9"}), withGuests, "pool_ack"},
 		{"a switch that it did not have", 0, 0, port(switch3, 9), with50(t, provision.Line{Addresses: a50, Device: 3, Port: 9}, device3), withGuests, "nak_not_bound"},
+		{"with the very address", 2, 0, named("ge-0/0/9", switch2[:]...), with50(t, provision.Line{Addresses: provision.Hosts4(host(201)), Device: 2, PortName: "ge-0/0/9"}), withGuests, "ack"},
 		{"another name", 2, 0, named("ge-0/0/9", switch2[:]...), with50(t, provision.Line{Addresses: a50, Device: 2, PortName: "ge-0/0/8"}), withGuests, "pool_ack"},
 		{"another number", 2, 9, port(switch2, 9), with50(t, provision.Line{Addresses: a50, Device: 2, Port: 8}), withGuests, "pool_ack"},
 		{"the name on another switch", 2, 0, named("ge-0/0/9", switch2[:]...), with50(t, provision.Line{Addresses: a50, Device: 1, PortName: "ge-0/0/9"}), withGuests, "pool_ack"},
