@@ -87,7 +87,7 @@ func (f *Fetcher) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot
 	}
 	f.memory.setStates(b.numbers)
 	for id, n := range b.numbers {
-		answer.States[provision.SubscriberID(id)] = f.state(id, n)
+		b.tellPolled(&answer, id, n)
 	}
 	if !f.memory.fromBefore() {
 		f.freed(prior, prev, answer.States)
@@ -105,11 +105,34 @@ func (b *batch) statesOfLists(prev *provision.Snapshot) syncer.StatesAnswer {
 	answer := syncer.StatesAnswer{States: make(map[provision.SubscriberID]provision.State, len(b.numbers)), FetchedAt: b.in.FetchedAt}
 	for id, n := range b.numbers {
 		if _, twice := b.twice[id]; !twice {
-			answer.States[provision.SubscriberID(id)] = b.state(id, n)
+			b.tellPolled(&answer, id, n)
 		}
 	}
 	answer.FirstRead = b.memory.firstReadOnes(&b.policy, prev)
 	return answer
+}
+
+// tellPolled tells the state of a customer with a state_id in the answer to a poll of states. Of one for whom the list of former
+// customers is not in use it tells what blocks more without that: all else would take back what is held, or rejected, of that list.
+func (b *batch) tellPolled(answer *syncer.StatesAnswer, id int64, n int) {
+	sub := provision.SubscriberID(id)
+	was := b.prev.State(sub)
+	if st, unused := b.withoutFormer(id, n, was); !unused {
+		answer.States[sub] = b.state(id, n)
+	} else if stricter(st, was) {
+		answer.States[sub] = st
+	}
+}
+
+// withoutFormer returns what the state_id and the flags on the card alone make of a customer, if it is not in use, in state was, that the
+// list of former ones blocks more than these do. That list comes into use by a whole fetch, of which the guard may hold just that;
+// neither a card nor a poll of states reads it again.
+func (f *Fetcher) withoutFormer(id int64, n int, was provision.State) (st provision.State, unused bool) {
+	flags := f.memory.flags(id)
+	with := f.policy.State(n, flags)
+	flags.Former = provision.FlagUnread
+	st = f.policy.State(n, flags)
+	return st, st != with && stricter(with, was)
 }
 
 // readLeft reads the cards of those in two lists, and of those in no list any more, but of later ones, who were asked for in vain
@@ -248,9 +271,13 @@ func (f *Fetcher) FetchCustomers(ctx context.Context, ids []provision.Subscriber
 
 // cardState returns the state that a card tells of its customer, who is in state was; n is the state_id that is known. Without
 // a state_id the card tells no more than what its own flags block: the number in Memory is what lists said, which are no proof
-// of themselves. Nor does a card tell that somebody is former no more.
+// of themselves. Nor does a card tell who is former, or is no more: where the list of these is not in use, it tells what it says
+// without that, and nothing of one who is not blocked, whom a fetch that runs may be about to stop for being former.
 func (f *Fetcher) cardState(c *userside.Customer, n int, was provision.State) (st provision.State, tells bool) {
 	if stateID(c.State) != noStateID {
+		if own, unused := f.withoutFormer(c.ID, n, was); unused {
+			return own, own.Blocks() || was.Blocks()
+		}
 		st = f.state(c.ID, n)
 		return st, st.Blocks() || !was.Blocks() || !f.memory.hasLeftFormer(c.ID)
 	}

@@ -430,6 +430,59 @@ func TestTheSourceThatBlocksManyIsNamed(t *testing.T) {
 	}
 }
 
+// A list of former customers that the guard holds is confirmed by nothing that does not tell who is former: neither the own card nor a poll
+// of states blocks more for it than is in use, and the card of who paid opens.
+func TestAHeldListOfFormerCustomersIsConfirmedByNothing(t *testing.T) {
+	for _, mode := range []Mode{ModeDirect, ModeComposed} {
+		t.Run(string(mode), func(t *testing.T) {
+			e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: 240})
+			w := newTableWorld(t, 240, c, e, mode)
+			var some []provision.SubscriberID
+			for _, x := range e.Customers() {
+				if id := provision.SubscriberID(x.ID); len(some) < 60 && w.truth.State(id) == provision.StateActive && w.truth.BySubscriber(id).Len() > 0 {
+					some = append(some, id)
+				}
+			}
+			owes, paid, owesNow, disabled, plain := some[0], some[1], some[2], some[3], some[4:]
+			for _, id := range some[:2] {
+				require.NoError(t, e.SetState(int64(id), emulator.StatePause))
+			}
+			f, _ := w.agent(t, w.open(t))
+			prev, _ := read(t, f, w.truth)
+			require.Equal(t, provision.StatePause, prev.State(owes))
+			for _, id := range some {
+				require.NoError(t, e.SetFlags(int64(id), id == disabled, false, true))
+			}
+			use, sources := read(t, f, prev)
+			require.Empty(t, harm(prev, use))
+			require.True(t, slices.ContainsFunc(sources, func(st syncer.SourceStatus) bool { return st.Source == syncer.SourceFormer && st.Guard }))
+
+			require.NoError(t, e.SetState(int64(owesNow), emulator.StatePause))
+			polled, err := f.FetchStates(ctx, use)
+			require.NoError(t, err)
+			require.Equal(t, provision.StatePause, polled.States[owesNow], "that is no word of that list")
+			for _, id := range some {
+				if st, told := polled.States[id]; told && id != owesNow {
+					require.Equal(t, use.State(id), st, "customer %d", id)
+				}
+			}
+			require.NotContains(t, polled.States, owes, "that he would be no more than paused is not told, or it would take back what an operator rejected")
+
+			require.NoError(t, e.SetState(int64(paid), emulator.StateActive))
+			cards, err := f.FetchCustomers(ctx, some, use)
+			require.NoError(t, err)
+			require.True(t, cards.Refresh)
+			require.Equal(t, provision.StatePause, cards.States[owes])
+			require.Equal(t, provision.StatePause, cards.States[owesNow])
+			require.Equal(t, provision.StateStop, cards.States[disabled])
+			require.Equal(t, "active", words(cards)[paid])
+			for _, id := range plain {
+				require.NotContains(t, cards.States, id, "nobody was asked who is former")
+			}
+		})
+	}
+}
+
 // once has an agent make one whole fetch after a start with what a store has, decide on it, and end.
 func once(t *testing.T, f *Fetcher, store syncer.SnapshotStore, decide func(s *syncer.Syncer)) {
 	t.Helper()
