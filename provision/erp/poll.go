@@ -87,10 +87,12 @@ func (f *Fetcher) FetchStatesEarly(ctx context.Context, prev *provision.Snapshot
 	}
 	f.memory.setStates(b.numbers)
 	for id, n := range b.numbers {
-		b.tellPolled(&answer, id, n)
+		if !b.unheard[id] {
+			b.tellPolled(&answer, id, n)
+		}
 	}
 	if !f.memory.fromBefore() {
-		f.freed(prior, prev, answer.States)
+		b.freed(prior, prev, answer.States)
 	}
 	answer.FirstRead = f.memory.firstReadOnes(&f.policy, prev)
 	answer.Refresh = answer.Refresh || f.unreadAtFirst.Swap(false)
@@ -137,7 +139,8 @@ func (f *Fetcher) withoutFormer(id int64, n int, was provision.State) (st provis
 
 // readLeft reads the cards of those in two lists, and of those in no list any more, but of later ones, who were asked for in vain
 // before and are too many. No longer than cardTime, and quickList after
-// a time when that was too short: the next poll of states waits for it. Who cannot be read keeps the state of before.
+// a time when that was too short: the next poll of states waits for it. Who is in no list and cannot be read is not told of: the
+// state in use stands, which may be newer than what lists told before.
 func (b *batch) readLeft(ctx context.Context, left, later []int64, prior map[int64]int, answer *syncer.StatesAnswer) {
 	most := cardTime
 	if b.cardsHung.Load() {
@@ -162,16 +165,16 @@ func (b *batch) readLeft(ctx context.Context, left, later []int64, prior map[int
 // freed adds customers who are blocked in prev and whom an earlier read, of which
 // nothing came, found active: a whole fetch that the guard held, a hint that came
 // too late. They left the lists then, so no list tells of them any more.
-func (f *Fetcher) freed(prior map[int64]int, prev *provision.Snapshot, states map[provision.SubscriberID]provision.State) {
+func (b *batch) freed(prior map[int64]int, prev *provision.Snapshot, states map[provision.SubscriberID]provision.State) {
 	for _, sub := range prev.Subscribers() {
 		if sub.State != provision.StateStop && sub.State != provision.StatePause {
 			continue
 		}
-		if _, listed := states[sub.ID]; listed {
+		if _, listed := states[sub.ID]; listed || b.unheard[int64(sub.ID)] {
 			continue
 		}
 		n, known := prior[int64(sub.ID)]
-		if known && f.state(int64(sub.ID), n) == provision.StateActive {
+		if known && b.state(int64(sub.ID), n) == provision.StateActive {
 			states[sub.ID] = provision.StateActive
 		}
 	}
@@ -208,16 +211,26 @@ func (b *batch) askLeft(ctx context.Context, left, later []int64, prior map[int6
 	}
 	slices.Sort(left)
 	for _, id := range left {
-		b.numbers[id] = prior[id] // stands unless the card tells
+		b.numbers[id] = prior[id] // stays known unless the card tells
+	}
+	b.unheard = make(map[int64]bool)
+	for _, id := range slices.Concat(left, later) {
+		b.unheard[id] = true
 	}
 	contrary, told := 0, make(map[int64]bool, len(left))
 	_, err := b.ask(ctx, left, func(c *userside.Customer) {
 		b.card(c)
 		if n := stateID(c.State); n != noStateID {
 			told[c.ID] = true
+			delete(b.unheard, c.ID)
 			if b.listed[n] {
 				contrary++
 			}
+			return
+		}
+		sub := provision.SubscriberID(c.ID)
+		if st, tells := b.cardState(c, noStateID, b.prev.State(sub)); tells {
+			answer.States[sub] = st
 		}
 	})
 	believed := b.judgeStates(ctx, false, contrary, contrary, len(prior))

@@ -80,6 +80,7 @@ func TestFetchStates(t *testing.T) {
 		before, after []string // rules
 		policy        *provision.Policy
 		want          map[provision.SubscriberID]string
+		stands        map[provision.SubscriberID]string // in use after it
 		calls         []string
 		refresh       bool
 		wantErr       string
@@ -105,13 +106,15 @@ func TestFetchStates(t *testing.T) {
 		},
 		"one was deleted": {
 			after:   []string{list1, ids(), "customer.get_data?customer_id=2", `404 {"error":"no such customer"}`},
-			want:    map[provision.SubscriberID]string{2: "pause", 3: "stop"},
+			want:    map[provision.SubscriberID]string{3: "stop"},
+			stands:  map[provision.SubscriberID]string{2: "pause", 3: "stop"},
 			calls:   []string{list1, list0, "customer.get_data?customer_id=2"},
 			refresh: true,
 		},
 		"cards are not allowed": {
 			after:   []string{list1, ids(), "customer.get_data", `403 {"error":"forbidden"}`},
-			want:    map[provision.SubscriberID]string{2: "pause", 3: "stop"},
+			want:    map[provision.SubscriberID]string{3: "stop"},
+			stands:  map[provision.SubscriberID]string{2: "pause", 3: "stop"},
 			calls:   []string{list1, list0, "customer.get_data?customer_id=2"},
 			refresh: true,
 		},
@@ -170,6 +173,9 @@ func TestFetchStates(t *testing.T) {
 			}
 			assert.Equal(t, tt.calls, e.calls())
 			assert.Equal(t, tt.want, words(got))
+			for id, st := range tt.stands {
+				assert.Equal(t, st, prev.WithStates(got.States).State(id).String())
+			}
 			assert.Equal(t, tt.refresh, got.Refresh)
 			assert.False(t, got.FetchedAt.IsZero())
 		})
@@ -192,6 +198,45 @@ func TestFetchStatesTellsWhomAnUnusedFetchFreed(t *testing.T) {
 	got, err = f.FetchStates(ctx, prev)
 	require.NoError(t, err)
 	assert.Equal(t, map[provision.SubscriberID]string{2: "pause", 3: "stop"}, words(got), "paused anew")
+}
+
+// Who is in no list any more and whose card tells nothing is not told of: the state in use stands, also where the number of before
+// says otherwise, for an operator resumed the customer meanwhile, or the file of before a crash is older than the snapshot.
+func TestWhoCannotBeReadIsNotToldOf(t *testing.T) {
+	policy := provision.DefaultPolicy()
+	const card2 = "customer.get_data?customer_id=2"
+	for name, tt := range map[string]struct {
+		card string
+		want string // empty: not told
+	}{
+		"forbidden":                {`403 {"error":"no"}`, ""},
+		"unavailable":              {"502 bad gateway", ""},
+		"not to be had":            {`400 {"error":"no"}`, ""},
+		"no such customer":         {`404 {"error":"no"}`, ""},
+		"no state on it":           {`200 {"result":"OK","data":{"id":2}}`, ""},
+		"no state on it, disabled": {`200 {"result":"OK","data":{"id":2,"is_disable":1}}`, "stop"},
+		"paused":                   {`200 {"result":"OK","data":{"id":2,"state_id":1}}`, "pause"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, f, prev := primed(t, with(good(), list2, ids(1, 4, 5, 6, 7)), Options{Bindings: ModeDirect, Policy: &policy})
+			e.set(list1, ids())
+			e.set(card2, tt.card)
+			got, err := f.FetchStates(ctx, prev.WithStates(map[provision.SubscriberID]provision.State{2: provision.StateActive}))
+			require.NoError(t, err)
+			require.Equal(t, tt.want, words(got)[2])
+			require.Contains(t, got.States, provision.SubscriberID(3))
+		})
+	}
+	t.Run("nor let in", func(t *testing.T) {
+		e, f, prev := primed(t, with(good(), list2, ids(1, 4, 5, 6, 7), list0, ids()), Options{Bindings: ModeDirect})
+		e.set(list1, ids())
+		e.set(list2, ids(1, 2, 4, 5, 6, 7))
+		fetch(t, f, prev) // what it gives is not used
+		e.set(list2, ids(1, 4, 5, 6, 7))
+		got, err := f.FetchStates(ctx, prev)
+		require.NoError(t, err)
+		require.NotContains(t, got.States, provision.SubscriberID(2), "in no list any more, and the card is refused")
+	})
 }
 
 const card1 = "customer.get_data?customer_id=1"
@@ -298,7 +343,7 @@ func TestCardWithoutStateTellsNothing(t *testing.T) {
 			e.set("customer.get_data?customer_id=1,2,3", `200 {"result":"OK","data":{"1":{"id":1,"state_id":2},"2":{"id":2},"3":{"id":3,"state_id":0}}}`)
 			got, err := f.FetchStates(ctx, prev)
 			require.NoError(t, err)
-			require.Equal(t, "pause", words(got)[2], mode)
+			require.Equal(t, provision.StatePause, prev.WithStates(got.States).State(2), mode)
 			require.True(t, got.Refresh, "a whole fetch may tell")
 			require.Equal(t, "pause", states(fetch(t, f, prev))[2], mode)
 		}
@@ -348,7 +393,7 @@ func TestCardsHoldUpNoList(t *testing.T) {
 				require.Zero(t, told, "before cards are asked for")
 				require.LessOrEqual(t, time.Since(began), most)
 				require.Equal(t, provision.StatePause, got.States[pays])
-				require.Equal(t, provision.StatePause, got.States[paid])
+				require.Equal(t, provision.StatePause, prev.WithStates(got.States).State(paid))
 				require.True(t, got.Refresh)
 			}
 			require.NoError(t, e.SetQuirks(emulator.Quirks{}))
