@@ -55,6 +55,28 @@ func TestHintsThatWaitOutliveARestart(t *testing.T) {
 	}
 }
 
+// Where the clock is behind after a restart, for the host keeps no time while it is off, a hint that waits is read all the same, for an hour
+// from then on. An opening begins to wait anew.
+func TestWhatWaitsOutlivesAClockThatIsBehind(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	k := newKnown()
+	k.hints = map[provision.SubscriberID]time.Time{1005: now.Add(-time.Minute)}
+	k.since = map[provision.SubscriberID]time.Time{1006: now.Add(-time.Minute)}
+	body, err := k.encode()
+	require.NoError(t, err)
+	for name, at := range map[string]time.Time{"1970": time.Unix(0, 0), "a day": now.Add(-24 * time.Hour), "some minutes": now.Add(-5 * time.Minute)} {
+		t.Run(name, func(t *testing.T) {
+			again, err := decodeKnown(hourVersion, body, at)
+			require.NoError(t, err)
+			require.Equal(t, map[provision.SubscriberID]time.Time{1005: at}, again.hints)
+			require.Empty(t, again.since)
+		})
+	}
+	again, err := decodeKnown(hourVersion, body, now.Add(hintPatience))
+	require.NoError(t, err)
+	require.Empty(t, again.hints)
+}
+
 // A restart while openings wait for cards that cannot be read does not begin the five minutes anew, unless it takes that long.
 func TestOpeningsWaitOnOverARestart(t *testing.T) {
 	for away, want := range map[time.Duration]time.Duration{time.Minute: time.Minute, openingPatience: openingPatience} {

@@ -139,6 +139,11 @@ func decodeKnown(version int, body []byte, now time.Time) (known, error) {
 	for _, id := range in.Contradicted {
 		out.contradicted[id] = true
 	}
+	for i := range in.Hints {
+		if in.Hints[i].At.After(now) { // a clock that is behind, as on a host that keeps no time while it is off
+			in.Hints[i].At = now
+		}
+	}
 	// An opening that waited longer is due at once by a list of then: of one that was down meanwhile nobody looked at it.
 	out.hints, out.since = decodeTimes(in.Hints, hintPatience, now), decodeTimes(in.Openings, openingPatience, now)
 	out.passed.expire(now)
