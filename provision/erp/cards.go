@@ -65,7 +65,7 @@ func (l *cardLists) note(n, least int, took time.Duration, err error) {
 type candidate struct {
 	id   int64
 	free bool // blocked in the snapshot in use, and would not be any more
-	read uint32
+	read uint64
 }
 
 func compareCandidates(x, y candidate) int {
@@ -245,7 +245,7 @@ func (m *Memory) firstReadOnes(policy *provision.Policy, prev *provision.Snapsho
 }
 
 // unread returns how many of some customers never had their card read, and when the one read longest ago was.
-func (m *Memory) unread(of []candidate) (never int, oldest uint32) {
+func (m *Memory) unread(of []candidate) (never int, oldest uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	oldest = m.reads
@@ -261,7 +261,7 @@ func (m *Memory) unread(of []candidate) (never int, oldest uint32) {
 
 // roundOf notes how far the reading of all cards is, and returns how long the last one took; 0: that is not known. whole
 // says that this fetch, begun at now, read every card.
-func (m *Memory) roundOf(now time.Time, oldest uint32, whole bool) time.Duration {
+func (m *Memory) roundOf(now time.Time, oldest uint64, whole bool) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := &m.round

@@ -32,7 +32,7 @@ type Memory struct {
 	dubious    map[int]bool   // states whose lists the last whole fetch did not believe, but 0
 	untold     map[int64]bool // whose cards told no state in the last poll of states; true: and a whole fetch was made since
 	statesBad  bool           // the last whole fetch could not read the lists of states, or did not believe them
-	reads      uint32
+	reads      uint64
 	moved      map[int64]string           // cabling that Moved reported, so that it reports it once
 	nets       map[int64][]netip.Prefix   // subnets on the cards that were read
 	stale      map[int64]bool             // customers whose cabling must be followed anew
@@ -55,15 +55,15 @@ type Memory struct {
 // cardRound is the reading of all cards once, which may take many fetches.
 type cardRound struct {
 	began time.Time
-	mark  uint32        // Memory.reads then
+	mark  uint64        // Memory.reads then
 	good  time.Time     // when the one before began: no card is older; zero: there was none
 	last  time.Duration // how long that took; 0: all cards were read in one fetch, or there was none
 }
 
 // standing is what is known of one customer.
 type standing struct {
+	read    uint64 // when the card was read, by Memory.reads; 0: never
 	stateID int32
-	read    uint32          // when the card was read, by Memory.reads; 0: never
 	flags   provision.Flags // of the card; Former stands in Memory.former
 }
 
@@ -191,7 +191,7 @@ func (m *Memory) keep(blocked map[int64]provision.State) {
 }
 
 // lastRead says when a customer's card was read; 0: never. Only the order means something.
-func (m *Memory) lastRead(id int64) uint32 {
+func (m *Memory) lastRead(id int64) uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.customers[id].read

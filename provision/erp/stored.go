@@ -50,7 +50,7 @@ type stored struct {
 	Former    []int64               `json:"former"`
 	Left      []int64               `json:"left_former,omitempty"`  // who is in that list no more, and still blocked
 	Skips     string                `json:"skips_former,omitempty"` // the version of the ERP whose look-ups are known to leave them out
-	Reads     uint32                `json:"reads"`
+	Reads     uint64                `json:"reads"`
 	Whole     bool                  `json:"whole,omitempty"` // states can be polled by this
 	Zero      bool                  `json:"zero,omitempty"`  // and with state_id=0
 	Fresh     bool                  `json:"fresh,omitempty"` // the first cards of a new installation are being read
@@ -60,7 +60,7 @@ type stored struct {
 type storedCustomer struct {
 	ID      int64          `json:"id"`
 	StateID int32          `json:"state_id"`
-	Read    uint32         `json:"read,omitempty"` // when the card was read, in the order of reads; 0: never
+	Read    uint64         `json:"read,omitempty"` // when the card was read, in the order of reads; 0: never
 	Flags   [3]int         `json:"flags,omitzero"` // disabled, potential, not in the billing: 0 not read, 1 no, 2 yes
 	Nets    []netip.Prefix `json:"nets,omitempty"` // subnets on the card
 	// Kept is the state of one who stays blocked for a reason that could not be read since.

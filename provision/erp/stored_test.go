@@ -2,6 +2,7 @@ package erp
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +21,27 @@ import (
 )
 
 const testURL = "https://erp.example.net/api.php"
+
+// The order in which cards were read holds however many were read, a year and more of them, also over a restart.
+func TestOrderOfReadsDoesNotEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "answers")
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	m, err := OpenMemory(path, testURL)
+	require.NoError(t, err)
+	m.reads = math.MaxUint32 - 1
+	for id := range int64(3) {
+		m.card(&userside.Customer{ID: 1 + id}, nil)
+	}
+	m.tell(syncer.SourceStatus{Source: syncer.SourceFlags, Judgement: syncer.JudgedGood, GoodAt: now}, now)
+	require.NoError(t, m.save(now))
+	again, err := OpenMemory(path, testURL)
+	require.NoError(t, err)
+	again.card(&userside.Customer{ID: 4}, nil)
+	for id := range int64(3) {
+		require.Less(t, again.lastRead(1+id), again.lastRead(2+id), "customer %d was read before", 1+id)
+	}
+	require.NotZero(t, again.lastRead(2), "that would be never")
+}
 
 // What was known comes back, as it was; for another ERP nothing does.
 func TestMemoryOverRestarts(t *testing.T) {
