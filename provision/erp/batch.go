@@ -15,6 +15,7 @@ import (
 type batch struct {
 	*Fetcher
 	prev      *provision.Snapshot
+	turn      int // which customers are asked this time
 	in        provision.Input
 	directErr error // why the direct source was given up
 	rowsRead  bool  // the direct source answered: later errors are not its own
@@ -36,7 +37,7 @@ type batch struct {
 
 func (f *Fetcher) newBatch(prev *provision.Snapshot) *batch {
 	return &batch{
-		Fetcher: f, prev: prev, in: provision.Input{FetchedAt: f.now()},
+		Fetcher: f, prev: prev, turn: int(f.turns.Load()), in: provision.Input{FetchedAt: f.now()},
 		numbers: make(map[int64]int), kept: make(map[int64]provision.State), cards: make(map[int64]bool), listed: make(map[int]bool),
 	}
 }

@@ -77,8 +77,9 @@ type Fetcher struct {
 	source   provision.Source // in use; empty before the first success
 	composed int              // composed fetches since direct was last tried
 	patience int              // so many are made before it is tried again: one after the first failure, then twice as many as before
-	turn     int              // which customers are asked this time
 	chains   chainCache
+
+	turns atomic.Int64 // Fetches begun; polls of states beside it go by it too
 
 	mu   sync.Mutex             // guards told and asks
 	told map[string]bool        // conditions that were logged and still hold
@@ -149,8 +150,8 @@ func New(client *userside.Client, o Options) (*Fetcher, error) {
 // whose cabling was not followed yet.
 func (f *Fetcher) Fetch(ctx context.Context, prev *provision.Snapshot) (provision.Input, error) {
 	ctx = userside.WithLane(ctx, userside.LaneBulk)
+	f.turns.Add(1)
 	b := f.newBatch(prev)
-	f.turn++
 	if f.tryDirect() {
 		err := b.direct(ctx)
 		switch {

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -348,6 +349,26 @@ func TestCardWithoutStateTellsNothing(t *testing.T) {
 			require.Equal(t, "pause", states(fetch(t, f, prev))[2], mode)
 		}
 	})
+}
+
+// A poll of states settles who is in two lists while a whole fetch begins (with the race detector).
+func TestWholeFetchBesidePolls(t *testing.T) {
+	e, f, prev := primed(t, good(), Options{Bindings: ModeDirect, Memory: zeroCompared()})
+	e.set(list0, ids(2, 3))
+	e.set("customer.get_data?customer_id=2", `200 {"result":"OK","data":{"id":2,"state_id":1}}`)
+	var polls sync.WaitGroup
+	defer polls.Wait()
+	polls.Go(func() {
+		for range 20 {
+			got, err := f.FetchStates(ctx, prev)
+			assert.NoError(t, err)
+			assert.Equal(t, provision.StatePause, got.States[2])
+		}
+	})
+	for range 20 {
+		_, err := f.Fetch(ctx, prev)
+		require.NoError(t, err)
+	}
 }
 
 // Cards that cannot be read, or hang, hold up nothing that lists told.
