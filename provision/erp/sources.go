@@ -167,7 +167,7 @@ func (b *batch) keepStates() {
 }
 
 // judgeStates judges the lists by the cards of customers who are in none of them: contrary is how many of those cards
-// tell a state whose list was read, out is how many of all customers are in no list. It reports whether the lists are
+// tell a state whose list was read, or are lacking of customers who have rows, out is how many of all customers are in no list. It reports whether the lists are
 // believed. A poll of states reads fewer lists than a whole fetch, so it does not make good what that found bad.
 func (b *batch) judgeStates(ctx context.Context, whole bool, out, contrary, all int) (believed bool) {
 	st := syncer.SourceStatus{Source: syncer.SourceStates, Judgement: syncer.JudgedGood, Rows: all}

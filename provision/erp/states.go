@@ -166,7 +166,7 @@ func (b *batch) stopped(ctx context.Context) (list userside.IDs, refused bool, e
 
 // askUnlisted learns the state of customers with rows that are in no list, of those
 // of whom a list says nothing certain, and of those without a row who are known and in no list any more. At most MaxAsk are asked, other ones
-// in each fetch; the rest keep the state that they had. all is how many rows there are.
+// in each fetch; the rest keep the state that they had, and so does who is blocked and has a row, but no card. all is how many rows there are.
 func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, all int) error {
 	contrary := 0
 	if !b.in.StatesKept {
@@ -207,11 +207,21 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, al
 		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Detail: "states of customers in no list: " + err.Error()})
 	}
 	for _, id := range ids {
-		if got.found[id] || got.missing[id] {
-			continue // Build reports the missing ones
+		if got.found[id] {
+			continue
 		}
 		st := b.prev.State(provision.SubscriberID(id))
 		_, hasRow := unlisted[id]
+		if got.missing[id] {
+			// The ERP contradicts itself where it has the rows of who was known: that opens nobody, and of many is held.
+			if hasRow && st != provision.StateUnknown {
+				contrary++
+			}
+			if hasRow && st.Blocks() {
+				b.kept[id] = st
+			}
+			continue // Build reports them
+		}
 		if nets, _ := b.memory.subnetsOf(id); !hasRow && st == provision.StateUnknown && len(nets) == 0 {
 			continue // nobody needs it
 		}
