@@ -151,6 +151,9 @@ func (b *batch) listStates(ctx context.Context) error {
 	if err := b.listStopped(ctx, b.in.Source == provision.SourceDirect); err != nil {
 		return err
 	}
+	if b.ignoresStates() {
+		b.doubtOpen()
+	}
 	if err := b.settleTwice(ctx); err != nil && (b.prev == nil || ctx.Err() != nil) {
 		return err // else the stricter state stands
 	}
