@@ -29,6 +29,7 @@ type batch struct {
 	unsure  []int64                   // in a list alone that is none: see listStopped and blocksMost
 	doubted error                     // why a list of a state counts for nothing; nil: none does, but perhaps that of state 0
 	dubious map[int]bool              // states of such lists
+	heeds   bool                      // a list of a state that blocks is believed: the ERP takes states for a condition
 	twice   map[int64]struct{}        // in the lists of two states
 	unheard map[int64]bool            // of a poll of states: in no list any more, and no card told anything
 	blamed  bool                      // a source was told to be what failed

@@ -190,6 +190,13 @@ func (m *Memory) keep(blocked map[int64]provision.State) {
 	m.kept = blocked
 }
 
+// keeps reports whether a customer stays blocked for a reason that could not be read.
+func (m *Memory) keeps(id int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.kept[id].Blocks()
+}
+
 // lastRead says when a customer's card was read; 0: never. Only the order means something.
 func (m *Memory) lastRead(id int64) uint64 {
 	m.mu.Lock()

@@ -151,6 +151,9 @@ func (b *batch) listStates(ctx context.Context) error {
 	if err := b.listStopped(ctx, b.in.Source == provision.SourceDirect); err != nil {
 		return err
 	}
+	if b.ignoresStates() {
+		b.doubtOpen()
+	}
 	if err := b.settleTwice(ctx); err != nil && (b.prev == nil || ctx.Err() != nil) {
 		return err // else the stricter state stands
 	}
@@ -167,7 +170,7 @@ func (b *batch) keepStates() {
 }
 
 // judgeStates judges the lists by the cards of customers who are in none of them: contrary is how many of those cards
-// tell a state whose list was read, out is how many of all customers are in no list. It reports whether the lists are
+// tell a state whose list was read, or are lacking of customers who have rows, out is how many of all customers are in no list. It reports whether the lists are
 // believed. A poll of states reads fewer lists than a whole fetch, so it does not make good what that found bad.
 func (b *batch) judgeStates(ctx context.Context, whole bool, out, contrary, all int) (believed bool) {
 	st := syncer.SourceStatus{Source: syncer.SourceStates, Judgement: syncer.JudgedGood, Rows: all}
@@ -188,16 +191,22 @@ func (b *batch) judgeStates(ctx context.Context, whole bool, out, contrary, all 
 }
 
 // keepBlocked has those stay blocked whom nothing that is known explains to be, as long as their cards were never read: the
-// first fetch of a version that keeps what cards said, or after the file was lost, opens nobody while get_data is refused.
+// first fetch of a version that keeps what cards said, or after the file was lost, opens nobody while get_data is refused. Where the
+// number of a customer is known, what blocked was that: then the snapshot is only behind, since the guard holds what was read, or
+// it was read beside.
 func (b *batch) keepBlocked() {
 	blocked := make(map[int64]provision.State)
 	if b.policy.Heeds() {
 		for _, sub := range b.prev.Subscribers() {
 			id := int64(sub.ID)
-			if _, listed := b.numbers[id]; !listed || !sub.State.Blocks() || b.memory.lastRead(id) != 0 {
+			n, listed := b.numbers[id]
+			if !listed || !sub.State.Blocks() || b.memory.lastRead(id) != 0 {
 				continue
 			}
-			if n, known := b.memory.number(id); !known || b.policy.State(n, b.memory.flags(id)) != sub.State {
+			if _, known := b.memory.number(id); known && !b.memory.keeps(id) {
+				continue
+			}
+			if b.policy.State(n, b.memory.flags(id)) != sub.State {
 				blocked[id] = sub.State
 			}
 		}

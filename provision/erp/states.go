@@ -64,6 +64,7 @@ func (b *batch) list(ctx context.Context, n int) error {
 		b.inList(id, n)
 	}
 	b.listed[n] = true
+	b.heeds = b.heeds || b.policy.State(n, provision.Flags{}).Blocks()
 	return nil
 }
 
@@ -103,6 +104,31 @@ func (b *batch) blocksMost(n int, list []int64) bool {
 	b.dubious[n] = true
 	b.doubted = fmt.Errorf("the list of customers in state %s: %w; nobody is blocked by it", stateName(n), errHasMost)
 	return true
+}
+
+// ignoresStates reports whether the ERP takes no state for a condition: each list of a state that blocks has those of the lists
+// that block nobody, and nobody beside. One customer may be new meanwhile.
+func (b *batch) ignoresStates() bool {
+	beside := slices.Sorted(slices.Values(b.unsure))
+	return !b.heeds && len(b.dubious) > 0 && len(slices.Compact(beside)) <= 1
+}
+
+// doubtOpen has the lists that block nobody open nobody: of who is blocked the card decides, else the state in use stands.
+func (b *batch) doubtOpen() {
+	for _, sub := range b.prev.Subscribers() {
+		id := int64(sub.ID)
+		if _, listed := b.numbers[id]; listed && sub.State.Blocks() {
+			delete(b.numbers, id)
+			b.unsure = append(b.unsure, id)
+		}
+	}
+	for n, read := range b.listed {
+		if read {
+			b.dubious[n] = true // for polls of states, too
+		}
+	}
+	clear(b.listed)
+	b.doubted = fmt.Errorf("every list has the same customers: the ERP does not take states for a condition; nobody is blocked or opened by them (%w)", b.doubted)
 }
 
 // inList takes a customer from the list of a state. If another list has it, too,
@@ -166,7 +192,7 @@ func (b *batch) stopped(ctx context.Context) (list userside.IDs, refused bool, e
 
 // askUnlisted learns the state of customers with rows that are in no list, of those
 // of whom a list says nothing certain, and of those without a row who are known and in no list any more. At most MaxAsk are asked, other ones
-// in each fetch; the rest keep the state that they had. all is how many rows there are.
+// in each fetch; the rest keep the state that they had, and so does who is blocked and has a row, but no card. all is how many rows there are.
 func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, all int) error {
 	contrary := 0
 	if !b.in.StatesKept {
@@ -207,11 +233,21 @@ func (b *batch) askUnlisted(ctx context.Context, unlisted map[int64]struct{}, al
 		b.problem(provision.Problem{Kind: provision.ProblemBadRow, Detail: "states of customers in no list: " + err.Error()})
 	}
 	for _, id := range ids {
-		if got.found[id] || got.missing[id] {
-			continue // Build reports the missing ones
+		if got.found[id] {
+			continue
 		}
 		st := b.prev.State(provision.SubscriberID(id))
 		_, hasRow := unlisted[id]
+		if got.missing[id] {
+			// The ERP contradicts itself where it has the rows of who was known: that opens nobody, and of many is held.
+			if hasRow && st != provision.StateUnknown {
+				contrary++
+			}
+			if hasRow && st.Blocks() {
+				b.kept[id] = st
+			}
+			continue // Build reports them
+		}
 		if nets, _ := b.memory.subnetsOf(id); !hasRow && st == provision.StateUnknown && len(nets) == 0 {
 			continue // nobody needs it
 		}

@@ -118,6 +118,7 @@ func (b *batch) listStopped(ctx context.Context, compare bool) error {
 	b.once(ctx, "state_id=0 is no condition", ignored, errZeroIgnored)
 	b.zero = len(stopped) > 0 && !ignored
 	b.listed[0] = b.zero
+	b.heeds = b.heeds || !refused && !ignored
 	if ignored {
 		b.unsure = append(b.unsure, only...)
 	} else {

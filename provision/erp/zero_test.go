@@ -180,3 +180,56 @@ func TestCustomerInTwoStateLists(t *testing.T) {
 		})
 	}
 }
+
+// A server that takes no state for a condition answers everybody three times. The list of active customers is then none either:
+// of who is blocked the card decides, else what is in use stands. Where one list alone is wrong the others count.
+func TestStatesAreNoCondition(t *testing.T) {
+	everybody, forbidden := ids(1, 2, 3, 4, 5, 6), `403 {"error":"section"}`
+	paid := `200 {"result":"OK","data":{"2":{"id":2,"state_id":2},"3":{"id":3,"state_id":0}}}`
+	const held, good2 = syncer.JudgedHeld, syncer.JudgedGood
+	for name, tt := range map[string]struct {
+		lists  [3]string
+		cards  string
+		want2  string
+		want3  string
+		states syncer.SourceJudgement
+		poll2  string
+	}{
+		"no cards":                             {[3]string{everybody, everybody, everybody}, forbidden, "pause", "stop", held, ""},
+		"no cards, state 0 refused":            {[3]string{refused, everybody, everybody}, forbidden, "pause", "stop", held, ""},
+		"one is new meanwhile":                 {[3]string{ids(1, 2, 3, 4, 5, 6, 7), ids(1, 2, 3, 4, 5, 6, 7), everybody}, forbidden, "pause", "stop", held, ""},
+		"cards say who paid":                   {[3]string{everybody, everybody, everybody}, paid, "active", "stop", held, "active"},
+		"only that of paused ones":             {[3]string{ids(3), everybody, ids(1, 2, 4, 5, 6)}, forbidden, "active", "stop", held, "active"},
+		"only that of paused ones, none stops": {[3]string{ids(), everybody, everybody}, forbidden, "active", "active", held, "active"},
+		"only that of stopped ones":            {[3]string{everybody, ids(), everybody}, forbidden, "active", "active", good2, "active"},
+		"only that of active ones, no cards":   {[3]string{ids(3), ids(2), everybody}, forbidden, "pause", "stop", good2, "pause"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, f, prev := primed(t, with(good(), list2, ids(1, 4, 5, 6)), Options{Bindings: ModeDirect, Memory: zeroCompared()})
+			require.Equal(t, subscribers[1:3], []provision.Subscriber{{ID: 2, State: prev.State(2)}, {ID: 3, State: prev.State(3)}})
+			for n, list := range []string{list0, list1, list2} {
+				e.set(list, tt.lists[n])
+			}
+			e.set("customer.get_data", tt.cards)
+			snap := prev
+			for range 2 {
+				in := fetch(t, f, snap)
+				require.Equal(t, tt.want2, states(in)[2])
+				require.Equal(t, tt.want3, states(in)[3])
+				require.Equal(t, "active", states(in)[1])
+				require.Equal(t, tt.states, statusOf(t, f, syncer.SourceStates).Judgement)
+				got, err := f.FetchStates(ctx, prev)
+				require.NoError(t, err)
+				require.Equal(t, tt.poll2, words(got)[2])
+				snap, _ = provision.Build(in)
+			}
+			e.set(list0, ids(3))
+			e.set(list1, ids(2))
+			e.set(list2, ids(1, 4, 5, 6))
+			in := fetch(t, f, snap)
+			require.Equal(t, "pause", states(in)[2])
+			require.Equal(t, "stop", states(in)[3])
+			require.Equal(t, good2, statusOf(t, f, syncer.SourceStates).Judgement)
+		})
+	}
+}
