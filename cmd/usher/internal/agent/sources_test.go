@@ -110,6 +110,10 @@ func TestFirstStartWithoutSwitches(t *testing.T) {
 				st, err = d.client.Status(t.Context())
 				return err == nil && len(st.Degraded) == 0
 			})
+			eventually(t, "and in use", func() bool { // a moment later: a DISCOVER in between would get silence
+				x, err = d.client.Explain(t.Context(), unknown.String())
+				return err == nil && x.Would != nil && x.Would.YourIP == customerIP
+			})
 			require.Equal(t, customerIP, d.lease(t, unknown))
 			require.NoError(t, stop())
 		})
