@@ -83,3 +83,18 @@ func TestClockThatIsSetMovesLeasesOnDisk(t *testing.T) {
 		})
 	}
 }
+
+// Records are looked at when the clock was set, twice, and never else: small steps count together.
+func TestClockCountsAsSet(t *testing.T) {
+	at := time.Unix(1_700_000_000, 0)
+	c := setting{start: at.UnixMilli()}
+	ran := time.Duration(0)
+	for n, step := range []struct {
+		by  time.Duration
+		due bool
+	}{{0, false}, {3 * time.Second, false}, {0, false}, {3 * time.Second, true}, {0, true}, {0, false}, {-3 * time.Second, false}, {-time.Hour, true}, {time.Hour, true}, {0, true}, {0, false}} {
+		ran += time.Second
+		at = at.Add(time.Second + step.by)
+		assert.Equal(t, step.due, c.due(at, ran), "look %d", n)
+	}
+}
