@@ -810,3 +810,50 @@ func TestLookingAtPoolsBringsNoOldSnapshotBack(t *testing.T) {
 		assert.NotEqual(t, guests().First, at)
 	}
 }
+
+// A record from before the start, of a clock that was years ahead, keeps its address for as long as its lease may last, and not for years: it would be the first that each
+// other line is to get, and be refused it.
+func TestRecordOfAClockAheadKeepsAnAddressForItsLease(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	on := func(mac provision.MAC, n byte) wire.Query {
+		return wire.Query{Type: wire.Discover, MAC: mac, GIAddr: relayIP, Option82: port(switch1, n)}
+	}
+	for name, c := range map[string]struct {
+		q             wire.Query
+		before, after outcome.Outcome
+		line          provision.SubscriberID // whose the record is
+	}{
+		"another line":                {on(client(0x77), 20), outcome.PoolExhausted, outcome.PoolOffer, 27},
+		"the ERP's MAC, not by place": {wire.Query{Type: wire.Discover, MAC: client(0xa7)}, outcome.PortFull, outcome.PoolOffer, 27},
+		"a new router on the line":    {on(client(0x77), 27), outcome.PoolOffer, outcome.PoolOffer, 27},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, snap := poolRig(t, &journal{})
+				defer func() { require.NoError(t, r.end()) }()
+				snap.Store(vacants(t))
+				var l *provision.Line
+				for x := range snap.Load().BySubscriber(c.line).All() {
+					l = x
+				}
+				at := time.Now().Add(10 * year)
+				rec := lease.Record{
+					IP: host(210), MAC: stranger, Subscriber: c.line, Device: l.Device, Port: l.Port, Option82: port(switch1, byte(l.Port)), GIAddr: relayIP, Pool: "flats", Key: l.Owner,
+					State: lease.StateBound, Start: at, Renewed: at, Expires: at.Add(10 * time.Minute),
+				}
+				r.s.deps.Leases.Store(rec)
+				o := testOptions()
+				p := flats()
+				p.Range.Last = p.Range.First // nothing else is free
+				o.Pools = []v4.Pool{p}
+				require.NoError(t, r.s.Reload(o))
+				r.ask(c.q)
+				assert.Equal(t, c.before.String(), r.h.ev.Outcome.String(), "its client may be there")
+				time.Sleep(11 * time.Minute)
+				r.ask(c.q)
+				assert.Equal(t, c.after.String(), r.h.ev.Outcome.String())
+				assert.Equal(t, host(210), r.h.ev.YourIP)
+			})
+		})
+	}
+}

@@ -224,13 +224,18 @@ func (b *prober) another(j *probeJob, s socket.Sighting) bool {
 		IP: s.IP, MAC: s.MAC, Pool: p.Name, Ifindex: s.Ifindex, Interface: j.ev.Interface, State: lease.StateQuarantined,
 		Start: now, Renewed: now, Expires: now.Add(hold),
 	}
+	// As long as the disk cannot be used, a lease of who answers may be still to be read from it, and a record would be newer. It is asked
+	// before the table is: a lease that comes between the two is seen.
+	unread := !j.declined && b.s.deps.Failing != nil && b.s.deps.Failing()
 	port, ok := p.alloc.quarantine(s.IP, b.s.deps.Leases, j.declined, now, rec.Expires)
 	if !ok {
 		b.offer(j)
 		return false
 	}
-	b.s.deps.Leases.Store(rec)
-	b.s.deps.Leases.Dirty(rec.IP)
+	if !unread {
+		b.s.deps.Leases.Store(rec)
+		b.s.deps.Leases.Dirty(rec.IP)
+	}
 	b.s.log.Warn("pool address is in use by somebody else, put in quarantine", "ip", s.IP, "pool", p.Name, "used_by", s.MAC, "interface", j.ev.Interface, "until", rec.Expires,
 		"offered_to", j.ev.MAC, "source", j.ev.Source, "vouched_by", j.ev.VouchedBy.String(), "matched_by", j.ev.MatchedBy.String(), "rule", j.ev.Rule.String())
 	j.declined, j.rival = false, socket.Sighting{}

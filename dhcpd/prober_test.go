@@ -265,3 +265,48 @@ func TestARPEndsNoLeaseThatBeganMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+// While the disk cannot be read, who answers for an address may have its lease there: what ARP says then is kept from the record, and the lease
+// is the client's again when it comes.
+func TestARPOutranksNoLeaseThatIsStillToBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		holder, squatter := client(0x66), client(0x67)
+		r, _ := probeRig(t, map[netip.Addr]provision.MAC{host(203): holder, host(202): squatter})
+		defer func() { require.NoError(t, r.end()) }()
+		store := &lateStore{Store: lease.OpenMemory()}
+		tab, err := lease.Open(store)
+		require.NoError(t, err)
+		failing := true
+		r.s.deps.Leases, r.s.deps.Failing = tab, func() bool { return failing }
+		o := r.options()
+		o.Pools[0].Probe = true
+		require.NoError(t, r.s.Reload(o))
+
+		r.ask(directBy(stranger))
+		time.Sleep(time.Second)
+		require.EqualValues(t, 1, r.s.Pools()[0].Conflicts)
+		require.NotEqual(t, host(203), r.last().yourIP)
+		assert.Zero(t, tab.Len(), "nothing is on record that would be newer than the disk")
+		slot, _ := r.s.PoolAddress(host(203))
+		assert.Equal(t, "quarantined", slot.State, "though nobody is offered it")
+
+		store.each(with(guest(host(203), holder), func(rec *lease.Record) {
+			rec.Start, rec.Renewed, rec.Expires = time.Now(), time.Now(), time.Now().Add(time.Minute)
+		}), nil)
+		failing = false
+		r.ask(wire.Query{Type: wire.Request, MAC: holder, CIAddr: host(203)})
+		time.Sleep(time.Second)
+		assert.Equal(t, outcome.PoolAck, r.log.Find(EventFilter{Limit: 1})[0].Outcome)
+		rec, _ := tab.Get(host(203))
+		assert.Equal(t, holder, rec.MAC)
+		assert.True(t, rec.Live(time.Now()))
+
+		q := directBy(client(0x77)) // from now on it is on record
+		q.Options = []wire.Option{requested(host(202))}
+		r.ask(q)
+		time.Sleep(time.Second)
+		rec, _ = tab.Get(host(202))
+		assert.Equal(t, lease.StateQuarantined, rec.State)
+		assert.Equal(t, squatter, rec.MAC)
+	})
+}

@@ -429,7 +429,12 @@ type holder struct {
 // subscriber, or on the same line, is told nothing: it takes the address over. A record from a clock that was ahead by more
 // than the lease says nothing: nobody is to wait for years.
 func (m *matcher) heldByOther(b Binding, rec *lease.Record) bool {
-	return rec.Live(m.now) && rec.Renewed.Sub(m.now) <= rec.Expires.Sub(rec.Renewed) && !m.same(rec) && (rec.Pool != "" && rec.Subscriber == 0 || !m.isPlace(rec, b))
+	return rec.Live(m.now) && !m.fromAhead(rec) && !m.same(rec) && (rec.Pool != "" && rec.Subscriber == 0 || !m.isPlace(rec, b))
+}
+
+// fromAhead reports whether a record is of a clock that was ahead by more than the lease.
+func (m *matcher) fromAhead(rec *lease.Record) bool {
+	return rec.Renewed.Sub(m.now) > rec.Expires.Sub(rec.Renewed)
 }
 
 // rate says how well an address of a line that the client is on suits; rec is what is recorded of it, if it is known.

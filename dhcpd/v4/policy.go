@@ -112,9 +112,9 @@ type crowd struct {
 }
 
 // join counts the client of a lease of l if it is another one, and reports whether there are as
-// many as may be. On the line itself who got it elsewhere does not count.
+// many as may be. On the line itself who got it elsewhere does not count, nor anywhere a record from a clock that was ahead.
 func (c *decider) join(x *crowd, rec *lease.Record, l *provision.Line) (full bool) {
-	if rec.MAC == c.mac || !rec.Live(c.now) || holds(x.seen[:x.n], rec.MAC) || c.d.Match.placed && c.foreign(rec, l) {
+	if rec.MAC == c.mac || !rec.Live(c.now) || c.fromAhead(rec) || holds(x.seen[:x.n], rec.MAC) || c.d.Match.placed && c.foreign(rec, l) {
 		return false
 	}
 	x.seen[x.n] = rec.MAC

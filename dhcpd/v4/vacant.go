@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"iter"
 	"net/netip"
+	"time"
 
 	"github.com/usher-agent/usher/dhcpd/outcome"
 	"github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/lease"
+	"github.com/usher-agent/usher/provision/pool"
 )
 
 // This file finds the vacant line, of a customer without an address of the ERP, to which a
@@ -156,13 +158,22 @@ func (m *matcher) ownerLease(l *provision.Line) (rec lease.Record, live bool) {
 		}
 		if r, known := m.leases.Get(a); known && r.Key == l.Owner && r.Subscriber == l.Subscriber {
 			rec = r
-			if r.Live(m.now) {
+			if m.leased(i, &rec) {
 				return rec, true
 			}
 		}
 	}
 	return rec, false
 }
+
+// leased reports whether the lease of an address of pool i is live. Of a record from before the start, of a clock that was ahead, the pool knows how long the lease
+// may last: by the clock it would for years.
+func (m *matcher) leased(i int, rec *lease.Record) bool {
+	return rec.Live(m.now) && (!rec.Renewed.After(m.now.Add(clockSlack)) || m.pools.Slot(i, rec.IP, m.now).State == pool.StateLeased)
+}
+
+// clockSlack is how far ahead a clock may have been and its records still count as those of the one that there is.
+const clockSlack = 10 * time.Second
 
 // holder is whom pools of the kind know the client by.
 func (c *decider) holder(kind PoolKind) provision.Owner {
@@ -178,12 +189,12 @@ func (c *decider) refuseVacant(kind PoolKind, a netip.Addr) outcome.Outcome {
 	if kind != PoolSubscribers {
 		return 0
 	}
-	l := c.d.Match.Vacant
+	l, i := c.d.Match.Vacant, c.cfg.PoolOf(a)
 	rec, known := c.lease(a, new(lease.Record))
 	switch {
-	case known && rec.Live(c.now) && (rec.Key != l.Owner || rec.Subscriber != l.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
+	case known && c.leased(i, rec) && (rec.Key != l.Owner || rec.Subscriber != l.Subscriber || rec.MAC != c.mac && !c.d.Match.taken):
 		return outcome.NakOtherClient
-	case known && c.damped(rec, c.cfg.pools[c.cfg.PoolOf(a)].t1):
+	case known && c.damped(rec, c.cfg.pools[i].t1):
 		return outcome.TakeoverDamped
 	case c.cfg.maxMACs > 0 && c.vacantCrowded(l):
 		return outcome.PortMACLimit

@@ -206,6 +206,21 @@ func TestVacantDecisions(t *testing.T) {
 	}
 }
 
+// A record from before the start, of a clock that was years ahead, takes nobody's place on a port: nobody is to wait for years.
+func TestRecordOfAClockAheadIsNoCrowd(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	rec := bound(host(42), client(0x42), 5)
+	rec.GIAddr, rec.Device, rec.Port, rec.Option82 = relayIP, 1, 4, port(switch1, 4)
+	q := wire.Query{Type: wire.Discover, MAC: client(0x41), GIAddr: relayIP, Option82: port(switch1, 4)}
+	limit := func(_ *Request, o *Options) { o.MaxPortMACs = 1 }
+	d := decideWith(t, world(t), q, leases(rec), limit)
+	assert.Equal(t, outcome.PortMACLimit, d.Outcome)
+	rec.Start, rec.Renewed, rec.Expires = testNow.Add(10*year), testNow.Add(10*year), testNow.Add(10*year+time.Hour)
+	d = decideWith(t, world(t), q, leases(rec), limit)
+	assert.Equal(t, outcome.Offer, d.Outcome)
+	assert.Equal(t, host(41), d.YourIP)
+}
+
 // A line without an address vouches for no address of another line, though it was the client's last one.
 func TestVacantLineVouchesForNoOther(t *testing.T) {
 	rec := expired(host(11), stranger, 1)

@@ -273,27 +273,37 @@ func (t *Table) savedLocked(w written) {
 }
 
 // Run flushes what is urgent every interval, and a renewal half a minute after it came, forgets old
-// records every hour, unless the clock was set lately, and flushes everything a last time when ctx ends. Errors go to onError, if given; what failed is tried
+// records every hour, unless the clock was set lately, has what is on disk follow a clock that is set, and flushes everything a last time when ctx ends. Errors go to onError, if given; what failed is tried
 // again with the next interval. It returns the error of the last flush.
 func (t *Table) Run(ctx context.Context, interval time.Duration, onError func(error)) error {
 	flush := time.NewTicker(interval)
 	defer flush.Stop()
 	prune := time.NewTicker(time.Hour)
 	defer prune.Stop()
-	began, wall, clock := time.Now(), t.wall, steadiness{}
-	if wall == nil {
-		wall = time.Now
+	began, clock := time.Now(), steadiness{}
+	wall := func(now time.Time) time.Time { return now }
+	if t.wall != nil {
+		wall = func(time.Time) time.Time { return t.wall() }
 	}
-	clock.since(wall(), 0)
+	clock.since(wall(began), 0)
+	set := setting{start: wall(began).UnixMilli()}
+	follow := func() {
+		now := time.Now()
+		if wall := wall(now); set.due(wall, now.Sub(began)) {
+			t.followClock(wall, now)
+		}
+	}
 	wait := uint32(min(lazyDelay/interval, math.MaxInt32)) // in ticks
 	for {
 		select {
 		case <-ctx.Done():
+			follow()
 			return t.Flush()
 		case <-prune.C:
-			now := wall()
+			now := wall(time.Now())
 			t.prune(now, clock.since(now, time.Since(began)), pruneLimit)
 		case <-flush.C:
+			follow()
 			if err := t.tick(wait); err != nil && onError != nil {
 				onError(err)
 			}
