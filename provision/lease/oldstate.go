@@ -109,10 +109,13 @@ func (o *oldState) putBack(r wal.Record) {
 	o.records[keyOf(r.Kind, r.Key)] = r
 }
 
+// openOld opens state.db; in tests alone another one does.
+var openOld = func(path string) (io.ReadCloser, error) { return statedb.Open(path) }
+
 // readOld reads state.db, if it is still of an older usher.
 func (s *logStore) readOld(ctx context.Context, l *wal.Log) error {
 	path := filepath.Join(s.dir, oldName)
-	content, err := statedb.Open(path)
+	content, err := openOld(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.setOld(&oldState{path: path, written: true}) // and yet an older one is to be refused
 		return nil
@@ -123,10 +126,11 @@ func (s *logStore) readOld(ctx context.Context, l *wal.Log) error {
 	want := successorFile()
 	have := make([]byte, len(want)+1)
 	n, err := io.ReadFull(content, have)
-	if err = errors.Join(ignoreEnd(err), content.Close()); err != nil {
+	bad := ignoreEnd(err) // a place that the disk does not give: it is damaged, for those who get over that
+	if err := content.Close(); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if bytes.Equal(have[:n], want) {
+	if bad == nil && bytes.Equal(have[:n], want) {
 		if l.Status().Files == 0 && !s.loaded.Load() {
 			s.cannotRead(fmt.Errorf("%s has no file, though %s says that there was a log: all leases and MAC reports of before are lost", s.path, path))
 		}
@@ -135,6 +139,9 @@ func (s *logStore) readOld(ctx context.Context, l *wal.Log) error {
 	o := &oldState{path: path, records: map[recordKey]wal.Record{}}
 	if err := o.read(ctx, s); err != nil {
 		return err
+	}
+	if bad != nil {
+		s.log.Warn("the disk does not give all of the state of an older usher, or of what stands in its place; it is moved aside", "path", path, "error", bad)
 	}
 	if err := o.dropOlder(ctx, l); err != nil {
 		return s.newer(err)
@@ -202,6 +209,9 @@ func (o *oldState) read(ctx context.Context, s *logStore) error {
 		serr := statedb.Pages(ctx, o.path, o.page, s.progress(o.path))
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if errors.Is(serr, statedb.ErrDisk) { // nothing of it is lost yet: it is tried again
+			return fmt.Errorf("%s: %w", o.path, serr)
 		}
 		err = errors.Join(err, serr)
 		if o.format > contentVersion {

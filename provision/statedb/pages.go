@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"syscall"
@@ -25,6 +26,8 @@ const (
 	longestLeaf          = 1 << 20
 	// leafShare bounds how often a byte of the file is looked at, on the average, as of pages that more than one leaf claims; and one of a leaf.
 	leafShare = 4
+	// mostBad bounds the bad places of a file that are passed, as does half of it: each may take seconds, and of more the disk is the one that fails.
+	mostBad = 16
 	// seekData is lseek's: where the next byte is that is not in a hole.
 	seekData = 3
 )
@@ -32,7 +35,8 @@ const (
 // Pages calls each with what looks like an entry in any page of the file, in use or
 // not: also older ones of a key, and those of any bucket. Whoever calls it must be able to tell
 // entries from rubbish, and newer from older. It takes no longer than to read the file a few times, whatever is in it, and holes take none;
-// progress is told now and then, at least each MiB, how much of size was looked at. The error is that of the file, or of ctx.
+// progress is told now and then, at least each MiB, how much of size was looked at. A page that the disk does not give is passed, and the error tells
+// of it at the end. The error is else that of the file, or of ctx; ErrDisk: next to nothing of it can be read.
 func Pages(ctx context.Context, path string, each func(key, value []byte), progress func(done, size int64)) error {
 	f, err := Open(path)
 	if err != nil {
@@ -43,7 +47,8 @@ func Pages(ctx context.Context, path string, each func(key, value []byte), progr
 	if err != nil {
 		return err
 	}
-	p := pager{file: f, each: each, block: make([]byte, longestLeaf), leaf: make([]byte, longestLeaf)}
+	p := pager{file: f, each: each, block: make([]byte, longestLeaf), leaf: make([]byte, longestLeaf),
+		most: int(min(mostBad, (info.Size()/pageSize+2)/2))}
 	for at := int64(0); ; at += longestLeaf {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -51,11 +56,13 @@ func Pages(ctx context.Context, path string, each func(key, value []byte), progr
 		if data, err := f.Seek(at, seekData); err == nil {
 			at = data / pageSize * pageSize
 		} else if errors.Is(err, syscall.ENXIO) {
-			return nil // nothing but a hole is left
+			return p.passed() // nothing but a hole is left
 		} // else it knows no holes
 		progress(at, info.Size())
-		if more, err := p.look(at); err != nil || !more {
+		if more, err := p.look(at); err != nil {
 			return err
+		} else if !more {
+			return p.passed()
 		}
 	}
 }
@@ -65,14 +72,29 @@ type pager struct {
 	file        io.ReaderAt
 	each        func(key, value []byte)
 	block, leaf []byte
+	most        int   // bad places that may be passed
+	bad         int   // that were
+	why         error // of the last one
 	spare       int64 // how much of leaves may still be looked at beyond their first page, by what was read
 }
 
 // look looks at the pages from at on, as many as a block has, and reports whether there may be more.
 func (p *pager) look(at int64) (more bool, err error) {
-	n, err := p.file.ReadAt(p.block, at)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err
+	n := 0
+	for n < len(p.block) {
+		m, err := p.file.ReadAt(p.block[n:], at+int64(n))
+		n += m
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			if p.bad, p.why = p.bad+1, err; p.bad > p.most {
+				return false, fmt.Errorf("%w: %w", ErrDisk, err)
+			}
+			to := min((n/pageSize+1)*pageSize, len(p.block))
+			clear(p.block[n:to])
+			n = to
+		}
 	}
 	p.spare += leafShare * int64(n)
 	for page := range slices.Chunk(p.block[:n], pageSize) {
@@ -80,6 +102,14 @@ func (p *pager) look(at int64) (more bool, err error) {
 		at += pageSize
 	}
 	return n == len(p.block), nil
+}
+
+// passed tells of pages that could not be read.
+func (p *pager) passed() error {
+	if p.bad == 0 {
+		return nil
+	}
+	return fmt.Errorf("the disk does not give %d pages of it: %w", p.bad, p.why)
 }
 
 // page looks at one page, and at those that it goes on in. Leaves that are in use share no page, and few of others do.

@@ -117,6 +117,47 @@ func TestPagesShowsEverything(t *testing.T) {
 	assert.LessOrEqual(t, int64(hole), last)
 }
 
+// badPages is a file of which the disk does not give some pages.
+type badPages struct {
+	*bytes.Reader
+	bad map[int64]bool
+}
+
+func (f badPages) ReadAt(b []byte, at int64) (int, error) {
+	for n := 0; n < len(b); n += pageSize {
+		if f.bad[(at+int64(n))/pageSize] {
+			n, _ = f.Reader.ReadAt(b[:n], at)
+			return n, syscall.EIO
+		}
+	}
+	return f.Reader.ReadAt(b, at)
+}
+
+// A page that the disk does not give costs what is in it, wherever it is; of too many the disk is the one that fails.
+func TestPagesPassesBadPlaces(t *testing.T) {
+	const pages = 20
+	file := bytes.Repeat(leafPage(0, 3, 100), pages)
+	look := func(bad ...int64) (n int, err error) {
+		f := badPages{bytes.NewReader(file), map[int64]bool{}}
+		for _, i := range bad {
+			f.bad[i] = true
+		}
+		p := pager{file: f, each: func(_, _ []byte) { n++ }, block: make([]byte, 4*pageSize), leaf: make([]byte, longestLeaf), most: 4}
+		for at, more := int64(0), true; more && err == nil; at += int64(len(p.block)) {
+			more, err = p.look(at)
+		}
+		return n, err
+	}
+	for i := range int64(pages) {
+		n, err := look(i, (i+1)%pages, (i+7)%pages)
+		require.NoError(t, err)
+		require.Equal(t, 3*(pages-3), n)
+	}
+	_, err := look(1, 2, 3, 9, 10)
+	require.ErrorIs(t, err, syscall.EIO)
+	require.ErrorIs(t, err, ErrDisk)
+}
+
 func TestPagesHeedsItsContext(t *testing.T) {
 	path := fileOf(t, make([]byte, 4*longestLeaf))
 	over := errors.New("over")

@@ -35,6 +35,9 @@ var ErrInUse = errors.New("another process has the file open")
 // ErrNoChild says that no child process could be started: nobody has looked at the file.
 var ErrNoChild = errors.New("no process could be started to read it")
 
+// ErrDisk says that the disk gives so little of the file that it may well give all of it another time.
+var ErrDisk = errors.New("the disk does not give it")
+
 var errNoFile = errors.New("it is not a regular file")
 
 const (

@@ -398,6 +398,107 @@ func TestDamagedNames(t *testing.T) {
 	}
 }
 
+// So is one that is none of ours any more, with a bit of it wrong, whichever of a file: the newest one too, and a snapshot.
+func TestNamesThatAreNoneAnyMore(t *testing.T) {
+	disk := newMemDisk()
+	l := openOn(t, disk)
+	l.stop() // the snapshot is made here
+	putAll(t, l, "old", 1, 2, 3)
+	l.rotate(t)
+	require.NoError(t, l.compact(t.Context()))
+	putAll(t, l, "older", 2, 3)
+	l.rotate(t)
+	putAll(t, l, "newest", 3)
+	want := load(t, l)
+	require.NoError(t, l.Close())
+	require.Len(t, disk.names, 3)
+	tried := 0
+	for right := range maps.Clone(disk.names) {
+		for i := range 8 * len(right) {
+			b := []byte(right)
+			b[i/8] ^= 1 << (i % 8)
+			wrong := string(b)
+			if _, ours := parseName(wrong); ours || strings.ContainsAny(wrong, "/\x00") {
+				continue
+			}
+			tried++
+			bad := disk.kill()
+			require.NoError(t, bad.Rename(right, wrong))
+			require.NoError(t, bad.SyncDir())
+			l := openOn(t, bad)
+			l.stop() // the names stay as they are
+			require.Equal(t, want, load(t, l), wrong)
+			require.Equal(t, 1, l.Damages().Count, "%+v", l.Damages().Some)
+			require.Equal(t, right, l.Damages().Some[0].File)
+			require.Contains(t, l.Damages().Some[0].What, fmt.Sprintf("%q", wrong))
+			require.Contains(t, bad.names, right)
+			require.NotContains(t, bad.names, wrong)
+			got, d := has(t, bad.crash(nil))
+			require.Equal(t, want, got)
+			require.Zero(t, d)
+			require.NoError(t, l.Close())
+		}
+	}
+	require.Greater(t, tried, 300)
+}
+
+// A file whose name cannot be set right is lost for nobody: it is tried again.
+func TestNameThatCannotBeSetRight(t *testing.T) {
+	for _, op := range []string{"rename", "syncdir"} {
+		disk := newMemDisk()
+		l := openOn(t, disk)
+		put(t, l, 1, key(1), "x")
+		right := l.active.name.String()
+		require.NoError(t, l.Close())
+		require.NoError(t, disk.Rename(right, right[:len(right)-1]+"f"))
+		require.NoError(t, disk.SyncDir())
+		disk.setFail(failing(op, 0, nil))
+		_, err := Open(Options{Content: 1, Log: quiet(), disk: disk, capacity: 4096})
+		require.ErrorIs(t, err, errDisk)
+		for _, disk := range []*memDisk{disk.crash(nil), disk} { // with the one name and with the other
+			got, _ := has(t, disk)
+			require.Equal(t, map[string]string{"1/00000001": "x"}, got)
+		}
+	}
+}
+
+// What merely has a header of ours, as a copy that somebody made, is left where it is and takes no place: also where it has a name like a damaged
+// one, as long as the file itself, or a snapshot that it is part of, is there.
+func TestCopiesStayAndTakeNoPlace(t *testing.T) {
+	disk := newMemDisk()
+	l := openOn(t, disk)
+	l.stop() // the snapshot is made here
+	put(t, l, 1, key(1), "old")
+	replaced := l.active.name.String()
+	f := disk.names[replaced]
+	l.rotate(t)
+	put(t, l, 1, key(1), "new")
+	require.NoError(t, l.compact(t.Context()))
+	kept := l.active.name.String()
+	want := load(t, l)
+	require.NoError(t, l.Close())
+	copies := []string{replaced[:len(replaced)-1] + "G", kept[:len(kept)-1] + "G", kept + ".bak", "copy of " + kept, "README"}
+	for i, n := range copies {
+		disk.names[n] = f
+		if i > 0 {
+			disk.names[n] = disk.names[kept]
+		}
+	}
+	got, d := has(t, disk)
+	require.Equal(t, want, got)
+	require.Zero(t, d)
+	delete(disk.names, kept)
+	delete(disk.names, copies[1]) // it is the one that would be taken for it
+	l = openOn(t, disk)
+	require.NoError(t, l.Close())
+	require.NotContains(t, disk.names, kept)
+	for i, n := range copies {
+		if i != 1 {
+			require.Contains(t, disk.names, n)
+		}
+	}
+}
+
 // Files that are missing, but for the newest, are known by the numbers of the others.
 func TestMissingFilesAreTold(t *testing.T) {
 	disk := newMemDisk()

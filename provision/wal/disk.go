@@ -71,6 +71,12 @@ func (d dir) Lock() (func() error, error) {
 	if err := os.Mkdir(string(d), 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	if _, err := os.Lstat(d.path(lockName)); errors.Is(err, fs.ErrNotExist) {
+		// It was made just now, or by a process that was killed before it came to this: what will be committed in it shall not go with its name.
+		if err := dir(filepath.Dir(filepath.Clean(string(d)))).SyncDir(); err != nil {
+			return nil, err
+		}
+	}
 	f, err := os.OpenFile(d.path(lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		// What is here can be read also where nothing can be written. The lock file there is enough

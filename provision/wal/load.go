@@ -136,16 +136,20 @@ func (l *Log) list() error {
 		return err
 	}
 	var all []name
+	var others []string
 	for _, s := range names {
 		if n, ok := parseName(s); ok {
 			all = append(all, n)
-		} else if unfinished, is := strings.CutSuffix(s, tmpSuffix); is {
-			if _, ours := parseName(unfinished); ours {
-				_ = l.disk.Remove(s) // a file that was not finished; one that stays does no harm
-			}
+		} else if unfinished, is := strings.CutSuffix(s, tmpSuffix); !is {
+			others = append(others, s)
+		} else if _, ours := parseName(unfinished); ours {
+			_ = l.disk.Remove(s) // a file that was not finished; one that stays does no harm
 		}
 	}
 	all = l.rename(all)
+	if all, err = l.nameAgain(all, others); err != nil {
+		return err
+	}
 	slices.SortFunc(all, func(a, b name) int {
 		return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(bit(a.snapshot), bit(b.snapshot)), cmp.Compare(a.salt, b.salt))
 	})
@@ -178,7 +182,7 @@ func (l *Log) list() error {
 // that are ours: a number near the last one without a header that has it would leave none for the files to come.
 func (l *Log) rename(all []name) (ours []name) {
 	for _, n := range all {
-		h, err := l.header(n)
+		h, err := l.header(n.String())
 		right := name{seq: h.seq, salt: h.salt, snapshot: n.snapshot}
 		switch {
 		case err != nil && (n.seq >= maxSeq/2 || n.salt>>32 == 0): // the marker of such a salt is anywhere where there is nothing
@@ -200,9 +204,43 @@ func (l *Log) rename(all []name) (ours []name) {
 	return ours
 }
 
+// nameAgain takes in files whose names are damaged so that they are none of ours any more. Their headers alone do not make them ours, for who
+// copies a file somewhere copies that, too: the name is like the right one, of which there is no file, and no snapshot has what is in it.
+func (l *Log) nameAgain(all []name, others []string) ([]name, error) {
+	for _, snapshots := range []bool{true, false} { // they say what else is still needed
+		for _, s := range others {
+			h, err := l.header(s)
+			right := name{seq: h.seq, salt: h.salt, snapshot: h.capacity == 0}
+			if err != nil || right.snapshot != snapshots || h.seq >= maxSeq || !likeName(s, right.String()) || slices.ContainsFunc(all, func(n name) bool {
+				return n == right || n.snapshot && n.seq >= right.seq && l.whole(n)
+			}) {
+				continue
+			}
+			if err := errors.Join(l.disk.Rename(s, right.String()), l.disk.SyncDir()); err != nil {
+				return nil, fmt.Errorf("the name %q is damaged, and it could not be named %s again: %w", s, right, err) // to go on would be to lose it
+			}
+			l.damaged(Damage{File: right.String(), What: fmt.Sprintf("its name was damaged: %q", s)})
+			all = append(all, right)
+		}
+	}
+	return all, nil
+}
+
+// likeName reports whether a name may have been another one before it was damaged: no more than a quarter of it is wrong.
+func likeName(s, right string) bool {
+	if len(s) != len(right) {
+		return false
+	}
+	wrong := 0
+	for i := range len(s) {
+		wrong += bit(s[i] != right[i])
+	}
+	return wrong <= len(s)/4
+}
+
 // header reads the header of a file.
-func (l *Log) header(n name) (header, error) {
-	src, err := l.disk.Open(n.String())
+func (l *Log) header(file string) (header, error) {
+	src, err := l.disk.Open(file)
 	if err != nil {
 		return header{}, err
 	}

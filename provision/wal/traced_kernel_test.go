@@ -51,21 +51,35 @@ func traced(d dir) error {
 	if err := d.Rename("new.tmp", "new"); err != nil {
 		return err
 	}
-	return d.SyncDir()
+	if err := d.SyncDir(); err != nil {
+		return err
+	}
+	for _, log := range []string{"made anew", "made and left", "made and left"} {
+		unlock, err := dir(d.path(log)).Lock()
+		if err != nil {
+			return err
+		}
+		if err := unlock(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A directory as the kernel sees it: what a killed process left is synced before it counts, a damaged file is on disk under its other name before
-// anybody takes the first one away, and a copy of one, or a new file, before it has its name.
+// anybody takes the first one away, and a copy of one, or a new file, before it has its name. A directory of the log has its own name on disk before
+// anything is in it, also where a process made it and was killed before it came to that.
 func TestKernelDirectoryIsSynced(t *testing.T) {
 	labtest.Need(t, "strace")
 	path := t.TempDir()
 	for _, name := range []string{"settled", "damaged file"} {
 		require.NoError(t, os.WriteFile(filepath.Join(path, name), []byte("x"), 0o600))
 	}
+	require.NoError(t, os.Mkdir(filepath.Join(path, "made and left"), 0o700))
 	self, err := os.Executable()
 	require.NoError(t, err)
 	trace := filepath.Join(t.TempDir(), "trace")
-	cmd := exec.CommandContext(t.Context(), "strace", "-ff", "-q", "-y", "-o", trace, "-e", "trace=fsync,fdatasync,pwrite64,rename,renameat,renameat2,link,linkat,unlink,unlinkat", self)
+	cmd := exec.CommandContext(t.Context(), "strace", "-ff", "-q", "-y", "-o", trace, "-e", "trace=mkdir,mkdirat,flock,fsync,fdatasync,pwrite64,rename,renameat,renameat2,link,linkat,unlink,unlinkat", self)
 	cmd.Env = append(os.Environ(), tracedDir+"="+path)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
@@ -95,8 +109,11 @@ func TestKernelDirectoryIsSynced(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"fdatasync settled",
-		"link damaged file damaged/damaged file", "fsync damaged", "fsync .",
+		"mkdir damaged", "link damaged file damaged/damaged file", "fsync damaged", "fsync .",
 		"pwrite64 copy.tmp", "fsync copy.tmp", "rename copy.tmp copy",
 		"pwrite64 new.tmp", "fdatasync new.tmp", "rename new.tmp new", "fsync .",
+		"mkdir made anew", "fsync .", "flock made anew/lock",
+		"fsync .", "flock made and left/lock",
+		"flock made and left/lock",
 	}, did)
 }

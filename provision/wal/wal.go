@@ -490,8 +490,10 @@ func (l *Log) makeSegment(seq uint64, capacity int64) (_ *segment, err error) {
 	if err = l.disk.Rename(tmp, s.name.String()); err == nil {
 		err = l.disk.SyncDir()
 	}
-	if err != nil { // under its name it is a file without a record
-		return nil, errors.Join(err, s.file.Close())
+	if err != nil { // each try would leave one more; what stays nevertheless, under whichever name, has no record
+		err = errors.Join(err, s.file.Close())
+		_, _ = l.disk.Remove(tmp), l.disk.Remove(s.name.String())
+		return nil, err
 	}
 	return s, nil
 }
