@@ -69,7 +69,7 @@ type Options struct {
 }
 
 // Table is the table "inet usher" of one network namespace. Its methods may be
-// called from several goroutines; they take turns.
+// called from several goroutines; they take turns, but for those that only tell what is known.
 type Table struct {
 	log  *slog.Logger
 	dial func() (write *nftables.Conn, read *netlink.Conn, err error)
@@ -110,6 +110,33 @@ type Table struct {
 
 	look bool  // of a Reader: nothing is repaired
 	seen table // what it found
+
+	toldMu sync.Mutex
+	told   told
+}
+
+// told is what a Table tells without a question to the kernel. Who asks for it does not wait for an exchange that is
+// on, which may take as long as a round: the watchdog asks too.
+type told struct {
+	openUntil time.Time
+	obstacles []string
+	trouble   string
+	gen       uint32
+}
+
+// release ends an exchange with the kernel, and has told what it found.
+func (t *Table) release() {
+	t.toldMu.Lock()
+	t.told = told{t.openUntil, t.survey.found, t.egressErr, t.gen}
+	t.toldMu.Unlock()
+	t.mu.Unlock()
+}
+
+// lastKnown is what was known after the last exchange.
+func (t *Table) lastKnown() told {
+	t.toldMu.Lock()
+	defer t.toldMu.Unlock()
+	return t.told
 }
 
 var (
@@ -142,7 +169,7 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 
 func open(ctx context.Context, t *Table) (*Table, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	if err := t.adoptLocked(ctx); err != nil {
 		return nil, fmt.Errorf("acl: open: %w", errors.Join(err, t.hangUpLocked(), t.disown()))
 	}
@@ -227,7 +254,7 @@ func (t *Table) disown() error {
 // repeated.
 func (t *Table) Observe(ctx context.Context) (access.ACL, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	c, err := t.observeLocked(ctx)
 	if err != nil {
 		return access.ACL{}, fmt.Errorf("acl: observe: %w", err)
@@ -241,7 +268,7 @@ func (t *Table) Observe(ctx context.Context) (access.ACL, error) {
 // maintenance goes on as far as we know of it, the counters of addresses are lost. After an error what the kernel has is not known.
 func (t *Table) Replace(ctx context.Context, want access.ACL) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	want = want.Sorted()
 	err := t.replaceLocked(ctx, want)
 	for attempt := 1; attempt < attempts && errors.Is(err, unix.ERESTART); attempt++ { // somebody else wrote meanwhile
@@ -298,9 +325,7 @@ func (t *Table) Changed(ctx context.Context) (bool, error) {
 
 // Generation gives the ruleset's generation at which the sets were last known.
 func (t *Table) Generation() uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return uint64(t.gen)
+	return uint64(t.lastKnown().gen)
 }
 
 // Apply brings the changes into the kernel in one atomic batch, additions before
@@ -323,7 +348,7 @@ func (t *Table) Apply(ctx context.Context, changes []access.Change) error {
 		return fmt.Errorf("acl: apply: %w", err)
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	var last error
 	for attempt := range attempts {
 		if err := ctx.Err(); err != nil {
@@ -392,7 +417,7 @@ func (t *Table) Repairs() uint64 {
 // Clear removes the table and with it every block. It is no error if there is none.
 func (t *Table) Clear(ctx context.Context) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("acl: clear: %w", err)
 	}

@@ -24,9 +24,7 @@ import (
 // IPv6Trouble tells why IPv6 to blocked MACs passes; empty: it does not, or there is
 // no interface where it should.
 func (t *Table) IPv6Trouble() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.egressErr
+	return t.lastKnown().trouble
 }
 
 // egressLocked brings the table netdev to the policy and to the sets of MACs, as they

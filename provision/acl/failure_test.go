@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/mdlayher/netlink"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -320,4 +322,40 @@ func TestTheContextEndsTheRepetitions(t *testing.T) {
 	_, err := table.Observe(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	requireStopped(t, k, table, 10)
+}
+
+// A long reading keeps nobody waiting who asks for what is known: the status, and the watchdog by it.
+func TestWhatIsKnownIsToldDuringAReading(t *testing.T) {
+	k := &fakeKernel{}
+	table := openFake(t, k)
+	_, err := table.Observe(t.Context())
+	require.NoError(t, err)
+	table.mu.Lock()
+	table.setOpenLocked(time.Hour) // as it was found; the next reading finds none
+	table.release()
+	until := table.OpenUntil()
+	require.NotZero(t, until)
+	gen := table.Generation()
+	asked := 0
+	k.onDump = func(_ int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+		asked++
+		told := make(chan struct{})
+		go func() {
+			defer close(told)
+			assert.Equal(t, until, table.OpenUntil())
+			assert.Empty(t, table.Obstacles())
+			assert.Empty(t, table.IPv6Trouble())
+			assert.Equal(t, gen, table.Generation())
+		}()
+		select {
+		case <-told:
+		case <-time.After(5 * time.Second):
+			t.Error("waits for the reading")
+		}
+		return keys, 0
+	}
+	_, err = table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Positive(t, asked)
+	require.Zero(t, table.OpenUntil())
 }
