@@ -2,7 +2,10 @@ package acl
 
 import (
 	"context"
+	"iter"
 	"log/slog"
+	"net/netip"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -358,4 +361,55 @@ func TestWhatIsKnownIsToldDuringAReading(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, asked)
 	require.Zero(t, table.OpenUntil())
+}
+
+// fakeEvents is the socket of Watch, on which nothing is ever heard.
+type fakeEvents struct {
+	fakeSocket
+	ended chan struct{}
+}
+
+func (s *fakeEvents) JoinGroup(uint32) error  { return nil }
+func (s *fakeEvents) LeaveGroup(uint32) error { return nil }
+func (s *fakeEvents) SetReadDeadline(time.Time) error {
+	close(s.ended)
+	return nil
+}
+func (s *fakeEvents) ReceiveIter() iter.Seq2[netlink.Message, error] {
+	return func(yield func(netlink.Message, error) bool) {
+		<-s.ended
+		yield(netlink.Message{}, os.ErrDeadlineExceeded)
+	}
+}
+
+// A big batch that fails is tried again ever more rarely, as is said of it.
+func TestFailedBigBatchIsTriedAgainAfterAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const enough = 200
+		k := &fakeKernel{}
+		table := openFake(t, k)
+		table.listen = func() (*netlink.Conn, error) {
+			return netlink.NewConn(&fakeEvents{ended: make(chan struct{})}, 2), nil
+		}
+		before := k.batches
+		k.onBatch = func(n int) (bool, unix.Errno) {
+			if n-before > enough { // else a loop without a pause would have no end here
+				return true, 0
+			}
+			return false, unix.ENOMEM
+		}
+		var in provision.Input
+		for i := range 2 * muteFrom {
+			id := provision.SubscriberID(i + 1)
+			in.Lines = append(in.Lines, provision.Line{Subscriber: id, Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}))})
+			in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: provision.StateStop})
+		}
+		snap, _ := provision.Build(in)
+		e := access.NewEnforcer(access.Options{}, table, nil, func() *provision.Snapshot { return snap }, nil, discard())
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		require.NoError(t, e.Run(ctx))
+		require.Greater(t, k.batches-before, 3)
+		require.Less(t, k.batches-before, 12, "0.1 s, 0.2, 0.4 and so on lie between them")
+	})
 }
