@@ -299,7 +299,7 @@ func (t *Table) replaceLocked(ctx context.Context, want access.ACL) error {
 	for set := range access.Sets() {
 		t.counts[set] = raw(want, set)
 	}
-	if gen, err = t.egressLocked(ctx, want, nextGeneration(gen)); err != nil {
+	if gen, err = t.egressLocked(ctx, want, nextGeneration(gen), nextGeneration(gen)); err != nil {
 		return err
 	}
 	t.gen, t.stale, t.adopted = gen, false, true

@@ -28,8 +28,8 @@ func (t *Table) IPv6Trouble() string {
 }
 
 // egressLocked brings the table netdev to the policy and to the sets of MACs, as they
-// were read at a generation. It gives the generation then.
-func (t *Table) egressLocked(ctx context.Context, c access.ACL, gen uint32) (uint32, error) {
+// were read at a generation. What it writes carries base; zero: no generation. It gives the generation then.
+func (t *Table) egressLocked(ctx context.Context, c access.ACL, gen, base uint32) (uint32, error) {
 	exists, defect, err := t.egressDefectLocked(ctx, &c)
 	if err != nil {
 		_ = t.hangUpLocked()
@@ -49,7 +49,7 @@ func (t *Table) egressLocked(ctx context.Context, c access.ACL, gen uint32) (uin
 	was := t.egressUp
 	t.egressUp = false
 	err = t.mutedLocked(len(c[access.SetStoppedMAC])+len(c[access.SetPausedMAC]), func() error {
-		return t.flushLocked(gen, func(w *nftables.Conn) error { return queueEgress(w, t.policy, exists, c, time.Until(t.openUntil)) })
+		return t.flushLocked(base, func(w *nftables.Conn) error { return queueEgress(w, t.policy, exists, c, time.Until(t.openUntil)) })
 	})
 	switch {
 	case err == nil:
@@ -58,7 +58,11 @@ func (t *Table) egressLocked(ctx context.Context, c access.ACL, gen uint32) (uin
 			t.repairs++
 		}
 		t.log.Info("table of the egress chains replaced", "table", "netdev "+ruleset.TableName, "reason", defect, "interfaces", t.policy.Egress)
-		return nextGeneration(gen), nil
+		gen, err = t.afterLocked(ctx, gen, base)
+		if errors.Is(err, errGenerationMoved) {
+			err = nil // the next look compares again
+		}
+		return gen, err
 	case errors.Is(err, unix.ERESTART), errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
 		return gen, err
 	}

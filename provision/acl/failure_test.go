@@ -363,6 +363,45 @@ func TestWhatIsKnownIsToldDuringAReading(t *testing.T) {
 	require.Zero(t, table.OpenUntil())
 }
 
+// Somebody who writes faster than we read, to other tables, does not keep us from putting ours right.
+func TestRepairWhileSomebodyWritesAllTheTime(t *testing.T) {
+	rules := func(k *fakeKernel) { k.table.rules = k.table.rules[1:] }
+	for name, spoil := range map[string]func(k *fakeKernel){
+		"rules": rules,
+		"set": func(k *fakeKernel) {
+			rules(k)
+			k.table.sets["strange"] = &fakeSet{keys: map[uint32]bool{}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // for the pauses between readings
+				k := &fakeKernel{}
+				table := openFake(t, k)
+				require.NoError(t, table.Apply(t.Context(), stop(3)))
+				spoil(k)
+				k.gen++
+				k.onDump = func(_ int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+					k.gen++
+					return keys, 0
+				}
+				have, err := table.Observe(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, 3, have.Counts()[access.SetStopped])
+				require.Len(t, k.table.rules, len(ruleset.Rules(ruleset.Policy{})))
+				require.NotContains(t, k.table.sets, "strange")
+				require.EqualValues(t, 1, table.Repairs())
+				changed, err := table.Changed(t.Context())
+				require.NoError(t, err)
+				require.True(t, changed, "what was written meanwhile is still to be seen")
+				requireStopped(t, k, table, 3)
+				changed, err = table.Changed(t.Context())
+				require.NoError(t, err)
+				require.False(t, changed)
+			})
+		})
+	}
+}
+
 // fakeEvents is the socket of Watch, on which nothing is ever heard.
 type fakeEvents struct {
 	fakeSocket
