@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -105,8 +106,10 @@ type Table struct {
 	portalUntil time.Time // the portal was said to answer until then
 	survey      survey    // of other tables in its way
 
-	egressUp  bool   // the table netdev has what the sets of MACs have
-	egressErr string // why it cannot be
+	egressUp  bool                   // the table netdev has what the sets of MACs have
+	egressErr string                 // why it cannot be
+	gone      []string               // interfaces without which it was made, for they were not there
+	hasDevice func(name string) bool // nil: the kernel is asked
 
 	look bool  // of a Reader: nothing is repaired
 	seen table // what it found
@@ -211,7 +214,7 @@ func (t *Table) soundLocked(ctx context.Context) (bool, error) {
 	if err != nil || open.endless {
 		return false, err
 	}
-	if _, defect, err := t.egressDefectLocked(ctx, nil); err != nil || defect != "" {
+	if _, defect, err := t.egressDefectLocked(ctx, t.egressPolicyLocked(), nil); err != nil || defect != "" {
 		return false, err
 	}
 	t.egressUp = t.policy.Egress != ""
@@ -313,7 +316,7 @@ func (t *Table) replaceLocked(ctx context.Context, want access.ACL) error {
 func (t *Table) Changed(ctx context.Context) (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.stale {
+	if t.stale || slices.ContainsFunc(t.gone, t.isThereLocked) { // one that is back has no chain
 		return true, nil
 	}
 	gen, err := t.generationLocked(ctx)

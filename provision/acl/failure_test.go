@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -400,6 +401,44 @@ func TestRepairWhileSomebodyWritesAllTheTime(t *testing.T) {
 			})
 		})
 	}
+}
+
+// For an interface that has just gone the kernel before 6.16 refuses the whole table: the others have their chains all the same.
+func TestEgressWithoutAnInterfaceThatHasGone(t *testing.T) {
+	k := &fakeKernel{}
+	table := openFake(t, k)
+	table.hasDevice = func(name string) bool { return !slices.Contains(k.gone, name) }
+	table.Reconfigure(ruleset.Policy{IPv6: true, Egress: "one two three"})
+	k.gone = []string{"two"}
+	_, err := table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"one", "three"}, k.egress)
+	require.Empty(t, table.IPv6Trouble())
+	changed, err := table.Changed(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed)
+
+	before := k.batches
+	_, err = table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, k.batches-before, "it is known by now")
+
+	k.gone = nil
+	changed, err = table.Changed(t.Context())
+	require.NoError(t, err)
+	require.True(t, changed, "it is back, and has no chain")
+	_, err = table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"one", "two", "three"}, k.egress)
+	changed, err = table.Changed(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed)
+
+	k.gone = []string{"one", "two", "three"}
+	table.Reconfigure(ruleset.Policy{IPv6: true, Egress: "two"})
+	_, err = table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, table.IPv6Trouble(), "no egress chain")
 }
 
 // fakeEvents is the socket of Watch, on which nothing is ever heard.

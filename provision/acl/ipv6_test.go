@@ -430,6 +430,18 @@ func (r *router) writeAllTheTime() (end func() int) {
 	}
 }
 
+// Interfaces are asked for in the network namespace of the table.
+func TestKernelEgressInterfaceIsAskedFor(t *testing.T) {
+	n := newDual(t, "")
+	table := n.open()
+	require.True(t, table.HasDevice("br0"))
+	require.False(t, table.HasDevice("gone0"))
+	require.NoError(t, n.host.IP("link", "add", "gone0", "type", "bridge"))
+	require.True(t, table.HasDevice("gone0"))
+	require.NoError(t, n.host.IP("link", "del", "gone0"))
+	require.False(t, table.HasDevice("gone0"))
+}
+
 // A kernel that takes no egress chain has all else, and it is said.
 func TestKernelWithoutEgress(t *testing.T) {
 	n := newDual(t, "")
