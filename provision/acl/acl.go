@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -69,7 +70,7 @@ type Options struct {
 }
 
 // Table is the table "inet usher" of one network namespace. Its methods may be
-// called from several goroutines; they take turns.
+// called from several goroutines; they take turns, but for those that only tell what is known.
 type Table struct {
 	log  *slog.Logger
 	dial func() (write *nftables.Conn, read *netlink.Conn, err error)
@@ -105,11 +106,40 @@ type Table struct {
 	portalUntil time.Time // the portal was said to answer until then
 	survey      survey    // of other tables in its way
 
-	egressUp  bool   // the table netdev has what the sets of MACs have
-	egressErr string // why it cannot be
+	egressUp  bool                   // the table netdev has what the sets of MACs have
+	egressErr string                 // why it cannot be
+	gone      []string               // interfaces without which it was made, for they were not there
+	hasDevice func(name string) bool // nil: the kernel is asked
 
 	look bool  // of a Reader: nothing is repaired
 	seen table // what it found
+
+	toldMu sync.Mutex
+	told   told
+}
+
+// told is what a Table tells without a question to the kernel. Who asks for it does not wait for an exchange that is
+// on, which may take as long as a round: the watchdog asks too.
+type told struct {
+	openUntil time.Time
+	obstacles []string
+	trouble   string
+	gen       uint32
+}
+
+// release ends an exchange with the kernel, and has told what it found.
+func (t *Table) release() {
+	t.toldMu.Lock()
+	t.told = told{t.openUntil, t.survey.found, t.egressErr, t.gen}
+	t.toldMu.Unlock()
+	t.mu.Unlock()
+}
+
+// lastKnown is what was known after the last exchange.
+func (t *Table) lastKnown() told {
+	t.toldMu.Lock()
+	defer t.toldMu.Unlock()
+	return t.told
 }
 
 var (
@@ -142,7 +172,7 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 
 func open(ctx context.Context, t *Table) (*Table, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	if err := t.adoptLocked(ctx); err != nil {
 		return nil, fmt.Errorf("acl: open: %w", errors.Join(err, t.hangUpLocked(), t.disown()))
 	}
@@ -184,7 +214,7 @@ func (t *Table) soundLocked(ctx context.Context) (bool, error) {
 	if err != nil || open.endless {
 		return false, err
 	}
-	if _, defect, err := t.egressDefectLocked(ctx, nil); err != nil || defect != "" {
+	if _, defect, err := t.egressDefectLocked(ctx, t.egressPolicyLocked(), nil); err != nil || defect != "" {
 		return false, err
 	}
 	t.egressUp = t.policy.Egress != ""
@@ -227,7 +257,7 @@ func (t *Table) disown() error {
 // repeated.
 func (t *Table) Observe(ctx context.Context) (access.ACL, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	c, err := t.observeLocked(ctx)
 	if err != nil {
 		return access.ACL{}, fmt.Errorf("acl: observe: %w", err)
@@ -241,7 +271,7 @@ func (t *Table) Observe(ctx context.Context) (access.ACL, error) {
 // maintenance goes on as far as we know of it, the counters of addresses are lost. After an error what the kernel has is not known.
 func (t *Table) Replace(ctx context.Context, want access.ACL) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	want = want.Sorted()
 	err := t.replaceLocked(ctx, want)
 	for attempt := 1; attempt < attempts && errors.Is(err, unix.ERESTART); attempt++ { // somebody else wrote meanwhile
@@ -272,7 +302,7 @@ func (t *Table) replaceLocked(ctx context.Context, want access.ACL) error {
 	for set := range access.Sets() {
 		t.counts[set] = raw(want, set)
 	}
-	if gen, err = t.egressLocked(ctx, want, nextGeneration(gen)); err != nil {
+	if gen, err = t.egressLocked(ctx, want, nextGeneration(gen), nextGeneration(gen)); err != nil {
 		return err
 	}
 	t.gen, t.stale, t.adopted = gen, false, true
@@ -286,7 +316,7 @@ func (t *Table) replaceLocked(ctx context.Context, want access.ACL) error {
 func (t *Table) Changed(ctx context.Context) (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.stale {
+	if t.stale || slices.ContainsFunc(t.gone, t.isThereLocked) { // one that is back has no chain
 		return true, nil
 	}
 	gen, err := t.generationLocked(ctx)
@@ -298,9 +328,7 @@ func (t *Table) Changed(ctx context.Context) (bool, error) {
 
 // Generation gives the ruleset's generation at which the sets were last known.
 func (t *Table) Generation() uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return uint64(t.gen)
+	return uint64(t.lastKnown().gen)
 }
 
 // Apply brings the changes into the kernel in one atomic batch, additions before
@@ -323,7 +351,7 @@ func (t *Table) Apply(ctx context.Context, changes []access.Change) error {
 		return fmt.Errorf("acl: apply: %w", err)
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	var last error
 	for attempt := range attempts {
 		if err := ctx.Err(); err != nil {
@@ -392,7 +420,7 @@ func (t *Table) Repairs() uint64 {
 // Clear removes the table and with it every block. It is no error if there is none.
 func (t *Table) Clear(ctx context.Context) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("acl: clear: %w", err)
 	}

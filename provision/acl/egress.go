@@ -24,15 +24,16 @@ import (
 // IPv6Trouble tells why IPv6 to blocked MACs passes; empty: it does not, or there is
 // no interface where it should.
 func (t *Table) IPv6Trouble() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.egressErr
+	return t.lastKnown().trouble
 }
 
 // egressLocked brings the table netdev to the policy and to the sets of MACs, as they
-// were read at a generation. It gives the generation then.
-func (t *Table) egressLocked(ctx context.Context, c access.ACL, gen uint32) (uint32, error) {
-	exists, defect, err := t.egressDefectLocked(ctx, &c)
+// were read at a generation. What it writes carries base; zero: no generation. It gives the generation then.
+func (t *Table) egressLocked(ctx context.Context, c access.ACL, gen, base uint32) (uint32, error) {
+	devices := t.policy.Devices()
+	t.gone = slices.DeleteFunc(t.gone, func(name string) bool { return !slices.Contains(devices, name) || t.isThereLocked(name) })
+	p := t.egressPolicyLocked()
+	exists, defect, err := t.egressDefectLocked(ctx, p, &c)
 	if err != nil {
 		_ = t.hangUpLocked()
 		return gen, err
@@ -43,40 +44,84 @@ func (t *Table) egressLocked(ctx context.Context, c access.ACL, gen uint32) (uin
 		}
 		return gen, nil
 	}
-	wanted := t.policy.Egress != ""
+	wanted := p.Egress != ""
 	if defect == "" {
 		t.egressUp, t.egressErr = wanted, ""
 		return gen, nil
 	}
 	was := t.egressUp
 	t.egressUp = false
-	err = t.mutedLocked(len(c[access.SetStoppedMAC])+len(c[access.SetPausedMAC]), func() error {
-		return t.flushLocked(gen, func(w *nftables.Conn) error { return queueEgress(w, t.policy, exists, c, time.Until(t.openUntil)) })
-	})
+	send := func() error {
+		return t.mutedLocked(len(c[access.SetStoppedMAC])+len(c[access.SetPausedMAC]), func() error {
+			return t.flushLocked(base, func(w *nftables.Conn) error { return queueEgress(w, p, exists, c, time.Until(t.openUntil)) })
+		})
+	}
+	if err = send(); errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) { // an interface, or the table, has gone since
+		t.gone = slices.DeleteFunc(t.policy.Devices(), t.isThereLocked)
+		p = t.egressPolicyLocked()
+		if have, e := t.egressTableLocked(ctx); e == nil {
+			exists = have != nil
+			err = send()
+		}
+	}
 	switch {
 	case err == nil:
 		t.egressUp, t.egressErr = wanted, ""
 		if was && t.adopted {
 			t.repairs++
 		}
-		t.log.Info("table of the egress chains replaced", "table", "netdev "+ruleset.TableName, "reason", defect, "interfaces", t.policy.Egress)
-		return nextGeneration(gen), nil
+		t.log.Info("table of the egress chains replaced", "table", "netdev "+ruleset.TableName, "reason", defect, "interfaces", p.Egress)
+		gen, err = t.afterLocked(ctx, gen, base)
+		if errors.Is(err, errGenerationMoved) {
+			err = nil // the next look compares again
+		}
+		return gen, err
 	case errors.Is(err, unix.ERESTART), errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
 		return gen, err
 	}
 	text := fmt.Sprintf("the kernel takes no egress chain (it needs 5.16 and nft_fib_netdev): %v", err)
 	if text != t.egressErr {
-		t.log.Warn("IPv6 to blocked MACs passes", "interfaces", t.policy.Egress, "error", err)
+		t.log.Warn("IPv6 to blocked MACs passes", "interfaces", p.Egress, "error", err)
 	}
 	t.egressErr = text
 	return gen, nil
 }
 
-// egressDefectLocked compares the table netdev with the wanted one, and its elements
+// egressPolicyLocked is the policy without the interfaces that were not there when the kernel refused the table for one of
+// them, as it does before 6.16, and are not there now. Where none is left it stays as it is.
+func (t *Table) egressPolicyLocked() ruleset.Policy {
+	p := t.policy
+	left := slices.DeleteFunc(p.Devices(), func(name string) bool { return slices.Contains(t.gone, name) && !t.isThereLocked(name) })
+	if len(left) > 0 {
+		p.Egress = strings.Join(left, " ")
+	}
+	return p
+}
+
+// isThereLocked reports whether the network namespace has an interface; what cannot be asked for is taken to be there.
+func (t *Table) isThereLocked(name string) bool {
+	if t.hasDevice != nil {
+		return t.hasDevice(name)
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err != nil || t.dialLocked() != nil {
+		return true
+	}
+	raw, err := t.read.SyscallConn()
+	if err != nil {
+		return true
+	}
+	if e := raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFINDEX, ifr) }); e != nil {
+		return true
+	}
+	return !errors.Is(err, unix.ENODEV)
+}
+
+// egressDefectLocked compares the table netdev with that of a policy, and its elements
 // with those of c unless that is nil.
-func (t *Table) egressDefectLocked(ctx context.Context, c *access.ACL) (exists bool, defect string, err error) {
+func (t *Table) egressDefectLocked(ctx context.Context, p ruleset.Policy, c *access.ACL) (exists bool, defect string, err error) {
 	have, err := t.egressTableLocked(ctx)
-	wanted := t.policy.Egress != ""
+	wanted := p.Egress != ""
 	switch {
 	case err != nil:
 		return false, "", err
@@ -105,11 +150,11 @@ func (t *Table) egressDefectLocked(ctx context.Context, c *access.ACL) (exists b
 			return true, d, nil
 		}
 	}
-	chains := ruleset.EgressChains(t.policy)
+	chains := ruleset.EgressChains(p)
 	if want := uint32(len(sets) + len(chains)); have.Use != want {
 		return true, fmt.Sprintf("%d objects in the table, want %d", have.Use, want), nil
 	}
-	defect, err = t.egressChainsLocked(ctx, chains)
+	defect, err = t.egressChainsLocked(ctx, chains, ruleset.EgressRules(p))
 	if defect == "" && err == nil && c != nil {
 		defect, err = t.egressElementsLocked(ctx, *c)
 	}
@@ -154,7 +199,7 @@ func (t *Table) egressTableLocked(ctx context.Context) (*nftables.Table, error) 
 }
 
 // egressChainsLocked compares the chains, their interfaces and their rules.
-func (t *Table) egressChainsLocked(ctx context.Context, chains []*nftables.Chain) (string, error) {
+func (t *Table) egressChainsLocked(ctx context.Context, chains []*nftables.Chain, rules []ruleset.Rule) (string, error) {
 	all, err := t.write.ListChainsOfTableFamily(nftables.TableFamilyNetdev)
 	if err != nil {
 		return "", fmt.Errorf("list chains: %w", err)
@@ -163,7 +208,6 @@ func (t *Table) egressChainsLocked(ctx context.Context, chains []*nftables.Chain
 	if err != nil {
 		return "", err
 	}
-	rules := ruleset.EgressRules(t.policy)
 	for _, want := range chains {
 		i := slices.IndexFunc(all, func(c *nftables.Chain) bool { return c.Table.Name == ruleset.TableName && c.Name == want.Name })
 		switch {

@@ -82,7 +82,9 @@ func (t *Table) mutedLocked(n int, f func() error) error {
 	if conn.JoinGroup(unix.NFNLGRP_NFTABLES) != nil {
 		_ = conn.SetReadDeadline(time.Unix(1, 0)) // Watch ends, and begins anew
 	}
-	wake()
+	if err == nil { // else whoever tries again looks at everything, and chooses when
+		wake()
+	}
 	return err
 }
 

@@ -12,3 +12,10 @@ func (t *Table) ListenWith(netNS, buffer int) {
 		return c, err
 	}
 }
+
+// HasDevice reports whether there is an interface.
+func (t *Table) HasDevice(name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.isThereLocked(name)
+}

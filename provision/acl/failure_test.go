@@ -2,11 +2,17 @@ package acl
 
 import (
 	"context"
+	"iter"
 	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/mdlayher/netlink"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -320,4 +326,168 @@ func TestTheContextEndsTheRepetitions(t *testing.T) {
 	_, err := table.Observe(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	requireStopped(t, k, table, 10)
+}
+
+// A long reading keeps nobody waiting who asks for what is known: the status, and the watchdog by it.
+func TestWhatIsKnownIsToldDuringAReading(t *testing.T) {
+	k := &fakeKernel{}
+	table := openFake(t, k)
+	_, err := table.Observe(t.Context())
+	require.NoError(t, err)
+	table.mu.Lock()
+	table.setOpenLocked(time.Hour) // as it was found; the next reading finds none
+	table.release()
+	until := table.OpenUntil()
+	require.NotZero(t, until)
+	gen := table.Generation()
+	asked := 0
+	k.onDump = func(_ int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+		asked++
+		told := make(chan struct{})
+		go func() {
+			defer close(told)
+			assert.Equal(t, until, table.OpenUntil())
+			assert.Empty(t, table.Obstacles())
+			assert.Empty(t, table.IPv6Trouble())
+			assert.Equal(t, gen, table.Generation())
+		}()
+		select {
+		case <-told:
+		case <-time.After(5 * time.Second):
+			t.Error("waits for the reading")
+		}
+		return keys, 0
+	}
+	_, err = table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Positive(t, asked)
+	require.Zero(t, table.OpenUntil())
+}
+
+// Somebody who writes faster than we read, to other tables, does not keep us from putting ours right.
+func TestRepairWhileSomebodyWritesAllTheTime(t *testing.T) {
+	rules := func(k *fakeKernel) { k.table.rules = k.table.rules[1:] }
+	for name, spoil := range map[string]func(k *fakeKernel){
+		"rules": rules,
+		"set": func(k *fakeKernel) {
+			rules(k)
+			k.table.sets["strange"] = &fakeSet{keys: map[uint32]bool{}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // for the pauses between readings
+				k := &fakeKernel{}
+				table := openFake(t, k)
+				require.NoError(t, table.Apply(t.Context(), stop(3)))
+				spoil(k)
+				k.gen++
+				k.onDump = func(_ int, keys []uint32) ([]uint32, netlink.HeaderFlags) {
+					k.gen++
+					return keys, 0
+				}
+				have, err := table.Observe(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, 3, have.Counts()[access.SetStopped])
+				require.Len(t, k.table.rules, len(ruleset.Rules(ruleset.Policy{})))
+				require.NotContains(t, k.table.sets, "strange")
+				require.EqualValues(t, 1, table.Repairs())
+				changed, err := table.Changed(t.Context())
+				require.NoError(t, err)
+				require.True(t, changed, "what was written meanwhile is still to be seen")
+				requireStopped(t, k, table, 3)
+				changed, err = table.Changed(t.Context())
+				require.NoError(t, err)
+				require.False(t, changed)
+			})
+		})
+	}
+}
+
+// For an interface that has just gone the kernel before 6.16 refuses the whole table: the others have their chains all the same.
+func TestEgressWithoutAnInterfaceThatHasGone(t *testing.T) {
+	k := &fakeKernel{}
+	table := openFake(t, k)
+	table.hasDevice = func(name string) bool { return !slices.Contains(k.gone, name) }
+	table.Reconfigure(ruleset.Policy{IPv6: true, Egress: "one two three"})
+	k.gone = []string{"two"}
+	_, err := table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"one", "three"}, k.egress)
+	require.Empty(t, table.IPv6Trouble())
+	changed, err := table.Changed(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed)
+
+	before := k.batches
+	_, err = table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, k.batches-before, "it is known by now")
+
+	k.gone = nil
+	changed, err = table.Changed(t.Context())
+	require.NoError(t, err)
+	require.True(t, changed, "it is back, and has no chain")
+	_, err = table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"one", "two", "three"}, k.egress)
+	changed, err = table.Changed(t.Context())
+	require.NoError(t, err)
+	require.False(t, changed)
+
+	k.gone = []string{"one", "two", "three"}
+	table.Reconfigure(ruleset.Policy{IPv6: true, Egress: "two"})
+	_, err = table.Observe(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, table.IPv6Trouble(), "no egress chain")
+}
+
+// fakeEvents is the socket of Watch, on which nothing is ever heard.
+type fakeEvents struct {
+	fakeSocket
+	ended chan struct{}
+}
+
+func (s *fakeEvents) JoinGroup(uint32) error  { return nil }
+func (s *fakeEvents) LeaveGroup(uint32) error { return nil }
+func (s *fakeEvents) SetReadDeadline(time.Time) error {
+	close(s.ended)
+	return nil
+}
+func (s *fakeEvents) ReceiveIter() iter.Seq2[netlink.Message, error] {
+	return func(yield func(netlink.Message, error) bool) {
+		<-s.ended
+		yield(netlink.Message{}, os.ErrDeadlineExceeded)
+	}
+}
+
+// A big batch that fails is tried again ever more rarely, as is said of it.
+func TestFailedBigBatchIsTriedAgainAfterAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const enough = 200
+		k := &fakeKernel{}
+		table := openFake(t, k)
+		table.listen = func() (*netlink.Conn, error) {
+			return netlink.NewConn(&fakeEvents{ended: make(chan struct{})}, 2), nil
+		}
+		before := k.batches
+		k.onBatch = func(n int) (bool, unix.Errno) {
+			if n-before > enough { // else a loop without a pause would have no end here
+				return true, 0
+			}
+			return false, unix.ENOMEM
+		}
+		var in provision.Input
+		for i := range 2 * muteFrom {
+			id := provision.SubscriberID(i + 1)
+			in.Lines = append(in.Lines, provision.Line{Subscriber: id, Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}))})
+			in.Subscribers = append(in.Subscribers, provision.Subscriber{ID: id, State: provision.StateStop})
+		}
+		snap, _ := provision.Build(in)
+		e := access.NewEnforcer(access.Options{}, table, nil, func() *provision.Snapshot { return snap }, nil, discard())
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		require.NoError(t, e.Run(ctx))
+		require.Greater(t, k.batches-before, 3)
+		require.Less(t, k.batches-before, 12, "0.1 s, 0.2, 0.4 and so on lie between them")
+	})
 }

@@ -20,9 +20,11 @@ import (
 // asks, and fails where it is told to. What it gives back of chains, sets and
 // rules are the attributes with which they were made.
 type fakeKernel struct {
-	t     *testing.T
-	gen   uint32
-	table *fakeTable // nil: none
+	t      *testing.T
+	gen    uint32
+	table  *fakeTable // nil: none
+	egress []string   // devices of the chains of the table netdev, which is not read back
+	gone   []string   // devices that are not there
 
 	batches, dumps int  // how many were asked for
 	noCount        bool // an older kernel
@@ -200,7 +202,16 @@ func (k *fakeKernel) batch(req []netlink.Message) []netlink.Message {
 	}
 	next := k.table.clone()
 	var failed []netlink.Message
+	var egress []string
 	for _, m := range req[1 : len(req)-1] {
+		if m.Data[0] == unix.NFPROTO_NETDEV {
+			if device := k.device(m); slices.Contains(k.gone, device) {
+				failed = append(failed, failure(m, unix.ENOENT)...)
+			} else if device != "" {
+				egress = append(egress, device)
+			}
+			continue
+		}
 		if errno := k.change(&next, m); errno != 0 {
 			failed = append(failed, failure(m, errno)...)
 		}
@@ -215,11 +226,33 @@ func (k *fakeKernel) batch(req []netlink.Message) []netlink.Message {
 	if commit {
 		k.table = next
 		k.gen++
+		if egress != nil {
+			k.egress = egress
+		}
 	}
 	if errno != 0 {
 		return failure(req[1], errno)
 	}
 	return nil
+}
+
+// device is that of a chain to be made.
+func (k *fakeKernel) device(m netlink.Message) (name string) {
+	if msgType(m) != unix.NFT_MSG_NEWCHAIN {
+		return ""
+	}
+	require.NoError(k.t, eachAttr(payload(m.Data), func(typ uint16, v []byte) error {
+		if typ != unix.NFTA_CHAIN_HOOK {
+			return nil
+		}
+		return eachAttr(v, func(typ uint16, v []byte) error {
+			if typ == unix.NFTA_HOOK_DEV {
+				name = string(bytes.TrimRight(v, "\x00"))
+			}
+			return nil
+		})
+	}))
+	return name
 }
 
 func (k *fakeKernel) change(table **fakeTable, m netlink.Message) unix.Errno {

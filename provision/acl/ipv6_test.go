@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -365,6 +366,80 @@ func TestKernelEgressTableIsKept(t *testing.T) {
 	require.NoError(t, table.Clear(t.Context()))
 	require.NotContains(t, n.nft("list", "tables"), "table inet usher")
 	require.NotContains(t, n.nft("list", "tables"), "netdev")
+}
+
+// Both tables are put right while somebody writes to a table of his own faster than ours are read.
+func TestKernelRepairedWhileSomebodyWritesAllTheTime(t *testing.T) {
+	n := newDual(t, "")
+	n.needEgress(t)
+	table := n.openWith(acl.Options{Policy: ruleset.Policy{IPv6: true, Egress: "br0"}})
+	mac := n.mac(n.first)
+	want := access.ACL{access.SetIPv6Direct: access.Interfaces("br0"), access.SetPausedMAC: access.Keys(mac[:]),
+		access.SetStopped: access.Addrs(subscribers(0, 30_000)...)}
+	setTo(t, table, want)
+	counted := regexp.MustCompile(`counter packets (\d+) bytes (\d+)`)
+	rules := func() string { // nft lists a long set that the kernel reorders wrongly: the elements are compared otherwise
+		return counted.ReplaceAllString(n.nft("-t", "list", "table", "inet", "usher")+n.nft("list", "table", "netdev", "usher"), "counter")
+	}
+	before := rules()
+	for _, edit := range []string{
+		"flush chain inet usher forward",
+		"add set inet usher strange { type ipv4_addr; }",
+		"flush chain netdev usher egress_br0",
+		"delete table netdev usher",
+	} {
+		n.nft(edit)
+		end := n.writeAllTheTime()
+		have, err := table.Observe(t.Context())
+		writes := end()
+		require.NoError(t, err, edit)
+		t.Logf("%s: %d foreign commits meanwhile", edit, writes)
+		require.Greater(t, writes, 8, edit)
+		require.Equal(t, before, rules(), edit)
+		require.Equal(t, want, have.Sorted(), edit)
+		require.Empty(t, table.IPv6Trouble(), edit)
+	}
+}
+
+// writeAllTheTime makes and drops a table of somebody else's until it is ended, which gives the number of commits.
+func (r *router) writeAllTheTime() (end func() int) {
+	r.t.Helper()
+	w, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(r.namespace()))
+	require.NoError(r.t, err)
+	ctx, stop := context.WithCancel(r.t.Context())
+	begun, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for ; ctx.Err() == nil; n++ {
+			busy := w.AddTable(&nftables.Table{Name: "busy", Family: nftables.TableFamilyINet})
+			if n%2 == 1 {
+				w.DelTable(busy)
+			}
+			assert.NoError(r.t, w.Flush())
+			if n == 0 {
+				close(begun)
+			}
+		}
+		assert.NoError(r.t, w.CloseLasting())
+		done <- n
+	}()
+	<-begun
+	return func() int {
+		stop()
+		return <-done
+	}
+}
+
+// Interfaces are asked for in the network namespace of the table.
+func TestKernelEgressInterfaceIsAskedFor(t *testing.T) {
+	n := newDual(t, "")
+	table := n.open()
+	require.True(t, table.HasDevice("br0"))
+	require.False(t, table.HasDevice("gone0"))
+	require.NoError(t, n.host.IP("link", "add", "gone0", "type", "bridge"))
+	require.True(t, table.HasDevice("gone0"))
+	require.NoError(t, n.host.IP("link", "del", "gone0"))
+	require.False(t, table.HasDevice("gone0"))
 }
 
 // A kernel that takes no egress chain has all else, and it is said.

@@ -23,7 +23,7 @@ func (t *Table) OpenFor(ctx context.Context, d time.Duration) (until time.Time, 
 		return time.Time{}, fmt.Errorf("acl: open for %s: want 1s to %s", d, MaxOpen)
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	if err := t.switchLocked(ctx, ruleset.Open(), d); err != nil {
 		return time.Time{}, fmt.Errorf("acl: open: %w", err)
 	}
@@ -35,7 +35,7 @@ func (t *Table) OpenFor(ctx context.Context, d time.Duration) (until time.Time, 
 // Shut ends a maintenance. It is no error if there is none.
 func (t *Table) Shut(ctx context.Context) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	if err := t.switchLocked(ctx, ruleset.Open(), 0); err != nil {
 		return fmt.Errorf("acl: end maintenance: %w", err)
 	}
@@ -47,12 +47,11 @@ func (t *Table) Shut(ctx context.Context) error {
 // OpenUntil tells when the maintenance ends; zero: there is none. It asks nobody:
 // what somebody else did to the switch is known from the next Observe on.
 func (t *Table) OpenUntil() time.Time {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !time.Now().Before(t.openUntil) {
+	until := t.lastKnown().openUntil
+	if !time.Now().Before(until) {
 		return time.Time{}
 	}
-	return t.openUntil
+	return until
 }
 
 // switchLocked replaces the element of a switch, or takes it away.
@@ -127,7 +126,7 @@ func (t *Table) openedLocked(ctx context.Context) (o opened, err error) {
 }
 
 // endLocked gives what was put into the set of the switch without an end the longest
-// time that there is. The generation is the one at which it was found.
+// time that there is. The generation is the one at which it was found; zero: whatever it is.
 func (t *Table) endLocked(gen uint32, o opened) error {
 	err := t.flushLocked(gen, func(c *nftables.Conn) error { return queueSwitch(c, ruleset.Open(), o.left) })
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // that is over; the kernel ends it by itself.
 func (t *Table) PortalUp(ctx context.Context, d time.Duration) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	if err := t.switchLocked(ctx, ruleset.PortalUp(), d); err != nil {
 		return fmt.Errorf("acl: lead HTTP to the portal: %w", err)
 	}
@@ -24,7 +24,7 @@ func (t *Table) PortalUp(ctx context.Context, d time.Duration) error {
 // PortalDown ends it: HTTP is refused like everything else.
 func (t *Table) PortalDown(ctx context.Context) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.release()
 	t.portalUntil = time.Time{}
 	if err := t.switchLocked(ctx, ruleset.PortalUp(), 0); err != nil {
 		return fmt.Errorf("acl: end leading HTTP to the portal: %w", err)

@@ -26,7 +26,7 @@ func (t *Table) observeLocked(ctx context.Context) (access.ACL, error) {
 				return access.ACL{}, errors.Join(err, last)
 			}
 		}
-		c, gen, err := t.readLocked(ctx)
+		c, gen, err := t.readLocked(ctx, attempt)
 		if errors.Is(err, errGenerationMoved) && attempt == attempts-1 {
 			// Somebody writes all the time, to other tables as it seems.
 			// The sets as read have no sign of damage; the generation from
@@ -34,7 +34,11 @@ func (t *Table) observeLocked(ctx context.Context) (access.ACL, error) {
 			err = nil
 		}
 		if err == nil {
-			gen, err = t.egressLocked(ctx, c, gen)
+			base := gen
+			if attempt > 0 {
+				base = 0 // as in readLocked
+			}
+			gen, err = t.egressLocked(ctx, c, gen, base)
 		}
 		if err == nil {
 			t.gen, t.adopted = gen, true
@@ -68,11 +72,21 @@ var (
 
 // readLocked is one reading, after a repair if the table needs one. With
 // errGenerationMoved the contents are given all the same.
-func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
+func (t *Table) readLocked(ctx context.Context, attempt int) (access.ACL, uint32, error) {
 	var c access.ACL
 	gen, err := t.generationLocked(ctx)
 	if err != nil {
 		return c, 0, err
+	}
+	// A repair that carries the generation never comes through where somebody writes faster than we read. So what leaves
+	// the elements alone goes without it from the second attempt on, and the whole table in the last one: what somebody
+	// puts into our sets meanwhile goes with that, and is not wanted there anyway.
+	base, baseOfAll := gen, gen
+	if attempt > 0 {
+		base = 0
+	}
+	if attempt == attempts-1 {
+		baseOfAll = 0
 	}
 	found, err := t.inspectLocked(ctx)
 	if err != nil {
@@ -128,8 +142,10 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 		// The generation in the batch makes it fail if anybody wrote since the
 		// elements were read.
 		var err error
+		sent := baseOfAll
 		if chainsOnly {
-			err = t.flushLocked(gen, func(w *nftables.Conn) error {
+			sent = base
+			err = t.flushLocked(sent, func(w *nftables.Conn) error {
 				if open.endless {
 					if err := queueSwitch(w, ruleset.Open(), open.left); err != nil {
 						return err
@@ -139,7 +155,7 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 			})
 		} else {
 			err = t.mutedLocked(kept, func() error {
-				return t.flushLocked(gen, func(w *nftables.Conn) error {
+				return t.flushLocked(sent, func(w *nftables.Conn) error {
 					return queueSchema(w, t.policy, found.exists, c, switches{open.left, time.Until(t.portalUntil)})
 				})
 			})
@@ -170,20 +186,25 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 			t.fresh = t.fresh || !t.adopted
 			t.log.Info("table made", "table", tableTitle, "schema", ruleset.Schema)
 		}
-		return c, nextGeneration(gen), nil
+		gen, err = t.afterLocked(ctx, gen, sent)
+		return c, gen, err
 	}
 	if open.endless {
-		if err := t.endLocked(gen, open); err != nil {
+		if err := t.endLocked(base, open); err != nil {
 			return c, 0, err
 		}
 		t.counts = counts
 		t.setOpenLocked(open.left)
-		return c, nextGeneration(gen), nil
+		gen, err = t.afterLocked(ctx, gen, base)
+		return c, gen, err
 	}
-	if dropped, err := t.tidyNetsLocked(gen, &c, found.chains); err != nil || dropped {
+	if dropped, err := t.tidyNetsLocked(base, &c, found.chains); err != nil || dropped {
 		t.counts = counts
 		t.setOpenLocked(open.left)
-		return c, nextGeneration(gen), err
+		if err == nil {
+			gen, err = t.afterLocked(ctx, gen, base)
+		}
+		return c, gen, err
 	}
 	after, err := t.generationLocked(ctx)
 	if err != nil {
@@ -195,6 +216,20 @@ func (t *Table) readLocked(ctx context.Context) (access.ACL, uint32, error) {
 		return c, gen, errGenerationMoved
 	}
 	return c, gen, nil
+}
+
+// afterLocked gives the generation after a commit of ours to what was read at gen. Of one that carried no generation
+// (base zero) somebody else's may have come before it: then it is errGenerationMoved, and gen is left, so that Changed tells.
+func (t *Table) afterLocked(ctx context.Context, gen, base uint32) (uint32, error) {
+	next := nextGeneration(gen)
+	if base != 0 {
+		return next, nil
+	}
+	now, err := t.generationLocked(ctx)
+	if err == nil && now != next {
+		return gen, errGenerationMoved
+	}
+	return next, err
 }
 
 // dumpLocked reads the elements of a set, sorted. n is how many the kernel has

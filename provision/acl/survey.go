@@ -42,9 +42,7 @@ type survey struct {
 // Obstacles tells what of other tables keeps HTTP from the portal, as of the newest
 // Observe; none if there is no portal.
 func (t *Table) Obstacles() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Clone(t.survey.found)
+	return slices.Clone(t.lastKnown().obstacles)
 }
 
 // surveyLocked looks at the other tables, which it reads only. What cannot be read is

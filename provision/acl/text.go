@@ -89,7 +89,8 @@ func (t *Table) listingLocked(ctx context.Context) (ruleset.Listing, error) {
 		if err := t.dynamicLocked(ctx, ruleset.EgressTable(), ruleset.SetOpen, &l.EgressOpen); err != nil {
 			return l, err
 		}
-		chains = append(chains, ruleset.EgressChains(t.policy)...)
+		l.Policy.Egress = t.egressPolicyLocked().Egress
+		chains = append(chains, ruleset.EgressChains(l.Policy)...)
 	}
 	for _, c := range chains {
 		rules, err := t.write.GetRules(c.Table, c)
