@@ -210,7 +210,7 @@ func TestWhereIPv6IsBlocked(t *testing.T) {
 		n, _ := strconv.Atoi(vlan)
 		return uint16(n), ok
 	}
-	up := func(names ...string) func() []string { return func() []string { return names } }
+	up := func(names ...string) func() ([]string, error) { return func() ([]string, error) { return names, nil } }
 	tests := map[string]struct {
 		o            SourceOptions
 		direct, vlan []string
@@ -305,18 +305,38 @@ func TestAnUplinkIsNotBlocked(t *testing.T) {
 		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StatePause}},
 		Lines:       []provision.Line{{Subscriber: 1, VLAN: 10, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.1"))}},
 	})
-	uplinks := []string{"bond0.10"}
+	uplinks, failed := []string{"bond0.10"}, error(nil)
 	s := NewSources(SourceOptions{
-		ForwardsIPv6: func() bool { return true }, Uplinks: func() []string { return uplinks },
+		ForwardsIPv6: func() bool { return true }, Uplinks: func() ([]string, error) { return uplinks, failed },
 		VLANOf: func(name string) (uint16, bool) { return 10, name == "bond0.10" },
 	}, lease.New(), nil, func() []string { return []string{"bond0", "bond0.10"} })
-	in := s.Inputs()
-	require.Empty(t, Want(snap, in)[SetPausedInterface])
-	require.Equal(t, "bond0.10", in.LineAt(snap.ByIP(provisiontest.Addr("192.0.2.1"))))
-	uplinks = nil
-	later := s.Inputs()
-	require.False(t, later.same(&in), "the next look sees it")
-	require.Equal(t, []string{"bond0.10"}, Want(snap, later).Strings(SetPausedInterface))
+	synctest.Test(t, func(t *testing.T) {
+		in := s.Inputs()
+		require.Empty(t, Want(snap, in)[SetPausedInterface])
+		require.Equal(t, "bond0.10", in.LineAt(snap.ByIP(provisiontest.Addr("192.0.2.1"))))
+		spared := func(why string) {
+			t.Helper()
+			now := s.Inputs()
+			require.True(t, now.same(&in), why)
+			require.Empty(t, Want(snap, now)[SetPausedInterface], why)
+		}
+		uplinks = nil
+		spared("the routing daemon is started again")
+		pass(59 * time.Second)
+		spared("and takes a while")
+		uplinks = []string{"bond0.10"}
+		spared("it is back")
+		uplinks, failed = nil, errors.New("too many open files")
+		pass(time.Hour)
+		spared("nothing is known, for long")
+		failed = nil
+		pass(59 * time.Second)
+		spared("a minute counts from when it may have been there last")
+		pass(2 * time.Second)
+		later := s.Inputs()
+		require.False(t, later.same(&in), "the next look sees it")
+		require.Equal(t, []string{"bond0.10"}, Want(snap, later).Strings(SetPausedInterface))
+	})
 }
 
 // What a client writes into DHCP counts once frames of that MAC spoke for its address, on its wire: a neighbour is not cut off
