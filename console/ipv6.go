@@ -111,12 +111,20 @@ type links struct {
 }
 
 func (x *explainer) linksOf(id provision.SubscriberID) (at links) {
-	for l := range x.snap.BySubscriber(id).All() {
+	add := func(l *provision.Line) {
 		if !l.MAC.IsZero() {
 			at.macs = append(at.macs, l.MAC)
 		}
 		if name := x.d.ACL.Links.LineAt(l); name != "" {
 			at.behind = append(at.behind, name)
+		}
+	}
+	for l := range x.snap.BySubscriber(id).All() {
+		add(l)
+	}
+	for lost := x.snap.Contested(); len(lost) > 0; lost = lost[1:] { // to another customer: it tells where this one is all the same
+		if lost[0].Subscriber == id {
+			add(&lost[0])
 		}
 	}
 	direct := x.d.Enforcer.Status().IPv6.Direct

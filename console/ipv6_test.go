@@ -97,3 +97,22 @@ func TestExplainTellsOfIPv6(t *testing.T) {
 		})
 	}
 }
+
+// Nor is a MAC passed over that a customer has by a row which lost its address to another customer's.
+func TestExplainTellsOfIPv6ByARowThatLostItsAddress(t *testing.T) {
+	m := mac(t, "00:00:5e:00:53:77")
+	w := newWorld(t)
+	w.syncer.snapshot, _ = provision.Build(provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1001, State: provision.StateActive}, {ID: 1002, State: provision.StatePause}},
+		Lines: []provision.Line{
+			{Subscriber: 1001, Addresses: provision.Hosts4(ip("198.51.100.11"))}, {Subscriber: 1002, Addresses: provision.Hosts4(ip("198.51.100.12"))},
+			{Subscriber: 1002, MAC: m, Addresses: provision.Hosts4(ip("198.51.100.11"))},
+		},
+	})
+	w.DHCP = nil
+	w.enforcer.status.IPv6 = access.IPv6Status{Mode: access.IPv6Blocked, Direct: []string{"eth1"}}
+	w.ACL = &ACLDeps{Wishes: &fakeACL{}, Links: fakeLinks{macs: map[provision.MAC]access.Set{m: access.SetPausedMAC}}}
+	x, err := w.explain(t.Context(), "1002")
+	require.NoError(t, err)
+	assert.Contains(t, x.Summary, "IPv6 from and to the MAC 00:00:5e:00:53:77 is blocked too, on eth1")
+}

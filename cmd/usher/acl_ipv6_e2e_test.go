@@ -111,7 +111,7 @@ func TestKernelIPv6OfAPausedCustomer(t *testing.T) {
 	assert.Contains(t, strings.Join(strings.Fields(out), " "), "On per10 its IPv6 passes: a default route leads there, so that interface is never blocked.")
 	assert.Equal(t, []string{"per10"}, w.status(t).ACL.IPv6.Uplinks)
 	require.NoError(t, w.Router.IP("-6", "route", "del", "default"))
-	eventually(t, 15*time.Second, "it is none any more", func() (bool, error) { return over6(t, per.Host, internetIPv6) == "refused, no echo", nil })
+	eventually(t, 90*time.Second, "it is none any more, for a minute", func() (bool, error) { return over6(t, per.Host, internetIPv6) == "refused, no echo", nil })
 
 	w.setState(t, direct, provision.StateActive)
 	assert.Equal(t, "ok, echo", over6(t, direct.Host, internetIPv6), "one of them is active again")

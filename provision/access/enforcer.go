@@ -163,6 +163,7 @@ type Enforcer struct {
 	repairs   uint64    // of the Repairer, as last told
 	memory    memory    // of the newest round, if it succeeded or not
 	slow      bool      // reading back took too long: the next round replaces what is there
+	unclean   bool      // blocks may stand of which the connections were left alone: by the last run, or a batch whose outcome is unknown
 	refused   refusals
 
 	mu      sync.Mutex // guards everything below
@@ -186,7 +187,7 @@ func NewEnforcer(opts Options, kernel Kernel, flows Flows, snapshot func() *prov
 		obs = noObserver{}
 	}
 	e := &Enforcer{kernel: kernel, snapshot: snapshot, obs: obs, log: log,
-		wake: make(chan struct{}, 1), ready: make(chan struct{}), opts: opts.filled()}
+		wake: make(chan struct{}, 1), ready: make(chan struct{}), opts: opts.filled(), unclean: true}
 	if flows != nil {
 		e.cleaner = newFlowCleaner(flows, e.opts.FlowsInterval, e.reached, obs, log)
 	}
@@ -469,6 +470,10 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 		}
 	}
 	e.show(p, runOut)
+	if e.unclean && e.cleaner != nil { // once it is known what goes on being reached
+		e.cleaner.add(newlyBlocked(want, ACL{}), nil, want.stops)
+	}
+	e.unclean = false
 	e.tellMaintenance()
 	e.tellHave(p.counts)
 	return nil
@@ -558,9 +563,7 @@ func (e *Enforcer) replace(ctx context.Context, r Replacer, want ACL, opts Optio
 	if r, ok := e.kernel.(Repairer); ok {
 		e.repairs = r.Repairs()
 	}
-	if e.cleaner != nil {
-		e.cleaner.add(newlyBlocked(want, ACL{}), nil, want.stops) // what was blocked before is not known
-	}
+	e.unclean = true // what was blocked before is not known
 	e.known, e.adopted = true, true
 	e.verifyDue = time.Now().Add(max(opts.VerifyInterval, slowVerify))
 	return want, nil
@@ -639,13 +642,18 @@ func (e *Enforcer) commit(ctx context.Context, want, have ACL, changes []Change)
 		e.refused.taken(changes, refused)
 	}
 	if err != nil {
+		e.unclean = true
 		return fmt.Errorf("apply %d changes: %w", len(changes), err)
 	}
 	e.update(func(s *Status) {
 		s.LastBatchAt, s.LastBatchChanges, s.LastBatchSeconds = began, len(changes), took.Seconds()
 	})
 	if e.cleaner != nil {
-		e.cleaner.add(newlyBlocked(want, have), freed(want, have), want.stops)
+		var blocked []netip.Prefix
+		if !e.unclean { // else the round hands on all who are
+			blocked = newlyBlocked(want, have)
+		}
+		e.cleaner.add(blocked, freed(want, have), want.stops)
 	}
 	e.log.Debug("kernel sets changed", "changes", len(changes), "took", took)
 	return nil

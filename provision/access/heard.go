@@ -77,9 +77,10 @@ func (r *rules) hearAgain(s *provision.Snapshot, in *Inputs, have *ACL) {
 	if in.Leases == nil || in.LeasesOf == nil || !r.wires {
 		return
 	}
+	r.findLost(s)
 	for g := range in.Leases {
 		ip := g.IP.Unmap()
-		if !g.Unheard || !ip.Is4() || g.MAC.IsZero() || s.ByMAC(g.MAC).Len() > 0 {
+		if !g.Unheard || !ip.Is4() || g.MAC.IsZero() || s.ByMAC(g.MAC).Len()+len(r.lost[g.MAC]) > 0 {
 			continue
 		}
 		if key := string(g.MAC[:]); !SetStoppedMAC.has(have[SetStoppedMAC], key) && !SetPausedMAC.has(have[SetPausedMAC], key) {

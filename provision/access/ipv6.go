@@ -123,6 +123,9 @@ func (r *rules) occupantsOf(s *provision.Snapshot, mac provision.MAC) (o occupan
 	for l := range s.ByMAC(mac).All() {
 		r.addLine(s, l, &o)
 	}
+	for _, l := range r.lost[mac] {
+		r.addLine(s, l, &o)
+	}
 	if r.leasesOf != nil {
 		for _, g := range r.leasesOf(mac) {
 			if ip := g.IP.Unmap(); g.Wire && ip.Is4() {
@@ -131,6 +134,19 @@ func (r *rules) occupantsOf(s *provision.Snapshot, mac provision.MAC) (o occupan
 		}
 	}
 	return o
+}
+
+// findLost finds the lines that lost an address to another customer's by their MACs.
+func (r *rules) findLost(s *provision.Snapshot) {
+	r.lost = nil
+	for lost := s.Contested(); r.wires && len(lost) > 0; lost = lost[1:] {
+		if l := &lost[0]; !l.MAC.IsZero() {
+			if r.lost == nil {
+				r.lost = map[provision.MAC][]*provision.Line{}
+			}
+			r.lost[l.MAC] = append(r.lost[l.MAC], l)
+		}
+	}
 }
 
 // seen takes of a lease what it tells of MACs and interfaces.
@@ -190,6 +206,11 @@ func (r *rules) addMACs(s *provision.Snapshot, macs []provision.MAC, out *ACL) {
 			}
 		}
 	}
+	for mac, lines := range r.lost {
+		if slices.ContainsFunc(lines, func(l *provision.Line) bool { return s.State(l.Subscriber).Blocks() && !r.free[l.Subscriber] }) {
+			macs = append(macs, mac)
+		}
+	}
 	slices.SortFunc(macs, compareMACs)
 	var stopped, paused []byte
 	for _, mac := range slices.Compact(macs) {
@@ -229,6 +250,11 @@ func (r *rules) addInterfaces(s *provision.Snapshot, in *Inputs, l *leased, out 
 		for line := range s.Lines().All() {
 			if name := in.LineAt(line); r.vlan6[name] {
 				r.addLine(s, line, l.at(name))
+			}
+		}
+		for lost := s.Contested(); len(lost) > 0; lost = lost[1:] {
+			if name := in.LineAt(&lost[0]); r.vlan6[name] {
+				r.addLine(s, &lost[0], l.at(name))
 			}
 		}
 	}

@@ -152,6 +152,51 @@ func TestWantOfIPv6(t *testing.T) {
 	}
 }
 
+// A row that lost its address to another customer's tells a MAC and a VLAN as any other does: those of who is blocked, and of who is not.
+func TestRowsThatLostTheirAddressCountForIPv6(t *testing.T) {
+	line := func(id provision.SubscriberID, last, mac byte, vlan uint16) provision.Line {
+		return provision.Line{Subscriber: id, MAC: macN(mac), VLAN: vlan, Addresses: provision.Hosts4(netip.AddrFrom4([4]byte{192, 0, 2, last}))}
+	}
+	snap, _ := provision.Build(provision.Input{
+		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StateActive}, {ID: 2, State: provision.StatePause}, {ID: 3, State: provision.StateActive}, {ID: 4, State: provision.StatePause}, {ID: 5, State: provision.StateStop}},
+		Lines: []provision.Line{
+			line(1, 5, 1, 101), line(2, 5, 2, 102), line(3, 5, 3, 103), line(5, 5, 50, 105), // one address
+			line(4, 6, 3, 103), line(4, 7, 40, 104),
+		},
+	})
+	require.Equal(t, provision.SubscriberID(1), snap.Owner(provisiontest.Addr("192.0.2.5")))
+	require.Len(t, snap.Contested(), 3)
+	vlans := []string{"eth2.101", "eth2.102", "eth2.103", "eth2.104", "eth2.105"}
+	in := Inputs{IPv6Direct: []string{"eth1"}, IPv6VLAN: vlans, LineAt: func(l *provision.Line) string { return vlans[l.VLAN-101] }}
+	r := newRules(&in)
+	want := ACL{SetStoppedMAC: macKeys(50), SetPausedMAC: macKeys(2, 40), SetStoppedInterface: Interfaces("eth2.105"), SetPausedInterface: Interfaces("eth2.102", "eth2.104")}
+	assert.Empty(t, cmp.Diff(want, linksOf(r.want(snap, &in, nil).acl), cmpAddr))
+	assert.Equal(t, []SharedMAC{{macN(3), 4, 3}}, r.shared.First)
+	in.Exempt = []provision.SubscriberID{2}
+	want[SetPausedMAC], want[SetPausedInterface] = macKeys(40), Interfaces("eth2.104")
+	assert.Empty(t, cmp.Diff(want, linksOf(Want(snap, in)), cmpAddr))
+
+	// Between two rounds, and after a restart.
+	synctest.Test(t, func(t *testing.T) {
+		o := ipv6Sources()
+		o.OnlyHeard = true
+		f := startFollower(t, o, Options{}, snap)
+		require.Equal(t, macKeys(2, 40), f.kernel.acl()[SetPausedMAC])
+		f.leases.Store(direct(provisiontest.Addr("192.0.2.7"), macN(3))) // that of the active one, whose row lost
+		f.follower.Admit([]netip.Addr{provisiontest.Addr("192.0.2.7")})()
+		f.follower.Heard("eth1", provisiontest.Addr("192.0.2.7"), macN(3))
+		pass(5 * time.Millisecond)
+		assert.Equal(t, macKeys(2, 40), f.kernel.acl()[SetPausedMAC])
+
+		left := f.kernel.acl()
+		left[SetPausedMAC] = macKeys(2, 3, 40)
+		k, again := newFakeKernel(left), NewSources(o, f.leases, nil, f.sources.interfaces)
+		e := NewEnforcer(Options{Inputs: again.Inputs}, k, nil, func() *provision.Snapshot { return snap }, nil, provisiontest.Quiet())
+		require.NoError(t, e.round(t.Context(), e.opts))
+		assert.Equal(t, macKeys(2, 40), k.acl()[SetPausedMAC], "its lease was not the one")
+	})
+}
+
 func ipv6Sources() SourceOptions {
 	return SourceOptions{ForwardsIPv6: func() bool { return true }, Direct: provision.Patterns{"eth1"}, GuardVLAN: provision.Patterns{"eth2.*"}}
 }
@@ -165,7 +210,7 @@ func TestWhereIPv6IsBlocked(t *testing.T) {
 		n, _ := strconv.Atoi(vlan)
 		return uint16(n), ok
 	}
-	up := func(names ...string) func() []string { return func() []string { return names } }
+	up := func(names ...string) func() ([]string, error) { return func() ([]string, error) { return names, nil } }
 	tests := map[string]struct {
 		o            SourceOptions
 		direct, vlan []string
@@ -260,18 +305,38 @@ func TestAnUplinkIsNotBlocked(t *testing.T) {
 		Subscribers: []provision.Subscriber{{ID: 1, State: provision.StatePause}},
 		Lines:       []provision.Line{{Subscriber: 1, VLAN: 10, Addresses: provision.Hosts4(provisiontest.Addr("192.0.2.1"))}},
 	})
-	uplinks := []string{"bond0.10"}
+	uplinks, failed := []string{"bond0.10"}, error(nil)
 	s := NewSources(SourceOptions{
-		ForwardsIPv6: func() bool { return true }, Uplinks: func() []string { return uplinks },
+		ForwardsIPv6: func() bool { return true }, Uplinks: func() ([]string, error) { return uplinks, failed },
 		VLANOf: func(name string) (uint16, bool) { return 10, name == "bond0.10" },
 	}, lease.New(), nil, func() []string { return []string{"bond0", "bond0.10"} })
-	in := s.Inputs()
-	require.Empty(t, Want(snap, in)[SetPausedInterface])
-	require.Equal(t, "bond0.10", in.LineAt(snap.ByIP(provisiontest.Addr("192.0.2.1"))))
-	uplinks = nil
-	later := s.Inputs()
-	require.False(t, later.same(&in), "the next look sees it")
-	require.Equal(t, []string{"bond0.10"}, Want(snap, later).Strings(SetPausedInterface))
+	synctest.Test(t, func(t *testing.T) {
+		in := s.Inputs()
+		require.Empty(t, Want(snap, in)[SetPausedInterface])
+		require.Equal(t, "bond0.10", in.LineAt(snap.ByIP(provisiontest.Addr("192.0.2.1"))))
+		spared := func(why string) {
+			t.Helper()
+			now := s.Inputs()
+			require.True(t, now.same(&in), why)
+			require.Empty(t, Want(snap, now)[SetPausedInterface], why)
+		}
+		uplinks = nil
+		spared("the routing daemon is started again")
+		pass(59 * time.Second)
+		spared("and takes a while")
+		uplinks = []string{"bond0.10"}
+		spared("it is back")
+		uplinks, failed = nil, errors.New("too many open files")
+		pass(time.Hour)
+		spared("nothing is known, for long")
+		failed = nil
+		pass(59 * time.Second)
+		spared("a minute counts from when it may have been there last")
+		pass(2 * time.Second)
+		later := s.Inputs()
+		require.False(t, later.same(&in), "the next look sees it")
+		require.Equal(t, []string{"bond0.10"}, Want(snap, later).Strings(SetPausedInterface))
+	})
 }
 
 // What a client writes into DHCP counts once frames of that MAC spoke for its address, on its wire: a neighbour is not cut off

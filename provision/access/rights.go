@@ -24,10 +24,11 @@ type rules struct {
 	wires    bool            // IPv6 is looked at by MAC somewhere
 	vlan6    map[string]bool // and by interface
 	leasesOf func(provision.MAC) []Grant
-	shared   SharedMACs             // of the newest want
-	unheard  map[netip.Addr]Unheard // of the newest want, by the address of the lease
-	ties     ties                   // of the newest want
-	crowded  map[string]bool        // of vlan6, with blocked ones and others behind; of the newest want
+	lost     map[provision.MAC][]*provision.Line // lines that lost an address to another customer's, which are in no index; of the newest want
+	shared   SharedMACs                          // of the newest want
+	unheard  map[netip.Addr]Unheard              // of the newest want, by the address of the lease
+	ties     ties                                // of the newest want
+	crowded  map[string]bool                     // of vlan6, with blocked ones and others behind; of the newest want
 
 	before memory // until the newest want
 	last   states // of customers with leases whom the snapshot of the newest want does not have

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,9 +60,10 @@ type SourceOptions struct {
 	// ForwardsIPv6 reports whether this host forwards IPv6 now, so that it is to be blocked
 	// of the blocked; nil: it is ignored.
 	ForwardsIPv6 func() bool
-	// Uplinks returns the interfaces that default routes lead to now, sorted; nil: none is known. A name that fits
-	// VLANOf or GuardVLAN does not make one of them a subscriber's.
-	Uplinks func() []string
+	// Uplinks returns the interfaces that default routes lead to now; nil: none is known. A name that fits
+	// VLANOf or GuardVLAN does not make one of them a subscriber's, nor one that was among them within uplinkMemory. After an
+	// error those known before count.
+	Uplinks func() ([]string, error)
 	// OnlyHeard has MACs of leases count for IPv6 once Follower.Heard was told of them, and not before.
 	OnlyHeard bool
 	// Direct means the interfaces that subscribers are linked to, as GuardDirect does,
@@ -81,6 +83,9 @@ type Sources struct {
 	interfaces func() []string // names of those that exist
 
 	heard heard // by SourceOptions.OnlyHeard it matters
+
+	mu      sync.Mutex
+	uplinks map[string]time.Time // when a default route led there last, guarded by mu
 
 	opts atomic.Pointer[SourceOptions]
 }
@@ -159,19 +164,40 @@ func (s *Sources) addIPv6(o *SourceOptions, in *Inputs) {
 	slices.Sort(in.IPv6Direct)
 	slices.Sort(in.IPv6VLAN)
 	in.IPv6VLAN = slices.Compact(in.IPv6VLAN)
-	in.takeOutUplinks(o)
+	s.takeOutUplinks(o, in)
 	at, up := vlanInterfaces(o.VLANOf, in.IPv6VLAN), vlanInterfaces(o.VLANOf, in.IPv6Uplinks)
 	in.LineAt = func(l *provision.Line) string { return cmp.Or(at[l.VLAN], up[l.VLAN]) }
 }
 
+// uplinkMemory is how long an interface stays an uplink after its default route went: a routing daemon that is started
+// again takes the route away for a while, and that it is back nobody tells.
+const uplinkMemory = time.Minute
+
 // takeOutUplinks leaves interfaces open behind which everybody is, whatever VLAN the ERP has of one customer.
-func (in *Inputs) takeOutUplinks(o *SourceOptions) {
+func (s *Sources) takeOutUplinks(o *SourceOptions, in *Inputs) {
 	if o.Uplinks == nil || len(in.IPv6VLAN) == 0 {
 		return
 	}
-	up := o.Uplinks()
+	up, err := o.Uplinks()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.uplinks == nil {
+		s.uplinks = map[string]time.Time{}
+	}
+	now := time.Now()
+	for name, at := range s.uplinks {
+		switch {
+		case err != nil: // not known: it may lead there still
+			s.uplinks[name] = now
+		case now.Sub(at) > uplinkMemory:
+			delete(s.uplinks, name)
+		}
+	}
+	for _, name := range up {
+		s.uplinks[name] = now
+	}
 	for _, name := range in.IPv6VLAN {
-		if slices.Contains(up, name) {
+		if _, ok := s.uplinks[name]; ok {
 			in.IPv6Uplinks = append(in.IPv6Uplinks, name)
 		}
 	}

@@ -126,6 +126,7 @@ type wish struct {
 // want is Want. It tells each, if given, of the leases whose end may change the ACL.
 func (r *rules) want(s *provision.Snapshot, in *Inputs, each func(*Grant)) (out wish) {
 	r.unheard = nil
+	r.findLost(s)
 	leased := r.gather(s, in, each)
 	r.before = memory{} // what matters of it is in last; an old snapshot is large
 	stopped, paused := s.Blocked()

@@ -244,7 +244,7 @@ func (r *Routes) Watch(ctx context.Context, on func(route.Event)) error {
 		if ev, ok := r.event(typ, by, data); ok {
 			on(ev)
 		}
-	}, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE)
+	}, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_IFADDR)
 }
 
 // event reads one message of a subscription.
@@ -254,6 +254,12 @@ func (r *Routes) event(typ uint16, by uint32, data []byte) (ev route.Event, ok b
 		l, ok := parseLink(data)
 		l.Gone = typ == unix.RTM_DELLINK
 		return route.Event{Link: &l}, ok
+	case unix.RTM_DELADDR:
+		if len(data) < unix.SizeofIfAddrmsg || data[0] != unix.AF_INET {
+			return ev, false
+		}
+		ev.Unnumbered = int(binary.NativeEndian.Uint32(data[4:]))
+		return ev, ev.Unnumbered > 0
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		rt, ok := r.parseRoute(data)
 		if !ok || by == r.ownPort() {

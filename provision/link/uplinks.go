@@ -1,6 +1,7 @@
 package link
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -21,15 +22,15 @@ var farAway = []struct {
 }
 
 // Uplinks returns the interfaces that the default routes in use lead to, of IPv4 and IPv6, in the main table, sorted: all next hops of
-// each. What cannot be asked has none. netNS is as in Options.
-func Uplinks(netNS int) []string {
+// each. A family that the kernel does not have has none; the error says that nothing could be asked. netNS is as in Options.
+func Uplinks(netNS int) ([]string, error) {
 	ns := netns.None()
 	if netNS != 0 {
 		ns = netns.NsHandle(netNS)
 	}
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("link: uplinks: %w", err)
 	}
 	defer h.Close()
 	var names []string
@@ -51,7 +52,7 @@ func Uplinks(netNS int) []string {
 		}
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.Compact(names), nil
 }
 
 func bitsOf(r *netlink.Route) int {

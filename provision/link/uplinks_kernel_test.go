@@ -29,7 +29,13 @@ func TestKernelUplinks(t *testing.T) {
 	ip("addr add 198.51.100.1/24 dev up1")
 	ip("addr add 198.51.101.1/24 dev up2")
 	ip("route add 0.0.0.0/1 dev flat")
-	require.Empty(t, link.Uplinks(int(ns.Fd())), "half of all is no default route")
+	uplinks := func() []string {
+		t.Helper()
+		names, err := link.Uplinks(int(ns.Fd()))
+		require.NoError(t, err)
+		return names
+	}
+	require.Empty(t, uplinks(), "half of all is no default route")
 	for _, step := range []struct {
 		command string
 		want    []string
@@ -47,12 +53,14 @@ func TestKernelUplinks(t *testing.T) {
 		{"link del flat", nil},
 	} {
 		ip(step.command)
-		require.Equal(t, step.want, link.Uplinks(int(ns.Fd())), step.command)
+		require.Equal(t, step.want, uplinks(), step.command)
 	}
+	_, err = link.Uplinks(1 << 20) // no such namespace
+	require.Error(t, err, "what cannot be asked is not known")
 }
 
 func BenchmarkUplinks(b *testing.B) {
 	for b.Loop() {
-		link.Uplinks(0)
+		_, _ = link.Uplinks(0)
 	}
 }

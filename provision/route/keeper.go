@@ -62,12 +62,15 @@ type Kernel interface {
 var ErrNoLink = errors.New("interface is down or gone")
 
 // Event is one of: a link that changed, a route of ours that somebody else
-// added or removed, a gap in the events.
+// added or removed, an interface that lost an IPv4 address, a gap in the events.
 type Event struct {
 	Link  *Link
 	Route *Route
 	Op    provision.Op // of Route
-	Lost  bool
+	// Unnumbered is the index of an interface of which an address was removed. With the last one the kernel
+	// drops all routes by it, and tells of none; whether it was the last is not told either.
+	Unnumbered int
+	Lost       bool
 }
 
 // Observer sees what a Keeper does. Each of its methods is called by one
@@ -610,8 +613,11 @@ func (k *Keeper) takeEvents(events []Event, rep *Report, look map[netip.Addr]str
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	down := map[int]bool{} // links that were down in between: their routes are gone
+	unnumbered := map[int]bool{}
 	for _, ev := range events {
 		switch {
+		case ev.Unnumbered != 0:
+			unnumbered[ev.Unnumbered] = true
 		case ev.Link != nil:
 			k.takeLinkLocked(*ev.Link, down, look)
 		case ev.Route == nil:
@@ -625,6 +631,12 @@ func (k *Keeper) takeEvents(events []Event, rep *Report, look map[netip.Addr]str
 	}
 	for i := range down {
 		maps.Copy(look, k.have.dropVia(i))
+	}
+	for i := range unnumbered {
+		if len(k.have.via[i]) > 0 { // no address of any other interface is worth reading everything
+			k.relist = true
+			notify(k.wake)
+		}
 	}
 }
 

@@ -294,6 +294,20 @@ func TestRouteKeeper(t *testing.T) {
 			time.Sleep(time.Second)
 			w.want(t, "")
 		}},
+		{"the last address of an interface takes its routes along", func(t *testing.T, w *routeWorld) {
+			w.start(t)
+			w.ack(17, "c1", time.Hour)
+			w.ack(18, "c2", time.Hour)
+			verified := w.keeper.Status().LastVerifiedAt
+			time.Sleep(time.Second)
+			w.kernel.on(Event{Unnumbered: 3})
+			synctest.Wait()
+			require.Equal(t, verified, w.keeper.Status().LastVerifiedAt, "no route of ours leads there")
+			w.kernel.other(provision.OpRemove, route(17, 1), false)
+			w.kernel.on(Event{Unnumbered: 1})
+			w.want(t, "17>1 18>2")
+			require.EqualValues(t, 1, w.keeper.Status().DriftMissing)
+		}},
 		{"a renewal keeps it", func(t *testing.T, w *routeWorld) {
 			w.start(t)
 			w.ack(17, "c1", time.Hour)

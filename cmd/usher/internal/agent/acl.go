@@ -74,7 +74,7 @@ func sourceOptions(cfg *config.Config) access.SourceOptions {
 	o.Gateways, o.NameServers, o.Homes, o.Networks = cfg.Reserved(), nameServers(cfg), cfg.Prefixes(), cfg.ACL.Networks
 	o.VLANOf = vlanOf(cfg)
 	if o.Direct = cfg.DHCP.SubscriberInterfaces; cfg.ACL.BlocksIPv6() {
-		o.ForwardsIPv6, o.Uplinks = lately(time.Second, link.ForwardsIPv6), func() []string { return link.Uplinks(0) }
+		o.ForwardsIPv6, o.Uplinks = lately(time.Second, link.ForwardsIPv6), func() ([]string, error) { return link.Uplinks(0) }
 	}
 	return o
 }

@@ -60,7 +60,8 @@ blocked subscribers ("ipv6"; docs/acl.md).`,
 				return err
 			}
 			if link.ForwardsIPv6() {
-				r.addIPv6(cfg, host, kernelRelease(), link.Uplinks(0))
+				uplinks, _ := link.Uplinks(0) // what cannot be asked is none
+				r.addIPv6(cfg, host, kernelRelease(), uplinks)
 			}
 			if c.Output == "json" {
 				err = cli.PrintJSON(cmd.OutOrStdout(), r)
