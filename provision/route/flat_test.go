@@ -75,7 +75,8 @@ func TestRoutesFollowTheFeed(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 2)
 		go func() { done <- k.Run(ctx) }()
-		go func() { done <- k.Follow(ctx, table.Touched()) }()
+		feed := table.Touched() // before the first lease
+		go func() { done <- k.Follow(ctx, feed) }()
 		mac := provision.MAC{2, 0, 0, 0, 0, 1}
 		put := func(last byte) netip.Addr {
 			rec := record(route(last, 0).Addr, "c1", time.Now().Add(time.Hour))
