@@ -148,8 +148,8 @@ type limiter struct {
 	seed    maphash.Seed // nobody outside can choose keys that meet
 	secret  [2]uint64    // made of seed
 	buckets [limitKinds]buckets
-	told    [64]int64 // by key: the second in which a shed packet was last told about
-	refused []refused // by outcome
+	told    [limitKinds][64]int64 // by key: the second in which a packet that the limit sheds was last told about
+	refused []refused             // by outcome
 }
 
 func newLimiter() *limiter {
@@ -175,7 +175,7 @@ func (l *limiter) check(now time.Time, r *v4.Request, set *settings) (o outcome.
 		}
 		var ok bool
 		if slots[i], ok = l.buckets[i].look(key, t, set.limits[i]); !ok {
-			told := &l.told[key>>32%uint64(len(l.told))]
+			told := &l.told[i][key>>32%uint64(len(l.told[i]))]
 			second := now.Unix()
 			repeat, *told = *told == second, second
 			return [limitKinds]outcome.Outcome{outcome.LimitedClient, outcome.LimitedPort, outcome.LimitedRelay}[i], repeat

@@ -470,7 +470,9 @@ func TestCopiesStayAndTakeNoPlace(t *testing.T) {
 	l.stop() // the snapshot is made here
 	put(t, l, 1, key(1), "old")
 	replaced := l.active.name.String()
+	disk.mu.Lock() // the spare is made beside
 	f := disk.names[replaced]
+	disk.mu.Unlock()
 	l.rotate(t)
 	put(t, l, 1, key(1), "new")
 	require.NoError(t, l.compact(t.Context()))

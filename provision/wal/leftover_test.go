@@ -63,13 +63,16 @@ func TestSpareThatFailedLeavesNoFile(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			disk := newMemDisk()
 			l := openOn(t, disk)
-			l.stop()          // no snapshot takes a file away
-			var at []*memDisk // what a kill at each step leaves
-			failed := false
+			l.stop()                 // no snapshot takes a file away
+			var at, early []*memDisk // what a kill at each step leaves: after the first commits, and in them
+			failed, committed := false, false
 			n := 0
 			disk.setFail(func(op string) error {
-				if failed {
+				switch {
+				case failed && committed:
 					at = append(at, disk.kill())
+				case failed:
+					early = append(early, disk.kill())
 				}
 				if op == "syncdir" {
 					if n++; n == 2 { // of the spare, behind that of the first file
@@ -82,6 +85,7 @@ func TestSpareThatFailedLeavesNoFile(t *testing.T) {
 			putAll(t, l, "one", 1, 2)
 			synctest.Wait()
 			require.True(t, failed)
+			committed = true
 			l.rotate(t)
 			putAll(t, l, "two", 2, 3)
 			synctest.Wait()
@@ -94,6 +98,10 @@ func TestSpareThatFailedLeavesNoFile(t *testing.T) {
 			got, d := has(t, disk)
 			require.Equal(t, "one two two three", fmt.Sprint(got["1/00000001"], " ", got["1/00000002"], " ", got["1/00000003"], " ", got["1/00000004"]))
 			require.Zero(t, d, "%d", salts)
+			for i, killed := range early {
+				_, d := has(t, killed)
+				require.Zero(t, d.Count, "step %d", i)
+			}
 			for i, killed := range at {
 				for seed := range uint64(3) {
 					got, d := has(t, killed.crash(rand.New(rand.NewPCG(seed, uint64(i)))))
