@@ -60,7 +60,7 @@ func (t *Table) followClock(wall, now time.Time) {
 
 // moveTo is followClock for one time. It reports whether that was off.
 func moveTo(at *time.Time, wall, now time.Time) bool {
-	if *at == at.Round(0) { // it has no monotonic reading, which Equal would not tell
+	if *at == at.Round(0) { //nolint:staticcheck // it has no monotonic reading, which Equal would not tell
 		return false
 	}
 	moved := wall.Add(at.Sub(now))
