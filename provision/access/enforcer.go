@@ -174,6 +174,7 @@ type Enforcer struct {
 	check   bool                    // the next step looks whether the Inputs are others
 	busy    bool                    // a step is on: what changes now it may have seen or not
 	touched map[netip.Addr]struct{} // to be looked at in the next step
+	inHand  map[netip.Addr]struct{} // looked at in the step that is on
 	admits  []chan struct{}         // of those who wait for that
 	ends    ends                    // of the leases behind what is shown
 	ended   bool                    // Run is over
@@ -324,6 +325,7 @@ func (e *Enforcer) begin(now time.Time) (*job, time.Duration) {
 	}
 	j.admits, j.touched, j.ended = e.admits, e.touched, e.ends.due(now)
 	e.waiters, e.admits, e.touched, e.full, e.check, e.busy = nil, nil, nil, false, false, true
+	e.inHand = j.touched
 	if e.verify {
 		e.verify, e.verifyDue = false, time.Time{}
 	}
@@ -334,7 +336,7 @@ func (e *Enforcer) begin(now time.Time) (*job, time.Duration) {
 func (e *Enforcer) record(ctx context.Context, err error) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.busy = false
+	e.busy, e.inHand = false, nil
 	e.retryAt = time.Time{}
 	switch {
 	case err == nil:

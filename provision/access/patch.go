@@ -30,7 +30,8 @@ func (e *Enforcer) follow(addrs []netip.Addr, wait bool) (done <-chan struct{}) 
 			continue
 		}
 		settled := p != nil && e.settledLocked(p, ip)
-		differs = differs || !settled
+		_, inHand := e.inHand[ip] // what the step read of it may be on its way to the kernel
+		differs = differs || !settled || inHand
 		// A step that is on works with what it has read: whatever it shows, this is looked at after it.
 		if !settled || e.busy {
 			if e.touched == nil {
