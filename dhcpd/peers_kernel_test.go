@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -281,6 +282,7 @@ func (d *district) sees(what string, ok func(e Event) bool) {
 // serve starts the server on the router, with what the ERP says.
 func (d *district) serve(opts Options, in provision.Input) {
 	d.t.Helper()
+	opts.CommitTimeout = cmp.Or(opts.CommitTimeout, 10*time.Second) // what is counted does not depend on how quick this disk is
 	journal := openJournal(d.t, filepath.Join(d.t.TempDir(), "state.db"))
 	d.erp, d.events, d.leases = newERP(in), NewEventLog(0), journal.Table
 	var err error

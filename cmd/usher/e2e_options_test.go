@@ -78,7 +78,7 @@ func TestKernelPeersOptions(t *testing.T) {
 		require.NoError(t, err)
 		logged(t, p, "leased "+h.IP.String(), 1)
 		p.Kill()
-		w.sees(t, "an ACK for a DISCOVER", h.IP, func(e console.EventView) bool { return e.Type == "discover" && e.Outcome == "ack" })
+		w.sees(t, "an ACK for a DISCOVER", h.IP, func(e console.EventView) bool { return e.Type == "discover" && acknowledged(e) })
 		x, err := w.Client.Explain(t.Context(), h.IP.String())
 		require.NoError(t, err)
 		require.Len(t, x.Events, 1, "no REQUEST was needed")

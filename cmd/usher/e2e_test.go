@@ -83,7 +83,7 @@ func keepEvidence(t *testing.T, w *world) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Log(err)
 	}
-	err := os.CopyFS(dir, os.DirFS(w.Dir))
+	err := os.CopyFS(dir, regular{os.DirFS(w.Dir).(fs.ReadDirFS)})
 	t.Logf("captures, logs and files: %s (copy: %v)", dir, err)
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".log") && filepath.Dir(path) == dir { // not those of the leases
@@ -92,6 +92,14 @@ func keepEvidence(t *testing.T, w *world) {
 		}
 		return nil
 	})
+}
+
+// regular is the files and directories of a tree: what a client left besides, as the socket of its control, cannot be copied.
+type regular struct{ fs.ReadDirFS }
+
+func (r regular) ReadDir(name string) ([]fs.DirEntry, error) {
+	all, err := r.ReadDirFS.ReadDir(name)
+	return slices.DeleteFunc(all, func(e fs.DirEntry) bool { return !e.IsDir() && !e.Type().IsRegular() }), err
 }
 
 // configure gives keys of dhcp another value, before the agent starts; an empty one leaves the key out.
@@ -199,7 +207,7 @@ func TestKernelRealClientsThroughARealRelay(t *testing.T) {
 		eventually(t, 5*time.Second, "a renewal past the relay is acknowledged", func() (bool, error) {
 			x, err := w.Client.Explain(t.Context(), h.IP.String())
 			return err == nil && slices.ContainsFunc(x.Events, func(e console.EventView) bool {
-				return e.Type == "request" && e.Outcome == "ack" && e.ClientIP == h.IP && !e.Relay.IsValid() && len(e.Option82) == 0
+				return acked(e) && e.ClientIP == h.IP && !e.Relay.IsValid() && len(e.Option82) == 0
 			}), err
 		})
 		require.NoError(t, p.Signal(syscall.SIGTERM)) // -R: release at exit

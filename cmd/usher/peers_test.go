@@ -166,7 +166,12 @@ func (w *world) sees(t *testing.T, what string, ip netip.Addr, ok func(console.E
 
 // The packets that the sequences are made of.
 
-func acked(e console.EventView) bool { return e.Type == "request" && e.Outcome == "ack" }
+func acked(e console.EventView) bool { return e.Type == "request" && acknowledged(e) }
+
+// acknowledged is an ACK of a binding, whether the disk was quick enough for it or not.
+func acknowledged(e console.EventView) bool {
+	return e.Outcome == "ack" || e.Outcome == "ack_before_commit"
+}
 
 func renewedPastRelay(e console.EventView) bool {
 	return acked(e) && e.ClientIP.IsValid() && !e.Relay.IsValid()

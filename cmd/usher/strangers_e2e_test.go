@@ -125,6 +125,7 @@ func TestKernelSubscriberPosesAsARelay(t *testing.T) {
 	t.Run("it is refused and counted", func(t *testing.T) {
 		after := w.outcomes(t)
 		require.Equal(t, before["ack"], after["ack"])
+		require.Equal(t, before["ack_before_commit"], after["ack_before_commit"])
 		require.EqualValues(t, 3, after["relay_subscriber"]-before["relay_subscriber"])
 		require.EqualValues(t, 0, before["relay_subscriber"])
 		seen := map[string]bool{}
