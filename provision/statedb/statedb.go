@@ -15,12 +15,15 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // Item is one entry of the database.
@@ -44,9 +47,10 @@ const (
 	childName = "dump-state-db"
 	// inUseCode is the child's exit code for ErrInUse.
 	inUseCode = 75
-	// mostTime bounds the child, and silence how long it may say nothing once it has the file: it then goes in circles.
-	mostTime, silence = 30 * time.Second, 3 * time.Second
-	lockWait          = 2 * time.Second
+	// mostTime bounds the child. One that said nothing for all of silence, and worked for a while of it, goes in circles, and one that
+	// has the file and slept all the time hangs. One that waits, for the disk or for its turn on a busy machine, does neither.
+	mostTime, silence, atWork = 30 * time.Second, 3 * time.Second, time.Second
+	lockWait                  = 2 * time.Second
 	// The longest key and value that the library takes.
 	maxKey, maxValue = 1 << 15, 1 << 24
 	headLen          = 2 + 2 + 4
@@ -146,10 +150,10 @@ func Read(ctx context.Context, path string, each func(Item)) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoChild, err)
 	}
-	watch := time.AfterFunc(lockWait+silence, func() { stop(fmt.Errorf("reading it went in circles for %v", silence)) })
-	defer watch.Stop()
+	var said atomic.Int64
+	go watch(ctx, &said, func() (vitals, error) { return vitalsOf(cmd.Process.Pid) }, stop)
 	rerr := items(bufio.NewReaderSize(out, 1<<16), func(i Item) {
-		watch.Reset(silence)
+		said.Add(1)
 		if i.Bucket != "" {
 			each(i)
 		}
@@ -165,6 +169,70 @@ func Read(ctx context.Context, path string, each func(Item)) error {
 		return fmt.Errorf("%w: %s", err, complaint.first())
 	}
 	return rerr
+}
+
+// vitals is what a process does.
+type vitals struct {
+	worked time.Duration // since it began
+	asleep bool          // it waits for neither a processor nor a disk
+}
+
+// watch stops a child that gets nowhere: said counts what it told, of which the first is that it has the file.
+func watch(ctx context.Context, said *atomic.Int64, look func() (vitals, error), stop context.CancelCauseFunc) {
+	const looks = 3 // in a silence
+	tick := time.NewTicker(silence / looks)
+	defer tick.Stop()
+	var words int64
+	var worked time.Duration // when it told the newest of them
+	silent, slept := 0, 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		v, err := look()
+		if err != nil {
+			return // it has ended
+		}
+		if n := said.Load(); n != words {
+			words, worked, silent, slept = n, v.worked, 0, 0
+			continue
+		}
+		if silent++; !v.asleep {
+			slept = 0
+		} else if words > 0 {
+			slept++
+		}
+		switch {
+		case silent >= looks && v.worked-worked >= atWork:
+			stop(fmt.Errorf("reading it went in circles for %v", silence))
+			return
+		case slept >= looks:
+			stop(fmt.Errorf("reading it hung for %v", silence))
+			return
+		}
+	}
+}
+
+// vitalsOf looks at a process: at its own clock (clock_getcpuclockid(3)), and at the states of its threads (proc_pid_stat(5)).
+func vitalsOf(pid int) (vitals, error) {
+	const scheduled = 2 // CPUCLOCK_SCHED
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid)<<3|scheduled, &t); err != nil {
+		return vitals{}, err
+	}
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	asleep := err == nil && len(threads) > 0
+	for _, path := range threads {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		_, state, _ := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte{' '})
+		asleep = asleep && len(state) > 0 && state[0] == 'S'
+	}
+	return vitals{time.Duration(t.Nano()), asleep}, err
 }
 
 // items reads what dump wrote.
