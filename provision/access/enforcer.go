@@ -175,6 +175,7 @@ type Enforcer struct {
 	busy    bool                    // a step is on: what changes now it may have seen or not
 	touched map[netip.Addr]struct{} // to be looked at in the next step
 	inHand  map[netip.Addr]struct{} // looked at in the step that is on
+	coming  *picture                // what the round that is on brings the kernel to; nil before it is worked out
 	admits  []chan struct{}         // of those who wait for that
 	ends    ends                    // of the leases behind what is shown
 	ended   bool                    // Run is over
@@ -336,7 +337,7 @@ func (e *Enforcer) begin(now time.Time) (*job, time.Duration) {
 func (e *Enforcer) record(ctx context.Context, err error) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.busy, e.inHand = false, nil
+	e.busy, e.inHand, e.coming = false, nil, nil
 	e.retryAt = time.Time{}
 	switch {
 	case err == nil:
@@ -438,6 +439,9 @@ func (e *Enforcer) round(ctx context.Context, opts Options) error {
 	p.base, p.wires, p.nets, p.counts = want, all.wires, all.nets, want.Counts()
 	p.ties = p.rules.ties
 	p.watch(runOut.add)
+	e.mu.Lock()
+	e.coming = p
+	e.mu.Unlock()
 	e.update(func(s *Status) {
 		s.DryRun, s.Want = opts.DryRun, p.counts
 		s.WantStopped, s.WantPaused = s.Want[SetStopped], s.Want[SetPaused]

@@ -31,7 +31,7 @@ func (e *Enforcer) follow(addrs []netip.Addr, wait bool) (done <-chan struct{}) 
 		}
 		settled := p != nil && e.settledLocked(p, ip)
 		_, inHand := e.inHand[ip] // what the step read of it may be on its way to the kernel
-		differs = differs || !settled || inHand
+		differs = differs || !settled || inHand || !e.keptLocked(ip)
 		// A step that is on works with what it has read: whatever it shows, this is looked at after it.
 		if !settled || e.busy {
 			if e.touched == nil {
@@ -74,6 +74,16 @@ func (e *Enforcer) settledLocked(p *picture, ip netip.Addr) bool {
 		}
 	}
 	return true
+}
+
+// keptLocked reports whether the round that is on leaves an address the rights that it has now. If not, what it has read of its lease is
+// over, and its batch takes away what stands.
+func (e *Enforcer) keptLocked(ip netip.Addr) bool {
+	if e.coming == nil {
+		return true
+	}
+	x, _ := e.coming.rules.now(e.snapshot(), ip)
+	return x == e.coming.of(ip)
 }
 
 // endMatters reports whether an address has other rights when its lease is over.
