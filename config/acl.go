@@ -138,7 +138,7 @@ func customer(v keys.Value) (int64, bool) {
 	return id, true
 }
 
-// ResolverPrefixes gives the name servers that the paused and guests may ask:
+// ResolverPrefixes returns the name servers that the paused and guests may ask:
 // those of acl.dns and those that DHCP tells clients. Where neither names one it
 // is every address, for without DNS no browser ever asks for a page.
 func (c *Config) ResolverPrefixes() []netip.Prefix {

@@ -28,7 +28,7 @@ func (Secret) GoString() string { return "[redacted]" }
 // MarshalText hides the value from every encoder.
 func (Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
-// Reveal gives the value to the one place that must send it.
+// Reveal returns the value to the one place that must send it.
 func (s Secret) Reveal() string { return string(s) }
 
 // Config is the whole validated configuration: the parts' own options, with all
@@ -144,7 +144,7 @@ type Log struct {
 	Format string `cfg:"format" oneof:"auto text json" default:"auto"`
 }
 
-// Prefixes gives the served subnets, as provision.Input wants them.
+// Prefixes returns the served subnets, as provision.Input wants them.
 func (c *Config) Prefixes() []netip.Prefix {
 	out := make([]netip.Prefix, 0, len(c.DHCP.Subnets))
 	for _, s := range c.DHCP.Subnets {
@@ -153,7 +153,7 @@ func (c *Config) Prefixes() []netip.Prefix {
 	return out
 }
 
-// Reserved gives the addresses that no subscriber may hold.
+// Reserved returns the addresses that no subscriber may hold.
 func (c *Config) Reserved() []netip.Addr {
 	var out []netip.Addr
 	for _, s := range c.DHCP.Subnets {

@@ -68,7 +68,7 @@ func (l *loader) apiKey(m keys.Mapping, allowed bool) userside.Key {
 	}
 }
 
-// orCredential gives path, or the credential where the file is root's alone: the
+// orCredential returns path, or the credential where the file is root's alone: the
 // same file serves root at the command line, and the unit, whose user may not
 // read it but was handed it as a credential.
 func (l *loader) orCredential(path, name string) string {

@@ -27,11 +27,11 @@ type Env struct {
 	// CredentialsDir is $CREDENTIALS_DIRECTORY, where systemd puts the
 	// credentials of the unit; empty outside of a unit.
 	CredentialsDir string
-	// ReadFile gives at most limit bytes of a regular file, and its mode.
+	// ReadFile returns at most limit bytes of a regular file, and its mode.
 	ReadFile func(path string, limit int64) ([]byte, fs.FileMode, error)
 	// LookupGroup fails if the group does not exist.
 	LookupGroup func(name string) error
-	// Proxy gives the proxy that HTTPS_PROXY and the like name for a URL, nil for none. Nil: there are none.
+	// Proxy returns the proxy that HTTPS_PROXY and the like name for a URL, nil for none. Nil: there are none.
 	Proxy func(*url.URL) (*url.URL, error)
 }
 

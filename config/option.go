@@ -138,7 +138,7 @@ func encoded(m keys.Mapping, o subOptionForm, used map[int]int, most int, refuse
 	return b, true
 }
 
-// encode gives the bytes of v as an option of the type kind.
+// encode returns the bytes of v as an option of the type kind.
 func encode(v keys.Value, kind string) []byte {
 	switch kind {
 	case "ip":

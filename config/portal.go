@@ -269,7 +269,7 @@ func gardenPrefix(v keys.Value, subnets []v4.Subnet) (netip.Prefix, bool) {
 	return p, false
 }
 
-// gardenName gives a name in lower case without its final dot.
+// gardenName returns a name in lower case without its final dot.
 func gardenName(s string) (string, error) {
 	name := strings.ToLower(strings.TrimSuffix(s, "."))
 	switch {

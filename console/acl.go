@@ -228,7 +228,7 @@ func (c *control) aclAct(name audit.Act, f func(*http.Request, *audit.Record) (a
 	})
 }
 
-// maintenance gives the maintenance that is on, or nil.
+// maintenance returns the maintenance that is on, or nil.
 func (d *Deps) maintenance(until time.Time) *MaintenanceView {
 	left := until.Sub(d.now())
 	if until.IsZero() || left <= 0 {

@@ -35,7 +35,7 @@ type StatusError struct {
 	Text string
 }
 
-// Error gives the agent's own words.
+// Error returns the agent's own words.
 func (e *StatusError) Error() string { return e.Text }
 
 // Status asks how the agent is.

@@ -81,7 +81,7 @@ type control struct {
 	names *audit.Names // of those who ask
 }
 
-// NewControl gives the API that the sub-commands of usher talk to. Who may
+// NewControl returns the API that the sub-commands of usher talk to. Who may
 // connect to its socket may use all of it.
 func NewControl(d Deps) http.Handler {
 	c := &control{d: &d, turns: newTurns(), names: audit.NewNames()}

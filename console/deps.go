@@ -182,7 +182,7 @@ func noSnapshot(st syncer.Status) string {
 	return "the ERP has not answered and none is stored"
 }
 
-// notReady gives the reasons why the agent does not do its whole job yet; none
+// notReady returns the reasons why the agent does not do its whole job yet; none
 // when it does.
 func (d *Deps) notReady() []string {
 	reasons := []string{}

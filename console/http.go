@@ -18,7 +18,7 @@ type Readiness struct {
 	Warnings []string `json:"warnings"`
 }
 
-// NewHTTP gives the pages of the console listener: /metrics from g, /healthz,
+// NewHTTP returns the pages of the console listener: /metrics from g, /healthz,
 // /readyz, /api/status, and the overview at /. All of them only look.
 func NewHTTP(d Deps, g prometheus.Gatherer, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()

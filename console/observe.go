@@ -268,7 +268,7 @@ type OutcomeCount struct {
 	Text    string `json:"text"` // Outcome.Explain
 }
 
-// Outcomes gives the counts that are not zero, the largest first.
+// Outcomes returns the counts that are not zero, the largest first.
 func (m *Metrics) Outcomes() []OutcomeCount {
 	out := []OutcomeCount{}
 	for t, row := range m.packets {

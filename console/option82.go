@@ -89,7 +89,7 @@ func (d *Deps) option82(payload []byte, relay netip.Addr, mac provision.MAC) (*O
 	return v, nil
 }
 
-// profiles gives those of the configuration, then the ready ones.
+// profiles returns those of the configuration, then the ready ones.
 func (d *Deps) profiles() []option82.Profile {
 	var out []option82.Profile
 	if d.DHCP != nil {
@@ -231,7 +231,7 @@ func (u *Option82Unknown) proposal(device provision.DeviceID) (advice, lines str
 	return "No ready profile reads it. Write one (docs/option82.md), or name the port by these bytes.", u.exactLines(device)
 }
 
-// useable gives the name if it is a ready profile's.
+// useable returns the name if it is a ready profile's.
 func useable(name string) string {
 	if _, ok := option82.Find(name); ok {
 		return name

@@ -144,7 +144,7 @@ func seconds(s float64) string {
 
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
-// refusedSenders gives those whose word is not taken.
+// refusedSenders returns those whose word is not taken.
 func refusedSenders(st senders.Status) []senders.Sender {
 	return slices.DeleteFunc(slices.Concat(st.Relays, st.Switches), func(s senders.Sender) bool { return s.State.Refused() == 0 })
 }
@@ -163,7 +163,7 @@ type setRow struct {
 	Want, Have int
 }
 
-// setRows gives the sets that have or should have an element, but for those
+// setRows returns the sets that have or should have an element, but for those
 // that the page shows large.
 func setRows(st *access.Status) []setRow {
 	var out []setRow

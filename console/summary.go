@@ -291,7 +291,7 @@ func (x *explainer) outlived() []string {
 	return s
 }
 
-// count gives "1 problem", "2 problems" or "2 addresses".
+// count returns "1 problem", "2 problems" or "2 addresses".
 func count(n int, noun string) string {
 	switch {
 	case n == 1:

@@ -205,7 +205,7 @@ func (r *rig) ask(q wire.Query) {
 
 func (r *rig) dirty() int { return r.s.deps.Leases.Counts(time.Now()).Dirty }
 
-// seen gives option 82 of every event, newest first.
+// seen returns option 82 of every event, newest first.
 func (r *rig) seen() (all []lease.Hex) {
 	for _, e := range r.log.Find(EventFilter{}) {
 		all = append(all, e.Option82)

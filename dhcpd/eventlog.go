@@ -48,7 +48,7 @@ func (l *EventLog) Packet(e *Event) {
 // Commit implements Observer; commits are not kept.
 func (l *EventLog) Commit(int, time.Duration, error) {}
 
-// Seen gives the number of events ever seen, kept or not.
+// Seen returns the number of events ever seen, kept or not.
 func (l *EventLog) Seen() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,7 +92,7 @@ func (f *EventFilter) match(e *Event) bool {
 	return true
 }
 
-// Find gives copies of the kept events that match f, newest first.
+// Find returns copies of the kept events that match f, newest first.
 func (l *EventLog) Find(f EventFilter) []Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -63,7 +63,7 @@ func selectBy(mac provision.MAC, a netip.Addr) wire.Query {
 	return q
 }
 
-// last gives the newest reply.
+// last returns the newest reply.
 func (r *rig) last() sentReply {
 	all := r.out.all()
 	return all[len(all)-1]

@@ -27,7 +27,7 @@ type fakeWire struct {
 	asked     []netip.Addr
 }
 
-// questions gives the addresses that were asked for.
+// questions returns the addresses that were asked for.
 func (f *fakeWire) questions() []netip.Addr {
 	f.mu.Lock()
 	defer f.mu.Unlock()

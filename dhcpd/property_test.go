@@ -131,7 +131,7 @@ func (u *universe) erp() *provision.Snapshot {
 	return snap
 }
 
-// address gives that of a number in one of the two networks.
+// address returns that of a number in one of the two networks.
 func (u *universe) address(n byte) netip.Addr {
 	if u.one(8) {
 		return netip.AddrFrom4([4]byte{203, 0, 113, n})
@@ -342,7 +342,7 @@ func (u *universe) send(x traveller) {
 	u.believe()
 }
 
-// leases gives a copy of the lease table.
+// leases returns a copy of the lease table.
 func (u *universe) leases() map[netip.Addr]lease.Record {
 	all := map[netip.Addr]lease.Record{}
 	for r := range u.h.s.deps.Leases.All() {

@@ -46,7 +46,7 @@ func raw(xid byte, giaddr netip.Addr, rest string) []byte {
 	return append(append(b[:240], rest...), wire.OptEnd)
 }
 
-// askAll gives what each client was told, by the last byte of its xid. It sends all packets, and
+// askAll returns what each client was told, by the last byte of its xid. It sends all packets, and
 // after them a plain DISCOVER until that one is answered: what was not answered by then is not.
 func askAll(t *testing.T, c *net.UDPConn, server netip.AddrPort, giaddr netip.Addr, packets map[byte]string) map[byte]*dhcpv4.DHCPv4 {
 	t.Helper()

@@ -28,7 +28,7 @@ var (
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// host gives 192.0.2.n.
+// host returns 192.0.2.n.
 func host(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
 
 func client(n byte) provision.MAC { return provision.MAC{0, 0, 0x5e, 0, 0x53, n} }
@@ -80,12 +80,12 @@ func testOptions() Options {
 	}}
 }
 
-// port gives option 82 of a port as switch sw inserts it: family A with the MAC of the switch.
+// port returns option 82 of a port as switch sw inserts it: family A with the MAC of the switch.
 func port(sw provision.MAC, n byte) []byte {
 	return append([]byte{1, 6, 0, 4, 0, 100, 0, n, 2, 8, 0, 6}, sw[:]...)
 }
 
-// named gives option 82 with a text circuit-id, and a remote-id if there is one.
+// named returns option 82 with a text circuit-id, and a remote-id if there is one.
 func named(name string, remote ...byte) []byte {
 	b := append([]byte{1, byte(len(name))}, name...)
 	if len(remote) > 0 {
@@ -139,7 +139,7 @@ func vlanWorld(t testing.TB) *provision.Snapshot {
 
 func clientID(b ...byte) wire.Option { return wire.Option{Code: wire.OptClientID, Value: b} }
 
-// ready gives a ready profile.
+// ready returns a ready profile.
 func ready(t testing.TB, name string) option82.Profile {
 	t.Helper()
 	p, ok := option82.Find(name)

@@ -21,7 +21,7 @@ type Interface struct {
 	AltNames []string       // other names that ip(8) takes for it; nothing in usher is found by them
 }
 
-// Addr gives the first address; invalid if there is none.
+// Addr returns the first address; invalid if there is none.
 func (f *Interface) Addr() netip.Addr {
 	if len(f.Addrs) == 0 {
 		return netip.Addr{}
@@ -29,7 +29,7 @@ func (f *Interface) Addr() netip.Addr {
 	return f.Addrs[0].Addr()
 }
 
-// AddrIn gives the first address that lies in p; invalid if there is none.
+// AddrIn returns the first address that lies in p; invalid if there is none.
 func (f *Interface) AddrIn(p netip.Prefix) netip.Addr {
 	for _, a := range f.Addrs {
 		if p.Contains(a.Addr()) {
@@ -76,7 +76,7 @@ func NewInterfaces(list []Interface, old *Interfaces) *Interfaces {
 	return v
 }
 
-// ByIndex gives the interface with an index, or nil.
+// ByIndex returns the interface with an index, or nil.
 func (v *Interfaces) ByIndex(index int) *Interface {
 	if v == nil {
 		return nil
@@ -84,7 +84,7 @@ func (v *Interfaces) ByIndex(index int) *Interface {
 	return v.at[index]
 }
 
-// ByName gives the interface with a name, or nil.
+// ByName returns the interface with a name, or nil.
 func (v *Interfaces) ByName(name string) *Interface {
 	for _, f := range v.All() {
 		if f.Name == name {
@@ -103,7 +103,7 @@ func (v *Interfaces) Holds(a netip.Addr) bool {
 	return ok
 }
 
-// All gives every interface, by index. The slice is the view's own.
+// All returns every interface, by index. The slice is the view's own.
 func (v *Interfaces) All() []*Interface {
 	if v == nil {
 		return nil

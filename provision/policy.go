@@ -11,7 +11,7 @@ const (
 	FlagYes
 )
 
-// String gives unread, no or yes.
+// String returns unread, no or yes.
 func (f Flag) String() string { return [...]string{"unread", "no", "yes"}[min(f, FlagYes)] }
 
 // Flags are what the ERP says of a customer beside the state (API page section 4).
@@ -117,7 +117,7 @@ func (p *Policy) Heeds() bool {
 // HeedsFormer reports whether being a former customer can block.
 func (p *Policy) HeedsFormer() bool { return p.Former.Blocks() }
 
-// stricter gives the one that blocks more: stop, pause, then the others.
+// stricter returns the one that blocks more: stop, pause, then the others.
 func stricter(a, b State) State {
 	switch {
 	case a == StateStop || b == StateStop:

@@ -60,7 +60,7 @@ func ParseMAC(s string) (MAC, error) {
 // IsZero reports whether the address is not known.
 func (m MAC) IsZero() bool { return m == MAC{} }
 
-// String gives the form 00:00:5e:00:53:01.
+// String returns the form 00:00:5e:00:53:01.
 func (m MAC) String() string {
 	b := make([]byte, 0, 17)
 	return string(m.AppendTo(b))
@@ -107,7 +107,7 @@ const (
 	StateActive
 )
 
-// ERP gives the state_id that the ERP uses for s; ok is false for StateUnknown.
+// ERP returns the state_id that the ERP uses for s; ok is false for StateUnknown.
 func (s State) ERP() (id int, ok bool) {
 	if s < StateStop || s > StateActive {
 		return 0, false
@@ -115,7 +115,7 @@ func (s State) ERP() (id int, ok bool) {
 	return int(s) - 1, true
 }
 
-// String gives unknown, stop, pause or active.
+// String returns unknown, stop, pause or active.
 func (s State) String() string {
 	switch s {
 	case StateStop:

@@ -37,7 +37,7 @@ func run(t *testing.T, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// unitCopy gives the path of a copy of the unit with a stand-in program, for
+// unitCopy returns the path of a copy of the unit with a stand-in program, for
 // the tools insist that the program is there.
 func unitCopy(t *testing.T, change func(string) string) string {
 	t.Helper()
@@ -83,7 +83,7 @@ func TestSecurity(t *testing.T) {
 	assert.Error(t, err, "the threshold is too wide to see one missing line")
 }
 
-// values gives what a key is set to, in order; comments do not count.
+// values returns what a key is set to, in order; comments do not count.
 func values(t *testing.T, key string) []string {
 	t.Helper()
 	data, err := os.ReadFile("usher.service")

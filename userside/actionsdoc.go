@@ -149,7 +149,7 @@ func docHelp(p *Param) string {
 	return p.Help + " (" + strings.Join(notes, "; ") + ")"
 }
 
-// docExample gives a command with every obligatory parameter and the first of each group.
+// docExample returns a command with every obligatory parameter and the first of each group.
 func docExample(a *Action) string {
 	line := command(a)
 	groups := map[string]bool{}
@@ -163,7 +163,7 @@ func docExample(a *Action) string {
 	return line
 }
 
-// exampleValue gives a good value for a parameter.
+// exampleValue returns a good value for a parameter.
 func exampleValue(p *Param) string {
 	switch p.Kind {
 	case KindInt, KindID, KindIDs:

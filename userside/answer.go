@@ -167,7 +167,7 @@ func keepFirst(dst *string, s string) {
 	}
 }
 
-// errorText gives what an error member says; 0, false and empty ones say nothing.
+// errorText returns what an error member says; 0, false and empty ones say nothing.
 func errorText(v value) string {
 	switch v.kind() {
 	case kindBool, kindNumber, kindString:

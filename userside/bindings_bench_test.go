@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// manyRows gives an answer of n rows in shape A.
+// manyRows returns an answer of n rows in shape A.
 func manyRows(n int) []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"result":"OK","data":[`)

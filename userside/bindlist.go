@@ -51,7 +51,7 @@ func (l *BindingList) Len() int {
 	return last*rowChunk + len(l.chunks[last])
 }
 
-// All gives the rows in the order of the answer.
+// All returns the rows in the order of the answer.
 func (l *BindingList) All() iter.Seq[BindingRow] {
 	return func(yield func(BindingRow) bool) {
 		for _, chunk := range l.chunks {
@@ -104,7 +104,7 @@ func (l *BindingList) pack(r *BindingRow) packedRow {
 	return p
 }
 
-// keepOnce gives the place of v in list, which at knows, and appends it if it is new.
+// keepOnce returns the place of v in list, which at knows, and appends it if it is new.
 func keepOnce[T comparable](list *[]T, at *map[T]uint32, v T) uint32 {
 	if n := len(*list); n > 0 && (*list)[n-1] == v {
 		return uint32(n - 1) // rows of one switch mostly stand together

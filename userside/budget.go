@@ -17,7 +17,7 @@ type Budget struct {
 	Waited     time.Duration // what requests have waited for the limit, all together
 }
 
-// Budget gives the limit and what of it was used.
+// Budget returns the limit and what of it was used.
 func (c *Client) Budget() Budget { return c.budget.look(time.Now()) }
 
 // budget holds requests back so that the ERP gets no more of them per minute

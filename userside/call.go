@@ -388,7 +388,7 @@ func (c *Client) network(parent, ctx context.Context, spec *Action, status int, 
 	return c.fail(spec, status, ErrUnavailable, bareError(err), nil)
 }
 
-// bareError gives the text of an error without the URL that package http puts around it.
+// bareError returns the text of an error without the URL that package http puts around it.
 func bareError(err error) string {
 	for {
 		var u *url.Error
@@ -484,7 +484,7 @@ func (b *body) readText(p []byte) (int, error) {
 	return n, err
 }
 
-// head gives the beginning of the body and whether there may be more. It reads
+// head returns the beginning of the body and whether there may be more. It reads
 // on as far as an excerpt reaches.
 func (b *body) head() ([]byte, bool) {
 	var p [1024]byte

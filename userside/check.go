@@ -178,7 +178,7 @@ func (p *Param) word(text string) (string, bool) {
 	return "", false
 }
 
-// normalise gives text in the documented form, or what it should have been. The
+// normalise returns text in the documented form, or what it should have been. The
 // words of a parameter were looked at before.
 func (k Kind) normalise(text string) (out, want string) {
 	switch k {

@@ -127,7 +127,7 @@ func (r recordReader) time(keys ...string) time.Time {
 	return field1(r, func(v value) (time.Time, error) { return v.time(r.loc) }, keys...)
 }
 
-// in gives a reader for a member that is an object.
+// in returns a reader for a member that is an object.
 func (r recordReader) in(v value, key string, index int) recordReader {
 	at := &place{up: &place{up: r.at, key: []byte(key)}, index: index}
 	return recordReader{v: v, at: at, defects: r.defects, loc: r.loc}

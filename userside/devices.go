@@ -145,7 +145,7 @@ func (r recordReader) device(names map[string]string) Device {
 	return d
 }
 
-// model gives the name of a device's model: text, or an object with a name. A
+// model returns the name of a device's model: text, or an object with a name. A
 // number is that of a list of models which the API does not have.
 func (r recordReader) model(names map[string]string) string {
 	for _, key := range []string{"model", "model_name"} {

@@ -95,7 +95,7 @@ type Error struct {
 	cause error // context.Canceled, context.DeadlineExceeded, what is wrong with an argument, or nil: nothing that could print a URL
 }
 
-// Error gives one line: action, kind, status and text.
+// Error returns one line: action, kind, status and text.
 func (e *Error) Error() string { return "userside: " + e.Action + ": " + e.reason() }
 
 // reason is Error without the action.
@@ -137,7 +137,7 @@ type RowError struct {
 	What  string // what is wrong, with the offending text (bounded)
 }
 
-// Error gives "where: what".
+// Error returns "where: what".
 func (e RowError) Error() string { return e.Where + ": " + e.What }
 
 // maxRowErrors bounds how many RowErrors are kept; all are counted.

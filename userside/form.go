@@ -294,7 +294,7 @@ func (t *Tap) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// NewTransport gives the transport that New makes of these options, for a
+// NewTransport returns the transport that New makes of these options, for a
 // caller that puts something between it and the client. Options.Transport,
 // CAFile and InsecureSkipVerify are then to be set to the result and to nothing.
 func NewTransport(o Options) (*http.Transport, error) {

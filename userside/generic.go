@@ -19,7 +19,7 @@ type Answer struct {
 	ids       IDs
 }
 
-// Raw gives the text of the answer, unpacked and without byte order mark, up to
+// Raw returns the text of the answer, unpacked and without byte order mark, up to
 // 64 MiB; RawTruncated tells when that was not all. It may hold personal data;
 // the key, should the server have echoed it, is redacted.
 func (a *Answer) Raw() []byte { return a.raw }
@@ -27,10 +27,10 @@ func (a *Answer) Raw() []byte { return a.raw }
 // RawTruncated reports whether Raw was cut off. Data is nil then.
 func (a *Answer) RawTruncated() bool { return a.truncated }
 
-// IDs gives what the envelope has under Id; nil when there is none.
+// IDs returns what the envelope has under Id; nil when there is none.
 func (a *Answer) IDs() IDs { return a.ids }
 
-// Data gives the payload for printing: what is under data, or the answer's own
+// Data returns the payload for printing: what is under data, or the answer's own
 // key, or the Id, or nil for a bare OK. It is made of Map[any] for objects (in
 // the order of the answer), []any, string, json.Number, bool and nil. Texts are
 // as the server has them; String.Text resolves their entities.
@@ -44,7 +44,7 @@ type Prepared struct {
 	Level  Level      // whose rules were used
 }
 
-// findRow gives the row for a generic call.
+// findRow returns the row for a generic call.
 func (c *Client) findRow(category, name string) (*Action, error) {
 	if spec := row(category, name); spec != nil {
 		return spec, nil
@@ -230,7 +230,7 @@ func objectOf(v value) Map[any] {
 	return out
 }
 
-// MarshalJSON gives a JSON object with the members in their order.
+// MarshalJSON returns a JSON object with the members in their order.
 func (m Map[T]) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteByte('{')

@@ -166,7 +166,7 @@ func (l level) differs(from level) bool {
 	return l.Version != from.Version || l.nameParameter != from.nameParameter
 }
 
-// Level gives the version of the server, asking for it at most once: by system
+// Level returns the version of the server, asking for it at most once: by system
 // get_system_info under both names of the action parameter, then by module
 // get_system_information. A server that does not tell is no error: the newest
 // rules hold then. Options.ERPVersion makes it ask nobody.
@@ -355,7 +355,7 @@ func findVersion(s string) Version {
 // Newer servers took both names for years (API page section 1).
 func actionBorder() Version { return Version{Major: 3, Minor: 17, Stage: StageRelease} }
 
-// nameParameter gives the name of the parameter that carries the action: request
+// nameParameter returns the name of the parameter that carries the action: request
 // in cat=module; in cat=customer of servers before 3.17 subcat; else what
 // cat=system answered to, or action.
 func (c *Client) nameParameter(spec *Action, lv level) string {
@@ -392,7 +392,7 @@ func (r systemReader) sink() sink {
 	}
 }
 
-// info gives nil when nothing was recognised.
+// info returns nil when nothing was recognised.
 func (r systemReader) info(a *answer, loc *time.Location) *SystemInfo {
 	for _, k := range systemKeys() {
 		if _, ok := r.found[k]; !ok {

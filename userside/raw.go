@@ -40,7 +40,7 @@ func rawFrom(ctx context.Context) *Raw {
 
 var byteOrderMark = []byte{0xef, 0xbb, 0xbf}
 
-// document gives the text without byte order mark and without the key, which a
+// document returns the text without byte order mark and without the key, which a
 // server may have echoed.
 func (r *Raw) document(red redactor) []byte {
 	return red.key.ReplaceAll(bytes.TrimPrefix(r.Text, byteOrderMark), []byte(redacted))

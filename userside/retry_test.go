@@ -241,7 +241,7 @@ func TestTimeoutPerAttempt(t *testing.T) {
 	})
 }
 
-// slowBody gives its rows, then nothing more until the request is given up.
+// slowBody returns its rows, then nothing more until the request is given up.
 type slowBody struct {
 	io.Reader
 	ctx context.Context

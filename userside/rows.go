@@ -70,7 +70,7 @@ func hasScalar(v value) bool {
 	return false
 }
 
-// own gives the scalar of an answer: under data, or under the first key that is
+// own returns the scalar of an answer: under data, or under the first key that is
 // not the envelope's (API page section 2.1).
 func (a *answer) own() String {
 	if a.list != "" {

@@ -42,13 +42,13 @@ type String string
 
 var breaks = strings.NewReplacer("<br>", "\n", "<br/>", "\n", "<br />", "\n", "<BR>", "\n")
 
-// Text gives the text for people: entities resolved, <br> as line break.
+// Text returns the text for people: entities resolved, <br> as line break.
 func (s String) Text() string { return html.UnescapeString(breaks.Replace(string(s))) }
 
 // MAC is an Ethernet address; zero when not known.
 type MAC [6]byte
 
-// String gives the form 00:00:5e:00:53:01, which the ERP documents for set_mac_by_ip.
+// String returns the form 00:00:5e:00:53:01, which the ERP documents for set_mac_by_ip.
 func (m MAC) String() string {
 	const digits = "0123456789abcdef"
 	b := make([]byte, 0, 17)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// parse gives the value of a JSON text; the tree lives as long as the value.
+// parse returns the value of a JSON text; the tree lives as long as the value.
 func parse(t testing.TB, doc string) value {
 	t.Helper()
 	tr := &tree{}

@@ -64,7 +64,7 @@ func (s *scanner) fill() error {
 	return s.err
 }
 
-// peek gives the first byte of the next token without consuming it.
+// peek returns the first byte of the next token without consuming it.
 func (s *scanner) peek() (byte, error) {
 	if s.pos < s.end && s.buf[s.pos] > ' ' {
 		return s.buf[s.pos], nil
@@ -87,7 +87,7 @@ func (s *scanner) skipSpace() (byte, error) {
 	}
 }
 
-// next gives the next byte, white space or not, and consumes it.
+// next returns the next byte, white space or not, and consumes it.
 func (s *scanner) next() (byte, error) {
 	if s.pos == s.end {
 		if err := s.fill(); err != nil {

@@ -74,7 +74,7 @@ type Param struct {
 	Help          string             // one line, lower case, no full stop
 }
 
-// WireName gives the parameter's name on a server of level v.
+// WireName returns the parameter's name on a server of level v.
 func (p *Param) WireName(v Version) string {
 	if p.Was != "" && !v.IsZero() && v.Before(p.WasUntil) {
 		return p.Was
@@ -108,7 +108,7 @@ type Action struct {
 	Notes        string // sentences; may be empty
 }
 
-// Label gives category and name with a dot between, as in metrics and errors.
+// Label returns category and name with a dot between, as in metrics and errors.
 func (a Action) Label() string { return a.Category + "." + a.Name }
 
 // Param finds a parameter by its name, or by the name it had.
@@ -129,7 +129,7 @@ func (a *Action) Param(name string) (*Param, bool) {
 // table has every action; it is only read.
 var table = slices.Concat(customerLookups(), customerChanges(), neighbours())
 
-// Actions gives every action, by category as on the API page. The caller owns
+// Actions returns every action, by category as on the API page. The caller owns
 // the answer.
 func Actions() []Action {
 	all := slices.Clone(table)

@@ -17,10 +17,10 @@ import (
 
 var update = flag.Bool("update", false, "write generated files anew")
 
-// sampleValue gives a good value for a parameter.
+// sampleValue returns a good value for a parameter.
 func sampleValue(p Param) string { return exampleValue(&p) }
 
-// sampleArgs gives every obligatory parameter, and the first of each group.
+// sampleArgs returns every obligatory parameter, and the first of each group.
 func sampleArgs(a Action) url.Values {
 	out := url.Values{}
 	groups := map[string]bool{}
@@ -33,7 +33,7 @@ func sampleArgs(a Action) url.Values {
 	return out
 }
 
-// allArgs gives every parameter that a server of level v has.
+// allArgs returns every parameter that a server of level v has.
 func allArgs(a Action, v Version) url.Values {
 	out := url.Values{}
 	for _, p := range a.Params {

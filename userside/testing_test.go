@@ -66,7 +66,7 @@ func (s *testServer) seen() []call {
 	return s.calls
 }
 
-// answerWith gives a handler with a status and a body.
+// answerWith returns a handler with a status and a body.
 func answerWith(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
@@ -74,7 +74,7 @@ func answerWith(status int, body string) http.HandlerFunc {
 	}
 }
 
-// newTestClient gives a client of the server with short times.
+// newTestClient returns a client of the server with short times.
 func newTestClient(t *testing.T, s *testServer, change ...func(*Options)) *Client {
 	t.Helper()
 	o := Options{

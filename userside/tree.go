@@ -153,7 +153,7 @@ func (v value) kind() kind {
 	return v.node().kind
 }
 
-// bytes gives the text of a scalar: true is 1, false is 0, null is empty.
+// bytes returns the text of a scalar: true is 1, false is 0, null is empty.
 func (v value) bytes() []byte {
 	if v.t == nil {
 		return nil
@@ -162,7 +162,7 @@ func (v value) bytes() []byte {
 	return v.t.text[n.textFrom:n.textTo]
 }
 
-// text gives the trimmed text of a scalar as an own string of valid UTF-8.
+// text returns the trimmed text of a scalar as an own string of valid UTF-8.
 func (v value) text() string {
 	return strings.ToValidUTF8(string(trimSpace(v.bytes())), "\uFFFD")
 }

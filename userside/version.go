@@ -113,7 +113,7 @@ func versionNumber(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// Compare gives -1, 0 or 1: dev before beta before rc before the release before
+// Compare returns -1, 0 or 1: dev before beta before rc before the release before
 // its patches. The zero Version is before all.
 func (v Version) Compare(w Version) int {
 	return cmp.Or(cmp.Compare(v.Major, w.Major), cmp.Compare(v.Minor, w.Minor), cmp.Compare(v.Patch, w.Patch),
@@ -144,7 +144,7 @@ func (v Version) Has(since, until Version) bool {
 	return !v.Before(since)
 }
 
-// String gives the vendor's spelling; "" for the zero Version.
+// String returns the vendor's spelling; "" for the zero Version.
 func (v Version) String() string {
 	if v.IsZero() {
 		return ""
@@ -162,7 +162,7 @@ func (v Version) String() string {
 	return s
 }
 
-// MarshalText gives String.
+// MarshalText returns String.
 func (v Version) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
 // UnmarshalText reads what ParseVersion reads, and nothing as the zero Version.

@@ -75,7 +75,7 @@ type Mapping struct {
 // a secret in the wrong place.
 var PlainName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,39}$`)
 
-// parse gives the root of the only document.
+// parse returns the root of the only document.
 func (d *decoder) parse(data []byte) (Value, bool) {
 	start := place{1, 1}
 	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())

@@ -23,7 +23,7 @@ type Problem struct {
 	Unanswered bool `json:"unanswered,omitempty"`
 }
 
-// String gives file:line:column: key: reason.
+// String returns file:line:column: key: reason.
 func (p Problem) String() string {
 	if p.Key == "" {
 		return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Reason)
@@ -36,7 +36,7 @@ type Errors struct {
 	Problems []Problem
 }
 
-// Error gives one problem per line.
+// Error returns one problem per line.
 func (e *Errors) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {
@@ -51,7 +51,7 @@ func sortProblems(ps []Problem) {
 	})
 }
 
-// nearest gives the word of known that a slip of the fingers turns into got;
+// nearest returns the word of known that a slip of the fingers turns into got;
 // empty when none is near.
 func nearest(got string, known []string) string {
 	best, bestDistance := "", 3

@@ -67,7 +67,7 @@ func (c *certificate) loadLocked() error {
 	return nil
 }
 
-// get gives the certificate, of the files as they are now.
+// get returns the certificate, of the files as they are now.
 func (c *certificate) get() *tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()

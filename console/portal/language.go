@@ -9,7 +9,7 @@ import (
 // maxLanguages is how many items of Accept-Language are looked at.
 const maxLanguages = 16
 
-// chooseLanguage gives the one of offered that an Accept-Language header (RFC
+// chooseLanguage returns the one of offered that an Accept-Language header (RFC
 // 9110 section 12.5.4) wants most, by its primary subtag; the first of offered,
 // which must not be empty, for a header that wants none or cannot be read.
 func chooseLanguage(header string, offered []string) string {

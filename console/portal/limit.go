@@ -107,7 +107,7 @@ func newSource() *source {
 	}
 }
 
-// shareLocked gives the record of a share, with its key. Where there is no room for
+// shareLocked returns the record of a share, with its key. Where there is no room for
 // it, it is that of the zero Share.
 func (s *sources) shareLocked(key Share, now time.Time) (*source, Share) {
 	sh, ok := s.shares[key]
@@ -134,7 +134,7 @@ func (s *sources) shareLocked(key Share, now time.Time) (*source, Share) {
 // roomFor reports whether one more record may be kept beside n others.
 func roomFor(key Share, n int) bool { return n < maxSources || key.Vouched && n < 2*maxSources }
 
-// at gives the record of an address. Whose share it uses is asked again when it has no
+// at returns the record of an address. Whose share it uses is asked again when it has no
 // connections: a lease may have ended, or another host come.
 func (s *sources) at(a netip.Addr, now time.Time) *source {
 	s.mu.Lock()

@@ -210,7 +210,7 @@ type request struct {
 	url     string // of the page
 }
 
-// handler gives the handler of one listener.
+// handler returns the handler of one listener.
 func (s *Server) handler(overTLS bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		l := s.live.Load()
@@ -251,7 +251,7 @@ func addrOf(r *http.Request) netip.Addr {
 // wantsPage reports whether somebody looks: a browser that asks for a page, not for a part of one.
 func wantsPage(r *http.Request) bool { return strings.Contains(r.Header.Get("Accept"), "text/html") }
 
-// place gives the page's own address, and whether it is what was asked for.
+// place returns the page's own address, and whether it is what was asked for.
 func (l *live) place(r *http.Request, overTLS bool) (page string, direct bool) {
 	local := ""
 	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {

@@ -15,7 +15,7 @@ type Texts struct {
 	Secure   string // why other pages do not open
 }
 
-// textsFor gives the words; English where a language is not shipped.
+// textsFor returns the words; English where a language is not shipped.
 func textsFor(lang string, s State) Texts {
 	switch lang {
 	case "uk":

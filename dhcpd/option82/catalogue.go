@@ -15,7 +15,7 @@ type Vector struct {
 	Origin  string
 }
 
-// Find gives the ready profile of a name.
+// Find returns the ready profile of a name.
 func Find(name string) (Profile, bool) {
 	for _, e := range Catalogue() {
 		if e.Name == name {
@@ -25,7 +25,7 @@ func Find(name string) (Profile, bool) {
 	return Profile{}, false
 }
 
-// Names gives the names of the ready profiles in the order of the catalogue.
+// Names returns the names of the ready profiles in the order of the catalogue.
 func Names() []string {
 	var out []string
 	for _, e := range Catalogue() {
@@ -40,10 +40,10 @@ const (
 	DefaultName = "ifname"
 )
 
-// Defaults gives the names of the profiles that serve without configuration.
+// Defaults returns the names of the profiles that serve without configuration.
 func Defaults() []string { return []string{DefaultPort, DefaultName} }
 
-// Catalogue gives the ready profiles, those with port numbers first.
+// Catalogue returns the ready profiles, those with port numbers first.
 func Catalogue() []Entry {
 	return append(append(numbered(), named()...), ponAndOthers()...)
 }

@@ -315,7 +315,7 @@ func (d *Decoder) format(out *Decoded, unit, port int64) Fault {
 	return FaultNone
 }
 
-// text gives a captured field of text, empty for others.
+// text returns a captured field of text, empty for others.
 func (o *Decoded) text(f field, iface []byte) []byte {
 	switch f {
 	case fieldHost:
@@ -330,7 +330,7 @@ func (o *Decoded) text(f field, iface []byte) []byte {
 	return nil
 }
 
-// value gives a number; unit and port are those with the offsets.
+// value returns a number; unit and port are those with the offsets.
 func (o *Decoded) value(f field, unit, port int64) int64 {
 	switch f {
 	case fieldPort:
@@ -368,7 +368,7 @@ func appendMAC(b []byte, mac [6]byte) []byte {
 	return b
 }
 
-// reader gives the function that reads a layout, nil if there is no such layout.
+// reader returns the function that reads a layout, nil if there is no such layout.
 func reader(l Layout) func(*Decoder, []byte, *Decoded) Fault {
 	switch l {
 	case LayoutWrappedUnitPort:

@@ -38,7 +38,7 @@ func lowerByte(c byte) byte {
 	return c
 }
 
-// String gives the pattern.
+// String returns the pattern.
 func (g Glob) String() string { return g.text }
 
 // IsZero reports whether g is no pattern.

@@ -36,7 +36,7 @@ const (
 	LayoutIgnore            Layout = "ignore"              // not read: port 0 plus the port offset
 )
 
-// Layouts gives all layouts.
+// Layouts returns all layouts.
 func Layouts() []Layout {
 	return []Layout{
 		LayoutWrappedUnitPort, LayoutWrappedPort, LayoutWrappedSlotPort, LayoutWrappedModulePort, LayoutUnitPort, LayoutVLANPort,
@@ -58,7 +58,7 @@ const (
 	InSubscriberID SubOption = "subscriber_id" // 6
 )
 
-// SubOptions gives what Profile.PortIn may be.
+// SubOptions returns what Profile.PortIn may be.
 func SubOptions() []SubOption { return []SubOption{InCircuitID, InRemoteID, InSubscriberID} }
 
 // Words are the sub-options as text.
@@ -80,7 +80,7 @@ const (
 	SwitchRelay      SwitchForm = "relay"          // giaddr; the remote-id is not needed
 )
 
-// SwitchForms gives all forms.
+// SwitchForms returns all forms.
 func SwitchForms() []SwitchForm {
 	return []SwitchForm{SwitchID, SwitchName, SwitchAny, SwitchPrefix, SwitchEnterprise, SwitchTemplate, SwitchPort, SwitchRelay}
 }
@@ -157,10 +157,10 @@ type Decoder struct {
 	name      []part // of PortName; nil: none
 }
 
-// Name gives the profile's name.
+// Name returns the profile's name.
 func (d *Decoder) Name() string { return d.p.Name }
 
-// Profile gives what d was compiled from.
+// Profile returns what d was compiled from.
 func (d *Decoder) Profile() Profile { return d.p }
 
 // Compile checks a profile; it reports every mistake. Empty PortIn, Layout and

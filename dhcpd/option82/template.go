@@ -195,7 +195,7 @@ func CompileTemplate(s string) (*Template, error) {
 	return &Template{text: s, parts: parts}, nil
 }
 
-// String gives the pattern.
+// String returns the pattern.
 func (t *Template) String() string { return t.text }
 
 // has reports whether the template captures f.

@@ -206,7 +206,7 @@ func (c *Client) Lease(ctx context.Context, q Query) (netip.Addr, error) {
 	return last.Address(), nil
 }
 
-// Packets gives everything that the step saw, in the order of time.
+// Packets returns everything that the step saw, in the order of time.
 func (s *Step) Packets() []Packet {
 	all := slices.Concat(s.Sent, s.Got)
 	slices.SortStableFunc(all, func(a, b Packet) int { return a.Time.Compare(b.Time) })

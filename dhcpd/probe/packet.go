@@ -117,7 +117,7 @@ func checksum(sum uint32, b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// frame gives the packet as an Ethernet frame.
+// frame returns the packet as an Ethernet frame.
 func (p *Packet) frame() []byte {
 	b := make([]byte, 0, etherLen+ipLen+udpLen+len(p.Payload))
 	b = append(append(b, p.ToMAC...), p.FromMAC...)

@@ -18,7 +18,7 @@ import (
 type Port interface {
 	// Send sends one message and gives what went out.
 	Send(message []byte) (Packet, error)
-	// Receive gives the next message, os.ErrDeadlineExceeded after the deadline.
+	// Receive returns the next message, os.ErrDeadlineExceeded after the deadline.
 	Receive(deadline time.Time) (Packet, error)
 	Close() error
 }

@@ -69,7 +69,7 @@ func (k Kind) info() kindInfo {
 	return kindInfo{name: "invalid"}
 }
 
-// String gives the word that ParseKind reads.
+// String returns the word that ParseKind reads.
 func (k Kind) String() string { return k.info().name }
 
 // Kinds lists all kinds.
@@ -156,7 +156,7 @@ const (
 	minLen    = 300
 )
 
-// packet gives the message as it goes on the wire.
+// packet returns the message as it goes on the wire.
 func (q *Query) packet() []byte {
 	b := make([]byte, headerLen, minLen)
 	b[0] = 1 // BOOTREQUEST
@@ -219,7 +219,7 @@ func appendOption(b []byte, code byte, value []byte) []byte {
 	}
 }
 
-// RelayInfo gives option 82 with a circuit-id and a remote-id; an empty one is left out.
+// RelayInfo returns option 82 with a circuit-id and a remote-id; an empty one is left out.
 func RelayInfo(circuit, remote []byte) ([]byte, error) {
 	var b []byte
 	for i, v := range [][]byte{circuit, remote} {
@@ -265,7 +265,7 @@ func ParseOption(s string) (Option, error) {
 	return Option{uint8(n), b}, nil
 }
 
-// RandomMAC gives a locally administered unicast MAC.
+// RandomMAC returns a locally administered unicast MAC.
 func RandomMAC() net.HardwareAddr {
 	b := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
 	b[0] = b[0]&^1 | 2

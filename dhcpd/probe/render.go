@@ -53,7 +53,7 @@ func (o RawOption) Text() string {
 	return strings.Join(lines, "\n")
 }
 
-// Type gives the name of the message type: DISCOVER, OFFER, ...
+// Type returns the name of the message type: DISCOVER, OFFER, ...
 func (p *Packet) Type() string {
 	list, _ := Options(p.Payload)
 	for _, o := range list {

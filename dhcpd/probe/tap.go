@@ -52,7 +52,7 @@ func networkOrder(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
-// Receive gives the next DHCP message; os.ErrDeadlineExceeded if none comes before the deadline.
+// Receive returns the next DHCP message; os.ErrDeadlineExceeded if none comes before the deadline.
 func (t *Tap) Receive(deadline time.Time) (Packet, error) {
 	if err := t.file.SetReadDeadline(deadline); err != nil {
 		return Packet{}, err

@@ -38,7 +38,7 @@ func inserting(list ...string) func(*v4.Options) {
 	}
 }
 
-// infosOf gives what is told of relays' option 82 as "giaddr option82 with without".
+// infosOf returns what is told of relays' option 82 as "giaddr option82 with without".
 func infosOf(all []Sender) []string {
 	out := []string{}
 	for _, s := range all {

@@ -64,7 +64,7 @@ func (d *desk) judge(r *v4.Request) {
 	v4.Judge(r, d.snap, d.cfg)
 }
 
-// packet gives a packet as the server judges it. A relay's is "giaddr source interface", a switch's the interface.
+// packet returns a packet as the server judges it. A relay's is "giaddr source interface", a switch's the interface.
 func (d *desk) packet(kind wire.MessageType, from string) *v4.Request {
 	d.t.Helper()
 	q := wire.Query{Type: kind, MAC: [6]byte{2, 0, 0, 0, 0, 7}}
@@ -98,7 +98,7 @@ func (d *desk) note(n int, from ...string) {
 
 func (d *desk) status() Status { return d.Status(d.cfg, d.judge) }
 
-// told gives senders as "state giaddr source interface packets".
+// told returns senders as "state giaddr source interface packets".
 func told(all []Sender) []string {
 	out := []string{}
 	for _, s := range all {

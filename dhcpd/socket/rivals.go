@@ -151,7 +151,7 @@ func describeRivals(found []rival, port uint16) string {
 	return text
 }
 
-// userName gives the name of a user, which is the daemon's as a rule, and its number.
+// userName returns the name of a user, which is the daemon's as a rule, and its number.
 func userName(uid uint32) string {
 	if u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
 		return fmt.Sprintf("%s (%d)", u.Username, uid)

@@ -21,7 +21,7 @@ const (
 	hwEthernet = 1
 )
 
-// ClientIDMAC gives the Ethernet address within a client identifier: after type
+// ClientIDMAC returns the Ethernet address within a client identifier: after type
 // 1 (RFC 2132), or in the DUID-LLT or DUID-LL of RFC 4361. A client may write
 // there what it likes: the address says who it claims to be, not where its
 // frames come from.

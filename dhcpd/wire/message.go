@@ -35,7 +35,7 @@ func MessageTypes() []MessageType {
 	return []MessageType{0, Discover, Offer, Request, Decline, Ack, Nak, Release, Inform}
 }
 
-// String gives discover, offer, ... , leasequery, ... ; none for zero and "type_<n>" for numbers that
+// String returns discover, offer, ... , leasequery, ... ; none for zero and "type_<n>" for numbers that
 // have no name here. Use Label where the set of words must be closed.
 func (t MessageType) String() string {
 	switch {

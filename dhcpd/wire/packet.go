@@ -283,7 +283,7 @@ func (p *Packet) addr(at int) netip.Addr {
 	return netip.AddrFrom4([4]byte(p.raw[at : at+4]))
 }
 
-// headerAddr gives the address at a place of the header; 0.0.0.0 is invalid.
+// headerAddr returns the address at a place of the header; 0.0.0.0 is invalid.
 func (p *Packet) headerAddr(at int) netip.Addr {
 	if binary.BigEndian.Uint32(p.raw[at:]) == 0 {
 		return netip.Addr{}
@@ -302,7 +302,7 @@ func (p *Packet) optionAddr(s span) netip.Addr {
 // so that the header's methods may be used even if Parse failed.
 func (p *Packet) HasHeader() bool { return len(p.raw) >= headerLen }
 
-// Raw gives the parsed bytes.
+// Raw returns the parsed bytes.
 func (p *Packet) Raw() []byte { return p.raw }
 
 // Op is 1 for a request of a client, 2 for a reply of a server.
@@ -416,7 +416,7 @@ func (p *Packet) RelayInfoCount() int { return int(p.relays) }
 // of a long option (RFC 3396) count as duplicates here.
 func (p *Packet) Duplicate() bool { return p.duplicate }
 
-// Option gives the first instance of any option by a new walk; ok is false if absent.
+// Option returns the first instance of any option by a new walk; ok is false if absent.
 func (p *Packet) Option(code byte) (value []byte, ok bool) {
 	p.each(code, func(v []byte) bool { value, ok = v, true; return false })
 	return value, ok

@@ -14,7 +14,7 @@ import (
 
 var clientMAC = net.HardwareAddr{0x00, 0x00, 0x5e, 0x00, 0x53, 0x01}
 
-// discover gives a relayed DISCOVER as a well-known library builds it.
+// discover returns a relayed DISCOVER as a well-known library builds it.
 func discover(t testing.TB, mods ...dhcpv4.Modifier) []byte {
 	t.Helper()
 	mods = append([]dhcpv4.Modifier{
@@ -27,7 +27,7 @@ func discover(t testing.TB, mods ...dhcpv4.Modifier) []byte {
 	return p.ToBytes()
 }
 
-// bare gives header and cookie of a request with options appended as they are.
+// bare returns header and cookie of a request with options appended as they are.
 func bare(options ...byte) []byte {
 	b := make([]byte, optionsAt, optionsAt+len(options))
 	b[0], b[1], b[2] = 1, 1, 6

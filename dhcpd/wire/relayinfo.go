@@ -180,7 +180,7 @@ const (
 	CircuitOpaque
 )
 
-// String gives none, port, text or opaque.
+// String returns none, port, text or opaque.
 func (k CircuitKind) String() string {
 	switch k {
 	case CircuitNone:
@@ -258,7 +258,7 @@ const (
 	RemoteOpaque
 )
 
-// String gives none, mac, ip, text or opaque.
+// String returns none, mac, ip, text or opaque.
 func (k RemoteKind) String() string {
 	switch k {
 	case RemoteNone:

@@ -116,7 +116,7 @@ func (s *OptionSet) addEnterprises(v []byte) error {
 	return nil
 }
 
-// WithBoot gives a copy of s with the header's fields for booting.
+// WithBoot returns a copy of s with the header's fields for booting.
 func (s *OptionSet) WithBoot(b Boot) (*OptionSet, error) {
 	if b.NextServer.IsValid() && !b.NextServer.Is4() {
 		return nil, fmt.Errorf("next server %v: want an IPv4 address", b.NextServer)

@@ -73,7 +73,7 @@ type Surveyor interface {
 // Flows is the table of live connections.
 type Flows interface {
 	// Forget deletes the connections from and to the addresses in IPv4 prefixes in one pass
-	// and gives the number deleted. They are sorted; those of one address are most.
+	// and returns the number deleted. They are sorted; those of one address are most.
 	Forget(ctx context.Context, of []netip.Prefix) (int, error)
 }
 
@@ -99,7 +99,7 @@ type Options struct {
 	// this lies between two of them. The blocks themselves hold from the first moment. 100ms to 1m.
 	FlowsInterval time.Duration `cfg:"flows_interval" default:"1s" min:"100ms" max:"1m" layout:"close"` // zero: one second
 
-	// Inputs gives what is wanted besides the snapshot, at each look; nil: nothing.
+	// Inputs returns what is wanted besides the snapshot, at each look; nil: nothing.
 	// Who knows that it gives something else now calls Kick; else that is found
 	// within five seconds, but for the leases, which a Follower tells of.
 	Inputs func() Inputs
@@ -361,7 +361,7 @@ func (e *Enforcer) record(ctx context.Context, err error) time.Duration {
 	return wait
 }
 
-// restLocked gives the time until something is due by itself.
+// restLocked returns the time until something is due by itself.
 func (e *Enforcer) restLocked() time.Duration {
 	if len(e.touched) > 0 { // while the step was on
 		return 0
@@ -755,7 +755,7 @@ func (e *Enforcer) Verify(ctx context.Context) (Verification, error) {
 	return v, nil
 }
 
-// Want gives what is wanted now; ErrNoSnapshot while nothing is known.
+// Want returns what is wanted now; ErrNoSnapshot while nothing is known.
 func (e *Enforcer) Want() (ACL, error) {
 	e.mu.Lock()
 	inputs := e.opts.Inputs

@@ -589,7 +589,7 @@ func TestEnforcerSync(t *testing.T) {
 	})
 }
 
-// inputsOf gives the inputs that lead to the ACL, but for who is stopped or paused.
+// inputsOf returns the inputs that lead to the ACL, but for who is stopped or paused.
 func inputsOf(a ACL) *Inputs {
 	in := &Inputs{
 		Garden: listOf(a, SetGarden, prefixOf), GuestGarden: listOf(a, SetGuestGarden, prefixOf), Resolvers: listOf(a, SetResolvers, prefixOf),

@@ -56,12 +56,12 @@ type Inputs struct {
 	IPv6Uplinks []string
 	LineAt      func(*provision.Line) string
 
-	// Leases gives what live leases give their clients, as they are when it is
+	// Leases returns what live leases give their clients, as they are when it is
 	// walked, in any order; Lease that of one address, false if nothing. Both may
 	// be nil: there are none, or none changes between two rounds.
 	Leases iter.Seq[Grant]
 	Lease  func(netip.Addr) (Grant, bool)
-	// LeasesOf gives those of a MAC; nil: there are none.
+	// LeasesOf returns those of a MAC; nil: there are none.
 	LeasesOf func(provision.MAC) []Grant
 
 	heard *heard // nil: MACs of leases count as they were written

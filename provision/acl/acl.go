@@ -326,7 +326,7 @@ func (t *Table) Changed(ctx context.Context) (bool, error) {
 	return gen != t.gen, nil
 }
 
-// Generation gives the ruleset's generation at which the sets were last known.
+// Generation returns the ruleset's generation at which the sets were last known.
 func (t *Table) Generation() uint64 {
 	return uint64(t.lastKnown().gen)
 }

@@ -286,7 +286,7 @@ func TestNewBatch(t *testing.T) {
 	}
 }
 
-// sent gives the messages that a batch is made of, without those around them.
+// sent returns the messages that a batch is made of, without those around them.
 func sent(t *testing.T, b batch) []netlink.Message {
 	t.Helper()
 	var got []netlink.Message

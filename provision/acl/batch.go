@@ -49,7 +49,7 @@ func newBatch(changes []access.Change) (batch, error) {
 // len is the number of changes.
 func (b batch) len() int { return b.adds.Len() + b.removes.Len() }
 
-// each gives the sets that the batch touches.
+// each returns the sets that the batch touches.
 func (b batch) each() iter.Seq[access.Set] {
 	return func(yield func(access.Set) bool) {
 		for set := range access.Sets() {

@@ -24,7 +24,7 @@ import (
 	"github.com/usher-agent/usher/provision/link/lab"
 )
 
-// loaded gives a table with n stopped subscribers.
+// loaded returns a table with n stopped subscribers.
 func loaded(b *testing.B, n int) *acl.Table {
 	b.Helper()
 	table := newRouter(b).open()

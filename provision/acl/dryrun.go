@@ -20,7 +20,7 @@ type DryRun struct {
 
 var _ access.Kernel = (*DryRun)(nil)
 
-// NewDryRun gives an empty DryRun. A nil log is none.
+// NewDryRun returns an empty DryRun. A nil log is none.
 func NewDryRun(log *slog.Logger) *DryRun {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -28,7 +28,7 @@ func NewDryRun(log *slog.Logger) *DryRun {
 	return &DryRun{log: log}
 }
 
-// Observe gives what the applied changes add up to.
+// Observe returns what the applied changes add up to.
 func (d *DryRun) Observe(context.Context) (access.ACL, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -23,7 +23,7 @@ import (
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// stop gives n additions to the stopped set.
+// stop returns n additions to the stopped set.
 func stop(n int) []access.Change {
 	out := make([]access.Change, n)
 	for i := range out {

@@ -113,7 +113,7 @@ func (s *fakeSocket) ReceiveIter() iter.Seq2[netlink.Message, error] {
 	}
 }
 
-// answer gives the replies to what was sent in one datagram.
+// answer returns the replies to what was sent in one datagram.
 func (k *fakeKernel) answer(req []netlink.Message) []netlink.Message {
 	if len(req) == 0 {
 		return nil
@@ -315,7 +315,7 @@ func (k *fakeKernel) change(table **fakeTable, m netlink.Message) unix.Errno {
 	return 0
 }
 
-// attrs gives the attributes of a message; strings without their end mark.
+// attrs returns the attributes of a message; strings without their end mark.
 func (k *fakeKernel) attrs(m netlink.Message) map[uint16]string {
 	out := map[uint16]string{}
 	require.NoError(k.t, eachAttr(payload(m.Data), func(typ uint16, v []byte) error {

@@ -88,7 +88,7 @@ func (r *router) load(file string) {
 	r.nft("-f", path)
 }
 
-// list gives our table as nft prints it.
+// list returns our table as nft prints it.
 func (r *router) list() string {
 	r.t.Helper()
 	return r.nft("list", "table", "inet", "usher")
@@ -104,7 +104,7 @@ func (r *router) ours(flags ...string) string {
 	return out
 }
 
-// elements gives the elements of a set as nft sees them.
+// elements returns the elements of a set as nft sees them.
 func (r *router) elements(set string) map[string]bool {
 	r.t.Helper()
 	var doc struct {
@@ -190,7 +190,7 @@ func apply(t testing.TB, table *acl.Table, changes []access.Change) {
 	require.NoError(t, table.Apply(context.Background(), changes))
 }
 
-// subscribers gives n addresses of 100.64.0.0/10, from the given one on.
+// subscribers returns n addresses of 100.64.0.0/10, from the given one on.
 func subscribers(from, n int) []netip.Addr {
 	out := make([]netip.Addr, n)
 	for i := range out {
@@ -616,7 +616,7 @@ func TestKernelOtherSchemaIsReplacedAndElementsKept(t *testing.T) {
 	}
 }
 
-// newRouterText gives the table as Open makes it from nothing.
+// newRouterText returns the table as Open makes it from nothing.
 func newRouterText(t *testing.T) string {
 	t.Helper()
 	r := newRouterNamed(t, "fresh")

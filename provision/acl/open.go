@@ -125,7 +125,7 @@ func (t *Table) openedLocked(ctx context.Context) (o opened, err error) {
 	return o, err
 }
 
-// endLocked gives what was put into the set of the switch without an end the longest
+// endLocked returns what was put into the set of the switch without an end the longest
 // time that there is. The generation is the one at which it was found; zero: whatever it is.
 func (t *Table) endLocked(gen uint32, o opened) error {
 	err := t.flushLocked(gen, func(c *nftables.Conn) error { return queueSwitch(c, ruleset.Open(), o.left) })

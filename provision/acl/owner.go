@@ -179,7 +179,7 @@ func describeHolder(cred *unix.Ucred, err error) string {
 	return describeProcess(int(cred.Pid), int(cred.Uid))
 }
 
-// nameHolder gives the process that listens at the socket name. Of one that does not,
+// nameHolder returns the process that listens at the socket name. Of one that does not,
 // or that lets connections wait until there is no room for ours, it gives an error.
 func nameHolder(netNS int) (cred *unix.Ucred, err error) {
 	err = inNamespace(netNS, func() error {

@@ -393,7 +393,7 @@ func TestKernelCountersOfWhatWasRefused(t *testing.T) {
 	require.ErrorContains(t, err, "not IPv4")
 }
 
-// tracked gives the number of connections that the router tracks.
+// tracked returns the number of connections that the router tracks.
 func (w *world) tracked() int {
 	w.t.Helper()
 	var n int

@@ -218,7 +218,7 @@ func (t *Table) readLocked(ctx context.Context, attempt int) (access.ACL, uint32
 	return c, gen, nil
 }
 
-// afterLocked gives the generation after a commit of ours to what was read at gen. Of one that carried no generation
+// afterLocked returns the generation after a commit of ours to what was read at gen. Of one that carried no generation
 // (base zero) somebody else's may have come before it: then it is errGenerationMoved, and gen is left, so that Changed tells.
 func (t *Table) afterLocked(ctx context.Context, gen, base uint32) (uint32, error) {
 	next := nextGeneration(gen)

@@ -78,7 +78,7 @@ func newISP(t *testing.T, rules string) *isp {
 	return n
 }
 
-// passed gives how many packets of the first subscriber came past our table.
+// passed returns how many packets of the first subscriber came past our table.
 func (n *isp) passed() int {
 	n.t.Helper()
 	var doc struct {

@@ -192,7 +192,7 @@ const (
 	madeOfIP  = 1 << 51
 )
 
-// resolve gives the device of a row. One that the list does not have is added
+// resolve returns the device of a row. One that the list does not have is added
 // as far as the row tells about it.
 func (t *deviceTable) resolve(r *userside.BindingRow) provision.DeviceID {
 	id, mac := provision.DeviceID(r.Device), provision.MAC(r.DeviceMAC)
@@ -259,7 +259,7 @@ func (t *deviceTable) complete(d *provision.Device, r *userside.BindingRow) {
 	}
 }
 
-// list gives the devices for Build.
+// list returns the devices for Build.
 func (t *deviceTable) list() []provision.Device {
 	if !t.listed { // rows may have completed them since
 		for i := range t.all {

@@ -59,7 +59,7 @@ func (e *fakeERP) set(rule, answer string) {
 	e.rules[rule] = answer
 }
 
-// calls gives and forgets what was asked: "cat.action?args".
+// calls returns and forgets what was asked: "cat.action?args".
 func (e *fakeERP) calls() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -155,7 +155,7 @@ func newFetcher(t *testing.T, c *userside.Client, o Options) (*Fetcher, *bytes.B
 	return f, &log
 }
 
-// fetch gives an Input in a fixed order.
+// fetch returns an Input in a fixed order.
 func fetch(t *testing.T, f *Fetcher, prev *provision.Snapshot) provision.Input {
 	t.Helper()
 	in, err := f.Fetch(ctx, prev)

@@ -67,7 +67,7 @@ type standing struct {
 	flags   provision.Flags // of the card; Former stands in Memory.former
 }
 
-// NewMemory gives an empty Memory.
+// NewMemory returns an empty Memory.
 func NewMemory() *Memory {
 	return &Memory{
 		sources:   make(map[syncer.SourceName]syncer.SourceStatus),
@@ -78,7 +78,7 @@ func NewMemory() *Memory {
 	}
 }
 
-// cardFlags gives the flags that get_data tells. One that the card leaves out is
+// cardFlags returns the flags that get_data tells. One that the card leaves out is
 // not read: the ERP often leaves out is_potential.
 func cardFlags(c *userside.Customer) provision.Flags {
 	flag := func(set, value bool) provision.Flag {
@@ -275,7 +275,7 @@ func (m *Memory) setNumbersLocked(numbers map[int64]int) {
 	}
 }
 
-// prior gives the number of every known customer, whether state 0 can be listed,
+// prior returns the number of every known customer, whether state 0 can be listed,
 // and whether a whole fetch was made at all.
 func (m *Memory) prior() (numbers map[int64]int, zero, whole bool) {
 	m.mu.Lock()
@@ -362,7 +362,7 @@ func (m *Memory) untoldOf(ids []int64) (before, fresh []int64) {
 	return before, fresh
 }
 
-// takeStale gives the customers whose cabling must be followed anew.
+// takeStale returns the customers whose cabling must be followed anew.
 func (m *Memory) takeStale() map[int64]bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

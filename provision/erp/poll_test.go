@@ -21,7 +21,7 @@ import (
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
-// primed gives a Fetcher after one whole fetch, and the snapshot of it.
+// primed returns a Fetcher after one whole fetch, and the snapshot of it.
 func primed(t *testing.T, rules map[string]string, o Options) (*fakeERP, *Fetcher, *provision.Snapshot) {
 	t.Helper()
 	e, c := newFakeERP(t, rules)

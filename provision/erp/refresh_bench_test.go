@@ -125,7 +125,7 @@ func heapPeak() (stop func() uint64) {
 	}
 }
 
-// heapNow gives the bytes of all objects that are not yet swept.
+// heapNow returns the bytes of all objects that are not yet swept.
 func heapNow() uint64 {
 	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(s)

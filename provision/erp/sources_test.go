@@ -97,7 +97,7 @@ func (w *tableWorld) open(t *testing.T) *Memory {
 	return m
 }
 
-// agent gives a Fetcher with what is known, and its log.
+// agent returns a Fetcher with what is known, and its log.
 func (w *tableWorld) agent(t *testing.T, m *Memory) (*Fetcher, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer

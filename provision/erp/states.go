@@ -36,7 +36,7 @@ func (b *batch) readStates(ctx context.Context) error {
 	return nil
 }
 
-// furtherStates gives the numbers beside 0, 1 and 2 that the policy knows.
+// furtherStates returns the numbers beside 0, 1 and 2 that the policy knows.
 func (b *batch) furtherStates() []int {
 	var out []int
 	for n := range b.policy.States {

@@ -57,14 +57,14 @@ func (o Options) filled() Options {
 	return o
 }
 
-// names gives the names of both lists, sorted, each once.
+// names returns the names of both lists, sorted, each once.
 func (o *Options) names() []string {
 	all := slices.Concat(o.Paused.Names, o.Guests.Names)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// Lookup gives the addresses of a name. It must heed the context.
+// Lookup returns the addresses of a name. It must heed the context.
 type Lookup func(ctx context.Context, name string) ([]netip.Addr, error)
 
 // Result is what became of one look-up. A closed set: it is a metric label.
@@ -130,7 +130,7 @@ func refusal(a netip.Addr, refuse []netip.Prefix, own []netip.Addr) Refusal {
 	return ""
 }
 
-// judge gives the usable IPv4 addresses of an answer, sorted, each once, and
+// judge returns the usable IPv4 addresses of an answer, sorted, each once, and
 // why the others are not used.
 func judge(answer []netip.Addr, refuse []netip.Prefix, own []netip.Addr) ([]netip.Addr, map[netip.Addr]Refusal) {
 	var good []netip.Addr
@@ -204,7 +204,7 @@ func (e *entry) answered(good []netip.Addr, now time.Time) {
 	}
 }
 
-// byAge gives the addresses, the one seen last first.
+// byAge returns the addresses, the one seen last first.
 func (e *entry) byAge() []netip.Addr {
 	out := make([]netip.Addr, 0, len(e.seen))
 	for a := range e.seen {
@@ -227,7 +227,7 @@ func (e *entry) expire(now time.Time, keep time.Duration) {
 	}
 }
 
-// disjoint gives the prefixes sorted and without those that another one covers:
+// disjoint returns the prefixes sorted and without those that another one covers:
 // an interval set of the kernel takes no overlaps.
 func disjoint(ps []netip.Prefix) []netip.Prefix {
 	ps = slices.Clone(ps)
@@ -243,7 +243,7 @@ func disjoint(ps []netip.Prefix) []netip.Prefix {
 	return slices.Clip(out)
 }
 
-// prefixes gives one garden as it is now.
+// prefixes returns one garden as it is now.
 func prefixes(l List, names map[string]*entry) []netip.Prefix {
 	all := slices.Clone(l.Prefixes)
 	for _, name := range l.Names {

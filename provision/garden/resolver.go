@@ -104,7 +104,7 @@ func (r *Resolver) Reconfigure(opts Options, lookup Lookup) {
 	notify(r.wake)
 }
 
-// Paused gives what paused subscribers may reach, sorted and without overlaps.
+// Paused returns what paused subscribers may reach, sorted and without overlaps.
 // The slice is shared: it must not be written to.
 func (r *Resolver) Paused() []netip.Prefix {
 	r.mu.Lock()
@@ -112,14 +112,14 @@ func (r *Resolver) Paused() []netip.Prefix {
 	return r.paused
 }
 
-// Guests gives what guests may reach, like Paused.
+// Guests returns what guests may reach, like Paused.
 func (r *Resolver) Guests() []netip.Prefix {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.guests
 }
 
-// Updates gives a channel with one slot that gets a value after every change of
+// Updates returns a channel with one slot that gets a value after every change of
 // either garden; several may become one. Call it once per consumer.
 func (r *Resolver) Updates() <-chan struct{} {
 	c := make(chan struct{}, 1)
@@ -159,7 +159,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 	}
 }
 
-// untilDue gives the time until the next look-up.
+// untilDue returns the time until the next look-up.
 func (r *Resolver) untilDue(now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -24,7 +24,7 @@ func newIndex(n int) (x index) {
 
 func pack(hash, key uint32) uint64 { return uint64(hash)<<32 | uint64(key) }
 
-// place gives where a hash is, or where it belongs. There is a place that is empty.
+// place returns where a hash is, or where it belongs. There is a place that is empty.
 func (x *index) place(hash uint32) int {
 	mask := len(x.slots) - 1
 	at := int(hash >> x.shift)

@@ -260,7 +260,7 @@ func (t *Table) hashSubscriber(id provision.SubscriberID) uint32 {
 	return t.hash(b[:])
 }
 
-// chainLocked gives the records that hang on first and match, sorted by address.
+// chainLocked returns the records that hang on first and match, sorted by address.
 func (t *Table) chainLocked(which int, first uint32, match func(*Record) bool) []Record {
 	var found []Record
 	for key := first; key != 0; {
@@ -274,7 +274,7 @@ func (t *Table) chainLocked(which int, first uint32, match func(*Record) bool) [
 	return found
 }
 
-// BySubscriber gives the records of a subscriber, sorted by address. Of guests, who are subscriber 0, it looks at all records.
+// BySubscriber returns the records of a subscriber, sorted by address. Of guests, who are subscriber 0, it looks at all records.
 func (t *Table) BySubscriber(id provision.SubscriberID) (found []Record) {
 	if id != 0 {
 		t.mu.RLock()

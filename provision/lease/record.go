@@ -27,7 +27,7 @@ const (
 	StateQuarantined
 )
 
-// String gives bound, released, declined, quarantined or invalid.
+// String returns bound, released, declined, quarantined or invalid.
 func (s State) String() string {
 	switch s {
 	case StateBound:
@@ -71,7 +71,7 @@ func (h *Hex) UnmarshalText(b []byte) error {
 	return err
 }
 
-// String gives the bytes in hexadecimal.
+// String returns the bytes in hexadecimal.
 func (h Hex) String() string { return hex.EncodeToString(h) }
 
 // Record is one lease. The slices of a Record that came out of a Table are

@@ -165,7 +165,7 @@ func (t *Table) Skipped() (n int, examples []string) {
 	return t.bad, t.skipped[:len(t.skipped):len(t.skipped)]
 }
 
-// Get gives the record of an address, live or not; a zero one and false if there is none.
+// Get returns the record of an address, live or not; a zero one and false if there is none.
 func (t *Table) Get(ip netip.Addr) (Record, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -376,7 +376,7 @@ func (t *Table) Close() error {
 	return err
 }
 
-// All gives every record in the order of addresses. The table is locked for readers only while the records of a /24 are
+// All returns every record in the order of addresses. The table is locked for readers only while the records of a /24 are
 // copied: what changes meanwhile is seen if its turn is still to come.
 func (t *Table) All() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
@@ -407,21 +407,21 @@ func (t *Table) copyPage(buf []Record, no uint32) ([]Record, uint32) {
 	return buf, p.no + 1
 }
 
-// ByMAC gives the records of a MAC, sorted by address.
+// ByMAC returns the records of a MAC, sorted by address.
 func (t *Table) ByMAC(mac provision.MAC) []Record {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.chainLocked(ofMAC, t.byMAC.first(t.hash(mac[:])), func(r *Record) bool { return r.MAC == mac })
 }
 
-// ByClientID gives the records of a client identifier (option 61), sorted by address.
+// ByClientID returns the records of a client identifier (option 61), sorted by address.
 func (t *Table) ByClientID(id []byte) []Record {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.chainLocked(ofID, t.byID.first(t.hash(id)), func(r *Record) bool { return bytes.Equal(r.ClientID, id) })
 }
 
-// InRange gives the records of the addresses from first to last, those that end
+// InRange returns the records of the addresses from first to last, those that end
 // first at the beginning, by what they were when it began; each as it is when its turn comes, without those that are gone. It
 // locks the table for a /24 at a time.
 func (t *Table) InRange(first, last netip.Addr) iter.Seq[Record] {
@@ -492,7 +492,7 @@ func sortEnds(order []end) {
 	}
 }
 
-// Len gives the number of records.
+// Len returns the number of records.
 func (t *Table) Len() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

@@ -25,7 +25,7 @@ const (
 	filterIPSrc         = 1  // CTA_FILTER_F_CTA_IP_SRC
 )
 
-// filters gives the attributes of the two requests that together find every
+// filters returns the attributes of the two requests that together find every
 // entry which match finds for addr.
 func filters(addr [4]byte) [2][]byte {
 	source := appendNested(nil, nl.CTA_TUPLE_IP, appendAttr(nil, nl.CTA_IP_V4_SRC, addr[:]))
@@ -48,7 +48,7 @@ func appendAttr(b []byte, typ uint16, value []byte) []byte {
 	return append(b, value...)
 }
 
-// findLocked gives the wanted entries: of few addresses by asking the kernel for
+// findLocked returns the wanted entries: of few addresses by asking the kernel for
 // just these, of many by one reading of everything. What comes is judged here in
 // either case, so a kernel that does not know the filter costs time and nothing
 // else; it is not asked that way again. The error of an interrupted reading

@@ -14,7 +14,7 @@ import (
 
 func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
-// fixed gives the header of a message: its bytes and then as many zeros as it takes.
+// fixed returns the header of a message: its bytes and then as many zeros as it takes.
 func fixed(n int, b ...byte) []byte { return append(b, make([]byte, n-len(b))...) }
 
 // What the kernel tells of links, routes and neighbours, and whatever else it might

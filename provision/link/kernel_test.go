@@ -61,7 +61,7 @@ func insert(t testing.TB, h *lab.Host, proto string, port int, src, dst, replySr
 	require.NoError(t, err)
 }
 
-// flows gives "source > destination" of every entry as the conntrack command sees it.
+// flows returns "source > destination" of every entry as the conntrack command sees it.
 func flows(t testing.TB, h *lab.Host) []string {
 	t.Helper()
 	out, err := h.Output(t.Context(), "conntrack", "-L")

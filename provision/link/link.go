@@ -55,7 +55,7 @@ var (
 	_ access.Teller = (*Flows)(nil)
 )
 
-// OpenFlows gives access to the tracked connections. It needs CAP_NET_ADMIN.
+// OpenFlows returns access to the tracked connections. It needs CAP_NET_ADMIN.
 func OpenFlows(o Options) (*Flows, error) {
 	f := &Flows{log: o.Log, netns: o.NetNS}
 	if f.log == nil {

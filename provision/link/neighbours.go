@@ -23,7 +23,7 @@ type Neighbours struct {
 
 var _ neighbour.Kernel = (*Neighbours)(nil)
 
-// OpenNeighbours gives access to the table of a network namespace: that of an
+// OpenNeighbours returns access to the table of a network namespace: that of an
 // open file descriptor, for tests, or with zero that of the calling thread.
 func OpenNeighbours(netNS int) (*Neighbours, error) {
 	n := &Neighbours{rtnl: rtnl{netns: netNS}}

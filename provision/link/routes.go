@@ -45,7 +45,7 @@ type Routes struct {
 
 var _ route.Kernel = (*Routes)(nil)
 
-// OpenRoutes gives access to the routes. Changing them needs CAP_NET_ADMIN.
+// OpenRoutes returns access to the routes. Changing them needs CAP_NET_ADMIN.
 func OpenRoutes(o RouteOptions) (*Routes, error) {
 	if o.Protocol == 0 {
 		return nil, errors.New("link: open routes: protocol 0 would be everybody's")

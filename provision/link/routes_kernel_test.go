@@ -35,7 +35,7 @@ func openRoutes(t testing.TB, h *lab.Host) *link.Routes {
 	return r
 }
 
-// cables gives a host that has interfaces c0, c1, ... with the numbers of their links.
+// cables returns a host that has interfaces c0, c1, ... with the numbers of their links.
 func cables(t testing.TB, l *lab.Lab, n int) (*lab.Host, []int) {
 	t.Helper()
 	h, err := l.Host("router")
@@ -60,7 +60,7 @@ func cables(t testing.TB, l *lab.Lab, n int) (*lab.Host, []int) {
 	return h, index
 }
 
-// ipRoutes gives the host routes of table main as the ip command prints them, sorted.
+// ipRoutes returns the host routes of table main as the ip command prints them, sorted.
 func ipRoutes(t testing.TB, h *lab.Host, args ...string) []string {
 	t.Helper()
 	out, err := h.Output(t.Context(), "ip", append([]string{"-4", "route", "show"}, args...)...)
@@ -167,7 +167,7 @@ func TestKernelRoutes(t *testing.T) {
 	require.Len(t, have(), 1200)
 }
 
-// waitEvent gives the first event for which ok is true.
+// waitEvent returns the first event for which ok is true.
 func waitEvent(t *testing.T, events <-chan route.Event, what string, ok func(route.Event) bool) {
 	t.Helper()
 	limit := time.After(10 * time.Second)

@@ -106,7 +106,7 @@ func Interfaces(o WatchOptions) (*provision.Interfaces, error) {
 	return provision.NewInterfaces(state.list(), nil), nil
 }
 
-// View gives the newest view, never nil.
+// View returns the newest view, never nil.
 func (w *Watch) View() *provision.Interfaces { return w.view.Load() }
 
 // Status tells what was seen.
@@ -411,7 +411,7 @@ func (s *hostState) addr(index int, n *net.IPNet, flags int, add bool) bool {
 	return true
 }
 
-// list gives the interfaces with their addresses.
+// list returns the interfaces with their addresses.
 func (s *hostState) list() []provision.Interface {
 	out := make([]provision.Interface, 0, len(s.links))
 	for index, f := range s.links {

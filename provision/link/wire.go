@@ -40,7 +40,7 @@ func (w *Wires) Close() error {
 	return w.rtnl.Close()
 }
 
-// Wire gives the interface and the MAC of a neighbour. It is false for an address behind
+// Wire returns the interface and the MAC of a neighbour. It is false for an address behind
 // a router or of this host, and where nothing is known.
 func (w *Wires) Wire(addr netip.Addr) (ifindex int, mac provision.MAC, ok bool) {
 	routes, err := w.handle.RouteGet(addr.AsSlice())

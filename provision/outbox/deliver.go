@@ -56,7 +56,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 	return nil
 }
 
-// next gives the entry to send now, or how long to wait; less than zero: until
+// next returns the entry to send now, or how long to wait; less than zero: until
 // something changes.
 func (o *Outbox) next() (*entry, time.Duration) {
 	o.mu.Lock()

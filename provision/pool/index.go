@@ -16,7 +16,7 @@ func (p *Pool) home(who provision.Owner) uint32 {
 	return uint32(maphash.Bytes(p.seed, who.AppendTo(room[:0])) >> p.shift)
 }
 
-// place gives where who is in the index, or where it belongs.
+// place returns where who is in the index, or where it belongs.
 func (p *Pool) place(who provision.Owner) (at uint32, found bool) {
 	mask := uint32(len(p.index) - 1)
 	for at = p.home(who); p.index[at] != 0; at = (at + 1) & mask {

@@ -30,7 +30,7 @@ func (p *Pool) setPlace(i uint32, place uint64) {
 	}
 }
 
-// Place gives what SetPlace said.
+// Place returns what SetPlace said.
 func (p *Pool) Place(a netip.Addr) uint64 {
 	if i, ok := p.at(a); ok {
 		return p.slots[i].place
@@ -63,7 +63,7 @@ func (p *Pool) placeHome(place uint64) uint32 {
 	return uint32(place * 0x9e3779b97f4a7c15 >> p.shift) // Fibonacci hashing (Knuth 6.4)
 }
 
-// placeAt gives where a place is in the table, or where it belongs.
+// placeAt returns where a place is in the table, or where it belongs.
 func (p *Pool) placeAt(place uint64) uint32 {
 	mask := uint32(len(p.places) - 1)
 	at := p.placeHome(place)

@@ -34,7 +34,7 @@ const (
 	StateReserved          // never given: gateway, network, broadcast
 )
 
-// String gives free, offered, leased, quarantined, reserved or invalid.
+// String returns free, offered, leased, quarantined, reserved or invalid.
 func (s State) String() string {
 	switch s {
 	case StateFree:
@@ -160,7 +160,7 @@ func New(first, last netip.Addr, reserved ...netip.Addr) (*Pool, error) {
 	return p, nil
 }
 
-// links gives the links of a slot, none for one that is in no list.
+// links returns the links of a slot, none for one that is in no list.
 func (p *Pool) links(i uint32) (prev, next uint32) {
 	if p.slots[i].list == listNone {
 		return none, none
@@ -179,7 +179,7 @@ func (p *Pool) addr(i uint32) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// at gives the place of an address.
+// at returns the place of an address.
 func (p *Pool) at(a netip.Addr) (uint32, bool) {
 	if !a.Is4() {
 		return 0, false
@@ -461,7 +461,7 @@ func (p *Pool) Used() float64 {
 	return Counts{Size: len(p.slots) - p.counts[StateReserved] - p.bound, Free: p.counts[StateFree]}.Used()
 }
 
-// All gives what every address that somebody has or had is at now, ascending.
+// All returns what every address that somebody has or had is at now, ascending.
 func (p *Pool) All(now time.Time) iter.Seq2[netip.Addr, Slot] {
 	return func(yield func(netip.Addr, Slot) bool) {
 		for i := range p.slots {
@@ -520,7 +520,7 @@ func (p *Pool) count(s *slot, by int) {
 // callers that looked at theirs in another order than they called.
 const setBack = 5000
 
-// clock gives now in milliseconds. When the clock was set back, what is held is held
+// clock returns now in milliseconds. When the clock was set back, what is held is held
 // as much longer as it had been: the lists stay in order, and nothing is kept until the clock
 // is where it was.
 func (p *Pool) clock(now time.Time) int64 {

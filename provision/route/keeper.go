@@ -46,7 +46,7 @@ func destinationOf(rec *lease.Record) destination {
 // goroutines, but for Apply; Watch runs beside them all.
 type Kernel interface {
 	Links(ctx context.Context) ([]Link, error)
-	// Routes gives the host routes that carry our protocol number, of all tables.
+	// Routes returns the host routes that carry our protocol number, of all tables.
 	Routes(ctx context.Context) ([]Route, error)
 	// Apply makes the changes in their order and gives what became of each, nil
 	// or one error per change: adding what is there and removing what is not
@@ -247,7 +247,7 @@ func (k *Keeper) Follow(ctx context.Context, feed Feed) error {
 	}
 }
 
-// Feed gives the addresses whose leases change, as lease.Touched does.
+// Feed returns the addresses whose leases change, as lease.Touched does.
 type Feed interface {
 	Next(ctx context.Context, buf []netip.Addr) (int, error)
 }
@@ -424,7 +424,7 @@ func (k *Keeper) watch(ctx context.Context) {
 	}
 }
 
-// next gives the time of the next round that nothing else asks for.
+// next returns the time of the next round that nothing else asks for.
 func (k *Keeper) next() time.Time {
 	at := k.verifyDue
 	if len(k.ends) > 0 && k.ends[0].at.Before(at) {

@@ -48,7 +48,7 @@ type Change struct {
 	Route Route
 }
 
-// Plan gives the changes that turn have into want: none if they are equal.
+// Plan returns the changes that turn have into want: none if they are equal.
 // All additions stand before all removals, so that an address which moves from
 // one interface to another is at no time without a route, whatever the batch is
 // cut into. The inputs need not be sorted, may have repeats, and are not changed.
@@ -73,7 +73,7 @@ func appendMissingRoutes(out []Change, op provision.Op, a, b []Route) []Change {
 	return out
 }
 
-// sortedRoutes gives routes in order and without repeats, itself if it is so already.
+// sortedRoutes returns routes in order and without repeats, itself if it is so already.
 func sortedRoutes(routes []Route) []Route {
 	for i := 1; i < len(routes); i++ {
 		if routes[i-1].Compare(routes[i]) >= 0 {

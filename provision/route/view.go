@@ -50,7 +50,7 @@ func (k *Keeper) Rows(ctx context.Context, now time.Time) ([]Row, error) {
 	return routeRows(opts, k.leases, links, routes, now), nil
 }
 
-// Rows gives what the kernel has, for want of leases to compare it with.
+// Rows returns what the kernel has, for want of leases to compare it with.
 func Rows(links []Link, routes []Route) []Row {
 	names := linkNames(links)
 	rows := make([]Row, 0, len(routes))

@@ -328,13 +328,13 @@ func lowest(ids []provision.SubscriberID) []provision.SubscriberID {
 	return out
 }
 
-// percent gives 51% or, where that would hide the difference, 0.4%.
+// percent returns 51% or, where that would hide the difference, 0.4%.
 func percent(share float64) string {
 	text := fmt.Sprintf("%.1f", share*100)
 	return strings.TrimSuffix(text, ".0") + "%"
 }
 
-// clone gives a copy that shares nothing.
+// clone returns a copy that shares nothing.
 func (d GuardDecision) clone() GuardDecision {
 	for _, k := range changeKinds {
 		c := d.Of(k)

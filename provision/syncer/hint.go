@@ -67,7 +67,7 @@ func (q *hintQueue) len() int {
 	return len(q.order) + len(q.again)
 }
 
-// add gives false if there is no room.
+// add returns false if there is no room.
 func (q *hintQueue) add(id provision.SubscriberID, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -118,7 +118,7 @@ type hintRead struct {
 	fresh  bool // read for the first time
 }
 
-// take gives the next customers that were not read yet or, if fresh is not set, of those that could not be, if it is time to; no ids
+// take returns the next customers that were not read yet or, if fresh is not set, of those that could not be, if it is time to; no ids
 // if none waits.
 func (q *hintQueue) take(fresh bool, now time.Time) (r hintRead) {
 	q.mu.Lock()
@@ -274,7 +274,7 @@ func (q *hintQueue) addHeld(ids ...provision.SubscriberID) {
 	}
 }
 
-// takeHeld gives the next one whose card is to confirm held rows, or of those whose card could not be read one that it is time for.
+// takeHeld returns the next one whose card is to confirm held rows, or of those whose card could not be read one that it is time for.
 func (q *hintQueue) takeHeld(now time.Time) (id provision.SubscriberID, before unread, some bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

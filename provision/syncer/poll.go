@@ -90,7 +90,7 @@ func (s *Syncer) kindLocked(now time.Time) FetchKind {
 	return FetchFull
 }
 
-// nextFullLocked gives the time from which a poll is a whole fetch. The poll
+// nextFullLocked returns the time from which a poll is a whole fetch. The poll
 // nearest to the end of the interval is taken.
 func (s *Syncer) nextFullLocked() time.Time {
 	if s.lastFull.IsZero() {
@@ -312,7 +312,7 @@ func (s *Syncer) passBesideLocked(f fetched) (all bool) {
 	return all
 }
 
-// differing gives the states that are others in cur.
+// differing returns the states that are others in cur.
 func differing(cur *provision.Snapshot, states map[provision.SubscriberID]provision.State) map[provision.SubscriberID]provision.State {
 	changed := make(map[provision.SubscriberID]provision.State)
 	for id, st := range states {
@@ -323,7 +323,7 @@ func differing(cur *provision.Snapshot, states map[provision.SubscriberID]provis
 	return changed
 }
 
-// derive gives cur with the states that differ, cur itself if none does.
+// derive returns cur with the states that differ, cur itself if none does.
 func derive(cur *provision.Snapshot, changed map[provision.SubscriberID]provision.State) *provision.Snapshot {
 	if len(changed) == 0 {
 		return cur

@@ -402,7 +402,7 @@ func TestStatesAloneAreJudgedLikeAll(t *testing.T) {
 	assert.Greater(t, short, 20)
 }
 
-// withStates gives the input that Build would have needed for old with states.
+// withStates returns the input that Build would have needed for old with states.
 func withStates(in provision.Input, old *provision.Snapshot, states map[provision.SubscriberID]provision.State) provision.Input {
 	in.Subscribers = nil
 	for _, sub := range old.Subscribers() {

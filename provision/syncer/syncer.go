@@ -283,7 +283,7 @@ func (s *Syncer) settleLocked(began time.Time) {
 	}
 }
 
-// someOfEach gives at most n problems, with a fair part of every kind: a flood of
+// someOfEach returns at most n problems, with a fair part of every kind: a flood of
 // one must not hide the others. problems are sorted by kind.
 func someOfEach(problems []provision.Problem, counts map[provision.ProblemKind]int, n int) []provision.Problem {
 	if len(problems) <= n {
@@ -325,7 +325,7 @@ func notify(c chan struct{}) {
 	}
 }
 
-// Current gives the snapshot in use, nil before the first.
+// Current returns the snapshot in use, nil before the first.
 func (s *Syncer) Current() *provision.Snapshot { return s.current.Load() }
 
 // Refresh asks for a whole fetch now; many calls may become one. A call during a
@@ -337,7 +337,7 @@ func (s *Syncer) Refresh() {
 	notify(s.wake)
 }
 
-// Updates gives a channel with one slot that gets a value after every
+// Updates returns a channel with one slot that gets a value after every
 // publication; several may become one. Each call makes a channel of its own,
 // for the life of the Syncer: call it once per consumer.
 func (s *Syncer) Updates() <-chan struct{} {
@@ -382,7 +382,7 @@ func (s *Syncer) keepLocked(states map[provision.SubscriberID]provision.State, a
 	}
 }
 
-// withLocked gives the snapshot that states of the time at make of the one in
+// withLocked returns the snapshot that states of the time at make of the one in
 // use; nil if it stays, for they are the same or what is known is newer.
 func (s *Syncer) withLocked(states map[provision.SubscriberID]provision.State, at time.Time) *provision.Snapshot {
 	cur := s.Current()

@@ -204,7 +204,7 @@ func reject(s *Syncer) error {
 	return err
 }
 
-// without gives the test input less its first rows.
+// without returns the test input less its first rows.
 func without(n int) provision.Input {
 	in := provisiontest.Input(100)
 	in.Lines = in.Lines[n:]

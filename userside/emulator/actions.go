@@ -41,7 +41,7 @@ const (
 // not published.
 const afterSeed = "3.19"
 
-// actionTable gives all actions by name. To add one is to add a row and a function.
+// actionTable returns all actions by name. To add one is to add a row and a function.
 func actionTable() map[string]*action {
 	always := userside.Version{}
 	need := func(names ...string) []string { return names }

@@ -27,7 +27,7 @@ const adminLimit = 1000
 // pageCustomers is how many customers the page shows.
 const pageCustomers = 20
 
-// AdminHandler gives the handler for a second listener: for people and tests,
+// AdminHandler returns the handler for a second listener: for people and tests,
 // not for clients of the ERP. It asks for no key, so it belongs on loopback; it
 // shows none either. Requests of foreign web pages are refused.
 //
@@ -164,7 +164,7 @@ func (e *Emulator) adminCustomer(c *Customer) adminCustomer {
 	return a
 }
 
-// find gives the customers of a state that match q: an id, a login, an address
+// find returns the customers of a state that match q: an id, a login, an address
 // or a part of the name.
 func (e *Emulator) find(state, q string, offset, limit int) (found []adminCustomer, total int, err error) {
 	found = []adminCustomer{}
@@ -366,7 +366,7 @@ type quirkView struct {
 	On     bool
 }
 
-// quirkViews gives the quirks in the order of the fields of Quirks.
+// quirkViews returns the quirks in the order of the fields of Quirks.
 func quirkViews(q Quirks) ([]quirkView, error) {
 	b, err := json.Marshal(q)
 	if err != nil {

@@ -59,7 +59,7 @@ func getBindings(e *Emulator, r *request) (answer, error) {
 	}
 }
 
-// rows gives all rows in the order of the customers. The row that is handed out
+// rows returns all rows in the order of the customers. The row that is handed out
 // is the same one each time.
 func (e *Emulator) rows(r *request) iter.Seq[*row] {
 	type host struct {
@@ -98,7 +98,7 @@ func (e *Emulator) rows(r *request) iter.Seq[*row] {
 	}
 }
 
-// bulk gives the customers of a bulk answer: all, or with the quirk HalfGone
+// bulk returns the customers of a bulk answer: all, or with the quirk HalfGone
 // every second one.
 func (e *Emulator) bulk(r *request) []*Customer {
 	all := e.customerList()

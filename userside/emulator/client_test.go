@@ -14,7 +14,7 @@ import (
 	"github.com/usher-agent/usher/userside/emulator"
 )
 
-// arguments gives good arguments of every action, for the generated customers
+// arguments returns good arguments of every action, for the generated customers
 // 1001 to 1010. %s stands for an address of 1001, which has it.
 func arguments(ip string) map[string]string {
 	return map[string]string{

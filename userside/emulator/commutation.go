@@ -14,7 +14,7 @@ type endpoint struct {
 	connect int64 // connect_id
 }
 
-// patch gives what a customer's link number i is plugged into, and where the
+// patch returns what a customer's link number i is plugged into, and where the
 // chain ends.
 func patch(c *Customer, i int) (near, finish endpoint) {
 	l := c.Links[i]
@@ -235,7 +235,7 @@ func getConnectList(e *Emulator, r *request) (answer, error) {
 	}), nil
 }
 
-// submap gives the map under k, which is made when it is missing.
+// submap returns the map under k, which is made when it is missing.
 func submap[K, L comparable, V any](m map[K]map[L]V, k K) map[L]V {
 	if m[k] == nil {
 		m[k] = map[L]V{}

@@ -47,7 +47,7 @@ type fact struct {
 	port     uint32
 }
 
-// facts gives what the bindings must say, by the model.
+// facts returns what the bindings must say, by the model.
 func facts(e *emulator.Emulator) map[fact]int {
 	out := map[fact]int{}
 	for _, c := range e.Customers() {

@@ -76,7 +76,7 @@ func deviceFilter(e *Emulator, r *request) (func(*Device) bool, error) {
 	}, nil
 }
 
-// deviceFields gives the test for the parameters that leave fields out.
+// deviceFields returns the test for the parameters that leave fields out.
 func deviceFields(r *request) func(string) bool {
 	var only []string
 	if r.has("dataset") {
@@ -256,7 +256,7 @@ type sighting struct {
 	first, last time.Time
 }
 
-// sightings gives all of them.
+// sightings returns all of them.
 func (e *Emulator) sightings() iter.Seq[sighting] {
 	all := e.customerList()
 	return func(yield func(sighting) bool) {
@@ -387,7 +387,7 @@ func (e *encoder) moduleDevice(r *request, d *Device, typeID int64) {
 	})
 }
 
-// active gives when the ERP last reached the device.
+// active returns when the ERP last reached the device.
 func (d *Device) active(now time.Time) time.Time {
 	if d.Offline {
 		return now.Add(-26 * time.Hour)

@@ -206,7 +206,7 @@ func (e *Emulator) Close() error {
 	return e.store.close()
 }
 
-// Profile gives the emulated generation.
+// Profile returns the emulated generation.
 func (e *Emulator) Profile() Profile { return Profile(e.profile.Load()) }
 
 // SetProfile changes the emulated generation for the calls to come.
@@ -218,7 +218,7 @@ func (e *Emulator) SetProfile(p Profile) error {
 	return nil
 }
 
-// Shape gives the form of the bindings answer.
+// Shape returns the form of the bindings answer.
 func (e *Emulator) Shape() Shape { return Shape(e.shape.Load()) }
 
 // SetShape changes the form of the bindings answer.
@@ -230,7 +230,7 @@ func (e *Emulator) SetShape(s Shape) error {
 	return nil
 }
 
-// Quirks gives the present quirks.
+// Quirks returns the present quirks.
 func (e *Emulator) Quirks() Quirks {
 	q := *e.quirks.Load()
 	q.MissingActions = slices.Clone(q.MissingActions)
@@ -247,18 +247,18 @@ func (e *Emulator) SetQuirks(q Quirks) error {
 	return nil
 }
 
-// Calls gives how often each action was asked for, keyed "category.action",
+// Calls returns how often each action was asked for, keyed "category.action",
 // whatever became of it. Calls of actions that no server has are under
 // "unknown"; those refused for their key are under "refused" besides.
 func (e *Emulator) Calls() map[string]int { return e.calls.snapshot() }
 
-// Changes gives the feed that stands for the ERP's hooks: every change but
+// Changes returns the feed that stands for the ERP's hooks: every change but
 // those made with skip_internal_api=1, in the order in which they were made. The
 // channel holds 256 of them; more are dropped for a reader that does not
 // keep up. It is closed when ctx ends or the Emulator is closed.
 func (e *Emulator) Changes(ctx context.Context) <-chan Change { return e.feed.subscribe(ctx) }
 
-// Customers gives copies of all customers, by id.
+// Customers returns copies of all customers, by id.
 func (e *Emulator) Customers() []Customer {
 	all := e.customerList()
 	out := make([]Customer, len(all))
@@ -268,7 +268,7 @@ func (e *Emulator) Customers() []Customer {
 	return out
 }
 
-// Customer gives a copy of one customer.
+// Customer returns a copy of one customer.
 func (e *Emulator) Customer(id int64) (Customer, bool) {
 	if c := e.customer(id); c != nil {
 		return *c.clone(), true
@@ -276,7 +276,7 @@ func (e *Emulator) Customer(id int64) (Customer, bool) {
 	return Customer{}, false
 }
 
-// Devices gives copies of all devices, by id.
+// Devices returns copies of all devices, by id.
 func (e *Emulator) Devices() []Device {
 	all := e.deviceList()
 	out := make([]Device, len(all))
@@ -286,14 +286,14 @@ func (e *Emulator) Devices() []Device {
 	return out
 }
 
-// VLANs gives the customer VLANs.
+// VLANs returns the customer VLANs.
 func (e *Emulator) VLANs() []VLAN {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	return slices.Clone(e.vlans)
 }
 
-// Subnets gives the subnets that customers live in, for a matching
+// Subnets returns the subnets that customers live in, for a matching
 // configuration of the agent. The first address of each is left to the gateway.
 func (e *Emulator) Subnets() []netip.Prefix {
 	var out []netip.Prefix
@@ -305,7 +305,7 @@ func (e *Emulator) Subnets() []netip.Prefix {
 	return out
 }
 
-// MACHistory gives what MACs a customer was seen with, oldest first.
+// MACHistory returns what MACs a customer was seen with, oldest first.
 func (e *Emulator) MACHistory(id int64) []MACRecord {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -315,7 +315,7 @@ func (e *Emulator) MACHistory(id int64) []MACRecord {
 	return recs
 }
 
-// customerList gives the customers as of now, by id. The slice is the caller's,
+// customerList returns the customers as of now, by id. The slice is the caller's,
 // what it points to must not be modified.
 func (e *Emulator) customerList() []*Customer {
 	e.mu.RLock()
@@ -329,7 +329,7 @@ func (e *Emulator) deviceList() []*Device {
 	return slices.Clone(e.devices)
 }
 
-// customer gives a customer, not to be modified, or nil.
+// customer returns a customer, not to be modified, or nil.
 func (e *Emulator) customer(id int64) *Customer {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -339,7 +339,7 @@ func (e *Emulator) customer(id int64) *Customer {
 	return nil
 }
 
-// device gives a device, not to be modified, or nil.
+// device returns a device, not to be modified, or nil.
 func (e *Emulator) device(id int64) *Device {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -349,7 +349,7 @@ func (e *Emulator) device(id int64) *Device {
 	return nil
 }
 
-// holders gives the ids of the customers that have ip.
+// holders returns the ids of the customers that have ip.
 func (e *Emulator) holders(ip netip.Addr) []int64 {
 	e.mu.RLock()
 	defer e.mu.RUnlock()

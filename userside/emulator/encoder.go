@@ -276,7 +276,7 @@ func (e *encoder) quote(s string) {
 	e.buf = append(b, '"')
 }
 
-// escapeText gives the form in which the ERP stores text: the five characters of
+// escapeText returns the form in which the ERP stores text: the five characters of
 // HTML as entities and line breaks as <br>; with all also both slashes and
 // every letter outside ASCII (API page, section 2.3).
 func escapeText(s string, all bool) string {

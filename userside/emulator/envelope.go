@@ -104,7 +104,7 @@ func (e *encoder) refusal(p Profile, err error) {
 	})
 }
 
-// envelope gives the name of an envelope key in a profile (API page, section 2.1).
+// envelope returns the name of an envelope key in a profile (API page, section 2.1).
 func envelope(p Profile, key string) string {
 	if !p.old() {
 		return key

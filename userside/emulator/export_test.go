@@ -10,7 +10,7 @@ type ActionRow struct {
 	Need         []string
 }
 
-// ActionRows gives the table.
+// ActionRows returns the table.
 func ActionRows() []ActionRow {
 	table := actionTable()
 	var out []ActionRow

@@ -77,7 +77,7 @@ func generate(seed uint64, n int) *dataset {
 	return g.d
 }
 
-// subnetBits gives the size of subnet with which n customers need no more than
+// subnetBits returns the size of subnet with which n customers need no more than
 // about 64 of them: that many VLANs and configuration entries stay readable.
 func subnetBits(n int) int {
 	bits := 24
@@ -158,7 +158,7 @@ func (g *generator) word(n int) string {
 	return string(b)
 }
 
-// address gives the next free address; the last one of a subnet is broadcast.
+// address returns the next free address; the last one of a subnet is broadcast.
 func (g *generator) address() netip.Addr {
 	if ipNumber(g.next) >= lastAddress(g.subnet) {
 		g.addSubnet()
@@ -168,7 +168,7 @@ func (g *generator) address() netip.Addr {
 	return ip
 }
 
-// mac gives a customer's MAC: locally administered, hence nobody's.
+// mac returns a customer's MAC: locally administered, hence nobody's.
 func (g *generator) mac() MAC {
 	v := g.rng.Uint64()
 	return MAC{0x02, byte(v >> 32), byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}
@@ -234,7 +234,7 @@ func (g *generator) plug(c *Customer, dev *Device) {
 	}
 }
 
-// addresses gives one address mostly, two or three to 3 in 100; 15 in 100 have no MAC yet.
+// addresses returns one address mostly, two or three to 3 in 100; 15 in 100 have no MAC yet.
 func (g *generator) addresses(c *Customer) {
 	n := 1
 	if g.rng.IntN(100) < 3 {

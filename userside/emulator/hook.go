@@ -57,7 +57,7 @@ type hook struct {
 	status HookStatus // guarded by mu
 }
 
-// newHook gives nil when no URL is given.
+// newHook returns nil when no URL is given.
 func newHook(o Options, now func() time.Time, log *slog.Logger) (*hook, error) {
 	if o.HookURL == "" {
 		return nil, nil

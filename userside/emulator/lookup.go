@@ -209,7 +209,7 @@ func getCustomerID(e *Emulator, r *request) (answer, error) {
 	}}, nil
 }
 
-// unbare gives the usual form of an address that is a decimal number, or a MAC of
+// unbare returns the usual form of an address that is a decimal number, or a MAC of
 // bare digits, and nothing for another form.
 func unbare(typer, value string) string {
 	if typer == "mac" {
@@ -226,7 +226,7 @@ func unbare(typer, value string) string {
 	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}).String()
 }
 
-// lookup gives the test for a data_typer other than ip. Nobody matches a value
+// lookup returns the test for a data_typer other than ip. Nobody matches a value
 // whose form is wrong.
 func lookup(typer, value string) (condition, error) {
 	switch typer {

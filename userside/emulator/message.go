@@ -39,7 +39,7 @@ func getMessages(e *Emulator, r *request) (answer, error) {
 	}), nil
 }
 
-// messageCustomers gives those whose messages are asked for.
+// messageCustomers returns those whose messages are asked for.
 func messageCustomers(e *Emulator, r *request) ([]*Customer, error) {
 	if r.has("customer_id") {
 		id, err := existing(e, r)

@@ -20,7 +20,7 @@ const (
 	StateActive State = 2
 )
 
-// String gives stop, pause, active, or the number of another state.
+// String returns stop, pause, active, or the number of another state.
 func (s State) String() string {
 	switch s {
 	case StateStop:
@@ -68,12 +68,12 @@ func ParseMAC(s string) (MAC, error) {
 // IsZero reports whether the address is not known.
 func (m MAC) IsZero() bool { return m == MAC{} }
 
-// String gives the form 00:00:5e:00:53:01.
+// String returns the form 00:00:5e:00:53:01.
 func (m MAC) String() string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
 }
 
-// hex gives 12 lower-case digits, or nothing for the zero address: the form of
+// hex returns 12 lower-case digits, or nothing for the zero address: the form of
 // ip_mac.
 func (m MAC) hex() string {
 	if m.IsZero() {
@@ -82,7 +82,7 @@ func (m MAC) hex() string {
 	return hex.EncodeToString(m[:])
 }
 
-// upperHex gives the form of device rows: 12 digits in upper case.
+// upperHex returns the form of device rows: 12 digits in upper case.
 func (m MAC) upperHex() string { return strings.ToUpper(m.hex()) }
 
 // Address is one entry of a customer's list of addresses: an address with or
@@ -263,7 +263,7 @@ func (d *Device) validate() error {
 	return nil
 }
 
-// portName gives the interface name of a port, empty when the device lacks it.
+// portName returns the interface name of a port, empty when the device lacks it.
 func (d *Device) portName(number uint32) string {
 	if d == nil {
 		return ""

@@ -62,7 +62,7 @@ func (e *Emulator) PasswordIs(id int64, password string) bool {
 	return c != nil && c.passwordIs(password)
 }
 
-// hashPassword gives salt and hash in hex with a dot between.
+// hashPassword returns salt and hash in hex with a dot between.
 func hashPassword(password string) (string, error) {
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt) // never fails

@@ -30,7 +30,7 @@ const (
 	Profile316
 )
 
-// String gives legacy, modern, v321 or v316, the words that ParseProfile reads.
+// String returns legacy, modern, v321 or v316, the words that ParseProfile reads.
 func (p Profile) String() string {
 	switch p {
 	case ProfileLegacy:
@@ -49,7 +49,7 @@ func (p Profile) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (p Profile) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// Profiles gives all profiles, the oldest server first.
+// Profiles returns all profiles, the oldest server first.
 func Profiles() []Profile { return []Profile{Profile316, ProfileLegacy, ProfileModern, ProfileV321} }
 
 // ParseProfile reads v316, legacy, modern or v321.
@@ -64,7 +64,7 @@ func ParseProfile(s string) (Profile, error) {
 
 func (p Profile) valid() bool { return p >= ProfileLegacy && p <= Profile316 }
 
-// Version gives the level of the server: what it tells in get_system_info, and
+// Version returns the level of the server: what it tells in get_system_info, and
 // what decides which actions and parameters it knows. It is the zero Version
 // for a Profile that does not exist.
 func (p Profile) Version() userside.Version {
@@ -117,7 +117,7 @@ const (
 	ShapeF
 )
 
-// String gives the letter.
+// String returns the letter.
 func (s Shape) String() string { return string(rune(s)) }
 
 // MarshalText implements encoding.TextMarshaler.

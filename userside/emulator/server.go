@@ -33,7 +33,7 @@ type request struct {
 	now     time.Time
 }
 
-// param gives a parameter, empty when it is not there.
+// param returns a parameter, empty when it is not there.
 func (r *request) param(name string) string { return r.params[name] }
 
 // has reports whether a parameter is there and not empty.
@@ -227,7 +227,7 @@ func (e *Emulator) respond(w http.ResponseWriter, hr *http.Request, r *request) 
 	return status
 }
 
-// status gives the HTTP status of the outcome of an action, and replaces an
+// status returns the HTTP status of the outcome of an action, and replaces an
 // error that is not for the client.
 func (e *Emulator) status(r *request, err *error) int {
 	status := http.StatusOK
@@ -316,7 +316,7 @@ func renamings() []renaming {
 	}
 }
 
-// wire gives the name that the emulated server has for a parameter, or for a
+// wire returns the name that the emulated server has for a parameter, or for a
 // field of that name.
 func (r *request) wire(name string) string {
 	if r.cat == "customer" {
@@ -332,7 +332,7 @@ func (r *request) wire(name string) string {
 // before reports whether the emulated server is older than a version.
 func (r *request) before(version string) bool { return r.version.Before(level(version)) }
 
-// category gives cat and action by today's names: abon is customer, and the
+// category returns cat and action by today's names: abon is customer, and the
 // action may come as subcat, in cat=module as request. Profile316 has subcat
 // alone in cat=customer; other categories had action early.
 func (r *request) category() (cat, name string) {

@@ -261,7 +261,7 @@ func putHistory(tx *bbolt.Tx, id int64, recs []MACRecord) error {
 	return nil
 }
 
-// historyKeys gives the keys of a customer's records, oldest first.
+// historyKeys returns the keys of a customer's records, oldest first.
 func historyKeys(b *bbolt.Bucket, id int64) [][]byte {
 	var keys [][]byte
 	prefix := idKey(id)

@@ -150,7 +150,7 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-// sample gives good parameters of every action that changes data.
+// sample returns good parameters of every action that changes data.
 func sample() map[string]string {
 	return map[string]string{
 		"add": "fio=x&billing_id=1&billing_customer_id=9", "edit": "id=1001&name=x", "delete": "id=1005", "merge": "dst_id=1001&src_id=1003",

@@ -279,7 +279,7 @@ func union[T comparable](a, b []T) []T {
 	return a
 }
 
-// newest gives the last maxHistory of a list.
+// newest returns the last maxHistory of a list.
 func newest[T any](list []T) []T { return list[max(0, len(list)-maxHistory):] }
 
 // toFormer and toNormal answer to_ex and to_normal. They change the flag and

@@ -133,7 +133,7 @@ func (p *parser) walk(b []byte) {
 	}
 }
 
-// stringEnd gives the length of the string with its quotes, or what is there of it.
+// stringEnd returns the length of the string with its quotes, or what is there of it.
 func stringEnd(b []byte) int {
 	for i := 1; i < len(b); i++ {
 		switch b[i] {

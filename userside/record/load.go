@@ -200,8 +200,8 @@ func readBody(root *os.Root, e *Exchange) ([]byte, error) {
 	return b, nil
 }
 
-// Exchanges gives what is recorded, in order.
+// Exchanges returns what is recorded, in order.
 func (s *Set) Exchanges() []Exchange { return slices.Clone(s.exchanges) }
 
-// Actions gives the recorded actions as category.action, sorted.
+// Actions returns the recorded actions as category.action, sorted.
 func (s *Set) Actions() []string { return slices.Clone(s.labels) }

@@ -55,7 +55,7 @@ func (m *masker) prf(label string, n ...uint64) [32]byte {
 	return out
 }
 
-// stream gives keyed random numbers.
+// stream returns keyed random numbers.
 func (m *masker) stream(label string) *rand.Rand {
 	return rand.New(rand.NewChaCha8(m.prf("stream " + label)))
 }
@@ -157,7 +157,7 @@ const (
 	three    = "აბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰ" // of three
 )
 
-// drawWord gives random letters and digits in the pattern of w.
+// drawWord returns random letters and digits in the pattern of w.
 func drawWord(rng *rand.Rand, w string) string {
 	pick := func(alphabet string) rune {
 		all := []rune(alphabet)
@@ -187,7 +187,7 @@ func drawWord(rng *rand.Rand, w string) string {
 	return b.String()
 }
 
-// copyCase gives masked the capitals of w, rune by rune.
+// copyCase returns masked the capitals of w, rune by rune.
 func copyCase(masked, w string) string {
 	out := []rune(masked)
 	for i, c := range []rune(w) {

@@ -85,7 +85,7 @@ func (m *ipMasker) take(net16 uint16) uint16 {
 	return 240<<8 | binary.BigEndian.Uint16(r[:])&0x0eff
 }
 
-// permutation gives a permutation of the octets in which two that share their
+// permutation returns a permutation of the octets in which two that share their
 // first n bits share n bits afterwards. With ends, 0, 1, 254 and 255 stay: they
 // are what networks, gateways and broadcasts end in.
 func permutation(flips [32]byte, ends bool) *[256]byte {

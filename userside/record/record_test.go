@@ -74,7 +74,7 @@ func fill(t *testing.T, e *emulator.Emulator) originals {
 	return o
 }
 
-// spellings gives every form in which an original could have slipped through.
+// spellings returns every form in which an original could have slipped through.
 func (o originals) spellings() []string {
 	var all []string
 	for _, s := range o.texts {

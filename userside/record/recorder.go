@@ -58,7 +58,7 @@ type Exchange struct {
 	TookSeconds float64 `json:"took_seconds"`
 }
 
-// Label gives category and action with a dot between.
+// Label returns category and action with a dot between.
 func (e *Exchange) Label() string { return e.Category + "." + e.Action }
 
 // mostBody bounds an answer whatever the options say: it is held whole, packed, unpacked and masked.
@@ -130,7 +130,7 @@ func (r *Recorder) line(v any) error {
 	return err
 }
 
-// Size gives how many exchanges were saved and the bytes of all files.
+// Size returns how many exchanges were saved and the bytes of all files.
 func (r *Recorder) Size() (exchanges int, size int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -213,7 +213,7 @@ func (r *Recorder) fail(err error) error {
 	return r.err
 }
 
-// formOf gives the parameters of query and body, the body's last.
+// formOf returns the parameters of query and body, the body's last.
 func formOf(req *http.Request) (url.Values, error) {
 	form := req.URL.Query()
 	if req.GetBody == nil {
@@ -238,7 +238,7 @@ func formOf(req *http.Request) (url.Values, error) {
 	return form, nil
 }
 
-// describe gives the masked call.
+// describe returns the masked call.
 func (r *Recorder) describe(req *http.Request, form url.Values) *Exchange {
 	c := callOf(form)
 	e := &Exchange{Method: req.Method, Category: c.category, Action: c.action, Named: c.named, Args: make(map[string]string, len(c.args))}
@@ -282,7 +282,7 @@ func contentType(s string) string {
 	return media
 }
 
-// unpack gives the text of an answer: unpacked if it is gzip, announced or not.
+// unpack returns the text of an answer: unpacked if it is gzip, announced or not.
 func (r *Recorder) unpack(e *Exchange, encoding string, wire []byte) ([]byte, error) {
 	tooLarge := fmt.Errorf("answer of %s is larger than %d bytes (the limit is userside.max_answer_mib, and at most %d bytes for a recording)", e.Label(), r.opts.MaxBody, mostBody)
 	if int64(len(wire)) > r.opts.MaxBody {

@@ -59,7 +59,7 @@ func callOf(form url.Values) request {
 	return r
 }
 
-// normal gives action and arguments by today's names, and both as one text.
+// normal returns action and arguments by today's names, and both as one text.
 func normal(category, action string, args map[string]string) (label string, out map[string]string, key string) {
 	if category == "abon" {
 		category = "customer"
@@ -111,7 +111,7 @@ func (s *Set) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.send(w, i)
 }
 
-// find gives the index of the answer, and whether it is the exact one.
+// find returns the index of the answer, and whether it is the exact one.
 func (s *Set) find(c request) (index int, how string) {
 	label, args, key := normal(c.category, c.action, c.args)
 	s.mu.Lock()

@@ -231,7 +231,7 @@ func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait gives how the process ended, or the context's error.
+// Wait returns how the process ended, or the context's error.
 func (p *Process) Wait(ctx context.Context) error {
 	select {
 	case <-p.done:
@@ -259,7 +259,7 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Log gives what the process has printed so far.
+// Log returns what the process has printed so far.
 func (p *Process) Log() string {
 	b, err := os.ReadFile(p.LogPath)
 	if err != nil {
@@ -334,7 +334,7 @@ func (h *Host) do(f func() error) error {
 	return <-result
 }
 
-// Processes gives everything that was started, in order.
+// Processes returns everything that was started, in order.
 func (l *Lab) Processes() []*Process {
 	l.mu.Lock()
 	defer l.mu.Unlock()

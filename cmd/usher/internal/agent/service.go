@@ -12,7 +12,7 @@ type Service interface {
 	Ready()
 	Reloading() // Ready follows
 	Stopping()
-	// Kept gives the descriptors that it has kept of an earlier process, with their names; they are the caller's. It is
+	// Kept returns the descriptors that it has kept of an earlier process, with their names; they are the caller's. It is
 	// called once.
 	Kept() []*os.File
 	// Keep has it keep a socket under a name beyond the end of this process, until Drop or until the service is stopped for
