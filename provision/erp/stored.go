@@ -53,6 +53,7 @@ type stored struct {
 	Reads     uint64                `json:"reads"`
 	Whole     bool                  `json:"whole,omitempty"` // states can be polled by this
 	Zero      bool                  `json:"zero,omitempty"`  // and with state_id=0
+	ZeroCheck *zeroCheck            `json:"state_zero,omitempty"`
 	Fresh     bool                  `json:"fresh,omitempty"` // the first cards of a new installation are being read
 }
 
@@ -168,6 +169,9 @@ func (m *Memory) restore(s *stored) {
 	for _, id := range s.Left {
 		m.leftFormer[id] = true
 	}
+	if s.ZeroCheck != nil {
+		m.zeroCheck = *s.ZeroCheck
+	}
 	m.reads, m.skips = s.Reads, s.Skips
 	m.round.mark = s.Reads
 }
@@ -208,6 +212,10 @@ func (m *Memory) save(now time.Time) error {
 
 func (m *Memory) storedLocked() *stored {
 	s := &stored{ERP: m.file.erp, Devices: m.devices, Accepted: slices.Sorted(maps.Keys(m.accepted)), Reads: m.reads, Skips: m.skips, Left: slices.Sorted(maps.Keys(m.leftFormer)), Whole: m.whole, Zero: m.zero, Fresh: m.fresh, Customers: make([]storedCustomer, 0, len(m.customers))}
+	if m.zeroCheck.Answer != "" {
+		s.ZeroCheck = new(zeroCheck)
+		*s.ZeroCheck = m.zeroCheck
+	}
 	for _, name := range syncer.SourceNames() {
 		if st, ok := m.sources[name]; ok {
 			s.Sources = append(s.Sources, st)

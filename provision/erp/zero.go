@@ -30,10 +30,10 @@ var errZeroIgnored = errors.New("the list of state 0 has customers of other stat
 
 // zeroCheck is what was found out about state_id=0.
 type zeroCheck struct {
-	Answer   ZeroAnswer
-	Compared int    // cards of customers in the list that told a state
-	Other    int    // of these, cards with another state than 0
-	Version  string // of the ERP, as it told it then
+	Answer   ZeroAnswer `json:"answer"`
+	Compared int        `json:"compared,omitempty"` // cards of customers in the list that told a state
+	Other    int        `json:"other,omitempty"`    // of these, cards with another state than 0
+	Version  string     `json:"version,omitempty"`  // of the ERP, as it told it then
 }
 
 // zeroSamples are how many cards are compared: the first, and the second when one
@@ -49,10 +49,12 @@ func (z zeroCheck) holds(version string, n int) bool {
 
 // compareZero finds out by cards whether the customers in a list of state 0 are in
 // state 0: once for each version of the ERP. It gives the cards that were read
-// for it, which are newer than the lists. That cards cannot be read proves nothing.
+// for it, which are newer than the lists. That cards cannot be read proves nothing: a list that had others in it
+// is not believed again for that, after a restart or an upgrade of the ERP neither.
 func (b *batch) compareZero(ctx context.Context, list []int64) (ZeroAnswer, []*userside.Customer) {
 	version := b.client.Level(ctx).Text
-	if known := b.memory.zeroChecked(); known.holds(version, len(list)) {
+	known := b.memory.zeroChecked()
+	if known.holds(version, len(list)) {
 		return known.Answer, nil
 	}
 	z := zeroCheck{Answer: ZeroUnknown, Version: version}
@@ -79,6 +81,8 @@ func (b *batch) compareZero(ctx context.Context, list []int64) (ZeroAnswer, []*u
 		z.Answer = ZeroIgnored
 	case z.Compared > z.Other:
 		z.Answer = ZeroCondition
+	case known.Answer == ZeroIgnored:
+		return known.Answer, cards
 	}
 	b.memory.setZeroCheck(z)
 	return z.Answer, cards
@@ -136,6 +140,7 @@ func (b *batch) listStopped(ctx context.Context, compare bool) error {
 func (m *Memory) setZeroCheck(z zeroCheck) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.changed = m.changed || z != m.zeroCheck
 	m.zeroCheck = z
 }
 

@@ -2,6 +2,7 @@ package erp
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -93,6 +94,60 @@ func TestZeroIsComparedWithCards(t *testing.T) {
 	require.Equal(t, 1, compared())
 	fetch(t, f, s)
 	require.Zero(t, compared(), "once for a version")
+}
+
+// What cards told about the list is not forgotten where they cannot be read: not over a restart, and not where the ERP has another version meanwhile.
+func TestListOfZeroIsNotBelievedAgain(t *testing.T) {
+	const first, second = "customer.get_data?customer_id=3,4,5", "customer.get_data?customer_id=4,5,3"
+	const others, forbidden = `200 {"result":"OK","data":{"3":{"id":3,"state_id":0},"4":{"id":4,"state_id":7},"5":{"id":5,"state_id":7}}}`, `403 {"error":"section"}`
+	rows := `200 {"result":"OK","data":[{"customer_id":1,"ip":"1681915905"},{"customer_id":3,"ip":"1681915907"},{"customer_id":4,"ip":"1681915908"},{"customer_id":5,"ip":"1681915909"}]}`
+	for name, c := range map[string]struct {
+		restart bool
+		version string // that it had when cards were compared; empty: as now
+	}{
+		"restart":             {restart: true},
+		"upgrade":             {version: "3.18"},
+		"restart and upgrade": {restart: true, version: "3.18"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, client := newFakeERP(t, with(good(), "customer.get_ip_port_device_commutation", rows, list0, ids(3, 4, 5), first, others, second, others))
+			path := filepath.Join(t.TempDir(), "answers")
+			m, err := OpenMemory(path, testURL)
+			require.NoError(t, err)
+			f, _ := newFetcher(t, client, Options{Bindings: ModeDirect, Memory: m})
+			in := fetch(t, f, nil)
+			want := map[provision.SubscriberID]string{1: "active", 2: "pause", 3: "stop", 4: "unknown", 5: "unknown"}
+			require.Equal(t, want, states(in))
+			s, _ := provision.Build(in)
+			if c.version != "" {
+				z := m.zeroChecked()
+				z.Version = c.version
+				m.setZeroCheck(z)
+			}
+			if c.restart {
+				require.NoError(t, f.Save())
+				m, err = OpenMemory(path, testURL)
+				require.NoError(t, err)
+				f, _ = newFetcher(t, client, Options{Bindings: ModeDirect, Memory: m})
+			}
+			e.set(first, forbidden)
+			e.set(second, forbidden)
+			for range 2 {
+				in = fetch(t, f, s)
+				require.Equal(t, want, states(in), "nobody is blocked by that list")
+				require.Equal(t, ZeroIgnored, m.zeroChecked().Answer)
+				s, _ = provision.Build(in)
+			}
+			got, err := f.FetchStates(ctx, s)
+			require.NoError(t, err)
+			require.NotContains(t, got.States, provision.SubscriberID(4))
+			zero := `200 {"result":"OK","data":{"3":{"id":3,"state_id":0},"4":{"id":4,"state_id":0},"5":{"id":5,"state_id":0}}}`
+			e.set(first, zero)
+			e.set(second, zero)
+			in = fetch(t, f, s)
+			require.Equal(t, "stop", states(in)[4], "their cards say so")
+		})
+	}
 }
 
 // One card that differs may be of a customer who changed between two calls; cards
