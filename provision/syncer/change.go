@@ -218,6 +218,19 @@ func endOf(lines provision.Lines, i int, id provision.SubscriberID) int {
 	return i
 }
 
+// lostSubnetAlone returns those of ids, who are sorted and moved, of whom candidate takes a subnet, and no line.
+func lostSubnetAlone(old, candidate *provision.Snapshot, own ownMAC, ids []provision.SubscriberID) []provision.SubscriberID {
+	x := comparison{old, candidate, own}
+	var alone []provision.SubscriberID
+	for _, id := range ids {
+		was, is := old.BySubscriber(id), candidate.BySubscriber(id)
+		if lostSubnet(old.SubnetsOf(id), candidate) && (was.Len() == 0 || is.Len() > 0 && was.At(0).Vacant() == is.At(0).Vacant() && !x.moved(was, is)) {
+			alone = append(alone, id)
+		}
+	}
+	return alone
+}
+
 // lostSubnet reports whether one of a subscriber's subnets is not its own any more.
 func lostSubnet(before []provision.Subnet, candidate *provision.Snapshot) bool {
 	for _, n := range before {

@@ -117,6 +117,8 @@ type verdict struct {
 	beside map[provision.SubscriberID]provision.SubscriberID
 	// blame names the source that blocks those of held who are active by their state alone.
 	blame map[provision.SubscriberID]SourceName
+	// nets are those of held who lose a subnet, and nothing else, where that is the word of a source of its own; sorted.
+	nets []provision.SubscriberID
 }
 
 // judge is the guard: it counts the subscribers that candidate would change, together with those whose changes passed within

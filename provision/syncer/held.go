@@ -14,7 +14,8 @@ type HeldChange struct {
 	Subscriber provision.SubscriberID `json:"subscriber"`
 	Change     ChangeKind             `json:"change"`
 	State      provision.State        `json:"state,omitzero"` // of one who is blocked or opened: what it would be
-	// Source is set of one who would be blocked by another source than SourceStates: flags or former.
+	// Source is set of one who would be blocked by another source than SourceStates, flags or former, and of one who would lose a
+	// subnet, and nothing else, by the cards: subnets.
 	Source SourceName `json:"source,omitempty"`
 	// Because is set where the change is held for the sake of another subscriber, who would lose an address or a subnet
 	// to this one.
@@ -40,6 +41,8 @@ func (c HeldChange) Text() string {
 		text += " by the flags on its card"
 	case SourceFormer:
 		text += " by the list of former customers"
+	case SourceSubnets:
+		text = "would lose a subnet"
 	}
 	if c.Because != 0 {
 		text += fmt.Sprintf(", with one of customer %d", c.Because)
@@ -82,6 +85,9 @@ func (v *verdict) change(k ChangeKind, id provision.SubscriberID, candidate *pro
 	}
 	if name := v.blamed(id); k == ChangeBlocked && name != SourceStates {
 		c.Source = name
+	}
+	if _, alone := slices.BinarySearch(v.nets, id); alone && k == ChangeMoved {
+		c.Source = SourceSubnets
 	}
 	return c
 }

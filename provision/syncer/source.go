@@ -175,8 +175,12 @@ func (s *Syncer) holdsLocked(name SourceName) bool {
 	return s.held != nil && s.held.verdict.holdsOf(name)
 }
 
-// blameLocked finds out by which sources those are blocked whom the guard holds.
+// blameLocked finds out by which sources those are blocked whom the guard holds, and who of them loses nothing but a subnet.
 func (s *Syncer) blameLocked(v *verdict, candidate *provision.Snapshot) {
+	v.nets = nil
+	if teller, ok := s.source.(SourceTeller); ok && slices.ContainsFunc(teller.Sources(), func(st SourceStatus) bool { return st.Source == SourceSubnets }) {
+		v.nets = lostSubnetAlone(s.Current(), candidate, s.opts.OwnMAC, v.held[ChangeMoved])
+	}
 	teller, able := s.source.(BlockTeller)
 	if !able {
 		return
@@ -193,7 +197,9 @@ func (s *Syncer) blameLocked(v *verdict, candidate *provision.Snapshot) {
 func (v *verdict) holdsOf(name SourceName) bool {
 	switch name {
 	case SourceBindings:
-		return v.NoRows || len(v.held[ChangeRemoved])+len(v.held[ChangeMoved])+len(v.held[ChangeAdded]) > 0
+		return v.NoRows || len(v.held[ChangeRemoved])+len(v.held[ChangeMoved])+len(v.held[ChangeAdded]) > len(v.nets)
+	case SourceSubnets:
+		return len(v.nets) > 0
 	case SourceStates, SourceFlags, SourceFormer:
 		if name == SourceStates && len(v.held[ChangeOpened]) > 0 {
 			return true // what blocked them before is not known any more

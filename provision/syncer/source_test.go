@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -30,20 +31,29 @@ func TestSourcesTheGuardHolds(t *testing.T) {
 	for i := range paused.Subscribers {
 		paused.Subscribers[i].State = provision.StatePause
 	}
+	nets := provisiontest.Input(100)
+	for i := range 30 {
+		nets.CustomerSubnets = append(nets.CustomerSubnets, provision.Subnet{Subscriber: nets.Subscribers[i].ID, Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(8 * i)}), 29)})
+	}
+	with := func(in provision.Input) provision.Input {
+		in.CustomerSubnets = nets.CustomerSubnets
+		return in
+	}
 	for name, tt := range map[string]struct {
 		next provision.Input
 		held SourceName
 		says string
 	}{
-		"half of the rows": {without(50), SourceBindings, "would remove 50"},
-		"no row":           {without(100), SourceBindings, "no binding at all"},
-		"all paused":       {paused, SourceStates, "would block"},
+		"no subnet":        {provisiontest.Input(100), SourceSubnets, "would move 30"},
+		"half of the rows": {with(without(50)), SourceBindings, "would remove 50"},
+		"no row":           {with(without(100)), SourceBindings, "no binding at all"},
+		"all paused":       {with(paused), SourceStates, "would block"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				good := time.Now()
-				erp := tellingERP{&fakeERP{answer: says(provisiontest.Input(100))}, []SourceStatus{
-					{Source: SourceBindings, Judgement: JudgedGood, GoodAt: good}, {Source: SourceStates, Judgement: JudgedGood, GoodAt: good},
+				erp := tellingERP{&fakeERP{answer: says(nets)}, []SourceStatus{
+					{Source: SourceBindings, Judgement: JudgedGood, GoodAt: good}, {Source: SourceStates, Judgement: JudgedGood, GoodAt: good}, {Source: SourceSubnets, Judgement: JudgedGood, GoodAt: good},
 					{Source: SourceDevices, Judgement: JudgedFailed, Error: "forbidden", Since: good},
 				}}
 				s := New(Options{PollInterval: time.Minute, Guard: tightGuard}, erp, nil, nil, provisiontest.Quiet())
