@@ -471,6 +471,26 @@ func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
 	require.NoError(t, w.Lease(t.Context(), h))
 	require.NotContains(t, w.Agent.Log(), miniature.Key, "the key never reaches the log")
 
+	// Each source that fails alone is named by the program, with the exit code that scripts look at.
+	for source, call := range map[string]string{
+		"devices": "device.get_data", "former": "customer.get_customers_id?is_ex=1", "states": "customer.get_customers_id?state_id=1", "flags": "customer.get_data",
+	} {
+		t.Run("without "+source, func(t *testing.T) {
+			line := regexp.MustCompile(`(?m)^` + source + ` +failed since .* is in use`)
+			says := func(what string, ok func(out string, code int) bool) {
+				eventually(t, 20*time.Second, what, func() (bool, error) {
+					out, code := w.usherOn(t, "status")
+					return ok(out, code), nil
+				})
+			}
+			require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{Faults: map[string]emulator.Fault{call: emulator.FaultError}}))
+			says("status names it and exits with 1", func(out string, code int) bool { return code == 1 && line.MatchString(out) })
+			require.Equal(t, before, withoutCounters(w.nft(t, "list", "table", "inet", "usher")))
+			require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{}))
+			says("all sources are good", func(out string, code int) bool { return code == 0 && strings.Contains(out, "sources are good") })
+		})
+	}
+
 	t.Run("accepted by hand", func(t *testing.T) {
 		require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{HalfGone: true}))
 		eventually(t, 15*time.Second, "the guard holds", func() (bool, error) { return w.status(t).Sync.Held != nil, nil })

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -232,6 +233,99 @@ func TestEachSourceIsNamed(t *testing.T) {
 			require.NoError(t, stop())
 		})
 	}
+}
+
+// A source that is read and not believed is named as one that fails is: by status, log, metric and explain of whom it is about.
+func TestHeldSourcesAreNamed(t *testing.T) {
+	const switches, ports = 4, 20
+	for name, c := range map[string]struct {
+		faults map[string]emulator.Fault
+		source syncer.SourceName
+		says   string
+	}{
+		"no switch":        {map[string]emulator.Fault{"device.get_data": emulator.FaultEmpty}, syncer.SourceDevices, "the ERP's list of switches may be old (devices): held since"},
+		"half of the rows": {map[string]emulator.Fault{"customer.get_ip_port_device_commutation": emulator.FaultHalf}, syncer.SourceBindings, "what the ERP binds may be old (bindings): held since"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log buffer
+			d := newDaemon(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, "")
+			ids := map[string]int64{}
+			for i := range switches {
+				sw := emulator.Device{Name: fmt.Sprintf("access%d", i), MAC: emulator.MAC{0, 0, 0x5e, 0, 0x53, byte(0x10 + i)}, IP: netip.AddrFrom4([4]byte{10, 0, 1, byte(1 + i)})}
+				for n := range uint32(ports) {
+					sw.Ports = append(sw.Ports, emulator.Port{Number: n + 1, Index: n + 1, Name: fmt.Sprintf("ge%d", n+1)})
+				}
+				device, err := d.erp.AddDevice(sw)
+				require.NoError(t, err)
+				for n := range uint32(ports) {
+					ip := netip.AddrFrom4([4]byte{198, 51, 100, byte(20 + i*ports + int(n))})
+					id, err := d.erp.AddCustomer(emulator.Customer{Login: ip.String(), FullName: "somebody", State: emulator.StateActive,
+						Addresses: []emulator.Address{{IP: ip}}, Links: []emulator.Link{{Device: device, Port: n + 1}}})
+					require.NoError(t, err)
+					ids[ip.String()] = id
+				}
+			}
+			stop := d.start(t, nil)
+			var st *console.Status
+			when := func(what string, ok func() bool) {
+				t.Helper()
+				eventually(t, what, func() bool {
+					var err error
+					st, err = d.client.Status(t.Context())
+					return err == nil && ok()
+				})
+			}
+			when("all is read", func() bool { return len(st.Degraded) == 0 && st.Sync.Counts.Active == 1+switches*ports })
+			require.NoError(t, d.erp.SetQuirks(emulator.Quirks{Faults: c.faults}))
+			when("it is named", func() bool { return len(st.Degraded) > 0 })
+			assert.Contains(t, st.Degraded[0], string(c.source)+" of the ERP: held since")
+			assert.Len(t, st.Degraded, 1)
+			assert.Equal(t, 1+switches*ports, st.Sync.Counts.Active, "nobody is gone")
+			metrics := httptest.NewRecorder()
+			promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}).ServeHTTP(metrics, httptest.NewRequest("GET", "/metrics", nil))
+			assert.Contains(t, metrics.Body.String(), fmt.Sprintf("usher_erp_source_judgement{judgement=\"held\",source=%q} 1", c.source))
+			assert.Contains(t, log.String(), string(c.source))
+			named := 0
+			for ip := range ids {
+				x, err := d.client.Explain(t.Context(), ip)
+				require.NoError(t, err)
+				if strings.Contains(x.Summary, c.says) {
+					named++
+				}
+			}
+			assert.GreaterOrEqual(t, named, switches*ports/2, "explain of those whom it is about")
+			require.NoError(t, d.erp.SetQuirks(emulator.Quirks{}))
+			when("all is well", func() bool { return len(st.Degraded) == 0 })
+			require.NoError(t, stop())
+		})
+	}
+}
+
+// A client whose MAC the ERP does not have yet renews ten times before the next whole fetch: the ERP, which calls its hooks for each write, is told once.
+func TestTenACKsAreOneWrite(t *testing.T) {
+	d := newDaemon(t, Options{}, "")
+	text, err := os.ReadFile(d.path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(d.path, []byte(strings.Replace(string(text), "refresh_interval: 1s", "refresh_interval: 1h", 1)), 0o600))
+	require.NoError(t, d.Stop())
+	cfg, err := config.Load(d.path)
+	require.NoError(t, err)
+	d.Agent, err = New(t.Context(), cfg, Options{Path: d.path, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = d.Stop() })
+	stop := d.start(t, nil)
+	for range 10 {
+		require.Equal(t, customerIP, d.lease(t, net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 0x17}))
+	}
+	var st *console.Status
+	eventually(t, "nothing waits", func() bool {
+		st, err = d.client.Status(t.Context())
+		return err == nil && st.Outbox.Sent > 0 && st.Outbox.Depth == 0
+	})
+	require.EqualValues(t, 1, st.Outbox.Sent)
+	require.Equal(t, 1, d.erp.Calls()["customer.set_mac_by_ip"])
+	require.NoError(t, stop())
 }
 
 // Limits of the fetch guard that are zero are no defaults to what judges the sources.
