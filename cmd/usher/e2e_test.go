@@ -507,6 +507,13 @@ func TestKernelERPTroubleCutsNobodyOff(t *testing.T) {
 		require.Equal(t, provision.SourceStored, st.Sync.Source)
 		require.Positive(t, st.Sync.Counts.Bindings)
 	})
+	t.Run("a call hangs", func(t *testing.T) { // while it does
+		require.NoError(t, w.ERP.SetQuirks(emulator.Quirks{Faults: map[string]emulator.Fault{"device.get_data": emulator.FaultHang}}))
+		eventually(t, 30*time.Second, "status names it", func() (bool, error) {
+			out, _ := w.usherOn(t, "status")
+			return strings.Contains(out, "device.get_data has been waiting"), nil
+		})
+	})
 }
 
 func TestKernelComposedFallback(t *testing.T) {

@@ -183,13 +183,18 @@ func (w *tableWorld) few(name syncer.SourceName, fault emulator.Fault) func(prov
 		for l := range w.truth.BySubscriber(id).All() {
 			n += len(l.Addresses)
 		}
-		return name == syncer.SourceBindings && w.mode == ModeDirect && fault == emulator.FaultHalf && n > 1
+		return name == syncer.SourceBindings && w.mode != ModeComposed && fault == emulator.FaultHalf && n > 1
 	}
 }
 
 // fromCards reports whether a source stands on the customers' cards, as flags do.
 func (w *tableWorld) fromCards(name syncer.SourceName) bool {
 	return name == syncer.SourceSubnets || name == syncer.SourceBindings && w.mode == ModeComposed
+}
+
+// fallsBack reports whether bindings are composed where the direct answer is broken like that: they are good then.
+func (w *tableWorld) fallsBack(name syncer.SourceName, fault emulator.Fault) bool {
+	return w.mode == ModeAuto && name == syncer.SourceBindings && (fault == emulator.FaultForbidden || fault == emulator.FaultEmpty || fault == emulator.FaultGarbage)
 }
 
 // breakSource has the ERP answer one source with a fault.
@@ -260,6 +265,15 @@ func (w *tableWorld) try(t *testing.T, name syncer.SourceName, fault emulator.Fa
 		return sources[i]
 	}
 	st := judged(name)
+	if w.fallsBack(name, fault) {
+		require.Equal(t, provision.SourceComposed, use.Source())
+		require.False(t, st.Bad(), "%+v", st)
+		require.Empty(t, blockedWrongly(w.truth, use))
+		if prev != nil {
+			require.Empty(t, harm(w.truth, use))
+		}
+		return f, use
+	}
 	if prev == nil {
 		require.Empty(t, blockedWrongly(w.truth, use))
 		told := st.Judgement != syncer.JudgedGood
@@ -302,7 +316,7 @@ func (w *tableWorld) cell(t *testing.T, when phase, name syncer.SourceName, faul
 	switch when {
 	case atFirstStart:
 		f, use := w.try(t, name, fault, NewMemory(), nil)
-		if name == syncer.SourceBindings || name == syncer.SourceFlags && w.fromCards(syncer.SourceBindings) {
+		if name == syncer.SourceBindings && !w.fallsBack(name, fault) || name == syncer.SourceFlags && w.fromCards(syncer.SourceBindings) {
 			return // there are no addresses but these: of half of them nobody can tell, and the rest is judged as new customers
 		}
 		w.serves(t, name, use)
@@ -369,7 +383,7 @@ func phases() []phase { return []phase{atFirstStart, atRunTime, afterRestart} }
 // Whatever is wrong with one source of the ERP, and whenever, nobody is silenced, blocked or opened, and the source is named.
 func TestEachSourceFailsAlone(t *testing.T) {
 	n := long.Times(t, 144, 960)
-	for _, mode := range []Mode{ModeDirect, ModeComposed} {
+	for _, mode := range []Mode{ModeDirect, ModeAuto, ModeComposed} {
 		e, c := openEmulator(t, emulator.Options{Seed: 7, Customers: n})
 		w := newTableWorld(t, n, c, e, mode)
 		for name := range sourceCalls(mode) {
