@@ -25,6 +25,12 @@ import (
 // MAC (direct0, where anybody may be) and by interface (per10, a VLAN of its own).
 func guardedWorld(t *testing.T) (w *world, direct, per miniature.Home) {
 	t.Helper()
+	return guardedWorldWith(t, "")
+}
+
+// guardedWorldWith has more keys of acl.
+func guardedWorldWith(t *testing.T, acl string) (w *world, direct, per miniature.Home) {
+	t.Helper()
 	w = startWorld(t, miniature.Options{Homes: 1, Interfaces: []string{`"direct*"`, `"per*"`},
 		Subnets: `    - {prefix: 192.0.2.0/25, gateway: 192.0.2.1, lease_time: 10m}
     - {prefix: 192.0.2.128/25, gateway: 192.0.2.129, lease_time: 10m}
@@ -34,7 +40,7 @@ func guardedWorld(t *testing.T) (w *world, direct, per miniature.Home) {
   pools:
     - {name: guests, range: 192.0.2.100-192.0.2.120, for: guests, probe: false}
 `,
-		Extra: "acl: {source_guard: {direct: [direct0], vlan: [\"per*\"]}, verify_interval: 1h}\n",
+		Extra: "acl: {source_guard: {direct: [direct0], vlan: [\"per*\"]}, verify_interval: 1h" + acl + "}\n",
 	})
 	place := func(name, iface, gateway, ip string, mac emulator.MAC) miniature.Home {
 		host, err := w.Lab.Host(name)

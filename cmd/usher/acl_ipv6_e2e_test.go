@@ -15,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/cmd/usher/internal/miniature"
 	"github.com/usher-agent/usher/provision"
+	"github.com/usher-agent/usher/provision/access"
 	"github.com/usher-agent/usher/provision/link/lab"
 	"github.com/usher-agent/usher/userside/emulator"
 )
@@ -126,6 +127,50 @@ func TestKernelIPv6OfAPausedCustomer(t *testing.T) {
 		rules := w.nft(t, "list", "ruleset")
 		return !strings.Contains(rules, "chain ipv6") && !strings.Contains(rules, "netdev"), nil
 	})
+}
+
+// Where IPv6 is not to be looked at, it passes whoever is blocked, and no rule and no table is there for it.
+func TestKernelIPv6IsIgnored(t *testing.T) {
+	t.Parallel()
+	w, direct, per := guardedWorldWith(t, ", ipv6: ignore")
+	require.NoError(t, w.Lease(t.Context(), direct))
+	require.NoError(t, w.Lease(t.Context(), per))
+	addIPv6(t, w, direct.Host, "direct0", "2001:db8:1::")
+	addIPv6(t, w, per.Host, "per10", "2001:db8:2::")
+	addIPv6(t, w, w.Internet, "internet", "2001:db8:ffff::")
+	require.NoError(t, w.Router.Sysctl("net.ipv6.conf.all.forwarding", "1"))
+	passes := func(why string) {
+		t.Helper()
+		for h, ip := range map[*lab.Host]string{direct.Host: "2001:db8:1::1", per.Host: "2001:db8:2::1"} {
+			assert.Equal(t, "ok, echo", over6(t, h, internetIPv6), "%s: from %s", why, h.Name)
+			assert.Equal(t, "ok, echo", over6(t, w.Internet, ip), "%s: to %s", why, h.Name)
+		}
+	}
+	eventually(t, 20*time.Second, "all have found each other", func() (bool, error) {
+		return over6(t, direct.Host, internetIPv6) == "ok, echo" && over6(t, per.Host, internetIPv6) == "ok, echo" &&
+			over6(t, w.Internet, "2001:db8:1::1") == "ok, echo" && over6(t, w.Internet, "2001:db8:2::1") == "ok, echo", nil
+	})
+	for _, st := range []provision.State{provision.StatePause, provision.StateStop} {
+		for _, h := range []miniature.Home{direct, per} {
+			w.setState(t, h, st)
+			require.False(t, reaches(h.Host), "IPv4 of %s", h.Host.Name)
+		}
+		passes(st.String())
+		out, code := w.usherOn(t, "acl", "verify") // a whole round with IPv6 forwarded
+		require.Zero(t, code, out)
+		passes(st.String() + ", after a round")
+		rules := w.nft(t, "list", "ruleset")
+		assert.NotContains(t, rules, "chain ipv6")
+		assert.NotContains(t, rules, "netdev")
+		for _, set := range []string{"ipv6_direct", "stopped_mac", "paused_mac", "stopped_ifname", "paused_ifname"} {
+			assert.Zero(t, w.inSet(t, set), set)
+			assert.NotContains(t, rules, "@"+set)
+		}
+	}
+	assert.Equal(t, access.IPv6Ignored, w.status(t).ACL.IPv6.Mode)
+	out, code := w.usherOn(t, "status")
+	require.Zero(t, code, out)
+	assert.Contains(t, out, "IPv6 is not looked at (acl.ipv6)")
 }
 
 // takesAnother has a client take an address of a pool under a MAC that is not its own, and speak ARP for it with that one, all in frames of its own.

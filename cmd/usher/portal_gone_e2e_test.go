@@ -42,15 +42,24 @@ func TestKernelPortalGoesWithTheAgent(t *testing.T) {
 	eventually(t, 5*time.Second, "the page is back", func() (bool, error) { return ask().code == "511", nil })
 
 	w.Agent.Kill()
+	killed := time.Now()
 	ln, err := w.Router.Listen("10.0.0.1:8080")
 	require.NoError(t, err)
 	w.Serve(ln, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(rw, "your password, please") }))
-	began := time.Now()
-	eventually(t, 20*time.Second, "the kernel leads nobody there any more", func() (bool, error) {
+	// The page says at most 12 seconds. What was asked before they were over may be answered late on a busy machine.
+	var led time.Duration
+	eventually(t, 30*time.Second, "the kernel leads nobody there any more", func() (bool, error) {
+		asked := time.Since(killed)
 		a := ask()
+		if a.err == nil {
+			led = asked
+			require.Equal(t, "your password, please", a.body)
+			require.LessOrEqual(t, asked, 12*time.Second, "led to a stranger")
+		}
 		return a.err != nil && strings.Contains(a.err.Error(), "exit status 7"), nil
 	})
-	t.Logf("led to a stranger for %s after a kill", time.Since(began).Round(100*time.Millisecond))
+	t.Logf("led to a stranger for %s after a kill", led.Round(100*time.Millisecond))
+	require.Positive(t, led, "somebody was: else nothing was tried")
 	require.NoError(t, w.StartAgent(t.Context()))
 	require.ErrorContains(t, ask().err, "exit status 7", "the port is another's: nobody is led there")
 }

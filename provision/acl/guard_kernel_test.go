@@ -157,21 +157,117 @@ func TestKernelWhatPassesABlockIsCounted(t *testing.T) {
 	defer r.Close()
 	got, err := r.Passed(t.Context(), policy)
 	require.NoError(t, err)
-	const size = 1200 + 28
-	passed := map[string]access.Counter{}
-	for _, p := range got {
-		if p.Packets > 0 {
-			passed[p.Chain+" "+p.What] = p.Counter
-		}
-	}
-	n := func(packets uint64) access.Counter { return access.Counter{Packets: packets, Bytes: packets * size} }
+	n := func(packets uint64) access.Counter { return ofSize(packets, 1200) }
 	require.Equal(t, map[string]access.Counter{
 		"from_paused garden": n(3), "to_paused garden": n(3), "from_paused dns": n(2), "to_paused dns": n(2),
 		"from_paused dhcp": n(4), "to_paused dhcp": n(4), "unbound exempt": n(5),
-	}, passed)
+	}, byWay(got))
 	require.Len(t, got, len(acl.Ways()))
 
 	w.nft("flush table inet usher")
 	_, err = r.Passed(t.Context(), policy)
 	require.ErrorIs(t, err, acl.ErrNotAsWritten)
+}
+
+// byWay returns what has passed, by chain and kind.
+func byWay(list []acl.Passed) map[string]access.Counter {
+	passed := map[string]access.Counter{}
+	for _, p := range list {
+		if p.Packets > 0 {
+			passed[p.Chain+" "+p.What] = p.Counter
+		}
+	}
+	return passed
+}
+
+// ofSize is the count of datagrams with so many bytes each.
+func ofSize(packets, bytes uint64) access.Counter {
+	return access.Counter{Packets: packets, Bytes: packets * (bytes + 28)}
+}
+
+// The ways past a block that are not of a paused subscriber's own packets count exactly what went them.
+func TestKernelEachWayPastABlockIsCounted(t *testing.T) {
+	t.Parallel()
+	const dhcpServer, streams = strangerIP, 200
+	policy := ruleset.Policy{SourceGuard: true, Alone: true}
+	w := newWorld(t, "", policy)
+	// A maintenance counts all that comes in: not to be neighbour discovery, which comes when it likes.
+	require.NoError(t, w.host.Sysctl("net.ipv6.conf.all.disable_ipv6", "1"))
+	require.NoError(t, w.first.IP("addr", "add", freeIP+"/24", "dev", "eth0"))
+	w.routeMulticast(serverIP)
+	require.NoError(t, w.internet.IP("route", "add", "224.0.0.0/4", "dev", "eth0"))
+	w.echo(w.internet, dhcpServer+":67")
+	w.echo(w.host, routerIP+":67")
+	self := access.Addrs(w.firstAddr)
+	put := func(set access.Set) {
+		t.Helper()
+		want := access.ACL{
+			access.SetResolvers: access.Prefixes(prefixesOf(resolverIP + "/32")...), access.SetGuestGarden: access.Prefixes(prefixesOf(guestGardenIP + "/32")...),
+			access.SetDHCPServers:   access.Prefixes(prefixesOf(dhcpServer + "/32")...),
+			access.SetGuardedDirect: access.Interfaces("down0"),
+			access.SetBoundDirect:   access.DirectBindings(access.DirectBinding{IP: w.firstAddr, MAC: macOf(t, w.first)}),
+		}
+		if set != 0 {
+			want[set] = self
+		}
+		setTo(t, w.table, want)
+	}
+	sent := func(from, to string, n int) {
+		t.Helper()
+		require.Equal(t, n, datagrams(t, w.first, from, to, n), "%s to %s", from, to)
+	}
+	r := acl.NewReader(acl.Options{NetNS: w.namespace()})
+	defer r.Close()
+	want := map[string]access.Counter{}
+	check := func(what string, more map[string]access.Counter) {
+		t.Helper()
+		for way, n := range more {
+			want[way] = n
+		}
+		got, err := r.Passed(t.Context(), policy)
+		require.NoError(t, err)
+		require.Equal(t, want, byWay(got), what)
+	}
+
+	put(access.SetStopped)
+	require.Zero(t, datagrams(t, w.first, "100.64.0.1:5000", resolverIP+":53", 2))
+	sent("100.64.0.1:68", dhcpServer+":67", 4)
+	check("stopped", map[string]access.Counter{"from_stopped dhcp": ofSize(4, 1200), "to_stopped dhcp": ofSize(4, 1200)})
+
+	put(access.SetGuests)
+	require.Zero(t, datagrams(t, w.first, "100.64.0.1:5000", gardenIP+":4000", 2), "the garden of others")
+	sent("100.64.0.1:5000", guestGardenIP+":4000", 3)
+	sent("100.64.0.1:5000", resolverIP+":53", 2)
+	sent("100.64.0.1:68", dhcpServer+":67", 5)
+	check("a guest", map[string]access.Counter{
+		"from_guests garden": ofSize(3, 1200), "to_guests garden": ofSize(3, 1200), "from_guests dns": ofSize(2, 1200), "to_guests dns": ofSize(2, 1200),
+		"from_guests dhcp": ofSize(5, 1200), "to_guests dhcp": ofSize(5, 1200),
+	})
+
+	put(0)
+	require.Zero(t, datagrams(t, w.first, freeIP+":5000", gardenIP+":4000", 2))
+	sent(freeIP+":68", routerIP+":67", 3)
+	sent(freeIP+":67", routerIP+":67", 2)
+	require.Zero(t, datagrams(t, w.first, freeIP+":68", "255.255.255.255:67", 1), "nobody answers a broadcast")
+	sent(freeIP+":68", dhcpServer+":67", 4)
+	sent(freeIP+":67", dhcpServer+":67", 6)
+	check("DHCP of an unbound source", map[string]access.Counter{"unbound dhcp": ofSize(3+2+1+4+6, 1200)})
+
+	put(access.SetStopped)
+	_, err := w.table.OpenFor(t.Context(), time.Minute)
+	require.NoError(t, err)
+	sent(freeIP+":5000", gardenIP+":4000", 7)
+	sent("100.64.0.1:5000", gardenIP+":4000", 2)
+	sent(freeIP+":68", routerIP+":67", 1) // is not forwarded
+	require.NoError(t, w.table.Shut(t.Context()))
+	check("a maintenance", map[string]access.Counter{"source maintenance": ofSize(2*(7+2)+1, 1200), "forward maintenance": ofSize(2*(7+2), 1200)})
+
+	setTo(t, w.table, access.ACL{
+		access.SetPaused: self, access.SetAlonePaused: access.Interfaces("down0"), access.SetGarden: access.Prefixes(prefixesOf(serverIP + "/32")...),
+		access.SetGuardedVLAN: access.Interfaces("down0", "down1"),
+		access.SetBoundVLAN: access.VLANBindings(access.VLANBinding{Interface: "down0", IP: w.firstAddr},
+			access.VLANBinding{Interface: "down1", IP: netip.MustParseAddr("100.64.1.1")}),
+	})
+	require.Equal(t, []int{streams, streams}, w.streamed(streams, w.first, w.second))
+	check("multicast of a garden", map[string]access.Counter{"multicast garden": ofSize(streams, 100)})
 }

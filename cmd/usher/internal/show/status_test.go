@@ -354,3 +354,42 @@ func TestPrintERPCalls(t *testing.T) {
 		"erp       device.get_data failed, the next attempt is made in 20s, as the server asks (Retry-After): unavailable: http status 429\n")
 	assert.NotContains(t, out.String(), "customer.get_data", "a call that has just begun is worth no word")
 }
+
+// A snapshot that is made of other actions than preferred says since when, why, and when the preferred one is tried again.
+func TestPrintFallback(t *testing.T) {
+	now := time.Now()
+	since := now.Add(-10 * time.Minute)
+	for name, tt := range map[string]struct {
+		fallback syncer.Fallback
+		want     string
+	}{
+		"with the next": {
+			syncer.Fallback{Reason: "customer.get_ip_port_device_commutation: no such action", Since: since, Fetches: 1, RetryAt: now.Add(time.Hour)},
+			"composed since 10m0s ago: customer.get_ip_port_device_commutation: no such action; the direct source is tried again with the next whole fetch",
+		},
+		"nobody knows after how many": {
+			syncer.Fallback{Reason: "x", Since: since},
+			"composed since 10m0s ago: x; the direct source is tried again with the next whole fetch",
+		},
+		"after more": {
+			syncer.Fallback{Reason: "x", Since: since, Fetches: 12, RetryAt: now.Add(time.Hour)},
+			"composed since 10m0s ago: x; the direct source is tried again after 11 more whole fetches, about in 1h0m0s",
+		},
+		"nobody knows when": {
+			syncer.Fallback{Reason: "x", Since: since, Fetches: 2},
+			"composed since 10m0s ago: x; the direct source is tried again after 1 more whole fetches",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := [][]string{{"snapshot", "none"}, {"", tt.want}}
+			assert.Equal(t, want, syncRows(false, syncer.Status{Fallback: &tt.fallback}, now))
+		})
+	}
+	assert.Equal(t, [][]string{
+		{"snapshot", "source composed, fetched 1m0s ago"},
+		{"", "3 bindings of 2 subscribers on 1 switches"},
+		{"", "1 active, 1 paused, 0 stopped, 0 unknown"},
+		{"", "composed since 10m0s ago: x; the direct source is tried again with the next whole fetch"},
+	}, syncRows(false, syncer.Status{Source: "composed", FetchedAt: now.Add(-time.Minute), Counts: provision.Counts{Bindings: 3, Subscribers: 2, Devices: 1, Active: 1, Paused: 1},
+		Fallback: &syncer.Fallback{Reason: "x", Since: since, Fetches: 1}}, now))
+}
