@@ -27,7 +27,13 @@ const (
 	manyPool, manyGateway = "many", "10.64.0.1" // a large pool with long leases: what was acknowledged once is there until the end
 	fewPool, fewGateway   = "few", "10.66.0.1"  // a small one with short leases, for which more clients ask than it has addresses
 	manyLease, fewLease   = 24 * time.Hour, time.Minute
+	fewAddresses          = 30
 )
+
+// inCrowdPools reports whether an address is of the networks of a crowd's guests.
+func inCrowdPools(ip netip.Addr) bool {
+	return netip.MustParsePrefix("10.64.0.0/16").Contains(ip) || netip.MustParsePrefix("10.66.0.0/24").Contains(ip)
+}
 
 // commitTimeout is how long the ACK of a bound address waits for the disk: one that came sooner was on disk.
 const commitTimeout = 100 * time.Millisecond
@@ -41,8 +47,8 @@ func crowdOptions(customers int) miniature.Options {
   limits: {client: {rate: 0, burst: 1}, relay: {rate: 1000000, burst: 1000000}}
   pools:
     - {name: %s, range: 10.64.1.0-10.64.200.255, lease_time: %s}
-    - {name: %s, range: 10.66.0.100-10.66.0.129, lease_time: %s}
-`, manyPool, manyLease, fewPool, fewLease),
+    - {name: %s, range: 10.66.0.100-10.66.0.%d, lease_time: %s}
+`, manyPool, manyLease, fewPool, 100+fewAddresses-1, fewLease),
 	}
 }
 
@@ -65,8 +71,9 @@ type crowd struct {
 	acks   int                   // every ACK
 	late   int                   // of them of bound clients, and later than commitTimeout
 	waits  map[string][]time.Duration
-	xids   map[uint32]netip.Addr // ACKs of pools' addresses by transaction
-	round  int                   // a bound client changes its MAC once in each
+	xids   map[uint32]netip.Addr  // ACKs of pools' addresses by transaction
+	asked  map[uint32][]time.Time // when each REQUEST was sent, by transaction
+	round  int                    // a bound client changes its MAC once in each
 }
 
 // hold is a lease of a pool that a client was told of.
@@ -125,7 +132,7 @@ func newCrowd(t *testing.T, w *world, many, few int, seed uint64) *crowd {
 	t.Cleanup(func() { _ = conn.Close() })
 	c := &crowd{
 		conn: conn.(*net.UDPConn), rng: rand.New(rand.NewPCG(seed, 7)), window: 48, retry: 400 * time.Millisecond,
-		holds: map[netip.Addr][]hold{}, facts: map[netip.Addr]*fact{}, waits: map[string][]time.Duration{}, xids: map[uint32]netip.Addr{},
+		holds: map[netip.Addr][]hold{}, facts: map[netip.Addr]*fact{}, waits: map[string][]time.Duration{}, xids: map[uint32]netip.Addr{}, asked: map[uint32][]time.Time{},
 	}
 	require.NoError(t, c.conn.SetReadBuffer(4<<20))
 	for i := range many + few {
@@ -280,8 +287,9 @@ func (c *crowd) repeat(x *crowdClient) {
 	case x.wants == dhcp.Offer:
 		q.Type = dhcp.Discover
 	case x.renews:
-		q.CIAddr = x.asks
+		c.asked[x.xid], q.CIAddr = append(c.asked[x.xid], x.sent), x.asks
 	default:
+		c.asked[x.xid] = append(c.asked[x.xid], x.sent)
 		q.Options = []dhcp.Option{{Code: dhcp.OptRequestedIP, Value: x.asks.AsSlice()}, {Code: dhcp.OptServerID, Value: x.server.AsSlice()}}
 	}
 	c.send(x, q)

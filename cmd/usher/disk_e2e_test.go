@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"maps"
@@ -22,6 +24,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	dhcp "github.com/usher-agent/usher/dhcpd/wire"
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/link/lab/labtest"
 	"github.com/usher-agent/usher/userside/emulator"
@@ -111,72 +114,119 @@ func (c call) logFile(t *testing.T) string {
 	return name
 }
 
-// escaped is how strace -xx prints bytes.
-func escaped(b ...byte) string {
-	var s strings.Builder
-	for _, x := range b {
-		s.WriteString(`\x` + hex.EncodeToString([]byte{x}))
-	}
-	return s.String()
+// quoted returns the bytes of the first text in what strace -xx printed, and whether it printed all of it.
+func quoted(t *testing.T, s string) (b []byte, whole bool) {
+	t.Helper()
+	_, s, _ = strings.Cut(s, `"`)
+	s, rest, _ := strings.Cut(s, `"`)
+	b, err := hex.DecodeString(strings.ReplaceAll(s, `\x`, ""))
+	require.NoError(t, err, "%.200s", s)
+	return b, !strings.HasPrefix(rest, "...")
 }
 
-// syncedBefore looks for the ACKs of these transactions in a trace: before each was sent the record of its address had
-// been written to a file of the log, and then a sync of that file that had begun after the write had ended without an error. It returns how many ACKs it found, and those of which it is not so.
-func syncedBefore(t *testing.T, path string, acks map[uint32]netip.Addr) (found int, faults []string) {
+// frame is a record of the log, and where it lies in the bytes that it was found in: see provision/wal/frame.go.
+type frame struct {
+	at, end    int
+	kind       byte
+	key, value []byte
+}
+
+// frames returns the frames that lie one behind the other from b[at] on, and where the last one ends.
+func frames(b []byte, at int) (all []frame, end int) {
+	const header, lengthAt, kindAt, keyAt = 16, 8, 12, 14
+	for first := at; len(b)-at >= header && bytes.Equal(b[at:at+4], b[first:first+4]); at = all[len(all)-1].end {
+		key := at + header
+		value := key + int(b[at+keyAt])
+		end := value + int(binary.BigEndian.Uint32(b[at+lengthAt:]))
+		if end > len(b) || bytes.Equal(b[at:at+4], make([]byte, 4)) { // cut, or room that is not used yet
+			break
+		}
+		all = append(all, frame{at, end, b[at+kindAt], b[key:value], b[value:end]})
+	}
+	return all, at
+}
+
+// lease returns the address of a lease's frame and when it was renewed, in milliseconds since 1970; false: it is something else, or says that there is
+// none. See provision/lease/encoding.go.
+func (f frame) lease() (ip netip.Addr, renewed int64, ok bool) {
+	const renewedAt = 44
+	ip, ok = netip.AddrFromSlice(f.key)
+	if !ok || f.kind != 'l' || len(f.value) < renewedAt+8 {
+		return netip.Addr{}, 0, false
+	}
+	return ip, int64(binary.BigEndian.Uint64(f.value[renewedAt:])), true
+}
+
+// syncedBefore looks in a trace for all ACKs of pools' addresses. It returns how many there are, and those that break this rule:
+//
+// What an ACK of a pool says is on disk when it leaves, each time: also where the client only renews (v4.ChangePoolRenew), or begins its lease anew, or
+// has an address that was another one's. So a record of the address that is no older than the REQUEST was written to a file of the log before, and
+// then a sync of that file began, and ended without an error, before the ACK was sent.
+//
+// A REQUEST that is sent again is a renewal with a record of its own: the second ACK of a transaction wants one that is no older than the second
+// REQUEST. There need be no write between the two, for both records may lie in one. Nor need a record be that of the ACK's own commit: memory has
+// the lease before, and whoever writes it (Table.Run after a commit that failed, Journal.Commit for a record that is older than memory's) writes what
+// memory has, which holds what the ACK says. A renewal of before does not, whenever it was written: its lease ends sooner.
+func syncedBefore(t *testing.T, path string, c *crowd) (found int, faults []string) {
 	t.Helper()
-	sentXID := regexp.MustCompile(regexp.QuoteMeta(`iov_base="`+escaped(2, 1, 6)) + `\\x[0-9a-f]{2}((?:\\x[0-9a-f]{2}){4})`)
-	byKey := map[string]netip.Addr{}
-	for _, ip := range acks {
-		byKey[escaped(ip.AsSlice()...)] = ip
-	}
-	// Kind, flags (alone, or of a commit of several), length of the key, 0, key: see provision/wal/frame.go.
-	frame := regexp.MustCompile(regexp.QuoteMeta(escaped('l')) + `\\x0[024]` + regexp.QuoteMeta(escaped(4, 0)) + `((?:\\x[0-9a-f]{2}){4})`)
 	type write struct {
-		file string
-		at   int // the line
+		ip      netip.Addr
+		renewed int64
+		file    string
+		at      int // the line at which it had ended; of one that is synced: that at which its sync had
 	}
-	written := map[netip.Addr]write{} // not synced yet
-	durable := map[netip.Addr]bool{}
-	for _, c := range calls(t, path) {
-		switch c.name {
+	var written []write // not synced yet
+	durable := map[netip.Addr][]write{}
+	acks := map[uint32]int{} // by transaction
+	for _, x := range calls(t, path) {
+		switch x.name {
 		case "pwrite64":
-			file := c.logFile(t)
-			if file == "" || strings.HasPrefix(c.result, "-") {
+			file := x.logFile(t)
+			if file == "" || strings.HasPrefix(x.result, "-") {
 				continue
 			}
-			for _, m := range frame.FindAllStringSubmatch(c.args, -1) {
-				if ip, ok := byKey[m[1]]; ok {
-					written[ip] = write{file, c.last}
+			b, whole := quoted(t, x.args)
+			all, end := frames(b, 0)
+			require.True(t, whole || len(all) == 0 && len(bytes.Trim(b, "\x00")) == 0, "a write of the log was cut at byte %d: strace is to print more", end)
+			for _, f := range all {
+				if ip, renewed, ok := f.lease(); ok {
+					written = append(written, write{ip, renewed, file, x.last})
 				}
 			}
 		case "fdatasync":
-			file := c.logFile(t)
-			if file == "" || !strings.HasPrefix(c.result, "0") || strings.Contains(c.result, "INJECTED") {
+			file := x.logFile(t)
+			if file == "" {
 				continue
 			}
-			for ip, x := range written {
-				if x.file == file && c.first > x.at {
-					durable[ip] = true
-					delete(written, ip)
+			worked := strings.HasPrefix(x.result, "0") && !strings.Contains(x.result, "INJECTED")
+			written = slices.DeleteFunc(written, func(w write) bool {
+				if w.file != file || x.first <= w.at {
+					return false
 				}
-			}
+				if worked {
+					w.at = x.last
+					durable[w.ip] = append(durable[w.ip], w)
+				}
+				return true // what the kernel could not write it may have forgotten: no later sync counts for it
+			})
 		case "sendmsg", "sendmmsg":
-			for _, message := range sentMessages(c) {
-				m := sentXID.FindStringSubmatch(message)
-				if m == nil || !strings.Contains(message, escaped(99, 130, 83, 99)) || !strings.Contains(message, escaped(53, 1, 5)) {
-					continue
-				}
-				b, err := hex.DecodeString(strings.ReplaceAll(m[1], `\x`, ""))
-				require.NoError(t, err)
-				xid := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-				ip, ok := acks[xid]
-				if !ok {
+			for _, message := range sentMessages(x) {
+				_, base, _ := strings.Cut(message, "iov_base=")
+				b, _ := quoted(t, base)
+				var p dhcp.Packet
+				if p.Parse(b) != nil || p.Op() != 2 || p.Type() != dhcp.Ack || !inCrowdPools(p.YIAddr()) {
 					continue
 				}
 				found++
+				asked, n := c.asked[p.XID()], acks[p.XID()]
+				acks[p.XID()]++
+				if n >= len(asked) {
+					faults = append(faults, fmt.Sprintf("ACK %d of %#x, %s, had %d REQUESTs", n+1, p.XID(), p.YIAddr(), len(asked)))
+					continue
+				}
 				// strace tells of a call when it has ended, or when another one comes between: nothing that is told of later came before this one began.
-				if !durable[ip] {
-					faults = append(faults, fmt.Sprintf("the ACK %#x of %s left before its record was on disk", xid, ip))
+				if !slices.ContainsFunc(durable[p.YIAddr()], func(w write) bool { return w.at < x.first && w.renewed >= asked[n].UnixMilli() }) {
+					faults = append(faults, fmt.Sprintf("ACK %d of %#x, %s, left before its record was on disk", n+1, p.XID(), p.YIAddr()))
 				}
 			}
 		}
@@ -197,21 +247,45 @@ func sentMessages(c call) []string {
 // traceArgs are those for syncedBefore.
 var traceArgs = []string{"-y", "-v", "-xx", "-s", "16384", "-ttt", "-e", "trace=fdatasync,pwrite64,sendmsg,sendmmsg"}
 
-// The program as the kernel sees it: each ACK of a pool follows a sync of its record.
+// The program as the kernel sees it: each ACK of a pool follows a sync of its record, be it of a new lease, a renewal, a lease begun anew, an
+// address that was another client's, or a REQUEST that came twice.
 func TestKernelPoolACKFollowsItsSync(t *testing.T) {
 	t.Parallel()
 	w := worldWithoutRelay(t, crowdOptions(60))
-	c := newCrowd(t, w, 60, 0, 1)
+	c := newCrowd(t, w, 60, fewAddresses+10, 1)
 	trace := w.traced(t, traceArgs...)
 	require.NoError(t, w.StartAgent(t.Context()))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	require.NoError(t, c.let(ctx, c.discover, c.guests()...))
-	require.NoError(t, c.let(ctx, c.discover, c.guests()[0])) // alone
-	require.GreaterOrEqual(t, len(c.xids), 50)
+	many := c.guests()[:60]
+	few, more := c.guests()[60:60+fewAddresses], c.guests()[60+fewAddresses:]
+	twice := func(x *crowdClient) {
+		c.renew(x)
+		c.repeat(x)
+	}
+	require.NoError(t, c.let(ctx, c.discover, append(slices.Clone(many), few...)...))
+	require.NoError(t, c.let(ctx, c.renew, many...))
+	for _, x := range many[:10] { // alone: each has a write and a sync to itself
+		require.NoError(t, c.let(ctx, c.renew, x))
+	}
+	require.NoError(t, c.let(ctx, c.discover, many[0]))
+	require.NoError(t, c.let(ctx, c.discover, many[:10]...))
+	require.NoError(t, c.let(ctx, twice, many[10:20]...))
+	for _, x := range few[:len(more)] {
+		c.release(x)
+	}
+	require.NoError(t, c.let(ctx, c.discover, more...)) // there are no other addresses
+	for c.hear(100 * time.Millisecond) {                // what came twice
+	}
+	acks := len(many) + len(few) + len(many) + 10 + 1 + 10 + 10 + len(more)
+	require.GreaterOrEqual(t, len(c.xids), acks)
+	for _, x := range more {
+		require.Len(t, c.holds[x.ip], 2, "an address is passed on")
+	}
+	require.Empty(t, c.faults)
 	w.killTraced(t, trace)
-	found, faults := syncedBefore(t, trace, c.xids)
-	require.GreaterOrEqual(t, found, len(c.xids))
+	found, faults := syncedBefore(t, trace, c)
+	require.GreaterOrEqual(t, found, acks+10)
 	require.Empty(t, faults)
 	t.Logf("%d ACKs, each after its sync", found)
 }
@@ -366,7 +440,7 @@ func TestKernelSyncErrorsAcknowledgeNothing(t *testing.T) {
 	require.Positive(t, failed)
 	require.Positive(t, refused)
 	require.NotEmpty(t, c.xids)
-	found, faults := syncedBefore(t, trace, c.xids)
+	found, faults := syncedBefore(t, trace, c)
 	require.Empty(t, faults)
 	require.GreaterOrEqual(t, found, len(c.xids))
 	w.Program = program
