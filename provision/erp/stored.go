@@ -14,7 +14,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -75,7 +74,7 @@ func Identity(url string) string {
 }
 
 // OpenMemory returns what the file at path has of the ERP at url, an empty Memory where there is no file or it is of
-// another ERP. The Memory writes the same file. A damaged file is renamed to end in .bad and the error says why;
+// another ERP. The Memory writes the same file. A damaged file is put aside (statedir.PutAside) and the error says why;
 // the Memory is then empty and of use all the same. One that a newer usher wrote is a *statedir.NewerError.
 func OpenMemory(path, url string) (*Memory, error) {
 	m := NewMemory()
@@ -93,11 +92,7 @@ func OpenMemory(path, url string) (*Memory, error) {
 	case errors.As(err, new(*statedir.NewerError)):
 		return m, err
 	case err != nil:
-		err = fmt.Errorf("what the ERP said before, %s: %w", path, err)
-		if rerr := os.Rename(path, path+".bad"); rerr != nil {
-			return m, errors.Join(err, fmt.Errorf("keep it aside: %w", rerr))
-		}
-		return m, fmt.Errorf("%w; kept as %s", err, filepath.Base(path)+".bad")
+		return m, statedir.PutAside(path, fmt.Errorf("what the ERP said before, %s: %w", path, err))
 	case s.ERP == m.file.erp:
 		m.restore(s)
 	}

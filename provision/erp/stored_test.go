@@ -135,6 +135,23 @@ func TestMemoryOfBadFiles(t *testing.T) {
 	})
 }
 
+// Evidence is kept, also when the file is damaged again.
+func TestTwoDamagedMemories(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "answers")
+	for _, c := range []struct{ text, name string }{{"first", "answers.bad"}, {"second", "answers.bad.2"}} {
+		require.NoError(t, os.WriteFile(path, []byte(c.text), 0o600))
+		m, err := OpenMemory(path, testURL)
+		require.ErrorContains(t, err, "; kept as "+c.name)
+		m.tell(syncer.SourceStatus{Source: syncer.SourceStates, Judgement: syncer.JudgedGood}, time.Now())
+		require.NoError(t, m.save(time.Now()))
+	}
+	for name, want := range map[string]string{".bad": "first", ".bad.2": "second"} {
+		got, err := os.ReadFile(path + name)
+		require.NoError(t, err)
+		require.Equal(t, want, string(got))
+	}
+}
+
 // Customers who left the list of former ones are opened when a look-up finds them, and not before.
 func TestWhoIsFormerNoMore(t *testing.T) {
 	policy := provision.DefaultPolicy()

@@ -152,7 +152,7 @@ func decodeKnown(version int, body []byte, now time.Time) (known, error) {
 
 func (s *Store) knownPath() string { return filepath.Join(filepath.Dir(s.path), "guard") }
 
-// loadKnown reads the file; without one nothing is known. A damaged one is renamed to end in .bad, and the error says so;
+// loadKnown reads the file; without one nothing is known. A damaged one is put aside (statedir.PutAside), and the error says so;
 // one that a newer usher wrote is a *statedir.NewerError.
 func (s *Store) loadKnown(now time.Time) (known, error) {
 	path := s.knownPath()
@@ -171,11 +171,7 @@ func (s *Store) loadKnown(now time.Time) (known, error) {
 	case errors.As(err, new(*statedir.NewerError)):
 		return newKnown(), err
 	}
-	err = fmt.Errorf("what the guard knows, %s: %w", path, err)
-	if rerr := os.Rename(path, path+".bad"); rerr != nil {
-		return newKnown(), errors.Join(err, fmt.Errorf("keep it aside: %w", rerr))
-	}
-	return newKnown(), fmt.Errorf("%w; kept as %s", err, filepath.Base(path)+".bad")
+	return newKnown(), statedir.PutAside(path, fmt.Errorf("what the guard knows, %s: %w", path, err))
 }
 
 func readKnown(r io.Reader, path string, now time.Time) (known, error) {

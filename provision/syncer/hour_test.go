@@ -126,3 +126,24 @@ func TestBadFilesOfTheGuardsHour(t *testing.T) {
 	require.ErrorAs(t, err, new(*statedir.NewerError))
 	require.FileExists(t, path)
 }
+
+// Evidence is kept, also when the file is damaged again.
+func TestTwoDamagedFilesOfTheGuard(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "guard")
+	store := NewStore(filepath.Join(filepath.Dir(path), "snapshot"))
+	for _, c := range []struct{ text, name string }{{"first", "guard.bad"}, {"second", "guard.bad.2"}} {
+		require.NoError(t, os.WriteFile(path, []byte(c.text), 0o600))
+		_, err := store.loadKnown(time.Now())
+		require.ErrorContains(t, err, "; kept as "+c.name)
+		require.NoError(t, store.saveKnown([]byte("{}")))
+	}
+	requireContent(t, "first", path+".bad")
+	requireContent(t, "second", path+".bad.2")
+}
+
+func requireContent(t *testing.T, want, path string) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, want, string(got))
+}
