@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -77,4 +78,73 @@ func TestPutAsideIsOnDisk(t *testing.T) {
 	require.ErrorIs(t, err, broken)
 	require.EqualError(t, err, "damaged; kept as file.bad, though a loss of power may undo that: input/output error")
 	require.Equal(t, []string{"dir"}, *synced)
+}
+
+func readSummed(t *testing.T, path string) (int, string, error) {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	version, body, err := ReadSummed(f, "usher test", 100)
+	if err == nil {
+		v, err := SummedVersion(f, "usher test")
+		require.NoError(t, err)
+		require.Equal(t, version, v)
+	}
+	return version, string(body), err
+}
+
+func TestReadSummed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, body := range []string{"", "x", "a\nb\n", strings.Repeat("x", 100)} {
+		var b strings.Builder
+		require.NoError(t, WriteSummed(&b, "usher test", 7, []byte(body)))
+		write(t, path, b.String())
+		version, got, err := readSummed(t, path)
+		require.NoError(t, err)
+		require.Equal(t, 7, version)
+		require.Equal(t, body, got)
+	}
+	for text, want := range map[string]string{
+		"":                         "the first line is none of usher's",
+		"usher test 1 00000000":    "the first line is none of usher's",
+		"usher test 0 00000000\n":  "the first line is none of usher's",
+		"usher other 1 00000000\n": "the first line is none of usher's",
+		"usher test 1 00000000" + strings.Repeat(" ", maxHead): "the first line is none of usher's",
+		"usher test 1 00000001\n":                              "checksum is 00000001, the content has 00000000: the file is damaged",
+		"usher test 1 00000000\n" + strings.Repeat("x", 101):   "it has 123 bytes, and at most 122 are usher's: the file is damaged",
+	} {
+		write(t, path, text)
+		_, _, err := readSummed(t, path)
+		require.EqualError(t, err, want, "%q", text)
+	}
+	_, _, err := readSummed(t, filepath.Dir(path))
+	require.EqualError(t, err, "not a regular file")
+	_, _, err = readSummed(t, "/dev/zero")
+	require.EqualError(t, err, "not a regular file")
+}
+
+// A damaged file costs no memory, below the bound either: it may be of holes, which a file system makes of a crash.
+func TestReadSummedTakesNoMemoryForDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, c := range []struct {
+		head, says string
+		size, most int64
+	}{
+		{"", "none of usher's", 1 << 40, 1 << 30},
+		{"usher test 1 12345678\n", "it has 1099511627776 bytes", 1 << 40, 1 << 30},
+		{"usher test 1 12345678\n", "checksum is 12345678", 1 << 26, 1 << 30},
+	} {
+		write(t, path, c.head)
+		require.NoError(t, os.Truncate(path, c.size))
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err = ReadSummed(f, "usher test", c.most)
+		runtime.ReadMemStats(&after)
+		require.NoError(t, f.Close())
+		require.ErrorContains(t, err, c.says)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+	}
 }
