@@ -354,3 +354,20 @@ func TestPrintERPCalls(t *testing.T) {
 		"erp       device.get_data failed, the next attempt is made in 20s, as the server asks (Retry-After): unavailable: http status 429\n")
 	assert.NotContains(t, out.String(), "customer.get_data", "a call that has just begun is worth no word")
 }
+
+// A file that cannot be written, or could not be read, is told before what the agent does.
+func TestPrintFiles(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, Files: []console.FileTrouble{
+		{Text: "A restart would begin with an older snapshot, or with none: store snapshot /var/lib/usher/snapshot: no space left on device.", Advice: "Make room."},
+		{Text: "A file could not be read.", Advice: "Look at the disk."},
+	}}))
+	assert.Equal(t, `agent     ready, version v1, up 0s
+file      A restart would begin with an older snapshot, or with none: store snapshot
+          /var/lib/usher/snapshot: no space left on device.
+          Make room.
+file      A file could not be read.
+          Look at the disk.
+snapshot  none
+`, out.String())
+}
