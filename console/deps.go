@@ -56,6 +56,8 @@ type Deps struct {
 	Audit    Audit               // nil: acts leave no record
 
 	ERPCalls func() []userside.Pending // that the ERP has not answered yet; nil: not told
+	// Answers tells why the file with what the ERP said could not be used, and why it cannot be written; nil: not told.
+	Answers func() (unread, unstored string)
 
 	Doors    func() []door.Status     // of the own listeners; nil: not told
 	WaysBack func() []wayback.Finding // relays whose packets the kernel drops; nil: not looked for

@@ -111,7 +111,11 @@ func (d *Deps) warnings() []string {
 			all = append(all, st.Growing+" "+st.GrowingAdvice)
 		}
 	}
-	return append(all, degraded(d.Syncer.Status().Sources)...)
+	sync := d.Syncer.Status()
+	for _, f := range d.files(&sync) {
+		all = append(all, f.Text+" "+f.Advice)
+	}
+	return append(all, degraded(sync.Sources)...)
 }
 
 // diskSentences name the disk's error to whom it concerns.

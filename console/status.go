@@ -49,6 +49,7 @@ type Status struct {
 	Outbox *outbox.Status   `json:"outbox,omitempty"`
 	Garden *garden.Status   `json:"garden,omitempty"`
 	State  *StateStatus     `json:"state,omitempty"`
+	Files  []FileTrouble    `json:"files,omitempty"` // of state_dir, but the leases'
 	Doors  []door.Status    `json:"doors,omitempty"` // who is connected to console, hints, portal and control socket
 
 	ERPCalls []userside.Pending `json:"erp_calls,omitempty"` // that the ERP has not answered yet, the oldest first
@@ -171,7 +172,7 @@ func (d *Deps) status() Status {
 	if d.ERPCalls != nil {
 		st.ERPCalls = d.ERPCalls()
 	}
-	st.State = d.stateStatus()
+	st.State, st.Files = d.stateStatus(), d.files(&st.Sync)
 	if d.Doors != nil {
 		st.Doors = d.Doors()
 	}

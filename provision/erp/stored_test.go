@@ -1,11 +1,13 @@
 package erp
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -103,7 +105,7 @@ func TestMemoryOverRestarts(t *testing.T) {
 
 func TestMemoryOfBadFiles(t *testing.T) {
 	head := func(version int, body string) string {
-		return fmt.Sprintf("%s %d %08x\n%s", answersMagic, version, checksum([]byte(body)), body)
+		return fmt.Sprintf("%s %d %08x\n%s", answersMagic, version, statedir.Sum([]byte(body)), body)
 	}
 	for name, tt := range map[string]struct{ content, says string }{
 		"empty":         {"", "the first line is none of usher's"},
@@ -133,6 +135,65 @@ func TestMemoryOfBadFiles(t *testing.T) {
 		require.ErrorAs(t, err, new(*statedir.NewerError))
 		require.FileExists(t, path)
 	})
+}
+
+// Evidence is kept, also when the file is damaged again.
+func TestTwoDamagedMemories(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "answers")
+	for _, c := range []struct{ text, name string }{{"first", "answers.bad"}, {"second", "answers.bad.2"}} {
+		require.NoError(t, os.WriteFile(path, []byte(c.text), 0o600))
+		m, err := OpenMemory(path, testURL)
+		require.ErrorContains(t, err, "; kept as "+c.name)
+		m.tell(syncer.SourceStatus{Source: syncer.SourceStates, Judgement: syncer.JudgedGood}, time.Now())
+		require.NoError(t, m.save(time.Now()))
+	}
+	for name, want := range map[string]string{".bad": "first", ".bad.2": "second"} {
+		got, err := os.ReadFile(path + name)
+		require.NoError(t, err)
+		require.Equal(t, want, string(got))
+	}
+}
+
+// A file of holes, as a crash may leave one, costs a start neither memory nor time.
+func TestHugeDamagedMemory(t *testing.T) {
+	for name, begin := range map[string]string{"no line": "", "a line": answersMagic + " 1 12345678\n"} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "answers")
+			require.NoError(t, os.WriteFile(path, []byte(begin), 0o600))
+			require.NoError(t, os.Truncate(path, 1<<40))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := OpenMemory(path, testURL)
+			runtime.ReadMemStats(&after)
+			require.ErrorContains(t, err, "; kept as answers.bad")
+			require.FileExists(t, path+".bad")
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+		})
+	}
+}
+
+// What the file may grow to with a million customers is below the bound.
+func TestRoomForAnswers(t *testing.T) {
+	size := func(v any) int {
+		b, err := json.Marshal(v)
+		require.NoError(t, err)
+		return len(b) + 1
+	}
+	c := storedCustomer{ID: math.MaxInt64, StateID: math.MinInt32, Read: math.MaxUint64, Flags: [3]int{2, 2, 2}, Kept: provision.StateStop}
+	require.Equal(t, 108, size(c), "the comment of maxAnswers says so")
+	for range 8 {
+		c.Nets = append(c.Nets, netip.MustParsePrefix("255.255.255.248/29"))
+	}
+	require.Equal(t, 285, size(c))
+	d := device{Device: provision.Device{
+		ID: math.MaxInt64, Name: "a name of forty letters, with an address", Model: "a model of twenty-five letters",
+		MAC: provision.MAC{2, 1}, IP: netip.MustParseAddr("255.255.255.255"),
+	}}
+	for n := range uint32(52) {
+		d.Ports = append(d.Ports, port{n, "TenGigabitEthernet1/0/52 uplink"})
+	}
+	require.Less(t, size(d), 2800)
+	require.Less(t, 1_000_000*(size(c)+2*size(c.ID))+1_000_000/24*2800, maxAnswers)
 }
 
 // Customers who left the list of former ones are opened when a look-up finds them, and not before.

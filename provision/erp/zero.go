@@ -81,7 +81,7 @@ func (b *batch) compareZero(ctx context.Context, list []int64) (ZeroAnswer, []*u
 		z.Answer = ZeroIgnored
 	case z.Compared > z.Other:
 		z.Answer = ZeroCondition
-	case known.Answer == ZeroIgnored:
+	case known.Answer == ZeroIgnored && known.Compared > 0: // that everybody was in it once shows in the lists themselves
 		return known.Answer, cards
 	}
 	b.memory.setZeroCheck(z)

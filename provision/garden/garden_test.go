@@ -402,6 +402,17 @@ func TestABadFileIsNoTrouble(t *testing.T) {
 			r := newResolver(t, Options{Paused: List{Names: []string{pay}}}, (&zone{}).lookup, nil, path, nil, slog.New(slog.NewTextHandler(&log, nil)))
 			require.Empty(t, r.Paused())
 			require.Contains(t, log.String(), path)
+			require.Contains(t, log.String(), "; kept as garden.json.bad")
+			require.Contains(t, r.Status().Unread, "; kept as garden.json.bad")
+			require.NoError(t, os.Mkdir(path, 0o700))
+			r.save()
+			require.NotEmpty(t, r.Status().StoreError)
+			require.NoError(t, os.Remove(path))
+			r.save()
+			require.Empty(t, r.Status().StoreError)
+			kept, err := os.ReadFile(path + ".bad")
+			require.NoError(t, err)
+			require.Equal(t, text, string(kept))
 		})
 	}
 	path := filepath.Join(t.TempDir(), "garden.json")
@@ -409,6 +420,27 @@ func TestABadFileIsNoTrouble(t *testing.T) {
 		`{"version":1,"names":{"pay.example.net":{"good":"2026-01-01T00:00:00Z","addresses":{"127.0.0.1":"2026-01-01T00:00:00Z","2001:db8::1":"2026-01-01T00:00:00Z","203.0.113.9":"2026-01-01T00:00:00Z"}}}}`), 0o600))
 	r := newResolver(t, Options{Paused: List{Names: []string{pay}}}, (&zone{}).lookup, nil, path, nil, quiet())
 	require.Equal(t, nets("203.0.113.9/32"), r.Paused(), "the file is trusted no more than an answer")
+}
+
+// Evidence is kept, also when the file is damaged again, and however large it is.
+func TestTwoDamagedFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "garden.json")
+	for _, name := range []string{".bad", ".bad.2", ".bad.3"} {
+		require.NoError(t, os.WriteFile(path, []byte(name), 0o600))
+		if name == ".bad.3" {
+			require.NoError(t, os.Truncate(path, 1<<40))
+		}
+		newResolver(t, Options{Paused: List{Names: []string{pay}}}, (&zone{}).lookup, nil, path, nil, quiet())
+		require.NoError(t, store(path).save([]byte("{}")))
+	}
+	for _, name := range []string{".bad", ".bad.2"} {
+		kept, err := os.ReadFile(path + name)
+		require.NoError(t, err)
+		require.Equal(t, name, string(kept))
+	}
+	info, err := os.Stat(path + ".bad.3")
+	require.NoError(t, err)
+	require.Equal(t, int64(1<<40), info.Size())
 }
 
 // A file of a newer usher is neither used nor replaced.

@@ -45,6 +45,7 @@ type Resolver struct {
 	dirty   bool // the file is behind
 	savedAt time.Time
 	saveErr string
+	unread  string // why the file could not be used at the start
 }
 
 // New makes a Resolver that knows what the file at path has; an empty path keeps
@@ -65,6 +66,7 @@ func New(opts Options, lookup Lookup, own func() []netip.Addr, path string, obs 
 	}
 	if err != nil {
 		log.Warn("stored addresses of the garden cannot be used; names are looked up anew", "error", err)
+		r.unread = err.Error()
 	}
 	r.names = known
 	r.mu.Lock()
@@ -333,6 +335,9 @@ type Status struct {
 	Paused []netip.Prefix `json:"paused"` // what paused subscribers may reach
 	Guests []netip.Prefix `json:"guests"`
 	Names  []NameStatus   `json:"names"` // sorted
+
+	Unread     string `json:"unread,omitempty"`      // why the file could not be used at the start, and where a damaged one is kept
+	StoreError string `json:"store_error,omitempty"` // why it cannot be written
 }
 
 // NameStatus is what is known of one name.
@@ -354,7 +359,7 @@ type Refused struct {
 func (r *Resolver) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st := Status{Paused: slices.Clone(r.paused), Guests: slices.Clone(r.guests), Names: []NameStatus{}}
+	st := Status{Paused: slices.Clone(r.paused), Guests: slices.Clone(r.guests), Names: []NameStatus{}, Unread: r.unread, StoreError: r.saveErr}
 	for _, name := range r.opts.names() {
 		e := r.names[name]
 		n := NameStatus{Name: name, Addresses: e.byAge(), GoodAt: e.good, Error: e.err}

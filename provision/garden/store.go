@@ -70,7 +70,7 @@ func decode(path string, data []byte) (map[string]*entry, error) {
 	return names, nil
 }
 
-// load gives nothing and no error where there is no file.
+// load gives nothing and no error where there is no file. A damaged one is put aside (statedir.PutAside), and the error says so.
 func (s store) load() (map[string]*entry, error) {
 	if s == "" {
 		return nil, nil
@@ -82,13 +82,17 @@ func (s store) load() (map[string]*entry, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular() || info.Size() > maxStored:
-		return nil, fmt.Errorf("%s: not a file of at most %d bytes", string(s), maxStored)
+		return nil, statedir.PutAside(string(s), fmt.Errorf("%s: not a file of at most %d bytes", string(s), maxStored))
 	}
 	data, err := os.ReadFile(string(s))
-	if err != nil {
-		return nil, err
+	var names map[string]*entry
+	if err == nil {
+		names, err = decode(string(s), data)
 	}
-	return decode(string(s), data)
+	if err != nil && !errors.As(err, new(*statedir.NewerError)) {
+		err = statedir.PutAside(string(s), err)
+	}
+	return names, err
 }
 
 // save replaces the file; after a crash it is the old or the new one, whole.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -36,7 +37,12 @@ func (e *NewerError) Error() string {
 
 // copyName is where a file of a format is put aside; n counts those of one format.
 func copyName(path string, format, n int) string {
-	name := fmt.Sprintf("%s.format%d", path, format)
+	return asideName(path, fmt.Sprintf("format%d", format), n)
+}
+
+// asideName is path.suffix, and from the second one on path.suffix.2 and so on.
+func asideName(path, suffix string, n int) string {
+	name := path + "." + suffix
 	if n > 1 {
 		name += fmt.Sprintf(".%d", n)
 	}
@@ -82,10 +88,7 @@ func CopyAside(path string, format int) (name string, err error) {
 // file system knows links. A file that is there already is never overwritten: path.suffix.2 follows, unless its content is the same.
 func KeepAside(path, suffix string) (name string, err error) {
 	for n := 1; ; n++ {
-		name = path + "." + suffix
-		if n > 1 {
-			name += fmt.Sprintf(".%d", n)
-		}
+		name = asideName(path, suffix, n)
 		err := os.Link(path, name)
 		switch {
 		case err == nil:
@@ -103,6 +106,60 @@ func KeepAside(path, suffix string) (name string, err error) {
 			return name, nil
 		}
 	}
+}
+
+// maxBad bounds the damaged files that are kept of one: a disk that fails again and again shall not fill itself with them.
+const maxBad, maxBadBytes = 8, 256 << 20
+
+var errManyBad = fmt.Errorf("%d damaged ones, or %d MiB of them, are kept already", maxBad, maxBadBytes>>20)
+
+// PutAside renames the damaged file at path to path.bad, and returns why it is damaged together with that name, or with what kept it
+// from being moved: then the next save replaces it. One that is there already is never overwritten: path.bad.2 follows. Nothing of the
+// file is read, for that may be what fails.
+func PutAside(path string, why error) error {
+	name, err := putAside(path, maxBadBytes)
+	switch {
+	case name == "":
+		return fmt.Errorf("%w; it is not kept aside: %w", why, err)
+	case err != nil:
+		return fmt.Errorf("%w; kept as %s, though a loss of power may undo that: %w", why, filepath.Base(name), err)
+	}
+	return fmt.Errorf("%w; kept as %s", why, filepath.Base(name))
+}
+
+// putAside returns the new name; empty: it has none. All take so many bytes at most, unless it is the first.
+func putAside(path string, most int64) (name string, err error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return "", err
+	}
+	room := int64(0) // that the earlier ones take
+	for n := range maxBad {
+		bad := asideName(path, "bad", n+1)
+		switch info, err := os.Lstat(bad); {
+		case err == nil:
+			room += onDisk(info)
+		case !errors.Is(err, fs.ErrNotExist):
+			return "", err
+		case name == "":
+			name = bad
+		}
+	}
+	if name == "" || room > 0 && room+onDisk(info) > most {
+		return "", errManyBad
+	}
+	if err := os.Rename(path, name); err != nil {
+		return "", err
+	}
+	return name, syncDir(filepath.Dir(path))
+}
+
+// onDisk returns the room that a file takes, which is little for one of holes.
+func onDisk(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
 }
 
 func copyFile(path, name string) error {

@@ -1,9 +1,11 @@
 package syncer
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,7 +73,7 @@ func TestBadFilesOfTheGuardsHour(t *testing.T) {
 	body := `{"blocked":[{"id":7,"until":"2026-03-01T12:30:00Z","card":true},{"id":8,"until":"2036-03-01T12:30:00Z","free":true},{"id":9,"until":"2026-03-01T11:59:00Z"},{"id":6,"until":"2026-03-01T12:30:00Z","back":true}]}`
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	head := func(version int, body string) string {
-		return fmt.Sprintf("%s %d %08x\n%s", hourMagic, version, hourSum([]byte(body)), body)
+		return fmt.Sprintf("%s %d %08x\n%s", hourMagic, version, statedir.Sum([]byte(body)), body)
 	}
 	load := func(t *testing.T, content string) (known, string, error) {
 		dir := t.TempDir()
@@ -125,4 +127,70 @@ func TestBadFilesOfTheGuardsHour(t *testing.T) {
 	_, path, err = load(t, head(7, `{"what":"ever"}`))
 	require.ErrorAs(t, err, new(*statedir.NewerError))
 	require.FileExists(t, path)
+}
+
+// Evidence is kept, also when the file is damaged again.
+func TestTwoDamagedFilesOfTheGuard(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "guard")
+	store := NewStore(filepath.Join(filepath.Dir(path), "snapshot"))
+	for _, c := range []struct{ text, name string }{{"first", "guard.bad"}, {"second", "guard.bad.2"}} {
+		require.NoError(t, os.WriteFile(path, []byte(c.text), 0o600))
+		_, err := store.loadKnown(time.Now())
+		require.ErrorContains(t, err, "; kept as "+c.name)
+		require.NoError(t, store.saveKnown([]byte("{}")))
+	}
+	requireContent(t, "first", path+".bad")
+	requireContent(t, "second", path+".bad.2")
+}
+
+func requireContent(t *testing.T, want, path string) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, want, string(got))
+}
+
+// A file of holes, as a crash may leave one, costs a start neither memory nor time, whichever it is.
+func TestHugeDamagedFiles(t *testing.T) {
+	for name, begin := range map[string]string{"guard": hourMagic + " 1 12345678\n", "no line": "", "in the way of a save": hourMagic + " 2 12345678\n", "snapshot": "usher snapshot 3\n"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			store := NewStore(filepath.Join(dir, "snapshot"))
+			path := store.knownPath()
+			load := func() error { _, err := store.loadKnown(time.Now()); return err }
+			switch name {
+			case "in the way of a save": // it could not be put aside
+				load = func() error { return store.saveKnown([]byte("{}")) }
+			case "snapshot":
+				path, load = store.path, func() error { _, err := store.Load(); return err }
+			}
+			require.NoError(t, os.WriteFile(path, []byte(begin), 0o600))
+			require.NoError(t, os.Truncate(path, 1<<40))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			err := load()
+			runtime.ReadMemStats(&after)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+			if name == "in the way of a save" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, "; kept as "+filepath.Base(path)+".bad")
+			require.FileExists(t, path+".bad")
+		})
+	}
+}
+
+// What the guard's file may grow to with a million customers is below the bound.
+func TestRoomForTheGuardsFile(t *testing.T) {
+	at := time.Date(2026, 12, 31, 23, 59, 59, 999999999, time.UTC)
+	size := func(v any) int {
+		b, err := json.Marshal(v)
+		require.NoError(t, err)
+		return len(b) + 1
+	}
+	const id = provision.SubscriberID(1<<63 - 1)
+	each := len(changeKinds)*(size(storedPassing{id, at, true, true, true, true})+size(id)) + size(id) + 2*size(storedTime{id, at})
+	require.Equal(t, 830, each, "the comment of maxKnown says so")
+	require.Less(t, each*1_000_000, maxKnown)
 }

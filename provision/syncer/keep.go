@@ -75,12 +75,17 @@ func (s *Syncer) knownNowLocked() *known {
 // save writes the current snapshot, unless the store has the same content and
 // nearly the same time already.
 func (s *Syncer) save(k *keeper) {
-	if err := s.saveKnown(k); err != nil && !k.knownFailed {
-		s.log.Error("what the guard let pass and an operator rejected could not be stored; a restart would let pass more", "error", err)
-		k.knownFailed = true
-	} else if err == nil {
-		k.knownFailed = false
+	text := ""
+	if err := s.saveKnown(k); err != nil {
+		text = err.Error()
+		if !k.knownFailed {
+			s.log.Error("what the guard let pass and an operator rejected could not be stored; a restart would let pass more", "error", err)
+		}
 	}
+	k.knownFailed = text != ""
+	s.mu.Lock()
+	s.status.GuardStoreError = text
+	s.mu.Unlock()
 	snap := s.Current() // after what is known: a hint that was read meanwhile is read once more, not forgotten
 	if snap == nil {
 		return

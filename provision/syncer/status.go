@@ -35,9 +35,12 @@ type Status struct {
 
 	Sources []SourceStatus `json:"sources"` // none where the Fetcher does not tell
 
-	StoredAt   time.Time   `json:"stored_at,omitzero"`
-	StoreError string      `json:"store_error,omitempty"`
-	Held       *HeldStatus `json:"held,omitempty"`
+	StoredAt        time.Time `json:"stored_at,omitzero"`
+	StoreError      string    `json:"store_error,omitempty"`       // why the stored snapshot is none for a restart; until one is stored
+	GuardStoreError string    `json:"guard_store_error,omitempty"` // why what the guard knows could not be stored
+	// Unread is what could not be read of the two at the start: why, and where a damaged file is kept.
+	Unread []string    `json:"unread,omitempty"`
+	Held   *HeldStatus `json:"held,omitempty"`
 
 	Unconfirmed *UnconfirmedOpenings `json:"unconfirmed_openings,omitempty"` // within the last hour
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/usher-agent/usher/provision"
 	"github.com/usher-agent/usher/provision/statedir"
@@ -21,8 +20,8 @@ type Store struct{ path string }
 func NewStore(path string) *Store { return &Store{path: path} }
 
 // Load reads the stored snapshot; its Source is SourceStored. There being no
-// file is an error that is fs.ErrNotExist. A file that cannot be used is renamed
-// to end in .bad, and the error says where and why it is bad. One that a newer
+// file is an error that is fs.ErrNotExist. A file that cannot be used is put aside
+// (statedir.PutAside), and the error says where and why it is bad. One that a newer
 // usher wrote is left where it is, with a *statedir.NewerError.
 func (s *Store) Load() (*provision.Snapshot, error) {
 	f, err := os.Open(s.path)
@@ -45,10 +44,7 @@ func (s *Store) Load() (*provision.Snapshot, error) {
 	if !errors.As(err, &bad) { // the disk, not the file
 		return nil, err
 	}
-	if rerr := os.Rename(s.path, s.path+".bad"); rerr != nil {
-		return nil, errors.Join(err, fmt.Errorf("keep it aside: %w", rerr))
-	}
-	return nil, fmt.Errorf("%w; kept as %s", err, filepath.Base(s.path)+".bad")
+	return nil, statedir.PutAside(s.path, err)
 }
 
 // Save replaces the stored snapshot. After a crash at any moment the file is

@@ -147,6 +147,19 @@ func TestStoreBadFiles(t *testing.T) {
 	}
 }
 
+func TestTwoDamagedSnapshots(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "snapshot")
+	store := NewStore(path)
+	for _, c := range []struct{ text, name string }{{"first", "snapshot.bad"}, {"second", "snapshot.bad.2"}} {
+		require.NoError(t, os.WriteFile(path, []byte(c.text), 0o600))
+		_, err := store.Load()
+		require.ErrorContains(t, err, "; kept as "+c.name)
+		require.NoError(t, store.Save(provisiontest.Build(t, provisiontest.Input(3))))
+	}
+	requireContent(t, "first", path+".bad")
+	requireContent(t, "second", path+".bad.2")
+}
+
 // A whole file of a newer usher is neither used nor put aside.
 func TestStoreRefusesNewerFile(t *testing.T) {
 	body := "usher snapshot 4\nf\t2026-11-01T12:00:00Z\tdirect\nq\tsomething new\n"

@@ -165,6 +165,10 @@ func (s *Syncer) LoadStored() error {
 	snap, err := s.store.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.status.Unread = nil
+	if kerr != nil {
+		s.status.Unread = append(s.status.Unread, kerr.Error())
+	}
 	if s.Current() == nil {
 		s.known = s.ofThisERPLocked(before) // whatever became of the snapshot
 		s.hints.restore(s.known.hints)
@@ -175,6 +179,7 @@ func (s *Syncer) LoadStored() error {
 	}
 	if err != nil {
 		s.status.StoreError = err.Error()
+		s.status.Unread = append(s.status.Unread, err.Error())
 		return err
 	}
 	if snap == nil || s.current.Load() != nil {

@@ -598,12 +598,32 @@ func TestSyncerStartsFromStore(t *testing.T) {
 func TestSyncerDamagedStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "snapshot")
 	require.NoError(t, os.WriteFile(path, []byte("rubbish\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(path), "guard"), []byte("rubbish\n"), 0o600))
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{}, &fakeERP{answer: says(provisiontest.Input(10))}, NewStore(path), nil, provisiontest.Quiet())
 		require.ErrorContains(t, s.LoadStored(), "line 1: not a stored snapshot of usher")
 		assert.Contains(t, s.Status().StoreError, "line 1")
+		unread := s.Status().Unread
+		require.Len(t, unread, 2)
+		assert.Contains(t, unread[0], "; kept as guard.bad")
+		assert.Contains(t, unread[1], "; kept as snapshot.bad")
 		runSyncer(t, s)
+		pass(2 * time.Second)
 		assert.Equal(t, 10, s.Current().Len())
+		assert.Empty(t, s.Status().StoreError)
+		assert.Equal(t, unread, s.Status().Unread, "that is told as long as the agent runs")
+
+		require.NoError(t, os.Remove(filepath.Join(filepath.Dir(path), "guard.bad")))
+		require.NoError(t, os.Mkdir(filepath.Join(filepath.Dir(path), "guard"), 0o700))
+		s.mu.Lock()
+		s.rejected.add(ChangeOpened, 5)
+		s.mu.Unlock()
+		k := keeper{known: s.storedKnown}
+		s.save(&k)
+		assert.Contains(t, s.Status().GuardStoreError, "store what the guard knows: ")
+		require.NoError(t, os.Remove(filepath.Join(filepath.Dir(path), "guard")))
+		s.save(&k)
+		assert.Empty(t, s.Status().GuardStoreError)
 	})
 	_, err := NewStore(path).Load()
 	require.NoError(t, err, "replaced by a good one")

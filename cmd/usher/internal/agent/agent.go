@@ -194,7 +194,7 @@ func (a *Agent) shownParts(cfg *config.Config, events *dhcpd.EventLog) console.D
 		Build: a.build, Started: time.Now(), DryRun: a.dryRun, RouteProtocol: cfg.Routes.Protocol,
 		Syncer: a.syncer, Enforcer: a.enforcer, ACL: a.aclDeps(cfg), Leases: a.leases, State: a.store.Health, Outbox: a.outbox, Events: events,
 		Metrics: a.metrics, Garden: a.garden, Audit: a.audit, Dropper: dropper{a},
-		Config: a.configStatus, Multicast: forwardsMulticast, Doors: a.lookAtDoors, ERPCalls: a.erp.pending,
+		Config: a.configStatus, Multicast: forwardsMulticast, Doors: a.lookAtDoors, ERPCalls: a.erp.pending, Answers: a.erp.answers,
 	}
 	if a.table != nil {
 		d.Kernel = a.table

@@ -26,6 +26,19 @@ type liveERP struct {
 	url    string      // of memory
 	file   string      // where memories are kept over restarts; empty: nowhere
 	log    *slog.Logger
+
+	unread, unstored atomic.Pointer[string] // why the file could not be used, and why it cannot be written; nil: it can
+}
+
+// answers returns what is wrong with the file: why it could not be used when it was opened, and why it cannot be written.
+func (l *liveERP) answers() (unread, unstored string) {
+	text := func(p *string) string {
+		if p == nil {
+			return ""
+		}
+		return *p
+	}
+	return text(l.unread.Load()), text(l.unstored.Load())
 }
 
 // Fetch implements syncer.Fetcher.
@@ -109,6 +122,8 @@ func (l *liveERP) memoryFor(url string) (*erp.Memory, error) {
 			return nil, err
 		} else if err != nil {
 			l.log.Error("what the ERP said before the start cannot be used", "error", err)
+			text := err.Error()
+			l.unread.Store(&text)
 		}
 	}
 	l.memory, l.url = m, url
@@ -134,6 +149,7 @@ func (l *liveERP) keep(ctx context.Context) error {
 			l.log.Error("a restart would not know what the ERP said last", "error", text)
 		}
 		failing = text
+		l.unstored.Store(&text)
 	}
 	return nil
 }

@@ -68,6 +68,7 @@ func printStatus(w io.Writer, st *console.Status) error {
 		rows = append(rows, []string{"", p.Bold("dry run: nobody is answered, neither kernel nor ERP is touched")})
 	}
 	rows = append(rows, stateRows(p, st.State)...)
+	rows = append(rows, fileRows(p, st.Files)...)
 	rows = append(rows, interfaceRows(p, st.Config)...)
 	rows = append(rows, syncRows(p, st.Sync, now)...)
 	for _, call := range st.ERPCalls {
@@ -207,6 +208,20 @@ func stateRows(p cli.Paint, st *console.StateStatus) [][]string {
 		}
 		for _, x := range st.PutAside {
 			rows = append(rows, []string{"", "kept: " + x})
+		}
+	}
+	return rows
+}
+
+// fileRows tell of files of state_dir that cannot be written, or could not be read.
+func fileRows(p cli.Paint, list []console.FileTrouble) [][]string {
+	var rows [][]string
+	for _, f := range list {
+		for i, part := range wrap(f.Text, textWidth) {
+			rows = append(rows, []string{[...]string{"file", ""}[min(i, 1)], p.Red(part)})
+		}
+		for _, part := range wrap(f.Advice, textWidth) {
+			rows = append(rows, []string{"", p.Faint(part)})
 		}
 	}
 	return rows

@@ -393,3 +393,20 @@ func TestPrintFallback(t *testing.T) {
 	}, syncRows(false, syncer.Status{Source: "composed", FetchedAt: now.Add(-time.Minute), Counts: provision.Counts{Bindings: 3, Subscribers: 2, Devices: 1, Active: 1, Paused: 1},
 		Fallback: &syncer.Fallback{Reason: "x", Since: since, Fetches: 1}}, now))
 }
+
+// A file that cannot be written, or could not be read, is told before what the agent does.
+func TestPrintFiles(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, printStatus(&out, &console.Status{Ready: true, Build: console.Build{Version: "v1"}, Files: []console.FileTrouble{
+		{Text: "A restart would begin with an older snapshot, or with none: store snapshot /var/lib/usher/snapshot: no space left on device.", Advice: "Make room."},
+		{Text: "A file could not be read.", Advice: "Look at the disk."},
+	}}))
+	assert.Equal(t, `agent     ready, version v1, up 0s
+file      A restart would begin with an older snapshot, or with none: store snapshot
+          /var/lib/usher/snapshot: no space left on device.
+          Make room.
+file      A file could not be read.
+          Look at the disk.
+snapshot  none
+`, out.String())
+}
