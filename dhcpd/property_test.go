@@ -241,6 +241,9 @@ func (u *universe) packet() traveller {
 	} else if q.Type != wire.Discover {
 		q.CIAddr = addr
 	}
+	if u.one(8) { // some clients write there what they had before, or anything
+		q.CIAddr = pick(u, addr, u.address(byte(10+u.rng.IntN(14))), ip("192.0.2.66"))
+	}
 	if u.one(3) {
 		q.Options = append(q.Options, chosen(pick(u, serverIP, serverIP, host(250))))
 	}
@@ -427,10 +430,36 @@ func (u *universe) checkReply(say string) {
 			require.Contains(t, []byte{wire.OptMessageType, wire.OptServerID, wire.OptMessage, wire.OptClientID, wire.OptRelayAgentInfo}, last, "%s: RFC 2131 table 3", say)
 		}
 	}
+	u.checkWay(say)
 	require.Equal(t, r.P.RelayInfoCount(), p.RelayInfoCount(), "%s: the echo of option 82", say)
 	require.Equal(t, r.P.RelayInfo(), p.RelayInfo(), say)
 	if r.P.RelayInfoCount() > 0 {
 		require.EqualValues(t, wire.OptRelayAgentInfo, last, "%s: option 82 is the last one", say)
+	}
+}
+
+// checkWay makes sure that an answer goes to the relay that asked, or onto the wire that was asked on; to an address only as an ACK of a renewal or of an INFORM
+// (leasequeries are answered at their giaddr), and there to the packet's own.
+func (u *universe) checkWay(say string) {
+	t, d, p := u.t, &u.h.d, &u.h.r.P
+	switch gi := p.GIAddr(); {
+	case gi.IsValid():
+		require.Equal(t, wire.WayRelay, d.Way, say)
+		require.Equal(t, gi, d.To.Addr(), say)
+	case d.Reply.Type == wire.Nak:
+		require.Equal(t, wire.WayBroadcast, d.Way, say)
+		require.False(t, d.To.IsValid(), say)
+	case d.To.IsValid():
+		require.Contains(t, []wire.Way{wire.WayUnicast, wire.WayFrame}, d.Way, say)
+		require.Equal(t, wire.Ack, d.Reply.Type, say)
+		at := p.CIAddr()
+		if p.Type() == wire.Inform && !at.IsValid() {
+			at = p.From.Addr()
+		}
+		require.True(t, p.Type() == wire.Inform || p.Type() == wire.Request && !(p.ServerID().IsValid() && p.Requested().IsValid()), say)
+		require.Equal(t, at, d.To.Addr(), say)
+	default:
+		require.Contains(t, []wire.Way{wire.WayBroadcast, wire.WayFrame}, d.Way, say)
 	}
 }
 
@@ -533,6 +562,9 @@ func (u *universe) checkNetwork(say string, before map[netip.Addr]lease.Record) 
 	u.apart = true
 	if u.onLine() {
 		for ip := range d.Binding.Hosts4() {
+			if ip != a && d.Match.By&v4.MatchClientID != 0 && u.listed() {
+				continue // the identifier names one address, and the way finds no other
+			}
 			require.NotEqual(t, n, network(ip), "%s: %s is given behind %s, and the line has %s", say, a, at, ip)
 		}
 		return
@@ -664,11 +696,13 @@ func (u *universe) matches(k v4.MatchKind) bool {
 
 // placed reports whether the client was found by something that outweighs a live lease.
 func (u *universe) placed() bool {
-	id := u.h.r.P.ClientID()
-	listed := slices.ContainsFunc(u.opts.ClientIDs, func(c v4.ClientID) bool {
-		return slices.Contains(c.Values(), string(id))
-	})
-	return u.onLine() || u.h.d.Match.By == v4.MatchClientID && listed && len(id) > 0
+	return u.onLine() || u.h.d.Match.By == v4.MatchClientID && u.listed()
+}
+
+// listed reports whether the client's identifier is one of dhcp.client_ids.
+func (u *universe) listed() bool {
+	id := string(u.h.r.P.ClientID())
+	return id != "" && slices.ContainsFunc(u.opts.ClientIDs, func(c v4.ClientID) bool { return slices.Contains(c.Values(), id) })
 }
 
 // believe is what clients make of the answer.

@@ -141,14 +141,16 @@ func (w *wireEnd) claimed(t *testing.T) (n int) {
 
 // The route of a lease and its element of the source guard are there before the ACK leaves, for the first one and after a move:
 // the router does not answer the client's ARP for its own address, as proxy ARP does for what it would send elsewhere, and the first packet passes.
+// An ACK that a slow disk let leave before its commit is ahead of its route as well, and so a round with one shows nothing: then other clients come,
+// and move to the other place, until there was a round of each kind without.
 func TestKernelRouteAndGuardStandBeforeTheACK(t *testing.T) {
 	t.Parallel()
-	const clients = 20
+	const clients, tries = 20, 5
 	u := startUnnumbered(t, 2, admitConfig)
 	u.configure(t, map[string]string{"authoritative": "true"})
 	mac := func(i int) emulator.MAC { return emulator.MAC{0, 0, 0x5e, 0, 0x53, byte(0x60 + i)} }
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(101 + i)}) }
-	for i := range clients {
+	for i := range clients * tries {
 		_, err := u.ERP.AddCustomer(emulator.Customer{Login: addr(i).String(), FullName: "somebody", State: emulator.StateActive,
 			Addresses: []emulator.Address{{IP: addr(i), MAC: mac(i)}}})
 		require.NoError(t, err)
@@ -162,26 +164,39 @@ func TestKernelRouteAndGuardStandBeforeTheACK(t *testing.T) {
 	eventually(t, 10*time.Second, "the guard is on", func() (bool, error) {
 		return strings.Contains(u.nft(t, "list", "table", "inet", "usher"), "cust2"), nil
 	})
-	early := u.outcomes(t)["ack_before_commit"]
-	for place, what := range []string{"the first ACK", "after a move"} {
-		end := openWireEnd(t, u.Router, u.subs[place])
-		for i := range clients {
-			m := mac(i)
-			end.takes(t, m[:], addr(i))
-		}
-		// An ACK that a slow disk let leave before its commit is ahead of its route as well.
-		late := u.outcomes(t)["ack_before_commit"] - early
-		early += late
-		require.Less(t, int(late), clients/2, "%s: ACKs that waited for nothing", what)
-		claimed, dropped := end.claimed(t), u.unbound(t)
-		if late == 0 {
+	ends := [...]*wireEnd{openWireEnd(t, u.Router, u.subs[0]), openWireEnd(t, u.Router, u.subs[1])}
+	const late = "ack_before_commit"
+	shown := map[string]bool{}
+	for try := 0; try < tries && len(shown) < 2; try++ {
+		for place, what := range []string{"the first ACK", "after a move"} {
+			end := ends[place]
+			end.claimed(t)
+			before, dropped := u.outcomes(t), u.unbound(t)
+			for i := try * clients; i < (try+1)*clients; i++ {
+				m := mac(i)
+				end.takes(t, m[:], addr(i))
+			}
+			var after map[string]uint64
+			eventually(t, 5*time.Second, "all ACKs are counted", func() (bool, error) { // which is after they left
+				after = u.outcomes(t)
+				return after["ack"]+after[late] == before["ack"]+before[late]+clients, nil
+			})
+			claimed := end.claimed(t)
+			dropped = u.unbound(t) - dropped
+			assert.Equal(t, clients*(try+1), u.status(t).Routes.Installed)
+			if n := after[late] - before[late]; n > 0 {
+				t.Logf("%s, try %d: %d of %d ACKs left before their commit", what, try+1, n, clients)
+				continue
+			}
+			shown[what] = true
 			assert.Zero(t, claimed, "%s: the router answered for the client's address", what)
 			assert.Zero(t, dropped, "%s: first packets dropped by the source guard", what)
 		}
-		assert.Equal(t, clients, u.status(t).Routes.Installed)
 	}
+	require.Len(t, shown, 2, "in each of %d rounds of a kind some ACK left before its commit, so nothing is shown of the others: the disk is too slow, or ACKs wait for no commit", tries)
 	stranger := u.subs[1].Host
 	require.NoError(t, stranger.IP("addr", "add", "192.0.2.99/32", "dev", "eth0"))
+	dropped := u.unbound(t)
 	require.False(t, ping(t, stranger, "192.0.2.99", "192.0.2.1"))
-	assert.Positive(t, u.unbound(t), "the guard does look")
+	assert.Greater(t, u.unbound(t), dropped, "the guard does look")
 }

@@ -106,10 +106,22 @@ func (f *ticks) firstLost(t *testing.T, began time.Time) time.Duration {
 	return 0
 }
 
+const testHookSecret = "0123456789abcdef0123456789abcdef"
+
+// hookClient returns a client that reaches the hooks of the agent, which are on the router's loopback.
+func (w *world) hookClient(t *testing.T) *http.Client {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return w.Router.Dial("127.0.0.1:9468", 2*time.Second)
+	}}}
+	t.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
 // From the change of a state in the ERP, told by a hint, and by polling, to the first
 // packet of a live flow that does not pass any more.
 func TestKernelChangeEndsLiveFlow(t *testing.T) {
-	const poll, testHookSecret = time.Second, "0123456789abcdef0123456789abcdef"
+	const poll = time.Second
 	secret := filepath.Join(t.TempDir(), "secret")
 	require.NoError(t, os.WriteFile(secret, []byte(testHookSecret), 0o600))
 	w := startWorld(t, miniature.Options{Homes: 1, Customers: 2000, Poll: poll, Refresh: 10 * time.Minute,
@@ -117,10 +129,7 @@ func TestKernelChangeEndsLiveFlow(t *testing.T) {
 	require.NoError(t, w.StartAgent(t.Context()))
 	require.NoError(t, w.Lease(t.Context(), w.Homes[0]))
 	h := w.Homes[0]
-	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return w.Router.Dial("127.0.0.1:9468", 2*time.Second)
-	}}}
-	t.Cleanup(client.CloseIdleConnections)
+	client := w.hookClient(t)
 	flow := startTicks(t, w, h)
 	nonce := 0
 	measure := func(rounds int, hint bool) []time.Duration {

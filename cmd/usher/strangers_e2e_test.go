@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -315,4 +316,101 @@ func TestKernelTwoDevicesAtOnePort(t *testing.T) {
 	})
 	require.Equal(t, second.MAC, erpMAC(w.ERP, first.IP))
 	require.Equal(t, 2, w.ERP.Calls()["customer.set_mac_by_ip"], "the first MAC, and one change")
+}
+
+// A row with a port is never given by MAC at another port that the ERP knows. Its MAC gets it at its own port, and at one that the ERP does not have,
+// which is counted, as long as no lease of it is live elsewhere. A row without a port is found by its MAC at each of them.
+func TestKernelByMACAtOtherPorts(t *testing.T) {
+	t.Parallel()
+	w := worldWithoutRelay(t, miniature.Options{Homes: 2})
+	w.configure(t, map[string]string{"match": "[option82+mac, mac]"})
+	host, err := w.Lab.Host("nowhere") // at a port that the ERP does not have
+	require.NoError(t, err)
+	require.NoError(t, w.Lab.Wire(host, "eth0", w.Access, "ge9"))
+	require.NoError(t, w.Access.IP("addr", "add", miniature.GatewayIP+"/32", "dev", "ge9"))
+	w.Homes = append(w.Homes, miniature.Home{Host: host, Port: "ge9"})
+	require.NoError(t, w.StartRelay(t.Context()))
+	const own, other, unknown = 0, 1, 2
+	ip, mac, free := w.Homes[own].IP, emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x31}, netip.MustParseAddr("198.51.100.60")
+	require.NoError(t, w.ERP.SetIPMAC(ip, mac))
+	freeMAC := emulator.MAC{0, 0, 0x5e, 0, 0x53, 0x32}
+	_, err = w.ERP.AddCustomer(emulator.Customer{Login: "free", FullName: "without a port", State: emulator.StateActive,
+		Addresses: []emulator.Address{{IP: free, MAC: freeMAC}}})
+	require.NoError(t, err)
+	require.NoError(t, w.StartAgent(t.Context()))
+
+	at := func(home int, mac emulator.MAC) *lab.Process {
+		t.Helper()
+		p, err := w.DHCPClient(w.setMAC(t, home, mac[5]))
+		require.NoError(t, err)
+		return p
+	}
+	gets := func(home int, mac emulator.MAC, ip netip.Addr) {
+		t.Helper()
+		p := at(home, mac)
+		require.Equal(t, ip, boundTo(t, p, 1))
+		p.Kill()
+	}
+	elsewhere := func() uint64 { t.Helper(); return w.status(t).DHCP.ByMAC.Elsewhere }
+	given := func(line string) (n uint64) {
+		t.Helper()
+		for _, c := range w.status(t).DHCP.ByMAC.Given {
+			if c.Line == line {
+				n = c.Acks
+			}
+		}
+		return n
+	}
+	getsNothing := func(home int) {
+		t.Helper()
+		before := elsewhere()
+		p := at(home, mac)
+		eventually(t, 20*time.Second, "some of its packets lead to nothing", func() (bool, error) { return elsewhere() >= before+3, nil })
+		p.Kill()
+		require.NotContains(t, p.Log(), "bound ip=")
+		require.Equal(t, elsewhere(), w.outcomes(t)["mac_elsewhere"])
+		require.Regexp(t, fmt.Sprintf(`usher_dhcp_packets_total\{[^}]*outcome="mac_elsewhere"[^}]*\} %d\n`, elsewhere()), w.metrics(t))
+		x, err := w.Client.Explain(t.Context(), mac.String())
+		require.NoError(t, err)
+		require.Equal(t, "mac_elsewhere", x.Would.Outcome)
+		require.Equal(t, "10.0.0.2", x.Would.Source.String())
+		require.Equal(t, miniature.GatewayIP, x.Would.Relay.String())
+		require.Contains(t, x.Would.Circuit, w.Homes[home].Port)
+		e := x.Events[0]
+		require.Equal(t, "mac_elsewhere", e.Outcome)
+		require.Equal(t, "10.0.0.2:67", e.Source.String())
+		require.Equal(t, miniature.GatewayIP, e.Relay.String())
+		out, code := w.usherOn(t, "explain", mac.String())
+		require.Zero(t, code, out)
+		for _, want := range []string{"a DISCOVER would end in mac_elsewhere", "discover mac_elsewhere", "from 10.0.0.2:67, relay " + miniature.GatewayIP + ", on access", w.Homes[home].Port} {
+			require.Contains(t, out, want)
+		}
+		out, code = w.usherOn(t, "status")
+		require.Zero(t, code, out)
+		require.Contains(t, out, fmt.Sprintf("refused, mac_elsewhere: %d packets", elsewhere()))
+	}
+
+	getsNothing(other) // of nobody's lease yet
+	require.Zero(t, given("unknown_port"))
+	gets(unknown, mac, ip)
+	require.EqualValues(t, 1, given("unknown_port"))
+	getsNothing(other) // nor of the one that it has at the port that nobody knows
+	gets(own, mac, ip)
+	require.EqualValues(t, 1, given("unknown_port"))
+	getsNothing(unknown) // while its lease is live at its own
+	getsNothing(other)
+	out, code := w.usherOn(t, "leases", "drop", ip.String(), "--yes")
+	require.Zero(t, code, out)
+	getsNothing(other)
+	gets(unknown, mac, ip)
+	require.EqualValues(t, 2, given("unknown_port"))
+	require.Equal(t, mac, w.leasedTo(t, ip))
+
+	before := elsewhere()
+	for _, home := range []int{other, own, unknown, other} {
+		gets(home, freeMAC, free)
+	}
+	require.Equal(t, before, elsewhere(), "a row without a port is nowhere else")
+	require.Equal(t, freeMAC, w.leasedTo(t, free))
+	require.Zero(t, w.ERP.Calls()["customer.set_mac_by_ip"])
 }

@@ -684,9 +684,21 @@ func FuzzDecide(f *testing.F) {
 	} {
 		f.Add(q.Append(nil))
 	}
+	for _, q := range []wire.Query{ // with the address that the client had, or another's
+		{Type: wire.Discover, MAC: client(0x11), CIAddr: host(11)},
+		{Type: wire.Request, MAC: client(0x11), CIAddr: host(41), Options: []wire.Option{requested(host(11)), chosen(serverIP)}},
+		{Type: wire.Request, MAC: client(0x11), CIAddr: host(11), Options: []wire.Option{requested(host(11)), chosen(serverIP)}},
+		{Type: wire.Request, MAC: client(0x11), CIAddr: host(41), Options: []wire.Option{requested(host(11))}},
+		{Type: wire.Inform, MAC: client(0x11)},
+	} {
+		for n := range 3 { // from each source
+			f.Add(append(q.Append(nil), make([]byte, n)...))
+		}
+	}
+	sources := [...]netip.AddrPort{{}, netip.AddrPortFrom(netip.IPv4Unspecified(), 68), netip.AddrPortFrom(host(11), 68)}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, cfg := range []*Config{cfg, byProfile, full, guested} {
-			r := &Request{Served: true, Local: serverIP, P: line.Packet{Ingress: line.Ingress{Name: "eth0"}}}
+			r := &Request{Served: true, Local: serverIP, P: line.Packet{From: sources[len(raw)%len(sources)], Ingress: line.Ingress{Name: "eth0"}}}
 			r.P.Read(raw)
 			d := decideAt(testNow, r, snap, tab, pools, cfg)
 			require.NotEqual(t, "invalid", d.Outcome.String())
@@ -696,6 +708,7 @@ func FuzzDecide(f *testing.F) {
 			}
 			require.Equal(t, d.Outcome.Answered(), d.Reply.Type != 0, d.Outcome.String())
 			require.Equal(t, d.Outcome.Answered(), d.Way != wire.WayNone)
+			checkWay(t, &d, r)
 			if r.P.Err == nil && r.P.GIAddr().IsValid() && !listed(cfg, r.P.GIAddr()) {
 				require.False(t, d.Outcome.Answered(), "never an answer to an untrusted relay")
 			}
