@@ -31,10 +31,20 @@ func FuzzMessages(f *testing.F) {
 	neigh := fixed(unix.SizeofNdMsg, unix.AF_INET, 0, 0, 0, 7, 0, 0, 0, unix.NUD_REACHABLE)
 	f.Add(uint16(unix.RTM_NEWNEIGH), append(append(neigh, attr(unix.NDA_DST, host)...), attr(unix.NDA_LLADDR, []byte{0, 0, 0x5e, 0, 0x53, 1})...))
 	f.Add(uint16(unix.RTM_NEWNEIGH), append(neigh, 200, 0, 1, 0))
+	address := fixed(unix.SizeofIfAddrmsg, unix.AF_INET, 24, 0, 0, 7, 0, 0, 0)
+	f.Add(uint16(unix.RTM_DELADDR), address)
+	f.Add(uint16(unix.RTM_DELADDR), address[:unix.SizeofIfAddrmsg-1])
 	r := &Routes{protocol: 207}
 	f.Fuzz(func(t *testing.T, typ uint16, data []byte) {
 		if ev, ok := r.event(typ, 1, data); ok {
-			require.True(t, (ev.Link != nil) != (ev.Route != nil) && !ev.Lost)
+			kinds := 0 // one of them each
+			for _, is := range [...]bool{ev.Link != nil, ev.Route != nil, ev.Unnumbered > 0} {
+				if is {
+					kinds++
+				}
+			}
+			require.Equal(t, 1, kinds, "%+v", ev)
+			require.False(t, ev.Lost)
 		}
 		if l, ok := parseLink(data); ok {
 			require.Positive(t, l.Index)
