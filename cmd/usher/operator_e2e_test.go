@@ -158,19 +158,22 @@ func waitingReport(t *testing.T, fault emulator.Fault) (w *world, h miniature.Ho
 	return w, h, router, oldMAC
 }
 
+// waitingReports are ways in which a report comes to wait, and whether the agent is killed meanwhile.
+var waitingReports = []struct {
+	name   string
+	fault  emulator.Fault
+	killed bool
+}{
+	{"an error", emulator.FaultError, false},
+	{"a refusal", emulator.FaultForbidden, false},
+	{"killed meanwhile", emulator.FaultError, true},
+}
+
 // A report that waited while the ERP did not take it is not sent if somebody wrote a third MAC meanwhile, not by an agent that was killed and begins anew
 // either; whoever looks is told.
 func TestKernelWaitingReportYieldsToAThirdMAC(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name   string
-		fault  emulator.Fault
-		killed bool
-	}{
-		{"an error", emulator.FaultError, false},
-		{"a refusal", emulator.FaultForbidden, false},
-		{"killed meanwhile", emulator.FaultError, true},
-	} {
+	for _, c := range waitingReports {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w, h, router, _ := waitingReport(t, c.fault)
@@ -215,15 +218,7 @@ func TestKernelWaitingReportYieldsToAThirdMAC(t *testing.T) {
 // If nobody wrote anything meanwhile the report arrives.
 func TestKernelWaitingReportArrives(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name   string
-		fault  emulator.Fault
-		killed bool
-	}{
-		{"an error", emulator.FaultError, false},
-		{"a refusal", emulator.FaultForbidden, false},
-		{"killed meanwhile", emulator.FaultError, true},
-	} {
+	for _, c := range waitingReports {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w, h, _, oldMAC := waitingReport(t, c.fault)
